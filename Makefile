@@ -1,0 +1,47 @@
+# muster: `make run` for a cluster of three on this machine, `make test` for the tests. Both set up what they need.
+SHELL := bash
+GO    ?= go
+DEPS  := $(CURDIR)/.deps/dqlite
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+STAMP   := -X github.com/musterhq/muster/cli.Version=$(VERSION) -X github.com/musterhq/muster/cli.Commit=$(COMMIT)
+
+# One SQLite in the process: libdqlite.a takes its sqlite3_* from go-sqlite3 (so no libsqlite3 tag).
+export CGO_ENABLED := 1
+export CGO_CFLAGS  := -O2 -I$(DEPS)/include
+export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -ldl
+TAGS   := netgo,osusergo,sqlite_math_functions
+STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
+
+.PHONY: build run test race lint bench clean setup setup-test setup-bench FORCE
+
+build: setup muster
+
+muster: FORCE
+	@$(GO) build -tags $(TAGS) -ldflags '$(STATIC) $(STAMP)' -o muster .
+
+run: build
+	@./muster dev --data ./data
+
+test: setup-test build
+	$(GO) vet ./...
+	$(GO) test -tags $(TAGS) -race -timeout 8m ./...
+
+lint: setup
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }
+	$(GO) vet -tags $(TAGS) ./...
+	$(GO) tool staticcheck -tags $(TAGS) ./...
+
+bench: setup-bench build
+	$(GO) run -tags $(TAGS) ./bench
+
+setup:
+	@scripts/setup.sh build
+setup-test:
+	@scripts/setup.sh test
+setup-bench:
+	@scripts/setup.sh bench
+
+clean:
+	rm -rf muster data

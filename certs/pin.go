@@ -1,0 +1,106 @@
+package certs
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrPinMismatch: no certificate that the server presented has the pinned
+	// fingerprint. Another cluster, an outdated token, or somebody in between.
+	ErrPinMismatch = errors.New("certs: the server does not present the pinned CA")
+	// ErrUntrusted: the pinned certificate is there, but is not a CA or did
+	// not issue the server's certificate.
+	ErrUntrusted = errors.New("certs: the server's certificate was not issued by the pinned CA")
+	// ErrNotYetValid and ErrExpired: the certificates are right but the time
+	// is not; most often this machine's clock is wrong.
+	ErrNotYetValid = errors.New("certs: the server's certificate is not valid yet")
+	ErrExpired     = errors.New("certs: the server's certificate has expired")
+)
+
+// VerifyPinned checks a presented chain (DER, the server's own certificate
+// first) against the fingerprint of a CA: one of the certificates has that
+// fingerprint, it is a CA, and the first certificate is a server certificate
+// issued by it, where the remaining ones may serve as intermediates. Names are
+// not checked, see [PinnedTLS].
+//
+// Errors wrap ErrPinMismatch, ErrUntrusted, ErrNotYetValid or ErrExpired.
+func VerifyPinned(rawCerts [][]byte, pin string, now time.Time) error {
+	want, err := ParseFingerprint(pin)
+	if err != nil {
+		return err
+	}
+	var root *x509.Certificate
+	chain := make([]*x509.Certificate, 0, len(rawCerts))
+	others := x509.NewCertPool()
+	for i, raw := range rawCerts {
+		cert, err := x509.ParseCertificate(raw)
+		if err != nil {
+			return fmt.Errorf("%w: certificate %d of the chain cannot be read", ErrUntrusted, i+1)
+		}
+		chain = append(chain, cert)
+		if sum := sha256.Sum256(raw); subtle.ConstantTimeCompare(sum[:], want[:]) == 1 {
+			root = cert
+		} else if i > 0 {
+			others.AddCert(cert)
+		}
+	}
+	if root == nil {
+		return fmt.Errorf("%w (%d certificates presented)", ErrPinMismatch, len(chain))
+	}
+	if !root.BasicConstraintsValid || !root.IsCA {
+		return fmt.Errorf("%w: the pinned certificate is not a CA", ErrUntrusted)
+	}
+	// The chain is judged at the moment nearest to now at which both ends of
+	// it are valid; only then is the clock looked at. So "your clock is wrong"
+	// is said of a genuine chain only, and x509's single reason for "too
+	// early" and "too late" is told apart.
+	leaf := chain[0]
+	from, to := later(leaf.NotBefore, root.NotBefore), earlier(leaf.NotAfter, root.NotAfter)
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	_, err = leaf.Verify(x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: others,
+		CurrentTime:   earlier(later(now, from), to),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %v", ErrUntrusted, err)
+	case now.Before(from):
+		return fmt.Errorf("%w: valid from %s, this machine's clock says %s", ErrNotYetValid, stamp(from), stamp(now))
+	case now.After(to):
+		return fmt.Errorf("%w: valid until %s, this machine's clock says %s", ErrExpired, stamp(to), stamp(now))
+	}
+	return nil
+}
+
+// PinnedTLS is the client configuration of a machine that knows a cluster by
+// nothing but the fingerprint of its CA, from a join token. now is called once
+// per handshake. A malformed pin makes every handshake fail.
+func PinnedTLS(pin string, now func() time.Time) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		// The built-in check needs a trusted root and a name beforehand. A
+		// joiner has neither: it may reach the member through a forwarded
+		// port or an address that the certificate cannot know. The pin is
+		// the whole trust, and VerifyConnection enforces it.
+		InsecureSkipVerify: true,
+		// Not VerifyPeerCertificate: that is skipped when a session is
+		// resumed, so a chain accepted once would stay accepted after it
+		// has expired.
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			raw := make([][]byte, len(cs.PeerCertificates))
+			for i, c := range cs.PeerCertificates {
+				raw[i] = c.Raw
+			}
+			return VerifyPinned(raw, pin, now())
+		},
+	}
+}

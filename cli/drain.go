@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/musterhq/muster/client"
+	"github.com/spf13/cobra"
+)
+
+const (
+	drainPoll  = 500 * time.Millisecond
+	drainGrace = 45 * time.Second // beyond the deadline: hooks, the hand-over of leadership, a change of leader
+)
+
+func newMemberDrainCommand(env *environment) *cobra.Command {
+	var deadline time.Duration
+	cmd := &cobra.Command{
+		Use:   "drain ID",
+		Short: "Take work away from a member and wait until it has none",
+		Args:  exactly("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if deadline < 0 || deadline > time.Hour {
+				return usagef(cmd, "--deadline %s is not between 0s and 1h", deadline)
+			}
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			id, err := memberID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), deadline+drainGrace)
+			defer cancel()
+			begin := cmd.Context()
+			if deadline == 0 {
+				begin = ctx // the answer comes when the member is drained
+			}
+			state, err := c.DrainMember(begin, id, deadline)
+			if err == nil && state != client.DrainDrained {
+				err = env.waitDrained(ctx, c, id, deadline)
+			}
+			if err != nil {
+				return err
+			}
+			if env.output == "json" {
+				return env.json(map[string]string{"drainState": client.DrainDrained})
+			}
+			env.say("member %d is drained", id)
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&deadline, "deadline", time.Minute, "how long leases on the member may hold it up, at most 1h")
+	return cmd
+}
+
+// waitDrained polls until the member is drained, with a line of progress on stderr. It bears with servers that do not
+// answer for a while, as when leadership changes.
+func (e *environment) waitDrained(ctx context.Context, c *client.Client, id uint64, deadline time.Duration) error {
+	p := progress{env: e, tty: terminal(e.stderr)}
+	start := time.Now()
+	var trouble error
+	for {
+		p.show("member %d is draining", id, time.Since(start), deadline)
+		m, err := oneMember(ctx, c, id)
+		var refusal *client.Error
+		switch {
+		case err == nil && m.DrainState == client.DrainDrained:
+			p.end()
+			return nil
+		case err == nil && m.DrainState == client.DrainActive:
+			p.end()
+			return fmt.Errorf("the drain of member %d was cancelled", id)
+		case errors.As(err, &refusal) && refusal.Status < 500:
+			p.end()
+			return err
+		}
+		trouble = err
+		select {
+		case <-time.After(drainPoll):
+		case <-ctx.Done():
+			p.end()
+			if errors.Is(ctx.Err(), context.Canceled) {
+				e.say("the drain of member %d goes on; \"muster member resume %d\" cancels it", id, id)
+				return ctx.Err()
+			}
+			if trouble != nil {
+				return fmt.Errorf("it is not known whether member %d is drained: %w", id, trouble)
+			}
+			return fmt.Errorf("member %d is still draining after %s", id, time.Since(start).Round(time.Second))
+		}
+	}
+}
+
+// oneMember asks once, within a few seconds.
+func oneMember(ctx context.Context, c *client.Client, id uint64) (client.Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return c.Member(ctx, id)
+}
+
+// progress is a line that is rewritten on a terminal and written once elsewhere.
+type progress struct {
+	env   *environment
+	tty   bool
+	shown bool
+}
+
+func (p *progress) show(format string, id uint64, passed, limit time.Duration) {
+	text := fmt.Sprintf(format, id)
+	switch {
+	case p.tty:
+		fmt.Fprintf(p.env.stderr, "\r%s: %s of at most %s ", text, passed.Truncate(time.Second), limit)
+	case !p.shown:
+		p.env.say("%s, at most %s …", text, limit)
+	}
+	p.shown = true
+}
+
+func (p *progress) end() {
+	if p.tty && p.shown {
+		fmt.Fprintln(p.env.stderr)
+	}
+}
+
+func terminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,37 @@
+package cli
+
+import (
+	"github.com/musterhq/muster/client"
+	"github.com/spf13/cobra"
+)
+
+func newMembersCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "members",
+		Short: "List the members of the cluster",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			members, err := c.Members(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return list(env, members,
+				[]string{"ID", "NAME", "STATUS", "ROLE", "LEADER", "DRAIN", "MODE", "API ADDRESS", "RAFT ADDRESS", "VERSION"},
+				func(m client.Member) []any {
+					return []any{m.NodeID, m.Name, m.Status, role(m), m.IsLeader, m.DrainState, m.Mode, m.APIAddress, m.RaftAddress, m.BinaryVersion}
+				})
+		},
+	}
+}
+
+// role is the member's place in Raft, in the words of servers that have three and of those that have two.
+func role(m client.Member) string {
+	if m.Role != "" {
+		return m.Role
+	}
+	return m.Suffrage
+}

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/musterhq/muster/client"
+	"github.com/spf13/cobra"
+)
+
+func newRaftCommand(env *environment) *cobra.Command {
+	group := newGroup("raft", "Look at and change the Raft configuration")
+	group.AddCommand(newRaftPeersCommand(env), newRaftTransferCommand(env), newRaftRemoveCommand(env))
+	return group
+}
+
+func newRaftPeersCommand(env *environment) *cobra.Command {
+	var stale bool
+	cmd := &cobra.Command{
+		Use:   "peers",
+		Short: "List the servers that Raft knows",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			configuration, err := c.RaftConfiguration(cmd.Context(), stale)
+			if err != nil {
+				return err
+			}
+			return list(env, configuration.Servers,
+				[]string{"NODE", "ID", "ADDRESS", "VOTER", "LEADER", "PROTOCOL"},
+				func(s client.RaftServer) []any {
+					return []any{s.Node, s.ID, s.Address, s.Voter, s.Leader, s.RaftProtocol}
+				})
+		},
+	}
+	cmd.Flags().BoolVar(&stale, "stale", false, "what the member that is asked knows itself; works without a leader")
+	return cmd
+}
+
+func newRaftTransferCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "transfer ID",
+		Short: "Make a voter the leader; ID is its number, its name or its UUID",
+		Args:  exactly("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			uuid, err := raftID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			if err := c.TransferLeadership(cmd.Context(), uuid); err != nil {
+				return err
+			}
+			return env.done("leadership went to %s", args[0])
+		},
+	}
+}
+
+func newRaftRemoveCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove ID",
+		Short: "Take a server out of Raft that is no member any more; ID is its number, its name or its UUID",
+		Long: `Takes a server out of the Raft configuration. It is the way out for a server that is no member any more;
+"muster member remove" is the way to remove a member.`,
+		Args: exactly("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			id := args[0]
+			if _, err := strconv.ParseUint(id, 10, 64); err != nil { // a number the server takes as it is
+				if id, err = raftID(cmd.Context(), c, id); err != nil {
+					return err
+				}
+			}
+			if err := c.RemoveRaftPeer(cmd.Context(), id); err != nil {
+				return err
+			}
+			return env.done("%s is out of the Raft configuration", args[0])
+		},
+	}
+}
+
+var uuidShape = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// raftID makes the UUID of what the person wrote; only a number or name needs a question to the server.
+func raftID(ctx context.Context, c *client.Client, text string) (string, error) {
+	if id := strings.ToLower(text); uuidShape.MatchString(id) {
+		return id, nil
+	}
+	m, err := findMember(ctx, c, text)
+	return m.ID, err
+}

@@ -1,0 +1,144 @@
+// Package cli is muster's command line: one file per command. Every command but serve and dev goes through package
+// client.
+//
+// What all commands keep to: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects
+// (a list is an array), and everything else that is said goes to stderr. The exit status is 0 when it worked, 1 when it
+// was refused or failed, 2 when the command line made no sense.
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/musterhq/muster/client"
+	"github.com/spf13/cobra"
+)
+
+// Version and Commit describe this build; the linker sets them (-ldflags "-X …/cli.Version=…").
+var (
+	Version = "dev"
+	Commit  = "dev"
+)
+
+// environment is what a command works with: where it reads and writes, and the global flags.
+type environment struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	addrs     []string // --addr
+	tokenFile string   // --token-file
+	caCert    string   // --cacert
+	data      string   // --data
+	output    string   // -o: "table" or "json"
+
+	tokenless bool // no token was found: a refusal says so
+}
+
+// Main runs one command and returns the exit status. args are the arguments without the program's name. It blocks until
+// the command is done; cancelling ctx interrupts it.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	env := &environment{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := newRootCommand(env)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		env.complain(err.Error())
+		return 2
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		env.complain("interrupted")
+	default:
+		env.complain(err.Error() + env.hint(err))
+	}
+	return 1
+}
+
+// complain writes an error to stderr. Some of its words may come from a server: nothing in it moves the cursor.
+func (e *environment) complain(text string) {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	e.say("muster: %s", strings.Join(lines, "\n"))
+}
+
+func newRootCommand(env *environment) *cobra.Command {
+	root := newGroup("muster", "The control plane of a cluster: who is a member, how a machine gets in, how it leaves")
+	root.Long = root.Short + `.
+
+Commands find the cluster by --addr, --cacert and --token-file, then by --data DIR (the data directory of a member on
+this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing names a cluster and ./data/1 was made by
+"muster dev", that is the one.`
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetIn(env.stdin)
+	root.SetOut(env.stdout)
+	root.SetErr(env.stderr)
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if env.output != "table" && env.output != "json" {
+			return usagef(cmd, "-o %q is neither table nor json", env.output)
+		}
+		return nil
+	}
+	flags := root.PersistentFlags()
+	flags.StringSliceVar(&env.addrs, "addr", nil, "API address of a member; several, comma-separated, are tried in turn (default "+client.DefaultAddr+")")
+	flags.StringVar(&env.tokenFile, "token-file", "", "file with the API token, - for stdin")
+	flags.StringVar(&env.caCert, "cacert", "", "file with the cluster's CA certificate (PEM)")
+	flags.StringVar(&env.data, "data", "", "data directory of a member on this machine: finds address, token and CA")
+	flags.StringVarP(&env.output, "output", "o", "table", "table or json")
+	complete(root, "output", "table", "json")
+
+	root.AddCommand(
+		newServeCommand(env), newDevCommand(env),
+		newMembersCommand(env), newMemberCommand(env),
+		newJoinTokenCommand(env), newAPITokenCommand(env),
+		newRaftCommand(env), newAutopilotCommand(env),
+		newStatusCommand(env), newSQLCommand(env),
+		newVersionCommand(env), newCompletionCommand(env),
+	)
+	root.SetHelpCommand(newHelpCommand())
+	return root
+}
+
+// newGroup makes a command that only holds others.
+func newGroup(use, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				cmd.PrintErrln(cmd.UsageString())
+				return usagef(cmd, "a command is missing")
+			}
+			return unknownCommand(cmd, args[0])
+		},
+	}
+}
+
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Say what a command does",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(cmd.Root(), strings.Join(args, " "))
+			}
+			return target.Help()
+		},
+	}
+}
+
+// complete lets the shell complete a flag's value from a fixed list.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // no such flag: a slip in this package
+	}
+}

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func newSQLCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:     "sql 'SELECT …'",
+		Short:   "Ask a read-only query of the database, as the member that answers has it",
+		Example: "  muster sql 'SELECT * FROM v_members'",
+		Args:    exactly("the query"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			result, err := c.SQL(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if env.output == "json" {
+				return env.json(result)
+			}
+			for _, row := range result.Rows {
+				for i, value := range row {
+					switch value {
+					case nil:
+						row[i] = "NULL"
+					case "":
+						row[i] = "''"
+					}
+				}
+			}
+			if len(result.Columns) > 0 {
+				if err := env.table(result.Columns, result.Rows); err != nil {
+					return err
+				}
+			}
+			if result.Truncated {
+				env.say("there are more rows than these %d; use LIMIT and OFFSET for the rest", len(result.Rows))
+			}
+			return nil
+		},
+	}
+}

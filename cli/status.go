@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/musterhq/muster/client"
+	"github.com/spf13/cobra"
+)
+
+// addressStatus is what one address answered, or why it did not.
+type addressStatus struct {
+	Address string `json:"address"`
+	Error   string `json:"error,omitempty"`
+	*client.Status
+}
+
+func newStatusCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Ask each address how it is; fails when none answers",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := env.config()
+			if err != nil {
+				return err
+			}
+			all, err := client.New(cfg)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Second)
+			defer cancel()
+			found, err := askEach(ctx, cfg, all.Addrs())
+			if err != nil {
+				return err
+			}
+			if err := list(env, found,
+				[]string{"ADDRESS", "ID", "NAME", "ROLE", "READY", "LEADER", "REVISION", "SCHEMA", "VERSION", "CLUSTER"},
+				statusRow); err != nil {
+				return err
+			}
+			answered := false
+			for _, f := range found {
+				answered = answered || f.Status != nil
+				if f.Status == nil && env.output == "table" {
+					env.say("%s: %s", f.Address, f.Error)
+				}
+			}
+			if !answered {
+				return client.ErrNoServer
+			}
+			return nil
+		},
+	}
+}
+
+// askEach asks all addresses at once.
+func askEach(ctx context.Context, cfg client.Config, addrs []string) ([]addressStatus, error) {
+	found := make([]addressStatus, len(addrs))
+	var wait sync.WaitGroup
+	for i, addr := range addrs {
+		cfg.Addrs = []string{addr}
+		c, err := client.New(cfg)
+		if err != nil {
+			return nil, err
+		}
+		found[i].Address = addr
+		wait.Go(func() {
+			status, err := c.Status(ctx)
+			if err == nil {
+				found[i].Status = &status
+				return
+			}
+			found[i].Error = err.Error()
+			var none *client.NoServerError
+			if errors.As(err, &none) && len(none.Tried) == 1 {
+				found[i].Error = none.Tried[0].Err.Error() // the address is said already
+			}
+		})
+	}
+	wait.Wait()
+	return found, nil
+}
+
+func statusRow(s addressStatus) []any {
+	if s.Status == nil {
+		return []any{s.Address, "", "", "no answer", false, "", "", "", "", ""}
+	}
+	in := s.Cluster
+	if in == nil {
+		in = &client.ClusterStatus{}
+	}
+	return []any{s.Address, in.NodeID, s.Name, in.Role, s.Ready, in.LeaderNodeID, s.Revision, s.SchemaVersion, s.Version, in.ClusterID}
+}

@@ -1,0 +1,39 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// usageError is a command line that makes no sense: exit status 2.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+// usagef makes a usageError that points at the command's help.
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...) + fmt.Sprintf(" (see %q)", cmd.CommandPath()+" --help")}
+}
+
+// exactly checks that a command got just these arguments; with no names, that it got none.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return usagef(cmd, "%s is missing", strings.Join(names[len(args):], " and "))
+		}
+		if len(args) > len(names) {
+			return usagef(cmd, "%q is one argument too many", args[len(names)])
+		}
+		return nil
+	}
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2
+	if like := cmd.SuggestionsFor(name); len(like) > 0 {
+		return usagef(cmd, "unknown command %q; did you mean %s?", name, strings.Join(like, " or "))
+	}
+	return usagef(cmd, "unknown command %q", name)
+}

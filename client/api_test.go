@@ -1,0 +1,175 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+var quiet = log.New(io.Discard, "", 0)
+
+// TestCalls checks what each method sends and what it makes of the answer.
+func TestCalls(t *testing.T) {
+	ctx := context.Background()
+	for _, test := range []struct {
+		name, request, body string // what must be sent
+		status              int
+		answer              string
+		call                func(*Client) (any, error)
+		want                string // the result as JSON
+	}{
+		{"status", "GET /api/v1/status", "", 200, `{"result":{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1"}}}`,
+			func(c *Client) (any, error) { return c.Status(ctx) },
+			`{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1"}}`},
+		{"member", "GET /api/v1/cluster/members", "", 200, `{"result":[{"nodeId":1},{"nodeId":9007199254740991,"name":"b","labels":{"k":"v"},"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z"}]}`,
+			func(c *Client) (any, error) { return c.Member(ctx, 9007199254740991) },
+			`{"nodeId":9007199254740991,"raftAddress":"","apiAddress":"","binaryVersion":"","suffrage":"","isLeader":false,"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z","name":"b","labels":{"k":"v"}}`},
+		{"drain", "POST /api/v1/cluster/members/2/drain", `{"deadlineSeconds":2}`, 200, `{"result":{"drainState":"draining"}}`,
+			func(c *Client) (any, error) { return c.DrainMember(ctx, 2, 1500*time.Millisecond) }, `"draining"`},
+		{"resume", "POST /api/v1/cluster/members/2/resume", "", 200, `{"result":{"message":"x"}}`,
+			func(c *Client) (any, error) { return nil, c.ResumeMember(ctx, 2) }, `null`},
+		{"promote", "POST /api/v1/cluster/members/2/promote", "", 200, `{"result":{"message":"x"}}`,
+			func(c *Client) (any, error) { return nil, c.PromoteMember(ctx, 2) }, `null`},
+		{"remove", "DELETE /api/v1/cluster/members/2", "", 200, `{"result":{"message":"x"}}`,
+			func(c *Client) (any, error) { return nil, c.RemoveMember(ctx, 2, false) }, `null`},
+		{"remove by force", "DELETE /api/v1/cluster/members/2?force=true", "", 200, `{"result":{"message":"x"}}`,
+			func(c *Client) (any, error) { return nil, c.RemoveMember(ctx, 2, true) }, `null`},
+		{"autopilot", "GET /api/v1/cluster/autopilot", "", 200, `{"result":{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"stableSince":"2026-05-06T10:00:00Z"}]}}`,
+			func(c *Client) (any, error) { return c.Autopilot(ctx) },
+			`{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"raftAddress":"","nodeStatus":"","healthy":false,"isLeader":false,"hasVotingRights":false,"stableSince":"2026-05-06T10:00:00Z"}]}`},
+		{"new join token", "POST /api/v1/cluster/join-tokens", `{"nodeId":4,"ttlSeconds":1800,"maxUses":2,"mode":"replicate"}`, 201, minted,
+			func(c *Client) (any, error) {
+				return c.CreateJoinToken(ctx, JoinTokenRequest{NodeID: 4, TTL: 30 * time.Minute, MaxUses: 2, Mode: "replicate"})
+			}, `{"id":"t1","token":"SECRET","mode":"full","maxUses":1,"expiresAt":"2026-05-06T10:00:00Z"}`},
+		{"new join token by default", "POST /api/v1/cluster/join-tokens", `{}`, 201, minted,
+			func(c *Client) (any, error) { _, err := c.CreateJoinToken(ctx, JoinTokenRequest{}); return nil, err }, `null`},
+		{"join tokens", "GET /api/v1/cluster/join-tokens", "", 200, `{"result":[{"id":"t1","mode":"full","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"x","expiresAt":"2026-05-06T10:30:00Z"}]}`,
+			func(c *Client) (any, error) { return c.JoinTokens(ctx) },
+			`[{"id":"t1","mode":"full","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"x","expiresAt":"2026-05-06T10:30:00Z"}]`},
+		{"revoke a join token", "DELETE /api/v1/cluster/join-tokens/a%2Fb", "", 200, `{"result":{"message":"x"}}`,
+			func(c *Client) (any, error) { return nil, c.RevokeJoinToken(ctx, "a/b") }, `null`},
+		{"new API token", "POST /api/v1/api-tokens", `{"name":"n","scopes":["enroll"],"ttlSeconds":60}`, 201, `{"result":{"id":"i","name":"n","scopes":["enroll"],"token":"S","createdAt":"2026-05-06T10:00:00Z"}}`,
+			func(c *Client) (any, error) {
+				return c.CreateAPIToken(ctx, APITokenRequest{Name: "n", Scopes: []string{"enroll"}, TTL: time.Minute})
+			}, `{"id":"i","name":"n","scopes":["enroll"],"token":"S","createdAt":"2026-05-06T10:00:00Z"}`},
+		{"API tokens", "GET /api/v1/api-tokens", "", 200, `{"result":[{"id":"i","name":"n","scopes":["enroll"],"createdAt":"2026-05-06T10:00:00Z","lastUsedAt":"2026-05-06T11:00:00Z"}]}`,
+			func(c *Client) (any, error) { return c.APITokens(ctx) },
+			`[{"id":"i","name":"n","scopes":["enroll"],"createdAt":"2026-05-06T10:00:00Z","lastUsedAt":"2026-05-06T11:00:00Z"}]`},
+		{"revoke an API token", "DELETE /api/v1/api-tokens/i", "", 200, `{"result":{"message":"x"}}`,
+			func(c *Client) (any, error) { return nil, c.RevokeAPIToken(ctx, "i") }, `null`},
+		{"SQL", "POST /api/v1/sql", `{"query":"SELECT 1"}`, 200, `{"result":{"columns":["a","b"],"rows":[[9007199254740993,null]],"truncated":true}}`,
+			func(c *Client) (any, error) { return c.SQL(ctx, "SELECT 1") },
+			`{"columns":["a","b"],"rows":[[9007199254740993,null]],"truncated":true}`},
+		{"raft configuration", "GET /v1/operator/raft/configuration", "", 200, `{"Index":5,"Servers":[{"Address":"h:1","ID":"u","Leader":true,"Node":"a","RaftProtocol":"3","Voter":true}]}`,
+			func(c *Client) (any, error) { return c.RaftConfiguration(ctx, false) },
+			`{"Index":5,"Servers":[{"Address":"h:1","ID":"u","Leader":true,"Node":"a","RaftProtocol":"3","Voter":true}]}`},
+		{"stale raft configuration", "GET /v1/operator/raft/configuration?stale=", "", 200, `{"Index":5,"Servers":null}`,
+			func(c *Client) (any, error) { return c.RaftConfiguration(ctx, true) }, `{"Index":5,"Servers":null}`},
+		{"transfer", "PUT /v1/operator/raft/transfer-leadership?id=u", "", 200, `{"Err":null}`,
+			func(c *Client) (any, error) { return nil, c.TransferLeadership(ctx, "u") }, `null`},
+		{"remove a peer", "DELETE /v1/operator/raft/peer?id=u", "", 200, ``,
+			func(c *Client) (any, error) { return nil, c.RemoveRaftPeer(ctx, "u") }, `null`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMember(t, says(test.status, test.answer))
+			got, err := test.call(clientOf(t, m, m.URL))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := json.Marshal(got)
+			if err != nil || string(text) != test.want {
+				t.Errorf("got  %s (%v)\nwant %s", text, err, test.want)
+			}
+			requests, bodies := m.seen()
+			if sent := requests[0].Method + " " + requests[0].RequestURI; sent != test.request || bodies[0] != test.body {
+				t.Errorf("sent %s %s\nwant %s %s", sent, bodies[0], test.request, test.body)
+			}
+		})
+	}
+}
+
+func TestMemberNotFound(t *testing.T) {
+	m := newMember(t, says(200, `{"result":[]}`))
+	if _, err := clientOf(t, m, m.URL).Member(context.Background(), 3); err == nil || err.Error() != "Cluster member not found (404)" {
+		t.Error(err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.crt")
+	os.WriteFile(bad, []byte("no certificate"), 0o600)
+	for _, test := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{Addrs: []string{"ftp://h:1"}}, "the scheme must be"},
+		{Config{Addrs: []string{"https://"}}, "must look like"},
+		{Config{Addrs: []string{"h:x"}}, "bad address"},
+		{Config{Addrs: []string{""}}, "bad address"},
+		{Config{CACertFile: bad}, "holds no certificate"},
+		{Config{CACertFile: bad + ".none"}, "cannot read the CA certificate"},
+	} {
+		if _, err := New(test.cfg); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v: %v, want %q", test.cfg, err, test.want)
+		}
+	}
+	c, err := New(Config{Addrs: []string{"h:1", "https://h:2/", "[::1]:3"}})
+	if want := []string{"https://h:1", "https://h:2", "https://[::1]:3"}; err != nil || !reflect.DeepEqual(c.Addrs(), want) {
+		t.Errorf("%v %v", c, err)
+	}
+	if c, err := New(Config{}); err != nil || c.Addrs()[0] != DefaultAddr {
+		t.Errorf("%v %v", c, err)
+	}
+}
+
+func TestFromEnv(t *testing.T) {
+	t.Setenv("MUSTER_ADDR", "a:1, https://b:2 ,")
+	t.Setenv("MUSTER_TOKEN", "tok\n")
+	t.Setenv("MUSTER_CACERT", "/ca.crt")
+	want := Config{Addrs: []string{"a:1", "https://b:2"}, Token: "tok", CACertFile: "/ca.crt"}
+	if got := FromEnv(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestFromData(t *testing.T) {
+	for _, test := range []struct{ node, token, addr, err string }{
+		{`{"apiAddress":"127.0.0.1:5001","other":1}`, "adm\n", "https://127.0.0.1:5001", ""},
+		{`{"apiAddress":"0.0.0.0:5000"}`, "", "https://127.0.0.1:5000", ""},
+		{`{"apiAddress":"[::]:5000"}`, "", "https://[::1]:5000", ""},
+		{`{"apiAddress":":5000"}`, "", "https://127.0.0.1:5000", ""},
+		{`{"apiAddress":"host.example:5000"}`, "", "https://host.example:5000", ""},
+		{`{}`, "", "", "names no API address"},
+		{`{`, "", "", "is not valid"},
+		{``, "", "", "has no node.json"},
+	} {
+		t.Run(fmt.Sprint(test.node), func(t *testing.T) {
+			dir := t.TempDir()
+			if test.node != "" {
+				os.WriteFile(filepath.Join(dir, "node.json"), []byte(test.node), 0o600)
+			}
+			if test.token != "" {
+				os.WriteFile(filepath.Join(dir, "admin.token"), []byte(test.token), 0o600)
+			}
+			got, err := FromData(dir)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("error %v, want %q", err, test.err)
+				}
+				return
+			}
+			want := Config{Addrs: []string{test.addr}, Token: strings.TrimSpace(test.token), CACertFile: filepath.Join(dir, "ca.crt")}
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("got %v %v, want %v", got, err, want)
+			}
+		})
+	}
+}

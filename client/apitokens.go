@@ -1,0 +1,60 @@
+package client
+
+import (
+	"context"
+	"net/url"
+	"time"
+)
+
+const apiTokens = "/api/v1/api-tokens"
+
+// Scopes lists what an API token can be for. "management" includes all others.
+var Scopes = []string{"management", "cluster:read", "cluster:manage", "peering:read", "peering:write", "enroll", "keys:manage"}
+
+// APITokenRequest says what a new API token is for.
+type APITokenRequest struct {
+	Name   string
+	Scopes []string      // of Scopes
+	TTL    time.Duration // sent in whole seconds, rounded up; 0: it does not expire
+}
+
+// APIToken is an API token as it is listed, without its secret.
+type APIToken struct {
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	Scopes     []string  `json:"scopes"`
+	CreatedAt  time.Time `json:"createdAt"`
+	ExpiresAt  time.Time `json:"expiresAt,omitzero"`  // zero: never
+	LastUsedAt time.Time `json:"lastUsedAt,omitzero"` // zero: not known to have been used
+}
+
+// NewAPIToken is an API token that was just made, with its secret, which is never shown again.
+type NewAPIToken struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Scopes    []string  `json:"scopes"`
+	Token     string    `json:"token"`
+	CreatedAt time.Time `json:"createdAt"`
+	ExpiresAt time.Time `json:"expiresAt,omitzero"` // zero: never
+}
+
+// CreateAPIToken makes a token for calls to the API.
+func (c *Client) CreateAPIToken(ctx context.Context, r APITokenRequest) (NewAPIToken, error) {
+	body := struct {
+		Name       string   `json:"name"`
+		Scopes     []string `json:"scopes"`
+		TTLSeconds int64    `json:"ttlSeconds,omitempty"`
+	}{r.Name, append([]string{}, r.Scopes...), seconds(r.TTL)}
+	return enveloped[NewAPIToken](ctx, c, request{method: "POST", path: apiTokens, body: body, repeat: alwaysKeyed})
+}
+
+// APITokens lists the API tokens.
+func (c *Client) APITokens(ctx context.Context) ([]APIToken, error) {
+	return enveloped[[]APIToken](ctx, c, request{method: "GET", path: apiTokens, repeat: always})
+}
+
+// RevokeAPIToken makes an API token useless at once.
+func (c *Client) RevokeAPIToken(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{method: "DELETE", path: apiTokens + "/" + url.PathEscape(id), repeat: on503})
+	return err
+}

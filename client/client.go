@@ -1,0 +1,159 @@
+// Package client is the Go client of muster's HTTP API.
+//
+//	c, err := client.New(client.Config{Addrs: []string{"https://10.0.0.1:5000"}, Token: token, CACertFile: "ca.crt"})
+//	members, err := c.Members(ctx)
+//
+// A Client may know several members of one cluster. A call goes to the member that answered last and moves on to the
+// next address when one cannot be reached; any member can answer any call. What is sent again, and when:
+//
+//   - every request that surely reached no server (the connection could not be made);
+//   - reads, also when the connection broke before the answer, and on 503;
+//   - requests that create something, likewise: they carry an Idempotency-Key, and the repeated request the same one;
+//   - deletions, hand-overs of leadership, drain and resume on 503 with Retry-After, but not when the connection broke
+//     (that is ErrUnknownOutcome: the request may have been carried out);
+//   - nothing after any other answer.
+//
+// Every call blocks until it is answered, until its context ends, or, when the context has no deadline of its own, until
+// Config.Timeout has passed. A Client is safe for use by several goroutines.
+package client
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// DefaultAddr is asked when Config.Addrs is empty: a member on this machine with its default port.
+	DefaultAddr = "https://127.0.0.1:5000"
+	// DefaultTimeout bounds a call, repetitions included, whose context has no deadline.
+	DefaultTimeout = 15 * time.Second
+
+	connectTimeout = 3 * time.Second // for a TCP connection, and again for the TLS handshake on it
+)
+
+// Config says which cluster to talk to, and as whom. The zero value asks DefaultAddr without a token.
+type Config struct {
+	// Addrs are API addresses of members of one cluster, "https://HOST:PORT" or "HOST:PORT" (then https).
+	// "http://HOST:PORT" speaks to a --plain-http listener, without any protection of the token.
+	Addrs []string
+	// Token is the API token, sent as "Authorization: Bearer". Empty: none is sent.
+	Token string
+	// CACert holds the cluster's HTTP CA as PEM text. It wins over CACertFile.
+	CACert []byte
+	// CACertFile names a PEM file with the cluster's HTTP CA, such as a member's DIR/ca.crt.
+	// With neither, the system's certificate authorities decide.
+	CACertFile string
+	// Timeout bounds a call whose context has no deadline. 0: DefaultTimeout.
+	Timeout time.Duration
+	// UserAgent is sent with each request. Empty: "muster-client".
+	UserAgent string
+}
+
+// Client makes calls to one cluster. Make it with New.
+type Client struct {
+	addrs   []string
+	token   string
+	agent   string
+	timeout time.Duration
+	ownCA   bool // a CA was given: the system's authorities do not count
+	http    *http.Client
+	last    atomic.Int64 // index in addrs of the member that answered last
+}
+
+// New makes a Client. It connects to nothing yet; it fails on an address that is none and on a CA certificate that
+// cannot be read.
+func New(cfg Config) (*Client, error) {
+	c := &Client{token: strings.TrimSpace(cfg.Token), agent: cfg.UserAgent, timeout: cfg.Timeout}
+	if c.agent == "" {
+		c.agent = "muster-client"
+	}
+	if c.timeout <= 0 {
+		c.timeout = DefaultTimeout
+	}
+	addrs := cfg.Addrs
+	if len(addrs) == 0 {
+		addrs = []string{DefaultAddr}
+	}
+	for _, a := range addrs {
+		addr, err := normalize(a)
+		if err != nil {
+			return nil, err
+		}
+		c.addrs = append(c.addrs, addr)
+	}
+	roots, err := cfg.roots()
+	if err != nil {
+		return nil, err
+	}
+	c.ownCA = roots != nil
+
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: connectTimeout}).DialContext
+	transport.TLSHandshakeTimeout = connectTimeout
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	c.http = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c, nil
+}
+
+// Addrs returns the addresses that the Client knows, as URLs, in the order given.
+func (c *Client) Addrs() []string { return append([]string(nil), c.addrs...) }
+
+// Close closes the connections that are idle. The Client stays usable.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+func (cfg Config) roots() (*x509.CertPool, error) {
+	pem, from := cfg.CACert, "the CA certificate"
+	if len(pem) == 0 {
+		if cfg.CACertFile == "" {
+			return nil, nil
+		}
+		var err error
+		if pem, err = os.ReadFile(cfg.CACertFile); err != nil {
+			return nil, fmt.Errorf("cannot read the CA certificate: %w", err)
+		}
+		from = cfg.CACertFile
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", from)
+	}
+	return pool, nil
+}
+
+// normalize makes "https://host:port" of what a person writes.
+func normalize(addr string) (string, error) {
+	addr = strings.TrimRight(strings.TrimSpace(addr), "/")
+	full := addr
+	if !strings.Contains(addr, "://") {
+		full = "https://" + addr
+	}
+	u, err := url.Parse(full)
+	if err == nil {
+		switch {
+		case u.Scheme != "https" && u.Scheme != "http":
+			err = errors.New("the scheme must be https or http")
+		case u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+			err = errors.New("it must look like https://HOST:PORT")
+		}
+	}
+	if err != nil {
+		var parse *url.Error
+		if errors.As(err, &parse) {
+			err = parse.Err
+		}
+		return "", fmt.Errorf("bad address %q: %w", addr, err)
+	}
+	return full, nil
+}

@@ -1,0 +1,135 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrNoServer is what errors.Is finds when no address gave an answer; the error itself is a *NoServerError.
+var ErrNoServer = errors.New("no server answered")
+
+// ErrUnknownOutcome is what errors.Is finds when a request was sent, its answer did not come, and sending it again would
+// not be safe: it may have been carried out or not.
+var ErrUnknownOutcome = errors.New("the answer did not come, so the request may or may not have been carried out")
+
+// Error is a refusal or failure that a server answered.
+type Error struct {
+	Status     int           // HTTP status, 300 or more
+	Code       string        // machine-readable code where the API family has one (join), otherwise empty
+	Message    string        // the server's own sentence
+	RetryAfter time.Duration // what the server asked to wait before the next try; negative when it did not say
+}
+
+// Error gives the server's sentence and the HTTP status.
+func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Status) }
+
+// Attempt is one address that gave no answer, and why.
+type Attempt struct {
+	Addr string
+	Err  error
+}
+
+// NoServerError lists every address that was tried, in the order of the tries. errors.Is(err, ErrNoServer) holds.
+type NoServerError struct{ Tried []Attempt }
+
+// Error names each address and its cause: in one line for one address, otherwise in a line each.
+func (e *NoServerError) Error() string {
+	if len(e.Tried) == 1 {
+		return fmt.Sprintf("no answer from %s: %v", e.Tried[0].Addr, e.Tried[0].Err)
+	}
+	var b strings.Builder
+	b.WriteString(ErrNoServer.Error() + ":")
+	for _, t := range e.Tried {
+		fmt.Fprintf(&b, "\n  %s: %v", t.Addr, t.Err)
+	}
+	return b.String()
+}
+
+// Unwrap gives ErrNoServer and the cause of each attempt.
+func (e *NoServerError) Unwrap() []error {
+	errs := []error{ErrNoServer}
+	for _, t := range e.Tried {
+		errs = append(errs, t.Err)
+	}
+	return errs
+}
+
+// plainError says in a clear sentence what went wrong, and keeps the cause for errors.Is and errors.As.
+type plainError struct {
+	text  string
+	cause error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.cause }
+
+// explain makes a sentence of what net/http says about a failed request.
+func (c *Client) explain(err error, waited time.Duration) error {
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err
+	}
+	var (
+		authority x509.UnknownAuthorityError
+		host      x509.HostnameError
+		record    tls.RecordHeaderError
+		dns       *net.DNSError
+		timeout   net.Error
+	)
+	say := func(format string, args ...any) error { return &plainError{fmt.Sprintf(format, args...), err} }
+	switch {
+	case errors.As(err, &authority) && c.ownCA:
+		return say("its certificate is not from the given CA: is it a member of another cluster?")
+	case errors.As(err, &authority):
+		return say("its certificate is from a CA that this machine does not know: give the cluster's CA with --cacert FILE or MUSTER_CACERT (ca.crt in a member's data directory), or --data DIR on the member itself")
+	case errors.As(err, &host):
+		return say("its certificate is not valid for %s", host.Host)
+	case errors.As(err, &record):
+		return say("it does not speak TLS: a --plain-http address begins with http://")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return say("connection refused")
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return say("no such host: %s", dns.Name)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return say("nothing came within %s", waited.Round(100*time.Millisecond))
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return say("the connection broke")
+	}
+	return err
+}
+
+// answerError reads the three shapes of error that the API has: {"error":sentence}, {"error":code,"message":sentence},
+// and plain text.
+func answerError(resp *http.Response, body []byte) *Error {
+	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp)}
+	var envelope struct {
+		Error   string `json:"error"`
+		Message string `json:"message"`
+	}
+	switch {
+	case json.Unmarshal(body, &envelope) == nil && envelope.Message != "":
+		e.Code, e.Message = envelope.Error, envelope.Message
+	case envelope.Error != "":
+		e.Message = envelope.Error
+	case strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain"):
+		e.Message = strings.TrimSpace(string(body[:min(len(body), 500)]))
+	}
+	if e.Message == "" {
+		e.Message = http.StatusText(e.Status)
+	}
+	if e.Message == "" {
+		e.Message = "the server refused the request"
+	}
+	return e
+}

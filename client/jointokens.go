@@ -1,0 +1,62 @@
+package client
+
+import (
+	"context"
+	"net/url"
+	"time"
+)
+
+const joinTokens = "/api/v1/cluster/join-tokens"
+
+// JoinTokenRequest says what a new join token is for. Zero values leave the choice to the server.
+type JoinTokenRequest struct {
+	NodeID  uint64        // the Raft id that the new member will have; 0: the next free one
+	TTL     time.Duration // how long it may be used, sent in whole seconds, rounded up
+	MaxUses int           // how many machines may use it
+	Mode    string        // "full", or "replicate" for members that never vote
+}
+
+// JoinToken is a join token as it is listed, without its secret.
+type JoinToken struct {
+	ID        string    `json:"id"`
+	NodeID    uint64    `json:"nodeId,omitempty"` // 0: not bound to one
+	Mode      string    `json:"mode"`
+	State     string    `json:"state"` // "valid", "used", "expired" or "revoked"
+	Uses      int       `json:"uses"`
+	MaxUses   int       `json:"maxUses"`
+	CreatedAt time.Time `json:"createdAt"`
+	CreatedBy string    `json:"createdBy"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// NewJoinToken is a join token that was just made, with its secret, which is never shown again.
+type NewJoinToken struct {
+	ID        string    `json:"id"`
+	Token     string    `json:"token"`
+	NodeID    uint64    `json:"nodeId,omitempty"` // 0: not bound to one
+	Mode      string    `json:"mode"`
+	MaxUses   int       `json:"maxUses"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// CreateJoinToken makes a token with which a machine becomes a member.
+func (c *Client) CreateJoinToken(ctx context.Context, r JoinTokenRequest) (NewJoinToken, error) {
+	body := struct {
+		NodeID     uint64 `json:"nodeId,omitempty"`
+		TTLSeconds int64  `json:"ttlSeconds,omitempty"`
+		MaxUses    int    `json:"maxUses,omitempty"`
+		Mode       string `json:"mode,omitempty"`
+	}{r.NodeID, seconds(r.TTL), r.MaxUses, r.Mode}
+	return enveloped[NewJoinToken](ctx, c, request{method: "POST", path: joinTokens, body: body, repeat: alwaysKeyed})
+}
+
+// JoinTokens lists the join tokens, also those that can no longer be used.
+func (c *Client) JoinTokens(ctx context.Context) ([]JoinToken, error) {
+	return enveloped[[]JoinToken](ctx, c, request{method: "GET", path: joinTokens, repeat: always})
+}
+
+// RevokeJoinToken makes a join token useless. Members that came with it stay.
+func (c *Client) RevokeJoinToken(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{method: "DELETE", path: joinTokens + "/" + url.PathEscape(id), repeat: on503})
+	return err
+}

@@ -1,0 +1,97 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// The states of Member.DrainState.
+const (
+	DrainActive   = "active"
+	DrainDraining = "draining"
+	DrainDrained  = "drained"
+)
+
+// Member is one machine of the cluster.
+type Member struct {
+	NodeID         uint64            `json:"nodeId"`      // the Raft id, 1 … 2^53-1, never used twice
+	RaftAddress    string            `json:"raftAddress"` // HOST:PORT of the cluster listener
+	APIAddress     string            `json:"apiAddress"`  // URL
+	BinaryVersion  string            `json:"binaryVersion"`
+	Suffrage       string            `json:"suffrage"` // "voter" or "nonvoter"
+	IsLeader       bool              `json:"isLeader"`
+	DrainState     string            `json:"drainState"`              // DrainActive, DrainDraining or DrainDrained
+	DrainUpdatedAt time.Time         `json:"drainUpdatedAt,omitzero"` // zero: never drained
+	ID             string            `json:"id,omitempty"`            // UUID
+	Name           string            `json:"name,omitempty"`
+	Mode           string            `json:"mode,omitempty"`   // "full", or "replicate" for one that never votes
+	Role           string            `json:"role,omitempty"`   // "voter", "stand-by" or "member"
+	Status         string            `json:"status,omitempty"` // "alive", "left" or "unknown"
+	OverlayIP      string            `json:"overlayIp,omitempty"`
+	Labels         map[string]string `json:"labels,omitempty"`
+}
+
+// Members lists the cluster's members by ascending NodeID.
+func (c *Client) Members(ctx context.Context) ([]Member, error) {
+	return enveloped[[]Member](ctx, c, request{method: "GET", path: "/api/v1/cluster/members", repeat: always})
+}
+
+// Member returns one member; an *Error with status 404 when there is none with that id.
+func (c *Client) Member(ctx context.Context, nodeID uint64) (Member, error) {
+	members, err := c.Members(ctx)
+	if err != nil {
+		return Member{}, err
+	}
+	for _, m := range members {
+		if m.NodeID == nodeID {
+			return m, nil
+		}
+	}
+	return Member{}, &Error{Status: http.StatusNotFound, Message: "Cluster member not found", RetryAfter: -1}
+}
+
+// DrainMember takes work away from a member: its drain hooks run, its leases are waited for until the deadline, and it
+// hands leadership over. The deadline is sent in whole seconds, rounded up, at most an hour. With a deadline of 0 the
+// call blocks until the member is drained (give the context more than the default timeout); otherwise it returns at
+// once. It returns the state that was reached, DrainDraining or DrainDrained. Draining twice does what once does.
+func (c *Client) DrainMember(ctx context.Context, nodeID uint64, deadline time.Duration) (state string, err error) {
+	body := map[string]int64{"deadlineSeconds": seconds(deadline)}
+	result, err := enveloped[struct {
+		DrainState string `json:"drainState"`
+	}](ctx, c, request{method: "POST", path: memberPath(nodeID, "/drain"), body: body, repeat: on503})
+	if err == nil && result.DrainState == "" {
+		err = fmt.Errorf("the answer to the drain of member %d names no state", nodeID)
+	}
+	return result.DrainState, err
+}
+
+// ResumeMember ends or cancels the drain of a member. It does nothing to one that is not drained.
+func (c *Client) ResumeMember(ctx context.Context, nodeID uint64) error {
+	_, err := c.do(ctx, request{method: "POST", path: memberPath(nodeID, "/resume"), repeat: on503})
+	return err
+}
+
+// PromoteMember makes a member a voter at once. It is refused (409) for one that is a voter.
+func (c *Client) PromoteMember(ctx context.Context, nodeID uint64) error {
+	_, err := c.do(ctx, request{method: "POST", path: memberPath(nodeID, "/promote")})
+	return err
+}
+
+// RemoveMember removes a member for good: its identity is revoked and the keys are changed. It is refused (409) for the
+// leader, and, unless forced, for a member that is not drained.
+func (c *Client) RemoveMember(ctx context.Context, nodeID uint64, force bool) error {
+	r := request{method: "DELETE", path: memberPath(nodeID, ""), repeat: on503}
+	if force {
+		r.query = url.Values{"force": {"true"}}
+	}
+	_, err := c.do(ctx, r)
+	return err
+}
+
+func memberPath(nodeID uint64, action string) string {
+	return "/api/v1/cluster/members/" + strconv.FormatUint(nodeID, 10) + action
+}

@@ -1,0 +1,46 @@
+package client
+
+import (
+	"context"
+	"net/url"
+)
+
+const raft = "/v1/operator/raft"
+
+// RaftConfiguration is the set of servers that Raft knows.
+type RaftConfiguration struct {
+	Index   uint64
+	Servers []RaftServer
+}
+
+// RaftServer is one server of the Raft configuration. Members outside it do not show.
+type RaftServer struct {
+	Address      string // HOST:PORT of the cluster listener
+	ID           string // the member's UUID
+	Leader       bool
+	Node         string // the member's name, "(unknown)" for a server without a member
+	RaftProtocol string // "3"
+	Voter        bool
+}
+
+// RaftConfiguration reads the Raft configuration. With stale, the member that is asked answers from what it knows
+// itself, at once and also when there is no leader.
+func (c *Client) RaftConfiguration(ctx context.Context, stale bool) (RaftConfiguration, error) {
+	r := request{method: "GET", path: raft + "/configuration", repeat: always}
+	if stale {
+		r.query = url.Values{"stale": {""}}
+	}
+	return plain[RaftConfiguration](ctx, c, r)
+}
+
+// TransferLeadership makes the server with this UUID the leader.
+func (c *Client) TransferLeadership(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{method: "PUT", path: raft + "/transfer-leadership", query: url.Values{"id": {id}}, repeat: on503})
+	return err
+}
+
+// RemoveRaftPeer takes a server, given by its UUID or its Raft id, out of the Raft configuration.
+func (c *Client) RemoveRaftPeer(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{method: "DELETE", path: raft + "/peer", query: url.Values{"id": {id}}, repeat: on503})
+	return err
+}

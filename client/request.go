@@ -1,0 +1,232 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// maxAnswer bounds the body of an answer, in bytes.
+const maxAnswer = 64 << 20
+
+// repeat says when a request may be sent again. Each step includes the ones before it, and one that surely reached no
+// server is always sent to the next address.
+type repeat int
+
+const (
+	never       repeat = iota // not once it may have reached a server
+	on503                     // after 503 with Retry-After: sending it twice does what once does
+	always                    // also after the connection broke: it changes nothing
+	alwaysKeyed               // likewise: the server knows it again by its Idempotency-Key
+)
+
+// request is one call, before it is known which member will answer.
+type request struct {
+	method string
+	path   string
+	query  url.Values
+	body   any // marshalled as JSON; nil for none
+	repeat repeat
+}
+
+// enveloped makes a call of the /api/v1 families and decodes the "result" of the answer.
+func enveloped[T any](ctx context.Context, c *Client, r request) (T, error) {
+	answer, err := plain[struct {
+		Result T `json:"result"`
+	}](ctx, c, r)
+	return answer.Result, err
+}
+
+// plain makes a call and decodes the whole answer; an empty one leaves the zero value.
+func plain[T any](ctx context.Context, c *Client, r request) (T, error) {
+	var out T
+	body, err := c.do(ctx, r)
+	if err != nil || len(body) == 0 {
+		return out, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber() // integers of SQL results keep all their digits
+	if err := decoder.Decode(&out); err != nil {
+		return out, fmt.Errorf("the answer to %s %s is not what a muster server says: %w", r.method, r.path, err)
+	}
+	return out, nil
+}
+
+// do sends the request to one address after another until one answers, and again as r.repeat allows.
+func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
+	var body []byte
+	if r.body != nil {
+		var err error
+		if body, err = json.Marshal(r.body); err != nil {
+			return nil, err
+		}
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	key := ""
+	if r.repeat == alwaysKeyed {
+		key = newKey()
+	}
+	for broken := false; ; {
+		answer, reached, err := c.round(ctx, r, body, key)
+		wait := 200 * time.Millisecond
+		var refusal *Error
+		switch {
+		case err == nil:
+			return answer, nil
+		case errors.As(err, &refusal):
+			if !r.again(refusal) {
+				return nil, err
+			}
+			wait = max(wait, refusal.RetryAfter)
+			if refusal.RetryAfter < 0 {
+				wait = time.Second
+			}
+		case errors.Is(err, ErrNoServer) && reached && !broken:
+			broken = true // somebody listens: one more round
+		default:
+			return nil, err
+		}
+		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// again tells whether the request may be repeated after this answer.
+func (r request) again(e *Error) bool {
+	if e.Status != http.StatusServiceUnavailable || r.repeat == never {
+		return false
+	}
+	return e.RetryAfter >= 0 || r.repeat > on503
+}
+
+// round asks each address at most once, beginning with the one that answered last. reached tells whether one of them
+// took a connection.
+func (c *Client) round(ctx context.Context, r request, body []byte, key string) (answer []byte, reached bool, err error) {
+	var (
+		tried   []Attempt
+		refusal *Error
+		first   = int(c.last.Load())
+	)
+	for i := range c.addrs {
+		n := (first + i) % len(c.addrs)
+		left := len(c.addrs) - i
+		answer, sent, err := c.send(ctx, c.addrs[n], r, body, key, left)
+		var e *Error
+		switch {
+		case err == nil:
+			c.last.Store(int64(n))
+			return answer, true, nil
+		case errors.As(err, &e) && r.again(e):
+			refusal = e // another member may know a leader already
+			continue
+		case errors.As(err, &e):
+			c.last.Store(int64(n))
+			return nil, true, e
+		case errors.Is(ctx.Err(), context.Canceled):
+			return nil, sent, ctx.Err()
+		case sent && r.repeat < always:
+			return nil, true, fmt.Errorf("%s: %w: %w", c.addrs[n], ErrUnknownOutcome, err)
+		}
+		reached = reached || sent
+		tried = append(tried, Attempt{c.addrs[n], err})
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if refusal != nil {
+		return nil, true, refusal
+	}
+	return nil, reached, &NoServerError{tried}
+}
+
+// send makes one HTTP request. sent tells, when it failed, whether a connection was made, so that the request may have
+// been carried out. left is the number of addresses that remain, this one included: one that hangs leaves time for them.
+func (c *Client) send(ctx context.Context, addr string, r request, body []byte, key string, left int) (answer []byte, sent bool, err error) {
+	if deadline, ok := ctx.Deadline(); ok && r.repeat >= always && left > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		defer cancel()
+	}
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent = true }})
+	target := addr + r.path
+	if len(r.query) > 0 {
+		target += "?" + r.query.Encode()
+	}
+	var reader io.Reader
+	if body != nil {
+		reader = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(traced, r.method, target, reader)
+	if err != nil {
+		return nil, false, err
+	}
+	req.Header.Set("User-Agent", c.agent)
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	start := time.Now()
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, sent, c.explain(err, time.Since(start))
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, true, c.explain(err, time.Since(start))
+	case resp.StatusCode >= 300:
+		return nil, true, answerError(resp, answer)
+	case len(answer) > maxAnswer:
+		return nil, true, &Error{Status: resp.StatusCode, Message: "the answer is longer than 64 MiB"}
+	}
+	return answer, true, nil
+}
+
+// retryAfter reads the Retry-After header, in seconds or as a date; -1 when there is none or it makes no sense.
+func retryAfter(resp *http.Response) time.Duration {
+	text := resp.Header.Get("Retry-After")
+	if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, time.Until(at))
+	}
+	return -1
+}
+
+// newKey makes a random UUID (version 4).
+func newKey() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// seconds rounds a duration up to whole seconds.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

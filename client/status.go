@@ -1,0 +1,32 @@
+package client
+
+import "context"
+
+// Status is what one member says about itself.
+type Status struct {
+	Version       string         `json:"version"`
+	Revision      uint64         `json:"revision"` // of the cluster: raised once per committed change
+	Initialized   bool           `json:"initialized"`
+	Ready         bool           `json:"ready"`
+	SchemaVersion int            `json:"schemaVersion"`
+	Commit        string         `json:"commit,omitempty"`
+	Name          string         `json:"name,omitempty"`
+	Cluster       *ClusterStatus `json:"cluster,omitempty"` // nil before the member belongs to a cluster
+}
+
+// ClusterStatus is a member's view of its cluster.
+type ClusterStatus struct {
+	Enabled          bool   `json:"enabled"`
+	Role             string `json:"role"` // "Leader" or "Follower"
+	NodeID           uint64 `json:"nodeId"`
+	IsLeader         bool   `json:"isLeader"`
+	LeaderNodeID     uint64 `json:"leaderNodeId"` // 0 when no leader is known
+	AppliedIndex     uint64 `json:"appliedIndex"`
+	ClusterID        string `json:"clusterId,omitempty"`
+	LeaderAPIAddress string `json:"leaderAPIAddress,omitempty"` // URL
+}
+
+// Status asks the member that answers first about itself. It needs no token.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return enveloped[Status](ctx, c, request{method: "GET", path: "/api/v1/status", repeat: always})
+}

@@ -1,0 +1,100 @@
+// Package autopilot decides which members of a cluster vote. It is a pure
+// function: observations, configuration and the present time in; the state of
+// the cluster and at most one kind of change out. It has no clock, starts no
+// goroutine and does no I/O, so that every decision can be replayed from JSON.
+package autopilot
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Duration is a time.Duration that JSON shows as a Go duration string ("10s").
+type Duration time.Duration
+
+// Std returns d as a time.Duration.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// String returns d in Go's notation.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalJSON writes d as a Go duration string.
+func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
+
+// UnmarshalJSON accepts a Go duration string and nothing else.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("a duration must be a string such as \"10s\", not %.40s", b)
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("a duration must be a string such as \"10s\", not %.40q", s)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Config is what an operator can set.
+type Config struct {
+	// MaxVoters is 3, 5 or 7. Voters that an operator pinned do not count.
+	MaxVoters int `json:"maxVoters"`
+	// StandBys is how many members replicate without a vote, ready to replace a voter.
+	StandBys int `json:"standBys"`
+	// Stabilization is how long a member must have been healthy before it gets a vote.
+	Stabilization Duration `json:"stabilization"`
+	// LastContactThreshold is the silence after which a server is unhealthy.
+	LastContactThreshold Duration `json:"lastContactThreshold"`
+	// MaxLagRevisions is how far a replica may be behind the leader and still be healthy.
+	MaxLagRevisions uint64 `json:"maxLagRevisions"`
+	// CleanupDeadMembers allows members to be removed for good after DeadAfter of silence.
+	CleanupDeadMembers bool     `json:"cleanupDeadMembers"`
+	DeadAfter          Duration `json:"deadAfter"`
+	// MinQuorum is the number of healthy voters below which nothing is cleaned up.
+	MinQuorum int `json:"minQuorum"`
+}
+
+// DefaultConfig returns the values a new cluster starts with.
+func DefaultConfig() Config {
+	return Config{
+		MaxVoters:            5,
+		StandBys:             2,
+		Stabilization:        Duration(10 * time.Second),
+		LastContactThreshold: Duration(2 * time.Second),
+		MaxLagRevisions:      1000,
+		DeadAfter:            Duration(24 * time.Hour),
+		MinQuorum:            2,
+	}
+}
+
+// Bounds of Config.
+const (
+	maxStandBys      = 16
+	maxStabilization = Duration(time.Hour)
+	minContact       = Duration(100 * time.Millisecond)
+	maxContact       = Duration(10 * time.Minute)
+	minDeadAfter     = Duration(time.Minute)
+)
+
+// Validate names the first field that breaks its rule. Decide expects a valid
+// configuration and never panics on another.
+func (c Config) Validate() error {
+	switch {
+	case c.MaxVoters != 3 && c.MaxVoters != 5 && c.MaxVoters != 7:
+		return fmt.Errorf("maxVoters must be 3, 5 or 7, not %d", c.MaxVoters)
+	case c.StandBys < 0 || c.StandBys > maxStandBys:
+		return fmt.Errorf("standBys must be between 0 and %d, not %d", maxStandBys, c.StandBys)
+	case c.Stabilization < 0 || c.Stabilization > maxStabilization:
+		return fmt.Errorf("stabilization must be between 0s and %v, not %v", maxStabilization, c.Stabilization)
+	case c.LastContactThreshold < minContact || c.LastContactThreshold > maxContact:
+		return fmt.Errorf("lastContactThreshold must be between %v and %v, not %v", minContact, maxContact, c.LastContactThreshold)
+	case c.MaxLagRevisions < 1:
+		return fmt.Errorf("maxLagRevisions must be at least 1")
+	case c.DeadAfter < minDeadAfter || c.DeadAfter <= c.LastContactThreshold:
+		return fmt.Errorf("deadAfter must be at least %v and longer than lastContactThreshold, not %v", minDeadAfter, c.DeadAfter)
+	case c.MinQuorum < 1 || c.MinQuorum > c.MaxVoters:
+		return fmt.Errorf("minQuorum must be between 1 and maxVoters (%d), not %d", c.MaxVoters, c.MinQuorum)
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package autopilot
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Decide tells how the cluster is and what to change next. It keeps nothing
+// between calls and does not modify in; the same arguments always give the
+// same answer, whatever the order of in.Members. The plan is empty on a node
+// that sees no leader, when the leader does not vote, and while fewer than a
+// majority of the voters answer, since then no change could be committed.
+func Decide(in Input, cfg Config, now time.Time) (State, Plan) {
+	r := newRound(&in, &cfg, now)
+	r.seating = r.seat()
+	plan := Plan{}
+	if r.mayChange() {
+		for _, step := range []func() Plan{
+			r.replace, r.transfer, r.orphans, r.demote, r.fill, r.evict, r.standBy, r.add, r.cleanup,
+		} {
+			if p := step(); len(p) > 0 {
+				plan = p
+				break
+			}
+		}
+	}
+	return r.state(), plan
+}
+
+func (r *round) mayChange() bool {
+	return r.lead != nil && r.lead.voter && r.alive >= majority(r.voters)
+}
+
+// change notes the reason at the member, too, so that State tells it.
+func change(k Kind, m *member, role, why string) Change {
+	m.why = why
+	return Change{Kind: k, NodeID: m.NodeID, Role: role, Reason: why}
+}
+
+// ready returns the stand-bys that may have a vote now, best first.
+func (r *round) ready() []*member {
+	var c []*member
+	for _, m := range r.seated {
+		if m.Role == RoleStandBy && m.candidate() && m.healthy && m.stable {
+			c = append(c, m)
+		}
+	}
+	slices.SortFunc(c, byPromise)
+	return c
+}
+
+// replace promotes what an operator pinned, and otherwise one stand-by for a
+// voter that is dead, drained, replicate-only or an orphan. With an even
+// number of voters it waits: demote then takes a vote away first. So a
+// replacement is always one vote given, one vote taken.
+func (r *round) replace() Plan {
+	var p Plan
+	for _, m := range r.seated {
+		if m.Pinned && m.candidate() && m.healthy {
+			p = append(p, change(KindPromote, m, RoleVoter, "promoted by an operator"))
+		}
+	}
+	if len(p) > 0 || r.bads == 0 || r.voters%2 == 0 || r.missing == 0 {
+		return p
+	}
+	if c := r.ready(); len(c) > 0 {
+		p = append(p, change(KindPromote, c[0], RoleVoter, "takes the place of "+r.worstVoter().fault()))
+	}
+	return p
+}
+
+// fill promotes up to the wanted number, but only so many at once that the
+// number of voters is odd afterwards.
+func (r *round) fill() Plan {
+	c := r.ready()
+	n := min(r.missing, len(c))
+	if (r.voters+n)%2 == 0 {
+		n--
+	}
+	if r.bads > 0 {
+		n = min(n, 1)
+	}
+	var p Plan
+	for i := 0; i < n; i++ {
+		p = append(p, change(KindPromote, c[i], RoleVoter,
+			"stable for "+brief(r.now.Sub(c[i].stableSince))+": becomes voter "+outOf(r.voters+i+1, max(r.want, r.voters+n))))
+	}
+	return p
+}
+
+// transfer hands leadership on when the leader should not have it.
+func (r *round) transfer() Plan {
+	if l := r.lead; l.full() && l.DrainState != DrainDrained {
+		return nil
+	}
+	var c []*member
+	for _, m := range r.voting {
+		if !m.leader && m.candidate() && m.healthy {
+			c = append(c, m)
+		}
+	}
+	if len(c) == 0 {
+		return nil
+	}
+	slices.SortFunc(c, byPromise)
+	return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from "+r.lead.fault())}
+}
+
+// orphans takes Raft servers without a member row out of the configuration.
+func (r *round) orphans() Plan {
+	var p Plan
+	t := tally{r.voters, r.healthy}
+	for _, dead := range []bool{true, false} { // the dead cost no healthy vote
+		for i := range r.ms {
+			m := &r.ms[i]
+			if m.Member || !m.inRaft || m.leader || m.healthy == dead || (m.voter && !t.drop(m.healthy)) {
+				continue
+			}
+			p = append(p, change(KindRemove, m, RoleOutside, "no member row: leaves the Raft configuration"))
+		}
+	}
+	return p
+}
+
+// demote takes votes away: from replicate-only members, from more voters than
+// MaxVoters, and from one bad voter when the number is even. Without that one
+// the rest needs one vote less for its majority; in an odd number its going
+// would gain nothing, so a bad voter that nobody replaced keeps its vote.
+func (r *round) demote() Plan {
+	t := tally{r.voters, r.healthy}
+	var p Plan
+	victims := slices.Clone(r.voting)
+	slices.SortFunc(victims, worstFirst)
+	drop := func(m *member, why string) bool {
+		if m.why != "" || m.leader || !m.Member || !t.drop(m.healthy) {
+			return false
+		}
+		p = append(p, change(KindDemote, m, RoleStandBy, why))
+		return true
+	}
+
+	loose, good := 0, 0 // voters that count against MaxVoters, and the good ones
+	for _, m := range victims {
+		switch {
+		case m.Member && !m.full() && drop(m, "replicate-only: never votes"):
+		case m.full() && !m.Pinned:
+			loose++
+			if m.good() {
+				good++
+			}
+		}
+	}
+	for _, m := range victims {
+		if m.Pinned || !m.full() {
+			continue
+		}
+		if m.good() {
+			if good > r.cfg.MaxVoters && drop(m, "more voters than maxVoters ("+itoa(r.cfg.MaxVoters)+")") {
+				good--
+				loose--
+			}
+		} else if loose > r.cfg.MaxVoters && drop(m, m.fault()+": others vote in its place") {
+			loose--
+		}
+	}
+	for _, m := range victims {
+		if t.voters%2 == 0 && !m.good() && drop(m, m.fault()+": others vote in its place") {
+			break
+		}
+	}
+	return p
+}
+
+// worstFirst orders voters for demotion.
+func worstFirst(a, b *member) int {
+	return cmp.Or(cmp.Compare(a.worth(), b.worth()), cmp.Compare(b.NodeID, a.NodeID))
+}
+
+func (m *member) worth() int {
+	switch {
+	case m.dead && !m.Pinned:
+		return 0
+	case m.dead:
+		return 1
+	case m.voter && !m.good() && !m.Pinned:
+		return 2
+	case m.voter && !m.good():
+		return 3
+	case !m.active():
+		return 4
+	case !m.healthy:
+		return 5
+	}
+	return 6
+}
+
+func (r *round) worstVoter() *member { return slices.MinFunc(r.voting, worstFirst) }
+
+// cleanup removes members that have been silent for DeadAfter.
+func (r *round) cleanup() Plan {
+	if !r.cfg.CleanupDeadMembers || r.healthy < r.cfg.MinQuorum {
+		return nil
+	}
+	var p Plan
+	t := tally{r.voters, r.healthy}
+	for i := range r.ms {
+		m := &r.ms[i]
+		unasked := m.LastContact.IsZero() && r.in.LeaderSince.IsZero()
+		if !m.Member || !m.dead || unasked || m.silence < r.cfg.DeadAfter.Std() {
+			continue
+		}
+		if m.voter && !t.drop(m.healthy) {
+			continue
+		}
+		p = append(p, change(KindCleanup, m, RoleOutside,
+			"silent for "+brief(m.silence)+": removed, as cleanupDeadMembers says after "+brief(r.cfg.DeadAfter.Std())))
+	}
+	return p
+}

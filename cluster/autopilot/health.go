@@ -1,0 +1,167 @@
+package autopilot
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// member is an Observation with what follows from it.
+type member struct {
+	*Observation
+	leader, voter, inRaft bool
+	// alive: answered within the threshold. dead: silent for longer than it,
+	// both since the last answer and since this leader began; a server that a
+	// new leader has not asked yet is neither.
+	alive, dead bool
+	healthy     bool
+	recovering  bool
+	// stable: healthy for long enough to get a vote.
+	stable      bool
+	stableSince time.Time
+	silence     time.Duration // since the last answer, or since this leader began
+	lag         uint64
+	why         string // reason of the change planned for it
+	due         bool   // it is to enter Raft, in this round or a later one
+}
+
+func (m *member) full() bool   { return m.Member && m.Mode == ModeFull }
+func (m *member) active() bool { return m.DrainState == DrainActive }
+
+// good: a voter that keeps its place. A draining one does until it is drained,
+// one that lags does because it will catch up.
+func (m *member) good() bool {
+	return m.voter && m.full() && !m.dead && m.DrainState != DrainDrained
+}
+
+// candidate: full, active and there; may be a voter in time.
+func (m *member) candidate() bool {
+	if !m.full() || !m.active() {
+		return false
+	}
+	if m.voter {
+		return !m.dead
+	}
+	return m.alive && !m.recovering
+}
+
+// round is one call of Decide.
+type round struct {
+	in  *Input
+	cfg *Config
+	now time.Time
+	// young: this leader began less than a stabilization time ago.
+	young bool
+	ms    []member // ascending by id
+	// voting and seated index ms: the voters, and the other Raft servers that
+	// have a row.
+	voting, seated []*member
+	lead           *member
+
+	voters, healthy, alive, goods, bads int
+	// want is the number of voters to fill up to; missing is what it lacks.
+	want, missing int
+	seating       seating
+}
+
+func isLeader(in *Input, o *Observation) bool {
+	if in.LeaderID == 0 {
+		return o.IsLeader
+	}
+	return o.NodeID == in.LeaderID
+}
+
+func newRound(in *Input, cfg *Config, now time.Time) *round {
+	r := &round{in: in, cfg: cfg, now: now}
+	r.young = !in.LeaderSince.IsZero() && now.Sub(in.LeaderSince) < cfg.Stabilization.Std()
+
+	r.ms = make([]member, len(in.Members))
+	for i := range in.Members {
+		r.ms[i].Observation = &in.Members[i]
+	}
+	byID := func(a, b member) int { return cmp.Compare(a.NodeID, b.NodeID) }
+	if !slices.IsSortedFunc(r.ms, byID) {
+		slices.SortStableFunc(r.ms, byID)
+	}
+	r.ms = slices.CompactFunc(r.ms, func(a, b member) bool { return a.NodeID == b.NodeID })
+
+	eligible := 0
+	for i := range r.ms {
+		m := &r.ms[i]
+		r.assess(m)
+		if m.candidate() {
+			eligible++
+		}
+		switch {
+		case m.voter:
+			r.voting = append(r.voting, m)
+			r.voters++
+			if m.healthy {
+				r.healthy++
+			}
+			if m.alive {
+				r.alive++
+			}
+			if m.good() {
+				r.goods++
+			} else {
+				r.bads++
+			}
+		case m.inRaft && m.Member:
+			r.seated = append(r.seated, m)
+		}
+		if m.leader && r.lead == nil {
+			r.lead = m
+		}
+	}
+	// What the eligible members allow, and never less than the number there
+	// was before voters died or drained: those are replaced one for one.
+	r.want = max(TargetVoters(eligible, cfg.MaxVoters), TargetVoters(r.voters, cfg.MaxVoters))
+	r.missing = max(0, r.want-r.goods)
+	return r
+}
+
+// assess derives health, and when it last changed, from one observation.
+func (r *round) assess(m *member) {
+	m.leader = isLeader(r.in, m.Observation)
+	m.voter = m.Role == RoleVoter
+	m.inRaft = m.voter || m.Role == RoleStandBy || m.Role == RoleSpare
+
+	answered := m.leader || !m.LastContact.IsZero()
+	if m.leader {
+		m.alive = true
+	} else {
+		limit := max(r.cfg.LastContactThreshold.Std(), 2*m.ProbeInterval.Std())
+		since := r.in.LeaderSince
+		if answered {
+			since = m.LastContact
+		}
+		m.silence = r.now.Sub(since)
+		m.alive = answered && m.silence <= limit
+		m.dead = !m.alive && m.silence > limit && r.now.Sub(r.in.LeaderSince) > limit
+	}
+
+	replicates := m.voter || m.Role == RoleStandBy
+	if !m.leader && (replicates || m.Revision > 0) && m.Revision < r.in.LeaderRevision {
+		m.lag = r.in.LeaderRevision - m.Revision
+	}
+	m.healthy = m.alive && (!replicates || m.lag <= r.cfg.MaxLagRevisions)
+
+	prev, known := r.in.Previous[m.NodeID]
+	switch {
+	case known && prev.Healthy == m.healthy && (!m.healthy || !prev.StableSince.IsZero()):
+		m.stableSince = prev.StableSince
+	case !known && !answered: // nothing is known of its health
+	default:
+		m.stableSince = r.now.UTC()
+	}
+	steady := m.healthy && r.now.Sub(m.stableSince) >= r.cfg.Stabilization.Std()
+	m.recovering = (answered && !m.alive) || (prev.Recovering && !steady && !m.leader)
+	m.stable = steady || (m.healthy && r.young && !m.recovering)
+}
+
+// byPromise orders candidates for a vote: longest stable, then lowest lag,
+// then lowest id.
+func byPromise(a, b *member) int {
+	return cmp.Or(a.stableSince.Compare(b.stableSince), cmp.Compare(a.lag, b.lag), cmp.Compare(a.NodeID, b.NodeID))
+}

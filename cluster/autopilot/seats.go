@@ -1,0 +1,153 @@
+package autopilot
+
+import (
+	"cmp"
+	"slices"
+)
+
+// seating says who besides the voters is in the Raft configuration. There are
+// StandBys seats and one more for each missing voter; what an operator pinned
+// needs none. A seat is only given up once somebody else has it: first add,
+// then evict.
+type seating struct {
+	seats, taken      int
+	raise, evict, add []*member
+	// wanted seats that nobody can take at this moment.
+	wanted int
+}
+
+// holds: its seat counts as taken. A silent stand-by keeps its seat for a
+// stabilization time, so that a restart moves nobody.
+func (r *round) holds(m *member) bool {
+	if !m.active() {
+		return false
+	}
+	return !m.dead || m.silence < r.cfg.LastContactThreshold.Std()+r.cfg.Stabilization.Std()
+}
+
+// enterable: it may be added now. Its last answer is so fresh that it will not
+// count as silent as soon as it is in Raft and probed every second.
+func (r *round) enterable(m *member) bool {
+	return !m.inRaft && m.Member && m.active() && m.alive && !m.recovering &&
+		m.silence <= r.cfg.LastContactThreshold.Std()
+}
+
+func (r *round) seat() seating {
+	var s seating
+	var pinned, full, repl, others []*member
+	pending, holders, replicas := 0, 0, 0
+	for _, m := range r.seated {
+		switch {
+		case m.Pinned && m.candidate():
+			pending++
+			continue
+		case !r.holds(m):
+		case m.full():
+			holders++
+		default:
+			replicas++
+		}
+		others = append(others, m)
+	}
+	most := r.cfg.StandBys + r.missing
+	for i := range r.ms {
+		m := &r.ms[i]
+		switch {
+		case !r.enterable(m):
+		case m.full() && m.Pinned:
+			pinned = append(pinned, m)
+		case m.full() && len(full) < most:
+			full = append(full, m)
+		case !m.full() && len(repl) < most:
+			repl = append(repl, m)
+		}
+	}
+
+	missing := max(0, r.missing-pending-len(pinned))
+	s.seats = r.cfg.StandBys + missing
+	take := func(from []*member, n int) int {
+		n = max(0, min(n, len(from)))
+		s.add = append(s.add, from[:n]...)
+		return n
+	}
+	take(pinned, len(pinned))
+	holders += take(full, s.seats-holders)
+	s.wanted = max(0, s.seats-holders)
+	// Replicate-only members can never fill the place of a missing voter.
+	replicas += take(repl, r.cfg.StandBys-max(0, holders-missing)-replicas)
+	s.taken = min(s.seats, holders+replicas)
+	for _, m := range s.add {
+		m.due = true
+	}
+
+	slices.SortFunc(others, func(a, b *member) int {
+		return cmp.Or(cmp.Compare(r.seatWorth(a), r.seatWorth(b)), cmp.Compare(b.NodeID, a.NodeID))
+	})
+	over := max(0, len(others)-s.seats)
+	s.evict = others[:over]
+	for _, m := range others[over:] {
+		if m.Role == RoleSpare && m.alive && m.active() {
+			s.raise = append(s.raise, m)
+		}
+	}
+	return s
+}
+
+// seatWorth orders stand-bys for eviction, the first to go lowest.
+func (r *round) seatWorth(m *member) int {
+	switch {
+	case !r.holds(m) && m.dead:
+		return 0
+	case !r.holds(m):
+		return 1
+	case !m.full():
+		return 2
+	case m.dead:
+		return 3
+	case m.Role == RoleSpare:
+		return 4
+	case !m.healthy:
+		return 5
+	}
+	return 6
+}
+
+func (r *round) add() Plan {
+	var p Plan
+	for _, m := range r.seating.add {
+		why := "stand-by seat is free"
+		switch {
+		case m.full() && m.Pinned:
+			why = "promoted by an operator: enters as stand-by first"
+		case !m.full():
+			why = "replicate-only: takes a stand-by seat that no full member needs, never votes"
+		case r.missing > 0:
+			why = "enters as stand-by, then voter: " + count(r.goods, "voter") + " of " + itoa(r.want)
+		}
+		p = append(p, change(KindAdd, m, RoleStandBy, why))
+	}
+	return p
+}
+
+func (r *round) standBy() Plan {
+	var p Plan
+	for _, m := range r.seating.raise {
+		p = append(p, change(KindStandBy, m, RoleStandBy, "spare until now: stand-by seat is free"))
+	}
+	return p
+}
+
+func (r *round) evict() Plan {
+	var p Plan
+	for _, m := range r.seating.evict {
+		why := "leaves Raft: " + r.enough()
+		switch {
+		case m.dead:
+			why = "silent for " + brief(m.silence) + ": another stand-by has its seat"
+		case !m.active():
+			why = m.DrainState + ": another stand-by has its seat"
+		}
+		p = append(p, change(KindRemove, m, RoleOutside, why))
+	}
+	return p
+}

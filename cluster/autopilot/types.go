@@ -1,0 +1,152 @@
+package autopilot
+
+import "time"
+
+// Modes, drain states and roles as the rest of the program spells them.
+const (
+	ModeFull      = "full"
+	ModeReplicate = "replicate"
+
+	DrainActive   = "active"
+	DrainDraining = "draining"
+	DrainDrained  = "drained"
+
+	RoleVoter   = "voter"
+	RoleStandBy = "standby"
+	RoleSpare   = "spare"
+	RoleOutside = "" // not in the Raft configuration
+
+	StatusAlive = "alive"
+	StatusLeft  = "left"
+)
+
+// Observation is what the leader knows about one member or Raft server.
+// Node ids are unique in an Input; of several with the same id the first counts.
+type Observation struct {
+	NodeID     uint64 `json:"nodeId"`
+	Name       string `json:"name,omitempty"`
+	Mode       string `json:"mode,omitempty"`
+	DrainState string `json:"drainState,omitempty"`
+	// Pinned: an operator promoted it by hand.
+	Pinned bool `json:"pinned,omitempty"`
+	// Role in the Raft configuration that holds now.
+	Role string `json:"role,omitempty"`
+	// LastContact is the time of the last answered probe; zero when it has not
+	// answered since this leader observes.
+	LastContact time.Time `json:"lastContact,omitzero"`
+	// ProbeInterval is set for a member that is probed less often than Raft
+	// servers are. It then counts as silent after two intervals.
+	ProbeInterval Duration `json:"probeInterval,omitempty"`
+	RTT           Duration `json:"rtt,omitempty"`
+	// Revision of its local replica.
+	Revision uint64 `json:"revision,omitempty"`
+	Version  string `json:"version,omitempty"`
+	// Member: it has a row in SQL. False for an orphan Raft server.
+	Member bool `json:"member"`
+	// IsLeader is read only when Input.LeaderID is zero.
+	IsLeader bool `json:"isLeader,omitempty"`
+}
+
+// Health is what one round hands to the next about one node.
+type Health struct {
+	Healthy     bool      `json:"healthy"`
+	StableSince time.Time `json:"stableSince,omitzero"`
+	// Recovering: it fell silent under this leader and has not been healthy
+	// for Config.Stabilization since. It waits the full time for a vote.
+	Recovering bool `json:"recovering,omitempty"`
+}
+
+// Input is one round of observations by the leader.
+type Input struct {
+	Members        []Observation `json:"members"`
+	LeaderID       uint64        `json:"leaderId"`
+	LeaderRevision uint64        `json:"leaderRevision"`
+	LeaderSince    time.Time     `json:"leaderSince,omitzero"`
+	// Previous is Carry of the last State; empty for a new leader.
+	Previous map[uint64]Health `json:"previous,omitempty"`
+}
+
+// Stamp is a time that JSON shows in UTC to the second, as the documented API
+// does; in memory it keeps its full precision.
+type Stamp struct{ time.Time }
+
+// MarshalJSON writes RFC 3339 in UTC with whole seconds.
+func (s Stamp) MarshalJSON() ([]byte, error) {
+	return []byte(`"` + s.UTC().Format(time.RFC3339) + `"`), nil
+}
+
+// Server is one line of State. The documented fields come first.
+type Server struct {
+	NodeID uint64 `json:"nodeId"`
+	// RaftAddress is filled in by the caller.
+	RaftAddress     string `json:"raftAddress"`
+	NodeStatus      string `json:"nodeStatus"`
+	Healthy         bool   `json:"healthy"`
+	IsLeader        bool   `json:"isLeader"`
+	HasVotingRights bool   `json:"hasVotingRights"`
+	StableSince     Stamp  `json:"stableSince,omitzero"`
+
+	Name       string `json:"name,omitempty"`
+	Role       string `json:"role,omitempty"`
+	Mode       string `json:"mode,omitempty"`
+	DrainState string `json:"drainState,omitempty"`
+	Pinned     bool   `json:"pinned,omitempty"`
+	// Electable: leadership may go to it. Only voters are; a drained, draining
+	// or replicate-only voter is not while a better one answers.
+	Electable  bool `json:"electable"`
+	Recovering bool `json:"recovering,omitempty"`
+	// Lag in revisions behind the leader; 0 for a member without a replica.
+	Lag         uint64    `json:"lag"`
+	LastContact time.Time `json:"lastContact,omitzero"`
+	RTT         Duration  `json:"rtt,omitempty"`
+	Version     string    `json:"version,omitempty"`
+	// Reason says in one sentence why it has the role it has and what is next.
+	Reason string `json:"reason"`
+}
+
+// State is the answer of the autopilot endpoint. Healthy and FailureTolerance
+// count Raft voters only: a dead stand-by, or a member outside Raft, costs no
+// quorum and so does not make the cluster unhealthy.
+type State struct {
+	Healthy          bool     `json:"healthy"`
+	FailureTolerance int      `json:"failureTolerance"`
+	LeaderNodeID     uint64   `json:"leaderNodeId"`
+	Voters           []uint64 `json:"voters"`
+	Servers          []Server `json:"servers"`
+}
+
+// Kind names what a Change does.
+type Kind string
+
+// The kinds of change.
+const (
+	KindPromote  Kind = "promote"  // stand-by (or spare, when pinned) to voter
+	KindTransfer Kind = "transfer" // hand leadership to NodeID
+	KindDemote   Kind = "demote"   // voter to stand-by
+	KindStandBy  Kind = "standby"  // spare to stand-by
+	KindAdd      Kind = "add"      // from outside Raft to stand-by
+	KindRemove   Kind = "remove"   // out of the Raft configuration; a member row stays
+	KindCleanup  Kind = "cleanup"  // out of the cluster: row, keys and Raft server
+)
+
+// Change is one step of a Plan; Role is the role that NodeID has afterwards.
+type Change struct {
+	Kind   Kind   `json:"kind"`
+	NodeID uint64 `json:"nodeId"`
+	Role   string `json:"role,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// Plan is what to do now, in order. All its changes are of one kind. A caller
+// that fails at one of them drops the rest and decides again.
+type Plan []Change
+
+// Carry returns what the next round needs as Input.Previous.
+func Carry(s State) map[uint64]Health {
+	m := make(map[uint64]Health, len(s.Servers))
+	for i := range s.Servers {
+		v := &s.Servers[i]
+		m[v.NodeID] = Health{Healthy: v.Healthy, StableSince: v.StableSince.Time, Recovering: v.Recovering}
+	}
+	return m
+}

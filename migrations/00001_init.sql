@@ -1,0 +1,250 @@
+-- +goose Up
+
+-- One row: the identity of the cluster and the counters that every transaction touches.
+-- `revision` rises by exactly one per committed transaction; the trigger below is what makes a
+-- leader's batch fail as a whole when it was prepared on anything but the newest state.
+CREATE TABLE cluster (
+  one            INTEGER PRIMARY KEY CHECK (one = 1),
+  id             TEXT    NOT NULL,
+  created_at     TEXT    NOT NULL,
+  revision       INTEGER NOT NULL,
+  batch_id       TEXT    NOT NULL,
+  epoch          INTEGER NOT NULL,
+  leader_node_id INTEGER NOT NULL
+) STRICT;
+
+-- +goose StatementBegin
+CREATE TRIGGER cluster_revision BEFORE UPDATE OF revision ON cluster
+WHEN NEW.revision <> OLD.revision + 1
+BEGIN
+  SELECT RAISE(ABORT, 'revision moved');
+END;
+-- +goose StatementEnd
+
+CREATE TABLE settings (
+  name         TEXT PRIMARY KEY,
+  value        TEXT NOT NULL,
+  modified_rev INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Counters whose values are never handed out twice ('raft_node_id', 'overlay_host').
+CREATE TABLE sequences (
+  name  TEXT PRIMARY KEY,
+  value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE members (
+  raft_node_id     INTEGER PRIMARY KEY,
+  id               TEXT    NOT NULL UNIQUE,
+  name             TEXT    NOT NULL,
+  mode             TEXT    NOT NULL CHECK (mode IN ('full', 'replicate')),
+  raft_role        TEXT    NOT NULL DEFAULT '' CHECK (raft_role IN ('', 'spare', 'stand-by', 'voter')),
+  pinned           INTEGER NOT NULL DEFAULT 0 CHECK (pinned IN (0, 1)),
+  raft_address     TEXT    NOT NULL,
+  api_address      TEXT    NOT NULL,
+  advertise_addr   TEXT    NOT NULL,
+  overlay_port     INTEGER NOT NULL DEFAULT 0,
+  wg_public_key    TEXT    NOT NULL DEFAULT '',
+  recipient        TEXT    UNIQUE,
+  binary_version   TEXT    NOT NULL DEFAULT '',
+  max_schema       INTEGER NOT NULL DEFAULT 0,
+  os               TEXT    NOT NULL DEFAULT '',
+  arch             TEXT    NOT NULL DEFAULT '',
+  resources        TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(resources)),
+  labels           TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(labels)),
+  drain_state      TEXT    NOT NULL DEFAULT 'active' CHECK (drain_state IN ('active', 'draining', 'drained')),
+  drain_updated_at TEXT,
+  joined_at        TEXT    NOT NULL,
+  join_token_id    TEXT,
+  created_rev      INTEGER NOT NULL,
+  modified_rev     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX members_by_advertise_addr ON members (advertise_addr);
+
+-- Machines that are members no longer. Ids and keys in here are refused for ever.
+CREATE TABLE removed_members (
+  raft_node_id INTEGER PRIMARY KEY,
+  id           TEXT NOT NULL UNIQUE,
+  name         TEXT NOT NULL,
+  recipient    TEXT,
+  removed_at   TEXT NOT NULL,
+  removed_rev  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX removed_by_recipient ON removed_members (recipient) WHERE recipient IS NOT NULL;
+
+-- Overlay hosts and slices: slot n of the cluster's CIDR belongs to one member at a time.
+CREATE TABLE overlay_allocations (
+  kind         TEXT    NOT NULL CHECK (kind IN ('host', 'slice')),
+  slot         INTEGER NOT NULL,
+  raft_node_id INTEGER,
+  released_at  TEXT,
+  PRIMARY KEY (kind, slot)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX overlay_by_member ON overlay_allocations (raft_node_id, kind);
+CREATE INDEX overlay_released ON overlay_allocations (kind, slot) WHERE raft_node_id IS NULL;
+
+CREATE TABLE join_tokens (
+  id           TEXT    PRIMARY KEY,
+  format       TEXT    NOT NULL CHECK (format IN ('muster', 'zlayer')),
+  raft_node_id INTEGER,
+  mode         TEXT    NOT NULL CHECK (mode IN ('', 'full', 'replicate')),
+  labels       TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(labels)),
+  uses         INTEGER NOT NULL DEFAULT 0,
+  max_uses     INTEGER NOT NULL CHECK (max_uses > 0),
+  created_by   TEXT    NOT NULL,
+  created_at   TEXT    NOT NULL,
+  expires_at   TEXT    NOT NULL,
+  revoked_at   TEXT,
+  created_rev  INTEGER NOT NULL,
+  modified_rev INTEGER NOT NULL,
+  CHECK (uses <= max_uses)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX join_tokens_by_node ON join_tokens (raft_node_id) WHERE raft_node_id IS NOT NULL;
+CREATE INDEX join_tokens_by_expiry ON join_tokens (expires_at);
+
+CREATE TABLE join_token_uses (
+  token_id     TEXT    NOT NULL REFERENCES join_tokens (id) ON DELETE CASCADE,
+  raft_node_id INTEGER NOT NULL,
+  recipient    TEXT,
+  used_at      TEXT    NOT NULL,
+  remote       TEXT    NOT NULL,
+  PRIMARY KEY (token_id, raft_node_id)
+) STRICT, WITHOUT ROWID;
+
+-- secret_hash is SHA-256 of a 256-bit random secret: nothing to guess, nothing to salt.
+CREATE TABLE api_tokens (
+  id           TEXT    PRIMARY KEY,
+  name         TEXT    NOT NULL,
+  secret_hash  TEXT    NOT NULL UNIQUE,
+  scopes       TEXT    NOT NULL CHECK (json_valid(scopes)),
+  created_by   TEXT    NOT NULL,
+  created_at   TEXT    NOT NULL,
+  expires_at   TEXT,
+  created_rev  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Certificate authorities; the private key is sealed under the data-encryption key.
+CREATE TABLE authorities (
+  kind           TEXT    NOT NULL CHECK (kind IN ('http', 'transport')),
+  generation     INTEGER NOT NULL,
+  state          TEXT    NOT NULL CHECK (state IN ('active', 'trusted', 'retired')),
+  cert_pem       TEXT    NOT NULL,
+  fingerprint    TEXT    NOT NULL,
+  sealed_key     BLOB    NOT NULL,
+  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation),
+  created_at     TEXT    NOT NULL,
+  expires_at     TEXT    NOT NULL,
+  created_rev    INTEGER NOT NULL,
+  PRIMARY KEY (kind, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE certificates (
+  serial       TEXT    PRIMARY KEY,
+  kind         TEXT    NOT NULL,
+  raft_node_id INTEGER,
+  issued_at    TEXT    NOT NULL,
+  expires_at   TEXT    NOT NULL,
+  revoked_at   TEXT,
+  created_rev  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX certificates_by_member ON certificates (raft_node_id);
+CREATE INDEX certificates_by_expiry ON certificates (expires_at);
+
+CREATE TABLE dek_generations (
+  generation  INTEGER PRIMARY KEY,
+  state       TEXT    NOT NULL CHECK (state IN ('prepared', 'active', 're-encrypting', 'retired')),
+  reason      TEXT    NOT NULL,
+  created_at  TEXT    NOT NULL,
+  created_rev INTEGER NOT NULL
+) STRICT;
+
+-- One age ciphertext per member and generation: `age -d -i node.key` opens it.
+CREATE TABLE dek_wraps (
+  generation   INTEGER NOT NULL REFERENCES dek_generations (generation),
+  raft_node_id INTEGER NOT NULL,
+  wrap         BLOB    NOT NULL,
+  created_rev  INTEGER NOT NULL,
+  PRIMARY KEY (generation, raft_node_id)
+) STRICT, WITHOUT ROWID;
+
+-- Values that only members may read: join keys, the join secret, remembered answers.
+CREATE TABLE sealed_secrets (
+  name           TEXT    PRIMARY KEY,
+  sealed         BLOB    NOT NULL,
+  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation),
+  created_at     TEXT    NOT NULL,
+  modified_rev   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE peerings (
+  id           TEXT    PRIMARY KEY,
+  name         TEXT    NOT NULL UNIQUE,
+  state        TEXT    NOT NULL,
+  dialer       INTEGER NOT NULL DEFAULT 0 CHECK (dialer IN (0, 1)),
+  peer_id      TEXT    NOT NULL DEFAULT '',
+  server_name  TEXT    NOT NULL DEFAULT '',
+  addresses    TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(addresses)),
+  meta         TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(meta)),
+  deleted_at   TEXT,
+  created_rev  INTEGER NOT NULL,
+  modified_rev INTEGER NOT NULL
+) STRICT;
+
+-- Answers kept for a while, so that a repeated Idempotency-Key gives the same one.
+CREATE TABLE idempotency (
+  accessor       TEXT    NOT NULL,
+  key            TEXT    NOT NULL,
+  request_hash   TEXT    NOT NULL,
+  sealed         BLOB    NOT NULL,
+  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation),
+  created_at     TEXT    NOT NULL,
+  PRIMARY KEY (accessor, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_age ON idempotency (created_at);
+
+CREATE TABLE audit (
+  seq        INTEGER PRIMARY KEY,
+  revision   INTEGER NOT NULL,
+  at         TEXT    NOT NULL,
+  actor      TEXT    NOT NULL,
+  node_id    INTEGER NOT NULL,
+  remote     TEXT    NOT NULL,
+  action     TEXT    NOT NULL,
+  object     TEXT    NOT NULL,
+  outcome    TEXT    NOT NULL,
+  detail     TEXT    NOT NULL DEFAULT '',
+  request_id TEXT    NOT NULL
+) STRICT;
+CREATE INDEX audit_by_revision ON audit (revision);
+
+-- Views for the sqlite3 prompt.
+CREATE VIEW v_members AS
+SELECT m.raft_node_id AS node, m.name,
+       CASE m.raft_role WHEN '' THEN 'member' ELSE m.raft_role END AS role,
+       CASE WHEN m.raft_node_id = c.leader_node_id THEN 'leader' ELSE '' END AS leader,
+       m.mode, m.drain_state AS drain, m.raft_address, m.api_address,
+       m.binary_version AS version, m.joined_at, m.id
+FROM members m, cluster c ORDER BY m.raft_node_id;
+
+CREATE VIEW v_tokens AS
+SELECT 'join' AS kind, id, CASE WHEN raft_node_id IS NULL THEN 'any node' ELSE 'node ' || raft_node_id END AS bound_to,
+       uses || ' of ' || max_uses AS used,
+       CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN uses >= max_uses THEN 'used'
+            WHEN expires_at < strftime('%Y-%m-%dT%H:%M:%SZ', 'now') THEN 'expired' ELSE 'valid' END AS state,
+       created_by, created_at, expires_at
+FROM join_tokens
+UNION ALL
+SELECT 'api', id, name, '', CASE WHEN expires_at < strftime('%Y-%m-%dT%H:%M:%SZ', 'now') THEN 'expired' ELSE 'valid' END,
+       created_by, created_at, expires_at
+FROM api_tokens;
+
+CREATE VIEW v_peerings AS
+SELECT name, state, CASE dialer WHEN 1 THEN 'we dial' ELSE 'they dial' END AS direction, peer_id, server_name,
+       addresses, deleted_at, id
+FROM peerings ORDER BY name;
+
+CREATE VIEW v_keys AS
+SELECT g.generation, g.state, g.reason, g.created_at, count(w.raft_node_id) AS holders,
+       group_concat(w.raft_node_id, ' ') AS held_by
+FROM dek_generations g LEFT JOIN dek_wraps w USING (generation)
+GROUP BY g.generation ORDER BY g.generation;

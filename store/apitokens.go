@@ -1,0 +1,165 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// Scopes of API tokens. ScopeManagement includes all others.
+const (
+	ScopeManagement    = "management"
+	ScopeClusterRead   = "cluster:read"
+	ScopeClusterManage = "cluster:manage"
+	ScopePeeringRead   = "peering:read"
+	ScopePeeringWrite  = "peering:write"
+	ScopeEnroll        = "enroll"
+	ScopeKeysManage    = "keys:manage"
+)
+
+// Scopes lists every scope that a token can have.
+var Scopes = []string{ScopeManagement, ScopeClusterRead, ScopeClusterManage, ScopePeeringRead, ScopePeeringWrite, ScopeEnroll, ScopeKeysManage}
+
+// APIToken is a credential of the API. The secret itself is known to its holder only.
+type APIToken struct {
+	ID         string
+	Name       string
+	Secret     string // only in the answer to its creation
+	SecretHash string // lower hex SHA-256
+	Scopes     []string
+	CreatedBy  string
+	CreatedAt  time.Time
+	ExpiresAt  *time.Time
+}
+
+// Allows tells whether the token carries a scope, by itself or through one that includes it.
+func (t *APIToken) Allows(scope string) bool {
+	for _, have := range t.Scopes {
+		switch {
+		case have == scope, have == ScopeManagement,
+			have == ScopeClusterManage && scope == ScopeClusterRead,
+			have == ScopePeeringWrite && scope == ScopePeeringRead:
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	insertAPIToken  = "INSERT INTO api_tokens (id, name, secret_hash, scopes, created_by, created_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+	selectAPITokens = "SELECT id, name, secret_hash, scopes, created_by, created_at, expires_at FROM api_tokens"
+)
+
+func scanAPIToken(rows *sql.Rows) (t APIToken, err error) {
+	var scopes, created string
+	var expires sql.NullString
+	if err := rows.Scan(&t.ID, &t.Name, &t.SecretHash, &scopes, &t.CreatedBy, &created, &expires); err != nil {
+		return t, err
+	}
+	t.CreatedAt, t.ExpiresAt = parseTime(created), nullTime(expires)
+	return t, json.Unmarshal([]byte(scopes), &t.Scopes)
+}
+
+func nullTime(s sql.NullString) *time.Time {
+	if !s.Valid {
+		return nil
+	}
+	t := parseTime(s.String)
+	return &t
+}
+
+// CreateAPIToken stores a token; ID, Name, Secret, SecretHash and Scopes are the caller's.
+func (s *Store) CreateAPIToken(ctx context.Context, actor Actor, t APIToken) (APIToken, error) {
+	scopes, err := json.Marshal(t.Scopes)
+	if err != nil {
+		return t, err
+	}
+	return write(ctx, s, actor, func(tx *Tx) (APIToken, error) {
+		t.CreatedAt, t.CreatedBy = tx.Now, actor.String()
+		if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt, int64(tx.Rev)); err != nil {
+			return t, err
+		}
+		return t, tx.audit("api_token.create", "api_token/"+t.ID, t.Name)
+	})
+}
+
+// APITokens lists the tokens by time of creation.
+func (s *Store) APITokens(ctx context.Context, c Consistency) (list []APIToken, err error) {
+	err = s.Read(ctx, c, func(v *View) error {
+		list, err = collect(v, scanAPIToken, selectAPITokens+" ORDER BY created_at, id")
+		return err
+	})
+	return list, err
+}
+
+// DeleteAPIToken takes a token away at once. The last token with the scope management stays: without it nobody
+// could make another.
+func (s *Store) DeleteAPIToken(ctx context.Context, actor Actor, id string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		list, err := collect(&tx.View, scanAPIToken, selectAPITokens)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(list, func(t APIToken) bool { return t.ID == id })
+		if i < 0 {
+			return refuse(NotFound, "API token not found")
+		}
+		managers := 0
+		for _, t := range list {
+			if t.Allows(ScopeManagement) && t.ExpiresAt == nil {
+				managers++
+			}
+		}
+		if managers == 1 && list[i].Allows(ScopeManagement) && list[i].ExpiresAt == nil {
+			return refuse(Conflict, "this is the last API token with scope management that does not expire; create another one first")
+		}
+		if err := tx.exec("DELETE FROM api_tokens WHERE id = ?", id); err != nil {
+			return err
+		}
+		return tx.audit("api_token.delete", "api_token/"+id, list[i].Name)
+	})
+}
+
+// TokenByHash finds the valid token with this secret hash, in the leader's memory or the local mirror; nil when
+// there is none.
+func (s *Store) TokenByHash(ctx context.Context, c Consistency, hash string) (*APIToken, error) {
+	return s.findToken(ctx, c, "hash/"+hash, " WHERE secret_hash = ?", hash)
+}
+
+// TokenByID finds the valid token with this id; nil when there is none.
+func (s *Store) TokenByID(ctx context.Context, c Consistency, id string) (*APIToken, error) {
+	return s.findToken(ctx, c, "id/"+id, " WHERE id = ?", id)
+}
+
+func (s *Store) findToken(ctx context.Context, c Consistency, key, where, arg string) (*APIToken, error) {
+	load := func(v *View) (*APIToken, error) {
+		list, err := collect(v, scanAPIToken, selectAPITokens+where, arg)
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == 0 {
+			return nil, errNoSuchToken // errors are not remembered, so that guesses do not fill the memory
+		}
+		return &list[0], nil
+	}
+	var t *APIToken
+	var err error
+	if c == Stale {
+		err = s.mirror.read(ctx, s.cfg.Now(), func(v *View) (err error) { t, err = load(v); return err })
+	} else {
+		t, err = memo(ctx, s, "api_token/"+key, []string{"api_tokens"}, load)
+	}
+	switch {
+	case err == errNoSuchToken:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case t.ExpiresAt != nil && !s.cfg.Now().Before(*t.ExpiresAt):
+		return nil, nil
+	}
+	return t, nil
+}
+
+var errNoSuchToken = refuse(NotFound, "API token not found")

@@ -1,0 +1,206 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+)
+
+// Cluster is the identity of the cluster and its counters.
+type Cluster struct {
+	ID        string
+	CreatedAt time.Time
+	Revision  uint64
+	Epoch     uint64
+	LeaderID  uint64 // the last member that began to lead
+}
+
+func (v *View) revision() (rev uint64, err error) {
+	_, err = v.get("SELECT revision FROM cluster", nil, &rev)
+	return rev, err
+}
+
+// Cluster reads the identity; ok is false in a database that was never founded.
+func (v *View) Cluster() (c Cluster, ok bool, err error) {
+	var created string
+	ok, err = v.get("SELECT id, created_at, revision, epoch, leader_node_id FROM cluster", nil,
+		&c.ID, &created, &c.Revision, &c.Epoch, &c.LeaderID)
+	c.CreatedAt = parseTime(created)
+	return c, ok, err
+}
+
+// SchemaVersion reads the newest migration that was applied.
+func (v *View) SchemaVersion() (n int64, err error) {
+	_, err = v.get("SELECT max(version_id) FROM goose_db_version", nil, &n)
+	return n, err
+}
+
+// Names of settings.
+const (
+	settingOverlayCIDR = "overlay_cidr"
+	settingSliceBits   = "overlay_slice_bits"
+)
+
+func (v *View) setting(name string) (value string, err error) {
+	_, err = v.get("SELECT value FROM settings WHERE name = ?", []any{name}, &value)
+	return value, err
+}
+
+// Founding is everything that the first transaction of a cluster writes. All key material in it is sealed or
+// hashed already, so it may wait in a file between the first start and that transaction.
+type Founding struct {
+	ClusterID     string            `json:"clusterId"`
+	CreatedAt     time.Time         `json:"createdAt"`
+	Member        Member            `json:"member"`
+	Certificates  []Certificate     `json:"certificates"`
+	Authorities   []SealedAuthority `json:"authorities"`
+	Secrets       []SealedSecret    `json:"secrets"`
+	Wrap          []byte            `json:"wrap"` // generation 1 of the data-encryption key, for the founder
+	AdminTokenID  string            `json:"adminTokenId"`
+	AdminHash     string            `json:"adminHash"`
+	OverlayCIDR   string            `json:"overlayCidr"`
+	OverlaySlices int               `json:"overlaySliceBits"`
+}
+
+// SealedAuthority is a certificate authority whose key is sealed under generation 1.
+type SealedAuthority struct {
+	Kind      certs.Kind `json:"kind"`
+	CertPEM   string     `json:"certPem"`
+	SealedKey []byte     `json:"sealedKey"`
+	ExpiresAt time.Time  `json:"expiresAt"`
+}
+
+// SealedSecret is a named value sealed under generation 1.
+type SealedSecret struct {
+	Name   string `json:"name"`
+	Sealed []byte `json:"sealed"`
+}
+
+// Names under which values are sealed; the name is part of what the seal protects.
+const (
+	SecretJoinKey    = "join/hmac/1"
+	SecretJoinSecret = "join/secret/1"
+)
+
+// AuthoritySecret is the name under which the key of an authority is sealed.
+func AuthoritySecret(kind certs.Kind, generation uint64) string {
+	return fmt.Sprintf("authority/%s/%d", kind, generation)
+}
+
+func (f *Founding) apply(tx *Tx) error {
+	rev := int64(1)
+	tx.Rev = 1
+	steps := []statement{
+		{"INSERT INTO cluster (one, id, created_at, revision, batch_id, epoch, leader_node_id) VALUES (1, ?, ?, 1, '', 0, ?)",
+			[]any{f.ClusterID, f.CreatedAt, f.Member.NodeID}},
+		{"INSERT INTO dek_generations (generation, state, reason, created_at, created_rev) VALUES (1, 'active', 'founding', ?, ?)",
+			[]any{f.CreatedAt, rev}},
+		{insertWrap, []any{int64(1), f.Member.NodeID, f.Wrap, rev}},
+		{insertSetting, []any{settingOverlayCIDR, f.OverlayCIDR, rev}},
+		{insertSetting, []any{settingSliceBits, fmt.Sprint(f.OverlaySlices), rev}},
+		{insertSequence, []any{"raft_node_id", f.Member.NodeID}},
+		{insertSequence, []any{"overlay_host", int64(0)}},
+		{insertSequence, []any{"overlay_slices", int64(0)}},
+	}
+	for _, a := range f.Authorities {
+		steps = append(steps, statement{`INSERT INTO authorities (kind, generation, state, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev)
+			VALUES (?, 1, 'active', ?, ?, ?, 1, ?, ?, ?)`,
+			[]any{string(a.Kind), a.CertPEM, fingerprintPEM(a.CertPEM), a.SealedKey, f.CreatedAt, a.ExpiresAt, rev}})
+	}
+	for _, s := range f.Secrets {
+		steps = append(steps, statement{insertSecret, []any{s.Name, s.Sealed, int64(1), f.CreatedAt, rev}})
+	}
+	for _, st := range steps {
+		if err := tx.exec(st.query, st.args...); err != nil {
+			return fmt.Errorf("found: %w", err)
+		}
+	}
+	if err := tx.insertMember(&f.Member); err != nil {
+		return err
+	}
+	for _, c := range f.Certificates {
+		if err := tx.insertCertificate(c); err != nil {
+			return err
+		}
+	}
+	scopes, _ := json.Marshal([]string{ScopeManagement})
+	if err := tx.exec(insertAPIToken, f.AdminTokenID, "admin", f.AdminHash, string(scopes), "muster", f.CreatedAt, nil, rev); err != nil {
+		return err
+	}
+	return tx.audit("cluster.found", "cluster/"+f.ClusterID, "")
+}
+
+const (
+	insertWrap     = "INSERT INTO dek_wraps (generation, raft_node_id, wrap, created_rev) VALUES (?, ?, ?, ?)"
+	insertSetting  = "INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)"
+	insertSequence = "INSERT INTO sequences (name, value) VALUES (?, ?)"
+	insertSecret   = "INSERT INTO sealed_secrets (name, sealed, dek_generation, created_at, modified_rev) VALUES (?, ?, ?, ?, ?)"
+)
+
+func fingerprintPEM(pem string) string {
+	list, err := certs.ParseCerts([]byte(pem))
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	return certs.Fingerprint(list[0].Raw)
+}
+
+// Secret opens a sealed value.
+func (s *Store) Secret(ctx context.Context, name string) ([]byte, error) {
+	return memo(ctx, s, "secret/"+name, []string{"sealed_secrets"}, func(v *View) ([]byte, error) {
+		var sealed []byte
+		var generation uint64
+		ok, err := v.get("SELECT sealed, dek_generation FROM sealed_secrets WHERE name = ?", []any{name}, &sealed, &generation)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, refuse(NotFound, "no secret %q", name)
+		}
+		return s.keys.open(name, generation, sealed)
+	})
+}
+
+// Authority returns the active certificate authority of a kind with its key.
+func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error) {
+	return memo(ctx, s, "authority/"+string(kind), []string{"authorities"}, func(v *View) (certs.CA, error) {
+		var pem string
+		var sealed []byte
+		var generation, dek uint64
+		ok, err := v.get("SELECT generation, cert_pem, sealed_key, dek_generation FROM authorities WHERE kind = ? AND state = 'active'",
+			[]any{string(kind)}, &generation, &pem, &sealed, &dek)
+		if err != nil || !ok {
+			return certs.CA{}, fmt.Errorf("read the %s authority: found %t: %w", kind, ok, err)
+		}
+		list, err := certs.ParseCerts([]byte(pem))
+		if err != nil {
+			return certs.CA{}, err
+		}
+		plain, err := s.keys.open(AuthoritySecret(kind, generation), dek, sealed)
+		if err != nil {
+			return certs.CA{}, err
+		}
+		key, err := certs.ParseKey(plain)
+		if err != nil {
+			return certs.CA{}, err
+		}
+		return certs.CA{Cert: list[0], Key: key}, nil
+	})
+}
+
+// Certificate is a leaf that the cluster has issued; the serial is chosen before it is signed.
+type Certificate struct {
+	Serial    string     `json:"serial"` // lower hex
+	Kind      certs.Kind `json:"kind"`
+	NodeID    uint64     `json:"nodeId"`
+	IssuedAt  time.Time  `json:"issuedAt"`
+	ExpiresAt time.Time  `json:"expiresAt"`
+}
+
+func (t *Tx) insertCertificate(c Certificate) error {
+	return t.exec("INSERT INTO certificates (serial, kind, raft_node_id, issued_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?)",
+		c.Serial, string(c.Kind), c.NodeID, c.IssuedAt, c.ExpiresAt, int64(t.Rev))
+}

@@ -1,0 +1,214 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Joiner is a request to become a member, checked and with everything prepared that needs no transaction.
+type Joiner struct {
+	TokenID       string
+	Member        Member // without NodeID, ID, overlay and times
+	Wrap          []byte // the data-encryption key for Member.Recipient, or nil
+	DEKGeneration uint64
+	Certificates  []Certificate // to be issued; NodeID is filled in
+}
+
+// Joined is the identity that a joiner has been given.
+type Joined struct {
+	Member       Member
+	Rejoined     bool // it was a member already
+	Certificates []Certificate
+	Warnings     []string
+}
+
+// Join verifies the token, allocates an identity, registers the member and consumes the token in one
+// transaction: a refused join consumes nothing. The same token with the same key gives the same identity again.
+func (s *Store) Join(ctx context.Context, actor Actor, j Joiner) (out Joined, err error) {
+	id := uuid.NewString()
+	err = s.Write(ctx, actor, func(tx *Tx) error {
+		out, err = tx.join(j, id, actor)
+		return err
+	})
+	return out, err
+}
+
+func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
+	token, err := t.joinToken(j.TokenID)
+	if err != nil {
+		return out, err
+	}
+	if token == nil {
+		return out, refuse(Unauthorized, "the join token is not known to this cluster")
+	}
+	if token.RevokedAt != nil {
+		return out, refuse(Unauthorized, "token revoked")
+	}
+	var known *Member
+	if j.Member.Recipient != "" {
+		gone, err := t.get("SELECT 1 FROM removed_members WHERE recipient = ?", []any{j.Member.Recipient}, new(int))
+		if err != nil {
+			return out, err
+		}
+		if gone {
+			return out, refuse(Forbidden, "this node was removed from the cluster and its key is refused; start with an empty data directory to join as a new node")
+		}
+		if known, err = t.member("m.recipient = ?", j.Member.Recipient); err != nil {
+			return out, err
+		}
+	}
+	if known != nil {
+		again, err := t.get("SELECT 1 FROM join_token_uses WHERE token_id = ? AND raft_node_id = ?", []any{token.ID, int64(known.NodeID)}, new(int))
+		if err != nil {
+			return out, err
+		}
+		if !again {
+			if err := t.useToken(token, known.NodeID, j.Member.Recipient, actor); err != nil {
+				return out, err
+			}
+		}
+		return t.rejoin(j, known, token)
+	}
+	m := j.Member
+	if token.Mode != "" {
+		m.Mode = token.Mode
+	}
+	if m.NodeID, err = t.nodeIDFor(token); err != nil {
+		return out, err
+	}
+	if err := t.useToken(token, m.NodeID, m.Recipient, actor); err != nil {
+		return out, err
+	}
+	m.ID, m.JoinTokenID, m.Role, m.DrainState = id, token.ID, RoleNone, DrainActive
+	if m.Name == "" {
+		m.Name = fmt.Sprintf("node-%d", m.NodeID)
+	}
+	if len(token.Labels) > 0 {
+		labels := map[string]string{}
+		for k, v := range m.Labels {
+			labels[k] = v
+		}
+		for k, v := range token.Labels { // the token's labels are the operator's word
+			labels[k] = v
+		}
+		m.Labels = labels
+	}
+	if out.Warnings, err = t.addressWarnings(&m); err != nil {
+		return out, err
+	}
+	if err := t.insertMember(&m); err != nil {
+		return out, err
+	}
+	if j.Wrap != nil {
+		if err := t.exec(insertWrap, j.DEKGeneration, m.NodeID, j.Wrap, t.Rev); err != nil {
+			return out, err
+		}
+	}
+	out.Member = m
+	if out.Certificates, err = t.issue(j.Certificates, m.NodeID); err != nil {
+		return out, err
+	}
+	return out, t.audit("member.join", nodeObject(m.NodeID), m.Name+" with join_token/"+token.ID)
+}
+
+// rejoin refreshes what a member has said of itself; identity, addresses of the overlay and role stay.
+func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken) (out Joined, err error) {
+	if token.NodeID != 0 && token.NodeID != m.NodeID {
+		return out, refuse(Conflict, "the token is for node %d and this key belongs to node %d", token.NodeID, m.NodeID)
+	}
+	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4, wg_public_key = ?5,
+		binary_version = ?6, max_schema = ?7, modified_rev = ?8 WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
+		OR advertise_addr <> ?3 OR overlay_port <> ?4 OR wg_public_key <> ?5 OR binary_version <> ?6 OR max_schema <> ?7)`,
+		j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr, j.Member.OverlayPort, j.Member.WGPublicKey,
+		j.Member.BinaryVersion, j.Member.MaxSchema, t.Rev, m.NodeID)
+	if err != nil {
+		return out, err
+	}
+	if n > 0 {
+		if m, err = t.Member(m.NodeID); err != nil {
+			return out, err
+		}
+	}
+	if j.Wrap != nil {
+		if err := t.exec("INSERT INTO dek_wraps (generation, raft_node_id, wrap, created_rev) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+			j.DEKGeneration, m.NodeID, j.Wrap, t.Rev); err != nil {
+			return out, err
+		}
+	}
+	out.Member, out.Rejoined = *m, true
+	if out.Certificates, err = t.issue(j.Certificates, m.NodeID); err != nil {
+		return out, err
+	}
+	return out, t.audit("member.rejoin", nodeObject(m.NodeID), "with join_token/"+token.ID)
+}
+
+func (t *Tx) issue(list []Certificate, nodeID uint64) ([]Certificate, error) {
+	out := make([]Certificate, len(list))
+	for i, c := range list {
+		c.NodeID = nodeID
+		if err := t.insertCertificate(c); err != nil {
+			return nil, err
+		}
+		out[i] = c
+	}
+	return out, nil
+}
+
+func (t *Tx) useToken(token *JoinToken, nodeID uint64, recipient string, actor Actor) error {
+	if token.Uses >= token.MaxUses {
+		return refuse(Unauthorized, "Join token already used (replay)")
+	}
+	if err := t.exec("UPDATE join_tokens SET uses = uses + 1, modified_rev = ? WHERE id = ?", t.Rev, token.ID); err != nil {
+		return err
+	}
+	return t.exec("INSERT INTO join_token_uses (token_id, raft_node_id, recipient, used_at, remote) VALUES (?, ?, ?, ?, ?)",
+		token.ID, nodeID, optional(recipient), t.Now, actor.Remote)
+}
+
+// nodeIDFor takes the id that the token was made for, or the next of the sequence that nobody has, had or was
+// promised by a token that can still be used.
+func (t *Tx) nodeIDFor(token *JoinToken) (uint64, error) {
+	var last uint64
+	if _, err := t.get("SELECT value FROM sequences WHERE name = 'raft_node_id'", nil, &last); err != nil {
+		return 0, err
+	}
+	id := token.NodeID
+	if id == 0 {
+		id = last + 1
+		for {
+			taken, err := t.get(`SELECT 1 WHERE EXISTS (SELECT 1 FROM members WHERE raft_node_id = ?1)
+				OR EXISTS (SELECT 1 FROM removed_members WHERE raft_node_id = ?1)
+				OR EXISTS (SELECT 1 FROM join_tokens WHERE raft_node_id = ?1 AND revoked_at IS NULL AND uses < max_uses AND expires_at >= ?2)`,
+				[]any{int64(id), rfc3339(t.Now)}, new(int))
+			if err != nil {
+				return 0, err
+			}
+			if !taken {
+				break
+			}
+			id++
+		}
+		return id, t.exec("UPDATE sequences SET value = ? WHERE name = 'raft_node_id'", id)
+	}
+	return id, t.nodeIDFree(id)
+}
+
+func (t *Tx) addressWarnings(m *Member) ([]string, error) {
+	if m.AdvertiseAddr == "" {
+		return nil, nil
+	}
+	var other uint64
+	ok, err := t.get("SELECT raft_node_id FROM members WHERE advertise_addr = ? AND raft_address = ?", []any{m.AdvertiseAddr, m.RaftAddress}, &other)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("node %d has the address %s too; remove that member if this machine has taken its place", other, m.RaftAddress)}, nil
+}
+
+func nodeObject(id uint64) string { return fmt.Sprintf("node/%d", id) }
+
+// rememberFor is how long the answer to an Idempotency-Key is kept.
+const rememberFor = 24 * time.Hour

@@ -1,0 +1,334 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/canonical/go-dqlite/v3/client"
+	"github.com/canonical/go-dqlite/v3/driver"
+	"github.com/pressly/goose/v3"
+
+	"github.com/musterhq/muster/migrations"
+)
+
+// leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
+type leadership struct {
+	store *Store
+	epoch uint64
+	db    *guarded
+	work  *working
+	queue chan *request
+	reads confirmer
+	memory memory
+	ctx   context.Context // ends with the leadership
+	end   context.CancelCauseFunc
+	done  chan struct{} // closed when the writer has stopped
+}
+
+// guarded is one SQL connection to the local dqlite node that is cut when a call outlives its deadline. Without
+// a quorum dqlite keeps a statement waiting, whatever its context says; closing the socket is what ends it.
+type guarded struct {
+	db   *sql.DB
+	conn *sql.Conn
+	mu   sync.Mutex
+	raw  net.Conn
+}
+
+func (n *node) open(ctx context.Context) (*guarded, error) {
+	g := &guarded{}
+	stores := client.NewInmemNodeStore()
+	if err := stores.Set(ctx, []client.NodeInfo{{ID: n.id, Address: raftName(n.id)}}); err != nil {
+		return nil, err
+	}
+	drv, err := driver.New(stores, driver.WithRetryLimit(1), driver.WithAttemptTimeout(controlTimeout),
+		driver.WithDialFunc(func(ctx context.Context, address string) (net.Conn, error) {
+			if address != raftName(n.id) {
+				return nil, ErrNotLeader // the driver follows the leader; only this process's own node will do
+			}
+			c, err := n.dialLocal(ctx, address)
+			if err == nil {
+				g.mu.Lock()
+				g.raw = c
+				g.mu.Unlock()
+			}
+			return c, err
+		}))
+	if err != nil {
+		return nil, err
+	}
+	connector, err := drv.OpenConnector(databaseName)
+	if err != nil {
+		return nil, err
+	}
+	g.db = sql.OpenDB(connector)
+	g.db.SetMaxOpenConns(1)
+	if g.conn, err = g.db.Conn(ctx); err != nil {
+		g.db.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// within runs f and cuts the connection if f takes longer than d.
+func (g *guarded) within(d time.Duration, f func(*sql.Conn) error) error {
+	cut := time.AfterFunc(d, g.cut)
+	defer cut.Stop()
+	return f(g.conn)
+}
+
+func (g *guarded) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.raw != nil {
+		g.raw.Close()
+	}
+}
+
+func (g *guarded) close() {
+	g.cut()
+	g.conn.Close()
+	g.db.Close()
+}
+
+// ascend makes this member, which Raft has elected, the one that answers: schema, working copy, first commit.
+func (s *Store) ascend(ctx context.Context) error {
+	begin := time.Now()
+	openCtx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	db, err := s.node.open(openCtx)
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	l := &leadership{store: s, db: db, queue: make(chan *request, 4096), done: make(chan struct{})}
+	l.ctx, l.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	l.reads.ask = l.confirmMajority
+	if err := l.prepare(ctx); err != nil {
+		l.end(err)
+		db.close()
+		if l.work != nil {
+			l.work.close()
+		}
+		return err
+	}
+	if err := s.keys.load(ctx, l.work); err != nil {
+		s.log.Error("this member cannot open the data-encryption key", "err", err)
+	}
+	s.mu.Lock()
+	s.lead = l
+	close(s.turned)
+	s.turned = make(chan struct{})
+	s.mu.Unlock()
+	go l.write()
+	s.log.Info("leading", "epoch", l.epoch, "revision", s.changes.revision(), "after", time.Since(begin).Round(time.Millisecond))
+	return nil
+}
+
+// prepare brings the schema up to date, makes the working copy and commits the beginning of this leadership.
+// That commit is a barrier: what earlier leaders left in the log is applied before it.
+func (l *leadership) prepare(ctx context.Context) error {
+	s := l.store
+	if err := l.db.within(30*time.Second, func(c *sql.Conn) error { return l.migrate(ctx, c) }); err != nil {
+		return err
+	}
+	var revision int64
+	founded := true
+	err := l.db.within(commitTimeout, func(c *sql.Conn) error {
+		err := c.QueryRowContext(ctx, "SELECT revision FROM cluster").Scan(&revision)
+		if errors.Is(err, sql.ErrNoRows) {
+			founded, err = false, nil
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read the revision: %w", err)
+	}
+	for try := 0; ; try++ {
+		dumpCtx, cancel := context.WithTimeout(ctx, commitTimeout)
+		image, err := s.node.dump(dumpCtx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("copy the database: %w", err)
+		}
+		if l.work, err = openWorking(s.cfg.Dir, image); err != nil {
+			return err
+		}
+		v := &View{s: l.work.writer, Now: s.cfg.Now()}
+		have, err := v.revision()
+		if err == nil && have == uint64(revision) {
+			break
+		}
+		l.work.close()
+		l.work = nil
+		if try == 100 {
+			return fmt.Errorf("the local copy stays at revision %d, the cluster is at %d: %w", have, revision, err)
+		}
+		time.Sleep(time.Duration(try) * time.Millisecond)
+	}
+	s.changes.reset(uint64(revision))
+	if !founded {
+		if s.cfg.Founding == nil {
+			return errors.New("the database is empty, and this member was not started to found a cluster")
+		}
+		if err := l.commit([]*request{{fn: s.cfg.Founding.apply, actor: Actor{Name: "muster", NodeID: s.cfg.NodeID}, done: make(chan error, 1)}}); err != nil {
+			return fmt.Errorf("found the cluster: %w", err)
+		}
+	}
+	return l.commit([]*request{{fn: l.begin, actor: Actor{Name: "muster", NodeID: s.cfg.NodeID}, done: make(chan error, 1)}})
+}
+
+func (l *leadership) begin(tx *Tx) error {
+	if _, err := tx.get("SELECT epoch + 1 FROM cluster", nil, &l.epoch); err != nil {
+		return err
+	}
+	if err := tx.exec("UPDATE cluster SET epoch = ?, leader_node_id = ?", l.epoch, l.store.cfg.NodeID); err != nil {
+		return err
+	}
+	return tx.audit("leader.elected", fmt.Sprintf("node/%d", l.store.cfg.NodeID), "")
+}
+
+// migrate applies the schema steps that are missing. Only the leader does it.
+func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
+	var have int64
+	err := conn.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&have)
+	switch {
+	case err != nil && strings.Contains(err.Error(), "no such table"):
+	case err != nil:
+		return fmt.Errorf("read the schema version: %w", err)
+	case have == migrations.Latest:
+		return nil
+	case have > migrations.Latest:
+		return fmt.Errorf("the database has schema %d and this binary knows %d: a newer muster must lead", have, migrations.Latest)
+	}
+	// goose wants a *sql.DB, which may hold one connection only: lend it ours.
+	conn.Close()
+	p, err := goose.NewProvider(goose.DialectSQLite3, l.db.db, migrations.FS)
+	if err != nil {
+		return fmt.Errorf("read the migrations: %w", err)
+	}
+	done, err := p.Up(ctx)
+	if err != nil {
+		return fmt.Errorf("migrate the schema: %w", err)
+	}
+	if l.db.conn, err = l.db.db.Conn(ctx); err != nil {
+		return fmt.Errorf("open the database again: %w", err)
+	}
+	for _, r := range done {
+		l.store.log.Info("schema", "version", r.Source.Version, "took", r.Duration.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// descend ends this member's leadership, if it has it: what waits is answered with reason, nothing is lost.
+func (s *Store) descend(reason error) {
+	s.mu.Lock()
+	l := s.lead
+	s.lead = nil
+	if l != nil {
+		close(s.turned)
+		s.turned = make(chan struct{})
+	}
+	s.mu.Unlock()
+	if l == nil {
+		return
+	}
+	l.end(reason)
+	<-l.done
+	l.db.close()
+	l.work.close()
+	s.log.Info("no longer leading", "epoch", l.epoch)
+}
+
+func (s *Store) current() *leadership {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lead
+}
+
+// confirmer makes many concurrent reads share one question to the voters. A read joins the round that begins
+// after it, never the one that is already under way.
+type confirmer struct {
+	ask     func() error
+	mu      sync.Mutex
+	running bool
+	next    *round
+	rounds  atomic.Uint64
+}
+
+type round struct {
+	done chan struct{}
+	err  error
+}
+
+func (c *confirmer) confirm(ctx context.Context) error {
+	c.mu.Lock()
+	if c.next == nil {
+		c.next = &round{done: make(chan struct{})}
+	}
+	r := c.next
+	if !c.running {
+		c.running = true
+		go c.run()
+	}
+	c.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ErrNoLeader
+	}
+}
+
+func (c *confirmer) run() {
+	for {
+		c.mu.Lock()
+		r := c.next
+		c.next = nil
+		if r == nil {
+			c.running = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		c.rounds.Add(1)
+		r.err = c.ask()
+		close(r.done)
+	}
+}
+
+// confirmMajority asks the voters which leader they follow. If a majority follows this node after the read has
+// begun, no other leader can have answered a write that the working copy lacks: that leader's voters would have
+// left this one (Raft, Ongaro 2014, section 6.4, with the heartbeat replaced by the question).
+func (l *leadership) confirmMajority() error {
+	s := l.store
+	var others []uint64
+	voters := 0
+	for _, v := range s.Servers() {
+		if v.Role != RoleVoter {
+			continue
+		}
+		voters++
+		if v.NodeID != s.cfg.NodeID {
+			others = append(others, v.NodeID)
+		}
+	}
+	need := voters/2 + 1
+	ctx, cancel := context.WithTimeout(l.ctx, time.Second)
+	defer cancel()
+	if id, err := s.FollowsNow(ctx); err != nil || id != s.cfg.NodeID {
+		return ErrNotLeader
+	}
+	if need <= 1 {
+		return nil
+	}
+	if s.cfg.Ask == nil || 1+s.cfg.Ask(ctx, others) < need {
+		return ErrNoLeader
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"time"
+)
+
+// Modes of members.
+const (
+	ModeFull      = "full"      // may vote
+	ModeReplicate = "replicate" // never votes
+)
+
+// Drain states.
+const (
+	DrainActive   = "active"
+	DrainDraining = "draining"
+	DrainDrained  = "drained"
+)
+
+// Member is a machine of the cluster. Raft roles in it are what the cluster wants; what holds is Servers.
+type Member struct {
+	NodeID         uint64            `json:"nodeId"`
+	ID             string            `json:"id"` // UUID
+	Name           string            `json:"name"`
+	Mode           string            `json:"mode"`
+	Role           Role              `json:"role"`
+	Pinned         bool              `json:"pinned"` // promoted by an operator
+	RaftAddress    string            `json:"raftAddress"`
+	APIAddress     string            `json:"apiAddress"` // host:port
+	AdvertiseAddr  string            `json:"advertiseAddr"`
+	OverlayPort    uint16            `json:"overlayPort"`
+	WGPublicKey    string            `json:"wgPublicKey"`
+	Recipient      string            `json:"recipient"` // age1…, empty when the member holds no keys
+	BinaryVersion  string            `json:"binaryVersion"`
+	MaxSchema      int64             `json:"maxSchema"`
+	OS             string            `json:"os"`
+	Arch           string            `json:"arch"`
+	Resources      json.RawMessage   `json:"resources,omitempty"`
+	Labels         map[string]string `json:"labels"`
+	DrainState     string            `json:"drainState"`
+	DrainUpdatedAt *time.Time        `json:"drainUpdatedAt,omitempty"`
+	JoinedAt       time.Time         `json:"joinedAt"`
+	JoinTokenID    string            `json:"joinTokenId"`
+	OverlayIP      string            `json:"overlayIp"`
+	SliceCIDR      string            `json:"sliceCidr"`
+	CreatedRev     uint64            `json:"createdRev"`
+	ModifiedRev    uint64            `json:"modifiedRev"`
+}
+
+const selectMembers = `SELECT m.raft_node_id, m.id, m.name, m.mode, m.raft_role, m.pinned, m.raft_address, m.api_address, m.advertise_addr,
+	m.overlay_port, m.wg_public_key, m.recipient, m.binary_version, m.max_schema, m.os, m.arch, m.resources, m.labels,
+	m.drain_state, m.drain_updated_at, m.joined_at, m.join_token_id, m.created_rev, m.modified_rev, h.slot, s.slot
+	FROM members m
+	LEFT JOIN overlay_allocations h ON h.raft_node_id = m.raft_node_id AND h.kind = 'host'
+	LEFT JOIN overlay_allocations s ON s.raft_node_id = m.raft_node_id AND s.kind = 'slice'`
+
+func memberScanner(p overlayPlan) func(*sql.Rows) (Member, error) {
+	return func(rows *sql.Rows) (m Member, err error) {
+		var recipient, drained, token sql.NullString
+		var host, slice sql.NullInt64
+		var labels, resources, joined string
+		err = rows.Scan(&m.NodeID, &m.ID, &m.Name, &m.Mode, (*string)(&m.Role), &m.Pinned, &m.RaftAddress, &m.APIAddress, &m.AdvertiseAddr,
+			&m.OverlayPort, &m.WGPublicKey, &recipient, &m.BinaryVersion, &m.MaxSchema, &m.OS, &m.Arch, &resources, &labels,
+			&m.DrainState, &drained, &joined, &token, &m.CreatedRev, &m.ModifiedRev, &host, &slice)
+		if err != nil {
+			return m, err
+		}
+		m.Recipient, m.JoinTokenID, m.DrainUpdatedAt, m.JoinedAt = recipient.String, token.String, nullTime(drained), parseTime(joined)
+		m.Resources = json.RawMessage(resources)
+		if host.Valid {
+			m.OverlayIP = p.host(uint64(host.Int64)).String()
+		}
+		if slice.Valid {
+			m.SliceCIDR = p.slice(uint64(slice.Int64)).String()
+		}
+		if labels == "{}" {
+			return m, nil
+		}
+		return m, json.Unmarshal([]byte(labels), &m.Labels)
+	}
+}
+
+// Members reads all members by raft node id.
+func (v *View) Members() ([]Member, error) {
+	p, err := v.overlayPlan()
+	if err != nil {
+		return nil, err
+	}
+	return collect(v, memberScanner(p), selectMembers+" ORDER BY m.raft_node_id")
+}
+
+// Member reads one member; nil when there is none.
+func (v *View) Member(nodeID uint64) (*Member, error) { return v.member("m.raft_node_id = ?", int64(nodeID)) }
+
+func (v *View) member(where string, args ...any) (*Member, error) {
+	p, err := v.overlayPlan()
+	if err != nil {
+		return nil, err
+	}
+	list, err := collect(v, memberScanner(p), selectMembers+" WHERE "+where, args...)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+var memberTables = []string{"members", "overlay_allocations"}
+
+// Members lists the members by raft node id. Callers must not modify the list.
+func (s *Store) Members(ctx context.Context, c Consistency) ([]Member, error) {
+	return recall(ctx, s, c, "members", memberTables, (*View).Members)
+}
+
+func (t *Tx) insertMember(m *Member) (err error) {
+	labels, err := json.Marshal(m.Labels)
+	if err != nil {
+		return err
+	}
+	if m.Labels == nil {
+		labels = []byte("{}")
+	}
+	resources := string(m.Resources)
+	if resources == "" {
+		resources = "{}"
+	}
+	m.JoinedAt, m.CreatedRev, m.ModifiedRev = t.Now, t.Rev, t.Rev
+	if err := t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address, advertise_addr, overlay_port,
+		wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id, created_rev, modified_rev)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		m.NodeID, m.ID, m.Name, m.Mode, m.Role, m.RaftAddress, m.APIAddress, m.AdvertiseAddr, m.OverlayPort,
+		m.WGPublicKey, optional(m.Recipient), m.BinaryVersion, m.MaxSchema, m.OS, m.Arch, resources, string(labels),
+		m.JoinedAt, optional(m.JoinTokenID), t.Rev, t.Rev); err != nil {
+		return err
+	}
+	m.OverlayIP, m.SliceCIDR, err = t.allocateOverlay(m.NodeID)
+	return err
+}
+
+// RoleChange is a decision of autopilot about one member.
+type RoleChange struct {
+	NodeID uint64
+	Role   Role
+	Reason string
+}
+
+// SetRoles records which members are to be Raft servers and how; the reconcile loop makes it so.
+func (s *Store) SetRoles(ctx context.Context, actor Actor, changes []RoleChange) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		for _, c := range changes {
+			n, err := tx.execCount("UPDATE members SET raft_role = ?, modified_rev = ? WHERE raft_node_id = ? AND raft_role <> ?",
+				c.Role, tx.Rev, c.NodeID, c.Role)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				continue
+			}
+			role := string(c.Role)
+			if role == "" {
+				role = "member"
+			}
+			if err := tx.audit("member.role", nodeObject(c.NodeID), role+": "+c.Reason); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Announcement is what a member says of itself when it starts.
+type Announcement struct {
+	NodeID        uint64
+	RaftAddress   string
+	APIAddress    string
+	BinaryVersion string
+	MaxSchema     int64
+}
+
+// Announce brings a member's addresses and version up to date. It changes nothing when they are the same.
+func (s *Store) Announce(ctx context.Context, actor Actor, a Announcement) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		n, err := tx.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, binary_version = ?3, max_schema = ?4, modified_rev = ?5
+			WHERE raft_node_id = ?6 AND (raft_address <> ?1 OR api_address <> ?2 OR binary_version <> ?3 OR max_schema <> ?4)`,
+			a.RaftAddress, a.APIAddress, a.BinaryVersion, a.MaxSchema, tx.Rev, a.NodeID)
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("member.announce", nodeObject(a.NodeID), a.RaftAddress+" "+a.APIAddress+" "+a.BinaryVersion)
+	})
+}

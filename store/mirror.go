@@ -1,0 +1,288 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// mirror is DIR/muster.db: a plain SQLite file of the local replica, replaced as a whole soon after a change.
+// It serves stale reads, the sqlite3 shell and backups, and needs neither a leader nor a quorum.
+type mirror struct {
+	path string
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	open    *openMirror // nil before the first copy
+	version string
+	turned  chan struct{} // closed and replaced with each new copy
+}
+
+// openMirror is one generation of the file, closed when it was replaced and its last reader is gone.
+type openMirror struct {
+	db       *sql.DB
+	session  *session
+	mu       sync.Mutex // the session is one connection
+	users    int
+	replaced bool
+}
+
+const mirrorPoll = 200 * time.Millisecond
+
+func newMirror(path string, log *slog.Logger) *mirror {
+	m := &mirror{path: path, log: log, turned: make(chan struct{})}
+	if err := m.swap(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		log.Warn("the mirror of the last run cannot be read; it is made anew", "err", err)
+	}
+	return m
+}
+
+// keep renews the file whenever the replica has changed, and rests 20 times as long as the copying took: a large
+// database costs at most a twentieth of its server's time.
+func (m *mirror) keep(ctx context.Context, s *Store) {
+	tick := time.NewTicker(mirrorPoll)
+	defer tick.Stop()
+	var rest time.Time
+	for {
+		if version, settled := s.version(); version != m.version && time.Now().After(rest) {
+			begin := time.Now()
+			if err := m.renew(ctx, s); err != nil {
+				if ctx.Err() == nil {
+					m.log.Debug("the mirror was not renewed", "err", err)
+				}
+			} else if settled {
+				m.version = version
+			}
+			rest = time.Now().Add(20 * time.Since(begin))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// version tells states of the replica apart without reading it: the leader knows its revision, a follower sees
+// its Raft log being written. A follower learns a moment after the entry that it is committed, so a copy made
+// within that moment does not count as settled.
+func (s *Store) version() (version string, settled bool) {
+	if s.Leading() {
+		return fmt.Sprint("revision ", s.changes.revision()), true
+	}
+	newest := time.Time{}
+	entries, _ := os.ReadDir(filepath.Join(s.cfg.Dir, "raft"))
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.ModTime().After(newest) {
+			newest = info.ModTime()
+		}
+	}
+	return fmt.Sprint("log ", newest.UnixNano()), time.Since(newest) > mirrorPoll
+}
+
+func (m *mirror) renew(ctx context.Context, s *Store) error {
+	temp := m.path + ".new"
+	defer os.Remove(temp)
+	if err := s.dumpTo(ctx, temp); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, m.path); err != nil {
+		return err
+	}
+	return m.swap()
+}
+
+// dumpTo writes the local replica to a file, readable by its owner only.
+func (s *Store) dumpTo(ctx context.Context, path string) error {
+	os.Remove(path)
+	if l := s.current(); l != nil {
+		// The leader copies its working copy: dqlite would hold up commits for as long as its dump takes.
+		if err := l.work.copyTo(ctx, path); err != nil {
+			return err
+		}
+		return plainHeader(path)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	image, err := s.node.dump(ctx)
+	if err != nil {
+		return err
+	}
+	if len(image) < 100 {
+		return errors.New("the replica is empty")
+	}
+	if err := os.WriteFile(path, image, 0o600); err != nil {
+		return err
+	}
+	return plainHeader(path)
+}
+
+// plainHeader marks the file as not being in WAL mode (file format, bytes 18 and 19): a WAL database makes the
+// sqlite3 shell leave files beside it, which the next replacement would turn into rubbish.
+func plainHeader(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte{1, 1}, 18)
+	return errors.Join(err, f.Close())
+}
+
+func (w *working) copyTo(ctx context.Context, path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	dst, err := (&sqlite3.SQLiteDriver{}).Open(fileURL(path, "_synchronous=OFF"))
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	return w.withReader(ctx, func(r *session) error {
+		return r.conn.Raw(func(src any) error {
+			b, err := dst.(*sqlite3.SQLiteConn).Backup("main", src.(*sqlite3.SQLiteConn), "main")
+			if err != nil {
+				return err
+			}
+			_, err = b.Step(-1)
+			return errors.Join(err, b.Finish())
+		})
+	})
+}
+
+func fileURL(path, params string) string {
+	return (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: params}).String()
+}
+
+// openFile opens a database file that nobody writes.
+func openFile(path string) (*openMirror, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("sqlite3", fileURL(path, "mode=ro&immutable=1&_query_only=1"))
+	if err != nil {
+		return nil, err
+	}
+	o := &openMirror{db: db}
+	if o.session, err = newSession(db); err != nil {
+		db.Close()
+		return nil, err
+	}
+	v := &View{s: o.session}
+	if _, err := v.revision(); err != nil {
+		o.close()
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *openMirror) close() {
+	o.session.conn.Close()
+	o.db.Close()
+}
+
+func (m *mirror) swap() error {
+	next, err := openFile(m.path)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retire()
+	m.open = next
+	close(m.turned)
+	m.turned = make(chan struct{})
+	return nil
+}
+
+// retire closes the current generation, now or when its last reader leaves. The caller holds m.mu.
+func (m *mirror) retire() {
+	if m.open == nil {
+		return
+	}
+	m.open.replaced = true
+	if m.open.users == 0 {
+		m.open.close()
+	}
+	m.open = nil
+}
+
+func (m *mirror) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retire()
+}
+
+// read runs fn on the mirror. It returns ErrNoLeader when there is no copy yet, which is so until a new member
+// has received its first state.
+func (m *mirror) read(ctx context.Context, now time.Time, fn func(*View) error) error {
+	m.mu.Lock()
+	o := m.open
+	if o == nil {
+		m.mu.Unlock()
+		return ErrNoLeader
+	}
+	o.users++
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		o.users--
+		last := o.replaced && o.users == 0
+		m.mu.Unlock()
+		if last {
+			o.close()
+		}
+	}()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if ctx.Err() != nil {
+		return ErrNoLeader
+	}
+	return fn(&View{s: o.session, Now: now})
+}
+
+// MirrorChanged returns a channel that is closed when the mirror is next replaced.
+func (s *Store) MirrorChanged() <-chan struct{} {
+	s.mirror.mu.Lock()
+	defer s.mirror.mu.Unlock()
+	return s.mirror.turned
+}
+
+// MirrorPath returns the file that the sqlite3 shell may open.
+func (s *Store) MirrorPath() string { return s.mirror.path }
+
+// withDump runs fn on the replica as it is at this moment, without waiting for the mirror.
+func (s *Store) withDump(ctx context.Context, fn func(*View) error) error {
+	image, err := s.node.dump(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(s.cfg.Dir, "replica-*.db")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err := f.Write(image); err != nil {
+		f.Close()
+		return err
+	}
+	if err := errors.Join(f.Close(), plainHeader(f.Name())); err != nil {
+		return err
+	}
+	o, err := openFile(f.Name())
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	return fn(&View{s: o.session, Now: s.cfg.Now()})
+}

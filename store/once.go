@@ -1,0 +1,51 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// write runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the
+// result is remembered, sealed, in the same transaction, and a repetition within a day gets it again.
+func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, error)) (result T, err error) {
+	err = s.Write(ctx, actor, func(tx *Tx) error {
+		if actor.IdempotencyKey == "" {
+			result, err = fn(tx)
+			return err
+		}
+		name := "idempotency/" + actor.Accessor + "/" + actor.IdempotencyKey
+		var hash string
+		var sealed []byte
+		var generation uint64
+		known, err := tx.get("SELECT request_hash, sealed, dek_generation FROM idempotency WHERE accessor = ? AND key = ? AND created_at >= ?",
+			[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(tx.Now.Add(-rememberFor))}, &hash, &sealed, &generation)
+		if err != nil {
+			return err
+		}
+		if known {
+			if hash != actor.RequestHash {
+				return refuse(Conflict, "this Idempotency-Key was used for a different request")
+			}
+			plain, err := s.keys.open(name, generation, sealed)
+			if err != nil {
+				return err
+			}
+			return json.Unmarshal(plain, &result)
+		}
+		if result, err = fn(tx); err != nil {
+			return err
+		}
+		plain, err := json.Marshal(result)
+		if err != nil {
+			return err
+		}
+		if sealed, generation, err = s.keys.seal(name, plain); err != nil {
+			return err
+		}
+		return tx.exec(`INSERT INTO idempotency (accessor, key, request_hash, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (accessor, key) DO UPDATE SET request_hash = excluded.request_hash, sealed = excluded.sealed,
+			dek_generation = excluded.dek_generation, created_at = excluded.created_at`,
+			actor.Accessor, actor.IdempotencyKey, actor.RequestHash, sealed, generation, tx.Now)
+	})
+	return result, err
+}

@@ -1,0 +1,324 @@
+// Package store keeps the state of the cluster: one SQLite database that dqlite's Raft replicates.
+//
+// It is the only package that speaks SQL and dqlite. Every mutation is one transaction that runs on the leader
+// (ErrNotLeader elsewhere), writes its own audit row and raises the cluster's revision; every call has a
+// deadline. DESIGN.md says why it is built as it is.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"filippo.io/age"
+	"github.com/canonical/go-dqlite/v3/client"
+)
+
+const databaseName = "muster"
+
+// Times that bound every wait. The sum of a commit and its resolution stays under the 5 s in which a caller is
+// promised an answer.
+const (
+	leaderPoll     = 50 * time.Millisecond
+	commitTimeout  = 3 * time.Second
+	resolveTimeout = 1500 * time.Millisecond
+	controlTimeout = 500 * time.Millisecond
+)
+
+// Config says where a member's state lives and how it reaches the others.
+type Config struct {
+	Dir      string               // data directory of the member
+	NodeID   uint64               // raft node id; 1 founds a cluster when Dir is empty
+	Identity *age.X25519Identity  // opens this member's wraps of the data-encryption key
+	Dial     DialRaft             // authenticated streams to the dqlite port of other members
+	Founding *Founding            // what the first transaction of a new cluster writes; nil on members that joined
+	Ask      func(context.Context, []uint64) int // how many of these nodes follow this node now; see View
+	Logger   *slog.Logger
+	Now      func() time.Time
+
+	NetworkLatency    time.Duration // one way; the election time-out is 15 times that
+	SnapshotThreshold uint64        // log entries between two snapshots
+	SnapshotTrailing  uint64        // log entries kept behind a snapshot for slow followers
+}
+
+// Store is one member's replica and, while the member leads, the cluster's single writer.
+// All methods are safe for concurrent use.
+type Store struct {
+	cfg     Config
+	log     *slog.Logger
+	node    *node
+	mirror  *mirror
+	changes changes
+	keys    keyring
+
+	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
+	closing  atomic.Bool
+	yielding atomic.Bool   // a transfer is under way: leadership is not taken up again meanwhile
+
+	mu      sync.Mutex
+	lead    *leadership   // nil while another member leads
+	turned  chan struct{} // closed and replaced whenever leaderID or lead changes
+	servers []Server      // last known Raft configuration
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// Open starts the member's dqlite server and follows the leadership. It does not wait for a leader.
+func Open(cfg Config) (*Store, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.NetworkLatency == 0 {
+		cfg.NetworkLatency = 20 * time.Millisecond
+	}
+	if cfg.SnapshotThreshold == 0 {
+		cfg.SnapshotThreshold = 512
+	}
+	if cfg.SnapshotTrailing == 0 {
+		cfg.SnapshotTrailing = 1024
+	}
+	if err := removeWorking(cfg.Dir); err != nil {
+		return nil, err
+	}
+	n, err := startNode(cfg)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), stop: cancel}
+	s.changes.init()
+	s.keys.init(cfg.Identity, cfg.NodeID)
+	s.mirror = newMirror(filepath.Join(cfg.Dir, "muster.db"), cfg.Logger)
+	s.done.Add(2)
+	go func() { defer s.done.Done(); s.followLeadership(ctx) }()
+	go func() { defer s.done.Done(); s.mirror.keep(ctx, s) }()
+	return s, nil
+}
+
+// Close hands leadership over when this member has it and stops the server. It blocks for at most as long as ctx.
+func (s *Store) Close(ctx context.Context) error {
+	if s.closing.Swap(true) {
+		return nil
+	}
+	if s.Leading() {
+		for _, v := range s.Servers() {
+			if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID {
+				continue
+			}
+			err := s.Transfer(ctx, v.NodeID)
+			if err == nil {
+				break
+			}
+			s.log.Warn("leadership could not be handed over", "to", v.NodeID, "err", err)
+		}
+	}
+	s.stop()
+	s.done.Wait()
+	s.descend(ErrClosed)
+	s.mirror.close()
+	return s.node.close()
+}
+
+// NodeID returns the raft node id of this member.
+func (s *Store) NodeID() uint64 { return s.cfg.NodeID }
+
+// Leading tells whether this member leads and accepts writes.
+func (s *Store) Leading() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lead != nil
+}
+
+// LeaderID returns the leader that the local Raft server follows, 0 for none. It does not block; the answer is
+// at most 50 ms old.
+func (s *Store) LeaderID() uint64 { return s.leaderID.Load() }
+
+// FollowsNow asks the local Raft server which leader it follows at this moment, 0 for none.
+func (s *Store) FollowsNow(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	return s.node.leader(ctx)
+}
+
+// AwaitLeader blocks until there is a leader and, if it is this member, until it accepts writes.
+// It returns ErrNoLeader when ctx ends first.
+func (s *Store) AwaitLeader(ctx context.Context) (uint64, error) {
+	for {
+		s.mu.Lock()
+		turned, leading := s.turned, s.lead != nil
+		s.mu.Unlock()
+		if s.closing.Load() {
+			return 0, ErrClosed
+		}
+		if id := s.leaderID.Load(); id != 0 && (id != s.cfg.NodeID || leading) {
+			return id, nil
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return 0, ErrNoLeader
+		}
+	}
+}
+
+// Leadership returns a channel that is closed when leadership next changes in any way, for loops that run on
+// the leader only.
+func (s *Store) Leadership() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.turned
+}
+
+// Servers returns the Raft configuration as last read from the local server. It does not block.
+func (s *Store) Servers() []Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Server(nil), s.servers...)
+}
+
+// RefreshServers reads the Raft configuration from the local server.
+func (s *Store) RefreshServers(ctx context.Context) ([]Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	list, err := s.node.servers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the Raft configuration: %w", err)
+	}
+	s.mu.Lock()
+	s.servers = list
+	s.mu.Unlock()
+	return list, nil
+}
+
+// Assign brings a node into the Raft configuration with a role, or changes the role it has. It blocks until the
+// change is committed or ctx ends; a new voter must catch up first. Only the leader can do it.
+func (s *Store) Assign(ctx context.Context, id uint64, role Role) error {
+	have := RoleNone
+	for _, v := range s.Servers() {
+		if v.NodeID == id {
+			have = v.Role
+		}
+	}
+	err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error {
+		switch {
+		case role == RoleNone:
+			return c.Remove(ctx, id)
+		case have == RoleNone:
+			if err := c.Add(ctx, client.NodeInfo{ID: id, Address: raftName(id), Role: client.Spare}); err != nil {
+				return err
+			}
+			if role == RoleSpare {
+				return nil
+			}
+			return c.Assign(ctx, id, role.dqlite())
+		case have == role:
+			return nil
+		default:
+			return c.Assign(ctx, id, role.dqlite())
+		}
+	})
+	if _, e := s.RefreshServers(context.WithoutCancel(ctx)); e != nil && err == nil {
+		err = e
+	}
+	return err
+}
+
+// Transfer hands leadership to a voter. Requests that are under way are answered first; those that come after
+// go to the new leader. It blocks until the other leads or ctx ends.
+func (s *Store) Transfer(ctx context.Context, id uint64) error {
+	if !s.Leading() {
+		return ErrNotLeader
+	}
+	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
+	if s.yielding.Swap(true) {
+		return refuse(Conflict, "leadership transfer in progress")
+	}
+	defer s.yielding.Store(false)
+	s.descend(ErrNotLeader)
+	if err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
+		return fmt.Errorf("transfer leadership: %w", err)
+	}
+	for s.leaderID.Load() != id {
+		turned := s.Leadership()
+		if s.leaderID.Load() == id {
+			break
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return fmt.Errorf("transfer leadership: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
+func (s *Store) followLeadership(ctx context.Context) {
+	tick := time.NewTicker(leaderPoll)
+	defer tick.Stop()
+	last := time.Now()
+	for round := 0; ; round++ {
+		id, err := s.FollowsNow(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Debug("the local Raft server does not answer", "err", err)
+			id = 0
+		}
+		// A pause long enough for an election may hide a leadership lost and won again.
+		if paused := time.Since(last); paused > 5*s.cfg.NetworkLatency+4*leaderPoll && s.Leading() {
+			s.log.Warn("the process stood still; leadership starts afresh", "for", paused.Round(time.Millisecond))
+			s.descend(ErrNotLeader)
+		}
+		last = time.Now()
+		s.observeLeader(id)
+		switch {
+		case id == s.cfg.NodeID && !s.Leading() && !s.yielding.Load() && !s.closing.Load():
+			if err := s.ascend(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("leadership could not be taken up", "err", err)
+			}
+			last = time.Now()
+		case id != s.cfg.NodeID:
+			s.descend(ErrNotLeader)
+		}
+		if round%20 == 0 {
+			_, _ = s.RefreshServers(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Store) observeLeader(id uint64) {
+	if old := s.leaderID.Swap(id); old != id {
+		s.log.Info("leader", "node", id, "before", old)
+		s.announceTurn()
+	}
+}
+
+func (s *Store) announceTurn() {
+	s.mu.Lock()
+	close(s.turned)
+	s.turned = make(chan struct{})
+	s.mu.Unlock()
+}
+
+func removeWorking(dir string) error {
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := os.Remove(filepath.Join(dir, workingName+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the data directory cannot be used: %w", err)
+		}
+	}
+	return nil
+}

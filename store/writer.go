@@ -1,0 +1,288 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// batchLimit bounds how many requests share a transaction, and so how long one commit can take.
+const batchLimit = 256
+
+// Actor is who asks for a mutation; it goes into the audit row.
+type Actor struct {
+	Accessor  string // id of the API token, empty for the member itself
+	Name      string // its name, or what acted
+	NodeID    uint64 // the member that took the request
+	Remote    string // address of the caller
+	RequestID string // chosen by the caller or made here
+
+	IdempotencyKey string // of the request, or empty
+	RequestHash    string // what the key stands for: a repetition must be the same request
+}
+
+func (a Actor) String() string {
+	switch {
+	case a.Accessor != "" && a.Name != "":
+		return a.Name + " (" + a.Accessor + ")"
+	case a.Accessor != "":
+		return a.Accessor
+	default:
+		return a.Name
+	}
+}
+
+type request struct {
+	fn    func(*Tx) error
+	actor Actor
+	taken atomic.Bool // by the writer, or by a caller that no longer waits
+	tx    *Tx
+	done  chan error
+}
+
+// Write runs fn in a transaction on the leader and returns when a majority has committed it, or when it is
+// certain that nothing happened. fn must not block, and may run again after a change of leader. It returns
+// ErrNotLeader on other members, ErrUnknownOutcome when leadership was lost in the middle, and whatever fn
+// returns, in which case fn's statements have no effect.
+func (s *Store) Write(ctx context.Context, actor Actor, fn func(*Tx) error) error {
+	l := s.current()
+	if l == nil {
+		return ErrNotLeader
+	}
+	if actor.RequestID == "" {
+		actor.RequestID = uuid.NewString()
+	}
+	if actor.NodeID == 0 {
+		actor.NodeID = s.cfg.NodeID
+	}
+	r := &request{fn: fn, actor: actor, done: make(chan error, 1)}
+	select {
+	case l.queue <- r:
+	case <-l.ctx.Done():
+		return ErrNotLeader
+	case <-ctx.Done():
+		return ErrNoLeader
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-l.ctx.Done():
+		if r.taken.Swap(true) { // the writer has it and will answer
+			return <-r.done
+		}
+		return ErrNotLeader
+	case <-ctx.Done():
+		if r.taken.Swap(true) {
+			return <-r.done
+		}
+		return ErrNoLeader
+	}
+}
+
+// write is the single writer: it takes what waits, commits it as one transaction and answers all.
+func (l *leadership) write() {
+	defer close(l.done)
+	for {
+		batch := l.collect()
+		if len(batch) == 0 {
+			return
+		}
+		if err := l.commit(batch); err != nil {
+			l.store.log.Warn("a commit failed; leadership starts afresh", "requests", len(batch), "err", err)
+			go l.store.descend(ErrNotLeader)
+			<-l.ctx.Done()
+			return
+		}
+	}
+}
+
+// collect blocks for the first request and then takes what else is there. Nothing is left behind when the
+// leadership ends: a request that was not taken tells its caller so.
+func (l *leadership) collect() []*request {
+	var batch []*request
+	take := func(r *request) {
+		if !r.taken.Swap(true) {
+			batch = append(batch, r)
+		}
+	}
+	for len(batch) == 0 {
+		select {
+		case r := <-l.queue:
+			take(r)
+		case <-l.ctx.Done():
+			return nil
+		}
+	}
+	for len(batch) < batchLimit {
+		select {
+		case r := <-l.queue:
+			take(r)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commit tries the requests out on the working copy, each in a savepoint of one transaction, sends what they
+// changed to dqlite as one text, and answers. An error means that the working copy can no longer be trusted;
+// all requests have been answered then, too.
+func (l *leadership) commit(batch []*request) error {
+	s := l.store
+	now := s.cfg.Now().UTC()
+	w := l.work.writer
+	if _, err := w.exec("BEGIN IMMEDIATE"); err != nil {
+		return answerAll(batch, fmt.Errorf("begin: %w", err))
+	}
+	first, err := (&View{s: w, Now: now}).nextAudit()
+	if err != nil {
+		return answerAll(batch, err)
+	}
+	rev := s.changes.revision() + 1
+	var changed, unchanged []*request
+	var text strings.Builder
+	text.WriteString("BEGIN;")
+	tables := map[string]bool{}
+	for _, r := range batch {
+		tx, err := l.try(r, now, rev, first)
+		switch {
+		case err != nil:
+			r.done <- err
+		case len(tx.recorded) == 0:
+			unchanged = append(unchanged, r)
+		default:
+			first += uint64(len(tx.audits))
+			changed = append(changed, r)
+			for _, st := range tx.recorded {
+				if err := inline(&text, st.query, st.args); err != nil {
+					return answerAll(append(changed, unchanged...), err)
+				}
+				text.WriteByte(';')
+				tables[tableOf(st.query)] = true
+			}
+		}
+	}
+	answer := func(err error) {
+		for _, r := range append(changed, unchanged...) {
+			r.done <- err
+		}
+	}
+	if len(changed) == 0 {
+		if _, err := w.exec("ROLLBACK"); err != nil {
+			answer(err)
+			return err
+		}
+		answer(nil)
+		return nil
+	}
+	if rev > 1 { // the founding transaction inserts the row
+		batchID := uuid.NewString()
+		if _, err := w.exec(raiseRevision, int64(rev), batchID); err != nil {
+			answer(err)
+			return err
+		}
+		_ = inline(&text, raiseRevision, []any{int64(rev), batchID})
+		text.WriteByte(';')
+	}
+	text.WriteString("COMMIT")
+
+	err = l.db.within(commitTimeout, func(c *sql.Conn) error {
+		_, err := c.ExecContext(context.Background(), text.String())
+		return err
+	})
+	if err != nil {
+		_, _ = w.exec("ROLLBACK")
+		l.db.cut() // whatever dqlite still holds open for this connection goes with it
+		go s.resolve(l.epoch, rev, changed[0], answer)
+		return fmt.Errorf("commit: %w", err)
+	}
+	if _, err := w.exec("COMMIT"); err != nil {
+		answer(nil) // the cluster has it; only the working copy is behind
+		return fmt.Errorf("commit to the working copy: %w", err)
+	}
+	s.changes.advance(rev, tables)
+	answer(nil)
+	return nil
+}
+
+const raiseRevision = "UPDATE cluster SET revision = ?, batch_id = ?"
+
+// try runs one request in its savepoint. A refusal or a panic takes back that request alone.
+func (l *leadership) try(r *request, now time.Time, rev, firstAudit uint64) (tx *Tx, err error) {
+	w := l.work.writer
+	if _, err := w.exec("SAVEPOINT request"); err != nil {
+		return nil, err
+	}
+	tx = &Tx{View: View{s: w, Now: now}, Rev: rev, actor: r.actor, nextSeq: firstAudit}
+	defer func() {
+		if p := recover(); p != nil {
+			l.store.log.Error("panic in a transaction", "panic", p, "stack", string(debug.Stack()))
+			err = errors.New("store: panic in a transaction")
+		}
+		if err != nil {
+			if _, e := w.exec("ROLLBACK TO request"); e != nil {
+				err = errors.Join(err, e)
+			}
+		}
+		if _, e := w.exec("RELEASE request"); e != nil {
+			err = errors.Join(err, e)
+		}
+	}()
+	if err := r.fn(tx); err != nil {
+		return nil, err
+	}
+	if len(tx.recorded) > 0 && len(tx.audits) == 0 {
+		return nil, errors.New("store: a mutation without an audit row")
+	}
+	r.tx = tx
+	return tx, nil
+}
+
+func answerAll(batch []*request, err error) error {
+	for _, r := range batch {
+		r.done <- err
+	}
+	return err
+}
+
+// resolve finds out what became of a batch whose commit failed. Once the local replica shows a later epoch,
+// every entry of the old one is decided: the batch's first audit row is there or it never will be.
+func (s *Store) resolve(epoch, rev uint64, r *request, answer func(error)) {
+	deadline := time.Now().Add(resolveTimeout)
+	for wait := 10 * time.Millisecond; time.Now().Before(deadline) && !s.closing.Load(); wait = min(2*wait, 100*time.Millisecond) {
+		time.Sleep(wait)
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		committed, later, err := s.outcome(ctx, epoch, rev, r.actor.RequestID)
+		cancel()
+		switch {
+		case err != nil:
+		case committed:
+			answer(nil)
+			return
+		case later:
+			answer(ErrNotLeader)
+			return
+		}
+	}
+	answer(ErrUnknownOutcome)
+}
+
+func (s *Store) outcome(ctx context.Context, epoch, rev uint64, requestID string) (committed, later bool, err error) {
+	err = s.withDump(ctx, func(v *View) error {
+		if committed, err = v.get("SELECT 1 FROM audit WHERE revision = ? AND request_id = ?", []any{int64(rev), requestID}, new(int)); err != nil {
+			return err
+		}
+		var now uint64
+		_, err = v.get("SELECT epoch FROM cluster", nil, &now)
+		later = now > epoch
+		return err
+	})
+	return committed, later, err
+}
