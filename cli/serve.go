@@ -1,15 +1,329 @@
 package cli
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/cluster"
+	"github.com/musterhq/muster/handlers"
+	"github.com/musterhq/muster/store"
 )
 
-func newServeCommand(*environment) *cobra.Command {
-	return &cobra.Command{Use: "serve", Short: "Run a member", RunE: func(*cobra.Command, []string) error { return errors.New("this build has no server") }}
+// serveFlags is the command line of `muster serve`.
+type serveFlags struct {
+	data, name, api, raft, advertise, join, mode string
+	plainHTTP, logLevel, logFormat               string
+	overlayCIDR                                  string
+	overlaySlice                                 int
+	latency                                      time.Duration
+	snapThreshold, snapTrailing                  uint64
 }
 
-func newDevCommand(*environment) *cobra.Command {
-	return &cobra.Command{Use: "dev", Short: "Run a cluster on this machine", RunE: func(*cobra.Command, []string) error { return errors.New("this build has no server") }}
+func newServeCommand(env *environment) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve --data DIR [--join TOKEN]",
+		Short: "Run a member: found a cluster, join one, or start again",
+		Long: `Run a member of the cluster in the foreground.
+
+With an empty data directory and no token it founds a cluster and writes DIR/admin.token and DIR/ca.crt.
+With --join TOKEN it joins the cluster that made the token. With the data directory of a member it starts that
+member again; a token is then ignored, so the same command serves for the first start and for every other.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.data == "" {
+				return usagef(cmd, "--data is missing")
+			}
+			if f.join == "" {
+				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
+			}
+			return serve(cmd.Context(), env, f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.data, "data", "", "data directory")
+	flags.StringVar(&f.name, "name", "", "name of this member (default: the host name)")
+	flags.StringVar(&f.api, "api", "127.0.0.1:5000", "address of the API listener")
+	flags.StringVar(&f.raft, "raft", "127.0.0.1:7000", "address of the cluster listener")
+	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that of --api and --raft)")
+	flags.StringVar(&f.join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
+	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
+	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join and status without TLS at this address")
+	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	flags.StringVar(&f.overlayCIDR, "overlay-cidr", "10.200.0.0/16", "addresses of the overlay network, when founding")
+	flags.IntVar(&f.overlaySlice, "overlay-slice", 28, "prefix length of each member's slice, when founding")
+	flags.DurationVar(&f.latency, "network-latency", 20*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
+	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 512, "Raft log entries between two snapshots")
+	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 1024, "Raft log entries kept behind a snapshot")
+	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
+	complete(cmd, "log-level", "debug", "info", "warn", "error")
+	return cmd
+}
+
+// addresses checks the listeners' addresses and returns what others are to use.
+func (f *serveFlags) addresses() (api, raft string, err error) {
+	advertised := func(flag, addr string) (string, error) {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil || port == "" || port == "0" {
+			return "", fmt.Errorf("--%s must be HOST:PORT, not %q", flag, addr)
+		}
+		if _, err := net.LookupPort("tcp", port); err != nil {
+			return "", fmt.Errorf("--%s has no valid port: %q", flag, addr)
+		}
+		if f.advertise != "" {
+			host = f.advertise
+		} else if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			return "", fmt.Errorf("--%s %s listens everywhere: say with --advertise how others reach this member", flag, addr)
+		}
+		return net.JoinHostPort(host, port), nil
+	}
+	if api, err = advertised("api", f.api); err != nil {
+		return "", "", err
+	}
+	raft, err = advertised("raft", f.raft)
+	return api, raft, err
+}
+
+func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level must be debug, info, warn or error, not %q", f.logLevel)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch f.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(env.stderr, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(env.stderr, opts)), nil
+	}
+	return nil, fmt.Errorf("--log-format must be text or json, not %q", f.logFormat)
+}
+
+// listen opens a listener and says in one sentence why it cannot.
+func listen(flag, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("--%s %s is in use by another process", flag, addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("--%s %s is not an address of this machine", flag, addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("--%s %s needs more rights than this process has", flag, addr)
+	case err != nil:
+		return nil, fmt.Errorf("--%s %s cannot be listened on: %w", flag, addr, err)
+	}
+	return l, nil
+}
+
+// serve runs a member until ctx ends. The order matters: what can fail without leaving a trace comes first.
+func serve(ctx context.Context, env *environment, f serveFlags) error {
+	apiAddr, raftAddr, err := f.addresses()
+	if err != nil {
+		return err
+	}
+	log, err := f.logger(env)
+	if err != nil {
+		return err
+	}
+	dir, err := cluster.OpenDir(f.data)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	apiListener, err := listen("api", f.api)
+	if err != nil {
+		return err
+	}
+	defer apiListener.Close()
+	raftListener, err := listen("raft", f.raft)
+	if err != nil {
+		return err
+	}
+	defer raftListener.Close()
+	node, err := becomeMember(ctx, env, dir, f, apiAddr, raftAddr)
+	if err != nil {
+		return err
+	}
+	return runMember(ctx, log, dir, node, f, apiListener, raftListener)
+}
+
+// becomeMember returns who this member is, founding or joining a cluster first if it is nobody yet.
+func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f serveFlags, apiAddr, raftAddr string) (*cluster.Node, error) {
+	node, err := dir.Node()
+	if err != nil {
+		return nil, err
+	}
+	name := f.name
+	if name == "" {
+		if name, err = os.Hostname(); err != nil {
+			name = "muster"
+		}
+	}
+	plan := cluster.Plan{Name: name, Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
+		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice}
+	switch {
+	case node == nil && f.join == "":
+		if node, err = cluster.Found(dir, plan, time.Now()); err != nil {
+			return nil, err
+		}
+		env.say("founding cluster %s; the administrator's token is in %s", node.ClusterID, dir.AdminFile())
+	case node == nil:
+		if node, err = joinCluster(ctx, env, dir, plan, f.join); err != nil {
+			return nil, err
+		}
+	default:
+		if err := checkSameCluster(node, f.join); err != nil {
+			return nil, err
+		}
+		if node.APIAddress != apiAddr || node.RaftAddress != raftAddr {
+			node.APIAddress, node.RaftAddress = apiAddr, raftAddr
+			if err := dir.SaveNode(node); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return node, nil
+}
+
+// runMember starts the parts of a member and stops them in the opposite order.
+func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cluster.Node, f serveFlags, apiListener, raftListener net.Listener) error {
+	identity, err := dir.Identity()
+	if err != nil {
+		return err
+	}
+	creds, err := dir.Credentials(node)
+	if err != nil {
+		return err
+	}
+	founding, err := dir.Founding()
+	if err != nil {
+		return err
+	}
+	certFile, keyFile := dir.HTTPFiles()
+	leaf, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return fmt.Errorf("the API certificate cannot be used: %w", err)
+	}
+	var current atomic.Pointer[tls.Certificate]
+	current.Store(&leaf)
+
+	var st *store.Store
+	book := func(id uint64) (string, bool) {
+		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if addr, ok := st.RaftAddress(lookup, id); ok {
+			return addr, true
+		}
+		for _, p := range node.Peers {
+			if p.NodeID == id {
+				return p.RaftAddress, true
+			}
+		}
+		return "", false
+	}
+	fence := func(id uint64) error {
+		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return st.Fence(lookup, id)
+	}
+	transport := cluster.NewTransport(creds, book, fence, log)
+	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: log,
+		Dial: transport.DialRaft, Ask: transport.Ask, NetworkLatency: f.latency,
+		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing})
+	if err != nil {
+		return err
+	}
+	loops := cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log,
+		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.Schema}})
+	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit,
+		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
+		Leaf: func() []byte { return current.Load().Certificate[0] }})
+	internal := http.NewServeMux()
+	loops.Internal(internal)
+	internal.Handle("/", api.Internal())
+	transport.Serve(raftListener, st, internal)
+
+	if founding != nil {
+		if err := awaitFounded(ctx, st, dir); err != nil {
+			loops.Close()
+			transport.Close()
+			return errors.Join(err, closeStore(st))
+		}
+	}
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	served := make(chan error, 2)
+	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
+	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), log) }()
+	if f.plainHTTP != "" {
+		plain, err := listen("plain-http", f.plainHTTP)
+		if err != nil {
+			return err
+		}
+		log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", f.plainHTTP)
+		go func() { served <- handlers.Serve(serving, plain, api.Plain(), log) }()
+	}
+	log.Info("serving", "node", node.NodeID, "name", node.Name, "cluster", node.ClusterID, "api", node.APIAddress, "raft", node.RaftAddress)
+
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-served:
+	}
+	log.Info("stopping")
+	// Leadership goes first, while this member still answers and passes requests on.
+	loops.Close()
+	handover, cancel := context.WithTimeout(context.WithoutCancel(ctx), 1500*time.Millisecond)
+	st.HandOver(handover)
+	cancel()
+	stopServing()
+	if failed == nil {
+		<-served
+	}
+	failed = errors.Join(failed, closeStore(st))
+	transport.Close()
+	log.Info("stopped")
+	return failed
+}
+
+func closeStore(st *store.Store) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return st.Close(ctx)
+}
+
+// awaitFounded waits for the first transaction and forgets the record of it.
+func awaitFounded(ctx context.Context, st *store.Store, dir *cluster.Dir) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if _, err := st.AwaitLeader(ctx); err != nil {
+		return fmt.Errorf("the cluster was not founded in time: %w", err)
+	}
+	return dir.Founded()
+}
+
+// tokenText resolves @FILE.
+func tokenText(s string) (string, error) {
+	if name, ok := strings.CutPrefix(s, "@"); ok {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return "", fmt.Errorf("--join: the token file cannot be read: %w", err)
+		}
+		s = string(data)
+	}
+	return strings.TrimSpace(s), nil
 }

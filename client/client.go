@@ -134,7 +134,7 @@ func (cfg Config) roots() (*x509.CertPool, error) {
 
 // normalize makes "https://host:port" of what a person writes.
 func normalize(addr string) (string, error) {
-	addr = strings.TrimRight(strings.TrimSpace(addr), "/")
+	addr = strings.TrimSpace(addr)
 	full := addr
 	if !strings.Contains(addr, "://") {
 		full = "https://" + addr
@@ -155,5 +155,5 @@ func normalize(addr string) (string, error) {
 		}
 		return "", fmt.Errorf("bad address %q: %w", addr, err)
 	}
-	return full, nil
+	return strings.TrimRight(full, "/"), nil
 }

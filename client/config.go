@@ -15,14 +15,14 @@ import (
 // MUSTER_CACERT (a file name). What is not set stays empty, so that New applies its defaults.
 func FromEnv() Config {
 	return Config{
-		Addrs:      SplitAddrs(os.Getenv("MUSTER_ADDR")),
+		Addrs:      splitAddrs(os.Getenv("MUSTER_ADDR")),
 		Token:      strings.TrimSpace(os.Getenv("MUSTER_TOKEN")),
 		CACertFile: os.Getenv("MUSTER_CACERT"),
 	}
 }
 
-// SplitAddrs splits a comma-separated list of addresses and drops blanks and empty items.
-func SplitAddrs(list string) []string {
+// splitAddrs splits a comma-separated list of addresses and drops blanks and empty items.
+func splitAddrs(list string) []string {
 	var addrs []string
 	for a := range strings.SplitSeq(list, ",") {
 		if a = strings.TrimSpace(a); a != "" {

@@ -38,7 +38,7 @@ CREATE TABLE members (
   id               TEXT    NOT NULL UNIQUE,
   name             TEXT    NOT NULL,
   mode             TEXT    NOT NULL CHECK (mode IN ('full', 'replicate')),
-  raft_role        TEXT    NOT NULL DEFAULT '' CHECK (raft_role IN ('', 'spare', 'stand-by', 'voter')),
+  raft_role        TEXT    NOT NULL DEFAULT '' CHECK (raft_role IN ('', 'spare', 'standby', 'voter')),
   pinned           INTEGER NOT NULL DEFAULT 0 CHECK (pinned IN (0, 1)),
   raft_address     TEXT    NOT NULL,
   api_address      TEXT    NOT NULL,
@@ -103,7 +103,7 @@ CREATE INDEX join_tokens_by_node ON join_tokens (raft_node_id) WHERE raft_node_i
 CREATE INDEX join_tokens_by_expiry ON join_tokens (expires_at);
 
 CREATE TABLE join_token_uses (
-  token_id     TEXT    NOT NULL REFERENCES join_tokens (id) ON DELETE CASCADE,
+  token_id     TEXT    NOT NULL REFERENCES join_tokens (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
   raft_node_id INTEGER NOT NULL,
   recipient    TEXT,
   used_at      TEXT    NOT NULL,
@@ -131,7 +131,7 @@ CREATE TABLE authorities (
   cert_pem       TEXT    NOT NULL,
   fingerprint    TEXT    NOT NULL,
   sealed_key     BLOB    NOT NULL,
-  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation),
+  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
   created_at     TEXT    NOT NULL,
   expires_at     TEXT    NOT NULL,
   created_rev    INTEGER NOT NULL,
@@ -160,7 +160,7 @@ CREATE TABLE dek_generations (
 
 -- One age ciphertext per member and generation: `age -d -i node.key` opens it.
 CREATE TABLE dek_wraps (
-  generation   INTEGER NOT NULL REFERENCES dek_generations (generation),
+  generation   INTEGER NOT NULL REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
   raft_node_id INTEGER NOT NULL,
   wrap         BLOB    NOT NULL,
   created_rev  INTEGER NOT NULL,
@@ -171,7 +171,7 @@ CREATE TABLE dek_wraps (
 CREATE TABLE sealed_secrets (
   name           TEXT    PRIMARY KEY,
   sealed         BLOB    NOT NULL,
-  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation),
+  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
   created_at     TEXT    NOT NULL,
   modified_rev   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -196,7 +196,7 @@ CREATE TABLE idempotency (
   key            TEXT    NOT NULL,
   request_hash   TEXT    NOT NULL,
   sealed         BLOB    NOT NULL,
-  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation),
+  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
   created_at     TEXT    NOT NULL,
   PRIMARY KEY (accessor, key)
 ) STRICT, WITHOUT ROWID;

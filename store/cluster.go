@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/migrations"
 )
 
 // Cluster is the identity of the cluster and its counters.
@@ -31,6 +32,9 @@ func (v *View) Cluster() (c Cluster, ok bool, err error) {
 	c.CreatedAt = parseTime(created)
 	return c, ok, err
 }
+
+// Schema is the newest database schema that this binary works with.
+const Schema = int64(migrations.Latest)
 
 // SchemaVersion reads the newest migration that was applied.
 func (v *View) SchemaVersion() (n int64, err error) {
@@ -94,24 +98,24 @@ func (f *Founding) apply(tx *Tx) error {
 	rev := int64(1)
 	tx.Rev = 1
 	steps := []statement{
-		{"INSERT INTO cluster (one, id, created_at, revision, batch_id, epoch, leader_node_id) VALUES (1, ?, ?, 1, '', 0, ?)",
-			[]any{f.ClusterID, f.CreatedAt, f.Member.NodeID}},
-		{"INSERT INTO dek_generations (generation, state, reason, created_at, created_rev) VALUES (1, 'active', 'founding', ?, ?)",
-			[]any{f.CreatedAt, rev}},
-		{insertWrap, []any{int64(1), f.Member.NodeID, f.Wrap, rev}},
-		{insertSetting, []any{settingOverlayCIDR, f.OverlayCIDR, rev}},
-		{insertSetting, []any{settingSliceBits, fmt.Sprint(f.OverlaySlices), rev}},
-		{insertSequence, []any{"raft_node_id", f.Member.NodeID}},
-		{insertSequence, []any{"overlay_host", int64(0)}},
-		{insertSequence, []any{"overlay_slices", int64(0)}},
+		{query: "INSERT INTO cluster (one, id, created_at, revision, batch_id, epoch, leader_node_id) VALUES (1, ?, ?, 1, '', 0, ?)",
+			args: []any{f.ClusterID, f.CreatedAt, f.Member.NodeID}},
+		{query: "INSERT INTO dek_generations (generation, state, reason, created_at, created_rev) VALUES (1, 'active', 'founding', ?, ?)",
+			args: []any{f.CreatedAt, rev}},
+		{query: insertWrap, args: []any{int64(1), f.Member.NodeID, f.Wrap, rev}},
+		{query: insertSetting, args: []any{settingOverlayCIDR, f.OverlayCIDR, rev}},
+		{query: insertSetting, args: []any{settingSliceBits, fmt.Sprint(f.OverlaySlices), rev}},
+		{query: insertSequence, args: []any{"raft_node_id", f.Member.NodeID}},
+		{query: insertSequence, args: []any{"overlay_host", int64(0)}},
+		{query: insertSequence, args: []any{"overlay_slices", int64(0)}},
 	}
 	for _, a := range f.Authorities {
-		steps = append(steps, statement{`INSERT INTO authorities (kind, generation, state, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev)
+		steps = append(steps, statement{query: `INSERT INTO authorities (kind, generation, state, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev)
 			VALUES (?, 1, 'active', ?, ?, ?, 1, ?, ?, ?)`,
-			[]any{string(a.Kind), a.CertPEM, fingerprintPEM(a.CertPEM), a.SealedKey, f.CreatedAt, a.ExpiresAt, rev}})
+			args: []any{string(a.Kind), a.CertPEM, fingerprintPEM(a.CertPEM), a.SealedKey, f.CreatedAt, a.ExpiresAt, rev}})
 	}
 	for _, s := range f.Secrets {
-		steps = append(steps, statement{insertSecret, []any{s.Name, s.Sealed, int64(1), f.CreatedAt, rev}})
+		steps = append(steps, statement{query: insertSecret, args: []any{s.Name, s.Sealed, int64(1), f.CreatedAt, rev}})
 	}
 	for _, st := range steps {
 		if err := tx.exec(st.query, st.args...); err != nil {
@@ -189,18 +193,4 @@ func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error
 		}
 		return certs.CA{Cert: list[0], Key: key}, nil
 	})
-}
-
-// Certificate is a leaf that the cluster has issued; the serial is chosen before it is signed.
-type Certificate struct {
-	Serial    string     `json:"serial"` // lower hex
-	Kind      certs.Kind `json:"kind"`
-	NodeID    uint64     `json:"nodeId"`
-	IssuedAt  time.Time  `json:"issuedAt"`
-	ExpiresAt time.Time  `json:"expiresAt"`
-}
-
-func (t *Tx) insertCertificate(c Certificate) error {
-	return t.exec("INSERT INTO certificates (serial, kind, raft_node_id, issued_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?)",
-		c.Serial, string(c.Kind), c.NodeID, c.IssuedAt, c.ExpiresAt, int64(t.Rev))
 }

@@ -24,6 +24,7 @@ type testCluster struct {
 	mu    sync.Mutex
 	nodes map[uint64]*Store
 	cut   map[uint64]bool
+	hole  bool // what is cut off swallows what is sent to it, where it would refuse it otherwise
 	dirs  map[uint64]string
 	ids   map[uint64]*age.X25519Identity
 	found *Founding
@@ -84,7 +85,7 @@ func (c *testCluster) start(id uint64) *Store {
 	c.t.Helper()
 	cfg := Config{Dir: c.dirs[id], NodeID: id, Identity: c.ids[id], Logger: slog.New(slog.DiscardHandler),
 		Dial: func(ctx context.Context, to uint64) (net.Conn, error) { return c.dial(ctx, id, to) },
-		Ask:  func(ctx context.Context, ids []uint64) int { return c.ask(ctx, id, ids) },
+		Ask:  func(ctx context.Context, ids []uint64, need int) bool { return c.ask(ctx, id, ids, need) },
 	}
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", id)
@@ -110,8 +111,12 @@ func (c *testCluster) node(id uint64) *Store {
 
 func (c *testCluster) dial(ctx context.Context, from, to uint64) (net.Conn, error) {
 	c.mu.Lock()
-	s, down := c.nodes[to], c.cut[from] || c.cut[to]
+	s, down, hole := c.nodes[to], c.cut[from] || c.cut[to], c.hole
 	c.mu.Unlock()
+	if down && hole {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if s == nil || down {
 		return nil, errors.New("unreachable")
 	}
@@ -125,40 +130,61 @@ func (c *testCluster) dial(ctx context.Context, from, to uint64) (net.Conn, erro
 // cuttable drops what passes while one of its ends is cut off.
 type cuttable struct {
 	net.Conn
-	c    *testCluster
-	a, b uint64
+	c     *testCluster
+	a, b  uint64
+	holed bool // something is missing in the stream; used by Write alone
 }
 
 func (k *cuttable) Write(p []byte) (int, error) {
 	k.c.mu.Lock()
-	down := k.c.cut[k.a] || k.c.cut[k.b]
+	down, hole := k.c.cut[k.a] || k.c.cut[k.b], k.c.hole
 	k.c.mu.Unlock()
-	if down {
+	if down && hole {
+		k.holed = true
+		return len(p), nil
+	}
+	if down || k.holed {
 		k.Conn.Close()
 		return 0, errors.New("cut")
 	}
 	return k.Conn.Write(p)
 }
 
-func (c *testCluster) ask(ctx context.Context, from uint64, ids []uint64) (n int) {
+func (c *testCluster) ask(ctx context.Context, from uint64, ids []uint64, need int) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan bool, len(ids))
 	for _, id := range ids {
-		c.mu.Lock()
-		s, down := c.nodes[id], c.cut[from] || c.cut[id]
-		c.mu.Unlock()
-		if s == nil || down {
-			continue
+		go func() {
+			c.mu.Lock()
+			s, down, hole := c.nodes[id], c.cut[from] || c.cut[id], c.hole
+			c.mu.Unlock()
+			if down && hole {
+				<-ctx.Done()
+			}
+			if s == nil || down {
+				answers <- false
+				return
+			}
+			l, err := s.FollowsNow(ctx)
+			answers <- err == nil && l == from
+		}()
+	}
+	for range ids {
+		if <-answers {
+			need--
 		}
-		if l, err := s.FollowsNow(ctx); err == nil && l == from {
-			n++
+		if need <= 0 {
+			return true
 		}
 	}
-	return n
+	return false
 }
 
 func (c *testCluster) join(ctx context.Context, id uint64) {
 	c.t.Helper()
 	l := c.leader()
-	token, err := l.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: uuid.NewString(), Format: "muster", NodeID: id, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := l.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: "muster", NodeID: id, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -178,6 +204,13 @@ func (c *testCluster) join(ctx context.Context, id uint64) {
 	if err := l.Assign(ctx, id, RoleVoter); err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+// isolate cuts a node off from all others, in both directions, or takes it back.
+func (c *testCluster) isolate(id uint64, cut bool) {
+	c.mu.Lock()
+	c.cut[id] = cut
+	c.mu.Unlock()
 }
 
 // leader waits for the node that accepts writes.

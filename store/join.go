@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -191,7 +190,7 @@ func (t *Tx) nodeIDFor(token *JoinToken) (uint64, error) {
 			}
 			id++
 		}
-		return id, t.exec("UPDATE sequences SET value = ? WHERE name = 'raft_node_id'", id)
+		return id, t.setSequence("raft_node_id", id)
 	}
 	return id, t.nodeIDFree(id)
 }
@@ -209,6 +208,3 @@ func (t *Tx) addressWarnings(m *Member) ([]string, error) {
 }
 
 func nodeObject(id uint64) string { return fmt.Sprintf("node/%d", id) }
-
-// rememberFor is how long the answer to an Idempotency-Key is kept.
-const rememberFor = 24 * time.Hour

@@ -132,15 +132,15 @@ func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) err
 // tokenKept is how long a token's record outlives its expiry.
 const tokenKept = 30 * 24 * time.Hour
 
-// Prune deletes records that nobody can need any more: join tokens long expired, remembered answers, and audit
-// rows beyond the retention.
+// Prune deletes records that nobody can need any more: join tokens long expired and remembered answers.
 func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
 		tokens, err := tx.execCount("DELETE FROM join_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
 		if err != nil {
 			return err
 		}
-		answers, err := tx.execCount("DELETE FROM idempotency WHERE created_at < ?", tx.Now.Add(-rememberFor))
+		answers, err := tx.execCount("DELETE FROM idempotency WHERE created_at < ? OR key LIKE 'auto-%' AND created_at < ?",
+			tx.Now.Add(-rememberFor), tx.Now.Add(-rememberAutoFor))
 		if err != nil || tokens+answers == 0 {
 			return err
 		}

@@ -20,16 +20,16 @@ import (
 
 // leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
 type leadership struct {
-	store *Store
-	epoch uint64
-	db    *guarded
-	work  *working
-	queue chan *request
-	reads confirmer
+	store  *Store
+	epoch  uint64
+	db     *guarded
+	work   *working
+	queue  chan *request
+	reads  confirmer
 	memory memory
-	ctx   context.Context // ends with the leadership
-	end   context.CancelCauseFunc
-	done  chan struct{} // closed when the writer has stopped
+	ctx    context.Context // ends with the leadership
+	end    context.CancelCauseFunc
+	done   chan struct{} // closed when the writer has stopped
 }
 
 // guarded is one SQL connection to the local dqlite node that is cut when a call outlives its deadline. Without
@@ -327,7 +327,7 @@ func (l *leadership) confirmMajority() error {
 	if need <= 1 {
 		return nil
 	}
-	if s.cfg.Ask == nil || 1+s.cfg.Ask(ctx, others) < need {
+	if s.cfg.Ask == nil || !s.cfg.Ask(ctx, others, need-1) {
 		return ErrNoLeader
 	}
 	return nil

@@ -1,9 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -93,7 +96,9 @@ func (v *View) Members() ([]Member, error) {
 }
 
 // Member reads one member; nil when there is none.
-func (v *View) Member(nodeID uint64) (*Member, error) { return v.member("m.raft_node_id = ?", int64(nodeID)) }
+func (v *View) Member(nodeID uint64) (*Member, error) {
+	return v.member("m.raft_node_id = ?", int64(nodeID))
+}
 
 func (v *View) member(where string, args ...any) (*Member, error) {
 	p, err := v.overlayPlan()
@@ -190,4 +195,47 @@ func (s *Store) Announce(ctx context.Context, actor Actor, a Announcement) error
 		}
 		return tx.audit("member.announce", nodeObject(a.NodeID), a.RaftAddress+" "+a.APIAddress+" "+a.BinaryVersion)
 	})
+}
+
+// PeekMembers lists the members as the leader has them, without asking the voters; see Peek.
+func (s *Store) PeekMembers(ctx context.Context) ([]Member, error) {
+	return memo(ctx, s, "members", memberTables, (*View).Members)
+}
+
+// Fence returns an error for a node that is not to be talked to. The leader lets in members only; others, whose
+// replica may be a moment old, let in whoever has not been removed.
+func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
+	gone := fmt.Errorf("node-id %d is not a current cluster member", nodeID)
+	if members, err := s.PeekMembers(ctx); err == nil {
+		if _, ok := slices.BinarySearchFunc(members, nodeID, func(m Member, id uint64) int { return cmp.Compare(m.NodeID, id) }); !ok {
+			return gone
+		}
+		return nil
+	}
+	removed := false
+	err := s.Read(ctx, Stale, func(v *View) (err error) {
+		removed, err = v.get("SELECT 1 FROM removed_members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
+		return err
+	})
+	if err == nil && removed {
+		return gone
+	}
+	return nil
+}
+
+// RaftAddress finds where a member's cluster listener is, in the leader's memory or the local replica.
+func (s *Store) RaftAddress(ctx context.Context, nodeID uint64) (string, bool) {
+	if members, err := s.PeekMembers(ctx); err == nil {
+		if i, ok := slices.BinarySearchFunc(members, nodeID, func(m Member, id uint64) int { return cmp.Compare(m.NodeID, id) }); ok {
+			return members[i].RaftAddress, true
+		}
+		return "", false
+	}
+	var address string
+	var ok bool
+	err := s.Read(ctx, Stale, func(v *View) (err error) {
+		ok, err = v.get("SELECT raft_address FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &address)
+		return err
+	})
+	return address, err == nil && ok
 }

@@ -34,6 +34,7 @@ type openMirror struct {
 	mu       sync.Mutex // the session is one connection
 	users    int
 	replaced bool
+	revision uint64
 }
 
 const mirrorPoll = 200 * time.Millisecond
@@ -179,7 +180,7 @@ func openFile(path string) (*openMirror, error) {
 		return nil, err
 	}
 	v := &View{s: o.session}
-	if _, err := v.revision(); err != nil {
+	if o.revision, err = v.revision(); err != nil {
 		o.close()
 		return nil, err
 	}
@@ -249,6 +250,16 @@ func (m *mirror) read(ctx context.Context, now time.Time, fn func(*View) error) 
 		return ErrNoLeader
 	}
 	return fn(&View{s: o.session, Now: now})
+}
+
+// ReplicaRevision returns the revision of the local replica as of its last copy, 0 when there is none yet.
+func (s *Store) ReplicaRevision() uint64 {
+	s.mirror.mu.Lock()
+	defer s.mirror.mu.Unlock()
+	if s.mirror.open == nil {
+		return 0
+	}
+	return s.mirror.open.revision
 }
 
 // MirrorChanged returns a channel that is closed when the mirror is next replaced.

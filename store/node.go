@@ -24,7 +24,7 @@ type Role string
 const (
 	RoleNone    Role = ""
 	RoleSpare   Role = "spare"
-	RoleStandBy Role = "stand-by"
+	RoleStandBy Role = "standby"
 	RoleVoter   Role = "voter"
 )
 

@@ -3,6 +3,10 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
 )
 
 // write runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the
@@ -49,3 +53,14 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 	})
 	return result, err
 }
+
+// rememberFor is how long the answer to an Idempotency-Key is kept; the keys that members make themselves when they
+// forward a request ("auto-…") serve for seconds.
+const (
+	rememberFor     = 24 * time.Hour
+	rememberAutoFor = 10 * time.Minute
+)
+
+// NewID returns a fresh id of 32 lower hex digits that grows with time (UUID version 7, RFC 9562). dqlite
+// replicates whole pages: rows that land side by side make a batch several times smaller than random keys do.
+func NewID() string { return strings.ReplaceAll(uuid.Must(uuid.NewV7()).String(), "-", "") }

@@ -135,7 +135,7 @@ func (t *Tx) freeHost(p overlayPlan) (host uint64, err error) {
 	if host > p.hosts() {
 		return 0, refuse(Exhausted, "No available overlay IPs in CIDR range")
 	}
-	return host, t.exec("UPDATE sequences SET value = ? WHERE name = 'overlay_host'", host)
+	return host, t.setSequence("overlay_host", host)
 }
 
 // freeSlice probes linearly from the member's hash, as documented. 'overlay_slices' counts the slots that were
@@ -163,7 +163,7 @@ func (t *Tx) freeSlice(p overlayPlan, nodeID uint64) (slot uint64, err error) {
 		case err != nil:
 			return 0, err
 		case !known:
-			return slot, t.exec("UPDATE sequences SET value = value + 1 WHERE name = 'overlay_slices'")
+			return slot, t.setSequence("overlay_slices", used+1)
 		case free:
 			return slot, nil
 		}
@@ -171,6 +171,9 @@ func (t *Tx) freeSlice(p overlayPlan, nodeID uint64) (slot uint64, err error) {
 }
 
 func (t *Tx) take(kind string, slot, nodeID uint64) error {
-	return t.exec(`INSERT INTO overlay_allocations (kind, slot, raft_node_id) VALUES (?, ?, ?)
-		ON CONFLICT (kind, slot) DO UPDATE SET raft_node_id = excluded.raft_node_id, released_at = NULL`, kind, slot, nodeID)
+	n, err := t.execCount("UPDATE overlay_allocations SET raft_node_id = ?, released_at = NULL WHERE kind = ? AND slot = ?", nodeID, kind, slot)
+	if err != nil || n > 0 {
+		return err
+	}
+	return t.exec("INSERT INTO overlay_allocations (kind, slot, raft_node_id) VALUES (?, ?, ?)", kind, slot, nodeID)
 }

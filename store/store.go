@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -33,12 +34,12 @@ const (
 
 // Config says where a member's state lives and how it reaches the others.
 type Config struct {
-	Dir      string               // data directory of the member
-	NodeID   uint64               // raft node id; 1 founds a cluster when Dir is empty
-	Identity *age.X25519Identity  // opens this member's wraps of the data-encryption key
-	Dial     DialRaft             // authenticated streams to the dqlite port of other members
-	Founding *Founding            // what the first transaction of a new cluster writes; nil on members that joined
-	Ask      func(context.Context, []uint64) int // how many of these nodes follow this node now; see View
+	Dir      string                                                   // data directory of the member
+	NodeID   uint64                                                   // raft node id; 1 founds a cluster when Dir is empty
+	Identity *age.X25519Identity                                      // opens this member's wraps of the data-encryption key
+	Dial     DialRaft                                                 // authenticated streams to the dqlite port of other members
+	Founding *Founding                                                // what the first transaction of a new cluster writes; nil on members that joined
+	Ask      func(ctx context.Context, nodes []uint64, need int) bool // do that many of the nodes follow this one now?
 	Logger   *slog.Logger
 	Now      func() time.Time
 
@@ -59,7 +60,7 @@ type Store struct {
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	closing  atomic.Bool
-	yielding atomic.Bool   // a transfer is under way: leadership is not taken up again meanwhile
+	yielding atomic.Bool // a transfer is under way: leadership is not taken up again meanwhile
 
 	mu      sync.Mutex
 	lead    *leadership   // nil while another member leads
@@ -105,23 +106,28 @@ func Open(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Close hands leadership over when this member has it and stops the server. It blocks for at most as long as ctx.
+// HandOver gives leadership to another voter, if this member has it and there is one that takes it.
+func (s *Store) HandOver(ctx context.Context) {
+	for _, v := range s.Servers() {
+		if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID || !s.Leading() {
+			continue
+		}
+		tctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+		err := s.Transfer(tctx, v.NodeID)
+		cancel()
+		if err == nil {
+			return
+		}
+		s.log.Warn("leadership could not be handed over", "to", v.NodeID, "err", err)
+	}
+}
+
+// Close hands leadership over when this member has it and stops the server. Handing over takes no longer than ctx.
 func (s *Store) Close(ctx context.Context) error {
 	if s.closing.Swap(true) {
 		return nil
 	}
-	if s.Leading() {
-		for _, v := range s.Servers() {
-			if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID {
-				continue
-			}
-			err := s.Transfer(ctx, v.NodeID)
-			if err == nil {
-				break
-			}
-			s.log.Warn("leadership could not be handed over", "to", v.NodeID, "err", err)
-		}
-	}
+	s.HandOver(ctx)
 	s.stop()
 	s.done.Wait()
 	s.descend(ErrClosed)
@@ -149,6 +155,9 @@ func (s *Store) FollowsNow(ctx context.Context) (uint64, error) {
 	defer cancel()
 	return s.node.leader(ctx)
 }
+
+// DialOwn connects to the dqlite server of this process.
+func (s *Store) DialOwn(ctx context.Context) (net.Conn, error) { return s.node.dialLocal(ctx, "") }
 
 // AwaitLeader blocks until there is a leader and, if it is this member, until it accepts writes.
 // It returns ErrNoLeader when ctx ends first.

@@ -7,12 +7,10 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 func mint(ctx context.Context, s *Store) (JoinToken, error) {
-	return s.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: uuid.NewString(), Format: "muster", MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+	return s.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: "muster", MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 }
 
 func TestThreeNodes(t *testing.T) {

@@ -20,6 +20,7 @@ type Tx struct {
 type statement struct {
 	query string
 	args  []any
+	key   string // if not empty, a later statement of the batch with the same key takes this one's place
 }
 
 // exec runs a statement that changes data and records it for dqlite. It must not return rows and must be
@@ -43,10 +44,21 @@ func (t *Tx) execCount(query string, args ...any) (int64, error) {
 	}
 	n, err := res.RowsAffected()
 	if err == nil && n > 0 {
-		t.recorded = append(t.recorded, statement{query, args})
+		t.recorded = append(t.recorded, statement{query: query, args: args})
 	}
 	return n, err
 }
+
+// setSequence moves a counter. However many requests of a batch do it, dqlite is told the last value only.
+func (t *Tx) setSequence(name string, value uint64) error {
+	if _, err := t.s.exec(updateSequence, int64(value), name); err != nil {
+		return err
+	}
+	t.recorded = append(t.recorded, statement{query: updateSequence, args: []any{int64(value), name}, key: "sequence/" + name})
+	return nil
+}
+
+const updateSequence = "UPDATE sequences SET value = ? WHERE name = ?"
 
 // normal reduces an argument to one of the types of SQLite that the schema uses.
 func normal(v any) (any, error) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -147,9 +146,7 @@ func (l *leadership) commit(batch []*request) error {
 	}
 	rev := s.changes.revision() + 1
 	var changed, unchanged []*request
-	var text strings.Builder
-	text.WriteString("BEGIN;")
-	tables := map[string]bool{}
+	var work script
 	for _, r := range batch {
 		tx, err := l.try(r, now, rev, first)
 		switch {
@@ -161,11 +158,7 @@ func (l *leadership) commit(batch []*request) error {
 			first += uint64(len(tx.audits))
 			changed = append(changed, r)
 			for _, st := range tx.recorded {
-				if err := inline(&text, st.query, st.args); err != nil {
-					return answerAll(append(changed, unchanged...), err)
-				}
-				text.WriteByte(';')
-				tables[tableOf(st.query)] = true
+				work.add(st)
 			}
 		}
 	}
@@ -188,13 +181,16 @@ func (l *leadership) commit(batch []*request) error {
 			answer(err)
 			return err
 		}
-		_ = inline(&text, raiseRevision, []any{int64(rev), batchID})
-		text.WriteByte(';')
+		work.add(statement{query: raiseRevision, args: []any{int64(rev), batchID}, key: "revision"})
 	}
-	text.WriteString("COMMIT")
+	text, err := work.text()
+	if err != nil {
+		answer(err)
+		return err
+	}
 
 	err = l.db.within(commitTimeout, func(c *sql.Conn) error {
-		_, err := c.ExecContext(context.Background(), text.String())
+		_, err := c.ExecContext(context.Background(), text)
 		return err
 	})
 	if err != nil {
@@ -207,7 +203,7 @@ func (l *leadership) commit(batch []*request) error {
 		answer(nil) // the cluster has it; only the working copy is behind
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
-	s.changes.advance(rev, tables)
+	s.changes.advance(rev, work.tables)
 	answer(nil)
 	return nil
 }

@@ -35,14 +35,14 @@ func BenchmarkDecide(b *testing.B) {
 		b.Run(itoa(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Decide(in, DefaultConfig(), t0)
+				Decide(in, testConfig(), t0)
 			}
 		})
 	}
 }
 
 func BenchmarkCarry(b *testing.B) {
-	s, _ := Decide(big(10_000), DefaultConfig(), t0)
+	s, _ := Decide(big(10_000), testConfig(), t0)
 	b.ReportAllocs()
 	for b.Loop() {
 		Carry(s)

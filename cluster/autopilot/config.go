@@ -62,7 +62,7 @@ func DefaultConfig() Config {
 		StandBys:             2,
 		Stabilization:        Duration(10 * time.Second),
 		LastContactThreshold: Duration(2 * time.Second),
-		MaxLagRevisions:      1000,
+		MaxLagRevisions:      10_000,
 		DeadAfter:            Duration(24 * time.Hour),
 		MinQuorum:            2,
 	}

@@ -17,7 +17,7 @@ func Decide(in Input, cfg Config, now time.Time) (State, Plan) {
 	plan := Plan{}
 	if r.mayChange() {
 		for _, step := range []func() Plan{
-			r.replace, r.transfer, r.orphans, r.demote, r.fill, r.evict, r.standBy, r.add, r.cleanup,
+			r.replace, r.transfer, r.orphans, r.demote, r.fill, r.standBy, r.add, r.evict, r.cleanup,
 		} {
 			if p := step(); len(p) > 0 {
 				plan = p
@@ -65,7 +65,7 @@ func (r *round) replace() Plan {
 		return p
 	}
 	if c := r.ready(); len(c) > 0 {
-		p = append(p, change(KindPromote, c[0], RoleVoter, "takes the place of "+r.worstVoter().fault()))
+		p = append(p, change(KindPromote, c[0], RoleVoter, "takes the place of "+r.worstVoter().culprit()))
 	}
 	return p
 }
@@ -104,7 +104,7 @@ func (r *round) transfer() Plan {
 		return nil
 	}
 	slices.SortFunc(c, byPromise)
-	return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from "+r.lead.fault())}
+	return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from "+r.lead.culprit())}
 }
 
 // orphans takes Raft servers without a member row out of the configuration.
@@ -160,12 +160,12 @@ func (r *round) demote() Plan {
 				good--
 				loose--
 			}
-		} else if loose > r.cfg.MaxVoters && drop(m, m.fault()+": others vote in its place") {
+		} else if loose > r.cfg.MaxVoters && drop(m, m.fault()+": another votes in its place") {
 			loose--
 		}
 	}
 	for _, m := range victims {
-		if t.voters%2 == 0 && !m.good() && drop(m, m.fault()+": others vote in its place") {
+		if t.voters%2 == 0 && !m.good() && drop(m, m.fault()+": another votes in its place") {
 			break
 		}
 	}
@@ -197,20 +197,22 @@ func (m *member) worth() int {
 
 func (r *round) worstVoter() *member { return slices.MinFunc(r.voting, worstFirst) }
 
-// cleanup removes members that have been silent for DeadAfter.
+// cleanup removes members that have been silent for DeadAfter. A voter among
+// them goes only when no stand-by is on the way to take its place.
 func (r *round) cleanup() Plan {
 	if !r.cfg.CleanupDeadMembers || r.healthy < r.cfg.MinQuorum {
 		return nil
 	}
 	var p Plan
 	t := tally{r.voters, r.healthy}
+	successor := slices.ContainsFunc(r.seated, (*member).candidate)
 	for i := range r.ms {
 		m := &r.ms[i]
 		unasked := m.LastContact.IsZero() && r.in.LeaderSince.IsZero()
 		if !m.Member || !m.dead || unasked || m.silence < r.cfg.DeadAfter.Std() {
 			continue
 		}
-		if m.voter && !t.drop(m.healthy) {
+		if m.voter && (successor || !t.drop(m.healthy)) {
 			continue
 		}
 		p = append(p, change(KindCleanup, m, RoleOutside,

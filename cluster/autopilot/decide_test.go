@@ -81,15 +81,21 @@ func TestSettle(t *testing.T) {
 		{"drained leader, no stand-by", cluster("1 V drained", "2 V", "3 V"), nil, "transfer 2"},
 		{"drained leader, all drained", cluster("1 V drained", "2 V drained", "3 V drained"), nil, ""},
 		{"drained only voter", cluster("1 V drained", "2 S"), nil, "promote 2; transfer 2; demote 1"},
+		{"drained leader that nobody can follow yet", cluster("1 V drained", "2 V lag", "3 S", "4 S", "5 S", "6 S"), nil,
+			"promote 3; promote 4; transfer 3; demote 1; promote 5 6"},
 		{"drained stand-by gives its seat", cluster("1 V", "2 V", "3 V", "4 S drained", "5 S", "6 -"), max3, "add 6; remove 4"},
 		{"drained member not added", cluster("1 V", "2 - drained", "3 - draining"), nil, ""},
 
 		{"replicate-only voter, nobody there", cluster("1 V", "2 V", "3 V replicate"), nil, "demote 3"},
 		{"replicate-only voter, replaced", cluster("1 V", "2 V", "3 V replicate", "4 S"), nil, "promote 4; demote 3"},
 		{"replicate-only leader", cluster("1 V replicate", "2 V", "3 V"), nil, "transfer 2; demote 1"},
+		{"replicate-only voter, majority needs it until a stand-by votes", cluster("1 V", "2 V silent", "3 V replicate", "4 S"), nil, "promote 4; demote 3"},
+		{"replicate-only leader, one draining, one silent", cluster("1 V replicate", "2 V silent", "3 V draining", "4 S"), nil, "promote 4; transfer 4; demote 1"},
 		{"replicate-only voter, majority needs it", cluster("1 V", "2 V silent", "3 V replicate"), nil, ""},
 		{"replicas fill what full members leave", cluster("1 V", "2 - replicate", "3 - replicate", "4 - replicate"), nil, "add 2 3"},
 		{"full members go before replicas", cluster("1 V", "2 S replicate", "3 S replicate", "4 -"), nil, "add 4; remove 3"},
+		{"a dead voter takes no seat from a living replica", cluster("1 V", "2 V", "3 V", "4 V hushed", "5 S replicate"), func(c *Config) { c.StandBys = 1 }, "demote 4; remove 4"},
+		{"replica with a vote will need a seat", cluster("1 V", "2 V silent", "3 V replicate", "4 - replicate"), func(c *Config) { c.StandBys = 1 }, ""},
 		{"replicate-only is never promoted", cluster("1 V", "2 S replicate pinned", "3 S replicate", "4 S replicate"), nil, "remove 4"},
 
 		{"max voters shrinks", cluster("1 V", "2 V", "3 V", "4 V", "5 V"), max3, "demote 5 4"},
@@ -101,18 +107,22 @@ func TestSettle(t *testing.T) {
 		{"shrink takes the silent first", cluster("1 V", "2 V silent", "3 V", "4 V", "5 V"), max3, "demote 2 5"},
 		{"shrink spares the pinned", cluster("1 V", "2 V", "3 V", "4 V pinned", "5 V pinned"), max3, ""},
 
+		{"shrink counts without the pinned", cluster("1 V", "2 V", "3 V", "4 V", "5 V pinned"), max3, "demote 4"},
+
 		{"pinned beyond the target", cluster("1 V", "2 V", "3 V", "4 S pinned"), max3, "promote 4"},
 		{"pinned and unstable", cluster("1 V", "2 S pinned fresh"), nil, "promote 2"},
 		{"pinned and back from silence", cluster("1 V", "2 S pinned back"), nil, ""},
 		{"pinned spare", cluster("1 V", "2 P pinned"), nil, "promote 2"},
 		{"pinned from outside", cluster("1 V", "2 V", "3 V", "4 S", "5 S", "6 - pinned"), max3, "add 6; promote 6"},
 		{"pinned catches up, nobody loses a seat", cluster("1 V", "2 V", "3 V", "4 S", "5 S", "6 S pinned lag"), max3, ""},
+		{"pinned takes a missing place", cluster("1 V", "2 S pinned lag", "3 -", "4 -"), noStandBys, "add 3"},
 		{"pinned is not undone", cluster("1 V", "2 V", "3 V", "4 V pinned", "5 S", "6 S"), max3, ""},
 
 		{"orphan stand-by", cluster("1 V", "2 V", "3 V", "4 S orphan"), nil, "remove 4"},
 		{"orphan voter", cluster("1 V", "2 V", "3 V orphan"), nil, "remove 3"},
 		{"orphan voter replaced first", cluster("1 V", "2 V", "3 V orphan", "4 S"), nil, "promote 4; remove 3"},
 		{"orphan the majority needs", cluster("1 V", "2 V silent", "3 V orphan"), nil, ""},
+		{"orphans are not refilled", cluster("1 V", "2 V", "3 V", "4 V orphan", "5 V orphan", "6 S"), nil, "remove 4 5"},
 		{"orphan leader", cluster("1 V orphan", "2 V", "3 V"), nil, "transfer 2; remove 1"},
 
 		{"dead stand-by without successor stays", cluster("1 V", "2 V", "3 V", "4 S silent", "5 S"), max3, ""},
@@ -130,10 +140,12 @@ func TestSettle(t *testing.T) {
 		{"clean-up of a voter", cluster("1 V", "2 V", "3 V silent"), cleanup, "cleanup 3"},
 		{"clean-up keeps the minimum", cluster("1 V", "2 V", "3 V silent", "4 - silent"), cleanupMin3, ""},
 		{"clean-up waits for replacement", cluster("1 V", "2 V", "3 V silent", "4 S"), cleanup, "promote 4; demote 3; cleanup 3"},
+		{"clean-up leaves it to the stand-by on its way", cluster("1 V", "2 V", "3 V silent", "4 S fresh"), cleanup, ""},
+		{"clean-up of two voters", cluster("1 V", "2 V", "3 V", "4 V silent", "5 V silent"), cleanup, "cleanup 4 5"},
 		{"clean-up of what never came", cluster("1 V", "2 V", "3 V", "4 - never"), cleanup, "cleanup 4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cfg := DefaultConfig()
+			cfg := testConfig()
 			if c.cfg != nil {
 				c.cfg(&cfg)
 			}
@@ -152,11 +164,11 @@ func TestNewCluster(t *testing.T) {
 	// During the leader's first 10 s nobody waits to be stable.
 	in := cluster("1 V", "2 -", "3 -")
 	in.Previous, in.LeaderSince = nil, t0.Add(-3*time.Second)
-	if _, did := settle(t, in, DefaultConfig(), t0); strings.Join(did, "; ") != "add 2 3; promote 2 3" {
+	if _, did := settle(t, in, testConfig(), t0); strings.Join(did, "; ") != "add 2 3; promote 2 3" {
 		t.Errorf("young leader: %v", did)
 	}
 	in.LeaderSince = t0.Add(-10 * time.Second)
-	if _, did := settle(t, in, DefaultConfig(), t0); strings.Join(did, "; ") != "add 2 3" {
+	if _, did := settle(t, in, testConfig(), t0); strings.Join(did, "; ") != "add 2 3" {
 		t.Errorf("after 10 s: %v", did)
 	}
 }
@@ -165,20 +177,38 @@ func TestNewLeaderWaitsForItsFirstAnswers(t *testing.T) {
 	// The stand-by answered first. The voters have 2 s before they count as dead.
 	in := cluster("1 V", "2 V", "3 V never", "4 S")
 	in.Previous, in.LeaderSince = nil, t0.Add(-1900*time.Millisecond)
-	s, p := Decide(in, DefaultConfig(), t0)
+	s, p := Decide(in, testConfig(), t0)
 	if len(p) != 0 || s.Servers[2].NodeStatus != StatusLeft || s.Servers[2].Healthy || !s.Servers[2].StableSince.IsZero() {
 		t.Errorf("plan %v, server %+v", p, s.Servers[2])
 	}
 	in.LeaderSince = t0.Add(-2100 * time.Millisecond)
-	if _, p := Decide(in, DefaultConfig(), t0); short(t, p) != "promote 4" {
+	if _, p := Decide(in, testConfig(), t0); short(t, p) != "promote 4" {
 		t.Errorf("after 2.1 s: %v", p)
+	}
+}
+
+func TestNewLeaderForgivesOldSilence(t *testing.T) {
+	in := cluster("1 V", "2 V", "3 V silent", "4 S")
+	in.LeaderSince = t0.Add(-time.Second)
+	if s, p := Decide(in, testConfig(), t0); len(p) != 0 || s.Servers[2].Healthy {
+		t.Errorf("plan %v, server %+v", p, s.Servers[2])
+	}
+}
+
+func TestLagCountsInRaftOnly(t *testing.T) {
+	in := cluster("1 V", "2 V lag", "3 S lag", "4 P lag", "5 - lag")
+	s, _ := Decide(in, testConfig(), t0)
+	for i, healthy := range []bool{true, false, false, true, true} {
+		if v := s.Servers[i]; v.Healthy != healthy || (v.Lag == 1500) != (i > 0) {
+			t.Errorf("node %d: healthy %v, lag %d", v.NodeID, v.Healthy, v.Lag)
+		}
 	}
 }
 
 func TestNoLeader(t *testing.T) {
 	for name, in := range map[string]Input{"none": cluster("1 V", "2 S pinned"), "unknown": cluster("1 V", "2 S pinned"), "no vote": cluster("1 S", "2 V", "3 S pinned")} {
 		in.LeaderID = map[string]uint64{"none": 0, "unknown": 9, "no vote": 1}[name]
-		if s, p := Decide(in, DefaultConfig(), t0); len(p) != 0 || (name != "no vote" && s.Healthy) {
+		if s, p := Decide(in, testConfig(), t0); len(p) != 0 || (name != "no vote" && s.Healthy) {
 			t.Errorf("%s: healthy %v, plan %v", name, s.Healthy, p)
 		}
 	}
@@ -192,13 +222,13 @@ func TestNoLeader(t *testing.T) {
 	}
 	in := cluster("1 V", "2 V", "3 V")
 	in.LeaderID, in.Members[1].IsLeader = 0, true
-	if s, _ := Decide(in, DefaultConfig(), t0); s.LeaderNodeID != 2 || !s.Healthy {
+	if s, _ := Decide(in, testConfig(), t0); s.LeaderNodeID != 2 || !s.Healthy {
 		t.Errorf("leader by flag: %+v", s)
 	}
 }
 
 func TestStableSinceMoves(t *testing.T) {
-	cfg := DefaultConfig()
+	cfg := testConfig()
 	in := cluster("1 V", "2 V", "3 V")
 	in.Previous = nil
 	contact := t0
@@ -254,7 +284,7 @@ func TestState(t *testing.T) {
 		{"the other one is silent", cluster("1 V drained", "2 V silent"), false, 0, []uint64{1, 2}, []uint64{1, 2}},
 		{"all replicate-only", cluster("1 V replicate", "2 V orphan"), true, 0, []uint64{1, 2}, []uint64{1}},
 	} {
-		s, _ := Decide(c.in, DefaultConfig(), t0)
+		s, _ := Decide(c.in, testConfig(), t0)
 		var electable []uint64
 		for _, v := range s.Servers {
 			if v.Electable {
@@ -284,10 +314,10 @@ func TestReasons(t *testing.T) {
 		{cluster("1 V", "2 V", "3 V pinned"), 3, "voter: 3 of 3, promoted by an operator"},
 		{cluster("1 V", "2 V", "3 V lag"), 3, "voter: 3 of 3, 1500 revisions behind, 1000 allowed"},
 		{cluster("1 V", "2 V", "3 V hushed"), 3, "silent for 3.2 s: keeps its vote until a stand-by takes it"},
-		{cluster("1 V", "2 V", "3 V silent", "4 S"), 4, "takes the place of node 3, which has been silent for 60 s"},
+		{cluster("1 V", "2 V", "3 V silent", "4 S"), 4, "takes the place of node 3 (silent for 60 s)"},
 		{cluster("1 V", "2 V", "3 V drained"), 3, "drained: keeps its vote until an eligible stand-by takes it"},
-		{cluster("1 V", "2 V", "3 V drained", "4 S"), 4, "takes the place of node 3, which is drained"},
-		{cluster("1 V drained", "2 V", "3 V"), 2, "takes leadership from node 1, which is drained"},
+		{cluster("1 V", "2 V", "3 V drained", "4 S"), 4, "takes the place of node 3 (drained)"},
+		{cluster("1 V drained", "2 V", "3 V"), 2, "takes leadership from node 1 (drained)"},
 		{cluster("1 V", "2 S fresh", "3 S fresh"), 2, "stable for 4 s of 10 s, then voter"},
 		{cluster("1 V", "2 S", "3 S fresh"), 2, "stand-by: votes together with another one, so that the voters stay an odd number"},
 		{cluster("1 V", "2 S", "3 S"), 3, "stable for 30 min: becomes voter 3 of 3"},
@@ -305,9 +335,12 @@ func TestReasons(t *testing.T) {
 		{cluster("1 V", "2 V", "3 V", "4 S replicate"), 4, "replicate-only: never votes, replicates in a stand-by seat"},
 		{cluster("1 V", "2 V silent", "3 V replicate"), 3, "replicate-only: loses its vote when the healthy voters are a majority without it"},
 		{cluster("1 V", "2 V silent", "3 V orphan"), 3, "no member row: leaves Raft when the healthy voters are a majority without it"},
+		{cluster("1 V", "2 V", "3 V", "4 V silent"), 4, "silent for 60 s: another votes in its place"},
+		{cluster("1 V", "2 V", "3 V", "4 V never"), 4, "has not answered this leader: another votes in its place"},
+		{cluster("1 V orphan", "2 V", "3 V"), 2, "takes leadership from node 1 (no member row)"},
 		{cluster("1 V", "2 - draining"), 2, "draining: gets no vote before it is resumed"},
 	} {
-		s, _ := Decide(c.in, DefaultConfig(), t0)
+		s, _ := Decide(c.in, testConfig(), t0)
 		if got := s.Servers[c.id-1].Reason; got != c.want {
 			t.Errorf("node %d: %q, want %q", c.id, got, c.want)
 		}
@@ -354,8 +387,10 @@ func TestCanRemove(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	if err := DefaultConfig().Validate(); err != nil {
-		t.Fatal(err)
+	for _, c := range []Config{DefaultConfig(), testConfig()} {
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, c := range []struct {
 		set  func(*Config)
@@ -372,7 +407,7 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.MinQuorum = 6 }, "minQuorum must be between 1 and maxVoters (5), not 6"},
 		{func(c *Config) { c.MinQuorum = 0 }, "minQuorum must be between 1 and maxVoters (5), not 0"},
 	} {
-		cfg := DefaultConfig()
+		cfg := testConfig()
 		c.set(&cfg)
 		if err := cfg.Validate(); err == nil || err.Error() != c.want {
 			t.Errorf("got %v, want %q", err, c.want)
@@ -382,12 +417,12 @@ func TestValidate(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,"cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2}`
-	b, err := json.Marshal(DefaultConfig())
+	b, err := json.Marshal(testConfig())
 	if err != nil || string(b) != want {
 		t.Errorf("%s, %v", b, err)
 	}
 	var c Config
-	if err := json.Unmarshal(b, &c); err != nil || c != DefaultConfig() {
+	if err := json.Unmarshal(b, &c); err != nil || c != testConfig() {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for in, want := range map[string]string{
@@ -404,7 +439,7 @@ func TestJSON(t *testing.T) {
 	}
 
 	// A state survives JSON: times to the second, everything else exactly.
-	s, _ := Decide(cluster("1 V", "2 V", "3 V silent", "4 - never"), DefaultConfig(), t0)
+	s, _ := Decide(cluster("1 V", "2 V", "3 V silent", "4 - never"), testConfig(), t0)
 	b, err = json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)

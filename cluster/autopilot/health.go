@@ -85,7 +85,7 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 	}
 	r.ms = slices.CompactFunc(r.ms, func(a, b member) bool { return a.NodeID == b.NodeID })
 
-	eligible := 0
+	eligible, full := 0, 0
 	for i := range r.ms {
 		m := &r.ms[i]
 		r.assess(m)
@@ -96,6 +96,9 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 		case m.voter:
 			r.voting = append(r.voting, m)
 			r.voters++
+			if m.full() {
+				full++
+			}
 			if m.healthy {
 				r.healthy++
 			}
@@ -116,7 +119,10 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 	}
 	// What the eligible members allow, and never less than the number there
 	// was before voters died or drained: those are replaced one for one.
-	r.want = max(TargetVoters(eligible, cfg.MaxVoters), TargetVoters(r.voters, cfg.MaxVoters))
+	r.want = max(TargetVoters(eligible, cfg.MaxVoters), TargetVoters(full, cfg.MaxVoters))
+	if full > r.goods && r.voters%2 == 1 { // one of them can be replaced now
+		r.want = max(r.want, min(r.goods+1, cfg.MaxVoters))
+	}
 	r.missing = max(0, r.want-r.goods)
 	return r
 }

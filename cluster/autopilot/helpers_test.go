@@ -9,6 +9,15 @@ import (
 
 var t0 = time.Date(2026, 4, 20, 8, 0, 0, 0, time.UTC)
 
+// testConfig is independent of the defaults, so that those can be tuned.
+func testConfig() Config {
+	return Config{
+		MaxVoters: 5, StandBys: 2, Stabilization: Duration(10 * time.Second),
+		LastContactThreshold: Duration(2 * time.Second), MaxLagRevisions: 1000,
+		DeadAfter: Duration(24 * time.Hour), MinQuorum: 2,
+	}
+}
+
 // cluster builds an Input from one line per node, "id role [word…]":
 // role V, S, P (spare) or -, words: silent, never, lag, draining, drained,
 // replicate, orphan, pinned, fresh (healthy for 4 s only), back (recovering),

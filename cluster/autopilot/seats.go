@@ -49,6 +49,11 @@ func (r *round) seat() seating {
 		}
 		others = append(others, m)
 	}
+	for _, m := range r.voting {
+		if m.Member && !m.full() && r.holds(m) { // soon demoted to a seat
+			replicas++
+		}
+	}
 	most := r.cfg.StandBys + r.missing
 	for i := range r.ms {
 		m := &r.ms[i]
@@ -100,9 +105,9 @@ func (r *round) seatWorth(m *member) int {
 		return 0
 	case !r.holds(m):
 		return 1
-	case !m.full():
-		return 2
 	case m.dead:
+		return 2
+	case !m.full():
 		return 3
 	case m.Role == RoleSpare:
 		return 4

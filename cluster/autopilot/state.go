@@ -183,18 +183,22 @@ func (t *teller) waited(m *member) string {
 
 // fault says what is wrong with a voter that has to go.
 func (m *member) fault() string {
-	who := "node " + strconv.FormatUint(m.NodeID, 10)
 	switch {
 	case !m.Member:
-		return who + ", which has no member row"
+		return "no member row"
 	case m.Mode != ModeFull:
-		return who + ", which is replicate-only"
+		return "replicate-only"
 	case m.dead && m.LastContact.IsZero():
-		return who + ", which has not answered this leader"
+		return "has not answered this leader"
 	case m.dead:
-		return who + ", which has been silent for " + brief(m.silence)
+		return "silent for " + brief(m.silence)
 	}
-	return who + ", which is " + m.DrainState
+	return m.DrainState
+}
+
+// culprit is fault with the node's id, for the reason of another node.
+func (m *member) culprit() string {
+	return "node " + strconv.FormatUint(m.NodeID, 10) + " (" + m.fault() + ")"
 }
 
 func (r *round) enough() string {

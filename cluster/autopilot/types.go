@@ -139,6 +139,11 @@ type Change struct {
 
 // Plan is what to do now, in order. All its changes are of one kind. A caller
 // that fails at one of them drops the rest and decides again.
+//
+// An answer may be older than the machine's death by LastContactThreshold, so
+// the caller probes once more right before it acts: before promote, add and
+// transfer the node itself; before it takes the vote of a node that answers,
+// the other voters, of which a majority must answer.
 type Plan []Change
 
 // Carry returns what the next round needs as Input.Previous.

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// etcdSystem is the yardstick: etcd with its default settings, plaintext gRPC, its own Go client.
+type etcdSystem struct{ program string }
+
+func (etcdSystem) name() string { return "etcd" }
+
+type etcdCluster struct {
+	endpoints []string // of the clients
+	procs     []*process
+	admin     []*clientv3.Client // one per member, for questions outside the measurements
+}
+
+func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
+	dir, err := os.MkdirTemp(f.dir, "etcd-")
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := freeAddrs(2 * members)
+	if err != nil {
+		return nil, err
+	}
+	c := &etcdCluster{endpoints: addrs[:members]}
+	var initial []string
+	for i, peer := range addrs[members:] {
+		initial = append(initial, fmt.Sprintf("n%d=http://%s", i+1, peer))
+	}
+	for i, peer := range addrs[members:] {
+		name, api := fmt.Sprintf("n%d", i+1), "http://"+c.endpoints[i]
+		p, err := f.launch(dir, name, s.program, "--name", name, "--data-dir", dir+"/"+name, "--logger", "zap",
+			"--listen-client-urls", api, "--advertise-client-urls", api,
+			"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
+			"--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", "new")
+		if err != nil {
+			stop(c)
+			return nil, err
+		}
+		c.procs = append(c.procs, p)
+		client, err := etcdClient(c.endpoints[i])
+		if err != nil {
+			stop(c)
+			return nil, err
+		}
+		c.admin = append(c.admin, client)
+	}
+	if err := allCaughtUp(ctx, c); err != nil {
+		stop(c)
+		return nil, err
+	}
+	return c, nil
+}
+
+func etcdClient(endpoint string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{
+		Endpoints: []string{endpoint}, DialTimeout: 3 * time.Second, Logger: zap.NewNop(),
+		// A member that comes back is noticed at once; the default waits up to two minutes between attempts.
+		BackoffWaitBetween: 20 * time.Millisecond,
+	})
+}
+
+func (c *etcdCluster) processes() []*process { return c.procs }
+
+func (c *etcdCluster) leader(ctx context.Context) (int, error) {
+	for i, client := range c.admin {
+		if c.procs[i].gone() != nil {
+			continue
+		}
+		once, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		status, err := client.Status(once, c.endpoints[i])
+		cancel()
+		if err == nil && status.Leader == status.Header.MemberId {
+			return i, nil
+		}
+	}
+	return -1, errNoLeader
+}
+
+func (c *etcdCluster) caughtUp(ctx context.Context, member int) error {
+	leader, err := c.leader(ctx)
+	if err != nil {
+		return err
+	}
+	want, err := c.admin[leader].Status(ctx, c.endpoints[leader])
+	if err != nil {
+		return err
+	}
+	if _, err := c.admin[member].Get(ctx, "bench"); err != nil { // linearisable: it reaches the leader
+		return err
+	}
+	have, err := c.admin[member].Status(ctx, c.endpoints[member])
+	if err == nil && have.RaftAppliedIndex < want.RaftAppliedIndex {
+		err = fmt.Errorf("it has applied %d of %d", have.RaftAppliedIndex, want.RaftAppliedIndex)
+	}
+	return err
+}
+
+func (c *etcdCluster) transfer(ctx context.Context, from, to int) error {
+	status, err := c.admin[to].Status(ctx, c.endpoints[to])
+	if err != nil {
+		return err
+	}
+	_, err = c.admin[from].MoveLeader(ctx, status.Header.MemberId)
+	return err
+}
+
+func (c *etcdCluster) dial(member int) (conn, error) {
+	client, err := etcdClient(c.endpoints[member])
+	return &etcdConn{client}, err
+}
+
+type etcdConn struct{ client *clientv3.Client }
+
+var (
+	etcdValue = strings.Repeat("v", 256)
+	etcdKeys  atomic.Int64
+)
+
+func (c *etcdConn) write(ctx context.Context, key string) error {
+	if key == "" {
+		key = fmt.Sprintf("bench/%012d", etcdKeys.Add(1)) // always a new row, as a new token is
+	}
+	_, err := c.client.Put(ctx, key, etcdValue)
+	return err
+}
+
+// read gets one key of 256 bytes, whatever is asked for.
+func (c *etcdConn) read(ctx context.Context, _ string) error {
+	answer, err := c.client.Get(ctx, "bench/read")
+	if err == nil && len(answer.Kvs) != 1 {
+		err = fmt.Errorf("%d keys found instead of 1", len(answer.Kvs))
+	}
+	return err
+}
+
+func (c *etcdConn) close() { c.client.Close() }

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// sample is what came out of one or more runs of a load.
+type sample struct {
+	took   time.Duration   // wall time
+	good   []time.Duration // latency of each operation that succeeded
+	failed int
+	err    error         // the first failure
+	cpu    time.Duration // of the three servers
+}
+
+func (s *sample) add(o sample) {
+	s.took += o.took
+	s.cpu += o.cpu
+	s.good = append(s.good, o.good...)
+	s.failed += o.failed
+	if s.err == nil {
+		s.err = o.err
+	}
+}
+
+// load runs op in a closed loop in each of clients goroutines, until d has passed or limit operations were begun.
+// What is under way at the end is waited for and not counted.
+func load(ctx context.Context, clients int, d time.Duration, limit int64, op func(ctx context.Context, client int) error) sample {
+	var (
+		begun atomic.Int64
+		wait  sync.WaitGroup
+		parts = make([]sample, clients)
+		start = time.Now()
+		end   = start.Add(d)
+	)
+	for i := range parts {
+		wait.Go(func() {
+			part := &parts[i]
+			for ctx.Err() == nil && begun.Add(1) <= limit {
+				t := time.Now()
+				if t.After(end) {
+					return
+				}
+				once, cancel := context.WithTimeout(ctx, 10*time.Second)
+				err := op(once, i)
+				cancel()
+				now := time.Now()
+				switch {
+				case err != nil && ctx.Err() == nil:
+					part.failed++
+					part.err = err
+					time.Sleep(10 * time.Millisecond) // a server that refuses at once is no reason to spin
+				case err == nil && now.Before(end):
+					part.good = append(part.good, now.Sub(t))
+				}
+			}
+		})
+	}
+	wait.Wait()
+	sum := sample{took: min(time.Since(start), d)}
+	for _, p := range parts {
+		sum.add(p)
+	}
+	return sum
+}
+
+// value turns a sample into operations per second with their latencies.
+func (s *sample) value() value {
+	v := value{N: len(s.good), Failed: s.failed, Value: float64(len(s.good)) / s.took.Seconds()}
+	v.latencies(s.good)
+	if len(s.good) > 0 {
+		v.CPU = float64(s.cpu.Microseconds()) / float64(len(s.good))
+	}
+	if s.err != nil {
+		v.Error = fmt.Sprintf("%d failed, such as: %v", s.failed, s.err)
+	}
+	return v
+}
+
+// quantile of sorted values; 0 when there are none.
+func quantile(sorted []time.Duration, q float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+func sorted(d []time.Duration) []time.Duration {
+	d = slices.Clone(d)
+	slices.Sort(d)
+	return d
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// job is a load that muster and etcd are both put under.
+type job struct {
+	clients int
+	member  func(context.Context, cluster) (int, error) // whom the clients are connected to
+	op      func(context.Context, conn) error
+}
+
+// throughput puts the shared clusters under the job, in turns, so that whatever else the machine does hits both.
+func (b *bench) throughput(ctx context.Context, j job) outcome {
+	var (
+		out   = outcome{}
+		sums  = make(map[string]*sample)
+		runs  = make(map[string]func(time.Duration) sample)
+		slice = b.duration / time.Duration(b.rounds)
+	)
+	for _, s := range b.systems {
+		run, closeAll, err := b.prepare(ctx, s, j)
+		if err != nil {
+			out.fail(s, err)
+			continue
+		}
+		defer closeAll()
+		run(min(time.Second, b.duration)) // warm up
+		runs[s.name()], sums[s.name()] = run, &sample{}
+	}
+	for range b.rounds {
+		for _, s := range b.systems {
+			if run := runs[s.name()]; run != nil {
+				sums[s.name()].add(run(slice))
+			}
+		}
+	}
+	for name, sum := range sums {
+		out.set(name, sum.value())
+	}
+	return out
+}
+
+// prepare connects the clients of a job.
+func (b *bench) prepare(ctx context.Context, s system, j job) (run func(time.Duration) sample, closeAll func(), err error) {
+	c, err := b.shared(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	member, err := j.member(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	conns := make([]conn, b.connections(s, j.clients))
+	for i := range conns {
+		if conns[i], err = c.dial(member); err != nil {
+			return nil, nil, err
+		}
+	}
+	run = func(d time.Duration) sample {
+		cpu := totalCPU(c.processes())
+		sum := load(ctx, j.clients, d, 1<<20, func(ctx context.Context, client int) error {
+			return j.op(ctx, conns[client%len(conns)])
+		})
+		sum.cpu = totalCPU(c.processes()) - cpu
+		return sum
+	}
+	closeAll = func() {
+		for _, c := range conns {
+			c.close()
+		}
+	}
+	return run, closeAll, nil
+}

@@ -1,0 +1,180 @@
+// Command bench measures muster beside etcd, on this machine, in one run. See README.md.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type bench struct {
+	musterPath, etcdPath         string // empty: not there
+	duration                     time.Duration
+	rounds, conns                int
+	formations, kills, etcdKills int
+	transfers, maxJoins          int
+
+	fleet   *fleet
+	muster  *musterSystem // nil: not there
+	systems []system
+	running map[string]cluster // those that several parts share
+	report  *report
+}
+
+// defaultConns is what multiplexed clients share; see README.md for why.
+const defaultConns = 16
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	b := &bench{running: make(map[string]cluster), report: &report{Machine: make(map[string]string)}}
+	parts := []struct {
+		name    string
+		shared  bool // it uses the clusters of the other shared ones
+		measure func(context.Context)
+	}{
+		{"binary", false, b.binary}, {"formation", false, b.formation},
+		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes},
+		{"joins", false, b.joins}, {"failover", false, b.failover}, {"handover", false, b.handover},
+	}
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	var (
+		muster  = flag.String("muster", "../muster", "the muster `program`")
+		etcd    = flag.String("etcd", "etcd", "the etcd `program`")
+		only    = flag.String("only", strings.Join(names, ","), "the `parts` to measure")
+		json    = flag.String("json", "", "also write the report to this `file`")
+		keep    = flag.Bool("keep", false, "keep the data directories and logs")
+		version = flag.Int("http", 1, "the `version` of HTTP that muster's clients speak, 1 or 2")
+		keyed   = flag.Bool("keyed", false, "mint with an Idempotency-Key also in the writes part")
+		limit   = flag.Duration("limit", 20*time.Minute, "give up after this time")
+	)
+	flag.DurationVar(&b.duration, "d", 5*time.Second, "duration of each throughput measurement")
+	flag.IntVar(&b.rounds, "rounds", 2, "turns into which each is divided, muster and etcd alternating")
+	flag.IntVar(&b.conns, "conns", 0, "connections that the clients share (with multiplexing; 0: 16)")
+	flag.IntVar(&b.formations, "formations", 3, "clusters to form")
+	flag.IntVar(&b.kills, "kills", 20, "leaders to kill")
+	flag.IntVar(&b.etcdKills, "etcd-kills", 20, "leaders of etcd to kill, at most -kills")
+	flag.IntVar(&b.transfers, "handovers", 10, "planned hand-overs")
+	flag.IntVar(&b.maxJoins, "joins", 5000, "joins at most")
+	flag.Parse()
+
+	wanted := strings.Split(*only, ",")
+	for _, name := range wanted {
+		if !slices.Contains(names, name) {
+			fmt.Fprintf(os.Stderr, "bench: there is no part %q; there are %s\n", name, strings.Join(names, ", "))
+			return 2
+		}
+	}
+	if flag.NArg() > 0 || b.rounds < 1 || b.duration <= 0 || *version != 1 && *version != 2 || b.kills < 1 || b.etcdKills < 1 || b.transfers < 1 || b.formations < 1 || b.maxJoins < 100 {
+		fmt.Fprintln(os.Stderr, "bench: a number is out of range, or there is an argument too many; see -help")
+		return 2
+	}
+	b.find(*muster, *etcd)
+	if b.muster != nil {
+		b.muster.http2, b.muster.keyed = *version == 2, *keyed
+	}
+	if len(b.systems) == 0 {
+		fmt.Fprintln(os.Stderr, "bench: there is neither a muster nor an etcd to measure")
+		return 1
+	}
+
+	var err error
+	if b.fleet, err = newFleet(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	defer b.fleet.close(*keep)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, *limit)
+	defer cancel()
+
+	b.describe(ctx)
+	b.report.Machine["settings"] = fmt.Sprintf("%v each in %d turns; 64 clients are %d connections to muster (HTTPS, HTTP/%d), %d to etcd (plaintext gRPC)",
+		b.duration, b.rounds, b.connections(b.muster, 64), *version, b.connections(etcdSystem{}, 64))
+	for _, p := range parts {
+		if slices.Contains(wanted, p.name) && ctx.Err() == nil {
+			fmt.Fprintln(os.Stderr, "bench: measuring", p.name)
+			if !p.shared {
+				b.stopShared()
+			}
+			p.measure(ctx)
+		}
+	}
+	if ctx.Err() != nil {
+		b.report.note("interrupted: the rows after this point are missing or wrong (%v)", context.Cause(ctx))
+	}
+	b.report.print(os.Stdout)
+	if *json != "" {
+		if err := b.report.save(*json); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			return 1
+		}
+	}
+	if b.report.failed || b.muster == nil || ctx.Err() != nil {
+		return 1
+	}
+	return 0
+}
+
+// find looks for the two programs; what is missing is said in the report.
+func (b *bench) find(muster, etcd string) {
+	if path, err := exec.LookPath(muster); err != nil {
+		b.report.note("muster was not measured: %v", err)
+	} else {
+		b.musterPath, _ = filepath.Abs(path)
+		b.muster = &musterSystem{program: b.musterPath}
+		b.systems = append(b.systems, b.muster)
+	}
+	if path, err := exec.LookPath(etcd); err != nil {
+		b.report.note("etcd was not measured, so there are no ratios: %v (Debian: apt-get install etcd-server)", err)
+	} else {
+		b.etcdPath, _ = filepath.Abs(path)
+		b.systems = append(b.systems, etcdSystem{program: b.etcdPath})
+	}
+}
+
+// shared returns the cluster that the idle, reads and writes parts use, and starts it the first time.
+func (b *bench) shared(ctx context.Context, s system) (cluster, error) {
+	if c := b.running[s.name()]; c != nil {
+		return c, nil
+	}
+	c, err := s.start(ctx, b.fleet)
+	if err == nil {
+		b.running[s.name()] = c
+	}
+	return c, err
+}
+
+func (b *bench) stopShared() {
+	for name, c := range b.running {
+		stop(c)
+		delete(b.running, name)
+	}
+}
+
+// connections tells how many connections the clients of a throughput measurement share. HTTP/1.1 cannot share any.
+func (b *bench) connections(s system, clients int) int {
+	if m, ok := s.(*musterSystem); ok && !(m != nil && m.http2) {
+		return clients
+	}
+	if b.conns > 0 {
+		return min(b.conns, clients)
+	}
+	return min(defaultConns, clients)
+}
+
+// newKey makes a random key.
+func newKey() string { return rand.Text() }

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+)
+
+// value is one measured figure. Latencies are in milliseconds.
+type value struct {
+	Value  float64 `json:"value"`
+	P50    float64 `json:"p50Ms,omitempty"`
+	P99    float64 `json:"p99Ms,omitempty"`
+	Max    float64 `json:"maxMs,omitempty"`
+	CPU    float64 `json:"serverCPUMicrosecondsPerOp,omitempty"`
+	N      int     `json:"n,omitempty"`
+	Failed int     `json:"failed,omitempty"`
+	Error  string  `json:"error,omitempty"`
+}
+
+func (v *value) latencies(all []time.Duration) {
+	s := sorted(all)
+	v.N = len(s)
+	v.P50, v.P99, v.Max = milliseconds(quantile(s, 0.5)), milliseconds(quantile(s, 0.99)), milliseconds(quantile(s, 1))
+}
+
+// outcome holds the values of both systems by name; one that is missing was not measured.
+type outcome map[string]*value
+
+func (o outcome) set(name string, v value) { o[name] = &v }
+func (o outcome) fail(s system, err error) { o[s.name()] = &value{Error: err.Error()} }
+func (o outcome) ok(name string) (value, bool) {
+	v := o[name]
+	if v == nil || v.Value == 0 && v.Error != "" {
+		return value{}, false
+	}
+	return *v, true
+}
+
+// goal is what muster shall reach: a ratio to etcd, or a value of its own.
+type goal struct {
+	text     string
+	relative bool // to etcd: without it, nothing can be said
+	met      func(muster value, ratio float64) bool
+}
+
+func ratioOf(least float64) *goal {
+	return &goal{fmt.Sprintf("≥ %.1f × etcd", least), true, func(_ value, ratio float64) bool { return ratio >= least }}
+}
+
+func below(limit float64, unit string) *goal {
+	return &goal{fmt.Sprintf("< %g %s", limit, unit), false, func(v value, _ float64) bool { return v.Value < limit }}
+}
+
+// row is one line of the table.
+type row struct {
+	What   string  `json:"what"`
+	Unit   string  `json:"unit"`
+	Muster *value  `json:"muster"`
+	Etcd   *value  `json:"etcd"`
+	Ratio  float64 `json:"ratio,omitempty"` // above 1: muster is better
+	Goal   string  `json:"goal,omitempty"`
+	Met    *bool   `json:"met,omitempty"`
+}
+
+type report struct {
+	Machine map[string]string `json:"machine"`
+	Rows    []row             `json:"rows"`
+	Notes   []string          `json:"notes,omitempty"`
+	failed  bool              // something of muster could not be measured
+}
+
+// add makes a row. With lower, smaller values are better ones.
+func (r *report) add(what, unit string, lower bool, o outcome, g *goal) {
+	line := row{What: what, Unit: unit, Muster: o["muster"], Etcd: o["etcd"]}
+	muster, haveMuster := o.ok("muster")
+	etcd, haveEtcd := o.ok("etcd")
+	if haveMuster && haveEtcd && muster.Value > 0 && etcd.Value > 0 {
+		line.Ratio = muster.Value / etcd.Value
+		if lower {
+			line.Ratio = 1 / line.Ratio
+		}
+	}
+	if g != nil {
+		line.Goal = g.text
+		if haveMuster && (!g.relative || line.Ratio > 0) {
+			met := g.met(muster, line.Ratio)
+			line.Met = &met
+		}
+	}
+	for _, name := range []string{"muster", "etcd"} {
+		if v := o[name]; v != nil && v.Error != "" {
+			r.note("%s, %s: %s", what, name, v.Error)
+			r.failed = r.failed || name == "muster"
+		}
+	}
+	r.Rows = append(r.Rows, line)
+	fmt.Fprintf(os.Stderr, "bench: %s: muster %s, etcd %s\n", what, line.Muster.show(unit), line.Etcd.show(unit))
+}
+
+func (r *report) note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+	fmt.Fprintln(os.Stderr, "bench: note:", r.Notes[len(r.Notes)-1])
+}
+
+func (v *value) show(unit string) string {
+	switch {
+	case v == nil:
+		return "-"
+	case v.Value == 0 && v.Error != "":
+		return "failed"
+	case v.Value >= 100:
+		return fmt.Sprintf("%.0f %s", v.Value, unit)
+	}
+	return fmt.Sprintf("%.3g %s", v.Value, unit)
+}
+
+func (v *value) showLatency() string {
+	if v == nil || v.N == 0 || v.P50 == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f / %.2f", v.P50, v.P99)
+}
+
+func (v *value) showCPU() string {
+	if v == nil || v.CPU == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", v.CPU)
+}
+
+func (r *report) print(out io.Writer) {
+	fmt.Fprintln(out)
+	for _, key := range []string{"muster", "etcd", "machine", "disk", "load", "settings"} {
+		fmt.Fprintf(out, "%-9s %s\n", key, cmp.Or(r.Machine[key], "-"))
+	}
+	fmt.Fprintln(out)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\tmuster\tetcd\tratio\tgoal\t\tmuster p50 / p99 ms\tetcd p50 / p99 ms\tserver CPU µs/op, muster\tetcd")
+	for _, l := range r.Rows {
+		ratio, met := "-", ""
+		if l.Ratio > 0 {
+			ratio = fmt.Sprintf("%.2f", l.Ratio)
+		}
+		if l.Met != nil {
+			met = map[bool]string{true: "ok", false: "MISSED"}[*l.Met]
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.What, l.Muster.show(l.Unit), l.Etcd.show(l.Unit), ratio,
+			cmp.Or(l.Goal, "-"), met, l.Muster.showLatency(), l.Etcd.showLatency(), l.Muster.showCPU(), l.Etcd.showCPU())
+	}
+	w.Flush()
+	fmt.Fprintln(out, "\nratio: how many times better muster is than etcd (above 1: more per second, or less time or memory)")
+	for _, n := range r.Notes {
+		fmt.Fprintln(out, "note:", n)
+	}
+}
+
+func (r *report) save(name string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(text, '\n'), 0o644)
+}

@@ -1,0 +1,366 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// server is a member as the command line sees it: answers by "METHOD /path", in turn; the last one stays.
+type server struct {
+	*httptest.Server
+	mu       sync.Mutex
+	answers  map[string][]string
+	requests []string // "METHOD /path?query body"
+	tokens   []string
+}
+
+func newServer(t *testing.T, answers map[string][]string) *server {
+	t.Helper()
+	s := &server{answers: answers}
+	s.Server = httptest.NewUnstartedServer(s)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// ServeHTTP answers "STATUS body"; without a status it is 200.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests = append(s.requests, strings.TrimSpace(r.Method+" "+r.RequestURI+" "+string(body)))
+	s.tokens = append(s.tokens, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	name := r.Method + " " + r.URL.Path
+	answers := s.answers[name]
+	if len(answers) == 0 {
+		w.WriteHeader(http.StatusNotFound)
+		io.WriteString(w, `{"error":"no such thing"}`)
+		return
+	}
+	if len(answers) > 1 {
+		s.answers[name] = answers[1:]
+	}
+	text, status := answers[0], 200
+	if n := strings.IndexByte(text, ' '); n == 3 && text[0] >= '1' && text[0] <= '5' {
+		status = int(text[0]-'0')*100 + int(text[1]-'0')*10 + int(text[2]-'0')
+		text = text[4:]
+	}
+	if strings.HasPrefix(text, "{") {
+		w.Header().Set("Content-Type", "application/json")
+	} else {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	w.WriteHeader(status)
+	io.WriteString(w, text)
+}
+
+// caFile writes the server's certificate where --cacert can read it.
+func (s *server) caFile(t *testing.T) string {
+	t.Helper()
+	return write(t, filepath.Join(t.TempDir(), "ca.crt"), s.ca())
+}
+
+func (s *server) ca() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+}
+
+func (s *server) sent() (requests, tokens []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string{}, s.requests...), append([]string{}, s.tokens...)
+}
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// data writes what a member leaves in its data directory.
+func (s *server) data(t *testing.T, dir, token string) string {
+	t.Helper()
+	write(t, filepath.Join(dir, "node.json"), `{"apiAddress":"`+strings.TrimPrefix(s.URL, "https://")+`"}`)
+	write(t, filepath.Join(dir, "ca.crt"), s.ca())
+	if token != "" {
+		write(t, filepath.Join(dir, "admin.token"), token+"\n")
+	}
+	return dir
+}
+
+// outside makes sure that nothing around the test names a cluster.
+func outside(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"MUSTER_ADDR", "MUSTER_TOKEN", "MUSTER_CACERT"} {
+		t.Setenv(name, "")
+	}
+	t.Chdir(t.TempDir())
+}
+
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var out, errs bytes.Buffer
+	code = Main(ctx, args, strings.NewReader("from-stdin\n"), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+const (
+	uuidA   = "aaaaaaaa-0000-4000-8000-000000000001"
+	uuidB   = "bbbbbbbb-0000-4000-8000-000000000002"
+	memberA = `{"nodeId":1,"raftAddress":"10.0.0.1:7000","apiAddress":"https://10.0.0.1:5000","binaryVersion":"1.0","suffrage":"voter","isLeader":true,"drainState":"active","id":"` + uuidA + `","name":"a","mode":"full","role":"voter","status":"alive"}`
+	memberB = `{"nodeId":2,"raftAddress":"10.0.0.2:7000","apiAddress":"https://10.0.0.2:5000","binaryVersion":"1.0","suffrage":"nonvoter","isLeader":false,"drainState":"STATE","id":"` + uuidB + `","name":"b","mode":"full","role":"stand-by","status":"alive","labels":{"zone":"x","disk":"ssd"}}`
+)
+
+func memberList(stateOfB string) string {
+	return `{"result":[` + memberA + "," + strings.ReplaceAll(memberB, "STATE", stateOfB) + `]}`
+}
+
+func api() map[string][]string {
+	return map[string][]string{
+		"GET /api/v1/status":                        {`{"result":{"version":"1.0","revision":42,"initialized":true,"ready":true,"schemaVersion":3,"name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":7,"clusterId":"c-1"}}}`},
+		"GET /api/v1/cluster/members":               {memberList("active")},
+		"DELETE /api/v1/cluster/members/2":          {`{"result":{"message":"Cluster member removed"}}`},
+		"POST /api/v1/cluster/members/2/promote":    {`{"result":{"message":"Cluster member promoted to voter"}}`},
+		"POST /api/v1/cluster/members/2/resume":     {`{"result":{"message":"Cluster member resumed"}}`},
+		"DELETE /api/v1/cluster/members/1":          {`409 {"error":"Cannot remove the current leader; drain this node first so leadership transfers, then retry"}`},
+		"GET /api/v1/cluster/autopilot":             {`{"result":{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"raftAddress":"10.0.0.1:7000","nodeStatus":"alive","healthy":true,"isLeader":true,"hasVotingRights":true,"stableSince":"2026-05-06T10:00:00Z"}]}}`},
+		"POST /api/v1/cluster/join-tokens":          {`201 {"result":{"id":"t1","token":"JOIN-SECRET","nodeId":4,"mode":"full","maxUses":1,"expiresAt":"2026-05-06T10:30:00Z"}}`},
+		"GET /api/v1/cluster/join-tokens":           {`{"result":[{"id":"t1","nodeId":4,"mode":"full","state":"valid","uses":0,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"root","expiresAt":"2026-05-06T10:30:00Z"}]}`},
+		"DELETE /api/v1/cluster/join-tokens/t1":     {`{"result":{"message":"revoked"}}`},
+		"POST /api/v1/api-tokens":                   {`201 {"result":{"id":"k1","name":"ci","scopes":["cluster:read","enroll"],"token":"API-SECRET","createdAt":"2026-05-06T10:00:00Z"}}`},
+		"GET /api/v1/api-tokens":                    {`{"result":[]}`},
+		"DELETE /api/v1/api-tokens/k1":              {`{"result":{"message":"revoked"}}`},
+		"POST /api/v1/sql":                          {`{"result":{"columns":["id","name"],"rows":[[1,"a\tb"],[9007199254740993,null]],"truncated":true}}`},
+		"GET /v1/operator/raft/configuration":       {`{"Index":5,"Servers":[{"Address":"10.0.0.1:7000","ID":"` + uuidA + `","Leader":true,"Node":"a","RaftProtocol":"3","Voter":true}]}`},
+		"PUT /v1/operator/raft/transfer-leadership": {`{"Err":null}`},
+		"DELETE /v1/operator/raft/peer":             {`500 id "9" was not found in the Raft configuration`},
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for _, test := range []struct {
+		args    string // split at blanks
+		code    int
+		request string   // the last one that must have been sent; empty for none
+		stdout  []string // each must be in it; nil: nothing may be
+		stderr  []string
+	}{
+		{"members", 0, "GET /api/v1/cluster/members", []string{"ID  NAME  STATUS  ROLE      LEADER  DRAIN", "\n2   b     alive   stand-by  no      active"}, nil},
+		{"member show 2", 0, "GET /api/v1/cluster/members", []string{"UUID           " + uuidB, "disk=ssd, zone=x", "DRAIN CHANGED  -"}, nil},
+		{"member show 3", 1, "GET /api/v1/cluster/members", nil, []string{"muster: Cluster member not found (404)\n"}},
+		{"member show b -o json", 0, "GET /api/v1/cluster/members", []string{`"name": "b"`, `"nodeId": 2`}, nil},
+		{"member resume 2", 0, "POST /api/v1/cluster/members/2/resume", nil, []string{"member 2 takes part again\n"}},
+		{"member promote b", 0, "POST /api/v1/cluster/members/2/promote", nil, []string{"member 2 is a voter\n"}},
+		{"member promote " + uuidB, 0, "POST /api/v1/cluster/members/2/promote", nil, []string{"member 2 is a voter\n"}},
+		{"member promote nix", 1, "GET /api/v1/cluster/members", nil, []string{"muster: there is no member \"nix\"\n"}},
+		{"member remove 2", 0, "DELETE /api/v1/cluster/members/2", nil, []string{"member 2 is removed\n"}},
+		{"member remove 2 --force", 0, "DELETE /api/v1/cluster/members/2?force=true", nil, []string{"member 2 is removed\n"}},
+		{"member remove 2 -o json", 0, "DELETE /api/v1/cluster/members/2", []string{`{` + "\n" + `  "message": "member 2 is removed"`}, nil},
+		{"member remove 1", 1, "DELETE /api/v1/cluster/members/1", nil, []string{"muster: Cannot remove the current leader; drain this node first so leadership transfers, then retry (409)\n"}},
+		{"join-token list", 0, "GET /api/v1/cluster/join-tokens", []string{"t1  valid  4       full  0 of 1  2026-05-06T10:00:00Z"}, nil},
+		{"join-token revoke t1", 0, "DELETE /api/v1/cluster/join-tokens/t1", nil, []string{"join token t1 is revoked\n"}},
+		{"join-token revoke t9", 1, "DELETE /api/v1/cluster/join-tokens/t9", nil, []string{"muster: no such thing (404)\n"}},
+		{"api-token list", 0, "GET /api/v1/api-tokens", []string{"ID  NAME  SCOPES"}, nil},
+		{"api-token list -o json", 0, "GET /api/v1/api-tokens", []string{"[]\n"}, nil},
+		{"api-token revoke k1", 0, "DELETE /api/v1/api-tokens/k1", nil, []string{"API token k1 is revoked\n"}},
+		{"autopilot", 0, "GET /api/v1/cluster/autopilot", []string{"ID  STATUS  HEALTHY", "1   alive   yes"}, []string{"the cluster is healthy and survives the loss of 1 voters; leader: 1\n"}},
+		{"autopilot -o json", 0, "GET /api/v1/cluster/autopilot", []string{`"failureTolerance": 1`}, nil},
+		{"raft peers", 0, "GET /v1/operator/raft/configuration", []string{"a     " + uuidA + "  10.0.0.1:7000  yes    yes"}, nil},
+		{"raft peers --stale", 0, "GET /v1/operator/raft/configuration?stale=", []string{uuidA}, nil},
+		{"raft transfer 2", 0, "PUT /v1/operator/raft/transfer-leadership?id=" + uuidB, nil, []string{"leadership went to 2\n"}},
+		{"raft transfer b", 0, "PUT /v1/operator/raft/transfer-leadership?id=" + uuidB, nil, []string{"leadership went to b\n"}},
+		{"raft transfer " + uuidA, 0, "PUT /v1/operator/raft/transfer-leadership?id=" + uuidA, nil, []string{"leadership went to"}},
+		{"raft remove 9", 1, "DELETE /v1/operator/raft/peer?id=9", nil, []string{"muster: id \"9\" was not found in the Raft configuration (500)\n"}},
+		{"sql SELECT-1", 0, `POST /api/v1/sql {"query":"SELECT-1"}`, []string{"id                name\n1                 a\\tb\n9007199254740993  NULL\n"}, []string{"there are more rows than these 2"}},
+		{"sql SELECT-1 -o json", 0, `POST /api/v1/sql {"query":"SELECT-1"}`, []string{"9007199254740993", `"truncated": true`, "null"}, nil},
+		{"status", 0, "GET /api/v1/status", []string{"1   a     Leader  yes    1       42        3       1.0      c-1\n"}, nil},
+		{"version", 0, "", []string{"muster dev (commit dev, go1."}, nil},
+		{"version -o json", 0, "", []string{`"version": "dev"`}, nil},
+		{"completion bash", 0, "", []string{"bash completion V2 for muster"}, nil},
+		{"completion zsh", 0, "", []string{"#compdef muster"}, nil},
+		{"completion fish", 0, "", []string{"fish completion for muster"}, nil},
+		{"help member drain", 0, "", []string{"--deadline duration"}, nil},
+		{"member drain --help", 0, "", []string{"--deadline duration"}, nil},
+
+		{"", 2, "", nil, []string{"Available Commands:", "muster: a command is missing"}},
+		{"member", 2, "", nil, []string{"Available Commands:", "muster: a command is missing"}},
+		{"membrs", 2, "", nil, []string{"muster: unknown command \"membrs\"; did you mean", "members"}},
+		{"member nix", 2, "", nil, []string{"muster: unknown command \"nix\""}},
+		{"help nix", 2, "", nil, []string{"muster: unknown command \"nix\""}},
+		{"members --nix", 2, "", nil, []string{"muster: unknown flag: --nix (see \"muster members --help\")\n"}},
+		{"members more", 2, "", nil, []string{"muster: \"more\" is one argument too many"}},
+		{"members -o xml", 2, "", nil, []string{"muster: -o \"xml\" is neither table nor json"}},
+		{"member show", 2, "", nil, []string{"muster: ID is missing (see \"muster member show --help\")\n"}},
+		{"member drain 2 --deadline soon", 2, "", nil, []string{"muster: invalid argument \"soon\""}},
+		{"member drain 2 --deadline -1s", 2, "", nil, []string{"muster: --deadline -1s is not between"}},
+		{"member drain 2 --deadline 2h", 2, "", nil, []string{"muster: --deadline 2h0m0s is not between"}},
+		{"join-token create --node-id 0", 2, "", nil, []string{"muster: --node-id must be at least 1"}},
+		{"join-token create --node-id x", 2, "", nil, []string{"muster: invalid argument \"x\""}},
+		{"join-token create --ttl 0s", 2, "", nil, []string{"muster: --ttl must be more"}},
+		{"join-token create --max-uses 0", 2, "", nil, []string{"muster: --max-uses must be"}},
+		{"join-token create --mode half", 2, "", nil, []string{"muster: --mode \"half\""}},
+		{"api-token create --scope enroll", 2, "", nil, []string{"muster: --name is missing"}},
+		{"api-token create --name n", 2, "", nil, []string{"muster: --scope is missing"}},
+		{"api-token create --name n --scope all", 2, "", nil, []string{"muster: --scope \"all\" is none of"}},
+		{"sql", 2, "", nil, []string{"muster: the query is missing"}},
+		{"completion", 2, "", nil, []string{"muster: the shell is missing"}},
+		{"completion csh", 2, "", nil, []string{"muster: the shell \"csh\" is none of"}},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			outside(t)
+			s := newServer(t, api())
+			t.Setenv("MUSTER_ADDR", s.URL)
+			t.Setenv("MUSTER_CACERT", s.caFile(t))
+			t.Setenv("MUSTER_TOKEN", "tok")
+			code, stdout, stderr := run(t, strings.Fields(test.args)...)
+			if code != test.code {
+				t.Errorf("exit status %d, want %d", code, test.code)
+			}
+			contains(t, "stdout", stdout, test.stdout)
+			contains(t, "stderr", stderr, test.stderr)
+			requests, tokens := s.sent()
+			last := ""
+			if len(requests) > 0 {
+				last = requests[len(requests)-1]
+			}
+			if last != test.request {
+				t.Errorf("sent %q, want %q", last, test.request)
+			}
+			for _, token := range tokens {
+				if token != "tok" {
+					t.Errorf("token %q", token)
+				}
+			}
+		})
+	}
+}
+
+func contains(t *testing.T, what, text string, parts []string) {
+	t.Helper()
+	if parts == nil && text != "" {
+		t.Errorf("%s is not empty: %q", what, text)
+	}
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%s has no %q:\n%s", what, part, text)
+		}
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	outside(t)
+	s := newServer(t, api())
+	at := []string{"--addr", s.URL, "--cacert", s.caFile(t), "--token-file", "-"}
+	for _, test := range []struct {
+		args           []string
+		secret, id     string
+		body, sentence string
+	}{
+		{[]string{"join-token", "create", "--node-id", "4", "--ttl", "1h", "--mode", "replicate"}, "JOIN-SECRET", "t1",
+			`POST /api/v1/cluster/join-tokens {"nodeId":4,"ttlSeconds":3600,"maxUses":1,"mode":"replicate"}`, "join token t1 can be used once as member 4 until 2026-05-06T10:30:00Z"},
+		{[]string{"api-token", "create", "--name", "ci", "--scope", "cluster:read,enroll", "--ttl", "90s"}, "API-SECRET", "k1",
+			`POST /api/v1/api-tokens {"name":"ci","scopes":["cluster:read","enroll"],"ttlSeconds":90}`, "API token k1 (ci) for cluster:read, enroll does not expire"},
+	} {
+		code, stdout, stderr := run(t, append(test.args, at...)...)
+		if code != 0 || stdout != test.secret+"\n" {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q", test.args, code, stdout, stderr)
+		}
+		if strings.Contains(stderr, test.secret) || !strings.Contains(stderr, test.sentence) {
+			t.Errorf("%v: stderr %q", test.args, stderr)
+		}
+		requests, tokens := s.sent()
+		if last := requests[len(requests)-1]; last != test.body {
+			t.Errorf("sent %s\nwant %s", last, test.body)
+		}
+		if last := tokens[len(tokens)-1]; last != "from-stdin" {
+			t.Errorf("token %q", last)
+		}
+		code, stdout, stderr = run(t, append(append(test.args, at...), "-o", "json")...)
+		var object struct{ ID, Token string }
+		if err := json.Unmarshal([]byte(stdout), &object); code != 0 || err != nil || object.ID != test.id || object.Token != test.secret || stderr != "" {
+			t.Errorf("%v -o json: exit %d, %v, stdout %q, stderr %q", test.args, code, err, stdout, stderr)
+		}
+	}
+}
+
+func TestListsAsJSON(t *testing.T) {
+	outside(t)
+	s := newServer(t, api())
+	data := s.data(t, filepath.Join(t.TempDir(), "1"), "tok")
+	for args, field := range map[string]string{"members": "nodeId", "join-token list": "id", "raft peers": "ID", "status": "address"} {
+		code, stdout, stderr := run(t, append(strings.Fields(args), "-o", "json", "--data", data)...)
+		var objects []map[string]any
+		if err := json.Unmarshal([]byte(stdout), &objects); code != 0 || err != nil || len(objects) == 0 || objects[0][field] == nil {
+			t.Errorf("%s: exit %d, %v\n%s%s", args, code, err, stdout, stderr)
+		}
+	}
+}
+
+func TestDrain(t *testing.T) {
+	const path = "POST /api/v1/cluster/members/2/drain"
+	for _, test := range []struct {
+		name           string
+		args           string
+		drain, members []string
+		code           int
+		stdout, stderr []string
+	}{
+		{"at once", "--deadline 0s", []string{`{"result":{"drainState":"drained"}}`}, nil, 0, nil, []string{"member 2 is drained\n"}},
+		{"after a while, through trouble", "--deadline 30s", []string{`{"result":{"drainState":"draining"}}`},
+			[]string{memberList("draining"), `500 {"error":"leader lost"}`, memberList("drained")}, 0, nil,
+			[]string{"member 2 is draining, at most 30s …\nmember 2 is drained\n"}},
+		{"as JSON", "-o json", []string{`{"result":{"drainState":"draining"}}`}, []string{memberList("drained")}, 0,
+			[]string{`"drainState": "drained"`}, []string{"member 2 is draining, at most 1m0s …\n"}},
+		{"cancelled", "", []string{`{"result":{"drainState":"draining"}}`}, []string{memberList("active")}, 1, nil,
+			[]string{"muster: the drain of member 2 was cancelled\n"}},
+		{"removed meanwhile", "", []string{`{"result":{"drainState":"draining"}}`}, []string{`{"result":[]}`}, 1, nil,
+			[]string{"muster: Cluster member not found (404)\n"}},
+		{"refused", "", []string{`404 {"error":"Cluster member not found"}`}, nil, 1, nil, []string{"muster: Cluster member not found (404)\n"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			outside(t)
+			s := newServer(t, map[string][]string{path: test.drain, "GET /api/v1/cluster/members": test.members})
+			data := s.data(t, filepath.Join(t.TempDir(), "1"), "tok")
+			code, stdout, stderr := run(t, append([]string{"member", "drain", "2", "--data", data}, strings.Fields(test.args)...)...)
+			if code != test.code {
+				t.Errorf("exit status %d, want %d", code, test.code)
+			}
+			contains(t, "stdout", stdout, test.stdout)
+			contains(t, "stderr", stderr, test.stderr)
+		})
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	outside(t)
+	s := newServer(t, map[string][]string{
+		"POST /api/v1/cluster/members/2/drain": {`{"result":{"drainState":"draining"}}`},
+		"GET /api/v1/cluster/members":          {memberList("draining")},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(200*time.Millisecond, cancel)
+	var out, errs bytes.Buffer
+	code := Main(ctx, []string{"member", "drain", "2", "--data", s.data(t, t.TempDir(), "tok")}, nil, &out, &errs)
+	if code != 1 || !strings.Contains(errs.String(), "muster member resume 2") || !strings.HasSuffix(errs.String(), "muster: interrupted\n") {
+		t.Errorf("exit %d, stderr %q", code, errs.String())
+	}
+}

@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestPrecedence: explicit flags, then --data, then the environment, then what "muster dev" left behind.
+func TestPrecedence(t *testing.T) {
+	answers := map[string][]string{"GET /api/v1/cluster/members": {memberList("active")}}
+	for _, test := range []struct {
+		name                      string
+		dev, env, data, addr, tok bool
+		server, token             string // who is asked, with which token
+	}{
+		{"dev only", true, false, false, false, false, "dev", "dev-token"},
+		{"environment over dev", true, true, false, false, false, "env", "env-token"},
+		{"data over environment", true, true, true, false, false, "data", "data-token"},
+		{"token flag over data", true, true, true, false, true, "data", "flag-token"},
+		{"address flag over all", true, true, true, true, false, "flag", "data-token"},
+		{"all flags", true, true, true, true, true, "flag", "flag-token"},
+		{"token flag with dev", true, false, false, false, true, "dev", "flag-token"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			outside(t)
+			servers := map[string]*server{}
+			for _, name := range []string{"dev", "env", "data", "flag"} {
+				servers[name] = newServer(t, answers) // all have the same certificate
+			}
+			args := []string{"members"}
+			if test.dev {
+				servers["dev"].data(t, "data/1", "dev-token")
+			}
+			if test.env {
+				t.Setenv("MUSTER_ADDR", servers["env"].URL)
+				t.Setenv("MUSTER_TOKEN", "env-token")
+				t.Setenv("MUSTER_CACERT", servers["env"].caFile(t))
+			}
+			if test.data {
+				args = append(args, "--data", servers["data"].data(t, t.TempDir(), "data-token"))
+			}
+			if test.addr {
+				args = append(args, "--addr", servers["flag"].URL)
+			}
+			if test.tok {
+				args = append(args, "--token-file", write(t, filepath.Join(t.TempDir(), "token"), "flag-token\n"))
+			}
+			code, _, stderr := run(t, args...)
+			if code != 0 {
+				t.Fatalf("exit %d: %s", code, stderr)
+			}
+			for name, s := range servers {
+				requests, tokens := s.sent()
+				if (name == test.server) != (len(requests) == 1) {
+					t.Errorf("%s was asked %d times", name, len(requests))
+				}
+				if name == test.server && tokens[0] != test.token {
+					t.Errorf("token %q, want %q", tokens[0], test.token)
+				}
+			}
+		})
+	}
+}
+
+// TestDevCluster: the other members of a cluster made by "muster dev" answer when the first is down.
+func TestDevCluster(t *testing.T) {
+	outside(t)
+	s := newServer(t, api())
+	s.data(t, "data/1", "tok")
+	s.data(t, "data/2", "")
+	write(t, "data/1/node.json", `{"apiAddress":"`+nobody(t)+`"}`)
+	if code, stdout, stderr := run(t, "members"); code != 0 || !strings.Contains(stdout, "stand-by") {
+		t.Errorf("members: exit %d, %s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr := run(t, "status")
+	if code != 0 || strings.Count(stdout, "\n") != 3 || !strings.Contains(stdout, "no answer") || !strings.Contains(stderr, "connection refused") {
+		t.Errorf("status: exit %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+func TestConnectErrors(t *testing.T) {
+	outside(t)
+	s := newServer(t, map[string][]string{"GET /api/v1/cluster/members": {`401 {"error":"Invalid token"}`}})
+	empty := write(t, filepath.Join(t.TempDir(), "empty"), "\n")
+	x, y := nobody(t), nobody(t)
+	for _, test := range []struct {
+		args string
+		want string
+	}{
+		{"--addr " + x + "," + y, "muster: no server answered:\n  https://" + x + ": connection refused\n  https://" + y + ": connection refused\n"},
+		{"--addr " + x, "muster: no answer from https://" + x + ": connection refused\n"},
+		{"--addr " + s.URL, "with --cacert FILE or MUSTER_CACERT"},
+		{"--addr " + s.URL + " --cacert " + s.caFile(t), "muster: Invalid token (401): there is no token; give --token-file"},
+		{"--addr " + s.URL + " --cacert " + s.caFile(t) + " --token-file -", "muster: Invalid token (401)\n"},
+		{"--addr ftp://x", "muster: bad address \"ftp://x\""},
+		{"--token-file " + empty, "is empty\n"},
+		{"--token-file /nix/nix", "muster: cannot read the token: open /nix/nix: no such file or directory\n"},
+		{"--cacert " + empty, "holds no certificate in PEM form\n"},
+		{"--data " + os.TempDir(), "is not the data directory of a member: it has no node.json\n"},
+	} {
+		code, stdout, stderr := run(t, append([]string{"members"}, strings.Fields(test.args)...)...)
+		if code != 1 || stdout != "" || !strings.HasPrefix(stderr, "muster: ") || !strings.Contains(stderr, test.want) {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q\nwant %q", test.args, code, stdout, stderr, test.want)
+		}
+	}
+	if code, stdout, stderr := run(t, "status", "--addr", x); code != 1 || !strings.Contains(stdout, "no answer") || !strings.HasSuffix(stderr, "muster: no server answered\n") {
+		t.Errorf("status of nobody: exit %d, %q %q", code, stdout, stderr)
+	}
+	if _, _, stderr := run(t, "members", "--addr", "http://192.0.2.1:1,"+s.URL, "--cacert", s.caFile(t), "--token-file", "-"); !strings.Contains(stderr, "warning: http://192.0.2.1:1 is not encrypted") {
+		t.Errorf("no warning: %q", stderr)
+	}
+}
+
+// nobody is an address at which nobody listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}

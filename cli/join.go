@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/client"
+	"github.com/musterhq/muster/cluster"
+	"github.com/musterhq/muster/store"
+)
+
+// readToken reads what a token says, without being able to verify it: that is the cluster's part.
+func readToken(text string) (certs.JoinClaims, error) {
+	text, err := tokenText(text)
+	if err != nil {
+		return certs.JoinClaims{}, err
+	}
+	token, err := certs.ParseJoinToken(text)
+	if err != nil {
+		return certs.JoinClaims{}, fmt.Errorf("the join token cannot be read: %s", strings.TrimPrefix(err.Error(), "certs: "))
+	}
+	return token.Claims(), nil
+}
+
+// checkSameCluster lets a member start again with the token it joined with, and with no other cluster's.
+func checkSameCluster(node *cluster.Node, token string) error {
+	if token == "" {
+		return nil
+	}
+	claims, err := readToken(token)
+	if err != nil {
+		return nil // the directory says who this is; a token that was shortened since does not matter
+	}
+	if claims.ClusterID != node.ClusterID {
+		return fmt.Errorf("the data directory belongs to a member of cluster %s and the token is for cluster %s: give an empty directory", node.ClusterID, claims.ClusterID)
+	}
+	if claims.NodeID != 0 && claims.NodeID != node.NodeID {
+		return fmt.Errorf("the data directory belongs to node %d and the token is for node %d: give an empty directory", node.NodeID, claims.NodeID)
+	}
+	return nil
+}
+
+// joinCluster asks the members that the token names to admit this machine and writes what they answer. A refusal
+// leaves the directory as it was.
+func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan cluster.Plan, token string) (*cluster.Node, error) {
+	claims, err := readToken(token)
+	if err != nil {
+		return nil, err
+	}
+	text, err := tokenText(token)
+	if err != nil {
+		return nil, err
+	}
+	if claims.CAFingerprint == "" || len(claims.Addresses) == 0 {
+		return nil, errors.New("the join token does not say where the cluster is (claims caf and adr): make one with `muster join-token create`")
+	}
+	keys, err := cluster.PrepareJoin(dir, plan.Name)
+	if err != nil {
+		return nil, err
+	}
+	host, port, err := net.SplitHostPort(plan.RaftAddress)
+	if err != nil {
+		return nil, err
+	}
+	raftPort, _ := strconv.ParseUint(port, 10, 16)
+	_, port, _ = net.SplitHostPort(plan.APIAddress)
+	apiPort, _ := strconv.ParseUint(port, 10, 16)
+	request := client.JoinRequest{Token: text, AdvertiseAddr: host, RaftPort: uint16(raftPort), APIPort: uint16(apiPort), Mode: plan.Mode,
+		OS: runtime.GOOS, Arch: runtime.GOARCH, Name: plan.Name, BinaryVersion: plan.Version, MaxSchema: store.Schema,
+		RaftAddress: plan.RaftAddress, APIAddress: plan.APIAddress, HTTPCSR: keys.HTTPCSR, TransportCSR: keys.TransportCSR}
+	for _, b := range keys.SecretsPubkey {
+		request.SecretsPubkey = append(request.SecretsPubkey, int(b))
+	}
+	answer, err := client.Join(ctx, claims.Addresses, pinned(claims.CAFingerprint), request)
+	if err != nil {
+		var refused *client.Error
+		if errors.As(err, &refused) && refused.Status < 500 {
+			cluster.AbandonJoin(dir)
+			return nil, fmt.Errorf("the cluster refuses the join: %s", refused.Message)
+		}
+		return nil, explainJoin(err)
+	}
+	node := cluster.Node{ClusterID: answer.ClusterID, NodeID: answer.RaftNodeID, ID: answer.NodeID, Name: answer.Name,
+		APIAddress: plan.APIAddress, RaftAddress: plan.RaftAddress, Peers: []cluster.Peer{}}
+	for _, p := range answer.Peers {
+		node.Peers = append(node.Peers, cluster.Peer{NodeID: p.RaftNodeID, RaftAddress: p.RaftAddress})
+	}
+	err = cluster.CompleteJoin(dir, cluster.Admission{Node: node, HTTPCert: []byte(answer.HTTPCert), HTTPCA: []byte(answer.HTTPCA),
+		TransportCert: []byte(answer.TransportCert), TransportCA: []byte(answer.TransportCA)})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range answer.Warnings {
+		env.say("warning: %s", w)
+	}
+	env.say("joined cluster %s as node %d (%s)", node.ClusterID, node.NodeID, node.Name)
+	return &node, nil
+}
+
+// explainJoin tells apart what an operator has to look at.
+func explainJoin(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, certs.ErrPinMismatch), errors.Is(err, certs.ErrUntrusted):
+		hint = "the machine that answers is not a member of the token's cluster"
+	case errors.Is(err, certs.ErrNotYetValid), errors.Is(err, certs.ErrExpired):
+		hint = "the certificate is not valid now by this machine's clock: is the clock set?"
+	default:
+		hint = "nothing was written that a repetition of the same command would not use"
+	}
+	return fmt.Errorf("the cluster could not be joined: %w\n%s", err, hint)
+}
+
+func pinned(fingerprint string) *tls.Config { return certs.PinnedTLS(fingerprint, time.Now) }

@@ -1,0 +1,380 @@
+// Package cluster is what members do by themselves: they prove who they are to each other, the leader probes the
+// others, autopilot decides who votes and the reconcile loop makes the Raft configuration agree with SQL.
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/musterhq/muster/cluster/autopilot"
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	roundEvery    = 250 * time.Millisecond
+	assignTimeout = 10 * time.Second
+	pruneEvery    = time.Minute
+)
+
+// Config is what a member's own loops need to know.
+type Config struct {
+	Store     *store.Store
+	Transport *Transport
+	Self      store.Announcement
+	Logger    *slog.Logger
+}
+
+// Cluster runs the loops of one member.
+type Cluster struct {
+	Config
+	log   *slog.Logger
+	state atomic.Pointer[autopilot.State]
+	alive atomic.Pointer[map[uint64]string]
+	kick  chan struct{} // wakes the leader's loop before its time
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// Start begins the loops; Close ends them.
+func Start(cfg Config) *Cluster {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel}
+	c.forget()
+	c.done.Add(2)
+	go func() { defer c.done.Done(); c.lead(ctx) }()
+	go func() { defer c.done.Done(); c.announce(ctx) }()
+	return c
+}
+
+// Close ends the loops and waits for them.
+func (c *Cluster) Close() {
+	c.stop()
+	c.done.Wait()
+}
+
+// Autopilot returns the state that the leader saw in its last round; it is empty on other members and in the
+// first moments of a leadership.
+func (c *Cluster) Autopilot() autopilot.State { return *c.state.Load() }
+
+// Alive returns "alive" or "left" as the leader's probes have it, "unknown" where this member does not lead.
+func (c *Cluster) Alive(nodeID uint64) string {
+	if s, ok := (*c.alive.Load())[nodeID]; ok {
+		return s
+	}
+	return "unknown"
+}
+
+func (c *Cluster) forget() {
+	c.state.Store(&autopilot.State{Voters: []uint64{}, Servers: []autopilot.Server{}})
+	c.alive.Store(&map[uint64]string{})
+}
+
+// lead waits for this member to lead and runs the leader's loop for as long as it does.
+func (c *Cluster) lead(ctx context.Context) {
+	for ctx.Err() == nil {
+		turned := c.Store.Leadership()
+		if c.Store.Leading() {
+			term, cancel := context.WithCancel(ctx)
+			go func() {
+				<-turned
+				cancel()
+			}()
+			c.leadTerm(term)
+			cancel()
+			c.forget()
+			continue
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// term is the state of one leadership.
+type term struct {
+	since    time.Time
+	previous map[uint64]autopilot.Health
+	prober   *prober
+	pruned   time.Time
+}
+
+func (c *Cluster) leadTerm(ctx context.Context) {
+	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake)}
+	defer t.prober.done.Wait()
+	tick := time.NewTicker(roundEvery)
+	defer tick.Stop()
+	for {
+		if err := c.round(ctx, t); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
+			c.log.Warn("autopilot", "err", err)
+		}
+		if time.Since(t.pruned) > pruneEvery {
+			t.pruned = time.Now()
+			if err := c.Store.Prune(ctx, c.actor()); err != nil && ctx.Err() == nil {
+				c.log.Warn("prune", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.kick:
+		}
+	}
+}
+
+// Wake lets the leader's loop run at once, after something it should look at has changed.
+func (c *Cluster) Wake() { c.wake() }
+
+func (c *Cluster) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Cluster) actor() store.Actor {
+	return store.Actor{Name: "autopilot", NodeID: c.Store.NodeID()}
+}
+
+func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
+	if id == c.Store.NodeID() {
+		return c.report(), nil
+	}
+	err = c.Transport.call(ctx, http.MethodGet, id, pathProbe, nil, &r)
+	return r, err
+}
+
+func (c *Cluster) report() Report {
+	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID()}
+}
+
+// round observes, decides and acts once.
+func (c *Cluster) round(ctx context.Context, t *term) error {
+	members, err := c.Store.PeekMembers(ctx)
+	if err != nil {
+		return err
+	}
+	servers, err := c.Store.RefreshServers(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	t.prober.round(ctx, targets(members, servers), now)
+	in := c.observe(members, servers, t)
+	state, plan := autopilot.Decide(in, autopilot.DefaultConfig(), now)
+	t.previous = autopilot.Carry(state)
+	addresses := make(map[uint64]string, len(members))
+	for i := range members {
+		addresses[members[i].NodeID] = members[i].RaftAddress
+	}
+	alive := make(map[uint64]string, len(state.Servers))
+	for i := range state.Servers {
+		v := &state.Servers[i]
+		v.RaftAddress = addresses[v.NodeID]
+		alive[v.NodeID] = v.NodeStatus
+	}
+	c.state.Store(&state)
+	c.alive.Store(&alive)
+	if err := c.decide(ctx, plan, members); err != nil {
+		return err
+	}
+	return c.reconcile(ctx)
+}
+
+func targets(members []store.Member, servers []store.Server) []target {
+	raft := make(map[uint64]bool, len(servers))
+	for _, v := range servers {
+		raft[v.NodeID] = true
+	}
+	list := make([]target, len(members))
+	for i := range members {
+		m := &members[i]
+		list[i] = target{nodeID: m.NodeID, raft: raft[m.NodeID] || m.Role != store.RoleNone, joinedAt: m.JoinedAt}
+	}
+	return list
+}
+
+func (c *Cluster) observe(members []store.Member, servers []store.Server, t *term) autopilot.Input {
+	roles := make(map[uint64]store.Role, len(servers))
+	for _, v := range servers {
+		roles[v.NodeID] = v.Role
+	}
+	seen := t.prober.snapshot()
+	in := autopilot.Input{LeaderID: c.Store.NodeID(), LeaderRevision: c.Store.Revision(), LeaderSince: t.since, Previous: t.previous,
+		Members: make([]autopilot.Observation, 0, len(members))}
+	for i := range members {
+		m, o := &members[i], seen[members[i].NodeID]
+		ob := autopilot.Observation{NodeID: m.NodeID, Name: m.Name, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
+			Role: string(roles[m.NodeID]), LastContact: o.LastContact, RTT: autopilot.Duration(o.RTT), Revision: o.Revision,
+			Version: o.Version, Member: true, IsLeader: m.NodeID == in.LeaderID}
+		if o.Interval > probeEvery {
+			ob.ProbeInterval = autopilot.Duration(o.Interval)
+		}
+		in.Members = append(in.Members, ob)
+		delete(roles, m.NodeID)
+	}
+	for id, role := range roles { // in Raft without a row
+		o := seen[id]
+		in.Members = append(in.Members, autopilot.Observation{NodeID: id, Role: string(role), LastContact: o.LastContact})
+	}
+	return in
+}
+
+// decide writes the plan into SQL; the reconcile loop, on whichever member leads then, carries it out.
+func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []store.Member) error {
+	var changes []store.RoleChange
+	for _, ch := range plan {
+		if ch.Kind == autopilot.KindTransfer {
+			return c.Store.Transfer(ctx, ch.NodeID)
+		}
+		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
+		if i < 0 || members[i].Role == store.Role(ch.Role) {
+			continue // an orphan, or decided already: reconcile's business
+		}
+		if ch.Kind == autopilot.KindPromote || ch.Kind == autopilot.KindAdd {
+			// The last answer may be older than the machine's death, and a vote given to a dead machine can cost
+			// the majority.
+			pctx, cancel := context.WithTimeout(ctx, probeTimeout)
+			_, err := c.probe(pctx, ch.NodeID)
+			cancel()
+			if err != nil {
+				break
+			}
+		}
+		c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+		changes = append(changes, store.RoleChange{NodeID: ch.NodeID, Role: store.Role(ch.Role), Reason: ch.Reason})
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return c.Store.SetRoles(ctx, c.actor(), changes)
+}
+
+// Difference is one point on which Raft's configuration does not agree with the members table.
+type Difference struct {
+	NodeID uint64     `json:"nodeId"`
+	Want   store.Role `json:"want"` // as the members table says; empty: not a Raft server
+	Have   store.Role `json:"have"`
+}
+
+// differences lists what reconcile has to do, those first that make the quorum stronger.
+func differences(members []store.Member, servers []store.Server) []Difference {
+	have := make(map[uint64]store.Role, len(servers))
+	for _, v := range servers {
+		have[v.NodeID] = v.Role
+	}
+	var list []Difference
+	for i := range members {
+		m := &members[i]
+		if have[m.NodeID] != m.Role {
+			list = append(list, Difference{NodeID: m.NodeID, Want: m.Role, Have: have[m.NodeID]})
+		}
+		delete(have, m.NodeID)
+	}
+	for id, role := range have {
+		list = append(list, Difference{NodeID: id, Want: store.RoleNone, Have: role})
+	}
+	strength := map[store.Role]int{store.RoleVoter: 3, store.RoleStandBy: 2, store.RoleSpare: 1}
+	slices.SortFunc(list, func(a, b Difference) int {
+		if d := strength[b.Want] - strength[a.Want]; d != 0 {
+			return d
+		}
+		return int(int64(a.NodeID) - int64(b.NodeID))
+	})
+	return list
+}
+
+// reconcile makes the Raft configuration agree with SQL, one step after the other.
+func (c *Cluster) reconcile(ctx context.Context) error {
+	members, err := c.Store.PeekMembers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range differences(members, c.Store.Servers()) {
+		actx, cancel := context.WithTimeout(ctx, assignTimeout)
+		err := c.Store.Assign(actx, d.NodeID, d.Want)
+		cancel()
+		if err != nil {
+			return err
+		}
+		c.log.Info("raft configuration", "node", d.NodeID, "role", d.Want, "before", d.Have)
+	}
+	return nil
+}
+
+// announce tells the leader this member's addresses and version, when it starts and whenever leadership turns,
+// until the leader has them.
+func (c *Cluster) announce(ctx context.Context) {
+	for ctx.Err() == nil {
+		turned := c.Store.Leadership()
+		retry := time.After(time.Second)
+		if leader := c.Store.LeaderID(); leader != 0 {
+			actx, cancel := context.WithTimeout(ctx, 3*time.Second)
+			err := c.announceTo(actx, leader)
+			cancel()
+			if err == nil {
+				retry = nil
+			} else if ctx.Err() == nil {
+				c.log.Debug("announce", "to", leader, "err", err)
+			}
+		}
+		select {
+		case <-turned:
+		case <-retry:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c *Cluster) announceTo(ctx context.Context, leader uint64) error {
+	if leader == c.Store.NodeID() {
+		return c.Store.Announce(ctx, c.actor(), c.Self)
+	}
+	body, err := json.Marshal(c.Self)
+	if err != nil {
+		return err
+	}
+	return c.Transport.call(ctx, http.MethodPost, leader, pathAnnounce, bytes.NewReader(body), nil)
+}
+
+// Internal serves the requests of this package on the cluster listener.
+func (c *Cluster) Internal(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+pathProbe, func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, c.report())
+	})
+	mux.HandleFunc("POST "+pathAnnounce, func(w http.ResponseWriter, r *http.Request) {
+		var a store.Announcement
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&a); err != nil {
+			http.Error(w, "the announcement cannot be read", http.StatusBadRequest)
+			return
+		}
+		a.NodeID = PeerID(r.Context()) // a member speaks for itself only
+		err := c.Store.Announce(r.Context(), store.Actor{Name: hostOf(a.NodeID), NodeID: a.NodeID}, a)
+		switch {
+		case errors.Is(err, store.ErrNotLeader):
+			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+		case err != nil:
+			c.log.Warn("announce", "node", a.NodeID, "err", err)
+			http.Error(w, "the announcement was not taken", http.StatusServiceUnavailable)
+		default:
+			writeJSON(w, struct{}{})
+		}
+	})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}

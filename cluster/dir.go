@@ -1,0 +1,246 @@
+package cluster
+
+import (
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+// Names of the files in a data directory. nodeFile is written last: a directory without it never took part in a
+// cluster, whatever else is in it.
+const (
+	nodeFile      = "node.json"
+	lockFile      = "lock"
+	identityFile  = "node.key"
+	adminFile     = "admin.token"
+	httpCAFile    = "ca.crt"
+	foundingFile  = "founding.json"
+	tlsDir        = "tls"
+	httpKey       = "tls/http.key"
+	httpCert      = "tls/http.crt"
+	transportKey  = "tls/transport.key"
+	transportCert = "tls/transport.crt"
+	transportCA   = "tls/transport-ca.crt"
+)
+
+// Node is what a member knows of itself before its database is there: the contents of DIR/node.json.
+type Node struct {
+	ClusterID   string `json:"clusterId"`
+	NodeID      uint64 `json:"nodeId"`
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	APIAddress  string `json:"apiAddress"`
+	RaftAddress string `json:"raftAddress"`
+	Peers       []Peer `json:"peers"` // as they were when this member joined; the database knows better later
+}
+
+// Peer is where another member can be found.
+type Peer struct {
+	NodeID      uint64 `json:"nodeId"`
+	RaftAddress string `json:"raftAddress"`
+}
+
+// Dir is the data directory of a member, locked for this process.
+type Dir struct {
+	Path string
+	lock *os.File
+}
+
+// OpenDir creates the directory if needed and locks it. Errors are sentences for the person who gave it.
+func OpenDir(path string) (*Dir, error) {
+	d := &Dir{Path: path}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, dirError(path, err)
+	}
+	if _, err := os.Stat(d.file(nodeFile)); errors.Is(err, fs.ErrNotExist) {
+		if err := d.checkUnused(); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(d.file(tlsDir), 0o700); err != nil {
+		return nil, dirError(path, err)
+	}
+	f, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, dirError(path, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("the data directory %s is in use by a running muster", path)
+		}
+		return nil, dirError(path, err)
+	}
+	d.lock = f
+	return d, nil
+}
+
+func dirError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("the data directory %s is not writable", path)
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%s is not a directory", path)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("there is no space left for the data directory %s", path)
+	default:
+		return fmt.Errorf("the data directory %s cannot be used: %w", path, err)
+	}
+}
+
+// Close releases the lock.
+func (d *Dir) Close() error { return d.lock.Close() }
+
+func (d *Dir) file(name string) string { return filepath.Join(d.Path, name) }
+
+func (d *Dir) read(name string) ([]byte, error) { return os.ReadFile(d.file(name)) }
+
+func (d *Dir) write(name string, data []byte, perm fs.FileMode) error {
+	if err := certs.WriteFile(d.file(name), data, perm); err != nil {
+		return dirError(d.Path, err)
+	}
+	return nil
+}
+
+// Node reads node.json; nil when this directory has not taken part in a cluster yet.
+func (d *Dir) Node() (*Node, error) {
+	data, err := d.read(nodeFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	var n Node
+	if err := json.Unmarshal(data, &n); err != nil || n.NodeID == 0 || n.ClusterID == "" {
+		return nil, fmt.Errorf("%s is not the node.json of a muster member", d.file(nodeFile))
+	}
+	return &n, nil
+}
+
+// checkUnused accepts an empty directory and what an interrupted first start leaves.
+func (d *Dir) checkUnused() error {
+	ours := []string{lockFile, tlsDir, identityFile, adminFile, httpCAFile, foundingFile}
+	entries, err := os.ReadDir(d.Path)
+	if err != nil {
+		return dirError(d.Path, err)
+	}
+	for _, e := range entries {
+		if !slices.Contains(ours, e.Name()) && filepath.Ext(e.Name()) != ".log" {
+			return fmt.Errorf("the data directory %s is not empty and is not that of a muster member (it holds %s): give an empty one", d.Path, e.Name())
+		}
+	}
+	return nil
+}
+
+// SaveNode writes node.json.
+func (d *Dir) SaveNode(n *Node) error {
+	data, err := json.MarshalIndent(n, "", "  ")
+	if err != nil {
+		return err
+	}
+	return d.write(nodeFile, append(data, '\n'), 0o644)
+}
+
+// Identity reads the member's age identity, or makes it.
+func (d *Dir) Identity() (*age.X25519Identity, error) {
+	data, err := d.read(identityFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		id, err := certs.NewIdentity()
+		if err != nil {
+			return nil, err
+		}
+		return id, d.write(identityFile, certs.EncodeIdentity(id, time.Now()), 0o600)
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	id, err := certs.ParseIdentity(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not an age identity: %w", d.file(identityFile), err)
+	}
+	return id, nil
+}
+
+// key reads a private key, or makes it.
+func (d *Dir) key(name string) (crypto.Signer, error) {
+	data, err := d.read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err := certs.NewKey()
+		if err != nil {
+			return nil, err
+		}
+		pem, err := certs.EncodeKey(key)
+		if err != nil {
+			return nil, err
+		}
+		return key, d.write(name, pem, 0o600)
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	key, err := certs.ParseKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a private key: %w", d.file(name), err)
+	}
+	return key, nil
+}
+
+// Founding reads what the first transaction is to write; nil once that is done, and on members that joined.
+func (d *Dir) Founding() (*store.Founding, error) {
+	data, err := d.read(foundingFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	var f store.Founding
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", d.file(foundingFile), err)
+	}
+	return &f, nil
+}
+
+// Founded forgets what Founding returned.
+func (d *Dir) Founded() error {
+	err := os.Remove(d.file(foundingFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// HTTPFiles returns the paths of the API listener's certificate chain and key.
+func (d *Dir) HTTPFiles() (cert, key string) { return d.file(httpCert), d.file(httpKey) }
+
+// AdminFile returns the path of the founder's administrator token.
+func (d *Dir) AdminFile() string { return d.file(adminFile) }
+
+// CAFile returns the path of the HTTP CA.
+func (d *Dir) CAFile() string { return d.file(httpCAFile) }
+
+// Credentials reads the member's transport certificate.
+func (d *Dir) Credentials(n *Node) (*Credentials, error) {
+	var files [3][]byte
+	for i, name := range []string{transportCert, transportKey, transportCA} {
+		data, err := d.read(name)
+		if err != nil {
+			return nil, dirError(d.Path, err)
+		}
+		files[i] = data
+	}
+	return NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
+}

@@ -1,0 +1,85 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/musterhq/muster/certs"
+)
+
+// JoinKeys are the keys of a machine that wants to become a member. They stay in its directory: a join that was
+// interrupted is repeated with the same keys and gets the same identity.
+type JoinKeys struct {
+	SecretsPubkey [32]byte
+	HTTPCSR       []byte // DER
+	TransportCSR  []byte // DER
+}
+
+// PrepareJoin makes the keys, or finds those of an interrupted join.
+func PrepareJoin(d *Dir, name string) (*JoinKeys, error) {
+	identity, err := d.Identity()
+	if err != nil {
+		return nil, err
+	}
+	k := &JoinKeys{}
+	if k.SecretsPubkey, err = certs.PublicKey(identity.Recipient().String()); err != nil {
+		return nil, err
+	}
+	for _, c := range []struct {
+		file string
+		csr  *[]byte
+	}{{httpKey, &k.HTTPCSR}, {transportKey, &k.TransportCSR}} {
+		key, err := d.key(c.file)
+		if err != nil {
+			return nil, err
+		}
+		if *c.csr, err = certs.NewCSR(key, name); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+// AbandonJoin removes the keys of a join that was refused: the directory is as empty as before.
+func AbandonJoin(d *Dir) {
+	for _, name := range []string{identityFile, httpKey, transportKey, httpCert, transportCert, transportCA, httpCAFile} {
+		_ = os.Remove(d.file(name))
+	}
+}
+
+// Admission is what the cluster gave to a machine that joined; certificates are PEM.
+type Admission struct {
+	Node          Node
+	HTTPCert      []byte // leaf and CA
+	HTTPCA        []byte
+	TransportCert []byte
+	TransportCA   []byte
+}
+
+// CompleteJoin writes what the member needs to start. node.json comes last, so that a crash before it leaves a
+// directory from which the same join can be repeated.
+func CompleteJoin(d *Dir, a Admission) error {
+	key, err := d.read(transportKey)
+	if err != nil {
+		return dirError(d.Path, err)
+	}
+	if _, err := NewCredentials(a.Node.ClusterID, a.Node.NodeID, a.TransportCert, key, a.TransportCA); err != nil {
+		return fmt.Errorf("the cluster's answer cannot be used: %w", err)
+	}
+	if len(a.HTTPCert) == 0 || len(a.HTTPCA) == 0 {
+		return errors.New("the cluster's answer cannot be used: it has no certificate for the API")
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{httpCert, a.HTTPCert}, {httpCAFile, a.HTTPCA}, {transportCert, a.TransportCert}, {transportCA, a.TransportCA}} {
+		if err := d.write(f.name, f.data, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{foundingFile, adminFile} { // of a founding that was interrupted
+		_ = os.Remove(d.file(name))
+	}
+	return d.SaveNode(&a.Node)
+}

@@ -1,0 +1,180 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	probeTimeout   = 1500 * time.Millisecond
+	probeWorkers   = 32
+	probesPerSec   = 200                    // bound for the whole leader, whatever the number of members
+	probeEvery     = time.Second            // Raft servers, and others while the bound allows it
+	probeNewEvery  = 100 * time.Millisecond // a member that has never answered, while it is young
+	probeNewPeriod = 30 * time.Second
+)
+
+// Report is a member's answer to a probe.
+type Report struct {
+	NodeID   uint64 `json:"nodeId"`
+	Version  string `json:"version"`
+	Revision uint64 `json:"revision"` // of its local replica, 0 when it has none
+	Leader   uint64 `json:"leader"`   // whom its Raft server follows
+}
+
+// target is a member as the prober sees it.
+type target struct {
+	nodeID   uint64
+	raft     bool // is a Raft server, or is to become one
+	joinedAt time.Time
+}
+
+// observation is what the probes have brought so far.
+type observation struct {
+	Report
+	LastContact time.Time
+	RTT         time.Duration
+	Interval    time.Duration
+
+	next    time.Time
+	running bool
+}
+
+// prober asks members how they are. It belongs to one leadership: a new leader begins without prejudice.
+type prober struct {
+	probe func(ctx context.Context, nodeID uint64) (Report, error)
+	slots chan struct{}
+	heard func() // called when a member answers for the first time
+
+	mu   sync.Mutex
+	seen map[uint64]*observation
+	done sync.WaitGroup
+}
+
+func newProber(probe func(context.Context, uint64) (Report, error), heard func()) *prober {
+	return &prober{probe: probe, heard: heard, slots: make(chan struct{}, probeWorkers), seen: map[uint64]*observation{}}
+}
+
+// round starts the probes that are due. It does not block: a member whose last probe is still out is left alone,
+// and when all workers are busy the rest comes next time.
+func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
+	others := 0
+	for _, t := range targets {
+		if !t.raft {
+			others++
+		}
+	}
+	interval := max(probeEvery, time.Duration(others)*time.Second/probesPerSec)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := make(map[uint64]bool, len(targets))
+	for _, t := range targets {
+		known[t.nodeID] = true
+		o := p.seen[t.nodeID]
+		if o == nil {
+			o = &observation{}
+			p.seen[t.nodeID] = o
+		}
+		o.Interval = probeEvery
+		switch {
+		case t.raft:
+		case o.LastContact.IsZero() && now.Sub(t.joinedAt) < probeNewPeriod:
+			o.Interval = probeNewEvery
+		default:
+			o.Interval = interval
+		}
+		if o.running || now.Before(o.next) {
+			continue
+		}
+		select {
+		case p.slots <- struct{}{}:
+		default:
+			return
+		}
+		o.running, o.next = true, now.Add(o.Interval)
+		p.done.Add(1)
+		go p.run(ctx, t.nodeID, o)
+	}
+	for id, o := range p.seen {
+		if !known[id] && !o.running {
+			delete(p.seen, id)
+		}
+	}
+}
+
+func (p *prober) run(ctx context.Context, id uint64, o *observation) {
+	defer p.done.Done()
+	defer func() { <-p.slots }()
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	begin := time.Now()
+	r, err := p.probe(ctx, id)
+	p.mu.Lock()
+	o.running = false
+	first := false
+	if err == nil {
+		first = o.LastContact.IsZero()
+		o.Report, o.LastContact, o.RTT = r, time.Now(), time.Since(begin)
+	}
+	p.mu.Unlock()
+	if first {
+		p.heard()
+	}
+}
+
+// snapshot returns what is known of every member.
+func (p *prober) snapshot() map[uint64]observation {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := make(map[uint64]observation, len(p.seen))
+	for id, o := range p.seen {
+		m[id] = *o
+	}
+	return m
+}
+
+// Paths of the internal HTTP that this package asks for; the server side is Internal.
+const (
+	pathProbe    = "/internal/probe"
+	pathAnnounce = "/internal/announce"
+)
+
+// call sends one internal request and decodes the answer into out, unless that is nil.
+func (t *Transport) call(ctx context.Context, method string, nodeID uint64, path string, body io.Reader, out any) error {
+	r, err := http.NewRequestWithContext(ctx, method, "https://"+hostOf(nodeID)+":1"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := t.client.RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data)}
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(data, out)
+}
+
+// StatusError is an answer of another member that is not 200.
+type StatusError struct {
+	NodeID uint64
+	Status int
+	Text   string
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("node %d answers %d: %.200s", e.NodeID, e.Status, e.Text)
+}

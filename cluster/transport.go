@@ -1,0 +1,345 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	handshakeTimeout = 3 * time.Second
+	// userTimeout is how long sent data may stay unacknowledged before the kernel gives a connection up;
+	// without it a half-dead peer is noticed after a quarter of an hour.
+	userTimeout = 3 * time.Second
+)
+
+// Replica is what the transport needs from the store.
+type Replica interface {
+	DialOwn(ctx context.Context) (net.Conn, error)
+	FollowsNow(ctx context.Context) (uint64, error)
+}
+
+// Transport is the cluster listener and the dialer of its other end.
+type Transport struct {
+	creds   *Credentials
+	address func(nodeID uint64) (string, bool)
+	fence   func(nodeID uint64) error
+	log     *slog.Logger
+
+	replica Replica
+	http    *http.Server
+	httpIn  *chanListener
+	client  *http.Transport
+	askers  askers
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    map[uint64]map[net.Conn]bool // open connections by member, to be cut when it is removed
+	done     sync.WaitGroup
+}
+
+// NewTransport makes a transport that finds members by address and lets in whom fence accepts.
+func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence func(uint64) error, log *slog.Logger) *Transport {
+	t := &Transport{creds: creds, address: address, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}}
+	t.client = &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			id, err := nodeOf(addr)
+			if err != nil {
+				return nil, err
+			}
+			conn, err := t.dial(ctx, id, protoHTTP)
+			if err != nil {
+				return nil, dialError{err}
+			}
+			return conn, nil
+		},
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: 2,
+		IdleConnTimeout:     time.Minute,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: time.Second, MaxConcurrentStreams: 1000},
+	}
+	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk) }
+	return t
+}
+
+// hostOf is the host name under which a member's internal HTTP is asked for.
+func hostOf(nodeID uint64) string { return fmt.Sprintf("node-%d", nodeID) }
+
+func nodeOf(addr string) (uint64, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return 0, err
+	}
+	digits, ok := strings.CutPrefix(host, "node-")
+	if !ok {
+		return 0, fmt.Errorf("%q is not the name of a node", host)
+	}
+	return strconv.ParseUint(digits, 10, 64)
+}
+
+// DialRaft opens a stream to the dqlite port of a member.
+func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
+	return t.dial(ctx, nodeID, protoRaft)
+}
+
+func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls.Conn, error) {
+	addr, ok := t.address(nodeID)
+	if !ok {
+		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c) }}
+	raw, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, t.creds.client(nodeID, proto))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("node %d at %s: %w", nodeID, addr, err)
+	}
+	if got := conn.ConnectionState().NegotiatedProtocol; got != proto {
+		conn.Close()
+		return nil, fmt.Errorf("node %d at %s does not speak %s", nodeID, addr, proto)
+	}
+	return conn, nil
+}
+
+func limitSilence(c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// Forward sends a client's request to a member's internal HTTP. An error of a request that the member cannot have
+// seen has a method NotSent that says so.
+func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
+	r.URL.Scheme, r.URL.Host, r.Host = "https", hostOf(nodeID)+":1", hostOf(nodeID)
+	return t.client.RoundTrip(r)
+}
+
+// dialError is a failure before anything was sent.
+type dialError struct{ error }
+
+// NotSent reports true.
+func (dialError) NotSent() bool { return true }
+
+func (e dialError) Unwrap() error { return e.error }
+
+// Serve accepts connections until Close. handler gets the internal HTTP requests, already authenticated: PeerID
+// tells whose they are.
+func (t *Transport) Serve(l net.Listener, replica Replica, handler http.Handler) {
+	t.replica = replica
+	t.httpIn = &chanListener{addr: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
+	t.http = &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			id, err := t.creds.peer(*r.TLS)
+			if err == nil {
+				err = t.fence(id)
+			}
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusGone)
+				return
+			}
+			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
+		}),
+		TLSConfig:         &tls.Config{NextProtos: []string{protoHTTP}},
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
+	}
+	t.mu.Lock()
+	t.listener = l
+	t.mu.Unlock()
+	t.done.Add(2)
+	go func() { defer t.done.Done(); _ = t.http.Serve(t.httpIn) }()
+	go func() { defer t.done.Done(); t.accept(l) }()
+}
+
+type peerKey struct{}
+
+// PeerID returns the member whose connection an internal request came over.
+func PeerID(ctx context.Context) uint64 {
+	id, _ := ctx.Value(peerKey{}).(uint64)
+	return id
+}
+
+func (t *Transport) accept(l net.Listener) {
+	for {
+		raw, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of file descriptors, most likely: others must close some first
+			t.log.Warn("the cluster listener cannot accept", "err", err)
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		t.done.Add(1)
+		go func() { defer t.done.Done(); t.handle(raw) }()
+	}
+}
+
+func (t *Transport) handle(raw net.Conn) {
+	if c, ok := raw.(*net.TCPConn); ok {
+		if rc, err := c.SyscallConn(); err == nil {
+			_ = limitSilence(rc)
+		}
+	}
+	conn := tls.Server(raw, t.creds.server())
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		t.log.Debug("a connection to the cluster listener was refused", "remote", raw.RemoteAddr(), "err", err)
+		raw.Close()
+		return
+	}
+	state := conn.ConnectionState()
+	id, err := t.creds.peer(state)
+	if err != nil {
+		conn.Close()
+		return
+	}
+	if state.NegotiatedProtocol == protoHTTP { // fenced per request, with a status to show for it
+		t.httpIn.give(t.track(id, conn))
+		return
+	}
+	if err := t.fence(id); err != nil {
+		t.log.Warn("a connection was refused", "node", id, "remote", raw.RemoteAddr(), "err", err)
+		conn.Close()
+		return
+	}
+	tracked := t.track(id, conn)
+	defer tracked.Close()
+	switch state.NegotiatedProtocol {
+	case protoRaft:
+		own, err := t.replica.DialOwn(ctx)
+		if err != nil {
+			t.log.Debug("the local Raft server does not take a connection", "err", err)
+			return
+		}
+		store.Splice(tracked, own)
+	case protoAsk:
+		serveAsk(tracked, t.replica)
+	}
+}
+
+// track registers a connection under its member and sweeps out those that have ended. It does not wrap the
+// connection: net/http must get the *tls.Conn itself, or it would not see that HTTP/2 was negotiated.
+func (t *Transport) track(id uint64, conn *tls.Conn) net.Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conns[id] == nil {
+		t.conns[id] = map[net.Conn]bool{}
+	}
+	for c := range t.conns[id] { // forget those that have ended
+		if tc, ok := c.(*tls.Conn); ok && ended(tc) {
+			delete(t.conns[id], c)
+		}
+	}
+	t.conns[id][conn] = true
+	return conn
+}
+
+// ended tells whether a connection was closed on this side: its deadline can no longer be set.
+func ended(c *tls.Conn) bool {
+	return c.NetConn().(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Time{}) != nil
+}
+
+// Cut closes all connections with a member, at once.
+func (t *Transport) Cut(nodeID uint64) {
+	t.mu.Lock()
+	conns := t.conns[nodeID]
+	delete(t.conns, nodeID)
+	t.mu.Unlock()
+	for c := range conns {
+		if tc, ok := c.(*tls.Conn); ok {
+			tc.NetConn().Close()
+		}
+	}
+	t.askers.forget(nodeID)
+	t.client.CloseIdleConnections()
+}
+
+// Ask tells whether at least need of the nodes follow this one at this moment. It blocks until that is certain
+// either way or ctx ends.
+func (t *Transport) Ask(ctx context.Context, nodes []uint64, need int) bool {
+	return t.askers.ask(ctx, t.creds.NodeID, nodes, need)
+}
+
+// Close stops listening and closes every connection.
+func (t *Transport) Close() {
+	t.mu.Lock()
+	l := t.listener
+	t.mu.Unlock()
+	if l != nil {
+		l.Close()
+		t.httpIn.Close()
+		t.http.Close()
+	}
+	t.mu.Lock()
+	ids := make([]uint64, 0, len(t.conns))
+	for id := range t.conns {
+		ids = append(ids, id)
+	}
+	t.mu.Unlock()
+	for _, id := range ids {
+		t.Cut(id)
+	}
+	t.askers.close()
+	t.client.CloseIdleConnections()
+	t.done.Wait()
+}
+
+// chanListener hands connections that were accepted elsewhere to an http.Server.
+type chanListener struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *chanListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *chanListener) give(c net.Conn) {
+	select {
+	case l.conns <- c:
+	case <-l.closed:
+		c.Close()
+	}
+}
+
+func (l *chanListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *chanListener) Addr() net.Addr { return l.addr }
+
+var _ io.Closer = (*chanListener)(nil)

@@ -1,0 +1,114 @@
+package handlers
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+// credential is what a request shows: a bare secret, or an id with its secret.
+type credential struct{ id, secret string }
+
+// credentialOf reads the credential from wherever the families put it (design section 8.9). The documented
+// precedence of Nomad holds: its own header wins over Authorization.
+func credentialOf(r *http.Request) (c credential, ok bool) {
+	for _, h := range []string{"X-Nomad-Token", "X-Consul-Token"} {
+		if v := strings.TrimSpace(r.Header.Get(h)); v != "" {
+			return credential{secret: v}, true
+		}
+	}
+	scheme, rest, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
+	rest = strings.TrimSpace(rest)
+	switch strings.ToLower(scheme) {
+	case "bearer":
+		secret, _, _ := strings.Cut(rest, " ")
+		return credential{secret: secret}, secret != ""
+	case "apikey":
+		raw, err := base64.StdEncoding.DecodeString(rest)
+		id, secret, found := strings.Cut(string(raw), ":")
+		return credential{id, secret}, err == nil && found && id != "" && secret != ""
+	case "basic":
+		id, secret, found := r.BasicAuth()
+		return credential{id, secret}, found && id != "" && secret != ""
+	}
+	return credential{}, false
+}
+
+// authenticate finds the API token of a request; nil when it has none that is valid.
+func (s *Server) authenticate(q *request, remote string) (*store.APIToken, error) {
+	c, ok := credentialOf(q.Request)
+	if !ok {
+		return nil, s.failures.count(remote)
+	}
+	token, err := s.findToken(q.Context(), q.consistency(), c)
+	if err != nil || token != nil {
+		return token, err
+	}
+	return nil, s.failures.count(remote)
+}
+
+func (s *Server) findToken(ctx context.Context, from store.Consistency, c credential) (*store.APIToken, error) {
+	hash := certs.HashSecret(c.secret)
+	if c.id == "" {
+		return s.Store.TokenByHash(ctx, from, hash)
+	}
+	token, err := s.Store.TokenByID(ctx, from, c.id)
+	if err != nil || token == nil || subtle.ConstantTimeCompare([]byte(token.SecretHash), []byte(hash)) != 1 {
+		return nil, err
+	}
+	return token, nil
+}
+
+// failureLimiter bounds how often one address may show a wrong credential. Valid ones never wait for it.
+type failureLimiter struct {
+	mu    sync.Mutex
+	hosts map[string]*failing
+}
+
+type failing struct {
+	limit *rate.Limiter
+	last  time.Time
+}
+
+const (
+	failuresPerMinute = 120
+	failingHosts      = 10_000
+)
+
+func newFailureLimiter() *failureLimiter { return &failureLimiter{hosts: map[string]*failing{}} }
+
+// count notes a failure and returns an error when there have been too many.
+func (l *failureLimiter) count(host string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	f := l.hosts[host]
+	if f == nil {
+		if len(l.hosts) >= failingHosts {
+			for h, x := range l.hosts {
+				if now.Sub(x.last) > time.Minute {
+					delete(l.hosts, h)
+				}
+			}
+		}
+		if len(l.hosts) >= failingHosts {
+			return fail(http.StatusTooManyRequests, "too many failed attempts; try again in a minute")
+		}
+		f = &failing{limit: rate.NewLimiter(rate.Every(time.Minute/failuresPerMinute), failuresPerMinute)}
+		l.hosts[host] = f
+	}
+	f.last = now
+	if !f.limit.AllowN(now, 1) {
+		return fail(http.StatusTooManyRequests, "too many failed attempts; try again in a minute")
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+package handlers
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/musterhq/muster/store"
+)
+
+// Headers between members.
+const (
+	headerForwarded = "X-Muster-Forwarded" // set on what a member passes on: it is not passed on again
+	headerNotLeader = "X-Muster-Not-Leader"
+	headerKey       = "Idempotency-Key"
+)
+
+// request is what a handler works on.
+type request struct {
+	*http.Request
+	w     http.ResponseWriter
+	body  []byte
+	token *store.APIToken // nil on open routes
+	actor store.Actor
+	stale bool
+}
+
+func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
+
+// result answers with the envelope of the members family.
+func (q *request) result(status int, v any) error {
+	writeJSON(q.w, status, struct {
+		Result any `json:"result"`
+	}{v})
+	return nil
+}
+
+type message struct {
+	Message string `json:"message"`
+}
+
+// consistency is where this request may be answered from.
+func (q *request) consistency() store.Consistency {
+	if q.stale {
+		return store.Stale
+	}
+	return store.Linearisable
+}
+
+// dispatch answers a request here or has the leader answer it. While there is no leader, or leadership turns under
+// the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
+func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), answerWithin)
+	defer cancel()
+	q := &request{Request: r.WithContext(ctx), w: w}
+	if rt.check != nil {
+		if err := rt.check(r); err != nil {
+			s.answer(rt, q, err)
+			return
+		}
+	}
+	var err error
+	if q.body, err = readBody(w, r); err != nil {
+		s.answer(rt, q, err)
+		return
+	}
+	q.stale = rt.at == here || rt.at == hereStale && isStale(r)
+	if q.stale {
+		s.answer(rt, q, s.handle(rt, o, q))
+		return
+	}
+	if o.forwarded {
+		err := s.handle(rt, o, q)
+		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) && !s.Store.Leading() {
+			w.Header().Set(headerNotLeader, "1") // the sender knows what to do
+			w.WriteHeader(http.StatusMisdirectedRequest)
+			return
+		}
+		s.answer(rt, q, err)
+		return
+	}
+	for {
+		again, err := s.attempt(rt, o, q)
+		if err == nil {
+			return
+		}
+		if !again || ctx.Err() != nil {
+			s.answer(rt, q, err)
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// attempt tries once; again tells whether trying once more is safe and may help.
+func (s *Server) attempt(rt *route, o origin, q *request) (again bool, err error) {
+	leader, err := s.Store.AwaitLeader(q.Context())
+	if err != nil {
+		return false, err
+	}
+	if leader == s.Store.NodeID() {
+		err := s.handle(rt, o, q)
+		switch {
+		case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
+			return true, err
+		case errors.Is(err, store.ErrUnknownOutcome):
+			return q.Header.Get(headerKey) != "", err
+		case err != nil:
+			s.answer(rt, q, err)
+		}
+		return false, nil
+	}
+	return s.forward(q, leader)
+}
+
+func (s *Server) answer(rt *route, q *request, err error) {
+	if err == nil {
+		return
+	}
+	if rt.family.render(q.w, err) {
+		s.log.Error("request failed", "method", q.Method, "path", q.URL.Path, "err", err)
+	}
+}
+
+func (s *Server) handle(rt *route, o origin, q *request) error {
+	remote := remoteOf(q.Request, o)
+	if rt.scope != "" {
+		token, err := s.authenticate(q, remote)
+		switch {
+		case err != nil:
+			return err
+		case token == nil:
+			return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
+		case !token.Allows(rt.scope):
+			return fail(rt.family.forbidden.status, rt.family.forbidden.text)
+		}
+		q.token = token
+	}
+	q.actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remote}
+	if q.token != nil {
+		q.actor.Accessor, q.actor.Name = q.token.ID, q.token.Name
+	}
+	if key := q.Header.Get(headerKey); key != "" {
+		if len(key) > 128 {
+			return fail(http.StatusBadRequest, "Idempotency-Key must be at most 128 characters long")
+		}
+		sum := sha256.Sum256([]byte(q.Method + " " + q.URL.Path + "\n" + string(q.body)))
+		q.actor.IdempotencyKey, q.actor.RequestHash = key, hex.EncodeToString(sum[:])
+	}
+	return rt.serve(s, q)
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, fail(http.StatusRequestEntityTooLarge, "the body must not be larger than 1 MiB")
+	case err != nil:
+		return nil, fail(http.StatusBadRequest, "the body could not be read")
+	}
+	return data, nil
+}
+
+// forward passes the request on to the leader with the caller's own credentials and its answer back as it is.
+func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
+	r := q.Request.Clone(q.Context())
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.body)), int64(len(q.body))
+	r.RequestURI = ""
+	r.Header.Set(headerForwarded, "1")
+	r.Header.Set(headerRemote, q.RemoteAddr)
+	repeatable := q.Method == http.MethodGet
+	if q.Method == http.MethodPost {
+		// A key of our own makes a creation safe to repeat when the leader dies before it answers.
+		if q.Header.Get(headerKey) == "" {
+			q.Header.Set(headerKey, autoKey+store.NewID())
+			r.Header.Set(headerKey, q.Header.Get(headerKey))
+		}
+		repeatable = true
+	}
+	resp, err := s.Peers.Forward(r, leader)
+	if err != nil {
+		var e interface{ NotSent() bool }
+		notSent := errors.As(err, &e) && e.NotSent()
+		s.log.Debug("a request could not be forwarded", "to", leader, "err", err)
+		if notSent {
+			return true, store.ErrNoLeader
+		}
+		return repeatable, store.ErrUnknownOutcome
+	}
+	defer resp.Body.Close()
+	if resp.Header.Get(headerNotLeader) != "" {
+		return true, store.ErrNotLeader
+	}
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return repeatable, store.ErrUnknownOutcome
+	}
+	h := q.w.Header()
+	for k := range h {
+		h.Del(k)
+	}
+	for k, v := range resp.Header {
+		h[k] = v
+	}
+	q.w.WriteHeader(resp.StatusCode)
+	_, _ = q.w.Write(data)
+	return false, nil
+}
+
+// autoKey marks the idempotency keys that members make themselves; they are forgotten sooner.
+const autoKey = "auto-"
+
+// decodeJSON reads the first JSON value of a body as the members family does: unknown fields and what follows are
+// ignored, field names match without regard to case.
+func decodeJSON(body []byte, v any) error {
+	return json.NewDecoder(bytes.NewReader(body)).Decode(v)
+}

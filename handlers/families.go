@@ -1,0 +1,158 @@
+package handlers
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/musterhq/muster/store"
+)
+
+// family is how one of the documented APIs speaks: its envelope, its headers, its texts.
+type family struct {
+	name    string
+	headers func(http.ResponseWriter)
+	fail    func(w http.ResponseWriter, status int, code store.Code, message string)
+
+	unauthenticated failure // no valid credential
+	forbidden       failure // a credential that does not allow it
+	noLeader        failure
+	unknownOutcome  failure
+}
+
+type failure struct {
+	status int
+	text   string
+}
+
+// httpError is an answer whose status and text the handler knows exactly.
+type httpError struct {
+	status int
+	text   string
+}
+
+func (e *httpError) Error() string { return e.text }
+
+func fail(status int, text string) error { return &httpError{status, text} }
+
+// ella is the envelope of the members family and of muster's own endpoints (reference ella_members, section 1.1).
+var ella = &family{
+	name: "ella",
+	headers: func(w http.ResponseWriter) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'")
+		h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+	},
+	fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
+		writeJSON(w, status, map[string]string{"error": message})
+	},
+	unauthenticated: failure{http.StatusUnauthorized, "Invalid token"},
+	forbidden:       failure{http.StatusForbidden, "Forbidden"},
+	noLeader:        failure{http.StatusServiceUnavailable, "no cluster leader: raft commit timeout"},
+	unknownOutcome:  failure{http.StatusServiceUnavailable, "raft commit timeout"},
+}
+
+// zlayer is the envelope of the join family (reference zlayer_join, section 1.1).
+var zlayer = &family{
+	name:    "zlayer",
+	headers: func(w http.ResponseWriter) { w.Header().Set("Cache-Control", "no-store") },
+	fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
+		class, ok := zlayerClasses[status]
+		if !ok {
+			class = zlayerClasses[http.StatusInternalServerError]
+		}
+		text := class.prefix + message
+		if status == http.StatusTooManyRequests {
+			text = "Rate limited"
+		}
+		writeJSON(w, status, struct {
+			Error   string `json:"error"`
+			Message string `json:"message"`
+		}{class.code, text})
+	},
+	unauthenticated: failure{http.StatusUnauthorized, "Missing credentials"},
+	forbidden:       failure{http.StatusForbidden, "Insufficient permissions"},
+	noLeader:        failure{http.StatusServiceUnavailable, "no cluster leader"},
+	unknownOutcome:  failure{http.StatusServiceUnavailable, "the outcome is not known; repeat the request with the same token and key"},
+}
+
+var zlayerClasses = map[int]struct{ code, prefix string }{
+	http.StatusBadRequest:            {"bad_request", "Bad request: "},
+	http.StatusUnauthorized:          {"unauthorized", "Unauthorized: "},
+	http.StatusForbidden:             {"forbidden", "Forbidden: "},
+	http.StatusNotFound:              {"not_found", "Not found: "},
+	http.StatusMethodNotAllowed:      {"method_not_allowed", "Method not allowed: "},
+	http.StatusConflict:              {"conflict", "Conflict: "},
+	http.StatusRequestEntityTooLarge: {"payload_too_large", "Payload too large: "},
+	http.StatusUnsupportedMediaType:  {"unsupported_media_type", "Unsupported media type: "},
+	http.StatusUnprocessableEntity:   {"validation_error", "Validation error: "},
+	http.StatusTooManyRequests:       {"rate_limited", ""},
+	http.StatusInternalServerError:   {"internal_error", "Internal error: "},
+	http.StatusServiceUnavailable:    {"service_unavailable", "Service unavailable: "},
+}
+
+// nomad answers errors as plain text (reference nomad_raft, section 1).
+var nomad = &family{
+	name:    "nomad",
+	headers: func(w http.ResponseWriter) { w.Header().Set("Vary", "Accept-Encoding") },
+	fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(message))
+	},
+	unauthenticated: failure{http.StatusForbidden, "Permission denied"},
+	forbidden:       failure{http.StatusForbidden, "Permission denied"},
+	noLeader:        failure{http.StatusInternalServerError, "No cluster leader"},
+	unknownOutcome:  failure{http.StatusInternalServerError, "leadership lost while committing log"},
+}
+
+var statusOf = map[store.Code]int{
+	store.Invalid:      http.StatusBadRequest,
+	store.Unauthorized: http.StatusUnauthorized,
+	store.Forbidden:    http.StatusForbidden,
+	store.NotFound:     http.StatusNotFound,
+	store.Conflict:     http.StatusConflict,
+	store.Exhausted:    http.StatusInternalServerError,
+}
+
+// render writes an error as the family does. What is not meant for callers becomes a plain 500; the caller of
+// render logs it.
+func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
+	var known *httpError
+	var refusal *store.Refusal
+	send := func(x failure) {
+		w.Header().Set("Retry-After", "1")
+		f.fail(w, x.status, 0, x.text)
+	}
+	switch {
+	case errors.As(err, &known):
+		f.fail(w, known.status, 0, known.text)
+	case errors.As(err, &refusal):
+		f.fail(w, statusOf[refusal.Code], refusal.Code, refusal.Message)
+	case errors.Is(err, store.ErrUnknownOutcome):
+		send(f.unknownOutcome)
+	case errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrClosed):
+		send(f.noLeader)
+	default:
+		f.fail(w, http.StatusInternalServerError, 0, "internal error")
+		return true
+	}
+	return false
+}
+
+// writeJSON writes v on one line without a newline behind it, as the families do.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(data)
+}
+
+func timeOf(unix int64) string { return time.Unix(unix, 0).UTC().Format(timeFormat) }

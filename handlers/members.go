@@ -1,0 +1,77 @@
+package handlers
+
+import (
+	"net/http"
+
+	"github.com/musterhq/muster/store"
+)
+
+// member is one entry of the list; the documented fields come first (reference ella_members, section 1.2).
+type member struct {
+	NodeID         uint64 `json:"nodeId"`
+	RaftAddress    string `json:"raftAddress"`
+	APIAddress     string `json:"apiAddress"`
+	BinaryVersion  string `json:"binaryVersion"`
+	Suffrage       string `json:"suffrage"`
+	IsLeader       bool   `json:"isLeader"`
+	DrainState     string `json:"drainState"`
+	DrainUpdatedAt string `json:"drainUpdatedAt,omitempty"`
+
+	ID        string            `json:"id"`
+	Name      string            `json:"name"`
+	Mode      string            `json:"mode"`
+	Role      string            `json:"role"` // voter, standby, spare, or member when it is not a Raft server
+	Status    string            `json:"status"`
+	OverlayIP string            `json:"overlayIp"`
+	SliceCIDR string            `json:"sliceCidr"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	JoinedAt  string            `json:"joinedAt"`
+}
+
+const timeFormat = "2006-01-02T15:04:05Z"
+
+func (s *Server) listMembers(q *request) error {
+	members, err := s.Store.Members(q.Context(), store.Linearisable)
+	if err != nil {
+		return err
+	}
+	roles := rolesOf(s.Store.Servers())
+	list := make([]member, len(members))
+	for i := range members {
+		list[i] = s.member(&members[i], roles)
+	}
+	return q.result(http.StatusOK, list)
+}
+
+func rolesOf(servers []store.Server) map[uint64]store.Role {
+	m := make(map[uint64]store.Role, len(servers))
+	for _, v := range servers {
+		m[v.NodeID] = v.Role
+	}
+	return m
+}
+
+// member describes a member by its row and by the role that holds in Raft.
+func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
+	out := member{NodeID: m.NodeID, RaftAddress: m.RaftAddress, APIAddress: "https://" + m.APIAddress, BinaryVersion: m.BinaryVersion,
+		Suffrage: "nonvoter", IsLeader: m.NodeID == s.Store.LeaderID(), DrainState: m.DrainState, ID: m.ID, Name: m.Name, Mode: m.Mode,
+		Role: "member", Status: s.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
+		JoinedAt: m.JoinedAt.UTC().Format(timeFormat)}
+	if role := roles[m.NodeID]; role != store.RoleNone {
+		out.Role = string(role)
+		if role == store.RoleVoter {
+			out.Suffrage = "voter"
+		}
+	}
+	if m.DrainUpdatedAt != nil {
+		out.DrainUpdatedAt = m.DrainUpdatedAt.UTC().Format(timeFormat)
+	}
+	return out
+}
+
+func (s *Server) autopilot(q *request) error {
+	if err := s.Store.Confirm(q.Context()); err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, s.Autopilot())
+}

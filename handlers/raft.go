@@ -1,0 +1,118 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/musterhq/muster/store"
+)
+
+// raftServer is one server of the configuration; keys in alphabetical order, as on the wire (reference
+// nomad_raft, sections 1 and 2).
+type raftServer struct {
+	Address      string
+	ID           string
+	Leader       bool
+	Node         string
+	RaftProtocol string
+	Voter        bool
+}
+
+type raftConfiguration struct {
+	Index   uint64
+	Servers []raftServer
+}
+
+// region is the one that members' names carry for clients of the raft family.
+const region = "global"
+
+// isStale reads the `stale` parameter; its value was checked by checkStale.
+func isStale(r *http.Request) bool {
+	v, given := r.URL.Query()["stale"]
+	if !given {
+		return false
+	}
+	on, err := strconv.ParseBool(v[0])
+	return v[0] == "" || err == nil && on
+}
+
+// checkStale refuses malformed common parameters with the documented texts.
+func checkStale(r *http.Request) error {
+	query := r.URL.Query()
+	if v, given := query["stale"]; given && v[0] != "" {
+		if _, err := strconv.ParseBool(v[0]); err != nil {
+			return fail(http.StatusBadRequest, "Expect `true` or `false` for `stale` query string parameter")
+		}
+	}
+	if v := query.Get("wait"); v != "" {
+		if _, err := time.ParseDuration(v); err != nil {
+			return fail(http.StatusBadRequest, "Invalid wait time")
+		}
+	}
+	if v := query.Get("index"); v != "" {
+		if _, err := strconv.ParseUint(v, 10, 64); err != nil {
+			return fail(http.StatusBadRequest, "Invalid index")
+		}
+	}
+	if v := query.Get("per_page"); v != "" {
+		if _, err := strconv.ParseInt(v, 10, 32); err != nil {
+			return fail(http.StatusBadRequest, "Expect a number for `per_page` query string parameter")
+		}
+	}
+	if v := query.Get("region"); v != "" && v != region {
+		return fail(http.StatusInternalServerError, "No path to region")
+	}
+	return nil
+}
+
+func (s *Server) raftConfiguration(q *request) error {
+	ctx := q.Context()
+	members, err := s.Store.Members(ctx, q.consistency())
+	if err != nil {
+		return err
+	}
+	leader := s.Store.LeaderID()
+	if !q.stale {
+		leader = s.Store.NodeID()
+	}
+	byID := make(map[uint64]*store.Member, len(members))
+	for i := range members {
+		byID[members[i].NodeID] = &members[i]
+	}
+	out := raftConfiguration{Index: s.revision(ctx, q.stale), Servers: []raftServer{}}
+	for _, v := range s.Store.Servers() {
+		server := raftServer{ID: strconv.FormatUint(v.NodeID, 10), Node: "(unknown)", RaftProtocol: "unknown",
+			Leader: v.NodeID == leader, Voter: v.Role == store.RoleVoter}
+		if m := byID[v.NodeID]; m != nil {
+			server.ID, server.Address, server.Node, server.RaftProtocol = m.ID, m.RaftAddress, m.Name+"."+region, "3"
+		}
+		out.Servers = append(out.Servers, server)
+	}
+	return q.nomadJSON(out)
+}
+
+func (s *Server) revision(_ context.Context, stale bool) uint64 {
+	if stale {
+		return s.Store.ReplicaRevision()
+	}
+	return s.Store.Revision()
+}
+
+// nomadJSON writes v compactly, or with four spaces when the query says `pretty`; only pretty=0 is off.
+func (q *request) nomadJSON(v any) error {
+	values, pretty := q.URL.Query()["pretty"]
+	if !pretty || values[0] == "0" {
+		writeJSON(q.w, http.StatusOK, v)
+		return nil
+	}
+	data, err := json.MarshalIndent(v, "", "    ")
+	if err != nil {
+		return err
+	}
+	q.w.Header().Set("Content-Type", "application/json")
+	_, err = q.w.Write(append(data, '\n'))
+	return err
+}

@@ -1,0 +1,212 @@
+// Package handlers is the HTTP side of muster: one table of routes, authentication, forwarding to the leader,
+// and one file per API family. What it answers comes from store; it has no state of its own.
+package handlers
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	bodyLimit    = 1 << 20
+	answerWithin = 4800 * time.Millisecond // a caller without a leader is told so within 5 s
+	inFlight     = 4096                    // requests at once; more are told to come back
+)
+
+// Peers reaches the other members.
+type Peers interface {
+	// Forward sends the request to a member over the cluster listener. An error that has a method
+	// NotSent() bool returning true means that the member never saw it.
+	Forward(r *http.Request, nodeID uint64) (*http.Response, error)
+}
+
+// Config is what the handlers answer from.
+type Config struct {
+	Store     *store.Store
+	Peers     Peers
+	Autopilot func() any                 // the leader's view, as the members family shows it
+	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Wake      func()                     // tells the leader's loops that membership has changed
+	ClusterID string
+	Name      string
+	Version   string
+	Commit    string
+	Leaf      func() []byte // DER of the API listener's certificate
+	Now       func() time.Time
+	Logger    *slog.Logger
+}
+
+// Server answers API requests on every member.
+type Server struct {
+	Config
+	log      *slog.Logger
+	failures *failureLimiter
+	slots    chan struct{}
+	api      http.Handler
+	internal http.Handler
+	plain    http.Handler
+}
+
+// New builds the handlers.
+func New(cfg Config) *Server {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight)}
+	s.api = s.router(origin{})
+	s.plain = s.router(origin{plain: true})
+	s.internal = s.router(origin{forwarded: true})
+	return s
+}
+
+// API serves clients.
+func (s *Server) API() http.Handler { return s.api }
+
+// Plain serves clients that cannot speak TLS: the join and what is open to everybody.
+func (s *Server) Plain() http.Handler { return s.plain }
+
+// Internal serves what other members forward. It must only be reachable over the cluster listener.
+func (s *Server) Internal() http.Handler { return s.internal }
+
+// origin tells how a request came in.
+type origin struct {
+	forwarded bool
+	plain     bool
+}
+
+func (s *Server) router(o origin) http.Handler {
+	m := mux.NewRouter().SkipClean(true).UseEncodedPath()
+	for i := range routes {
+		rt := &routes[i]
+		if o.plain && !rt.plain {
+			continue
+		}
+		m.NewRoute().Methods(rt.method).Path(rt.path).Handler(s.guard(rt.family, o, func(w http.ResponseWriter, r *http.Request) {
+			s.dispatch(rt, o, w, r)
+		}))
+	}
+	m.NotFoundHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
+		familyOf(r.URL.Path).fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
+	})
+	m.MethodNotAllowedHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
+		for _, rt := range routes {
+			if (&mux.Route{}) != nil && sameShape(rt.path, r.URL.Path) {
+				w.Header().Add("Allow", rt.method)
+			}
+		}
+		familyOf(r.URL.Path).fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
+	})
+	return m
+}
+
+// guard isolates panics, bounds the number of requests and writes the log line.
+func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fam := f
+		if fam == nil {
+			fam = familyOf(r.URL.Path)
+		}
+		begin := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			if p := recover(); p != nil {
+				s.log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				if !rec.wrote {
+					fam.fail(rec, http.StatusInternalServerError, 0, "internal error")
+				}
+			}
+			level := slog.LevelDebug
+			if rec.status >= 500 {
+				level = slog.LevelWarn
+			}
+			if s.log.Enabled(r.Context(), level) {
+				s.log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
+					"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
+			}
+		}()
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			fam.fail(rec, http.StatusServiceUnavailable, 0, "too many requests at once; try again")
+			return
+		}
+		fam.headers(rec)
+		h(rec, r)
+	})
+}
+
+// recorder remembers what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if !r.wrote {
+		r.status, r.wrote = status, true
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if !r.wrote {
+		r.WriteHeader(http.StatusOK)
+	}
+	return r.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+const headerRemote = "X-Muster-Remote" // the caller's address, said by the member that forwards
+
+func remoteOf(r *http.Request, o origin) string {
+	addr := r.RemoteAddr
+	if o.forwarded {
+		if h := r.Header.Get(headerRemote); h != "" {
+			addr = h
+		}
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	return host
+}
+
+// Serve listens for clients until ctx ends and then lets requests that are under way finish for a moment.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      10 * time.Minute, // blocking queries; handlers have deadlines of their own
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := srv.Shutdown(sctx); err != nil {
+			return srv.Close()
+		}
+		return nil
+	}
+}
