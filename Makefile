@@ -31,10 +31,10 @@ test: setup-test build
 lint: setup
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }
 	$(GO) vet -tags $(TAGS) ./...
-	$(GO) tool staticcheck -tags $(TAGS) ./...
+	$(GO) tool -modfile=tools/go.mod staticcheck -tags $(TAGS) ./...
 
 bench: setup-bench build
-	$(GO) run -tags $(TAGS) ./bench
+	cd bench && $(GO) run . -muster ../muster
 
 setup:
 	@scripts/setup.sh build

@@ -115,7 +115,7 @@ func (c *etcdCluster) transfer(ctx context.Context, from, to int) error {
 	return err
 }
 
-func (c *etcdCluster) dial(member int) (conn, error) {
+func (c *etcdCluster) dial(member int, _ bool) (conn, error) {
 	client, err := etcdClient(c.endpoints[member])
 	return &etcdConn{client}, err
 }

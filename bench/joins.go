@@ -55,7 +55,7 @@ func (b *bench) join(ctx context.Context, clients int) (value, *musterCluster, e
 	}
 	conns := make([]*musterConn, clients)
 	for i := range conns {
-		conns[i] = c.connect(leader)
+		conns[i] = c.connect(leader, system.http2)
 		defer conns[i].close()
 	}
 	var bodies []string // made beforehand: keys cost time, and that is the joining machine's

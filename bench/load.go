@@ -148,7 +148,7 @@ func (b *bench) prepare(ctx context.Context, s system, j job) (run func(time.Dur
 	}
 	conns := make([]conn, b.connections(s, j.clients))
 	for i := range conns {
-		if conns[i], err = c.dial(member); err != nil {
+		if conns[i], err = c.dial(member, len(conns) < j.clients); err != nil {
 			return nil, nil, err
 		}
 	}

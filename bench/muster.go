@@ -68,7 +68,7 @@ func (c *musterCluster) form(ctx context.Context, f *fleet, rafts []string) erro
 		return err
 	}
 	for i := range c.apis {
-		c.admin = append(c.admin, c.connect(i))
+		c.admin = append(c.admin, c.connect(i, false))
 	}
 	if err := eventually(ctx, startLimit, func(ctx context.Context) error { return c.up(ctx, 0) }); err != nil {
 		return fmt.Errorf("the founder: %w", err)
@@ -194,15 +194,13 @@ func (c *musterCluster) transfer(ctx context.Context, from, to int) error {
 	return fmt.Errorf("n%d is not in the Raft configuration", to+1)
 }
 
-func (c *musterCluster) dial(member int) (conn, error) { return c.connect(member), nil }
+func (c *musterCluster) dial(member int, shared bool) (conn, error) {
+	return c.connect(member, shared || c.system.http2), nil
+}
 
-// connect makes a connection of its own. It has to be multiplexed (HTTP/2) when several clients share it.
-func (c *musterCluster) connect(member int) *musterConn {
-	t := &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2: c.system.http2,
-		MaxConnsPerHost:   1,
-	}
+// connect makes a transport of its own: one connection with HTTP/2, with HTTP/1.1 one for each request under way.
+func (c *musterCluster) connect(member int, http2 bool) *musterConn {
+	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: http2}
 	return &musterConn{base: "https://" + c.apis[member], token: "Bearer " + c.token, keyed: c.system.keyed, http: t}
 }
 

@@ -35,7 +35,7 @@ func (b *bench) readable(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		connection, err := c.dial(0)
+		connection, err := c.dial(0, false)
 		if err != nil {
 			return err
 		}

@@ -18,12 +18,12 @@ type system interface {
 type cluster interface {
 	processes() []*process
 	leader(ctx context.Context) (int, error)
-	dial(member int) (conn, error)                    // one connection to one member
+	dial(member int, shared bool) (conn, error)       // one connection to one member; shared: by many clients at a time
 	caughtUp(ctx context.Context, member int) error   // nil once it is a voter and knows what the leader knows now
 	transfer(ctx context.Context, from, to int) error // hands leadership over
 }
 
-// conn is one connection to one member. Only one request at a time goes through it, unless it is multiplexed.
+// conn is one connection to one member.
 type conn interface {
 	// write makes one small durable change. The same non-empty key twice does what once does.
 	write(ctx context.Context, key string) error

@@ -53,7 +53,11 @@ func TestNewCA(t *testing.T) {
 	if c.SerialNumber.BitLen() > 128 || c.SerialNumber.BitLen() < 64 {
 		t.Errorf("serial of %d bits", c.SerialNumber.BitLen())
 	}
-	d := ca.Key.(*ecdsa.PrivateKey).D
+	raw, err := ca.Key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := new(big.Int).SetBytes(raw)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%d", "%x", "%s"} {
 		if s := fmt.Sprintf(verb, ca); strings.Contains(s, d.String()) || strings.Contains(s, d.Text(16)) {
 			t.Errorf("%s prints the private key", verb)

@@ -78,7 +78,7 @@ func TestDEKRedacted(t *testing.T) {
 			t.Errorf("%s", s)
 		}
 	}
-	if NewDEK() == NewDEK() {
+	if a, b := NewDEK(), NewDEK(); a == b {
 		t.Error("not random")
 	}
 }

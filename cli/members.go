@@ -19,13 +19,17 @@ func newMembersCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(env, members,
-				[]string{"ID", "NAME", "STATUS", "ROLE", "LEADER", "DRAIN", "MODE", "API ADDRESS", "RAFT ADDRESS", "VERSION"},
-				func(m client.Member) []any {
-					return []any{m.NodeID, m.Name, m.Status, role(m), m.IsLeader, m.DrainState, m.Mode, m.APIAddress, m.RaftAddress, m.BinaryVersion}
-				})
+			return printMembers(env, members)
 		},
 	}
+}
+
+func printMembers(env *environment, members []client.Member) error {
+	return list(env, members,
+		[]string{"ID", "NAME", "STATUS", "ROLE", "LEADER", "DRAIN", "MODE", "API ADDRESS", "RAFT ADDRESS", "VERSION"},
+		func(m client.Member) []any {
+			return []any{m.NodeID, m.Name, m.Status, role(m), m.IsLeader, m.DrainState, m.Mode, m.APIAddress, m.RaftAddress, m.BinaryVersion}
+		})
 }
 
 // role is the member's place in Raft, in the words of servers that have three and of those that have two.

@@ -98,7 +98,7 @@ func (s *Server) router(o origin) http.Handler {
 	})
 	m.MethodNotAllowedHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
 		for _, rt := range routes {
-			if (&mux.Route{}) != nil && sameShape(rt.path, r.URL.Path) {
+			if sameShape(rt.path, r.URL.Path) {
 				w.Header().Add("Allow", rt.method)
 			}
 		}

@@ -736,3 +736,39 @@ func TestRestartOfAll(t *testing.T) {
 	join("join on another leader")
 	checkRevisions(t, c.leader())
 }
+
+// A refusal may rest on what another request of the same batch has done. It must not be given before that is
+// committed: a caller would be told that a token is used, and the token is not.
+func TestRefusalWaitsForCommit(t *testing.T) {
+	c := newTestCluster(t, 3)
+	l := c.leader()
+	tok, err := mint(bg, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	join := func() error {
+		_, err := l.Join(bg, Actor{Name: "test"}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: uuid.NewString(), RaftAddress: "10.0.0.9:7000"}})
+		return err
+	}
+	release := hold(t, l)
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- join() }()
+	c.queued(l, 1)
+	go func() { second <- join() }()
+	c.queued(l, 2)
+	c.isolate(l.NodeID(), true)
+	released := make(chan struct{})
+	go func() { release(); close(released) }()
+	errFirst := promised(t, "the join that uses the token", func() error { return <-first })
+	errSecond := promised(t, "the join after it", func() error { return <-second })
+	<-released
+	c.isolate(l.NodeID(), false)
+	var refusal *Refusal
+	c.agree()
+	if uses := integers(t, c.leader(), "SELECT uses FROM join_tokens WHERE id = ?", tok.ID)[0]; uses == 0 && errors.As(errSecond, &refusal) {
+		t.Errorf("the second was told %q, the first %v, and the token is not used", errSecond, errFirst)
+	}
+	if errFirst == nil {
+		t.Error("the leader that is cut off has taken a join")
+	}
+}

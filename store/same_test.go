@@ -165,6 +165,9 @@ func (x *mixer) step(r *rand.Rand) {
 		if r.IntN(3) == 0 { // members' ids among them
 			tok.NodeID = 1 + uint64(r.IntN(60))
 		}
+		if r.IntN(4) == 0 { // long expired: Prune deletes it, with its uses
+			tok.ExpiresAt = tok.ExpiresAt.Add(-tokenKept - 2*time.Hour)
+		}
 		if tok, err = x.l.CreateJoinToken(bg, actor, tok); err == nil {
 			put(x, &x.tokens, tok)
 		}
