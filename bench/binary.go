@@ -29,8 +29,8 @@ func (b *bench) binary(ctx context.Context) {
 		}
 		started.set(name, startTime(ctx, command))
 	}
-	b.report.add("binary: size", "MB", true, size, below(25, "MB"))
-	b.report.add("binary: start to version", "ms", true, started, below(300, "ms"))
+	b.add(ctx, "binary: size", "MB", true, size, below(25, "MB"))
+	b.add(ctx, "binary: start to version", "ms", true, started, below(300, "ms"))
 }
 
 func startTime(ctx context.Context, command []string) value {

@@ -31,7 +31,7 @@ func (b *bench) failover(ctx context.Context) {
 		out.set(s.name(), v)
 		b.report.note("fail-over, %s: %d kills, p50 %.0f, p99 %.0f, max %.0f ms", s.name(), v.N, v.P50, v.P99, v.Max)
 	}
-	b.report.add("fail-over: SIGKILL of the leader to the next answered write, p99", "ms", true, out, below(1000, "ms"))
+	b.add(ctx, "fail-over: SIGKILL of the leader to the next answered write, p99", "ms", true, out, below(1000, "ms"))
 }
 
 func (b *bench) killLeaders(ctx context.Context, s system, kills int) (times []time.Duration, err error) {

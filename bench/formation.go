@@ -29,5 +29,5 @@ func (b *bench) formation(ctx context.Context) {
 			out.set(s.name(), v)
 		}
 	}
-	b.report.add("formation: nothing to three voters (median)", "s", true, out, below(5, "s"))
+	b.add(ctx, "formation: nothing to three voters (median)", "s", true, out, below(5, "s"))
 }

@@ -36,8 +36,8 @@ func (b *bench) handover(ctx context.Context) {
 		b.report.note("hand-over, %s: %d times by %s; longest wait of a client p50 %.0f, max %.0f ms; in the second before each, max %.0f ms",
 			s.name(), v.N, how, w.P50, w.Max, u.Max)
 	}
-	b.report.add("hand-over: longest time without any answered write", "ms", true, anybody, below(100, "ms"))
-	b.report.add(fmt.Sprintf("hand-over: longest wait of one client (retry after %v)", tryLimit), "ms", true, oneClient, below(100, "ms"))
+	b.add(ctx, "hand-over: longest time without any answered write", "ms", true, anybody, below(100, "ms"))
+	b.add(ctx, fmt.Sprintf("hand-over: longest wait of one client (retry after %v)", tryLimit), "ms", true, oneClient, below(100, "ms"))
 }
 
 const byTransfer, bySignal = "transfer of leadership", "SIGTERM of the leader"

@@ -36,8 +36,8 @@ func (b *bench) idle(ctx context.Context) {
 		cpu.set(name, value{Value: busy})
 		memory.set(name, value{Value: bytes / 1e6})
 	}
-	b.report.add("idle: CPU of the busiest member", "% of a core", true, cpu, below(1, "% of a core"))
-	b.report.add("idle: RSS of the largest member", "MB", true, memory, below(40, "MB"))
+	b.add(ctx, "idle: CPU of the busiest member", "% of a core", true, cpu, below(1, "% of a core"))
+	b.add(ctx, "idle: RSS of the largest member", "MB", true, memory, below(40, "MB"))
 }
 
 // pause sleeps, unless the benchmark is ending.

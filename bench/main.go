@@ -21,12 +21,12 @@ type bench struct {
 	duration                     time.Duration
 	rounds, conns                int
 	formations, kills, etcdKills int
-	transfers, maxJoins          int
+	transfers, maxJoins, members int
 
 	fleet   *fleet
 	muster  *musterSystem // nil: not there
 	systems []system
-	running map[string]cluster // those that several parts share
+	running map[string]start // those that several parts share
 	report  *report
 }
 
@@ -36,7 +36,7 @@ const defaultConns = 16
 func main() { os.Exit(run()) }
 
 func run() int {
-	b := &bench{running: make(map[string]cluster), report: &report{Machine: make(map[string]string)}}
+	b := &bench{running: make(map[string]start), report: &report{Machine: make(map[string]string)}}
 	parts := []struct {
 		name    string
 		shared  bool // it uses the clusters of the other shared ones
@@ -67,7 +67,8 @@ func run() int {
 	flag.IntVar(&b.kills, "kills", 20, "leaders to kill")
 	flag.IntVar(&b.etcdKills, "etcd-kills", 20, "leaders of etcd to kill, at most -kills")
 	flag.IntVar(&b.transfers, "handovers", 10, "planned hand-overs")
-	flag.IntVar(&b.maxJoins, "joins", 5000, "joins at most")
+	flag.IntVar(&b.maxJoins, "joins", 5000, "joins at most, in each of two measurements")
+	flag.IntVar(&b.members, "members", 10000, "members to grow to before they are listed")
 	flag.Parse()
 
 	wanted := strings.Split(*only, ",")
@@ -77,7 +78,7 @@ func run() int {
 			return 2
 		}
 	}
-	if flag.NArg() > 0 || b.rounds < 1 || b.duration <= 0 || *version != 1 && *version != 2 || b.kills < 1 || b.etcdKills < 1 || b.transfers < 1 || b.formations < 1 || b.maxJoins < 100 {
+	if flag.NArg() > 0 || b.rounds < 1 || b.duration <= 0 || *version != 1 && *version != 2 || b.kills < 1 || b.etcdKills < 1 || b.transfers < 1 || b.formations < 1 || b.maxJoins < 100 || b.members < 0 {
 		fmt.Fprintln(os.Stderr, "bench: a number is out of range, or there is an argument too many; see -help")
 		return 2
 	}
@@ -114,7 +115,7 @@ func run() int {
 		}
 	}
 	if ctx.Err() != nil {
-		b.report.note("interrupted: the rows after this point are missing or wrong (%v)", context.Cause(ctx))
+		b.report.note("interrupted: the rows from here on are missing (%v)", context.Cause(ctx))
 	}
 	b.report.print(os.Stdout)
 	if *json != "" {
@@ -146,23 +147,28 @@ func (b *bench) find(muster, etcd string) {
 	}
 }
 
-// shared returns the cluster that the idle, reads and writes parts use, and starts it the first time.
+// start is what came of starting a shared cluster.
+type start struct {
+	cluster cluster
+	err     error
+}
+
+// shared returns the cluster that the idle, reads and writes parts use. It is started once, also when that fails.
 func (b *bench) shared(ctx context.Context, s system) (cluster, error) {
-	if c := b.running[s.name()]; c != nil {
-		return c, nil
+	if _, tried := b.running[s.name()]; !tried {
+		c, err := s.start(ctx, b.fleet)
+		b.running[s.name()] = start{c, err}
 	}
-	c, err := s.start(ctx, b.fleet)
-	if err == nil {
-		b.running[s.name()] = c
-	}
-	return c, err
+	return b.running[s.name()].cluster, b.running[s.name()].err
 }
 
 func (b *bench) stopShared() {
-	for name, c := range b.running {
-		stop(c)
-		delete(b.running, name)
+	for _, s := range b.running {
+		if s.err == nil {
+			stop(s.cluster)
+		}
 	}
+	clear(b.running)
 }
 
 // connections tells how many connections the clients of a throughput measurement share. HTTP/1.1 cannot share any.
@@ -174,6 +180,13 @@ func (b *bench) connections(s system, clients int) int {
 		return min(b.conns, clients)
 	}
 	return min(defaultConns, clients)
+}
+
+// add makes a row of the report, unless the benchmark is ending: then the figures would be of half a measurement.
+func (b *bench) add(ctx context.Context, what, unit string, lower bool, o outcome, g *goal) {
+	if ctx.Err() == nil {
+		b.report.add(what, unit, lower, o, g)
+	}
 }
 
 // newKey makes a random key.

@@ -132,9 +132,19 @@ func (c *musterCluster) up(ctx context.Context, member int) error {
 
 type raftConfiguration struct {
 	Servers []struct {
-		ID, Node      string
-		Leader, Voter bool
+		ID, Node string
+		Voter    bool
 	}
+}
+
+// find returns the server of a member; Node is its name, maybe with a region after it ("n1.global").
+func (r raftConfiguration) find(member int) (id string, voter bool) {
+	for _, s := range r.Servers {
+		if name, _, _ := strings.Cut(s.Node, "."); name == fmt.Sprintf("n%d", member+1) {
+			return s.ID, s.Voter
+		}
+	}
+	return "", false
 }
 
 func (c *musterCluster) configuration(ctx context.Context, via int) (r raftConfiguration, err error) {
@@ -165,10 +175,7 @@ func (c *musterCluster) caughtUp(ctx context.Context, member int) error {
 	if err != nil {
 		return err
 	}
-	voter := false
-	for _, s := range raft.Servers {
-		voter = voter || s.Voter && s.Node == fmt.Sprintf("n%d", member+1)
-	}
+	_, voter := raft.find(member)
 	have, err := c.status(ctx, member)
 	switch {
 	case err != nil:
@@ -186,12 +193,8 @@ func (c *musterCluster) transfer(ctx context.Context, from, to int) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range raft.Servers {
-		if s.Node == fmt.Sprintf("n%d", to+1) {
-			return c.admin[from].call(ctx, "PUT", "/v1/operator/raft/transfer-leadership?id="+s.ID, "", "", nil)
-		}
-	}
-	return fmt.Errorf("n%d is not in the Raft configuration", to+1)
+	id, _ := raft.find(to)
+	return c.admin[from].call(ctx, "PUT", "/v1/operator/raft/transfer-leadership?id="+id, "", "", nil)
 }
 
 func (c *musterCluster) dial(member int, shared bool) (conn, error) {

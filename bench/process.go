@@ -194,8 +194,8 @@ func freeAddrs(n int) ([]string, error) {
 }
 
 // eventually repeats try until it succeeds, for at most limit, and says what was wrong last.
-func eventually(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func eventually(outer context.Context, limit time.Duration, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(outer, limit)
 	defer cancel()
 	for {
 		once, stop := context.WithTimeout(ctx, 2*time.Second)
@@ -205,6 +205,8 @@ func eventually(ctx context.Context, limit time.Duration, try func(context.Conte
 			return nil
 		}
 		select {
+		case <-outer.Done():
+			return context.Cause(outer)
 		case <-ctx.Done():
 			return fmt.Errorf("not within %v: %w", limit, err)
 		case <-time.After(10 * time.Millisecond):

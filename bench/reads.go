@@ -20,7 +20,7 @@ func (b *bench) reads(ctx context.Context) {
 			if clients == 64 {
 				g = ratioOf(1)
 			}
-			b.report.add(fmt.Sprintf("reads: %s, %d clients", what.name, clients), "/s", false, b.throughput(ctx, j), g)
+			b.add(ctx, fmt.Sprintf("reads: %s, %d clients", what.name, clients), "/s", false, b.throughput(ctx, j), g)
 		}
 	}
 }

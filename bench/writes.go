@@ -16,5 +16,5 @@ func (b *bench) writes(ctx context.Context) {
 
 func (b *bench) write(ctx context.Context, where string, j job, g *goal) {
 	j.op = func(ctx context.Context, c conn) error { return c.write(ctx, "") }
-	b.report.add(fmt.Sprintf("writes: %d clients, %s", j.clients, where), "/s", false, b.throughput(ctx, j), g)
+	b.add(ctx, fmt.Sprintf("writes: %d clients, %s", j.clients, where), "/s", false, b.throughput(ctx, j), g)
 }

@@ -29,7 +29,20 @@ type serveFlags struct {
 	overlaySlice                                 int
 	latency                                      time.Duration
 	snapThreshold, snapTrailing                  uint64
+	drainHooks, resumeHooks                      hookFlag
 }
+
+// hookFlag is a repeatable flag NAME=COMMAND.
+type hookFlag struct{ list []cluster.Hook }
+
+func (h *hookFlag) Set(s string) error {
+	hook, err := cluster.ParseHook(s)
+	h.list = append(h.list, hook)
+	return err
+}
+
+func (h *hookFlag) String() string { return "" }
+func (h *hookFlag) Type() string   { return "NAME=COMMAND" }
 
 func newServeCommand(env *environment) *cobra.Command {
 	var f serveFlags
@@ -63,6 +76,8 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join and status without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	flags.Var(&f.drainHooks, "drain-hook", "command to run here when this member is drained; repeatable, 5 s each")
+	flags.Var(&f.resumeHooks, "resume-hook", "command to run here when this member is resumed; repeatable, 5 s each")
 	flags.StringVar(&f.overlayCIDR, "overlay-cidr", "10.200.0.0/16", "addresses of the overlay network, when founding")
 	flags.IntVar(&f.overlaySlice, "overlay-slice", 28, "prefix length of each member's slice, when founding")
 	flags.DurationVar(&f.latency, "network-latency", 20*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
@@ -240,16 +255,32 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		return st.Fence(lookup, id)
 	}
 	transport := cluster.NewTransport(creds, book, fence, log)
+	var loops *cluster.Cluster
+	var running atomic.Bool // the store starts first and may want a mirror before the loops are there
+	fetch := func(ctx context.Context, after uint64, path string) (bool, error) {
+		if !running.Load() {
+			return false, nil
+		}
+		return loops.FetchMirror(ctx, after, path)
+	}
 	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: log,
-		Dial: transport.DialRaft, Ask: transport.Ask, NetworkLatency: f.latency,
+		Dial: transport.DialRaft, Ask: transport.Ask, Fetch: fetch, NetworkLatency: f.latency,
 		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing})
 	if err != nil {
 		return err
 	}
-	loops := cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log,
+	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
+	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers,
 		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.Schema}})
+	running.Store(true)
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
+		Diff: func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
+		AutopilotConfig: func(ctx context.Context) (any, error) {
+			cfg, _, err := loops.Settings(ctx)
+			return cfg, err
+		},
 		Leaf: func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
@@ -283,6 +314,9 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	select {
 	case <-ctx.Done():
 	case failed = <-served:
+	case <-loops.Removed():
+		failed = cluster.ErrRemoved
+		log.Error(failed.Error())
 	}
 	log.Info("stopping")
 	// Leadership goes first, while this member still answers and passes requests on.
@@ -291,7 +325,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	st.HandOver(handover)
 	cancel()
 	stopServing()
-	if failed == nil {
+	if failed == nil || errors.Is(failed, cluster.ErrRemoved) {
 		<-served
 	}
 	failed = errors.Join(failed, closeStore(st))

@@ -7,9 +7,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +31,8 @@ type Config struct {
 	Store     *store.Store
 	Transport *Transport
 	Self      store.Announcement
+	Hooks     *Hooks
+	Seeds     []Peer // where others were when this member joined
 	Logger    *slog.Logger
 }
 
@@ -38,7 +42,11 @@ type Cluster struct {
 	log   *slog.Logger
 	state atomic.Pointer[autopilot.State]
 	alive atomic.Pointer[map[uint64]string]
-	kick  chan struct{} // wakes the leader's loop before its time
+	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
+	kick  chan struct{}                   // wakes the leader's loop before its time
+
+	once    sync.Once
+	removed chan struct{}
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -47,10 +55,11 @@ type Cluster struct {
 // Start begins the loops; Close ends them.
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel}
+	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
 	c.forget()
-	c.done.Add(2)
+	c.done.Add(3)
 	go func() { defer c.done.Done(); c.lead(ctx) }()
+	go func() { defer c.done.Done(); c.expel(ctx) }()
 	go func() { defer c.done.Done(); c.announce(ctx) }()
 	return c
 }
@@ -76,6 +85,7 @@ func (c *Cluster) Alive(nodeID uint64) string {
 func (c *Cluster) forget() {
 	c.state.Store(&autopilot.State{Voters: []uint64{}, Servers: []autopilot.Server{}})
 	c.alive.Store(&map[uint64]string{})
+	c.input.Store(nil)
 }
 
 // lead waits for this member to lead and runs the leader's loop for as long as it does.
@@ -105,11 +115,14 @@ type term struct {
 	since    time.Time
 	previous map[uint64]autopilot.Health
 	prober   *prober
+	hooks    hookWork
 	pruned   time.Time
 }
 
 func (c *Cluster) leadTerm(ctx context.Context) {
-	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake)}
+	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake),
+		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}}
+	defer t.hooks.done.Wait()
 	defer t.prober.done.Wait()
 	tick := time.NewTicker(roundEvery)
 	defer tick.Stop()
@@ -171,8 +184,14 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	now := time.Now()
 	t.prober.round(ctx, targets(members, servers), now)
 	in := c.observe(members, servers, t)
-	state, plan := autopilot.Decide(in, autopilot.DefaultConfig(), now)
+	cfg, _, err := c.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	state, plan := autopilot.Decide(in, cfg, time.Now())
 	t.previous = autopilot.Carry(state)
+	in.Previous = t.previous
+	c.input.Store(&in)
 	addresses := make(map[uint64]string, len(members))
 	for i := range members {
 		addresses[members[i].NodeID] = members[i].RaftAddress
@@ -185,10 +204,26 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	}
 	c.state.Store(&state)
 	c.alive.Store(&alive)
+	if err := c.drive(ctx, t, members); err != nil {
+		return err
+	}
 	if err := c.decide(ctx, plan, members); err != nil {
 		return err
 	}
-	return c.reconcile(ctx)
+	if err := c.reconcile(ctx); err != nil {
+		return err
+	}
+	return c.finishRemovals(ctx)
+}
+
+// Settings reads autopilot's configuration and the revision that last changed it.
+func (c *Cluster) Settings(ctx context.Context) (autopilot.Config, uint64, error) {
+	cfg := autopilot.DefaultConfig()
+	set, err := c.Store.PeekSetting(ctx, store.SettingAutopilot)
+	if err == nil && set.Value != nil {
+		err = json.Unmarshal(set.Value, &cfg)
+	}
+	return cfg, set.ModifiedRev, err
 }
 
 func targets(members []store.Member, servers []store.Server) []target {
@@ -234,8 +269,16 @@ func (c *Cluster) observe(members []store.Member, servers []store.Server, t *ter
 func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []store.Member) error {
 	var changes []store.RoleChange
 	for _, ch := range plan {
-		if ch.Kind == autopilot.KindTransfer {
+		switch ch.Kind {
+		case autopilot.KindTransfer:
+			if err := c.reach(ctx, ch.NodeID); err != nil {
+				return nil // it is decided again when the probes have noticed, too
+			}
+			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
 			return c.Store.Transfer(ctx, ch.NodeID)
+		case autopilot.KindCleanup:
+			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+			return c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, func(*store.Member) error { return c.CanRemove(ch.NodeID) })
 		}
 		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
 		if i < 0 || members[i].Role == store.Role(ch.Role) {
@@ -244,12 +287,12 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 		if ch.Kind == autopilot.KindPromote || ch.Kind == autopilot.KindAdd {
 			// The last answer may be older than the machine's death, and a vote given to a dead machine can cost
 			// the majority.
-			pctx, cancel := context.WithTimeout(ctx, probeTimeout)
-			_, err := c.probe(pctx, ch.NodeID)
-			cancel()
-			if err != nil {
+			if c.reach(ctx, ch.NodeID) != nil {
 				break
 			}
+		}
+		if ch.Kind == autopilot.KindDemote && !c.majorityWithout(ctx, ch.NodeID) {
+			break
 		}
 		c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
 		changes = append(changes, store.RoleChange{NodeID: ch.NodeID, Role: store.Role(ch.Role), Reason: ch.Reason})
@@ -260,6 +303,24 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return c.Store.SetRoles(ctx, c.actor(), changes)
+}
+
+// majorityWithout asks the voters other than one, now, whether they would be enough by themselves.
+func (c *Cluster) majorityWithout(ctx context.Context, nodeID uint64) bool {
+	var others []uint64
+	voters := 0
+	for _, v := range c.Store.Servers() {
+		if v.Role != store.RoleVoter || v.NodeID == nodeID {
+			continue
+		}
+		voters++
+		if v.NodeID != c.Store.NodeID() {
+			others = append(others, v.NodeID)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	return c.Transport.Ask(ctx, others, voters/2) // and this node itself
 }
 
 // Difference is one point on which Raft's configuration does not agree with the members table.
@@ -314,67 +375,39 @@ func (c *Cluster) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// announce tells the leader this member's addresses and version, when it starts and whenever leadership turns,
-// until the leader has them.
-func (c *Cluster) announce(ctx context.Context) {
-	for ctx.Err() == nil {
-		turned := c.Store.Leadership()
-		retry := time.After(time.Second)
-		if leader := c.Store.LeaderID(); leader != 0 {
-			actx, cancel := context.WithTimeout(ctx, 3*time.Second)
-			err := c.announceTo(actx, leader)
-			cancel()
-			if err == nil {
-				retry = nil
-			} else if ctx.Err() == nil {
-				c.log.Debug("announce", "to", leader, "err", err)
-			}
-		}
-		select {
-		case <-turned:
-		case <-retry:
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (c *Cluster) announceTo(ctx context.Context, leader uint64) error {
-	if leader == c.Store.NodeID() {
-		return c.Store.Announce(ctx, c.actor(), c.Self)
-	}
-	body, err := json.Marshal(c.Self)
-	if err != nil {
-		return err
-	}
-	return c.Transport.call(ctx, http.MethodPost, leader, pathAnnounce, bytes.NewReader(body), nil)
-}
-
 // Internal serves the requests of this package on the cluster listener.
 func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pathProbe, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, c.report())
 	})
-	mux.HandleFunc("POST "+pathAnnounce, func(w http.ResponseWriter, r *http.Request) {
-		var a store.Announcement
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&a); err != nil {
-			http.Error(w, "the announcement cannot be read", http.StatusBadRequest)
-			return
-		}
-		a.NodeID = PeerID(r.Context()) // a member speaks for itself only
-		err := c.Store.Announce(r.Context(), store.Actor{Name: hostOf(a.NodeID), NodeID: a.NodeID}, a)
-		switch {
-		case errors.Is(err, store.ErrNotLeader):
-			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
-		case err != nil:
-			c.log.Warn("announce", "node", a.NodeID, "err", err)
-			http.Error(w, "the announcement was not taken", http.StatusServiceUnavailable)
-		default:
-			writeJSON(w, struct{}{})
-		}
-	})
+	mux.HandleFunc("POST "+pathAnnounce, c.serveAnnounce)
+	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
+	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v)
+}
+
+// MergeSettings applies a JSON object of changed fields to autopilot's configuration and checks the result. Unknown
+// fields are refused: a misspelt setting that is silently ignored is worse than an error.
+func (c *Cluster) MergeSettings(ctx context.Context, patch []byte) (json.RawMessage, error) {
+	cfg, _, err := c.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(patch))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&cfg); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return nil, fmt.Errorf("%s must be a %s", wrong.Field, wrong.Type)
+		}
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(cfg)
 }

@@ -48,13 +48,14 @@ type Transport struct {
 
 	mu       sync.Mutex
 	listener net.Listener
+	newAddr  map[uint64]move
 	conns    map[uint64]map[net.Conn]bool // open connections by member, to be cut when it is removed
 	done     sync.WaitGroup
 }
 
 // NewTransport makes a transport that finds members by address and lets in whom fence accepts.
 func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence func(uint64) error, log *slog.Logger) *Transport {
-	t := &Transport{creds: creds, address: address, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}}
+	t := &Transport{creds: creds, address: address, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}, newAddr: map[uint64]move{}}
 	t.client = &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			id, err := nodeOf(addr)
@@ -97,7 +98,7 @@ func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, erro
 }
 
 func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls.Conn, error) {
-	addr, ok := t.address(nodeID)
+	addr, ok := t.find(nodeID)
 	if !ok {
 		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
 	}
@@ -118,6 +119,31 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls
 		return nil, fmt.Errorf("node %d at %s does not speak %s", nodeID, addr, proto)
 	}
 	return conn, nil
+}
+
+// move is an address that a member has announced and that the members table may not have yet.
+type move struct{ from, to string }
+
+// moved notes where a member says it is.
+func (t *Transport) moved(nodeID uint64, to string) {
+	from, _ := t.address(nodeID)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.newAddr[nodeID] = move{from: from, to: to}
+}
+
+// find returns a member's address: the table's, or what the member has said since the table was last changed.
+func (t *Transport) find(nodeID uint64) (string, bool) {
+	addr, ok := t.address(nodeID)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m, known := t.newAddr[nodeID]; known {
+		if m.from == addr {
+			return m.to, true
+		}
+		delete(t.newAddr, nodeID)
+	}
+	return addr, ok
 }
 
 func limitSilence(c syscall.RawConn) error {

@@ -58,7 +58,7 @@ func (q *request) consistency() store.Consistency {
 // dispatch answers a request here or has the leader answer it. While there is no leader, or leadership turns under
 // the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
 func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), answerWithin)
+	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin))
 	defer cancel()
 	q := &request{Request: r.WithContext(ctx), w: w}
 	if rt.check != nil {
@@ -77,6 +77,7 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 		s.answer(rt, q, s.handle(rt, o, q))
 		return
 	}
+	giveUp := time.Now().Add(answerWithin)
 	if o.forwarded {
 		err := s.handle(rt, o, q)
 		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) && !s.Store.Leading() {
@@ -88,11 +89,15 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 		return
 	}
 	for {
+		begin := time.Now()
 		again, err := s.attempt(rt, o, q)
 		if err == nil {
 			return
 		}
-		if !again || ctx.Err() != nil {
+		if time.Since(begin) > time.Second { // it got somewhere before leadership turned: the clock starts again
+			giveUp = time.Now().Add(answerWithin)
+		}
+		if !again || ctx.Err() != nil || time.Now().After(giveUp) {
 			s.answer(rt, q, err)
 			return
 		}
@@ -105,7 +110,9 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 
 // attempt tries once; again tells whether trying once more is safe and may help.
 func (s *Server) attempt(rt *route, o origin, q *request) (again bool, err error) {
-	leader, err := s.Store.AwaitLeader(q.Context())
+	wait, cancel := context.WithTimeout(q.Context(), answerWithin)
+	leader, err := s.Store.AwaitLeader(wait)
+	cancel()
 	if err != nil {
 		return false, err
 	}

@@ -3,6 +3,7 @@ package handlers
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/musterhq/muster/store"
 )
@@ -15,6 +16,7 @@ type route struct {
 	scope  string // what the API token must allow; "" is open to everybody
 	at     place
 	plain  bool                      // served without TLS too, where that is switched on
+	within time.Duration             // how long an answer may take; 0 stands for answerWithin
 	check  func(*http.Request) error // arguments that the family checks before it asks who is calling
 	serve  func(*Server, *request) error
 }
@@ -28,24 +30,38 @@ const (
 	hereStale              // the leader, or the member that was asked when the query says ?stale
 )
 
+// slow is how long a request may take that waits for machines, not for the database.
+const slow = 70 * time.Second
+
 var routes = []route{
-	{"GET", "/api/v1/status", ella, "", here, true, nil, (*Server).status},
-	{"GET", "/api/v1/cluster/members", ella, store.ScopeClusterRead, atLeader, false, nil, (*Server).listMembers},
-	{"GET", "/api/v1/cluster/autopilot", ella, store.ScopeClusterRead, atLeader, false, nil, (*Server).autopilot},
+	{method: "GET", path: "/api/v1/status", family: ella, at: here, plain: true, serve: (*Server).status},
+	{method: "GET", path: "/api/v1/cluster/members", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listMembers},
+	{method: "GET", path: "/api/v1/cluster/members/{id}", family: ella, scope: store.ScopeClusterRead, serve: (*Server).getMember},
+	{method: "DELETE", path: "/api/v1/cluster/members/{id}", family: ella, scope: store.ScopeClusterManage, serve: (*Server).removeMember},
+	{method: "POST", path: "/api/v1/cluster/members/{id}/promote", family: ella, scope: store.ScopeClusterManage, within: slow, serve: (*Server).promoteMember},
+	{method: "POST", path: "/api/v1/cluster/members/{id}/drain", family: ella, scope: store.ScopeClusterManage, within: slow, serve: (*Server).drainMember},
+	{method: "POST", path: "/api/v1/cluster/members/{id}/resume", family: ella, scope: store.ScopeClusterManage, within: slow, serve: (*Server).resumeMember},
+	{method: "GET", path: "/api/v1/cluster/autopilot", family: ella, scope: store.ScopeClusterRead, serve: (*Server).autopilot},
+	{method: "GET", path: "/api/v1/cluster/autopilot/config", family: ella, scope: store.ScopeClusterRead, serve: (*Server).getAutopilotConfig},
+	{method: "PUT", path: "/api/v1/cluster/autopilot/config", family: ella, scope: store.ScopeClusterManage, serve: (*Server).putAutopilotConfig},
+	{method: "GET", path: "/api/v1/cluster/raft/diff", family: ella, scope: store.ScopeClusterRead, serve: (*Server).raftDiff},
+	{method: "GET", path: "/api/v1/cluster/leases", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listLeases},
+	{method: "PUT", path: "/api/v1/cluster/leases/{id}", family: ella, scope: store.ScopeClusterManage, serve: (*Server).putLease},
+	{method: "DELETE", path: "/api/v1/cluster/leases/{id}", family: ella, scope: store.ScopeClusterManage, serve: (*Server).deleteLease},
 
-	{"POST", "/api/v1/cluster/join", zlayer, "", atLeader, true, nil, (*Server).join},
-	{"POST", "/api/v1/cluster/pki/join-tokens", ella, store.ScopeClusterManage, atLeader, false, nil, (*Server).mintJoinToken},
-	{"POST", "/api/v1/cluster/join-tokens", ella, store.ScopeClusterManage, atLeader, false, nil, (*Server).createJoinToken},
-	{"GET", "/api/v1/cluster/join-tokens", ella, store.ScopeClusterRead, atLeader, false, nil, (*Server).listJoinTokens},
-	{"DELETE", "/api/v1/cluster/join-tokens/{id}", ella, store.ScopeClusterManage, atLeader, false, nil, (*Server).revokeJoinToken},
+	{method: "POST", path: "/api/v1/cluster/join", family: zlayer, plain: true, serve: (*Server).join},
+	{method: "POST", path: "/api/v1/cluster/pki/join-tokens", family: ella, scope: store.ScopeClusterManage, serve: (*Server).mintJoinToken},
+	{method: "POST", path: "/api/v1/cluster/join-tokens", family: ella, scope: store.ScopeClusterManage, serve: (*Server).createJoinToken},
+	{method: "GET", path: "/api/v1/cluster/join-tokens", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listJoinTokens},
+	{method: "DELETE", path: "/api/v1/cluster/join-tokens/{id}", family: ella, scope: store.ScopeClusterManage, serve: (*Server).revokeJoinToken},
 
-	{"POST", "/api/v1/api-tokens", ella, store.ScopeManagement, atLeader, false, nil, (*Server).createAPIToken},
-	{"GET", "/api/v1/api-tokens", ella, store.ScopeManagement, atLeader, false, nil, (*Server).listAPITokens},
-	{"DELETE", "/api/v1/api-tokens/{id}", ella, store.ScopeManagement, atLeader, false, nil, (*Server).deleteAPIToken},
+	{method: "POST", path: "/api/v1/api-tokens", family: ella, scope: store.ScopeManagement, serve: (*Server).createAPIToken},
+	{method: "GET", path: "/api/v1/api-tokens", family: ella, scope: store.ScopeManagement, serve: (*Server).listAPITokens},
+	{method: "DELETE", path: "/api/v1/api-tokens/{id}", family: ella, scope: store.ScopeManagement, serve: (*Server).deleteAPIToken},
 
-	{"POST", "/api/v1/sql", ella, store.ScopeManagement, here, false, nil, (*Server).sql},
+	{method: "POST", path: "/api/v1/sql", family: ella, scope: store.ScopeManagement, at: here, serve: (*Server).sql},
 
-	{"GET", "/v1/operator/raft/configuration", nomad, store.ScopeManagement, hereStale, false, checkStale, (*Server).raftConfiguration},
+	{method: "GET", path: "/v1/operator/raft/configuration", family: nomad, scope: store.ScopeManagement, at: hereStale, check: checkStale, serve: (*Server).raftConfiguration},
 }
 
 // familyOf finds the family that a path belongs to by its prefix, for errors of paths that nobody serves.

@@ -4,6 +4,7 @@ package handlers
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
@@ -35,6 +36,13 @@ type Config struct {
 	Autopilot func() any                 // the leader's view, as the members family shows it
 	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
 	Wake      func()                     // tells the leader's loops that membership has changed
+
+	CanRemove       func(nodeID uint64) error                      // why a removal would leave too few live voters
+	Reachable       func(ctx context.Context, nodeID uint64) error // why a member does not answer now
+	Diff            func(ctx context.Context) (any, error)         // where Raft does not agree with SQL
+	AutopilotConfig func(ctx context.Context) (any, error)
+	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
+
 	ClusterID string
 	Name      string
 	Version   string

@@ -54,12 +54,45 @@ CREATE TABLE members (
   labels           TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(labels)),
   drain_state      TEXT    NOT NULL DEFAULT 'active' CHECK (drain_state IN ('active', 'draining', 'drained')),
   drain_updated_at TEXT,
+  drain_generation INTEGER NOT NULL DEFAULT 0, -- rises with every drain and resume: what was begun before is void
+  drain_deadline   TEXT,                       -- until when leases are waited for
+  hooks_pending    TEXT    NOT NULL DEFAULT '' CHECK (hooks_pending IN ('', 'drain', 'resume')),
+  hooks_outcome    TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(hooks_outcome)),
   joined_at        TEXT    NOT NULL,
   join_token_id    TEXT,
   created_rev      INTEGER NOT NULL,
   modified_rev     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX members_by_advertise_addr ON members (advertise_addr);
+
+CREATE INDEX members_drain ON members (drain_state) WHERE drain_state = 'draining' OR hooks_pending <> '';
+
+-- What still runs on a member; it expires unless it is renewed.
+CREATE TABLE leases (
+  id           TEXT    PRIMARY KEY,
+  raft_node_id INTEGER NOT NULL,
+  kind         TEXT    NOT NULL,
+  created_at   TEXT    NOT NULL,
+  expires_at   TEXT    NOT NULL,
+  created_rev  INTEGER NOT NULL,
+  modified_rev INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX leases_by_member ON leases (raft_node_id, expires_at);
+CREATE INDEX leases_by_expiry ON leases (expires_at);
+
+-- Work that outlives a request and a leader: whoever leads finishes what is running.
+CREATE TABLE operations (
+  id           TEXT    PRIMARY KEY,
+  kind         TEXT    NOT NULL,
+  object       TEXT    NOT NULL,
+  state        TEXT    NOT NULL CHECK (state IN ('running', 'done')),
+  detail       TEXT    NOT NULL DEFAULT '',
+  created_at   TEXT    NOT NULL,
+  updated_at   TEXT    NOT NULL,
+  created_rev  INTEGER NOT NULL,
+  modified_rev INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX operations_running ON operations (kind, object) WHERE state = 'running';
 
 -- Machines that are members no longer. Ids and keys in here are refused for ever.
 CREATE TABLE removed_members (

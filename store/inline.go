@@ -3,18 +3,21 @@ package store
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// inline appends query to b with every `?` replaced by the SQL literal of the next argument.
+// inline appends query to b with every `?` replaced by the SQL literal of the next argument, and every `?N` by that of
+// argument N. A statement uses one form or the other.
 //
 // A batch travels to dqlite as one text, because each bound statement would be a round trip of its own and
 // dqlite takes arguments for single statements only. Placeholders inside string literals, quoted names and
 // comments are left alone. Accepted argument types are those that Tx.Exec has normalised: nil, int64, string
 // and []byte.
 func inline(b *strings.Builder, query string, args []any) error {
-	n := 0
+	next := 0
+	used := make([]bool, len(args))
 	for i := 0; i < len(query); {
 		switch c := query[i]; {
 		case c == '\'' || c == '"' || c == '`':
@@ -28,21 +31,35 @@ func inline(b *strings.Builder, query string, args []any) error {
 			}
 			i += end
 		case c == '?':
-			if n == len(args) {
-				return fmt.Errorf("store: statement has more placeholders than its %d arguments", len(args))
+			end := i + 1
+			for end < len(query) && query[end] >= '0' && query[end] <= '9' {
+				end++
+			}
+			n := next
+			if end > i+1 {
+				number, err := strconv.Atoi(query[i+1 : end])
+				if err != nil {
+					return fmt.Errorf("store: placeholder %s: %w", query[i:end], err)
+				}
+				n = number - 1
+			} else {
+				next++
+			}
+			if n < 0 || n >= len(args) {
+				return fmt.Errorf("store: statement has a placeholder beyond its %d arguments", len(args))
 			}
 			if err := literal(b, args[n]); err != nil {
 				return err
 			}
-			n++
-			i++
+			used[n] = true
+			i = end
 		default:
 			b.WriteByte(c)
 			i++
 		}
 	}
-	if n != len(args) {
-		return fmt.Errorf("store: statement has %d placeholders and %d arguments", n, len(args))
+	if i := slices.Index(used, false); i >= 0 {
+		return fmt.Errorf("store: statement does not use argument %d of %d", i+1, len(args))
 	}
 	return nil
 }

@@ -132,7 +132,8 @@ func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) err
 // tokenKept is how long a token's record outlives its expiry.
 const tokenKept = 30 * 24 * time.Hour
 
-// Prune deletes records that nobody can need any more: join tokens long expired and remembered answers.
+// Prune deletes records that nobody can need any more: join tokens long expired, remembered answers,
+// expired leases.
 func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
 		tokens, err := tx.execCount("DELETE FROM join_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
@@ -141,7 +142,11 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 		}
 		answers, err := tx.execCount("DELETE FROM idempotency WHERE created_at < ? OR key LIKE 'auto-%' AND created_at < ?",
 			tx.Now.Add(-rememberFor), tx.Now.Add(-rememberAutoFor))
-		if err != nil || tokens+answers == 0 {
+		if err != nil {
+			return err
+		}
+		leases, err := tx.execCount("DELETE FROM leases WHERE expires_at < ?", tx.Now)
+		if err != nil || tokens+answers+leases == 0 {
 			return err
 		}
 		return tx.audit("store.prune", "cluster", "")

@@ -45,6 +45,10 @@ type Member struct {
 	Labels         map[string]string `json:"labels"`
 	DrainState     string            `json:"drainState"`
 	DrainUpdatedAt *time.Time        `json:"drainUpdatedAt,omitempty"`
+	DrainGen       uint64            `json:"drainGeneration"`
+	DrainDeadline  *time.Time        `json:"drainDeadline,omitempty"`
+	HooksPending   string            `json:"hooksPending"` // "", "drain" or "resume"
+	Hooks          []HookOutcome     `json:"hooks"`        // of the last drain or resume
 	JoinedAt       time.Time         `json:"joinedAt"`
 	JoinTokenID    string            `json:"joinTokenId"`
 	OverlayIP      string            `json:"overlayIp"`
@@ -55,24 +59,29 @@ type Member struct {
 
 const selectMembers = `SELECT m.raft_node_id, m.id, m.name, m.mode, m.raft_role, m.pinned, m.raft_address, m.api_address, m.advertise_addr,
 	m.overlay_port, m.wg_public_key, m.recipient, m.binary_version, m.max_schema, m.os, m.arch, m.resources, m.labels,
-	m.drain_state, m.drain_updated_at, m.joined_at, m.join_token_id, m.created_rev, m.modified_rev, h.slot, s.slot
+	m.drain_state, m.drain_updated_at, m.drain_generation, m.drain_deadline, m.hooks_pending, m.hooks_outcome, m.joined_at, m.join_token_id, m.created_rev, m.modified_rev, h.slot, s.slot
 	FROM members m
 	LEFT JOIN overlay_allocations h ON h.raft_node_id = m.raft_node_id AND h.kind = 'host'
 	LEFT JOIN overlay_allocations s ON s.raft_node_id = m.raft_node_id AND s.kind = 'slice'`
 
 func memberScanner(p overlayPlan) func(*sql.Rows) (Member, error) {
 	return func(rows *sql.Rows) (m Member, err error) {
-		var recipient, drained, token sql.NullString
+		var recipient, drained, deadline, token sql.NullString
 		var host, slice sql.NullInt64
-		var labels, resources, joined string
+		var labels, resources, joined, hooks string
 		err = rows.Scan(&m.NodeID, &m.ID, &m.Name, &m.Mode, (*string)(&m.Role), &m.Pinned, &m.RaftAddress, &m.APIAddress, &m.AdvertiseAddr,
 			&m.OverlayPort, &m.WGPublicKey, &recipient, &m.BinaryVersion, &m.MaxSchema, &m.OS, &m.Arch, &resources, &labels,
-			&m.DrainState, &drained, &joined, &token, &m.CreatedRev, &m.ModifiedRev, &host, &slice)
+			&m.DrainState, &drained, &m.DrainGen, &deadline, &m.HooksPending, &hooks, &joined, &token, &m.CreatedRev, &m.ModifiedRev, &host, &slice)
 		if err != nil {
 			return m, err
 		}
 		m.Recipient, m.JoinTokenID, m.DrainUpdatedAt, m.JoinedAt = recipient.String, token.String, nullTime(drained), parseTime(joined)
-		m.Resources = json.RawMessage(resources)
+		m.DrainDeadline, m.Resources = nullTime(deadline), json.RawMessage(resources)
+		if hooks != "[]" {
+			if err := json.Unmarshal([]byte(hooks), &m.Hooks); err != nil {
+				return m, err
+			}
+		}
 		if host.Valid {
 			m.OverlayIP = p.host(uint64(host.Int64)).String()
 		}

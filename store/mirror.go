@@ -22,8 +22,8 @@ type mirror struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	open    *openMirror // nil before the first copy
-	version string
+	open    *openMirror   // nil before the first copy
+	version string        // what the file was made of, when that is certain
 	turned  chan struct{} // closed and replaced with each new copy
 }
 
@@ -37,7 +37,10 @@ type openMirror struct {
 	revision uint64
 }
 
-const mirrorPoll = 200 * time.Millisecond
+const (
+	mirrorPoll = 200 * time.Millisecond
+	fetchEvery = 2 * time.Second // a member outside Raft asks another one for its mirror
+)
 
 func newMirror(path string, log *slog.Logger) *mirror {
 	m := &mirror{path: path, log: log, turned: make(chan struct{})}
@@ -64,6 +67,9 @@ func (m *mirror) keep(ctx context.Context, s *Store) {
 				m.version = version
 			}
 			rest = time.Now().Add(20 * time.Since(begin))
+			if s.Outside() {
+				rest = rest.Add(fetchEvery)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -80,6 +86,9 @@ func (s *Store) version() (version string, settled bool) {
 	if s.Leading() {
 		return fmt.Sprint("revision ", s.changes.revision()), true
 	}
+	if s.Outside() {
+		return "", false // always worth asking
+	}
 	newest := time.Time{}
 	entries, _ := os.ReadDir(filepath.Join(s.cfg.Dir, "raft"))
 	for _, e := range entries {
@@ -93,7 +102,11 @@ func (s *Store) version() (version string, settled bool) {
 func (m *mirror) renew(ctx context.Context, s *Store) error {
 	temp := m.path + ".new"
 	defer os.Remove(temp)
-	if err := s.dumpTo(ctx, temp); err != nil {
+	if s.Outside() && s.cfg.Fetch != nil {
+		if newer, err := s.cfg.Fetch(ctx, s.ReplicaRevision(), temp); err != nil || !newer {
+			return err
+		}
+	} else if err := s.dumpTo(ctx, temp); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, m.path); err != nil {

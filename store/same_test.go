@@ -137,6 +137,7 @@ type mixer struct {
 	counts     map[string][3]int
 	wanted     map[string]expect
 	recipients map[uint64]string
+	lost       sync.Once
 }
 
 func pick[T any](x *mixer, r *rand.Rand, list *[]T) (v T, ok bool) {
@@ -281,7 +282,8 @@ func (x *mixer) step(r *rand.Rand) {
 	}
 	if err != nil {
 		if noLeader(err) {
-			x.t.Errorf("%s: %v", what, err)
+			x.lost.Do(func() { x.t.Errorf("%s: %v", what, err) })
+			return
 		}
 		var refusal *Refusal
 		if !errors.As(err, &refusal) && !isUnique(err) && done != none && what != "SetRoles, one wrong" {

@@ -34,10 +34,12 @@ const (
 
 // Config says where a member's state lives and how it reaches the others.
 type Config struct {
-	Dir      string                                                   // data directory of the member
-	NodeID   uint64                                                   // raft node id; 1 founds a cluster when Dir is empty
-	Identity *age.X25519Identity                                      // opens this member's wraps of the data-encryption key
-	Dial     DialRaft                                                 // authenticated streams to the dqlite port of other members
+	Dir      string              // data directory of the member
+	NodeID   uint64              // raft node id; 1 founds a cluster when Dir is empty
+	Identity *age.X25519Identity // opens this member's wraps of the data-encryption key
+	Dial     DialRaft            // authenticated streams to the dqlite port of other members
+	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
+	Fetch    func(ctx context.Context, after uint64, path string) (newer bool, err error)
 	Founding *Founding                                                // what the first transaction of a new cluster writes; nil on members that joined
 	Ask      func(ctx context.Context, nodes []uint64, need int) bool // do that many of the nodes follow this one now?
 	Logger   *slog.Logger
@@ -59,6 +61,7 @@ type Store struct {
 	keys    keyring
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
+	hint     atomic.Pointer[leaderHint]
 	closing  atomic.Bool
 	yielding atomic.Bool // a transfer is under way: leadership is not taken up again meanwhile
 
@@ -145,9 +148,35 @@ func (s *Store) Leading() bool {
 	return s.lead != nil
 }
 
-// LeaderID returns the leader that the local Raft server follows, 0 for none. It does not block; the answer is
-// at most 50 ms old.
-func (s *Store) LeaderID() uint64 { return s.leaderID.Load() }
+// LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
+// that others have named; 0 for none. It does not block; the answer is at most 50 ms old, or as old as the hint.
+func (s *Store) LeaderID() uint64 {
+	if id := s.leaderID.Load(); id != 0 {
+		return id
+	}
+	if h := s.hint.Load(); h != nil && time.Now().Before(h.until) {
+		return h.id
+	}
+	return 0
+}
+
+// leaderHint is what a member outside Raft was told by one that is inside.
+type leaderHint struct {
+	id    uint64
+	until time.Time
+}
+
+// HintLeader names the leader to a member whose own Raft server does not know one. It is forgotten after a while.
+func (s *Store) HintLeader(id uint64, valid time.Duration) {
+	before := s.LeaderID()
+	s.hint.Store(&leaderHint{id: id, until: time.Now().Add(valid)})
+	if before != s.LeaderID() {
+		s.announceTurn()
+	}
+}
+
+// Outside tells whether this member takes no part in Raft: others know a leader and its own server does not.
+func (s *Store) Outside() bool { return s.leaderID.Load() == 0 && s.LeaderID() != 0 }
 
 // FollowsNow asks the local Raft server which leader it follows at this moment, 0 for none.
 func (s *Store) FollowsNow(ctx context.Context) (uint64, error) {
@@ -169,7 +198,7 @@ func (s *Store) AwaitLeader(ctx context.Context) (uint64, error) {
 		if s.closing.Load() {
 			return 0, ErrClosed
 		}
-		if id := s.leaderID.Load(); id != 0 && (id != s.cfg.NodeID || leading) {
+		if id := s.LeaderID(); id != 0 && (id != s.cfg.NodeID || leading) {
 			return id, nil
 		}
 		select {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/canonical/go-dqlite/v3/driver"
 	"github.com/google/uuid"
 )
 
@@ -196,7 +197,15 @@ func (l *leadership) commit(batch []*request) error {
 	if err != nil {
 		_, _ = w.exec("ROLLBACK")
 		l.db.cut() // whatever dqlite still holds open for this connection goes with it
-		go s.resolve(l.epoch, rev, changed[0], answer)
+		if refused, retry := rejected(err); refused {
+			if retry {
+				answer(ErrNotLeader)
+			} else {
+				answer(fmt.Errorf("commit: %w", err))
+			}
+		} else {
+			go s.resolve(l.epoch, rev, changed[0], answer)
+		}
 		return fmt.Errorf("commit: %w", err)
 	}
 	if _, err := w.exec("COMMIT"); err != nil {
@@ -207,6 +216,23 @@ func (l *leadership) commit(batch []*request) error {
 	answer(nil)
 	return nil
 }
+
+// rejected tells errors with which SQLite itself refused a statement of the batch from those that leave its outcome
+// open. Nothing was committed then. The trigger on the revision is the one refusal that a repetition may not meet:
+// another leader has written in between.
+func rejected(err error) (refused, retry bool) {
+	var e driver.Error
+	if !errors.As(err, &e) {
+		return false, false
+	}
+	switch e.Code & 0xff {
+	case 1, 18, 19, 20: // SQLITE_ERROR, TOOBIG, CONSTRAINT, MISMATCH
+		return true, e.Code == constraintTrigger
+	}
+	return false, false
+}
+
+const constraintTrigger = 1811 // SQLITE_CONSTRAINT_TRIGGER
 
 const raiseRevision = "UPDATE cluster SET revision = ?, batch_id = ?"
 

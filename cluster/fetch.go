@@ -1,0 +1,67 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+)
+
+const pathMirror = "/internal/mirror"
+
+// FetchMirror copies the mirror of a Raft server into a file, if it is newer than a revision. Members ask different
+// servers, so that many of them do not meet at the leader.
+func (c *Cluster) FetchMirror(ctx context.Context, after uint64, path string) (newer bool, err error) {
+	peers := c.knownPeers(ctx)
+	for i := range peers {
+		id := peers[(int(c.Store.NodeID()%uint64(len(peers)))+i)%len(peers)]
+		if newer, err = c.fetchFrom(ctx, id, after, path); err == nil {
+			return newer, nil
+		}
+	}
+	return false, err
+}
+
+func (c *Cluster) fetchFrom(ctx context.Context, id, after uint64, path string) (bool, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("https://%s:1%s?after=%d", hostOf(id), pathMirror, after), nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := c.Transport.client.RoundTrip(r)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNoContent {
+		return false, nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		return false, &StatusError{NodeID: id, Status: resp.StatusCode}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return false, err
+	}
+	if _, err := io.Copy(f, resp.Body); err != nil {
+		f.Close()
+		return false, err
+	}
+	return true, f.Close()
+}
+
+func (c *Cluster) serveMirror(w http.ResponseWriter, r *http.Request) {
+	after, _ := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
+	f, err := os.Open(c.Store.MirrorPath())
+	if err != nil || c.Store.ReplicaRevision() <= after || c.Store.Outside() {
+		if err == nil {
+			f.Close()
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	defer f.Close()
+	w.Header().Set("Content-Type", "application/vnd.sqlite3")
+	_, _ = io.Copy(w, f)
+}

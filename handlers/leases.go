@@ -1,0 +1,95 @@
+package handlers
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+type lease struct {
+	ID        string `json:"id"`
+	NodeID    uint64 `json:"nodeId"`
+	Kind      string `json:"kind,omitempty"`
+	CreatedAt string `json:"createdAt"`
+	ExpiresAt string `json:"expiresAt"`
+}
+
+func showLease(l *store.Lease) lease {
+	return lease{ID: l.ID, NodeID: l.NodeID, Kind: l.Kind, CreatedAt: l.CreatedAt.UTC().Format(timeFormat), ExpiresAt: l.ExpiresAt.UTC().Format(timeFormat)}
+}
+
+const (
+	maxLeaseID  = 128
+	maxLeaseTTL = 86400 // seconds
+)
+
+func leaseID(q *request) (string, error) {
+	id, err := url.PathUnescape(q.vars()["id"])
+	if err != nil || id == "" || len(id) > maxLeaseID {
+		return "", fail(http.StatusBadRequest, "the lease id must have 1 to 128 bytes")
+	}
+	return id, nil
+}
+
+// putLease grants a lease or renews it: 201 for a new one, 200 for a renewal.
+func (s *Server) putLease(q *request) error {
+	id, err := leaseID(q)
+	if err != nil {
+		return err
+	}
+	f, err := parseFields(q.body)
+	if err != nil {
+		return err
+	}
+	node := f.integer("nodeId", true, 1, certs.MaxNodeID)
+	ttl := f.integer("ttlSeconds", true, 1, maxLeaseTTL)
+	kind := f.text("kind", false, 0, 64)
+	if f.err != nil {
+		return f.err
+	}
+	l, created, err := s.Store.PutLease(q.Context(), q.actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind}, time.Duration(ttl)*time.Second)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	return q.result(status, showLease(&l))
+}
+
+func (s *Server) deleteLease(q *request) error {
+	id, err := leaseID(q)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.DeleteLease(q.Context(), q.actor, id); err != nil {
+		return err
+	}
+	s.Wake() // a drain may be waiting for it
+	return q.result(http.StatusOK, message{"Lease released"})
+}
+
+func (s *Server) listLeases(q *request) error {
+	var node uint64
+	if v := q.URL.Query().Get("nodeId"); v != "" {
+		n, err := strconv.ParseUint(v, 10, 53)
+		if err != nil || n == 0 {
+			return fail(http.StatusBadRequest, "nodeId must be a member's number")
+		}
+		node = n
+	}
+	leases, err := s.Store.Leases(q.Context(), store.Linearisable, node)
+	if err != nil {
+		return err
+	}
+	list := make([]lease, len(leases))
+	for i := range leases {
+		list[i] = showLease(&leases[i])
+	}
+	return q.result(http.StatusOK, list)
+}

@@ -1,0 +1,297 @@
+package handlers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/musterhq/muster/store"
+)
+
+const maxDrainSeconds = 3600
+
+// memberID reads {id} of a members path. Released official clients glue the query to the path
+// (`/members/2%3Fforce=true`); what stands behind the question mark is taken for the query it was meant to be.
+func memberID(q *request) (id int64, query url.Values, err error) {
+	query = q.URL.Query()
+	text, err := url.PathUnescape(q.vars()["id"])
+	if err != nil {
+		return 0, nil, fail(http.StatusBadRequest, "Invalid node ID")
+	}
+	if path, glued, ok := strings.Cut(text, "?"); ok {
+		text = path
+		if extra, err := url.ParseQuery(glued); err == nil {
+			for k, v := range extra {
+				query[k] = append(query[k], v...)
+			}
+		}
+	}
+	id, err = strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, nil, fail(http.StatusBadRequest, "Invalid node ID")
+	}
+	return id, query, nil
+}
+
+// lookUp finds the member of a request. 0 and negative ids are invalid for drain and resume and simply unknown
+// elsewhere, as in the original.
+func (s *Server) lookUp(q *request, positive bool) (*store.Member, url.Values, error) {
+	id, query, err := memberID(q)
+	if err != nil {
+		return nil, nil, err
+	}
+	if positive && id < 1 {
+		return nil, nil, fail(http.StatusBadRequest, "Invalid node ID")
+	}
+	members, err := s.Store.Members(q.Context(), store.Linearisable)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range members {
+		if id > 0 && members[i].NodeID == uint64(id) {
+			return &members[i], query, nil
+		}
+	}
+	return nil, nil, fail(http.StatusNotFound, "Cluster member not found")
+}
+
+func (s *Server) getMember(q *request) error {
+	m, _, err := s.lookUp(q, false)
+	if err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, s.member(m, rolesOf(s.Store.Servers())))
+}
+
+// removeMember follows the documented order of checks; the quorum check is ours and comes last.
+func (s *Server) removeMember(q *request) error {
+	m, query, err := s.lookUp(q, false)
+	if err != nil {
+		return err
+	}
+	force := query.Get("force") == "true" // only the literal counts, as documented
+	check := func(m *store.Member) error {
+		switch {
+		case m.NodeID == s.Store.NodeID():
+			return fail(http.StatusConflict, "Cannot remove the current leader; drain this node first so leadership transfers, then retry")
+		case m.DrainState != store.DrainDrained && !force:
+			return fail(http.StatusConflict, fmt.Sprintf("Node is not drained (state=%s); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip", m.DrainState, m.NodeID))
+		case force:
+			return nil
+		}
+		if err := s.CanRemove(m.NodeID); err != nil {
+			return fail(http.StatusConflict, fmt.Sprintf("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, err))
+		}
+		return nil
+	}
+	if err := check(m); err != nil {
+		return err
+	}
+	if err := s.Store.RemoveMember(q.Context(), q.actor, m.NodeID, check); err != nil {
+		return err
+	}
+	s.Wake()
+	s.awaitOutOfRaft(q.Context(), m.NodeID)
+	return q.result(http.StatusOK, message{"Cluster member removed"})
+}
+
+// awaitOutOfRaft waits a moment for the leader's loop to take a node out of the configuration, so that the usual
+// answer is the whole truth. The removal is committed already and goes on without this request.
+func (s *Server) awaitOutOfRaft(ctx context.Context, nodeID uint64) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	s.poll(ctx, func() bool { return rolesOf(s.Store.Servers())[nodeID] == store.RoleNone })
+}
+
+// poll checks a condition of this process every few milliseconds until it holds or ctx ends.
+func (s *Server) poll(ctx context.Context, holds func() bool) bool {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// promoteMember answers when the member votes. It works at once, beyond what autopilot would do, and stays.
+func (s *Server) promoteMember(q *request) error {
+	m, _, err := s.lookUp(q, false)
+	if err != nil {
+		return err
+	}
+	if rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
+		return fail(http.StatusConflict, "Node is already a voter")
+	}
+	if m.Mode == store.ModeReplicate {
+		return fail(http.StatusConflict, "Node is replicate-only and never votes")
+	}
+	if err := s.Reachable(q.Context(), m.NodeID); err != nil {
+		return fail(http.StatusConflict, fmt.Sprintf("Failed to promote node to voter: %s", err))
+	}
+	if err := s.Store.Promote(q.Context(), q.actor, m.NodeID); err != nil {
+		return err
+	}
+	s.Wake()
+	if !s.poll(q.Context(), func() bool { return rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter || !s.Store.Leading() }) {
+		return q.result(http.StatusOK, message{"Cluster member will be a voter as soon as it has caught up"})
+	}
+	return q.result(http.StatusOK, message{"Cluster member promoted to voter"})
+}
+
+// drained is the answer to a drain; what the hooks said is ours.
+type drained struct {
+	DrainState string              `json:"drainState"`
+	Hooks      []store.HookOutcome `json:"hooks,omitempty"`
+	Deadline   string              `json:"deadline,omitempty"`
+	Warnings   []string            `json:"warnings,omitempty"`
+}
+
+func showDrain(m *store.Member) drained {
+	out := drained{DrainState: m.DrainState, Hooks: m.Hooks}
+	if m.DrainState == store.DrainDraining && m.DrainDeadline != nil {
+		out.Deadline = m.DrainDeadline.UTC().Format(timeFormat)
+	}
+	for _, h := range m.Hooks {
+		if !h.OK {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("hook %s: %s", h.Name, h.Message))
+		}
+	}
+	return out
+}
+
+// drainMember records the drain and, with deadline 0, waits until it is done. Whoever leads carries it on: when the
+// leader itself is drained, the request is answered by the next one.
+func (s *Server) drainMember(q *request) error {
+	m, _, err := s.lookUp(q, true)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Deadline int64 `json:"deadlineSeconds"`
+	}
+	if len(bytes.TrimSpace(q.body)) > 0 {
+		if err := decodeJSON(q.body, &body); err != nil {
+			return fail(http.StatusBadRequest, "Invalid request body")
+		}
+	}
+	if body.Deadline < 0 || body.Deadline > maxDrainSeconds {
+		return fail(http.StatusBadRequest, "deadlineSeconds must be between 0 and 3600")
+	}
+	m, err = s.Store.BeginDrain(q.Context(), q.actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
+	if err != nil {
+		return err
+	}
+	s.Wake()
+	if body.Deadline == 0 && m.DrainState == store.DrainDraining && !s.Now().Before(*m.DrainDeadline) {
+		if m, err = s.awaitMember(q.Context(), m, func(m *store.Member) bool { return m.DrainState != store.DrainDraining }); err != nil {
+			return err
+		}
+	}
+	return q.result(http.StatusOK, showDrain(m))
+}
+
+// awaitMember waits until a member's row fulfils a condition, or for as long as the request may take.
+func (s *Server) awaitMember(ctx context.Context, m *store.Member, done func(*store.Member) bool) (*store.Member, error) {
+	for !done(m) {
+		before := s.Store.Revision()
+		members, err := s.Store.PeekMembers(ctx)
+		if err != nil {
+			return m, err
+		}
+		found := false
+		for i := range members {
+			if members[i].NodeID == m.NodeID {
+				m, found = &members[i], true
+			}
+		}
+		switch {
+		case !found:
+			return m, fail(http.StatusNotFound, "Cluster member not found")
+		case done(m) || ctx.Err() != nil:
+			return m, nil
+		}
+		s.Store.AwaitChange(ctx, before, "members")
+		if !s.Store.Leading() {
+			return m, store.ErrNotLeader // the next leader knows how it ends
+		}
+	}
+	return m, nil
+}
+
+func (s *Server) resumeMember(q *request) error {
+	m, _, err := s.lookUp(q, true)
+	if err != nil {
+		return err
+	}
+	if m, err = s.Store.Resume(q.Context(), q.actor, m.NodeID); err != nil {
+		return err
+	}
+	s.Wake()
+	wait, cancel := context.WithTimeout(q.Context(), 8*time.Second)
+	defer cancel()
+	if m, err = s.awaitMember(wait, m, func(m *store.Member) bool { return m.HooksPending == "" }); err != nil && !errors.Is(err, store.ErrNotLeader) {
+		return err
+	}
+	out := struct {
+		message
+		Hooks    []store.HookOutcome `json:"hooks,omitempty"`
+		Warnings []string            `json:"warnings,omitempty"`
+	}{message: message{"Cluster member resumed"}, Hooks: m.Hooks, Warnings: showDrain(m).Warnings}
+	if m.HooksPending != "" {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("node %d does not answer; its resume hooks run when it is back", m.NodeID))
+	}
+	return q.result(http.StatusOK, out)
+}
+
+// raftDiff lists where the Raft configuration does not agree with the members table.
+func (s *Server) raftDiff(q *request) error {
+	if err := s.Store.Confirm(q.Context()); err != nil {
+		return err
+	}
+	diff, err := s.Diff(q.Context())
+	if err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, diff)
+}
+
+func (s *Server) getAutopilotConfig(q *request) error {
+	if err := s.Store.Confirm(q.Context()); err != nil {
+		return err
+	}
+	cfg, err := s.AutopilotConfig(q.Context())
+	if err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, cfg)
+}
+
+// putAutopilotConfig changes the fields that the body has and leaves the others.
+func (s *Server) putAutopilotConfig(q *request) error {
+	if !json.Valid(q.body) {
+		return fail(http.StatusBadRequest, "the body must be a JSON object")
+	}
+	merged, err := s.MergeAutopilot(q.Context(), q.body)
+	if err != nil {
+		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
+			return err
+		}
+		return fail(http.StatusBadRequest, err.Error())
+	}
+	if _, err := s.Store.PutSetting(q.Context(), q.actor, store.SettingAutopilot, merged, nil); err != nil {
+		return err
+	}
+	s.Wake()
+	return s.getAutopilotConfig(q)
+}

@@ -1,0 +1,86 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+)
+
+const removal = "member.remove"
+
+// RemoveMember takes a machine out of the cluster in one transaction: its row, its leases, its addresses, its wraps of
+// the data-encryption key; its certificates are revoked and its id and key are refused for ever. Only one removal is
+// under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls FinishRemoval.
+// check runs inside the transaction, so that two removals cannot both be judged by the same state.
+func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, check func(*Member) error) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		m, err := tx.Member(nodeID)
+		if err != nil {
+			return err
+		}
+		if m == nil {
+			return errNoMember
+		}
+		if err := check(m); err != nil {
+			return err
+		}
+		var other string
+		busy, err := tx.get("SELECT object FROM operations WHERE kind = ? AND state = 'running'", []any{removal}, &other)
+		if err != nil {
+			return err
+		}
+		if busy {
+			return refuse(Conflict, "the removal of %s is under way; try again when it is done", other)
+		}
+		for _, st := range []statement{
+			{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) VALUES (?, ?, ?, ?, ?, ?)",
+				args: []any{m.NodeID, m.ID, m.Name, optional(m.Recipient), tx.Now, tx.Rev}},
+			{query: "DELETE FROM members WHERE raft_node_id = ?", args: []any{m.NodeID}},
+			{query: "DELETE FROM leases WHERE raft_node_id = ?", args: []any{m.NodeID}},
+			{query: "DELETE FROM dek_wraps WHERE raft_node_id = ?", args: []any{m.NodeID}},
+			{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id = ?", args: []any{tx.Now, m.NodeID}},
+			{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id = ? AND revoked_at IS NULL", args: []any{tx.Now, m.NodeID}},
+			{query: "UPDATE join_tokens SET revoked_at = ?, modified_rev = ? WHERE raft_node_id = ? AND revoked_at IS NULL", args: []any{tx.Now, tx.Rev, m.NodeID}},
+			{query: "INSERT INTO operations (id, kind, object, state, created_at, updated_at, created_rev, modified_rev) VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
+				args: []any{m.ID, removal, nodeObject(m.NodeID), tx.Now, tx.Now, tx.Rev, tx.Rev}},
+		} {
+			if err := tx.exec(st.query, st.args...); err != nil {
+				return err
+			}
+		}
+		return tx.audit(removal, nodeObject(nodeID), m.Name)
+	})
+}
+
+// FinishRemoval records that a removed member is out of the Raft configuration.
+func (s *Store) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		n, err := tx.execCount("UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE kind = ? AND object = ? AND state = 'running'",
+			tx.Now, tx.Rev, removal, nodeObject(nodeID))
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("member.removed", nodeObject(nodeID), "")
+	})
+}
+
+// RunningRemovals lists the nodes whose removal has yet to be finished, as the leader knows them.
+func (s *Store) RunningRemovals(ctx context.Context) ([]uint64, error) {
+	return memo(ctx, s, "removals", []string{"operations"}, func(v *View) ([]uint64, error) {
+		return collect(v, func(rows *sql.Rows) (id uint64, err error) {
+			err = rows.Scan(&id)
+			return id, err
+		}, `SELECT r.raft_node_id FROM operations o JOIN removed_members r ON r.id = o.id WHERE o.kind = ? AND o.state = 'running'`, removal)
+	})
+}
+
+// Removed lists the nodes that were members once, from the local replica.
+func (s *Store) Removed(ctx context.Context) (list []uint64, err error) {
+	err = s.Read(ctx, Stale, func(v *View) error {
+		list, err = collect(v, func(rows *sql.Rows) (id uint64, err error) {
+			err = rows.Scan(&id)
+			return id, err
+		}, "SELECT raft_node_id FROM removed_members")
+		return err
+	})
+	return list, err
+}

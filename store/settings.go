@@ -1,0 +1,56 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// SettingAutopilot is the configuration of autopilot, a JSON document that package cluster understands.
+const SettingAutopilot = "autopilot"
+
+// Setting is a named JSON document with the revision that last changed it.
+type Setting struct {
+	Value       json.RawMessage
+	ModifiedRev uint64
+}
+
+// Setting reads a setting; its value is nil when it was never set.
+func (s *Store) Setting(ctx context.Context, c Consistency, name string) (Setting, error) {
+	return recall(ctx, s, c, "setting/"+name, []string{"settings"}, func(v *View) (Setting, error) { return v.document(name) })
+}
+
+// PeekSetting reads a setting as the leader has it, without asking the voters.
+func (s *Store) PeekSetting(ctx context.Context, name string) (Setting, error) {
+	return memo(ctx, s, "setting/"+name, []string{"settings"}, func(v *View) (Setting, error) { return v.document(name) })
+}
+
+func (v *View) document(name string) (out Setting, err error) {
+	var text string
+	ok, err := v.get("SELECT value, modified_rev FROM settings WHERE name = ?", []any{name}, &text, &out.ModifiedRev)
+	if ok {
+		out.Value = json.RawMessage(text)
+	}
+	return out, err
+}
+
+// PutSetting replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
+// tells whether it did.
+func (s *Store) PutSetting(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
+	return write(ctx, s, actor, func(tx *Tx) (bool, error) {
+		old, err := tx.document(name)
+		if err != nil {
+			return false, err
+		}
+		if cas != nil && *cas != old.ModifiedRev {
+			return false, nil
+		}
+		if string(old.Value) == string(value) {
+			return true, nil
+		}
+		if err := tx.exec(`INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev`, name, string(value), tx.Rev); err != nil {
+			return false, err
+		}
+		return true, tx.audit("setting.put", "setting/"+name, string(value))
+	})
+}
