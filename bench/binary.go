@@ -22,11 +22,8 @@ func (b *bench) binary(ctx context.Context) {
 			continue
 		}
 		size.set(name, value{Value: float64(info.Size()) / 1e6})
-		if static, err := isStatic(command[0]); err != nil {
-			b.report.note("%s: cannot tell whether it is static: %v", name, err)
-		} else if !static {
-			b.report.note("%s is not a static executable", name)
-		}
+		static, err := isStatic(command[0])
+		b.report.note("binary: %s is static: %v%s", name, static, because(err))
 		started.set(name, startTime(ctx, command))
 	}
 	b.add(ctx, "binary: size", "MB", true, size, below(25, "MB"))
@@ -49,6 +46,13 @@ func startTime(ctx context.Context, command []string) value {
 	v.latencies(times)
 	v.Value = v.P50
 	return v
+}
+
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (%v)", err)
 }
 
 // isStatic tells whether the program needs neither a dynamic loader nor a shared library.

@@ -213,7 +213,8 @@ type musterConn struct {
 	http        *http.Transport
 }
 
-// call makes one request and decodes the answer into the value that into points to, unless that is nil.
+// call makes one request and decodes the answer into the value that into points to, unless that is nil; a *[]byte gets
+// the answer as it is.
 func (c *musterConn) call(ctx context.Context, method, path, body, key string, into any) error {
 	var reader io.Reader
 	if body != "" {
@@ -242,10 +243,15 @@ func (c *musterConn) call(ctx context.Context, method, path, body, key string, i
 	if resp.StatusCode >= 300 {
 		return fmt.Errorf("%s %s: %d %s", method, path, resp.StatusCode, bytes.TrimSpace(answer))
 	}
-	if into != nil {
+	switch into := into.(type) {
+	case nil:
+		return nil
+	case *[]byte:
+		*into = answer
+		return nil
+	default:
 		return json.Unmarshal(answer, into)
 	}
-	return nil
 }
 
 // write mints a join token.

@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
 )
 
 func newAutopilotCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "autopilot",
-		Short: "Show the health of the members as the leader sees it",
+		Short: "Show the health of the members as the leader sees it, and why each has its role",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.client()
@@ -28,10 +31,67 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 			}
 			env.say("the cluster is %s and survives the loss of %d voters; leader: %s", healthy, state.FailureTolerance, cell(state.LeaderNodeID))
 			return list(env, state.Servers,
-				[]string{"ID", "STATUS", "HEALTHY", "VOTER", "LEADER", "STABLE SINCE", "RAFT ADDRESS"},
+				[]string{"ID", "NAME", "STATUS", "HEALTHY", "ROLE", "LEADER", "LAG", "STABLE SINCE", "REASON"},
 				func(s client.AutopilotServer) []any {
-					return []any{s.NodeID, s.NodeStatus, s.Healthy, s.HasVotingRights, s.IsLeader, s.StableSince, s.RaftAddress}
+					role := s.Role
+					if role == "" {
+						role = "member"
+					}
+					return []any{s.NodeID, s.Name, s.NodeStatus, s.Healthy, role, s.IsLeader, strconv.FormatUint(s.Lag, 10), s.StableSince, s.Reason}
 				})
 		},
 	}
+	cmd.AddCommand(newAutopilotConfigCommand(env))
+	return cmd
+}
+
+// newAutopilotConfigCommand shows the settings, or changes those that are given as NAME=VALUE.
+func newAutopilotConfigCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:     "config [NAME=VALUE…]",
+		Short:   "Show autopilot's settings, or change some",
+		Example: "  muster autopilot config maxVoters=3 stabilization=30s",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			fields := map[string]any{}
+			for _, arg := range args {
+				name, value, ok := strings.Cut(arg, "=")
+				if !ok {
+					return usagef(cmd, "%q is not NAME=VALUE", arg)
+				}
+				fields[name] = settingValue(value)
+			}
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			var config client.AutopilotConfig
+			if len(fields) == 0 {
+				config, err = c.AutopilotConfig(cmd.Context())
+			} else {
+				config, err = c.SetAutopilotConfig(cmd.Context(), fields)
+			}
+			if err != nil {
+				return err
+			}
+			if env.output == "json" {
+				return env.json(config)
+			}
+			return env.table([]string{"SETTING", "VALUE"}, [][]any{
+				{"maxVoters", config.MaxVoters}, {"standBys", config.StandBys}, {"stabilization", config.Stabilization},
+				{"lastContactThreshold", config.LastContactThreshold}, {"maxLagRevisions", config.MaxLagRevisions},
+				{"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter}, {"minQuorum", config.MinQuorum},
+			})
+		},
+	}
+}
+
+// settingValue reads a number or a truth value as JSON has it; all else is a string.
+func settingValue(text string) any {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return n
+	}
+	if text == "true" || text == "false" {
+		return text == "true"
+	}
+	return text
 }

@@ -12,7 +12,7 @@ import (
 
 func newRaftCommand(env *environment) *cobra.Command {
 	group := newGroup("raft", "Look at and change the Raft configuration")
-	group.AddCommand(newRaftPeersCommand(env), newRaftTransferCommand(env), newRaftRemoveCommand(env))
+	group.AddCommand(newRaftPeersCommand(env), newRaftTransferCommand(env), newRaftRemoveCommand(env), newRaftDiffCommand(env))
 	return group
 }
 
@@ -40,6 +40,28 @@ func newRaftPeersCommand(env *environment) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&stale, "stale", false, "what the member that is asked knows itself; works without a leader")
 	return cmd
+}
+
+func newRaftDiffCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "diff",
+		Short: "Show where Raft does not agree with the members table; the leader repairs it by itself",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			diff, err := c.RaftDiff(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if len(diff) == 0 {
+				env.say("Raft and the members table agree")
+			}
+			return list(env, diff, []string{"ID", "WANT", "HAVE"}, func(d client.Difference) []any { return []any{d.NodeID, d.Want, d.Have} })
+		},
+	}
 }
 
 func newRaftTransferCommand(env *environment) *cobra.Command {

@@ -228,12 +228,18 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		return err
 	}
 	certFile, keyFile := dir.HTTPFiles()
-	leaf, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return fmt.Errorf("the API certificate cannot be used: %w", err)
-	}
 	var current atomic.Pointer[tls.Certificate]
-	current.Store(&leaf)
+	reload := func() error {
+		leaf, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return fmt.Errorf("the API certificate cannot be used: %w", err)
+		}
+		current.Store(&leaf)
+		return nil
+	}
+	if err := reload(); err != nil {
+		return err
+	}
 
 	var st *store.Store
 	book := func(id uint64) (string, bool) {
@@ -270,7 +276,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		return err
 	}
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
-	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers,
+	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload,
 		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.Schema}})
 	running.Store(true)
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit,

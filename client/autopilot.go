@@ -23,6 +23,52 @@ type AutopilotServer struct {
 	IsLeader        bool      `json:"isLeader"`
 	HasVotingRights bool      `json:"hasVotingRights"`
 	StableSince     time.Time `json:"stableSince,omitzero"` // last change of Healthy; zero when unknown
+
+	Name        string    `json:"name,omitempty"`
+	Role        string    `json:"role,omitempty"` // voter, standby, spare; empty outside Raft
+	Mode        string    `json:"mode,omitempty"`
+	DrainState  string    `json:"drainState,omitempty"`
+	Pinned      bool      `json:"pinned,omitempty"` // promoted by an operator
+	Electable   bool      `json:"electable"`
+	Lag         uint64    `json:"lag"` // revisions behind the leader
+	LastContact time.Time `json:"lastContact,omitzero"`
+	RTT         string    `json:"rtt,omitempty"`
+	Version     string    `json:"version,omitempty"`
+	Reason      string    `json:"reason"` // why it has this role and what is next
+}
+
+// AutopilotConfig is what an operator can set. Durations are Go duration strings ("10s").
+type AutopilotConfig struct {
+	MaxVoters            int    `json:"maxVoters"` // 3, 5 or 7
+	StandBys             int    `json:"standBys"`
+	Stabilization        string `json:"stabilization"`
+	LastContactThreshold string `json:"lastContactThreshold"`
+	MaxLagRevisions      uint64 `json:"maxLagRevisions"`
+	CleanupDeadMembers   bool   `json:"cleanupDeadMembers"`
+	DeadAfter            string `json:"deadAfter"`
+	MinQuorum            int    `json:"minQuorum"`
+}
+
+// Difference is one point on which the Raft configuration does not agree with the members table.
+type Difference struct {
+	NodeID uint64 `json:"nodeId"`
+	Want   string `json:"want"` // role by the members table; empty: not a Raft server
+	Have   string `json:"have"` // role in Raft
+}
+
+// AutopilotConfig reads autopilot's settings.
+func (c *Client) AutopilotConfig(ctx context.Context) (AutopilotConfig, error) {
+	return enveloped[AutopilotConfig](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot/config", repeat: always})
+}
+
+// SetAutopilotConfig changes the settings that fields names, with values as JSON has them, and returns all of them.
+func (c *Client) SetAutopilotConfig(ctx context.Context, fields map[string]any) (AutopilotConfig, error) {
+	return enveloped[AutopilotConfig](ctx, c, request{method: "PUT", path: "/api/v1/cluster/autopilot/config", body: fields, repeat: on503})
+}
+
+// RaftDiff lists where the Raft configuration does not agree with the members table; usually nowhere.
+func (c *Client) RaftDiff(ctx context.Context) ([]Difference, error) {
+	return enveloped[[]Difference](ctx, c, request{method: "GET", path: "/api/v1/cluster/raft/diff", repeat: always})
 }
 
 // Autopilot reads the leader's view of the members' health.

@@ -32,8 +32,11 @@ type Config struct {
 	Transport *Transport
 	Self      store.Announcement
 	Hooks     *Hooks
-	Seeds     []Peer // where others were when this member joined
-	Logger    *slog.Logger
+	Dir       *Dir
+	// ReloadHTTP makes the API listener use the certificate file that has been renewed.
+	ReloadHTTP func() error
+	Seeds      []Peer // where others were when this member joined
+	Logger     *slog.Logger
 }
 
 // Cluster runs the loops of one member.
@@ -57,7 +60,8 @@ func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
 	c.forget()
-	c.done.Add(3)
+	c.done.Add(4)
+	go func() { defer c.done.Done(); c.renew(ctx) }()
 	go func() { defer c.done.Done(); c.lead(ctx) }()
 	go func() { defer c.done.Done(); c.expel(ctx) }()
 	go func() { defer c.done.Done(); c.announce(ctx) }()
@@ -382,6 +386,7 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("POST "+pathAnnounce, c.serveAnnounce)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
+	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,21 +28,20 @@ type Plan struct {
 
 // Hosts lists every name and address under which the member may be asked for.
 func (p Plan) Hosts() []string {
+	list := p.addressHosts()
+	if name, err := os.Hostname(); err == nil && !slices.Contains(list, name) {
+		list = append(list, name)
+	}
+	return list
+}
+
+// addressHosts lists the hosts of the addresses that the member advertises.
+func (p Plan) addressHosts() []string {
 	var list []string
-	seen := map[string]bool{"": true}
-	add := func(h string) {
-		if !seen[h] {
-			seen[h] = true
-			list = append(list, h)
-		}
-	}
 	for _, a := range []string{p.APIAddress, p.RaftAddress} {
-		if host, _, err := net.SplitHostPort(a); err == nil {
-			add(host)
+		if host, _, err := net.SplitHostPort(a); err == nil && !slices.Contains(list, host) {
+			list = append(list, host)
 		}
-	}
-	if name, err := os.Hostname(); err == nil {
-		add(name)
 	}
 	return list
 }

@@ -181,7 +181,10 @@ func testRevoked(t *testing.T, c *cluster) {
 			admin.do(c.members[0], "DELETE", "/api/v1/api-tokens/"+x.ID, "")
 		}
 	}
-	for _, x := range get[[]struct{ ID, Token string; Scopes []string }](t, admin, c.members[0], "GET", "/api/v1/api-tokens", "") {
+	for _, x := range get[[]struct {
+		ID, Token string
+		Scopes    []string
+	}](t, admin, c.members[0], "GET", "/api/v1/api-tokens", "") {
 		if x.Token != "" {
 			t.Errorf("the list shows the secret of %s", x.ID)
 		}

@@ -27,6 +27,7 @@ type cluster struct {
 	token   string // the administrator's
 	id      string
 
+	bad     []badToken
 	mu      sync.Mutex
 	secrets map[string]string // what must not be found anywhere, by what it is
 }

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -154,6 +155,7 @@ type command struct {
 	stdin string
 	dir   string
 	wrap  []string // a program that runs the command, with its arguments
+	limit time.Duration
 }
 
 // run runs `muster args…` to its end.
@@ -169,10 +171,14 @@ func (c command) run(t *testing.T, args ...string) outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, err := p.exit(40 * time.Second)
+	if c.limit == 0 {
+		c.limit = 40 * time.Second
+	}
+	code, err := p.exit(c.limit)
 	if err != nil {
 		p.kill()
 		t.Errorf("muster %s: %v", strings.Join(args, " "), err)
+		code = -1
 	}
 	return outcome{code, stdout.String(), stderr.String(), time.Since(begin)}
 }
@@ -242,6 +248,8 @@ func checkLog(t *testing.T, name, file string) {
 // lastLines shortens a log for a report.
 func lastLines(file string, n int) string {
 	text, _ := os.ReadFile(file)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(text)), "\n"), func(line string) bool {
+		return strings.Contains(line, "level=DEBUG")
+	})
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -83,7 +83,10 @@ func testTLS(t *testing.T, c *cluster) {
 				}
 			}
 		}
-		for _, x := range []struct{ what, addr string; cfg *tls.Config }{
+		for _, x := range []struct {
+			what, addr string
+			cfg        *tls.Config
+		}{
 			{"a name that is not the member's", m.api, &tls.Config{RootCAs: roots, ServerName: "example.org"}},
 			{"the transport CA", m.api, &tls.Config{RootCAs: pool(t, m.read(t, "tls/transport-ca.crt")), ServerName: "127.0.0.1"}},
 		} {

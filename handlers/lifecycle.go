@@ -94,12 +94,20 @@ func (s *Server) removeMember(q *request) error {
 	if err := check(m); err != nil {
 		return err
 	}
-	if err := s.Store.RemoveMember(q.Context(), q.actor, m.NodeID, check); err != nil {
+	if err := s.remove(q, m.NodeID, check); err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, message{"Cluster member removed"})
+}
+
+// remove takes a member out of the cluster, for whichever family asks.
+func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) error {
+	if err := s.Store.RemoveMember(q.Context(), q.actor, nodeID, check); err != nil {
 		return err
 	}
 	s.Wake()
-	s.awaitOutOfRaft(q.Context(), m.NodeID)
-	return q.result(http.StatusOK, message{"Cluster member removed"})
+	s.awaitOutOfRaft(q.Context(), nodeID)
+	return nil
 }
 
 // awaitOutOfRaft waits a moment for the leader's loop to take a node out of the configuration, so that the usual

@@ -61,6 +61,9 @@ var routes = []route{
 
 	{method: "POST", path: "/api/v1/sql", family: ella, scope: store.ScopeManagement, at: here, serve: (*Server).sql},
 
+	{method: "DELETE", path: "/v1/operator/raft/peer", family: nomad, scope: store.ScopeManagement, check: checkRemovePeer, serve: (*Server).removePeer},
+	{method: "PUT", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},
+	{method: "POST", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},
 	{method: "GET", path: "/v1/operator/raft/configuration", family: nomad, scope: store.ScopeManagement, at: hereStale, check: checkStale, serve: (*Server).raftConfiguration},
 }
 

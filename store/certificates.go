@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"crypto"
 	"fmt"
 	"math/big"
@@ -40,4 +41,23 @@ func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name str
 func (t *Tx) insertCertificate(c Certificate) error {
 	return t.exec("INSERT INTO certificates (serial, kind, raft_node_id, issued_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?)",
 		c.Serial, string(c.Kind), c.NodeID, c.IssuedAt, c.ExpiresAt, t.Rev)
+}
+
+// RecordCertificates notes leaves that are about to be signed for a member.
+func (s *Store) RecordCertificates(ctx context.Context, actor Actor, nodeID uint64, list []Certificate) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		m, err := tx.Member(nodeID)
+		if err != nil {
+			return err
+		}
+		if m == nil {
+			return errNoMember
+		}
+		for _, c := range list {
+			if err := tx.insertCertificate(c); err != nil {
+				return err
+			}
+		}
+		return tx.audit("certificate.issue", nodeObject(nodeID), "")
+	})
 }

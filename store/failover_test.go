@@ -20,7 +20,9 @@ func TestLeaderCutOff(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			c := newTestCluster(t, 3)
+			c.mu.Lock()
 			c.hole = hole
+			c.mu.Unlock()
 			w := c.run(6, 1, 2, 3)
 			w.more("writes before the cut", 50)
 			old := c.leader()

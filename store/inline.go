@@ -30,6 +30,13 @@ func inline(b *strings.Builder, query string, args []any) error {
 				end = len(query) - i
 			}
 			i += end
+		case strings.HasPrefix(query[i:], "/*"):
+			end := strings.Index(query[i:], "*/")
+			if end < 0 {
+				return fmt.Errorf("store: statement ends inside a comment")
+			}
+			b.WriteByte(' ')
+			i += end + 2
 		case c == '?':
 			end := i + 1
 			for end < len(query) && query[end] >= '0' && query[end] <= '9' {
@@ -85,6 +92,9 @@ func literal(b *strings.Builder, v any) error {
 	case nil:
 		b.WriteString("NULL")
 	case int64:
+		if v < 0 { // after a minus, the sign would begin a comment
+			b.WriteByte(' ')
+		}
 		b.WriteString(strconv.FormatInt(v, 10))
 	case string:
 		if strings.IndexByte(v, 0) >= 0 { // a NUL would end the statement's text

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"github.com/musterhq/muster/certs"
 )
 
 // Joiner is a request to become a member, checked and with everything prepared that needs no transaction.
@@ -45,6 +47,9 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	}
 	if token.RevokedAt != nil {
 		return out, refuse(Unauthorized, "token revoked")
+	}
+	if t.Now.After(token.ExpiresAt.Add(certs.JoinSkew)) {
+		return out, refuse(Unauthorized, "Invalid join token: expired")
 	}
 	var known *Member
 	if j.Member.Recipient != "" {

@@ -117,6 +117,12 @@ func (s *Store) ascend(ctx context.Context) error {
 		}
 		return err
 	}
+	if _, err := s.RefreshServers(ctx); err != nil { // linearisable reads count the voters of this configuration
+		l.end(err)
+		db.close()
+		l.work.close()
+		return err
+	}
 	if err := s.keys.load(ctx, l.work); err != nil {
 		s.log.Error("this member cannot open the data-encryption key", "err", err)
 	}
@@ -317,6 +323,9 @@ func (l *leadership) confirmMajority() error {
 		if v.NodeID != s.cfg.NodeID {
 			others = append(others, v.NodeID)
 		}
+	}
+	if voters == 0 {
+		return ErrNoLeader // the configuration is not known yet
 	}
 	need := voters/2 + 1
 	ctx, cancel := context.WithTimeout(l.ctx, time.Second)

@@ -248,3 +248,8 @@ func (s *Store) RaftAddress(ctx context.Context, nodeID uint64) (string, bool) {
 	})
 	return address, err == nil && ok
 }
+
+// NoteTransfer writes the audit row of a hand-over that an operator has asked for.
+func (s *Store) NoteTransfer(ctx context.Context, actor Actor, to uint64) error {
+	return s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "") })
+}

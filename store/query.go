@@ -73,6 +73,8 @@ func queryError(ctx context.Context, err error) error {
 		return refuse(Invalid, "query must only read: the mirror cannot be written")
 	case errors.As(err, &e):
 		return refuse(Invalid, "query: %s", strings.TrimSpace(e.Error()))
+	case strings.Contains(err.Error(), "not enough args"):
+		return refuse(Invalid, "query must not have parameters")
 	default:
 		return err
 	}

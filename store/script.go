@@ -26,11 +26,12 @@ type group struct {
 
 // shape is what can be known from a statement's text alone.
 type shape struct {
-	query  string
-	table  string
-	insert string // "INSERT INTO t (…) VALUES " of a plain insert
-	tuple  string // "(?, ?, …)" of a plain insert
-	reads  bool   // has a SELECT of its own
+	query   string
+	table   string
+	insert  string // "INSERT INTO t (…) VALUES " of a plain insert
+	tuple   string // "(?, ?, …)" of a plain insert
+	reads   bool   // has a SELECT of its own
+	deletes bool   // may cascade to other tables
 }
 
 var (
@@ -42,7 +43,8 @@ func shapeOf(query string) *shape {
 	if s, ok := shapes.Load(query); ok {
 		return s.(*shape)
 	}
-	s := &shape{query: query, table: tableOf(query), reads: strings.Contains(strings.ToUpper(query), "SELECT")}
+	s := &shape{query: query, table: tableOf(query), reads: strings.Contains(strings.ToUpper(query), "SELECT"),
+		deletes: strings.HasPrefix(strings.ToUpper(strings.TrimSpace(query)), "DELETE")}
 	if m := plainInsert.FindStringSubmatch(query); m != nil {
 		s.insert, s.tuple = m[1], m[3]
 	}
@@ -73,7 +75,7 @@ func (s *script) add(st statement) {
 				g.rows = append(g.rows, st.args)
 				return
 			}
-			if g.shape.reads || g.shape.insert == "" && g.shape.table == sh.table {
+			if g.shape.reads || g.shape.deletes || g.shape.insert == "" && g.shape.table == sh.table {
 				break
 			}
 		}

@@ -272,7 +272,7 @@ func (s *Store) Assign(ctx context.Context, id uint64, role Role) error {
 }
 
 // Transfer hands leadership to a voter. Requests that are under way are answered first; those that come after
-// go to the new leader. It blocks until the other leads or ctx ends.
+// go to the new leader. It blocks until another leads or ctx ends.
 func (s *Store) Transfer(ctx context.Context, id uint64) error {
 	if !s.Leading() {
 		return ErrNotLeader
@@ -286,9 +286,10 @@ func (s *Store) Transfer(ctx context.Context, id uint64) error {
 	if err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
-	for s.leaderID.Load() != id {
+	elsewhere := func() bool { now := s.leaderID.Load(); return now != 0 && now != s.cfg.NodeID }
+	for !elsewhere() { // it may have gone on from id already
 		turned := s.Leadership()
-		if s.leaderID.Load() == id {
+		if elsewhere() {
 			break
 		}
 		select {

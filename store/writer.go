@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,9 @@ func (s *Store) Write(ctx context.Context, actor Actor, fn func(*Tx) error) erro
 	l := s.current()
 	if l == nil {
 		return ErrNotLeader
+	}
+	if ctx.Err() != nil { // a select between two ready channels takes either
+		return ErrNoLeader
 	}
 	if actor.RequestID == "" {
 		actor.RequestID = uuid.NewString()
@@ -148,11 +152,13 @@ func (l *leadership) commit(batch []*request) error {
 	rev := s.changes.revision() + 1
 	var changed, unchanged []*request
 	var work script
+	refused := map[*request]error{}
 	for _, r := range batch {
 		tx, err := l.try(r, now, rev, first)
 		switch {
 		case err != nil:
-			r.done <- err
+			// It may have been refused for what an earlier request of the batch has done, which is not certain yet.
+			refused[r] = err
 		case len(tx.recorded) == 0:
 			unchanged = append(unchanged, r)
 		default:
@@ -167,13 +173,29 @@ func (l *leadership) commit(batch []*request) error {
 		for _, r := range append(changed, unchanged...) {
 			r.done <- err
 		}
+		for r, own := range refused {
+			if err == nil {
+				r.done <- own
+			} else {
+				r.done <- err
+			}
+		}
 	}
 	if len(changed) == 0 {
 		if _, err := w.exec("ROLLBACK"); err != nil {
 			answer(err)
 			return err
 		}
-		answer(nil)
+		// No commit proves that this leader's state is the newest; the voters do.
+		go func() {
+			ctx, cancel := context.WithTimeout(l.ctx, time.Second)
+			defer cancel()
+			if l.reads.confirm(ctx) != nil {
+				answer(ErrNotLeader)
+				return
+			}
+			answer(nil)
+		}()
 		return nil
 	}
 	if rev > 1 { // the founding transaction inserts the row
@@ -194,15 +216,13 @@ func (l *leadership) commit(batch []*request) error {
 		_, err := c.ExecContext(context.Background(), text)
 		return err
 	})
-	if err != nil {
+	if refused, retry := rejected(err); refused && !retry {
+		return l.oneByOne(batch, answer, err)
+	} else if err != nil {
 		_, _ = w.exec("ROLLBACK")
 		l.db.cut() // whatever dqlite still holds open for this connection goes with it
-		if refused, retry := rejected(err); refused {
-			if retry {
-				answer(ErrNotLeader)
-			} else {
-				answer(fmt.Errorf("commit: %w", err))
-			}
+		if refused {
+			answer(ErrNotLeader)
 		} else {
 			go s.resolve(l.epoch, rev, changed[0], answer)
 		}
@@ -214,6 +234,34 @@ func (l *leadership) commit(batch []*request) error {
 	}
 	s.changes.advance(rev, work.tables)
 	answer(nil)
+	return nil
+}
+
+// oneByOne is for a batch of which SQLite has refused a statement at dqlite that the working copy had accepted, as a
+// deferred foreign key is checked at COMMIT only. Nothing was replicated. Each request gets a transaction of its own, so
+// that the error stays with the one that caused it.
+func (l *leadership) oneByOne(batch []*request, answer func(error), cause error) error {
+	err := l.db.within(commitTimeout, func(c *sql.Conn) error {
+		_, err := c.ExecContext(context.Background(), "ROLLBACK")
+		return err
+	})
+	if err == nil || strings.Contains(err.Error(), "no transaction is active") {
+		_, err = l.work.writer.exec("ROLLBACK")
+	}
+	if err != nil {
+		answer(ErrNotLeader)
+		return err
+	}
+	if len(batch) == 1 {
+		answer(fmt.Errorf("commit: %w", cause))
+		return nil
+	}
+	for i, r := range batch {
+		if err := l.commit([]*request{r}); err != nil {
+			_ = answerAll(batch[i+1:], ErrNotLeader)
+			return err
+		}
+	}
 	return nil
 }
 

@@ -1,0 +1,197 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	pathCertificates = "/internal/certificates"
+	renewCheck       = time.Hour
+	renewRetry       = 5 * time.Second
+)
+
+// certificateRequest and certificateAnswer are how a member gets new leaves from the leader, over a connection that
+// its old one has authenticated.
+type certificateRequest struct {
+	HTTP      []byte `json:"http"` // DER of a certificate request
+	Transport []byte `json:"transport"`
+}
+
+type certificateAnswer struct {
+	HTTP        []byte `json:"http"` // PEM, leaf and CA
+	HTTPCA      []byte `json:"httpCa"`
+	Transport   []byte `json:"transport"`
+	TransportCA []byte `json:"transportCa"`
+}
+
+// renew keeps this member's certificates valid and in step with its addresses, without a restart.
+func (c *Cluster) renew(ctx context.Context) {
+	for ctx.Err() == nil {
+		wait := renewCheck
+		if reason := c.renewalDue(time.Now()); reason != "" {
+			if err := c.renewNow(ctx); err != nil {
+				wait = renewRetry
+				if ctx.Err() == nil {
+					c.log.Warn("the certificates could not be renewed yet", "why", reason, "err", err)
+				}
+			} else {
+				c.log.Info("certificates renewed", "why", reason)
+			}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// renewalDue tells why the leaves should be replaced, "" when they need not be.
+func (c *Cluster) renewalDue(now time.Time) string {
+	for _, name := range []string{httpCert, transportCert} {
+		data, err := c.Dir.read(name)
+		if err != nil {
+			return "a certificate file cannot be read"
+		}
+		list, err := certs.ParseCerts(data)
+		if err != nil || len(list) == 0 {
+			return "a certificate file cannot be read"
+		}
+		leaf := list[0]
+		if left := leaf.NotAfter.Sub(now); left < leaf.NotAfter.Sub(leaf.NotBefore)/3 {
+			return fmt.Sprintf("it expires in %d days", int(left.Hours()/24))
+		}
+		for _, host := range (Plan{APIAddress: c.Self.APIAddress, RaftAddress: c.Self.RaftAddress}).addressHosts() {
+			if leaf.VerifyHostname(host) != nil {
+				return "it is not for the address " + host
+			}
+		}
+	}
+	return ""
+}
+
+func (c *Cluster) renewNow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	leader, err := c.Store.AwaitLeader(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.announceTo(ctx, leader); err != nil { // the new leaf is for the addresses that the leader knows
+		return err
+	}
+	keys, err := PrepareJoin(c.Dir, "node")
+	if err != nil {
+		return err
+	}
+	q := certificateRequest{HTTP: keys.HTTPCSR, Transport: keys.TransportCSR}
+	var a certificateAnswer
+	if leader == c.Store.NodeID() {
+		a, err = c.issue(ctx, leader, q)
+	} else {
+		var body []byte
+		if body, err = json.Marshal(q); err != nil {
+			return err
+		}
+		err = c.Transport.call(ctx, http.MethodPost, leader, pathCertificates, bytes.NewReader(body), &a)
+	}
+	if err != nil {
+		return err
+	}
+	return c.install(a)
+}
+
+// install writes the new leaves and uses them from the next connection on.
+func (c *Cluster) install(a certificateAnswer) error {
+	key, err := c.Dir.read(transportKey)
+	if err != nil {
+		return err
+	}
+	if err := c.Transport.creds.Replace(a.Transport, key, a.TransportCA); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{httpCert, a.HTTP}, {httpCAFile, a.HTTPCA}, {transportCert, a.Transport}, {transportCA, a.TransportCA}} {
+		if err := c.Dir.write(f.name, f.data, 0o644); err != nil {
+			return err
+		}
+	}
+	return c.ReloadHTTP()
+}
+
+// issue signs new leaves for a member.
+func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest) (a certificateAnswer, err error) {
+	members, err := c.Store.PeekMembers(ctx)
+	if err != nil {
+		return a, err
+	}
+	var m *store.Member
+	for i := range members {
+		if members[i].NodeID == nodeID {
+			m = &members[i]
+		}
+	}
+	if m == nil {
+		return a, fmt.Errorf("node %d is not a member", nodeID)
+	}
+	now := time.Now()
+	records := []store.Certificate{store.NewCertificate(certs.HTTP, now), store.NewCertificate(certs.Transport, now)}
+	for i := range records {
+		records[i].NodeID = nodeID
+	}
+	if err := c.Store.RecordCertificates(ctx, c.actor(), nodeID, records); err != nil {
+		return a, err
+	}
+	hosts := Plan{APIAddress: m.APIAddress, RaftAddress: m.RaftAddress}.addressHosts()
+	if m.AdvertiseAddr != "" {
+		hosts = append(hosts, m.AdvertiseAddr)
+	}
+	for i, out := range []struct {
+		csr        []byte
+		chain, top *[]byte
+	}{{q.HTTP, &a.HTTP, &a.HTTPCA}, {q.Transport, &a.Transport, &a.TransportCA}} {
+		var csr *x509.CertificateRequest
+		if csr, err = certs.ParseCSR(out.csr); err != nil {
+			return a, err
+		}
+		ca, err := c.Store.Authority(ctx, records[i].Kind)
+		if err != nil {
+			return a, err
+		}
+		der, err := records[i].Sign(ca, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, hosts)
+		if err != nil {
+			return a, err
+		}
+		*out.chain, *out.top = certs.EncodeCert(der, ca.Cert.Raw), certs.EncodeCert(ca.Cert.Raw)
+	}
+	return a, nil
+}
+
+func (c *Cluster) serveCertificates(w http.ResponseWriter, r *http.Request) {
+	var q certificateRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&q); err != nil {
+		http.Error(w, "the request cannot be read", http.StatusBadRequest)
+		return
+	}
+	a, err := c.issue(r.Context(), PeerID(r.Context()), q)
+	switch {
+	case errors.Is(err, store.ErrNotLeader):
+		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+	case err != nil:
+		c.log.Warn("certificates", "node", PeerID(r.Context()), "err", err)
+		http.Error(w, "the certificates were not issued", http.StatusServiceUnavailable)
+	default:
+		writeJSON(w, a)
+	}
+}

@@ -1,0 +1,190 @@
+package handlers
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/musterhq/muster/store"
+)
+
+// checkRemovePeer is the argument check of the documented page: id or address, exactly one (reference nomad_raft, 3.2).
+func checkRemovePeer(r *http.Request) error {
+	query := r.URL.Query()
+	_, id := query["id"]
+	_, address := query["address"]
+	switch {
+	case !id && !address:
+		return fail(http.StatusBadRequest, "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
+	case id && address:
+		return fail(http.StatusBadRequest, "Must specify only one of ?id or ?address")
+	}
+	return nil
+}
+
+// checkTransfer follows the documented order; the first rule that is broken is named (reference nomad_raft, 3.3).
+func checkTransfer(r *http.Request) error {
+	bad := func(format string, args ...any) error {
+		return fail(http.StatusBadRequest, fmt.Sprintf(format, args...))
+	}
+	query := r.URL.Query()
+	ids, id := query["id"]
+	addresses, address := query["address"]
+	switch {
+	case !id && !address:
+		return bad("must specify id or address")
+	case id && address:
+		return bad("must specify either id or address")
+	case id && len(ids) > 1:
+		return bad("must specify only one id")
+	case id && ids[0] == "":
+		return bad("id must be non-empty")
+	case address && len(addresses) > 1:
+		return bad("must specify only one address")
+	case address && addresses[0] == "":
+		return bad("address must be non-empty")
+	}
+	if id {
+		if err := checkUUID(ids[0]); err != nil {
+			return bad("id must be a uuid: %s", err)
+		}
+		return nil
+	}
+	if _, err := netip.ParseAddrPort(addresses[0]); err != nil {
+		return bad("address must be in IP:port format: %s", err)
+	}
+	return nil
+}
+
+func checkUUID(s string) error {
+	if len(s) != 36 {
+		return errors.New("uuid string is wrong length")
+	}
+	if s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return errors.New("uuid is improperly formatted")
+	}
+	_, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
+	return err
+}
+
+// raftPeer is a server of the Raft configuration as the query names it: by UUID, by Raft id or by address.
+func (s *Server) raftPeer(q *request, status int) (*store.Member, error) {
+	members, err := s.Store.Members(q.Context(), store.Linearisable)
+	if err != nil {
+		return nil, err
+	}
+	roles := rolesOf(s.Store.Servers())
+	query := q.URL.Query()
+	kind, wanted := "id", query.Get("id")
+	if _, ok := query["address"]; ok {
+		kind, wanted = "address", query.Get("address")
+	}
+	for i := range members {
+		m := &members[i]
+		if roles[m.NodeID] == store.RoleNone {
+			continue
+		}
+		if kind == "address" && m.RaftAddress == wanted || kind == "id" && (m.ID == wanted || strconv.FormatUint(m.NodeID, 10) == wanted) {
+			return m, nil
+		}
+	}
+	return nil, fail(status, fmt.Sprintf("%s %q was not found in the Raft configuration", kind, wanted))
+}
+
+// removePeer removes the member through the same operation as the members family, with the quorum check and without
+// the drain that its page does not know.
+func (s *Server) removePeer(q *request) error {
+	m, err := s.raftPeer(q, http.StatusInternalServerError)
+	if err != nil {
+		return err
+	}
+	check := func(m *store.Member) error {
+		voters := 0
+		for _, v := range s.Store.Servers() {
+			if v.Role == store.RoleVoter {
+				voters++
+			}
+		}
+		switch {
+		case m.NodeID == s.Store.NodeID() && voters == 1:
+			return fail(http.StatusInternalServerError, "need at least one voter in configuration: {[]}")
+		case m.NodeID == s.Store.NodeID():
+			return fail(http.StatusInternalServerError, "the leader cannot be removed: transfer leadership first, then retry")
+		}
+		if err := s.CanRemove(m.NodeID); err != nil {
+			return fail(http.StatusInternalServerError, "removing the peer would leave the cluster without a healthy quorum: "+err.Error())
+		}
+		return nil
+	}
+	if err := s.remove(q, m.NodeID, check); err != nil {
+		return err
+	}
+	q.w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+type raftID struct {
+	Address string
+	ID      string
+}
+
+// transferLeadership moves leadership to a voter that is alive and caught up, and says first what is wrong if it is not.
+func (s *Server) transferLeadership(q *request) error {
+	to, err := s.raftPeer(q, http.StatusBadRequest)
+	if err != nil {
+		return err
+	}
+	members, err := s.Store.Members(q.Context(), store.Linearisable)
+	if err != nil {
+		return err
+	}
+	out := struct {
+		Err  *string
+		From raftID
+		Noop bool
+		To   raftID
+	}{To: raftID{to.RaftAddress, to.ID}}
+	for i := range members {
+		if members[i].NodeID == s.Store.NodeID() {
+			out.From = raftID{members[i].RaftAddress, members[i].ID}
+		}
+	}
+	if to.NodeID == s.Store.NodeID() {
+		out.Noop = true
+		return q.nomadJSON(out)
+	}
+	if rolesOf(s.Store.Servers())[to.NodeID] != store.RoleVoter {
+		return fail(http.StatusBadRequest, fmt.Sprintf("node %d is not a voter", to.NodeID))
+	}
+	failed := func(cause string) error {
+		return fail(http.StatusInternalServerError, "failed to transfer leadership: "+cause)
+	}
+	if err := s.Reachable(q.Context(), to.NodeID); err != nil {
+		return failed(err.Error())
+	}
+	// The request is in the audit before leadership moves: afterwards this member can write no more.
+	if err := s.Store.NoteTransfer(q.Context(), q.actor, to.NodeID); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(q.Context(), 2*time.Second)
+	defer cancel()
+	if err := s.Store.Transfer(ctx, to.NodeID); err != nil {
+		var refusal *store.Refusal
+		switch {
+		case errors.As(err, &refusal):
+			return failed(refusal.Message)
+		case errors.Is(err, store.ErrNotLeader):
+			return err
+		default:
+			s.log.Warn("transfer", "to", to.NodeID, "err", err)
+			return failed(fmt.Sprintf("node %d did not take over in time", to.NodeID))
+		}
+	}
+	return q.nomadJSON(out)
+}
