@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -88,6 +89,9 @@ func awaitMirrors(t *testing.T, c *cluster) {
 	now := leader.status(t).Revision
 	for _, m := range c.members {
 		eventually(t, 10*time.Second, fmt.Sprintf("the mirror of node %d has revision %d", m.n, now), func() error {
+			if _, err := os.Stat(m.db()); err != nil {
+				return err
+			}
 			if got := sqlite(t, m.db(), fmt.Sprintf("SELECT revision >= %d FROM cluster", now)); got != "1" {
 				return fmt.Errorf("not yet")
 			}

@@ -151,8 +151,10 @@ func testSQL(t *testing.T, c *cluster) {
 	if out := cmd.ok(t, "sql", "SELECT node, name FROM v_members WHERE node <= 3"); out.stdout != "node  name\n1     node-1\n2     node-2\n3     node-3\n" {
 		t.Errorf("sql: %q", out.stdout)
 	}
-	if r := jsonOf[client.SQLResult](t, cmd.ok(t, "sql", "-o", "json", "SELECT 9007199254740993 AS n, NULL AS nothing, 'x' AS text, x'00ff' AS blob")); fmt.Sprint(r.Columns, r.Rows) != "[n nothing text blob] [[9007199254740993 <nil> x 00ff]]" &&
-		fmt.Sprint(r.Columns, r.Rows) != "[n nothing text blob] [[9.007199254740992e+15 <nil> x 00ff]]" {
+	if r := jsonOf[struct {
+		Columns []string
+		Rows    [][]json.RawMessage
+	}](t, cmd.ok(t, "sql", "-o", "json", "SELECT 9007199254740993 AS n, NULL AS none, 'x' AS text, x'00ff' AS blob")); fmt.Sprintf("%s %s", r.Columns, r.Rows) != `[n none text blob] [[9007199254740993 null "x" "00ff"]]` {
 		t.Errorf("sql -o json: %+v", r)
 	}
 	outside := filepath.Join(t.TempDir(), "stolen.db")
@@ -211,7 +213,7 @@ func testExitStatus(t *testing.T, c *cluster) {
 		{[]string{"completion", "zsh"}, nil, 0, `compdef`, `^$`},
 		{[]string{"completion", "fish"}, nil, 0, `complete -c muster`, `^$`},
 		{nil, nil, 2, `^$`, `a command is missing`},
-		{[]string{"membres"}, nil, 2, `^$`, `^muster: unknown command "membres"; did you mean members\? \(see`},
+		{[]string{"membres"}, nil, 2, `^$`, `^muster: unknown command "membres"; did you mean members`},
 		{[]string{"members", "--nothing"}, nil, 2, `^$`, `^muster: unknown flag: --nothing`},
 		{[]string{"members", "-o", "xml"}, nil, 2, `^$`, `^muster: -o "xml" is neither table nor json`},
 		{[]string{"members", "extra"}, nil, 2, `^$`, `^muster: "extra" is one argument too many`},
@@ -228,7 +230,7 @@ func testExitStatus(t *testing.T, c *cluster) {
 		{[]string{"api-token", "create", "--name", "x", "--scope", "root"}, env, 2, `^$`, `^muster: --scope "root" is none of`},
 		{[]string{"api-token", "revoke", "nothing"}, env, 1, `^$`, `^muster: API token not found \(404\)\n$`},
 		{[]string{"sql"}, env, 2, `^$`, `^muster: the query is missing`},
-		{[]string{"members"}, env[:1], 1, `^$`, `^muster: .*CA that this machine does not know`},
+		{[]string{"members"}, env[:1], 1, `^$`, `CA that this machine does not know: give the cluster's CA with --cacert`},
 		{[]string{"members"}, []string{env[0], env[2]}, 1, `^$`, `^muster: Invalid token \(401\): there is no token; give --token-file`},
 		{[]string{"members"}, []string{env[0], env[2], "MUSTER_TOKEN=wrong"}, 1, `^$`, `^muster: Invalid token \(401\)\n$`},
 		{[]string{"members", "--addr", closed}, env, 1, `^$`, `^muster: no answer from https://` + regexp.QuoteMeta(closed) + `: connection refused\n$`},

@@ -44,32 +44,37 @@ const (
 
 func newMirror(path string, log *slog.Logger) *mirror {
 	m := &mirror{path: path, log: log, turned: make(chan struct{})}
-	if err := m.swap(); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := m.swap(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		log.Warn("the mirror of the last run cannot be read; it is made anew", "err", err)
 	}
 	return m
 }
 
 // keep renews the file whenever the replica has changed, and rests 20 times as long as the copying took: a large
-// database costs at most a twentieth of its server's time.
+// database costs at most a twentieth of its server's time. A member whose own Raft server knows no leader, though
+// others do, is a stand-by, which replicates, or no Raft server at all: it also asks others for a newer copy.
 func (m *mirror) keep(ctx context.Context, s *Store) {
 	tick := time.NewTicker(mirrorPoll)
 	defer tick.Stop()
-	var rest time.Time
+	var rest, fetch time.Time
+	version := ""
 	for {
-		if version, settled := s.version(); version != m.version && time.Now().After(rest) {
-			begin := time.Now()
-			if err := m.renew(ctx, s); err != nil {
-				if ctx.Err() == nil {
-					m.log.Debug("the mirror was not renewed", "err", err)
+		now := time.Now()
+		if v, settled := s.version(); v != version && now.After(rest) {
+			if m.renew(ctx, s.dumpTo) && settled {
+				version = v
+			}
+			rest = time.Now().Add(20 * time.Since(now))
+		}
+		if s.Outside() && s.cfg.Fetch != nil && now.After(fetch) {
+			m.renew(ctx, func(ctx context.Context, path string) error {
+				newer, err := s.cfg.Fetch(ctx, s.ReplicaRevision(), path)
+				if err == nil && !newer {
+					err = errNotNewer
 				}
-			} else if settled {
-				m.version = version
-			}
-			rest = time.Now().Add(20 * time.Since(begin))
-			if s.Outside() {
-				rest = rest.Add(fetchEvery)
-			}
+				return err
+			})
+			fetch = time.Now().Add(fetchEvery + 20*time.Since(now))
 		}
 		select {
 		case <-ctx.Done():
@@ -79,15 +84,14 @@ func (m *mirror) keep(ctx context.Context, s *Store) {
 	}
 }
 
+var errNotNewer = errors.New("there is nothing newer")
+
 // version tells states of the replica apart without reading it: the leader knows its revision, a follower sees
 // its Raft log being written. A follower learns a moment after the entry that it is committed, so a copy made
 // within that moment does not count as settled.
 func (s *Store) version() (version string, settled bool) {
 	if s.Leading() {
 		return fmt.Sprint("revision ", s.changes.revision()), true
-	}
-	if s.Outside() {
-		return "", false // always worth asking
 	}
 	newest := time.Time{}
 	entries, _ := os.ReadDir(filepath.Join(s.cfg.Dir, "raft"))
@@ -99,20 +103,22 @@ func (s *Store) version() (version string, settled bool) {
 	return fmt.Sprint("log ", newest.UnixNano()), time.Since(newest) > mirrorPoll
 }
 
-func (m *mirror) renew(ctx context.Context, s *Store) error {
+// renew replaces the file by what write makes, unless that is older: a server that has left Raft still has its last
+// state. It tells whether the mirror is up to date now.
+func (m *mirror) renew(ctx context.Context, write func(context.Context, string) error) bool {
 	temp := m.path + ".new"
 	defer os.Remove(temp)
-	if s.Outside() && s.cfg.Fetch != nil {
-		if newer, err := s.cfg.Fetch(ctx, s.ReplicaRevision(), temp); err != nil || !newer {
-			return err
-		}
-	} else if err := s.dumpTo(ctx, temp); err != nil {
-		return err
+	err := write(ctx, temp)
+	if err == nil {
+		err = m.swap(temp)
 	}
-	if err := os.Rename(temp, m.path); err != nil {
-		return err
+	switch {
+	case errors.Is(err, errNotNewer):
+		return true
+	case err != nil && ctx.Err() == nil:
+		m.log.Debug("the mirror was not renewed", "err", err)
 	}
-	return m.swap()
+	return err == nil
 }
 
 // dumpTo writes the local replica to a file, readable by its owner only.
@@ -205,13 +211,24 @@ func (o *openMirror) close() {
 	o.db.Close()
 }
 
-func (m *mirror) swap() error {
-	next, err := openFile(m.path)
+// swap puts a finished file in the mirror's place and reads from it from now on.
+func (m *mirror) swap(path string) error {
+	next, err := openFile(path)
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.open != nil && next.revision < m.open.revision {
+		next.close()
+		return errNotNewer
+	}
+	if path != m.path {
+		if err := os.Rename(path, m.path); err != nil { // the open file goes with the name
+			next.close()
+			return err
+		}
+	}
 	m.retire()
 	m.open = next
 	close(m.turned)
