@@ -136,8 +136,13 @@ func (c *Cluster) leadTerm(ctx context.Context) {
 		}
 		if time.Since(t.pruned) > pruneEvery {
 			t.pruned = time.Now()
-			if err := c.Store.Prune(ctx, c.actor()); err != nil && ctx.Err() == nil {
-				c.log.Warn("prune", "err", err)
+			for what, f := range map[string]func() error{
+				"prune":  func() error { return c.Store.Prune(ctx, c.actor()) },
+				"rotate": func() error { return c.rotateByAge(ctx) },
+			} {
+				if err := f(); err != nil && ctx.Err() == nil {
+					c.log.Warn(what, "err", err)
+				}
 			}
 		}
 		select {
@@ -217,7 +222,10 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	if err := c.reconcile(ctx); err != nil {
 		return err
 	}
-	return c.finishRemovals(ctx)
+	if err := c.finishRemovals(ctx); err != nil {
+		return err
+	}
+	return c.rekey(ctx)
 }
 
 // Settings reads autopilot's configuration and the revision that last changed it.
@@ -282,7 +290,11 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 			return c.Store.Transfer(ctx, ch.NodeID)
 		case autopilot.KindCleanup:
 			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
-			return c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, func(*store.Member) error { return c.CanRemove(ch.NodeID) })
+			rotation, err := c.PrepareRemoval(ctx, ch.NodeID)
+			if err != nil {
+				return err
+			}
+			return c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return c.CanRemove(ch.NodeID) })
 		}
 		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
 		if i < 0 || members[i].Role == store.Role(ch.Role) {

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"encoding/json"
-	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -73,18 +72,16 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
 			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
 			MaxSchema: store.Schema, OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive}}
-	seal := func(name string, value []byte) error {
-		sealed, err := dek.Seal(name, 1, value)
-		f.Secrets = append(f.Secrets, store.SealedSecret{Name: name, Sealed: sealed})
-		return err
-	}
-	hmacKey := certs.NewDEK() // 32 random bytes
-	if err := seal(store.SecretJoinKey, hmacKey[:]); err != nil {
-		return nil, err
-	}
-	joinSecret := certs.NewDEK()
-	if err := seal(store.SecretJoinSecret, fmt.Appendf(nil, "%x", joinSecret[:])); err != nil {
-		return nil, err
+	for _, purpose := range []string{store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT} {
+		key, err := NewClusterKey(purpose)
+		if err != nil {
+			return nil, err
+		}
+		sealed, err := dek.Seal(store.KeySecret(purpose, 1), 1, key.Secret)
+		if err != nil {
+			return nil, err
+		}
+		f.Keys = append(f.Keys, store.SealedKey{Purpose: purpose, KID: key.KID, Public: key.Public, Sealed: sealed})
 	}
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 		if err := foundAuthority(d, &f, n, p, kind, dek, now); err != nil {

@@ -259,8 +259,8 @@ func needles(t *testing.T, c *cluster) map[string]string {
 		}
 		add(fmt.Sprintf("the private key of the %v CA", kind), scalar)
 	}
-	add("the join key", open(store.SecretJoinKey, "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+store.SecretJoinKey+"'"))
-	joinSecret := open(store.SecretJoinSecret, "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+store.SecretJoinSecret+"'")
+	add("the join key", open(store.KeySecret(store.KeyJoinHMAC, 1), "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+store.KeySecret(store.KeyJoinHMAC, 1)+"'"))
+	joinSecret := open(store.KeySecret(store.KeyJoinSecret, 1), "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+store.KeySecret(store.KeyJoinSecret, 1)+"'"))
 	list["the join secret"] = string(joinSecret)
 	for _, m := range c.members {
 		for line := range strings.Lines(string(m.read(t, "node.key"))) {

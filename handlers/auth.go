@@ -45,6 +45,11 @@ func credentialOf(r *http.Request) (c credential, ok bool) {
 
 // authenticate finds the API token of a request; nil when it has none that is valid.
 func (s *Server) authenticate(q *request, remote string) (*store.APIToken, error) {
+	if !q.stale {
+		if token, err := s.authenticateNode(q); err != nil || token != nil {
+			return token, err
+		}
+	}
 	c, ok := credentialOf(q.Request)
 	if !ok {
 		return nil, s.failures.count(remote)
@@ -54,6 +59,40 @@ func (s *Server) authenticate(q *request, remote string) (*store.APIToken, error
 		return token, err
 	}
 	return nil, s.failures.count(remote)
+}
+
+// authenticateNode accepts a node's identity, or the internal bearer that is derived from the join secret (reference
+// zlayer_join, section 5.2), as a credential that may read the cluster. Both end with the node's membership: the identity
+// is looked up, and the secret changes with every removal.
+func (s *Server) authenticateNode(q *request) (*store.APIToken, error) {
+	if bearer := q.Header.Get("X-ZLayer-Internal-Token"); bearer != "" {
+		key, err := s.Store.ActiveKey(q.Context(), store.KeyJoinSecret)
+		if err != nil {
+			return nil, err
+		}
+		if subtle.ConstantTimeCompare([]byte(bearer), []byte(certs.InternalBearer(string(key.Secret)))) != 1 {
+			return nil, nil
+		}
+		return &store.APIToken{ID: "internal", Name: "a member", Scopes: []string{store.ScopeClusterRead}}, nil
+	}
+	c, ok := credentialOf(q.Request)
+	if !ok || c.id != "" || strings.Count(c.secret, ".") != 2 {
+		return nil, nil
+	}
+	keys, _, err := s.nodeKeys(q)
+	if err != nil {
+		return nil, err
+	}
+	claims, err := certs.VerifyNodeJWT(c.secret, s.ClusterID, keys, s.Now())
+	if err != nil {
+		return nil, nil
+	}
+	m, err := s.Store.PeekMember(q.Context(), claims.RaftNodeID)
+	if err != nil || m == nil || m.ID != claims.NodeID {
+		return nil, err
+	}
+	q.node = m
+	return &store.APIToken{ID: "node/" + m.ID, Name: m.Name, Scopes: []string{store.ScopeClusterRead}}, nil
 }
 
 func (s *Server) findToken(ctx context.Context, from store.Consistency, c credential) (*store.APIToken, error) {

@@ -29,6 +29,7 @@ type request struct {
 	w     http.ResponseWriter
 	body  []byte
 	token *store.APIToken // nil on open routes
+	node  *store.Member   // whose identity the request shows, if it is a node's
 	actor store.Actor
 	stale bool
 }

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/musterhq/muster/certs"
 	"github.com/musterhq/muster/store"
@@ -42,6 +44,7 @@ type joinResponse struct {
 	SliceCIDR     string     `json:"slice_cidr"`
 	Peers         []joinPeer `json:"peers"`
 	Role          string     `json:"role"`
+	NodeJWT       string     `json:"node_jwt,omitempty"`
 	WrappedDEK    octets     `json:"wrapped_dek,omitempty"`
 	DEKGeneration uint64     `json:"dek_generation,omitempty"`
 	JoinSecret    string     `json:"join_secret,omitempty"`
@@ -68,8 +71,9 @@ type joinPeer struct {
 	APIAddress  string `json:"api_address"`
 }
 
-// joinPeers bounds how many peers an answer lists; Raft servers come first and are always all there.
-const joinPeers = 256
+// joinPeers bounds how many peers an answer lists, so that a join costs the same however many members there are; Raft
+// servers come first and are always all there.
+const joinPeers = 64
 
 // joinRequest is ClusterJoinRequest (section 2.1) and our own fields, checked.
 type joinRequest struct {
@@ -86,7 +90,7 @@ func (s *Server) join(q *request) error {
 		return err
 	}
 	ctx := q.Context()
-	claims, err := s.verifyJoinToken(ctx, j.token)
+	token, err := s.verifyJoinToken(ctx, j.token)
 	if err != nil {
 		var known *httpError
 		if errors.As(err, &known) && known.status == http.StatusUnauthorized {
@@ -97,7 +101,7 @@ func (s *Server) join(q *request) error {
 		return err
 	}
 	now := s.Now()
-	in := store.Joiner{TokenID: claims.ID, Member: j.member}
+	in := store.Joiner{TokenID: token.id, KeyRetired: token.retired, Member: j.member, PublicKey: j.pubkey}
 	var sealed []byte
 	if j.pubkey != nil {
 		if in.Member.Recipient, in.Wrap, sealed, in.DEKGeneration, err = s.wrapFor([32]byte(j.pubkey)); err != nil {
@@ -113,7 +117,7 @@ func (s *Server) join(q *request) error {
 			in.Certificates = append(in.Certificates, store.NewCertificate(c.kind, now))
 		}
 	}
-	q.actor.Name = "join token " + claims.ID
+	q.actor.Name = "join token " + token.id
 	joined, err := s.Store.Join(ctx, q.actor, in)
 	if err != nil {
 		return err
@@ -121,8 +125,8 @@ func (s *Server) join(q *request) error {
 	s.Wake()
 	m := &joined.Member
 	out := joinResponse{NodeID: m.ID, RaftNodeID: m.NodeID, OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, WrappedDEK: sealed,
-		DEKGeneration: in.DEKGeneration, Warnings: joined.Warnings, ClusterID: s.ClusterID, Name: m.Name}
-	if err := s.describeCluster(ctx, &out, m); err != nil {
+		DEKGeneration: in.DEKGeneration, Warnings: append(joined.Warnings, token.notes...), ClusterID: s.ClusterID, Name: m.Name}
+	if err := s.describeCluster(q, &out, m); err != nil {
 		return err
 	}
 	for _, c := range issue {
@@ -158,69 +162,124 @@ func (s *Server) wrapFor(pub [32]byte) (recipient string, wrap, sealed []byte, g
 	return recipient, wrap, sealed, generation, err
 }
 
-// verifyJoinToken checks what can be checked without the token's record.
-func (s *Server) verifyJoinToken(ctx context.Context, token string) (c certs.JoinClaims, err error) {
-	unauthorized := func(format string, args ...any) error {
-		return fail(http.StatusUnauthorized, fmt.Sprintf(format, args...))
+// verified is a join token whose signature is good.
+type verified struct {
+	id      string
+	retired bool     // the key has been retired: the token only shows who used it before
+	notes   []string // for the operator
+}
+
+// signingKeyAge is when a joiner's operator is told that the key should be rotated.
+const signingKeyAge = 90 * 24 * time.Hour
+
+// verifyJoinToken checks what can be checked without the token's record, in either format.
+func (s *Server) verifyJoinToken(ctx context.Context, text string) (v verified, err error) {
+	if certs.LooksSigned(text) { // never taken for anything else from here on
+		return s.verifySigned(ctx, text)
 	}
-	if certs.LooksSigned(token) {
-		return c, unauthorized("signed token not trusted: this cluster has no signing key of that kind")
-	}
-	t, err := certs.ParseJoinToken(token)
+	t, err := certs.ParseJoinToken(text)
 	if err != nil {
-		return c, unauthorized("Invalid join token: malformed: %s", strings.TrimPrefix(err.Error(), "certs: "))
+		return v, unauthorized("Invalid join token: malformed: %s", strings.TrimPrefix(err.Error(), "certs: "))
 	}
-	c = t.Claims()
+	c := t.Claims()
 	if c.ClusterID != s.ClusterID {
-		return c, unauthorized("Invalid join token: it was made by another cluster (%s); this is cluster %s", c.ClusterID, s.ClusterID)
+		return v, unauthorized("Invalid join token: it was made by another cluster (%s); this is cluster %s", c.ClusterID, s.ClusterID)
 	}
-	key, err := s.Store.Secret(ctx, store.SecretJoinKey)
+	keys, err := s.Store.Keys(ctx, store.KeyJoinHMAC)
 	if err != nil {
-		return c, err
+		return v, err
 	}
 	now := s.Now()
-	switch err := t.Verify(key, now); {
-	case errors.Is(err, certs.ErrTokenExpired):
-		return c, unauthorized("Invalid join token: expired: it was good until %s and the cluster's clock says %s",
-			timeOf(c.ExpiresAt), now.UTC().Format(timeFormat))
-	case errors.Is(err, certs.ErrTokenNotYetValid):
-		return c, unauthorized("Invalid join token: not yet valid: it was issued at %s and the cluster's clock says %s; are the members' clocks set?",
-			timeOf(c.IssuedAt), now.UTC().Format(timeFormat))
-	case err != nil:
-		return c, unauthorized("Invalid join token: invalid_signature")
+	for i := range keys {
+		switch err := t.Verify(keys[i].Secret, now); {
+		case errors.Is(err, certs.ErrTokenExpired):
+			return v, unauthorized("Invalid join token: expired: it was good until %s and the cluster's clock says %s",
+				timeOf(c.ExpiresAt), now.UTC().Format(timeFormat))
+		case errors.Is(err, certs.ErrTokenNotYetValid):
+			return v, unauthorized("Invalid join token: not yet valid: it was issued at %s and the cluster's clock says %s; are the members' clocks set?",
+				timeOf(c.IssuedAt), now.UTC().Format(timeFormat))
+		case err == nil:
+			return s.accept(c.ID, &keys[i]), nil
+		}
 	}
-	return c, nil
+	return v, unauthorized("Invalid join token: invalid_signature")
+}
+
+// verifySigned checks a token in ZLayer's format, with its texts (reference zlayer_join, section 2.2).
+func (s *Server) verifySigned(ctx context.Context, text string) (v verified, err error) {
+	t, err := certs.ParseSignedToken(text)
+	var version *certs.TokenVersionError
+	switch {
+	case errors.As(err, &version):
+		return v, unauthorized("unsupported signed token version: got v=%d, expected v=1 or v=2", version.Got)
+	case err != nil:
+		return v, unauthorized("Invalid join token: malformed: %s", strings.TrimPrefix(err.Error(), "certs: "))
+	}
+	keys, err := s.Store.Keys(ctx, store.KeyJoinSigning)
+	if err != nil {
+		return v, err
+	}
+	now := s.Now()
+	for i := range keys {
+		k := &keys[i]
+		if k.KID != t.KeyID() {
+			continue
+		}
+		switch err := t.Verify(ed25519.PublicKey(k.Public), now); {
+		case errors.Is(err, certs.ErrTokenExpired):
+			return v, unauthorized("signed token expired at %s (now %s)", t.Claims().Exp, now.UTC().Format(timeFormat))
+		case err != nil:
+			return v, unauthorized("Ed25519 signature verification failed")
+		}
+		return s.accept(t.ID(), k), nil
+	}
+	return v, unauthorized("signed token kid=%.16q not trusted (unknown kid, expired grace, or never issued)", t.KeyID())
+}
+
+func (s *Server) accept(id string, k *store.Key) verified {
+	v := verified{id: id, retired: !k.Verifies(s.Now())}
+	if age := s.Now().Sub(k.CreatedAt); age > signingKeyAge {
+		v.notes = append(v.notes, fmt.Sprintf("consider rotating the key that signs join tokens, last rotated %d days ago", int(age.Hours()/24)))
+	}
+	if k.State == store.KeyGrace {
+		v.notes = append(v.notes, "the token was signed with a key that has been rotated since and is accepted for a limited time")
+	}
+	return v
+}
+
+func unauthorized(format string, args ...any) error {
+	return fail(http.StatusUnauthorized, fmt.Sprintf(format, args...))
 }
 
 // describeCluster fills in what every joiner is told.
-func (s *Server) describeCluster(ctx context.Context, out *joinResponse, m *store.Member) error {
-	secret, err := s.Store.Secret(ctx, store.SecretJoinSecret)
+func (s *Server) describeCluster(q *request, out *joinResponse, m *store.Member) error {
+	ctx := q.Context()
+	secret, err := s.Store.ActiveKey(ctx, store.KeyJoinSecret)
 	if err != nil {
 		return err
 	}
-	out.JoinSecret = string(secret)
-	members, err := s.Store.PeekMembers(ctx)
+	out.JoinSecret = string(secret.Secret)
+	if m.Recipient != "" {
+		if out.NodeJWT, err = s.nodeJWT(q, m); err != nil {
+			return err
+		}
+	}
+	members, total, err := s.Store.JoinerView(ctx, joinPeers)
 	if err != nil {
 		return err
 	}
-	roles := rolesOf(s.Store.Servers())
 	out.Role = "learner"
-	if roles[m.NodeID] == store.RoleVoter {
+	if rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
 		out.Role = "voter"
 	}
 	out.Peers = []joinPeer{}
-	for _, raft := range []bool{true, false} {
-		for i := range members {
-			p := &members[i]
-			if p.NodeID == m.NodeID || (roles[p.NodeID] != store.RoleNone) != raft {
-				continue
-			}
-			if !raft && len(out.Peers) >= joinPeers {
-				out.Warnings = append(out.Warnings, fmt.Sprintf("peers lists %d of %d members; GET /api/v1/cluster/members has them all", len(out.Peers), len(members)-1))
-				return nil
-			}
+	for i := range members {
+		if p := &members[i]; p.NodeID != m.NodeID {
 			out.Peers = append(out.Peers, peerOf(p))
 		}
+	}
+	if len(members) < total {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("peers lists %d of %d members; GET /api/v1/cluster/members has them all", len(out.Peers), total-1))
 	}
 	return nil
 }

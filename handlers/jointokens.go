@@ -1,7 +1,12 @@
 package handlers
 
 import (
+	"crypto/ed25519"
+	"encoding/hex"
 	"net/http"
+	"net/netip"
+	"path"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/certs"
@@ -52,6 +57,11 @@ type joinToken struct {
 	NodeID    uint64            `json:"nodeId,omitempty"`
 	Mode      string            `json:"mode,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
+	Format    string            `json:"format"`
+	BindCIDR  string            `json:"bindCidr,omitempty"`
+	BindName  string            `json:"bindName,omitempty"`
+	BindKey   string            `json:"bindKey,omitempty"`
+	UsedBy    []tokenUse        `json:"usedBy,omitempty"`
 	State     string            `json:"state"`
 	Uses      int               `json:"uses"`
 	MaxUses   int               `json:"maxUses"`
@@ -60,8 +70,15 @@ type joinToken struct {
 	ExpiresAt string            `json:"expiresAt"`
 }
 
+type tokenUse struct {
+	NodeID uint64 `json:"nodeId"`
+	UsedAt string `json:"usedAt"`
+	Remote string `json:"remote"`
+}
+
 func (s *Server) showJoinToken(t *store.JoinToken) joinToken {
-	return joinToken{ID: t.ID, NodeID: t.NodeID, Mode: t.Mode, Labels: t.Labels, State: t.State(s.Now()), Uses: t.Uses, MaxUses: t.MaxUses,
+	return joinToken{ID: t.ID, NodeID: t.NodeID, Mode: t.Mode, Labels: t.Labels, Format: t.Format,
+		BindCIDR: t.BindCIDR, BindName: t.BindName, BindKey: t.BindKey, State: t.State(s.Now()), Uses: t.Uses, MaxUses: t.MaxUses,
 		CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(timeFormat), ExpiresAt: t.ExpiresAt.UTC().Format(timeFormat)}
 }
 
@@ -71,11 +88,15 @@ func (s *Server) createJoinToken(q *request) error {
 	if err != nil {
 		return err
 	}
-	want := store.JoinToken{NodeID: uint64(f.integer("nodeId", false, 1, certs.MaxNodeID)), Mode: f.text("mode", false, 0, 16),
+	want := store.JoinToken{Format: f.text("format", false, 0, 16), BindCIDR: f.text("bindCidr", false, 0, 64), BindName: f.text("bindName", false, 0, 128),
+		BindKey: f.text("bindKey", false, 0, 64), NodeID: uint64(f.integer("nodeId", false, 1, certs.MaxNodeID)), Mode: f.text("mode", false, 0, 16),
 		Labels: f.labels("labels"), MaxUses: int(f.integer("maxUses", false, 1, maxJoinUses))}
 	ttl := f.integer("ttlSeconds", false, 1, maxJoinTTL)
 	if f.err != nil {
 		return f.err
+	}
+	if err := checkBinding(&want); err != nil {
+		return err
 	}
 	if want.Mode != "" && want.Mode != store.ModeFull && want.Mode != store.ModeReplicate {
 		return fail(http.StatusBadRequest, "mode must be full or replicate")
@@ -98,17 +119,41 @@ func (s *Server) createJoinToken(q *request) error {
 	return q.result(http.StatusCreated, out)
 }
 
+// checkBinding checks the format of a token and what it is to be bound to.
+func checkBinding(t *store.JoinToken) error {
+	bad := func(text string) error { return fail(http.StatusBadRequest, text) }
+	if t.Format != "" && t.Format != formatMuster && t.Format != formatZLayer {
+		return bad("format must be muster or zlayer")
+	}
+	if t.BindCIDR != "" {
+		p, err := netip.ParsePrefix(t.BindCIDR)
+		if err != nil || p != p.Masked() {
+			return bad("bindCidr must be a prefix such as 10.0.0.0/8")
+		}
+	}
+	if _, err := path.Match(t.BindName, ""); err != nil {
+		return bad("bindName must be a pattern such as web-*")
+	}
+	if b, err := hex.DecodeString(t.BindKey); t.BindKey != "" && (err != nil || len(b) != 32 || t.BindKey != strings.ToLower(t.BindKey)) {
+		return bad("bindKey must be the SHA-256 of a raw X25519 public key, 64 lower-case hexadecimal digits")
+	}
+	return nil
+}
+
 // newJoinToken stores a token and computes its text: the same record gives the same text, so that a repeated
 // request is answered alike.
 func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string, *store.JoinToken, error) {
+	t.ExpiresAt = s.Now().Add(time.Duration(ttl) * time.Second).Truncate(time.Second)
+	if t.Format == formatZLayer {
+		return s.newSignedToken(q, t)
+	}
 	ctx := q.Context()
-	t.ID, t.Format = store.NewID(), "muster"
-	t.ExpiresAt = s.Now().Add(time.Duration(ttl) * time.Second)
+	t.ID, t.Format = store.NewID(), formatMuster
 	t, err := s.Store.CreateJoinToken(ctx, q.actor, t)
 	if err != nil {
 		return "", nil, err
 	}
-	key, err := s.Store.Secret(ctx, store.SecretJoinKey)
+	key, err := s.Store.ActiveKey(ctx, store.KeyJoinHMAC)
 	if err != nil {
 		return "", nil, err
 	}
@@ -116,24 +161,63 @@ func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string,
 	if err != nil {
 		return "", nil, err
 	}
-	members, err := s.Store.PeekMembers(ctx)
+	members, _, err := s.Store.JoinerView(ctx, 0)
 	if err != nil {
 		return "", nil, err
 	}
 	claims := certs.JoinClaims{ID: t.ID, NodeID: t.NodeID, IssuedAt: t.CreatedAt.Unix(), ExpiresAt: t.ExpiresAt.Unix(), LCP: certs.Fingerprint(s.Leaf()),
-		ClusterID: s.ClusterID, CAFingerprint: certs.Fingerprint(ca.Cert.Raw), Addresses: joinAddresses(members, rolesOf(s.Store.Servers()))}
-	text, err := certs.MintJoinToken(key, claims)
+		ClusterID: s.ClusterID, CAFingerprint: certs.Fingerprint(ca.Cert.Raw), Addresses: joinAddresses(members)}
+	text, err := certs.MintJoinToken(key.Secret, claims)
 	return text, &t, err
+}
+
+const (
+	formatMuster = "muster"
+	formatZLayer = "zlayer"
+)
+
+// newSignedToken makes a token in ZLayer's format, from which a stock joiner finds its way: it dials
+// http://<api_endpoint>, so this member's --plain-http listener is named when there is one.
+func (s *Server) newSignedToken(q *request, t store.JoinToken) (string, *store.JoinToken, error) {
+	ctx := q.Context()
+	key, err := s.Store.ActiveKey(ctx, store.KeyJoinSigning)
+	if err != nil {
+		return "", nil, err
+	}
+	self, err := s.Store.PeekMember(ctx, s.Store.NodeID())
+	if err != nil {
+		return "", nil, err
+	}
+	cidr, err := s.Store.OverlayCIDR(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	endpoint := self.APIAddress
+	if s.PlainHTTP != "" {
+		endpoint = s.PlainHTTP
+	}
+	text, err := certs.MintSignedToken(ed25519.NewKeyFromSeed(key.Secret), certs.SignedClaims{APIEndpoint: endpoint, RaftEndpoint: self.RaftAddress,
+		LeaderWGPubkey: self.WGPublicKey, OverlayCIDR: cidr, Exp: certs.SignedTime(t.ExpiresAt), Iat: certs.SignedTime(s.Now()), Iss: self.ID})
+	if err != nil {
+		return "", nil, err
+	}
+	signed, err := certs.ParseSignedToken(text)
+	if err != nil {
+		return "", nil, err
+	}
+	t.ID, t.Text = signed.ID(), text
+	if t, err = s.Store.CreateJoinToken(ctx, q.actor, t); err != nil {
+		return "", nil, err
+	}
+	return t.Text, &t, nil // of the first time, when the request is a repetition
 }
 
 // joinAddresses are the API addresses that a token carries: the Raft servers, so that it stays short and stays
 // good when some of them are gone.
-func joinAddresses(members []store.Member, roles map[uint64]store.Role) []string {
+func joinAddresses(members []store.Member) []string {
 	var list []string
 	for i := range members {
-		if roles[members[i].NodeID] != store.RoleNone {
-			list = append(list, members[i].APIAddress)
-		}
+		list = append(list, members[i].APIAddress)
 	}
 	return list
 }
@@ -143,9 +227,18 @@ func (s *Server) listJoinTokens(q *request) error {
 	if err != nil {
 		return err
 	}
+	uses, err := s.Store.JoinTokenUses(q.Context(), store.Linearisable)
+	if err != nil {
+		return err
+	}
+	by := map[string][]tokenUse{}
+	for _, u := range uses {
+		by[u.TokenID] = append(by[u.TokenID], tokenUse{u.NodeID, u.UsedAt.UTC().Format(timeFormat), u.Remote})
+	}
 	list := make([]joinToken, len(tokens))
 	for i := range tokens {
 		list[i] = s.showJoinToken(&tokens[i])
+		list[i].UsedBy = by[tokens[i].ID]
 	}
 	return q.result(http.StatusOK, list)
 }

@@ -102,7 +102,11 @@ func (s *Server) removeMember(q *request) error {
 
 // remove takes a member out of the cluster, for whichever family asks.
 func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) error {
-	if err := s.Store.RemoveMember(q.Context(), q.actor, nodeID, check); err != nil {
+	rotation, err := s.PrepareRemoval(q.Context(), nodeID)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.RemoveMember(q.Context(), q.actor, nodeID, rotation, check); err != nil {
 		return err
 	}
 	s.Wake()

@@ -55,6 +55,17 @@ var routes = []route{
 	{method: "GET", path: "/api/v1/cluster/join-tokens", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listJoinTokens},
 	{method: "DELETE", path: "/api/v1/cluster/join-tokens/{id}", family: ella, scope: store.ScopeClusterManage, serve: (*Server).revokeJoinToken},
 
+	{method: "POST", path: "/api/v1/cluster/join-keys/rotate", family: ella, scope: store.ScopeKeysManage, serve: (*Server).rotateJoinKeys},
+	{method: "POST", path: "/api/v1/cluster/node-token", family: ella, scope: store.ScopeClusterRead, serve: (*Server).renewNodeToken},
+	{method: "GET", path: "/.well-known/jwks.json", family: ella, serve: (*Server).jwks},
+
+	{method: "GET", path: "/api/v1/cluster/keys", family: ella, scope: store.ScopeKeysManage, serve: (*Server).listGenerations},
+	{method: "POST", path: "/api/v1/cluster/keys/rotate", family: ella, scope: store.ScopeKeysManage, serve: (*Server).rotateDEK},
+	{method: "GET", path: "/api/v1/cluster/secrets", family: ella, scope: store.ScopeKeysManage, serve: (*Server).listSecrets},
+	{method: "PUT", path: "/api/v1/cluster/secrets/{name}", family: ella, scope: store.ScopeKeysManage, serve: (*Server).putSecret},
+	{method: "GET", path: "/api/v1/cluster/secrets/{name}", family: ella, scope: store.ScopeKeysManage, serve: (*Server).getSecret},
+	{method: "DELETE", path: "/api/v1/cluster/secrets/{name}", family: ella, scope: store.ScopeKeysManage, serve: (*Server).deleteSecret},
+
 	{method: "POST", path: "/api/v1/api-tokens", family: ella, scope: store.ScopeManagement, serve: (*Server).createAPIToken},
 	{method: "GET", path: "/api/v1/api-tokens", family: ella, scope: store.ScopeManagement, serve: (*Server).listAPITokens},
 	{method: "DELETE", path: "/api/v1/api-tokens/{id}", family: ella, scope: store.ScopeManagement, serve: (*Server).deleteAPIToken},

@@ -37,15 +37,18 @@ type Config struct {
 	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
 	Wake      func()                     // tells the leader's loops that membership has changed
 
-	CanRemove       func(nodeID uint64) error                      // why a removal would leave too few live voters
-	Reachable       func(ctx context.Context, nodeID uint64) error // why a member does not answer now
-	Diff            func(ctx context.Context) (any, error)         // where Raft does not agree with SQL
+	CanRemove       func(nodeID uint64) error                                         // why a removal would leave too few live voters
+	Reachable       func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
+	Diff            func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
+	PrepareRemoval  func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
+	NewJoinKeys     func() ([]store.NewKey, error)
 	AutopilotConfig func(ctx context.Context) (any, error)
 	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
 
 	ClusterID string
 	Name      string
 	Version   string
+	PlainHTTP string // address of the listener without TLS, if there is one
 	Commit    string
 	Leaf      func() []byte // DER of the API listener's certificate
 	Now       func() time.Time

@@ -63,6 +63,7 @@ CREATE TABLE members (
   created_rev      INTEGER NOT NULL,
   modified_rev     INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX members_by_role ON members (raft_role, raft_node_id);
 CREATE INDEX members_by_advertise_addr ON members (advertise_addr);
 
 CREATE INDEX members_drain ON members (drain_state) WHERE drain_state = 'draining' OR hooks_pending <> '';
@@ -122,6 +123,9 @@ CREATE TABLE join_tokens (
   raft_node_id INTEGER,
   mode         TEXT    NOT NULL CHECK (mode IN ('', 'full', 'replicate')),
   labels       TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(labels)),
+  bind_cidr    TEXT    NOT NULL DEFAULT '', -- only for callers from this prefix
+  bind_name    TEXT    NOT NULL DEFAULT '', -- only for names that fit this pattern
+  bind_key     TEXT    NOT NULL DEFAULT '', -- only for the public key with this SHA-256
   uses         INTEGER NOT NULL DEFAULT 0,
   max_uses     INTEGER NOT NULL CHECK (max_uses > 0),
   created_by   TEXT    NOT NULL,
@@ -133,7 +137,6 @@ CREATE TABLE join_tokens (
   CHECK (uses <= max_uses)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX join_tokens_by_node ON join_tokens (raft_node_id) WHERE raft_node_id IS NOT NULL;
-CREATE INDEX join_tokens_by_expiry ON join_tokens (expires_at);
 
 CREATE TABLE join_token_uses (
   token_id     TEXT    NOT NULL REFERENCES join_tokens (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
@@ -187,6 +190,7 @@ CREATE TABLE dek_generations (
   generation  INTEGER PRIMARY KEY,
   state       TEXT    NOT NULL CHECK (state IN ('prepared', 'active', 're-encrypting', 'retired')),
   reason      TEXT    NOT NULL,
+  rows_total  INTEGER NOT NULL DEFAULT 0, -- sealed values that were to be re-encrypted when it became active
   created_at  TEXT    NOT NULL,
   created_rev INTEGER NOT NULL
 ) STRICT;
@@ -200,7 +204,35 @@ CREATE TABLE dek_wraps (
   PRIMARY KEY (generation, raft_node_id)
 ) STRICT, WITHOUT ROWID;
 
--- Values that only members may read: join keys, the join secret, remembered answers.
+-- Keys of the cluster in epochs: 'join-hmac', 'join-signing', 'join-secret', 'jwt'. The secret part is a sealed secret
+-- named key/<purpose>/<epoch>. A key in grace still verifies; a retired one only recognises who used it before.
+CREATE TABLE cluster_keys (
+  purpose      TEXT    NOT NULL,
+  epoch        INTEGER NOT NULL,
+  state        TEXT    NOT NULL CHECK (state IN ('active', 'grace', 'retired')),
+  kid          TEXT    NOT NULL,
+  public       TEXT    NOT NULL DEFAULT '', -- Base64 of an Ed25519 public key
+  created_at   TEXT    NOT NULL,
+  grace_until  TEXT,
+  created_rev  INTEGER NOT NULL,
+  modified_rev INTEGER NOT NULL,
+  PRIMARY KEY (purpose, epoch)
+) STRICT, WITHOUT ROWID;
+
+-- Secrets that operators keep here; the value is sealed under the data-encryption key.
+CREATE TABLE secrets (
+  name           TEXT    PRIMARY KEY,
+  version        INTEGER NOT NULL,
+  sealed         BLOB    NOT NULL,
+  dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
+  created_at     TEXT    NOT NULL,
+  updated_at     TEXT    NOT NULL,
+  created_rev    INTEGER NOT NULL,
+  modified_rev   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX secrets_by_generation ON secrets (dek_generation);
+
+-- Values that only members may read: keys of the cluster.
 CREATE TABLE sealed_secrets (
   name           TEXT    PRIMARY KEY,
   sealed         BLOB    NOT NULL,
@@ -233,11 +265,13 @@ CREATE TABLE idempotency (
   created_at     TEXT    NOT NULL,
   PRIMARY KEY (accessor, key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_generation ON idempotency (dek_generation);
 CREATE INDEX idempotency_by_age ON idempotency (created_at);
 
+-- Who did what; seq counts within a revision.
 CREATE TABLE audit (
-  seq        INTEGER PRIMARY KEY,
   revision   INTEGER NOT NULL,
+  seq        INTEGER NOT NULL,
   at         TEXT    NOT NULL,
   actor      TEXT    NOT NULL,
   node_id    INTEGER NOT NULL,
@@ -246,9 +280,9 @@ CREATE TABLE audit (
   object     TEXT    NOT NULL,
   outcome    TEXT    NOT NULL,
   detail     TEXT    NOT NULL DEFAULT '',
-  request_id TEXT    NOT NULL
-) STRICT;
-CREATE INDEX audit_by_revision ON audit (revision);
+  request_id TEXT    NOT NULL,
+  PRIMARY KEY (revision, seq)
+) STRICT, WITHOUT ROWID;
 
 -- Views for the sqlite3 prompt.
 CREATE VIEW v_members AS
@@ -277,7 +311,7 @@ SELECT name, state, CASE dialer WHEN 1 THEN 'we dial' ELSE 'they dial' END AS di
 FROM peerings ORDER BY name;
 
 CREATE VIEW v_keys AS
-SELECT g.generation, g.state, g.reason, g.created_at, count(w.raft_node_id) AS holders,
+SELECT g.generation, g.state, g.reason, g.created_at, g.rows_total AS sealed_then, count(w.raft_node_id) AS holders,
        group_concat(w.raft_node_id, ' ') AS held_by
 FROM dek_generations g LEFT JOIN dek_wraps w USING (generation)
 GROUP BY g.generation ORDER BY g.generation;

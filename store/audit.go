@@ -2,17 +2,12 @@ package store
 
 // audit writes the row that says who did what; every mutation has one. Detail must not hold a secret.
 func (t *Tx) audit(action, object, detail string) error {
-	err := t.exec(`INSERT INTO audit (seq, revision, at, actor, node_id, remote, action, object, outcome, detail, request_id)
+	err := t.exec(`INSERT INTO audit (revision, seq, at, actor, node_id, remote, action, object, outcome, detail, request_id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ok', ?, ?)`,
-		t.nextSeq, t.Rev, t.Now, t.actor.String(), t.actor.NodeID, t.actor.Remote, action, object, detail, t.actor.RequestID)
+		t.Rev, t.nextSeq, t.Now, t.actor.String(), t.actor.NodeID, t.actor.Remote, action, object, detail, t.actor.RequestID)
 	if err == nil {
 		t.audits = append(t.audits, t.nextSeq)
 		t.nextSeq++
 	}
 	return err
-}
-
-func (v *View) nextAudit() (seq uint64, err error) {
-	_, err = v.get("SELECT coalesce(max(seq), 0) + 1 FROM audit", nil, &seq)
-	return seq, err
 }

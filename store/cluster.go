@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -61,7 +62,7 @@ type Founding struct {
 	Member        Member            `json:"member"`
 	Certificates  []Certificate     `json:"certificates"`
 	Authorities   []SealedAuthority `json:"authorities"`
-	Secrets       []SealedSecret    `json:"secrets"`
+	Keys          []SealedKey       `json:"keys"`
 	Wrap          []byte            `json:"wrap"` // generation 1 of the data-encryption key, for the founder
 	AdminTokenID  string            `json:"adminTokenId"`
 	AdminHash     string            `json:"adminHash"`
@@ -77,17 +78,13 @@ type SealedAuthority struct {
 	ExpiresAt time.Time  `json:"expiresAt"`
 }
 
-// SealedSecret is a named value sealed under generation 1.
-type SealedSecret struct {
-	Name   string `json:"name"`
-	Sealed []byte `json:"sealed"`
+// SealedKey is the first epoch of a key of the cluster, its secret part sealed under generation 1.
+type SealedKey struct {
+	Purpose string `json:"purpose"`
+	KID     string `json:"kid"`
+	Public  []byte `json:"public,omitempty"`
+	Sealed  []byte `json:"sealed"`
 }
-
-// Names under which values are sealed; the name is part of what the seal protects.
-const (
-	SecretJoinKey    = "join/hmac/1"
-	SecretJoinSecret = "join/secret/1"
-)
 
 // AuthoritySecret is the name under which the key of an authority is sealed.
 func AuthoritySecret(kind certs.Kind, generation uint64) string {
@@ -114,8 +111,10 @@ func (f *Founding) apply(tx *Tx) error {
 			VALUES (?, 1, 'active', ?, ?, ?, 1, ?, ?, ?)`,
 			args: []any{string(a.Kind), a.CertPEM, fingerprintPEM(a.CertPEM), a.SealedKey, f.CreatedAt, a.ExpiresAt, rev}})
 	}
-	for _, s := range f.Secrets {
-		steps = append(steps, statement{query: insertSecret, args: []any{s.Name, s.Sealed, int64(1), f.CreatedAt, rev}})
+	for _, k := range f.Keys {
+		steps = append(steps,
+			statement{query: insertSecret, args: []any{KeySecret(k.Purpose, 1), k.Sealed, int64(1), f.CreatedAt, rev}},
+			statement{query: insertKey, args: []any{k.Purpose, int64(1), k.KID, base64.StdEncoding.EncodeToString(k.Public), f.CreatedAt, rev, rev}})
 	}
 	for _, st := range steps {
 		if err := tx.exec(st.query, st.args...); err != nil {
@@ -150,22 +149,6 @@ func fingerprintPEM(pem string) string {
 		return ""
 	}
 	return certs.Fingerprint(list[0].Raw)
-}
-
-// Secret opens a sealed value.
-func (s *Store) Secret(ctx context.Context, name string) ([]byte, error) {
-	return memo(ctx, s, "secret/"+name, []string{"sealed_secrets"}, func(v *View) ([]byte, error) {
-		var sealed []byte
-		var generation uint64
-		ok, err := v.get("SELECT sealed, dek_generation FROM sealed_secrets WHERE name = ?", []any{name}, &sealed, &generation)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			return nil, refuse(NotFound, "no secret %q", name)
-		}
-		return s.keys.open(name, generation, sealed)
-	})
 }
 
 // Authority returns the active certificate authority of a kind with its key.

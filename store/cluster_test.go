@@ -73,11 +73,11 @@ func testFounding(t testing.TB, id *age.X25519Identity) *Founding {
 		OverlayCIDR: "10.200.0.0/16", OverlaySlices: 28,
 		Member: Member{NodeID: 1, ID: uuid.NewString(), Name: "one", Mode: ModeFull, Role: RoleVoter, Recipient: id.Recipient().String(),
 			RaftAddress: "127.0.0.1:7001", APIAddress: "127.0.0.1:5001", AdvertiseAddr: "127.0.0.1"}}
-	key, err := dek.Seal(SecretJoinKey, 1, []byte("0123456789abcdef0123456789abcdef"))
+	key, err := dek.Seal(KeySecret(KeyJoinHMAC, 1), 1, []byte("0123456789abcdef0123456789abcdef"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Secrets = []SealedSecret{{Name: SecretJoinKey, Sealed: key}}
+	f.Keys = []SealedKey{{Purpose: KeyJoinHMAC, KID: "test", Sealed: key}}
 	return f
 }
 

@@ -2,7 +2,11 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"net/netip"
+	"path"
 
 	"github.com/google/uuid"
 
@@ -16,6 +20,8 @@ type Joiner struct {
 	Wrap          []byte // the data-encryption key for Member.Recipient, or nil
 	DEKGeneration uint64
 	Certificates  []Certificate // to be issued; NodeID is filled in
+	PublicKey     []byte        // raw, for tokens that are bound to it
+	KeyRetired    bool          // the token was signed with a key that recognises former users only
 }
 
 // Joined is the identity that a joiner has been given.
@@ -70,11 +76,23 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 			return out, err
 		}
 		if !again {
+			if j.KeyRetired {
+				return out, refuse(Unauthorized, "the token was signed with a key that has been retired; ask for a new token")
+			}
+			if err := token.admits(&j, actor.Remote); err != nil {
+				return out, err
+			}
 			if err := t.useToken(token, known.NodeID, j.Member.Recipient, actor); err != nil {
 				return out, err
 			}
 		}
 		return t.rejoin(j, known, token)
+	}
+	if j.KeyRetired {
+		return out, refuse(Unauthorized, "the token was signed with a key that has been retired; ask for a new token")
+	}
+	if err := token.admits(&j, actor.Remote); err != nil {
+		return out, err
 	}
 	m := j.Member
 	if token.Mode != "" {
@@ -116,6 +134,32 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 		return out, err
 	}
 	return out, t.audit("member.join", nodeObject(m.NodeID), m.Name+" with join_token/"+token.ID)
+}
+
+// admits checks what a token is bound to.
+func (k *JoinToken) admits(j *Joiner, remote string) error {
+	if k.BindCIDR != "" {
+		prefix, err := netip.ParsePrefix(k.BindCIDR)
+		if err != nil {
+			return err
+		}
+		addr, err := netip.ParseAddr(remote)
+		if err != nil || !prefix.Contains(addr.Unmap()) {
+			return refuse(Unauthorized, "the token is for machines in %s only", k.BindCIDR)
+		}
+	}
+	if k.BindName != "" {
+		if ok, err := path.Match(k.BindName, j.Member.Name); err != nil || !ok {
+			return refuse(Unauthorized, "the token is for machines named %s only", k.BindName)
+		}
+	}
+	if k.BindKey != "" {
+		sum := sha256.Sum256(j.PublicKey)
+		if j.PublicKey == nil || hex.EncodeToString(sum[:]) != k.BindKey {
+			return refuse(Unauthorized, "the token is bound to another public key")
+		}
+	}
+	return nil
 }
 
 // rejoin refreshes what a member has said of itself; identity, addresses of the overlay and role stay.

@@ -9,11 +9,15 @@ import (
 
 // JoinToken is the record of a join token; the token itself is computed from it and the join key.
 type JoinToken struct {
-	ID        string // 32 lower hex digits
+	ID        string // 32 lower hex digits, or the 64 of a signed token
+	Text      string // of a signed token, only in the answer to its creation
 	Format    string // "muster" or "zlayer"
 	NodeID    uint64 // 0: any
 	Mode      string // "": the joiner's choice
 	Labels    map[string]string
+	BindCIDR  string // only callers from this prefix may use it
+	BindName  string // only names that fit this pattern (path.Match)
+	BindKey   string // only the public key with this SHA-256, lower hex
 	Uses      int
 	MaxUses   int
 	CreatedBy string
@@ -36,13 +40,13 @@ func (t *JoinToken) State(now time.Time) string {
 	}
 }
 
-const selectJoinTokens = "SELECT id, format, raft_node_id, mode, labels, uses, max_uses, created_by, created_at, expires_at, revoked_at FROM join_tokens"
+const selectJoinTokens = "SELECT id, format, raft_node_id, mode, labels, bind_cidr, bind_name, bind_key, uses, max_uses, created_by, created_at, expires_at, revoked_at FROM join_tokens"
 
 func scanJoinToken(rows *sql.Rows) (t JoinToken, err error) {
 	var node sql.NullInt64
 	var labels, created, expires string
 	var revoked sql.NullString
-	if err := rows.Scan(&t.ID, &t.Format, &node, &t.Mode, &labels, &t.Uses, &t.MaxUses, &t.CreatedBy, &created, &expires, &revoked); err != nil {
+	if err := rows.Scan(&t.ID, &t.Format, &node, &t.Mode, &labels, &t.BindCIDR, &t.BindName, &t.BindKey, &t.Uses, &t.MaxUses, &t.CreatedBy, &created, &expires, &revoked); err != nil {
 		return t, err
 	}
 	t.NodeID, t.CreatedAt, t.ExpiresAt, t.RevokedAt = uint64(node.Int64), parseTime(created), parseTime(expires), nullTime(revoked)
@@ -66,9 +70,9 @@ func (s *Store) CreateJoinToken(ctx context.Context, actor Actor, t JoinToken) (
 			}
 		}
 		t.CreatedAt, t.CreatedBy = tx.Now, actor.String()
-		if err := tx.exec(`INSERT INTO join_tokens (id, format, raft_node_id, mode, labels, max_uses, created_by, created_at, expires_at, created_rev, modified_rev)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			t.ID, t.Format, optional(int64(t.NodeID)), t.Mode, string(labels), t.MaxUses, t.CreatedBy, t.CreatedAt, t.ExpiresAt, tx.Rev, tx.Rev); err != nil {
+		if err := tx.exec(`INSERT INTO join_tokens (id, format, raft_node_id, mode, labels, bind_cidr, bind_name, bind_key, max_uses, created_by, created_at, expires_at, created_rev, modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			t.ID, t.Format, optional(int64(t.NodeID)), t.Mode, string(labels), t.BindCIDR, t.BindName, t.BindKey, t.MaxUses, t.CreatedBy, t.CreatedAt, t.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return t, err
 		}
 		return t, tx.audit("join_token.create", "join_token/"+t.ID, "")
@@ -108,6 +112,28 @@ func (v *View) joinToken(id string) (*JoinToken, error) {
 		return nil, err
 	}
 	return &list[0], nil
+}
+
+// TokenUse is one member that was admitted by a token.
+type TokenUse struct {
+	TokenID string
+	NodeID  uint64
+	UsedAt  time.Time
+	Remote  string
+}
+
+// JoinTokenUses lists who was admitted by which token and when.
+func (s *Store) JoinTokenUses(ctx context.Context, c Consistency) (list []TokenUse, err error) {
+	err = s.Read(ctx, c, func(v *View) error {
+		list, err = collect(v, func(rows *sql.Rows) (u TokenUse, err error) {
+			var used string
+			err = rows.Scan(&u.TokenID, &u.NodeID, &used, &u.Remote)
+			u.UsedAt = parseTime(used)
+			return u, err
+		}, "SELECT token_id, raft_node_id, used_at, remote FROM join_token_uses ORDER BY token_id, raft_node_id")
+		return err
+	})
+	return list, err
 }
 
 // RevokeJoinToken makes a token useless. Revoking twice is no error.

@@ -78,6 +78,14 @@ func (k *keyring) load(ctx context.Context, w *working) error {
 	return nil
 }
 
+// adopt takes a generation that this leader has just committed.
+func (k *keyring) adopt(generation uint64, dek certs.DEK) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.deks[generation] = dek
+	k.active = max(k.active, generation)
+}
+
 var errNoKey = errors.New("store: this member does not hold the data-encryption key")
 
 func (k *keyring) seal(name string, plain []byte) (sealed []byte, generation uint64, err error) {

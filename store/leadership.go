@@ -20,16 +20,17 @@ import (
 
 // leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
 type leadership struct {
-	store  *Store
-	epoch  uint64
-	db     *guarded
-	work   *working
-	queue  chan *request
-	reads  confirmer
-	memory memory
-	ctx    context.Context // ends with the leadership
-	end    context.CancelCauseFunc
-	done   chan struct{} // closed when the writer has stopped
+	store    *Store
+	epoch    uint64
+	db       *guarded
+	work     *working
+	queue    chan *request
+	reads    confirmer
+	expected int // how many requests the next batch may hope for
+	memory   memory
+	ctx      context.Context // ends with the leadership
+	end      context.CancelCauseFunc
+	done     chan struct{} // closed when the writer has stopped
 }
 
 // guarded is one SQL connection to the local dqlite node that is cut when a call outlives its deadline. Without

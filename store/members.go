@@ -1,12 +1,10 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -211,18 +209,54 @@ func (s *Store) PeekMembers(ctx context.Context) ([]Member, error) {
 	return memo(ctx, s, "members", memberTables, (*View).Members)
 }
 
+// PeekMember reads one member as the leader has it; nil when there is none.
+func (s *Store) PeekMember(ctx context.Context, nodeID uint64) (m *Member, err error) {
+	err = s.Peek(ctx, func(v *View) error {
+		m, err = v.Member(nodeID)
+		return err
+	})
+	return m, err
+}
+
+// JoinerView is what a new member is told of the others: the Raft servers and up to limit others, and how many members
+// there are in all.
+func (s *Store) JoinerView(ctx context.Context, limit int) (list []Member, total int, err error) {
+	err = s.Peek(ctx, func(v *View) error {
+		p, err := v.overlayPlan()
+		if err != nil {
+			return err
+		}
+		if list, err = collect(v, memberScanner(p), selectMembers+" WHERE m.raft_role <> '' ORDER BY m.raft_node_id"); err != nil {
+			return err
+		}
+		others, err := collect(v, memberScanner(p), selectMembers+" WHERE m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(max(0, limit-len(list))))
+		if err != nil {
+			return err
+		}
+		list = append(list, others...)
+		_, err = v.get("SELECT count(*) FROM members", nil, &total)
+		return err
+	})
+	return list, total, err
+}
+
 // Fence returns an error for a node that is not to be talked to. The leader lets in members only; others, whose
 // replica may be a moment old, let in whoever has not been removed.
 func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
 	gone := fmt.Errorf("node-id %d is not a current cluster member", nodeID)
-	if members, err := s.PeekMembers(ctx); err == nil {
-		if _, ok := slices.BinarySearchFunc(members, nodeID, func(m Member, id uint64) int { return cmp.Compare(m.NodeID, id) }); !ok {
+	known := false
+	err := s.Peek(ctx, func(v *View) (err error) {
+		known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
+		return err
+	})
+	if err == nil {
+		if !known {
 			return gone
 		}
 		return nil
 	}
 	removed := false
-	err := s.Read(ctx, Stale, func(v *View) (err error) {
+	err = s.Read(ctx, Stale, func(v *View) (err error) {
 		removed, err = v.get("SELECT 1 FROM removed_members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
 		return err
 	})
@@ -232,20 +266,16 @@ func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
 	return nil
 }
 
-// RaftAddress finds where a member's cluster listener is, in the leader's memory or the local replica.
-func (s *Store) RaftAddress(ctx context.Context, nodeID uint64) (string, bool) {
-	if members, err := s.PeekMembers(ctx); err == nil {
-		if i, ok := slices.BinarySearchFunc(members, nodeID, func(m Member, id uint64) int { return cmp.Compare(m.NodeID, id) }); ok {
-			return members[i].RaftAddress, true
-		}
-		return "", false
-	}
-	var address string
-	var ok bool
-	err := s.Read(ctx, Stale, func(v *View) (err error) {
+// RaftAddress finds where a member's cluster listener is, in the leader's working copy or the local replica.
+func (s *Store) RaftAddress(ctx context.Context, nodeID uint64) (address string, ok bool) {
+	find := func(v *View) (err error) {
 		ok, err = v.get("SELECT raft_address FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &address)
 		return err
-	})
+	}
+	err := s.Peek(ctx, find)
+	if err != nil {
+		err = s.Read(ctx, Stale, find)
+	}
 	return address, err == nil && ok
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
@@ -34,6 +35,15 @@ func (v *View) overlayPlan() (p overlayPlan, err error) {
 	}
 	p.sliceBits, err = strconv.Atoi(bits)
 	return p, err
+}
+
+// OverlayCIDR returns the addresses of the overlay network, as the leader has them.
+func (s *Store) OverlayCIDR(ctx context.Context) (cidr string, err error) {
+	err = s.Peek(ctx, func(v *View) error {
+		cidr, err = v.setting(settingOverlayCIDR)
+		return err
+	})
+	return cidr, err
 }
 
 // hosts returns how many host numbers there are, from 1; the broadcast address of IPv4 is none of them.

@@ -3,16 +3,19 @@ package store
 import (
 	"context"
 	"database/sql"
+	"fmt"
 )
 
 const removal = "member.remove"
 
 // RemoveMember takes a machine out of the cluster in one transaction: its row, its leases, its addresses, its wraps of
-// the data-encryption key; its certificates are revoked and its id and key are refused for ever. Only one removal is
+// the data-encryption key; its certificates are revoked and its id and key are refused for ever. What it knew is worth
+// nothing afterwards: the rotation makes a new data-encryption key and new epochs of the keys that it could open. Only one removal is
 // under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls FinishRemoval.
 // check runs inside the transaction, so that two removals cannot both be judged by the same state.
-func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, check func(*Member) error) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, rotation *Rotation, check func(*Member) error) error {
+	var generation uint64
+	err := s.Write(ctx, actor, func(tx *Tx) error {
 		m, err := tx.Member(nodeID)
 		if err != nil {
 			return err
@@ -47,8 +50,15 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ch
 				return err
 			}
 		}
-		return tx.audit(removal, nodeObject(nodeID), m.Name)
+		if generation, err = tx.rotateDEK(rotation, fmt.Sprintf("node %d removed", m.NodeID)); err != nil {
+			return err
+		}
+		return tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d", m.Name, generation))
 	})
+	if err == nil {
+		s.keys.adopt(generation, rotation.DEK)
+	}
+	return err
 }
 
 // FinishRemoval records that a removed member is out of the Raft configuration.

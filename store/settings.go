@@ -3,10 +3,37 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"time"
 )
 
 // SettingAutopilot is the configuration of autopilot, a JSON document that package cluster understands.
 const SettingAutopilot = "autopilot"
+
+// settingKeyRotation is the greatest age of a data-encryption key, a JSON string with a Go duration; "0s" is never.
+const settingKeyRotation = "key_rotation"
+
+// KeyRotation returns the age at which the data-encryption key is replaced, 0 for never, as the leader has it.
+func (s *Store) KeyRotation(ctx context.Context) (time.Duration, error) {
+	set, err := s.PeekSetting(ctx, settingKeyRotation)
+	if err != nil || set.Value == nil {
+		return 0, err
+	}
+	var text string
+	if err := json.Unmarshal(set.Value, &text); err != nil {
+		return 0, err
+	}
+	return time.ParseDuration(text)
+}
+
+// SetKeyRotation sets the age at which the data-encryption key is replaced, 0 for never.
+func (s *Store) SetKeyRotation(ctx context.Context, actor Actor, age time.Duration) error {
+	text, err := json.Marshal(age.String())
+	if err != nil {
+		return err
+	}
+	_, err = s.PutSetting(ctx, actor, settingKeyRotation, text, nil)
+	return err
+}
 
 // Setting is a named JSON document with the revision that last changed it.
 type Setting struct {

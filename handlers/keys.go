@@ -1,0 +1,267 @@
+package handlers
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"net/http"
+	"regexp"
+	"time"
+	"unicode/utf8"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+type generation struct {
+	Generation uint64 `json:"generation"`
+	State      string `json:"state"`
+	Reason     string `json:"reason"`
+	CreatedAt  string `json:"createdAt"`
+	Holders    int    `json:"holders"`
+	Total      int    `json:"total"`     // values to be re-encrypted when it became active
+	Remaining  int    `json:"remaining"` // of those, not re-encrypted yet
+}
+
+// listGenerations shows the generations of the data-encryption key and how far re-encryption is.
+func (s *Server) listGenerations(q *request) error {
+	list, err := s.Store.Generations(q.Context(), store.Linearisable)
+	if err != nil {
+		return err
+	}
+	out := make([]generation, len(list))
+	for i, g := range list {
+		out[i] = generation{g.Generation, g.State, g.Reason, g.CreatedAt.UTC().Format(timeFormat), g.Holders, g.Total, g.Remaining}
+	}
+	return q.result(http.StatusOK, out)
+}
+
+// rotateDEK makes a new generation now and, with maxAgeSeconds, sets the age at which the cluster does so by itself.
+func (s *Server) rotateDEK(q *request) error {
+	var age int64
+	var setAge bool
+	if len(q.body) > 0 {
+		f, err := parseFields(q.body)
+		if err != nil {
+			return err
+		}
+		setAge = f.has("maxAgeSeconds")
+		age = f.integer("maxAgeSeconds", false, 0, 10*366*86400)
+		if f.err != nil {
+			return f.err
+		}
+		if age > 0 && age < 3600 {
+			return fail(http.StatusBadRequest, "maxAgeSeconds must be 0, for never, or at least 3600")
+		}
+	}
+	if setAge {
+		if err := s.Store.SetKeyRotation(q.Context(), q.actor, time.Duration(age)*time.Second); err != nil {
+			return err
+		}
+	}
+	r, err := s.Store.PrepareRotation(q.Context(), 0, nil)
+	if err != nil {
+		return err
+	}
+	n, err := s.Store.RotateDEK(q.Context(), q.actor, r, "on demand")
+	if err != nil {
+		return err
+	}
+	s.Wake()
+	return q.result(http.StatusOK, struct {
+		Generation uint64 `json:"generation"`
+	}{n})
+}
+
+const (
+	defaultKeyGrace = 7 * 86400  // seconds
+	maxKeyGrace     = 90 * 86400 // seconds
+)
+
+// rotateJoinKeys begins a new epoch of the keys that sign join tokens; tokens made before are good for the grace.
+func (s *Server) rotateJoinKeys(q *request) error {
+	grace := int64(defaultKeyGrace)
+	if len(q.body) > 0 {
+		f, err := parseFields(q.body)
+		if err != nil {
+			return err
+		}
+		if f.has("graceSeconds") {
+			grace = f.integer("graceSeconds", false, 0, maxKeyGrace)
+		}
+		if f.err != nil {
+			return f.err
+		}
+	}
+	keys, err := s.NewJoinKeys()
+	if err != nil {
+		return err
+	}
+	until := s.Now().Add(time.Duration(grace) * time.Second)
+	if err := s.Store.RotateKeys(q.Context(), q.actor, keys, until); err != nil {
+		return err
+	}
+	kids := map[string]string{}
+	for _, k := range keys {
+		kids[k.Purpose] = k.KID
+	}
+	return q.result(http.StatusOK, struct {
+		KIDs       map[string]string `json:"kids"`
+		GraceUntil string            `json:"graceUntil"`
+	}{kids, until.UTC().Format(timeFormat)})
+}
+
+type secret struct {
+	Name       string `json:"name"`
+	Version    uint64 `json:"version"`
+	Generation uint64 `json:"generation"`
+	CreatedAt  string `json:"createdAt"`
+	UpdatedAt  string `json:"updatedAt"`
+	Value      string `json:"value,omitempty"`
+	Encoding   string `json:"encoding,omitempty"` // "base64" when the value is not text
+}
+
+func showSecret(x *store.StoredSecret) secret {
+	return secret{Name: x.Name, Version: x.Version, Generation: x.Generation, CreatedAt: x.CreatedAt.UTC().Format(timeFormat), UpdatedAt: x.UpdatedAt.UTC().Format(timeFormat)}
+}
+
+var secretName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+const maxSecret = 64 << 10
+
+func secretNameOf(q *request) (string, error) {
+	name := q.vars()["name"]
+	if !secretName.MatchString(name) {
+		return "", fail(http.StatusBadRequest, "name must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+	}
+	return name, nil
+}
+
+func (s *Server) putSecret(q *request) error {
+	name, err := secretNameOf(q)
+	if err != nil {
+		return err
+	}
+	f, err := parseFields(q.body)
+	if err != nil {
+		return err
+	}
+	var text string
+	if !f.get("value", true, "a string", &text) {
+		return f.err
+	}
+	value := []byte(text)
+	switch encoding := f.text("encoding", false, 0, 16); {
+	case f.err != nil:
+		return f.err
+	case encoding == "base64":
+		if value, err = base64.StdEncoding.DecodeString(text); err != nil {
+			return fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")
+		}
+	case encoding != "":
+		return fail(http.StatusBadRequest, "encoding must be base64 or absent")
+	}
+	if len(value) > maxSecret {
+		return fail(http.StatusBadRequest, "value must be at most 64 KiB")
+	}
+	x, err := s.Store.PutSecret(q.Context(), q.actor, name, value)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if x.Version == 1 {
+		status = http.StatusCreated
+	}
+	return q.result(status, showSecret(&x))
+}
+
+func (s *Server) getSecret(q *request) error {
+	name, err := secretNameOf(q)
+	if err != nil {
+		return err
+	}
+	x, err := s.Store.Secret(q.Context(), name)
+	if err != nil {
+		return err
+	}
+	if x == nil {
+		return fail(http.StatusNotFound, "secret not found")
+	}
+	out := showSecret(x)
+	if out.Value = string(x.Value); !utf8.Valid(x.Value) {
+		out.Value, out.Encoding = base64.StdEncoding.EncodeToString(x.Value), "base64"
+	}
+	return q.result(http.StatusOK, out)
+}
+
+func (s *Server) listSecrets(q *request) error {
+	list, err := s.Store.Secrets(q.Context())
+	if err != nil {
+		return err
+	}
+	out := make([]secret, len(list))
+	for i := range list {
+		out[i] = showSecret(&list[i])
+	}
+	return q.result(http.StatusOK, out)
+}
+
+func (s *Server) deleteSecret(q *request) error {
+	name, err := secretNameOf(q)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.DeleteSecret(q.Context(), q.actor, name); err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, message{"Secret deleted"})
+}
+
+// nodeKeys are the public keys that node identities are verified with, the newest first.
+func (s *Server) nodeKeys(q *request) (map[string]ed25519.PublicKey, []string, error) {
+	list, err := s.Store.Keys(q.Context(), store.KeyJWT)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, order := map[string]ed25519.PublicKey{}, []string{}
+	for i := range list {
+		if k := &list[i]; k.Verifies(s.Now()) {
+			keys[k.KID] = ed25519.PublicKey(k.Public)
+			order = append(order, k.KID)
+		}
+	}
+	return keys, order, nil
+}
+
+// jwks publishes the keys that node identities are verified with.
+func (s *Server) jwks(q *request) error {
+	keys, order, err := s.nodeKeys(q)
+	if err != nil {
+		return err
+	}
+	writeJSON(q.w, http.StatusOK, certs.JWKS(keys, order))
+	return nil
+}
+
+// nodeJWT signs the identity of a member.
+func (s *Server) nodeJWT(q *request, m *store.Member) (string, error) {
+	key, err := s.Store.ActiveKey(q.Context(), store.KeyJWT)
+	if err != nil {
+		return "", err
+	}
+	return certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, s.ClusterID, m.ID, m.NodeID, s.Now())
+}
+
+// renewNodeToken gives a node a new identity for the one that it shows.
+func (s *Server) renewNodeToken(q *request) error {
+	if q.node == nil {
+		return fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
+	}
+	text, err := s.nodeJWT(q, q.node)
+	if err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, struct {
+		NodeJWT   string `json:"nodeJwt"`
+		ExpiresAt string `json:"expiresAt"`
+	}{text, s.Now().Add(certs.NodeJWTLifetime).UTC().Format(timeFormat)})
+}

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"fmt"
+	"time"
+)
+
+// Purposes of the cluster's keys.
+const (
+	KeyJoinHMAC    = "join-hmac"    // signs muster's own join tokens
+	KeyJoinSigning = "join-signing" // Ed25519, signs join tokens in ZLayer's format
+	KeyJoinSecret  = "join-secret"  // what internal bearers are derived from
+	KeyJWT         = "jwt"          // Ed25519, signs node identities
+)
+
+// States of a key.
+const (
+	KeyActive  = "active"
+	KeyGrace   = "grace"
+	KeyRetired = "retired"
+)
+
+// Key is one epoch of a key of the cluster.
+type Key struct {
+	Purpose    string
+	Epoch      uint64
+	State      string
+	KID        string
+	Public     []byte // of Ed25519 keys
+	Secret     []byte // HMAC key, Ed25519 seed or the text of the join secret
+	CreatedAt  time.Time
+	GraceUntil *time.Time
+}
+
+// Verifies tells whether what the key has signed is still accepted from anybody.
+func (k *Key) Verifies(now time.Time) bool {
+	return k.State == KeyActive || k.State == KeyGrace && k.GraceUntil != nil && now.Before(*k.GraceUntil)
+}
+
+// NewKey is a key that is to become the next epoch of its purpose.
+type NewKey struct {
+	Purpose string
+	KID     string
+	Public  []byte
+	Secret  []byte
+}
+
+// KeySecret is the name under which the secret part of a key is sealed.
+func KeySecret(purpose string, epoch uint64) string { return fmt.Sprintf("key/%s/%d", purpose, epoch) }
+
+const insertKey = "INSERT INTO cluster_keys (purpose, epoch, state, kid, public, created_at, created_rev, modified_rev) VALUES (?, ?, 'active', ?, ?, ?, ?, ?)"
+
+// Keys returns all epochs of a purpose that are kept, the newest first, with their secrets. Callers must not modify it.
+func (s *Store) Keys(ctx context.Context, purpose string) ([]Key, error) {
+	return memo(ctx, s, "keys/"+purpose, []string{"cluster_keys", "sealed_secrets"}, func(v *View) ([]Key, error) {
+		list, err := v.keys(purpose)
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			k := &list[i]
+			var sealed []byte
+			var generation uint64
+			name := KeySecret(k.Purpose, k.Epoch)
+			if _, err := v.get("SELECT sealed, dek_generation FROM sealed_secrets WHERE name = ?", []any{name}, &sealed, &generation); err != nil {
+				return nil, err
+			}
+			if k.Secret, err = s.keys.open(name, generation, sealed); err != nil {
+				return nil, fmt.Errorf("open %s: %w", name, err)
+			}
+		}
+		return list, nil
+	})
+}
+
+// ActiveKey returns the newest epoch of a purpose.
+func (s *Store) ActiveKey(ctx context.Context, purpose string) (*Key, error) {
+	list, err := s.Keys(ctx, purpose)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i].State == KeyActive {
+			return &list[i], nil
+		}
+	}
+	return nil, fmt.Errorf("store: there is no active key for %s", purpose)
+}
+
+func (v *View) keys(purpose string) ([]Key, error) {
+	return collect(v, func(rows *sql.Rows) (k Key, err error) {
+		var public, created string
+		var grace sql.NullString
+		if err := rows.Scan(&k.Purpose, &k.Epoch, &k.State, &k.KID, &public, &created, &grace); err != nil {
+			return k, err
+		}
+		k.CreatedAt, k.GraceUntil = parseTime(created), nullTime(grace)
+		k.Public, err = base64.StdEncoding.DecodeString(public)
+		return k, err
+	}, "SELECT purpose, epoch, state, kid, public, created_at, grace_until FROM cluster_keys WHERE purpose = ? ORDER BY epoch DESC", purpose)
+}
+
+// sealer seals a value under a generation that the transaction knows of.
+type sealer func(name string, plain []byte) (sealed []byte, generation uint64, err error)
+
+// rotateKeys begins a new epoch of each key. The one before keeps verifying until graceUntil, or is retired at once.
+func (t *Tx) rotateKeys(list []NewKey, graceUntil *time.Time, seal sealer) error {
+	state := KeyRetired
+	if graceUntil != nil {
+		state = KeyGrace
+	}
+	for _, k := range list {
+		var epoch uint64
+		if _, err := t.get("SELECT coalesce(max(epoch), 0) FROM cluster_keys WHERE purpose = ?", []any{k.Purpose}, &epoch); err != nil {
+			return err
+		}
+		if err := t.exec("UPDATE cluster_keys SET state = ?, grace_until = ?, modified_rev = ? WHERE purpose = ? AND (state = 'active' OR ? = 'retired' AND state = 'grace')",
+			state, graceUntil, t.Rev, k.Purpose, state); err != nil {
+			return err
+		}
+		epoch++
+		sealed, generation, err := seal(KeySecret(k.Purpose, epoch), k.Secret)
+		if err != nil {
+			return err
+		}
+		if err := t.exec(insertSecret, KeySecret(k.Purpose, epoch), sealed, generation, t.Now, t.Rev); err != nil {
+			return err
+		}
+		if err := t.exec(insertKey, k.Purpose, epoch, k.KID, base64.StdEncoding.EncodeToString(k.Public), t.Now, t.Rev, t.Rev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RotateKeys begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
+func (s *Store) RotateKeys(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		if err := tx.rotateKeys(list, &graceUntil, s.keys.seal); err != nil {
+			return err
+		}
+		for _, k := range list {
+			if err := tx.audit("key.rotate", "key/"+k.Purpose, "kid "+k.KID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
