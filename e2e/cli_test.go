@@ -67,7 +67,7 @@ func testCommandLine(t *testing.T, c *cluster) {
 	if err != nil || strings.ContainsAny(token, " \n") || strings.Contains(out.stderr, token) {
 		t.Fatalf("join-token create: %v: %q %q", err, out.stdout, out.stderr)
 	}
-	if claims := parsed.Claims(); claims.NodeID != 870 || claims.ClusterID != c.id || len(claims.Addresses) != 3 || claims.ExpiresAt-claims.IssuedAt != 600 {
+	if claims := parsed.Claims(); claims.NodeID != 870 || claims.ClusterID != c.id || len(claims.Addresses) < 3 || claims.ExpiresAt-claims.IssuedAt != 600 {
 		t.Errorf("the token says %+v", claims)
 	}
 	made := jsonOf[client.NewJoinToken](t, cmd.ok(t, "join-token", "create", "--max-uses", "4", "--mode", "replicate", "-o", "json"))

@@ -72,13 +72,7 @@ func TestDev(t *testing.T) {
 	clusters <- struct{}{}
 	t.Cleanup(func() { <-clusters })
 	data := filepath.Join(t.TempDir(), "data")
-	api, raft := freePort(), 0
-	for range 2 { // three in a row each
-		freePort()
-	}
-	raft = freePort()
-	freePort()
-	freePort()
+	api, raft := freePorts(3), freePorts(3)
 	var members string
 	for start := range 3 {
 		begin := time.Now()

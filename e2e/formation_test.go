@@ -259,9 +259,13 @@ func needles(t *testing.T, c *cluster) map[string]string {
 		}
 		add(fmt.Sprintf("the private key of the %v CA", kind), scalar)
 	}
-	add("the join key", open(store.KeySecret(store.KeyJoinHMAC, 1), "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+store.KeySecret(store.KeyJoinHMAC, 1)+"'"))
-	joinSecret := open(store.KeySecret(store.KeyJoinSecret, 1), "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+store.KeySecret(store.KeyJoinSecret, 1)+"'"))
-	list["the join secret"] = string(joinSecret)
+	names := strings.Fields(sqlite(t, m.db(), "SELECT name FROM sealed_secrets WHERE dek_generation = 1"))
+	if len(names) < 2 {
+		t.Errorf("the sealed secrets are %v", names)
+	}
+	for _, name := range names {
+		add("the sealed secret "+name, open(name, "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+name+"'"))
+	}
 	for _, m := range c.members {
 		for line := range strings.Lines(string(m.read(t, "node.key"))) {
 			if strings.HasPrefix(line, "AGE-SECRET-KEY-") {

@@ -67,7 +67,8 @@ func environment(extra ...string) []string {
 			env = append(env, e)
 		}
 	}
-	return append(append(env, asMuster+"="+runID), extra...)
+	// The race detector would have each process sleep for a second before it ends.
+	return append(append(env, asMuster+"="+runID, "GORACE=atexit_sleep_ms=0"), extra...)
 }
 
 // starter starts all processes from one thread that never ends: the kernel sends Pdeathsig when the thread that
@@ -207,22 +208,44 @@ func within(limit time.Duration, try func() error) error {
 	}
 }
 
-// ports lie below those that the kernel gives to outgoing connections: a member that was killed finds its own free.
-var lastPort atomic.Int64
-
-func freePort() int {
-	lastPort.CompareAndSwap(0, int64(20000+os.Getpid()%100*100))
-	for {
-		port := int(lastPort.Add(1))
-		if port > 32000 {
-			panic("no free port")
-		}
-		if l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port)); err == nil {
-			l.Close()
-			return port
+// ports lie below those that the kernel gives to outgoing connections: a member that was killed finds its own free. Each
+// run of the tests has a range to itself, for as long as it holds the first port of it.
+var ports = sync.OnceValue(func() *portRange {
+	const first, size, ranges = 20000, 600, 20
+	for i := range ranges {
+		base := first + (os.Getpid()+i)%ranges*size
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base)); err == nil {
+			return &portRange{hold: l, next: base + 1, end: base + size}
 		}
 	}
+	panic("no free range of ports")
+})
+
+type portRange struct {
+	hold      net.Listener
+	mu        sync.Mutex
+	next, end int
 }
+
+// freePorts finds n ports in a row that nobody listens on.
+func freePorts(n int) int {
+	p := ports()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for found := 0; p.next < p.end; {
+		p.next++
+		if l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", p.next-1)); err != nil {
+			found = 0
+		} else if l.Close(); found+1 == n {
+			return p.next - n
+		} else {
+			found++
+		}
+	}
+	panic("no free port is left")
+}
+
+func freePort() int { return freePorts(1) }
 
 // sources gives each group of tests an address of its own, as failed attempts are counted by address.
 var sources atomic.Int64

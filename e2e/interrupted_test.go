@@ -269,6 +269,6 @@ func TestAnswerLost(t *testing.T) {
 	third, _, id := interrupted()
 	revoked := u.create(t, founder, `{}`)
 	u.do(founder, "DELETE", "/api/v1/cluster/join-tokens/"+revoked.ID, "")
-	refusal(t, "another token in between", third.dir, "the cluster refuses the join: Unauthorized: token revoked", command{}, append(ports(), "--join", revoked.Token)...)
+	refusal(t, "another token in between", third.dir, "the cluster refuses the join: Unauthorized: token revoked", command{}, append(listenFlags(), "--join", revoked.Token)...)
 	completed(third, id)
 }

@@ -111,9 +111,9 @@ func newForger(t *testing.T, c *cluster, token string) forger {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := c.members[0]
-	sealed := unhex(t, sqlite(t, m.db(), "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+store.SecretJoinKey+"'"))
-	key, err := m.dek(t).Open(store.SecretJoinKey, 1, sealed)
+	m, name := c.members[0], store.KeySecret(store.KeyJoinHMAC, 1)
+	sealed := unhex(t, sqlite(t, m.db(), "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+name+"'"))
+	key, err := m.dek(t).Open(name, 1, sealed)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,8 +78,8 @@ func refusal(t *testing.T, name, dir, want string, cmd command, args ...string) 
 	}
 }
 
-// ports makes the flags of a member that nobody else will be in the way of.
-func ports() []string {
+// listenFlags makes the flags of a member that nobody else will be in the way of.
+func listenFlags() []string {
 	return []string{"--api", fmt.Sprintf("127.0.0.1:%d", freePort()), "--raft", fmt.Sprintf("127.0.0.1:%d", freePort())}
 }
 
@@ -99,11 +99,11 @@ func testRefusedServe(t *testing.T, c *cluster) {
 			if x.local != "" {
 				want = x.local
 			}
-			refusal(t, x.name, dir, strings.TrimSuffix(want, "…"), command{}, append(ports(), "--join", x.token)...)
+			refusal(t, x.name, dir, strings.TrimSuffix(want, "…"), command{}, append(listenFlags(), "--join", x.token)...)
 		}
-		refusal(t, "an empty token file", dir, "the join token cannot be read", command{}, append(ports(), "--join", "@/dev/null")...)
-		refusal(t, "no token file", dir, "the token file cannot be read", command{}, append(ports(), "--join", "@/nowhere/token")...)
-		refusal(t, "a token in the environment", dir, "the join token cannot be read", command{env: []string{"MUSTER_JOIN_TOKEN=nonsense"}}, ports()...)
+		refusal(t, "an empty token file", dir, "the join token cannot be read", command{}, append(listenFlags(), "--join", "@/dev/null")...)
+		refusal(t, "no token file", dir, "the token file cannot be read", command{}, append(listenFlags(), "--join", "@/nowhere/token")...)
+		refusal(t, "a token in the environment", dir, "the join token cannot be read", command{env: []string{"MUSTER_JOIN_TOKEN=nonsense"}}, listenFlags()...)
 	})
 	// Tokens that lead nowhere, or to somebody else: what they leave must not stand in the way of a good one.
 	good := c.admin(t).create(t, c.members[0], `{"mode":"replicate"}`).Token
@@ -116,7 +116,7 @@ func testRefusedServe(t *testing.T, c *cluster) {
 		{"another CA", "not a member of the token's cluster", func(x *certs.JoinClaims) { x.CAFingerprint = "sha256:" + strings.Repeat("ab", 32) }},
 		{"no addresses", "does not say where the cluster is", func(x *certs.JoinClaims) { x.Addresses = nil }},
 	} {
-		out := command{limit: 20 * time.Second}.run(t, append([]string{"serve", "--data", dir, "--join", forge.make(t, c, x.change)}, ports()...)...)
+		out := command{limit: 20 * time.Second}.run(t, append([]string{"serve", "--data", dir, "--join", forge.make(t, c, x.change)}, listenFlags()...)...)
 		if out.code != 1 || !strings.Contains(out.stderr, x.want) || !strings.HasPrefix(out.stderr, "muster: ") {
 			t.Errorf("%s: exit status %d, %q, want %q", x.name, out.code, out.stderr, x.want)
 		}
@@ -139,7 +139,7 @@ func testRefusedServe(t *testing.T, c *cluster) {
 // testDirectories: a data directory that is not this member's is left alone.
 func testDirectories(t *testing.T, c *cluster) {
 	good := c.admin(t).create(t, c.members[0], `{"mode":"replicate"}`)
-	join := func() []string { return append(ports(), "--join", good.Token) }
+	join := func() []string { return append(listenFlags(), "--join", good.Token) }
 	copied := filepath.Join(t.TempDir(), "copy")
 	if out, err := exec.Command("cp", "-a", c.members[2].dir, copied).CombinedOutput(); err != nil {
 		t.Logf("cp: %v: %s", err, out) // the mirror may be replaced under it
@@ -150,10 +150,10 @@ func testDirectories(t *testing.T, c *cluster) {
 			foreign = x.token
 		}
 	}
-	refusal(t, "of another cluster", copied, "belongs to a member of cluster "+c.id, command{}, append(ports(), "--join", foreign)...)
+	refusal(t, "of another cluster", copied, "belongs to a member of cluster "+c.id, command{}, append(listenFlags(), "--join", foreign)...)
 	forge := newForger(t, c, good.Token)
 	nine := forge.make(t, c, func(x *certs.JoinClaims) { x.NodeID = 9 })
-	refusal(t, "of another node", copied, "belongs to node 3 and the token is for node 9", command{}, append(ports(), "--join", nine)...)
+	refusal(t, "of another node", copied, "belongs to node 3 and the token is for node 9", command{}, append(listenFlags(), "--join", nine)...)
 	if err := os.WriteFile(filepath.Join(copied, "node.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -164,16 +164,16 @@ func testDirectories(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	refusal(t, "not empty", full, "is not empty and is not that of a muster member (it holds photos.txt)", command{}, join()...)
-	refusal(t, "not empty, founding", full, "is not empty and is not that of a muster member (it holds photos.txt)", command{}, ports()...)
+	refusal(t, "not empty, founding", full, "is not empty and is not that of a muster member (it holds photos.txt)", command{}, listenFlags()...)
 
 	file := filepath.Join(full, "photos.txt")
-	for _, args := range [][]string{join(), ports()} {
+	for _, args := range [][]string{join(), listenFlags()} {
 		refusal(t, "a file", file, "is not a directory", command{}, args...)
 		refusal(t, "below a file", filepath.Join(file, "data"), "is not a directory", command{}, args...)
 	}
 	inUse := "is in use by a running muster"
 	m := c.members[1]
-	out := muster(t, append([]string{"serve", "--data", m.dir}, ports()...)...)
+	out := muster(t, append([]string{"serve", "--data", m.dir}, listenFlags()...)...)
 	if out.code != 1 || !strings.Contains(out.stderr, inUse) {
 		t.Errorf("a directory in use: exit status %d, %s", out.code, out.stderr)
 	}
@@ -198,7 +198,7 @@ func testDirectories(t *testing.T, c *cluster) {
 	}
 	if os.Getuid() != 0 || cmd.wrap != nil {
 		refusal(t, "not writable", closed, "is not writable", cmd, join()...)
-		refusal(t, "in one that is not writable", filepath.Join(closed, "data"), "is not writable", cmd, ports()...)
+		refusal(t, "in one that is not writable", filepath.Join(closed, "data"), "is not writable", cmd, listenFlags()...)
 	}
 	if x := c.admin(t).joinToken(t, c.members[0], good.ID); x.Uses != 0 {
 		t.Errorf("the token was used up: %+v", x)
@@ -235,7 +235,7 @@ func testPorts(t *testing.T, c *cluster) {
 	} {
 		dir := t.TempDir()
 		before := contents(t, dir)
-		out := command{limit: 10 * time.Second}.run(t, append(append([]string{"serve", "--data", dir}, ports()...), x...)...)
+		out := command{limit: 10 * time.Second}.run(t, append(append([]string{"serve", "--data", dir}, listenFlags()...), x...)...)
 		if out.code != 1 && out.code != 2 || !strings.HasPrefix(out.stderr, "muster: ") {
 			t.Errorf("%v: exit status %d, %.300s", x, out.code, out.stderr)
 		}

@@ -71,8 +71,8 @@ type joinPeer struct {
 	APIAddress  string `json:"api_address"`
 }
 
-// joinPeers bounds how many peers an answer lists, so that a join costs the same however many members there are; Raft
-// servers come first and are always all there.
+// joinPeers bounds how many peers outside Raft an answer lists, so that a join costs the same however many members there are; Raft
+// servers are always all there.
 const joinPeers = 64
 
 // joinRequest is ClusterJoinRequest (section 2.1) and our own fields, checked.
@@ -264,22 +264,29 @@ func (s *Server) describeCluster(q *request, out *joinResponse, m *store.Member)
 			return err
 		}
 	}
-	members, total, err := s.Store.JoinerView(ctx, joinPeers)
+	raft, err := s.Store.RaftMembers(ctx)
 	if err != nil {
 		return err
+	}
+	others, err := s.Store.OtherMembers(ctx, joinPeers+1)
+	if err != nil {
+		return err
+	}
+	if len(others) > joinPeers {
+		others = others[:joinPeers]
+		out.Warnings = append(out.Warnings, fmt.Sprintf("peers lists the Raft servers and %d other members; GET /api/v1/cluster/members has them all", joinPeers))
 	}
 	out.Role = "learner"
 	if rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
 		out.Role = "voter"
 	}
 	out.Peers = []joinPeer{}
-	for i := range members {
-		if p := &members[i]; p.NodeID != m.NodeID {
-			out.Peers = append(out.Peers, peerOf(p))
+	for _, list := range [][]store.Member{raft, others} {
+		for i := range list {
+			if p := &list[i]; p.NodeID != m.NodeID {
+				out.Peers = append(out.Peers, peerOf(p))
+			}
 		}
-	}
-	if len(members) < total {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("peers lists %d of %d members; GET /api/v1/cluster/members has them all", len(out.Peers), total-1))
 	}
 	return nil
 }

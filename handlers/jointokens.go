@@ -161,7 +161,7 @@ func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string,
 	if err != nil {
 		return "", nil, err
 	}
-	members, _, err := s.Store.JoinerView(ctx, 0)
+	members, err := s.Store.RaftMembers(ctx)
 	if err != nil {
 		return "", nil, err
 	}

@@ -108,15 +108,19 @@ func (v *View) Member(nodeID uint64) (*Member, error) {
 }
 
 func (v *View) member(where string, args ...any) (*Member, error) {
-	p, err := v.overlayPlan()
-	if err != nil {
-		return nil, err
-	}
-	list, err := collect(v, memberScanner(p), selectMembers+" WHERE "+where, args...)
+	list, err := v.membersWhere(where, args...)
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
 	return &list[0], nil
+}
+
+func (v *View) membersWhere(where string, args ...any) ([]Member, error) {
+	p, err := v.overlayPlan()
+	if err != nil {
+		return nil, err
+	}
+	return collect(v, memberScanner(p), selectMembers+" WHERE "+where, args...)
 }
 
 var memberTables = []string{"members", "overlay_allocations"}
@@ -218,26 +222,19 @@ func (s *Store) PeekMember(ctx context.Context, nodeID uint64) (m *Member, err e
 	return m, err
 }
 
-// JoinerView is what a new member is told of the others: the Raft servers and up to limit others, and how many members
-// there are in all.
-func (s *Store) JoinerView(ctx context.Context, limit int) (list []Member, total int, err error) {
+// RaftMembers lists the members that are, or are to be, Raft servers, as the leader has them. Callers must not modify
+// the list.
+func (s *Store) RaftMembers(ctx context.Context) ([]Member, error) {
+	return memo(ctx, s, "raft-members", memberTables, func(v *View) ([]Member, error) { return v.membersWhere("m.raft_role <> '' ORDER BY m.raft_node_id") })
+}
+
+// OtherMembers lists members that are not Raft servers, limit at the most.
+func (s *Store) OtherMembers(ctx context.Context, limit int) (list []Member, err error) {
 	err = s.Peek(ctx, func(v *View) error {
-		p, err := v.overlayPlan()
-		if err != nil {
-			return err
-		}
-		if list, err = collect(v, memberScanner(p), selectMembers+" WHERE m.raft_role <> '' ORDER BY m.raft_node_id"); err != nil {
-			return err
-		}
-		others, err := collect(v, memberScanner(p), selectMembers+" WHERE m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(max(0, limit-len(list))))
-		if err != nil {
-			return err
-		}
-		list = append(list, others...)
-		_, err = v.get("SELECT count(*) FROM members", nil, &total)
+		list, err = v.membersWhere("m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(limit))
 		return err
 	})
-	return list, total, err
+	return list, err
 }
 
 // Fence returns an error for a node that is not to be talked to. The leader lets in members only; others, whose

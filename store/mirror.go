@@ -39,6 +39,7 @@ type openMirror struct {
 
 const (
 	mirrorPoll = 200 * time.Millisecond
+	mirrorRest = 500 * time.Millisecond
 	fetchEvery = 2 * time.Second // a member outside Raft asks another one for its mirror
 )
 
@@ -64,7 +65,7 @@ func (m *mirror) keep(ctx context.Context, s *Store) {
 			if m.renew(ctx, s.dumpTo) && settled {
 				version = v
 			}
-			rest = time.Now().Add(40 * time.Since(now))
+			rest = time.Now().Add(mirrorRest + 40*time.Since(now))
 		}
 		if s.Outside() && s.cfg.Fetch != nil && now.After(fetch) {
 			m.renew(ctx, func(ctx context.Context, path string) error {

@@ -18,8 +18,8 @@ const (
 	// batchLimit bounds how many requests share a transaction, and so how long one commit can take.
 	batchLimit = 256
 	// gatherPause is the silence, and gatherAtMost the time, after which a batch is no longer waited for.
-	gatherPause  = 200 * time.Microsecond
-	gatherAtMost = 3 * time.Millisecond
+	gatherPause  = time.Millisecond
+	gatherAtMost = 5 * time.Millisecond
 )
 
 // Actor is who asks for a mutation; it goes into the audit row.
