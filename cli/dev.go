@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -83,6 +84,9 @@ func (d *devCluster) step(format string, args ...any) {
 }
 
 func (d *devCluster) run(ctx context.Context) (err error) {
+	// The kernel sends Pdeathsig when the thread that started a process ends: this one must last.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	d.begin = time.Now()
 	defer func() {
 		d.stop()

@@ -81,8 +81,8 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.overlayCIDR, "overlay-cidr", "10.200.0.0/16", "addresses of the overlay network, when founding")
 	flags.IntVar(&f.overlaySlice, "overlay-slice", 28, "prefix length of each member's slice, when founding")
 	flags.DurationVar(&f.latency, "network-latency", 20*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
-	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 512, "Raft log entries between two snapshots")
-	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 1024, "Raft log entries kept behind a snapshot")
+	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
+	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd

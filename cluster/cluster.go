@@ -22,6 +22,8 @@ import (
 
 const (
 	roundEvery    = 250 * time.Millisecond
+	roundRest     = 20 // times as long as a round took
+	maxRoundRest  = 5 * time.Second
 	assignTimeout = 10 * time.Second
 	pruneEvery    = time.Minute
 )
@@ -128,9 +130,8 @@ func (c *Cluster) leadTerm(ctx context.Context) {
 		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}}
 	defer t.hooks.done.Wait()
 	defer t.prober.done.Wait()
-	tick := time.NewTicker(roundEvery)
-	defer tick.Stop()
 	for {
+		begin := time.Now()
 		if err := c.round(ctx, t); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
 			c.log.Warn("autopilot", "err", err)
 		}
@@ -145,10 +146,16 @@ func (c *Cluster) leadTerm(ctx context.Context) {
 				}
 			}
 		}
+		// With many members a round takes its time: it gets a twentieth of the leader's, however often it is woken.
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(min(roundRest*time.Since(begin), maxRoundRest)):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(roundEvery):
 		case <-c.kick:
 		}
 	}

@@ -132,15 +132,9 @@ func (c *Cluster) install(a certificateAnswer) error {
 
 // issue signs new leaves for a member.
 func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest) (a certificateAnswer, err error) {
-	members, err := c.Store.PeekMembers(ctx)
+	m, err := c.Store.PeekMember(ctx, nodeID)
 	if err != nil {
 		return a, err
-	}
-	var m *store.Member
-	for i := range members {
-		if members[i].NodeID == nodeID {
-			m = &members[i]
-		}
 	}
 	if m == nil {
 		return a, fmt.Errorf("node %d is not a member", nodeID)

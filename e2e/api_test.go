@@ -97,6 +97,15 @@ func (u *user) do(m *member, method, path, body string, headers ...string) (a an
 	return answer{status: resp.StatusCode, header: resp.Header, body: string(data), err: err}
 }
 
+// patiently repeats a request that is safe to repeat while the cluster says that it cannot answer now.
+func (u *user) patiently(m *member, method, path, body string) (a answer) {
+	for deadline := time.Now().Add(formed); ; time.Sleep(100 * time.Millisecond) {
+		if a = u.do(m, method, path, body); a.status != http.StatusServiceUnavailable || time.Now().After(deadline) {
+			return a
+		}
+	}
+}
+
 // get decodes the result of a call that must succeed.
 func get[T any](t *testing.T, u *user, m *member, method, path, body string, headers ...string) T {
 	t.Helper()

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -194,25 +195,29 @@ func (l *ledger) check(t *testing.T, u *user, members []*member) {
 			}
 		}
 	}
+	// In the order in which they were asked for, each list must show what had been acknowledged or shown before.
+	byBegin := slices.SortedFunc(slices.Values(l.lists), func(a, b listing) int { return cmp.Compare(a.begin, b.begin) })
+	byEnd := slices.SortedFunc(slices.Values(l.lists), func(a, b listing) int { return cmp.Compare(a.end, b.end) })
+	mints := slices.SortedFunc(slices.Values(l.mints), func(a, b mint) int { return cmp.Compare(a.end, b.end) })
+	known := map[uint64]string{}
 	stale := 0
-	for _, r := range l.lists {
-		for _, x := range l.mints {
-			if x.id != "" && x.end < r.begin && r.have[x.node] == 0 {
-				if stale++; stale < 5 {
-					t.Errorf("a stale read: the list that node %d was asked for at %v lacks the token for node %d, which node %d acknowledged at %v",
-						r.through, r.begin, x.node, x.through, x.end)
+	for _, r := range byBegin {
+		for ; len(mints) > 0 && mints[0].end < r.begin; mints = mints[1:] {
+			if x := mints[0]; x.id != "" {
+				known[x.node] = fmt.Sprintf("node %d acknowledged at %v", x.through, x.end)
+			}
+		}
+		for ; len(byEnd) > 0 && byEnd[0].end < r.begin; byEnd = byEnd[1:] {
+			for node := range byEnd[0].have {
+				if known[node] == "" {
+					known[node] = fmt.Sprintf("node %d listed at %v", byEnd[0].through, byEnd[0].end)
 				}
 			}
 		}
-		for _, later := range l.lists {
-			if r.end >= later.begin {
-				continue
-			}
-			for node := range r.have {
-				if later.have[node] == 0 {
-					if stale++; stale < 5 {
-						t.Errorf("time runs backwards: node %d listed the token for node %d until %v, node %d did not at %v", r.through, node, r.end, later.through, later.begin)
-					}
+		for node, how := range known {
+			if r.have[node] == 0 {
+				if stale++; stale < 5 {
+					t.Errorf("a stale read: the list that node %d was asked for at %v lacks the token for node %d, which %s", r.through, r.begin, node, how)
 				}
 			}
 		}

@@ -73,7 +73,7 @@ type joinPeer struct {
 
 // joinPeers bounds how many peers outside Raft an answer lists, so that a join costs the same however many members there are; Raft
 // servers are always all there.
-const joinPeers = 64
+const joinPeers = 32
 
 // joinRequest is ClusterJoinRequest (section 2.1) and our own fields, checked.
 type joinRequest struct {
@@ -104,7 +104,7 @@ func (s *Server) join(q *request) error {
 	in := store.Joiner{TokenID: token.id, KeyRetired: token.retired, Member: j.member, PublicKey: j.pubkey}
 	var sealed []byte
 	if j.pubkey != nil {
-		if in.Member.Recipient, in.Wrap, sealed, in.DEKGeneration, err = s.wrapFor([32]byte(j.pubkey)); err != nil {
+		if in.Wrap, sealed, in.DEKGeneration, err = s.wrapFor(j.member.Recipient, [32]byte(j.pubkey)); err != nil {
 			return err
 		}
 	}
@@ -147,19 +147,16 @@ func (s *Server) join(q *request) error {
 
 // wrapFor gives a new holder the data-encryption key twice: as an age file for the database, as a sealed box for
 // the wire.
-func (s *Server) wrapFor(pub [32]byte) (recipient string, wrap, sealed []byte, generation uint64, err error) {
+func (s *Server) wrapFor(recipient string, pub [32]byte) (wrap, sealed []byte, generation uint64, err error) {
 	dek, generation, err := s.Store.ActiveDEK()
 	if err != nil {
-		return "", nil, nil, 0, err
-	}
-	if recipient, err = certs.Recipient(pub); err != nil {
-		return "", nil, nil, 0, fail(http.StatusUnprocessableEntity, "secrets_pubkey is not a usable X25519 public key")
+		return nil, nil, 0, err
 	}
 	if wrap, err = certs.Wrap(dek[:], recipient); err != nil {
-		return "", nil, nil, 0, err
+		return nil, nil, 0, err
 	}
 	sealed, err = certs.SealBox(dek[:], pub)
-	return recipient, wrap, sealed, generation, err
+	return wrap, sealed, generation, err
 }
 
 // verified is a join token whose signature is good.
@@ -427,7 +424,8 @@ func (j *joinRequest) keys(f *fields) {
 		for i, n := range numbers {
 			j.pubkey[i] = byte(n)
 		}
-		if _, err := certs.Recipient([32]byte(j.pubkey)); err != nil {
+		var err error
+		if j.member.Recipient, err = certs.Recipient([32]byte(j.pubkey)); err != nil {
 			f.refuse("secrets_pubkey is not a usable X25519 public key")
 		}
 	}

@@ -50,16 +50,14 @@ func (s *Server) lookUp(q *request, positive bool) (*store.Member, url.Values, e
 	if positive && id < 1 {
 		return nil, nil, fail(http.StatusBadRequest, "Invalid node ID")
 	}
-	members, err := s.Store.Members(q.Context(), store.Linearisable)
-	if err != nil {
+	if err := s.Store.Confirm(q.Context()); err != nil {
 		return nil, nil, err
 	}
-	for i := range members {
-		if id > 0 && members[i].NodeID == uint64(id) {
-			return &members[i], query, nil
-		}
+	m, err := s.Store.PeekMember(q.Context(), uint64(max(id, 0)))
+	if err == nil && m == nil {
+		err = fail(http.StatusNotFound, "Cluster member not found")
 	}
-	return nil, nil, fail(http.StatusNotFound, "Cluster member not found")
+	return m, query, err
 }
 
 func (s *Server) getMember(q *request) error {
@@ -217,19 +215,15 @@ func (s *Server) drainMember(q *request) error {
 func (s *Server) awaitMember(ctx context.Context, m *store.Member, done func(*store.Member) bool) (*store.Member, error) {
 	for !done(m) {
 		before := s.Store.Revision()
-		members, err := s.Store.PeekMembers(ctx)
+		now, err := s.Store.PeekMember(ctx, m.NodeID)
 		if err != nil {
 			return m, err
 		}
-		found := false
-		for i := range members {
-			if members[i].NodeID == m.NodeID {
-				m, found = &members[i], true
-			}
-		}
-		switch {
-		case !found:
+		if now == nil {
 			return m, fail(http.StatusNotFound, "Cluster member not found")
+		}
+		m = now
+		switch {
 		case done(m) || ctx.Err() != nil:
 			return m, nil
 		}

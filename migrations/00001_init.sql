@@ -64,7 +64,7 @@ CREATE TABLE members (
   modified_rev     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX members_by_role ON members (raft_role, raft_node_id);
-CREATE INDEX members_by_advertise_addr ON members (advertise_addr);
+CREATE INDEX members_by_address ON members (raft_address);
 
 CREATE INDEX members_drain ON members (drain_state) WHERE drain_state = 'draining' OR hooks_pending <> '';
 

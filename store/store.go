@@ -86,10 +86,10 @@ func Open(cfg Config) (*Store, error) {
 		cfg.NetworkLatency = 20 * time.Millisecond
 	}
 	if cfg.SnapshotThreshold == 0 {
-		cfg.SnapshotThreshold = 512
+		cfg.SnapshotThreshold = 256
 	}
 	if cfg.SnapshotTrailing == 0 {
-		cfg.SnapshotTrailing = 1024
+		cfg.SnapshotTrailing = 256
 	}
 	if err := removeWorking(cfg.Dir); err != nil {
 		return nil, err

@@ -49,13 +49,19 @@ func (t *Tx) execCount(query string, args ...any) (int64, error) {
 	return n, err
 }
 
-// setSequence moves a counter. However many requests of a batch do it, dqlite is told the last value only.
-func (t *Tx) setSequence(name string, value uint64) error {
-	if _, err := t.s.exec(updateSequence, int64(value), name); err != nil {
+// execLast runs a statement that replaces what an earlier one of the same key has set: however many requests of a batch
+// run it, dqlite is told the last one only, after all others.
+func (t *Tx) execLast(key, query string, args ...any) error {
+	if err := t.exec(query, args...); err != nil {
 		return err
 	}
-	t.recorded = append(t.recorded, statement{query: updateSequence, args: []any{int64(value), name}, key: "sequence/" + name})
+	t.recorded[len(t.recorded)-1].key = key
 	return nil
+}
+
+// setSequence moves a counter.
+func (t *Tx) setSequence(name string, value uint64) error {
+	return t.execLast("sequence/"+name, updateSequence, value, name)
 }
 
 const updateSequence = "UPDATE sequences SET value = ? WHERE name = ?"
