@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	roundEvery    = 250 * time.Millisecond
+	roundEvery    = 500 * time.Millisecond
 	roundRest     = 20 // times as long as a round took
 	maxRoundRest  = 5 * time.Second
 	assignTimeout = 10 * time.Second

@@ -101,7 +101,7 @@ packages gcc libc6-dev libuv1-dev liblz4-dev ca-certificates
 dqlite
 case "${1:-build}" in
   build) ;;
-  test)  packages sqlite3 age ;;
+  test)  packages sqlite3 age bird2 ;;
   bench) packages sqlite3 age etcd-server etcd-client ;;
   *)     fail "usage: scripts/setup.sh build|test|bench" ;;
 esac

@@ -66,7 +66,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 		if gone {
 			return out, refuse(Forbidden, "this node was removed from the cluster and its key is refused; start with an empty data directory to join as a new node")
 		}
-		if known, err = t.member("m.recipient = ?", j.Member.Recipient); err != nil {
+		if known, err = t.memberBy(selectMembers+" WHERE m.recipient = ?", j.Member.Recipient); err != nil {
 			return out, err
 		}
 	}

@@ -104,23 +104,23 @@ func (v *View) Members() ([]Member, error) {
 
 // Member reads one member; nil when there is none.
 func (v *View) Member(nodeID uint64) (*Member, error) {
-	return v.member("m.raft_node_id = ?", int64(nodeID))
+	return v.memberBy(selectMembers+" WHERE m.raft_node_id = ?", int64(nodeID))
 }
 
-func (v *View) member(where string, args ...any) (*Member, error) {
-	list, err := v.membersWhere(where, args...)
+func (v *View) memberBy(query string, args ...any) (*Member, error) {
+	list, err := v.membersBy(query, args...)
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
 	return &list[0], nil
 }
 
-func (v *View) membersWhere(where string, args ...any) ([]Member, error) {
+func (v *View) membersBy(query string, args ...any) ([]Member, error) {
 	p, err := v.overlayPlan()
 	if err != nil {
 		return nil, err
 	}
-	return collect(v, memberScanner(p), selectMembers+" WHERE "+where, args...)
+	return collect(v, memberScanner(p), query, args...)
 }
 
 var memberTables = []string{"members", "overlay_allocations"}
@@ -225,13 +225,15 @@ func (s *Store) PeekMember(ctx context.Context, nodeID uint64) (m *Member, err e
 // RaftMembers lists the members that are, or are to be, Raft servers, as the leader has them. Callers must not modify
 // the list.
 func (s *Store) RaftMembers(ctx context.Context) ([]Member, error) {
-	return memo(ctx, s, "raft-members", memberTables, func(v *View) ([]Member, error) { return v.membersWhere("m.raft_role <> '' ORDER BY m.raft_node_id") })
+	return memo(ctx, s, "raft-members", memberTables, func(v *View) ([]Member, error) {
+		return v.membersBy(selectMembers + " WHERE m.raft_role <> '' ORDER BY m.raft_node_id")
+	})
 }
 
 // OtherMembers lists members that are not Raft servers, limit at the most.
 func (s *Store) OtherMembers(ctx context.Context, limit int) (list []Member, err error) {
 	err = s.Peek(ctx, func(v *View) error {
-		list, err = v.membersWhere("m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(limit))
+		list, err = v.membersBy(selectMembers+" WHERE m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(limit))
 		return err
 	})
 	return list, err

@@ -26,7 +26,8 @@ const databaseName = "muster"
 // Times that bound every wait. The sum of a commit and its resolution stays under the 5 s in which a caller is
 // promised an answer.
 const (
-	leaderPoll     = 50 * time.Millisecond
+	leaderPoll     = 100 * time.Millisecond // while there is a leader
+	electionPoll   = 20 * time.Millisecond  // while there is none
 	commitTimeout  = 3 * time.Second
 	resolveTimeout = 1500 * time.Millisecond
 	controlTimeout = 500 * time.Millisecond
@@ -149,7 +150,7 @@ func (s *Store) Leading() bool {
 }
 
 // LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
-// that others have named; 0 for none. It does not block; the answer is at most 50 ms old, or as old as the hint.
+// that others have named; 0 for none. It does not block; the answer is at most 100 ms old, or as old as the hint.
 func (s *Store) LeaderID() uint64 {
 	if id := s.leaderID.Load(); id != 0 {
 		return id
@@ -303,8 +304,6 @@ func (s *Store) Transfer(ctx context.Context, id uint64) error {
 
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
 func (s *Store) followLeadership(ctx context.Context) {
-	tick := time.NewTicker(leaderPoll)
-	defer tick.Stop()
 	last := time.Now()
 	for round := 0; ; round++ {
 		id, err := s.FollowsNow(ctx)
@@ -313,7 +312,7 @@ func (s *Store) followLeadership(ctx context.Context) {
 			id = 0
 		}
 		// A pause long enough for an election may hide a leadership lost and won again.
-		if paused := time.Since(last); paused > 5*s.cfg.NetworkLatency+4*leaderPoll && s.Leading() {
+		if paused := time.Since(last); paused > 5*s.cfg.NetworkLatency+2*leaderPoll && s.Leading() {
 			s.log.Warn("the process stood still; leadership starts afresh", "for", paused.Round(time.Millisecond))
 			s.descend(ErrNotLeader)
 		}
@@ -328,13 +327,17 @@ func (s *Store) followLeadership(ctx context.Context) {
 		case id != s.cfg.NodeID:
 			s.descend(ErrNotLeader)
 		}
-		if round%20 == 0 {
+		if round%10 == 0 {
 			_, _ = s.RefreshServers(ctx)
+		}
+		poll := leaderPoll
+		if id == 0 && !s.Outside() {
+			poll = electionPoll
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(poll):
 		}
 	}
 }
