@@ -83,7 +83,7 @@ func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan c
 	if err != nil {
 		var refused *client.Error
 		if errors.As(err, &refused) && refused.Status < 500 {
-			cluster.AbandonJoin(dir)
+			keys.Abandon(dir)
 			return nil, fmt.Errorf("the cluster refuses the join: %s", refused.Message)
 		}
 		return nil, explainJoin(err)

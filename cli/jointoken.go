@@ -1,7 +1,12 @@
 package cli
 
 import (
+	"encoding/hex"
 	"fmt"
+	"net/netip"
+	"path"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/client"
@@ -16,6 +21,7 @@ func newJoinTokenCommand(env *environment) *cobra.Command {
 
 func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 	var r client.JoinTokenRequest
+	var labels []string
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a join token; it alone is printed on stdout",
@@ -30,6 +36,15 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 				return usagef(cmd, "--max-uses must be at least 1")
 			case r.Mode != "full" && r.Mode != "replicate":
 				return usagef(cmd, "--mode %q is neither full nor replicate", r.Mode)
+			case r.Format != "" && r.Format != "muster" && r.Format != "zlayer":
+				return usagef(cmd, "--format %q is neither muster nor zlayer", r.Format)
+			}
+			var err error
+			if r.Labels, err = parseLabels(cmd, labels); err != nil {
+				return err
+			}
+			if err := checkBindings(cmd, r); err != nil {
+				return err
 			}
 			c, err := env.client()
 			if err != nil {
@@ -47,8 +62,12 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 			if t.MaxUses > 1 {
 				uses = fmt.Sprintf("%d times", t.MaxUses)
 			}
-			return env.secret(t, t.Token, "join token %s can be used %s%s until %s, on the new machine: muster serve --data DIR --join TOKEN",
-				t.ID, uses, bound, cell(t.ExpiresAt))
+			how := "muster serve --data DIR --join TOKEN"
+			if t.Format == "zlayer" {
+				how = "zlayer node join TOKEN"
+			}
+			return env.secret(t, t.Token, "join token %s can be used %s%s until %s, on the new machine: %s",
+				t.ID, uses, bound, cell(t.ExpiresAt), how)
 		},
 	}
 	flags := cmd.Flags()
@@ -56,8 +75,74 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 	flags.DurationVar(&r.TTL, "ttl", 30*time.Minute, "how long the token can be used")
 	flags.IntVar(&r.MaxUses, "max-uses", 1, "how many machines can use it")
 	flags.StringVar(&r.Mode, "mode", "full", "full, or replicate for members that never vote")
+	flags.StringVar(&r.Format, "format", "", "muster, or zlayer for machines that speak ZLayer's join (default muster)")
+	flags.StringVar(&r.BindCIDR, "cidr", "", "only machines that come from this prefix, such as 10.0.0.0/8")
+	flags.StringVar(&r.BindName, "name-pattern", "", "only machines whose --name fits this pattern, such as web-*")
+	flags.StringVar(&r.BindKey, "key-hash", "", "only the public key with this SHA-256, 64 hexadecimal digits")
+	flags.StringArrayVar(&labels, "label", nil, "KEY=VALUE that the new members have; repeatable")
 	complete(cmd, "mode", "full", "replicate")
+	complete(cmd, "format", "muster", "zlayer")
 	return cmd
+}
+
+// parseLabels reads KEY=VALUE pairs; nil when there are none.
+func parseLabels(cmd *cobra.Command, pairs []string) (map[string]string, error) {
+	var labels map[string]string
+	for _, pair := range pairs {
+		key, value, found := strings.Cut(pair, "=")
+		if _, twice := labels[key]; !found || key == "" || twice {
+			return nil, usagef(cmd, "--label %q must be KEY=VALUE, each key once", pair)
+		}
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}
+
+// checkBindings finds slips before anything is sent.
+func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
+	if r.BindCIDR != "" {
+		p, err := netip.ParsePrefix(r.BindCIDR)
+		if err != nil {
+			return usagef(cmd, "--cidr %q is not a prefix such as 10.0.0.0/8", r.BindCIDR)
+		}
+		if p != p.Masked() {
+			return usagef(cmd, "--cidr %s has bits beyond its length; did you mean %s?", p, p.Masked())
+		}
+	}
+	if _, err := path.Match(r.BindName, ""); err != nil {
+		return usagef(cmd, "--name-pattern %q is not a pattern such as web-*", r.BindName)
+	}
+	if b, err := hex.DecodeString(r.BindKey); r.BindKey != "" && (err != nil || len(b) != 32 || r.BindKey != strings.ToLower(r.BindKey)) {
+		return usagef(cmd, "--key-hash must be 64 lower-case hexadecimal digits")
+	}
+	return nil
+}
+
+// boundTo tells what a token is bound to, in the words of the flags.
+func boundTo(t client.JoinToken) string {
+	var list []string
+	for _, b := range [][2]string{{"cidr", t.BindCIDR}, {"name", t.BindName}, {"key", t.BindKey[:min(8, len(t.BindKey))]}} {
+		if b[1] != "" {
+			list = append(list, b[0]+"="+b[1])
+		}
+	}
+	return strings.Join(list, ",")
+}
+
+// usedBy lists the members that came with a token.
+func usedBy(t client.JoinToken) string {
+	var list []string
+	for _, u := range t.UsedBy {
+		if len(list) == 3 {
+			list = append(list, "…")
+			break
+		}
+		list = append(list, strconv.FormatUint(u.NodeID, 10))
+	}
+	return strings.Join(list, ",")
 }
 
 func newJoinTokenListCommand(env *environment) *cobra.Command {
@@ -75,10 +160,10 @@ func newJoinTokenListCommand(env *environment) *cobra.Command {
 				return err
 			}
 			return list(env, tokens,
-				[]string{"ID", "STATE", "MEMBER", "MODE", "USES", "CREATED", "BY", "EXPIRES"},
+				[]string{"ID", "STATE", "MEMBER", "MODE", "USES", "CREATED", "BY", "EXPIRES", "FORMAT", "BOUND TO", "USED BY"},
 				func(t client.JoinToken) []any {
 					uses := fmt.Sprintf("%d of %d", t.Uses, t.MaxUses)
-					return []any{t.ID, t.State, t.NodeID, t.Mode, uses, t.CreatedAt, t.CreatedBy, t.ExpiresAt}
+					return []any{t.ID, t.State, t.NodeID, t.Mode, uses, t.CreatedAt, t.CreatedBy, t.ExpiresAt, t.Format, boundTo(t), usedBy(t)}
 				})
 		},
 	}

@@ -80,7 +80,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.Var(&f.resumeHooks, "resume-hook", "command to run here when this member is resumed; repeatable, 5 s each")
 	flags.StringVar(&f.overlayCIDR, "overlay-cidr", "10.200.0.0/16", "addresses of the overlay network, when founding")
 	flags.IntVar(&f.overlaySlice, "overlay-slice", 28, "prefix length of each member's slice, when founding")
-	flags.DurationVar(&f.latency, "network-latency", 20*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
+	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
 	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
@@ -153,6 +153,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if err != nil {
 		return err
 	}
+	if f.mode != store.ModeFull && f.mode != store.ModeReplicate {
+		return fmt.Errorf("--mode must be full or replicate, not %q", f.mode)
+	}
 	dir, err := cluster.OpenDir(f.data)
 	if err != nil {
 		return err
@@ -215,7 +218,7 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 
 // runMember starts the parts of a member and stops them in the opposite order.
 func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cluster.Node, f serveFlags, apiListener, raftListener net.Listener) error {
-	identity, err := dir.Identity()
+	identity, err := dir.OwnIdentity()
 	if err != nil {
 		return err
 	}
@@ -241,12 +244,15 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		return err
 	}
 
-	var st *store.Store
+	// Raft dials the others while the store is still being opened.
+	var opened atomic.Pointer[store.Store]
 	book := func(id uint64) (string, bool) {
 		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if addr, ok := st.RaftAddress(lookup, id); ok {
-			return addr, true
+		if st := opened.Load(); st != nil {
+			if addr, ok := st.RaftAddress(lookup, id); ok {
+				return addr, true
+			}
 		}
 		for _, p := range node.Peers {
 			if p.NodeID == id {
@@ -258,7 +264,10 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	fence := func(id uint64) error {
 		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		return st.Fence(lookup, id)
+		if st := opened.Load(); st != nil {
+			return st.Fence(lookup, id)
+		}
+		return store.ErrNoLeader
 	}
 	transport := cluster.NewTransport(creds, book, fence, log)
 	var loops *cluster.Cluster
@@ -269,12 +278,13 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		}
 		return loops.FetchMirror(ctx, after, path)
 	}
-	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: log,
-		Dial: transport.DialRaft, Ask: transport.Ask, Fetch: fetch, NetworkLatency: f.latency,
+	st, err := store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: log,
+		Dial: transport.DialRaft, Ask: transport.Ask, Nudge: transport.Nudge, Fetch: fetch, NetworkLatency: f.latency,
 		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing})
 	if err != nil {
 		return err
 	}
+	opened.Store(st)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
 	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload,
 		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.Schema}})
@@ -353,6 +363,13 @@ func awaitFounded(ctx context.Context, st *store.Store, dir *cluster.Dir) error 
 	defer cancel()
 	if _, err := st.AwaitLeader(ctx); err != nil {
 		return fmt.Errorf("the cluster was not founded in time: %w", err)
+	}
+	for changed := st.MirrorChanged(); st.ReplicaRevision() == 0; changed = st.MirrorChanged() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return errors.New("the mirror was not made in time")
+		}
 	}
 	return dir.Founded()
 }

@@ -44,11 +44,63 @@ func TestCalls(t *testing.T) {
 			func(c *Client) (any, error) { return nil, c.RemoveMember(ctx, 2, true) }, `null`},
 		{"autopilot", "GET /api/v1/cluster/autopilot", "", 200, `{"result":{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"stableSince":"2026-05-06T10:00:00Z"}]}}`,
 			func(c *Client) (any, error) { return c.Autopilot(ctx) },
-			`{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"raftAddress":"","nodeStatus":"","healthy":false,"isLeader":false,"hasVotingRights":false,"stableSince":"2026-05-06T10:00:00Z"}]}`},
+			`{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"raftAddress":"","nodeStatus":"","healthy":false,"isLeader":false,"hasVotingRights":false,"stableSince":"2026-05-06T10:00:00Z","electable":false,"lag":0,"reason":""}]}`},
 		{"new join token", "POST /api/v1/cluster/join-tokens", `{"nodeId":4,"ttlSeconds":1800,"maxUses":2,"mode":"replicate"}`, 201, minted,
 			func(c *Client) (any, error) {
 				return c.CreateJoinToken(ctx, JoinTokenRequest{NodeID: 4, TTL: 30 * time.Minute, MaxUses: 2, Mode: "replicate"})
 			}, `{"id":"t1","token":"SECRET","mode":"full","maxUses":1,"expiresAt":"2026-05-06T10:00:00Z"}`},
+		{"new bound join token", "POST /api/v1/cluster/join-tokens", `{"format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"ab","labels":{"rack":"a"}}`, 201, minted,
+			func(c *Client) (any, error) {
+				_, err := c.CreateJoinToken(ctx, JoinTokenRequest{Format: "zlayer", BindCIDR: "10.0.0.0/8", BindName: "web-*", BindKey: "ab", Labels: map[string]string{"rack": "a"}})
+				return nil, err
+			}, `null`},
+		{"join tokens with their uses", "GET /api/v1/cluster/join-tokens", "", 200, `{"result":[{"id":"t","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab","labels":{"a":"b"},"usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}],"state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}]}`,
+			func(c *Client) (any, error) { return c.JoinTokens(ctx) },
+			`[{"id":"t","mode":"","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"","expiresAt":"2026-05-06T10:00:00Z","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab","labels":{"a":"b"},"usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}]}]`},
+		{"generations", "GET /api/v1/cluster/keys", "", 200, `{"result":[{"generation":2,"state":"active","reason":"age","createdAt":"2026-05-06T10:00:00Z","holders":3,"total":10,"remaining":4}]}`,
+			func(c *Client) (any, error) { return c.Generations(ctx) },
+			`[{"generation":2,"state":"active","reason":"age","createdAt":"2026-05-06T10:00:00Z","holders":3,"total":10,"remaining":4}]`},
+		{"rotate", "POST /api/v1/cluster/keys/rotate", "", 200, `{"result":{"generation":3}}`,
+			func(c *Client) (any, error) { return c.RotateDEK(ctx, nil) }, `3`},
+		{"rotate and set the age", "POST /api/v1/cluster/keys/rotate", `{"maxAgeSeconds":3601}`, 200, `{"result":{"generation":3}}`,
+			func(c *Client) (any, error) { age := time.Hour + time.Millisecond; return c.RotateDEK(ctx, &age) }, `3`},
+		{"rotate and never again", "POST /api/v1/cluster/keys/rotate", `{"maxAgeSeconds":0}`, 200, `{"result":{"generation":3}}`,
+			func(c *Client) (any, error) { return c.RotateDEK(ctx, new(time.Duration)) }, `3`},
+		{"rotate the join keys", "POST /api/v1/cluster/join-keys/rotate", `{"graceSeconds":0}`, 200, `{"result":{"kids":{"join-hmac":"ab"},"graceUntil":"2026-05-06T10:00:00Z"}}`,
+			func(c *Client) (any, error) { return c.RotateJoinKeys(ctx, 0) }, `{"kids":{"join-hmac":"ab"},"graceUntil":"2026-05-06T10:00:00Z"}`},
+		{"renew an identity", "POST /api/v1/cluster/node-token", "", 200, `{"result":{"nodeJwt":"a.b.c","expiresAt":"2026-05-06T10:00:00Z"}}`,
+			func(c *Client) (any, error) { return c.RenewNodeToken(ctx) }, `{"nodeJwt":"a.b.c","expiresAt":"2026-05-06T10:00:00Z"}`},
+		{"JWKS", "GET /.well-known/jwks.json", "", 200, `{"keys":[{"use":"sig","kty":"OKP","kid":"k","crv":"Ed25519","alg":"EdDSA","x":"iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w"}]}`,
+			func(c *Client) (any, error) {
+				keys, err := c.JWKS(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return keys[0].PublicKey()
+			}, `"iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="`},
+		{"put a secret", "PUT /api/v1/cluster/secrets/db", `{"value":"p\u003cw\n"}`, 201, `{"result":{"name":"db","version":1,"generation":2,"createdAt":"2026-05-06T10:00:00Z","updatedAt":"2026-05-06T10:00:00Z"}}`,
+			func(c *Client) (any, error) { return c.PutSecret(ctx, "db", []byte("p<w\n")) },
+			`{"name":"db","version":1,"generation":2,"createdAt":"2026-05-06T10:00:00Z","updatedAt":"2026-05-06T10:00:00Z"}`},
+		{"put bytes", "PUT /api/v1/cluster/secrets/a%2Fb", `{"value":"/wA=","encoding":"base64"}`, 200, `{"result":{"name":"db","version":2}}`,
+			func(c *Client) (any, error) { _, err := c.PutSecret(ctx, "a/b", []byte{255, 0}); return nil, err }, `null`},
+		{"secret", "GET /api/v1/cluster/secrets/db", "", 200, `{"result":{"name":"db","version":1,"value":"pw"}}`,
+			func(c *Client) (any, error) { s, err := c.Secret(ctx, "db"); return string(s.Value), err }, `"pw"`},
+		{"secret bytes", "GET /api/v1/cluster/secrets/db", "", 200, `{"result":{"name":"db","version":1,"value":"/wA=","encoding":"base64"}}`,
+			func(c *Client) (any, error) { s, err := c.Secret(ctx, "db"); return s.Value, err }, `"/wA="`},
+		{"secrets", "GET /api/v1/cluster/secrets", "", 200, `{"result":[{"name":"db","version":1,"generation":1,"createdAt":"2026-05-06T10:00:00Z","updatedAt":"2026-05-06T10:00:00Z"}]}`,
+			func(c *Client) (any, error) { return c.Secrets(ctx) },
+			`[{"name":"db","version":1,"generation":1,"createdAt":"2026-05-06T10:00:00Z","updatedAt":"2026-05-06T10:00:00Z"}]`},
+		{"delete a secret", "DELETE /api/v1/cluster/secrets/db", "", 200, `{"result":{"message":"x"}}`,
+			func(c *Client) (any, error) { return nil, c.DeleteSecret(ctx, "db") }, `null`},
+		{"put a lease", "PUT /api/v1/cluster/leases/web%2F1", `{"nodeId":2,"ttlSeconds":2,"kind":"session"}`, 201, `{"result":{"id":"web/1","nodeId":2,"kind":"session","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:02Z"}}`,
+			func(c *Client) (any, error) { return c.PutLease(ctx, "web/1", 2, "session", 1500*time.Millisecond) },
+			`{"id":"web/1","nodeId":2,"kind":"session","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:02Z"}`},
+		{"leases of a member", "GET /api/v1/cluster/leases?nodeId=2", "", 200, `{"result":[]}`,
+			func(c *Client) (any, error) { return c.Leases(ctx, 2) }, `[]`},
+		{"leases", "GET /api/v1/cluster/leases", "", 200, `{"result":[]}`,
+			func(c *Client) (any, error) { return c.Leases(ctx, 0) }, `[]`},
+		{"release a lease", "DELETE /api/v1/cluster/leases/web%2F1", "", 200, `{"result":{"message":"x"}}`,
+			func(c *Client) (any, error) { return nil, c.DeleteLease(ctx, "web/1") }, `null`},
 		{"new join token by default", "POST /api/v1/cluster/join-tokens", `{}`, 201, minted,
 			func(c *Client) (any, error) { _, err := c.CreateJoinToken(ctx, JoinTokenRequest{}); return nil, err }, `null`},
 		{"join tokens", "GET /api/v1/cluster/join-tokens", "", 200, `{"result":[{"id":"t1","mode":"full","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"x","expiresAt":"2026-05-06T10:30:00Z"}]}`,
@@ -93,6 +145,23 @@ func TestCalls(t *testing.T) {
 				t.Errorf("sent %s %s\nwant %s %s", sent, bodies[0], test.request, test.body)
 			}
 		})
+	}
+}
+
+func TestSecretUnreadable(t *testing.T) {
+	for answer, want := range map[string]string{
+		`{"result":{"value":"!","encoding":"base64"}}`: "is not Base64",
+		`{"result":{"value":"x","encoding":"rot13"}}`:  "which this client does not know",
+	} {
+		m := newMember(t, says(200, answer))
+		if _, err := clientOf(t, m, m.URL).Secret(context.Background(), "db"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	for _, k := range []NodeKey{{Type: "RSA", Curve: "Ed25519", X: strings.Repeat("A", 43)}, {Type: "OKP", Curve: "Ed25519", X: "AAAA"}, {Type: "OKP", Curve: "P-256"}} {
+		if _, err := k.PublicKey(); err == nil {
+			t.Errorf("%+v is taken for an Ed25519 key", k)
+		}
 	}
 }
 

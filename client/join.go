@@ -43,8 +43,9 @@ type JoinResponse struct {
 	OverlayIP     string     `json:"overlay_ip"`
 	SliceCIDR     string     `json:"slice_cidr"`
 	Peers         []JoinPeer `json:"peers"`
-	Role          string     `json:"role"` // "voter" or "learner"
-	WrappedDEK    []int      `json:"wrapped_dek"`
+	Role          string     `json:"role"`        // "voter" or "learner"
+	NodeJWT       string     `json:"node_jwt"`    // of a joiner with a secrets_pubkey
+	WrappedDEK    []int      `json:"wrapped_dek"` // likewise: libsodium sealed box of the data-encryption key, 80 numbers
 	DEKGeneration uint64     `json:"dek_generation"`
 	JoinSecret    string     `json:"join_secret"`
 	Warnings      []string   `json:"warnings"`

@@ -14,6 +14,12 @@ type JoinTokenRequest struct {
 	TTL     time.Duration // how long it may be used, sent in whole seconds, rounded up
 	MaxUses int           // how many machines may use it
 	Mode    string        // "full", or "replicate" for members that never vote
+	Format  string        // "muster", or "zlayer" for machines that speak ZLayer's join
+
+	BindCIDR string            // only callers from this prefix may use it
+	BindName string            // only machines whose names fit this pattern, such as "web-*"
+	BindKey  string            // only the public key with this SHA-256, 64 lower-case hexadecimal digits
+	Labels   map[string]string // put on the new members, before what they say themselves
 }
 
 // JoinToken is a join token as it is listed, without its secret.
@@ -27,6 +33,20 @@ type JoinToken struct {
 	CreatedAt time.Time `json:"createdAt"`
 	CreatedBy string    `json:"createdBy"`
 	ExpiresAt time.Time `json:"expiresAt"`
+
+	Format   string            `json:"format,omitempty"` // "muster" or "zlayer"
+	BindCIDR string            `json:"bindCidr,omitempty"`
+	BindName string            `json:"bindName,omitempty"`
+	BindKey  string            `json:"bindKey,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	UsedBy   []TokenUse        `json:"usedBy,omitempty"`
+}
+
+// TokenUse is one member that was admitted by a join token.
+type TokenUse struct {
+	NodeID uint64    `json:"nodeId"`
+	UsedAt time.Time `json:"usedAt"`
+	Remote string    `json:"remote"` // the address it came from
 }
 
 // NewJoinToken is a join token that was just made, with its secret, which is never shown again.
@@ -37,6 +57,12 @@ type NewJoinToken struct {
 	Mode      string    `json:"mode"`
 	MaxUses   int       `json:"maxUses"`
 	ExpiresAt time.Time `json:"expiresAt"`
+
+	Format   string            `json:"format,omitempty"` // "muster" or "zlayer"
+	BindCIDR string            `json:"bindCidr,omitempty"`
+	BindName string            `json:"bindName,omitempty"`
+	BindKey  string            `json:"bindKey,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 // CreateJoinToken makes a token with which a machine becomes a member.
@@ -46,7 +72,13 @@ func (c *Client) CreateJoinToken(ctx context.Context, r JoinTokenRequest) (NewJo
 		TTLSeconds int64  `json:"ttlSeconds,omitempty"`
 		MaxUses    int    `json:"maxUses,omitempty"`
 		Mode       string `json:"mode,omitempty"`
-	}{r.NodeID, seconds(r.TTL), r.MaxUses, r.Mode}
+
+		Format   string            `json:"format,omitempty"`
+		BindCIDR string            `json:"bindCidr,omitempty"`
+		BindName string            `json:"bindName,omitempty"`
+		BindKey  string            `json:"bindKey,omitempty"`
+		Labels   map[string]string `json:"labels,omitempty"`
+	}{r.NodeID, seconds(r.TTL), r.MaxUses, r.Mode, r.Format, r.BindCIDR, r.BindName, r.BindKey, r.Labels}
 	return enveloped[NewJoinToken](ctx, c, request{method: "POST", path: joinTokens, body: body, repeat: alwaysKeyed})
 }
 

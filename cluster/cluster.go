@@ -406,6 +406,7 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathAnnounce, c.serveAnnounce)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
 	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
+	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 }
 

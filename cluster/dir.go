@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -138,6 +139,10 @@ func (d *Dir) checkUnused() error {
 		return dirError(d.Path, err)
 	}
 	for _, e := range entries {
+		if leftover(e.Name()) { // it may hold a key
+			_ = os.Remove(d.file(e.Name()))
+			continue
+		}
 		if !slices.Contains(ours, e.Name()) && filepath.Ext(e.Name()) != ".log" {
 			return fmt.Errorf("the data directory %s is not empty and is not that of a muster member (it holds %s): give an empty one", d.Path, e.Name())
 		}
@@ -172,6 +177,15 @@ func (d *Dir) Identity() (*age.X25519Identity, error) {
 		return nil, fmt.Errorf("%s is not an age identity: %w", d.file(identityFile), err)
 	}
 	return id, nil
+}
+
+// OwnIdentity reads the identity of a member. One that has lost it must not get another: nothing that is wrapped for the
+// member could be opened with it.
+func (d *Dir) OwnIdentity() (*age.X25519Identity, error) {
+	if _, err := os.Stat(d.file(identityFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the data directory %s has lost its node.key: restore the file, or remove the member and join anew with an empty directory", d.Path)
+	}
+	return d.Identity()
 }
 
 // key reads a private key, or makes it.
@@ -211,7 +225,9 @@ func (d *Dir) Founding() (*store.Founding, error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return nil, fmt.Errorf("%s cannot be read: %w", d.file(foundingFile), err)
 	}
-	return &f, nil
+	// The file goes before the first answer. While it is there the Raft log may be that of a start that was killed in
+	// the middle of making it, and holds nothing that anybody knows.
+	return &f, os.RemoveAll(d.file("raft"))
 }
 
 // Founded forgets what Founding returned.
@@ -243,4 +259,9 @@ func (d *Dir) Credentials(n *Node) (*Credentials, error) {
 		files[i] = data
 	}
 	return NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
+}
+
+// leftover tells the temporary files that certs.WriteFile leaves when it is killed.
+func leftover(name string) bool {
+	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tmp")
 }

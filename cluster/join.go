@@ -14,15 +14,25 @@ type JoinKeys struct {
 	SecretsPubkey [32]byte
 	HTTPCSR       []byte // DER
 	TransportCSR  []byte // DER
+
+	fresh bool // made just now: no join with them can be under way
+}
+
+// Abandon removes the keys of a join that was refused, unless an earlier join with them may have got through.
+func (k *JoinKeys) Abandon(d *Dir) {
+	if k.fresh {
+		AbandonJoin(d)
+	}
 }
 
 // PrepareJoin makes the keys, or finds those of an interrupted join.
 func PrepareJoin(d *Dir, name string) (*JoinKeys, error) {
+	_, statErr := os.Stat(d.file(identityFile))
 	identity, err := d.Identity()
 	if err != nil {
 		return nil, err
 	}
-	k := &JoinKeys{}
+	k := &JoinKeys{fresh: errors.Is(statErr, os.ErrNotExist)}
 	if k.SecretsPubkey, err = certs.PublicKey(identity.Recipient().String()); err != nil {
 		return nil, err
 	}

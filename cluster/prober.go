@@ -142,6 +142,7 @@ func (p *prober) snapshot() map[uint64]observation {
 const (
 	pathProbe    = "/internal/probe"
 	pathAnnounce = "/internal/announce"
+	pathNudge    = "/internal/nudge"
 )
 
 // call sends one internal request and decodes the answer into out, unless that is nil.
@@ -177,4 +178,15 @@ type StatusError struct {
 
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("node %d answers %d: %.200s", e.NodeID, e.Status, e.Text)
+}
+
+// Nudge tells members that leadership has just been handed over. It does not wait for them.
+func (t *Transport) Nudge(nodes []uint64) {
+	for _, id := range nodes {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = t.call(ctx, http.MethodPost, id, pathNudge, nil, nil)
+		}()
+	}
 }

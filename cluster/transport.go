@@ -71,7 +71,7 @@ func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: 2,
 		IdleConnTimeout:     time.Minute,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: time.Second, MaxConcurrentStreams: 1000},
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond, MaxConcurrentStreams: 1000},
 	}
 	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk) }
 	return t

@@ -100,49 +100,44 @@ func (s *Server) join(q *request) error {
 		}
 		return err
 	}
-	now := s.Now()
 	in := store.Joiner{TokenID: token.id, KeyRetired: token.retired, Member: j.member, PublicKey: j.pubkey}
-	var sealed []byte
-	if j.pubkey != nil {
-		if in.Wrap, sealed, in.DEKGeneration, err = s.wrapFor(j.member.Recipient, [32]byte(j.pubkey)); err != nil {
-			return err
-		}
-	}
-	issue := []struct {
+	for _, c := range []struct {
 		kind certs.Kind
 		csr  []byte
-	}{{certs.HTTP, j.httpCSR}, {certs.Transport, j.transportCSR}}
-	for _, c := range issue {
+	}{{certs.HTTP, j.httpCSR}, {certs.Transport, j.transportCSR}} {
 		if c.csr != nil {
-			in.Certificates = append(in.Certificates, store.NewCertificate(c.kind, now))
+			in.Certificates = append(in.Certificates, store.NewCertificate(c.kind, s.Now()))
 		}
 	}
 	q.actor.Name = "join token " + token.id
-	joined, err := s.Store.Join(ctx, q.actor, in)
-	if err != nil {
-		return err
-	}
-	s.Wake()
-	m := &joined.Member
-	out := joinResponse{NodeID: m.ID, RaftNodeID: m.NodeID, OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, WrappedDEK: sealed,
-		DEKGeneration: in.DEKGeneration, Warnings: append(joined.Warnings, token.notes...), ClusterID: s.ClusterID, Name: m.Name}
-	if err := s.describeCluster(q, &out, m); err != nil {
-		return err
-	}
-	for _, c := range issue {
-		if c.csr == nil {
-			continue
+	for {
+		// All that is read is read before the write: an error behind it would be taken for one before it.
+		known, err := s.knownToJoiners(ctx)
+		if err != nil {
+			return err
 		}
-		for _, record := range joined.Certificates {
-			if record.Kind == c.kind {
-				if err := s.issue(ctx, &out, record, c.csr, m); err != nil {
-					return err
-				}
+		var sealed []byte
+		if j.pubkey != nil {
+			if in.Wrap, sealed, in.DEKGeneration, err = s.wrapFor(j.member.Recipient, [32]byte(j.pubkey)); err != nil {
+				return err
 			}
 		}
+		joined, err := s.Store.Join(ctx, q.actor, in)
+		if errors.Is(err, store.ErrKeyMoved) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.Wake()
+		out, err := s.admission(j, known, joined, token.notes)
+		if err != nil {
+			return err
+		}
+		out.WrappedDEK, out.DEKGeneration = sealed, in.DEKGeneration
+		writeJSON(q.w, http.StatusOK, out)
+		return nil
 	}
-	writeJSON(q.w, http.StatusOK, out)
-	return nil
 }
 
 // wrapFor gives a new holder the data-encryption key twice: as an age file for the database, as a sealed box for
@@ -248,44 +243,76 @@ func unauthorized(format string, args ...any) error {
 	return fail(http.StatusUnauthorized, fmt.Sprintf(format, args...))
 }
 
-// describeCluster fills in what every joiner is told.
-func (s *Server) describeCluster(q *request, out *joinResponse, m *store.Member) error {
-	ctx := q.Context()
+// known is what every joiner is told, and what its answer is signed with.
+type known struct {
+	secret       string
+	jwt          *store.Key
+	cas          map[certs.Kind]certs.CA
+	raft, others []store.Member
+}
+
+func (s *Server) knownToJoiners(ctx context.Context) (k known, err error) {
 	secret, err := s.Store.ActiveKey(ctx, store.KeyJoinSecret)
 	if err != nil {
-		return err
+		return k, err
 	}
-	out.JoinSecret = string(secret.Secret)
-	if m.Recipient != "" {
-		if out.NodeJWT, err = s.nodeJWT(q, m); err != nil {
-			return err
+	k.secret = string(secret.Secret)
+	if k.jwt, err = s.Store.ActiveKey(ctx, store.KeyJWT); err != nil {
+		return k, err
+	}
+	k.cas = map[certs.Kind]certs.CA{}
+	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+		if k.cas[kind], err = s.Store.Authority(ctx, kind); err != nil {
+			return k, err
 		}
 	}
-	raft, err := s.Store.RaftMembers(ctx)
-	if err != nil {
-		return err
+	if k.raft, err = s.Store.RaftMembers(ctx); err != nil {
+		return k, err
 	}
-	others, err := s.Store.OtherMembers(ctx, joinPeers+1)
-	if err != nil {
-		return err
-	}
-	if len(others) > joinPeers {
-		others = others[:joinPeers]
-		out.Warnings = append(out.Warnings, fmt.Sprintf("peers lists the Raft servers and %d other members; GET /api/v1/cluster/members has them all", joinPeers))
-	}
-	out.Role = "learner"
+	k.others, err = s.Store.OtherMembers(ctx, joinPeers+2) // the joiner itself may be among them
+	return k, err
+}
+
+// admission is the answer to a joiner.
+func (s *Server) admission(j *joinRequest, k known, joined store.Joined, notes []string) (out joinResponse, err error) {
+	m := &joined.Member
+	out = joinResponse{NodeID: m.ID, RaftNodeID: m.NodeID, OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Role: "learner", Peers: []joinPeer{},
+		JoinSecret: k.secret, Warnings: append(joined.Warnings, notes...), ClusterID: s.ClusterID, Name: m.Name}
 	if rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
 		out.Role = "voter"
 	}
-	out.Peers = []joinPeer{}
-	for _, list := range [][]store.Member{raft, others} {
+	if m.Recipient != "" {
+		if out.NodeJWT, err = s.nodeJWT(k.jwt, m); err != nil {
+			return out, err
+		}
+	}
+	left := joinPeers
+	for _, list := range [][]store.Member{k.raft, k.others} {
 		for i := range list {
-			if p := &list[i]; p.NodeID != m.NodeID {
+			p := &list[i]
+			switch {
+			case p.NodeID == m.NodeID:
+			case p.Role != store.RoleNone:
 				out.Peers = append(out.Peers, peerOf(p))
+			case left > 0:
+				left--
+				out.Peers = append(out.Peers, peerOf(p))
+			case left == 0:
+				left--
+				out.Warnings = append(out.Warnings, fmt.Sprintf("peers lists the Raft servers and %d other members; GET /api/v1/cluster/members has them all", joinPeers))
 			}
 		}
 	}
-	return nil
+	for _, record := range joined.Certificates {
+		csr := j.httpCSR
+		if record.Kind == certs.Transport {
+			csr = j.transportCSR
+		}
+		if err := s.issue(&out, k.cas[record.Kind], record, csr, m); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 func peerOf(m *store.Member) joinPeer {
@@ -298,11 +325,7 @@ func peerOf(m *store.Member) joinPeer {
 	return p
 }
 
-func (s *Server) issue(ctx context.Context, out *joinResponse, record store.Certificate, csr []byte, m *store.Member) error {
-	ca, err := s.Store.Authority(ctx, record.Kind)
-	if err != nil {
-		return err
-	}
+func (s *Server) issue(out *joinResponse, ca certs.CA, record store.Certificate, csr []byte, m *store.Member) error {
 	request, err := certs.ParseCSR(csr)
 	if err != nil {
 		return err

@@ -149,10 +149,6 @@ func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string,
 	}
 	ctx := q.Context()
 	t.ID, t.Format = store.NewID(), formatMuster
-	t, err := s.Store.CreateJoinToken(ctx, q.actor, t)
-	if err != nil {
-		return "", nil, err
-	}
 	key, err := s.Store.ActiveKey(ctx, store.KeyJoinHMAC)
 	if err != nil {
 		return "", nil, err
@@ -163,6 +159,10 @@ func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string,
 	}
 	members, err := s.Store.RaftMembers(ctx)
 	if err != nil {
+		return "", nil, err
+	}
+	// Last: an error behind the write would be taken for one before it, and the request repeated.
+	if t, err = s.Store.CreateJoinToken(ctx, q.actor, t); err != nil {
 		return "", nil, err
 	}
 	claims := certs.JoinClaims{ID: t.ID, NodeID: t.NodeID, IssuedAt: t.CreatedAt.Unix(), ExpiresAt: t.ExpiresAt.Unix(), LCP: certs.Fingerprint(s.Leaf()),

@@ -243,11 +243,7 @@ func (s *Server) jwks(q *request) error {
 }
 
 // nodeJWT signs the identity of a member.
-func (s *Server) nodeJWT(q *request, m *store.Member) (string, error) {
-	key, err := s.Store.ActiveKey(q.Context(), store.KeyJWT)
-	if err != nil {
-		return "", err
-	}
+func (s *Server) nodeJWT(key *store.Key, m *store.Member) (string, error) {
 	return certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, s.ClusterID, m.ID, m.NodeID, s.Now())
 }
 
@@ -256,7 +252,11 @@ func (s *Server) renewNodeToken(q *request) error {
 	if q.node == nil {
 		return fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
 	}
-	text, err := s.nodeJWT(q, q.node)
+	key, err := s.Store.ActiveKey(q.Context(), store.KeyJWT)
+	if err != nil {
+		return err
+	}
+	text, err := s.nodeJWT(key, q.node)
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (s *Server) router(o origin) http.Handler {
 		if o.plain && !rt.plain {
 			continue
 		}
-		m.NewRoute().Methods(rt.method).Path(rt.path).Handler(s.guard(rt.family, o, func(w http.ResponseWriter, r *http.Request) {
+		m.NewRoute().Path(rt.path).Methods(rt.method).Handler(s.guard(rt.family, o, func(w http.ResponseWriter, r *http.Request) {
 			s.dispatch(rt, o, w, r)
 		}))
 	}

@@ -15,6 +15,8 @@ var (
 	// found out in time whether it was. Repeating the request with the same Idempotency-Key, or the same join
 	// token and key, is safe.
 	ErrUnknownOutcome = errors.New("the outcome is unknown: leadership changed during the commit")
+	// ErrKeyMoved: the data-encryption key was rotated while the request was being prepared. Nothing happened.
+	ErrKeyMoved = errors.New("the data-encryption key was rotated meanwhile")
 	// ErrClosed: the member is shutting down.
 	ErrClosed = errors.New("shutting down")
 )

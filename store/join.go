@@ -44,6 +44,15 @@ func (s *Store) Join(ctx context.Context, actor Actor, j Joiner) (out Joined, er
 }
 
 func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
+	if j.Wrap != nil {
+		var active uint64
+		if _, err := t.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
+			return out, err
+		}
+		if active != j.DEKGeneration {
+			return out, ErrKeyMoved
+		}
+	}
 	token, err := t.joinToken(j.TokenID)
 	if err != nil {
 		return out, err

@@ -127,6 +127,7 @@ func (s *Store) ascend(ctx context.Context) error {
 	if err := s.keys.load(ctx, l.work); err != nil {
 		s.log.Error("this member cannot open the data-encryption key", "err", err)
 	}
+	s.observed.Store(begin.UnixNano())
 	s.mu.Lock()
 	s.lead = l
 	close(s.turned)
@@ -334,11 +335,28 @@ func (l *leadership) confirmMajority() error {
 	if id, err := s.FollowsNow(ctx); err != nil || id != s.cfg.NodeID {
 		return ErrNotLeader
 	}
-	if need <= 1 {
-		return nil
+	if need > 1 && (s.cfg.Ask == nil || !s.cfg.Ask(ctx, others, need-1)) {
+		return ErrNoLeader
 	}
-	if s.cfg.Ask == nil || !s.cfg.Ask(ctx, others, need-1) {
+	if !s.unbroken() { // this process stood still: the working copy has to be verified first
+		s.Look()
 		return ErrNoLeader
 	}
 	return nil
+}
+
+// verify asks dqlite whether this leadership is still the last one that has begun.
+func (l *leadership) verify(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	db, err := l.store.node.open(ctx)
+	if err != nil {
+		return false
+	}
+	defer db.close()
+	var epoch uint64
+	err = db.within(time.Second, func(c *sql.Conn) error {
+		return c.QueryRowContext(ctx, "SELECT epoch FROM cluster").Scan(&epoch)
+	})
+	return err == nil && epoch == l.epoch
 }

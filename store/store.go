@@ -39,6 +39,8 @@ type Config struct {
 	NodeID   uint64              // raft node id; 1 founds a cluster when Dir is empty
 	Identity *age.X25519Identity // opens this member's wraps of the data-encryption key
 	Dial     DialRaft            // authenticated streams to the dqlite port of other members
+	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
+	Nudge func(nodes []uint64)
 	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
 	Fetch    func(ctx context.Context, after uint64, path string) (newer bool, err error)
 	Founding *Founding                                                // what the first transaction of a new cluster writes; nil on members that joined
@@ -63,6 +65,8 @@ type Store struct {
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
+	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
+	look     chan struct{} // wakes followLeadership before its time
 	closing  atomic.Bool
 	yielding atomic.Bool // a transfer is under way: leadership is not taken up again meanwhile
 
@@ -84,7 +88,7 @@ func Open(cfg Config) (*Store, error) {
 		cfg.Logger = slog.Default()
 	}
 	if cfg.NetworkLatency == 0 {
-		cfg.NetworkLatency = 20 * time.Millisecond
+		cfg.NetworkLatency = 24 * time.Millisecond
 	}
 	if cfg.SnapshotThreshold == 0 {
 		cfg.SnapshotThreshold = 256
@@ -100,7 +104,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), stop: cancel}
+	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel}
 	s.changes.init()
 	s.keys.init(cfg.Identity, cfg.NodeID)
 	s.mirror = newMirror(filepath.Join(cfg.Dir, "muster.db"), cfg.Logger)
@@ -113,7 +117,7 @@ func Open(cfg Config) (*Store, error) {
 // HandOver gives leadership to another voter, if this member has it and there is one that takes it.
 func (s *Store) HandOver(ctx context.Context) {
 	for _, v := range s.Servers() {
-		if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID || !s.Leading() {
+		if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID || !s.Leading() || ctx.Err() != nil {
 			continue
 		}
 		tctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
@@ -122,7 +126,7 @@ func (s *Store) HandOver(ctx context.Context) {
 		if err == nil {
 			return
 		}
-		s.log.Warn("leadership could not be handed over", "to", v.NodeID, "err", err)
+		s.log.Info("leadership was not handed over", "to", v.NodeID, "err", err)
 	}
 }
 
@@ -287,43 +291,60 @@ func (s *Store) Transfer(ctx context.Context, id uint64) error {
 	if err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
-	elsewhere := func() bool { now := s.leaderID.Load(); return now != 0 && now != s.cfg.NodeID }
-	for !elsewhere() { // it may have gone on from id already
-		turned := s.Leadership()
-		if elsewhere() {
+	for { // it may have gone on from id already
+		if now, err := s.FollowsNow(ctx); err == nil && now != 0 && now != s.cfg.NodeID {
+			s.observeLeader(now)
 			break
 		}
 		select {
-		case <-turned:
+		case <-time.After(2 * time.Millisecond):
 		case <-ctx.Done():
 			return fmt.Errorf("transfer leadership: %w", ctx.Err())
 		}
 	}
+	if s.cfg.Nudge != nil {
+		var others []uint64
+		for _, v := range s.Servers() {
+			if v.NodeID != s.cfg.NodeID {
+				others = append(others, v.NodeID)
+			}
+		}
+		s.cfg.Nudge(others)
+	}
 	return nil
+}
+
+// Look makes this member find out at once who leads, instead of at its next look.
+func (s *Store) Look() {
+	select {
+	case s.look <- struct{}{}:
+	default:
+	}
 }
 
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
 func (s *Store) followLeadership(ctx context.Context) {
-	last := time.Now()
 	for round := 0; ; round++ {
+		asked := time.Now()
 		id, err := s.FollowsNow(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.Debug("the local Raft server does not answer", "err", err)
 			id = 0
 		}
-		// A pause long enough for an election may hide a leadership lost and won again.
-		if paused := time.Since(last); paused > 5*s.cfg.NetworkLatency+2*leaderPoll && s.Leading() {
-			s.log.Warn("the process stood still; leadership starts afresh", "for", paused.Round(time.Millisecond))
-			s.descend(ErrNotLeader)
+		if l := s.current(); l != nil && id == s.cfg.NodeID {
+			// Between two looks that are an election apart, leadership may have been lost and won again.
+			if !s.unbroken() && !l.verify(ctx) {
+				s.log.Warn("leadership was lost and won again unnoticed; it starts afresh")
+				s.descend(ErrNotLeader)
+			}
+			s.observed.Store(asked.UnixNano())
 		}
-		last = time.Now()
 		s.observeLeader(id)
 		switch {
 		case id == s.cfg.NodeID && !s.Leading() && !s.yielding.Load() && !s.closing.Load():
 			if err := s.ascend(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("leadership could not be taken up", "err", err)
 			}
-			last = time.Now()
 		case id != s.cfg.NodeID:
 			s.descend(ErrNotLeader)
 		}
@@ -338,8 +359,15 @@ func (s *Store) followLeadership(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(poll):
+		case <-s.look:
 		}
 	}
+}
+
+// unbroken tells whether leadership was looked at so recently that no other member can have led since: that takes an
+// election, 15 times the network latency.
+func (s *Store) unbroken() bool {
+	return time.Since(time.Unix(0, s.observed.Load())) < 15*s.cfg.NetworkLatency
 }
 
 func (s *Store) observeLeader(id uint64) {

@@ -1,0 +1,90 @@
+package client
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"time"
+)
+
+// Generation is one generation of the cluster's data-encryption key.
+type Generation struct {
+	Generation uint64    `json:"generation"`
+	State      string    `json:"state"`  // "active" for the newest, then "re-encrypting" and "retired"
+	Reason     string    `json:"reason"` // why it was made
+	CreatedAt  time.Time `json:"createdAt"`
+	Holders    int       `json:"holders"`   // members that can open it
+	Total      int       `json:"total"`     // values that were to be re-encrypted when it became active
+	Remaining  int       `json:"remaining"` // of those, not re-encrypted yet; for the active generation
+}
+
+// JoinKeys is what a rotation of the join keys has made.
+type JoinKeys struct {
+	KIDs       map[string]string `json:"kids"` // key id by purpose, "join-hmac" and "join-signing"
+	GraceUntil time.Time         `json:"graceUntil"`
+}
+
+// NodeToken is the identity of a node, a JSON Web Token (EdDSA).
+type NodeToken struct {
+	NodeJWT   string    `json:"nodeJwt"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// NodeKey is a public key that node identities are verified with, a JSON Web Key (RFC 8037).
+type NodeKey struct {
+	KeyID     string `json:"kid"`
+	Type      string `json:"kty"` // "OKP"
+	Curve     string `json:"crv"` // "Ed25519"
+	Algorithm string `json:"alg"` // "EdDSA"
+	Use       string `json:"use"` // "sig"
+	X         string `json:"x"`   // the key, base64url without padding
+}
+
+// PublicKey decodes the key; an error when it is not an Ed25519 key.
+func (k NodeKey) PublicKey() (ed25519.PublicKey, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(k.X)
+	if err != nil || k.Type != "OKP" || k.Curve != "Ed25519" || len(raw) != ed25519.PublicKeySize {
+		return nil, errors.New("the key " + k.KeyID + " is not an Ed25519 public key")
+	}
+	return ed25519.PublicKey(raw), nil
+}
+
+// Generations lists the generations of the data-encryption key, the oldest first.
+func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
+	return enveloped[[]Generation](ctx, c, request{method: "GET", path: "/api/v1/cluster/keys", repeat: always})
+}
+
+// RotateDEK makes a new generation of the data-encryption key and returns its number. Re-encryption goes on afterwards;
+// Generations shows how far it is. With maxAge not nil it also sets the age at which the cluster makes a new generation by
+// itself, sent in whole seconds, rounded up: 0 for never, otherwise at least an hour.
+func (c *Client) RotateDEK(ctx context.Context, maxAge *time.Duration) (generation uint64, err error) {
+	r := request{method: "POST", path: "/api/v1/cluster/keys/rotate", repeat: alwaysKeyed}
+	if maxAge != nil {
+		r.body = map[string]int64{"maxAgeSeconds": seconds(*maxAge)}
+	}
+	made, err := enveloped[struct {
+		Generation uint64 `json:"generation"`
+	}](ctx, c, r)
+	return made.Generation, err
+}
+
+// RotateJoinKeys makes new keys for join tokens. Tokens that were made before can be used during the grace, sent in whole
+// seconds, rounded up, at most 90 days; with 0 they can not be used any more.
+func (c *Client) RotateJoinKeys(ctx context.Context, grace time.Duration) (JoinKeys, error) {
+	body := map[string]int64{"graceSeconds": seconds(grace)}
+	return enveloped[JoinKeys](ctx, c, request{method: "POST", path: "/api/v1/cluster/join-keys/rotate", body: body, repeat: alwaysKeyed})
+}
+
+// RenewNodeToken gets a new identity for the node whose identity is this Client's token (node_jwt of the join).
+func (c *Client) RenewNodeToken(ctx context.Context) (NodeToken, error) {
+	return enveloped[NodeToken](ctx, c, request{method: "POST", path: "/api/v1/cluster/node-token", repeat: always})
+}
+
+// JWKS reads the keys that node identities are verified with, the newest first. It needs no token.
+func (c *Client) JWKS(ctx context.Context) ([]NodeKey, error) {
+	set, err := plain[struct {
+		Keys []NodeKey `json:"keys"`
+	}](ctx, c, request{method: "GET", path: "/.well-known/jwks.json", repeat: always})
+	return set.Keys, err
+}

@@ -1,0 +1,73 @@
+package client
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/url"
+	"time"
+	"unicode/utf8"
+)
+
+const secrets = "/api/v1/cluster/secrets"
+
+// SecretInfo is what is known of a secret without its value.
+type SecretInfo struct {
+	Name       string    `json:"name"`
+	Version    uint64    `json:"version"`    // rises by one with each PutSecret
+	Generation uint64    `json:"generation"` // of the data-encryption key that it is sealed under
+	CreatedAt  time.Time `json:"createdAt"`
+	UpdatedAt  time.Time `json:"updatedAt"`
+}
+
+// Secret is a secret with its value.
+type Secret struct {
+	SecretInfo
+	Value []byte
+}
+
+// PutSecret stores a value of at most 64 KiB as the next version of a name. Names are 1 to 128 letters, digits, dots,
+// dashes and underscores. Repeating it is safe but counts as one more version.
+func (c *Client) PutSecret(ctx context.Context, name string, value []byte) (SecretInfo, error) {
+	body := struct {
+		Value    string `json:"value"`
+		Encoding string `json:"encoding,omitempty"`
+	}{Value: string(value)}
+	if !utf8.Valid(value) {
+		body.Value, body.Encoding = base64.StdEncoding.EncodeToString(value), "base64"
+	}
+	return enveloped[SecretInfo](ctx, c, request{method: "PUT", path: secretPath(name), body: body, repeat: on503})
+}
+
+// Secret reads a secret; an *Error with status 404 when there is none of that name.
+func (c *Client) Secret(ctx context.Context, name string) (Secret, error) {
+	answer, err := enveloped[struct {
+		SecretInfo
+		Value    string `json:"value"`
+		Encoding string `json:"encoding"`
+	}](ctx, c, request{method: "GET", path: secretPath(name), repeat: always})
+	s := Secret{SecretInfo: answer.SecretInfo, Value: []byte(answer.Value)}
+	switch {
+	case err != nil:
+	case answer.Encoding == "base64":
+		if s.Value, err = base64.StdEncoding.DecodeString(answer.Value); err != nil {
+			err = fmt.Errorf("the value of secret %s is not Base64, as its encoding says", name)
+		}
+	case answer.Encoding != "":
+		err = fmt.Errorf("the value of secret %s has the encoding %q, which this client does not know", name, answer.Encoding)
+	}
+	return s, err
+}
+
+// Secrets lists the secrets by name, without their values.
+func (c *Client) Secrets(ctx context.Context) ([]SecretInfo, error) {
+	return enveloped[[]SecretInfo](ctx, c, request{method: "GET", path: secrets, repeat: always})
+}
+
+// DeleteSecret takes a secret away for good.
+func (c *Client) DeleteSecret(ctx context.Context, name string) error {
+	_, err := c.do(ctx, request{method: "DELETE", path: secretPath(name), repeat: on503})
+	return err
+}
+
+func secretPath(name string) string { return secrets + "/" + url.PathEscape(name) }
