@@ -1,0 +1,441 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/musterhq/muster/store"
+)
+
+// TestMembersDrain: leases, deadlines, hooks, and leadership that moves out of the way.
+func TestMembersDrain(t *testing.T) {
+	t.Parallel()
+	notes := filepath.Join(t.TempDir(), "notes")
+	c := clusterWith(t, 3, func(n int) []string {
+		switch n {
+		case 2:
+			return []string{"--drain-hook", "quick=true", "--drain-hook", "hangs=sleep 600", "--drain-hook", "after=true", "--resume-hook", "note=true"}
+		case 3:
+			note := `echo "$MUSTER_HOOK $MUSTER_NODE_ID $MUSTER_NODE_NAME" >>` + notes
+			return []string{"--drain-hook", "note=" + note, "--drain-hook", "fails=echo secret; exit 3", "--drain-hook", "forks=sleep 600 & exit 0", "--resume-hook", "note=" + note}
+		}
+		return nil
+	})
+	c.awaitVoters(t)
+	for _, x := range []struct {
+		name string
+		test func(*testing.T, *cluster)
+	}{
+		{"leases", testLeases}, {"lease refusals", testLeaseRefusals}, {"deadline and resume", testDeadlines}, {"the leader", testDrainLeader},
+		{"command line", testDrainCommandLine},
+	} {
+		t.Run(x.name, func(t *testing.T) { x.test(t, c) })
+	}
+	t.Run("hooks", func(t *testing.T) { testHooks(t, c, notes) })
+}
+
+// testLeases: what is leased elsewhere holds a drain up until it is given back, expires, or the deadline has come.
+func testLeases(t *testing.T, c *cluster) {
+	u := c.admin(t)
+	const target = 1
+	c.leadElsewhere(t, target)
+	leader := c.leader(t)
+	other := c.others(leader)[0]
+	leader = c.leader(t)
+
+	u.lease(other, "phone/1", target, 60).is(t, "lease through a path with a slash", 404, `{"error":"there is nothing at this path"}`)
+	u.lease(other, "phone%2F1", target, 60).is(t, "lease", 201, `{"result":{"id":"phone/1","nodeId":1,"createdAt":"20`)
+	u.lease(leader, "phone%2F1", target, 90).is(t, "renewal", 200, `{"result":{"id":"phone/1","nodeId":1,"createdAt":"20`)
+	u.lease(leader, "phone%2F1", 2, 90).expect(t, "move", 409, `{"error":"the lease is held on node 1; delete it first to move it"}`)
+	u.lease(leader, "short", target, 2).is(t, "a short lease", 201, `{"result":{"id":"short"`)
+	granted := time.Now()
+
+	begun := drainOf(t, "drain", u.drain(other, target, `{"deadlineSeconds":30}`))
+	if begun.DrainState != "draining" || len(begun.Warnings) > 0 {
+		t.Errorf("the drain begins with %+v", begun)
+	}
+	if at, err := time.Parse(time.RFC3339, begun.Deadline); err != nil || time.Until(at) < 27*time.Second || time.Until(at) > 30*time.Second {
+		t.Errorf("the deadline of a drain of 30 s is %s", begun.Deadline)
+	}
+	for _, m := range []*member{leader, other} {
+		u.lease(m, "new", target, 60).expect(t, "a new lease while draining", 409, `{"error":"node 1 is draining: no new leases are granted on it"}`)
+		u.lease(m, "phone%2F1", target, 60).is(t, "a renewal while draining", 200, `{"result":{"id":"phone/1"`)
+	}
+	u.lease(other, "new", 3, 60).is(t, "a new lease elsewhere", 201, `{"result":{"id":"new","nodeId":3`)
+	list := func(node string) string {
+		var ids []string
+		for _, x := range get[[]struct{ ID string }](t, u, other, "GET", "/api/v1/cluster/leases"+node, "") {
+			ids = append(ids, x.ID)
+		}
+		return strings.Join(ids, " ")
+	}
+	if got := list("?nodeId=3"); got != "new" {
+		t.Errorf("the leases on node 3: %s", got)
+	}
+	eventually(t, 10*time.Second, "the short lease has expired", func() error {
+		if got := list(""); got != "new phone/1" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	if took := time.Since(granted); took < 1900*time.Millisecond {
+		t.Errorf("a lease of 2 s has expired after %v", took)
+	}
+	u.lease(leader, "short", target, 60).expect(t, "a lease that has expired cannot be renewed", 409, `{"error":"node 1 is draining: no new leases are granted on it"}`)
+	throughout(t, 600*time.Millisecond, "a lease is held", func() error {
+		if got := u.drainState(t, other, target); got != "draining" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	u.do(other, "DELETE", "/api/v1/cluster/leases/phone%2F1", "").expect(t, "give it back", 200, `{"result":{"message":"Lease released"}}`)
+	if took := u.awaitDrain(t, other, target, "drained", 10*time.Second); took > 3*time.Second {
+		t.Errorf("the drain has ended %v after the last lease", took)
+	}
+	u.lease(leader, "new2", target, 60).expect(t, "a new lease on a drained member", 409, `{"error":"node 1 is drained: no new leases are granted on it"}`)
+	u.do(other, "DELETE", "/api/v1/cluster/leases/phone%2F1", "").expect(t, "give it back again", 404, `{"error":"lease not found"}`)
+	u.do(other, "DELETE", "/api/v1/cluster/leases/new", "").is(t, "give it back", 200, "")
+	u.resume(other, target).is(t, "resume", 200, `{"result":{"message":"Cluster member resumed"`)
+	u.lease(leader, "new2", target, 1).is(t, "a lease after the resume", 201, "")
+}
+
+func testLeaseRefusals(t *testing.T, c *cluster) {
+	u := c.admin(t)
+	for role, m := range c.throughBoth(t) {
+		for _, x := range []struct {
+			id, body string
+			status   int
+			want     string
+		}{
+			{"x", "", 400, `{"error":"the body must be a JSON object"}`},
+			{"x", "[]", 400, `{"error":"the body must be a JSON object"}`},
+			{"x", "{}", 400, `{"error":"nodeId is required and must be a whole number between 1 and 9007199254740991"}`},
+			{"x", `{"nodeId":"1","ttlSeconds":5}`, 400, `{"error":"nodeId must be a whole number between 1 and 9007199254740991"}`},
+			{"x", `{"nodeId":0,"ttlSeconds":5}`, 400, `{"error":"nodeId must be a whole number between 1 and 9007199254740991"}`},
+			{"x", `{"nodeId":1}`, 400, `{"error":"ttlSeconds is required and must be a whole number between 1 and 86400"}`},
+			{"x", `{"nodeId":1,"ttlSeconds":0}`, 400, `{"error":"ttlSeconds must be a whole number between 1 and 86400"}`},
+			{"x", `{"nodeId":1,"ttlSeconds":86401}`, 400, `{"error":"ttlSeconds must be a whole number between 1 and 86400"}`},
+			{"x", `{"nodeId":1,"ttlSeconds":5,"kind":5}`, 400, `{"error":"kind must be a string"}`},
+			{"x", `{"nodeId":99,"ttlSeconds":5}`, 404, `{"error":"Cluster member not found"}`},
+			{strings.Repeat("x", 129), `{"nodeId":1,"ttlSeconds":5}`, 400, `{"error":"the lease id must have 1 to 128 bytes"}`},
+		} {
+			u.do(m, "PUT", "/api/v1/cluster/leases/"+x.id, x.body).expect(t, fmt.Sprintf("%.10s %s on the %s", x.id, x.body, role), x.status, x.want)
+		}
+		u.do(m, "GET", "/api/v1/cluster/leases?nodeId=x", "").expect(t, "list on the "+role, 400, `{"error":"nodeId must be a member's number"}`)
+		u.do(m, "GET", "/api/v1/cluster/leases/x", "").expect(t, "get on the "+role, 405, `{"error":"the method GET is not allowed here"}`)
+		u.do(m, "DELETE", "/api/v1/cluster/leases/never", "").expect(t, "delete on the "+role, 404, `{"error":"lease not found"}`)
+	}
+}
+
+// testDeadlines: the deadline ends a drain whatever is leased, and a resume ends it for good.
+func testDeadlines(t *testing.T, c *cluster) {
+	u := c.admin(t)
+	const target = 1
+	c.leadElsewhere(t, target)
+	m := c.others(c.leader(t))[0]
+	u.lease(m, "stays", target, 600).is(t, "lease", 201, "")
+	begin := time.Now()
+	u.drain(m, target, `{"deadlineSeconds":1}`).is(t, "drain", 200, `{"result":{"drainState":"draining"`)
+	u.awaitDrain(t, m, target, "drained", 10*time.Second)
+	if took := time.Since(begin); took < 900*time.Millisecond || took > 3*time.Second {
+		t.Errorf("a deadline of 1 s has ended the drain after %v", took)
+	}
+	u.resume(m, target).is(t, "resume", 200, "")
+
+	// Resumed before the deadline: the drain that was under way is void, also at its deadline.
+	u.drain(m, target, `{"deadlineSeconds":1}`).is(t, "drain", 200, `{"result":{"drainState":"draining"`)
+	u.resume(m, target).is(t, "resume", 200, "")
+	throughout(t, 2*time.Second, "after the resume", func() error {
+		if got := u.drainState(t, m, target); got != "active" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	// Racing each other at the deadline: whatever wins, a resume that was answered holds.
+	for range 3 {
+		u.drain(m, target, `{"deadlineSeconds":1}`).is(t, "drain", 200, `{"result":{"drainState":"draining"`)
+		end := time.Now().Add(time.Second)
+		eventually(t, 2*time.Second, "the deadline is near", func() error {
+			if left := time.Until(end); left > 30*time.Millisecond {
+				return fmt.Errorf("%v left", left)
+			}
+			return nil
+		})
+		for range 4 {
+			u.resume(m, target).is(t, "resume", 200, "")
+			if got := u.drainState(t, m, target); got != "active" {
+				t.Fatalf("right after a resume the state is %s", got)
+			}
+		}
+	}
+	throughout(t, 500*time.Millisecond, "after the last resume", func() error {
+		if got := u.drainState(t, m, target); got != "active" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	u.do(m, "DELETE", "/api/v1/cluster/leases/stays", "").is(t, "give it back", 200, "")
+}
+
+// leadElsewhere moves leadership to another member if this one has it.
+func (c *cluster) leadElsewhere(t *testing.T, id int) {
+	t.Helper()
+	leader := c.leader(t)
+	if leader.n != id {
+		return
+	}
+	c.lead(t, c.others(leader)[0])
+}
+
+// lead makes a member the leader.
+func (c *cluster) lead(t *testing.T, to *member) {
+	t.Helper()
+	u := c.admin(t)
+	eventually(t, formed, fmt.Sprintf("node %d leads", to.n), func() error {
+		if c.leader(t) == to {
+			return nil
+		}
+		a := u.do(to, "PUT", "/v1/operator/raft/transfer-leadership?address="+to.raft, "")
+		return fmt.Errorf("%v", a)
+	})
+}
+
+// testDrainLeader: a leader that is drained hands leadership over and the request is answered all the same.
+func testDrainLeader(t *testing.T, c *cluster) {
+	u := c.admin(t)
+	for _, through := range []string{"leader", "follower"} {
+		c.lead(t, c.members[0]) // which has no hooks
+		leader := c.leader(t)
+		m := c.throughBoth(t)[through]
+		a := u.drain(m, leader.n, "")
+		a.expect(t, "drain of the leader through the "+through, 200, `{"result":{"drainState":"drained"}}`)
+		next := c.leader(t)
+		if next == leader {
+			t.Errorf("node %d is drained and leads", leader.n)
+		}
+		t.Logf("the drain of the leader through the %s took %v; node %d leads now", through, a.took.Round(time.Millisecond), next.n)
+		// While another voter is there, a drained one is not elected, nor can it take over.
+		before := next
+		if a := u.do(m, "GET", "/api/v1/cluster/autopilot", ""); !strings.Contains(a.body, `"drainState":"drained"`) {
+			t.Errorf("autopilot does not show the drain: %v", a)
+		}
+		throughout(t, 500*time.Millisecond, "the leader stays", func() error {
+			if st, err := before.tryStatus(); err != nil || !st.Cluster.IsLeader {
+				return fmt.Errorf("node %d: %+v, %v", before.n, st, err)
+			}
+			return nil
+		})
+		u.resume(m, leader.n).expect(t, "resume through the "+through, 200, `{"result":{"message":"Cluster member resumed"}}`)
+	}
+	// With a deadline and a lease the leader goes on leading until the lease is gone.
+	c.lead(t, c.members[0])
+	leader := c.leader(t)
+	m := c.others(leader)[0]
+	u.lease(m, "held", leader.n, 60).is(t, "lease", 201, "")
+	u.drain(m, leader.n, `{"deadlineSeconds":30}`).is(t, "drain", 200, `{"result":{"drainState":"draining"`)
+	throughout(t, 600*time.Millisecond, "while the lease is held", func() error {
+		x, err := u.row(m, leader.n)
+		if err == nil && (x.DrainState != "draining" || !x.IsLeader) {
+			err = fmt.Errorf("%+v", x)
+		}
+		return err
+	})
+	u.do(m, "DELETE", "/api/v1/cluster/leases/held", "").is(t, "give it back", 200, "")
+	u.awaitDrain(t, m, leader.n, "drained", 10*time.Second)
+	if next := c.leader(t); next == leader {
+		t.Errorf("node %d is drained and leads", leader.n)
+	}
+	u.resume(m, leader.n).is(t, "resume", 200, "")
+	c.awaitVoters(t)
+}
+
+// testDrainCommandLine: what an operator types.
+func testDrainCommandLine(t *testing.T, c *cluster) {
+	u := c.admin(t)
+	c.leadElsewhere(t, 1)
+	m := c.others(c.leader(t))[0]
+	cmd := command{env: c.env(c.token)}
+	u.lease(m, "cli", 1, 2).is(t, "lease", 201, "")
+	out := cmd.run(t, "member", "drain", "1", "--deadline", "30s")
+	if out.code != 0 || out.took < time.Second || out.took > 15*time.Second {
+		t.Errorf("drain: exit %d after %v: %s %s", out.code, out.took, out.stdout, out.stderr)
+	}
+	if got := u.drainState(t, m, 1); got != "drained" {
+		t.Errorf("after the command the state is %s", got)
+	}
+	if out := cmd.run(t, "member", "resume", "1"); out.code != 0 {
+		t.Errorf("resume: exit %d: %s", out.code, out.stderr)
+	}
+	for _, x := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"member", "remove", "1"}, "Node is not drained (state=active)"},
+		{[]string{"member", "remove", fmt.Sprint(c.leader(t).n), "--force"}, "Cannot remove the current leader"},
+		{[]string{"member", "promote", "2"}, "Node is already a voter"},
+		{[]string{"member", "drain", "99"}, "Cluster member not found"},
+	} {
+		if out := cmd.run(t, x.args...); out.code != 1 || !strings.Contains(out.stderr, x.want) {
+			t.Errorf("%v: exit %d: %s", x.args, out.code, out.stderr)
+		}
+	}
+}
+
+// testHooks: they run on the target, once, in their order; the answer and the audit say how each ended.
+func testHooks(t *testing.T, c *cluster, notes string) {
+	u := c.admin(t)
+	c.lead(t, c.members[0])
+	leader, hanging := c.members[0], c.members[1]
+	noted := func() string { text, _ := os.ReadFile(notes); return string(text) }
+
+	slow := make(chan answer)
+	go func() { slow <- u.drain(hanging, 2, "") }()
+
+	d := drainOf(t, "drain of node 3", u.drain(leader, 3, ""))
+	checkHooks(t, "the answer", d.Hooks, "note ok,fails exit status 3,forks ok")
+	if d.DrainState != "drained" || !slices.Equal(d.Warnings, []string{"hook fails: exit status 3"}) {
+		t.Errorf("the drain of node 3 answers %+v", d)
+	}
+	if got := noted(); got != "drain 3 node-3\n" {
+		t.Errorf("the hooks have noted %q", got)
+	}
+	audit := func(action, id string) string {
+		return fmt.Sprintf("SELECT detail FROM audit WHERE action = '%s' AND object = 'node/%s' ORDER BY revision DESC LIMIT 1", action, id)
+	}
+	fromAudit := func(m *member, action, id, want string) {
+		t.Helper()
+		var list []store.HookOutcome
+		eventually(t, 10*time.Second, "the audit of the hooks", func() error {
+			return json.Unmarshal([]byte(sqlite(t, m.db(), audit(action, id))), &list)
+		})
+		checkHooks(t, "the audit", list, want)
+	}
+	fromAudit(leader, "member.drain_hooks", "3", "note ok,fails exit status 3,forks ok")
+	again := drainOf(t, "drain of node 3 again", u.drain(leader, 3, ""))
+	checkHooks(t, "the repeated answer", again.Hooks, "note ok,fails exit status 3,forks ok")
+	r := u.resume(c.members[2], 3)
+	r.is(t, "resume of node 3", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true,"millis":`)
+	fromAudit(leader, "member.resume_hooks", "3", "note ok")
+	u.resume(leader, 3).is(t, "resume of node 3 again", 200, `{"result":{"message":"Cluster member resumed"`)
+	if got := noted(); got != "drain 3 node-3\nresume 3 node-3\n" {
+		t.Errorf("the hooks have noted %q", got)
+	}
+	c.members[0].awaitSQL(t, "SELECT count(*) FROM audit WHERE action IN ('member.drain', 'member.drained', 'member.resume') AND object = 'node/3'", "3")
+
+	a := <-slow
+	d = drainOf(t, "drain of node 2", a)
+	checkHooks(t, "the answer", d.Hooks, "quick ok,hangs did not end within 5s,after ok")
+	if d.DrainState != "drained" || !slices.Equal(d.Warnings, []string{"hook hangs: did not end within 5s"}) || a.took < 4900*time.Millisecond || a.took > 8*time.Second {
+		t.Errorf("the drain of node 2 answers %+v after %v", d, a.took)
+	}
+	fromAudit(hanging, "member.drain_hooks", "2", "quick ok,hangs did not end within 5s,after ok")
+
+	// A resume while the hooks of the drain still run is not lost, and the state does not come back.
+	u.resume(leader, 2).is(t, "resume of node 2", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true`)
+	for _, m := range c.members {
+		text, _ := os.ReadFile(m.log)
+		if m.n == 3 && !strings.Contains(string(text), "output=secret") {
+			t.Errorf("what the hook printed is not in the log of node 3")
+		}
+		if m.n != 3 && strings.Contains(string(text), "output=secret") {
+			t.Errorf("what a hook of node 3 printed is in the log of node %d", m.n)
+		}
+	}
+}
+
+// checkHooks compares outcomes, written as "name ok" or "name message", and that the times are plausible.
+func checkHooks(t *testing.T, what string, list []store.HookOutcome, want string) {
+	t.Helper()
+	var got []string
+	for _, h := range list {
+		text := h.Name + " " + h.Message
+		if h.OK {
+			text = h.Name + " ok" + h.Message
+		}
+		got = append(got, text)
+		if h.Millis < 0 || h.Millis > 7000 {
+			t.Errorf("%s: hook %s took %d ms", what, h.Name, h.Millis)
+		}
+	}
+	if strings.Join(got, ",") != want {
+		t.Errorf("the hooks in %s: %q, want %q", what, got, want)
+	}
+}
+
+// TestMembersDrainLeaderKilled: the leader is killed in the middle of a drain. The next one ends it at the same
+// deadline; the dead member can be drained, and then removed without force.
+func TestMembersDrainLeaderKilled(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	u := c.admin(t)
+	leader := c.leader(t)
+	target, third := c.others(leader)[0], c.others(leader)[1]
+	u.lease(third, "held", target.n, 600).is(t, "lease", 201, "")
+	begun := drainOf(t, "drain", u.drain(third, target.n, `{"deadlineSeconds":4}`))
+	end := time.Now().Add(4 * time.Second)
+	leader.kill()
+	var seen drainAnswer
+	eventually(t, formed, "the next leader knows the drain", func() error {
+		a := u.drain(third, target.n, `{"deadlineSeconds":3600}`)
+		if a.err != nil || a.status != 200 {
+			return fmt.Errorf("%v", a)
+		}
+		seen = drainOf(t, "drain again", a)
+		return nil
+	})
+	if seen.DrainState != "draining" || seen.Deadline != begun.Deadline {
+		t.Errorf("the drain was begun as %+v and the next leader has %+v (%v before its end)", begun, seen, time.Until(end))
+	}
+	eventually(t, formed, "the drain ends", func() error {
+		x, err := u.row(third, target.n)
+		if err != nil {
+			return err
+		}
+		if x.DrainState == "active" {
+			t.Fatal("the drain was lost")
+		}
+		if left := time.Until(end); x.DrainState == "drained" && left > 200*time.Millisecond {
+			t.Fatalf("the drain has ended %v before its deadline", left)
+		}
+		if x.DrainState != "drained" {
+			return errors.New(x.DrainState)
+		}
+		return nil
+	})
+	t.Logf("drained %v after the deadline", time.Since(end).Round(time.Millisecond))
+	if late := time.Since(end); late > 3*time.Second {
+		t.Errorf("the drain has ended %v after its deadline", late)
+	}
+
+	d := drainOf(t, "drain of the dead member", u.drain(target, leader.n, ""))
+	want := fmt.Sprintf("hook node: node %d could not be reached, its hooks did not run", leader.n)
+	if d.DrainState != "drained" || !slices.Equal(d.Warnings, []string{want}) {
+		t.Errorf("the drain of a dead member answers %+v, want the warning %q", d, want)
+	}
+	begin := time.Now()
+	eventually(t, 10*time.Second, "the dead member is removed without force", func() error {
+		a := u.do(target, "DELETE", memberURL(leader.n, ""), "")
+		if a.status == 409 && time.Since(begin) < 5*time.Second && strings.Contains(a.body, "leadership has just begun") {
+			return fmt.Errorf("%v", a)
+		}
+		a.expect(t, "remove", 200, `{"result":{"message":"Cluster member removed"}}`)
+		return nil
+	})
+	for _, m := range []*member{target, third} {
+		u.do(m, "GET", memberURL(leader.n, ""), "").expect(t, "after the removal", 404, `{"error":"Cluster member not found"}`)
+		m.awaitSQL(t, fmt.Sprintf("SELECT object, state FROM operations WHERE kind = 'member.remove' AND object = 'node/%d'", leader.n), fmt.Sprintf("node/%d|done", leader.n))
+		servers, err := u.raftServers(m)
+		if err != nil || len(servers) > 2 {
+			t.Errorf("the Raft configuration after the removal: %+v, %v", servers, err)
+		}
+	}
+	leader.expelledAgain(t)
+	u.resume(third, target.n).is(t, "resume", 200, `{"result":{"message":"Cluster member resumed"}}`)
+}
