@@ -2,17 +2,11 @@ package handlers
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/musterhq/muster/certs"
 	"github.com/musterhq/muster/store"
@@ -74,15 +68,6 @@ type joinPeer struct {
 // joinPeers bounds how many peers outside Raft an answer lists, so that a join costs the same however many members there are; Raft
 // servers are always all there.
 const joinPeers = 32
-
-// joinRequest is ClusterJoinRequest (section 2.1) and our own fields, checked.
-type joinRequest struct {
-	token        string
-	member       store.Member
-	pubkey       []byte // nil when the joiner holds no keys
-	httpCSR      []byte
-	transportCSR []byte
-}
 
 func (s *Server) join(q *request) error {
 	j, err := parseJoin(q.Request, q.body)
@@ -152,95 +137,6 @@ func (s *Server) wrapFor(recipient string, pub [32]byte) (wrap, sealed []byte, g
 	}
 	sealed, err = certs.SealBox(dek[:], pub)
 	return wrap, sealed, generation, err
-}
-
-// verified is a join token whose signature is good.
-type verified struct {
-	id      string
-	retired bool     // the key has been retired: the token only shows who used it before
-	notes   []string // for the operator
-}
-
-// signingKeyAge is when a joiner's operator is told that the key should be rotated.
-const signingKeyAge = 90 * 24 * time.Hour
-
-// verifyJoinToken checks what can be checked without the token's record, in either format.
-func (s *Server) verifyJoinToken(ctx context.Context, text string) (v verified, err error) {
-	if certs.LooksSigned(text) { // never taken for anything else from here on
-		return s.verifySigned(ctx, text)
-	}
-	t, err := certs.ParseJoinToken(text)
-	if err != nil {
-		return v, unauthorized("Invalid join token: malformed: %s", strings.TrimPrefix(err.Error(), "certs: "))
-	}
-	c := t.Claims()
-	if c.ClusterID != s.ClusterID {
-		return v, unauthorized("Invalid join token: it was made by another cluster (%s); this is cluster %s", c.ClusterID, s.ClusterID)
-	}
-	keys, err := s.Store.Keys(ctx, store.KeyJoinHMAC)
-	if err != nil {
-		return v, err
-	}
-	now := s.Now()
-	for i := range keys {
-		switch err := t.Verify(keys[i].Secret, now); {
-		case errors.Is(err, certs.ErrTokenExpired):
-			return v, unauthorized("Invalid join token: expired: it was good until %s and the cluster's clock says %s",
-				timeOf(c.ExpiresAt), now.UTC().Format(timeFormat))
-		case errors.Is(err, certs.ErrTokenNotYetValid):
-			return v, unauthorized("Invalid join token: not yet valid: it was issued at %s and the cluster's clock says %s; are the members' clocks set?",
-				timeOf(c.IssuedAt), now.UTC().Format(timeFormat))
-		case err == nil:
-			return s.accept(c.ID, &keys[i]), nil
-		}
-	}
-	return v, unauthorized("Invalid join token: invalid_signature")
-}
-
-// verifySigned checks a token in ZLayer's format, with its texts (reference zlayer_join, section 2.2).
-func (s *Server) verifySigned(ctx context.Context, text string) (v verified, err error) {
-	t, err := certs.ParseSignedToken(text)
-	var version *certs.TokenVersionError
-	switch {
-	case errors.As(err, &version):
-		return v, unauthorized("unsupported signed token version: got v=%d, expected v=1 or v=2", version.Got)
-	case err != nil:
-		return v, unauthorized("Invalid join token: malformed: %s", strings.TrimPrefix(err.Error(), "certs: "))
-	}
-	keys, err := s.Store.Keys(ctx, store.KeyJoinSigning)
-	if err != nil {
-		return v, err
-	}
-	now := s.Now()
-	for i := range keys {
-		k := &keys[i]
-		if k.KID != t.KeyID() {
-			continue
-		}
-		switch err := t.Verify(ed25519.PublicKey(k.Public), now); {
-		case errors.Is(err, certs.ErrTokenExpired):
-			return v, unauthorized("signed token expired at %s (now %s)", t.Claims().Exp, now.UTC().Format(timeFormat))
-		case err != nil:
-			return v, unauthorized("Ed25519 signature verification failed")
-		}
-		return s.accept(t.ID(), k), nil
-	}
-	return v, unauthorized("signed token kid=%.16q not trusted (unknown kid, expired grace, or never issued)", t.KeyID())
-}
-
-func (s *Server) accept(id string, k *store.Key) verified {
-	v := verified{id: id, retired: !k.Verifies(s.Now())}
-	if age := s.Now().Sub(k.CreatedAt); age > signingKeyAge {
-		v.notes = append(v.notes, fmt.Sprintf("consider rotating the key that signs join tokens, last rotated %d days ago", int(age.Hours()/24)))
-	}
-	if k.State == store.KeyGrace {
-		v.notes = append(v.notes, "the token was signed with a key that has been rotated since and is accepted for a limited time")
-	}
-	return v
-}
-
-func unauthorized(format string, args ...any) error {
-	return fail(http.StatusUnauthorized, fmt.Sprintf(format, args...))
 }
 
 // known is what every joiner is told, and what its answer is signed with.
@@ -355,166 +251,4 @@ func hostsOf(m *store.Member) []string {
 		}
 	}
 	return list
-}
-
-// parseJoin reads the body. The status codes are those of the original: 415 without a JSON content type, 400 for
-// what is not JSON, 422 for a wrong type or value.
-func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
-		return nil, fail(http.StatusUnsupportedMediaType, "Content-Type must be application/json")
-	}
-	if !json.Valid(body) {
-		return nil, fail(http.StatusBadRequest, "the body is not valid JSON")
-	}
-	f, err := parseFields(body)
-	if err != nil {
-		return nil, fail(http.StatusUnprocessableEntity, "the body must be a JSON object")
-	}
-	f.status = http.StatusUnprocessableEntity
-	j := &joinRequest{token: strings.TrimSpace(f.text("token", true, 1, 128<<10))}
-	m := &j.member
-	m.AdvertiseAddr = f.text("advertise_addr", true, 1, 255)
-	m.OverlayPort = uint16(f.integer("overlay_port", true, 0, 65535))
-	raftPort := f.integer("raft_port", true, 0, 65535)
-	apiPort := int64(3669)
-	if f.has("api_port") {
-		apiPort = f.integer("api_port", true, 0, 65535)
-	}
-	m.WGPublicKey = f.text("wg_public_key", true, 0, 255)
-	m.Mode = store.ModeFull
-	if f.has("mode") {
-		m.Mode = f.text("mode", true, 0, 32)
-	}
-	m.OS, m.Arch = f.text("os", false, 0, 32), f.text("arch", false, 0, 32)
-	m.Labels = f.labels("labels")
-	m.Name = f.text("name", false, 1, 64)
-	m.BinaryVersion = f.text("binary_version", false, 0, 64)
-	m.MaxSchema = f.integer("max_schema", false, 0, 1<<31)
-	m.RaftAddress, m.APIAddress = f.text("raft_address", false, 1, 300), f.text("api_address", false, 1, 300)
-	j.resources(f)
-	j.keys(f)
-	if f.err == nil {
-		j.check(f)
-	}
-	if f.err != nil {
-		return nil, f.err
-	}
-	if m.RaftAddress == "" {
-		m.RaftAddress = net.JoinHostPort(m.AdvertiseAddr, strconv.FormatInt(raftPort, 10))
-	}
-	if m.APIAddress == "" {
-		m.APIAddress = net.JoinHostPort(m.AdvertiseAddr, strconv.FormatInt(apiPort, 10))
-	}
-	return j, nil
-}
-
-// resources reads what the machine says of itself and keeps it as one JSON document.
-func (j *joinRequest) resources(f *fields) {
-	var r struct {
-		CPU      float64         `json:"cpu_total,omitempty"`
-		Memory   uint64          `json:"memory_total,omitempty"`
-		Disk     uint64          `json:"disk_total,omitempty"`
-		GPUs     json.RawMessage `json:"gpus,omitempty"`
-		Services []string        `json:"services,omitempty"`
-	}
-	f.get("cpu_total", false, "a number", &r.CPU)
-	f.get("memory_total", false, "a whole number", &r.Memory)
-	f.get("disk_total", false, "a whole number", &r.Disk)
-	var gpus []struct {
-		Vendor string `json:"vendor"`
-		Model  string `json:"model"`
-		Memory uint64 `json:"memory_mb"`
-	}
-	if f.get("gpus", false, "an array of objects with vendor, model and memory_mb", &gpus) && len(gpus) > 0 {
-		r.GPUs, _ = json.Marshal(gpus)
-	}
-	r.Services = f.texts("services", false)
-	if r.CPU < 0 {
-		f.refuse("cpu_total must not be negative")
-	}
-	j.member.Resources, _ = json.Marshal(r)
-}
-
-func (j *joinRequest) keys(f *fields) {
-	var numbers []uint8Value
-	if f.get("secrets_pubkey", false, "an array of 32 numbers between 0 and 255", &numbers) {
-		if len(numbers) != 32 {
-			f.refuse("secrets_pubkey must be an array of 32 numbers between 0 and 255")
-			return
-		}
-		j.pubkey = make([]byte, 32)
-		for i, n := range numbers {
-			j.pubkey[i] = byte(n)
-		}
-		var err error
-		if j.member.Recipient, err = certs.Recipient([32]byte(j.pubkey)); err != nil {
-			f.refuse("secrets_pubkey is not a usable X25519 public key")
-		}
-	}
-	for _, c := range []struct {
-		name string
-		csr  *[]byte
-	}{{"http_csr", &j.httpCSR}, {"transport_csr", &j.transportCSR}} {
-		var der []byte // Base64 on the wire
-		if !f.get(c.name, false, "the Base64 of a certificate request", &der) {
-			continue
-		}
-		if _, err := certs.ParseCSR(der); err != nil {
-			f.refuse("%s is not a certificate request with a valid signature and a strong key", c.name)
-			continue
-		}
-		*c.csr = der
-	}
-}
-
-// uint8Value is a number that must fit a byte; encoding/json would take an array of uint8 for Base64.
-type uint8Value uint8
-
-func (j *joinRequest) check(f *fields) {
-	m := &j.member
-	if m.Mode != store.ModeFull && m.Mode != store.ModeReplicate {
-		f.refuse("mode must be full or replicate")
-	}
-	oneOf := func(name, value string, allowed ...string) {
-		for _, a := range allowed {
-			if value == a {
-				return
-			}
-		}
-		f.refuse("%s must be one of %s", name, strings.Join(allowed[1:], ", "))
-	}
-	oneOf("os", m.OS, "", "linux", "windows", "macos")
-	oneOf("arch", m.Arch, "", "amd64", "arm64")
-	if !validHost(m.AdvertiseAddr) {
-		f.refuse("advertise_addr must be an IP address or a host name, without a port")
-	}
-	for _, a := range []struct{ name, value string }{{"raft_address", m.RaftAddress}, {"api_address", m.APIAddress}} {
-		if a.value == "" {
-			continue
-		}
-		host, port, err := net.SplitHostPort(a.value)
-		n, perr := strconv.ParseUint(port, 10, 16)
-		if err != nil || perr != nil || n == 0 || !validHost(host) {
-			f.refuse("%s must be host:port", a.name)
-		}
-	}
-	if (j.httpCSR != nil || j.transportCSR != nil) && j.pubkey == nil {
-		f.refuse("secrets_pubkey is required together with a certificate request")
-	}
-}
-
-func validHost(h string) bool {
-	if _, err := netip.ParseAddr(h); err == nil {
-		return true
-	}
-	if h == "" || len(h) > 253 {
-		return false
-	}
-	for _, label := range strings.Split(strings.TrimSuffix(h, "."), ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
-			return false
-		}
-	}
-	return true
 }
