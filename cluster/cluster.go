@@ -297,11 +297,14 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 			return c.Store.Transfer(ctx, ch.NodeID)
 		case autopilot.KindCleanup:
 			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+			if err := c.CanRemove(ctx, ch.NodeID); err != nil {
+				return nil // decided on older news
+			}
 			rotation, err := c.PrepareRemoval(ctx, ch.NodeID)
 			if err != nil {
 				return err
 			}
-			return c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return c.CanRemove(ch.NodeID) })
+			return c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
 		}
 		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
 		if i < 0 || members[i].Role == store.Role(ch.Role) {

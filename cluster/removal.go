@@ -3,7 +3,10 @@ package cluster
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/musterhq/muster/cluster/autopilot"
 )
@@ -11,13 +14,39 @@ import (
 // ErrRemoved is why a member stops by itself.
 var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data directory and a new token")
 
-// CanRemove tells in one sentence why removing a member would leave too few live voters; nil when it would not.
-func (c *Cluster) CanRemove(nodeID uint64) error {
-	in := c.input.Load()
-	if in == nil {
+// CanRemove tells in one sentence why removing a member would leave too few live voters; nil when it would not. Before it
+// says so it asks those voters that it takes for dead, which a leader of a moment ago does of all. It blocks for at most
+// 1.5 s.
+func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
+	last := c.input.Load()
+	if last == nil {
 		return errors.New("leadership has just begun and the health of the members is not known yet; try again in a second")
 	}
-	return autopilot.CanRemove(*in, nodeID)
+	err := autopilot.CanRemove(*last, nodeID)
+	if err == nil {
+		return nil
+	}
+	in := *last
+	in.Previous = maps.Clone(last.Previous)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range in.Members {
+		id := in.Members[i].NodeID
+		if in.Members[i].Role != autopilot.RoleVoter || last.Previous[id].Healthy {
+			continue
+		}
+		wg.Go(func() {
+			if c.reach(ctx, id) == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				h := in.Previous[id]
+				h.Healthy = true
+				in.Previous[id] = h
+			}
+		})
+	}
+	wg.Wait()
+	return autopilot.CanRemove(in, nodeID)
 }
 
 // finishRemovals closes the operation of each removed member that is out of Raft, and its connections.
@@ -29,7 +58,7 @@ func (c *Cluster) finishRemovals(ctx context.Context) error {
 	servers := c.Store.Servers()
 next:
 	for _, id := range removals {
-		c.Transport.Cut(id)
+		c.cutSoon(id)
 		for _, v := range servers {
 			if v.NodeID == id {
 				continue next
@@ -42,6 +71,12 @@ next:
 	return nil
 }
 
+// cutGrace lets an answer reach its caller who asked the removed member itself. New requests of that member are refused
+// from the moment of the removal on.
+const cutGrace = 500 * time.Millisecond
+
+func (c *Cluster) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { c.Transport.Cut(id) }) }
+
 // expel cuts the connections of members that the replica says were removed, on every member.
 func (c *Cluster) expel(ctx context.Context) {
 	gone := map[uint64]bool{}
@@ -51,7 +86,7 @@ func (c *Cluster) expel(ctx context.Context) {
 			for _, id := range list {
 				if !gone[id] {
 					gone[id] = true
-					c.Transport.Cut(id)
+					c.cutSoon(id)
 				}
 			}
 		}

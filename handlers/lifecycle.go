@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,26 +77,55 @@ func (s *Server) removeMember(q *request) error {
 	}
 	force := query.Get("force") == "true" // only the literal counts, as documented
 	check := func(m *store.Member) error {
-		switch {
-		case m.NodeID == s.Store.NodeID():
+		if m.NodeID == s.Store.NodeID() {
 			return fail(http.StatusConflict, "Cannot remove the current leader; drain this node first so leadership transfers, then retry")
-		case m.DrainState != store.DrainDrained && !force:
-			return fail(http.StatusConflict, fmt.Sprintf("Node is not drained (state=%s); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip", m.DrainState, m.NodeID))
-		case force:
-			return nil
 		}
-		if err := s.CanRemove(m.NodeID); err != nil {
-			return fail(http.StatusConflict, fmt.Sprintf("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, err))
+		if m.DrainState != store.DrainDrained && !force {
+			return fail(http.StatusConflict, fmt.Sprintf("Node is not drained (state=%s); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip", m.DrainState, m.NodeID))
 		}
 		return nil
 	}
 	if err := check(m); err != nil {
 		return err
 	}
+	if !force {
+		if check, err = s.quorumSafe(q.Context(), m.NodeID, check); err != nil {
+			return fail(http.StatusConflict, fmt.Sprintf("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, err))
+		}
+	}
 	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err
 	}
 	return q.result(http.StatusOK, message{"Cluster member removed"})
+}
+
+// quorumSafe judges whether enough live voters would be left, and adds to the check that runs in the transaction that the
+// voters are still those that were judged: two removals at once must not both be right about the same three.
+func (s *Server) quorumSafe(ctx context.Context, nodeID uint64, check func(*store.Member) error) (func(*store.Member) error, error) {
+	before := s.voters()
+	if err := s.CanRemove(ctx, nodeID); err != nil {
+		return nil, err
+	}
+	return func(m *store.Member) error {
+		if err := check(m); err != nil {
+			return err
+		}
+		if !slices.Equal(before, s.voters()) {
+			return fail(http.StatusConflict, "The voters of the cluster have changed meanwhile; look again and retry")
+		}
+		return nil
+	}, nil
+}
+
+// voters lists who votes in Raft now, by node id.
+func (s *Server) voters() (list []uint64) {
+	for _, v := range s.Store.Servers() {
+		if v.Role == store.RoleVoter {
+			list = append(list, v.NodeID)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // remove takes a member out of the cluster, for whichever family asks.

@@ -74,16 +74,19 @@ func (s *Server) raftConfiguration(q *request) error {
 	if err != nil {
 		return err
 	}
-	leader := s.Store.LeaderID()
-	if !q.stale {
-		leader = s.Store.NodeID()
+	leader, servers := s.Store.NodeID(), s.Store.Servers()
+	if q.stale { // as this member's own Raft server has it
+		leader = s.Store.LeaderID()
+		if servers, err = s.Store.RefreshServers(ctx); err != nil {
+			return err
+		}
 	}
 	byID := make(map[uint64]*store.Member, len(members))
 	for i := range members {
 		byID[members[i].NodeID] = &members[i]
 	}
 	out := raftConfiguration{Index: s.revision(ctx, q.stale), Servers: []raftServer{}}
-	for _, v := range s.Store.Servers() {
+	for _, v := range servers {
 		server := raftServer{ID: strconv.FormatUint(v.NodeID, 10), Node: "(unknown)", RaftProtocol: "unknown",
 			Leader: v.NodeID == leader, Voter: v.Role == store.RoleVoter}
 		if m := byID[v.NodeID]; m != nil {

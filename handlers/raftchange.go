@@ -105,22 +105,20 @@ func (s *Server) removePeer(q *request) error {
 		return err
 	}
 	check := func(m *store.Member) error {
-		voters := 0
-		for _, v := range s.Store.Servers() {
-			if v.Role == store.RoleVoter {
-				voters++
-			}
-		}
 		switch {
-		case m.NodeID == s.Store.NodeID() && voters == 1:
+		case m.NodeID != s.Store.NodeID():
+			return nil
+		case len(s.voters()) == 1:
 			return fail(http.StatusInternalServerError, "need at least one voter in configuration: {[]}")
-		case m.NodeID == s.Store.NodeID():
+		default:
 			return fail(http.StatusInternalServerError, "the leader cannot be removed: transfer leadership first, then retry")
 		}
-		if err := s.CanRemove(m.NodeID); err != nil {
-			return fail(http.StatusInternalServerError, "removing the peer would leave the cluster without a healthy quorum: "+err.Error())
-		}
-		return nil
+	}
+	if err := check(m); err != nil {
+		return err
+	}
+	if check, err = s.quorumSafe(q.Context(), m.NodeID, check); err != nil {
+		return fail(http.StatusInternalServerError, "removing the peer would leave the cluster without a healthy quorum: "+err.Error())
 	}
 	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err

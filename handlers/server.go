@@ -37,7 +37,7 @@ type Config struct {
 	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
 	Wake      func()                     // tells the leader's loops that membership has changed
 
-	CanRemove       func(nodeID uint64) error                                         // why a removal would leave too few live voters
+	CanRemove       func(ctx context.Context, nodeID uint64) error                    // why a removal would leave too few live voters
 	Reachable       func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
 	Diff            func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
 	PrepareRemoval  func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew

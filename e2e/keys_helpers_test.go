@@ -1,0 +1,220 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/nacl/box"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/client"
+)
+
+// machine is a joiner that is not a muster: it has a key, speaks the documented join and unseals with nacl/box.
+type machine struct {
+	public  []int
+	pub     [32]byte
+	private [32]byte
+	file    string // its key as an age identity
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	id, err := certs.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{file: filepath.Join(t.TempDir(), "key")}
+	if err := os.WriteFile(m.file, certs.EncodeIdentity(id, time.Now()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if m.private, err = certs.PrivateKey(id); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdh.X25519().NewPrivateKey(m.private[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.pub = [32]byte(key.PublicKey().Bytes())
+	for _, b := range m.pub {
+		m.public = append(m.public, int(b))
+	}
+	return m
+}
+
+// body is the machine's join with a token and with fields changed as in joinBody.
+func (j *machine) body(t *testing.T, token string, change ...any) string {
+	return joinBody(t, token, append([]any{"secrets_pubkey", j.public}, change...)...)
+}
+
+// admitted is the answer to a join that must succeed.
+func admitted(t *testing.T, what string, a answer) client.JoinResponse {
+	t.Helper()
+	var r client.JoinResponse
+	if err := json.Unmarshal([]byte(a.body), &r); a.err != nil || a.status != 200 || err != nil {
+		t.Fatalf("%s: %v", what, a)
+	}
+	return r
+}
+
+// enter joins the machine, through one member.
+func (j *machine) enter(t *testing.T, u *user, m *member, token string, change ...any) client.JoinResponse {
+	t.Helper()
+	r := admitted(t, "a join", u.do(m, "POST", "/api/v1/cluster/join", j.body(t, token, change...)))
+	u.cluster.secret("a join secret", r.JoinSecret)
+	if r.NodeJWT != "" {
+		u.cluster.secret("a node identity", r.NodeJWT)
+	}
+	return r
+}
+
+// unseal opens wrapped_dek with nothing but nacl/box.
+func (j *machine) unseal(t *testing.T, r client.JoinResponse) certs.DEK {
+	t.Helper()
+	if len(r.WrappedDEK) != 80 {
+		t.Fatalf("wrapped_dek has %d numbers", len(r.WrappedDEK))
+	}
+	sealed := make([]byte, 80)
+	for i, n := range r.WrappedDEK {
+		sealed[i] = byte(n)
+	}
+	plain, ok := box.OpenAnonymous(nil, sealed, &j.pub, &j.private)
+	if !ok || len(plain) != 32 {
+		t.Fatal("wrapped_dek does not open")
+	}
+	return certs.DEK(plain)
+}
+
+// ageOpens is what `age -d` makes of a wrap in a mirror.
+func ageOpens(t *testing.T, db, identity string, generation, node uint64) (certs.DEK, error) {
+	t.Helper()
+	wrap, err := hex.DecodeString(sqlite(t, db, fmt.Sprintf("SELECT hex(wrap) FROM dek_wraps WHERE generation = %d AND raft_node_id = %d", generation, node)))
+	if err != nil || len(wrap) == 0 {
+		return certs.DEK{}, fmt.Errorf("no wrap of generation %d for node %d: %v", generation, node, err)
+	}
+	cmd := exec.Command("age", "-d", "-i", identity)
+	cmd.Stdin = bytes.NewReader(wrap)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	plain, err := cmd.Output()
+	if err != nil || len(plain) != 32 {
+		return certs.DEK{}, fmt.Errorf("age -d: %d bytes, %v: %s", len(plain), err, stderr.String())
+	}
+	return certs.DEK(plain), nil
+}
+
+func (u *user) generations(t *testing.T, m *member) []client.Generation {
+	t.Helper()
+	return get[[]client.Generation](t, u, m, "GET", "/api/v1/cluster/keys", "")
+}
+
+// newest is the active generation.
+func (u *user) newest(t *testing.T, m *member) client.Generation {
+	t.Helper()
+	list := u.generations(t, m)
+	g := list[len(list)-1]
+	if g.State != "active" {
+		t.Fatalf("the newest generation is %+v", g)
+	}
+	return g
+}
+
+// awaitRetired waits until only the newest generation is in use.
+func (u *user) awaitRetired(t *testing.T, m *member) client.Generation {
+	t.Helper()
+	var newest client.Generation
+	eventually(t, formed, "the old generations are retired", func() error {
+		list, err := try[[]client.Generation](u, m, "GET", "/api/v1/cluster/keys", "")
+		if err != nil {
+			return err
+		}
+		newest = list[len(list)-1]
+		for _, g := range list[:len(list)-1] {
+			if g.State != "retired" || g.Holders != 0 {
+				return fmt.Errorf("%+v", list)
+			}
+		}
+		if newest.State != "active" || newest.Remaining != 0 {
+			return fmt.Errorf("%+v", newest)
+		}
+		return nil
+	})
+	return newest
+}
+
+// rotate makes a new generation.
+func (u *user) rotate(t *testing.T, m *member, body string, headers ...string) uint64 {
+	t.Helper()
+	return get[struct{ Generation uint64 }](t, u, m, "POST", "/api/v1/cluster/keys/rotate", body, headers...).Generation
+}
+
+// put stores a secret and remembers that its value must not be found in the open.
+func (u *user) put(t *testing.T, m *member, name, value string) {
+	t.Helper()
+	u.cluster.secret("a secret's value", value)
+	body, _ := json.Marshal(map[string]string{"value": value})
+	if a := u.patiently(m, "PUT", "/api/v1/cluster/secrets/"+name, string(body)); a.status != 200 && a.status != 201 {
+		t.Fatalf("secret %s: %v", name, a)
+	}
+}
+
+func (u *user) value(m *member, name string) (string, error) {
+	x, err := try[struct{ Value string }](u, m, "GET", "/api/v1/cluster/secrets/"+name, "")
+	return x.Value, err
+}
+
+// lead makes a member the leader.
+func (u *user) lead(t *testing.T, m *member) {
+	t.Helper()
+	if u.cluster.leader(t) == m {
+		return
+	}
+	eventually(t, formed, fmt.Sprintf("node %d leads", m.n), func() error {
+		if st, err := m.tryStatus(); err == nil && st.Cluster.IsLeader {
+			return nil
+		}
+		for _, x := range u.members(t, m) {
+			if x.NodeID == uint64(m.n) {
+				return fmt.Errorf("%v", u.do(m, "PUT", "/v1/operator/raft/transfer-leadership?id="+x.ID, ""))
+			}
+		}
+		return fmt.Errorf("node %d is no member", m.n)
+	})
+}
+
+// search looks for what must not be found: in the files, the logs and the dump of each member.
+func search(t *testing.T, c *cluster, needles map[string]string) {
+	t.Helper()
+	look := func(where string, data []byte) {
+		for text, what := range needles {
+			if bytes.Contains(data, []byte(text)) {
+				t.Errorf("%s (%.10q…) is in %s", what, text, where)
+			}
+		}
+	}
+	for _, m := range c.members {
+		keep := map[string]bool{"node.key": true, "tls/http.key": true, "tls/transport.key": true, "admin.token": true}
+		_ = filepath.WalkDir(m.dir, func(path string, d os.DirEntry, err error) error {
+			name, _ := filepath.Rel(m.dir, path)
+			if err == nil && !d.IsDir() && !keep[name] { // a file may go while we look
+				data, _ := os.ReadFile(path)
+				look(fmt.Sprintf("%s of node %d", name, m.n), bytes.TrimRight(data, "\x00"))
+			}
+			return nil
+		})
+		log, _ := os.ReadFile(m.log)
+		look(fmt.Sprintf("the log of node %d", m.n), log)
+		dump := sqlite(t, m.db(), ".dump")
+		look(fmt.Sprintf("the dump of node %d", m.n), []byte(dump))
+		look(fmt.Sprintf("the dump of node %d, hexadecimal", m.n), []byte(strings.ToLower(dump)))
+	}
+}
