@@ -75,8 +75,13 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 	}
 	q.stale = rt.at == here || rt.at == hereStale && isStale(r)
 	if q.stale {
-		s.answer(rt, q, s.handle(rt, o, q))
-		return
+		err := s.handle(rt, o, q)
+		// A member that has joined a moment ago has no replica yet; the leader's answer is no worse.
+		if rt.at == here || !errors.Is(err, store.ErrNoLeader) || s.Store.LeaderID() == 0 {
+			s.answer(rt, q, err)
+			return
+		}
+		q.stale = false
 	}
 	giveUp := time.Now().Add(answerWithin)
 	if o.forwarded {

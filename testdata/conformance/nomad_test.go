@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,23 +24,27 @@ func TestNomadRaftOperator(t *testing.T) {
 	var servers []*nomad.RaftServer
 	for _, addr := range c.addrs {
 		for _, q := range []*nomad.QueryOptions{nil, {AllowStale: true}, {Region: "global"}} {
-			got, err := nomadClient(t, c, addr, c.token).RaftGetConfiguration(q)
-			if err != nil {
-				t.Fatal(err)
-			}
-			leaders := 0
-			for _, s := range got.Servers {
-				if s.Leader {
-					leaders++
+			// A stale answer may be a moment behind the formation of the cluster.
+			c.eventually(addr+" shows the configuration", func() error {
+				got, err := nomadClient(t, c, addr, c.token).RaftGetConfiguration(q)
+				if err != nil {
+					return err
 				}
-				if !s.Voter || s.RaftProtocol != "3" || !strings.HasSuffix(s.Node, ".global") || s.Address == "" || len(s.ID) != 36 {
-					t.Errorf("%s: %+v", addr, s)
+				leaders := 0
+				for _, s := range got.Servers {
+					if s.Leader {
+						leaders++
+					}
+					if !s.Voter || s.RaftProtocol != "3" || !strings.HasSuffix(s.Node, ".global") || s.Address == "" || len(s.ID) != 36 {
+						return fmt.Errorf("%+v", s)
+					}
 				}
-			}
-			if len(got.Servers) != 3 || leaders != 1 || got.Index == 0 {
-				t.Errorf("%s: %d servers, %d leaders, index %d", addr, len(got.Servers), leaders, got.Index)
-			}
-			servers = got.Servers
+				if len(got.Servers) != 3 || leaders != 1 || got.Index == 0 {
+					return fmt.Errorf("%d servers, %d leaders, index %d", len(got.Servers), leaders, got.Index)
+				}
+				servers = got.Servers
+				return nil
+			})
 		}
 	}
 	leader := func() *nomad.RaftServer {
