@@ -122,7 +122,7 @@ func TestNodeJWTRefused(t *testing.T) {
 	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
 	rs := must(jwt.Signed(must(jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: rsaKey, KeyID: jwtKID}}, nil))).
 		Claims(segment(t, good, 1)).Serialize())
-	signed := must(jose.ParseSigned(good, []jose.SignatureAlgorithm{jose.EdDSA}))
+	signed := must(jose.ParseSignedCompact(good, []jose.SignatureAlgorithm{jose.EdDSA}))
 	for name, text := range map[string]string{
 		"empty":            "",
 		"not a JWT":        "a.b.c",

@@ -58,7 +58,6 @@ func migratedDB(t testing.TB) *sql.DB {
 // bench is a working copy without dqlite: transactions run on it as the writer would try them out.
 type bench struct {
 	t   testing.TB
-	db  *sql.DB
 	s   *session
 	now time.Time
 	rev uint64

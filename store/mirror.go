@@ -21,10 +21,9 @@ type mirror struct {
 	path string
 	log  *slog.Logger
 
-	mu      sync.Mutex
-	open    *openMirror   // nil before the first copy
-	version string        // what the file was made of, when that is certain
-	turned  chan struct{} // closed and replaced with each new copy
+	mu     sync.Mutex
+	open   *openMirror   // nil before the first copy
+	turned chan struct{} // closed and replaced with each new copy
 }
 
 // openMirror is one generation of the file, closed when it was replaced and its last reader is gone.
