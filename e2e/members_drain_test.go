@@ -342,8 +342,19 @@ func testHooks(t *testing.T, c *cluster, notes string) {
 	}
 	fromAudit(hanging, "member.drain_hooks", "2", "quick ok,hangs did not end within 5s,after ok")
 
-	// A resume while the hooks of the drain still run is not lost, and the state does not come back.
 	u.resume(leader, 2).is(t, "resume of node 2", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true`)
+
+	// A resume while the hooks of the drain still run: those of the resume follow them, and the drain does not come back.
+	u.drain(leader, 2, `{"deadlineSeconds":1}`).is(t, "drain of node 2", 200, `{"result":{"drainState":"draining"`)
+	resumed := u.resume(leader, 2)
+	resumed.is(t, "resume of node 2 in the middle", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true`)
+	t.Logf("the resume in the middle took %v", resumed.took.Round(time.Millisecond))
+	throughout(t, 500*time.Millisecond, "after the resume", func() error {
+		if got := u.drainState(t, leader, 2); got != "active" {
+			return errors.New(got)
+		}
+		return nil
+	})
 	for _, m := range c.members {
 		text, _ := os.ReadFile(m.log)
 		if m.n == 3 && !strings.Contains(string(text), "output=secret") {
@@ -382,9 +393,11 @@ func TestMembersDrainLeaderKilled(t *testing.T) {
 	u := c.admin(t)
 	leader := c.leader(t)
 	target, third := c.others(leader)[0], c.others(leader)[1]
+	// It must know the others' addresses when it comes back, to be told by them that it was removed.
+	leader.awaitSQL(t, "SELECT count(*) FROM members WHERE raft_role = 'voter'", "3")
 	u.lease(third, "held", target.n, 600).is(t, "lease", 201, "")
-	begun := drainOf(t, "drain", u.drain(third, target.n, `{"deadlineSeconds":4}`))
-	end := time.Now().Add(4 * time.Second)
+	begun := drainOf(t, "drain", u.drain(third, target.n, `{"deadlineSeconds":6}`))
+	end := time.Now().Add(6 * time.Second)
 	leader.kill()
 	var seen drainAnswer
 	eventually(t, formed, "the next leader knows the drain", func() error {
@@ -443,4 +456,7 @@ func TestMembersDrainLeaderKilled(t *testing.T) {
 	}
 	leader.expelledAgain(t)
 	u.resume(third, target.n).is(t, "resume", 200, `{"result":{"message":"Cluster member resumed"}}`)
+	for _, m := range []*member{target, third} {
+		u.awaitDrain(t, m, target.n, "active", 10*time.Second)
+	}
 }
