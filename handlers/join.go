@@ -2,6 +2,8 @@ package handlers
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -94,6 +96,9 @@ func (s *Server) join(q *request) error {
 			in.Certificates = append(in.Certificates, store.NewCertificate(c.kind, s.Now()))
 		}
 	}
+	if in.CertKey, err = certKeyOf(j.transportCSR); err != nil {
+		return err
+	}
 	q.actor.Name = "join token " + token.id
 	for {
 		// All that is read is read before the write: an error behind it would be taken for one before it.
@@ -123,6 +128,19 @@ func (s *Server) join(q *request) error {
 		writeJSON(q.w, http.StatusOK, out)
 		return nil
 	}
+}
+
+// certKeyOf is the SHA-256 of the public key in a certificate request, "" when there is none.
+func certKeyOf(csr []byte) (string, error) {
+	if csr == nil {
+		return "", nil
+	}
+	request, err := certs.ParseCSR(csr)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(request.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // wrapFor gives a new holder the data-encryption key twice: as an age file for the database, as a sealed box for

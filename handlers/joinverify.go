@@ -16,7 +16,7 @@ import (
 // verified is a join token whose signature is good.
 type verified struct {
 	id      string
-	retired bool     // the key has been retired: the token only shows who used it before
+	retired bool     // the key's grace is over: the token only shows who used it before
 	notes   []string // for the operator
 }
 
@@ -42,6 +42,9 @@ func (s *Server) verifyJoinToken(ctx context.Context, text string) (v verified, 
 	}
 	now := s.Now()
 	for i := range keys {
+		if keys[i].State == store.KeyRetired { // by a removal: the removed member knows it, so it says nothing
+			continue
+		}
 		switch err := t.Verify(keys[i].Secret, now); {
 		case errors.Is(err, certs.ErrTokenExpired):
 			return v, unauthorized("Invalid join token: expired: it was good until %s and the cluster's clock says %s",
@@ -73,7 +76,7 @@ func (s *Server) verifySigned(ctx context.Context, text string) (v verified, err
 	now := s.Now()
 	for i := range keys {
 		k := &keys[i]
-		if k.KID != t.KeyID() {
+		if k.KID != t.KeyID() || k.State == store.KeyRetired {
 			continue
 		}
 		switch err := t.Verify(ed25519.PublicKey(k.Public), now); {
@@ -84,7 +87,7 @@ func (s *Server) verifySigned(ctx context.Context, text string) (v verified, err
 		}
 		return s.accept(t.ID(), k), nil
 	}
-	return v, unauthorized("signed token kid=%.16q not trusted (unknown kid, expired grace, or never issued)", t.KeyID())
+	return v, unauthorized("signed token kid=%s not trusted (unknown kid, expired grace, or never issued)", t.KeyID())
 }
 
 func (s *Server) accept(id string, k *store.Key) verified {

@@ -1,10 +1,12 @@
 package handlers
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -54,7 +56,9 @@ func (s *Server) rotateDEK(q *request) error {
 		}
 	}
 	if setAge {
-		if err := s.Store.SetKeyRotation(q.Context(), q.actor, time.Duration(age)*time.Second); err != nil {
+		actor := q.actor
+		actor.IdempotencyKey = "" // the key stands for the rotation; setting the same age twice is harmless
+		if err := s.Store.SetKeyRotation(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
 			return err
 		}
 	}
@@ -96,28 +100,24 @@ func (s *Server) rotateJoinKeys(q *request) error {
 	if err != nil {
 		return err
 	}
-	until := s.Now().Add(time.Duration(grace) * time.Second)
-	if err := s.Store.RotateKeys(q.Context(), q.actor, keys, until); err != nil {
+	done, err := s.Store.RotateKeys(q.Context(), q.actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
+	if err != nil {
 		return err
-	}
-	kids := map[string]string{}
-	for _, k := range keys {
-		kids[k.Purpose] = k.KID
 	}
 	return q.result(http.StatusOK, struct {
 		KIDs       map[string]string `json:"kids"`
 		GraceUntil string            `json:"graceUntil"`
-	}{kids, until.UTC().Format(timeFormat)})
+	}{done.KIDs, done.GraceUntil.UTC().Format(timeFormat)})
 }
 
 type secret struct {
-	Name       string `json:"name"`
-	Version    uint64 `json:"version"`
-	Generation uint64 `json:"generation"`
-	CreatedAt  string `json:"createdAt"`
-	UpdatedAt  string `json:"updatedAt"`
-	Value      string `json:"value,omitempty"`
-	Encoding   string `json:"encoding,omitempty"` // "base64" when the value is not text
+	Name       string  `json:"name"`
+	Version    uint64  `json:"version"`
+	Generation uint64  `json:"generation"`
+	CreatedAt  string  `json:"createdAt"`
+	UpdatedAt  string  `json:"updatedAt"`
+	Value      *string `json:"value,omitempty"`
+	Encoding   string  `json:"encoding,omitempty"` // "base64" when the value is not text
 }
 
 func showSecret(x *store.StoredSecret) secret {
@@ -148,6 +148,10 @@ func (s *Server) putSecret(q *request) error {
 	var text string
 	if !f.get("value", true, "a string", &text) {
 		return f.err
+	}
+	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
+	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(q.body, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(q.body), []byte(`\ufffd`)) {
+		return fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
 	}
 	value := []byte(text)
 	switch encoding := f.text("encoding", false, 0, 16); {
@@ -187,9 +191,11 @@ func (s *Server) getSecret(q *request) error {
 		return fail(http.StatusNotFound, "secret not found")
 	}
 	out := showSecret(x)
-	if out.Value = string(x.Value); !utf8.Valid(x.Value) {
-		out.Value, out.Encoding = base64.StdEncoding.EncodeToString(x.Value), "base64"
+	text := string(x.Value)
+	if !utf8.Valid(x.Value) {
+		text, out.Encoding = base64.StdEncoding.EncodeToString(x.Value), "base64"
 	}
+	out.Value = &text
 	return q.result(http.StatusOK, out)
 }
 

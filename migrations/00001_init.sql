@@ -60,6 +60,7 @@ CREATE TABLE members (
   hooks_outcome    TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(hooks_outcome)),
   joined_at        TEXT    NOT NULL,
   join_token_id    TEXT,
+  cert_key         TEXT    NOT NULL DEFAULT '',
   created_rev      INTEGER NOT NULL,
   modified_rev     INTEGER NOT NULL
 ) STRICT;
@@ -259,7 +260,6 @@ CREATE TABLE peerings (
 CREATE TABLE idempotency (
   accessor       TEXT    NOT NULL,
   key            TEXT    NOT NULL,
-  request_hash   TEXT    NOT NULL,
   sealed         BLOB    NOT NULL,
   dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
   created_at     TEXT    NOT NULL,

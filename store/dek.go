@@ -100,15 +100,17 @@ func (t *Tx) rotateDEK(r *Rotation, reason string) (generation uint64, err error
 const countSealed = `SELECT (SELECT count(*) FROM secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM sealed_secrets WHERE dek_generation < ?1)
 	+ (SELECT count(*) FROM authorities WHERE dek_generation < ?1) + (SELECT count(*) FROM idempotency WHERE dek_generation < ?1)`
 
-// RotateDEK makes a new data-encryption key for the members that there are.
-func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *Rotation, reason string) (generation uint64, err error) {
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+// RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
+func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *Rotation, reason string) (uint64, error) {
+	ran := false // not when the answer to an earlier request of the same Idempotency-Key is repeated
+	generation, err := write(ctx, s, actor, func(tx *Tx) (generation uint64, err error) {
+		ran = true
 		if generation, err = tx.rotateDEK(r, reason); err != nil {
-			return err
+			return 0, err
 		}
-		return tx.audit("dek.rotate", fmt.Sprintf("dek/%d", generation), reason)
+		return generation, tx.audit("dek.rotate", fmt.Sprintf("dek/%d", generation), reason)
 	})
-	if err == nil {
+	if err == nil && ran {
 		s.keys.adopt(generation, r.DEK)
 	}
 	return generation, err

@@ -22,6 +22,7 @@ type Joiner struct {
 	Certificates  []Certificate // to be issued; NodeID is filled in
 	PublicKey     []byte        // raw, for tokens that are bound to it
 	KeyRetired    bool          // the token was signed with a key that recognises former users only
+	CertKey       string        // SHA-256 of the public key that certificates are asked for, lower hex, or empty
 }
 
 // Joined is the identity that a joiner has been given.
@@ -34,13 +35,9 @@ type Joined struct {
 
 // Join verifies the token, allocates an identity, registers the member and consumes the token in one
 // transaction: a refused join consumes nothing. The same token with the same key gives the same identity again.
-func (s *Store) Join(ctx context.Context, actor Actor, j Joiner) (out Joined, err error) {
+func (s *Store) Join(ctx context.Context, actor Actor, j Joiner) (Joined, error) {
 	id := uuid.NewString()
-	err = s.Write(ctx, actor, func(tx *Tx) error {
-		out, err = tx.join(j, id, actor)
-		return err
-	})
-	return out, err
+	return write(ctx, s, actor, func(tx *Tx) (Joined, error) { return tx.join(j, id, actor) })
 }
 
 func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
@@ -86,7 +83,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 		}
 		if !again {
 			if j.KeyRetired {
-				return out, refuse(Unauthorized, "the token was signed with a key that has been retired; ask for a new token")
+				return out, refuse(Unauthorized, "the token was signed with a key that has been rotated; ask for a new token")
 			}
 			if err := token.admits(&j, actor.Remote); err != nil {
 				return out, err
@@ -98,7 +95,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 		return t.rejoin(j, known, token)
 	}
 	if j.KeyRetired {
-		return out, refuse(Unauthorized, "the token was signed with a key that has been retired; ask for a new token")
+		return out, refuse(Unauthorized, "the token was signed with a key that has been rotated; ask for a new token")
 	}
 	if err := token.admits(&j, actor.Remote); err != nil {
 		return out, err
@@ -113,7 +110,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	if err := t.useToken(token, m.NodeID, m.Recipient, actor); err != nil {
 		return out, err
 	}
-	m.ID, m.JoinTokenID, m.Role, m.DrainState = id, token.ID, RoleNone, DrainActive
+	m.ID, m.JoinTokenID, m.Role, m.DrainState, m.CertKey = id, token.ID, RoleNone, DrainActive, j.CertKey
 	if m.Name == "" {
 		m.Name = fmt.Sprintf("node-%d", m.NodeID)
 	}
@@ -175,6 +172,9 @@ func (k *JoinToken) admits(j *Joiner, remote string) error {
 func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken) (out Joined, err error) {
 	if token.NodeID != 0 && token.NodeID != m.NodeID {
 		return out, refuse(Conflict, "the token is for node %d and this key belongs to node %d", token.NodeID, m.NodeID)
+	}
+	if j.CertKey != "" && m.CertKey != "" && j.CertKey != m.CertKey {
+		return out, refuse(Forbidden, "node %d has asked for certificates with another key before; remove the member to let the machine in anew", m.NodeID)
 	}
 	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4, wg_public_key = ?5,
 		binary_version = ?6, max_schema = ?7, modified_rev = ?8 WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2

@@ -136,17 +136,25 @@ func (t *Tx) rotateKeys(list []NewKey, graceUntil *time.Time, seal sealer) error
 	return nil
 }
 
+// KeyRotated is the answer to a rotation of keys.
+type KeyRotated struct {
+	KIDs       map[string]string // by purpose
+	GraceUntil time.Time
+}
+
 // RotateKeys begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
-func (s *Store) RotateKeys(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (s *Store) RotateKeys(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
+	return write(ctx, s, actor, func(tx *Tx) (KeyRotated, error) {
+		out := KeyRotated{KIDs: map[string]string{}, GraceUntil: graceUntil}
 		if err := tx.rotateKeys(list, &graceUntil, s.keys.seal); err != nil {
-			return err
+			return out, err
 		}
 		for _, k := range list {
+			out.KIDs[k.Purpose] = k.KID
 			if err := tx.audit("key.rotate", "key/"+k.Purpose, "kid "+k.KID); err != nil {
-				return err
+				return out, err
 			}
 		}
-		return nil
+		return out, nil
 	})
 }

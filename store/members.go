@@ -49,6 +49,7 @@ type Member struct {
 	Hooks          []HookOutcome     `json:"hooks"`        // of the last drain or resume
 	JoinedAt       time.Time         `json:"joinedAt"`
 	JoinTokenID    string            `json:"joinTokenId"`
+	CertKey        string            `json:"certKey"` // SHA-256 of the public key in its transport certificate, lower hex
 	OverlayIP      string            `json:"overlayIp"`
 	SliceCIDR      string            `json:"sliceCidr"`
 	CreatedRev     uint64            `json:"createdRev"`
@@ -57,7 +58,7 @@ type Member struct {
 
 const selectMembers = `SELECT m.raft_node_id, m.id, m.name, m.mode, m.raft_role, m.pinned, m.raft_address, m.api_address, m.advertise_addr,
 	m.overlay_port, m.wg_public_key, m.recipient, m.binary_version, m.max_schema, m.os, m.arch, m.resources, m.labels,
-	m.drain_state, m.drain_updated_at, m.drain_generation, m.drain_deadline, m.hooks_pending, m.hooks_outcome, m.joined_at, m.join_token_id, m.created_rev, m.modified_rev, h.slot, s.slot
+	m.drain_state, m.drain_updated_at, m.drain_generation, m.drain_deadline, m.hooks_pending, m.hooks_outcome, m.joined_at, m.join_token_id, m.cert_key, m.created_rev, m.modified_rev, h.slot, s.slot
 	FROM members m
 	LEFT JOIN overlay_allocations h ON h.raft_node_id = m.raft_node_id AND h.kind = 'host'
 	LEFT JOIN overlay_allocations s ON s.raft_node_id = m.raft_node_id AND s.kind = 'slice'`
@@ -69,7 +70,7 @@ func memberScanner(p overlayPlan) func(*sql.Rows) (Member, error) {
 		var labels, resources, joined, hooks string
 		err = rows.Scan(&m.NodeID, &m.ID, &m.Name, &m.Mode, (*string)(&m.Role), &m.Pinned, &m.RaftAddress, &m.APIAddress, &m.AdvertiseAddr,
 			&m.OverlayPort, &m.WGPublicKey, &recipient, &m.BinaryVersion, &m.MaxSchema, &m.OS, &m.Arch, &resources, &labels,
-			&m.DrainState, &drained, &m.DrainGen, &deadline, &m.HooksPending, &hooks, &joined, &token, &m.CreatedRev, &m.ModifiedRev, &host, &slice)
+			&m.DrainState, &drained, &m.DrainGen, &deadline, &m.HooksPending, &hooks, &joined, &token, &m.CertKey, &m.CreatedRev, &m.ModifiedRev, &host, &slice)
 		if err != nil {
 			return m, err
 		}
@@ -144,11 +145,11 @@ func (t *Tx) insertMember(m *Member) (err error) {
 	}
 	m.JoinedAt, m.CreatedRev, m.ModifiedRev = t.Now, t.Rev, t.Rev
 	if err := t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address, advertise_addr, overlay_port,
-		wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id, created_rev, modified_rev)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id, cert_key, created_rev, modified_rev)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		m.NodeID, m.ID, m.Name, m.Mode, m.Role, m.RaftAddress, m.APIAddress, m.AdvertiseAddr, m.OverlayPort,
 		m.WGPublicKey, optional(m.Recipient), m.BinaryVersion, m.MaxSchema, m.OS, m.Arch, resources, string(labels),
-		m.JoinedAt, optional(m.JoinTokenID), t.Rev, t.Rev); err != nil {
+		m.JoinedAt, optional(m.JoinTokenID), m.CertKey, t.Rev, t.Rev); err != nil {
 		return err
 	}
 	m.OverlayIP, m.SliceCIDR, err = t.allocateOverlay(m.NodeID)

@@ -37,9 +37,10 @@ type openMirror struct {
 }
 
 const (
-	mirrorPoll = 200 * time.Millisecond
-	mirrorRest = 500 * time.Millisecond
-	fetchEvery = 2 * time.Second // a member outside Raft asks another one for its mirror
+	mirrorPoll    = 200 * time.Millisecond
+	mirrorRest    = 500 * time.Millisecond
+	maxMirrorRest = 2 * time.Second
+	fetchEvery    = 2 * time.Second // a member outside Raft asks another one for its mirror
 )
 
 func newMirror(path string, log *slog.Logger) *mirror {
@@ -50,8 +51,8 @@ func newMirror(path string, log *slog.Logger) *mirror {
 	return m
 }
 
-// keep renews the file whenever the replica has changed, and rests 40 times as long as the copying took: a large
-// database costs little of its server's time. A member whose own Raft server knows no leader, though
+// keep renews the file whenever the replica has changed, and rests 40 times as long as the copying took, within bounds:
+// a large database costs little of its server's time. A member whose own Raft server knows no leader, though
 // others do, is a stand-by, which replicates, or no Raft server at all: it also asks others for a newer copy.
 func (m *mirror) keep(ctx context.Context, s *Store) {
 	tick := time.NewTicker(mirrorPoll)
@@ -64,7 +65,7 @@ func (m *mirror) keep(ctx context.Context, s *Store) {
 			if m.renew(ctx, s.dumpTo) && settled {
 				version = v
 			}
-			rest = time.Now().Add(mirrorRest + 40*time.Since(now))
+			rest = time.Now().Add(min(mirrorRest+40*time.Since(now), maxMirrorRest))
 		}
 		if s.Outside() && s.cfg.Fetch != nil && now.After(fetch) {
 			m.renew(ctx, func(ctx context.Context, path string) error {

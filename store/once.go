@@ -18,40 +18,54 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 			return err
 		}
 		name := "idempotency/" + actor.Accessor + "/" + actor.IdempotencyKey
-		var hash string
 		var sealed []byte
 		var generation uint64
-		known, err := tx.get("SELECT request_hash, sealed, dek_generation FROM idempotency WHERE accessor = ? AND key = ? AND created_at >= ?",
-			[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(tx.Now.Add(-rememberFor))}, &hash, &sealed, &generation)
+		known, err := tx.get("SELECT sealed, dek_generation FROM idempotency WHERE accessor = ? AND key = ? AND created_at >= ?",
+			[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(tx.Now.Add(-rememberFor))}, &sealed, &generation)
 		if err != nil {
 			return err
 		}
 		if known {
-			if hash != actor.RequestHash {
-				return refuse(Conflict, "this Idempotency-Key was used for a different request")
-			}
 			plain, err := s.keys.open(name, generation, sealed)
 			if err != nil {
 				return err
 			}
-			return json.Unmarshal(plain, &result)
+			var old remembrance
+			if err := json.Unmarshal(plain, &old); err != nil {
+				return err
+			}
+			if old.RequestHash != actor.RequestHash {
+				return refuse(Conflict, "this Idempotency-Key was used for a different request")
+			}
+			return json.Unmarshal(old.Result, &result)
 		}
 		if result, err = fn(tx); err != nil {
 			return err
 		}
-		plain, err := json.Marshal(result)
+		text, err := json.Marshal(result)
+		if err != nil {
+			return err
+		}
+		plain, err := json.Marshal(remembrance{RequestHash: actor.RequestHash, Result: text})
 		if err != nil {
 			return err
 		}
 		if sealed, generation, err = s.keys.seal(name, plain); err != nil {
 			return err
 		}
-		return tx.exec(`INSERT INTO idempotency (accessor, key, request_hash, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT (accessor, key) DO UPDATE SET request_hash = excluded.request_hash, sealed = excluded.sealed,
-			dek_generation = excluded.dek_generation, created_at = excluded.created_at`,
-			actor.Accessor, actor.IdempotencyKey, actor.RequestHash, sealed, generation, tx.Now)
+		return tx.exec(`INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (accessor, key) DO UPDATE SET sealed = excluded.sealed, dek_generation = excluded.dek_generation,
+			created_at = excluded.created_at`,
+			actor.Accessor, actor.IdempotencyKey, sealed, generation, tx.Now)
 	})
 	return result, err
+}
+
+// remembrance is what is sealed under an Idempotency-Key. The hash of the request is sealed, too: a request may hold a
+// secret that could be guessed from its hash.
+type remembrance struct {
+	RequestHash string          `json:"requestHash"`
+	Result      json.RawMessage `json:"result"`
 }
 
 // rememberFor is how long the answer to an Idempotency-Key is kept; the keys that members make themselves when they
