@@ -51,6 +51,13 @@ func newMemberDrainCommand(env *environment) *cobra.Command {
 				return env.json(map[string]string{"drainState": client.DrainDrained})
 			}
 			env.say("member %d is drained", id)
+			if m, err := oneMember(cmd.Context(), c, id); err == nil {
+				for _, h := range m.Hooks {
+					if !h.OK {
+						env.say("warning: hook %s: %s", h.Name, h.Message)
+					}
+				}
+			}
 			return nil
 		},
 	}

@@ -33,6 +33,17 @@ type Member struct {
 	Status         string            `json:"status,omitempty"` // "alive", "left" or "unknown"
 	OverlayIP      string            `json:"overlayIp,omitempty"`
 	Labels         map[string]string `json:"labels,omitempty"`
+
+	DrainDeadline string        `json:"drainDeadline,omitempty"` // RFC 3339, while it is draining
+	Hooks         []HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
+}
+
+// HookOutcome is how one drain or resume hook ended on its member.
+type HookOutcome struct {
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Message string `json:"message,omitempty"`
+	Millis  int64  `json:"millis"`
 }
 
 // Members lists the cluster's members by ascending NodeID.

@@ -78,7 +78,34 @@ func (c *Cluster) Close() {
 
 // Autopilot returns the state that the leader saw in its last round; it is empty on other members and in the
 // first moments of a leadership.
-func (c *Cluster) Autopilot() autopilot.State { return *c.state.Load() }
+func (c *Cluster) Autopilot() autopilot.State {
+	s := *c.state.Load()
+	if len(s.Servers) == 0 {
+		return s
+	}
+	// Who votes may have changed since the last round; all endpoints say the same of it.
+	roles := map[uint64]store.Role{}
+	for _, v := range c.Store.Servers() {
+		roles[v.NodeID] = v.Role
+	}
+	s.Servers, s.Voters = slices.Clone(s.Servers), []uint64{}
+	healthy := 0
+	for i := range s.Servers {
+		v := &s.Servers[i]
+		v.Role = string(roles[v.NodeID])
+		v.HasVotingRights = roles[v.NodeID] == store.RoleVoter
+		v.Electable = v.Electable && v.HasVotingRights
+		if v.HasVotingRights {
+			s.Voters = append(s.Voters, v.NodeID)
+			if v.Healthy {
+				healthy++
+			}
+		}
+	}
+	s.Healthy = healthy == len(s.Voters)
+	s.FailureTolerance = autopilot.FailureTolerance(len(s.Voters), healthy)
+	return s
+}
 
 // Alive returns "alive" or "left" as the leader's probes have it, "unknown" where this member does not lead.
 func (c *Cluster) Alive(nodeID uint64) string {
@@ -294,7 +321,9 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 				return nil // it is decided again when the probes have noticed, too
 			}
 			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
-			return c.Store.Transfer(ctx, ch.NodeID)
+			tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+			defer cancel()
+			return c.Store.Transfer(tctx, ch.NodeID)
 		case autopilot.KindCleanup:
 			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
 			if err := c.CanRemove(ctx, ch.NodeID); err != nil {

@@ -33,7 +33,7 @@ func (c *Cluster) drive(ctx context.Context, t *term, members []store.Member) er
 		case m.HooksPending != "":
 			c.startHooks(ctx, t, *m)
 		case m.DrainState == store.DrainDraining:
-			if err := c.drainStep(ctx, m); err != nil {
+			if err := c.drainStep(ctx, t, m); err != nil {
 				return err
 			}
 		}
@@ -43,7 +43,7 @@ func (c *Cluster) drive(ctx context.Context, t *term, members []store.Member) er
 
 // drainStep waits for the leases, then gives leadership away, then ends the drain. The last step is for the leader
 // after the hand-over, whoever that is.
-func (c *Cluster) drainStep(ctx context.Context, m *store.Member) error {
+func (c *Cluster) drainStep(ctx context.Context, t *term, m *store.Member) error {
 	if m.DrainDeadline != nil && time.Now().Before(*m.DrainDeadline) {
 		n, err := c.Store.ActiveLeases(ctx, m.NodeID)
 		if err != nil || n > 0 {
@@ -52,13 +52,25 @@ func (c *Cluster) drainStep(ctx context.Context, m *store.Member) error {
 	}
 	if m.NodeID == c.Store.NodeID() {
 		if to := c.successor(); to != 0 {
-			tctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+			tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 			defer cancel()
 			return c.Store.Transfer(tctx, to)
+		}
+		if time.Since(t.since) < 3*time.Second && c.otherVoters() {
+			return nil // who could take over is not known yet
 		}
 		c.log.Warn("this member is drained and keeps leading: there is no other voter that could", "node", m.NodeID)
 	}
 	return c.Store.FinishDrain(ctx, c.actor(), m.NodeID, m.DrainGen)
+}
+
+func (c *Cluster) otherVoters() bool {
+	for _, v := range c.Store.Servers() {
+		if v.Role == store.RoleVoter && v.NodeID != c.Store.NodeID() {
+			return true
+		}
+	}
+	return false
 }
 
 // successor is the voter that leadership should go to, 0 when there is none.

@@ -76,7 +76,7 @@ func (h *Hooks) one(ctx context.Context, hook Hook, kind string) store.HookOutco
 	begin := time.Now()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", hook.Command)
 	cmd.Env = append(os.Environ(), "MUSTER_HOOK="+kind, fmt.Sprintf("MUSTER_NODE_ID=%d", h.Node.NodeID), "MUSTER_NODE_NAME="+h.Node.Name)
-	// The hook and what it started end together; a daemon that is to stay must leave the process group.
+	// A hook that hangs is ended with all that it has started. What it leaves behind when it ends by itself may stay.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 200 * time.Millisecond

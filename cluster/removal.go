@@ -5,10 +5,12 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/musterhq/muster/cluster/autopilot"
+	"github.com/musterhq/muster/store"
 )
 
 // ErrRemoved is why a member stops by itself.
@@ -90,11 +92,34 @@ func (c *Cluster) expel(ctx context.Context) {
 				}
 			}
 		}
+		if err := c.rememberPeers(ctx); err != nil && ctx.Err() == nil {
+			c.log.Debug("the peers could not be noted", "err", err)
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// rememberPeers keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
+func (c *Cluster) rememberPeers(ctx context.Context) error {
+	members, err := c.Store.Members(ctx, store.Stale)
+	if err != nil {
+		return err
+	}
+	peers := []Peer{}
+	for i := range members {
+		if m := &members[i]; m.Role != store.RoleNone && m.NodeID != c.Store.NodeID() {
+			peers = append(peers, Peer{NodeID: m.NodeID, RaftAddress: m.RaftAddress})
+		}
+	}
+	n, err := c.Dir.Node()
+	if err != nil || n == nil || len(peers) == 0 || slices.Equal(n.Peers, peers) {
+		return err
+	}
+	n.Peers = peers
+	return c.Dir.SaveNode(n)
 }
 
 // checkRemoved looks at the answer of another member for the word that this one is no longer known.

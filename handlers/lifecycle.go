@@ -315,7 +315,7 @@ func (s *Server) getAutopilotConfig(q *request) error {
 
 // putAutopilotConfig changes the fields that the body has and leaves the others.
 func (s *Server) putAutopilotConfig(q *request) error {
-	if !json.Valid(q.body) {
+	if !json.Valid(q.body) || bytes.TrimSpace(q.body)[0] != '{' {
 		return fail(http.StatusBadRequest, "the body must be a JSON object")
 	}
 	merged, err := s.MergeAutopilot(q.Context(), q.body)

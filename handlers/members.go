@@ -26,6 +26,9 @@ type member struct {
 	SliceCIDR string            `json:"sliceCidr"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	JoinedAt  string            `json:"joinedAt"`
+
+	DrainDeadline string              `json:"drainDeadline,omitempty"` // while it is draining
+	Hooks         []store.HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
 }
 
 const timeFormat = "2006-01-02T15:04:05Z"
@@ -63,6 +66,7 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 			out.Suffrage = "voter"
 		}
 	}
+	out.Hooks, out.DrainDeadline = m.Hooks, showDrain(m).Deadline
 	if m.DrainUpdatedAt != nil {
 		out.DrainUpdatedAt = m.DrainUpdatedAt.UTC().Format(timeFormat)
 	}

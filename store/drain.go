@@ -35,12 +35,16 @@ func (s *Store) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wait
 		case m.DrainState != DrainActive:
 			return m, nil
 		}
+		deadline := tx.Now
+		if wait > 0 { // times are whole seconds: never earlier than was asked for
+			deadline = tx.Now.Add(wait + time.Second - 1).Truncate(time.Second)
+		}
 		if err := tx.exec(`UPDATE members SET drain_state = 'draining', drain_updated_at = ?1, drain_generation = drain_generation + 1,
 			drain_deadline = ?2, hooks_pending = 'drain', hooks_outcome = '[]', modified_rev = ?3 WHERE raft_node_id = ?4`,
-			tx.Now, tx.Now.Add(wait), tx.Rev, nodeID); err != nil {
+			tx.Now, deadline, tx.Rev, nodeID); err != nil {
 			return nil, err
 		}
-		if err := tx.audit("member.drain", nodeObject(nodeID), "deadline "+rfc3339(tx.Now.Add(wait))); err != nil {
+		if err := tx.audit("member.drain", nodeObject(nodeID), "deadline "+rfc3339(deadline)); err != nil {
 			return nil, err
 		}
 		return tx.Member(nodeID)

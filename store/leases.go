@@ -31,7 +31,7 @@ func (s *Store) PutLease(ctx context.Context, actor Actor, l Lease, ttl time.Dur
 		if err != nil {
 			return l, err
 		}
-		l.ExpiresAt = tx.Now.Add(ttl)
+		l.ExpiresAt = tx.Now.Add(ttl + time.Second - 1).Truncate(time.Second) // never shorter than granted
 		if len(old) > 0 {
 			if old[0].NodeID != l.NodeID {
 				return l, refuse(Conflict, "the lease is held on node %d; delete it first to move it", old[0].NodeID)

@@ -42,6 +42,9 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 		if result, err = fn(tx); err != nil {
 			return err
 		}
+		if len(tx.recorded) == 0 {
+			return nil // nothing has changed: there is nothing that must not be done twice
+		}
 		text, err := json.Marshal(result)
 		if err != nil {
 			return err
