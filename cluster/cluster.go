@@ -22,7 +22,7 @@ import (
 
 const (
 	roundEvery    = 500 * time.Millisecond
-	roundRest     = 20 // times as long as a round took
+	roundRest     = 20 // times as long as observing and deciding took
 	maxRoundRest  = 5 * time.Second
 	assignTimeout = 10 * time.Second
 	pruneEvery    = time.Minute
@@ -150,6 +150,7 @@ type term struct {
 	prober   *prober
 	hooks    hookWork
 	pruned   time.Time
+	cost     time.Duration // of observing and deciding in the last round
 }
 
 func (c *Cluster) leadTerm(ctx context.Context) {
@@ -158,7 +159,6 @@ func (c *Cluster) leadTerm(ctx context.Context) {
 	defer t.hooks.done.Wait()
 	defer t.prober.done.Wait()
 	for {
-		begin := time.Now()
 		if err := c.round(ctx, t); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
 			c.log.Warn("autopilot", "err", err)
 		}
@@ -173,11 +173,11 @@ func (c *Cluster) leadTerm(ctx context.Context) {
 				}
 			}
 		}
-		// With many members a round takes its time: it gets a twentieth of the leader's, however often it is woken.
+		// With many members observing takes its time: it gets a twentieth of the leader's, however often it is woken.
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(min(roundRest*time.Since(begin), maxRoundRest)):
+		case <-time.After(min(roundRest*t.cost, maxRoundRest)):
 		}
 		select {
 		case <-ctx.Done():
@@ -216,6 +216,7 @@ func (c *Cluster) report() Report {
 
 // round observes, decides and acts once.
 func (c *Cluster) round(ctx context.Context, t *term) error {
+	begin := time.Now()
 	members, err := c.Store.PeekMembers(ctx)
 	if err != nil {
 		return err
@@ -247,6 +248,7 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	}
 	c.state.Store(&state)
 	c.alive.Store(&alive)
+	t.cost = time.Since(begin)
 	if err := c.drive(ctx, t, members); err != nil {
 		return err
 	}
@@ -357,6 +359,7 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	c.wake() // one change often makes the next one possible
 	return c.Store.SetRoles(ctx, c.actor(), changes)
 }
 

@@ -55,17 +55,17 @@ func newMirror(path string, log *slog.Logger) *mirror {
 // a large database costs little of its server's time. A member whose own Raft server knows no leader, though
 // others do, is a stand-by, which replicates, or no Raft server at all: it also asks others for a newer copy.
 func (m *mirror) keep(ctx context.Context, s *Store) {
-	tick := time.NewTicker(mirrorPoll)
-	defer tick.Stop()
 	var rest, fetch time.Time
 	version := ""
 	for {
 		now := time.Now()
 		if v, settled := s.version(); v != version && now.After(rest) {
-			if m.renew(ctx, s.dumpTo) && settled {
-				version = v
+			if m.renew(ctx, s.dumpTo) {
+				rest = time.Now().Add(min(mirrorRest+40*time.Since(now), maxMirrorRest))
+				if settled {
+					version = v
+				}
 			}
-			rest = time.Now().Add(min(mirrorRest+40*time.Since(now), maxMirrorRest))
 		}
 		if s.Outside() && s.cfg.Fetch != nil && now.After(fetch) {
 			m.renew(ctx, func(ctx context.Context, path string) error {
@@ -77,10 +77,14 @@ func (m *mirror) keep(ctx context.Context, s *Store) {
 			})
 			fetch = time.Now().Add(fetchEvery + 20*time.Since(now))
 		}
+		poll := mirrorPoll
+		if s.ReplicaRevision() == 0 { // somebody waits for the first copy
+			poll = mirrorPoll / 10
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(poll):
 		}
 	}
 }
