@@ -132,7 +132,9 @@ func testRotation(t *testing.T, c *cluster) {
 	t.Logf("killed when %s; a moment later: %s", seen, strings.Join(strings.Fields(out.stdout), " "))
 	leader.start(t)
 	newest := u.awaitRetired(t, survivor)
+	mu.Lock()
 	t.Logf("generation %d to %d in %v, %d writes meanwhile", old, generation, time.Since(begin).Round(time.Millisecond), writes)
+	mu.Unlock()
 	done.Store(true)
 	writers.Wait()
 	if newest.Generation != generation || newest.Total < n {

@@ -204,7 +204,10 @@ func openFile(path string) (*openMirror, error) {
 		return nil, err
 	}
 	v := &View{s: o.session}
-	if o.revision, err = v.revision(); err != nil {
+	if o.revision, err = v.revision(); err == nil && o.revision == 0 {
+		err = errors.New("the database holds no cluster yet")
+	}
+	if err != nil {
 		o.close()
 		return nil, err
 	}
