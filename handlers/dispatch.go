@@ -86,8 +86,8 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 	giveUp := time.Now().Add(answerWithin)
 	if o.forwarded {
 		err := s.handle(rt, o, q)
-		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) && !s.Store.Leading() {
-			w.Header().Set(headerNotLeader, "1") // the sender knows what to do
+		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
+			w.Header().Set(headerNotLeader, "1") // nothing happened: the sender tries again while it may
 			w.WriteHeader(http.StatusMisdirectedRequest)
 			return
 		}

@@ -127,7 +127,7 @@ func (s *Store) ascend(ctx context.Context) error {
 	if err := s.keys.load(ctx, l.work); err != nil {
 		s.log.Error("this member cannot open the data-encryption key", "err", err)
 	}
-	s.observed.Store(begin.UnixNano())
+	s.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
 	s.mu.Lock()
 	s.lead = l
 	close(s.turned)
