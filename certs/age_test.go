@@ -131,7 +131,7 @@ func TestWrap(t *testing.T) {
 func TestAgeCommand(t *testing.T) {
 	bin, err := exec.LookPath("age")
 	if err != nil {
-		t.Skip("age is not installed")
+		t.Fatal("age is not installed: scripts/setup.sh test installs it")
 	}
 	id, dek := must(NewIdentity()), NewDEK()
 	key, wrap := filepath.Join(t.TempDir(), "node.key"), filepath.Join(t.TempDir(), "wrap")
