@@ -107,7 +107,8 @@ func (c *Cluster) Autopilot() autopilot.State {
 	return s
 }
 
-// Alive returns "alive" or "left" as the leader's probes have it, "unknown" where this member does not lead.
+// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
+// so for too short a time to tell.
 func (c *Cluster) Alive(nodeID uint64) string {
 	if s, ok := (*c.alive.Load())[nodeID]; ok {
 		return s
