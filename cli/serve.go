@@ -287,12 +287,16 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	opened.Store(st)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
 	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload,
-		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.Schema}})
+		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
+		Schema: func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
+		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {
+			return loops.Migrate(ctx, actor, exclude)
+		},
 		Diff: func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
 		AutopilotConfig: func(ctx context.Context) (any, error) {
 			cfg, _, err := loops.Settings(ctx)

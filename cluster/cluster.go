@@ -26,6 +26,7 @@ const (
 	maxRoundRest  = 5 * time.Second
 	assignTimeout = 10 * time.Second
 	pruneEvery    = time.Minute
+	upgradeAfter  = 5 * time.Second
 )
 
 // Config is what a member's own loops need to know.
@@ -261,6 +262,11 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	}
 	if err := c.finishRemovals(ctx); err != nil {
 		return err
+	}
+	if now.Sub(t.since) > upgradeAfter { // members that are alive have announced themselves to this leader by then
+		if err := c.upgrade(ctx); err != nil {
+			return err
+		}
 	}
 	return c.rekey(ctx)
 }
