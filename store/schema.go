@@ -118,6 +118,10 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 
 // outdated tells whether a statement may have failed for want of a schema step.
 func (s *session) outdated(err error) bool {
+	if !strings.Contains(err.Error(), "no such") {
+		return false
+	}
 	var have int64
-	return strings.Contains(err.Error(), "no such") && s.conn.QueryRowContext(context.Background(), selectSchema).Scan(&have) == nil && have < migrations.Latest
+	e := s.conn.QueryRowContext(context.Background(), selectSchema).Scan(&have)
+	return e == nil && have < migrations.Latest
 }
