@@ -154,6 +154,9 @@ func (s *Store) Close(ctx context.Context) error {
 // NodeID returns the raft node id of this member.
 func (s *Store) NodeID() uint64 { return s.cfg.NodeID }
 
+// Now is the time that transactions would have.
+func (s *Store) Now() time.Time { return s.cfg.Now() }
+
 // Leading tells whether this member leads and accepts writes.
 func (s *Store) Leading() bool {
 	s.mu.Lock()
