@@ -82,7 +82,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.IntVar(&f.overlaySlice, "overlay-slice", 28, "prefix length of each member's slice, when founding")
 	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
-	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot")
+	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd

@@ -56,7 +56,7 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.NewString(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
+	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
 	dek := certs.NewDEK()
 	wrap, err := certs.Wrap(dek[:], identity.Recipient().String())
 	if err != nil {
