@@ -94,7 +94,9 @@ func (u *user) do(m *member, method, path, body string, headers ...string) (a an
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
-	return answer{status: resp.StatusCode, header: resp.Header, body: string(data), err: err}
+	a = answer{status: resp.StatusCode, header: resp.Header, body: string(data), err: err}
+	record(req, body, a)
+	return a
 }
 
 // patiently repeats a request that is safe to repeat while the cluster says that it cannot answer now.

@@ -37,6 +37,10 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	code := m.Run()
+	if lines, compared := undescribed(); len(lines) > 0 {
+		fmt.Fprintf(os.Stderr, "FAIL: of %d requests and answers, these do not agree with handlers/openapi:\n%s\n", compared, strings.Join(lines, "\n"))
+		code = 1
+	}
 	if left := ours(); len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "FAIL: these processes of the tests were left running: %v\n", left)
 		for _, pid := range left {

@@ -34,6 +34,7 @@ const (
 const slow = 70 * time.Second
 
 var routes = []route{
+	{method: "GET", path: "/api/v1/openapi.yaml", family: ella, at: here, plain: true, serve: (*Server).openapi},
 	{method: "GET", path: "/api/v1/status", family: ella, at: here, plain: true, serve: (*Server).status},
 	{method: "GET", path: "/api/v1/cluster/members", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listMembers},
 	{method: "GET", path: "/api/v1/cluster/members/{id}", family: ella, scope: store.ScopeClusterRead, serve: (*Server).getMember},

@@ -1,0 +1,64 @@
+package handlers
+
+import (
+	"embed"
+	"strings"
+	"sync"
+)
+
+// The description of the API is written by hand, a file per family, so that each can be read beside its handlers. Every
+// file is YAML in its own right and has `paths` and `components`; head.yaml has all else.
+//
+//go:embed openapi/*.yaml
+var openapiFiles embed.FS
+
+// OpenAPI returns the description of everything that muster serves, OpenAPI 3.1 in YAML.
+func OpenAPI() []byte { return openapiDocument() }
+
+// openapiDocument puts the sections of the same name one behind the other.
+var openapiDocument = sync.OnceValue(func() []byte {
+	names, err := openapiFiles.ReadDir("openapi")
+	if err != nil {
+		panic(err)
+	}
+	var head, paths strings.Builder
+	components := map[string]*strings.Builder{}
+	var order []string
+	for _, name := range names {
+		text, err := openapiFiles.ReadFile("openapi/" + name.Name())
+		if err != nil {
+			panic(err)
+		}
+		into, inComponents := &head, false
+		for line := range strings.Lines(string(text)) {
+			section := strings.TrimSuffix(strings.TrimSpace(line), ":")
+			switch {
+			case strings.HasPrefix(line, "#"):
+			case line == "paths:\n":
+				into, inComponents = &paths, false
+			case line == "components:\n":
+				inComponents = true
+			case inComponents && strings.HasPrefix(line, "  ") && line[2] != ' ':
+				if components[section] == nil {
+					components[section] = &strings.Builder{}
+					order = append(order, section)
+				}
+				into = components[section]
+			default:
+				into.WriteString(line)
+			}
+		}
+	}
+	head.WriteString("paths:\n" + paths.String() + "components:\n")
+	for _, section := range order {
+		head.WriteString("  " + section + ":\n" + components[section].String())
+	}
+	return []byte(head.String())
+})
+
+// openapi serves the description of everything that is served.
+func (s *Server) openapi(q *request) error {
+	q.w.Header().Set("Content-Type", "application/yaml")
+	_, err := q.w.Write(OpenAPI())
+	return err
+}

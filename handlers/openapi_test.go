@@ -1,0 +1,103 @@
+package handlers
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+)
+
+func description(t *testing.T) *openapi3.T {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromData(OpenAPI())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// TestOpenAPIIsValid: the assembled document is OpenAPI 3.1, and its examples are what its schemas say.
+func TestOpenAPIIsValid(t *testing.T) {
+	doc := description(t)
+	if !strings.HasPrefix(doc.OpenAPI, "3.1.") {
+		t.Errorf("the document says that it is OpenAPI %s", doc.OpenAPI)
+	}
+	if err := doc.Validate(context.Background(), openapi3.EnableExamplesValidation()); err != nil {
+		t.Error(err)
+	}
+	tags := map[string]bool{}
+	for _, tag := range doc.Tags {
+		tags[tag.Name] = true
+	}
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			if op.Summary == "" || op.Description == "" || len(op.Tags) != 1 || !tags[op.Tags[0]] {
+				t.Errorf("%s %s needs a summary, a description and one of the document's tags", method, path)
+			}
+		}
+	}
+}
+
+// TestOpenAPIDescribesTheTable walks the table of routes and the document: both have the same operations, and of each
+// operation the document says what the table does.
+func TestOpenAPIDescribesTheTable(t *testing.T) {
+	doc := description(t)
+	pattern := regexp.MustCompile(`\{(\w+):[^}]*\}`)
+	described := map[string]*openapi3.Operation{}
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			described[method+" "+path] = op
+		}
+	}
+	for i := range routes {
+		rt := &routes[i]
+		name := rt.method + " " + pattern.ReplaceAllString(rt.path, "{$1}")
+		op := described[name]
+		if op == nil {
+			t.Errorf("%s is served and not described", name)
+			continue
+		}
+		delete(described, name)
+		t.Run(name, func(t *testing.T) { checkOperation(t, rt, op) })
+	}
+	for name := range described {
+		t.Errorf("%s is described and not served", name)
+	}
+}
+
+func checkOperation(t *testing.T, rt *route, op *openapi3.Operation) {
+	scope, _ := op.Extensions["x-muster-scope"].(string)
+	if scope != rt.scope {
+		t.Errorf("the scope is %q and described as %q", rt.scope, scope)
+	}
+	if open := op.Security != nil && len(*op.Security) == 0; open != (rt.scope == "") {
+		t.Errorf("described as open to everybody: %v; its scope is %q", open, rt.scope)
+	}
+	if plain, _ := op.Extensions["x-muster-plain"].(bool); plain != rt.plain {
+		t.Errorf("served without TLS: %v, described: %v", rt.plain, plain)
+	}
+	statuses := []int{413, 500, 503} // what dispatch answers for every route
+	if rt.scope != "" {
+		statuses = append(statuses, 429, rt.family.unauthenticated.status, rt.family.forbidden.status)
+	}
+	for _, status := range append(statuses, rt.family.noLeader.status, rt.family.unknownOutcome.status) {
+		if op.Responses.Status(status) == nil {
+			t.Errorf("the answer %d is not described", status)
+		}
+	}
+	kind := "application/json"
+	if rt.family == nomad {
+		kind = "text/plain"
+	}
+	for status, response := range op.Responses.Map() {
+		if status >= "400" && response.Value.Content.Get(kind) == nil {
+			t.Errorf("the family answers errors as %s, %s is described otherwise", kind, status)
+		}
+		if status == fmt.Sprint(rt.family.noLeader.status) && response.Value.Headers["Retry-After"] == nil {
+			t.Errorf("%s has Retry-After, which is not described", status)
+		}
+	}
+}
