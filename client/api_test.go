@@ -29,9 +29,11 @@ func TestCalls(t *testing.T) {
 		{"status", "GET /api/v1/status", "", 200, `{"result":{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1"}}}`,
 			func(c *Client) (any, error) { return c.Status(ctx) },
 			`{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1"}}`},
-		{"member", "GET /api/v1/cluster/members", "", 200, `{"result":[{"nodeId":1},{"nodeId":9007199254740991,"name":"b","labels":{"k":"v"},"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z"}]}`,
+		{"member", "GET /api/v1/cluster/members/9007199254740991", "", 200, `{"result":{"nodeId":9007199254740991,"name":"b","labels":{"k":"v"},"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z"}}`,
 			func(c *Client) (any, error) { return c.Member(ctx, 9007199254740991) },
 			`{"nodeId":9007199254740991,"raftAddress":"","apiAddress":"","binaryVersion":"","suffrage":"","isLeader":false,"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z","name":"b","labels":{"k":"v"}}`},
+		{"description", "GET /api/v1/openapi.yaml", "", 200, "openapi: 3.1.0\n",
+			func(c *Client) (any, error) { text, err := c.OpenAPI(ctx); return string(text), err }, `"openapi: 3.1.0\n"`},
 		{"drain", "POST /api/v1/cluster/members/2/drain", `{"deadlineSeconds":2}`, 200, `{"result":{"drainState":"draining"}}`,
 			func(c *Client) (any, error) { return c.DrainMember(ctx, 2, 1500*time.Millisecond) }, `"draining"`},
 		{"resume", "POST /api/v1/cluster/members/2/resume", "", 200, `{"result":{"message":"x"}}`,
@@ -166,7 +168,7 @@ func TestSecretUnreadable(t *testing.T) {
 }
 
 func TestMemberNotFound(t *testing.T) {
-	m := newMember(t, says(200, `{"result":[]}`))
+	m := newMember(t, says(404, `{"error":"Cluster member not found"}`))
 	if _, err := clientOf(t, m, m.URL).Member(context.Background(), 3); err == nil || err.Error() != "Cluster member not found (404)" {
 		t.Error(err)
 	}

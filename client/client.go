@@ -7,11 +7,16 @@
 // next address when one cannot be reached; any member can answer any call. What is sent again, and when:
 //
 //   - every request that surely reached no server (the connection could not be made);
-//   - reads, also when the connection broke before the answer, and on 503;
+//   - reads, also when the connection broke before the answer, on 503, and on 500 with Retry-After (which is how the
+//     raft family says that there is no leader);
 //   - requests that create something, likewise: they carry an Idempotency-Key, and the repeated request the same one;
 //   - deletions, hand-overs of leadership, drain and resume on 503 with Retry-After, but not when the connection broke
 //     (that is ErrUnknownOutcome: the request may have been carried out);
 //   - nothing after any other answer.
+//
+// A call fails with an *Error when a server has refused it (its Status, Code and Message are the server's), with a
+// *NoServerError when none answered (errors.Is(err, ErrNoServer)), with ErrUnknownOutcome when the request was sent and may
+// have been carried out, and with the context's error when that ended first. No error holds the token.
 //
 // Every call blocks until it is answered, until its context ends, or, when the context has no deadline of its own, until
 // Config.Timeout has passed. A Client is safe for use by several goroutines.

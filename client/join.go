@@ -78,9 +78,10 @@ const (
 )
 
 // Join asks the API addresses (host:port) of a cluster, one after the other, to admit a machine. trust must pin
-// the cluster's authority, as the token names it. It blocks until one has answered. Repeating a join with the same
-// token and secrets_pubkey is safe and gives the same identity. A refusal is an *Error; when no address answers,
-// the error is a *NoServerError with the cause at each.
+// the cluster's authority, as the token names it. It blocks until one has answered. All tries carry the same
+// Idempotency-Key, so that an answer that is lost admits nobody twice; calling Join again with the same token and
+// secrets_pubkey gives the same identity. A refusal is an *Error; when no address answers, the error is a
+// *NoServerError with the cause at each.
 func Join(ctx context.Context, addrs []string, trust *tls.Config, r JoinRequest) (*JoinResponse, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -89,11 +90,12 @@ func Join(ctx context.Context, addrs []string, trust *tls.Config, r JoinRequest)
 	transport := &http.Transport{TLSClientConfig: trust, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment}
 	defer transport.CloseIdleConnections()
 	hc := &http.Client{Transport: transport}
+	key := newKey()
 	var tried []Attempt
 	for round := range joinRounds {
 		tried = tried[:0]
 		for _, addr := range addrs {
-			out, err := joinAt(ctx, hc, addr, body)
+			out, err := joinAt(ctx, hc, addr, body, key)
 			if err == nil {
 				return out, nil
 			}
@@ -115,7 +117,7 @@ func Join(ctx context.Context, addrs []string, trust *tls.Config, r JoinRequest)
 	return nil, &NoServerError{Tried: tried}
 }
 
-func joinAt(ctx context.Context, hc *http.Client, addr string, body []byte) (*JoinResponse, error) {
+func joinAt(ctx context.Context, hc *http.Client, addr string, body []byte, key string) (*JoinResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinAttempt)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/api/v1/cluster/join", bytes.NewReader(body))
@@ -123,6 +125,7 @@ func joinAt(ctx context.Context, hc *http.Client, addr string, body []byte) (*Jo
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", key)
 	resp, err := hc.Do(req)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -53,16 +52,7 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 
 // Member returns one member; an *Error with status 404 when there is none with that id.
 func (c *Client) Member(ctx context.Context, nodeID uint64) (Member, error) {
-	members, err := c.Members(ctx)
-	if err != nil {
-		return Member{}, err
-	}
-	for _, m := range members {
-		if m.NodeID == nodeID {
-			return m, nil
-		}
-	}
-	return Member{}, &Error{Status: http.StatusNotFound, Message: "Cluster member not found", RetryAfter: -1}
+	return enveloped[Member](ctx, c, request{method: "GET", path: memberPath(nodeID, ""), repeat: always})
 }
 
 // DrainMember takes work away from a member: its drain hooks run, its leases are waited for until the deadline, and it

@@ -112,6 +112,9 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 
 // again tells whether the request may be repeated after this answer.
 func (r request) again(e *Error) bool {
+	if e.Status == http.StatusInternalServerError { // how the raft family says that there is no leader
+		return e.RetryAfter >= 0 && r.repeat >= always
+	}
 	if e.Status != http.StatusServiceUnavailable || r.repeat == never {
 		return false
 	}

@@ -119,6 +119,7 @@ func TestRepeats(t *testing.T) {
 		{"read after a broken connection", read, []http.HandlerFunc{dies, says(200, `{"result":[]}`)}, 2, ""},
 		{"read after 503", read, []http.HandlerFunc{noLeader, noLeader, says(200, `{"result":[]}`)}, 3, ""},
 		{"read not after 500", read, []http.HandlerFunc{says(500, `{"error":"broken"}`)}, 1, "broken (500)"},
+		{"read after 500 with Retry-After", read, []http.HandlerFunc{says(500, `No cluster leader`, "Retry-After", "0"), says(200, `{"result":[]}`)}, 2, ""},
 		{"read on a server that always breaks", read, []http.HandlerFunc{dies}, 2, "the connection broke"},
 		{"query after a broken connection", query, []http.HandlerFunc{dies, says(200, `{"result":{"columns":["1"],"rows":[[1]]}}`)}, 2, ""},
 		{"create after a broken connection", create, []http.HandlerFunc{dies, says(201, minted)}, 2, ""},
