@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test lint bench clean setup setup-test setup-bench FORCE
+.PHONY: build run test lint bench man install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -37,6 +37,24 @@ lint: setup
 bench: setup-bench build
 	cd bench && $(GO) run . -muster ../muster
 
+# A manual page for each command, made from the commands.
+man: setup
+	$(GO) run -tags $(TAGS) -ldflags '$(STAMP)' ./scripts/man man
+
+# The binary, its manual pages, the completions and the systemd unit: make install [PREFIX=/usr] [DESTDIR=…], as root.
+PREFIX ?= /usr/local
+UNITS  ?= /etc/systemd/system
+install: build man
+	install -Dm755 muster $(DESTDIR)$(PREFIX)/bin/muster
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	./muster completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/muster
+	./muster completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_muster
+	./muster completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/muster.fish
+	install -d $(DESTDIR)$(UNITS)
+	sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/muster.service >$(DESTDIR)$(UNITS)/muster.service
+
 setup:
 	@scripts/setup.sh build
 setup-test:
@@ -45,4 +63,4 @@ setup-bench:
 	@scripts/setup.sh bench
 
 clean:
-	rm -rf muster data
+	rm -rf muster data man

@@ -67,6 +67,11 @@ func (e *environment) complain(text string) {
 	e.say("muster: %s", strings.Join(lines, "\n"))
 }
 
+// Command returns the tree of all commands, for programs that document it. It is not for running: Main is.
+func Command() *cobra.Command {
+	return newRootCommand(&environment{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard})
+}
+
 func newRootCommand(env *environment) *cobra.Command {
 	root := newGroup("muster", "The control plane of a cluster: who is a member, how a machine gets in, how it leaves")
 	root.Long = root.Short + `.

@@ -100,8 +100,7 @@ func (x *exchange) compare(router routers.Router) error {
 	if err != nil {
 		return nil // not a request for which there could be a description
 	}
-	req := &http.Request{Method: x.method, URL: target, Header: x.header, Host: "member", ContentLength: int64(len(x.body)), Body: io.NopCloser(strings.NewReader(x.body))}
-	req = req.WithContext(context.Background())
+	req := (&http.Request{Method: x.method, URL: target, Header: x.header, Host: "member"}).WithContext(context.Background())
 	route, params, err := router.FindRoute(req)
 	if err != nil {
 		if x.answer.status == http.StatusNotFound && errors.Is(err, routers.ErrPathNotFound) || x.answer.status == http.StatusMethodNotAllowed {
@@ -112,6 +111,8 @@ func (x *exchange) compare(router routers.Router) error {
 	options := &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true, MultiError: true, SkipSettingDefaults: true}
 	in := &openapi3filter.RequestValidationInput{Request: req, PathParams: params, Route: route, Options: options}
 	if x.answer.status < 300 && !sloppy(x.body) {
+		body := canonical(route.Operation, x.body)
+		req.ContentLength, req.Body = int64(len(body)), io.NopCloser(strings.NewReader(body))
 		if req.Header.Get("Content-Type") == "" && x.body != "" {
 			req.Header.Set("Content-Type", "application/json") // only the join asks for it
 		}
@@ -134,6 +135,28 @@ func (x *exchange) compare(router routers.Router) error {
 // more behind the JSON value.
 func sloppy(body string) bool {
 	return body != "" && !json.Valid([]byte(body))
+}
+
+// canonical gives the fields of a body the case that they are described in: members do not mind it.
+func canonical(op *openapi3.Operation, body string) string {
+	var fields map[string]json.RawMessage
+	if op.RequestBody == nil || json.Unmarshal([]byte(body), &fields) != nil {
+		return body
+	}
+	media := op.RequestBody.Value.Content.Get("application/json")
+	if media == nil || media.Schema == nil {
+		return body
+	}
+	for described := range media.Schema.Value.Properties {
+		for given, value := range fields {
+			if given != described && strings.EqualFold(given, described) {
+				delete(fields, given)
+				fields[described] = value
+			}
+		}
+	}
+	text, _ := json.Marshal(fields)
+	return string(text)
 }
 
 // closeAnswers forbids in every answer what is not described. (The document leaves objects open, as a client must.)
