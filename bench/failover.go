@@ -40,6 +40,11 @@ func (b *bench) killLeaders(ctx context.Context, s system, kills int) (times []t
 		return nil, err
 	}
 	defer stop(c)
+	return killInTurn(ctx, c, kills)
+}
+
+// killInTurn kills whoever leads, so many times, and starts it again each time.
+func killInTurn(ctx context.Context, c cluster, kills int) (times []time.Duration, err error) {
 	for range kills {
 		leader, err := findLeader(ctx, c)
 		if err != nil {

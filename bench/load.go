@@ -142,6 +142,11 @@ func (b *bench) prepare(ctx context.Context, s system, j job) (run func(time.Dur
 	if err != nil {
 		return nil, nil, err
 	}
+	return b.connect(ctx, s, c, j)
+}
+
+// connect makes the connections that the clients of a job share, to a cluster of that system.
+func (b *bench) connect(ctx context.Context, s system, c cluster, j job) (run func(time.Duration) sample, closeAll func(), err error) {
 	member, err := j.member(ctx, c)
 	if err != nil {
 		return nil, nil, err

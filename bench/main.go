@@ -23,6 +23,7 @@ type bench struct {
 	formations, kills, etcdKills int
 	transfers, maxJoins, members int
 	secrets                      int
+	delays                       []time.Duration
 
 	fleet   *fleet
 	muster  *musterSystem // nil: not there
@@ -34,15 +35,18 @@ type bench struct {
 // defaultConns is what multiplexed clients share; see README.md for why.
 const defaultConns = 16
 
+// part is one thing to measure.
+type part struct {
+	name    string
+	shared  bool // it uses the clusters of the other shared ones
+	measure func(context.Context)
+}
+
 func main() { os.Exit(run()) }
 
 func run() int {
 	b := &bench{running: make(map[string]start), report: &report{Machine: make(map[string]string)}}
-	parts := []struct {
-		name    string
-		shared  bool // it uses the clusters of the other shared ones
-		measure func(context.Context)
-	}{
+	parts := []part{
 		{"binary", false, b.binary}, {"formation", false, b.formation},
 		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes},
 		{"joins", false, b.joins}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
@@ -51,14 +55,17 @@ func run() int {
 	for _, p := range parts {
 		names = append(names, p.name)
 	}
+	usual := strings.Join(names, ",")
+	parts, names = append(parts, part{"latency", false, b.latency}), append(names, "latency")
 	var (
 		muster  = flag.String("muster", "../muster", "the muster `program`")
 		etcd    = flag.String("etcd", "etcd", "the etcd `program`")
-		only    = flag.String("only", strings.Join(names, ","), "the `parts` to measure")
+		only    = flag.String("only", usual, "the `parts` to measure")
 		json    = flag.String("json", "", "also write the report to this `file`")
 		keep    = flag.Bool("keep", false, "keep the data directories and logs")
 		version = flag.Int("http", 1, "the `version` of HTTP that muster's clients speak, 1 or 2")
 		keyed   = flag.Bool("keyed", false, "mint with an Idempotency-Key also in the writes part")
+		delays  = flag.String("delays", "5ms,20ms,50ms", "the `times` between members in the latency part, one way")
 		limit   = flag.Duration("limit", 20*time.Minute, "give up after this time")
 	)
 	flag.DurationVar(&b.duration, "d", 5*time.Second, "duration of each throughput measurement")
@@ -83,6 +90,14 @@ func run() int {
 	if flag.NArg() > 0 || b.rounds < 1 || b.duration <= 0 || *version != 1 && *version != 2 || b.kills < 1 || b.etcdKills < 1 || b.transfers < 1 || b.formations < 1 || b.maxJoins < 100 || b.members < 0 || b.secrets < 1 {
 		fmt.Fprintln(os.Stderr, "bench: a number is out of range, or there is an argument too many; see -help")
 		return 2
+	}
+	for text := range strings.SplitSeq(*delays, ",") {
+		d, err := time.ParseDuration(text)
+		if err != nil || d <= 0 {
+			fmt.Fprintf(os.Stderr, "bench: %q is no delay\n", text)
+			return 2
+		}
+		b.delays = append(b.delays, d)
 	}
 	b.find(*muster, *etcd)
 	if b.muster != nil {

@@ -8,17 +8,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"time"
 )
 
 // musterSystem runs the binary from outside, as its users do: HTTPS, tokens, one port.
 type musterSystem struct {
 	program string
 	http2   bool
-	keyed   bool     // each write carries an Idempotency-Key, as those of our Go client do
-	flags   []string // more of them for `serve`
+	keyed   bool          // each write carries an Idempotency-Key, as those of our Go client do
+	flags   []string      // more of them for `serve`
+	delay   time.Duration // between the members, one way; 0: none is added
 }
 
 func (*musterSystem) name() string { return "muster" }
@@ -52,9 +56,19 @@ func (s *musterSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 
 // form founds the cluster, lets two more join and waits until all are voters.
 func (c *musterCluster) form(ctx context.Context, f *fleet, rafts []string) error {
+	flags := c.system.flags
+	if c.system.delay > 0 { // others find a member behind a relay, at another address with the same port
+		for _, addr := range slices.Concat(c.apis, rafts) {
+			_, port, _ := net.SplitHostPort(addr)
+			if err := relay(ctx, net.JoinHostPort(relayHost, port), addr, c.system.delay); err != nil {
+				return err
+			}
+		}
+		flags = append(slices.Clone(flags), "--advertise", relayHost)
+	}
 	serve := func(i int, more ...string) error {
 		name := fmt.Sprintf("n%d", i+1)
-		args := append([]string{c.system.program, "serve", "--data", c.dir + "/" + name, "--name", name, "--api", c.apis[i], "--raft", rafts[i]}, c.system.flags...)
+		args := append([]string{c.system.program, "serve", "--data", c.dir + "/" + name, "--name", name, "--api", c.apis[i], "--raft", rafts[i]}, flags...)
 		p, err := f.launch(c.dir, name, append(args, more...)...)
 		if err == nil {
 			c.procs = append(c.procs, p)
@@ -104,6 +118,8 @@ func (c *musterCluster) credentials(context.Context) error {
 	}
 	return nil
 }
+
+const relayHost = "127.0.0.2"
 
 type musterStatus struct {
 	Result struct {

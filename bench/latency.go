@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"time"
+)
+
+// latency measures what distance between the members costs: every byte between them takes the given time, one way. It is no
+// comparison with etcd, and not measured unless -only asks for it. Clients sit beside the member that they ask.
+func (b *bench) latency(ctx context.Context) {
+	if b.muster == nil {
+		return
+	}
+	for _, delay := range b.delays {
+		if err := b.apart(ctx, delay); err != nil && ctx.Err() == nil {
+			b.report.note("members %v apart: %v", delay, err)
+			b.report.failed = true
+		}
+	}
+}
+
+// apart measures a cluster of its own whose members are that far from each other.
+func (b *bench) apart(ctx context.Context, delay time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx) // ends the relays
+	defer cancel()
+	system := *b.muster
+	system.delay = delay
+	system.flags = append(slices.Clone(system.flags), "--network-latency", max(delay, defaultLatency).String())
+	c, err := system.start(ctx, b.fleet)
+	if err != nil {
+		return err
+	}
+	defer stop(c)
+	write := func(ctx context.Context, c conn) error { return c.write(ctx, "") }
+	read := func(ctx context.Context, c conn) error { return c.read(ctx, "/api/v1/cluster/members/1") }
+	for _, m := range []struct {
+		what string
+		job  job
+	}{
+		{"writes at the leader", job{1, findLeader, write}}, {"writes at the leader", job{64, findLeader, write}},
+		{"writes at a follower", job{64, findFollower, write}},
+		{"reads at the leader", job{1, findLeader, read}}, {"reads at the leader", job{64, findLeader, read}},
+	} {
+		run, closeAll, err := b.connect(ctx, &system, c, m.job)
+		if err != nil {
+			return err
+		}
+		run(min(time.Second, b.duration))
+		sum := run(b.duration)
+		closeAll()
+		v := sum.value()
+		b.add(ctx, fmt.Sprintf("members %v apart: %s, %d clients", delay, m.what, m.job.clients), "/s", false, outcome{"muster": &v}, nil)
+	}
+	times, err := killInTurn(ctx, c, b.kills)
+	v := value{}
+	v.latencies(times)
+	v.Value = v.Max
+	if err != nil {
+		v.Error = err.Error()
+	}
+	b.add(ctx, fmt.Sprintf("members %v apart: fail-over, the longest of %d", delay, len(times)), "ms", true, outcome{"muster": &v}, nil)
+	return nil
+}
+
+const defaultLatency = 24 * time.Millisecond // of --network-latency
+
+// relay takes connections and passes on what comes, each way that much later.
+func relay(ctx context.Context, from, to string, delay time.Duration) error {
+	l, err := net.Listen("tcp", from)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer in.Close()
+				out, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer out.Close()
+				context.AfterFunc(ctx, func() { in.Close() })
+				ended := make(chan struct{}, 2)
+				go func() { later(out, in, delay); ended <- struct{}{} }()
+				go func() { later(in, out, delay); ended <- struct{}{} }()
+				<-ended
+			}()
+		}
+	}()
+	return nil
+}
+
+// later copies, each piece when its time has come.
+func later(to io.Writer, from io.Reader, delay time.Duration) {
+	type piece struct {
+		data []byte
+		due  time.Time
+	}
+	pieces := make(chan piece, 1<<12)
+	go func() {
+		defer close(pieces)
+		for {
+			buffer := make([]byte, 32<<10)
+			n, err := from.Read(buffer)
+			if n > 0 {
+				pieces <- piece{buffer[:n], time.Now().Add(delay)}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for p := range pieces {
+		time.Sleep(time.Until(p.due))
+		if _, err := to.Write(p.data); err != nil {
+			go func() { // nobody waits for the rest
+				for range pieces {
+				}
+			}()
+			return
+		}
+	}
+}
