@@ -284,6 +284,15 @@ CREATE TABLE audit (
   PRIMARY KEY (revision, seq)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX audit_by_object ON audit (object);
+
+-- Raft servers and others that have stopped answering, as the leader has noted it; see member.unhealthy in the audit.
+CREATE TABLE unhealthy_members (
+  raft_node_id INTEGER PRIMARY KEY,
+  since        TEXT    NOT NULL,
+  created_rev  INTEGER NOT NULL
+) STRICT;
+
 -- Views for the sqlite3 prompt.
 CREATE VIEW v_members AS
 SELECT m.raft_node_id AS node, m.name,
@@ -315,3 +324,7 @@ SELECT g.generation, g.state, g.reason, g.created_at, g.rows_total AS sealed_the
        group_concat(w.raft_node_id, ' ') AS held_by
 FROM dek_generations g LEFT JOIN dek_wraps w USING (generation)
 GROUP BY g.generation ORDER BY g.generation;
+
+CREATE VIEW v_audit AS
+SELECT revision || '.' || seq AS id, at, actor, node_id AS node, remote, action, object, outcome, detail
+FROM audit ORDER BY revision, seq;

@@ -180,6 +180,13 @@ func (l *leadership) prepare(ctx context.Context) error {
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
 	s.changes.reset(uint64(revision))
+	if founded {
+		if err := s.events.takeUp(&View{s: l.work.writer, Now: s.cfg.Now()}); err != nil {
+			return fmt.Errorf("read the newest events: %w", err)
+		}
+	} else {
+		s.events.reset(Position{})
+	}
 	if !founded {
 		if s.cfg.Founding == nil {
 			return errors.New("the database is empty, and this member was not started to found a cluster")
@@ -198,7 +205,7 @@ func (l *leadership) begin(tx *Tx) error {
 	if err := tx.exec("UPDATE cluster SET epoch = ?, leader_node_id = ?", l.epoch, l.store.cfg.NodeID); err != nil {
 		return err
 	}
-	return tx.audit("leader.elected", fmt.Sprintf("node/%d", l.store.cfg.NodeID), "")
+	return tx.audit("leader.elected", fmt.Sprintf("node/%d", l.store.cfg.NodeID), fmt.Sprintf("epoch %d", l.epoch))
 }
 
 // migrate applies the schema steps that are missing. Only the leader does it.
