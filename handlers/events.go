@@ -94,12 +94,12 @@ func (s *Server) stream(rt *route, o origin, w http.ResponseWriter, r *http.Requ
 		return
 	}
 	defer s.streams.readers.Add(-1)
-	e, err := parseEventQuery(r)
+	err := s.mayRead(rt, o, q)
 	if err == nil {
-		err = s.mayRead(rt, o, q)
-	}
-	if err == nil {
-		err = s.follow(rt, o, q, e)
+		var e eventQuery
+		if e, err = parseEventQuery(r); err == nil {
+			err = s.follow(rt, o, q, e)
+		}
 	}
 	s.answer(rt, q, err)
 }

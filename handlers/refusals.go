@@ -106,8 +106,8 @@ func (s *Server) KeepRefusals(ctx context.Context) {
 	}
 }
 
-// noteRefusal remembers a refused attempt at something that changes or reveals. The reason is a text of this program, never
-// what the caller has sent; the object is the pattern of the path.
+// noteRefusal remembers a refused attempt at something that changes or reveals: never what the caller has sent, and the
+// pattern of the path, not the path.
 func (s *Server) noteRefusal(rt *route, q *request, err error) {
 	if !rt.sensitive() {
 		return
@@ -124,8 +124,21 @@ func (s *Server) noteRefusal(rt *route, q *request, err error) {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
 		s.refusals.note(refusalKey{actor: q.actor.String(), remote: q.actor.Remote, object: rt.method + " " + rt.path,
-			why: fmt.Sprintf("%d %s", status, text)}, time.Now())
+			why: fmt.Sprintf("%d %s", status, plainReason(text))}, time.Now())
 	}
+}
+
+// plainReason cuts a refusal down to what it says of every attempt of its kind: what comes after may be the caller's own
+// words, or a time.
+func plainReason(text string) string {
+	if what, rest, ok := strings.Cut(text, ": "); ok {
+		rest, _, _ = strings.Cut(rest, ":")
+		text = what + ": " + rest
+	}
+	for _, end := range []string{" (", "=", " at ", ";"} {
+		text, _, _ = strings.Cut(text, end)
+	}
+	return text
 }
 
 // sensitive tells whether refused attempts at the route are kept: all that change something, and reading what not every
