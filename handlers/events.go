@@ -31,11 +31,19 @@ const (
 // streams counts the readers of this member; they have places of their own, apart from other requests.
 type streams struct {
 	readers atomic.Int64
-	ending  chan struct{} // closed when the member stops
+	open    context.Context // ends when the member stops
+	end     context.CancelFunc
 }
 
-// EndStreams ends all streams of events, so that their readers go elsewhere at once. It is called once, at the end.
-func (s *Server) EndStreams() { close(s.streams.ending) }
+func newStreams() *streams {
+	x := &streams{}
+	x.open, x.end = context.WithCancel(context.Background())
+	return x
+}
+
+// EndStreams ends all streams of events, so that their readers go elsewhere at once instead of holding up the end of
+// this member.
+func (s *Server) EndStreams() { s.streams.end() }
 
 // EventReaders returns how many streams of events are open on this member.
 func (s *Server) EventReaders() int { return int(s.streams.readers.Load()) }
@@ -180,13 +188,7 @@ func (s *Server) follow(rt *route, o origin, q *request, e eventQuery) error {
 func (s *Server) pump(rt *route, o origin, q *request, e eventQuery, reader *store.EventReader, out *eventWriter) {
 	ctx, cancel := context.WithCancel(q.Context())
 	defer cancel()
-	go func() { // a stream must not hold up the end of the member
-		select {
-		case <-s.streams.ending:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	defer context.AfterFunc(s.streams.open, cancel)()
 	checked := time.Now().Add(-rand.N(recheckToken / 2)) // not all at once
 	for {
 		wait, stop := context.WithTimeout(ctx, heartbeat)

@@ -64,7 +64,7 @@ type Server struct {
 	log      *slog.Logger
 	failures *failureLimiter
 	slots    chan struct{}
-	streams  streams
+	streams  *streams
 	refusals *refusals
 	*instruments
 	api      http.Handler
@@ -78,7 +78,7 @@ func New(cfg Config) *Server {
 		cfg.Now = time.Now
 	}
 	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
-		streams: streams{ending: make(chan struct{})}, refusals: newRefusals()}
+		streams: newStreams(), refusals: newRefusals()}
 	s.instruments = newInstruments(s)
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
