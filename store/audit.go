@@ -136,14 +136,11 @@ type AuditFilter struct {
 	Limit        int  // at most this many, at least 1
 }
 
-// Each filter that has an index of its own drives a query; the others are tested on the rows that it finds.
 const (
-	auditRest = ` (?1 = '' OR at >= ?1) AND (?2 = '' OR at <= ?2)
+	auditWhere = selectAudit + ` WHERE (?1 = '' OR at >= ?1) AND (?2 = '' OR at <= ?2)
 		AND (?3 = '' OR actor = ?3 OR actor LIKE ?4 ESCAPE '\' OR actor LIKE ?5 ESCAPE '\')
 		AND (?6 = '' OR substr(action, 1, length(?6)) = ?6) AND (?7 = '' OR object = ?7) AND (?8 = 0 OR node_id = ?8)
 		AND (revision, seq) > (?9, ?10) AND (revision, seq) < (?11, ?12)`
-	auditAll         = selectAudit + " WHERE" + auditRest
-	auditByObject    = selectAudit + " INDEXED BY audit_by_object WHERE object = ?7 AND" + auditRest
 	auditAscending   = " ORDER BY revision, seq LIMIT ?13"
 	auditDescending  = " ORDER BY revision DESC, seq DESC LIMIT ?13"
 	auditAtRevision  = "SELECT revision, at FROM audit WHERE revision >= ? ORDER BY revision, seq LIMIT 1"
@@ -186,15 +183,10 @@ func (s *Store) Audit(ctx context.Context, c Consistency, f AuditFilter) (list [
 		name := likeEscaper.Replace(f.Actor)
 		args := []any{textTime(f.Since), textTime(f.Until), f.Actor, name + ` (%)`, `%(` + name + `)`, f.Action, f.Object, int64(f.NodeID),
 			int64(low.Revision), int64(low.Seq), int64(high.Revision), int64(high.Seq), int64(f.Limit)}
-		switch {
-		case f.Object != "" && f.Descending:
-			list, err = collect(v, scanAudit, auditByObject+auditDescending, args...)
-		case f.Object != "":
-			list, err = collect(v, scanAudit, auditByObject+auditAscending, args...)
-		case f.Descending:
-			list, err = collect(v, scanAudit, auditAll+auditDescending, args...)
-		default:
-			list, err = collect(v, scanAudit, auditAll+auditAscending, args...)
+		if f.Descending {
+			list, err = collect(v, scanAudit, auditWhere+auditDescending, args...)
+		} else {
+			list, err = collect(v, scanAudit, auditWhere+auditAscending, args...)
 		}
 		return err
 	})

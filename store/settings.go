@@ -38,7 +38,7 @@ func (s *Store) SetKeyRotation(ctx context.Context, actor Actor, age time.Durati
 // settingAuditRetention says how long audit rows are kept: an AuditRetention as JSON.
 const settingAuditRetention = "audit_retention"
 
-// AuditRetention bounds the audit table. All of the database is in memory on every member: a row costs about 0.5 KB.
+// AuditRetention bounds the audit table. All of the database is in memory on every member: a row costs about 0.2 KB.
 type AuditRetention struct {
 	MaxAge  time.Duration // 0 keeps rows of any age
 	MaxRows uint64        // 1 000 … 1 000 000
