@@ -18,6 +18,7 @@ const (
 	eventsBeat     = 2 * time.Second
 	eventsSilence  = 3 * eventsBeat // after which a member asks again
 	eventsBatch    = 512
+	eventsLinger   = 30 * time.Second // after the last reader has gone
 )
 
 // followEvents keeps this member's window of events up to date while somebody reads there: one stream from the leader,
@@ -30,17 +31,13 @@ func (c *Cluster) followEvents(ctx context.Context) {
 		readers, changed := c.Store.EventReaders()
 		leader := c.Store.LeaderID()
 		var retry <-chan time.Time
+		if readers == 0 {
+			c.Store.RestEvents()
+		}
 		if readers > 0 && leader != 0 && leader != c.Store.NodeID() {
 			term, cancel := context.WithCancel(ctx)
 			stop := make(chan struct{})
-			go func() {
-				select {
-				case <-turned:
-				case <-changed:
-				case <-stop:
-				}
-				cancel()
-			}()
+			go func() { c.whileRead(turned, stop); cancel() }()
 			got, err := c.receiveEvents(term, leader)
 			close(stop)
 			cancel()
@@ -58,6 +55,28 @@ func (c *Cluster) followEvents(ctx context.Context) {
 		case <-changed:
 		case <-retry:
 		case <-ctx.Done():
+		}
+	}
+}
+
+// whileRead blocks until leadership turns, nobody has read for a while, or stop.
+func (c *Cluster) whileRead(turned, stop <-chan struct{}) {
+	for {
+		readers, changed := c.Store.EventReaders()
+		var idle <-chan time.Time
+		if readers == 0 {
+			idle = time.After(eventsLinger)
+		}
+		select {
+		case <-turned:
+			return
+		case <-stop:
+			return
+		case <-idle:
+			if c.Store.RestEvents() {
+				return
+			}
+		case <-changed:
 		}
 	}
 }
@@ -99,14 +118,8 @@ func (c *Cluster) receiveEvents(ctx context.Context, leader uint64) (got bool, e
 		}
 		silence.Reset(eventsSilence)
 		got = true
-		if c.Store.Leading() { // it has its own window now
+		if !c.Store.ToldEvents(line.Begin, line.Rows) {
 			return got, nil
-		}
-		if line.Begin != nil {
-			c.Store.ResetEvents(*line.Begin)
-		}
-		if len(line.Rows) > 0 {
-			c.Store.AddEvents(line.Rows)
 		}
 	}
 }
@@ -118,6 +131,7 @@ func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
 	ctl := http.NewResponseController(w)
 	send := func(line eventLine) error {
 		_ = ctl.SetWriteDeadline(time.Now().Add(eventsSilence))
+		defer func() { _ = ctl.SetWriteDeadline(time.Time{}) }() // it would end the stream also while nothing is written
 		if err := out.Encode(line); err != nil {
 			return err
 		}

@@ -31,6 +31,7 @@ func TestObserve(t *testing.T) {
 	// Somebody is away while the rest goes on: that is noted, and the return as well.
 	away := c.others(c.leader(t))[0]
 	before := c.revision(t)
+	quiet := c.admin(t).stream(t, c.leader(t), "?type=setting", "", 0)
 	away.kill()
 	t.Run("audit", func(t *testing.T) { testAudit(t, c) })
 	t.Run("refused attempts", func(t *testing.T) { testRefusals(t, c) })
@@ -43,6 +44,12 @@ func TestObserve(t *testing.T) {
 	t.Run("a slow reader", func(t *testing.T) { testSlowReader(t, c) })
 	t.Run("metrics", func(t *testing.T) { testMetrics(t, c) })
 	c.awaitEvent(t, before, "member.healthy", away.n)
+
+	// A stream in which nothing has come for all that time is still there.
+	c.admin(t).do(c.leader(t), "PUT", "/api/v1/cluster/autopilot/config", `{"maxLagRevisions":9999}`).is(t, "a setting", 200, "")
+	if f, ok := quiet.next(); !ok || f.event != "setting" {
+		t.Errorf("the quiet stream has ended: %+v", f)
+	}
 }
 
 // revision is the newest that the leader knows.

@@ -298,10 +298,11 @@ func (e *eventWriter) flush() error {
 	if cap(e.buf) > 64<<10 {
 		e.buf = nil
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = e.ctl.Flush()
 	}
-	return e.ctl.Flush()
+	_ = e.ctl.SetWriteDeadline(time.Time{}) // with HTTP/2 it would end the stream also while nothing is written
+	return err
 }
 
 func eventText(r *store.AuditRow) []byte {

@@ -48,8 +48,8 @@ func TestRefusalsAreCountedTogether(t *testing.T) {
 
 func TestPlainReason(t *testing.T) {
 	for text, want := range map[string]string{
-		"Invalid token":                           "Invalid token",
-		"Invalid join token: malformed: byte 'x'": "Invalid join token: malformed",
+		"Invalid token": "Invalid token",
+		"Invalid join token: malformed: byte 'x'":                                                               "Invalid join token: malformed",
 		"Invalid join token: it was made by another cluster (CALLER); this is cluster c":                        "Invalid join token: it was made by another cluster",
 		"Invalid join token: expired: it was good until 2030-01-02T03:04:05Z":                                   "Invalid join token: expired",
 		"signed token expired at 2030-01-02T03:04:05Z (now 2030-01-02T03:04:05Z)":                               "signed token expired",

@@ -100,6 +100,30 @@ func TestFeedTellsEverything(t *testing.T) {
 	})
 }
 
+// TestFeedRests: a window that was left behind is not taken for the present, and is not added to with a gap.
+func TestFeedRests(t *testing.T) {
+	var f feed
+	f.init(10)
+	f.reset(After(5))
+	f.add([]AuditRow{{Revision: 6, Seq: 1}})
+	f.readers = 1
+	if f.rest() {
+		t.Error("it rests under a reader")
+	}
+	f.readers = 0
+	if !f.rest() {
+		t.Error("it does not rest without readers")
+	}
+	f.add([]AuditRow{{Revision: 9, Seq: 1}})
+	if end, fresh, _ := f.position(); fresh || end != (Position{6, 1}) {
+		t.Errorf("resting at %v, fresh %t", end, fresh)
+	}
+	f.reset(After(20))
+	if end, fresh, _ := f.position(); !fresh || end != After(20) {
+		t.Errorf("again at %v, fresh %t", end, fresh)
+	}
+}
+
 // TestAuditFrom: halving finds the first revision of a time, also with revisions missing in front.
 func TestAuditFrom(t *testing.T) {
 	b := foundedBench(t, "10.200.0.0/16", 28)
@@ -180,7 +204,7 @@ func TestAuditRetention(t *testing.T) {
 		t.Errorf("reading across the gap: %v", err)
 	}
 	end, _ := l.EventEnd()
-	l.ResetEvents(end) // as on a member that has just begun to read
+	l.events.reset(end) // as on a member that has just begun to read
 	r := l.ReadEvents(After(oldest))
 	defer r.Close()
 	for told := int64(0); told < kept; {

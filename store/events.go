@@ -46,25 +46,34 @@ type feed struct {
 	events     []*Event
 	start, end Position
 	ready      bool // start and end are known
+	resting    bool // nobody has read for a while, and the end was left where it was
+	leading    bool // what this member commits is added; nobody else tells it anything
 	resets     int
 	wake       chan struct{}
 
 	readers int
 	wanted  chan struct{} // closed and replaced when the first reader comes or the last one goes
+	history chan struct{} // readers of SQL at a time: others have to get at it, too
 }
+
+const historyReaders = 2
 
 func (f *feed) init(limit int) {
 	if limit <= 0 {
 		limit = defaultEventWindow
 	}
-	f.limit, f.wake, f.wanted = limit, make(chan struct{}), make(chan struct{})
+	f.limit, f.wake, f.wanted, f.history = limit, make(chan struct{}), make(chan struct{}), make(chan struct{}, historyReaders)
 }
 
 // reset forgets what the window holds; it goes on after a position.
 func (f *feed) reset(after Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.events, f.start, f.end, f.ready = nil, after, after, true
+	f.resetLocked(after)
+}
+
+func (f *feed) resetLocked(after Position) {
+	f.events, f.start, f.end, f.ready, f.resting = nil, after, after, true, false
 	f.resets++
 	f.broadcast()
 }
@@ -73,7 +82,11 @@ func (f *feed) reset(after Position) {
 func (f *feed) add(rows []AuditRow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.ready {
+	f.addLocked(rows)
+}
+
+func (f *feed) addLocked(rows []AuditRow) {
+	if !f.ready || f.resting {
 		return
 	}
 	added := false
@@ -109,14 +122,35 @@ func (f *feed) after(p Position, limit int) (list []*Event, inside bool, resets 
 	return f.events[i:min(len(f.events), i+limit):len(f.events)], true, f.resets, f.wake
 }
 
-func (f *feed) position() (end Position, ready bool, wake <-chan struct{}) {
+// position returns the end of the window; fresh is false when it has been left behind, or is not known yet.
+func (f *feed) position() (end Position, fresh bool, wake <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.end, f.ready, f.wake
+	return f.end, f.ready && !f.resting, f.wake
+}
+
+// rest leaves the window where it is, unless there are readers; it goes on with a reset.
+func (f *feed) rest() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.readers == 0 && !f.leading {
+		f.resting = true
+	}
+	return f.resting
+}
+
+// yield is for the end of a leadership: from now on others tell.
+func (f *feed) yield() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leading = false
 }
 
 // takeUp fills the window at the beginning of a leadership.
 func (f *feed) takeUp(v *View) error {
+	f.mu.Lock()
+	f.leading = true // a former leader's stream may still be there
+	f.mu.Unlock()
 	tail, err := collect(v, scanAudit, selectAudit+" ORDER BY revision DESC, seq DESC LIMIT ?", int64(min(eventsAtStart, f.limit)))
 	if err != nil {
 		return err
@@ -127,7 +161,7 @@ func (f *feed) takeUp(v *View) error {
 		return nil
 	}
 	first := Position{tail[0].Revision, tail[0].Seq - 1}
-	if end, ready, _ := f.position(); !ready || end.Before(first) {
+	if end, fresh, _ := f.position(); !fresh || end.Before(first) {
 		f.reset(first)
 	}
 	f.add(tail)
@@ -219,6 +253,12 @@ func (r *EventReader) Next(ctx context.Context, limit int) ([]*Event, error) {
 
 // eventHistory reads events from SQL: the leader's working copy or the local mirror.
 func (s *Store) eventHistory(ctx context.Context, after Position, limit int) (list []*Event, err error) {
+	select {
+	case s.events.history <- struct{}{}:
+		defer func() { <-s.events.history }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	err = s.local(ctx, func(v *View) error {
 		pruned, err := v.prunedRevision()
 		if err != nil {
@@ -262,8 +302,8 @@ func (s *Store) OldestEvents(ctx context.Context) (revision uint64, err error) {
 // waits for the leader to tell it, until ctx ends; then its mirror must do.
 func (s *Store) EventsNow(ctx context.Context) (p Position, err error) {
 	for {
-		end, ready, wake := s.events.position()
-		if ready {
+		end, fresh, wake := s.events.position()
+		if fresh {
 			return end, nil
 		}
 		select {
@@ -313,15 +353,28 @@ func (s *Store) EventWindow(after Position, limit int) (list []*Event, wake <-ch
 	return list, wake, inside && s.Leading()
 }
 
-// EventEnd returns the end of the window and whether there is one.
+// EventEnd returns the end of the window and whether there is one to go on from.
 func (s *Store) EventEnd() (Position, bool) {
-	end, ready, _ := s.events.position()
-	return end, ready
+	end, fresh, _ := s.events.position()
+	return end, fresh
 }
 
-// ResetEvents begins the window anew after a position, and AddEvents adds what the leader has told. Both are for a
-// member that does not lead.
-func (s *Store) ResetEvents(after Position) { s.events.reset(after) }
+// RestEvents lets a member that does not lead stop following events while it has no readers; it tells whether that is so.
+// Then the window begins anew.
+func (s *Store) RestEvents() bool { return s.events.rest() }
 
-// AddEvents adds rows that follow on the window's end.
-func (s *Store) AddEvents(rows []AuditRow) { s.events.add(rows) }
+// ToldEvents takes what the leader tells: rows that follow on the window's end and, before them, unless it is nil, where
+// the window begins anew. It returns false when this member leads itself.
+func (s *Store) ToldEvents(begin *Position, rows []AuditRow) bool {
+	f := &s.events
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.leading {
+		return false
+	}
+	if begin != nil {
+		f.resetLocked(*begin)
+	}
+	f.addLocked(rows)
+	return true
+}

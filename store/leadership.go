@@ -111,6 +111,7 @@ func (s *Store) ascend(ctx context.Context) error {
 	l.ctx, l.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	l.reads.ask = l.confirmMajority
 	if err := l.prepare(ctx); err != nil {
+		s.events.yield()
 		l.end(err)
 		db.close()
 		if l.work != nil {
@@ -119,6 +120,7 @@ func (s *Store) ascend(ctx context.Context) error {
 		return err
 	}
 	if _, err := s.RefreshServers(ctx); err != nil { // linearisable reads count the voters of this configuration
+		s.events.yield()
 		l.end(err)
 		db.close()
 		l.work.close()
@@ -180,12 +182,8 @@ func (l *leadership) prepare(ctx context.Context) error {
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
 	s.changes.reset(uint64(revision))
-	if founded {
-		if err := s.events.takeUp(&View{s: l.work.writer, Now: s.cfg.Now()}); err != nil {
-			return fmt.Errorf("read the newest events: %w", err)
-		}
-	} else {
-		s.events.reset(Position{})
+	if err := s.events.takeUp(&View{s: l.work.writer, Now: s.cfg.Now()}); err != nil {
+		return fmt.Errorf("read the newest events: %w", err)
 	}
 	if !founded {
 		if s.cfg.Founding == nil {
@@ -255,6 +253,7 @@ func (s *Store) descend(reason error) {
 	}
 	l.end(reason)
 	<-l.done
+	s.events.yield()
 	l.db.close()
 	l.work.close()
 	s.log.Info("no longer leading", "epoch", l.epoch)
