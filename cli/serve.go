@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/musterhq/muster/cluster"
@@ -30,6 +31,7 @@ type serveFlags struct {
 	latency                                      time.Duration
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
+	eventWindow                                  int
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -59,6 +61,9 @@ member again; a token is then ignored, so the same command serves for the first 
 			if f.data == "" {
 				return usagef(cmd, "--data is missing")
 			}
+			if f.eventWindow < 16 || f.eventWindow > 1_000_000 {
+				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.eventWindow)
+			}
 			if f.join == "" {
 				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
 			}
@@ -73,7 +78,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that of --api and --raft)")
 	flags.StringVar(&f.join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
-	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join and status without TLS at this address")
+	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.Var(&f.drainHooks, "drain-hook", "command to run here when this member is drained; repeatable, 5 s each")
@@ -83,6 +88,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
 	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
+	flags.IntVar(&f.eventWindow, "event-window", 2048, "newest events that are kept in memory for the readers of the stream")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -280,7 +286,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	st, err := store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: log,
 		Dial: transport.DialRaft, Ask: transport.Ask, Nudge: transport.Nudge, Fetch: fetch, NetworkLatency: f.latency,
-		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing})
+		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing, EventWindow: f.eventWindow})
 	if err != nil {
 		return err
 	}
@@ -302,7 +308,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 			cfg, _, err := loops.Settings(ctx)
 			return cfg, err
 		},
-		Leaf: func() []byte { return current.Load().Certificate[0] }})
+		Leaf: func() []byte { return current.Load().Certificate[0] }, Collectors: []prometheus.Collector{loops}})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())
@@ -317,6 +323,8 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	refusals := make(chan struct{})
+	go func() { defer close(refusals); api.KeepRefusals(serving) }()
 	served := make(chan error, 2)
 	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
@@ -345,7 +353,9 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	handover, cancel := context.WithTimeout(context.WithoutCancel(ctx), 1500*time.Millisecond)
 	st.HandOver(handover)
 	cancel()
+	api.EndStreams()
 	stopServing()
+	<-refusals
 	if failed == nil || errors.Is(failed, cluster.ErrRemoved) {
 		<-served
 	}

@@ -27,6 +27,7 @@ const (
 	assignTimeout = 10 * time.Second
 	pruneEvery    = time.Minute
 	upgradeAfter  = 5 * time.Second
+	pruneRest     = 50 * time.Millisecond
 )
 
 // Config is what a member's own loops need to know.
@@ -53,6 +54,7 @@ type Cluster struct {
 
 	once    sync.Once
 	removed chan struct{}
+	closing chan struct{}
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -61,9 +63,10 @@ type Cluster struct {
 // Start begins the loops; Close ends them.
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
+	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{}), closing: make(chan struct{})}
 	c.forget()
-	c.done.Add(4)
+	c.done.Add(5)
+	go func() { defer c.done.Done(); c.followEvents(ctx) }()
 	go func() { defer c.done.Done(); c.renew(ctx) }()
 	go func() { defer c.done.Done(); c.lead(ctx) }()
 	go func() { defer c.done.Done(); c.expel(ctx) }()
@@ -74,6 +77,7 @@ func Start(cfg Config) *Cluster {
 // Close ends the loops and waits for them.
 func (c *Cluster) Close() {
 	c.stop()
+	close(c.closing)
 	c.done.Wait()
 }
 
@@ -153,11 +157,16 @@ type term struct {
 	hooks    hookWork
 	pruned   time.Time
 	cost     time.Duration // of observing and deciding in the last round
+
+	sightings map[uint64]*sighting
 }
 
 func (c *Cluster) leadTerm(ctx context.Context) {
 	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake),
-		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}}
+		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}, sightings: map[uint64]*sighting{}}
+	pruning := make(chan struct{})
+	go func() { defer close(pruning); c.pruneAudit(ctx) }()
+	defer func() { <-pruning }()
 	defer t.hooks.done.Wait()
 	defer t.prober.done.Wait()
 	for {
@@ -186,6 +195,25 @@ func (c *Cluster) leadTerm(ctx context.Context) {
 			return
 		case <-time.After(roundEvery):
 		case <-c.kick:
+		}
+	}
+}
+
+// pruneAudit deletes old audit rows, in small steps with room for others between them, while this member leads.
+func (c *Cluster) pruneAudit(ctx context.Context) {
+	for wait := pruneEvery; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = pruneEvery
+		more, err := c.Store.PruneAudit(ctx, c.actor())
+		switch {
+		case err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader):
+			c.log.Warn("prune the audit", "err", err)
+		case more:
+			wait = pruneRest
 		}
 	}
 }
@@ -255,6 +283,9 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 		return err
 	}
 	if err := c.decide(ctx, plan, members); err != nil {
+		return err
+	}
+	if err := c.watchHealth(ctx, t, &state, now); err != nil {
 		return err
 	}
 	if err := c.reconcile(ctx); err != nil {
@@ -450,6 +481,7 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
+	mux.HandleFunc("GET "+pathEvents, c.serveEvents)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

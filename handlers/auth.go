@@ -123,6 +123,8 @@ const (
 	failingHosts      = 10_000
 )
 
+const tooManyFailures = "too many failed attempts; try again in a minute"
+
 func newFailureLimiter() *failureLimiter { return &failureLimiter{hosts: map[string]*failing{}} }
 
 // count notes a failure and returns an error when there have been too many.
@@ -140,14 +142,14 @@ func (l *failureLimiter) count(host string) error {
 			}
 		}
 		if len(l.hosts) >= failingHosts {
-			return fail(http.StatusTooManyRequests, "too many failed attempts; try again in a minute")
+			return fail(http.StatusTooManyRequests, tooManyFailures)
 		}
 		f = &failing{limit: rate.NewLimiter(rate.Every(time.Minute/failuresPerMinute), failuresPerMinute)}
 		l.hosts[host] = f
 	}
 	f.last = now
 	if !f.limit.AllowN(now, 1) {
-		return fail(http.StatusTooManyRequests, "too many failed attempts; try again in a minute")
+		return fail(http.StatusTooManyRequests, tooManyFailures)
 	}
 	return nil
 }

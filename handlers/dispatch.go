@@ -141,28 +141,35 @@ func (s *Server) answer(rt *route, q *request, err error) {
 	if err == nil {
 		return
 	}
+	s.noteRefusal(rt, q, err)
 	if rt.family.render(q.w, err) {
 		s.log.Error("request failed", "method", q.Method, "path", q.URL.Path, "err", err)
 	}
 }
 
-func (s *Server) handle(rt *route, o origin, q *request) error {
-	remote := remoteOf(q.Request, o)
-	if rt.scope != "" {
-		token, err := s.authenticate(q, remote)
-		switch {
-		case err != nil:
-			return err
-		case token == nil:
-			return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
-		case !token.Allows(rt.scope):
-			return fail(rt.family.forbidden.status, rt.family.forbidden.text)
-		}
-		q.token = token
+// admit finds out who is asking and whether they may.
+func (s *Server) admit(rt *route, o origin, q *request) error {
+	q.actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remoteOf(q.Request, o)}
+	if rt.scope == "" {
+		return nil
 	}
-	q.actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remote}
-	if q.token != nil {
-		q.actor.Accessor, q.actor.Name = q.token.ID, q.token.Name
+	token, err := s.authenticate(q, q.actor.Remote)
+	switch {
+	case err != nil:
+		return err
+	case token == nil:
+		return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
+	}
+	q.token, q.actor.Accessor, q.actor.Name = token, token.ID, token.Name
+	if !token.Allows(rt.scope) {
+		return fail(rt.family.forbidden.status, rt.family.forbidden.text)
+	}
+	return nil
+}
+
+func (s *Server) handle(rt *route, o origin, q *request) error {
+	if err := s.admit(rt, o, q); err != nil {
+		return err
 	}
 	if key := q.Header.Get(headerKey); key != "" {
 		if len(key) > 128 {

@@ -17,6 +17,7 @@ type route struct {
 	at     place
 	plain  bool                      // served without TLS too, where that is switched on
 	within time.Duration             // how long an answer may take; 0 stands for answerWithin
+	stream bool                      // a stream of events; serve is not used
 	check  func(*http.Request) error // arguments that the family checks before it asks who is calling
 	serve  func(*Server, *request) error
 }
@@ -73,6 +74,10 @@ var routes = []route{
 	{method: "DELETE", path: "/api/v1/api-tokens/{id}", family: ella, scope: store.ScopeManagement, serve: (*Server).deleteAPIToken},
 
 	{method: "POST", path: "/api/v1/sql", family: ella, scope: store.ScopeManagement, at: here, serve: (*Server).sql},
+
+	{method: "GET", path: "/api/v1/events", family: ella, scope: store.ScopeClusterRead, at: here, stream: true},
+	{method: "GET", path: "/api/v1/audit", family: ella, scope: store.ScopeClusterRead, at: hereStale, check: checkStale, serve: (*Server).audit},
+	{method: "GET", path: "/metrics", family: ella, at: here, plain: true, serve: (*Server).serveMetrics},
 
 	{method: "DELETE", path: "/v1/operator/raft/peer", family: nomad, scope: store.ScopeManagement, check: checkRemovePeer, serve: (*Server).removePeer},
 	{method: "PUT", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},

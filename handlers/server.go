@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/musterhq/muster/store"
 )
@@ -55,6 +56,8 @@ type Config struct {
 	Leaf      func() []byte // DER of the API listener's certificate
 	Now       func() time.Time
 	Logger    *slog.Logger
+
+	Collectors []prometheus.Collector // what /metrics shows besides requests and the store
 }
 
 // Server answers API requests on every member.
@@ -63,6 +66,9 @@ type Server struct {
 	log      *slog.Logger
 	failures *failureLimiter
 	slots    chan struct{}
+	streams  *streams
+	refusals *refusals
+	*instruments
 	api      http.Handler
 	internal http.Handler
 	plain    http.Handler
@@ -73,7 +79,9 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight)}
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
+		streams: newStreams(), refusals: newRefusals()}
+	s.instruments = newInstruments(s)
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})
@@ -102,8 +110,12 @@ func (s *Server) router(o origin) http.Handler {
 		if o.plain && !rt.plain {
 			continue
 		}
-		m.NewRoute().Path(rt.path).Methods(rt.method).Handler(s.guard(rt.family, o, func(w http.ResponseWriter, r *http.Request) {
-			s.dispatch(rt, o, w, r)
+		answer := s.dispatch
+		if rt.stream {
+			answer = s.stream
+		}
+		m.NewRoute().Path(rt.path).Methods(rt.method).Handler(s.guard(rt, o, func(w http.ResponseWriter, r *http.Request) {
+			answer(rt, o, w, r)
 		}))
 	}
 	m.NotFoundHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
@@ -121,10 +133,12 @@ func (s *Server) router(o origin) http.Handler {
 }
 
 // guard isolates panics, bounds the number of requests and writes the log line.
-func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
+func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fam := f
-		if fam == nil {
+		var fam *family
+		if rt != nil {
+			fam = rt.family
+		} else {
 			fam = familyOf(r.URL.Path)
 		}
 		begin := time.Now()
@@ -136,6 +150,7 @@ func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
 					fam.fail(rec, http.StatusInternalServerError, 0, "internal error")
 				}
 			}
+			s.observe(rt, o, r, rec.status, time.Since(begin))
 			level := slog.LevelDebug
 			if rec.status >= 500 {
 				level = slog.LevelWarn
@@ -145,10 +160,17 @@ func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
 					"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
 			}
 		}()
+		if rt != nil && rt.stream { // counted by themselves
+			fam.headers(rec)
+			h(rec, r)
+			return
+		}
 		select {
 		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+			s.inFlight.Inc()
+			defer func() { <-s.slots; s.inFlight.Dec() }()
 		default:
+			s.refused.Inc()
 			w.Header().Set("Retry-After", "1")
 			fam.fail(rec, http.StatusServiceUnavailable, 0, "too many requests at once; try again")
 			return

@@ -95,6 +95,7 @@ func (f *Founding) apply(tx *Tx) error {
 		{query: insertSequence, args: []any{"raft_node_id", f.Member.NodeID}},
 		{query: insertSequence, args: []any{"overlay_host", int64(0)}},
 		{query: insertSequence, args: []any{"overlay_slices", int64(0)}},
+		{query: insertSequence, args: []any{sequencePruned, int64(0)}},
 	}
 	for _, a := range f.Authorities {
 		steps = append(steps, statement{query: `INSERT INTO authorities (kind, generation, state, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev)
