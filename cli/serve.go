@@ -298,7 +298,8 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 			cfg, _, err := loops.Settings(ctx)
 			return cfg, err
 		},
-		Leaf: func() []byte { return current.Load().Certificate[0] }})
+		Chain: func() [][]byte { return current.Load().Certificate },
+		Leaf:  func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())
