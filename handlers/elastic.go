@@ -190,40 +190,43 @@ func spoken(version string) bool {
 	return err == nil && n <= elasticMajor && n >= elasticMajor-2
 }
 
-// checkElastic refuses what the original refuses before it looks at who is calling: versions that are not spoken, and
-// bodies of a type that is not understood.
-func checkElastic(r *http.Request) error {
-	hasBody := r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
-	for _, name := range []string{"Accept", "Content-Type"} {
-		header := r.Header.Get(name)
-		version, found := mediaVersion(header)
-		if !found || name == "Content-Type" && !hasBody {
-			continue
-		}
-		if !spoken(version) {
-			return &elasticError{Status: http.StatusBadRequest, elasticCause: elasticCause{Type: "media_type_header_exception",
-				Reason: "Invalid media-type value on headers [" + name + "]",
-				CausedBy: &elasticCause{Type: "status_exception", Reason: fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s",
-					name, elasticMajor, elasticMajor-1, version, name, header)}}}
-		}
-	}
-	if !hasBody {
+// checkElastic refuses versions of answers that are not spoken, before anything else.
+func checkElastic(r *http.Request) error { return checkMedia(r, "Accept") }
+
+func checkMedia(r *http.Request, name string) error {
+	header := r.Header.Get(name)
+	version, found := mediaVersion(header)
+	if !found || spoken(version) {
 		return nil
 	}
-	header := r.Header.Get("Content-Type")
+	return &elasticError{Status: http.StatusBadRequest, elasticCause: elasticCause{Type: "media_type_header_exception",
+		Reason: "Invalid media-type value on headers [" + name + "]",
+		CausedBy: &elasticCause{Type: "status_exception", Reason: fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s",
+			name, elasticMajor, elasticMajor-1, version, name, header)}}}
+}
+
+// checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is calling.
+func checkBody(q *request) error {
+	if len(q.body) == 0 {
+		return nil
+	}
+	header := q.Header.Get("Content-Type")
 	if header == "" {
 		return elasticText(http.StatusNotAcceptable, "Content-Type header is missing")
 	}
 	if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" && kind != "application/vnd.elasticsearch+json" {
 		return elasticText(http.StatusNotAcceptable, "Content-Type header ["+header+"] is not supported")
 	}
-	return nil
+	return checkMedia(q.Request, "Content-Type")
 }
 
 // admitElastic decides whether a request goes on, in the documented order: who is calling, what is wrong with the
 // parameters and the body, whether enrollment is enabled, whether the caller may.
 func (s *Server) admitElastic(rt *route, q *request, remote string) error {
 	ep := elasticEndpoints[rt.method+" "+rt.path]
+	if err := checkBody(q); err != nil {
+		return err
+	}
 	token, err := s.identifyElastic(q, remote)
 	if err != nil {
 		return err

@@ -158,6 +158,7 @@ func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
 					"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
 			}
 		}()
+		fam.headers(rec)
 		select {
 		case s.slots <- struct{}{}:
 			defer func() { <-s.slots }()
@@ -166,7 +167,6 @@ func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
 			fam.fail(rec, http.StatusServiceUnavailable, 0, "too many requests at once; try again")
 			return
 		}
-		fam.headers(rec)
 		if fam.wrap == nil || o.forwarded {
 			h(rec, r)
 			return

@@ -161,10 +161,10 @@ CREATE TABLE api_tokens (
 ) STRICT, WITHOUT ROWID;
 
 -- Credentials in Elasticsearch's form, id:secret. They are invalidated, not deleted, and know how often they were used.
--- kind 'enrollment' is a key that stands in an enrollment token.
+-- kind 'enrollment_token' is a key that stands in an enrollment token.
 CREATE TABLE api_keys (
   id               TEXT    PRIMARY KEY,
-  kind             TEXT    NOT NULL CHECK (kind IN ('api_key', 'enrollment')),
+  kind             TEXT    NOT NULL CHECK (kind IN ('api_key', 'enrollment_token')),
   name             TEXT    NOT NULL,
   secret_hash      TEXT    NOT NULL,
   scopes           TEXT    NOT NULL CHECK (json_valid(scopes)),
@@ -345,7 +345,7 @@ SELECT 'api', id, name, '', CASE WHEN expires_at < strftime('%Y-%m-%dT%H:%M:%SZ'
        created_by, created_at, expires_at
 FROM api_tokens
 UNION ALL
-SELECT CASE kind WHEN 'enrollment' THEN 'enroll' ELSE 'api key' END, id, name, uses || ' of ' || coalesce(max_uses, 'any'),
+SELECT CASE kind WHEN 'enrollment_token' THEN 'enroll' ELSE 'api key' END, id, name, uses || ' of ' || coalesce(max_uses, 'any'),
        CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN uses >= max_uses THEN 'used'
             WHEN expires_at < strftime('%Y-%m-%dT%H:%M:%SZ', 'now') THEN 'expired' ELSE 'valid' END,
        owner_name, created_at, expires_at

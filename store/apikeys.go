@@ -10,8 +10,8 @@ import (
 
 // Kinds of API keys.
 const (
-	KeyKindAPI        = "api_key"    // made by POST /_security/api_key, good until it expires
-	KeyKindEnrollment = "enrollment" // the key of an enrollment token
+	KeyKindAPI        = "api_key"          // made by POST /_security/api_key, good until it expires
+	KeyKindEnrollment = "enrollment_token" // the key of an enrollment token
 )
 
 // ScopeEnrollKibana is what only API keys can have: it opens the enrollment of a Kibana, not that of a node.
