@@ -44,7 +44,7 @@ func run() int {
 	}{
 		{"binary", false, b.binary}, {"formation", false, b.formation},
 		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes},
-		{"joins", false, b.joins}, {"failover", false, b.failover}, {"handover", false, b.handover},
+		{"joins", false, b.joins}, {"enroll", false, b.enroll}, {"failover", false, b.failover}, {"handover", false, b.handover},
 	}
 	var names []string
 	for _, p := range parts {

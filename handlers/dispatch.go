@@ -36,7 +36,7 @@ type request struct {
 	actor store.Actor
 	stale bool
 	asked uint64 // the member that the caller has asked
-	keyed bool // as the route says: it is forwarded with an Idempotency-Key as a POST is
+	keyed bool   // as the route says: it is forwarded with an Idempotency-Key as a POST is
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
