@@ -128,6 +128,21 @@ func testEnrollAnswer(t *testing.T, c *cluster) {
 	u.do(c.members[1], "DELETE", "/api/v1/cluster/enrollments/nothing", "").expect(t, "revoke an unknown enrollment", 404, `{"error":"enrollment not found"}`)
 	c.members[2].awaitSQL(t, "SELECT c.kind || ' ' || (c.revoked_at IS NOT NULL) || ' ' || e.id FROM certificates c JOIN enrollments e ON e.transport_serial = c.serial WHERE c.serial = '"+serial+"'",
 		"enrolled 1 "+last.ID)
+	// Whoever verifies certificates of enrollments finds it in the list of the transport authority, and only there.
+	for path, signer := range map[string]*x509.Certificate{"/.well-known/transport.crl": e.transportCA, "/.well-known/http.crl": e.httpCA} {
+		a := c.nobody(t).do(c.members[1], "GET", path, "")
+		list, err := x509.ParseRevocationList([]byte(a.body))
+		if err != nil || a.header.Get("Content-Type") != "application/pkix-crl" {
+			t.Fatalf("%s: %v, %v", path, a, err)
+		}
+		if err := list.CheckSignatureFrom(signer); err != nil || time.Until(list.NextUpdate) < 23*time.Hour {
+			t.Errorf("%s: %v, next update %v", path, err, list.NextUpdate)
+		}
+		found := slices.ContainsFunc(list.RevokedCertificateEntries, func(r x509.RevocationListEntry) bool { return r.SerialNumber.Cmp(e.transport.SerialNumber) == 0 })
+		if found != (signer == e.transportCA) {
+			t.Errorf("%s has it: %v", path, found)
+		}
+	}
 }
 
 func samePublic(key any, cert *x509.Certificate) bool {

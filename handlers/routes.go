@@ -79,6 +79,8 @@ var routes = []route{
 	{method: "DELETE", path: "/api/v1/cluster/enrollment-tokens/{id}", family: ella, scope: store.ScopeEnroll, serve: (*Server).revokeEnrollToken},
 	{method: "GET", path: "/api/v1/cluster/enrollments", family: ella, scope: store.ScopeEnroll, serve: (*Server).listEnrollments},
 	{method: "DELETE", path: "/api/v1/cluster/enrollments/{id}", family: ella, scope: store.ScopeEnroll, serve: (*Server).revokeEnrollment},
+	{method: "GET", path: "/.well-known/http.crl", family: ella, serve: (*Server).httpCRL},
+	{method: "GET", path: "/.well-known/transport.crl", family: ella, serve: (*Server).transportCRL},
 
 	{method: "GET", path: "/_security/enroll/node", family: elastic, scope: store.ScopeEnroll, check: checkElastic, keyed: true, within: slow, serve: (*Server).enrollNode},
 	{method: "GET", path: "/_security/enroll/kibana", family: elastic, scope: store.ScopeEnrollKibana, check: checkElastic, keyed: true, serve: (*Server).enrollKibana},

@@ -187,3 +187,22 @@ func (t *Tx) pruneEnrollments(before time.Time) (int64, error) {
 	enrollments, err := t.execCount("DELETE FROM enrollments WHERE expires_at < ?", before)
 	return keys + enrollments, err
 }
+
+// RevokedCertificates lists what an authority has signed, is revoked and has not expired.
+func (s *Store) RevokedCertificates(ctx context.Context, kind certs.Kind) (list []certs.Revoked, err error) {
+	enrolled := CertEnrolled
+	if kind == certs.HTTP {
+		enrolled = CertIntermediate
+	}
+	err = s.Read(ctx, Linearisable, func(v *View) error {
+		list, err = collect(v, func(rows *sql.Rows) (r certs.Revoked, err error) {
+			var at string
+			err = rows.Scan(&r.Serial, &at)
+			r.At = parseTime(at)
+			return r, err
+		}, "SELECT serial, revoked_at FROM certificates WHERE revoked_at IS NOT NULL AND kind IN (?, ?) AND expires_at >= ? ORDER BY revoked_at, serial",
+			string(kind), string(enrolled), rfc3339(v.Now))
+		return err
+	})
+	return list, err
+}
