@@ -428,3 +428,68 @@ func (c *cluster) refusals(ctx context.Context, fingerprint, key, id string) {
 		c.t.Error("the fingerprint is not that of the second certificate")
 	}
 }
+
+// What the clients offer besides: finding out what they talk to, looking for more addresses, keeping house with keys.
+func TestElasticHousekeeping(t *testing.T) {
+	c := start(t, 3)
+	ctx := context.Background()
+	_, fingerprint, _ := c.enrollToken(1)
+	c8 := es8.Config{Addresses: c.addrs, Username: "admin", Password: c.token, CertificateFingerprint: fingerprint}
+	c9 := es9.Config{Addresses: c.addrs[1:2], Username: "admin", Password: c.token, CertificateFingerprint: fingerprint}
+	u8, err8 := es8.NewClient(c8)
+	t8, err8t := es8.NewTypedClient(c8)
+	t9, err9t := es9.NewTypedClient(c9)
+	if err := errors.Join(err8, err8t, err9t); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := u8.Ping(); err != nil || r.IsError() {
+		t.Errorf("ping: %v, %v", r, err)
+	}
+	if ok, err := t9.Ping().IsSuccess(ctx); err != nil || !ok {
+		t.Errorf("typed ping: %v, %v", ok, err)
+	}
+	if err := u8.DiscoverNodes(); err != nil {
+		t.Errorf("discover nodes: %v", err)
+	}
+	health, err := t8.Cluster.Health().Do(ctx)
+	if err != nil || health.Status.Name != "green" || health.NumberOfNodes != 3 {
+		t.Errorf("health: %+v, %v", health, err)
+	}
+	nodes, err := t9.Nodes.Info().Metric("http").Do(ctx)
+	if err != nil || len(nodes.Nodes) != 3 {
+		t.Errorf("nodes: %+v, %v", nodes, err)
+	}
+	local, err := t9.Nodes.Info().NodeId("_local").Metric("http").Do(ctx)
+	if err != nil || len(local.Nodes) != 1 {
+		t.Fatalf("the local node: %+v, %v", local, err)
+	}
+	for _, n := range local.Nodes {
+		if "https://"+n.Http.PublishAddress != c.addrs[1] {
+			t.Errorf("%s calls itself %s", c.addrs[1], n.Http.PublishAddress)
+		}
+	}
+	made, err := t8.Security.CreateApiKey().Request(&es8key.Request{Name: ptr("house"), Metadata: types8.Metadata{"rack": json.RawMessage("7")}}).Do(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := t9.Security.GetApiKey().Id(made.Id).Do(ctx)
+	if err != nil || len(got.ApiKeys) != 1 || got.ApiKeys[0].Name != "house" || got.ApiKeys[0].Username != "admin" || string(got.ApiKeys[0].Metadata["rack"]) != "7" {
+		t.Errorf("get: %+v, %v", got, err)
+	}
+	who, err := t8.Security.Authenticate().Do(ctx)
+	if err != nil || who.Username != "admin" {
+		t.Errorf("authenticate: %+v, %v", who, err)
+	}
+	gone, err := t8.Security.InvalidateApiKey().Ids(made.Id).Do(ctx)
+	if err != nil || len(gone.InvalidatedApiKeys) != 1 || gone.ErrorCount != 0 {
+		t.Errorf("invalidate: %+v, %v", gone, err)
+	}
+	if got, err := t9.Security.GetApiKey().Name("house*").ActiveOnly(true).Do(ctx); err != nil || len(got.ApiKeys) != 0 {
+		t.Errorf("active keys: %+v, %v", got, err)
+	}
+	if _, err := t8.Security.CreateApiKey().Request(&es8key.Request{}).Do(ctx); err == nil || !strings.Contains(err.Error(), "[action_request_validation_exception]") {
+		t.Errorf("a key without a name: %v", err)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
