@@ -363,7 +363,7 @@ func testAPIKeyPrivileges(t *testing.T, c *cluster) {
 		for path, want := range x.status {
 			a := nobody.do(c.members[2], "GET", path, "", key.header())
 			if a.status != want {
-				t.Errorf("%s of %s for %s: %v, want %d", x.roles, x.by.token[:3], path, a, want)
+				t.Errorf("%s (made by the administrator: %v) for %s: %v, want %d", x.roles, x.by == u, path, a, want)
 			}
 			if a.status == 200 && path == enrollNode {
 				parseEnrolled(t, c, a)

@@ -2,8 +2,10 @@ package handlers
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -217,7 +219,31 @@ func checkBody(q *request) error {
 	if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" && kind != "application/vnd.elasticsearch+json" {
 		return elasticText(http.StatusNotAcceptable, "Content-Type header ["+header+"] is not supported")
 	}
-	return checkMedia(q.Request, "Content-Type")
+	if err := checkMedia(q.Request, "Content-Type"); err != nil {
+		return err
+	}
+	return unzip(q)
+}
+
+// unzip unpacks a body: official clients can be told to send them compressed.
+func unzip(q *request) error {
+	if !strings.EqualFold(q.Header.Get("Content-Encoding"), "gzip") {
+		return nil
+	}
+	r, err := gzip.NewReader(bytes.NewReader(q.body))
+	var data []byte
+	if err == nil {
+		data, err = io.ReadAll(io.LimitReader(r, bodyLimit+1))
+	}
+	switch {
+	case err != nil:
+		return illegalArgument("the body is not gzip, as its Content-Encoding says")
+	case len(data) > bodyLimit:
+		return elasticRefusal(http.StatusRequestEntityTooLarge, elasticTypes[http.StatusRequestEntityTooLarge], "the body must not be larger than 1 MiB")
+	}
+	q.body = data
+	q.Header.Del("Content-Encoding") // the request may be tried again, or passed on
+	return nil
 }
 
 // admitElastic decides whether a request goes on, in the documented order: who is calling, what is wrong with the

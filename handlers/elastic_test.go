@@ -1,7 +1,11 @@
 package handlers
 
 import (
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 )
@@ -72,6 +76,48 @@ func TestElasticMediaType(t *testing.T) {
 		w.finish()
 		if got := rec.Header().Get("Content-Type"); got != x.answer {
 			t.Errorf("%s: %s, want %s", x.accept, got, x.answer)
+		}
+	}
+}
+
+// A body may come compressed; unpacked it is bounded like any other.
+func TestElasticUnzip(t *testing.T) {
+	pack := func(text string) []byte {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	packed := pack(`{"name":"x"}`)
+	for _, x := range []struct {
+		name     string
+		encoding string
+		body     []byte
+		want     string
+		status   int
+	}{
+		{"packed", "gzip", packed, `{"name":"x"}`, 0},
+		{"not packed", "", []byte(`{"name":"x"}`), `{"name":"x"}`, 0},
+		{"cut off", "gzip", packed[:len(packed)-9], "", 400},
+		{"not gzip", "gzip", []byte(`{"name":"x"}`), "", 400},
+		{"a bomb", "gzip", pack(strings.Repeat(" ", bodyLimit+1)), "", 413},
+		{"as large as may be", "gzip", pack(strings.Repeat(" ", bodyLimit)), strings.Repeat(" ", bodyLimit), 0},
+	} {
+		q := &request{Request: httptest.NewRequest("POST", "/_security/api_key", nil), body: x.body}
+		q.Header.Set("Content-Type", "application/json")
+		q.Header.Set("Content-Encoding", x.encoding)
+		err := checkBody(q)
+		var e *elasticError
+		switch {
+		case x.status == 0 && (err != nil || string(q.body) != x.want):
+			t.Errorf("%s: %v, %d bytes", x.name, err, len(q.body))
+		case x.status != 0 && (!errors.As(err, &e) || e.Status != x.status):
+			t.Errorf("%s: %v, want %d", x.name, err, x.status)
 		}
 	}
 }

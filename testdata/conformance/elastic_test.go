@@ -434,7 +434,7 @@ func TestElasticHousekeeping(t *testing.T) {
 	c := start(t, 3)
 	ctx := context.Background()
 	_, fingerprint, _ := c.enrollToken(1)
-	c8 := es8.Config{Addresses: c.addrs, Username: "admin", Password: c.token, CertificateFingerprint: fingerprint}
+	c8 := es8.Config{Addresses: c.addrs, Username: "admin", Password: c.token, CertificateFingerprint: fingerprint, CompressRequestBody: true}
 	c9 := es9.Config{Addresses: c.addrs[1:2], Username: "admin", Password: c.token, CertificateFingerprint: fingerprint}
 	u8, err8 := es8.NewClient(c8)
 	t8, err8t := es8.NewTypedClient(c8)
