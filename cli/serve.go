@@ -308,7 +308,8 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 			cfg, _, err := loops.Settings(ctx)
 			return cfg, err
 		},
-		Leaf: func() []byte { return current.Load().Certificate[0] }, Collectors: []prometheus.Collector{loops}})
+		Chain: func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
+		Leaf: func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())

@@ -53,7 +53,8 @@ type Config struct {
 	Version   string
 	PlainHTTP string // address of the listener without TLS, if there is one
 	Commit    string
-	Leaf      func() []byte // DER of the API listener's certificate
+	Leaf      func() []byte   // DER of the API listener's certificate
+	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
 	Now       func() time.Time
 	Logger    *slog.Logger
 
@@ -119,15 +120,29 @@ func (s *Server) router(o origin) http.Handler {
 		}))
 	}
 	m.NotFoundHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
-		familyOf(r.URL.Path).fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
+		f := familyOf(r.URL.Path)
+		if f.noRoute != nil {
+			f.noRoute(w, r)
+			return
+		}
+		f.fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
 	})
 	m.MethodNotAllowedHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
 		for _, rt := range routes {
 			if sameShape(rt.path, r.URL.Path) {
-				w.Header().Add("Allow", rt.method)
+				allowed = append(allowed, rt.method)
 			}
 		}
-		familyOf(r.URL.Path).fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
+		f := familyOf(r.URL.Path)
+		if f.noMethod != nil {
+			f.noMethod(w, r, allowed)
+			return
+		}
+		for _, method := range allowed {
+			w.Header().Add("Allow", method)
+		}
+		f.fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
 	})
 	return m
 }
@@ -160,8 +175,8 @@ func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
 					"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
 			}
 		}()
+		fam.headers(rec)
 		if rt != nil && rt.stream { // counted by themselves
-			fam.headers(rec)
 			h(rec, r)
 			return
 		}
@@ -175,8 +190,13 @@ func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
 			fam.fail(rec, http.StatusServiceUnavailable, 0, "too many requests at once; try again")
 			return
 		}
-		fam.headers(rec)
-		h(rec, r)
+		if fam.wrap == nil || o.forwarded {
+			h(rec, r)
+			return
+		}
+		shaped := fam.wrap(rec, r)
+		h(shaped, r)
+		shaped.finish()
 	})
 }
 

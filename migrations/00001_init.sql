@@ -160,6 +160,46 @@ CREATE TABLE api_tokens (
   created_rev  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Credentials in Elasticsearch's form, id:secret. They are invalidated, not deleted, and know how often they were used.
+-- kind 'enrollment_token' is a key that stands in an enrollment token.
+CREATE TABLE api_keys (
+  id               TEXT    PRIMARY KEY,
+  kind             TEXT    NOT NULL CHECK (kind IN ('api_key', 'enrollment_token')),
+  name             TEXT    NOT NULL,
+  secret_hash      TEXT    NOT NULL,
+  scopes           TEXT    NOT NULL CHECK (json_valid(scopes)),
+  role_descriptors TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(role_descriptors)),
+  metadata         TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(metadata)),
+  owner_id         TEXT    NOT NULL, -- the credential that made it
+  owner_name       TEXT    NOT NULL,
+  uses             INTEGER NOT NULL DEFAULT 0, -- enrollments
+  max_uses         INTEGER CHECK (max_uses > 0), -- NULL: any number
+  created_at       TEXT    NOT NULL,
+  expires_at       TEXT,
+  revoked_at       TEXT,
+  created_rev      INTEGER NOT NULL,
+  modified_rev     INTEGER NOT NULL,
+  CHECK (max_uses IS NULL OR uses <= max_uses)
+) STRICT, WITHOUT ROWID;
+
+-- Machines of other software that were given key material, and the certificates that were made for them.
+CREATE TABLE enrollments (
+  id               TEXT    PRIMARY KEY,
+  kind             TEXT    NOT NULL CHECK (kind IN ('node', 'kibana')),
+  key_id           TEXT    NOT NULL DEFAULT '', -- of api_keys, empty when it was an API token
+  enrolled_by      TEXT    NOT NULL,
+  remote           TEXT    NOT NULL,
+  transport_serial TEXT,   -- of certificates
+  http_ca_serial   TEXT,   -- of certificates; NULL when the key of the root was handed out
+  service_token_id TEXT,   -- of api_tokens
+  enrolled_at      TEXT    NOT NULL,
+  expires_at       TEXT    NOT NULL,
+  revoked_at       TEXT,
+  created_rev      INTEGER NOT NULL,
+  modified_rev     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX enrollments_by_key ON enrollments (key_id) WHERE key_id <> '';
+
 -- Certificate authorities; the private key is sealed under the data-encryption key.
 CREATE TABLE authorities (
   kind           TEXT    NOT NULL CHECK (kind IN ('http', 'transport')),
@@ -311,7 +351,17 @@ FROM join_tokens
 UNION ALL
 SELECT 'api', id, name, '', CASE WHEN expires_at < strftime('%Y-%m-%dT%H:%M:%SZ', 'now') THEN 'expired' ELSE 'valid' END,
        created_by, created_at, expires_at
-FROM api_tokens;
+FROM api_tokens
+UNION ALL
+SELECT CASE kind WHEN 'enrollment_token' THEN 'enroll' ELSE 'api key' END, id, name, uses || ' of ' || coalesce(max_uses, 'any'),
+       CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN uses >= max_uses THEN 'used'
+            WHEN expires_at < strftime('%Y-%m-%dT%H:%M:%SZ', 'now') THEN 'expired' ELSE 'valid' END,
+       owner_name, created_at, expires_at
+FROM api_keys;
+
+CREATE VIEW v_enrollments AS
+SELECT id, kind, enrolled_by, remote, enrolled_at, expires_at, transport_serial, http_ca_serial, key_id, revoked_at
+FROM enrollments ORDER BY enrolled_at, id;
 
 CREATE VIEW v_peerings AS
 SELECT name, state, CASE dialer WHEN 1 THEN 'we dial' ELSE 'they dial' END AS direction, peer_id, server_name,

@@ -129,10 +129,12 @@ func (s *Store) PutSetting(ctx context.Context, actor Actor, name string, value 
 		if string(old.Value) == string(value) {
 			return true, nil
 		}
-		if err := tx.exec(`INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev`, name, string(value), tx.Rev); err != nil {
+		if err := tx.exec(putSetting, name, string(value), tx.Rev); err != nil {
 			return false, err
 		}
 		return true, tx.audit("setting.put", "setting/"+name, string(value))
 	})
 }
+
+const putSetting = `INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)
+	ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev`
