@@ -164,7 +164,7 @@ CREATE TABLE api_tokens (
 CREATE TABLE authorities (
   kind           TEXT    NOT NULL CHECK (kind IN ('http', 'transport')),
   generation     INTEGER NOT NULL,
-  state          TEXT    NOT NULL CHECK (state IN ('active', 'trusted', 'retired')),
+  state          TEXT    NOT NULL CHECK (state IN ('prepared', 'active', 'trusted', 'retired')),
   cert_pem       TEXT    NOT NULL,
   fingerprint    TEXT    NOT NULL,
   sealed_key     BLOB    NOT NULL,
