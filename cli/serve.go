@@ -292,6 +292,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
+		Installed: loops.Installed,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
 		Diff: func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
 		AutopilotConfig: func(ctx context.Context) (any, error) {

@@ -50,6 +50,12 @@ type Cluster struct {
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
 	kick  chan struct{}                   // wakes the leader's loop before its time
 
+	prober   atomic.Pointer[prober] // of this leadership; nil where this member does not lead
+	due      chan struct{}          // wakes the renewal of certificates before its time
+	expected atomic.Uint64          // revision of store.Trust that a leader has told of
+	trusted  atomic.Uint64          // and the one that is in effect here
+	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
+
 	once    sync.Once
 	removed chan struct{}
 
@@ -60,7 +66,7 @@ type Cluster struct {
 // Start begins the loops; Close ends them.
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
+	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
 	c.forget()
 	c.done.Add(4)
 	go func() { defer c.done.Done(); c.renew(ctx) }()
@@ -119,6 +125,7 @@ func (c *Cluster) forget() {
 	c.state.Store(&autopilot.State{Voters: []uint64{}, Servers: []autopilot.Server{}})
 	c.alive.Store(&map[uint64]string{})
 	c.input.Store(nil)
+	c.prober.Store(nil)
 }
 
 // lead waits for this member to lead and runs the leader's loop for as long as it does.
@@ -150,12 +157,14 @@ type term struct {
 	prober   *prober
 	hooks    hookWork
 	pruned   time.Time
+	checked  time.Time     // when it was last looked at what expires
 	cost     time.Duration // of observing and deciding in the last round
 }
 
 func (c *Cluster) leadTerm(ctx context.Context) {
 	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake),
 		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}}
+	c.prober.Store(t.prober)
 	defer t.hooks.done.Wait()
 	defer t.prober.done.Wait()
 	for {
@@ -203,15 +212,17 @@ func (c *Cluster) actor() store.Actor {
 }
 
 func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
+	trust, key := c.announced(ctx)
 	if id == c.Store.NodeID() {
+		c.expect(trust, key)
 		return c.report(), nil
 	}
-	err = c.Transport.call(ctx, http.MethodGet, id, pathProbe, nil, &r)
+	err = c.Transport.call(ctx, http.MethodGet, id, probePath(trust, key), nil, &r)
 	return r, err
 }
 
 func (c *Cluster) report() Report {
-	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID()}
+	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(), Trust: c.trusted.Load()}
 }
 
 // round observes, decides and acts once.
@@ -226,7 +237,7 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 		return err
 	}
 	now := time.Now()
-	t.prober.round(ctx, targets(members, servers), now)
+	t.prober.round(ctx, c.awaited(ctx, targets(members, servers), t), now)
 	in := c.observe(members, servers, t)
 	cfg, _, err := c.Settings(ctx)
 	if err != nil {
@@ -261,7 +272,10 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	if err := c.finishRemovals(ctx); err != nil {
 		return err
 	}
-	return c.rekey(ctx)
+	if err := c.rekey(ctx); err != nil {
+		return err
+	}
+	return c.advanceCA(ctx, t)
 }
 
 // Settings reads autopilot's configuration and the revision that last changed it.
@@ -436,11 +450,14 @@ func (c *Cluster) reconcile(ctx context.Context) error {
 // Internal serves the requests of this package on the cluster listener.
 func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pathProbe, func(w http.ResponseWriter, r *http.Request) {
+		c.hear(r.URL.Query())
 		writeJSON(w, c.report())
 	})
 	mux.HandleFunc("POST "+pathAnnounce, c.serveAnnounce)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
 	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
+	mux.HandleFunc("GET "+pathTrust, c.serveTrust)
+	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 }

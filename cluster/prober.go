@@ -17,6 +17,8 @@ const (
 	probeEvery     = time.Second            // Raft servers, and others while the bound allows it
 	probeNewEvery  = 100 * time.Millisecond // a member that has never answered, while it is young
 	probeNewPeriod = 30 * time.Second
+	probeHurry     = 200 * time.Millisecond // members that a rotation of the authorities waits for
+	hurryMost      = 40                     // of them at once
 )
 
 // Report is a member's answer to a probe.
@@ -25,6 +27,7 @@ type Report struct {
 	Version  string `json:"version"`
 	Revision uint64 `json:"revision"` // of its local replica, 0 when it has none
 	Leader   uint64 `json:"leader"`   // whom its Raft server follows
+	Trust    uint64 `json:"trust"`    // revision of store.Trust that it has put into effect, 0 before the first
 }
 
 // target is a member as the prober sees it.
@@ -32,6 +35,7 @@ type target struct {
 	nodeID   uint64
 	raft     bool // is a Raft server, or is to become one
 	joinedAt time.Time
+	awaited  bool // by a rotation of the authorities
 }
 
 // observation is what the probes have brought so far.
@@ -41,7 +45,7 @@ type observation struct {
 	RTT         time.Duration
 	Interval    time.Duration
 
-	next    time.Time
+	asked   time.Time // when the last probe began
 	running bool
 }
 
@@ -49,7 +53,7 @@ type observation struct {
 type prober struct {
 	probe func(ctx context.Context, nodeID uint64) (Report, error)
 	slots chan struct{}
-	heard func() // called when a member answers for the first time
+	heard func() // called when a member answers for the first time, or has put other trust into effect
 
 	mu   sync.Mutex
 	seen map[uint64]*observation
@@ -88,7 +92,11 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 		default:
 			o.Interval = interval
 		}
-		if o.running || now.Before(o.next) {
+		pause := o.Interval
+		if t.awaited {
+			pause = min(pause, probeHurry)
+		}
+		if o.running || now.Before(o.asked.Add(pause)) {
 			continue
 		}
 		select {
@@ -96,7 +104,7 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 		default:
 			return
 		}
-		o.running, o.next = true, now.Add(o.Interval)
+		o.running, o.asked = true, now
 		p.done.Add(1)
 		go p.run(ctx, t.nodeID, o)
 	}
@@ -116,13 +124,13 @@ func (p *prober) run(ctx context.Context, id uint64, o *observation) {
 	r, err := p.probe(ctx, id)
 	p.mu.Lock()
 	o.running = false
-	first := false
+	news := false
 	if err == nil {
-		first = o.LastContact.IsZero()
+		news = o.LastContact.IsZero() || o.Trust != r.Trust
 		o.Report, o.LastContact, o.RTT = r, time.Now(), time.Since(begin)
 	}
 	p.mu.Unlock()
-	if first {
+	if news {
 		p.heard()
 	}
 }

@@ -172,7 +172,11 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 			return err
 		}
 		leases, err := tx.execCount("DELETE FROM leases WHERE expires_at < ?", tx.Now)
-		if err != nil || tokens+answers+leases == 0 {
+		if err != nil {
+			return err
+		}
+		leaves, err := tx.execCount("DELETE FROM certificates WHERE expires_at < ?", tx.Now.Add(-certificateKept))
+		if err != nil || tokens+answers+leases+leaves == 0 {
 			return err
 		}
 		return tx.audit("store.prune", "cluster", "")
