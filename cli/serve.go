@@ -30,6 +30,8 @@ type serveFlags struct {
 	latency                                      time.Duration
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
+	httpCACert, httpCAKey                        string
+	rejoin                                       bool
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -62,6 +64,12 @@ member again; a token is then ignored, so the same command serves for the first 
 			if f.join == "" {
 				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
 			}
+			if (f.httpCACert == "") != (f.httpCAKey == "") {
+				return usagef(cmd, "--http-ca-cert and --http-ca-key must be given together")
+			}
+			if f.rejoin && f.join == "" {
+				return usagef(cmd, "--rejoin needs a join token: --join TOKEN")
+			}
 			return serve(cmd.Context(), env, f)
 		},
 	}
@@ -83,6 +91,9 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
 	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot")
+	flags.StringVar(&f.httpCACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when founding")
+	flags.StringVar(&f.httpCAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
+	flags.BoolVar(&f.rejoin, "rejoin", false, "get new certificates with the join token: for a member whose certificates the cluster does not trust any more")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -194,17 +205,25 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice}
 	switch {
 	case node == nil && f.join == "":
+		if plan.HTTPCACert, plan.HTTPCAKey, err = f.ownCA(); err != nil {
+			return nil, err
+		}
 		if node, err = cluster.Found(dir, plan, time.Now()); err != nil {
 			return nil, err
 		}
 		env.say("founding cluster %s; the administrator's token is in %s", node.ClusterID, dir.AdminFile())
 	case node == nil:
-		if node, err = joinCluster(ctx, env, dir, plan, f.join); err != nil {
+		if node, err = joinCluster(ctx, env, dir, plan, f.join, nil); err != nil {
 			return nil, err
 		}
 	default:
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
+		}
+		if f.rejoin {
+			if _, err := joinCluster(ctx, env, dir, plan, f.join, node); err != nil {
+				return nil, err
+			}
 		}
 		if node.APIAddress != apiAddr || node.RaftAddress != raftAddr {
 			node.APIAddress, node.RaftAddress = apiAddr, raftAddr
@@ -214,6 +233,20 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		}
 	}
 	return node, nil
+}
+
+// ownCA reads the CA that an operator brings to the founding.
+func (f *serveFlags) ownCA() (cert, key []byte, err error) {
+	if f.httpCACert == "" {
+		return nil, nil, nil
+	}
+	if cert, err = os.ReadFile(f.httpCACert); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-cert cannot be read: %w", err)
+	}
+	if key, err = os.ReadFile(f.httpCAKey); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-key cannot be read: %w", err)
+	}
+	return cert, key, nil
 }
 
 // runMember starts the parts of a member and stops them in the opposite order.
