@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -76,6 +77,11 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 	interval := max(probeEvery, time.Duration(others)*time.Second/probesPerSec)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	type turn struct {
+		target
+		*observation
+	}
+	var due []turn
 	known := make(map[uint64]bool, len(targets))
 	for _, t := range targets {
 		known[t.nodeID] = true
@@ -96,17 +102,30 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 		if t.awaited {
 			pause = min(pause, probeHurry)
 		}
-		if o.running || now.Before(o.asked.Add(pause)) {
-			continue
+		if !o.running && !now.Before(o.asked.Add(pause)) {
+			due = append(due, turn{t, o})
 		}
+	}
+	// There may be more to ask than workers: Raft servers come first, then who was not asked for the longest time.
+	slices.SortStableFunc(due, func(a, b turn) int {
+		if a.raft != b.raft {
+			if a.raft {
+				return -1
+			}
+			return 1
+		}
+		return a.asked.Compare(b.asked)
+	})
+ask:
+	for _, t := range due {
 		select {
 		case p.slots <- struct{}{}:
 		default:
-			return
+			break ask
 		}
-		o.running, o.asked = true, now
+		t.running, t.asked = true, now
 		p.done.Add(1)
-		go p.run(ctx, t.nodeID, o)
+		go p.run(ctx, t.nodeID, t.observation)
 	}
 	for id, o := range p.seen {
 		if !known[id] && !o.running {

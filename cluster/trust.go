@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -262,11 +263,16 @@ func (c *Cluster) awaited(ctx context.Context, list []target, t *term) []target 
 	if err != nil || len(rotations) == 0 {
 		return list
 	}
+	holders, err := c.Store.TrustHolders(ctx)
+	if err != nil {
+		return list
+	}
 	trust, _ := c.announced(ctx)
 	seen := t.prober.snapshot()
 	most := hurryMost
 	for i := range list {
-		if o := seen[list[i].nodeID]; most > 0 && o.Trust < trust {
+		_, holds := slices.BinarySearch(holders, list[i].nodeID)
+		if holds && most > 0 && seen[list[i].nodeID].Trust < trust {
 			list[i].awaited = true
 			most--
 		}

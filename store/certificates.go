@@ -143,7 +143,7 @@ type Expiry struct {
 
 	serial     string // of leaves
 	generation uint64 // of authorities
-	warned     bool
+	warned     bool // or need not be: the leaf of an authority that ends with it
 }
 
 // String names what expires, without a secret.
@@ -171,7 +171,8 @@ func (v *View) expiries() ([]Expiry, error) {
 		return e, err
 	}, `SELECT kind || '-ca', 0, fingerprint, expires_at, '', generation, warned_at IS NOT NULL FROM authorities WHERE state <> 'retired'
 		UNION ALL SELECT kind, raft_node_id, name, expires_at, serial, 0, warned FROM (
-			SELECT c.kind, c.raft_node_id, m.name, c.expires_at, c.serial, c.warned_at IS NOT NULL AS warned,
+			SELECT c.kind, c.raft_node_id, m.name, c.expires_at, c.serial,
+			c.warned_at IS NOT NULL OR EXISTS (SELECT 1 FROM authorities a WHERE a.kind = c.kind AND a.generation = c.authority AND a.expires_at <= c.expires_at) AS warned,
 			row_number() OVER (PARTITION BY c.raft_node_id, c.kind ORDER BY c.created_rev DESC, c.expires_at DESC) AS n
 			FROM certificates c JOIN members m USING (raft_node_id) WHERE c.revoked_at IS NULL AND c.kind IN ('http', 'transport'))
 		WHERE n = 1`)
