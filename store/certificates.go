@@ -143,7 +143,7 @@ type Expiry struct {
 
 	serial     string // of leaves
 	generation uint64 // of authorities
-	warned     bool // or need not be: the leaf of an authority that ends with it
+	warned     bool   // or need not be: the leaf of an authority that ends with it
 }
 
 // String names what expires, without a secret.

@@ -122,27 +122,31 @@ func (s *Store) AdvanceCA(ctx context.Context, actor Actor, in Installed) (chang
 	if !due {
 		return false, nil
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
-		changed = false
-		missing, err := tx.missing(in)
-		if err != nil {
-			return err
-		}
-		rotations, err := collect(&tx.View, scanRotation, selectRotations+" ORDER BY kind")
-		if err != nil {
-			return err
-		}
-		for i := range rotations {
-			if r := &rotations[i]; r.due(missing == 0, tx.Now) {
-				changed = true
-				if err := tx.next(r); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+	err = s.Write(ctx, actor, func(tx *Tx) (err error) {
+		changed, err = tx.advanceCA(in)
+		return err
 	})
 	return changed, err
+}
+
+func (t *Tx) advanceCA(in Installed) (changed bool, err error) {
+	missing, err := t.missing(in)
+	if err != nil {
+		return false, err
+	}
+	rotations, err := collect(&t.View, scanRotation, selectRotations+" ORDER BY kind")
+	if err != nil {
+		return false, err
+	}
+	for i := range rotations {
+		if r := &rotations[i]; r.due(missing == 0, t.Now) {
+			changed = true
+			if err := t.next(r); err != nil {
+				return false, err
+			}
+		}
+	}
+	return changed, nil
 }
 
 // due tells whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
@@ -231,28 +235,29 @@ func (s *Store) ChangeCA(ctx context.Context, actor Actor, q CARequest) (out CAC
 	}
 	var tried CAChange
 	out, err = write(ctx, s, actor, func(tx *Tx) (CAChange, error) {
-		out := CAChange{Steps: []string{}, Warnings: []string{}}
-		missing, err := tx.missing(q.Installed)
-		if err != nil {
-			return out, err
+		out, err := s.changeCA(tx, q)
+		if err == nil && q.DryRun {
+			tried, err = out, errDryRun // which takes back what was done
 		}
-		for _, kind := range q.Kinds {
-			r, err := tx.caRotation(kind)
-			if err == nil {
-				err = s.change(tx, q, kind, r, missing, &out)
-			}
-			if err != nil {
-				return out, err
-			}
-		}
-		if q.DryRun {
-			tried = out
-			return out, errDryRun
-		}
-		return out, nil
+		return out, err
 	})
 	if errors.Is(err, errDryRun) {
 		return tried, nil
+	}
+	return out, err
+}
+
+func (s *Store) changeCA(tx *Tx, q CARequest) (CAChange, error) {
+	out := CAChange{Steps: []string{}, Warnings: []string{}}
+	missing, err := tx.missing(q.Installed)
+	for _, kind := range q.Kinds {
+		var r *CARotation
+		if err == nil {
+			r, err = tx.caRotation(kind)
+		}
+		if err == nil {
+			err = s.change(tx, q, kind, r, missing, &out)
+		}
 	}
 	return out, err
 }
