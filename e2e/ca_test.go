@@ -28,7 +28,7 @@ func TestCA(t *testing.T) {
 func testCARefusals(t *testing.T, c *cluster) {
 	u, m := c.admin(t), c.members[1]
 	cert, key := operatorCA(t, 400, "Refused")
-	pem := func(name string) string { data, _ := os.ReadFile(name); return string(data) }
+	pem := func(name string) string { return string(contentsOf(t, name)) }
 	_, other := operatorCA(t, 400, "Other")
 	own := func(kind, cert, key string) string {
 		return bodyOf(t, client.CARequest{Kind: kind, CertPEM: cert, KeyPEM: key})
@@ -275,18 +275,25 @@ func testOwnCA(t *testing.T, c *cluster) {
 			t.Errorf("node %d with the operator's CA: %v", x.n, err)
 		}
 	}
+	again := bodyOf(t, client.CARequest{Kind: "transport", CertPEM: string(contentsOf(t, cert)), KeyPEM: string(secret)})
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", again).is(t, "the HTTP CA for the cluster listener", 409, `{"error":"this is the http CA`)
 	m.awaitSQL(t, "SELECT count(*), max(detail LIKE 'the http authority%') FROM audit WHERE action = 'certificate.expiring' AND object = 'ca/http'", "1|1")
 	if found := sqlite(t, m.db(), "SELECT count(*) FROM audit WHERE detail LIKE '%PRIVATE%' OR detail LIKE '%BEGIN%'"); found != "0" {
 		t.Error("the audit has key material")
 	}
 	load.end(t)
-	own, err := os.ReadFile(cert)
+	u = c.trusting(t, string(contentsOf(t, cert)))
+	u.rotateCA(t, m, `{"kind":"http","action":"drop"}`)
+	search(t, c, map[string]string{c.token: "the administrator's token", strings.Split(string(secret), "\n")[1]: "the operator's key"})
+}
+
+func contentsOf(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u = c.trusting(t, string(own))
-	u.rotateCA(t, m, `{"kind":"http","action":"drop"}`)
-	search(t, c, map[string]string{c.token: "the administrator's token", strings.Split(string(secret), "\n")[1]: "the operator's key"})
+	return data
 }
 
 // testCertificates: the list shows what each member has, and the newest one is what it presents.
@@ -343,6 +350,7 @@ func testCARemoved(t *testing.T, c *cluster) {
 	u.do(m, "DELETE", "/api/v1/cluster/members/"+id+"?force=true", "").expect(t, "removal", 200, `{"result":{"message":"Cluster member removed"}}`)
 	gone.awaitExpelled(t)
 	c.members = c.members[:3]
+	u.awaitRetired(t, m) // the keys of the authorities are re-encrypted, those that are erased are left alone
 	begin := time.Now()
 	for x, old := range identities {
 		eventually(t, formed, fmt.Sprintf("node %d has a new identity", x.n), func() error {

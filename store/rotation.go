@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -412,6 +413,23 @@ func (s *Store) operatorsCA(tx *Tx, q CARequest, old, a *Authority, clusterID st
 	}
 	if ca.Cert.Subject.String() == old.Subject {
 		return ca, refuse(Invalid, "the subject of the CA certificate must differ from that of the current %s CA: verifiers find an issuer by its name", a.Kind)
+	}
+	other := certs.Transport
+	if a.Kind == certs.Transport {
+		other = certs.HTTP
+	}
+	others, err := tx.inUse(other)
+	if err != nil {
+		return ca, err
+	}
+	for i := range others {
+		list, err := certs.ParseCerts([]byte(others[i].CertPEM))
+		if err != nil {
+			return ca, err
+		}
+		if bytes.Equal(list[0].RawSubjectPublicKeyInfo, ca.Cert.RawSubjectPublicKeyInfo) {
+			return ca, refuse(Conflict, "this is the %s CA: with one key for both, a certificate of one listener would open the other", other)
+		}
 	}
 	a.Origin = OriginOperator
 	for _, c := range chain {
