@@ -324,6 +324,10 @@ func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
 	}
 	if changed {
 		c.wake()
+		for i := range rotations {
+			r := &rotations[i]
+			c.log.Info("the rotation of an authority goes on", "kind", r.Kind, "generation", r.New, "left", r.Phase)
+		}
 	} else if time.Since(t.checked) < checkEvery {
 		return nil
 	}

@@ -167,10 +167,13 @@ func testCALeftBehind(t *testing.T, c *cluster, away *member) {
 	}
 	u.awaitPhase(t, m, "none", "transport")
 	away.start(t)
-	time.Sleep(500 * time.Millisecond) // it cannot be heard of; this is to see that it does not do harm
-	if x, err := try[client.Member](u, m, "GET", fmt.Sprintf("/api/v1/cluster/members/%d", id), ""); err == nil && x.Status == "alive" {
-		t.Errorf("the member that was left behind is %+v", x)
-	}
+	throughout(t, 500*time.Millisecond, "the member that was left behind is not heard of", func() error {
+		x, err := try[client.Member](u, m, "GET", fmt.Sprintf("/api/v1/cluster/members/%d", id), "")
+		if err == nil && x.Status == "alive" {
+			err = fmt.Errorf("%+v", x)
+		}
+		return err
+	})
 	away.stop(t)
 	away.args = append(away.args[:len(away.args)-2], "--rejoin", "--join", u.create(t, m, `{}`).Token)
 	away.start(t)

@@ -181,42 +181,49 @@ func (v *View) expiries() ([]Expiry, error) {
 // WarnOfExpiry writes an audit row, once for each, about what is in use and has less than 30 days left, and returns what
 // it wrote about.
 func (s *Store) WarnOfExpiry(ctx context.Context, actor Actor) (warned []Expiry, err error) {
-	due := func(list []Expiry, now time.Time) (out []Expiry) {
-		for _, e := range list {
-			if !e.warned && e.NotAfter.Before(now.Add(expiryWarning)) && len(out) < expiryBatch {
-				out = append(out, e)
-			}
-		}
-		return out
-	}
 	all, err := memo(ctx, s, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
-	if err != nil || len(due(all, s.cfg.Now())) == 0 {
+	if err != nil || len(expiring(all, s.cfg.Now())) == 0 {
 		return nil, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
-		all, err := tx.expiries()
-		if err != nil {
-			return err
-		}
-		warned = due(all, tx.Now)
-		for i := range warned {
-			e := &warned[i]
-			kind := strings.TrimSuffix(e.Kind, "-ca")
-			object := "certificate/" + e.serial
-			if e.NodeID == 0 {
-				object = "ca/" + kind
-				err = tx.exec("UPDATE authorities SET warned_at = ? WHERE kind = ? AND generation = ?", tx.Now, kind, e.generation)
-			} else {
-				err = tx.exec("UPDATE certificates SET warned_at = ? WHERE serial = ?", tx.Now, e.serial)
-			}
-			if err != nil {
-				return err
-			}
-			if err := tx.audit("certificate.expiring", object, fmt.Sprintf("%v expires at %s", e, rfc3339(e.NotAfter))); err != nil {
-				return err
-			}
-		}
-		return nil
+	err = s.Write(ctx, actor, func(tx *Tx) (err error) {
+		warned, err = tx.warnOfExpiry()
+		return err
 	})
 	return warned, err
+}
+
+// expiring picks what is to be warned of.
+func expiring(list []Expiry, now time.Time) (out []Expiry) {
+	for _, e := range list {
+		if !e.warned && e.NotAfter.Before(now.Add(expiryWarning)) && len(out) < expiryBatch {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func (t *Tx) warnOfExpiry() ([]Expiry, error) {
+	all, err := t.expiries()
+	if err != nil {
+		return nil, err
+	}
+	list := expiring(all, t.Now)
+	for i := range list {
+		e := &list[i]
+		kind := strings.TrimSuffix(e.Kind, "-ca")
+		object := "certificate/" + e.serial
+		if e.NodeID == 0 {
+			object = "ca/" + kind
+			err = t.exec("UPDATE authorities SET warned_at = ? WHERE kind = ? AND generation = ?", t.Now, kind, e.generation)
+		} else {
+			err = t.exec("UPDATE certificates SET warned_at = ? WHERE serial = ?", t.Now, e.serial)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := t.audit("certificate.expiring", object, fmt.Sprintf("%v expires at %s", e, rfc3339(e.NotAfter))); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }

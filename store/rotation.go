@@ -382,6 +382,16 @@ func (s *Store) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, 
 	if err != nil {
 		return err
 	}
+	if kind == certs.HTTP {
+		var tokens int
+		if _, err := tx.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
+			[]any{rfc3339(tx.Now.Add(overlap))}, &tokens); err != nil {
+			return err
+		}
+		if tokens > 0 {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
+		}
+	}
 	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
 	step("then it issues, and every member gets new certificates")
 	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
