@@ -100,6 +100,7 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newJoinTokenCommand(env), newAPITokenCommand(env),
 		newEnrollTokenCommand(env), newEnrollmentCommand(env), newSettingsCommand(env),
 		newKeyCommand(env), newJoinKeysCommand(env), newSecretCommand(env), newLeaseCommand(env),
+		newCACommand(env), newCertCommand(env),
 		newRaftCommand(env), newAutopilotCommand(env),
 		newStatusCommand(env), newSQLCommand(env), newSchemaCommand(env),
 		newWatchCommand(env), newAuditCommand(env),

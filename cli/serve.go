@@ -32,6 +32,8 @@ type serveFlags struct {
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
 	eventWindow                                  int
+	httpCACert, httpCAKey                        string
+	rejoin                                       bool
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -67,6 +69,12 @@ member again; a token is then ignored, so the same command serves for the first 
 			if f.join == "" {
 				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
 			}
+			if (f.httpCACert == "") != (f.httpCAKey == "") {
+				return usagef(cmd, "--http-ca-cert and --http-ca-key must be given together")
+			}
+			if f.rejoin && f.join == "" {
+				return usagef(cmd, "--rejoin needs a join token: --join TOKEN")
+			}
 			return serve(cmd.Context(), env, f)
 		},
 	}
@@ -89,6 +97,9 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
 	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
 	flags.IntVar(&f.eventWindow, "event-window", 2048, "newest events that are kept in memory for the readers of the stream")
+	flags.StringVar(&f.httpCACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when founding")
+	flags.StringVar(&f.httpCAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
+	flags.BoolVar(&f.rejoin, "rejoin", false, "get new certificates with the join token: for a member whose certificates the cluster does not trust any more")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -200,17 +211,25 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice}
 	switch {
 	case node == nil && f.join == "":
+		if plan.HTTPCACert, plan.HTTPCAKey, err = f.ownCA(); err != nil {
+			return nil, err
+		}
 		if node, err = cluster.Found(dir, plan, time.Now()); err != nil {
 			return nil, err
 		}
 		env.say("founding cluster %s; the administrator's token is in %s", node.ClusterID, dir.AdminFile())
 	case node == nil:
-		if node, err = joinCluster(ctx, env, dir, plan, f.join); err != nil {
+		if node, err = joinCluster(ctx, env, dir, plan, f.join, nil); err != nil {
 			return nil, err
 		}
 	default:
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
+		}
+		if f.rejoin {
+			if _, err := joinCluster(ctx, env, dir, plan, f.join, node); err != nil {
+				return nil, err
+			}
 		}
 		if node.APIAddress != apiAddr || node.RaftAddress != raftAddr {
 			node.APIAddress, node.RaftAddress = apiAddr, raftAddr
@@ -220,6 +239,20 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		}
 	}
 	return node, nil
+}
+
+// ownCA reads the CA that an operator brings to the founding.
+func (f *serveFlags) ownCA() (cert, key []byte, err error) {
+	if f.httpCACert == "" {
+		return nil, nil, nil
+	}
+	if cert, err = os.ReadFile(f.httpCACert); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-cert cannot be read: %w", err)
+	}
+	if key, err = os.ReadFile(f.httpCAKey); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-key cannot be read: %w", err)
+	}
+	return cert, key, nil
 }
 
 // runMember starts the parts of a member and stops them in the opposite order.
@@ -298,6 +331,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
+		Installed: loops.Installed,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
 		Schema: func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
 		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {

@@ -52,6 +52,12 @@ type Cluster struct {
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
 	kick  chan struct{}                   // wakes the leader's loop before its time
 
+	prober   atomic.Pointer[prober] // of this leadership; nil where this member does not lead
+	due      chan struct{}          // wakes the renewal of certificates before its time
+	expected atomic.Uint64          // revision of store.Trust that a leader has told of
+	trusted  atomic.Uint64          // and the one that is in effect here
+	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
+
 	once    sync.Once
 	removed chan struct{}
 	closing chan struct{}
@@ -63,7 +69,8 @@ type Cluster struct {
 // Start begins the loops; Close ends them.
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{}), closing: make(chan struct{})}
+	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
+		removed: make(chan struct{}), closing: make(chan struct{})}
 	c.forget()
 	c.done.Add(5)
 	go func() { defer c.done.Done(); c.followEvents(ctx) }()
@@ -125,6 +132,7 @@ func (c *Cluster) forget() {
 	c.state.Store(&autopilot.State{Voters: []uint64{}, Servers: []autopilot.Server{}})
 	c.alive.Store(&map[uint64]string{})
 	c.input.Store(nil)
+	c.prober.Store(nil)
 }
 
 // lead waits for this member to lead and runs the leader's loop for as long as it does.
@@ -156,6 +164,7 @@ type term struct {
 	prober   *prober
 	hooks    hookWork
 	pruned   time.Time
+	checked  time.Time     // when it was last looked at what expires
 	cost     time.Duration // of observing and deciding in the last round
 
 	sightings map[uint64]*sighting
@@ -164,6 +173,7 @@ type term struct {
 func (c *Cluster) leadTerm(ctx context.Context) {
 	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake),
 		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}, sightings: map[uint64]*sighting{}}
+	c.prober.Store(t.prober)
 	pruning := make(chan struct{})
 	go func() { defer close(pruning); c.pruneAudit(ctx) }()
 	defer func() { <-pruning }()
@@ -233,15 +243,17 @@ func (c *Cluster) actor() store.Actor {
 }
 
 func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
+	trust, key := c.announced(ctx)
 	if id == c.Store.NodeID() {
+		c.expect(trust, key)
 		return c.report(), nil
 	}
-	err = c.Transport.call(ctx, http.MethodGet, id, pathProbe, nil, &r)
+	err = c.Transport.call(ctx, http.MethodGet, id, probePath(trust, key), nil, &r)
 	return r, err
 }
 
 func (c *Cluster) report() Report {
-	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID()}
+	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(), Trust: c.trusted.Load()}
 }
 
 // round observes, decides and acts once.
@@ -256,7 +268,7 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 		return err
 	}
 	now := time.Now()
-	t.prober.round(ctx, targets(members, servers), now)
+	t.prober.round(ctx, c.awaited(ctx, targets(members, servers), t), now)
 	in := c.observe(members, servers, t)
 	cfg, _, err := c.Settings(ctx)
 	if err != nil {
@@ -294,12 +306,16 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	if err := c.finishRemovals(ctx); err != nil {
 		return err
 	}
-	if now.Sub(t.since) > upgradeAfter { // members that are alive have announced themselves to this leader by then
-		if err := c.upgrade(ctx); err != nil {
-			return err
-		}
+	if err := c.rekey(ctx); err != nil {
+		return err
 	}
-	return c.rekey(ctx)
+	if err := c.advanceCA(ctx, t); err != nil {
+		return err
+	}
+	if now.Sub(t.since) < upgradeAfter { // members that are alive have announced themselves to this leader by then
+		return nil
+	}
+	return c.upgrade(ctx)
 }
 
 // Settings reads autopilot's configuration and the revision that last changed it.
@@ -474,11 +490,14 @@ func (c *Cluster) reconcile(ctx context.Context) error {
 // Internal serves the requests of this package on the cluster listener.
 func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pathProbe, func(w http.ResponseWriter, r *http.Request) {
+		c.hear(r.URL.Query())
 		writeJSON(w, c.report())
 	})
 	mux.HandleFunc("POST "+pathAnnounce, c.serveAnnounce)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
 	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
+	mux.HandleFunc("GET "+pathTrust, c.serveTrust)
+	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.serveEvents)

@@ -65,6 +65,10 @@ var routes = []route{
 
 	{method: "GET", path: "/api/v1/cluster/keys", family: ella, scope: store.ScopeKeysManage, serve: (*Server).listGenerations},
 	{method: "POST", path: "/api/v1/cluster/keys/rotate", family: ella, scope: store.ScopeKeysManage, serve: (*Server).rotateDEK},
+	{method: "GET", path: "/api/v1/cluster/ca", family: ella, scope: store.ScopeClusterRead, serve: (*Server).showCA},
+	{method: "POST", path: "/api/v1/cluster/ca/rotate", family: ella, scope: store.ScopeManagement, serve: (*Server).rotateCA},
+	{method: "GET", path: "/api/v1/cluster/certificates", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listCertificates},
+
 	{method: "GET", path: "/api/v1/cluster/secrets", family: ella, scope: store.ScopeKeysManage, serve: (*Server).listSecrets},
 	{method: "PUT", path: "/api/v1/cluster/secrets/{name}", family: ella, scope: store.ScopeKeysManage, serve: (*Server).putSecret},
 	{method: "GET", path: "/api/v1/cluster/secrets/{name}", family: ella, scope: store.ScopeKeysManage, serve: (*Server).getSecret},

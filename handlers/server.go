@@ -48,6 +48,9 @@ type Config struct {
 	AutopilotConfig func(ctx context.Context) (any, error)
 	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
 
+	// Installed tells which members have put the present trust into effect, and why others have not.
+	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
+
 	ClusterID string
 	Name      string
 	Version   string

@@ -200,28 +200,52 @@ CREATE TABLE enrollments (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX enrollments_by_key ON enrollments (key_id) WHERE key_id <> '';
 
--- Certificate authorities; the private key is sealed under the data-encryption key.
+-- Certificate authorities; the private key is sealed under the data-encryption key and erased with retirement. A rotation
+-- has two generations: the active one issues, the other (prepared or trusted) is trusted too.
 CREATE TABLE authorities (
   kind           TEXT    NOT NULL CHECK (kind IN ('http', 'transport')),
   generation     INTEGER NOT NULL,
-  state          TEXT    NOT NULL CHECK (state IN ('active', 'trusted', 'retired')),
-  cert_pem       TEXT    NOT NULL,
+  state          TEXT    NOT NULL CHECK (state IN ('prepared', 'active', 'trusted', 'retired')),
+  origin         TEXT    NOT NULL DEFAULT 'muster' CHECK (origin IN ('muster', 'operator')),
+  cert_pem       TEXT    NOT NULL,            -- the CA's own certificate, then those that certify it
+  cross_pem      TEXT    NOT NULL DEFAULT '', -- the CA certified by the other one of a rotation
   fingerprint    TEXT    NOT NULL,
   sealed_key     BLOB    NOT NULL,
   dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
   created_at     TEXT    NOT NULL,
   expires_at     TEXT    NOT NULL,
+  warned_at      TEXT,
   created_rev    INTEGER NOT NULL,
-  PRIMARY KEY (kind, generation)
+  modified_rev   INTEGER NOT NULL, -- not raised by a re-encryption of the key
+  PRIMARY KEY (kind, generation),
+  CHECK ((state = 'retired') = (length(sealed_key) = 0))
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX authorities_active ON authorities (kind) WHERE state = 'active';
+
+-- The rotation of an authority that is under way: at most one per kind.
+CREATE TABLE ca_rotations (
+  kind            TEXT    PRIMARY KEY CHECK (kind IN ('http', 'transport')),
+  phase           TEXT    NOT NULL CHECK (phase IN ('trust', 'issue', 'overlap')),
+  old_generation  INTEGER NOT NULL, -- the one that is to go
+  new_generation  INTEGER NOT NULL,
+  overlap_seconds INTEGER NOT NULL,
+  rolled_back     INTEGER NOT NULL DEFAULT 0 CHECK (rolled_back IN (0, 1)),
+  started_at      TEXT    NOT NULL,
+  started_by      TEXT    NOT NULL,
+  phase_at        TEXT    NOT NULL,
+  drop_at         TEXT,             -- of the old one, once the phase is overlap
+  modified_rev    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE certificates (
   serial       TEXT    PRIMARY KEY,
   kind         TEXT    NOT NULL,
   raft_node_id INTEGER,
+  authority    INTEGER, -- generation of the authority of that kind
   issued_at    TEXT    NOT NULL,
   expires_at   TEXT    NOT NULL,
   revoked_at   TEXT,
+  warned_at    TEXT,
   created_rev  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX certificates_by_member ON certificates (raft_node_id);
@@ -377,3 +401,10 @@ GROUP BY g.generation ORDER BY g.generation;
 CREATE VIEW v_audit AS
 SELECT revision || '.' || seq AS id, at, actor, node_id AS node, remote, action, object, outcome, detail
 FROM audit ORDER BY revision, seq;
+CREATE VIEW v_authorities AS
+SELECT a.kind, a.generation, a.state, r.phase AS rotation, r.drop_at, a.origin, a.fingerprint, a.created_at, a.expires_at
+FROM authorities a LEFT JOIN ca_rotations r ON r.kind = a.kind AND a.state <> 'retired' ORDER BY a.kind, a.generation;
+
+CREATE VIEW v_certificates AS
+SELECT c.kind, c.raft_node_id AS node, m.name, c.authority, c.issued_at, c.expires_at, c.revoked_at, c.serial
+FROM certificates c LEFT JOIN members m USING (raft_node_id) ORDER BY c.expires_at;

@@ -176,7 +176,11 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 			return err
 		}
 		enrollments, err := tx.pruneEnrollments(tx.Now.Add(-tokenKept))
-		if err != nil || tokens+answers+leases+enrollments == 0 {
+		if err != nil {
+			return err
+		}
+		leaves, err := tx.execCount("DELETE FROM certificates WHERE expires_at < ?", tx.Now.Add(-certificateKept))
+		if err != nil || tokens+answers+leases+enrollments+leaves == 0 {
 			return err
 		}
 		return tx.audit("store.prune", "cluster", "")
