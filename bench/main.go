@@ -49,7 +49,8 @@ func run() int {
 	parts := []part{
 		{"binary", false, b.binary}, {"formation", false, b.formation},
 		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes},
-		{"joins", false, b.joins}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
+		{"joins", false, b.joins}, {"enroll", false, b.enroll}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
+		{"events", false, b.events},
 	}
 	var names []string
 	for _, p := range parts {

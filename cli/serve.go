@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/musterhq/muster/cluster"
@@ -30,6 +31,9 @@ type serveFlags struct {
 	latency                                      time.Duration
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
+	eventWindow                                  int
+	httpCACert, httpCAKey                        string
+	rejoin                                       bool
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -59,8 +63,17 @@ member again; a token is then ignored, so the same command serves for the first 
 			if f.data == "" {
 				return usagef(cmd, "--data is missing")
 			}
+			if f.eventWindow < 16 || f.eventWindow > 1_000_000 {
+				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.eventWindow)
+			}
 			if f.join == "" {
 				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
+			}
+			if (f.httpCACert == "") != (f.httpCAKey == "") {
+				return usagef(cmd, "--http-ca-cert and --http-ca-key must be given together")
+			}
+			if f.rejoin && f.join == "" {
+				return usagef(cmd, "--rejoin needs a join token: --join TOKEN")
 			}
 			return serve(cmd.Context(), env, f)
 		},
@@ -73,7 +86,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that of --api and --raft)")
 	flags.StringVar(&f.join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
-	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join and status without TLS at this address")
+	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.Var(&f.drainHooks, "drain-hook", "command to run here when this member is drained; repeatable, 5 s each")
@@ -83,6 +96,10 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
 	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
+	flags.IntVar(&f.eventWindow, "event-window", 2048, "newest events that are kept in memory for the readers of the stream")
+	flags.StringVar(&f.httpCACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when founding")
+	flags.StringVar(&f.httpCAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
+	flags.BoolVar(&f.rejoin, "rejoin", false, "get new certificates with the join token: for a member whose certificates the cluster does not trust any more")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -194,17 +211,25 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice}
 	switch {
 	case node == nil && f.join == "":
+		if plan.HTTPCACert, plan.HTTPCAKey, err = f.ownCA(); err != nil {
+			return nil, err
+		}
 		if node, err = cluster.Found(dir, plan, time.Now()); err != nil {
 			return nil, err
 		}
 		env.say("founding cluster %s; the administrator's token is in %s", node.ClusterID, dir.AdminFile())
 	case node == nil:
-		if node, err = joinCluster(ctx, env, dir, plan, f.join); err != nil {
+		if node, err = joinCluster(ctx, env, dir, plan, f.join, nil); err != nil {
 			return nil, err
 		}
 	default:
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
+		}
+		if f.rejoin {
+			if _, err := joinCluster(ctx, env, dir, plan, f.join, node); err != nil {
+				return nil, err
+			}
 		}
 		if node.APIAddress != apiAddr || node.RaftAddress != raftAddr {
 			node.APIAddress, node.RaftAddress = apiAddr, raftAddr
@@ -214,6 +239,20 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		}
 	}
 	return node, nil
+}
+
+// ownCA reads the CA that an operator brings to the founding.
+func (f *serveFlags) ownCA() (cert, key []byte, err error) {
+	if f.httpCACert == "" {
+		return nil, nil, nil
+	}
+	if cert, err = os.ReadFile(f.httpCACert); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-cert cannot be read: %w", err)
+	}
+	if key, err = os.ReadFile(f.httpCAKey); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-key cannot be read: %w", err)
+	}
+	return cert, key, nil
 }
 
 // runMember starts the parts of a member and stops them in the opposite order.
@@ -280,7 +319,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	st, err := store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: log,
 		Dial: transport.DialRaft, Ask: transport.Ask, Nudge: transport.Nudge, Fetch: fetch, NetworkLatency: f.latency,
-		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing})
+		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing, EventWindow: f.eventWindow})
 	if err != nil {
 		return err
 	}
@@ -292,6 +331,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
+		Installed: loops.Installed,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
 		Schema: func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
 		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {
@@ -302,6 +342,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 			cfg, _, err := loops.Settings(ctx)
 			return cfg, err
 		},
+		Chain: func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
 		Leaf: func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
@@ -317,6 +358,8 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	refusals := make(chan struct{})
+	go func() { defer close(refusals); api.KeepRefusals(serving) }()
 	served := make(chan error, 2)
 	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
@@ -345,7 +388,9 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	handover, cancel := context.WithTimeout(context.WithoutCancel(ctx), 1500*time.Millisecond)
 	st.HandOver(handover)
 	cancel()
+	api.EndStreams()
 	stopServing()
+	<-refusals
 	if failed == nil || errors.Is(failed, cluster.ErrRemoved) {
 		<-served
 	}
