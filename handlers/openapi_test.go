@@ -73,14 +73,21 @@ func checkOperation(t *testing.T, rt *route, op *openapi3.Operation) {
 	if scope != rt.scope {
 		t.Errorf("the scope is %q and described as %q", rt.scope, scope)
 	}
-	if open := op.Security != nil && len(*op.Security) == 0; open != (rt.scope == "") {
-		t.Errorf("described as open to everybody: %v; its scope is %q", open, rt.scope)
+	asks := rt.scope != "" || rt.family.admit != nil // one family wants to know who is calling for everything
+	if open := op.Security != nil && len(*op.Security) == 0; open == asks {
+		t.Errorf("described as open to everybody: %v; it asks who is calling: %v", open, asks)
 	}
 	if plain, _ := op.Extensions["x-muster-plain"].(bool); plain != rt.plain {
 		t.Errorf("served without TLS: %v, described: %v", rt.plain, plain)
 	}
-	statuses := []int{413, 500, 503} // what dispatch answers for every route
-	if rt.scope != "" {
+	statuses := []int{500, 503} // what every route can answer
+	if !rt.stream {
+		statuses = append(statuses, 413)
+	}
+	switch {
+	case rt.family.admit != nil:
+		statuses = append(statuses, 429, 401, 403)
+	case asks:
 		statuses = append(statuses, 429, rt.family.unauthenticated.status, rt.family.forbidden.status)
 	}
 	for _, status := range append(statuses, rt.family.noLeader.status, rt.family.unknownOutcome.status) {
