@@ -37,7 +37,8 @@ type Config struct {
 	Dir       *Dir
 	// ReloadHTTP makes the API listener use the certificate file that has been renewed.
 	ReloadHTTP func() error
-	Seeds      []Peer // where others were when this member joined
+	Seeds      []Peer        // where others were when this member joined
+	PeerPing   time.Duration // silence after which the other side of a peering is asked whether it is there; 0: DefaultPeerPing
 	Logger     *slog.Logger
 }
 
@@ -49,6 +50,7 @@ type Cluster struct {
 	alive atomic.Pointer[map[uint64]string]
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
 	kick  chan struct{}                   // wakes the leader's loop before its time
+	peers *peers
 
 	once    sync.Once
 	removed chan struct{}
@@ -62,6 +64,9 @@ func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
 	c.forget()
+	c.peers = newPeers(cfg, c.Alive)
+	cfg.Transport.peers = c.peers.serve
+	c.done.Go(func() { c.peers.run(ctx) })
 	c.done.Add(4)
 	go func() { defer c.done.Done(); c.renew(ctx) }()
 	go func() { defer c.done.Done(); c.lead(ctx) }()

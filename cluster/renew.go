@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/musterhq/muster/certs"
@@ -69,6 +70,9 @@ func (c *Cluster) renewalDue(now time.Time) string {
 		leaf := list[0]
 		if left := leaf.NotAfter.Sub(now); left < leaf.NotAfter.Sub(leaf.NotBefore)/3 {
 			return fmt.Sprintf("it expires in %d days", int(left.Hours()/24))
+		}
+		if known := c.peeringName(); name == transportCert && known != "" && leaf.VerifyHostname(known) != nil {
+			return "other clusters do not know it by its name"
 		}
 		for _, host := range (Plan{APIAddress: c.Self.APIAddress, RaftAddress: c.Self.RaftAddress}).addressHosts() {
 			if leaf.VerifyHostname(host) != nil {
@@ -163,7 +167,11 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		if err != nil {
 			return a, err
 		}
-		der, err := records[i].Sign(ca, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, hosts)
+		names := hosts
+		if records[i].Kind == certs.Transport {
+			names = append(slices.Clone(hosts), c.peeringName())
+		}
+		der, err := records[i].Sign(ca, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, names)
 		if err != nil {
 			return a, err
 		}

@@ -163,6 +163,7 @@ type known struct {
 	jwt          *store.Key
 	cas          map[certs.Kind]certs.CA
 	raft, others []store.Member
+	peering      string // the name under which other clusters ask for this one
 }
 
 func (s *Server) knownToJoiners(ctx context.Context) (k known, err error) {
@@ -180,6 +181,11 @@ func (s *Server) knownToJoiners(ctx context.Context) (k known, err error) {
 			return k, err
 		}
 	}
+	datacenter, err := s.Store.Datacenter(ctx)
+	if err != nil {
+		return k, err
+	}
+	k.peering = certs.PeeringName(datacenter, s.ClusterID)
 	if k.raft, err = s.Store.RaftMembers(ctx); err != nil {
 		return k, err
 	}
@@ -222,7 +228,11 @@ func (s *Server) admission(j *joinRequest, k known, joined store.Joined, notes [
 		if record.Kind == certs.Transport {
 			csr = j.transportCSR
 		}
-		if err := s.issue(&out, k.cas[record.Kind], record, csr, m); err != nil {
+		hosts := hostsOf(m)
+		if record.Kind == certs.Transport {
+			hosts = append(hosts, k.peering)
+		}
+		if err := s.issue(&out, k.cas[record.Kind], record, csr, m, hosts); err != nil {
 			return out, err
 		}
 	}
@@ -239,12 +249,12 @@ func peerOf(m *store.Member) joinPeer {
 	return p
 }
 
-func (s *Server) issue(out *joinResponse, ca certs.CA, record store.Certificate, csr []byte, m *store.Member) error {
+func (s *Server) issue(out *joinResponse, ca certs.CA, record store.Certificate, csr []byte, m *store.Member, hosts []string) error {
 	request, err := certs.ParseCSR(csr)
 	if err != nil {
 		return err
 	}
-	der, err := record.Sign(ca, request.PublicKey, s.ClusterID, m.Name, hostsOf(m))
+	der, err := record.Sign(ca, request.PublicKey, s.ClusterID, m.Name, hosts)
 	if err != nil {
 		return err
 	}

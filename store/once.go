@@ -64,6 +64,20 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 	return result, err
 }
 
+// Answered tells whether a request of this Idempotency-Key was carried out before, so that what must be done once
+// outside the database is not done again.
+func (s *Store) Answered(ctx context.Context, actor Actor) (known bool, err error) {
+	if actor.IdempotencyKey == "" {
+		return false, nil
+	}
+	err = s.Read(ctx, Linearisable, func(v *View) error {
+		known, err = v.get("SELECT 1 FROM idempotency WHERE accessor = ? AND key = ? AND created_at >= ?",
+			[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(v.Now.Add(-rememberFor))}, new(int))
+		return err
+	})
+	return known, err
+}
+
 // remembrance is what is sealed under an Idempotency-Key. The hash of the request is sealed, too: a request may hold a
 // secret that could be guessed from its hash.
 type remembrance struct {
