@@ -99,6 +99,7 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newMembersCommand(env), newMemberCommand(env),
 		newJoinTokenCommand(env), newAPITokenCommand(env),
 		newKeyCommand(env), newJoinKeysCommand(env), newSecretCommand(env), newLeaseCommand(env),
+		newPeeringCommand(env),
 		newRaftCommand(env), newAutopilotCommand(env),
 		newStatusCommand(env), newSQLCommand(env),
 		newVersionCommand(env), newCompletionCommand(env),

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/musterhq/muster/certs"
 	"github.com/musterhq/muster/cluster"
 	"github.com/musterhq/muster/handlers"
 	"github.com/musterhq/muster/store"
@@ -30,6 +31,9 @@ type serveFlags struct {
 	latency                                      time.Duration
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
+
+	datacenter string
+	peerPing   time.Duration
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -83,6 +87,9 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
 	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot")
+	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
+	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
+	_ = flags.MarkHidden("peer-ping")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -156,6 +163,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if f.mode != store.ModeFull && f.mode != store.ModeReplicate {
 		return fmt.Errorf("--mode must be full or replicate, not %q", f.mode)
 	}
+	if !certs.ValidDatacenter(f.datacenter) {
+		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", f.datacenter)
+	}
 	dir, err := cluster.OpenDir(f.data)
 	if err != nil {
 		return err
@@ -191,7 +201,7 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		}
 	}
 	plan := cluster.Plan{Name: name, Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
-		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice}
+		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice, Datacenter: f.datacenter}
 	switch {
 	case node == nil && f.join == "":
 		if node, err = cluster.Found(dir, plan, time.Now()); err != nil {
@@ -286,7 +296,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	opened.Store(st)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
-	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload,
+	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload, PeerPing: f.peerPing,
 		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.Schema}})
 	running.Store(true)
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
@@ -298,7 +308,9 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 			cfg, _, err := loops.Settings(ctx)
 			return cfg, err
 		},
-		Leaf: func() []byte { return current.Load().Certificate[0] }})
+		ExchangePeeringSecret: loops.ExchangePeeringSecret,
+		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
+		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())

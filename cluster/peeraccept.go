@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"net"
 	"time"
@@ -71,7 +69,7 @@ func (t *peerTerm) answer(c *peerConn) {
 	var out frame
 	switch {
 	case f.Exchange != nil:
-		secret := newUUID()
+		secret := certs.NewUUID()
 		if err = t.store.ExchangePeeringSecret(ctx, peerActor, f.Exchange.PeerID, certs.HashSecret(f.Exchange.Secret), certs.HashSecret(secret)); err == nil {
 			out.Secret = &secretFrame{secret}
 		}
@@ -125,13 +123,4 @@ func (t *peerTerm) accept(ctx context.Context, p *store.Peering, c *peerConn) {
 	if failure(err) {
 		t.down(p.ID, err)
 	}
-}
-
-// newUUID makes an id or a secret in the form that peering tokens have: 16 random bytes, no version in them (reference
-// consul_peering, 2.1).
-func newUUID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails
-	h := hex.EncodeToString(b[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }

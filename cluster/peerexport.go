@@ -99,7 +99,7 @@ func (t *peerTerm) refresh(ctx context.Context) error {
 	if t.alive(t.store.NodeID()) == "unknown" && time.Since(t.since) < aliveWithin {
 		return nil // nobody has been asked yet, and peers are not to hear that all are unknown
 	}
-	x := exported{roots: roots, addresses: PeeringAddresses(members), members: make([]exportedMember, len(members))}
+	x := exported{roots: roots, addresses: store.PeeringAddresses(members), members: make([]exportedMember, len(members))}
 	for i := range members {
 		m := &members[i]
 		x.members[i] = exportedMember{store.PeerMember{ID: m.ID, Name: m.Name, NodeID: m.NodeID, RaftAddress: m.RaftAddress,
@@ -107,16 +107,4 @@ func (t *peerTerm) refresh(ctx context.Context) error {
 	}
 	t.export.publish(x)
 	return nil
-}
-
-// PeeringAddresses lists where other clusters can dial: any member will do, Raft servers know best.
-func PeeringAddresses(members []store.Member) (list []string) {
-	for _, raft := range []bool{true, false} {
-		for i := range members {
-			if m := &members[i]; (m.Role != store.RoleNone) == raft && len(list) < peerAddresses {
-				list = append(list, m.RaftAddress)
-			}
-		}
-	}
-	return list
 }

@@ -362,10 +362,14 @@ func failure(err error) bool {
 func (t *peerTerm) dial(ctx context.Context, l *dialLoop, id string) {
 	for tries := 0; ctx.Err() == nil; {
 		p, err := t.store.PeekPeering(ctx, id)
-		if err != nil || p == nil || p.Ended() {
+		lasted := false
+		switch {
+		case err != nil:
+		case p == nil || p.Ended():
 			return
+		default:
+			lasted, err = t.round(ctx, l, p)
 		}
-		lasted, err := t.round(ctx, l, p)
 		wait := backoff(tries, dialRest)
 		tries++
 		switch {

@@ -76,7 +76,7 @@ func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 	var queue []frame
 	var sent exported
 	var asked time.Time // when a ping was sent that has no answer yet
-	nextBeat := time.Now().Add(heartbeatEvery)
+	nextBeat := time.Now()
 	x, changed := s.export.now()
 	queue = s.news(&sent, x, queue)
 	for {

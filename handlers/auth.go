@@ -21,6 +21,9 @@ type credential struct{ id, secret string }
 // credentialOf reads the credential from wherever the families put it (design section 8.9). The documented
 // precedence of Nomad holds: its own header wins over Authorization.
 func credentialOf(r *http.Request) (c credential, ok bool) {
+	if strings.HasPrefix(r.URL.Path, peeringPrefix) {
+		return peeringCredential(r)
+	}
 	for _, h := range []string{"X-Nomad-Token", "X-Consul-Token"} {
 		if v := strings.TrimSpace(r.Header.Get(h)); v != "" {
 			return credential{secret: v}, true

@@ -32,6 +32,7 @@ type request struct {
 	node  *store.Member   // whose identity the request shows, if it is a node's
 	actor store.Actor
 	stale bool
+	block *blocking // nil unless the query waits for a change
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
@@ -59,17 +60,25 @@ func (q *request) consistency() store.Consistency {
 // dispatch answers a request here or has the leader answer it. While there is no leader, or leadership turns under
 // the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
 func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin))
+	block, err := s.block(rt, o, w, r)
+	if err != nil {
+		s.answer(rt, &request{Request: r, w: w}, err)
+		return
+	}
+	defer block.done()
+	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin)+block.remaining())
 	defer cancel()
-	q := &request{Request: r.WithContext(ctx), w: w}
+	q := &request{Request: r.WithContext(ctx), w: w, block: block}
 	if rt.check != nil {
 		if err := rt.check(r); err != nil {
 			s.answer(rt, q, err)
 			return
 		}
 	}
-	var err error
-	if q.body, err = readBody(w, r); err != nil {
+	if q.body, err = readBody(w, r); err == nil && rt.vet != nil {
+		err = rt.vet(q)
+	}
+	if err != nil {
 		s.answer(rt, q, err)
 		return
 	}
@@ -153,6 +162,8 @@ func (s *Server) handle(rt *route, o origin, q *request) error {
 		switch {
 		case err != nil:
 			return err
+		case rt.family.denied != nil && (token == nil || !token.Allows(rt.scope)):
+			return rt.family.denied(q, token, rt.scope)
 		case token == nil:
 			return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
 		case !token.Allows(rt.scope):
@@ -196,6 +207,9 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	r.RequestURI = ""
 	r.Header.Set(headerForwarded, "1")
 	r.Header.Set(headerRemote, q.RemoteAddr)
+	if q.block != nil {
+		r.Header.Set(headerWait, q.block.remaining().String())
+	}
 	repeatable := q.Method == http.MethodGet
 	if q.Method == http.MethodPost {
 		// A key of our own makes a creation safe to repeat when the leader dies before it answers.

@@ -19,6 +19,9 @@ type family struct {
 	forbidden       failure // a credential that does not allow it
 	noLeader        failure
 	unknownOutcome  failure
+
+	// denied, where a family has it, replaces the two refusals above; token is nil when there is no valid credential.
+	denied func(q *request, token *store.APIToken, scope string) error
 }
 
 type failure struct {
@@ -108,6 +111,20 @@ var nomad = &family{
 	forbidden:       failure{http.StatusForbidden, "Permission denied"},
 	noLeader:        failure{http.StatusInternalServerError, "No cluster leader"},
 	unknownOutcome:  failure{http.StatusInternalServerError, "leadership lost while committing log"},
+}
+
+// consul answers errors as plain text, too, with the policy of its access control on every answer (reference
+// consul_peering, section 1.2).
+var consul = &family{
+	name: "consul",
+	headers: func(w http.ResponseWriter) {
+		w.Header().Set("Vary", "Accept-Encoding")
+		w.Header().Set("X-Consul-Default-Acl-Policy", "deny")
+	},
+	fail:           nomad.fail,
+	noLeader:       failure{http.StatusInternalServerError, "No cluster leader"},
+	unknownOutcome: failure{http.StatusInternalServerError, "leadership lost while committing log"},
+	denied:         deniedPeering,
 }
 
 var statusOf = map[store.Code]int{

@@ -45,6 +45,11 @@ type Config struct {
 	AutopilotConfig func(ctx context.Context) (any, error)
 	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
 
+	// ExchangePeeringSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
+	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
+	ExchangePeeringSecret func(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
+	PeerStream            func(peeringID string) PeerStream
+
 	ClusterID string
 	Name      string
 	Version   string
@@ -61,6 +66,7 @@ type Server struct {
 	log      *slog.Logger
 	failures *failureLimiter
 	slots    chan struct{}
+	waiting  chan struct{} // blocking queries
 	api      http.Handler
 	internal http.Handler
 	plain    http.Handler
@@ -71,7 +77,8 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight)}
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
+		waiting: make(chan struct{}, blockingQueries)}
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})
@@ -115,7 +122,10 @@ func (s *Server) router(o origin) http.Handler {
 		}
 		familyOf(r.URL.Path).fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
 	})
-	return m
+	if o.plain {
+		return m
+	}
+	return s.peeringPaths(o, m)
 }
 
 // guard isolates panics, bounds the number of requests and writes the log line.

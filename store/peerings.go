@@ -180,6 +180,20 @@ func (s *Store) PeeringRoots(ctx context.Context) ([]string, error) {
 	})
 }
 
+const peeringAddresses = 16 // that a dialer is told; Raft servers come first
+
+// PeeringAddresses lists where other clusters can dial: any member will do, Raft servers know best.
+func PeeringAddresses(members []Member) (list []string) {
+	for _, raft := range []bool{true, false} {
+		for i := range members {
+			if m := &members[i]; (m.Role != RoleNone) == raft && len(list) < peeringAddresses {
+				list = append(list, m.RaftAddress)
+			}
+		}
+	}
+	return list
+}
+
 // settingDatacenter names the cluster's datacenter, the label in the server name that peers ask for.
 const settingDatacenter = "datacenter"
 
