@@ -67,7 +67,7 @@ func newPeeringEstablishCommand(env *environment) *cobra.Command {
 	var meta []string
 	cmd := &cobra.Command{
 		Use:   "establish NAME TOKEN",
-		Short: "Connect to the cluster that made the token; - reads it from stdin, @FILE from a file",
+		Short: "Connect to the cluster that made the token; - reads it from stdin",
 		Args:  exactly("NAME", "TOKEN"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			pairs, err := parsePairs(cmd, "meta", meta)
@@ -81,8 +81,6 @@ func newPeeringEstablishCommand(env *environment) *cobra.Command {
 					return fmt.Errorf("the token cannot be read from stdin: %w", err)
 				}
 				token = string(data)
-			} else if token, err = tokenText(token); err != nil {
-				return err
 			}
 			c, err := env.client()
 			if err != nil {
