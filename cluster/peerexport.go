@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -87,17 +86,17 @@ func (e *exporter) publish(x exported) {
 }
 
 // refresh looks at members, their health and the authorities.
-func (t *peerTerm) refresh(ctx context.Context) error {
-	roots, err := t.store.PeeringRoots(ctx)
-	if err != nil {
-		return err
-	}
-	members, err := t.store.PeekMembers(ctx)
-	if err != nil {
-		return err
-	}
+func (t *peerTerm) refresh() {
 	if t.alive(t.store.NodeID()) == "unknown" && time.Since(t.since) < aliveWithin {
-		return nil // nobody has been asked yet, and peers are not to hear that all are unknown
+		return // nobody has been asked yet, and peers are not to hear that all are unknown
+	}
+	roots, err := t.store.PeeringRoots(t.ctx)
+	if err != nil {
+		return
+	}
+	members, err := t.store.PeekMembers(t.ctx)
+	if err != nil {
+		return
 	}
 	x := exported{roots: roots, addresses: store.PeeringAddresses(members), members: make([]exportedMember, len(members))}
 	for i := range members {
@@ -106,5 +105,4 @@ func (t *peerTerm) refresh(ctx context.Context) error {
 			APIAddress: m.APIAddress, Health: t.alive(m.NodeID)}, m.Labels[labelExport]}
 	}
 	t.export.publish(x)
-	return nil
 }

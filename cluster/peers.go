@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -106,9 +104,6 @@ func (p *peers) lead(ctx context.Context) {
 			}
 		}
 	})
-	if err := t.refresh(ctx); err != nil {
-		p.log.Debug("peerings", "err", err)
-	}
 	p.set(t)
 	t.wg.Go(t.watch)
 	tables := []string{store.TablePeerings, "peering_tombstones"}
@@ -157,8 +152,11 @@ func (p *peers) leading(ctx context.Context) *peerTerm {
 func (t *peerTerm) watch() {
 	pruned := time.Time{}
 	for rest(t.ctx, exportEvery) {
-		if err := t.refresh(t.ctx); err != nil && t.ctx.Err() == nil {
-			t.log.Debug("what peers get to see could not be refreshed", "err", err)
+		t.mu.Lock()
+		up := len(t.streams)
+		t.mu.Unlock()
+		if up > 0 {
+			t.refresh()
 		}
 		now := time.Now()
 		t.mu.Lock()
@@ -337,6 +335,7 @@ func (t *peerTerm) carry(ctx context.Context, p *store.Peering, conn *peerConn) 
 	delete(t.missing, p.ID)
 	t.mu.Unlock()
 	t.record(func() error { return t.store.PeeringUp(t.ctx, peerActor, p.ID) })
+	t.refresh()
 	t.log.Info("a peering is up", "peering", p.Name, "remote", conn.RemoteAddr())
 	err := s.run(ctx)
 	t.mu.Lock()
@@ -356,142 +355,6 @@ func (t *peerTerm) carry(ctx context.Context, p *store.Peering, conn *peerConn) 
 // failure tells ends of a stream of which the peering's state must tell.
 func failure(err error) bool {
 	return err != errPeerMoved && err != errPeerTerminated && err != errPeerDeleted && err != errPeerReplaced && !errors.Is(err, context.Canceled)
-}
-
-// dial keeps the stream of a peering up until ctx ends or the peering does.
-func (t *peerTerm) dial(ctx context.Context, l *dialLoop, id string) {
-	for tries := 0; ctx.Err() == nil; {
-		p, err := t.store.PeekPeering(ctx, id)
-		lasted := false
-		switch {
-		case err != nil:
-		case p == nil || p.Ended():
-			return
-		default:
-			lasted, err = t.round(ctx, l, p)
-		}
-		wait := backoff(tries, dialRest)
-		tries++
-		switch {
-		case ctx.Err() != nil, err == errPeerTerminated:
-			return
-		case refusedWith(err, refusedTerminated):
-			if t.store.TerminatePeering(ctx, peerActor, id) == nil {
-				return
-			}
-		case err == errPeerMoved, refusedWith(err, refusedNotLeader):
-			wait = backoff(0, dialRest) / 4
-		case failure(err):
-			t.down(id, err)
-		}
-		if lasted {
-			tries, wait = 0, exchangePause // it was up: somebody there is likely to be up still
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-l.kick:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-	}
-}
-
-// round tries one address after the other and carries the first stream that comes about. It returns why there is none any
-// more, and whether it lasted.
-func (t *peerTerm) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted bool, err error) {
-	secret, err := t.store.StreamSecret(ctx, p.ID)
-	if err != nil {
-		return false, err
-	}
-	datacenter, err := t.store.Datacenter(ctx)
-	if err != nil {
-		return false, err
-	}
-	addresses := p.Addresses()
-	for range addresses {
-		var conn *peerConn
-		if conn, err = open(ctx, p, addresses[l.next%len(addresses)], secret, datacenter); err == nil {
-			begin := time.Now()
-			err = t.carry(ctx, p, conn)
-			return time.Since(begin) > streamLasts, err
-		}
-		if refusedWith(err, refusedTerminated) || !rest(ctx, exchangePause/3) {
-			return false, err
-		}
-		l.next++
-	}
-	return false, err
-}
-
-func (t *peerTerm) status(id string) *peerStatus {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.statuses[id] == nil {
-		t.statuses[id] = &peerStatus{}
-	}
-	return t.statuses[id]
-}
-
-// PeerStatus is what the leader knows of a peering's stream; times are zero until something has happened.
-type PeerStatus struct {
-	LastHeartbeat time.Time // received
-	LastReceive   time.Time // of a heartbeat or of data
-	LastSend      time.Time // of data
-	Exported      []string  // names of the members that the other side was told of, sorted
-}
-
-type peerStatus struct {
-	mu sync.Mutex
-	PeerStatus
-}
-
-func (s *peerStatus) heartbeat() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.LastHeartbeat = time.Now()
-	s.LastReceive = s.LastHeartbeat
-}
-
-func (s *peerStatus) received() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.LastReceive = time.Now()
-}
-
-func (s *peerStatus) sent() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.LastSend = time.Now()
-}
-
-func (s *peerStatus) exports(list []store.PeerMember) {
-	names := make(map[string]bool, len(list))
-	for i := range list {
-		names[list[i].Name] = true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.Exported = slices.Sorted(maps.Keys(names))
-}
-
-// PeerStatus returns what is known of the stream of a peering; it is zero where this member does not lead.
-func (c *Cluster) PeerStatus(id string) PeerStatus {
-	c.peers.mu.Lock()
-	t := c.peers.term
-	c.peers.mu.Unlock()
-	if t == nil {
-		return PeerStatus{}
-	}
-	t.mu.Lock()
-	s := t.statuses[id]
-	t.mu.Unlock()
-	if s == nil {
-		return PeerStatus{}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.PeerStatus
 }
 
 // peeringName is the name under which other clusters ask for this one, "" while the datacenter is not known.

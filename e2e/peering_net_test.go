@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -213,6 +214,8 @@ func testPeeringGarbage(t *testing.T, a side) {
 	secret := dialFake(t, a.at.raft, k).exchange(t, k)
 	a.secret("a stream secret", secret)
 	member := `{"members":{"first":true,"last":true,"list":[{"id":"1","name":"m1","nodeId":1,"raftAddress":"r","apiAddress":"a","health":"alive"}]}}`
+	pems, _ := json.Marshal(k.CA)
+	trust := fmt.Sprintf(`{"trust":{"sequence":1,"pems":%s}}`, pems)
 	for _, x := range []struct{ text, reason string }{
 		{"nonsense", "cannot be read"},
 		{`{"members":{"first":true,"last":true,"list":[{"id":"","name":"","nodeId":1,"raftAddress":"","apiAddress":"","health":""}]}}`, "no member"},
@@ -228,6 +231,7 @@ func testPeeringGarbage(t *testing.T, a side) {
 		}
 		a.await(t, "bad", "ACTIVE")
 		f.send(member)
+		f.send(trust)
 		f.send(`{"ping":{}}`)
 		for got := f.receive(t); got != `{"pong":{}}`; got = f.receive(t) {
 		}
@@ -240,7 +244,7 @@ func testPeeringGarbage(t *testing.T, a side) {
 			}
 			return nil
 		})
-		if !strings.Contains(p.StatusReason, x.reason) || len(p.PeerCAPems) != 0 || p.PeerServerAddresses != nil {
+		if !strings.Contains(p.StatusReason, x.reason) || !slices.Equal(p.PeerCAPems, k.CA) || p.PeerServerAddresses != nil {
 			t.Errorf("after %.40s: %+v, want %q", x.text, p, x.reason)
 		}
 	}
@@ -288,7 +292,7 @@ func testPeeringFrozen(t *testing.T, a, b side) {
 func testPeeringAway(t *testing.T, a, b side) {
 	peer(t, a, "we-accept", b, "they-dial")
 	peer(t, b, "they-accept", a, "we-dial")
-	b.at.stop(t)
+	b.at.kill()
 	for _, name := range []string{"we-accept", "we-dial"} {
 		if p := a.await(t, name, "FAILING"); p.StatusReason == "" {
 			t.Errorf("%s is FAILING without a reason", name)
@@ -332,7 +336,7 @@ func testPeeringLeaders(t *testing.T, a, b side) {
 	waiting := make(chan answer, 1)
 	p, _ := a.tryPeering("we-dial")
 	go func() {
-		waiting <- a.u.do(a.at, "GET", fmt.Sprintf("/v1/peering/we-dial?index=%d&wait=6s", p.ModifyIndex+1000), "")
+		waiting <- a.u.do(a.at, "GET", fmt.Sprintf("/v1/peering/we-dial?index=%d&wait=4s", p.ModifyIndex+1000), "")
 	}()
 	begin := time.Now()
 	leader.kill()
@@ -340,7 +344,7 @@ func testPeeringLeaders(t *testing.T, a, b side) {
 	seen("the leader of three is killed", begin)
 	leader.start(t)
 	leader.awaitReady(t)
-	if got := <-waiting; got.status != 200 || !strings.Contains(got.body, `"we-dial"`) || got.took < 5*time.Second {
+	if got := <-waiting; got.status != 200 || !strings.Contains(got.body, `"we-dial"`) || got.took < 4*time.Second {
 		t.Errorf("a blocking query over the change of leader: %v after %v", got, got.took)
 	}
 	begin = time.Now()

@@ -22,7 +22,9 @@ type credential struct{ id, secret string }
 // precedence of Nomad holds: its own header wins over Authorization.
 func credentialOf(r *http.Request) (c credential, ok bool) {
 	if strings.HasPrefix(r.URL.Path, peeringPrefix) {
-		return peeringCredential(r)
+		if c, ok := peeringCredential(r); c.secret != "" {
+			return c, ok
+		}
 	}
 	for _, h := range []string{"X-Nomad-Token", "X-Consul-Token"} {
 		if v := strings.TrimSpace(r.Header.Get(h)); v != "" {

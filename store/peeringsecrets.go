@@ -223,12 +223,18 @@ func (t *Tx) authorizeStream(id, hash string) (*Peering, peeringSecrets, error) 
 // TERMINATED here. It is no error when it was so already.
 func (s *Store) LeavePeering(ctx context.Context, actor Actor, id, hash string) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
-		p, _, err := tx.authorizeStream(id, hash)
+		p, x, err := tx.authorizeStream(id, hash)
 		switch {
 		case err == ErrPeeringTerminated:
 			return nil
 		case err != nil:
 			return err
+		case x.pending != "" && !sameHash(x.pending, hash): // another token was used since: the peering goes on without the one that leaves
+			x.active = ""
+			if err := tx.putPeeringSecrets(id, x); err != nil {
+				return err
+			}
+			return tx.audit("peering.left", peeringObject(p.Name), "")
 		}
 		return tx.terminatePeering(p)
 	})
