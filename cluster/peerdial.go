@@ -78,7 +78,8 @@ func (c *Cluster) ExchangePeeringSecret(ctx context.Context, addresses []string,
 	if lines == 1 {
 		noun = "error"
 	}
-	return "", fmt.Errorf("%d %s occurred:\n%s\n", lines, noun, b.String())
+	text := fmt.Sprintf("%d %s occurred:\n%s\n", lines, noun, b.String()) // the blank line at the end is documented
+	return "", errors.New(text)
 }
 
 func exchange(ctx context.Context, address, serverName string, pems []string, x exchangeFrame) (string, error) {
@@ -186,5 +187,9 @@ func reasonOf(err error) string {
 		return "the other side does not answer"
 	}
 	text := err.Error()
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil { // without the local port, which differs each time
+		text = fmt.Sprintf("%s %s: %v", op.Op, op.Addr, op.Err)
+	}
 	return text[:min(len(text), 300)]
 }

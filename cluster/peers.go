@@ -23,6 +23,7 @@ const (
 	moveWithin       = 5 * time.Second  // after a change of leader there
 	streamLasts      = 5 * time.Second  // then it was no mistake to try
 	pruneTombstones  = time.Hour
+	syncRest         = 20 * time.Millisecond // many changes in a row are looked at together
 	peerConnections  = 1024
 )
 
@@ -117,6 +118,7 @@ func (p *peers) lead(ctx context.Context) {
 			continue
 		}
 		p.store.AwaitChange(ctx, rev, tables...)
+		rest(ctx, syncRest)
 	}
 	p.set(nil)
 	cancel()

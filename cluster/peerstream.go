@@ -22,6 +22,7 @@ const (
 	heartbeatEvery   = 15 * time.Second
 	heartbeatTimeout = 120 * time.Second
 
+	importRest       = 250 * time.Millisecond // between two lists: a peer must not keep this cluster's log busy
 	maxPeerMembers   = 20_000
 	maxPeerAddresses = 64
 	maxPeerRoots     = 16
@@ -287,6 +288,9 @@ func (s *stream) importAll(ctx context.Context) {
 			}
 		case n == 0:
 			list = nil
+			if !rest(ctx, importRest) {
+				return
+			}
 		}
 		select {
 		case list = <-s.imports:

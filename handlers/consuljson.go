@@ -4,12 +4,20 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
+	"sync"
 )
 
 // gzipFrom is the size from which an answer is worth compressing, the original's threshold.
 const gzipFrom = 1400
+
+// compressors are kept: one costs more to make than an answer to compress.
+var compressors = sync.Pool{New: func() any {
+	z, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
+	return z
+}}
 
 // consulJSON writes v compactly, or with four spaces and a newline when the query says `pretty`, compressed when the
 // caller takes that and it is large.
@@ -29,7 +37,9 @@ func (q *request) consulJSON(v any) error {
 	h.Set("Content-Type", "application/json")
 	if len(data) >= gzipFrom && acceptsGzip(q.Request) {
 		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
+		z := compressors.Get().(*gzip.Writer)
+		defer compressors.Put(z)
+		z.Reset(&b)
 		if _, err := z.Write(data); err != nil {
 			return err
 		}

@@ -239,18 +239,18 @@ func (t *Tx) putPeering(p *Peering) error {
 	if texts[3], err = jsonText(p.Meta, "{}"); err != nil {
 		return err
 	}
+	p.ModifiedRev = t.Rev
 	if p.CreatedRev == 0 {
 		p.CreatedRev = t.Rev
+		return t.exec(`INSERT INTO peerings (id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
+			remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			p.ID, p.Name, p.State, p.Dialer, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
+			p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.CreatedRev, p.ModifiedRev)
 	}
-	p.ModifiedRev = t.Rev
-	return t.exec(`INSERT INTO peerings (id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
-		remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET state = excluded.state, peer_id = excluded.peer_id, server_name = excluded.server_name,
-		server_addresses = excluded.server_addresses, manual_addresses = excluded.manual_addresses, ca_pems = excluded.ca_pems,
-		meta = excluded.meta, remote_datacenter = excluded.remote_datacenter, status_reason = excluded.status_reason,
-		status_since = excluded.status_since, deleted_at = excluded.deleted_at, modified_rev = excluded.modified_rev`,
-		p.ID, p.Name, p.State, p.Dialer, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
-		p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.CreatedRev, p.ModifiedRev)
+	return t.exec(`UPDATE peerings SET state = ?, peer_id = ?, server_name = ?, server_addresses = ?, manual_addresses = ?, ca_pems = ?, meta = ?,
+		remote_datacenter = ?, status_reason = ?, status_since = ?, deleted_at = ?, modified_rev = ? WHERE id = ?`,
+		p.State, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
+		p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.ModifiedRev, p.ID)
 }
 
 // turn changes the state; when it does not change, the time since when it holds stays.
