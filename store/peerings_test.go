@@ -199,6 +199,49 @@ func TestPeeringTokenExpires(t *testing.T) {
 	}
 }
 
+// A dialer that leaves ends the peering, unless another token was used since; who has no secret ends nothing.
+func TestPeeringLeave(t *testing.T) {
+	c := newTestCluster(t, 1)
+	s, actor := c.leader(), Actor{Name: "test"}
+	state := func(want string) {
+		t.Helper()
+		p, err := s.Peering(bg, Linearisable, "us")
+		if err != nil || p.State != want {
+			t.Errorf("%+v, %v, want %s", p, err, want)
+		}
+	}
+	use := func(establish, stream string) {
+		t.Helper()
+		if _, err := s.MintPeeringToken(bg, actor, PeeringToken{Name: "us", ID: "id"}, establish); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ExchangePeeringSecret(bg, actor, "id", establish, stream); err != nil {
+			t.Fatal(err)
+		}
+	}
+	use("e1", "s1")
+	if _, err := s.OpenPeeringStream(bg, actor, "id", "s1", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.LeavePeering(bg, actor, "id", "e1"); !errors.Is(err, ErrStreamSecret) {
+		t.Error(err)
+	}
+	use("e2", "s2")
+	if err := s.LeavePeering(bg, actor, "id", "s1"); err != nil {
+		t.Error(err)
+	}
+	state(PeeringActive)
+	if _, err := s.OpenPeeringStream(bg, actor, "id", "s1", ""); !errors.Is(err, ErrStreamSecret) {
+		t.Errorf("who has left comes back: %v", err)
+	}
+	for range 2 { // the second time it is known already
+		if err := s.LeavePeering(bg, actor, "id", "s2"); err != nil {
+			t.Error(err)
+		}
+		state(PeeringTerminated)
+	}
+}
+
 // What a dialer knows survives a new token while the stream is up, and Meta stays unless it is given.
 func TestPeeringEstablishAgain(t *testing.T) {
 	b := newPeeringBench(t)
