@@ -101,7 +101,7 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newKeyCommand(env), newJoinKeysCommand(env), newSecretCommand(env), newLeaseCommand(env),
 		newPeeringCommand(env),
 		newRaftCommand(env), newAutopilotCommand(env),
-		newStatusCommand(env), newSQLCommand(env),
+		newStatusCommand(env), newSQLCommand(env), newSchemaCommand(env),
 		newVersionCommand(env), newCompletionCommand(env),
 	)
 	root.SetHelpCommand(newHelpCommand())

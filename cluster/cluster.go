@@ -26,6 +26,7 @@ const (
 	maxRoundRest  = 5 * time.Second
 	assignTimeout = 10 * time.Second
 	pruneEvery    = time.Minute
+	upgradeAfter  = 5 * time.Second
 )
 
 // Config is what a member's own loops need to know.
@@ -112,7 +113,8 @@ func (c *Cluster) Autopilot() autopilot.State {
 	return s
 }
 
-// Alive returns "alive" or "left" as the leader's probes have it, "unknown" where this member does not lead.
+// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
+// so for too short a time to tell.
 func (c *Cluster) Alive(nodeID uint64) string {
 	if s, ok := (*c.alive.Load())[nodeID]; ok {
 		return s
@@ -265,6 +267,11 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	}
 	if err := c.finishRemovals(ctx); err != nil {
 		return err
+	}
+	if now.Sub(t.since) > upgradeAfter { // members that are alive have announced themselves to this leader by then
+		if err := c.upgrade(ctx); err != nil {
+			return err
+		}
 	}
 	return c.rekey(ctx)
 }

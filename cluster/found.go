@@ -64,7 +64,7 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.NewString(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
+	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
 	dek := certs.NewDEK()
 	wrap, err := certs.Wrap(dek[:], identity.Recipient().String())
 	if err != nil {
@@ -79,7 +79,7 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		OverlayCIDR: p.OverlayCIDR, OverlaySlices: p.OverlaySlice, Datacenter: p.Datacenter,
 		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
 			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
-			MaxSchema: store.Schema, OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive}}
+			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive}}
 	for _, purpose := range []string{store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT} {
 		key, err := NewClusterKey(purpose)
 		if err != nil {

@@ -150,6 +150,8 @@ func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
 		f.fail(w, known.status, 0, known.text)
 	case errors.As(err, &refusal):
 		f.fail(w, statusOf[refusal.Code], refusal.Code, refusal.Message)
+	case errors.Is(err, store.ErrOldSchema):
+		send(failure{http.StatusServiceUnavailable, store.ErrOldSchema.Error()})
 	case errors.Is(err, store.ErrUnknownOutcome):
 		send(f.unknownOutcome)
 	case errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrClosed):

@@ -47,6 +47,8 @@ var routes = []route{
 	{method: "GET", path: "/api/v1/cluster/autopilot/config", family: ella, scope: store.ScopeClusterRead, serve: (*Server).getAutopilotConfig},
 	{method: "PUT", path: "/api/v1/cluster/autopilot/config", family: ella, scope: store.ScopeClusterManage, serve: (*Server).putAutopilotConfig},
 	{method: "GET", path: "/api/v1/cluster/raft/diff", family: ella, scope: store.ScopeClusterRead, serve: (*Server).raftDiff},
+	{method: "GET", path: "/api/v1/cluster/schema", family: ella, scope: store.ScopeClusterRead, serve: (*Server).getSchema},
+	{method: "POST", path: "/api/v1/cluster/schema/migrate", family: ella, scope: store.ScopeClusterManage, within: slow, serve: (*Server).migrateSchema},
 	{method: "GET", path: "/api/v1/cluster/leases", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listLeases},
 	{method: "PUT", path: "/api/v1/cluster/leases/{id}", family: ella, scope: store.ScopeClusterManage, serve: (*Server).putLease},
 	{method: "DELETE", path: "/api/v1/cluster/leases/{id}", family: ella, scope: store.ScopeClusterManage, serve: (*Server).deleteLease},

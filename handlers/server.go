@@ -42,6 +42,8 @@ type Config struct {
 	Diff            func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
 	PrepareRemoval  func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
 	NewJoinKeys     func() ([]store.NewKey, error)
+	Schema          func(ctx context.Context) (any, error) // what the database has, and who holds it back
+	MigrateSchema   func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error)
 	AutopilotConfig func(ctx context.Context) (any, error)
 	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
 

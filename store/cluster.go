@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/migrations"
 )
 
 // Cluster is the identity of the cluster and its counters.
@@ -32,15 +31,6 @@ func (v *View) Cluster() (c Cluster, ok bool, err error) {
 		&c.ID, &created, &c.Revision, &c.Epoch, &c.LeaderID)
 	c.CreatedAt = parseTime(created)
 	return c, ok, err
-}
-
-// Schema is the newest database schema that this binary works with.
-const Schema = int64(migrations.Latest)
-
-// SchemaVersion reads the newest migration that was applied.
-func (v *View) SchemaVersion() (n int64, err error) {
-	_, err = v.get("SELECT max(version_id) FROM goose_db_version", nil, &n)
-	return n, err
 }
 
 // Names of settings.

@@ -6,16 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/canonical/go-dqlite/v3/client"
 	"github.com/canonical/go-dqlite/v3/driver"
-	"github.com/pressly/goose/v3"
-
-	"github.com/musterhq/muster/migrations"
 )
 
 // leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
@@ -28,6 +24,8 @@ type leadership struct {
 	reads    confirmer
 	expected int // how many requests the next batch may hope for
 	memory   memory
+	schema   int64           // that holds while this member leads
+	migrated string          // what to say of a schema step that this leadership began with
 	ctx      context.Context // ends with the leadership
 	end      context.CancelCauseFunc
 	done     chan struct{} // closed when the writer has stopped
@@ -198,39 +196,12 @@ func (l *leadership) begin(tx *Tx) error {
 	if err := tx.exec("UPDATE cluster SET epoch = ?, leader_node_id = ?", l.epoch, l.store.cfg.NodeID); err != nil {
 		return err
 	}
-	return tx.audit("leader.elected", fmt.Sprintf("node/%d", l.store.cfg.NodeID), "")
-}
-
-// migrate applies the schema steps that are missing. Only the leader does it.
-func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
-	var have int64
-	err := conn.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&have)
-	switch {
-	case err != nil && strings.Contains(err.Error(), "no such table"):
-	case err != nil:
-		return fmt.Errorf("read the schema version: %w", err)
-	case have == migrations.Latest:
-		return nil
-	case have > migrations.Latest:
-		return fmt.Errorf("the database has schema %d and this binary knows %d: a newer muster must lead", have, migrations.Latest)
+	if l.migrated != "" {
+		if err := tx.audit("schema.migrate", fmt.Sprintf("schema/%d", l.schema), l.migrated); err != nil {
+			return err
+		}
 	}
-	// goose wants a *sql.DB, which may hold one connection only: lend it ours.
-	conn.Close()
-	p, err := goose.NewProvider(goose.DialectSQLite3, l.db.db, migrations.FS)
-	if err != nil {
-		return fmt.Errorf("read the migrations: %w", err)
-	}
-	done, err := p.Up(ctx)
-	if err != nil {
-		return fmt.Errorf("migrate the schema: %w", err)
-	}
-	if l.db.conn, err = l.db.db.Conn(ctx); err != nil {
-		return fmt.Errorf("open the database again: %w", err)
-	}
-	for _, r := range done {
-		l.store.log.Info("schema", "version", r.Source.Version, "took", r.Duration.Round(time.Millisecond))
-	}
-	return nil
+	return tx.audit("leader.elected", nodeObject(l.store.cfg.NodeID), "")
 }
 
 // descend ends this member's leadership, if it has it: what waits is answered with reason, nothing is lost.

@@ -68,7 +68,8 @@ type Store struct {
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
 	look     chan struct{} // wakes followLeadership before its time
 	closing  atomic.Bool
-	yielding atomic.Bool // a transfer is under way: leadership is not taken up again meanwhile
+	schema   atomic.Pointer[migration] // asked for; applied when leadership is taken up next
+	yielding atomic.Bool               // a transfer is under way: leadership is not taken up again meanwhile
 
 	mu      sync.Mutex
 	lead    *leadership   // nil while another member leads
@@ -116,12 +117,19 @@ func Open(cfg Config) (*Store, error) {
 
 // HandOver gives leadership to another voter, if this member has it and there is one that takes it.
 func (s *Store) HandOver(ctx context.Context) {
+	if s.Leading() {
+		s.passOn(ctx)
+	}
+}
+
+// passOn gives what Raft has made this member to the first voter that takes it.
+func (s *Store) passOn(ctx context.Context) {
 	for _, v := range s.Servers() {
-		if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID || !s.Leading() || ctx.Err() != nil {
+		if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID || s.leaderID.Load() != s.cfg.NodeID || ctx.Err() != nil {
 			continue
 		}
 		tctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
-		err := s.Transfer(tctx, v.NodeID)
+		err := s.transfer(tctx, v.NodeID)
 		cancel()
 		if err == nil {
 			return
@@ -145,6 +153,9 @@ func (s *Store) Close(ctx context.Context) error {
 
 // NodeID returns the raft node id of this member.
 func (s *Store) NodeID() uint64 { return s.cfg.NodeID }
+
+// Now is the time that transactions would have.
+func (s *Store) Now() time.Time { return s.cfg.Now() }
 
 // Leading tells whether this member leads and accepts writes.
 func (s *Store) Leading() bool {
@@ -282,6 +293,10 @@ func (s *Store) Transfer(ctx context.Context, id uint64) error {
 	if !s.Leading() {
 		return ErrNotLeader
 	}
+	return s.transfer(ctx, id)
+}
+
+func (s *Store) transfer(ctx context.Context, id uint64) error {
 	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
 	if s.yielding.Swap(true) {
 		return refuse(Conflict, "leadership transfer in progress")
@@ -344,6 +359,10 @@ func (s *Store) followLeadership(ctx context.Context) {
 		case id == s.cfg.NodeID && !s.Leading() && !s.yielding.Load() && !s.closing.Load():
 			if err := s.ascend(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("leadership could not be taken up", "err", err)
+				if errors.Is(err, errNewSchema) {
+					_, _ = s.RefreshServers(ctx)
+					s.passOn(ctx)
+				}
 			}
 		case id != s.cfg.NodeID:
 			s.descend(ErrNotLeader)
