@@ -22,6 +22,7 @@ type bench struct {
 	rounds, conns                int
 	formations, kills, etcdKills int
 	transfers, maxJoins, members int
+	secrets                      int
 
 	fleet   *fleet
 	muster  *musterSystem // nil: not there
@@ -44,7 +45,8 @@ func run() int {
 	}{
 		{"binary", false, b.binary}, {"formation", false, b.formation},
 		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes},
-		{"joins", false, b.joins}, {"failover", false, b.failover}, {"handover", false, b.handover},
+		{"joins", false, b.joins}, {"enroll", false, b.enroll}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
+		{"events", false, b.events},
 	}
 	var names []string
 	for _, p := range parts {
@@ -69,6 +71,7 @@ func run() int {
 	flag.IntVar(&b.transfers, "handovers", 10, "planned hand-overs")
 	flag.IntVar(&b.maxJoins, "joins", 5000, "joins at most, in each of two measurements")
 	flag.IntVar(&b.members, "members", 10000, "members to grow to before they are listed")
+	flag.IntVar(&b.secrets, "secrets", 10000, "secrets to re-encrypt")
 	flag.Parse()
 
 	wanted := strings.Split(*only, ",")
@@ -78,7 +81,7 @@ func run() int {
 			return 2
 		}
 	}
-	if flag.NArg() > 0 || b.rounds < 1 || b.duration <= 0 || *version != 1 && *version != 2 || b.kills < 1 || b.etcdKills < 1 || b.transfers < 1 || b.formations < 1 || b.maxJoins < 100 || b.members < 0 {
+	if flag.NArg() > 0 || b.rounds < 1 || b.duration <= 0 || *version != 1 && *version != 2 || b.kills < 1 || b.etcdKills < 1 || b.transfers < 1 || b.formations < 1 || b.maxJoins < 100 || b.members < 0 || b.secrets < 1 {
 		fmt.Fprintln(os.Stderr, "bench: a number is out of range, or there is an argument too many; see -help")
 		return 2
 	}

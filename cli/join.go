@@ -74,7 +74,7 @@ func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan c
 	_, port, _ = net.SplitHostPort(plan.APIAddress)
 	apiPort, _ := strconv.ParseUint(port, 10, 16)
 	request := client.JoinRequest{Token: text, AdvertiseAddr: host, RaftPort: uint16(raftPort), APIPort: uint16(apiPort), Mode: plan.Mode,
-		OS: runtime.GOOS, Arch: runtime.GOARCH, Name: plan.Name, BinaryVersion: plan.Version, MaxSchema: store.Schema,
+		OS: runtime.GOOS, Arch: runtime.GOARCH, Name: plan.Name, BinaryVersion: plan.Version, MaxSchema: store.LatestSchema(),
 		RaftAddress: plan.RaftAddress, APIAddress: plan.APIAddress, HTTPCSR: keys.HTTPCSR, TransportCSR: keys.TransportCSR}
 	for _, b := range keys.SecretsPubkey {
 		request.SecretsPubkey = append(request.SecretsPubkey, int(b))

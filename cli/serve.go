@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/musterhq/muster/cluster"
@@ -30,6 +31,7 @@ type serveFlags struct {
 	latency                                      time.Duration
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
+	eventWindow                                  int
 	httpCACert, httpCAKey                        string
 	rejoin                                       bool
 }
@@ -61,6 +63,9 @@ member again; a token is then ignored, so the same command serves for the first 
 			if f.data == "" {
 				return usagef(cmd, "--data is missing")
 			}
+			if f.eventWindow < 16 || f.eventWindow > 1_000_000 {
+				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.eventWindow)
+			}
 			if f.join == "" {
 				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
 			}
@@ -81,7 +86,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that of --api and --raft)")
 	flags.StringVar(&f.join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
-	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join and status without TLS at this address")
+	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.Var(&f.drainHooks, "drain-hook", "command to run here when this member is drained; repeatable, 5 s each")
@@ -90,7 +95,8 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.IntVar(&f.overlaySlice, "overlay-slice", 28, "prefix length of each member's slice, when founding")
 	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
-	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot")
+	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
+	flags.IntVar(&f.eventWindow, "event-window", 2048, "newest events that are kept in memory for the readers of the stream")
 	flags.StringVar(&f.httpCACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when founding")
 	flags.StringVar(&f.httpCAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
 	flags.BoolVar(&f.rejoin, "rejoin", false, "get new certificates with the join token: for a member whose certificates the cluster does not trust any more")
@@ -313,25 +319,30 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	st, err := store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: log,
 		Dial: transport.DialRaft, Ask: transport.Ask, Nudge: transport.Nudge, Fetch: fetch, NetworkLatency: f.latency,
-		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing})
+		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing, EventWindow: f.eventWindow})
 	if err != nil {
 		return err
 	}
 	opened.Store(st)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
 	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload,
-		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.Schema}})
+		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
+		Schema: func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
+		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {
+			return loops.Migrate(ctx, actor, exclude)
+		},
 		Diff: func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
 		AutopilotConfig: func(ctx context.Context) (any, error) {
 			cfg, _, err := loops.Settings(ctx)
 			return cfg, err
 		},
+		Chain: func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
 		Leaf: func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
@@ -347,6 +358,8 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	refusals := make(chan struct{})
+	go func() { defer close(refusals); api.KeepRefusals(serving) }()
 	served := make(chan error, 2)
 	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
@@ -375,7 +388,9 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	handover, cancel := context.WithTimeout(context.WithoutCancel(ctx), 1500*time.Millisecond)
 	st.HandOver(handover)
 	cancel()
+	api.EndStreams()
 	stopServing()
+	<-refusals
 	if failed == nil || errors.Is(failed, cluster.ErrRemoved) {
 		<-served
 	}

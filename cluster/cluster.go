@@ -26,6 +26,8 @@ const (
 	maxRoundRest  = 5 * time.Second
 	assignTimeout = 10 * time.Second
 	pruneEvery    = time.Minute
+	upgradeAfter  = 5 * time.Second
+	pruneRest     = 50 * time.Millisecond
 )
 
 // Config is what a member's own loops need to know.
@@ -58,6 +60,7 @@ type Cluster struct {
 
 	once    sync.Once
 	removed chan struct{}
+	closing chan struct{}
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -66,9 +69,11 @@ type Cluster struct {
 // Start begins the loops; Close ends them.
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
+	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
+		removed: make(chan struct{}), closing: make(chan struct{})}
 	c.forget()
-	c.done.Add(4)
+	c.done.Add(5)
+	go func() { defer c.done.Done(); c.followEvents(ctx) }()
 	go func() { defer c.done.Done(); c.renew(ctx) }()
 	go func() { defer c.done.Done(); c.lead(ctx) }()
 	go func() { defer c.done.Done(); c.expel(ctx) }()
@@ -79,6 +84,7 @@ func Start(cfg Config) *Cluster {
 // Close ends the loops and waits for them.
 func (c *Cluster) Close() {
 	c.stop()
+	close(c.closing)
 	c.done.Wait()
 }
 
@@ -113,7 +119,8 @@ func (c *Cluster) Autopilot() autopilot.State {
 	return s
 }
 
-// Alive returns "alive" or "left" as the leader's probes have it, "unknown" where this member does not lead.
+// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
+// so for too short a time to tell.
 func (c *Cluster) Alive(nodeID uint64) string {
 	if s, ok := (*c.alive.Load())[nodeID]; ok {
 		return s
@@ -159,12 +166,17 @@ type term struct {
 	pruned   time.Time
 	checked  time.Time     // when it was last looked at what expires
 	cost     time.Duration // of observing and deciding in the last round
+
+	sightings map[uint64]*sighting
 }
 
 func (c *Cluster) leadTerm(ctx context.Context) {
 	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake),
-		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}}
+		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}, sightings: map[uint64]*sighting{}}
 	c.prober.Store(t.prober)
+	pruning := make(chan struct{})
+	go func() { defer close(pruning); c.pruneAudit(ctx) }()
+	defer func() { <-pruning }()
 	defer t.hooks.done.Wait()
 	defer t.prober.done.Wait()
 	for {
@@ -193,6 +205,25 @@ func (c *Cluster) leadTerm(ctx context.Context) {
 			return
 		case <-time.After(roundEvery):
 		case <-c.kick:
+		}
+	}
+}
+
+// pruneAudit deletes old audit rows, in small steps with room for others between them, while this member leads.
+func (c *Cluster) pruneAudit(ctx context.Context) {
+	for wait := pruneEvery; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = pruneEvery
+		more, err := c.Store.PruneAudit(ctx, c.actor())
+		switch {
+		case err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader):
+			c.log.Warn("prune the audit", "err", err)
+		case more:
+			wait = pruneRest
 		}
 	}
 }
@@ -266,6 +297,9 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	if err := c.decide(ctx, plan, members); err != nil {
 		return err
 	}
+	if err := c.watchHealth(ctx, t, &state, now); err != nil {
+		return err
+	}
 	if err := c.reconcile(ctx); err != nil {
 		return err
 	}
@@ -275,7 +309,13 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	if err := c.rekey(ctx); err != nil {
 		return err
 	}
-	return c.advanceCA(ctx, t)
+	if err := c.advanceCA(ctx, t); err != nil {
+		return err
+	}
+	if now.Sub(t.since) < upgradeAfter { // members that are alive have announced themselves to this leader by then
+		return nil
+	}
+	return c.upgrade(ctx)
 }
 
 // Settings reads autopilot's configuration and the revision that last changed it.
@@ -460,6 +500,7 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
+	mux.HandleFunc("GET "+pathEvents, c.serveEvents)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -58,11 +58,13 @@ type Peer struct {
 type Dir struct {
 	Path string
 	lock *os.File
+	made bool // by this process
 }
 
 // OpenDir creates the directory if needed and locks it. Errors are sentences for the person who gave it.
 func OpenDir(path string) (*Dir, error) {
-	d := &Dir{Path: path}
+	_, err := os.Stat(path)
+	d := &Dir{Path: path, made: errors.Is(err, fs.ErrNotExist)}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, dirError(path, err)
 	}
@@ -85,8 +87,22 @@ func OpenDir(path string) (*Dir, error) {
 		}
 		return nil, dirError(path, err)
 	}
+	// Whoever was refused here a moment ago has taken its lock file away with it.
+	if same, err := sameFile(f, f.Name()); err != nil || !same {
+		f.Close()
+		return nil, fmt.Errorf("the data directory %s is in use by a muster that is ending", path)
+	}
 	d.lock = f
 	return d, nil
+}
+
+func sameFile(f *os.File, path string) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(mine, there), err
 }
 
 func dirError(path string, err error) error {
@@ -102,8 +118,16 @@ func dirError(path string, err error) error {
 	}
 }
 
-// Close releases the lock.
-func (d *Dir) Close() error { return d.lock.Close() }
+// Close releases the lock. A directory in which nothing has come about is left as it was.
+func (d *Dir) Close() error {
+	if os.Remove(d.file(tlsDir)) == nil { // only when it is empty
+		_ = os.Remove(d.file(lockFile))
+	}
+	if d.made {
+		_ = os.Remove(d.Path)
+	}
+	return d.lock.Close()
+}
 
 func (d *Dir) file(name string) string { return filepath.Join(d.Path, name) }
 

@@ -55,7 +55,7 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err := store.CheckOverlay(p.OverlayCIDR, p.OverlaySlice); err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.NewString(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
+	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
 	var brought certs.CA
 	if p.HTTPCACert != nil { // before anything is written
 		var err error
@@ -82,7 +82,7 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		OverlayCIDR: p.OverlayCIDR, OverlaySlices: p.OverlaySlice,
 		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
 			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
-			MaxSchema: store.Schema, OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive}}
+			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive}}
 	for _, purpose := range []string{store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT} {
 		key, err := NewClusterKey(purpose)
 		if err != nil {

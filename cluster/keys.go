@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"time"
 
 	"github.com/musterhq/muster/certs"
 	"github.com/musterhq/muster/store"
@@ -82,7 +81,7 @@ func (c *Cluster) rotateByAge(ctx context.Context) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	if age := time.Since(list[len(list)-1].CreatedAt); age > limit {
+	if age := c.Store.Now().Sub(list[len(list)-1].CreatedAt); age > limit {
 		r, err := c.Store.PrepareRotation(ctx, 0, nil)
 		if err != nil {
 			return err

@@ -46,21 +46,25 @@ func jsonOf[T any](t *testing.T, out outcome) (v T) {
 // testCommandLine: what the README shows works against a real cluster, and a secret stands alone on stdout.
 func testCommandLine(t *testing.T, c *cluster) {
 	cmd := command{env: c.env(c.token)}
-	out := cmd.ok(t, "members")
-	rows := strings.Split(strings.TrimSpace(out.stdout), "\n")
-	if !strings.HasPrefix(rows[0], "ID") || out.stderr != "" {
-		t.Errorf("members: %s%s", out.stdout, out.stderr)
-	}
-	for i, m := range c.members {
-		if f := strings.Fields(rows[i+1]); len(f) < 10 || f[0] != fmt.Sprint(m.n) || f[1] != fmt.Sprintf("node-%d", m.n) || f[2] != "alive" || f[3] != "voter" || f[7] != "https://"+m.api || f[8] != m.raft {
-			t.Errorf("row %d of the members: %s", i+1, rows[i+1])
+	var rows []string
+	eventually(t, formed, "muster members shows everybody alive", func() error { // a new leader has asked nobody yet
+		out := cmd.ok(t, "members")
+		rows = strings.Split(strings.TrimSpace(out.stdout), "\n")
+		if !strings.HasPrefix(rows[0], "ID") || out.stderr != "" {
+			t.Errorf("members: %s%s", out.stdout, out.stderr)
 		}
-	}
+		for i, m := range c.members {
+			if f := strings.Fields(rows[i+1]); len(f) < 10 || f[0] != fmt.Sprint(m.n) || f[1] != fmt.Sprintf("node-%d", m.n) || f[2] != "alive" || f[3] != "voter" || f[7] != "https://"+m.api || f[8] != m.raft {
+				return fmt.Errorf("row %d of the members: %s", i+1, rows[i+1])
+			}
+		}
+		return nil
+	})
 	if list := jsonOf[[]client.Member](t, cmd.ok(t, "members", "-o", "json")); len(list) != len(rows)-1 || list[0].NodeID != 1 || list[0].ID == "" {
 		t.Errorf("members -o json: %+v", list)
 	}
 
-	out = cmd.ok(t, "join-token", "create", "--node-id", "870", "--ttl", "10m")
+	out := cmd.ok(t, "join-token", "create", "--node-id", "870", "--ttl", "10m")
 	token := strings.TrimSuffix(out.stdout, "\n")
 	c.secret("a join token", token)
 	parsed, err := certs.ParseJoinToken(token)

@@ -41,6 +41,7 @@ type member struct {
 	api      string // host:port
 	raft     string
 	args     []string
+	env      []string // besides that of all
 }
 
 // newCluster forms a cluster of n voters from nothing, with a real token for each member.
@@ -158,7 +159,7 @@ func (m *member) start(t *testing.T) {
 	}
 	defer out.Close()
 	cmd := exec.Command(self(), m.args...)
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr, cmd.Env = out, out, environment(m.env...)
 	if m.process, err = launch(cmd); err != nil {
 		t.Fatal(err)
 	}

@@ -75,6 +75,7 @@ func testRemoval(t *testing.T, c *cluster) {
 	victim := c.others(leader)[1]
 	loot := *victim
 	loot.dir = filepath.Join(t.TempDir(), "loot")
+	awaitCopies(t, c, victim) // one that shows the last re-encryption done: nothing is sealed under an older generation
 	if out, err := exec.Command("cp", "-r", victim.dir, loot.dir).CombinedOutput(); err != nil {
 		t.Logf("cp: %v: %.200s", err, out) // the mirror may be replaced under it
 	}

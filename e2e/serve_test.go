@@ -32,7 +32,7 @@ func contents(t *testing.T, dir string) string {
 			return err
 		}
 		name, _ := filepath.Rel(dir, path)
-		if name == "." || name == "lock" || name == "tls" {
+		if name == "." {
 			return nil
 		}
 		line := fmt.Sprintf("%s %v", name, info.Mode())
@@ -105,6 +105,13 @@ func testRefusedServe(t *testing.T, c *cluster) {
 		refusal(t, "no token file", dir, "the token file cannot be read", command{}, append(listenFlags(), "--join", "@/nowhere/token")...)
 		refusal(t, "a token in the environment", dir, "the join token cannot be read", command{env: []string{"MUSTER_JOIN_TOKEN=nonsense"}}, listenFlags()...)
 	})
+	fresh := filepath.Join(t.TempDir(), "fresh")
+	if out := muster(t, append([]string{"serve", "--data", fresh, "--join", list[0].token}, listenFlags()...)...); out.code != 1 {
+		t.Errorf("a bad token and a directory that is not there: %+v", out)
+	}
+	if entries, err := os.ReadDir(fresh); !os.IsNotExist(err) {
+		t.Errorf("the refusal leaves %v behind, %v", entries, err)
+	}
 	// Tokens that lead nowhere, or to somebody else: what they leave must not stand in the way of a good one.
 	good := c.admin(t).create(t, c.members[0], `{"mode":"replicate"}`).Token
 	forge := newForger(t, c, good)

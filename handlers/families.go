@@ -19,6 +19,18 @@ type family struct {
 	forbidden       failure // a credential that does not allow it
 	noLeader        failure
 	unknownOutcome  failure
+
+	// What a family does in a way of its own; nil is the common way.
+	wrap     func(http.ResponseWriter, *http.Request) finisher              // shapes every answer on its way to the client
+	admit    func(s *Server, rt *route, q *request, remote string) error    // lets a request in, setting q.token
+	noRoute  func(w http.ResponseWriter, r *http.Request)                   // nobody serves the path
+	noMethod func(w http.ResponseWriter, r *http.Request, allowed []string) // nobody serves the method
+}
+
+// finisher holds an answer back until it is complete.
+type finisher interface {
+	http.ResponseWriter
+	finish()
 }
 
 type failure struct {
@@ -124,15 +136,20 @@ var statusOf = map[store.Code]int{
 func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
 	var known *httpError
 	var refusal *store.Refusal
+	var own interface{ write(http.ResponseWriter) }
 	send := func(x failure) {
 		w.Header().Set("Retry-After", "1")
 		f.fail(w, x.status, 0, x.text)
 	}
 	switch {
+	case errors.As(err, &own):
+		own.write(w)
 	case errors.As(err, &known):
 		f.fail(w, known.status, 0, known.text)
 	case errors.As(err, &refusal):
 		f.fail(w, statusOf[refusal.Code], refusal.Code, refusal.Message)
+	case errors.Is(err, store.ErrOldSchema):
+		send(failure{http.StatusServiceUnavailable, store.ErrOldSchema.Error()})
 	case errors.Is(err, store.ErrUnknownOutcome):
 		send(f.unknownOutcome)
 	case errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrClosed):

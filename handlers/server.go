@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/musterhq/muster/store"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	Diff            func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
 	PrepareRemoval  func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
 	NewJoinKeys     func() ([]store.NewKey, error)
+	Schema          func(ctx context.Context) (any, error) // what the database has, and who holds it back
+	MigrateSchema   func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error)
 	AutopilotConfig func(ctx context.Context) (any, error)
 	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
 
@@ -53,9 +56,12 @@ type Config struct {
 	Version   string
 	PlainHTTP string // address of the listener without TLS, if there is one
 	Commit    string
-	Leaf      func() []byte // DER of the API listener's certificate
+	Leaf      func() []byte   // DER of the API listener's certificate
+	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
 	Now       func() time.Time
 	Logger    *slog.Logger
+
+	Collectors []prometheus.Collector // what /metrics shows besides requests and the store
 }
 
 // Server answers API requests on every member.
@@ -64,6 +70,9 @@ type Server struct {
 	log      *slog.Logger
 	failures *failureLimiter
 	slots    chan struct{}
+	streams  *streams
+	refusals *refusals
+	*instruments
 	api      http.Handler
 	internal http.Handler
 	plain    http.Handler
@@ -74,7 +83,9 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight)}
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
+		streams: newStreams(), refusals: newRefusals()}
+	s.instruments = newInstruments(s)
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})
@@ -103,29 +114,49 @@ func (s *Server) router(o origin) http.Handler {
 		if o.plain && !rt.plain {
 			continue
 		}
-		m.NewRoute().Path(rt.path).Methods(rt.method).Handler(s.guard(rt.family, o, func(w http.ResponseWriter, r *http.Request) {
-			s.dispatch(rt, o, w, r)
+		answer := s.dispatch
+		if rt.stream {
+			answer = s.stream
+		}
+		m.NewRoute().Path(rt.path).Methods(rt.method).Handler(s.guard(rt, o, func(w http.ResponseWriter, r *http.Request) {
+			answer(rt, o, w, r)
 		}))
 	}
 	m.NotFoundHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
-		familyOf(r.URL.Path).fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
+		f := familyOf(r.URL.Path)
+		if f.noRoute != nil {
+			f.noRoute(w, r)
+			return
+		}
+		f.fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
 	})
 	m.MethodNotAllowedHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
 		for _, rt := range routes {
 			if sameShape(rt.path, r.URL.Path) {
-				w.Header().Add("Allow", rt.method)
+				allowed = append(allowed, rt.method)
 			}
 		}
-		familyOf(r.URL.Path).fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
+		f := familyOf(r.URL.Path)
+		if f.noMethod != nil {
+			f.noMethod(w, r, allowed)
+			return
+		}
+		for _, method := range allowed {
+			w.Header().Add("Allow", method)
+		}
+		f.fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
 	})
 	return m
 }
 
 // guard isolates panics, bounds the number of requests and writes the log line.
-func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
+func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fam := f
-		if fam == nil {
+		var fam *family
+		if rt != nil {
+			fam = rt.family
+		} else {
 			fam = familyOf(r.URL.Path)
 		}
 		begin := time.Now()
@@ -137,6 +168,7 @@ func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
 					fam.fail(rec, http.StatusInternalServerError, 0, "internal error")
 				}
 			}
+			s.observe(rt, o, r, rec.status, time.Since(begin))
 			level := slog.LevelDebug
 			if rec.status >= 500 {
 				level = slog.LevelWarn
@@ -146,16 +178,28 @@ func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
 					"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
 			}
 		}()
+		fam.headers(rec)
+		if rt != nil && rt.stream { // counted by themselves
+			h(rec, r)
+			return
+		}
 		select {
 		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+			s.inFlight.Inc()
+			defer func() { <-s.slots; s.inFlight.Dec() }()
 		default:
+			s.refused.Inc()
 			w.Header().Set("Retry-After", "1")
 			fam.fail(rec, http.StatusServiceUnavailable, 0, "too many requests at once; try again")
 			return
 		}
-		fam.headers(rec)
-		h(rec, r)
+		if fam.wrap == nil || o.forwarded {
+			h(rec, r)
+			return
+		}
+		shaped := fam.wrap(rec, r)
+		h(shaped, r)
+		shaped.finish()
 	})
 }
 

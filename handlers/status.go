@@ -32,7 +32,7 @@ type status struct {
 // status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
 func (s *Server) status(q *request) error {
 	leader := s.Store.LeaderID()
-	st := status{Version: s.Version, Ready: true, Commit: s.Commit, Name: s.Name, SchemaVersion: store.Schema, Revision: s.Store.ReplicaRevision(),
+	st := status{Version: s.Version, Ready: true, Commit: s.Commit, Name: s.Name, SchemaVersion: store.LatestSchema(), Revision: s.Store.ReplicaRevision(),
 		Cluster: clusterStatus{Enabled: true, Role: "Follower", NodeID: s.Store.NodeID(), LeaderNodeID: leader, ClusterID: s.ClusterID}}
 	if s.Store.Leading() {
 		st.Cluster.Role, st.Cluster.IsLeader, st.Revision = "Leader", true, s.Store.Revision()

@@ -1,12 +1,17 @@
 // Package migrations holds the numbered schema steps that the leader applies with goose.
 package migrations
 
-import "embed"
+import (
+	"embed"
+	"io/fs"
+)
 
-// FS contains the goose SQL files, numbered from 1 without gaps.
-//
 //go:embed *.sql
-var FS embed.FS
+var files embed.FS
 
-// Latest is the schema version that this binary works with: the number of the newest file.
-const Latest = 1
+// FS contains the goose SQL files, numbered from 1 without gaps, and Latest is the number of the newest: the schema version
+// that this binary works with. They are variables so that a test can be a muster of a later version.
+var (
+	FS     fs.FS = files
+	Latest int64 = 1
+)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/migrations"
 )
 
 // Cluster is the identity of the cluster and its counters.
@@ -31,15 +30,6 @@ func (v *View) Cluster() (c Cluster, ok bool, err error) {
 		&c.ID, &created, &c.Revision, &c.Epoch, &c.LeaderID)
 	c.CreatedAt = parseTime(created)
 	return c, ok, err
-}
-
-// Schema is the newest database schema that this binary works with.
-const Schema = int64(migrations.Latest)
-
-// SchemaVersion reads the newest migration that was applied.
-func (v *View) SchemaVersion() (n int64, err error) {
-	_, err = v.get("SELECT max(version_id) FROM goose_db_version", nil, &n)
-	return n, err
 }
 
 // Names of settings.
@@ -112,6 +102,7 @@ func (f *Founding) apply(tx *Tx) error {
 		{query: insertSequence, args: []any{"raft_node_id", f.Member.NodeID}},
 		{query: insertSequence, args: []any{"overlay_host", int64(0)}},
 		{query: insertSequence, args: []any{"overlay_slices", int64(0)}},
+		{query: insertSequence, args: []any{sequencePruned, int64(0)}},
 	}
 	for _, a := range f.Authorities {
 		steps = append(steps, statement{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev, modified_rev)

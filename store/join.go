@@ -36,7 +36,7 @@ type Joined struct {
 // Join verifies the token, allocates an identity, registers the member and consumes the token in one
 // transaction: a refused join consumes nothing. The same token with the same key gives the same identity again.
 func (s *Store) Join(ctx context.Context, actor Actor, j Joiner) (Joined, error) {
-	id := uuid.NewString()
+	id := uuid.Must(uuid.NewV7()).String() // grows with time: see NewID
 	return write(ctx, s, actor, func(tx *Tx) (Joined, error) { return tx.join(j, id, actor) })
 }
 

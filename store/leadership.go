@@ -6,16 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/canonical/go-dqlite/v3/client"
 	"github.com/canonical/go-dqlite/v3/driver"
-	"github.com/pressly/goose/v3"
-
-	"github.com/musterhq/muster/migrations"
 )
 
 // leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
@@ -28,6 +24,8 @@ type leadership struct {
 	reads    confirmer
 	expected int // how many requests the next batch may hope for
 	memory   memory
+	schema   int64           // that holds while this member leads
+	migrated string          // what to say of a schema step that this leadership began with
 	ctx      context.Context // ends with the leadership
 	end      context.CancelCauseFunc
 	done     chan struct{} // closed when the writer has stopped
@@ -111,6 +109,7 @@ func (s *Store) ascend(ctx context.Context) error {
 	l.ctx, l.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	l.reads.ask = l.confirmMajority
 	if err := l.prepare(ctx); err != nil {
+		s.events.yield()
 		l.end(err)
 		db.close()
 		if l.work != nil {
@@ -119,6 +118,7 @@ func (s *Store) ascend(ctx context.Context) error {
 		return err
 	}
 	if _, err := s.RefreshServers(ctx); err != nil { // linearisable reads count the voters of this configuration
+		s.events.yield()
 		l.end(err)
 		db.close()
 		l.work.close()
@@ -180,6 +180,9 @@ func (l *leadership) prepare(ctx context.Context) error {
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
 	s.changes.reset(uint64(revision))
+	if err := s.events.takeUp(&View{s: l.work.writer, Now: s.cfg.Now()}); err != nil {
+		return fmt.Errorf("read the newest events: %w", err)
+	}
 	if !founded {
 		if s.cfg.Founding == nil {
 			return errors.New("the database is empty, and this member was not started to found a cluster")
@@ -198,39 +201,12 @@ func (l *leadership) begin(tx *Tx) error {
 	if err := tx.exec("UPDATE cluster SET epoch = ?, leader_node_id = ?", l.epoch, l.store.cfg.NodeID); err != nil {
 		return err
 	}
-	return tx.audit("leader.elected", fmt.Sprintf("node/%d", l.store.cfg.NodeID), "")
-}
-
-// migrate applies the schema steps that are missing. Only the leader does it.
-func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
-	var have int64
-	err := conn.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&have)
-	switch {
-	case err != nil && strings.Contains(err.Error(), "no such table"):
-	case err != nil:
-		return fmt.Errorf("read the schema version: %w", err)
-	case have == migrations.Latest:
-		return nil
-	case have > migrations.Latest:
-		return fmt.Errorf("the database has schema %d and this binary knows %d: a newer muster must lead", have, migrations.Latest)
+	if l.migrated != "" {
+		if err := tx.audit("schema.migrate", fmt.Sprintf("schema/%d", l.schema), l.migrated); err != nil {
+			return err
+		}
 	}
-	// goose wants a *sql.DB, which may hold one connection only: lend it ours.
-	conn.Close()
-	p, err := goose.NewProvider(goose.DialectSQLite3, l.db.db, migrations.FS)
-	if err != nil {
-		return fmt.Errorf("read the migrations: %w", err)
-	}
-	done, err := p.Up(ctx)
-	if err != nil {
-		return fmt.Errorf("migrate the schema: %w", err)
-	}
-	if l.db.conn, err = l.db.db.Conn(ctx); err != nil {
-		return fmt.Errorf("open the database again: %w", err)
-	}
-	for _, r := range done {
-		l.store.log.Info("schema", "version", r.Source.Version, "took", r.Duration.Round(time.Millisecond))
-	}
-	return nil
+	return tx.audit("leader.elected", nodeObject(l.store.cfg.NodeID), fmt.Sprintf("epoch %d", l.epoch))
 }
 
 // descend ends this member's leadership, if it has it: what waits is answered with reason, nothing is lost.
@@ -248,6 +224,7 @@ func (s *Store) descend(reason error) {
 	}
 	l.end(reason)
 	<-l.done
+	s.events.yield()
 	l.db.close()
 	l.work.close()
 	s.log.Info("no longer leading", "epoch", l.epoch)

@@ -246,13 +246,11 @@ func (s *Store) RaftMembers(ctx context.Context) ([]Member, error) {
 	})
 }
 
-// OtherMembers lists members that are not Raft servers, limit at the most.
-func (s *Store) OtherMembers(ctx context.Context, limit int) (list []Member, err error) {
-	err = s.Peek(ctx, func(v *View) error {
-		list, err = v.membersBy(selectMembers+" WHERE m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(limit))
-		return err
+// OtherMembers lists members that are not Raft servers, limit at the most. Callers must not modify the list.
+func (s *Store) OtherMembers(ctx context.Context, limit int) ([]Member, error) {
+	return memo(ctx, s, fmt.Sprintf("other-members/%d", limit), memberTables, func(v *View) ([]Member, error) {
+		return v.membersBy(selectMembers+" WHERE m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(limit))
 	})
-	return list, err
 }
 
 // Fence returns an error for a node that is not to be talked to. The leader lets in members only; others, whose

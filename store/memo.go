@@ -9,33 +9,50 @@ import (
 // leadership, whose writer is the only one that can change them.
 type memory struct{ m sync.Map }
 
+// remembered is a result, or one that somebody is reading now.
 type remembered struct {
 	rev   uint64
+	ready chan struct{} // closed when value and err are there
 	value any
+	err   error
 }
 
-// memo answers from memory when none of the tables has changed since. Callers must not modify what it returns.
-// It reads like Peek: a linearisable read confirms the leadership first.
-func memo[T any](ctx context.Context, s *Store, key string, tables []string, load func(*View) (T, error)) (T, error) {
-	var zero T
+// memo answers from memory when none of the tables has changed since; of those who ask for the same at a time, one reads.
+// Callers must not modify what it returns. It reads like Peek: a linearisable read confirms the leadership first.
+func memo[T any](ctx context.Context, s *Store, key string, tables []string, load func(*View) (T, error)) (value T, err error) {
 	l := s.current()
 	if l == nil {
-		return zero, ErrNotLeader
+		return value, ErrNotLeader
 	}
-	rev := s.changes.of(tables...)
-	if r, ok := l.memory.m.Load(key); ok && r.(remembered).rev == rev {
-		return r.(remembered).value.(T), nil
+	for {
+		mine := &remembered{rev: s.changes.of(tables...), ready: make(chan struct{})}
+		found, ok := l.memory.m.LoadOrStore(key, mine)
+		r := found.(*remembered)
+		if ok && r.rev == mine.rev {
+			select {
+			case <-r.ready:
+			case <-ctx.Done():
+				return value, ErrNoLeader
+			}
+			if r.err != nil { // the other's, perhaps for its own deadline
+				continue
+			}
+			return r.value.(T), nil
+		}
+		if ok && !l.memory.m.CompareAndSwap(key, r, mine) {
+			continue
+		}
+		err = l.work.read(ctx, s.cfg.Now(), func(v *View) (err error) {
+			value, err = load(v)
+			return err
+		})
+		mine.value, mine.err = value, err
+		if err != nil { // not remembered
+			l.memory.m.CompareAndDelete(key, mine)
+		}
+		close(mine.ready)
+		return value, err
 	}
-	var value T
-	err := l.work.read(ctx, s.cfg.Now(), func(v *View) (err error) {
-		value, err = load(v)
-		return err
-	})
-	if err != nil {
-		return zero, err
-	}
-	l.memory.m.Store(key, remembered{rev, value})
-	return value, nil
 }
 
 // recall is a read of a noun: linearisable from memory, or stale from the mirror.

@@ -86,7 +86,7 @@ func startNode(cfg Config) (*node, error) {
 		dqlite.WithBindAddress(n.bind),
 		dqlite.WithDialFunc(replicationDial(cfg.Dial)),
 		dqlite.WithNetworkLatency(cfg.NetworkLatency),
-		dqlite.WithSnapshotParams(dqlite.SnapshotParams{Threshold: cfg.SnapshotThreshold, Trailing: cfg.SnapshotTrailing}),
+		dqlite.WithSnapshotParams(dqlite.SnapshotParams{Threshold: cfg.SnapshotThreshold, Trailing: cfg.SnapshotTrailing, Strategy: dqlite.TrailingStrategyDynamic}),
 		dqlite.WithAutoRecovery(false), // on, it may delete segments it dislikes: that is data loss
 	)
 	if err != nil {

@@ -109,7 +109,7 @@ func CheckOverlay(cidr string, sliceBits int) error {
 
 // allocate gives a member the lowest free host of the cluster's CIDR and a slice near its hash. Its cost does not
 // depend on how many members there are: hosts above the high-water mark are free, those below it that were
-// released are indexed.
+// released are indexed. (Left to itself, SQLite would walk the primary key, which has the slots in order.)
 func (t *Tx) allocateOverlay(nodeID uint64) (ip, slice string, err error) {
 	p, err := t.overlayPlan()
 	if err != nil {
@@ -134,7 +134,7 @@ func (t *Tx) allocateOverlay(nodeID uint64) (ip, slice string, err error) {
 
 func (t *Tx) freeHost(p overlayPlan) (host uint64, err error) {
 	before := rfc3339(t.Now.Add(-overlayQuarantine))
-	ok, err := t.get("SELECT slot FROM overlay_allocations WHERE kind = 'host' AND raft_node_id IS NULL AND released_at <= ? ORDER BY slot LIMIT 1",
+	ok, err := t.get("SELECT slot FROM overlay_allocations INDEXED BY overlay_released WHERE kind = 'host' AND raft_node_id IS NULL AND released_at <= ? ORDER BY slot LIMIT 1",
 		[]any{before}, &host)
 	if ok || err != nil {
 		return host, err
@@ -158,7 +158,7 @@ func (t *Tx) freeSlice(p overlayPlan, nodeID uint64) (slot uint64, err error) {
 		return 0, err
 	}
 	if used >= n {
-		ok, err := t.get("SELECT slot FROM overlay_allocations WHERE kind = 'slice' AND raft_node_id IS NULL AND released_at <= ? ORDER BY slot LIMIT 1",
+		ok, err := t.get("SELECT slot FROM overlay_allocations INDEXED BY overlay_released WHERE kind = 'slice' AND raft_node_id IS NULL AND released_at <= ? ORDER BY slot LIMIT 1",
 			[]any{before}, &slot)
 		if err == nil && !ok {
 			err = refuse(Exhausted, "slice allocation failed: all %d slices of the overlay CIDR are taken", n)

@@ -51,6 +51,8 @@ type Config struct {
 	NetworkLatency    time.Duration // one way; the election time-out is 15 times that
 	SnapshotThreshold uint64        // log entries between two snapshots
 	SnapshotTrailing  uint64        // log entries kept behind a snapshot for slow followers
+
+	EventWindow int // events kept in memory for readers of the stream; 0 stands for 2048
 }
 
 // Store is one member's replica and, while the member leads, the cluster's single writer.
@@ -61,14 +63,19 @@ type Store struct {
 	node    *node
 	mirror  *mirror
 	changes changes
+	events  feed
 	keys    keyring
+	metrics instruments
+
+	inventories inventories
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
 	look     chan struct{} // wakes followLeadership before its time
 	closing  atomic.Bool
-	yielding atomic.Bool // a transfer is under way: leadership is not taken up again meanwhile
+	schema   atomic.Pointer[migration] // asked for; applied when leadership is taken up next
+	yielding atomic.Bool               // a transfer is under way: leadership is not taken up again meanwhile
 
 	mu      sync.Mutex
 	lead    *leadership   // nil while another member leads
@@ -106,6 +113,8 @@ func Open(cfg Config) (*Store, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel}
 	s.changes.init()
+	s.events.init(cfg.EventWindow)
+	s.metrics.init()
 	s.keys.init(cfg.Identity, cfg.NodeID)
 	s.mirror = newMirror(filepath.Join(cfg.Dir, "muster.db"), cfg.Logger)
 	s.done.Add(2)
@@ -116,12 +125,19 @@ func Open(cfg Config) (*Store, error) {
 
 // HandOver gives leadership to another voter, if this member has it and there is one that takes it.
 func (s *Store) HandOver(ctx context.Context) {
+	if s.Leading() {
+		s.passOn(ctx)
+	}
+}
+
+// passOn gives what Raft has made this member to the first voter that takes it.
+func (s *Store) passOn(ctx context.Context) {
 	for _, v := range s.Servers() {
-		if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID || !s.Leading() || ctx.Err() != nil {
+		if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID || s.leaderID.Load() != s.cfg.NodeID || ctx.Err() != nil {
 			continue
 		}
 		tctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
-		err := s.Transfer(tctx, v.NodeID)
+		err := s.transfer(tctx, v.NodeID)
 		cancel()
 		if err == nil {
 			return
@@ -145,6 +161,9 @@ func (s *Store) Close(ctx context.Context) error {
 
 // NodeID returns the raft node id of this member.
 func (s *Store) NodeID() uint64 { return s.cfg.NodeID }
+
+// Now is the time that transactions would have.
+func (s *Store) Now() time.Time { return s.cfg.Now() }
 
 // Leading tells whether this member leads and accepts writes.
 func (s *Store) Leading() bool {
@@ -282,6 +301,10 @@ func (s *Store) Transfer(ctx context.Context, id uint64) error {
 	if !s.Leading() {
 		return ErrNotLeader
 	}
+	return s.transfer(ctx, id)
+}
+
+func (s *Store) transfer(ctx context.Context, id uint64) error {
 	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
 	if s.yielding.Swap(true) {
 		return refuse(Conflict, "leadership transfer in progress")
@@ -344,6 +367,10 @@ func (s *Store) followLeadership(ctx context.Context) {
 		case id == s.cfg.NodeID && !s.Leading() && !s.yielding.Load() && !s.closing.Load():
 			if err := s.ascend(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("leadership could not be taken up", "err", err)
+				if errors.Is(err, errNewSchema) {
+					_, _ = s.RefreshServers(ctx)
+					s.passOn(ctx)
+				}
 			}
 		case id != s.cfg.NodeID:
 			s.descend(ErrNotLeader)
@@ -373,6 +400,9 @@ func (s *Store) unbroken() bool {
 func (s *Store) observeLeader(id uint64) {
 	if old := s.leaderID.Swap(id); old != id {
 		s.log.Info("leader", "node", id, "before", old)
+		if id != 0 {
+			s.metrics.leaders.Inc()
+		}
 		s.announceTurn()
 	}
 }

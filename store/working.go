@@ -101,6 +101,9 @@ func (s *session) stmt(query string) (*sql.Stmt, error) {
 		return st, nil
 	}
 	st, err := s.conn.PrepareContext(context.Background(), query)
+	if err != nil && s.outdated(err) {
+		return nil, fmt.Errorf("%w: %w", ErrOldSchema, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("prepare %q: %w", query, err)
 	}

@@ -178,7 +178,7 @@ func TestNewLeaderWaitsForItsFirstAnswers(t *testing.T) {
 	in := cluster("1 V", "2 V", "3 V never", "4 S")
 	in.Previous, in.LeaderSince = nil, t0.Add(-1900*time.Millisecond)
 	s, p := Decide(in, testConfig(), t0)
-	if len(p) != 0 || s.Servers[2].NodeStatus != StatusLeft || s.Servers[2].Healthy || !s.Servers[2].StableSince.IsZero() {
+	if len(p) != 0 || s.Servers[2].NodeStatus != StatusUnknown || s.Servers[2].Healthy || !s.Servers[2].StableSince.IsZero() {
 		t.Errorf("plan %v, server %+v", p, s.Servers[2])
 	}
 	in.LeaderSince = t0.Add(-2100 * time.Millisecond)

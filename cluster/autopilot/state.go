@@ -32,8 +32,11 @@ func (r *round) state() State {
 			Electable: m.voter && electable(m), Recovering: m.recovering,
 			Lag: m.lag, RTT: m.RTT, Version: m.Version, Reason: t.reason(m),
 		}
-		if m.alive {
+		switch {
+		case m.alive:
 			v.NodeStatus = StatusAlive
+		case m.LastContact.IsZero() && !m.dead && !r.in.LeaderSince.IsZero():
+			v.NodeStatus = StatusUnknown
 		}
 		if !m.LastContact.IsZero() {
 			v.LastContact = m.LastContact.UTC().Truncate(time.Millisecond)

@@ -16,8 +16,9 @@ const (
 	RoleSpare   = "spare"
 	RoleOutside = "" // not in the Raft configuration
 
-	StatusAlive = "alive"
-	StatusLeft  = "left"
+	StatusAlive   = "alive"
+	StatusLeft    = "left"
+	StatusUnknown = "unknown" // to a leader so young that a silent machine had no time to answer it
 )
 
 // Observation is what the leader knows about one member or Raft server.

@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"strconv"
+
+	"github.com/musterhq/muster/client"
+	"github.com/spf13/cobra"
+)
+
+func newSchemaCommand(env *environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "schema",
+		Short: "Show the schema of the database and who keeps a newer one from being applied",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			state, err := c.Schema(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return showSchema(env, state)
+		},
+	}
+	cmd.AddCommand(newSchemaMigrateCommand(env))
+	return cmd
+}
+
+func newSchemaMigrateCommand(env *environment) *cobra.Command {
+	var exclude []string
+	cmd := &cobra.Command{
+		Use:   "migrate [--exclude ID]",
+		Short: "Apply the newest schema now, leaving out members that are gone",
+		Long: `Apply the newest schema that the leader's muster knows.
+
+The leader does this by itself when every live member runs a muster that knows the schema. A member that does not answer
+holds it back for as long as autopilot's deadAfter says; --exclude goes on without it. When an older muster comes back, it
+takes part in replication but does not lead until it is replaced by a newer one.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ids := make([]uint64, len(exclude))
+			for i, text := range exclude {
+				id, err := strconv.ParseUint(text, 10, 64)
+				if err != nil || id == 0 {
+					return usagef(cmd, "--exclude %q is not a node id", text)
+				}
+				ids[i] = id
+			}
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			state, err := c.MigrateSchema(cmd.Context(), ids)
+			if err != nil {
+				return err
+			}
+			return showSchema(env, state)
+		},
+	}
+	cmd.Flags().StringSliceVar(&exclude, "exclude", nil, "node id of a member that is gone; several, comma-separated")
+	return cmd
+}
+
+func showSchema(env *environment, state client.Schema) error {
+	if env.output == "json" {
+		return env.json(state)
+	}
+	switch {
+	case state.Applied >= state.Latest:
+		env.say("the database has schema %d, the newest that the leader knows", state.Applied)
+		return nil
+	case len(state.HeldBackBy) == 0:
+		env.say("the database has schema %d; the leader is about to apply %d", state.Applied, state.Latest)
+		return nil
+	}
+	env.say("the database has schema %d; %d waits for:", state.Applied, state.Latest)
+	return list(env, state.HeldBackBy, []string{"ID", "NAME", "STATUS", "VERSION", "SCHEMA", "WHAT TO DO"}, func(h client.SchemaHolder) []any {
+		return []any{h.NodeID, h.Name, h.Status, h.BinaryVersion, h.MaxSchema, h.Reason}
+	})
+}

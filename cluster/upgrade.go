@@ -1,0 +1,106 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/musterhq/muster/cluster/autopilot"
+	"github.com/musterhq/muster/store"
+)
+
+// SchemaState says which schema the database has, which one this leader's binary knows, and who cannot work with it yet.
+type SchemaState struct {
+	Applied int64          `json:"applied"`
+	Latest  int64          `json:"latest"`
+	Held    []SchemaHolder `json:"heldBackBy"`
+}
+
+// SchemaHolder is a member that keeps the schema where it is.
+type SchemaHolder struct {
+	NodeID    uint64 `json:"nodeId"`
+	Name      string `json:"name"`
+	Version   string `json:"binaryVersion"`
+	MaxSchema int64  `json:"maxSchema"`
+	Status    string `json:"status"`
+	Reason    string `json:"reason"`
+}
+
+// Schema compares the schema of the database with what the members can work with. A member that has been silent for longer
+// than autopilot's deadAfter no longer counts; machines that have joined by HTTP alone never read the database.
+func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
+	out := SchemaState{Applied: c.Store.AppliedSchema(), Latest: store.LatestSchema(), Held: []SchemaHolder{}}
+	if out.Applied == 0 {
+		return out, store.ErrNotLeader
+	}
+	if out.Applied >= out.Latest {
+		return out, nil
+	}
+	cfg, _, err := c.Settings(ctx)
+	if err != nil {
+		return out, err
+	}
+	members, err := c.Store.PeekMembers(ctx)
+	if err != nil {
+		return out, err
+	}
+	silence := map[uint64]time.Duration{}
+	if in := c.input.Load(); in != nil {
+		for i := range in.Members {
+			o := &in.Members[i]
+			since := o.LastContact
+			if since.IsZero() {
+				since = in.LeaderSince
+			}
+			silence[o.NodeID] = time.Since(since)
+		}
+	}
+	for i := range members {
+		m := &members[i]
+		if m.MaxSchema == 0 || m.MaxSchema >= out.Latest {
+			continue
+		}
+		h := SchemaHolder{NodeID: m.NodeID, Name: m.Name, Version: m.BinaryVersion, MaxSchema: m.MaxSchema, Status: c.Alive(m.NodeID),
+			Reason: fmt.Sprintf("runs %s, which knows the schema up to %d: start a newer muster there", m.BinaryVersion, m.MaxSchema)}
+		if h.Status == autopilot.StatusLeft {
+			if silence[m.NodeID] > cfg.DeadAfter.Std() {
+				continue
+			}
+			h.Reason = fmt.Sprintf("does not answer, and knew the schema up to %d when it last did: start a newer muster there, remove the member or exclude it", m.MaxSchema)
+		}
+		out.Held = append(out.Held, h)
+	}
+	return out, nil
+}
+
+// Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided that
+// they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but does not lead.
+func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (SchemaState, error) {
+	state, err := c.Schema(ctx)
+	if err != nil {
+		return state, err
+	}
+	for _, h := range state.Held {
+		switch {
+		case !slices.Contains(exclude, h.NodeID):
+			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d holds the schema back: it %s", h.NodeID, h.Reason)}
+		case h.Status != autopilot.StatusLeft:
+			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d cannot be excluded while it answers: start a newer muster there", h.NodeID)}
+		}
+	}
+	if err := c.Store.Migrate(ctx, actor, state.Latest); err != nil {
+		return state, err
+	}
+	return SchemaState{Applied: state.Latest, Latest: state.Latest, Held: []SchemaHolder{}}, nil
+}
+
+// upgrade is the leader's own part: as soon as everybody can work with a newer schema, it is applied.
+func (c *Cluster) upgrade(ctx context.Context) error {
+	state, err := c.Schema(ctx)
+	if err != nil || state.Applied >= state.Latest || len(state.Held) > 0 {
+		return err
+	}
+	c.log.Info("every live member knows the newer schema", "from", state.Applied, "to", state.Latest)
+	return c.Store.Migrate(ctx, c.actor(), state.Latest)
+}
