@@ -48,7 +48,7 @@ func run() int {
 	b := &bench{running: make(map[string]start), report: &report{Machine: make(map[string]string)}}
 	parts := []part{
 		{"binary", false, b.binary}, {"formation", false, b.formation},
-		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes},
+		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes}, {"peering", true, b.peering},
 		{"joins", false, b.joins}, {"enroll", false, b.enroll}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
 		{"events", false, b.events},
 	}

@@ -87,11 +87,15 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 
 // parseLabels reads KEY=VALUE pairs; nil when there are none.
 func parseLabels(cmd *cobra.Command, pairs []string) (map[string]string, error) {
+	return parsePairs(cmd, "label", pairs)
+}
+
+func parsePairs(cmd *cobra.Command, flag string, pairs []string) (map[string]string, error) {
 	var labels map[string]string
 	for _, pair := range pairs {
 		key, value, found := strings.Cut(pair, "=")
 		if _, twice := labels[key]; !found || key == "" || twice {
-			return nil, usagef(cmd, "--label %q must be KEY=VALUE, each key once", pair)
+			return nil, usagef(cmd, "--%s %q must be KEY=VALUE, each key once", flag, pair)
 		}
 		if labels == nil {
 			labels = map[string]string{}

@@ -106,6 +106,7 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newEnrollTokenCommand(env), newEnrollmentCommand(env), newSettingsCommand(env),
 		newKeyCommand(env), newJoinKeysCommand(env), newSecretCommand(env), newLeaseCommand(env),
 		newCACommand(env), newCertCommand(env),
+		newPeeringCommand(env),
 		newRaftCommand(env), newAutopilotCommand(env),
 		newStatusCommand(env), newSQLCommand(env), newSchemaCommand(env),
 		newWatchCommand(env), newAuditCommand(env),

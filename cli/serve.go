@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"github.com/musterhq/muster/certs"
 	"github.com/musterhq/muster/cluster"
 	"github.com/musterhq/muster/handlers"
 	"github.com/musterhq/muster/store"
@@ -34,6 +35,9 @@ type serveFlags struct {
 	eventWindow                                  int
 	httpCACert, httpCAKey                        string
 	rejoin                                       bool
+
+	datacenter string
+	peerPing   time.Duration
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -100,6 +104,9 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.httpCACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when founding")
 	flags.StringVar(&f.httpCAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
 	flags.BoolVar(&f.rejoin, "rejoin", false, "get new certificates with the join token: for a member whose certificates the cluster does not trust any more")
+	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
+	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
+	_ = flags.MarkHidden("peer-ping")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -173,6 +180,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if f.mode != store.ModeFull && f.mode != store.ModeReplicate {
 		return fmt.Errorf("--mode must be full or replicate, not %q", f.mode)
 	}
+	if !certs.ValidDatacenter(f.datacenter) {
+		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", f.datacenter)
+	}
 	dir, err := cluster.OpenDir(f.data)
 	if err != nil {
 		return err
@@ -208,7 +218,7 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		}
 	}
 	plan := cluster.Plan{Name: name, Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
-		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice}
+		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice, Datacenter: f.datacenter}
 	switch {
 	case node == nil && f.join == "":
 		if plan.HTTPCACert, plan.HTTPCAKey, err = f.ownCA(); err != nil {
@@ -325,7 +335,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	opened.Store(st)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
-	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload,
+	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload, PeerPing: f.peerPing,
 		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
@@ -343,7 +353,9 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 			return cfg, err
 		},
 		Chain: func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
-		Leaf: func() []byte { return current.Load().Certificate[0] }})
+		ExchangePeeringSecret: loops.ExchangePeeringSecret,
+		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
+		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())

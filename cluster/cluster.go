@@ -39,7 +39,8 @@ type Config struct {
 	Dir       *Dir
 	// ReloadHTTP makes the API listener use the certificate file that has been renewed.
 	ReloadHTTP func() error
-	Seeds      []Peer // where others were when this member joined
+	Seeds      []Peer        // where others were when this member joined
+	PeerPing   time.Duration // silence after which the other side of a peering is asked whether it is there; 0: DefaultPeerPing
 	Logger     *slog.Logger
 }
 
@@ -51,6 +52,7 @@ type Cluster struct {
 	alive atomic.Pointer[map[uint64]string]
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
 	kick  chan struct{}                   // wakes the leader's loop before its time
+	peers *peers
 
 	prober   atomic.Pointer[prober] // of this leadership; nil where this member does not lead
 	due      chan struct{}          // wakes the renewal of certificates before its time
@@ -72,12 +74,11 @@ func Start(cfg Config) *Cluster {
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
 		removed: make(chan struct{}), closing: make(chan struct{})}
 	c.forget()
-	c.done.Add(5)
-	go func() { defer c.done.Done(); c.followEvents(ctx) }()
-	go func() { defer c.done.Done(); c.renew(ctx) }()
-	go func() { defer c.done.Done(); c.lead(ctx) }()
-	go func() { defer c.done.Done(); c.expel(ctx) }()
-	go func() { defer c.done.Done(); c.announce(ctx) }()
+	c.peers = newPeers(cfg, c.Alive)
+	cfg.Transport.peers = c.peers.serve
+	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce} {
+		c.done.Go(func() { loop(ctx) })
+	}
 	return c
 }
 

@@ -15,6 +15,9 @@ const (
 	protoRaft = "muster-raft/1" // a dqlite stream
 	protoAsk  = "muster-ask/1"  // "which leader do you follow?", over and over
 	protoHTTP = "h2"            // probes, forwarded requests
+
+	protoPeer  = "muster-peer/1"       // another cluster's stream; its secret authenticates it, no certificate
+	protoRelay = "muster-peer-relay/1" // the same, passed on by a member that does not lead
 )
 
 // Credentials are a member's certificate for the cluster listener and the authority that it trusts. They are
@@ -53,14 +56,18 @@ func (c *Credentials) Replace(leaf, key, roots []byte) error {
 	return nil
 }
 
-// server returns the TLS settings of the cluster listener: TLS 1.3, members only.
+// server returns the TLS settings of the cluster listener: TLS 1.3, members only, and other clusters for their protocol.
 func (c *Credentials) server() *tls.Config {
-	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		t := c.current.Load()
+		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == protoPeer {
+			return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{t.leaf}, NextProtos: []string{protoPeer},
+				SessionTicketsDisabled: true}, nil
+		}
 		return &tls.Config{
 			MinVersion:             tls.VersionTLS13,
 			Certificates:           []tls.Certificate{t.leaf},
-			NextProtos:             []string{protoRaft, protoAsk, protoHTTP},
+			NextProtos:             []string{protoRaft, protoAsk, protoHTTP, protoRelay},
 			ClientAuth:             tls.RequireAndVerifyClientCert,
 			ClientCAs:              t.roots,
 			SessionTicketsDisabled: true, // a resumed session would outlive a change of trust

@@ -26,6 +26,7 @@ type Plan struct {
 	OverlaySlice int
 	HTTPCACert   []byte // founder only: an operator's CA and its key, PEM; nil to make one
 	HTTPCAKey    []byte
+	Datacenter   string // founder only; empty: dc1
 }
 
 // Hosts lists every name and address under which the member may be asked for.
@@ -46,6 +47,13 @@ func (p Plan) addressHosts() []string {
 		}
 	}
 	return list
+}
+
+func (p Plan) datacenter() string {
+	if p.Datacenter == "" {
+		return store.DefaultDatacenter
+	}
+	return p.Datacenter
 }
 
 // Found prepares a directory to be the first member of a new cluster: keys, authorities, certificates, the
@@ -79,7 +87,7 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		return nil, err
 	}
 	f := store.Founding{ClusterID: n.ClusterID, CreatedAt: now, Wrap: wrap, AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret),
-		OverlayCIDR: p.OverlayCIDR, OverlaySlices: p.OverlaySlice,
+		OverlayCIDR: p.OverlayCIDR, OverlaySlices: p.OverlaySlice, Datacenter: p.Datacenter,
 		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
 			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
 			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive}}
@@ -146,7 +154,11 @@ func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind,
 	}
 	record := store.NewCertificate(kind, now)
 	record.NodeID = n.NodeID
-	leaf, err := record.Sign(ca, key.Public(), n.ClusterID, p.Name, p.Hosts())
+	hosts := p.Hosts()
+	if kind == certs.Transport {
+		hosts = append(hosts, certs.PeeringName(p.datacenter(), n.ClusterID))
+	}
+	leaf, err := record.Sign(ca, key.Public(), n.ClusterID, p.Name, hosts)
 	if err != nil {
 		return err
 	}

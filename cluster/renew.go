@@ -87,6 +87,9 @@ func (c *Cluster) renewalDue(now time.Time) string {
 		if left := leaf.NotAfter.Sub(now); left < leaf.NotAfter.Sub(leaf.NotBefore)/3 {
 			return fmt.Sprintf("it expires in %d days", int(left.Hours()/24))
 		}
+		if known := c.peeringName(); name == transportCert && known != "" && leaf.VerifyHostname(known) != nil {
+			return "other clusters do not know it by its name"
+		}
 		for _, host := range (Plan{APIAddress: c.Self.APIAddress, RaftAddress: c.Self.RaftAddress}).addressHosts() {
 			if leaf.VerifyHostname(host) != nil {
 				return "it is not for the address " + host
@@ -177,7 +180,11 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 			return a, err
 		}
 		by := trust.Of(records[i].Kind)
-		der, err := records[i].Sign(by.CA, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, m.Hosts())
+		names := m.Hosts()
+		if records[i].Kind == certs.Transport {
+			names = append(names, c.peeringName())
+		}
+		der, err := records[i].Sign(by.CA, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, names)
 		if err != nil {
 			return a, err
 		}

@@ -45,6 +45,7 @@ type Transport struct {
 	httpIn  *chanListener
 	client  *http.Transport
 	askers  askers
+	peers   func(conn net.Conn, relayed bool) // serves other clusters, set before Serve
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -104,7 +105,7 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c) }}
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c, userTimeout) }}
 	raw, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -146,10 +147,10 @@ func (t *Transport) find(nodeID uint64) (string, bool) {
 	return addr, ok
 }
 
-func limitSilence(c syscall.RawConn) error {
+func limitSilence(c syscall.RawConn, limit time.Duration) error {
 	var err error
 	if e := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(limit.Milliseconds()))
 	}); e != nil {
 		return e
 	}
@@ -228,7 +229,7 @@ func (t *Transport) accept(l net.Listener) {
 func (t *Transport) handle(raw net.Conn) {
 	if c, ok := raw.(*net.TCPConn); ok {
 		if rc, err := c.SyscallConn(); err == nil {
-			_ = limitSilence(rc)
+			_ = limitSilence(rc, userTimeout)
 		}
 	}
 	conn := tls.Server(raw, t.creds.server())
@@ -240,6 +241,18 @@ func (t *Transport) handle(raw net.Conn) {
 		return
 	}
 	state := conn.ConnectionState()
+	if state.NegotiatedProtocol == protoPeer {
+		defer conn.Close()
+		if t.peers != nil {
+			if c, ok := raw.(*net.TCPConn); ok {
+				if rc, err := c.SyscallConn(); err == nil {
+					_ = limitSilence(rc, peerUserTimeout)
+				}
+			}
+			t.peers(t.track(0, conn), false)
+		}
+		return
+	}
 	id, err := t.creds.peer(state)
 	if err != nil {
 		conn.Close()
@@ -266,6 +279,10 @@ func (t *Transport) handle(raw net.Conn) {
 		store.Splice(tracked, own)
 	case protoAsk:
 		serveAsk(tracked, t.replica)
+	case protoRelay:
+		if t.peers != nil {
+			t.peers(tracked, true)
+		}
 	}
 }
 

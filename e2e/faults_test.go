@@ -178,6 +178,10 @@ func TestNoQuorum(t *testing.T) {
 			{"POST", "/api/v1/cluster/join", joinBody(t, joinToken), 503, zlayerNoLeader},
 			{"GET", "/v1/operator/raft/configuration", ``, 500, nomadNoLeader},
 			{"GET", "/v1/operator/raft/configuration?stale=false", ``, 500, nomadNoLeader},
+			{"GET", "/v1/peerings", ``, 500, nomadNoLeader},
+			{"GET", "/v1/peering/x?index=1&wait=60s", ``, 500, nomadNoLeader},
+			{"POST", "/v1/peering/token", `{"PeerName":"x"}`, 500, nomadNoLeader},
+			{"DELETE", "/v1/peering/x", ``, 500, nomadNoLeader},
 			{"GET", "/api/v1/nothing", ``, 404, `{"error":"there is nothing at this path"}`},
 			{"GET", "/v1/operator/raft/configuration?stale=random", ``, 400, "Expect `true` or `false` for `stale` query string parameter"},
 		}

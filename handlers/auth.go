@@ -22,6 +22,11 @@ type credential struct{ scheme, id, secret string }
 // credentialOf reads the credential from wherever the families put it (design section 8.9). The documented
 // precedence of Nomad holds: its own header wins over Authorization.
 func credentialOf(r *http.Request) (c credential, ok bool) {
+	if strings.HasPrefix(r.URL.Path, peeringPrefix) {
+		if c, ok := peeringCredential(r); c.secret != "" {
+			return c, ok
+		}
+	}
 	for _, h := range []string{"X-Nomad-Token", "X-Consul-Token"} {
 		if v := strings.TrimSpace(r.Header.Get(h)); v != "" {
 			return credential{secret: v}, true

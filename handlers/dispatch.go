@@ -35,8 +35,9 @@ type request struct {
 	node  *store.Member   // whose identity the request shows, if it is a node's
 	actor store.Actor
 	stale bool
-	asked uint64 // the member that the caller has asked
-	keyed bool   // as the route says: it is forwarded with an Idempotency-Key as a POST is
+	asked uint64    // the member that the caller has asked
+	keyed bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
+	block *blocking // nil unless the query waits for a change
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
@@ -64,17 +65,25 @@ func (q *request) consistency() store.Consistency {
 // dispatch answers a request here or has the leader answer it. While there is no leader, or leadership turns under
 // the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
 func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin))
+	block, err := s.block(rt, o, w, r)
+	if err != nil {
+		s.answer(rt, &request{Request: r, w: w}, err)
+		return
+	}
+	defer block.done()
+	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin)+block.remaining())
 	defer cancel()
-	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed}
+	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed, block: block}
 	if rt.check != nil {
 		if err := rt.check(r); err != nil {
 			s.answer(rt, q, err)
 			return
 		}
 	}
-	var err error
-	if q.body, err = readBody(w, r); err != nil {
+	if q.body, err = readBody(w, r); err == nil && rt.vet != nil {
+		err = rt.vet(q)
+	}
+	if err != nil {
 		s.answer(rt, q, err)
 		return
 	}
@@ -166,17 +175,22 @@ func (s *Server) admit(rt *route, o origin, q *request) error {
 		return nil
 	}
 	token, err := s.authenticate(q, q.actor.Remote)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	if token != nil {
+		q.token, q.actor.Accessor, q.actor.Name = token, token.ID, token.Name
+	}
+	switch allowed := token != nil && token.Allows(rt.scope); {
+	case allowed:
+		return nil
+	case rt.family.denied != nil:
+		return rt.family.denied(q, token, rt.scope)
 	case token == nil:
 		return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
-	}
-	q.token, q.actor.Accessor, q.actor.Name = token, token.ID, token.Name
-	if !token.Allows(rt.scope) {
+	default:
 		return fail(rt.family.forbidden.status, rt.family.forbidden.text)
 	}
-	return nil
 }
 
 func (s *Server) handle(rt *route, o origin, q *request) error {
@@ -220,6 +234,9 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	r.Header.Set(headerForwarded, "1")
 	r.Header.Set(headerRemote, q.RemoteAddr)
 	r.Header.Set(headerAsked, strconv.FormatUint(s.Store.NodeID(), 10))
+	if q.block != nil {
+		r.Header.Set(headerWait, q.block.remaining().String())
+	}
 	repeatable := q.Method == http.MethodGet
 	if q.Method == http.MethodPost || q.keyed {
 		// A key of our own makes a creation safe to repeat when the leader dies before it answers.

@@ -25,6 +25,9 @@ type family struct {
 	admit    func(s *Server, rt *route, q *request, remote string) error    // lets a request in, setting q.token
 	noRoute  func(w http.ResponseWriter, r *http.Request)                   // nobody serves the path
 	noMethod func(w http.ResponseWriter, r *http.Request, allowed []string) // nobody serves the method
+
+	// denied, where a family has it, replaces the two refusals above; token is nil when there is no valid credential.
+	denied func(q *request, token *store.APIToken, scope string) error
 }
 
 // finisher holds an answer back until it is complete.
@@ -120,6 +123,20 @@ var nomad = &family{
 	forbidden:       failure{http.StatusForbidden, "Permission denied"},
 	noLeader:        failure{http.StatusInternalServerError, "No cluster leader"},
 	unknownOutcome:  failure{http.StatusInternalServerError, "leadership lost while committing log"},
+}
+
+// consul answers errors as plain text, too, with the policy of its access control on every answer (reference
+// consul_peering, section 1.2).
+var consul = &family{
+	name: "consul",
+	headers: func(w http.ResponseWriter) {
+		w.Header().Set("Vary", "Accept-Encoding")
+		w.Header().Set("X-Consul-Default-Acl-Policy", "deny")
+	},
+	fail:           nomad.fail,
+	noLeader:       failure{http.StatusInternalServerError, "No cluster leader"},
+	unknownOutcome: failure{http.StatusInternalServerError, "leadership lost while committing log"},
+	denied:         deniedPeering,
 }
 
 var statusOf = map[store.Code]int{

@@ -166,6 +166,7 @@ type known struct {
 	jwt          *store.Key
 	trust        *store.Trust
 	raft, others []store.Member
+	peering      string // the name under which other clusters ask for this one
 }
 
 func (s *Server) knownToJoiners(ctx context.Context) (k known, err error) {
@@ -180,6 +181,11 @@ func (s *Server) knownToJoiners(ctx context.Context) (k known, err error) {
 	if k.trust, err = s.Store.Trust(ctx); err != nil {
 		return k, err
 	}
+	datacenter, err := s.Store.Datacenter(ctx)
+	if err != nil {
+		return k, err
+	}
+	k.peering = certs.PeeringName(datacenter, s.ClusterID)
 	if k.raft, err = s.Store.RaftMembers(ctx); err != nil {
 		return k, err
 	}
@@ -222,7 +228,11 @@ func (s *Server) admission(j *joinRequest, k known, joined store.Joined, notes [
 		if record.Kind == certs.Transport {
 			csr = j.transportCSR
 		}
-		if err := s.issue(&out, k.trust.Of(record.Kind), record, csr, m); err != nil {
+		hosts := m.Hosts()
+		if record.Kind == certs.Transport {
+			hosts = append(hosts, k.peering)
+		}
+		if err := s.issue(&out, k.trust.Of(record.Kind), record, csr, m.Name, hosts); err != nil {
 			return out, err
 		}
 	}
@@ -239,12 +249,12 @@ func peerOf(m *store.Member) joinPeer {
 	return p
 }
 
-func (s *Server) issue(out *joinResponse, by *store.Issuer, record store.Certificate, csr []byte, m *store.Member) error {
+func (s *Server) issue(out *joinResponse, by *store.Issuer, record store.Certificate, csr []byte, name string, hosts []string) error {
 	request, err := certs.ParseCSR(csr)
 	if err != nil {
 		return err
 	}
-	der, err := record.Sign(by.CA, request.PublicKey, s.ClusterID, m.Name, hostsOf(m))
+	der, err := record.Sign(by.CA, request.PublicKey, s.ClusterID, name, hosts)
 	if err != nil {
 		return err
 	}
@@ -256,6 +266,3 @@ func (s *Server) issue(out *joinResponse, by *store.Issuer, record store.Certifi
 	}
 	return nil
 }
-
-// hostsOf lists the names and addresses that a member's certificates are for.
-func hostsOf(m *store.Member) []string { return m.Hosts() }

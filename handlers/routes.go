@@ -20,6 +20,8 @@ type route struct {
 	within time.Duration             // how long an answer may take; 0 stands for answerWithin
 	stream bool                      // a stream of events; serve is not used
 	check  func(*http.Request) error // arguments that the family checks before it asks who is calling
+	vet    func(*request) error      // the same for those in the body
+	blocks bool                      // knows blocking queries (index, wait)
 	serve  func(*Server, *request) error
 }
 
@@ -104,6 +106,12 @@ var routes = []route{
 	{method: "GET", path: "/_nodes/_local/http", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticLocalNode},
 	{method: "GET", path: "/", family: elastic, check: checkElastic, serve: (*Server).elasticInfo},
 	{method: "HEAD", path: "/", family: elastic, check: checkElastic, serve: (*Server).elasticInfo},
+	{method: "POST", path: "/v1/peering/token", family: consul, scope: store.ScopePeeringWrite, vet: vetTokenRequest, serve: (*Server).generatePeeringToken},
+	{method: "POST", path: "/v1/peering/establish", family: consul, scope: store.ScopePeeringWrite, within: establishWithin, vet: vetEstablishRequest, serve: (*Server).establishPeering},
+	{method: "GET", path: "/v1/peering/{name:.*}", family: consul, scope: store.ScopePeeringRead, blocks: true, check: checkPeeringRead, serve: (*Server).readPeering},
+	{method: "DELETE", path: "/v1/peering/{name:.*}", family: consul, scope: store.ScopePeeringWrite, check: checkPeeringName, serve: (*Server).deletePeering},
+	{method: "GET", path: "/v1/peerings", family: consul, scope: store.ScopePeeringRead, blocks: true, check: checkPeeringList, serve: (*Server).listPeerings},
+	{method: "GET", path: "/api/v1/peerings/{name}/members", family: ella, scope: store.ScopePeeringRead, serve: (*Server).listPeerMembers},
 
 	{method: "POST", path: "/api/v1/sql", family: ella, scope: store.ScopeManagement, at: here, serve: (*Server).sql},
 
@@ -120,6 +128,8 @@ var routes = []route{
 // familyOf finds the family that a path belongs to by its prefix, for errors of paths that nobody serves.
 func familyOf(path string) *family {
 	switch {
+	case strings.HasPrefix(path, peeringPrefix):
+		return consul
 	case strings.HasPrefix(path, "/v1/"):
 		return nomad
 	case path == "/", strings.HasPrefix(path, "/_"):

@@ -50,6 +50,10 @@ type Config struct {
 
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
+	// ExchangePeeringSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
+	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
+	ExchangePeeringSecret func(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
+	PeerStream            func(peeringID string) PeerStream
 
 	ClusterID string
 	Name      string
@@ -73,6 +77,7 @@ type Server struct {
 	streams  *streams
 	refusals *refusals
 	*instruments
+	waiting  chan struct{} // blocking queries
 	api      http.Handler
 	internal http.Handler
 	plain    http.Handler
@@ -84,7 +89,7 @@ func New(cfg Config) *Server {
 		cfg.Now = time.Now
 	}
 	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
-		streams: newStreams(), refusals: newRefusals()}
+		streams: newStreams(), refusals: newRefusals(), waiting: make(chan struct{}, blockingQueries)}
 	s.instruments = newInstruments(s)
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
@@ -147,7 +152,10 @@ func (s *Server) router(o origin) http.Handler {
 		}
 		f.fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
 	})
-	return m
+	if o.plain {
+		return m
+	}
+	return s.peeringPaths(o, m)
 }
 
 // guard isolates panics, bounds the number of requests and writes the log line.

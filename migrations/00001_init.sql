@@ -306,19 +306,70 @@ CREATE TABLE sealed_secrets (
   modified_rev   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Other clusters. Who made the token accepts streams, who used it dials. ca_pems, server_name and the addresses say
+-- how a dialer reaches the other side; an acceptor has the other side's authorities only.
 CREATE TABLE peerings (
-  id           TEXT    PRIMARY KEY,
-  name         TEXT    NOT NULL UNIQUE,
-  state        TEXT    NOT NULL,
-  dialer       INTEGER NOT NULL DEFAULT 0 CHECK (dialer IN (0, 1)),
-  peer_id      TEXT    NOT NULL DEFAULT '',
-  server_name  TEXT    NOT NULL DEFAULT '',
-  addresses    TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(addresses)),
-  meta         TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(meta)),
-  deleted_at   TEXT,
-  created_rev  INTEGER NOT NULL,
-  modified_rev INTEGER NOT NULL
-) STRICT;
+  id                TEXT    PRIMARY KEY,
+  name              TEXT    NOT NULL UNIQUE,
+  state             TEXT    NOT NULL CHECK (state IN ('PENDING', 'ESTABLISHING', 'ACTIVE', 'FAILING', 'DELETING', 'TERMINATED')),
+  dialer            INTEGER NOT NULL CHECK (dialer IN (0, 1)),
+  peer_id           TEXT    NOT NULL DEFAULT '', -- the acceptor's own id of the peering
+  server_name       TEXT    NOT NULL DEFAULT '',
+  server_addresses  TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(server_addresses)),
+  manual_addresses  TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(manual_addresses)), -- take precedence
+  ca_pems           TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(ca_pems)),
+  meta              TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(meta)),
+  remote_datacenter TEXT    NOT NULL DEFAULT '',
+  status_reason     TEXT    NOT NULL DEFAULT '',
+  status_since      TEXT    NOT NULL,
+  deleted_at        TEXT,
+  created_rev       INTEGER NOT NULL,
+  modified_rev      INTEGER NOT NULL,
+  CHECK ((state = 'DELETING') = (deleted_at IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+
+-- An acceptor has SHA-256 of its secrets (128 random bits), a dialer its stream secret, sealed.
+CREATE TABLE peering_secrets (
+  peering_id           TEXT PRIMARY KEY,
+  establish_hash       TEXT NOT NULL DEFAULT '', -- of the newest token; serves once
+  establish_expires_at TEXT,
+  pending_hash         TEXT NOT NULL DEFAULT '', -- given out, not used yet
+  active_hash          TEXT NOT NULL DEFAULT '',
+  sealed               BLOB,
+  dek_generation       INTEGER REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED
+) STRICT, WITHOUT ROWID;
+CREATE INDEX peering_secrets_by_generation ON peering_secrets (dek_generation) WHERE dek_generation IS NOT NULL;
+
+-- Members of other clusters, as these have exported them.
+CREATE TABLE peer_members (
+  peering_id   TEXT    NOT NULL,
+  id           TEXT    NOT NULL,
+  name         TEXT    NOT NULL,
+  raft_node_id INTEGER NOT NULL,
+  raft_address TEXT    NOT NULL,
+  api_address  TEXT    NOT NULL,
+  health       TEXT    NOT NULL,
+  modified_rev INTEGER NOT NULL,
+  PRIMARY KEY (peering_id, id)
+) STRICT, WITHOUT ROWID;
+
+-- What is left of a deleted peering until the other side has learnt of it: an acceptor recognises the dialer's secret,
+-- a dialer still knows how to reach the acceptor.
+CREATE TABLE peering_tombstones (
+  id             TEXT    PRIMARY KEY,
+  name           TEXT    NOT NULL,
+  dialer         INTEGER NOT NULL CHECK (dialer IN (0, 1)),
+  peer_id        TEXT    NOT NULL,
+  server_name    TEXT    NOT NULL,
+  addresses      TEXT    NOT NULL CHECK (json_valid(addresses)),
+  ca_pems        TEXT    NOT NULL CHECK (json_valid(ca_pems)),
+  pending_hash   TEXT    NOT NULL,
+  active_hash    TEXT    NOT NULL,
+  sealed         BLOB,
+  dek_generation INTEGER REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
+  deleted_at     TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX peering_tombstones_by_generation ON peering_tombstones (dek_generation) WHERE dek_generation IS NOT NULL;
 
 -- Answers kept for a while, so that a repeated Idempotency-Key gives the same one.
 CREATE TABLE idempotency (
@@ -388,9 +439,11 @@ SELECT id, kind, enrolled_by, remote, enrolled_at, expires_at, transport_serial,
 FROM enrollments ORDER BY enrolled_at, id;
 
 CREATE VIEW v_peerings AS
-SELECT name, state, CASE dialer WHEN 1 THEN 'we dial' ELSE 'they dial' END AS direction, peer_id, server_name,
-       addresses, deleted_at, id
-FROM peerings ORDER BY name;
+SELECT p.name, p.state, p.status_since AS since, p.status_reason AS reason,
+       CASE p.dialer WHEN 1 THEN 'we dial' ELSE 'they dial' END AS direction, p.remote_datacenter AS datacenter,
+       (SELECT count(*) FROM peer_members m WHERE m.peering_id = p.id) AS members,
+       CASE p.manual_addresses WHEN '[]' THEN p.server_addresses ELSE p.manual_addresses END AS addresses, p.deleted_at, p.id
+FROM peerings p ORDER BY p.name;
 
 CREATE VIEW v_keys AS
 SELECT g.generation, g.state, g.reason, g.created_at, g.rows_total AS sealed_then, count(w.raft_node_id) AS holders,

@@ -57,6 +57,7 @@ type Founding struct {
 	AdminHash     string            `json:"adminHash"`
 	OverlayCIDR   string            `json:"overlayCidr"`
 	OverlaySlices int               `json:"overlaySliceBits"`
+	Datacenter    string            `json:"datacenter,omitempty"` // empty: dc1
 }
 
 // SealedAuthority is a certificate authority whose key is sealed under generation 1.
@@ -103,6 +104,9 @@ func (f *Founding) apply(tx *Tx) error {
 		{query: insertSequence, args: []any{"overlay_host", int64(0)}},
 		{query: insertSequence, args: []any{"overlay_slices", int64(0)}},
 		{query: insertSequence, args: []any{sequencePruned, int64(0)}},
+	}
+	if f.Datacenter != "" {
+		steps = append(steps, statement{query: insertSetting, args: []any{settingDatacenter, f.Datacenter, rev}})
 	}
 	for _, a := range f.Authorities {
 		steps = append(steps, statement{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev, modified_rev)

@@ -98,7 +98,8 @@ func (t *Tx) rotateDEK(r *Rotation, reason string) (generation uint64, err error
 }
 
 const countSealed = `SELECT (SELECT count(*) FROM secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM sealed_secrets WHERE dek_generation < ?1)
-	+ (SELECT count(*) FROM authorities WHERE dek_generation < ?1 AND state <> 'retired') + (SELECT count(*) FROM idempotency WHERE dek_generation < ?1)`
+	+ (SELECT count(*) FROM authorities WHERE dek_generation < ?1 AND state <> 'retired') + (SELECT count(*) FROM idempotency WHERE dek_generation < ?1)
+	+ (SELECT count(*) FROM peering_secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM peering_tombstones WHERE dek_generation < ?1)`
 
 // RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
 func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *Rotation, reason string) (uint64, error) {
@@ -157,6 +158,10 @@ var sealedTables = []struct{ find, update string }{
 		"UPDATE authorities SET sealed_key = ?1, dek_generation = ?2 WHERE kind = ?3 AND generation = cast(?4 AS INTEGER) AND dek_generation = ?5"},
 	{"SELECT 'idempotency/' || accessor || '/' || key, accessor, key, sealed, dek_generation FROM idempotency WHERE dek_generation < ? ORDER BY accessor, key LIMIT ?",
 		"UPDATE idempotency SET sealed = ?1, dek_generation = ?2 WHERE accessor = ?3 AND key = ?4 AND dek_generation = ?5"},
+	{"SELECT 'peering/' || peering_id, peering_id, '', sealed, dek_generation FROM peering_secrets WHERE dek_generation < ? ORDER BY peering_id LIMIT ?",
+		"UPDATE peering_secrets SET sealed = ?1, dek_generation = ?2 WHERE peering_id = ?3 AND ?4 = '' AND dek_generation = ?5"},
+	{"SELECT 'peering/' || id, id, '', sealed, dek_generation FROM peering_tombstones WHERE dek_generation < ? ORDER BY id LIMIT ?",
+		"UPDATE peering_tombstones SET sealed = ?1, dek_generation = ?2 WHERE id = ?3 AND ?4 = '' AND dek_generation = ?5"},
 }
 
 // Reencrypt moves up to limit values to the active generation, in one transaction, and retires the old generations when

@@ -17,26 +17,11 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 			result, err = fn(tx)
 			return err
 		}
-		name := "idempotency/" + actor.Accessor + "/" + actor.IdempotencyKey
-		var sealed []byte
-		var generation uint64
-		known, err := tx.get("SELECT sealed, dek_generation FROM idempotency WHERE accessor = ? AND key = ? AND created_at >= ?",
-			[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(tx.Now.Add(-rememberFor))}, &sealed, &generation)
+		old, err := s.answered(&tx.View, actor)
 		if err != nil {
 			return err
 		}
-		if known {
-			plain, err := s.keys.open(name, generation, sealed)
-			if err != nil {
-				return err
-			}
-			var old remembrance
-			if err := json.Unmarshal(plain, &old); err != nil {
-				return err
-			}
-			if old.RequestHash != actor.RequestHash {
-				return refuse(Conflict, "this Idempotency-Key was used for a different request")
-			}
+		if old != nil {
 			return json.Unmarshal(old.Result, &result)
 		}
 		if result, err = fn(tx); err != nil {
@@ -53,7 +38,8 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 		if err != nil {
 			return err
 		}
-		if sealed, generation, err = s.keys.seal(name, plain); err != nil {
+		sealed, generation, err := s.keys.seal(idempotencySeal(actor), plain)
+		if err != nil {
 			return err
 		}
 		return tx.exec(`INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?)
@@ -62,6 +48,47 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 			actor.Accessor, actor.IdempotencyKey, sealed, generation, tx.Now)
 	})
 	return result, err
+}
+
+func idempotencySeal(actor Actor) string {
+	return "idempotency/" + actor.Accessor + "/" + actor.IdempotencyKey
+}
+
+// answered finds what a request of this key was answered before; nil when there was none.
+func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
+	var sealed []byte
+	var generation uint64
+	known, err := v.get("SELECT sealed, dek_generation FROM idempotency WHERE accessor = ? AND key = ? AND created_at >= ?",
+		[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(v.Now.Add(-rememberFor))}, &sealed, &generation)
+	if err != nil || !known {
+		return nil, err
+	}
+	plain, err := s.keys.open(idempotencySeal(actor), generation, sealed)
+	if err != nil {
+		return nil, err
+	}
+	var old remembrance
+	if err := json.Unmarshal(plain, &old); err != nil {
+		return nil, err
+	}
+	if old.RequestHash != actor.RequestHash {
+		return nil, refuse(Conflict, "this Idempotency-Key was used for a different request")
+	}
+	return &old, nil
+}
+
+// Answered tells whether the request was carried out before, so that what must be done once outside the database is not
+// done again.
+func (s *Store) Answered(ctx context.Context, actor Actor) (known bool, err error) {
+	if actor.IdempotencyKey == "" {
+		return false, nil
+	}
+	err = s.Read(ctx, Linearisable, func(v *View) error {
+		old, err := s.answered(v, actor)
+		known = old != nil
+		return err
+	})
+	return known, err
 }
 
 // remembrance is what is sealed under an Idempotency-Key. The hash of the request is sealed, too: a request may hold a

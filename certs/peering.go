@@ -1,0 +1,27 @@
+package certs
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"regexp"
+)
+
+var datacenterLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// ValidDatacenter tells whether a name can be that of a datacenter: a DNS label in lower case.
+func ValidDatacenter(name string) bool { return datacenterLabel.MatchString(name) }
+
+// PeeringName is the server name under which other clusters ask for this one, server.<datacenter>.peering.<cluster
+// id>.consul (reference/consul_peering.md 2.1): unique for the cluster, and a DNS name of each member's transport leaf.
+func PeeringName(datacenter, clusterID string) string {
+	return "server." + datacenter + ".peering." + clusterID + ".consul"
+}
+
+// NewUUID makes an id or a one-time secret in the form that peering tokens have: 16 random bytes as 8-4-4-4-12 lower-case
+// hex digits, without a version among them (reference/consul_peering.md 2.1).
+func NewUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

@@ -1,0 +1,333 @@
+package cluster
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	heartbeatEvery   = 15 * time.Second
+	heartbeatTimeout = 120 * time.Second
+
+	importRest       = 250 * time.Millisecond // between two lists: a peer must not keep this cluster's log busy
+	maxPeerMembers   = 20_000
+	maxPeerAddresses = 64
+	maxPeerRoots     = 16
+)
+
+// Ends of a stream that are no failure.
+var (
+	errPeerMoved      = errors.New("the other side's leadership moves")
+	errPeerTerminated = errors.New("the other side has deleted the peering")
+	errPeerDeleted    = errors.New("the peering was deleted here")
+	errPeerReplaced   = errors.New("a newer stream has taken its place")
+)
+
+// stream is a connection to another cluster that carries a peering.
+type stream struct {
+	*peerTerm
+	id, name string // of the peering
+	meta     map[string]string
+	dialer   bool
+	conn     *peerConn
+	status   *peerStatus
+	cancel   context.CancelCauseFunc
+
+	heard    atomic.Int64 // when the last message came, Unix nanoseconds
+	beat     atomic.Int64 // when the last heartbeat came
+	pings    chan struct{}
+	imports  chan []store.PeerMember // the newest complete list, not applied yet
+	pending  []store.PeerMember      // of a list that is still coming
+	sequence uint64
+}
+
+// run speaks until the stream ends and says why it did. A context that ends tells the other side why, by its cause.
+func (s *stream) run(ctx context.Context) error {
+	ctx, end := context.WithCancelCause(ctx)
+	s.pings, s.imports = make(chan struct{}, 1), make(chan []store.PeerMember, 1)
+	now := time.Now().UnixNano()
+	s.heard.Store(now)
+	s.beat.Store(now)
+	failed := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { failed <- s.listen(ctx) })
+	wg.Go(func() { s.importAll(ctx) })
+	err := s.speak(ctx, failed)
+	end(err)
+	s.conn.Close()
+	wg.Wait()
+	return err
+}
+
+// speak is the writing half: a message at a time, so that a heartbeat never waits behind a long list.
+func (s *stream) speak(ctx context.Context, failed <-chan error) error {
+	var queue []frame
+	var sent exported
+	var asked time.Time // when a ping was sent that has no answer yet
+	nextBeat := time.Now()
+	x, changed := s.export.now()
+	queue = s.news(&sent, x, queue)
+	for {
+		now := time.Now()
+		heard := time.Unix(0, s.heard.Load())
+		if heard.After(asked) {
+			asked = time.Time{}
+		}
+		var err error
+		switch {
+		case !now.Before(nextBeat):
+			nextBeat = now.Add(heartbeatEvery)
+			err = s.conn.write(frame{Heartbeat: &struct{}{}}, frameTimeout)
+		case now.Sub(time.Unix(0, s.beat.Load())) > heartbeatTimeout:
+			return errors.New("heartbeat timeout")
+		case asked.IsZero() && now.Sub(heard) >= s.ping:
+			asked = now
+			err = s.conn.write(frame{Ping: &struct{}{}}, frameTimeout)
+		case !asked.IsZero() && now.Sub(asked) >= s.ping/3:
+			return fmt.Errorf("the other side has been silent for %v", now.Sub(heard).Round(100*time.Millisecond))
+		case len(queue) > 0:
+			err = s.conn.write(queue[0], frameTimeout)
+			queue = queue[1:]
+			s.status.sent()
+		}
+		if err != nil {
+			return err
+		}
+		next := nextBeat
+		if asked.IsZero() {
+			next = earlier(next, heard.Add(s.ping))
+		} else {
+			next = earlier(next, asked.Add(s.ping/3))
+		}
+		wait := time.Until(next)
+		if len(queue) > 0 {
+			wait = 0
+		}
+		timer := time.NewTimer(max(wait, 0))
+		select {
+		case <-ctx.Done():
+			s.sayWhy(context.Cause(ctx))
+			err = context.Cause(ctx)
+		case err = <-failed:
+		case <-s.pings:
+			err = s.conn.write(frame{Pong: &struct{}{}}, frameTimeout)
+		case <-changed:
+			x, changed = s.export.now()
+			queue = s.news(&sent, x, queue)
+		case <-timer.C:
+		}
+		timer.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func (s *stream) sayWhy(cause error) {
+	last := frame{Moved: &struct{}{}}
+	switch cause {
+	case errPeerReplaced:
+		return
+	case errPeerDeleted:
+		last = frame{Terminated: &struct{}{}}
+	}
+	_ = s.conn.write(last, time.Second)
+}
+
+// news appends what the other side does not know yet.
+func (s *stream) news(sent *exported, x exported, queue []frame) []frame {
+	if x.sequence == 0 {
+		return queue // nothing is known yet
+	}
+	if !slices.Equal(sent.roots, x.roots) && len(x.roots) > 0 {
+		queue = append(queue, frame{Trust: &trustFrame{Sequence: x.sequence, PEMs: x.roots}})
+	}
+	if !s.dialer && !slices.Equal(sent.addresses, x.addresses) && len(x.addresses) > 0 {
+		queue = append(queue, frame{Addresses: &addressesFrame{x.addresses}})
+	}
+	list := x.membersFor(s.name, s.meta)
+	if sent.sequence == 0 || !slices.Equal(sent.list, list) {
+		queue = slices.DeleteFunc(queue, func(f frame) bool { return f.Members != nil })
+		for first := true; first || len(list) > 0; first = false {
+			n := min(len(list), membersPerFrame)
+			queue = append(queue, frame{Members: &membersFrame{First: first, Last: n == len(list), List: list[:n]}})
+			list = list[n:]
+		}
+	}
+	*sent = x
+	sent.list = x.membersFor(s.name, s.meta)
+	s.status.exports(sent.list)
+	return queue
+}
+
+// listen is the reading half.
+func (s *stream) listen(ctx context.Context) error {
+	for {
+		f, err := s.conn.read()
+		if err != nil {
+			return err
+		}
+		s.heard.Store(time.Now().UnixNano())
+		if err := s.take(ctx, f); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *stream) take(ctx context.Context, f *frame) error {
+	switch {
+	case f.Heartbeat != nil:
+		s.beat.Store(time.Now().UnixNano())
+		s.status.heartbeat()
+		return nil
+	case f.Ping != nil:
+		select {
+		case s.pings <- struct{}{}:
+		default:
+		}
+		return nil
+	case f.Pong != nil:
+		return nil
+	case f.Moved != nil:
+		return errPeerMoved
+	case f.Terminated != nil:
+		if err := s.store.TerminatePeering(ctx, peerActor, s.id); err != nil {
+			return err
+		}
+		return errPeerTerminated
+	case f.Trust != nil:
+		if err := checkRoots(f.Trust.PEMs); err != nil {
+			return err
+		}
+		if f.Trust.Sequence <= s.sequence {
+			return nil // older than what is known
+		}
+		s.sequence = f.Trust.Sequence
+		s.status.received()
+		return s.store.SetPeerRoots(ctx, peerActor, s.id, f.Trust.PEMs)
+	case f.Addresses != nil && s.dialer:
+		if err := checkAddresses(f.Addresses.List); err != nil {
+			return err
+		}
+		s.status.received()
+		return s.store.SetPeerAddresses(ctx, peerActor, s.id, f.Addresses.List)
+	case f.Members != nil:
+		s.status.received()
+		return s.gather(f.Members)
+	}
+	return errors.New("the peer says something that does not belong on a stream")
+}
+
+// gather puts a list together; a complete one takes the place of one that was not applied yet.
+func (s *stream) gather(m *membersFrame) error {
+	if m.First {
+		s.pending = nil
+	} else if s.pending == nil {
+		return errors.New("the peer's list of members has no beginning")
+	}
+	if len(s.pending)+len(m.List) > maxPeerMembers {
+		return fmt.Errorf("the peer exports more than %d members", maxPeerMembers)
+	}
+	for _, x := range m.List {
+		if x.ID == "" || len(x.ID) > 64 || len(x.Name) > 256 || len(x.RaftAddress) > 300 || len(x.APIAddress) > 300 || len(x.Health) > 16 || x.NodeID > 1<<53 {
+			return errors.New("the peer's list of members holds something that is no member")
+		}
+	}
+	s.pending = append(append([]store.PeerMember{}, s.pending...), m.List...)
+	if !m.Last {
+		return nil
+	}
+	select {
+	case <-s.imports:
+	default:
+	}
+	s.imports <- s.pending
+	s.pending = nil
+	return nil
+}
+
+// importAll applies complete lists, a batch at a time; a newer list is not kept waiting.
+func (s *stream) importAll(ctx context.Context) {
+	var list []store.PeerMember
+	for {
+		if list == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case list = <-s.imports:
+			}
+		}
+		n, err := s.store.ImportMembers(ctx, peerActor, s.id, list)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.log.Warn("members of a peer could not be imported yet", "peering", s.name, "err", err)
+			if !rest(ctx, time.Second) {
+				return
+			}
+		case n == 0:
+			list = nil
+			if !rest(ctx, importRest) {
+				return
+			}
+		}
+		select {
+		case list = <-s.imports:
+		default:
+		}
+	}
+}
+
+func checkRoots(pems []string) error {
+	if len(pems) == 0 || len(pems) > maxPeerRoots {
+		return fmt.Errorf("the peer announces %d authorities; 1 to %d are allowed", len(pems), maxPeerRoots)
+	}
+	for _, text := range pems {
+		block, _ := pem.Decode([]byte(text))
+		if block == nil || block.Type != "CERTIFICATE" {
+			return errors.New("the peer announces an authority that is no certificate")
+		}
+		if c, err := x509.ParseCertificate(block.Bytes); err != nil || !c.IsCA {
+			return errors.New("the peer announces an authority that is none")
+		}
+	}
+	return nil
+}
+
+func checkAddresses(list []string) error {
+	if len(list) == 0 || len(list) > maxPeerAddresses {
+		return fmt.Errorf("the peer announces %d addresses; 1 to %d are allowed", len(list), maxPeerAddresses)
+	}
+	for _, a := range list {
+		host, port, err := net.SplitHostPort(a)
+		if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 || host == "" || len(host) > 253 {
+			return errors.New("the peer announces an address that is not HOST:PORT")
+		}
+	}
+	return nil
+}
+
+func closedByPeer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

@@ -1,0 +1,329 @@
+package handlers
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/go-bexpr"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	establishWithin = 8 * time.Second
+	deletionWithin  = 1500 * time.Millisecond // a name whose deletion is under way is waited for
+)
+
+// PeerStream is what the leader knows of a peering's stream; times are zero until something has happened.
+type PeerStream struct {
+	LastHeartbeat time.Time
+	LastReceive   time.Time
+	LastSend      time.Time
+	Exported      []string // names of members, sorted
+}
+
+// peering is the documented object, its fields in the documented order; what comes after Remote is ours.
+type peering struct {
+	ID                  string
+	Name                string
+	DeletedAt           *time.Time        `json:",omitempty"`
+	Meta                map[string]string `json:",omitempty"`
+	State               string
+	PeerID              string   `json:",omitempty"`
+	PeerCAPems          []string `json:",omitempty"`
+	PeerServerName      string   `json:",omitempty"`
+	PeerServerAddresses []string `json:",omitempty"`
+	StreamStatus        streamStatus
+	CreateIndex         uint64
+	ModifyIndex         uint64
+	Remote              struct {
+		Partition  string
+		Datacenter string
+	}
+
+	StatusReason string `json:",omitempty"` // why it is FAILING or TERMINATED
+	StatusSince  *time.Time
+	Dialer       bool // this cluster dials the other one
+}
+
+// streamStatus has null where nothing is known.
+type streamStatus struct {
+	ImportedServices []string // names of members, as of the other one
+	ExportedServices []string
+	LastHeartbeat    *time.Time
+	LastReceive      *time.Time
+	LastSend         *time.Time
+}
+
+func (s *Server) peering(q *request, p *store.Peering) (peering, error) {
+	out := peering{ID: p.ID, Name: p.Name, DeletedAt: p.DeletedAt, Meta: p.Meta, State: p.State, PeerID: p.PeerID, PeerCAPems: p.CAPems,
+		PeerServerName: p.ServerName, PeerServerAddresses: p.ServerAddresses, CreateIndex: p.CreatedRev, ModifyIndex: p.ModifiedRev,
+		StatusReason: p.StatusReason, StatusSince: someTime(p.StatusSince), Dialer: p.Dialer}
+	out.Remote.Datacenter = p.RemoteDatacenter
+	members, err := s.Store.PeekPeerMembers(q.Context(), p.ID)
+	if err != nil {
+		return out, err
+	}
+	st := &out.StreamStatus
+	for i := range members { // by name
+		if n := len(st.ImportedServices); n == 0 || st.ImportedServices[n-1] != members[i].Name {
+			st.ImportedServices = append(st.ImportedServices, members[i].Name)
+		}
+	}
+	live := s.PeerStream(p.ID)
+	if len(live.Exported) > 0 {
+		st.ExportedServices = live.Exported
+	}
+	st.LastHeartbeat, st.LastReceive, st.LastSend = someTime(live.LastHeartbeat), someTime(live.LastReceive), someTime(live.LastSend)
+	return out, nil
+}
+
+func someTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// What a blocking query waits to see changed.
+const (
+	unknown = iota
+	there
+	missing
+)
+
+// queryHeaders are those of an answered read.
+func (q *request) queryHeaders(index uint64) {
+	h := q.w.Header()
+	h.Set("X-Consul-Index", strconv.FormatUint(max(index, 1), 10))
+	h.Set("X-Consul-Knownleader", "true")
+	h.Set("X-Consul-Lastcontact", "0")
+	h.Set("X-Consul-Query-Backend", "blocking-query")
+}
+
+// readPeering answers GET /v1/peering/:name. A blocking query wakes when this peering changes, comes or goes.
+func (s *Server) readPeering(q *request) error {
+	name := peeringNameOf(q.Request)
+	was := unknown
+	for {
+		table := s.Store.ChangedAt(store.TablePeerings)
+		p, err := s.Store.Peering(q.Context(), store.Linearisable, name)
+		if err != nil {
+			return err
+		}
+		wait := !q.block.over()
+		if p != nil {
+			wait = wait && was != missing && p.ModifiedRev <= q.block.index
+		} else {
+			wait = wait && (was == missing || was == unknown && table <= q.block.index)
+		}
+		switch {
+		case wait:
+			if was = there; p == nil {
+				was = missing
+			}
+			q.block.await(q.Context(), s.Store, table, store.TablePeerings)
+		case p == nil:
+			return fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
+		default:
+			out, err := s.peering(q, p)
+			if err != nil {
+				return err
+			}
+			q.queryHeaders(p.ModifiedRev)
+			return q.consulJSON(out)
+		}
+	}
+}
+
+// listPeerings answers GET /v1/peerings. A blocking query wakes when any peering changes.
+func (s *Server) listPeerings(q *request) error {
+	filter, err := peeringFilter(q.Request)
+	if err != nil {
+		return err
+	}
+	for {
+		table := max(s.Store.ChangedAt(store.TablePeerings), 1)
+		peerings, err := s.Store.Peerings(q.Context(), store.Linearisable)
+		if err != nil {
+			return err
+		}
+		if !q.block.over() && table <= q.block.index {
+			q.block.await(q.Context(), s.Store, max(q.block.index, table), store.TablePeerings)
+			continue
+		}
+		list := []peering{}
+		for i := range peerings {
+			p, err := s.peering(q, &peerings[i])
+			if err != nil {
+				return err
+			}
+			if filter != nil {
+				fits, err := filter.Evaluate(p)
+				if err != nil {
+					return bad("Failed to filter the list: %s", err)
+				}
+				if !fits {
+					continue
+				}
+			}
+			list = append(list, p)
+		}
+		q.queryHeaders(table)
+		return q.consulJSON(list)
+	}
+}
+
+// peeringFilter reads the filter of a list; nil when there is none.
+func peeringFilter(r *http.Request) (*bexpr.Evaluator, error) {
+	text := r.URL.Query().Get("filter")
+	if text == "" {
+		return nil, nil
+	}
+	filter, err := bexpr.CreateEvaluator(text)
+	if err == nil {
+		_, err = filter.Evaluate(peering{Meta: map[string]string{}}) // fields that there are not
+	}
+	if err != nil {
+		return nil, bad("Failed to create boolean expression evaluator: %s", err)
+	}
+	return filter, nil
+}
+
+// deletePeering marks the peering for deletion; what does not exist is deleted already.
+func (s *Server) deletePeering(q *request) error {
+	if err := s.Store.DeletePeering(q.Context(), q.actor, peeringNameOf(q.Request)); err != nil {
+		return err
+	}
+	emptyAnswer(q.w)
+	return nil
+}
+
+// whileDeleting repeats f for a moment while a peering of the same name is still being deleted.
+func (s *Server) whileDeleting(q *request, f func() error) error {
+	until := time.Now().Add(deletionWithin)
+	for {
+		table := s.Store.ChangedAt(store.TablePeerings)
+		err := f()
+		if !store.ErrPeeringDeleting(err) || time.Now().After(until) {
+			return err
+		}
+		(&blocking{until: until}).await(q.Context(), s.Store, table, store.TablePeerings)
+	}
+}
+
+// generatePeeringToken answers POST /v1/peering/token.
+func (s *Server) generatePeeringToken(q *request) error {
+	in, ttl, err := tokenRequest(q)
+	if err != nil {
+		return err
+	}
+	ctx := q.Context()
+	roots, err := s.Store.PeeringRoots(ctx)
+	if err != nil {
+		return err
+	}
+	members, err := s.Store.RaftMembers(ctx)
+	if err != nil {
+		return err
+	}
+	datacenter, err := s.Store.Datacenter(ctx)
+	if err != nil {
+		return err
+	}
+	k := store.PeeringToken{Name: in.PeerName, Meta: in.Meta, TTL: ttl, ID: certs.NewUUID(), Secret: certs.NewUUID()}
+	var minted store.MintedPeering
+	err = s.whileDeleting(q, func() (err error) {
+		minted, err = s.Store.MintPeeringToken(ctx, q.actor, k, certs.HashSecret(k.Secret))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
+		ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: minted.Peering.ID, EstablishmentSecret: minted.Secret}
+	token.Remote.Datacenter = datacenter
+	text, err := json.Marshal(token)
+	if err != nil {
+		return err
+	}
+	return q.consulJSON(struct {
+		PeeringToken string
+		Warnings     []string `json:",omitempty"`
+	}{base64.StdEncoding.EncodeToString(text), warnings(in.ServerExternalAddresses)})
+}
+
+// warnings names addresses that a token may carry, as the original's may, but that nobody can dial.
+func warnings(addresses []string) (list []string) {
+	for _, a := range addresses {
+		if _, err := netip.ParseAddr(a); err == nil {
+			list = append(list, a+" has no port: a cluster that establishes the peering with this token will refuse it")
+		}
+	}
+	return list
+}
+
+// establishPeering answers POST /v1/peering/establish. Nothing is written before the other side has accepted the secret.
+func (s *Server) establishPeering(q *request) error {
+	in, token, err := establishRequest(q)
+	if err != nil {
+		return err
+	}
+	ctx := q.Context()
+	if done, err := s.Store.Answered(ctx, q.actor); err != nil {
+		return err
+	} else if done { // the secret would not serve a second time
+		return q.consulJSON(struct{}{})
+	}
+	datacenter, err := s.Store.Datacenter(ctx)
+	if err != nil {
+		return err
+	}
+	if token.ServerName == certs.PeeringName(datacenter, s.ClusterID) {
+		return bad("cannot create a peering within the same cluster %q. Refer to the `exported-services` documentation if you want to export between partitions without peering", token.ServerName)
+	}
+	if err := s.whileDeleting(q, func() error { return s.Store.CanEstablish(ctx, in.PeerName) }); err != nil {
+		return err
+	}
+	addresses := token.ManualServerAddresses
+	if len(addresses) == 0 {
+		addresses = token.ServerAddresses
+	}
+	secret, err := s.ExchangePeeringSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
+	switch {
+	case errors.Is(err, store.ErrPeeringSecret):
+		return fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
+	case err != nil:
+		return fail(http.StatusServiceUnavailable, err.Error())
+	}
+	_, err = s.Store.EstablishPeering(ctx, q.actor, store.Establishing{Name: in.PeerName, Meta: in.Meta, PeerID: token.PeerID, ServerName: token.ServerName,
+		ServerAddresses: token.ServerAddresses, ManualAddresses: token.ManualServerAddresses, CAPems: token.CA,
+		RemoteDatacenter: token.Remote.Datacenter, ID: certs.NewUUID()}, secret)
+	if err != nil {
+		return err
+	}
+	return q.consulJSON(struct{}{})
+}
+
+// listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.
+func (s *Server) listPeerMembers(q *request) error {
+	p, err := s.Store.Peering(q.Context(), store.Linearisable, q.vars()["name"])
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		return fail(http.StatusNotFound, "peering not found")
+	}
+	members, err := s.Store.PeekPeerMembers(q.Context(), p.ID)
+	if err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, members)
+}

@@ -1,0 +1,262 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// States of peerings (reference consul_peering, section 4). All of them are stored: what a peering was last known to be
+// survives a change of leader and a restart.
+const (
+	PeeringPending      = "PENDING"      // a token was made and not used yet
+	PeeringEstablishing = "ESTABLISHING" // the secrets are exchanged, the stream is yet to come
+	PeeringActive       = "ACTIVE"
+	PeeringFailing      = "FAILING"
+	PeeringDeleting     = "DELETING"   // deleted here; what was imported is being removed
+	PeeringTerminated   = "TERMINATED" // deleted by the other side
+)
+
+// Peering is a connection to another cluster.
+type Peering struct {
+	ID               string
+	Name             string
+	State            string
+	Dialer           bool   // this side has used the token, and dials
+	PeerID           string // a dialer's: the ID that the acceptor gave
+	ServerName       string
+	ServerAddresses  []string
+	ManualAddresses  []string
+	CAPems           []string
+	Meta             map[string]string
+	RemoteDatacenter string
+	StatusReason     string // why it is FAILING or TERMINATED
+	StatusSince      time.Time
+	DeletedAt        *time.Time
+	CreatedRev       uint64
+	ModifiedRev      uint64
+}
+
+// Addresses lists where a dialer tries to reach the other side: what an operator gave takes precedence.
+func (p *Peering) Addresses() []string {
+	if len(p.ManualAddresses) > 0 {
+		return p.ManualAddresses
+	}
+	return p.ServerAddresses
+}
+
+// Ended tells whether the peering can have no stream any more.
+func (p *Peering) Ended() bool { return p.State == PeeringDeleting || p.State == PeeringTerminated }
+
+// PeerMember is a member of another cluster.
+type PeerMember struct {
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	NodeID      uint64 `json:"nodeId"`
+	RaftAddress string `json:"raftAddress"`
+	APIAddress  string `json:"apiAddress"`
+	Health      string `json:"health"` // "alive", "left" or "unknown", as its own cluster sees it
+}
+
+const selectPeerings = `SELECT id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
+	remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev FROM peerings`
+
+func scanPeering(rows *sql.Rows) (p Peering, err error) {
+	var servers, manual, pems, meta, since string
+	var deleted sql.NullString
+	if err := rows.Scan(&p.ID, &p.Name, &p.State, &p.Dialer, &p.PeerID, &p.ServerName, &servers, &manual, &pems, &meta,
+		&p.RemoteDatacenter, &p.StatusReason, &since, &deleted, &p.CreatedRev, &p.ModifiedRev); err != nil {
+		return p, err
+	}
+	p.StatusSince, p.DeletedAt = parseTime(since), nullTime(deleted)
+	for _, x := range []struct {
+		text string
+		into any
+	}{{servers, &p.ServerAddresses}, {manual, &p.ManualAddresses}, {pems, &p.CAPems}, {meta, &p.Meta}} {
+		if err := json.Unmarshal([]byte(x.text), x.into); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+func (v *View) peeringBy(query string, args ...any) (*Peering, error) {
+	list, err := collect(v, scanPeering, query, args...)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+// PeeringNamed reads one peering; nil when there is none. Names have no upper case.
+func (v *View) PeeringNamed(name string) (*Peering, error) {
+	return v.peeringBy(selectPeerings+" WHERE name = ?", strings.ToLower(name))
+}
+
+// Peering reads one peering by its ID; nil when there is none.
+func (v *View) Peering(id string) (*Peering, error) {
+	return v.peeringBy(selectPeerings+" WHERE id = ?", id)
+}
+
+func (v *View) peerings() ([]Peering, error) {
+	return collect(v, scanPeering, selectPeerings+" ORDER BY name")
+}
+
+// Peerings lists the peerings by name. Callers must not modify the list.
+func (s *Store) Peerings(ctx context.Context, c Consistency) ([]Peering, error) {
+	return recall(ctx, s, c, "peerings", []string{"peerings"}, (*View).peerings)
+}
+
+// PeekPeerings lists the peerings as the leader has them; see Peek.
+func (s *Store) PeekPeerings(ctx context.Context) ([]Peering, error) {
+	return memo(ctx, s, "peerings", []string{"peerings"}, (*View).peerings)
+}
+
+// Peering reads one peering by name; nil when there is none. Callers must not modify it.
+func (s *Store) Peering(ctx context.Context, c Consistency, name string) (*Peering, error) {
+	list, err := s.Peerings(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	name = strings.ToLower(name)
+	i := sort.Search(len(list), func(i int) bool { return list[i].Name >= name })
+	if i == len(list) || list[i].Name != name {
+		return nil, nil
+	}
+	return &list[i], nil
+}
+
+// PeekPeering reads one peering by ID as the leader has it; nil when there is none.
+func (s *Store) PeekPeering(ctx context.Context, id string) (*Peering, error) {
+	list, err := s.PeekPeerings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(list, func(p Peering) bool { return p.ID == id }); i >= 0 {
+		return &list[i], nil
+	}
+	return nil, nil
+}
+
+// ChangedAt returns the revision at which the newest of some tables was last changed, as far as this leader knows; it
+// is never less than what an earlier leader has said. It does not block.
+func (s *Store) ChangedAt(tables ...string) uint64 { return s.changes.of(tables...) }
+
+// TablePeerings is the table to wait for with AwaitChange.
+const TablePeerings = "peerings"
+
+// PeerMembers lists what another cluster exports, by name. Callers must not modify the list.
+func (s *Store) PeerMembers(ctx context.Context, c Consistency, peeringID string) ([]PeerMember, error) {
+	return recall(ctx, s, c, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
+		return v.peerMembers(peeringID)
+	})
+}
+
+// PeekPeerMembers lists what another cluster exports as the leader has it.
+func (s *Store) PeekPeerMembers(ctx context.Context, peeringID string) ([]PeerMember, error) {
+	return memo(ctx, s, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
+		return v.peerMembers(peeringID)
+	})
+}
+
+func (v *View) peerMembers(peeringID string) ([]PeerMember, error) {
+	return collect(v, func(rows *sql.Rows) (m PeerMember, err error) {
+		return m, rows.Scan(&m.ID, &m.Name, &m.NodeID, &m.RaftAddress, &m.APIAddress, &m.Health)
+	}, "SELECT id, name, raft_node_id, raft_address, api_address, health FROM peer_members WHERE peering_id = ? ORDER BY name, id", peeringID)
+}
+
+// PeeringRoots lists the certificates of all transport authorities that members are trusted under now, newest first, in
+// PEM: what the other side of a peering verifies this cluster with.
+func (s *Store) PeeringRoots(ctx context.Context) ([]string, error) {
+	return memo(ctx, s, "peering-roots", []string{"authorities"}, func(v *View) ([]string, error) {
+		return collect(v, func(rows *sql.Rows) (pem string, err error) {
+			err = rows.Scan(&pem)
+			return strings.TrimRight(pem, "\n") + "\n", err
+		}, "SELECT cert_pem FROM authorities WHERE kind = 'transport' AND state IN ('active', 'trusted') ORDER BY generation DESC")
+	})
+}
+
+const peeringAddresses = 16 // that a dialer is told; Raft servers come first
+
+// PeeringAddresses lists where other clusters can dial: any member will do, Raft servers know best.
+func PeeringAddresses(members []Member) (list []string) {
+	for _, raft := range []bool{true, false} {
+		for i := range members {
+			if m := &members[i]; (m.Role != RoleNone) == raft && len(list) < peeringAddresses {
+				list = append(list, m.RaftAddress)
+			}
+		}
+	}
+	return list
+}
+
+// settingDatacenter names the cluster's datacenter, the label in the server name that peers ask for.
+const settingDatacenter = "datacenter"
+
+// DefaultDatacenter is the datacenter of a cluster whose founder was told no other.
+const DefaultDatacenter = "dc1"
+
+// Datacenter returns the name of this cluster's datacenter, from the leader's memory or the local mirror.
+func (s *Store) Datacenter(ctx context.Context) (string, error) {
+	load := func(v *View) (string, error) {
+		name, err := v.setting(settingDatacenter)
+		if name == "" {
+			name = DefaultDatacenter
+		}
+		return name, err
+	}
+	name, err := memo(ctx, s, "datacenter", []string{"settings"}, load)
+	if err != nil {
+		name, err = recall(ctx, s, Stale, "", nil, load)
+	}
+	return name, err
+}
+
+func peeringObject(name string) string { return "peering/" + name }
+
+// jsonText is the text of a list or map in a JSON column; nothing is "[]" or "{}".
+func jsonText[T []string | map[string]string](v T, none string) (string, error) {
+	if len(v) == 0 {
+		return none, nil
+	}
+	text, err := json.Marshal(v)
+	return string(text), err
+}
+
+// putPeering writes all of a peering's row and raises its revision.
+func (t *Tx) putPeering(p *Peering) error {
+	var texts [4]string
+	var err error
+	for i, list := range [][]string{p.ServerAddresses, p.ManualAddresses, p.CAPems} {
+		if texts[i], err = jsonText(list, "[]"); err != nil {
+			return err
+		}
+	}
+	if texts[3], err = jsonText(p.Meta, "{}"); err != nil {
+		return err
+	}
+	p.ModifiedRev = t.Rev
+	if p.CreatedRev == 0 {
+		p.CreatedRev = t.Rev
+		return t.exec(`INSERT INTO peerings (id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
+			remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			p.ID, p.Name, p.State, p.Dialer, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
+			p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.CreatedRev, p.ModifiedRev)
+	}
+	return t.exec(`UPDATE peerings SET state = ?, peer_id = ?, server_name = ?, server_addresses = ?, manual_addresses = ?, ca_pems = ?, meta = ?,
+		remote_datacenter = ?, status_reason = ?, status_since = ?, deleted_at = ?, modified_rev = ? WHERE id = ?`,
+		p.State, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
+		p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.ModifiedRev, p.ID)
+}
+
+// turn changes the state; when it does not change, the time since when it holds stays.
+func (p *Peering) turn(state, reason string, now time.Time) {
+	if p.State != state {
+		p.StatusSince = now
+	}
+	p.State, p.StatusReason = state, reason
+}

@@ -1,0 +1,260 @@
+package store
+
+import (
+	"context"
+	"crypto/subtle"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// Errors of peering streams that the protocol tells apart; the texts are the documented ones (reference
+// consul_peering, sections 1.4 and 3).
+var (
+	// ErrPeeringSecret: the establishment secret is wrong, used, superseded or expired, or nobody knows the peering.
+	ErrPeeringSecret = refuse(Forbidden, "invalid peering establishment secret")
+	// ErrStreamSecret: the stream secret is none that this cluster has given out for the peering.
+	ErrStreamSecret = refuse(Forbidden, "invalid peering stream secret")
+	// ErrPeeringTerminated: the peering was deleted here, and whoever asks has shown that it was theirs.
+	ErrPeeringTerminated = refuse(Conflict, "the peering was deleted by the other side")
+
+	errDeletingPeering = refuse(Conflict, "failed to write peering: cannot write to peering that is marked for deletion")
+)
+
+// ErrPeeringDeleting tells that a peering of this name is being deleted.
+func ErrPeeringDeleting(err error) bool { return err == errDeletingPeering }
+
+// peeringSecrets is a row of peering_secrets.
+type peeringSecrets struct {
+	establish, pending, active string // SHA-256, lower hex
+	expires                    *time.Time
+	sealed                     []byte
+	generation                 uint64
+}
+
+func (v *View) peeringSecrets(id string) (x peeringSecrets, err error) {
+	var expires sql.NullString
+	var generation sql.NullInt64
+	_, err = v.get("SELECT establish_hash, establish_expires_at, pending_hash, active_hash, sealed, dek_generation FROM peering_secrets WHERE peering_id = ?",
+		[]any{id}, &x.establish, &expires, &x.pending, &x.active, &x.sealed, &generation)
+	x.expires, x.generation = nullTime(expires), uint64(generation.Int64)
+	return x, err
+}
+
+func (t *Tx) putPeeringSecrets(id string, x peeringSecrets) error {
+	return t.exec(`INSERT INTO peering_secrets (peering_id, establish_hash, establish_expires_at, pending_hash, active_hash, sealed, dek_generation)
+		VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id) DO UPDATE SET establish_hash = excluded.establish_hash,
+		establish_expires_at = excluded.establish_expires_at, pending_hash = excluded.pending_hash, active_hash = excluded.active_hash,
+		sealed = excluded.sealed, dek_generation = excluded.dek_generation`,
+		id, x.establish, x.expires, x.pending, x.active, x.sealed, optional(x.generation))
+}
+
+// sameHash compares in constant time; nothing is equal to an empty hash.
+func sameHash(have, shown string) bool {
+	return have != "" && subtle.ConstantTimeCompare([]byte(have), []byte(shown)) == 1
+}
+
+// PeeringToken is what a new token is made for. Secret is its one-time secret; it and ID are used when they are needed.
+type PeeringToken struct {
+	Name   string
+	Meta   map[string]string // nil: keep what there is
+	TTL    time.Duration     // 0: without end
+	ID     string            // of the peering, if it is a new one
+	Secret string
+}
+
+// MintedPeering is a peering with the secret that the answer's token carries.
+type MintedPeering struct {
+	Peering Peering
+	Secret  string
+}
+
+// MintPeeringToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
+// secret of an earlier token that was not used is worth nothing from then on; a stream that is up is not disturbed.
+func (s *Store) MintPeeringToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
+	return write(ctx, s, actor, func(tx *Tx) (MintedPeering, error) {
+		p, err := tx.mintPeeringToken(k, hash)
+		return MintedPeering{p, k.Secret}, err
+	})
+}
+
+func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
+	old, err := t.PeeringNamed(k.Name)
+	if err != nil {
+		return Peering{}, err
+	}
+	p := Peering{ID: k.ID, Name: k.Name, State: PeeringPending, StatusSince: t.Now}
+	var x peeringSecrets
+	if old != nil {
+		p = *old
+		switch {
+		case p.State == PeeringDeleting:
+			return p, errDeletingPeering
+		case p.Dialer:
+			return p, refuse(Invalid, "cannot create peering with name: %q; there is already an established peering", p.Name)
+		case p.State == PeeringTerminated: // it may be used again, by whoever gets this token
+			p.turn(PeeringPending, "", t.Now)
+		default:
+			if x, err = t.peeringSecrets(p.ID); err != nil {
+				return p, err
+			}
+		}
+	}
+	if k.Meta != nil {
+		p.Meta = k.Meta
+	}
+	x.establish, x.expires = hash, nil
+	if k.TTL > 0 {
+		until := t.Now.Add(k.TTL)
+		x.expires = &until
+	}
+	if err := t.putPeering(&p); err != nil {
+		return p, err
+	}
+	if err := t.putPeeringSecrets(p.ID, x); err != nil {
+		return p, err
+	}
+	return p, t.audit("peering.token", peeringObject(p.Name), "")
+}
+
+// ExchangePeeringSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
+// Of two that show the same secret, one succeeds.
+func (s *Store) ExchangePeeringSecret(ctx context.Context, actor Actor, id, hash, streamHash string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error { return tx.exchangePeeringSecret(id, hash, streamHash) })
+}
+
+func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
+	p, err := t.Peering(id)
+	if err != nil {
+		return err
+	}
+	if p == nil || p.Dialer || p.Ended() {
+		return ErrPeeringSecret
+	}
+	x, err := t.peeringSecrets(id)
+	if err != nil {
+		return err
+	}
+	if !sameHash(x.establish, hash) || x.expires != nil && !t.Now.Before(*x.expires) {
+		return ErrPeeringSecret
+	}
+	x.establish, x.expires, x.pending = "", nil, streamHash
+	if err := t.putPeeringSecrets(id, x); err != nil {
+		return err
+	}
+	return t.audit("peering.exchange", peeringObject(p.Name), "")
+}
+
+// OpenPeeringStream lets a dialer in that shows a stream secret: the active one, or the pending one, which becomes the
+// active one by that. The peering is ACTIVE afterwards. ErrPeeringTerminated is for who had a peering that was deleted.
+func (s *Store) OpenPeeringStream(ctx context.Context, actor Actor, id, hash, datacenter string) (p *Peering, err error) {
+	err = s.Write(ctx, actor, func(tx *Tx) error {
+		p, err = tx.openPeeringStream(id, hash, datacenter)
+		return err
+	})
+	return p, err
+}
+
+func (t *Tx) openPeeringStream(id, hash, datacenter string) (*Peering, error) {
+	if id == "" {
+		return nil, refuse(Invalid, "initial subscription request must specify a PeerID")
+	}
+	p, x, err := t.authorizeStream(id, hash)
+	if err != nil {
+		return nil, err
+	}
+	if x.active == hash && p.State == PeeringActive {
+		return p, nil
+	}
+	if x.active != hash {
+		x.pending, x.active = "", hash
+		if err := t.putPeeringSecrets(id, x); err != nil {
+			return nil, err
+		}
+	}
+	p.turn(PeeringActive, "", t.Now)
+	if datacenter != "" {
+		p.RemoteDatacenter = datacenter
+	}
+	if err := t.putPeering(p); err != nil {
+		return nil, err
+	}
+	return p, t.audit("peering.active", peeringObject(p.Name), "")
+}
+
+// authorizeStream checks who opens a stream.
+func (t *Tx) authorizeStream(id, hash string) (*Peering, peeringSecrets, error) {
+	p, err := t.Peering(id)
+	if err != nil {
+		return nil, peeringSecrets{}, err
+	}
+	if p == nil || p.Ended() {
+		var pending, active string
+		if _, err := t.get("SELECT pending_hash, active_hash FROM peering_tombstones WHERE id = ? AND dialer = 0", []any{id}, &pending, &active); err != nil {
+			return nil, peeringSecrets{}, err
+		}
+		if sameHash(pending, hash) || sameHash(active, hash) {
+			return nil, peeringSecrets{}, ErrPeeringTerminated
+		}
+		if p == nil {
+			return nil, peeringSecrets{}, refuse(NotFound, "initial subscription for unknown PeerID: %s", id)
+		}
+	}
+	if p.Dialer {
+		return nil, peeringSecrets{}, refuse(Invalid, "expected PeerID to be empty; the wrong end of peering is being dialed")
+	}
+	x, err := t.peeringSecrets(id)
+	switch {
+	case err != nil:
+		return nil, x, err
+	case p.Ended() && !sameHash(x.pending, hash) && !sameHash(x.active, hash):
+		return nil, x, refuse(Conflict, "peering is marked as deleted: %s", id)
+	case p.Ended():
+		return nil, x, ErrPeeringTerminated
+	case x.pending == "" && x.active == "":
+		return nil, x, refuse(Conflict, "unable to authorize connection, peering must be re-established")
+	case !sameHash(x.active, hash) && !sameHash(x.pending, hash):
+		return nil, x, ErrStreamSecret
+	}
+	return p, x, nil
+}
+
+// LeavePeering is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
+// TERMINATED here. It is no error when it was so already.
+func (s *Store) LeavePeering(ctx context.Context, actor Actor, id, hash string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		p, x, err := tx.authorizeStream(id, hash)
+		switch {
+		case err == ErrPeeringTerminated:
+			return nil
+		case err != nil:
+			return err
+		case x.pending != "" && !sameHash(x.pending, hash): // another token was used since: the peering goes on without the one that leaves
+			x.active = ""
+			if err := tx.putPeeringSecrets(id, x); err != nil {
+				return err
+			}
+			return tx.audit("peering.left", peeringObject(p.Name), "")
+		}
+		return tx.terminatePeering(p)
+	})
+}
+
+func peeringSeal(id string) string { return "peering/" + id }
+
+// StreamSecret opens the secret with which a dialer opens its stream.
+func (s *Store) StreamSecret(ctx context.Context, id string) (string, error) {
+	var x peeringSecrets
+	err := s.Peek(ctx, func(v *View) (err error) {
+		x, err = v.peeringSecrets(id)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if x.sealed == nil {
+		return "", fmt.Errorf("peering %s has no stream secret", id)
+	}
+	plain, err := s.keys.open(peeringSeal(id), x.generation, x.sealed)
+	return string(plain), err
+}

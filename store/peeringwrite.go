@@ -1,0 +1,283 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// Establishing is a token that is to be used, checked.
+type Establishing struct {
+	Name             string
+	Meta             map[string]string // nil: keep what there is
+	PeerID           string
+	ServerName       string
+	ServerAddresses  []string
+	ManualAddresses  []string
+	CAPems           []string
+	RemoteDatacenter string
+	ID               string // of the peering, if it is a new one
+}
+
+// CanEstablish tells why a peering of this name cannot be established, before anything is sent to the other side.
+func (s *Store) CanEstablish(ctx context.Context, name string) error {
+	if err := s.Confirm(ctx); err != nil {
+		return err
+	}
+	return s.Peek(ctx, func(v *View) error {
+		p, err := v.PeeringNamed(name)
+		if err != nil {
+			return err
+		}
+		return mayEstablish(p)
+	})
+}
+
+func mayEstablish(p *Peering) error {
+	switch {
+	case p == nil:
+		return nil
+	case p.State == PeeringDeleting:
+		return errDeletingPeering
+	case !p.Dialer:
+		return refuse(Invalid, "cannot create peering with name: %q; there is an existing peering expecting to be dialed", p.Name)
+	}
+	return nil
+}
+
+// EstablishPeering records the outcome of an exchange: where the acceptor is and the secret that it gave. A peering that
+// is ACTIVE stays so, its stream goes on, and the addresses that it has learnt are kept.
+func (s *Store) EstablishPeering(ctx context.Context, actor Actor, e Establishing, secret string) (Peering, error) {
+	return write(ctx, s, actor, func(tx *Tx) (Peering, error) {
+		id := e.ID
+		if old, err := tx.PeeringNamed(e.Name); err != nil {
+			return Peering{}, err
+		} else if old != nil {
+			id = old.ID
+		}
+		sealed, generation, err := s.keys.seal(peeringSeal(id), []byte(secret))
+		if err != nil {
+			return Peering{}, err
+		}
+		return tx.establishPeering(e, sealed, generation)
+	})
+}
+
+func (t *Tx) establishPeering(e Establishing, sealed []byte, generation uint64) (Peering, error) {
+	old, err := t.PeeringNamed(e.Name)
+	if err != nil {
+		return Peering{}, err
+	}
+	if err := mayEstablish(old); err != nil {
+		return Peering{}, err
+	}
+	p := Peering{ID: e.ID, Name: e.Name, Dialer: true}
+	if old != nil {
+		p = *old
+	}
+	if e.Meta != nil {
+		p.Meta = e.Meta
+	}
+	same := p.PeerID == e.PeerID && p.ServerName == e.ServerName
+	if !same || p.State != PeeringActive {
+		p.ServerAddresses = e.ServerAddresses
+		p.turn(PeeringEstablishing, "", t.Now)
+	}
+	p.PeerID, p.ServerName, p.CAPems, p.ManualAddresses = e.PeerID, e.ServerName, e.CAPems, e.ManualAddresses
+	if e.RemoteDatacenter != "" {
+		p.RemoteDatacenter = e.RemoteDatacenter
+	}
+	if err := t.putPeering(&p); err != nil {
+		return p, err
+	}
+	if err := t.putPeeringSecrets(p.ID, peeringSecrets{sealed: sealed, generation: generation}); err != nil {
+		return p, err
+	}
+	return p, t.audit("peering.establish", peeringObject(p.Name), p.PeerID)
+}
+
+// updatePeering changes a peering that has not ended, unless change says that there is nothing to do.
+func (s *Store) updatePeering(ctx context.Context, actor Actor, id, action string, change func(tx *Tx, p *Peering) bool) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		p, err := tx.Peering(id)
+		if err != nil || p == nil || p.Ended() || !change(tx, p) {
+			return err
+		}
+		if err := tx.putPeering(p); err != nil {
+			return err
+		}
+		return tx.audit(action, peeringObject(p.Name), p.StatusReason)
+	})
+}
+
+// PeeringUp records that the stream of a peering is there.
+func (s *Store) PeeringUp(ctx context.Context, actor Actor, id string) error {
+	return s.updatePeering(ctx, actor, id, "peering.active", func(tx *Tx, p *Peering) bool {
+		up := p.State == PeeringActive
+		p.turn(PeeringActive, "", tx.Now)
+		return !up
+	})
+}
+
+// PeeringDown records why a peering has no stream.
+func (s *Store) PeeringDown(ctx context.Context, actor Actor, id, reason string) error {
+	return s.updatePeering(ctx, actor, id, "peering.failing", func(tx *Tx, p *Peering) bool {
+		known := p.State == PeeringFailing && p.StatusReason == reason
+		p.turn(PeeringFailing, reason, tx.Now)
+		return !known
+	})
+}
+
+// SetPeerRoots keeps the other side's authorities: its next leaf may come from a new one.
+func (s *Store) SetPeerRoots(ctx context.Context, actor Actor, id string, pems []string) error {
+	return s.updatePeering(ctx, actor, id, "peering.trust", func(_ *Tx, p *Peering) bool {
+		known := slices.Equal(p.CAPems, pems)
+		p.CAPems = pems
+		return !known
+	})
+}
+
+// SetPeerAddresses keeps where the acceptor's members are. What an operator gave is not touched.
+func (s *Store) SetPeerAddresses(ctx context.Context, actor Actor, id string, addresses []string) error {
+	return s.updatePeering(ctx, actor, id, "peering.addresses", func(_ *Tx, p *Peering) bool {
+		known := slices.Equal(p.ServerAddresses, addresses)
+		p.ServerAddresses = addresses
+		return !known
+	})
+}
+
+// TerminatePeering records that the other side has deleted the peering.
+func (s *Store) TerminatePeering(ctx context.Context, actor Actor, id string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		p, err := tx.Peering(id)
+		if err != nil || p == nil || p.Ended() {
+			return err
+		}
+		return tx.terminatePeering(p)
+	})
+}
+
+// terminatePeering leaves the secrets where they are: the other side may ask once more whether it was heard.
+func (t *Tx) terminatePeering(p *Peering) error {
+	p.turn(PeeringTerminated, ErrPeeringTerminated.Error(), t.Now)
+	if err := t.putPeering(p); err != nil {
+		return err
+	}
+	return t.audit("peering.terminated", peeringObject(p.Name), "")
+}
+
+// DeletePeering marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
+// then the row. Deleting what is not there, or is being deleted, does nothing.
+func (s *Store) DeletePeering(ctx context.Context, actor Actor, name string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error { return tx.deletePeering(name) })
+}
+
+func (t *Tx) deletePeering(name string) error {
+	p, err := t.PeeringNamed(name)
+	if err != nil || p == nil || p.State == PeeringDeleting {
+		return err
+	}
+	x, err := t.peeringSecrets(p.ID)
+	if err != nil {
+		return err
+	}
+	if p.State != PeeringTerminated && (x.pending != "" || x.active != "" || x.sealed != nil) {
+		if err := t.bury(p, x); err != nil {
+			return err
+		}
+	}
+	p.turn(PeeringDeleting, "", t.Now)
+	p.DeletedAt, p.Meta, p.PeerID, p.CAPems, p.ServerName = &t.Now, nil, "", nil, ""
+	if err := t.putPeering(p); err != nil {
+		return err
+	}
+	if err := t.exec("DELETE FROM peering_secrets WHERE peering_id = ?", p.ID); err != nil {
+		return err
+	}
+	return t.audit("peering.delete", peeringObject(p.Name), "")
+}
+
+// cleanBatch bounds how many imported members one transaction changes.
+const cleanBatch = 500
+
+// CleanPeering removes some of what was imported through a peering that has ended, and when nothing is left and it was
+// deleted here, the peering. It returns true when there is nothing more to do.
+func (s *Store) CleanPeering(ctx context.Context, actor Actor, id string) (done bool, err error) {
+	err = s.Write(ctx, actor, func(tx *Tx) error {
+		p, err := tx.Peering(id)
+		if err != nil || p == nil || !p.Ended() {
+			done = true
+			return err
+		}
+		done = false
+		list, err := tx.peerMembers(id)
+		if err != nil {
+			return err
+		}
+		for _, m := range list[:min(len(list), cleanBatch)] {
+			if err := tx.exec("DELETE FROM peer_members WHERE peering_id = ? AND id = ?", id, m.ID); err != nil {
+				return err
+			}
+		}
+		if len(list) > 0 {
+			return tx.audit("peering.clean", peeringObject(p.Name), fmt.Sprintf("%d members", min(len(list), cleanBatch)))
+		}
+		done = true
+		if p.State != PeeringDeleting {
+			return nil
+		}
+		if err := tx.exec("DELETE FROM peerings WHERE id = ?", id); err != nil {
+			return err
+		}
+		return tx.audit("peering.deleted", peeringObject(p.Name), "")
+	})
+	return done, err
+}
+
+// ImportMembers makes what was imported through a peering equal to the list, which is in the order of ids, some changes
+// at a time; it returns how many it has made, and 0 when there is nothing to change or the peering has ended.
+func (s *Store) ImportMembers(ctx context.Context, actor Actor, id string, list []PeerMember) (changed int, err error) {
+	err = s.Write(ctx, actor, func(tx *Tx) error {
+		changed = 0
+		p, err := tx.Peering(id)
+		if err != nil || p == nil || p.Ended() {
+			return err
+		}
+		have, err := tx.peerMembers(id)
+		if err != nil {
+			return err
+		}
+		old := make(map[string]PeerMember, len(have))
+		for _, m := range have {
+			old[m.ID] = m
+		}
+		for _, m := range list {
+			known, ok := old[m.ID]
+			delete(old, m.ID)
+			if ok && known == m || changed == cleanBatch {
+				continue
+			}
+			changed++
+			if err := tx.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev)
+				VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE SET name = excluded.name, raft_node_id = excluded.raft_node_id,
+				raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev = excluded.modified_rev`,
+				id, m.ID, m.Name, m.NodeID, m.RaftAddress, m.APIAddress, m.Health, tx.Rev); err != nil {
+				return err
+			}
+		}
+		for _, m := range have {
+			if _, gone := old[m.ID]; !gone || changed == cleanBatch {
+				continue
+			}
+			changed++
+			if err := tx.exec("DELETE FROM peer_members WHERE peering_id = ? AND id = ?", id, m.ID); err != nil {
+				return err
+			}
+		}
+		if changed == 0 {
+			return nil
+		}
+		return tx.audit("peering.import", peeringObject(p.Name), fmt.Sprintf("%d members", changed))
+	})
+	return changed, err
+}
