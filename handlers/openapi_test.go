@@ -85,6 +85,8 @@ func checkOperation(t *testing.T, rt *route, op *openapi3.Operation) {
 		statuses = append(statuses, 413)
 	}
 	switch {
+	case rt.family.denied != nil:
+		statuses = append(statuses, 429, 403)
 	case rt.family.admit != nil:
 		statuses = append(statuses, 429, 401, 403)
 	case asks:
@@ -96,7 +98,7 @@ func checkOperation(t *testing.T, rt *route, op *openapi3.Operation) {
 		}
 	}
 	kind := "application/json"
-	if rt.family == nomad {
+	if rt.family == nomad || rt.family == consul {
 		kind = "text/plain"
 	}
 	for status, response := range op.Responses.Map() {
