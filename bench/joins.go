@@ -171,9 +171,28 @@ func (j *joiner) list(ctx context.Context, b *bench, count int) {
 	v.latencies(times)
 	v.Value = v.P50
 	b.add(ctx, fmt.Sprintf("members: list of %d", count), "ms", true, outcome{"muster": &v}, below(60, "ms"))
+	j.scrape(ctx, b, count)
 	largest := 0.0
 	for _, p := range j.cluster.procs {
 		largest = max(largest, p.rss())
 	}
 	b.add(ctx, fmt.Sprintf("members: RSS of the largest server with %d", count), "MB", true, outcome{"muster": {Value: largest / 1e6}}, below(150, "MB"))
+}
+
+// scrape reads the leader's metrics, twenty times.
+func (j *joiner) scrape(ctx context.Context, b *bench, count int) {
+	var times []time.Duration
+	v := value{}
+	for range 20 {
+		var text []byte
+		begin := time.Now()
+		if err := j.cluster.admin[j.leader].call(ctx, "GET", "/metrics", "", "", &text); err != nil {
+			v.Error = err.Error()
+			break
+		}
+		times = append(times, time.Since(begin))
+	}
+	v.latencies(times)
+	v.Value = v.Max
+	b.add(ctx, fmt.Sprintf("metrics: scrape of the leader with %d members, the slowest of 20", count), "ms", true, outcome{"muster": &v}, below(20, "ms"))
 }

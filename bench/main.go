@@ -45,7 +45,8 @@ func run() int {
 	}{
 		{"binary", false, b.binary}, {"formation", false, b.formation},
 		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes}, {"peering", true, b.peering},
-		{"joins", false, b.joins}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
+		{"joins", false, b.joins}, {"enroll", false, b.enroll}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
+		{"events", false, b.events},
 	}
 	var names []string
 	for _, p := range parts {

@@ -63,8 +63,18 @@ func (ca CA) Format(w fmt.State, _ rune) {
 // now for ten years. clusterID is the cluster's UUID in its lower-case form;
 // the common name is "muster <kind> CA <first 8 of the cluster id>".
 func NewCA(kind Kind, clusterID string, now time.Time) (CA, error) {
+	return NewSuccessor(kind, clusterID, 1, now)
+}
+
+// NewSuccessor makes the CA of a generation, 1 for the founder's. From the second on the number is part of the common
+// name: verifiers look for an issuer by its name, and two CAs of one name would be taken for each other.
+func NewSuccessor(kind Kind, clusterID string, generation uint64, now time.Time) (CA, error) {
 	if err := checkScope(kind, clusterID); err != nil {
 		return CA{}, err
+	}
+	name := fmt.Sprintf("muster %s CA %s", kind, clusterID[:8])
+	if generation > 1 {
+		name += fmt.Sprintf(" %d", generation)
 	}
 	key, err := NewKey()
 	if err != nil {
@@ -76,7 +86,7 @@ func NewCA(kind Kind, clusterID string, now time.Time) (CA, error) {
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: fmt.Sprintf("muster %s CA %s", kind, clusterID[:8])},
+		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             now.Add(-caBackdate).UTC(),
 		NotAfter:              now.AddDate(caLifetime, 0, 0).UTC(),
 		IsCA:                  true,

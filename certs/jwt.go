@@ -42,6 +42,19 @@ func MintNodeJWT(key ed25519.PrivateKey, kid, clusterID, nodeID string, raftNode
 	return text, nil
 }
 
+// PeekNodeJWT reads by which key a node identity is signed and when it expires, without verifying it.
+func PeekNodeJWT(text string) (kid string, expires time.Time, err error) {
+	token, err := jwt.ParseSigned(text, []jose.SignatureAlgorithm{jose.EdDSA})
+	if err != nil || len(token.Headers) != 1 {
+		return "", time.Time{}, ErrNodeJWT
+	}
+	var c NodeClaims
+	if err := token.UnsafeClaimsWithoutVerification(&c); err != nil || c.Expiry == nil {
+		return "", time.Time{}, ErrNodeJWT
+	}
+	return token.Headers[0].KeyID, c.Expiry.Time(), nil
+}
+
 // VerifyNodeJWT checks a node identity against the public keys by key id. A minute of clock skew is allowed. Whether the
 // node is still a member is for the caller to look up.
 func VerifyNodeJWT(text, clusterID string, keys map[string]ed25519.PublicKey, now time.Time) (*NodeClaims, error) {

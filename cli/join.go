@@ -49,8 +49,8 @@ func checkSameCluster(node *cluster.Node, token string) error {
 }
 
 // joinCluster asks the members that the token names to admit this machine and writes what they answer. A refusal
-// leaves the directory as it was.
-func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan cluster.Plan, token string) (*cluster.Node, error) {
+// leaves the directory as it was. With known not nil the machine is that member and stays it.
+func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan cluster.Plan, token string, known *cluster.Node) (*cluster.Node, error) {
 	claims, err := readToken(token)
 	if err != nil {
 		return nil, err
@@ -90,6 +90,9 @@ func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan c
 	}
 	node := cluster.Node{ClusterID: answer.ClusterID, NodeID: answer.RaftNodeID, ID: answer.NodeID, Name: answer.Name,
 		APIAddress: plan.APIAddress, RaftAddress: plan.RaftAddress, Peers: []cluster.Peer{}}
+	if known != nil && (node.ClusterID != known.ClusterID || node.NodeID != known.NodeID) {
+		return nil, fmt.Errorf("the cluster takes this machine for node %d of cluster %s, and it was node %d: nothing was changed here", node.NodeID, node.ClusterID, known.NodeID)
+	}
 	for _, p := range answer.Peers {
 		node.Peers = append(node.Peers, cluster.Peer{NodeID: p.RaftNodeID, RaftAddress: p.RaftAddress})
 	}

@@ -98,10 +98,13 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newServeCommand(env), newDevCommand(env),
 		newMembersCommand(env), newMemberCommand(env),
 		newJoinTokenCommand(env), newAPITokenCommand(env),
+		newEnrollTokenCommand(env), newEnrollmentCommand(env), newSettingsCommand(env),
 		newKeyCommand(env), newJoinKeysCommand(env), newSecretCommand(env), newLeaseCommand(env),
 		newPeeringCommand(env),
+		newCACommand(env), newCertCommand(env),
 		newRaftCommand(env), newAutopilotCommand(env),
 		newStatusCommand(env), newSQLCommand(env), newSchemaCommand(env),
+		newWatchCommand(env), newAuditCommand(env),
 		newVersionCommand(env), newCompletionCommand(env),
 	)
 	root.SetHelpCommand(newHelpCommand())

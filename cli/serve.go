@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/musterhq/muster/certs"
@@ -31,6 +32,9 @@ type serveFlags struct {
 	latency                                      time.Duration
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
+	eventWindow                                  int
+	httpCACert, httpCAKey                        string
+	rejoin                                       bool
 
 	datacenter string
 	peerPing   time.Duration
@@ -63,8 +67,17 @@ member again; a token is then ignored, so the same command serves for the first 
 			if f.data == "" {
 				return usagef(cmd, "--data is missing")
 			}
+			if f.eventWindow < 16 || f.eventWindow > 1_000_000 {
+				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.eventWindow)
+			}
 			if f.join == "" {
 				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
+			}
+			if (f.httpCACert == "") != (f.httpCAKey == "") {
+				return usagef(cmd, "--http-ca-cert and --http-ca-key must be given together")
+			}
+			if f.rejoin && f.join == "" {
+				return usagef(cmd, "--rejoin needs a join token: --join TOKEN")
 			}
 			return serve(cmd.Context(), env, f)
 		},
@@ -77,7 +90,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that of --api and --raft)")
 	flags.StringVar(&f.join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
-	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join and status without TLS at this address")
+	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.Var(&f.drainHooks, "drain-hook", "command to run here when this member is drained; repeatable, 5 s each")
@@ -90,6 +103,10 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
+	flags.IntVar(&f.eventWindow, "event-window", 2048, "newest events that are kept in memory for the readers of the stream")
+	flags.StringVar(&f.httpCACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when founding")
+	flags.StringVar(&f.httpCAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
+	flags.BoolVar(&f.rejoin, "rejoin", false, "get new certificates with the join token: for a member whose certificates the cluster does not trust any more")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -204,17 +221,25 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice, Datacenter: f.datacenter}
 	switch {
 	case node == nil && f.join == "":
+		if plan.HTTPCACert, plan.HTTPCAKey, err = f.ownCA(); err != nil {
+			return nil, err
+		}
 		if node, err = cluster.Found(dir, plan, time.Now()); err != nil {
 			return nil, err
 		}
 		env.say("founding cluster %s; the administrator's token is in %s", node.ClusterID, dir.AdminFile())
 	case node == nil:
-		if node, err = joinCluster(ctx, env, dir, plan, f.join); err != nil {
+		if node, err = joinCluster(ctx, env, dir, plan, f.join, nil); err != nil {
 			return nil, err
 		}
 	default:
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
+		}
+		if f.rejoin {
+			if _, err := joinCluster(ctx, env, dir, plan, f.join, node); err != nil {
+				return nil, err
+			}
 		}
 		if node.APIAddress != apiAddr || node.RaftAddress != raftAddr {
 			node.APIAddress, node.RaftAddress = apiAddr, raftAddr
@@ -224,6 +249,20 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		}
 	}
 	return node, nil
+}
+
+// ownCA reads the CA that an operator brings to the founding.
+func (f *serveFlags) ownCA() (cert, key []byte, err error) {
+	if f.httpCACert == "" {
+		return nil, nil, nil
+	}
+	if cert, err = os.ReadFile(f.httpCACert); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-cert cannot be read: %w", err)
+	}
+	if key, err = os.ReadFile(f.httpCAKey); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-key cannot be read: %w", err)
+	}
+	return cert, key, nil
 }
 
 // runMember starts the parts of a member and stops them in the opposite order.
@@ -290,7 +329,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	st, err := store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: log,
 		Dial: transport.DialRaft, Ask: transport.Ask, Nudge: transport.Nudge, Fetch: fetch, NetworkLatency: f.latency,
-		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing})
+		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing, EventWindow: f.eventWindow})
 	if err != nil {
 		return err
 	}
@@ -302,6 +341,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
+		Installed: loops.Installed,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
 		Schema: func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
 		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {
@@ -314,7 +354,8 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		},
 		ExchangePeeringSecret: loops.ExchangePeeringSecret,
 		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
-		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
+		Chain:                 func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
+		Leaf: func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())
@@ -329,6 +370,8 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	refusals := make(chan struct{})
+	go func() { defer close(refusals); api.KeepRefusals(serving) }()
 	served := make(chan error, 2)
 	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
@@ -357,7 +400,9 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	handover, cancel := context.WithTimeout(context.WithoutCancel(ctx), 1500*time.Millisecond)
 	st.HandOver(handover)
 	cancel()
+	api.EndStreams()
 	stopServing()
+	<-refusals
 	if failed == nil || errors.Is(failed, cluster.ErrRemoved) {
 		<-served
 	}

@@ -27,6 +27,7 @@ const (
 	assignTimeout = 10 * time.Second
 	pruneEvery    = time.Minute
 	upgradeAfter  = 5 * time.Second
+	pruneRest     = 50 * time.Millisecond
 )
 
 // Config is what a member's own loops need to know.
@@ -53,8 +54,15 @@ type Cluster struct {
 	kick  chan struct{}                   // wakes the leader's loop before its time
 	peers *peers
 
+	prober   atomic.Pointer[prober] // of this leadership; nil where this member does not lead
+	due      chan struct{}          // wakes the renewal of certificates before its time
+	expected atomic.Uint64          // revision of store.Trust that a leader has told of
+	trusted  atomic.Uint64          // and the one that is in effect here
+	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
+
 	once    sync.Once
 	removed chan struct{}
+	closing chan struct{}
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -63,12 +71,14 @@ type Cluster struct {
 // Start begins the loops; Close ends them.
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
+	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
+		removed: make(chan struct{}), closing: make(chan struct{})}
 	c.forget()
 	c.peers = newPeers(cfg, c.Alive)
 	cfg.Transport.peers = c.peers.serve
 	c.done.Go(func() { c.peers.run(ctx) })
-	c.done.Add(4)
+	c.done.Add(5)
+	go func() { defer c.done.Done(); c.followEvents(ctx) }()
 	go func() { defer c.done.Done(); c.renew(ctx) }()
 	go func() { defer c.done.Done(); c.lead(ctx) }()
 	go func() { defer c.done.Done(); c.expel(ctx) }()
@@ -79,6 +89,7 @@ func Start(cfg Config) *Cluster {
 // Close ends the loops and waits for them.
 func (c *Cluster) Close() {
 	c.stop()
+	close(c.closing)
 	c.done.Wait()
 }
 
@@ -126,6 +137,7 @@ func (c *Cluster) forget() {
 	c.state.Store(&autopilot.State{Voters: []uint64{}, Servers: []autopilot.Server{}})
 	c.alive.Store(&map[uint64]string{})
 	c.input.Store(nil)
+	c.prober.Store(nil)
 }
 
 // lead waits for this member to lead and runs the leader's loop for as long as it does.
@@ -157,12 +169,19 @@ type term struct {
 	prober   *prober
 	hooks    hookWork
 	pruned   time.Time
+	checked  time.Time     // when it was last looked at what expires
 	cost     time.Duration // of observing and deciding in the last round
+
+	sightings map[uint64]*sighting
 }
 
 func (c *Cluster) leadTerm(ctx context.Context) {
 	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake),
-		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}}
+		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}, sightings: map[uint64]*sighting{}}
+	c.prober.Store(t.prober)
+	pruning := make(chan struct{})
+	go func() { defer close(pruning); c.pruneAudit(ctx) }()
+	defer func() { <-pruning }()
 	defer t.hooks.done.Wait()
 	defer t.prober.done.Wait()
 	for {
@@ -195,6 +214,25 @@ func (c *Cluster) leadTerm(ctx context.Context) {
 	}
 }
 
+// pruneAudit deletes old audit rows, in small steps with room for others between them, while this member leads.
+func (c *Cluster) pruneAudit(ctx context.Context) {
+	for wait := pruneEvery; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = pruneEvery
+		more, err := c.Store.PruneAudit(ctx, c.actor())
+		switch {
+		case err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader):
+			c.log.Warn("prune the audit", "err", err)
+		case more:
+			wait = pruneRest
+		}
+	}
+}
+
 // Wake lets the leader's loop run at once, after something it should look at has changed.
 func (c *Cluster) Wake() { c.wake() }
 
@@ -210,15 +248,17 @@ func (c *Cluster) actor() store.Actor {
 }
 
 func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
+	trust, key := c.announced(ctx)
 	if id == c.Store.NodeID() {
+		c.expect(trust, key)
 		return c.report(), nil
 	}
-	err = c.Transport.call(ctx, http.MethodGet, id, pathProbe, nil, &r)
+	err = c.Transport.call(ctx, http.MethodGet, id, probePath(trust, key), nil, &r)
 	return r, err
 }
 
 func (c *Cluster) report() Report {
-	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID()}
+	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(), Trust: c.trusted.Load()}
 }
 
 // round observes, decides and acts once.
@@ -233,7 +273,7 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 		return err
 	}
 	now := time.Now()
-	t.prober.round(ctx, targets(members, servers), now)
+	t.prober.round(ctx, c.awaited(ctx, targets(members, servers), t), now)
 	in := c.observe(members, servers, t)
 	cfg, _, err := c.Settings(ctx)
 	if err != nil {
@@ -262,18 +302,25 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	if err := c.decide(ctx, plan, members); err != nil {
 		return err
 	}
+	if err := c.watchHealth(ctx, t, &state, now); err != nil {
+		return err
+	}
 	if err := c.reconcile(ctx); err != nil {
 		return err
 	}
 	if err := c.finishRemovals(ctx); err != nil {
 		return err
 	}
-	if now.Sub(t.since) > upgradeAfter { // members that are alive have announced themselves to this leader by then
-		if err := c.upgrade(ctx); err != nil {
-			return err
-		}
+	if err := c.rekey(ctx); err != nil {
+		return err
 	}
-	return c.rekey(ctx)
+	if err := c.advanceCA(ctx, t); err != nil {
+		return err
+	}
+	if now.Sub(t.since) < upgradeAfter { // members that are alive have announced themselves to this leader by then
+		return nil
+	}
+	return c.upgrade(ctx)
 }
 
 // Settings reads autopilot's configuration and the revision that last changed it.
@@ -448,13 +495,17 @@ func (c *Cluster) reconcile(ctx context.Context) error {
 // Internal serves the requests of this package on the cluster listener.
 func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pathProbe, func(w http.ResponseWriter, r *http.Request) {
+		c.hear(r.URL.Query())
 		writeJSON(w, c.report())
 	})
 	mux.HandleFunc("POST "+pathAnnounce, c.serveAnnounce)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
 	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
+	mux.HandleFunc("GET "+pathTrust, c.serveTrust)
+	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
+	mux.HandleFunc("GET "+pathEvents, c.serveEvents)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -113,3 +113,29 @@ func TestProberIsBounded(t *testing.T) {
 		t.Errorf("%d members are known", got)
 	}
 }
+
+// Members that do not answer are many and asked often while they are young; nobody waits for ever behind them.
+func TestProberIsFair(t *testing.T) {
+	begin := time.Now()
+	const last = 3*probeWorkers + 1
+	p := newProber(func(ctx context.Context, id uint64) (Report, error) {
+		if id != last {
+			<-ctx.Done() // the whole round long
+			return Report{}, ctx.Err()
+		}
+		return Report{NodeID: id}, nil
+	}, func() {})
+	var targets []target
+	for id := uint64(1); id <= last; id++ {
+		targets = append(targets, target{nodeID: id, joinedAt: begin})
+	}
+	for i := range 6 {
+		ctx, end := context.WithCancel(context.Background())
+		p.round(ctx, targets, begin.Add(time.Duration(i)*probeNewEvery))
+		end()
+		p.done.Wait()
+	}
+	if p.snapshot()[last].LastContact.IsZero() {
+		t.Errorf("the last of %d members was not asked in 6 rounds of %d", last, probeWorkers)
+	}
+}

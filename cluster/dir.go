@@ -34,6 +34,7 @@ const (
 	transportKey  = "tls/transport.key"
 	transportCert = "tls/transport.crt"
 	transportCA   = "tls/transport-ca.crt"
+	nodeTokenFile = "node.jwt"
 )
 
 // Node is what a member knows of itself before its database is there: the contents of DIR/node.json.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -24,6 +25,8 @@ type Plan struct {
 	OverlayCIDR  string // founder only
 	OverlaySlice int
 	Datacenter   string // founder only; empty: dc1
+	HTTPCACert   []byte // founder only: an operator's CA and its key, PEM; nil to make one
+	HTTPCAKey    []byte
 }
 
 // Hosts lists every name and address under which the member may be asked for.
@@ -60,11 +63,19 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err := store.CheckOverlay(p.OverlayCIDR, p.OverlaySlice); err != nil {
 		return nil, err
 	}
+	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
+	var brought certs.CA
+	if p.HTTPCACert != nil { // before anything is written
+		var err error
+		trial := certs.Leaf{Kind: certs.HTTP, ClusterID: n.ClusterID, NodeID: n.NodeID, Name: p.Name, Hosts: p.Hosts()}
+		if brought, _, err = certs.ParseAuthority(p.HTTPCACert, p.HTTPCAKey, trial, now); err != nil {
+			return nil, fmt.Errorf("--http-ca-cert and --http-ca-key: %w", err)
+		}
+	}
 	identity, err := d.Identity()
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
 	dek := certs.NewDEK()
 	wrap, err := certs.Wrap(dek[:], identity.Recipient().String())
 	if err != nil {
@@ -91,10 +102,11 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		}
 		f.Keys = append(f.Keys, store.SealedKey{Purpose: purpose, KID: key.KID, Public: key.Public, Sealed: sealed})
 	}
-	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
-		if err := foundAuthority(d, &f, n, p, kind, dek, now); err != nil {
-			return nil, err
-		}
+	if err := foundAuthority(d, &f, n, p, certs.HTTP, brought, dek, now); err != nil {
+		return nil, err
+	}
+	if err := foundAuthority(d, &f, n, p, certs.Transport, certs.CA{}, dek, now); err != nil {
+		return nil, err
 	}
 	if err := d.write(adminFile, []byte(secret+"\n"), 0o600); err != nil {
 		return nil, err
@@ -109,10 +121,13 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	return n, d.SaveNode(n)
 }
 
-func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind, dek certs.DEK, now time.Time) error {
-	ca, err := certs.NewCA(kind, n.ClusterID, now)
-	if err != nil {
-		return err
+// foundAuthority makes an authority, unless one was brought, and the founder's leaf of it.
+func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind, ca certs.CA, dek certs.DEK, now time.Time) (err error) {
+	operators := ca.Key != nil
+	if !operators {
+		if ca, err = certs.NewCA(kind, n.ClusterID, now); err != nil {
+			return err
+		}
 	}
 	caKey, err := certs.EncodeKey(ca.Key)
 	if err != nil {
@@ -123,7 +138,11 @@ func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind,
 		return err
 	}
 	caPEM := certs.EncodeCert(ca.Cert.Raw)
-	f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(caPEM), SealedKey: sealed, ExpiresAt: ca.Cert.NotAfter})
+	chain := caPEM
+	if operators {
+		chain = p.HTTPCACert
+	}
+	f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(chain), SealedKey: sealed, ExpiresAt: ca.Cert.NotAfter, Operators: operators})
 
 	keyName, certName, caName := httpKey, httpCert, httpCAFile
 	if kind == certs.Transport {
@@ -144,7 +163,7 @@ func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind,
 		return err
 	}
 	f.Certificates = append(f.Certificates, record)
-	if err := d.write(certName, certs.EncodeCert(leaf, ca.Cert.Raw), 0o644); err != nil {
+	if err := d.write(certName, append(certs.EncodeCert(leaf), chain...), 0o644); err != nil {
 		return err
 	}
 	return d.write(caName, caPEM, 0o644)

@@ -88,8 +88,10 @@ func CompleteJoin(d *Dir, a Admission) error {
 			return err
 		}
 	}
-	for _, name := range []string{foundingFile, adminFile} { // of a founding that was interrupted
-		_ = os.Remove(d.file(name))
+	if known, err := d.Node(); err == nil && known == nil {
+		for _, name := range []string{foundingFile, adminFile} { // of a founding that was interrupted
+			_ = os.Remove(d.file(name))
+		}
 	}
 	return d.SaveNode(&a.Node)
 }

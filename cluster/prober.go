@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,6 +18,8 @@ const (
 	probeEvery     = time.Second            // Raft servers, and others while the bound allows it
 	probeNewEvery  = 100 * time.Millisecond // a member that has never answered, while it is young
 	probeNewPeriod = 30 * time.Second
+	probeHurry     = 200 * time.Millisecond // members that a rotation of the authorities waits for
+	hurryMost      = 40                     // of them at once
 )
 
 // Report is a member's answer to a probe.
@@ -25,6 +28,7 @@ type Report struct {
 	Version  string `json:"version"`
 	Revision uint64 `json:"revision"` // of its local replica, 0 when it has none
 	Leader   uint64 `json:"leader"`   // whom its Raft server follows
+	Trust    uint64 `json:"trust"`    // revision of store.Trust that it has put into effect, 0 before the first
 }
 
 // target is a member as the prober sees it.
@@ -32,6 +36,7 @@ type target struct {
 	nodeID   uint64
 	raft     bool // is a Raft server, or is to become one
 	joinedAt time.Time
+	awaited  bool // by a rotation of the authorities
 }
 
 // observation is what the probes have brought so far.
@@ -41,7 +46,7 @@ type observation struct {
 	RTT         time.Duration
 	Interval    time.Duration
 
-	next    time.Time
+	asked   time.Time // when the last probe began
 	running bool
 }
 
@@ -49,7 +54,7 @@ type observation struct {
 type prober struct {
 	probe func(ctx context.Context, nodeID uint64) (Report, error)
 	slots chan struct{}
-	heard func() // called when a member answers for the first time
+	heard func() // called when a member answers for the first time, or has put other trust into effect
 
 	mu   sync.Mutex
 	seen map[uint64]*observation
@@ -72,6 +77,11 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 	interval := max(probeEvery, time.Duration(others)*time.Second/probesPerSec)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	type turn struct {
+		target
+		*observation
+	}
+	var due []turn
 	known := make(map[uint64]bool, len(targets))
 	for _, t := range targets {
 		known[t.nodeID] = true
@@ -88,17 +98,34 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 		default:
 			o.Interval = interval
 		}
-		if o.running || now.Before(o.next) {
-			continue
+		pause := o.Interval
+		if t.awaited {
+			pause = min(pause, probeHurry)
 		}
+		if !o.running && !now.Before(o.asked.Add(pause)) {
+			due = append(due, turn{t, o})
+		}
+	}
+	// There may be more to ask than workers: Raft servers come first, then who was not asked for the longest time.
+	slices.SortStableFunc(due, func(a, b turn) int {
+		if a.raft != b.raft {
+			if a.raft {
+				return -1
+			}
+			return 1
+		}
+		return a.asked.Compare(b.asked)
+	})
+ask:
+	for _, t := range due {
 		select {
 		case p.slots <- struct{}{}:
 		default:
-			return
+			break ask
 		}
-		o.running, o.next = true, now.Add(o.Interval)
+		t.running, t.asked = true, now
 		p.done.Add(1)
-		go p.run(ctx, t.nodeID, o)
+		go p.run(ctx, t.nodeID, t.observation)
 	}
 	for id, o := range p.seen {
 		if !known[id] && !o.running {
@@ -116,13 +143,13 @@ func (p *prober) run(ctx context.Context, id uint64, o *observation) {
 	r, err := p.probe(ctx, id)
 	p.mu.Lock()
 	o.running = false
-	first := false
+	news := false
 	if err == nil {
-		first = o.LastContact.IsZero()
+		news = o.LastContact.IsZero() || o.Trust != r.Trust
 		o.Report, o.LastContact, o.RTT = r, time.Now(), time.Since(begin)
 	}
 	p.mu.Unlock()
-	if first {
+	if news {
 		p.heard()
 	}
 }

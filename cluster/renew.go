@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/musterhq/muster/certs"
@@ -29,31 +28,48 @@ type certificateRequest struct {
 }
 
 type certificateAnswer struct {
-	HTTP        []byte `json:"http"` // PEM, leaf and CA
+	HTTP        []byte `json:"http"` // PEM, the leaf first
 	HTTPCA      []byte `json:"httpCa"`
 	Transport   []byte `json:"transport"`
 	TransportCA []byte `json:"transportCa"`
 }
 
-// renew keeps this member's certificates valid and in step with its addresses, without a restart.
+// renew keeps this member's certificates valid, in step with its addresses and with the authorities, and its node
+// identity fresh, without a restart.
 func (c *Cluster) renew(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait := renewCheck
-		if reason := c.renewalDue(time.Now()); reason != "" {
-			if err := c.renewNow(ctx); err != nil {
-				wait = renewRetry
-				if ctx.Err() == nil {
-					c.log.Warn("the certificates could not be renewed yet", "why", reason, "err", err)
-				}
-			} else {
-				c.log.Info("certificates renewed", "why", reason)
+		if err := c.refresh(ctx); err != nil {
+			wait = renewRetry
+			if ctx.Err() == nil {
+				c.log.Debug("certificates, trust or node identity could not be refreshed yet", "err", err)
 			}
 		}
 		select {
 		case <-time.After(wait):
+		case <-c.due:
 		case <-ctx.Done():
 		}
 	}
+}
+
+func (c *Cluster) refresh(ctx context.Context) error {
+	if reason := c.renewalDue(time.Now()); reason != "" {
+		if err := c.renewNow(ctx); err != nil {
+			if ctx.Err() == nil {
+				c.log.Warn("the certificates could not be renewed yet", "why", reason, "err", err)
+			}
+			return err
+		}
+		c.log.Info("certificates renewed", "why", reason)
+	}
+	if err := c.syncTrust(ctx); err != nil {
+		return fmt.Errorf("trust: %w", err)
+	}
+	if err := c.syncToken(ctx); err != nil {
+		return fmt.Errorf("node identity: %w", err)
+	}
+	return nil
 }
 
 // renewalDue tells why the leaves should be replaced, "" when they need not be.
@@ -145,37 +161,34 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 	}
 	now := time.Now()
 	records := []store.Certificate{store.NewCertificate(certs.HTTP, now), store.NewCertificate(certs.Transport, now)}
+	trust, err := c.Store.Trust(ctx)
+	if err != nil {
+		return a, err
+	}
 	for i := range records {
-		records[i].NodeID = nodeID
+		records[i].NodeID, records[i].Authority = nodeID, trust.Of(records[i].Kind).Generation
 	}
 	if err := c.Store.RecordCertificates(ctx, c.actor(), nodeID, records); err != nil {
 		return a, err
 	}
-	hosts := Plan{APIAddress: m.APIAddress, RaftAddress: m.RaftAddress}.addressHosts()
-	if m.AdvertiseAddr != "" {
-		hosts = append(hosts, m.AdvertiseAddr)
-	}
 	for i, out := range []struct {
-		csr        []byte
-		chain, top *[]byte
+		csr           []byte
+		chain, bundle *[]byte
 	}{{q.HTTP, &a.HTTP, &a.HTTPCA}, {q.Transport, &a.Transport, &a.TransportCA}} {
 		var csr *x509.CertificateRequest
 		if csr, err = certs.ParseCSR(out.csr); err != nil {
 			return a, err
 		}
-		ca, err := c.Store.Authority(ctx, records[i].Kind)
-		if err != nil {
-			return a, err
-		}
-		names := hosts
+		by := trust.Of(records[i].Kind)
+		hosts := m.Hosts()
 		if records[i].Kind == certs.Transport {
-			names = append(slices.Clone(hosts), c.peeringName())
+			hosts = append(hosts, c.peeringName())
 		}
-		der, err := records[i].Sign(ca, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, names)
+		der, err := records[i].Sign(by.CA, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, hosts)
 		if err != nil {
 			return a, err
 		}
-		*out.chain, *out.top = certs.EncodeCert(der, ca.Cert.Raw), certs.EncodeCert(ca.Cert.Raw)
+		*out.chain, *out.bundle = append(certs.EncodeCert(der), by.Chain...), by.Bundle
 	}
 	return a, nil
 }

@@ -35,6 +35,13 @@ var guarded = []struct {
 	{"POST", "/api/v1/api-tokens", "{}", "management", 400},
 	{"DELETE", "/api/v1/api-tokens/00000000000000000000000000000000", "", "management", 404},
 	{"POST", "/api/v1/sql", "{}", "management", 400},
+	{"GET", "/api/v1/cluster/settings", "", "cluster:read", 200},
+	{"PUT", "/api/v1/cluster/settings", "[]", "cluster:manage", 400},
+	{"GET", "/api/v1/cluster/enrollment-tokens", "", "enroll", 200},
+	{"POST", "/api/v1/cluster/enrollment-tokens", "[]", "enroll", 400},
+	{"DELETE", "/api/v1/cluster/enrollment-tokens/00000000000000000000000000000000", "", "enroll", 404},
+	{"GET", "/api/v1/cluster/enrollments", "", "enroll", 200},
+	{"DELETE", "/api/v1/cluster/enrollments/00000000000000000000000000000000", "", "enroll", 404},
 	{"GET", "/v1/operator/raft/configuration", "", "management", 200},
 	{"GET", "/v1/operator/raft/configuration?stale", "", "management", 200},
 }
@@ -44,6 +51,7 @@ var includes = map[string][]string{
 	"management":     {"management"},
 	"cluster:manage": {"management", "cluster:manage"},
 	"cluster:read":   {"management", "cluster:manage", "cluster:read"},
+	"enroll":         {"management", "enroll"},
 }
 
 func refusals(path string) (unauthenticated, forbidden answer) {
@@ -118,6 +126,9 @@ func testCredentials(t *testing.T, c *cluster) {
 		{"X-Consul-Token", []string{"X-Consul-Token: " + token.Token}, true},
 		{"ApiKey", []string{"Authorization: ApiKey " + pair}, true},
 		{"Basic", []string{"Authorization: Basic " + pair}, true},
+		{"Basic with the name", []string{basicHeader("by another name", token.Token)}, true},
+		{"Basic with another name", []string{basicHeader("admin", token.Token)}, false},
+		{"ApiKey with the name", []string{apiKeyHeader("by another name:" + token.Token)}, false},
 		{"X-Nomad-Token before a wrong Authorization", []string{"X-Nomad-Token: " + token.Token, "Authorization: Bearer nonsense"}, true},
 		{"a wrong X-Nomad-Token before a good Authorization", []string{"X-Nomad-Token: nonsense", "Authorization: Bearer " + token.Token}, false},
 		{"none", nil, false},

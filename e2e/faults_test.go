@@ -157,11 +157,17 @@ func TestNoQuorum(t *testing.T) {
 		const noLeader = `{"error":"no cluster leader: raft commit timeout"}`
 		const nomadNoLeader = "No cluster leader"
 		const zlayerNoLeader = `{"error":"service_unavailable","message":"Service unavailable: no cluster leader"}`
+		const elasticNoLeader = `{"error":{"root_cause":[{"type":"master_not_discovered_exception","reason":"no cluster leader"}],"type":"master_not_discovered_exception","reason":"no cluster leader"},"status":503}`
 		calls := []struct {
 			method, path, body string
 			status             int
 			want               string
 		}{
+			{"GET", enrollNode, ``, 503, elasticNoLeader},
+			{"POST", apiKeyPath, `{"name":"x"}`, 503, elasticNoLeader},
+			{"GET", "/_cluster/health", ``, 503, elasticNoLeader},
+			{"POST", enrollTokens, ``, 503, noLeader},
+			{"PUT", settingsPath, `{"enrollment.enabled":false}`, 503, noLeader},
 			{"POST", "/api/v1/cluster/pki/join-tokens", `{"nodeID":999}`, 503, noLeader},
 			{"POST", "/api/v1/cluster/join-tokens", `{}`, 503, noLeader},
 			{"DELETE", "/api/v1/cluster/join-tokens/x", ``, 503, noLeader},

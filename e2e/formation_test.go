@@ -86,7 +86,8 @@ func testMirrors(t *testing.T, c *cluster) {
 			t.Errorf("the mirror of node %d shows\n%s\nand that of node 1\n%s", m.n, all, first)
 		}
 		for _, q := range []struct{ query, want string }{
-			{"SELECT group_concat(name) FROM (SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name)", "v_keys,v_members,v_peerings,v_tokens"},
+			{"SELECT group_concat(name) FROM (SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name)",
+				"v_audit,v_authorities,v_certificates,v_enrollments,v_keys,v_members,v_peerings,v_tokens"},
 			{"SELECT generation, state, holders, held_by FROM v_keys", "1|active|3|1 2 3"},
 			{"SELECT count(*) FROM v_peerings", "0"},
 			{"SELECT kind, bound_to, used, state FROM v_tokens WHERE kind = 'join' ORDER BY bound_to", "join|node 2|1 of 1|used\njoin|node 3|1 of 1|used"},

@@ -50,7 +50,9 @@ func testPathsAndMethods(t *testing.T, c *cluster) {
 		body         string // "*": plain text, whatever it says
 		allow        string
 	}{
-		{"GET", "/", 404, `{"error":"there is nothing at this path"}`, ""},
+		{"GET", "/_security", 400, `{"error":"no handler found for uri [/_security] and method [GET]"}`, ""},
+		{"GET", "/_nothing?x", 400, `{"error":"no handler found for uri [/_nothing?x] and method [GET]"}`, ""},
+		{"POST", "/", 405, `{"error":"Incorrect HTTP method for uri [/] and method [POST], allowed: [GET, HEAD]","status":405}`, "GET"},
 		{"GET", "/api/v1/nothing", 404, `{"error":"there is nothing at this path"}`, ""},
 		{"GET", "/api/v1/cluster", 404, `{"error":"there is nothing at this path"}`, ""},
 		{"GET", "/api/v1/cluster/members/", 404, `{"error":"there is nothing at this path"}`, ""},

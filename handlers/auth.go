@@ -15,8 +15,9 @@ import (
 	"github.com/musterhq/muster/store"
 )
 
-// credential is what a request shows: a bare secret, or an id with its secret.
-type credential struct{ id, secret string }
+// credential is what a request shows: a bare secret, or an id with its secret. With Basic the id may also be the name of an
+// API token.
+type credential struct{ scheme, id, secret string }
 
 // credentialOf reads the credential from wherever the families put it (design section 8.9). The documented
 // precedence of Nomad holds: its own header wins over Authorization.
@@ -32,18 +33,18 @@ func credentialOf(r *http.Request) (c credential, ok bool) {
 		}
 	}
 	scheme, rest, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
-	rest = strings.TrimSpace(rest)
-	switch strings.ToLower(scheme) {
+	scheme, rest = strings.ToLower(scheme), strings.TrimSpace(rest)
+	switch scheme {
 	case "bearer":
 		secret, _, _ := strings.Cut(rest, " ")
-		return credential{secret: secret}, secret != ""
+		return credential{scheme: scheme, secret: secret}, secret != ""
 	case "apikey":
 		raw, err := base64.StdEncoding.DecodeString(rest)
 		id, secret, found := strings.Cut(string(raw), ":")
-		return credential{id, secret}, err == nil && found && id != "" && secret != ""
+		return credential{scheme, id, secret}, err == nil && found && id != "" && secret != ""
 	case "basic":
 		id, secret, found := r.BasicAuth()
-		return credential{id, secret}, found && id != "" && secret != ""
+		return credential{scheme, id, secret}, found && id != "" && secret != ""
 	}
 	return credential{}, false
 }
@@ -59,7 +60,7 @@ func (s *Server) authenticate(q *request, remote string) (*store.APIToken, error
 	if !ok {
 		return nil, s.failures.count(remote)
 	}
-	token, err := s.findToken(q.Context(), q.consistency(), c)
+	token, _, err := s.recognise(q, c)
 	if err != nil || token != nil {
 		return token, err
 	}
@@ -100,10 +101,15 @@ func (s *Server) authenticateNode(q *request) (*store.APIToken, error) {
 	return &store.APIToken{ID: "node/" + m.ID, Name: m.Name, Scopes: []string{store.ScopeClusterRead}}, nil
 }
 
+// findToken finds the API token that a credential shows; nil when there is none that is valid.
 func (s *Server) findToken(ctx context.Context, from store.Consistency, c credential) (*store.APIToken, error) {
 	hash := certs.HashSecret(c.secret)
-	if c.id == "" {
-		return s.Store.TokenByHash(ctx, from, hash)
+	if c.id == "" || c.scheme == "basic" {
+		token, err := s.Store.TokenByHash(ctx, from, hash)
+		if err != nil || token == nil || c.id == "" || c.id == token.ID || c.id == token.Name {
+			return token, err
+		}
+		return nil, nil
 	}
 	token, err := s.Store.TokenByID(ctx, from, c.id)
 	if err != nil || token == nil || subtle.ConstantTimeCompare([]byte(token.SecretHash), []byte(hash)) != 1 {
@@ -128,6 +134,8 @@ const (
 	failingHosts      = 10_000
 )
 
+const tooManyFailures = "too many failed attempts; try again in a minute"
+
 func newFailureLimiter() *failureLimiter { return &failureLimiter{hosts: map[string]*failing{}} }
 
 // count notes a failure and returns an error when there have been too many.
@@ -145,14 +153,14 @@ func (l *failureLimiter) count(host string) error {
 			}
 		}
 		if len(l.hosts) >= failingHosts {
-			return fail(http.StatusTooManyRequests, "too many failed attempts; try again in a minute")
+			return fail(http.StatusTooManyRequests, tooManyFailures)
 		}
 		f = &failing{limit: rate.NewLimiter(rate.Every(time.Minute/failuresPerMinute), failuresPerMinute)}
 		l.hosts[host] = f
 	}
 	f.last = now
 	if !f.limit.AllowN(now, 1) {
-		return fail(http.StatusTooManyRequests, "too many failed attempts; try again in a minute")
+		return fail(http.StatusTooManyRequests, tooManyFailures)
 	}
 	return nil
 }

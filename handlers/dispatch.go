@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -20,6 +21,7 @@ import (
 const (
 	headerForwarded = "X-Muster-Forwarded" // set on what a member passes on: it is not passed on again
 	headerNotLeader = "X-Muster-Not-Leader"
+	headerAsked     = "X-Muster-Asked" // the Raft id of the member that the caller has asked
 	headerKey       = "Idempotency-Key"
 )
 
@@ -29,10 +31,13 @@ type request struct {
 	w     http.ResponseWriter
 	body  []byte
 	token *store.APIToken // nil on open routes
+	key   *store.APIKey   // that token is, if it is one
 	node  *store.Member   // whose identity the request shows, if it is a node's
 	actor store.Actor
 	stale bool
 	block *blocking // nil unless the query waits for a change
+	asked uint64    // the member that the caller has asked
+	keyed bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
@@ -68,7 +73,7 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 	defer block.done()
 	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin)+block.remaining())
 	defer cancel()
-	q := &request{Request: r.WithContext(ctx), w: w, block: block}
+	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed, block: block}
 	if rt.check != nil {
 		if err := rt.check(r); err != nil {
 			s.answer(rt, q, err)
@@ -150,30 +155,48 @@ func (s *Server) answer(rt *route, q *request, err error) {
 	if err == nil {
 		return
 	}
+	s.noteRefusal(rt, q, err)
 	if rt.family.render(q.w, err) {
 		s.log.Error("request failed", "method", q.Method, "path", q.URL.Path, "err", err)
 	}
 }
 
-func (s *Server) handle(rt *route, o origin, q *request) error {
-	remote := remoteOf(q.Request, o)
-	if rt.scope != "" {
-		token, err := s.authenticate(q, remote)
-		switch {
-		case err != nil:
-			return err
-		case rt.family.denied != nil && (token == nil || !token.Allows(rt.scope)):
-			return rt.family.denied(q, token, rt.scope)
-		case token == nil:
-			return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
-		case !token.Allows(rt.scope):
-			return fail(rt.family.forbidden.status, rt.family.forbidden.text)
+// admit finds out who is asking and whether they may.
+func (s *Server) admit(rt *route, o origin, q *request) error {
+	q.actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remoteOf(q.Request, o)}
+	if rt.family.admit != nil {
+		err := rt.family.admit(s, rt, q, q.actor.Remote)
+		if q.token != nil {
+			q.actor.Accessor, q.actor.Name = q.token.ID, q.token.Name
 		}
-		q.token = token
+		return err
 	}
-	q.actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remote}
-	if q.token != nil {
-		q.actor.Accessor, q.actor.Name = q.token.ID, q.token.Name
+	if rt.scope == "" {
+		return nil
+	}
+	token, err := s.authenticate(q, q.actor.Remote)
+	switch {
+	case err != nil:
+		return err
+	case rt.family.denied != nil && (token == nil || !token.Allows(rt.scope)):
+		return rt.family.denied(q, token, rt.scope)
+	case token == nil:
+		return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
+	}
+	q.token, q.actor.Accessor, q.actor.Name = token, token.ID, token.Name
+	if !token.Allows(rt.scope) {
+		return fail(rt.family.forbidden.status, rt.family.forbidden.text)
+	}
+	return nil
+}
+
+func (s *Server) handle(rt *route, o origin, q *request) error {
+	if err := s.admit(rt, o, q); err != nil {
+		return err
+	}
+	q.asked = s.Store.NodeID()
+	if o.forwarded {
+		q.asked, _ = strconv.ParseUint(q.Header.Get(headerAsked), 10, 64)
 	}
 	if key := q.Header.Get(headerKey); key != "" {
 		if len(key) > 128 {
@@ -210,8 +233,9 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	if q.block != nil {
 		r.Header.Set(headerWait, q.block.remaining().String())
 	}
+	r.Header.Set(headerAsked, strconv.FormatUint(s.Store.NodeID(), 10))
 	repeatable := q.Method == http.MethodGet
-	if q.Method == http.MethodPost {
+	if q.Method == http.MethodPost || q.keyed {
 		// A key of our own makes a creation safe to repeat when the leader dies before it answers.
 		if q.Header.Get(headerKey) == "" {
 			q.Header.Set(headerKey, autoKey+store.NewID())

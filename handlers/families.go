@@ -22,6 +22,17 @@ type family struct {
 
 	// denied, where a family has it, replaces the two refusals above; token is nil when there is no valid credential.
 	denied func(q *request, token *store.APIToken, scope string) error
+	// What a family does in a way of its own; nil is the common way.
+	wrap     func(http.ResponseWriter, *http.Request) finisher              // shapes every answer on its way to the client
+	admit    func(s *Server, rt *route, q *request, remote string) error    // lets a request in, setting q.token
+	noRoute  func(w http.ResponseWriter, r *http.Request)                   // nobody serves the path
+	noMethod func(w http.ResponseWriter, r *http.Request, allowed []string) // nobody serves the method
+}
+
+// finisher holds an answer back until it is complete.
+type finisher interface {
+	http.ResponseWriter
+	finish()
 }
 
 type failure struct {
@@ -141,11 +152,14 @@ var statusOf = map[store.Code]int{
 func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
 	var known *httpError
 	var refusal *store.Refusal
+	var own interface{ write(http.ResponseWriter) }
 	send := func(x failure) {
 		w.Header().Set("Retry-After", "1")
 		f.fail(w, x.status, 0, x.text)
 	}
 	switch {
+	case errors.As(err, &own):
+		own.write(w)
 	case errors.As(err, &known):
 		f.fail(w, known.status, 0, known.text)
 	case errors.As(err, &refusal):

@@ -48,8 +48,8 @@ type joinResponse struct {
 
 	ClusterID     string `json:"cluster_id"`
 	Name          string `json:"name"`
-	HTTPCert      string `json:"http_cert,omitempty"` // PEM, leaf and CA
-	HTTPCA        string `json:"http_ca,omitempty"`
+	HTTPCert      string `json:"http_cert,omitempty"` // PEM, the leaf first
+	HTTPCA        string `json:"http_ca,omitempty"`   // PEM, during a rotation several
 	TransportCert string `json:"transport_cert,omitempty"`
 	TransportCA   string `json:"transport_ca,omitempty"`
 }
@@ -106,6 +106,9 @@ func (s *Server) join(q *request) error {
 		if err != nil {
 			return err
 		}
+		for i := range in.Certificates {
+			in.Certificates[i].Authority = known.trust.Of(in.Certificates[i].Kind).Generation
+		}
 		var sealed []byte
 		if j.pubkey != nil {
 			if in.Wrap, sealed, in.DEKGeneration, err = s.wrapFor(j.member.Recipient, [32]byte(j.pubkey)); err != nil {
@@ -113,7 +116,7 @@ func (s *Server) join(q *request) error {
 			}
 		}
 		joined, err := s.Store.Join(ctx, q.actor, in)
-		if errors.Is(err, store.ErrKeyMoved) && ctx.Err() == nil {
+		if (errors.Is(err, store.ErrKeyMoved) || errors.Is(err, store.ErrAuthorityMoved)) && ctx.Err() == nil {
 			continue
 		}
 		if err != nil {
@@ -161,7 +164,7 @@ func (s *Server) wrapFor(recipient string, pub [32]byte) (wrap, sealed []byte, g
 type known struct {
 	secret       string
 	jwt          *store.Key
-	cas          map[certs.Kind]certs.CA
+	trust        *store.Trust
 	raft, others []store.Member
 	peering      string // the name under which other clusters ask for this one
 }
@@ -175,11 +178,8 @@ func (s *Server) knownToJoiners(ctx context.Context) (k known, err error) {
 	if k.jwt, err = s.Store.ActiveKey(ctx, store.KeyJWT); err != nil {
 		return k, err
 	}
-	k.cas = map[certs.Kind]certs.CA{}
-	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
-		if k.cas[kind], err = s.Store.Authority(ctx, kind); err != nil {
-			return k, err
-		}
+	if k.trust, err = s.Store.Trust(ctx); err != nil {
+		return k, err
 	}
 	datacenter, err := s.Store.Datacenter(ctx)
 	if err != nil {
@@ -232,7 +232,7 @@ func (s *Server) admission(j *joinRequest, k known, joined store.Joined, notes [
 		if record.Kind == certs.Transport {
 			hosts = append(hosts, k.peering)
 		}
-		if err := s.issue(&out, k.cas[record.Kind], record, csr, m, hosts); err != nil {
+		if err := s.issue(&out, k.trust.Of(record.Kind), record, csr, m, hosts); err != nil {
 			return out, err
 		}
 	}
@@ -249,16 +249,16 @@ func peerOf(m *store.Member) joinPeer {
 	return p
 }
 
-func (s *Server) issue(out *joinResponse, ca certs.CA, record store.Certificate, csr []byte, m *store.Member, hosts []string) error {
+func (s *Server) issue(out *joinResponse, by *store.Issuer, record store.Certificate, csr []byte, m *store.Member, hosts []string) error {
 	request, err := certs.ParseCSR(csr)
 	if err != nil {
 		return err
 	}
-	der, err := record.Sign(ca, request.PublicKey, s.ClusterID, m.Name, hosts)
+	der, err := record.Sign(by.CA, request.PublicKey, s.ClusterID, m.Name, hosts)
 	if err != nil {
 		return err
 	}
-	chain, root := string(certs.EncodeCert(der, ca.Cert.Raw)), string(certs.EncodeCert(ca.Cert.Raw))
+	chain, root := string(certs.EncodeCert(der))+string(by.Chain), string(by.Bundle)
 	if record.Kind == certs.HTTP {
 		out.HTTPCert, out.HTTPCA = chain, root
 	} else {
@@ -268,15 +268,4 @@ func (s *Server) issue(out *joinResponse, ca certs.CA, record store.Certificate,
 }
 
 // hostsOf lists the names and addresses that a member's certificates are for.
-func hostsOf(m *store.Member) []string {
-	var list []string
-	seen := map[string]bool{"": true}
-	for _, a := range []string{m.APIAddress, m.RaftAddress, net.JoinHostPort(m.AdvertiseAddr, "0")} {
-		host, _, err := net.SplitHostPort(a)
-		if err == nil && !seen[host] {
-			seen[host] = true
-			list = append(list, host)
-		}
-	}
-	return list
-}
+func hostsOf(m *store.Member) []string { return m.Hosts() }

@@ -16,7 +16,9 @@ type route struct {
 	scope  string // what the API token must allow; "" is open to everybody
 	at     place
 	plain  bool                      // served without TLS too, where that is switched on
+	keyed  bool                      // makes something new each time, although it is no POST
 	within time.Duration             // how long an answer may take; 0 stands for answerWithin
+	stream bool                      // a stream of events; serve is not used
 	check  func(*http.Request) error // arguments that the family checks before it asks who is calling
 	vet    func(*request) error      // the same for those in the body
 	blocks bool                      // knows blocking queries (index, wait)
@@ -65,6 +67,10 @@ var routes = []route{
 
 	{method: "GET", path: "/api/v1/cluster/keys", family: ella, scope: store.ScopeKeysManage, serve: (*Server).listGenerations},
 	{method: "POST", path: "/api/v1/cluster/keys/rotate", family: ella, scope: store.ScopeKeysManage, serve: (*Server).rotateDEK},
+	{method: "GET", path: "/api/v1/cluster/ca", family: ella, scope: store.ScopeClusterRead, serve: (*Server).showCA},
+	{method: "POST", path: "/api/v1/cluster/ca/rotate", family: ella, scope: store.ScopeManagement, serve: (*Server).rotateCA},
+	{method: "GET", path: "/api/v1/cluster/certificates", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listCertificates},
+
 	{method: "GET", path: "/api/v1/cluster/secrets", family: ella, scope: store.ScopeKeysManage, serve: (*Server).listSecrets},
 	{method: "PUT", path: "/api/v1/cluster/secrets/{name}", family: ella, scope: store.ScopeKeysManage, serve: (*Server).putSecret},
 	{method: "GET", path: "/api/v1/cluster/secrets/{name}", family: ella, scope: store.ScopeKeysManage, serve: (*Server).getSecret},
@@ -80,8 +86,37 @@ var routes = []route{
 	{method: "DELETE", path: "/v1/peering/{name:.*}", family: consul, scope: store.ScopePeeringWrite, check: checkPeeringName, serve: (*Server).deletePeering},
 	{method: "GET", path: "/v1/peerings", family: consul, scope: store.ScopePeeringRead, blocks: true, check: checkPeeringList, serve: (*Server).listPeerings},
 	{method: "GET", path: "/api/v1/peerings/{name}/members", family: ella, scope: store.ScopePeeringRead, serve: (*Server).listPeerMembers},
+	{method: "GET", path: "/api/v1/cluster/settings", family: ella, scope: store.ScopeClusterRead, serve: (*Server).getSettings},
+	{method: "PUT", path: "/api/v1/cluster/settings", family: ella, scope: store.ScopeClusterManage, serve: (*Server).putSettings},
+
+	{method: "POST", path: "/api/v1/cluster/enrollment-tokens", family: ella, scope: store.ScopeEnroll, serve: (*Server).createEnrollToken},
+	{method: "GET", path: "/api/v1/cluster/enrollment-tokens", family: ella, scope: store.ScopeEnroll, serve: (*Server).listEnrollTokens},
+	{method: "DELETE", path: "/api/v1/cluster/enrollment-tokens/{id}", family: ella, scope: store.ScopeEnroll, serve: (*Server).revokeEnrollToken},
+	{method: "GET", path: "/api/v1/cluster/enrollments", family: ella, scope: store.ScopeEnroll, serve: (*Server).listEnrollments},
+	{method: "DELETE", path: "/api/v1/cluster/enrollments/{id}", family: ella, scope: store.ScopeEnroll, serve: (*Server).revokeEnrollment},
+	{method: "GET", path: "/.well-known/http.crl", family: ella, serve: (*Server).httpCRL},
+	{method: "GET", path: "/.well-known/transport.crl", family: ella, serve: (*Server).transportCRL},
+
+	{method: "GET", path: "/_security/enroll/node", family: elastic, scope: store.ScopeEnroll, check: checkElastic, keyed: true, within: slow, serve: (*Server).enrollNode},
+	{method: "GET", path: "/_security/enroll/kibana", family: elastic, scope: store.ScopeEnrollKibana, check: checkElastic, keyed: true, serve: (*Server).enrollKibana},
+	{method: "POST", path: "/_security/api_key", family: elastic, scope: store.ScopeEnroll, check: checkElastic, serve: (*Server).createAPIKey},
+	{method: "PUT", path: "/_security/api_key", family: elastic, scope: store.ScopeEnroll, check: checkElastic, keyed: true, serve: (*Server).createAPIKey},
+	{method: "GET", path: "/_security/api_key", family: elastic, scope: store.ScopeEnroll, check: checkElastic, serve: (*Server).getAPIKeys},
+	{method: "DELETE", path: "/_security/api_key", family: elastic, scope: store.ScopeEnroll, check: checkElastic, serve: (*Server).invalidateAPIKeys},
+	{method: "GET", path: "/_security/_authenticate", family: elastic, check: checkElastic, serve: (*Server).elasticSelf},
+	{method: "GET", path: "/_cluster/health", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticHealth},
+	{method: "GET", path: "/_nodes", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticNodes},
+	{method: "GET", path: "/_nodes/http", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticNodes},
+	{method: "GET", path: "/_nodes/_local", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticLocalNode},
+	{method: "GET", path: "/_nodes/_local/http", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticLocalNode},
+	{method: "GET", path: "/", family: elastic, check: checkElastic, serve: (*Server).elasticInfo},
+	{method: "HEAD", path: "/", family: elastic, check: checkElastic, serve: (*Server).elasticInfo},
 
 	{method: "POST", path: "/api/v1/sql", family: ella, scope: store.ScopeManagement, at: here, serve: (*Server).sql},
+
+	{method: "GET", path: "/api/v1/events", family: ella, scope: store.ScopeClusterRead, at: here, stream: true},
+	{method: "GET", path: "/api/v1/audit", family: ella, scope: store.ScopeClusterRead, at: hereStale, check: checkStale, serve: (*Server).audit},
+	{method: "GET", path: "/metrics", family: ella, at: here, plain: true, serve: (*Server).serveMetrics},
 
 	{method: "DELETE", path: "/v1/operator/raft/peer", family: nomad, scope: store.ScopeManagement, check: checkRemovePeer, serve: (*Server).removePeer},
 	{method: "PUT", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},
@@ -96,6 +131,8 @@ func familyOf(path string) *family {
 		return consul
 	case strings.HasPrefix(path, "/v1/"):
 		return nomad
+	case path == "/", strings.HasPrefix(path, "/_"):
+		return elastic
 	case strings.HasPrefix(path, "/api/v1/cluster/join") && !strings.HasPrefix(path, "/api/v1/cluster/join-"):
 		return zlayer
 	default:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/musterhq/muster/store"
 )
@@ -51,15 +52,20 @@ type Config struct {
 	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
 	ExchangePeeringSecret func(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
 	PeerStream            func(peeringID string) PeerStream
+	// Installed tells which members have put the present trust into effect, and why others have not.
+	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
 
 	ClusterID string
 	Name      string
 	Version   string
 	PlainHTTP string // address of the listener without TLS, if there is one
 	Commit    string
-	Leaf      func() []byte // DER of the API listener's certificate
+	Leaf      func() []byte   // DER of the API listener's certificate
+	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
 	Now       func() time.Time
 	Logger    *slog.Logger
+
+	Collectors []prometheus.Collector // what /metrics shows besides requests and the store
 }
 
 // Server answers API requests on every member.
@@ -69,6 +75,9 @@ type Server struct {
 	failures *failureLimiter
 	slots    chan struct{}
 	waiting  chan struct{} // blocking queries
+	streams  *streams
+	refusals *refusals
+	*instruments
 	api      http.Handler
 	internal http.Handler
 	plain    http.Handler
@@ -80,7 +89,8 @@ func New(cfg Config) *Server {
 		cfg.Now = time.Now
 	}
 	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
-		waiting: make(chan struct{}, blockingQueries)}
+		waiting: make(chan struct{}, blockingQueries), streams: newStreams(), refusals: newRefusals()}
+	s.instruments = newInstruments(s)
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})
@@ -109,20 +119,38 @@ func (s *Server) router(o origin) http.Handler {
 		if o.plain && !rt.plain {
 			continue
 		}
-		m.NewRoute().Path(rt.path).Methods(rt.method).Handler(s.guard(rt.family, o, func(w http.ResponseWriter, r *http.Request) {
-			s.dispatch(rt, o, w, r)
+		answer := s.dispatch
+		if rt.stream {
+			answer = s.stream
+		}
+		m.NewRoute().Path(rt.path).Methods(rt.method).Handler(s.guard(rt, o, func(w http.ResponseWriter, r *http.Request) {
+			answer(rt, o, w, r)
 		}))
 	}
 	m.NotFoundHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
-		familyOf(r.URL.Path).fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
+		f := familyOf(r.URL.Path)
+		if f.noRoute != nil {
+			f.noRoute(w, r)
+			return
+		}
+		f.fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
 	})
 	m.MethodNotAllowedHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
 		for _, rt := range routes {
 			if sameShape(rt.path, r.URL.Path) {
-				w.Header().Add("Allow", rt.method)
+				allowed = append(allowed, rt.method)
 			}
 		}
-		familyOf(r.URL.Path).fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
+		f := familyOf(r.URL.Path)
+		if f.noMethod != nil {
+			f.noMethod(w, r, allowed)
+			return
+		}
+		for _, method := range allowed {
+			w.Header().Add("Allow", method)
+		}
+		f.fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
 	})
 	if o.plain {
 		return m
@@ -131,10 +159,12 @@ func (s *Server) router(o origin) http.Handler {
 }
 
 // guard isolates panics, bounds the number of requests and writes the log line.
-func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
+func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fam := f
-		if fam == nil {
+		var fam *family
+		if rt != nil {
+			fam = rt.family
+		} else {
 			fam = familyOf(r.URL.Path)
 		}
 		begin := time.Now()
@@ -146,6 +176,7 @@ func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
 					fam.fail(rec, http.StatusInternalServerError, 0, "internal error")
 				}
 			}
+			s.observe(rt, o, r, rec.status, time.Since(begin))
 			level := slog.LevelDebug
 			if rec.status >= 500 {
 				level = slog.LevelWarn
@@ -155,16 +186,28 @@ func (s *Server) guard(f *family, o origin, h http.HandlerFunc) http.Handler {
 					"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
 			}
 		}()
+		fam.headers(rec)
+		if rt != nil && rt.stream { // counted by themselves
+			h(rec, r)
+			return
+		}
 		select {
 		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+			s.inFlight.Inc()
+			defer func() { <-s.slots; s.inFlight.Dec() }()
 		default:
+			s.refused.Inc()
 			w.Header().Set("Retry-After", "1")
 			fam.fail(rec, http.StatusServiceUnavailable, 0, "too many requests at once; try again")
 			return
 		}
-		fam.headers(rec)
-		h(rec, r)
+		if fam.wrap == nil || o.forwarded {
+			h(rec, r)
+			return
+		}
+		shaped := fam.wrap(rec, r)
+		h(shaped, r)
+		shaped.finish()
 	})
 }
 

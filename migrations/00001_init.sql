@@ -160,28 +160,92 @@ CREATE TABLE api_tokens (
   created_rev  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Certificate authorities; the private key is sealed under the data-encryption key.
+-- Credentials in Elasticsearch's form, id:secret. They are invalidated, not deleted, and know how often they were used.
+-- kind 'enrollment_token' is a key that stands in an enrollment token.
+CREATE TABLE api_keys (
+  id               TEXT    PRIMARY KEY,
+  kind             TEXT    NOT NULL CHECK (kind IN ('api_key', 'enrollment_token')),
+  name             TEXT    NOT NULL,
+  secret_hash      TEXT    NOT NULL,
+  scopes           TEXT    NOT NULL CHECK (json_valid(scopes)),
+  role_descriptors TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(role_descriptors)),
+  metadata         TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(metadata)),
+  owner_id         TEXT    NOT NULL, -- the credential that made it
+  owner_name       TEXT    NOT NULL,
+  uses             INTEGER NOT NULL DEFAULT 0, -- enrollments
+  max_uses         INTEGER CHECK (max_uses > 0), -- NULL: any number
+  created_at       TEXT    NOT NULL,
+  expires_at       TEXT,
+  revoked_at       TEXT,
+  created_rev      INTEGER NOT NULL,
+  modified_rev     INTEGER NOT NULL,
+  CHECK (max_uses IS NULL OR uses <= max_uses)
+) STRICT, WITHOUT ROWID;
+
+-- Machines of other software that were given key material, and the certificates that were made for them.
+CREATE TABLE enrollments (
+  id               TEXT    PRIMARY KEY,
+  kind             TEXT    NOT NULL CHECK (kind IN ('node', 'kibana')),
+  key_id           TEXT    NOT NULL DEFAULT '', -- of api_keys, empty when it was an API token
+  enrolled_by      TEXT    NOT NULL,
+  remote           TEXT    NOT NULL,
+  transport_serial TEXT,   -- of certificates
+  http_ca_serial   TEXT,   -- of certificates; NULL when the key of the root was handed out
+  service_token_id TEXT,   -- of api_tokens
+  enrolled_at      TEXT    NOT NULL,
+  expires_at       TEXT    NOT NULL,
+  revoked_at       TEXT,
+  created_rev      INTEGER NOT NULL,
+  modified_rev     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX enrollments_by_key ON enrollments (key_id) WHERE key_id <> '';
+
+-- Certificate authorities; the private key is sealed under the data-encryption key and erased with retirement. A rotation
+-- has two generations: the active one issues, the other (prepared or trusted) is trusted too.
 CREATE TABLE authorities (
   kind           TEXT    NOT NULL CHECK (kind IN ('http', 'transport')),
   generation     INTEGER NOT NULL,
-  state          TEXT    NOT NULL CHECK (state IN ('active', 'trusted', 'retired')),
-  cert_pem       TEXT    NOT NULL,
+  state          TEXT    NOT NULL CHECK (state IN ('prepared', 'active', 'trusted', 'retired')),
+  origin         TEXT    NOT NULL DEFAULT 'muster' CHECK (origin IN ('muster', 'operator')),
+  cert_pem       TEXT    NOT NULL,            -- the CA's own certificate, then those that certify it
+  cross_pem      TEXT    NOT NULL DEFAULT '', -- the CA certified by the other one of a rotation
   fingerprint    TEXT    NOT NULL,
   sealed_key     BLOB    NOT NULL,
   dek_generation INTEGER NOT NULL REFERENCES dek_generations (generation) DEFERRABLE INITIALLY DEFERRED,
   created_at     TEXT    NOT NULL,
   expires_at     TEXT    NOT NULL,
+  warned_at      TEXT,
   created_rev    INTEGER NOT NULL,
-  PRIMARY KEY (kind, generation)
+  modified_rev   INTEGER NOT NULL, -- not raised by a re-encryption of the key
+  PRIMARY KEY (kind, generation),
+  CHECK ((state = 'retired') = (length(sealed_key) = 0))
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX authorities_active ON authorities (kind) WHERE state = 'active';
+
+-- The rotation of an authority that is under way: at most one per kind.
+CREATE TABLE ca_rotations (
+  kind            TEXT    PRIMARY KEY CHECK (kind IN ('http', 'transport')),
+  phase           TEXT    NOT NULL CHECK (phase IN ('trust', 'issue', 'overlap')),
+  old_generation  INTEGER NOT NULL, -- the one that is to go
+  new_generation  INTEGER NOT NULL,
+  overlap_seconds INTEGER NOT NULL,
+  rolled_back     INTEGER NOT NULL DEFAULT 0 CHECK (rolled_back IN (0, 1)),
+  started_at      TEXT    NOT NULL,
+  started_by      TEXT    NOT NULL,
+  phase_at        TEXT    NOT NULL,
+  drop_at         TEXT,             -- of the old one, once the phase is overlap
+  modified_rev    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE certificates (
   serial       TEXT    PRIMARY KEY,
   kind         TEXT    NOT NULL,
   raft_node_id INTEGER,
+  authority    INTEGER, -- generation of the authority of that kind
   issued_at    TEXT    NOT NULL,
   expires_at   TEXT    NOT NULL,
   revoked_at   TEXT,
+  warned_at    TEXT,
   created_rev  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX certificates_by_member ON certificates (raft_node_id);
@@ -319,7 +383,8 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_generation ON idempotency (dek_generation);
 CREATE INDEX idempotency_by_age ON idempotency (created_at);
 
--- Who did what; seq counts within a revision.
+-- Who did what; seq counts within a revision. There is no other index: a page more in each commit costs every write a
+-- tenth, and a search through a million rows takes 0.2 s.
 CREATE TABLE audit (
   revision   INTEGER NOT NULL,
   seq        INTEGER NOT NULL,
@@ -334,6 +399,13 @@ CREATE TABLE audit (
   request_id TEXT    NOT NULL,
   PRIMARY KEY (revision, seq)
 ) STRICT, WITHOUT ROWID;
+
+-- Raft servers and others that have stopped answering, as the leader has noted it; see member.unhealthy in the audit.
+CREATE TABLE unhealthy_members (
+  raft_node_id INTEGER PRIMARY KEY,
+  since        TEXT    NOT NULL,
+  created_rev  INTEGER NOT NULL
+) STRICT;
 
 -- Views for the sqlite3 prompt.
 CREATE VIEW v_members AS
@@ -354,7 +426,17 @@ FROM join_tokens
 UNION ALL
 SELECT 'api', id, name, '', CASE WHEN expires_at < strftime('%Y-%m-%dT%H:%M:%SZ', 'now') THEN 'expired' ELSE 'valid' END,
        created_by, created_at, expires_at
-FROM api_tokens;
+FROM api_tokens
+UNION ALL
+SELECT CASE kind WHEN 'enrollment_token' THEN 'enroll' ELSE 'api key' END, id, name, uses || ' of ' || coalesce(max_uses, 'any'),
+       CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN uses >= max_uses THEN 'used'
+            WHEN expires_at < strftime('%Y-%m-%dT%H:%M:%SZ', 'now') THEN 'expired' ELSE 'valid' END,
+       owner_name, created_at, expires_at
+FROM api_keys;
+
+CREATE VIEW v_enrollments AS
+SELECT id, kind, enrolled_by, remote, enrolled_at, expires_at, transport_serial, http_ca_serial, key_id, revoked_at
+FROM enrollments ORDER BY enrolled_at, id;
 
 CREATE VIEW v_peerings AS
 SELECT p.name, p.state, p.status_since AS since, p.status_reason AS reason,
@@ -368,3 +450,14 @@ SELECT g.generation, g.state, g.reason, g.created_at, g.rows_total AS sealed_the
        group_concat(w.raft_node_id, ' ') AS held_by
 FROM dek_generations g LEFT JOIN dek_wraps w USING (generation)
 GROUP BY g.generation ORDER BY g.generation;
+
+CREATE VIEW v_audit AS
+SELECT revision || '.' || seq AS id, at, actor, node_id AS node, remote, action, object, outcome, detail
+FROM audit ORDER BY revision, seq;
+CREATE VIEW v_authorities AS
+SELECT a.kind, a.generation, a.state, r.phase AS rotation, r.drop_at, a.origin, a.fingerprint, a.created_at, a.expires_at
+FROM authorities a LEFT JOIN ca_rotations r ON r.kind = a.kind AND a.state <> 'retired' ORDER BY a.kind, a.generation;
+
+CREATE VIEW v_certificates AS
+SELECT c.kind, c.raft_node_id AS node, m.name, c.authority, c.issued_at, c.expires_at, c.revoked_at, c.serial
+FROM certificates c LEFT JOIN members m USING (raft_node_id) ORDER BY c.expires_at;

@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh build   C compiler, libuv, lz4 and libdqlite >= 1.18.3 (the distribution's, or built from
 #                            Debian's own source package into .deps/)
-#   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age)
+#   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age, bird2; promtool into .deps/bin)
 #   scripts/setup.sh bench   the above and the yardstick (etcd)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -97,11 +97,26 @@ dqlite() {
   build_dqlite
 }
 
+# promtool checks the metrics and the alert rules. It is taken out of Debian's package, which is not installed: that would
+# start a Prometheus.
+get_promtool() {
+  local bin=$deps/bin/promtool work=$deps/promtool log=$deps/apt.log
+  [ ! -x "$bin" ] || return 0
+  ! command -v promtool >/dev/null || return 0
+  say "fetching promtool (Debian's package prometheus)"
+  mkdir -p "$deps/bin"; rm -rf "$work"; mkdir -p "$work"
+  (cd "$work" && { apt-get -q -o APT::Sandbox::User=root download prometheus || { as_root apt-get -q update && apt-get -q -o APT::Sandbox::User=root download prometheus; }; }) >>"$log" 2>&1 ||
+    fail "the Debian package prometheus could not be fetched; apt's words are in .deps/apt.log."
+  dpkg-deb -x "$work"/prometheus_*.deb "$work/tree" >>"$log" 2>&1 || fail "the Debian package prometheus could not be unpacked; see .deps/apt.log."
+  mv "$work/tree/usr/bin/promtool" "$bin"
+  rm -rf "$work"
+}
+
 packages gcc libc6-dev libuv1-dev liblz4-dev ca-certificates
 dqlite
 case "${1:-build}" in
   build) ;;
-  test)  packages sqlite3 age bird2 ;;
+  test)  packages sqlite3 age bird2; get_promtool ;;
   bench) packages sqlite3 age etcd-server etcd-client ;;
   *)     fail "usage: scripts/setup.sh build|test|bench" ;;
 esac

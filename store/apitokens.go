@@ -40,7 +40,8 @@ func (t *APIToken) Allows(scope string) bool {
 		switch {
 		case have == scope, have == ScopeManagement,
 			have == ScopeClusterManage && scope == ScopeClusterRead,
-			have == ScopePeeringWrite && scope == ScopePeeringRead:
+			have == ScopePeeringWrite && scope == ScopePeeringRead,
+			have == ScopeEnroll && scope == ScopeEnrollKibana:
 			return true
 		}
 	}

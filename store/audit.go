@@ -1,13 +1,231 @@
 package store
 
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// AuditRow says who did what. There is one for each mutation that was committed, written in its transaction.
+type AuditRow struct {
+	Revision  uint64 `json:"revision"`
+	Seq       uint64 `json:"seq"` // counts within the revision, from 1
+	At        string `json:"at"`  // RFC 3339, UTC, whole seconds, by the leader's clock
+	Type      string `json:"type"`
+	Action    string `json:"action"`
+	Object    string `json:"object"`
+	Actor     string `json:"actor"`
+	NodeID    uint64 `json:"node"` // the member that took the request
+	Remote    string `json:"remote,omitempty"`
+	Outcome   string `json:"outcome"` // "ok", or "refused"
+	Detail    string `json:"detail,omitempty"`
+	RequestID string `json:"requestId"`
+}
+
+// Position returns where the row stands.
+func (r *AuditRow) Position() Position { return Position{r.Revision, r.Seq} }
+
+// Outcomes of audit rows.
+const (
+	outcomeOK      = "ok"
+	outcomeRefused = "refused"
+)
+
+// EventTypes lists the types that audit rows are sorted into.
+var EventTypes = []string{"access", "autopilot", "certificate", "cluster", "key", "leader", "lease", "member", "operation", "peering", "secret", "setting", "token"}
+
+// typeOf sorts an action by its first word; what autopilot has decided or seen is of its own type.
+func typeOf(action string) string {
+	switch action {
+	case "member.role", "member.healthy", "member.unhealthy":
+		return "autopilot"
+	}
+	noun, _, _ := strings.Cut(action, ".")
+	switch noun {
+	case "access", "leader", "lease", "member", "operation", "peering", "secret", "setting":
+		return noun
+	case "certificate", "authority", "ca":
+		return "certificate"
+	case "key", "dek":
+		return "key"
+	}
+	if strings.HasSuffix(noun, "token") {
+		return "token"
+	}
+	return "cluster"
+}
+
+// Position is a place in the history: behind one audit row, or behind a whole revision.
+type Position struct{ Revision, Seq uint64 }
+
+// wholeRevision stands for the last row of a revision, however many it has.
+const wholeRevision = math.MaxInt64
+
+// After returns the place behind everything that a revision did.
+func After(revision uint64) Position { return Position{revision, wholeRevision} }
+
+// String writes "revision.seq", or "revision" for the place behind a whole revision.
+func (p Position) String() string {
+	if p.Seq == wholeRevision {
+		return strconv.FormatUint(p.Revision, 10)
+	}
+	return fmt.Sprintf("%d.%d", p.Revision, p.Seq)
+}
+
+// ParsePosition reads what String has written.
+func ParsePosition(text string) (p Position, ok bool) {
+	rev, seq, both := strings.Cut(text, ".")
+	var err error
+	if p.Revision, err = strconv.ParseUint(rev, 10, 63); err != nil {
+		return Position{}, false
+	}
+	p.Seq = wholeRevision
+	if both {
+		p.Seq, err = strconv.ParseUint(seq, 10, 63)
+	}
+	return p, err == nil
+}
+
+// Before tells whether p lies before q.
+func (p Position) Before(q Position) bool {
+	return p.Revision < q.Revision || p.Revision == q.Revision && p.Seq < q.Seq
+}
+
+const insertAudit = `INSERT INTO audit (revision, seq, at, actor, node_id, remote, action, object, outcome, detail, request_id)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
 // audit writes the row that says who did what; every mutation has one. Detail must not hold a secret.
 func (t *Tx) audit(action, object, detail string) error {
-	err := t.exec(`INSERT INTO audit (revision, seq, at, actor, node_id, remote, action, object, outcome, detail, request_id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ok', ?, ?)`,
-		t.Rev, t.nextSeq, t.Now, t.actor.String(), t.actor.NodeID, t.actor.Remote, action, object, detail, t.actor.RequestID)
+	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote,
+		Action: action, Object: object, Outcome: outcomeOK, Detail: detail})
+}
+
+// auditRow writes a row whose place, time, type and request are the transaction's.
+func (t *Tx) auditRow(r AuditRow) error {
+	r.Revision, r.Seq, r.At, r.Type, r.RequestID = t.Rev, t.nextSeq, rfc3339(t.Now), typeOf(r.Action), t.actor.RequestID
+	err := t.exec(insertAudit, r.Revision, r.Seq, r.At, r.Actor, r.NodeID, r.Remote, r.Action, r.Object, r.Outcome, r.Detail, r.RequestID)
 	if err == nil {
-		t.audits = append(t.audits, t.nextSeq)
+		t.audits = append(t.audits, r)
 		t.nextSeq++
 	}
 	return err
+}
+
+const selectAudit = "SELECT revision, seq, at, actor, node_id, remote, action, object, outcome, detail, request_id FROM audit"
+
+func scanAudit(rows *sql.Rows) (r AuditRow, err error) {
+	err = rows.Scan(&r.Revision, &r.Seq, &r.At, &r.Actor, &r.NodeID, &r.Remote, &r.Action, &r.Object, &r.Outcome, &r.Detail, &r.RequestID)
+	r.Type = typeOf(r.Action)
+	return r, err
+}
+
+// AuditFilter selects audit rows. Zero fields select everything.
+type AuditFilter struct {
+	Since, Until time.Time // of the leader's clock, both inclusive, in whole seconds
+	Actor        string    // the whole actor, or the name or the accessor in it
+	Action       string    // what the action begins with
+	Object       string
+	NodeID       uint64
+	After        Position // exclusive, in the order asked for
+	HasAfter     bool
+	Descending   bool // newest first
+	Limit        int  // at most this many, at least 1
+}
+
+const (
+	auditWhere = selectAudit + ` WHERE (?1 = '' OR at >= ?1) AND (?2 = '' OR at <= ?2)
+		AND (?3 = '' OR actor = ?3 OR actor LIKE ?4 ESCAPE '\' OR actor LIKE ?5 ESCAPE '\')
+		AND (?6 = '' OR substr(action, 1, length(?6)) = ?6) AND (?7 = '' OR object = ?7) AND (?8 = 0 OR node_id = ?8)
+		AND (revision, seq) > (?9, ?10) AND (revision, seq) < (?11, ?12)`
+	auditAscending   = " ORDER BY revision, seq LIMIT ?13"
+	auditDescending  = " ORDER BY revision DESC, seq DESC LIMIT ?13"
+	auditAtRevision  = "SELECT revision, at FROM audit WHERE revision >= ? ORDER BY revision, seq LIMIT 1"
+	auditOldest      = "SELECT revision, at FROM audit ORDER BY revision, seq LIMIT ?"
+	auditNewestAfter = "SELECT revision, seq FROM audit ORDER BY revision DESC, seq DESC LIMIT 1 OFFSET ?"
+)
+
+// clockSkew is how far the clocks of two leaders may be apart without rows being missed by their time.
+const clockSkew = 24 * time.Hour
+
+var likeEscaper = strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
+
+// Audit lists audit rows.
+func (s *Store) Audit(ctx context.Context, c Consistency, f AuditFilter) (list []AuditRow, err error) {
+	err = s.Read(ctx, c, func(v *View) error {
+		low, high := Position{}, Position{wholeRevision, wholeRevision}
+		if f.HasAfter && f.Descending {
+			high = f.After
+		} else if f.HasAfter {
+			low = f.After
+		}
+		if !f.Since.IsZero() {
+			from, err := v.auditFrom(f.Since.Add(-clockSkew))
+			if err != nil {
+				return err
+			}
+			if p := (Position{from, 0}); low.Before(p) {
+				low = p
+			}
+		}
+		if !f.Until.IsZero() {
+			to, err := v.auditFrom(f.Until.Add(clockSkew))
+			if err != nil {
+				return err
+			}
+			if p := (Position{to, wholeRevision}); p.Before(high) {
+				high = p
+			}
+		}
+		name := likeEscaper.Replace(f.Actor)
+		args := []any{textTime(f.Since), textTime(f.Until), f.Actor, name + ` (%)`, `%(` + name + `)`, f.Action, f.Object, int64(f.NodeID),
+			int64(low.Revision), int64(low.Seq), int64(high.Revision), int64(high.Seq), int64(f.Limit)}
+		if f.Descending {
+			list, err = collect(v, scanAudit, auditWhere+auditDescending, args...)
+		} else {
+			list, err = collect(v, scanAudit, auditWhere+auditAscending, args...)
+		}
+		return err
+	})
+	return list, err
+}
+
+func textTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return rfc3339(t)
+}
+
+// auditFrom finds the first revision that was committed at or after a time, by halving: no index on times has to be kept
+// up with each commit. Where clocks went backwards it finds one of the places.
+func (v *View) auditFrom(t time.Time) (uint64, error) {
+	newest, err := v.revision()
+	if err != nil {
+		return 0, err
+	}
+	low, high, want := uint64(0), newest+1, rfc3339(t)
+	for low < high {
+		mid := low + (high-low)/2
+		var at string
+		rev := newest + 1
+		if _, err := v.get(auditAtRevision, []any{int64(mid)}, &rev, &at); err != nil {
+			return 0, err
+		}
+		if at == "" || at >= want {
+			high = mid
+		} else {
+			low = max(mid, rev) + 1
+		}
+	}
+	return low, nil
+}
+
+// AuditRows counts the audit rows, on the leader or in the local replica.
+func (v *View) auditRows() (n uint64, err error) {
+	_, err = v.get("SELECT count(*) FROM audit", nil, &n)
+	return n, err
 }

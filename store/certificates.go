@@ -3,15 +3,25 @@ package store
 import (
 	"context"
 	"crypto"
+	"database/sql"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/certs"
 )
 
-// leafLifetime is how long a member's certificates are valid; they are renewed long before.
-const leafLifetime = 90 * 24 * time.Hour
+const (
+	// leafLifetime is how long a member's certificates are valid; they are renewed long before.
+	leafLifetime = 90 * 24 * time.Hour
+	// certificateKept is how long a certificate is remembered after it has expired.
+	certificateKept = 30 * 24 * time.Hour
+	// expiryWarning is how long before its end a certificate in use is warned of.
+	expiryWarning = 30 * 24 * time.Hour
+	// expiryBatch bounds the warnings of one transaction.
+	expiryBatch = 200
+)
 
 // Certificate is a leaf that the cluster issues. Its number is chosen before it is signed, so that the
 // transaction which admits a member records it and the signing needs no transaction.
@@ -19,6 +29,7 @@ type Certificate struct {
 	Serial    string     `json:"serial"` // lower hex
 	Kind      certs.Kind `json:"kind"`
 	NodeID    uint64     `json:"nodeId"`
+	Authority uint64     `json:"authority,omitempty"` // generation that is to sign it; 0 stands for the active one
 	IssuedAt  time.Time  `json:"issuedAt"`
 	ExpiresAt time.Time  `json:"expiresAt"`
 }
@@ -28,7 +39,8 @@ func NewCertificate(kind certs.Kind, now time.Time) Certificate {
 	return Certificate{Serial: certs.NewSerial().Text(16), Kind: kind, IssuedAt: now, ExpiresAt: now.Add(leafLifetime)}
 }
 
-// Sign makes the certificate, in DER. It begins an hour early, for machines whose clocks are slow.
+// Sign makes the certificate, in DER. It begins an hour early, for machines whose clocks are slow, and ends with its CA
+// at the latest.
 func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name string, hosts []string) ([]byte, error) {
 	serial, ok := new(big.Int).SetString(c.Serial, 16)
 	if !ok {
@@ -38,12 +50,28 @@ func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name str
 		NotBefore: c.IssuedAt.Add(-time.Hour), NotAfter: c.ExpiresAt})
 }
 
+// insertCertificate records a leaf. It refuses one whose authority has been rotated since it was chosen.
 func (t *Tx) insertCertificate(c Certificate) error {
-	return t.exec("INSERT INTO certificates (serial, kind, raft_node_id, issued_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?)",
-		c.Serial, string(c.Kind), c.NodeID, c.IssuedAt, c.ExpiresAt, t.Rev)
+	var generation uint64
+	var ends string
+	known, err := t.get("SELECT generation, expires_at FROM authorities WHERE kind = ? AND state = 'active'", []any{string(c.Kind)}, &generation, &ends)
+	if err != nil {
+		return err
+	}
+	if known {
+		if c.Authority != 0 && c.Authority != generation {
+			return ErrAuthorityMoved
+		}
+		if end := parseTime(ends); end.Before(c.ExpiresAt) {
+			c.ExpiresAt = end
+		}
+	}
+	return t.exec("INSERT INTO certificates (serial, kind, raft_node_id, authority, issued_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		c.Serial, string(c.Kind), c.NodeID, optional(generation), c.IssuedAt, c.ExpiresAt, t.Rev)
 }
 
-// RecordCertificates notes leaves that are about to be signed for a member.
+// RecordCertificates notes leaves that are about to be signed for a member. It returns ErrAuthorityMoved when another
+// authority issues than the one that was chosen.
 func (s *Store) RecordCertificates(ctx context.Context, actor Actor, nodeID uint64, list []Certificate) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
 		m, err := tx.Member(nodeID)
@@ -60,4 +88,142 @@ func (s *Store) RecordCertificates(ctx context.Context, actor Actor, nodeID uint
 		}
 		return tx.audit("certificate.issue", nodeObject(nodeID), "")
 	})
+}
+
+// IssuedCertificate is a leaf that was issued.
+type IssuedCertificate struct {
+	Certificate
+	NodeName  string // empty when the node is no member any more
+	RevokedAt *time.Time
+	Current   bool // the newest of its kind that a member has
+}
+
+// CertificateFilter says which certificates are asked for; zero fields do not matter.
+type CertificateFilter struct {
+	NodeID        uint64
+	Kind          string
+	ExpiresBefore time.Time
+	CurrentOnly   bool
+	Limit         int
+}
+
+// Certificates lists leaves, those first that expire first.
+func (s *Store) Certificates(ctx context.Context, f CertificateFilter) (list []IssuedCertificate, err error) {
+	before := "9999"
+	if !f.ExpiresBefore.IsZero() {
+		before = rfc3339(f.ExpiresBefore)
+	}
+	err = s.Read(ctx, Linearisable, func(v *View) error {
+		list, err = collect(v, func(rows *sql.Rows) (c IssuedCertificate, err error) {
+			var issued, ends string
+			var node, authority sql.NullInt64
+			var name, revoked sql.NullString
+			err = rows.Scan(&c.Serial, (*string)(&c.Kind), &node, &authority, &issued, &ends, &revoked, &name, &c.Current)
+			c.NodeID, c.Authority, c.NodeName = uint64(node.Int64), uint64(authority.Int64), name.String
+			c.IssuedAt, c.ExpiresAt, c.RevokedAt = parseTime(issued), parseTime(ends), nullTime(revoked)
+			return c, err
+		}, `SELECT c.serial, c.kind, c.raft_node_id, c.authority, c.issued_at, c.expires_at, c.revoked_at, m.name,
+			m.name IS NOT NULL AND c.revoked_at IS NULL AND NOT EXISTS (SELECT 1 FROM certificates n
+			WHERE n.raft_node_id = c.raft_node_id AND n.kind = c.kind AND n.created_rev > c.created_rev) AS current
+			FROM certificates c LEFT JOIN members m USING (raft_node_id)
+			WHERE (?1 = 0 OR c.raft_node_id = ?1) AND (?2 = '' OR c.kind = ?2) AND c.expires_at < ?3 AND (NOT ?4 OR current)
+			ORDER BY c.expires_at, c.serial LIMIT ?5`,
+			int64(f.NodeID), f.Kind, before, f.CurrentOnly, int64(f.Limit))
+		return err
+	})
+	return list, err
+}
+
+// Expiry is when something that is in use ends.
+type Expiry struct {
+	Kind     string // "http" or "transport" for a member's leaf, "http-ca" or "transport-ca" for an authority
+	NodeID   uint64 // of leaves
+	Name     string // of the member, or the fingerprint of the authority
+	NotAfter time.Time
+
+	serial     string // of leaves
+	generation uint64 // of authorities
+	warned     bool   // or need not be: the leaf of an authority that ends with it
+}
+
+// String names what expires, without a secret.
+func (e *Expiry) String() string {
+	if e.NodeID == 0 {
+		return fmt.Sprintf("the %s authority, generation %d,", strings.TrimSuffix(e.Kind, "-ca"), e.generation)
+	}
+	return fmt.Sprintf("the %s certificate of node %d", e.Kind, e.NodeID)
+}
+
+// DaysLeft is negative once it has expired.
+func (e *Expiry) DaysLeft(now time.Time) float64 { return e.NotAfter.Sub(now).Hours() / 24 }
+
+// CertificateExpiries lists when the certificates in use end: the newest leaf of each kind of every member, and the
+// authorities that are trusted. It does not list what was issued to programs that are not members.
+func (s *Store) CertificateExpiries(ctx context.Context, c Consistency) ([]Expiry, error) {
+	return recall(ctx, s, c, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
+}
+
+func (v *View) expiries() ([]Expiry, error) {
+	return collect(v, func(rows *sql.Rows) (e Expiry, err error) {
+		var ends string
+		err = rows.Scan(&e.Kind, &e.NodeID, &e.Name, &ends, &e.serial, &e.generation, &e.warned)
+		e.NotAfter = parseTime(ends)
+		return e, err
+	}, `SELECT kind || '-ca', 0, fingerprint, expires_at, '', generation, warned_at IS NOT NULL FROM authorities WHERE state <> 'retired'
+		UNION ALL SELECT kind, raft_node_id, name, expires_at, serial, 0, warned FROM (
+			SELECT c.kind, c.raft_node_id, m.name, c.expires_at, c.serial,
+			c.warned_at IS NOT NULL OR EXISTS (SELECT 1 FROM authorities a WHERE a.kind = c.kind AND a.generation = c.authority AND a.expires_at <= c.expires_at) AS warned,
+			row_number() OVER (PARTITION BY c.raft_node_id, c.kind ORDER BY c.created_rev DESC, c.expires_at DESC) AS n
+			FROM certificates c JOIN members m USING (raft_node_id) WHERE c.revoked_at IS NULL AND c.kind IN ('http', 'transport'))
+		WHERE n = 1`)
+}
+
+// WarnOfExpiry writes an audit row, once for each, about what is in use and has less than 30 days left, and returns what
+// it wrote about.
+func (s *Store) WarnOfExpiry(ctx context.Context, actor Actor) (warned []Expiry, err error) {
+	all, err := memo(ctx, s, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
+	if err != nil || len(expiring(all, s.cfg.Now())) == 0 {
+		return nil, err
+	}
+	err = s.Write(ctx, actor, func(tx *Tx) (err error) {
+		warned, err = tx.warnOfExpiry()
+		return err
+	})
+	return warned, err
+}
+
+// expiring picks what is to be warned of.
+func expiring(list []Expiry, now time.Time) (out []Expiry) {
+	for _, e := range list {
+		if !e.warned && e.NotAfter.Before(now.Add(expiryWarning)) && len(out) < expiryBatch {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func (t *Tx) warnOfExpiry() ([]Expiry, error) {
+	all, err := t.expiries()
+	if err != nil {
+		return nil, err
+	}
+	list := expiring(all, t.Now)
+	for i := range list {
+		e := &list[i]
+		kind := strings.TrimSuffix(e.Kind, "-ca")
+		object := "certificate/" + e.serial
+		if e.NodeID == 0 {
+			object = "ca/" + kind
+			err = t.exec("UPDATE authorities SET warned_at = ? WHERE kind = ? AND generation = ?", t.Now, kind, e.generation)
+		} else {
+			err = t.exec("UPDATE certificates SET warned_at = ? WHERE serial = ?", t.Now, e.serial)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := t.audit("certificate.expiring", object, fmt.Sprintf("%v expires at %s", e, rfc3339(e.NotAfter))); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }

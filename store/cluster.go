@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -67,6 +66,14 @@ type SealedAuthority struct {
 	CertPEM   string     `json:"certPem"`
 	SealedKey []byte     `json:"sealedKey"`
 	ExpiresAt time.Time  `json:"expiresAt"`
+	Operators bool       `json:"operators,omitempty"` // brought by the operator
+}
+
+func (a *SealedAuthority) origin() string {
+	if a.Operators {
+		return OriginOperator
+	}
+	return OriginMuster
 }
 
 // SealedKey is the first epoch of a key of the cluster, its secret part sealed under generation 1.
@@ -96,14 +103,15 @@ func (f *Founding) apply(tx *Tx) error {
 		{query: insertSequence, args: []any{"raft_node_id", f.Member.NodeID}},
 		{query: insertSequence, args: []any{"overlay_host", int64(0)}},
 		{query: insertSequence, args: []any{"overlay_slices", int64(0)}},
+		{query: insertSequence, args: []any{sequencePruned, int64(0)}},
 	}
 	if f.Datacenter != "" {
 		steps = append(steps, statement{query: insertSetting, args: []any{settingDatacenter, f.Datacenter, rev}})
 	}
 	for _, a := range f.Authorities {
-		steps = append(steps, statement{query: `INSERT INTO authorities (kind, generation, state, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev)
-			VALUES (?, 1, 'active', ?, ?, ?, 1, ?, ?, ?)`,
-			args: []any{string(a.Kind), a.CertPEM, fingerprintPEM(a.CertPEM), a.SealedKey, f.CreatedAt, a.ExpiresAt, rev}})
+		steps = append(steps, statement{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev, modified_rev)
+			VALUES (?, 1, 'active', ?, ?, ?, ?, 1, ?, ?, ?, ?)`,
+			args: []any{string(a.Kind), a.origin(), a.CertPEM, fingerprintPEM(a.CertPEM), a.SealedKey, f.CreatedAt, a.ExpiresAt, rev, rev}})
 	}
 	for _, k := range f.Keys {
 		steps = append(steps,
@@ -143,31 +151,4 @@ func fingerprintPEM(pem string) string {
 		return ""
 	}
 	return certs.Fingerprint(list[0].Raw)
-}
-
-// Authority returns the active certificate authority of a kind with its key.
-func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error) {
-	return memo(ctx, s, "authority/"+string(kind), []string{"authorities"}, func(v *View) (certs.CA, error) {
-		var pem string
-		var sealed []byte
-		var generation, dek uint64
-		ok, err := v.get("SELECT generation, cert_pem, sealed_key, dek_generation FROM authorities WHERE kind = ? AND state = 'active'",
-			[]any{string(kind)}, &generation, &pem, &sealed, &dek)
-		if err != nil || !ok {
-			return certs.CA{}, fmt.Errorf("read the %s authority: found %t: %w", kind, ok, err)
-		}
-		list, err := certs.ParseCerts([]byte(pem))
-		if err != nil {
-			return certs.CA{}, err
-		}
-		plain, err := s.keys.open(AuthoritySecret(kind, generation), dek, sealed)
-		if err != nil {
-			return certs.CA{}, err
-		}
-		key, err := certs.ParseKey(plain)
-		if err != nil {
-			return certs.CA{}, err
-		}
-		return certs.CA{Cert: list[0], Key: key}, nil
-	})
 }

@@ -98,7 +98,7 @@ func (t *Tx) rotateDEK(r *Rotation, reason string) (generation uint64, err error
 }
 
 const countSealed = `SELECT (SELECT count(*) FROM secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM sealed_secrets WHERE dek_generation < ?1)
-	+ (SELECT count(*) FROM authorities WHERE dek_generation < ?1) + (SELECT count(*) FROM idempotency WHERE dek_generation < ?1)
+	+ (SELECT count(*) FROM authorities WHERE dek_generation < ?1 AND state <> 'retired') + (SELECT count(*) FROM idempotency WHERE dek_generation < ?1)
 	+ (SELECT count(*) FROM peering_secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM peering_tombstones WHERE dek_generation < ?1)`
 
 // RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
@@ -154,7 +154,7 @@ var sealedTables = []struct{ find, update string }{
 		"UPDATE secrets SET sealed = ?1, dek_generation = ?2 WHERE name = ?3 AND ?4 = '' AND dek_generation = ?5"},
 	{"SELECT name, name, '', sealed, dek_generation FROM sealed_secrets WHERE dek_generation < ? ORDER BY name LIMIT ?",
 		"UPDATE sealed_secrets SET sealed = ?1, dek_generation = ?2 WHERE name = ?3 AND ?4 = '' AND dek_generation = ?5"},
-	{"SELECT 'authority/' || kind || '/' || generation, kind, cast(generation AS TEXT), sealed_key, dek_generation FROM authorities WHERE dek_generation < ? ORDER BY kind, generation LIMIT ?",
+	{"SELECT 'authority/' || kind || '/' || generation, kind, cast(generation AS TEXT), sealed_key, dek_generation FROM authorities WHERE dek_generation < ? AND state <> 'retired' ORDER BY kind, generation LIMIT ?",
 		"UPDATE authorities SET sealed_key = ?1, dek_generation = ?2 WHERE kind = ?3 AND generation = cast(?4 AS INTEGER) AND dek_generation = ?5"},
 	{"SELECT 'idempotency/' || accessor || '/' || key, accessor, key, sealed, dek_generation FROM idempotency WHERE dek_generation < ? ORDER BY accessor, key LIMIT ?",
 		"UPDATE idempotency SET sealed = ?1, dek_generation = ?2 WHERE accessor = ?3 AND key = ?4 AND dek_generation = ?5"},

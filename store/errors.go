@@ -17,6 +17,8 @@ var (
 	ErrUnknownOutcome = errors.New("the outcome is unknown: leadership changed during the commit")
 	// ErrKeyMoved: the data-encryption key was rotated while the request was being prepared. Nothing happened.
 	ErrKeyMoved = errors.New("the data-encryption key was rotated meanwhile")
+	// ErrAuthorityMoved: a certificate authority was rotated while the request was being prepared. Nothing happened.
+	ErrAuthorityMoved = errors.New("a certificate authority was rotated meanwhile")
 	// ErrClosed: the member is shutting down.
 	ErrClosed = errors.New("shutting down")
 )

@@ -158,8 +158,8 @@ func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) err
 // tokenKept is how long a token's record outlives its expiry.
 const tokenKept = 30 * 24 * time.Hour
 
-// Prune deletes records that nobody can need any more: join tokens long expired, remembered answers,
-// expired leases.
+// Prune deletes records that nobody can need any more: join tokens and API keys long expired, remembered answers,
+// expired leases, enrollments whose certificates expired long ago.
 func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
 		tokens, err := tx.execCount("DELETE FROM join_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
@@ -172,7 +172,15 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 			return err
 		}
 		leases, err := tx.execCount("DELETE FROM leases WHERE expires_at < ?", tx.Now)
-		if err != nil || tokens+answers+leases == 0 {
+		if err != nil {
+			return err
+		}
+		enrollments, err := tx.pruneEnrollments(tx.Now.Add(-tokenKept))
+		if err != nil {
+			return err
+		}
+		leaves, err := tx.execCount("DELETE FROM certificates WHERE expires_at < ?", tx.Now.Add(-certificateKept))
+		if err != nil || tokens+answers+leases+enrollments+leaves == 0 {
 			return err
 		}
 		return tx.audit("store.prune", "cluster", "")

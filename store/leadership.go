@@ -109,6 +109,7 @@ func (s *Store) ascend(ctx context.Context) error {
 	l.ctx, l.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	l.reads.ask = l.confirmMajority
 	if err := l.prepare(ctx); err != nil {
+		s.events.yield()
 		l.end(err)
 		db.close()
 		if l.work != nil {
@@ -117,6 +118,7 @@ func (s *Store) ascend(ctx context.Context) error {
 		return err
 	}
 	if _, err := s.RefreshServers(ctx); err != nil { // linearisable reads count the voters of this configuration
+		s.events.yield()
 		l.end(err)
 		db.close()
 		l.work.close()
@@ -178,6 +180,9 @@ func (l *leadership) prepare(ctx context.Context) error {
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
 	s.changes.reset(uint64(revision))
+	if err := s.events.takeUp(&View{s: l.work.writer, Now: s.cfg.Now()}); err != nil {
+		return fmt.Errorf("read the newest events: %w", err)
+	}
 	if !founded {
 		if s.cfg.Founding == nil {
 			return errors.New("the database is empty, and this member was not started to found a cluster")
@@ -201,7 +206,7 @@ func (l *leadership) begin(tx *Tx) error {
 			return err
 		}
 	}
-	return tx.audit("leader.elected", nodeObject(l.store.cfg.NodeID), "")
+	return tx.audit("leader.elected", nodeObject(l.store.cfg.NodeID), fmt.Sprintf("epoch %d", l.epoch))
 }
 
 // descend ends this member's leadership, if it has it: what waits is answered with reason, nothing is lost.
@@ -219,6 +224,7 @@ func (s *Store) descend(reason error) {
 	}
 	l.end(reason)
 	<-l.done
+	s.events.yield()
 	l.db.close()
 	l.work.close()
 	s.log.Info("no longer leading", "epoch", l.epoch)

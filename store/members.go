@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -54,6 +55,20 @@ type Member struct {
 	SliceCIDR      string            `json:"sliceCidr"`
 	CreatedRev     uint64            `json:"createdRev"`
 	ModifiedRev    uint64            `json:"modifiedRev"`
+}
+
+// Hosts lists the names and addresses that a member's certificates are for.
+func (m *Member) Hosts() []string {
+	var list []string
+	seen := map[string]bool{"": true}
+	for _, a := range []string{m.APIAddress, m.RaftAddress, net.JoinHostPort(m.AdvertiseAddr, "0")} {
+		host, _, err := net.SplitHostPort(a)
+		if err == nil && !seen[host] {
+			seen[host] = true
+			list = append(list, host)
+		}
+	}
+	return list
 }
 
 const selectMembers = `SELECT m.raft_node_id, m.id, m.name, m.mode, m.raft_role, m.pinned, m.raft_address, m.api_address, m.advertise_addr,

@@ -39,6 +39,7 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ro
 				args: []any{m.NodeID, m.ID, m.Name, optional(m.Recipient), tx.Now, tx.Rev}},
 			{query: "DELETE FROM members WHERE raft_node_id = ?", args: []any{m.NodeID}},
 			{query: "DELETE FROM leases WHERE raft_node_id = ?", args: []any{m.NodeID}},
+			{query: "DELETE FROM unhealthy_members WHERE raft_node_id = ?", args: []any{m.NodeID}},
 			{query: "DELETE FROM dek_wraps WHERE raft_node_id = ?", args: []any{m.NodeID}},
 			{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id = ?", args: []any{tx.Now, m.NodeID}},
 			{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id = ? AND revoked_at IS NULL", args: []any{tx.Now, m.NodeID}},

@@ -51,6 +51,8 @@ type Config struct {
 	NetworkLatency    time.Duration // one way; the election time-out is 15 times that
 	SnapshotThreshold uint64        // log entries between two snapshots
 	SnapshotTrailing  uint64        // log entries kept behind a snapshot for slow followers
+
+	EventWindow int // events kept in memory for readers of the stream; 0 stands for 2048
 }
 
 // Store is one member's replica and, while the member leads, the cluster's single writer.
@@ -61,7 +63,11 @@ type Store struct {
 	node    *node
 	mirror  *mirror
 	changes changes
+	events  feed
 	keys    keyring
+	metrics instruments
+
+	inventories inventories
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
@@ -107,6 +113,8 @@ func Open(cfg Config) (*Store, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel}
 	s.changes.init()
+	s.events.init(cfg.EventWindow)
+	s.metrics.init()
 	s.keys.init(cfg.Identity, cfg.NodeID)
 	s.mirror = newMirror(filepath.Join(cfg.Dir, "muster.db"), cfg.Logger)
 	s.done.Add(2)
@@ -392,6 +400,9 @@ func (s *Store) unbroken() bool {
 func (s *Store) observeLeader(id uint64) {
 	if old := s.leaderID.Swap(id); old != id {
 		s.log.Info("leader", "node", id, "before", old)
+		if id != 0 {
+			s.metrics.leaders.Inc()
+		}
 		s.announceTurn()
 	}
 }

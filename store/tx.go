@@ -13,7 +13,7 @@ type Tx struct {
 
 	actor    Actor
 	recorded []statement
-	audits   []uint64
+	audits   []AuditRow
 	nextSeq  uint64
 }
 

@@ -230,6 +230,7 @@ func (l *leadership) commit(batch []*request) error {
 		return err
 	}
 
+	begin := time.Now()
 	err = l.db.within(commitTimeout, func(c *sql.Conn) error {
 		_, err := c.ExecContext(context.Background(), text)
 		return err
@@ -238,6 +239,7 @@ func (l *leadership) commit(batch []*request) error {
 		return l.oneByOne(batch, answer, err)
 	} else if err != nil {
 		_, _ = w.exec("ROLLBACK")
+		s.metrics.failed.Inc()
 		l.db.cut() // whatever dqlite still holds open for this connection goes with it
 		if refused {
 			answer(ErrNotLeader)
@@ -250,8 +252,12 @@ func (l *leadership) commit(batch []*request) error {
 		answer(nil) // the cluster has it; only the working copy is behind
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
+	s.metrics.commit.Observe(time.Since(begin).Seconds())
+	s.metrics.batch.Observe(float64(len(changed)))
+	s.metrics.refused.Add(float64(len(refused)))
 	s.changes.advance(rev, work.tables)
 	answer(nil)
+	s.events.publish(changed)
 	return nil
 }
 

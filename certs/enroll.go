@@ -1,0 +1,147 @@
+package certs
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"time"
+)
+
+// NewRSAKey makes an RSA key of 4096 bits, for software that takes no other. It takes a second or more of computing.
+func NewRSAKey() (crypto.Signer, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 4096)
+	if err != nil {
+		return nil, fmt.Errorf("certs: make a key: %w", err)
+	}
+	return key, nil
+}
+
+// EnrolledURI is the identity inside the certificate of other software that has enrolled:
+// spiffe://<cluster id>/enrolled/<enrollment id>. [NodeID] never takes it for a member's.
+func EnrolledURI(clusterID, enrollmentID string) *url.URL {
+	return &url.URL{Scheme: "spiffe", Host: clusterID, Path: "/enrolled/" + enrollmentID}
+}
+
+// Enrolled says what is made for software that enrolls.
+type Enrolled struct {
+	ClusterID    string // UUID, lower case
+	EnrollmentID string
+	Serial       *big.Int
+	// NotBefore and NotAfter are cut to the CA's own validity.
+	NotBefore, NotAfter time.Time
+}
+
+func (e Enrolled) check(ca CA, pub crypto.PublicKey) (from, to time.Time, err error) {
+	if ca.Cert == nil || ca.Key == nil || !ca.Cert.IsCA {
+		return from, to, errors.New("certs: sign: the authority has no CA certificate or no key")
+	}
+	if !isUUID(e.ClusterID) || e.EnrollmentID == "" || e.Serial == nil {
+		return from, to, errors.New("certs: an enrolled certificate needs a cluster id, an enrollment id and a serial number")
+	}
+	if err := checkPublicKey(pub); err != nil {
+		return from, to, err
+	}
+	from, to = later(e.NotBefore, ca.Cert.NotBefore), earlier(e.NotAfter, ca.Cert.NotAfter)
+	if !from.Before(to) {
+		return from, to, errors.New("certs: the validity asked for is empty or outside the CA's own")
+	}
+	return from.UTC(), to.UTC(), nil
+}
+
+// SignEnrolled issues a transport certificate, in DER, for software that is not a member: good for both ends of TLS, and
+// with [EnrolledURI] as its only name. Addresses it has none: nobody knows yet where that software will run.
+func (ca CA) SignEnrolled(pub crypto.PublicKey, e Enrolled) ([]byte, error) {
+	from, to, err := e.check(ca, pub)
+	if err != nil {
+		return nil, err
+	}
+	_, keyID, err := serialAndKeyID(pub)
+	if err != nil {
+		return nil, err
+	}
+	usage := x509.KeyUsageDigitalSignature
+	if _, ok := pub.(*rsa.PublicKey); ok {
+		usage |= x509.KeyUsageKeyEncipherment
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber:          e.Serial,
+		Subject:               pkix.Name{CommonName: "enrolled " + e.EnrollmentID},
+		NotBefore:             from,
+		NotAfter:              to,
+		BasicConstraintsValid: true,
+		KeyUsage:              usage,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		SubjectKeyId:          keyID,
+		URIs:                  []*url.URL{EnrolledURI(e.ClusterID, e.EnrollmentID)},
+	}, ca.Cert, pub, ca.Key)
+	if err != nil {
+		return nil, fmt.Errorf("certs: sign the certificate of enrollment %s: %w", e.EnrollmentID, err)
+	}
+	return der, nil
+}
+
+// SignIntermediate issues a certificate, in DER, that makes the holder of pub an authority for server certificates, of
+// leaves only. It is constrained by name: a leaf for one of the hosts that are not to be impersonated, or with the
+// identity of a member, does not verify. Hosts that mean the verifier's own machine are not excluded.
+func (ca CA) SignIntermediate(pub crypto.PublicKey, e Enrolled, except []string) ([]byte, error) {
+	from, to, err := e.check(ca, pub)
+	if err != nil {
+		return nil, err
+	}
+	_, keyID, err := serialAndKeyID(pub)
+	if err != nil {
+		return nil, err
+	}
+	ips, names, err := splitHosts(except)
+	if err != nil {
+		return nil, err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber:                e.Serial,
+		Subject:                     pkix.Name{CommonName: "muster enrolled HTTP CA " + e.EnrollmentID[:min(8, len(e.EnrollmentID))] + " " + keyIDText(keyID)},
+		NotBefore:                   from,
+		NotAfter:                    to,
+		IsCA:                        true,
+		BasicConstraintsValid:       true,
+		MaxPathLenZero:              true,
+		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		ExtKeyUsage:                 []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		SubjectKeyId:                keyID,
+		PermittedDNSDomainsCritical: true, // the constraints as a whole
+		ExcludedURIDomains:          []string{e.ClusterID},
+	}
+	for _, ip := range ips {
+		if !ip.IsLoopback() && !ip.IsUnspecified() {
+			bits := 8 * len(ip)
+			tmpl.ExcludedIPRanges = append(tmpl.ExcludedIPRanges, &net.IPNet{IP: ip, Mask: net.CIDRMask(bits, bits)})
+		}
+	}
+	for _, name := range names {
+		if name != "localhost" {
+			tmpl.ExcludedDNSDomains = append(tmpl.ExcludedDNSDomains, name)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.Cert, pub, ca.Key)
+	if err != nil {
+		return nil, fmt.Errorf("certs: sign the authority of enrollment %s: %w", e.EnrollmentID, err)
+	}
+	return der, nil
+}
+
+func keyIDText(id []byte) string { return fmt.Sprintf("%x", id[:4]) }
+
+// MarshalKey writes a private key as PKCS#8 in DER, unencrypted.
+func MarshalKey(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("certs: a key of type %T cannot be written as PKCS#8", key)
+	}
+	return der, nil
+}

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/musterhq/muster/client"
+	"github.com/spf13/cobra"
+)
+
+func newAuditCommand(env *environment) *cobra.Command {
+	var (
+		q            client.AuditQuery
+		since, until string
+		follow       bool
+		limit        int
+	)
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Show who did what, the newest last",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 || limit > 1_000_000 {
+				return usagef(cmd, "--limit must be between 1 and 1000000, not %d", limit)
+			}
+			for _, f := range []struct {
+				name, text string
+				into       *time.Time
+			}{{"since", since, &q.Since}, {"until", until, &q.Until}} {
+				var ok bool
+				if *f.into, ok = moment(f.text, time.Now()); !ok {
+					return usagef(cmd, "--%s %q is neither a time such as 2030-01-02T15:04:05Z nor a duration such as 2h", f.name, f.text)
+				}
+			}
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			entries, last, err := newest(cmd.Context(), c, q, limit)
+			if err != nil {
+				return err
+			}
+			if !follow {
+				return list(env, entries,
+					[]string{"AT", "ID", "ACTION", "OBJECT", "ACTOR", "NODE", "FROM", "OUTCOME", "DETAIL"},
+					func(x client.Event) []any {
+						return []any{x.At, x.ID(), x.Action, x.Object, x.Actor, x.NodeID, x.Remote, x.Outcome, x.Detail}
+					})
+			}
+			for _, x := range entries {
+				if err := env.event(x); err != nil {
+					return err
+				}
+			}
+			return env.watch(cmd.Context(), c, client.WatchOptions{After: last}, func(x client.Event) bool { return selects(q, x) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on, a line each")
+	flags.StringVar(&since, "since", "", "not before this time (RFC 3339), or a duration ago")
+	flags.StringVar(&until, "until", "", "not after this time, or a duration ago")
+	flags.StringVar(&q.Actor, "actor", "", "by whom: a name or the id of a token")
+	flags.StringVar(&q.Action, "action", "", "what the action begins with, such as member.")
+	flags.StringVar(&q.Object, "object", "", "on what, such as node/3")
+	flags.Uint64Var(&q.NodeID, "node", 0, "taken by this member")
+	flags.BoolVar(&q.Stale, "stale", false, "from the member's own replica, also without a leader")
+	flags.IntVar(&limit, "limit", 50, "how many at most")
+	return cmd
+}
+
+// moment reads a time, or a duration before now; the zero time for nothing.
+func moment(text string, now time.Time) (time.Time, bool) {
+	if text == "" {
+		return time.Time{}, true
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), true
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	return t, err == nil
+}
+
+// newest reads the newest entries, oldest first, and the place behind everything that there was.
+func newest(ctx context.Context, c *client.Client, q client.AuditQuery, limit int) (all []client.Event, last string, err error) {
+	end, err := c.Audit(ctx, client.AuditQuery{Descending: true, Limit: 1, Stale: q.Stale})
+	if err != nil {
+		return nil, "", err
+	}
+	if len(end.Entries) > 0 {
+		last = end.Entries[0].ID()
+	}
+	q.Descending = true
+	for len(all) < limit {
+		q.Limit = min(1000, limit-len(all))
+		page, err := c.Audit(ctx, q)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, x := range page.Entries {
+			if len(all) > 0 || last == "" || !later(x, end.Entries[0]) {
+				all = append(all, x)
+			}
+		}
+		if page.Next == "" {
+			break
+		}
+		q.After = page.Next
+	}
+	slices.Reverse(all)
+	return all, last, nil
+}
+
+func later(a, b client.Event) bool {
+	return a.Revision > b.Revision || a.Revision == b.Revision && a.Seq > b.Seq
+}
+
+// selects tells whether the server would list an entry for a query.
+func selects(q client.AuditQuery, x client.Event) bool {
+	return (q.Since.IsZero() || !x.At.Before(q.Since.Truncate(time.Second))) && (q.Until.IsZero() || !x.At.After(q.Until)) &&
+		(q.Actor == "" || x.Actor == q.Actor || strings.HasPrefix(x.Actor, q.Actor+" (") || strings.HasSuffix(x.Actor, "("+q.Actor+")")) &&
+		strings.HasPrefix(x.Action, q.Action) && (q.Object == "" || x.Object == q.Object) && (q.NodeID == 0 || x.NodeID == q.NodeID)
+}

@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/client"
+)
+
+const caPoll = 300 * time.Millisecond
+
+func newCACommand(env *environment) *cobra.Command {
+	group := newGroup("ca", "Look at and rotate the certificate authorities of the cluster")
+	group.AddCommand(newCAStatusCommand(env), newCARotateCommand(env))
+	return group
+}
+
+func newCAStatusCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the certificate authorities and how far a rotation is",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			kinds, err := c.CA(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if env.output == "json" {
+				return env.json(kinds)
+			}
+			var rows [][]any
+			for _, k := range kinds {
+				for _, g := range k.Generations {
+					phase := ""
+					if k.Rotation != nil && g.Generation == k.Rotation.New {
+						phase = k.Rotation.Phase
+					}
+					rows = append(rows, []any{k.Kind, g.Generation, g.State, phase, g.Origin, g.DaysLeft, g.NotAfter, g.Fingerprint})
+				}
+			}
+			if err := env.table([]string{"KIND", "GENERATION", "STATE", "ROTATION", "ORIGIN", "DAYS", "EXPIRES", "FINGERPRINT"}, rows); err != nil {
+				return err
+			}
+			for _, k := range kinds {
+				for _, line := range caProgress(k) {
+					env.say("%s", printable(line))
+				}
+				if k.RotationAdvised != "" {
+					env.say("%s", printable(fmt.Sprintf("%s: a rotation is advised: %s", k.Kind, k.RotationAdvised)))
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// caProgress says in sentences what a rotation waits for.
+func caProgress(k client.CAKind) (lines []string) {
+	r := k.Rotation
+	if r == nil {
+		return nil
+	}
+	what := map[string]string{"trust": "waits until every member trusts", "issue": "waits until every member has a certificate of"}[r.Phase]
+	switch {
+	case r.DropAt != nil:
+		lines = append(lines, fmt.Sprintf("%s: every member has a certificate of generation %d; generation %d is dropped at %s", k.Kind, r.New, r.Old, cell(*r.DropAt)))
+	default:
+		lines = append(lines, fmt.Sprintf("%s: %s generation %d", k.Kind, what, r.New))
+	}
+	for _, p := range r.Pending {
+		lines = append(lines, fmt.Sprintf("%s: node %d (%s) %s", k.Kind, p.NodeID, p.Name, p.Reason))
+	}
+	return lines
+}
+
+func newCARotateCommand(env *environment) *cobra.Command {
+	var r client.CARequest
+	var overlap time.Duration
+	var rollback, drop, noWait bool
+	var certFile, keyFile string
+	cmd := &cobra.Command{
+		Use:   "rotate",
+		Short: "Make a new certificate authority and hand everything over to it, or take that back",
+		Long: `Make a new certificate authority, or bring your own, and hand everything over to it in phases: first every member trusts
+it, then it issues and every member gets new certificates, and after the overlap the old one is dropped. Nothing stops
+working meanwhile; clients and join tokens that know the old CA alone work until it is dropped.
+
+The cluster goes on by itself. The command waits until every member has new certificates.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case rollback && (drop || r.Force):
+				return usagef(cmd, "--rollback goes with neither --drop nor --force")
+			case (rollback || drop || r.Force) && (certFile != "" || keyFile != ""):
+				return usagef(cmd, "--cert and --key are for a new rotation")
+			case (certFile == "") != (keyFile == ""):
+				return usagef(cmd, "--cert and --key must be given together")
+			case certFile != "" && r.Kind == "all":
+				return usagef(cmd, "--cert is for one kind: give --kind http or --kind transport")
+			case rollback:
+				r.Action = "rollback"
+			case drop:
+				r.Action = "drop"
+			case r.Force:
+				r.Action = "continue"
+			}
+			if cmd.Flags().Changed("overlap") {
+				r.Overlap = overlap.String()
+			}
+			for _, f := range []struct {
+				name string
+				into *string
+			}{{certFile, &r.CertPEM}, {keyFile, &r.KeyPEM}} {
+				if f.name == "" {
+					continue
+				}
+				data, err := os.ReadFile(f.name)
+				if err != nil {
+					return fmt.Errorf("cannot read the CA: %w", err)
+				}
+				*f.into = string(data)
+			}
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			done, err := c.RotateCA(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			for _, w := range done.Warnings {
+				env.say("%s", printable("warning: "+w))
+			}
+			if env.output == "json" {
+				if err := env.json(done); err != nil {
+					return err
+				}
+			} else {
+				for _, s := range done.Steps {
+					env.say("%s", printable(s))
+				}
+			}
+			if r.DryRun {
+				env.say("nothing was changed")
+				return nil
+			}
+			if noWait || drop {
+				return nil
+			}
+			return env.waitRotated(cmd.Context(), c)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&r.Kind, "kind", "all", "http, transport or all")
+	flags.BoolVar(&r.DryRun, "dry-run", false, "say what would be done and change nothing")
+	flags.DurationVar(&overlap, "overlap", 24*time.Hour, "how long the old CA stays trusted once every member has new certificates, at most 2160h")
+	flags.BoolVar(&rollback, "rollback", false, "take the rotation that is under way back")
+	flags.BoolVar(&drop, "drop", false, "drop the old CA now, before the overlap is over")
+	flags.BoolVar(&r.Force, "force", false, "go on without the members that hold the rotation back")
+	flags.StringVar(&certFile, "cert", "", "file with your own CA certificate (PEM), followed by those that certify it")
+	flags.StringVar(&keyFile, "key", "", "file with its private key (PEM, not encrypted)")
+	flags.BoolVar(&noWait, "no-wait", false, "do not wait; the cluster goes on by itself")
+	complete(cmd, "kind", "all", "http", "transport")
+	return cmd
+}
+
+// waitRotated waits until no rotation has anything to wait for but its overlap, and says on stderr what holds it back.
+func (e *environment) waitRotated(ctx context.Context, c *client.Client) error {
+	said := ""
+	for {
+		asked, cancel := context.WithTimeout(ctx, 5*time.Second)
+		kinds, err := c.CA(asked)
+		cancel()
+		var refusal *client.Error
+		if errors.As(err, &refusal) && refusal.Status < 500 {
+			return err
+		}
+		if err == nil {
+			busy := false
+			var lines []string
+			for _, k := range kinds {
+				lines = append(lines, caProgress(k)...)
+				busy = busy || k.Rotation != nil && k.Rotation.DropAt == nil
+			}
+			if text := strings.Join(lines, "\n"); text != said {
+				said = text
+				for _, line := range lines {
+					e.say("%s", printable(line))
+				}
+			}
+			if !busy {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(caPoll):
+		case <-ctx.Done():
+			e.say("the rotation goes on by itself; \"muster ca status\" shows it")
+			return ctx.Err()
+		}
+	}
+}
+
+func newCertCommand(env *environment) *cobra.Command {
+	group := newGroup("cert", "Look at the certificates that the cluster has issued")
+	group.AddCommand(newCertListCommand(env))
+	return group
+}
+
+func newCertListCommand(env *environment) *cobra.Command {
+	var f client.CertificateFilter
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the certificates in use, those first that expire first",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.Current = !all
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			certificates, err := c.Certificates(cmd.Context(), f)
+			if err != nil {
+				return err
+			}
+			return list(env, certificates,
+				[]string{"KIND", "NODE", "NAME", "CA", "DAYS", "EXPIRES", "ISSUED", "REVOKED", "SERIAL"},
+				func(c client.Certificate) []any {
+					var revoked time.Time
+					if c.RevokedAt != nil {
+						revoked = *c.RevokedAt
+					}
+					return []any{c.Kind, c.NodeID, c.Node, c.Authority, c.DaysLeft, c.ExpiresAt, c.IssuedAt, revoked, c.Serial}
+				})
+		},
+	}
+	flags := cmd.Flags()
+	flags.Uint64Var(&f.NodeID, "node", 0, "those of one member")
+	flags.StringVar(&f.Kind, "kind", "", "those of one kind, such as http or transport")
+	flags.DurationVar(&f.ExpiresWithin, "expires-within", 0, "those that expire in this time, such as 720h")
+	flags.BoolVar(&all, "all", false, "also those that have been replaced or revoked")
+	flags.IntVar(&f.Limit, "limit", 0, "so many at the most, up to 10000 (default 1000)")
+	return cmd
+}

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func newSettingsCommand(env *environment) *cobra.Command {
+	group := newGroup("settings", "Show and change the settings of the cluster")
+	group.AddCommand(&cobra.Command{
+		Use:   "get [NAME]",
+		Short: "Show all settings, or print the value of one",
+		Args:  atMostOne,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			all, err := c.Settings(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				return env.settings(all)
+			}
+			value, known := all[args[0]]
+			if !known {
+				return fmt.Errorf("%s is not a setting; there are %s", args[0], strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+			}
+			if env.output == "json" {
+				return env.json(value)
+			}
+			_, err = fmt.Fprintln(env.stdout, settingText(value))
+			return err
+		},
+	}, &cobra.Command{
+		Use:     "set NAME=VALUE…",
+		Short:   "Change settings, all or none of them; an empty VALUE stands for the default",
+		Example: "  muster settings set enrollment.enabled=false",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef(cmd, "NAME=VALUE is missing")
+			}
+			values := map[string]any{}
+			for _, arg := range args {
+				name, value, ok := strings.Cut(arg, "=")
+				if !ok || name == "" {
+					return usagef(cmd, "%q is not NAME=VALUE", arg)
+				}
+				values[name] = settingValue(value)
+				if value == "" {
+					values[name] = nil
+				}
+			}
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			all, err := c.SetSettings(cmd.Context(), values)
+			if err != nil {
+				return err
+			}
+			return env.settings(all)
+		},
+	})
+	return group
+}
+
+func (e *environment) settings(all map[string]json.RawMessage) error {
+	if e.output == "json" {
+		return e.json(all)
+	}
+	var rows [][]any
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		rows = append(rows, []any{name, settingText(all[name])})
+	}
+	return e.table([]string{"SETTING", "VALUE"}, rows)
+}
+
+// settingText shows a string without its quotes and all else as JSON.
+func settingText(value json.RawMessage) string {
+	var text string
+	if json.Unmarshal(value, &text) == nil {
+		return text
+	}
+	return string(value)
+}
+
+func atMostOne(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usagef(cmd, "%q is one argument too many", args[1])
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Event says who did what. There is one for each change of the cluster's state, in the order of the changes.
+type Event struct {
+	Revision  uint64    `json:"revision"`
+	Seq       uint64    `json:"seq"` // counts within the revision
+	At        time.Time `json:"at"`  // whole seconds, by the leader's clock
+	Type      string    `json:"type"`
+	Action    string    `json:"action"`
+	Object    string    `json:"object"`
+	Actor     string    `json:"actor"`
+	NodeID    uint64    `json:"node"` // the member that took the request
+	Remote    string    `json:"remote,omitempty"`
+	Outcome   string    `json:"outcome"` // "ok", or "refused"
+	Detail    string    `json:"detail,omitempty"`
+	RequestID string    `json:"requestId"`
+}
+
+// ID is the event's place in the history: where Watch goes on, and where a page of the audit begins.
+func (e *Event) ID() string { return fmt.Sprintf("%d.%d", e.Revision, e.Seq) }
+
+// WatchOptions say what to watch. The zero value is everything from now on.
+type WatchOptions struct {
+	After string   // the ID of an event, or a revision: what came after it; empty: from now on
+	Types []string // only these types; none: all
+	// Broken, if not nil, is told each time the stream has ended before it goes on, with the reason.
+	Broken func(error)
+}
+
+const (
+	watchSilence  = 40 * time.Second // the server says something every 15 s
+	watchRetry    = 100 * time.Millisecond
+	maxWatchRetry = 2 * time.Second
+	watchDoubts   = 20 // refusals in a row that may be those of a member which is behind
+)
+
+// Watch calls fn for each event, in order and once, until ctx ends, fn returns an error, or the cluster refuses. When the
+// stream breaks it goes on from the last event at the next address; it fails only if no address has ever answered. What
+// came before is never left out silently: if it is no longer kept, that is an *Error with status 410.
+func (c *Client) Watch(ctx context.Context, opt WatchOptions, fn func(Event) error) error {
+	w := &watch{c: c, opt: opt, fn: fn, at: opt.After}
+	wait := watchRetry
+	doubts := 0
+	for {
+		connected, tried := false, []Attempt(nil)
+		var refusal *Error
+		first := int(c.last.Load())
+		for i := range c.addrs {
+			n := (first + i) % len(c.addrs)
+			began, err := w.follow(ctx, c.addrs[n])
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			var stopped *stopError
+			if errors.As(err, &stopped) {
+				return stopped.error
+			}
+			if began {
+				c.last.Store(int64(n))
+				connected, doubts = true, 0
+			}
+			if e := (*Error)(nil); errors.As(err, &e) {
+				refusal = e
+				switch {
+				case e.Status == http.StatusBadRequest && w.begun && doubts < watchDoubts:
+					doubts++ // this member does not know yet what another one has told
+				case e.Status < 500 && e.Status != http.StatusTooManyRequests:
+					return err
+				}
+			}
+			tried = append(tried, Attempt{c.addrs[n], err})
+			if opt.Broken != nil && w.begun {
+				opt.Broken(fmt.Errorf("%s: %w", c.addrs[n], err))
+			}
+			if began {
+				break // what was good a moment ago may be again: the order is kept, from the next address on
+			}
+		}
+		switch {
+		case connected:
+			wait = watchRetry
+			c.last.Store((c.last.Load() + 1) % int64(len(c.addrs)))
+		case !w.begun && refusal != nil && refusal.Status < 500:
+			return refusal
+		case !w.begun && refusal == nil:
+			return &NoServerError{tried}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		wait = min(2*wait, maxWatchRetry)
+	}
+}
+
+// watch is one call of Watch.
+type watch struct {
+	c     *Client
+	opt   WatchOptions
+	fn    func(Event) error
+	at    string // the last id that was heard
+	begun bool   // a stream has begun
+}
+
+// stopError is what fn has returned.
+type stopError struct{ error }
+
+// follow reads one stream to its end; began tells whether it was one.
+func (w *watch) follow(ctx context.Context, addr string) (began bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	silence := time.AfterFunc(w.c.timeout, cancel)
+	defer silence.Stop()
+	query := url.Values{}
+	if len(w.opt.Types) > 0 {
+		query.Set("type", strings.Join(w.opt.Types, ","))
+	}
+	target := addr + "/api/v1/events"
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("User-Agent", w.c.agent)
+	req.Header.Set("Accept", "text/event-stream")
+	if w.c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+w.c.token)
+	}
+	if w.at != "" {
+		req.Header.Set("Last-Event-ID", w.at)
+	}
+	start := time.Now()
+	resp, err := w.c.http.Do(req)
+	if err != nil {
+		return false, w.c.explain(err, time.Since(start))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+		return false, answerError(resp, answer)
+	}
+	if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
+		return false, fmt.Errorf("the answer is %q, not a stream of events", kind)
+	}
+	w.begun = true
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	var id, kind, data string
+	for lines.Scan() {
+		silence.Reset(watchSilence)
+		field, value, _ := strings.Cut(lines.Text(), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch field {
+		case "id":
+			id = value
+		case "event":
+			kind = value
+		case "data":
+			data += value
+		}
+		if lines.Text() != "" {
+			continue
+		}
+		if kind == "dropped" {
+			return true, errors.New("the server has dropped this reader for being too slow")
+		}
+		if data != "" {
+			var e Event
+			if err := json.Unmarshal([]byte(data), &e); err != nil {
+				return true, fmt.Errorf("an event cannot be read: %w", err)
+			}
+			if err := w.fn(e); err != nil {
+				return true, &stopError{err}
+			}
+		}
+		if id != "" {
+			w.at = id
+		}
+		id, kind, data = "", "", ""
+	}
+	if err = lines.Err(); err == nil {
+		err = errors.New("the server has ended the stream")
+	}
+	return true, err
+}

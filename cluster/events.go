@@ -1,0 +1,189 @@
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	pathEvents     = "/internal/events"
+	eventsRetry    = 50 * time.Millisecond
+	maxEventsRetry = time.Second
+	eventsBeat     = 2 * time.Second
+	eventsSilence  = 3 * eventsBeat // after which a member asks again
+	eventsBatch    = 512
+	eventsLinger   = 30 * time.Second // after the last reader has gone
+)
+
+// followEvents keeps this member's window of events up to date while somebody reads there: one stream from the leader,
+// however many readers there are. It begins behind what the window has, so that nothing is missing or there twice when
+// the leader changes.
+func (c *Cluster) followEvents(ctx context.Context) {
+	wait := eventsRetry
+	for ctx.Err() == nil {
+		turned := c.Store.Leadership()
+		readers, changed := c.Store.EventReaders()
+		leader := c.Store.LeaderID()
+		var retry <-chan time.Time
+		if readers == 0 {
+			c.Store.RestEvents()
+		}
+		if readers > 0 && leader != 0 && leader != c.Store.NodeID() {
+			term, cancel := context.WithCancel(ctx)
+			stop := make(chan struct{})
+			go func() { c.whileRead(turned, stop); cancel() }()
+			got, err := c.receiveEvents(term, leader)
+			close(stop)
+			cancel()
+			if got {
+				wait = eventsRetry
+			}
+			if err != nil && ctx.Err() == nil {
+				c.log.Debug("events", "from", leader, "err", err)
+			}
+			retry = time.After(wait)
+			wait = min(2*wait, maxEventsRetry)
+		}
+		select {
+		case <-turned:
+		case <-changed:
+		case <-retry:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// whileRead blocks until leadership turns, nobody has read for a while, or stop.
+func (c *Cluster) whileRead(turned, stop <-chan struct{}) {
+	for {
+		readers, changed := c.Store.EventReaders()
+		var idle <-chan time.Time
+		if readers == 0 {
+			idle = time.After(eventsLinger)
+		}
+		select {
+		case <-turned:
+			return
+		case <-stop:
+			return
+		case <-idle:
+			if c.Store.RestEvents() {
+				return
+			}
+		case <-changed:
+		}
+	}
+}
+
+// eventLine is one line of the stream between members: where the leader's window ends, when the stream begins anew, or
+// events; an empty one says that the leader is still there.
+type eventLine struct {
+	Begin *store.Position  `json:"begin,omitempty"`
+	Rows  []store.AuditRow `json:"rows,omitempty"`
+}
+
+// receiveEvents reads from the leader until the stream breaks; got tells whether it brought anything.
+func (c *Cluster) receiveEvents(ctx context.Context, leader uint64) (got bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	silence := time.AfterFunc(eventsSilence, cancel)
+	defer silence.Stop()
+	url := "https://" + hostOf(leader) + ":1" + pathEvents
+	if end, ready := c.Store.EventEnd(); ready {
+		url += "?after=" + end.String()
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := c.Transport.client.RoundTrip(r)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return false, &StatusError{NodeID: leader, Status: resp.StatusCode}
+	}
+	lines := json.NewDecoder(bufio.NewReader(resp.Body))
+	for {
+		var line eventLine
+		if err := lines.Decode(&line); err != nil {
+			return got, err
+		}
+		silence.Reset(eventsSilence)
+		got = true
+		if !c.Store.ToldEvents(line.Begin, line.Rows) {
+			return got, nil
+		}
+	}
+}
+
+// serveEvents streams the leader's window to another member. One whose window ends before this one begins is told to
+// begin anew: its readers find what is in between in its mirror.
+func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
+	out := json.NewEncoder(w)
+	ctl := http.NewResponseController(w)
+	send := func(line eventLine) error {
+		_ = ctl.SetWriteDeadline(time.Now().Add(eventsSilence))
+		defer func() { _ = ctl.SetWriteDeadline(time.Time{}) }() // it would end the stream also while nothing is written
+		if err := out.Encode(line); err != nil {
+			return err
+		}
+		return ctl.Flush()
+	}
+	at, known := store.ParsePosition(r.URL.Query().Get("after"))
+	if known {
+		_, _, known = c.Store.EventWindow(at, 1)
+	}
+	if !known {
+		at, _ = c.Store.EventEnd()
+		if _, _, ok := c.Store.EventWindow(at, 1); !ok {
+			http.Error(w, fmt.Sprint(c.Store.LeaderID()), http.StatusMisdirectedRequest)
+			return
+		}
+		if send(eventLine{Begin: &at}) != nil {
+			return
+		}
+	} else if send(eventLine{}) != nil {
+		return
+	}
+	beat := time.NewTicker(eventsBeat)
+	defer beat.Stop()
+	turned := c.Store.Leadership()
+	for {
+		list, wake, ok := c.Store.EventWindow(at, eventsBatch)
+		if !ok {
+			return
+		}
+		if len(list) > 0 {
+			rows := make([]store.AuditRow, len(list))
+			for i, e := range list {
+				rows[i] = e.AuditRow
+			}
+			at = rows[len(rows)-1].Position()
+			if send(eventLine{Rows: rows}) != nil {
+				return
+			}
+			continue
+		}
+		select {
+		case <-wake:
+		case <-turned:
+			turned = c.Store.Leadership()
+		case <-beat.C:
+			if send(eventLine{}) != nil {
+				return
+			}
+		case <-r.Context().Done():
+			return
+		case <-c.closing:
+			return
+		}
+	}
+}

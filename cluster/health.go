@@ -1,0 +1,83 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/musterhq/muster/cluster/autopilot"
+	"github.com/musterhq/muster/store"
+)
+
+// A change of health is noted when it has lasted, so that a member that comes and goes is not written about each time.
+const (
+	unhealthyFor  = 3 * time.Second
+	healthyFor    = 10 * time.Second
+	healthPerTick = 10 // changes in one round; the rest follows in the next ones
+)
+
+// sighting is what this leadership has seen of a member's health.
+type sighting struct {
+	healthy bool
+	since   time.Time
+	alive   bool // it has answered this leader at least once
+}
+
+// watchHealth notes in SQL who has stopped answering and who is back. What was noted by an earlier leader holds on. A
+// member outside Raft that has never answered this leader is not news: it may never have been started.
+func (c *Cluster) watchHealth(ctx context.Context, t *term, state *autopilot.State, now time.Time) error {
+	noted, err := c.Store.UnhealthyMembers(ctx)
+	if err != nil {
+		return err
+	}
+	changes := healthChanges(t.sightings, noted, state, now)
+	if len(changes) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return c.Store.SetHealth(ctx, c.actor(), changes)
+}
+
+// healthChanges brings the sightings up to date and finds what is to be noted.
+func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *autopilot.State, now time.Time) (changes []store.HealthChange) {
+	there := make(map[uint64]bool, len(state.Servers))
+	for i := range state.Servers {
+		v := &state.Servers[i]
+		there[v.NodeID] = true
+		s := seen[v.NodeID]
+		if s == nil {
+			s = &sighting{healthy: v.Healthy, since: now}
+			seen[v.NodeID] = s
+		}
+		if s.healthy != v.Healthy {
+			s.healthy, s.since = v.Healthy, now
+		}
+		s.alive = s.alive || v.NodeStatus == autopilot.StatusAlive
+		lasted := now.Sub(s.since)
+		switch {
+		case v.Mode == "": // in Raft without a row: on its way out
+		case len(changes) == healthPerTick:
+		case s.healthy && noted[v.NodeID] && lasted >= healthyFor:
+			changes = append(changes, store.HealthChange{NodeID: v.NodeID, Healthy: true, Reason: "answers again"})
+		case !s.healthy && !noted[v.NodeID] && lasted >= unhealthyFor && (s.alive || v.Role != ""):
+			changes = append(changes, store.HealthChange{NodeID: v.NodeID, Reason: unhealthyReason(v, now)})
+		}
+	}
+	for id := range seen {
+		if !there[id] {
+			delete(seen, id)
+		}
+	}
+	return changes
+}
+
+func unhealthyReason(v *autopilot.Server, now time.Time) string {
+	switch {
+	case v.NodeStatus == autopilot.StatusAlive:
+		return fmt.Sprintf("%d revisions behind", v.Lag)
+	case v.LastContact.IsZero():
+		return "has not answered this leader"
+	}
+	return fmt.Sprintf("no answer for %v", now.Sub(v.LastContact).Round(time.Second))
+}

@@ -1,0 +1,62 @@
+package cluster
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/musterhq/muster/cluster/autopilot"
+	"github.com/musterhq/muster/store"
+)
+
+func gauge(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// What only the leader's probes tell is shown by the leader only; others leave it out.
+var (
+	descReachable = gauge("muster_members_reachable", "Members that answer the leader's probes; on the leader only.")
+	descHealthy   = gauge("muster_members_healthy", "Members that answer and keep up; on the leader only.")
+	descVoters    = gauge("muster_voters", "Voters in the Raft configuration; on the leader only.")
+	descTolerance = gauge("muster_failure_tolerance", "Voters that may still fail without the quorum being lost; on the leader only.")
+	descServerOK  = gauge("muster_server_healthy", "1 for a Raft server that answers and keeps up; on the leader only.", "node")
+	descServerLag = gauge("muster_server_lag_revisions", "Revisions that the mirror of a Raft server is behind; on the leader only.", "node")
+	descServerRTT = gauge("muster_server_probe_rtt_seconds", "Round-trip of the last probe of a Raft server; on the leader only.", "node")
+)
+
+// Describe says nothing, which makes the collector an unchecked one: other members than the leader show less.
+func (c *Cluster) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector from the leader's last round. Members outside Raft are counted, not listed.
+func (c *Cluster) Collect(out chan<- prometheus.Metric) {
+	state := c.Autopilot()
+	if len(state.Servers) == 0 {
+		return
+	}
+	set := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	reachable, healthy := 0, 0
+	for i := range state.Servers {
+		v := &state.Servers[i]
+		if v.NodeStatus == autopilot.StatusAlive {
+			reachable++
+		}
+		ok := 0.0
+		if v.Healthy {
+			healthy++
+			ok = 1
+		}
+		if v.Role == string(store.RoleNone) {
+			continue
+		}
+		node := strconv.FormatUint(v.NodeID, 10)
+		set(descServerOK, ok, node)
+		set(descServerLag, float64(v.Lag), node)
+		set(descServerRTT, v.RTT.Std().Seconds(), node)
+	}
+	set(descReachable, float64(reachable))
+	set(descHealthy, float64(healthy))
+	set(descVoters, float64(len(state.Voters)))
+	set(descTolerance, float64(state.FailureTolerance))
+}

@@ -1,0 +1,341 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	pathTrust     = "/internal/trust"
+	pathNodeToken = "/internal/node-token"
+	syncTimeout   = 10 * time.Second
+	checkEvery    = time.Minute // what expires
+)
+
+// trustAnswer is store.Trust without keys: what a member is to present and to accept.
+type trustAnswer struct {
+	Revision  uint64     `json:"revision"`
+	HTTP      trustOfOne `json:"http"`
+	Transport trustOfOne `json:"transport"`
+}
+
+type trustOfOne struct {
+	Chain  []byte `json:"chain"`  // PEM, follows the leaf
+	Bundle []byte `json:"bundle"` // PEM, the issuer first
+}
+
+// announced is what the leader's probes tell members of: the revision of the trust and the key of node identities.
+func (c *Cluster) announced(ctx context.Context) (trust uint64, key string) {
+	if t, err := c.Store.Trust(ctx); err == nil {
+		trust = t.Revision
+	}
+	if k, err := c.Store.ActiveKey(ctx, store.KeyJWT); err == nil {
+		key = k.KID
+	}
+	return trust, key
+}
+
+func probePath(trust uint64, key string) string {
+	return pathProbe + "?" + url.Values{"trust": {strconv.FormatUint(trust, 10)}, "key": {key}}.Encode()
+}
+
+// hear reads what a probe tells.
+func (c *Cluster) hear(q url.Values) {
+	trust, _ := strconv.ParseUint(q.Get("trust"), 10, 64)
+	c.expect(trust, q.Get("key"))
+}
+
+// expect wakes the renewal when something is not as the leader has it. It believes the leader in nothing else: what it
+// then gets comes from whoever leads.
+func (c *Cluster) expect(trust uint64, key string) {
+	c.expected.Store(trust)
+	if old := c.tokenKey.Load(); key != "" && (old == nil || *old != key) {
+		c.tokenKey.Store(&key)
+	} else if trust <= c.trusted.Load() {
+		return
+	}
+	select {
+	case c.due <- struct{}{}:
+	default:
+	}
+}
+
+// fromLeader asks the leader, or this member itself when it leads.
+func fromLeader[T any](ctx context.Context, c *Cluster, method, path string, own func(context.Context, uint64) (T, error)) (out T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	leader, err := c.Store.AwaitLeader(ctx)
+	if err != nil {
+		return out, err
+	}
+	if leader == c.Store.NodeID() {
+		return own(ctx, leader)
+	}
+	err = c.Transport.call(ctx, method, leader, path, nil, &out)
+	return out, err
+}
+
+// syncTrust puts the leader's trust into effect: first what is accepted, then what is presented, with new leaves if
+// another authority issues now. Connections that are open stay.
+func (c *Cluster) syncTrust(ctx context.Context) error {
+	if have := c.trusted.Load(); have > 0 && have >= c.expected.Load() {
+		return nil
+	}
+	a, err := fromLeader(ctx, c, http.MethodGet, pathTrust, c.trust)
+	if err != nil {
+		return err
+	}
+	if a.Revision < c.trusted.Load() {
+		return nil // of a leader that has been deposed and does not know
+	}
+	for _, x := range []struct {
+		file string
+		data []byte
+	}{{httpCAFile, a.HTTP.Bundle}, {transportCA, a.Transport.Bundle}} {
+		if err := c.Dir.rewrite(x.file, x.data); err != nil {
+			return err
+		}
+	}
+	if err := c.reload(); err != nil {
+		return err
+	}
+	own := true
+	for _, x := range []struct {
+		file string
+		of   trustOfOne
+	}{{httpCert, a.HTTP}, {transportCert, a.Transport}} {
+		chain, err := c.Dir.rechain(x.file, x.of)
+		if err != nil {
+			return err
+		}
+		if chain == nil {
+			own = false
+		} else if err := c.Dir.rewrite(x.file, chain); err != nil {
+			return err
+		}
+	}
+	if own {
+		err = c.reload()
+	} else if err = c.renewNow(ctx); err == nil {
+		c.log.Info("certificates renewed", "why", "another authority issues")
+	}
+	if err == nil {
+		c.trusted.Store(a.Revision)
+	}
+	return err
+}
+
+// rewrite replaces a file if it is different.
+func (d *Dir) rewrite(name string, data []byte) error {
+	if old, err := d.read(name); err == nil && bytes.Equal(old, data) {
+		return nil
+	}
+	return d.write(name, data, 0o644)
+}
+
+// rechain returns the leaf in a file with what is to follow it; nil when another authority than its own issues now.
+func (d *Dir) rechain(name string, of trustOfOne) ([]byte, error) {
+	data, err := d.read(name)
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	list, err := certs.ParseCerts(data)
+	if err != nil {
+		return nil, nil // renewed then
+	}
+	issuers, err := certs.ParseCerts(of.Bundle)
+	if err != nil {
+		return nil, fmt.Errorf("the leader's answer cannot be used: %w", err)
+	}
+	if !(certs.CA{Cert: issuers[0]}).Issued(list[0]) {
+		return nil, nil
+	}
+	return append(certs.EncodeCert(list[0].Raw), of.Chain...), nil
+}
+
+// reload uses the files of both listeners from the next connection on.
+func (c *Cluster) reload() error {
+	var files [3][]byte
+	for i, name := range []string{transportCert, transportKey, transportCA} {
+		data, err := c.Dir.read(name)
+		if err != nil {
+			return dirError(c.Dir.Path, err)
+		}
+		files[i] = data
+	}
+	if err := c.Transport.creds.Replace(files[0], files[1], files[2]); err != nil {
+		return err
+	}
+	return c.ReloadHTTP()
+}
+
+func (c *Cluster) trust(ctx context.Context, _ uint64) (a trustAnswer, err error) {
+	t, err := c.Store.Trust(ctx)
+	if err != nil {
+		return a, err
+	}
+	return trustAnswer{t.Revision, trustOfOne{t.HTTP.Chain, t.HTTP.Bundle}, trustOfOne{t.Transport.Chain, t.Transport.Bundle}}, nil
+}
+
+func (c *Cluster) serveTrust(w http.ResponseWriter, r *http.Request) {
+	serveLeader(c, w, r, c.trust)
+}
+
+// serveLeader answers another member with what the leader makes for it.
+func serveLeader[T any](c *Cluster, w http.ResponseWriter, r *http.Request, make func(context.Context, uint64) (T, error)) {
+	out, err := make(r.Context(), PeerID(r.Context()))
+	switch {
+	case errors.Is(err, store.ErrNotLeader):
+		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+	case err != nil:
+		c.log.Warn("internal request", "path", r.URL.Path, "node", PeerID(r.Context()), "err", err)
+		http.Error(w, "not now", http.StatusServiceUnavailable)
+	default:
+		writeJSON(w, out)
+	}
+}
+
+// nodeToken is an identity of a node, for whatever runs on its machine.
+type nodeToken struct {
+	NodeJWT string `json:"nodeJwt"`
+}
+
+// mintToken signs the identity of a member. That the request has come over the cluster listener proves who it is.
+func (c *Cluster) mintToken(ctx context.Context, nodeID uint64) (t nodeToken, err error) {
+	m, err := c.Store.PeekMember(ctx, nodeID)
+	if err != nil {
+		return t, err
+	}
+	if m == nil {
+		return t, fmt.Errorf("node %d is not a member", nodeID)
+	}
+	key, err := c.Store.ActiveKey(ctx, store.KeyJWT)
+	if err != nil {
+		return t, err
+	}
+	t.NodeJWT, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, c.Transport.creds.ClusterID, m.ID, m.NodeID, time.Now())
+	return t, err
+}
+
+func (c *Cluster) serveNodeToken(w http.ResponseWriter, r *http.Request) {
+	serveLeader(c, w, r, c.mintToken)
+}
+
+// syncToken keeps DIR/node.jwt valid: it is renewed in the middle of its life and when the key that signs it has changed.
+func (c *Cluster) syncToken(ctx context.Context) error {
+	if !c.tokenDue(time.Now()) {
+		return nil
+	}
+	t, err := fromLeader(ctx, c, http.MethodPost, pathNodeToken, c.mintToken)
+	if err != nil {
+		return err
+	}
+	return c.Dir.write(nodeTokenFile, []byte(t.NodeJWT+"\n"), 0o600)
+}
+
+func (c *Cluster) tokenDue(now time.Time) bool {
+	data, err := c.Dir.read(nodeTokenFile)
+	if err != nil {
+		return true
+	}
+	kid, expires, err := certs.PeekNodeJWT(string(bytes.TrimSpace(data)))
+	if err != nil || expires.Sub(now) < certs.NodeJWTLifetime/2 {
+		return true
+	}
+	key := c.tokenKey.Load()
+	return key != nil && *key != kid
+}
+
+// awaited marks the members that a rotation waits for, so that they are probed more often.
+func (c *Cluster) awaited(ctx context.Context, list []target, t *term) []target {
+	rotations, err := c.Store.CARotations(ctx)
+	if err != nil || len(rotations) == 0 {
+		return list
+	}
+	holders, err := c.Store.TrustHolders(ctx)
+	if err != nil {
+		return list
+	}
+	trust, _ := c.announced(ctx)
+	seen := t.prober.snapshot()
+	most := hurryMost
+	for i := range list {
+		_, holds := slices.BinarySearch(holders, list[i].nodeID)
+		if holds && most > 0 && seen[list[i].nodeID].Trust < trust {
+			list[i].awaited = true
+			most--
+		}
+	}
+	return list
+}
+
+// Installed tells which members have put the present trust into effect, and why the others have not. Where this member
+// does not lead it knows of none.
+func (c *Cluster) Installed(ctx context.Context) (in store.Installed, why map[uint64]string, err error) {
+	t, err := c.Store.Trust(ctx)
+	if err != nil {
+		return in, nil, err
+	}
+	in = store.Installed{Revision: t.Revision, Nodes: map[uint64]bool{}}
+	why = map[uint64]string{}
+	p := c.prober.Load()
+	if p == nil {
+		return in, why, nil
+	}
+	for id, o := range p.snapshot() {
+		switch silent := time.Since(o.LastContact); {
+		case o.LastContact.IsZero():
+			why[id] = "does not answer"
+		case o.Trust >= t.Revision:
+			in.Nodes[id] = true
+		case silent > 2*o.Interval+probeTimeout:
+			why[id] = "does not answer since " + o.LastContact.UTC().Format(time.RFC3339)
+		}
+	}
+	return in, why, nil
+}
+
+// advanceCA carries rotations of the authorities on and warns of what expires.
+func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
+	rotations, err := c.Store.CARotations(ctx)
+	if err != nil {
+		return err
+	}
+	changed := false
+	if len(rotations) > 0 {
+		in, _, err := c.Installed(ctx)
+		if err != nil {
+			return err
+		}
+		if changed, err = c.Store.AdvanceCA(ctx, c.actor(), in); err != nil {
+			return err
+		}
+	}
+	if changed {
+		c.wake()
+		for i := range rotations {
+			r := &rotations[i]
+			c.log.Info("the rotation of an authority goes on", "kind", r.Kind, "generation", r.New, "left", r.Phase)
+		}
+	} else if time.Since(t.checked) < checkEvery {
+		return nil
+	}
+	t.checked = time.Now()
+	expiring, err := c.Store.WarnOfExpiry(ctx, c.actor())
+	for i := range expiring {
+		e := &expiring[i]
+		c.log.Warn("a certificate in use expires soon", "what", e.String(), "at", e.NotAfter, "days", int(e.DaysLeft(time.Now())))
+	}
+	return err
+}

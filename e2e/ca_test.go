@@ -1,0 +1,392 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/client"
+)
+
+// TestCA: a certificate authority is replaced while everybody goes on working with it.
+func TestCA(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	t.Run("refusals", func(t *testing.T) { testCARefusals(t, c) })
+	t.Run("in use throughout", func(t *testing.T) { testCARotation(t, c) })
+	t.Run("rollback", func(t *testing.T) { testCARollback(t, c) })
+	t.Run("an operator's own", func(t *testing.T) { testOwnCA(t, c) })
+	t.Run("certificates", func(t *testing.T) { testCertificates(t, c) })
+	t.Run("a removed member", func(t *testing.T) { testCARemoved(t, c) })
+}
+
+// testCARefusals: what cannot be done is refused with a reason, a dry run says what would be done, and nothing changes.
+func testCARefusals(t *testing.T, c *cluster) {
+	u, m := c.admin(t), c.members[1]
+	cert, key := operatorCA(t, 400, "Refused")
+	pem := func(name string) string { return string(contentsOf(t, name)) }
+	_, other := operatorCA(t, 400, "Other")
+	own := func(kind, cert, key string) string {
+		return bodyOf(t, client.CARequest{Kind: kind, CertPEM: cert, KeyPEM: key})
+	}
+	leaf := string(c.members[0].read(t, "tls/http.crt"))
+	leafKey := string(c.members[0].read(t, "tls/http.key"))
+	before := u.do(m, "GET", "/api/v1/cluster/ca", "").body
+	for _, x := range []struct {
+		body   string
+		status int
+		text   string
+	}{
+		{`[]`, 400, `the body must be a JSON object`},
+		{`{"kind":7}`, 400, `kind must be a string`},
+		{`{"kind":"both"}`, 400, `kind must be http, transport or all`},
+		{`{"action":"stop"}`, 400, `action must be start, continue, drop or rollback`},
+		{`{"dryRun":"yes"}`, 400, `dryRun must be true or false`},
+		{`{"dry_run":true}`, 400, `"dry_run" is not a field of this request`},
+		{`{"overlap":5}`, 400, `overlap must be a duration such as 24h`},
+		{`{"overlap":"soon"}`, 400, `overlap must be a duration of whole seconds between 0s and 2160h, such as 24h`},
+		{`{"overlap":"-1s"}`, 400, `overlap must be a duration of whole seconds between 0s and 2160h, such as 24h`},
+		{`{"overlap":"2161h"}`, 400, `overlap must be a duration of whole seconds between 0s and 2160h, such as 24h`},
+		{`{"action":"drop","overlap":"1h"}`, 400, `overlap does not go with the action drop, which ends the overlap`},
+		{`{"force":true}`, 400, `force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members`},
+		{own("http", pem(cert), ""), 400, `certPEM and keyPEM must be given together`},
+		{own("all", pem(cert), pem(key)), 400, `kind must be http or transport with certPEM: one CA is for one kind`},
+		{own("http", "x", pem(key)), 400, `the CA certificate must be PEM text with one or more certificates, the CA's own first`},
+		{own("http", pem(cert), "x"), 400, `the CA key must be one private key in PEM, not encrypted`},
+		{own("http", pem(cert), pem(other)), 400, `the CA key does not belong to the CA certificate`},
+		{own("http", leaf, leafKey), 400, `the CA certificate is not that of a CA: its basic constraints must say CA:TRUE`},
+		{`{"action":"continue"}`, 409, `no rotation of the http CA is under way`},
+		{`{"action":"drop","kind":"transport"}`, 409, `no rotation of the transport CA is under way`},
+		{`{"action":"rollback","kind":"http"}`, 409, `no rotation of the http CA is under way`},
+	} {
+		u.do(m, "POST", "/api/v1/cluster/ca/rotate", x.body).expect(t, x.body, x.status, string(marshalled(t, map[string]string{"error": x.text})))
+	}
+	for _, body := range []string{`{"dryRun":true}`, `{"kind":"transport","dryRun":true,"overlap":"0s"}`, own("http", pem(cert), pem(key))[:1] + `"dryRun":true,` + own("http", pem(cert), pem(key))[1:]} {
+		if r := u.rotateCA(t, m, body); !r.DryRun || len(r.Steps) < 3 {
+			t.Errorf("dry run of %.60s: %+v", body, r)
+		}
+	}
+	if after := u.do(m, "GET", "/api/v1/cluster/ca", "").body; after != before {
+		t.Errorf("the authorities were %s and are %s", before, after)
+	}
+	reader := c.as(t, u.apiToken(t, m, "reader", "cluster:read").Token)
+	reader.ca(t, m, "http")
+	reader.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"dryRun":true}`).expect(t, "a rotation with cluster:read", 403, ellaForbidden)
+	keeper := c.as(t, u.apiToken(t, m, "keeper", "keys:manage", "cluster:manage").Token)
+	keeper.do(m, "POST", "/api/v1/cluster/ca/rotate", `{}`).expect(t, "a rotation without management", 403, ellaForbidden)
+	for query, text := range map[string]string{
+		"nodeId=0":           "nodeId must be in [1, 9007199254740991]",
+		"expiresWithin=soon": "expiresWithin must be a duration such as 720h",
+		"current=maybe":      "current must be true or false",
+		"limit=0":            "limit must be a whole number between 1 and 10000",
+	} {
+		u.do(m, "GET", "/api/v1/cluster/certificates?"+query, "").expect(t, query, 400, string(marshalled(t, map[string]string{"error": text})))
+	}
+}
+
+func marshalled(t *testing.T, v any) []byte {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// testCARotation replaces both authorities under clients that know the old one alone, clients that know the new one alone,
+// and machines that join with tokens of before and of now. Not one call fails.
+func testCARotation(t *testing.T, c *cluster) {
+	u, m := c.admin(t), c.members[1]
+	old := string(c.members[0].read(t, "ca.crt"))
+	oldGeneration := inState(t, u.ca(t, m, "http"), "active")
+	if strings.TrimSpace(oldGeneration.Certificate) != strings.TrimSpace(old) {
+		t.Fatalf("ca.crt is not the active CA")
+	}
+	oldToken := u.create(t, m, `{"maxUses":100000,"ttlSeconds":3600}`).Token
+	strayToken := u.create(t, m, `{}`).Token
+	held := c.members[2].hold(t, old)
+
+	loads := []*load{c.reads(t, "a client with the old CA", old),
+		c.joins(t, "joins with a token of before", func() (string, error) { return oldToken, nil }),
+		c.joins(t, "joins with new tokens", func() (string, error) {
+			x, err := try[client.NewJoinToken](u, m, "POST", "/api/v1/cluster/join-tokens", `{"ttlSeconds":600}`)
+			return x.Token, err
+		})}
+	change := u.rotateCA(t, m, `{"kind":"all","overlap":"1h"}`)
+	t.Logf("%q %q", change.Steps, change.Warnings)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"kind":"all"}`).is(t, "a second rotation", 409, `{"error":"a rotation of the http CA is under way, in the phase `)
+	eventually(t, formed, "every member trusts the new CA", func() error {
+		k, err := u.tryCA(m, "http")
+		if err == nil && phase(k) == "trust" {
+			err = fmt.Errorf("%+v", k.Rotation)
+		}
+		return err
+	})
+	begun := u.ca(t, m, "http")
+	if phase(begun) == "none" {
+		t.Fatalf("the rotation is over: %+v", begun)
+	}
+	now := inState(t, begun, "active").Certificate
+	loads = append(loads, c.reads(t, "a client with the new CA", now))
+	u.awaitPhase(t, m, "overlap", "http", "transport")
+
+	// OpenSSL is the verifier that stops at the first certificate with the right name.
+	oldFile, newFile := file(t, "old.crt", old), file(t, "new.crt", now)
+	for _, x := range c.members {
+		for what, ca := range map[string]string{"old": oldFile, "new": newFile} {
+			if err := opensslTrusts(t, x, ca); err != nil {
+				t.Errorf("node %d with the %s CA alone: %v", x.n, what, err)
+			}
+		}
+		for _, kind := range []string{"http", "transport"} {
+			if err := issuedBy(x, "tls/"+kind+".crt", inState(t, u.ca(t, m, kind), "active").Certificate); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := strings.Count(string(x.read(t, "ca.crt")), "BEGIN CERTIFICATE"); n != 2 {
+			t.Errorf("ca.crt of node %d has %d certificates, want both", x.n, n)
+		}
+	}
+	k := u.ca(t, m, "http")
+	if r := k.Rotation; r.DropAt == nil || len(r.Pending) != 0 || r.Old != 1 || r.New != 2 || r.Overlap != "1h0m0s" || inState(t, k, "trusted").Generation != 1 {
+		t.Errorf("in the overlap: %+v", k)
+	}
+	if claims := parsedToken(t, u.create(t, m, `{}`).Token); claims.CAFingerprint != inState(t, k, "active").Fingerprint {
+		t.Errorf("a token of now pins %s", claims.CAFingerprint)
+	}
+	// A real member with a token of before.
+	late := c.add()
+	late.args = append(late.args, "--join", oldToken)
+	late.start(t)
+	late.awaitReady(t)
+	eventually(t, formed, "the new member answers the leader", func() error {
+		k, err := u.tryCA(m, "transport")
+		if err == nil && len(k.Rotation.Pending) > 0 {
+			err = fmt.Errorf("%+v", k.Rotation.Pending)
+		}
+		return err
+	})
+	for _, l := range loads {
+		l.end(t)
+	}
+	held("after the rotation")
+
+	after := c.reads(t, "a client with the new CA, while the old one is dropped", now)
+	u = c.trusting(t, now)
+	u.rotateCA(t, m, `{"kind":"all","action":"drop"}`)
+	u.awaitPhase(t, m, "none", "http", "transport")
+	for _, x := range c.members {
+		eventually(t, formed, fmt.Sprintf("node %d has dropped the old CA", x.n), func() error {
+			if got := string(x.read(t, "ca.crt")); got != now {
+				return fmt.Errorf("ca.crt is\n%s", got)
+			}
+			if n := strings.Count(string(x.read(t, "tls/transport.crt")), "BEGIN CERTIFICATE"); n != 2 {
+				return fmt.Errorf("the chain of the cluster listener has %d certificates", n)
+			}
+			if err := opensslTrusts(t, x, oldFile); err == nil {
+				return fmt.Errorf("it verifies with the old CA")
+			}
+			return opensslTrusts(t, x, newFile)
+		})
+	}
+	stray := c.add()
+	out := command{}.run(t, append(stray.args, "--join", strayToken)...)
+	if out.code != 1 || !strings.Contains(out.stderr, "does not present the pinned CA") {
+		t.Errorf("a token that pins the dropped CA: exit %d: %s", out.code, out.stderr)
+	}
+	c.members = c.members[:len(c.members)-1]
+	after.end(t)
+	late.awaitSQL(t, "SELECT state || length(sealed_key) || length(cross_pem) FROM authorities WHERE generation = 1", "retired00\nretired00")
+	for _, x := range c.members { // each leads with the new keys
+		if x != late {
+			u.lead(t, x)
+			u.create(t, x, `{}`)
+		}
+	}
+}
+
+func parsedToken(t *testing.T, text string) certs.JoinClaims {
+	t.Helper()
+	token, err := certs.ParseJoinToken(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.Claims()
+}
+
+// testCARollback: before the old CA is dropped everything can be taken back, also after the new one has issued.
+func testCARollback(t *testing.T, c *cluster) {
+	u, m := c.fresh(t), c.leader(t)
+	was := inState(t, u.ca(t, m, "http"), "active")
+	u.rotateCA(t, m, `{"kind":"http","overlap":"1h"}`)
+	u.awaitPhase(t, m, "overlap", "http")
+	now := inState(t, u.ca(t, m, "http"), "active")
+	if now.Fingerprint == was.Fingerprint {
+		t.Fatal("the rotation has changed nothing")
+	}
+	loads := []*load{c.reads(t, "a client with the first CA", was.Certificate), c.reads(t, "a client with the second CA", now.Certificate)}
+	pinned := u.create(t, m, `{"maxUses":1000}`).Token
+	loads = append(loads, c.joins(t, "joins with a token of the second CA", func() (string, error) { return pinned, nil }))
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue","kind":"http"}`).is(t, "continue in the overlap", 409, `{"error":"the rotation of the http CA waits for nothing but the overlap`)
+	u.rotateCA(t, m, `{"action":"rollback","kind":"http"}`)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"rollback","kind":"http"}`).is(t, "a second rollback", 409, `{"error":"the rotation of the http CA is being rolled back already"}`)
+	u.awaitPhase(t, m, "overlap", "http")
+	for _, x := range c.members[:3] {
+		if err := issuedBy(x, "tls/http.crt", was.Certificate); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, l := range loads {
+		l.end(t)
+	}
+	u = c.trusting(t, was.Certificate)
+	out := muster(t, "ca", "rotate", "--drop", "--kind", "http", "--data", c.members[0].dir, "-o", "json")
+	if out.code != 0 || len(jsonOf[client.CAChange](t, out).Warnings) == 0 {
+		t.Errorf("ca rotate --drop: %+v", out)
+	}
+	k := u.ca(t, m, "http")
+	if g := inState(t, k, "active"); g.Fingerprint != was.Fingerprint || k.Rotation != nil || k.Generations[len(k.Generations)-1].State != "retired" {
+		t.Errorf("after the rollback: %+v", k)
+	}
+}
+
+// testOwnCA: an operator's CA takes the place of ours, and what is about to expire is warned of once.
+func testOwnCA(t *testing.T, c *cluster) {
+	u, m := c.fresh(t), c.leader(t)
+	old := string(m.read(t, "ca.crt"))
+	cert, key := operatorCA(t, 20, "Corporate")
+	load := c.reads(t, "a client with the CA of before", old)
+	out := muster(t, "ca", "rotate", "--kind", "http", "--cert", cert, "--key", key, "--overlap", "1h", "--data", c.members[0].dir)
+	if out.code != 0 || !strings.Contains(out.stderr, "CN=Corporate") || !strings.Contains(out.stderr, "expires in 19 days") || out.stdout != "" {
+		t.Errorf("ca rotate --cert: exit %d\n%s\n%s", out.code, out.stdout, out.stderr)
+	}
+	secret, _ := os.ReadFile(key)
+	c.secret("the operator's key", strings.Split(string(secret), "\n")[1])
+	k := u.ca(t, m, "http")
+	if g := inState(t, k, "active"); g.Origin != "operator" || g.DaysLeft != 19 || phase(k) != "overlap" {
+		t.Errorf("%+v", k)
+	}
+	for _, x := range c.members {
+		if err := opensslTrusts(t, x, cert); err != nil {
+			t.Errorf("node %d with the operator's CA: %v", x.n, err)
+		}
+	}
+	again := bodyOf(t, client.CARequest{Kind: "transport", CertPEM: string(contentsOf(t, cert)), KeyPEM: string(secret)})
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", again).is(t, "the HTTP CA for the cluster listener", 409, `{"error":"this is the http CA`)
+	m.awaitSQL(t, "SELECT count(*), max(detail LIKE 'the http authority%') FROM audit WHERE action = 'certificate.expiring' AND object = 'ca/http'", "1|1")
+	if found := sqlite(t, m.db(), "SELECT count(*) FROM audit WHERE detail LIKE '%PRIVATE%' OR detail LIKE '%BEGIN%'"); found != "0" {
+		t.Error("the audit has key material")
+	}
+	load.end(t)
+	u = c.trusting(t, string(contentsOf(t, cert)))
+	u.rotateCA(t, m, `{"kind":"http","action":"drop"}`)
+	search(t, c, map[string]string{c.token: "the administrator's token", strings.Split(string(secret), "\n")[1]: "the operator's key"})
+}
+
+func contentsOf(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// testCertificates: the list shows what each member has, and the newest one is what it presents.
+func testCertificates(t *testing.T, c *cluster) {
+	u, m := c.fresh(t), c.members[1]
+	all := get[[]client.Certificate](t, u, m, "GET", "/api/v1/cluster/certificates?nodeId=2", "")
+	current := get[[]client.Certificate](t, u, m, "GET", "/api/v1/cluster/certificates?nodeId=2&current=true", "")
+	if len(current) != 2 || len(all) <= len(current) {
+		t.Errorf("node 2 has %d certificates, %d of them current", len(all), len(current))
+	}
+	for _, x := range current {
+		chain, err := certs.ParseCerts(m.read(t, "tls/"+x.Kind+".crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf := chain[0]
+		if leaf.SerialNumber.Text(16) != x.Serial || !leaf.NotAfter.Equal(x.ExpiresAt) || x.Node != "node-2" || x.Authority != inState(t, u.ca(t, m, x.Kind), "active").Generation {
+			t.Errorf("the %s certificate is %s, until %s; the list has %+v", x.Kind, leaf.SerialNumber.Text(16), leaf.NotAfter, x)
+		}
+	}
+	out := muster(t, "cert", "list", "--kind", "http", "--expires-within", "720h", "--data", c.members[0].dir, "-o", "json")
+	soon := jsonOf[[]client.Certificate](t, out)
+	if len(soon) < 3 {
+		t.Errorf("the leaves of a CA with 20 days left: %+v", soon)
+	}
+	for _, x := range soon {
+		if x.Kind != "http" || x.DaysLeft > 20 || !x.Current {
+			t.Errorf("%+v", x)
+		}
+	}
+	if out := muster(t, "ca", "status", "--data", c.members[0].dir); out.code != 0 || !strings.Contains(out.stdout, "operator") || !strings.HasPrefix(out.stdout, "KIND") {
+		t.Errorf("ca status: %+v", out)
+	}
+}
+
+// testCARemoved: after a removal the others' node identities are new ones by themselves, and a rotation is advised.
+func testCARemoved(t *testing.T, c *cluster) {
+	gone := c.members[3]
+	m := c.leader(t)
+	identities := map[*member]string{}
+	for _, x := range c.members[:3] {
+		identities[x] = strings.TrimSpace(string(x.read(t, "node.jwt")))
+		if info, err := os.Stat(x.file("node.jwt")); err != nil || info.Mode() != 0o600 {
+			t.Errorf("node.jwt of node %d: %v %v", x.n, info.Mode(), err)
+		}
+		u := c.fresh(t)
+		u.token = identities[x]
+		if a := u.do(m, "GET", "/api/v1/cluster/members", ""); a.status != 200 {
+			t.Errorf("the identity of node %d: %v", x.n, a)
+		}
+	}
+	u := c.fresh(t)
+	id := fmt.Sprint(u.memberID(t, m, gone))
+	u.do(m, "DELETE", "/api/v1/cluster/members/"+id+"?force=true", "").expect(t, "removal", 200, `{"result":{"message":"Cluster member removed"}}`)
+	gone.awaitExpelled(t)
+	c.members = c.members[:3]
+	u.awaitRetired(t, m) // the keys of the authorities are re-encrypted, those that are erased are left alone
+	begin := time.Now()
+	for x, old := range identities {
+		eventually(t, formed, fmt.Sprintf("node %d has a new identity", x.n), func() error {
+			text := strings.TrimSpace(string(x.read(t, "node.jwt")))
+			if text == old {
+				return fmt.Errorf("it is the old one")
+			}
+			u := c.fresh(t)
+			u.token = text
+			if a := u.do(m, "GET", "/api/v1/cluster/members", ""); a.status != 200 {
+				return fmt.Errorf("%v", a)
+			}
+			return nil
+		})
+	}
+	t.Logf("new identities %v after the removal", time.Since(begin).Round(10*time.Millisecond))
+	for _, kind := range []string{"http", "transport"} {
+		if k := u.ca(t, m, kind); !strings.HasPrefix(k.RotationAdvised, "node "+id+" (node-4), removed at 20") || !strings.HasSuffix(k.RotationAdvised, ", could read the CA keys") {
+			t.Errorf("%s: %q", kind, k.RotationAdvised)
+		}
+	}
+	u.rotateCA(t, m, `{"kind":"transport","overlap":"0s"}`)
+	u.awaitPhase(t, m, "none", "transport")
+	if k := u.ca(t, m, "transport"); k.RotationAdvised != "" {
+		t.Errorf("after the rotation: %q", k.RotationAdvised)
+	}
+}
+
+// memberID is the node id that a member has got.
+func (u *user) memberID(t *testing.T, m, of *member) uint64 {
+	t.Helper()
+	for _, x := range u.members(t, m) {
+		if x.RaftAddress == of.raft {
+			return x.NodeID
+		}
+	}
+	t.Fatalf("node %d is no member", of.n)
+	return 0
+}

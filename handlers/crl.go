@@ -1,0 +1,29 @@
+package handlers
+
+import (
+	"github.com/musterhq/muster/certs"
+)
+
+func (s *Server) httpCRL(q *request) error      { return s.crl(q, certs.HTTP) }
+func (s *Server) transportCRL(q *request) error { return s.crl(q, certs.Transport) }
+
+// crl lists the certificates of an authority that are revoked: of removed members and of enrollments that were taken back.
+// It is for software that has enrolled; members know by themselves.
+func (s *Server) crl(q *request, kind certs.Kind) error {
+	ctx := q.Context()
+	list, err := s.Store.RevokedCertificates(ctx, kind)
+	if err != nil {
+		return err
+	}
+	ca, err := s.Store.Authority(ctx, kind)
+	if err != nil {
+		return err
+	}
+	der, err := ca.SignCRL(list, s.Store.Revision(), s.Now())
+	if err != nil {
+		return err
+	}
+	q.w.Header().Set("Content-Type", "application/pkix-crl")
+	_, err = q.w.Write(der)
+	return err
+}

@@ -1,0 +1,202 @@
+package handlers
+
+import (
+	"context"
+	"crypto"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+// enrollNodeResponse is the answer to an enrolling node (reference es_enroll, section 2): DER in standard Base64, in the
+// order of the original.
+type enrollNodeResponse struct {
+	HTTPCAKey       []byte   `json:"http_ca_key"` // PKCS#8, not encrypted
+	HTTPCACert      []byte   `json:"http_ca_cert"`
+	TransportCACert []byte   `json:"transport_ca_cert"`
+	TransportKey    []byte   `json:"transport_key"` // PKCS#8, not encrypted
+	TransportCert   []byte   `json:"transport_cert"`
+	NodesAddresses  []string `json:"nodes_addresses"` // of the cluster listeners, host:port
+}
+
+// enrollNode hands key material to a node of other software. Its transport key and certificate are made for this call
+// alone; all is prepared before the transaction that consumes the credential and records it.
+func (s *Server) enrollNode(q *request) error {
+	ctx := q.Context()
+	options, err := s.Store.EnrollmentOptions(ctx)
+	if err != nil {
+		return err
+	}
+	root, err := s.Store.Authority(ctx, certs.HTTP)
+	if err != nil {
+		return err
+	}
+	members, err := s.Store.PeekMembers(ctx)
+	if err != nil {
+		return err
+	}
+	e := s.newEnrolling(q, store.EnrollNode, options.Lifetime)
+	if err := s.makeTransport(ctx, &e, options.KeyType); err != nil {
+		return err
+	}
+	e.Material.HTTPCACert = root.Cert.Raw
+	if options.HTTPCA == store.HTTPCAIntermediate {
+		if err := s.makeIntermediate(&e, root, options.KeyType, members, q.actor.Remote); err != nil {
+			return err
+		}
+	}
+	rootKey, err := certs.MarshalKey(root.Key)
+	if err != nil {
+		return err
+	}
+	if e, err = s.enroll(q, e); err != nil {
+		return err
+	}
+	m := &e.Material
+	out := enrollNodeResponse{HTTPCAKey: m.HTTPCAKey, HTTPCACert: m.HTTPCACert, TransportCACert: m.TransportCACert, TransportKey: m.TransportKey,
+		TransportCert: m.TransportCert, NodesAddresses: make([]string, len(members))}
+	if m.HTTPCAKey == nil {
+		out.HTTPCAKey = rootKey
+	}
+	for i := range members {
+		out.NodesAddresses[i] = members[i].RaftAddress
+	}
+	elasticJSON(q.w, http.StatusOK, out)
+	return nil
+}
+
+func (s *Server) newEnrolling(q *request, kind string, lifetime time.Duration) store.Enrolling {
+	e := store.Enrolling{Enrollment: store.Enrollment{ID: store.NewID(), Kind: kind, ExpiresAt: s.Now().Add(lifetime).Truncate(time.Second)}}
+	if q.key != nil {
+		e.KeyID = q.key.ID
+	}
+	return e
+}
+
+// enroll commits an enrollment. What the transaction finds out about the key is told as if it had been known before.
+func (s *Server) enroll(q *request, e store.Enrolling) (store.Enrolling, error) {
+	if q.key != nil {
+		q.actor.Name = "API key " + q.key.Name
+	}
+	done, err := s.Store.Enroll(q.Context(), q.actor, e)
+	var refusal *store.Refusal
+	if errors.As(err, &refusal) && refusal.Code == store.Unauthorized {
+		return done, notAuthenticated("unable to authenticate with provided credentials and anonymous access is not allowed for this request", "API key: "+refusal.Message)
+	}
+	return done, err
+}
+
+func newKeyOf(kind string) (crypto.Signer, error) {
+	if kind == store.KeyTypeRSA {
+		return certs.NewRSAKey()
+	}
+	return certs.NewKey()
+}
+
+// newEnrolled makes a key and the record of the certificate that is to be signed for it.
+func (s *Server) newEnrolled(e *store.Enrolling, kind certs.Kind, keyType string) (key crypto.Signer, der []byte, in certs.Enrolled, err error) {
+	if key, err = newKeyOf(keyType); err != nil {
+		return nil, nil, in, err
+	}
+	if der, err = certs.MarshalKey(key); err != nil {
+		return nil, nil, in, err
+	}
+	record := store.NewCertificate(kind, s.Now())
+	record.ExpiresAt = e.ExpiresAt
+	e.Certificates = append(e.Certificates, record)
+	serial, ok := new(big.Int).SetString(record.Serial, 16)
+	if !ok {
+		return nil, nil, in, fmt.Errorf("%q is not a serial number", record.Serial)
+	}
+	return key, der, certs.Enrolled{ClusterID: s.ClusterID, EnrollmentID: e.ID, Serial: serial, NotBefore: record.IssuedAt.Add(-time.Hour), NotAfter: record.ExpiresAt}, nil
+}
+
+func (s *Server) makeTransport(ctx context.Context, e *store.Enrolling, keyType string) error {
+	ca, err := s.Store.Authority(ctx, certs.Transport)
+	if err != nil {
+		return err
+	}
+	key, der, in, err := s.newEnrolled(e, store.CertEnrolled, keyType)
+	if err != nil {
+		return err
+	}
+	m := &e.Material
+	m.TransportKey, m.TransportCACert, e.TransportSerial = der, ca.Cert.Raw, in.Serial.Text(16)
+	m.TransportCert, err = ca.SignEnrolled(key.Public(), in)
+	return err
+}
+
+// makeIntermediate makes an authority that cannot sign for the members' own hosts, except for those on the machine that
+// enrolls.
+func (s *Server) makeIntermediate(e *store.Enrolling, root certs.CA, keyType string, members []store.Member, remote string) error {
+	key, der, in, err := s.newEnrolled(e, store.CertIntermediate, keyType)
+	if err != nil {
+		return err
+	}
+	var except []string
+	for i := range members {
+		for _, host := range hostsOf(&members[i]) {
+			if host != remote {
+				except = append(except, host)
+			}
+		}
+	}
+	m := &e.Material
+	m.HTTPCAKey, e.HTTPCASerial = der, in.Serial.Text(16)
+	m.HTTPCACert, err = root.SignIntermediate(key.Public(), in, except)
+	return err
+}
+
+// kibanaTokenLifetime is how long the service token of a Kibana is good.
+const kibanaTokenLifetime = 30 * 24 * time.Hour
+
+// enrollKibana gives a Kibana the HTTP CA and a service token (reference es_enroll, section 7). The token is an API token
+// without any scope: it shows who is calling and opens nothing of the cluster.
+func (s *Server) enrollKibana(q *request) error {
+	root, err := s.Store.Authority(q.Context(), certs.HTTP)
+	if err != nil {
+		return err
+	}
+	e := s.newEnrolling(q, store.EnrollKibana, kibanaTokenLifetime)
+	e.Material.HTTPCACert = root.Cert.Raw
+	t := store.APIToken{ID: store.NewID(), Name: fmt.Sprintf("enroll-process-token-%d", s.Now().UnixMilli()), Scopes: []string{}, Secret: certs.NewSecret(), ExpiresAt: &e.ExpiresAt}
+	t.SecretHash = certs.HashSecret(t.Secret)
+	e.Material.ServiceToken = t
+	if e, err = s.enroll(q, e); err != nil {
+		return err
+	}
+	type token struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	}
+	elasticJSON(q.w, http.StatusOK, struct {
+		Token  token  `json:"token"`
+		HTTPCA string `json:"http_ca"`
+	}{token{e.Material.ServiceToken.Name, e.Material.ServiceToken.Secret}, base64.StdEncoding.EncodeToString(e.Material.HTTPCACert)})
+	return nil
+}
+
+// enrollAddresses are the API addresses that an enrollment token carries; near is true when they mean the machine itself.
+func enrollAddresses(members []store.Member) (list []string, near bool, err error) {
+	var all []string
+	for i := range members {
+		all = append(all, members[i].APIAddress)
+	}
+	if list, err = certs.FilterEnrollAddresses(all); err != nil {
+		return nil, false, err
+	}
+	near = true
+	for _, addr := range list {
+		host, _, err := net.SplitHostPort(addr)
+		ip := net.ParseIP(host)
+		near = near && err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+	}
+	return list, near, nil
+}

@@ -1,0 +1,227 @@
+package handlers
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/store"
+)
+
+type enrollToken struct {
+	ID        string   `json:"id"`
+	Token     string   `json:"token,omitempty"`
+	Name      string   `json:"name"`
+	Scope     string   `json:"scope"`
+	State     string   `json:"state"`
+	Uses      int      `json:"uses"`
+	MaxUses   int      `json:"maxUses"`
+	CreatedBy string   `json:"createdBy"`
+	CreatedAt string   `json:"createdAt"`
+	ExpiresAt string   `json:"expiresAt"`
+	Warnings  []string `json:"warnings,omitempty"`
+}
+
+func (s *Server) showEnrollToken(k *store.APIKey) enrollToken {
+	t := enrollToken{ID: k.ID, Token: k.Text, Name: k.Name, Scope: store.EnrollNode, State: k.State(s.Now()), Uses: k.Uses, MaxUses: k.MaxUses,
+		CreatedBy: k.OwnerName + " (" + k.OwnerID + ")", CreatedAt: k.CreatedAt.UTC().Format(timeFormat)}
+	if len(k.Scopes) == 1 && k.Scopes[0] == store.ScopeEnrollKibana {
+		t.Scope = store.EnrollKibana
+	}
+	if k.ExpiresAt != nil {
+		t.ExpiresAt = k.ExpiresAt.UTC().Format(timeFormat)
+	}
+	return t
+}
+
+const (
+	maxEnrollTTL  = 366 * 86400
+	maxEnrollUses = 1_000_000
+)
+
+// notByKey refuses API keys: what an enrollment token may do once would make as many more of them as it likes.
+func notByKey(q *request) error {
+	if q.key != nil {
+		return fail(http.StatusForbidden, "Forbidden")
+	}
+	return nil
+}
+
+// createEnrollToken makes what the original has a tool for: a key for one enrollment, with where to use it and whom to
+// trust there.
+func (s *Server) createEnrollToken(q *request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	f := &fields{status: http.StatusBadRequest}
+	if len(q.body) > 0 {
+		var err error
+		if f, err = parseFields(q.body); err != nil {
+			return err
+		}
+	}
+	k := store.APIKey{Kind: store.KeyKindEnrollment, Name: f.text("name", false, 0, 256), MaxUses: int(f.integer("maxUses", false, 1, maxEnrollUses))}
+	ttl, scope := f.integer("ttlSeconds", false, 1, maxEnrollTTL), f.text("scope", false, 0, 16)
+	if f.err != nil {
+		return f.err
+	}
+	if strings.ContainsFunc(k.Name, unicode.IsControl) {
+		return fail(http.StatusBadRequest, "name must not contain control characters")
+	}
+	privilege := ""
+	switch scope {
+	case "", store.EnrollNode:
+		k.Scopes, privilege = []string{store.ScopeEnroll}, "node"
+	case store.EnrollKibana:
+		k.Scopes, privilege = []string{store.ScopeEnrollKibana}, "kibana"
+	default:
+		return fail(http.StatusBadRequest, "scope must be node or kibana")
+	}
+	k.RoleDescriptors = []byte(`{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/` + privilege + `"]}}`)
+	if k.MaxUses == 0 {
+		k.MaxUses = 1
+	}
+	if ttl == 0 {
+		ttl = defaultTokenTTL
+	}
+	s.fillKey(q, &k, time.Duration(ttl)*time.Second)
+	if k.Name == "" {
+		k.Name = "enrollment_token_API_key_" + k.ID
+	}
+	members, err := s.Store.RaftMembers(q.Context())
+	if err != nil {
+		return err
+	}
+	addresses, near, err := enrollAddresses(members)
+	if err != nil {
+		return err
+	}
+	ca, err := s.presentedCA(q)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(ca)
+	if k.Text, err = (certs.EnrollToken{Version: elasticVersion, Addresses: addresses, Fingerprint: hex.EncodeToString(sum[:]), Key: k.ID + ":" + k.Secret}).Encode(); err != nil {
+		return err
+	}
+	if k, err = s.Store.CreateAPIKey(q.Context(), q.actor, k); err != nil {
+		return err
+	}
+	out := s.showEnrollToken(&k)
+	if near {
+		out.Warnings = []string{"the token names loopback addresses only: it can be used on this machine alone"}
+	}
+	return q.result(http.StatusCreated, out)
+}
+
+// fillKey chooses what does not come from the request. A key does not outlive the credential that makes it.
+func (s *Server) fillKey(q *request, k *store.APIKey, ttl time.Duration) {
+	k.ID, k.Secret = store.NewID(), certs.NewSecret()
+	k.SecretHash, k.OwnerID, k.OwnerName = certs.HashSecret(k.Secret), q.token.ID, q.token.Name
+	if ttl > 0 {
+		at := s.Now().Add(ttl).Truncate(time.Second)
+		k.ExpiresAt = &at
+	}
+	if own := q.token.ExpiresAt; own != nil && (k.ExpiresAt == nil || own.Before(*k.ExpiresAt)) {
+		k.ExpiresAt = own
+	}
+}
+
+// presentedCA is the certificate, in DER, whose fingerprint a joining node looks for behind the leaf.
+func (s *Server) presentedCA(q *request) ([]byte, error) {
+	if chain := s.Chain(); len(chain) > 1 {
+		return chain[1], nil
+	}
+	ca, err := s.Store.Authority(q.Context(), certs.HTTP)
+	if err != nil {
+		return nil, err
+	}
+	return ca.Cert.Raw, nil
+}
+
+func (s *Server) listEnrollTokens(q *request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	keys, err := s.Store.APIKeys(q.Context(), store.KeyKindEnrollment)
+	if err != nil {
+		return err
+	}
+	list := make([]enrollToken, len(keys))
+	for i := range keys {
+		list[i] = s.showEnrollToken(&keys[i])
+	}
+	return q.result(http.StatusOK, list)
+}
+
+// revokeEnrollToken takes back what was enrolled with the token too, unless keepEnrollments=true.
+func (s *Server) revokeEnrollToken(q *request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	keep := q.URL.Query().Get("keepEnrollments")
+	if keep != "" && keep != "true" && keep != "false" {
+		return fail(http.StatusBadRequest, "keepEnrollments must be true or false")
+	}
+	id := q.vars()["id"]
+	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
+	if err != nil {
+		return err
+	}
+	if len(revoked.Now)+len(revoked.Before) == 0 {
+		return fail(http.StatusNotFound, "Enrollment token not found")
+	}
+	return q.result(http.StatusOK, struct {
+		Message     string `json:"message"`
+		Enrollments int    `json:"enrollments"`
+	}{"Enrollment token revoked", revoked.Enrollments})
+}
+
+type enrollment struct {
+	ID              string `json:"id"`
+	Kind            string `json:"kind"`
+	State           string `json:"state"`
+	EnrolledBy      string `json:"enrolledBy"`
+	Remote          string `json:"remote"`
+	TokenID         string `json:"tokenId,omitempty"`
+	TransportSerial string `json:"transportSerial,omitempty"`
+	HTTPCASerial    string `json:"httpCaSerial,omitempty"`
+	ServiceTokenID  string `json:"serviceTokenId,omitempty"`
+	EnrolledAt      string `json:"enrolledAt"`
+	ExpiresAt       string `json:"expiresAt"`
+	RevokedAt       string `json:"revokedAt,omitempty"`
+}
+
+func (s *Server) listEnrollments(q *request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	rows, err := s.Store.Enrollments(q.Context())
+	if err != nil {
+		return err
+	}
+	list := make([]enrollment, len(rows))
+	for i := range rows {
+		e := &rows[i]
+		list[i] = enrollment{ID: e.ID, Kind: e.Kind, State: e.State(s.Now()), EnrolledBy: e.EnrolledBy, Remote: e.Remote, TokenID: e.KeyID, TransportSerial: e.TransportSerial,
+			HTTPCASerial: e.HTTPCASerial, ServiceTokenID: e.ServiceTokenID, EnrolledAt: e.EnrolledAt.UTC().Format(timeFormat), ExpiresAt: e.ExpiresAt.UTC().Format(timeFormat)}
+		if e.RevokedAt != nil {
+			list[i].RevokedAt = e.RevokedAt.UTC().Format(timeFormat)
+		}
+	}
+	return q.result(http.StatusOK, list)
+}
+
+func (s *Server) revokeEnrollment(q *request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	if err := s.Store.RevokeEnrollment(q.Context(), q.actor, q.vars()["id"]); err != nil {
+		return err
+	}
+	return q.result(http.StatusOK, message{"Enrollment revoked"})
+}

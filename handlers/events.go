@@ -1,0 +1,314 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	maxReaders    = 4000
+	eventBatch    = 512
+	heartbeat     = 15 * time.Second
+	streamWrite   = 10 * time.Second // a reader that takes nothing for this long is cut
+	recheckToken  = time.Minute
+	flushesPerSec = 10_000                 // of all readers of a member together
+	maxPace       = 200 * time.Millisecond // between two flushes to one reader
+	minPace       = 5 * time.Millisecond
+	learnPosition = 2 * time.Second
+)
+
+// streams counts the readers of this member; they have places of their own, apart from other requests.
+type streams struct {
+	readers atomic.Int64
+	open    context.Context // ends when the member stops
+	end     context.CancelFunc
+}
+
+func newStreams() *streams {
+	x := &streams{}
+	x.open, x.end = context.WithCancel(context.Background())
+	return x
+}
+
+// EndStreams ends all streams of events, so that their readers go elsewhere at once instead of holding up the end of
+// this member.
+func (s *Server) EndStreams() { s.streams.end() }
+
+// EventReaders returns how many streams of events are open on this member.
+func (s *Server) EventReaders() int { return int(s.streams.readers.Load()) }
+
+// eventQuery is what a reader asks for.
+type eventQuery struct {
+	from    store.Position
+	hasFrom bool
+	types   []string // none: all
+}
+
+func parseEventQuery(r *http.Request) (e eventQuery, err error) {
+	query := r.URL.Query()
+	if v, given := query["revision"]; given {
+		rev, err := strconv.ParseUint(v[0], 10, 53)
+		if err != nil {
+			return e, fail(http.StatusBadRequest, "revision must be a whole number, not negative")
+		}
+		e.from, e.hasFrom = store.After(rev), true
+	}
+	if id := r.Header.Get("Last-Event-ID"); id != "" { // a reconnecting browser sends both: this one is newer
+		if e.from, e.hasFrom = store.ParsePosition(id); !e.hasFrom || e.from.Revision >= 1<<53 {
+			return e, fail(http.StatusBadRequest, "Last-Event-ID must be the id of an event, such as 12.1")
+		}
+	}
+	for _, list := range query["type"] {
+		for _, t := range strings.Split(list, ",") {
+			if !slices.Contains(store.EventTypes, t) {
+				return e, fail(http.StatusBadRequest, "type must be one or more of "+strings.Join(store.EventTypes, ", ")+", separated by commas")
+			}
+			e.types = append(e.types, t)
+		}
+	}
+	return e, nil
+}
+
+// stream answers a request for a stream on the member that was asked, and returns when the stream has ended.
+func (s *Server) stream(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
+	q := &request{Request: r, w: w}
+	if o.forwarded { // nobody forwards a stream; the leader is asked about a credential
+		q.stale = false
+		ctx, cancel := context.WithTimeout(r.Context(), learnPosition)
+		defer cancel()
+		q.Request = r.WithContext(ctx)
+		if err := s.admit(rt, o, q); err != nil {
+			s.answer(rt, q, err)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if n := s.streams.readers.Add(1); n > maxReaders {
+		s.streams.readers.Add(-1)
+		w.Header().Set("Retry-After", "5")
+		rt.family.fail(w, http.StatusServiceUnavailable, 0, "this member has as many readers as it takes; try another one")
+		return
+	}
+	defer s.streams.readers.Add(-1)
+	err := s.mayRead(rt, o, q)
+	if err == nil {
+		var e eventQuery
+		if e, err = parseEventQuery(r); err == nil {
+			err = s.follow(rt, o, q, e)
+		}
+	}
+	s.answer(rt, q, err)
+}
+
+// mayRead checks the credential of a reader: the leader knows best; without one, the local mirror must do.
+func (s *Server) mayRead(rt *route, o origin, q *request) error {
+	ctx, cancel := context.WithTimeout(q.Context(), learnPosition)
+	defer cancel()
+	leader := s.Store.LeaderID()
+	local := *q
+	local.Request = q.WithContext(ctx)
+	local.stale = leader != s.Store.NodeID()
+	if leader == 0 || !local.stale {
+		err := s.admit(rt, o, &local)
+		if errors.Is(err, store.ErrNotLeader) {
+			local.stale = true
+			err = s.admit(rt, o, &local)
+		}
+		return err
+	}
+	r := q.Clone(ctx)
+	r.Body, r.RequestURI = http.NoBody, ""
+	r.Header.Set(headerForwarded, "1")
+	r.Header.Set(headerRemote, q.RemoteAddr)
+	resp, err := s.Peers.Forward(r, leader)
+	if err == nil {
+		defer resp.Body.Close()
+		switch resp.StatusCode {
+		case http.StatusNoContent:
+			return nil
+		case http.StatusUnauthorized:
+			return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
+		case http.StatusForbidden:
+			return fail(rt.family.forbidden.status, rt.family.forbidden.text)
+		case http.StatusTooManyRequests:
+			return fail(http.StatusTooManyRequests, tooManyFailures)
+		}
+	}
+	return s.admit(rt, o, &local)
+}
+
+// follow finds where to begin and then writes events until the reader, the token or the member goes.
+func (s *Server) follow(rt *route, o origin, q *request, e eventQuery) error {
+	reader := s.Store.ReadEvents(e.from) // first: it makes this member ask the leader
+	defer func() { reader.Close() }()
+	wait, cancel := context.WithTimeout(q.Context(), learnPosition)
+	defer cancel()
+	if !e.hasFrom {
+		at, err := s.Store.EventsNow(wait)
+		if err != nil {
+			return err
+		}
+		e.from = at
+		next := s.Store.ReadEvents(at)
+		reader.Close()
+		reader = next
+	} else if !s.Store.AwaitRevision(wait, e.from.Revision) {
+		if s.Store.LeaderID() == 0 {
+			return store.ErrNoLeader
+		}
+		return fail(http.StatusBadRequest, fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Store.KnownRevision()))
+	}
+	oldest, err := s.Store.OldestEvents(wait)
+	if err != nil && !errors.Is(err, store.ErrNoLeader) {
+		return err
+	}
+	if oldest > 0 && e.from.Before(store.After(oldest)) {
+		return fail(http.StatusGone, fmt.Sprintf("the events after %v are no longer kept; the oldest come after revision %d", e.from, oldest))
+	}
+	out := newEventWriter(q.w)
+	if err := out.begin(e.from); err != nil {
+		return nil
+	}
+	s.pump(rt, o, q, e, reader, out)
+	return nil
+}
+
+func (s *Server) pump(rt *route, o origin, q *request, e eventQuery, reader *store.EventReader, out *eventWriter) {
+	ctx, cancel := context.WithCancel(q.Context())
+	defer cancel()
+	defer context.AfterFunc(s.streams.open, cancel)()
+	checked := time.Now().Add(-rand.N(recheckToken / 2)) // not all at once
+	for {
+		wait, stop := context.WithTimeout(ctx, heartbeat)
+		list, err := reader.Next(wait, eventBatch)
+		stop()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, context.DeadlineExceeded):
+			if out.heartbeat(reader.Position()) != nil {
+				return
+			}
+		case errors.Is(err, store.ErrSlow), errors.Is(err, store.ErrPruned):
+			s.dropped.Inc()
+			_ = out.dropped(reader.Position())
+			return
+		case err != nil:
+			s.log.Debug("a stream of events has ended", "err", err)
+			return
+		}
+		if time.Since(checked) > recheckToken {
+			checked = time.Now()
+			var known *httpError
+			if err := s.mayRead(rt, o, q); errors.As(err, &known) && known.status != http.StatusTooManyRequests {
+				return
+			}
+		}
+		if out.events(list, e.types, reader.Position()) != nil {
+			return
+		}
+		// Readers that wake together would compete with the commits that woke them.
+		pace := min(max(time.Duration(s.EventReaders())*time.Second/flushesPerSec, minPace), maxPace)
+		select {
+		case <-time.After(pace/2 + rand.N(pace)):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// eventWriter writes server-sent events (WHATWG HTML, section 9.2). Each flush has a deadline of its own.
+type eventWriter struct {
+	w   http.ResponseWriter
+	ctl *http.ResponseController
+	buf []byte
+	at  store.Position // the last id that was written
+}
+
+func newEventWriter(w http.ResponseWriter) *eventWriter {
+	return &eventWriter{w: w, ctl: http.NewResponseController(w)}
+}
+
+// begin sends the headers and, as an id without an event, where the stream begins: a reader that loses the connection
+// before the first event resumes from there.
+func (e *eventWriter) begin(at store.Position) error {
+	_ = e.ctl.SetReadDeadline(time.Time{}) // the server's is for requests
+	h := e.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	e.w.WriteHeader(http.StatusOK)
+	e.buf = fmt.Appendf(e.buf, "retry: 1000\nid: %v\n\n", at)
+	e.at = at
+	return e.flush()
+}
+
+func (e *eventWriter) heartbeat(at store.Position) error {
+	e.buf = append(e.buf, ": still here\n\n"...)
+	return e.position(at)
+}
+
+// position moves a reader's id past events that it did not ask for.
+func (e *eventWriter) position(at store.Position) error {
+	if at != e.at {
+		e.buf = fmt.Appendf(e.buf, "id: %v\n\n", at)
+		e.at = at
+	}
+	return e.flush()
+}
+
+func (e *eventWriter) dropped(at store.Position) error {
+	e.buf = fmt.Appendf(e.buf, "id: %v\nevent: dropped\ndata: {\"resume\":\"%v\",\"error\":\"too slow: begin again with this as Last-Event-ID\"}\n\n", at, at)
+	return e.flush()
+}
+
+func (e *eventWriter) events(list []*store.Event, types []string, at store.Position) error {
+	for _, x := range list {
+		if len(types) > 0 && !slices.Contains(types, x.Type) {
+			continue
+		}
+		e.buf = append(e.buf, x.Text(eventText)...)
+		e.at = x.Position()
+	}
+	if len(e.buf) == 0 { // nothing for this reader; its id moves with the next heartbeat
+		return nil
+	}
+	return e.flush()
+}
+
+func (e *eventWriter) flush() error {
+	if len(e.buf) == 0 {
+		return nil
+	}
+	_ = e.ctl.SetWriteDeadline(time.Now().Add(streamWrite))
+	_, err := e.w.Write(e.buf)
+	e.buf = e.buf[:0]
+	if cap(e.buf) > 64<<10 {
+		e.buf = nil
+	}
+	if err == nil {
+		err = e.ctl.Flush()
+	}
+	_ = e.ctl.SetWriteDeadline(time.Time{}) // with HTTP/2 it would end the stream also while nothing is written
+	return err
+}
+
+func eventText(r *store.AuditRow) []byte {
+	data, err := json.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	return fmt.Appendf(nil, "id: %v\nevent: %s\ndata: %s\n\n", r.Position(), r.Type, data)
+}

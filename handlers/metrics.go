@@ -1,0 +1,81 @@
+package handlers
+
+import (
+	"net/http"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// instruments count what this member's listeners do. Routes are patterns of the table, never raw paths.
+type instruments struct {
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	inFlight prometheus.Gauge
+	refused  prometheus.Counter
+	dropped  prometheus.Counter
+	handler  http.Handler
+}
+
+func newInstruments(s *Server) *instruments {
+	i := &instruments{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "muster_http_requests_total",
+			Help: "Requests that were answered, by pattern of the path; forwarded ones count on both members."}, []string{"method", "route", "code", "via"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "muster_http_request_duration_seconds",
+			Help:    "Time to the end of the answer; streams of events are left out.",
+			Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5}}, []string{"method", "route"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_http_requests_in_flight",
+			Help: "Requests that are being answered, streams of events not among them."}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_http_overload_total",
+			Help: "Requests that were sent away because there were too many at once."}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_event_readers_dropped_total",
+			Help: "Readers of events that were cut off for being too slow."}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_build_info", Help: "1, with what this program is.",
+		ConstLabels: prometheus.Labels{"version": s.Version, "commit": s.Commit, "go": runtime.Version()}})
+	build.Set(1)
+	readers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_event_readers", Help: "Open streams of events on this member."},
+		func() float64 { return float64(s.EventReaders()) })
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(i.requests, i.duration, i.inFlight, i.refused, i.dropped, build, readers,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(s.Store)
+	registry.MustRegister(s.Collectors...)
+	i.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8, Timeout: answerWithin})
+	return i
+}
+
+// observe counts one answer.
+func (i *instruments) observe(rt *route, o origin, r *http.Request, status int, took time.Duration) {
+	method, path, via := r.Method, "other", "api"
+	if rt != nil {
+		method, path = rt.method, rt.path
+	} else if !knownMethods[method] {
+		method = "other"
+	}
+	switch {
+	case o.forwarded:
+		via = "member"
+	case o.plain:
+		via = "plain"
+	}
+	i.requests.WithLabelValues(method, path, strconv.Itoa(status), via).Inc()
+	if rt == nil || !rt.stream {
+		i.duration.WithLabelValues(method, path).Observe(took.Seconds())
+	}
+}
+
+// knownMethods bounds the label: a caller may send any word as the method.
+var knownMethods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true}
+
+// serveMetrics answers in the format of Prometheus, on every member by itself. It shows numbers only and needs no
+// token, like the status.
+func (s *Server) serveMetrics(q *request) error {
+	q.w.Header().Del("Content-Type")
+	s.handler.ServeHTTP(q.w, q.Request)
+	return nil
+}

@@ -1,0 +1,154 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	refusalWindow  = time.Minute // attempts that are alike and no further apart become one row
+	refusalTick    = time.Second
+	refusalsPerSec = 5 // rows, for the whole cluster: only the leader writes them
+	refusalBurst   = 20
+	maxRefusals    = 1000 // different ones that are remembered; the rest is counted together
+)
+
+// refusals collects refused attempts until they are written to the audit.
+type refusals struct {
+	mu    sync.Mutex
+	m     map[refusalKey]*refusal
+	limit *rate.Limiter
+}
+
+type refusalKey struct{ actor, remote, object, why string }
+
+type refusal struct {
+	count   int
+	first   time.Time
+	written time.Time // when a row was last written for it
+}
+
+func newRefusals() *refusals {
+	return &refusals{m: map[refusalKey]*refusal{}, limit: rate.NewLimiter(refusalsPerSec, refusalBurst)}
+}
+
+func (x *refusals) note(k refusalKey, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.m[k] == nil && len(x.m) >= maxRefusals {
+		k = refusalKey{remote: "others", object: "various", why: "too many different attempts to tell apart"}
+	}
+	r := x.m[k]
+	if r == nil {
+		r = &refusal{}
+		x.m[k] = r
+	}
+	if r.count == 0 {
+		r.first = now
+	}
+	r.count++
+}
+
+// due takes out what is to be written now: a new kind of attempt at once, further ones like it when a minute has passed.
+func (x *refusals) due(now time.Time) (list []store.RefusedAttempt) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for k, r := range x.m {
+		switch {
+		case now.Sub(r.written) < refusalWindow:
+		case r.count == 0:
+			delete(x.m, k)
+		case x.limit.AllowN(now, 1):
+			detail := k.why
+			if r.count > 1 {
+				detail = fmt.Sprintf("%s; %d times since %s", k.why, r.count, r.first.UTC().Format(timeFormat))
+			}
+			list = append(list, store.RefusedAttempt{Actor: k.actor, Remote: k.remote, Object: k.object, Detail: detail})
+			r.count, r.written = 0, now
+		}
+	}
+	slices.SortFunc(list, func(a, b store.RefusedAttempt) int { return strings.Compare(a.Remote+a.Object, b.Remote+b.Object) })
+	return list
+}
+
+// KeepRefusals writes refused attempts to the audit until ctx ends. Those that cannot be written, because this member
+// does not lead, are in the log at least.
+func (s *Server) KeepRefusals(ctx context.Context) {
+	tick := time.NewTicker(refusalTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		list := s.refusals.due(time.Now())
+		if len(list) == 0 {
+			continue
+		}
+		wctx, cancel := context.WithTimeout(ctx, answerWithin)
+		if err := s.Store.NoteRefusals(wctx, list); err != nil && ctx.Err() == nil {
+			for _, r := range list {
+				s.log.Warn("refused", "actor", r.Actor, "remote", r.Remote, "object", r.Object, "detail", r.Detail)
+			}
+		}
+		cancel()
+	}
+}
+
+// noteRefusal remembers a refused attempt at something that changes or reveals: never what the caller has sent, and the
+// pattern of the path, not the path.
+func (s *Server) noteRefusal(rt *route, q *request, err error) {
+	if !rt.sensitive() {
+		return
+	}
+	status, text := 0, ""
+	var known *httpError
+	var refusal *store.Refusal
+	switch {
+	case errors.As(err, &known):
+		status, text = known.status, known.text
+	case errors.As(err, &refusal):
+		status, text = statusOf[refusal.Code], refusal.Message
+	}
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
+		s.refusals.note(refusalKey{actor: q.actor.String(), remote: q.actor.Remote, object: rt.method + " " + rt.path,
+			why: fmt.Sprintf("%d %s", status, plainReason(text))}, time.Now())
+	}
+}
+
+// plainReason cuts a refusal down to what it says of every attempt of its kind: what comes after may be the caller's own
+// words, or a time.
+func plainReason(text string) string {
+	if what, rest, ok := strings.Cut(text, ": "); ok {
+		rest, _, _ = strings.Cut(rest, ":")
+		text = what + ": " + rest
+	}
+	for _, end := range []string{" (", "=", " at ", ";"} {
+		text, _, _ = strings.Cut(text, end)
+	}
+	return text
+}
+
+// sensitive tells whether refused attempts at the route are kept: all that change something, and reading what not every
+// reader of the cluster may.
+func (rt *route) sensitive() bool {
+	switch rt.scope {
+	case store.ScopeClusterRead, store.ScopePeeringRead:
+		return rt.method != http.MethodGet
+	case "":
+		return rt.method == http.MethodPost
+	}
+	return true
+}

@@ -1,0 +1,85 @@
+package handlers
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRefusalsAreCountedTogether: a new kind of attempt is due at once, those like it together after a minute, and
+// however many kinds there are, the rows stay within their rate and the memory within its bound.
+func TestRefusalsAreCountedTogether(t *testing.T) {
+	x := newRefusals()
+	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	k := refusalKey{remote: "192.0.2.1", object: "POST /x", why: "401 Invalid token"}
+	x.note(k, now)
+	if list := x.due(now); len(list) != 1 || list[0].Detail != "401 Invalid token" || list[0].Remote != "192.0.2.1" {
+		t.Errorf("the first: %+v", list)
+	}
+	for i := range 500 {
+		x.note(k, now.Add(time.Duration(i)*time.Millisecond))
+	}
+	if list := x.due(now.Add(30 * time.Second)); len(list) != 0 {
+		t.Errorf("half a minute later: %+v", list)
+	}
+	if list := x.due(now.Add(time.Minute)); len(list) != 1 || list[0].Detail != "401 Invalid token; 500 times since 2030-01-02T03:04:05Z" {
+		t.Errorf("a minute later: %+v", list)
+	}
+	if x.due(now.Add(2 * time.Minute)); len(x.m) != 0 {
+		t.Errorf("nothing has come for a minute, and %d are remembered", len(x.m))
+	}
+
+	now = now.Add(time.Hour)
+	for i := range 5000 {
+		x.note(refusalKey{remote: fmt.Sprint(i), object: "POST /x", why: "401"}, now)
+	}
+	if len(x.m) > maxRefusals+1 {
+		t.Errorf("%d kinds are remembered", len(x.m))
+	}
+	rows := 0
+	for s := range 10 {
+		rows += len(x.due(now.Add(time.Duration(s) * time.Second)))
+	}
+	if rows > refusalBurst+10*refusalsPerSec || rows < refusalBurst {
+		t.Errorf("%d rows in 10 s", rows)
+	}
+}
+
+func TestPlainReason(t *testing.T) {
+	for text, want := range map[string]string{
+		"Invalid token": "Invalid token",
+		"Invalid join token: malformed: byte 'x'":                                                               "Invalid join token: malformed",
+		"Invalid join token: it was made by another cluster (CALLER); this is cluster c":                        "Invalid join token: it was made by another cluster",
+		"Invalid join token: expired: it was good until 2030-01-02T03:04:05Z":                                   "Invalid join token: expired",
+		"signed token expired at 2030-01-02T03:04:05Z (now 2030-01-02T03:04:05Z)":                               "signed token expired",
+		"signed token kid=CALLER not trusted (unknown kid, expired grace, or never issued)":                     "signed token kid",
+		"too many failed attempts; try again in a minute":                                                       "too many failed attempts",
+		"this node was removed from the cluster and its key is refused; start with an empty data directory to…": "this node was removed from the cluster and its key is refused",
+	} {
+		if got := plainReason(text); got != want || strings.Contains(got, "CALLER") {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
+
+// TestSensitiveRoutes: what changes something is, and so is what reveals more than the state of the cluster.
+func TestSensitiveRoutes(t *testing.T) {
+	for i := range routes {
+		rt := &routes[i]
+		got, changes := rt.sensitive(), rt.method != "GET"
+		if changes && !got {
+			t.Errorf("refused attempts at %s %s are not kept", rt.method, rt.path)
+		}
+		switch rt.path {
+		case "/api/v1/cluster/members", "/api/v1/events", "/api/v1/status", "/metrics", "/api/v1/cluster/leases":
+			if got && !changes {
+				t.Errorf("%s %s is no secret", rt.method, rt.path)
+			}
+		case "/api/v1/cluster/secrets/{name}", "/api/v1/api-tokens":
+			if !got {
+				t.Errorf("refused attempts at %s %s are not kept", rt.method, rt.path)
+			}
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+)
+
+// States of a certificate authority.
+const (
+	AuthorityPrepared = "prepared" // trusted, does not issue yet
+	AuthorityActive   = "active"   // issues
+	AuthorityTrusted  = "trusted"  // issued once, is trusted still
+	AuthorityRetired  = "retired"  // worth nothing; its key is erased
+)
+
+// Origins of a certificate authority.
+const (
+	OriginMuster   = "muster"
+	OriginOperator = "operator" // brought by the operator
+)
+
+// Authority is one generation of a certificate authority, without its key.
+type Authority struct {
+	Kind        certs.Kind
+	Generation  uint64
+	State       string
+	Origin      string
+	CertPEM     string // the CA's own certificate, then those that certify it
+	Fingerprint string
+	Subject     string // RFC 2253
+	NotBefore   time.Time
+	NotAfter    time.Time
+	CreatedAt   time.Time
+
+	crossPEM string // the CA certified by the other one of a rotation
+	sealed   []byte
+	dek      uint64
+}
+
+const selectAuthorities = `SELECT kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at FROM authorities`
+
+func scanAuthority(rows *sql.Rows) (a Authority, err error) {
+	var created string
+	if err := rows.Scan((*string)(&a.Kind), &a.Generation, &a.State, &a.Origin, &a.CertPEM, &a.crossPEM, &a.Fingerprint, &a.sealed, &a.dek, &created); err != nil {
+		return a, err
+	}
+	list, err := certs.ParseCerts([]byte(a.CertPEM))
+	if err != nil {
+		return a, err
+	}
+	cert := list[0]
+	a.CreatedAt, a.Subject, a.NotBefore, a.NotAfter = parseTime(created), cert.Subject.String(), cert.NotBefore, cert.NotAfter
+	return a, nil
+}
+
+// inUse reads the authorities of a kind that are trusted, the one that issues first.
+func (v *View) inUse(kind certs.Kind) ([]Authority, error) {
+	list, err := collect(v, scanAuthority, selectAuthorities+` WHERE kind = ? AND state IN ('prepared', 'active', 'trusted')
+		ORDER BY state <> 'active', generation DESC`, string(kind))
+	if err == nil && (len(list) == 0 || list[0].State != AuthorityActive) {
+		err = fmt.Errorf("store: there is no active %s authority", kind)
+	}
+	return list, err
+}
+
+// ca opens the authority's key.
+func (s *Store) ca(a *Authority) (certs.CA, error) {
+	list, err := certs.ParseCerts([]byte(a.CertPEM))
+	if err != nil {
+		return certs.CA{}, err
+	}
+	plain, err := s.keys.open(AuthoritySecret(a.Kind, a.Generation), a.dek, a.sealed)
+	if err != nil {
+		return certs.CA{}, err
+	}
+	defer clear(plain)
+	key, err := certs.ParseKey(plain)
+	return certs.CA{Cert: list[0], Key: key}, err
+}
+
+// Issuer is what signs the leaves of one kind now, and what goes with them.
+type Issuer struct {
+	certs.CA
+	Generation uint64
+	// Chain is PEM that follows a leaf where it is presented: first this CA as the other one of a rotation certifies it, so
+	// that those verify it who know the other alone, then the other itself, for those who pin it. The CA's own certificate
+	// comes after them: OpenSSL takes the first certificate with the issuer's name and would stop at a root that it does
+	// not trust.
+	Chain []byte
+	// Bundle is PEM of what is trusted, the CA itself first.
+	Bundle []byte
+}
+
+// Trust is what members are to present and to accept, as of a revision. Callers must not modify it.
+type Trust struct {
+	Revision        uint64 // that last changed it
+	HTTP, Transport Issuer
+}
+
+// Of returns the part of one kind.
+func (t *Trust) Of(kind certs.Kind) *Issuer {
+	if kind == certs.Transport {
+		return &t.Transport
+	}
+	return &t.HTTP
+}
+
+// Trust reads who issues certificates and who is trusted, with the keys, as the leader has it.
+func (s *Store) Trust(ctx context.Context) (*Trust, error) {
+	return memo(ctx, s, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
+		rev, err := v.trustRevision()
+		t := &Trust{Revision: rev}
+		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+			if err == nil {
+				*t.Of(kind), err = s.issuer(v, kind)
+			}
+		}
+		return t, err
+	})
+}
+
+func (v *View) trustRevision() (rev uint64, err error) {
+	_, err = v.get("SELECT coalesce(max(modified_rev), 0) FROM authorities", nil, &rev)
+	return rev, err
+}
+
+func (s *Store) issuer(v *View, kind certs.Kind) (i Issuer, err error) {
+	list, err := v.inUse(kind)
+	if err != nil {
+		return i, err
+	}
+	a := &list[0]
+	i.Generation = a.Generation
+	if i.CA, err = s.ca(a); err != nil {
+		return i, err
+	}
+	i.Bundle = ownPEM(a)
+	for j := range list[1:] {
+		i.Bundle = append(i.Bundle, ownPEM(&list[1+j])...)
+		i.Chain = append(append(i.Chain, a.crossPEM...), ownPEM(&list[1+j])...)
+	}
+	i.Chain = append(i.Chain, a.CertPEM...)
+	return i, nil
+}
+
+// ownPEM is the CA's certificate alone: who certifies an operator's CA is not trusted for that.
+func ownPEM(a *Authority) []byte {
+	list, err := certs.ParseCerts([]byte(a.CertPEM))
+	if err != nil {
+		return nil // scanAuthority has parsed it
+	}
+	return certs.EncodeCert(list[0].Raw)
+}
+
+// Authority returns the certificate authority of a kind that issues now, with its key, as the leader has it.
+func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error) {
+	t, err := s.Trust(ctx)
+	if err != nil {
+		return certs.CA{}, err
+	}
+	return t.Of(kind).CA, nil
+}
+
+// TrustBundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
+// issues first: during a rotation there are two. It reads the leader's state, or the local replica on other members. To
+// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, MirrorChanged elsewhere).
+func (s *Store) TrustBundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
+	load := func(v *View) ([]string, error) {
+		all, err := v.inUse(kind)
+		bundle := make([]string, len(all))
+		for i := range all {
+			bundle[i] = string(ownPEM(&all[i]))
+		}
+		return bundle, err
+	}
+	list, err = memo(ctx, s, "bundle/"+string(kind), []string{"authorities"}, load)
+	if errors.Is(err, ErrNotLeader) {
+		err = s.Read(ctx, Stale, func(v *View) (err error) {
+			list, err = load(v)
+			return err
+		})
+	}
+	return list, err
+}
+
+// AuthorityKind is everything about the authorities of one kind.
+type AuthorityKind struct {
+	Kind        certs.Kind
+	Generations []Authority // oldest first
+	Rotation    *CARotation // nil when none is under way
+	Removed     *RemovedHolder
+}
+
+// RemovedHolder is a member that was removed after the active authority was made, and could read its key.
+type RemovedHolder struct {
+	NodeID    uint64
+	Name      string
+	RemovedAt time.Time
+}
+
+// Authorities lists the authorities of both kinds with what is going on.
+func (s *Store) Authorities(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
+	return recall(ctx, s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
+		var out []AuthorityKind
+		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+			k := AuthorityKind{Kind: kind}
+			var err error
+			if k.Generations, err = collect(v, scanAuthority, selectAuthorities+" WHERE kind = ? ORDER BY generation", string(kind)); err != nil {
+				return nil, err
+			}
+			if k.Rotation, err = v.caRotation(kind); err != nil {
+				return nil, err
+			}
+			var r RemovedHolder
+			var at string
+			known, err := v.get(`SELECT r.raft_node_id, r.name, r.removed_at FROM removed_members r JOIN authorities a ON a.kind = ? AND a.state = 'active'
+				WHERE r.recipient IS NOT NULL AND r.removed_rev > a.created_rev ORDER BY r.removed_rev DESC LIMIT 1`, []any{string(kind)}, &r.NodeID, &r.Name, &at)
+			if err != nil {
+				return nil, err
+			}
+			if known {
+				r.RemovedAt = parseTime(at)
+				k.Removed = &r
+			}
+			out = append(out, k)
+		}
+		return out, nil
+	})
+}

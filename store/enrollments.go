@@ -1,0 +1,208 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+)
+
+// Kinds of enrollments, and of certificates that are made for them.
+const (
+	EnrollNode   = "node"
+	EnrollKibana = "kibana"
+
+	CertEnrolled     certs.Kind = "enrolled"          // a transport certificate of other software
+	CertIntermediate certs.Kind = "http-intermediate" // an authority of its own for the HTTP layer
+)
+
+// Enrollment is the record of key material that was handed to other software.
+type Enrollment struct {
+	ID              string
+	Kind            string
+	KeyID           string // of the API key that was used, empty when it was an API token
+	EnrolledBy      string
+	Remote          string
+	TransportSerial string // lower hex
+	HTTPCASerial    string // lower hex; empty when the key of the root was handed out
+	ServiceTokenID  string // the API token that a Kibana was given
+	EnrolledAt      time.Time
+	ExpiresAt       time.Time // of what was handed out
+	RevokedAt       *time.Time
+}
+
+// State tells in one word what was handed out is good for.
+func (e *Enrollment) State(now time.Time) string {
+	switch {
+	case e.RevokedAt != nil:
+		return "revoked"
+	case !now.Before(e.ExpiresAt):
+		return "expired"
+	default:
+		return "valid"
+	}
+}
+
+// Material is what is made for one enrollment, and what a repetition with the same Idempotency-Key gets again. All of it
+// is DER. It is stored nowhere but sealed, for that repetition.
+type Material struct {
+	TransportKey    []byte // PKCS#8
+	TransportCert   []byte
+	TransportCACert []byte
+	HTTPCAKey       []byte // PKCS#8, of an intermediate authority; nil when it is the root's
+	HTTPCACert      []byte
+	ServiceToken    APIToken // with its secret
+}
+
+// Enrolling is an enrollment with everything that was prepared for it.
+type Enrolling struct {
+	Enrollment
+	Certificates []Certificate
+	Material     Material
+}
+
+const selectEnrollments = `SELECT id, kind, key_id, enrolled_by, remote, coalesce(transport_serial, ''), coalesce(http_ca_serial, ''),
+	coalesce(service_token_id, ''), enrolled_at, expires_at, revoked_at FROM enrollments`
+
+func scanEnrollment(rows *sql.Rows) (e Enrollment, err error) {
+	var at, expires string
+	var revoked sql.NullString
+	err = rows.Scan(&e.ID, &e.Kind, &e.KeyID, &e.EnrolledBy, &e.Remote, &e.TransportSerial, &e.HTTPCASerial, &e.ServiceTokenID, &at, &expires, &revoked)
+	e.EnrolledAt, e.ExpiresAt, e.RevokedAt = parseTime(at), parseTime(expires), nullTime(revoked)
+	return e, err
+}
+
+// Enroll consumes one use of the key, if it was a key, and records what is handed out, in one transaction: a refused
+// enrollment consumes nothing. A refusal with code Unauthorized says why the key is not good any more.
+func (s *Store) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enrolling, error) {
+	return write(ctx, s, actor, func(tx *Tx) (Enrolling, error) {
+		e.EnrolledAt, e.EnrolledBy, e.Remote = tx.Now, actor.String(), actor.Remote
+		if e.KeyID != "" {
+			if err := tx.useAPIKey(e.KeyID); err != nil {
+				return e, err
+			}
+		}
+		for _, c := range e.Certificates {
+			if err := tx.exec("INSERT INTO certificates (serial, kind, issued_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?)",
+				c.Serial, string(c.Kind), c.IssuedAt, c.ExpiresAt, tx.Rev); err != nil {
+				return e, err
+			}
+		}
+		if t := &e.Material.ServiceToken; t.ID != "" {
+			scopes, err := json.Marshal(t.Scopes)
+			if err != nil {
+				return e, err
+			}
+			t.CreatedAt, t.CreatedBy, e.ServiceTokenID = tx.Now, actor.String(), t.ID
+			if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt, int64(tx.Rev)); err != nil {
+				return e, err
+			}
+		}
+		if err := tx.exec(`INSERT INTO enrollments (id, kind, key_id, enrolled_by, remote, transport_serial, http_ca_serial, service_token_id,
+			enrolled_at, expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			e.ID, e.Kind, e.KeyID, e.EnrolledBy, e.Remote, optional(e.TransportSerial), optional(e.HTTPCASerial), optional(e.ServiceTokenID),
+			e.EnrolledAt, e.ExpiresAt, tx.Rev, tx.Rev); err != nil {
+			return e, err
+		}
+		detail := ""
+		switch {
+		case e.Kind == EnrollKibana:
+			detail = "api_token/" + e.ServiceTokenID
+		case e.HTTPCASerial == "":
+			detail = "certificate " + e.TransportSerial + ", the key of the HTTP authority"
+		default:
+			detail = "certificate " + e.TransportSerial + ", intermediate HTTP authority " + e.HTTPCASerial
+		}
+		return e, tx.audit("enrollment."+e.Kind, enrollmentObject(e.ID), detail)
+	})
+}
+
+func enrollmentObject(id string) string { return "enrollment/" + id }
+
+func (t *Tx) useAPIKey(id string) error {
+	k, err := t.apiKey(id)
+	switch {
+	case err != nil:
+		return err
+	case k == nil:
+		return refuse(Unauthorized, "unable to find apikey with id %s", id)
+	case k.Refusal(t.Now) != "":
+		return refuse(Unauthorized, "%s", k.Refusal(t.Now))
+	case k.UsedUp():
+		return refuse(Unauthorized, "%s", k.Used())
+	}
+	// Of the many uses of one key in a batch, dqlite is told the last count only.
+	return t.execLast("api_key/"+k.ID, "UPDATE api_keys SET uses = ?, modified_rev = ? WHERE id = ?", k.Uses+1, t.Rev, k.ID)
+}
+
+// Enrollments lists what was handed out, by time.
+func (s *Store) Enrollments(ctx context.Context) (list []Enrollment, err error) {
+	err = s.Read(ctx, Linearisable, func(v *View) error {
+		list, err = collect(v, scanEnrollment, selectEnrollments+" ORDER BY enrolled_at, id")
+		return err
+	})
+	return list, err
+}
+
+// RevokeEnrollment marks the certificates of an enrollment as revoked and deletes its service token. Revoking twice is no
+// error.
+func (s *Store) RevokeEnrollment(ctx context.Context, actor Actor, id string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		list, err := collect(&tx.View, scanEnrollment, selectEnrollments+" WHERE id = ?", id)
+		switch {
+		case err != nil:
+			return err
+		case len(list) == 0:
+			return refuse(NotFound, "enrollment not found")
+		case list[0].RevokedAt != nil:
+			return nil
+		}
+		return tx.revokeEnrollment(&list[0], "")
+	})
+}
+
+func (t *Tx) revokeEnrollment(e *Enrollment, detail string) error {
+	if err := t.exec("UPDATE enrollments SET revoked_at = ?, modified_rev = ? WHERE id = ?", t.Now, t.Rev, e.ID); err != nil {
+		return err
+	}
+	if err := t.exec("UPDATE certificates SET revoked_at = ? WHERE serial IN (?, ?) AND revoked_at IS NULL", t.Now, e.TransportSerial, e.HTTPCASerial); err != nil {
+		return err
+	}
+	if e.ServiceTokenID != "" {
+		if err := t.exec("DELETE FROM api_tokens WHERE id = ?", e.ServiceTokenID); err != nil {
+			return err
+		}
+	}
+	return t.audit("enrollment.revoke", enrollmentObject(e.ID), detail)
+}
+
+// pruneEnrollments forgets keys long expired or revoked, and the records of certificates that expired long ago.
+func (t *Tx) pruneEnrollments(before time.Time) (int64, error) {
+	keys, err := t.execCount("DELETE FROM api_keys WHERE expires_at < ?1 OR revoked_at < ?1", before)
+	if err != nil {
+		return 0, err
+	}
+	enrollments, err := t.execCount("DELETE FROM enrollments WHERE expires_at < ?", before)
+	return keys + enrollments, err
+}
+
+// RevokedCertificates lists what an authority has signed, is revoked and has not expired.
+func (s *Store) RevokedCertificates(ctx context.Context, kind certs.Kind) (list []certs.Revoked, err error) {
+	enrolled := CertEnrolled
+	if kind == certs.HTTP {
+		enrolled = CertIntermediate
+	}
+	err = s.Read(ctx, Linearisable, func(v *View) error {
+		list, err = collect(v, func(rows *sql.Rows) (r certs.Revoked, err error) {
+			var at string
+			err = rows.Scan(&r.Serial, &at)
+			r.At = parseTime(at)
+			return r, err
+		}, "SELECT serial, revoked_at FROM certificates WHERE revoked_at IS NOT NULL AND kind IN (?, ?) AND expires_at >= ? ORDER BY revoked_at, serial",
+			string(kind), string(enrolled), rfc3339(v.Now))
+		return err
+	})
+	return list, err
+}

@@ -1,0 +1,175 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Option is a setting that operators see and change by name. Its value is one JSON value.
+type Option struct {
+	Name    string
+	Default string // JSON
+	Rule    string // what a value must be, as it completes "NAME must be …"
+	Help    string // one line, what it decides
+
+	valid func(json.RawMessage) bool
+}
+
+// Names of options.
+const (
+	OptionEnrollment         = "enrollment.enabled"
+	OptionEnrollmentHTTPCA   = "enrollment.http_ca"
+	OptionEnrollmentKeyType  = "enrollment.key_type"
+	OptionEnrollmentLifetime = "enrollment.lifetime"
+)
+
+// Values of options.
+const (
+	HTTPCARoot         = "root"
+	HTTPCAIntermediate = "intermediate"
+	KeyTypeECDSA       = "ecdsa"
+	KeyTypeRSA         = "rsa4096"
+)
+
+// Options lists every option, by name.
+var Options = []Option{
+	flagOption(OptionEnrollment, true, "whether other software can enroll"),
+	choiceOption(OptionEnrollmentHTTPCA, "what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an intermediate of its own",
+		HTTPCARoot, HTTPCAIntermediate),
+	choiceOption(OptionEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
+	durationOption(OptionEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
+}
+
+func flagOption(name string, standard bool, help string) Option {
+	return Option{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,
+		valid: func(v json.RawMessage) bool { return string(v) == "true" || string(v) == "false" }}
+}
+
+// choiceOption makes an option that is one of some words; the first is the default.
+func choiceOption(name, help string, choices ...string) Option {
+	return Option{Name: name, Default: quote(choices[0]), Rule: "one of " + strings.Join(choices, ", "), Help: help,
+		valid: func(v json.RawMessage) bool {
+			var s string
+			return json.Unmarshal(v, &s) == nil && slices.Contains(choices, s)
+		}}
+}
+
+// durationOption makes an option whose value is a Go duration string within bounds.
+func durationOption(name string, standard, least, most time.Duration, help string) Option {
+	return Option{Name: name, Default: quote(standard.String()), Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			d, err := time.ParseDuration(s)
+			return err == nil && d >= least && d <= most
+		}}
+}
+
+func quote(s string) string {
+	b, _ := json.Marshal(s) // a string always can
+	return string(b)
+}
+
+func findOption(name string) (*Option, error) {
+	for i := range Options {
+		if Options[i].Name == name {
+			return &Options[i], nil
+		}
+	}
+	var names []string
+	for _, o := range Options {
+		names = append(names, o.Name)
+	}
+	return nil, refuse(Invalid, "%s is not a setting; there are %s", name, strings.Join(names, ", "))
+}
+
+// options reads the values of all options that hold now, with the defaults of those that were never set.
+func (v *View) options() (map[string]json.RawMessage, error) {
+	all := make(map[string]json.RawMessage, len(Options))
+	for _, o := range Options {
+		set, err := v.document(o.Name)
+		if err != nil {
+			return nil, err
+		}
+		all[o.Name] = json.RawMessage(o.Default)
+		if set.Value != nil && o.valid(set.Value) { // a newer member may have set what this one does not know
+			all[o.Name] = set.Value
+		}
+	}
+	return all, nil
+}
+
+// OptionValues returns the value of every option by its name. Callers must not modify the map.
+func (s *Store) OptionValues(ctx context.Context, c Consistency) (map[string]json.RawMessage, error) {
+	return recall(ctx, s, c, "options", []string{"settings"}, (*View).options)
+}
+
+// SetOptions changes the options that are named, all or none of them; null stands for the default. It returns the value of
+// every option.
+func (s *Store) SetOptions(ctx context.Context, actor Actor, values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
+	for name, value := range values {
+		o, err := findOption(name)
+		if err != nil {
+			return nil, err
+		}
+		if string(value) != "null" && !o.valid(value) {
+			return nil, refuse(Invalid, "%s must be %s", name, o.Rule)
+		}
+	}
+	return write(ctx, s, actor, func(tx *Tx) (map[string]json.RawMessage, error) {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			old, err := tx.document(name)
+			if err != nil {
+				return nil, err
+			}
+			value := string(values[name])
+			switch {
+			case value == string(old.Value), value == "null" && old.Value == nil:
+				continue
+			case value == "null":
+				err = tx.exec("DELETE FROM settings WHERE name = ?", name)
+			default:
+				err = tx.exec(putSetting, name, value, tx.Rev)
+			}
+			if err != nil {
+				return nil, err
+			}
+			if err := tx.audit("setting.put", "setting/"+name, value); err != nil {
+				return nil, err
+			}
+		}
+		return tx.options()
+	})
+}
+
+// EnrollmentOptions says whether and how other software enrolls.
+type EnrollmentOptions struct {
+	Enabled  bool
+	HTTPCA   string // HTTPCARoot or HTTPCAIntermediate
+	KeyType  string // KeyTypeECDSA or KeyTypeRSA
+	Lifetime time.Duration
+}
+
+// EnrollmentOptions reads them as the leader has them.
+func (s *Store) EnrollmentOptions(ctx context.Context) (o EnrollmentOptions, err error) {
+	all, err := memo(ctx, s, "options", []string{"settings"}, (*View).options)
+	if err != nil {
+		return o, err
+	}
+	var lifetime string
+	for name, into := range map[string]any{OptionEnrollment: &o.Enabled, OptionEnrollmentHTTPCA: &o.HTTPCA, OptionEnrollmentKeyType: &o.KeyType,
+		OptionEnrollmentLifetime: &lifetime} {
+		if err := json.Unmarshal(all[name], into); err != nil {
+			return o, err
+		}
+	}
+	o.Lifetime, err = time.ParseDuration(lifetime)
+	return o, err
+}

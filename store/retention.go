@@ -1,0 +1,90 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// sequencePruned is the revision up to which audit rows may be missing.
+const sequencePruned = "audit_pruned"
+
+func (v *View) prunedRevision() (rev uint64, err error) {
+	_, err = v.get("SELECT value FROM sequences WHERE name = ?", []any{sequencePruned}, &rev)
+	return rev, err
+}
+
+// pruneStep bounds how many rows one transaction deletes, but for a revision that has more of its own.
+const pruneStep = 1000
+
+// PruneAudit deletes the oldest audit rows beyond what is to be kept, in one bounded step; more tells whether there is
+// another one to do. Rows are deleted by whole revisions, and only when there is at least a hundredth too many or one
+// is too old: each step leaves an audit row itself.
+func (s *Store) PruneAudit(ctx context.Context, actor Actor) (more bool, err error) {
+	keep, err := s.AuditRetention(ctx)
+	if err != nil {
+		return false, err
+	}
+	var until uint64 // the newest revision that may go
+	err = s.Peek(ctx, func(v *View) error {
+		until, err = v.pruneUntil(keep)
+		return err
+	})
+	if err != nil || until == 0 {
+		return false, err
+	}
+	err = s.Write(ctx, actor, func(tx *Tx) error {
+		step := until
+		var last uint64
+		found, err := tx.get("SELECT revision FROM audit ORDER BY revision, seq LIMIT 1 OFFSET ?", []any{int64(pruneStep)}, &last)
+		if err != nil {
+			return err
+		}
+		if more = found && last <= until; more {
+			var first uint64
+			if _, err := tx.get("SELECT min(revision) FROM audit", nil, &first); err != nil {
+				return err
+			}
+			step = max(last-1, first)
+		}
+		n, err := tx.execCount("DELETE FROM audit WHERE revision <= ?", step)
+		if err != nil || n == 0 {
+			return err
+		}
+		if err := tx.setSequence(sequencePruned, step); err != nil {
+			return err
+		}
+		return tx.audit("audit.prune", "cluster", fmt.Sprintf("%d rows up to revision %d", n, step))
+	})
+	return more, err
+}
+
+// pruneUntil finds the newest revision that is not to be kept, 0 when there is nothing to delete.
+func (v *View) pruneUntil(keep AuditRetention) (until uint64, err error) {
+	if keep.MaxAge > 0 {
+		type row struct {
+			revision uint64
+			at       string
+		}
+		oldest, err := collect(v, func(rows *sql.Rows) (r row, err error) { return r, rows.Scan(&r.revision, &r.at) }, auditOldest, int64(2*pruneStep))
+		if err != nil {
+			return 0, err
+		}
+		limit := rfc3339(v.Now.Add(-keep.MaxAge))
+		for _, r := range oldest {
+			if r.at >= limit {
+				break
+			}
+			until = r.revision
+		}
+	}
+	over := false
+	if over, err = v.get(auditNewestAfter, []any{int64(keep.MaxRows + keep.MaxRows/100)}, new(uint64), new(uint64)); err != nil || !over {
+		return until, err
+	}
+	var first uint64
+	if _, err := v.get(auditNewestAfter, []any{int64(keep.MaxRows)}, &first, new(uint64)); err != nil {
+		return 0, err
+	}
+	return max(until, first), nil
+}

@@ -1,0 +1,464 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/musterhq/muster/certs"
+)
+
+// Phases of the rotation of an authority.
+const (
+	PhaseTrust   = "trust"   // the new CA becomes trusted by every member
+	PhaseIssue   = "issue"   // the new CA issues; every member gets new leaves
+	PhaseOverlap = "overlap" // both are trusted until the old one is dropped
+)
+
+// What ChangeCA can be asked for.
+const (
+	CAStart    = "start"
+	CAContinue = "continue" // to the next phase, if need be without the members that hold the rotation back
+	CADrop     = "drop"     // the old CA now, before the overlap is over
+	CARollback = "rollback"
+)
+
+// CARotation is a rotation that is under way. A rollback of one whose new CA has issued already is a rotation back: Old
+// and New have changed places.
+type CARotation struct {
+	Kind       certs.Kind
+	Phase      string
+	Old, New   uint64 // generations
+	Overlap    time.Duration
+	RolledBack bool
+	StartedAt  time.Time
+	StartedBy  string
+	PhaseAt    time.Time
+	DropAt     *time.Time // in the phase overlap
+}
+
+const selectRotations = `SELECT kind, phase, old_generation, new_generation, overlap_seconds, rolled_back, started_at, started_by, phase_at, drop_at FROM ca_rotations`
+
+func scanRotation(rows *sql.Rows) (r CARotation, err error) {
+	var seconds int64
+	var started, phase string
+	var drop sql.NullString
+	err = rows.Scan((*string)(&r.Kind), &r.Phase, &r.Old, &r.New, &seconds, &r.RolledBack, &started, &r.StartedBy, &phase, &drop)
+	r.Overlap, r.StartedAt, r.PhaseAt, r.DropAt = time.Duration(seconds)*time.Second, parseTime(started), parseTime(phase), nullTime(drop)
+	return r, err
+}
+
+// caRotation reads the rotation of a kind; nil when none is under way.
+func (v *View) caRotation(kind certs.Kind) (*CARotation, error) {
+	list, err := collect(v, scanRotation, selectRotations+" WHERE kind = ?", string(kind))
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+// CARotations lists the rotations that are under way, as the leader has them.
+func (s *Store) CARotations(ctx context.Context) ([]CARotation, error) {
+	return memo(ctx, s, "ca-rotations", []string{"ca_rotations"}, func(v *View) ([]CARotation, error) {
+		return collect(v, scanRotation, selectRotations+" ORDER BY kind")
+	})
+}
+
+// TrustHolders lists the members that have a certificate for the cluster listener: a rotation waits for them. (Who has
+// joined by HTTP alone has none.) As the leader has it.
+func (s *Store) TrustHolders(ctx context.Context) ([]uint64, error) {
+	return memo(ctx, s, "trust-holders", []string{"certificates", "members"}, (*View).trustHolders)
+}
+
+func (v *View) trustHolders() ([]uint64, error) {
+	return collect(v, func(rows *sql.Rows) (id uint64, err error) {
+		err = rows.Scan(&id)
+		return id, err
+	}, `SELECT m.raft_node_id FROM members m WHERE EXISTS (SELECT 1 FROM certificates c WHERE c.raft_node_id = m.raft_node_id AND c.kind = 'transport'
+		AND c.revoked_at IS NULL AND c.expires_at > ?) ORDER BY m.raft_node_id`, rfc3339(v.Now))
+}
+
+// Installed says which members have put a revision of Trust into effect.
+type Installed struct {
+	Revision uint64
+	Nodes    map[uint64]bool
+}
+
+// missing counts the members that have not put into effect what the transaction sees.
+func (t *Tx) missing(in Installed) (n int, err error) {
+	rev, err := t.trustRevision()
+	if err != nil {
+		return 0, err
+	}
+	holders, err := t.trustHolders()
+	for _, id := range holders {
+		if rev != in.Revision || !in.Nodes[id] {
+			n++
+		}
+	}
+	return n, err
+}
+
+// AdvanceCA brings every rotation to its next phase that has nothing left to wait for, and tells whether it has changed
+// anything. Any leader may call it at any time.
+func (s *Store) AdvanceCA(ctx context.Context, actor Actor, in Installed) (changed bool, err error) {
+	rotations, err := s.CARotations(ctx)
+	if err != nil || len(rotations) == 0 {
+		return false, err
+	}
+	holders, err := s.TrustHolders(ctx)
+	if err != nil {
+		return false, err
+	}
+	ready, due := true, false
+	for _, id := range holders {
+		ready = ready && in.Nodes[id]
+	}
+	for i := range rotations {
+		due = due || rotations[i].due(ready, s.cfg.Now())
+	}
+	if !due {
+		return false, nil
+	}
+	err = s.Write(ctx, actor, func(tx *Tx) (err error) {
+		changed, err = tx.advanceCA(in)
+		return err
+	})
+	return changed, err
+}
+
+func (t *Tx) advanceCA(in Installed) (changed bool, err error) {
+	missing, err := t.missing(in)
+	if err != nil {
+		return false, err
+	}
+	rotations, err := collect(&t.View, scanRotation, selectRotations+" ORDER BY kind")
+	if err != nil {
+		return false, err
+	}
+	for i := range rotations {
+		if r := &rotations[i]; r.due(missing == 0, t.Now) {
+			changed = true
+			if err := t.next(r); err != nil {
+				return false, err
+			}
+		}
+	}
+	return changed, nil
+}
+
+// due tells whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
+func (r *CARotation) due(ready bool, now time.Time) bool {
+	if r.Phase == PhaseOverlap {
+		return !now.Before(*r.DropAt)
+	}
+	return ready
+}
+
+// next goes to the phase after this one.
+func (t *Tx) next(r *CARotation) error {
+	switch r.Phase {
+	case PhaseTrust:
+		return t.swap(r, "ca.issue")
+	case PhaseIssue:
+		drop := t.Now.Add(r.Overlap)
+		if err := t.exec("UPDATE ca_rotations SET phase = 'overlap', phase_at = ?, drop_at = ?, modified_rev = ? WHERE kind = ?", t.Now, drop, t.Rev, string(r.Kind)); err != nil {
+			return err
+		}
+		return t.audit("ca.overlap", caObject(r.Kind), fmt.Sprintf("generation %d is dropped at %s", r.Old, rfc3339(drop)))
+	default:
+		return t.retire(r, r.Old, "ca.drop")
+	}
+}
+
+// swap lets the new authority issue and the old one be trusted only.
+func (t *Tx) swap(r *CARotation, action string) error {
+	for _, st := range []statement{
+		{query: "UPDATE authorities SET state = 'trusted', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), r.Old}},
+		{query: "UPDATE authorities SET state = 'active', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), r.New}},
+		{query: `UPDATE ca_rotations SET phase = 'issue', phase_at = ?, drop_at = NULL, old_generation = ?, new_generation = ?, overlap_seconds = ?,
+			rolled_back = ?, modified_rev = ? WHERE kind = ?`, args: []any{t.Now, r.Old, r.New, int64(r.Overlap / time.Second), r.RolledBack, t.Rev, string(r.Kind)}},
+	} {
+		if err := t.exec(st.query, st.args...); err != nil {
+			return err
+		}
+	}
+	return t.audit(action, caObject(r.Kind), fmt.Sprintf("generation %d issues, %d is trusted", r.New, r.Old))
+}
+
+// retire ends a rotation: one authority leaves the bundles and its key is erased.
+func (t *Tx) retire(r *CARotation, generation uint64, action string) error {
+	for _, st := range []statement{
+		{query: "UPDATE authorities SET state = 'retired', sealed_key = x'', cross_pem = '', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), generation}},
+		{query: "UPDATE authorities SET cross_pem = '', modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{t.Rev, string(r.Kind)}},
+		{query: "DELETE FROM ca_rotations WHERE kind = ?", args: []any{string(r.Kind)}},
+	} {
+		if err := t.exec(st.query, st.args...); err != nil {
+			return err
+		}
+	}
+	return t.audit(action, caObject(r.Kind), fmt.Sprintf("generation %d is retired and its key erased", generation))
+}
+
+func caObject(kind certs.Kind) string { return "ca/" + string(kind) }
+
+// CARequest asks for a change of one authority or both.
+type CARequest struct {
+	Kinds   []certs.Kind
+	Action  string
+	DryRun  bool
+	Force   bool           // for CAContinue and CADrop: without the members that hold the rotation back
+	Overlap *time.Duration // whole seconds; nil: as it is, or DefaultCAOverlap
+	// CertPEM and KeyPEM are an operator's own CA, for CAStart and one kind.
+	CertPEM, KeyPEM []byte
+	Installed       Installed
+}
+
+// DefaultCAOverlap is as long as the longest life of a token of the documented endpoint.
+const DefaultCAOverlap = 24 * time.Hour
+
+// CAChange says what a request does, or would do.
+type CAChange struct {
+	Steps    []string `json:"steps"`
+	Warnings []string `json:"warnings"`
+}
+
+var errDryRun = errors.New("store: nothing is to be changed")
+
+// ChangeCA starts a rotation, or changes one that is under way, all or nothing. With DryRun it refuses what it would
+// refuse and changes nothing.
+func (s *Store) ChangeCA(ctx context.Context, actor Actor, q CARequest) (out CAChange, err error) {
+	if q.DryRun {
+		actor.IdempotencyKey = ""
+	}
+	var tried CAChange
+	out, err = write(ctx, s, actor, func(tx *Tx) (CAChange, error) {
+		out, err := s.changeCA(tx, q)
+		if err == nil && q.DryRun {
+			tried, err = out, errDryRun // which takes back what was done
+		}
+		return out, err
+	})
+	if errors.Is(err, errDryRun) {
+		return tried, nil
+	}
+	return out, err
+}
+
+func (s *Store) changeCA(tx *Tx, q CARequest) (CAChange, error) {
+	out := CAChange{Steps: []string{}, Warnings: []string{}}
+	missing, err := tx.missing(q.Installed)
+	for _, kind := range q.Kinds {
+		var r *CARotation
+		if err == nil {
+			r, err = tx.caRotation(kind)
+		}
+		if err == nil {
+			err = s.change(tx, q, kind, r, missing, &out)
+		}
+	}
+	return out, err
+}
+
+func (s *Store) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation, missing int, out *CAChange) error {
+	step := func(format string, args ...any) {
+		out.Steps = append(out.Steps, string(kind)+": "+fmt.Sprintf(format, args...))
+	}
+	if q.Action == CAStart {
+		if r != nil {
+			return refuse(Conflict, "a rotation of the %s CA is under way, in the phase %s; only one at a time", kind, r.Phase)
+		}
+		return s.startCA(tx, q, kind, step, out)
+	}
+	if r == nil {
+		return refuse(Conflict, "no rotation of the %s CA is under way", kind)
+	}
+	held := refuse(Conflict, "the rotation of the %s CA waits for %d members in the phase %s; force goes on without them", kind, missing, r.Phase)
+	if q.Overlap != nil {
+		r.Overlap = *q.Overlap
+	}
+	switch q.Action {
+	case CAContinue:
+		switch {
+		case r.Phase == PhaseOverlap:
+			return refuse(Conflict, "the rotation of the %s CA waits for nothing but the overlap, which ends at %s; drop ends it now", kind, rfc3339(*r.DropAt))
+		case missing > 0 && !q.Force:
+			return held
+		}
+		if missing > 0 {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %d members are left behind", kind, missing))
+		}
+		step("the phase %s ends now", r.Phase)
+		return tx.next(r)
+	case CADrop:
+		switch {
+		case r.Phase == PhaseTrust:
+			return refuse(Conflict, "the new %s CA does not issue yet, so the old one cannot be dropped; rollback takes the new one back", kind)
+		case r.Phase == PhaseIssue && missing > 0 && !q.Force:
+			return held
+		}
+		step("generation %d is not trusted any more, from now on", r.Old)
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: clients that have the old CA alone, and join tokens that pin it, are refused from now on", kind))
+		return tx.retire(r, r.Old, "ca.drop")
+	default:
+		switch {
+		case r.RolledBack:
+			return refuse(Conflict, "the rotation of the %s CA is being rolled back already", kind)
+		case r.Phase == PhaseTrust:
+			step("generation %d, which has not issued anything, is taken back", r.New)
+			return tx.retire(r, r.New, "ca.rollback")
+		}
+		r.Old, r.New, r.RolledBack = r.New, r.Old, true
+		step("generation %d issues again and every member gets new certificates", r.New)
+		step("%s after that generation %d is dropped", r.Overlap, r.Old)
+		return tx.swap(r, "ca.rollback")
+	}
+}
+
+// startCA makes the new authority, or takes the operator's, and has the old and the new one certify each other.
+func (s *Store) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, ...any), out *CAChange) error {
+	list, err := tx.inUse(kind)
+	if err != nil {
+		return err
+	}
+	old, err := s.ca(&list[0])
+	if err != nil {
+		return err
+	}
+	c, _, err := tx.Cluster()
+	if err != nil {
+		return err
+	}
+	a := Authority{Kind: kind, Origin: OriginMuster}
+	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(kind)}, &a.Generation); err != nil {
+		return err
+	}
+	var next certs.CA
+	if q.CertPEM == nil {
+		if next, err = certs.NewSuccessor(kind, c.ID, a.Generation, tx.Now); err != nil {
+			return err
+		}
+		a.CertPEM = string(certs.EncodeCert(next.Cert.Raw))
+	} else if next, err = s.operatorsCA(tx, q, &list[0], &a, c.ID); err != nil {
+		return err
+	}
+	crossNew, crossOld, warning := cross(old, next, tx.Now)
+	if warning != "" {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", kind, warning))
+	}
+	if left := next.Cert.NotAfter.Sub(tx.Now); left < 3*expiryWarning {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it", kind, int(left.Hours()/24)))
+	}
+	key, err := certs.EncodeKey(next.Key)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	sealed, dek, err := s.keys.seal(AuthoritySecret(kind, a.Generation), key)
+	if err != nil {
+		return err
+	}
+	overlap := DefaultCAOverlap
+	if q.Overlap != nil {
+		overlap = *q.Overlap
+	}
+	for _, st := range []statement{
+		{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at,
+			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			args: []any{string(kind), a.Generation, a.Origin, a.CertPEM, crossNew, certs.Fingerprint(next.Cert.Raw), sealed, dek, tx.Now, next.Cert.NotAfter, tx.Rev, tx.Rev}},
+		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{crossOld, tx.Rev, string(kind)}},
+		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at, started_by, phase_at, modified_rev)
+			VALUES (?, 'trust', ?, ?, ?, ?, ?, ?, ?)`,
+			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(), tx.Now, tx.Rev}},
+	} {
+		if err := tx.exec(st.query, st.args...); err != nil {
+			return err
+		}
+	}
+	holders, err := tx.trustHolders()
+	if err != nil {
+		return err
+	}
+	if kind == certs.HTTP {
+		var tokens int
+		if _, err := tx.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
+			[]any{rfc3339(tx.Now.Add(overlap))}, &tokens); err != nil {
+			return err
+		}
+		if tokens > 0 {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
+		}
+	}
+	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
+	step("then it issues, and every member gets new certificates")
+	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
+	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
+}
+
+// operatorsCA checks what an operator brings.
+func (s *Store) operatorsCA(tx *Tx, q CARequest, old, a *Authority, clusterID string) (certs.CA, error) {
+	members, err := tx.Members()
+	if err != nil {
+		return certs.CA{}, err
+	}
+	trial := certs.Leaf{Kind: a.Kind, ClusterID: clusterID, NodeID: 1, Name: "trial"}
+	seen := map[string]bool{}
+	for i := range members {
+		for _, h := range members[i].Hosts() {
+			if !seen[h] {
+				seen[h] = true
+				trial.Hosts = append(trial.Hosts, h)
+			}
+		}
+	}
+	ca, chain, err := certs.ParseAuthority(q.CertPEM, q.KeyPEM, trial, tx.Now)
+	if err != nil {
+		return ca, refuse(Invalid, "%s", err.Error())
+	}
+	if certs.Fingerprint(ca.Cert.Raw) == old.Fingerprint {
+		return ca, refuse(Conflict, "this is the %s CA that the cluster has already", a.Kind)
+	}
+	if ca.Cert.Subject.String() == old.Subject {
+		return ca, refuse(Invalid, "the subject of the CA certificate must differ from that of the current %s CA: verifiers find an issuer by its name", a.Kind)
+	}
+	other := certs.Transport
+	if a.Kind == certs.Transport {
+		other = certs.HTTP
+	}
+	others, err := tx.inUse(other)
+	if err != nil {
+		return ca, err
+	}
+	for i := range others {
+		list, err := certs.ParseCerts([]byte(others[i].CertPEM))
+		if err != nil {
+			return ca, err
+		}
+		if bytes.Equal(list[0].RawSubjectPublicKeyInfo, ca.Cert.RawSubjectPublicKeyInfo) {
+			return ca, refuse(Conflict, "this is the %s CA: with one key for both, a certificate of one listener would open the other", other)
+		}
+	}
+	a.Origin = OriginOperator
+	for _, c := range chain {
+		a.CertPEM += string(certs.EncodeCert(c.Raw))
+	}
+	return ca, nil
+}
+
+// cross has two authorities certify each other, as PEM: who trusts one of them verifies what the other has issued.
+func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning string) {
+	if der, err := old.CrossSign(next.Cert, now); err == nil {
+		nextByOld = string(certs.EncodeCert(der))
+	} else {
+		warning = "the old CA cannot certify the new one: clients need the new CA before it issues"
+	}
+	if der, err := next.CrossSign(old.Cert, now); err == nil {
+		oldByNext = string(certs.EncodeCert(der))
+	} else if warning == "" {
+		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has its new certificates"
+	}
+	return nextByOld, oldByNext, warning
+}
