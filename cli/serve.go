@@ -293,12 +293,10 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
-		Diff: func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
-		AutopilotConfig: func(ctx context.Context) (any, error) {
-			cfg, _, err := loops.Settings(ctx)
-			return cfg, err
-		},
-		Leaf: func() []byte { return current.Load().Certificate[0] }})
+		Diff:             func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
+		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
+		ReplaceAutopilot: loops.ReplaceSettings,
+		Leaf:             func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())
@@ -359,7 +357,7 @@ func closeStore(st *store.Store) error {
 
 // awaitFounded waits for the first transaction and forgets the record of it.
 func awaitFounded(ctx context.Context, st *store.Store, dir *cluster.Dir) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // a backup may be large
 	defer cancel()
 	if _, err := st.AwaitLeader(ctx); err != nil {
 		return fmt.Errorf("the cluster was not founded in time: %w", err)

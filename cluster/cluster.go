@@ -274,6 +274,16 @@ func (c *Cluster) Settings(ctx context.Context) (autopilot.Config, uint64, error
 	return cfg, set.ModifiedRev, err
 }
 
+// SettingsAt is Settings as a caller may have it who wants to be sure that it is the newest, or who has no leader.
+func (c *Cluster) SettingsAt(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error) {
+	cfg := autopilot.DefaultConfig()
+	set, err := c.Store.Setting(ctx, from, store.SettingAutopilot)
+	if err == nil && set.Value != nil {
+		err = json.Unmarshal(set.Value, &cfg)
+	}
+	return cfg, set.ModifiedRev, err
+}
+
 func targets(members []store.Member, servers []store.Server) []target {
 	raft := make(map[uint64]bool, len(servers))
 	for _, v := range servers {
@@ -457,6 +467,23 @@ func (c *Cluster) MergeSettings(ctx context.Context, patch []byte) (json.RawMess
 	if err != nil {
 		return nil, err
 	}
+	return merge(cfg, patch)
+}
+
+// ReplaceSettings is MergeSettings for an API that replaces the fields it knows: those that it leaves out get their
+// default value again. What it does not know stays.
+func (c *Cluster) ReplaceSettings(ctx context.Context, fields []byte) (json.RawMessage, error) {
+	cfg, _, err := c.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fresh := autopilot.DefaultConfig()
+	fresh.MaxVoters, fresh.StandBys, fresh.DeadAfter = cfg.MaxVoters, cfg.StandBys, cfg.DeadAfter
+	fresh.MinQuorum = min(fresh.MinQuorum, fresh.MaxVoters)
+	return merge(fresh, fields)
+}
+
+func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
 	dec := json.NewDecoder(bytes.NewReader(patch))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&cfg); err != nil {

@@ -117,23 +117,10 @@ func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind,
 	caPEM := certs.EncodeCert(ca.Cert.Raw)
 	f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(caPEM), SealedKey: sealed, ExpiresAt: ca.Cert.NotAfter})
 
-	keyName, certName, caName := httpKey, httpCert, httpCAFile
-	if kind == certs.Transport {
-		keyName, certName, caName = transportKey, transportCert, transportCA
-	}
-	key, err := d.key(keyName)
-	if err != nil {
-		return err
-	}
-	record := store.NewCertificate(kind, now)
-	record.NodeID = n.NodeID
-	leaf, err := record.Sign(ca, key.Public(), n.ClusterID, p.Name, p.Hosts())
+	record, err := d.ownLeaf(n, p, kind, ca, now)
 	if err != nil {
 		return err
 	}
 	f.Certificates = append(f.Certificates, record)
-	if err := d.write(certName, certs.EncodeCert(leaf, ca.Cert.Raw), 0o644); err != nil {
-		return err
-	}
-	return d.write(caName, caPEM, 0o644)
+	return nil
 }

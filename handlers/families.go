@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/store"
@@ -14,6 +15,7 @@ type family struct {
 	name    string
 	headers func(http.ResponseWriter)
 	fail    func(w http.ResponseWriter, status int, code store.Code, message string)
+	noRoute func(r *http.Request, status int) string // text of a 404 or 405 of the router; nil for the usual one
 
 	unauthenticated failure // no valid credential
 	forbidden       failure // a credential that does not allow it
@@ -100,9 +102,21 @@ var nomad = &family{
 	name:    "nomad",
 	headers: func(w http.ResponseWriter) { w.Header().Set("Vary", "Accept-Encoding") },
 	fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if message != "" {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		}
 		w.WriteHeader(status)
 		_, _ = w.Write([]byte(message))
+	},
+	noRoute: func(r *http.Request, status int) string {
+		switch {
+		case r.URL.Path == "/v1/operator/raft/configuration" && status == http.StatusMethodNotAllowed:
+			return "" // unlike its siblings (section 3.1)
+		case status == http.StatusMethodNotAllowed || strings.HasPrefix(r.URL.Path, "/v1/operator/"):
+			return "Invalid method"
+		default:
+			return "there is nothing at this path"
+		}
 	},
 	unauthenticated: failure{http.StatusForbidden, "Permission denied"},
 	forbidden:       failure{http.StatusForbidden, "Permission denied"},
@@ -146,13 +160,19 @@ func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
 
 // writeJSON writes v on one line without a newline behind it, as the families do.
 func writeJSON(w http.ResponseWriter, status int, v any) {
+	data := mustJSON(v)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(data)
+}
+
+// mustJSON marshals what always can be.
+func mustJSON(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(data)
+	return data
 }
 
 func timeOf(unix int64) string { return time.Unix(unix, 0).UTC().Format(timeFormat) }

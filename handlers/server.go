@@ -37,13 +37,15 @@ type Config struct {
 	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
 	Wake      func()                     // tells the leader's loops that membership has changed
 
-	CanRemove       func(ctx context.Context, nodeID uint64) error                    // why a removal would leave too few live voters
-	Reachable       func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
-	Diff            func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
-	PrepareRemoval  func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
-	NewJoinKeys     func() ([]store.NewKey, error)
-	AutopilotConfig func(ctx context.Context) (any, error)
-	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
+	CanRemove      func(ctx context.Context, nodeID uint64) error                    // why a removal would leave too few live voters
+	Reachable      func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
+	Diff           func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
+	PrepareRemoval func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
+	NewJoinKeys    func() ([]store.NewKey, error)
+	// AutopilotConfig returns autopilot's configuration and the revision that last changed it, 0 for never.
+	AutopilotConfig  func(ctx context.Context, c store.Consistency) (any, uint64, error)
+	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
+	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
 	ClusterID string
 	Name      string
@@ -58,12 +60,13 @@ type Config struct {
 // Server answers API requests on every member.
 type Server struct {
 	Config
-	log      *slog.Logger
-	failures *failureLimiter
-	slots    chan struct{}
-	api      http.Handler
-	internal http.Handler
-	plain    http.Handler
+	log       *slog.Logger
+	failures  *failureLimiter
+	slots     chan struct{}
+	snapshots chan struct{} // bounds how many are made at once
+	api       http.Handler
+	internal  http.Handler
+	plain     http.Handler
 }
 
 // New builds the handlers.
@@ -71,7 +74,7 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight)}
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight), snapshots: make(chan struct{}, 2)}
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})
@@ -105,7 +108,7 @@ func (s *Server) router(o origin) http.Handler {
 		}))
 	}
 	m.NotFoundHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
-		familyOf(r.URL.Path).fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
+		noRoute(w, r, http.StatusNotFound, "there is nothing at this path")
 	})
 	m.MethodNotAllowedHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
 		for _, rt := range routes {
@@ -113,9 +116,18 @@ func (s *Server) router(o origin) http.Handler {
 				w.Header().Add("Allow", rt.method)
 			}
 		}
-		familyOf(r.URL.Path).fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
+		noRoute(w, r, http.StatusMethodNotAllowed, "the method "+r.Method+" is not allowed here")
 	})
 	return m
+}
+
+// noRoute refuses what no route serves, in the words of the family whose prefix the path bears.
+func noRoute(w http.ResponseWriter, r *http.Request, status int, text string) {
+	f := familyOf(r.URL.Path)
+	if f.noRoute != nil {
+		text = f.noRoute(r, status)
+	}
+	f.fail(w, status, 0, text)
 }
 
 // guard isolates panics, bounds the number of requests and writes the log line.

@@ -34,6 +34,15 @@ func (v *View) Cluster() (c Cluster, ok bool, err error) {
 	return c, ok, err
 }
 
+// PeekCluster reads the identity as the leader has it, without asking the voters.
+func (s *Store) PeekCluster(ctx context.Context) (c Cluster, err error) {
+	err = s.Peek(ctx, func(v *View) error {
+		c, _, err = v.Cluster()
+		return err
+	})
+	return c, err
+}
+
 // Schema is the newest database schema that this binary works with.
 const Schema = int64(migrations.Latest)
 
@@ -68,6 +77,9 @@ type Founding struct {
 	AdminHash     string            `json:"adminHash"`
 	OverlayCIDR   string            `json:"overlayCidr"`
 	OverlaySlices int               `json:"overlaySliceBits"`
+	// Import names a file of the data directory with the whole state, made by Refounding; all other fields but Member
+	// are empty then.
+	Import string `json:"import,omitempty"`
 }
 
 // SealedAuthority is a certificate authority whose key is sealed under generation 1.
@@ -153,27 +165,29 @@ func fingerprintPEM(pem string) string {
 
 // Authority returns the active certificate authority of a kind with its key.
 func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error) {
-	return memo(ctx, s, "authority/"+string(kind), []string{"authorities"}, func(v *View) (certs.CA, error) {
-		var pem string
-		var sealed []byte
-		var generation, dek uint64
-		ok, err := v.get("SELECT generation, cert_pem, sealed_key, dek_generation FROM authorities WHERE kind = ? AND state = 'active'",
-			[]any{string(kind)}, &generation, &pem, &sealed, &dek)
-		if err != nil || !ok {
-			return certs.CA{}, fmt.Errorf("read the %s authority: found %t: %w", kind, ok, err)
-		}
-		list, err := certs.ParseCerts([]byte(pem))
-		if err != nil {
-			return certs.CA{}, err
-		}
-		plain, err := s.keys.open(AuthoritySecret(kind, generation), dek, sealed)
-		if err != nil {
-			return certs.CA{}, err
-		}
-		key, err := certs.ParseKey(plain)
-		if err != nil {
-			return certs.CA{}, err
-		}
-		return certs.CA{Cert: list[0], Key: key}, nil
-	})
+	return memo(ctx, s, "authority/"+string(kind), []string{"authorities"}, func(v *View) (certs.CA, error) { return v.authority(&s.keys, kind) })
+}
+
+func (v *View) authority(ring *keyring, kind certs.Kind) (certs.CA, error) {
+	var pem string
+	var sealed []byte
+	var generation, dek uint64
+	ok, err := v.get("SELECT generation, cert_pem, sealed_key, dek_generation FROM authorities WHERE kind = ? AND state = 'active'",
+		[]any{string(kind)}, &generation, &pem, &sealed, &dek)
+	if err != nil || !ok {
+		return certs.CA{}, fmt.Errorf("read the %s authority: found %t: %w", kind, ok, err)
+	}
+	list, err := certs.ParseCerts([]byte(pem))
+	if err != nil {
+		return certs.CA{}, err
+	}
+	plain, err := ring.open(AuthoritySecret(kind, generation), dek, sealed)
+	if err != nil {
+		return certs.CA{}, err
+	}
+	key, err := certs.ParseKey(plain)
+	if err != nil {
+		return certs.CA{}, err
+	}
+	return certs.CA{Cert: list[0], Key: key}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -144,6 +145,11 @@ func (l *leadership) prepare(ctx context.Context) error {
 	s := l.store
 	if err := l.db.within(30*time.Second, func(c *sql.Conn) error { return l.migrate(ctx, c) }); err != nil {
 		return err
+	}
+	if f := s.cfg.Founding; f != nil && f.Import != "" {
+		if err := l.importState(ctx, filepath.Join(s.cfg.Dir, f.Import)); err != nil {
+			return fmt.Errorf("found the cluster from a backup: %w", err)
+		}
 	}
 	var revision int64
 	founded := true
