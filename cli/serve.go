@@ -292,7 +292,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, MergeAutopilot: loops.MergeSettings,
 		Diff:             func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
 		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
 		ReplaceAutopilot: loops.ReplaceSettings,

@@ -25,6 +25,8 @@ type Report struct {
 	Version  string `json:"version"`
 	Revision uint64 `json:"revision"` // of its local replica, 0 when it has none
 	Leader   uint64 `json:"leader"`   // whom its Raft server follows
+	DiskFree uint64 `json:"diskFree"` // bytes that it may still write to the file system of its data directory
+	DiskLow  bool   `json:"diskLow"`  // less than it keeps in reserve
 }
 
 // target is a member as the prober sees it.

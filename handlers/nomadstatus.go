@@ -37,9 +37,11 @@ func (s *Server) statusPeers(q *request) error {
 	if err != nil {
 		return err
 	}
-	peers := make([]string, len(list))
-	for i, v := range list {
-		peers[i] = v.Address
+	peers := []string{}
+	for _, v := range list {
+		if v.Address != "" { // of a server that this replica has not heard of yet
+			peers = append(peers, v.Address)
+		}
 	}
 	return q.nomadJSON(peers)
 }

@@ -88,6 +88,9 @@ func (s *Server) raftConfiguration(q *request) error {
 func (s *Server) raftServers(q *request) ([]raftServer, error) {
 	ctx := q.Context()
 	members, err := s.Store.Members(ctx, q.consistency())
+	if q.stale && s.Store.Leading() { // the leader knows better than its mirror, and need ask nobody
+		members, err = s.Store.PeekMembers(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -163,7 +163,7 @@ func (s *Server) transferLeadership(q *request) error {
 	failed := func(cause string) error {
 		return fail(http.StatusInternalServerError, "failed to transfer leadership: "+cause)
 	}
-	if err := s.Reachable(q.Context(), to.NodeID); err != nil {
+	if err := s.CanLead(q.Context(), to.NodeID); err != nil {
 		return failed(err.Error())
 	}
 	// The request is in the audit before leadership moves: afterwards this member can write no more.

@@ -39,6 +39,7 @@ type Config struct {
 
 	CanRemove      func(ctx context.Context, nodeID uint64) error                    // why a removal would leave too few live voters
 	Reachable      func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
+	CanLead        func(ctx context.Context, nodeID uint64) error                    // why leadership must not go to a member now
 	Diff           func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
 	PrepareRemoval func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
 	NewJoinKeys    func() ([]store.NewKey, error)
