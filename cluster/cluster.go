@@ -151,6 +151,7 @@ type term struct {
 	hooks    hookWork
 	pruned   time.Time
 	cost     time.Duration // of observing and deciding in the last round
+	settled  bool          // a recovery that this member has been through is in the members table
 }
 
 func (c *Cluster) leadTerm(ctx context.Context) {
@@ -216,6 +217,12 @@ func (c *Cluster) report() Report {
 
 // round observes, decides and acts once.
 func (c *Cluster) round(ctx context.Context, t *term) error {
+	if !t.settled {
+		if err := c.settleRecovery(ctx); err != nil {
+			return err
+		}
+		t.settled = true
+	}
 	begin := time.Now()
 	members, err := c.Store.PeekMembers(ctx)
 	if err != nil {
@@ -432,6 +439,9 @@ func (c *Cluster) reconcile(ctx context.Context) error {
 		return err
 	}
 	for _, d := range differences(members, c.Store.Servers()) {
+		if d.Have == store.RoleNone && c.Alive(d.NodeID) != autopilot.StatusAlive {
+			continue // a machine that is gone would only weaken the quorum
+		}
 		actx, cancel := context.WithTimeout(ctx, assignTimeout)
 		err := c.Store.Assign(actx, d.NodeID, d.Want)
 		cancel()

@@ -25,7 +25,7 @@ func keptRows(table, key string) bool {
 	case "sealed_secrets":
 		return strings.HasPrefix(key, "key/")
 	case "settings":
-		return strings.HasPrefix(key, "overlay_")
+		return strings.HasPrefix(key, "overlay_") || key == settingRecovery
 	}
 	return false
 }
