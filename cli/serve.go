@@ -30,6 +30,7 @@ type serveFlags struct {
 	latency                                      time.Duration
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
+	diskReserve                                  string
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -83,6 +84,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
 	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot")
+	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -156,6 +158,12 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if f.mode != store.ModeFull && f.mode != store.ModeReplicate {
 		return fmt.Errorf("--mode must be full or replicate, not %q", f.mode)
 	}
+	reserve := cluster.DefaultReserve
+	if f.diskReserve != "" {
+		if reserve, err = cluster.ParseReserve(f.diskReserve); err != nil {
+			return fmt.Errorf("--disk-reserve: %w", err)
+		}
+	}
 	dir, err := cluster.OpenDir(f.data)
 	if err != nil {
 		return err
@@ -175,7 +183,7 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	return runMember(ctx, log, dir, node, f, apiListener, raftListener)
+	return runMember(ctx, log, dir, node, f, reserve, apiListener, raftListener)
 }
 
 // becomeMember returns who this member is, founding or joining a cluster first if it is nobody yet.
@@ -217,7 +225,7 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 }
 
 // runMember starts the parts of a member and stops them in the opposite order.
-func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cluster.Node, f serveFlags, apiListener, raftListener net.Listener) error {
+func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cluster.Node, f serveFlags, reserve cluster.Reserve, apiListener, raftListener net.Listener) error {
 	identity, err := dir.OwnIdentity()
 	if err != nil {
 		return err
@@ -286,13 +294,14 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	opened.Store(st)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
-	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload,
+	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload, DiskReserve: reserve,
 		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.Schema}})
 	running.Store(true)
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, MergeAutopilot: loops.MergeSettings,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead,
+		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, MergeAutopilot: loops.MergeSettings,
 		Diff:             func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
 		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
 		ReplaceAutopilot: loops.ReplaceSettings,

@@ -39,6 +39,8 @@ type Config struct {
 	ReloadHTTP func() error
 	Seeds      []Peer // where others were when this member joined
 	Logger     *slog.Logger
+
+	DiskReserve Reserve // room that the member keeps on its disk
 }
 
 // Cluster runs the loops of one member.
@@ -48,7 +50,8 @@ type Cluster struct {
 	state atomic.Pointer[autopilot.State]
 	alive atomic.Pointer[map[uint64]string]
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
-	kick  chan struct{}                   // wakes the leader's loop before its time
+	disk  atomic.Pointer[Disk]
+	kick  chan struct{} // wakes the leader's loop before its time
 
 	once    sync.Once
 	removed chan struct{}
@@ -62,7 +65,10 @@ func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), stop: cancel, removed: make(chan struct{})}
 	c.forget()
-	c.done.Add(4)
+	c.disk.Store(&Disk{})
+	c.lookAtDisk()
+	c.done.Add(5)
+	go func() { defer c.done.Done(); c.watchDisk(ctx) }()
 	go func() { defer c.done.Done(); c.renew(ctx) }()
 	go func() { defer c.done.Done(); c.lead(ctx) }()
 	go func() { defer c.done.Done(); c.expel(ctx) }()
@@ -105,6 +111,16 @@ func (c *Cluster) Autopilot() autopilot.State {
 	s.Healthy = healthy == len(s.Voters)
 	s.FailureTolerance = autopilot.FailureTolerance(len(s.Voters), healthy)
 	return s
+}
+
+// DiskLow tells whether a member has said that its disk is nearly full, as the leader's probes have it.
+func (c *Cluster) DiskLow(nodeID uint64) bool {
+	for _, v := range c.state.Load().Servers {
+		if v.NodeID == nodeID {
+			return v.DiskLow
+		}
+	}
+	return false
 }
 
 // Alive returns "alive" or "left" as the leader's probes have it, "unknown" where this member does not lead.
@@ -212,7 +228,8 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 }
 
 func (c *Cluster) report() Report {
-	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID()}
+	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(),
+		DiskFree: c.Disk().Free, DiskLow: c.Disk().Low}
 }
 
 // round observes, decides and acts once.
@@ -316,7 +333,7 @@ func (c *Cluster) observe(members []store.Member, servers []store.Server, t *ter
 		m, o := &members[i], seen[members[i].NodeID]
 		ob := autopilot.Observation{NodeID: m.NodeID, Name: m.Name, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
 			Role: string(roles[m.NodeID]), LastContact: o.LastContact, RTT: autopilot.Duration(o.RTT), Revision: o.Revision,
-			Version: o.Version, Member: true, IsLeader: m.NodeID == in.LeaderID}
+			Version: o.Version, DiskLow: o.DiskLow, Member: true, IsLeader: m.NodeID == in.LeaderID}
 		if o.Interval > probeEvery {
 			ob.ProbeInterval = autopilot.Duration(o.Interval)
 		}

@@ -186,7 +186,9 @@ func ApplyRecovery(d *Dir, p *RecoveryPlan, others []Survivor, now time.Time) (*
 	return r, d.saveRecovery(r)
 }
 
-func keptName(now time.Time) string { return "raft.before-recovery-" + now.UTC().Format("20060102T150405Z") }
+func keptName(now time.Time) string {
+	return "raft.before-recovery-" + now.UTC().Format("20060102T150405Z")
+}
 
 // AdoptRecovery replaces this directory's Raft log by the template's, out of a bundle. The old one is kept.
 func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Recovery, error) {

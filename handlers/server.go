@@ -48,6 +48,9 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
+	Disk    func() any               // how full this member's disk is
+	DiskLow func(nodeID uint64) bool // a member has said that its disk is nearly full, as the leader's probes have it
+
 	ClusterID string
 	Name      string
 	Version   string
