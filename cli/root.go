@@ -100,7 +100,7 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newJoinTokenCommand(env), newAPITokenCommand(env),
 		newKeyCommand(env), newJoinKeysCommand(env), newSecretCommand(env), newLeaseCommand(env),
 		newRaftCommand(env), newAutopilotCommand(env),
-		newBackupCommand(env), newRecoverCommand(env),
+		newBackupCommand(env), newRecoverCommand(env), newDoctorCommand(env),
 		newStatusCommand(env), newSQLCommand(env),
 		newVersionCommand(env), newCompletionCommand(env),
 	)

@@ -290,7 +290,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		Dial: transport.DialRaft, Ask: transport.Ask, Nudge: transport.Nudge, Fetch: fetch, NetworkLatency: f.latency,
 		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing})
 	if err != nil {
-		return err
+		return startFailure(err, dir.Path)
 	}
 	opened.Store(st)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
