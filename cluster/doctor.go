@@ -192,7 +192,7 @@ func (x *doctor) raftLog() {
 		if !known {
 			what.Next = "keep a copy of the directory, then see docs/recovery.md"
 		}
-		x.say("raft log", FindingFail, what.Next, "%s", strings.TrimSuffix(strings.Join([]string{what.What, err.Error()}, ": "), ": "))
+		x.say("raft log", FindingFail, what.Next, "%s", strings.TrimPrefix(what.What+": "+err.Error(), ": "))
 		return
 	}
 	x.say("raft log", FindingOK, "", "%d segments up to index %d, %d snapshots, the newest of index %d; %d MiB", files.Segments, max(files.Last, files.Snapshot), files.Snapshots, files.Snapshot, files.Bytes>>20)

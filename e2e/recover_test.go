@@ -17,14 +17,23 @@ func TestRecover(t *testing.T) {
 	book := newLedger(1000)
 	stop := run(4, func() { book.mint(u, c.members[1]) })
 	book.awaitMore(t, 40)
-	// Three die in the middle of it, the leader among them; the survivors are any two.
+	stop()
+	// Three die, the leader among them. What was answered is on a majority; it is on these two as well, for entries that
+	// only the three had could be on no survivor.
 	leader := c.leader(t)
 	lost := append([]*member{leader}, c.others(leader)[:2]...)
 	left := c.others(lost...)
+	for _, m := range left {
+		eventually(t, formed, "the survivors have everything", func() error {
+			if now, all := m.status(t).Revision, leader.status(t).Revision; now < all {
+				return fmt.Errorf("node %d has revision %d of %d", m.n, now, all)
+			}
+			return nil
+		})
+	}
 	for _, m := range lost {
 		m.kill()
 	}
-	stop()
 
 	a, b := left[0], left[1]
 	if out := muster(t, "recover", "plan", "--data", a.dir); out.code != 1 || !strings.Contains(out.stderr, "is in use by a running muster") {

@@ -27,7 +27,7 @@ var startErrors = []struct {
 	{regexp.MustCompile(`closed segment .* is past last snapshot`), Diagnosis{"entries between the last snapshot and the first segment of the Raft log are missing", nextRejoin}},
 	{regexp.MustCompile(`found \d+ entries \(expected \d+\)`), Diagnosis{"a segment of the Raft log holds fewer or more entries than its name says: the machine or its disk failed while it was written", nextRejoin}},
 	{regexp.MustCompile(`(?i)no space left|ENOSPC|not enough (disk )?space`), Diagnosis{"there is no room on the disk", nextRoom}},
-	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|read (segment|entry|preamble|header)|decode`),
+	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|read (segment|entry|preamble|header)|decode|describe_last_entry failed`),
 		Diagnosis{"the Raft log is damaged", nextRejoin}},
 	{regexp.MustCompile(`(?i)metadata[12]`), Diagnosis{"the Raft metadata are damaged", nextRejoin}},
 	{regexp.MustCompile(`(?i)lock`), Diagnosis{"another process uses the Raft directory", "stop it; two processes on one directory destroy it"}},
