@@ -169,8 +169,12 @@ func (s *Server) agentSelf(q *request) error {
 	if err != nil {
 		return err
 	}
+	servers, err := s.Store.RefreshServers(q.Context())
+	if err != nil {
+		return err
+	}
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	raft := map[string]string{"last_log_index": number(s.Store.ReplicaRevision()), "num_peers": strconv.Itoa(max(0, len(s.Store.Servers())-1)),
+	raft := map[string]string{"last_log_index": number(s.Store.ReplicaRevision()), "num_peers": strconv.Itoa(max(0, len(servers)-1)),
 		"protocol_version": "3", "state": "Follower"}
 	if s.Store.Leading() {
 		raft["state"] = "Leader"
