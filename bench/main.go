@@ -45,6 +45,7 @@ func run() int {
 		{"binary", false, b.binary}, {"formation", false, b.formation},
 		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes},
 		{"joins", false, b.joins}, {"failover", false, b.failover}, {"handover", false, b.handover},
+		{"snapshot", false, b.snapshot},
 	}
 	var names []string
 	for _, p := range parts {
