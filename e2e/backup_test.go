@@ -166,6 +166,22 @@ func TestBackup(t *testing.T) {
 		c.join(c.add())
 		c.members[3].awaitReady(t)
 		c.members[0].awaitSQL(t, "SELECT count(*) FROM audit WHERE action = 'cluster.restore'", "2")
+		// A leader that was no member when the backup was made cannot open it; whoever has a key of then can have it opened.
+		if a := u.patiently(leader, "POST", memberURL(4, "/promote"), ""); a.status != 200 {
+			t.Fatalf("promote: %v", a)
+		}
+		u.lead(t, c.members[3])
+		u.put(t, leader, "recipe", "something else again")
+		if out := by.run(t, "backup", "restore", file, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "node 4 cannot open the values of this archive") {
+			t.Errorf("on a leader that joined later: %+v", out)
+		}
+		if v, err := u.value(leader, "recipe"); err != nil || v != "something else again" {
+			t.Errorf("a restore that was refused has changed the recipe to %q, %v", v, err)
+		}
+		by.ok(t, "backup", "restore", file, "--yes", "--identity", c.members[0].file("node.key"))
+		if v, err := u.value(leader, "recipe"); err != nil || v != "salt and water" {
+			t.Errorf("after the restore with an identity, the recipe is %q, %v", v, err)
+		}
 	})
 
 	t.Run("begin anew", func(t *testing.T) { testRefound(t, c, cmd, reader) })

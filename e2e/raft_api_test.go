@@ -357,5 +357,8 @@ func testRaftUnhealthy(t *testing.T, c *cluster) {
 			t.Errorf("GET %s without a leader: %v after %v", path, a, a.took)
 		}
 	}
+	if a := u.do(asked, "GET", "/v1/operator/snapshot?stale", ""); a.status != 200 || len(unpack(t, []byte(a.body))["state.bin"]) == 0 {
+		t.Errorf("a stale snapshot without a leader: %d %v", a.status, a.header)
+	}
 	wait.Wait()
 }

@@ -73,7 +73,9 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 	var err error
 	if rt.whole {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(rt.within))
-		q.Request.Body = &watchedBody{ReadCloser: q.Request.Body}
+		if r.Body != nil && r.Body != http.NoBody {
+			q.Request.Body = &watchedBody{ReadCloser: r.Body}
+		}
 	} else if q.body, err = readBody(w, r); err != nil {
 		s.answer(rt, q, err)
 		return
