@@ -238,6 +238,9 @@ func TestDiskLow(t *testing.T) {
 	if a := u.transferTo(other, small); a.status == 200 {
 		t.Errorf("leadership can be given to it all the same: %v", a)
 	}
+	if out := (command{env: append(c.env(c.token), "MUSTER_ADDR=https://"+small.api)}).ok(t, "status"); !strings.Contains(out.stderr, "low on disk space") {
+		t.Errorf("muster status says %+v", out)
+	}
 	if log, _ := os.ReadFile(small.log); !strings.Contains(string(log), "low on disk space") {
 		t.Error("its log does not say so")
 	}

@@ -26,6 +26,28 @@ func TestRaft(t *testing.T) {
 	t.Run("unhealthy", func(t *testing.T) { testRaftUnhealthy(t, c) })
 }
 
+// TestRaftLastVoter: a cluster cannot be without a voter, whoever asks.
+func TestRaftLastVoter(t *testing.T) {
+	t.Parallel()
+	c := found(t)
+	u, m := c.admin(t), c.members[0]
+	servers, err := u.raftServers(m)
+	if err != nil || len(servers) != 1 || !servers[0].Leader || !servers[0].Voter || servers[0].RaftProtocol != "3" || servers[0].Node != "node-1.global" {
+		t.Fatalf("%+v, %v", servers, err)
+	}
+	before := u.do(m, "GET", "/v1/operator/raft/configuration", "").body
+	for _, query := range []string{"id=" + servers[0].ID, "address=" + m.raft, "id=1"} {
+		u.do(m, "DELETE", "/v1/operator/raft/peer?"+query, "").expect(t, query, 500, "need at least one voter in configuration: {[]}")
+	}
+	if after := u.do(m, "GET", "/v1/operator/raft/configuration", "").body; after != before {
+		t.Errorf("the configuration was %s and is %s", before, after)
+	}
+	if a := u.transferTo(m, m); a.status != 200 || !strings.Contains(a.body, `"Noop":true`) {
+		t.Errorf("transfer to itself: %v", a)
+	}
+	u.mint(t, m, 9)
+}
+
 func testRaftNeighbours(t *testing.T, c *cluster) {
 	leader := c.leader(t)
 	for _, m := range c.members {
