@@ -10,9 +10,21 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
-const snapshotPath = "/v1/operator/snapshot"
+const (
+	snapshotPath = "/v1/operator/snapshot"
+	// snapshotTimeout bounds a transfer whose context has no deadline; servers give up a little earlier.
+	snapshotTimeout = 10 * time.Minute
+)
+
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, snapshotTimeout)
+}
 
 // SnapshotOptions say what kind of archive is wanted.
 type SnapshotOptions struct {
@@ -25,8 +37,10 @@ type SnapshotOptions struct {
 }
 
 // SaveSnapshot writes an archive of the whole state, a gzip'ed tar, to w and verifies the digest that came with it. It
-// blocks until all has arrived or ctx ends; Config.Timeout does not count. On an error, what was written is worthless.
+// blocks until all has arrived or ctx ends, without a deadline of ctx for 10 minutes; Config.Timeout does not count. On an error, what was written is worthless.
 func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer, o SnapshotOptions) (size int64, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	query := url.Values{}
 	if o.Stale {
 		query.Set("stale", "")
@@ -57,6 +71,8 @@ func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer, o SnapshotOption
 // RestoreSnapshot sends an archive of size bytes and blocks until the cluster has taken it over or refused it. It
 // returns what was changed, in words. It is sent once: after a broken connection the error is ErrUnknownOutcome.
 func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64, progress func(done, total int64)) (string, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	resp, err := c.stream(ctx, http.MethodPut, nil, counted(r, size, progress), size)
 	if err != nil {
 		return "", err

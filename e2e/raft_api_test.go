@@ -272,6 +272,32 @@ func testRaftTransfer(t *testing.T, c *cluster) {
 	leader := c.leader(t)
 	u.mint(t, leader, 900)
 
+	// A member is removed in the middle of transfers: both are done in the end.
+	fourth := c.add()
+	c.join(fourth)
+	eventually(t, formed, "a stand-by", func() error {
+		row, err := u.row(leader, fourth.n)
+		if err == nil && row.Role != "standby" {
+			err = fmt.Errorf("%+v", row)
+		}
+		return err
+	})
+	stopTransfers := run(1, func() {
+		u.transferTo(c.members[0], c.members[1])
+		u.transferTo(c.members[0], c.members[2])
+	})
+	gone := u.do(c.members[1], "DELETE", "/v1/operator/raft/peer?address="+fourth.raft, "")
+	stopTransfers()
+	if gone.status != 200 || gone.body != "" || gone.header.Get("Content-Type") != "" {
+		t.Errorf("a removal during transfers: %v (%s)", gone, gone.header.Get("Content-Type"))
+	}
+	fourth.awaitExpelled(t)
+	c.members = c.members[:3]
+	leader = c.leader(t)
+	if servers, err := u.raftServers(leader); err != nil || len(servers) != 3 {
+		t.Errorf("after a removal during transfers: %+v, %v", servers, err)
+	}
+
 	// A target that is frozen or dead costs nothing: leadership stays where it is.
 	target, third := c.others(leader)[0], c.others(leader)[1]
 	target.pause()

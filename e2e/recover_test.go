@@ -191,3 +191,48 @@ func TestRecover(t *testing.T) {
 		}
 	}
 }
+
+// TestRecoverAlone: one of three is left, and goes on alone.
+func TestRecoverAlone(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	u := c.admin(t)
+	u.put(t, c.members[0], "before", "the loss")
+	awaitCopies(t, c, c.members...)
+	left := c.members[1]
+	for _, m := range c.others(left) {
+		m.kill()
+	}
+	left.stop(t)
+	if out := muster(t, "recover", "apply", "--data", left.dir, "--alone", "--yes", "--survivor", "1:1:1"); out.code != 2 {
+		t.Errorf("alone with a survivor: %+v", out)
+	}
+	if out := muster(t, "recover", "apply", "--data", left.dir, "--alone", "--yes"); out.code != 0 {
+		t.Fatalf("apply: %+v", out)
+	}
+	left.start(t)
+	left.awaitReady(t)
+	eventually(t, formed, "it serves alone", func() error {
+		if v, err := u.value(left, "before"); err != nil || v != "the loss" {
+			return fmt.Errorf("%q, %v", v, err)
+		}
+		return nil
+	})
+	u.put(t, left, "after", "the recovery")
+	if servers, err := u.raftServers(left); err != nil || len(servers) != 1 {
+		t.Errorf("%+v, %v", servers, err)
+	}
+	// A new machine joins; the lost ones do not stand in its way.
+	fresh := c.add()
+	token := u.create(t, left, `{"ttlSeconds":300}`)
+	fresh.args = append(fresh.args, "--join", token.Token)
+	fresh.start(t)
+	fresh.awaitReady(t)
+	eventually(t, formed, "it replicates", func() error {
+		row, err := u.row(left, int(fresh.status(t).Cluster.NodeID))
+		if err == nil && row.Role != "standby" && row.Role != "voter" {
+			err = fmt.Errorf("%+v", row)
+		}
+		return err
+	})
+}

@@ -81,7 +81,7 @@ var routes = []route{
 	{method: "POST", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},
 	{method: "GET", path: "/v1/operator/raft/configuration", family: nomad, scope: store.ScopeManagement, at: hereStale, check: checkStale, serve: (*Server).raftConfiguration},
 	{method: "GET", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeClusterRead, at: hereStale, check: checkStale, serve: (*Server).getNomadAutopilot},
-	{method: "PUT", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeManagement, check: checkRegion, serve: (*Server).putNomadAutopilot},
+	{method: "PUT", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeClusterManage, check: checkRegion, serve: (*Server).putNomadAutopilot},
 	{method: "GET", path: "/v1/operator/autopilot/health", family: nomad, scope: store.ScopeClusterRead, check: checkStale, serve: (*Server).autopilotHealth},
 	{method: "GET", path: "/v1/operator/snapshot", family: nomad, scope: store.ScopeManagement, at: hereStale, whole: true, within: long, check: checkStale, serve: (*Server).saveSnapshot},
 	{method: "PUT", path: "/v1/operator/snapshot", family: nomad, scope: store.ScopeManagement, whole: true, within: long, check: checkRegion, serve: (*Server).restoreSnapshot},
