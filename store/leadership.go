@@ -125,7 +125,7 @@ func (s *Store) ascend(ctx context.Context) error {
 		l.work.close()
 		return err
 	}
-	if err := s.keys.load(ctx, l.work); err != nil {
+	if err := s.keys.load(ctx, l.work); err != nil && ctx.Err() == nil {
 		s.log.Error("this member cannot open the data-encryption key", "err", err)
 	}
 	s.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
