@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
@@ -184,6 +185,7 @@ func TestBackup(t *testing.T) {
 		}
 	})
 
+	t.Run("leader killed in the middle", func(t *testing.T) { testRestoreKilled(t, c, c.as(t, later.Token), file) })
 	t.Run("begin anew", func(t *testing.T) { testRefound(t, c, cmd, reader) })
 }
 
@@ -269,6 +271,43 @@ func testArchivesRefused(t *testing.T, c *cluster, good []byte) {
 		if left, _ := filepath.Glob(m.file(".snapshot-*")); len(left) > 0 {
 			t.Errorf("left on node %d: %v", m.n, left)
 		}
+	}
+}
+
+// testRestoreKilled: when the leader dies during a restore, all of it has happened, or nothing.
+func testRestoreKilled(t *testing.T, c *cluster, u *user, file string) {
+	archive, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const extra = 30
+	for _, wait := range []time.Duration{0, 15 * time.Millisecond, 40 * time.Millisecond} {
+		leader := c.leader(t)
+		via := c.others(leader)[0]
+		u.put(t, via, "recipe", "pepper")
+		for i := range extra {
+			u.put(t, via, fmt.Sprintf("extra-%d", i), "x")
+		}
+		done := make(chan answer)
+		go func() { done <- u.do(via, "PUT", snapshotPath, string(archive)) }()
+		time.Sleep(wait) // any moment will do
+		leader.kill()
+		a := <-done
+		var list []struct{ Name string }
+		eventually(t, formed, "the cluster answers", func() (err error) {
+			list, err = try[[]struct{ Name string }](u, via, "GET", "/api/v1/cluster/secrets", "")
+			return err
+		})
+		recipe, err := u.value(via, "recipe")
+		restored := recipe == "salt and water"
+		if err != nil || !restored && recipe != "pepper" || restored != (len(list) == 1) || !restored && len(list) != 1+extra {
+			t.Errorf("killed after %v: the recipe is %q, %v, and there are %d secrets", wait, recipe, err, len(list))
+		}
+		if a.status == 200 && !restored {
+			t.Errorf("killed after %v: the restore was answered with %v and is lost", wait, a)
+		}
+		leader.start(t)
+		leader.awaitReady(t)
 	}
 }
 
