@@ -309,6 +309,13 @@ func testRestoreKilled(t *testing.T, c *cluster, u *user, file string) {
 		leader.start(t)
 		leader.awaitReady(t)
 	}
+	c.leader(t)
+	if a := u.do(c.members[1], "POST", snapshotPath, string(archive)); a.status != 200 || a.body != "" {
+		t.Errorf("a restore in peace: %v", a)
+	}
+	if v, err := u.value(c.members[2], "recipe"); err != nil || v != "salt and water" {
+		t.Errorf("afterwards the recipe is %q, %v", v, err)
+	}
 }
 
 // testRefound loses every member and founds the cluster anew from an encrypted backup.
