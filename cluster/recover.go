@@ -72,8 +72,11 @@ func PlanRecovery(ctx context.Context, d *Dir) (*RecoveryPlan, error) {
 		return nil, err
 	}
 	c, members, err := store.MirrorMembers(d.file(mirrorFile))
-	if err != nil {
-		return nil, fmt.Errorf("the mirror %s cannot be read, so the other members are not known: %w", d.file(mirrorFile), err)
+	if err != nil { // it is only a copy: node.json knows the Raft servers, too
+		members = []store.Member{{NodeID: n.NodeID, Name: n.Name, Role: store.RoleVoter, RaftAddress: n.RaftAddress}}
+		for _, peer := range n.Peers {
+			members = append(members, store.Member{NodeID: peer.NodeID, Role: store.RoleVoter, RaftAddress: peer.RaftAddress})
+		}
 	}
 	p.Revision = c.Revision
 	if p.Last, err = store.LastEntry(d.file(raftDir)); err != nil {

@@ -204,6 +204,12 @@ func TestRecoverAlone(t *testing.T) {
 		m.kill()
 	}
 	left.stop(t)
+	if err := os.Remove(left.db()); err != nil { // the mirror is only a copy: it must not stand in the way
+		t.Fatal(err)
+	}
+	if out := muster(t, "recover", "plan", "--data", left.dir); out.code != 0 || strings.Count(out.stdout, "voter") != 3 {
+		t.Errorf("plan: %+v", out)
+	}
 	if out := muster(t, "recover", "apply", "--data", left.dir, "--alone", "--yes", "--survivor", "1:1:1"); out.code != 2 {
 		t.Errorf("alone with a survivor: %+v", out)
 	}
