@@ -50,7 +50,7 @@ func run() int {
 		{"binary", false, b.binary}, {"formation", false, b.formation},
 		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes}, {"peering", true, b.peering},
 		{"joins", false, b.joins}, {"enroll", false, b.enroll}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
-		{"events", false, b.events},
+		{"events", false, b.events}, {"snapshot", false, b.snapshot},
 	}
 	var names []string
 	for _, p := range parts {

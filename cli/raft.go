@@ -89,9 +89,10 @@ func newRaftTransferCommand(env *environment) *cobra.Command {
 func newRaftRemoveCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove ID",
-		Short: "Take a server out of Raft that is no member any more; ID is its number, its name or its UUID",
-		Long: `Takes a server out of the Raft configuration. It is the way out for a server that is no member any more;
-"muster member remove" is the way to remove a member.`,
+		Short: "Remove a Raft server and its member; ID is its number, its name or its UUID",
+		Long: `Removes a Raft server together with its member, like "muster member remove", but without asking for a drain first. It
+is refused when too few live voters would be left, and for the leader. A server that has no member any more leaves the
+configuration by itself; "muster raft diff" shows it until then.`,
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client()

@@ -108,6 +108,7 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newCACommand(env), newCertCommand(env),
 		newPeeringCommand(env),
 		newRaftCommand(env), newAutopilotCommand(env),
+		newBackupCommand(env), newRecoverCommand(env), newDoctorCommand(env),
 		newStatusCommand(env), newSQLCommand(env), newSchemaCommand(env),
 		newWatchCommand(env), newAuditCommand(env),
 		newVersionCommand(env), newCompletionCommand(env),

@@ -36,8 +36,9 @@ type serveFlags struct {
 	httpCACert, httpCAKey                        string
 	rejoin                                       bool
 
-	datacenter string
-	peerPing   time.Duration
+	datacenter  string
+	peerPing    time.Duration
+	diskReserve string
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -107,6 +108,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
+	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -183,6 +185,12 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if !certs.ValidDatacenter(f.datacenter) {
 		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", f.datacenter)
 	}
+	reserve := cluster.DefaultReserve
+	if f.diskReserve != "" {
+		if reserve, err = cluster.ParseReserve(f.diskReserve); err != nil {
+			return fmt.Errorf("--disk-reserve: %w", err)
+		}
+	}
 	dir, err := cluster.OpenDir(f.data)
 	if err != nil {
 		return err
@@ -202,7 +210,7 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	return runMember(ctx, log, dir, node, f, apiListener, raftListener)
+	return runMember(ctx, log, dir, node, f, reserve, apiListener, raftListener)
 }
 
 // becomeMember returns who this member is, founding or joining a cluster first if it is nobody yet.
@@ -266,7 +274,7 @@ func (f *serveFlags) ownCA() (cert, key []byte, err error) {
 }
 
 // runMember starts the parts of a member and stops them in the opposite order.
-func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cluster.Node, f serveFlags, apiListener, raftListener net.Listener) error {
+func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cluster.Node, f serveFlags, reserve cluster.Reserve, apiListener, raftListener net.Listener) error {
 	identity, err := dir.OwnIdentity()
 	if err != nil {
 		return err
@@ -331,28 +339,28 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		Dial: transport.DialRaft, Ask: transport.Ask, Nudge: transport.Nudge, Fetch: fetch, NetworkLatency: f.latency,
 		SnapshotThreshold: f.snapThreshold, SnapshotTrailing: f.snapTrailing, EventWindow: f.eventWindow})
 	if err != nil {
-		return err
+		return startFailure(err, dir.Path)
 	}
 	opened.Store(st)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
 	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload, PeerPing: f.peerPing,
-		Self: store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
+		DiskReserve: reserve,
+		Self:        store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
 	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, MergeAutopilot: loops.MergeSettings,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead,
+		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, MergeAutopilot: loops.MergeSettings,
 		Schema: func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
 		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {
 			return loops.Migrate(ctx, actor, exclude)
 		},
-		Diff: func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
-		AutopilotConfig: func(ctx context.Context) (any, error) {
-			cfg, _, err := loops.Settings(ctx)
-			return cfg, err
-		},
-		Chain: func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
+		Diff:             func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
+		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
+		ReplaceAutopilot: loops.ReplaceSettings,
+		Chain:            func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
 		ExchangePeeringSecret: loops.ExchangePeeringSecret,
 		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
 		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
@@ -420,7 +428,7 @@ func closeStore(st *store.Store) error {
 
 // awaitFounded waits for the first transaction and forgets the record of it.
 func awaitFounded(ctx context.Context, st *store.Store, dir *cluster.Dir) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // a backup may be large
 	defer cancel()
 	if _, err := st.AwaitLeader(ctx); err != nil {
 		return fmt.Errorf("the cluster was not founded in time: %w", err)

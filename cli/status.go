@@ -45,8 +45,12 @@ func newStatusCommand(env *environment) *cobra.Command {
 			answered := false
 			for _, f := range found {
 				answered = answered || f.Status != nil
-				if f.Status == nil && env.output == "table" {
+				switch {
+				case env.output != "table":
+				case f.Status == nil:
 					env.say("%s: %s", f.Address, f.Error)
+				case f.Disk != nil && f.Disk.Low:
+					env.say("%s: low on disk space: %s are free, %s are kept in reserve", f.Address, bytesText(int64(f.Disk.FreeBytes)), bytesText(int64(f.Disk.ReserveBytes)))
 				}
 			}
 			if !answered {

@@ -32,6 +32,7 @@ type Member struct {
 	Status         string            `json:"status,omitempty"` // "alive", "left" or "unknown"
 	OverlayIP      string            `json:"overlayIp,omitempty"`
 	Labels         map[string]string `json:"labels,omitempty"`
+	DiskLow        bool              `json:"diskLow,omitempty"` // it has said that its disk is nearly full
 
 	DrainDeadline string        `json:"drainDeadline,omitempty"` // RFC 3339, while it is draining
 	Hooks         []HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume

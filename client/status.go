@@ -11,7 +11,16 @@ type Status struct {
 	SchemaVersion int            `json:"schemaVersion"`
 	Commit        string         `json:"commit,omitempty"`
 	Name          string         `json:"name,omitempty"`
+	Disk          *Disk          `json:"disk,omitempty"`
 	Cluster       *ClusterStatus `json:"cluster,omitempty"` // nil before the member belongs to a cluster
+}
+
+// Disk tells how full a member's disk is, in bytes.
+type Disk struct {
+	FreeBytes    uint64 `json:"freeBytes"`
+	TotalBytes   uint64 `json:"totalBytes"`
+	ReserveBytes uint64 `json:"reserveBytes"` // what the member keeps
+	Low          bool   `json:"low"`          // that is reached: leadership and vote go elsewhere
 }
 
 // ClusterStatus is a member's view of its cluster.

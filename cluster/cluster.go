@@ -3,15 +3,12 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +39,8 @@ type Config struct {
 	Seeds      []Peer        // where others were when this member joined
 	PeerPing   time.Duration // silence after which the other side of a peering is asked whether it is there; 0: DefaultPeerPing
 	Logger     *slog.Logger
+
+	DiskReserve Reserve // room that the member keeps on its disk
 }
 
 // Cluster runs the loops of one member.
@@ -51,7 +50,8 @@ type Cluster struct {
 	state atomic.Pointer[autopilot.State]
 	alive atomic.Pointer[map[uint64]string]
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
-	kick  chan struct{}                   // wakes the leader's loop before its time
+	disk  atomic.Pointer[Disk]
+	kick  chan struct{} // wakes the leader's loop before its time
 	peers *peers
 
 	prober   atomic.Pointer[prober] // of this leadership; nil where this member does not lead
@@ -74,9 +74,11 @@ func Start(cfg Config) *Cluster {
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
 		removed: make(chan struct{}), closing: make(chan struct{})}
 	c.forget()
+	c.disk.Store(&Disk{})
+	c.lookAtDisk()
 	c.peers = newPeers(cfg, c.Alive)
 	cfg.Transport.peers = c.peers.serve
-	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce} {
+	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchDisk} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
@@ -118,6 +120,16 @@ func (c *Cluster) Autopilot() autopilot.State {
 	s.Healthy = healthy == len(s.Voters)
 	s.FailureTolerance = autopilot.FailureTolerance(len(s.Voters), healthy)
 	return s
+}
+
+// DiskLow tells whether a member has said that its disk is nearly full, as the leader's probes have it.
+func (c *Cluster) DiskLow(nodeID uint64) bool {
+	for _, v := range c.state.Load().Servers {
+		if v.NodeID == nodeID {
+			return v.DiskLow
+		}
+	}
+	return false
 }
 
 // Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
@@ -167,6 +179,7 @@ type term struct {
 	pruned   time.Time
 	checked  time.Time     // when it was last looked at what expires
 	cost     time.Duration // of observing and deciding in the last round
+	settled  bool          // a recovery that this member has been through is in the members table
 
 	sightings map[uint64]*sighting
 }
@@ -254,11 +267,18 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 }
 
 func (c *Cluster) report() Report {
-	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(), Trust: c.trusted.Load()}
+	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(),
+		Trust: c.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low}
 }
 
 // round observes, decides and acts once.
 func (c *Cluster) round(ctx context.Context, t *term) error {
+	if !t.settled {
+		if err := c.settleRecovery(ctx); err != nil {
+			return err
+		}
+		t.settled = true
+	}
 	begin := time.Now()
 	members, err := c.Store.PeekMembers(ctx)
 	if err != nil {
@@ -319,16 +339,6 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	return c.upgrade(ctx)
 }
 
-// Settings reads autopilot's configuration and the revision that last changed it.
-func (c *Cluster) Settings(ctx context.Context) (autopilot.Config, uint64, error) {
-	cfg := autopilot.DefaultConfig()
-	set, err := c.Store.PeekSetting(ctx, store.SettingAutopilot)
-	if err == nil && set.Value != nil {
-		err = json.Unmarshal(set.Value, &cfg)
-	}
-	return cfg, set.ModifiedRev, err
-}
-
 func targets(members []store.Member, servers []store.Server) []target {
 	raft := make(map[uint64]bool, len(servers))
 	for _, v := range servers {
@@ -354,7 +364,7 @@ func (c *Cluster) observe(members []store.Member, servers []store.Server, t *ter
 		m, o := &members[i], seen[members[i].NodeID]
 		ob := autopilot.Observation{NodeID: m.NodeID, Name: m.Name, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
 			Role: string(roles[m.NodeID]), LastContact: o.LastContact, RTT: autopilot.Duration(o.RTT), Revision: o.Revision,
-			Version: o.Version, Member: true, IsLeader: m.NodeID == in.LeaderID}
+			Version: o.Version, DiskLow: o.DiskLow, Member: true, IsLeader: m.NodeID == in.LeaderID}
 		if o.Interval > probeEvery {
 			ob.ProbeInterval = autopilot.Duration(o.Interval)
 		}
@@ -477,6 +487,9 @@ func (c *Cluster) reconcile(ctx context.Context) error {
 		return err
 	}
 	for _, d := range differences(members, c.Store.Servers()) {
+		if d.Have == store.RoleNone && c.Alive(d.NodeID) != autopilot.StatusAlive {
+			continue // a machine that is gone would only weaken the quorum
+		}
 		actx, cancel := context.WithTimeout(ctx, assignTimeout)
 		err := c.Store.Assign(actx, d.NodeID, d.Want)
 		cancel()
@@ -507,26 +520,4 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v)
-}
-
-// MergeSettings applies a JSON object of changed fields to autopilot's configuration and checks the result. Unknown
-// fields are refused: a misspelt setting that is silently ignored is worse than an error.
-func (c *Cluster) MergeSettings(ctx context.Context, patch []byte) (json.RawMessage, error) {
-	cfg, _, err := c.Settings(ctx)
-	if err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(bytes.NewReader(patch))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&cfg); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) {
-			return nil, fmt.Errorf("%s must be a %s", wrong.Field, wrong.Type)
-		}
-		return nil, errors.New(strings.TrimPrefix(err.Error(), "json: "))
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	return json.Marshal(cfg)
 }

@@ -158,7 +158,7 @@ func (d *Dir) Node() (*Node, error) {
 
 // checkUnused accepts an empty directory and what an interrupted first start leaves.
 func (d *Dir) checkUnused() error {
-	ours := []string{lockFile, tlsDir, identityFile, adminFile, httpCAFile, foundingFile}
+	ours := []string{lockFile, tlsDir, identityFile, adminFile, httpCAFile, foundingFile, restoreFile}
 	entries, err := os.ReadDir(d.Path)
 	if err != nil {
 		return dirError(d.Path, err)
@@ -257,11 +257,12 @@ func (d *Dir) Founding() (*store.Founding, error) {
 
 // Founded forgets what Founding returned.
 func (d *Dir) Founded() error {
-	err := os.Remove(d.file(foundingFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	for _, name := range []string{foundingFile, restoreFile} {
+		if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // HTTPFiles returns the paths of the API listener's certificate chain and key.

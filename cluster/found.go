@@ -144,27 +144,10 @@ func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind,
 	}
 	f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(chain), SealedKey: sealed, ExpiresAt: ca.Cert.NotAfter, Operators: operators})
 
-	keyName, certName, caName := httpKey, httpCert, httpCAFile
-	if kind == certs.Transport {
-		keyName, certName, caName = transportKey, transportCert, transportCA
-	}
-	key, err := d.key(keyName)
-	if err != nil {
-		return err
-	}
-	record := store.NewCertificate(kind, now)
-	record.NodeID = n.NodeID
-	hosts := p.Hosts()
-	if kind == certs.Transport {
-		hosts = append(hosts, certs.PeeringName(p.datacenter(), n.ClusterID))
-	}
-	leaf, err := record.Sign(ca, key.Public(), n.ClusterID, p.Name, hosts)
+	record, err := d.ownLeaf(n, p, kind, store.Issuer{CA: ca, Chain: chain, Bundle: caPEM}, now)
 	if err != nil {
 		return err
 	}
 	f.Certificates = append(f.Certificates, record)
-	if err := d.write(certName, append(certs.EncodeCert(leaf), chain...), 0o644); err != nil {
-		return err
-	}
-	return d.write(caName, caPEM, 0o644)
+	return nil
 }

@@ -92,7 +92,7 @@ func exchange(ctx context.Context, address, serverName string, pems []string, x 
 	defer conn.Close()
 	// Once the secret is sent it may be used up: the answer is waited for as long as there is time.
 	deadline, _ := ctx.Deadline()
-	answer, err := conn.ask(frame{Exchange: &x}, time.Until(deadline))
+	answer, err := conn.ask(ctx, frame{Exchange: &x}, time.Until(deadline))
 	switch {
 	case err != nil:
 		return "", err
@@ -110,7 +110,7 @@ func open(ctx context.Context, p *store.Peering, address, secret, datacenter str
 	if err != nil {
 		return nil, err
 	}
-	answer, err := conn.ask(frame{Open: &openFrame{PeerID: p.PeerID, Secret: secret, Datacenter: datacenter}}, openWithin)
+	answer, err := conn.ask(ctx, frame{Open: &openFrame{PeerID: p.PeerID, Secret: secret, Datacenter: datacenter}}, openWithin)
 	if err == nil && answer.Opened == nil {
 		err = errors.New("the other side does not answer as the protocol says")
 	}
@@ -150,7 +150,7 @@ func leave(ctx context.Context, k store.Tombstone, address string) error {
 		return err
 	}
 	defer conn.Close()
-	answer, err := conn.ask(frame{Leave: &openFrame{PeerID: k.PeerID, Secret: k.Secret}}, openWithin)
+	answer, err := conn.ask(ctx, frame{Leave: &openFrame{PeerID: k.PeerID, Secret: k.Secret}}, openWithin)
 	if err == nil && answer.Terminated == nil {
 		err = errors.New("the other side does not answer as the protocol says")
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/musterhq/muster/certs"
 	"github.com/musterhq/muster/store"
 )
 
@@ -90,7 +91,7 @@ func (t *peerTerm) refresh() {
 	if t.alive(t.store.NodeID()) == "unknown" && time.Since(t.since) < aliveWithin {
 		return // nobody has been asked yet, and peers are not to hear that all are unknown
 	}
-	roots, err := t.store.PeeringRoots(t.ctx)
+	roots, err := t.store.TrustBundle(t.ctx, certs.Transport)
 	if err != nil {
 		return
 	}

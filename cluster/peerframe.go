@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -163,8 +164,10 @@ func (c *peerConn) write(f frame, limit time.Duration) error {
 	return err
 }
 
-// ask sends a message and waits for the answer to it. A refusal is an error.
-func (c *peerConn) ask(f frame, limit time.Duration) (*frame, error) {
+// ask sends a message and waits for the answer to it, no longer than ctx goes on. A refusal is an error.
+func (c *peerConn) ask(ctx context.Context, f frame, limit time.Duration) (*frame, error) {
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
 	if err := c.write(f, limit); err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 const (
 	heartbeatEvery   = 15 * time.Second
 	heartbeatTimeout = 120 * time.Second
+	lastWords        = 500 * time.Millisecond
 
 	importRest       = 250 * time.Millisecond // between two lists: a peer must not keep this cluster's log busy
 	maxPeerMembers   = 20_000
@@ -62,6 +63,9 @@ func (s *stream) run(ctx context.Context) error {
 	s.heard.Store(now)
 	s.beat.Store(now)
 	failed := make(chan error, 1)
+	// What is being sent when the stream ends must not hold that up.
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(time.Now().Add(lastWords)) })
+	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() { failed <- s.listen(ctx) })
 	wg.Go(func() { s.importAll(ctx) })
@@ -151,7 +155,7 @@ func (s *stream) sayWhy(cause error) {
 	case errPeerDeleted:
 		last = frame{Terminated: &struct{}{}}
 	}
-	_ = s.conn.write(last, time.Second)
+	_ = s.conn.write(last, lastWords)
 }
 
 // news appends what the other side does not know yet.

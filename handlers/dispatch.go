@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -37,6 +38,7 @@ type request struct {
 	stale bool
 	asked uint64    // the member that the caller has asked
 	keyed bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
+	whole bool      // the body is large: the handler reads it, and it is passed on as it comes
 	block *blocking // nil unless the query waits for a change
 }
 
@@ -73,14 +75,19 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 	defer block.done()
 	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin)+block.remaining())
 	defer cancel()
-	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed, block: block}
+	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed, whole: rt.whole, block: block}
 	if rt.check != nil {
 		if err := rt.check(r); err != nil {
 			s.answer(rt, q, err)
 			return
 		}
 	}
-	if q.body, err = readBody(w, r); err == nil && rt.vet != nil {
+	if rt.whole {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(rt.within))
+		if r.Body != nil && r.Body != http.NoBody {
+			q.Request.Body = &watchedBody{ReadCloser: r.Body}
+		}
+	} else if q.body, err = readBody(w, r); err == nil && rt.vet != nil {
 		err = rt.vet(q)
 	}
 	if err != nil {
@@ -117,7 +124,7 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 		if time.Since(begin) > time.Second { // it got somewhere before leadership turned: the clock starts again
 			giveUp = time.Now().Add(answerWithin)
 		}
-		if !again || ctx.Err() != nil || time.Now().After(giveUp) {
+		if !again || q.touched() || ctx.Err() != nil || time.Now().After(giveUp) {
 			s.answer(rt, q, err)
 			return
 		}
@@ -126,6 +133,25 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 		case <-ctx.Done():
 		}
 	}
+}
+
+// watchedBody remembers whether any of a body was taken: what is left of it cannot be served again.
+type watchedBody struct {
+	io.ReadCloser
+	taken atomic.Bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.taken.Store(true)
+	}
+	return n, err
+}
+
+func (q *request) touched() bool {
+	b, ok := q.Request.Body.(*watchedBody)
+	return ok && b.taken.Load()
 }
 
 // attempt tries once; again tells whether trying once more is safe and may help.
@@ -229,7 +255,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 // forward passes the request on to the leader with the caller's own credentials and its answer back as it is.
 func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	r := q.Request.Clone(q.Context())
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.body)), int64(len(q.body))
+	if !q.whole {
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.body)), int64(len(q.body))
+	}
 	r.RequestURI = ""
 	r.Header.Set(headerForwarded, "1")
 	r.Header.Set(headerRemote, q.RemoteAddr)
@@ -238,7 +266,7 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 		r.Header.Set(headerWait, q.block.remaining().String())
 	}
 	repeatable := q.Method == http.MethodGet
-	if q.Method == http.MethodPost || q.keyed {
+	if q.Method == http.MethodPost && !q.whole || q.keyed {
 		// A key of our own makes a creation safe to repeat when the leader dies before it answers.
 		if q.Header.Get(headerKey) == "" {
 			q.Header.Set(headerKey, autoKey+store.NewID())
@@ -260,9 +288,11 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	if resp.Header.Get(headerNotLeader) != "" {
 		return true, store.ErrNotLeader
 	}
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return repeatable, store.ErrUnknownOutcome
+	var data []byte
+	if !q.whole {
+		if data, err = io.ReadAll(resp.Body); err != nil {
+			return repeatable, store.ErrUnknownOutcome
+		}
 	}
 	h := q.w.Header()
 	for k := range h {
@@ -272,6 +302,10 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 		h[k] = v
 	}
 	q.w.WriteHeader(resp.StatusCode)
+	if q.whole {
+		_, _ = io.Copy(q.w, resp.Body)
+		return false, nil
+	}
 	_, _ = q.w.Write(data)
 	return false, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/store"
@@ -112,13 +113,11 @@ var zlayerClasses = map[int]struct{ code, prefix string }{
 
 // nomad answers errors as plain text (reference nomad_raft, section 1).
 var nomad = &family{
-	name:    "nomad",
-	headers: func(w http.ResponseWriter) { w.Header().Set("Vary", "Accept-Encoding") },
-	fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.WriteHeader(status)
-		_, _ = w.Write([]byte(message))
-	},
+	name:            "nomad",
+	headers:         func(w http.ResponseWriter) { w.Header().Set("Vary", "Accept-Encoding") },
+	fail:            func(w http.ResponseWriter, status int, _ store.Code, message string) { nomadFail(w, status, message) },
+	noRoute:         nomadNoRoute,
+	noMethod:        nomadNoMethod,
 	unauthenticated: failure{http.StatusForbidden, "Permission denied"},
 	forbidden:       failure{http.StatusForbidden, "Permission denied"},
 	noLeader:        failure{http.StatusInternalServerError, "No cluster leader"},
@@ -137,6 +136,32 @@ var consul = &family{
 	noLeader:       failure{http.StatusInternalServerError, "No cluster leader"},
 	unknownOutcome: failure{http.StatusInternalServerError, "leadership lost while committing log"},
 	denied:         deniedPeering,
+}
+
+func nomadFail(w http.ResponseWriter, status int, message string) {
+	if message != "" {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(message))
+}
+
+// nomadNoRoute and nomadNoMethod answer as the original's router does (reference nomad_raft, sections 1 and 3).
+func nomadNoRoute(w http.ResponseWriter, r *http.Request) {
+	text := "there is nothing at this path"
+	if strings.HasPrefix(r.URL.Path, "/v1/operator/") {
+		text = "Invalid method"
+	}
+	nomadFail(w, http.StatusNotFound, text)
+}
+
+func nomadNoMethod(w http.ResponseWriter, r *http.Request, allowed []string) {
+	w.Header()["Allow"] = allowed
+	text := "Invalid method"
+	if r.URL.Path == "/v1/operator/raft/configuration" { // unlike its siblings (section 3.1)
+		text = ""
+	}
+	nomadFail(w, http.StatusMethodNotAllowed, text)
 }
 
 var statusOf = map[store.Code]int{
@@ -180,13 +205,19 @@ func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
 
 // writeJSON writes v on one line without a newline behind it, as the families do.
 func writeJSON(w http.ResponseWriter, status int, v any) {
+	data := mustJSON(v)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(data)
+}
+
+// mustJSON marshals what always can be.
+func mustJSON(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(data)
+	return data
 }
 
 func timeOf(unix int64) string { return time.Unix(unix, 0).UTC().Format(timeFormat) }

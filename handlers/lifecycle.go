@@ -303,10 +303,7 @@ func (s *Server) raftDiff(q *request) error {
 }
 
 func (s *Server) getAutopilotConfig(q *request) error {
-	if err := s.Store.Confirm(q.Context()); err != nil {
-		return err
-	}
-	cfg, err := s.AutopilotConfig(q.Context())
+	cfg, _, err := s.AutopilotConfig(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type member struct {
 	SliceCIDR string            `json:"sliceCidr"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	JoinedAt  string            `json:"joinedAt"`
+	DiskLow   bool              `json:"diskLow,omitempty"`
 
 	DrainDeadline string              `json:"drainDeadline,omitempty"` // while it is draining
 	Hooks         []store.HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
@@ -59,7 +60,7 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 	out := member{NodeID: m.NodeID, RaftAddress: m.RaftAddress, APIAddress: "https://" + m.APIAddress, BinaryVersion: m.BinaryVersion,
 		Suffrage: "nonvoter", IsLeader: m.NodeID == s.Store.LeaderID(), DrainState: m.DrainState, ID: m.ID, Name: m.Name, Mode: m.Mode,
 		Role: "member", Status: s.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
-		JoinedAt: m.JoinedAt.UTC().Format(timeFormat)}
+		JoinedAt: m.JoinedAt.UTC().Format(timeFormat), DiskLow: s.DiskLow(m.NodeID)}
 	if role := roles[m.NodeID]; role != store.RoleNone {
 		out.Role = string(role)
 		if role == store.RoleVoter {

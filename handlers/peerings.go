@@ -226,7 +226,7 @@ func (s *Server) generatePeeringToken(q *request) error {
 		return err
 	}
 	ctx := q.Context()
-	roots, err := s.Store.PeeringRoots(ctx)
+	roots, err := s.Store.TrustBundle(ctx, certs.Transport)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -62,39 +63,56 @@ func checkStale(r *http.Request) error {
 			return fail(http.StatusBadRequest, "Expect a number for `per_page` query string parameter")
 		}
 	}
-	if v := query.Get("region"); v != "" && v != region {
+	return checkRegion(r)
+}
+
+// checkRegion refuses every region but ours; all requests of the family may name one.
+func checkRegion(r *http.Request) error {
+	if v := r.URL.Query().Get("region"); v != "" && v != region {
 		return fail(http.StatusInternalServerError, "No path to region")
 	}
 	return nil
 }
 
 func (s *Server) raftConfiguration(q *request) error {
-	ctx := q.Context()
-	members, err := s.Store.Members(ctx, q.consistency())
+	servers, err := s.raftServers(q)
 	if err != nil {
 		return err
+	}
+	return q.nomadJSON(raftConfiguration{Index: s.revision(q.Context(), q.stale), Servers: servers})
+}
+
+// raftServers lists the servers of the Raft configuration with what the members table knows of them.
+func (s *Server) raftServers(q *request) ([]raftServer, error) {
+	ctx := q.Context()
+	members, err := s.Store.Members(ctx, q.consistency())
+	if q.stale && s.Store.Leading() { // the leader knows better than its mirror, and need ask nobody
+		members, err = s.Store.PeekMembers(ctx)
+	}
+	if err != nil {
+		return nil, err
 	}
 	leader, servers := s.Store.NodeID(), s.Store.Servers()
 	if q.stale { // as this member's own Raft server has it
 		leader = s.Store.LeaderID()
 		if servers, err = s.Store.RefreshServers(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	byID := make(map[uint64]*store.Member, len(members))
 	for i := range members {
 		byID[members[i].NodeID] = &members[i]
 	}
-	out := raftConfiguration{Index: s.revision(ctx, q.stale), Servers: []raftServer{}}
+	list := make([]raftServer, 0, len(servers))
 	for _, v := range servers {
 		server := raftServer{ID: strconv.FormatUint(v.NodeID, 10), Node: "(unknown)", RaftProtocol: "unknown",
 			Leader: v.NodeID == leader, Voter: v.Role == store.RoleVoter}
 		if m := byID[v.NodeID]; m != nil {
 			server.ID, server.Address, server.Node, server.RaftProtocol = m.ID, m.RaftAddress, m.Name+"."+region, "3"
 		}
-		out.Servers = append(out.Servers, server)
+		list = append(list, server)
 	}
-	return q.nomadJSON(out)
+	return list, nil
 }
 
 func (s *Server) revision(_ context.Context, stale bool) uint64 {
@@ -104,18 +122,21 @@ func (s *Server) revision(_ context.Context, stale bool) uint64 {
 	return s.Store.Revision()
 }
 
-// nomadJSON writes v compactly, or with four spaces when the query says `pretty`; only pretty=0 is off.
+// pretty tells whether the query asks for indented JSON; only pretty=0 is off.
+func (q *request) pretty() bool {
+	values, given := q.URL.Query()["pretty"]
+	return given && values[0] != "0"
+}
+
+// nomadJSON writes v compactly, or with four spaces when the query says `pretty`.
 func (q *request) nomadJSON(v any) error {
-	values, pretty := q.URL.Query()["pretty"]
-	if !pretty || values[0] == "0" {
-		writeJSON(q.w, http.StatusOK, v)
-		return nil
+	data := mustJSON(v)
+	if q.pretty() {
+		var out bytes.Buffer
+		if err := json.Indent(&out, data, "", "    "); err != nil {
+			return err
+		}
+		data = append(out.Bytes(), '\n')
 	}
-	data, err := json.MarshalIndent(v, "", "    ")
-	if err != nil {
-		return err
-	}
-	q.w.Header().Set("Content-Type", "application/json")
-	_, err = q.w.Write(append(data, '\n'))
-	return err
+	return q.send(http.StatusOK, "application/json", data, 0)
 }

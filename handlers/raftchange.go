@@ -25,7 +25,7 @@ func checkRemovePeer(r *http.Request) error {
 	case id && address:
 		return fail(http.StatusBadRequest, "Must specify only one of ?id or ?address")
 	}
-	return nil
+	return checkRegion(r)
 }
 
 // checkTransfer follows the documented order; the first rule that is broken is named (reference nomad_raft, 3.3).
@@ -54,12 +54,12 @@ func checkTransfer(r *http.Request) error {
 		if err := checkUUID(ids[0]); err != nil {
 			return bad("id must be a uuid: %s", err)
 		}
-		return nil
+		return checkRegion(r)
 	}
 	if _, err := netip.ParseAddrPort(addresses[0]); err != nil {
 		return bad("address must be in IP:port format: %s", err)
 	}
-	return nil
+	return checkRegion(r)
 }
 
 func checkUUID(s string) error {
@@ -163,7 +163,7 @@ func (s *Server) transferLeadership(q *request) error {
 	failed := func(cause string) error {
 		return fail(http.StatusInternalServerError, "failed to transfer leadership: "+cause)
 	}
-	if err := s.Reachable(q.Context(), to.NodeID); err != nil {
+	if err := s.CanLead(q.Context(), to.NodeID); err != nil {
 		return failed(err.Error())
 	}
 	// The request is in the audit before leadership moves: afterwards this member can write no more.

@@ -15,6 +15,7 @@ type route struct {
 	family *family
 	scope  string // what the API token must allow; "" is open to everybody
 	at     place
+	whole  bool                      // body and answer are streams of any length
 	plain  bool                      // served without TLS too, where that is switched on
 	keyed  bool                      // makes something new each time, although it is no POST
 	within time.Duration             // how long an answer may take; 0 stands for answerWithin
@@ -36,6 +37,9 @@ const (
 
 // slow is how long a request may take that waits for machines, not for the database.
 const slow = 70 * time.Second
+
+// long is how long a snapshot or its restoration may take; the listener's own limit is a little longer.
+const long = 9 * time.Minute
 
 var routes = []route{
 	{method: "GET", path: "/api/v1/openapi.yaml", family: ella, at: here, plain: true, serve: (*Server).openapi},
@@ -123,6 +127,18 @@ var routes = []route{
 	{method: "PUT", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},
 	{method: "POST", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},
 	{method: "GET", path: "/v1/operator/raft/configuration", family: nomad, scope: store.ScopeManagement, at: hereStale, check: checkStale, serve: (*Server).raftConfiguration},
+	{method: "GET", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeClusterRead, at: hereStale, check: checkStale, serve: (*Server).getNomadAutopilot},
+	{method: "PUT", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeClusterManage, check: checkRegion, serve: (*Server).putNomadAutopilot},
+	{method: "GET", path: "/v1/operator/autopilot/health", family: nomad, scope: store.ScopeClusterRead, check: checkStale, serve: (*Server).autopilotHealth},
+	{method: "GET", path: "/v1/operator/snapshot", family: nomad, scope: store.ScopeManagement, at: hereStale, whole: true, within: long, check: checkStale, serve: (*Server).saveSnapshot},
+	{method: "PUT", path: "/v1/operator/snapshot", family: nomad, scope: store.ScopeManagement, whole: true, within: long, check: checkRegion, serve: (*Server).restoreSnapshot},
+	{method: "POST", path: "/v1/operator/snapshot", family: nomad, scope: store.ScopeManagement, whole: true, within: long, check: checkRegion, serve: (*Server).restoreSnapshot},
+	{method: "GET", path: "/v1/status/leader", family: nomad, at: hereStale, check: checkStale, serve: (*Server).statusLeader},
+	{method: "GET", path: "/v1/status/peers", family: nomad, at: hereStale, check: checkStale, serve: (*Server).statusPeers},
+	{method: "GET", path: "/v1/regions", family: nomad, at: here, check: checkStale, serve: (*Server).regions},
+	{method: "GET", path: "/v1/agent/members", family: nomad, scope: store.ScopeClusterRead, at: here, check: checkStale, serve: (*Server).agentMembers},
+	{method: "GET", path: "/v1/agent/self", family: nomad, scope: store.ScopeClusterRead, at: here, check: checkStale, serve: (*Server).agentSelf},
+	{method: "GET", path: "/v1/agent/health", family: nomad, at: here, check: checkStale, serve: (*Server).agentHealth},
 }
 
 // familyOf finds the family that a path belongs to by its prefix, for errors of paths that nobody serves.

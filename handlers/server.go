@@ -38,15 +38,21 @@ type Config struct {
 	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
 	Wake      func()                     // tells the leader's loops that membership has changed
 
-	CanRemove       func(ctx context.Context, nodeID uint64) error                    // why a removal would leave too few live voters
-	Reachable       func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
-	Diff            func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
-	PrepareRemoval  func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
-	NewJoinKeys     func() ([]store.NewKey, error)
-	Schema          func(ctx context.Context) (any, error) // what the database has, and who holds it back
-	MigrateSchema   func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error)
-	AutopilotConfig func(ctx context.Context) (any, error)
-	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
+	CanRemove      func(ctx context.Context, nodeID uint64) error                    // why a removal would leave too few live voters
+	Reachable      func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
+	CanLead        func(ctx context.Context, nodeID uint64) error                    // why leadership must not go to a member now
+	Diff           func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
+	PrepareRemoval func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
+	NewJoinKeys    func() ([]store.NewKey, error)
+	Schema         func(ctx context.Context) (any, error) // what the database has, and who holds it back
+	MigrateSchema  func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error)
+	// AutopilotConfig returns autopilot's configuration and the revision that last changed it, 0 for never.
+	AutopilotConfig  func(ctx context.Context, c store.Consistency) (any, uint64, error)
+	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
+	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
+
+	Disk    func() any               // how full this member's disk is
+	DiskLow func(nodeID uint64) bool // a member has said that its disk is nearly full, as the leader's probes have it
 
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
@@ -77,10 +83,11 @@ type Server struct {
 	streams  *streams
 	refusals *refusals
 	*instruments
-	waiting  chan struct{} // blocking queries
-	api      http.Handler
-	internal http.Handler
-	plain    http.Handler
+	waiting   chan struct{} // blocking queries
+	snapshots chan struct{} // bounds how many are made at once
+	api       http.Handler
+	internal  http.Handler
+	plain     http.Handler
 }
 
 // New builds the handlers.
@@ -88,7 +95,7 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight), snapshots: make(chan struct{}, 2),
 		streams: newStreams(), refusals: newRefusals(), waiting: make(chan struct{}, blockingQueries)}
 	s.instruments = newInstruments(s)
 	s.api = s.router(origin{})

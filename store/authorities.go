@@ -68,13 +68,13 @@ func (v *View) inUse(kind certs.Kind) ([]Authority, error) {
 	return list, err
 }
 
-// ca opens the authority's key.
-func (s *Store) ca(a *Authority) (certs.CA, error) {
+// open opens the authority's key.
+func (a *Authority) open(ring *keyring) (certs.CA, error) {
 	list, err := certs.ParseCerts([]byte(a.CertPEM))
 	if err != nil {
 		return certs.CA{}, err
 	}
-	plain, err := s.keys.open(AuthoritySecret(a.Kind, a.Generation), a.dek, a.sealed)
+	plain, err := ring.open(AuthoritySecret(a.Kind, a.Generation), a.dek, a.sealed)
 	if err != nil {
 		return certs.CA{}, err
 	}
@@ -117,7 +117,7 @@ func (s *Store) Trust(ctx context.Context) (*Trust, error) {
 		t := &Trust{Revision: rev}
 		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 			if err == nil {
-				*t.Of(kind), err = s.issuer(v, kind)
+				*t.Of(kind), err = v.issuer(&s.keys, kind)
 			}
 		}
 		return t, err
@@ -129,14 +129,14 @@ func (v *View) trustRevision() (rev uint64, err error) {
 	return rev, err
 }
 
-func (s *Store) issuer(v *View, kind certs.Kind) (i Issuer, err error) {
+func (v *View) issuer(ring *keyring, kind certs.Kind) (i Issuer, err error) {
 	list, err := v.inUse(kind)
 	if err != nil {
 		return i, err
 	}
 	a := &list[0]
 	i.Generation = a.Generation
-	if i.CA, err = s.ca(a); err != nil {
+	if i.CA, err = a.open(ring); err != nil {
 		return i, err
 	}
 	i.Bundle = ownPEM(a)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -32,6 +33,15 @@ func (v *View) Cluster() (c Cluster, ok bool, err error) {
 	return c, ok, err
 }
 
+// PeekCluster reads the identity as the leader has it, without asking the voters.
+func (s *Store) PeekCluster(ctx context.Context) (c Cluster, err error) {
+	err = s.Peek(ctx, func(v *View) error {
+		c, _, err = v.Cluster()
+		return err
+	})
+	return c, err
+}
+
 // Names of settings.
 const (
 	settingOverlayCIDR = "overlay_cidr"
@@ -58,6 +68,9 @@ type Founding struct {
 	OverlayCIDR   string            `json:"overlayCidr"`
 	OverlaySlices int               `json:"overlaySliceBits"`
 	Datacenter    string            `json:"datacenter,omitempty"` // empty: dc1
+	// Import names a file of the data directory with the whole state, made by Refounding; all other fields but Member
+	// are empty then.
+	Import string `json:"import,omitempty"`
 }
 
 // SealedAuthority is a certificate authority whose key is sealed under generation 1.

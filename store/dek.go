@@ -180,7 +180,7 @@ func (s *Store) Reencrypt(ctx context.Context, actor Actor, limit int) (moved in
 		}
 		moved = 0
 		for _, table := range sealedTables {
-			n, err := s.moveSealed(tx, table.find, table.update, active, limit-moved)
+			n, err := moveSealed(tx, &s.keys, &s.keys, table.find, table.update, active, active, limit-moved)
 			if err != nil {
 				return err
 			}
@@ -203,7 +203,9 @@ func (s *Store) Reencrypt(ctx context.Context, actor Actor, limit int) (moved in
 	return moved, err
 }
 
-func (s *Store) moveSealed(tx *Tx, find, update string, active uint64, limit int) (moved int, err error) {
+// moveSealed opens up to limit values of a generation below one with one keyring and seals them under the active
+// generation of another.
+func moveSealed(tx *Tx, from, to *keyring, find, update string, below, active uint64, limit int) (moved int, err error) {
 	type row struct {
 		name, a, b string
 		sealed     []byte
@@ -212,16 +214,16 @@ func (s *Store) moveSealed(tx *Tx, find, update string, active uint64, limit int
 	list, err := collect(&tx.View, func(rows *sql.Rows) (r row, err error) {
 		err = rows.Scan(&r.name, &r.a, &r.b, &r.sealed, &r.generation)
 		return r, err
-	}, find, int64(active), int64(limit))
+	}, find, int64(below), int64(limit))
 	if err != nil {
 		return 0, err
 	}
 	for _, r := range list {
-		plain, err := s.keys.open(r.name, r.generation, r.sealed)
+		plain, err := from.open(r.name, r.generation, r.sealed)
 		if err != nil {
 			return moved, fmt.Errorf("re-encrypt %s: %w", r.name, err)
 		}
-		sealed, generation, err := s.keys.seal(r.name, plain)
+		sealed, generation, err := to.seal(r.name, plain)
 		clear(plain)
 		if err != nil {
 			return moved, err

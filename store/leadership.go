@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,7 +125,7 @@ func (s *Store) ascend(ctx context.Context) error {
 		l.work.close()
 		return err
 	}
-	if err := s.keys.load(ctx, l.work); err != nil {
+	if err := s.keys.load(ctx, l.work); err != nil && ctx.Err() == nil {
 		s.log.Error("this member cannot open the data-encryption key", "err", err)
 	}
 	s.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
@@ -144,6 +145,11 @@ func (l *leadership) prepare(ctx context.Context) error {
 	s := l.store
 	if err := l.db.within(30*time.Second, func(c *sql.Conn) error { return l.migrate(ctx, c) }); err != nil {
 		return err
+	}
+	if f := s.cfg.Founding; f != nil && f.Import != "" {
+		if err := l.importState(ctx, filepath.Join(s.cfg.Dir, f.Import)); err != nil {
+			return fmt.Errorf("found the cluster from a backup: %w", err)
+		}
 	}
 	var revision int64
 	founded := true

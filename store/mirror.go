@@ -307,6 +307,9 @@ func (s *Store) MirrorChanged() <-chan struct{} {
 	return s.mirror.turned
 }
 
+// MirrorDir returns the member's data directory.
+func (s *Store) MirrorDir() string { return s.cfg.Dir }
+
 // MirrorPath returns the file that the sqlite3 shell may open.
 func (s *Store) MirrorPath() string { return s.mirror.path }
 

@@ -169,17 +169,6 @@ func (v *View) peerMembers(peeringID string) ([]PeerMember, error) {
 	}, "SELECT id, name, raft_node_id, raft_address, api_address, health FROM peer_members WHERE peering_id = ? ORDER BY name, id", peeringID)
 }
 
-// PeeringRoots lists the certificates of all transport authorities that members are trusted under now, newest first, in
-// PEM: what the other side of a peering verifies this cluster with.
-func (s *Store) PeeringRoots(ctx context.Context) ([]string, error) {
-	return memo(ctx, s, "peering-roots", []string{"authorities"}, func(v *View) ([]string, error) {
-		return collect(v, func(rows *sql.Rows) (pem string, err error) {
-			err = rows.Scan(&pem)
-			return strings.TrimRight(pem, "\n") + "\n", err
-		}, "SELECT cert_pem FROM authorities WHERE kind = 'transport' AND state IN ('active', 'trusted') ORDER BY generation DESC")
-	})
-}
-
 const peeringAddresses = 16 // that a dialer is told; Raft servers come first
 
 // PeeringAddresses lists where other clusters can dial: any member will do, Raft servers know best.

@@ -83,7 +83,7 @@ func newRotationModel(t testing.TB) *rotationModel {
 func (m *rotationModel) view() *View { return &View{s: m.s, Now: m.now} }
 
 func (m *rotationModel) issuer() (Issuer, uint64) {
-	i, err := m.store.issuer(m.view(), certs.HTTP)
+	i, err := m.view().issuer(&m.store.keys, certs.HTTP)
 	if err != nil {
 		m.t.Fatal(err)
 	}

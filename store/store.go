@@ -29,6 +29,7 @@ const (
 	leaderPoll     = 100 * time.Millisecond // while there is a leader
 	electionPoll   = 20 * time.Millisecond  // while there is none
 	commitTimeout  = 3 * time.Second
+	commitPerMiB   = 500 * time.Millisecond // more, for a restore: its transaction can be as large as the database
 	resolveTimeout = 1500 * time.Millisecond
 	controlTimeout = 500 * time.Millisecond
 )
@@ -105,6 +106,12 @@ func Open(cfg Config) (*Store, error) {
 	}
 	if err := removeWorking(cfg.Dir); err != nil {
 		return nil, err
+	}
+	removeTemporary(cfg.Dir)
+	if cfg.Founding != nil && cfg.NodeID != founderID {
+		if err := bootstrap(cfg.Dir, cfg.NodeID); err != nil {
+			return nil, err
+		}
 	}
 	n, err := startNode(cfg)
 	if err != nil {

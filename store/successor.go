@@ -14,7 +14,7 @@ func (s *Store) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, 
 	if err != nil {
 		return err
 	}
-	old, err := s.ca(&list[0])
+	old, err := list[0].open(&s.keys)
 	if err != nil {
 		return err
 	}

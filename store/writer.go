@@ -231,7 +231,7 @@ func (l *leadership) commit(batch []*request) error {
 	}
 
 	begin := time.Now()
-	err = l.db.within(commitTimeout, func(c *sql.Conn) error {
+	err = l.db.within(commitTimeout+time.Duration(len(text)>>20)*commitPerMiB, func(c *sql.Conn) error {
 		_, err := c.ExecContext(context.Background(), text)
 		return err
 	})

@@ -91,7 +91,7 @@ func (r *round) fill() Plan {
 
 // transfer hands leadership on when the leader should not have it.
 func (r *round) transfer() Plan {
-	if l := r.lead; l.full() && l.DrainState != DrainDrained {
+	if l := r.lead; l.full() && !l.drained() {
 		return nil
 	}
 	var c []*member

@@ -135,6 +135,15 @@ func TestSettle(t *testing.T) {
 		{"stale answer does not enter", cluster("1 V", "2 - rare", "3 - rare"), nil, ""},
 		{"recovering does not enter", cluster("1 V", "2 - back"), nil, ""},
 
+		{"full disk keeps its vote without stand-by", cluster("1 V", "2 V", "3 V full-disk"), nil, ""},
+		{"full disk replaced", cluster("1 V", "2 V", "3 V full-disk", "4 S"), nil, "promote 4; demote 3"},
+		{"full disk of two", cluster("1 V", "2 V full-disk"), nil, "demote 2"},
+		{"full disk of the leader", cluster("1 V full-disk", "2 V", "3 V"), nil, "transfer 2"},
+		{"full disk of the leader, replaced", cluster("1 V full-disk", "2 V", "3 V", "4 S"), nil, "promote 4; transfer 2; demote 1"},
+		{"full disks everywhere", cluster("1 V full-disk", "2 V full-disk", "3 V full-disk"), nil, ""},
+		{"full disk gets no vote", cluster("1 V", "2 S full-disk", "3 S"), nil, ""},
+		{"full disk does not enter", cluster("1 V", "2 V", "3 V", "4 - full-disk"), nil, ""},
+
 		{"clean-up is off", cluster("1 V", "2 V", "3 V", "4 - silent"), nil, ""},
 		{"clean-up", cluster("1 V", "2 V", "3 V", "4 - silent"), cleanup, "cleanup 4"},
 		{"clean-up of a voter", cluster("1 V", "2 V", "3 V silent"), cleanup, "cleanup 3"},
@@ -339,6 +348,10 @@ func TestReasons(t *testing.T) {
 		{cluster("1 V", "2 V", "3 V", "4 V never"), 4, "has not answered this leader: another votes in its place"},
 		{cluster("1 V orphan", "2 V", "3 V"), 2, "takes leadership from node 1 (no member row)"},
 		{cluster("1 V", "2 - draining"), 2, "draining: gets no vote before it is resumed"},
+		{cluster("1 V", "2 V", "3 V full-disk"), 3, "low on disk space: keeps its vote until an eligible stand-by takes it"},
+		{cluster("1 V", "2 V", "3 V full-disk", "4 S"), 4, "takes the place of node 3 (low on disk space)"},
+		{cluster("1 V", "2 - full-disk"), 2, "low on disk space: gets no vote before there is room again"},
+		{cluster("1 V full-disk", "2 V", "3 V"), 2, "takes leadership from node 1 (low on disk space)"},
 	} {
 		s, _ := Decide(c.in, testConfig(), t0)
 		if got := s.Servers[c.id-1].Reason; got != c.want {

@@ -26,12 +26,23 @@ type member struct {
 }
 
 func (m *member) full() bool   { return m.Member && m.Mode == ModeFull }
-func (m *member) active() bool { return m.DrainState == DrainActive }
+func (m *member) active() bool { return m.DrainState == DrainActive && !m.DiskLow }
+
+// drained: it gives leadership and vote away. A member whose disk is about to fill up does so before it fails.
+func (m *member) drained() bool { return m.DrainState == DrainDrained || m.DiskLow }
+
+// idle says why a member is not active.
+func (m *member) idle() string {
+	if m.DiskLow && m.DrainState == DrainActive {
+		return "low on disk space"
+	}
+	return m.DrainState
+}
 
 // good: a voter that keeps its place. A draining one does until it is drained,
 // one that lags does because it will catch up.
 func (m *member) good() bool {
-	return m.voter && m.full() && !m.dead && m.DrainState != DrainDrained
+	return m.voter && m.full() && !m.dead && !m.drained()
 }
 
 // candidate: full, active and there; may be a voter in time.

@@ -20,7 +20,7 @@ func testConfig() Config {
 
 // cluster builds an Input from one line per node, "id role [word…]":
 // role V, S, P (spare) or -, words: silent, never, lag, draining, drained,
-// replicate, orphan, pinned, fresh (healthy for 4 s only), back (recovering),
+// full-disk, replicate, orphan, pinned, fresh (healthy for 4 s only), back (recovering),
 // rare (probed every 50 s, last 30 s ago). Node 1 leads since an hour ago.
 func cluster(lines ...string) Input {
 	in := Input{LeaderID: 1, LeaderRevision: 5000, LeaderSince: t0.Add(-time.Hour), Previous: map[uint64]Health{}}
@@ -48,6 +48,8 @@ func cluster(lines ...string) Input {
 				h = Health{StableSince: t0.Add(-time.Minute)}
 			case "draining", "drained":
 				o.DrainState = x
+			case "full-disk":
+				o.DiskLow = true
 			case "replicate":
 				o.Mode = x
 			case "orphan":

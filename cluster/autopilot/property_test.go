@@ -36,6 +36,7 @@ func genInput(t *rapid.T) Input {
 			o.Mode = often(ModeFull, ModeReplicate).Draw(t, "mode")
 			o.DrainState = often(DrainActive, DrainDraining, DrainDrained).Draw(t, "drain")
 			o.Pinned = rapid.IntRange(0, 6).Draw(t, "pinned") == 0
+			o.DiskLow = rapid.IntRange(0, 6).Draw(t, "diskLow") == 0
 		}
 		o.Revision = rapid.SampledFrom([]uint64{5000, 5000, 4999, 4500, 3000, 0}).Draw(t, "revision")
 		silence := rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond, 2500 * time.Millisecond, 20 * time.Second, 3 * time.Minute, -1}).Draw(t, "silence")
@@ -86,7 +87,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			voters.healthy++
 		}
 		switch {
-		case o.Member && o.Mode == ModeFull && o.DrainState != DrainDrained && srv[o.NodeID].NodeStatus == StatusAlive:
+		case o.Member && o.Mode == ModeFull && o.DrainState != DrainDrained && !o.DiskLow && srv[o.NodeID].NodeStatus == StatusAlive:
 			goods++
 			if o.Pinned {
 				pins++
@@ -111,7 +112,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			t.Fatalf("touches the leader: %+v", c)
 		}
 		seen[c.NodeID] = true
-		fit := o.Member && o.Mode == ModeFull && o.DrainState == DrainActive && v.Healthy
+		fit := o.Member && o.Mode == ModeFull && o.DrainState == DrainActive && !o.DiskLow && v.Healthy
 		switch c.Kind {
 		case KindPromote:
 			if !fit || o.Role == RoleVoter || o.Role == RoleOutside || c.Role != RoleVoter {
@@ -134,7 +135,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			if !fit || o.Role != RoleVoter || !v.Electable {
 				t.Fatalf("transfers to %+v", o)
 			}
-			if l := by[in.LeaderID]; l.Member && l.Mode == ModeFull && l.DrainState != DrainDrained {
+			if l := by[in.LeaderID]; l.Member && l.Mode == ModeFull && l.DrainState != DrainDrained && !l.DiskLow {
 				t.Fatalf("transfers away from %+v", l)
 			}
 		case KindDemote:
@@ -145,7 +146,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 				t.Fatalf("undoes an operator's promote: %+v", c)
 			}
 		case KindAdd:
-			if o.Role != RoleOutside || !o.Member || o.DrainState != DrainActive || v.NodeStatus != StatusAlive || c.Role != RoleStandBy {
+			if o.Role != RoleOutside || !o.Member || o.DrainState != DrainActive || o.DiskLow || v.NodeStatus != StatusAlive || c.Role != RoleStandBy {
 				t.Fatalf("adds %+v", o)
 			}
 		case KindStandBy:

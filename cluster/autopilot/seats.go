@@ -150,7 +150,7 @@ func (r *round) evict() Plan {
 		case m.dead:
 			why = "silent for " + brief(m.silence) + ": another stand-by has its seat"
 		case !m.active():
-			why = m.DrainState + ": another stand-by has its seat"
+			why = m.idle() + ": another stand-by has its seat"
 		}
 		p = append(p, change(KindRemove, m, RoleOutside, why))
 	}

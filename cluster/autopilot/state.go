@@ -29,7 +29,7 @@ func (r *round) state() State {
 			NodeID: m.NodeID, NodeStatus: StatusLeft, Healthy: m.healthy, IsLeader: m.leader,
 			HasVotingRights: m.voter, StableSince: Stamp{m.stableSince},
 			Name: m.Name, Role: m.Role, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
-			Electable: m.voter && electable(m), Recovering: m.recovering,
+			Electable: m.voter && electable(m), Recovering: m.recovering, DiskLow: m.DiskLow,
 			Lag: m.lag, RTT: m.RTT, Version: m.Version, Reason: t.reason(m),
 		}
 		switch {
@@ -113,6 +113,9 @@ func (t *teller) reason(m *member) string {
 	case m.Mode != ModeFull:
 		return "replicate-only: never votes"
 	case !m.active():
+		if m.DrainState == DrainActive {
+			return m.idle() + ": gets no vote before there is room again"
+		}
 		return m.DrainState + ": gets no vote before it is resumed"
 	case m.inRaft:
 		return t.standByReason(m)
@@ -138,8 +141,8 @@ func (t *teller) voterReason(m *member, place string) string {
 		return "silent for " + brief(m.silence) + ": keeps its vote until a stand-by takes it"
 	case !m.alive:
 		return place + ", has not answered this leader yet"
-	case m.DrainState == DrainDrained:
-		return "drained: keeps its vote until an eligible stand-by takes it"
+	case m.drained():
+		return m.fault() + ": keeps its vote until an eligible stand-by takes it"
 	case m.DrainState == DrainDraining:
 		return place + ", draining"
 	case !m.healthy:
@@ -196,7 +199,7 @@ func (m *member) fault() string {
 	case m.dead:
 		return "silent for " + brief(m.silence)
 	}
-	return m.DrainState
+	return m.idle()
 }
 
 // culprit is fault with the node's id, for the reason of another node.

@@ -44,6 +44,8 @@ type Observation struct {
 	Version  string `json:"version,omitempty"`
 	// Member: it has a row in SQL. False for an orphan Raft server.
 	Member bool `json:"member"`
+	// DiskLow: it says that its disk is nearly full. It then counts as drained, whatever DrainState says.
+	DiskLow bool `json:"diskLow,omitempty"`
 	// IsLeader is read only when Input.LeaderID is zero.
 	IsLeader bool `json:"isLeader,omitempty"`
 }
@@ -96,6 +98,7 @@ type Server struct {
 	// or replicate-only voter is not while a better one answers.
 	Electable  bool `json:"electable"`
 	Recovering bool `json:"recovering,omitempty"`
+	DiskLow    bool `json:"diskLow,omitempty"`
 	// Lag in revisions behind the leader; 0 for a member without a replica.
 	Lag         uint64    `json:"lag"`
 	LastContact time.Time `json:"lastContact,omitzero"`

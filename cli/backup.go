@@ -1,0 +1,396 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/client"
+	"github.com/musterhq/muster/cluster"
+	"github.com/musterhq/muster/store"
+)
+
+func newBackupCommand(env *environment) *cobra.Command {
+	group := newGroup("backup", "Save the state of the cluster, look at a backup, and restore one")
+	group.AddCommand(newBackupSaveCommand(env), newBackupRestoreCommand(env), newBackupInspectCommand(env))
+	return group
+}
+
+func newBackupSaveCommand(env *environment) *cobra.Command {
+	var o client.SnapshotOptions
+	var recipient string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "save FILE",
+		Short: "Save the whole state; - writes to stdout",
+		Long: `Saves the whole state as a gzip'ed tar. The secrets in it are sealed: they can be opened with the node.key of a
+member that was there when the backup was made. With --recipient the whole file is encrypted to an age recipient, who can
+then open everything in it; that identity is all that is needed to begin anew after every member has been lost.`,
+		Args: exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.client()
+			if err != nil {
+				return err
+			}
+			o.Recipient = recipient
+			if args[0] == "-" {
+				_, err := saveBackup(cmd.Context(), env, c, env.stdout, o)
+				return err
+			}
+			if _, err := os.Stat(args[0]); err == nil {
+				if err := env.confirm(yes, "%s exists; overwrite it?", args[0]); err != nil {
+					return err
+				}
+			}
+			return env.saveFile(cmd.Context(), c, args[0], o)
+		},
+	}
+	cmd.Flags().BoolVar(&o.Stale, "stale", false, "take what the member that is asked has itself; works without a leader")
+	cmd.Flags().StringVar(&recipient, "recipient", "", "encrypt the backup to this age recipient (age1…), with all that is needed to open it")
+	cmd.Flags().BoolVar(&yes, "yes", false, "overwrite without asking")
+	return cmd
+}
+
+// saveFile writes a backup under its name only when it is complete.
+func (e *environment) saveFile(ctx context.Context, c *client.Client, name string, o client.SnapshotOptions) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".backup-*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	size, err := saveBackup(ctx, e, c, f, o)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	return e.done("saved %s to %s", bytesText(size), name)
+}
+
+func saveBackup(ctx context.Context, env *environment, c *client.Client, w io.Writer, o client.SnapshotOptions) (int64, error) {
+	o.Progress = env.progress("received")
+	if o.Recipient == "" {
+		return c.SaveSnapshot(ctx, w, o)
+	}
+	to, err := age.ParseX25519Recipient(o.Recipient)
+	if err != nil {
+		return 0, errors.New("--recipient must be an age X25519 recipient (age1…)")
+	}
+	sealed, err := age.Encrypt(w, to)
+	if err != nil {
+		return 0, err
+	}
+	size, err := c.SaveSnapshot(ctx, sealed, o)
+	return size, errors.Join(err, sealed.Close())
+}
+
+// backupFile is a backup on this machine, decrypted and checked.
+type backupFile struct {
+	*store.Archive
+	identities []*age.X25519Identity
+	dir        string
+}
+
+func (b *backupFile) close() { _ = os.RemoveAll(b.dir) }
+
+// openBackup reads a backup below a directory of its own, decrypts it where that is needed, and checks it.
+func (e *environment) openBackup(name string, identityFiles []string) (_ *backupFile, err error) {
+	b := &backupFile{}
+	for _, file := range identityFiles {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("--identity: %w", err)
+		}
+		id, err := certs.ParseIdentity(text)
+		if err != nil {
+			return nil, fmt.Errorf("--identity %s is not an age identity: %w", file, err)
+		}
+		b.identities = append(b.identities, id)
+	}
+	in := io.Reader(e.stdin)
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	if b.dir, err = os.MkdirTemp("", "muster-backup-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	buffered := bufio.NewReader(in)
+	in = buffered
+	if head, _ := buffered.Peek(len(ageHeader)); string(head) == ageHeader {
+		if len(b.identities) == 0 {
+			return nil, fmt.Errorf("%s is encrypted: give the identity that it was saved for with --identity FILE", name)
+		}
+		var ids []age.Identity
+		for _, id := range b.identities {
+			ids = append(ids, id)
+		}
+		if in, err = age.Decrypt(buffered, ids...); err != nil {
+			return nil, fmt.Errorf("%s cannot be decrypted with this identity", name)
+		}
+	}
+	if b.Archive, err = store.ReadArchive(in, b.dir); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, nil
+}
+
+const ageHeader = "age-encryption.org/v1"
+
+// backupSummary is what inspect tells.
+type backupSummary struct {
+	store.ArchiveMeta
+	Openable bool // whether the identities that were given open its keys
+	Keys     int  // wraps of data-encryption keys beside the state
+}
+
+func newBackupInspectCommand(env *environment) *cobra.Command {
+	var identities []string
+	cmd := &cobra.Command{
+		Use:   "inspect FILE",
+		Short: "Check a backup and tell what is in it; - reads stdin",
+		Args:  exactly("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			b, err := env.openBackup(args[0], identities)
+			if err != nil {
+				return err
+			}
+			defer b.close()
+			deks, err := b.Unlock(b.identities...)
+			if err != nil {
+				return err
+			}
+			if env.output == "json" {
+				return env.json(backupSummary{ArchiveMeta: b.Meta, Keys: len(b.Keys), Openable: len(deks) > 0})
+			}
+			m := b.Meta
+			env.say("the backup is intact: checksums, format and database")
+			if err := env.table([]string{"CLUSTER", "REVISION", "MADE", "BY NODE", "VERSION", "SCHEMA", "STATE"},
+				[][]any{{m.ClusterID, m.Index, m.CreatedAt, m.NodeID, m.Binary, m.Schema, bytesText(m.Size)}}); err != nil {
+				return err
+			}
+			fmt.Fprintln(env.stdout)
+			return list(env, m.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "ID"}, func(x store.ArchiveMember) []any {
+				return []any{x.NodeID, x.Name, string(x.Role), x.Address, x.ID}
+			})
+		},
+	}
+	cmd.Flags().StringArrayVar(&identities, "identity", nil, "age identity that the backup was saved for")
+	return cmd
+}
+
+func newBackupRestoreCommand(env *environment) *cobra.Command {
+	var f serveFlags
+	var identities []string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Restore a backup into the running cluster, or found a cluster from it with --data and an empty directory",
+		Long: `Restores a backup, of the same cluster, into the running one: settings, tokens, secrets and peerings become what they
+were; members, Raft, authorities and keys stay what they are. All of it happens in one transaction, or nothing does.
+
+With --data DIR and a directory that is empty or not there, it founds a cluster from the backup instead: the same cluster
+with all its contents and a single new member, for when every member is lost. Then "muster serve --data DIR" starts it.
+That needs --identity: the node.key of a member that the backup names, or the identity that it was saved for.`,
+		Args: exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := env.openBackup(args[0], identities)
+			if err != nil {
+				return err
+			}
+			defer b.close()
+			if env.data != "" {
+				_, err := os.Stat(filepath.Join(env.data, "node.json"))
+				if errors.Is(err, fs.ErrNotExist) {
+					f.data = env.data
+					return foundFromBackup(cmd.Context(), env, b, f, yes)
+				}
+			}
+			return restoreBackup(cmd.Context(), env, b, yes)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&yes, "yes", false, "do it without asking")
+	flags.StringArrayVar(&identities, "identity", nil, "age identity that opens the backup; repeatable")
+	flags.StringVar(&f.name, "name", "", "founding: name of the new member (default: the host name)")
+	flags.StringVar(&f.api, "api", "127.0.0.1:5000", "founding: address of the API listener")
+	flags.StringVar(&f.raft, "raft", "127.0.0.1:7000", "founding: address of the cluster listener")
+	flags.StringVar(&f.advertise, "advertise", "", "founding: host or IP address that others reach this member by")
+	return cmd
+}
+
+// restoreBackup sends the archive. Where an identity was given, its keys are wrapped anew for the servers there are now:
+// none of them has to have been a member at the time of the backup.
+func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes bool) error {
+	c, err := env.client()
+	if err != nil {
+		return err
+	}
+	deks, err := b.Unlock(b.identities...)
+	if err != nil {
+		return err
+	}
+	if len(deks) > 0 {
+		answer, err := c.SQL(ctx, "SELECT recipient FROM members WHERE recipient IS NOT NULL AND raft_role <> ''")
+		if err != nil {
+			return err
+		}
+		var recipients []string
+		for _, row := range answer.Rows {
+			recipients = append(recipients, fmt.Sprint(row[0]))
+		}
+		if err := b.Rewrap(deks, recipients); err != nil {
+			return err
+		}
+	} else {
+		b.Keys = nil
+	}
+	if err := env.confirm(yes, "replace settings, tokens, secrets and peerings of cluster %s by those of revision %d, made %s?",
+		b.Meta.ClusterID, b.Meta.Index, b.Meta.CreatedAt.Format(time.RFC3339)); err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(b.dir, "send"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := store.WriteArchive(f, b.Meta, b.State, b.Keys); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return err
+	}
+	changes, err := c.RestoreSnapshot(ctx, f, size, env.progress("sent"))
+	if err != nil {
+		return err
+	}
+	return env.done("restored revision %d: %s", b.Meta.Index, changes)
+}
+
+func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f serveFlags, yes bool) error {
+	apiAddr, raftAddr, err := f.addresses()
+	if err != nil {
+		return err
+	}
+	if len(b.identities) == 0 {
+		return fmt.Errorf("founding a cluster in %s from a backup needs --identity: the node.key of a member that it names, or the identity that it was saved for", f.data)
+	}
+	if f.name == "" {
+		if f.name, err = os.Hostname(); err != nil {
+			f.name = "muster"
+		}
+	}
+	if err := env.confirm(yes, "found cluster %s anew in %s from revision %d, made %s? Its old members must never be started again",
+		b.Meta.ClusterID, f.data, b.Meta.Index, b.Meta.CreatedAt.Format(time.RFC3339)); err != nil {
+		return err
+	}
+	dir, err := cluster.OpenDir(f.data)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	node, err := cluster.Refound(ctx, dir, b.Archive, b.identities, cluster.Plan{Name: f.name, Mode: store.ModeFull, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
+	if err != nil {
+		return err
+	}
+	return env.done("%s is node %d of cluster %s; start it with: muster serve --data %s --api %s --raft %s", f.data, node.NodeID, node.ClusterID, f.data, f.api, f.raft)
+}
+
+// confirm asks before something is overwritten. Without a terminal nobody can answer: then --yes is needed.
+func (e *environment) confirm(yes bool, format string, args ...any) error {
+	if yes {
+		return nil
+	}
+	question := fmt.Sprintf(format, args...)
+	if !isTerminal(e.stdin) {
+		return fmt.Errorf("%s There is no terminal to ask: say --yes", question)
+	}
+	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
+	answer, _ := bufio.NewReader(e.stdin).ReadString('\n')
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errors.New("nothing was done")
+	}
+	return nil
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// progress shows how far a transfer is: a line that is written over on a terminal, otherwise a line now and then.
+func (e *environment) progress(verb string) func(done, total int64) {
+	var last time.Time
+	live := isTerminal(e.stderr)
+	every := 5 * time.Second
+	if live {
+		every = 100 * time.Millisecond
+	}
+	last = time.Now()
+	return func(done, total int64) {
+		end := done == total
+		if time.Since(last) < every && !(end && live) {
+			return
+		}
+		last = time.Now()
+		text := verb + " " + bytesText(done)
+		if total > 0 {
+			text += fmt.Sprintf(" of %s (%d %%)", bytesText(total), done*100/total)
+		}
+		switch {
+		case live && end:
+			fmt.Fprintf(e.stderr, "\r%s\n", text)
+		case live:
+			fmt.Fprintf(e.stderr, "\r%s", text)
+		default:
+			e.say("%s", text)
+		}
+	}
+}
+
+// bytesText writes a number of bytes for people.
+func bytesText(n int64) string {
+	switch {
+	case n < 10<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 10<<20:
+		return fmt.Sprintf("%d KiB", n>>10)
+	case n < 10<<30:
+		return fmt.Sprintf("%d MiB", n>>20)
+	default:
+		return fmt.Sprintf("%d GiB", n>>30)
+	}
+}

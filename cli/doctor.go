@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/cluster"
+	"github.com/musterhq/muster/store"
+)
+
+func newDoctorCommand(env *environment) *cobra.Command {
+	var keep string
+	cmd := &cobra.Command{
+		Use:   "doctor --data DIR",
+		Short: "Examine the data directory of a member, running or not; fails when something is broken",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if env.data == "" {
+				return usagef(cmd, "--data is missing")
+			}
+			reserve := cluster.DefaultReserve
+			if keep != "" {
+				var err error
+				if reserve, err = cluster.ParseReserve(keep); err != nil {
+					return usagef(cmd, "--disk-reserve: %v", err)
+				}
+			}
+			findings := cluster.Examine(cmd.Context(), env.data, reserve)
+			if err := list(env, findings, []string{"CHECK", "STATE", "DETAIL"}, func(f cluster.Finding) []any {
+				return []any{f.Check, f.State, f.Detail}
+			}); err != nil {
+				return err
+			}
+			failed := 0
+			for _, f := range findings {
+				if f.State == cluster.FindingFail {
+					failed++
+				}
+				if f.Next != "" && f.State != cluster.FindingOK && env.output == "table" {
+					env.say("%s: %s", f.Check, f.Next)
+				}
+			}
+			if failed > 0 {
+				return errors.New(count(failed, "check") + " failed")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&keep, "disk-reserve", "", "as given to serve")
+	return cmd
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// startFailure says what is known about an error with which the Raft server does not start.
+func startFailure(err error, dir string) error {
+	if what, known := store.Diagnose(err); known {
+		return fmt.Errorf("%w\n%s; %s\nmuster doctor --data %s looks at the whole directory", err, what.What, what.Next, dir)
+	}
+	return fmt.Errorf("%w\nmuster doctor --data %s looks for the cause", err, dir)
+}

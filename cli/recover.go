@@ -1,0 +1,195 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/cluster"
+	"github.com/musterhq/muster/store"
+)
+
+func newRecoverCommand(env *environment) *cobra.Command {
+	group := newGroup("recover", "Bring back a cluster that has lost the majority of its voters for good")
+	group.Long = group.Short + `.
+
+Stop every survivor. On each: "muster recover plan --data DIR". On the one with the newest log:
+"muster recover apply --data DIR --plan FILE…" with what the others' plans said (-o json). Carry the bundle that it
+makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. docs/recovery.md goes through it in order.`
+	group.AddCommand(newRecoverPlanCommand(env), newRecoverApplyCommand(env), newRecoverAdoptCommand(env))
+	return group
+}
+
+// withStopped opens the data directory of a member that does not run.
+func (e *environment) withStopped(cmd *cobra.Command, f func(*cluster.Dir, *cluster.RecoveryPlan) error) error {
+	if e.data == "" {
+		return usagef(cmd, "--data is missing")
+	}
+	if _, err := os.Stat(filepath.Join(e.data, "node.json")); err != nil {
+		return fmt.Errorf("%s is not the data directory of a member: it has no node.json", e.data)
+	}
+	d, err := cluster.OpenDir(e.data)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	p, err := cluster.PlanRecovery(cmd.Context(), d)
+	if err != nil {
+		return err
+	}
+	return f(d, p)
+}
+
+func newRecoverPlanCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "plan --data DIR",
+		Short: "Tell where the log of a stopped member ends, and who else answers",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return env.withStopped(cmd, func(_ *cluster.Dir, p *cluster.RecoveryPlan) error {
+				if env.output == "json" {
+					return env.json(p)
+				}
+				env.say("node %d (%s) of cluster %s: the log ends with %s; the mirror has revision %d", p.NodeID, p.Name, p.ClusterID, p.Last, p.Revision)
+				env.say("if no other survivor has a newer log: muster recover apply --data %s --survivor NODE:TERM:INDEX (for each other one)", env.data)
+				env.say("to give it to the survivor that has: --survivor %d:%d:%d", p.NodeID, p.Last.Term, p.Last.Index)
+				return list(env, p.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "ANSWERS"}, func(m cluster.RecoveryMember) []any {
+					return []any{m.NodeID, m.Name, string(m.Role), m.RaftAddress, m.Answers}
+				})
+			})
+		},
+	}
+}
+
+func newRecoverApplyCommand(env *environment) *cobra.Command {
+	var survivors, plans []string
+	var bundle string
+	var alone, dryRun, yes bool
+	cmd := &cobra.Command{
+		Use:   "apply --data DIR",
+		Short: "Make this stopped member and the other survivors the whole cluster; once, on the one with the newest log",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if (len(survivors)+len(plans) == 0) == !alone {
+				return usagef(cmd, "name the other survivors with --survivor or --plan, or say --alone when there is none")
+			}
+			return env.withStopped(cmd, func(d *cluster.Dir, p *cluster.RecoveryPlan) error {
+				others, err := otherSurvivors(cmd, p, survivors, plans)
+				if err != nil {
+					return err
+				}
+				if err := p.Check(others); err != nil {
+					return err
+				}
+				if bundle == "" {
+					bundle = fmt.Sprintf("muster-recovery-node-%d.tar.gz", p.NodeID)
+				}
+				voters := p.Voters(others)
+				for _, m := range p.Members {
+					verb := "is lost: keeps its row, leaves Raft"
+					for _, id := range voters {
+						if id == m.NodeID {
+							verb = "becomes a voter"
+						}
+					}
+					if m.Role == store.RoleNone && verb[0] == 'i' {
+						verb = "stays as it is"
+					}
+					env.say("node %d (%s): %s", m.NodeID, m.Name, verb)
+				}
+				if dryRun {
+					return env.done("this was a dry run: nothing was changed")
+				}
+				if err := env.confirm(yes, "force this configuration upon %s? The lost members must never be started again", env.data); err != nil {
+					return err
+				}
+				r, err := cluster.ApplyRecovery(d, p, others, time.Now())
+				if err != nil {
+					return err
+				}
+				if alone {
+					return env.done("done; start this member, then remove the lost ones (muster member remove ID --force)")
+				}
+				if err := writeBundle(d, r, bundle); err != nil {
+					return err
+				}
+				return env.done("done; now on each other survivor: muster recover adopt --data DIR %s; then start them all", bundle)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVar(&survivors, "survivor", nil, "another survivor, NODE:TERM:INDEX as its plan said; repeatable")
+	flags.StringArrayVar(&plans, "plan", nil, "file with the plan of another survivor (recover plan -o json); repeatable")
+	flags.BoolVar(&alone, "alone", false, "there is no other survivor")
+	flags.StringVar(&bundle, "bundle", "", "file for the bundle (default: muster-recovery-node-N.tar.gz here)")
+	flags.BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	flags.BoolVar(&yes, "yes", false, "do it without asking")
+	return cmd
+}
+
+func otherSurvivors(cmd *cobra.Command, p *cluster.RecoveryPlan, texts, files []string) (list []cluster.Survivor, err error) {
+	for _, text := range texts {
+		var s cluster.Survivor
+		var rest string
+		n, _ := fmt.Sscanf(text, "%d:%d:%d%s", &s.NodeID, &s.Last.Term, &s.Last.Index, &rest)
+		if n != 3 {
+			return nil, usagef(cmd, "--survivor must be NODE:TERM:INDEX, not %q", text)
+		}
+		list = append(list, s)
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var other cluster.RecoveryPlan
+		if err := json.Unmarshal(data, &other); err != nil || other.NodeID == 0 {
+			return nil, fmt.Errorf("%s is not what muster recover plan -o json says", name)
+		}
+		if other.ClusterID != p.ClusterID {
+			return nil, fmt.Errorf("%s is of cluster %s and this is a member of cluster %s", name, other.ClusterID, p.ClusterID)
+		}
+		list = append(list, cluster.Survivor{NodeID: other.NodeID, Last: other.Last})
+	}
+	return list, nil
+}
+
+func writeBundle(d *cluster.Dir, r *cluster.Recovery, name string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	err = cluster.WriteBundle(d, r, f)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func newRecoverAdoptCommand(env *environment) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "adopt --data DIR BUNDLE",
+		Short: "Give this stopped survivor the log of the one where the recovery was applied",
+		Args:  exactly("BUNDLE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return env.withStopped(cmd, func(d *cluster.Dir, p *cluster.RecoveryPlan) error {
+				if err := env.confirm(yes, "replace the Raft log of %s by that of %s? The old one is kept beside it", env.data, args[0]); err != nil {
+					return err
+				}
+				r, err := cluster.AdoptRecovery(d, p, args[0], time.Now())
+				if err != nil {
+					return err
+				}
+				return env.done("node %d has the log of node %d; start it", p.NodeID, r.Template)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
+	return cmd
+}

@@ -1,0 +1,49 @@
+package cluster
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestParseReserve(t *testing.T) {
+	const total = 100 << 30
+	for text, want := range map[string]uint64{"0": 0, "1": 1, "512B": 512, "64KiB": 64 << 10, "256MiB": 256 << 20, "2GiB": 2 << 30, "5%": 5 << 30, "0%": 0, "2.5%": total / 40} {
+		r, err := ParseReserve(text)
+		if got := r.of(total); err != nil || got != want {
+			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "x", "-1", "5%%", "91%", "NaN%", "1MB", "1 Mib", "MiB", "9999999999999GiB"} {
+		if r, err := ParseReserve(text); err == nil {
+			t.Errorf("%q is taken for %+v", text, r)
+		}
+	}
+	for total, want := range map[uint64]uint64{1 << 40: 256 << 20, 1 << 30: (1 << 30) / 20} {
+		if got := DefaultReserve.of(total) + 1; got/2 != (want+1)/2 {
+			t.Errorf("of %d bytes %d are kept, want %d", total, got, want)
+		}
+	}
+}
+
+// Whatever the disk does: below the reserve a member is low, with a quarter more than the reserve it is not, and in
+// between it stays what it was.
+func TestDiskHysteresis(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := Disk{Reserve: rapid.Uint64Range(0, 1<<40).Draw(t, "reserve")}
+		for range 50 {
+			free := rapid.Uint64Range(0, 2*d.Reserve+1).Draw(t, "free")
+			before := d
+			d = d.next(free, 1<<50)
+			want := before.Low
+			if free < d.Reserve {
+				want = true
+			} else if free >= d.Reserve+d.Reserve/4 {
+				want = false
+			}
+			if d.Low != want {
+				t.Fatalf("%d free of a reserve of %d, low before %v: low %v", free, d.Reserve, before.Low, d.Low)
+			}
+		}
+	})
+}

@@ -1,0 +1,72 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/musterhq/muster/cluster/autopilot"
+	"github.com/musterhq/muster/store"
+)
+
+// Settings reads autopilot's configuration and the revision that last changed it.
+func (c *Cluster) Settings(ctx context.Context) (autopilot.Config, uint64, error) {
+	cfg := autopilot.DefaultConfig()
+	set, err := c.Store.PeekSetting(ctx, store.SettingAutopilot)
+	if err == nil && set.Value != nil {
+		err = json.Unmarshal(set.Value, &cfg)
+	}
+	return cfg, set.ModifiedRev, err
+}
+
+// SettingsAt is Settings as a caller may have it who wants to be sure that it is the newest, or who has no leader.
+func (c *Cluster) SettingsAt(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error) {
+	cfg := autopilot.DefaultConfig()
+	set, err := c.Store.Setting(ctx, from, store.SettingAutopilot)
+	if err == nil && set.Value != nil {
+		err = json.Unmarshal(set.Value, &cfg)
+	}
+	return cfg, set.ModifiedRev, err
+}
+
+// MergeSettings applies a JSON object of changed fields to autopilot's configuration and checks the result. Unknown
+// fields are refused: a misspelt setting that is silently ignored is worse than an error.
+func (c *Cluster) MergeSettings(ctx context.Context, patch []byte) (json.RawMessage, error) {
+	cfg, _, err := c.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return merge(cfg, patch)
+}
+
+// ReplaceSettings is MergeSettings for an API that replaces the fields it knows: those that it leaves out get their
+// default value again. What it does not know stays.
+func (c *Cluster) ReplaceSettings(ctx context.Context, fields []byte) (json.RawMessage, error) {
+	cfg, _, err := c.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fresh := autopilot.DefaultConfig()
+	fresh.MaxVoters, fresh.StandBys, fresh.DeadAfter = cfg.MaxVoters, cfg.StandBys, cfg.DeadAfter
+	fresh.MinQuorum = min(fresh.MinQuorum, fresh.MaxVoters)
+	return merge(fresh, fields)
+}
+
+func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
+	dec := json.NewDecoder(bytes.NewReader(patch))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&cfg); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return nil, fmt.Errorf("%s must be a %s", wrong.Field, wrong.Type)
+		}
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(cfg)
+}

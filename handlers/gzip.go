@@ -1,0 +1,50 @@
+package handlers
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// compressors are kept: one costs more to make than an answer to compress.
+var compressors = sync.Pool{New: func() any {
+	z, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
+	return z
+}}
+
+// send writes a body, compressed when the caller takes that and it is large enough.
+func (q *request) send(status int, kind string, data []byte, gzipFrom int) error {
+	h := q.w.Header()
+	h.Set("Content-Type", kind)
+	if len(data) >= gzipFrom && acceptsGzip(q.Request) {
+		var b bytes.Buffer
+		z := compressors.Get().(*gzip.Writer)
+		defer compressors.Put(z)
+		z.Reset(&b)
+		if _, err := z.Write(data); err != nil {
+			return err
+		}
+		if err := z.Close(); err != nil {
+			return err
+		}
+		h.Set("Content-Encoding", "gzip")
+		data = b.Bytes()
+	}
+	q.w.WriteHeader(status)
+	_, err := q.w.Write(data)
+	return err
+}
+
+// acceptsGzip reads Accept-Encoding (RFC 9110, section 12.5.3).
+func acceptsGzip(r *http.Request) bool {
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+		name, weight, _ := strings.Cut(strings.TrimSpace(part), ";")
+		if name = strings.ToLower(strings.TrimSpace(name)); name == "gzip" || name == "*" {
+			return strings.TrimRight(strings.ReplaceAll(weight, " ", ""), "0.") != "q="
+		}
+	}
+	return false
+}

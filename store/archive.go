@@ -1,0 +1,355 @@
+package store
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/musterhq/muster/certs"
+)
+
+// Names in a snapshot archive: a gzip'ed tar as the Raft operator API has it (reference nomad_raft, section 4).
+// archiveState is the plain SQLite file of the whole state, archiveKeys holds wraps of the data-encryption keys for
+// recipients that are no members, and is there only when somebody has asked for it.
+const (
+	archiveMeta  = "meta.json"
+	archiveState = "state.bin"
+	archiveKeys  = "keys.json"
+	archiveSums  = "SHA256SUMS"
+
+	maxArchiveMeta  = 1 << 20
+	maxArchiveState = 16 << 30
+)
+
+// ArchiveMeta is meta.json.
+type ArchiveMeta struct {
+	ID        string // of the snapshot: cluster and revision
+	Version   int    // of the archive's format
+	Index     uint64 // revision of the state
+	Term      uint64 // epoch of the state
+	Size      int64  // of state.bin
+	CreatedAt time.Time
+	ClusterID string
+	Schema    int64
+	Binary    string
+	NodeID    uint64 // the member that made it
+	Members   []ArchiveMember
+}
+
+// ArchiveMember is a member at the time of the snapshot.
+type ArchiveMember struct {
+	NodeID  uint64
+	ID      string
+	Name    string
+	Role    Role
+	Address string
+}
+
+// ArchiveKey is one generation of the data-encryption key, wrapped for a recipient (age).
+type ArchiveKey struct {
+	Generation uint64
+	Recipient  string
+	Wrap       []byte
+}
+
+const archiveVersion = 1
+
+func wrapKeys(deks map[uint64]certs.DEK, recipient string) (list []ArchiveKey, err error) {
+	for generation, dek := range deks {
+		wrap, err := certs.Wrap(dek[:], recipient)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, ArchiveKey{generation, recipient, wrap})
+	}
+	if len(list) == 0 {
+		return nil, errNoKey
+	}
+	return list, nil
+}
+
+// describe fills in what the state itself says.
+func describe(path string) (m ArchiveMeta, err error) {
+	o, err := openFile(path)
+	if err != nil {
+		return m, err
+	}
+	defer o.close()
+	v := &View{s: o.session}
+	c, founded, err := v.Cluster()
+	if err != nil || !founded {
+		return m, errors.Join(err, ErrNoLeader)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return m, err
+	}
+	m = ArchiveMeta{ID: fmt.Sprintf("%s-%d", c.ID, c.Revision), Version: archiveVersion, Index: c.Revision, Term: c.Epoch, Size: info.Size(), ClusterID: c.ID}
+	if m.Schema, err = v.SchemaVersion(); err != nil {
+		return m, err
+	}
+	members, err := v.Members()
+	for i := range members {
+		x := &members[i]
+		m.Members = append(m.Members, ArchiveMember{x.NodeID, x.ID, x.Name, x.Role, x.RaftAddress})
+	}
+	return m, err
+}
+
+// WriteArchive writes an archive of a state file.
+func WriteArchive(w io.Writer, meta ArchiveMeta, state string, keys []ArchiveKey) error {
+	f, err := os.Open(state)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	zip, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	out := tar.NewWriter(zip)
+	var sums strings.Builder
+	add := func(name string, size int64, r io.Reader) error {
+		if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: meta.CreatedAt, Format: tar.FormatPAX}); err != nil {
+			return err
+		}
+		sum := sha256.New()
+		n, err := io.Copy(io.MultiWriter(out, sum), r)
+		if err == nil && n != size {
+			err = io.ErrUnexpectedEOF
+		}
+		fmt.Fprintf(&sums, "%x  %s\n", sum.Sum(nil), name)
+		return err
+	}
+	text, err := json.MarshalIndent(meta, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := add(archiveMeta, int64(len(text)), bytes.NewReader(text)); err != nil {
+		return err
+	}
+	if err := add(archiveState, meta.Size, f); err != nil {
+		return err
+	}
+	if len(keys) > 0 {
+		if text, err = json.MarshalIndent(keys, "", "  "); err != nil {
+			return err
+		}
+		if err := add(archiveKeys, int64(len(text)), bytes.NewReader(text)); err != nil {
+			return err
+		}
+	}
+	if err := add(archiveSums, int64(sums.Len()), strings.NewReader(sums.String())); err != nil {
+		return err
+	}
+	return errors.Join(out.Close(), zip.Close())
+}
+
+// Archive is an archive that was read and whose checksums are right.
+type Archive struct {
+	Meta  ArchiveMeta
+	State string // file
+	Keys  []ArchiveKey
+	dir   string
+}
+
+// Close removes the files that ReadArchive has made.
+func (a *Archive) Close() error { return os.RemoveAll(a.dir) }
+
+// Unlock opens the keys that are wrapped for any of the identities, beside the state or, for those who were members
+// then, inside it.
+func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
+	out := map[uint64]certs.DEK{}
+	o, err := openFile(a.State)
+	if err != nil {
+		return nil, err
+	}
+	defer o.close()
+	keys, err := collect(&View{s: o.session}, func(rows *sql.Rows) (k ArchiveKey, err error) {
+		err = rows.Scan(&k.Generation, &k.Wrap)
+		return k, err
+	}, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
+	for _, k := range append(keys, a.Keys...) {
+		for _, id := range identities {
+			if plain, err := certs.Unwrap(k.Wrap, id); err == nil && len(plain) == len(certs.DEK{}) {
+				out[k.Generation] = certs.DEK(plain)
+			}
+		}
+	}
+	return out, err
+}
+
+// Rewrap replaces the archive's keys by the same ones for other recipients.
+func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
+	a.Keys = nil
+	for _, r := range recipients {
+		list, err := wrapKeys(deks, r)
+		if err != nil {
+			return err
+		}
+		a.Keys = append(a.Keys, list...)
+	}
+	return nil
+}
+
+// ReadArchive reads an archive into a new directory below dir and checks everything that can be checked without the
+// cluster: the sums, the format and that the state is an intact database of muster's. Errors are refusals in a sentence.
+func ReadArchive(r io.Reader, dir string) (_ *Archive, err error) {
+	tmp, err := os.MkdirTemp(dir, temporary)
+	if err != nil {
+		return nil, err
+	}
+	a := &Archive{dir: tmp, State: filepath.Join(tmp, archiveState)}
+	defer func() {
+		if err != nil {
+			_ = a.Close()
+		}
+	}()
+	have, want, err := a.extract(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{archiveMeta, archiveState, archiveSums} {
+		if have[name] == "" {
+			return nil, refuse(Invalid, "the archive is not a snapshot of muster: it has no %s", name)
+		}
+	}
+	for name, sum := range have {
+		if name != archiveSums && want[name] != sum {
+			return nil, refuse(Invalid, "the archive is damaged: the checksum of %s does not match", name)
+		}
+	}
+	if a.Meta.Version != archiveVersion {
+		return nil, refuse(Invalid, "the archive has format %d and this binary knows %d", a.Meta.Version, archiveVersion)
+	}
+	if err := checkState(a.State); err != nil {
+		return nil, err
+	}
+	inside, err := describe(a.State)
+	if err != nil {
+		return nil, refuse(Invalid, "the archive's state is not a database of muster's")
+	}
+	if inside.ClusterID != a.Meta.ClusterID || inside.Index != a.Meta.Index || inside.Schema != a.Meta.Schema {
+		return nil, refuse(Invalid, "the archive contradicts itself: meta.json does not describe its state")
+	}
+	return a, nil
+}
+
+func (a *Archive) extract(r io.Reader) (have, want map[string]string, err error) {
+	damaged := func(err error) error {
+		return refuse(Invalid, "failed to decompress snapshot: %s", strings.TrimPrefix(err.Error(), "gzip: "))
+	}
+	zip, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, nil, damaged(eofIsUnexpected(err))
+	}
+	in := tar.NewReader(zip)
+	have, want = map[string]string{}, map[string]string{}
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, nil, damaged(err)
+		}
+		limit := int64(maxArchiveMeta)
+		var into io.Writer
+		var text bytes.Buffer
+		switch h.Name {
+		case archiveState:
+			limit = maxArchiveState
+			f, err := os.OpenFile(a.State, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+			if err != nil {
+				return nil, nil, err
+			}
+			defer f.Close()
+			into = f
+		case archiveMeta, archiveKeys, archiveSums:
+			into = &text
+		default:
+			return nil, nil, refuse(Invalid, "the archive is not a snapshot of muster: it holds %q", h.Name)
+		}
+		if h.Size > limit || have[h.Name] != "" || h.Typeflag != tar.TypeReg {
+			return nil, nil, refuse(Invalid, "the archive is not a snapshot of muster: %s is not as it should be", h.Name)
+		}
+		sum := sha256.New()
+		if _, err := io.Copy(io.MultiWriter(into, sum), in); err != nil {
+			return nil, nil, damaged(err)
+		}
+		have[h.Name] = hex.EncodeToString(sum.Sum(nil))
+		switch h.Name {
+		case archiveMeta:
+			err = json.Unmarshal(text.Bytes(), &a.Meta)
+		case archiveKeys:
+			err = json.Unmarshal(text.Bytes(), &a.Keys)
+		case archiveSums:
+			for lines := bufio.NewScanner(&text); lines.Scan(); {
+				if sum, name, ok := strings.Cut(lines.Text(), "  "); ok {
+					want[name] = sum
+				}
+			}
+		}
+		if err != nil {
+			return nil, nil, refuse(Invalid, "the archive is damaged: %s cannot be read", h.Name)
+		}
+	}
+	if _, err := io.Copy(io.Discard, zip); err != nil { // the sum of the compressed data comes last
+		return nil, nil, damaged(err)
+	}
+	return have, want, nil
+}
+
+func eofIsUnexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// checkState looks for damage inside the database file.
+func checkState(path string) error {
+	o, err := openFile(path)
+	if err != nil {
+		return refuse(Invalid, "the archive's state is not a database of muster's")
+	}
+	defer o.close()
+	v := &View{s: o.session}
+	for _, query := range []string{"PRAGMA integrity_check(1)", "PRAGMA foreign_key_check"} {
+		rows, err := v.query(query)
+		if err != nil {
+			return refuse(Invalid, "the archive's state is damaged")
+		}
+		columns, _ := rows.Columns()
+		bad := false
+		for rows.Next() {
+			var text string
+			bad = len(columns) != 1 || rows.Scan(&text) != nil || text != "ok"
+		}
+		if errors.Join(rows.Err(), rows.Close()) != nil || bad {
+			return refuse(Invalid, "the archive's state is damaged")
+		}
+	}
+	n, err := v.SchemaVersion()
+	if err != nil {
+		return refuse(Invalid, "the archive's state is not a database of muster's")
+	}
+	if n > LatestSchema() {
+		return refuse(Invalid, "the archive has schema %d and this binary knows %d: use a newer muster", n, LatestSchema())
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	dqlite "github.com/canonical/go-dqlite/v3"
+	"github.com/canonical/go-dqlite/v3/client"
+)
+
+// Entry names the last entry of a Raft log.
+type Entry struct {
+	Term  uint64 `json:"term"`
+	Index uint64 `json:"index"`
+}
+
+// Before tells whether the log that ends with e is behind one that ends with o.
+func (e Entry) Before(o Entry) bool { return e.Term < o.Term || e.Term == o.Term && e.Index < o.Index }
+
+func (e Entry) String() string { return fmt.Sprintf("term %d, index %d", e.Term, e.Index) }
+
+// LastEntry reads where the log in a Raft directory ends. No process may use the directory; open segments are closed by
+// the reading, which changes nothing of what they hold.
+func LastEntry(raftDir string) (Entry, error) {
+	info, err := dqlite.ReadLastEntryInfo(raftDir)
+	if err != nil {
+		return Entry{}, fmt.Errorf("the Raft log cannot be read: %w", err)
+	}
+	return Entry{Term: info.Term, Index: info.Index}, nil
+}
+
+// Reconfigure forces a Raft configuration of just these voters upon a directory that no process uses. It is for a lost
+// majority: once, on the most advanced survivor, whose directory then replaces those of the others (the procedure of
+// go-dqlite's ReconfigureMembershipExt).
+func Reconfigure(raftDir string, voters []uint64) error {
+	var list []dqlite.NodeInfo
+	for _, id := range voters {
+		list = append(list, dqlite.NodeInfo{ID: id, Address: raftName(id), Role: client.Voter})
+	}
+	if err := dqlite.ReconfigureMembershipExt(raftDir, list); err != nil {
+		return fmt.Errorf("the Raft configuration was not changed: %w", err)
+	}
+	return nil
+}
+
+// MirrorMembers reads cluster and members from the mirror of a member that does not run.
+func MirrorMembers(path string) (Cluster, []Member, error) {
+	o, err := openFile(path)
+	if err != nil {
+		return Cluster{}, nil, err
+	}
+	defer o.close()
+	v := &View{s: o.session}
+	c, _, err := v.Cluster()
+	if err != nil {
+		return c, nil, err
+	}
+	members, err := v.Members()
+	return c, members, err
+}
+
+// CheckMirror looks for damage inside the mirror of a member.
+func CheckMirror(path string) (schema int64, err error) {
+	o, err := openFile(path)
+	if err != nil {
+		return 0, err
+	}
+	defer o.close()
+	v := &View{s: o.session}
+	var text string
+	if _, err := v.get("PRAGMA integrity_check(1)", nil, &text); err != nil {
+		return 0, err
+	}
+	if text != "ok" {
+		return 0, fmt.Errorf("the database is damaged: %s", text)
+	}
+	return v.SchemaVersion()
+}
+
+const settingRecovery = "recovery"
+
+// SettleRecovery makes the members table agree with a Raft configuration that was forced by a recovery: members that
+// are no Raft servers any more keep their rows and lose their roles. It does so once for each recovery.
+func (s *Store) SettleRecovery(ctx context.Context, actor Actor, id string) error {
+	servers, err := s.RefreshServers(ctx)
+	if err != nil {
+		return err
+	}
+	roles := map[uint64]Role{}
+	for _, v := range servers {
+		roles[v.NodeID] = v.Role
+	}
+	value, err := json.Marshal(id)
+	if err != nil {
+		return err
+	}
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		last, err := tx.document(settingRecovery)
+		if err != nil || string(last.Value) == string(value) {
+			return err
+		}
+		members, err := tx.Members()
+		if err != nil {
+			return err
+		}
+		lost := 0
+		for i := range members {
+			m := &members[i]
+			if m.Role == roles[m.NodeID] {
+				continue
+			}
+			if roles[m.NodeID] == RoleNone {
+				lost++
+			}
+			if err := tx.exec("UPDATE members SET raft_role = ?, pinned = 0, modified_rev = ? WHERE raft_node_id = ?", roles[m.NodeID], tx.Rev, m.NodeID); err != nil {
+				return err
+			}
+		}
+		if err := tx.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev",
+			settingRecovery, string(value), tx.Rev); err != nil {
+			return err
+		}
+		return tx.audit("cluster.recover", "cluster", fmt.Sprintf("recovery %s: %d members are no Raft servers any more", id, lost))
+	})
+}

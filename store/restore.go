@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/musterhq/muster/certs"
+	"github.com/musterhq/muster/migrations"
+)
+
+// scratch is the state of an archive as a local database that may be changed.
+type scratch struct {
+	db *sql.DB
+	s  *session
+}
+
+// openScratch opens the state of an archive and brings its schema up to date.
+func openScratch(ctx context.Context, path string) (*scratch, error) {
+	db, err := sql.Open("sqlite3", fileURL(path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0"))
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations.FS)
+	if err == nil {
+		_, err = p.Up(ctx)
+	}
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("bring the archive's schema up to date: %w", err)
+	}
+	x := &scratch{db: db}
+	if x.s, err = newSession(db); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+func (x *scratch) close() {
+	x.s.conn.Close()
+	x.db.Close()
+}
+
+// shape describes the schema, to tell a database of muster's from one that merely looks like it.
+func (v *View) shape() ([]string, error) {
+	return collect(v, func(rows *sql.Rows) (line string, err error) {
+		err = rows.Scan(&line)
+		return line, err
+	}, "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name")
+}
+
+// reseal moves every sealed value of a scratch database from the keys of the archive to another one.
+func reseal(t *Tx, from map[uint64]certs.DEK, to certs.DEK, generation uint64) error {
+	old := &keyring{deks: from}
+	ring := &keyring{deks: map[uint64]certs.DEK{generation: to}, active: generation}
+	below := uint64(math.MaxInt64)
+	if from[generation] == to { // what is under this key already stays
+		below = generation
+	}
+	for _, table := range sealedTables {
+		if _, err := moveSealed(t, old, ring, table.find, table.update, below, generation, math.MaxInt32); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Restored tells what a restore has done, by table; tables that were the same already are not in it.
+type Restored struct {
+	Revision uint64 // of the archive
+	Tables   map[string]delta
+}
+
+// String lists the tables that were touched.
+func (r Restored) String() string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(r.Tables)) {
+		d := r.Tables[name]
+		list = append(list, fmt.Sprintf("%s +%d ~%d -%d", name, d.Added, d.Changed, d.Removed))
+	}
+	if len(list) == 0 {
+		return "nothing had changed"
+	}
+	return strings.Join(list, ", ")
+}
+
+// Restore makes what people have put into the cluster as it was in an archive of the same cluster, in one transaction.
+// What the cluster is stays: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are opened with
+// the archive's keys and sealed under the present one. A join token that was used or revoked since stays so; the API
+// token that asks stays, too. An archive's state may be restored once: Restore changes the file.
+func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
+	out := Restored{Revision: a.Meta.Index}
+	deks, err := a.Unlock(s.cfg.Identity)
+	if err != nil {
+		return out, err
+	}
+	s.keys.mu.RLock()
+	for generation, dek := range s.keys.deks { // a member that joined later may hold the archive's keys all the same
+		if _, known := deks[generation]; !known {
+			deks[generation] = dek
+		}
+	}
+	s.keys.mu.RUnlock()
+	x, err := openScratch(ctx, a.State)
+	if err != nil {
+		return out, refuse(Invalid, "the archive's state cannot be brought to schema %d", LatestSchema())
+	}
+	defer x.close()
+	v := &View{s: x.s, Now: s.cfg.Now()}
+	dek, generation, err := s.ActiveDEK()
+	if err != nil {
+		return out, err
+	}
+	prepare := &Tx{View: *v}
+	for _, query := range []string{"DELETE FROM idempotency", "DELETE FROM sealed_secrets WHERE name LIKE 'key/%'", "DELETE FROM authorities",
+		"DELETE FROM peering_secrets", "DELETE FROM peering_tombstones"} {
+		if err := prepare.exec(query); err != nil {
+			return out, err
+		}
+	}
+	if err := reseal(prepare, deks, dek, generation); err != nil {
+		s.log.Warn("the archive's values could not be opened", "err", err)
+		return out, refuse(Conflict, "node %d cannot open the values of this archive: make one of the members that it names the leader and try again, or give an identity that it was saved for", s.cfg.NodeID)
+	}
+	err = s.Write(ctx, actor, func(tx *Tx) error {
+		out.Tables = map[string]delta{}
+		return s.restore(tx, v, a, actor, generation, &out)
+	})
+	return out, err
+}
+
+func (s *Store) restore(tx *Tx, v *View, a *Archive, actor Actor, generation uint64, out *Restored) error {
+	c, _, err := tx.Cluster()
+	if err != nil {
+		return err
+	}
+	if c.ID != a.Meta.ClusterID {
+		return refuse(Conflict, "the archive is of cluster %s and this is cluster %s; found a cluster from it instead, with an empty data directory", a.Meta.ClusterID, c.ID)
+	}
+	here, err := tx.shape()
+	if err != nil {
+		return err
+	}
+	if there, err := v.shape(); err != nil || !slices.Equal(here, there) {
+		return errors.Join(err, refuse(Invalid, "the archive's state does not have the schema of this cluster"))
+	}
+	var active uint64
+	if _, err := tx.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
+		return err
+	}
+	if active != generation {
+		return ErrKeyMoved
+	}
+	if err := carry(tx, v, actor); err != nil {
+		return err
+	}
+	for _, name := range restoredTables {
+		d, err := tx.become(name, v)
+		if err != nil {
+			return err
+		}
+		if d != (delta{}) {
+			out.Tables[name] = d
+		}
+	}
+	if err := raiseSequences(tx, v); err != nil {
+		return err
+	}
+	return tx.audit("cluster.restore", "cluster/"+c.ID, fmt.Sprintf("revision %d of %s: %s", a.Meta.Index, rfc3339(a.Meta.CreatedAt), out))
+}
+
+// carry takes over into the archive's state what a restore must not undo: uses and revocations of join tokens and API keys,
+// and the credential of who asks.
+func carry(tx *Tx, v *View, actor Actor) error {
+	local := &Tx{View: *v}
+	tokens, err := collect(&tx.View, scanJoinToken, selectJoinTokens+" ORDER BY id")
+	if err != nil {
+		return err
+	}
+	for _, t := range tokens {
+		if err := local.exec("UPDATE join_tokens SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?", t.Uses, t.RevokedAt, t.ID); err != nil {
+			return err
+		}
+	}
+	type used struct {
+		id      string
+		uses    int64
+		revoked sql.NullString
+	}
+	keys, err := collect(&tx.View, func(rows *sql.Rows) (k used, err error) { return k, rows.Scan(&k.id, &k.uses, &k.revoked) },
+		"SELECT id, uses, revoked_at FROM api_keys WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id")
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if err := local.exec("UPDATE api_keys SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?", k.uses, optional(k.revoked.String), k.id); err != nil {
+			return err
+		}
+	}
+	uses, err := tx.table("join_token_uses")
+	if err != nil {
+		return err
+	}
+	if err := tx.each(&uses, func(row []any) error {
+		known, err := v.get("SELECT 1 FROM join_tokens WHERE id = ?", []any{row[0]}, new(int))
+		if err != nil || !known {
+			return err
+		}
+		return local.exec(uses.upsert(), row...)
+	}); err != nil {
+		return err
+	}
+	own, err := tx.table("api_tokens")
+	if err != nil {
+		return err
+	}
+	return tx.each(&own, func(row []any) error {
+		if row[own.key[0]] != actor.Accessor {
+			return nil
+		}
+		return local.exec(own.upsert(), row...)
+	})
+}
+
+// raiseSequences makes sure that nothing the archive has handed out is handed out again, also when it knows more than
+// this cluster, which may have been founded from an older archive.
+func raiseSequences(tx *Tx, v *View) error {
+	type sequence struct {
+		name  string
+		value uint64
+	}
+	list, err := collect(v, func(rows *sql.Rows) (q sequence, err error) {
+		err = rows.Scan(&q.name, &q.value)
+		return q, err
+	}, "SELECT name, value FROM sequences ORDER BY name")
+	if err != nil {
+		return err
+	}
+	for _, q := range list {
+		var now uint64
+		known, err := tx.get("SELECT value FROM sequences WHERE name = ?", []any{q.name}, &now)
+		if err != nil {
+			return err
+		}
+		if known && now < q.value {
+			if err := tx.setSequence(q.name, q.value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
