@@ -11,7 +11,8 @@
 //     raft family says that there is no leader);
 //   - requests that create something, likewise: they carry an Idempotency-Key, and the repeated request the same one;
 //   - deletions, hand-overs of leadership, drain and resume on 503 with Retry-After, but not when the connection broke
-//     (that is ErrUnknownOutcome: the request may have been carried out);
+//     (that is ErrUnknownOutcome: the request may have been carried out). A repeated deletion is answered 404 when the one
+//     before was carried out after all;
 //   - nothing after any other answer.
 //
 // A call fails with an *Error when a server has refused it (its Status, Code and Message are the server's), with a

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -22,6 +23,15 @@ import (
 
 	"github.com/musterhq/muster/handlers"
 )
+
+// TestOpenAPI: a member serves the description to anybody.
+func TestOpenAPI(t *testing.T) {
+	c := found(t)
+	a := c.nobody(t).do(c.members[0], "GET", "/api/v1/openapi.yaml", "")
+	if a.status != 200 || a.body != string(handlers.OpenAPI()) || a.header.Get("Content-Type") != "application/yaml" {
+		t.Errorf("%d %s, %d bytes", a.status, a.header.Get("Content-Type"), len(a.body))
+	}
+}
 
 // exchange is one request of a test and the answer of a member.
 type exchange struct {
