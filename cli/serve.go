@@ -100,13 +100,13 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.DurationVar(&f.latency, "network-latency", 24*time.Millisecond, "one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.snapThreshold, "snapshot-threshold", 256, "Raft log entries between two snapshots")
 	flags.Uint64Var(&f.snapTrailing, "snapshot-trailing", 256, "Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
-	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
-	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
-	_ = flags.MarkHidden("peer-ping")
 	flags.IntVar(&f.eventWindow, "event-window", 2048, "newest events that are kept in memory for the readers of the stream")
 	flags.StringVar(&f.httpCACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when founding")
 	flags.StringVar(&f.httpCAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
 	flags.BoolVar(&f.rejoin, "rejoin", false, "get new certificates with the join token: for a member whose certificates the cluster does not trust any more")
+	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
+	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
+	_ = flags.MarkHidden("peer-ping")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -352,10 +352,10 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 			cfg, _, err := loops.Settings(ctx)
 			return cfg, err
 		},
+		Chain: func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
 		ExchangePeeringSecret: loops.ExchangePeeringSecret,
 		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
-		Chain:                 func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
-		Leaf: func() []byte { return current.Load().Certificate[0] }})
+		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())

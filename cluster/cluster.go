@@ -76,13 +76,9 @@ func Start(cfg Config) *Cluster {
 	c.forget()
 	c.peers = newPeers(cfg, c.Alive)
 	cfg.Transport.peers = c.peers.serve
-	c.done.Go(func() { c.peers.run(ctx) })
-	c.done.Add(5)
-	go func() { defer c.done.Done(); c.followEvents(ctx) }()
-	go func() { defer c.done.Done(); c.renew(ctx) }()
-	go func() { defer c.done.Done(); c.lead(ctx) }()
-	go func() { defer c.done.Done(); c.expel(ctx) }()
-	go func() { defer c.done.Done(); c.announce(ctx) }()
+	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce} {
+		c.done.Go(func() { loop(ctx) })
+	}
 	return c
 }
 

@@ -24,9 +24,9 @@ type Plan struct {
 	Version      string
 	OverlayCIDR  string // founder only
 	OverlaySlice int
-	Datacenter   string // founder only; empty: dc1
 	HTTPCACert   []byte // founder only: an operator's CA and its key, PEM; nil to make one
 	HTTPCAKey    []byte
+	Datacenter   string // founder only; empty: dc1
 }
 
 // Hosts lists every name and address under which the member may be asked for.

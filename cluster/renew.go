@@ -180,11 +180,11 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 			return a, err
 		}
 		by := trust.Of(records[i].Kind)
-		hosts := m.Hosts()
+		names := m.Hosts()
 		if records[i].Kind == certs.Transport {
-			hosts = append(hosts, c.peeringName())
+			names = append(names, c.peeringName())
 		}
-		der, err := records[i].Sign(by.CA, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, hosts)
+		der, err := records[i].Sign(by.CA, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, names)
 		if err != nil {
 			return a, err
 		}

@@ -166,14 +166,16 @@ func testCALeftBehind(t *testing.T, c *cluster, away *member) {
 		u.rotateCA(t, m, `{"kind":"transport","action":"continue","force":true}`)
 	}
 	u.awaitPhase(t, m, "none", "transport")
-	away.start(t)
-	throughout(t, 500*time.Millisecond, "the member that was left behind is not heard of", func() error {
+	silent := func() error {
 		x, err := try[client.Member](u, m, "GET", fmt.Sprintf("/api/v1/cluster/members/%d", id), "")
 		if err == nil && x.Status == "alive" {
 			err = fmt.Errorf("%+v", x)
 		}
 		return err
-	})
+	}
+	eventually(t, formed, "it is taken for dead", silent)
+	away.start(t)
+	throughout(t, 500*time.Millisecond, "the member that was left behind is not heard of", silent)
 	away.stop(t)
 	away.args = append(away.args[:len(away.args)-2], "--rejoin", "--join", u.create(t, m, `{}`).Token)
 	away.start(t)

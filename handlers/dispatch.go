@@ -35,9 +35,9 @@ type request struct {
 	node  *store.Member   // whose identity the request shows, if it is a node's
 	actor store.Actor
 	stale bool
-	block *blocking // nil unless the query waits for a change
 	asked uint64    // the member that the caller has asked
 	keyed bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
+	block *blocking // nil unless the query waits for a change
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
@@ -175,19 +175,22 @@ func (s *Server) admit(rt *route, o origin, q *request) error {
 		return nil
 	}
 	token, err := s.authenticate(q, q.actor.Remote)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case rt.family.denied != nil && (token == nil || !token.Allows(rt.scope)):
+	}
+	if token != nil {
+		q.token, q.actor.Accessor, q.actor.Name = token, token.ID, token.Name
+	}
+	switch allowed := token != nil && token.Allows(rt.scope); {
+	case allowed:
+		return nil
+	case rt.family.denied != nil:
 		return rt.family.denied(q, token, rt.scope)
 	case token == nil:
 		return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
-	}
-	q.token, q.actor.Accessor, q.actor.Name = token, token.ID, token.Name
-	if !token.Allows(rt.scope) {
+	default:
 		return fail(rt.family.forbidden.status, rt.family.forbidden.text)
 	}
-	return nil
 }
 
 func (s *Server) handle(rt *route, o origin, q *request) error {
@@ -230,10 +233,10 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	r.RequestURI = ""
 	r.Header.Set(headerForwarded, "1")
 	r.Header.Set(headerRemote, q.RemoteAddr)
+	r.Header.Set(headerAsked, strconv.FormatUint(s.Store.NodeID(), 10))
 	if q.block != nil {
 		r.Header.Set(headerWait, q.block.remaining().String())
 	}
-	r.Header.Set(headerAsked, strconv.FormatUint(s.Store.NodeID(), 10))
 	repeatable := q.Method == http.MethodGet
 	if q.Method == http.MethodPost || q.keyed {
 		// A key of our own makes a creation safe to repeat when the leader dies before it answers.

@@ -142,7 +142,7 @@ func (s *Server) makeIntermediate(e *store.Enrolling, root certs.CA, keyType str
 	}
 	var except []string
 	for i := range members {
-		for _, host := range hostsOf(&members[i]) {
+		for _, host := range members[i].Hosts() {
 			if host != remote {
 				except = append(except, host)
 			}

@@ -20,13 +20,14 @@ type family struct {
 	noLeader        failure
 	unknownOutcome  failure
 
-	// denied, where a family has it, replaces the two refusals above; token is nil when there is no valid credential.
-	denied func(q *request, token *store.APIToken, scope string) error
 	// What a family does in a way of its own; nil is the common way.
 	wrap     func(http.ResponseWriter, *http.Request) finisher              // shapes every answer on its way to the client
 	admit    func(s *Server, rt *route, q *request, remote string) error    // lets a request in, setting q.token
 	noRoute  func(w http.ResponseWriter, r *http.Request)                   // nobody serves the path
 	noMethod func(w http.ResponseWriter, r *http.Request, allowed []string) // nobody serves the method
+
+	// denied, where a family has it, replaces the two refusals above; token is nil when there is no valid credential.
+	denied func(q *request, token *store.APIToken, scope string) error
 }
 
 // finisher holds an answer back until it is complete.

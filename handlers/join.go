@@ -228,11 +228,11 @@ func (s *Server) admission(j *joinRequest, k known, joined store.Joined, notes [
 		if record.Kind == certs.Transport {
 			csr = j.transportCSR
 		}
-		hosts := hostsOf(m)
+		hosts := m.Hosts()
 		if record.Kind == certs.Transport {
 			hosts = append(hosts, k.peering)
 		}
-		if err := s.issue(&out, k.trust.Of(record.Kind), record, csr, m, hosts); err != nil {
+		if err := s.issue(&out, k.trust.Of(record.Kind), record, csr, m.Name, hosts); err != nil {
 			return out, err
 		}
 	}
@@ -249,12 +249,12 @@ func peerOf(m *store.Member) joinPeer {
 	return p
 }
 
-func (s *Server) issue(out *joinResponse, by *store.Issuer, record store.Certificate, csr []byte, m *store.Member, hosts []string) error {
+func (s *Server) issue(out *joinResponse, by *store.Issuer, record store.Certificate, csr []byte, name string, hosts []string) error {
 	request, err := certs.ParseCSR(csr)
 	if err != nil {
 		return err
 	}
-	der, err := record.Sign(by.CA, request.PublicKey, s.ClusterID, m.Name, hosts)
+	der, err := record.Sign(by.CA, request.PublicKey, s.ClusterID, name, hosts)
 	if err != nil {
 		return err
 	}
@@ -266,6 +266,3 @@ func (s *Server) issue(out *joinResponse, by *store.Issuer, record store.Certifi
 	}
 	return nil
 }
-
-// hostsOf lists the names and addresses that a member's certificates are for.
-func hostsOf(m *store.Member) []string { return m.Hosts() }

@@ -39,7 +39,7 @@ func cleanPath(p string) string {
 // peeringPaths answers what the family's own router would, before the table of routes is asked: redirects, methods and
 // paths that are none (reference consul_peering, section 1.1).
 func (s *Server) peeringPaths(o origin, next http.Handler) http.Handler {
-	other := s.guard(&route{path: peeringPrefix, family: consul}, o, otherPeeringRequest)
+	other := s.guard(&route{method: "other", path: "other", family: consul}, o, otherPeeringRequest)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		clean := cleanPath(r.URL.Path)
 		if !strings.HasPrefix(clean, peeringPrefix) {

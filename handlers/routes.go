@@ -80,12 +80,6 @@ var routes = []route{
 	{method: "GET", path: "/api/v1/api-tokens", family: ella, scope: store.ScopeManagement, serve: (*Server).listAPITokens},
 	{method: "DELETE", path: "/api/v1/api-tokens/{id}", family: ella, scope: store.ScopeManagement, serve: (*Server).deleteAPIToken},
 
-	{method: "POST", path: "/v1/peering/token", family: consul, scope: store.ScopePeeringWrite, vet: vetTokenRequest, serve: (*Server).generatePeeringToken},
-	{method: "POST", path: "/v1/peering/establish", family: consul, scope: store.ScopePeeringWrite, within: establishWithin, vet: vetEstablishRequest, serve: (*Server).establishPeering},
-	{method: "GET", path: "/v1/peering/{name:.*}", family: consul, scope: store.ScopePeeringRead, blocks: true, check: checkPeeringRead, serve: (*Server).readPeering},
-	{method: "DELETE", path: "/v1/peering/{name:.*}", family: consul, scope: store.ScopePeeringWrite, check: checkPeeringName, serve: (*Server).deletePeering},
-	{method: "GET", path: "/v1/peerings", family: consul, scope: store.ScopePeeringRead, blocks: true, check: checkPeeringList, serve: (*Server).listPeerings},
-	{method: "GET", path: "/api/v1/peerings/{name}/members", family: ella, scope: store.ScopePeeringRead, serve: (*Server).listPeerMembers},
 	{method: "GET", path: "/api/v1/cluster/settings", family: ella, scope: store.ScopeClusterRead, serve: (*Server).getSettings},
 	{method: "PUT", path: "/api/v1/cluster/settings", family: ella, scope: store.ScopeClusterManage, serve: (*Server).putSettings},
 
@@ -111,6 +105,12 @@ var routes = []route{
 	{method: "GET", path: "/_nodes/_local/http", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticLocalNode},
 	{method: "GET", path: "/", family: elastic, check: checkElastic, serve: (*Server).elasticInfo},
 	{method: "HEAD", path: "/", family: elastic, check: checkElastic, serve: (*Server).elasticInfo},
+	{method: "POST", path: "/v1/peering/token", family: consul, scope: store.ScopePeeringWrite, vet: vetTokenRequest, serve: (*Server).generatePeeringToken},
+	{method: "POST", path: "/v1/peering/establish", family: consul, scope: store.ScopePeeringWrite, within: establishWithin, vet: vetEstablishRequest, serve: (*Server).establishPeering},
+	{method: "GET", path: "/v1/peering/{name:.*}", family: consul, scope: store.ScopePeeringRead, blocks: true, check: checkPeeringRead, serve: (*Server).readPeering},
+	{method: "DELETE", path: "/v1/peering/{name:.*}", family: consul, scope: store.ScopePeeringWrite, check: checkPeeringName, serve: (*Server).deletePeering},
+	{method: "GET", path: "/v1/peerings", family: consul, scope: store.ScopePeeringRead, blocks: true, check: checkPeeringList, serve: (*Server).listPeerings},
+	{method: "GET", path: "/api/v1/peerings/{name}/members", family: ella, scope: store.ScopePeeringRead, serve: (*Server).listPeerMembers},
 
 	{method: "POST", path: "/api/v1/sql", family: ella, scope: store.ScopeManagement, at: here, serve: (*Server).sql},
 

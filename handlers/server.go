@@ -48,12 +48,12 @@ type Config struct {
 	AutopilotConfig func(ctx context.Context) (any, error)
 	MergeAutopilot  func(ctx context.Context, patch []byte) (json.RawMessage, error) // a changed configuration, checked
 
+	// Installed tells which members have put the present trust into effect, and why others have not.
+	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
 	// ExchangePeeringSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
 	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
 	ExchangePeeringSecret func(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
 	PeerStream            func(peeringID string) PeerStream
-	// Installed tells which members have put the present trust into effect, and why others have not.
-	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
 
 	ClusterID string
 	Name      string
@@ -74,10 +74,10 @@ type Server struct {
 	log      *slog.Logger
 	failures *failureLimiter
 	slots    chan struct{}
-	waiting  chan struct{} // blocking queries
 	streams  *streams
 	refusals *refusals
 	*instruments
+	waiting  chan struct{} // blocking queries
 	api      http.Handler
 	internal http.Handler
 	plain    http.Handler
@@ -89,7 +89,7 @@ func New(cfg Config) *Server {
 		cfg.Now = time.Now
 	}
 	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
-		waiting: make(chan struct{}, blockingQueries), streams: newStreams(), refusals: newRefusals()}
+		streams: newStreams(), refusals: newRefusals(), waiting: make(chan struct{}, blockingQueries)}
 	s.instruments = newInstruments(s)
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
