@@ -373,3 +373,55 @@ func testPeeringLeaders(t *testing.T, a, b side) {
 	b.remove(t, "they-dial")
 	b.remove(t, "they-accept")
 }
+
+// testPeeringAuthorities: the transport authorities of either side are replaced, and the peering goes on with the new
+// ones alone.
+func testPeeringAuthorities(t *testing.T, a, b side) {
+	peer(t, a, "to-b", b, "to-a")
+	learns := []struct {
+		s      side
+		name   string
+		before []string
+	}{{s: b, name: "to-a"}, {s: a, name: "to-b"}}
+	for i := range learns {
+		p, _ := learns[i].s.tryPeering(learns[i].name)
+		learns[i].before = p.PeerCAPems
+	}
+	for _, s := range []side{a, b} {
+		s.u.rotateCA(t, s.at, `{"kind":"transport","overlap":"2s"}`)
+	}
+	for _, x := range learns {
+		eventually(t, formed, "both authorities are known to "+x.name, func() error {
+			if p, got := x.s.tryPeering(x.name); len(p.PeerCAPems) != 2 {
+				return fmt.Errorf("%v", got)
+			}
+			return nil
+		})
+	}
+	for _, x := range learns {
+		x.s.u.awaitPhase(t, x.s.at, "none", "transport")
+	}
+	for _, x := range learns {
+		eventually(t, formed, "only the new authority is known to "+x.name, func() error {
+			p, got := x.s.tryPeering(x.name)
+			if len(p.PeerCAPems) != 1 || p.PeerCAPems[0] == x.before[0] || p.State != "ACTIVE" {
+				return fmt.Errorf("%v", got)
+			}
+			return nil
+		})
+	}
+	b.at.stop(t)
+	b.at.start(t)
+	b.at.awaitReady(t)
+	begin := time.Now()
+	eventually(t, formed, "a stream under the new authority", func() error {
+		p, got := b.tryPeering("to-a")
+		if p.State != "ACTIVE" || p.StreamStatus.LastReceive == nil || p.StreamStatus.LastReceive.Before(begin.Add(-time.Second)) {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	b.remove(t, "to-a")
+	a.await(t, "to-b", "TERMINATED")
+	a.remove(t, "to-b")
+}

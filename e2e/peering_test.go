@@ -37,6 +37,7 @@ func TestPeering(t *testing.T) {
 	t.Run("frozen", func(t *testing.T) { testPeeringFrozen(t, a, b) })
 	t.Run("away", func(t *testing.T) { testPeeringAway(t, a, b) })
 	t.Run("leaders", func(t *testing.T) { testPeeringLeaders(t, a, b) })
+	t.Run("authorities", func(t *testing.T) { testPeeringAuthorities(t, a, b) })
 	t.Run("secrecy", func(t *testing.T) { testPeeringSecrecy(t, a, b) })
 }
 
