@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -256,13 +257,9 @@ func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes boo
 		return err
 	}
 	if len(deks) > 0 {
-		answer, err := c.SQL(ctx, "SELECT recipient FROM members WHERE recipient IS NOT NULL AND raft_role <> ''")
+		recipients, err := recipientsNow(ctx, c)
 		if err != nil {
 			return err
-		}
-		var recipients []string
-		for _, row := range answer.Rows {
-			recipients = append(recipients, fmt.Sprint(row[0]))
 		}
 		if err := b.Rewrap(deks, recipients); err != nil {
 			return err
@@ -295,6 +292,40 @@ func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes boo
 	}
 	return env.done("restored revision %d: %s", b.Meta.Index, changes)
 }
+
+// recipientsNow lists the public keys of the Raft servers. They are read from a member's mirror, which must be as new as
+// what the leader says now: a server that was added a moment ago may be the one that leads.
+func recipientsNow(ctx context.Context, c *client.Client) ([]string, error) {
+	now, err := c.RaftConfiguration(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, mirrorWithin)
+	defer cancel()
+	for {
+		answer, err := c.SQL(ctx, "SELECT cast(c.revision AS TEXT), m.recipient FROM cluster c, members m WHERE m.recipient IS NOT NULL AND m.raft_role <> ''")
+		if err != nil {
+			return nil, err
+		}
+		var list []string
+		for _, row := range answer.Rows {
+			if rev, err := strconv.ParseUint(fmt.Sprint(row[0]), 10, 64); err == nil && rev >= now.Index {
+				list = append(list, fmt.Sprint(row[1]))
+			}
+		}
+		if len(list) > 0 {
+			return list, nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, errors.New("the member that was asked does not catch up with the leader: ask another one with --addr")
+		}
+	}
+}
+
+// mirrorWithin is how long the mirror of a busy member may be behind.
+const mirrorWithin = 20 * time.Second
 
 func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f serveFlags, yes bool) error {
 	apiAddr, raftAddr, err := f.addresses()

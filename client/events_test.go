@@ -67,9 +67,9 @@ func TestWatchGoesOn(t *testing.T) {
 			tell(w, from, from+3)
 			fmt.Fprint(w, "id: 4.1\nevent: token\ndata: {\"revi") // never told: the line that ends it is missing
 		case 2:
-			http.Error(w, `{"error":"no cluster leader"}`, 503)
+			http.Error(w, `{"error":"no cluster leader"}`, http.StatusServiceUnavailable)
 		case 3:
-			http.Error(w, `{"error":"revision 5 is in the future"}`, 400) // a member that is behind
+			http.Error(w, `{"error":"revision 5 is in the future"}`, http.StatusBadRequest) // a member that is behind
 		default:
 			tell(w, from, from+2)
 			fmt.Fprintf(w, "id: %d.1\nevent: dropped\ndata: {}\n\n", from+2)

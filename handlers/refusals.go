@@ -146,9 +146,11 @@ func plainReason(text string) string {
 func (rt *route) sensitive() bool {
 	switch rt.scope {
 	case store.ScopeClusterRead, store.ScopePeeringRead:
-		return rt.method != http.MethodGet
+		return rt.changes()
 	case "":
 		return rt.method == http.MethodPost
 	}
 	return true
 }
+
+func (rt *route) changes() bool { return rt.method != http.MethodGet && rt.method != http.MethodHead }
