@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.requests = append(s.requests, strings.TrimSpace(r.Method+" "+r.RequestURI+" "+string(body)))
 	s.tokens = append(s.tokens, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	name := r.Method + " " + r.URL.Path
+	one, asked := strings.CutPrefix(name, "GET /api/v1/cluster/members/")
+	if asked { // one of the list
+		name = "GET /api/v1/cluster/members"
+	}
 	answers := s.answers[name]
 	if len(answers) == 0 {
 		w.WriteHeader(http.StatusNotFound)
@@ -58,6 +63,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status = int(text[0]-'0')*100 + int(text[1]-'0')*10 + int(text[2]-'0')
 		text = text[4:]
 	}
+	if asked && status == 200 {
+		if text = oneOf(text, one); text == "" {
+			text, status = `{"error":"Cluster member not found"}`, 404
+		}
+	}
 	if strings.HasPrefix(text, "{") {
 		w.Header().Set("Content-Type", "application/json")
 	} else {
@@ -65,6 +75,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(status)
 	io.WriteString(w, text)
+}
+
+// oneOf finds a member by its id in the answer that lists them; "" when it is not there.
+func oneOf(list, id string) string {
+	var all struct{ Result []json.RawMessage }
+	_ = json.Unmarshal([]byte(list), &all)
+	for _, m := range all.Result {
+		var x struct{ NodeID uint64 }
+		if json.Unmarshal(m, &x) == nil && strconv.FormatUint(x.NodeID, 10) == id {
+			return `{"result":` + string(m) + `}`
+		}
+	}
+	return ""
 }
 
 // caFile writes the server's certificate where --cacert can read it.
@@ -165,8 +188,8 @@ func TestCommands(t *testing.T) {
 		stderr  []string
 	}{
 		{"members", 0, "GET /api/v1/cluster/members", []string{"ID  NAME  STATUS  ROLE      LEADER  DRAIN", "\n2   b     alive   stand-by  no      active"}, nil},
-		{"member show 2", 0, "GET /api/v1/cluster/members", []string{"UUID           " + uuidB, "disk=ssd, zone=x", "DRAIN CHANGED  -"}, nil},
-		{"member show 3", 1, "GET /api/v1/cluster/members", nil, []string{"muster: Cluster member not found (404)\n"}},
+		{"member show 2", 0, "GET /api/v1/cluster/members/2", []string{"UUID           " + uuidB, "disk=ssd, zone=x", "DRAIN CHANGED  -"}, nil},
+		{"member show 3", 1, "GET /api/v1/cluster/members/3", nil, []string{"muster: Cluster member not found (404)\n"}},
 		{"member show b -o json", 0, "GET /api/v1/cluster/members", []string{`"name": "b"`, `"nodeId": 2`}, nil},
 		{"member resume 2", 0, "POST /api/v1/cluster/members/2/resume", nil, []string{"member 2 takes part again\n"}},
 		{"member promote b", 0, "POST /api/v1/cluster/members/2/promote", nil, []string{"member 2 is a voter\n"}},
