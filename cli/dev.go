@@ -277,7 +277,7 @@ func (d *devCluster) welcome(ctx context.Context, c *client.Client) error {
 		data = " --data " + d.dir(1)
 	}
 	d.env.say(`
-API:          https://127.0.0.1:%d (CA %s)
+API:          https://127.0.0.1:%d (CA %s), its page at /ui/
 admin token:  %s
 logs:         %s
 

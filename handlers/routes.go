@@ -139,6 +139,12 @@ var routes = []route{
 	{method: "GET", path: "/v1/agent/members", family: nomad, scope: store.ScopeClusterRead, at: here, check: checkStale, serve: (*Server).agentMembers},
 	{method: "GET", path: "/v1/agent/self", family: nomad, scope: store.ScopeClusterRead, at: here, check: checkStale, serve: (*Server).agentSelf},
 	{method: "GET", path: "/v1/agent/health", family: nomad, at: here, check: checkStale, serve: (*Server).agentHealth},
+
+	{method: "GET", path: "/ui", family: page, at: here, serve: (*Server).servePage},
+	{method: "GET", path: "/ui/", family: page, at: here, serve: (*Server).servePage},
+	{method: "GET", path: "/ui/{file}", family: page, at: here, serve: (*Server).servePage},
+	{method: "HEAD", path: "/ui/", family: page, at: here, serve: (*Server).servePage},
+	{method: "HEAD", path: "/ui/{file}", family: page, at: here, serve: (*Server).servePage},
 }
 
 // familyOf finds the family that a path belongs to by its prefix, for errors of paths that nobody serves.
@@ -146,6 +152,8 @@ func familyOf(path string) *family {
 	switch {
 	case strings.HasPrefix(path, peeringPrefix):
 		return consul
+	case path == "/ui", strings.HasPrefix(path, uiPrefix):
+		return page
 	case strings.HasPrefix(path, "/v1/"):
 		return nomad
 	case path == "/", strings.HasPrefix(path, "/_"):

@@ -98,7 +98,7 @@ func New(cfg Config) *Server {
 	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight), snapshots: make(chan struct{}, 2),
 		streams: newStreams(), refusals: newRefusals(), waiting: make(chan struct{}, blockingQueries)}
 	s.instruments = newInstruments(s)
-	s.api = s.router(origin{})
+	s.api = browsersToPage(s.router(origin{}))
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})
 	return s

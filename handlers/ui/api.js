@@ -1,0 +1,132 @@
+// The API as the page uses it. The token is kept in sessionStorage, so it ends with the tab, and travels in the
+// Authorization header alone.
+
+const tokenKey = "muster-token";
+let onRefused = () => {};
+
+export const token = {
+  get: () => sessionStorage.getItem(tokenKey),
+  set: (text) => sessionStorage.setItem(tokenKey, text),
+  clear: () => sessionStorage.removeItem(tokenKey),
+};
+
+/** Calls f when the server does not know the token any more. */
+export function whenRefused(f) { onRefused = f; }
+
+/** An answer that is not a success; status 0 stands for no answer at all. */
+export class APIError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+  get lost() { return this.status === 0; }
+  /** The member does not know the endpoint, as one of an older version does not; what is at an endpoint may be missing too. */
+  get missing() { return this.status === 405 || this.status === 404 && this.message.includes("nothing at this path"); }
+}
+
+const patience = { GET: 12_000 }; // ms; a drain or a promotion may take as long as the server allows it
+
+function headers(extra) {
+  const h = { ...extra };
+  if (token.get()) h.Authorization = "Bearer " + token.get();
+  return h;
+}
+
+// What went wrong in the words of the server: each API family has an envelope of its own.
+async function failure(response) {
+  const text = (await response.text()).trim();
+  let message = text;
+  try {
+    const body = JSON.parse(text);
+    message = body.message ?? body.error?.reason ?? body.error ?? text;
+  } catch { /* plain text */ }
+  return new APIError(response.status, String(message || `the server answered ${response.status}`));
+}
+
+async function ask(path, options, signal, ms) {
+  const limit = AbortSignal.timeout(ms);
+  try {
+    return await fetch(path, {
+      ...options, cache: "no-store", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer",
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    });
+  } catch (e) {
+    if (signal?.aborted) throw e;
+    throw new APIError(0, limit.aborted ? "no answer in time" : "the member does not answer");
+  }
+}
+
+/** Asks the API and returns the result of the envelope, or the whole answer where there is none. */
+export async function call(method, path, { body, signal, secret } = {}) {
+  const h = headers();
+  if (secret) h.Authorization = "Bearer " + secret; // a token that is only being tried
+  if (body !== undefined) h["Content-Type"] = "application/json";
+  if (method === "POST") h["Idempotency-Key"] = crypto.randomUUID(); // the members may repeat it without harm
+  const response = await ask(path, { method, headers: h, body: body === undefined ? undefined : JSON.stringify(body) }, signal, patience[method] ?? 75_000);
+  if (!response.ok) {
+    const e = await failure(response);
+    if (e.status === 401 && !secret) onRefused();
+    throw e;
+  }
+  const text = await response.text();
+  let data = null;
+  try {
+    data = text ? JSON.parse(text) : null;
+  } catch {
+    throw new APIError(response.status, "the answer cannot be read");
+  }
+  return data !== null && typeof data === "object" && !Array.isArray(data) && "result" in data ? data.result : data;
+}
+
+export const get = (path, signal) => call("GET", path, { signal });
+
+/**
+ * Reads server-sent events until the stream ends. EventSource cannot send a token, so this reads the body itself.
+ * `on` gets {id, type, data}; heard() is called with whatever arrives, also heartbeats.
+ */
+export async function stream(path, lastID, { on, heard, signal }) {
+  const extra = { Accept: "text/event-stream" };
+  if (lastID) extra["Last-Event-ID"] = lastID;
+  const quiet = new AbortController();
+  let timer;
+  const alive = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => quiet.abort(), 45_000); // a heartbeat comes every 15 s
+  };
+  alive();
+  try {
+    const response = await fetch(path, { headers: headers(extra), cache: "no-store", credentials: "omit", signal: AbortSignal.any([signal, quiet.signal]) });
+    if (!response.ok) {
+      const e = await failure(response);
+      if (e.status === 401) onRefused();
+      throw e;
+    }
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    heard();
+    for (let rest = ""; ;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      alive();
+      heard();
+      const blocks = (rest + value.replaceAll("\r", "")).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const event = { id: "", type: "message", data: "" };
+        for (const line of block.split("\n")) {
+          const at = line.indexOf(":");
+          if (at < 1) continue; // a comment
+          const field = line.slice(0, at), text = line.slice(at + 1).replace(/^ /, "");
+          if (field === "id") event.id = text;
+          else if (field === "event") event.type = text;
+          else if (field === "data") event.data += (event.data && "\n") + text;
+        }
+        on(event);
+      }
+    }
+  } catch (e) {
+    if (signal.aborted || e instanceof APIError) throw e;
+    throw new APIError(0, "the stream of events has broken off");
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,96 @@
+// Dialogs that do something: what it is, the command line that does the same, the server's own words when it fails.
+import { APIError } from "./api.js";
+import { button, copyable, h } from "./dom.js";
+
+let serial = 0;
+
+function field(f) {
+  const id = `f${++serial}`;
+  const common = { id, name: f.name, "aria-describedby": f.help && id + "h", required: f.required };
+  let input;
+  if (f.options) input = h("select", common, f.options.map(([value, text]) => Object.assign(h("option", null, text), { value })));
+  else if (f.type === "lines") input = h("textarea", { ...common, rows: 2, spellcheck: "false", placeholder: f.placeholder });
+  else input = h("input", { ...common, type: f.type ?? "text", min: f.min, max: f.max, placeholder: f.placeholder, autocomplete: "off", spellcheck: "false" });
+  if (f.type === "checkbox") input.checked = f.value ?? false;
+  else if (f.value !== undefined) input.value = f.value;
+  const label = h("label", { for: id }, f.label);
+  const help = f.help && h("small", { id: id + "h" }, f.help);
+  return { input, row: f.type === "checkbox" ? h("div", { class: "field check" }, input, h("div", null, label, help)) : h("div", { class: "field" }, label, input, help) };
+}
+
+/**
+ * Opens a dialog. o: {title, intro, fields, command(values), action, danger, typed, run(values), done(result)}.
+ * typed is what must be typed before the action can be taken. done may return elements, which are then shown instead of
+ * closing, such as a token that is shown once. The focus goes back to where it was.
+ */
+export function ask(o) {
+  const id = `d${++serial}`;
+  const opener = document.activeElement;
+  const fields = (o.fields ?? []).map((f) => ({ ...f, ...field(f) }));
+  const values = () => Object.fromEntries(fields.map((f) => [f.name, f.type === "checkbox" ? f.input.checked : f.input.value.trim()]));
+  const typed = o.typed && field({ name: "typed", label: ["Type ", h("strong", null, o.typed), " to confirm"] });
+  const error = h("p", { class: "error", role: "alert" });
+  const go = h("button", { type: "submit", class: o.danger ? "danger" : "primary" }, o.action);
+  const command = h("div", { class: "command" });
+  const form = h("form", { method: "dialog", novalidate: true },
+    o.intro && h("div", { class: "intro" }, o.intro), fields.length > 0 && h("div", { class: fields.length > 4 ? "fields many" : "fields" }, fields.map((f) => f.row)), typed?.row,
+    o.command && h("div", null, h("h3", null, "The same on the command line"), command), error,
+    h("div", { class: "buttons" }, button("Cancel", () => dialog.close()), go));
+  const dialog = h("dialog", { "aria-labelledby": id }, h("h2", { id }, o.title), form);
+  let busy = false, keep = false;
+
+  function refresh() {
+    if (o.command) {
+      const text = o.command(values());
+      if (command.firstChild?.dataset.text !== text) {
+        const el = copyable(text, "the command");
+        el.dataset.text = text;
+        command.replaceChildren(el);
+      }
+    }
+    go.disabled = busy || Boolean(o.typed) && typed.input.value !== o.typed;
+  }
+  form.addEventListener("input", refresh);
+  form.addEventListener("submit", async (e) => {
+    e.preventDefault();
+    if (go.disabled) return;
+    const bad = fields.find((f) => !f.input.checkValidity());
+    if (bad) {
+      error.textContent = `${bad.label}: ${bad.input.validationMessage}`;
+      bad.input.focus();
+      return;
+    }
+    busy = true;
+    error.textContent = "";
+    go.setAttribute("aria-busy", "true");
+    refresh();
+    try {
+      const content = o.done?.(await o.run(values()));
+      if (!(content instanceof Node)) {
+        dialog.close();
+        return;
+      }
+      keep = true;
+      form.replaceWith(h("div", null, content, h("div", { class: "buttons" }, button("Done", () => dialog.close(), "primary"))));
+      dialog.querySelector("code[tabindex], button").focus();
+    } catch (e) {
+      if (!(e instanceof APIError)) console.error(e);
+      error.textContent = e instanceof APIError ? e.message : "The page has failed to do this.";
+    } finally {
+      busy = false;
+      go.removeAttribute("aria-busy");
+      refresh();
+    }
+  });
+  dialog.addEventListener("cancel", (e) => { if (busy || keep) e.preventDefault(); }); // what is shown once is not lost by a slip
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    if (opener?.isConnected) opener.focus();
+    else document.getElementById("main").focus();
+    o.closed?.();
+  });
+  document.body.append(dialog);
+  refresh();
+  dialog.showModal();
+  (typed?.input ?? fields[0]?.input ?? (o.danger ? form.querySelector(".buttons button") : go)).focus();
+}

@@ -1,0 +1,131 @@
+// Building blocks of the page. Whatever comes from the API becomes text: nothing here, or anywhere, sets HTML.
+
+/** Makes an element. Strings become text; what is empty is left out; on… are listeners. */
+export function h(name, props, ...children) {
+  const el = document.createElement(name);
+  for (const [k, v] of Object.entries(props ?? {})) {
+    if (v === undefined || v === null || v === false || v === "") continue;
+    if (k.startsWith("on")) el.addEventListener(k.slice(2), v);
+    else el.setAttribute(k, v === true ? "" : String(v));
+  }
+  el.append(...nodes(children));
+  return el;
+}
+
+const nodes = (list) => list.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false && c !== "")
+  .map((c) => (c instanceof Node ? c : String(c)));
+
+/** Replaces what is in an element, but only when what it shows has changed: focus and selection stay. */
+export function show(el, data, make) {
+  const sign = JSON.stringify(data);
+  if (el.shown === sign) return;
+  el.shown = sign;
+  const focused = focusIn(el);
+  el.replaceChildren(...nodes([make()]));
+  focused?.(el);
+}
+
+const focusable = "a[href], button, input, select, textarea";
+
+// Remembers which of an element's controls has the focus, and gives it back to the one in its place.
+function focusIn(el) {
+  if (!el.contains(document.activeElement)) return null;
+  const at = [...el.querySelectorAll(focusable)].indexOf(document.activeElement);
+  return (now) => now.querySelectorAll(focusable)[at]?.focus();
+}
+
+/** The state of something: a mark whose shape differs too, and always the word. */
+export const mark = (kind, text) => h("span", { class: "mark " + kind }, h("i", { "aria-hidden": "true" }), text);
+
+export const muted = (...children) => h("span", { class: "muted" }, ...children);
+export const code = (text) => h("code", null, text);
+export const none = () => h("span", { class: "muted none" }, "–");
+
+/** Who did something: a name, and as much of the token's id as tells two of one name apart. */
+export function actor(text) {
+  const [, name, id] = /^(.*) \(([0-9a-f]{32})\)$/.exec(text ?? "") ?? [];
+  return id ? h("span", { title: text }, name, h("span", { class: "dim" }, ` …${id.slice(-6)}`)) : text || none();
+}
+
+export const labels = (map) => {
+  const list = Object.entries(map ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
+  return list.length ? h("ul", { class: "labels" }, list.map(([k, v]) => h("li", null, v === "" ? k : `${k}=${v}`))) : none();
+};
+
+const units = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+
+/** A length of time in seconds, in its largest unit. */
+export function span(seconds) {
+  const s = Math.max(0, Math.round(seconds));
+  const [size, unit] = units.find(([n]) => s >= 2 * n) ?? units.at(-1);
+  return `${Math.floor(s / size)} ${unit}`;
+}
+
+const relative = (date) => {
+  const s = (date - Date.now()) / 1000;
+  return s > 0 ? "in " + span(s) : span(-s) + " ago";
+};
+
+/** A moment as a distance from now that keeps going; the exact time is its title. */
+export function when(text) {
+  const date = new Date(text ?? NaN);
+  if (Number.isNaN(date.getTime()) || date.getUTCFullYear() < 1971) return none();
+  const el = h("time", { datetime: date.toISOString(), title: date.toISOString().replace(/\.\d+Z$/, "Z") }, relative(date));
+  el.dataset.tick = "";
+  return el;
+}
+
+setInterval(() => {
+  for (const el of document.querySelectorAll("time[data-tick]")) {
+    const text = relative(new Date(el.dateTime));
+    if (el.textContent !== text) el.textContent = text;
+  }
+}, 1000);
+
+/** The exact time to the second, for logs. */
+export const clock = (text) => h("time", { datetime: text, title: text }, String(text).replace("T", " ").replace("Z", ""));
+
+/** A button; what it acts on is said where it stands among others of the same text. */
+export const button = (text, onclick, kind = "", on = "") => h("button", { type: "button", class: kind, "aria-label": on && `${text} ${on}`, onclick }, text);
+
+/** A text with a button that copies it. */
+export function copyable(text, what) {
+  const shown = h("code", { tabindex: "0", "aria-label": what }, text);
+  const b = button("Copy", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      b.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(shown);
+      b.textContent = "Press Ctrl+C";
+    }
+    setTimeout(() => { b.textContent = "Copy"; }, 2500);
+  }, "quiet");
+  b.setAttribute("aria-label", "Copy " + what);
+  return h("div", { class: "copy" }, shown, b);
+}
+
+export const facts = (...pairs) => h("dl", { class: "facts" }, pairs.filter(Boolean).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
+
+export const heading = (title, ...actions) => h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, title), h("div", { class: "actions" }, ...actions));
+
+/** Says something that happened, for eyes and screen readers. */
+export function toast(text) {
+  const el = h("p", null, text);
+  document.getElementById("toasts").append(el);
+  setTimeout(() => el.remove(), 6000);
+}
+
+/** A word of a shell command, quoted where it must be. */
+export const word = (s) => (/^[\w@%+=:,./-]+$/.test(s) ? s : `'${String(s).replaceAll("'", `'\\''`)}'`);
+
+export function sleep(ms, signal) {
+  return new Promise((resolve) => {
+    if (signal?.aborted) {
+      resolve();
+      return;
+    }
+    const t = setTimeout(resolve, ms);
+    signal?.addEventListener("abort", () => { clearTimeout(t); resolve(); }, { once: true });
+  });
+}
