@@ -108,8 +108,8 @@ func shortened(body string) string {
 
 func (x *exchange) compare(router routers.Router) error {
 	target, err := url.ParseRequestURI(x.target)
-	if err != nil {
-		return nil // not a request for which there could be a description
+	if err != nil || target.Path == "/ui" || strings.HasPrefix(target.Path, "/ui/") {
+		return nil // not a request for which there could be a description, or the web page
 	}
 	req := (&http.Request{Method: x.method, URL: target, Header: x.header, Host: "member"}).WithContext(context.Background())
 	route, params, err := router.FindRoute(req)

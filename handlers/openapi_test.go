@@ -54,6 +54,9 @@ func TestOpenAPIDescribesTheTable(t *testing.T) {
 	}
 	for i := range routes {
 		rt := &routes[i]
+		if rt.family == page { // for people
+			continue
+		}
 		name := rt.method + " " + pattern.ReplaceAllString(rt.path, "{$1}")
 		op := described[name]
 		if op == nil {
