@@ -8,8 +8,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -79,4 +81,14 @@ func checkPublicKey(pub crypto.PublicKey) error {
 		}
 	}
 	return fmt.Errorf("%w: only ECDSA, RSA and Ed25519 keys are accepted", ErrWeakKey)
+}
+
+// KeyHash is SHA-256 of a public key's SubjectPublicKeyInfo in DER, in lower hex: what a member's certificates are bound to.
+func KeyHash(pub crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
 }

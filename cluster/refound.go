@@ -35,11 +35,15 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 		return nil, err
 	}
 	n := &Node{ClusterID: r.ClusterID, NodeID: r.NodeID, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
+	certKey, err := d.certKey()
+	if err != nil {
+		return nil, err
+	}
 	secret := certs.NewSecret()
 	f := store.Refounder{AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret), Rotation: store.Rotation{DEK: certs.NewDEK()},
 		Member: store.Member{NodeID: n.NodeID, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
 			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
-			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive}}
+			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
 	if f.Rotation.Keys, err = newKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT); err != nil {
 		return nil, err
 	}
@@ -64,6 +68,15 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 		return nil, err
 	}
 	return n, d.SaveNode(n)
+}
+
+// certKey names the key of this member's transport certificates, which is made if it is not there yet.
+func (d *Dir) certKey() (string, error) {
+	key, err := d.key(transportKey)
+	if err != nil {
+		return "", err
+	}
+	return certs.KeyHash(key.Public())
 }
 
 // ownLeaf makes this member's certificate of a kind and writes it with what goes with it.

@@ -36,7 +36,7 @@ func TestCluster(t *testing.T) {
 		{"paths and methods", testPathsAndMethods}, {"queries", testQueries}, {"bodies", testBodies}, {"too large", testTooLarge},
 		{"raw requests", testRawRequests}, {"join fields", testJoinFields}, {"token fields", testTokenFields}, {"idempotency", testIdempotency},
 		{"join", testJoinAnswer}, {"bad join tokens", testBadJoinTokens}, {"refused serve", testRefusedServe}, {"directories", testDirectories},
-		{"ports", testPorts}, {"one token, many machines", testOneTokenManyMachines}, {"many joins", testManyJoins},
+		{"ports", testPorts}, {"one token, many machines", testOneTokenManyMachines}, {"many joins", testManyJoins}, {"join as another", testJoinAsAnother},
 		{"command line", testCommandLine}, {"sql", testSQL}, {"exit status", testExitStatus},
 		{"connections end", testConnectionsEnd}, {"no secret in the open", testNoSecretInTheOpen},
 	} {

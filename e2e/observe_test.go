@@ -24,6 +24,7 @@ import (
 
 // TestObserve: what happens in a cluster can be followed, looked up and counted, whoever leads.
 func TestObserve(t *testing.T) {
+	t.Parallel()
 	c := clusterWith(t, 3, func(int) []string { return []string{"--event-window", "256"} })
 	c.awaitVoters(t)
 	t.Run("events while leaders die", func(t *testing.T) { testEventsThroughKills(t, c) })

@@ -17,6 +17,7 @@ import (
 
 // TestPeering connects a cluster of three with one of a single member, in both directions.
 func TestPeering(t *testing.T) {
+	t.Parallel()
 	three := clusterWith(t, 3, peerFlags("dc1"))
 	one := clusterWith(t, 1, peerFlags("dc2"))
 	three.awaitVoters(t)

@@ -2,8 +2,6 @@ package handlers
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -142,8 +140,7 @@ func certKeyOf(csr []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(request.RawSubjectPublicKeyInfo)
-	return hex.EncodeToString(sum[:]), nil
+	return certs.KeyHash(request.PublicKey)
 }
 
 // wrapFor gives a new holder the data-encryption key twice: as an age file for the database, as a sealed box for

@@ -173,8 +173,10 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken) (out Joined, err erro
 	if token.NodeID != 0 && token.NodeID != m.NodeID {
 		return out, refuse(Conflict, "the token is for node %d and this key belongs to node %d", token.NodeID, m.NodeID)
 	}
-	if j.CertKey != "" && m.CertKey != "" && j.CertKey != m.CertKey {
-		return out, refuse(Forbidden, "node %d has asked for certificates with another key before; remove the member to let the machine in anew", m.NodeID)
+	// The public key alone proves nothing, everybody may read it: a member that has certificates shows by its request for
+	// new ones that it is the machine that it says.
+	if m.CertKey != "" && j.CertKey != m.CertKey {
+		return out, refuse(Forbidden, "node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member to let the machine in anew", m.NodeID)
 	}
 	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4, wg_public_key = ?5,
 		binary_version = ?6, max_schema = ?7, modified_rev = ?8 WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
