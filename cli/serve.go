@@ -185,6 +185,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if !certs.ValidDatacenter(f.datacenter) {
 		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", f.datacenter)
 	}
+	if f.snapThreshold == 0 || f.snapTrailing < f.snapThreshold {
+		return errors.New("--snapshot-threshold must be at least 1, and --snapshot-trailing at least as much")
+	}
 	reserve := cluster.DefaultReserve
 	if f.diskReserve != "" {
 		if reserve, err = cluster.ParseReserve(f.diskReserve); err != nil {

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -50,6 +52,17 @@ func testOwnFounding(t *testing.T, c *cluster, cert, key string) {
 	}
 	if g := inState(t, c.fresh(t).ca(t, m, "http"), "active"); g.Origin != "operator" || g.Subject != "CN=Founding,O=Example" {
 		t.Errorf("%+v", g)
+	}
+	// The operator's key is not given away: who enrolls gets an authority below it.
+	var got struct {
+		Cert []byte `json:"http_ca_cert"`
+	}
+	a := c.fresh(t).do(m, "GET", "/_security/enroll/node", "")
+	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != 200 {
+		t.Fatalf("enroll: %v", a)
+	}
+	if ca, err := x509.ParseCertificate(got.Cert); err != nil || ca.Issuer.CommonName != "Founding" || !strings.HasPrefix(ca.Subject.CommonName, "muster enrolled HTTP CA") {
+		t.Errorf("the authority of who enrolls: %v, %v", ca, err)
 	}
 }
 
@@ -166,6 +179,14 @@ func testCALeftBehind(t *testing.T, c *cluster, away *member) {
 		u.rotateCA(t, m, `{"kind":"transport","action":"continue","force":true}`)
 	}
 	u.awaitPhase(t, m, "none", "transport")
+	for _, other := range c.others(away) { // until it has heard of the drop, a member takes the old authority's word
+		eventually(t, formed, fmt.Sprintf("node %d trusts the new authority alone", other.n), func() error {
+			if n := strings.Count(string(other.read(t, "tls/transport-ca.crt")), "BEGIN CERTIFICATE"); n != 1 {
+				return fmt.Errorf("it trusts %d", n)
+			}
+			return nil
+		})
+	}
 	silent := func() error {
 		x, err := try[client.Member](u, m, "GET", fmt.Sprintf("/api/v1/cluster/members/%d", id), "")
 		if err == nil && x.Status == "alive" {

@@ -130,11 +130,11 @@ func testPeeringBlocking(t *testing.T, a side) {
 	}
 	list := a.u.do(a.at, "GET", "/v1/peerings", "")
 	waiting := ask("/v1/peerings", list.header.Get("X-Consul-Index"), "15s")
-	missing := ask("/v1/peering/wanted", list.header.Get("X-Consul-Index"), "15s")
 	a.token(t, "unwanted")
 	if got := <-waiting; got.status != 200 || !strings.Contains(got.body, `"unwanted"`) || got.header.Get("X-Consul-Index") <= list.header.Get("X-Consul-Index") && len(got.header.Get("X-Consul-Index")) == len(list.header.Get("X-Consul-Index")) {
 		t.Errorf("the list: %v (index %s after %s)", got, got.header.Get("X-Consul-Index"), list.header.Get("X-Consul-Index"))
 	}
+	missing := ask("/v1/peering/wanted", a.u.do(a.at, "GET", "/v1/peerings", "").header.Get("X-Consul-Index"), "15s")
 	a.token(t, "wanted")
 	if got := <-missing; got.status != 200 || !strings.Contains(got.body, `"wanted"`) {
 		t.Errorf("one that was missing: %v", got)

@@ -34,10 +34,11 @@ func (s *Server) enrollNode(q *request) error {
 	if err != nil {
 		return err
 	}
-	root, err := s.Store.Authority(ctx, certs.HTTP)
+	trust, err := s.Store.Trust(ctx)
 	if err != nil {
 		return err
 	}
+	root := trust.HTTP
 	members, err := s.Store.PeekMembers(ctx)
 	if err != nil {
 		return err
@@ -47,8 +48,12 @@ func (s *Server) enrollNode(q *request) error {
 		return err
 	}
 	e.Material.HTTPCACert = root.Cert.Raw
-	if options.HTTPCA == store.HTTPCAIntermediate {
-		if err := s.makeIntermediate(&e, root, options.KeyType, members, q.actor.Remote); err != nil {
+	// The key of an authority that the operator has brought is not the cluster's to give away.
+	if options.HTTPCA == store.HTTPCAIntermediate || root.Operators {
+		if root.Cert.MaxPathLenZero {
+			return elasticRefusal(http.StatusInternalServerError, "illegal_state_exception", "Unable to enroll node. The operator's HTTP authority must not certify another one")
+		}
+		if err := s.makeIntermediate(&e, root.CA, options.KeyType, members, q.actor.Remote); err != nil {
 			return err
 		}
 	}

@@ -48,12 +48,12 @@ func typeOf(action string) string {
 	switch noun {
 	case "access", "leader", "lease", "member", "operation", "peering", "secret", "setting":
 		return noun
-	case "certificate", "authority", "ca":
+	case "certificate", "ca", "enrollment":
 		return "certificate"
 	case "key", "dek":
 		return "key"
 	}
-	if strings.HasSuffix(noun, "token") {
+	if strings.HasSuffix(noun, "token") || noun == "api_key" {
 		return "token"
 	}
 	return "cluster"

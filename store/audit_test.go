@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -165,10 +166,14 @@ func TestAuditFrom(t *testing.T) {
 func TestAuditRetention(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
-	if err := l.SetAuditRetention(bg, Actor{Name: "test"}, AuditRetention{MaxRows: 999}); err == nil {
+	set := func(name, value string) error {
+		_, err := l.SetOptions(bg, Actor{Name: "test"}, map[string]json.RawMessage{name: json.RawMessage(value)})
+		return err
+	}
+	if err := set(OptionAuditMaxRows, "999"); err == nil {
 		t.Error("999 rows are too few to be taken")
 	}
-	if err := l.SetAuditRetention(bg, Actor{Name: "test"}, AuditRetention{MaxAge: time.Hour, MaxRows: 1000}); err != nil {
+	if err := errors.Join(set(OptionAuditMaxRows, "1000"), set(OptionAuditMaxAge, `"1h"`)); err != nil {
 		t.Fatal(err)
 	}
 	var writers sync.WaitGroup
@@ -216,7 +221,7 @@ func TestAuditRetention(t *testing.T) {
 	}
 
 	// Age counts, too.
-	if err := l.SetAuditRetention(bg, Actor{Name: "test"}, AuditRetention{MaxAge: time.Hour, MaxRows: 1_000_000}); err != nil {
+	if err := set(OptionAuditMaxRows, "1000000"); err != nil {
 		t.Fatal(err)
 	}
 	err = l.Peek(bg, func(v *View) error {

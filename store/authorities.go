@@ -87,6 +87,7 @@ func (a *Authority) open(ring *keyring) (certs.CA, error) {
 type Issuer struct {
 	certs.CA
 	Generation uint64
+	Operators  bool // the CA was brought by the operator
 	// Chain is PEM that follows a leaf where it is presented: first this CA as the other one of a rotation certifies it, so
 	// that those verify it who know the other alone, then the other itself, for those who pin it. The CA's own certificate
 	// comes after them: OpenSSL takes the first certificate with the issuer's name and would stop at a root that it does
@@ -135,7 +136,7 @@ func (v *View) issuer(ring *keyring, kind certs.Kind) (i Issuer, err error) {
 		return i, err
 	}
 	a := &list[0]
-	i.Generation = a.Generation
+	i.Generation, i.Operators = a.Generation, a.Origin == OriginOperator
 	if i.CA, err = a.open(ring); err != nil {
 		return i, err
 	}

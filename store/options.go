@@ -26,6 +26,8 @@ const (
 	OptionEnrollmentHTTPCA   = "enrollment.http_ca"
 	OptionEnrollmentKeyType  = "enrollment.key_type"
 	OptionEnrollmentLifetime = "enrollment.lifetime"
+	OptionAuditMaxAge        = "audit.max_age"
+	OptionAuditMaxRows       = "audit.max_rows"
 )
 
 // Values of options.
@@ -38,6 +40,8 @@ const (
 
 // Options lists every option, by name.
 var Options = []Option{
+	durationOption(OptionAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
+	numberOption(OptionAuditMaxRows, 200_000, 1000, 1_000_000, "how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
 	flagOption(OptionEnrollment, true, "whether other software can enroll"),
 	choiceOption(OptionEnrollmentHTTPCA, "what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an intermediate of its own",
 		HTTPCARoot, HTTPCAIntermediate),
@@ -69,6 +73,15 @@ func durationOption(name string, standard, least, most time.Duration, help strin
 			}
 			d, err := time.ParseDuration(s)
 			return err == nil && d >= least && d <= most
+		}}
+}
+
+// numberOption makes an option that is a whole number within bounds.
+func numberOption(name string, standard, least, most uint64, help string) Option {
+	return Option{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least, most), Help: help,
+		valid: func(v json.RawMessage) bool {
+			var n uint64
+			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
 		}}
 }
 
@@ -159,17 +172,41 @@ type EnrollmentOptions struct {
 
 // EnrollmentOptions reads them as the leader has them.
 func (s *Store) EnrollmentOptions(ctx context.Context) (o EnrollmentOptions, err error) {
-	all, err := memo(ctx, s, "options", []string{"settings"}, (*View).options)
-	if err != nil {
-		return o, err
-	}
 	var lifetime string
-	for name, into := range map[string]any{OptionEnrollment: &o.Enabled, OptionEnrollmentHTTPCA: &o.HTTPCA, OptionEnrollmentKeyType: &o.KeyType,
-		OptionEnrollmentLifetime: &lifetime} {
-		if err := json.Unmarshal(all[name], into); err != nil {
-			return o, err
-		}
+	if err := s.readOptions(ctx, map[string]any{OptionEnrollment: &o.Enabled, OptionEnrollmentHTTPCA: &o.HTTPCA, OptionEnrollmentKeyType: &o.KeyType,
+		OptionEnrollmentLifetime: &lifetime}); err != nil {
+		return o, err
 	}
 	o.Lifetime, err = time.ParseDuration(lifetime)
 	return o, err
+}
+
+// AuditRetention bounds the audit table. All of the database is in memory on every member.
+type AuditRetention struct {
+	MaxAge  time.Duration
+	MaxRows uint64
+}
+
+// AuditRetention returns how long audit rows are kept, as the leader has it.
+func (s *Store) AuditRetention(ctx context.Context) (r AuditRetention, err error) {
+	var age string
+	if err := s.readOptions(ctx, map[string]any{OptionAuditMaxAge: &age, OptionAuditMaxRows: &r.MaxRows}); err != nil {
+		return r, err
+	}
+	r.MaxAge, err = time.ParseDuration(age)
+	return r, err
+}
+
+// readOptions reads some options as the leader has them.
+func (s *Store) readOptions(ctx context.Context, into map[string]any) error {
+	all, err := memo(ctx, s, "options", []string{"settings"}, (*View).options)
+	if err != nil {
+		return err
+	}
+	for name, v := range into {
+		if err := json.Unmarshal(all[name], v); err != nil {
+			return err
+		}
+	}
+	return nil
 }

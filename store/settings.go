@@ -35,61 +35,6 @@ func (s *Store) SetKeyRotation(ctx context.Context, actor Actor, age time.Durati
 	return err
 }
 
-// settingAuditRetention says how long audit rows are kept: an AuditRetention as JSON.
-const settingAuditRetention = "audit_retention"
-
-// AuditRetention bounds the audit table. All of the database is in memory on every member: a row costs about 0.2 KB.
-type AuditRetention struct {
-	MaxAge  time.Duration // 0 keeps rows of any age
-	MaxRows uint64        // 1 000 … 1 000 000
-}
-
-// DefaultAuditRetention holds until something else is set.
-var DefaultAuditRetention = AuditRetention{MaxAge: 90 * 24 * time.Hour, MaxRows: 200_000}
-
-type auditRetentionText struct {
-	MaxAge  string `json:"maxAge"` // a Go duration
-	MaxRows uint64 `json:"maxRows"`
-}
-
-// Validate names the first field that breaks its rule.
-func (a AuditRetention) Validate() error {
-	switch {
-	case a.MaxAge != 0 && a.MaxAge < time.Minute:
-		return refuse(Invalid, "maxAge must be 0s (for ever) or at least 1m, not %v", a.MaxAge)
-	case a.MaxRows < 1000 || a.MaxRows > 1_000_000:
-		return refuse(Invalid, "maxRows must be between 1000 and 1000000, not %d", a.MaxRows)
-	}
-	return nil
-}
-
-// AuditRetention returns how long audit rows are kept, as the leader has it.
-func (s *Store) AuditRetention(ctx context.Context) (AuditRetention, error) {
-	set, err := s.PeekSetting(ctx, settingAuditRetention)
-	if err != nil || set.Value == nil {
-		return DefaultAuditRetention, err
-	}
-	var text auditRetentionText
-	if err := json.Unmarshal(set.Value, &text); err != nil {
-		return DefaultAuditRetention, err
-	}
-	age, err := time.ParseDuration(text.MaxAge)
-	return AuditRetention{MaxAge: age, MaxRows: text.MaxRows}, err
-}
-
-// SetAuditRetention sets how long audit rows are kept.
-func (s *Store) SetAuditRetention(ctx context.Context, actor Actor, a AuditRetention) error {
-	if err := a.Validate(); err != nil {
-		return err
-	}
-	text, err := json.Marshal(auditRetentionText{a.MaxAge.String(), a.MaxRows})
-	if err != nil {
-		return err
-	}
-	_, err = s.PutSetting(ctx, actor, settingAuditRetention, text, nil)
-	return err
-}
-
 // Setting is a named JSON document with the revision that last changed it.
 type Setting struct {
 	Value       json.RawMessage
