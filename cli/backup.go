@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -212,8 +211,8 @@ func newBackupRestoreCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Restore a backup into the running cluster, or found a cluster from it with --data and an empty directory",
-		Long: `Restores a backup, of the same cluster, into the running one: settings, tokens, secrets and peerings become what they
-were; members, Raft, authorities and keys stay what they are. All of it happens in one transaction, or nothing does.
+		Long: `Restores a backup, of the same cluster, into the running one: settings, tokens and secrets become what they were;
+members, Raft, peerings, authorities and keys stay what they are. All of it happens in one transaction, or nothing does.
 
 With --data DIR and a directory that is empty or not there, it founds a cluster from the backup instead: the same cluster
 with all its contents and a single new member, for when every member is lost. Then "muster serve --data DIR" starts it.
@@ -267,7 +266,7 @@ func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes boo
 	} else {
 		b.Keys = nil
 	}
-	if err := env.confirm(yes, "replace settings, tokens, secrets and peerings of cluster %s by those of revision %d, made %s?",
+	if err := env.confirm(yes, "replace settings, tokens and secrets of cluster %s by those of revision %d, made %s?",
 		b.Meta.ClusterID, b.Meta.Index, b.Meta.CreatedAt.Format(time.RFC3339)); err != nil {
 		return err
 	}
@@ -293,39 +292,24 @@ func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes boo
 	return env.done("restored revision %d: %s", b.Meta.Index, changes)
 }
 
-// recipientsNow lists the public keys of the Raft servers. They are read from a member's mirror, which must be as new as
-// what the leader says now: a server that was added a moment ago may be the one that leads.
-func recipientsNow(ctx context.Context, c *client.Client) ([]string, error) {
-	now, err := c.RaftConfiguration(ctx, false)
+// recipientsNow lists the public keys of the Raft servers.
+func recipientsNow(ctx context.Context, c *client.Client) (list []string, err error) {
+	members, err := c.Members(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, mirrorWithin)
-	defer cancel()
-	for {
-		answer, err := c.SQL(ctx, "SELECT cast(c.revision AS TEXT), m.recipient FROM cluster c, members m WHERE m.recipient IS NOT NULL AND m.raft_role <> ''")
+	for _, m := range members {
+		if m.Role == "member" { // outside Raft: it never leads
+			continue
+		}
+		one, err := c.Member(ctx, m.NodeID)
 		if err != nil {
 			return nil, err
 		}
-		var list []string
-		for _, row := range answer.Rows {
-			if rev, err := strconv.ParseUint(fmt.Sprint(row[0]), 10, 64); err == nil && rev >= now.Index {
-				list = append(list, fmt.Sprint(row[1]))
-			}
-		}
-		if len(list) > 0 {
-			return list, nil
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, errors.New("the member that was asked does not catch up with the leader: ask another one with --addr")
-		}
+		list = append(list, one.Recipient)
 	}
+	return list, nil
 }
-
-// mirrorWithin is how long the mirror of a busy member may be behind.
-const mirrorWithin = 20 * time.Second
 
 func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f serveFlags, yes bool) error {
 	apiAddr, raftAddr, err := f.addresses()

@@ -35,6 +35,7 @@ type Member struct {
 	DiskLow        bool              `json:"diskLow,omitempty"` // it has said that its disk is nearly full
 
 	DrainDeadline string        `json:"drainDeadline,omitempty"` // RFC 3339, while it is draining
+	Recipient     string        `json:"recipient,omitempty"`     // the age public key; set where one member is asked for
 	Hooks         []HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
 }
 

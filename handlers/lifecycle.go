@@ -66,7 +66,9 @@ func (s *Server) getMember(q *request) error {
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, s.member(m, rolesOf(s.Store.Servers())))
+	out := s.member(m, rolesOf(s.Store.Servers()))
+	out.Recipient = m.Recipient
+	return q.result(http.StatusOK, out)
 }
 
 // removeMember follows the documented order of checks; the quorum check is ours and comes last.

@@ -28,6 +28,7 @@ type member struct {
 	JoinedAt  string            `json:"joinedAt"`
 	DiskLow   bool              `json:"diskLow,omitempty"`
 
+	Recipient     string              `json:"recipient,omitempty"`     // the age public key, where one member is asked for
 	DrainDeadline string              `json:"drainDeadline,omitempty"` // while it is draining
 	Hooks         []store.HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
 }

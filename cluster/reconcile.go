@@ -1,0 +1,64 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+
+	"github.com/musterhq/muster/cluster/autopilot"
+	"github.com/musterhq/muster/store"
+)
+
+// Difference is one point on which Raft's configuration does not agree with the members table.
+type Difference struct {
+	NodeID uint64     `json:"nodeId"`
+	Want   store.Role `json:"want"` // as the members table says; empty: not a Raft server
+	Have   store.Role `json:"have"`
+}
+
+// differences lists what reconcile has to do, those first that make the quorum stronger.
+func differences(members []store.Member, servers []store.Server) []Difference {
+	have := make(map[uint64]store.Role, len(servers))
+	for _, v := range servers {
+		have[v.NodeID] = v.Role
+	}
+	var list []Difference
+	for i := range members {
+		m := &members[i]
+		if have[m.NodeID] != m.Role {
+			list = append(list, Difference{NodeID: m.NodeID, Want: m.Role, Have: have[m.NodeID]})
+		}
+		delete(have, m.NodeID)
+	}
+	for id, role := range have {
+		list = append(list, Difference{NodeID: id, Want: store.RoleNone, Have: role})
+	}
+	strength := map[store.Role]int{store.RoleVoter: 3, store.RoleStandBy: 2, store.RoleSpare: 1}
+	slices.SortFunc(list, func(a, b Difference) int {
+		if d := strength[b.Want] - strength[a.Want]; d != 0 {
+			return d
+		}
+		return int(int64(a.NodeID) - int64(b.NodeID))
+	})
+	return list
+}
+
+// reconcile makes the Raft configuration agree with SQL, one step after the other.
+func (c *Cluster) reconcile(ctx context.Context) error {
+	members, err := c.Store.PeekMembers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range differences(members, c.Store.Servers()) {
+		if d.Have == store.RoleNone && c.Alive(d.NodeID) != autopilot.StatusAlive {
+			continue // a machine that is gone would only weaken the quorum
+		}
+		actx, cancel := context.WithTimeout(ctx, assignTimeout)
+		err := c.Store.Assign(actx, d.NodeID, d.Want)
+		cancel()
+		if err != nil {
+			return err
+		}
+		c.log.Info("raft configuration", "node", d.NodeID, "role", d.Want, "before", d.Have)
+	}
+	return nil
+}

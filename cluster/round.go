@@ -1,0 +1,185 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/musterhq/muster/cluster/autopilot"
+	"github.com/musterhq/muster/store"
+)
+
+// round observes, decides and acts once.
+func (c *Cluster) round(ctx context.Context, t *term) error {
+	if !t.settled {
+		if err := c.settleRecovery(ctx); err != nil {
+			return err
+		}
+		t.settled = true
+	}
+	begin := time.Now()
+	members, err := c.Store.PeekMembers(ctx)
+	if err != nil {
+		return err
+	}
+	servers, err := c.Store.RefreshServers(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	t.prober.round(ctx, c.awaited(ctx, targets(members, servers), t), now)
+	in := c.observe(members, servers, t)
+	cfg, _, err := c.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	state, plan := autopilot.Decide(in, cfg, time.Now())
+	t.previous = autopilot.Carry(state)
+	in.Previous = t.previous
+	c.input.Store(&in)
+	addresses := make(map[uint64]string, len(members))
+	for i := range members {
+		addresses[members[i].NodeID] = members[i].RaftAddress
+	}
+	alive := make(map[uint64]string, len(state.Servers))
+	for i := range state.Servers {
+		v := &state.Servers[i]
+		v.RaftAddress = addresses[v.NodeID]
+		alive[v.NodeID] = v.NodeStatus
+	}
+	c.state.Store(&state)
+	c.alive.Store(&alive)
+	t.cost = time.Since(begin)
+	if err := c.drive(ctx, t, members); err != nil {
+		return err
+	}
+	if err := c.decide(ctx, plan, members); err != nil {
+		return err
+	}
+	if err := c.watchHealth(ctx, t, &state, now); err != nil {
+		return err
+	}
+	if err := c.reconcile(ctx); err != nil {
+		return err
+	}
+	if err := c.finishRemovals(ctx); err != nil {
+		return err
+	}
+	if err := c.rekey(ctx); err != nil {
+		return err
+	}
+	if err := c.advanceCA(ctx, t); err != nil {
+		return err
+	}
+	if now.Sub(t.since) < upgradeAfter { // members that are alive have announced themselves to this leader by then
+		return nil
+	}
+	return c.upgrade(ctx)
+}
+
+func targets(members []store.Member, servers []store.Server) []target {
+	raft := make(map[uint64]bool, len(servers))
+	for _, v := range servers {
+		raft[v.NodeID] = true
+	}
+	list := make([]target, len(members))
+	for i := range members {
+		m := &members[i]
+		list[i] = target{nodeID: m.NodeID, raft: raft[m.NodeID] || m.Role != store.RoleNone, joinedAt: m.JoinedAt}
+	}
+	return list
+}
+
+func (c *Cluster) observe(members []store.Member, servers []store.Server, t *term) autopilot.Input {
+	roles := make(map[uint64]store.Role, len(servers))
+	for _, v := range servers {
+		roles[v.NodeID] = v.Role
+	}
+	seen := t.prober.snapshot()
+	in := autopilot.Input{LeaderID: c.Store.NodeID(), LeaderRevision: c.Store.Revision(), LeaderSince: t.since, Previous: t.previous,
+		Members: make([]autopilot.Observation, 0, len(members))}
+	for i := range members {
+		m, o := &members[i], seen[members[i].NodeID]
+		ob := autopilot.Observation{NodeID: m.NodeID, Name: m.Name, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
+			Role: string(roles[m.NodeID]), LastContact: o.LastContact, RTT: autopilot.Duration(o.RTT), Revision: o.Revision,
+			Version: o.Version, DiskLow: o.DiskLow, Member: true, IsLeader: m.NodeID == in.LeaderID}
+		if o.Interval > probeEvery {
+			ob.ProbeInterval = autopilot.Duration(o.Interval)
+		}
+		in.Members = append(in.Members, ob)
+		delete(roles, m.NodeID)
+	}
+	for id, role := range roles { // in Raft without a row
+		o := seen[id]
+		in.Members = append(in.Members, autopilot.Observation{NodeID: id, Role: string(role), LastContact: o.LastContact})
+	}
+	return in
+}
+
+// decide writes the plan into SQL; the reconcile loop, on whichever member leads then, carries it out.
+func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []store.Member) error {
+	var changes []store.RoleChange
+	for _, ch := range plan {
+		switch ch.Kind {
+		case autopilot.KindTransfer:
+			if err := c.reach(ctx, ch.NodeID); err != nil {
+				return nil // it is decided again when the probes have noticed, too
+			}
+			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+			tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+			defer cancel()
+			return c.Store.Transfer(tctx, ch.NodeID)
+		case autopilot.KindCleanup:
+			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+			if err := c.CanRemove(ctx, ch.NodeID); err != nil {
+				return nil // decided on older news
+			}
+			rotation, err := c.PrepareRemoval(ctx, ch.NodeID)
+			if err != nil {
+				return err
+			}
+			return c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
+		}
+		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
+		if i < 0 || members[i].Role == store.Role(ch.Role) {
+			continue // an orphan, or decided already: reconcile's business
+		}
+		if ch.Kind == autopilot.KindPromote || ch.Kind == autopilot.KindAdd {
+			// The last answer may be older than the machine's death, and a vote given to a dead machine can cost
+			// the majority.
+			if c.reach(ctx, ch.NodeID) != nil {
+				break
+			}
+		}
+		if ch.Kind == autopilot.KindDemote && !c.majorityWithout(ctx, ch.NodeID) {
+			break
+		}
+		c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+		changes = append(changes, store.RoleChange{NodeID: ch.NodeID, Role: store.Role(ch.Role), Reason: ch.Reason})
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c.wake() // one change often makes the next one possible
+	return c.Store.SetRoles(ctx, c.actor(), changes)
+}
+
+// majorityWithout asks the voters other than one, now, whether they would be enough by themselves.
+func (c *Cluster) majorityWithout(ctx context.Context, nodeID uint64) bool {
+	var others []uint64
+	voters := 0
+	for _, v := range c.Store.Servers() {
+		if v.Role != store.RoleVoter || v.NodeID == nodeID {
+			continue
+		}
+		voters++
+		if v.NodeID != c.Store.NodeID() {
+			others = append(others, v.NodeID)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	return c.Transport.Ask(ctx, others, voters/2) // and this node itself
+}
