@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test lint bench man install clean setup setup-test setup-bench FORCE
+.PHONY: build run test race lint bench man install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -25,8 +25,13 @@ run: build
 	@./muster dev --data ./data
 
 test: setup-test build
-	$(GO) test -tags $(TAGS) -race -p 1 -timeout 8m ./...
+	$(GO) test -tags $(TAGS) -race -p 1 -timeout 8m $$($(GO) list ./... | grep -v /e2e$$)
+	$(GO) test -tags $(TAGS) -parallel 3 -timeout 8m ./e2e
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test -timeout 3m ./...
+
+# The end-to-end tests with the race detector in every process: about five minutes on two cores.
+race: setup-test
+	$(GO) test -tags $(TAGS) -race -timeout 9m ./e2e
 
 lint: setup
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }

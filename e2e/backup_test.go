@@ -309,7 +309,7 @@ func testRestoreKilled(t *testing.T, c *cluster, u *user, file string) {
 		leader.start(t)
 		leader.awaitReady(t)
 	}
-	c.leader(t)
+	u.lead(t, c.members[0]) // one that has the keys of the archive
 	if a := u.do(c.members[1], "POST", snapshotPath, string(archive)); a.status != 200 || a.body != "" {
 		t.Errorf("a restore in peace: %v", a)
 	}

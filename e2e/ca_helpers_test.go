@@ -135,14 +135,17 @@ func (l *load) end(t *testing.T) {
 	}
 }
 
-// reads and writes are what a client does that trusts these CAs, on every member in turn.
+// reads, writes and enrollments are what a client does that trusts these CAs, on every member in turn.
 func (c *cluster) reads(t *testing.T, what, pem string) *load {
 	u := c.trusting(t, pem)
 	members := c.members[:3:3]
 	n := 0
-	return during(what+" reads and writes", func() error {
+	return during(what+" reads, writes and enrolls", func() error {
 		n++
 		m := members[n%3]
+		if n%4 == 0 {
+			return u.tryEnroll(m)
+		}
 		a := u.do(m, "GET", "/api/v1/cluster/members", "")
 		if n%3 == 0 {
 			a = u.do(m, "POST", "/api/v1/cluster/join-tokens", `{"ttlSeconds":60}`)
@@ -152,6 +155,27 @@ func (c *cluster) reads(t *testing.T, what, pem string) *load {
 		}
 		return nil
 	})
+}
+
+// tryEnroll enrolls a node of other software and looks whether what it gets belongs together.
+func (u *user) tryEnroll(m *member) error {
+	a := u.do(m, "GET", "/_security/enroll/node", "")
+	var got struct {
+		CA   []byte `json:"transport_ca_cert"`
+		Cert []byte `json:"transport_cert"`
+	}
+	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != 200 {
+		return fmt.Errorf("node %d: enroll: %v", m.n, a)
+	}
+	ca, err := x509.ParseCertificate(got.CA)
+	if err != nil {
+		return err
+	}
+	cert, err := x509.ParseCertificate(got.Cert)
+	if err != nil {
+		return err
+	}
+	return cert.CheckSignatureFrom(ca)
 }
 
 // joins are machines that join with tokens which token makes; each checks that the certificate that it gets verifies.

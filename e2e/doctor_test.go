@@ -244,6 +244,9 @@ func TestDiskLow(t *testing.T) {
 	if log, _ := os.ReadFile(small.log); !strings.Contains(string(log), "low on disk space") {
 		t.Error("its log does not say so")
 	}
+	if mounted {
+		testNoRoomAtAll(t, u, small, other)
+	}
 	room(false)
 	eventually(t, formed, "it takes part again", func() error {
 		if d := small.status(t).Disk; d.Low {
@@ -255,4 +258,34 @@ func TestDiskLow(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// testNoRoomAtAll: with not a byte left, the member goes on answering, requests through it and beside it work, and what
+// needs room on it is refused with a sentence.
+func testNoRoomAtAll(t *testing.T, u *user, small, other *member) {
+	filler := small.file("brim.log")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for chunk := 1 << 20; chunk >= 512; {
+		if _, err := f.Write(make([]byte, chunk)); err != nil {
+			chunk /= 2
+		}
+	}
+	f.Close()
+	defer os.Remove(filler)
+	for i := range 200 {
+		u.create(t, []*member{small, other}[i%2], `{}`)
+	}
+	u.put(t, other, "written", strings.Repeat("while a disk is full ", 1000))
+	if v, err := u.value(small, "written"); err != nil || !strings.HasPrefix(v, "while a disk") {
+		t.Errorf("through the member without room: %.20q, %v", v, err)
+	}
+	if a := u.do(small, "GET", snapshotPath+"?stale", ""); a.status != 500 || !strings.Contains(a.body, "no room left on the disk") {
+		t.Errorf("a snapshot on the full disk: %v", a)
+	}
+	if st := small.status(t); !st.Ready || st.Disk.FreeBytes > 1<<20 {
+		t.Errorf("its status is %+v, disk %+v", st, st.Disk)
+	}
 }

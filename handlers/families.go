@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/musterhq/muster/store"
@@ -190,6 +191,8 @@ func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
 		f.fail(w, known.status, 0, known.text)
 	case errors.As(err, &refusal):
 		f.fail(w, statusOf[refusal.Code], refusal.Code, refusal.Message)
+	case errors.Is(err, syscall.ENOSPC):
+		f.fail(w, http.StatusInternalServerError, 0, "there is no room left on the disk of the member that does this")
 	case errors.Is(err, store.ErrOldSchema):
 		send(failure{http.StatusServiceUnavailable, store.ErrOldSchema.Error()})
 	case errors.Is(err, store.ErrUnknownOutcome):

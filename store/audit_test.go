@@ -28,7 +28,7 @@ func TestPositionText(t *testing.T) {
 func TestEventTypes(t *testing.T) {
 	for action, want := range map[string]string{
 		"member.join": "member", "member.role": "autopilot", "member.unhealthy": "autopilot", "api_token.create": "token", "join_token.revoke": "token",
-		"dek.rotate": "key", "key.rotate": "key", "leader.elected": "leader", "certificate.issue": "certificate", "authority.rotate": "certificate",
+		"dek.rotate": "key", "key.rotate": "key", "leader.elected": "leader", "certificate.issue": "certificate", "ca.rotate": "certificate", "enrollment.revoke": "certificate", "api_key.create": "token",
 		"store.prune": "cluster", "cluster.found": "cluster", "access.refused": "access", "peering.establish": "peering", "": "cluster",
 	} {
 		got := typeOf(action)
