@@ -5,7 +5,7 @@ DEPS  := $(CURDIR)/.deps/dqlite
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-STAMP   := -X github.com/musterhq/muster/cli.Version=$(VERSION) -X github.com/musterhq/muster/cli.Commit=$(COMMIT)
+STAMP   := -X muster/cli.Version=$(VERSION) -X muster/cli.Commit=$(COMMIT)
 
 # One SQLite in the process: libdqlite.a takes its sqlite3_* from go-sqlite3 (so no libsqlite3 tag).
 export CGO_ENABLED := 1

@@ -7,7 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/musterhq/muster/cli"
+	"muster/cli"
 )
 
 func main() {

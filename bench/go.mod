@@ -1,4 +1,4 @@
-module github.com/musterhq/muster/bench
+module muster/bench
 
 go 1.26.8
 

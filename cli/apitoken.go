@@ -4,8 +4,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newAPITokenCommand(env *environment) *cobra.Command {

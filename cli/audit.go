@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newAuditCommand(env *environment) *cobra.Command {

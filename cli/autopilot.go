@@ -4,8 +4,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newAutopilotCommand(env *environment) *cobra.Command {

@@ -16,10 +16,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
-	"github.com/musterhq/muster/cluster"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/client"
+	"muster/cluster"
+	"muster/store"
 )
 
 func newBackupCommand(env *environment) *cobra.Command {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 const caPoll = 300 * time.Millisecond

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // devData is where "muster dev" keeps its members, one directory each, when not told otherwise.

@@ -15,8 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/musterhq/muster/client"
-	"github.com/musterhq/muster/store"
+	"muster/client"
+	"muster/store"
 )
 
 const (

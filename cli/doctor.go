@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/musterhq/muster/cluster"
-	"github.com/musterhq/muster/store"
+	"muster/cluster"
+	"muster/store"
 )
 
 func newDoctorCommand(env *environment) *cobra.Command {

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newEnrollTokenCommand(env *environment) *cobra.Command {

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
-	"github.com/musterhq/muster/cluster"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/client"
+	"muster/cluster"
+	"muster/store"
 )
 
 // readToken reads what a token says, without being able to verify it: that is the cluster's part.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newJoinTokenCommand(env *environment) *cobra.Command {

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 const (

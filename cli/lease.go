@@ -3,8 +3,8 @@ package cli
 import (
 	"time"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newLeaseCommand(env *environment) *cobra.Command {

@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newMemberCommand(env *environment) *cobra.Command {

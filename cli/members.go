@@ -1,8 +1,8 @@
 package cli
 
 import (
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newMembersCommand(env *environment) *cobra.Command {

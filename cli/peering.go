@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newPeeringCommand(env *environment) *cobra.Command {

@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newRaftCommand(env *environment) *cobra.Command {

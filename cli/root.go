@@ -12,8 +12,8 @@ import (
 	"io"
 	"strings"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 // Version and Commit describe this build; the linker sets them (-ldflags "-X …/cli.Version=…").

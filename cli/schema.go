@@ -3,8 +3,8 @@ package cli
 import (
 	"strconv"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newSchemaCommand(env *environment) *cobra.Command {

@@ -8,8 +8,8 @@ import (
 	"os"
 	"unicode/utf8"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 // maxSecret is the greatest value that the cluster takes, in bytes.

@@ -17,10 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/cluster"
-	"github.com/musterhq/muster/handlers"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/cluster"
+	"muster/handlers"
+	"muster/store"
 )
 
 // serveFlags is the command line of `muster serve`.

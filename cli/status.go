@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 // addressStatus is what one address answered, or why it did not.

@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/musterhq/muster/client"
 	"github.com/spf13/cobra"
+	"muster/client"
 )
 
 func newWatchCommand(env *environment) *cobra.Command {

@@ -11,7 +11,7 @@ import (
 	"net/http/httptest"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // served stands in for a cluster: it answers each "METHOD /path" with a status and a body.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // announce tells the leader this member's addresses and version, when it starts and whenever leadership turns, until

@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/musterhq/muster/cluster/autopilot"
-	"github.com/musterhq/muster/store"
+	"muster/cluster/autopilot"
+	"muster/store"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

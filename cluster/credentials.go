@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // Protocols that share the cluster listener, told apart by ALPN.

@@ -15,8 +15,8 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 // Names of the files in a data directory. nodeFile is written last: a directory without it never took part in a

@@ -17,8 +17,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 // States of a finding.

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const (

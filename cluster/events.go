@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const (

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/musterhq/muster/cluster/autopilot"
-	"github.com/musterhq/muster/store"
+	"muster/cluster/autopilot"
+	"muster/store"
 )
 
 // A change of health is noted when it has lasted, so that a member that comes and goes is not written about each time.

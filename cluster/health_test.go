@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/cluster/autopilot"
+	"muster/cluster/autopilot"
 )
 
 // TestHealthChanges: only what lasts is noted, once, whoever led when it began; and never more at once than the bound.

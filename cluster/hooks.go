@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const hookTimeout = 5 * time.Second

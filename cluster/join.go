@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // JoinKeys are the keys of a machine that wants to become a member. They stay in its directory: a join that was

@@ -7,8 +7,8 @@ import (
 	"encoding/hex"
 	"fmt"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 // NewClusterKey makes a key for a purpose: an Ed25519 seed, 32 random bytes, or their hexadecimal text.

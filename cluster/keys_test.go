@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // openFounder founds a cluster of one and opens its store, whose clock can be set forward.

@@ -5,8 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/musterhq/muster/cluster/autopilot"
-	"github.com/musterhq/muster/store"
+	"muster/cluster/autopilot"
+	"muster/store"
 )
 
 func gauge(name, help string, labels ...string) *prometheus.Desc {

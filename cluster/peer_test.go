@@ -15,7 +15,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 func TestFramesAreStrict(t *testing.T) {

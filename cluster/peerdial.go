@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const (

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // The protocol between two clusters, muster-peer/1: messages of JSON, each behind its length in four bytes, big-endian.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // dial keeps the stream of a peering up until ctx ends or the peering does.

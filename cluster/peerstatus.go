@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 func (t *peerTerm) status(id string) *peerStatus {

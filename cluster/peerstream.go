@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const (

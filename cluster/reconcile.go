@@ -4,8 +4,8 @@ import (
 	"context"
 	"slices"
 
-	"github.com/musterhq/muster/cluster/autopilot"
-	"github.com/musterhq/muster/store"
+	"muster/cluster/autopilot"
+	"muster/store"
 )
 
 // Difference is one point on which Raft's configuration does not agree with the members table.

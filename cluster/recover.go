@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // recoveryFile marks a directory whose Raft configuration was forced; the first leader afterwards settles the members

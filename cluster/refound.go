@@ -10,8 +10,8 @@ import (
 	"filippo.io/age"
 	"github.com/google/uuid"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 // restoreFile holds the state of a cluster that is founded from a backup, until the first start has taken it over.

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/cluster/autopilot"
-	"github.com/musterhq/muster/store"
+	"muster/cluster/autopilot"
+	"muster/store"
 )
 
 // ErrRemoved is why a member stops by itself.

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/musterhq/muster/cluster/autopilot"
-	"github.com/musterhq/muster/store"
+	"muster/cluster/autopilot"
+	"muster/store"
 )
 
 // round observes, decides and acts once.

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/musterhq/muster/cluster/autopilot"
-	"github.com/musterhq/muster/store"
+	"muster/cluster/autopilot"
+	"muster/store"
 )
 
 // Settings reads autopilot's configuration and the revision that last changed it.

@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 const (

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/musterhq/muster/cluster/autopilot"
-	"github.com/musterhq/muster/store"
+	"muster/cluster/autopilot"
+	"muster/store"
 )
 
 // SchemaState says which schema the database has, which one this leader's binary knows, and who cannot work with it yet.

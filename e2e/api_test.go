@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // user calls the API of a cluster as somebody, from an address of its own.

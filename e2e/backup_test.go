@@ -16,7 +16,7 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // files unpacks an archive.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // TestCAFaults: a rotation survives the death of the leader in each phase, waits for who is away, and can do without.

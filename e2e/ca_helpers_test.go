@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
+	"muster/certs"
+	"muster/client"
 )
 
 // trusting calls with the administrator's token and trusts these CAs and nothing else; each call is a new connection.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
+	"muster/certs"
+	"muster/client"
 )
 
 // TestCA: a certificate authority is replaced while everybody goes on working with it.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
+	"muster/certs"
+	"muster/client"
 )
 
 const (

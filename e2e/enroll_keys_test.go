@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
+	"muster/certs"
+	"muster/client"
 )
 
 var errNotYet = errors.New("not yet")

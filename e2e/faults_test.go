@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // TestLeaderKilled: the leader is killed while tokens are minted through a follower. What was answered with 201 is

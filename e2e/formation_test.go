@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 // TestCluster forms one cluster of three and asks it everything that leaves it whole.

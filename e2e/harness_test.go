@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/cli"
+	"muster/cli"
 )
 
 // asMuster in the environment makes this binary a muster; its value marks the processes of one run of the tests.

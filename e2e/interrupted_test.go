@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // killAt starts a member and kills it in the moment in which one of its files appears; it tells whether it came so far.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // testJoinAsAnother: who has a good token and a member's public key, which is no secret, does not become that member.

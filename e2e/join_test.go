@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/client"
+	"muster/store"
 )
 
 // newKey makes an X25519 key pair; the public half as the join has it on the wire.

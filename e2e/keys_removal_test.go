@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/client"
+	"muster/store"
 )
 
 // testRemoval: what a removed member knew is worth nothing, and the others lose nothing.

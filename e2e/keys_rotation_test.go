@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // testRotationOnce: a rotation that is asked for twice with one Idempotency-Key happens once.

@@ -14,8 +14,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
+	"muster/certs"
+	"muster/client"
 )
 
 // TestKeys takes one cluster of three through the life of its keys.

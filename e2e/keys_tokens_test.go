@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/client"
+	"muster/certs"
+	"muster/client"
 )
 
 // testTokenBindings: each thing that a token can be bound to lets the right machine in and no other, and a refusal uses

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // ledger is the history of tokens that were minted and lists that were read while a cluster was being hurt. Each

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // TestMembersAddresses: machines move. A follower and then the leader are started again at other addresses, by flags

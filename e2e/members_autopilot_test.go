@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // TestMembersAutopilot: four machines that may vote and one that never does. Voters die, freeze, are promoted and

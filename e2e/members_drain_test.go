@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // TestMembersDrain: leases, deadlines, hooks, and leadership that moves out of the way.

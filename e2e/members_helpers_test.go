@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
-	"github.com/musterhq/muster/store"
+	"muster/client"
+	"muster/store"
 )
 
 // clusterWith makes n members, the flags of each as the test wants them, and does not wait for their roles.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // testAudit: pages in both directions add up to the table, and filters select what sqlite3 selects.

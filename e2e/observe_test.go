@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // TestObserve: what happens in a cluster can be followed, looked up and counted, whoever leads.

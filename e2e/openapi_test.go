@@ -21,7 +21,7 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 
-	"github.com/musterhq/muster/handlers"
+	"muster/handlers"
 )
 
 // TestOpenAPI: a member serves the description to anybody.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // testPeeringUnreachable: why an acceptor cannot be reached is said for each address, in time, and nothing is left.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/client"
+	"muster/client"
 )
 
 // TestPeering connects a cluster of three with one of a single member, in both directions.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // contents lists what is in a directory, each file with its mode and a digest. The lock file and an empty directory tls

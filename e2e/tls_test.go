@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 func pool(t *testing.T, pem []byte) *x509.CertPool {

@@ -10,8 +10,8 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/musterhq/muster/client"
-	"github.com/musterhq/muster/migrations"
+	"muster/client"
+	"muster/migrations"
 )
 
 // asLater in the environment makes a muster one of a later version, which knows that many schema steps more.

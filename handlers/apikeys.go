@@ -11,7 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const (

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // A blocking query names the index that its caller knows and is answered when there is a newer one, or when its time is

@@ -1,7 +1,7 @@
 package handlers
 
 import (
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 func (s *Server) httpCRL(q *request) error      { return s.crl(q, certs.HTTP) }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/gorilla/mux"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // Headers between members.

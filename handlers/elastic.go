@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // elasticVersion is what this API says it is: clients of the majors 8 and 9 speak to a 9.

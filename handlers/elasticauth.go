@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 // identifyElastic finds who is calling; its errors are the documented ones.

@@ -5,7 +5,7 @@ import (
 	"net"
 	"net/http"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // elasticCluster is what clusters are called in this family: it has a name besides the id, and ours have none.

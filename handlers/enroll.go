@@ -11,8 +11,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 // enrollNodeResponse is the answer to an enrolling node (reference es_enroll, section 2): DER in standard Base64, in the

@@ -8,8 +8,8 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 type enrollToken struct {

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // family is how one of the documented APIs speaks: its envelope, its headers, its texts.

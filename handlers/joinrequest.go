@@ -9,8 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 // joinRequest is ClusterJoinRequest (section 2.1) and our own fields, checked.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 const (

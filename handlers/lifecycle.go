@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const maxDrainSeconds = 3600

@@ -3,7 +3,7 @@ package handlers
 import (
 	"net/http"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // member is one entry of the list; the documented fields come first (reference ella_members, section 1.2).

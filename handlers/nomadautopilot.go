@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // nomadAutopilot is the one autopilot setting in the words of the Raft operator API; order and types as on the wire

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // The small read-only neighbours of the Raft operator API (reference nomad_raft, section 4). An address of this family

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const peeringPrefix = "/v1/peering"

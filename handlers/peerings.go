@@ -11,8 +11,8 @@ import (
 
 	"github.com/hashicorp/go-bexpr"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/store"
+	"muster/certs"
+	"muster/store"
 )
 
 const (

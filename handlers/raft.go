@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // raftServer is one server of the configuration; keys in alphabetical order, as on the wire (reference

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // checkRemovePeer is the argument check of the documented page: id or address, exactly one (reference nomad_raft, 3.2).

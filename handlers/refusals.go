@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const (

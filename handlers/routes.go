@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // route is one line of the table of everything that muster answers.

@@ -14,7 +14,7 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 const (

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // getSettings shows the value of every setting by its name.

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // restoreLimit bounds the compressed archive that a restore takes.

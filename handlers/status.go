@@ -3,7 +3,7 @@ package handlers
 import (
 	"net/http"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 type clusterStatus struct {

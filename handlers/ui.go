@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/store"
+	"muster/store"
 )
 
 // uiFiles is the web page: files as they are, nothing is built. It talks to the API like any other client.

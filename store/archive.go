@@ -19,7 +19,7 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // Names in a snapshot archive: a gzip'ed tar as the Raft operator API has it (reference nomad_raft, section 4).

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 const (

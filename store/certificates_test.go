@@ -3,7 +3,7 @@ package store
 import (
 	"testing"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // What is in use and ends within 30 days is warned of once: not what has been replaced, nor what ends with its authority.

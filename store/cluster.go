@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // Cluster is the identity of the cluster and its counters.

@@ -15,7 +15,7 @@ import (
 	"filippo.io/age"
 	"github.com/google/uuid"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // testCluster is a set of real dqlite nodes in one process, joined by plain sockets that a test can cut.

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // Rotation is a new data-encryption key with everything that can be prepared outside a transaction: wraps for the

@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // Kinds of enrollments, and of certificates that are made for them.

@@ -15,8 +15,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"go.uber.org/goleak"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/migrations"
+	"muster/certs"
+	"muster/migrations"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

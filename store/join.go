@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // Joiner is a request to become a member, checked and with everything prepared that needs no transaction.

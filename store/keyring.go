@@ -8,7 +8,7 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // keyring holds the generations of the data-encryption key that this member can open. Everything sealed in the

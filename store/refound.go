@@ -15,7 +15,7 @@ import (
 	dqlite "github.com/canonical/go-dqlite/v3"
 	"github.com/canonical/go-dqlite/v3/client"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // founderID is the id that dqlite bootstraps an empty directory with.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/pressly/goose/v3"
 
-	"github.com/musterhq/muster/certs"
-	"github.com/musterhq/muster/migrations"
+	"muster/certs"
+	"muster/migrations"
 )
 
 // scratch is the state of an archive as a local database that may be changed.

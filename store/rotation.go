@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // Phases of the rotation of an authority.

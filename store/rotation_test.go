@@ -10,7 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // rotationModel is a cluster whose members put the trust into effect when they please.

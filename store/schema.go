@@ -10,7 +10,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
-	"github.com/musterhq/muster/migrations"
+	"muster/migrations"
 )
 
 // LatestSchema is the newest database schema that this binary works with.

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/musterhq/muster/migrations"
+	"muster/migrations"
 )
 
 // TestOldSchema: what needs a table that is still to come is told so; with the newest schema the same is an error of ours.

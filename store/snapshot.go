@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // ArchiveKeys wraps all generations of the data-encryption key that this member holds for a recipient ("age1…").

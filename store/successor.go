@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/musterhq/muster/certs"
+	"muster/certs"
 )
 
 // startCA makes the new authority, or takes the operator's, and has the old and the new one certify each other.

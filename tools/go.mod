@@ -1,4 +1,4 @@
-module github.com/musterhq/muster/tools
+module muster/tools
 
 go 1.26.8
 

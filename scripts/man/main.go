@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra/doc"
 
-	"github.com/musterhq/muster/cli"
+	"muster/cli"
 )
 
 func main() {

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/musterhq/muster/cli"
+	"muster/cli"
 )
 
 // TestPages: every command has a page, with its summary and its flags.

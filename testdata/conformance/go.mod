@@ -1,4 +1,4 @@
-module github.com/musterhq/muster/testdata/conformance
+module muster/testdata/conformance
 
 go 1.26.8
 
