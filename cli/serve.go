@@ -36,9 +36,11 @@ type serveFlags struct {
 	httpCACert, httpCAKey                        string
 	rejoin                                       bool
 
-	datacenter  string
-	peerPing    time.Duration
-	diskReserve string
+	datacenter   string
+	peerPing     time.Duration
+	diskReserve  string
+	restoreMax   string
+	restoreBytes int64 // restoreMax, read
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -108,6 +110,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
+	flags.StringVar(&f.restoreMax, "restore-limit", "16GiB", "largest database, unpacked, that a restore through this member takes while it leads")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
@@ -193,6 +196,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 		if reserve, err = cluster.ParseReserve(f.diskReserve); err != nil {
 			return fmt.Errorf("--disk-reserve: %w", err)
 		}
+	}
+	if f.restoreBytes, err = cluster.ParseSize(f.restoreMax); err != nil {
+		return fmt.Errorf("--restore-limit: %w", err)
 	}
 	dir, err := cluster.OpenDir(f.data)
 	if err != nil {
@@ -355,6 +361,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead,
+		RestoreLimit: f.restoreBytes, DiskRoom: func() int64 { return loops.Disk().Room() },
 		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, MergeAutopilot: loops.MergeSettings,
 		Schema: func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
 		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {

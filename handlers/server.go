@@ -51,8 +51,12 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
-	Disk    func() any               // how full this member's disk is
-	DiskLow func(nodeID uint64) bool // a member has said that its disk is nearly full, as the leader's probes have it
+	Disk func() any // how full this member's disk is
+	// RestoreLimit is how many bytes the state of an archive may have unpacked; DiskRoom is how
+	// much may be written before the disk's reserve is met, nil for any.
+	RestoreLimit int64
+	DiskRoom     func() int64
+	DiskLow      func(nodeID uint64) bool // a member has said that its disk is nearly full, as the leader's probes have it
 
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
@@ -85,6 +89,7 @@ type Server struct {
 	*instruments
 	waiting   chan struct{} // blocking queries
 	snapshots chan struct{} // bounds how many are made at once
+	restores  chan struct{} // the same for restores
 	api       http.Handler
 	internal  http.Handler
 	plain     http.Handler
@@ -95,7 +100,8 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight), snapshots: make(chan struct{}, 2),
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight),
+		snapshots: make(chan struct{}, 2), restores: make(chan struct{}, 1),
 		streams: newStreams(), refusals: newRefusals(), waiting: make(chan struct{}, blockingQueries)}
 	s.instruments = newInstruments(s)
 	s.api = browsersToPage(s.router(origin{}))
