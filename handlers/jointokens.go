@@ -115,7 +115,7 @@ func (s *Server) createJoinToken(q *request) error {
 		return err
 	}
 	out := s.showJoinToken(t)
-	out.Token = token
+	out.State, out.Token = "valid", token // as when it was made, also when the request is a repetition
 	return q.result(http.StatusCreated, out)
 }
 
@@ -140,10 +140,10 @@ func checkBinding(t *store.JoinToken) error {
 	return nil
 }
 
-// newJoinToken stores a token and computes its text: the same record gives the same text, so that a repeated
-// request is answered alike.
+// newJoinToken makes the text of a token and stores its record. A repeated request gets the first text, whoever leads.
 func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string, *store.JoinToken, error) {
 	t.ExpiresAt = s.Now().Add(time.Duration(ttl) * time.Second).Truncate(time.Second)
+	t.ExpiresAt = *q.noLonger(&t.ExpiresAt)
 	if t.Format == formatZLayer {
 		return s.newSignedToken(q, t)
 	}
@@ -161,14 +161,16 @@ func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string,
 	if err != nil {
 		return "", nil, err
 	}
+	claims := certs.JoinClaims{ID: t.ID, NodeID: t.NodeID, IssuedAt: s.Now().Unix(), ExpiresAt: t.ExpiresAt.Unix(), LCP: certs.Fingerprint(s.Leaf()),
+		ClusterID: s.ClusterID, CAFingerprint: certs.Fingerprint(ca.Cert.Raw), Addresses: joinAddresses(members)}
+	if t.Text, err = certs.MintJoinToken(key.Secret, claims); err != nil {
+		return "", nil, err
+	}
 	// Last: an error behind the write would be taken for one before it, and the request repeated.
 	if t, err = s.Store.CreateJoinToken(ctx, q.actor, t); err != nil {
 		return "", nil, err
 	}
-	claims := certs.JoinClaims{ID: t.ID, NodeID: t.NodeID, IssuedAt: t.CreatedAt.Unix(), ExpiresAt: t.ExpiresAt.Unix(), LCP: certs.Fingerprint(s.Leaf()),
-		ClusterID: s.ClusterID, CAFingerprint: certs.Fingerprint(ca.Cert.Raw), Addresses: joinAddresses(members)}
-	text, err := certs.MintJoinToken(key.Secret, claims)
-	return text, &t, err
+	return t.Text, &t, nil // of the first time, when the request is a repetition
 }
 
 const (
