@@ -76,9 +76,9 @@ func (s *Store) remember(tx *Tx, result any) error {
 // AutoKey begins the Idempotency-Keys that members make themselves when they pass a request on: nobody has repeated it.
 const AutoKey = "auto-"
 
-// auditReplay writes the row that says who was given an answer once more.
+// auditReplay writes the row that says who was given an answer once more to which request.
 func (t *Tx) auditReplay() error {
-	if t.actor.auto() {
+	if t.actor.auto() || t.actor.Request == "" {
 		return nil
 	}
 	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote, Action: "access.replayed",
