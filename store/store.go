@@ -69,6 +69,7 @@ type Store struct {
 	metrics instruments
 
 	inventories inventories
+	queries     chan struct{} // bounds how many statements of callers run at once
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
@@ -120,7 +121,8 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel}
+	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel,
+		queries: make(chan struct{}, 2)}
 	s.changes.init()
 	s.events.init(cfg.EventWindow)
 	s.metrics.init()

@@ -1,0 +1,6 @@
+-- +goose Up
+
+-- Hosts that a joiner may have in its HTTP certificate besides its own addresses, and the epoch of the key that signed the
+-- token (NULL: signed before this step).
+ALTER TABLE join_tokens ADD COLUMN hosts     TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(hosts));
+ALTER TABLE join_tokens ADD COLUMN key_epoch INTEGER;
