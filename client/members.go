@@ -32,7 +32,8 @@ type Member struct {
 	Status         string            `json:"status,omitempty"` // "alive", "left" or "unknown"
 	OverlayIP      string            `json:"overlayIp,omitempty"`
 	Labels         map[string]string `json:"labels,omitempty"`
-	DiskLow        bool              `json:"diskLow,omitempty"` // it has said that its disk is nearly full
+	DiskLow        bool              `json:"diskLow,omitempty"`     // it has said that its disk is nearly full
+	CannotStore    string            `json:"cannotStore,omitempty"` // why it does not store, a clause of a sentence
 
 	DrainDeadline string        `json:"drainDeadline,omitempty"` // RFC 3339, while it is draining
 	Recipient     string        `json:"recipient,omitempty"`     // the age public key; set where one member is asked for

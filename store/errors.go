@@ -21,6 +21,8 @@ var (
 	ErrKeyMoved = errors.New("a key was rotated meanwhile")
 	// ErrAuthorityMoved: a certificate authority was rotated while the request was being prepared. Nothing happened.
 	ErrAuthorityMoved = errors.New("a certificate authority was rotated meanwhile")
+	// ErrBusy: too many calls of this kind are under way, and none has ended in time. Nothing happened.
+	ErrBusy = errors.New("too many at once")
 	// ErrClosed: the member is shutting down.
 	ErrClosed = errors.New("shutting down")
 )
