@@ -9,7 +9,7 @@ import (
 )
 
 // settle runs a handler until its outcome rests on nothing that passes by itself: what another request held it up with
-// (store.ErrBusy) or changed while it was being prepared (store.ErrKeyMoved, store.ErrAuthorityMoved) is waited for up to the
+// (store.ErrUnderWay) or changed while it was being prepared (store.ErrKeyMoved, store.ErrAuthorityMoved) is waited for up to the
 // caller's deadline. In all three cases nothing has happened.
 func (s *Server) settle(rt *route, q *request) error {
 	if q.whole { // its body cannot be served twice
@@ -24,7 +24,7 @@ func (s *Server) settle(rt *route, q *request) error {
 				continue
 			}
 			return fail(http.StatusConflict, "the cluster's keys were being rotated until the request's time was up; try again")
-		case errors.Is(err, store.ErrBusy):
+		case errors.Is(err, store.ErrUnderWay):
 			s.Store.AwaitChange(q.Context(), before, "operations")
 			if !s.Store.Leading() {
 				return store.ErrNotLeader

@@ -15,8 +15,8 @@ var (
 	// found out in time whether it was. Repeating the request with the same Idempotency-Key, or the same join
 	// token and key, is safe.
 	ErrUnknownOutcome = errors.New("the outcome is unknown: leadership changed during the commit")
-	// ErrBusy: another operation of the kind is under way and this one can begin when it is done. Nothing happened.
-	ErrBusy = errors.New("another operation of the kind is under way")
+	// ErrUnderWay: another operation of the kind is under way and this one can begin when it is done. Nothing happened.
+	ErrUnderWay = errors.New("another operation of the kind is under way")
 	// ErrKeyMoved: a key that the request needs was rotated while it was being prepared. Nothing happened.
 	ErrKeyMoved = errors.New("a key was rotated meanwhile")
 	// ErrAuthorityMoved: a certificate authority was rotated while the request was being prepared. Nothing happened.

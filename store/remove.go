@@ -33,7 +33,7 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ro
 			return err
 		}
 		if busy {
-			return fmt.Errorf("the removal of %s: %w", other, ErrBusy)
+			return fmt.Errorf("the removal of %s: %w", other, ErrUnderWay)
 		}
 		if tokensEnded, err = tx.validTokens(); err != nil {
 			return err
