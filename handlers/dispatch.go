@@ -246,7 +246,7 @@ func (s *Server) handle(rt *route, o origin, q *request) error {
 		q.actor.IdempotencyKey, q.actor.RequestHash = key, requestHash(q)
 	}
 	q.actor.Request = rt.method + " " + rt.path
-	return rt.serve(s, q)
+	return s.settle(rt, q)
 }
 
 var maxIdempotencyKey = store.MaxSize("idempotency", "key")
