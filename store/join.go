@@ -62,7 +62,7 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 		return refuse(Unauthorized, "the join token is not known to this cluster")
 	case token.RevokedAt != nil:
 		return refuse(Unauthorized, "token revoked")
-	case t.Now.After(token.ExpiresAt.Add(certs.JoinSkew)):
+	case t.Now.After(token.ExpiresAt):
 		return refuse(Unauthorized, "Invalid join token: expired")
 	}
 	m, err := t.Member(old.Member.NodeID)

@@ -37,7 +37,9 @@ func TestRefusalsDisplaceNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ok := func() int64 { return integers(t, l, "SELECT count(*) FROM audit WHERE outcome = 'ok' AND action <> 'audit.prune'")[0] }
+	ok := func() int64 {
+		return integers(t, l, "SELECT count(*) FROM audit WHERE outcome = 'ok' AND action <> 'audit.prune'")[0]
+	}
 	others := func() int64 { return integers(t, l, "SELECT count(*) FROM audit WHERE outcome <> 'ok'")[0] }
 	before := ok()
 	if n := others(); n != 4800 {
