@@ -248,6 +248,9 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 			return nil, err
 		}
 	default:
+		if err := dir.CheckRemoved(node); err != nil {
+			return nil, err
+		}
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
 		}
@@ -333,6 +336,14 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		}
 		return store.ErrNoLeader
 	}
+	creds.Known = func(id uint64) string {
+		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if st := opened.Load(); st != nil {
+			return st.CertKey(lookup, id)
+		}
+		return ""
+	}
 	transport := cluster.NewTransport(creds, book, fence, log)
 	var loops *cluster.Cluster
 	var running atomic.Bool // the store starts first and may want a mirror before the loops are there
@@ -358,7 +369,7 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred, Advice: loops.Advice,
 		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
 		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
 		MergeAutopilot: loops.MergeSettings,

@@ -96,6 +96,32 @@ func (s *Store) CreateAPIToken(ctx context.Context, actor Actor, t APIToken) (AP
 	})
 }
 
+// RecoverAPIToken stores a management token that the owner of a member's files has chosen; the audit says how it came
+// about. The same token again changes nothing.
+func (s *Store) RecoverAPIToken(ctx context.Context, actor Actor, id, hash, how string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		var have string
+		known, err := tx.get("SELECT secret_hash FROM api_tokens WHERE id = ?", []any{id}, &have)
+		switch {
+		case err != nil:
+			return err
+		case known && have == hash:
+			return nil
+		case known:
+			return refuse(Conflict, "another API token has that id")
+		}
+		if err := tx.exec(insertAPIToken, id, "recovered", hash, `["`+ScopeManagement+`"]`, actor.String(), tx.Now, nil, int64(tx.Rev)); err != nil {
+			return err
+		}
+		return tx.audit("api_token.recover", "api_token/"+id, how)
+	})
+}
+
+// NoteBackup writes the audit row of a backup that the owner of a member's files takes.
+func (s *Store) NoteBackup(ctx context.Context, actor Actor, how string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
+}
+
 // APITokens lists the tokens by time of creation.
 func (s *Store) APITokens(ctx context.Context, c Consistency) (list []APIToken, err error) {
 	err = s.Read(ctx, c, func(v *View) error {
