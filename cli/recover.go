@@ -21,6 +21,8 @@ func newRecoverCommand(env *environment) *cobra.Command {
 Stop every survivor. On each: "muster recover plan --data DIR". On the one with the newest log:
 "muster recover apply --data DIR --plan FILE…" with what the others' plans said (-o json). Carry the bundle that it
 makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. docs/recovery.md goes through it in order.`
+	group.PersistentFlags().Var(&peerFlag{}, "peer", "where another member's cluster listener is now, if it has moved; repeatable (or "+
+		"MUSTER_PEERS); apply keeps it for the next start")
 	group.AddCommand(newRecoverPlanCommand(env), newRecoverApplyCommand(env), newRecoverAdoptCommand(env))
 	return group
 }
@@ -38,7 +40,14 @@ func (e *environment) withStopped(cmd *cobra.Command, f func(*cluster.Dir, *clus
 		return err
 	}
 	defer d.Close()
-	p, err := cluster.PlanRecovery(cmd.Context(), d)
+	var peers []cluster.Peer
+	if f, ok := cmd.Flag("peer").Value.(*peerFlag); ok {
+		if err := f.fromEnv(cmd); err != nil {
+			return err
+		}
+		peers = f.list
+	}
+	p, err := cluster.PlanRecovery(cmd.Context(), d, peers...)
 	if err != nil {
 		return err
 	}
@@ -107,6 +116,11 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 				}
 				if err := env.confirm(yes, "force this configuration upon %s? The lost members must never be started again", env.data); err != nil {
 					return err
+				}
+				if peers := cmd.Flag("peer").Value.(*peerFlag); len(peers.list) > 0 {
+					if err := d.KeepPeers(peers.list, time.Now()); err != nil {
+						return err
+					}
 				}
 				r, err := cluster.ApplyRecovery(d, p, others, time.Now())
 				if err != nil {

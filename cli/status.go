@@ -49,6 +49,8 @@ func newStatusCommand(env *environment) *cobra.Command {
 				case env.output != "table":
 				case f.Status == nil:
 					env.say("%s: %s", f.Address, f.Error)
+				case f.Notice != "":
+					env.say("%s: %s", f.Address, f.Notice)
 				case f.Disk != nil && f.Disk.Low:
 					env.say("%s: low on disk space: %s are free, %s are kept in reserve", f.Address, bytesText(int64(f.Disk.FreeBytes)), bytesText(int64(f.Disk.ReserveBytes)))
 				}

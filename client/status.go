@@ -11,6 +11,7 @@ type Status struct {
 	SchemaVersion int            `json:"schemaVersion"`
 	Commit        string         `json:"commit,omitempty"`
 	Name          string         `json:"name,omitempty"`
+	Notice        string         `json:"notice,omitempty"` // what the operator should know or do now
 	Disk          *Disk          `json:"disk,omitempty"`
 	Cluster       *ClusterStatus `json:"cluster,omitempty"` // nil before the member belongs to a cluster
 }

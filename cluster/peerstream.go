@@ -7,14 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"muster/addr"
 	"muster/store"
 )
 
@@ -324,9 +323,8 @@ func checkAddresses(list []string) error {
 		return fmt.Errorf("the peer announces %d addresses; 1 to %d are allowed", len(list), maxPeerAddresses)
 	}
 	for _, a := range list {
-		host, port, err := net.SplitHostPort(a)
-		if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 || host == "" || len(host) > 253 {
-			return errors.New("the peer announces an address that is not HOST:PORT")
+		if err := addr.Check(a); err != nil {
+			return fmt.Errorf("the peer announces an address that cannot be used: %w", err)
 		}
 	}
 	return nil

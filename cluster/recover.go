@@ -58,8 +58,9 @@ type Recovery struct {
 	At        time.Time   `json:"at"`
 }
 
-// PlanRecovery reads the state of a member that does not run, and asks the other Raft servers whether they do.
-func PlanRecovery(ctx context.Context, d *Dir) (*RecoveryPlan, error) {
+// PlanRecovery reads the state of a member that does not run, and asks the other Raft servers whether they do,
+// where they were and where given says that they are now.
+func PlanRecovery(ctx context.Context, d *Dir, given ...Peer) (*RecoveryPlan, error) {
 	n, err := d.Node()
 	if err != nil {
 		return nil, err
@@ -86,23 +87,24 @@ func PlanRecovery(ctx context.Context, d *Dir) (*RecoveryPlan, error) {
 		m := &members[i]
 		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress})
 	}
-	return p, p.ask(ctx, d, n)
+	return p, p.ask(ctx, d, n, given)
 }
 
 // ask finds out which Raft servers have a running process.
-func (p *RecoveryPlan) ask(ctx context.Context, d *Dir, n *Node) error {
+func (p *RecoveryPlan) ask(ctx context.Context, d *Dir, n *Node, given []Peer) error {
 	creds, err := d.Credentials(n)
 	if err != nil {
 		return err
 	}
-	book := func(id uint64) (string, bool) {
+	book := NewBook(nil, &Node{NodeID: n.NodeID}, given, slog.New(slog.DiscardHandler))
+	book.UseTable(func(_ context.Context, id uint64) (string, bool) {
 		for i := range p.Members {
 			if p.Members[i].NodeID == id {
 				return p.Members[i].RaftAddress, true
 			}
 		}
 		return "", false
-	}
+	})
 	t := NewTransport(creds, book, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
 	defer t.Close()
 	ctx, cancel := context.WithTimeout(ctx, 2*probeTimeout)

@@ -35,10 +35,10 @@ type Replica interface {
 
 // Transport is the cluster listener and the dialer of its other end.
 type Transport struct {
-	creds   *Credentials
-	address func(nodeID uint64) (string, bool)
-	fence   func(nodeID uint64) error
-	log     *slog.Logger
+	creds *Credentials
+	book  *Book
+	fence func(nodeID uint64) error
+	log   *slog.Logger
 
 	replica Replica
 	http    *http.Server
@@ -49,14 +49,13 @@ type Transport struct {
 
 	mu       sync.Mutex
 	listener net.Listener
-	newAddr  map[uint64]move
 	conns    map[uint64]map[net.Conn]bool // open connections by member, to be cut when it is removed
 	done     sync.WaitGroup
 }
 
-// NewTransport makes a transport that finds members by address and lets in whom fence accepts.
-func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence func(uint64) error, log *slog.Logger) *Transport {
-	t := &Transport{creds: creds, address: address, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}, newAddr: map[uint64]move{}}
+// NewTransport makes a transport that finds members by the book and lets in whom fence accepts.
+func NewTransport(creds *Credentials, book *Book, fence func(uint64) error, log *slog.Logger) *Transport {
+	t := &Transport{creds: creds, book: book, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}}
 	t.client = &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			id, err := nodeOf(addr)
@@ -96,55 +95,6 @@ func nodeOf(addr string) (uint64, error) {
 // DialRaft opens a stream to the dqlite port of a member.
 func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
 	return t.dial(ctx, nodeID, protoRaft)
-}
-
-func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls.Conn, error) {
-	addr, ok := t.find(nodeID)
-	if !ok {
-		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
-	}
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c, userTimeout) }}
-	raw, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	conn := tls.Client(raw, t.creds.client(nodeID, proto))
-	if err := conn.HandshakeContext(ctx); err != nil {
-		raw.Close()
-		return nil, fmt.Errorf("node %d at %s: %w", nodeID, addr, err)
-	}
-	if got := conn.ConnectionState().NegotiatedProtocol; got != proto {
-		conn.Close()
-		return nil, fmt.Errorf("node %d at %s does not speak %s", nodeID, addr, proto)
-	}
-	return conn, nil
-}
-
-// move is an address that a member has announced and that the members table may not have yet.
-type move struct{ from, to string }
-
-// moved notes where a member says it is.
-func (t *Transport) moved(nodeID uint64, to string) {
-	from, _ := t.address(nodeID)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.newAddr[nodeID] = move{from: from, to: to}
-}
-
-// find returns a member's address: the table's, or what the member has said since the table was last changed.
-func (t *Transport) find(nodeID uint64) (string, bool) {
-	addr, ok := t.address(nodeID)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if m, known := t.newAddr[nodeID]; known {
-		if m.from == addr {
-			return m.to, true
-		}
-		delete(t.newAddr, nodeID)
-	}
-	return addr, ok
 }
 
 func limitSilence(c syscall.RawConn, limit time.Duration) error {

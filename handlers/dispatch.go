@@ -82,6 +82,12 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 			return
 		}
 	}
+	if rt.here != nil {
+		if err := rt.here(s, r); err != nil {
+			s.answer(rt, q, err)
+			return
+		}
+	}
 	if rt.whole {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(rt.within))
 		if r.Body != nil && r.Body != http.NoBody {

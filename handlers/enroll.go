@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"muster/addr"
 	"muster/certs"
 	"muster/store"
 )
@@ -190,18 +191,16 @@ func (s *Server) enrollKibana(q *request) error {
 
 // enrollAddresses are the API addresses that an enrollment token carries; near is true when they mean the machine itself.
 func enrollAddresses(members []store.Member) (list []string, near bool, err error) {
-	var all []string
-	for i := range members {
-		all = append(all, members[i].APIAddress)
-	}
-	if list, err = certs.FilterEnrollAddresses(all); err != nil {
+	if list, err = certs.FilterEnrollAddresses(joinAddresses(members)); err != nil {
 		return nil, false, err
 	}
+	if len(list) == 0 {
+		return nil, false, fail(http.StatusConflict, "no member advertises an address that others can dial: start them with --advertise")
+	}
 	near = true
-	for _, addr := range list {
-		host, _, err := net.SplitHostPort(addr)
-		ip := net.ParseIP(host)
-		near = near && err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+	for _, a := range list {
+		host, _, err := net.SplitHostPort(a)
+		near = near && err == nil && addr.Loopback(host)
 	}
 	return list, near, nil
 }

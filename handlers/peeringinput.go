@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -17,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"muster/addr"
 )
 
 // PeeringGenerateTokenRequest is the documented body; TokenTTL is ours. The names of this and the next two types are part
@@ -129,26 +130,32 @@ func checkPeeringMeta(meta map[string]string) error {
 	return nil
 }
 
-var hostLabel = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?$`)
+// peerAddress refuses what a dialer cannot use. The documented sentence stands alone for what is no address at all.
+func peerAddress(s string) error {
+	err := addr.Check(s)
+	if err == nil || errors.Is(err, addr.ErrForm) {
+		return documentedAddress(s, err)
+	}
+	return bad("%s is not a valid peering server address: %s", s, err)
+}
 
-// peerAddress tells whether s is host:port, as a dialer can use it.
-func peerAddress(s string) bool {
-	host, port, err := net.SplitHostPort(s)
-	if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 {
-		return false
+func documentedAddress(s string, err error) error {
+	if err == nil {
+		return nil
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return true
+	return bad("%s is not a valid peering server address", s)
+}
+
+// externalAddress is peerAddress for a token of ours, which may also name an IP address without a port, as the
+// original's may.
+func externalAddress(s string) error {
+	if _, err := netip.ParseAddr(s); err != nil {
+		return peerAddress(s)
 	}
-	if len(host) > 253 {
-		return false
+	if err := addr.CheckHost(s); err != nil {
+		return bad("%s is not a valid peering server address: %s", s, err)
 	}
-	for label := range strings.SplitSeq(strings.TrimSuffix(host, "."), ".") {
-		if !hostLabel.MatchString(label) {
-			return false
-		}
-	}
-	return true
+	return nil
 }
 
 const (
@@ -185,8 +192,8 @@ func tokenRequest(q *request) (in PeeringGenerateTokenRequest, ttl time.Duration
 		return in, 0, bad("ServerExternalAddresses must have at most %d entries", maxExternalAddresses)
 	}
 	for _, a := range in.ServerExternalAddresses {
-		if _, err := netip.ParseAddr(a); err != nil && !peerAddress(a) {
-			return in, 0, bad("%s is not a valid peering server address", a)
+		if err := externalAddress(a); err != nil {
+			return in, 0, err
 		}
 	}
 	if in.TokenTTL != "" {
@@ -248,8 +255,8 @@ func parsePeeringToken(text string) (token PeeringToken, err error) {
 		return token, bad("peering token server addresses value is empty")
 	}
 	for _, a := range addresses {
-		if !peerAddress(a) {
-			return token, bad("%s is not a valid peering server address", a)
+		if err := peerAddress(a); err != nil {
+			return token, err
 		}
 	}
 	switch {

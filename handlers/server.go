@@ -51,6 +51,7 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
+	Notice  func() string            // what this member's operator should do now, in one sentence; empty for nothing
 	Disk    func() any               // how full this member's disk is
 	DiskLow func(nodeID uint64) bool // a member has said that its disk is nearly full, as the leader's probes have it
 

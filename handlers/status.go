@@ -27,7 +27,8 @@ type status struct {
 	Commit        string        `json:"commit"`
 	Name          string        `json:"name"`
 	Cluster       clusterStatus `json:"cluster"`
-	Disk          any           `json:"disk,omitempty"` // bytes: free, in all, kept in reserve; and whether that is reached
+	Notice        string        `json:"notice,omitempty"` // what the operator should know or do now
+	Disk          any           `json:"disk,omitempty"`   // bytes: free, in all, kept in reserve; and whether that is reached
 }
 
 // status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
@@ -35,6 +36,9 @@ func (s *Server) status(q *request) error {
 	leader := s.Store.LeaderID()
 	st := status{Version: s.Version, Ready: true, Commit: s.Commit, Name: s.Name, SchemaVersion: store.LatestSchema(), Revision: s.Store.ReplicaRevision(),
 		Cluster: clusterStatus{Enabled: true, Role: "Follower", NodeID: s.Store.NodeID(), LeaderNodeID: leader, ClusterID: s.ClusterID}}
+	if s.Notice != nil {
+		st.Notice = s.Notice()
+	}
 	if s.Disk != nil {
 		st.Disk = s.Disk()
 	}
