@@ -49,6 +49,8 @@ func newStatusCommand(env *environment) *cobra.Command {
 				case env.output != "table":
 				case f.Status == nil:
 					env.say("%s: %s", f.Address, f.Error)
+				case f.Reason != "":
+					env.say("%s: %s", f.Address, f.Reason)
 				case f.Notice != "":
 					env.say("%s: %s", f.Address, f.Notice)
 				case f.Disk != nil && f.Disk.Low:

@@ -17,7 +17,8 @@ import (
 var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data directory and a new token")
 
 // CanRemove tells in one sentence why removing a member would leave too few live voters; nil when it would not. Before it
-// says so it asks those voters that it takes for dead, which a leader of a moment ago does of all. It blocks for at most
+// says so it asks those voters that it takes for dead, which a leader of a moment ago does of all: one that answers and
+// stores counts. It blocks for at most
 // 1.5 s.
 func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 	last := c.input.Load()
@@ -38,7 +39,7 @@ func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 			continue
 		}
 		wg.Go(func() {
-			if c.reach(ctx, id) == nil {
+			if c.storesNow(ctx, id) {
 				mu.Lock()
 				defer mu.Unlock()
 				h := in.Previous[id]
@@ -49,6 +50,22 @@ func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 	}
 	wg.Wait()
 	return autopilot.CanRemove(in, nodeID)
+}
+
+// storesNow asks a voter whether it is there, stores, and has kept up.
+func (c *Cluster) storesNow(ctx context.Context, id uint64) bool {
+	if c.CannotStore(id) != "" {
+		return false // by the last answer that it gave this leader, at most a moment ago
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	before := c.Store.Revision()
+	r, err := c.probe(ctx, id)
+	if err != nil || r.Fault != "" {
+		return false
+	}
+	cfg, _, err := c.Settings(ctx)
+	return err == nil && r.Revision+cfg.MaxLagRevisions >= before
 }
 
 // finishRemovals closes the operation of each removed member that is out of Raft, and its connections.

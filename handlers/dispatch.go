@@ -240,7 +240,7 @@ func (s *Server) handle(rt *route, o origin, q *request) error {
 		sum := sha256.Sum256([]byte(q.Method + " " + q.URL.Path + "\n" + string(q.body)))
 		q.actor.IdempotencyKey, q.actor.RequestHash = key, hex.EncodeToString(sum[:])
 	}
-	return rt.serve(s, q)
+	return s.settle(rt, q)
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {

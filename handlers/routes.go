@@ -48,7 +48,7 @@ var routes = []route{
 	{method: "GET", path: "/api/v1/status", family: ella, at: here, plain: true, serve: (*Server).status},
 	{method: "GET", path: "/api/v1/cluster/members", family: ella, scope: store.ScopeClusterRead, serve: (*Server).listMembers},
 	{method: "GET", path: "/api/v1/cluster/members/{id}", family: ella, scope: store.ScopeClusterRead, serve: (*Server).getMember},
-	{method: "DELETE", path: "/api/v1/cluster/members/{id}", family: ella, scope: store.ScopeClusterManage, serve: (*Server).removeMember},
+	{method: "DELETE", path: "/api/v1/cluster/members/{id}", family: ella, scope: store.ScopeClusterManage, within: slow, serve: (*Server).removeMember},
 	{method: "POST", path: "/api/v1/cluster/members/{id}/promote", family: ella, scope: store.ScopeClusterManage, within: slow, serve: (*Server).promoteMember},
 	{method: "POST", path: "/api/v1/cluster/members/{id}/drain", family: ella, scope: store.ScopeClusterManage, within: slow, serve: (*Server).drainMember},
 	{method: "POST", path: "/api/v1/cluster/members/{id}/resume", family: ella, scope: store.ScopeClusterManage, within: slow, serve: (*Server).resumeMember},
@@ -125,7 +125,7 @@ var routes = []route{
 	{method: "GET", path: "/api/v1/audit", family: ella, scope: store.ScopeClusterRead, at: hereStale, check: checkStale, serve: (*Server).audit},
 	{method: "GET", path: "/metrics", family: ella, at: here, plain: true, serve: (*Server).serveMetrics},
 
-	{method: "DELETE", path: "/v1/operator/raft/peer", family: nomad, scope: store.ScopeManagement, check: checkRemovePeer, serve: (*Server).removePeer},
+	{method: "DELETE", path: "/v1/operator/raft/peer", family: nomad, scope: store.ScopeManagement, within: slow, check: checkRemovePeer, serve: (*Server).removePeer},
 	{method: "PUT", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, here: (*Server).checkTransferHost, serve: (*Server).transferLeadership},
 	{method: "POST", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, here: (*Server).checkTransferHost, serve: (*Server).transferLeadership},
 	{method: "GET", path: "/v1/operator/raft/configuration", family: nomad, scope: store.ScopeManagement, at: hereStale, check: checkStale, serve: (*Server).raftConfiguration},

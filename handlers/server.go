@@ -51,9 +51,12 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
-	Notice  func() string            // what this member's operator should do now, in one sentence; empty for nothing
-	Disk    func() any               // how full this member's disk is
-	DiskLow func(nodeID uint64) bool // a member has said that its disk is nearly full, as the leader's probes have it
+	Notice func() string // what this member's operator should do now, in one sentence; empty for nothing
+	Disk   func() any    // how full this member's disk is
+	// Storing returns why this member does not store, empty when it does, and how its disk answers.
+	Storing     func() (fault string, detail any)
+	CannotStore func(nodeID uint64) string // why a member does not store, as the leader's last round has it
+	DiskLow     func(nodeID uint64) bool   // a member has said that its disk is nearly full, as the leader's probes have it
 
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)

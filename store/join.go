@@ -9,8 +9,6 @@ import (
 	"path"
 
 	"github.com/google/uuid"
-
-	"muster/certs"
 )
 
 // Joiner is a request to become a member, checked and with everything prepared that needs no transaction.
@@ -63,7 +61,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	if token.RevokedAt != nil {
 		return out, refuse(Unauthorized, "token revoked")
 	}
-	if t.Now.After(token.ExpiresAt.Add(certs.JoinSkew)) {
+	if t.Now.After(token.ExpiresAt) {
 		return out, refuse(Unauthorized, "Invalid join token: expired")
 	}
 	var known *Member
@@ -85,8 +83,8 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 			return out, err
 		}
 		if !again {
-			if j.KeyRetired {
-				return out, refuse(Unauthorized, "the token was signed with a key that has been rotated; ask for a new token")
+			if j.KeyRetired || token.Superseded {
+				return out, errSuperseded
 			}
 			if err := token.admits(&j, actor.Remote); err != nil {
 				return out, err
@@ -97,8 +95,8 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 		}
 		return t.rejoin(j, known, token)
 	}
-	if j.KeyRetired {
-		return out, refuse(Unauthorized, "the token was signed with a key that has been rotated; ask for a new token")
+	if j.KeyRetired || token.Superseded && token.Uses < token.MaxUses {
+		return out, errSuperseded
 	}
 	if err := token.admits(&j, actor.Remote); err != nil {
 		return out, err
@@ -146,6 +144,8 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	}
 	return out, t.audit("member.join", nodeObject(m.NodeID), m.Name+" with join_token/"+token.ID)
 }
+
+var errSuperseded = refuse(Unauthorized, "Invalid join token: %s", Superseded)
 
 // admits checks what a token is bound to.
 func (k *JoinToken) admits(j *Joiner, remote string) error {
