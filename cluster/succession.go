@@ -14,8 +14,8 @@ import (
 const successionLead = 90 * 24 * time.Hour
 
 // patience is how long each phase of a rotation waits for silent members once the old authority has ended: without a
-// new one nobody has a valid certificate. It is a variable for tests.
-var patience = time.Minute
+// new one nobody has a valid certificate.
+const patience = time.Minute
 
 // successionDue reports whether an authority needs a successor now. An operator's own is left to the operator for as
 // long as it is valid; once it has ended, muster makes one, for nothing else would let members renew their leaves.
