@@ -195,7 +195,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log
 		ReadTimeout:       bodyWithin,
 		WriteTimeout:      bodyWithin + 2*answerWithin + writeWithin, // of what is answered at once; others set their own
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
+		MaxHeaderBytes:    32 << 10,
 		ConnContext:       withConnection,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: streams, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 256 << 10,
