@@ -79,6 +79,7 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 			return env.table([]string{"SETTING", "VALUE"}, [][]any{
 				{"maxVoters", config.MaxVoters}, {"standBys", config.StandBys}, {"stabilization", config.Stabilization},
 				{"lastContactThreshold", config.LastContactThreshold}, {"maxLagRevisions", config.MaxLagRevisions},
+				{"maxLagTime", config.MaxLagTime},
 				{"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter}, {"minQuorum", config.MinQuorum},
 			})
 		},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -88,6 +89,9 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	d.begin = time.Now()
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // the members do not end with the reader of this output,
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)  // and end in order with the terminal
+	defer stop()
 	defer func() {
 		d.stop()
 		if ctx.Err() != nil { // Ctrl-C is how this command ends

@@ -13,8 +13,13 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
 	"muster/client"
+	"muster/cluster"
 )
+
+// exitRemoved is the exit status of a removed member under a service manager.
+const exitRemoved = 3
 
 // Version and Commit describe this build; the linker sets them (-ldflags "-X …/cli.Version=…").
 var (
@@ -40,6 +45,7 @@ type environment struct {
 // the command is done; cancelling ctx interrupts it.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	env := &environment{stdin: stdin, stdout: stdout, stderr: stderr}
+	defer env.flush()
 	root := newRootCommand(env)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -55,7 +61,17 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	default:
 		env.complain(err.Error() + env.hint(err))
 	}
+	if errors.Is(err, cluster.ErrRemoved) && managed() {
+		return exitRemoved // the unit says not to start it again
+	}
 	return 1
+}
+
+// flush waits a moment for what a member's log still has to write.
+func (e *environment) flush() {
+	if w, ok := e.stderr.(*logWriter); ok {
+		w.close()
+	}
 }
 
 // complain writes an error to stderr. Some of its words may come from a server: nothing in it moves the cursor.

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
@@ -176,6 +177,8 @@ func listen(flag, addr string) (net.Listener, error) {
 
 // serve runs a member until ctx ends. The order matters: what can fail without leaving a trace comes first.
 func serve(ctx context.Context, env *environment, f serveFlags) error {
+	service := newService(env)
+	defer service.close()
 	apiAddr, raftAddr, err := f.addresses()
 	if err != nil {
 		return err
@@ -184,6 +187,7 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if err != nil {
 		return err
 	}
+	service.logs(log)
 	if f.mode != store.ModeFull && f.mode != store.ModeReplicate {
 		return fmt.Errorf("--mode must be full or replicate, not %q", f.mode)
 	}
@@ -218,7 +222,7 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	return runMember(ctx, log, dir, node, f, reserve, apiListener, raftListener)
+	return runMember(ctx, log, service, dir, node, f, reserve, apiListener, raftListener)
 }
 
 // becomeMember returns who this member is, founding or joining a cluster first if it is nobody yet.
@@ -249,6 +253,9 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 			return nil, err
 		}
 	default:
+		if err := dir.CheckRemoved(node); err != nil {
+			return nil, err
+		}
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
 		}
@@ -282,7 +289,7 @@ func (f *serveFlags) ownCA() (cert, key []byte, err error) {
 }
 
 // runMember starts the parts of a member and stops them in the opposite order.
-func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cluster.Node, f serveFlags, reserve cluster.Reserve, apiListener, raftListener net.Listener) error {
+func runMember(ctx context.Context, log *slog.Logger, service *service, dir *cluster.Dir, node *cluster.Node, f serveFlags, reserve cluster.Reserve, apiListener, raftListener net.Listener) error {
 	identity, err := dir.OwnIdentity()
 	if err != nil {
 		return err
@@ -334,6 +341,14 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		}
 		return store.ErrNoLeader
 	}
+	creds.Known = func(id uint64) string {
+		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if st := opened.Load(); st != nil {
+			return st.CertKey(lookup, id)
+		}
+		return ""
+	}
 	transport := cluster.NewTransport(creds, book, fence, log)
 	var loops *cluster.Cluster
 	var running atomic.Bool // the store starts first and may want a mirror before the loops are there
@@ -360,16 +375,18 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead,
-		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, MergeAutopilot: loops.MergeSettings,
-		Schema: func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred, Advice: loops.Advice,
+		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
+		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
+		MergeAutopilot: loops.MergeSettings,
+		Schema:         func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
 		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {
 			return loops.Migrate(ctx, actor, exclude)
 		},
 		Diff:             func(ctx context.Context) (any, error) { return loops.Diff(ctx) },
 		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
 		ReplaceAutopilot: loops.ReplaceSettings,
-		Chain:            func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops},
+		Chain:            func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops, service.collector()},
 		ExchangePeeringSecret: loops.ExchangePeeringSecret,
 		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
 		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
@@ -403,6 +420,12 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	}
 	log.Info("serving", "node", node.NodeID, "name", node.Name, "cluster", node.ClusterID, "api", node.APIAddress, "raft", node.RaftAddress)
 
+	managed := make(chan struct{})
+	go func() {
+		defer close(managed)
+		service.run(serving, reload, loops.Sentence, loops.Lively)
+	}()
+
 	var failed error
 	select {
 	case <-ctx.Done():
@@ -412,6 +435,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 		log.Error(failed.Error())
 	}
 	log.Info("stopping")
+	service.notify(daemon.SdNotifyStopping + "\nSTATUS=stopping")
 	// Leadership goes first, while this member still answers and passes requests on.
 	loops.Close()
 	handover, cancel := context.WithTimeout(context.WithoutCancel(ctx), 1500*time.Millisecond)
@@ -420,6 +444,7 @@ func runMember(ctx context.Context, log *slog.Logger, dir *cluster.Dir, node *cl
 	api.EndStreams()
 	stopServing()
 	<-refusals
+	<-managed
 	if failed == nil || errors.Is(failed, cluster.ErrRemoved) {
 		<-served
 	}

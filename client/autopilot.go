@@ -30,7 +30,9 @@ type AutopilotServer struct {
 	DrainState  string    `json:"drainState,omitempty"`
 	Pinned      bool      `json:"pinned,omitempty"` // promoted by an operator
 	Electable   bool      `json:"electable"`
-	Lag         uint64    `json:"lag"` // revisions behind the leader
+	CannotStore string    `json:"cannotStore,omitempty"` // why it does not store, a clause of a sentence
+	Lag         uint64    `json:"lag"`                   // revisions behind the leader
+	Stalled     string    `json:"stalled,omitempty"`     // how long its replica has not moved though the leader had more
 	LastContact time.Time `json:"lastContact,omitzero"`
 	RTT         string    `json:"rtt,omitempty"`
 	Version     string    `json:"version,omitempty"`
@@ -44,6 +46,7 @@ type AutopilotConfig struct {
 	Stabilization        string `json:"stabilization"`
 	LastContactThreshold string `json:"lastContactThreshold"`
 	MaxLagRevisions      uint64 `json:"maxLagRevisions"`
+	MaxLagTime           string `json:"maxLagTime"` // a replica may stand still for so long though the leader has more
 	CleanupDeadMembers   bool   `json:"cleanupDeadMembers"`
 	DeadAfter            string `json:"deadAfter"`
 	MinQuorum            int    `json:"minQuorum"`

@@ -1,6 +1,9 @@
 package client
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Status is what one member says about itself.
 type Status struct {
@@ -8,11 +11,25 @@ type Status struct {
 	Revision      uint64         `json:"revision"` // of the cluster: raised once per committed change
 	Initialized   bool           `json:"initialized"`
 	Ready         bool           `json:"ready"`
+	Reason        string         `json:"reason,omitempty"` // why it is not ready
 	SchemaVersion int            `json:"schemaVersion"`
 	Commit        string         `json:"commit,omitempty"`
 	Name          string         `json:"name,omitempty"`
+	Storing       *Storing       `json:"storing,omitempty"`
 	Disk          *Disk          `json:"disk,omitempty"`
+	Advice        []string       `json:"advice,omitempty"`  // what an operator has to do for this member, each in a sentence
 	Cluster       *ClusterStatus `json:"cluster,omitempty"` // nil before the member belongs to a cluster
+}
+
+// Storing tells whether a member can store, as it finds out by writing to its disk every two seconds.
+type Storing struct {
+	OK         bool      `json:"ok"`
+	Fault      string    `json:"fault,omitempty"`    // why it cannot, a clause of a sentence
+	Since      time.Time `json:"since,omitzero"`     // of the fault
+	LastWrite  time.Time `json:"lastWrite,omitzero"` // when a write was last on the disk
+	WriteMs    int64     `json:"writeMs"`            // how long that took, in milliseconds
+	FreeInodes uint64    `json:"freeInodes"`
+	Inodes     uint64    `json:"inodes"` // 0 where the file system has no fixed number
 }
 
 // Disk tells how full a member's disk is, in bytes.

@@ -51,6 +51,12 @@ type Cluster struct {
 	alive atomic.Pointer[map[uint64]string]
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
 	disk  atomic.Pointer[Disk]
+
+	storage   *storage
+	stepping  atomic.Bool               // leadership is being given away because this member cannot store
+	stalledAt atomic.Pointer[time.Time] // when a leader last said that this replica stands still; nil when it does not
+	stalled   atomic.Pointer[map[uint64]bool]
+
 	kick  chan struct{} // wakes the leader's loop before its time
 	peers *peers
 
@@ -59,6 +65,9 @@ type Cluster struct {
 	expected atomic.Uint64          // revision of store.Trust that a leader has told of
 	trusted  atomic.Uint64          // and the one that is in effect here
 	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
+
+	troubles troubles
+	archives chan struct{} // bounds the backups that are made at once
 
 	once    sync.Once
 	removed chan struct{}
@@ -72,13 +81,14 @@ type Cluster struct {
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
-		removed: make(chan struct{}), closing: make(chan struct{})}
+		archives: make(chan struct{}, 1), removed: make(chan struct{}), closing: make(chan struct{})}
 	c.forget()
 	c.disk.Store(&Disk{})
 	c.lookAtDisk()
+	c.storage = newStorage(time.Now())
 	c.peers = newPeers(cfg, c.Alive)
 	cfg.Transport.peers = c.peers.serve
-	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchDisk} {
+	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
@@ -132,6 +142,17 @@ func (c *Cluster) DiskLow(nodeID uint64) bool {
 	return false
 }
 
+// CannotStore tells why a member does not store, as the leader's last round has it; empty when it does, or where this
+// member does not lead.
+func (c *Cluster) CannotStore(nodeID uint64) string {
+	for _, v := range c.state.Load().Servers {
+		if v.NodeID == nodeID {
+			return v.CannotStore
+		}
+	}
+	return ""
+}
+
 // Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
 // so for too short a time to tell.
 func (c *Cluster) Alive(nodeID uint64) string {
@@ -144,6 +165,7 @@ func (c *Cluster) Alive(nodeID uint64) string {
 func (c *Cluster) forget() {
 	c.state.Store(&autopilot.State{Voters: []uint64{}, Servers: []autopilot.Server{}})
 	c.alive.Store(&map[uint64]string{})
+	c.stalled.Store(&map[uint64]bool{})
 	c.input.Store(nil)
 	c.prober.Store(nil)
 }
@@ -187,6 +209,7 @@ type term struct {
 func (c *Cluster) leadTerm(ctx context.Context) {
 	t := &term{since: time.Now(), pruned: time.Now(), prober: newProber(c.probe, c.wake),
 		hooks: hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}}, sightings: map[uint64]*sighting{}}
+	t.prober.newest = c.Store.Revision
 	c.prober.Store(t.prober)
 	pruning := make(chan struct{})
 	go func() { defer close(pruning); c.pruneAudit(ctx) }()
@@ -262,13 +285,13 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 		c.expect(trust, key)
 		return c.report(), nil
 	}
-	err = c.Transport.call(ctx, http.MethodGet, id, probePath(trust, key), nil, &r)
+	err = c.Transport.call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id]), nil, &r)
 	return r, err
 }
 
 func (c *Cluster) report() Report {
 	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(),
-		Trust: c.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low}
+		Trust: c.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low, Fault: c.Storing().own()}
 }
 
 // Internal serves the requests of this package on the cluster listener.
@@ -283,6 +306,11 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pathTrust, c.serveTrust)
 	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
+	mux.HandleFunc("POST "+pathOwnerToken, c.serveOwnerToken)
+	mux.HandleFunc("POST "+pathRecoverToken, c.serveRecoverToken)
+	mux.HandleFunc("GET "+pathOwnerBackup, c.serveOwnerBackup)
+	mux.HandleFunc("GET "+pathBackup, c.serveBackup)
+	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.serveEvents)
 }

@@ -1,17 +1,13 @@
 package cluster
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-const diskEvery = time.Second
 
 // Disk is what is left of the file system that a member writes to, in bytes.
 type Disk struct {
@@ -105,16 +101,5 @@ func (c *Cluster) lookAtDisk() {
 	case !now.Low && before.Low:
 		c.log.Info("there is room on the disk again", "free", now.Free, "reserve", now.Reserve)
 		c.wake()
-	}
-}
-
-func (c *Cluster) watchDisk(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(diskEvery):
-			c.lookAtDisk()
-		}
 	}
 }

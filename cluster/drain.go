@@ -160,7 +160,7 @@ func (c *Cluster) Reachable(ctx context.Context, nodeID uint64) error {
 	return nil
 }
 
-// CanLead tells why leadership must not go to a member now: it does not answer, is too far behind or low on disk space;
+// CanLead tells why leadership must not go to a member now: it does not answer, is too far behind, cannot store or is low on disk space;
 // nil when it may. It asks the member itself and blocks for at most 1.5 s.
 func (c *Cluster) CanLead(ctx context.Context, nodeID uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -177,6 +177,8 @@ func (c *Cluster) CanLead(ctx context.Context, nodeID uint64) error {
 	switch {
 	case r.Revision+cfg.MaxLagRevisions < before:
 		return fmt.Errorf("node %d is %d revisions behind, %d are allowed", nodeID, before-r.Revision, cfg.MaxLagRevisions)
+	case r.Fault != "":
+		return fmt.Errorf("node %d cannot store: %s", nodeID, r.Fault)
 	case r.DiskLow:
 		return fmt.Errorf("node %d is low on disk space", nodeID)
 	}

@@ -21,6 +21,7 @@ type sighting struct {
 	healthy bool
 	since   time.Time
 	alive   bool // it has answered this leader at least once
+	failed  bool // when it was unhealthy last, it was because it could not store
 }
 
 // watchHealth notes in SQL who has stopped answering and who is back. What was noted by an earlier leader holds on. A
@@ -53,13 +54,16 @@ func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *auto
 		if s.healthy != v.Healthy {
 			s.healthy, s.since = v.Healthy, now
 		}
+		if !v.Healthy {
+			s.failed = v.CannotStore != ""
+		}
 		s.alive = s.alive || v.NodeStatus == autopilot.StatusAlive
 		lasted := now.Sub(s.since)
 		switch {
 		case v.Mode == "": // in Raft without a row: on its way out
 		case len(changes) == healthPerTick:
 		case s.healthy && noted[v.NodeID] && lasted >= healthyFor:
-			changes = append(changes, store.HealthChange{NodeID: v.NodeID, Healthy: true, Reason: "answers again"})
+			changes = append(changes, store.HealthChange{NodeID: v.NodeID, Healthy: true, Reason: healthyReason(s)})
 		case !s.healthy && !noted[v.NodeID] && lasted >= unhealthyFor && (s.alive || v.Role != ""):
 			changes = append(changes, store.HealthChange{NodeID: v.NodeID, Reason: unhealthyReason(v, now)})
 		}
@@ -72,8 +76,17 @@ func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *auto
 	return changes
 }
 
+func healthyReason(s *sighting) string {
+	if s.failed {
+		return "stores again"
+	}
+	return "answers again"
+}
+
 func unhealthyReason(v *autopilot.Server, now time.Time) string {
 	switch {
+	case v.CannotStore != "" && v.NodeStatus == autopilot.StatusAlive:
+		return "cannot store: " + v.CannotStore
 	case v.NodeStatus == autopilot.StatusAlive:
 		return fmt.Sprintf("%d revisions behind", v.Lag)
 	case v.LastContact.IsZero():

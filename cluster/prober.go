@@ -31,6 +31,7 @@ type Report struct {
 	Trust    uint64 `json:"trust"`    // revision of store.Trust that it has put into effect, 0 before the first
 	DiskFree uint64 `json:"diskFree"` // bytes that it may still write to the file system of its data directory
 	DiskLow  bool   `json:"diskLow"`  // less than it keeps in reserve
+	Fault    string `json:"fault"`    // why it cannot store, as it has found out itself; empty when it can
 }
 
 // target is a member as the prober sees it.
@@ -47,16 +48,19 @@ type observation struct {
 	LastContact time.Time
 	RTT         time.Duration
 	Interval    time.Duration
+	Stalled     time.Duration // how long the replica had not moved by the last answer, though the leader had more
 
+	moved   time.Time // when the replica last moved, or had nothing to move to
 	asked   time.Time // when the last probe began
 	running bool
 }
 
 // prober asks members how they are. It belongs to one leadership: a new leader begins without prejudice.
 type prober struct {
-	probe func(ctx context.Context, nodeID uint64) (Report, error)
-	slots chan struct{}
-	heard func() // called when a member answers for the first time, or has put other trust into effect
+	probe  func(ctx context.Context, nodeID uint64) (Report, error)
+	newest func() uint64 // the leader's revision
+	slots  chan struct{}
+	heard  func() // called when a member answers for the first time, or has put other trust into effect
 
 	mu   sync.Mutex
 	seen map[uint64]*observation
@@ -64,7 +68,7 @@ type prober struct {
 }
 
 func newProber(probe func(context.Context, uint64) (Report, error), heard func()) *prober {
-	return &prober{probe: probe, heard: heard, slots: make(chan struct{}, probeWorkers), seen: map[uint64]*observation{}}
+	return &prober{probe: probe, newest: func() uint64 { return 0 }, heard: heard, slots: make(chan struct{}, probeWorkers), seen: map[uint64]*observation{}}
 }
 
 // round starts the probes that are due. It does not block: a member whose last probe is still out is left alone,
@@ -141,13 +145,17 @@ func (p *prober) run(ctx context.Context, id uint64, o *observation) {
 	defer func() { <-p.slots }()
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	begin := time.Now()
+	begin, newest := time.Now(), p.newest()
 	r, err := p.probe(ctx, id)
 	p.mu.Lock()
 	o.running = false
 	news := false
 	if err == nil {
 		news = o.LastContact.IsZero() || o.Trust != r.Trust
+		if o.LastContact.IsZero() || r.Revision >= newest || r.Revision > o.Revision {
+			o.moved = begin
+		}
+		o.Stalled = begin.Sub(o.moved)
 		o.Report, o.LastContact, o.RTT = r, time.Now(), time.Since(begin)
 	}
 	p.mu.Unlock()
@@ -180,7 +188,7 @@ func (t *Transport) call(ctx context.Context, method string, nodeID uint64, path
 	if err != nil {
 		return err
 	}
-	resp, err := t.client.RoundTrip(r)
+	resp, err := t.roundTrip(r)
 	if err != nil {
 		return err
 	}
@@ -190,7 +198,7 @@ func (t *Transport) call(ctx context.Context, method string, nodeID uint64, path
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data)}
+		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data), Removed: resp.Header.Get(headerRemoved) != ""}
 	}
 	if out == nil {
 		return nil
@@ -203,6 +211,8 @@ type StatusError struct {
 	NodeID uint64
 	Status int
 	Text   string
+
+	Removed bool // the member says that this one was removed for good
 }
 
 func (e *StatusError) Error() string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +16,8 @@ import (
 var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data directory and a new token")
 
 // CanRemove tells in one sentence why removing a member would leave too few live voters; nil when it would not. Before it
-// says so it asks those voters that it takes for dead, which a leader of a moment ago does of all. It blocks for at most
+// says so it asks those voters that it takes for dead, which a leader of a moment ago does of all: one that answers and
+// stores counts. It blocks for at most
 // 1.5 s.
 func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 	last := c.input.Load()
@@ -38,7 +38,7 @@ func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 			continue
 		}
 		wg.Go(func() {
-			if c.reach(ctx, id) == nil {
+			if c.storesNow(ctx, id) {
 				mu.Lock()
 				defer mu.Unlock()
 				h := in.Previous[id]
@@ -49,6 +49,22 @@ func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 	}
 	wg.Wait()
 	return autopilot.CanRemove(in, nodeID)
+}
+
+// storesNow asks a voter whether it is there, stores, and has kept up.
+func (c *Cluster) storesNow(ctx context.Context, id uint64) bool {
+	if c.CannotStore(id) != "" {
+		return false // by the last answer that it gave this leader, at most a moment ago
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	before := c.Store.Revision()
+	r, err := c.probe(ctx, id)
+	if err != nil || r.Fault != "" {
+		return false
+	}
+	cfg, _, err := c.Settings(ctx)
+	return err == nil && r.Revision+cfg.MaxLagRevisions >= before
 }
 
 // finishRemovals closes the operation of each removed member that is out of Raft, and its connections.
@@ -86,6 +102,9 @@ func (c *Cluster) expel(ctx context.Context) {
 		changed := c.Store.MirrorChanged()
 		if list, err := c.Store.Removed(ctx); err == nil {
 			for _, id := range list {
+				if id == c.Store.NodeID() {
+					c.leave(true)
+				}
 				if !gone[id] {
 					gone[id] = true
 					c.cutSoon(id)
@@ -120,14 +139,6 @@ func (c *Cluster) rememberPeers(ctx context.Context) error {
 	}
 	n.Peers = peers
 	return c.Dir.SaveNode(n)
-}
-
-// checkRemoved looks at the answer of another member for the word that this one is no longer known.
-func (c *Cluster) checkRemoved(err error) {
-	var status *StatusError
-	if errors.As(err, &status) && status.Status == http.StatusGone {
-		c.once.Do(func() { close(c.removed) })
-	}
 }
 
 // Removed is closed when another member has said that this one is not in the cluster any more.

@@ -41,12 +41,14 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 	for i := range members {
 		addresses[members[i].NodeID] = members[i].RaftAddress
 	}
-	alive := make(map[uint64]string, len(state.Servers))
+	alive, stalled := make(map[uint64]string, len(state.Servers)), make(map[uint64]bool)
 	for i := range state.Servers {
 		v := &state.Servers[i]
 		v.RaftAddress = addresses[v.NodeID]
 		alive[v.NodeID] = v.NodeStatus
+		stalled[v.NodeID] = v.CannotStore != "" && v.Stalled > cfg.MaxLagTime
 	}
+	c.stalled.Store(&stalled)
 	c.state.Store(&state)
 	c.alive.Store(&alive)
 	t.cost = time.Since(begin)
@@ -102,7 +104,7 @@ func (c *Cluster) observe(members []store.Member, servers []store.Server, t *ter
 		m, o := &members[i], seen[members[i].NodeID]
 		ob := autopilot.Observation{NodeID: m.NodeID, Name: m.Name, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
 			Role: string(roles[m.NodeID]), LastContact: o.LastContact, RTT: autopilot.Duration(o.RTT), Revision: o.Revision,
-			Version: o.Version, DiskLow: o.DiskLow, Member: true, IsLeader: m.NodeID == in.LeaderID}
+			Version: o.Version, DiskLow: o.DiskLow, CannotStore: o.Fault, Stalled: autopilot.Duration(o.Stalled.Truncate(time.Millisecond)), Member: true, IsLeader: m.NodeID == in.LeaderID}
 		if o.Interval > probeEvery {
 			ob.ProbeInterval = autopilot.Duration(o.Interval)
 		}
@@ -111,7 +113,7 @@ func (c *Cluster) observe(members []store.Member, servers []store.Server, t *ter
 	}
 	for id, role := range roles { // in Raft without a row
 		o := seen[id]
-		in.Members = append(in.Members, autopilot.Observation{NodeID: id, Role: string(role), LastContact: o.LastContact})
+		in.Members = append(in.Members, autopilot.Observation{NodeID: id, Role: string(role), LastContact: o.LastContact, CannotStore: o.Fault})
 	}
 	return in
 }
@@ -138,7 +140,8 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 			if err != nil {
 				return err
 			}
-			return c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
+			_, err = c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
+			return err
 		}
 		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
 		if i < 0 || members[i].Role == store.Role(ch.Role) {
@@ -166,7 +169,7 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 	return c.Store.SetRoles(ctx, c.actor(), changes)
 }
 
-// majorityWithout asks the voters other than one, now, whether they would be enough by themselves.
+// majorityWithout asks the voters other than one that store, now, whether they would be enough by themselves.
 func (c *Cluster) majorityWithout(ctx context.Context, nodeID uint64) bool {
 	var others []uint64
 	voters := 0
@@ -175,11 +178,18 @@ func (c *Cluster) majorityWithout(ctx context.Context, nodeID uint64) bool {
 			continue
 		}
 		voters++
+		if c.CannotStore(v.NodeID) != "" {
+			continue // it may answer, and confirms nothing
+		}
 		if v.NodeID != c.Store.NodeID() {
 			others = append(others, v.NodeID)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	return c.Transport.Ask(ctx, others, voters/2) // and this node itself
+	need := voters/2 + 1
+	if c.Storing().own() == "" {
+		need-- // this member itself
+	}
+	return c.Transport.Ask(ctx, others, need)
 }

@@ -50,7 +50,7 @@ func (c *Cluster) ReplaceSettings(ctx context.Context, fields []byte) (json.RawM
 		return nil, err
 	}
 	fresh := autopilot.DefaultConfig()
-	fresh.MaxVoters, fresh.StandBys, fresh.DeadAfter = cfg.MaxVoters, cfg.StandBys, cfg.DeadAfter
+	fresh.MaxVoters, fresh.StandBys, fresh.DeadAfter, fresh.MaxLagTime = cfg.MaxVoters, cfg.StandBys, cfg.DeadAfter, cfg.MaxLagTime
 	fresh.MinQuorum = min(fresh.MinQuorum, fresh.MaxVoters)
 	return merge(fresh, fields)
 }

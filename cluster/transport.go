@@ -43,7 +43,10 @@ type Transport struct {
 	replica Replica
 	http    *http.Server
 	httpIn  *chanListener
+	agedIn  *chanListener // connections of members whose leaf has expired
+	aged    *http.Server  // serves them what renewal needs
 	client  *http.Transport
+	renewal *http.Transport // for requests of renewal, where a leaf has expired
 	askers  askers
 	peers   func(conn net.Conn, relayed bool) // serves other clusters, set before Serve
 
@@ -57,13 +60,23 @@ type Transport struct {
 // NewTransport makes a transport that finds members by address and lets in whom fence accepts.
 func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence func(uint64) error, log *slog.Logger) *Transport {
 	t := &Transport{creds: creds, address: address, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}, newAddr: map[uint64]move{}}
-	t.client = &http.Transport{
+	creds.log = log
+	t.client = t.newClient(false)
+	t.renewal = t.newClient(true)
+	t.renewal.DisableKeepAlives = true // the next request may find a fresh leaf
+	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk, true) }
+	return t
+}
+
+// newClient makes a client of the internal HTTP. With aged the certificates of both ends may have expired.
+func (t *Transport) newClient(aged bool) *http.Transport {
+	return &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			id, err := nodeOf(addr)
 			if err != nil {
 				return nil, err
 			}
-			conn, err := t.dial(ctx, id, protoHTTP)
+			conn, err := t.dial(ctx, id, protoHTTP, aged)
 			if err != nil {
 				return nil, dialError{err}
 			}
@@ -74,8 +87,6 @@ func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence
 		IdleConnTimeout:     time.Minute,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond, MaxConcurrentStreams: 1000},
 	}
-	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk) }
-	return t
 }
 
 // hostOf is the host name under which a member's internal HTTP is asked for.
@@ -95,10 +106,10 @@ func nodeOf(addr string) (uint64, error) {
 
 // DialRaft opens a stream to the dqlite port of a member.
 func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
-	return t.dial(ctx, nodeID, protoRaft)
+	return t.dial(ctx, nodeID, protoRaft, true)
 }
 
-func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls.Conn, error) {
+func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged bool) (*tls.Conn, error) {
 	addr, ok := t.find(nodeID)
 	if !ok {
 		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
@@ -110,7 +121,7 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, t.creds.client(nodeID, proto))
+	conn := tls.Client(raw, t.creds.client(nodeID, proto, aged))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("node %d at %s: %w", nodeID, addr, err)
@@ -176,30 +187,43 @@ func (e dialError) Unwrap() error { return e.error }
 // tells whose they are.
 func (t *Transport) Serve(l net.Listener, replica Replica, handler http.Handler) {
 	t.replica = replica
-	t.httpIn = &chanListener{addr: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
-	t.http = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			id, err := t.creds.peer(*r.TLS)
-			if err == nil {
-				err = t.fence(id)
-			}
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusGone)
-				return
-			}
-			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
-		}),
+	t.httpIn, t.agedIn = newChanListener(l.Addr()), newChanListener(l.Addr())
+	fenced := t.fenced(handler)
+	t.http, t.aged = t.newServer(fenced), t.newServer(onlyRenewal(fenced))
+	t.mu.Lock()
+	t.listener = l
+	t.mu.Unlock()
+	t.done.Go(func() { _ = t.http.Serve(t.httpIn) })
+	t.done.Go(func() { _ = t.aged.Serve(t.agedIn) })
+	t.done.Go(func() { t.accept(l) })
+}
+
+func (t *Transport) newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
 		TLSConfig:         &tls.Config{NextProtos: []string{protoHTTP}},
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
 	}
-	t.mu.Lock()
-	t.listener = l
-	t.mu.Unlock()
-	t.done.Add(2)
-	go func() { defer t.done.Done(); _ = t.http.Serve(t.httpIn) }()
-	go func() { defer t.done.Done(); t.accept(l) }()
+}
+
+// fenced lets in the requests of members.
+func (t *Transport) fenced(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, err := t.creds.peer(*r.TLS)
+		if err == nil {
+			err = t.fence(id)
+		}
+		if err != nil {
+			if store.WasRemoved(err) {
+				w.Header().Set(headerRemoved, "1")
+			}
+			http.Error(w, err.Error(), http.StatusGone)
+			return
+		}
+		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
+	})
 }
 
 type peerKey struct{}
@@ -259,7 +283,11 @@ func (t *Transport) handle(raw net.Conn) {
 		return
 	}
 	if state.NegotiatedProtocol == protoHTTP { // fenced per request, with a status to show for it
-		t.httpIn.give(t.track(id, conn))
+		in := t.httpIn
+		if aged(state) {
+			in = t.agedIn
+		}
+		in.give(t.track(id, conn))
 		return
 	}
 	if err := t.fence(id); err != nil {
@@ -337,7 +365,9 @@ func (t *Transport) Close() {
 	if l != nil {
 		l.Close()
 		t.httpIn.Close()
+		t.agedIn.Close()
 		t.http.Close()
+		t.aged.Close()
 	}
 	t.mu.Lock()
 	ids := make([]uint64, 0, len(t.conns))
@@ -359,6 +389,10 @@ type chanListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
+}
+
+func newChanListener(addr net.Addr) *chanListener {
+	return &chanListener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
 func (l *chanListener) Accept() (net.Conn, error) {

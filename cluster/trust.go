@@ -46,12 +46,22 @@ func (c *Cluster) announced(ctx context.Context) (trust uint64, key string) {
 	return trust, key
 }
 
-func probePath(trust uint64, key string) string {
-	return pathProbe + "?" + url.Values{"trust": {strconv.FormatUint(trust, 10)}, "key": {key}}.Encode()
+func probePath(trust uint64, key string, stalled bool) string {
+	q := url.Values{"trust": {strconv.FormatUint(trust, 10)}, "key": {key}}
+	if stalled {
+		q.Set("stalled", "true")
+	}
+	return pathProbe + "?" + q.Encode()
 }
 
 // hear reads what a probe tells.
 func (c *Cluster) hear(q url.Values) {
+	var at *time.Time
+	if q.Get("stalled") == "true" {
+		now := time.Now()
+		at = &now
+	}
+	c.stalledAt.Store(at)
 	trust, _ := strconv.ParseUint(q.Get("trust"), 10, 64)
 	c.expect(trust, q.Get("key"))
 }
@@ -310,6 +320,9 @@ func (c *Cluster) Installed(ctx context.Context) (in store.Installed, why map[ui
 func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
 	rotations, err := c.Store.CARotations(ctx)
 	if err != nil {
+		return err
+	}
+	if err := c.succeed(ctx, rotations); err != nil {
 		return err
 	}
 	changed := false

@@ -70,7 +70,7 @@ func (c *cluster) noVoteFor5(t *testing.T, u *user) {
 
 func testAutopilotSettings(t *testing.T, c *cluster, u *user) {
 	const path = "/api/v1/cluster/autopilot/config"
-	const usual = `{"result":{"maxVoters":5,"standBys":2,"stabilization":"2s","lastContactThreshold":"2s","maxLagRevisions":10000,"cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2}}`
+	const usual = `{"result":{"maxVoters":5,"standBys":2,"stabilization":"2s","lastContactThreshold":"2s","maxLagRevisions":10000,"maxLagTime":"30s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2}}`
 	for role, m := range c.throughBoth(t) {
 		u.do(m, "GET", path, "").expect(t, "the settings from the "+role, 200, usual)
 		for _, x := range []struct{ body, want string }{
@@ -87,6 +87,7 @@ func testAutopilotSettings(t *testing.T, c *cluster, u *user) {
 			{`{"stabilization":"soon"}`, `a duration must be a string such as "10s", not "soon"`},
 			{`{"lastContactThreshold":"50ms"}`, "lastContactThreshold must be between 100ms and 10m0s, not 50ms"},
 			{`{"maxLagRevisions":0}`, "maxLagRevisions must be at least 1"},
+			{`{"maxLagTime":"4s"}`, "maxLagTime must be between 5s and 1h0m0s, not 4s"},
 			{`{"deadAfter":"30s"}`, "deadAfter must be at least 1m0s and longer than lastContactThreshold, not 30s"},
 			{`{"minQuorum":0}`, "minQuorum must be between 1 and maxVoters (5), not 0"},
 			{`{"minQuorum":6}`, "minQuorum must be between 1 and maxVoters (5), not 6"},

@@ -226,7 +226,7 @@ func testRaftAutopilot(t *testing.T, c *cluster) {
 	u.do(c.members[2], "GET", path, "").expect(t, "nothing has changed", 200, first)
 	u.do(c.members[2], "PUT", path+"?cas=1", `{"ServerStabilizationTime":"3s","MaxTrailingLogs":777,"CleanupDeadServers":true}`).expect(t, "cas", 200, "true")
 	own := u.do(c.members[0], "GET", "/api/v1/cluster/autopilot/config", "")
-	if !strings.Contains(own.body, `"stabilization":"3s","lastContactThreshold":"2s","maxLagRevisions":777,"cleanupDeadMembers":true`) {
+	if !strings.Contains(own.body, `"stabilization":"3s","lastContactThreshold":"2s","maxLagRevisions":777,"maxLagTime":"30s","cleanupDeadMembers":true`) {
 		t.Errorf("our own API says %v", own)
 	}
 	u.do(c.members[0], "PUT", path+"?cas=1", first).expect(t, "an old cas", 200, "false")

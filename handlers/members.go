@@ -27,6 +27,8 @@ type member struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	JoinedAt  string            `json:"joinedAt"`
 	DiskLow   bool              `json:"diskLow,omitempty"`
+	// CannotStore is why it does not store, a clause of a sentence, as the leader's probes have it; empty when it does.
+	CannotStore string `json:"cannotStore,omitempty"`
 
 	Recipient     string              `json:"recipient,omitempty"`     // the age public key, where one member is asked for
 	DrainDeadline string              `json:"drainDeadline,omitempty"` // while it is draining
@@ -61,7 +63,7 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 	out := member{NodeID: m.NodeID, RaftAddress: m.RaftAddress, APIAddress: "https://" + m.APIAddress, BinaryVersion: m.BinaryVersion,
 		Suffrage: "nonvoter", IsLeader: m.NodeID == s.Store.LeaderID(), DrainState: m.DrainState, ID: m.ID, Name: m.Name, Mode: m.Mode,
 		Role: "member", Status: s.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
-		JoinedAt: m.JoinedAt.UTC().Format(timeFormat), DiskLow: s.DiskLow(m.NodeID)}
+		JoinedAt: m.JoinedAt.UTC().Format(timeFormat), DiskLow: s.DiskLow(m.NodeID), CannotStore: s.CannotStore(m.NodeID)}
 	if role := roles[m.NodeID]; role != store.RoleNone {
 		out.Role = string(role)
 		if role == store.RoleVoter {

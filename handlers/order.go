@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"muster/netlimit"
@@ -210,7 +211,7 @@ func recorderOf(w http.ResponseWriter) *recorder {
 // under the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
 func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
 	rec := recorderOf(w)
-	q := &request{Request: r, w: w, keyed: rt.keyed, whole: rt.whole, block: parseBlocking(rt, o, r), stranger: rec.place != nil}
+	q := &request{Request: r, w: w, keyed: rt.keyed, enrolls: rt.enrolls, whole: rt.whole, block: parseBlocking(rt, o, r), stranger: rec.place != nil}
 	defer q.block.done()
 	if err := s.receive(rt, o, q, rec); err != nil {
 		if errors.Is(err, errNoRoom) {
@@ -338,6 +339,10 @@ func (s *Server) work(ctx context.Context, rt *route, o origin, q *request) {
 			return
 		}
 		s.answer(rt, q, err)
+		return
+	}
+	if strings.HasPrefix(q.Header.Get(headerKey), store.AutoKey) {
+		s.answer(rt, q, fail(http.StatusBadRequest, headerKey+" must not begin with "+store.AutoKey+", as those of members do"))
 		return
 	}
 	giveUp := time.Now().Add(answerWithin)

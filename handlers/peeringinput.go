@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"muster/store"
 )
 
 // PeeringGenerateTokenRequest is the documented body; TokenTTL is ours. The names of this and the next two types are part
@@ -222,6 +224,9 @@ func establishRequest(q *request) (in PeeringEstablishRequest, token PeeringToke
 	if token, err = parsePeeringToken(in.PeeringToken); err != nil {
 		return in, token, err
 	}
+	if err := checkPeeringSizes(&token); err != nil {
+		return in, token, err
+	}
 	return in, token, checkPeeringMeta(in.Meta)
 }
 
@@ -261,6 +266,21 @@ func parsePeeringToken(text string) (token PeeringToken, err error) {
 		return token, bad("peering token CA value is empty: peers are reached over TLS only")
 	}
 	return token, nil
+}
+
+// checkPeeringSizes refuses a token that holds more than a peering may keep, before anybody is dialled.
+func checkPeeringSizes(t *PeeringToken) error {
+	for column, v := range map[string]any{"peer_id": t.PeerID, "server_name": t.ServerName, "remote_datacenter": t.Remote.Datacenter, "ca_pems": t.CA,
+		"server_addresses": t.ServerAddresses, "manual_addresses": t.ManualServerAddresses} {
+		text, ok := v.(string)
+		if !ok {
+			text = string(mustJSON(v))
+		}
+		if err := store.CheckSize("peerings", column, []byte(text)); err != nil {
+			return bad("the peering token is too large: %s", err)
+		}
+	}
+	return nil
 }
 
 // checkPeeringName is for requests about one peering.

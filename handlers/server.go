@@ -37,9 +37,11 @@ type Config struct {
 	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
 	Wake      func()                     // tells the leader's loops that membership has changed
 
-	CanRemove      func(ctx context.Context, nodeID uint64) error                    // why a removal would leave too few live voters
-	Reachable      func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
-	CanLead        func(ctx context.Context, nodeID uint64) error                    // why leadership must not go to a member now
+	CanRemove func(ctx context.Context, nodeID uint64) error // why a removal would leave too few live voters
+	Reachable func(ctx context.Context, nodeID uint64) error // why a member does not answer now
+	CanLead   func(ctx context.Context, nodeID uint64) error // why leadership must not go to a member now
+	// Transferred returns who leads, and accepts writes, after a hand-over to a member, once the outcome is in the audit.
+	Transferred    func(ctx context.Context, actor store.Actor, to uint64) (uint64, error)
 	Diff           func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
 	PrepareRemoval func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
 	NewJoinKeys    func() ([]store.NewKey, error)
@@ -50,8 +52,12 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
-	Disk    func() any               // how full this member's disk is
-	DiskLow func(nodeID uint64) bool // a member has said that its disk is nearly full, as the leader's probes have it
+	Advice func() []string // what an operator has to do for this member
+	Disk   func() any      // how full this member's disk is
+	// Storing returns why this member does not store, empty when it does, and how its disk answers.
+	Storing     func() (fault string, detail any)
+	CannotStore func(nodeID uint64) string // why a member does not store, as the leader's last round has it
+	DiskLow     func(nodeID uint64) bool   // a member has said that its disk is nearly full, as the leader's probes have it
 
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)

@@ -1,7 +1,10 @@
 package handlers
 
 import (
+	"errors"
 	"net/http"
+
+	"muster/store"
 )
 
 const sqlRows = 10_000
@@ -16,7 +19,10 @@ func (s *Server) sql(q *request) error {
 	if f.err != nil {
 		return f.err
 	}
-	columns, rows, truncated, err := s.Store.Query(q.Context(), query, sqlRows)
+	a, err := s.Store.Query(q.Context(), query, sqlRows)
+	if errors.Is(err, store.ErrBusy) {
+		return fail(http.StatusServiceUnavailable, "too many queries at once; try again")
+	}
 	if err != nil {
 		return err
 	}
@@ -24,5 +30,5 @@ func (s *Server) sql(q *request) error {
 		Columns   []string `json:"columns"`
 		Rows      [][]any  `json:"rows"`
 		Truncated bool     `json:"truncated"`
-	}{columns, rows, truncated})
+	}{a.Columns, a.Rows, a.Truncated})
 }

@@ -23,11 +23,14 @@ type status struct {
 	Revision      uint64        `json:"revision"`
 	Initialized   bool          `json:"initialized"`
 	Ready         bool          `json:"ready"`
+	Reason        string        `json:"reason,omitempty"` // why it is not ready
 	SchemaVersion int64         `json:"schemaVersion"`
 	Commit        string        `json:"commit"`
 	Name          string        `json:"name"`
 	Cluster       clusterStatus `json:"cluster"`
-	Disk          any           `json:"disk,omitempty"` // bytes: free, in all, kept in reserve; and whether that is reached
+	Storing       any           `json:"storing,omitempty"` // whether this member stores, and how its disk answers
+	Disk          any           `json:"disk,omitempty"`    // bytes: free, in all, kept in reserve; and whether that is reached
+	Advice        []string      `json:"advice,omitempty"`  // what an operator has to do for this member, each in a sentence
 }
 
 // status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
@@ -37,6 +40,15 @@ func (s *Server) status(q *request) error {
 		Cluster: clusterStatus{Enabled: true, Role: "Follower", NodeID: s.Store.NodeID(), LeaderNodeID: leader, ClusterID: s.ClusterID}}
 	if s.Disk != nil {
 		st.Disk = s.Disk()
+	}
+	if s.Advice != nil {
+		st.Advice = s.Advice()
+	}
+	if s.Storing != nil {
+		var fault string
+		if fault, st.Storing = s.Storing(); fault != "" {
+			st.Ready, st.Reason = false, "this member cannot store: "+fault
+		}
 	}
 	if s.Store.Leading() {
 		st.Cluster.Role, st.Cluster.IsLeader, st.Revision = "Leader", true, s.Store.Revision()

@@ -15,6 +15,12 @@ import (
 	"github.com/canonical/go-dqlite/v3/driver"
 )
 
+var errDiskHolds = errors.New("the disk still holds the writer of the last leadership")
+
+// descendWait bounds how long the end of a leadership waits for its writer, which may wait for the disk. It is more than
+// a commit and its resolution take.
+const descendWait = commitTimeout + resolveTimeout + time.Second
+
 // leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
 type leadership struct {
 	store    *Store
@@ -100,6 +106,13 @@ func (g *guarded) close() {
 // ascend makes this member, which Raft has elected, the one that answers: schema, working copy, first commit.
 func (s *Store) ascend(ctx context.Context) error {
 	begin := time.Now()
+	if ending := s.ended(); ending != nil {
+		select {
+		case <-ending:
+		default:
+			return errDiskHolds
+		}
+	}
 	openCtx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	db, err := s.node.open(openCtx)
@@ -229,11 +242,30 @@ func (s *Store) descend(reason error) {
 		return
 	}
 	l.end(reason)
-	<-l.done
-	s.events.yield()
-	l.db.close()
-	l.work.close()
+	ending := make(chan struct{})
+	s.mu.Lock()
+	s.ending = ending
+	s.mu.Unlock()
+	go func() {
+		defer close(ending)
+		<-l.done
+		s.events.yield()
+		l.db.close()
+		l.work.close()
+	}()
+	select {
+	case <-ending:
+	case <-time.After(descendWait):
+		s.log.Warn("the disk holds the writer of this leadership; others lead meanwhile", "epoch", l.epoch)
+	}
 	s.log.Info("no longer leading", "epoch", l.epoch)
+}
+
+// ended returns a channel that is closed when the last leadership has let go of its files, nil before the first one.
+func (s *Store) ended() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ending
 }
 
 func (s *Store) current() *leadership {

@@ -91,6 +91,10 @@ func (m *mirror) keep(ctx context.Context, s *Store) {
 
 var errNotNewer = errors.New("there is nothing newer")
 
+// TrialFile is a file beside the Raft log that a member writes again and again to find out whether it can store. dqlite
+// ignores names that are not its own.
+const TrialFile = "storing"
+
 // version tells states of the replica apart without reading it: the leader knows its revision, a follower sees
 // its Raft log being written. A follower learns a moment after the entry that it is committed, so a copy made
 // within that moment does not count as settled.
@@ -101,6 +105,9 @@ func (s *Store) version() (version string, settled bool) {
 	newest := time.Time{}
 	entries, _ := os.ReadDir(filepath.Join(s.cfg.Dir, "raft"))
 	for _, e := range entries {
+		if e.Name() == TrialFile {
+			continue
+		}
 		if info, err := e.Info(); err == nil && info.ModTime().After(newest) {
 			newest = info.ModTime()
 		}

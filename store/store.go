@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,10 +70,12 @@ type Store struct {
 	metrics instruments
 
 	inventories inventories
+	queries     chan struct{} // bounds how many statements of callers run at once
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
+	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
 	look     chan struct{} // wakes followLeadership before its time
 	closing  atomic.Bool
 	schema   atomic.Pointer[migration] // asked for; applied when leadership is taken up next
@@ -82,6 +85,7 @@ type Store struct {
 	lead    *leadership   // nil while another member leads
 	turned  chan struct{} // closed and replaced whenever leaderID or lead changes
 	servers []Server      // last known Raft configuration
+	ending  chan struct{} // closed when the last leadership has let go of its files; nil before the first one
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -118,7 +122,8 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel}
+	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel,
+		queries: make(chan struct{}, 2)}
 	s.changes.init()
 	s.events.init(cfg.EventWindow)
 	s.metrics.init()
@@ -278,6 +283,9 @@ func (s *Store) Assign(ctx context.Context, id uint64, role Role) error {
 			have = v.Role
 		}
 	}
+	if role != RoleVoter && have == RoleVoter && !slices.ContainsFunc(s.Servers(), func(v Server) bool { return v.NodeID != id && v.Role == RoleVoter }) {
+		return fmt.Errorf("node %d is the last voter of the Raft configuration, which must not be without one", id)
+	}
 	err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error {
 		switch {
 		case role == RoleNone:
@@ -344,6 +352,9 @@ func (s *Store) transfer(ctx context.Context, id uint64) error {
 	return nil
 }
 
+// Beat returns when this member last set out to look who leads, which it does all the time while it is well.
+func (s *Store) Beat() time.Time { return time.Unix(0, s.beat.Load()) }
+
 // Look makes this member find out at once who leads, instead of at its next look.
 func (s *Store) Look() {
 	select {
@@ -355,6 +366,7 @@ func (s *Store) Look() {
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
 func (s *Store) followLeadership(ctx context.Context) {
 	for round := 0; ; round++ {
+		s.beat.Store(time.Now().UnixNano())
 		asked := time.Now()
 		id, err := s.FollowsNow(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -374,7 +386,7 @@ func (s *Store) followLeadership(ctx context.Context) {
 		case id == s.cfg.NodeID && !s.Leading() && !s.yielding.Load() && !s.closing.Load():
 			if err := s.ascend(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("leadership could not be taken up", "err", err)
-				if errors.Is(err, errNewSchema) {
+				if errors.Is(err, errNewSchema) || errors.Is(err, errDiskHolds) {
 					_, _ = s.RefreshServers(ctx)
 					s.passOn(ctx)
 				}

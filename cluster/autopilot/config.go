@@ -48,6 +48,9 @@ type Config struct {
 	LastContactThreshold Duration `json:"lastContactThreshold"`
 	// MaxLagRevisions is how far a replica may be behind the leader and still be healthy.
 	MaxLagRevisions uint64 `json:"maxLagRevisions"`
+	// MaxLagTime is how long the replica of a Raft server may stand still while the leader has more. Longer than
+	// that it counts as unable to store.
+	MaxLagTime Duration `json:"maxLagTime"`
 	// CleanupDeadMembers allows members to be removed for good after DeadAfter of silence.
 	CleanupDeadMembers bool     `json:"cleanupDeadMembers"`
 	DeadAfter          Duration `json:"deadAfter"`
@@ -63,6 +66,7 @@ func DefaultConfig() Config {
 		Stabilization:        Duration(10 * time.Second),
 		LastContactThreshold: Duration(2 * time.Second),
 		MaxLagRevisions:      10_000,
+		MaxLagTime:           Duration(30 * time.Second),
 		DeadAfter:            Duration(24 * time.Hour),
 		MinQuorum:            2,
 	}
@@ -75,6 +79,8 @@ const (
 	minContact       = Duration(100 * time.Millisecond)
 	maxContact       = Duration(10 * time.Minute)
 	minDeadAfter     = Duration(time.Minute)
+	minLagTime       = Duration(5 * time.Second)
+	maxLagTime       = Duration(time.Hour)
 )
 
 // Validate names the first field that breaks its rule. Decide expects a valid
@@ -91,6 +97,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("lastContactThreshold must be between %v and %v, not %v", minContact, maxContact, c.LastContactThreshold)
 	case c.MaxLagRevisions < 1:
 		return fmt.Errorf("maxLagRevisions must be at least 1")
+	case c.MaxLagTime < minLagTime || c.MaxLagTime > maxLagTime:
+		return fmt.Errorf("maxLagTime must be between %v and %v, not %v", minLagTime, maxLagTime, c.MaxLagTime)
 	case c.DeadAfter < minDeadAfter || c.DeadAfter <= c.LastContactThreshold:
 		return fmt.Errorf("deadAfter must be at least %v and longer than lastContactThreshold, not %v", minDeadAfter, c.DeadAfter)
 	case c.MinQuorum < 1 || c.MinQuorum > c.MaxVoters:

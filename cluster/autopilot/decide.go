@@ -16,9 +16,11 @@ func Decide(in Input, cfg Config, now time.Time) (State, Plan) {
 	r.seating = r.seat()
 	plan := Plan{}
 	if r.mayChange() {
-		for _, step := range []func() Plan{
-			r.replace, r.transfer, r.orphans, r.demote, r.fill, r.standBy, r.add, r.evict, r.cleanup,
-		} {
+		steps := []func() Plan{r.replace, r.transfer, r.orphans, r.demote, r.fill, r.standBy, r.add, r.evict, r.cleanup}
+		if r.lead.fails != "" { // the next change to the log may be one that its disk never answers
+			steps = slices.Insert(steps, 0, r.transfer)
+		}
+		for _, step := range steps {
 			if p := step(); len(p) > 0 {
 				plan = p
 				break

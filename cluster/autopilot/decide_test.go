@@ -140,6 +140,17 @@ func TestSettle(t *testing.T) {
 		{"full disk of two", cluster("1 V", "2 V full-disk"), nil, "demote 2"},
 		{"full disk of the leader", cluster("1 V full-disk", "2 V", "3 V"), nil, "transfer 2"},
 		{"full disk of the leader, replaced", cluster("1 V full-disk", "2 V", "3 V", "4 S"), nil, "promote 4; transfer 2; demote 1"},
+		{"frozen disk keeps its vote without stand-by", cluster("1 V", "2 V", "3 V frozen"), nil, ""},
+		{"frozen disk replaced", cluster("1 V", "2 V", "3 V frozen", "4 S"), nil, "promote 4; demote 3"},
+		{"frozen disk replaced from outside", cluster("1 V", "2 V", "3 V frozen", "4 -"), nil, "add 4; promote 4; demote 3"},
+		{"frozen disk of two", cluster("1 V", "2 V frozen"), nil, "demote 2"},
+		{"frozen disk of the leader", cluster("1 V frozen", "2 V", "3 V"), nil, "transfer 2"},
+		{"frozen disk of the leader, replaced", cluster("1 V frozen", "2 V", "3 V", "4 S"), nil, "transfer 2; promote 4; demote 1"},
+		{"frozen disks: leadership goes to the one that stores", cluster("1 V frozen", "2 V frozen", "3 V"), nil, "transfer 3"},
+		{"frozen disks everywhere", cluster("1 V frozen", "2 V frozen", "3 V frozen"), nil, ""},
+		{"frozen disk gets no vote", cluster("1 V", "2 S frozen", "3 S"), nil, ""},
+		{"frozen disk does not enter", cluster("1 V", "2 V", "3 V", "4 - frozen"), nil, ""},
+		{"a replica that stands still is replaced", cluster("1 V", "2 V", "3 V stalled", "4 S"), nil, "promote 4; demote 3"},
 		{"full disks everywhere", cluster("1 V full-disk", "2 V full-disk", "3 V full-disk"), nil, ""},
 		{"full disk gets no vote", cluster("1 V", "2 S full-disk", "3 S"), nil, ""},
 		{"full disk does not enter", cluster("1 V", "2 V", "3 V", "4 - full-disk"), nil, ""},
@@ -348,6 +359,11 @@ func TestReasons(t *testing.T) {
 		{cluster("1 V", "2 V", "3 V", "4 V never"), 4, "has not answered this leader: another votes in its place"},
 		{cluster("1 V orphan", "2 V", "3 V"), 2, "takes leadership from node 1 (no member row)"},
 		{cluster("1 V", "2 - draining"), 2, "draining: gets no vote before it is resumed"},
+		{cluster("1 V", "2 V", "3 V frozen"), 3, "cannot store, its disk does not answer: keeps its vote until an eligible stand-by takes it"},
+		{cluster("1 V", "2 V", "3 V frozen", "4 S"), 4, "takes the place of node 3 (cannot store, its disk does not answer)"},
+		{cluster("1 V", "2 - frozen"), 2, "cannot store, its disk does not answer: gets no vote before it stores again"},
+		{cluster("1 V frozen", "2 V", "3 V"), 2, "takes leadership from node 1 (cannot store, its disk does not answer)"},
+		{cluster("1 V", "2 V", "3 V stalled"), 3, "cannot store, its replica has not moved for more than 20 s although there is more to replicate: keeps its vote until an eligible stand-by takes it"},
 		{cluster("1 V", "2 V", "3 V full-disk"), 3, "low on disk space: keeps its vote until an eligible stand-by takes it"},
 		{cluster("1 V", "2 V", "3 V full-disk", "4 S"), 4, "takes the place of node 3 (low on disk space)"},
 		{cluster("1 V", "2 - full-disk"), 2, "low on disk space: gets no vote before there is room again"},
@@ -381,6 +397,9 @@ func TestCanRemove(t *testing.T) {
 		{cluster("1 V", "2 V", "3 V silent"), 3, ""},
 		{cluster("1 V", "2 V", "3 V silent"), 2, "without node 2 only 1 of 2 voters would be live, and a majority needs 2"},
 		{cluster("1 V", "2 V", "3 V lag"), 2, "without node 2 only 1 of 2 voters would be live, and a majority needs 2"},
+		{cluster("1 V", "2 V", "3 V frozen"), 2, "without node 2 only 1 of 2 voters would be live, and a majority needs 2"},
+		{cluster("1 V frozen", "2 V", "3 V"), 3, "without node 3 only 1 of 2 voters would be live, and a majority needs 2"},
+		{cluster("1 V", "2 V", "3 V frozen"), 3, ""},
 		{cluster("1 V", "2 V silent"), 2, ""},
 		{cluster("1 V", "2 V silent", "3 V silent"), 3, "without node 3 only 1 of 2 voters would be live, and a majority needs 2"},
 		{cluster("1 V", "2 V", "3 V", "4 V silent", "5 V silent"), 3, "without node 3 only 2 of 4 voters would be live, and a majority needs 3"},
@@ -415,6 +434,7 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Stabilization = -1 }, "stabilization must be between 0s and 1h0m0s, not -1ns"},
 		{func(c *Config) { c.LastContactThreshold = 0 }, "lastContactThreshold must be between 100ms and 10m0s, not 0s"},
 		{func(c *Config) { c.MaxLagRevisions = 0 }, "maxLagRevisions must be at least 1"},
+		{func(c *Config) { c.MaxLagTime = Duration(time.Second) }, "maxLagTime must be between 5s and 1h0m0s, not 1s"},
 		{func(c *Config) { c.DeadAfter = Duration(time.Second) }, "deadAfter must be at least 1m0s and longer than lastContactThreshold, not 1s"},
 		{func(c *Config) { c.LastContactThreshold, c.DeadAfter = maxContact, maxContact }, "deadAfter must be at least 1m0s and longer than lastContactThreshold, not 10m0s"},
 		{func(c *Config) { c.MinQuorum = 6 }, "minQuorum must be between 1 and maxVoters (5), not 6"},
@@ -429,7 +449,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,"cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2}`
+	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,"maxLagTime":"20s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2}`
 	b, err := json.Marshal(testConfig())
 	if err != nil || string(b) != want {
 		t.Errorf("%s, %v", b, err)

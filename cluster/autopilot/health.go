@@ -16,24 +16,31 @@ type member struct {
 	alive, dead bool
 	healthy     bool
 	recovering  bool
+	failed      bool // what it recovers from is that it could not store
 	// stable: healthy for long enough to get a vote.
 	stable      bool
 	stableSince time.Time
 	silence     time.Duration // since the last answer, or since this leader began
 	lag         uint64
-	why         string // reason of the change planned for it
-	due         bool   // it is to enter Raft, in this round or a later one
+	// fails is why it does not store; empty when it does.
+	fails string
+	why   string // reason of the change planned for it
+	due   bool   // it is to enter Raft, in this round or a later one
 }
 
 func (m *member) full() bool   { return m.Member && m.Mode == ModeFull }
-func (m *member) active() bool { return m.DrainState == DrainActive && !m.DiskLow }
+func (m *member) active() bool { return m.DrainState == DrainActive && !m.DiskLow && m.fails == "" }
 
-// drained: it gives leadership and vote away. A member whose disk is about to fill up does so before it fails.
-func (m *member) drained() bool { return m.DrainState == DrainDrained || m.DiskLow }
+// drained: it gives leadership and vote away. A member whose disk is about to fill up does so before it fails, one that
+// does not store because its vote is worth nothing.
+func (m *member) drained() bool { return m.DrainState == DrainDrained || m.DiskLow || m.fails != "" }
 
 // idle says why a member is not active.
 func (m *member) idle() string {
-	if m.DiskLow && m.DrainState == DrainActive {
+	switch {
+	case m.fails != "":
+		return "cannot store, " + m.fails
+	case m.DiskLow && m.DrainState == DrainActive:
 		return "low on disk space"
 	}
 	return m.DrainState
@@ -162,7 +169,11 @@ func (r *round) assess(m *member) {
 	if !m.leader && (replicates || m.Revision > 0) && m.Revision < r.in.LeaderRevision {
 		m.lag = r.in.LeaderRevision - m.Revision
 	}
-	m.healthy = m.alive && (!replicates || m.lag <= r.cfg.MaxLagRevisions)
+	m.fails = m.CannotStore
+	if m.fails == "" && replicates && !m.leader && m.Stalled > r.cfg.MaxLagTime {
+		m.fails = "its replica has not moved for more than " + brief(r.cfg.MaxLagTime.Std()) + " although there is more to replicate"
+	}
+	m.healthy = m.alive && m.fails == "" && (!replicates || m.lag <= r.cfg.MaxLagRevisions)
 
 	prev, known := r.in.Previous[m.NodeID]
 	switch {
@@ -173,7 +184,8 @@ func (r *round) assess(m *member) {
 		m.stableSince = r.now.UTC()
 	}
 	steady := m.healthy && r.now.Sub(m.stableSince) >= r.cfg.Stabilization.Std()
-	m.recovering = (answered && !m.alive) || (prev.Recovering && !steady && !m.leader)
+	m.recovering = (answered && !m.alive) || m.fails != "" || (prev.Recovering && !steady && !m.leader)
+	m.failed = m.fails != "" || (prev.Failed && m.recovering)
 	m.stable = steady || (m.healthy && r.young && !m.recovering)
 }
 

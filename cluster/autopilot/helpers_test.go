@@ -13,14 +13,14 @@ var t0 = time.Date(2026, 4, 20, 8, 0, 0, 0, time.UTC)
 func testConfig() Config {
 	return Config{
 		MaxVoters: 5, StandBys: 2, Stabilization: Duration(10 * time.Second),
-		LastContactThreshold: Duration(2 * time.Second), MaxLagRevisions: 1000,
+		LastContactThreshold: Duration(2 * time.Second), MaxLagRevisions: 1000, MaxLagTime: Duration(20 * time.Second),
 		DeadAfter: Duration(24 * time.Hour), MinQuorum: 2,
 	}
 }
 
 // cluster builds an Input from one line per node, "id role [word…]":
 // role V, S, P (spare) or -, words: silent, never, lag, draining, drained,
-// full-disk, replicate, orphan, pinned, fresh (healthy for 4 s only), back (recovering),
+// full-disk, frozen (cannot store), stalled, replicate, orphan, pinned, fresh (healthy for 4 s only), back (recovering),
 // rare (probed every 50 s, last 30 s ago). Node 1 leads since an hour ago.
 func cluster(lines ...string) Input {
 	in := Input{LeaderID: 1, LeaderRevision: 5000, LeaderSince: t0.Add(-time.Hour), Previous: map[uint64]Health{}}
@@ -50,6 +50,12 @@ func cluster(lines ...string) Input {
 				o.DrainState = x
 			case "full-disk":
 				o.DiskLow = true
+			case "frozen":
+				o.CannotStore = "its disk does not answer"
+				h = Health{StableSince: t0.Add(-time.Minute), Recovering: true}
+			case "stalled":
+				o.Stalled, o.Revision = Duration(21*time.Second), 4990
+				h = Health{StableSince: t0.Add(-time.Minute), Recovering: true}
 			case "replicate":
 				o.Mode = x
 			case "orphan":

@@ -37,6 +37,10 @@ func genInput(t *rapid.T) Input {
 			o.DrainState = often(DrainActive, DrainDraining, DrainDrained).Draw(t, "drain")
 			o.Pinned = rapid.IntRange(0, 6).Draw(t, "pinned") == 0
 			o.DiskLow = rapid.IntRange(0, 6).Draw(t, "diskLow") == 0
+			if rapid.IntRange(0, 6).Draw(t, "cannotStore") == 0 {
+				o.CannotStore = "its disk does not answer"
+			}
+			o.Stalled = Duration(rapid.SampledFrom([]time.Duration{0, 0, 0, time.Second, 20 * time.Second, 21 * time.Second}).Draw(t, "stalled"))
 		}
 		o.Revision = rapid.SampledFrom([]uint64{5000, 5000, 4999, 4500, 3000, 0}).Draw(t, "revision")
 		silence := rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond, 2500 * time.Millisecond, 20 * time.Second, 3 * time.Minute, -1}).Draw(t, "silence")
@@ -63,6 +67,12 @@ type fataler interface {
 	Fatalf(string, ...any)
 }
 
+// stores tells whether a member stores, as far as an observation says.
+func stores(in Input, cfg Config, o Observation) bool {
+	replicates := o.Role == RoleVoter || o.Role == RoleStandBy
+	return o.CannotStore == "" && (isLeader(&in, &o) || !replicates || o.Stalled <= cfg.MaxLagTime)
+}
+
 // checkPlan holds a plan against every rule that must hold whatever happens.
 // health tells who is healthy by the state the plan came with.
 func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) {
@@ -87,7 +97,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			voters.healthy++
 		}
 		switch {
-		case o.Member && o.Mode == ModeFull && o.DrainState != DrainDrained && !o.DiskLow && srv[o.NodeID].NodeStatus == StatusAlive:
+		case o.Member && o.Mode == ModeFull && o.DrainState != DrainDrained && !o.DiskLow && stores(in, cfg, o) && srv[o.NodeID].NodeStatus == StatusAlive:
 			goods++
 			if o.Pinned {
 				pins++
@@ -112,7 +122,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			t.Fatalf("touches the leader: %+v", c)
 		}
 		seen[c.NodeID] = true
-		fit := o.Member && o.Mode == ModeFull && o.DrainState == DrainActive && !o.DiskLow && v.Healthy
+		fit := o.Member && o.Mode == ModeFull && o.DrainState == DrainActive && !o.DiskLow && stores(in, cfg, o) && v.Healthy
 		switch c.Kind {
 		case KindPromote:
 			if !fit || o.Role == RoleVoter || o.Role == RoleOutside || c.Role != RoleVoter {
@@ -135,7 +145,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			if !fit || o.Role != RoleVoter || !v.Electable {
 				t.Fatalf("transfers to %+v", o)
 			}
-			if l := by[in.LeaderID]; l.Member && l.Mode == ModeFull && l.DrainState != DrainDrained && !l.DiskLow {
+			if l := by[in.LeaderID]; l.Member && l.Mode == ModeFull && l.DrainState != DrainDrained && !l.DiskLow && l.CannotStore == "" {
 				t.Fatalf("transfers away from %+v", l)
 			}
 		case KindDemote:
@@ -146,7 +156,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 				t.Fatalf("undoes an operator's promote: %+v", c)
 			}
 		case KindAdd:
-			if o.Role != RoleOutside || !o.Member || o.DrainState != DrainActive || o.DiskLow || v.NodeStatus != StatusAlive || c.Role != RoleStandBy {
+			if o.Role != RoleOutside || !o.Member || o.DrainState != DrainActive || o.DiskLow || o.CannotStore != "" || v.NodeStatus != StatusAlive || c.Role != RoleStandBy {
 				t.Fatalf("adds %+v", o)
 			}
 		case KindStandBy:
@@ -247,6 +257,9 @@ func TestPropertyPure(t *testing.T) {
 				if v.Healthy {
 					healthy++
 				}
+			}
+			if o := in.Members[i]; v.Healthy && (o.CannotStore != "" || v.CannotStore != "") {
+				t.Fatalf("healthy, though it cannot store: %+v", v)
 			}
 			if v.Electable {
 				electable++

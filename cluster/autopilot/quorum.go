@@ -12,7 +12,7 @@ func FailureTolerance(voters, healthy int) int { return max(0, healthy-majority(
 
 // CanRemove refuses a removal that would leave too few live voters for a
 // majority. It judges by the health carried in in.Previous (the leader is
-// always live), so it works from one consistent round; a node that is unknown
+// always live while it can store), so it works from one consistent round; a node that is unknown
 // or has no vote can always go. Whether the leader may be removed at all is
 // for the caller to say.
 func CanRemove(in Input, id uint64) error {
@@ -22,7 +22,7 @@ func CanRemove(in Input, id uint64) error {
 		if o.Role != RoleVoter {
 			continue
 		}
-		h := isLeader(&in, o) || in.Previous[o.NodeID].Healthy
+		h := o.CannotStore == "" && (isLeader(&in, o) || in.Previous[o.NodeID].Healthy)
 		voters++
 		if h {
 			live++

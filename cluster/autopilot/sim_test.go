@@ -14,6 +14,9 @@ type node struct {
 	behind int // seconds until its replica has caught up
 }
 
+// works: it runs and stores, so that its vote counts.
+func (n *node) works() bool { return n.up && n.CannotStore == "" }
+
 // sim is a cluster under a simulated clock with an executor that fails now and
 // then. Raft itself is reduced to what matters here: a leader needs a majority
 // of running voters, and configuration changes work while there is one.
@@ -71,7 +74,7 @@ func (s *sim) voters() (all, up int) {
 	for _, n := range s.nodes {
 		if n.Role == RoleVoter {
 			all++
-			if n.up {
+			if n.works() {
 				up++
 			}
 		}
@@ -94,14 +97,14 @@ func (s *sim) happened() { s.events, s.eventAt = s.events+1, s.now }
 func (s *sim) event() {
 	n := s.nodes[s.rnd.IntN(len(s.nodes))]
 	s.happened()
-	switch k := s.rnd.IntN(20); {
+	switch k := s.rnd.IntN(22); {
 	case k < 5 && len(s.nodes) < 14:
 		s.join(RoleOutside)
 	case k < 9:
 		if n.up {
 			// Deaths that cost the majority end the game, they are not
 			// autopilot's; mostly leave them out.
-			if all, up := s.voters(); n.Role == RoleVoter && up-1 < majority(all) && s.rnd.IntN(8) > 0 {
+			if s.spares(n) {
 				return
 			}
 		}
@@ -125,6 +128,13 @@ func (s *sim) event() {
 	case k == 18:
 		s.cfg.StandBys = s.rnd.IntN(4)
 		s.say("stand-bys %d", s.cfg.StandBys)
+	case k >= 20:
+		if n.CannotStore == "" && !s.spares(n) && s.rnd.IntN(2) == 0 {
+			n.CannotStore = "its disk does not answer"
+		} else {
+			n.CannotStore = ""
+		}
+		s.say("node %d cannot store: %q", n.NodeID, n.CannotStore)
 	case k == 19 && n.NodeID != s.leader:
 		// An operator removes a member: its row goes, Raft still has it.
 		if CanRemove(s.input(), n.NodeID) == nil {
@@ -133,6 +143,12 @@ func (s *sim) event() {
 			s.sweep()
 		}
 	}
+}
+
+// spares: without this machine there would be no majority; mostly leave that out.
+func (s *sim) spares(n *node) bool {
+	all, up := s.voters()
+	return n.Role == RoleVoter && n.works() && up-1 < majority(all) && s.rnd.IntN(8) > 0
 }
 
 // sweep forgets what has neither a row nor a place in Raft.
@@ -171,7 +187,7 @@ func (s *sim) elect() {
 		return
 	}
 	for _, n := range s.nodes {
-		if n.Role == RoleVoter && n.up && n.behind == 0 && (s.leader == 0 || s.rnd.IntN(3) == 0) {
+		if n.Role == RoleVoter && n.works() && n.behind == 0 && (s.leader == 0 || s.rnd.IntN(3) == 0) {
 			s.lead(n.NodeID)
 		}
 	}
@@ -225,9 +241,11 @@ func (s *sim) answers(c Change) bool {
 	all, up := s.voters()
 	switch {
 	case c.Kind == KindPromote || c.Kind == KindAdd || c.Kind == KindTransfer:
-		return n.up
-	case n.Role == RoleVoter && n.up:
+		return n.works()
+	case n.Role == RoleVoter && n.works():
 		return up-1 >= majority(all-1)
+	case n.Role == RoleVoter:
+		return up >= majority(all-1)
 	}
 	return true
 }
@@ -261,19 +279,19 @@ func (s *sim) checkRest() {
 	eligible, full, standBys, goods, bads, loose := 0, 0, 0, 0, 0, 0
 	pinnedOut := 0
 	for _, n := range s.nodes {
-		fit := n.up && n.Member && n.Mode == ModeFull && n.DrainState == DrainActive
+		fit := n.works() && n.Member && n.Mode == ModeFull && n.DrainState == DrainActive
 		if fit {
 			eligible++
 		}
 		switch {
-		case n.Role == RoleVoter && n.Member && n.Mode == ModeFull && n.up && n.DrainState != DrainDrained:
+		case n.Role == RoleVoter && n.Member && n.Mode == ModeFull && n.works() && n.DrainState != DrainDrained:
 			goods++
 			if !n.Pinned {
 				loose++
 			}
 		case n.Role == RoleVoter:
 			bads++
-			if all, up := s.voters(); n.Mode == ModeReplicate && n.NodeID != s.leader && n.up && up-1 >= majority(all-1) {
+			if all, up := s.voters(); n.Mode == ModeReplicate && n.NodeID != s.leader && n.works() && up-1 >= majority(all-1) {
 				s.Fatalf("replicate-only node %d still votes", n.NodeID)
 			}
 		case fit && n.Role == RoleOutside:
@@ -334,8 +352,8 @@ func TestSimulatedCluster(t *testing.T) {
 				}
 			}
 			for _, n := range s.nodes {
-				if n.Role == RoleVoter && !n.up && s.rnd.IntN(2) == 0 {
-					n.up = true
+				if n.Role == RoleVoter && !n.works() && s.rnd.IntN(2) == 0 {
+					n.up, n.CannotStore = true, ""
 					s.happened()
 					s.say("node %d up", n.NodeID)
 				}

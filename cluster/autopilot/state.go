@@ -29,8 +29,8 @@ func (r *round) state() State {
 			NodeID: m.NodeID, NodeStatus: StatusLeft, Healthy: m.healthy, IsLeader: m.leader,
 			HasVotingRights: m.voter, StableSince: Stamp{m.stableSince},
 			Name: m.Name, Role: m.Role, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
-			Electable: m.voter && electable(m), Recovering: m.recovering, DiskLow: m.DiskLow,
-			Lag: m.lag, RTT: m.RTT, Version: m.Version, Reason: t.reason(m),
+			Electable: m.voter && electable(m), Recovering: m.recovering, Failed: m.failed, DiskLow: m.DiskLow,
+			CannotStore: m.fails, Stalled: m.Stalled, Lag: m.lag, RTT: m.RTT, Version: m.Version, Reason: t.reason(m),
 		}
 		switch {
 		case m.alive:
@@ -113,14 +113,17 @@ func (t *teller) reason(m *member) string {
 	case m.Mode != ModeFull:
 		return "replicate-only: never votes"
 	case !m.active():
-		if m.DrainState == DrainActive {
+		switch {
+		case m.fails != "":
+			return m.idle() + ": gets no vote before it stores again"
+		case m.DrainState == DrainActive:
 			return m.idle() + ": gets no vote before there is room again"
 		}
 		return m.DrainState + ": gets no vote before it is resumed"
 	case m.inRaft:
 		return t.standByReason(m)
 	case m.recovering:
-		return "was silent, back for " + t.waited(m) + ", then considered for Raft again"
+		return m.was() + ", back for " + t.waited(m) + ", then considered for Raft again"
 	case m.due:
 		return "outside Raft: enters as stand-by in the next round"
 	case t.seating.wanted > 0:
@@ -159,7 +162,7 @@ func (t *teller) standByReason(m *member) string {
 	case !m.healthy:
 		return "stand-by: " + t.behind(m)
 	case m.recovering:
-		return "stand-by: was silent, back for " + t.waited(m)
+		return "stand-by: " + m.was() + ", back for " + t.waited(m)
 	case i < 0:
 		return "spare: waits for a stand-by seat"
 	case !t.mayChange():
@@ -185,6 +188,14 @@ func (t *teller) behind(m *member) string {
 // waited tells how much of the stabilization time has passed, "4 s of 10 s".
 func (t *teller) waited(m *member) string {
 	return brief(max(0, t.now.Sub(m.stableSince))) + " of " + brief(t.cfg.Stabilization.Std())
+}
+
+// was says what a member recovers from.
+func (m *member) was() string {
+	if m.failed {
+		return "could not store"
+	}
+	return "was silent"
 }
 
 // fault says what is wrong with a voter that has to go.

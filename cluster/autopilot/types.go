@@ -46,6 +46,11 @@ type Observation struct {
 	Member bool `json:"member"`
 	// DiskLow: it says that its disk is nearly full. It then counts as drained, whatever DrainState says.
 	DiskLow bool `json:"diskLow,omitempty"`
+	// CannotStore is why it cannot store, as it says itself; empty when it can. It then counts as unhealthy and
+	// loses its vote, whatever it answers.
+	CannotStore string `json:"cannotStore,omitempty"`
+	// Stalled is how long its replica had not moved when it last answered, although the leader had more.
+	Stalled Duration `json:"stalled,omitempty"`
 	// IsLeader is read only when Input.LeaderID is zero.
 	IsLeader bool `json:"isLeader,omitempty"`
 }
@@ -54,9 +59,11 @@ type Observation struct {
 type Health struct {
 	Healthy     bool      `json:"healthy"`
 	StableSince time.Time `json:"stableSince,omitzero"`
-	// Recovering: it fell silent under this leader and has not been healthy
+	// Recovering: it fell silent or could not store under this leader and has not been healthy
 	// for Config.Stabilization since. It waits the full time for a vote.
 	Recovering bool `json:"recovering,omitempty"`
+	// Failed: it recovers from being unable to store.
+	Failed bool `json:"failed,omitempty"`
 }
 
 // Input is one round of observations by the leader.
@@ -98,7 +105,12 @@ type Server struct {
 	// or replicate-only voter is not while a better one answers.
 	Electable  bool `json:"electable"`
 	Recovering bool `json:"recovering,omitempty"`
+	Failed     bool `json:"failed,omitempty"`
 	DiskLow    bool `json:"diskLow,omitempty"`
+	// CannotStore is why it does not store, a clause for a sentence; empty when it does.
+	CannotStore string `json:"cannotStore,omitempty"`
+	// Stalled is how long its replica has not moved although there was something to move.
+	Stalled Duration `json:"stalled,omitempty"`
 	// Lag in revisions behind the leader; 0 for a member without a replica.
 	Lag         uint64    `json:"lag"`
 	LastContact time.Time `json:"lastContact,omitzero"`
@@ -155,7 +167,7 @@ func Carry(s State) map[uint64]Health {
 	m := make(map[uint64]Health, len(s.Servers))
 	for i := range s.Servers {
 		v := &s.Servers[i]
-		m[v.NodeID] = Health{Healthy: v.Healthy, StableSince: v.StableSince.Time, Recovering: v.Recovering}
+		m[v.NodeID] = Health{Healthy: v.Healthy, StableSince: v.StableSince.Time, Recovering: v.Recovering, Failed: v.Failed}
 	}
 	return m
 }

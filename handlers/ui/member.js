@@ -58,7 +58,7 @@ export function member({ root, signal, id }) {
         ["Health", health(m)], ["Autopilot says", m.reason || none()],
         ["Stable since", when(m.stableSince)], !m.healthy && ["Last contact", when(m.lastContact)],
         ["Role", [role(m), m.pinned ? muted(" promoted by an operator") : ""]], ["Suffrage", m.suffrage], ["Mode", m.mode],
-        ["Lag", `${m.lag} revisions`], ["Drain", drain(m)], m.diskLow && ["Disk", mark("warn", "low")],
+        ["Lag", `${m.lag} revisions`], ["Drain", drain(m)], m.cannotStore && ["Storing", [mark("bad", "cannot store"), muted(` ${m.cannotStore}`)]], m.diskLow && ["Disk", mark("warn", "low")],
         ["Node", String(m.nodeId)], ["Id", h("code", { class: "long" }, m.id)], ["Version", m.binaryVersion],
         ["API", code(m.apiAddress)], ["Raft", code(m.raftAddress)], ["Overlay", [m.overlayIp || "–", m.sliceCidr && muted(` ${m.sliceCidr}`)]],
         ["Joined", when(m.joinedAt)], ["Labels", labels(m.labels)]));

@@ -121,7 +121,7 @@ export function members({ root, signal }) {
     caption: "Members", key: (m) => m.nodeId, empty: "No member fits.",
     columns: [
       { title: "Member", sort: (m) => m.name, cell: (m) => [h("div", { class: "line" }, h("a", { href: `#/members/${m.nodeId}`, class: "name" }, m.name), m.isLeader && h("span", { class: "tag" }, "leader")), muted(`node ${m.nodeId}`)] },
-      { title: "Health", sort: (m) => (m.healthy ? 1 : 0), cell: (m) => [health(m), m.diskLow && mark("warn", "disk low"), h("div", { class: "reason" }, m.reason)] },
+      { title: "Health", sort: (m) => (m.healthy ? 1 : 0), cell: (m) => [health(m), m.cannotStore && mark("bad", "cannot store"), m.diskLow && mark("warn", "disk low"), h("div", { class: "reason" }, m.reason)] },
       { title: "Role", sort: (m) => m.role, cell: (m) => [h("div", { class: "short" }, role(m)), m.mode === "replicate" && muted("replicate-only")] },
       { title: "Lag", num: true, sort: (m) => m.lag, cell: (m) => m.lag },
       { title: "Drain", sort: (m) => m.drainState, cell: drain },

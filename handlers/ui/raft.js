@@ -59,6 +59,7 @@ export function raft({ root, signal }) {
         ["Name", s.name], ["Node", String(s.cluster.nodeId)], ["Role", s.cluster.role.toLowerCase()],
         ["Leader", s.cluster.leaderNodeId ? h("a", { href: `#/members/${s.cluster.leaderNodeId}` }, `node ${s.cluster.leaderNodeId}`) : mark("bad", "none")],
         ["Revision", String(s.revision)], ["Version", [s.version, muted(` ${s.commit}`)]], ["Cluster", s.cluster.clusterId ? code(s.cluster.clusterId) : none()],
+        s.storing && ["Storing", s.storing.ok ? [mark("good", "yes"), muted(` a write takes ${s.storing.writeMs} ms`)] : [mark("bad", "no"), muted(` ${s.storing.fault}`)]],
         s.disk && ["Disk", [s.disk.low ? mark("bad", "low") : mark("good", "enough"), muted(` ${bytes(s.disk.freeBytes)} free of ${bytes(s.disk.totalBytes)}`)]]));
     },
   });

@@ -1,0 +1,303 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// diskSize is enough for a small member with its log and its snapshots.
+const diskSize = 192 << 20
+
+// ownDisk gives a member that has not been started an ext4 of its own, which a test can freeze.
+func (m *member) ownDisk(t *testing.T) {
+	t.Helper()
+	image := m.dir + ".img"
+	f, err := os.Create(image)
+	if err == nil {
+		err = f.Truncate(diskSize)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
+	}
+	m.mount(t)
+	t.Cleanup(func() {
+		m.freeze(t, false) // a process that waits for a frozen disk does not die before it is thawed
+		if m.up() {
+			m.stop(t)
+		}
+		unmount(t, m.dir)
+	})
+	if err := os.Remove(m.file("lost+found")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(m.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mount mounts the member's own disk.
+func (m *member) mount(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("mount", "-o", "loop,errors=remount-ro", m.dir+".img", m.dir).CombinedOutput(); err != nil {
+		t.Skipf("this machine cannot give a member a disk of its own: %v: %s", err, out)
+	}
+}
+
+// ownMemory gives a member that has not been started a tmpfs of its own.
+func (m *member) ownMemory(t *testing.T, options string) {
+	t.Helper()
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", m.dir, "tmpfs", 0, "size=192m,mode=700,"+options); err != nil {
+		t.Skipf("this machine cannot mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if m.up() {
+			m.stop(t)
+		}
+		unmount(t, m.dir)
+	})
+}
+
+func unmount(t *testing.T, dir string) {
+	if err := within(20*time.Second, func() error { return syscall.Unmount(dir, 0) }); err != nil {
+		t.Error(err)
+	}
+}
+
+// freeze lets every write to the member's disk wait, or go on.
+func (m *member) freeze(t *testing.T, frozen bool) {
+	t.Helper()
+	flag := map[bool]string{true: "-f", false: "-u"}[frozen]
+	if out, err := exec.Command("fsfreeze", flag, m.dir).CombinedOutput(); err != nil && frozen {
+		t.Fatalf("fsfreeze: %v: %s", err, out)
+	}
+}
+
+// fails waits until a member says that it cannot store, and the leader that it counts for nothing.
+func (u *user) fails(t *testing.T, m, through *member, fault string) {
+	t.Helper()
+	begin := time.Now()
+	eventually(t, formed, fmt.Sprintf("node %d cannot store", m.n), func() error {
+		state, err := u.autopilot(through)
+		if err != nil {
+			return err
+		}
+		if state.Healthy || state.FailureTolerance != 0 {
+			return fmt.Errorf("the cluster is healthy: %v, and survives %d losses", state.Healthy, state.FailureTolerance)
+		}
+		for _, s := range state.Servers {
+			if s.NodeID == uint64(m.n) && (s.Healthy || s.CannotStore != fault || !strings.Contains(s.Reason, "cannot store, "+fault)) {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
+	t.Logf("after %.1f s the leader counts node %d out", time.Since(begin).Seconds(), m.n)
+	if st := m.status(t); st.Ready || st.Reason != "this member cannot store: "+fault || st.Storing == nil || st.Storing.OK {
+		t.Errorf("its own status is %+v, %+v", st, st.Storing)
+	}
+	if out := (command{env: append(u.cluster.env(u.cluster.token), "MUSTER_ADDR=https://"+m.api)}).ok(t, "status"); !strings.Contains(out.stderr, "cannot store: "+fault) {
+		t.Errorf("muster status says %+v", out)
+	}
+	if row, err := u.row(through, m.n); err != nil || row.CannotStore != fault {
+		t.Errorf("the members list says %+v, %v", row, err)
+	}
+	if _, values := scrape(t, u.cluster, m); values["muster_storing"] != 0 {
+		t.Errorf("its metric says %v", values["muster_storing"])
+	}
+	text, _ := os.ReadFile(m.log)
+	if n := strings.Count(string(text), fault); n != 1 {
+		t.Errorf("its log says so %d times", n)
+	}
+	eventually(t, formed, "it is in the audit", func() error {
+		a := u.do(through, "GET", "/api/v1/audit?action=member.unhealthy", "")
+		if !strings.Contains(a.body, "cannot store: "+fault) {
+			return fmt.Errorf("%v", a)
+		}
+		return nil
+	})
+	if a := u.transferTo(through, m); a.status == 200 {
+		t.Errorf("leadership can be given to it all the same: %v", a)
+	}
+}
+
+// recovers waits until everybody is a healthy voter again.
+func (u *user) recovers(t *testing.T, m, through *member) {
+	t.Helper()
+	begin := time.Now()
+	eventually(t, formed, fmt.Sprintf("node %d is a healthy voter again", m.n), func() error {
+		state, err := u.autopilot(through)
+		if err == nil && (!state.Healthy || state.FailureTolerance != 1 || len(state.Voters) != 3) {
+			err = fmt.Errorf("%+v", state)
+		}
+		return err
+	})
+	t.Logf("after %.1f s node %d is healthy", time.Since(begin).Seconds(), m.n)
+	m.awaitReady(t)
+}
+
+// TestFrozenVoter: a voter whose disk does not answer counts for nothing, the others go on, and their number is judged
+// without it. When the disk answers again it is a healthy voter.
+func TestFrozenVoter(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := found(t)
+	m := c.add()
+	m.ownDisk(t)
+	c.join(m)
+	c.join(c.add())
+	c.awaitVoters(t)
+	u, first, third := c.admin(t), c.members[0], c.members[2]
+	u.awaitSettled(t, first, 1, 2, 3)
+	u.lead(t, first)
+	u.drain(first, 3, `{"deadlineSeconds":0}`)
+	u.awaitDrain(t, first, 3, "drained", formed)
+	u.recovers(t, m, first)
+
+	m.freeze(t, true)
+	u.fails(t, m, first, "its disk does not answer")
+	if a := u.remove(first, 3, ""); a.status != 409 || !strings.Contains(a.body, "without node 3 only 1 of 2 voters would be live") {
+		t.Errorf("the removal of another voter: %v", a)
+	}
+	if a := u.do(first, "DELETE", "/v1/operator/raft/peer?address="+third.raft, ""); a.status != 500 || !strings.Contains(a.body, "without node 3 only 1 of 2 voters would be live") {
+		t.Errorf("the removal of another voter as a Raft peer: %v", a)
+	}
+	for i := range 20 {
+		u.create(t, []*member{first, third}[i%2], `{}`)
+	}
+	m.freeze(t, false)
+	u.recovers(t, m, first)
+	u.create(t, m, `{}`)
+	eventually(t, formed, "the audit knows that it stores again", func() error {
+		if a := u.do(first, "GET", "/api/v1/audit?action=member.healthy", ""); !strings.Contains(a.body, "stores again") {
+			return fmt.Errorf("%v", a)
+		}
+		return nil
+	})
+}
+
+// TestFrozenLeader: a leader whose disk does not answer is followed by another one, and takes part again when it answers.
+func TestFrozenLeader(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	for _, busy := range []bool{false, true} {
+		t.Run(map[bool]string{false: "idle", true: "busy"}[busy], func(t *testing.T) {
+			c := found(t)
+			m := c.add()
+			m.ownDisk(t)
+			c.join(m)
+			c.join(c.add())
+			c.awaitVoters(t)
+			u, first := c.admin(t), c.members[0]
+			u.awaitSettled(t, first, 1, 2, 3)
+			u.lead(t, m)
+			m.freeze(t, true)
+			begin := time.Now()
+			eventually(t, formed, "another one leads", func() error {
+				if busy {
+					_ = u.do(first, "POST", "/api/v1/cluster/join-tokens", `{}`)
+				}
+				st, err := first.tryStatus()
+				if err == nil && (st.Cluster.LeaderNodeID == 0 || st.Cluster.LeaderNodeID == uint64(m.n)) {
+					err = fmt.Errorf("%+v", st.Cluster)
+				}
+				return err
+			})
+			t.Logf("after %.1f s another one leads", time.Since(begin).Seconds())
+			u.patiently(first, "POST", "/api/v1/cluster/join-tokens", `{}`).is(t, "a write", 201, "")
+			eventually(t, formed, "it says so", func() error {
+				st, err := m.tryStatus()
+				if err == nil && (st.Ready || st.Cluster.IsLeader) {
+					err = fmt.Errorf("%+v", st)
+				}
+				return err
+			})
+			m.freeze(t, false)
+			u.recovers(t, m, first)
+			u.lead(t, m)
+		})
+	}
+}
+
+// TestNoInodes: a voter whose file system has no inodes left counts for nothing until there are some again.
+func TestNoInodes(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := found(t)
+	m := c.add()
+	m.ownMemory(t, "nr_inodes=120")
+	c.join(m)
+	c.join(c.add())
+	c.awaitVoters(t)
+	u, first := c.admin(t), c.members[0]
+	u.awaitSettled(t, first, 1, 2, 3)
+	u.lead(t, first)
+	if err := os.Mkdir(m.file("fill"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; os.WriteFile(m.file(filepath.Join("fill", fmt.Sprint(i))), nil, 0o600) == nil; i++ {
+		if i > 200 {
+			t.Fatal("the file system takes any number of files")
+		}
+	}
+	u.fails(t, m, first, "its file system is out of inodes")
+	if err := os.RemoveAll(m.file("fill")); err != nil {
+		t.Fatal(err)
+	}
+	u.recovers(t, m, first)
+}
+
+// TestReadOnly: a voter whose file system became read-only after an error counts for nothing. Checked and mounted again,
+// it is a healthy voter.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := found(t)
+	m := c.add()
+	m.ownDisk(t)
+	c.join(m)
+	c.join(c.add())
+	c.awaitVoters(t)
+	u, first := c.admin(t), c.members[0]
+	u.awaitSettled(t, first, 1, 2, 3)
+	u.lead(t, first)
+	device, err := exec.Command("findmnt", "-n", "-o", "SOURCE", "--target", m.dir).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(strings.TrimSpace(string(device))), "trigger_fs_error")
+	if err := os.WriteFile(trigger, []byte("1"), 0o200); err != nil {
+		t.Skipf("this kernel makes no error on demand: %v", err)
+	}
+	u.fails(t, m, first, "its file system is read-only")
+	for range 10 {
+		u.create(t, first, `{}`)
+	}
+	m.kill()
+	unmount(t, m.dir)
+	if out, err := exec.Command("fsck.ext4", "-p", "-f", m.dir+".img").CombinedOutput(); err != nil && !strings.Contains(err.Error(), "exit status 1") {
+		t.Fatalf("fsck: %v: %s", err, out)
+	}
+	m.mount(t)
+	m.start(t)
+	u.recovers(t, m, first)
+}
