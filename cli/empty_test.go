@@ -21,15 +21,15 @@ func everyCommand(cmd *cobra.Command, f func(*cobra.Command)) {
 	}
 }
 
-// arguments fills the places of a command's arguments, as far as its usage tells.
+// arguments are as many as a command takes.
 func arguments(cmd *cobra.Command) (list []string) {
-	for _, word := range strings.Fields(cmd.Use)[1:] {
-		if strings.HasPrefix(word, "-") || strings.HasPrefix(word, "[") {
-			break
+	for range 4 {
+		if cmd.Args == nil || cmd.Args(cmd, list) == nil {
+			return list
 		}
 		list = append(list, "x")
 	}
-	return list
+	return nil
 }
 
 func refusedAsUsage(t *testing.T, name string, args ...string) {

@@ -42,6 +42,7 @@ type serveFlags struct {
 	datacenter  string
 	peerPing    time.Duration
 	diskReserve string
+	limits      limitFlags
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -73,6 +74,9 @@ member again; a token is then ignored, so the same command serves for the first 
 			}
 			if f.eventWindow < 16 || f.eventWindow > 1_000_000 {
 				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.eventWindow)
+			}
+			if err := f.limits.check(); err != nil {
+				return usagef(cmd, "%s", err)
 			}
 			if err := f.read(cmd); err != nil {
 				return err
@@ -113,6 +117,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
+	f.limits.register(flags)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -230,6 +235,9 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 			return nil, err
 		}
 	default:
+		if err := dir.CheckRemoved(node); err != nil {
+			return nil, err
+		}
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
 		}
@@ -301,7 +309,16 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		}
 		return store.ErrNoLeader
 	}
-	transport := cluster.NewTransport(creds, book, fence, log)
+	creds.Known = func(id uint64) string {
+		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if st := opened.Load(); st != nil {
+			return st.CertKey(lookup, id)
+		}
+		return ""
+	}
+	transport := cluster.NewTransport(creds, nil, fence, log)
+	transport.UseBook(book)
 	self := cluster.NewIncarnation()
 	if founding == nil {
 		if err := cluster.Introduce(ctx, transport, dir, node, self, node.Former); err != nil {
@@ -334,11 +351,12 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		DiskReserve: reserve,
 		Self:        store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
-	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
+	limiter := f.limits.limiter(log)
+	api := handlers.New(handlers.Config{Limits: f.limits.Limits, Connections: limiter, Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred, Advice: loops.Advice,
 		Notice: loops.Notice,
 		Disk:   func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
 		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
@@ -371,16 +389,16 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	refusals := make(chan struct{})
 	go func() { defer close(refusals); api.KeepRefusals(serving) }()
 	served := make(chan error, 2)
-	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	tlsListener := tls.NewListener(limiter.Listener(apiListener), &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
-	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), log) }()
+	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), f.limits.Streams, log) }()
 	if f.plainHTTP != "" {
 		plain, err := listen("plain-http", f.plainHTTP)
 		if err != nil {
 			return err
 		}
 		log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", f.plainHTTP)
-		go func() { served <- handlers.Serve(serving, plain, api.Plain(), log) }()
+		go func() { served <- handlers.Serve(serving, limiter.Listener(plain), api.Plain(), f.limits.Streams, log) }()
 	}
 	log.Info("serving", "node", node.NodeID, "name", node.Name, "cluster", node.ClusterID, "api", node.APIAddress, "raft", node.RaftAddress)
 

@@ -18,6 +18,7 @@ type Status struct {
 	Notice        string         `json:"notice,omitempty"` // what the operator should know or do now
 	Storing       *Storing       `json:"storing,omitempty"`
 	Disk          *Disk          `json:"disk,omitempty"`
+	Advice        []string       `json:"advice,omitempty"`  // what an operator has to do for this member, each in a sentence
 	Cluster       *ClusterStatus `json:"cluster,omitempty"` // nil before the member belongs to a cluster
 }
 

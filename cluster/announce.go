@@ -24,6 +24,7 @@ func (c *Cluster) announce(ctx context.Context) {
 		if c.announceOnce(ctx) && !c.Store.Outside() {
 			retry = nil
 		}
+		c.warnLeftBehind()
 		select {
 		case <-turned:
 		case <-retry:
@@ -198,6 +199,7 @@ func (c *Cluster) sendAnnouncement(ctx context.Context, id uint64, a announcemen
 		return c.Store.Announce(ctx, c.actor(), a.Announcement)
 	}
 	err := c.Transport.post(ctx, id, pathAnnounce, a, nil)
+	c.troubles.note(id, err)
 	var twin *TwinError
 	switch {
 	case errors.As(err, &twin):

@@ -73,10 +73,16 @@ type Cluster struct {
 	alone    struct{ since, said time.Time } // of the announcing loop: nobody has answered since, and when that was said
 	nodeFile sync.Mutex                      // held while node.json is read and written
 	unheard  atomic.Pointer[string]          // what the leader last said against this member's announcement
-	once     sync.Once
-	removed  chan struct{}
-	twin     chan error // gets the *TwinError that ends this member
-	closing  chan struct{}
+	twin     chan error                      // gets the *TwinError that ends this member
+
+	troubles    troubles
+	renewWarned time.Time // used by the renewal alone
+
+	archives chan struct{} // bounds the backups that are made at once
+
+	once    sync.Once
+	removed chan struct{}
+	closing chan struct{}
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -86,14 +92,15 @@ type Cluster struct {
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
-		removed: make(chan struct{}), closing: make(chan struct{}), twin: make(chan error, 1), starts: starts{last: map[uint64]string{}}}
+		archives: make(chan struct{}, 1), removed: make(chan struct{}), closing: make(chan struct{}),
+		twin: make(chan error, 1), starts: starts{last: map[uint64]string{}}}
 	c.forget()
 	c.disk.Store(&Disk{})
 	c.lookAtDisk()
 	c.storage = newStorage(time.Now())
 	c.peers = newPeers(cfg, c.Alive)
 	cfg.Transport.peers = c.peers.serve
-	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring} {
+	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
@@ -314,6 +321,11 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pathTrust, c.serveTrust)
 	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
+	mux.HandleFunc("POST "+pathOwnerToken, c.serveOwnerToken)
+	mux.HandleFunc("POST "+pathRecoverToken, c.serveRecoverToken)
+	mux.HandleFunc("GET "+pathOwnerBackup, c.serveOwnerBackup)
+	mux.HandleFunc("GET "+pathBackup, c.serveBackup)
+	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.serveEvents)
 }

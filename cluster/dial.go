@@ -13,8 +13,8 @@ import (
 const dialStagger = 100 * time.Millisecond
 
 // dial connects to a member wherever the book says that it may be. The first place where it proves who it is wins, and is
-// remembered.
-func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls.Conn, error) {
+// remembered. With aged its certificate may have expired.
+func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged bool) (*tls.Conn, error) {
 	list := t.book.Candidates(nodeID)
 	if len(list) == 0 {
 		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
@@ -32,7 +32,7 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls
 		address := list[next]
 		next, pending = next+1, pending+1
 		go func() {
-			conn, err := t.dialAt(ctx, nodeID, address, proto)
+			conn, err := t.dialAt(ctx, nodeID, address, proto, aged)
 			results <- result{conn, address, err}
 		}()
 	}
@@ -72,13 +72,13 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls
 }
 
 // dialAt connects to one address, which must be that of the member. Host names are resolved at each try.
-func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto string) (*tls.Conn, error) {
+func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto string, aged bool) (*tls.Conn, error) {
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c, userTimeout) }}
 	raw, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, t.creds.client(nodeID, proto))
+	conn := tls.Client(raw, t.creds.client(nodeID, proto, aged))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("node %d at %s: %w", nodeID, address, err)

@@ -186,10 +186,10 @@ func asTwin(err error) error {
 // callAt is call to one address, over a connection of its own.
 func (t *Transport) callAt(ctx context.Context, method string, id uint64, address, path string, body io.Reader, out any) error {
 	once := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return t.dialAt(ctx, id, address, protoHTTP)
+		return t.dialAt(ctx, id, address, protoHTTP, false)
 	}}
 	defer once.CloseIdleConnections()
-	return call(ctx, once, method, id, path, body, out)
+	return call(ctx, once.RoundTrip, method, id, path, body, out)
 }
 
 // serveHello answers a member that is starting.

@@ -45,7 +45,7 @@ func (p *peers) serve(conn net.Conn, relayed bool) {
 		if relayed {
 			break
 		}
-		to, err := p.net.dial(ctx, leader, protoRelay)
+		to, err := p.net.dial(ctx, leader, protoRelay, false)
 		if err == nil {
 			store.Splice(conn, to)
 			return

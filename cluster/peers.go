@@ -27,7 +27,7 @@ const (
 	peerConnections  = 1024
 )
 
-var peerActor = store.Actor{Name: "peering"}
+var peerActor = store.Actor{Name: "peering", Peer: true}
 
 // peers are this member's dealings with other clusters. The leader owns all streams; others pass connections on to it.
 type peers struct {

@@ -185,15 +185,15 @@ const (
 
 // call sends one internal request and decodes the answer into out, unless that is nil.
 func (t *Transport) call(ctx context.Context, method string, nodeID uint64, path string, body io.Reader, out any) error {
-	return call(ctx, t.client, method, nodeID, path, body, out)
+	return call(ctx, t.roundTrip, method, nodeID, path, body, out)
 }
 
-func call(ctx context.Context, by *http.Transport, method string, nodeID uint64, path string, body io.Reader, out any) error {
+func call(ctx context.Context, by func(*http.Request) (*http.Response, error), method string, nodeID uint64, path string, body io.Reader, out any) error {
 	r, err := http.NewRequestWithContext(ctx, method, "https://"+hostOf(nodeID)+":1"+path, body)
 	if err != nil {
 		return err
 	}
-	resp, err := by.RoundTrip(r)
+	resp, err := by(r)
 	if err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func call(ctx context.Context, by *http.Transport, method string, nodeID uint64,
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data)}
+		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data), Removed: resp.Header.Get(headerRemoved) != ""}
 	}
 	if out == nil {
 		return nil
@@ -216,6 +216,13 @@ type StatusError struct {
 	NodeID uint64
 	Status int
 	Text   string
+
+	Removed bool // the member says that this one was removed for good
+}
+
+// final reports whether the same request would be refused again.
+func (e *StatusError) final() bool {
+	return e.Status < 500 && e.Status != http.StatusMisdirectedRequest
 }
 
 func (e *StatusError) Error() string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -103,6 +102,9 @@ func (c *Cluster) expel(ctx context.Context) {
 		changed := c.Store.MirrorChanged()
 		if list, err := c.Store.Removed(ctx); err == nil {
 			for _, id := range list {
+				if id == c.Store.NodeID() {
+					c.leave(true)
+				}
 				if !gone[id] {
 					gone[id] = true
 					c.Transport.book.Forget(id)
@@ -140,14 +142,6 @@ func (c *Cluster) rememberPeers(ctx context.Context) error {
 	}
 	n.Peers = peers
 	return c.Dir.SaveNode(n)
-}
-
-// checkRemoved looks at the answer of another member for the word that this one is no longer known.
-func (c *Cluster) checkRemoved(err error) {
-	var status *StatusError
-	if errors.As(err, &status) && status.Status == http.StatusGone {
-		c.once.Do(func() { close(c.removed) })
-	}
 }
 
 // Twin gets the *TwinError that says why this process must end: another one has its identity.

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,7 +42,10 @@ type Transport struct {
 	replica Replica
 	http    *http.Server
 	httpIn  *chanListener
+	agedIn  *chanListener // connections of members whose leaf has expired
+	aged    *http.Server  // serves them what renewal needs
 	client  *http.Transport
+	renewal *http.Transport // for requests of renewal, where a leaf has expired
 	askers  askers
 	peers   func(conn net.Conn, relayed bool) // serves other clusters, set before Serve
 
@@ -53,16 +55,32 @@ type Transport struct {
 	done     sync.WaitGroup
 }
 
-// NewTransport makes a transport that finds members by the book and lets in whom fence accepts.
-func NewTransport(creds *Credentials, book *Book, fence func(uint64) error, log *slog.Logger) *Transport {
-	t := &Transport{creds: creds, book: book, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}}
-	t.client = &http.Transport{
+// NewTransport makes a transport that finds members by address and lets in whom fence accepts.
+func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence func(uint64) error, log *slog.Logger) *Transport {
+	t := &Transport{creds: creds, book: NewBook(nil, &Node{}, nil, log), fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}}
+	if address != nil {
+		t.book.UseTable(func(_ context.Context, id uint64) (string, bool) { return address(id) })
+	}
+	creds.log = log
+	t.client = t.newClient(false)
+	t.renewal = t.newClient(true)
+	t.renewal.DisableKeepAlives = true // the next request may find a fresh leaf
+	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk, true) }
+	return t
+}
+
+// UseBook makes the transport find members by the book of this process. It must be called before anything else.
+func (t *Transport) UseBook(b *Book) { t.book = b }
+
+// newClient makes a client of the internal HTTP. With aged the certificates of both ends may have expired.
+func (t *Transport) newClient(aged bool) *http.Transport {
+	return &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			id, err := nodeOf(addr)
 			if err != nil {
 				return nil, err
 			}
-			conn, err := t.dial(ctx, id, protoHTTP)
+			conn, err := t.dial(ctx, id, protoHTTP, aged)
 			if err != nil {
 				return nil, dialError{err}
 			}
@@ -73,8 +91,6 @@ func NewTransport(creds *Credentials, book *Book, fence func(uint64) error, log 
 		IdleConnTimeout:     time.Minute,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond, MaxConcurrentStreams: 1000},
 	}
-	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk) }
-	return t
 }
 
 // hostOf is the host name under which a member's internal HTTP is asked for.
@@ -94,7 +110,7 @@ func nodeOf(addr string) (uint64, error) {
 
 // DialRaft opens a stream to the dqlite port of a member.
 func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
-	return t.dial(ctx, nodeID, protoRaft)
+	return t.dial(ctx, nodeID, protoRaft, true)
 }
 
 func limitSilence(c syscall.RawConn, limit time.Duration) error {
@@ -126,30 +142,43 @@ func (e dialError) Unwrap() error { return e.error }
 // tells whose they are.
 func (t *Transport) Serve(l net.Listener, replica Replica, handler http.Handler) {
 	t.replica = replica
-	t.httpIn = &chanListener{addr: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
-	t.http = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			id, err := t.creds.peer(*r.TLS)
-			if err == nil {
-				err = t.fence(id)
-			}
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusGone)
-				return
-			}
-			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
-		}),
+	t.httpIn, t.agedIn = newChanListener(l.Addr()), newChanListener(l.Addr())
+	fenced := t.fenced(handler)
+	t.http, t.aged = t.newServer(fenced), t.newServer(onlyRenewal(fenced))
+	t.mu.Lock()
+	t.listener = l
+	t.mu.Unlock()
+	t.done.Go(func() { _ = t.http.Serve(t.httpIn) })
+	t.done.Go(func() { _ = t.aged.Serve(t.agedIn) })
+	t.done.Go(func() { t.accept(l) })
+}
+
+func (t *Transport) newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
 		TLSConfig:         &tls.Config{NextProtos: []string{protoHTTP}},
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
 	}
-	t.mu.Lock()
-	t.listener = l
-	t.mu.Unlock()
-	t.done.Add(2)
-	go func() { defer t.done.Done(); _ = t.http.Serve(t.httpIn) }()
-	go func() { defer t.done.Done(); t.accept(l) }()
+}
+
+// fenced lets in the requests of members.
+func (t *Transport) fenced(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, err := t.creds.peer(*r.TLS)
+		if err == nil {
+			err = t.fence(id)
+		}
+		if err != nil {
+			if store.WasRemoved(err) {
+				w.Header().Set(headerRemoved, "1")
+			}
+			http.Error(w, err.Error(), http.StatusGone)
+			return
+		}
+		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
+	})
 }
 
 type peerKey struct{}
@@ -209,7 +238,11 @@ func (t *Transport) handle(raw net.Conn) {
 		return
 	}
 	if state.NegotiatedProtocol == protoHTTP { // fenced per request, with a status to show for it
-		t.httpIn.give(t.track(id, conn))
+		in := t.httpIn
+		if aged(state) {
+			in = t.agedIn
+		}
+		in.give(t.track(id, conn))
 		return
 	}
 	if err := t.fence(id); err != nil {
@@ -287,7 +320,9 @@ func (t *Transport) Close() {
 	if l != nil {
 		l.Close()
 		t.httpIn.Close()
+		t.agedIn.Close()
 		t.http.Close()
+		t.aged.Close()
 	}
 	t.mu.Lock()
 	ids := make([]uint64, 0, len(t.conns))
@@ -302,37 +337,3 @@ func (t *Transport) Close() {
 	t.client.CloseIdleConnections()
 	t.done.Wait()
 }
-
-// chanListener hands connections that were accepted elsewhere to an http.Server.
-type chanListener struct {
-	addr   net.Addr
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *chanListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *chanListener) give(c net.Conn) {
-	select {
-	case l.conns <- c:
-	case <-l.closed:
-		c.Close()
-	}
-}
-
-func (l *chanListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *chanListener) Addr() net.Addr { return l.addr }
-
-var _ io.Closer = (*chanListener)(nil)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"muster/addr"
+	"muster/store"
 )
 
 // PeeringGenerateTokenRequest is the documented body; TokenTTL is ours. The names of this and the next two types are part
@@ -229,6 +230,9 @@ func establishRequest(q *request) (in PeeringEstablishRequest, token PeeringToke
 	if token, err = parsePeeringToken(in.PeeringToken); err != nil {
 		return in, token, err
 	}
+	if err := checkPeeringSizes(&token); err != nil {
+		return in, token, err
+	}
 	return in, token, checkPeeringMeta(in.Meta)
 }
 
@@ -270,6 +274,21 @@ func parsePeeringToken(text string) (token PeeringToken, err error) {
 	return token, nil
 }
 
+// checkPeeringSizes refuses a token that holds more than a peering may keep, before anybody is dialled.
+func checkPeeringSizes(t *PeeringToken) error {
+	for column, v := range map[string]any{"peer_id": t.PeerID, "server_name": t.ServerName, "remote_datacenter": t.Remote.Datacenter, "ca_pems": t.CA,
+		"server_addresses": t.ServerAddresses, "manual_addresses": t.ManualServerAddresses} {
+		text, ok := v.(string)
+		if !ok {
+			text = string(mustJSON(v))
+		}
+		if err := store.CheckSize("peerings", column, []byte(text)); err != nil {
+			return bad("the peering token is too large: %s", err)
+		}
+	}
+	return nil
+}
+
 // checkPeeringName is for requests about one peering.
 func checkPeeringName(r *http.Request) error {
 	if peeringNameOf(r) == "" {
@@ -291,11 +310,7 @@ func checkPeeringList(r *http.Request) error {
 	if err := checkPartition(r); err != nil {
 		return err
 	}
-	if err := checkReadParameters(r); err != nil {
-		return err
-	}
-	_, err := peeringFilter(r)
-	return err
+	return checkReadParameters(r)
 }
 
 // checkReadParameters refuses malformed parameters of reads with the documented texts (reference consul_peering, 1.6).

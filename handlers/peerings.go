@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/hashicorp/go-bexpr"
-
 	"muster/certs"
 	"muster/store"
 )
@@ -129,6 +127,9 @@ func (s *Server) readPeering(q *request) error {
 			if was = there; p == nil {
 				was = missing
 			}
+			if err := q.block.place(s, q); err != nil {
+				return err
+			}
 			q.block.await(q.Context(), s.Store, table, store.TablePeerings)
 		case p == nil:
 			return fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
@@ -156,6 +157,9 @@ func (s *Server) listPeerings(q *request) error {
 			return err
 		}
 		if !q.block.over() && table <= q.block.index {
+			if err := q.block.place(s, q); err != nil {
+				return err
+			}
 			q.block.await(q.Context(), s.Store, max(q.block.index, table), store.TablePeerings)
 			continue
 		}
@@ -167,6 +171,9 @@ func (s *Server) listPeerings(q *request) error {
 			}
 			if filter != nil {
 				fits, err := filter.Evaluate(p)
+				if q.Context().Err() != nil {
+					return fail(http.StatusServiceUnavailable, "the filter took too long; try again with a simpler one")
+				}
 				if err != nil {
 					return bad("Failed to filter the list: %s", err)
 				}
@@ -179,22 +186,6 @@ func (s *Server) listPeerings(q *request) error {
 		q.queryHeaders(table)
 		return q.consulJSON(list)
 	}
-}
-
-// peeringFilter reads the filter of a list; nil when there is none.
-func peeringFilter(r *http.Request) (*bexpr.Evaluator, error) {
-	text := r.URL.Query().Get("filter")
-	if text == "" {
-		return nil, nil
-	}
-	filter, err := bexpr.CreateEvaluator(text)
-	if err == nil {
-		_, err = filter.Evaluate(peering{Meta: map[string]string{}}) // fields that there are not
-	}
-	if err != nil {
-		return nil, bad("Failed to create boolean expression evaluator: %s", err)
-	}
-	return filter, nil
 }
 
 // deletePeering marks the peering for deletion; what does not exist is deleted already.
@@ -238,7 +229,19 @@ func (s *Server) generatePeeringToken(q *request) error {
 	if err != nil {
 		return err
 	}
+	if own := q.token.ExpiresAt; own != nil { // a token does not outlive the credential that makes it
+		if left := own.Sub(s.Now()); ttl == 0 || left < ttl {
+			ttl = max(left, time.Second)
+		}
+	}
 	k := store.PeeringToken{Name: in.PeerName, Meta: in.Meta, TTL: ttl, ID: certs.NewUUID(), Secret: certs.NewUUID()}
+	k.Encode = func(peeringID, secret string) (string, error) {
+		token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
+			ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: peeringID, EstablishmentSecret: secret}
+		token.Remote.Datacenter = datacenter
+		text, err := json.Marshal(token)
+		return base64.StdEncoding.EncodeToString(text), err
+	}
 	var minted store.MintedPeering
 	err = s.whileDeleting(q, func() (err error) {
 		minted, err = s.Store.MintPeeringToken(ctx, q.actor, k, certs.HashSecret(k.Secret))
@@ -247,17 +250,10 @@ func (s *Server) generatePeeringToken(q *request) error {
 	if err != nil {
 		return err
 	}
-	token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
-		ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: minted.Peering.ID, EstablishmentSecret: minted.Secret}
-	token.Remote.Datacenter = datacenter
-	text, err := json.Marshal(token)
-	if err != nil {
-		return err
-	}
 	return q.consulJSON(struct {
 		PeeringToken string
 		Warnings     []string `json:",omitempty"`
-	}{base64.StdEncoding.EncodeToString(text), warnings(in.ServerExternalAddresses)})
+	}{minted.Text, warnings(in.ServerExternalAddresses)})
 }
 
 // warnings names addresses that a token may carry, as the original's may, but that nobody can dial.

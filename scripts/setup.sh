@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh build   C compiler, libuv, lz4 and libdqlite >= 1.18.3 (the distribution's, or built from
 #                            Debian's own source package into .deps/)
-#   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age, bird2, chromium; promtool into .deps/bin)
+#   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age, bird2, chromium, ext4's tools; promtool into .deps/bin)
 #   scripts/setup.sh bench   the above and the yardstick (etcd)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -116,7 +116,7 @@ packages gcc libc6-dev libuv1-dev liblz4-dev ca-certificates
 dqlite
 case "${1:-build}" in
   build) ;;
-  test)  packages sqlite3 age bird2 chromium; get_promtool ;;
+  test)  packages sqlite3 age bird2 chromium e2fsprogs mount util-linux; get_promtool ;;
   bench) packages sqlite3 age etcd-server etcd-client ;;
   *)     fail "usage: scripts/setup.sh build|test|bench" ;;
 esac
