@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"muster/dialpolicy"
 )
 
 // Option is a setting that operators see and change by name. Its value is one JSON value.
@@ -28,6 +30,7 @@ const (
 	OptionEnrollmentLifetime = "enrollment.lifetime"
 	OptionAuditMaxAge        = "audit.max_age"
 	OptionAuditMaxRows       = "audit.max_rows"
+	OptionPeeringNetworks    = "peering.networks"
 )
 
 // Values of options.
@@ -47,6 +50,7 @@ var Options = []Option{
 		HTTPCARoot, HTTPCAIntermediate),
 	choiceOption(OptionEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
 	durationOption(OptionEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
+	networksOption(OptionPeeringNetworks, "which networks other clusters are dialled in"),
 }
 
 func flagOption(name string, standard bool, help string) Option {
@@ -82,6 +86,20 @@ func numberOption(name string, standard, least, most uint64, help string) Option
 		valid: func(v json.RawMessage) bool {
 			var n uint64
 			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
+		}}
+}
+
+// networksOption makes an option that is a policy of package dialpolicy; all networks are the default.
+func networksOption(name, help string) Option {
+	return Option{Name: name, Default: quote(dialpolicy.Any), Help: help,
+		Rule: quote(dialpolicy.Any) + " or up to 64 networks with commas between them, such as \"10.0.0.0/8,2001:db8::/32\"",
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			_, err := dialpolicy.Parse(s)
+			return err == nil
 		}}
 }
 
@@ -195,6 +213,15 @@ func (s *Store) AuditRetention(ctx context.Context) (r AuditRetention, err error
 	}
 	r.MaxAge, err = time.ParseDuration(age)
 	return r, err
+}
+
+// PeeringNetworks returns where other clusters are dialled, as the leader has it; Loopback is left to the caller.
+func (s *Store) PeeringNetworks(ctx context.Context) (dialpolicy.Policy, error) {
+	var text string
+	if err := s.readOptions(ctx, map[string]any{OptionPeeringNetworks: &text}); err != nil {
+		return dialpolicy.Policy{}, err
+	}
+	return dialpolicy.Parse(text)
 }
 
 // readOptions reads some options as the leader has them.
