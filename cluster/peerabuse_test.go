@@ -88,7 +88,7 @@ func TestMembersAreUnique(t *testing.T) {
 	}
 	big := make([]store.PeerMember, maxPeerMembers)
 	for i := range big {
-		big[i] = store.PeerMember{ID: fmt.Sprint(i), Name: strings.Repeat("n", 256), RaftAddress: strings.Repeat("a", 300)}
+		big[i] = store.PeerMember{ID: fmt.Sprint(i), Name: strings.Repeat("n", 255), RaftAddress: strings.Repeat("a", 300)}
 	}
 	if s.gather(&membersFrame{First: true, Last: true, List: big}) == nil {
 		t.Error("a list of more bytes than may be stored is taken")

@@ -73,6 +73,7 @@ func (t *peerTerm) keep(id string, r *record) {
 		if err == nil || t.ctx.Err() != nil || errors.Is(err, store.ErrNotLeader) {
 			continue
 		}
+		r.budget.charge(time.Now(), 0) // trying costs, too
 		t.log.Warn("the state of a peering could not be recorded", "err", err)
 		t.mu.Lock()
 		r.dirty, r.news = true, after(news, r.news)

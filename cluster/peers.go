@@ -29,7 +29,7 @@ const (
 	relayedAtOnce    = 256                   // connections that other members pass on and that have not shown yet who they are
 )
 
-var peerActor = store.Actor{Name: "peering"}
+var peerActor = store.Actor{Name: "peering", Peer: true}
 
 // peers are this member's dealings with other clusters. The leader owns all streams; others pass connections on to it.
 type peers struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -348,7 +349,7 @@ var (
 
 // isPeerMember tells whether what a peer exports has the form of a member. Its addresses are shown, not dialled.
 func isPeerMember(m *store.PeerMember) bool {
-	return peerMemberID.MatchString(m.ID) && len(m.Name) <= 256 && !strings.ContainsFunc(m.Name, unicode.IsControl) && peerAddress.MatchString(m.RaftAddress) &&
+	return peerMemberID.MatchString(m.ID) && len(m.Name) <= 255 && !strings.ContainsFunc(m.Name, unicode.IsControl) && peerAddress.MatchString(m.RaftAddress) &&
 		peerAddress.MatchString(m.APIAddress) && peerHealth.MatchString(m.Health) && m.NodeID <= 1<<53
 }
 
@@ -365,7 +366,11 @@ func checkRoots(pems []string) error {
 			return errors.New("the peer announces an authority that is none")
 		}
 	}
-	return nil
+	text, err := json.Marshal(pems)
+	if err == nil {
+		err = store.CheckSize("peerings", "ca_pems", text)
+	}
+	return err
 }
 
 func checkAddresses(list []string) error {

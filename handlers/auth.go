@@ -118,6 +118,15 @@ func (s *Server) findToken(ctx context.Context, from store.Consistency, c creden
 	return token, nil
 }
 
+// noLonger is when something ends that is made with the caller's credential and would end at a time, or never (nil): with
+// the credential at the latest.
+func (q *request) noLonger(at *time.Time) *time.Time {
+	if own := q.token.ExpiresAt; own != nil && (at == nil || own.Before(*at)) {
+		return own
+	}
+	return at
+}
+
 // failureLimiter bounds how often one address may show a wrong credential. Valid ones never wait for it.
 type failureLimiter struct {
 	mu    sync.Mutex

@@ -7,9 +7,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -29,17 +31,18 @@ const (
 // request is what a handler works on.
 type request struct {
 	*http.Request
-	w     http.ResponseWriter
-	body  []byte
-	token *store.APIToken // nil on open routes
-	key   *store.APIKey   // that token is, if it is one
-	node  *store.Member   // whose identity the request shows, if it is a node's
-	actor store.Actor
-	stale bool
-	asked uint64    // the member that the caller has asked
-	keyed bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
-	whole bool      // the body is large: the handler reads it, and it is passed on as it comes
-	block *blocking // nil unless the query waits for a change
+	w       http.ResponseWriter
+	body    []byte
+	token   *store.APIToken // nil on open routes
+	key     *store.APIKey   // that token is, if it is one
+	node    *store.Member   // whose identity the request shows, if it is a node's
+	actor   store.Actor
+	stale   bool
+	asked   uint64    // the member that the caller has asked
+	keyed   bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
+	enrolls bool      // as the route says: what an enrollment token is for
+	whole   bool      // the body is large: the handler reads it, and it is passed on as it comes
+	block   *blocking // nil unless the query waits for a change
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
@@ -75,7 +78,7 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 	defer block.done()
 	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin)+block.remaining())
 	defer cancel()
-	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed, whole: rt.whole, block: block}
+	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed, enrolls: rt.enrolls, whole: rt.whole, block: block}
 	if rt.check != nil {
 		if err := rt.check(r); err != nil {
 			s.answer(rt, q, err)
@@ -113,6 +116,10 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 			return
 		}
 		s.answer(rt, q, err)
+		return
+	}
+	if strings.HasPrefix(q.Header.Get(headerKey), store.AutoKey) {
+		s.answer(rt, q, fail(http.StatusBadRequest, headerKey+" must not begin with "+store.AutoKey+", as those of members do"))
 		return
 	}
 	for {
@@ -207,7 +214,7 @@ func (s *Server) admit(rt *route, o origin, q *request) error {
 	if token != nil {
 		q.token, q.actor.Accessor, q.actor.Name = token, token.ID, token.Name
 	}
-	switch allowed := token != nil && token.Allows(rt.scope); {
+	switch allowed := token != nil && q.allows(rt.scope); {
 	case allowed:
 		return nil
 	case rt.family.denied != nil:
@@ -219,6 +226,11 @@ func (s *Server) admit(rt *route, o origin, q *request) error {
 	}
 }
 
+// allows tells whether the credential allows what the route does. An enrollment token enrolls and does nothing else.
+func (q *request) allows(scope string) bool {
+	return q.token.Allows(scope) && (q.enrolls || q.key == nil || q.key.Kind != store.KeyKindEnrollment)
+}
+
 func (s *Server) handle(rt *route, o origin, q *request) error {
 	if err := s.admit(rt, o, q); err != nil {
 		return err
@@ -228,13 +240,29 @@ func (s *Server) handle(rt *route, o origin, q *request) error {
 		q.asked, _ = strconv.ParseUint(q.Header.Get(headerAsked), 10, 64)
 	}
 	if key := q.Header.Get(headerKey); key != "" {
-		if len(key) > 128 {
-			return fail(http.StatusBadRequest, "Idempotency-Key must be at most 128 characters long")
+		if len(key) > maxIdempotencyKey {
+			return fail(http.StatusBadRequest, fmt.Sprintf("%s must be at most %d characters long", headerKey, maxIdempotencyKey))
 		}
-		sum := sha256.Sum256([]byte(q.Method + " " + q.URL.Path + "\n" + string(q.body)))
-		q.actor.IdempotencyKey, q.actor.RequestHash = key, hex.EncodeToString(sum[:])
+		q.actor.IdempotencyKey, q.actor.RequestHash = key, requestHash(q)
 	}
+	q.actor.Request = rt.method + " " + rt.path
 	return s.settle(rt, q)
+}
+
+var maxIdempotencyKey = store.MaxSize("idempotency", "key")
+
+// requestHash is what an Idempotency-Key stands for: method, path, query and body.
+func requestHash(q *request) string {
+	target, raw := q.URL.EscapedPath(), q.URL.RawQuery
+	if query := q.URL.Query(); query.Has("human") { // which clients may add, and which changes no answer
+		query.Del("human")
+		raw = query.Encode()
+	}
+	if raw != "" {
+		target += "?" + raw
+	}
+	sum := sha256.Sum256([]byte(q.Method + " " + target + "\n" + string(q.body)))
+	return hex.EncodeToString(sum[:])
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -269,7 +297,7 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	if q.Method == http.MethodPost && !q.whole || q.keyed {
 		// A key of our own makes a creation safe to repeat when the leader dies before it answers.
 		if q.Header.Get(headerKey) == "" {
-			q.Header.Set(headerKey, autoKey+store.NewID())
+			q.Header.Set(headerKey, store.AutoKey+store.NewID())
 			r.Header.Set(headerKey, q.Header.Get(headerKey))
 		}
 		repeatable = true
@@ -309,9 +337,6 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	_, _ = q.w.Write(data)
 	return false, nil
 }
-
-// autoKey marks the idempotency keys that members make themselves; they are forgotten sooner.
-const autoKey = "auto-"
 
 // decodeJSON reads the first JSON value of a body as the members family does: unknown fields and what follows are
 // ignored, field names match without regard to case.

@@ -30,7 +30,10 @@ var elastic = &family{
 		w.Header().Set("X-Elastic-Product", elasticProduct)
 		w.Header().Set("Cache-Control", "no-store")
 	},
-	fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
+	fail: func(w http.ResponseWriter, status int, code store.Code, message string) {
+		if code == store.Full {
+			status = http.StatusBadRequest // as the original says it of its own limits
+		}
 		(&elasticError{Status: status, elasticCause: elasticCause{Type: elasticTypes[status], Reason: message}}).write(w)
 	},
 	noLeader:       failure{http.StatusServiceUnavailable, "no cluster leader"},
@@ -274,7 +277,7 @@ func (s *Server) admitElastic(rt *route, q *request, remote string) error {
 				"Enrollment mode is not enabled. Set [xpack.security.enrollment.enabled] to true, in order to use this API.")
 		}
 	}
-	if rt.scope != "" && !token.Allows(rt.scope) {
+	if rt.scope != "" && !q.allows(rt.scope) {
 		return ep.unauthorized(q)
 	}
 	return nil

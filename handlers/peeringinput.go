@@ -19,6 +19,7 @@ import (
 
 	"muster/certs"
 	"muster/dialpolicy"
+	"muster/store"
 )
 
 // PeeringGenerateTokenRequest is the documented body; TokenTTL is ours. The names of this and the next two types are part
@@ -208,6 +209,9 @@ func establishRequest(q *request) (in PeeringEstablishRequest, token PeeringToke
 	if token, err = parsePeeringToken(in.PeeringToken); err != nil {
 		return in, token, err
 	}
+	if err := checkPeeringSizes(&token); err != nil {
+		return in, token, err
+	}
 	return in, token, checkPeeringMeta(in.Meta)
 }
 
@@ -270,6 +274,21 @@ func (t *PeeringToken) checkNames() error {
 		return bad("peering token establishment secret must have 1 to 64 letters, digits, '-' or '_'")
 	case t.Remote.Datacenter != "" && !certs.ValidDatacenter(t.Remote.Datacenter):
 		return bad("peering token datacenter must be a DNS label in lower case, not %s", excerpt(t.Remote.Datacenter))
+	}
+	return nil
+}
+
+// checkPeeringSizes refuses a token that holds more than a peering may keep, before anybody is dialled.
+func checkPeeringSizes(t *PeeringToken) error {
+	for column, v := range map[string]any{"peer_id": t.PeerID, "server_name": t.ServerName, "remote_datacenter": t.Remote.Datacenter, "ca_pems": t.CA,
+		"server_addresses": t.ServerAddresses, "manual_addresses": t.ManualServerAddresses} {
+		text, ok := v.(string)
+		if !ok {
+			text = string(mustJSON(v))
+		}
+		if err := store.CheckSize("peerings", column, []byte(text)); err != nil {
+			return bad("the peering token is too large: %s", err)
+		}
 	}
 	return nil
 }

@@ -239,7 +239,19 @@ func (s *Server) generatePeeringToken(q *request) error {
 	if err != nil {
 		return err
 	}
+	if own := q.token.ExpiresAt; own != nil { // a token does not outlive the credential that makes it
+		if left := own.Sub(s.Now()); ttl == 0 || left < ttl {
+			ttl = max(left, time.Second)
+		}
+	}
 	k := store.PeeringToken{Name: in.PeerName, Meta: in.Meta, TTL: ttl, ID: certs.NewUUID(), Secret: certs.NewUUID()}
+	k.Encode = func(peeringID, secret string) (string, error) {
+		token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
+			ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: peeringID, EstablishmentSecret: secret}
+		token.Remote.Datacenter = datacenter
+		text, err := json.Marshal(token)
+		return base64.StdEncoding.EncodeToString(text), err
+	}
 	var minted store.MintedPeering
 	err = s.whileDeleting(q, func() (err error) {
 		minted, err = s.Store.MintPeeringToken(ctx, q.actor, k, certs.HashSecret(k.Secret))
@@ -248,17 +260,10 @@ func (s *Server) generatePeeringToken(q *request) error {
 	if err != nil {
 		return err
 	}
-	token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
-		ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: minted.Peering.ID, EstablishmentSecret: minted.Secret}
-	token.Remote.Datacenter = datacenter
-	text, err := json.Marshal(token)
-	if err != nil {
-		return err
-	}
 	return q.consulJSON(struct {
 		PeeringToken string
 		Warnings     []string `json:",omitempty"`
-	}{base64.StdEncoding.EncodeToString(text), warnings(in.ServerExternalAddresses)})
+	}{minted.Text, warnings(in.ServerExternalAddresses)})
 }
 
 // warnings names addresses that a token may carry, as the original's may, but that nobody can dial.

@@ -77,7 +77,17 @@ func (s *Store) CreateAPIToken(ctx context.Context, actor Actor, t APIToken) (AP
 	if err != nil {
 		return t, err
 	}
-	return write(ctx, s, actor, func(tx *Tx) (APIToken, error) {
+	again := func(tx *Tx, old *APIToken) error {
+		there, err := tx.get("SELECT 1 FROM api_tokens WHERE id = ?", []any{old.ID}, new(int))
+		if err == nil && !there {
+			err = refuse(Forbidden, "the API token that this request has made is deleted; an Idempotency-Key does not bring it back")
+		}
+		return err
+	}
+	return writeOnce(ctx, s, actor, again, func(tx *Tx) (APIToken, error) {
+		if err := tx.boundAPITokens(); err != nil {
+			return t, err
+		}
 		t.CreatedAt, t.CreatedBy = tx.Now, actor.String()
 		if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt, int64(tx.Rev)); err != nil {
 			return t, err

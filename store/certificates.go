@@ -56,6 +56,9 @@ func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name str
 
 // insertCertificate records a leaf. It refuses one whose authority has been rotated since it was chosen.
 func (t *Tx) insertCertificate(c Certificate) error {
+	if err := t.boundCertificates(c.NodeID); err != nil {
+		return err
+	}
 	var generation uint64
 	var ends string
 	known, err := t.get("SELECT generation, expires_at FROM authorities WHERE kind = ? AND state = 'active'", []any{string(c.Kind)}, &generation, &ends)

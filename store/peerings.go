@@ -252,5 +252,5 @@ func (p *Peering) turn(state, reason string, now time.Time) {
 	if p.State != state {
 		p.StatusSince = now
 	}
-	p.State, p.StatusReason = state, reason
+	p.State, p.StatusReason = state, cut("peerings", "status_reason", reason)
 }

@@ -61,20 +61,32 @@ type PeeringToken struct {
 	TTL    time.Duration     // 0: without end
 	ID     string            // of the peering, if it is a new one
 	Secret string
+	Encode func(peeringID, secret string) (string, error) // makes the text of the token; it must not block
 }
 
 // MintedPeering is a peering with the secret that the answer's token carries.
 type MintedPeering struct {
 	Peering Peering
 	Secret  string
+	Text    string
 }
 
 // MintPeeringToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
 // secret of an earlier token that was not used is worth nothing from then on; a stream that is up is not disturbed.
 func (s *Store) MintPeeringToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
-	return write(ctx, s, actor, func(tx *Tx) (MintedPeering, error) {
-		p, err := tx.mintPeeringToken(k, hash)
-		return MintedPeering{p, k.Secret}, err
+	again := func(tx *Tx, old *MintedPeering) error {
+		p, err := tx.Peering(old.Peering.ID)
+		if err == nil && (p == nil || p.Ended()) {
+			err = refuse(Forbidden, "the peering that this request has made a token for is deleted; an Idempotency-Key does not bring it back")
+		}
+		return err
+	}
+	return writeOnce(ctx, s, actor, again, func(tx *Tx) (out MintedPeering, err error) {
+		out.Secret = k.Secret
+		if out.Peering, err = tx.mintPeeringToken(k, hash); err == nil && k.Encode != nil {
+			out.Text, err = k.Encode(out.Peering.ID, k.Secret)
+		}
+		return out, err
 	})
 }
 
@@ -85,7 +97,11 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 	}
 	p := Peering{ID: k.ID, Name: k.Name, State: PeeringPending, StatusSince: t.Now}
 	var x peeringSecrets
-	if old != nil {
+	if old == nil {
+		if err := t.boundPeerings(); err != nil {
+			return p, err
+		}
+	} else {
 		p = *old
 		switch {
 		case p.State == PeeringDeleting:

@@ -74,6 +74,8 @@ func (t *Tx) establishPeering(e Establishing, sealed []byte, generation uint64) 
 	p := Peering{ID: e.ID, Name: e.Name, Dialer: true}
 	if old != nil {
 		p = *old
+	} else if err := t.boundPeerings(); err != nil {
+		return p, err
 	}
 	if e.Meta != nil {
 		p.Meta = e.Meta
