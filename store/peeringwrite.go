@@ -163,13 +163,13 @@ func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
 			return 0, err
 		}
 	}
-	return rowBytes + sizeOf(p.CAPems) + sizeOf(p.ServerAddresses) + len(p.StatusReason), nil
+	return rowBytes + lengthOf(p.CAPems) + lengthOf(p.ServerAddresses) + len(p.StatusReason), nil
 }
 
 // rowBytes is what a row costs besides its texts, about.
 const rowBytes = 300
 
-func sizeOf(list []string) (n int) {
+func lengthOf(list []string) (n int) {
 	for _, s := range list {
 		n += len(s)
 	}
