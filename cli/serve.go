@@ -42,6 +42,7 @@ type serveFlags struct {
 	datacenter  string
 	peerPing    time.Duration
 	diskReserve string
+	limits      limitFlags
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -73,6 +74,9 @@ member again; a token is then ignored, so the same command serves for the first 
 			}
 			if f.eventWindow < 16 || f.eventWindow > 1_000_000 {
 				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.eventWindow)
+			}
+			if err := f.limits.check(); err != nil {
+				return usagef(cmd, "%s", err)
 			}
 			if f.join == "" {
 				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
@@ -115,6 +119,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.IntVar(&f.clusterConns.Strangers, "cluster-strangers", 0, "of these, without a credential yet; the oldest gives way to the next (default 1024)")
 	flags.IntVar(&f.clusterConns.PerAddress, "cluster-strangers-per-address", 0, "of these, from one address, or one /64 with IPv6 (default 512)")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
+	f.limits.register(flags)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -375,7 +380,8 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		DiskReserve: reserve,
 		Self:        store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
-	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
+	limiter := f.limits.limiter(log)
+	api := handlers.New(handlers.Config{Limits: f.limits.Limits, Connections: limiter, Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
@@ -411,16 +417,16 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	refusals := make(chan struct{})
 	go func() { defer close(refusals); api.KeepRefusals(serving) }()
 	served := make(chan error, 2)
-	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	tlsListener := tls.NewListener(limiter.Listener(apiListener), &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
-	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), log) }()
+	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), f.limits.Streams, log) }()
 	if f.plainHTTP != "" {
 		plain, err := listen("plain-http", f.plainHTTP)
 		if err != nil {
 			return err
 		}
 		log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", f.plainHTTP)
-		go func() { served <- handlers.Serve(serving, plain, api.Plain(), log) }()
+		go func() { served <- handlers.Serve(serving, limiter.Listener(plain), api.Plain(), f.limits.Streams, log) }()
 	}
 	log.Info("serving", "node", node.NodeID, "name", node.Name, "cluster", node.ClusterID, "api", node.APIAddress, "raft", node.RaftAddress)
 

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"io"
 	"net"
 	"sync"
 )
@@ -41,5 +40,3 @@ func (l *chanListener) Close() error {
 }
 
 func (l *chanListener) Addr() net.Addr { return l.addr }
-
-var _ io.Closer = (*chanListener)(nil)

@@ -66,7 +66,9 @@ type Cluster struct {
 	trusted  atomic.Uint64          // and the one that is in effect here
 	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
 
-	troubles troubles
+	troubles    troubles
+	renewWarned time.Time // used by the renewal alone
+
 	archives chan struct{} // bounds the backups that are made at once
 
 	told    sync.Map // ids of removed members of whom the others were told

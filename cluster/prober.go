@@ -215,6 +215,11 @@ type StatusError struct {
 	Removed bool // the member says that this one was removed for good
 }
 
+// final reports whether the same request would be refused again.
+func (e *StatusError) final() bool {
+	return e.Status < 500 && e.Status != http.StatusMisdirectedRequest
+}
+
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("node %d answers %d: %.200s", e.NodeID, e.Status, e.Text)
 }

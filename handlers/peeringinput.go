@@ -334,11 +334,7 @@ func checkPeeringList(r *http.Request) error {
 	if err := checkPartition(r); err != nil {
 		return err
 	}
-	if err := checkReadParameters(r); err != nil {
-		return err
-	}
-	_, err := peeringFilter(r)
-	return err
+	return checkReadParameters(r)
 }
 
 // checkReadParameters refuses malformed parameters of reads with the documented texts (reference consul_peering, 1.6).

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/hashicorp/go-bexpr"
-
 	"muster/certs"
 	"muster/store"
 )
@@ -130,6 +128,9 @@ func (s *Server) readPeering(q *request) error {
 			if was = there; p == nil {
 				was = missing
 			}
+			if err := q.block.place(s, q); err != nil {
+				return err
+			}
 			q.block.await(q.Context(), s.Store, table, store.TablePeerings)
 		case p == nil:
 			return fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
@@ -157,6 +158,9 @@ func (s *Server) listPeerings(q *request) error {
 			return err
 		}
 		if !q.block.over() && table <= q.block.index {
+			if err := q.block.place(s, q); err != nil {
+				return err
+			}
 			q.block.await(q.Context(), s.Store, max(q.block.index, table), store.TablePeerings)
 			continue
 		}
@@ -168,6 +172,9 @@ func (s *Server) listPeerings(q *request) error {
 			}
 			if filter != nil {
 				fits, err := filter.Evaluate(p)
+				if q.Context().Err() != nil {
+					return fail(http.StatusServiceUnavailable, "the filter took too long; try again with a simpler one")
+				}
 				if err != nil {
 					return bad("Failed to filter the list: %s", err)
 				}
@@ -180,22 +187,6 @@ func (s *Server) listPeerings(q *request) error {
 		q.queryHeaders(table)
 		return q.consulJSON(list)
 	}
-}
-
-// peeringFilter reads the filter of a list; nil when there is none.
-func peeringFilter(r *http.Request) (*bexpr.Evaluator, error) {
-	text := r.URL.Query().Get("filter")
-	if text == "" {
-		return nil, nil
-	}
-	filter, err := bexpr.CreateEvaluator(text)
-	if err == nil {
-		_, err = filter.Evaluate(peering{Meta: map[string]string{}}) // fields that there are not
-	}
-	if err != nil {
-		return nil, bad("Failed to create boolean expression evaluator: %s", err)
-	}
-	return filter, nil
 }
 
 // deletePeering marks the peering for deletion; what does not exist is deleted already.

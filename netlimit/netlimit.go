@@ -200,6 +200,9 @@ func (l *Limiter) unlink(a *address, c *Conn) {
 // Overfull reports that there is no room for this connection: it is to be told so and closed.
 func (c *Conn) Overfull() bool { return c.overfull }
 
+// IsProven reports whether Proven was called.
+func (c *Conn) IsProven() bool { return c.proven.Load() }
+
 // Proven says that a valid credential was shown on this connection. It may be called any number of times.
 func (c *Conn) Proven() {
 	if c.proven.Load() || c.proven.Swap(true) {
