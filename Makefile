@@ -12,7 +12,6 @@ export CGO_ENABLED := 1
 export CGO_CFLAGS  := -O2 -I$(DEPS)/include
 export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -ldl
 TAGS   := netgo,osusergo
-ENGINE_SUITES := vfs vfs_extra
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
 .PHONY: build run test test-engine asan race lint bench man install clean setup setup-test setup-bench FORCE
@@ -37,7 +36,7 @@ race: setup-test
 # dqlite's own tests of what scripts/dqlite/*.patch touch, under AddressSanitizer.
 test-engine:
 	@scripts/setup.sh engine
-	ASAN_OPTIONS=detect_leaks=0 .deps/dqlite-tests/unit-test $(ENGINE_SUITES)
+	ASAN_OPTIONS=detect_leaks=0 .deps/dqlite-tests/unit-test
 
 # muster with a libdqlite under AddressSanitizer. Go has its own handlers of signals: run it with
 # ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_abort=0

@@ -120,7 +120,7 @@ case "${1:-build}" in
   test)   packages sqlite3 age bird2 chromium; get_promtool ;;
   bench)  packages sqlite3 age etcd-server etcd-client ;;
   asan)   dqlite lib dqlite-asan -O1 -g -fno-omit-frame-pointer -fsanitize=address; exit ;;
-  engine) dqlite tests dqlite-tests -O1 -g -fno-omit-frame-pointer -fsanitize=address; exit ;;
+  engine) dqlite tests dqlite-tests -g -fsanitize=address; exit ;;
   *)      fail "usage: scripts/setup.sh build|test|bench|asan|engine" ;;
 esac
 dqlite lib dqlite -O2
