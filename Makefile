@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test test-engine asan race lint bench man install clean setup setup-test setup-bench FORCE
+.PHONY: build run test test-engine asan race lint bench man image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -56,6 +56,12 @@ bench: setup-bench build
 # A manual page for each command, made from the commands.
 man: setup
 	$(GO) run -tags $(TAGS) -ldflags '$(STAMP)' ./scripts/man man
+
+# The container's image: the binary and a directory that belongs to its user. It is made here, for no image has to be fetched.
+image: build
+	@rm -rf .deps/image && mkdir -p .deps/image/data
+	tar -C .deps/image --numeric-owner --owner=65532 --group=65532 --mode=0700 -cf data.tar data
+	docker build -f deploy/Dockerfile -t muster .; code=$$?; rm -f data.tar; exit $$code
 
 # The binary, its manual pages, the completions and the systemd unit: make install [PREFIX=/usr] [DESTDIR=…], as root.
 PREFIX ?= /usr/local

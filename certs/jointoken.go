@@ -29,8 +29,9 @@ const (
 	minJoinKey       = 16           // bytes, as in the original
 	maxUnixTime      = 253402300799 // 9999-12-31T23:59:59Z, the last that RFC 3339 can write
 
-	// JoinSkew is how far the clocks of the minting and the verifying member
-	// may differ, in both directions. The original's newest version has it.
+	// JoinSkew is how far the clock of the verifying member may be behind that
+	// of the minting one. Expiry has no such slack: a token that is listed as
+	// expired admits nobody.
 	JoinSkew = 60 * time.Second
 )
 
@@ -144,7 +145,7 @@ func (t *JoinToken) Claims() JoinClaims {
 }
 
 // Verify checks the token's MAC (in constant time, and before anything else)
-// and then its time: iat - 60 s <= now <= exp + 60 s, see [JoinSkew]. Errors
+// and then its time: iat - 60 s <= now <= exp, see [JoinSkew]. Errors
 // wrap [ErrWeakKey], [ErrTokenSignature], [ErrTokenNotYetValid] or
 // [ErrTokenExpired].
 func (t *JoinToken) Verify(key []byte, now time.Time) error {
@@ -158,7 +159,7 @@ func (t *JoinToken) Verify(key []byte, now time.Time) error {
 	switch {
 	case now.Before(iat.Add(-JoinSkew)):
 		return fmt.Errorf("%w: issued at %s (now %s)", ErrTokenNotYetValid, stamp(iat), stamp(now))
-	case now.After(exp.Add(JoinSkew)):
+	case now.After(exp):
 		return fmt.Errorf("%w: at %s (now %s)", ErrTokenExpired, stamp(exp), stamp(now))
 	}
 	return nil

@@ -70,8 +70,8 @@ func VerifyNodeJWT(text, clusterID string, keys map[string]ed25519.PublicKey, no
 	if err := token.Claims(key, &c); err != nil {
 		return nil, ErrNodeJWT
 	}
-	if err := c.Validate(jwt.Expected{Issuer: "muster:" + clusterID, Time: now}); err != nil || c.NodeID == "" || c.RaftNodeID == 0 || c.Expiry == nil {
-		return nil, ErrNodeJWT
+	if err := c.Validate(jwt.Expected{Issuer: "muster:" + clusterID, Time: now}); err != nil || c.NodeID == "" || c.RaftNodeID == 0 || c.Expiry == nil || now.After(c.Expiry.Time()) {
+		return nil, ErrNodeJWT // Validate has a minute of leeway on both sides; an identity that has expired is worth nothing
 	}
 	return &c, nil
 }

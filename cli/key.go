@@ -243,6 +243,17 @@ func newJoinKeysCommand(env *environment) *cobra.Command {
 	return group
 }
 
+// ended says how many join tokens new keys end.
+func ended(tokens int) string {
+	switch tokens {
+	case 0:
+		return "no valid join token is affected"
+	case 1:
+		return "that ends 1 valid join token"
+	}
+	return fmt.Sprintf("that ends %d valid join tokens", tokens)
+}
+
 func newJoinKeysRotateCommand(env *environment) *cobra.Command {
 	var grace time.Duration
 	cmd := &cobra.Command{
@@ -265,10 +276,10 @@ func newJoinKeysRotateCommand(env *environment) *cobra.Command {
 				return env.json(keys)
 			}
 			if grace == 0 {
-				env.say("the join keys are new; no token that was made before can be used any more")
+				env.say("the join keys are new; no token that was made before can be used any more: %s", ended(keys.TokensEnded))
 				return nil
 			}
-			env.say("the join keys are new; tokens that were made before can be used until %s", cell(keys.GraceUntil))
+			env.say("the join keys are new; tokens that were made before can be used until %s: %s", cell(keys.GraceUntil), ended(keys.TokensEnded))
 			return nil
 		},
 	}

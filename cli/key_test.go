@@ -60,7 +60,7 @@ func TestKeyCommands(t *testing.T) {
 		{"key rotate --no-wait", 0, "POST /api/v1/cluster/keys/rotate", nil, []string{"generation 2 is active; \"muster key status\" shows"}},
 		{"key rotate --no-wait --max-age 720h -o json", 0, `POST /api/v1/cluster/keys/rotate {"maxAgeSeconds":2592000}`, []string{`"generation": 2`}, nil},
 		{"key rotate --no-wait --max-age 0s", 0, `POST /api/v1/cluster/keys/rotate {"maxAgeSeconds":0}`, nil, []string{"generation 2 is active"}},
-		{"join-keys rotate", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":604800}`, nil, []string{"can be used until 2026-05-06T10:00:00Z\n"}},
+		{"join-keys rotate", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":604800}`, nil, []string{"can be used until 2026-05-06T10:00:00Z: no valid join token is affected\n"}},
 		{"join-keys rotate --grace 0s", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":0}`, nil, []string{"no token that was made before"}},
 		{"join-keys rotate --grace 1h -o json", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":3600}`, []string{`"join-hmac": "ab"`}, nil},
 		{"secret put db", 0, `PUT /api/v1/cluster/secrets/db {"value":"from-stdin\n"}`, nil, []string{"secret db has version 2\n"}},

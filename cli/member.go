@@ -81,7 +81,13 @@ func newMemberChange(env *environment, name, short, outcome string, change func(
 
 func newMemberRemoveCommand(env *environment) *cobra.Command {
 	var force bool
-	remove := func(c *client.Client, ctx context.Context, id uint64) error { return c.RemoveMember(ctx, id, force) }
+	remove := func(c *client.Client, ctx context.Context, id uint64) error {
+		tokens, err := c.RemoveMember(ctx, id, force)
+		if err == nil && tokens > 0 && env.output != "json" {
+			env.say("the join keys have changed; %s", ended(tokens))
+		}
+		return err
+	}
 	cmd := newMemberChange(env, "remove", "Remove a member for good: its identity is revoked and the keys change", "is removed", remove)
 	cmd.Flags().BoolVar(&force, "force", false, "also a member that is not drained")
 	return cmd

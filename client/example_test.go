@@ -106,7 +106,7 @@ func ExampleClient_DrainMember() {
 	fmt.Println(c.RemoveMember(ctx, 3, false))
 	// Output:
 	// node 3 is drained
-	// <nil>
+	// 0 <nil>
 }
 
 // A refusal carries the server's own sentence; nothing has changed.

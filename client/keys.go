@@ -23,6 +23,9 @@ type Generation struct {
 type JoinKeys struct {
 	KIDs       map[string]string `json:"kids"` // key id by purpose, "join-hmac" and "join-signing"
 	GraceUntil time.Time         `json:"graceUntil"`
+
+	// TokensEnded is how many join tokens were valid until then; they can be used during the grace only.
+	TokensEnded int `json:"tokensEnded"`
 }
 
 // NodeToken is the identity of a node, a JSON Web Token (EdDSA).

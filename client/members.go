@@ -86,14 +86,16 @@ func (c *Client) PromoteMember(ctx context.Context, nodeID uint64) error {
 }
 
 // RemoveMember removes a member for good: its identity is revoked and the keys are changed. It is refused (409) for the
-// leader, and, unless forced, for a member that is not drained.
-func (c *Client) RemoveMember(ctx context.Context, nodeID uint64, force bool) error {
+// leader, and, unless forced, for a member that is not drained. It returns how many valid join tokens the new keys end.
+func (c *Client) RemoveMember(ctx context.Context, nodeID uint64, force bool) (tokensEnded int, err error) {
 	r := request{method: "DELETE", path: memberPath(nodeID, ""), repeat: on503}
 	if force {
 		r.query = url.Values{"force": {"true"}}
 	}
-	_, err := c.do(ctx, r)
-	return err
+	done, err := enveloped[struct {
+		TokensEnded int `json:"tokensEnded"`
+	}](ctx, c, r)
+	return done.TokensEnded, err
 }
 
 func memberPath(nodeID uint64, action string) string {

@@ -104,7 +104,7 @@ func TestRepeats(t *testing.T) {
 		return err
 	}
 	read := func(c *Client) error { _, err := c.Members(context.Background()); return err }
-	remove := func(c *Client) error { return c.RemoveMember(context.Background(), 2, false) }
+	remove := func(c *Client) error { _, err := c.RemoveMember(context.Background(), 2, false); return err }
 	promote := func(c *Client) error { return c.PromoteMember(context.Background(), 2) }
 	drain := func(c *Client) error { _, err := c.DrainMember(context.Background(), 2, time.Minute); return err }
 	query := func(c *Client) error { _, err := c.SQL(context.Background(), "SELECT 1"); return err }
@@ -199,7 +199,7 @@ func TestSeveralAddresses(t *testing.T) {
 	})
 	t.Run("nobody", func(t *testing.T) {
 		x, y := closedAddr(t), closedAddr(t)
-		err := clientOf(t, nil, x, y).RemoveMember(context.Background(), 1, true)
+		_, err := clientOf(t, nil, x, y).RemoveMember(context.Background(), 1, true)
 		want := fmt.Sprintf("no server answered:\n  %s: connection refused\n  %s: connection refused", x, y)
 		var none *NoServerError
 		if !errors.Is(err, ErrNoServer) || !errors.As(err, &none) || len(none.Tried) != 2 || err.Error() != want {

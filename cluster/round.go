@@ -140,7 +140,8 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 			if err != nil {
 				return err
 			}
-			return c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
+			_, err = c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
+			return err
 		}
 		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
 		if i < 0 || members[i].Role == store.Role(ch.Role) {

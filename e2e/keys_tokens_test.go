@@ -199,14 +199,14 @@ func testTokenExpiry(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	good := u.create(t, c.members[0], `{"maxUses":100}`)
 	forge := newForger(t, c, good.Token)
-	ends := func(in time.Duration) string { // the clocks of two members may differ by JoinSkew
+	ends := func(in time.Duration) string {
 		return forge.make(t, c, func(x *certs.JoinClaims) {
-			x.ExpiresAt = time.Now().Add(in - certs.JoinSkew).Unix()
+			x.ExpiresAt = time.Now().Add(in).Unix()
 			x.IssuedAt = x.ExpiresAt - 600
 		})
 	}
 	newMachine(t).enter(t, u, c.members[1], ends(3*time.Second))
-	newMachine(t).refused(t, u, c.members[1], ends(-time.Second), 401, "Unauthorized: Invalid join token: expired: it was good until …")
+	newMachine(t).refused(t, u, c.members[1], ends(-2*time.Second), 401, "Unauthorized: Invalid join token: expired: it was good until …")
 	early := forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt = time.Now().Add(certs.JoinSkew + 5*time.Second).Unix() })
 	newMachine(t).refused(t, u, c.members[1], early, 401, "Unauthorized: Invalid join token: not yet valid: …")
 	newMachine(t).enter(t, u, c.members[1], forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt = time.Now().Add(certs.JoinSkew - 5*time.Second).Unix() }))

@@ -25,6 +25,16 @@ func TestMembersRemove(t *testing.T) {
 	c.lead(t, c.members[0])
 	leader := c.leader(t)
 
+	// Machines that take no part in Raft are removed at the same moment: each waits for its turn.
+	many := u.create(t, leader, `{"maxUses":4}`)
+	ids := make([]int, 4)
+	for i := range ids {
+		ids[i] = int(newMachine(t).enter(t, u, c.members[i%3], many.Token).RaftNodeID)
+	}
+	for i, a := range atOnce(len(ids), func(i int) answer { return u.remove(c.members[i%3], ids[i], "?force=true") }) {
+		a.expect(t, fmt.Sprintf("removal of node %d beside others", ids[i]), 200, removed)
+	}
+
 	// Two operators remove the two others at the same moment: one of them is refused.
 	for _, m := range c.others(leader) {
 		u.drain(m, m.n, "").expect(t, "drain", 200, `{"result":{"drainState":"drained"}}`)

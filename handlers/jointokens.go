@@ -40,7 +40,7 @@ func (s *Server) mintJoinToken(q *request) error {
 	if ttl < minMintTTL || ttl > maxMintTTL {
 		return fail(http.StatusBadRequest, "ttlSeconds must be between 300 and 86400")
 	}
-	token, t, err := s.newJoinToken(q, store.JoinToken{NodeID: uint64(node), MaxUses: 1}, ttl)
+	token, t, err := s.newJoinToken(q, store.JoinToken{Format: store.FormatMuster, NodeID: uint64(node), MaxUses: 1}, ttl)
 	if err != nil {
 		return err
 	}
@@ -115,14 +115,14 @@ func (s *Server) createJoinToken(q *request) error {
 		return err
 	}
 	out := s.showJoinToken(t)
-	out.Token = token
+	out.State, out.Token = "valid", token // as when it was made, also when the request is a repetition
 	return q.result(http.StatusCreated, out)
 }
 
 // checkBinding checks the format of a token and what it is to be bound to.
 func checkBinding(t *store.JoinToken) error {
 	bad := func(text string) error { return fail(http.StatusBadRequest, text) }
-	if t.Format != "" && t.Format != formatMuster && t.Format != formatZLayer {
+	if t.Format != "" && t.Format != store.FormatMuster && t.Format != store.FormatZLayer {
 		return bad("format must be muster or zlayer")
 	}
 	if t.BindCIDR != "" {
@@ -140,15 +140,22 @@ func checkBinding(t *store.JoinToken) error {
 	return nil
 }
 
-// newJoinToken stores a token and computes its text: the same record gives the same text, so that a repeated
-// request is answered alike.
-func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string, *store.JoinToken, error) {
+// newJoinToken makes the text of a token and stores its record: a repeated request gets the first text, whoever leads. It
+// fails with store.ErrKeyMoved when the key that signs it is replaced meanwhile: a token must not be dead before it is
+// given out.
+func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (text string, made *store.JoinToken, err error) {
 	t.ExpiresAt = s.Now().Add(time.Duration(ttl) * time.Second).Truncate(time.Second)
-	if t.Format == formatZLayer {
+	t.ExpiresAt = *q.noLonger(&t.ExpiresAt)
+	if t.Format == store.FormatZLayer {
 		return s.newSignedToken(q, t)
 	}
+	return s.newHMACToken(q, t)
+}
+
+// newHMACToken makes a token in the documented format of the members family.
+func (s *Server) newHMACToken(q *request, t store.JoinToken) (string, *store.JoinToken, error) {
 	ctx := q.Context()
-	t.ID, t.Format = store.NewID(), formatMuster
+	t.ID, t.Format = store.NewID(), store.FormatMuster
 	key, err := s.Store.ActiveKey(ctx, store.KeyJoinHMAC)
 	if err != nil {
 		return "", nil, err
@@ -161,20 +168,18 @@ func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (string,
 	if err != nil {
 		return "", nil, err
 	}
+	claims := certs.JoinClaims{ID: t.ID, NodeID: t.NodeID, IssuedAt: s.Now().Unix(), ExpiresAt: t.ExpiresAt.Unix(), LCP: certs.Fingerprint(s.Leaf()),
+		ClusterID: s.ClusterID, CAFingerprint: certs.Fingerprint(ca.Cert.Raw), Addresses: joinAddresses(members)}
+	if t.Text, err = certs.MintJoinToken(key.Secret, claims); err != nil {
+		return "", nil, err
+	}
+	t.KeyEpoch = key.Epoch
 	// Last: an error behind the write would be taken for one before it, and the request repeated.
 	if t, err = s.Store.CreateJoinToken(ctx, q.actor, t); err != nil {
 		return "", nil, err
 	}
-	claims := certs.JoinClaims{ID: t.ID, NodeID: t.NodeID, IssuedAt: t.CreatedAt.Unix(), ExpiresAt: t.ExpiresAt.Unix(), LCP: certs.Fingerprint(s.Leaf()),
-		ClusterID: s.ClusterID, CAFingerprint: certs.Fingerprint(ca.Cert.Raw), Addresses: joinAddresses(members)}
-	text, err := certs.MintJoinToken(key.Secret, claims)
-	return text, &t, err
+	return t.Text, &t, nil // of the first time, when the request is a repetition
 }
-
-const (
-	formatMuster = "muster"
-	formatZLayer = "zlayer"
-)
 
 // newSignedToken makes a token in ZLayer's format, from which a stock joiner finds its way: it dials
 // http://<api_endpoint>, so this member's --plain-http listener is named when there is one.
@@ -205,7 +210,7 @@ func (s *Server) newSignedToken(q *request, t store.JoinToken) (string, *store.J
 	if err != nil {
 		return "", nil, err
 	}
-	t.ID, t.Text = signed.ID(), text
+	t.ID, t.Text, t.KeyEpoch = signed.ID(), text, key.Epoch
 	if t, err = s.Store.CreateJoinToken(ctx, q.actor, t); err != nil {
 		return "", nil, err
 	}

@@ -42,10 +42,11 @@ func (s *Server) verifyJoinToken(ctx context.Context, text string) (v verified, 
 	}
 	now := s.Now()
 	for i := range keys {
-		if keys[i].State == store.KeyRetired { // by a removal: the removed member knows it, so it says nothing
-			continue
-		}
 		switch err := t.Verify(keys[i].Secret, now); {
+		case keys[i].State == store.KeyRetired: // by a removal: the removed member knows it, so it admits nobody
+			if err == nil || !errors.Is(err, certs.ErrTokenSignature) {
+				return v, unauthorized("Invalid join token: %s", store.Superseded)
+			}
 		case errors.Is(err, certs.ErrTokenExpired):
 			return v, unauthorized("Invalid join token: expired: it was good until %s and the cluster's clock says %s",
 				timeOf(c.ExpiresAt), now.UTC().Format(timeFormat))
@@ -76,10 +77,12 @@ func (s *Server) verifySigned(ctx context.Context, text string) (v verified, err
 	now := s.Now()
 	for i := range keys {
 		k := &keys[i]
-		if k.KID != t.KeyID() || k.State == store.KeyRetired {
+		if k.KID != t.KeyID() {
 			continue
 		}
 		switch err := t.Verify(ed25519.PublicKey(k.Public), now); {
+		case k.State == store.KeyRetired && (err == nil || errors.Is(err, certs.ErrTokenExpired)):
+			return v, unauthorized("signed token kid=%s not trusted: %s", t.KeyID(), store.Superseded)
 		case errors.Is(err, certs.ErrTokenExpired):
 			return v, unauthorized("signed token expired at %s (now %s)", t.Claims().Exp, now.UTC().Format(timeFormat))
 		case err != nil:

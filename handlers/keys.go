@@ -107,7 +107,8 @@ func (s *Server) rotateJoinKeys(q *request) error {
 	return q.result(http.StatusOK, struct {
 		KIDs       map[string]string `json:"kids"`
 		GraceUntil string            `json:"graceUntil"`
-	}{done.KIDs, done.GraceUntil.UTC().Format(timeFormat)})
+		Tokens     int               `json:"tokensEnded"`
+	}{done.KIDs, done.GraceUntil.UTC().Format(timeFormat), done.TokensEnded})
 }
 
 type secret struct {

@@ -184,7 +184,7 @@ func (c *testCluster) ask(ctx context.Context, from uint64, ids []uint64, need i
 func (c *testCluster) join(ctx context.Context, id uint64) {
 	c.t.Helper()
 	l := c.leader()
-	token, err := l.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: "muster", NodeID: id, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := l.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, NodeID: id, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		c.t.Fatal(err)
 	}

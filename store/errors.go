@@ -15,8 +15,10 @@ var (
 	// found out in time whether it was. Repeating the request with the same Idempotency-Key, or the same join
 	// token and key, is safe.
 	ErrUnknownOutcome = errors.New("the outcome is unknown: leadership changed during the commit")
-	// ErrKeyMoved: the data-encryption key was rotated while the request was being prepared. Nothing happened.
-	ErrKeyMoved = errors.New("the data-encryption key was rotated meanwhile")
+	// ErrUnderWay: another operation of the kind is under way and this one can begin when it is done. Nothing happened.
+	ErrUnderWay = errors.New("another operation of the kind is under way")
+	// ErrKeyMoved: a key that the request needs was rotated while it was being prepared. Nothing happened.
+	ErrKeyMoved = errors.New("a key was rotated meanwhile")
 	// ErrAuthorityMoved: a certificate authority was rotated while the request was being prepared. Nothing happened.
 	ErrAuthorityMoved = errors.New("a certificate authority was rotated meanwhile")
 	// ErrBusy: too many calls of this kind are under way, and none has ended in time. Nothing happened.
@@ -36,6 +38,7 @@ const (
 	NotFound
 	Conflict
 	Exhausted
+	Full // there are as many of something as a setting allows
 )
 
 // Refusal is an error that is meant for the caller: Message names what was wrong and the rule, and never holds

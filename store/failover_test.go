@@ -41,7 +41,7 @@ func TestLeaderCutOff(t *testing.T) {
 			for i := range 5 {
 				request := uuid.NewString()
 				err := promised(t, fmt.Sprintf("write %d to the leader that is cut off", i), func() error {
-					_, err := old.CreateJoinToken(bg, Actor{RequestID: request}, JoinToken{ID: NewID(), Format: "muster", MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+					_, err := old.CreateJoinToken(bg, Actor{RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 					return err
 				})
 				if !noLeader(err) {
@@ -139,7 +139,7 @@ func TestMajorityLost(t *testing.T) {
 			request := uuid.NewString()
 			for i := range 3 {
 				err := promised(t, "write", func() error {
-					_, err := s.CreateJoinToken(bg, Actor{Name: "test", RequestID: request}, JoinToken{ID: NewID(), Format: "muster", MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+					_, err := s.CreateJoinToken(bg, Actor{Name: "test", RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 					return err
 				})
 				if !noLeader(err) {

@@ -54,7 +54,7 @@ func (w *writers) attempt(s *Store) {
 	a := attempt{id: NewID(), request: uuid.NewString(), node: s.NodeID()}
 	begin := time.Now()
 	_, a.err = s.CreateJoinToken(bg, Actor{Name: "writer", RequestID: a.request},
-		JoinToken{ID: a.id, Format: "muster", MaxUses: 1, ExpiresAt: begin.Add(time.Hour)})
+		JoinToken{ID: a.id, Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: begin.Add(time.Hour)})
 	took := time.Since(begin)
 	if a.err == nil {
 		w.acked.Add(1)

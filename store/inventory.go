@@ -61,8 +61,9 @@ func (s *Store) Inventory(ctx context.Context) (*Inventory, error) {
 
 const (
 	countMembers    = "SELECT raft_role, drain_state, count(*) FROM members GROUP BY raft_role, drain_state"
-	countJoinTokens = `SELECT 'join', CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN uses >= max_uses THEN 'used' WHEN expires_at <= ? THEN 'expired' ELSE 'valid' END AS state, count(*)
-		FROM join_tokens GROUP BY state`
+	countJoinTokens = `SELECT 'join', CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked' WHEN t.uses >= t.max_uses THEN 'used'
+		WHEN t.expires_at < ? THEN 'expired' WHEN ` + superseded + ` THEN 'superseded' ELSE 'valid' END AS state, count(*)
+		FROM join_tokens t GROUP BY state`
 	countAPITokens = `SELECT 'api', CASE WHEN expires_at <= ? THEN 'expired' ELSE 'valid' END AS state, count(*) FROM api_tokens GROUP BY state`
 	countPeerings  = "SELECT state, '', count(*) FROM peerings GROUP BY state"
 	// A member's newest leaf of a kind is the one that it uses; those of removed members are revoked.
@@ -105,7 +106,7 @@ func (v *View) inventory(self uint64) (*Inventory, error) {
 		return err
 	})
 	try(func() (err error) { in.Members, err = v.counts(countMembers); return err })
-	try(func() (err error) { in.Tokens, err = v.counts(countJoinTokens, now); return err })
+	try(func() (err error) { in.Tokens, err = v.counts(countJoinTokens, now, now); return err })
 	try(func() error {
 		api, err := v.counts(countAPITokens, now)
 		for k, n := range api {

@@ -7,11 +7,17 @@ import (
 	"time"
 )
 
+// Formats of join tokens.
+const (
+	FormatMuster = "muster" // an HMAC token of the members family
+	FormatZLayer = "zlayer" // a signed envelope of the join family
+)
+
 // JoinToken is the record of a join token; the token itself is computed from it and the join key.
 type JoinToken struct {
 	ID        string // 32 lower hex digits, or the 64 of a signed token
-	Text      string // of a signed token, only in the answer to its creation
-	Format    string // "muster" or "zlayer"
+	Text      string // only in the answer to its creation
+	Format    string // FormatMuster or FormatZLayer
 	NodeID    uint64 // 0: any
 	Mode      string // "": the joiner's choice
 	Labels    map[string]string
@@ -24,29 +30,59 @@ type JoinToken struct {
 	CreatedAt time.Time
 	ExpiresAt time.Time
 	RevokedAt *time.Time
+
+	Superseded bool   // the epoch of the key that signed it verifies no longer
+	KeyEpoch   uint64 `json:"-"` // of the key that signs it, when it is made
 }
 
-// State tells in one word what the token is good for.
+// States of a join token, the same wherever it is shown and in what its joiner is told.
+const (
+	TokenValid      = "valid"
+	TokenUsed       = "used"
+	TokenExpired    = "expired"
+	TokenRevoked    = "revoked"
+	TokenSuperseded = "superseded"
+)
+
+// State returns in one word what the token is good for.
 func (t *JoinToken) State(now time.Time) string {
 	switch {
 	case t.RevokedAt != nil:
-		return "revoked"
+		return TokenRevoked
 	case t.Uses >= t.MaxUses:
-		return "used"
+		return TokenUsed
 	case now.After(t.ExpiresAt):
-		return "expired"
+		return TokenExpired
+	case t.Superseded:
+		return TokenSuperseded
 	default:
-		return "valid"
+		return TokenValid
 	}
 }
 
-const selectJoinTokens = "SELECT id, format, raft_node_id, mode, labels, bind_cidr, bind_name, bind_key, uses, max_uses, created_by, created_at, expires_at, revoked_at FROM join_tokens"
+// Superseded is what the joiner with such a token is told.
+const Superseded = "superseded: it was signed with a key that the cluster has replaced, by a rotation or because a member was removed; ask for a new token"
+
+// superseded decides, with the time as its argument, whether a row t of join_tokens was signed in an epoch that verifies no
+// longer. A token is only made with the active epoch (CreateJoinToken), so its epoch is the newest one that is older than
+// the token; an epoch of the token's own revision began behind it in the same batch.
+const (
+	superseded = `NOT EXISTS (SELECT 1 FROM cluster_keys k
+		WHERE k.purpose = CASE t.format WHEN 'zlayer' THEN 'join-signing' ELSE 'join-hmac' END
+		AND k.epoch = (SELECT max(e.epoch) FROM cluster_keys e WHERE e.purpose = k.purpose AND e.created_rev < t.created_rev)
+		AND (k.state = 'active' OR k.state = 'grace' AND k.grace_until > ?))`
+	selectJoinTokens = `SELECT t.id, t.format, t.raft_node_id, t.mode, t.labels, t.bind_cidr, t.bind_name, t.bind_key, t.uses,
+		t.max_uses, t.created_by, t.created_at, t.expires_at, t.revoked_at, ` + superseded + ` FROM join_tokens t`
+	countValidTokens = `SELECT count(*) FROM join_tokens t WHERE t.revoked_at IS NULL AND t.uses < t.max_uses AND t.expires_at >= ?
+		AND NOT ` + superseded
+)
 
 func scanJoinToken(rows *sql.Rows) (t JoinToken, err error) {
 	var node sql.NullInt64
 	var labels, created, expires string
 	var revoked sql.NullString
-	if err := rows.Scan(&t.ID, &t.Format, &node, &t.Mode, &labels, &t.BindCIDR, &t.BindName, &t.BindKey, &t.Uses, &t.MaxUses, &t.CreatedBy, &created, &expires, &revoked); err != nil {
+	if err := rows.Scan(&t.ID, &t.Format, &node, &t.Mode, &labels, &t.BindCIDR, &t.BindName, &t.BindKey, &t.Uses, &t.MaxUses, &t.CreatedBy, &created, &expires, &revoked,
+		&t.Superseded); err != nil {
 		return t, err
 	}
 	t.NodeID, t.CreatedAt, t.ExpiresAt, t.RevokedAt = uint64(node.Int64), parseTime(created), parseTime(expires), nullTime(revoked)
@@ -63,20 +99,51 @@ func (s *Store) CreateJoinToken(ctx context.Context, actor Actor, t JoinToken) (
 	if err != nil {
 		return t, err
 	}
-	return write(ctx, s, actor, func(tx *Tx) (JoinToken, error) {
+	again := func(tx *Tx, old *JoinToken) error {
+		now, err := tx.joinToken(old.ID)
+		if err == nil && (now == nil || now.RevokedAt != nil) {
+			err = refuse(Forbidden, "the join token that this request has made is revoked; an Idempotency-Key does not bring it back")
+		}
+		return err
+	}
+	return writeOnce(ctx, s, actor, again, func(tx *Tx) (JoinToken, error) {
+		if err := tx.boundJoinTokens(actor.String()); err != nil {
+			return t, err
+		}
 		if t.NodeID != 0 {
 			if err := tx.nodeIDFree(t.NodeID); err != nil {
 				return t, err
 			}
 		}
+		if err := tx.activeEpoch(&t); err != nil {
+			return t, err
+		}
 		t.CreatedAt, t.CreatedBy = tx.Now, actor.String()
-		if err := tx.exec(`INSERT INTO join_tokens (id, format, raft_node_id, mode, labels, bind_cidr, bind_name, bind_key, max_uses, created_by, created_at, expires_at, created_rev, modified_rev)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			t.ID, t.Format, optional(int64(t.NodeID)), t.Mode, string(labels), t.BindCIDR, t.BindName, t.BindKey, t.MaxUses, t.CreatedBy, t.CreatedAt, t.ExpiresAt, tx.Rev, tx.Rev); err != nil {
+		if err := tx.insertJoinToken(&t, string(labels)); err != nil {
 			return t, err
 		}
 		return t, tx.audit("join_token.create", "join_token/"+t.ID, "")
 	})
+}
+
+func (t *Tx) insertJoinToken(k *JoinToken, labels string) error {
+	return t.exec(`INSERT INTO join_tokens (id, format, raft_node_id, mode, labels, bind_cidr, bind_name, bind_key, max_uses,
+		created_by, created_at, expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		k.ID, k.Format, optional(int64(k.NodeID)), k.Mode, labels, k.BindCIDR, k.BindName, k.BindKey, k.MaxUses,
+		k.CreatedBy, k.CreatedAt, k.ExpiresAt, t.Rev, t.Rev)
+}
+
+// activeEpoch fails with ErrKeyMoved when the key that the token is to be signed with has been replaced meanwhile.
+func (t *Tx) activeEpoch(k *JoinToken) error {
+	purpose := KeyJoinHMAC
+	if k.Format == FormatZLayer {
+		purpose = KeyJoinSigning
+	}
+	active, err := t.get("SELECT 1 FROM cluster_keys WHERE purpose = ? AND epoch = ? AND state = 'active'", []any{purpose, int64(k.KeyEpoch)}, new(int))
+	if err == nil && !active {
+		err = ErrKeyMoved
+	}
+	return err
 }
 
 func (t *Tx) nodeIDFree(id uint64) error {
@@ -100,14 +167,14 @@ func (t *Tx) nodeIDFree(id uint64) error {
 // JoinTokens lists the tokens by time of creation.
 func (s *Store) JoinTokens(ctx context.Context, c Consistency) (list []JoinToken, err error) {
 	err = s.Read(ctx, c, func(v *View) error {
-		list, err = collect(v, scanJoinToken, selectJoinTokens+" ORDER BY created_at, id")
+		list, err = collect(v, scanJoinToken, selectJoinTokens+" ORDER BY t.created_at, t.id", rfc3339(v.Now))
 		return err
 	})
 	return list, err
 }
 
 func (v *View) joinToken(id string) (*JoinToken, error) {
-	list, err := collect(v, scanJoinToken, selectJoinTokens+" WHERE id = ?", id)
+	list, err := collect(v, scanJoinToken, selectJoinTokens+" WHERE t.id = ?", rfc3339(v.Now), id)
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
@@ -158,7 +225,7 @@ func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) err
 // tokenKept is how long a token's record outlives its expiry.
 const tokenKept = 30 * 24 * time.Hour
 
-// Prune deletes records that nobody can need any more: join tokens and API keys long expired, remembered answers,
+// Prune deletes records that nobody can need any more: join tokens, API tokens and API keys long expired, remembered answers,
 // expired leases, enrollments whose certificates expired long ago.
 func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
@@ -171,6 +238,10 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 		if err != nil {
 			return err
 		}
+		expired, err := tx.execCount("DELETE FROM api_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
+		if err != nil {
+			return err
+		}
 		leases, err := tx.execCount("DELETE FROM leases WHERE expires_at < ?", tx.Now)
 		if err != nil {
 			return err
@@ -180,7 +251,7 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 			return err
 		}
 		leaves, err := tx.execCount("DELETE FROM certificates WHERE expires_at < ?", tx.Now.Add(-certificateKept))
-		if err != nil || tokens+answers+leases+enrollments+leaves == 0 {
+		if err != nil || tokens+answers+expired+leases+enrollments+leaves == 0 {
 			return err
 		}
 		return tx.audit("store.prune", "cluster", "")

@@ -140,18 +140,31 @@ func (t *Tx) rotateKeys(list []NewKey, graceUntil *time.Time, seal sealer) error
 type KeyRotated struct {
 	KIDs       map[string]string // by purpose
 	GraceUntil time.Time
+
+	TokensEnded int // join tokens that were valid and are good for the grace only
+}
+
+// validTokens counts the join tokens that admit somebody now.
+func (v *View) validTokens() (n int, err error) {
+	now := rfc3339(v.Now)
+	_, err = v.get(countValidTokens, []any{now, now}, &n)
+	return n, err
 }
 
 // RotateKeys begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
 func (s *Store) RotateKeys(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
 	return write(ctx, s, actor, func(tx *Tx) (KeyRotated, error) {
 		out := KeyRotated{KIDs: map[string]string{}, GraceUntil: graceUntil}
+		var err error
+		if out.TokensEnded, err = tx.validTokens(); err != nil {
+			return out, err
+		}
 		if err := tx.rotateKeys(list, &graceUntil, s.keys.seal); err != nil {
 			return out, err
 		}
 		for _, k := range list {
 			out.KIDs[k.Purpose] = k.KID
-			if err := tx.audit("key.rotate", "key/"+k.Purpose, "kid "+k.KID); err != nil {
+			if err := tx.audit("key.rotate", "key/"+k.Purpose, fmt.Sprintf("kid %s; ends %d join tokens at %s", k.KID, out.TokensEnded, rfc3339(graceUntil))); err != nil {
 				return out, err
 			}
 		}

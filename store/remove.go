@@ -13,9 +13,10 @@ const removal = "member.remove"
 // nothing afterwards: the rotation makes a new data-encryption key and new epochs of the keys that it could open. Only one removal is
 // under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls FinishRemoval.
 // check runs inside the transaction, so that two removals cannot both be judged by the same state.
-func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, rotation *Rotation, check func(*Member) error) error {
+// It returns how many join tokens that were valid are superseded by the new keys.
+func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, rotation *Rotation, check func(*Member) error) (tokensEnded int, err error) {
 	var generation uint64
-	err := s.Write(ctx, actor, func(tx *Tx) error {
+	err = s.Write(ctx, actor, func(tx *Tx) error {
 		m, err := tx.Member(nodeID)
 		if err != nil {
 			return err
@@ -32,7 +33,10 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ro
 			return err
 		}
 		if busy {
-			return refuse(Conflict, "the removal of %s is under way; try again when it is done", other)
+			return fmt.Errorf("the removal of %s: %w", other, ErrUnderWay)
+		}
+		if tokensEnded, err = tx.validTokens(); err != nil {
+			return err
 		}
 		for _, st := range []statement{
 			{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) VALUES (?, ?, ?, ?, ?, ?)",
@@ -54,12 +58,12 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ro
 		if generation, err = tx.rotateDEK(rotation, fmt.Sprintf("node %d removed", m.NodeID)); err != nil {
 			return err
 		}
-		return tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d", m.Name, generation))
+		return tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
 	})
 	if err == nil {
 		s.keys.adopt(generation, rotation.DEK)
 	}
-	return err
+	return tokensEnded, err
 }
 
 // FinishRemoval records that a removed member is out of the Raft configuration.

@@ -162,7 +162,7 @@ func (x *mixer) step(r *rand.Rand) {
 	switch r.IntN(14) {
 	case 0, 1, 2:
 		what = "CreateJoinToken"
-		tok := JoinToken{ID: NewID(), Format: "muster", MaxUses: 1 + r.IntN(3), ExpiresAt: time.Now().Add(time.Hour), Labels: map[string]string{"quote'": "a;b -- ? /* \x00 日"}}
+		tok := JoinToken{ID: NewID(), KeyEpoch: 1, Format: FormatMuster, MaxUses: 1 + r.IntN(3), ExpiresAt: time.Now().Add(time.Hour), Labels: map[string]string{"quote'": "a;b -- ? /* \x00 日"}}
 		if r.IntN(3) == 0 { // members' ids among them
 			tok.NodeID = 1 + uint64(r.IntN(60))
 		}

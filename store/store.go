@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -282,6 +283,9 @@ func (s *Store) Assign(ctx context.Context, id uint64, role Role) error {
 		if v.NodeID == id {
 			have = v.Role
 		}
+	}
+	if role != RoleVoter && have == RoleVoter && !slices.ContainsFunc(s.Servers(), func(v Server) bool { return v.NodeID != id && v.Role == RoleVoter }) {
+		return fmt.Errorf("node %d is the last voter of the Raft configuration, which must not be without one", id)
 	}
 	err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error {
 		switch {

@@ -10,7 +10,7 @@ import (
 )
 
 func mint(ctx context.Context, s *Store) (JoinToken, error) {
-	return s.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: "muster", MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+	return s.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 }
 
 func TestThreeNodes(t *testing.T) {

@@ -39,11 +39,12 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 	if err := old.dumpTo(bg, filepath.Join(t.TempDir(), "dump.db")); !errors.Is(err, errUndecided) {
 		t.Errorf("a dump of the leader that was cut off: %v", err)
 	}
-	tok, err := mint(bg, c.leader())
-	if err != nil {
-		t.Fatal(err)
-	}
 	c.isolate(old.NodeID(), false)
+	var tok JoinToken
+	c.eventually("a write", func() (err error) {
+		tok, err = mint(bg, c.leader())
+		return err
+	})
 	c.eventually("the mirror catches up", func() error {
 		return old.Read(bg, Stale, func(v *View) error {
 			got, err := v.joinToken(tok.ID)
@@ -54,7 +55,7 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 		})
 	})
 	if err := old.decided(bg); err != nil {
-		t.Errorf("with another leader: %v", err)
+		t.Errorf("when the cluster has a leader again: %v", err)
 	}
 }
 

@@ -29,10 +29,15 @@ type Actor struct {
 	NodeID    uint64 // the member that took the request
 	Remote    string // address of the caller
 	RequestID string // chosen by the caller or made here
+	Request   string // method and pattern of the path
+	Peer      bool   // what another cluster has said is the cause
 
 	IdempotencyKey string // of the request, or empty
 	RequestHash    string // what the key stands for: a repetition must be the same request
 }
+
+// auto tells whether the Idempotency-Key is one that a member has made.
+func (a Actor) auto() bool { return strings.HasPrefix(a.IdempotencyKey, AutoKey) }
 
 func (a Actor) String() string {
 	switch {
