@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -33,6 +34,34 @@ func checkGiven(cmd *cobra.Command) error {
 		}
 	}
 	return nil
+}
+
+// noEmptyElements makes the lists of a command and of those below it refuse empty elements.
+func noEmptyElements(cmd *cobra.Command) {
+	wrap := func(f *pflag.Flag) {
+		if v, ok := f.Value.(pflag.SliceValue); ok && f.Value.Type() == "stringSlice" {
+			f.Value = &sliceFlag{Value: f.Value, SliceValue: v}
+		}
+	}
+	cmd.Flags().VisitAll(wrap)
+	cmd.PersistentFlags().VisitAll(wrap)
+	for _, c := range cmd.Commands() {
+		noEmptyElements(c)
+	}
+}
+
+// sliceFlag is a list that would forget an empty element which is given by itself.
+type sliceFlag struct {
+	pflag.Value
+	pflag.SliceValue
+}
+
+// Set refuses an empty value.
+func (f *sliceFlag) Set(s string) error {
+	if blank(s) {
+		return errors.New("it is given but empty")
+	}
+	return f.Value.Set(s)
 }
 
 func emptyFlag(f *pflag.Flag) bool {

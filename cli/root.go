@@ -133,6 +133,7 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newVersionCommand(env), newCompletionCommand(env),
 	)
 	root.SetHelpCommand(newHelpCommand())
+	noEmptyElements(root)
 	return root
 }
 

@@ -21,6 +21,7 @@ import (
 	"muster/certs"
 	"muster/cluster"
 	"muster/handlers"
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -34,6 +35,7 @@ type serveFlags struct {
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
 	eventWindow                                  int
+	clusterConns                                 netlimit.Limits
 	httpCACert, httpCAKey                        string
 	rejoin                                       bool
 	peers                                        peerFlag
@@ -116,6 +118,9 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
+	flags.IntVar(&f.clusterConns.All, "cluster-connections", 0, "connections that the cluster listener takes at once (default half of the files that this process may open)")
+	flags.IntVar(&f.clusterConns.Strangers, "cluster-strangers", 0, "of these, without a credential yet; the oldest gives way to the next (default 1024)")
+	flags.IntVar(&f.clusterConns.PerAddress, "cluster-strangers-per-address", 0, "of these, from one address, or one /64 with IPv6 (default 512)")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
 	f.limits.register(flags)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
@@ -172,6 +177,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	}
 	if !certs.ValidDatacenter(f.datacenter) {
 		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", f.datacenter)
+	}
+	if min(f.clusterConns.All, f.clusterConns.Strangers, f.clusterConns.PerAddress) < 0 {
+		return errors.New("--cluster-connections, --cluster-strangers and --cluster-strangers-per-address must not be negative")
 	}
 	if f.snapThreshold == 0 || f.snapTrailing < f.snapThreshold {
 		return errors.New("--snapshot-threshold must be at least 1, and --snapshot-trailing at least as much")
@@ -305,7 +313,7 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if st := opened.Load(); st != nil {
-			return st.Fence(lookup, id)
+			return cluster.Fence(lookup, st, node.Peers, id)
 		}
 		return store.ErrNoLeader
 	}
@@ -319,6 +327,8 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	}
 	transport := cluster.NewTransport(creds, nil, fence, log)
 	transport.UseBook(book)
+	transport.Limits = cluster.ListenerLimits(f.clusterConns)
+	transport.DialBound = max(cluster.DefaultDialBound, 8*f.latency) // TCP and TLS take four ways, and machines are busy
 	self := cluster.NewIncarnation()
 	if founding == nil {
 		if err := cluster.Introduce(ctx, transport, dir, node, self, node.Former); err != nil {
@@ -369,9 +379,9 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
 		ReplaceAutopilot: loops.ReplaceSettings,
 		Chain:            func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops, service.collector()},
-		ExchangePeeringSecret: loops.ExchangePeeringSecret,
-		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
-		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
+		ExchangePeeringSecret: loops.ExchangePeeringSecret, MayDialPeer: loops.MayDialPeer,
+		PeerStream: func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
+		Leaf:       func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())

@@ -80,6 +80,7 @@ type Cluster struct {
 
 	archives chan struct{} // bounds the backups that are made at once
 
+	told    sync.Map // ids of removed members of whom the others were told
 	once    sync.Once
 	removed chan struct{}
 	closing chan struct{}
@@ -100,6 +101,8 @@ func Start(cfg Config) *Cluster {
 	c.storage = newStorage(time.Now())
 	c.peers = newPeers(cfg, c.Alive)
 	cfg.Transport.peers = c.peers.serve
+	cfg.Transport.confirm = c.confirm
+	cfg.Transport.Alternatives = c.elsewhere
 	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
 		c.done.Go(func() { loop(ctx) })
 	}
@@ -320,6 +323,8 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
 	mux.HandleFunc("GET "+pathTrust, c.serveTrust)
 	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
+	mux.HandleFunc("GET "+pathMember, c.serveMember)
+	mux.HandleFunc("POST "+pathRemoved, c.serveRemoved)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
 	mux.HandleFunc("POST "+pathOwnerToken, c.serveOwnerToken)
 	mux.HandleFunc("POST "+pathRecoverToken, c.serveRecoverToken)

@@ -19,7 +19,7 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged 
 	if len(list) == 0 {
 		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, dialWithin(ctx))
 	defer cancel()
 	type result struct {
 		conn *tls.Conn

@@ -77,6 +77,7 @@ func (c *Cluster) finishRemovals(ctx context.Context) error {
 next:
 	for _, id := range removals {
 		c.cutSoon(id)
+		c.tellRemoved(ctx, id)
 		for _, v := range servers {
 			if v.NodeID == id {
 				continue next

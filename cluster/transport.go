@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -39,6 +40,11 @@ type Transport struct {
 	fence func(nodeID uint64) error
 	log   *slog.Logger
 
+	// Alternatives tells whether a request can go to another member than this one, DialBound how long a connection may take
+	// then; both are set before Serve.
+	Alternatives func(nodeID uint64) bool
+	DialBound    time.Duration
+
 	replica Replica
 	http    *http.Server
 	httpIn  *chanListener
@@ -48,6 +54,14 @@ type Transport struct {
 	renewal *http.Transport // for requests of renewal, where a leaf has expired
 	askers  askers
 	peers   func(conn net.Conn, relayed bool) // serves other clusters, set before Serve
+	// confirm asks the leader about the member that an internal request comes from; set before Serve.
+	confirm func(r *http.Request, nodeID uint64) error
+
+	gone      sync.Map // ids of members that this one has heard to be removed
+	strangers *strangers
+	limiter   *netlimit.Limiter
+	// Limits bound the connections to the listener; set before Serve, the zero value stands for DefaultLimits.
+	Limits netlimit.Limits
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -57,7 +71,8 @@ type Transport struct {
 
 // NewTransport makes a transport that finds members by address and lets in whom fence accepts.
 func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence func(uint64) error, log *slog.Logger) *Transport {
-	t := &Transport{creds: creds, book: NewBook(nil, &Node{}, nil, log), fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}}
+	t := &Transport{creds: creds, book: NewBook(nil, &Node{}, nil, log), fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{},
+		strangers: newStrangers(log), DialBound: DefaultDialBound}
 	if address != nil {
 		t.book.UseTable(func(_ context.Context, id uint64) (string, bool) { return address(id) })
 	}
@@ -127,6 +142,9 @@ func limitSilence(c syscall.RawConn, limit time.Duration) error {
 // seen has a method NotSent that says so.
 func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = "https", hostOf(nodeID)+":1", hostOf(nodeID)
+	if t.Alternatives != nil && t.Alternatives(nodeID) {
+		r = r.WithContext(context.WithValue(r.Context(), boundKey{}, t.DialBound))
+	}
 	return t.client.RoundTrip(r)
 }
 
@@ -142,6 +160,11 @@ func (e dialError) Unwrap() error { return e.error }
 // tells whose they are.
 func (t *Transport) Serve(l net.Listener, replica Replica, handler http.Handler) {
 	t.replica = replica
+	if t.Limits == (netlimit.Limits{}) {
+		t.Limits = DefaultLimits()
+	}
+	t.limiter = netlimit.New(t.Limits)
+	l = t.limiter.Listener(l)
 	t.httpIn, t.agedIn = newChanListener(l.Addr()), newChanListener(l.Addr())
 	fenced := t.fenced(handler)
 	t.http, t.aged = t.newServer(fenced), t.newServer(onlyRenewal(fenced))
@@ -168,13 +191,20 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, err := t.creds.peer(*r.TLS)
 		if err == nil {
-			err = t.fence(id)
+			err = t.admits(id)
 		}
-		if err != nil {
+		if err == nil && t.confirm != nil {
+			err = t.confirm(r, id)
+		}
+		switch {
+		case errors.Is(err, store.ErrNotMember):
 			if store.WasRemoved(err) {
 				w.Header().Set(headerRemoved, "1")
 			}
 			http.Error(w, err.Error(), http.StatusGone)
+			return
+		case err != nil: // not known now; the caller must not take that for its removal
+			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now", http.StatusServiceUnavailable)
 			return
 		}
 		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
@@ -192,11 +222,15 @@ func PeerID(ctx context.Context) uint64 {
 func (t *Transport) accept(l net.Listener) {
 	for {
 		raw, err := l.Accept()
+		if err == nil && t.turnedAway(raw) {
+			raw.Close()
+			continue
+		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil { // out of file descriptors, most likely: others must close some first
-			t.log.Warn("the cluster listener cannot accept", "err", err)
+			t.strangers.quiet.write(slog.LevelWarn, "the cluster listener cannot accept", "err", err)
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
@@ -206,16 +240,15 @@ func (t *Transport) accept(l net.Listener) {
 }
 
 func (t *Transport) handle(raw net.Conn) {
-	if c, ok := raw.(*net.TCPConn); ok {
-		if rc, err := c.SyscallConn(); err == nil {
-			_ = limitSilence(rc, userTimeout)
-		}
-	}
-	conn := tls.Server(raw, t.creds.server())
+	silentFor(raw, userTimeout)
+	conn := tls.Server(raw, t.serverTLS())
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		t.log.Debug("a connection to the cluster listener was refused", "remote", raw.RemoteAddr(), "err", err)
+		if !errors.Is(err, errTooManyFailures) && !errors.Is(err, net.ErrClosed) { // not those that have given way to others
+			t.strangers.failed(raw.RemoteAddr(), time.Now())
+		}
+		t.strangers.quiet.write(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(), "err", err)
 		raw.Close()
 		return
 	}
@@ -223,11 +256,7 @@ func (t *Transport) handle(raw net.Conn) {
 	if state.NegotiatedProtocol == protoPeer {
 		defer conn.Close()
 		if t.peers != nil {
-			if c, ok := raw.(*net.TCPConn); ok {
-				if rc, err := c.SyscallConn(); err == nil {
-					_ = limitSilence(rc, peerUserTimeout)
-				}
-			}
+			silentFor(raw, peerUserTimeout)
 			t.peers(t.track(0, conn), false)
 		}
 		return
@@ -243,13 +272,17 @@ func (t *Transport) handle(raw net.Conn) {
 			in = t.agedIn
 		}
 		in.give(t.track(id, conn))
+		if t.admits(id) == nil {
+			t.proven(raw)
+		}
 		return
 	}
-	if err := t.fence(id); err != nil {
-		t.log.Warn("a connection was refused", "node", id, "remote", raw.RemoteAddr(), "err", err)
+	if err := t.admits(id); err != nil {
+		t.strangers.quiet.write(slog.LevelWarn, "a connection was refused", "node", id, "remote", raw.RemoteAddr(), "err", err)
 		conn.Close()
 		return
 	}
+	t.proven(raw)
 	tracked := t.track(id, conn)
 	defer tracked.Close()
 	switch state.NegotiatedProtocol {

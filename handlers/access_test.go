@@ -122,6 +122,7 @@ func harmless(rt *route) (target, body string) {
 func TestAccess(t *testing.T) {
 	s := newTestServer(t)
 	list := callers(t, s)
+	until(t, "the mirror knows them all", func() bool { return s.Store.ReplicaRevision() >= s.Store.Revision() })
 	calls := 0
 	for i := range routes {
 		rt := &routes[i]

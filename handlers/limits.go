@@ -23,7 +23,7 @@ type Limits struct {
 }
 
 // DefaultLimits are far above what a cluster of thousands of members behind a few addresses uses.
-var DefaultLimits = Limits{Requests: 4096, StrangersPerAddress: 1024, Streams: 128, Blocking: 4096, BlockingPerIdentity: 3072,
+var DefaultLimits = Limits{Requests: 4096, StrangersPerAddress: 1024, Streams: 64, Blocking: 4096, BlockingPerIdentity: 3072,
 	Readers: 4000, ReadersPerIdentity: 3000}
 
 func (l Limits) orDefault() Limits {

@@ -68,6 +68,7 @@ func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
 		if !o.forwarded && !s.known(conn, r) {
 			if rec.place = s.rooms.enter(addressOf(r, o)); rec.place == nil {
 				dropBodyIfAny(rec, r)
+				_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second)) // it holds no place, so not for long
 				s.tooMany(rec, fam, refusedStrangers, "too many requests of this address at once that show no valid credential; try again", time.Second)
 				return
 			}

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -292,6 +293,9 @@ func (s *Server) establishPeering(q *request) error {
 	if len(addresses) == 0 {
 		addresses = token.ServerAddresses
 	}
+	if err := s.mayDialPeer(ctx, addresses); err != nil {
+		return err
+	}
 	secret, err := s.ExchangePeeringSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
 	switch {
 	case errors.Is(err, store.ErrPeeringSecret):
@@ -306,6 +310,27 @@ func (s *Server) establishPeering(q *request) error {
 		return err
 	}
 	return q.consulJSON(struct{}{})
+}
+
+// mayDialPeer refuses a token none of whose addresses is in a network that this cluster dials. Host names are judged
+// when they are dialled.
+func (s *Server) mayDialPeer(ctx context.Context, addresses []string) error {
+	if s.MayDialPeer == nil {
+		return nil
+	}
+	var first error
+	for _, a := range addresses {
+		why, err := s.MayDialPeer(ctx, a)
+		switch {
+		case err != nil:
+			return err
+		case why == nil:
+			return nil
+		case first == nil:
+			first = bad("%s is not a valid peering server address: %s; the setting %s says which networks are dialled", a, why, store.OptionPeeringNetworks)
+		}
+	}
+	return first
 }
 
 // listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.

@@ -23,7 +23,10 @@ func (s *Server) called(members []store.Member) []naming.Member {
 	for i := range members {
 		m := &members[i]
 		list[i] = naming.Member{NodeID: m.NodeID, ID: m.ID, Name: m.Name, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress,
-			Host: m.AdvertiseAddr, Status: s.Alive(m.NodeID)}
+			Host: m.AdvertiseAddr}
+		if s.Alive != nil {
+			list[i].Status = s.Alive(m.NodeID)
+		}
 	}
 	return list
 }

@@ -65,7 +65,9 @@ type Config struct {
 	// ExchangePeeringSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
 	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
 	ExchangePeeringSecret func(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
-	PeerStream            func(peeringID string) PeerStream
+	// MayDialPeer tells why an address of another cluster must not be dialled, as far as that is known before it is resolved.
+	MayDialPeer func(ctx context.Context, address string) (why, err error)
+	PeerStream  func(peeringID string) PeerStream
 
 	ClusterID string
 	Name      string
