@@ -107,7 +107,7 @@ func (e *environment) readToken() (string, error) {
 	}
 	token := strings.TrimSpace(string(text))
 	if token == "" {
-		return "", &usageError{fmt.Sprintf("--token-file: the token file %s is empty", e.tokenFile)}
+		return "", fmt.Errorf("the token file %s is empty", e.tokenFile)
 	}
 	return token, nil
 }

@@ -97,7 +97,9 @@ func TestEmptyFiles(t *testing.T) {
 			t.Errorf("--join %s: exit %d, %s", name, code, errs)
 		}
 	}
-	refusedAsUsage(t, "empty", "members", "--token-file", empty)
+	if code, _, errs := run(t, "members", "--token-file", empty); code == 0 {
+		t.Errorf("an empty token file: exit %d, %s", code, errs)
+	}
 	refusedAsUsage(t, "ID", "member", "show", "")
 	refusedAsUsage(t, "ID", "member", "remove", " ")
 }
