@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,7 @@ type Store struct {
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
+	lost     atomic.Int64  // when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
 	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
 	look     chan struct{} // wakes followLeadership before its time
@@ -281,6 +283,9 @@ func (s *Store) Assign(ctx context.Context, id uint64, role Role) error {
 		if v.NodeID == id {
 			have = v.Role
 		}
+	}
+	if role != RoleVoter && have == RoleVoter && !slices.ContainsFunc(s.Servers(), func(v Server) bool { return v.NodeID != id && v.Role == RoleVoter }) {
+		return fmt.Errorf("node %d is the last voter of the Raft configuration, which must not be without one", id)
 	}
 	err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error {
 		switch {
