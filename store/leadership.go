@@ -144,6 +144,7 @@ func (s *Store) ascend(ctx context.Context) error {
 	s.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
 	s.mu.Lock()
 	s.lead = l
+	s.lost.Store(0) // the first commit of this leadership has decided everything before it
 	close(s.turned)
 	s.turned = make(chan struct{})
 	s.mu.Unlock()
@@ -241,6 +242,7 @@ func (s *Store) descend(reason error) {
 	if l == nil {
 		return
 	}
+	s.lost.Store(time.Now().UnixNano())
 	l.end(reason)
 	ending := make(chan struct{})
 	s.mu.Lock()
