@@ -117,6 +117,10 @@ func (s *Server) answer(rt *route, q *request, err error) {
 	if err == nil {
 		return
 	}
+	if recorderOf(q.w).wrote { // its caller has gone while it was being written: no fault of this member
+		s.log.Debug("an answer was cut off", "method", q.Method, "path", q.URL.Path, "err", err)
+		return
+	}
 	s.noteRefusal(rt, q, err)
 	if q.whole {
 		dropBodyIfAny(q.w, q.Request)
