@@ -21,6 +21,7 @@ import (
 	"muster/certs"
 	"muster/cluster"
 	"muster/handlers"
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -34,14 +35,18 @@ type serveFlags struct {
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
 	eventWindow                                  int
+	clusterConns                                 netlimit.Limits
 	httpCACert, httpCAKey                        string
 	rejoin                                       bool
+	peers                                        peerFlag
+	given                                        map[string]bool // flags that the command line has
 
 	datacenter   string
 	peerPing     time.Duration
 	diskReserve  string
 	restoreMax   string
 	restoreBytes int64 // restoreMax, read
+	limits       limitFlags
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -74,8 +79,11 @@ member again; a token is then ignored, so the same command serves for the first 
 			if f.eventWindow < 16 || f.eventWindow > 1_000_000 {
 				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.eventWindow)
 			}
-			if f.join == "" {
-				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
+			if err := f.limits.check(); err != nil {
+				return usagef(cmd, "%s", err)
+			}
+			if err := f.read(cmd); err != nil {
+				return err
 			}
 			if (f.httpCACert == "") != (f.httpCAKey == "") {
 				return usagef(cmd, "--http-ca-cert and --http-ca-key must be given together")
@@ -93,6 +101,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.raft, "raft", "127.0.0.1:7000", "address of the cluster listener")
 	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that of --api and --raft)")
 	flags.StringVar(&f.join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
+	flags.Var(&f.peers, "peer", "where another member's cluster listener is now, for when members have moved; repeatable (or MUSTER_PEERS, comma-separated)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
 	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -112,34 +121,14 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
 	flags.StringVar(&f.restoreMax, "restore-limit", "16GiB", "largest database, unpacked, that a restore through this member takes while it leads")
+	flags.IntVar(&f.clusterConns.All, "cluster-connections", 0, "connections that the cluster listener takes at once (default half of the files that this process may open)")
+	flags.IntVar(&f.clusterConns.Strangers, "cluster-strangers", 0, "of these, without a credential yet; the oldest gives way to the next (default 1024)")
+	flags.IntVar(&f.clusterConns.PerAddress, "cluster-strangers-per-address", 0, "of these, from one address, or one /64 with IPv6 (default 512)")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
+	f.limits.register(flags)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
-}
-
-// addresses checks the listeners' addresses and returns what others are to use.
-func (f *serveFlags) addresses() (api, raft string, err error) {
-	advertised := func(flag, addr string) (string, error) {
-		host, port, err := net.SplitHostPort(addr)
-		if err != nil || port == "" || port == "0" {
-			return "", fmt.Errorf("--%s must be HOST:PORT, not %q", flag, addr)
-		}
-		if _, err := net.LookupPort("tcp", port); err != nil {
-			return "", fmt.Errorf("--%s has no valid port: %q", flag, addr)
-		}
-		if f.advertise != "" {
-			host = f.advertise
-		} else if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-			return "", fmt.Errorf("--%s %s listens everywhere: say with --advertise how others reach this member", flag, addr)
-		}
-		return net.JoinHostPort(host, port), nil
-	}
-	if api, err = advertised("api", f.api); err != nil {
-		return "", "", err
-	}
-	raft, err = advertised("raft", f.raft)
-	return api, raft, err
 }
 
 func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {
@@ -192,6 +181,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if !certs.ValidDatacenter(f.datacenter) {
 		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", f.datacenter)
 	}
+	if min(f.clusterConns.All, f.clusterConns.Strangers, f.clusterConns.PerAddress) < 0 {
+		return errors.New("--cluster-connections, --cluster-strangers and --cluster-strangers-per-address must not be negative")
+	}
 	if f.snapThreshold == 0 || f.snapTrailing < f.snapThreshold {
 		return errors.New("--snapshot-threshold must be at least 1, and --snapshot-trailing at least as much")
 	}
@@ -238,9 +230,12 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 			name = "muster"
 		}
 	}
-	plan := cluster.Plan{Name: name, Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
+	plan := cluster.Plan{Name: name, NameGiven: f.given["name"], Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
 		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice, Datacenter: f.datacenter}
 	switch {
+	case node == nil && f.join == "" && len(f.peers.list) > 0:
+		return nil, fmt.Errorf("--peer says where other members are and %s is not the data directory of a member: give --join TOKEN too, "+
+			"or the right --data; without --peer a new cluster would be founded", f.data)
 	case node == nil && f.join == "":
 		if plan.HTTPCACert, plan.HTTPCAKey, err = f.ownCA(); err != nil {
 			return nil, err
@@ -260,17 +255,17 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
 		}
+		former := node.RaftAddress
 		if f.rejoin {
-			if _, err := joinCluster(ctx, env, dir, plan, f.join, node); err != nil {
+			if node, err = joinCluster(ctx, env, dir, plan, f.join, node); err != nil {
 				return nil, err
 			}
 		}
-		if node.APIAddress != apiAddr || node.RaftAddress != raftAddr {
-			node.APIAddress, node.RaftAddress = apiAddr, raftAddr
-			if err := dir.SaveNode(node); err != nil {
-				return nil, err
-			}
+		if err := f.checkFixed(dir); err != nil {
+			return nil, err
 		}
+		f.warnCA(env, dir)
+		node.APIAddress, node.RaftAddress, node.Former = apiAddr, raftAddr, former
 	}
 	return node, nil
 }
@@ -319,26 +314,12 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 
 	// Raft dials the others while the store is still being opened.
 	var opened atomic.Pointer[store.Store]
-	book := func(id uint64) (string, bool) {
-		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if st := opened.Load(); st != nil {
-			if addr, ok := st.RaftAddress(lookup, id); ok {
-				return addr, true
-			}
-		}
-		for _, p := range node.Peers {
-			if p.NodeID == id {
-				return p.RaftAddress, true
-			}
-		}
-		return "", false
-	}
+	book := cluster.NewBook(dir, node, f.peers.list, log)
 	fence := func(id uint64) error {
 		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if st := opened.Load(); st != nil {
-			return st.Fence(lookup, id)
+			return cluster.Fence(lookup, st, node.Peers, id)
 		}
 		return store.ErrNoLeader
 	}
@@ -350,7 +331,21 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		}
 		return ""
 	}
-	transport := cluster.NewTransport(creds, book, fence, log)
+	transport := cluster.NewTransport(creds, nil, fence, log)
+	transport.UseBook(book)
+	transport.Limits = cluster.ListenerLimits(f.clusterConns)
+	transport.DialBound = max(cluster.DefaultDialBound, 8*f.latency) // TCP and TLS take four ways, and machines are busy
+	self := cluster.NewIncarnation()
+	if founding == nil {
+		if err := cluster.Introduce(ctx, transport, dir, node, self, node.Former); err != nil {
+			transport.Close()
+			log.Error(err.Error())
+			return err
+		}
+		if err := dir.Moved(node); err != nil { // not before: a copy must not forget where it was copied from
+			return err
+		}
+	}
 	var loops *cluster.Cluster
 	var running atomic.Bool // the store starts first and may want a mirror before the loops are there
 	fetch := func(ctx context.Context, after uint64, path string) (bool, error) {
@@ -366,17 +361,20 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		return startFailure(err, dir.Path)
 	}
 	opened.Store(st)
+	book.UseTable(st.RaftAddress)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
-	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload, PeerPing: f.peerPing,
+	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Dir: dir, Incarnation: self, Given: f.differing(), ReloadHTTP: reload, PeerPing: f.peerPing,
 		DiskReserve: reserve,
 		Self:        store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
-	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
+	limiter := f.limits.limiter(log)
+	api := handlers.New(handlers.Config{Limits: f.limits.Limits, Connections: limiter, Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred, Advice: loops.Advice,
-		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
+		Notice: loops.Notice,
+		Disk:   func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
 		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
 		MergeAutopilot: loops.MergeSettings,
 		Schema:         func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
@@ -388,9 +386,9 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
 		ReplaceAutopilot: loops.ReplaceSettings,
 		Chain:            func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops, service.collector()},
-		ExchangePeeringSecret: loops.ExchangePeeringSecret,
-		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
-		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
+		ExchangePeeringSecret: loops.ExchangePeeringSecret, MayDialPeer: loops.MayDialPeer,
+		PeerStream: func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
+		Leaf:       func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())
@@ -408,16 +406,16 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	refusals := make(chan struct{})
 	go func() { defer close(refusals); api.KeepRefusals(serving) }()
 	served := make(chan error, 2)
-	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	tlsListener := tls.NewListener(limiter.Listener(apiListener), &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
-	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), log) }()
+	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), f.limits.Streams, log) }()
 	if f.plainHTTP != "" {
 		plain, err := listen("plain-http", f.plainHTTP)
 		if err != nil {
 			return err
 		}
 		log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", f.plainHTTP)
-		go func() { served <- handlers.Serve(serving, plain, api.Plain(), log) }()
+		go func() { served <- handlers.Serve(serving, limiter.Listener(plain), api.Plain(), f.limits.Streams, log) }()
 	}
 	log.Info("serving", "node", node.NodeID, "name", node.Name, "cluster", node.ClusterID, "api", node.APIAddress, "raft", node.RaftAddress)
 
@@ -428,9 +426,14 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	}()
 
 	var failed error
+	broken := false // the API listener has ended by itself
 	select {
 	case <-ctx.Done():
 	case failed = <-served:
+		broken = true
+	case failed = <-f.fixed(serving, st, dir):
+	case failed = <-loops.Twin():
+		log.Error(failed.Error())
 	case <-loops.Removed():
 		failed = cluster.ErrRemoved
 		log.Error(failed.Error())
@@ -446,7 +449,7 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	stopServing()
 	<-refusals
 	<-managed
-	if failed == nil || errors.Is(failed, cluster.ErrRemoved) {
+	if !broken {
 		<-served
 	}
 	failed = errors.Join(failed, closeStore(st))
@@ -487,5 +490,10 @@ func tokenText(s string) (string, error) {
 		}
 		s = string(data)
 	}
+	if blank(s) {
+		return "", fmt.Errorf("the join token cannot be read: %w", errEmptyToken)
+	}
 	return strings.TrimSpace(s), nil
 }
+
+var errEmptyToken = errors.New("the file that --join or MUSTER_JOIN_TOKEN names is empty")

@@ -90,7 +90,7 @@ func (c *Credentials) server() *tls.Config {
 				switch s.NegotiatedProtocol {
 				case "":
 					return errors.New("no protocol of muster was offered")
-				case protoRaft, protoAsk, protoHTTP: // a leader begins by asking whom the others follow; HTTP is limited to renewal by who serves it
+				case protoRaft, protoAsk, protoHTTP: // a leader must ask whom the others follow; HTTP is limited by who serves it
 					_, err := c.verify(s, t, x509.ExtKeyUsageClientAuth, true)
 					return err
 				}
@@ -162,8 +162,8 @@ func (c *Credentials) warn(id uint64, ended time.Time) {
 	}
 	c.mu.Unlock()
 	if tell {
-		log.Warn("AN EXPIRED CERTIFICATE was accepted, for Raft and its renewal alone; it is renewed as soon as there is a leader",
-			"node", id, "expired", ended.UTC().Format(time.RFC3339))
+		log.Warn("AN EXPIRED CERTIFICATE was accepted, for Raft and its renewal alone; "+
+			"it is renewed as soon as there is a leader", "node", id, "expired", ended.UTC().Format(time.RFC3339))
 	}
 }
 

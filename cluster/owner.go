@@ -63,18 +63,28 @@ func (c *Cluster) recoverToken(ctx context.Context, q TokenRequest) error {
 }
 
 func (c *Cluster) makeToken(ctx context.Context, nodeID uint64, q TokenRequest) error {
-	c.log.Warn("the owner of a member's files makes a management token", "node", nodeID, "host", q.Host, "user", q.User, "token", q.ID)
-	return c.Store.RecoverAPIToken(ctx, store.Actor{Name: "owner of the files of " + hostOf(nodeID), NodeID: nodeID}, q.ID, q.Hash,
-		fmt.Sprintf("management token made on host %s by user %s, as the owner of the files of node %d", q.Host, q.User, nodeID))
+	c.log.Warn("the owner of a member's files makes a management token",
+		"node", nodeID, "host", q.Host, "user", q.User, "token", q.ID)
+	how := fmt.Sprintf("management token made on host %s by user %s, as the owner of the files of node %d", q.Host, q.User, nodeID)
+	return c.Store.RecoverAPIToken(ctx, ownerOf(nodeID), q.ID, q.Hash, how)
+}
+
+// ownerOf is the actor of what the owner of a member's files does.
+func ownerOf(nodeID uint64) store.Actor {
+	return store.Actor{Name: "owner of the files of " + hostOf(nodeID), NodeID: nodeID}
 }
 
 // serveOwnerToken takes a request of who holds this member's own key.
 func (c *Cluster) serveOwnerToken(w http.ResponseWriter, r *http.Request) {
-	c.serveToken(w, r, func(ctx context.Context, _ uint64, q TokenRequest) error { return c.recoverToken(ctx, q) }, c.ownOnly)
+	if err := c.ownOnly(PeerID(r.Context())); err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	c.serveToken(w, r, func(ctx context.Context, _ uint64, q TokenRequest) error { return c.recoverToken(ctx, q) })
 }
 
 func (c *Cluster) serveRecoverToken(w http.ResponseWriter, r *http.Request) {
-	c.serveToken(w, r, c.makeToken, nil)
+	c.serveToken(w, r, c.makeToken)
 }
 
 // ownOnly refuses every member but this one.
@@ -85,14 +95,7 @@ func (c *Cluster) ownOnly(nodeID uint64) error {
 	return nil
 }
 
-func (c *Cluster) serveToken(w http.ResponseWriter, r *http.Request, do func(context.Context, uint64, TokenRequest) error, may func(uint64) error) {
-	id := PeerID(r.Context())
-	if may != nil {
-		if err := may(id); err != nil {
-			http.Error(w, err.Error(), http.StatusForbidden)
-			return
-		}
-	}
+func (c *Cluster) serveToken(w http.ResponseWriter, r *http.Request, do func(context.Context, uint64, TokenRequest) error) {
 	var q TokenRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOwnerRequest)).Decode(&q); err != nil {
 		http.Error(w, "the request cannot be read", http.StatusBadRequest)
@@ -104,7 +107,7 @@ func (c *Cluster) serveToken(w http.ResponseWriter, r *http.Request, do func(con
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 4*time.Second)
 	defer cancel()
-	err := do(ctx, id, q)
+	err := do(ctx, PeerID(r.Context()), q)
 	var refusal *store.Refusal
 	switch {
 	case errors.As(err, &refusal):
@@ -137,7 +140,7 @@ func (c *Cluster) ownerRequests(ctx context.Context) {
 			cancel()
 			var status *StatusError
 			var refusal *store.Refusal
-			final := errors.As(err, &refusal) || errors.As(err, &status) && status.Status < 500 && status.Status != http.StatusMisdirectedRequest
+			final := errors.As(err, &refusal) || errors.As(err, &status) && status.final()
 			if err != nil && !final {
 				break // later
 			}
@@ -163,7 +166,8 @@ func readTokenRequest(name string) (q TokenRequest, err error) {
 		return q, err
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || info.Size() > maxOwnerRequest || !ok || owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
+	ours := ok && (owner.Uid == 0 || int(owner.Uid) == os.Geteuid())
+	if !ours || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || info.Size() > maxOwnerRequest {
 		return q, errors.New("its file must be a regular one, of this member's user, and 0600")
 	}
 	if err := json.NewDecoder(f).Decode(&q); err != nil {

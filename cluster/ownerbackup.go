@@ -23,7 +23,8 @@ func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Query().Get("stale") != "" {
-		c.log.Warn("the owner of this member's files saves a backup of its replica", "host", r.URL.Query().Get("host"), "user", r.URL.Query().Get("user"))
+		q := r.URL.Query()
+		c.log.Warn("the owner of this member's files saves a backup of its replica", "host", q.Get("host"), "user", q.Get("user"))
 		c.archive(w, r, store.Stale)
 		return
 	}
@@ -36,7 +37,8 @@ func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 		c.serveBackup(w, r)
 		return
 	}
-	q, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "https://"+hostOf(leader)+":1"+pathBackup+"?"+r.URL.RawQuery, nil)
+	url := "https://" + hostOf(leader) + ":1" + pathBackup + "?" + r.URL.RawQuery
+	q, err := http.NewRequestWithContext(r.Context(), http.MethodGet, url, nil)
 	var resp *http.Response
 	if err == nil {
 		resp, err = c.Transport.client.RoundTrip(q)
@@ -58,8 +60,8 @@ func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 // serveBackup answers a member, for the owner of its files. The audit has it before the first byte is sent.
 func (c *Cluster) serveBackup(w http.ResponseWriter, r *http.Request) {
 	id, q := PeerID(r.Context()), r.URL.Query()
-	err := c.Store.NoteBackup(r.Context(), store.Actor{Name: "owner of the files of " + hostOf(id), NodeID: id},
-		fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"), q.Get("user"), id))
+	how := fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"), q.Get("user"), id)
+	err := c.Store.NoteBackup(r.Context(), ownerOf(id), how)
 	if err != nil {
 		http.Error(w, "the leader cannot do it now", http.StatusServiceUnavailable)
 		return

@@ -118,7 +118,8 @@ func (o *Owned) Backup(ctx context.Context, w io.Writer, stale bool, recipient, 
 	if stale {
 		query.Set("stale", "1")
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+hostOf(o.node.NodeID)+":1"+pathOwnerBackup+"?"+query.Encode(), nil)
+	ask := "https://" + hostOf(o.node.NodeID) + ":1" + pathOwnerBackup + "?" + query.Encode()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, ask, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -19,6 +19,7 @@ const (
 	renewCheck       = time.Hour
 	renewRetry       = 5 * time.Second
 	renewLeast       = time.Second
+	renewWarnEvery   = 30 * time.Second
 )
 
 // certificateRequest and certificateAnswer are how a member gets new leaves from the leader, over a connection that
@@ -58,7 +59,8 @@ func (c *Cluster) renew(ctx context.Context) {
 func (c *Cluster) refresh(ctx context.Context) error {
 	if reason, _ := c.renewalDue(time.Now()); reason != "" {
 		if err := c.renewNow(ctx); err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && time.Since(c.renewWarned) > renewWarnEvery {
+				c.renewWarned = time.Now()
 				c.log.Warn("the certificates could not be renewed yet", "why", reason, "err", err)
 			}
 			return err

@@ -14,8 +14,8 @@ import (
 const successionLead = 90 * 24 * time.Hour
 
 // patience is how long each phase of a rotation waits for silent members once the old authority has ended: without a
-// new one nobody has a valid certificate. It is a variable for tests.
-var patience = time.Minute
+// new one nobody has a valid certificate.
+const patience = time.Minute
 
 // successionDue reports whether an authority needs a successor now. An operator's own is left to the operator for as
 // long as it is valid; once it has ended, muster makes one, for nothing else would let members renew their leaves.
@@ -42,18 +42,26 @@ func (c *Cluster) succeed(ctx context.Context, rotations []store.CARotation) err
 		switch {
 		case i < 0 && successionDue(by, now):
 			overlap := max(0, by.Cert.NotAfter.Sub(now).Truncate(time.Second))
-			if err := c.changeCA(ctx, store.CARequest{Kinds: []certs.Kind{kind}, Action: store.CAStart, Overlap: &overlap}); err != nil {
+			q := store.CARequest{Kinds: []certs.Kind{kind}, Action: store.CAStart, Overlap: &overlap}
+			if err := c.changeCA(ctx, q); err != nil {
 				return err
 			}
 			c.log.Warn("an authority ends and is replaced", "kind", kind, "ends", by.Cert.NotAfter.UTC().Format(time.RFC3339))
-		case i >= 0 && rotations[i].Phase != store.PhaseOverlap && now.Sub(rotations[i].PhaseAt) > patience && c.oldEnded(ctx, &rotations[i], by, now):
-			if err := c.changeCA(ctx, store.CARequest{Kinds: []certs.Kind{kind}, Action: store.CAContinue, Force: true}); err != nil {
+		case i >= 0 && c.stuck(ctx, &rotations[i], by, now):
+			q := store.CARequest{Kinds: []certs.Kind{kind}, Action: store.CAContinue, Force: true}
+			if err := c.changeCA(ctx, q); err != nil {
 				return err
 			}
-			c.log.Warn("the replacement of an authority that has ended goes on without the members that do not answer", "kind", kind, "left", rotations[i].Phase)
+			c.log.Warn("the replacement of an authority that has ended goes on without the members that do not answer",
+				"kind", kind, "left", rotations[i].Phase)
 		}
 	}
 	return nil
+}
+
+// stuck reports whether a rotation has waited long enough for members, though nobody can do without the new authority.
+func (c *Cluster) stuck(ctx context.Context, r *store.CARotation, by *store.Issuer, now time.Time) bool {
+	return r.Phase != store.PhaseOverlap && now.Sub(r.PhaseAt) > patience && c.oldEnded(ctx, r, by, now)
 }
 
 // oldEnded reports whether the authority that a rotation replaces has ended. In the phase trust it still issues.

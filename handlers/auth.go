@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"muster/certs"
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -147,8 +149,26 @@ const tooManyFailures = "too many failed attempts; try again in a minute"
 
 func newFailureLimiter() *failureLimiter { return &failureLimiter{hosts: map[string]*failing{}} }
 
+// spent reports whether an address has failed as often as it may, without counting anything.
+func (l *failureLimiter) spent(host string) bool {
+	host = failingHost(host)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.hosts[host]
+	return f != nil && f.limit.Tokens() < 1
+}
+
+// failingHost is what counts as one address: with IPv6 a /64, of which one caller may have all.
+func failingHost(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil && !ip.Is4() {
+		return netlimit.GroupOf(ip).String()
+	}
+	return host
+}
+
 // count notes a failure and returns an error when there have been too many.
 func (l *failureLimiter) count(host string) error {
+	host = failingHost(host)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()

@@ -11,9 +11,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/gorilla/mux"
 
@@ -25,6 +23,7 @@ const (
 	headerForwarded = "X-Muster-Forwarded" // set on what a member passes on: it is not passed on again
 	headerNotLeader = "X-Muster-Not-Leader"
 	headerAsked     = "X-Muster-Asked" // the Raft id of the member that the caller has asked
+	headerBody      = "X-Muster-Body"  // the request came with a body that was not read
 	headerKey       = "Idempotency-Key"
 )
 
@@ -43,6 +42,11 @@ type request struct {
 	enrolls bool      // as the route says: what an enrollment token is for
 	whole   bool      // the body is large: the handler reads it, and it is passed on as it comes
 	block   *blocking // nil unless the query waits for a change
+
+	stranger bool // its caller has shown no credential that this member knows
+	hasBody  bool // it came with a body, which may not have been read
+	dropped  bool // it needs a body that was not read: its caller would be refused whatever it says
+	checked  bool // the route's checks have passed
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
@@ -65,81 +69,6 @@ func (q *request) consistency() store.Consistency {
 		return store.Stale
 	}
 	return store.Linearisable
-}
-
-// dispatch answers a request here or has the leader answer it. While there is no leader, or leadership turns under
-// the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
-func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
-	block, err := s.block(rt, o, w, r)
-	if err != nil {
-		s.answer(rt, &request{Request: r, w: w}, err)
-		return
-	}
-	defer block.done()
-	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin)+block.remaining())
-	defer cancel()
-	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed, enrolls: rt.enrolls, whole: rt.whole, block: block}
-	if rt.check != nil {
-		if err := rt.check(r); err != nil {
-			s.answer(rt, q, err)
-			return
-		}
-	}
-	if rt.whole {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(rt.within))
-		if r.Body != nil && r.Body != http.NoBody {
-			q.Request.Body = &watchedBody{ReadCloser: r.Body}
-		}
-	} else if q.body, err = readBody(w, r); err == nil && rt.vet != nil {
-		err = rt.vet(q)
-	}
-	if err != nil {
-		s.answer(rt, q, err)
-		return
-	}
-	q.stale = rt.at == here || rt.at == hereStale && isStale(r)
-	if q.stale {
-		err := s.handle(rt, o, q)
-		// A member that has joined a moment ago has no replica yet; the leader's answer is no worse.
-		if rt.at == here || !errors.Is(err, store.ErrNoLeader) || s.Store.LeaderID() == 0 {
-			s.answer(rt, q, err)
-			return
-		}
-		q.stale = false
-	}
-	giveUp := time.Now().Add(answerWithin)
-	if o.forwarded {
-		err := s.handle(rt, o, q)
-		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
-			w.Header().Set(headerNotLeader, "1") // nothing happened: the sender tries again while it may
-			w.WriteHeader(http.StatusMisdirectedRequest)
-			return
-		}
-		s.answer(rt, q, err)
-		return
-	}
-	if strings.HasPrefix(q.Header.Get(headerKey), store.AutoKey) {
-		s.answer(rt, q, fail(http.StatusBadRequest, headerKey+" must not begin with "+store.AutoKey+", as those of members do"))
-		return
-	}
-	for {
-		begin := time.Now()
-		again, err := s.attempt(rt, o, q)
-		if err == nil {
-			return
-		}
-		if time.Since(begin) > time.Second { // it got somewhere before leadership turned: the clock starts again
-			giveUp = time.Now().Add(answerWithin)
-		}
-		if !again || q.touched() || ctx.Err() != nil || time.Now().After(giveUp) {
-			s.answer(rt, q, err)
-			return
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
 }
 
 // watchedBody remembers whether any of a body was taken: what is left of it cannot be served again.
@@ -188,7 +117,14 @@ func (s *Server) answer(rt *route, q *request, err error) {
 	if err == nil {
 		return
 	}
+	if recorderOf(q.w).wrote { // its caller has gone while it was being written: no fault of this member
+		s.log.Debug("an answer was cut off", "method", q.Method, "path", q.URL.Path, "err", err)
+		return
+	}
 	s.noteRefusal(rt, q, err)
+	if q.whole {
+		dropBodyIfAny(q.w, q.Request)
+	}
 	if rt.family.render(q.w, err) {
 		s.log.Error("request failed", "method", q.Method, "path", q.URL.Path, "err", err)
 	}
@@ -235,6 +171,15 @@ func (s *Server) handle(rt *route, o origin, q *request) error {
 	if err := s.admit(rt, o, q); err != nil {
 		return err
 	}
+	if q.dropped { // the caller has become known meanwhile
+		return fail(http.StatusServiceUnavailable, "the credential was not known a moment ago; try again")
+	}
+	if !q.checked {
+		if err := rt.checks(s, q); err != nil {
+			return err
+		}
+		q.checked = true
+	}
 	q.asked = s.Store.NodeID()
 	if o.forwarded {
 		q.asked, _ = strconv.ParseUint(q.Header.Get(headerAsked), 10, 64)
@@ -265,21 +210,6 @@ func requestHash(q *request) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil, nil
-	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return nil, fail(http.StatusRequestEntityTooLarge, "the body must not be larger than 1 MiB")
-	case err != nil:
-		return nil, fail(http.StatusBadRequest, "the body could not be read")
-	}
-	return data, nil
-}
-
 // forward passes the request on to the leader with the caller's own credentials and its answer back as it is.
 func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	r := q.Request.Clone(q.Context())
@@ -290,6 +220,10 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	r.Header.Set(headerForwarded, "1")
 	r.Header.Set(headerRemote, q.RemoteAddr)
 	r.Header.Set(headerAsked, strconv.FormatUint(s.Store.NodeID(), 10))
+	r.Header.Del(headerBody)
+	if q.hasBody && len(q.body) == 0 && !q.whole {
+		r.Header.Set(headerBody, "1")
+	}
 	if q.block != nil {
 		r.Header.Set(headerWait, q.block.remaining().String())
 	}
@@ -301,6 +235,9 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 			r.Header.Set(headerKey, q.Header.Get(headerKey))
 		}
 		repeatable = true
+	}
+	if err := q.block.place(s, q); err != nil {
+		return false, err
 	}
 	resp, err := s.Peers.Forward(r, leader)
 	if err != nil {

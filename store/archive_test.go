@@ -138,7 +138,7 @@ func TestForeignSchemas(t *testing.T) {
 		"our trigger changed": {"DROP TRIGGER cluster_revision", "CREATE TRIGGER cluster_revision BEFORE UPDATE OF revision ON cluster BEGIN " + loop + "; END"},
 		"view of a table":     {"ALTER TABLE settings RENAME TO old", "CREATE VIEW settings AS SELECT name, value, modified_rev FROM old WHERE (" + loop + ")"},
 		"our view changed":    {"DROP VIEW v_members", "CREATE VIEW v_members AS " + loop},
-		"generated column":    {"ALTER TABLE secrets ADD COLUMN x GENERATED ALWAYS AS (hex(zeroblob(100000000))) VIRTUAL"},
+		"generated column":    {"ALTER TABLE secrets ADD COLUMN x TEXT GENERATED ALWAYS AS (hex(zeroblob(100000000))) VIRTUAL"},
 		"check":               {"PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = replace(sql, 'json_valid(labels)', 'length(zeroblob(100000000))') WHERE name = 'members'"},
 		"default":             {"PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = replace(sql, '''{}''', '(hex(zeroblob(1000)))') WHERE name = 'members'"},
 		"virtual table":       {"CREATE VIRTUAL TABLE x USING fts4(y)"},

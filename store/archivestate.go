@@ -40,12 +40,25 @@ func openForeign(path string) (*sqlite3.SQLiteConn, error) {
 	conn.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, archiveValue)
 	conn.SetLimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 	conn.SetLimit(sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 1)
-	_, err = conn.Exec("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON", nil)
-	if err != nil {
-		opened.Close()
-		return nil, err
+	for _, query := range []string{"PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON"} {
+		if err := pragma(conn, query); err != nil {
+			opened.Close()
+			return nil, err
+		}
 	}
 	return conn, nil
+}
+
+// run runs one statement that has no rows.
+func run(conn *sqlite3.SQLiteConn, query string, args ...driver.Value) error {
+	rows, err := conn.Query(query, args)
+	if err != nil {
+		return err
+	}
+	if err = rows.Next(nil); err == io.EOF {
+		err = nil
+	}
+	return errors.Join(err, rows.Close())
 }
 
 // texts reads all rows of a query, each as one text; more than most are an error.
@@ -87,6 +100,10 @@ func checkState(ctx context.Context, path string, version int64) error {
 	if err != nil {
 		return refuse(Invalid, "the archive has schema %d, which this binary does not know", version)
 	}
+	rows, bytes, err := schemaSize(path, len(want))
+	if err != nil || rows != len(want) || bytes > recordsOf(want) {
+		return foreignSchema(version)
+	}
 	conn, err := openForeign(path)
 	if err != nil {
 		return errNoDatabase
@@ -98,7 +115,7 @@ func checkState(ctx context.Context, path string, version int64) error {
 			return errNoDatabase
 		}
 		if !slices.Equal(have, want) {
-			return refuse(Invalid, "the archive's state is not a database of muster's: its schema is not that of version %d", version)
+			return foreignSchema(version)
 		}
 		return nil
 	})
@@ -118,6 +135,18 @@ func checkState(ctx context.Context, path string, version int64) error {
 		}
 		return nil
 	})
+}
+
+func foreignSchema(version int64) error {
+	return refuse(Invalid, "the archive's state is not a database of muster's: its schema is not that of version %d", version)
+}
+
+// recordsOf is how many bytes the records of a schema have at most: beside the texts, a header and the number of a page.
+func recordsOf(shape []string) (n uint64) {
+	for _, text := range shape {
+		n += uint64(len(text)) + 32
+	}
+	return n
 }
 
 // shapeAt returns the schema of a version, as its steps make it.
@@ -184,17 +213,19 @@ func copyState(ctx context.Context, from, path string, version int64) error {
 	return s.conn.Raw(func(c any) error {
 		conn := c.(*sqlite3.SQLiteConn)
 		conn.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, archiveValue)
-		if _, err := conn.Exec("PRAGMA trusted_schema = OFF; ATTACH ? AS archive", []driver.Value{fileURL(from, "mode=ro&immutable=1")}); err != nil {
+		if err := pragma(conn, "PRAGMA trusted_schema = OFF"); err != nil {
+			return err
+		}
+		if err := run(conn, "ATTACH ? AS archive", fileURL(from, "mode=ro&immutable=1")); err != nil {
 			return err
 		}
 		return bounded(ctx, conn, archiveTime, archiveMemory, func() error {
 			for _, query := range copies {
-				if _, err := conn.Exec(query, nil); err != nil {
+				if err := run(conn, query); err != nil {
 					return err
 				}
 			}
-			_, err := conn.Exec("DETACH archive", nil)
-			return err
+			return run(conn, "DETACH archive")
 		})
 	})
 }

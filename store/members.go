@@ -203,28 +203,6 @@ func (s *Store) SetRoles(ctx context.Context, actor Actor, changes []RoleChange)
 	})
 }
 
-// Announcement is what a member says of itself when it starts.
-type Announcement struct {
-	NodeID        uint64
-	RaftAddress   string
-	APIAddress    string
-	BinaryVersion string
-	MaxSchema     int64
-}
-
-// Announce brings a member's addresses and version up to date. It changes nothing when they are the same.
-func (s *Store) Announce(ctx context.Context, actor Actor, a Announcement) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
-		n, err := tx.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, binary_version = ?3, max_schema = ?4, modified_rev = ?5
-			WHERE raft_node_id = ?6 AND (raft_address <> ?1 OR api_address <> ?2 OR binary_version <> ?3 OR max_schema <> ?4)`,
-			a.RaftAddress, a.APIAddress, a.BinaryVersion, a.MaxSchema, tx.Rev, a.NodeID)
-		if err != nil || n == 0 {
-			return err
-		}
-		return tx.audit("member.announce", nodeObject(a.NodeID), a.RaftAddress+" "+a.APIAddress+" "+a.BinaryVersion)
-	})
-}
-
 // PeekMembers lists the members as the leader has them, without asking the voters; see Peek.
 func (s *Store) PeekMembers(ctx context.Context) ([]Member, error) {
 	return memo(ctx, s, "members", memberTables, (*View).Members)
@@ -254,6 +232,12 @@ func (s *Store) OtherMembers(ctx context.Context, limit int) ([]Member, error) {
 	})
 }
 
+// ErrNotMember is what an error is that says so of a node: it is none of the cluster's, or not any more.
+var ErrNotMember = errors.New("not a current cluster member")
+
+// NotMember is the error for such a node; removed says that it was a member, which is final.
+func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }
+
 // goneError: a node is not to be talked to.
 type goneError struct {
 	nodeID  uint64
@@ -264,14 +248,17 @@ func (e *goneError) Error() string {
 	return fmt.Sprintf("node-id %d is not a current cluster member", e.nodeID)
 }
 
+func (e *goneError) Is(target error) bool { return target == ErrNotMember }
+
 // WasRemoved reports whether an error of Fence says that the node was removed, which is final: ids are never used again.
 func WasRemoved(err error) bool {
 	var gone *goneError
 	return errors.As(err, &gone) && gone.removed
 }
 
-// Fence returns an error for a node that is not to be talked to. The leader lets in members only; others, whose
-// replica may be a moment old, let in whoever has not been removed.
+// Fence returns an error for a node that is not to be talked to: ErrNotMember when that is known, and another error when
+// nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in whoever has
+// not been removed. Before the first replica there is nothing to go by.
 func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
 	known, removed := false, false
 	err := s.Peek(ctx, func(v *View) (err error) {
@@ -291,7 +278,10 @@ func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
 		removed, err = v.removed(nodeID)
 		return err
 	})
-	if err == nil && removed {
+	if err != nil {
+		return fmt.Errorf("whether node-id %d is a member cannot be read: %w", nodeID, err)
+	}
+	if removed {
 		return &goneError{nodeID, true}
 	}
 	return nil
@@ -312,6 +302,18 @@ func (s *Store) CertKey(ctx context.Context, nodeID uint64) (key string) {
 		return ""
 	}
 	return key
+}
+
+// ConfirmedFence is Fence as a majority has confirmed it after the call began. It blocks for a second at the most, and
+// returns ErrNotLeader on members that do not lead.
+func (s *Store) ConfirmedFence(ctx context.Context, nodeID uint64) (member, removed bool, err error) {
+	err = s.Read(ctx, Linearisable, func(v *View) (err error) {
+		if member, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int)); err == nil && !member {
+			removed, err = v.removed(nodeID)
+		}
+		return err
+	})
+	return member, removed, err
 }
 
 // RaftAddress finds where a member's cluster listener is, in the leader's working copy or the local replica.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"muster/dialpolicy"
 )
 
 // Option is a setting that operators see and change by name. Its value is one JSON value.
@@ -29,6 +31,7 @@ const (
 	OptionEnrollmentLifetime = "enrollment.lifetime"
 	OptionAuditMaxAge        = "audit.max_age"
 	OptionAuditMaxRows       = "audit.max_rows"
+	OptionPeeringNetworks    = "peering.networks"
 	OptionRefusalsAge        = "refusals.max_age"
 	OptionRefusalsRows       = "refusals.max_rows"
 )
@@ -52,6 +55,7 @@ var Options = slices.SortedFunc(slices.Values(append([]Option{
 		HTTPCARoot, HTTPCAIntermediate),
 	choiceOption(OptionEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
 	durationOption(OptionEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
+	networksOption(OptionPeeringNetworks, "which networks other clusters are dialled in"),
 }, limitOptions...)), func(a, b Option) int { return strings.Compare(a.Name, b.Name) })
 
 func flagOption(name string, standard bool, help string) Option {
@@ -87,6 +91,20 @@ func numberOption(name string, standard, least, most uint64, help string) Option
 		valid: func(v json.RawMessage) bool {
 			var n uint64
 			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
+		}}
+}
+
+// networksOption makes an option that is a policy of package dialpolicy; all networks are the default.
+func networksOption(name, help string) Option {
+	return Option{Name: name, Default: quote(dialpolicy.Any), Help: help,
+		Rule: quote(dialpolicy.Any) + " or up to 64 networks with commas between them, such as \"10.0.0.0/8,2001:db8::/32\"",
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			_, err := dialpolicy.Parse(s)
+			return err == nil
 		}}
 }
 
@@ -234,6 +252,15 @@ func (s *Store) AuditRetention(ctx context.Context) (r AuditRetention, err error
 	}
 	r.OthersAge, err = time.ParseDuration(others)
 	return r, err
+}
+
+// PeeringNetworks returns where other clusters are dialled, as the leader has it; Loopback is left to the caller.
+func (s *Store) PeeringNetworks(ctx context.Context) (dialpolicy.Policy, error) {
+	var text string
+	if err := s.readOptions(ctx, map[string]any{OptionPeeringNetworks: &text}); err != nil {
+		return dialpolicy.Policy{}, err
+	}
+	return dialpolicy.Parse(text)
 }
 
 // readOptions reads some options as the leader has them.
