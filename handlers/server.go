@@ -59,8 +59,8 @@ type Config struct {
 	Storing     func() (fault string, detail any)
 	CannotStore func(nodeID uint64) string // why a member does not store, as the leader's last round has it
 	DiskLow     func(nodeID uint64) bool   // a member has said that its disk is nearly full, as the leader's probes have it
-	// RestoreLimit is how many bytes the state of an archive may have unpacked; DiskRoom is how much may be written before the
-	// disk's reserve is met, nil for any.
+	// RestoreLimit is how many bytes the state of an archive may have unpacked, 0 for the default; DiskRoom is how much may be
+	// written before the disk's reserve is met, nil for any.
 	RestoreLimit int64
 	DiskRoom     func() int64
 
@@ -113,6 +113,9 @@ func New(cfg Config) *Server {
 		cfg.Now = time.Now
 	}
 	cfg.Limits = cfg.Limits.orDefault()
+	if cfg.RestoreLimit == 0 {
+		cfg.RestoreLimit = store.MaxArchiveState
+	}
 	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, cfg.Limits.Requests),
 		snapshots: make(chan struct{}, 2), restores: make(chan struct{}, 1), streams: newStreams(cfg.Limits),
 		refusals: newRefusals(), rooms: newRooms(cfg.Limits.StrangersPerAddress),

@@ -74,7 +74,7 @@ type tarFile struct {
 }
 
 // packed makes an archive of any files.
-func packed(t *testing.T, files ...tarFile) []byte {
+func packed(t testing.TB, files ...tarFile) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	zip := gzip.NewWriter(&out)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -149,8 +150,13 @@ func recordsOf(shape []string) (n uint64) {
 	return n
 }
 
+var schemaShapes sync.Map // of what shapeAt has found, by version
+
 // shapeAt returns the schema of a version, as its steps make it.
 func shapeAt(ctx context.Context, version int64) ([]string, error) {
+	if known, ok := schemaShapes.Load(version); ok {
+		return known.([]string), nil
+	}
 	db, err := sql.Open("sqlite3", ":memory:")
 	if err != nil {
 		return nil, err
@@ -169,6 +175,9 @@ func shapeAt(ctx context.Context, version int64) ([]string, error) {
 		list, err = texts(conn.(*sqlite3.SQLiteConn), selectShape, 10_000)
 		return err
 	})
+	if err == nil {
+		schemaShapes.Store(version, list)
+	}
 	return list, err
 }
 

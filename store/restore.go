@@ -200,28 +200,20 @@ func carry(tx *Tx, v *View, actor Actor) error {
 			return err
 		}
 	}
-	tokens, err := collect(&tx.View, scanJoinToken, selectJoinTokens+" ORDER BY id")
-	if err != nil {
-		return err
-	}
-	for _, t := range tokens {
-		if err := local.exec("UPDATE join_tokens SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?", t.Uses, t.RevokedAt, t.ID); err != nil {
+	for _, q := range []struct{ marks, update string }{
+		{"SELECT id, uses, revoked_at FROM join_tokens WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id",
+			"UPDATE join_tokens SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?"},
+		{"SELECT id, uses, revoked_at FROM api_keys WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id",
+			"UPDATE api_keys SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?"},
+	} {
+		list, err := collect(&tx.View, scanMark, q.marks)
+		if err != nil {
 			return err
 		}
-	}
-	type used struct {
-		id      string
-		uses    int64
-		revoked sql.NullString
-	}
-	keys, err := collect(&tx.View, func(rows *sql.Rows) (k used, err error) { return k, rows.Scan(&k.id, &k.uses, &k.revoked) },
-		"SELECT id, uses, revoked_at FROM api_keys WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id")
-	if err != nil {
-		return err
-	}
-	for _, k := range keys {
-		if err := local.exec("UPDATE api_keys SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?", k.uses, optional(k.revoked.String), k.id); err != nil {
-			return err
+		for _, m := range list {
+			if err := local.exec(q.update, m.uses, optional(m.revoked.String), m.id); err != nil {
+				return err
+			}
 		}
 	}
 	uses, err := tx.table("join_token_uses")
@@ -247,6 +239,18 @@ func carry(tx *Tx, v *View, actor Actor) error {
 		}
 		return local.exec(own.upsert(), row...)
 	})
+}
+
+// mark is what a credential has come to.
+type mark struct {
+	id      string
+	uses    int64
+	revoked sql.NullString
+}
+
+func scanMark(rows *sql.Rows) (m mark, err error) {
+	err = rows.Scan(&m.id, &m.uses, &m.revoked)
+	return m, err
 }
 
 // forget deletes the archive's credentials that this cluster does not have: a revoked token is a row that was deleted.
