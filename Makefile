@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test race lint bench man install clean setup setup-test setup-bench FORCE
+.PHONY: build run test test-engine asan race lint bench man image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -33,6 +33,17 @@ test: setup-test build
 race: setup-test
 	$(GO) test -tags $(TAGS) -race -timeout 9m ./e2e
 
+# dqlite's own tests of what scripts/dqlite/*.patch touch, under AddressSanitizer.
+test-engine:
+	@scripts/setup.sh engine
+	ASAN_OPTIONS=detect_leaks=0 .deps/dqlite-tests/unit-test
+
+# muster with a libdqlite under AddressSanitizer. Go has its own handlers of signals: run it with
+# ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_abort=0
+asan: setup
+	@scripts/setup.sh asan
+	CGO_LDFLAGS='-fsanitize=address $(subst $(DEPS),$(DEPS)-asan,$(CGO_LDFLAGS))' $(GO) build -tags $(TAGS) -ldflags '$(STAMP)' -o muster-asan .
+
 lint: setup
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }
 	$(GO) vet -tags $(TAGS) ./...
@@ -45,6 +56,12 @@ bench: setup-bench build
 # A manual page for each command, made from the commands.
 man: setup
 	$(GO) run -tags $(TAGS) -ldflags '$(STAMP)' ./scripts/man man
+
+# The container's image: the binary and a directory that belongs to its user. It is made here, for no image has to be fetched.
+image: build
+	@rm -rf .deps/image && mkdir -p .deps/image/data
+	tar -C .deps/image --numeric-owner --owner=65532 --group=65532 --mode=0700 -cf data.tar data
+	docker build -f deploy/Dockerfile -t muster .; code=$$?; rm -f data.tar; exit $$code
 
 # The binary, its manual pages, the completions and the systemd unit: make install [PREFIX=/usr] [DESTDIR=…], as root.
 PREFIX ?= /usr/local
@@ -68,4 +85,4 @@ setup-bench:
 	@scripts/setup.sh bench
 
 clean:
-	rm -rf muster data man
+	rm -rf muster muster-asan data man

@@ -33,7 +33,6 @@ const (
 )
 
 const (
-	caLifetime = 10 // years
 	// A machine that joins with a slow clock must not find a CA "from the
 	// future", so a new CA is already an hour old.
 	caBackdate = time.Hour
@@ -43,6 +42,9 @@ const (
 	// maxName is the X.520 upper bound of a common name.
 	maxName = 64
 )
+
+// CAEnd says until when a CA made now is valid: ten years. It is a variable for tests, which have no ten years.
+var CAEnd = func(now time.Time) time.Time { return now.AddDate(10, 0, 0) }
 
 // CA is a certificate authority: its own certificate and the key that signs.
 type CA struct {
@@ -88,7 +90,7 @@ func NewSuccessor(kind Kind, clusterID string, generation uint64, now time.Time)
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             now.Add(-caBackdate).UTC(),
-		NotAfter:              now.AddDate(caLifetime, 0, 0).UTC(),
+		NotAfter:              CAEnd(now).UTC(),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		MaxPathLen:            caPathLen,

@@ -37,16 +37,18 @@ func newBackupSaveCommand(env *environment) *cobra.Command {
 		Short: "Save the whole state; - writes to stdout",
 		Long: `Saves the whole state as a gzip'ed tar. The secrets in it are sealed: they can be opened with the node.key of a
 member that was there when the backup was made. With --recipient the whole file is encrypted to an age recipient, who can
-then open everything in it; that identity is all that is needed to begin anew after every member has been lost.`,
+then open everything in it; that identity is all that is needed to begin anew after every member has been lost.
+
+On the machine of a member, --data DIR is enough: the owner of the files of a running member needs no token.`,
 		Args: exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			save, err := env.saver()
 			if err != nil {
 				return err
 			}
 			o.Recipient = recipient
 			if args[0] == "-" {
-				_, err := saveBackup(cmd.Context(), env, c, env.stdout, o)
+				_, err := saveBackup(cmd.Context(), env, save, env.stdout, o)
 				return err
 			}
 			if _, err := os.Stat(args[0]); err == nil {
@@ -54,7 +56,7 @@ then open everything in it; that identity is all that is needed to begin anew af
 					return err
 				}
 			}
-			return env.saveFile(cmd.Context(), c, args[0], o)
+			return env.saveFile(cmd.Context(), save, args[0], o)
 		},
 	}
 	cmd.Flags().BoolVar(&o.Stale, "stale", false, "take what the member that is asked has itself; works without a leader")
@@ -64,13 +66,13 @@ then open everything in it; that identity is all that is needed to begin anew af
 }
 
 // saveFile writes a backup under its name only when it is complete.
-func (e *environment) saveFile(ctx context.Context, c *client.Client, name string, o client.SnapshotOptions) error {
+func (e *environment) saveFile(ctx context.Context, save saver, name string, o client.SnapshotOptions) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".backup-*.tmp")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	size, err := saveBackup(ctx, e, c, f, o)
+	size, err := saveBackup(ctx, e, save, f, o)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -83,10 +85,10 @@ func (e *environment) saveFile(ctx context.Context, c *client.Client, name strin
 	return e.done("saved %s to %s", bytesText(size), name)
 }
 
-func saveBackup(ctx context.Context, env *environment, c *client.Client, w io.Writer, o client.SnapshotOptions) (int64, error) {
+func saveBackup(ctx context.Context, env *environment, save saver, w io.Writer, o client.SnapshotOptions) (int64, error) {
 	o.Progress = env.progress("received")
 	if o.Recipient == "" {
-		return c.SaveSnapshot(ctx, w, o)
+		return save(ctx, w, o)
 	}
 	to, err := age.ParseX25519Recipient(o.Recipient)
 	if err != nil {
@@ -96,7 +98,7 @@ func saveBackup(ctx context.Context, env *environment, c *client.Client, w io.Wr
 	if err != nil {
 		return 0, err
 	}
-	size, err := c.SaveSnapshot(ctx, sealed, o)
+	size, err := save(ctx, sealed, o)
 	return size, errors.Join(err, sealed.Close())
 }
 

@@ -15,13 +15,15 @@ import (
 )
 
 func newRecoverCommand(env *environment) *cobra.Command {
-	group := newGroup("recover", "Bring back a cluster that has lost the majority of its voters for good")
+	group := newGroup("recover", "Bring back a cluster that has lost its majority for good, or its last token")
 	group.Long = group.Short + `.
 
-Stop every survivor. On each: "muster recover plan --data DIR". On the one with the newest log:
+The last management token is lost: "muster recover token --data DIR" on the machine of any member.
+
+The majority is lost: stop every survivor. On each: "muster recover plan --data DIR". On the one with the newest log:
 "muster recover apply --data DIR --plan FILE…" with what the others' plans said (-o json). Carry the bundle that it
 makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. docs/recovery.md goes through it in order.`
-	group.AddCommand(newRecoverPlanCommand(env), newRecoverApplyCommand(env), newRecoverAdoptCommand(env))
+	group.AddCommand(newRecoverPlanCommand(env), newRecoverApplyCommand(env), newRecoverAdoptCommand(env), newRecoverTokenCommand(env))
 	return group
 }
 
@@ -58,8 +60,14 @@ func newRecoverPlanCommand(env *environment) *cobra.Command {
 				env.say("node %d (%s) of cluster %s: the log ends with %s; the mirror has revision %d", p.NodeID, p.Name, p.ClusterID, p.Last, p.Revision)
 				env.say("if no other survivor has a newer log: muster recover apply --data %s --survivor NODE:TERM:INDEX (for each other one)", env.data)
 				env.say("to give it to the survivor that has: --survivor %d:%d:%d", p.NodeID, p.Last.Term, p.Last.Index)
-				return list(env, p.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "ANSWERS"}, func(m cluster.RecoveryMember) []any {
-					return []any{m.NodeID, m.Name, string(m.Role), m.RaftAddress, m.Answers}
+				for _, m := range p.Members {
+					if m.Answers {
+						env.say("no recovery is possible here: %v", env.explainRunning(&cluster.RunningError{Member: m}))
+						break
+					}
+				}
+				return list(env, p.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "RUNNING", "SAYS"}, func(m cluster.RecoveryMember) []any {
+					return []any{m.NodeID, m.Name, string(m.Role), m.RaftAddress, m.Answers, m.Said}
 				})
 			})
 		},
@@ -84,7 +92,7 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 					return err
 				}
 				if err := p.Check(others); err != nil {
-					return err
+					return env.explainRunning(err)
 				}
 				if bundle == "" {
 					bundle = fmt.Sprintf("muster-recovery-node-%d.tar.gz", p.NodeID)
@@ -108,6 +116,9 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 				if err := env.confirm(yes, "force this configuration upon %s? The lost members must never be started again", env.data); err != nil {
 					return err
 				}
+				if err := p.AskAgain(cmd.Context(), d, others); err != nil { // the question may have stood there for long
+					return env.explainRunning(err)
+				}
 				r, err := cluster.ApplyRecovery(d, p, others, time.Now())
 				if err != nil {
 					return err
@@ -130,6 +141,15 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 	flags.BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	flags.BoolVar(&yes, "yes", false, "do it without asking")
 	return cmd
+}
+
+// explainRunning adds to a refusal because others run what mends the usual cause: this member was left behind.
+func (e *environment) explainRunning(err error) error {
+	var running *cluster.RunningError
+	if !errors.As(err, &running) {
+		return err
+	}
+	return fmt.Errorf("%w\nif the others work and only this member is left out, let it rejoin instead: muster serve --data %s (and its other flags) --rejoin --join TOKEN\nwith a token that muster join-token create makes on a working member", err, e.data)
 }
 
 func otherSurvivors(cmd *cobra.Command, p *cluster.RecoveryPlan, texts, files []string) (list []cluster.Survivor, err error) {

@@ -21,6 +21,7 @@ import (
 	"muster/certs"
 	"muster/cluster"
 	"muster/handlers"
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -34,12 +35,14 @@ type serveFlags struct {
 	snapThreshold, snapTrailing                  uint64
 	drainHooks, resumeHooks                      hookFlag
 	eventWindow                                  int
+	clusterConns                                 netlimit.Limits
 	httpCACert, httpCAKey                        string
 	rejoin                                       bool
 
 	datacenter  string
 	peerPing    time.Duration
 	diskReserve string
+	limits      limitFlags
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -71,6 +74,9 @@ member again; a token is then ignored, so the same command serves for the first 
 			}
 			if f.eventWindow < 16 || f.eventWindow > 1_000_000 {
 				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.eventWindow)
+			}
+			if err := f.limits.check(); err != nil {
+				return usagef(cmd, "%s", err)
 			}
 			if f.join == "" {
 				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
@@ -109,7 +115,11 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
+	flags.IntVar(&f.clusterConns.All, "cluster-connections", 0, "connections that the cluster listener takes at once (default half of the files that this process may open)")
+	flags.IntVar(&f.clusterConns.Strangers, "cluster-strangers", 0, "of these, without a credential yet; the oldest gives way to the next (default 1024)")
+	flags.IntVar(&f.clusterConns.PerAddress, "cluster-strangers-per-address", 0, "of these, from one address, or one /64 with IPv6 (default 512)")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
+	f.limits.register(flags)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
@@ -189,6 +199,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	if !certs.ValidDatacenter(f.datacenter) {
 		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", f.datacenter)
 	}
+	if min(f.clusterConns.All, f.clusterConns.Strangers, f.clusterConns.PerAddress) < 0 {
+		return errors.New("--cluster-connections, --cluster-strangers and --cluster-strangers-per-address must not be negative")
+	}
 	if f.snapThreshold == 0 || f.snapTrailing < f.snapThreshold {
 		return errors.New("--snapshot-threshold must be at least 1, and --snapshot-trailing at least as much")
 	}
@@ -248,6 +261,9 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 			return nil, err
 		}
 	default:
+		if err := dir.CheckRemoved(node); err != nil {
+			return nil, err
+		}
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
 		}
@@ -329,11 +345,21 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if st := opened.Load(); st != nil {
-			return st.Fence(lookup, id)
+			return cluster.Fence(lookup, st, node.Peers, id)
 		}
 		return store.ErrNoLeader
 	}
+	creds.Known = func(id uint64) string {
+		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if st := opened.Load(); st != nil {
+			return st.CertKey(lookup, id)
+		}
+		return ""
+	}
 	transport := cluster.NewTransport(creds, book, fence, log)
+	transport.Limits = cluster.ListenerLimits(f.clusterConns)
+	transport.DialBound = max(cluster.DefaultDialBound, 8*f.latency) // TCP and TLS take four ways, and machines are busy
 	var loops *cluster.Cluster
 	var running atomic.Bool // the store starts first and may want a mirror before the loops are there
 	fetch := func(ctx context.Context, after uint64, path string) (bool, error) {
@@ -354,11 +380,12 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		DiskReserve: reserve,
 		Self:        store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
-	api := handlers.New(handlers.Config{Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
+	limiter := f.limits.limiter(log)
+	api := handlers.New(handlers.Config{Limits: f.limits.Limits, Connections: limiter, Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred, Advice: loops.Advice,
 		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
 		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
 		MergeAutopilot: loops.MergeSettings,
@@ -370,9 +397,9 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
 		ReplaceAutopilot: loops.ReplaceSettings,
 		Chain:            func() [][]byte { return current.Load().Certificate }, Collectors: []prometheus.Collector{loops, service.collector()},
-		ExchangePeeringSecret: loops.ExchangePeeringSecret,
-		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
-		Leaf:                  func() []byte { return current.Load().Certificate[0] }})
+		ExchangePeeringSecret: loops.ExchangePeeringSecret, MayDialPeer: loops.MayDialPeer,
+		PeerStream: func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
+		Leaf:       func() []byte { return current.Load().Certificate[0] }})
 	internal := http.NewServeMux()
 	loops.Internal(internal)
 	internal.Handle("/", api.Internal())
@@ -390,16 +417,16 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	refusals := make(chan struct{})
 	go func() { defer close(refusals); api.KeepRefusals(serving) }()
 	served := make(chan error, 2)
-	tlsListener := tls.NewListener(apiListener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	tlsListener := tls.NewListener(limiter.Listener(apiListener), &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }})
-	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), log) }()
+	go func() { served <- handlers.Serve(serving, tlsListener, api.API(), f.limits.Streams, log) }()
 	if f.plainHTTP != "" {
 		plain, err := listen("plain-http", f.plainHTTP)
 		if err != nil {
 			return err
 		}
 		log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", f.plainHTTP)
-		go func() { served <- handlers.Serve(serving, plain, api.Plain(), log) }()
+		go func() { served <- handlers.Serve(serving, limiter.Listener(plain), api.Plain(), f.limits.Streams, log) }()
 	}
 	log.Info("serving", "node", node.NodeID, "name", node.Name, "cluster", node.ClusterID, "api", node.APIAddress, "raft", node.RaftAddress)
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,8 @@ func newStatusCommand(env *environment) *cobra.Command {
 				case env.output != "table":
 				case f.Status == nil:
 					env.say("%s: %s", f.Address, f.Error)
+				case len(f.Advice) > 0:
+					env.say("%s: %s", f.Address, strings.Join(f.Advice, "\n"))
 				case f.Reason != "":
 					env.say("%s: %s", f.Address, f.Reason)
 				case f.Disk != nil && f.Disk.Low:

@@ -24,7 +24,7 @@ type Event struct {
 	Actor     string    `json:"actor"`
 	NodeID    uint64    `json:"node"` // the member that took the request
 	Remote    string    `json:"remote,omitempty"`
-	Outcome   string    `json:"outcome"` // "ok", or "refused"
+	Outcome   string    `json:"outcome"` // "ok", "refused", "replayed" or "reported" (by another cluster)
 	Detail    string    `json:"detail,omitempty"`
 	RequestID string    `json:"requestId"`
 }

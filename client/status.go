@@ -17,6 +17,7 @@ type Status struct {
 	Name          string         `json:"name,omitempty"`
 	Storing       *Storing       `json:"storing,omitempty"`
 	Disk          *Disk          `json:"disk,omitempty"`
+	Advice        []string       `json:"advice,omitempty"`  // what an operator has to do for this member, each in a sentence
 	Cluster       *ClusterStatus `json:"cluster,omitempty"` // nil before the member belongs to a cluster
 }
 

@@ -23,6 +23,7 @@ func (c *Cluster) announce(ctx context.Context) {
 		if c.announceOnce(ctx) && !c.Store.Outside() {
 			retry = nil
 		}
+		c.warnLeftBehind()
 		select {
 		case <-turned:
 		case <-retry:
@@ -87,6 +88,7 @@ func (c *Cluster) announceTo(ctx context.Context, id uint64) error {
 		return err
 	}
 	err = c.Transport.call(ctx, http.MethodPost, id, pathAnnounce, bytes.NewReader(body), nil)
+	c.troubles.note(id, err)
 	if err != nil && ctx.Err() == nil {
 		c.checkRemoved(err)
 		c.log.Debug("announce", "to", id, "err", err)

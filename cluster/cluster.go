@@ -66,6 +66,12 @@ type Cluster struct {
 	trusted  atomic.Uint64          // and the one that is in effect here
 	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
 
+	troubles    troubles
+	renewWarned time.Time // used by the renewal alone
+
+	archives chan struct{} // bounds the backups that are made at once
+
+	told    sync.Map // ids of removed members of whom the others were told
 	once    sync.Once
 	removed chan struct{}
 	closing chan struct{}
@@ -78,14 +84,16 @@ type Cluster struct {
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
-		removed: make(chan struct{}), closing: make(chan struct{})}
+		archives: make(chan struct{}, 1), removed: make(chan struct{}), closing: make(chan struct{})}
 	c.forget()
 	c.disk.Store(&Disk{})
 	c.lookAtDisk()
 	c.storage = newStorage(time.Now())
 	c.peers = newPeers(cfg, c.Alive)
 	cfg.Transport.peers = c.peers.serve
-	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring} {
+	cfg.Transport.confirm = c.confirm
+	cfg.Transport.Alternatives = c.elsewhere
+	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
@@ -302,7 +310,14 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
 	mux.HandleFunc("GET "+pathTrust, c.serveTrust)
 	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
+	mux.HandleFunc("GET "+pathMember, c.serveMember)
+	mux.HandleFunc("POST "+pathRemoved, c.serveRemoved)
 	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
+	mux.HandleFunc("POST "+pathOwnerToken, c.serveOwnerToken)
+	mux.HandleFunc("POST "+pathRecoverToken, c.serveRecoverToken)
+	mux.HandleFunc("GET "+pathOwnerBackup, c.serveOwnerBackup)
+	mux.HandleFunc("GET "+pathBackup, c.serveBackup)
+	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.serveEvents)
 }

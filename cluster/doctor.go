@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,6 +63,7 @@ func Examine(ctx context.Context, path string, reserve Reserve) []Finding {
 	members := x.mirror()
 	x.disk(reserve)
 	x.ports(ctx)
+	x.accepted(ctx, members)
 	x.clocks(ctx, members)
 	x.leftovers()
 	return x.list
@@ -140,45 +139,6 @@ func (x *doctor) identity() {
 		return
 	}
 	x.say("identity", FindingOK, "", "node.key is an age identity")
-}
-
-func (x *doctor) certificates() {
-	for _, c := range []struct{ name, cert, key, ca string }{{"API certificate", httpCert, httpKey, httpCAFile}, {"transport certificate", transportCert, transportKey, transportCA}} {
-		left, err := x.d.checkCertificate(c.cert, c.key, c.ca)
-		next := "start the member with a quorum of the others: it renews its certificates by itself; or remove it and join anew with an empty directory"
-		switch {
-		case err != nil:
-			x.say(c.name, FindingFail, next, "%s", plainError(err))
-		case left < 7*24*time.Hour:
-			x.say(c.name, FindingWarn, "a running member renews it by itself; look at its log", "it expires in %s", left.Round(time.Minute))
-		default:
-			x.say(c.name, FindingOK, "", "it fits its key and its authority and expires in %d days", int(left.Hours()/24))
-		}
-	}
-}
-
-// checkCertificate returns how long a certificate of this directory is still good.
-func (d *Dir) checkCertificate(cert, key, ca string) (time.Duration, error) {
-	pair, err := tls.LoadX509KeyPair(d.file(cert), d.file(key))
-	if err != nil {
-		return 0, err
-	}
-	text, err := d.read(ca)
-	if err != nil {
-		return 0, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		return 0, fmt.Errorf("%s holds no certificate", ca)
-	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return 0, err
-	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
-		return 0, err
-	}
-	return time.Until(leaf.NotAfter), nil
 }
 
 func (x *doctor) raftLog() {
@@ -263,6 +223,8 @@ func (x *doctor) ports(ctx context.Context) {
 			x.say(p.name, FindingFail, "find out who listens there (ss -ltnp)", "%s does not answer as this cluster's API: %v", p.addr, err)
 		case st.Cluster.NodeID != x.node.NodeID:
 			x.say(p.name, FindingFail, "two members have the same address: give one another with "+p.flag, "node %d answers at %s", st.Cluster.NodeID, p.addr)
+		case len(st.Advice) > 0:
+			x.say(p.name, FindingFail, nextRejoin, "%s answers: %s", p.addr, st.Advice[0])
 		case st.Cluster.LeaderNodeID == 0:
 			x.say(p.name, FindingWarn, "start the other voters; if a majority is lost for good, see docs/recovery.md", "%s answers, and knows no leader", p.addr)
 		default:
@@ -272,6 +234,7 @@ func (x *doctor) ports(ctx context.Context) {
 }
 
 type memberStatus struct {
+	Advice  []string `json:"advice"`
 	Cluster struct {
 		NodeID       uint64 `json:"nodeId"`
 		LeaderNodeID uint64 `json:"leaderNodeId"`
@@ -282,12 +245,11 @@ type memberStatus struct {
 func (d *Dir) askStatus(ctx context.Context, addr string) (st memberStatus, skew time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	roots := x509.NewCertPool()
-	text, err := d.read(httpCAFile)
-	if err != nil || !roots.AppendCertsFromPEM(text) {
-		return st, 0, fmt.Errorf("ca.crt cannot be used: %w", err)
+	trusted, err := d.agedTLS(addr)
+	if err != nil {
+		return st, 0, err
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}
+	transport := &http.Transport{TLSClientConfig: trusted, DisableKeepAlives: true}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/api/v1/status", nil)
 	if err != nil {
 		return st, 0, err
@@ -314,7 +276,7 @@ func (x *doctor) clocks(ctx context.Context, members []store.Member) {
 	var wait sync.WaitGroup
 	var worst time.Duration
 	var who uint64
-	answered, asked := 0, 0
+	answered, asked, running := 0, 0, 0
 	for i := range members {
 		m := &members[i]
 		if m.Role == store.RoleNone || m.NodeID == x.node.NodeID {
@@ -323,8 +285,12 @@ func (x *doctor) clocks(ctx context.Context, members []store.Member) {
 		asked++
 		wait.Go(func() {
 			_, skew, err := x.d.askStatus(ctx, m.APIAddress)
+			runs := err == nil || takesConnection(ctx, m.RaftAddress) || takesConnection(ctx, m.APIAddress)
 			mu.Lock()
 			defer mu.Unlock()
+			if runs {
+				running++
+			}
 			if err != nil {
 				return
 			}
@@ -337,6 +303,8 @@ func (x *doctor) clocks(ctx context.Context, members []store.Member) {
 	wait.Wait()
 	text := fmt.Sprintf("%d of %d other Raft servers answer", answered, asked)
 	switch {
+	case running > answered:
+		x.say("other members", FindingWarn, "they run: this is no lost majority, and nothing to recover; look at what they say themselves", "%s; %d more take connections and do not answer this member", text, running-answered)
 	case answered < asked && answered+1 <= (asked+1)/2:
 		x.say("other members", FindingWarn, "start them; if a majority of the voters is lost for good, see docs/recovery.md", "%s", text)
 	default:

@@ -3,10 +3,12 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"time"
 
 	"muster/certs"
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -15,18 +17,46 @@ const (
 	leaderWithin     = 3 * time.Second // a dialer that arrives during an election waits for its end
 )
 
-// serve takes a connection of another cluster. On a member that does not lead it is passed on to the leader byte for
-// byte: the dialer need not be able to reach every member. Only what has been passed on once is refused.
+// serve takes a connection of another cluster. Its first message, which is short and comes soon, says who it is. On a
+// member that does not lead, that and all that follows is passed on to the leader byte for byte: the dialer need not be
+// able to reach every member. Only what has been passed on once is refused.
 func (p *peers) serve(conn net.Conn, relayed bool) {
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	default:
+	if relayed { // the member that passes it on has a place for it; here it has none yet
+		select {
+		case p.relayed <- struct{}{}:
+		default:
+			return
+		}
+	}
+	c := &peerConn{Conn: conn}
+	leave := func() {
+		if relayed {
+			<-p.relayed
+			relayed = false
+		}
+	}
+	defer func() { leave() }()
+	data, first, err := c.readFirst(firstFrameWithin)
+	if err != nil {
+		if !relayed {
+			p.strangers.failed(conn.RemoteAddr(), time.Now())
+		}
+		p.strangers.quiet.write(slog.LevelDebug, "a peer's connection was closed", "remote", conn.RemoteAddr(), "err", err)
 		return
+	}
+	direct := !relayed
+	known := func() { // it has shown who it is
+		leave()
+		c.known = true
+		if direct {
+			p.strangers.peer(conn.RemoteAddr(), time.Now())
+			if n := netlimit.Of(conn); n != nil {
+				n.Proven()
+			}
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaderWithin)
 	defer cancel()
-	c := &peerConn{Conn: conn}
 	for ctx.Err() == nil {
 		leader, err := p.store.AwaitLeader(ctx)
 		if err != nil {
@@ -37,17 +67,17 @@ func (p *peers) serve(conn net.Conn, relayed bool) {
 			t := p.leading(wait)
 			stop()
 			if t != nil {
-				t.answer(c)
+				t.answer(c, first, direct, known)
 				return
 			}
 			continue
 		}
-		if relayed {
+		if !direct {
 			break
 		}
-		to, err := p.net.dial(ctx, leader, protoRelay)
+		to, err := p.net.dial(ctx, leader, protoRelay, false)
 		if err == nil {
-			store.Splice(conn, to)
+			p.passOn(c, to, data, known)
 			return
 		}
 		rest(ctx, 50*time.Millisecond)
@@ -55,18 +85,59 @@ func (p *peers) serve(conn net.Conn, relayed bool) {
 	_ = c.write(frame{Refused: &refusedFrame{refusedNotLeader, "there is no leader now"}}, time.Second)
 }
 
-// answer reads the first message and does what it asks for.
-func (t *peerTerm) answer(c *peerConn) {
-	_ = c.SetReadDeadline(time.Now().Add(firstFrameWithin))
-	f, err := c.read()
-	if err != nil {
-		t.log.Debug("a peer's connection was closed", "remote", c.RemoteAddr(), "err", err)
+// passOn carries a connection to the leader. It looks at the leader's first answer, which tells whether the dialer is known.
+func (p *peers) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
+	defer to.Close()
+	l := &peerConn{Conn: to}
+	if l.writeRaw(data, time.Second) != nil {
 		return
 	}
-	_ = c.SetReadDeadline(time.Time{})
+	answer, f, err := l.readFirst(leaderWithin + openWithin)
+	if err != nil {
+		return
+	}
+	switch {
+	case f.Refused != nil && (f.Refused.Code == refusedSecret || f.Refused.Code == refusedOther || f.Refused.Code == refusedBusy):
+		p.strangers.failed(c.RemoteAddr(), time.Now())
+	case f.Secret != nil, f.Opened != nil, f.Terminated != nil:
+		known()
+	}
+	if f.Opened == nil {
+		_ = c.writeRaw(answer, time.Second)
+		return
+	}
+	if !p.take() {
+		_ = c.write(frame{Refused: &refusedFrame{refusedBusy, tooManyStreams}}, time.Second)
+		return
+	}
+	defer p.free()
+	if c.writeRaw(answer, frameTimeout) == nil {
+		_ = c.SetWriteDeadline(time.Time{}) // that of the stream's ends holds from here on
+		_ = to.SetWriteDeadline(time.Time{})
+		store.Splice(c.Conn, to)
+	}
+}
+
+const tooManyStreams = "there are too many streams of peerings here; try again later"
+
+// take and free count streams of those who have shown who they are.
+func (p *peers) take() bool {
+	select {
+	case p.slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *peers) free() { <-p.slots }
+
+// answer does what the first message asks for. known is called when the other side has shown who it is.
+func (t *peerTerm) answer(c *peerConn, f *frame, direct bool, known func()) {
 	ctx, cancel := context.WithTimeout(t.ctx, openWithin)
 	defer cancel()
 	var out frame
+	var err error
 	switch {
 	case f.Exchange != nil:
 		secret := certs.NewUUID()
@@ -79,25 +150,50 @@ func (t *peerTerm) answer(c *peerConn) {
 		}
 	case f.Open != nil:
 		var p *store.Peering
-		if len(f.Open.Datacenter) > 63 {
-			err = errors.New("the name of a datacenter has at most 63 characters")
-		} else if p, err = t.store.OpenPeeringStream(ctx, peerActor, f.Open.PeerID, certs.HashSecret(f.Open.Secret), f.Open.Datacenter); err == nil {
-			t.accept(ctx, p, c)
-			return
+		if p, err = t.open(ctx, f.Open); err == nil {
+			known()
+			if t.take() {
+				defer t.free()
+				t.accept(ctx, p, c)
+				return
+			}
+			err = &refusal{refusedFrame{refusedBusy, tooManyStreams}}
 		}
 	default:
 		err = errors.New("first message when initiating a peering must be: Open")
 	}
-	if err != nil {
-		t.log.Info("a peer was refused", "remote", c.RemoteAddr(), "err", err)
+	if err == nil {
+		known()
+	} else {
 		out.Refused = refusalOf(err)
+		if direct && out.Refused.Code != refusedNotLeader && out.Refused.Code != refusedTerminated {
+			t.strangers.failed(c.RemoteAddr(), time.Now())
+		}
+		t.strangers.quiet.write(slog.LevelInfo, "a peer was refused", "remote", c.RemoteAddr(), "err", printable(err.Error(), 300))
 	}
 	_ = c.write(out, time.Second)
 }
 
+// open lets a dialer in, unless it opens streams all the time.
+func (t *peerTerm) open(ctx context.Context, f *openFrame) (*store.Peering, error) {
+	if f.Datacenter != "" && !certs.ValidDatacenter(f.Datacenter) {
+		return nil, errBadDatacenter
+	}
+	p, err := t.store.OpenPeeringStream(ctx, peerActor, f.PeerID, certs.HashSecret(f.Secret), f.Datacenter)
+	if err == nil && !t.budgetOf(p.ID).open(time.Now()) {
+		err = &refusal{refusedFrame{refusedBusy, "this peering is opened too often; try again later"}}
+	}
+	return p, err
+}
+
+var errBadDatacenter = errors.New("the name of a datacenter must be a DNS label in lower case")
+
 func refusalOf(err error) *refusedFrame {
 	var known *store.Refusal
+	var own *refusal
 	switch {
+	case errors.As(err, &own):
+		return &own.refusedFrame
 	case errors.Is(err, store.ErrPeeringTerminated):
 		return &refusedFrame{refusedTerminated, err.Error()}
 	case errors.Is(err, store.ErrPeeringSecret), errors.Is(err, store.ErrStreamSecret):

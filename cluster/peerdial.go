@@ -6,12 +6,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"strings"
 	"syscall"
 	"time"
 
+	"muster/certs"
+	"muster/dialpolicy"
 	"muster/store"
 )
 
@@ -24,41 +27,97 @@ const (
 	peerUserTimeout = 10 * time.Second // other clusters may be far away: longer than among members
 )
 
-// dialPeer connects to a member of another cluster, which is known by its authorities and its server name alone.
-func dialPeer(ctx context.Context, address, serverName string, pems []string) (*peerConn, error) {
+// errUnreachable is all that is said to others of a connection that did not come about: whoever may name addresses must
+// not learn which ports are open. The log has the cause.
+var errUnreachable = errors.New("the other side cannot be reached")
+
+// unreachable is errUnreachable with its cause, for the log.
+type unreachable struct{ cause error }
+
+func (unreachable) Error() string     { return errUnreachable.Error() }
+func (unreachable) Is(err error) bool { return err == errUnreachable }
+
+// causeOf is what the log says of an error.
+func causeOf(err error) error {
+	var u unreachable
+	if errors.As(err, &u) {
+		return u.cause
+	}
+	return err
+}
+
+// peerDialer connects to members of other clusters.
+type peerDialer struct{ policy dialpolicy.Policy }
+
+// peerDialer reads where this member may dial. Only a leader dials.
+func (p *peers) dialer(ctx context.Context) (d peerDialer, err error) {
+	d.policy, err = p.store.PeeringNetworks(ctx)
+	d.policy.Loopback = p.loopback
+	return d, err
+}
+
+// MayDialPeer tells why an address of another cluster must not be dialled. Of a host name it does not know yet: that is
+// judged by the addresses that it resolves to.
+func (c *Cluster) MayDialPeer(ctx context.Context, address string) (why, err error) {
+	d, err := c.peers.dialer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.policy.CheckLiteral(address), nil
+}
+
+// dial connects to a member of another cluster, which is known by its authorities and its server name alone. Every error
+// is errUnreachable.
+func (d peerDialer) dial(ctx context.Context, address, serverName string, pems []string) (*peerConn, error) {
+	if !certs.ValidPeeringName(serverName) { // no cluster has it, and nobody else is to be asked for it
+		return nil, unreachable{errors.New("the server name is not that of a cluster")}
+	}
 	roots := x509.NewCertPool()
 	for _, pem := range pems {
 		roots.AppendCertsFromPEM([]byte(pem))
 	}
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c, peerUserTimeout) }}
-	raw, err := d.DialContext(ctx, "tcp", address)
+	nd := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
+		if err := d.policy.Control(network, address, c); err != nil {
+			return err
+		}
+		return limitSilence(c, peerUserTimeout)
+	}}
+	raw, err := nd.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, err
+		return nil, unreachable{err}
 	}
 	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: serverName, NextProtos: []string{protoPeer}})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, err
+		return nil, unreachable{err}
 	}
 	return &peerConn{Conn: conn}, nil
 }
 
 // ExchangePeeringSecret trades the one-time secret of a token for a stream secret, at any of the addresses. It tries them
 // in turn until one answers, for 2.8 s. store.ErrPeeringSecret says that the other side refuses the secret; the text of
-// any other error has a line for each address.
+// any other error has a line for each address, and the log has the causes.
 func (c *Cluster) ExchangePeeringSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error) {
+	d, err := c.peers.dialer(ctx)
+	if err != nil {
+		return "", err
+	}
+	return d.exchangeAny(ctx, c.log, addresses, serverName, pems, exchangeFrame{peerID, secret})
+}
+
+func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses []string, serverName string, pems []string, x exchangeFrame) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeWithin)
 	defer cancel()
 	last := make([]error, len(addresses))
 	for ctx.Err() == nil {
 		for i, address := range addresses {
-			answer, err := exchange(ctx, address, serverName, pems, exchangeFrame{peerID, secret})
+			answer, err := d.exchange(ctx, address, serverName, pems, x)
 			switch {
 			case err == nil:
 				return answer, nil
 			case refusedWith(err, refusedSecret):
 				return "", store.ErrPeeringSecret
-			case last[i] == nil || ctx.Err() == nil:
+			case last[i] == nil || !isTimeout(causeOf(err)): // not that there was no more time
 				last[i] = err
 			}
 			if !rest(ctx, exchangePause) {
@@ -67,25 +126,29 @@ func (c *Cluster) ExchangePeeringSecret(ctx context.Context, addresses []string,
 		}
 	}
 	var b strings.Builder
-	lines := 0
-	for i, err := range last {
+	for i, err := range last { // also of those for which there was no time: how many there were would tell of the network
+		said := errUnreachable.Error()
 		if err != nil {
-			lines++
-			fmt.Fprintf(&b, "\t* failed to exchange peering secret through address %q: %v\n", addresses[i], err)
+			log.Warn("a peering secret could not be exchanged", "address", addresses[i], "err", causeOf(err))
+			var r *refusal
+			if errors.As(err, &r) {
+				said = r.Error()
+			}
 		}
+		fmt.Fprintf(&b, "\t* failed to exchange peering secret through address %q: %s\n", addresses[i], said)
 	}
 	noun := "errors"
-	if lines == 1 {
+	if len(addresses) == 1 {
 		noun = "error"
 	}
-	text := fmt.Sprintf("%d %s occurred:\n%s\n", lines, noun, b.String()) // the blank line at the end is documented
+	text := fmt.Sprintf("%d %s occurred:\n%s\n", len(addresses), noun, b.String()) // the blank line at the end is documented
 	return "", errors.New(text)
 }
 
-func exchange(ctx context.Context, address, serverName string, pems []string, x exchangeFrame) (string, error) {
+func (d peerDialer) exchange(ctx context.Context, address, serverName string, pems []string, x exchangeFrame) (string, error) {
 	dctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
-	conn, err := dialPeer(dctx, address, serverName, pems)
+	conn, err := d.dial(dctx, address, serverName, pems)
 	if err != nil {
 		return "", err
 	}
@@ -103,10 +166,10 @@ func exchange(ctx context.Context, address, serverName string, pems []string, x 
 }
 
 // open begins a stream.
-func open(ctx context.Context, p *store.Peering, address, secret, datacenter string) (*peerConn, error) {
+func (d peerDialer) open(ctx context.Context, p *store.Peering, address, secret, datacenter string) (*peerConn, error) {
 	dctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	conn, err := dialPeer(dctx, address, p.ServerName, p.CAPems)
+	conn, err := d.dial(dctx, address, p.ServerName, p.CAPems)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +181,7 @@ func open(ctx context.Context, p *store.Peering, address, secret, datacenter str
 		conn.Close()
 		return nil, err
 	}
+	conn.known = true
 	return conn, nil
 }
 
@@ -125,7 +189,10 @@ func open(ctx context.Context, p *store.Peering, address, secret, datacenter str
 func (t *peerTerm) farewell(k store.Tombstone) {
 	for tries := 0; t.ctx.Err() == nil; tries++ {
 		for _, address := range k.Addresses {
-			err := leave(t.ctx, k, address)
+			d, err := t.dialer(t.ctx)
+			if err == nil {
+				err = d.leave(t.ctx, k, address)
+			}
 			if err == nil || refusedWith(err, refusedOther) || refusedWith(err, refusedSecret) || refusedWith(err, refusedTerminated) {
 				outcome := "the other side knows"
 				if err != nil {
@@ -142,10 +209,10 @@ func (t *peerTerm) farewell(k store.Tombstone) {
 	}
 }
 
-func leave(ctx context.Context, k store.Tombstone, address string) error {
+func (d peerDialer) leave(ctx context.Context, k store.Tombstone, address string) error {
 	dctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	conn, err := dialPeer(dctx, address, k.ServerName, k.CAPems)
+	conn, err := d.dial(dctx, address, k.ServerName, k.CAPems)
 	if err != nil {
 		return err
 	}
@@ -178,18 +245,34 @@ func rest(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// reasonOf says in a sentence why there is no stream.
+// reasonOf says in a sentence why there is no stream. Words of the other side are cut down to what can be shown.
 func reasonOf(err error) string {
 	switch {
 	case closedByPeer(err):
 		return "the connection was closed by the other side"
+	case errors.Is(err, errUnreachable):
+		return errUnreachable.Error() + "; the leader's log says why"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "the other side does not answer"
 	}
-	text := err.Error()
 	var op *net.OpError
-	if errors.As(err, &op) && op.Addr != nil { // without the local port, which differs each time
-		text = fmt.Sprintf("%s %s: %v", op.Op, op.Addr, op.Err)
+	if errors.As(err, &op) {
+		return "the connection was lost"
 	}
-	return text[:min(len(text), 300)]
+	return printable(err.Error(), 300)
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// printable replaces what is no printable ASCII and cuts the text.
+func printable(s string, most int) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s[:min(len(s), most)])
 }

@@ -22,6 +22,7 @@ import (
 
 const (
 	frameLimit      = 1 << 20
+	firstFrameLimit = 4 << 10          // before the other side has shown who it is, and for answers to that
 	frameTimeout    = 10 * time.Second // to hand one message to the kernel
 	membersPerFrame = 500
 )
@@ -75,6 +76,7 @@ const (
 	refusedSecret     = "secret"
 	refusedTerminated = "terminated"
 	refusedOther      = "refused"
+	refusedBusy       = "busy" // try again, later
 )
 
 type addressesFrame struct {
@@ -128,24 +130,54 @@ func decodeFrame(data []byte) (*frame, error) {
 // peerConn sends and receives messages.
 type peerConn struct {
 	net.Conn
-	mu sync.Mutex // one writer at a time
+	mu    sync.Mutex // one writer at a time
+	known bool       // the other side has shown who it is: its messages may be long
 }
 
 // read blocks for the next message.
 func (c *peerConn) read() (*frame, error) {
+	f, _, err := c.readSized()
+	return f, err
+}
+
+// readSized is read with the number of bytes that the message had.
+func (c *peerConn) readSized() (*frame, int, error) {
+	data, err := c.readRaw()
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := decodeFrame(data)
+	return f, len(data), err
+}
+
+// readRaw blocks for the next message and does not look into it.
+func (c *peerConn) readRaw() ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
 		return nil, err
 	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n == 0 || n > frameLimit {
-		return nil, fmt.Errorf("a message of the peer announces %d bytes; 1 to %d are allowed", n, frameLimit)
+	n, most := binary.BigEndian.Uint32(head[:]), uint32(firstFrameLimit)
+	if c.known {
+		most = frameLimit
+	}
+	if n == 0 || n > most {
+		return nil, fmt.Errorf("a message of the peer announces %d bytes; 1 to %d are allowed", n, most)
 	}
 	data := make([]byte, n)
-	if _, err := io.ReadFull(c.Conn, data); err != nil {
-		return nil, err
+	_, err := io.ReadFull(c.Conn, data)
+	return data, err
+}
+
+// readFirst waits no longer than limit for the first message of a stranger.
+func (c *peerConn) readFirst(limit time.Duration) (data []byte, f *frame, err error) {
+	_ = c.SetReadDeadline(time.Now().Add(limit))
+	if data, err = c.readRaw(); err == nil {
+		f, err = decodeFrame(data)
 	}
-	return decodeFrame(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	return data, f, c.SetReadDeadline(time.Time{})
 }
 
 // write sends a message within the time given.
@@ -154,13 +186,17 @@ func (c *peerConn) write(f frame, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
+	return c.writeRaw(data, limit)
+}
+
+func (c *peerConn) writeRaw(data []byte, limit time.Duration) error {
 	if len(data) > frameLimit {
 		return fmt.Errorf("a message of %d bytes is too large to be sent", len(data))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_ = c.SetWriteDeadline(time.Now().Add(limit))
-	_, err = c.Conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data...))
+	_, err := c.Conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data...))
 	return err
 }
 

@@ -57,13 +57,21 @@ func (t *peerTerm) round(ctx context.Context, l *dialLoop, p *store.Peering) (la
 	if err != nil {
 		return false, err
 	}
+	dialer, err := t.dialer(ctx)
+	if err != nil {
+		return false, err
+	}
 	addresses := p.Addresses()
 	for range addresses {
 		var conn *peerConn
-		if conn, err = open(ctx, p, addresses[l.next%len(addresses)], secret, datacenter); err == nil {
+		if conn, err = dialer.open(ctx, p, addresses[l.next%len(addresses)], secret, datacenter); err == nil {
 			begin := time.Now()
 			err = t.carry(ctx, p, conn)
 			return time.Since(begin) > streamLasts, err
+		}
+		if why := causeOf(err).Error(); why != l.why { // once, not with each try
+			l.why = why
+			t.log.Info("a peering's stream was not opened", "peering", p.Name, "err", printable(why, 300))
 		}
 		if refusedWith(err, refusedTerminated) || !rest(ctx, exchangePause/3) {
 			return false, err

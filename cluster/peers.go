@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/dialpolicy"
 	"muster/store"
 )
 
@@ -24,10 +25,11 @@ const (
 	streamLasts      = 5 * time.Second  // then it was no mistake to try
 	pruneTombstones  = time.Hour
 	syncRest         = 20 * time.Millisecond // many changes in a row are looked at together
-	peerConnections  = 1024
+	peerConnections  = 1024                  // streams, and connections that are passed on
+	relayedAtOnce    = 256                   // connections that other members pass on and that have not shown yet who they are
 )
 
-var peerActor = store.Actor{Name: "peering"}
+var peerActor = store.Actor{Name: "peering", Peer: true}
 
 // peers are this member's dealings with other clusters. The leader owns all streams; others pass connections on to it.
 type peers struct {
@@ -36,7 +38,12 @@ type peers struct {
 	ping  time.Duration
 	log   *slog.Logger
 	alive func(nodeID uint64) string
-	slots chan struct{}
+	slots chan struct{} // of those that have shown who they are
+
+	relayed   chan struct{} // places of those that have not
+	strangers *strangers
+
+	loopback bool // this member is on loopback itself
 
 	mu      sync.Mutex
 	term    *peerTerm     // nil while another member leads
@@ -49,7 +56,7 @@ func newPeers(cfg Config, alive func(uint64) string) *peers {
 		ping = DefaultPeerPing
 	}
 	return &peers{store: cfg.Store, net: cfg.Transport, ping: ping, log: cfg.Logger, alive: alive,
-		slots: make(chan struct{}, peerConnections), changed: make(chan struct{})}
+		slots: make(chan struct{}, peerConnections), relayed: make(chan struct{}, relayedAtOnce), strangers: cfg.Transport.strangers, loopback: dialpolicy.OnLoopback(cfg.Self.RaftAddress), changed: make(chan struct{})}
 }
 
 // peerTerm is what a leader keeps of its peerings.
@@ -59,20 +66,22 @@ type peerTerm struct {
 	since  time.Time
 	export exporter
 	wg     sync.WaitGroup
-	states sync.Mutex // held while a state is recorded
 
 	mu       sync.Mutex
+	ended    bool
 	streams  map[string]*stream // that are up, by peering
 	loops    map[string]*dialLoop
 	statuses map[string]*peerStatus
 	missing  map[string]time.Time // peerings whose stream should come back, and until when
+	records  map[string]*record   // what is to be stored of peerings
 	busy     map[string]bool      // cleaning up after a peering, or saying farewell
 }
 
 type dialLoop struct {
 	key    string // what the stream depends on
 	kick   chan struct{}
-	next   int // the address that is tried next
+	why    string // why the last stream was not opened, as the log has it
+	next   int    // the address that is tried next
 	cancel context.CancelCauseFunc
 }
 
@@ -94,7 +103,7 @@ func (p *peers) run(ctx context.Context) {
 func (p *peers) lead(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &peerTerm{peers: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})}, streams: map[string]*stream{}, loops: map[string]*dialLoop{},
-		statuses: map[string]*peerStatus{}, missing: map[string]time.Time{}, busy: map[string]bool{}}
+		statuses: map[string]*peerStatus{}, missing: map[string]time.Time{}, records: map[string]*record{}, busy: map[string]bool{}}
 	t.wg.Go(func() {
 		defer cancel()
 		for turned := p.store.Leadership(); p.store.Leading(); turned = p.store.Leadership() {
@@ -122,6 +131,9 @@ func (p *peers) lead(ctx context.Context) {
 	}
 	p.set(nil)
 	cancel()
+	t.mu.Lock() // what is noted from here on starts nothing any more
+	t.ended = true
+	t.mu.Unlock()
 	t.wg.Wait()
 }
 
@@ -227,6 +239,11 @@ func (t *peerTerm) sync(first bool) error {
 			delete(t.statuses, id)
 		}
 	}
+	for id, r := range t.records {
+		if !here[id] && !r.running {
+			delete(t.records, id)
+		}
+	}
 	for _, k := range farewells {
 		t.onceLocked("farewell/"+k.ID, func() { t.farewell(k) })
 	}
@@ -275,6 +292,9 @@ func (t *peerTerm) dialLocked(p *store.Peering) {
 			return
 		}
 		l.cancel(errPeerReplaced) // it was established anew, with somebody else
+		if r := t.records[p.ID]; r != nil {
+			r.news = store.PeerNews{}
+		}
 	}
 	ctx, cancel := context.WithCancelCause(t.ctx)
 	l := &dialLoop{key: key, kick: make(chan struct{}, 1), cancel: cancel}
@@ -301,29 +321,6 @@ func (t *peerTerm) clean(id string) {
 	}
 }
 
-// down records why a peering has no stream.
-func (t *peerTerm) down(id string, why error) {
-	t.record(func() error {
-		t.mu.Lock()
-		up := t.streams[id] != nil
-		t.mu.Unlock()
-		if up {
-			return nil
-		}
-		return t.store.PeeringDown(t.ctx, peerActor, id, reasonOf(why))
-	})
-}
-
-// record writes the state of a peering. It is done one after the other: a stream that has ended must not be recorded
-// after the one that has come since.
-func (t *peerTerm) record(write func() error) {
-	t.states.Lock()
-	defer t.states.Unlock()
-	if err := write(); err != nil && t.ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
-		t.log.Warn("the state of a peering could not be recorded", "err", err)
-	}
-}
-
 // carry runs a stream; a newer one of the same peering takes its place.
 func (t *peerTerm) carry(ctx context.Context, p *store.Peering, conn *peerConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -336,7 +333,10 @@ func (t *peerTerm) carry(ctx context.Context, p *store.Peering, conn *peerConn) 
 	t.streams[p.ID] = s
 	delete(t.missing, p.ID)
 	t.mu.Unlock()
-	t.record(func() error { return t.store.PeeringUp(t.ctx, peerActor, p.ID) })
+	t.note(p.ID, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringActive, "" })
+	if now, err := t.store.PeekPeering(ctx, p.ID); err == nil && (now == nil || now.Ended()) { // before it could be seen here
+		cancel(errPeerDeleted)
+	}
 	t.refresh()
 	t.log.Info("a peering is up", "peering", p.Name, "remote", conn.RemoteAddr())
 	err := s.run(ctx)

@@ -1,20 +1,26 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"regexp"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
+	"golang.org/x/time/rate"
+
+	"muster/dialpolicy"
 	"muster/store"
 )
 
@@ -27,6 +33,7 @@ const (
 	maxPeerMembers   = 20_000
 	maxPeerAddresses = 64
 	maxPeerRoots     = 16
+	maxPeerRoot      = 8 << 10
 )
 
 // Ends of a stream that are no failure.
@@ -52,12 +59,16 @@ type stream struct {
 	pings    chan struct{}
 	imports  chan []store.PeerMember // the newest complete list, not applied yet
 	pending  []store.PeerMember      // of a list that is still coming
+	size     int                     // of it, in bytes
+	frames   *rate.Limiter           // messages that are read
+	bytes    *rate.Limiter
 	sequence uint64
 }
 
 // run speaks until the stream ends and says why it did. A context that ends tells the other side why, by its cause.
 func (s *stream) run(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
+	s.frames, s.bytes = rate.NewLimiter(framesPerSec, frameBurst), rate.NewLimiter(streamPerSec, streamBurst)
 	s.pings, s.imports = make(chan struct{}, 1), make(chan []store.PeerMember, 1)
 	now := time.Now().UnixNano()
 	s.heard.Store(now)
@@ -187,11 +198,18 @@ func (s *stream) news(sent *exported, x exported, queue []frame) []frame {
 // listen is the reading half.
 func (s *stream) listen(ctx context.Context) error {
 	for {
-		f, err := s.conn.read()
+		f, n, err := s.conn.readSized()
 		if err != nil {
 			return err
 		}
+		// Who says too much is read slowly: decoding costs more than sending.
+		if err := errors.Join(s.frames.WaitN(ctx, 1), s.bytes.WaitN(ctx, n)); err != nil {
+			return err
+		}
 		s.heard.Store(time.Now().UnixNano())
+		if ctx.Err() != nil { // another stream counts now
+			return context.Cause(ctx)
+		}
 		if err := s.take(ctx, f); err != nil {
 			return err
 		}
@@ -228,13 +246,15 @@ func (s *stream) take(ctx context.Context, f *frame) error {
 		}
 		s.sequence = f.Trust.Sequence
 		s.status.received()
-		return s.store.SetPeerRoots(ctx, peerActor, s.id, f.Trust.PEMs)
+		s.note(s.id, func(n *store.PeerNews) { n.Roots = f.Trust.PEMs })
+		return nil
 	case f.Addresses != nil && s.dialer:
 		if err := checkAddresses(f.Addresses.List); err != nil {
 			return err
 		}
 		s.status.received()
-		return s.store.SetPeerAddresses(ctx, peerActor, s.id, f.Addresses.List)
+		s.note(s.id, func(n *store.PeerNews) { n.Addresses = f.Addresses.List })
+		return nil
 	case f.Members != nil:
 		s.status.received()
 		return s.gather(f.Members)
@@ -245,21 +265,32 @@ func (s *stream) take(ctx context.Context, f *frame) error {
 // gather puts a list together; a complete one takes the place of one that was not applied yet.
 func (s *stream) gather(m *membersFrame) error {
 	if m.First {
-		s.pending = nil
+		s.pending, s.size = []store.PeerMember{}, 0
 	} else if s.pending == nil {
 		return errors.New("the peer's list of members has no beginning")
 	}
 	if len(s.pending)+len(m.List) > maxPeerMembers {
 		return fmt.Errorf("the peer exports more than %d members", maxPeerMembers)
 	}
-	for _, x := range m.List {
-		if x.ID == "" || len(x.ID) > 64 || len(x.Name) > 256 || len(x.RaftAddress) > 300 || len(x.APIAddress) > 300 || len(x.Health) > 16 || x.NodeID > 1<<53 {
+	for i := range m.List {
+		if !isPeerMember(&m.List[i]) {
 			return errors.New("the peer's list of members holds something that is no member")
 		}
+		s.size += m.List[i].Size()
 	}
-	s.pending = append(append([]store.PeerMember{}, s.pending...), m.List...)
+	if s.size > maxImportBytes {
+		return fmt.Errorf("the peer exports more than %d bytes of members", maxImportBytes)
+	}
+	s.pending = append(s.pending, m.List...)
 	if !m.Last {
 		return nil
+	}
+	known := make(map[string]bool, len(s.pending))
+	for i := range s.pending {
+		if known[s.pending[i].ID] {
+			return errors.New("the peer's list of members holds one twice")
+		}
+		known[s.pending[i].ID] = true
 	}
 	select {
 	case <-s.imports:
@@ -273,6 +304,7 @@ func (s *stream) gather(m *membersFrame) error {
 // importAll applies complete lists, a batch at a time; a newer list is not kept waiting.
 func (s *stream) importAll(ctx context.Context) {
 	var list []store.PeerMember
+	budget := s.budgetOf(s.id)
 	for {
 		if list == nil {
 			select {
@@ -281,7 +313,17 @@ func (s *stream) importAll(ctx context.Context) {
 			case list = <-s.imports:
 			}
 		}
-		n, err := s.store.ImportMembers(ctx, peerActor, s.id, list)
+		if !budget.await(ctx, true) {
+			return
+		}
+		select { // a newer list may have come meanwhile
+		case list = <-s.imports:
+		default:
+		}
+		n, bytes, err := s.store.ImportMembers(ctx, peerActor, s.id, list)
+		if n > 0 {
+			budget.charge(time.Now(), bytes)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -296,11 +338,19 @@ func (s *stream) importAll(ctx context.Context) {
 				return
 			}
 		}
-		select {
-		case list = <-s.imports:
-		default:
-		}
 	}
+}
+
+var (
+	peerMemberID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,64}$`)
+	peerAddress  = regexp.MustCompile(`^[!-~]{0,300}$`)
+	peerHealth   = regexp.MustCompile(`^[a-z-]{0,16}$`)
+)
+
+// isPeerMember tells whether what a peer exports has the form of a member. Its addresses are shown, not dialled.
+func isPeerMember(m *store.PeerMember) bool {
+	return peerMemberID.MatchString(m.ID) && len(m.Name) <= 255 && !strings.ContainsFunc(m.Name, unicode.IsControl) && peerAddress.MatchString(m.RaftAddress) &&
+		peerAddress.MatchString(m.APIAddress) && peerHealth.MatchString(m.Health) && m.NodeID <= 1<<53
 }
 
 func checkRoots(pems []string) error {
@@ -308,15 +358,19 @@ func checkRoots(pems []string) error {
 		return fmt.Errorf("the peer announces %d authorities; 1 to %d are allowed", len(pems), maxPeerRoots)
 	}
 	for _, text := range pems {
-		block, _ := pem.Decode([]byte(text))
-		if block == nil || block.Type != "CERTIFICATE" {
+		block, more := pem.Decode([]byte(text))
+		if block == nil || block.Type != "CERTIFICATE" || len(text) > maxPeerRoot || len(bytes.TrimSpace(more)) > 0 || len(block.Headers) > 0 {
 			return errors.New("the peer announces an authority that is no certificate")
 		}
 		if c, err := x509.ParseCertificate(block.Bytes); err != nil || !c.IsCA {
 			return errors.New("the peer announces an authority that is none")
 		}
 	}
-	return nil
+	text, err := json.Marshal(pems)
+	if err == nil {
+		err = store.CheckSize("peerings", "ca_pems", text)
+	}
+	return err
 }
 
 func checkAddresses(list []string) error {
@@ -324,9 +378,8 @@ func checkAddresses(list []string) error {
 		return fmt.Errorf("the peer announces %d addresses; 1 to %d are allowed", len(list), maxPeerAddresses)
 	}
 	for _, a := range list {
-		host, port, err := net.SplitHostPort(a)
-		if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 || host == "" || len(host) > 253 {
-			return errors.New("the peer announces an address that is not HOST:PORT")
+		if err := dialpolicy.HostPort(a); err != nil {
+			return fmt.Errorf("the peer announces an address that cannot be dialled: %w", err)
 		}
 	}
 	return nil

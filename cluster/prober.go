@@ -188,7 +188,7 @@ func (t *Transport) call(ctx context.Context, method string, nodeID uint64, path
 	if err != nil {
 		return err
 	}
-	resp, err := t.client.RoundTrip(r)
+	resp, err := t.roundTrip(r)
 	if err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ func (t *Transport) call(ctx context.Context, method string, nodeID uint64, path
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data)}
+		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data), Removed: resp.Header.Get(headerRemoved) != ""}
 	}
 	if out == nil {
 		return nil
@@ -211,6 +211,13 @@ type StatusError struct {
 	NodeID uint64
 	Status int
 	Text   string
+
+	Removed bool // the member says that this one was removed for good
+}
+
+// final reports whether the same request would be refused again.
+func (e *StatusError) final() bool {
+	return e.Status < 500 && e.Status != http.StatusMisdirectedRequest
 }
 
 func (e *StatusError) Error() string {

@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -33,7 +30,10 @@ type RecoveryMember struct {
 	Name        string     `json:"name"`
 	Role        store.Role `json:"role"`
 	RaftAddress string     `json:"raftAddress"`
-	Answers     bool       `json:"answers"` // a process of it took a connection just now
+	APIAddress  string     `json:"apiAddress,omitempty"`
+	// Answers: something took a TCP connection at one of its addresses just now. That counts as running, whatever it said.
+	Answers bool   `json:"answers"`
+	Said    string `json:"said,omitempty"` // and what it said then
 }
 
 // RecoveryPlan is what a stopped survivor can tell of itself.
@@ -68,7 +68,13 @@ func PlanRecovery(ctx context.Context, d *Dir) (*RecoveryPlan, error) {
 		return nil, fmt.Errorf("%s is not the data directory of a member", d.Path)
 	}
 	p := &RecoveryPlan{ClusterID: n.ClusterID, NodeID: n.NodeID, Name: n.Name}
+	if err := d.CheckRemoved(n); err != nil {
+		return nil, err
+	}
 	if p.Applied, err = d.recovery(); err != nil {
+		return nil, err
+	}
+	if err := store.CheckRecoverable(d.file(raftDir), n.NodeID); err != nil {
 		return nil, err
 	}
 	c, members, err := store.MirrorMembers(d.file(mirrorFile))
@@ -84,41 +90,12 @@ func PlanRecovery(ctx context.Context, d *Dir) (*RecoveryPlan, error) {
 	}
 	for i := range members {
 		m := &members[i]
-		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress})
+		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress})
 	}
-	return p, p.ask(ctx, d, n)
-}
-
-// ask finds out which Raft servers have a running process.
-func (p *RecoveryPlan) ask(ctx context.Context, d *Dir, n *Node) error {
-	creds, err := d.Credentials(n)
-	if err != nil {
-		return err
+	if err := p.Ask(ctx, d, n); err != nil {
+		return nil, err
 	}
-	book := func(id uint64) (string, bool) {
-		for i := range p.Members {
-			if p.Members[i].NodeID == id {
-				return p.Members[i].RaftAddress, true
-			}
-		}
-		return "", false
-	}
-	t := NewTransport(creds, book, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
-	defer t.Close()
-	ctx, cancel := context.WithTimeout(ctx, 2*probeTimeout)
-	defer cancel()
-	var wait sync.WaitGroup
-	for i := range p.Members {
-		if m := &p.Members[i]; m.Role != store.RoleNone && m.NodeID != p.NodeID {
-			wait.Go(func() {
-				err := t.call(ctx, http.MethodGet, m.NodeID, pathProbe, nil, nil)
-				var answer *StatusError
-				m.Answers = err == nil || errors.As(err, &answer)
-			})
-		}
-	}
-	wait.Wait()
-	return nil
+	return p, nil
 }
 
 // Survivor is what another survivor's plan has said.
@@ -149,10 +126,25 @@ func (p *RecoveryPlan) Check(others []Survivor) error {
 	}
 	for _, m := range p.Members {
 		if m.Answers {
-			return fmt.Errorf("node %d is running and answers: a recovery is for a majority that is lost for good; stop every survivor first", m.NodeID)
+			return &RunningError{m}
 		}
 	}
 	return nil
+}
+
+// AskAgain finds out anew who runs, and checks as Check does.
+func (p *RecoveryPlan) AskAgain(ctx context.Context, d *Dir, others []Survivor) error {
+	n, err := d.Node()
+	if err != nil {
+		return err
+	}
+	for i := range p.Members {
+		p.Members[i].Answers, p.Members[i].Said = false, ""
+	}
+	if err := p.Ask(ctx, d, n); err != nil {
+		return err
+	}
+	return p.Check(others)
 }
 
 // Voters lists who the recovered cluster consists of.
@@ -218,8 +210,11 @@ func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Reco
 	}
 	for _, m := range p.Members {
 		if m.Answers && m.NodeID != r.Template && !slices.Contains(r.Voters, m.NodeID) {
-			return nil, fmt.Errorf("node %d, which the recovery counts as lost, is running: stop it first", m.NodeID)
+			return nil, fmt.Errorf("node %d, which the recovery counts as lost, is running (%s): stop it first", m.NodeID, m.Said)
 		}
+	}
+	if err := store.CheckRecoverable(fresh, p.NodeID); err != nil {
+		return nil, fmt.Errorf("the bundle cannot be used: %w", err)
 	}
 	if err := os.Rename(d.file(raftDir), d.file(keptName(now))); err != nil {
 		return nil, dirError(d.Path, err)

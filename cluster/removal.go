@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -78,6 +77,7 @@ func (c *Cluster) finishRemovals(ctx context.Context) error {
 next:
 	for _, id := range removals {
 		c.cutSoon(id)
+		c.tellRemoved(ctx, id)
 		for _, v := range servers {
 			if v.NodeID == id {
 				continue next
@@ -103,6 +103,9 @@ func (c *Cluster) expel(ctx context.Context) {
 		changed := c.Store.MirrorChanged()
 		if list, err := c.Store.Removed(ctx); err == nil {
 			for _, id := range list {
+				if id == c.Store.NodeID() {
+					c.leave(true)
+				}
 				if !gone[id] {
 					gone[id] = true
 					c.cutSoon(id)
@@ -137,14 +140,6 @@ func (c *Cluster) rememberPeers(ctx context.Context) error {
 	}
 	n.Peers = peers
 	return c.Dir.SaveNode(n)
-}
-
-// checkRemoved looks at the answer of another member for the word that this one is no longer known.
-func (c *Cluster) checkRemoved(err error) {
-	var status *StatusError
-	if errors.As(err, &status) && status.Status == http.StatusGone {
-		c.once.Do(func() { close(c.removed) })
-	}
 }
 
 // Removed is closed when another member has said that this one is not in the cluster any more.

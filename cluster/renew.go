@@ -18,6 +18,8 @@ const (
 	pathCertificates = "/internal/certificates"
 	renewCheck       = time.Hour
 	renewRetry       = 5 * time.Second
+	renewLeast       = time.Second
+	renewWarnEvery   = 30 * time.Second
 )
 
 // certificateRequest and certificateAnswer are how a member gets new leaves from the leader, over a connection that
@@ -38,15 +40,16 @@ type certificateAnswer struct {
 // identity fresh, without a restart.
 func (c *Cluster) renew(ctx context.Context) {
 	for ctx.Err() == nil {
-		wait := renewCheck
-		if err := c.refresh(ctx); err != nil {
-			wait = renewRetry
+		err := c.refresh(ctx)
+		_, wait := c.renewalDue(time.Now())
+		if err != nil {
+			wait = min(wait, renewRetry)
 			if ctx.Err() == nil {
 				c.log.Debug("certificates, trust or node identity could not be refreshed yet", "err", err)
 			}
 		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(max(wait, renewLeast)):
 		case <-c.due:
 		case <-ctx.Done():
 		}
@@ -54,9 +57,10 @@ func (c *Cluster) renew(ctx context.Context) {
 }
 
 func (c *Cluster) refresh(ctx context.Context) error {
-	if reason := c.renewalDue(time.Now()); reason != "" {
+	if reason, _ := c.renewalDue(time.Now()); reason != "" {
 		if err := c.renewNow(ctx); err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && time.Since(c.renewWarned) > renewWarnEvery {
+				c.renewWarned = time.Now()
 				c.log.Warn("the certificates could not be renewed yet", "why", reason, "err", err)
 			}
 			return err
@@ -72,31 +76,63 @@ func (c *Cluster) refresh(ctx context.Context) error {
 	return nil
 }
 
-// renewalDue tells why the leaves should be replaced, "" when they need not be.
-func (c *Cluster) renewalDue(now time.Time) string {
-	for _, name := range []string{httpCert, transportCert} {
-		data, err := c.Dir.read(name)
+// renewalDue says why the leaves should be replaced, "" when they need not be, and how long to wait before the next look.
+func (c *Cluster) renewalDue(now time.Time) (reason string, wait time.Duration) {
+	wait = renewCheck
+	for _, x := range []struct{ cert, ca string }{{httpCert, httpCAFile}, {transportCert, transportCA}} {
+		leaf, err := c.Dir.firstCert(x.cert)
 		if err != nil {
-			return "a certificate file cannot be read"
+			return "a certificate file cannot be read", wait
 		}
-		list, err := certs.ParseCerts(data)
-		if err != nil || len(list) == 0 {
-			return "a certificate file cannot be read"
+		if !c.Dir.endsWithCA(leaf, x.ca) { // a new one would not live longer
+			left := untilRenewal(leaf, now)
+			if left <= 0 {
+				return expiryText(leaf, now), wait
+			}
+			wait = min(wait, left)
 		}
-		leaf := list[0]
-		if left := leaf.NotAfter.Sub(now); left < leaf.NotAfter.Sub(leaf.NotBefore)/3 {
-			return fmt.Sprintf("it expires in %d days", int(left.Hours()/24))
-		}
-		if known := c.peeringName(); name == transportCert && known != "" && leaf.VerifyHostname(known) != nil {
-			return "other clusters do not know it by its name"
+		if known := c.peeringName(); x.cert == transportCert && known != "" && leaf.VerifyHostname(known) != nil {
+			return "other clusters do not know it by its name", wait
 		}
 		for _, host := range (Plan{APIAddress: c.Self.APIAddress, RaftAddress: c.Self.RaftAddress}).addressHosts() {
 			if leaf.VerifyHostname(host) != nil {
-				return "it is not for the address " + host
+				return "it is not for the address " + host, wait
 			}
 		}
 	}
-	return ""
+	return "", wait
+}
+
+// untilRenewal is how long a leaf has still more than a third of its life, not counting that it begins early.
+func untilRenewal(leaf *x509.Certificate, now time.Time) time.Duration {
+	life := leaf.NotAfter.Sub(leaf.NotBefore) - store.LeafBackdate
+	return leaf.NotAfter.Add(-life / 3).Sub(now)
+}
+
+func expiryText(leaf *x509.Certificate, now time.Time) string {
+	if now.After(leaf.NotAfter) {
+		return "it has expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("it expires in %d days", int(leaf.NotAfter.Sub(now).Hours()/24))
+}
+
+// firstCert reads the first certificate of a file: the leaf of a chain, the authority that issues of a bundle.
+func (d *Dir) firstCert(name string) (*x509.Certificate, error) {
+	data, err := d.read(name)
+	if err != nil {
+		return nil, err
+	}
+	list, err := certs.ParseCerts(data)
+	if err != nil {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// endsWithCA reports whether a leaf lives as long as the authority that issues now.
+func (d *Dir) endsWithCA(leaf *x509.Certificate, bundle string) bool {
+	ca, err := d.firstCert(bundle)
+	return err == nil && !leaf.NotAfter.Before(ca.NotAfter)
 }
 
 func (c *Cluster) renewNow(ctx context.Context) error {
@@ -166,7 +202,11 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		return a, err
 	}
 	for i := range records {
-		records[i].NodeID, records[i].Authority = nodeID, trust.Of(records[i].Kind).Generation
+		by := trust.Of(records[i].Kind)
+		if !now.Before(by.Cert.NotAfter) {
+			return a, fmt.Errorf("the %s authority has ended and its successor does not issue yet", records[i].Kind)
+		}
+		records[i].NodeID, records[i].Authority = nodeID, by.Generation
 	}
 	if err := c.Store.RecordCertificates(ctx, c.actor(), nodeID, records); err != nil {
 		return a, err

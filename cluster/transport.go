@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -40,12 +40,28 @@ type Transport struct {
 	fence   func(nodeID uint64) error
 	log     *slog.Logger
 
+	// Alternatives tells whether a request can go to another member than this one, DialBound how long a connection may take
+	// then; both are set before Serve.
+	Alternatives func(nodeID uint64) bool
+	DialBound    time.Duration
+
 	replica Replica
 	http    *http.Server
 	httpIn  *chanListener
+	agedIn  *chanListener // connections of members whose leaf has expired
+	aged    *http.Server  // serves them what renewal needs
 	client  *http.Transport
+	renewal *http.Transport // for requests of renewal, where a leaf has expired
 	askers  askers
 	peers   func(conn net.Conn, relayed bool) // serves other clusters, set before Serve
+	// confirm asks the leader about the member that an internal request comes from; set before Serve.
+	confirm func(r *http.Request, nodeID uint64) error
+
+	gone      sync.Map // ids of members that this one has heard to be removed
+	strangers *strangers
+	limiter   *netlimit.Limiter
+	// Limits bound the connections to the listener; set before Serve, the zero value stands for DefaultLimits.
+	Limits netlimit.Limits
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -56,14 +72,25 @@ type Transport struct {
 
 // NewTransport makes a transport that finds members by address and lets in whom fence accepts.
 func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence func(uint64) error, log *slog.Logger) *Transport {
-	t := &Transport{creds: creds, address: address, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}, newAddr: map[uint64]move{}}
-	t.client = &http.Transport{
+	t := &Transport{creds: creds, address: address, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}, newAddr: map[uint64]move{},
+		strangers: newStrangers(log), DialBound: DefaultDialBound}
+	creds.log = log
+	t.client = t.newClient(false)
+	t.renewal = t.newClient(true)
+	t.renewal.DisableKeepAlives = true // the next request may find a fresh leaf
+	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk, true) }
+	return t
+}
+
+// newClient makes a client of the internal HTTP. With aged the certificates of both ends may have expired.
+func (t *Transport) newClient(aged bool) *http.Transport {
+	return &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			id, err := nodeOf(addr)
 			if err != nil {
 				return nil, err
 			}
-			conn, err := t.dial(ctx, id, protoHTTP)
+			conn, err := t.dial(ctx, id, protoHTTP, aged)
 			if err != nil {
 				return nil, dialError{err}
 			}
@@ -74,8 +101,6 @@ func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence
 		IdleConnTimeout:     time.Minute,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond, MaxConcurrentStreams: 1000},
 	}
-	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk) }
-	return t
 }
 
 // hostOf is the host name under which a member's internal HTTP is asked for.
@@ -95,22 +120,22 @@ func nodeOf(addr string) (uint64, error) {
 
 // DialRaft opens a stream to the dqlite port of a member.
 func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
-	return t.dial(ctx, nodeID, protoRaft)
+	return t.dial(ctx, nodeID, protoRaft, true)
 }
 
-func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string) (*tls.Conn, error) {
+func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged bool) (*tls.Conn, error) {
 	addr, ok := t.find(nodeID)
 	if !ok {
 		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, dialWithin(ctx))
 	defer cancel()
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c, userTimeout) }}
 	raw, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, t.creds.client(nodeID, proto))
+	conn := tls.Client(raw, t.creds.client(nodeID, proto, aged))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("node %d at %s: %w", nodeID, addr, err)
@@ -161,6 +186,9 @@ func limitSilence(c syscall.RawConn, limit time.Duration) error {
 // seen has a method NotSent that says so.
 func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = "https", hostOf(nodeID)+":1", hostOf(nodeID)
+	if t.Alternatives != nil && t.Alternatives(nodeID) {
+		r = r.WithContext(context.WithValue(r.Context(), boundKey{}, t.DialBound))
+	}
 	return t.client.RoundTrip(r)
 }
 
@@ -176,30 +204,55 @@ func (e dialError) Unwrap() error { return e.error }
 // tells whose they are.
 func (t *Transport) Serve(l net.Listener, replica Replica, handler http.Handler) {
 	t.replica = replica
-	t.httpIn = &chanListener{addr: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
-	t.http = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			id, err := t.creds.peer(*r.TLS)
-			if err == nil {
-				err = t.fence(id)
-			}
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusGone)
-				return
-			}
-			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
-		}),
+	if t.Limits == (netlimit.Limits{}) {
+		t.Limits = DefaultLimits()
+	}
+	t.limiter = netlimit.New(t.Limits)
+	l = t.limiter.Listener(l)
+	t.httpIn, t.agedIn = newChanListener(l.Addr()), newChanListener(l.Addr())
+	fenced := t.fenced(handler)
+	t.http, t.aged = t.newServer(fenced), t.newServer(onlyRenewal(fenced))
+	t.mu.Lock()
+	t.listener = l
+	t.mu.Unlock()
+	t.done.Go(func() { _ = t.http.Serve(t.httpIn) })
+	t.done.Go(func() { _ = t.aged.Serve(t.agedIn) })
+	t.done.Go(func() { t.accept(l) })
+}
+
+func (t *Transport) newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
 		TLSConfig:         &tls.Config{NextProtos: []string{protoHTTP}},
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
 	}
-	t.mu.Lock()
-	t.listener = l
-	t.mu.Unlock()
-	t.done.Add(2)
-	go func() { defer t.done.Done(); _ = t.http.Serve(t.httpIn) }()
-	go func() { defer t.done.Done(); t.accept(l) }()
+}
+
+// fenced lets in the requests of members.
+func (t *Transport) fenced(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, err := t.creds.peer(*r.TLS)
+		if err == nil {
+			err = t.admits(id)
+		}
+		if err == nil && t.confirm != nil {
+			err = t.confirm(r, id)
+		}
+		switch {
+		case errors.Is(err, store.ErrNotMember):
+			if store.WasRemoved(err) {
+				w.Header().Set(headerRemoved, "1")
+			}
+			http.Error(w, err.Error(), http.StatusGone)
+			return
+		case err != nil: // not known now; the caller must not take that for its removal
+			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now", http.StatusServiceUnavailable)
+			return
+		}
+		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
+	})
 }
 
 type peerKey struct{}
@@ -213,11 +266,15 @@ func PeerID(ctx context.Context) uint64 {
 func (t *Transport) accept(l net.Listener) {
 	for {
 		raw, err := l.Accept()
+		if err == nil && t.turnedAway(raw) {
+			raw.Close()
+			continue
+		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil { // out of file descriptors, most likely: others must close some first
-			t.log.Warn("the cluster listener cannot accept", "err", err)
+			t.strangers.quiet.write(slog.LevelWarn, "the cluster listener cannot accept", "err", err)
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
@@ -227,16 +284,15 @@ func (t *Transport) accept(l net.Listener) {
 }
 
 func (t *Transport) handle(raw net.Conn) {
-	if c, ok := raw.(*net.TCPConn); ok {
-		if rc, err := c.SyscallConn(); err == nil {
-			_ = limitSilence(rc, userTimeout)
-		}
-	}
-	conn := tls.Server(raw, t.creds.server())
+	silentFor(raw, userTimeout)
+	conn := tls.Server(raw, t.serverTLS())
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		t.log.Debug("a connection to the cluster listener was refused", "remote", raw.RemoteAddr(), "err", err)
+		if !errors.Is(err, errTooManyFailures) && !errors.Is(err, net.ErrClosed) { // not those that have given way to others
+			t.strangers.failed(raw.RemoteAddr(), time.Now())
+		}
+		t.strangers.quiet.write(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(), "err", err)
 		raw.Close()
 		return
 	}
@@ -244,11 +300,7 @@ func (t *Transport) handle(raw net.Conn) {
 	if state.NegotiatedProtocol == protoPeer {
 		defer conn.Close()
 		if t.peers != nil {
-			if c, ok := raw.(*net.TCPConn); ok {
-				if rc, err := c.SyscallConn(); err == nil {
-					_ = limitSilence(rc, peerUserTimeout)
-				}
-			}
+			silentFor(raw, peerUserTimeout)
 			t.peers(t.track(0, conn), false)
 		}
 		return
@@ -259,14 +311,22 @@ func (t *Transport) handle(raw net.Conn) {
 		return
 	}
 	if state.NegotiatedProtocol == protoHTTP { // fenced per request, with a status to show for it
-		t.httpIn.give(t.track(id, conn))
+		in := t.httpIn
+		if aged(state) {
+			in = t.agedIn
+		}
+		in.give(t.track(id, conn))
+		if t.admits(id) == nil {
+			t.proven(raw)
+		}
 		return
 	}
-	if err := t.fence(id); err != nil {
-		t.log.Warn("a connection was refused", "node", id, "remote", raw.RemoteAddr(), "err", err)
+	if err := t.admits(id); err != nil {
+		t.strangers.quiet.write(slog.LevelWarn, "a connection was refused", "node", id, "remote", raw.RemoteAddr(), "err", err)
 		conn.Close()
 		return
 	}
+	t.proven(raw)
 	tracked := t.track(id, conn)
 	defer tracked.Close()
 	switch state.NegotiatedProtocol {
@@ -337,7 +397,9 @@ func (t *Transport) Close() {
 	if l != nil {
 		l.Close()
 		t.httpIn.Close()
+		t.agedIn.Close()
 		t.http.Close()
+		t.aged.Close()
 	}
 	t.mu.Lock()
 	ids := make([]uint64, 0, len(t.conns))
@@ -352,37 +414,3 @@ func (t *Transport) Close() {
 	t.client.CloseIdleConnections()
 	t.done.Wait()
 }
-
-// chanListener hands connections that were accepted elsewhere to an http.Server.
-type chanListener struct {
-	addr   net.Addr
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *chanListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *chanListener) give(c net.Conn) {
-	select {
-	case l.conns <- c:
-	case <-l.closed:
-		c.Close()
-	}
-}
-
-func (l *chanListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *chanListener) Addr() net.Addr { return l.addr }
-
-var _ io.Closer = (*chanListener)(nil)

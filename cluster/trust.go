@@ -322,6 +322,9 @@ func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
 	if err != nil {
 		return err
 	}
+	if err := c.succeed(ctx, rotations); err != nil {
+		return err
+	}
 	changed := false
 	if len(rotations) > 0 {
 		in, _, err := c.Installed(ctx)

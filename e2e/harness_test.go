@@ -31,6 +31,7 @@ var runID = fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano())
 func TestMain(m *testing.M) {
 	if os.Getenv(asMuster) != "" { // what main.go does
 		laterSchema(os.Getenv(asLater))
+		shortLives(os.Getenv(asShortLived))
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 		stop()

@@ -35,23 +35,23 @@ func testPeeringUnreachable(t *testing.T, a, b side) {
 	}()
 	dead := fmt.Sprintf("127.0.0.1:%d", freePort())
 	var wg sync.WaitGroup
+	const alike = "\": the other side cannot be reached\n" // whatever it is
 	for _, x := range []struct {
 		what   string
 		change func(*peeringToken)
 		lines  int
-		want   string
 	}{
-		{"another authority", func(k *peeringToken) { k.CA = foreign }, 3, "x509: certificate signed by unknown authority"},
-		{"another name", func(k *peeringToken) { k.ServerName = "wrong.name" }, 3, k.ServerName + ", not wrong.name"},
-		{"a port without TLS", func(k *peeringToken) { k.ServerAddresses = []string{plain.Addr().String()} }, 1, "tls: first record does not look like a TLS handshake"},
-		{"the API", func(k *peeringToken) { k.ServerAddresses = []string{a.at.api} }, 1, "failed to exchange peering secret"},
-		{"nobody", func(k *peeringToken) { k.ManualServerAddresses = []string{dead, "localhost:1"} }, 2, "connect: connection refused"},
+		{"another authority", func(k *peeringToken) { k.CA = foreign }, 3},
+		{"another name", func(k *peeringToken) { k.ServerName = "wrong.name" }, 3},
+		{"a port without TLS", func(k *peeringToken) { k.ServerAddresses = []string{plain.Addr().String()} }, 1},
+		{"the API", func(k *peeringToken) { k.ServerAddresses = []string{a.at.api} }, 1},
+		{"nobody", func(k *peeringToken) { k.ManualServerAddresses = []string{dead, "localhost:1"} }, 2},
 	} {
 		wg.Go(func() {
 			got := b.establish("to-a", k.with(x.change))
-			if got.status != 503 || !strings.Contains(got.body, x.want) || strings.Count(got.body, "\t* failed to exchange peering secret through address ") != x.lines ||
+			if got.status != 503 || strings.Count(got.body, alike) != x.lines || strings.Count(got.body, "\t* failed to exchange peering secret through address ") != x.lines ||
 				!strings.HasPrefix(got.body, fmt.Sprintf("%d error", x.lines)) {
-				t.Errorf("%s: %v, want 503 with %d lines and %q", x.what, got, x.lines, x.want)
+				t.Errorf("%s: %v, want 503 with %d lines like %q", x.what, got, x.lines, alike)
 			}
 			if got.took > 5*time.Second {
 				t.Errorf("%s: the answer took %v", x.what, got.took)
@@ -384,8 +384,13 @@ func testPeeringAuthorities(t *testing.T, a, b side) {
 		before []string
 	}{{s: b, name: "to-a"}, {s: a, name: "to-b"}}
 	for i := range learns {
-		p, _ := learns[i].s.tryPeering(learns[i].name)
-		learns[i].before = p.PeerCAPems
+		eventually(t, formed, "the authority is known to "+learns[i].name, func() error {
+			p, got := learns[i].s.tryPeering(learns[i].name)
+			if learns[i].before = p.PeerCAPems; len(p.PeerCAPems) != 1 {
+				return fmt.Errorf("%v", got)
+			}
+			return nil
+		})
 	}
 	for _, s := range []side{a, b} {
 		s.u.rotateCA(t, s.at, `{"kind":"transport","overlap":"2s"}`)

@@ -202,3 +202,33 @@ func TestServiceManager(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestUnit: the unit fits what serve does, and the image holds nothing but the binary.
+func TestUnit(t *testing.T) {
+	text, err := os.ReadFile("../deploy/muster.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"Type=notify", "NotifyAccess=main", "WatchdogSec=60s", "Restart=always", "RestartPreventExitStatus=2 3", "StartLimitIntervalSec=0",
+		"ExecReload=/bin/kill -HUP $MAINPID", "KillMode=mixed", "TimeoutStopSec=15s", "MemoryMax=2G", "MemorySwapMax=0", "NoNewPrivileges=yes", "ProtectSystem=strict"} {
+		if !strings.Contains("\n"+string(text), "\n"+line+"\n") {
+			t.Errorf("the unit does not say %s", line)
+		}
+	}
+	if analyze, err := exec.LookPath("systemd-analyze"); err == nil {
+		unit := filepath.Join(t.TempDir(), "muster.service")
+		if err := os.WriteFile(unit, []byte(strings.Replace(string(text), "/usr/local/bin/muster", self(), 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("systemd-analyze verify: %v: %s", err, out)
+		}
+	}
+	image, err := os.ReadFile("../deploy/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count("\n"+string(image), "\nFROM "); n != 1 || !strings.Contains(string(image), "\nFROM scratch\n") {
+		t.Errorf("the image is made of %d others, not of scratch alone", n)
+	}
+}

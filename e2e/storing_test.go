@@ -29,14 +29,13 @@ func (m *member) ownDisk(t *testing.T) {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range [][]string{{"mkfs.ext4", "-q", "-F", image}, {"mount", "-o", "loop", image, m.dir}} {
-		if out, err := exec.Command(line[0], line[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("this machine cannot give a member a disk of its own: %s: %v: %s", strings.Join(line, " "), err, out)
-		}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
 	}
+	m.mount(t)
 	t.Cleanup(func() {
 		m.freeze(t, false) // a process that waits for a frozen disk does not die before it is thawed
-		if m.process != nil {
+		if m.up() {
 			m.stop(t)
 		}
 		unmount(t, m.dir)
@@ -46,6 +45,14 @@ func (m *member) ownDisk(t *testing.T) {
 	}
 	if err := os.Chmod(m.dir, 0o700); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// mount mounts the member's own disk.
+func (m *member) mount(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("mount", "-o", "loop,errors=remount-ro", m.dir+".img", m.dir).CombinedOutput(); err != nil {
+		t.Skipf("this machine cannot give a member a disk of its own: %v: %s", err, out)
 	}
 }
 
@@ -59,7 +66,7 @@ func (m *member) ownMemory(t *testing.T, options string) {
 		t.Skipf("this machine cannot mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
-		if m.process != nil {
+		if m.up() {
 			m.stop(t)
 		}
 		unmount(t, m.dir)
@@ -103,6 +110,9 @@ func (u *user) fails(t *testing.T, m, through *member, fault string) {
 	t.Logf("after %.1f s the leader counts node %d out", time.Since(begin).Seconds(), m.n)
 	if st := m.status(t); st.Ready || st.Reason != "this member cannot store: "+fault || st.Storing == nil || st.Storing.OK {
 		t.Errorf("its own status is %+v, %+v", st, st.Storing)
+	}
+	if a := u.do(m, "GET", "/v1/agent/health", ""); a.status != 500 || !strings.Contains(a.body, "this member cannot store: "+fault) {
+		t.Errorf("the health of its agent is %v", a)
 	}
 	if out := (command{env: append(u.cluster.env(u.cluster.token), "MUSTER_ADDR=https://"+m.api)}).ok(t, "status"); !strings.Contains(out.stderr, "cannot store: "+fault) {
 		t.Errorf("muster status says %+v", out)
@@ -255,5 +265,42 @@ func TestNoInodes(t *testing.T) {
 	if err := os.RemoveAll(m.file("fill")); err != nil {
 		t.Fatal(err)
 	}
+	u.recovers(t, m, first)
+}
+
+// TestReadOnly: a voter whose file system became read-only after an error counts for nothing. Checked and mounted again,
+// it is a healthy voter.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := found(t)
+	m := c.add()
+	m.ownDisk(t)
+	c.join(m)
+	c.join(c.add())
+	c.awaitVoters(t)
+	u, first := c.admin(t), c.members[0]
+	u.awaitSettled(t, first, 1, 2, 3)
+	u.lead(t, first)
+	device, err := exec.Command("findmnt", "-n", "-o", "SOURCE", "--target", m.dir).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(strings.TrimSpace(string(device))), "trigger_fs_error")
+	if err := os.WriteFile(trigger, []byte("1"), 0o200); err != nil {
+		t.Skipf("this kernel makes no error on demand: %v", err)
+	}
+	u.fails(t, m, first, "its file system is read-only")
+	for range 10 {
+		u.create(t, first, `{}`)
+	}
+	m.kill()
+	unmount(t, m.dir)
+	if out, err := exec.Command("fsck.ext4", "-p", "-f", m.dir+".img").CombinedOutput(); err != nil && !strings.Contains(err.Error(), "exit status 1") {
+		t.Fatalf("fsck: %v: %s", err, out)
+	}
+	m.mount(t)
+	m.start(t)
 	u.recovers(t, m, first)
 }

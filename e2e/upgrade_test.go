@@ -107,8 +107,11 @@ func TestRollingUpgrade(t *testing.T) {
 	}
 
 	restart(third, 0) // the old binary again
-	if out := cmd.run(t, "raft", "transfer", "3"); out.code != 0 && out.code != 1 {
+	if out := cmd.run(t, "raft", "transfer", "3"); out.code != 1 || !strings.Contains(out.stderr, fmt.Sprintf("knows the schema up to %d", base)) {
 		t.Errorf("transfer to the old binary: %+v", out)
+	}
+	if list := get[client.AuditPage](t, u, first, "GET", "/api/v1/audit?action=leader.transfer&object=node/3", ""); len(list.Entries) != 0 {
+		t.Errorf("a refused transfer is in the audit: %+v", list)
 	}
 	eventually(t, formed, "somebody leads who knows the schema", func() error {
 		if s, err := third.tryStatus(); err != nil || s.Cluster.LeaderNodeID == 0 || s.Cluster.LeaderNodeID == 3 {

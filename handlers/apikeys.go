@@ -3,6 +3,7 @@ package handlers
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -95,10 +96,15 @@ func (s *Server) createAPIKey(q *request) error {
 	if err != nil {
 		return err
 	}
+	for _, name := range []string{"role_descriptors", "metadata"} {
+		if most := store.MaxSize("api_keys", name); len(m[name]) > most {
+			return invalidRequest(fmt.Sprintf("[%s] must be at most %d bytes long", name, most))
+		}
+	}
 	if k.Scopes, err = grantedScopes(q, roles); err != nil {
 		return err
 	}
-	if q.key != nil && len(k.Scopes) > 0 {
+	if q.key != nil && (len(k.Scopes) > 0 || !emptyRoles(roles)) {
 		return illegalArgument("creating derived api keys requires an explicit role descriptor that is empty (has no privileges)")
 	}
 	if len(roles) > 0 {
@@ -124,6 +130,24 @@ func (s *Server) createAPIKey(q *request) error {
 	}
 	elasticJSON(q.w, http.StatusOK, out)
 	return nil
+}
+
+// emptyRoles tells whether role descriptors are there and ask for nothing: all that a key may give to another.
+func emptyRoles(roles map[string]json.RawMessage) bool {
+	for _, raw := range roles {
+		var role map[string]json.RawMessage
+		if json.Unmarshal(raw, &role) != nil {
+			return false
+		}
+		for _, v := range role {
+			switch strings.Join(strings.Fields(string(v)), "") {
+			case "[]", "{}", "null", "false":
+			default:
+				return false
+			}
+		}
+	}
+	return len(roles) > 0
 }
 
 func checkKeyName(name string) error {

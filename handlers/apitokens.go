@@ -58,6 +58,7 @@ func (s *Server) createAPIToken(q *request) error {
 		at := s.Now().Add(time.Duration(ttl) * time.Second)
 		t.ExpiresAt = &at
 	}
+	t.ExpiresAt = q.noLonger(t.ExpiresAt)
 	t.Secret = certs.NewSecret()
 	t.SecretHash = certs.HashSecret(t.Secret)
 	if t, err = s.Store.CreateAPIToken(q.Context(), q.actor, t); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"muster/certs"
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -118,6 +120,15 @@ func (s *Server) findToken(ctx context.Context, from store.Consistency, c creden
 	return token, nil
 }
 
+// noLonger is when something ends that is made with the caller's credential and would end at a time, or never (nil): with
+// the credential at the latest.
+func (q *request) noLonger(at *time.Time) *time.Time {
+	if own := q.token.ExpiresAt; own != nil && (at == nil || own.Before(*at)) {
+		return own
+	}
+	return at
+}
+
 // failureLimiter bounds how often one address may show a wrong credential. Valid ones never wait for it.
 type failureLimiter struct {
 	mu    sync.Mutex
@@ -138,8 +149,26 @@ const tooManyFailures = "too many failed attempts; try again in a minute"
 
 func newFailureLimiter() *failureLimiter { return &failureLimiter{hosts: map[string]*failing{}} }
 
+// spent reports whether an address has failed as often as it may, without counting anything.
+func (l *failureLimiter) spent(host string) bool {
+	host = failingHost(host)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.hosts[host]
+	return f != nil && f.limit.Tokens() < 1
+}
+
+// failingHost is what counts as one address: with IPv6 a /64, of which one caller may have all.
+func failingHost(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil && !ip.Is4() {
+		return netlimit.GroupOf(ip).String()
+	}
+	return host
+}
+
 // count notes a failure and returns an error when there have been too many.
 func (l *failureLimiter) count(host string) error {
+	host = failingHost(host)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"muster/certs"
 	"muster/store"
 )
 
@@ -14,28 +15,28 @@ import (
 // over (reference consul_peering, section 1.6).
 
 const (
-	defaultWait     = 300 * time.Second
-	maxWait         = 600 * time.Second
-	blockingQueries = 2048            // at once; each holds one of the slots for requests in flight
-	headerWait      = "X-Muster-Wait" // between members: how long the query may still wait
+	defaultWait = 300 * time.Second
+	maxWait     = 600 * time.Second
+	headerWait  = "X-Muster-Wait" // between members: how long the query may still wait
 )
 
 // blocking is what a blocking query waits for. Its methods take nil for a query that does not block.
 type blocking struct {
 	index uint64
 	until time.Time
-	free  func()
+	free  func() // gives its place back; nil while it has none
 }
 
-// block begins a blocking query; nil when this is none. Malformed parameters are left to the route's check.
-func (s *Server) block(rt *route, o origin, w http.ResponseWriter, r *http.Request) (*blocking, error) {
-	if !rt.blocks {
-		return nil, nil
+// parseBlocking reads what a blocking query asks for; nil when this is none. Malformed parameters are left to the
+// route's check.
+func parseBlocking(rt *route, o origin, r *http.Request) *blocking {
+	if !rt.blocks || r.URL.RawQuery == "" {
+		return nil
 	}
 	query := r.URL.Query()
 	index, err := strconv.ParseUint(query.Get("index"), 10, 64)
 	if err != nil || index == 0 {
-		return nil, nil
+		return nil
 	}
 	wait, err := time.ParseDuration(query.Get("wait"))
 	if err != nil || wait <= 0 {
@@ -48,22 +49,36 @@ func (s *Server) block(rt *route, o origin, w http.ResponseWriter, r *http.Reque
 			wait = min(max(left, 0), maxWait+maxWait/16)
 		}
 	}
-	select {
-	case s.waiting <- struct{}{}:
-	default:
-		w.Header().Set("Retry-After", "1")
-		return nil, fail(http.StatusTooManyRequests, "too many blocking queries at once; try again")
+	return &blocking{index: index, until: time.Now().Add(wait)}
+}
+
+// place takes a place among those that wait, of which an identity has its share. It is for a request that has said all.
+func (b *blocking) place(s *Server, q *request) error {
+	if b == nil || b.free != nil {
+		return nil
 	}
-	b := &blocking{index: index, until: time.Now().Add(wait), free: func() { <-s.waiting }}
-	// The listener's own time-outs are for requests that are answered at once.
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{})
-	_ = control.SetWriteDeadline(b.until.Add(2 * answerWithin))
-	return b, nil
+	if b.free = s.waiting.take(q.identity()); b.free == nil {
+		s.sentAway.WithLabelValues(refusedBlocking).Inc()
+		q.w.Header().Set("Retry-After", "1")
+		return fail(http.StatusTooManyRequests, "too many blocking queries at once; try again")
+	}
+	recorderOf(q.w).release() // waiting is no work
+	return nil
+}
+
+// identity is whose share a request uses: the token's, or where this member does not know it, the credential's.
+func (q *request) identity() string {
+	if q.token != nil {
+		return q.token.ID
+	}
+	if c, ok := credentialOf(q.Request); ok {
+		return c.id + "/" + certs.HashSecret(c.secret)
+	}
+	return ""
 }
 
 func (b *blocking) done() {
-	if b != nil {
+	if b != nil && b.free != nil {
 		b.free()
 	}
 }

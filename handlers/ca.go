@@ -184,6 +184,11 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 	case cert != "" && len(r.Kinds) > 1:
 		return bad("kind must be http or transport with certPEM: one CA is for one kind")
 	}
+	for column, text := range map[string]string{"cert_pem": cert, "sealed_key": key} {
+		if err := store.CheckSize("authorities", column, []byte(text)); err != nil {
+			return r, err
+		}
+	}
 	if cert != "" {
 		r.CertPEM, r.KeyPEM = []byte(cert), []byte(key)
 	}

@@ -7,11 +7,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"sync/atomic"
-	"time"
 
 	"github.com/gorilla/mux"
 
@@ -23,23 +23,30 @@ const (
 	headerForwarded = "X-Muster-Forwarded" // set on what a member passes on: it is not passed on again
 	headerNotLeader = "X-Muster-Not-Leader"
 	headerAsked     = "X-Muster-Asked" // the Raft id of the member that the caller has asked
+	headerBody      = "X-Muster-Body"  // the request came with a body that was not read
 	headerKey       = "Idempotency-Key"
 )
 
 // request is what a handler works on.
 type request struct {
 	*http.Request
-	w     http.ResponseWriter
-	body  []byte
-	token *store.APIToken // nil on open routes
-	key   *store.APIKey   // that token is, if it is one
-	node  *store.Member   // whose identity the request shows, if it is a node's
-	actor store.Actor
-	stale bool
-	asked uint64    // the member that the caller has asked
-	keyed bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
-	whole bool      // the body is large: the handler reads it, and it is passed on as it comes
-	block *blocking // nil unless the query waits for a change
+	w       http.ResponseWriter
+	body    []byte
+	token   *store.APIToken // nil on open routes
+	key     *store.APIKey   // that token is, if it is one
+	node    *store.Member   // whose identity the request shows, if it is a node's
+	actor   store.Actor
+	stale   bool
+	asked   uint64    // the member that the caller has asked
+	keyed   bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
+	enrolls bool      // as the route says: what an enrollment token is for
+	whole   bool      // the body is large: the handler reads it, and it is passed on as it comes
+	block   *blocking // nil unless the query waits for a change
+
+	stranger bool // its caller has shown no credential that this member knows
+	hasBody  bool // it came with a body, which may not have been read
+	dropped  bool // it needs a body that was not read: its caller would be refused whatever it says
+	checked  bool // the route's checks have passed
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
@@ -62,77 +69,6 @@ func (q *request) consistency() store.Consistency {
 		return store.Stale
 	}
 	return store.Linearisable
-}
-
-// dispatch answers a request here or has the leader answer it. While there is no leader, or leadership turns under
-// the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
-func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
-	block, err := s.block(rt, o, w, r)
-	if err != nil {
-		s.answer(rt, &request{Request: r, w: w}, err)
-		return
-	}
-	defer block.done()
-	ctx, cancel := context.WithTimeout(r.Context(), max(rt.within, answerWithin)+block.remaining())
-	defer cancel()
-	q := &request{Request: r.WithContext(ctx), w: w, keyed: rt.keyed, whole: rt.whole, block: block}
-	if rt.check != nil {
-		if err := rt.check(r); err != nil {
-			s.answer(rt, q, err)
-			return
-		}
-	}
-	if rt.whole {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(rt.within))
-		if r.Body != nil && r.Body != http.NoBody {
-			q.Request.Body = &watchedBody{ReadCloser: r.Body}
-		}
-	} else if q.body, err = readBody(w, r); err == nil && rt.vet != nil {
-		err = rt.vet(q)
-	}
-	if err != nil {
-		s.answer(rt, q, err)
-		return
-	}
-	q.stale = rt.at == here || rt.at == hereStale && isStale(r)
-	if q.stale {
-		err := s.handle(rt, o, q)
-		// A member that has joined a moment ago has no replica yet; the leader's answer is no worse.
-		if rt.at == here || !errors.Is(err, store.ErrNoLeader) || s.Store.LeaderID() == 0 {
-			s.answer(rt, q, err)
-			return
-		}
-		q.stale = false
-	}
-	giveUp := time.Now().Add(answerWithin)
-	if o.forwarded {
-		err := s.handle(rt, o, q)
-		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
-			w.Header().Set(headerNotLeader, "1") // nothing happened: the sender tries again while it may
-			w.WriteHeader(http.StatusMisdirectedRequest)
-			return
-		}
-		s.answer(rt, q, err)
-		return
-	}
-	for {
-		begin := time.Now()
-		again, err := s.attempt(rt, o, q)
-		if err == nil {
-			return
-		}
-		if time.Since(begin) > time.Second { // it got somewhere before leadership turned: the clock starts again
-			giveUp = time.Now().Add(answerWithin)
-		}
-		if !again || q.touched() || ctx.Err() != nil || time.Now().After(giveUp) {
-			s.answer(rt, q, err)
-			return
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
 }
 
 // watchedBody remembers whether any of a body was taken: what is left of it cannot be served again.
@@ -181,7 +117,14 @@ func (s *Server) answer(rt *route, q *request, err error) {
 	if err == nil {
 		return
 	}
+	if recorderOf(q.w).wrote { // its caller has gone while it was being written: no fault of this member
+		s.log.Debug("an answer was cut off", "method", q.Method, "path", q.URL.Path, "err", err)
+		return
+	}
 	s.noteRefusal(rt, q, err)
+	if q.whole {
+		dropBodyIfAny(q.w, q.Request)
+	}
 	if rt.family.render(q.w, err) {
 		s.log.Error("request failed", "method", q.Method, "path", q.URL.Path, "err", err)
 	}
@@ -207,7 +150,7 @@ func (s *Server) admit(rt *route, o origin, q *request) error {
 	if token != nil {
 		q.token, q.actor.Accessor, q.actor.Name = token, token.ID, token.Name
 	}
-	switch allowed := token != nil && token.Allows(rt.scope); {
+	switch allowed := token != nil && q.allows(rt.scope); {
 	case allowed:
 		return nil
 	case rt.family.denied != nil:
@@ -219,37 +162,52 @@ func (s *Server) admit(rt *route, o origin, q *request) error {
 	}
 }
 
+// allows tells whether the credential allows what the route does. An enrollment token enrolls and does nothing else.
+func (q *request) allows(scope string) bool {
+	return q.token.Allows(scope) && (q.enrolls || q.key == nil || q.key.Kind != store.KeyKindEnrollment)
+}
+
 func (s *Server) handle(rt *route, o origin, q *request) error {
 	if err := s.admit(rt, o, q); err != nil {
 		return err
+	}
+	if q.dropped { // the caller has become known meanwhile
+		return fail(http.StatusServiceUnavailable, "the credential was not known a moment ago; try again")
+	}
+	if !q.checked {
+		if err := rt.checks(q); err != nil {
+			return err
+		}
+		q.checked = true
 	}
 	q.asked = s.Store.NodeID()
 	if o.forwarded {
 		q.asked, _ = strconv.ParseUint(q.Header.Get(headerAsked), 10, 64)
 	}
 	if key := q.Header.Get(headerKey); key != "" {
-		if len(key) > 128 {
-			return fail(http.StatusBadRequest, "Idempotency-Key must be at most 128 characters long")
+		if len(key) > maxIdempotencyKey {
+			return fail(http.StatusBadRequest, fmt.Sprintf("%s must be at most %d characters long", headerKey, maxIdempotencyKey))
 		}
-		sum := sha256.Sum256([]byte(q.Method + " " + q.URL.Path + "\n" + string(q.body)))
-		q.actor.IdempotencyKey, q.actor.RequestHash = key, hex.EncodeToString(sum[:])
+		q.actor.IdempotencyKey, q.actor.RequestHash = key, requestHash(q)
 	}
+	q.actor.Request = rt.method + " " + rt.path
 	return s.settle(rt, q)
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil, nil
+var maxIdempotencyKey = store.MaxSize("idempotency", "key")
+
+// requestHash is what an Idempotency-Key stands for: method, path, query and body.
+func requestHash(q *request) string {
+	target, raw := q.URL.EscapedPath(), q.URL.RawQuery
+	if query := q.URL.Query(); query.Has("human") { // which clients may add, and which changes no answer
+		query.Del("human")
+		raw = query.Encode()
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return nil, fail(http.StatusRequestEntityTooLarge, "the body must not be larger than 1 MiB")
-	case err != nil:
-		return nil, fail(http.StatusBadRequest, "the body could not be read")
+	if raw != "" {
+		target += "?" + raw
 	}
-	return data, nil
+	sum := sha256.Sum256([]byte(q.Method + " " + target + "\n" + string(q.body)))
+	return hex.EncodeToString(sum[:])
 }
 
 // forward passes the request on to the leader with the caller's own credentials and its answer back as it is.
@@ -262,6 +220,10 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	r.Header.Set(headerForwarded, "1")
 	r.Header.Set(headerRemote, q.RemoteAddr)
 	r.Header.Set(headerAsked, strconv.FormatUint(s.Store.NodeID(), 10))
+	r.Header.Del(headerBody)
+	if q.hasBody && len(q.body) == 0 && !q.whole {
+		r.Header.Set(headerBody, "1")
+	}
 	if q.block != nil {
 		r.Header.Set(headerWait, q.block.remaining().String())
 	}
@@ -269,10 +231,13 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	if q.Method == http.MethodPost && !q.whole || q.keyed {
 		// A key of our own makes a creation safe to repeat when the leader dies before it answers.
 		if q.Header.Get(headerKey) == "" {
-			q.Header.Set(headerKey, autoKey+store.NewID())
+			q.Header.Set(headerKey, store.AutoKey+store.NewID())
 			r.Header.Set(headerKey, q.Header.Get(headerKey))
 		}
 		repeatable = true
+	}
+	if err := q.block.place(s, q); err != nil {
+		return false, err
 	}
 	resp, err := s.Peers.Forward(r, leader)
 	if err != nil {
@@ -309,9 +274,6 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	_, _ = q.w.Write(data)
 	return false, nil
 }
-
-// autoKey marks the idempotency keys that members make themselves; they are forgotten sooner.
-const autoKey = "auto-"
 
 // decodeJSON reads the first JSON value of a body as the members family does: unknown fields and what follows are
 // ignored, field names match without regard to case.

@@ -30,7 +30,10 @@ var elastic = &family{
 		w.Header().Set("X-Elastic-Product", elasticProduct)
 		w.Header().Set("Cache-Control", "no-store")
 	},
-	fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
+	fail: func(w http.ResponseWriter, status int, code store.Code, message string) {
+		if code == store.Full {
+			status = http.StatusBadRequest // as the original says it of its own limits
+		}
 		(&elasticError{Status: status, elasticCause: elasticCause{Type: elasticTypes[status], Reason: message}}).write(w)
 	},
 	noLeader:       failure{http.StatusServiceUnavailable, "no cluster leader"},
@@ -209,7 +212,7 @@ func checkMedia(r *http.Request, name string) error {
 
 // checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is calling.
 func checkBody(q *request) error {
-	if len(q.body) == 0 {
+	if !q.hasBody {
 		return nil
 	}
 	header := q.Header.Get("Content-Type")
@@ -219,15 +222,12 @@ func checkBody(q *request) error {
 	if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" && kind != "application/vnd.elasticsearch+json" {
 		return elasticText(http.StatusNotAcceptable, "Content-Type header ["+header+"] is not supported")
 	}
-	if err := checkMedia(q.Request, "Content-Type"); err != nil {
-		return err
-	}
-	return unzip(q)
+	return checkMedia(q.Request, "Content-Type")
 }
 
 // unzip unpacks a body: official clients can be told to send them compressed.
 func unzip(q *request) error {
-	if !strings.EqualFold(q.Header.Get("Content-Encoding"), "gzip") {
+	if len(q.body) == 0 || !strings.EqualFold(q.Header.Get("Content-Encoding"), "gzip") {
 		return nil
 	}
 	r, err := gzip.NewReader(bytes.NewReader(q.body))
@@ -258,10 +258,13 @@ func (s *Server) admitElastic(rt *route, q *request, remote string) error {
 		return err
 	}
 	q.token = token
+	if err := unzip(q); err != nil {
+		return err
+	}
 	if err := ep.checkParams(q.Request); err != nil {
 		return err
 	}
-	if len(q.body) > 0 && !ep.body {
+	if q.hasBody && !ep.body {
 		return illegalArgument("request [%s %s] does not support having a body", q.Method, q.URL.Path)
 	}
 	if ep.gated {
@@ -274,7 +277,7 @@ func (s *Server) admitElastic(rt *route, q *request, remote string) error {
 				"Enrollment mode is not enabled. Set [xpack.security.enrollment.enabled] to true, in order to use this API.")
 		}
 	}
-	if rt.scope != "" && !token.Allows(rt.scope) {
+	if rt.scope != "" && !q.allows(rt.scope) {
 		return ep.unauthorized(q)
 	}
 	return nil
@@ -295,6 +298,9 @@ func (ep *elasticEndpoint) checkParams(r *http.Request) error {
 		return illegalArgument("request [%s] contains unrecognized parameter: %s", r.URL.Path, unknown[0])
 	default:
 		return illegalArgument("request [%s] contains unrecognized parameters: %s", r.URL.Path, strings.Join(unknown, ", "))
+	}
+	if _, err := parseFilterPath(query.Get("filter_path")); err != nil {
+		return err
 	}
 	for _, name := range commonParams[:booleanParams] {
 		if _, err := boolParam(query, name); err != nil {

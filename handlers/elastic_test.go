@@ -108,10 +108,13 @@ func TestElasticUnzip(t *testing.T) {
 		{"a bomb", "gzip", pack(strings.Repeat(" ", bodyLimit+1)), "", 413},
 		{"as large as may be", "gzip", pack(strings.Repeat(" ", bodyLimit)), strings.Repeat(" ", bodyLimit), 0},
 	} {
-		q := &request{Request: httptest.NewRequest("POST", "/_security/api_key", nil), body: x.body}
+		q := &request{Request: httptest.NewRequest("POST", "/_security/api_key", nil), body: x.body, hasBody: true}
 		q.Header.Set("Content-Type", "application/json")
 		q.Header.Set("Content-Encoding", x.encoding)
 		err := checkBody(q)
+		if err == nil {
+			err = unzip(q)
+		}
 		var e *elasticError
 		switch {
 		case x.status == 0 && (err != nil || string(q.body) != x.want):

@@ -82,10 +82,20 @@ func (s *Server) recognise(q *request, c credential) (token *store.APIToken, why
 	if why = key.Refusal(s.Now()); why != "" {
 		return nil, why, nil
 	}
-	// What has used the key up may be this very request, an earlier time: the transaction knows.
-	if key.UsedUp() && !(q.keyed && q.Header.Get(headerKey) != "") {
-		return nil, key.Used(), nil
+	if key.UsedUp() {
+		if again, err := s.repeats(q, key); err != nil || !again {
+			return nil, key.Used(), err
+		}
 	}
 	q.key = key
 	return key.Token(), "", nil
+}
+
+// repeats tells whether what has used a key up is this very request, an earlier time.
+func (s *Server) repeats(q *request, key *store.APIKey) (bool, error) {
+	again := q.Header.Get(headerKey)
+	if !q.enrolls || again == "" || len(again) > maxIdempotencyKey {
+		return false, nil
+	}
+	return s.Store.Answered(q.Context(), store.Actor{Accessor: key.ID, IdempotencyKey: again, RequestHash: requestHash(q)})
 }

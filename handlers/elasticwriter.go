@@ -2,10 +2,9 @@ package handlers
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
-	"path"
-	"strings"
 )
 
 // elasticWriter shapes an answer of the enrollment family as its request asks: the media type of the Accept header,
@@ -46,11 +45,11 @@ func (w *elasticWriter) finish() {
 func (w *elasticWriter) shape(data []byte) []byte {
 	query := w.r.URL.Query()
 	pretty, err := boolParam(query, "pretty")
-	filter := query.Get("filter_path")
-	if w.status >= http.StatusBadRequest {
-		filter = "" // errors are always whole
+	filter, bad := parseFilterPath(query.Get("filter_path"))
+	if w.status >= http.StatusBadRequest || bad != nil {
+		filter = pathFilter{} // errors are always whole
 	}
-	if err != nil || !pretty && filter == "" {
+	if err != nil || !pretty && len(filter.keep)+len(filter.drop) == 0 {
 		return data
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -59,7 +58,7 @@ func (w *elasticWriter) shape(data []byte) []byte {
 	if err != nil {
 		return data
 	}
-	tree = filterPaths(tree, filter)
+	tree = filterPaths(w.r.Context(), tree, filter)
 	var b bytes.Buffer
 	tree.print(&b, pretty, "\n")
 	if pretty {
@@ -145,23 +144,29 @@ func writeScalar(b *bytes.Buffer, v any) {
 	b.Truncate(b.Len() - 1)
 }
 
-// filterPaths keeps what a list of paths names and drops what those with a minus in front do. Segments are separated by
-// dots, * stands for any text of a segment and ** for any number of segments; arrays are passed through.
-func filterPaths(n *node, list string) *node {
-	var keep, drop [][]string
-	for p := range strings.SplitSeq(list, ",") {
-		p = strings.TrimSpace(p)
-		if bare, minus := strings.CutPrefix(p, "-"); minus && bare != "" {
-			drop = append(drop, strings.Split(bare, "."))
-		} else if p != "" {
-			keep = append(keep, strings.Split(p, "."))
-		}
+// filtering applies a filter_path to an answer, as long as somebody waits for it.
+type filtering struct {
+	ctx   context.Context
+	steps int
+	ended bool
+}
+
+// over reports whether nobody waits any more; it looks once in a while.
+func (f *filtering) over() bool {
+	if f.steps++; f.steps%256 == 0 {
+		f.ended = f.ctx.Err() != nil
 	}
-	if len(drop) > 0 {
-		n = n.without(drop)
+	return f.ended
+}
+
+// filterPaths keeps what a filter_path names and drops what its paths with a minus in front do.
+func filterPaths(ctx context.Context, n *node, p pathFilter) *node {
+	f := &filtering{ctx: ctx}
+	if len(p.drop) > 0 {
+		n = f.without(n, p.drop, p.drop.begin())
 	}
-	if len(keep) > 0 {
-		n = n.only(keep)
+	if len(p.keep) > 0 && n != nil {
+		n = f.only(n, p.keep, p.keep.begin())
 	}
 	if n == nil {
 		return &node{kind: '{'}
@@ -169,43 +174,22 @@ func filterPaths(n *node, list string) *node {
 	return n
 }
 
-// advance returns what is left of the paths below a key, and whether one of them ends with it.
-func advance(paths [][]string, key string) (left [][]string, whole bool) {
-	for _, p := range paths {
-		if p[0] == "**" {
-			left = append(left, p)
-			if len(p) == 1 {
-				return nil, true
-			}
-			more, end := advance([][]string{p[1:]}, key)
-			left, whole = append(left, more...), whole || end
-			continue
-		}
-		if ok, err := path.Match(p[0], key); err != nil || !ok {
-			continue
-		}
-		if len(p) == 1 {
-			whole = true
-		} else {
-			left = append(left, p[1:])
-		}
-	}
-	return left, whole
-}
-
 // only keeps the members that paths name; nil when there are none.
-func (n *node) only(paths [][]string) *node {
+func (f *filtering) only(n *node, paths pathPatterns, at position) *node {
 	out := &node{kind: n.kind}
 	for i, item := range n.items {
-		left, whole := paths, false
+		if f.over() {
+			return nil
+		}
+		below, whole := at, false
 		if n.kind == '{' {
-			left, whole = advance(paths, n.keys[i])
+			below, whole = paths.advance(at, n.keys[i])
 		}
 		if !whole {
-			if item.kind == 0 || len(left) == 0 {
+			if item.kind == 0 || below == nil {
 				continue
 			}
-			if item = item.only(left); item == nil {
+			if item = f.only(item, paths, below); item == nil {
 				continue
 			}
 		}
@@ -221,20 +205,23 @@ func (n *node) only(paths [][]string) *node {
 }
 
 // without drops the members that paths name, and objects that nothing is left of; nil when nothing is left of all.
-func (n *node) without(paths [][]string) *node {
-	if n.kind == 0 || len(n.items) == 0 {
+func (f *filtering) without(n *node, paths pathPatterns, at position) *node {
+	if n.kind == 0 || len(n.items) == 0 || at == nil {
 		return n
 	}
 	out := &node{kind: n.kind}
 	for i, item := range n.items {
-		left, whole := paths, false
+		if f.over() {
+			return nil
+		}
+		below, whole := at, false
 		if n.kind == '{' {
-			left, whole = advance(paths, n.keys[i])
+			below, whole = paths.advance(at, n.keys[i])
 		}
 		if whole {
 			continue
 		}
-		if item = item.without(left); item == nil {
+		if item = f.without(item, paths, below); item == nil {
 			continue
 		}
 		if n.kind == '{' {

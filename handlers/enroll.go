@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"encoding/base64"
@@ -44,6 +45,15 @@ func (s *Server) enrollNode(q *request) error {
 		return err
 	}
 	e := s.newEnrolling(q, store.EnrollNode, options.Lifetime)
+	if e.Replay, err = s.Store.Answered(ctx, q.actor); err != nil {
+		return err
+	}
+	if e.Replay {
+		return s.finishNode(q, e, root)
+	}
+	for i := range members {
+		e.Material.NodesAddresses = append(e.Material.NodesAddresses, members[i].RaftAddress)
+	}
 	if err := s.makeTransport(ctx, &e, options.KeyType); err != nil {
 		return err
 	}
@@ -57,6 +67,12 @@ func (s *Server) enrollNode(q *request) error {
 			return err
 		}
 	}
+	return s.finishNode(q, e, root)
+}
+
+// finishNode commits an enrollment and answers with what it has made, or with what a request that this one repeats
+// was answered. The key of the root is in no answer that is remembered: it is handed out again while it is the same one.
+func (s *Server) finishNode(q *request, e store.Enrolling, root store.Issuer) error {
 	rootKey, err := certs.MarshalKey(root.Key)
 	if err != nil {
 		return err
@@ -66,12 +82,13 @@ func (s *Server) enrollNode(q *request) error {
 	}
 	m := &e.Material
 	out := enrollNodeResponse{HTTPCAKey: m.HTTPCAKey, HTTPCACert: m.HTTPCACert, TransportCACert: m.TransportCACert, TransportKey: m.TransportKey,
-		TransportCert: m.TransportCert, NodesAddresses: make([]string, len(members))}
+		TransportCert: m.TransportCert, NodesAddresses: m.NodesAddresses}
 	if m.HTTPCAKey == nil {
+		if root.Operators || !bytes.Equal(m.HTTPCACert, root.Cert.Raw) {
+			return elasticRefusal(http.StatusForbidden, "security_exception",
+				"the HTTP authority whose key this request was answered with is not the cluster's any more; enroll with another enrollment token")
+		}
 		out.HTTPCAKey = rootKey
-	}
-	for i := range members {
-		out.NodesAddresses[i] = members[i].RaftAddress
 	}
 	elasticJSON(q.w, http.StatusOK, out)
 	return nil
@@ -188,20 +205,22 @@ func (s *Server) enrollKibana(q *request) error {
 	return nil
 }
 
-// enrollAddresses are the API addresses that an enrollment token carries; near is true when they mean the machine itself.
-func enrollAddresses(members []store.Member) (list []string, near bool, err error) {
+// enrollAddresses are the API addresses that an enrollment token carries.
+func enrollAddresses(members []store.Member) ([]string, error) {
 	var all []string
 	for i := range members {
 		all = append(all, members[i].APIAddress)
 	}
-	if list, err = certs.FilterEnrollAddresses(all); err != nil {
-		return nil, false, err
-	}
-	near = true
+	return certs.FilterEnrollAddresses(all)
+}
+
+// nearOnly tells whether addresses mean the machine itself.
+func nearOnly(list []string) bool {
+	near := true
 	for _, addr := range list {
 		host, _, err := net.SplitHostPort(addr)
 		ip := net.ParseIP(host)
 		near = near && err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 	}
-	return list, near, nil
+	return near
 }

@@ -96,7 +96,7 @@ func (s *Server) createEnrollToken(q *request) error {
 	if err != nil {
 		return err
 	}
-	addresses, near, err := enrollAddresses(members)
+	addresses, err := enrollAddresses(members)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,8 @@ func (s *Server) createEnrollToken(q *request) error {
 		return err
 	}
 	out := s.showEnrollToken(&k)
-	if near {
+	out.State = "valid" // as it was when it was made, also when the request is a repetition
+	if t, err := certs.ParseEnrollToken(k.Text); err == nil && nearOnly(t.Addresses) {
 		out.Warnings = []string{"the token names loopback addresses only: it can be used on this machine alone"}
 	}
 	return q.result(http.StatusCreated, out)
@@ -126,9 +127,10 @@ func (s *Server) fillKey(q *request, k *store.APIKey, ttl time.Duration) {
 		at := s.Now().Add(ttl).Truncate(time.Second)
 		k.ExpiresAt = &at
 	}
-	if own := q.token.ExpiresAt; own != nil && (k.ExpiresAt == nil || own.Before(*k.ExpiresAt)) {
-		k.ExpiresAt = own
+	if q.key != nil { // keys of keys are their owner's, and count as such
+		k.OwnerID, k.OwnerName = q.key.OwnerID, q.key.OwnerName
 	}
+	k.ExpiresAt = q.noLonger(k.ExpiresAt)
 }
 
 // presentedCA is the certificate, in DER, whose fingerprint a joining node looks for behind the leaf.

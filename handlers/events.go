@@ -10,14 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"muster/store"
 )
 
 const (
-	maxReaders    = 4000
 	eventBatch    = 512
 	heartbeat     = 15 * time.Second
 	streamWrite   = 10 * time.Second // a reader that takes nothing for this long is cut
@@ -30,13 +28,13 @@ const (
 
 // streams counts the readers of this member; they have places of their own, apart from other requests.
 type streams struct {
-	readers atomic.Int64
+	readers *shares
 	open    context.Context // ends when the member stops
 	end     context.CancelFunc
 }
 
-func newStreams() *streams {
-	x := &streams{}
+func newStreams(l Limits) *streams {
+	x := &streams{readers: newShares(l.Readers, l.ReadersPerIdentity)}
 	x.open, x.end = context.WithCancel(context.Background())
 	return x
 }
@@ -46,7 +44,7 @@ func newStreams() *streams {
 func (s *Server) EndStreams() { s.streams.end() }
 
 // EventReaders returns how many streams of events are open on this member.
-func (s *Server) EventReaders() int { return int(s.streams.readers.Load()) }
+func (s *Server) EventReaders() int { return s.streams.readers.taken() }
 
 // eventQuery is what a reader asks for.
 type eventQuery struct {
@@ -70,7 +68,10 @@ func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 		}
 	}
 	for _, list := range query["type"] {
-		for _, t := range strings.Split(list, ",") {
+		for t := range strings.SplitSeq(list, ",") {
+			if slices.Contains(e.types, t) {
+				return e, fail(http.StatusBadRequest, "type must name each type once")
+			}
 			if !slices.Contains(store.EventTypes, t) {
 				return e, fail(http.StatusBadRequest, "type must be one or more of "+strings.Join(store.EventTypes, ", ")+", separated by commas")
 			}
@@ -95,21 +96,23 @@ func (s *Server) stream(rt *route, o origin, w http.ResponseWriter, r *http.Requ
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	if n := s.streams.readers.Add(1); n > maxReaders {
-		s.streams.readers.Add(-1)
-		w.Header().Set("Retry-After", "5")
-		rt.family.fail(w, http.StatusServiceUnavailable, 0, "this member has as many readers as it takes; try another one")
+	err := s.mayRead(rt, o, q)
+	var e eventQuery
+	if err == nil {
+		e, err = parseEventQuery(r)
+	}
+	if err != nil {
+		s.answer(rt, q, err)
 		return
 	}
-	defer s.streams.readers.Add(-1)
-	err := s.mayRead(rt, o, q)
-	if err == nil {
-		var e eventQuery
-		if e, err = parseEventQuery(r); err == nil {
-			err = s.follow(rt, o, q, e)
-		}
+	giveBack := s.streams.readers.take(q.identity())
+	if giveBack == nil {
+		s.tooMany(w, rt.family, refusedReaders, "this member, or this identity on it, has as many readers as it takes; try another member", 5*time.Second)
+		return
 	}
-	s.answer(rt, q, err)
+	defer giveBack()
+	recorderOf(w).known() // its place is among the readers now
+	s.answer(rt, q, s.follow(rt, o, q, e))
 }
 
 // mayRead checks the credential of a reader: the leader knows best; without one, the local mirror must do.

@@ -172,6 +172,7 @@ var statusOf = map[store.Code]int{
 	store.NotFound:     http.StatusNotFound,
 	store.Conflict:     http.StatusConflict,
 	store.Exhausted:    http.StatusInternalServerError,
+	store.Full:         http.StatusConflict,
 }
 
 // render writes an error as the family does. What is not meant for callers becomes a plain 500; the caller of

@@ -115,7 +115,7 @@ func (s *Server) createJoinToken(q *request) error {
 		return err
 	}
 	out := s.showJoinToken(t)
-	out.Token = token
+	out.State, out.Token = "valid", token // as when it was made, also when the request is a repetition
 	return q.result(http.StatusCreated, out)
 }
 
@@ -140,18 +140,19 @@ func checkBinding(t *store.JoinToken) error {
 	return nil
 }
 
-// newJoinToken stores a token and computes its text. It fails with store.ErrKeyMoved when the key that signs it is replaced
-// meanwhile: a token must not be dead before it is given out.
+// newJoinToken makes the text of a token and stores its record: a repeated request gets the first text, whoever leads. It
+// fails with store.ErrKeyMoved when the key that signs it is replaced meanwhile: a token must not be dead before it is
+// given out.
 func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (text string, made *store.JoinToken, err error) {
 	t.ExpiresAt = s.Now().Add(time.Duration(ttl) * time.Second).Truncate(time.Second)
+	t.ExpiresAt = *q.noLonger(&t.ExpiresAt)
 	if t.Format == store.FormatZLayer {
 		return s.newSignedToken(q, t)
 	}
 	return s.newHMACToken(q, t)
 }
 
-// newHMACToken makes a token in the documented format of the members family: the same record gives the same text, so that a
-// repeated request is answered alike.
+// newHMACToken makes a token in the documented format of the members family.
 func (s *Server) newHMACToken(q *request, t store.JoinToken) (string, *store.JoinToken, error) {
 	ctx := q.Context()
 	t.ID, t.Format = store.NewID(), store.FormatMuster
@@ -167,15 +168,17 @@ func (s *Server) newHMACToken(q *request, t store.JoinToken) (string, *store.Joi
 	if err != nil {
 		return "", nil, err
 	}
+	claims := certs.JoinClaims{ID: t.ID, NodeID: t.NodeID, IssuedAt: s.Now().Unix(), ExpiresAt: t.ExpiresAt.Unix(), LCP: certs.Fingerprint(s.Leaf()),
+		ClusterID: s.ClusterID, CAFingerprint: certs.Fingerprint(ca.Cert.Raw), Addresses: joinAddresses(members)}
+	if t.Text, err = certs.MintJoinToken(key.Secret, claims); err != nil {
+		return "", nil, err
+	}
 	t.KeyEpoch = key.Epoch
 	// Last: an error behind the write would be taken for one before it, and the request repeated.
 	if t, err = s.Store.CreateJoinToken(ctx, q.actor, t); err != nil {
 		return "", nil, err
 	}
-	claims := certs.JoinClaims{ID: t.ID, NodeID: t.NodeID, IssuedAt: t.CreatedAt.Unix(), ExpiresAt: t.ExpiresAt.Unix(), LCP: certs.Fingerprint(s.Leaf()),
-		ClusterID: s.ClusterID, CAFingerprint: certs.Fingerprint(ca.Cert.Raw), Addresses: joinAddresses(members)}
-	text, err := certs.MintJoinToken(key.Secret, claims)
-	return text, &t, err
+	return t.Text, &t, nil // of the first time, when the request is a repetition
 }
 
 // newSignedToken makes a token in ZLayer's format, from which a stock joiner finds its way: it dials

@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"muster/netlimit"
 )
 
 // instruments count what this member's listeners do. Routes are patterns of the table, never raw paths.
@@ -18,6 +20,7 @@ type instruments struct {
 	inFlight prometheus.Gauge
 	refused  prometheus.Counter
 	dropped  prometheus.Counter
+	sentAway *prometheus.CounterVec
 	handler  http.Handler
 }
 
@@ -32,6 +35,8 @@ func newInstruments(s *Server) *instruments {
 			Help: "Requests that are being answered, streams of events not among them."}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_http_overload_total",
 			Help: "Requests that were sent away because there were too many at once."}),
+		sentAway: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "muster_http_sent_away_total",
+			Help: "Requests that were refused because of a limit, by the limit."}, []string{"limit"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_event_readers_dropped_total",
 			Help: "Readers of events that were cut off for being too slow."}),
 	}
@@ -41,8 +46,17 @@ func newInstruments(s *Server) *instruments {
 	readers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_event_readers", Help: "Open streams of events on this member."},
 		func() float64 { return float64(s.EventReaders()) })
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(i.requests, i.duration, i.inFlight, i.refused, i.dropped, build, readers,
+	registry.MustRegister(i.requests, i.duration, i.inFlight, i.refused, i.dropped, i.sentAway, build, readers,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, limit := range []string{refusedConnections, refusedRequests, refusedStrangers, refusedBodies, refusedBlocking, refusedReaders,
+		refusedCrossOrigin} {
+		i.sentAway.WithLabelValues(limit)
+	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_strangers",
+		Help: "Requests under way whose callers have shown no valid credential."}, func() float64 { return float64(s.rooms.open()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_blocking_queries", Help: "Blocking queries that wait."},
+			func() float64 { return float64(s.waiting.taken()) }))
+	registry.MustRegister(connectionMetrics(s.Connections)...)
 	registry.MustRegister(s.Store)
 	registry.MustRegister(s.Collectors...)
 	i.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8, Timeout: answerWithin})
@@ -78,4 +92,19 @@ func (s *Server) serveMetrics(q *request) error {
 	q.w.Header().Del("Content-Type")
 	s.handler.ServeHTTP(q.w, q.Request)
 	return nil
+}
+
+// connectionMetrics show what the listeners hold; nothing where nobody counts.
+func connectionMetrics(l *netlimit.Limiter) []prometheus.Collector {
+	if l == nil {
+		return nil
+	}
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_connections", Help: "Open connections of the listeners for clients."},
+			func() float64 { return float64(l.Open()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_refused_total",
+			Help: "Connections that were not taken because there were too many."}, func() float64 { return float64(l.Refused()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_evicted_total",
+			Help: "Connections without a valid credential that were closed to make room for others."}, func() float64 { return float64(l.Evicted()) }),
+	}
 }

@@ -11,12 +11,15 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"muster/certs"
+	"muster/dialpolicy"
+	"muster/store"
 )
 
 // PeeringGenerateTokenRequest is the documented body; TokenTTL is ours. The names of this and the next two types are part
@@ -129,30 +132,11 @@ func checkPeeringMeta(meta map[string]string) error {
 	return nil
 }
 
-var hostLabel = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?$`)
-
-// peerAddress tells whether s is host:port, as a dialer can use it.
-func peerAddress(s string) bool {
-	host, port, err := net.SplitHostPort(s)
-	if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 {
-		return false
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return true
-	}
-	if len(host) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(strings.TrimSuffix(host, "."), ".") {
-		if !hostLabel.MatchString(label) {
-			return false
-		}
-	}
-	return true
-}
-
 const (
 	maxExternalAddresses = 32
+	maxTokenAddresses    = 64 // of either kind
+	maxTokenCAs          = 16
+	maxCAText            = 8 << 10
 	maxPeeringTokenTTL   = 366 * 24 * time.Hour
 )
 
@@ -185,8 +169,11 @@ func tokenRequest(q *request) (in PeeringGenerateTokenRequest, ttl time.Duration
 		return in, 0, bad("ServerExternalAddresses must have at most %d entries", maxExternalAddresses)
 	}
 	for _, a := range in.ServerExternalAddresses {
-		if _, err := netip.ParseAddr(a); err != nil && !peerAddress(a) {
-			return in, 0, bad("%s is not a valid peering server address", a)
+		if isIP, err := dialpolicy.IP(a); isIP && err == nil {
+			continue // it lacks a port, of which warnings tells
+		}
+		if err := checkPeerAddress(a); err != nil {
+			return in, 0, err
 		}
 	}
 	if in.TokenTTL != "" {
@@ -222,6 +209,9 @@ func establishRequest(q *request) (in PeeringEstablishRequest, token PeeringToke
 	if token, err = parsePeeringToken(in.PeeringToken); err != nil {
 		return in, token, err
 	}
+	if err := checkPeeringSizes(&token); err != nil {
+		return in, token, err
+	}
 	return in, token, checkPeeringMeta(in.Meta)
 }
 
@@ -234,7 +224,13 @@ func parsePeeringToken(text string) (token PeeringToken, err error) {
 	if err := json.Unmarshal(data, &token); err != nil {
 		return token, bad("%s", jsonError(err, "structs", "PeeringToken"))
 	}
+	if len(token.CA) > maxTokenCAs {
+		return token, bad("peering token invalid CA: there are %d certificates, at most %d are allowed", len(token.CA), maxTokenCAs)
+	}
 	for _, ca := range token.CA {
+		if len(ca) > maxCAText {
+			return token, bad("peering token invalid CA: a certificate has %d bytes, at most %d are allowed", len(ca), maxCAText)
+		}
 		block, _ := pem.Decode([]byte(ca))
 		if block == nil || block.Type != "CERTIFICATE" {
 			return token, bad("peering token invalid CA: no PEM-encoded data found")
@@ -247,9 +243,12 @@ func parsePeeringToken(text string) (token PeeringToken, err error) {
 	if len(addresses) == 0 {
 		return token, bad("peering token server addresses value is empty")
 	}
+	if max(len(token.ManualServerAddresses), len(token.ServerAddresses)) > maxTokenAddresses {
+		return token, bad("peering token has more than %d server addresses", maxTokenAddresses)
+	}
 	for _, a := range addresses {
-		if !peerAddress(a) {
-			return token, bad("%s is not a valid peering server address", a)
+		if err := checkPeerAddress(a); err != nil {
+			return token, err
 		}
 	}
 	switch {
@@ -260,8 +259,57 @@ func parsePeeringToken(text string) (token PeeringToken, err error) {
 	case len(token.CA) == 0:
 		return token, bad("peering token CA value is empty: peers are reached over TLS only")
 	}
-	return token, nil
+	return token, token.checkNames()
 }
+
+// checkNames holds what goes to the other side, and into the database, to the forms that muster's own tokens have. The
+// original checks none of these.
+func (t *PeeringToken) checkNames() error {
+	switch {
+	case !certs.ValidServerName(t.ServerName):
+		return bad("peering token server name must be a DNS name in lower case, not %s", excerpt(t.ServerName))
+	case !certs.ValidPeeringID(t.PeerID):
+		return bad("peering token peer ID must have 1 to 64 letters, digits, '-' or '_', not %s", excerpt(t.PeerID))
+	case t.EstablishmentSecret != "" && !certs.ValidPeeringID(t.EstablishmentSecret):
+		return bad("peering token establishment secret must have 1 to 64 letters, digits, '-' or '_'")
+	case t.Remote.Datacenter != "" && !certs.ValidDatacenter(t.Remote.Datacenter):
+		return bad("peering token datacenter must be a DNS label in lower case, not %s", excerpt(t.Remote.Datacenter))
+	}
+	return nil
+}
+
+// checkPeeringSizes refuses a token that holds more than a peering may keep, before anybody is dialled.
+func checkPeeringSizes(t *PeeringToken) error {
+	for column, v := range map[string]any{"peer_id": t.PeerID, "server_name": t.ServerName, "remote_datacenter": t.Remote.Datacenter, "ca_pems": t.CA,
+		"server_addresses": t.ServerAddresses, "manual_addresses": t.ManualServerAddresses} {
+		text, ok := v.(string)
+		if !ok {
+			text = string(mustJSON(v))
+		}
+		if err := store.CheckSize("peerings", column, []byte(text)); err != nil {
+			return bad("the peering token is too large: %s", err)
+		}
+	}
+	return nil
+}
+
+// checkPeerAddress refuses what no dialer can use with the documented text, and tells why where the form is right.
+func checkPeerAddress(a string) error {
+	err := dialpolicy.HostPort(a)
+	if err == nil {
+		return nil
+	}
+	text := fmt.Sprintf("%.300s is not a valid peering server address", a)
+	if host, _, split := net.SplitHostPort(a); split == nil {
+		if isIP, never := dialpolicy.IP(host); isIP && never != nil {
+			text += ": " + never.Error()
+		}
+	}
+	return bad("%s", text)
+}
+
+// excerpt quotes the beginning of what a caller has sent.
+func excerpt(s string) string { return fmt.Sprintf("%.100q", s) }
 
 // checkPeeringName is for requests about one peering.
 func checkPeeringName(r *http.Request) error {
@@ -284,11 +332,7 @@ func checkPeeringList(r *http.Request) error {
 	if err := checkPartition(r); err != nil {
 		return err
 	}
-	if err := checkReadParameters(r); err != nil {
-		return err
-	}
-	_, err := peeringFilter(r)
-	return err
+	return checkReadParameters(r)
 }
 
 // checkReadParameters refuses malformed parameters of reads with the documented texts (reference consul_peering, 1.6).

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -8,8 +9,6 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-
-	"github.com/hashicorp/go-bexpr"
 
 	"muster/certs"
 	"muster/store"
@@ -129,6 +128,9 @@ func (s *Server) readPeering(q *request) error {
 			if was = there; p == nil {
 				was = missing
 			}
+			if err := q.block.place(s, q); err != nil {
+				return err
+			}
 			q.block.await(q.Context(), s.Store, table, store.TablePeerings)
 		case p == nil:
 			return fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
@@ -156,6 +158,9 @@ func (s *Server) listPeerings(q *request) error {
 			return err
 		}
 		if !q.block.over() && table <= q.block.index {
+			if err := q.block.place(s, q); err != nil {
+				return err
+			}
 			q.block.await(q.Context(), s.Store, max(q.block.index, table), store.TablePeerings)
 			continue
 		}
@@ -167,6 +172,9 @@ func (s *Server) listPeerings(q *request) error {
 			}
 			if filter != nil {
 				fits, err := filter.Evaluate(p)
+				if q.Context().Err() != nil {
+					return fail(http.StatusServiceUnavailable, "the filter took too long; try again with a simpler one")
+				}
 				if err != nil {
 					return bad("Failed to filter the list: %s", err)
 				}
@@ -179,22 +187,6 @@ func (s *Server) listPeerings(q *request) error {
 		q.queryHeaders(table)
 		return q.consulJSON(list)
 	}
-}
-
-// peeringFilter reads the filter of a list; nil when there is none.
-func peeringFilter(r *http.Request) (*bexpr.Evaluator, error) {
-	text := r.URL.Query().Get("filter")
-	if text == "" {
-		return nil, nil
-	}
-	filter, err := bexpr.CreateEvaluator(text)
-	if err == nil {
-		_, err = filter.Evaluate(peering{Meta: map[string]string{}}) // fields that there are not
-	}
-	if err != nil {
-		return nil, bad("Failed to create boolean expression evaluator: %s", err)
-	}
-	return filter, nil
 }
 
 // deletePeering marks the peering for deletion; what does not exist is deleted already.
@@ -238,7 +230,19 @@ func (s *Server) generatePeeringToken(q *request) error {
 	if err != nil {
 		return err
 	}
+	if own := q.token.ExpiresAt; own != nil { // a token does not outlive the credential that makes it
+		if left := own.Sub(s.Now()); ttl == 0 || left < ttl {
+			ttl = max(left, time.Second)
+		}
+	}
 	k := store.PeeringToken{Name: in.PeerName, Meta: in.Meta, TTL: ttl, ID: certs.NewUUID(), Secret: certs.NewUUID()}
+	k.Encode = func(peeringID, secret string) (string, error) {
+		token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
+			ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: peeringID, EstablishmentSecret: secret}
+		token.Remote.Datacenter = datacenter
+		text, err := json.Marshal(token)
+		return base64.StdEncoding.EncodeToString(text), err
+	}
 	var minted store.MintedPeering
 	err = s.whileDeleting(q, func() (err error) {
 		minted, err = s.Store.MintPeeringToken(ctx, q.actor, k, certs.HashSecret(k.Secret))
@@ -247,17 +251,10 @@ func (s *Server) generatePeeringToken(q *request) error {
 	if err != nil {
 		return err
 	}
-	token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
-		ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: minted.Peering.ID, EstablishmentSecret: minted.Secret}
-	token.Remote.Datacenter = datacenter
-	text, err := json.Marshal(token)
-	if err != nil {
-		return err
-	}
 	return q.consulJSON(struct {
 		PeeringToken string
 		Warnings     []string `json:",omitempty"`
-	}{base64.StdEncoding.EncodeToString(text), warnings(in.ServerExternalAddresses)})
+	}{minted.Text, warnings(in.ServerExternalAddresses)})
 }
 
 // warnings names addresses that a token may carry, as the original's may, but that nobody can dial.
@@ -296,6 +293,9 @@ func (s *Server) establishPeering(q *request) error {
 	if len(addresses) == 0 {
 		addresses = token.ServerAddresses
 	}
+	if err := s.mayDialPeer(ctx, addresses); err != nil {
+		return err
+	}
 	secret, err := s.ExchangePeeringSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
 	switch {
 	case errors.Is(err, store.ErrPeeringSecret):
@@ -310,6 +310,27 @@ func (s *Server) establishPeering(q *request) error {
 		return err
 	}
 	return q.consulJSON(struct{}{})
+}
+
+// mayDialPeer refuses a token none of whose addresses is in a network that this cluster dials. Host names are judged
+// when they are dialled.
+func (s *Server) mayDialPeer(ctx context.Context, addresses []string) error {
+	if s.MayDialPeer == nil {
+		return nil
+	}
+	var first error
+	for _, a := range addresses {
+		why, err := s.MayDialPeer(ctx, a)
+		switch {
+		case err != nil:
+			return err
+		case why == nil:
+			return nil
+		case first == nil:
+			first = bad("%s is not a valid peering server address: %s; the setting %s says which networks are dialled", a, why, store.OptionPeeringNetworks)
+		}
+	}
+	return first
 }
 
 // listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.

@@ -160,11 +160,22 @@ func (s *Server) transferLeadership(q *request) error {
 	if rolesOf(s.Store.Servers())[to.NodeID] != store.RoleVoter {
 		return fail(http.StatusBadRequest, fmt.Sprintf("node %d is not a voter", to.NodeID))
 	}
-	failed := func(cause string) error {
-		return fail(http.StatusInternalServerError, "failed to transfer leadership: "+cause)
+	if err := s.transferTo(q, to); err != nil {
+		return err
+	}
+	return q.nomadJSON(out)
+}
+
+// transferTo hands leadership over and returns nil when the member leads: it accepts writes, and the audit says so.
+func (s *Server) transferTo(q *request, to *store.Member) error {
+	failed := func(format string, args ...any) error {
+		return fail(http.StatusInternalServerError, "failed to transfer leadership: "+fmt.Sprintf(format, args...))
+	}
+	if applied := s.Store.AppliedSchema(); to.MaxSchema < applied {
+		return failed("node %d runs %s, which knows the schema up to %d, and the database has %d: it would not lead", to.NodeID, to.BinaryVersion, to.MaxSchema, applied)
 	}
 	if err := s.CanLead(q.Context(), to.NodeID); err != nil {
-		return failed(err.Error())
+		return failed("%v", err)
 	}
 	// The request is in the audit before leadership moves: afterwards this member can write no more.
 	if err := s.Store.NoteTransfer(q.Context(), q.actor, to.NodeID); err != nil {
@@ -172,17 +183,27 @@ func (s *Server) transferLeadership(q *request) error {
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), 2*time.Second)
 	defer cancel()
-	if err := s.Store.Transfer(ctx, to.NodeID); err != nil {
-		var refusal *store.Refusal
-		switch {
-		case errors.As(err, &refusal):
-			return failed(refusal.Message)
-		case errors.Is(err, store.ErrNotLeader):
-			return err
-		default:
-			s.log.Warn("transfer", "to", to.NodeID, "err", err)
-			return failed(fmt.Sprintf("node %d did not take over in time", to.NodeID))
-		}
+	err := s.Store.Transfer(ctx, to.NodeID)
+	var refusal *store.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return failed("%s", refusal.Message)
+	case errors.Is(err, store.ErrNotLeader):
+		return err
+	case err != nil:
+		s.log.Warn("transfer", "to", to.NodeID, "err", err)
 	}
-	return q.nomadJSON(out)
+	after, cancel := context.WithTimeout(q.Context(), transferSettles)
+	defer cancel()
+	switch leads, err := s.Transferred(after, q.actor, to.NodeID); {
+	case err != nil:
+		s.log.Warn("transfer", "to", to.NodeID, "err", err)
+		return failed("who leads now is not known yet: ask for the configuration")
+	case leads != to.NodeID:
+		return failed("node %d did not take over; node %d leads", to.NodeID, leads)
+	}
+	return nil
 }
+
+// transferSettles is how long a new leader has to accept writes.
+const transferSettles = 2500 * time.Millisecond

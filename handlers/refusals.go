@@ -16,17 +16,20 @@ import (
 )
 
 const (
-	refusalWindow  = time.Minute // attempts that are alike and no further apart become one row
-	refusalTick    = time.Second
-	refusalsPerSec = 5 // rows, for the whole cluster: only the leader writes them
-	refusalBurst   = 20
-	maxRefusals    = 1000 // different ones that are remembered; the rest is counted together
+	refusalWindow    = time.Minute // attempts that are alike and no further apart become one row
+	maxRefusalWindow = time.Hour   // the window doubles with each row, so that who goes on for long does not fill the audit
+	refusalTick      = time.Second
+	refusalEvery     = 10 * time.Second // a row, for the whole cluster: only the leader writes them
+	refusalBurst     = 60               // rows
+	maxRefusals      = 1000             // different ones that are remembered; the rest is counted together
+	kindsOfOne       = 20               // different ones of one address; the rest of that address is counted together
 )
 
 // refusals collects refused attempts until they are written to the audit.
 type refusals struct {
 	mu    sync.Mutex
 	m     map[refusalKey]*refusal
+	of    map[string]int // kinds in m, by address
 	limit *rate.Limiter
 }
 
@@ -36,22 +39,31 @@ type refusal struct {
 	count   int
 	first   time.Time
 	written time.Time // when a row was last written for it
+	window  time.Duration
 }
 
 func newRefusals() *refusals {
-	return &refusals{m: map[refusalKey]*refusal{}, limit: rate.NewLimiter(refusalsPerSec, refusalBurst)}
+	return &refusals{m: map[refusalKey]*refusal{}, of: map[string]int{}, limit: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst)}
 }
+
+const tooManyKinds = "too many different attempts to tell apart"
 
 func (x *refusals) note(k refusalKey, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.m[k] == nil && len(x.m) >= maxRefusals {
-		k = refusalKey{remote: "others", object: "various", why: "too many different attempts to tell apart"}
+	if x.m[k] == nil {
+		switch {
+		case len(x.m) >= maxRefusals:
+			k = refusalKey{remote: "others", object: "various", why: tooManyKinds}
+		case x.of[k.remote] >= kindsOfOne:
+			k = refusalKey{remote: k.remote, object: "various", why: tooManyKinds}
+		}
 	}
 	r := x.m[k]
 	if r == nil {
-		r = &refusal{}
+		r = &refusal{window: refusalWindow}
 		x.m[k] = r
+		x.of[k.remote]++
 	}
 	if r.count == 0 {
 		r.first = now
@@ -59,21 +71,28 @@ func (x *refusals) note(k refusalKey, now time.Time) {
 	r.count++
 }
 
-// due takes out what is to be written now: a new kind of attempt at once, further ones like it when a minute has passed.
+// due takes out what is to be written now: a new kind of attempt at once, further ones like it after a minute, then two,
+// and so on up to an hour.
 func (x *refusals) due(now time.Time) (list []store.RefusedAttempt) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for k, r := range x.m {
 		switch {
-		case now.Sub(r.written) < refusalWindow:
+		case now.Sub(r.written) < r.window:
 		case r.count == 0:
 			delete(x.m, k)
+			if x.of[k.remote]--; x.of[k.remote] == 0 {
+				delete(x.of, k.remote)
+			}
 		case x.limit.AllowN(now, 1):
 			detail := k.why
 			if r.count > 1 {
 				detail = fmt.Sprintf("%s; %d times since %s", k.why, r.count, r.first.UTC().Format(timeFormat))
 			}
 			list = append(list, store.RefusedAttempt{Actor: k.actor, Remote: k.remote, Object: k.object, Detail: detail})
+			if !r.written.IsZero() {
+				r.window = min(2*r.window, maxRefusalWindow)
+			}
 			r.count, r.written = 0, now
 		}
 	}

@@ -10,20 +10,21 @@ import (
 
 // route is one line of the table of everything that muster answers.
 type route struct {
-	method string
-	path   string
-	family *family
-	scope  string // what the API token must allow; "" is open to everybody
-	at     place
-	whole  bool                      // body and answer are streams of any length
-	plain  bool                      // served without TLS too, where that is switched on
-	keyed  bool                      // makes something new each time, although it is no POST
-	within time.Duration             // how long an answer may take; 0 stands for answerWithin
-	stream bool                      // a stream of events; serve is not used
-	check  func(*http.Request) error // arguments that the family checks before it asks who is calling
-	vet    func(*request) error      // the same for those in the body
-	blocks bool                      // knows blocking queries (index, wait)
-	serve  func(*Server, *request) error
+	method  string
+	path    string
+	family  *family
+	scope   string // what the API token must allow; "" is open to everybody
+	at      place
+	whole   bool                      // body and answer are streams of any length
+	plain   bool                      // served without TLS too, where that is switched on
+	keyed   bool                      // makes something new each time, although it is no POST
+	enrolls bool                      // what an enrollment token is for
+	within  time.Duration             // how long an answer may take; 0 stands for answerWithin
+	stream  bool                      // a stream of events; serve is not used
+	check   func(*http.Request) error // arguments that the family checks before it asks who is calling
+	vet     func(*request) error      // the same for those in the body
+	blocks  bool                      // knows blocking queries (index, wait)
+	serve   func(*Server, *request) error
 }
 
 // place says which member answers.
@@ -96,8 +97,8 @@ var routes = []route{
 	{method: "GET", path: "/.well-known/http.crl", family: ella, serve: (*Server).httpCRL},
 	{method: "GET", path: "/.well-known/transport.crl", family: ella, serve: (*Server).transportCRL},
 
-	{method: "GET", path: "/_security/enroll/node", family: elastic, scope: store.ScopeEnroll, check: checkElastic, keyed: true, within: slow, serve: (*Server).enrollNode},
-	{method: "GET", path: "/_security/enroll/kibana", family: elastic, scope: store.ScopeEnrollKibana, check: checkElastic, keyed: true, serve: (*Server).enrollKibana},
+	{method: "GET", path: "/_security/enroll/node", family: elastic, scope: store.ScopeEnroll, check: checkElastic, keyed: true, enrolls: true, within: slow, serve: (*Server).enrollNode},
+	{method: "GET", path: "/_security/enroll/kibana", family: elastic, scope: store.ScopeEnrollKibana, check: checkElastic, keyed: true, enrolls: true, serve: (*Server).enrollKibana},
 	{method: "POST", path: "/_security/api_key", family: elastic, scope: store.ScopeEnroll, check: checkElastic, serve: (*Server).createAPIKey},
 	{method: "PUT", path: "/_security/api_key", family: elastic, scope: store.ScopeEnroll, check: checkElastic, keyed: true, serve: (*Server).createAPIKey},
 	{method: "GET", path: "/_security/api_key", family: elastic, scope: store.ScopeEnroll, check: checkElastic, serve: (*Server).getAPIKeys},

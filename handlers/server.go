@@ -8,19 +8,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"time"
 
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"muster/netlimit"
 	"muster/store"
 )
 
 const (
 	bodyLimit    = 1 << 20
 	answerWithin = 4800 * time.Millisecond // a caller without a leader is told so within 5 s
-	inFlight     = 4096                    // requests at once; more are told to come back
 )
 
 // Peers reaches the other members.
@@ -38,9 +37,11 @@ type Config struct {
 	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
 	Wake      func()                     // tells the leader's loops that membership has changed
 
-	CanRemove      func(ctx context.Context, nodeID uint64) error                    // why a removal would leave too few live voters
-	Reachable      func(ctx context.Context, nodeID uint64) error                    // why a member does not answer now
-	CanLead        func(ctx context.Context, nodeID uint64) error                    // why leadership must not go to a member now
+	CanRemove func(ctx context.Context, nodeID uint64) error // why a removal would leave too few live voters
+	Reachable func(ctx context.Context, nodeID uint64) error // why a member does not answer now
+	CanLead   func(ctx context.Context, nodeID uint64) error // why leadership must not go to a member now
+	// Transferred returns who leads, and accepts writes, after a hand-over to a member, once the outcome is in the audit.
+	Transferred    func(ctx context.Context, actor store.Actor, to uint64) (uint64, error)
 	Diff           func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
 	PrepareRemoval func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
 	NewJoinKeys    func() ([]store.NewKey, error)
@@ -51,7 +52,8 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
-	Disk func() any // how full this member's disk is
+	Advice func() []string // what an operator has to do for this member
+	Disk   func() any      // how full this member's disk is
 	// Storing returns why this member does not store, empty when it does, and how its disk answers.
 	Storing     func() (fault string, detail any)
 	CannotStore func(nodeID uint64) string // why a member does not store, as the leader's last round has it
@@ -62,7 +64,9 @@ type Config struct {
 	// ExchangePeeringSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
 	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
 	ExchangePeeringSecret func(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
-	PeerStream            func(peeringID string) PeerStream
+	// MayDialPeer tells why an address of another cluster must not be dialled, as far as that is known before it is resolved.
+	MayDialPeer func(ctx context.Context, address string) (why, err error)
+	PeerStream  func(peeringID string) PeerStream
 
 	ClusterID string
 	Name      string
@@ -73,6 +77,9 @@ type Config struct {
 	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
 	Now       func() time.Time
 	Logger    *slog.Logger
+
+	Limits      Limits
+	Connections *netlimit.Limiter // counts the connections of the listeners; nil: nobody does
 
 	Collectors []prometheus.Collector // what /metrics shows besides requests and the store
 }
@@ -86,7 +93,8 @@ type Server struct {
 	streams  *streams
 	refusals *refusals
 	*instruments
-	waiting   chan struct{} // blocking queries
+	rooms     *rooms        // of strangers
+	waiting   *shares       // blocking queries
 	snapshots chan struct{} // bounds how many are made at once
 	api       http.Handler
 	internal  http.Handler
@@ -98,10 +106,12 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, inFlight), snapshots: make(chan struct{}, 2),
-		streams: newStreams(), refusals: newRefusals(), waiting: make(chan struct{}, blockingQueries)}
+	cfg.Limits = cfg.Limits.orDefault()
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, cfg.Limits.Requests), snapshots: make(chan struct{}, 2),
+		streams: newStreams(cfg.Limits), refusals: newRefusals(), rooms: newRooms(cfg.Limits.StrangersPerAddress),
+		waiting: newShares(cfg.Limits.Blocking, cfg.Limits.BlockingPerIdentity)}
 	s.instruments = newInstruments(s)
-	s.api = browsersToPage(s.router(origin{}))
+	s.api = s.browsersToPage(s.router(origin{}))
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})
 	return s
@@ -168,83 +178,6 @@ func (s *Server) router(o origin) http.Handler {
 	return s.peeringPaths(o, m)
 }
 
-// guard isolates panics, bounds the number of requests and writes the log line.
-func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var fam *family
-		if rt != nil {
-			fam = rt.family
-		} else {
-			fam = familyOf(r.URL.Path)
-		}
-		begin := time.Now()
-		rec := &recorder{ResponseWriter: w}
-		defer func() {
-			if p := recover(); p != nil {
-				s.log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-				if !rec.wrote {
-					fam.fail(rec, http.StatusInternalServerError, 0, "internal error")
-				}
-			}
-			s.observe(rt, o, r, rec.status, time.Since(begin))
-			level := slog.LevelDebug
-			if rec.status >= 500 {
-				level = slog.LevelWarn
-			}
-			if s.log.Enabled(r.Context(), level) {
-				s.log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
-					"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
-			}
-		}()
-		fam.headers(rec)
-		if rt != nil && rt.stream { // counted by themselves
-			h(rec, r)
-			return
-		}
-		select {
-		case s.slots <- struct{}{}:
-			s.inFlight.Inc()
-			defer func() { <-s.slots; s.inFlight.Dec() }()
-		default:
-			s.refused.Inc()
-			w.Header().Set("Retry-After", "1")
-			fam.fail(rec, http.StatusServiceUnavailable, 0, "too many requests at once; try again")
-			return
-		}
-		if fam.wrap == nil || o.forwarded {
-			h(rec, r)
-			return
-		}
-		shaped := fam.wrap(rec, r)
-		h(shaped, r)
-		shaped.finish()
-	})
-}
-
-// recorder remembers what was answered.
-type recorder struct {
-	http.ResponseWriter
-	status int
-	wrote  bool
-}
-
-func (r *recorder) WriteHeader(status int) {
-	if !r.wrote {
-		r.status, r.wrote = status, true
-	}
-	r.ResponseWriter.WriteHeader(status)
-}
-
-func (r *recorder) Write(p []byte) (int, error) {
-	if !r.wrote {
-		r.WriteHeader(http.StatusOK)
-	}
-	return r.ResponseWriter.Write(p)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
 const headerRemote = "X-Muster-Remote" // the caller's address, said by the member that forwards
 
 func remoteOf(r *http.Request, o origin) string {
@@ -261,16 +194,20 @@ func remoteOf(r *http.Request, o origin) string {
 	return host
 }
 
-// Serve listens for clients until ctx ends and then lets requests that are under way finish for a moment.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+// Serve listens for clients until ctx ends and then lets requests that are under way finish for a moment. A connection
+// has at most so many streams at once, with HTTP/2.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      10 * time.Minute, // blocking queries; handlers have deadlines of their own
+		ReadTimeout:       bodyWithin,
+		WriteTimeout:      bodyWithin + 2*answerWithin + writeWithin, // of what is answered at once; others set their own
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    32 << 10,
+		ConnContext:       withConnection,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: streams, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 256 << 10,
+			WriteByteTimeout: writeWithin, SendPingTimeout: time.Minute},
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()

@@ -23,6 +23,15 @@ func (s *Server) putSettings(q *request) error {
 	if err := json.Unmarshal(q.body, &values); err != nil || values == nil {
 		return fail(http.StatusBadRequest, "the body must be a JSON object")
 	}
+	for name := range values {
+		scope, err := store.OptionScope(name)
+		if err != nil {
+			return err
+		}
+		if !q.token.Allows(scope) {
+			return fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope)
+		}
+	}
 	values, err := s.Store.SetOptions(q.Context(), q.actor, values)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ type status struct {
 	Cluster       clusterStatus `json:"cluster"`
 	Storing       any           `json:"storing,omitempty"` // whether this member stores, and how its disk answers
 	Disk          any           `json:"disk,omitempty"`    // bytes: free, in all, kept in reserve; and whether that is reached
+	Advice        []string      `json:"advice,omitempty"`  // what an operator has to do for this member, each in a sentence
 }
 
 // status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
@@ -39,6 +40,9 @@ func (s *Server) status(q *request) error {
 		Cluster: clusterStatus{Enabled: true, Role: "Follower", NodeID: s.Store.NodeID(), LeaderNodeID: leader, ClusterID: s.ClusterID}}
 	if s.Disk != nil {
 		st.Disk = s.Disk()
+	}
+	if s.Advice != nil {
+		st.Advice = s.Advice()
 	}
 	if s.Storing != nil {
 		var fault string

@@ -148,15 +148,17 @@ func wantsPage(r *http.Request) bool {
 }
 
 // browsersToPage sends browsers that ask for the root to the page, and leaves everything else to next.
-func browsersToPage(next http.Handler) http.Handler {
+func (s *Server) browsersToPage(next http.Handler) http.Handler {
+	redirect := s.guard(&route{method: http.MethodGet, path: "/", family: page}, origin{}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Vary", "Accept")
+		http.Redirect(w, r, uiPrefix, http.StatusFound)
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !wantsPage(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		page.headers(w)
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("Vary", "Accept")
-		http.Redirect(w, r, uiPrefix, http.StatusFound)
+		redirect.ServeHTTP(w, r)
 	})
 }

@@ -18,6 +18,7 @@ import (
 type Limits struct {
 	All        int
 	PerAddress int // of one address (of one /64 with IPv6) that have shown no valid credential
+	Strangers  int // of all addresses, that have shown no valid credential
 }
 
 // spare is how many connections beyond All are taken, to be told that there is no room.
@@ -29,6 +30,7 @@ type Limiter struct {
 
 	mu        sync.Mutex
 	open      int
+	strangers int
 	addresses map[netip.Addr]*address
 
 	refused atomic.Uint64
@@ -104,7 +106,7 @@ func (l *Limiter) Admit(inner net.Conn) *Conn {
 	if l.limits.PerAddress > 0 && a != nil && a.strangers >= l.limits.PerAddress {
 		victims = append(victims, l.forget(a))
 	}
-	if l.limits.All > 0 && l.open >= l.limits.All {
+	if l.limits.All > 0 && l.open >= l.limits.All || l.limits.Strangers > 0 && l.strangers >= l.limits.Strangers {
 		if a := l.crowded(); a != nil {
 			victims = append(victims, l.forget(a))
 		}
@@ -137,6 +139,7 @@ func (l *Limiter) count(c *Conn) {
 		l.addresses[c.from] = a
 	}
 	l.open++
+	l.strangers++
 	a.open++
 	a.strangers++
 	if c.prev = a.newest; c.prev != nil {
@@ -191,10 +194,14 @@ func (l *Limiter) unlink(a *address, c *Conn) {
 	}
 	c.prev, c.next = nil, nil
 	a.strangers--
+	l.strangers--
 }
 
 // Overfull reports that there is no room for this connection: it is to be told so and closed.
 func (c *Conn) Overfull() bool { return c.overfull }
+
+// IsProven reports whether Proven was called.
+func (c *Conn) IsProven() bool { return c.proven.Load() }
 
 // Proven says that a valid credential was shown on this connection. It may be called any number of times.
 func (c *Conn) Proven() {

@@ -104,6 +104,28 @@ func TestAllConnections(t *testing.T) {
 	}
 }
 
+// Strangers are few, however many addresses they have; who has shown a credential does not count among them.
+func TestAllStrangers(t *testing.T) {
+	l := New(Limits{All: 1000, PerAddress: 100, Strangers: 8})
+	var member []*fakeConn
+	for i := range 50 {
+		c := from(fmt.Sprintf("192.0.2.%d", i))
+		member = append(member, c)
+		l.Admit(c).Proven()
+	}
+	for i := range 500 {
+		l.Admit(from(fmt.Sprintf("198.51.100.%d", i%200)))
+	}
+	if l.strangers != 8 || l.Open() != 58 || l.Refused() != 0 {
+		t.Errorf("%d strangers, %d open, %d refused", l.strangers, l.Open(), l.Refused())
+	}
+	for i, c := range member {
+		if c.ended() {
+			t.Errorf("member %d was closed", i)
+		}
+	}
+}
+
 // A /64 is one address, whatever its hosts are called.
 func TestGroup(t *testing.T) {
 	for text, want := range map[string]string{

@@ -100,7 +100,17 @@ func (s *Store) CreateAPIKey(ctx context.Context, actor Actor, k APIKey) (APIKey
 	if err != nil {
 		return k, err
 	}
-	return write(ctx, s, actor, func(tx *Tx) (APIKey, error) {
+	again := func(tx *Tx, old *APIKey) error {
+		now, err := tx.apiKey(old.ID)
+		if err == nil && (now == nil || now.RevokedAt != nil) {
+			err = refuse(Forbidden, "the key that this request has made is invalidated; an Idempotency-Key does not bring it back")
+		}
+		return err
+	}
+	return writeOnce(ctx, s, actor, again, func(tx *Tx) (APIKey, error) {
+		if err := tx.boundAPIKeys(k.OwnerID); err != nil {
+			return k, err
+		}
 		k.CreatedAt = tx.Now
 		if err := tx.exec(`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name, max_uses, created_at,
 			expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,

@@ -77,13 +77,49 @@ func (s *Store) CreateAPIToken(ctx context.Context, actor Actor, t APIToken) (AP
 	if err != nil {
 		return t, err
 	}
-	return write(ctx, s, actor, func(tx *Tx) (APIToken, error) {
+	again := func(tx *Tx, old *APIToken) error {
+		there, err := tx.get("SELECT 1 FROM api_tokens WHERE id = ?", []any{old.ID}, new(int))
+		if err == nil && !there {
+			err = refuse(Forbidden, "the API token that this request has made is deleted; an Idempotency-Key does not bring it back")
+		}
+		return err
+	}
+	return writeOnce(ctx, s, actor, again, func(tx *Tx) (APIToken, error) {
+		if err := tx.boundAPITokens(); err != nil {
+			return t, err
+		}
 		t.CreatedAt, t.CreatedBy = tx.Now, actor.String()
 		if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt, int64(tx.Rev)); err != nil {
 			return t, err
 		}
 		return t, tx.audit("api_token.create", "api_token/"+t.ID, t.Name)
 	})
+}
+
+// RecoverAPIToken stores a management token that the owner of a member's files has chosen; the audit says how it came
+// about. The same token again changes nothing.
+func (s *Store) RecoverAPIToken(ctx context.Context, actor Actor, id, hash, how string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		var have string
+		known, err := tx.get("SELECT secret_hash FROM api_tokens WHERE id = ?", []any{id}, &have)
+		switch {
+		case err != nil:
+			return err
+		case known && have == hash:
+			return nil
+		case known:
+			return refuse(Conflict, "another API token has that id")
+		}
+		if err := tx.exec(insertAPIToken, id, "recovered", hash, `["`+ScopeManagement+`"]`, actor.String(), tx.Now, nil, int64(tx.Rev)); err != nil {
+			return err
+		}
+		return tx.audit("api_token.recover", "api_token/"+id, how)
+	})
+}
+
+// NoteBackup writes the audit row of a backup that the owner of a member's files takes.
+func (s *Store) NoteBackup(ctx context.Context, actor Actor, how string) error {
+	return s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
 }
 
 // APITokens lists the tokens by time of creation.

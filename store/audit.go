@@ -21,7 +21,7 @@ type AuditRow struct {
 	Actor     string `json:"actor"`
 	NodeID    uint64 `json:"node"` // the member that took the request
 	Remote    string `json:"remote,omitempty"`
-	Outcome   string `json:"outcome"` // "ok", or "refused"
+	Outcome   string `json:"outcome"` // "ok"; what has a retention of its own: "refused", "replayed", "reported"
 	Detail    string `json:"detail,omitempty"`
 	RequestID string `json:"requestId"`
 }
@@ -31,8 +31,10 @@ func (r *AuditRow) Position() Position { return Position{r.Revision, r.Seq} }
 
 // Outcomes of audit rows.
 const (
-	outcomeOK      = "ok"
-	outcomeRefused = "refused"
+	outcomeOK       = "ok"
+	outcomeRefused  = "refused"  // an attempt at something
+	outcomeReplayed = "replayed" // an answer given once more to the same Idempotency-Key
+	outcomeReported = "reported" // another cluster has said so
 )
 
 // EventTypes lists the types that audit rows are sorted into.
@@ -100,13 +102,19 @@ const insertAudit = `INSERT INTO audit (revision, seq, at, actor, node_id, remot
 
 // audit writes the row that says who did what; every mutation has one. Detail must not hold a secret.
 func (t *Tx) audit(action, object, detail string) error {
+	outcome := outcomeOK
+	if t.actor.Peer {
+		outcome = outcomeReported
+	}
 	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote,
-		Action: action, Object: object, Outcome: outcomeOK, Detail: detail})
+		Action: action, Object: object, Outcome: outcome, Detail: detail})
 }
 
 // auditRow writes a row whose place, time, type and request are the transaction's.
 func (t *Tx) auditRow(r AuditRow) error {
 	r.Revision, r.Seq, r.At, r.Type, r.RequestID = t.Rev, t.nextSeq, rfc3339(t.Now), typeOf(r.Action), t.actor.RequestID
+	r.Actor, r.Remote, r.Object = cut("audit", "actor", r.Actor), cut("audit", "remote", r.Remote), cut("audit", "object", r.Object)
+	r.Detail, r.RequestID = cut("audit", "detail", r.Detail), cut("audit", "request_id", r.RequestID)
 	err := t.exec(insertAudit, r.Revision, r.Seq, r.At, r.Actor, r.NodeID, r.Remote, r.Action, r.Object, r.Outcome, r.Detail, r.RequestID)
 	if err == nil {
 		t.audits = append(t.audits, r)
@@ -144,7 +152,8 @@ const (
 	auditAscending   = " ORDER BY revision, seq LIMIT ?13"
 	auditDescending  = " ORDER BY revision DESC, seq DESC LIMIT ?13"
 	auditAtRevision  = "SELECT revision, at FROM audit WHERE revision >= ? ORDER BY revision, seq LIMIT 1"
-	auditOldest      = "SELECT revision, at FROM audit ORDER BY revision, seq LIMIT ?"
+	auditOldest      = "SELECT revision, at FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision, seq LIMIT ?"
+	auditNewestOf    = "SELECT revision FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision DESC, seq DESC LIMIT 1 OFFSET ?"
 	auditNewestAfter = "SELECT revision, seq FROM audit ORDER BY revision DESC, seq DESC LIMIT 1 OFFSET ?"
 )
 

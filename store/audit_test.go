@@ -226,7 +226,7 @@ func TestAuditRetention(t *testing.T) {
 	}
 	err = l.Peek(bg, func(v *View) error {
 		v.Now = v.Now.Add(2 * time.Hour)
-		until, err := v.pruneUntil(AuditRetention{MaxAge: time.Hour, MaxRows: 1_000_000})
+		until, err := v.pruneUntil(auditClass{true, time.Hour, 1_000_000})
 		if err == nil && until != l.Revision() {
 			err = fmt.Errorf("until revision %d of %d", until, l.Revision())
 		}

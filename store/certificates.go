@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// leafLifetime is how long a member's certificates are valid; they are renewed long before.
-	leafLifetime = 90 * 24 * time.Hour
+	// LeafBackdate is how much earlier than it was made a leaf begins, for machines whose clocks are slow.
+	LeafBackdate = time.Hour
 	// certificateKept is how long a certificate is remembered after it has expired.
 	certificateKept = 30 * 24 * time.Hour
 	// expiryWarning is how long before its end a certificate in use is warned of.
@@ -22,6 +22,10 @@ const (
 	// expiryBatch bounds the warnings of one transaction.
 	expiryBatch = 200
 )
+
+// LeafLifetime is how long a member's certificates are valid; they are renewed long before. It is a variable for tests,
+// which let them expire.
+var LeafLifetime = 90 * 24 * time.Hour
 
 // Certificate is a leaf that the cluster issues. Its number is chosen before it is signed, so that the
 // transaction which admits a member records it and the signing needs no transaction.
@@ -36,7 +40,7 @@ type Certificate struct {
 
 // NewCertificate chooses the number and the validity of a leaf.
 func NewCertificate(kind certs.Kind, now time.Time) Certificate {
-	return Certificate{Serial: certs.NewSerial().Text(16), Kind: kind, IssuedAt: now, ExpiresAt: now.Add(leafLifetime)}
+	return Certificate{Serial: certs.NewSerial().Text(16), Kind: kind, IssuedAt: now, ExpiresAt: now.Add(LeafLifetime)}
 }
 
 // Sign makes the certificate, in DER. It begins an hour early, for machines whose clocks are slow, and ends with its CA
@@ -47,11 +51,14 @@ func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name str
 		return nil, fmt.Errorf("%q is not a serial number", c.Serial)
 	}
 	return ca.Sign(pub, certs.Leaf{Kind: c.Kind, ClusterID: clusterID, NodeID: c.NodeID, Name: name, Hosts: hosts, Serial: serial,
-		NotBefore: c.IssuedAt.Add(-time.Hour), NotAfter: c.ExpiresAt})
+		NotBefore: c.IssuedAt.Add(-LeafBackdate), NotAfter: c.ExpiresAt})
 }
 
 // insertCertificate records a leaf. It refuses one whose authority has been rotated since it was chosen.
 func (t *Tx) insertCertificate(c Certificate) error {
+	if err := t.boundCertificates(c.NodeID); err != nil {
+		return err
+	}
 	var generation uint64
 	var ends string
 	known, err := t.get("SELECT generation, expires_at FROM authorities WHERE kind = ? AND state = 'active'", []any{string(c.Kind)}, &generation, &ends)

@@ -54,6 +54,7 @@ type Material struct {
 	HTTPCAKey       []byte // PKCS#8, of an intermediate authority; nil when it is the root's
 	HTTPCACert      []byte
 	ServiceToken    APIToken // with its secret
+	NodesAddresses  []string // of the cluster listeners, host:port
 }
 
 // Enrolling is an enrollment with everything that was prepared for it.
@@ -61,6 +62,7 @@ type Enrolling struct {
 	Enrollment
 	Certificates []Certificate
 	Material     Material
+	Replay       bool // the request was answered before: nothing was prepared for it
 }
 
 const selectEnrollments = `SELECT id, kind, key_id, enrolled_by, remote, coalesce(transport_serial, ''), coalesce(http_ca_serial, ''),
@@ -77,7 +79,13 @@ func scanEnrollment(rows *sql.Rows) (e Enrollment, err error) {
 // Enroll consumes one use of the key, if it was a key, and records what is handed out, in one transaction: a refused
 // enrollment consumes nothing. A refusal with code Unauthorized says why the key is not good any more.
 func (s *Store) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enrolling, error) {
-	return write(ctx, s, actor, func(tx *Tx) (Enrolling, error) {
+	return writeOnce(ctx, s, actor, (*Tx).enrolledAgain, func(tx *Tx) (Enrolling, error) {
+		if e.Replay {
+			return e, refuse(Conflict, "the answer to this Idempotency-Key is remembered no longer; repeat the request with another key")
+		}
+		if err := tx.boundEnrollments(); err != nil {
+			return e, err
+		}
 		e.EnrolledAt, e.EnrolledBy, e.Remote = tx.Now, actor.String(), actor.Remote
 		if e.KeyID != "" {
 			if err := tx.useAPIKey(e.KeyID); err != nil {
@@ -117,6 +125,39 @@ func (s *Store) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enrolling
 		}
 		return e, tx.audit("enrollment."+e.Kind, enrollmentObject(e.ID), detail)
 	})
+}
+
+// enrolledAgain decides whether what was handed out before may be handed out again.
+func (t *Tx) enrolledAgain(old *Enrolling) error {
+	if old.KeyID != "" {
+		k, err := t.apiKey(old.KeyID)
+		switch {
+		case err != nil:
+			return err
+		case k == nil:
+			return refuse(Unauthorized, "unable to find apikey with id %s", old.KeyID)
+		case k.Refusal(t.Now) != "":
+			return refuse(Unauthorized, "%s", k.Refusal(t.Now))
+		}
+	}
+	list, err := collect(&t.View, scanEnrollment, selectEnrollments+" WHERE id = ?", old.ID)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 || list[0].RevokedAt != nil {
+		return refuse(Forbidden, "the enrollment that this request has made is revoked; an Idempotency-Key does not bring it back")
+	}
+	options, err := t.options()
+	if err != nil {
+		return err
+	}
+	switch {
+	case string(options[OptionEnrollment]) != "true":
+		return refuse(Forbidden, "enrollment is not enabled any more")
+	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(options[OptionEnrollmentHTTPCA]) != quote(HTTPCARoot):
+		return refuse(Forbidden, "the key of the HTTP authority is not handed out any more; enroll with another enrollment token")
+	}
+	return nil
 }
 
 func enrollmentObject(id string) string { return "enrollment/" + id }

@@ -38,6 +38,7 @@ const (
 	NotFound
 	Conflict
 	Exhausted
+	Full // there are as many of something as a setting allows
 )
 
 // Refusal is an error that is meant for the caller: Message names what was wrong and the rule, and never holds

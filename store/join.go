@@ -29,13 +29,57 @@ type Joined struct {
 	Rejoined     bool // it was a member already
 	Certificates []Certificate
 	Warnings     []string
+
+	DEKGeneration, SecretEpoch uint64 // of the keys that the answer tells; 0 in answers of older members
 }
 
 // Join verifies the token, allocates an identity, registers the member and consumes the token in one
 // transaction: a refused join consumes nothing. The same token with the same key gives the same identity again.
 func (s *Store) Join(ctx context.Context, actor Actor, j Joiner) (Joined, error) {
 	id := uuid.Must(uuid.NewV7()).String() // grows with time: see NewID
-	return write(ctx, s, actor, func(tx *Tx) (Joined, error) { return tx.join(j, id, actor) })
+	return writeOnce(ctx, s, actor, func(tx *Tx, old *Joined) error { return tx.joinedAgain(j, old) }, func(tx *Tx) (out Joined, err error) {
+		if out, err = tx.join(j, id, actor); err == nil {
+			out.DEKGeneration = j.DEKGeneration
+			out.SecretEpoch, err = tx.joinSecretEpoch()
+		}
+		return out, err
+	})
+}
+
+func (t *Tx) joinSecretEpoch() (epoch uint64, err error) {
+	_, err = t.get("SELECT epoch FROM cluster_keys WHERE purpose = ? AND state = 'active'", []any{KeyJoinSecret}, &epoch)
+	return epoch, err
+}
+
+// joinedAgain decides whether a joiner that repeats its request may be answered as before: with the keys of then, while
+// its token is good and it is a member.
+func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
+	token, err := t.joinToken(j.TokenID)
+	switch {
+	case err != nil:
+		return err
+	case token == nil:
+		return refuse(Unauthorized, "the join token is not known to this cluster")
+	case token.RevokedAt != nil:
+		return refuse(Unauthorized, "token revoked")
+	case t.Now.After(token.ExpiresAt):
+		return refuse(Unauthorized, "Invalid join token: expired")
+	}
+	m, err := t.Member(old.Member.NodeID)
+	if err != nil {
+		return err
+	}
+	if m == nil || m.ID != old.Member.ID {
+		return refuse(Forbidden, "the member that this request has made was removed; an Idempotency-Key does not bring it back")
+	}
+	epoch, err := t.joinSecretEpoch()
+	if err != nil {
+		return err
+	}
+	if old.SecretEpoch != epoch || old.DEKGeneration != j.DEKGeneration {
+		return refuse(Conflict, "the cluster's keys were rotated since this request was answered; join again, with another Idempotency-Key")
+	}
+	return nil
 }
 
 func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {

@@ -16,7 +16,7 @@ const (
 // JoinToken is the record of a join token; the token itself is computed from it and the join key.
 type JoinToken struct {
 	ID        string // 32 lower hex digits, or the 64 of a signed token
-	Text      string // of a signed token, only in the answer to its creation
+	Text      string // only in the answer to its creation
 	Format    string // FormatMuster or FormatZLayer
 	NodeID    uint64 // 0: any
 	Mode      string // "": the joiner's choice
@@ -99,7 +99,17 @@ func (s *Store) CreateJoinToken(ctx context.Context, actor Actor, t JoinToken) (
 	if err != nil {
 		return t, err
 	}
-	return write(ctx, s, actor, func(tx *Tx) (JoinToken, error) {
+	again := func(tx *Tx, old *JoinToken) error {
+		now, err := tx.joinToken(old.ID)
+		if err == nil && (now == nil || now.RevokedAt != nil) {
+			err = refuse(Forbidden, "the join token that this request has made is revoked; an Idempotency-Key does not bring it back")
+		}
+		return err
+	}
+	return writeOnce(ctx, s, actor, again, func(tx *Tx) (JoinToken, error) {
+		if err := tx.boundJoinTokens(actor.String()); err != nil {
+			return t, err
+		}
 		if t.NodeID != 0 {
 			if err := tx.nodeIDFree(t.NodeID); err != nil {
 				return t, err
@@ -215,7 +225,7 @@ func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) err
 // tokenKept is how long a token's record outlives its expiry.
 const tokenKept = 30 * 24 * time.Hour
 
-// Prune deletes records that nobody can need any more: join tokens and API keys long expired, remembered answers,
+// Prune deletes records that nobody can need any more: join tokens, API tokens and API keys long expired, remembered answers,
 // expired leases, enrollments whose certificates expired long ago.
 func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
@@ -228,6 +238,10 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 		if err != nil {
 			return err
 		}
+		expired, err := tx.execCount("DELETE FROM api_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
+		if err != nil {
+			return err
+		}
 		leases, err := tx.execCount("DELETE FROM leases WHERE expires_at < ?", tx.Now)
 		if err != nil {
 			return err
@@ -237,7 +251,7 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 			return err
 		}
 		leaves, err := tx.execCount("DELETE FROM certificates WHERE expires_at < ?", tx.Now.Add(-certificateKept))
-		if err != nil || tokens+answers+leases+enrollments+leaves == 0 {
+		if err != nil || tokens+answers+expired+leases+enrollments+leaves == 0 {
 			return err
 		}
 		return tx.audit("store.prune", "cluster", "")

@@ -45,6 +45,9 @@ func (s *Store) PutLease(ctx context.Context, actor Actor, l Lease, ttl time.Dur
 		if m.DrainState != DrainActive {
 			return l, refuse(Conflict, "node %d is %s: no new leases are granted on it", l.NodeID, m.DrainState)
 		}
+		if err := tx.boundLeases(l.NodeID); err != nil {
+			return l, err
+		}
 		if err := tx.exec("DELETE FROM leases WHERE id = ?", l.ID); err != nil { // expired, not yet pruned
 			return l, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -253,30 +254,88 @@ func (s *Store) OtherMembers(ctx context.Context, limit int) ([]Member, error) {
 	})
 }
 
-// Fence returns an error for a node that is not to be talked to. The leader lets in members only; others, whose
-// replica may be a moment old, let in whoever has not been removed.
+// ErrNotMember is what an error is that says so of a node: it is none of the cluster's, or not any more.
+var ErrNotMember = errors.New("not a current cluster member")
+
+// NotMember is the error for such a node; removed says that it was a member, which is final.
+func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }
+
+// goneError: a node is not to be talked to.
+type goneError struct {
+	nodeID  uint64
+	removed bool
+}
+
+func (e *goneError) Error() string {
+	return fmt.Sprintf("node-id %d is not a current cluster member", e.nodeID)
+}
+
+func (e *goneError) Is(target error) bool { return target == ErrNotMember }
+
+// WasRemoved reports whether an error of Fence says that the node was removed, which is final: ids are never used again.
+func WasRemoved(err error) bool {
+	var gone *goneError
+	return errors.As(err, &gone) && gone.removed
+}
+
+// Fence returns an error for a node that is not to be talked to: ErrNotMember when that is known, and another error when
+// nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in whoever has
+// not been removed. Before the first replica there is nothing to go by.
 func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
-	gone := fmt.Errorf("node-id %d is not a current cluster member", nodeID)
-	known := false
+	known, removed := false, false
 	err := s.Peek(ctx, func(v *View) (err error) {
 		known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
+		if err == nil && !known {
+			removed, err = v.removed(nodeID)
+		}
 		return err
 	})
 	if err == nil {
 		if !known {
-			return gone
+			return &goneError{nodeID, removed}
 		}
 		return nil
 	}
-	removed := false
 	err = s.Read(ctx, Stale, func(v *View) (err error) {
-		removed, err = v.get("SELECT 1 FROM removed_members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
+		removed, err = v.removed(nodeID)
 		return err
 	})
-	if err == nil && removed {
-		return gone
+	if err != nil {
+		return fmt.Errorf("whether node-id %d is a member cannot be read: %w", nodeID, err)
+	}
+	if removed {
+		return &goneError{nodeID, true}
 	}
 	return nil
+}
+
+func (v *View) removed(nodeID uint64) (bool, error) {
+	return v.get("SELECT 1 FROM removed_members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
+}
+
+// CertKey returns the SHA-256 of the public key that a member's transport certificates are for, in lower hex, from the
+// leader's working copy or the local replica; "" when it is not known.
+func (s *Store) CertKey(ctx context.Context, nodeID uint64) (key string) {
+	find := func(v *View) error {
+		_, err := v.get("SELECT cert_key FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &key)
+		return err
+	}
+	if s.Peek(ctx, find) != nil && s.Read(ctx, Stale, find) != nil {
+		return ""
+	}
+	return key
+}
+
+// ConfirmedFence is Fence as a majority has confirmed it after the call began. It blocks for a second at the most, and
+// returns ErrNotLeader on members that do not lead.
+func (s *Store) ConfirmedFence(ctx context.Context, nodeID uint64) (member, removed bool, err error) {
+	err = s.Read(ctx, Linearisable, func(v *View) (err error) {
+		if member, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int)); err == nil && !member {
+			removed, err = v.removed(nodeID)
+		}
+		return err
+	})
+	return member, removed, err
 }
 
 // RaftAddress finds where a member's cluster listener is, in the leader's working copy or the local replica.
@@ -292,7 +351,20 @@ func (s *Store) RaftAddress(ctx context.Context, nodeID uint64) (address string,
 	return address, err == nil && ok
 }
 
-// NoteTransfer writes the audit row of a hand-over that an operator has asked for.
+// NoteTransfer writes the audit row of a hand-over that an operator has asked for, before it is tried.
 func (s *Store) NoteTransfer(ctx context.Context, actor Actor, to uint64) error {
-	return s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "") })
+	return s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "asked for") })
+}
+
+// NoteTransferred writes the audit row of how a hand-over to a member has ended. The member that leads now, and accepts
+// writes, is the one that writes it, and the object of the row.
+func (s *Store) NoteTransferred(ctx context.Context, actor Actor, to uint64) error {
+	return s.Write(ctx, actor, func(tx *Tx) error {
+		row := AuditRow{Actor: tx.actor.String(), NodeID: tx.actor.NodeID, Remote: tx.actor.Remote,
+			Action: "leader.transferred", Object: nodeObject(s.cfg.NodeID), Outcome: outcomeOK}
+		if to != s.cfg.NodeID {
+			row.Outcome, row.Detail = outcomeRefused, fmt.Sprintf("node %d was asked for; node %d leads", to, s.cfg.NodeID)
+		}
+		return tx.auditRow(row)
+	})
 }

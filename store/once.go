@@ -9,20 +9,34 @@ import (
 	"github.com/google/uuid"
 )
 
-// write runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the
-// result is remembered, sealed, in the same transaction, and a repetition within a day gets it again.
-func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, error)) (result T, err error) {
+// write runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the result is
+// remembered, sealed, in the same transaction. A repetition within a day gets it again, and leaves an audit row of its own.
+func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, error)) (T, error) {
+	return writeOnce(ctx, s, actor, nil, fn)
+}
+
+// writeOnce is write for results that may lose their worth: again says why the result must not be returned once more.
+func writeOnce[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error, fn func(*Tx) (T, error)) (result T, err error) {
 	err = s.Write(ctx, actor, func(tx *Tx) error {
 		if actor.IdempotencyKey == "" {
 			result, err = fn(tx)
 			return err
 		}
 		old, err := s.answered(&tx.View, actor)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if old != nil {
-			return json.Unmarshal(old.Result, &result)
+		case old != nil:
+			result = *new(T)
+			if err := json.Unmarshal(old.Result, &result); err != nil {
+				return err
+			}
+			if again != nil {
+				if err := again(tx, &result); err != nil {
+					return err
+				}
+			}
+			return tx.auditReplay()
 		}
 		if result, err = fn(tx); err != nil {
 			return err
@@ -30,24 +44,45 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 		if len(tx.recorded) == 0 {
 			return nil // nothing has changed: there is nothing that must not be done twice
 		}
-		text, err := json.Marshal(result)
-		if err != nil {
-			return err
-		}
-		plain, err := json.Marshal(remembrance{RequestHash: actor.RequestHash, Result: text})
-		if err != nil {
-			return err
-		}
-		sealed, generation, err := s.keys.seal(idempotencySeal(actor), plain)
-		if err != nil {
-			return err
-		}
-		return tx.exec(`INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (accessor, key) DO UPDATE SET sealed = excluded.sealed, dek_generation = excluded.dek_generation,
-			created_at = excluded.created_at`,
-			actor.Accessor, actor.IdempotencyKey, sealed, generation, tx.Now)
+		return s.remember(tx, result)
 	})
 	return result, err
+}
+
+// remember keeps what a request is answered.
+func (s *Store) remember(tx *Tx, result any) error {
+	actor := tx.actor
+	if err := tx.boundAnswers(); err != nil {
+		return err
+	}
+	text, err := json.Marshal(result)
+	if err != nil {
+		return err
+	}
+	plain, err := json.Marshal(remembrance{RequestHash: actor.RequestHash, Result: text})
+	if err != nil {
+		return err
+	}
+	sealed, generation, err := s.keys.seal(idempotencySeal(actor), plain)
+	if err != nil {
+		return err
+	}
+	return tx.exec(`INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (accessor, key) DO UPDATE SET sealed = excluded.sealed, dek_generation = excluded.dek_generation,
+		created_at = excluded.created_at`,
+		actor.Accessor, actor.IdempotencyKey, sealed, generation, tx.Now)
+}
+
+// AutoKey begins the Idempotency-Keys that members make themselves when they pass a request on: nobody has repeated it.
+const AutoKey = "auto-"
+
+// auditReplay writes the row that says who was given an answer once more to which request.
+func (t *Tx) auditReplay() error {
+	if t.actor.auto() || t.actor.Request == "" {
+		return nil
+	}
+	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote, Action: "access.replayed",
+		Object: t.actor.Request, Outcome: outcomeReplayed})
 }
 
 func idempotencySeal(actor Actor) string {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"muster/dialpolicy"
 )
 
 // Option is a setting that operators see and change by name. Its value is one JSON value.
@@ -16,6 +18,7 @@ type Option struct {
 	Default string // JSON
 	Rule    string // what a value must be, as it completes "NAME must be …"
 	Help    string // one line, what it decides
+	Scope   string // what changes it besides ScopeManagement; empty for what weakens the record or admits others
 
 	valid func(json.RawMessage) bool
 }
@@ -28,6 +31,9 @@ const (
 	OptionEnrollmentLifetime = "enrollment.lifetime"
 	OptionAuditMaxAge        = "audit.max_age"
 	OptionAuditMaxRows       = "audit.max_rows"
+	OptionPeeringNetworks    = "peering.networks"
+	OptionRefusalsAge        = "refusals.max_age"
+	OptionRefusalsRows       = "refusals.max_rows"
 )
 
 // Values of options.
@@ -39,15 +45,18 @@ const (
 )
 
 // Options lists every option, by name.
-var Options = []Option{
+var Options = slices.SortedFunc(slices.Values(append([]Option{
 	durationOption(OptionAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
 	numberOption(OptionAuditMaxRows, 200_000, 1000, 1_000_000, "how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
+	durationOption(OptionRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long rows of refused attempts, repeated answers and other clusters are kept"),
+	numberOption(OptionRefusalsRows, 20_000, 1000, 1_000_000, "how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
 	flagOption(OptionEnrollment, true, "whether other software can enroll"),
 	choiceOption(OptionEnrollmentHTTPCA, "what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an intermediate of its own",
 		HTTPCARoot, HTTPCAIntermediate),
 	choiceOption(OptionEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
 	durationOption(OptionEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
-}
+	networksOption(OptionPeeringNetworks, "which networks other clusters are dialled in"),
+}, limitOptions...)), func(a, b Option) int { return strings.Compare(a.Name, b.Name) })
 
 func flagOption(name string, standard bool, help string) Option {
 	return Option{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,
@@ -82,6 +91,20 @@ func numberOption(name string, standard, least, most uint64, help string) Option
 		valid: func(v json.RawMessage) bool {
 			var n uint64
 			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
+		}}
+}
+
+// networksOption makes an option that is a policy of package dialpolicy; all networks are the default.
+func networksOption(name, help string) Option {
+	return Option{Name: name, Default: quote(dialpolicy.Any), Help: help,
+		Rule: quote(dialpolicy.Any) + " or up to 64 networks with commas between them, such as \"10.0.0.0/8,2001:db8::/32\"",
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			_, err := dialpolicy.Parse(s)
+			return err == nil
 		}}
 }
 
@@ -122,6 +145,35 @@ func (v *View) options() (map[string]json.RawMessage, error) {
 // OptionValues returns the value of every option by its name. Callers must not modify the map.
 func (s *Store) OptionValues(ctx context.Context, c Consistency) (map[string]json.RawMessage, error) {
 	return recall(ctx, s, c, "options", []string{"settings"}, (*View).options)
+}
+
+// number reads an option that is a number.
+func (v *View) number(name string) (n uint64, err error) {
+	o, err := findOption(name)
+	if err != nil {
+		return 0, err
+	}
+	set, err := v.document(name)
+	if err != nil {
+		return 0, err
+	}
+	value := json.RawMessage(o.Default)
+	if set.Value != nil && o.valid(set.Value) {
+		value = set.Value
+	}
+	return n, json.Unmarshal(value, &n)
+}
+
+// OptionScope returns the scope that changing an option takes.
+func OptionScope(name string) (string, error) {
+	o, err := findOption(name)
+	if err != nil {
+		return "", err
+	}
+	if o.Scope == "" {
+		return ScopeManagement, nil
+	}
+	return o.Scope, nil
 }
 
 // SetOptions changes the options that are named, all or none of them; null stands for the default. It returns the value of
@@ -181,20 +233,34 @@ func (s *Store) EnrollmentOptions(ctx context.Context) (o EnrollmentOptions, err
 	return o, err
 }
 
-// AuditRetention bounds the audit table. All of the database is in memory on every member.
+// AuditRetention bounds the audit table. All of the database is in memory on every member. What strangers and other
+// clusters make the cluster write is counted by itself: it never displaces what operators and members have done.
 type AuditRetention struct {
-	MaxAge  time.Duration
-	MaxRows uint64
+	MaxAge, OthersAge   time.Duration
+	MaxRows, OthersRows uint64
 }
 
 // AuditRetention returns how long audit rows are kept, as the leader has it.
 func (s *Store) AuditRetention(ctx context.Context) (r AuditRetention, err error) {
-	var age string
-	if err := s.readOptions(ctx, map[string]any{OptionAuditMaxAge: &age, OptionAuditMaxRows: &r.MaxRows}); err != nil {
+	var age, others string
+	if err := s.readOptions(ctx, map[string]any{OptionAuditMaxAge: &age, OptionAuditMaxRows: &r.MaxRows, OptionRefusalsAge: &others,
+		OptionRefusalsRows: &r.OthersRows}); err != nil {
 		return r, err
 	}
-	r.MaxAge, err = time.ParseDuration(age)
+	if r.MaxAge, err = time.ParseDuration(age); err != nil {
+		return r, err
+	}
+	r.OthersAge, err = time.ParseDuration(others)
 	return r, err
+}
+
+// PeeringNetworks returns where other clusters are dialled, as the leader has it; Loopback is left to the caller.
+func (s *Store) PeeringNetworks(ctx context.Context) (dialpolicy.Policy, error) {
+	var text string
+	if err := s.readOptions(ctx, map[string]any{OptionPeeringNetworks: &text}); err != nil {
+		return dialpolicy.Policy{}, err
+	}
+	return dialpolicy.Parse(text)
 }
 
 // readOptions reads some options as the leader has them.

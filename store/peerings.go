@@ -62,6 +62,11 @@ type PeerMember struct {
 	Health      string `json:"health"` // "alive", "left" or "unknown", as its own cluster sees it
 }
 
+// Size is how many bytes the texts have.
+func (m *PeerMember) Size() int {
+	return len(m.ID) + len(m.Name) + len(m.RaftAddress) + len(m.APIAddress) + len(m.Health)
+}
+
 const selectPeerings = `SELECT id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
 	remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev FROM peerings`
 
@@ -247,5 +252,5 @@ func (p *Peering) turn(state, reason string, now time.Time) {
 	if p.State != state {
 		p.StatusSince = now
 	}
-	p.State, p.StatusReason = state, reason
+	p.State, p.StatusReason = state, cut("peerings", "status_reason", reason)
 }

@@ -54,11 +54,11 @@ func TestPeeringsAreTheSameEverywhere(t *testing.T) {
 			for i := range r.IntN(20) {
 				list = append(list, PeerMember{ID: fmt.Sprint(i), Name: fmt.Sprint("n", r.IntN(3)), Health: "alive"})
 			}
-			_, err = l.ImportMembers(bg, actor, id, list)
+			_, _, err = l.ImportMembers(bg, actor, id, list)
 		case 9:
 			what = "down and up"
-			if err = l.PeeringDown(bg, actor, id, fmt.Sprint("reason ", r.IntN(3))); err == nil {
-				err = l.PeeringUp(bg, actor, id)
+			if _, err = l.StorePeerNews(bg, actor, id, PeerNews{State: PeeringFailing, Reason: fmt.Sprint("reason ", r.IntN(3))}); err == nil {
+				_, err = l.StorePeerNews(bg, actor, id, PeerNews{State: PeeringActive})
 			}
 		case 10:
 			what = "leave"
@@ -67,7 +67,8 @@ func TestPeeringsAreTheSameEverywhere(t *testing.T) {
 			}
 		case 11:
 			what = "trust, addresses, farewell"
-			err = errors.Join(l.SetPeerRoots(bg, actor, id, []string{hash()}), l.SetPeerAddresses(bg, actor, id, []string{hash()}), l.FarewellSaid(bg, actor, id, "known"))
+			_, err = l.StorePeerNews(bg, actor, id, PeerNews{Roots: []string{hash()}, Addresses: []string{hash()}})
+			err = errors.Join(err, l.FarewellSaid(bg, actor, id, "known"))
 		}
 		var refusal *Refusal
 		if err != nil && !errors.As(err, &refusal) {

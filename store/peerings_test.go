@@ -419,7 +419,7 @@ func TestPeerMembers(t *testing.T) {
 	apply := func(list []PeerMember, steps ...int) {
 		t.Helper()
 		for _, want := range append(steps, 0) {
-			if n, err := s.ImportMembers(bg, actor, "id", list); err != nil || n != want {
+			if n, _, err := s.ImportMembers(bg, actor, "id", list); err != nil || n != want {
 				t.Errorf("%d members changed, want %d: %v", n, want, err)
 			}
 		}
@@ -437,7 +437,7 @@ func TestPeerMembers(t *testing.T) {
 	if err := s.DeletePeering(bg, actor, "them"); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.ImportMembers(bg, actor, "id", nil); err != nil || n != 0 {
+	if n, _, err := s.ImportMembers(bg, actor, "id", nil); err != nil || n != 0 {
 		t.Errorf("an import into a peering that has ended: %d, %v", n, err)
 	}
 	for i := range 4 {

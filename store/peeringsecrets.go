@@ -61,20 +61,32 @@ type PeeringToken struct {
 	TTL    time.Duration     // 0: without end
 	ID     string            // of the peering, if it is a new one
 	Secret string
+	Encode func(peeringID, secret string) (string, error) // makes the text of the token; it must not block
 }
 
 // MintedPeering is a peering with the secret that the answer's token carries.
 type MintedPeering struct {
 	Peering Peering
 	Secret  string
+	Text    string
 }
 
 // MintPeeringToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
 // secret of an earlier token that was not used is worth nothing from then on; a stream that is up is not disturbed.
 func (s *Store) MintPeeringToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
-	return write(ctx, s, actor, func(tx *Tx) (MintedPeering, error) {
-		p, err := tx.mintPeeringToken(k, hash)
-		return MintedPeering{p, k.Secret}, err
+	again := func(tx *Tx, old *MintedPeering) error {
+		p, err := tx.Peering(old.Peering.ID)
+		if err == nil && (p == nil || p.Ended()) {
+			err = refuse(Forbidden, "the peering that this request has made a token for is deleted; an Idempotency-Key does not bring it back")
+		}
+		return err
+	}
+	return writeOnce(ctx, s, actor, again, func(tx *Tx) (out MintedPeering, err error) {
+		out.Secret = k.Secret
+		if out.Peering, err = tx.mintPeeringToken(k, hash); err == nil && k.Encode != nil {
+			out.Text, err = k.Encode(out.Peering.ID, k.Secret)
+		}
+		return out, err
 	})
 }
 
@@ -85,7 +97,11 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 	}
 	p := Peering{ID: k.ID, Name: k.Name, State: PeeringPending, StatusSince: t.Now}
 	var x peeringSecrets
-	if old != nil {
+	if old == nil {
+		if err := t.boundPeerings(); err != nil {
+			return p, err
+		}
+	} else {
 		p = *old
 		switch {
 		case p.State == PeeringDeleting:
@@ -120,23 +136,20 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 // ExchangePeeringSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
 // Of two that show the same secret, one succeeds.
 func (s *Store) ExchangePeeringSecret(ctx context.Context, actor Actor, id, hash, streamHash string) error {
+	// A wrong secret costs the writer nothing.
+	if err := s.Read(ctx, Linearisable, func(v *View) error {
+		_, _, err := v.authorizeExchange(id, hash)
+		return err
+	}); err != nil {
+		return err
+	}
 	return s.Write(ctx, actor, func(tx *Tx) error { return tx.exchangePeeringSecret(id, hash, streamHash) })
 }
 
 func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
-	p, err := t.Peering(id)
+	p, x, err := t.authorizeExchange(id, hash)
 	if err != nil {
 		return err
-	}
-	if p == nil || p.Dialer || p.Ended() {
-		return ErrPeeringSecret
-	}
-	x, err := t.peeringSecrets(id)
-	if err != nil {
-		return err
-	}
-	if !sameHash(x.establish, hash) || x.expires != nil && !t.Now.Before(*x.expires) {
-		return ErrPeeringSecret
 	}
 	x.establish, x.expires, x.pending = "", nil, streamHash
 	if err := t.putPeeringSecrets(id, x); err != nil {
@@ -145,9 +158,38 @@ func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
 	return t.audit("peering.exchange", peeringObject(p.Name), "")
 }
 
-// OpenPeeringStream lets a dialer in that shows a stream secret: the active one, or the pending one, which becomes the
-// active one by that. The peering is ACTIVE afterwards. ErrPeeringTerminated is for who had a peering that was deleted.
+// authorizeExchange checks who trades the secret of a token.
+func (v *View) authorizeExchange(id, hash string) (*Peering, peeringSecrets, error) {
+	p, err := v.Peering(id)
+	if err != nil {
+		return nil, peeringSecrets{}, err
+	}
+	if p == nil || p.Dialer || p.Ended() {
+		return nil, peeringSecrets{}, ErrPeeringSecret
+	}
+	x, err := v.peeringSecrets(id)
+	if err != nil {
+		return nil, x, err
+	}
+	if !sameHash(x.establish, hash) || x.expires != nil && !v.Now.Before(*x.expires) {
+		return nil, x, ErrPeeringSecret
+	}
+	return p, x, nil
+}
+
+// OpenPeeringStream lets a dialer in that shows a stream secret: the active one, which writes nothing, or the pending one,
+// which becomes the active one by that. ErrPeeringTerminated is for who had a peering that was deleted.
 func (s *Store) OpenPeeringStream(ctx context.Context, actor Actor, id, hash, datacenter string) (p *Peering, err error) {
+	promoted := false
+	err = s.Read(ctx, Linearisable, func(v *View) error {
+		var x peeringSecrets
+		p, x, err = v.authorizeStream(id, hash)
+		promoted = err == nil && x.active == hash
+		return err
+	})
+	if err != nil || promoted {
+		return p, err
+	}
 	err = s.Write(ctx, actor, func(tx *Tx) error {
 		p, err = tx.openPeeringStream(id, hash, datacenter)
 		return err
@@ -156,9 +198,6 @@ func (s *Store) OpenPeeringStream(ctx context.Context, actor Actor, id, hash, da
 }
 
 func (t *Tx) openPeeringStream(id, hash, datacenter string) (*Peering, error) {
-	if id == "" {
-		return nil, refuse(Invalid, "initial subscription request must specify a PeerID")
-	}
 	p, x, err := t.authorizeStream(id, hash)
 	if err != nil {
 		return nil, err
@@ -183,32 +222,35 @@ func (t *Tx) openPeeringStream(id, hash, datacenter string) (*Peering, error) {
 }
 
 // authorizeStream checks who opens a stream.
-func (t *Tx) authorizeStream(id, hash string) (*Peering, peeringSecrets, error) {
-	p, err := t.Peering(id)
+func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error) {
+	if id == "" {
+		return nil, peeringSecrets{}, refuse(Invalid, "initial subscription request must specify a PeerID")
+	}
+	p, err := v.Peering(id)
 	if err != nil {
 		return nil, peeringSecrets{}, err
 	}
 	if p == nil || p.Ended() {
 		var pending, active string
-		if _, err := t.get("SELECT pending_hash, active_hash FROM peering_tombstones WHERE id = ? AND dialer = 0", []any{id}, &pending, &active); err != nil {
+		if _, err := v.get("SELECT pending_hash, active_hash FROM peering_tombstones WHERE id = ? AND dialer = 0", []any{id}, &pending, &active); err != nil {
 			return nil, peeringSecrets{}, err
 		}
 		if sameHash(pending, hash) || sameHash(active, hash) {
 			return nil, peeringSecrets{}, ErrPeeringTerminated
 		}
 		if p == nil {
-			return nil, peeringSecrets{}, refuse(NotFound, "initial subscription for unknown PeerID: %s", id)
+			return nil, peeringSecrets{}, refuse(NotFound, "initial subscription for unknown PeerID: %.64s", id)
 		}
 	}
 	if p.Dialer {
 		return nil, peeringSecrets{}, refuse(Invalid, "expected PeerID to be empty; the wrong end of peering is being dialed")
 	}
-	x, err := t.peeringSecrets(id)
+	x, err := v.peeringSecrets(id)
 	switch {
 	case err != nil:
 		return nil, x, err
 	case p.Ended() && !sameHash(x.pending, hash) && !sameHash(x.active, hash):
-		return nil, x, refuse(Conflict, "peering is marked as deleted: %s", id)
+		return nil, x, refuse(Conflict, "peering is marked as deleted: %.64s", id)
 	case p.Ended():
 		return nil, x, ErrPeeringTerminated
 	case x.pending == "" && x.active == "":
@@ -222,6 +264,12 @@ func (t *Tx) authorizeStream(id, hash string) (*Peering, peeringSecrets, error) 
 // LeavePeering is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
 // TERMINATED here. It is no error when it was so already.
 func (s *Store) LeavePeering(ctx context.Context, actor Actor, id, hash string) error {
+	if err := s.Read(ctx, Linearisable, func(v *View) error {
+		_, _, err := v.authorizeStream(id, hash)
+		return err
+	}); err != nil && err != ErrPeeringTerminated {
+		return err
+	}
 	return s.Write(ctx, actor, func(tx *Tx) error {
 		p, x, err := tx.authorizeStream(id, hash)
 		switch {

@@ -74,6 +74,8 @@ func (t *Tx) establishPeering(e Establishing, sealed []byte, generation uint64) 
 	p := Peering{ID: e.ID, Name: e.Name, Dialer: true}
 	if old != nil {
 		p = *old
+	} else if err := t.boundPeerings(); err != nil {
+		return p, err
 	}
 	if e.Meta != nil {
 		p.Meta = e.Meta
@@ -96,54 +98,82 @@ func (t *Tx) establishPeering(e Establishing, sealed []byte, generation uint64) 
 	return p, t.audit("peering.establish", peeringObject(p.Name), p.PeerID)
 }
 
-// updatePeering changes a peering that has not ended, unless change says that there is nothing to do.
-func (s *Store) updatePeering(ctx context.Context, actor Actor, id, action string, change func(tx *Tx, p *Peering) bool) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
-		p, err := tx.Peering(id)
-		if err != nil || p == nil || p.Ended() || !change(tx, p) {
-			return err
+// PeerNews is what has become known of a peering; zero fields say nothing.
+type PeerNews struct {
+	State     string // PeeringActive or PeeringFailing
+	Reason    string // why it is FAILING
+	Roots     []string
+	Addresses []string // of the acceptor's members; what an operator gave is not touched
+}
+
+// StorePeerNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing that
+// has changed. It returns how many bytes that were, about; 0 when nothing was new.
+func (s *Store) StorePeerNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
+	p, err := s.PeekPeering(ctx, id)
+	if err != nil || p == nil || p.Ended() || len(news.changes(p)) == 0 { // the writer has other things to do
+		return 0, err
+	}
+	err = s.Write(ctx, actor, func(tx *Tx) error {
+		stored, err = tx.storePeerNews(id, news)
+		return err
+	})
+	return stored, err
+}
+
+// changes lists, as actions of the audit, what the news change of a peering.
+func (n *PeerNews) changes(p *Peering) (list []string) {
+	switch {
+	case n.State == PeeringActive && p.State != PeeringActive:
+		list = append(list, "peering.active")
+	case n.State == PeeringFailing && (p.State != PeeringFailing || p.StatusReason != n.Reason):
+		list = append(list, "peering.failing")
+	}
+	if n.Roots != nil && !slices.Equal(p.CAPems, n.Roots) { // the other side's next leaf may come from a new one
+		list = append(list, "peering.trust")
+	}
+	if n.Addresses != nil && !slices.Equal(p.ServerAddresses, n.Addresses) {
+		list = append(list, "peering.addresses")
+	}
+	return list
+}
+
+func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
+	p, err := t.Peering(id)
+	if err != nil || p == nil || p.Ended() {
+		return 0, err
+	}
+	changed := news.changes(p)
+	if len(changed) == 0 {
+		return 0, nil
+	}
+	if news.State != "" {
+		p.turn(news.State, news.Reason, t.Now)
+	}
+	if news.Roots != nil {
+		p.CAPems = news.Roots
+	}
+	if news.Addresses != nil {
+		p.ServerAddresses = news.Addresses
+	}
+	if err := t.putPeering(p); err != nil {
+		return 0, err
+	}
+	for _, action := range changed {
+		if err := t.audit(action, peeringObject(p.Name), p.StatusReason); err != nil {
+			return 0, err
 		}
-		if err := tx.putPeering(p); err != nil {
-			return err
-		}
-		return tx.audit(action, peeringObject(p.Name), p.StatusReason)
-	})
+	}
+	return rowBytes + lengthOf(p.CAPems) + lengthOf(p.ServerAddresses) + len(p.StatusReason), nil
 }
 
-// PeeringUp records that the stream of a peering is there.
-func (s *Store) PeeringUp(ctx context.Context, actor Actor, id string) error {
-	return s.updatePeering(ctx, actor, id, "peering.active", func(tx *Tx, p *Peering) bool {
-		up := p.State == PeeringActive
-		p.turn(PeeringActive, "", tx.Now)
-		return !up
-	})
-}
+// rowBytes is what a row costs besides its texts, about.
+const rowBytes = 300
 
-// PeeringDown records why a peering has no stream.
-func (s *Store) PeeringDown(ctx context.Context, actor Actor, id, reason string) error {
-	return s.updatePeering(ctx, actor, id, "peering.failing", func(tx *Tx, p *Peering) bool {
-		known := p.State == PeeringFailing && p.StatusReason == reason
-		p.turn(PeeringFailing, reason, tx.Now)
-		return !known
-	})
-}
-
-// SetPeerRoots keeps the other side's authorities: its next leaf may come from a new one.
-func (s *Store) SetPeerRoots(ctx context.Context, actor Actor, id string, pems []string) error {
-	return s.updatePeering(ctx, actor, id, "peering.trust", func(_ *Tx, p *Peering) bool {
-		known := slices.Equal(p.CAPems, pems)
-		p.CAPems = pems
-		return !known
-	})
-}
-
-// SetPeerAddresses keeps where the acceptor's members are. What an operator gave is not touched.
-func (s *Store) SetPeerAddresses(ctx context.Context, actor Actor, id string, addresses []string) error {
-	return s.updatePeering(ctx, actor, id, "peering.addresses", func(_ *Tx, p *Peering) bool {
-		known := slices.Equal(p.ServerAddresses, addresses)
-		p.ServerAddresses = addresses
-		return !known
-	})
+func lengthOf(list []string) (n int) {
+	for _, s := range list {
+		n += len(s)
+	}
+	return n
 }
 
 // TerminatePeering records that the other side has deleted the peering.
@@ -235,49 +265,77 @@ func (s *Store) CleanPeering(ctx context.Context, actor Actor, id string) (done 
 }
 
 // ImportMembers makes what was imported through a peering equal to the list, which is in the order of ids, some changes
-// at a time; it returns how many it has made, and 0 when there is nothing to change or the peering has ended.
-func (s *Store) ImportMembers(ctx context.Context, actor Actor, id string, list []PeerMember) (changed int, err error) {
+// at a time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
+// peering has ended.
+func (s *Store) ImportMembers(ctx context.Context, actor Actor, id string, list []PeerMember) (changed, bytes int, err error) {
+	if same, err := s.imported(ctx, id, list); err != nil || same {
+		return 0, 0, err
+	}
 	err = s.Write(ctx, actor, func(tx *Tx) error {
-		changed = 0
-		p, err := tx.Peering(id)
-		if err != nil || p == nil || p.Ended() {
-			return err
-		}
-		have, err := tx.peerMembers(id)
-		if err != nil {
-			return err
-		}
-		old := make(map[string]PeerMember, len(have))
-		for _, m := range have {
-			old[m.ID] = m
-		}
-		for _, m := range list {
-			known, ok := old[m.ID]
-			delete(old, m.ID)
-			if ok && known == m || changed == cleanBatch {
-				continue
-			}
-			changed++
-			if err := tx.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev)
-				VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE SET name = excluded.name, raft_node_id = excluded.raft_node_id,
-				raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev = excluded.modified_rev`,
-				id, m.ID, m.Name, m.NodeID, m.RaftAddress, m.APIAddress, m.Health, tx.Rev); err != nil {
-				return err
-			}
-		}
-		for _, m := range have {
-			if _, gone := old[m.ID]; !gone || changed == cleanBatch {
-				continue
-			}
-			changed++
-			if err := tx.exec("DELETE FROM peer_members WHERE peering_id = ? AND id = ?", id, m.ID); err != nil {
-				return err
-			}
-		}
-		if changed == 0 {
-			return nil
-		}
-		return tx.audit("peering.import", peeringObject(p.Name), fmt.Sprintf("%d members", changed))
+		changed, bytes, err = tx.importMembers(id, list)
+		return err
 	})
-	return changed, err
+	return changed, bytes, err
+}
+
+// imported tells whether a list is what was imported already, without the writer.
+func (s *Store) imported(ctx context.Context, id string, list []PeerMember) (bool, error) {
+	have, err := s.PeekPeerMembers(ctx, id)
+	if err != nil || len(have) != len(list) {
+		return false, err
+	}
+	known := make(map[string]PeerMember, len(have))
+	for _, m := range have {
+		known[m.ID] = m
+	}
+	for _, m := range list {
+		if known[m.ID] != m {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (t *Tx) importMembers(id string, list []PeerMember) (changed, bytes int, err error) {
+	p, err := t.Peering(id)
+	if err != nil || p == nil || p.Ended() {
+		return 0, 0, err
+	}
+	have, err := t.peerMembers(id)
+	if err != nil {
+		return 0, 0, err
+	}
+	old := make(map[string]PeerMember, len(have))
+	for _, m := range have {
+		old[m.ID] = m
+	}
+	for _, m := range list {
+		known, ok := old[m.ID]
+		delete(old, m.ID)
+		if ok && known == m || changed == cleanBatch {
+			continue
+		}
+		changed++
+		bytes += rowBytes + m.Size()
+		if err := t.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE SET name = excluded.name, raft_node_id = excluded.raft_node_id,
+			raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev = excluded.modified_rev`,
+			id, m.ID, m.Name, m.NodeID, m.RaftAddress, m.APIAddress, m.Health, t.Rev); err != nil {
+			return 0, 0, err
+		}
+	}
+	for _, m := range have {
+		if _, gone := old[m.ID]; !gone || changed == cleanBatch {
+			continue
+		}
+		changed++
+		bytes += rowBytes
+		if err := t.exec("DELETE FROM peer_members WHERE peering_id = ? AND id = ?", id, m.ID); err != nil {
+			return 0, 0, err
+		}
+	}
+	if changed == 0 {
+		return 0, 0, nil
+	}
+	return changed, bytes, t.audit("peering.import", peeringObject(p.Name), fmt.Sprintf("%d members", changed))
 }

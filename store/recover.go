@@ -60,6 +60,27 @@ func MirrorMembers(path string) (Cluster, []Member, error) {
 	return c, members, err
 }
 
+// MirrorRemoved reports whether the mirror of a member that does not run says that a node was removed.
+func MirrorRemoved(path string, nodeID uint64) (removed bool, err error) {
+	o, err := openFile(path)
+	if err != nil {
+		return false, err
+	}
+	defer o.close()
+	return (&View{s: o.session}).removed(nodeID)
+}
+
+// MirrorCertKey is Store.CertKey from the mirror of a member that does not run.
+func MirrorCertKey(path string, nodeID uint64) (key string, err error) {
+	o, err := openFile(path)
+	if err != nil {
+		return "", err
+	}
+	defer o.close()
+	_, err = (&View{s: o.session}).get("SELECT cert_key FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &key)
+	return key, err
+}
+
 // CheckMirror looks for damage inside the mirror of a member.
 func CheckMirror(path string) (schema int64, err error) {
 	o, err := openFile(path)

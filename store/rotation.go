@@ -67,7 +67,8 @@ func (s *Store) CARotations(ctx context.Context) ([]CARotation, error) {
 }
 
 // TrustHolders lists the members that have a certificate for the cluster listener: a rotation waits for them. (Who has
-// joined by HTTP alone has none.) As the leader has it.
+// joined by HTTP alone has none.) One whose certificate has expired counts as well: it renews it when it comes back, and
+// could not if its authority had been dropped meanwhile. As the leader has it.
 func (s *Store) TrustHolders(ctx context.Context) ([]uint64, error) {
 	return memo(ctx, s, "trust-holders", []string{"certificates", "members"}, (*View).trustHolders)
 }
@@ -77,7 +78,7 @@ func (v *View) trustHolders() ([]uint64, error) {
 		err = rows.Scan(&id)
 		return id, err
 	}, `SELECT m.raft_node_id FROM members m WHERE EXISTS (SELECT 1 FROM certificates c WHERE c.raft_node_id = m.raft_node_id AND c.kind = 'transport'
-		AND c.revoked_at IS NULL AND c.expires_at > ?) ORDER BY m.raft_node_id`, rfc3339(v.Now))
+		AND c.revoked_at IS NULL) ORDER BY m.raft_node_id`)
 }
 
 // Installed says which members have put a revision of Trust into effect.

@@ -45,6 +45,8 @@ func (s *Store) PutSecret(ctx context.Context, actor Actor, name string, value [
 		x := StoredSecret{Name: name, Version: 1, CreatedAt: tx.Now, UpdatedAt: tx.Now}
 		if len(list) > 0 {
 			x.Version, x.CreatedAt = list[0].Version+1, list[0].CreatedAt
+		} else if err := tx.boundSecrets(); err != nil {
+			return x, err
 		}
 		sealed, generation, err := s.keys.seal(secretSeal(name, x.Version), value)
 		if err != nil {

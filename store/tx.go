@@ -38,6 +38,9 @@ func (t *Tx) execCount(query string, args ...any) (int64, error) {
 		}
 		args[i] = n
 	}
+	if err := checkSizes(query, args); err != nil {
+		return 0, err
+	}
 	res, err := t.s.exec(query, args...)
 	if err != nil {
 		return 0, err

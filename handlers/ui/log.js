@@ -8,7 +8,7 @@ const types = ["access", "autopilot", "certificate", "cluster", "key", "leader",
 
 const columns = [
   { title: "Time (UTC)", cell: (e) => clock(e.at) },
-  { title: "What", cell: (e) => [h("code", { class: "short" }, e.action), e.outcome !== "ok" && mark("bad", e.outcome)] },
+  { title: "What", cell: (e) => [h("code", { class: "short" }, e.action), e.outcome !== "ok" && mark(e.outcome === "refused" ? "bad" : "", e.outcome)] },
   { title: "Object", cell: (e) => (e.object ? h("span", { class: "object" }, e.object) : none()) },
   { title: "Detail", cell: (e) => e.detail || none() },
   { title: "Who", cell: (e) => [h("div", null, actor(e.actor)), muted(e.node ? `node ${e.node}` : "", e.remote ? ` from ${e.remote}` : "")] },

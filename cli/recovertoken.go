@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"muster/certs"
+	"muster/client"
+	"muster/cluster"
+	"muster/store"
+)
+
+func newRecoverTokenCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "token --data DIR",
+		Short: "Make a new management token, as the owner of a member's files",
+		Long: `Makes a new API token with the scope management and prints it alone on stdout. It needs no token: whoever owns the
+files of a member may do it, on that member's machine. A running member makes it at once, through the leader. Where the
+member does not run, or there is no leader, the request waits in DIR: the token works as soon as the member runs and there
+is a leader. The audit says on which host and of which member's files it was.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if env.data == "" {
+				return usagef(cmd, "--data is missing")
+			}
+			o, err := cluster.OpenOwned(env.data)
+			if err != nil {
+				return err
+			}
+			secret := certs.NewSecret()
+			q := cluster.TokenRequest{ID: store.NewID(), Hash: certs.HashSecret(secret)}
+			q.Host, q.User = hostAndUser()
+			if err := makeToken(cmd.Context(), env, o, q); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(env.stdout, secret)
+			return err
+		},
+	}
+}
+
+// makeToken has the member make the token, or leaves the request for it.
+func makeToken(ctx context.Context, env *environment, o *cluster.Owned, q cluster.TokenRequest) error {
+	why := "the member does not run"
+	if o.Running() {
+		tctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+		err := o.MakeToken(tctx, q)
+		cancel()
+		var refused *cluster.StatusError
+		switch {
+		case err == nil:
+			env.say("made the management token %s, as the owner of the files of node %d", q.ID, o.NodeID())
+			return nil
+		case errors.As(err, &refused) && refused.Status < 500 && refused.Status != 421:
+			return fmt.Errorf("the token was not made: %s", refused.Text)
+		}
+		why = "the member cannot have it made now"
+	}
+	if err := o.Leave(q); err != nil {
+		return err
+	}
+	env.say("%s: the request waits in %s; the token %s works as soon as the member runs and there is a leader", why, env.data, q.ID)
+	return nil
+}
+
+func hostAndUser() (host, name string) {
+	host, _ = os.Hostname()
+	if u, err := user.Current(); err == nil {
+		return host, u.Username
+	}
+	return host, fmt.Sprint(os.Geteuid())
+}
+
+// saver makes a backup: through the API, or as the owner of a member's files.
+type saver func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int64, error)
+
+// saver finds out how a backup is made. On the machine of a member its owner needs no token.
+func (e *environment) saver() (saver, error) {
+	c, err := e.client()
+	if err != nil {
+		return nil, err
+	}
+	if !e.tokenless || e.data == "" {
+		return c.SaveSnapshot, nil
+	}
+	o, err := cluster.OpenOwned(e.data)
+	if err != nil {
+		return nil, err
+	}
+	host, name := hostAndUser()
+	return func(ctx context.Context, w io.Writer, opts client.SnapshotOptions) (int64, error) {
+		return o.Backup(ctx, w, opts.Stale, opts.Recipient, host, name)
+	}, nil
+}

@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"muster/store"
+)
+
+const (
+	pathMember  = "/internal/member"
+	pathRemoved = "/internal/removed"
+
+	confirmWithin = 2 * time.Second
+	confirmLeader = 300 * time.Millisecond // of who may have become the leader
+	removedWithin = 2 * time.Second        // to tell another member of a removal
+)
+
+// Fence returns an error for a node that is not to be talked to; see store.Fence. A member that has no state yet lets in
+// those who can bring it: whom it was told of when it joined, and who leads as these say.
+func Fence(ctx context.Context, s *store.Store, seeds []Peer, nodeID uint64) error {
+	err := s.Fence(ctx, nodeID)
+	if err == nil || errors.Is(err, store.ErrNotMember) || s.ReplicaRevision() != 0 {
+		return err
+	}
+	if nodeID == s.LeaderID() {
+		return nil
+	}
+	for _, p := range seeds {
+		if p.NodeID == nodeID {
+			return nil
+		}
+	}
+	return err
+}
+
+// admits is the fence, and knows of removals that the replica does not show yet.
+func (t *Transport) admits(nodeID uint64) error {
+	if _, gone := t.gone.Load(nodeID); gone {
+		return store.NotMember(nodeID, true)
+	}
+	return t.fence(nodeID)
+}
+
+// Expel refuses a removed member from now on and closes all connections with it.
+func (t *Transport) Expel(nodeID uint64) {
+	t.gone.Store(nodeID, true)
+	t.Cut(nodeID)
+}
+
+// unconfirmed are the internal requests that must be served when there is no leader who could be asked: they tell nothing
+// but who leads. ofLeaders are those that a leader makes, also one that this member has not heard of yet.
+var (
+	unconfirmed = map[string]bool{pathAnnounce: true, pathNudge: true, pathRemoved: true, pathMember: true}
+	ofLeaders   = map[string]bool{pathProbe: true, pathHooks: true}
+)
+
+// confirm asks the leader, and the leader the voters, whether the member that an internal request comes from is one still:
+// what is known here may be a moment old. The leader itself is let through, the owner of this member's files, and what clients have sent to another member: that has a
+// credential of its own, and is answered by leaders only.
+func (c *Cluster) confirm(r *http.Request, nodeID uint64) error {
+	path := r.URL.Path
+	switch {
+	case unconfirmed[path], nodeID == c.Store.NodeID(), !strings.HasPrefix(path, "/internal/"), nodeID == c.Store.LeaderID():
+		return nil
+	case ofLeaders[path] && c.votes(nodeID): // it may be the next leader, and the last one may be silent
+		ctx, cancel := context.WithTimeout(r.Context(), confirmLeader)
+		defer cancel()
+		if err := c.confirmMember(ctx, nodeID); errors.Is(err, store.ErrNotMember) {
+			return err
+		}
+		return nil
+	}
+	return c.confirmMember(r.Context(), nodeID)
+}
+
+// votes tells whether a node is a voter as the local Raft server has it.
+func (c *Cluster) votes(nodeID uint64) bool {
+	for _, v := range c.Store.Servers() {
+		if v.NodeID == nodeID {
+			return v.Role == store.RoleVoter
+		}
+	}
+	return false
+}
+
+// confirmMember returns nil for a member, ErrNotMember for what is none, and another error when no leader says so.
+func (c *Cluster) confirmMember(ctx context.Context, nodeID uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, confirmWithin)
+	defer cancel()
+	ask := pathMember + "?" + url.Values{"node": {strconv.FormatUint(nodeID, 10)}}.Encode()
+	a, err := fromLeader(ctx, c, http.MethodGet, ask, func(ctx context.Context, _ uint64) (memberAnswer, error) {
+		return c.isMember(ctx, nodeID)
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("whether node %d is a member cannot be confirmed: %w", nodeID, err)
+	case !a.Member:
+		return store.NotMember(nodeID, a.Removed)
+	}
+	return nil
+}
+
+type memberAnswer struct {
+	Member  bool `json:"member"`
+	Removed bool `json:"removed"` // it was one
+}
+
+func (c *Cluster) isMember(ctx context.Context, nodeID uint64) (a memberAnswer, err error) {
+	a.Member, a.Removed, err = c.Store.ConfirmedFence(ctx, nodeID)
+	return a, err
+}
+
+func (c *Cluster) serveMember(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseUint(r.URL.Query().Get("node"), 10, 64)
+	if err != nil {
+		http.Error(w, "node must be an id", http.StatusBadRequest)
+		return
+	}
+	serveLeader(c, w, r, func(ctx context.Context, _ uint64) (memberAnswer, error) { return c.isMember(ctx, id) })
+}
+
+// tellRemoved tells the Raft servers of a removal, which they would see in their replica later: they have copies of the
+// state to give away. Whoever does not hear of it asks the leader before it gives anything.
+func (c *Cluster) tellRemoved(ctx context.Context, nodeID uint64) {
+	if _, told := c.told.LoadOrStore(nodeID, true); told {
+		return
+	}
+	path := pathRemoved + "?" + url.Values{"node": {strconv.FormatUint(nodeID, 10)}}.Encode()
+	for _, v := range c.Store.Servers() {
+		if v.NodeID == nodeID || v.NodeID == c.Store.NodeID() {
+			continue
+		}
+		c.done.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, removedWithin)
+			defer cancel()
+			if err := c.Transport.call(ctx, http.MethodPost, v.NodeID, path, nil, nil); err != nil {
+				c.log.Debug("a removal was not told", "removed", nodeID, "to", v.NodeID, "err", err)
+			}
+		})
+	}
+}
+
+// serveRemoved hears of a removal. It takes nobody's word for it but the leader's.
+func (c *Cluster) serveRemoved(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseUint(r.URL.Query().Get("node"), 10, 64)
+	if err != nil || id == c.Store.NodeID() {
+		http.Error(w, "node must be the id of another member", http.StatusBadRequest)
+		return
+	}
+	if err := c.confirmMember(r.Context(), id); errors.Is(err, store.ErrNotMember) {
+		c.Transport.Expel(id)
+	}
+	writeJSON(w, struct{}{})
+}
+
+// elsewhere tells whether a request to a member can go to another one: a voter besides it and this member.
+func (c *Cluster) elsewhere(nodeID uint64) bool {
+	for _, v := range c.Store.Servers() {
+		if v.Role == store.RoleVoter && v.NodeID != nodeID && v.NodeID != c.Store.NodeID() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,143 @@
+package cluster
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"muster/store"
+)
+
+// A member that was away for a whole rotation of the transport authority is left behind: it does not trust the others'
+// certificates, or they refuse its own. It can only learn that by trying, and has to say what mends it.
+
+const leftBehindEvery = time.Minute // how often the log says so
+
+// troubleOf says in words which disagreement over certificates an error of a connection to another member is; "" when it
+// is none.
+func troubleOf(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &unknown):
+		return "its certificate is of an authority that this member does not trust"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return "it refuses this member's certificate"
+	}
+	return ""
+}
+
+// troubles remembers whose certificates do not agree with this member's.
+type troubles struct {
+	mu     sync.Mutex
+	with   map[uint64]string
+	warned time.Time
+}
+
+// note takes the outcome of talking to a member. Whoever talks to this one shows that it is not left behind.
+func (t *troubles) note(id uint64, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var status *StatusError
+	switch trouble := troubleOf(err); {
+	case trouble != "":
+		if t.with == nil {
+			t.with = map[uint64]string{}
+		}
+		t.with[id] = trouble
+	case err == nil || errors.As(err, &status):
+		clear(t.with)
+	default:
+		delete(t.with, id) // it is not there, which says nothing
+	}
+}
+
+// text is one sentence about it, "" when there is nothing to say.
+func (t *troubles) text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.with) == 0 {
+		return ""
+	}
+	ids := make([]uint64, 0, len(t.with))
+	for id := range t.with {
+		ids = append(ids, id)
+	}
+	id := slices.Min(ids)
+	return fmt.Sprintf("this member is left behind: node %d runs, and %s", id, t.with[id])
+}
+
+// Advice says what an operator has to do for this member, each in a sentence; nil when that is nothing.
+func (c *Cluster) Advice() []string {
+	if c.Store.LeaderID() != 0 {
+		return nil
+	}
+	if text := c.troubles.text(); text != "" {
+		return []string{text + "; " + nextRejoin}
+	}
+	return nil
+}
+
+// warnLeftBehind says it in the log, once a minute.
+func (c *Cluster) warnLeftBehind() {
+	advice := c.Advice()
+	c.troubles.mu.Lock()
+	tell := len(advice) > 0 && time.Since(c.troubles.warned) > leftBehindEvery
+	if tell {
+		c.troubles.warned = time.Now()
+	}
+	c.troubles.mu.Unlock()
+	if tell {
+		c.log.Warn(advice[0])
+	}
+}
+
+// accepted finds out, for a member that does not run, whether the others would talk to it.
+func (x *doctor) accepted(ctx context.Context, members []store.Member) {
+	creds, err := x.d.Credentials(x.node)
+	if err != nil || x.running {
+		return // said already, or the member itself knows better
+	}
+	creds.Known = func(id uint64) string {
+		key, _ := store.MirrorCertKey(x.d.file(mirrorFile), id)
+		return key
+	}
+	t := NewTransport(creds, nil, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
+	defer t.Close()
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	heard, refused, removed := 0, "", false
+	for i := range members {
+		m := &members[i]
+		if m.Role == store.RoleNone || m.NodeID == x.node.NodeID {
+			continue
+		}
+		wait.Go(func() {
+			o := t.hearOut(ctx, m.NodeID, m.RaftAddress)
+			mu.Lock()
+			defer mu.Unlock()
+			removed = removed || o.removed
+			switch {
+			case o.heard:
+				heard++
+			case o.trouble:
+				refused = fmt.Sprintf("node %d runs, and %s", m.NodeID, o.said)
+			}
+		})
+	}
+	wait.Wait()
+	switch {
+	case removed:
+		x.say("membership", FindingFail, "to join again, start with an empty data directory and a new token", "another member says that this one was removed")
+	case heard == 0 && refused != "":
+		x.say("membership", FindingFail, nextRejoin, "this member is left behind: %s", refused)
+	case heard > 0:
+		x.say("membership", FindingOK, "", "the others take this member for one of them")
+	}
+}

@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"muster/store"
+)
+
+const (
+	pathOwnerBackup = "/internal/owner/backup" // the owner of the files, from its own member
+	pathBackup      = "/internal/backup"       // that member, from the leader
+)
+
+// serveOwnerBackup answers who holds this member's own key with an archive: the leader's, or with stale this member's.
+func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
+	if err := c.ownOnly(PeerID(r.Context())); err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	if r.URL.Query().Get("stale") != "" {
+		q := r.URL.Query()
+		c.log.Warn("the owner of this member's files saves a backup of its replica", "host", q.Get("host"), "user", q.Get("user"))
+		c.archive(w, r, store.Stale)
+		return
+	}
+	leader, err := c.Store.AwaitLeader(r.Context())
+	if err != nil {
+		http.Error(w, "there is no leader; with --stale it is what this member has", http.StatusServiceUnavailable)
+		return
+	}
+	if leader == c.Store.NodeID() {
+		c.serveBackup(w, r)
+		return
+	}
+	url := "https://" + hostOf(leader) + ":1" + pathBackup + "?" + r.URL.RawQuery
+	q, err := http.NewRequestWithContext(r.Context(), http.MethodGet, url, nil)
+	var resp *http.Response
+	if err == nil {
+		resp, err = c.Transport.client.RoundTrip(q)
+	}
+	if err != nil {
+		http.Error(w, "the leader cannot be asked; with --stale it is what this member has", http.StatusServiceUnavailable)
+		return
+	}
+	defer resp.Body.Close()
+	for _, h := range []string{"Content-Type", "Content-Length", "Digest"} {
+		if v := resp.Header.Get(h); v != "" {
+			w.Header().Set(h, v)
+		}
+	}
+	w.WriteHeader(resp.StatusCode)
+	_, _ = io.Copy(w, resp.Body)
+}
+
+// serveBackup answers a member, for the owner of its files. The audit has it before the first byte is sent.
+func (c *Cluster) serveBackup(w http.ResponseWriter, r *http.Request) {
+	id, q := PeerID(r.Context()), r.URL.Query()
+	how := fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"), q.Get("user"), id)
+	err := c.Store.NoteBackup(r.Context(), ownerOf(id), how)
+	if err != nil {
+		http.Error(w, "the leader cannot do it now", http.StatusServiceUnavailable)
+		return
+	}
+	c.archive(w, r, store.Linearisable)
+}
+
+func (c *Cluster) archive(w http.ResponseWriter, r *http.Request, from store.Consistency) {
+	select { // each one needs room for a copy of the database
+	case c.archives <- struct{}{}:
+		defer func() { <-c.archives }()
+	case <-r.Context().Done():
+		return
+	}
+	var keys []store.ArchiveKey
+	var err error
+	if recipient := r.URL.Query().Get("recipient"); recipient != "" {
+		keys, err = c.Store.ArchiveKeys(recipient)
+	}
+	var f *store.SnapshotFile
+	if err == nil {
+		f, err = c.Store.SnapshotFile(r.Context(), from, keys, c.Self.BinaryVersion)
+	}
+	var refusal *store.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		http.Error(w, refusal.Message, http.StatusBadRequest)
+		return
+	case err != nil:
+		http.Error(w, "no backup can be made now", http.StatusServiceUnavailable)
+		return
+	}
+	defer f.Close()
+	h := w.Header()
+	h.Set("Content-Type", "application/x-gzip")
+	h.Set("Content-Length", strconv.FormatInt(f.Size, 10))
+	h.Set("Digest", "sha-256="+base64.StdEncoding.EncodeToString(f.SHA256))
+	w.WriteHeader(http.StatusOK)
+	_, _ = io.Copy(w, f)
+}

@@ -1,0 +1,79 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/http"
+	"time"
+
+	"muster/store"
+)
+
+// A directory whose member was removed is marked, so that it is never again taken for a part of the cluster: neither
+// started nor made the start of a recovery, which would be a second cluster of the same identity.
+
+const (
+	removedFile   = "removed.json"
+	headerRemoved = "X-Muster-Removed" // on a refusal: the node was removed, and its id is never used again
+)
+
+// removedMark is the contents of DIR/removed.json.
+type removedMark struct {
+	ClusterID string    `json:"clusterId"`
+	NodeID    uint64    `json:"nodeId"`
+	At        time.Time `json:"at"` // when this machine learned of it
+}
+
+// markRemoved notes that this directory belongs to a removed member.
+func (d *Dir) markRemoved(n *Node) error {
+	if _, err := d.read(removedFile); err == nil {
+		return nil
+	}
+	data, err := json.MarshalIndent(removedMark{n.ClusterID, n.NodeID, time.Now().UTC().Truncate(time.Second)}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return d.write(removedFile, append(data, '\n'), 0o644)
+}
+
+// CheckRemoved returns ErrRemoved for the directory of a removed member: one that is marked, or whose own replica says
+// so. The replica is only looked into while no process uses it.
+func (d *Dir) CheckRemoved(n *Node) error {
+	if _, err := d.read(removedFile); err == nil {
+		return ErrRemoved
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return dirError(d.Path, err)
+	}
+	if removed, err := store.MirrorRemoved(d.file(mirrorFile), n.NodeID); err != nil || !removed {
+		return nil // the mirror is only a copy: it must not stand in the way
+	}
+	if err := d.markRemoved(n); err != nil {
+		return err
+	}
+	return ErrRemoved
+}
+
+// checkRemoved looks at the answer of another member for the word that this one is no longer known.
+func (c *Cluster) checkRemoved(err error) {
+	var status *StatusError
+	if errors.As(err, &status) && status.Status == http.StatusGone {
+		c.leave(status.Removed)
+	}
+}
+
+// leave ends this member; for good when it was removed.
+func (c *Cluster) leave(removed bool) {
+	c.once.Do(func() {
+		if removed {
+			n, err := c.Dir.Node()
+			if err == nil && n != nil {
+				err = c.Dir.markRemoved(n)
+			}
+			if err != nil {
+				c.log.Warn("the removal could not be noted in the data directory", "err", err)
+			}
+		}
+		close(c.removed)
+	})
+}

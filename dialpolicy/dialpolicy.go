@@ -1,0 +1,199 @@
+// Package dialpolicy judges which addresses of other clusters a member connects to: their form, and the networks that
+// they are in. It opens no connections, resolves no names, and imports nothing of muster's.
+package dialpolicy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Any is the text of a policy that allows all networks but those that are never dialled.
+const Any = "any"
+
+// maxNetworks bounds the networks that a policy lists.
+const maxNetworks = 64
+
+// Policy says which networks are dialled. The zero value allows none.
+type Policy struct {
+	Any      bool
+	Networks []netip.Prefix
+	Loopback bool // this member is itself on loopback
+}
+
+// Parse reads a policy: "any", or networks in CIDR form with commas between them. Loopback is left to the caller.
+func Parse(text string) (p Policy, err error) {
+	if text == Any {
+		return Policy{Any: true}, nil
+	}
+	parts := strings.Split(text, ",")
+	if len(parts) > maxNetworks {
+		return p, fmt.Errorf("at most %d networks can be listed", maxNetworks)
+	}
+	for _, part := range parts {
+		n, err := netip.ParsePrefix(strings.TrimSpace(part))
+		if err != nil || n.Addr().Is4In6() {
+			return p, fmt.Errorf("%.60q is not a network such as 10.0.0.0/8", part)
+		}
+		p.Networks = append(p.Networks, n.Masked())
+	}
+	return p, nil
+}
+
+// OnLoopback tells whether the host of an address of this machine is on loopback.
+func OnLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback() || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
+}
+
+// Check returns an error for an IP address that is not to be dialled.
+func (p Policy) Check(ip netip.Addr) error {
+	if err := never(ip); err != nil {
+		return err
+	}
+	ip = embedded(ip.Unmap())
+	if ip.IsLoopback() && !p.Loopback {
+		return errors.New("loopback is dialled only by members that are on loopback themselves")
+	}
+	if p.Any || ip.IsLoopback() {
+		return nil
+	}
+	for _, n := range p.Networks {
+		if n.Contains(ip) {
+			return nil
+		}
+	}
+	return errors.New("it is in none of the networks that may be dialled")
+}
+
+// CheckLiteral is Check for HOST:PORT; host names pass, as they are judged when they are resolved.
+func (p Policy) CheckLiteral(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return nil
+	}
+	return p.Check(ip)
+}
+
+// Control is a net.Dialer's: it sees each address after resolution, just before the connection is made, so that a name
+// that resolves to something else the second time gains nothing.
+func (p Policy) Control(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("the address %q cannot be judged", address)
+	}
+	return p.Check(ap.Addr())
+}
+
+// metadata lists where clouds tell machines their secrets, besides link-local addresses.
+var metadata = []netip.Addr{
+	netip.MustParseAddr("100.100.100.200"),    // Alibaba Cloud
+	netip.MustParseAddr("168.63.129.16"),      // Azure
+	netip.MustParseAddr("192.0.0.192"),        // Oracle Cloud
+	netip.MustParseAddr("fd00:ec2::254"),      // AWS
+	netip.MustParseAddr("fd00:c1::a9fe:a9fe"), // Oracle Cloud
+	netip.MustParseAddr("fd20:ce::254"),       // Google Cloud
+	netip.MustParseAddr("fd00:42::42"),        // Scaleway
+}
+
+var reserved = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4")}
+
+// never returns an error for an address that no setting makes one to dial.
+func never(ip netip.Addr) error {
+	if ip.Zone() != "" {
+		return errors.New("addresses with a zone are never dialled")
+	}
+	ip = embedded(ip.Unmap())
+	for _, m := range metadata {
+		if ip == m {
+			return errors.New("metadata services are never dialled")
+		}
+	}
+	switch {
+	case !ip.IsValid(), ip.IsUnspecified():
+		return errors.New("it is the address of no machine")
+	case ip.IsLinkLocalUnicast():
+		return errors.New("link-local addresses are never dialled")
+	case ip.IsMulticast():
+		return errors.New("it is the address of no machine")
+	}
+	for _, n := range reserved {
+		if n.Contains(ip) {
+			return errors.New("it is the address of no machine")
+		}
+	}
+	return nil
+}
+
+var (
+	nat64  = netip.MustParsePrefix("64:ff9b::/96")
+	sixTo4 = netip.MustParsePrefix("2002::/16")
+	compat = netip.MustParsePrefix("::/96")
+)
+
+// embedded returns the IPv4 address to which an IPv6 address leads, or the address itself.
+func embedded(ip netip.Addr) netip.Addr {
+	b := ip.As16()
+	switch {
+	case !ip.Is6() || ip.IsUnspecified() || ip.IsLoopback():
+		return ip
+	case nat64.Contains(ip), compat.Contains(ip):
+		return netip.AddrFrom4([4]byte(b[12:16]))
+	case sixTo4.Contains(ip):
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	}
+	return ip
+}
+
+var (
+	label  = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?$`)
+	number = regexp.MustCompile(`^(0[xX][0-9a-fA-F]*|[0-9]+)$`)
+)
+
+// HostPort returns an error for what is not HOST:PORT in its usual form, and for IP addresses that are never dialled.
+// IPv6 addresses stand in brackets; the last label of a host name is no number, which would be a misspelt IPv4 address.
+func HostPort(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || len(s) > 260 || net.JoinHostPort(host, port) != s {
+		return errors.New("it is not HOST:PORT")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
+		return errors.New("its port is not a number from 1 to 65535")
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return never(ip)
+	}
+	name := strings.TrimSuffix(host, ".")
+	labels := strings.Split(name, ".")
+	for _, l := range labels {
+		if !label.MatchString(l) {
+			return errors.New("its host is neither an IP address nor a host name")
+		}
+	}
+	if len(name) > 253 || number.MatchString(labels[len(labels)-1]) {
+		return errors.New("its host is neither an IP address nor a host name")
+	}
+	return nil
+}
+
+// IP returns an error for an IP address that is never dialled, and for what is none; ok tells whether it is one.
+func IP(s string) (ok bool, err error) {
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return false, err
+	}
+	return true, never(ip)
+}

@@ -1,0 +1,176 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// rss is how much memory a member has, in bytes.
+func (m *member) rss(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", m.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(data))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
+}
+
+// attacker opens connections to a member and never takes anything.
+type attacker struct {
+	m    *member
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+func (a *attacker) dial(proto string) net.Conn {
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", a.m.api, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}})
+	if err != nil {
+		return nil // there is no room for it, as it should be
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.open = append(a.open, c)
+	return c
+}
+
+func (a *attacker) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.open {
+		c.Close()
+	}
+	a.open = nil
+}
+
+// crowd does something n times, a few at once.
+func crowd(n int, f func(i int)) {
+	work := make(chan int)
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			for i := range work {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		work <- i
+	}
+	close(work)
+	all.Wait()
+}
+
+func (a *attacker) say(text string) {
+	if c := a.dial("http/1.1"); c != nil {
+		_, _ = io.WriteString(c, text)
+	}
+}
+
+// h2frame is one frame of HTTP/2 (RFC 9113, section 4.1).
+func h2frame(kind, flags byte, stream uint32, payload []byte) []byte {
+	n := len(payload)
+	head := []byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags, byte(stream >> 24), byte(stream >> 16), byte(stream >> 8), byte(stream)}
+	return append(head, payload...)
+}
+
+// windowless asks over HTTP/2 for more than it takes: its window is 0.
+func (a *attacker) windowless(path string, streams int) {
+	c := a.dial("h2")
+	if c == nil {
+		return
+	}
+	const settings, headers, initialWindow, endOfAll = 4, 1, 4, 5
+	out := []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	out = append(out, h2frame(settings, 0, 0, []byte{0, initialWindow, 0, 0, 0, 0})...)
+	var block []byte // literals without indexing (RFC 7541, section 6.2.2)
+	for _, h := range []string{":method", "GET", ":scheme", "https", ":authority", "x", ":path", path} {
+		if h[0] == ':' {
+			block = append(block, 0)
+		}
+		block = append(append(block, byte(len(h))), h...)
+	}
+	for i := range streams {
+		out = append(out, h2frame(headers, endOfAll, uint32(2*i+1), block)...)
+	}
+	_, _ = c.Write(out)
+}
+
+// A stranger at one address can neither take the memory of a member nor keep others out, whatever it holds.
+func TestHostileClients(t *testing.T) {
+	c := newCluster(t, 1)
+	m := c.members[0]
+	u := c.admin(t)
+	served := func(what string) {
+		t.Helper()
+		if o := (command{limit: formed}).run(t, "members", "--data", m.dir); o.code != 0 {
+			t.Errorf("%s: muster members: %d %s", what, o.code, o.stderr)
+		}
+		if a := u.do(m, "GET", "/api/v1/cluster/members", ""); a.status != 200 {
+			t.Errorf("%s: %v", what, a)
+		}
+	}
+	served("before")
+	for _, x := range []struct {
+		name string
+		do   func(*attacker)
+	}{
+		{"filters", func(a *attacker) {
+			filter := url.QueryEscape(strings.Repeat("(", 12))
+			crowd(250, func(int) { a.say("GET /v1/peerings?filter=" + filter + " HTTP/1.1\r\nHost: x\r\n\r\n") })
+		}},
+		{"paths", func(a *attacker) {
+			crowd(50, func(int) {
+				a.say("GET /?filter_path=" + strings.Repeat("**.", 2000) + "x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n")
+			})
+		}},
+		{"windows", func(a *attacker) { crowd(40, func(int) { a.windowless("/api/v1/openapi.yaml", 250) }) }},
+		{"half-sent", func(a *attacker) {
+			crowd(2000, func(int) {
+				a.say("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 1000))
+			})
+		}},
+		{"blocking", func(a *attacker) {
+			crowd(2000, func(int) {
+				a.say("GET /v1/peerings?index=1&wait=10m HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+			})
+		}},
+		{"idle", func(a *attacker) { crowd(3000, func(int) { a.dial("h2") }) }},
+	} {
+		a := &attacker{m: m}
+		before := m.rss(t)
+		x.do(a)
+		served(x.name)
+		if more := m.rss(t) - before; more > 60<<20 {
+			t.Errorf("%s: the member has %d MB more", x.name, more>>20)
+		} else {
+			t.Logf("%s: %d MB more", x.name, more>>20)
+		}
+		a.end()
+	}
+	a := &attacker{m: m}
+	defer a.end()
+	crowd(1600, func(i int) {
+		switch {
+		case i < 1000:
+			a.say("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+		case i < 1500:
+			a.dial("h2")
+		default:
+			a.say("GET /v1/peerings?filter=" + strings.Repeat("(", 12) + " HTTP/1.1\r\nHost: x\r\n\r\n")
+		}
+	})
+	served("all at once")
+}

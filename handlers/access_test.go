@@ -1,0 +1,178 @@
+package handlers
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"muster/certs"
+	"muster/store"
+)
+
+// caller is somebody with a credential and what it allows.
+type caller struct {
+	name    string
+	headers []string
+	scopes  []string // nil: nobody that is known
+	apiKey  bool
+	node    bool // which only the leader knows, and one family never does
+}
+
+func (c *caller) allows(scope string) bool {
+	return c.scopes != nil && (&store.APIToken{Scopes: c.scopes}).Allows(scope)
+}
+
+// callers are one for each scope, and everybody else who may come.
+func callers(t *testing.T, s *testServer) (list []caller) {
+	t.Helper()
+	bearer := func(secret string) []string { return []string{"Authorization", "Bearer " + secret} }
+	for _, scope := range store.Scopes {
+		list = append(list, caller{name: scope, headers: bearer(s.token(scope)), scopes: []string{scope}})
+	}
+	key := func(kind string, scopes []string, change func(*store.APIKey)) string {
+		k := store.APIKey{ID: store.NewID(), Kind: kind, Name: kind, Secret: certs.NewSecret(), Scopes: scopes, OwnerID: "x", OwnerName: "x"}
+		k.SecretHash = certs.HashSecret(k.Secret)
+		change(&k)
+		if _, err := s.Store.CreateAPIKey(t.Context(), store.Actor{Name: "test"}, k); err != nil {
+			t.Fatal(err)
+		}
+		return "ApiKey " + base64.StdEncoding.EncodeToString([]byte(k.ID+":"+k.Secret))
+	}
+	ago := time.Now().Add(-time.Hour)
+	jwt, internal := nodeCredentials(t, s)
+	return append(list,
+		caller{name: "a token without scopes", headers: bearer(s.token()), scopes: []string{}},
+		caller{name: "an API key that reads", headers: []string{"Authorization", key(store.KeyKindAPI, []string{store.ScopeClusterRead}, func(*store.APIKey) {})},
+			scopes: []string{store.ScopeClusterRead}, apiKey: true},
+		caller{name: "an expired API key", headers: []string{"Authorization", key(store.KeyKindAPI, []string{store.ScopeManagement}, func(k *store.APIKey) { k.ExpiresAt = &ago })}},
+		caller{name: "a member", headers: bearer(jwt), scopes: []string{store.ScopeClusterRead}, node: true},
+		caller{name: "a member with the join secret", headers: []string{"X-ZLayer-Internal-Token", internal}, scopes: []string{store.ScopeClusterRead}, node: true},
+		caller{name: "an unknown token", headers: bearer(certs.NewSecret())},
+		caller{name: "an identity of a member that is signed by nobody", headers: bearer(jwt[:len(jwt)-8] + "AAAAAAAA")},
+		caller{name: "nobody"})
+}
+
+// nodeCredentials are the identity of member 1 and the bearer that members derive from the join secret.
+func nodeCredentials(t *testing.T, s *testServer) (jwt, internal string) {
+	t.Helper()
+	key, err := s.Store.ActiveKey(t.Context(), store.KeyJWT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Store.PeekMember(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if jwt, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, s.ClusterID, m.ID, 1, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := s.Store.ActiveKey(t.Context(), store.KeyJoinSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return jwt, certs.InternalBearer(string(secret.Secret))
+}
+
+// refusedAs reports whether an answer is the family's refusal of a caller, known or not.
+func refusedAs(rt *route, code int, known bool) bool {
+	switch {
+	case rt.family == elastic && known, rt.family == consul:
+		return code == http.StatusForbidden
+	case rt.family == elastic:
+		return code == http.StatusUnauthorized
+	case known:
+		return code == rt.family.forbidden.status
+	}
+	return code == rt.family.unauthenticated.status
+}
+
+// harmless makes a request to a route whose arguments are in order, but which asks for nothing that exists.
+func harmless(rt *route) (target, body string) {
+	target = strings.NewReplacer("{name:.*}", "nothing", "{id}", "999999", "{name}", "nothing", "{file}", "nothing").Replace(rt.path)
+	bodies := map[string]string{
+		"/v1/peering/token": `{"PeerName":"x"}`, "/v1/peering/establish": "", "/_security/api_key": `{"name":"x","id":"x"}`,
+	}
+	if !rt.changes() {
+		return target, ""
+	}
+	if rt.path == "/v1/peering/establish" {
+		token, _ := json.Marshal(map[string]any{"CA": []string{}, "ServerAddresses": []string{"127.0.0.1:1"}, "PeerID": "x"})
+		return target, fmt.Sprintf(`{"PeerName":"x","PeeringToken":%q}`, base64.StdEncoding.EncodeToString(token))
+	}
+	if body, ok := bodies[rt.path]; ok {
+		return target, body
+	}
+	switch rt.path {
+	case "/v1/operator/raft/peer":
+		return target + "?id=999999", ""
+	case "/v1/operator/raft/transfer-leadership":
+		return target + "?id=11111111-2222-4333-8444-555555555555", ""
+	}
+	return target, "{}"
+}
+
+// TestAccess walks over the table of routes and asks each as everybody who may come, directly and passed on by a member:
+// who may is never refused as somebody who may not, and the other way about.
+func TestAccess(t *testing.T) {
+	s := newTestServer(t)
+	list := callers(t, s)
+	until(t, "the mirror knows them all", func() bool { return s.Store.ReplicaRevision() >= s.Store.Revision() })
+	calls := 0
+	for i := range routes {
+		rt := &routes[i]
+		if rt.family == page || rt.stream || rt.path == "/v1/peering/establish" { // its token cannot be right without another cluster
+			continue
+		}
+		target, body := harmless(rt)
+		for _, c := range list {
+			for _, forwarded := range []bool{false, true} {
+				s.failures = newFailureLimiter()
+				h, headers := s.API(), c.headers
+				if forwarded {
+					h, headers = s.Internal(), append(slices.Clone(headers), headerForwarded, "1", headerRemote, "192.0.2.1:1")
+				}
+				if body != "" {
+					headers = append(slices.Clone(headers), "Content-Type", "application/json")
+				}
+				w := s.ask(h, rt.method, target, "", body, headers...)
+				calls++
+				if c.node && (rt.at == here || rt.family == elastic) {
+					c.scopes = nil
+				}
+				open := rt.scope == "" && (rt.family != elastic || c.scopes != nil)
+				may := open || rt.scope != "" && c.allows(rt.scope)
+				refused := refusedAs(rt, w.Code, c.scopes != nil)
+				if rt.path == "/api/v1/cluster/join" {
+					refused = false // the token in its body decides
+				}
+				if c.apiKey && rt.path == "/api/v1/cluster/enrollment-tokens" || rt.path == "/api/v1/cluster/node-token" {
+					continue // the handler itself says who may
+				}
+				if refused == may && !ownOf(rt, w.Code, may) {
+					t.Errorf("%s %s as %s (passed on: %v): %d %s; it may: %v", rt.method, target, c.name, forwarded, w.Code, w.Body, may)
+				}
+			}
+		}
+	}
+	t.Logf("%d calls", calls)
+}
+
+// ownOf reports whether a refusal is one that the handler has of its own for somebody who has the scope.
+func ownOf(rt *route, code int, may bool) bool {
+	if !may {
+		return false
+	}
+	switch rt.path {
+	case "/_security/api_key":
+		return code == http.StatusForbidden // keys of others
+	case "/_security/enroll/node", "/_security/enroll/kibana":
+		return code == http.StatusForbidden // enrollment is not enabled
+	}
+	return false
+}

@@ -1,0 +1,88 @@
+package handlers
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// cheapBytes bounds what is checked of a stranger's arguments: checks of so little cost nothing worth protecting.
+const cheapBytes = 1024
+
+const (
+	bodyWithin         = 30 * time.Second // of a caller that is known; the listener's read time-out is the same
+	strangerBodyWithin = 10 * time.Second
+	dropWithin         = 500 * time.Millisecond // what comes of a body after its answer: closing on it would lose the answer
+	writeWithin        = 10 * time.Second       // a caller that takes nothing of its answer for this long is cut
+)
+
+func retryAfter(d time.Duration) string { return strconv.Itoa(max(1, int(d.Seconds()))) }
+
+// announcesBody reports whether the request has a body, or says so.
+func announcesBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+}
+
+// needsBody reports whether the body of a request has to be there before it is answered. Nobody waits for those of GET
+// and HEAD, and of most DELETEs, which mean nothing, except where the request is to be held back for long: a place there is for those who
+// have said all.
+func (q *request) needsBody(rt *route) bool {
+	if !announcesBody(q.Request) || rt.whole {
+		return false
+	}
+	switch q.Method {
+	case http.MethodGet, http.MethodHead:
+		return q.block != nil
+	case http.MethodDelete:
+		return rt.family == elastic // the others say all in the path
+	}
+	return true
+}
+
+// dropBody answers without the body: the connection cannot be used again, and its end is not waited for.
+func dropBody(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(dropWithin))
+	}
+}
+
+var errNoRoom = errors.New("no room for the body")
+
+// rationed counts what is read of a stranger's body.
+type rationed struct {
+	io.Reader
+	place *stay
+}
+
+func (r *rationed) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if n > 0 && !r.place.take(n) {
+		return 0, errNoRoom
+	}
+	return n, err
+}
+
+// receive reads the body under a deadline, and at most so much of it as its caller may send.
+func (q *request) receive(p *stay) ([]byte, error) {
+	within := bodyWithin
+	var body io.Reader = http.MaxBytesReader(q.w, q.Request.Body, bodyLimit)
+	if p != nil {
+		within, body = strangerBodyWithin, &rationed{body, p}
+		_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(within))
+	}
+	data, err := io.ReadAll(body)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, fail(http.StatusRequestEntityTooLarge, "the body must not be larger than 1 MiB")
+	case errors.Is(err, errNoRoom):
+		return nil, err
+	case err != nil:
+		dropBody(q.w, q.Request)
+		return nil, fail(http.StatusBadRequest, "the body could not be read")
+	}
+	return data, nil
+}

@@ -1,0 +1,368 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"muster/netlimit"
+	"muster/store"
+)
+
+// Every request is treated in this order, whatever its family and listener. What costs more comes later, and a place is
+// given to a request only when it has done its part:
+//
+//  1. connection limits: netlimit, before anything is read; a connection beyond them is told so (guard)
+//  2. headers: net/http reads them under a deadline and a limit of size; browsers of other origins end here (guard)
+//  3. route: the router has chosen it (router)
+//  4. authentication and failure limit: who shows nothing valid is a stranger and needs a place in the room of its
+//     address (guard); strangers get no more than checks that are linear in cheapBytes (dispatch)
+//  5. body under a deadline (dispatch)
+//  6. slot: at most Limits.Requests are in work (dispatch); blocking queries and streams of events have places of their own
+//  7. checks of the arguments, and again who is asking, where it is decided: at the leader (handle)
+//  8. work under the route's deadline (dispatch)
+//  9. answer under a write deadline that fits the route; the slot is free from its first byte on (recorder)
+
+// crossOrigin knows the requests that a browser makes for the page of somebody else.
+var crossOrigin = http.NewCrossOriginProtection()
+
+// foreign reports whether a page of another origin makes a browser send this. Some reads make something new each time:
+// they count as what they are.
+func foreign(rt *route, r *http.Request) bool {
+	if rt != nil && rt.keyed && r.Method == http.MethodGet {
+		probe := http.Request{Method: http.MethodPost, Header: r.Header, Host: r.Host, URL: r.URL}
+		return crossOrigin.Check(&probe) != nil
+	}
+	return crossOrigin.Check(r) != nil
+}
+
+// guard does what comes before the body (1 to 4), isolates panics and writes the log line.
+func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fam := familyOf(r.URL.Path)
+		if rt != nil {
+			fam = rt.family
+		}
+		rec := &recorder{ResponseWriter: w, server: s}
+		defer s.finish(rt, o, fam, rec, r, time.Now())
+		fam.headers(rec)
+		if rt == nil || rt.serve == nil { // nobody will read its body
+			dropBodyIfAny(rec, r)
+		}
+		conn := connectionOf(r.Context())
+		if conn != nil && conn.Overfull() {
+			w.Header().Set("Connection", "close")
+			s.tooMany(rec, fam, refusedConnections, "this member has as many connections as it takes; try another one", 5*time.Second)
+			return
+		}
+		if !o.forwarded && foreign(rt, r) {
+			s.sentAway.WithLabelValues(refusedCrossOrigin).Inc()
+			dropBodyIfAny(rec, r)
+			fam.fail(rec, http.StatusForbidden, store.Forbidden, "a web page of another origin must not send this request")
+			return
+		}
+		if !o.forwarded && !s.known(conn, r) {
+			if rec.place = s.rooms.enter(addressOf(r, o)); rec.place == nil {
+				dropBodyIfAny(rec, r)
+				_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second)) // it holds no place, so not for long
+				s.tooMany(rec, fam, refusedStrangers, "too many requests of this address at once that show no valid credential; try again", time.Second)
+				return
+			}
+		}
+		if fam.wrap == nil || o.forwarded {
+			h(rec, r)
+			return
+		}
+		shaped := fam.wrap(rec, r)
+		h(shaped, r)
+		shaped.finish()
+	})
+}
+
+func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
+	if announcesBody(r) {
+		dropBody(w, r)
+	}
+}
+
+// finish ends a request, also one that has panicked.
+func (s *Server) finish(rt *route, o origin, fam *family, rec *recorder, r *http.Request, begin time.Time) {
+	if p := recover(); p != nil {
+		s.log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		if !rec.wrote {
+			fam.fail(rec, http.StatusInternalServerError, 0, "internal error")
+		}
+	}
+	rec.release()
+	if rec.place != nil {
+		// With HTTP/2 a small answer would be sent only after this, and a stranger that does not take it would hold it
+		// without a place.
+		if r.ProtoMajor == 2 && rec.wrote {
+			_ = http.NewResponseController(rec.ResponseWriter).Flush()
+		}
+		rec.place.leave()
+	}
+	s.observe(rt, o, r, rec.status, time.Since(begin))
+	level := slog.LevelDebug
+	if rec.status >= 500 {
+		level = slog.LevelWarn
+	}
+	if s.log.Enabled(r.Context(), level) {
+		s.log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
+			"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
+	}
+}
+
+// known reports whether the caller has shown a credential that this member knows, now or earlier on this connection. It
+// asks nobody else: who may do what is decided later, at the leader.
+func (s *Server) known(conn *netlimit.Conn, r *http.Request) bool {
+	if conn != nil && conn.IsProven() {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+	defer cancel()
+	q := &request{Request: r.WithContext(ctx)}
+	token, err := s.authenticateNode(q) // nil where this member does not lead
+	if c, ok := credentialOf(r); token == nil && ok {
+		if token, _, err = s.recognise(q, c); err != nil {
+			q.stale = true
+			token, _, err = s.recognise(q, c)
+		}
+	}
+	if err != nil || token == nil {
+		return false
+	}
+	if conn != nil && len(token.Scopes) > 0 {
+		conn.Proven()
+	}
+	return true
+}
+
+// recorder remembers what was answered, and what the request holds.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+
+	server *Server
+	place  *stay // in the room of its address; nil for a caller that is known
+	slot   bool  // it is in work
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if !r.wrote {
+		r.status, r.wrote = status, true
+		r.release()
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if !r.wrote {
+		r.WriteHeader(http.StatusOK)
+	}
+	return r.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// work takes a slot; false when there is none.
+func (r *recorder) work() bool {
+	select {
+	case r.server.slots <- struct{}{}:
+		r.slot = true
+		r.server.inFlight.Inc()
+		return true
+	default:
+		return false
+	}
+}
+
+// release gives the slot back: writing an answer that its caller does not take is no work.
+func (r *recorder) release() {
+	if r.slot {
+		r.slot = false
+		<-r.server.slots
+		r.server.inFlight.Dec()
+	}
+}
+
+// known gives a stranger's place back: it has shown who it is.
+func (r *recorder) known() {
+	r.place.leave()
+	r.place = nil
+}
+
+// recorderOf finds the recorder below what a family has put around it.
+func recorderOf(w http.ResponseWriter) *recorder {
+	for {
+		if r, ok := w.(*recorder); ok {
+			return r
+		}
+		w = w.(interface{ Unwrap() http.ResponseWriter }).Unwrap()
+	}
+}
+
+// dispatch answers a request here or has the leader answer it (5 to 9). While there is no leader, or leadership turns
+// under the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
+func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
+	rec := recorderOf(w)
+	q := &request{Request: r, w: w, keyed: rt.keyed, enrolls: rt.enrolls, whole: rt.whole, block: parseBlocking(rt, o, r), stranger: rec.place != nil}
+	defer q.block.done()
+	if err := s.receive(rt, o, q, rec); err != nil {
+		if errors.Is(err, errNoRoom) {
+			dropBodyIfAny(w, r)
+			s.tooMany(w, rt.family, refusedBodies, "too much is sent from this address at once without a valid credential; try again", time.Second)
+			return
+		}
+		s.answer(rt, q, err)
+		return
+	}
+	if !rec.work() {
+		s.refused.Inc()
+		s.tooMany(w, rt.family, refusedRequests, "too many requests at once; try again", time.Second)
+		return
+	}
+	within := max(rt.within, answerWithin) + q.block.remaining()
+	ctx, cancel := context.WithTimeout(r.Context(), within)
+	defer cancel()
+	q.Request = r.WithContext(ctx)
+	q.deadlines(rt, within)
+	s.work(ctx, rt, o, q)
+}
+
+// receive checks what is cheap to check and reads the body.
+func (s *Server) receive(rt *route, o origin, q *request, rec *recorder) (err error) {
+	switch {
+	case rt.whole:
+		if q.Request.Body != nil && q.Request.Body != http.NoBody {
+			q.Request.Body = &watchedBody{ReadCloser: q.Request.Body}
+		}
+	case q.needsBody(rt) && !s.pointless(rt, o, q):
+		if q.body, err = q.receive(rec.place); err != nil {
+			return err
+		}
+		q.hasBody = len(q.body) > 0
+		if q.Method == http.MethodGet || q.Method == http.MethodHead {
+			q.body = nil // it means nothing
+		}
+	case announcesBody(q.Request):
+		q.hasBody, q.dropped = true, q.needsBody(rt)
+		dropBody(q.w, q.Request)
+	case o.forwarded:
+		q.hasBody = q.Header.Get(headerBody) != ""
+	}
+	return s.checkEarly(rt, o, q)
+}
+
+// checkEarly looks at the arguments before anybody has asked who is calling, as the originals do. A stranger's are left for
+// later when there is too much of them, or when its address has failed often enough; what is wrong with them counts as a
+// failed attempt.
+func (s *Server) checkEarly(rt *route, o origin, q *request) error {
+	remote := remoteOf(q.Request, o)
+	if q.dropped || q.stranger && (!q.cheap() || rt.scope != "" && s.failures.spent(remote)) {
+		return nil
+	}
+	err := rt.checks(q)
+	if err != nil && q.stranger && rt.scope != "" {
+		if limited := s.failures.count(remote); limited != nil {
+			return limited
+		}
+	}
+	q.checked = err == nil
+	return err
+}
+
+// cheap reports whether there is so little to check that anybody may have it checked.
+func (q *request) cheap() bool { return len(q.URL.RawQuery) <= cheapBytes && len(q.body) <= cheapBytes }
+
+// pointless reports whether a stranger will be refused whatever its body says: nobody waits for that.
+func (s *Server) pointless(rt *route, o origin, q *request) bool {
+	if !q.stranger || o.forwarded || rt.scope == "" && rt.family.admit == nil || !s.Store.Leading() {
+		return false // a member that does not lead may not know a new credential yet
+	}
+	return rt.vet == nil || q.ContentLength < 0 || q.ContentLength > cheapBytes
+}
+
+// checks are those of the arguments, the body's last.
+func (rt *route) checks(q *request) error {
+	if rt.check != nil {
+		if err := rt.check(q.Request); err != nil {
+			return err
+		}
+	}
+	if rt.vet != nil {
+		return rt.vet(q)
+	}
+	return nil
+}
+
+// deadlines makes the listener's own fit the route: those are for requests that are answered at once. A stranger's are
+// shorter, since it holds a place of its address until its answer is written.
+func (q *request) deadlines(rt *route, within time.Duration) {
+	control := http.NewResponseController(q.w)
+	switch {
+	case rt.whole:
+		_ = control.SetReadDeadline(time.Now().Add(rt.within))
+		_ = control.SetWriteDeadline(time.Now().Add(within + time.Minute))
+	case within > answerWithin:
+		if !announcesBody(q.Request) || q.needsBody(rt) {
+			_ = control.SetReadDeadline(time.Time{})
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(within + answerWithin + writeWithin))
+	case q.stranger:
+		_ = control.SetWriteDeadline(time.Now().Add(within + writeWithin))
+	}
+}
+
+// work has the request answered.
+func (s *Server) work(ctx context.Context, rt *route, o origin, q *request) {
+	q.stale = rt.at == here || rt.at == hereStale && isStale(q.Request)
+	if q.stale {
+		err := s.handle(rt, o, q)
+		// A member that has joined a moment ago has no replica yet; the leader's answer is no worse.
+		if rt.at == here || !errors.Is(err, store.ErrNoLeader) || s.Store.LeaderID() == 0 {
+			s.answer(rt, q, err)
+			return
+		}
+		q.stale = false
+	}
+	if o.forwarded {
+		err := s.handle(rt, o, q)
+		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
+			q.w.Header().Set(headerNotLeader, "1") // nothing happened: the sender tries again while it may
+			q.w.WriteHeader(http.StatusMisdirectedRequest)
+			return
+		}
+		s.answer(rt, q, err)
+		return
+	}
+	if strings.HasPrefix(q.Header.Get(headerKey), store.AutoKey) {
+		s.answer(rt, q, fail(http.StatusBadRequest, headerKey+" must not begin with "+store.AutoKey+", as those of members do"))
+		return
+	}
+	giveUp := time.Now().Add(answerWithin)
+	for {
+		begin := time.Now()
+		again, err := s.attempt(rt, o, q)
+		if err == nil {
+			return
+		}
+		if time.Since(begin) > time.Second { // it got somewhere before leadership turned: the clock starts again
+			giveUp = time.Now().Add(answerWithin)
+		}
+		if !again || q.touched() || ctx.Err() != nil || time.Now().After(giveUp) {
+			s.answer(rt, q, err)
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}

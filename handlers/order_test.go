@@ -1,0 +1,323 @@
+package handlers
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"muster/store"
+)
+
+const generous = 20 * time.Second
+
+// half opens a connection to the API and sends what is given, which is not all of a request.
+func half(t testing.TB, addr, text string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// answerOf reads one answer from a connection.
+func answerOf(t testing.TB, c net.Conn) (status int, body string) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(generous))
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(data)
+}
+
+// until polls until try succeeds.
+func until(t testing.TB, what string, try func() bool) {
+	t.Helper()
+	for end := time.Now().Add(generous); !try(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("has not happened: " + what)
+		}
+	}
+}
+
+// A request whose body is not complete holds no slot, whoever sent it.
+func TestHalfSentBodiesHoldNoSlot(t *testing.T) {
+	s := newTestServer(t, func(c *Config) { c.Limits.Requests = 1 })
+	addr := s.serving()
+	for _, target := range []string{"POST /api/v1/cluster/join", "POST /v1/peering/token", "PUT /_security/api_key", "POST /api/v1/sql"} {
+		for _, token := range []string{"", s.admin} {
+			half(t, addr, target+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+token+"\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+		}
+	}
+	until(t, "the strangers are in their room", func() bool { return s.rooms.open() >= 1 })
+	if w := s.call("GET", "/api/v1/cluster/members", s.admin, ""); w.Code != 200 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if n := len(s.slots); n != 0 {
+		t.Errorf("%d slots are taken", n)
+	}
+}
+
+// Nobody waits for the body of a request that needs none, or of one that is refused whatever its body says.
+func TestBodiesThatAreNotWaitedFor(t *testing.T) {
+	s := newTestServer(t)
+	addr := s.serving()
+	for _, x := range []struct {
+		target, token string
+		status        int
+	}{
+		{"GET /api/v1/status", "", 200},
+		{"GET /v1/peerings", s.admin, 200},
+		{"DELETE /v1/peering/x", s.admin, 200},
+		{"GET /_nodes", s.admin, 400}, // the family refuses bodies there
+		{"POST /api/v1/sql", "", 401},
+		{"PUT /v1/operator/snapshot", "", 403},
+		{"PUT /v1/operator/snapshot", "wrong", 403},
+		{"POST /nothing", "", 404},
+		{"POST /v1/peerings", "", 405},
+		{"GET /api/v1/events", "", 401},
+		{"POST /v1/peering/establish", "", 403},
+	} {
+		c := half(t, addr, x.target+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+x.token+"\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n")
+		if status, body := answerOf(t, c); status != x.status {
+			t.Errorf("%s: %d %s, want %d", x.target, status, body, x.status)
+		}
+	}
+}
+
+// A blocking query has a place only when it has said all, and an identity has no more than its share.
+func TestBlockingPlaces(t *testing.T) {
+	s := newTestServer(t, func(c *Config) { c.Limits.Blocking, c.Limits.BlockingPerIdentity = 3, 2 })
+	addr := s.serving()
+	reader := s.token(store.ScopePeeringRead)
+	query := func(token, extra string) net.Conn {
+		return half(t, addr, "GET /v1/peerings?index=1000000&wait=5m HTTP/1.1\r\nHost: x\r\nX-Consul-Token: "+token+"\r\n"+extra+"\r\n")
+	}
+	for range 5 {
+		query(reader, "Content-Length: 5\r\n")
+		query("wrong", "")
+	}
+	query(reader, "")
+	query(reader, "")
+	until(t, "two wait", func() bool { return s.waiting.taken() == 2 })
+	if len(s.slots) != 0 {
+		t.Error("who waits holds a slot")
+	}
+	if status, body := answerOf(t, query(reader, "")); status != 429 || body != "too many blocking queries at once; try again" {
+		t.Errorf("beyond the share: %d %s", status, body)
+	}
+	gone := query(s.admin, "")
+	until(t, "another identity waits", func() bool { return s.waiting.taken() == 3 })
+	gone.Close()
+	until(t, "its place is free", func() bool { return s.waiting.taken() == 2 })
+}
+
+// The strangers of one address have a room of their own: when it is full, others and callers with a credential are
+// answered as ever, also at the same address.
+func TestStrangersOfOneAddress(t *testing.T) {
+	s := newTestServer(t, func(c *Config) { c.Limits.StrangersPerAddress = 4 })
+	addr := s.serving()
+	for range 4 {
+		half(t, addr, "POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	}
+	until(t, "the room is full", func() bool { return s.rooms.open() == 4 })
+	if w := s.from("127.0.0.1:1", "GET", "/api/v1/status", ""); !strings.HasPrefix(w.Body.String(), `{"error":"too many requests of this address`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for _, path := range []string{"/", "/v1/peerings", "/v1/status/leader", "/nothing", "/ui/"} {
+		if w := s.from("127.0.0.1:1", "GET", path, ""); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if w := s.from("127.0.0.1:1", "GET", "/api/v1/cluster/members", s.admin); w.Code != 200 {
+		t.Errorf("a known caller at that address: %d %s", w.Code, w.Body)
+	}
+	if w := s.from("127.0.0.2:1", "GET", "/api/v1/status", ""); w.Code != 200 {
+		t.Errorf("another address: %d %s", w.Code, w.Body)
+	}
+}
+
+// from is call from an address.
+func (s *testServer) from(remote, method, target, token string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	r.RemoteAddr = remote
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	w := httptest.NewRecorder()
+	s.API().ServeHTTP(w, r)
+	return w
+}
+
+// What the strangers of an address send is bounded in bytes, too.
+func TestStrangersBytes(t *testing.T) {
+	x := newRooms(10)
+	ip := addressOf(httptest.NewRequest("GET", "/", nil), origin{})
+	a, b := x.enter(ip), x.enter(ip)
+	if !a.take(strangerBytes-1) || b.take(2) || !b.take(1) {
+		t.Error("the bytes of an address are not counted together")
+	}
+	a.leave()
+	if !b.take(strangerBytes - 1) {
+		t.Error("bytes were not given back")
+	}
+	b.leave()
+	if len(x.m) != 0 {
+		t.Error("a room is left over")
+	}
+}
+
+// A slot is free as soon as the answer is being written: a client that takes nothing holds none.
+func TestWritingHoldsNoSlot(t *testing.T) {
+	s := newTestServer(t)
+	w := &stuckWriter{ResponseRecorder: httptest.NewRecorder(), writing: make(chan struct{}), stuck: make(chan struct{})}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.API().ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/openapi.yaml", nil))
+	}()
+	<-w.writing
+	if len(s.slots) != 0 {
+		t.Error("the slot is still taken")
+	}
+	close(w.stuck)
+	<-done
+}
+
+// stuckWriter is a client that does not read.
+type stuckWriter struct {
+	*httptest.ResponseRecorder
+	writing, stuck chan struct{}
+}
+
+func (w *stuckWriter) Write(p []byte) (int, error) {
+	close(w.writing)
+	<-w.stuck
+	return len(p), nil
+}
+
+// Hostile arguments of strangers count as failures of their address, and soon nobody looks at them any more.
+func TestStrangersArgumentsAreLimited(t *testing.T) {
+	s := newTestServer(t)
+	counts := map[int]int{}
+	for range 3 * failuresPerMinute {
+		w := s.from("192.0.2.7:1", "GET", "/v1/peerings?index=x", "")
+		counts[w.Code]++
+	}
+	if counts[400] == 0 || counts[429] < failuresPerMinute || len(counts) != 2 {
+		t.Errorf("answers by status: %v", counts)
+	}
+	if w := s.from("192.0.2.7:1", "GET", "/v1/peerings", s.admin); w.Code != 200 {
+		t.Errorf("a valid credential waits for the failures of others: %d", w.Code)
+	}
+	if w := s.from("192.0.2.7:1", "GET", "/v1/peerings?index=x", s.admin); w.Code != 400 || w.Body.String() != "Invalid index" {
+		t.Errorf("a valid credential with a wrong argument: %d %s", w.Code, w.Body)
+	}
+	if w := s.from("192.0.2.8:1", "GET", "/v1/peerings?filter="+strings.Repeat("(", 12), ""); w.Code != 403 {
+		t.Errorf("a stranger's filter was looked at: %d %s", w.Code, w.Body)
+	}
+}
+
+// Every list of events is bounded: no type twice.
+func TestEventTypesAreBounded(t *testing.T) {
+	r := httptest.NewRequest("GET", "/api/v1/events?type=member,member", nil)
+	if _, err := parseEventQuery(r); err == nil || err.Error() != "type must name each type once" {
+		t.Error(err)
+	}
+	r = httptest.NewRequest("GET", "/api/v1/events?type="+strings.Join(store.EventTypes, ","), nil)
+	if e, err := parseEventQuery(r); err != nil || len(e.types) != len(store.EventTypes) {
+		t.Error(e, err)
+	}
+}
+
+// An identity has a share of the readers, not all places.
+func TestReadersPerIdentity(t *testing.T) {
+	s := newTestServer(t, func(c *Config) { c.Limits.Readers, c.Limits.ReadersPerIdentity = 3, 1 })
+	t.Cleanup(s.EndStreams)
+	addr := s.serving()
+	read := func(token string) net.Conn {
+		return half(t, addr, "GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+token+"\r\n\r\n")
+	}
+	reader := s.token(store.ScopeClusterRead)
+	read(reader)
+	until(t, "one reads", func() bool { return s.EventReaders() == 1 })
+	if status, body := answerOf(t, read(reader)); status != 503 || !strings.Contains(body, "as many readers as it takes") {
+		t.Errorf("%d %s", status, body)
+	}
+	read(s.admin)
+	until(t, "another identity reads", func() bool { return s.EventReaders() == 2 })
+	if status, _ := answerOf(t, read("wrong")); status != 401 {
+		t.Errorf("a stranger: %d", status)
+	}
+}
+
+// A page of another origin cannot make a browser change anything, nor read what makes something new, in whatever way it
+// asks; programs, which say nothing of a page, and muster's own page can.
+func TestCrossOrigin(t *testing.T) {
+	s := newTestServer(t)
+	foreign := [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}, {"Origin", "null"}}
+	own := [][]string{{}, {"Sec-Fetch-Site", "same-origin"}, {"Sec-Fetch-Site", "none"}, {"Origin", "https://example.com"}}
+	for i := range routes {
+		rt := &routes[i]
+		target := strings.NewReplacer("{name:.*}", "x", "{id}", "1", "{name}", "x", "{file}", "x").Replace(rt.path)
+		for _, h := range foreign {
+			w := s.call(rt.method, target, "", "", h...)
+			said := strings.Contains(w.Body.String(), "web page of another origin")
+			if want := rt.changes() || rt.keyed; said != want || want && w.Code != 403 {
+				t.Errorf("%s %s %v: %d %s", rt.method, target, h, w.Code, w.Body)
+			}
+		}
+	}
+	for _, h := range own {
+		w := s.call("POST", "/api/v1/api-tokens", s.admin, `{"name":"x","scopes":["enroll"]}`, h...)
+		if w.Code != 201 {
+			t.Errorf("%v: %d %s", h, w.Code, w.Body)
+		}
+	}
+	r := httptest.NewRequest("POST", "/api/v1/api-tokens", strings.NewReader(`{"name":"x","scopes":["management"]}`))
+	r.Header.Set("Content-Type", "text/plain")
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+	r.SetBasicAuth("any", s.admin)
+	w := httptest.NewRecorder()
+	s.API().ServeHTTP(w, r)
+	if w.Code != 403 {
+		t.Errorf("a form with Basic credentials: %d %s", w.Code, w.Body)
+	}
+}
+
+// A connection beyond the limit is told so, in the words of the family that it asks.
+func TestOverfullConnections(t *testing.T) {
+	s := newTestServer(t)
+	for _, x := range []struct{ path, body string }{
+		{"/api/v1/status", `{"error":"this member has as many connections as it takes; try another one"}`},
+		{"/v1/status/leader", "this member has as many connections as it takes; try another one"},
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("GET", x.path, nil)
+		conn := overfullConn(t)
+		s.API().ServeHTTP(w, r.WithContext(withConnection(context.Background(), conn)))
+		if w.Code != 503 || w.Body.String() != x.body || w.Header().Get("Retry-After") == "" || w.Header().Get("Connection") != "close" {
+			t.Errorf("%s: %d %s %v", x.path, w.Code, w.Body, w.Header())
+		}
+	}
+	if text := s.call("GET", "/metrics", "", "").Body.String(); !strings.Contains(text, fmt.Sprintf(`muster_http_sent_away_total{limit=%q} 2`, refusedConnections)) {
+		t.Error("the metric does not tell of it")
+	}
+}

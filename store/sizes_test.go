@@ -1,0 +1,248 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pressly/goose/v3"
+
+	"muster/certs"
+	"muster/migrations"
+)
+
+// oldDB is a database with an older schema, to be filled and migrated.
+func oldDB(t testing.TB, version int64) (*sql.DB, *goose.Provider) {
+	t.Helper()
+	db := memoryDB(t)
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(bg, version); err != nil {
+		t.Fatal(err)
+	}
+	return db, p
+}
+
+type schemaColumn struct{ table, name, kind string }
+
+// dataColumns lists the columns of texts and bytes of all tables.
+func dataColumns(t testing.TB, b *bench) []schemaColumn {
+	t.Helper()
+	list, err := collect(&View{s: b.s}, func(r *sql.Rows) (c schemaColumn, err error) { return c, r.Scan(&c.table, &c.name, &c.kind) },
+		`SELECT m.name, p.name, p.type FROM sqlite_master m, pragma_table_info(m.name) p WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%'
+		AND m.name <> 'goose_db_version' AND p.type IN ('TEXT', 'BLOB') ORDER BY m.name, p.cid`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// TestSizes: every column of texts or bytes has a maximum, or is muster's own; the schema and the writer hold the maximum.
+func TestSizes(t *testing.T) {
+	b := newBench(t, migratedDB(t))
+	seen := map[string]bool{}
+	for _, c := range dataColumns(t, b) {
+		at := c.table + "." + c.name
+		seen[at] = true
+		own := slices.Contains(ownColumns[c.table], c.name) || slices.Contains(ownColumns[c.table], "*")
+		bounded := slices.ContainsFunc(Sizes, func(s Size) bool { return s.Table == c.table && s.Column == c.name })
+		switch {
+		case own && bounded:
+			t.Errorf("%s is both in Sizes and in ownColumns", at)
+		case !own && !bounded:
+			t.Errorf("%s must be in Sizes, or in ownColumns if nobody but muster fills it", at)
+		}
+	}
+	for _, s := range Sizes {
+		at := s.Table + "." + s.Column
+		if !seen[at] {
+			t.Errorf("Sizes has %s, which is no column of texts or bytes", at)
+		}
+		var schema string
+		if _, err := (&View{s: b.s}).get("SELECT sql FROM sqlite_master WHERE name = ?", []any{s.Table}, &schema); err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("CONSTRAINT size_%s_%s CHECK (length(CAST(%s AS BLOB)) <= %d)", s.Table, s.Column, s.Column, s.Max)
+		if !strings.Contains(schema, want) {
+			t.Errorf("the schema of %s lacks %s", s.Table, want)
+		}
+		if s.Field == "" {
+			t.Errorf("%s has no name for refusals", at)
+		}
+	}
+	for table, columns := range ownColumns {
+		for _, c := range columns {
+			if c != "*" && !seen[table+"."+c] {
+				t.Errorf("ownColumns has %s.%s, which is no column of texts or bytes", table, c)
+			}
+		}
+	}
+}
+
+// Every statement of the package that fills a bounded column is recognised by its text, so that the writer can refuse a
+// value before the database does.
+func TestSizesAreChecked(t *testing.T) {
+	filled := map[string]bool{}
+	for _, f := range walkSQL(t).found {
+		if f.exec {
+			for _, b := range boundsOf(f.query) {
+				filled[b.size.Table+"."+b.size.Column] = true
+			}
+		}
+	}
+	for _, s := range Sizes {
+		if at := s.Table + "." + s.Column; !filled[at] && at != "removed_members.name" && at != "join_tokens.hosts" {
+			t.Errorf("no statement is known to fill %s: boundsOf does not understand it", at)
+		}
+	}
+	for query, want := range map[string]string{
+		"INSERT INTO leases (id, raft_node_id, kind) VALUES (?, ?, ?)":                                               "id=0 kind=2",
+		"INSERT INTO leases (id, raft_node_id, kind) VALUES (?2, 1, ?1)":                                             "id=1 kind=0",
+		"INSERT INTO secrets (name, sealed) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed": "name=0 sealed=1",
+		"UPDATE members SET pinned = 1, os = ?, arch = ? WHERE raft_node_id = ?":                                     "os=0 arch=1",
+		"UPDATE members SET os = ?2, modified_rev = ?1 WHERE raft_node_id = ?3":                                      "os=1",
+		"DELETE FROM leases WHERE id = ?":                                                                            "",
+	} {
+		var got []string
+		for _, b := range boundsOf(query) {
+			got = append(got, fmt.Sprintf("%s=%d", b.size.Column, b.arg))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", query, got, want)
+		}
+	}
+}
+
+// The writer refuses what is too long by a sentence, and the database would.
+func TestTooLong(t *testing.T) {
+	b := newBench(t, migratedDB(t))
+	tooLong := strings.Repeat("x", 65)
+	insert := "INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) VALUES (?, 1, ?, '', '', 1, 1)"
+	_, err := b.write(func(tx *Tx) error { return tx.exec(insert, "a", tooLong) })
+	var refusal *Refusal
+	if !errors.As(err, &refusal) || refusal.Code != Invalid || refusal.Message != "kind must be at most 64 bytes long" {
+		t.Errorf("the writer: %v", err)
+	}
+	if _, err := b.s.exec(insert, "a", tooLong); err == nil || !strings.Contains(err.Error(), "size_leases_kind") {
+		t.Errorf("the database: %v", err)
+	}
+	if _, err := b.write(func(tx *Tx) error { return tx.exec(insert, "a", tooLong[:64]) }); err != nil {
+		t.Errorf("the longest that may be: %v", err)
+	}
+	if _, err := b.s.exec(insert, "b", "\x00"+tooLong[:64]); err == nil {
+		t.Error("a NUL ends the length that the database sees")
+	}
+	if got := cut("audit", "request_id", strings.Repeat("ä", 100)); len(got) > 128 || !strings.HasSuffix(got, "ä…") {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestStepOfSizes: rows that are longer than step 2 allows do not keep a cluster at step 1 for ever, and what is within
+// the bounds is not touched.
+func TestStepOfSizes(t *testing.T) {
+	db, p := oldDB(t, 1)
+	old := newBench(t, db)
+	identity, err := certs.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := testFounding(t, identity)
+	if _, err := old.write(f.apply); err != nil {
+		t.Fatal(err)
+	}
+	before := contents(t, old.s)
+	old.s.conn.Close() // goose wants it
+	if _, err := p.UpTo(bg, migrations.Latest); err != nil {
+		t.Fatal("a database as it should be:", err)
+	}
+	old = newBench(t, db)
+	for table, rows := range contents(t, old.s) {
+		if table == "sqlite_master" || table == "goose_db_version" || table == "join_tokens" || table == "sqlite_sequence" {
+			continue
+		}
+		if !slices.Equal(rows, before[table]) {
+			t.Errorf("%s has changed: %v, %v", table, before[table], rows)
+		}
+	}
+
+	db, p = oldDB(t, 1)
+	old = newBench(t, db)
+	if _, err := old.write(f.apply); err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("ä", 1<<20)
+	object := `{"a":"` + long + `"}`
+	for query, args := range map[string][]any{
+		"UPDATE members SET name = ?, raft_address = ?, resources = ?, labels = ?": {long, long, object, object},
+		"UPDATE api_tokens SET created_by = ?":                                     {long},
+		"INSERT INTO api_keys (id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name, created_at, created_rev, modified_rev) VALUES ('k', 'api_key', ?, '', '[]', ?, ?, '', ?, '', 1, 1)": {long, object, object, long},
+		"INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES ('', 'k', ?, 1, '')":                                                                                                          {[]byte(long)},
+		"INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev) VALUES ('p', 'm', ?, 1, '', '', '', 1)":                                                           {long},
+		"INSERT INTO peerings (id, name, state, dialer, server_name, server_addresses, ca_pems, meta, status_reason, status_since, created_rev, modified_rev) VALUES ('p', 'p', 'ACTIVE', 1, ?, ?, ?, ?, ?, '', 1, 1)":    {long, `["` + long + `"]`, `["` + long + `"]`, object, long},
+		"UPDATE audit SET detail = ?, object = ?": {long, long},
+	} {
+		old.exec(query, args...)
+	}
+	old.s.conn.Close()
+	if _, err := p.UpTo(bg, migrations.Latest); err != nil {
+		t.Fatal("with rows that are too long:", err)
+	}
+	old = newBench(t, db)
+	for query, want := range map[string]string{
+		"SELECT metadata || role_descriptors || length(name) FROM api_keys": "{}{}256",
+		"SELECT labels || resources || length(name) FROM members":           "{}{}16",
+		"SELECT count(*) FROM idempotency":                                  "0",
+		"SELECT count(*) FROM peer_members":                                 "0",
+		"SELECT server_addresses || ca_pems || meta FROM peerings":          "[][]{}",
+		"SELECT max(length(detail)) FROM audit":                             "1024",
+		"PRAGMA integrity_check":                                            "ok",
+	} {
+		var got string
+		if err := old.s.conn.QueryRowContext(bg, query).Scan(&got); err != nil || got != want {
+			t.Errorf("%s: %q %v, want %q", query, got, err, want)
+		}
+	}
+}
+
+// TestStepThroughDqlite: the step is applied to a real cluster that has data of step 1.
+func TestStepThroughDqlite(t *testing.T) {
+	if testing.Short() {
+		t.Skip()
+	}
+	latest := migrations.Latest
+	migrations.Latest = 1
+	defer func() { migrations.Latest = latest }()
+	c := newTestCluster(t, 2)
+	s := c.leader()
+	err := s.Write(bg, Actor{Name: "test"}, func(tx *Tx) error {
+		for i := range 500 {
+			if err := tx.audit("test.row", fmt.Sprint("test/", i), "a detail"); err != nil {
+				return err
+			}
+		}
+		return tx.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) VALUES ('l', 1, 'kind', '', '', 1, 1)")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	migrations.Latest = latest
+	begin := time.Now()
+	c.eventually("the schema is the newest", func() error {
+		return c.leader().Migrate(bg, Actor{Name: "test"}, latest)
+	})
+	t.Log("the step took", time.Since(begin))
+	c.agree()
+	var kinds []string
+	if err := c.leader().Peek(bg, func(v *View) (err error) {
+		kinds, err = collect(v, func(r *sql.Rows) (k string, err error) { return k, r.Scan(&k) }, "SELECT kind FROM leases")
+		return err
+	}); err != nil || !slices.Equal(kinds, []string{"kind"}) {
+		t.Errorf("%v %v", kinds, err)
+	}
+}
