@@ -175,7 +175,7 @@ func (s *Server) handle(rt *route, o origin, q *request) error {
 		return fail(http.StatusServiceUnavailable, "the credential was not known a moment ago; try again")
 	}
 	if !q.checked {
-		if err := rt.checks(q); err != nil {
+		if err := rt.checks(s, q); err != nil {
 			return err
 		}
 		q.checked = true
