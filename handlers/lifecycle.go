@@ -7,59 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"muster/store"
 )
 
 const maxDrainSeconds = 3600
-
-// memberID reads {id} of a members path. Released official clients glue the query to the path
-// (`/members/2%3Fforce=true`); what stands behind the question mark is taken for the query it was meant to be.
-func memberID(q *request) (id int64, query url.Values, err error) {
-	query = q.URL.Query()
-	text, err := url.PathUnescape(q.vars()["id"])
-	if err != nil {
-		return 0, nil, fail(http.StatusBadRequest, "Invalid node ID")
-	}
-	if path, glued, ok := strings.Cut(text, "?"); ok {
-		text = path
-		if extra, err := url.ParseQuery(glued); err == nil {
-			for k, v := range extra {
-				query[k] = append(query[k], v...)
-			}
-		}
-	}
-	id, err = strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, nil, fail(http.StatusBadRequest, "Invalid node ID")
-	}
-	return id, query, nil
-}
-
-// lookUp finds the member of a request. 0 and negative ids are invalid for drain and resume and simply unknown
-// elsewhere, as in the original.
-func (s *Server) lookUp(q *request, positive bool) (*store.Member, url.Values, error) {
-	id, query, err := memberID(q)
-	if err != nil {
-		return nil, nil, err
-	}
-	if positive && id < 1 {
-		return nil, nil, fail(http.StatusBadRequest, "Invalid node ID")
-	}
-	if err := s.Store.Confirm(q.Context()); err != nil {
-		return nil, nil, err
-	}
-	m, err := s.Store.PeekMember(q.Context(), uint64(max(id, 0)))
-	if err == nil && m == nil {
-		err = fail(http.StatusNotFound, "Cluster member not found")
-	}
-	return m, query, err
-}
 
 func (s *Server) getMember(q *request) error {
 	m, _, err := s.lookUp(q, false)
@@ -95,14 +50,10 @@ func (s *Server) removeMember(q *request) error {
 			return fail(http.StatusConflict, fmt.Sprintf("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, err))
 		}
 	}
-	ended, err := s.remove(q, m.NodeID, check)
-	if err != nil {
+	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, struct {
-		message
-		TokensEnded int `json:"tokensEnded,omitempty"`
-	}{message{"Cluster member removed"}, ended})
+	return q.result(http.StatusOK, message{"Cluster member removed"})
 }
 
 // quorumSafe judges whether enough live voters would be left, and adds to the check that runs in the transaction that the
@@ -134,19 +85,23 @@ func (s *Server) voters() (list []uint64) {
 	return list
 }
 
-// remove takes a member out of the cluster, for whichever family asks, and returns how many join tokens that ends.
-func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) (tokensEnded int, err error) {
+// headerTokensEnded says how many valid join tokens a removal has superseded; the documented answers have no room for it.
+const headerTokensEnded = "X-Muster-Tokens-Ended"
+
+// remove takes a member out of the cluster, for whichever family asks.
+func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) error {
 	rotation, err := s.PrepareRemoval(q.Context(), nodeID)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	tokensEnded, err = s.Store.RemoveMember(q.Context(), q.actor, nodeID, rotation, check)
+	ended, err := s.Store.RemoveMember(q.Context(), q.actor, nodeID, rotation, check)
 	if err != nil {
-		return 0, err
+		return err
 	}
+	q.w.Header().Set(headerTokensEnded, strconv.Itoa(ended))
 	s.Wake()
 	s.awaitOutOfRaft(q.Context(), nodeID)
-	return tokensEnded, nil
+	return nil
 }
 
 // awaitOutOfRaft waits a moment for the leader's loop to take a node out of the configuration, so that the usual

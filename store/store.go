@@ -74,6 +74,7 @@ type Store struct {
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
+	lost     atomic.Int64  // when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
 	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
 	look     chan struct{} // wakes followLeadership before its time
@@ -149,7 +150,7 @@ func (s *Store) passOn(ctx context.Context) {
 			continue
 		}
 		tctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
-		err := s.transfer(tctx, v.NodeID)
+		err := s.transfer(tctx, v.NodeID, descendWait)
 		cancel()
 		if err == nil {
 			return
@@ -316,16 +317,25 @@ func (s *Store) Transfer(ctx context.Context, id uint64) error {
 	if !s.Leading() {
 		return ErrNotLeader
 	}
-	return s.transfer(ctx, id)
+	return s.transfer(ctx, id, descendWait)
 }
 
-func (s *Store) transfer(ctx context.Context, id uint64) error {
+// StepDown is Transfer for a leader whose disk does not answer: it does not wait for the writer, which may wait for the
+// disk. What the writer has under way is decided as at any loss of leadership.
+func (s *Store) StepDown(ctx context.Context, id uint64) error {
+	if !s.Leading() {
+		return ErrNotLeader
+	}
+	return s.transfer(ctx, id, stepDownWait)
+}
+
+func (s *Store) transfer(ctx context.Context, id uint64, wait time.Duration) error {
 	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
 	if s.yielding.Swap(true) {
 		return refuse(Conflict, "leadership transfer in progress")
 	}
 	defer s.yielding.Store(false)
-	s.descend(ErrNotLeader)
+	s.descendWithin(ErrNotLeader, wait)
 	if err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
