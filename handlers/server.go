@@ -166,7 +166,7 @@ func (s *Server) router(o origin) http.Handler {
 		for _, rt := range routes {
 			if sameShape(rt.path, r.URL.Path) {
 				allowed = append(allowed, rt.method)
-				if rt.family == elastic && rt.heads() { // the others do not list it, as their originals do not
+				if rt.path == "/" { // its original lists it; those of the others do not
 					allowed = append(allowed, http.MethodHead)
 				}
 			}
