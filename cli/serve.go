@@ -42,10 +42,12 @@ type serveFlags struct {
 	given                                        map[string]bool // flags that the command line has
 	joinErr                                      error           // why the file with the token cannot be read; a member of old does not need it
 
-	datacenter  string
-	peerPing    time.Duration
-	diskReserve string
-	limits      limitFlags
+	datacenter   string
+	peerPing     time.Duration
+	diskReserve  string
+	restoreMax   string
+	restoreBytes int64 // restoreMax, read
+	limits       limitFlags
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -123,6 +125,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
+	flags.StringVar(&f.restoreMax, "restore-limit", "16GiB", "largest database, unpacked, that a restore through this member takes while it leads")
 	flags.IntVar(&f.clusterConns.All, "cluster-connections", 0, "connections that the cluster listener takes at once (default half of the files that this process may open)")
 	flags.IntVar(&f.clusterConns.Strangers, "cluster-strangers", 0, "of these, without a credential yet; the oldest gives way to the next (default 1024)")
 	flags.IntVar(&f.clusterConns.PerAddress, "cluster-strangers-per-address", 0, "of these, from one address, or one /64 with IPv6 (default 512)")
@@ -194,6 +197,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 		if reserve, err = cluster.ParseReserve(f.diskReserve); err != nil {
 			return fmt.Errorf("--disk-reserve: %w", err)
 		}
+	}
+	if f.restoreBytes, err = cluster.ParseSize(f.restoreMax); err != nil {
+		return fmt.Errorf("--restore-limit: %w", err)
 	}
 	dir, err := cluster.OpenDir(f.data)
 	if err != nil {
@@ -379,6 +385,7 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
 		MergeAutopilot: loops.MergeSettings,
 		Schema:         func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
+		RestoreLimit:   f.restoreBytes, DiskRoom: func() int64 { return loops.Disk().Room() },
 		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {
 			return loops.Migrate(ctx, actor, exclude)
 		},
