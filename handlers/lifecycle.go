@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"muster/store"
@@ -49,14 +50,10 @@ func (s *Server) removeMember(q *request) error {
 			return fail(http.StatusConflict, fmt.Sprintf("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, err))
 		}
 	}
-	ended, err := s.remove(q, m.NodeID, check)
-	if err != nil {
+	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, struct {
-		message
-		TokensEnded int `json:"tokensEnded,omitempty"`
-	}{message{"Cluster member removed"}, ended})
+	return q.result(http.StatusOK, message{"Cluster member removed"})
 }
 
 // quorumSafe judges whether enough live voters would be left, and adds to the check that runs in the transaction that the
@@ -88,19 +85,23 @@ func (s *Server) voters() (list []uint64) {
 	return list
 }
 
-// remove takes a member out of the cluster, for whichever family asks, and returns how many join tokens that ends.
-func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) (tokensEnded int, err error) {
+// headerTokensEnded says how many valid join tokens a removal has superseded; the documented answers have no room for it.
+const headerTokensEnded = "X-Muster-Tokens-Ended"
+
+// remove takes a member out of the cluster, for whichever family asks.
+func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) error {
 	rotation, err := s.PrepareRemoval(q.Context(), nodeID)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	tokensEnded, err = s.Store.RemoveMember(q.Context(), q.actor, nodeID, rotation, check)
+	ended, err := s.Store.RemoveMember(q.Context(), q.actor, nodeID, rotation, check)
 	if err != nil {
-		return 0, err
+		return err
 	}
+	q.w.Header().Set(headerTokensEnded, strconv.Itoa(ended))
 	s.Wake()
 	s.awaitOutOfRaft(q.Context(), nodeID)
-	return tokensEnded, nil
+	return nil
 }
 
 // awaitOutOfRaft waits a moment for the leader's loop to take a node out of the configuration, so that the usual

@@ -91,7 +91,7 @@ func (s *Server) removePeer(q *request) error {
 	if check, err = s.quorumSafe(q.Context(), m.NodeID, check); err != nil {
 		return fail(http.StatusInternalServerError, "removing the peer would leave the cluster without a healthy quorum: "+err.Error())
 	}
-	if _, err := s.remove(q, m.NodeID, check); err != nil {
+	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err
 	}
 	q.w.WriteHeader(http.StatusOK)

@@ -58,6 +58,7 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ro
 		if generation, err = tx.rotateDEK(rotation, fmt.Sprintf("node %d removed", m.NodeID)); err != nil {
 			return err
 		}
+		s.keys.expect(generation, rotation.DEK)
 		return tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
 	})
 	if err == nil {
