@@ -40,6 +40,7 @@ type serveFlags struct {
 	rejoin                                       bool
 	peers                                        peerFlag
 	given                                        map[string]bool // flags that the command line has
+	joinErr                                      error           // why the file with the token cannot be read; a member of old does not need it
 
 	datacenter   string
 	peerPing     time.Duration
@@ -90,6 +91,10 @@ member again; a token is then ignored, so the same command serves for the first 
 			}
 			if f.rejoin && f.join == "" {
 				return usagef(cmd, "--rejoin needs a join token: --join TOKEN")
+			}
+			var usage *usageError
+			if f.join, f.joinErr = tokenText(f.join); errors.As(f.joinErr, &usage) {
+				return usagef(cmd, "%s", usage.text)
 			}
 			return serve(cmd.Context(), env, f)
 		},
@@ -233,6 +238,8 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 	plan := cluster.Plan{Name: name, NameGiven: f.given["name"], Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
 		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice, Datacenter: f.datacenter}
 	switch {
+	case (node == nil || f.rejoin) && f.joinErr != nil:
+		return nil, f.joinErr
 	case node == nil && f.join == "" && len(f.peers.list) > 0:
 		return nil, fmt.Errorf("--peer says where other members are and %s is not the data directory of a member: give --join TOKEN too, "+
 			"or the right --data; without --peer a new cluster would be founded", f.data)
@@ -372,9 +379,9 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred, Advice: loops.Advice,
-		Notice: loops.Notice,
-		Disk:   func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred,
+		Notices: loops.Notices,
+		Disk:    func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
 		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
 		MergeAutopilot: loops.MergeSettings,
 		Schema:         func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
@@ -481,19 +488,16 @@ func awaitFounded(ctx context.Context, st *store.Store, dir *cluster.Dir) error 
 	return dir.Founded()
 }
 
-// tokenText resolves @FILE.
+// tokenText resolves @FILE. A file that holds nothing is a usage error, like a flag that is given but empty.
 func tokenText(s string) (string, error) {
 	if name, ok := strings.CutPrefix(s, "@"); ok {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return "", fmt.Errorf("--join: the token file cannot be read: %w", err)
 		}
-		s = string(data)
-	}
-	if blank(s) {
-		return "", fmt.Errorf("the join token cannot be read: %w", errEmptyToken)
+		if s = string(data); blank(s) {
+			return "", &usageError{"the join token cannot be read: the file that --join or MUSTER_JOIN_TOKEN names is empty"}
+		}
 	}
 	return strings.TrimSpace(s), nil
 }
-
-var errEmptyToken = errors.New("the file that --join or MUSTER_JOIN_TOKEN names is empty")

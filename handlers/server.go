@@ -52,9 +52,8 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
-	Notice func() string   // what this member's operator should do now, in one sentence; empty for nothing
-	Advice func() []string // what an operator has to do for this member
-	Disk   func() any      // how full this member's disk is
+	Notices func() []string // what this member's operator has to do now, a sentence each
+	Disk    func() any      // how full this member's disk is
 	// Storing returns why this member does not store, empty when it does, and how its disk answers.
 	Storing     func() (fault string, detail any)
 	CannotStore func(nodeID uint64) string // why a member does not store, as the leader's last round has it
