@@ -80,7 +80,6 @@ type storage struct {
 	failure string    // of the last trial
 	looked  look
 	judged  time.Time
-	stalled bool
 }
 
 func newStorage(now time.Time) *storage {
