@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test race lint bench man image install clean setup setup-test setup-bench FORCE
+.PHONY: build run test test-engine asan race lint bench man image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -32,6 +32,17 @@ test: setup-test build
 # The end-to-end tests with the race detector in every process: about five minutes on two cores.
 race: setup-test
 	$(GO) test -tags $(TAGS) -race -timeout 9m ./e2e
+
+# dqlite's own tests of what scripts/dqlite/*.patch touch, under AddressSanitizer.
+test-engine:
+	@scripts/setup.sh engine
+	ASAN_OPTIONS=detect_leaks=0 .deps/dqlite-tests/unit-test
+
+# muster with a libdqlite under AddressSanitizer. Go has its own handlers of signals: run it with
+# ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_abort=0
+asan: setup
+	@scripts/setup.sh asan
+	CGO_LDFLAGS='-fsanitize=address $(subst $(DEPS),$(DEPS)-asan,$(CGO_LDFLAGS))' $(GO) build -tags $(TAGS) -ldflags '$(STAMP)' -o muster-asan .
 
 lint: setup
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }
@@ -74,4 +85,4 @@ setup-bench:
 	@scripts/setup.sh bench
 
 clean:
-	rm -rf muster data man
+	rm -rf muster muster-asan data man

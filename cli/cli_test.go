@@ -131,8 +131,11 @@ func (s *server) data(t *testing.T, dir, token string) string {
 // outside makes sure that nothing around the test names a cluster.
 func outside(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"MUSTER_ADDR", "MUSTER_TOKEN", "MUSTER_CACERT"} {
-		t.Setenv(name, "")
+	for _, e := range os.Environ() {
+		if name, value, _ := strings.Cut(e, "="); strings.HasPrefix(name, "MUSTER_") {
+			t.Setenv(name, value) // puts it back afterwards
+			os.Unsetenv(name)
+		}
 	}
 	t.Chdir(t.TempDir())
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"runtime"
 	"strconv"
 	"strings"
@@ -36,6 +37,9 @@ func checkSameCluster(node *cluster.Node, token string) error {
 		return nil
 	}
 	claims, err := readToken(token)
+	if errors.Is(err, errEmptyToken) {
+		return err
+	}
 	if err != nil {
 		return nil // the directory says who this is; a token that was shortened since does not matter
 	}
@@ -80,6 +84,11 @@ func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan c
 		request.SecretsPubkey = append(request.SecretsPubkey, int(b))
 	}
 	answer, err := client.Join(ctx, claims.Addresses, pinned(claims.CAFingerprint), request)
+	var taken *client.Error
+	if errors.As(err, &taken) && taken.Status == http.StatusConflict && !plan.NameGiven && strings.Contains(taken.Message, "the name "+plan.Name+" ") {
+		request.Name = "" // the host's name is a proposal only; the cluster gives one
+		answer, err = client.Join(ctx, claims.Addresses, pinned(claims.CAFingerprint), request)
+	}
 	if err != nil {
 		var refused *client.Error
 		if errors.As(err, &refused) && refused.Status < 500 {

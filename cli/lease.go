@@ -39,7 +39,7 @@ func newLeaseListCommand(env *environment) *cobra.Command {
 				func(l client.Lease) []any { return []any{l.ID, l.NodeID, l.Kind, l.CreatedAt, l.ExpiresAt} })
 		},
 	}
-	cmd.Flags().StringVar(&member, "member", "", "only those of this member: its number, its name or its UUID")
+	cmd.Flags().StringVar(&member, "member", "", "only those of this member: its number, name, UUID, address or host name")
 	return cmd
 }
 
@@ -79,7 +79,7 @@ func newLeasePutCommand(env *environment) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&member, "member", "", "the member: its number, its name or its UUID")
+	flags.StringVar(&member, "member", "", "the member: its number, name, UUID, address or host name")
 	flags.StringVar(&kind, "kind", "", "what it stands for, such as session")
 	flags.DurationVar(&ttl, "ttl", time.Minute, "how long it holds unless it is renewed, at most 24h")
 	return cmd

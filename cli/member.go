@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,12 +10,14 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
 	"muster/client"
+	"muster/naming"
 )
 
 func newMemberCommand(env *environment) *cobra.Command {
 	group := newGroup("member", "Show and change one member")
-	group.Long = group.Short + ". ID is the member's number, its name or its UUID."
+	group.Long = group.Short + ". ID is the member's number, name, UUID, address or host name."
 	group.AddCommand(
 		newMemberShowCommand(env),
 		newMemberDrainCommand(env),
@@ -93,7 +96,7 @@ func newMemberRemoveCommand(env *environment) *cobra.Command {
 	return cmd
 }
 
-// memberID makes the member's number of what the person wrote; only a name or UUID needs a question to the server.
+// memberID makes the member's number of what the person wrote; only a name, UUID or address needs a question to the server.
 func memberID(ctx context.Context, c *client.Client, text string) (uint64, error) {
 	if id, err := strconv.ParseUint(text, 10, 64); err == nil {
 		return id, nil
@@ -102,7 +105,7 @@ func memberID(ctx context.Context, c *client.Client, text string) (uint64, error
 	return m.NodeID, err
 }
 
-// findMember finds a member by its number, name or UUID.
+// findMember finds a member by its number, name, UUID, address or host name.
 func findMember(ctx context.Context, c *client.Client, text string) (client.Member, error) {
 	if id, err := strconv.ParseUint(text, 10, 64); err == nil {
 		return c.Member(ctx, id)
@@ -111,20 +114,18 @@ func findMember(ctx context.Context, c *client.Client, text string) (client.Memb
 	if err != nil {
 		return client.Member{}, err
 	}
-	var found []client.Member
+	called := make([]naming.Member, len(members))
+	for i, m := range members {
+		called[i] = naming.Member{NodeID: m.NodeID, ID: m.ID, Name: m.Name, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress, Status: m.Status}
+	}
+	found, err := naming.Resolve(called, text)
+	if errors.Is(err, naming.ErrNone) {
+		return client.Member{}, fmt.Errorf("there is no member %q", text)
+	}
 	for _, m := range members {
-		if m.ID == strings.ToLower(text) {
+		if err == nil && m.NodeID == found.NodeID {
 			return m, nil
 		}
-		if m.Name == text {
-			found = append(found, m)
-		}
 	}
-	switch len(found) {
-	case 0:
-		return client.Member{}, fmt.Errorf("there is no member %q", text)
-	case 1:
-		return found[0], nil
-	}
-	return client.Member{}, fmt.Errorf("%d members are called %q: give the number", len(found), text)
+	return client.Member{}, err
 }

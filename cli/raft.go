@@ -67,7 +67,7 @@ func newRaftDiffCommand(env *environment) *cobra.Command {
 func newRaftTransferCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "transfer ID",
-		Short: "Make a voter the leader; ID is its number, its name or its UUID",
+		Short: "Make a voter the leader; ID is its number, name, UUID, address or host name",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client()
@@ -89,7 +89,7 @@ func newRaftTransferCommand(env *environment) *cobra.Command {
 func newRaftRemoveCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove ID",
-		Short: "Remove a Raft server and its member; ID is its number, its name or its UUID",
+		Short: "Remove a Raft server and its member; ID is its number, name, UUID, address or host name",
 		Long: `Removes a Raft server together with its member, like "muster member remove", but without asking for a drain first. It
 is refused when too few live voters would be left, and for the leader. A server that has no member any more leaves the
 configuration by itself; "muster raft diff" shows it until then.`,

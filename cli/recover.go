@@ -23,6 +23,8 @@ The last management token is lost: "muster recover token --data DIR" on the mach
 The majority is lost: stop every survivor. On each: "muster recover plan --data DIR". On the one with the newest log:
 "muster recover apply --data DIR --plan FILE…" with what the others' plans said (-o json). Carry the bundle that it
 makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. docs/recovery.md goes through it in order.`
+	group.PersistentFlags().Var(&peerFlag{}, "peer", "where another member's cluster listener is now, if it has moved; repeatable (or "+
+		"MUSTER_PEERS); apply keeps it for the next start")
 	group.AddCommand(newRecoverPlanCommand(env), newRecoverApplyCommand(env), newRecoverAdoptCommand(env), newRecoverTokenCommand(env))
 	return group
 }
@@ -40,7 +42,14 @@ func (e *environment) withStopped(cmd *cobra.Command, f func(*cluster.Dir, *clus
 		return err
 	}
 	defer d.Close()
-	p, err := cluster.PlanRecovery(cmd.Context(), d)
+	var peers []cluster.Peer
+	if f, ok := cmd.Flag("peer").Value.(*peerFlag); ok {
+		if err := f.fromEnv(cmd); err != nil {
+			return err
+		}
+		peers = f.list
+	}
+	p, err := cluster.PlanRecovery(cmd.Context(), d, peers...)
 	if err != nil {
 		return err
 	}
@@ -118,6 +127,11 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 				}
 				if err := p.AskAgain(cmd.Context(), d, others); err != nil { // the question may have stood there for long
 					return env.explainRunning(err)
+				}
+				if peers := cmd.Flag("peer").Value.(*peerFlag); len(peers.list) > 0 {
+					if err := d.KeepPeers(peers.list, time.Now()); err != nil {
+						return err
+					}
 				}
 				r, err := cluster.ApplyRecovery(d, p, others, time.Now())
 				if err != nil {

@@ -102,6 +102,9 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkGiven(cmd); err != nil {
+			return err
+		}
 		if env.output != "table" && env.output != "json" {
 			return usagef(cmd, "-o %q is neither table nor json", env.output)
 		}
@@ -130,6 +133,7 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 		newVersionCommand(env), newCompletionCommand(env),
 	)
 	root.SetHelpCommand(newHelpCommand())
+	noEmptyElements(root)
 	return root
 }
 

@@ -38,6 +38,8 @@ type serveFlags struct {
 	clusterConns                                 netlimit.Limits
 	httpCACert, httpCAKey                        string
 	rejoin                                       bool
+	peers                                        peerFlag
+	given                                        map[string]bool // flags that the command line has
 
 	datacenter  string
 	peerPing    time.Duration
@@ -78,8 +80,8 @@ member again; a token is then ignored, so the same command serves for the first 
 			if err := f.limits.check(); err != nil {
 				return usagef(cmd, "%s", err)
 			}
-			if f.join == "" {
-				f.join = os.Getenv("MUSTER_JOIN_TOKEN")
+			if err := f.read(cmd); err != nil {
+				return err
 			}
 			if (f.httpCACert == "") != (f.httpCAKey == "") {
 				return usagef(cmd, "--http-ca-cert and --http-ca-key must be given together")
@@ -97,6 +99,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.raft, "raft", "127.0.0.1:7000", "address of the cluster listener")
 	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that of --api and --raft)")
 	flags.StringVar(&f.join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
+	flags.Var(&f.peers, "peer", "where another member's cluster listener is now, for when members have moved; repeatable (or MUSTER_PEERS, comma-separated)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
 	flags.StringVar(&f.plainHTTP, "plain-http", "", "also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -123,30 +126,6 @@ member again; a token is then ignored, so the same command serves for the first 
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
-}
-
-// addresses checks the listeners' addresses and returns what others are to use.
-func (f *serveFlags) addresses() (api, raft string, err error) {
-	advertised := func(flag, addr string) (string, error) {
-		host, port, err := net.SplitHostPort(addr)
-		if err != nil || port == "" || port == "0" {
-			return "", fmt.Errorf("--%s must be HOST:PORT, not %q", flag, addr)
-		}
-		if _, err := net.LookupPort("tcp", port); err != nil {
-			return "", fmt.Errorf("--%s has no valid port: %q", flag, addr)
-		}
-		if f.advertise != "" {
-			host = f.advertise
-		} else if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-			return "", fmt.Errorf("--%s %s listens everywhere: say with --advertise how others reach this member", flag, addr)
-		}
-		return net.JoinHostPort(host, port), nil
-	}
-	if api, err = advertised("api", f.api); err != nil {
-		return "", "", err
-	}
-	raft, err = advertised("raft", f.raft)
-	return api, raft, err
 }
 
 func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {
@@ -245,9 +224,12 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 			name = "muster"
 		}
 	}
-	plan := cluster.Plan{Name: name, Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
+	plan := cluster.Plan{Name: name, NameGiven: f.given["name"], Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
 		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice, Datacenter: f.datacenter}
 	switch {
+	case node == nil && f.join == "" && len(f.peers.list) > 0:
+		return nil, fmt.Errorf("--peer says where other members are and %s is not the data directory of a member: give --join TOKEN too, "+
+			"or the right --data; without --peer a new cluster would be founded", f.data)
 	case node == nil && f.join == "":
 		if plan.HTTPCACert, plan.HTTPCAKey, err = f.ownCA(); err != nil {
 			return nil, err
@@ -267,17 +249,17 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 		if err := checkSameCluster(node, f.join); err != nil {
 			return nil, err
 		}
+		former := node.RaftAddress
 		if f.rejoin {
-			if _, err := joinCluster(ctx, env, dir, plan, f.join, node); err != nil {
+			if node, err = joinCluster(ctx, env, dir, plan, f.join, node); err != nil {
 				return nil, err
 			}
 		}
-		if node.APIAddress != apiAddr || node.RaftAddress != raftAddr {
-			node.APIAddress, node.RaftAddress = apiAddr, raftAddr
-			if err := dir.SaveNode(node); err != nil {
-				return nil, err
-			}
+		if err := f.checkFixed(dir); err != nil {
+			return nil, err
 		}
+		f.warnCA(env, dir)
+		node.APIAddress, node.RaftAddress, node.Former = apiAddr, raftAddr, former
 	}
 	return node, nil
 }
@@ -326,21 +308,7 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 
 	// Raft dials the others while the store is still being opened.
 	var opened atomic.Pointer[store.Store]
-	book := func(id uint64) (string, bool) {
-		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if st := opened.Load(); st != nil {
-			if addr, ok := st.RaftAddress(lookup, id); ok {
-				return addr, true
-			}
-		}
-		for _, p := range node.Peers {
-			if p.NodeID == id {
-				return p.RaftAddress, true
-			}
-		}
-		return "", false
-	}
+	book := cluster.NewBook(dir, node, f.peers.list, log)
 	fence := func(id uint64) error {
 		lookup, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -357,9 +325,21 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		}
 		return ""
 	}
-	transport := cluster.NewTransport(creds, book, fence, log)
+	transport := cluster.NewTransport(creds, nil, fence, log)
+	transport.UseBook(book)
 	transport.Limits = cluster.ListenerLimits(f.clusterConns)
 	transport.DialBound = max(cluster.DefaultDialBound, 8*f.latency) // TCP and TLS take four ways, and machines are busy
+	self := cluster.NewIncarnation()
+	if founding == nil {
+		if err := cluster.Introduce(ctx, transport, dir, node, self, node.Former); err != nil {
+			transport.Close()
+			log.Error(err.Error())
+			return err
+		}
+		if err := dir.Moved(node); err != nil { // not before: a copy must not forget where it was copied from
+			return err
+		}
+	}
 	var loops *cluster.Cluster
 	var running atomic.Bool // the store starts first and may want a mirror before the loops are there
 	fetch := func(ctx context.Context, after uint64, path string) (bool, error) {
@@ -375,8 +355,9 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		return startFailure(err, dir.Path)
 	}
 	opened.Store(st)
+	book.UseTable(st.RaftAddress)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
-	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Seeds: node.Peers, Dir: dir, ReloadHTTP: reload, PeerPing: f.peerPing,
+	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Dir: dir, Incarnation: self, Given: f.differing(), ReloadHTTP: reload, PeerPing: f.peerPing,
 		DiskReserve: reserve,
 		Self:        store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
@@ -386,7 +367,8 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
 		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred, Advice: loops.Advice,
-		Disk: func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
+		Notice: loops.Notice,
+		Disk:   func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
 		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
 		MergeAutopilot: loops.MergeSettings,
 		Schema:         func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
@@ -437,9 +419,14 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	}()
 
 	var failed error
+	broken := false // the API listener has ended by itself
 	select {
 	case <-ctx.Done():
 	case failed = <-served:
+		broken = true
+	case failed = <-f.fixed(serving, st, dir):
+	case failed = <-loops.Twin():
+		log.Error(failed.Error())
 	case <-loops.Removed():
 		failed = cluster.ErrRemoved
 		log.Error(failed.Error())
@@ -455,7 +442,7 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	stopServing()
 	<-refusals
 	<-managed
-	if failed == nil || errors.Is(failed, cluster.ErrRemoved) {
+	if !broken {
 		<-served
 	}
 	failed = errors.Join(failed, closeStore(st))
@@ -496,5 +483,10 @@ func tokenText(s string) (string, error) {
 		}
 		s = string(data)
 	}
+	if blank(s) {
+		return "", fmt.Errorf("the join token cannot be read: %w", errEmptyToken)
+	}
 	return strings.TrimSpace(s), nil
 }
+
+var errEmptyToken = errors.New("the file that --join or MUSTER_JOIN_TOKEN names is empty")

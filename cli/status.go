@@ -54,6 +54,8 @@ func newStatusCommand(env *environment) *cobra.Command {
 					env.say("%s: %s", f.Address, strings.Join(f.Advice, "\n"))
 				case f.Reason != "":
 					env.say("%s: %s", f.Address, f.Reason)
+				case f.Notice != "":
+					env.say("%s: %s", f.Address, f.Notice)
 				case f.Disk != nil && f.Disk.Low:
 					env.say("%s: low on disk space: %s are free, %s are kept in reserve", f.Address, bytesText(int64(f.Disk.FreeBytes)), bytesText(int64(f.Disk.ReserveBytes)))
 				}

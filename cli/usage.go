@@ -26,6 +26,11 @@ func exactly(names ...string) cobra.PositionalArgs {
 		if len(args) > len(names) {
 			return usagef(cmd, "%q is one argument too many", args[len(names)])
 		}
+		for i, a := range args {
+			if blank(a) {
+				return usagef(cmd, "%s is given but empty", names[i])
+			}
+		}
 		return nil
 	}
 }

@@ -15,6 +15,7 @@ type Status struct {
 	SchemaVersion int            `json:"schemaVersion"`
 	Commit        string         `json:"commit,omitempty"`
 	Name          string         `json:"name,omitempty"`
+	Notice        string         `json:"notice,omitempty"` // what the operator should know or do now
 	Storing       *Storing       `json:"storing,omitempty"`
 	Disk          *Disk          `json:"disk,omitempty"`
 	Advice        []string       `json:"advice,omitempty"`  // what an operator has to do for this member, each in a sentence

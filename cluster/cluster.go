@@ -36,9 +36,11 @@ type Config struct {
 	Dir       *Dir
 	// ReloadHTTP makes the API listener use the certificate file that has been renewed.
 	ReloadHTTP func() error
-	Seeds      []Peer        // where others were when this member joined
-	PeerPing   time.Duration // silence after which the other side of a peering is asked whether it is there; 0: DefaultPeerPing
-	Logger     *slog.Logger
+	// Incarnation is that of this process; Given is what the command line says of this member besides its addresses.
+	Incarnation Incarnation
+	Given       Given
+	PeerPing    time.Duration // silence after which the other side of a peering is asked whether it is there; 0: DefaultPeerPing
+	Logger      *slog.Logger
 
 	DiskReserve Reserve // room that the member keeps on its disk
 }
@@ -66,6 +68,13 @@ type Cluster struct {
 	trusted  atomic.Uint64          // and the one that is in effect here
 	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
 
+	starts   starts
+	notice   atomic.Pointer[string]
+	alone    struct{ since, said time.Time } // of the announcing loop: nobody has answered since, and when that was said
+	nodeFile sync.Mutex                      // held while node.json is read and written
+	unheard  atomic.Pointer[string]          // what the leader last said against this member's announcement
+	twin     chan error                      // gets the *TwinError that ends this member
+
 	troubles    troubles
 	renewWarned time.Time // used by the renewal alone
 
@@ -84,7 +93,8 @@ type Cluster struct {
 func Start(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{Config: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), due: make(chan struct{}, 1), stop: cancel,
-		archives: make(chan struct{}, 1), removed: make(chan struct{}), closing: make(chan struct{})}
+		archives: make(chan struct{}, 1), removed: make(chan struct{}), closing: make(chan struct{}),
+		twin: make(chan error, 1), starts: starts{last: map[uint64]string{}}}
 	c.forget()
 	c.disk.Store(&Disk{})
 	c.lookAtDisk()
@@ -104,6 +114,7 @@ func (c *Cluster) Close() {
 	c.stop()
 	close(c.closing)
 	c.done.Wait()
+	c.Transport.book.Save()
 }
 
 // Autopilot returns the state that the leader saw in its last round; it is empty on other members and in the
@@ -295,7 +306,7 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 }
 
 func (c *Cluster) report() Report {
-	return Report{NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(),
+	return Report{Incarnation: c.Incarnation, NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(),
 		Trust: c.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low, Fault: c.Storing().own()}
 }
 
@@ -303,8 +314,10 @@ func (c *Cluster) report() Report {
 func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pathProbe, func(w http.ResponseWriter, r *http.Request) {
 		c.hear(r.URL.Query())
+		c.hearTwin(r.URL.Query())
 		writeJSON(w, c.report())
 	})
+	mux.HandleFunc("POST "+pathHello, c.serveHello)
 	mux.HandleFunc("POST "+pathAnnounce, c.serveAnnounce)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
 	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)

@@ -46,6 +46,9 @@ type Node struct {
 	APIAddress  string `json:"apiAddress"`
 	RaftAddress string `json:"raftAddress"`
 	Peers       []Peer `json:"peers"` // as they were when this member joined; the database knows better later
+
+	// Former is the address of the cluster listener at the last start, where it was another one.
+	Former string `json:"-"`
 }
 
 // Peer is where another member can be found.
@@ -182,6 +185,15 @@ func (d *Dir) SaveNode(n *Node) error {
 		return err
 	}
 	return d.write(nodeFile, append(data, '\n'), 0o644)
+}
+
+// Moved writes node.json if the member has other addresses than at its last start.
+func (d *Dir) Moved(n *Node) error {
+	was, err := d.Node()
+	if err != nil || was != nil && was.APIAddress == n.APIAddress && was.RaftAddress == n.RaftAddress {
+		return err
+	}
+	return d.SaveNode(n)
 }
 
 // Identity reads the member's age identity, or makes it.

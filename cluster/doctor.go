@@ -58,6 +58,7 @@ func Examine(ctx context.Context, path string, reserve Reserve) []Finding {
 	}
 	x.modes()
 	x.identity()
+	x.twins()
 	x.certificates()
 	x.raftLog()
 	members := x.mirror()
@@ -114,7 +115,7 @@ func (x *doctor) lock() *os.File {
 
 func (x *doctor) modes() {
 	var bad []string
-	for _, name := range []string{identityFile, adminFile, foundingFile, restoreFile, httpKey, transportKey, recoveryFile, mirrorFile} {
+	for _, name := range []string{identityFile, adminFile, foundingFile, restoreFile, httpKey, transportKey, recoveryFile, mirrorFile, bookFile} {
 		if info, err := os.Stat(x.d.file(name)); err == nil && info.Mode().Perm()&0o077 != 0 {
 			bad = append(bad, fmt.Sprintf("%s (%v)", name, info.Mode().Perm()))
 		}
@@ -139,6 +140,21 @@ func (x *doctor) identity() {
 		return
 	}
 	x.say("identity", FindingOK, "", "node.key is an age identity")
+}
+
+// twins tells of a second process with this directory's identity.
+func (x *doctor) twins() {
+	r, ok := x.d.twin()
+	switch {
+	case !ok:
+	case r.Refused:
+		x.say("copies", FindingFail, "if this directory is a copy, delete it and join with an empty one; if it is the one to keep, "+
+			"stop the other process first", "the start of this directory was refused at %s: another process is node %d, and runs at %s",
+			r.At.Format(time.RFC3339), x.node.NodeID, r.Address)
+	default:
+		x.say("copies", FindingWarn, "find the copy of this directory and delete it; two processes with one identity destroy a cluster",
+			"a second process with the identity of node %d, at %s, was refused at %s", x.node.NodeID, r.Address, r.At.Format(time.RFC3339))
+	}
 }
 
 func (x *doctor) raftLog() {
@@ -306,7 +322,8 @@ func (x *doctor) clocks(ctx context.Context, members []store.Member) {
 	case running > answered:
 		x.say("other members", FindingWarn, "they run: this is no lost majority, and nothing to recover; look at what they say themselves", "%s; %d more take connections and do not answer this member", text, running-answered)
 	case answered < asked && answered+1 <= (asked+1)/2:
-		x.say("other members", FindingWarn, "start them; if a majority of the voters is lost for good, see docs/recovery.md", "%s", text)
+		x.say("other members", FindingWarn, "start them; if they have moved, start this member with --peer ID=HOST:PORT for one of them, or with "+
+			"--rejoin --join TOKEN and a new token; if a majority of the voters is lost for good, see docs/recovery.md", "%s", text)
 	default:
 		x.say("other members", FindingOK, "", "%s", text)
 	}

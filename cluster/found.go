@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -18,6 +19,7 @@ import (
 // Plan is what the command line says about a member that is to be made.
 type Plan struct {
 	Name         string
+	NameGiven    bool // by the operator; otherwise the cluster may give another one
 	Mode         string
 	APIAddress   string // host:port that others use
 	RaftAddress  string
@@ -54,6 +56,12 @@ func (p Plan) datacenter() string {
 		return store.DefaultDatacenter
 	}
 	return p.Datacenter
+}
+
+// HasCA reports whether a CA certificate, PEM, is one that the directory trusts for the API.
+func (d *Dir) HasCA(pem []byte) (bool, error) {
+	trusted, err := d.read(httpCAFile)
+	return bytes.Contains(trusted, bytes.TrimSpace(pem)), err
 }
 
 // Found prepares a directory to be the first member of a new cluster: keys, authorities, certificates, the

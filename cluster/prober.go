@@ -24,6 +24,7 @@ const (
 
 // Report is a member's answer to a probe.
 type Report struct {
+	Incarnation
 	NodeID   uint64 `json:"nodeId"`
 	Version  string `json:"version"`
 	Revision uint64 `json:"revision"` // of its local replica, 0 when it has none
@@ -184,11 +185,15 @@ const (
 
 // call sends one internal request and decodes the answer into out, unless that is nil.
 func (t *Transport) call(ctx context.Context, method string, nodeID uint64, path string, body io.Reader, out any) error {
+	return call(ctx, t.roundTrip, method, nodeID, path, body, out)
+}
+
+func call(ctx context.Context, by func(*http.Request) (*http.Response, error), method string, nodeID uint64, path string, body io.Reader, out any) error {
 	r, err := http.NewRequestWithContext(ctx, method, "https://"+hostOf(nodeID)+":1"+path, body)
 	if err != nil {
 		return err
 	}
-	resp, err := t.roundTrip(r)
+	resp, err := by(r)
 	if err != nil {
 		return err
 	}

@@ -58,8 +58,9 @@ type Recovery struct {
 	At        time.Time   `json:"at"`
 }
 
-// PlanRecovery reads the state of a member that does not run, and asks the other Raft servers whether they do.
-func PlanRecovery(ctx context.Context, d *Dir) (*RecoveryPlan, error) {
+// PlanRecovery reads the state of a member that does not run, and asks the other Raft servers whether they do,
+// where they were and where given says that they are now.
+func PlanRecovery(ctx context.Context, d *Dir, given ...Peer) (*RecoveryPlan, error) {
 	n, err := d.Node()
 	if err != nil {
 		return nil, err
@@ -92,6 +93,7 @@ func PlanRecovery(ctx context.Context, d *Dir) (*RecoveryPlan, error) {
 		m := &members[i]
 		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress})
 	}
+	n.Peers = append(n.Peers, given...) // where they are now
 	if err := p.Ask(ctx, d, n); err != nil {
 		return nil, err
 	}

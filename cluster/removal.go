@@ -108,6 +108,7 @@ func (c *Cluster) expel(ctx context.Context) {
 				}
 				if !gone[id] {
 					gone[id] = true
+					c.Transport.book.Forget(id)
 					c.cutSoon(id)
 				}
 			}
@@ -134,6 +135,8 @@ func (c *Cluster) rememberPeers(ctx context.Context) error {
 			peers = append(peers, Peer{NodeID: m.NodeID, RaftAddress: m.RaftAddress})
 		}
 	}
+	c.nodeFile.Lock()
+	defer c.nodeFile.Unlock()
 	n, err := c.Dir.Node()
 	if err != nil || n == nil || len(peers) == 0 || slices.Equal(n.Peers, peers) {
 		return err
@@ -141,6 +144,9 @@ func (c *Cluster) rememberPeers(ctx context.Context) error {
 	n.Peers = peers
 	return c.Dir.SaveNode(n)
 }
+
+// Twin gets the *TwinError that says why this process must end: another one has its identity.
+func (c *Cluster) Twin() <-chan error { return c.twin }
 
 // Removed is closed when another member has said that this one is not in the cluster any more.
 func (c *Cluster) Removed() <-chan struct{} { return c.removed }

@@ -322,7 +322,7 @@ func (c *Cluster) stepDown(ctx context.Context) {
 	c.log.Warn("leadership goes to another member: this one cannot store", "to", to)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := c.Store.Transfer(ctx, to); err != nil && ctx.Err() == nil {
+	if err := c.Store.StepDown(ctx, to); err != nil && ctx.Err() == nil {
 		c.log.Warn("leadership could not be given away", "to", to, "err", err)
 	}
 }

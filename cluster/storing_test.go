@@ -176,3 +176,21 @@ func TestProberStalled(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkTryDisk measures what a member spends every two seconds.
+func BenchmarkTryDisk(b *testing.B) {
+	dir := b.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, raftDir), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	var before, after syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	for b.Loop() {
+		if err := tryDisk(dir); err != nil {
+			b.Fatal(err)
+		}
+	}
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-us/op")
+}

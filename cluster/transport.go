@@ -35,10 +35,10 @@ type Replica interface {
 
 // Transport is the cluster listener and the dialer of its other end.
 type Transport struct {
-	creds   *Credentials
-	address func(nodeID uint64) (string, bool)
-	fence   func(nodeID uint64) error
-	log     *slog.Logger
+	creds *Credentials
+	book  *Book
+	fence func(nodeID uint64) error
+	log   *slog.Logger
 
 	// Alternatives tells whether a request can go to another member than this one, DialBound how long a connection may take
 	// then; both are set before Serve.
@@ -65,15 +65,17 @@ type Transport struct {
 
 	mu       sync.Mutex
 	listener net.Listener
-	newAddr  map[uint64]move
 	conns    map[uint64]map[net.Conn]bool // open connections by member, to be cut when it is removed
 	done     sync.WaitGroup
 }
 
 // NewTransport makes a transport that finds members by address and lets in whom fence accepts.
 func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence func(uint64) error, log *slog.Logger) *Transport {
-	t := &Transport{creds: creds, address: address, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{}, newAddr: map[uint64]move{},
+	t := &Transport{creds: creds, book: NewBook(nil, &Node{}, nil, log), fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{},
 		strangers: newStrangers(log), DialBound: DefaultDialBound}
+	if address != nil {
+		t.book.UseTable(func(_ context.Context, id uint64) (string, bool) { return address(id) })
+	}
 	creds.log = log
 	t.client = t.newClient(false)
 	t.renewal = t.newClient(true)
@@ -81,6 +83,9 @@ func NewTransport(creds *Credentials, address func(uint64) (string, bool), fence
 	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk, true) }
 	return t
 }
+
+// UseBook makes the transport find members by the book of this process. It must be called before anything else.
+func (t *Transport) UseBook(b *Book) { t.book = b }
 
 // newClient makes a client of the internal HTTP. With aged the certificates of both ends may have expired.
 func (t *Transport) newClient(aged bool) *http.Transport {
@@ -121,55 +126,6 @@ func nodeOf(addr string) (uint64, error) {
 // DialRaft opens a stream to the dqlite port of a member.
 func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
 	return t.dial(ctx, nodeID, protoRaft, true)
-}
-
-func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged bool) (*tls.Conn, error) {
-	addr, ok := t.find(nodeID)
-	if !ok {
-		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialWithin(ctx))
-	defer cancel()
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c, userTimeout) }}
-	raw, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	conn := tls.Client(raw, t.creds.client(nodeID, proto, aged))
-	if err := conn.HandshakeContext(ctx); err != nil {
-		raw.Close()
-		return nil, fmt.Errorf("node %d at %s: %w", nodeID, addr, err)
-	}
-	if got := conn.ConnectionState().NegotiatedProtocol; got != proto {
-		conn.Close()
-		return nil, fmt.Errorf("node %d at %s does not speak %s", nodeID, addr, proto)
-	}
-	return conn, nil
-}
-
-// move is an address that a member has announced and that the members table may not have yet.
-type move struct{ from, to string }
-
-// moved notes where a member says it is.
-func (t *Transport) moved(nodeID uint64, to string) {
-	from, _ := t.address(nodeID)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.newAddr[nodeID] = move{from: from, to: to}
-}
-
-// find returns a member's address: the table's, or what the member has said since the table was last changed.
-func (t *Transport) find(nodeID uint64) (string, bool) {
-	addr, ok := t.address(nodeID)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if m, known := t.newAddr[nodeID]; known {
-		if m.from == addr {
-			return m.to, true
-		}
-		delete(t.newAddr, nodeID)
-	}
-	return addr, ok
 }
 
 func limitSilence(c syscall.RawConn, limit time.Duration) error {

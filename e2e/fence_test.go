@@ -22,7 +22,7 @@ func asMember(t *testing.T, m *member, proto string) *tls.Config {
 // there knows of the removal yet or not; and its open connections are closed.
 func TestRemovedMemberReadsNothing(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 4)
+	c := newCluster(t, 3)
 	c.awaitVoters(t)
 	leader := c.leader(t)
 	others := c.others(leader)

@@ -111,6 +111,9 @@ func (u *user) fails(t *testing.T, m, through *member, fault string) {
 	if st := m.status(t); st.Ready || st.Reason != "this member cannot store: "+fault || st.Storing == nil || st.Storing.OK {
 		t.Errorf("its own status is %+v, %+v", st, st.Storing)
 	}
+	if a := u.do(m, "GET", "/v1/agent/health", ""); a.status != 500 || !strings.Contains(a.body, "this member cannot store: "+fault) {
+		t.Errorf("the health of its agent is %v", a)
+	}
 	if out := (command{env: append(u.cluster.env(u.cluster.token), "MUSTER_ADDR=https://"+m.api)}).ok(t, "status"); !strings.Contains(out.stderr, "cannot store: "+fault) {
 		t.Errorf("muster status says %+v", out)
 	}

@@ -117,6 +117,10 @@ func (s *Server) answer(rt *route, q *request, err error) {
 	if err == nil {
 		return
 	}
+	if recorderOf(q.w).wrote { // its caller has gone while it was being written: no fault of this member
+		s.log.Debug("an answer was cut off", "method", q.Method, "path", q.URL.Path, "err", err)
+		return
+	}
 	s.noteRefusal(rt, q, err)
 	if q.whole {
 		dropBodyIfAny(q.w, q.Request)
@@ -171,7 +175,7 @@ func (s *Server) handle(rt *route, o origin, q *request) error {
 		return fail(http.StatusServiceUnavailable, "the credential was not known a moment ago; try again")
 	}
 	if !q.checked {
-		if err := rt.checks(q); err != nil {
+		if err := rt.checks(s, q); err != nil {
 			return err
 		}
 		q.checked = true

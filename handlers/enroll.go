@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"time"
 
+	"muster/addr"
 	"muster/certs"
 	"muster/store"
 )
@@ -207,20 +208,19 @@ func (s *Server) enrollKibana(q *request) error {
 
 // enrollAddresses are the API addresses that an enrollment token carries.
 func enrollAddresses(members []store.Member) ([]string, error) {
-	var all []string
-	for i := range members {
-		all = append(all, members[i].APIAddress)
+	list, err := certs.FilterEnrollAddresses(joinAddresses(members))
+	if err == nil && len(list) == 0 {
+		err = fail(http.StatusConflict, "no member advertises an address that others can dial: start them with --advertise")
 	}
-	return certs.FilterEnrollAddresses(all)
+	return list, err
 }
 
 // nearOnly tells whether addresses mean the machine itself.
 func nearOnly(list []string) bool {
 	near := true
-	for _, addr := range list {
-		host, _, err := net.SplitHostPort(addr)
-		ip := net.ParseIP(host)
-		near = near && err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+	for _, a := range list {
+		host, _, err := net.SplitHostPort(a)
+		near = near && err == nil && addr.Loopback(host)
 	}
 	return near
 }

@@ -85,7 +85,7 @@ func (s *Server) join(q *request) error {
 		}
 		return err
 	}
-	in := store.Joiner{TokenID: token.id, KeyRetired: token.retired, Member: j.member, PublicKey: j.pubkey}
+	in := store.Joiner{Alive: s.Alive, TokenID: token.id, KeyRetired: token.retired, Member: j.member, PublicKey: j.pubkey}
 	for _, c := range []struct {
 		kind certs.Kind
 		csr  []byte

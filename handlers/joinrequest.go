@@ -5,10 +5,10 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 
+	"muster/addr"
 	"muster/certs"
 	"muster/store"
 )
@@ -41,10 +41,10 @@ func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
 	m := &j.member
 	m.AdvertiseAddr = f.text("advertise_addr", true, 1, 255)
 	m.OverlayPort = uint16(f.integer("overlay_port", true, 0, 65535))
-	raftPort := f.integer("raft_port", true, 0, 65535)
+	raftPort := f.integer("raft_port", true, 1, 65535)
 	apiPort := int64(3669)
 	if f.has("api_port") {
-		apiPort = f.integer("api_port", true, 0, 65535)
+		apiPort = f.integer("api_port", true, 1, 65535)
 	}
 	m.WGPublicKey = f.text("wg_public_key", true, 0, 255)
 	m.Mode = store.ModeFull
@@ -65,12 +65,14 @@ func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
+	m.AdvertiseAddr = addr.CanonicalHost(m.AdvertiseAddr)
 	if m.RaftAddress == "" {
 		m.RaftAddress = net.JoinHostPort(m.AdvertiseAddr, strconv.FormatInt(raftPort, 10))
 	}
 	if m.APIAddress == "" {
 		m.APIAddress = net.JoinHostPort(m.AdvertiseAddr, strconv.FormatInt(apiPort, 10))
 	}
+	m.RaftAddress, m.APIAddress = addr.Canonical(m.RaftAddress), addr.Canonical(m.APIAddress)
 	return j, nil
 }
 
@@ -151,35 +153,18 @@ func (j *joinRequest) check(f *fields) {
 	}
 	oneOf("os", m.OS, "", "linux", "windows", "macos")
 	oneOf("arch", m.Arch, "", "amd64", "arm64")
-	if !validHost(m.AdvertiseAddr) {
-		f.refuse("advertise_addr must be an IP address or a host name, without a port")
+	if err := addr.CheckHost(m.AdvertiseAddr); err != nil {
+		f.refuse("advertise_addr must be an IP address or a host name, without a port: %s", err)
 	}
 	for _, a := range []struct{ name, value string }{{"raft_address", m.RaftAddress}, {"api_address", m.APIAddress}} {
 		if a.value == "" {
 			continue
 		}
-		host, port, err := net.SplitHostPort(a.value)
-		n, perr := strconv.ParseUint(port, 10, 16)
-		if err != nil || perr != nil || n == 0 || !validHost(host) {
-			f.refuse("%s must be host:port", a.name)
+		if err := addr.Check(a.value); err != nil {
+			f.refuse("%s must be host:port: %s", a.name, err)
 		}
 	}
 	if (j.httpCSR != nil || j.transportCSR != nil) && j.pubkey == nil {
 		f.refuse("secrets_pubkey is required together with a certificate request")
 	}
-}
-
-func validHost(h string) bool {
-	if _, err := netip.ParseAddr(h); err == nil {
-		return true
-	}
-	if h == "" || len(h) > 253 {
-		return false
-	}
-	for _, label := range strings.Split(strings.TrimSuffix(h, "."), ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
-			return false
-		}
-	}
-	return true
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"muster/addr"
 	"muster/certs"
 	"muster/store"
 )
@@ -218,11 +219,13 @@ func (s *Server) newSignedToken(q *request, t store.JoinToken) (string, *store.J
 }
 
 // joinAddresses are the API addresses that a token carries: the Raft servers, so that it stays short and stays
-// good when some of them are gone.
+// good when some of them are gone. What nobody can dial is left out: an older muster let members advertise it.
 func joinAddresses(members []store.Member) []string {
 	var list []string
 	for i := range members {
-		list = append(list, members[i].APIAddress)
+		if addr.Check(members[i].APIAddress) == nil {
+			list = append(list, members[i].APIAddress)
+		}
 	}
 	return list
 }

@@ -3,7 +3,6 @@ package handlers
 import (
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"muster/certs"
@@ -75,13 +74,9 @@ func (s *Server) deleteLease(q *request) error {
 }
 
 func (s *Server) listLeases(q *request) error {
-	var node uint64
-	if v := q.URL.Query().Get("nodeId"); v != "" {
-		n, err := strconv.ParseUint(v, 10, 53)
-		if err != nil || n == 0 {
-			return fail(http.StatusBadRequest, "nodeId must be a member's number")
-		}
-		node = n
+	node, err := s.nodeFilter(q, "nodeId")
+	if err != nil {
+		return err
 	}
 	leases, err := s.Store.Leases(q.Context(), store.Linearisable, node)
 	if err != nil {

@@ -7,59 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"muster/store"
 )
 
 const maxDrainSeconds = 3600
-
-// memberID reads {id} of a members path. Released official clients glue the query to the path
-// (`/members/2%3Fforce=true`); what stands behind the question mark is taken for the query it was meant to be.
-func memberID(q *request) (id int64, query url.Values, err error) {
-	query = q.URL.Query()
-	text, err := url.PathUnescape(q.vars()["id"])
-	if err != nil {
-		return 0, nil, fail(http.StatusBadRequest, "Invalid node ID")
-	}
-	if path, glued, ok := strings.Cut(text, "?"); ok {
-		text = path
-		if extra, err := url.ParseQuery(glued); err == nil {
-			for k, v := range extra {
-				query[k] = append(query[k], v...)
-			}
-		}
-	}
-	id, err = strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, nil, fail(http.StatusBadRequest, "Invalid node ID")
-	}
-	return id, query, nil
-}
-
-// lookUp finds the member of a request. 0 and negative ids are invalid for drain and resume and simply unknown
-// elsewhere, as in the original.
-func (s *Server) lookUp(q *request, positive bool) (*store.Member, url.Values, error) {
-	id, query, err := memberID(q)
-	if err != nil {
-		return nil, nil, err
-	}
-	if positive && id < 1 {
-		return nil, nil, fail(http.StatusBadRequest, "Invalid node ID")
-	}
-	if err := s.Store.Confirm(q.Context()); err != nil {
-		return nil, nil, err
-	}
-	m, err := s.Store.PeekMember(q.Context(), uint64(max(id, 0)))
-	if err == nil && m == nil {
-		err = fail(http.StatusNotFound, "Cluster member not found")
-	}
-	return m, query, err
-}
 
 func (s *Server) getMember(q *request) error {
 	m, _, err := s.lookUp(q, false)

@@ -63,7 +63,10 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 	out := member{NodeID: m.NodeID, RaftAddress: m.RaftAddress, APIAddress: "https://" + m.APIAddress, BinaryVersion: m.BinaryVersion,
 		Suffrage: "nonvoter", IsLeader: m.NodeID == s.Store.LeaderID(), DrainState: m.DrainState, ID: m.ID, Name: m.Name, Mode: m.Mode,
 		Role: "member", Status: s.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
-		JoinedAt: m.JoinedAt.UTC().Format(timeFormat), DiskLow: s.DiskLow(m.NodeID), CannotStore: s.CannotStore(m.NodeID)}
+		JoinedAt: m.JoinedAt.UTC().Format(timeFormat), DiskLow: s.DiskLow(m.NodeID)}
+	if s.CannotStore != nil {
+		out.CannotStore = s.CannotStore(m.NodeID)
+	}
 	if role := roles[m.NodeID]; role != store.RoleNone {
 		out.Role = string(role)
 		if role == store.RoleVoter {

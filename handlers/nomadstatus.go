@@ -51,7 +51,7 @@ type health struct {
 	Message string `json:"message"`
 }
 
-// agentHealth tells whether this member knows a leader. A bad state is a 500 in text/plain with the same JSON, as
+// agentHealth tells whether this member stores and knows a leader. A bad state is a 500 in text/plain with the same JSON, as
 // documented.
 func (s *Server) agentHealth(q *request) error {
 	kind := q.URL.Query().Get("type")
@@ -61,6 +61,11 @@ func (s *Server) agentHealth(q *request) error {
 		return badHealth("client", "client not enabled")
 	default:
 		return fail(http.StatusBadRequest, "type must be server or client")
+	}
+	if s.Storing != nil {
+		if fault, _ := s.Storing(); fault != "" {
+			return badHealth("server", "this member cannot store: "+fault)
+		}
 	}
 	if isStale(q.Request) {
 		if s.Store.LeaderID() == 0 {

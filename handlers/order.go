@@ -268,7 +268,7 @@ func (s *Server) checkEarly(rt *route, o origin, q *request) error {
 	if q.dropped || q.stranger && (!q.cheap() || rt.scope != "" && s.failures.spent(remote)) {
 		return nil
 	}
-	err := rt.checks(q)
+	err := rt.checks(s, q)
 	if err != nil && q.stranger && rt.scope != "" {
 		if limited := s.failures.count(remote); limited != nil {
 			return limited
@@ -290,9 +290,14 @@ func (s *Server) pointless(rt *route, o origin, q *request) bool {
 }
 
 // checks are those of the arguments, the body's last.
-func (rt *route) checks(q *request) error {
+func (rt *route) checks(s *Server, q *request) error {
 	if rt.check != nil {
 		if err := rt.check(q.Request); err != nil {
+			return err
+		}
+	}
+	if rt.here != nil {
+		if err := rt.here(s, q.Request); err != nil {
 			return err
 		}
 	}

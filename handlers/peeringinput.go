@@ -300,12 +300,10 @@ func checkPeerAddress(a string) error {
 		return nil
 	}
 	text := fmt.Sprintf("%.300s is not a valid peering server address", a)
-	host, _, split := net.SplitHostPort(a)
-	if split != nil {
-		host = a
-	}
-	if isIP, never := dialpolicy.IP(host); isIP && never != nil {
-		text += ": " + never.Error()
+	if host, _, split := net.SplitHostPort(a); split == nil {
+		if isIP, never := dialpolicy.IP(host); isIP && never != nil {
+			text += ": " + never.Error()
+		}
 	}
 	return bad("%s", text)
 }

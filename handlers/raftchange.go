@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -56,10 +54,7 @@ func checkTransfer(r *http.Request) error {
 		}
 		return checkRegion(r)
 	}
-	if _, err := netip.ParseAddrPort(addresses[0]); err != nil {
-		return bad("address must be in IP:port format: %s", err)
-	}
-	return checkRegion(r)
+	return checkRegion(r) // the address itself: checkTransferHost
 }
 
 func checkUUID(s string) error {
@@ -71,30 +66,6 @@ func checkUUID(s string) error {
 	}
 	_, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
 	return err
-}
-
-// raftPeer is a server of the Raft configuration as the query names it: by UUID, by Raft id or by address.
-func (s *Server) raftPeer(q *request, status int) (*store.Member, error) {
-	members, err := s.Store.Members(q.Context(), store.Linearisable)
-	if err != nil {
-		return nil, err
-	}
-	roles := rolesOf(s.Store.Servers())
-	query := q.URL.Query()
-	kind, wanted := "id", query.Get("id")
-	if _, ok := query["address"]; ok {
-		kind, wanted = "address", query.Get("address")
-	}
-	for i := range members {
-		m := &members[i]
-		if roles[m.NodeID] == store.RoleNone {
-			continue
-		}
-		if kind == "address" && m.RaftAddress == wanted || kind == "id" && (m.ID == wanted || strconv.FormatUint(m.NodeID, 10) == wanted) {
-			return m, nil
-		}
-	}
-	return nil, fail(status, fmt.Sprintf("%s %q was not found in the Raft configuration", kind, wanted))
 }
 
 // removePeer removes the member through the same operation as the members family, with the quorum check and without

@@ -15,15 +15,16 @@ type route struct {
 	family  *family
 	scope   string // what the API token must allow; "" is open to everybody
 	at      place
-	whole   bool                      // body and answer are streams of any length
-	plain   bool                      // served without TLS too, where that is switched on
-	keyed   bool                      // makes something new each time, although it is no POST
-	enrolls bool                      // what an enrollment token is for
-	within  time.Duration             // how long an answer may take; 0 stands for answerWithin
-	stream  bool                      // a stream of events; serve is not used
-	check   func(*http.Request) error // arguments that the family checks before it asks who is calling
-	vet     func(*request) error      // the same for those in the body
-	blocks  bool                      // knows blocking queries (index, wait)
+	whole   bool                               // body and answer are streams of any length
+	plain   bool                               // served without TLS too, where that is switched on
+	keyed   bool                               // makes something new each time, although it is no POST
+	enrolls bool                               // what an enrollment token is for
+	within  time.Duration                      // how long an answer may take; 0 stands for answerWithin
+	stream  bool                               // a stream of events; serve is not used
+	check   func(*http.Request) error          // arguments that the family checks before it asks who is calling
+	vet     func(*request) error               // the same for those in the body
+	here    func(*Server, *http.Request) error // and those that are checked against this member's own replica
+	blocks  bool                               // knows blocking queries (index, wait)
 	serve   func(*Server, *request) error
 }
 
@@ -125,8 +126,8 @@ var routes = []route{
 	{method: "GET", path: "/metrics", family: ella, at: here, plain: true, serve: (*Server).serveMetrics},
 
 	{method: "DELETE", path: "/v1/operator/raft/peer", family: nomad, scope: store.ScopeManagement, within: slow, check: checkRemovePeer, serve: (*Server).removePeer},
-	{method: "PUT", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},
-	{method: "POST", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, serve: (*Server).transferLeadership},
+	{method: "PUT", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, here: (*Server).checkTransferHost, serve: (*Server).transferLeadership},
+	{method: "POST", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, here: (*Server).checkTransferHost, serve: (*Server).transferLeadership},
 	{method: "GET", path: "/v1/operator/raft/configuration", family: nomad, scope: store.ScopeManagement, at: hereStale, check: checkStale, serve: (*Server).raftConfiguration},
 	{method: "GET", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeClusterRead, at: hereStale, check: checkStale, serve: (*Server).getNomadAutopilot},
 	{method: "PUT", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeClusterManage, check: checkRegion, serve: (*Server).putNomadAutopilot},

@@ -52,6 +52,7 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
+	Notice func() string   // what this member's operator should do now, in one sentence; empty for nothing
 	Advice func() []string // what an operator has to do for this member
 	Disk   func() any      // how full this member's disk is
 	// Storing returns why this member does not store, empty when it does, and how its disk answers.

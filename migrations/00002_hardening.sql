@@ -141,3 +141,7 @@ ALTER TABLE audit ADD CONSTRAINT size_audit_remote CHECK (length(CAST(remote AS 
 ALTER TABLE audit ADD CONSTRAINT size_audit_object CHECK (length(CAST(object AS BLOB)) <= 512);
 ALTER TABLE audit ADD CONSTRAINT size_audit_detail CHECK (length(CAST(detail AS BLOB)) <= 4096);
 ALTER TABLE audit ADD CONSTRAINT size_audit_request_id CHECK (length(CAST(request_id AS BLOB)) <= 128);
+
+-- No two live members share an address or a name: each join and each move looks for others that have them.
+CREATE INDEX members_by_api_address ON members (api_address);
+CREATE INDEX members_by_name ON members (name);

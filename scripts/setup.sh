@@ -2,22 +2,23 @@
 # Sets up everything that building and testing muster needs, on Debian 12 or newer, as root or with sudo.
 # Safe to repeat: what is already there is left alone, and a second run takes well under a second.
 #
-#   scripts/setup.sh build   C compiler, libuv, lz4 and libdqlite >= 1.18.3 (the distribution's, or built from
-#                            Debian's own source package into .deps/)
+#   scripts/setup.sh build   C compiler, libuv, lz4 and one libdqlite: the source of Debian's package in the version that
+#                            scripts/dqlite/pin names, with the patches beside it, built into .deps/dqlite
 #   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age, bird2, chromium, ext4's tools; promtool into .deps/bin)
 #   scripts/setup.sh bench   the above and the yardstick (etcd)
+#   scripts/setup.sh asan    the same libdqlite under AddressSanitizer, into .deps/dqlite-asan
+#   scripts/setup.sh engine  dqlite's own tests of what the patches touch, into .deps/dqlite-tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-need_dqlite=1.18.3
 deps=$PWD/.deps
-prefix=$deps/dqlite
+read -r dqlite_version dqlite_sha256 <scripts/dqlite/pin
 
 say()  { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 command -v go >/dev/null || fail "Go is not on the PATH: install Go 1.26 or newer, then try again."
-command -v apt-get >/dev/null || fail "apt-get is not here: this script knows Debian 12 or newer; on other systems install libdqlite >= $need_dqlite (static), libuv and lz4 by hand and point CGO_CFLAGS and CGO_LDFLAGS at them."
+command -v apt-get >/dev/null || fail "apt-get is not here: this script knows Debian 12 or newer; on other systems build dqlite $dqlite_version with scripts/dqlite/compile.sh and point CGO_CFLAGS and CGO_LDFLAGS at it."
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
@@ -60,41 +61,42 @@ archive() {
     awk '$1 == "deb" { for (i = 2; i <= NF && $i ~ /^\[|=|\]$/; i++); if ($(i+1) !~ /security/) { print $i "\t"; exit } }' /etc/apt/sources.list
 }
 
-build_dqlite() {
-  packages autoconf automake libtool pkg-config make libsqlite3-dev dpkg-dev
-  local uri keyring work=$deps/build log=$deps/dqlite.log src
-  IFS=$'\t' read -r uri keyring < <(archive | head -n 1) || true
-  [ -n "${uri:-}" ] || fail "no Debian archive is configured in /etc/apt: add one, then try again."
-  rm -rf "$work"; mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/src"
-  printf 'Types: deb-src\nURIs: %s\nSuites: forky\nComponents: main\n%s' "$uri" "${keyring:+Signed-By: $keyring
-}" >"$work/forky.sources"
-  # A private apt state: the machine's own sources stay as they are, signatures are checked as always.
-  local apt=(-o "Dir::Etc::sourcelist=$work/forky.sources" -o Dir::Etc::sourceparts=/dev/null
-             -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
-  say "building libdqlite from Debian's source package (about 20 s)"
-  apt-get -q "${apt[@]}" update >"$log" 2>&1 || fail "the Debian source index could not be fetched (no network?); apt's words are in .deps/dqlite.log."
-  (cd "$work/src" && apt-get -q "${apt[@]}" source --download-only dqlite) >>"$log" 2>&1 ||
-    fail "the dqlite source package could not be fetched; apt's words are in .deps/dqlite.log."
-  (cd "$work/src" && dpkg-source --no-check -x ./*.dsc tree) >>"$log" 2>&1 || fail "the dqlite source package could not be unpacked; see .deps/dqlite.log."
-  src=$work/src/tree
-  (cd "$src" && autoreconf -i && ./configure --disable-shared --with-static-deps --disable-backtrace --prefix="$prefix.new" &&
-    make -j"$(nproc)" libdqlite.la && make install-libLTLIBRARIES install-data) >>"$log" 2>&1 ||
-    fail "libdqlite did not build; the compiler's words are in .deps/dqlite.log."
-  sed -n 's/^PACKAGE_VERSION=.\(.*\).$/\1/p' "$src/configure" | head -n 1 >"$prefix.new/version"
-  dpkg --compare-versions "$(cat "$prefix.new/version")" ge "$need_dqlite" ||
-    fail "Debian's source package holds libdqlite $(cat "$prefix.new/version"), older than $need_dqlite."
-  rm -rf "$prefix" "$work"; mv "$prefix.new" "$prefix"
-  say "libdqlite $(cat "$prefix/version") is in .deps/dqlite"
+# source_of_dqlite leaves the pinned source in $1, with our patches. The tarball comes from the pool of the machine's own
+# archive and must have the pinned checksum; a copy that somebody has put into .deps/ does as well.
+source_of_dqlite() {
+  local tree=$1 tarball=$deps/dqlite_$dqlite_version.orig.tar.gz uri log=$deps/dqlite.log p
+  if ! sha256sum --status -c - 2>/dev/null <<<"$dqlite_sha256  $tarball"; then
+    IFS=$'\t' read -r uri _ < <(archive | head -n 1) || true
+    [ -n "${uri:-}" ] || fail "no Debian archive is configured in /etc/apt: add one, or put ${tarball##*/} into .deps/, then try again."
+    rm -f "$tarball"
+    /usr/lib/apt/apt-helper -o APT::Sandbox::User=root download-file "${uri%/}/pool/main/d/dqlite/${tarball##*/}" "$tarball" "SHA256:$dqlite_sha256" >>"$log" 2>&1 ||
+      fail "${tarball##*/} could not be fetched from the Debian archive, or is not the pinned one; apt's words are in .deps/dqlite.log. Put a copy into .deps/, then try again."
+  fi
+  rm -rf "$tree"; mkdir -p "$tree"
+  tar -xzf "$tarball" -C "$tree" --strip-components=1
+  for p in scripts/dqlite/*.patch; do
+    patch -s -p1 -d "$tree" <"$p" >>"$log" 2>&1 || fail "$p does not apply to dqlite $dqlite_version; see .deps/dqlite.log."
+  done
 }
 
+# dqlite KIND DIR FLAGS… builds dqlite into .deps/DIR, unless it is there already: its stamp covers all that went into it.
+#   lib    the library; FLAGS… say how: for muster, or under AddressSanitizer for `make asan`
+#   tests  dqlite's own unit tests, for `make test-engine`
 dqlite() {
-  [ ! -e "$prefix/lib/libdqlite.a" ] || return 0
-  local dir
-  if command -v pkg-config >/dev/null && pkg-config --atleast-version="$need_dqlite" dqlite 2>/dev/null; then
-    dir=$(pkg-config --variable=libdir dqlite)
-    [ ! -e "$dir/libdqlite.a" ] || return 0
-  fi
-  build_dqlite
+  local kind=$1 prefix=$deps/$2 work=$deps/$2.build log=$deps/dqlite.log stamp
+  shift 2
+  stamp=$(cat scripts/dqlite/pin scripts/dqlite/*.patch scripts/dqlite/compile.sh <(echo "$kind" "$@") | sha256sum)
+  [ "$(cat "$prefix/stamp" 2>/dev/null)" != "$stamp" ] || return 0
+  packages libsqlite3-dev patch
+  mkdir -p "$deps"; : >"$log"
+  say "building dqlite $dqlite_version ($kind)"
+  source_of_dqlite "$work"
+  scripts/dqlite/compile.sh "$work" "$prefix.new" "$kind" "$@" >>"$log" 2>&1 ||
+    fail "dqlite did not build; the compiler's words are in .deps/dqlite.log."
+  echo "$stamp" >"$prefix.new/stamp"
+  rm -rf "$prefix" "$work"; mv "$prefix.new" "$prefix"
+  rm -f muster muster-asan # Go's cache does not know what is in a C library
+  go clean -testcache
 }
 
 # promtool checks the metrics and the alert rules. It is taken out of Debian's package, which is not installed: that would
@@ -113,10 +115,12 @@ get_promtool() {
 }
 
 packages gcc libc6-dev libuv1-dev liblz4-dev ca-certificates
-dqlite
 case "${1:-build}" in
-  build) ;;
-  test)  packages sqlite3 age bird2 chromium e2fsprogs mount util-linux; get_promtool ;;
-  bench) packages sqlite3 age etcd-server etcd-client ;;
-  *)     fail "usage: scripts/setup.sh build|test|bench" ;;
+  build)  ;;
+  test)   packages sqlite3 age bird2 chromium e2fsprogs mount util-linux; get_promtool ;;
+  bench)  packages sqlite3 age etcd-server etcd-client ;;
+  asan)   dqlite lib dqlite-asan -O1 -g -fno-omit-frame-pointer -fsanitize=address; exit ;;
+  engine) dqlite tests dqlite-tests -g -fsanitize=address; exit ;;
+  *)      fail "usage: scripts/setup.sh build|test|bench|asan|engine" ;;
 esac
+dqlite lib dqlite -O2

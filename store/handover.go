@@ -30,7 +30,7 @@ func (s *Store) passOn(ctx context.Context) {
 			return
 		}
 		tctx, cancel := context.WithTimeout(ctx, transferTimeout)
-		err := s.transfer(tctx, id)
+		err := s.transfer(tctx, id, descendWait)
 		cancel()
 		if err == nil {
 			return
@@ -100,17 +100,26 @@ func (s *Store) Transfer(ctx context.Context, id uint64) error {
 	if !s.Leading() {
 		return ErrNotLeader
 	}
-	return s.transfer(ctx, id)
+	return s.transfer(ctx, id, descendWait)
 }
 
-func (s *Store) transfer(ctx context.Context, id uint64) error {
+// StepDown is Transfer for a leader whose disk does not answer: it does not wait for the writer, which may wait for the
+// disk. What the writer has under way is decided as at any loss of leadership.
+func (s *Store) StepDown(ctx context.Context, id uint64) error {
+	if !s.Leading() {
+		return ErrNotLeader
+	}
+	return s.transfer(ctx, id, stepDownWait)
+}
+
+func (s *Store) transfer(ctx context.Context, id uint64, wait time.Duration) error {
 	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
 	if s.yielding.Swap(true) {
 		return refuse(Conflict, "leadership transfer in progress")
 	}
 	defer s.Look() // after yielding ends: if this member still leads, it goes on at once
 	defer s.yielding.Store(false)
-	s.descend(ErrNotLeader)
+	s.descendWithin(ErrNotLeader, wait)
 	if err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}

@@ -21,6 +21,9 @@ type Joiner struct {
 	PublicKey     []byte        // raw, for tokens that are bound to it
 	KeyRetired    bool          // the token was signed with a key that recognises former users only
 	CertKey       string        // SHA-256 of the public key that certificates are asked for, lower hex, or empty
+
+	// Alive reports "alive", "left" or "unknown" of a member; nil stands for a leader that knows of nobody.
+	Alive func(nodeID uint64) string
 }
 
 // Joined is the identity that a joiner has been given.
@@ -154,7 +157,9 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	}
 	m.ID, m.JoinTokenID, m.Role, m.DrainState, m.CertKey = id, token.ID, RoleNone, DrainActive, j.CertKey
 	if m.Name == "" {
-		m.Name = fmt.Sprintf("node-%d", m.NodeID)
+		if m.Name, err = t.freeName(m.NodeID, id); err != nil {
+			return out, err
+		}
 	}
 	if len(token.Labels) > 0 {
 		labels := map[string]string{}
@@ -166,7 +171,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 		}
 		m.Labels = labels
 	}
-	if out.Warnings, err = t.addressWarnings(&m); err != nil {
+	if out.Warnings, err = t.unique(&m, true, true, j.claims); err != nil {
 		return out, err
 	}
 	if err := t.insertMember(&m); err != nil {
@@ -221,6 +226,13 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken) (out Joined, err erro
 	// new ones that it is the machine that it says.
 	if m.CertKey != "" && j.CertKey != m.CertKey {
 		return out, refuse(Forbidden, "node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member to let the machine in anew", m.NodeID)
+	}
+	moved := *m
+	moved.RaftAddress, moved.APIAddress = j.Member.RaftAddress, j.Member.APIAddress
+	if moved.RaftAddress != m.RaftAddress || moved.APIAddress != m.APIAddress {
+		if out.Warnings, err = t.unique(&moved, true, false, j.claims); err != nil {
+			return out, err
+		}
 	}
 	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4, wg_public_key = ?5,
 		binary_version = ?6, max_schema = ?7, modified_rev = ?8 WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
@@ -298,15 +310,6 @@ func (t *Tx) nodeIDFor(token *JoinToken) (uint64, error) {
 		return id, t.setSequence("raft_node_id", id)
 	}
 	return id, t.nodeIDFree(id)
-}
-
-func (t *Tx) addressWarnings(m *Member) ([]string, error) {
-	var other uint64
-	ok, err := t.get("SELECT raft_node_id FROM members WHERE raft_address = ? LIMIT 1", []any{m.RaftAddress}, &other)
-	if err != nil || !ok {
-		return nil, err
-	}
-	return []string{fmt.Sprintf("node %d has the address %s too; remove that member if this machine has taken its place", other, m.RaftAddress)}, nil
 }
 
 func nodeObject(id uint64) string { return fmt.Sprintf("node/%d", id) }

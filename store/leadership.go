@@ -21,6 +21,12 @@ var errDiskHolds = errors.New("the disk still holds the writer of the last leade
 // a commit and its resolution take.
 const descendWait = commitTimeout + resolveTimeout + time.Second
 
+// endingWait is how long a new leadership waits for the end of the last one before it is given to another member.
+const endingWait = 2 * time.Second
+
+// stepDownWait is the same for a leader whose disk is known to fail.
+const stepDownWait = 300 * time.Millisecond
+
 // leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
 type leadership struct {
 	store    *Store
@@ -109,7 +115,9 @@ func (s *Store) ascend(ctx context.Context) error {
 	if ending := s.ended(); ending != nil {
 		select {
 		case <-ending:
-		default:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(endingWait):
 			return errDiskHolds
 		}
 	}
@@ -144,6 +152,7 @@ func (s *Store) ascend(ctx context.Context) error {
 	s.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
 	s.mu.Lock()
 	s.lead = l
+	s.lost.Store(0) // the first commit of this leadership has decided everything before it
 	close(s.turned)
 	s.turned = make(chan struct{})
 	s.mu.Unlock()
@@ -229,7 +238,9 @@ func (l *leadership) begin(tx *Tx) error {
 }
 
 // descend ends this member's leadership, if it has it: what waits is answered with reason, nothing is lost.
-func (s *Store) descend(reason error) {
+func (s *Store) descend(reason error) { s.descendWithin(reason, descendWait) }
+
+func (s *Store) descendWithin(reason error, wait time.Duration) {
 	s.mu.Lock()
 	l := s.lead
 	s.lead = nil
@@ -241,6 +252,7 @@ func (s *Store) descend(reason error) {
 	if l == nil {
 		return
 	}
+	s.lost.Store(time.Now().UnixNano())
 	l.end(reason)
 	ending := make(chan struct{})
 	s.mu.Lock()
@@ -255,7 +267,7 @@ func (s *Store) descend(reason error) {
 	}()
 	select {
 	case <-ending:
-	case <-time.After(descendWait):
+	case <-time.After(wait):
 		s.log.Warn("the disk holds the writer of this leadership; others lead meanwhile", "epoch", l.epoch)
 	}
 	s.log.Info("no longer leading", "epoch", l.epoch)

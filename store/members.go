@@ -203,28 +203,6 @@ func (s *Store) SetRoles(ctx context.Context, actor Actor, changes []RoleChange)
 	})
 }
 
-// Announcement is what a member says of itself when it starts.
-type Announcement struct {
-	NodeID        uint64
-	RaftAddress   string
-	APIAddress    string
-	BinaryVersion string
-	MaxSchema     int64
-}
-
-// Announce brings a member's addresses and version up to date. It changes nothing when they are the same.
-func (s *Store) Announce(ctx context.Context, actor Actor, a Announcement) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
-		n, err := tx.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, binary_version = ?3, max_schema = ?4, modified_rev = ?5
-			WHERE raft_node_id = ?6 AND (raft_address <> ?1 OR api_address <> ?2 OR binary_version <> ?3 OR max_schema <> ?4)`,
-			a.RaftAddress, a.APIAddress, a.BinaryVersion, a.MaxSchema, tx.Rev, a.NodeID)
-		if err != nil || n == 0 {
-			return err
-		}
-		return tx.audit("member.announce", nodeObject(a.NodeID), a.RaftAddress+" "+a.APIAddress+" "+a.BinaryVersion)
-	})
-}
-
 // PeekMembers lists the members as the leader has them, without asking the voters; see Peek.
 func (s *Store) PeekMembers(ctx context.Context) ([]Member, error) {
 	return memo(ctx, s, "members", memberTables, (*View).Members)

@@ -145,6 +145,9 @@ func (s *Store) dumpTo(ctx context.Context, path string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	if err := s.decided(ctx); err != nil && s.ReplicaRevision() > 0 {
+		return err // the mirror that is there serves until then
+	}
 	image, err := s.node.dump(ctx)
 	if err != nil {
 		return err
@@ -156,6 +159,29 @@ func (s *Store) dumpTo(ctx context.Context, path string) error {
 		return err
 	}
 	return plainHeader(path)
+}
+
+var errUndecided = errors.New("this member has just lost its leadership: what becomes of its last entries is not decided yet")
+
+// undecidedAtMost is how long a member that has lost its leadership waits for another leader before it dumps its replica
+// all the same: without a majority nothing decides its last entries, and Raft has long stopped taking them for a leader's.
+var undecidedAtMost = 2 * time.Second
+
+// decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its Raft
+// server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment later.
+func (s *Store) decided(ctx context.Context) error {
+	lost := s.lost.Load()
+	if lost == 0 {
+		return nil
+	}
+	if id, err := s.FollowsNow(ctx); err == nil && id != 0 && id != s.cfg.NodeID {
+		s.lost.CompareAndSwap(lost, 0)
+		return nil
+	}
+	if time.Since(time.Unix(0, lost)) > undecidedAtMost {
+		return nil
+	}
+	return errUndecided
 }
 
 // plainHeader marks the file as not being in WAL mode (file format, bytes 18 and 19): a WAL database makes the

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"database/sql/driver"
 	"errors"
+	"io"
 	"strings"
 
 	"github.com/mattn/go-sqlite3"
@@ -86,11 +88,25 @@ func (a *authorizer) check(action int, one, two, _ string) int {
 	return sqlite3.SQLITE_DENY
 }
 
+// pragma sets a property of a connection.
+func pragma(conn *sqlite3.SQLiteConn, query string) error {
+	rows, err := conn.Query(query, nil)
+	if err != nil {
+		return err
+	}
+	if err = rows.Next(make([]driver.Value, len(rows.Columns()))); err == io.EOF {
+		err = nil
+	}
+	return errors.Join(err, rows.Close())
+}
+
 // restrict leaves a connection that can run reading statements of a bounded size and nothing else. It touches that one
 // connection: PRAGMA temp_store is its own, hard_heap_limit and temp_store_directory would be the process's.
 func restrict(conn *sqlite3.SQLiteConn) (*authorizer, error) {
-	if _, err := conn.Exec("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF", nil); err != nil {
-		return nil, err
+	for _, query := range []string{"PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"} {
+		if err := pragma(conn, query); err != nil {
+			return nil, err
+		}
 	}
 	for id, value := range queryLimits {
 		conn.SetLimit(id, value)

@@ -145,3 +145,27 @@ func (s *Store) SettleRecovery(ctx context.Context, actor Actor, id string) erro
 		return tx.audit("cluster.recover", "cluster", fmt.Sprintf("recovery %s: %d members are no Raft servers any more", id, lost))
 	})
 }
+
+// FoundingSettings is what is fixed when a cluster is founded.
+type FoundingSettings struct {
+	Datacenter, OverlayCIDR, OverlaySlice string
+}
+
+// MirrorFounding reads it from a member's mirror.
+func MirrorFounding(path string) (f FoundingSettings, err error) {
+	o, err := openFile(path)
+	if err != nil {
+		return f, err
+	}
+	defer o.close()
+	v := &View{s: o.session}
+	for name, into := range map[string]*string{settingDatacenter: &f.Datacenter, settingOverlayCIDR: &f.OverlayCIDR, settingSliceBits: &f.OverlaySlice} {
+		if *into, err = v.setting(name); err != nil {
+			return f, err
+		}
+	}
+	if f.Datacenter == "" {
+		f.Datacenter = DefaultDatacenter
+	}
+	return f, nil
+}

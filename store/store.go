@@ -75,6 +75,7 @@ type Store struct {
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
 	restless atomic.Int64  // until when the leader is looked for often, Unix nanoseconds
+	lost     atomic.Int64  // when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
 	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
 	look     chan struct{} // wakes followLeadership before its time

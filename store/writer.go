@@ -285,7 +285,8 @@ func (l *leadership) commit(batch []*request) error {
 	} else if err != nil {
 		_, _ = w.exec("ROLLBACK")
 		s.metrics.failed.Inc()
-		l.db.cut() // whatever dqlite still holds open for this connection goes with it
+		s.lost.Store(time.Now().UnixNano()) // what the replica shows from now on may lack what is not decided yet
+		l.db.cut()                          // whatever dqlite still holds open for this connection goes with it
 		if refused {
 			answer(ErrNotLeader)
 		} else {
@@ -430,8 +431,9 @@ func (s *Store) resolve(epoch, rev uint64, r *request, answer func(error)) {
 	answer(ErrUnknownOutcome)
 }
 
+// outcome looks for the batch in the replica, or in the working copy when this member leads again.
 func (s *Store) outcome(ctx context.Context, epoch, rev uint64, requestID string) (committed, later bool, err error) {
-	err = s.withDump(ctx, func(v *View) error {
+	find := func(v *View) error {
 		if committed, err = v.get("SELECT 1 FROM audit WHERE revision = ? AND request_id = ?", []any{int64(rev), requestID}, new(int)); err != nil {
 			return err
 		}
@@ -439,6 +441,11 @@ func (s *Store) outcome(ctx context.Context, epoch, rev uint64, requestID string
 		_, err = v.get("SELECT epoch FROM cluster", nil, &now)
 		later = now > epoch
 		return err
-	})
+	}
+	if l := s.current(); l != nil && l.epoch > epoch {
+		err = l.work.withReader(ctx, func(r *session) error { return find(&View{s: r, Now: s.cfg.Now()}) })
+	} else if err = s.decided(ctx); err == nil {
+		err = s.withDump(ctx, find)
+	}
 	return committed, later, err
 }

@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// everyCommand calls f for each command that can be run.
+func everyCommand(cmd *cobra.Command, f func(*cobra.Command)) {
+	if cmd.Runnable() && !cmd.HasSubCommands() && cmd.Name() != "help" {
+		f(cmd)
+	}
+	for _, c := range cmd.Commands() {
+		everyCommand(c, f)
+	}
+}
+
+// arguments are as many as a command takes.
+func arguments(cmd *cobra.Command) (list []string) {
+	for range 4 {
+		if cmd.Args == nil || cmd.Args(cmd, list) == nil {
+			return list
+		}
+		list = append(list, "x")
+	}
+	return nil
+}
+
+func refusedAsUsage(t *testing.T, name string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // nothing of this may get as far as to wait
+	var errs strings.Builder
+	code := Main(ctx, args, strings.NewReader(""), io.Discard, &errs)
+	if code != 2 || !strings.Contains(errs.String(), name) {
+		t.Errorf("muster %q: exit %d: %s", args, code, errs.String())
+	}
+}
+
+// TestEmptyFlags walks every flag of every command: given but empty is a usage error.
+func TestEmptyFlags(t *testing.T) {
+	outside(t)
+	flags := 0
+	everyCommand(Command(), func(cmd *cobra.Command) {
+		words := append(strings.Fields(cmd.CommandPath())[1:], arguments(cmd)...)
+		try := func(f *pflag.Flag) {
+			if f.Name == "help" {
+				return
+			}
+			flags++
+			for _, empty := range []string{"", " ", "\t"} {
+				refusedAsUsage(t, f.Name, append(append([]string{}, words...), "--"+f.Name+"="+empty)...)
+			}
+			if _, list := f.Value.(pflag.SliceValue); list {
+				refusedAsUsage(t, f.Name, append(append([]string{}, words...), "--"+f.Name+"=a", "--"+f.Name+"=")...)
+			}
+			if f.Value.Type() == "stringSlice" {
+				refusedAsUsage(t, f.Name, append(append([]string{}, words...), "--"+f.Name+"=a,,b")...)
+			}
+		}
+		cmd.LocalFlags().VisitAll(try)
+		cmd.InheritedFlags().VisitAll(try)
+	})
+	if flags < 100 {
+		t.Errorf("only %d flags were tried", flags)
+	}
+}
+
+// TestEmptyVariables: every command refuses a variable that is set but empty.
+func TestEmptyVariables(t *testing.T) {
+	for _, name := range []string{"MUSTER_ADDR", "MUSTER_TOKEN", "MUSTER_CACERT", "MUSTER_JOIN_TOKEN", "MUSTER_PEERS"} {
+		t.Run(name, func(t *testing.T) {
+			outside(t)
+			for _, empty := range []string{"", " ", "\n"} {
+				t.Setenv(name, empty)
+				everyCommand(Command(), func(cmd *cobra.Command) {
+					refusedAsUsage(t, name, append(strings.Fields(cmd.CommandPath())[1:], arguments(cmd)...)...)
+				})
+			}
+		})
+	}
+}
+
+// TestEmptyFiles: so are a file and an argument that hold nothing.
+func TestEmptyFiles(t *testing.T) {
+	outside(t)
+	empty := write(t, filepath.Join(t.TempDir(), "empty"), " \n")
+	for _, name := range []string{"@" + empty, "@"} {
+		dir := t.TempDir()
+		if code, _, errs := run(t, "serve", "--data", dir, "--api", "127.0.0.1:1", "--raft", "127.0.0.1:2", "--join", name); code == 0 {
+			t.Errorf("--join %s: exit %d, %s", name, code, errs)
+		}
+	}
+	if code, _, errs := run(t, "members", "--token-file", empty); code == 0 {
+		t.Errorf("an empty token file: exit %d, %s", code, errs)
+	}
+	refusedAsUsage(t, "ID", "member", "show", "")
+	refusedAsUsage(t, "ID", "member", "remove", " ")
+}

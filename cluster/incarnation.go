@@ -1,0 +1,297 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+)
+
+const (
+	pathHello = "/internal/hello"
+	twinFile  = "twin.json" // the last time that two processes had this directory's identity
+
+	helloLimit  = 600 * time.Millisecond // for all members together, before this one takes part in Raft
+	helloLinger = 150 * time.Millisecond // after the first answer
+	helloMost   = 16                     // members that are asked
+	twinLimit   = 400 * time.Millisecond // for a look at where a member was
+	twinKept    = 7 * 24 * time.Hour
+)
+
+// Incarnation is one start of a member. A copied disk has the identity of the member it was copied from, and another
+// incarnation: that is how the two are told apart.
+type Incarnation struct {
+	ID        string    `json:"incarnation,omitempty"`
+	StartedAt time.Time `json:"startedAt,omitzero"`
+}
+
+// NewIncarnation makes the one of this process.
+func NewIncarnation() Incarnation {
+	id := make([]byte, 12)
+	_, _ = rand.Read(id) // never fails
+	return Incarnation{ID: hex.EncodeToString(id), StartedAt: time.Now().UTC().Truncate(time.Millisecond)}
+}
+
+// hello is what a member says of itself before it takes part in anything.
+type hello struct {
+	Incarnation
+	NodeID      uint64 `json:"nodeId,omitempty"`
+	RaftAddress string `json:"raftAddress"`
+	Peers       []Peer `json:"peers,omitempty"` // in the answer: where others are
+}
+
+// TwinError says that another process has this member's identity.
+type TwinError struct {
+	NodeID  uint64    `json:"nodeId"`
+	Address string    `json:"address"` // of the other process
+	Started time.Time `json:"started"`
+}
+
+func (e *TwinError) Error() string {
+	since := ""
+	if !e.Started.IsZero() {
+		since = " since " + e.Started.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("another process is node %d: it runs at %s%s. Two processes with one identity destroy a cluster: if this data "+
+		"directory is a copy, delete it and join with an empty one; if it is the one to keep, stop the other process first",
+		e.NodeID, e.Address, since)
+}
+
+// twinRecord is what DIR/twin.json holds, for doctor.
+type twinRecord struct {
+	At      time.Time `json:"at"`
+	Refused bool      `json:"refused"` // it was this directory's process
+	Address string    `json:"address"` // of the other one
+}
+
+func (d *Dir) noteTwin(refused bool, address string) error {
+	data, err := json.Marshal(twinRecord{time.Now().UTC().Truncate(time.Second), refused, address})
+	if err != nil {
+		return err
+	}
+	return d.write(twinFile, append(data, '\n'), 0o600)
+}
+
+func (d *Dir) twin() (r twinRecord, ok bool) {
+	data, err := d.read(twinFile)
+	if err != nil || json.Unmarshal(data, &r) != nil {
+		return r, false
+	}
+	return r, true
+}
+
+// settleTwin forgets a record that a start has outdated.
+func (d *Dir) settleTwin() {
+	if r, ok := d.twin(); ok && (r.Refused || time.Since(r.At) > twinKept) {
+		if err := os.Remove(d.file(twinFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return // it is said once more, no harm
+		}
+	}
+}
+
+// Introduce tells the other members that this one is starting, before it takes part in Raft, and learns from them where
+// others are. It returns a *TwinError when a process with this identity runs already: one that they see, or one at an
+// address that this directory had before. Members that do not answer in time are not waited for.
+func Introduce(ctx context.Context, t *Transport, d *Dir, n *Node, self Incarnation, before ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, helloLimit)
+	defer cancel()
+	body := hello{Incarnation: self, NodeID: n.NodeID, RaftAddress: n.RaftAddress}
+	type result struct {
+		peers []Peer
+		err   error
+	}
+	known := t.book.Known()
+	known = known[:min(len(known), helloMost)]
+	results := make(chan result, len(known)+len(before))
+	asked := 0
+	ask := func(call func(out *hello) error) {
+		asked++
+		go func() {
+			var out hello
+			err := call(&out)
+			results <- result{out.Peers, err}
+		}()
+	}
+	for _, id := range known {
+		ask(func(out *hello) error { return t.post(ctx, id, pathHello, body, out) })
+	}
+	for _, address := range before {
+		if address != n.RaftAddress && address != "" {
+			ask(func(out *hello) error { return t.postAt(ctx, n.NodeID, address, pathHello, body, out) })
+		}
+	}
+	var linger <-chan time.Time
+	for ; asked > 0; asked-- {
+		select {
+		case r := <-results:
+			var twin *TwinError
+			if errors.As(r.err, &twin) {
+				_ = d.noteTwin(true, twin.Address)
+				return twin
+			}
+			if r.err == nil && linger == nil {
+				t.book.Hear(r.peers)
+				linger = time.After(helloLinger)
+			}
+		case <-linger:
+			asked = 1
+		case <-ctx.Done():
+			asked = 1
+		}
+	}
+	d.settleTwin()
+	return nil
+}
+
+func (t *Transport) post(ctx context.Context, id uint64, path string, body, out any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return asTwin(t.call(ctx, http.MethodPost, id, path, bytes.NewReader(data), out))
+}
+
+func (t *Transport) postAt(ctx context.Context, id uint64, address, path string, body, out any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return asTwin(t.callAt(ctx, http.MethodPost, id, address, path, bytes.NewReader(data), out))
+}
+
+// asTwin makes a TwinError of the answer that means one.
+func asTwin(err error) error {
+	var status *StatusError
+	if !errors.As(err, &status) || status.Status != http.StatusLocked {
+		return err
+	}
+	var twin TwinError
+	if json.Unmarshal([]byte(status.Text), &twin) != nil || twin.NodeID == 0 {
+		return err
+	}
+	return &twin
+}
+
+// callAt is call to one address, over a connection of its own.
+func (t *Transport) callAt(ctx context.Context, method string, id uint64, address, path string, body io.Reader, out any) error {
+	once := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return t.dialAt(ctx, id, address, protoHTTP, false)
+	}}
+	defer once.CloseIdleConnections()
+	return call(ctx, once.RoundTrip, method, id, path, body, out)
+}
+
+// serveHello answers a member that is starting.
+func (c *Cluster) serveHello(w http.ResponseWriter, r *http.Request) {
+	var h hello
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&h); err != nil {
+		http.Error(w, "the greeting cannot be read", http.StatusBadRequest)
+		return
+	}
+	h.NodeID = PeerID(r.Context()) // a member speaks for itself only
+	if twin := c.twinOf(r.Context(), h, true); twin != nil {
+		refuseTwin(w, twin)
+		return
+	}
+	c.Transport.book.Met(h.NodeID, h.RaftAddress)
+	out := hello{Incarnation: c.Incarnation, RaftAddress: c.Self.RaftAddress, Peers: []Peer{}}
+	for _, id := range c.knownPeers(r.Context()) {
+		if list := c.Transport.book.Candidates(id); id != h.NodeID && len(list) > 0 && len(out.Peers) < helloMost {
+			out.Peers = append(out.Peers, Peer{NodeID: id, RaftAddress: list[0]})
+		}
+	}
+	writeJSON(w, out)
+}
+
+func refuseTwin(w http.ResponseWriter, twin *TwinError) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusLocked)
+	_ = json.NewEncoder(w).Encode(twin)
+}
+
+// twinOf returns the process that is h's member already and is another one than h; nil when there is none. What h says at
+// its start (starting) comes before it serves anybody, so nobody can look at its own address yet.
+func (c *Cluster) twinOf(ctx context.Context, h hello, starting bool) *TwinError {
+	if h.ID == "" { // a muster that is older than incarnations
+		return nil
+	}
+	if h.NodeID == c.Store.NodeID() {
+		if h.ID == c.Incarnation.ID {
+			return nil
+		}
+		c.refused(h.RaftAddress)
+		return &TwinError{NodeID: h.NodeID, Address: c.Self.RaftAddress, Started: c.Incarnation.StartedAt}
+	}
+	c.starts.Lock()
+	last := c.starts.last[h.NodeID]
+	c.starts.Unlock()
+	if last == h.ID {
+		return nil
+	}
+	if twin := c.lookForTwin(ctx, h, starting); twin != nil {
+		c.log.Warn("a second process with the identity of a member was refused", "node", h.NodeID, "at", h.RaftAddress, "runs", twin.Address)
+		return twin
+	}
+	c.starts.Lock()
+	c.starts.last[h.NodeID] = h.ID
+	c.starts.Unlock()
+	return nil
+}
+
+// lookForTwin asks at every place where the member is known to be for its incarnation.
+func (c *Cluster) lookForTwin(ctx context.Context, h hello, starting bool) *TwinError {
+	ctx, cancel := context.WithTimeout(ctx, twinLimit)
+	defer cancel()
+	places := c.Transport.book.Candidates(h.NodeID)
+	if !starting && !slices.Contains(places, h.RaftAddress) {
+		places = append(places, h.RaftAddress)
+	}
+	if starting {
+		places = slices.DeleteFunc(places, func(a string) bool { return a == h.RaftAddress })
+	}
+	path := pathProbe + "?" + url.Values{"twin": {h.ID}, "at": {h.RaftAddress}}.Encode()
+	found := make(chan *TwinError, len(places))
+	for _, address := range places {
+		go func() {
+			var r Report
+			err := c.Transport.callAt(ctx, http.MethodGet, h.NodeID, address, path, nil, &r)
+			if err != nil || r.ID == h.ID {
+				found <- nil
+				return
+			}
+			found <- &TwinError{NodeID: h.NodeID, Address: address, Started: r.StartedAt}
+		}()
+	}
+	for range places {
+		if twin := <-found; twin != nil {
+			return twin
+		}
+	}
+	return nil
+}
+
+// hearTwin takes another member's word, in a probe, that a second process with this member's identity was refused.
+func (c *Cluster) hearTwin(q url.Values) {
+	if id := q.Get("twin"); id != "" && id != c.Incarnation.ID {
+		c.refused(q.Get("at"))
+	}
+}
+
+func (c *Cluster) refused(at string) {
+	c.log.Warn("a second process with this member's identity was refused: a copy of this data directory was started; delete the copy",
+		"at", at)
+	if err := c.Dir.noteTwin(false, at); err != nil {
+		c.log.Warn("the second process could not be noted", "err", err)
+	}
+}

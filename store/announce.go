@@ -1,0 +1,177 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net"
+	"strings"
+
+	"muster/addr"
+)
+
+// Announcement is what a member says of itself when it starts.
+type Announcement struct {
+	NodeID        uint64
+	RaftAddress   string
+	APIAddress    string
+	BinaryVersion string
+	MaxSchema     int64
+	Name          string `json:",omitempty"` // as its command line says; empty: as it is
+	Mode          string `json:",omitempty"`
+
+	// Claims reports whether a member lives and is at an address; nil stands for a leader that knows of nobody.
+	Claims func(nodeID uint64, address string) Claim `json:"-"`
+}
+
+// Claim is what is known of a member that has an address or a name which another one wants.
+type Claim int
+
+// The outcomes of Claims.
+const (
+	ClaimDead    Claim = iota // it does not answer, or is elsewhere
+	ClaimUnknown              // leadership is too young to tell
+	ClaimAlive
+)
+
+// Announce brings a member's addresses, version, name and mode up to date; it changes nothing when they are the same. An
+// address or a name that belongs to another live member is refused.
+func (s *Store) Announce(ctx context.Context, actor Actor, a Announcement) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	return s.Write(ctx, actor, func(tx *Tx) error { return tx.announce(a) })
+}
+
+func (a *Announcement) check() error {
+	for _, x := range []string{a.RaftAddress, a.APIAddress} {
+		if err := addr.Check(x); err != nil {
+			return refuse(Invalid, "the address cannot be used: %s", err)
+		}
+	}
+	a.RaftAddress, a.APIAddress = addr.Canonical(a.RaftAddress), addr.Canonical(a.APIAddress)
+	if len(a.Name) > 64 {
+		return refuse(Invalid, "the name must have at most 64 bytes")
+	}
+	if a.Mode != "" && a.Mode != ModeFull && a.Mode != ModeReplicate {
+		return refuse(Invalid, "the mode must be full or replicate")
+	}
+	return nil
+}
+
+func (t *Tx) announce(a Announcement) error {
+	same, err := t.get(`SELECT 1 FROM members WHERE raft_node_id = ?1 AND raft_address = ?2 AND api_address = ?3
+		AND binary_version = ?4 AND max_schema = ?5 AND (?6 = '' OR name = ?6) AND (?7 = '' OR mode = ?7)`,
+		[]any{int64(a.NodeID), a.RaftAddress, a.APIAddress, a.BinaryVersion, a.MaxSchema, a.Name, a.Mode}, new(int))
+	if err != nil || same {
+		return err
+	}
+	old, err := t.Member(a.NodeID)
+	if err != nil || old == nil {
+		return err
+	}
+	m := *old
+	m.RaftAddress, m.APIAddress, m.BinaryVersion, m.MaxSchema = a.RaftAddress, a.APIAddress, a.BinaryVersion, a.MaxSchema
+	if a.Name != "" {
+		m.Name = a.Name
+	}
+	if a.Mode != "" {
+		m.Mode = a.Mode
+	}
+	if host, _, err := net.SplitHostPort(m.RaftAddress); err == nil && m.RaftAddress != old.RaftAddress {
+		m.AdvertiseAddr = host
+	}
+	notes, err := t.unique(&m, m.RaftAddress != old.RaftAddress || m.APIAddress != old.APIAddress, m.Name != old.Name, a.claims)
+	if err != nil {
+		return err
+	}
+	if err := t.exec(`UPDATE members SET raft_address = ?, api_address = ?, advertise_addr = ?, binary_version = ?, max_schema = ?,
+		name = ?, mode = ?, modified_rev = ? WHERE raft_node_id = ?`, m.RaftAddress, m.APIAddress, m.AdvertiseAddr, m.BinaryVersion,
+		m.MaxSchema, m.Name, m.Mode, t.Rev, m.NodeID); err != nil {
+		return err
+	}
+	words := []string{m.RaftAddress, m.APIAddress, m.BinaryVersion}
+	if m.Name != old.Name {
+		words = append(words, fmt.Sprintf("name %s instead of %s", m.Name, old.Name))
+	}
+	if m.Mode != old.Mode {
+		words = append(words, fmt.Sprintf("mode %s instead of %s", m.Mode, old.Mode))
+	}
+	return t.audit("member.announce", nodeObject(a.NodeID), strings.Join(append(words, notes...), "; "))
+}
+
+func (a *Announcement) claims(nodeID uint64, _ Role, address string) Claim {
+	if a.Claims == nil {
+		return ClaimDead
+	}
+	return a.Claims(nodeID, address)
+}
+
+// claims is what the leader's probes say of a member. One outside Raft that has not been heard of does not count: what
+// has joined by HTTP alone never answers.
+func (j *Joiner) claims(nodeID uint64, role Role, _ string) Claim {
+	status := ""
+	if j.Alive != nil {
+		status = j.Alive(nodeID)
+	}
+	switch {
+	case status == "alive":
+		return ClaimAlive
+	case status == "unknown" && role != RoleNone:
+		return ClaimUnknown
+	}
+	return ClaimDead
+}
+
+// unique refuses addresses and a name that another live member has. It returns sentences about dead members that have
+// them, too: those keep their rows, and nobody may take one for the other.
+func (t *Tx) unique(m *Member, addresses, name bool, claims func(uint64, Role, string) Claim) (notes []string, err error) {
+	type holder struct {
+		id              uint64
+		role            Role
+		name, raft, api string
+	}
+	if m.RaftAddress == m.APIAddress {
+		return nil, refuse(Invalid, "the API and the cluster listener cannot share the address %s", m.RaftAddress)
+	}
+	rows, err := collect(&t.View, func(r *sql.Rows) (h holder, err error) {
+		err = r.Scan(&h.id, (*string)(&h.role), &h.name, &h.raft, &h.api)
+		return h, err
+	}, `SELECT raft_node_id, raft_role, name, raft_address, api_address FROM members WHERE raft_node_id <> ?1 AND (?4 AND name = ?5
+		OR ?6 AND raft_address IN (?2, ?3) OR ?6 AND api_address IN (?2, ?3)) ORDER BY raft_role = '', raft_node_id LIMIT 100`,
+		int64(m.NodeID), m.RaftAddress, m.APIAddress, name, m.Name, addresses)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range rows {
+		what, way := "the address "+m.RaftAddress, "give this machine another one with --raft, --api or --advertise"
+		address := m.RaftAddress
+		switch {
+		case addresses && (h.raft == m.RaftAddress || h.api == m.RaftAddress):
+		case addresses && (h.raft == m.APIAddress || h.api == m.APIAddress):
+			what, address = "the address "+m.APIAddress, m.APIAddress
+		default:
+			what, way, address = "the name "+m.Name, "give this machine another one with --name", ""
+		}
+		switch claims(h.id, h.role, address) {
+		case ClaimAlive:
+			return nil, refuse(Conflict, "%s is that of node %d (%s), which is alive: %s", what, h.id, h.name, way)
+		case ClaimUnknown:
+			return nil, refuse(Conflict, "%s is that of node %d (%s), of which it is not known yet whether it is alive: try again "+
+				"in a few seconds, or %s", what, h.id, h.name, way)
+		}
+		notes = append(notes, fmt.Sprintf("node %d (%s), which does not answer, has %s too; if this machine has taken its place, "+
+			"remove node %d by its number", h.id, h.name, what, h.id))
+	}
+	return notes[:min(len(notes), 3)], nil
+}
+
+// freeName makes a name for a member that has brought none.
+func (t *Tx) freeName(nodeID uint64, uuid string) (string, error) {
+	name := fmt.Sprintf("node-%d", nodeID)
+	taken, err := t.get("SELECT 1 FROM members WHERE name = ?", []any{name}, new(int))
+	if taken {
+		name += "-" + uuid[len(uuid)-6:]
+	}
+	return name, err
+}
