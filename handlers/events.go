@@ -89,7 +89,7 @@ func (s *Server) stream(rt *route, o origin, w http.ResponseWriter, r *http.Requ
 		ctx, cancel := context.WithTimeout(r.Context(), learnPosition)
 		defer cancel()
 		q.Request = r.WithContext(ctx)
-		if err := s.admit(rt, o, q); err != nil {
+		if err := s.confirmed(o, q, s.admit(rt, o, q)); err != nil {
 			s.answer(rt, q, err)
 			return
 		}
@@ -124,8 +124,8 @@ func (s *Server) mayRead(rt *route, o origin, q *request) error {
 	local.Request = q.WithContext(ctx)
 	local.stale = leader != s.Store.NodeID()
 	if leader == 0 || !local.stale {
-		err := s.admit(rt, o, &local)
-		if errors.Is(err, store.ErrNotLeader) {
+		err := s.confirmed(o, &local, s.admit(rt, o, &local))
+		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
 			local.stale = true
 			err = s.admit(rt, o, &local)
 		}
@@ -149,7 +149,10 @@ func (s *Server) mayRead(rt *route, o origin, q *request) error {
 			return fail(http.StatusTooManyRequests, tooManyFailures)
 		}
 	}
-	return s.admit(rt, o, &local)
+	if err = s.admit(rt, o, &local); refuses(err) { // the leader may know the caller
+		return store.ErrNoLeader
+	}
+	return err
 }
 
 // follow finds where to begin and then writes events until the reader, the token or the member goes.

@@ -27,6 +27,11 @@ func (s *Server) getMember(q *request) error {
 
 // removeMember follows the documented order of checks; the quorum check is ours and comes last.
 func (s *Server) removeMember(q *request) error {
+	if ended, again, err := s.removedBefore(q); err != nil {
+		return err
+	} else if again {
+		return q.memberRemoved(ended)
+	}
 	m, query, err := s.lookUp(q, false)
 	if err != nil {
 		return err
@@ -53,10 +58,23 @@ func (s *Server) removeMember(q *request) error {
 	if err != nil {
 		return err
 	}
+	return q.memberRemoved(ended)
+}
+
+func (q *request) memberRemoved(tokensEnded int) error {
 	return q.result(http.StatusOK, struct {
 		message
 		TokensEnded int `json:"tokensEnded,omitempty"`
-	}{message{"Cluster member removed"}, ended})
+	}{message{"Cluster member removed"}, tokensEnded})
+}
+
+// removedBefore tells whether this very request has removed a member before, and what it was answered.
+func (s *Server) removedBefore(q *request) (tokensEnded int, again bool, err error) {
+	if again, err = s.Store.Answered(q.Context(), q.actor); err != nil || !again {
+		return 0, false, err
+	}
+	tokensEnded, err = s.Store.RemoveMember(q.Context(), q.actor, 0, nil, nil)
+	return tokensEnded, err == nil, err
 }
 
 // quorumSafe judges whether enough live voters would be left, and adds to the check that runs in the transaction that the
@@ -131,7 +149,11 @@ func (s *Server) promoteMember(q *request) error {
 	if err != nil {
 		return err
 	}
-	if rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
+	again, err := s.Store.Answered(q.Context(), q.actor)
+	if err != nil {
+		return err
+	}
+	if !again && rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
 		return fail(http.StatusConflict, "Node is already a voter")
 	}
 	if m.Mode == store.ModeReplicate {

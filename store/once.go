@@ -84,7 +84,7 @@ const AutoKey = "auto-"
 
 // auditReplay writes the row that says who was given an answer once more to which request.
 func (t *Tx) auditReplay() error {
-	if t.actor.auto() || t.actor.Request == "" {
+	if t.actor.Auto() || t.actor.Request == "" {
 		return nil
 	}
 	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote, Action: "access.replayed",

@@ -37,8 +37,8 @@ type Actor struct {
 	RequestHash    string // what the key stands for: a repetition must be the same request
 }
 
-// auto tells whether the Idempotency-Key is one that a member has made.
-func (a Actor) auto() bool { return strings.HasPrefix(a.IdempotencyKey, AutoKey) }
+// Auto tells whether the Idempotency-Key is one that a member has made.
+func (a Actor) Auto() bool { return strings.HasPrefix(a.IdempotencyKey, AutoKey) }
 
 func (a Actor) String() string {
 	switch {
