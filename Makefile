@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test test-engine asan race lint bench man image install clean setup setup-test setup-bench FORCE
+.PHONY: build run test test-engine asan race faults lint bench man image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -25,8 +25,9 @@ run: build
 	@./muster dev --data ./data
 
 test: setup-test build
-	$(GO) test -tags $(TAGS) -race -p 1 -timeout 8m $$($(GO) list ./... | grep -v /e2e$$)
+	$(GO) test -tags $(TAGS) -race -p 1 -timeout 8m $$($(GO) list ./... | grep -v /e2e)
 	$(GO) test -tags $(TAGS) -parallel 3 -timeout 8m ./e2e
+	$(GO) test -tags $(TAGS) -count 1 -timeout 5m ./e2e/faults
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test -timeout 3m ./...
 
 # The end-to-end tests with the race detector in every process: about five minutes on two cores.
@@ -43,6 +44,17 @@ test-engine:
 asan: setup
 	@scripts/setup.sh asan
 	CGO_LDFLAGS='-fsanitize=address $(subst $(DEPS),$(DEPS)-asan,$(CGO_LDFLAGS))' $(GO) build -tags $(TAGS) -ldflags '$(STAMP)' -o muster-asan .
+
+# A campaign of faults against a real cluster (docs/reliability.md). A failing one leaves its record in OUT and says how to
+# repeat it; BINARY runs another muster than the one that is built here.
+FAULTS  ?= 100
+SEED    ?= 1
+MEMBERS ?= 3
+faults: export FAULTS := $(FAULTS)
+faults: export SEED := $(SEED)
+faults: export MEMBERS := $(MEMBERS)
+faults: setup-test
+	$(GO) test -tags $(TAGS) -count 1 -v -timeout 0 -run 'TestCampaign$$' ./e2e/faults
 
 lint: setup
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }

@@ -282,19 +282,3 @@ func TestParseNeverPanics(t *testing.T) {
 		}
 	})
 }
-
-func FuzzParseJoinToken(f *testing.F) {
-	f.Add(must(MintJoinToken(vectorKey, vectorClaims)))
-	f.Add("AQAAAAB7")
-	f.Add(rawToken(vectorKey, `{"id":null}`))
-	f.Fuzz(func(t *testing.T, s string) {
-		p, err := ParseJoinToken(s)
-		if err != nil {
-			if !errors.Is(err, ErrTokenMalformed) || p != nil {
-				t.Fatal(err)
-			}
-			return
-		}
-		p.Verify(vectorKey, testNow)
-	})
-}

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -151,7 +152,12 @@ func (d *devCluster) start(n int, token string) error {
 	defer log.Close()
 	m := &devMember{n: n, done: make(chan struct{}), cmd: exec.Command(self, d.args(n)...)}
 	m.cmd.Stdout, m.cmd.Stderr = log, log
-	m.cmd.Env = append(os.Environ(), "MUSTER_JOIN_TOKEN="+token)
+	m.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // what is for a member started by hand
+		return strings.HasPrefix(v, "MUSTER_JOIN_TOKEN=") || strings.HasPrefix(v, "MUSTER_PEERS=")
+	})
+	if token != "" {
+		m.cmd.Env = append(m.cmd.Env, "MUSTER_JOIN_TOKEN="+token)
+	}
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := m.cmd.Start(); err != nil {
 		return fmt.Errorf("node %d cannot be started: %w", n, err)

@@ -130,7 +130,7 @@ func direction(p client.Peering) string {
 func newPeeringShowCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show NAME",
-		Short: "Show one peering",
+		Short: "Show one peering, with the addresses that this cluster dials",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client()
@@ -154,10 +154,11 @@ func newPeeringShowCommand(env *environment) *cobra.Command {
 				}
 				return *t
 			}
+			dialled, others := p.Addresses()
 			return env.table([]string{"NAME", p.Name}, [][]any{
 				{"ID", p.ID}, {"STATE", p.State}, {"SINCE", p.StatusSince}, {"REASON", p.StatusReason}, {"DELETED", when(p.DeletedAt)},
 				{"DIRECTION", direction(p)}, {"DATACENTER", p.Remote.Datacenter}, {"PEER ID", p.PeerID}, {"SERVER NAME", p.PeerServerName},
-				{"ADDRESSES", strings.Join(p.PeerServerAddresses, " ")}, {"META", strings.Join(meta, " ")},
+				{"ADDRESSES", strings.Join(dialled, " ")}, {"NOT DIALLED", strings.Join(others, " ")}, {"META", strings.Join(meta, " ")},
 				{"IMPORTED", strings.Join(p.StreamStatus.ImportedServices, " ")}, {"EXPORTED", strings.Join(p.StreamStatus.ExportedServices, " ")},
 				{"HEARTBEAT", when(p.StreamStatus.LastHeartbeat)},
 			})

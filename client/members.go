@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -88,14 +89,17 @@ func (c *Client) PromoteMember(ctx context.Context, nodeID uint64) error {
 // RemoveMember removes a member for good: its identity is revoked and the keys are changed. It is refused (409) for the
 // leader, and, unless forced, for a member that is not drained. It returns how many valid join tokens the new keys end.
 func (c *Client) RemoveMember(ctx context.Context, nodeID uint64, force bool) (tokensEnded int, err error) {
-	r := request{method: "DELETE", path: memberPath(nodeID, ""), repeat: on503}
+	r := request{
+		method: "DELETE",
+		path:   memberPath(nodeID, ""),
+		repeat: on503,
+		header: func(h http.Header) { tokensEnded, _ = strconv.Atoi(h.Get("X-Muster-Tokens-Ended")) },
+	}
 	if force {
 		r.query = url.Values{"force": {"true"}}
 	}
-	done, err := enveloped[struct {
-		TokensEnded int `json:"tokensEnded"`
-	}](ctx, c, r)
-	return done.TokensEnded, err
+	_, err = c.do(ctx, r)
+	return tokensEnded, err
 }
 
 func memberPath(nodeID uint64, action string) string {

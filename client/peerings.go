@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,25 @@ type Peering struct {
 	StatusReason string    `json:"StatusReason,omitempty"` // why it is FAILING or TERMINATED
 	StatusSince  time.Time `json:"StatusSince"`
 	Dialer       bool      `json:"Dialer"` // this cluster has used the token and dials the other one
+
+	// Dials is where this cluster dials the other one, where an operator gave other addresses than PeerServerAddresses.
+	Dials []string `json:"Dials,omitempty"`
+}
+
+// Addresses splits what is known of where the other cluster is into what this one dials and what it does not.
+func (p *Peering) Addresses() (dialled, others []string) {
+	switch {
+	case !p.Dialer:
+		return nil, p.PeerServerAddresses
+	case len(p.Dials) == 0:
+		return p.PeerServerAddresses, nil
+	}
+	for _, a := range p.PeerServerAddresses {
+		if !slices.Contains(p.Dials, a) {
+			others = append(others, a)
+		}
+	}
+	return p.Dials, others
 }
 
 // StreamStatus tells what goes over a peering. Names are those of members; times are nil when nothing has happened.

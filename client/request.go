@@ -36,6 +36,7 @@ type request struct {
 	query  url.Values
 	body   any // marshalled as JSON; nil for none
 	repeat repeat
+	header func(http.Header) // of the answer, where a call has to know it; nil for none
 
 	doubt *bool // set once the request may have been carried out and its answer has not come
 }
@@ -225,6 +226,9 @@ func (c *Client) send(ctx context.Context, addr string, r request, body []byte, 
 		return nil, true, answerError(resp, answer)
 	case len(answer) > maxAnswer:
 		return nil, true, &Error{Status: resp.StatusCode, Message: "the answer is longer than 64 MiB"}
+	}
+	if r.header != nil {
+		r.header(resp.Header)
 	}
 	return answer, true, nil
 }

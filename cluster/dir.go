@@ -171,11 +171,23 @@ func (d *Dir) checkUnused() error {
 			_ = os.Remove(d.file(e.Name()))
 			continue
 		}
-		if !slices.Contains(ours, e.Name()) && filepath.Ext(e.Name()) != ".log" {
+		if !slices.Contains(ours, e.Name()) && !ofFileSystem(e) && filepath.Ext(e.Name()) != ".log" {
 			return fmt.Errorf("the data directory %s is not empty and is not that of a muster member (it holds %s): give an empty one", d.Path, e.Name())
 		}
 	}
 	return nil
+}
+
+// ofFileSystem reports whether an entry is one that a file system makes by itself at its root, where a data directory may
+// well be: what a check of it finds, its snapshots, its trash and its quotas.
+func ofFileSystem(e fs.DirEntry) bool {
+	switch e.Name() {
+	case "lost+found", ".snapshot", ".snapshots", ".zfs":
+		return e.IsDir()
+	case "aquota.user", "aquota.group", "quota.user", "quota.group":
+		return e.Type().IsRegular()
+	}
+	return false
 }
 
 // SaveNode writes node.json.

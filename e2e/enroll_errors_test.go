@@ -94,7 +94,7 @@ func testEnrollErrors(t *testing.T, c *cluster) {
 		{"options", "OPTIONS", enrollNode, "", nil, nil},
 		{"options-api-key", "OPTIONS", apiKeyPath, "", nil, nil},
 		{"no-handler", "GET", "/_security/nothing?x=1", "", []string{good.header()}, nil},
-		{"no-handler-slash", "GET", enrollNode + "/", "", []string{good.header()}, nil},
+		{"no-handler-slash", "GET", enrollNode + "//", "", []string{good.header()}, nil},
 		{"root-nobody", "GET", "/", "", nil, nil},
 		{"health-not-privileged", "GET", "/_cluster/health", "", []string{basicHeader("alice", enroller.Token)}, nil},
 		{"health-parameter", "GET", "/_cluster/health?index=x", "", []string{basicHeader("admin", c.token)}, nil},

@@ -142,8 +142,8 @@ func testTokenFields(t *testing.T, c *cluster) {
 			"/api/v1/cluster/pki/join-tokens": {
 				{`{}`, nodeRange}, {`{"nodeID":0}`, nodeRange}, {`{"nodeID":-1}`, nodeRange}, {`{"nodeID":9007199254740992}`, nodeRange},
 				{`{"nodeID":9223372036854775807}`, nodeRange}, {`{"ttlSeconds":600}`, nodeRange}, {`{"nodeID":null}`, nodeRange},
-				{`{"nodeID":"9"}`, "decode body"}, {`{"nodeID":9.5}`, "decode body"}, {`{"nodeID":[9]}`, "decode body"}, {`{"nodeID":true}`, "decode body"},
-				{`{"nodeID":18446744073709551616}`, "decode body"}, {`{"nodeID":900,"ttlSeconds":"600"}`, "decode body"}, {`{"nodeID":900,"ttlSeconds":{}}`, "decode body"},
+				{`{"nodeID":"9"}`, "*decode body: nodeID must be a whole number"}, {`{"nodeID":9.5}`, "*decode body: nodeID must be a whole number"}, {`{"nodeID":[9]}`, "*decode body: nodeID must be a whole number"}, {`{"nodeID":true}`, "*decode body: nodeID must be a whole number"},
+				{`{"nodeID":18446744073709551616}`, "*decode body: nodeID must be a whole number"}, {`{"nodeID":900,"ttlSeconds":"600"}`, "*decode body: ttlSeconds must be a whole number"}, {`{"nodeID":900,"ttlSeconds":{}}`, "*decode body: ttlSeconds must be a whole number"},
 				{`{"nodeID":900,"ttlSeconds":299}`, ttlRange}, {`{"nodeID":900,"ttlSeconds":86401}`, ttlRange}, {`{"nodeID":900,"ttlSeconds":-5}`, ttlRange},
 				{`{"nodeID":1}`, "node 1 is already a member of the cluster"},
 			},

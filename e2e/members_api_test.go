@@ -162,7 +162,7 @@ func testMembersRefusals(t *testing.T, c *cluster) {
 		{"PATCH", fmt.Sprintf("/%d", f), "", 405, notAllowed("PATCH"), "GET,DELETE"},
 		{"POST", "", "", 405, notAllowed("POST"), "GET"},
 		{"GET", fmt.Sprintf("/%d/nothing", f), "", 404, nothing, ""},
-		{"GET", fmt.Sprintf("/%d/", f), "", 404, nothing, ""},
+		{"GET", fmt.Sprintf("/%d//", f), "", 404, nothing, ""},
 	}
 	reader := c.as(t, c.admin(t).apiToken(t, leader, "members-reader", "cluster:read").Token)
 	unchanged(t, c, func(u *user) {
@@ -250,7 +250,9 @@ func testMembersDrainTexts(t *testing.T, c *cluster) {
 
 func testMembersMint(t *testing.T, c *cluster) {
 	const (
-		decode = `{"error":"decode body"}`
+		decode = `{"error":"decode body: the body must be a JSON object"}`
+		noID   = `{"error":"decode body: nodeID must be a whole number between 1 and 9007199254740991"}`
+		noTTL  = `{"error":"decode body: ttlSeconds must be a whole number between 300 and 86400"}`
 		nodeID = `{"error":"nodeID must be in [1, 9007199254740991]"}`
 		ttl    = `{"error":"ttlSeconds must be between 300 and 86400"}`
 	)
@@ -262,8 +264,8 @@ func testMembersMint(t *testing.T, c *cluster) {
 			status int
 			want   string
 		}{
-			{"", 400, decode}, {"{", 400, decode}, {"[]", 400, decode}, {`{"nodeID":"2"}`, 400, decode}, {`{"nodeID":1.5}`, 400, decode},
-			{`{"nodeID":%d,"ttlSeconds":"300"}`, 400, decode},
+			{"", 400, decode}, {"{", 400, decode}, {"[]", 400, decode}, {`{"nodeID":"2"}`, 400, noID}, {`{"nodeID":1.5}`, 400, noID},
+			{`{"nodeID":%d,"ttlSeconds":"300"}`, 400, noTTL},
 			{"{}", 400, nodeID}, {`{"nodeID":0}`, 400, nodeID}, {`{"nodeID":-1}`, 400, nodeID}, {`{"nodeID":9007199254740992}`, 400, nodeID},
 			{`{"nodeID":null}`, 400, nodeID}, {`{"nodeID":0,"ttlSeconds":1}`, 400, nodeID},
 			{`{"nodeID":%d,"ttlSeconds":299}`, 400, ttl}, {`{"nodeID":%d,"ttlSeconds":86401}`, 400, ttl}, {`{"nodeID":%d,"ttlSeconds":-1}`, 400, ttl},

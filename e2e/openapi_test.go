@@ -111,7 +111,14 @@ func (x *exchange) compare(router routers.Router) error {
 	if err != nil || target.Path == "/ui" || strings.HasPrefix(target.Path, "/ui/") {
 		return nil // not a request for which there could be a description, or the web page
 	}
-	req := (&http.Request{Method: x.method, URL: target, Header: x.header, Host: "member"}).WithContext(context.Background())
+	method := x.method
+	if method == http.MethodHead && x.answer.status < 300 {
+		method = http.MethodGet // the document says once that it is served alike
+	}
+	if bare := strings.TrimSuffix(target.Path, "/"); bare != "" && x.answer.status < 300 && !strings.HasPrefix(bare, "/v1/peering") {
+		target.Path = bare // the same
+	}
+	req := (&http.Request{Method: method, URL: target, Header: x.header, Host: "member"}).WithContext(context.Background())
 	route, params, err := router.FindRoute(req)
 	if err != nil {
 		switch x.answer.status {
@@ -124,6 +131,9 @@ func (x *exchange) compare(router routers.Router) error {
 			return nil
 		}
 		return fmt.Errorf("not described: %w", err)
+	}
+	if method != x.method {
+		return nil // there is no body to compare
 	}
 	if _, part := req.URL.Query()["filter_path"]; part && x.answer.status < 300 || x.answer.header.Get("Content-Encoding") != "" {
 		return nil // a part of what is described, or compressed

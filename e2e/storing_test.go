@@ -40,9 +40,6 @@ func (m *member) ownDisk(t *testing.T) {
 		}
 		unmount(t, m.dir)
 	})
-	if err := os.Remove(m.file("lost+found")); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.Chmod(m.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

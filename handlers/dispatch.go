@@ -257,6 +257,9 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	if !q.whole {
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.body)), int64(len(q.body))
 	}
+	if !q.whole && len(q.body) == 0 {
+		r.Body = http.NoBody // or HTTP/2 would announce one
+	}
 	r.RequestURI = ""
 	r.Header.Set(headerForwarded, "1")
 	r.Header.Set(headerRemote, q.RemoteAddr)

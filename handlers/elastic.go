@@ -157,7 +157,6 @@ const (
 // elasticEndpoints is by method and path of the route table.
 var elasticEndpoints = map[string]elasticEndpoint{
 	"GET /":                        {action: "cluster:monitor/main", privileges: privilegesMonitor},
-	"HEAD /":                       {action: "cluster:monitor/main", privileges: privilegesMonitor},
 	"GET /_security/enroll/node":   {action: "cluster:admin/xpack/security/enroll/node", privileges: privilegesManage, gated: true},
 	"GET /_security/enroll/kibana": {action: "cluster:admin/xpack/security/enroll/kibana", privileges: privilegesManage, gated: true},
 	"POST /_security/api_key":      {action: actionCreateKey, privileges: privilegesOwnKey, params: []string{"refresh"}, body: true},
@@ -204,10 +203,9 @@ func checkMedia(r *http.Request, name string) error {
 	if !found || spoken(version) {
 		return nil
 	}
-	return &elasticError{Status: http.StatusBadRequest, elasticCause: elasticCause{Type: "media_type_header_exception",
-		Reason: "Invalid media-type value on headers [" + name + "]",
-		CausedBy: &elasticCause{Type: "status_exception", Reason: fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s",
-			name, elasticMajor, elasticMajor-1, version, name, header)}}}
+	why := fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s", name, elasticMajor, elasticMajor-1, version, name, header)
+	return &elasticError{Status: http.StatusBadRequest, elasticCause: elasticCause{Type: "media_type_header_exception", Reason: why,
+		CausedBy: &elasticCause{Type: "status_exception", Reason: why}}}
 }
 
 // checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is calling.

@@ -159,7 +159,7 @@ func nomadNoRoute(w http.ResponseWriter, r *http.Request) {
 func nomadNoMethod(w http.ResponseWriter, r *http.Request, allowed []string) {
 	w.Header()["Allow"] = allowed
 	text := "Invalid method"
-	if r.URL.Path == "/v1/operator/raft/configuration" { // unlike its siblings (section 3.1)
+	if r.URL.Path == raftConfigurationPath { // unlike its siblings (section 3.1)
 		text = ""
 	}
 	nomadFail(w, http.StatusMethodNotAllowed, text)

@@ -26,11 +26,13 @@ const (
 func (s *Server) mintJoinToken(q *request) error {
 	f, err := parseFields(q.body)
 	if err != nil {
-		return fail(http.StatusBadRequest, "decode body")
+		return undecoded(err)
 	}
 	var node, ttl int64
-	if !f.get("nodeID", false, "", &node) && f.err != nil || !f.get("ttlSeconds", false, "", &ttl) && f.err != nil {
-		return fail(http.StatusBadRequest, "decode body")
+	f.get("nodeID", false, "a whole number between 1 and 9007199254740991", &node)
+	f.get("ttlSeconds", false, "a whole number between 300 and 86400", &ttl)
+	if f.err != nil {
+		return undecoded(f.err)
 	}
 	if node < 1 || node > certs.MaxNodeID {
 		return fail(http.StatusBadRequest, "nodeID must be in [1, 9007199254740991]")
@@ -50,6 +52,11 @@ func (s *Server) mintJoinToken(q *request) error {
 		ExpiresAt int64  `json:"expiresAt"`
 		ID        string `json:"id"`
 	}{token, t.ExpiresAt.Unix(), t.ID})
+}
+
+// undecoded is the refusal of a body whose fields cannot be read: the documented words, and why.
+func undecoded(err error) error {
+	return fail(http.StatusBadRequest, "decode body: "+err.Error())
 }
 
 type joinToken struct {

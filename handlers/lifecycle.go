@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"muster/store"
@@ -27,10 +28,10 @@ func (s *Server) getMember(q *request) error {
 
 // removeMember follows the documented order of checks; the quorum check is ours and comes last.
 func (s *Server) removeMember(q *request) error {
-	if ended, again, err := s.removedBefore(q); err != nil {
+	if again, err := s.removedBefore(q); err != nil {
 		return err
 	} else if again {
-		return q.memberRemoved(ended)
+		return q.result(http.StatusOK, message{"Cluster member removed"})
 	}
 	m, query, err := s.lookUp(q, false)
 	if err != nil {
@@ -54,27 +55,22 @@ func (s *Server) removeMember(q *request) error {
 			return fail(http.StatusConflict, fmt.Sprintf("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, err))
 		}
 	}
-	ended, err := s.remove(q, m.NodeID, check)
-	if err != nil {
+	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err
 	}
-	return q.memberRemoved(ended)
+	return q.result(http.StatusOK, message{"Cluster member removed"})
 }
 
-func (q *request) memberRemoved(tokensEnded int) error {
-	return q.result(http.StatusOK, struct {
-		message
-		TokensEnded int `json:"tokensEnded,omitempty"`
-	}{message{"Cluster member removed"}, tokensEnded})
-}
-
-// removedBefore tells whether this very request has removed a member before, and what it was answered.
-func (s *Server) removedBefore(q *request) (tokensEnded int, again bool, err error) {
+// removedBefore tells whether this very request has removed a member before; then it says so in the answer's header, too.
+func (s *Server) removedBefore(q *request) (again bool, err error) {
 	if again, err = s.Store.Answered(q.Context(), q.actor); err != nil || !again {
-		return 0, false, err
+		return false, err
 	}
-	tokensEnded, err = s.Store.RemoveMember(q.Context(), q.actor, 0, nil, nil)
-	return tokensEnded, err == nil, err
+	ended, err := s.Store.RemoveMember(q.Context(), q.actor, 0, nil, nil)
+	if err == nil {
+		q.w.Header().Set(headerTokensEnded, strconv.Itoa(ended))
+	}
+	return err == nil, err
 }
 
 // quorumSafe judges whether enough live voters would be left, and adds to the check that runs in the transaction that the
@@ -106,19 +102,23 @@ func (s *Server) voters() (list []uint64) {
 	return list
 }
 
-// remove takes a member out of the cluster, for whichever family asks, and returns how many join tokens that ends.
-func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) (tokensEnded int, err error) {
+// headerTokensEnded says how many valid join tokens a removal has superseded; the documented answers have no room for it.
+const headerTokensEnded = "X-Muster-Tokens-Ended"
+
+// remove takes a member out of the cluster, for whichever family asks.
+func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) error {
 	rotation, err := s.PrepareRemoval(q.Context(), nodeID)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	tokensEnded, err = s.Store.RemoveMember(q.Context(), q.actor, nodeID, rotation, check)
+	ended, err := s.Store.RemoveMember(q.Context(), q.actor, nodeID, rotation, check)
 	if err != nil {
-		return 0, err
+		return err
 	}
+	q.w.Header().Set(headerTokensEnded, strconv.Itoa(ended))
 	s.Wake()
 	s.awaitOutOfRaft(q.Context(), nodeID)
-	return tokensEnded, nil
+	return nil
 }
 
 // awaitOutOfRaft waits a moment for the leader's loop to take a node out of the configuration, so that the usual

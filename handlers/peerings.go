@@ -48,7 +48,8 @@ type peering struct {
 
 	StatusReason string `json:",omitempty"` // why it is FAILING or TERMINATED
 	StatusSince  *time.Time
-	Dialer       bool // this cluster dials the other one
+	Dialer       bool     // this cluster dials the other one
+	Dials        []string `json:",omitempty"` // at these addresses, where an operator gave others than PeerServerAddresses
 }
 
 // streamStatus has null where nothing is known.
@@ -65,6 +66,9 @@ func (s *Server) peering(q *request, p *store.Peering) (peering, error) {
 		PeerServerName: p.ServerName, PeerServerAddresses: p.ServerAddresses, CreateIndex: p.CreatedRev, ModifyIndex: p.ModifiedRev,
 		StatusReason: p.StatusReason, StatusSince: someTime(p.StatusSince), Dialer: p.Dialer}
 	out.Remote.Datacenter = p.RemoteDatacenter
+	if p.Dialer && len(p.ManualAddresses) > 0 {
+		out.Dials = p.Addresses()
+	}
 	members, err := s.Store.PeekPeerMembers(q.Context(), p.ID)
 	if err != nil {
 		return out, err

@@ -71,7 +71,7 @@ func checkUUID(s string) error {
 // removePeer removes the member through the same operation as the members family, with the quorum check and without
 // the drain that its page does not know.
 func (s *Server) removePeer(q *request) error {
-	if _, again, err := s.removedBefore(q); err != nil {
+	if again, err := s.removedBefore(q); err != nil {
 		return err
 	} else if again {
 		q.w.WriteHeader(http.StatusOK)
@@ -97,7 +97,7 @@ func (s *Server) removePeer(q *request) error {
 	if check, err = s.quorumSafe(q.Context(), m.NodeID, check); err != nil {
 		return fail(http.StatusInternalServerError, "removing the peer would leave the cluster without a healthy quorum: "+err.Error())
 	}
-	if _, err := s.remove(q, m.NodeID, check); err != nil {
+	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err
 	}
 	q.w.WriteHeader(http.StatusOK)

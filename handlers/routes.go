@@ -43,6 +43,9 @@ const slow = 70 * time.Second
 // long is how long a snapshot or its restoration may take; the listener's own limit is a little longer.
 const long = 9 * time.Minute
 
+const raftConfigurationPath = "/v1/operator/raft/configuration"
+
+// routes are served with a slash behind them, too, and those of GET with HEAD (heads).
 var routes = []route{
 	{method: "GET", path: "/api/v1/openapi.yaml", family: ella, at: here, plain: true, serve: (*Server).openapi},
 	{method: "GET", path: "/api/v1/status", family: ella, at: here, plain: true, serve: (*Server).status},
@@ -111,7 +114,6 @@ var routes = []route{
 	{method: "GET", path: "/_nodes/_local", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticLocalNode},
 	{method: "GET", path: "/_nodes/_local/http", family: elastic, scope: store.ScopeClusterRead, check: checkElastic, serve: (*Server).elasticLocalNode},
 	{method: "GET", path: "/", family: elastic, check: checkElastic, serve: (*Server).elasticInfo},
-	{method: "HEAD", path: "/", family: elastic, check: checkElastic, serve: (*Server).elasticInfo},
 	{method: "POST", path: "/v1/peering/token", family: consul, scope: store.ScopePeeringWrite, vet: vetTokenRequest, serve: (*Server).generatePeeringToken},
 	{method: "POST", path: "/v1/peering/establish", family: consul, scope: store.ScopePeeringWrite, within: establishWithin, vet: vetEstablishRequest, serve: (*Server).establishPeering},
 	{method: "GET", path: "/v1/peering/{name:.*}", family: consul, scope: store.ScopePeeringRead, blocks: true, check: checkPeeringRead, serve: (*Server).readPeering},
@@ -128,7 +130,7 @@ var routes = []route{
 	{method: "DELETE", path: "/v1/operator/raft/peer", family: nomad, scope: store.ScopeManagement, within: slow, check: checkRemovePeer, serve: (*Server).removePeer},
 	{method: "PUT", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, here: (*Server).checkTransferHost, serve: (*Server).transferLeadership},
 	{method: "POST", path: "/v1/operator/raft/transfer-leadership", family: nomad, scope: store.ScopeManagement, check: checkTransfer, here: (*Server).checkTransferHost, serve: (*Server).transferLeadership},
-	{method: "GET", path: "/v1/operator/raft/configuration", family: nomad, scope: store.ScopeManagement, at: hereStale, check: checkStale, serve: (*Server).raftConfiguration},
+	{method: "GET", path: raftConfigurationPath, family: nomad, scope: store.ScopeManagement, at: hereStale, check: checkStale, serve: (*Server).raftConfiguration},
 	{method: "GET", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeClusterRead, at: hereStale, check: checkStale, serve: (*Server).getNomadAutopilot},
 	{method: "PUT", path: "/v1/operator/autopilot/configuration", family: nomad, scope: store.ScopeClusterManage, check: checkRegion, serve: (*Server).putNomadAutopilot},
 	{method: "GET", path: "/v1/operator/autopilot/health", family: nomad, scope: store.ScopeClusterRead, check: checkStale, serve: (*Server).autopilotHealth},
@@ -145,8 +147,6 @@ var routes = []route{
 	{method: "GET", path: "/ui", family: page, at: here, serve: (*Server).servePage},
 	{method: "GET", path: "/ui/", family: page, at: here, serve: (*Server).servePage},
 	{method: "GET", path: "/ui/{file}", family: page, at: here, serve: (*Server).servePage},
-	{method: "HEAD", path: "/ui/", family: page, at: here, serve: (*Server).servePage},
-	{method: "HEAD", path: "/ui/{file}", family: page, at: here, serve: (*Server).servePage},
 }
 
 // familyOf finds the family that a path belongs to by its prefix, for errors of paths that nobody serves.

@@ -144,9 +144,14 @@ func (s *Server) router(o origin) http.Handler {
 		if rt.stream {
 			answer = s.stream
 		}
-		m.NewRoute().Path(rt.path).Methods(rt.method).Handler(s.guard(rt, o, func(w http.ResponseWriter, r *http.Request) {
+		guarded := s.guard(rt, o, func(w http.ResponseWriter, r *http.Request) {
 			answer(rt, o, w, r)
-		}))
+		})
+		methods := []string{rt.method}
+		if rt.heads() {
+			methods, guarded = append(methods, http.MethodHead), withHead(guarded, rt.stream)
+		}
+		m.NewRoute().Path(rt.path).Methods(methods...).Handler(guarded)
 	}
 	m.NotFoundHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
 		f := familyOf(r.URL.Path)
@@ -161,6 +166,9 @@ func (s *Server) router(o origin) http.Handler {
 		for _, rt := range routes {
 			if sameShape(rt.path, r.URL.Path) {
 				allowed = append(allowed, rt.method)
+				if rt.path == "/" { // its original lists it; those of the others do not
+					allowed = append(allowed, http.MethodHead)
+				}
 			}
 		}
 		f := familyOf(r.URL.Path)
@@ -174,9 +182,9 @@ func (s *Server) router(o origin) http.Handler {
 		f.fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
 	})
 	if o.plain {
-		return m
+		return withSlash(m)
 	}
-	return s.peeringPaths(o, m)
+	return s.peeringPaths(o, withSlash(m))
 }
 
 const headerRemote = "X-Muster-Remote" // the caller's address, said by the member that forwards

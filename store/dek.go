@@ -107,6 +107,7 @@ func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *Rotation, reason 
 		if generation, err = tx.rotateDEK(r, reason); err != nil {
 			return 0, err
 		}
+		s.keys.expect(generation, r.DEK)
 		tx.committed = append(tx.committed, func() { s.keys.adopt(generation, r.DEK) })
 		return generation, tx.audit("dek.rotate", fmt.Sprintf("dek/%d", generation), reason)
 	})

@@ -19,10 +19,11 @@ type keyring struct {
 	nodeID   uint64
 	deks     map[uint64]certs.DEK
 	active   uint64
+	expected map[uint64]certs.DEK // of rotations that this leader has begun: committed perhaps, not yet adopted
 }
 
 func (k *keyring) init(identity *age.X25519Identity, nodeID uint64) {
-	k.identity, k.nodeID, k.deks = identity, nodeID, map[uint64]certs.DEK{}
+	k.identity, k.nodeID, k.deks, k.expected = identity, nodeID, map[uint64]certs.DEK{}, map[uint64]certs.DEK{}
 }
 
 // load opens the wraps that are addressed to this member.
@@ -75,7 +76,19 @@ func (k *keyring) load(ctx context.Context, w *working) error {
 		return fmt.Errorf("no wrap of generation %d is addressed to node %d", active, k.nodeID)
 	}
 	k.active = active
+	clear(k.expected) // another leader may have given these numbers to other keys
 	return nil
+}
+
+// expect takes a generation that is about to be committed: others read it from the moment of the commit on, which is before
+// whoever has asked for it learns of that and adopts it. A number that was not committed is given, and expected, again.
+func (k *keyring) expect(generation uint64, dek certs.DEK) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.expected == nil {
+		k.expected = map[uint64]certs.DEK{}
+	}
+	k.expected[generation] = dek
 }
 
 // adopt takes a generation that this leader has just committed.
@@ -84,6 +97,7 @@ func (k *keyring) adopt(generation uint64, dek certs.DEK) {
 	defer k.mu.Unlock()
 	k.deks[generation] = dek
 	k.active = max(k.active, generation)
+	delete(k.expected, generation)
 }
 
 var errNoKey = errors.New("store: this member does not hold the data-encryption key")
@@ -103,6 +117,9 @@ func (k *keyring) seal(name string, plain []byte) (sealed []byte, generation uin
 func (k *keyring) open(name string, generation uint64, sealed []byte) ([]byte, error) {
 	k.mu.RLock()
 	dek, ok := k.deks[generation]
+	if !ok {
+		dek, ok = k.expected[generation]
+	}
 	k.mu.RUnlock()
 	if !ok {
 		return nil, errNoKey

@@ -143,7 +143,7 @@ func TestOverlayExhausted(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := foundedBench(t, c.cidr, c.bits)
-			b.exec("INSERT INTO join_tokens (id, format, mode, max_uses, created_by, created_at, expires_at, created_rev, modified_rev) VALUES ('t', 'muster', '', 100, '', '', '2999-01-01T00:00:00Z', 1, 1)")
+			b.exec("INSERT INTO join_tokens (id, format, mode, max_uses, created_by, created_at, expires_at, created_rev, modified_rev) VALUES ('t', 'muster', '', 100, '', '', '2999-01-01T00:00:00Z', 2, 2)")
 			join := func() (out Joined, err error) {
 				_, err = b.write(func(tx *Tx) error {
 					out, err = tx.join(Joiner{TokenID: "t", Member: Member{Mode: ModeFull, Recipient: uuid.NewString()}}, uuid.NewString(), Actor{})

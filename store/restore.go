@@ -182,7 +182,7 @@ func (s *Store) restore(tx *Tx, v *View, a *Archive, actor Actor, generation uin
 // and the credential of who asks.
 func carry(tx *Tx, v *View, actor Actor) error {
 	local := &Tx{View: *v}
-	tokens, err := collect(&tx.View, scanJoinToken, selectJoinTokens+" ORDER BY id")
+	tokens, err := collect(&tx.View, scanJoinToken, selectJoinTokens+" ORDER BY t.id", rfc3339(tx.Now))
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	want := l.schema
 	switch asked := l.store.schema.Load(); {
 	case err != nil && strings.Contains(err.Error(), "no such table"):
-		want = migrations.Latest
+		return l.createSchema(ctx, conn)
 	case err != nil:
 		return fmt.Errorf("read the schema version: %w", err)
 	case l.schema > migrations.Latest:
@@ -115,6 +115,64 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	l.schema = want
 	return nil
 }
+
+// createSchema gives a new database the newest schema, as one text. The steps are tried out in memory first: each of their
+// statements would be a round trip, and an ALTER TABLE reads the whole schema again.
+func (l *leadership) createSchema(ctx context.Context, conn *sql.Conn) error {
+	begin := time.Now()
+	text, err := newestSchema(ctx)
+	if err == nil {
+		_, err = conn.ExecContext(ctx, text)
+	}
+	if err != nil {
+		return fmt.Errorf("create the schema: %w", err)
+	}
+	l.schema = migrations.Latest
+	l.store.log.Info("schema", "version", l.schema, "took", time.Since(begin).Round(time.Millisecond))
+	return nil
+}
+
+// newestSchema is a transaction that creates what all the steps together create, goose's own table included.
+func newestSchema(ctx context.Context) (string, error) {
+	db, err := sql.Open("sqlite3", ":memory:")
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations.FS)
+	if err != nil {
+		return "", err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return "", err
+	}
+	text := []string{"BEGIN"}
+	for _, query := range []string{selectObjects, selectSteps} {
+		rows, err := db.QueryContext(ctx, query)
+		if err != nil {
+			return "", err
+		}
+		for rows.Next() {
+			var line string
+			if err := rows.Scan(&line); err != nil {
+				rows.Close()
+				return "", err
+			}
+			text = append(text, line)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(append(text, "COMMIT"), ";\n"), nil
+}
+
+const (
+	selectObjects = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
+	selectSteps   = `SELECT format('INSERT INTO goose_db_version (id, version_id, is_applied, tstamp) VALUES (%d, %d, %d, %Q)',
+		id, version_id, is_applied, tstamp) FROM goose_db_version ORDER BY id`
+)
 
 // outdated tells whether a statement may have failed for want of a schema step.
 func (s *session) outdated(err error) bool {

@@ -84,7 +84,7 @@ func TestOutcomeOnTheLeader(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	request := uuid.NewString()
-	if _, err := l.CreateJoinToken(bg, Actor{Name: "test", RequestID: request}, JoinToken{ID: NewID(), Format: "muster", MaxUses: 1,
+	if _, err := l.CreateJoinToken(bg, Actor{Name: "test", RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1,
 		ExpiresAt: time.Now().Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,8 @@ export function peering({ root, signal, id }) {
         ["Imported", String(imported(p))], ["Exported", String(exported(p))], ["Dials", p.Dialer ? "this cluster" : "the other one"],
         ["Last heartbeat", when(p.StreamStatus?.LastHeartbeat)], ["Last received", when(p.StreamStatus?.LastReceive)], ["Last sent", when(p.StreamStatus?.LastSend)],
         p.Remote?.Datacenter && ["Datacenter", p.Remote.Datacenter], p.PeerServerName && ["Server name", code(p.PeerServerName)],
-        p.PeerServerAddresses?.length && ["Addresses", p.PeerServerAddresses.map((a) => h("div", null, code(a)))],
+        p.PeerServerAddresses?.length && ["Addresses", (p.Dials ?? p.PeerServerAddresses).map((a) => h("div", null, code(a)))],
+        p.Dials && p.PeerServerAddresses?.length && ["Not dialled", p.PeerServerAddresses.filter((a) => !p.Dials.includes(a)).map((a) => h("div", null, code(a)))],
         p.Meta && ["Meta", labels(p.Meta)], ["Id", code(p.ID)]));
     },
   });

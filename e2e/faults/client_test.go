@@ -1,0 +1,187 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"muster/client"
+)
+
+// slack is added to what is promised: the harness shares the machine with the members.
+const slack = 2 * time.Second
+
+// bound is how long the answer to a request may take that waits for the database alone.
+const bound = 5*time.Second + slack
+
+// verdict is what a client may believe after a request.
+type verdict int
+
+const (
+	done    verdict = iota // 2xx
+	refused                // a definite refusal: nothing has happened
+	nothing                // 503 or 500 that says nothing has happened
+	unknown                // it may have happened
+	unsent                 // it did not get as far as a member
+	strange                // no answer that a member may give
+)
+
+func (v verdict) String() string {
+	return [...]string{"done", "refused", "nothing", "unknown", "unsent", "strange"}[v]
+}
+
+// answer is what came of a request.
+type answer struct {
+	verdict verdict
+	status  int
+	body    string
+	err     error
+	took    time.Duration
+}
+
+func (a answer) String() string {
+	if a.err != nil {
+		return fmt.Sprintf("%s (%v) after %v", a.verdict, a.err, a.took.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("%s, %d %.300s after %v", a.verdict, a.status, a.body, a.took.Round(time.Millisecond))
+}
+
+// web asks members. It does not check their certificates, which campaigns replace: other tests do.
+var web = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{
+	TLSClientConfig:     &tls.Config{InsecureSkipVerify: true},
+	ForceAttemptHTTP2:   false,
+	TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{}, // one connection for each request under way
+	DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+	MaxIdleConnsPerHost: 16,
+	IdleConnTimeout:     10 * time.Second,
+}}
+
+// do sends one request and judges its answer. What nobody may answer, or too late, is a violation.
+func (c *campaign) do(m *member, method, path, body string, limit time.Duration) (a answer) {
+	before := m.disturbed.Load()
+	begin := time.Now()
+	a = c.try(m, method, path, body, limit+8*time.Second)
+	a.took = time.Since(begin)
+	if refusesJoin(method, path, a) {
+		a.verdict = refused
+	}
+	if m.disturbed.Load() != before || !m.answers() {
+		if a.verdict == strange {
+			c.violate("%s answers %s %s with %v while it is being disturbed", m.name, method, path, a)
+		}
+		return a
+	}
+	if a.verdict == strange {
+		c.violate("%s answers %s %s with %v", m.name, method, path, a)
+	}
+	if limit > 0 && a.took > limit {
+		c.violate("%s answers %s %s too late: %v", m.name, method, path, a)
+	}
+	return a
+}
+
+func (c *campaign) try(m *member, method, path, body string, limit time.Duration) (a answer) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+m.api+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		return answer{err: err, verdict: strange}
+	}
+	req.GetBody = nil // the transport is not to send it again by itself: the record would not know
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	if body != "" && method != "DELETE" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := web.Do(req)
+	if err != nil {
+		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+			return answer{err: err, verdict: unsent}
+		}
+		return answer{err: err, verdict: unknown}
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return answer{err: err, verdict: unknown}
+	}
+	a = answer{status: resp.StatusCode, body: string(data)}
+	a.verdict = judge(a.status, a.body)
+	if a.status == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") == "" {
+		a.verdict = strange
+	}
+	return a
+}
+
+// judge reads an answer as a client must. A text that does not say that nothing was done leaves it open.
+func judge(status int, body string) verdict {
+	switch {
+	case status/100 == 2:
+		return done
+	case status == http.StatusServiceUnavailable:
+		if strings.Contains(body, "no cluster leader") {
+			return nothing
+		}
+		return unknown
+	case status == http.StatusBadRequest, status == http.StatusNotFound, status == http.StatusConflict, status == http.StatusTooManyRequests:
+		return refused
+	}
+	return strange
+}
+
+// result takes an answer of the members family apart.
+func result[T any](a answer) (v T, err error) {
+	if a.verdict != done {
+		return v, fmt.Errorf("%v", a)
+	}
+	var x struct{ Result *T }
+	x.Result = &v
+	err = json.Unmarshal([]byte(a.body), &x)
+	return v, err
+}
+
+func (m *member) status() (st client.Status, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", "https://"+m.api+"/api/v1/status", nil)
+	if err != nil {
+		return st, err
+	}
+	resp, err := web.Do(req)
+	if err != nil {
+		return st, err
+	}
+	defer resp.Body.Close()
+	var v struct{ Result client.Status }
+	err = json.NewDecoder(resp.Body).Decode(&v)
+	return v.Result, err
+}
+
+func (c *campaign) list(m *member) ([]client.Member, error) {
+	return result[[]client.Member](c.try(m, "GET", membersPath, "", bound))
+}
+
+// joinToken makes a token for a machine of the campaign.
+func (c *campaign) joinToken(m *member) (token string, err error) {
+	err = within(patience, func() error {
+		x, err := result[client.NewJoinToken](c.try(m, "POST", tokensPath, `{"ttlSeconds":3600}`, bound))
+		token = x.Token
+		return err
+	})
+	return token, err
+}
+
+const (
+	membersPath = "/api/v1/cluster/members"
+	tokensPath  = "/api/v1/cluster/join-tokens"
+	mintPath    = "/api/v1/cluster/pki/join-tokens"
+	secretsPath = "/api/v1/cluster/secrets/"
+	joinPath    = "/api/v1/cluster/join"
+)

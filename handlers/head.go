@@ -1,0 +1,103 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/gorilla/mux"
+)
+
+// heads reports whether the route answers HEAD as well. Where an original refuses it so do its paths here (references
+// consul_peering, section 1.1, and nomad_raft, section 3.1), and what makes something new with each GET has no HEAD.
+func (rt *route) heads() bool {
+	return rt.method == http.MethodGet && rt.family != consul && !rt.keyed && rt.path != raftConfigurationPath
+}
+
+// withHead serves HEAD as GET, without the body; a stream ends with its headers.
+func withHead(next http.Handler, stream bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodHead {
+			next.ServeHTTP(w, r)
+			return
+		}
+		get := r.WithContext(r.Context())
+		get.Method = http.MethodGet
+		head := &headWriter{ResponseWriter: w, stream: stream}
+		next.ServeHTTP(head, get)
+		head.send(true)
+	})
+}
+
+// headWriter keeps what a GET writes from the wire and counts it, for the header that says how much it is.
+type headWriter struct {
+	http.ResponseWriter
+	stream bool
+	status int
+	length int64
+	sent   bool
+}
+
+// WriteHeader keeps the status until the length of the answer is known.
+func (w *headWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+// Write counts the bytes and drops them.
+func (w *headWriter) Write(p []byte) (int, error) {
+	if w.WriteHeader(http.StatusOK); w.sent {
+		return 0, errHeadersSent
+	}
+	w.length += int64(len(p))
+	return len(p), nil
+}
+
+var errHeadersSent = errors.New("the headers are sent, and nobody asked for a body")
+
+// FlushError sends the headers of a stream, whose length nobody knows, and returns an error so that it ends.
+func (w *headWriter) FlushError() error {
+	if !w.stream {
+		return nil
+	}
+	w.send(false)
+	return errHeadersSent
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *headWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *headWriter) send(complete bool) {
+	if w.sent {
+		return
+	}
+	w.sent = true
+	w.WriteHeader(http.StatusOK)
+	bodiless := w.status == http.StatusNoContent || w.status == http.StatusNotModified
+	if complete && !bodiless && w.Header().Get("Content-Length") == "" {
+		w.Header().Set("Content-Length", strconv.FormatInt(w.length, 10))
+	}
+	w.ResponseWriter.WriteHeader(w.status)
+}
+
+// withSlash takes a slash behind the path of any route that has none itself.
+func withSlash(m *mux.Router) http.Handler {
+	serves := func(r *http.Request) bool {
+		var match mux.RouteMatch
+		m.Match(r, &match)
+		return !errors.Is(match.MatchErr, mux.ErrNotFound)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.EscapedPath(); len(p) > 1 && strings.HasSuffix(p, "/") && !serves(r) {
+			target := *r.URL
+			target.Path, target.RawPath = strings.TrimSuffix(target.Path, "/"), strings.TrimSuffix(target.RawPath, "/")
+			bare := r.WithContext(r.Context())
+			if bare.URL = &target; serves(bare) {
+				r = bare
+			}
+		}
+		m.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestKeysReadableDuringRotation: from the moment that a rotation is committed, what it has sealed can be opened, also by
+// those who read before the one who has asked for it hears of the commit.
+func TestKeysReadableDuringRotation(t *testing.T) {
+	c := newTestCluster(t, 1)
+	s := c.leader()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var stop atomic.Bool
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			for !stop.Load() && ctx.Err() == nil {
+				if _, err := s.ActiveKey(ctx, KeyJoinHMAC); err != nil {
+					t.Errorf("while keys rotate: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for range 40 {
+		r, err := s.PrepareRotation(ctx, 0, []NewKey{{Purpose: KeyJoinHMAC, Secret: []byte("0123456789abcdef0123456789abcdef")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.RotateDEK(ctx, Actor{Name: "test"}, r, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop.Store(true)
+	wait.Wait()
+}
+
+// TestExpectedKeys: a key that is expected opens, does not seal, and gives way to what the database says.
+func TestExpectedKeys(t *testing.T) {
+	var k keyring
+	k.init(nil, 1)
+	k.adopt(1, [32]byte{1})
+	k.expect(2, [32]byte{2})
+	k.adopt(2, [32]byte{3}) // another leader has given the number to another key
+	sealed, generation, err := k.seal("x", []byte("text"))
+	if err != nil || generation != 2 {
+		t.Fatal(generation, err)
+	}
+	if plain, err := k.open("x", 2, sealed); err != nil || string(plain) != "text" {
+		t.Error(string(plain), err)
+	}
+	k.expect(3, [32]byte{4})
+	if _, generation, _ := k.seal("x", nil); generation != 2 {
+		t.Errorf("sealed under generation %d, which is not committed", generation)
+	}
+}
