@@ -163,17 +163,25 @@ func (t *Transport) Serve(l net.Listener, replica Replica, handler http.Handler)
 	if t.Limits == (netlimit.Limits{}) {
 		t.Limits = DefaultLimits()
 	}
-	t.limiter = netlimit.New(t.Limits)
-	l = t.limiter.Listener(l)
+	limiter := netlimit.New(t.Limits)
+	l = limiter.Listener(l)
 	t.httpIn, t.agedIn = newChanListener(l.Addr()), newChanListener(l.Addr())
 	fenced := t.fenced(handler)
 	t.http, t.aged = t.newServer(fenced), t.newServer(onlyRenewal(fenced))
 	t.mu.Lock()
-	t.listener = l
+	t.listener, t.limiter = l, limiter
 	t.mu.Unlock()
 	t.done.Go(func() { _ = t.http.Serve(t.httpIn) })
 	t.done.Go(func() { _ = t.aged.Serve(t.agedIn) })
 	t.done.Go(func() { t.accept(l) })
+}
+
+// starved reports whether the listener cannot accept because there are no descriptors.
+func (t *Transport) starved(now time.Time) bool {
+	t.mu.Lock()
+	limiter := t.limiter
+	t.mu.Unlock()
+	return limiter.Starved(now)
 }
 
 func (t *Transport) newServer(handler http.Handler) *http.Server {
