@@ -107,7 +107,11 @@ func (e *environment) readToken() (string, error) {
 	}
 	token := strings.TrimSpace(string(text))
 	if token == "" {
-		return "", fmt.Errorf("the token file %s is empty", e.tokenFile)
+		name := "the token file " + e.tokenFile
+		if e.tokenFile == "-" {
+			name = "the token file, stdin,"
+		}
+		return "", &usageError{name + " is empty"}
 	}
 	return token, nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"net"
 	"os"
 	"path/filepath"
@@ -96,7 +97,6 @@ func TestConnectErrors(t *testing.T) {
 		{"--addr " + s.URL + " --cacert " + s.caFile(t), "muster: Invalid token (401): there is no token; give --token-file"},
 		{"--addr " + s.URL + " --cacert " + s.caFile(t) + " --token-file -", "muster: Invalid token (401)\n"},
 		{"--addr ftp://x", "muster: bad address \"ftp://x\""},
-		{"--token-file " + empty, "is empty\n"},
 		{"--token-file /nix/nix", "muster: cannot read the token: open /nix/nix: no such file or directory\n"},
 		{"--cacert " + empty, "holds no certificate in PEM form\n"},
 		{"--data " + os.TempDir(), "is not the data directory of a member: it has no node.json\n"},
@@ -104,6 +104,13 @@ func TestConnectErrors(t *testing.T) {
 		code, stdout, stderr := run(t, append([]string{"members"}, strings.Fields(test.args)...)...)
 		if code != 1 || stdout != "" || !strings.HasPrefix(stderr, "muster: ") || !strings.Contains(stderr, test.want) {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q\nwant %q", test.args, code, stdout, stderr, test.want)
+		}
+	}
+	for name, in := range map[string]string{empty: "", "-": " \n"} {
+		var stdout, stderr strings.Builder
+		code := Main(context.Background(), []string{"members", "--token-file", name}, strings.NewReader(in), &stdout, &stderr)
+		if code != 2 || stdout.String() != "" || !strings.HasPrefix(stderr.String(), "muster: ") || !strings.HasSuffix(stderr.String(), "is empty\n") {
+			t.Errorf("an empty token in %s: exit %d, %q %q", name, code, stdout.String(), stderr.String())
 		}
 	}
 	if code, stdout, stderr := run(t, "status", "--addr", x); code != 1 || !strings.Contains(stdout, "no answer") || !strings.HasSuffix(stderr, "muster: no server answered\n") {

@@ -78,7 +78,7 @@ func testConfig(st *store.Store, clusterID string, log *slog.Logger) Config {
 			return json.RawMessage(`{}`), 0, nil
 		},
 		ReplaceAutopilot: unchanged, MergeAutopilot: unchanged, Disk: empty, DiskLow: func(uint64) bool { return false },
-		Advice: func() []string { return nil }, Storing: func() (string, any) { return "", nil }, CannotStore: func(uint64) string { return "" },
+		Notices: func() []string { return nil }, Storing: func() (string, any) { return "", nil }, CannotStore: func(uint64) string { return "" },
 		Transferred: func(context.Context, store.Actor, uint64) (uint64, error) { return 1, nil },
 		Installed: func(context.Context) (store.Installed, map[uint64]string, error) {
 			return store.Installed{}, nil, nil
