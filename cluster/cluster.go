@@ -72,6 +72,7 @@ type Cluster struct {
 	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
 
 	starts   starts
+	withheld withheld
 	notice   atomic.Pointer[string]
 	alone    struct{ since, said time.Time } // of the announcing loop: nobody has answered since, and when that was said
 	nodeFile sync.Mutex                      // held while node.json is read and written

@@ -194,6 +194,9 @@ func (t *Transport) newServer(handler http.Handler) *http.Server {
 	}
 }
 
+// headerNotLeader is how handlers know that what they have passed on was not begun.
+const headerNotLeader = "X-Muster-Not-Leader"
+
 // fenced lets in the requests of members.
 func (t *Transport) fenced(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -212,6 +215,7 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 			http.Error(w, err.Error(), http.StatusGone)
 			return
 		case err != nil: // not known now; the caller must not take that for its removal
+			w.Header().Set(headerNotLeader, "1") // nothing happened: what was passed on is tried again while it may
 			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now", http.StatusServiceUnavailable)
 			return
 		}
