@@ -204,7 +204,7 @@ func (c *Cluster) sendAnnouncement(ctx context.Context, id uint64, a announcemen
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	if id == c.Store.NodeID() {
-		a.NodeID, a.Claims = id, c.claims
+		a.NodeID, a.Claims, a.Evidence = id, c.claims, store.HostEvidence{Own: true}
 		return c.Store.Announce(ctx, c.actor(), a.Announcement)
 	}
 	err := c.Transport.post(ctx, id, pathAnnounce, a, nil)
@@ -274,7 +274,8 @@ func (c *Cluster) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.Transport.book.Met(a.NodeID, a.RaftAddress)
-	a.Claims = c.claims
+	a.Claims, a.Evidence = c.claims, store.HostEvidence{Remote: remoteHost(r)}
+	a.Evidence.Dialled = c.dialled(r.Context(), a.Announcement)
 	err := c.Store.Announce(r.Context(), store.Actor{Name: hostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
 	var no *store.Refusal
 	switch {

@@ -170,17 +170,25 @@ func (t *Transport) Serve(l net.Listener, replica Replica, handler http.Handler)
 	if t.Limits == (netlimit.Limits{}) {
 		t.Limits = DefaultLimits()
 	}
-	t.limiter = netlimit.New(t.Limits)
-	l = t.limiter.Listener(l)
+	limiter := netlimit.New(t.Limits)
+	l = limiter.Listener(l)
 	t.httpIn, t.agedIn = newChanListener(l.Addr()), newChanListener(l.Addr())
 	fenced := t.fenced(handler)
 	t.http, t.aged = t.newServer(fenced), t.newServer(onlyRenewal(fenced))
 	t.mu.Lock()
-	t.listener = l
+	t.listener, t.limiter = l, limiter
 	t.mu.Unlock()
 	t.done.Go(func() { _ = t.http.Serve(t.httpIn) })
 	t.done.Go(func() { _ = t.aged.Serve(t.agedIn) })
 	t.done.Go(func() { t.accept(l) })
+}
+
+// starved reports whether the listener cannot accept because there are no descriptors.
+func (t *Transport) starved(now time.Time) bool {
+	t.mu.Lock()
+	limiter := t.limiter
+	t.mu.Unlock()
+	return limiter.Starved(now)
 }
 
 func (t *Transport) newServer(handler http.Handler) *http.Server {
@@ -192,6 +200,9 @@ func (t *Transport) newServer(handler http.Handler) *http.Server {
 		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
 	}
 }
+
+// headerNotLeader is how handlers know that what they have passed on was not begun.
+const headerNotLeader = "X-Muster-Not-Leader"
 
 // fenced lets in the requests of members.
 func (t *Transport) fenced(handler http.Handler) http.Handler {
@@ -211,6 +222,7 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 			http.Error(w, err.Error(), http.StatusGone)
 			return
 		case err != nil: // not known now; the caller must not take that for its removal
+			w.Header().Set(headerNotLeader, "1") // nothing happened: what was passed on is tried again while it may
 			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now", http.StatusServiceUnavailable)
 			return
 		}

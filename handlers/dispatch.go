@@ -205,6 +205,9 @@ func (s *Server) carryOut(rt *route, o origin, q *request) error {
 	if q.dropped { // the caller has become known meanwhile
 		return fail(http.StatusServiceUnavailable, "the credential was not known a moment ago; try again")
 	}
+	if err := checkParameters(q.URL.Query()); err != nil {
+		return err
+	}
 	if !q.checked {
 		if err := rt.checks(s, q); err != nil {
 			return err

@@ -55,6 +55,9 @@ type eventQuery struct {
 
 func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 	query := r.URL.Query()
+	if err := checkParameters(query); err != nil {
+		return e, err
+	}
 	if v, given := query["revision"]; given {
 		rev, err := strconv.ParseUint(v[0], 10, 53)
 		if err != nil {

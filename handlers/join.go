@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"muster/certs"
@@ -223,7 +224,7 @@ func (s *Server) admission(j *joinRequest, k known, joined store.Joined, notes [
 		if record.Kind == certs.Transport {
 			csr = j.transportCSR
 		}
-		hosts := m.Hosts()
+		hosts := slices.Clone(joined.Hosts)
 		if record.Kind == certs.Transport {
 			hosts = append(hosts, k.peering)
 		}

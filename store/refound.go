@@ -128,7 +128,7 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 			return err
 		}
 	}
-	if err := t.insertMember(&f.Member); err != nil {
+	if err := t.insertMember(&f.Member, hostGrants{Proven: canonicalHosts(&f.Member)}); err != nil {
 		return err
 	}
 	for _, c := range f.Certificates {
