@@ -2,7 +2,11 @@ package cli
 
 import (
 	"context"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,4 +134,35 @@ func nobody(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// The exit status and a sentence tell whether something may have happened.
+func TestUnknownOutcomeIsExit3(t *testing.T) {
+	outside(t)
+	hang := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodDelete: // the answer does not come
+			panic(http.ErrAbortHandler)
+		case http.MethodPost:
+			w.Header().Set("X-Muster-Outcome", "unknown")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"error":"raft commit timeout: the request may or may not have been carried out"}`)
+		}
+	}))
+	hang.Config.ErrorLog = log.New(io.Discard, "", 0)
+	defer hang.Close()
+	for _, x := range []struct {
+		args, addr string
+		code       int
+		says       string
+	}{
+		{"join-token revoke x", hang.URL, exitUnknown, mayHaveHappened + "\n"},
+		{"member resume 2", hang.URL, exitUnknown, mayHaveHappened + "\n"},
+		{"join-token revoke x", nobody(t), 1, "The request was not carried out.\n"},
+	} {
+		code, _, stderr := run(t, append(strings.Fields(x.args), "--addr", x.addr)...)
+		if code != x.code || !strings.HasSuffix(stderr, x.says) {
+			t.Errorf("%s: exit %d, %q; want %d, %q", x.args, code, stderr, x.code, x.says)
+		}
+	}
 }

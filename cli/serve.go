@@ -370,11 +370,11 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	opened.Store(st)
 	book.UseTable(st.RaftAddress)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
-	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Dir: dir, Incarnation: self, Given: f.differing(), ReloadHTTP: reload, PeerPing: f.peerPing,
+	limiter := f.limits.limiter(log)
+	loops = cluster.Start(cluster.Config{Connections: limiter, Store: st, Transport: transport, Logger: log, Hooks: hooks, Dir: dir, Incarnation: self, Given: f.differing(), ReloadHTTP: reload, PeerPing: f.peerPing,
 		DiskReserve: reserve,
 		Self:        store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
-	limiter := f.limits.limiter(log)
 	api := handlers.New(handlers.Config{Limits: f.limits.Limits, Connections: limiter, Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"muster/cluster/autopilot"
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -43,6 +44,8 @@ type Config struct {
 	Logger      *slog.Logger
 
 	DiskReserve Reserve // room that the member keeps on its disk
+
+	Connections *netlimit.Limiter // of the listeners for clients; nil: nobody counts
 }
 
 // Cluster runs the loops of one member.

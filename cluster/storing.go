@@ -43,6 +43,7 @@ const (
 	faultInodes   = "its file system is out of inodes"
 	faultFull     = "its file system is full"
 	faultBytes    = "its disk returns other bytes than were written"
+	faultAccept   = "it cannot accept connections: no file descriptors are left"
 	faultStalled  = "its replica does not move although there is more to replicate"
 )
 
@@ -80,6 +81,7 @@ type storage struct {
 	failure string    // of the last trial
 	looked  look
 	judged  time.Time
+	starved bool // nothing can be accepted
 }
 
 func newStorage(now time.Time) *storage {
@@ -102,6 +104,13 @@ func (s *storage) saw(l look) {
 	defer s.mu.Unlock()
 	s.looked = l
 	s.now.FreeInodes, s.now.Inodes = l.freeInodes, l.inodes
+}
+
+// accepts takes whether the listeners can accept connections.
+func (s *storage) accepts(can bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.starved = !can
 }
 
 // judge brings the verdict up to date and tells whether it has changed.
@@ -137,6 +146,8 @@ func (s *storage) fault(now time.Time, stalled bool) string {
 		return s.failure
 	case s.looked.inodes > 0 && s.looked.freeInodes < limit:
 		return faultInodes
+	case s.starved:
+		return faultAccept
 	case stalled:
 		return faultStalled
 	}
@@ -263,6 +274,7 @@ func (c *Cluster) watchStoring(ctx context.Context) {
 		case <-time.After(judgeEvery):
 		}
 		now := time.Now()
+		c.storage.accepts(!c.Transport.starved(now) && !c.Connections.Starved(now))
 		verdict, changed := c.storage.judge(now, c.toldStalled(now))
 		switch {
 		case changed && verdict.OK:

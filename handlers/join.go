@@ -80,9 +80,7 @@ func (s *Server) join(q *request) error {
 	if err != nil {
 		var known *httpError
 		if errors.As(err, &known) && known.status == http.StatusUnauthorized {
-			if limited := s.failures.count(q.actor.Remote); limited != nil {
-				return limited
-			}
+			q.failed = true
 		}
 		return err
 	}

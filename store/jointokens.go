@@ -238,7 +238,7 @@ func (s *Store) JoinTokenUses(ctx context.Context, c Consistency) (list []TokenU
 
 // RevokeJoinToken makes a token useless. Revoking twice is no error.
 func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return settleOnce(ctx, s, actor, func(tx *Tx) error {
 		t, err := tx.joinToken(id)
 		switch {
 		case err != nil:

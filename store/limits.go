@@ -112,7 +112,7 @@ func (t *Tx) boundPeerings() error {
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
 // those of members make room for each other, looked at now and then: counting costs.
 func (t *Tx) boundAnswers() error {
-	if t.actor.auto() {
+	if t.actor.Auto() {
 		if t.Rev%64 != 0 {
 			return nil
 		}
