@@ -217,8 +217,27 @@ func (c *campaign) resume(m *member) {
 	}
 }
 
+// drain drains a member and waits until it is.
+func (c *campaign) drain(m, through *member) error {
+	if a := c.operator(through, "POST", fmt.Sprintf("%s/%d/drain", membersPath, m.id.Load()), `{"deadlineSeconds":1}`); a.verdict != done {
+		return fmt.Errorf("it is not drained: %v", a)
+	}
+	return within(20*time.Second, func() error {
+		x, err := result[client.Member](c.try(through, "GET", fmt.Sprintf("%s/%d", membersPath, m.id.Load()), "", bound))
+		if err == nil && (x.DrainState != "drained" || x.IsLeader) {
+			err = fmt.Errorf("it is %s", x.DrainState)
+		}
+		return err
+	})
+}
+
 // replace removes a member and lets a new one join in its place.
 func (c *campaign) replace(m, through *member) {
+	if err := c.drain(m, through); err != nil {
+		c.note("%s is not removed: %v", m.name, err)
+		c.resume(m)
+		return
+	}
 	m.mu.Lock()
 	m.wanted = false // once removed it may end
 	m.mu.Unlock()
@@ -239,6 +258,7 @@ func (c *campaign) replace(m, through *member) {
 		m.wanted = true
 		m.mu.Unlock()
 		_ = m.start()
+		c.resume(m)
 		return
 	}
 	m.kill()
