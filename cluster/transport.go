@@ -204,12 +204,16 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 			http.Error(w, err.Error(), http.StatusGone)
 			return
 		case err != nil: // not known now; the caller must not take that for its removal
+			w.Header().Set(headerNotLeader, "1") // nothing happened: a request that was passed on is tried again, or answered as its family does
 			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now", http.StatusServiceUnavailable)
 			return
 		}
 		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
 	})
 }
+
+// headerNotLeader marks an answer to a forwarded request that is not the leader's own (handlers reads it).
+const headerNotLeader = "X-Muster-Not-Leader"
 
 type peerKey struct{}
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -267,13 +268,30 @@ func (c *campaign) replace(m, through *member) {
 	c.past = append(c.past, m)
 	c.places[m.place] = fresh
 	c.mu.Unlock()
-	token, err := c.joinToken(through)
+	if err := within(patience, func() error { return c.admit(fresh) }); err != nil {
+		c.violate("%s does not join: %v\n%s", fresh.name, err, lastLines(fresh.log, 10))
+	}
+}
+
+// admit lets a new machine join. A removal ends the tokens that were made before it, also this one's: then it gets another.
+func (c *campaign) admit(m *member) error {
+	p := m.current()
+	if p != nil && p.running() {
+		return m.ready()
+	}
+	if p != nil && !strings.Contains(lastLines(m.log, 1), "superseded") {
+		c.violate("%s has ended while it joined (%v): %s", m.name, p.cmd.ProcessState, lastLines(m.log, 10))
+	}
+	token, err := c.joinToken(c.member(c.other(m.place, &step{b: m.place})))
 	if err != nil {
-		c.violate("no token for %s: %v", fresh.name, err)
-		return
+		return err
 	}
-	fresh.args = append(fresh.args, "--join", token)
-	if err := fresh.start(); err != nil {
-		c.violate("%s does not start: %v", fresh.name, err)
+	if i := slices.Index(m.args, "--join"); i >= 0 {
+		m.args = m.args[:i]
 	}
+	m.args = append(m.args, "--join", token)
+	if err := m.start(); err != nil {
+		return err
+	}
+	return errors.New("it has been started")
 }

@@ -84,7 +84,7 @@ func (c *campaign) run() {
 			undo = append(undo, c.hurt(s.with))
 		}
 		time.Sleep(s.lasts)
-		for _, f := range undo {
+		for _, f := range slices.Backward(undo) { // what goes with an operation must not hold it up
 			f()
 		}
 		time.Sleep(s.rest)
