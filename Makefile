@@ -34,6 +34,17 @@ test: setup-test build
 race: setup-test
 	$(GO) test -tags $(TAGS) -race -timeout 9m ./e2e
 
+# Every fuzz target, one after the other: make fuzz FUZZTIME=1m. What one finds goes into testdata/fuzz of its package, as a seed
+# that `make test` runs from then on.
+FUZZTIME ?= 1m
+fuzz: setup
+	@for package in $$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz' | xargs -n1 dirname | sort -u); do \
+		for target in $$($(GO) test -tags $(TAGS) -list '^Fuzz' ./$$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$package || exit 1; \
+		done; \
+	done
+
 # dqlite's own tests of what scripts/dqlite/*.patch touch, under AddressSanitizer.
 test-engine:
 	@scripts/setup.sh engine

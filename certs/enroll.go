@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -87,10 +89,47 @@ func (ca CA) SignEnrolled(pub crypto.PublicKey, e Enrolled) ([]byte, error) {
 	return der, nil
 }
 
+// Permitted are the hosts that an intermediate may sign for besides loopback.
+type Permitted struct {
+	Names    []string // each with all names below it: name constraints know no other way
+	Below    []string // the names below these, without these
+	Networks []netip.Prefix
+}
+
+// dns lists the constraints. A name with one of the excluded below it, or equal to it, is left out: verifiers do not take a
+// wildcard for the names that it stands for, so that *.example.org would pass although host.example.org is excluded.
+func (p Permitted) dns(excluded []string) []string {
+	list := []string{"localhost"}
+	add := func(name, constraint string) {
+		name = strings.ToLower(name)
+		for _, x := range excluded {
+			if x = strings.ToLower(x); x == name || strings.HasSuffix(x, "."+name) {
+				return
+			}
+		}
+		list = append(list, strings.ToLower(constraint))
+	}
+	for _, name := range p.Names {
+		add(name, name)
+	}
+	for _, name := range p.Below {
+		add(name, "."+name)
+	}
+	return list
+}
+
+// ips lists the constraints, loopback among them.
+func (p Permitted) ips() (list []*net.IPNet) {
+	for _, n := range append([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, p.Networks...) {
+		list = append(list, &net.IPNet{IP: n.Masked().Addr().AsSlice(), Mask: net.CIDRMask(n.Bits(), n.Addr().BitLen())})
+	}
+	return list
+}
+
 // SignIntermediate issues a certificate, in DER, that makes the holder of pub an authority for server certificates, of
-// leaves only. It is constrained by name: a leaf for one of the hosts that are not to be impersonated, or with the
-// identity of a member, does not verify. Hosts that mean the verifier's own machine are not excluded.
-func (ca CA) SignIntermediate(pub crypto.PublicKey, e Enrolled, except []string) ([]byte, error) {
+// leaves only. It is constrained by name: a leaf verifies only for permitted hosts and loopback, and not for one of the
+// hosts that are not to be impersonated or with the identity of a member.
+func (ca CA) SignIntermediate(pub crypto.PublicKey, e Enrolled, permitted Permitted, except []string) ([]byte, error) {
 	from, to, err := e.check(ca, pub)
 	if err != nil {
 		return nil, err
@@ -116,6 +155,8 @@ func (ca CA) SignIntermediate(pub crypto.PublicKey, e Enrolled, except []string)
 		SubjectKeyId:                keyID,
 		PermittedDNSDomainsCritical: true, // the constraints as a whole
 		ExcludedURIDomains:          []string{e.ClusterID},
+		PermittedDNSDomains:         permitted.dns(names),
+		PermittedIPRanges:           permitted.ips(),
 	}
 	for _, ip := range ips {
 		if !ip.IsLoopback() && !ip.IsUnspecified() {

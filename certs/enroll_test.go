@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -79,7 +80,9 @@ func TestSignIntermediate(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := mustKey(t, "ecdsa")
-	der, err := root.SignIntermediate(key.Public(), enrolledFor(now), []string{"10.0.0.7", "2001:db8::7", "node-1.example", "127.0.0.1", "localhost", "::1"})
+	der, err := root.SignIntermediate(key.Public(), enrolledFor(now), Permitted{Names: []string{"es-1.example", "node-1.example"},
+		Below: []string{"apps.example", "example"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("2001:db8::/64")}},
+		[]string{"10.0.0.7", "2001:db8::7", "node-1.example", "127.0.0.1", "localhost", "::1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +105,12 @@ func TestSignIntermediate(t *testing.T) {
 		valid bool
 	}{
 		{"another machine", "10.0.0.8", "es-1.example", nil, true},
+		{"an address that is not permitted", "10.0.1.8", "es-1.example", nil, false},
+		{"an IPv6 address that is not permitted", "2001:db9::8", "es-1.example", nil, false},
+		{"a name that is not permitted", "10.0.0.8", "es-2.example", nil, false},
+		{"a wildcard over a name that is permitted", "10.0.0.8", "*.example", nil, false},
+		{"a name below a permitted one", "10.0.0.8", "a.apps.example", nil, true},
+		{"that permitted one", "10.0.0.8", "apps.example", nil, false},
 		{"itself", "127.0.0.1", "localhost", nil, true},
 		{"an IPv6 address of its own", "2001:db8::8", "es-1.example", nil, true},
 		{"the address of a member", "10.0.0.7", "es-1.example", nil, false},

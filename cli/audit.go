@@ -38,6 +38,12 @@ func newAuditCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var node uint64
+			if follow && q.Node != "" { // events have the number
+				if node, err = memberID(cmd.Context(), c, q.Node); err != nil {
+					return err
+				}
+			}
 			entries, last, err := newest(cmd.Context(), c, q, limit)
 			if err != nil {
 				return err
@@ -54,7 +60,7 @@ func newAuditCommand(env *environment) *cobra.Command {
 					return err
 				}
 			}
-			return env.watch(cmd.Context(), c, client.WatchOptions{After: last}, func(x client.Event) bool { return selects(q, x) })
+			return env.watch(cmd.Context(), c, client.WatchOptions{After: last}, func(x client.Event) bool { return selects(q, node, x) })
 		},
 	}
 	flags := cmd.Flags()
@@ -64,7 +70,7 @@ func newAuditCommand(env *environment) *cobra.Command {
 	flags.StringVar(&q.Actor, "actor", "", "by whom: a name or the id of a token")
 	flags.StringVar(&q.Action, "action", "", "what the action begins with, such as member.")
 	flags.StringVar(&q.Object, "object", "", "on what, such as node/3")
-	flags.Uint64Var(&q.NodeID, "node", 0, "taken by this member")
+	flags.StringVar(&q.Node, "node", "", "taken by this member: its number, name, UUID, address or host name")
 	flags.BoolVar(&q.Stale, "stale", false, "from the member's own replica, also without a leader")
 	flags.IntVar(&limit, "limit", 50, "how many at most")
 	return cmd
@@ -116,9 +122,9 @@ func later(a, b client.Event) bool {
 	return a.Revision > b.Revision || a.Revision == b.Revision && a.Seq > b.Seq
 }
 
-// selects tells whether the server would list an entry for a query.
-func selects(q client.AuditQuery, x client.Event) bool {
+// selects tells whether the server would list an entry for a query, of which node is the member.
+func selects(q client.AuditQuery, node uint64, x client.Event) bool {
 	return (q.Since.IsZero() || !x.At.Before(q.Since.Truncate(time.Second))) && (q.Until.IsZero() || !x.At.After(q.Until)) &&
 		(q.Actor == "" || x.Actor == q.Actor || strings.HasPrefix(x.Actor, q.Actor+" (") || strings.HasSuffix(x.Actor, "("+q.Actor+")")) &&
-		strings.HasPrefix(x.Action, q.Action) && (q.Object == "" || x.Object == q.Object) && (q.NodeID == 0 || x.NodeID == q.NodeID)
+		strings.HasPrefix(x.Action, q.Action) && (q.Object == "" || x.Object == q.Object) && (node == 0 || x.NodeID == node)
 }

@@ -112,7 +112,7 @@ type backupFile struct {
 func (b *backupFile) close() { _ = os.RemoveAll(b.dir) }
 
 // openBackup reads a backup below a directory of its own, decrypts it where that is needed, and checks it.
-func (e *environment) openBackup(name string, identityFiles []string) (_ *backupFile, err error) {
+func (e *environment) openBackup(ctx context.Context, name string, identityFiles []string) (_ *backupFile, err error) {
 	b := &backupFile{}
 	for _, file := range identityFiles {
 		text, err := os.ReadFile(file)
@@ -156,7 +156,7 @@ func (e *environment) openBackup(name string, identityFiles []string) (_ *backup
 			return nil, fmt.Errorf("%s cannot be decrypted with this identity", name)
 		}
 	}
-	if b.Archive, err = store.ReadArchive(in, b.dir); err != nil {
+	if b.Archive, err = store.ReadArchive(ctx, in, b.dir, store.ArchiveLimits{State: store.MaxArchiveState}); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return b, nil
@@ -177,8 +177,8 @@ func newBackupInspectCommand(env *environment) *cobra.Command {
 		Use:   "inspect FILE",
 		Short: "Check a backup and tell what is in it; - reads stdin",
 		Args:  exactly("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			b, err := env.openBackup(args[0], identities)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := env.openBackup(cmd.Context(), args[0], identities)
 			if err != nil {
 				return err
 			}
@@ -221,7 +221,7 @@ with all its contents and a single new member, for when every member is lost. Th
 That needs --identity: the node.key of a member that the backup names, or the identity that it was saved for.`,
 		Args: exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := env.openBackup(args[0], identities)
+			b, err := env.openBackup(cmd.Context(), args[0], identities)
 			if err != nil {
 				return err
 			}

@@ -220,6 +220,7 @@ func newCertCommand(env *environment) *cobra.Command {
 func newCertListCommand(env *environment) *cobra.Command {
 	var f client.CertificateFilter
 	var all bool
+	var member string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the certificates in use, those first that expire first",
@@ -229,6 +230,11 @@ func newCertListCommand(env *environment) *cobra.Command {
 			c, err := env.client()
 			if err != nil {
 				return err
+			}
+			if member != "" {
+				if f.NodeID, err = memberID(cmd.Context(), c, member); err != nil {
+					return err
+				}
 			}
 			certificates, err := c.Certificates(cmd.Context(), f)
 			if err != nil {
@@ -246,7 +252,7 @@ func newCertListCommand(env *environment) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.Uint64Var(&f.NodeID, "node", 0, "those of one member")
+	flags.StringVar(&member, "node", "", "those of one member: its number, name, UUID, address or host name")
 	flags.StringVar(&f.Kind, "kind", "", "those of one kind, such as http or transport")
 	flags.DurationVar(&f.ExpiresWithin, "expires-within", 0, "those that expire in this time, such as 720h")
 	flags.BoolVar(&all, "all", false, "also those that have been replaced or revoked")

@@ -107,7 +107,11 @@ func (e *environment) readToken() (string, error) {
 	}
 	token := strings.TrimSpace(string(text))
 	if token == "" {
-		return "", fmt.Errorf("the token file %s is empty", e.tokenFile)
+		name := "the token file " + e.tokenFile
+		if e.tokenFile == "-" {
+			name = "the token file, stdin,"
+		}
+		return "", &usageError{name + " is empty"}
 	}
 	return token, nil
 }
@@ -128,8 +132,13 @@ func (e *environment) warnPlain(addrs []string) {
 // hint adds to a refusal what the person can do about it.
 func (e *environment) hint(err error) string {
 	var refusal *client.Error
-	if e.tokenless && errors.As(err, &refusal) && (refusal.Status == 401 || refusal.Status == 403) {
+	refused := errors.As(err, &refusal)
+	if e.tokenless && refused && (refusal.Status == 401 || refusal.Status == 403) {
 		return ": there is no token; give --token-file FILE, MUSTER_TOKEN, or --data DIR of the founder; on the machine of a member, muster recover token --data DIR makes a new one"
+	}
+	var nobody *client.NoServerError
+	if errors.As(err, &nobody) || refused && refusal.RetryAfter >= 0 {
+		return "\nThe request was not carried out."
 	}
 	return ""
 }

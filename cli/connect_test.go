@@ -1,7 +1,12 @@
 package cli
 
 import (
+	"context"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,7 +101,6 @@ func TestConnectErrors(t *testing.T) {
 		{"--addr " + s.URL + " --cacert " + s.caFile(t), "muster: Invalid token (401): there is no token; give --token-file"},
 		{"--addr " + s.URL + " --cacert " + s.caFile(t) + " --token-file -", "muster: Invalid token (401)\n"},
 		{"--addr ftp://x", "muster: bad address \"ftp://x\""},
-		{"--token-file " + empty, "is empty\n"},
 		{"--token-file /nix/nix", "muster: cannot read the token: open /nix/nix: no such file or directory\n"},
 		{"--cacert " + empty, "holds no certificate in PEM form\n"},
 		{"--data " + os.TempDir(), "is not the data directory of a member: it has no node.json\n"},
@@ -104,6 +108,13 @@ func TestConnectErrors(t *testing.T) {
 		code, stdout, stderr := run(t, append([]string{"members"}, strings.Fields(test.args)...)...)
 		if code != 1 || stdout != "" || !strings.HasPrefix(stderr, "muster: ") || !strings.Contains(stderr, test.want) {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q\nwant %q", test.args, code, stdout, stderr, test.want)
+		}
+	}
+	for name, in := range map[string]string{empty: "", "-": " \n"} {
+		var stdout, stderr strings.Builder
+		code := Main(context.Background(), []string{"members", "--token-file", name}, strings.NewReader(in), &stdout, &stderr)
+		if code != 2 || stdout.String() != "" || !strings.HasPrefix(stderr.String(), "muster: ") || !strings.HasSuffix(stderr.String(), "is empty\n") {
+			t.Errorf("an empty token in %s: exit %d, %q %q", name, code, stdout.String(), stderr.String())
 		}
 	}
 	if code, stdout, stderr := run(t, "status", "--addr", x); code != 1 || !strings.Contains(stdout, "no answer") || !strings.HasSuffix(stderr, "muster: no server answered\n") {
@@ -123,4 +134,35 @@ func nobody(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// The exit status and a sentence tell whether something may have happened.
+func TestUnknownOutcomeIsExit3(t *testing.T) {
+	outside(t)
+	hang := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodDelete: // the answer does not come
+			panic(http.ErrAbortHandler)
+		case http.MethodPost:
+			w.Header().Set("X-Muster-Outcome", "unknown")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"error":"raft commit timeout: the request may or may not have been carried out"}`)
+		}
+	}))
+	hang.Config.ErrorLog = log.New(io.Discard, "", 0)
+	defer hang.Close()
+	for _, x := range []struct {
+		args, addr string
+		code       int
+		says       string
+	}{
+		{"join-token revoke x", hang.URL, exitUnknown, mayHaveHappened + "\n"},
+		{"member resume 2", hang.URL, exitUnknown, mayHaveHappened + "\n"},
+		{"join-token revoke x", nobody(t), 1, "The request was not carried out.\n"},
+	} {
+		code, _, stderr := run(t, append(strings.Fields(x.args), "--addr", x.addr)...)
+		if code != x.code || !strings.HasSuffix(stderr, x.says) {
+			t.Errorf("%s: exit %d, %q; want %d, %q", x.args, code, stderr, x.code, x.says)
+		}
+	}
 }

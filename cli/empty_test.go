@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -93,13 +94,22 @@ func TestEmptyFiles(t *testing.T) {
 	empty := write(t, filepath.Join(t.TempDir(), "empty"), " \n")
 	for _, name := range []string{"@" + empty, "@"} {
 		dir := t.TempDir()
-		if code, _, errs := run(t, "serve", "--data", dir, "--api", "127.0.0.1:1", "--raft", "127.0.0.1:2", "--join", name); code == 0 {
-			t.Errorf("--join %s: exit %d, %s", name, code, errs)
+		serve := []string{"serve", "--data", dir, "--api", "127.0.0.1:1", "--raft", "127.0.0.1:2"}
+		if name == "@" { // no file has this name
+			if code, _, errs := run(t, append(serve, "--join", name)...); code == 0 {
+				t.Errorf("--join %s: exit %d, %s", name, code, errs)
+			}
+			continue
+		}
+		refusedAsUsage(t, "--join", append(serve, "--join", name)...)
+		t.Setenv("MUSTER_JOIN_TOKEN", name)
+		refusedAsUsage(t, "MUSTER_JOIN_TOKEN", serve...)
+		os.Unsetenv("MUSTER_JOIN_TOKEN")
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+			t.Errorf("the refusal leaves %v, %v", left, err)
 		}
 	}
-	if code, _, errs := run(t, "members", "--token-file", empty); code == 0 {
-		t.Errorf("an empty token file: exit %d, %s", code, errs)
-	}
+	refusedAsUsage(t, "token file", "members", "--token-file", empty)
 	refusedAsUsage(t, "ID", "member", "show", "")
 	refusedAsUsage(t, "ID", "member", "remove", " ")
 }

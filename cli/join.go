@@ -20,10 +20,6 @@ import (
 
 // readToken reads what a token says, without being able to verify it: that is the cluster's part.
 func readToken(text string) (certs.JoinClaims, error) {
-	text, err := tokenText(text)
-	if err != nil {
-		return certs.JoinClaims{}, err
-	}
 	token, err := certs.ParseJoinToken(text)
 	if err != nil {
 		return certs.JoinClaims{}, fmt.Errorf("the join token cannot be read: %s", strings.TrimPrefix(err.Error(), "certs: "))
@@ -37,9 +33,6 @@ func checkSameCluster(node *cluster.Node, token string) error {
 		return nil
 	}
 	claims, err := readToken(token)
-	if errors.Is(err, errEmptyToken) {
-		return err
-	}
 	if err != nil {
 		return nil // the directory says who this is; a token that was shortened since does not matter
 	}
@@ -59,10 +52,6 @@ func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan c
 	if err != nil {
 		return nil, err
 	}
-	text, err := tokenText(token)
-	if err != nil {
-		return nil, err
-	}
 	if claims.CAFingerprint == "" || len(claims.Addresses) == 0 {
 		return nil, errors.New("the join token does not say where the cluster is (claims caf and adr): make one with `muster join-token create`")
 	}
@@ -77,7 +66,7 @@ func joinCluster(ctx context.Context, env *environment, dir *cluster.Dir, plan c
 	raftPort, _ := strconv.ParseUint(port, 10, 16)
 	_, port, _ = net.SplitHostPort(plan.APIAddress)
 	apiPort, _ := strconv.ParseUint(port, 10, 16)
-	request := client.JoinRequest{Token: text, AdvertiseAddr: host, RaftPort: uint16(raftPort), APIPort: uint16(apiPort), Mode: plan.Mode,
+	request := client.JoinRequest{Token: token, AdvertiseAddr: host, RaftPort: uint16(raftPort), APIPort: uint16(apiPort), Mode: plan.Mode,
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Name: plan.Name, BinaryVersion: plan.Version, MaxSchema: store.LatestSchema(),
 		RaftAddress: plan.RaftAddress, APIAddress: plan.APIAddress, HTTPCSR: keys.HTTPCSR, TransportCSR: keys.TransportCSR}
 	for _, b := range keys.SecretsPubkey {

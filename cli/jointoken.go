@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"muster/client"
+	"muster/hostlist"
 )
 
 func newJoinTokenCommand(env *environment) *cobra.Command {
@@ -79,6 +80,7 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 	flags.StringVar(&r.BindCIDR, "cidr", "", "only machines that come from this prefix, such as 10.0.0.0/8")
 	flags.StringVar(&r.BindName, "name-pattern", "", "only machines whose --name fits this pattern, such as web-*")
 	flags.StringVar(&r.BindKey, "key-hash", "", "only the public key with this SHA-256, 64 hexadecimal digits")
+	flags.StringArrayVar(&r.Hosts, "host", nil, "host name, *.DOMAIN, IP address or network that the certificates of the new members may be for; repeatable")
 	flags.StringArrayVar(&labels, "label", nil, "KEY=VALUE that the new members have; repeatable")
 	complete(cmd, "mode", "full", "replicate")
 	complete(cmd, "format", "muster", "zlayer")
@@ -119,6 +121,9 @@ func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 	if _, err := path.Match(r.BindName, ""); err != nil {
 		return usagef(cmd, "--name-pattern %q is not a pattern such as web-*", r.BindName)
 	}
+	if _, err := hostlist.Parse(r.Hosts); err != nil {
+		return usagef(cmd, "--host: %s", err)
+	}
 	if b, err := hex.DecodeString(r.BindKey); r.BindKey != "" && (err != nil || len(b) != 32 || r.BindKey != strings.ToLower(r.BindKey)) {
 		return usagef(cmd, "--key-hash must be 64 lower-case hexadecimal digits")
 	}
@@ -128,7 +133,8 @@ func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 // boundTo tells what a token is bound to, in the words of the flags.
 func boundTo(t client.JoinToken) string {
 	var list []string
-	for _, b := range [][2]string{{"cidr", t.BindCIDR}, {"name", t.BindName}, {"key", t.BindKey[:min(8, len(t.BindKey))]}} {
+	for _, b := range [][2]string{{"cidr", t.BindCIDR}, {"name", t.BindName}, {"key", t.BindKey[:min(8, len(t.BindKey))]},
+		{"hosts", strings.Join(t.Hosts, "+")}} {
 		if b[1] != "" {
 			list = append(list, b[0]+"="+b[1])
 		}

@@ -80,10 +80,11 @@ func TestKeyCommands(t *testing.T) {
 		{"lease put web/1 --member b --ttl 90s -o json", 0, `PUT /api/v1/cluster/leases/web%2F1 {"nodeId":2,"ttlSeconds":90}`, []string{`"id": "web/1"`}, nil},
 		{"lease delete web/1", 0, "DELETE /api/v1/cluster/leases/web%2F1", nil, []string{"lease web/1 is released\n"}},
 		{"join-token list", 0, "GET /api/v1/cluster/join-tokens", []string{"zlayer  cidr=10.0.0.0/8,name=web-*,key=01234567  4,5,6,…\n"}, nil},
-		{"join-token create --format zlayer --cidr 10.0.0.0/8 --name-pattern web-* --key-hash " + hash + " --label rack=a --label zone=b=c", 0,
-			`POST /api/v1/cluster/join-tokens {"ttlSeconds":1800,"maxUses":1,"mode":"full","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"` + hash + `","labels":{"rack":"a","zone":"b=c"}}`,
+		{"join-token create --format zlayer --cidr 10.0.0.0/8 --name-pattern web-* --key-hash " + hash + " --host db1.example --host *.apps.example --label rack=a --label zone=b=c", 0,
+			`POST /api/v1/cluster/join-tokens {"ttlSeconds":1800,"maxUses":1,"mode":"full","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"` + hash + `","hosts":["db1.example","*.apps.example"],"labels":{"rack":"a","zone":"b=c"}}`,
 			[]string{"JOIN-SECRET\n"}, []string{"join token t1 can be used once"}},
 
+		{"join-token create --host *", 2, "", nil, []string{"muster: --host: \"*\" is neither"}},
 		{"key rotate --max-age 59m", 2, "", nil, []string{"muster: --max-age must be at least 1h"}},
 		{"key rotate --max-age -1h", 2, "", nil, []string{"muster: --max-age must be at least 1h"}},
 		{"key rotate now", 2, "", nil, []string{"muster: \"now\" is one argument too many"}},

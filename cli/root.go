@@ -3,7 +3,8 @@
 //
 // What all commands keep to: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects
 // (a list is an array), and everything else that is said goes to stderr. The exit status is 0 when it worked, 1 when it
-// was refused or failed, 2 when the command line made no sense.
+// was refused or failed, 2 when the command line made no sense, 3 when it is not known whether the
+// request was carried out.
 package cli
 
 import (
@@ -17,6 +18,9 @@ import (
 	"muster/client"
 	"muster/cluster"
 )
+
+// exitUnknown is the exit status of a command whose request may have been carried out or not.
+const exitUnknown = 3
 
 // exitRemoved is the exit status of a removed member under a service manager.
 const exitRemoved = 3
@@ -56,6 +60,9 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	case errors.As(err, &usage):
 		env.complain(err.Error())
 		return 2
+	case errors.Is(err, client.ErrUnknownOutcome):
+		env.complain(err.Error() + "\n" + mayHaveHappened)
+		return exitUnknown
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		env.complain("interrupted")
 	default:
@@ -66,6 +73,8 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	}
 	return 1
 }
+
+const mayHaveHappened = "It may have happened or not: look before you repeat it."
 
 // flush waits a moment for what a member's log still has to write.
 func (e *environment) flush() {
@@ -94,7 +103,10 @@ func newRootCommand(env *environment) *cobra.Command {
 
 Commands find the cluster by --addr, --cacert and --token-file, then by --data DIR (the data directory of a member on
 this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing names a cluster and ./data/1 was made by
-"muster dev", that is the one.`
+"muster dev", that is the one.
+
+The exit status is 0 when it worked, 1 when it was refused or failed, 2 when the command line made
+no sense, and 3 when it is not known whether the request was carried out, which is never so with another status.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)

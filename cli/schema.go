@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"strconv"
-
 	"github.com/spf13/cobra"
 	"muster/client"
 )
@@ -40,17 +38,15 @@ holds it back for as long as autopilot's deadAfter says; --exclude goes on witho
 takes part in replication but does not lead until it is replaced by a newer one.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ids := make([]uint64, len(exclude))
-			for i, text := range exclude {
-				id, err := strconv.ParseUint(text, 10, 64)
-				if err != nil || id == 0 {
-					return usagef(cmd, "--exclude %q is not a node id", text)
-				}
-				ids[i] = id
-			}
 			c, err := env.client()
 			if err != nil {
 				return err
+			}
+			ids := make([]uint64, len(exclude))
+			for i, text := range exclude {
+				if ids[i], err = memberID(cmd.Context(), c, text); err != nil {
+					return err
+				}
 			}
 			state, err := c.MigrateSchema(cmd.Context(), ids)
 			if err != nil {
@@ -59,7 +55,7 @@ takes part in replication but does not lead until it is replaced by a newer one.
 			return showSchema(env, state)
 		},
 	}
-	cmd.Flags().StringSliceVar(&exclude, "exclude", nil, "node id of a member that is gone; several, comma-separated")
+	cmd.Flags().StringSliceVar(&exclude, "exclude", nil, "member that is gone: its number, name, UUID, address or host name; several, comma-separated")
 	return cmd
 }
 

@@ -40,11 +40,14 @@ type serveFlags struct {
 	rejoin                                       bool
 	peers                                        peerFlag
 	given                                        map[string]bool // flags that the command line has
+	joinErr                                      error           // why the file with the token cannot be read; a member of old does not need it
 
-	datacenter  string
-	peerPing    time.Duration
-	diskReserve string
-	limits      limitFlags
+	datacenter   string
+	peerPing     time.Duration
+	diskReserve  string
+	restoreMax   string
+	restoreBytes int64 // restoreMax, read
+	limits       limitFlags
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
@@ -89,6 +92,10 @@ member again; a token is then ignored, so the same command serves for the first 
 			if f.rejoin && f.join == "" {
 				return usagef(cmd, "--rejoin needs a join token: --join TOKEN")
 			}
+			var usage *usageError
+			if f.join, f.joinErr = tokenText(f.join); errors.As(f.joinErr, &usage) {
+				return usagef(cmd, "%s", usage.text)
+			}
 			return serve(cmd.Context(), env, f)
 		},
 	}
@@ -118,6 +125,7 @@ member again; a token is then ignored, so the same command serves for the first 
 	flags.StringVar(&f.datacenter, "datacenter", store.DefaultDatacenter, "name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.peerPing, "peer-ping", cluster.DefaultPeerPing, "silence after which the other side of a peering is asked whether it is there")
 	_ = flags.MarkHidden("peer-ping")
+	flags.StringVar(&f.restoreMax, "restore-limit", "16GiB", "largest database, unpacked, that a restore through this member takes while it leads")
 	flags.IntVar(&f.clusterConns.All, "cluster-connections", 0, "connections that the cluster listener takes at once (default half of the files that this process may open)")
 	flags.IntVar(&f.clusterConns.Strangers, "cluster-strangers", 0, "of these, without a credential yet; the oldest gives way to the next (default 1024)")
 	flags.IntVar(&f.clusterConns.PerAddress, "cluster-strangers-per-address", 0, "of these, from one address, or one /64 with IPv6 (default 512)")
@@ -190,6 +198,9 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 			return fmt.Errorf("--disk-reserve: %w", err)
 		}
 	}
+	if f.restoreBytes, err = cluster.ParseSize(f.restoreMax); err != nil {
+		return fmt.Errorf("--restore-limit: %w", err)
+	}
 	dir, err := cluster.OpenDir(f.data)
 	if err != nil {
 		return err
@@ -227,6 +238,8 @@ func becomeMember(ctx context.Context, env *environment, dir *cluster.Dir, f ser
 	plan := cluster.Plan{Name: name, NameGiven: f.given["name"], Mode: f.mode, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version,
 		OverlayCIDR: f.overlayCIDR, OverlaySlice: f.overlaySlice, Datacenter: f.datacenter}
 	switch {
+	case (node == nil || f.rejoin) && f.joinErr != nil:
+		return nil, f.joinErr
 	case node == nil && f.join == "" && len(f.peers.list) > 0:
 		return nil, fmt.Errorf("--peer says where other members are and %s is not the data directory of a member: give --join TOKEN too, "+
 			"or the right --data; without --peer a new cluster would be founded", f.data)
@@ -357,21 +370,22 @@ func runMember(ctx context.Context, log *slog.Logger, service *service, dir *clu
 	opened.Store(st)
 	book.UseTable(st.RaftAddress)
 	hooks := &cluster.Hooks{Drain: f.drainHooks.list, Resume: f.resumeHooks.list, Node: *node, Log: log}
-	loops = cluster.Start(cluster.Config{Store: st, Transport: transport, Logger: log, Hooks: hooks, Dir: dir, Incarnation: self, Given: f.differing(), ReloadHTTP: reload, PeerPing: f.peerPing,
+	limiter := f.limits.limiter(log)
+	loops = cluster.Start(cluster.Config{Connections: limiter, Store: st, Transport: transport, Logger: log, Hooks: hooks, Dir: dir, Incarnation: self, Given: f.differing(), ReloadHTTP: reload, PeerPing: f.peerPing,
 		DiskReserve: reserve,
 		Self:        store.Announcement{RaftAddress: node.RaftAddress, APIAddress: node.APIAddress, BinaryVersion: Version, MaxSchema: store.LatestSchema()}})
 	running.Store(true)
-	limiter := f.limits.limiter(log)
 	api := handlers.New(handlers.Config{Limits: f.limits.Limits, Connections: limiter, Store: st, Peers: transport, ClusterID: node.ClusterID, Name: node.Name, Version: Version, Commit: Commit, PlainHTTP: f.plainHTTP,
 		Autopilot: func() any { return loops.Autopilot() }, Alive: loops.Alive, Wake: loops.Wake, Logger: log,
 		PrepareRemoval: loops.PrepareRemoval, NewJoinKeys: cluster.NewJoinKeys,
 		Installed: loops.Installed,
-		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred, Advice: loops.Advice,
-		Notice: loops.Notice,
-		Disk:   func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
+		CanRemove: loops.CanRemove, Reachable: loops.Reachable, CanLead: loops.CanLead, Transferred: loops.Transferred,
+		Notices: loops.Notices,
+		Disk:    func() any { return loops.Disk() }, DiskLow: loops.DiskLow, CannotStore: loops.CannotStore,
 		Storing:        func() (string, any) { s := loops.Storing(); return s.Fault, s },
 		MergeAutopilot: loops.MergeSettings,
 		Schema:         func(ctx context.Context) (any, error) { return loops.Schema(ctx) },
+		RestoreLimit:   f.restoreBytes, DiskRoom: func() int64 { return loops.Disk().Room() },
 		MigrateSchema: func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error) {
 			return loops.Migrate(ctx, actor, exclude)
 		},
@@ -474,19 +488,16 @@ func awaitFounded(ctx context.Context, st *store.Store, dir *cluster.Dir) error 
 	return dir.Founded()
 }
 
-// tokenText resolves @FILE.
+// tokenText resolves @FILE. A file that holds nothing is a usage error, like a flag that is given but empty.
 func tokenText(s string) (string, error) {
 	if name, ok := strings.CutPrefix(s, "@"); ok {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return "", fmt.Errorf("--join: the token file cannot be read: %w", err)
 		}
-		s = string(data)
-	}
-	if blank(s) {
-		return "", fmt.Errorf("the join token cannot be read: %w", errEmptyToken)
+		if s = string(data); blank(s) {
+			return "", &usageError{"the join token cannot be read: the file that --join or MUSTER_JOIN_TOKEN names is empty"}
+		}
 	}
 	return strings.TrimSpace(s), nil
 }
-
-var errEmptyToken = errors.New("the file that --join or MUSTER_JOIN_TOKEN names is empty")

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -88,6 +89,11 @@ func (f *serveFlags) addresses() (api, raft string, err error) {
 // advertised is what others use to dial the listener at address.
 func (f *serveFlags) advertised(flag, address string) (string, error) {
 	if err := addr.CheckListen(address); err != nil {
+		if _, port, e := net.SplitHostPort(address); e == nil {
+			if n, e := strconv.Atoi(port); e == nil && n > 65535 {
+				return "", fmt.Errorf("--%s has no valid port: %w", flag, err)
+			}
+		}
 		return "", fmt.Errorf("--%s must be HOST:PORT: %w", flag, err)
 	}
 	host, port, err := net.SplitHostPort(address)

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
@@ -46,18 +45,10 @@ func newStatusCommand(env *environment) *cobra.Command {
 			answered := false
 			for _, f := range found {
 				answered = answered || f.Status != nil
-				switch {
-				case env.output != "table":
-				case f.Status == nil:
-					env.say("%s: %s", f.Address, f.Error)
-				case len(f.Advice) > 0:
-					env.say("%s: %s", f.Address, strings.Join(f.Advice, "\n"))
-				case f.Reason != "":
-					env.say("%s: %s", f.Address, f.Reason)
-				case f.Notice != "":
-					env.say("%s: %s", f.Address, f.Notice)
-				case f.Disk != nil && f.Disk.Low:
-					env.say("%s: low on disk space: %s are free, %s are kept in reserve", f.Address, bytesText(int64(f.Disk.FreeBytes)), bytesText(int64(f.Disk.ReserveBytes)))
+				if env.output == "table" {
+					for _, text := range f.remarks() {
+						env.say("%s: %s", f.Address, text)
+					}
 				}
 			}
 			if !answered {
@@ -66,6 +57,17 @@ func newStatusCommand(env *environment) *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// remarks are what does not go into the table: why there is no answer, why the member is not ready, what it asks for.
+func (s addressStatus) remarks() []string {
+	switch {
+	case s.Status == nil:
+		return []string{s.Error}
+	case s.Reason != "":
+		return append([]string{s.Reason}, s.Notices...)
+	}
+	return s.Notices
 }
 
 // askEach asks all addresses at once.

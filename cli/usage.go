@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 			return usagef(cmd, "%q is one argument too many", args[len(names)])
 		}
 		for i, a := range args {
-			if blank(a) {
+			if blank(a) && names[i] != "QUERY" { // the server says what is wrong with a query
 				return usagef(cmd, "%s is given but empty", names[i])
 			}
 		}
@@ -38,6 +39,8 @@ func exactly(names ...string) cobra.PositionalArgs {
 func unknownCommand(cmd *cobra.Command, name string) error {
 	cmd.SuggestionsMinimumDistance = 2
 	if like := cmd.SuggestionsFor(name); len(like) > 0 {
+		off := func(s string) int { return max(len(s)-len(name), len(name)-len(s)) }
+		slices.SortStableFunc(like, func(a, b string) int { return off(a) - off(b) }) // the likeliest first
 		return usagef(cmd, "unknown command %q; did you mean %s?", name, strings.Join(like, " or "))
 	}
 	return usagef(cmd, "unknown command %q", name)

@@ -13,7 +13,7 @@ type AuditQuery struct {
 	Actor        string    // the whole actor, its name, or the accessor of its token
 	Action       string    // what the action begins with, such as "member."
 	Object       string    // such as "node/3"
-	NodeID       uint64    // the member that took the request
+	Node         string    // the member that took the request: its number, UUID, name, address or host name
 	After        string    // ID of an entry: those that follow it in the order asked for
 	Limit        int       // entries of a page, 1 … 1000; 0: 100
 	Descending   bool      // newest first
@@ -43,9 +43,7 @@ func (c *Client) Audit(ctx context.Context, q AuditQuery) (AuditPage, error) {
 	set("action", q.Action)
 	set("object", q.Object)
 	set("after", q.After)
-	if q.NodeID != 0 {
-		set("node", strconv.FormatUint(q.NodeID, 10))
-	}
+	set("node", q.Node)
 	if q.Limit != 0 {
 		set("limit", strconv.Itoa(q.Limit))
 	}

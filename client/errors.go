@@ -19,9 +19,13 @@ import (
 // ErrNoServer is what errors.Is finds when no address gave an answer; the error itself is a *NoServerError.
 var ErrNoServer = errors.New("no server answered")
 
-// ErrUnknownOutcome is what errors.Is finds when a request was sent, its answer did not come, and sending it again would
-// not be safe: it may have been carried out or not.
+// ErrUnknownOutcome is what errors.Is finds when a request may have been carried out or not: it was sent, its answer did
+// not come, and sending it again would not be safe or has not helped, or a server has said that it does not know. After
+// any other error the request was not carried out.
 var ErrUnknownOutcome = errors.New("the answer did not come, so the request may or may not have been carried out")
+
+// headerOutcome of an answer says that a request may have been carried out.
+const headerOutcome = "X-Muster-Outcome"
 
 // Error is a refusal or failure that a server answered.
 type Error struct {
@@ -29,7 +33,11 @@ type Error struct {
 	Code       string        // machine-readable code where the API family has one (join), otherwise empty
 	Message    string        // the server's own sentence
 	RetryAfter time.Duration // what the server asked to wait before the next try; negative when it did not say
+	Unknown    bool          // the server does not know whether the request was carried out: errors.Is finds ErrUnknownOutcome
 }
+
+// Is reports whether the error is of the kind of target, which may be ErrUnknownOutcome.
+func (e *Error) Is(target error) bool { return e.Unknown && target == ErrUnknownOutcome }
 
 // Error gives the server's sentence and the HTTP status.
 func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Status) }
@@ -112,7 +120,7 @@ func (c *Client) explain(err error, waited time.Duration) error {
 // answerError reads the three shapes of error that the API has: {"error":sentence}, {"error":code,"message":sentence},
 // and plain text.
 func answerError(resp *http.Response, body []byte) *Error {
-	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp)}
+	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp), Unknown: resp.Header.Get(headerOutcome) == "unknown"}
 	var envelope struct {
 		Error   string `json:"error"`
 		Message string `json:"message"`

@@ -19,6 +19,7 @@ type JoinTokenRequest struct {
 	BindCIDR string            // only callers from this prefix may use it
 	BindName string            // only machines whose names fit this pattern, such as "web-*"
 	BindKey  string            // only the public key with this SHA-256, 64 lower-case hexadecimal digits
+	Hosts    []string          // host names, patterns, addresses and networks that the certificates of those who join may be for
 	Labels   map[string]string // put on the new members, before what they say themselves
 }
 
@@ -38,6 +39,7 @@ type JoinToken struct {
 	BindCIDR string            `json:"bindCidr,omitempty"`
 	BindName string            `json:"bindName,omitempty"`
 	BindKey  string            `json:"bindKey,omitempty"`
+	Hosts    []string          `json:"hosts,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	UsedBy   []TokenUse        `json:"usedBy,omitempty"`
 }
@@ -62,6 +64,7 @@ type NewJoinToken struct {
 	BindCIDR string            `json:"bindCidr,omitempty"`
 	BindName string            `json:"bindName,omitempty"`
 	BindKey  string            `json:"bindKey,omitempty"`
+	Hosts    []string          `json:"hosts,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 }
 
@@ -77,8 +80,9 @@ func (c *Client) CreateJoinToken(ctx context.Context, r JoinTokenRequest) (NewJo
 		BindCIDR string            `json:"bindCidr,omitempty"`
 		BindName string            `json:"bindName,omitempty"`
 		BindKey  string            `json:"bindKey,omitempty"`
+		Hosts    []string          `json:"hosts,omitempty"`
 		Labels   map[string]string `json:"labels,omitempty"`
-	}{r.NodeID, seconds(r.TTL), r.MaxUses, r.Mode, r.Format, r.BindCIDR, r.BindName, r.BindKey, r.Labels}
+	}{r.NodeID, seconds(r.TTL), r.MaxUses, r.Mode, r.Format, r.BindCIDR, r.BindName, r.BindKey, r.Hosts, r.Labels}
 	return enveloped[NewJoinToken](ctx, c, request{method: "POST", path: joinTokens, body: body, repeat: alwaysKeyed})
 }
 

@@ -37,7 +37,12 @@ type request struct {
 	body   any // marshalled as JSON; nil for none
 	repeat repeat
 	header func(http.Header) // of the answer, where a call has to know it; nil for none
+
+	doubt *bool // set once the request may have been carried out and its answer has not come
 }
+
+// changes reports whether the request may change anything.
+func (r request) changes() bool { return r.repeat != always }
 
 // enveloped makes a call of the /api/v1 families and decodes the "result" of the answer.
 func enveloped[T any](ctx context.Context, c *Client, r request) (T, error) {
@@ -76,6 +81,7 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
+	r.doubt = new(bool)
 	key := ""
 	if r.repeat == alwaysKeyed {
 		key = newKey()
@@ -91,6 +97,7 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 			if !r.again(refusal) {
 				return nil, err
 			}
+			*r.doubt = *r.doubt || refusal.Unknown
 			wait = max(wait, refusal.RetryAfter)
 			if refusal.RetryAfter < 0 {
 				wait = time.Second
@@ -98,17 +105,25 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 		case errors.Is(err, ErrNoServer) && reached && !broken:
 			broken = true // somebody listens: one more round
 		default:
-			return nil, err
+			return nil, r.honest(err)
 		}
 		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
-			return nil, err
+			return nil, r.honest(err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, r.honest(ctx.Err())
 		case <-time.After(wait):
 		}
 	}
+}
+
+// honest makes an error that would say that nothing has happened say otherwise when an earlier try may have done it.
+func (r request) honest(err error) error {
+	if !*r.doubt || errors.Is(err, ErrUnknownOutcome) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 }
 
 // again tells whether the request may be repeated after this answer.
@@ -140,16 +155,19 @@ func (c *Client) round(ctx context.Context, r request, body []byte, key string) 
 			c.last.Store(int64(n))
 			return answer, true, nil
 		case errors.As(err, &e) && r.again(e):
+			*r.doubt = *r.doubt || e.Unknown
 			refusal = e // another member may know a leader already
 			continue
 		case errors.As(err, &e):
 			c.last.Store(int64(n))
 			return nil, true, e
 		case errors.Is(ctx.Err(), context.Canceled):
-			return nil, sent, ctx.Err()
+			*r.doubt = *r.doubt || sent && r.changes()
+			return nil, sent, r.honest(ctx.Err())
 		case sent && r.repeat < always:
 			return nil, true, fmt.Errorf("%s: %w: %w", c.addrs[n], ErrUnknownOutcome, err)
 		}
+		*r.doubt = *r.doubt || sent && r.changes()
 		reached = reached || sent
 		tried = append(tried, Attempt{c.addrs[n], err})
 		if ctx.Err() != nil {

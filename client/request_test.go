@@ -270,3 +270,51 @@ func TestContext(t *testing.T) {
 		t.Errorf("deadline of a change: %v", err)
 	}
 }
+
+// A call that fails says with errors.Is(err, ErrUnknownOutcome), and only with it, that something may have happened.
+func TestOutcomeIsTold(t *testing.T) {
+	create := func(ctx context.Context, c *Client) error {
+		_, err := c.CreateJoinToken(ctx, JoinTokenRequest{})
+		return err
+	}
+	remove := func(ctx context.Context, c *Client) error { _, err := c.RemoveMember(ctx, 2, false); return err }
+	read := func(ctx context.Context, c *Client) error { _, err := c.Members(ctx); return err }
+	unknown := says(503, `{"error":"raft commit timeout: the request may or may not have been carried out"}`, "X-Muster-Outcome", "unknown")
+	unknownKeyed := says(503, `{"error":"raft commit timeout: the request may or may not have been carried out"}`, "X-Muster-Outcome", "unknown", "Retry-After", "0")
+	noLeader := says(503, `{"error":"no leader"}`, "Retry-After", "0")
+	for _, x := range []struct {
+		name  string
+		call  func(context.Context, *Client) error
+		steps []http.HandlerFunc
+		want  bool
+	}{
+		{"a creation, and nobody leads", create, []http.HandlerFunc{noLeader}, false},
+		{"a creation of unknown outcome, and nobody leads then", create, []http.HandlerFunc{unknownKeyed, noLeader}, true},
+		{"a creation whose answer breaks off, and nobody leads then", create, []http.HandlerFunc{dies, noLeader}, true},
+		{"a creation whose answers all break off", create, []http.HandlerFunc{dies}, true},
+		{"a creation of unknown outcome that is refused then", create, []http.HandlerFunc{unknownKeyed, says(409, `{"error":"no"}`)}, false},
+		{"a deletion of unknown outcome", remove, []http.HandlerFunc{unknown}, true},
+		{"a deletion whose answer breaks off", remove, []http.HandlerFunc{dies}, true},
+		{"a deletion, and nobody leads", remove, []http.HandlerFunc{noLeader}, false},
+		{"a deletion that is refused", remove, []http.HandlerFunc{says(409, `{"error":"no"}`)}, false},
+		{"a read whose answers break off", read, []http.HandlerFunc{dies}, false},
+		{"a read, and nobody leads", read, []http.HandlerFunc{noLeader}, false},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		m := newMember(t, x.steps...)
+		err := x.call(ctx, clientOf(t, m, m.URL))
+		cancel()
+		if err == nil || errors.Is(err, ErrUnknownOutcome) != x.want {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+	m := newMember(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(300*time.Millisecond, cancel)
+	if err := remove(ctx, clientOf(t, m, m.URL)); !errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+		t.Errorf("a deletion that was interrupted: %v", err)
+	}
+	if err := remove(context.Background(), clientOf(t, m, closedAddr(t))); errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, ErrNoServer) {
+		t.Errorf("a deletion that reached nobody: %v", err)
+	}
+}

@@ -119,6 +119,8 @@ func (c *Client) stream(ctx context.Context, method string, query url.Values, bo
 			text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 			resp.Body.Close()
 			return nil, answerError(resp, text)
+		case touched && method != http.MethodGet && ctx.Err() != nil:
+			return nil, fmt.Errorf("%s: %w: %w", c.addrs[n], ErrUnknownOutcome, ctx.Err())
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case touched:

@@ -15,10 +15,9 @@ type Status struct {
 	SchemaVersion int            `json:"schemaVersion"`
 	Commit        string         `json:"commit,omitempty"`
 	Name          string         `json:"name,omitempty"`
-	Notice        string         `json:"notice,omitempty"` // what the operator should know or do now
+	Notices       []string       `json:"notices,omitempty"` // what the operator has to do now, a sentence each
 	Storing       *Storing       `json:"storing,omitempty"`
 	Disk          *Disk          `json:"disk,omitempty"`
-	Advice        []string       `json:"advice,omitempty"`  // what an operator has to do for this member, each in a sentence
 	Cluster       *ClusterStatus `json:"cluster,omitempty"` // nil before the member belongs to a cluster
 }
 

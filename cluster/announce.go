@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -110,7 +111,7 @@ const (
 	lonelyEvery = time.Minute      // then it is said, and again
 )
 
-const lonelyText = "no other member answers where it was last: start the others; if they have moved, start this member with " +
+const lonelyText = "no other member answers where it was last; start the others, and if they have moved, start this member with " +
 	"--peer ID=HOST:PORT for one of them, or with --rejoin --join TOKEN and a new token"
 
 // lonely notes whether anybody has answered, and says what to do when nobody has for a while.
@@ -132,15 +133,23 @@ func (c *Cluster) lonely(answered bool) {
 	}
 }
 
-// Notice is what this member's operator should know or do now, in one sentence; empty for nothing.
-func (c *Cluster) Notice() string {
-	if text := c.notice.Load(); text != nil {
-		return *text
+// Notices is what this member's operator has to do now, a sentence each: what there is, a semicolon, what mends it. It is
+// nil when that is nothing.
+func (c *Cluster) Notices() (list []string) {
+	if text := c.leftBehind(); text != "" { // nobody answers a member that is, so that the next need not be said
+		list = append(list, text)
+	} else if text := c.notice.Load(); text != nil {
+		list = append(list, *text)
 	}
 	if text := c.unheard.Load(); text != nil {
-		return "the leader does not take what this member says of itself: " + *text
+		list = append(list, "the leader does not take what this member says of itself: "+*text+"; what is stored holds: leave that "+
+			"flag out or give another value")
 	}
-	return ""
+	if d := c.Disk(); d.Low {
+		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, %d MiB are kept in reserve; make room, but delete "+
+			"nothing in the data directory", d.Free>>20, d.Reserve>>20))
+	}
+	return list
 }
 
 func (c *Cluster) knownPeers(ctx context.Context) []uint64 {
@@ -195,7 +204,7 @@ func (c *Cluster) sendAnnouncement(ctx context.Context, id uint64, a announcemen
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	if id == c.Store.NodeID() {
-		a.NodeID, a.Claims = id, c.claims
+		a.NodeID, a.Claims, a.Evidence = id, c.claims, store.HostEvidence{Own: true}
 		return c.Store.Announce(ctx, c.actor(), a.Announcement)
 	}
 	err := c.Transport.post(ctx, id, pathAnnounce, a, nil)
@@ -265,7 +274,8 @@ func (c *Cluster) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.Transport.book.Met(a.NodeID, a.RaftAddress)
-	a.Claims = c.claims
+	a.Claims, a.Evidence = c.claims, store.HostEvidence{Remote: remoteHost(r)}
+	a.Evidence.Dialled = c.dialled(r.Context(), a.Announcement)
 	err := c.Store.Announce(r.Context(), store.Actor{Name: hostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
 	var no *store.Refusal
 	switch {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"muster/cluster/autopilot"
+	"muster/netlimit"
 	"muster/store"
 )
 
@@ -43,6 +44,8 @@ type Config struct {
 	Logger      *slog.Logger
 
 	DiskReserve Reserve // room that the member keeps on its disk
+
+	Connections *netlimit.Limiter // of the listeners for clients; nil: nobody counts
 }
 
 // Cluster runs the loops of one member.
@@ -69,6 +72,7 @@ type Cluster struct {
 	tokenKey atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
 
 	starts   starts
+	withheld withheld
 	notice   atomic.Pointer[string]
 	alone    struct{ since, said time.Time } // of the announcing loop: nobody has answered since, and when that was said
 	nodeFile sync.Mutex                      // held while node.json is read and written

@@ -27,6 +27,9 @@ func (d Disk) next(free, total uint64) Disk {
 	return Disk{Free: free, Total: total, Reserve: d.Reserve, Low: free < limit}
 }
 
+// Room is how many bytes may be written before the reserve is met.
+func (d Disk) Room() int64 { return max(0, int64(d.Free)-int64(d.Reserve)) }
+
 // statDisk asks the file system of a directory what a process without special rights may still write.
 func statDisk(dir string) (free, total uint64, err error) {
 	var st unix.Statfs_t
@@ -58,13 +61,30 @@ func ParseReserve(text string) (Reserve, error) {
 		}
 		return Reserve{share: p / 100}, nil
 	}
+	n, ok := parseSize(text)
+	if !ok {
+		return Reserve{}, bad
+	}
+	return Reserve{bytes: n}, nil
+}
+
+// ParseSize reads "256MiB" or "2GiB", at least one byte.
+func ParseSize(text string) (int64, error) {
+	n, ok := parseSize(text)
+	if !ok || n == 0 {
+		return 0, fmt.Errorf("a size must be a number of bytes or such as 256MiB, not %q", text)
+	}
+	return int64(n), nil
+}
+
+func parseSize(text string) (uint64, bool) {
 	digits := strings.TrimRight(text, "BKMGTi")
 	unit, known := units[strings.TrimPrefix(text, digits)]
 	n, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 64)
 	if err != nil || !known || n > math.MaxInt64/unit {
-		return Reserve{}, bad
+		return 0, false
 	}
-	return Reserve{bytes: n * unit}, nil
+	return n * unit, true
 }
 
 // of is the reserve on a file system of so many bytes.

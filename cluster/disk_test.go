@@ -26,6 +26,24 @@ func TestParseReserve(t *testing.T) {
 	}
 }
 
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{"1": 1, "64KiB": 64 << 10, "16GiB": 16 << 30} {
+		if n, err := ParseSize(text); err != nil || n != want {
+			t.Errorf("%q: %d, %v, want %d", text, n, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "5%", "1MB", "GiB", "9999999999999GiB"} {
+		if n, err := ParseSize(text); err == nil {
+			t.Errorf("%q is taken for %d", text, n)
+		}
+	}
+	for d, want := range map[Disk]int64{{Free: 10, Reserve: 3}: 7, {Free: 3, Reserve: 10}: 0} {
+		if got := d.Room(); got != want {
+			t.Errorf("%+v has room for %d, want %d", d, got, want)
+		}
+	}
+}
+
 // Whatever the disk does: below the reserve a member is low, with a quarter more than the reserve it is not, and in
 // between it stays what it was.
 func TestDiskHysteresis(t *testing.T) {

@@ -239,8 +239,15 @@ func (x *doctor) ports(ctx context.Context) {
 			x.say(p.name, FindingFail, "find out who listens there (ss -ltnp)", "%s does not answer as this cluster's API: %v", p.addr, err)
 		case st.Cluster.NodeID != x.node.NodeID:
 			x.say(p.name, FindingFail, "two members have the same address: give one another with "+p.flag, "node %d answers at %s", st.Cluster.NodeID, p.addr)
-		case len(st.Advice) > 0:
-			x.say(p.name, FindingFail, nextRejoin, "%s answers: %s", p.addr, st.Advice[0])
+		case len(st.Notices) > 0:
+			state := FindingWarn
+			if st.Cluster.LeaderNodeID == 0 {
+				state = FindingFail
+			}
+			for _, text := range st.Notices {
+				what, next, _ := strings.Cut(text, "; ")
+				x.say(p.name, state, next, "%s answers: %s", p.addr, what)
+			}
 		case st.Cluster.LeaderNodeID == 0:
 			x.say(p.name, FindingWarn, "start the other voters; if a majority is lost for good, see docs/recovery.md", "%s answers, and knows no leader", p.addr)
 		default:
@@ -250,7 +257,7 @@ func (x *doctor) ports(ctx context.Context) {
 }
 
 type memberStatus struct {
-	Advice  []string `json:"advice"`
+	Notices []string `json:"notices"`
 	Cluster struct {
 		NodeID       uint64 `json:"nodeId"`
 		LeaderNodeID uint64 `json:"leaderNodeId"`

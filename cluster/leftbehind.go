@@ -73,28 +73,28 @@ func (t *troubles) text() string {
 	return fmt.Sprintf("this member is left behind: node %d runs, and %s", id, t.with[id])
 }
 
-// Advice says what an operator has to do for this member, each in a sentence; nil when that is nothing.
-func (c *Cluster) Advice() []string {
+// leftBehind says in a sentence that this member is left behind and what to do; empty when it is not.
+func (c *Cluster) leftBehind() string {
 	if c.Store.LeaderID() != 0 {
-		return nil
+		return ""
 	}
 	if text := c.troubles.text(); text != "" {
-		return []string{text + "; " + nextRejoin}
+		return text + "; " + nextRejoin
 	}
-	return nil
+	return ""
 }
 
 // warnLeftBehind says it in the log, once a minute.
 func (c *Cluster) warnLeftBehind() {
-	advice := c.Advice()
+	text := c.leftBehind()
 	c.troubles.mu.Lock()
-	tell := len(advice) > 0 && time.Since(c.troubles.warned) > leftBehindEvery
+	tell := text != "" && time.Since(c.troubles.warned) > leftBehindEvery
 	if tell {
 		c.troubles.warned = time.Now()
 	}
 	c.troubles.mu.Unlock()
 	if tell {
-		c.log.Warn(advice[0])
+		c.log.Warn(text)
 	}
 }
 

@@ -45,6 +45,8 @@ type RecoveryPlan struct {
 	Revision  uint64           `json:"revision"` // of its mirror
 	Members   []RecoveryMember `json:"members"`
 	Applied   *Recovery        `json:"applied,omitempty"` // a recovery that was carried out here and not started yet
+
+	given []Peer // where others are now, by the operator's word
 }
 
 // Recovery is one forced configuration.
@@ -68,7 +70,7 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Peer) (*RecoveryPlan, er
 	if n == nil {
 		return nil, fmt.Errorf("%s is not the data directory of a member", d.Path)
 	}
-	p := &RecoveryPlan{ClusterID: n.ClusterID, NodeID: n.NodeID, Name: n.Name}
+	p := &RecoveryPlan{ClusterID: n.ClusterID, NodeID: n.NodeID, Name: n.Name, given: given}
 	if err := d.CheckRemoved(n); err != nil {
 		return nil, err
 	}
@@ -93,7 +95,6 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Peer) (*RecoveryPlan, er
 		m := &members[i]
 		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress})
 	}
-	n.Peers = append(n.Peers, given...) // where they are now
 	if err := p.Ask(ctx, d, n); err != nil {
 		return nil, err
 	}

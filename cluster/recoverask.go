@@ -42,6 +42,12 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 	}
 	t := NewTransport(creds, nil, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
 	defer t.Close()
+	// The operator, node.json and the book may know better than the mirror.
+	places := append(slices.Clone(n.Peers), p.given...)
+	book, _ := d.readBook() // a damaged one is only a pity
+	for _, e := range book {
+		places = append(places, Peer{NodeID: e.NodeID, RaftAddress: e.RaftAddress})
+	}
 	var mu sync.Mutex
 	removed := false
 	slots := make(chan struct{}, askWorkers)
@@ -55,7 +61,7 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 		wait.Go(func() {
 			defer func() { <-slots }()
 			addrs := []string{m.RaftAddress}
-			for _, peer := range n.Peers { // node.json may know better than the mirror
+			for _, peer := range places {
 				if peer.NodeID == m.NodeID && !slices.Contains(addrs, peer.RaftAddress) {
 					addrs = append(addrs, peer.RaftAddress)
 				}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"muster/certs"
@@ -34,6 +35,8 @@ type certificateAnswer struct {
 	HTTPCA      []byte `json:"httpCa"`
 	Transport   []byte `json:"transport"`
 	TransportCA []byte `json:"transportCa"`
+
+	LeftOut []string `json:"leftOut,omitempty"` // hosts of this member that nobody has allowed or proven
 }
 
 // renew keeps this member's certificates valid, in step with its addresses and with the authorities, and its node
@@ -95,7 +98,7 @@ func (c *Cluster) renewalDue(now time.Time) (reason string, wait time.Duration) 
 			return "other clusters do not know it by its name", wait
 		}
 		for _, host := range (Plan{APIAddress: c.Self.APIAddress, RaftAddress: c.Self.RaftAddress}).addressHosts() {
-			if leaf.VerifyHostname(host) != nil {
+			if leaf.VerifyHostname(host) != nil && !c.withheld.has(host, now) {
 				return "it is not for the address " + host, wait
 			}
 		}
@@ -152,7 +155,7 @@ func (c *Cluster) renewNow(ctx context.Context) error {
 	q := certificateRequest{HTTP: keys.HTTPCSR, Transport: keys.TransportCSR}
 	var a certificateAnswer
 	if leader == c.Store.NodeID() {
-		a, err = c.issue(ctx, leader, q)
+		a, err = c.issue(ctx, leader, q, store.HostEvidence{Own: true})
 	} else {
 		var body []byte
 		if body, err = json.Marshal(q); err != nil {
@@ -162,6 +165,10 @@ func (c *Cluster) renewNow(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if c.withheld.note(a.LeftOut, time.Now()) {
+		c.log.Warn("this member's certificates are not for all of its hosts: an operator allows them with the setting "+store.OptionCertificateHosts,
+			"hosts", a.LeftOut)
 	}
 	return c.install(a)
 }
@@ -187,7 +194,7 @@ func (c *Cluster) install(a certificateAnswer) error {
 }
 
 // issue signs new leaves for a member.
-func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest) (a certificateAnswer, err error) {
+func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest, e store.HostEvidence) (a certificateAnswer, err error) {
 	m, err := c.Store.PeekMember(ctx, nodeID)
 	if err != nil {
 		return a, err
@@ -208,8 +215,14 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		}
 		records[i].NodeID, records[i].Authority = nodeID, by.Generation
 	}
-	if err := c.Store.RecordCertificates(ctx, c.actor(), nodeID, records); err != nil {
+	e.Dialled = c.dialled(ctx, store.Announcement{NodeID: nodeID, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress, Evidence: e})
+	hosts, err := c.Store.RecordCertificates(ctx, c.actor(), nodeID, records, e)
+	if err != nil {
 		return a, err
+	}
+	if a.LeftOut = hosts.LeftOut; len(a.LeftOut) > 0 {
+		c.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+store.OptionCertificateHosts+
+			" allows hosts", "node", nodeID, "hosts", a.LeftOut)
 	}
 	for i, out := range []struct {
 		csr           []byte
@@ -220,7 +233,7 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 			return a, err
 		}
 		by := trust.Of(records[i].Kind)
-		names := m.Hosts()
+		names := slices.Clone(hosts.For)
 		if records[i].Kind == certs.Transport {
 			names = append(names, c.peeringName())
 		}
@@ -239,7 +252,7 @@ func (c *Cluster) serveCertificates(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the request cannot be read", http.StatusBadRequest)
 		return
 	}
-	a, err := c.issue(r.Context(), PeerID(r.Context()), q)
+	a, err := c.issue(r.Context(), PeerID(r.Context()), q, store.HostEvidence{Remote: remoteHost(r)})
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
 		http.Error(w, err.Error(), http.StatusMisdirectedRequest)

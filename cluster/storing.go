@@ -43,6 +43,7 @@ const (
 	faultInodes   = "its file system is out of inodes"
 	faultFull     = "its file system is full"
 	faultBytes    = "its disk returns other bytes than were written"
+	faultAccept   = "it cannot accept connections: no file descriptors are left"
 	faultStalled  = "its replica does not move although there is more to replicate"
 )
 
@@ -81,6 +82,7 @@ type storage struct {
 	looked  look
 	judged  time.Time
 	stalled bool
+	starved bool // nothing can be accepted
 }
 
 func newStorage(now time.Time) *storage {
@@ -103,6 +105,13 @@ func (s *storage) saw(l look) {
 	defer s.mu.Unlock()
 	s.looked = l
 	s.now.FreeInodes, s.now.Inodes = l.freeInodes, l.inodes
+}
+
+// accepts takes whether the listeners can accept connections.
+func (s *storage) accepts(can bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.starved = !can
 }
 
 // judge brings the verdict up to date and tells whether it has changed.
@@ -138,6 +147,8 @@ func (s *storage) fault(now time.Time, stalled bool) string {
 		return s.failure
 	case s.looked.inodes > 0 && s.looked.freeInodes < limit:
 		return faultInodes
+	case s.starved:
+		return faultAccept
 	case stalled:
 		return faultStalled
 	}
@@ -264,6 +275,7 @@ func (c *Cluster) watchStoring(ctx context.Context) {
 		case <-time.After(judgeEvery):
 		}
 		now := time.Now()
+		c.storage.accepts(!c.Transport.starved(now) && !c.Connections.Starved(now))
 		verdict, changed := c.storage.judge(now, c.toldStalled(now))
 		switch {
 		case changed && verdict.OK:

@@ -16,7 +16,7 @@ import (
 func TestStorageVerdict(t *testing.T) {
 	begin := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	plenty := look{inodes: 1000, freeInodes: 900}
-	well := func(s *storage, at time.Time) { s.saw(plenty); s.tried(at, at, nil) }
+	well := func(s *storage, at time.Time) { s.saw(plenty); s.tried(at, at, nil); s.accepts(true) }
 	failing := func(err error) func(*storage, time.Time) {
 		return func(s *storage, at time.Time) {
 			s.saw(plenty)
@@ -42,6 +42,7 @@ func TestStorageVerdict(t *testing.T) {
 		{"quota", failing(syscall.EDQUOT), false, faultFull},
 		{"broken", failing(syscall.EIO), false, "its disk refuses writes: input/output error"},
 		{"other bytes", failing(errOtherBytes), false, faultBytes},
+		{"no descriptors", func(s *storage, at time.Time) { well(s, at); s.accepts(false) }, false, faultAccept},
 		{"the replica stands still", well, true, faultStalled},
 		{"well", well, false, ""},
 	} {

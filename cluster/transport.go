@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -95,11 +97,7 @@ func (t *Transport) newClient(aged bool) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			conn, err := t.dial(ctx, id, protoHTTP, aged)
-			if err != nil {
-				return nil, dialError{err}
-			}
-			return conn, nil
+			return t.dial(ctx, id, protoHTTP, aged)
 		},
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: 2,
@@ -138,23 +136,32 @@ func limitSilence(c syscall.RawConn, limit time.Duration) error {
 	return err
 }
 
-// Forward sends a client's request to a member's internal HTTP. An error of a request that the member cannot have
-// seen has a method NotSent that says so.
+// Forward sends a client's request to a member's internal HTTP. Its errors have a method NotSent, which tells whether it
+// is certain that the member has not seen the request.
 func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = "https", hostOf(nodeID)+":1", hostOf(nodeID)
 	if t.Alternatives != nil && t.Alternatives(nodeID) {
 		r = r.WithContext(context.WithValue(r.Context(), boundKey{}, t.DialBound))
 	}
-	return t.client.RoundTrip(r)
+	var sent atomic.Bool // the client may try several connections, and the last one says nothing of those before it
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }}
+	resp, err := t.client.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	if err != nil {
+		return nil, forwardError{err, sent.Load()}
+	}
+	return resp, nil
 }
 
-// dialError is a failure before anything was sent.
-type dialError struct{ error }
+// forwardError is a failure to send a request or to get its answer.
+type forwardError struct {
+	error
+	sent bool
+}
 
-// NotSent reports true.
-func (dialError) NotSent() bool { return true }
+// NotSent reports whether no connection was made that the request could have gone over.
+func (e forwardError) NotSent() bool { return !e.sent }
 
-func (e dialError) Unwrap() error { return e.error }
+func (e forwardError) Unwrap() error { return e.error }
 
 // Serve accepts connections until Close. handler gets the internal HTTP requests, already authenticated: PeerID
 // tells whose they are.
@@ -163,17 +170,25 @@ func (t *Transport) Serve(l net.Listener, replica Replica, handler http.Handler)
 	if t.Limits == (netlimit.Limits{}) {
 		t.Limits = DefaultLimits()
 	}
-	t.limiter = netlimit.New(t.Limits)
-	l = t.limiter.Listener(l)
+	limiter := netlimit.New(t.Limits)
+	l = limiter.Listener(l)
 	t.httpIn, t.agedIn = newChanListener(l.Addr()), newChanListener(l.Addr())
 	fenced := t.fenced(handler)
 	t.http, t.aged = t.newServer(fenced), t.newServer(onlyRenewal(fenced))
 	t.mu.Lock()
-	t.listener = l
+	t.listener, t.limiter = l, limiter
 	t.mu.Unlock()
 	t.done.Go(func() { _ = t.http.Serve(t.httpIn) })
 	t.done.Go(func() { _ = t.aged.Serve(t.agedIn) })
 	t.done.Go(func() { t.accept(l) })
+}
+
+// starved reports whether the listener cannot accept because there are no descriptors.
+func (t *Transport) starved(now time.Time) bool {
+	t.mu.Lock()
+	limiter := t.limiter
+	t.mu.Unlock()
+	return limiter.Starved(now)
 }
 
 func (t *Transport) newServer(handler http.Handler) *http.Server {
@@ -185,6 +200,9 @@ func (t *Transport) newServer(handler http.Handler) *http.Server {
 		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
 	}
 }
+
+// headerNotLeader is how handlers know that what they have passed on was not begun.
+const headerNotLeader = "X-Muster-Not-Leader"
 
 // fenced lets in the requests of members.
 func (t *Transport) fenced(handler http.Handler) http.Handler {
@@ -204,16 +222,13 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 			http.Error(w, err.Error(), http.StatusGone)
 			return
 		case err != nil: // not known now; the caller must not take that for its removal
-			w.Header().Set(headerNotLeader, "1") // nothing happened: a request that was passed on is tried again, or answered as its family does
+			w.Header().Set(headerNotLeader, "1") // nothing happened: what was passed on is tried again while it may
 			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now", http.StatusServiceUnavailable)
 			return
 		}
 		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, id)))
 	})
 }
-
-// headerNotLeader marks an answer to a forwarded request that is not the leader's own (handlers reads it).
-const headerNotLeader = "X-Muster-Not-Leader"
 
 type peerKey struct{}
 

@@ -79,7 +79,7 @@ func testCARefusals(t *testing.T, c *cluster) {
 	keeper := c.as(t, u.apiToken(t, m, "keeper", "keys:manage", "cluster:manage").Token)
 	keeper.do(m, "POST", "/api/v1/cluster/ca/rotate", `{}`).expect(t, "a rotation without management", 403, ellaForbidden)
 	for query, text := range map[string]string{
-		"nodeId=0":           "nodeId must be in [1, 9007199254740991]",
+		"nodeId=0":           "nodeId must be a member's number",
 		"expiresWithin=soon": "expiresWithin must be a duration such as 720h",
 		"current=maybe":      "current must be true or false",
 		"limit=0":            "limit must be a whole number between 1 and 10000",

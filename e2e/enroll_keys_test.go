@@ -53,7 +53,7 @@ func why(a answer) string {
 // testEnrollSettings: settings have defaults, are checked, and change all or none.
 func testEnrollSettings(t *testing.T, c *cluster) {
 	u := c.admin(t)
-	const defaults = `"audit.max_age":"2160h0m0s","audit.max_rows":200000,"enrollment.enabled":true,"enrollment.http_ca":"root","enrollment.key_type":"ecdsa","enrollment.lifetime":"8760h0m0s"`
+	const defaults = `"audit.max_age":"2160h0m0s","audit.max_rows":200000,"certificates.hosts":"none","enrollment.enabled":true,"enrollment.http_ca":"root","enrollment.key_type":"ecdsa","enrollment.lifetime":"8760h0m0s"`
 	holds := func(what string) {
 		t.Helper()
 		a := u.do(c.members[1], "GET", settingsPath, "")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,6 +32,7 @@ type mint struct {
 	id         string // of the token, when acknowledged
 	begin, end time.Duration
 	through    int
+	refused    bool // the answer was that nothing was done
 }
 
 // listing is one answered list.
@@ -58,14 +60,18 @@ func (l *ledger) fault(format string, args ...any) {
 	}
 }
 
-// unavailable are the answers that a cluster may give while nobody leads; with Retry-After and within 5 s.
-var unavailable = []string{`{"error":"no cluster leader: raft commit timeout"}`, `{"error":"raft commit timeout"}`}
+// What a cluster may answer while nobody leads, within 5 s: that nothing was done, with Retry-After, or that it is not known.
+const (
+	nothingDone = `{"error":"no cluster leader: raft commit timeout"}`
+	mayBeDone   = `{"error":"raft commit timeout: the request may or may not have been carried out; `
+)
 
 func (l *ledger) checkRefusal(a answer, m *member) {
 	if a.err != nil {
 		return // the member that was asked is down, or went down
 	}
-	if a.status != 503 || !slices.Contains(unavailable, a.body) || a.header.Get("Retry-After") == "" {
+	unknown := strings.HasPrefix(a.body, mayBeDone) && a.header.Get("X-Muster-Outcome") == "unknown"
+	if a.status != 503 || !unknown && (a.body != nothingDone || a.header.Get("Retry-After") == "") {
 		l.fault("node %d answers %v (Retry-After %q)", m.n, a, a.header.Get("Retry-After"))
 	}
 }
@@ -86,6 +92,7 @@ func (l *ledger) mint(u *user, m *member) bool {
 		x.id = v.Result.ID
 	} else {
 		l.checkRefusal(a, m)
+		x.refused = a.err == nil && a.body == nothingDone
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -189,6 +196,9 @@ func (l *ledger) check(t *testing.T, u *user, members []*member) {
 		for _, x := range l.mints {
 			if x.id != "" && ids[x.id] != 1 {
 				t.Errorf("token %s for node %d, acknowledged by node %d, is %d times in the list of node %d", x.id, x.node, x.through, ids[x.id], m.n)
+			}
+			if x.refused && nodes[x.node] > 0 {
+				t.Errorf("node %d answered that nothing was done, and there is a token for node %d", x.through, x.node)
 			}
 			if nodes[x.node] > 1 {
 				t.Errorf("one request through node %d has made %d tokens for node %d", x.through, nodes[x.node], x.node)

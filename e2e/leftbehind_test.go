@@ -74,7 +74,7 @@ func TestLeftBehind(t *testing.T) {
 
 	away.start(t)
 	eventually(t, formed, "its status says what to do", func() error {
-		if st, err := away.tryStatus(); err != nil || len(st.Advice) == 0 || !strings.Contains(st.Advice[0], want) {
+		if st, err := away.tryStatus(); err != nil || len(st.Notices) == 0 || !strings.Contains(st.Notices[0], want) {
 			return fmt.Errorf("%+v, %v", st, err)
 		}
 		return nil
@@ -97,7 +97,7 @@ func TestLeftBehind(t *testing.T) {
 	away.awaitReady(t)
 	eventually(t, formed, "it is back", func() error {
 		st, err := away.tryStatus()
-		if err == nil && (st.Cluster.LeaderNodeID == 0 || len(st.Advice) != 0) {
+		if err == nil && (st.Cluster.LeaderNodeID == 0 || len(st.Notices) != 0) {
 			err = fmt.Errorf("%+v", st)
 		}
 		return err

@@ -56,11 +56,17 @@ func contents(t *testing.T, dir string) string {
 // refusal runs a serve that must not come to anything: exit status 1, one clear sentence, and the directory as before.
 func refusal(t *testing.T, name, dir, want string, cmd command, args ...string) {
 	t.Helper()
+	refusalWith(t, 1, name, dir, want, cmd, args...)
+}
+
+// refusalWith is refusal with another exit status.
+func refusalWith(t *testing.T, code int, name, dir, want string, cmd command, args ...string) {
+	t.Helper()
 	before := contents(t, dir)
 	cmd.limit = 20 * time.Second
 	out := cmd.run(t, append([]string{"serve", "--data", dir}, args...)...)
-	if out.code != 1 {
-		t.Errorf("%s: exit status %d, want 1", name, out.code)
+	if out.code != code {
+		t.Errorf("%s: exit status %d, want %d", name, out.code, code)
 	}
 	if lines := strings.Split(strings.TrimSpace(out.stderr), "\n"); len(lines) != 1 || !strings.HasPrefix(lines[0], "muster: ") || out.stdout != "" {
 		t.Errorf("%s: not one sentence on stderr: %q %q", name, out.stderr, out.stdout)
@@ -101,7 +107,7 @@ func testRefusedServe(t *testing.T, c *cluster) {
 			}
 			refusal(t, x.name, dir, strings.TrimSuffix(want, "…"), command{}, append(listenFlags(), "--join", x.token)...)
 		}
-		refusal(t, "an empty token file", dir, "the join token cannot be read", command{}, append(listenFlags(), "--join", "@/dev/null")...)
+		refusalWith(t, 2, "an empty token file", dir, "the join token cannot be read", command{}, append(listenFlags(), "--join", "@/dev/null")...)
 		refusal(t, "no token file", dir, "the token file cannot be read", command{}, append(listenFlags(), "--join", "@/nowhere/token")...)
 		refusal(t, "a token in the environment", dir, "the join token cannot be read", command{env: []string{"MUSTER_JOIN_TOKEN=nonsense"}}, listenFlags()...)
 	})

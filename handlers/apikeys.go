@@ -235,9 +235,13 @@ const elasticRealm = "muster"
 
 func (s *Server) matcher(q *request, k keyQuery) func(*store.APIKey) bool {
 	now := s.Now()
+	ids := make(map[string]bool, len(k.ids))
+	for _, id := range k.ids {
+		ids[id] = true
+	}
 	return func(x *store.APIKey) bool {
 		own := x.OwnerID == q.token.ID || q.key != nil && x.ID == q.key.ID
-		return (len(k.ids) == 0 || slices.Contains(k.ids, x.ID)) && (k.name == "" || store.NamePattern(k.name, x.Name)) &&
+		return (len(ids) == 0 || ids[x.ID]) && (k.name == "" || store.NamePattern(k.name, x.Name)) &&
 			(k.username == "" || k.username == x.OwnerName) && (k.realm == "" || k.realm == elasticRealm) &&
 			(!k.owner || own) && (!k.activeOnly || x.RevokedAt == nil && (x.ExpiresAt == nil || now.Before(*x.ExpiresAt)))
 	}
@@ -318,7 +322,17 @@ func (s *Server) getAPIKeys(q *request) error {
 }
 
 func checkKeyQuery(k keyQuery) error {
+	for _, x := range []struct{ field, text string }{{"name", k.name}, {"username", k.username}, {"realm_name", k.realm}} {
+		if len(x.text) > maxParameterBytes {
+			return illegalArgument("%s must be at most %d bytes long", x.field, maxParameterBytes)
+		}
+	}
+	long := func(id string) bool { return len(id) > maxParameterBytes }
 	switch {
+	case len(k.ids) > maxListed:
+		return illegalArgument("ids must be at most %d", maxListed)
+	case slices.ContainsFunc(k.ids, long):
+		return illegalArgument("an id must be at most %d bytes long", maxParameterBytes)
 	case len(k.ids) > 0 && (k.username != "" || k.realm != ""):
 		return invalidRequest("username or realm name must not be specified when the api key id or api key name is specified")
 	case k.owner && (k.username != "" || k.realm != ""):

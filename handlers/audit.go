@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"muster/certs"
 	"muster/store"
 )
 
@@ -25,6 +24,9 @@ type auditPage struct {
 func (s *Server) audit(q *request) error {
 	f, err := parseAuditFilter(q.URL.Query())
 	if err != nil {
+		return err
+	}
+	if f.NodeID, err = s.nodeFilter(q, "node"); err != nil {
 		return err
 	}
 	limit := f.Limit
@@ -59,11 +61,6 @@ func parseAuditFilter(query url.Values) (f store.AuditFilter, err error) {
 	}{{"actor", &f.Actor}, {"action", &f.Action}, {"object", &f.Object}} {
 		if *p.into = query.Get(p.name); len(*p.into) > maxAuditText {
 			return bad(p.name + " must have at most 256 bytes")
-		}
-	}
-	if v := query.Get("node"); v != "" {
-		if f.NodeID, err = strconv.ParseUint(v, 10, 64); err != nil || f.NodeID == 0 || f.NodeID > certs.MaxNodeID {
-			return bad("node must be a member's number")
 		}
 	}
 	if v := query.Get("after"); v != "" {

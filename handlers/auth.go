@@ -52,7 +52,7 @@ func credentialOf(r *http.Request) (c credential, ok bool) {
 }
 
 // authenticate finds the API token of a request; nil when it has none that is valid.
-func (s *Server) authenticate(q *request, remote string) (*store.APIToken, error) {
+func (s *Server) authenticate(q *request) (*store.APIToken, error) {
 	if !q.stale {
 		if token, err := s.authenticateNode(q); err != nil || token != nil {
 			return token, err
@@ -60,13 +60,12 @@ func (s *Server) authenticate(q *request, remote string) (*store.APIToken, error
 	}
 	c, ok := credentialOf(q.Request)
 	if !ok {
-		return nil, s.failures.count(remote)
+		q.failed = true
+		return nil, nil
 	}
 	token, _, err := s.recognise(q, c)
-	if err != nil || token != nil {
-		return token, err
-	}
-	return nil, s.failures.count(remote)
+	q.failed = err == nil && token == nil
+	return token, err
 }
 
 // authenticateNode accepts a node's identity, or the internal bearer that is derived from the join secret (reference

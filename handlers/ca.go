@@ -268,12 +268,9 @@ func (s *Server) listCertificates(q *request) error {
 	if len(f.Kind) > 32 {
 		return bad("kind must be the name of a kind, such as http or transport")
 	}
-	if v := query.Get("nodeId"); v != "" {
-		n, err := strconv.ParseUint(v, 10, 64)
-		if err != nil || n < 1 || n > certs.MaxNodeID {
-			return bad("nodeId must be in [1, 9007199254740991]")
-		}
-		f.NodeID = n
+	var err error
+	if f.NodeID, err = s.nodeFilter(q, "nodeId"); err != nil {
+		return err
 	}
 	if v := query.Get("expiresWithin"); v != "" {
 		d, err := time.ParseDuration(v)

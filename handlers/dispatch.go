@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/gorilla/mux"
 
@@ -23,7 +24,10 @@ const (
 	headerForwarded = "X-Muster-Forwarded" // set on what a member passes on: it is not passed on again
 	headerNotLeader = "X-Muster-Not-Leader"
 	headerAsked     = "X-Muster-Asked" // the Raft id of the member that the caller has asked
-	headerBody      = "X-Muster-Body"  // the request came with a body that was not read
+	headerBody      = "X-Muster-Body"  // the request came with a body that is not passed on, and why
+	bodyEmpty       = "1"              // it means nothing
+	bodyDropped     = "dropped"        // the caller was not known, so that it was not read
+	leaderChanged   = "changed"        // in headerNotLeader: something was changed all the same
 	headerKey       = "Idempotency-Key"
 )
 
@@ -38,7 +42,6 @@ type request struct {
 	actor   store.Actor
 	stale   bool
 	asked   uint64    // the member that the caller has asked
-	keyed   bool      // as the route says: it is forwarded with an Idempotency-Key as a POST is
 	enrolls bool      // as the route says: what an enrollment token is for
 	whole   bool      // the body is large: the handler reads it, and it is passed on as it comes
 	block   *blocking // nil unless the query waits for a change
@@ -47,6 +50,14 @@ type request struct {
 	hasBody  bool // it came with a body, which may not have been read
 	dropped  bool // it needs a body that was not read: its caller would be refused whatever it says
 	checked  bool // the route's checks have passed
+
+	changes bool            // as the route says: it may change something
+	effects *store.Effects  // what it has changed here; nil for one that changes nothing
+	doubt   bool            // an attempt may have carried it out
+	failed  bool            // it counts as a failed attempt of its address, once that is confirmed
+	vouched *store.APIToken // who the leader says is asking
+
+	turnedAway bool // the caller was not let in
 }
 
 func (q *request) vars() map[string]string { return mux.Vars(q.Request) }
@@ -90,9 +101,9 @@ func (q *request) touched() bool {
 	return ok && b.taken.Load()
 }
 
-// attempt tries once; again tells whether trying once more is safe and may help.
-func (s *Server) attempt(rt *route, o origin, q *request) (again bool, err error) {
-	wait, cancel := context.WithTimeout(q.Context(), answerWithin)
+// attempt tries once; again tells whether trying once more is safe and may help. It waits for a leader until giveUp.
+func (s *Server) attempt(rt *route, o origin, q *request, giveUp time.Time) (again bool, err error) {
+	wait, cancel := context.WithDeadline(q.Context(), giveUp)
 	leader, err := s.Store.AwaitLeader(wait)
 	cancel()
 	if err != nil {
@@ -104,7 +115,8 @@ func (s *Server) attempt(rt *route, o origin, q *request) (again bool, err error
 		case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
 			return true, err
 		case errors.Is(err, store.ErrUnknownOutcome):
-			return q.Header.Get(headerKey) != "", err
+			q.doubt = true
+			return q.Header.Get(headerKey) != "" || !q.changes, err
 		case err != nil:
 			s.answer(rt, q, err)
 		}
@@ -121,6 +133,10 @@ func (s *Server) answer(rt *route, q *request, err error) {
 		s.log.Debug("an answer was cut off", "method", q.Method, "path", q.URL.Path, "err", err)
 		return
 	}
+	if err = q.honest(err); errors.Is(err, store.ErrUnknownOutcome) {
+		rt.family.unknown(q, err)
+		return
+	}
 	s.noteRefusal(rt, q, err)
 	if q.whole {
 		dropBodyIfAny(q.w, q.Request)
@@ -133,8 +149,12 @@ func (s *Server) answer(rt *route, q *request, err error) {
 // admit finds out who is asking and whether they may.
 func (s *Server) admit(rt *route, o origin, q *request) error {
 	q.actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remoteOf(q.Request, o)}
+	if q.vouched != nil {
+		q.token, q.actor.Accessor, q.actor.Name = q.vouched, q.vouched.ID, q.vouched.Name
+		return nil
+	}
 	if rt.family.admit != nil {
-		err := rt.family.admit(s, rt, q, q.actor.Remote)
+		err := rt.family.admit(s, rt, q)
 		if q.token != nil {
 			q.actor.Accessor, q.actor.Name = q.token.ID, q.token.Name
 		}
@@ -143,7 +163,7 @@ func (s *Server) admit(rt *route, o origin, q *request) error {
 	if rt.scope == "" {
 		return nil
 	}
-	token, err := s.authenticate(q, q.actor.Remote)
+	token, err := s.authenticate(q)
 	if err != nil {
 		return err
 	}
@@ -167,12 +187,26 @@ func (q *request) allows(scope string) bool {
 	return q.token.Allows(scope) && (q.enrolls || q.key == nil || q.key.Kind != store.KeyKindEnrollment)
 }
 
+// handle answers here. What refuses the caller is confirmed; see confirmed.
 func (s *Server) handle(rt *route, o origin, q *request) error {
+	err := s.confirmed(o, q, s.carryOut(rt, o, q))
+	if q.effects != nil && q.effects.Changed() {
+		q.doubt = true
+	}
+	return err
+}
+
+func (s *Server) carryOut(rt *route, o origin, q *request) error {
 	if err := s.admit(rt, o, q); err != nil {
+		q.turnedAway = refuses(err)
 		return err
 	}
+	q.turnedAway = false
 	if q.dropped { // the caller has become known meanwhile
 		return fail(http.StatusServiceUnavailable, "the credential was not known a moment ago; try again")
+	}
+	if err := checkParameters(q.URL.Query()); err != nil {
+		return err
 	}
 	if !q.checked {
 		if err := rt.checks(s, q); err != nil {
@@ -212,7 +246,17 @@ func requestHash(q *request) string {
 
 // forward passes the request on to the leader with the caller's own credentials and its answer back as it is.
 func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
-	r := q.Request.Clone(q.Context())
+	repeatable := !q.whole || !q.changes // a key makes it so where it changes something
+	ctx, cancel := context.WithCancel(q.Context())
+	defer cancel()
+	if !q.whole { // nobody waits for a leader that leads no more
+		following := s.Store.Following(leader)
+		if following.Err() != nil {
+			return true, store.ErrNotLeader
+		}
+		defer context.AfterFunc(following, cancel)()
+	}
+	r := q.Request.Clone(ctx)
 	if !q.whole {
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.body)), int64(len(q.body))
 	}
@@ -225,19 +269,18 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	r.Header.Set(headerAsked, strconv.FormatUint(s.Store.NodeID(), 10))
 	r.Header.Del(headerBody)
 	if q.hasBody && len(q.body) == 0 && !q.whole {
-		r.Header.Set(headerBody, "1")
+		r.Header.Set(headerBody, bodyEmpty)
+		if q.dropped {
+			r.Header.Set(headerBody, bodyDropped)
+		}
 	}
 	if q.block != nil {
 		r.Header.Set(headerWait, q.block.remaining().String())
 	}
-	repeatable := q.Method == http.MethodGet
-	if q.Method == http.MethodPost && !q.whole || q.keyed {
-		// A key of our own makes a creation safe to repeat when the leader dies before it answers.
-		if q.Header.Get(headerKey) == "" {
-			q.Header.Set(headerKey, store.AutoKey+store.NewID())
-			r.Header.Set(headerKey, q.Header.Get(headerKey))
-		}
-		repeatable = true
+	if q.changes && !q.whole && q.Header.Get(headerKey) == "" {
+		// A key of our own makes it safe to repeat when the leader dies before it answers.
+		q.Header.Set(headerKey, store.AutoKey+store.NewID())
+		r.Header.Set(headerKey, q.Header.Get(headerKey))
 	}
 	if err := q.block.place(s, q); err != nil {
 		return false, err
@@ -247,34 +290,34 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 		var e interface{ NotSent() bool }
 		notSent := errors.As(err, &e) && e.NotSent()
 		s.log.Debug("a request could not be forwarded", "to", leader, "err", err)
+		s.Store.Unreachable(leader)
 		if notSent {
 			return true, store.ErrNoLeader
 		}
+		q.doubt = true
 		return repeatable, store.ErrUnknownOutcome
 	}
 	defer resp.Body.Close()
-	if resp.Header.Get(headerNotLeader) != "" {
+	if said := resp.Header.Get(headerNotLeader); said != "" {
+		q.doubt = q.doubt || said == leaderChanged
 		return true, store.ErrNotLeader
+	}
+	if resp.Header.Get(headerOutcome) != "" {
+		if q.doubt = true; repeatable {
+			return true, store.ErrUnknownOutcome
+		}
 	}
 	var data []byte
 	if !q.whole {
 		if data, err = io.ReadAll(resp.Body); err != nil {
+			q.doubt = true
 			return repeatable, store.ErrUnknownOutcome
 		}
 	}
-	h := q.w.Header()
-	for k := range h {
-		h.Del(k)
-	}
-	for k, v := range resp.Header {
-		h[k] = v
-	}
-	q.w.WriteHeader(resp.StatusCode)
+	passOn(q.w, resp, data)
 	if q.whole {
 		_, _ = io.Copy(q.w, resp.Body)
-		return false, nil
 	}
-	_, _ = q.w.Write(data)
 	return false, nil
 }
 

@@ -37,7 +37,7 @@ var elastic = &family{
 		(&elasticError{Status: status, elasticCause: elasticCause{Type: elasticTypes[status], Reason: message}}).write(w)
 	},
 	noLeader:       failure{http.StatusServiceUnavailable, "no cluster leader"},
-	unknownOutcome: failure{http.StatusServiceUnavailable, "the outcome is not known: leadership changed during the commit"},
+	unknownOutcome: failure{http.StatusServiceUnavailable, "the outcome is not known"},
 	wrap:           newElasticWriter,
 	admit:          (*Server).admitElastic,
 	noRoute: func(w http.ResponseWriter, r *http.Request) {
@@ -246,12 +246,12 @@ func unzip(q *request) error {
 
 // admitElastic decides whether a request goes on, in the documented order: who is calling, what is wrong with the
 // parameters and the body, whether enrollment is enabled, whether the caller may.
-func (s *Server) admitElastic(rt *route, q *request, remote string) error {
+func (s *Server) admitElastic(rt *route, q *request) error {
 	ep := elasticEndpoints[rt.method+" "+rt.path]
 	if err := checkBody(q); err != nil {
 		return err
 	}
-	token, err := s.identifyElastic(q, remote)
+	token, err := s.identifyElastic(q)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // identifyElastic finds who is calling; its errors are the documented ones.
-func (s *Server) identifyElastic(q *request, remote string) (*store.APIToken, error) {
+func (s *Server) identifyElastic(q *request) (*store.APIToken, error) {
 	c, ok := credentialOf(q.Request)
 	var token *store.APIToken
 	var why string
@@ -22,9 +22,7 @@ func (s *Server) identifyElastic(q *request, remote string) (*store.APIToken, er
 			return token, err
 		}
 	}
-	if limited := s.failures.count(remote); limited != nil {
-		return nil, limited
-	}
+	q.failed = true
 	scheme, rest, _ := strings.Cut(strings.TrimSpace(q.Header.Get("Authorization")), " ")
 	switch {
 	case ok && c.scheme == "basic":

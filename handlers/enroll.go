@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"muster/addr"
@@ -64,7 +65,7 @@ func (s *Server) enrollNode(q *request) error {
 		if root.Cert.MaxPathLenZero {
 			return elasticRefusal(http.StatusInternalServerError, "illegal_state_exception", "Unable to enroll node. The operator's HTTP authority must not certify another one")
 		}
-		if err := s.makeIntermediate(&e, root.CA, options.KeyType, members, q.actor.Remote); err != nil {
+		if err := s.makeIntermediate(ctx, &e, root.CA, options.KeyType, members, q.actor.Remote); err != nil {
 			return err
 		}
 	}
@@ -156,9 +157,18 @@ func (s *Server) makeTransport(ctx context.Context, e *store.Enrolling, keyType 
 	return err
 }
 
-// makeIntermediate makes an authority that cannot sign for the members' own hosts, except for those on the machine that
-// enrolls.
-func (s *Server) makeIntermediate(e *store.Enrolling, root certs.CA, keyType string, members []store.Member, remote string) error {
+// makeIntermediate makes an authority for the machine that enrolls and for what the setting allows. It cannot sign for the
+// members' own hosts, except for those on that machine.
+func (s *Server) makeIntermediate(ctx context.Context, e *store.Enrolling, root certs.CA, keyType string, members []store.Member, remote string) error {
+	allowed, err := s.Store.CertificateHosts(ctx)
+	if err != nil {
+		return err
+	}
+	permitted := certs.Permitted{Names: allowed.Exact, Below: allowed.Below, Networks: allowed.Networks}
+	if ip, err := netip.ParseAddr(remote); err == nil {
+		ip = ip.WithZone("").Unmap()
+		permitted.Networks = append(permitted.Networks, netip.PrefixFrom(ip, ip.BitLen()))
+	}
 	key, der, in, err := s.newEnrolled(e, store.CertIntermediate, keyType)
 	if err != nil {
 		return err
@@ -173,7 +183,7 @@ func (s *Server) makeIntermediate(e *store.Enrolling, root certs.CA, keyType str
 	}
 	m := &e.Material
 	m.HTTPCAKey, e.HTTPCASerial = der, in.Serial.Text(16)
-	m.HTTPCACert, err = root.SignIntermediate(key.Public(), in, except)
+	m.HTTPCACert, err = root.SignIntermediate(key.Public(), in, permitted, except)
 	return err
 }
 

@@ -55,6 +55,9 @@ type eventQuery struct {
 
 func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 	query := r.URL.Query()
+	if err := checkParameters(query); err != nil {
+		return e, err
+	}
 	if v, given := query["revision"]; given {
 		rev, err := strconv.ParseUint(v[0], 10, 53)
 		if err != nil {
@@ -89,7 +92,7 @@ func (s *Server) stream(rt *route, o origin, w http.ResponseWriter, r *http.Requ
 		ctx, cancel := context.WithTimeout(r.Context(), learnPosition)
 		defer cancel()
 		q.Request = r.WithContext(ctx)
-		if err := s.admit(rt, o, q); err != nil {
+		if err := s.confirmed(o, q, s.admit(rt, o, q)); err != nil {
 			s.answer(rt, q, err)
 			return
 		}
@@ -124,8 +127,8 @@ func (s *Server) mayRead(rt *route, o origin, q *request) error {
 	local.Request = q.WithContext(ctx)
 	local.stale = leader != s.Store.NodeID()
 	if leader == 0 || !local.stale {
-		err := s.admit(rt, o, &local)
-		if errors.Is(err, store.ErrNotLeader) {
+		err := s.confirmed(o, &local, s.admit(rt, o, &local))
+		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
 			local.stale = true
 			err = s.admit(rt, o, &local)
 		}
@@ -149,7 +152,10 @@ func (s *Server) mayRead(rt *route, o origin, q *request) error {
 			return fail(http.StatusTooManyRequests, tooManyFailures)
 		}
 	}
-	return s.admit(rt, o, &local)
+	if err = s.admit(rt, o, &local); refuses(err) { // the leader may know the caller
+		return store.ErrNoLeader
+	}
+	return err
 }
 
 // follow finds where to begin and then writes events until the reader, the token or the member goes.

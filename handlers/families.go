@@ -24,7 +24,7 @@ type family struct {
 
 	// What a family does in a way of its own; nil is the common way.
 	wrap     func(http.ResponseWriter, *http.Request) finisher              // shapes every answer on its way to the client
-	admit    func(s *Server, rt *route, q *request, remote string) error    // lets a request in, setting q.token
+	admit    func(s *Server, rt *route, q *request) error                   // lets a request in, setting q.token
 	noRoute  func(w http.ResponseWriter, r *http.Request)                   // nobody serves the path
 	noMethod func(w http.ResponseWriter, r *http.Request, allowed []string) // nobody serves the method
 
@@ -94,7 +94,7 @@ var zlayer = &family{
 	unauthenticated: failure{http.StatusUnauthorized, "Missing credentials"},
 	forbidden:       failure{http.StatusForbidden, "Insufficient permissions"},
 	noLeader:        failure{http.StatusServiceUnavailable, "no cluster leader"},
-	unknownOutcome:  failure{http.StatusServiceUnavailable, "the outcome is not known; repeat the request with the same token and key"},
+	unknownOutcome:  failure{http.StatusServiceUnavailable, "the outcome is not known"},
 }
 
 var zlayerClasses = map[int]struct{ code, prefix string }{
@@ -196,8 +196,6 @@ func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
 		f.fail(w, http.StatusInternalServerError, 0, "there is no room left on the disk of the member that does this")
 	case errors.Is(err, store.ErrOldSchema):
 		send(failure{http.StatusServiceUnavailable, store.ErrOldSchema.Error()})
-	case errors.Is(err, store.ErrUnknownOutcome):
-		send(f.unknownOutcome)
 	case errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrClosed):
 		send(f.noLeader)
 	default:

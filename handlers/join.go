@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"muster/certs"
@@ -79,9 +80,7 @@ func (s *Server) join(q *request) error {
 	if err != nil {
 		var known *httpError
 		if errors.As(err, &known) && known.status == http.StatusUnauthorized {
-			if limited := s.failures.count(q.actor.Remote); limited != nil {
-				return limited
-			}
+			q.failed = true
 		}
 		return err
 	}
@@ -225,7 +224,7 @@ func (s *Server) admission(j *joinRequest, k known, joined store.Joined, notes [
 		if record.Kind == certs.Transport {
 			csr = j.transportCSR
 		}
-		hosts := m.Hosts()
+		hosts := slices.Clone(joined.Hosts)
 		if record.Kind == certs.Transport {
 			hosts = append(hosts, k.peering)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"muster/addr"
 	"muster/certs"
+	"muster/hostlist"
 	"muster/store"
 )
 
@@ -69,6 +70,7 @@ type joinToken struct {
 	BindCIDR  string            `json:"bindCidr,omitempty"`
 	BindName  string            `json:"bindName,omitempty"`
 	BindKey   string            `json:"bindKey,omitempty"`
+	Hosts     []string          `json:"hosts,omitempty"`
 	UsedBy    []tokenUse        `json:"usedBy,omitempty"`
 	State     string            `json:"state"`
 	Uses      int               `json:"uses"`
@@ -86,7 +88,7 @@ type tokenUse struct {
 
 func (s *Server) showJoinToken(t *store.JoinToken) joinToken {
 	return joinToken{ID: t.ID, NodeID: t.NodeID, Mode: t.Mode, Labels: t.Labels, Format: t.Format,
-		BindCIDR: t.BindCIDR, BindName: t.BindName, BindKey: t.BindKey, State: t.State(s.Now()), Uses: t.Uses, MaxUses: t.MaxUses,
+		BindCIDR: t.BindCIDR, BindName: t.BindName, BindKey: t.BindKey, Hosts: t.Hosts, State: t.State(s.Now()), Uses: t.Uses, MaxUses: t.MaxUses,
 		CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(timeFormat), ExpiresAt: t.ExpiresAt.UTC().Format(timeFormat)}
 }
 
@@ -98,7 +100,7 @@ func (s *Server) createJoinToken(q *request) error {
 	}
 	want := store.JoinToken{Format: f.text("format", false, 0, 16), BindCIDR: f.text("bindCidr", false, 0, 64), BindName: f.text("bindName", false, 0, 128),
 		BindKey: f.text("bindKey", false, 0, 64), NodeID: uint64(f.integer("nodeId", false, 1, certs.MaxNodeID)), Mode: f.text("mode", false, 0, 16),
-		Labels: f.labels("labels"), MaxUses: int(f.integer("maxUses", false, 1, maxJoinUses))}
+		Labels: f.labels("labels"), Hosts: f.texts("hosts", false), MaxUses: int(f.integer("maxUses", false, 1, maxJoinUses))}
 	ttl := f.integer("ttlSeconds", false, 1, maxJoinTTL)
 	if f.err != nil {
 		return f.err
@@ -141,6 +143,9 @@ func checkBinding(t *store.JoinToken) error {
 	}
 	if _, err := path.Match(t.BindName, ""); err != nil {
 		return bad("bindName must be a pattern such as web-*")
+	}
+	if _, err := hostlist.Parse(t.Hosts); err != nil {
+		return bad("hosts must be " + hostlist.Rule + ": " + err.Error())
 	}
 	if b, err := hex.DecodeString(t.BindKey); t.BindKey != "" && (err != nil || len(b) != 32 || t.BindKey != strings.ToLower(t.BindKey)) {
 		return bad("bindKey must be the SHA-256 of a raw X25519 public key, 64 lower-case hexadecimal digits")

@@ -28,6 +28,11 @@ func (s *Server) getMember(q *request) error {
 
 // removeMember follows the documented order of checks; the quorum check is ours and comes last.
 func (s *Server) removeMember(q *request) error {
+	if again, err := s.removedBefore(q); err != nil {
+		return err
+	} else if again {
+		return q.result(http.StatusOK, message{"Cluster member removed"})
+	}
 	m, query, err := s.lookUp(q, false)
 	if err != nil {
 		return err
@@ -54,6 +59,18 @@ func (s *Server) removeMember(q *request) error {
 		return err
 	}
 	return q.result(http.StatusOK, message{"Cluster member removed"})
+}
+
+// removedBefore tells whether this very request has removed a member before; then it says so in the answer's header, too.
+func (s *Server) removedBefore(q *request) (again bool, err error) {
+	if again, err = s.Store.Answered(q.Context(), q.actor); err != nil || !again {
+		return false, err
+	}
+	ended, err := s.Store.RemoveMember(q.Context(), q.actor, 0, nil, nil)
+	if err == nil {
+		q.w.Header().Set(headerTokensEnded, strconv.Itoa(ended))
+	}
+	return err == nil, err
 }
 
 // quorumSafe judges whether enough live voters would be left, and adds to the check that runs in the transaction that the
@@ -132,7 +149,11 @@ func (s *Server) promoteMember(q *request) error {
 	if err != nil {
 		return err
 	}
-	if rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
+	again, err := s.Store.Answered(q.Context(), q.actor)
+	if err != nil {
+		return err
+	}
+	if !again && rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
 		return fail(http.StatusConflict, "Node is already a voter")
 	}
 	if m.Mode == store.ModeReplicate {

@@ -212,7 +212,7 @@ func recorderOf(w http.ResponseWriter) *recorder {
 // under the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
 func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
 	rec := recorderOf(w)
-	q := &request{Request: r, w: w, keyed: rt.keyed, enrolls: rt.enrolls, whole: rt.whole, block: parseBlocking(rt, o, r), stranger: rec.place != nil}
+	q := &request{Request: r, w: w, changes: rt.changes() || rt.keyed, enrolls: rt.enrolls, whole: rt.whole, block: parseBlocking(rt, o, r), stranger: rec.place != nil}
 	defer q.block.done()
 	if err := s.receive(rt, o, q, rec); err != nil {
 		if errors.Is(err, errNoRoom) {
@@ -231,6 +231,9 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 	within := max(rt.within, answerWithin) + q.block.remaining()
 	ctx, cancel := context.WithTimeout(r.Context(), within)
 	defer cancel()
+	if q.changes {
+		ctx, q.effects = store.WithEffects(ctx)
+	}
 	q.Request = r.WithContext(ctx)
 	q.deadlines(rt, within)
 	s.work(ctx, rt, o, q)
@@ -254,8 +257,9 @@ func (s *Server) receive(rt *route, o origin, q *request, rec *recorder) (err er
 	case announcesBody(q.Request):
 		q.hasBody, q.dropped = true, q.needsBody(rt)
 		dropBody(q.w, q.Request)
-	case o.forwarded:
-		q.hasBody = q.Header.Get(headerBody) != ""
+	}
+	if said := q.Header.Get(headerBody); o.forwarded && said != "" {
+		q.hasBody, q.dropped = true, said == bodyDropped
 	}
 	return s.checkEarly(rt, o, q)
 }
@@ -265,11 +269,14 @@ func (s *Server) receive(rt *route, o origin, q *request, rec *recorder) (err er
 // failed attempt.
 func (s *Server) checkEarly(rt *route, o origin, q *request) error {
 	remote := remoteOf(q.Request, o)
+	if o.forwarded && q.Header.Get(headerVouch) != "" {
+		return nil // nothing is asked for but who is calling
+	}
 	if q.dropped || q.stranger && (!q.cheap() || rt.scope != "" && s.failures.spent(remote)) {
 		return nil
 	}
 	err := rt.checks(s, q)
-	if err != nil && q.stranger && rt.scope != "" {
+	if err != nil && q.stranger && rt.scope != "" && s.Store.Confirm(q.Context()) == nil { // elsewhere it may be known
 		if limited := s.failures.count(remote); limited != nil {
 			return limited
 		}
@@ -286,7 +293,10 @@ func (s *Server) pointless(rt *route, o origin, q *request) bool {
 	if !q.stranger || o.forwarded || rt.scope == "" && rt.family.admit == nil || !s.Store.Leading() {
 		return false // a member that does not lead may not know a new credential yet
 	}
-	return rt.vet == nil || q.ContentLength < 0 || q.ContentLength > cheapBytes
+	if rt.vet != nil && q.ContentLength >= 0 && q.ContentLength <= cheapBytes {
+		return false
+	}
+	return s.Store.Confirm(q.Context()) == nil // a leader that is none any more does not know it either
 }
 
 // checks are those of the arguments, the body's last.
@@ -327,24 +337,26 @@ func (q *request) deadlines(rt *route, within time.Duration) {
 
 // work has the request answered.
 func (s *Server) work(ctx context.Context, rt *route, o origin, q *request) {
+	if o.forwarded && q.Header.Get(headerVouch) != "" {
+		s.workForwarded(rt, o, q)
+		return
+	}
 	q.stale = rt.at == here || rt.at == hereStale && isStale(q.Request)
 	if q.stale {
 		err := s.handle(rt, o, q)
-		// A member that has joined a moment ago has no replica yet; the leader's answer is no worse.
-		if rt.at == here || !errors.Is(err, store.ErrNoLeader) || s.Store.LeaderID() == 0 {
+		switch {
+		case !q.turnedAway && (rt.at == here || !errors.Is(err, store.ErrNoLeader)), s.Store.LeaderID() == 0:
 			s.answer(rt, q, err)
 			return
-		}
-		q.stale = false
-	}
-	if o.forwarded {
-		err := s.handle(rt, o, q)
-		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
-			q.w.Header().Set(headerNotLeader, "1") // nothing happened: the sender tries again while it may
-			q.w.WriteHeader(http.StatusMisdirectedRequest)
+		case rt.at == here:
+			s.answerVouched(rt, o, q)
 			return
 		}
-		s.answer(rt, q, err)
+		// A member that has joined a moment ago has no replica yet, or not the caller's token: the leader decides.
+		q.stale, q.failed = false, false
+	}
+	if o.forwarded {
+		s.workForwarded(rt, o, q)
 		return
 	}
 	if strings.HasPrefix(q.Header.Get(headerKey), store.AutoKey) {
@@ -354,7 +366,7 @@ func (s *Server) work(ctx context.Context, rt *route, o origin, q *request) {
 	giveUp := time.Now().Add(answerWithin)
 	for {
 		begin := time.Now()
-		again, err := s.attempt(rt, o, q)
+		again, err := s.attempt(rt, o, q, giveUp)
 		if err == nil {
 			return
 		}

@@ -71,6 +71,12 @@ func checkUUID(s string) error {
 // removePeer removes the member through the same operation as the members family, with the quorum check and without
 // the drain that its page does not know.
 func (s *Server) removePeer(q *request) error {
+	if again, err := s.removedBefore(q); err != nil {
+		return err
+	} else if again {
+		q.w.WriteHeader(http.StatusOK)
+		return nil
+	}
 	m, err := s.raftPeer(q, http.StatusInternalServerError)
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -33,10 +32,10 @@ func (s *Server) called(members []store.Member) []naming.Member {
 
 type resolver func([]naming.Member, string) (naming.Member, error)
 
-// resolve finds the member that an operator means, as the leader has it. It returns naming.ErrNone when nobody is called
+// resolve finds the member that an operator means, as the leader has it, or this member where the query allows that. It returns naming.ErrNone when nobody is called
 // so and answers 409 with the candidates when several are.
-func (s *Server) resolve(ctx context.Context, text string, by resolver) (*store.Member, error) {
-	members, err := s.Store.Members(ctx, store.Linearisable)
+func (s *Server) resolve(q *request, text string, by resolver) (*store.Member, error) {
+	members, err := s.Store.Members(q.Context(), q.consistency())
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +83,7 @@ func (s *Server) lookUp(q *request, positive bool) (*store.Member, url.Values, e
 	}
 	id, number := naming.Number(text)
 	if !number {
-		m, err := s.resolve(q.Context(), text, naming.Resolve)
+		m, err := s.resolve(q, text, naming.Resolve)
 		if errors.Is(err, naming.ErrNone) {
 			err = fail(http.StatusBadRequest, "Invalid node ID")
 		}
@@ -111,7 +110,7 @@ func (s *Server) raftPeer(q *request, status int) (*store.Member, error) {
 	if _, ok := query["address"]; ok {
 		kind, wanted, by = "address", query.Get("address"), naming.ResolveAddress
 	}
-	m, err := s.resolve(q.Context(), wanted, by)
+	m, err := s.resolve(q, wanted, by)
 	if err == nil && rolesOf(s.Store.Servers())[m.NodeID] == store.RoleNone {
 		err = naming.ErrNone
 	}
@@ -166,7 +165,7 @@ func (s *Server) nodeFilter(q *request, name string) (uint64, error) {
 		}
 		return uint64(id), nil
 	}
-	m, err := s.resolve(q.Context(), values[0], naming.Resolve)
+	m, err := s.resolve(q, values[0], naming.Resolve)
 	if errors.Is(err, naming.ErrNone) {
 		return 0, bad
 	}

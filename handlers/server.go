@@ -52,13 +52,16 @@ type Config struct {
 	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
 	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
 
-	Notice func() string   // what this member's operator should do now, in one sentence; empty for nothing
-	Advice func() []string // what an operator has to do for this member
-	Disk   func() any      // how full this member's disk is
+	Notices func() []string // what this member's operator has to do now, a sentence each
+	Disk    func() any      // how full this member's disk is
 	// Storing returns why this member does not store, empty when it does, and how its disk answers.
 	Storing     func() (fault string, detail any)
 	CannotStore func(nodeID uint64) string // why a member does not store, as the leader's last round has it
 	DiskLow     func(nodeID uint64) bool   // a member has said that its disk is nearly full, as the leader's probes have it
+	// RestoreLimit is how many bytes the state of an archive may have unpacked, 0 for the default; DiskRoom is how much may be
+	// written before the disk's reserve is met, nil for any.
+	RestoreLimit int64
+	DiskRoom     func() int64
 
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
@@ -97,6 +100,7 @@ type Server struct {
 	rooms     *rooms        // of strangers
 	waiting   *shares       // blocking queries
 	snapshots chan struct{} // bounds how many are made at once
+	restores  chan struct{} // the same for restores
 	api       http.Handler
 	internal  http.Handler
 	plain     http.Handler
@@ -108,8 +112,12 @@ func New(cfg Config) *Server {
 		cfg.Now = time.Now
 	}
 	cfg.Limits = cfg.Limits.orDefault()
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, cfg.Limits.Requests), snapshots: make(chan struct{}, 2),
-		streams: newStreams(cfg.Limits), refusals: newRefusals(), rooms: newRooms(cfg.Limits.StrangersPerAddress),
+	if cfg.RestoreLimit == 0 {
+		cfg.RestoreLimit = store.MaxArchiveState
+	}
+	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, cfg.Limits.Requests),
+		snapshots: make(chan struct{}, 2), restores: make(chan struct{}, 1), streams: newStreams(cfg.Limits),
+		refusals: newRefusals(), rooms: newRooms(cfg.Limits.StrangersPerAddress),
 		waiting: newShares(cfg.Limits.Blocking, cfg.Limits.BlockingPerIdentity)}
 	s.instruments = newInstruments(s)
 	s.api = s.browsersToPage(s.router(origin{}))

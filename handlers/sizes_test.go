@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,10 +74,12 @@ func tooLongRequests(s *soleMember) map[string][]tooLongRequest {
 		"members.arch":           {join("arch", text("members", "arch"))},
 		"members.resources": {join("services", []string{text("members", "resources")}), join("services", strings.Split(strings.Repeat("x,", 9000), ",")),
 			join("gpus", []any{map[string]any{"vendor": text("members", "resources")}})},
-		"members.labels":        {join("labels", many), join("labels", map[string]string{"k": strings.Repeat("x", 257)})},
-		"leases.id":             {{"PUT", "/api/v1/cluster/leases/" + text("leases", "id"), `{"nodeId":1,"ttlSeconds":1}`, nil, "id"}},
-		"leases.kind":           {{"PUT", "/api/v1/cluster/leases/x", object("nodeId", 1, "ttlSeconds", 1, "kind", text("leases", "kind")), nil, "kind"}},
-		"join_tokens.labels":    {token("labels", many)},
+		"members.labels":     {join("labels", many), join("labels", map[string]string{"k": strings.Repeat("x", 257)})},
+		"leases.id":          {{"PUT", "/api/v1/cluster/leases/" + text("leases", "id"), `{"nodeId":1,"ttlSeconds":1}`, nil, "id"}},
+		"leases.kind":        {{"PUT", "/api/v1/cluster/leases/x", object("nodeId", 1, "ttlSeconds", 1, "kind", text("leases", "kind")), nil, "kind"}},
+		"join_tokens.labels": {token("labels", many)},
+		"join_tokens.hosts": {token("hosts", strings.Split(strings.Repeat("a,", 65), ",")), token("hosts", []string{text("join_tokens", "hosts")}),
+			token("hosts", slices.Repeat([]string{strings.Repeat("a.", 126) + "a"}, 64))},
 		"join_tokens.bind_cidr": {token("bindCidr", text("join_tokens", "bind_cidr"))},
 		"join_tokens.bind_name": {token("bindName", text("join_tokens", "bind_name"))},
 		"join_tokens.bind_key":  {token("bindKey", text("join_tokens", "bind_key"))},
@@ -116,7 +119,7 @@ func (s *soleMember) authority() []byte {
 
 // notByRequest are columns that no request of the API fills with a text of the caller's choice: the cluster listener, other
 // clusters, names of credentials and addresses do, which are bounded where they come from. The writer bounds them all.
-var notByRequest = []string{"members.hooks_outcome", "join_tokens.hosts", "removed_members.name", "join_tokens.created_by", "join_token_uses.remote", "api_tokens.created_by",
+var notByRequest = []string{"members.hooks_outcome", "members.hosts", "removed_members.name", "join_tokens.created_by", "join_token_uses.remote", "api_tokens.created_by",
 	"api_keys.owner_name", "enrollments.enrolled_by", "enrollments.remote", "ca_rotations.started_by", "peerings.status_reason", "peering_secrets.sealed",
 	"peer_members.", "peering_tombstones.", "idempotency.sealed", "audit."}
 

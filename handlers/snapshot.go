@@ -61,7 +61,14 @@ func (s *Server) restoreSnapshot(q *request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
-	archive, err := s.Store.ReadArchive(http.MaxBytesReader(q.w, q.Request.Body, restoreLimit))
+	select { // each one needs room for two copies of the state
+	case s.restores <- struct{}{}:
+		defer func() { <-s.restores }()
+	default:
+		return fail(http.StatusServiceUnavailable, "another restore is under way; try again")
+	}
+	limits := store.ArchiveLimits{State: s.RestoreLimit, Room: s.DiskRoom}
+	archive, err := s.Store.ReadArchive(q.Context(), http.MaxBytesReader(q.w, q.Request.Body, restoreLimit), limits)
 	if err != nil {
 		return refused(err)
 	}

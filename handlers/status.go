@@ -28,10 +28,9 @@ type status struct {
 	Commit        string        `json:"commit"`
 	Name          string        `json:"name"`
 	Cluster       clusterStatus `json:"cluster"`
-	Notice        string        `json:"notice,omitempty"`  // what the operator should know or do now
+	Notices       []string      `json:"notices,omitempty"` // what the operator has to do now, a sentence each
 	Storing       any           `json:"storing,omitempty"` // whether this member stores, and how its disk answers
 	Disk          any           `json:"disk,omitempty"`    // bytes: free, in all, kept in reserve; and whether that is reached
-	Advice        []string      `json:"advice,omitempty"`  // what an operator has to do for this member, each in a sentence
 }
 
 // status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
@@ -39,14 +38,11 @@ func (s *Server) status(q *request) error {
 	leader := s.Store.LeaderID()
 	st := status{Version: s.Version, Ready: true, Commit: s.Commit, Name: s.Name, SchemaVersion: store.LatestSchema(), Revision: s.Store.ReplicaRevision(),
 		Cluster: clusterStatus{Enabled: true, Role: "Follower", NodeID: s.Store.NodeID(), LeaderNodeID: leader, ClusterID: s.ClusterID}}
-	if s.Notice != nil {
-		st.Notice = s.Notice()
+	if s.Notices != nil {
+		st.Notices = s.Notices()
 	}
 	if s.Disk != nil {
 		st.Disk = s.Disk()
-	}
-	if s.Advice != nil {
-		st.Advice = s.Advice()
 	}
 	if s.Storing != nil {
 		var fault string

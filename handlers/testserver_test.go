@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,9 @@ type testServer struct {
 	*Server
 	t     testing.TB
 	admin string // a credential with the scope management
+	dir   string
+	ask2  *atomic.Pointer[func() bool] // do the other voters confirm it? nil: they do
+	peer  *atomic.Pointer[store.Store] // the second voter, if there is one
 }
 
 // newTestServer founds a cluster in a temporary directory; change, if not nil, adjusts the configuration of the handlers.
@@ -36,9 +40,18 @@ func newTestServer(t testing.TB, change ...func(*Config)) *testServer {
 	}
 	f, admin := testFounding(t, identity.Recipient().String())
 	log := slog.New(slog.DiscardHandler)
-	refuse := func(context.Context, uint64) (net.Conn, error) { return nil, errors.New("there is nobody else") }
-	st, err := store.Open(store.Config{Dir: t.TempDir(), NodeID: 1, Identity: identity, Founding: f, Logger: log, Dial: refuse,
-		Ask: func(context.Context, []uint64, int) bool { return true }})
+	out := &testServer{t: t, admin: admin, dir: t.TempDir(), ask2: new(atomic.Pointer[func() bool]), peer: new(atomic.Pointer[store.Store])}
+	dial := func(ctx context.Context, _ uint64) (net.Conn, error) {
+		if peer := out.peer.Load(); peer != nil {
+			return peer.DialOwn(ctx)
+		}
+		return nil, errors.New("there is nobody else")
+	}
+	ask := func(context.Context, []uint64, int) bool {
+		confirms := out.ask2.Load()
+		return confirms == nil || (*confirms)()
+	}
+	st, err := store.Open(store.Config{Dir: out.dir, NodeID: 1, Identity: identity, Founding: f, Logger: log, Dial: dial, Ask: ask})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +72,46 @@ func newTestServer(t testing.TB, change ...func(*Config)) *testServer {
 	for _, c := range change {
 		c(&cfg)
 	}
-	return &testServer{Server: New(cfg), t: t, admin: admin}
+	out.Server = New(cfg)
+	return out
+}
+
+// addVoter makes the cluster one of two voters; confirms tells whether the second one confirms the first.
+func (s *testServer) addVoter(confirms func() bool) {
+	s.t.Helper()
+	check := func(err error) {
+		s.t.Helper()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	identity, err := certs.NewIdentity()
+	check(err)
+	peer, err := store.Open(store.Config{Dir: s.t.TempDir(), NodeID: 2, Identity: identity, Logger: slog.New(slog.DiscardHandler),
+		Dial: func(ctx context.Context, _ uint64) (net.Conn, error) { return s.Store.DialOwn(ctx) },
+		Ask:  func(context.Context, []uint64, int) bool { return true }})
+	check(err)
+	s.peer.Store(peer)
+	s.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = peer.Close(ctx)
+	})
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	actor, recipient := store.Actor{Name: "test"}, identity.Recipient().String()
+	token, err := s.Store.CreateJoinToken(ctx, actor, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, KeyEpoch: 1, NodeID: 2, MaxUses: 1,
+		ExpiresAt: time.Now().Add(time.Hour)})
+	check(err)
+	dek, generation, err := s.Store.ActiveDEK()
+	check(err)
+	wrap, err := certs.Wrap(dek[:], recipient)
+	check(err)
+	_, err = s.Store.Join(ctx, actor, store.Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
+		Member: store.Member{Mode: store.ModeFull, Name: "two", Recipient: recipient, RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002"}})
+	check(err)
+	check(s.Store.Assign(ctx, 2, store.RoleVoter))
+	s.ask2.Store(&confirms)
 }
 
 // testConfig is what a member gives its handlers, with answers of a cluster of one.
@@ -78,7 +130,7 @@ func testConfig(st *store.Store, clusterID string, log *slog.Logger) Config {
 			return json.RawMessage(`{}`), 0, nil
 		},
 		ReplaceAutopilot: unchanged, MergeAutopilot: unchanged, Disk: empty, DiskLow: func(uint64) bool { return false },
-		Advice: func() []string { return nil }, Storing: func() (string, any) { return "", nil }, CannotStore: func(uint64) string { return "" },
+		Notices: func() []string { return nil }, Storing: func() (string, any) { return "", nil }, CannotStore: func(uint64) string { return "" },
 		Transferred: func(context.Context, store.Actor, uint64) (uint64, error) { return 1, nil },
 		Installed: func(context.Context) (store.Installed, map[uint64]string, error) {
 			return store.Installed{}, nil, nil

@@ -145,3 +145,12 @@ ALTER TABLE audit ADD CONSTRAINT size_audit_request_id CHECK (length(CAST(reques
 -- No two live members share an address or a name: each join and each move looks for others that have them.
 CREATE INDEX members_by_api_address ON members (api_address);
 CREATE INDEX members_by_name ON members (name);
+
+-- Hosts that a member's certificates may be for: what its token allows and what is proven. Those that were there before had
+-- certificates for all of their addresses, and keep them.
+ALTER TABLE members ADD COLUMN hosts TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(hosts));
+UPDATE members SET hosts = json_object('proven', json_array(
+    lower(trim(rtrim(rtrim(raft_address, '0123456789'), ':'), '[]')),
+    lower(trim(rtrim(rtrim(api_address, '0123456789'), ':'), '[]')),
+    lower(advertise_addr)));
+ALTER TABLE members ADD CONSTRAINT size_members_hosts CHECK (length(CAST(hosts AS BLOB)) <= 32768);

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Limits are the most connections at once; 0 is no limit.
@@ -35,6 +36,7 @@ type Limiter struct {
 
 	refused atomic.Uint64
 	evicted atomic.Uint64
+	starved starvation
 }
 
 // address is what one address has open.
@@ -76,6 +78,7 @@ type listener struct {
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		inner, err := l.Listener.Accept()
+		l.limiter.starved.note(time.Now(), err)
 		if err != nil {
 			return nil, err
 		}

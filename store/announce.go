@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"net"
 	"strings"
 
 	"muster/addr"
@@ -22,6 +21,8 @@ type Announcement struct {
 
 	// Claims reports whether a member lives and is at an address; nil stands for a leader that knows of nobody.
 	Claims func(nodeID uint64, address string) Claim `json:"-"`
+	// Evidence shows that the hosts of new addresses are the member's.
+	Evidence HostEvidence `json:"-"`
 }
 
 // Claim is what is known of a member that has an address or a name which another one wants.
@@ -70,20 +71,23 @@ func (t *Tx) announce(a Announcement) error {
 	if err != nil || old == nil {
 		return err
 	}
-	m := *old
-	m.RaftAddress, m.APIAddress, m.BinaryVersion, m.MaxSchema = a.RaftAddress, a.APIAddress, a.BinaryVersion, a.MaxSchema
+	m := old.movedTo(a.RaftAddress, a.APIAddress)
+	m.BinaryVersion, m.MaxSchema = a.BinaryVersion, a.MaxSchema
 	if a.Name != "" {
 		m.Name = a.Name
 	}
 	if a.Mode != "" {
 		m.Mode = a.Mode
 	}
-	if host, _, err := net.SplitHostPort(m.RaftAddress); err == nil && m.RaftAddress != old.RaftAddress {
-		m.AdvertiseAddr = host
-	}
-	notes, err := t.unique(&m, m.RaftAddress != old.RaftAddress || m.APIAddress != old.APIAddress, m.Name != old.Name, a.claims)
+	moved := m.RaftAddress != old.RaftAddress || m.APIAddress != old.APIAddress
+	notes, err := t.unique(&m, moved, m.Name != old.Name, a.claims)
 	if err != nil {
 		return err
+	}
+	if moved {
+		if err := t.grantMoved(old, &m, a.Evidence); err != nil {
+			return err
+		}
 	}
 	if err := t.exec(`UPDATE members SET raft_address = ?, api_address = ?, advertise_addr = ?, binary_version = ?, max_schema = ?,
 		name = ?, mode = ?, modified_rev = ? WHERE raft_node_id = ?`, m.RaftAddress, m.APIAddress, m.AdvertiseAddr, m.BinaryVersion,

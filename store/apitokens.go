@@ -134,7 +134,7 @@ func (s *Store) APITokens(ctx context.Context, c Consistency) (list []APIToken, 
 // DeleteAPIToken takes a token away at once. The last token with the scope management stays: without it nobody
 // could make another.
 func (s *Store) DeleteAPIToken(ctx context.Context, actor Actor, id string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return settleOnce(ctx, s, actor, func(tx *Tx) error {
 		list, err := collect(&tx.View, scanAPIToken, selectAPITokens)
 		if err != nil {
 			return err

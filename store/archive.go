@@ -2,18 +2,15 @@ package store
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -31,8 +28,7 @@ const (
 	archiveKeys  = "keys.json"
 	archiveSums  = "SHA256SUMS"
 
-	maxArchiveMeta  = 1 << 20
-	maxArchiveState = 16 << 30
+	maxArchiveMeta = 1 << 20
 )
 
 // ArchiveMeta is meta.json.
@@ -202,154 +198,6 @@ func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 			return err
 		}
 		a.Keys = append(a.Keys, list...)
-	}
-	return nil
-}
-
-// ReadArchive reads an archive into a new directory below dir and checks everything that can be checked without the
-// cluster: the sums, the format and that the state is an intact database of muster's. Errors are refusals in a sentence.
-func ReadArchive(r io.Reader, dir string) (_ *Archive, err error) {
-	tmp, err := os.MkdirTemp(dir, temporary)
-	if err != nil {
-		return nil, err
-	}
-	a := &Archive{dir: tmp, State: filepath.Join(tmp, archiveState)}
-	defer func() {
-		if err != nil {
-			_ = a.Close()
-		}
-	}()
-	have, want, err := a.extract(r)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range []string{archiveMeta, archiveState, archiveSums} {
-		if have[name] == "" {
-			return nil, refuse(Invalid, "the archive is not a snapshot of muster: it has no %s", name)
-		}
-	}
-	for name, sum := range have {
-		if name != archiveSums && want[name] != sum {
-			return nil, refuse(Invalid, "the archive is damaged: the checksum of %s does not match", name)
-		}
-	}
-	if a.Meta.Version != archiveVersion {
-		return nil, refuse(Invalid, "the archive has format %d and this binary knows %d", a.Meta.Version, archiveVersion)
-	}
-	if err := checkState(a.State); err != nil {
-		return nil, err
-	}
-	inside, err := describe(a.State)
-	if err != nil {
-		return nil, refuse(Invalid, "the archive's state is not a database of muster's")
-	}
-	if inside.ClusterID != a.Meta.ClusterID || inside.Index != a.Meta.Index || inside.Schema != a.Meta.Schema {
-		return nil, refuse(Invalid, "the archive contradicts itself: meta.json does not describe its state")
-	}
-	return a, nil
-}
-
-func (a *Archive) extract(r io.Reader) (have, want map[string]string, err error) {
-	damaged := func(err error) error {
-		return refuse(Invalid, "failed to decompress snapshot: %s", strings.TrimPrefix(err.Error(), "gzip: "))
-	}
-	zip, err := gzip.NewReader(r)
-	if err != nil {
-		return nil, nil, damaged(eofIsUnexpected(err))
-	}
-	in := tar.NewReader(zip)
-	have, want = map[string]string{}, map[string]string{}
-	for {
-		h, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, nil, damaged(err)
-		}
-		limit := int64(maxArchiveMeta)
-		var into io.Writer
-		var text bytes.Buffer
-		switch h.Name {
-		case archiveState:
-			limit = maxArchiveState
-			f, err := os.OpenFile(a.State, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-			if err != nil {
-				return nil, nil, err
-			}
-			defer f.Close()
-			into = f
-		case archiveMeta, archiveKeys, archiveSums:
-			into = &text
-		default:
-			return nil, nil, refuse(Invalid, "the archive is not a snapshot of muster: it holds %q", h.Name)
-		}
-		if h.Size > limit || have[h.Name] != "" || h.Typeflag != tar.TypeReg {
-			return nil, nil, refuse(Invalid, "the archive is not a snapshot of muster: %s is not as it should be", h.Name)
-		}
-		sum := sha256.New()
-		if _, err := io.Copy(io.MultiWriter(into, sum), in); err != nil {
-			return nil, nil, damaged(err)
-		}
-		have[h.Name] = hex.EncodeToString(sum.Sum(nil))
-		switch h.Name {
-		case archiveMeta:
-			err = json.Unmarshal(text.Bytes(), &a.Meta)
-		case archiveKeys:
-			err = json.Unmarshal(text.Bytes(), &a.Keys)
-		case archiveSums:
-			for lines := bufio.NewScanner(&text); lines.Scan(); {
-				if sum, name, ok := strings.Cut(lines.Text(), "  "); ok {
-					want[name] = sum
-				}
-			}
-		}
-		if err != nil {
-			return nil, nil, refuse(Invalid, "the archive is damaged: %s cannot be read", h.Name)
-		}
-	}
-	if _, err := io.Copy(io.Discard, zip); err != nil { // the sum of the compressed data comes last
-		return nil, nil, damaged(err)
-	}
-	return have, want, nil
-}
-
-func eofIsUnexpected(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// checkState looks for damage inside the database file.
-func checkState(path string) error {
-	o, err := openFile(path)
-	if err != nil {
-		return refuse(Invalid, "the archive's state is not a database of muster's")
-	}
-	defer o.close()
-	v := &View{s: o.session}
-	for _, query := range []string{"PRAGMA integrity_check(1)", "PRAGMA foreign_key_check"} {
-		rows, err := v.query(query)
-		if err != nil {
-			return refuse(Invalid, "the archive's state is damaged")
-		}
-		columns, _ := rows.Columns()
-		bad := false
-		for rows.Next() {
-			var text string
-			bad = len(columns) != 1 || rows.Scan(&text) != nil || text != "ok"
-		}
-		if errors.Join(rows.Err(), rows.Close()) != nil || bad {
-			return refuse(Invalid, "the archive's state is damaged")
-		}
-	}
-	n, err := v.SchemaVersion()
-	if err != nil {
-		return refuse(Invalid, "the archive's state is not a database of muster's")
-	}
-	if n > LatestSchema() {
-		return refuse(Invalid, "the archive has schema %d and this binary knows %d: use a newer muster", n, LatestSchema())
 	}
 	return nil
 }

@@ -77,23 +77,46 @@ func (t *Tx) insertCertificate(c Certificate) error {
 		c.Serial, string(c.Kind), c.NodeID, optional(generation), c.IssuedAt, c.ExpiresAt, t.Rev)
 }
 
-// RecordCertificates notes leaves that are about to be signed for a member. It returns ErrAuthorityMoved when another
-// authority issues than the one that was chosen.
-func (s *Store) RecordCertificates(ctx context.Context, actor Actor, nodeID uint64, list []Certificate) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+// CertHosts says which hosts the certificates of a member are for, and which of its hosts are left out because nobody has
+// allowed or proven them, or because another member has them.
+type CertHosts struct {
+	For, LeftOut []string
+}
+
+// RecordCertificates notes leaves that are about to be signed for a member, and returns for which hosts. It returns
+// ErrAuthorityMoved when another authority issues than the one that was chosen.
+func (s *Store) RecordCertificates(ctx context.Context, actor Actor, nodeID uint64, list []Certificate, e HostEvidence) (CertHosts, error) {
+	return write(ctx, s, actor, func(tx *Tx) (out CertHosts, err error) {
 		m, err := tx.Member(nodeID)
 		if err != nil {
-			return err
+			return out, err
 		}
 		if m == nil {
-			return errNoMember
+			return out, errNoMember
+		}
+		g, err := tx.grantsOf(m)
+		if err != nil {
+			return out, err
+		}
+		if g, err = tx.prove(m, g, e); err != nil {
+			return out, err
+		}
+		if err := tx.setGrants(nodeID, g); err != nil {
+			return out, err
+		}
+		if out.For, out.LeftOut, err = tx.certHosts(m, g); err != nil {
+			return out, err
 		}
 		for _, c := range list {
 			if err := tx.insertCertificate(c); err != nil {
-				return err
+				return out, err
 			}
 		}
-		return tx.audit("certificate.issue", nodeObject(nodeID), "")
+		detail := ""
+		if len(out.LeftOut) > 0 {
+			detail = "without " + strings.Join(out.LeftOut, ", ") + ", neither allowed nor proven"
+		}
+		return out, tx.audit("certificate.issue", nodeObject(nodeID), detail)
 	})
 }
 

@@ -136,7 +136,7 @@ func (f *Founding) apply(tx *Tx) error {
 			return fmt.Errorf("found: %w", err)
 		}
 	}
-	if err := tx.insertMember(&f.Member); err != nil {
+	if err := tx.insertMember(&f.Member, hostGrants{Proven: canonicalHosts(&f.Member)}); err != nil {
 		return err
 	}
 	for _, c := range f.Certificates {

@@ -103,19 +103,14 @@ const countSealed = `SELECT (SELECT count(*) FROM secrets WHERE dek_generation <
 
 // RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
 func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *Rotation, reason string) (uint64, error) {
-	ran := false // not when the answer to an earlier request of the same Idempotency-Key is repeated
-	generation, err := write(ctx, s, actor, func(tx *Tx) (generation uint64, err error) {
-		ran = true
+	return write(ctx, s, actor, func(tx *Tx) (generation uint64, err error) {
 		if generation, err = tx.rotateDEK(r, reason); err != nil {
 			return 0, err
 		}
 		s.keys.expect(generation, r.DEK)
+		tx.committed = append(tx.committed, func() { s.keys.adopt(generation, r.DEK) })
 		return generation, tx.audit("dek.rotate", fmt.Sprintf("dek/%d", generation), reason)
 	})
-	if err == nil && ran {
-		s.keys.adopt(generation, r.DEK)
-	}
-	return generation, err
 }
 
 // Generation is one data-encryption key.

@@ -109,7 +109,7 @@ func (s *Store) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Member
 
 // Promote makes a member a voter at an operator's word: autopilot does not undo it.
 func (s *Store) Promote(ctx context.Context, actor Actor, nodeID uint64) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return settleOnce(ctx, s, actor, func(tx *Tx) error {
 		m, err := tx.Member(nodeID)
 		switch {
 		case err != nil:

@@ -190,7 +190,7 @@ func (s *Store) Enrollments(ctx context.Context) (list []Enrollment, err error) 
 // RevokeEnrollment marks the certificates of an enrollment as revoked and deletes its service token. Revoking twice is no
 // error.
 func (s *Store) RevokeEnrollment(ctx context.Context, actor Actor, id string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return settleOnce(ctx, s, actor, func(tx *Tx) error {
 		list, err := collect(&tx.View, scanEnrollment, selectEnrollments+" WHERE id = ?", id)
 		switch {
 		case err != nil:

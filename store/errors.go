@@ -11,8 +11,8 @@ var (
 	ErrNotLeader = errors.New("not the leader")
 	// ErrNoLeader: there is no leader that a majority follows. Nothing happened.
 	ErrNoLeader = errors.New("no cluster leader")
-	// ErrUnknownOutcome: leadership was lost while the transaction was being committed, and it could not be
-	// found out in time whether it was. Repeating the request with the same Idempotency-Key, or the same join
+	// ErrUnknownOutcome: leadership was lost, or the caller's time was up, while the transaction was being committed,
+	// and it could not be found out in time whether it was. Repeating the request with the same Idempotency-Key, or the same join
 	// token and key, is safe.
 	ErrUnknownOutcome = errors.New("the outcome is unknown: leadership changed during the commit")
 	// ErrUnderWay: another operation of the kind is under way and this one can begin when it is done. Nothing happened.

@@ -31,6 +31,7 @@ type Joined struct {
 	Member       Member
 	Rejoined     bool // it was a member already
 	Certificates []Certificate
+	Hosts        []string // that the certificates are for
 	Warnings     []string
 
 	DEKGeneration, SecretEpoch uint64 // of the keys that the answer tells; 0 in answers of older members
@@ -77,6 +78,13 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 	}
 	epoch, err := t.joinSecretEpoch()
 	if err != nil {
+		return err
+	}
+	g, err := t.grantsOf(m)
+	if err != nil {
+		return err
+	}
+	if old.Hosts, _, err = t.certHosts(m, g); err != nil { // as it is allowed now
 		return err
 	}
 	if old.SecretEpoch != epoch || old.DEKGeneration != j.DEKGeneration {
@@ -137,7 +145,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 				return out, err
 			}
 		}
-		return t.rejoin(j, known, token)
+		return t.rejoin(j, known, token, actor.Remote)
 	}
 	if j.KeyRetired || token.Superseded && token.Uses < token.MaxUses {
 		return out, errSuperseded
@@ -174,7 +182,11 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	if out.Warnings, err = t.unique(&m, true, true, j.claims); err != nil {
 		return out, err
 	}
-	if err := t.insertMember(&m); err != nil {
+	grants, err := t.admitHosts(&m, token.grants(), HostEvidence{Remote: actor.Remote}, len(j.Certificates) > 0, j.claims)
+	if err != nil {
+		return out, err
+	}
+	if err := t.insertMember(&m, grants); err != nil {
 		return out, err
 	}
 	if j.Wrap != nil {
@@ -183,6 +195,9 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 		}
 	}
 	out.Member = m
+	if out.Hosts, _, err = t.certHosts(&m, grants); err != nil {
+		return out, err
+	}
 	if out.Certificates, err = t.issue(j.Certificates, m.NodeID); err != nil {
 		return out, err
 	}
@@ -218,7 +233,7 @@ func (k *JoinToken) admits(j *Joiner, remote string) error {
 }
 
 // rejoin refreshes what a member has said of itself; identity, addresses of the overlay and role stay.
-func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken) (out Joined, err error) {
+func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out Joined, err error) {
 	if token.NodeID != 0 && token.NodeID != m.NodeID {
 		return out, refuse(Conflict, "the token is for node %d and this key belongs to node %d", token.NodeID, m.NodeID)
 	}
@@ -228,11 +243,15 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken) (out Joined, err erro
 		return out, refuse(Forbidden, "node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member to let the machine in anew", m.NodeID)
 	}
 	moved := *m
-	moved.RaftAddress, moved.APIAddress = j.Member.RaftAddress, j.Member.APIAddress
+	moved.RaftAddress, moved.APIAddress, moved.AdvertiseAddr = j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr
 	if moved.RaftAddress != m.RaftAddress || moved.APIAddress != m.APIAddress {
 		if out.Warnings, err = t.unique(&moved, true, false, j.claims); err != nil {
 			return out, err
 		}
+	}
+	grants, err := t.grantRejoined(j, m, &moved, token, remote)
+	if err != nil {
+		return out, err
 	}
 	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4, wg_public_key = ?5,
 		binary_version = ?6, max_schema = ?7, modified_rev = ?8 WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
@@ -254,6 +273,9 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken) (out Joined, err erro
 		}
 	}
 	out.Member, out.Rejoined = *m, true
+	if out.Hosts, _, err = t.certHosts(m, grants); err != nil {
+		return out, err
+	}
 	if out.Certificates, err = t.issue(j.Certificates, m.NodeID); err != nil {
 		return out, err
 	}

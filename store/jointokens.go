@@ -21,9 +21,10 @@ type JoinToken struct {
 	NodeID    uint64 // 0: any
 	Mode      string // "": the joiner's choice
 	Labels    map[string]string
-	BindCIDR  string // only callers from this prefix may use it
-	BindName  string // only names that fit this pattern (path.Match)
-	BindKey   string // only the public key with this SHA-256, lower hex
+	BindCIDR  string   // only callers from this prefix may use it
+	BindName  string   // only names that fit this pattern (path.Match)
+	Hosts     []string // that the certificates of those who join may be for; see package hostlist
+	BindKey   string   // only the public key with this SHA-256, lower hex
 	Uses      int
 	MaxUses   int
 	CreatedBy string
@@ -99,6 +100,10 @@ func (s *Store) CreateJoinToken(ctx context.Context, actor Actor, t JoinToken) (
 	if err != nil {
 		return t, err
 	}
+	hosts, err := json.Marshal(t.Hosts)
+	if err != nil {
+		return t, err
+	}
 	again := func(tx *Tx, old *JoinToken) error {
 		now, err := tx.joinToken(old.ID)
 		if err == nil && (now == nil || now.RevokedAt != nil) {
@@ -121,6 +126,11 @@ func (s *Store) CreateJoinToken(ctx context.Context, actor Actor, t JoinToken) (
 		t.CreatedAt, t.CreatedBy = tx.Now, actor.String()
 		if err := tx.insertJoinToken(&t, string(labels)); err != nil {
 			return t, err
+		}
+		if len(t.Hosts) > 0 {
+			if err := tx.exec("UPDATE join_tokens SET hosts = ? WHERE id = ?", string(hosts), t.ID); err != nil {
+				return t, err
+			}
 		}
 		return t, tx.audit("join_token.create", "join_token/"+t.ID, "")
 	})
@@ -168,7 +178,10 @@ func (t *Tx) nodeIDFree(id uint64) error {
 func (s *Store) JoinTokens(ctx context.Context, c Consistency) (list []JoinToken, err error) {
 	err = s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanJoinToken, selectJoinTokens+" ORDER BY t.created_at, t.id", rfc3339(v.Now))
-		return err
+		if err != nil {
+			return err
+		}
+		return v.tokenHosts(list)
 	})
 	return list, err
 }
@@ -178,7 +191,27 @@ func (v *View) joinToken(id string) (*JoinToken, error) {
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	return &list[0], nil
+	return &list[0], v.tokenHosts(list)
+}
+
+// tokenHosts adds the hosts to tokens, which they have since a schema step.
+func (v *View) tokenHosts(list []JoinToken) error {
+	n, err := v.SchemaVersion()
+	if err != nil || n < hostsSchema {
+		return err
+	}
+	for i := range list {
+		var hosts string
+		if _, err := v.get("SELECT hosts FROM join_tokens WHERE id = ? AND hosts <> '[]'", []any{list[i].ID}, &hosts); err != nil {
+			return err
+		}
+		if hosts != "" {
+			if err := json.Unmarshal([]byte(hosts), &list[i].Hosts); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // TokenUse is one member that was admitted by a token.
@@ -205,7 +238,7 @@ func (s *Store) JoinTokenUses(ctx context.Context, c Consistency) (list []TokenU
 
 // RevokeJoinToken makes a token useless. Revoking twice is no error.
 func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return settleOnce(ctx, s, actor, func(tx *Tx) error {
 		t, err := tx.joinToken(id)
 		switch {
 		case err != nil:

@@ -63,7 +63,7 @@ func (s *Store) PutLease(ctx context.Context, actor Actor, l Lease, ttl time.Dur
 
 // DeleteLease gives a lease back.
 func (s *Store) DeleteLease(ctx context.Context, actor Actor, id string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return settleOnce(ctx, s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM leases WHERE id = ?", id)
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ var limitOptions = []Option{
 	limitOption(OptionLimitJoinTokens, 10_000, "how many join tokens of one credential there may be, expired ones of the last 30 days among them"),
 	limitOption(OptionLimitLeases, 10_000, "how many leases there may be on one member"),
 	limitOption(OptionLimitPeerings, 1000, "how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
-	limitOption(OptionLimitSecrets, 1000, "how many secrets there may be, each of at most 64 KiB"),
+	limitOption(OptionLimitSecrets, 20_000, "how many secrets there may be, each of at most 64 KiB"),
 }
 
 func limitOption(name string, standard uint64, help string) Option {
@@ -112,7 +112,7 @@ func (t *Tx) boundPeerings() error {
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
 // those of members make room for each other, looked at now and then: counting costs.
 func (t *Tx) boundAnswers() error {
-	if t.actor.auto() {
+	if t.actor.Auto() {
 		if t.Rev%64 != 0 {
 			return nil
 		}

@@ -147,7 +147,7 @@ func (s *Store) Members(ctx context.Context, c Consistency) ([]Member, error) {
 	return recall(ctx, s, c, "members", memberTables, (*View).Members)
 }
 
-func (t *Tx) insertMember(m *Member) (err error) {
+func (t *Tx) insertMember(m *Member, g hostGrants) (err error) {
 	labels, err := json.Marshal(m.Labels)
 	if err != nil {
 		return err
@@ -160,12 +160,27 @@ func (t *Tx) insertMember(m *Member) (err error) {
 		resources = "{}"
 	}
 	m.JoinedAt, m.CreatedRev, m.ModifiedRev = t.Now, t.Rev, t.Rev
-	if err := t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address, advertise_addr, overlay_port,
-		wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id, cert_key, created_rev, modified_rev)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		m.NodeID, m.ID, m.Name, m.Mode, m.Role, m.RaftAddress, m.APIAddress, m.AdvertiseAddr, m.OverlayPort,
+	args := []any{m.NodeID, m.ID, m.Name, m.Mode, m.Role, m.RaftAddress, m.APIAddress, m.AdvertiseAddr, m.OverlayPort,
 		m.WGPublicKey, optional(m.Recipient), m.BinaryVersion, m.MaxSchema, m.OS, m.Arch, resources, string(labels),
-		m.JoinedAt, optional(m.JoinTokenID), m.CertKey, t.Rev, t.Rev); err != nil {
+		m.JoinedAt, optional(m.JoinTokenID), m.CertKey, t.Rev, t.Rev}
+	hosts, err := json.Marshal(g)
+	if err != nil {
+		return err
+	}
+	schema, err := t.SchemaVersion()
+	if err != nil {
+		return err
+	}
+	if schema < hostsSchema {
+		err = t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address, advertise_addr, overlay_port,
+			wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id, cert_key, created_rev,
+			modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, args...)
+	} else {
+		err = t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address, advertise_addr, overlay_port,
+			wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id, cert_key, created_rev,
+			modified_rev, hosts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, append(args, string(hosts))...)
+	}
+	if err != nil {
 		return err
 	}
 	m.OverlayIP, m.SliceCIDR, err = t.allocateOverlay(m.NodeID)

@@ -75,7 +75,7 @@ type node struct {
 	ctl *client.Client // one connection for the short questions (leader, configuration), made when needed
 }
 
-func startNode(cfg Config) (*node, error) {
+func startNode(cfg Config, broken func(nodeID uint64)) (*node, error) {
 	// dqlite aborts the process on some failures inside the directory, so find the plain ones first.
 	dir := cfg.Dir + "/raft"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -84,7 +84,7 @@ func startNode(cfg Config) (*node, error) {
 	n := &node{id: cfg.NodeID, bind: "@muster-" + uuid.NewString()}
 	inner, err := dqlite.New(cfg.NodeID, raftName(cfg.NodeID), dir,
 		dqlite.WithBindAddress(n.bind),
-		dqlite.WithDialFunc(replicationDial(cfg.Dial)),
+		dqlite.WithDialFunc(replicationDial(cfg.Dial, broken)),
 		dqlite.WithNetworkLatency(cfg.NetworkLatency),
 		dqlite.WithSnapshotParams(dqlite.SnapshotParams{Threshold: cfg.SnapshotThreshold, Trailing: cfg.SnapshotTrailing, Strategy: dqlite.TrailingStrategyDynamic}),
 		dqlite.WithAutoRecovery(false), // on, it may delete segments it dislikes: that is data loss
@@ -100,8 +100,9 @@ func startNode(cfg Config) (*node, error) {
 }
 
 // replicationDial gives dqlite's C code a socket at once and connects it in the background: go-dqlite holds one
-// lock for all outgoing connections, so a peer that hangs in its handshake would hold up the healthy ones.
-func replicationDial(dial DialRaft) client.DialFunc {
+// lock for all outgoing connections, so a peer that hangs in its handshake would hold up the healthy ones. broken is told
+// whose connection has ended.
+func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc {
 	return func(_ context.Context, address string) (net.Conn, error) {
 		var id uint64
 		if _, err := fmt.Sscanf(address, "node-%d", &id); err != nil {
@@ -120,6 +121,7 @@ func replicationDial(dial DialRaft) client.DialFunc {
 				return
 			}
 			Splice(ours, remote)
+			broken(id)
 		}()
 		return theirs, nil
 	}

@@ -15,6 +15,12 @@ func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, e
 	return writeOnce(ctx, s, actor, nil, fn)
 }
 
+// settleOnce is write for what makes nothing that its caller is told: a repetition is answered like the first time.
+func settleOnce(ctx context.Context, s *Store, actor Actor, fn func(*Tx) error) error {
+	_, err := write(ctx, s, actor, func(tx *Tx) (struct{}, error) { return struct{}{}, fn(tx) })
+	return err
+}
+
 // writeOnce is write for results that may lose their worth: again says why the result must not be returned once more.
 func writeOnce[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error, fn func(*Tx) (T, error)) (result T, err error) {
 	err = s.Write(ctx, actor, func(tx *Tx) error {
@@ -78,7 +84,7 @@ const AutoKey = "auto-"
 
 // auditReplay writes the row that says who was given an answer once more to which request.
 func (t *Tx) auditReplay() error {
-	if t.actor.auto() || t.actor.Request == "" {
+	if t.actor.Auto() || t.actor.Request == "" {
 		return nil
 	}
 	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote, Action: "access.replayed",

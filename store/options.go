@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"muster/dialpolicy"
+	"muster/hostlist"
 )
 
 // Option is a setting that operators see and change by name. Its value is one JSON value.
@@ -31,6 +32,7 @@ const (
 	OptionEnrollmentLifetime = "enrollment.lifetime"
 	OptionAuditMaxAge        = "audit.max_age"
 	OptionAuditMaxRows       = "audit.max_rows"
+	OptionCertificateHosts   = "certificates.hosts"
 	OptionPeeringNetworks    = "peering.networks"
 	OptionRefusalsAge        = "refusals.max_age"
 	OptionRefusalsRows       = "refusals.max_rows"
@@ -55,6 +57,7 @@ var Options = slices.SortedFunc(slices.Values(append([]Option{
 		HTTPCARoot, HTTPCAIntermediate),
 	choiceOption(OptionEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
 	durationOption(OptionEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
+	hostsOption(OptionCertificateHosts, "which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
 	networksOption(OptionPeeringNetworks, "which networks other clusters are dialled in"),
 }, limitOptions...)), func(a, b Option) int { return strings.Compare(a.Name, b.Name) })
 
@@ -104,6 +107,19 @@ func networksOption(name, help string) Option {
 				return false
 			}
 			_, err := dialpolicy.Parse(s)
+			return err == nil
+		}}
+}
+
+// hostsOption makes an option that is a list of package hostlist; nothing is the default.
+func hostsOption(name, help string) Option {
+	return Option{Name: name, Default: quote(hostlist.None), Help: help, Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			_, err := hostlist.Parse(hostlist.Split(s))
 			return err == nil
 		}}
 }

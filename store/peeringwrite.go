@@ -199,7 +199,7 @@ func (t *Tx) terminatePeering(p *Peering) error {
 // DeletePeering marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
 // then the row. Deleting what is not there, or is being deleted, does nothing.
 func (s *Store) DeletePeering(ctx context.Context, actor Actor, name string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error { return tx.deletePeering(name) })
+	return settleOnce(ctx, s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
 }
 
 func (t *Tx) deletePeering(name string) error {

@@ -58,8 +58,8 @@ func queryFile(ctx context.Context, path, query string, limit int) (a Answer, er
 		there := time.Until(at)
 		left = min(left, there-there/20) // the answer has to be written, too
 	}
-	err = bounded(conn, left, maxQueryMemory, func() error {
-		rows, err := conn.QueryContext(ctx, query, nil)
+	err = bounded(ctx, conn, left, maxQueryMemory, func() error {
+		rows, err := conn.Query(query, nil)
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // queryBench is a file like a member's mirror.
-func queryBench(t *testing.T) string {
+func queryBench(t testing.TB) string {
 	t.Helper()
 	b := foundedBench(t, "10.200.0.0/16", 20)
 	path := filepath.Join(t.TempDir(), "muster.db")

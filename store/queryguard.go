@@ -23,6 +23,7 @@ typedef struct {
 	long long until; // nanoseconds of CLOCK_MONOTONIC
 	long long left;  // bytes
 	int       why;   // 1 time, 2 memory
+	int       stop;  // the caller waits no longer
 } muster_guard;
 
 static mem_methods plain;
@@ -72,7 +73,7 @@ static long long muster_now(void) {
 
 static int muster_guard_check(void *arg) {
 	muster_guard *g = arg;
-	if (!g->why && muster_now() > g->until)
+	if (!g->why && (__atomic_load_n(&g->stop, __ATOMIC_RELAXED) || muster_now() > g->until))
 		g->why = 1;
 	return g->why;
 }
@@ -87,6 +88,8 @@ static muster_guard *muster_guard_begin(void *db, long long ns, long long bytes)
 	return current = g;
 }
 
+static void muster_guard_stop(muster_guard *g) { __atomic_store_n(&g->stop, 1, __ATOMIC_RELAXED); }
+
 static void muster_guard_end(void *db) {
 	sqlite3_progress_handler(db, 0, 0, 0);
 	free(current);
@@ -96,6 +99,7 @@ static void muster_guard_end(void *db) {
 import "C"
 
 import (
+	"context"
 	"errors"
 	"reflect"
 	"runtime"
@@ -115,11 +119,12 @@ var (
 	errQueryMemory = errors.New("the query takes too much memory")
 )
 
-// bounded runs f, which uses the connection, with limits that SQLite itself keeps: after the time its statements are
-// interrupted, and what it allocates on this thread beyond memory bytes fails. SQLite's own limit of memory is the whole
-// process's, and an overrun would stop the leader's writes; the time does not depend on sqlite3_interrupt either, which is
-// lost when no statement runs at that moment. The error is errQueryTime or errQueryMemory when a limit was met, else f's.
-func bounded(conn *sqlite3.SQLiteConn, limit time.Duration, memory int64, f func() error) error {
+// bounded runs f, which uses the connection, with limits that SQLite itself keeps: when ctx ends or the time is over its
+// statements are interrupted, and what it allocates on this thread beyond memory bytes fails. SQLite's own limit of memory
+// is the whole process's, and an overrun would stop the leader's writes; the time does not depend on sqlite3_interrupt
+// either, which is lost when no statement runs at that moment. f must not leave its goroutine, so it gives go-sqlite3 no
+// context. The error is errQueryTime or errQueryMemory when a limit was met, else f's.
+func bounded(ctx context.Context, conn *sqlite3.SQLiteConn, limit time.Duration, memory int64, f func() error) error {
 	field := reflect.ValueOf(conn).Elem().FieldByName("db")
 	if !field.IsValid() || field.Kind() != reflect.Pointer || field.IsNil() {
 		return errors.New("store: go-sqlite3 keeps its handle elsewhere")
@@ -132,7 +137,15 @@ func bounded(conn *sqlite3.SQLiteConn, limit time.Duration, memory int64, f func
 		return errors.New("store: out of memory")
 	}
 	defer C.muster_guard_end(db)
+	stopped := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		C.muster_guard_stop(g)
+		close(stopped)
+	})
 	err := f()
+	if !cancel() {
+		<-stopped
+	}
 	switch {
 	case err == nil:
 		return nil

@@ -51,18 +51,17 @@ type Refounding struct {
 	Issuers   map[certs.Kind]Issuer
 
 	x    *scratch
-	path string
 	deks map[uint64]certs.DEK
 }
 
-// OpenRefounding opens an archive's state, which it will change, with the identity of an old member or with one that the
+// OpenRefounding opens a copy of an archive's state with the identity of an old member or with one that the
 // archive was saved for.
 func OpenRefounding(ctx context.Context, a *Archive, identities []*age.X25519Identity) (r *Refounding, err error) {
-	r = &Refounding{path: a.State, Issuers: map[certs.Kind]Issuer{}}
+	r = &Refounding{Issuers: map[certs.Kind]Issuer{}}
 	if r.deks, err = a.Unlock(identities...); err != nil {
 		return nil, err
 	}
-	if r.x, err = openScratch(ctx, a.State); err != nil {
+	if r.x, err = openScratch(ctx, a, LatestSchema()); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -129,7 +128,7 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 			return err
 		}
 	}
-	if err := t.insertMember(&f.Member); err != nil {
+	if err := t.insertMember(&f.Member, hostGrants{Proven: canonicalHosts(&f.Member)}); err != nil {
 		return err
 	}
 	for _, c := range f.Certificates {
@@ -162,7 +161,7 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 		return err
 	}
 	r.x.close()
-	return os.Rename(r.path, path)
+	return os.Rename(r.x.path, path)
 }
 
 // importState makes the whole contents of a file the first transaction of a new cluster. It does nothing when that has

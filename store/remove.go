@@ -15,28 +15,27 @@ const removal = "member.remove"
 // check runs inside the transaction, so that two removals cannot both be judged by the same state.
 // It returns how many join tokens that were valid are superseded by the new keys.
 func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, rotation *Rotation, check func(*Member) error) (tokensEnded int, err error) {
-	var generation uint64
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	return write(ctx, s, actor, func(tx *Tx) (tokensEnded int, err error) {
 		m, err := tx.Member(nodeID)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if m == nil {
-			return errNoMember
+			return 0, errNoMember
 		}
 		if err := check(m); err != nil {
-			return err
+			return 0, err
 		}
 		var other string
 		busy, err := tx.get("SELECT object FROM operations WHERE kind = ? AND state = 'running'", []any{removal}, &other)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if busy {
-			return fmt.Errorf("the removal of %s: %w", other, ErrUnderWay)
+			return 0, fmt.Errorf("the removal of %s: %w", other, ErrUnderWay)
 		}
 		if tokensEnded, err = tx.validTokens(); err != nil {
-			return err
+			return 0, err
 		}
 		for _, st := range []statement{
 			{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) VALUES (?, ?, ?, ?, ?, ?)",
@@ -52,19 +51,17 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ro
 				args: []any{m.ID, removal, nodeObject(m.NodeID), tx.Now, tx.Now, tx.Rev, tx.Rev}},
 		} {
 			if err := tx.exec(st.query, st.args...); err != nil {
-				return err
+				return 0, err
 			}
 		}
-		if generation, err = tx.rotateDEK(rotation, fmt.Sprintf("node %d removed", m.NodeID)); err != nil {
-			return err
+		generation, err := tx.rotateDEK(rotation, fmt.Sprintf("node %d removed", m.NodeID))
+		if err != nil {
+			return 0, err
 		}
 		s.keys.expect(generation, rotation.DEK)
-		return tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
+		tx.committed = append(tx.committed, func() { s.keys.adopt(generation, rotation.DEK) })
+		return tokensEnded, tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
 	})
-	if err == nil {
-		s.keys.adopt(generation, rotation.DEK)
-	}
-	return tokensEnded, err
 }
 
 // FinishRemoval records that a removed member is out of the Raft configuration.

@@ -7,39 +7,39 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"slices"
 	"strings"
 
-	"github.com/pressly/goose/v3"
-
 	"muster/certs"
-	"muster/migrations"
 )
 
 // scratch is the state of an archive as a local database that may be changed.
 type scratch struct {
-	db *sql.DB
-	s  *session
+	path string
+	db   *sql.DB
+	s    *session
 }
 
-// openScratch opens the state of an archive and brings its schema up to date.
-func openScratch(ctx context.Context, path string) (*scratch, error) {
-	db, err := sql.Open("sqlite3", fileURL(path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0"))
-	if err != nil {
+// openScratch makes a database of a schema version beside the state of an archive, with the state's rows.
+func openScratch(ctx context.Context, a *Archive, version int64) (*scratch, error) {
+	x := &scratch{path: a.State + ".own"}
+	if err := os.Remove(x.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	db.SetMaxOpenConns(1)
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations.FS)
-	if err == nil {
-		_, err = p.Up(ctx)
+	if err := copyState(ctx, a.State, x.path, a.Meta.Schema); err != nil {
+		return nil, fmt.Errorf("copy the archive's state: %w", err)
 	}
-	if err != nil {
-		db.Close()
+	var err error
+	if x.db, err = sql.Open("sqlite3", fileURL(x.path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0")); err != nil {
+		return nil, err
+	}
+	if err := makeSchema(ctx, x.db, version); err != nil {
+		x.db.Close()
 		return nil, fmt.Errorf("bring the archive's schema up to date: %w", err)
 	}
-	x := &scratch{db: db}
-	if x.s, err = newSession(db); err != nil {
-		db.Close()
+	if x.s, err = newSession(x.db); err != nil {
+		x.db.Close()
 		return nil, err
 	}
 	return x, nil
@@ -74,6 +74,8 @@ func reseal(t *Tx, from map[uint64]certs.DEK, to certs.DEK, generation uint64) e
 	return nil
 }
 
+var errRestoreTime = refuse(Invalid, "restoring the archive takes too long")
+
 // Restored tells what a restore has done, by table; tables that were the same already are not in it.
 type Restored struct {
 	Revision uint64 // of the archive
@@ -96,7 +98,7 @@ func (r Restored) String() string {
 // Restore makes what people have put into the cluster as it was in an archive of the same cluster, in one transaction.
 // What the cluster is stays: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are opened with
 // the archive's keys and sealed under the present one. A join token that was used or revoked since stays so; the API
-// token that asks stays, too. An archive's state may be restored once: Restore changes the file.
+// token that asks stays, too. It blocks until that is committed or ctx ends.
 func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
 	out := Restored{Revision: a.Meta.Index}
 	deks, err := a.Unlock(s.cfg.Identity)
@@ -110,9 +112,20 @@ func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored,
 		}
 	}
 	s.keys.mu.RUnlock()
-	x, err := openScratch(ctx, a.State)
-	if err != nil {
-		return out, refuse(Invalid, "the archive's state cannot be brought to schema %d", LatestSchema())
+	schema := s.AppliedSchema()
+	switch {
+	case schema == 0:
+		return out, ErrNotLeader
+	case a.Meta.Schema > schema:
+		return out, refuse(Conflict, "the archive has schema %d and the cluster has %d: restore it when every member knows the newer one", a.Meta.Schema, schema)
+	}
+	x, err := openScratch(ctx, a, schema)
+	switch {
+	case errors.Is(err, errQueryTime) || ctx.Err() != nil:
+		return out, errRestoreTime
+	case err != nil:
+		s.log.Warn("the archive's state could not be copied", "err", err)
+		return out, refuse(Invalid, "the archive's state cannot be brought to schema %d", schema)
 	}
 	defer x.close()
 	v := &View{s: x.s, Now: s.cfg.Now()}
@@ -133,12 +146,12 @@ func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored,
 	}
 	err = s.Write(ctx, actor, func(tx *Tx) error {
 		out.Tables = map[string]delta{}
-		return s.restore(tx, v, a, actor, generation, &out)
+		return s.restore(ctx, tx, v, a, actor, generation, &out)
 	})
 	return out, err
 }
 
-func (s *Store) restore(tx *Tx, v *View, a *Archive, actor Actor, generation uint64, out *Restored) error {
+func (s *Store) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor Actor, generation uint64, out *Restored) error {
 	c, _, err := tx.Cluster()
 	if err != nil {
 		return err
@@ -164,7 +177,7 @@ func (s *Store) restore(tx *Tx, v *View, a *Archive, actor Actor, generation uin
 		return err
 	}
 	for _, name := range restoredTables {
-		d, err := tx.become(name, v)
+		d, err := tx.become(ctx, name, v)
 		if err != nil {
 			return err
 		}
@@ -178,32 +191,29 @@ func (s *Store) restore(tx *Tx, v *View, a *Archive, actor Actor, generation uin
 	return tx.audit("cluster.restore", "cluster/"+c.ID, fmt.Sprintf("revision %d of %s: %s", a.Meta.Index, rfc3339(a.Meta.CreatedAt), out))
 }
 
-// carry takes over into the archive's state what a restore must not undo: uses and revocations of join tokens and API keys,
-// and the credential of who asks.
+// carry takes over into the archive's state what a restore must not undo: uses and revocations of join tokens, API keys and
+// API tokens, and the credential of who asks. What else can be revoked is in tables that a restore leaves alone.
 func carry(tx *Tx, v *View, actor Actor) error {
 	local := &Tx{View: *v}
-	tokens, err := collect(&tx.View, scanJoinToken, selectJoinTokens+" ORDER BY t.id", rfc3339(tx.Now))
-	if err != nil {
-		return err
-	}
-	for _, t := range tokens {
-		if err := local.exec("UPDATE join_tokens SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?", t.Uses, t.RevokedAt, t.ID); err != nil {
+	for _, name := range []string{"api_tokens", "api_keys"} {
+		if err := forget(tx, local, name); err != nil {
 			return err
 		}
 	}
-	type used struct {
-		id      string
-		uses    int64
-		revoked sql.NullString
-	}
-	keys, err := collect(&tx.View, func(rows *sql.Rows) (k used, err error) { return k, rows.Scan(&k.id, &k.uses, &k.revoked) },
-		"SELECT id, uses, revoked_at FROM api_keys WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id")
-	if err != nil {
-		return err
-	}
-	for _, k := range keys {
-		if err := local.exec("UPDATE api_keys SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?", k.uses, optional(k.revoked.String), k.id); err != nil {
+	for _, q := range []struct{ marks, update string }{
+		{"SELECT id, uses, revoked_at FROM join_tokens WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id",
+			"UPDATE join_tokens SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?"},
+		{"SELECT id, uses, revoked_at FROM api_keys WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id",
+			"UPDATE api_keys SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?"},
+	} {
+		list, err := collect(&tx.View, scanMark, q.marks)
+		if err != nil {
 			return err
+		}
+		for _, m := range list {
+			if err := local.exec(q.update, m.uses, optional(m.revoked.String), m.id); err != nil {
+				return err
+			}
 		}
 	}
 	uses, err := tx.table("join_token_uses")
@@ -229,6 +239,49 @@ func carry(tx *Tx, v *View, actor Actor) error {
 		}
 		return local.exec(own.upsert(), row...)
 	})
+}
+
+// mark is what a credential has come to.
+type mark struct {
+	id      string
+	uses    int64
+	revoked sql.NullString
+}
+
+func scanMark(rows *sql.Rows) (m mark, err error) {
+	err = rows.Scan(&m.id, &m.uses, &m.revoked)
+	return m, err
+}
+
+// forget deletes the archive's credentials that this cluster does not have: a revoked token is a row that was deleted.
+func forget(tx, local *Tx, name string) error {
+	t, err := tx.table(name)
+	if err != nil {
+		return err
+	}
+	kept := map[string]bool{}
+	if err := tx.each(&t, func(row []any) error {
+		_, text := t.keyOf(row)
+		kept[text] = true
+		return nil
+	}); err != nil {
+		return err
+	}
+	var gone [][]any
+	if err := local.each(&t, func(row []any) error {
+		if key, text := t.keyOf(row); !kept[text] {
+			gone = append(gone, key)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, key := range gone {
+		if err := local.exec(t.remove(), key...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // raiseSequences makes sure that nothing the archive has handed out is handed out again, also when it knows more than

@@ -63,7 +63,7 @@ func newRotationModel(t testing.TB) *rotationModel {
 			if id > 1 {
 				row := f.Member
 				row.NodeID, row.ID, row.Recipient = id, fmt.Sprint(id), ""
-				if err := tx.insertMember(&row); err != nil {
+				if err := tx.insertMember(&row, hostGrants{}); err != nil {
 					return err
 				}
 			}

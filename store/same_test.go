@@ -187,6 +187,7 @@ func (x *mixer) step(r *rand.Rand) {
 			Member:       Member{Name: "n'?", Mode: ModeFull, Recipient: "age1" + uuid.NewString(), RaftAddress: "10.0.0.1:7000", AdvertiseAddr: "10.0.0.1"},
 			Certificates: []Certificate{{Serial: NewID(), Kind: "http", IssuedAt: time.Now(), ExpiresAt: time.Now()}}}
 		var out Joined
+		actor.Remote = "10.0.0.1"
 		if out, err = x.l.Join(bg, actor, j); err == nil {
 			put(x, &x.joins, j)
 			x.mu.Lock()
@@ -203,8 +204,10 @@ func (x *mixer) step(r *rand.Rand) {
 			return
 		}
 		j.Certificates = []Certificate{{Serial: NewID(), Kind: "http", IssuedAt: time.Now(), ExpiresAt: time.Now()}}
+		actor.Remote = "10.0.0.1"
 		if r.IntN(2) == 0 {
-			j.Member.RaftAddress = fmt.Sprintf("10.0.0.%d:7000", r.IntN(256))
+			host := fmt.Sprintf("10.0.0.%d", r.IntN(256))
+			j.Member.RaftAddress, j.Member.AdvertiseAddr, actor.Remote = host+":7000", host, host
 		}
 		var out Joined
 		if out, err = x.l.Join(bg, actor, j); err == nil {
@@ -249,7 +252,8 @@ func (x *mixer) step(r *rand.Rand) {
 		err = x.l.SetRoles(bg, actor, list)
 	case 11:
 		what, done = "Announce", any_
-		err = x.l.Announce(bg, actor, Announcement{NodeID: uint64(1 + r.IntN(12)), RaftAddress: "h:1", APIAddress: "h:2", BinaryVersion: fmt.Sprint("v", r.IntN(3)), MaxSchema: 1})
+		err = x.l.Announce(bg, actor, Announcement{NodeID: uint64(1 + r.IntN(12)), RaftAddress: "h:1", APIAddress: "h:2", BinaryVersion: fmt.Sprint("v", r.IntN(3)), MaxSchema: 1,
+			Evidence: HostEvidence{Own: r.IntN(2) == 0, Dialled: []string{"h"}}})
 	case 12:
 		what, done = "Write that panics or refuses", none
 		how := r.IntN(4)

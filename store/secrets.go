@@ -94,7 +94,7 @@ func (s *Store) Secrets(ctx context.Context) (list []StoredSecret, err error) {
 
 // DeleteSecret takes a value away for good.
 func (s *Store) DeleteSecret(ctx context.Context, actor Actor, name string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return settleOnce(ctx, s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM secrets WHERE name = ?", name)
 		if err != nil {
 			return err

@@ -31,6 +31,7 @@ var Sizes = []Size{
 	{"members", "resources", "gpus and services", 16 << 10},
 	{"members", "labels", "labels", 128 << 10},
 	{"members", "hooks_outcome", "the outcome of the hooks", 64 << 10},
+	{"members", "hosts", "hosts", 32 << 10},
 	{"removed_members", "name", "name", 64},
 
 	{"leases", "id", "the lease id", 128},

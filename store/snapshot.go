@@ -91,7 +91,9 @@ func (s *Store) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveK
 }
 
 // ReadArchive reads an archive into the data directory; see the function of the same name.
-func (s *Store) ReadArchive(r io.Reader) (*Archive, error) { return ReadArchive(r, s.cfg.Dir) }
+func (s *Store) ReadArchive(ctx context.Context, r io.Reader, limits ArchiveLimits) (*Archive, error) {
+	return ReadArchive(ctx, r, s.cfg.Dir, limits)
+}
 
 // temporary names the files of snapshots and restores that are under way; Open removes those of a killed process.
 const temporary = ".snapshot-*.tmp"

@@ -74,6 +74,7 @@ type Store struct {
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	hint     atomic.Pointer[leaderHint]
+	restless atomic.Int64  // until when the leader is looked for often, Unix nanoseconds
 	lost     atomic.Int64  // when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
 	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
@@ -85,6 +86,7 @@ type Store struct {
 	mu      sync.Mutex
 	lead    *leadership   // nil while another member leads
 	turned  chan struct{} // closed and replaced whenever leaderID or lead changes
+	term    term          // of the leader that this member follows
 	servers []Server      // last known Raft configuration
 	ending  chan struct{} // closed when the last leadership has let go of its files; nil before the first one
 
@@ -118,13 +120,15 @@ func Open(cfg Config) (*Store, error) {
 			return nil, err
 		}
 	}
-	n, err := startNode(cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Store{cfg: cfg, log: cfg.Logger, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel,
+		queries: make(chan struct{}, 2)}
+	n, err := startNode(cfg, s.Suspect)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &Store{cfg: cfg, log: cfg.Logger, node: n, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel,
-		queries: make(chan struct{}, 2)}
+	s.node = n
 	s.changes.init()
 	s.events.init(cfg.EventWindow)
 	s.metrics.init()
@@ -134,29 +138,6 @@ func Open(cfg Config) (*Store, error) {
 	go func() { defer s.done.Done(); s.followLeadership(ctx) }()
 	go func() { defer s.done.Done(); s.mirror.keep(ctx, s) }()
 	return s, nil
-}
-
-// HandOver gives leadership to another voter, if this member has it and there is one that takes it.
-func (s *Store) HandOver(ctx context.Context) {
-	if s.Leading() {
-		s.passOn(ctx)
-	}
-}
-
-// passOn gives what Raft has made this member to the first voter that takes it.
-func (s *Store) passOn(ctx context.Context) {
-	for _, v := range s.Servers() {
-		if v.Role != RoleVoter || v.NodeID == s.cfg.NodeID || s.leaderID.Load() != s.cfg.NodeID || ctx.Err() != nil {
-			continue
-		}
-		tctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
-		err := s.transfer(tctx, v.NodeID, descendWait)
-		cancel()
-		if err == nil {
-			return
-		}
-		s.log.Info("leadership was not handed over", "to", v.NodeID, "err", err)
-	}
 }
 
 // Close hands leadership over when this member has it and stops the server. Handing over takes no longer than ctx.
@@ -184,36 +165,6 @@ func (s *Store) Leading() bool {
 	defer s.mu.Unlock()
 	return s.lead != nil
 }
-
-// LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
-// that others have named; 0 for none. It does not block; the answer is at most 100 ms old, or as old as the hint.
-func (s *Store) LeaderID() uint64 {
-	if id := s.leaderID.Load(); id != 0 {
-		return id
-	}
-	if h := s.hint.Load(); h != nil && time.Now().Before(h.until) {
-		return h.id
-	}
-	return 0
-}
-
-// leaderHint is what a member outside Raft was told by one that is inside.
-type leaderHint struct {
-	id    uint64
-	until time.Time
-}
-
-// HintLeader names the leader to a member whose own Raft server does not know one. It is forgotten after a while.
-func (s *Store) HintLeader(id uint64, valid time.Duration) {
-	before := s.LeaderID()
-	s.hint.Store(&leaderHint{id: id, until: time.Now().Add(valid)})
-	if before != s.LeaderID() {
-		s.announceTurn()
-	}
-}
-
-// Outside tells whether this member takes no part in Raft: others know a leader and its own server does not.
-func (s *Store) Outside() bool { return s.leaderID.Load() == 0 && s.LeaderID() != 0 }
 
 // FollowsNow asks the local Raft server which leader it follows at this moment, 0 for none.
 func (s *Store) FollowsNow(ctx context.Context) (uint64, error) {
@@ -311,57 +262,6 @@ func (s *Store) Assign(ctx context.Context, id uint64, role Role) error {
 	return err
 }
 
-// Transfer hands leadership to a voter. Requests that are under way are answered first; those that come after
-// go to the new leader. It blocks until another leads or ctx ends.
-func (s *Store) Transfer(ctx context.Context, id uint64) error {
-	if !s.Leading() {
-		return ErrNotLeader
-	}
-	return s.transfer(ctx, id, descendWait)
-}
-
-// StepDown is Transfer for a leader whose disk does not answer: it does not wait for the writer, which may wait for the
-// disk. What the writer has under way is decided as at any loss of leadership.
-func (s *Store) StepDown(ctx context.Context, id uint64) error {
-	if !s.Leading() {
-		return ErrNotLeader
-	}
-	return s.transfer(ctx, id, stepDownWait)
-}
-
-func (s *Store) transfer(ctx context.Context, id uint64, wait time.Duration) error {
-	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
-	if s.yielding.Swap(true) {
-		return refuse(Conflict, "leadership transfer in progress")
-	}
-	defer s.yielding.Store(false)
-	s.descendWithin(ErrNotLeader, wait)
-	if err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
-		return fmt.Errorf("transfer leadership: %w", err)
-	}
-	for { // it may have gone on from id already
-		if now, err := s.FollowsNow(ctx); err == nil && now != 0 && now != s.cfg.NodeID {
-			s.observeLeader(now)
-			break
-		}
-		select {
-		case <-time.After(2 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("transfer leadership: %w", ctx.Err())
-		}
-	}
-	if s.cfg.Nudge != nil {
-		var others []uint64
-		for _, v := range s.Servers() {
-			if v.NodeID != s.cfg.NodeID {
-				others = append(others, v.NodeID)
-			}
-		}
-		s.cfg.Nudge(others)
-	}
-	return nil
-}
-
 // Beat returns when this member last set out to look who leads, which it does all the time while it is well.
 func (s *Store) Beat() time.Time { return time.Unix(0, s.beat.Load()) }
 
@@ -408,7 +308,7 @@ func (s *Store) followLeadership(ctx context.Context) {
 			_, _ = s.RefreshServers(ctx)
 		}
 		poll := leaderPoll
-		if id == 0 && !s.Outside() {
+		if id == 0 && !s.Outside() || time.Now().UnixNano() < s.restless.Load() {
 			poll = electionPoll
 		}
 		select {
@@ -424,23 +324,6 @@ func (s *Store) followLeadership(ctx context.Context) {
 // election, 15 times the network latency.
 func (s *Store) unbroken() bool {
 	return time.Since(time.Unix(0, s.observed.Load())) < 15*s.cfg.NetworkLatency
-}
-
-func (s *Store) observeLeader(id uint64) {
-	if old := s.leaderID.Swap(id); old != id {
-		s.log.Info("leader", "node", id, "before", old)
-		if id != 0 {
-			s.metrics.leaders.Inc()
-		}
-		s.announceTurn()
-	}
-}
-
-func (s *Store) announceTurn() {
-	s.mu.Lock()
-	close(s.turned)
-	s.turned = make(chan struct{})
-	s.mu.Unlock()
 }
 
 func removeWorking(dir string) error {

@@ -97,7 +97,15 @@ func (s *Store) operatorsCA(tx *Tx, q CARequest, old, a *Authority, clusterID st
 	trial := certs.Leaf{Kind: a.Kind, ClusterID: clusterID, NodeID: 1, Name: "trial"}
 	seen := map[string]bool{}
 	for i := range members {
-		for _, h := range members[i].Hosts() {
+		g, err := tx.grantsOf(&members[i])
+		if err != nil {
+			return certs.CA{}, err
+		}
+		hosts, _, err := tx.certHosts(&members[i], g)
+		if err != nil {
+			return certs.CA{}, err
+		}
+		for _, h := range hosts {
 			if !seen[h] {
 				seen[h] = true
 				trial.Hosts = append(trial.Hosts, h)

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"context"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -40,6 +42,8 @@ type table struct {
 	changed int   // position of modified_rev, -1 if there is none
 }
 
+var errNoTable = errors.New("store: there is no table")
+
 func (v *View) table(name string) (t table, err error) {
 	t = table{name: name, changed: -1}
 	type column struct {
@@ -60,7 +64,7 @@ func (v *View) table(name string) (t table, err error) {
 		}
 	}
 	if err == nil && len(t.key) == 0 {
-		err = fmt.Errorf("store: the table %s has no primary key", name)
+		err = fmt.Errorf("%w %s with a primary key", errNoTable, name)
 	}
 	return t, err
 }
@@ -74,6 +78,14 @@ func (t *table) keyNames() (names []string) {
 
 func (t *table) selectAll() string {
 	return strings.Join([]string{"SELECT", strings.Join(t.columns, ", "), "FROM", t.name, "ORDER BY", strings.Join(t.keyNames(), ", ")}, " ")
+}
+
+// copyFrom copies all rows from an attached database. The order makes SQLite take row by row, with its checks, where it
+// would copy whole records.
+func (t *table) copyFrom(schema string) string {
+	columns := strings.Join(t.columns, ", ")
+	return strings.Join([]string{"INSERT", "INTO", "main." + t.name, "(" + columns + ")", "SELECT", columns, "FROM", schema + "." + t.name,
+		"ORDER BY", strings.Join(t.keyNames(), ", ")}, " ")
 }
 
 func (t *table) insert() string {
@@ -151,7 +163,7 @@ type delta struct{ Added, Changed, Removed int }
 
 // become makes a table of the transaction hold the rows that it has in another database, and touches no row that is the
 // same already.
-func (t *Tx) become(name string, want *View) (d delta, err error) {
+func (t *Tx) become(ctx context.Context, name string, want *View) (d delta, err error) {
 	tb, err := t.table(name)
 	if err != nil {
 		return d, err
@@ -169,6 +181,9 @@ func (t *Tx) become(name string, want *View) (d delta, err error) {
 	}
 	var added, changed [][]any
 	if err := want.each(&tb, func(row []any) error {
+		if ctx.Err() != nil { // other writes wait meanwhile
+			return errRestoreTime
+		}
 		_, text := tb.keyOf(row)
 		if keptRows(name, text) {
 			return nil

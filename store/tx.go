@@ -11,10 +11,11 @@ type Tx struct {
 	View
 	Rev uint64 // the revision that this transaction will have
 
-	actor    Actor
-	recorded []statement
-	audits   []AuditRow
-	nextSeq  uint64
+	actor     Actor
+	recorded  []statement
+	audits    []AuditRow
+	nextSeq   uint64
+	committed []func() // what the leader has to know before anybody can see that the transaction is committed
 }
 
 type statement struct {

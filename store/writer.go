@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,8 +37,8 @@ type Actor struct {
 	RequestHash    string // what the key stands for: a repetition must be the same request
 }
 
-// auto tells whether the Idempotency-Key is one that a member has made.
-func (a Actor) auto() bool { return strings.HasPrefix(a.IdempotencyKey, AutoKey) }
+// Auto tells whether the Idempotency-Key is one that a member has made.
+func (a Actor) Auto() bool { return strings.HasPrefix(a.IdempotencyKey, AutoKey) }
 
 func (a Actor) String() string {
 	switch {
@@ -56,12 +57,30 @@ type request struct {
 	taken atomic.Bool // by the writer, or by a caller that no longer waits
 	tx    *Tx
 	done  chan error
+
+	mu   sync.Mutex // held while fn runs
+	left bool       // the caller has gone: fn must not run any more
+	ran  bool       // fn has changed something, which is committed or not
 }
+
+// leave ends the wait of a caller whose request the writer has taken. It reports whether what fn has done may be
+// committed: if not, it never will be.
+func (r *request) leave() (mayHappen bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = true
+	return r.ran
+}
+
+var errLeft = errors.New("store: nobody waits for this request")
+
+// commitGrace is how long a caller whose time is up waits for a commit that is under way.
+const commitGrace = 100 * time.Millisecond
 
 // Write runs fn in a transaction on the leader and returns when a majority has committed it, or when it is
 // certain that nothing happened. fn must not block, and may run again after a change of leader. It returns
-// ErrNotLeader on other members, ErrUnknownOutcome when leadership was lost in the middle, and whatever fn
-// returns, in which case fn's statements have no effect.
+// ErrNotLeader on other members, ErrUnknownOutcome when leadership was lost in the middle or ctx has ended while a
+// majority was being waited for, and whatever fn returns, in which case fn's statements have no effect.
 func (s *Store) Write(ctx context.Context, actor Actor, fn func(*Tx) error) error {
 	l := s.current()
 	if l == nil {
@@ -84,20 +103,41 @@ func (s *Store) Write(ctx context.Context, actor Actor, fn func(*Tx) error) erro
 	case <-ctx.Done():
 		return ErrNoLeader
 	}
+	err := r.await(ctx, l)
+	noteEffect(ctx, r, err)
+	return err
+}
+
+// await waits for the writer's answer, for as long as ctx lets it.
+func (r *request) await(ctx context.Context, l *leadership) error {
 	select {
 	case err := <-r.done:
 		return err
 	case <-l.ctx.Done():
-		if r.taken.Swap(true) { // the writer has it and will answer
-			return <-r.done
+		if !r.taken.Swap(true) {
+			return ErrNotLeader
 		}
-		return ErrNotLeader
 	case <-ctx.Done():
-		if r.taken.Swap(true) {
-			return <-r.done
+		if !r.taken.Swap(true) {
+			return ErrNoLeader
 		}
-		return ErrNoLeader
 	}
+	select { // the writer has it and will answer
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(commitGrace)
+	defer grace.Stop()
+	select {
+	case err := <-r.done:
+		return err
+	case <-grace.C:
+	}
+	if r.leave() {
+		return ErrUnknownOutcome
+	}
+	return ErrNoLeader
 }
 
 // write is the single writer: it takes what waits, commits it as one transaction and answers all.
@@ -254,6 +294,11 @@ func (l *leadership) commit(batch []*request) error {
 		}
 		return fmt.Errorf("commit: %w", err)
 	}
+	for _, r := range changed {
+		for _, f := range r.tx.committed {
+			f()
+		}
+	}
 	if _, err := w.exec("COMMIT"); err != nil {
 		answer(nil) // the cluster has it; only the working copy is behind
 		return fmt.Errorf("commit to the working copy: %w", err)
@@ -335,7 +380,7 @@ func (l *leadership) try(r *request, now time.Time, rev, firstAudit uint64) (tx 
 			err = errors.Join(err, e)
 		}
 	}()
-	if err := r.fn(tx); err != nil {
+	if err := r.run(tx); err != nil {
 		return nil, err
 	}
 	if len(tx.recorded) > 0 && len(tx.audits) == 0 {
@@ -343,6 +388,18 @@ func (l *leadership) try(r *request, now time.Time, rev, firstAudit uint64) (tx 
 	}
 	r.tx = tx
 	return tx, nil
+}
+
+// run runs fn, unless nobody waits for it any more.
+func (r *request) run(tx *Tx) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left {
+		return errLeft
+	}
+	err := r.fn(tx)
+	r.ran = r.ran || err == nil && len(tx.recorded) > 0
+	return err
 }
 
 func answerAll(batch []*request, err error) error {

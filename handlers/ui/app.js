@@ -153,7 +153,7 @@ function banner() {
   if (lost) text = "No connection to this member. The page goes on by itself as soon as it answers; another member's page shows the cluster meanwhile.";
   else if (status && !status.cluster.leaderNodeId) text = "There is no leader: the cluster cannot change anything, and what is shown may be old. A majority of the voters must be up and reach each other. Raft, Events and Audit show what this member knows itself.";
   else if (status?.reason) text = `This member is not ready: ${status.reason}.`;
-  else if (status?.disk?.low) text = "This member is low on disk space.";
+  if (!lost && status?.notices) text = [text, ...status.notices.map((n) => `${n[0].toUpperCase()}${n.slice(1)}.`)].filter(Boolean).join(" ");
   const urgent = lost || status && !status.cluster.leaderNodeId;
   $("banner").className = urgent ? "bad" : "warn";
   $("banner").hidden = !text;

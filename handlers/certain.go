@@ -1,0 +1,194 @@
+package handlers
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+
+	"muster/store"
+)
+
+// What is answered is certain, or says that it is not. Two things are not: what became of a request whose leader has gone
+// in the middle, and what a leader remembers that may be none any more.
+
+// headerOutcome says of an error, with the value "unknown", that the request may have been carried out. Errors without it
+// say that it was not, or not as a whole.
+const (
+	headerOutcome  = "X-Muster-Outcome"
+	outcomeUnknown = "unknown"
+)
+
+// Headers of a member that asks the leader who is asking it, and of the answer.
+const (
+	headerVouch    = "X-Muster-Vouch"
+	headerAccessor = "X-Muster-Accessor"
+	headerName     = "X-Muster-Name"
+)
+
+// honest makes an error that says that nothing has happened say otherwise when an earlier attempt may have done it, and the
+// other way round for requests that change nothing.
+func (q *request) honest(err error) error {
+	nothing := errors.Is(err, store.ErrNoLeader) || errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrClosed) ||
+		errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrOldSchema)
+	switch unknown := errors.Is(err, store.ErrUnknownOutcome); {
+	case unknown && !q.changes:
+		return store.ErrNoLeader
+	case nothing && q.changes && q.doubt:
+		return store.ErrUnknownOutcome
+	}
+	return err
+}
+
+// Sentences behind the family's own words for an unknown outcome.
+const (
+	mayHaveHappened = ": the request may or may not have been carried out; "
+	repeatWithKey   = "repeat it with the same " + headerKey
+	repeatJoin      = "repeat the request with the same token and key"
+	lookFirst       = "look before you repeat it, which is always safe with an " + headerKey
+)
+
+// unknown says that a request may have been carried out. It is to be sent again at once only where that is safe.
+func (f *family) unknown(q *request, _ error) {
+	advice := lookFirst
+	switch key := q.Header.Get(headerKey); {
+	case f == zlayer:
+		advice = repeatJoin
+	case key != "" && !(store.Actor{IdempotencyKey: key}).Auto():
+		advice = repeatWithKey
+	}
+	h := q.w.Header()
+	h.Set(headerOutcome, outcomeUnknown)
+	if advice != lookFirst {
+		h.Set("Retry-After", "1")
+	}
+	f.fail(q.w, f.unknownOutcome.status, 0, f.unknownOutcome.text+mayHaveHappened+advice)
+}
+
+// refuses reports whether an error refuses what the state of the cluster does not allow: it is worth as much as that state.
+func refuses(err error) bool {
+	status := 0
+	var known *httpError
+	var elastic *elasticError
+	var refusal *store.Refusal
+	switch {
+	case errors.As(err, &elastic):
+		status = elastic.Status
+	case errors.As(err, &known):
+		status = known.status
+	case errors.As(err, &refusal):
+		status = statusOf[refusal.Code]
+	}
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusGone, http.StatusTooManyRequests:
+		return true
+	}
+	return false
+}
+
+// confirmed lets a refusal through that rests on a confirmed state: a majority follows this member, and did when the
+// refusal was found. Otherwise the request belongs to the leader that there is now. Only then is it counted as a failed
+// attempt. What the caller wants to have stale is not confirmed, and not counted.
+func (s *Server) confirmed(o origin, q *request, err error) error {
+	if !refuses(err) || q.stale {
+		return err
+	}
+	if unconfirmed := s.Store.Confirm(q.Context()); unconfirmed != nil {
+		q.failed = false
+		return unconfirmed
+	}
+	if q.failed {
+		if limited := s.failures.count(remoteOf(q.Request, o)); limited != nil {
+			return limited
+		}
+	}
+	return err
+}
+
+// workForwarded answers another member, which tries again while it may when this one does not lead.
+func (s *Server) workForwarded(rt *route, o origin, q *request) {
+	var err error
+	vouching := q.Header.Get(headerVouch) != ""
+	if vouching {
+		err = s.confirmed(o, q, s.admit(rt, o, q))
+	} else {
+		err = s.handle(rt, o, q)
+	}
+	switch {
+	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrClosed):
+		said := "1"
+		if q.doubt {
+			said = leaderChanged
+		}
+		q.w.Header().Set(headerNotLeader, said)
+		q.w.WriteHeader(http.StatusMisdirectedRequest)
+	case err == nil && vouching:
+		h := q.w.Header()
+		if q.token != nil {
+			h.Set(headerAccessor, url.QueryEscape(q.token.ID))
+			h.Set(headerName, url.QueryEscape(q.token.Name))
+		}
+		q.w.WriteHeader(http.StatusNoContent)
+	default:
+		s.answer(rt, q, err)
+	}
+}
+
+// answerVouched answers a request that only this member can answer and whose caller it does not know: the leader says
+// whether it may. A refusal is the leader's own.
+func (s *Server) answerVouched(rt *route, o origin, q *request) {
+	q.failed = false
+	leader := s.Store.LeaderID()
+	if leader == s.Store.NodeID() {
+		local := *q
+		local.stale = false
+		if err := s.confirmed(o, &local, s.admit(rt, o, &local)); err != nil {
+			s.answer(rt, &local, err)
+			return
+		}
+		q.vouched = local.token
+		s.answer(rt, q, s.handle(rt, o, q))
+		return
+	}
+	r := q.Clone(q.Context())
+	r.Body, r.ContentLength, r.RequestURI = http.NoBody, 0, ""
+	r.Header.Del("Content-Length")
+	r.Header.Set(headerForwarded, "1")
+	r.Header.Set(headerRemote, q.RemoteAddr)
+	r.Header.Set(headerVouch, "1")
+	resp, err := s.Peers.Forward(r, leader)
+	if err != nil {
+		s.answer(rt, q, store.ErrNoLeader)
+		return
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusNoContent:
+		id, _ := url.QueryUnescape(resp.Header.Get(headerAccessor))
+		name, _ := url.QueryUnescape(resp.Header.Get(headerName))
+		q.vouched = &store.APIToken{ID: id, Name: name}
+		s.answer(rt, q, s.handle(rt, o, q))
+	case resp.Header.Get(headerNotLeader) != "":
+		s.answer(rt, q, store.ErrNoLeader)
+	default:
+		data, err := io.ReadAll(io.LimitReader(resp.Body, bodyLimit))
+		if err != nil {
+			s.answer(rt, q, store.ErrNoLeader)
+			return
+		}
+		passOn(q.w, resp, data)
+	}
+}
+
+// passOn gives the leader's answer to the caller.
+func passOn(w http.ResponseWriter, resp *http.Response, data []byte) {
+	h := w.Header()
+	for k := range h {
+		h.Del(k)
+	}
+	for k, v := range resp.Header {
+		h[k] = v
+	}
+	w.WriteHeader(resp.StatusCode)
+	_, _ = w.Write(data)
+}

@@ -1,0 +1,352 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"muster/certs"
+	"muster/store"
+)
+
+// relay is the way from a follower to the leader, as a test wants it.
+type relay struct {
+	mu      sync.Mutex
+	leader  http.Handler
+	steps   []string           // of the next request: what happens to each attempt
+	giveUp  context.CancelFunc // ends the caller's patience
+	forward int
+}
+
+type lostError struct{ notSent bool }
+
+func (lostError) Error() string   { return "the connection broke" }
+func (e lostError) NotSent() bool { return e.notSent }
+
+func (x *relay) Forward(r *http.Request, _ uint64) (*http.Response, error) {
+	x.mu.Lock()
+	step := "answer"
+	if len(x.steps) > 0 {
+		step, x.steps = x.steps[0], x.steps[1:]
+	}
+	x.forward++
+	x.mu.Unlock()
+	r.Host = "node-1"
+	deliver := func() *http.Response {
+		w := httptest.NewRecorder()
+		x.leader.ServeHTTP(w, r)
+		return w.Result()
+	}
+	says := func(name, value string) *http.Response {
+		w := httptest.NewRecorder()
+		w.Header().Set(name, value)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return w.Result()
+	}
+	switch step {
+	case "not sent":
+		return nil, lostError{true}
+	case "lost":
+		return nil, lostError{false}
+	case "carried out, then lost":
+		deliver()
+		return nil, lostError{false}
+	case "not the leader":
+		return says(headerNotLeader, "1"), nil
+	case "not the leader, after a change":
+		return says(headerNotLeader, leaderChanged), nil
+	case "unknown":
+		return says(headerOutcome, outcomeUnknown), nil
+	case "the caller's time is up":
+		x.giveUp()
+		return nil, lostError{true}
+	}
+	return deliver(), nil
+}
+
+// testFollower is a member that does not lead: it has the leader's mirror of now, and passes on what it must.
+type testFollower struct {
+	*testServer
+	relay *relay
+}
+
+func newTestFollower(t *testing.T, leader *testServer, mirror string) *testFollower {
+	t.Helper()
+	identity, err := certs.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	data, err := os.ReadFile(mirror)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "muster.db"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	st, err := store.Open(store.Config{Dir: dir, NodeID: 2, Identity: identity, Logger: log,
+		Dial: func(context.Context, uint64) (net.Conn, error) { return nil, errors.New("not in this test") }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &testFollower{relay: &relay{leader: leader.Internal(), giveUp: func() {}}}
+	cfg := testConfig(st, leader.ClusterID, log)
+	cfg.Peers, cfg.Name = f.relay, "two"
+	f.testServer = &testServer{Server: New(cfg), t: t, admin: leader.admin}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { // it hears who leads again and again, as a member outside Raft does
+		defer close(done)
+		for ctx.Err() == nil {
+			if st.LeaderID() == 0 {
+				st.HintLeader(1, time.Hour)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = st.Close(ctx)
+	})
+	return f
+}
+
+// through asks the follower while its way to the leader is as the steps say.
+func (f *testFollower) through(steps []string, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	f.t.Helper()
+	until(f.t, "it knows who leads", func() bool { return f.Store.LeaderID() != 0 })
+	ctx, cancel := context.WithTimeout(f.t.Context(), generous)
+	defer cancel()
+	f.relay.mu.Lock()
+	f.relay.steps, f.relay.giveUp = steps, cancel
+	f.relay.mu.Unlock()
+	var in io.Reader = http.NoBody
+	if body != "" {
+		in = strings.NewReader(body)
+		headers = append(headers, "Content-Type", "application/json")
+	}
+	r := httptest.NewRequestWithContext(ctx, method, target, in)
+	r.Header.Set("Authorization", "Bearer "+f.admin)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	f.API().ServeHTTP(w, r)
+	return w
+}
+
+// forwardedRoutes lists the routes that a follower passes on.
+func forwardedRoutes() (list []*route) {
+	for i := range routes {
+		if rt := &routes[i]; rt.at != here && !rt.stream && rt.path != "/v1/peering/establish" {
+			list = append(list, rt)
+		}
+	}
+	return list
+}
+
+// TestUnknownIsSaid walks over all routes that the leader answers and over what can happen on the way to it. An answer says
+// that something may have happened if and only if it may.
+func TestUnknownIsSaid(t *testing.T) {
+	s := newTestServer(t)
+	f := newTestFollower(t, s, s.mirrorFile())
+	const up = "the caller's time is up"
+	for _, rt := range forwardedRoutes() {
+		target, body := harmless(rt)
+		if rt.path == "/api/v1/cluster/join" {
+			body = `{"token":"x"}`
+		}
+		changes := rt.changes() || rt.keyed
+		for _, x := range []struct {
+			steps   []string
+			unknown bool
+		}{
+			{[]string{up}, false},
+			{[]string{"not sent", up}, false},
+			{[]string{"not the leader", up}, false},
+			{[]string{"lost", up}, true},
+			{[]string{"lost", "not sent", up}, true},
+			{[]string{"lost", "not the leader", "not sent", up}, true},
+			{[]string{"unknown", "not the leader", up}, true},
+			{[]string{"not the leader, after a change", "not sent", up}, true},
+		} {
+			for _, key := range []string{"", "k-" + store.NewID()} {
+				if key != "" && len(x.steps) > 2 {
+					continue // one of each is enough
+				}
+				var headers []string
+				if key != "" {
+					headers = []string{headerKey, key}
+				}
+				w := f.through(x.steps, rt.method, target, body, headers...)
+				if w.Code < 500 && f.relay.untouched() {
+					continue // refused before it is passed on: its arguments
+				}
+				text := w.Body.String()
+				unknown := w.Header().Get(headerOutcome) == outcomeUnknown
+				want := x.unknown && changes
+				status := rt.family.noLeader.status
+				if want && rt.whole && x.steps[0] == "unknown" {
+					status, text = w.Code, mayHaveHappened+headerKey // the leader's own answer
+				} else if want {
+					status = rt.family.unknownOutcome.status
+				}
+				retry := w.Header().Get("Retry-After") != ""
+				switch {
+				case unknown != want, w.Code != status, strings.Contains(text, "may or may not have been carried out") != want && rt.method != http.MethodHead:
+					t.Errorf("%s %s, %v: %d %s (unknown: %v); want %d, %v", rt.method, rt.path, x.steps, w.Code, text, unknown, status, want)
+				case want && rt.family != zlayer && !strings.Contains(text, headerKey) && rt.method != http.MethodHead:
+					t.Errorf("%s %s, %v: nothing of %s: %s", rt.method, rt.path, x.steps, headerKey, text)
+				case retry != (!want || key != "" || rt.family == zlayer):
+					t.Errorf("%s %s, %v, key %q: Retry-After %v", rt.method, rt.path, x.steps, key, retry)
+				}
+			}
+		}
+	}
+}
+
+func (x *relay) untouched() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.forward == 0
+}
+
+func (s *testServer) mirrorFile() string {
+	s.t.Helper()
+	until(s.t, "the mirror is there", func() bool { return s.Store.ReplicaRevision() >= s.Store.Revision() })
+	return filepath.Join(s.dir, "muster.db")
+}
+
+// TestRepeatedIsTheFirst: what was carried out before the leader was lost is answered as it would have been, whatever the
+// method.
+func TestRepeatedIsTheFirst(t *testing.T) {
+	s := newTestServer(t)
+	f := newTestFollower(t, s, s.mirrorFile())
+	lost := []string{"carried out, then lost", "not sent", "answer"}
+	id := func(w *httptest.ResponseRecorder) string {
+		_, rest, _ := strings.Cut(w.Body.String(), `"id":"`)
+		id, _, _ := strings.Cut(rest, `"`)
+		return id
+	}
+	token := id(f.through(lost, "POST", "/api/v1/api-tokens", `{"name":"x","scopes":["cluster:read"]}`))
+	join := id(f.through(lost, "POST", "/api/v1/cluster/join-tokens", `{}`))
+	if token == "" || join == "" {
+		t.Fatalf("no tokens: %q, %q", token, join)
+	}
+	for _, x := range []struct{ method, target, body string }{
+		{"PUT", "/api/v1/cluster/secrets/a", `{"value":"eA=="}`},
+		{"DELETE", "/api/v1/cluster/secrets/a", ""},
+		{"PUT", "/api/v1/cluster/leases/l", `{"nodeId":1,"kind":"x","ttlSeconds":60}`},
+		{"DELETE", "/api/v1/cluster/leases/l", ""},
+		{"DELETE", "/api/v1/cluster/join-tokens/" + join, ""},
+		{"DELETE", "/api/v1/api-tokens/" + token, ""},
+		{"DELETE", "/v1/peering/nothing", ""},
+	} {
+		if w := f.through(lost, x.method, x.target, x.body); w.Code >= 300 {
+			t.Errorf("%s %s: %d %s", x.method, x.target, w.Code, w.Body)
+		}
+	}
+	if w := s.call("DELETE", "/api/v1/cluster/leases/l", s.admin, ""); w.Code != 404 {
+		t.Errorf("a lease that is gone: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestStaleRefusalsAreTheLeaders: a member whose mirror is behind asks the leader about a token that it does not know, also
+// for what it answers itself.
+func TestStaleRefusalsAreTheLeaders(t *testing.T) {
+	s := newTestServer(t)
+	f := newTestFollower(t, s, s.mirrorFile())
+	f.admin = s.token(store.ScopeManagement) // the mirror does not have it
+	reader := s.token(store.ScopePeeringRead)
+	for i := range routes {
+		rt := &routes[i]
+		if rt.scope == "" || rt.at == atLeader || rt.stream {
+			continue
+		}
+		target, body := harmless(rt)
+		if rt.at == hereStale {
+			target += "?stale"
+		}
+		if rt.path == "/api/v1/sql" {
+			body = `{"query":"SELECT 1"}`
+		}
+		w := f.through(nil, rt.method, target, body)
+		if rt.path == "/v1/agent/self" && !strings.Contains(w.Body.String(), `"NodeName":"two"`) {
+			t.Errorf("%s is not the member's own answer: %s", target, w.Body)
+		}
+		if w.Code != 200 {
+			t.Errorf("%s %s with a new token: %d %s (leader %d)", rt.method, target, w.Code, w.Body, f.Store.LeaderID())
+		}
+		for what, credential := range map[string]string{"without a scope": reader, "unknown": certs.NewSecret()} {
+			w := f.through(nil, rt.method, target, body, "Authorization", "Bearer "+credential)
+			if !refusedAs(rt, w.Code, what != "unknown") {
+				t.Errorf("%s %s with a token %s: %d %s", rt.method, target, what, w.Code, w.Body)
+			}
+			w = f.through([]string{"not sent", "the caller's time is up"}, rt.method, target, body, "Authorization", "Bearer "+credential)
+			if w.Code != rt.family.noLeader.status {
+				t.Errorf("%s %s with a token %s, and the leader does not answer: %d %s", rt.method, target, what, w.Code, w.Body)
+			}
+		}
+	}
+	if f.failures.spent("192.0.2.1") || len(f.failures.hosts) != 0 {
+		t.Error("a member has counted what it does not know itself")
+	}
+}
+
+// TestRefusalsAreConfirmed: a leader whom no majority confirms refuses nobody for what it remembers, on any route, and
+// counts nothing; as soon as it is confirmed it does.
+func TestRefusalsAreConfirmed(t *testing.T) {
+	var deposed atomic.Bool
+	s := newTestServer(t)
+	s.addVoter(func() bool { return !deposed.Load() })
+	poor, unknown := s.token(), certs.NewSecret()
+	forwarded := []string{headerForwarded, "1", headerRemote, "192.0.2.1:1"}
+	for i := range routes {
+		rt := &routes[i]
+		if rt.at == here || rt.stream || rt.path == "/v1/peering/establish" {
+			continue
+		}
+		target, body := harmless(rt)
+		for what, credential := range map[string]string{"who may": s.admin, "who may not": poor, "whom nobody knows": unknown, "without a credential": ""} {
+			headers := forwarded
+			if body != "" {
+				headers = append(headers[:len(headers):len(headers)], "Content-Type", "application/json")
+			}
+			deposed.Store(false)
+			s.failures = newFailureLimiter()
+			before := s.ask(s.Internal(), rt.method, target, credential, body, headers...)
+			counted := len(s.failures.hosts)
+			deposed.Store(true)
+			s.failures = newFailureLimiter()
+			w := s.ask(s.Internal(), rt.method, target, credential, body, headers...)
+			switch before.Code {
+			case 401, 403, 404, 409:
+				if w.Code != http.StatusMisdirectedRequest {
+					t.Errorf("%s %s by somebody %s: %d %s before, %d %s after", rt.method, target, what, before.Code, before.Body, w.Code, w.Body)
+				}
+			}
+			if len(s.failures.hosts) != 0 {
+				t.Errorf("%s %s by somebody %s is counted, and was not confirmed", rt.method, target, what)
+			}
+			if before.Code == 401 && counted == 0 {
+				t.Errorf("%s %s by somebody %s: %d is not counted", rt.method, target, what, before.Code)
+			}
+		}
+	}
+	deposed.Store(false)
+}

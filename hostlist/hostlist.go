@@ -1,0 +1,105 @@
+// Package hostlist judges which hosts an operator allows: names, patterns, addresses and networks. It resolves no names and
+// imports nothing of ours but package addr.
+package hostlist
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"muster/addr"
+)
+
+// Max bounds the entries of a list.
+const Max = 64
+
+// Rule says what an entry must be, as it completes "NAME must be …".
+const Rule = "up to 64 host names, patterns such as *.example.org, IP addresses or networks such as 10.0.0.0/8"
+
+// List is what an operator allows. The zero value allows nothing.
+type List struct {
+	Exact    []string       // host names, lower case
+	Below    []string       // names: all that end with a dot and this one are allowed, at any depth
+	Networks []netip.Prefix // single addresses are networks of one
+}
+
+// None is the text of a list that allows nothing.
+const None = "none"
+
+// Split reads a list that is one text with commas.
+func Split(text string) []string {
+	if text == None {
+		return nil
+	}
+	parts := strings.Split(text, ",")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	return parts
+}
+
+// Parse reads the entries of a list. The error names the entry and the rule.
+func Parse(entries []string) (l List, err error) {
+	if len(entries) > Max {
+		return l, fmt.Errorf("at most %d entries can be listed", Max)
+	}
+	for _, e := range entries {
+		if err := l.add(e); err != nil {
+			return List{}, err
+		}
+	}
+	return l, nil
+}
+
+func (l *List) add(entry string) error {
+	if p, err := netip.ParsePrefix(entry); err == nil {
+		if p != p.Masked() || p.Addr().Is4In6() {
+			return fmt.Errorf("%s is not a network such as 10.0.0.0/8: it has bits beyond its length", entry)
+		}
+		l.Networks = append(l.Networks, p)
+		return nil
+	}
+	if ip, err := netip.ParseAddr(entry); err == nil {
+		if err := addr.CheckHost(entry); err != nil {
+			return err
+		}
+		ip = ip.Unmap()
+		l.Networks = append(l.Networks, netip.PrefixFrom(ip, ip.BitLen()))
+		return nil
+	}
+	name, below := strings.CutPrefix(entry, "*.")
+	if addr.CheckHost(name) != nil || below && isIP(name) {
+		return fmt.Errorf("%.80q is neither a host name, a pattern such as *.example.org, an IP address nor a network", entry)
+	}
+	if name = addr.CanonicalHost(name); below {
+		l.Below = append(l.Below, name)
+	} else {
+		l.Exact = append(l.Exact, name)
+	}
+	return nil
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// Names reports whether the list has this very host: its name, or its address alone.
+func (l *List) Names(host string) bool {
+	host = addr.CanonicalHost(host)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return slices.Contains(l.Networks, netip.PrefixFrom(ip, ip.BitLen()))
+	}
+	return slices.Contains(l.Exact, host)
+}
+
+// Allows reports whether a host is in the list, by itself, by a pattern or by a network.
+func (l *List) Allows(host string) bool {
+	host = addr.CanonicalHost(host)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return slices.ContainsFunc(l.Networks, func(p netip.Prefix) bool { return p.Contains(ip) })
+	}
+	return slices.Contains(l.Exact, host) ||
+		slices.ContainsFunc(l.Below, func(name string) bool { return strings.HasSuffix(host, "."+name) })
+}

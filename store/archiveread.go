@@ -1,0 +1,201 @@
+package store
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ArchiveLimits bound what reading an archive may take.
+type ArchiveLimits struct {
+	State int64        // bytes of the unpacked state
+	Room  func() int64 // bytes that may be written to the disk at this moment; nil does not ask
+}
+
+// MaxArchiveState is the largest state that is unpacked where no other limit is given, in bytes.
+const MaxArchiveState = 16 << 30
+
+// scratchCopies is how many times the state lies on the disk while an archive is read and restored: as it came, and as a
+// database of our own making.
+const scratchCopies = 2
+
+// admits checks the size of the state that an archive announces, before a byte of it is written.
+func (l ArchiveLimits) admits(size int64) error {
+	if size > l.State {
+		return refuse(Invalid, "the archive's state has %d bytes unpacked, and this member takes %d at most", size, l.State)
+	}
+	if l.Room != nil && size > l.Room()/scratchCopies {
+		return refuse(Invalid, "the archive's state has %d bytes unpacked: there is no room for it on the disk of the member that restores it, whose reserve is kept free", size)
+	}
+	return nil
+}
+
+// ReadArchive reads an archive into a new directory below dir and checks everything that can be checked without the
+// cluster: the sizes, the sums, the format, and that the state is an intact database with a schema of muster's. Nothing
+// in the archive runs. It blocks until that is done or ctx ends. Errors are refusals in a sentence.
+func ReadArchive(ctx context.Context, r io.Reader, dir string, limits ArchiveLimits) (_ *Archive, err error) {
+	tmp, err := os.MkdirTemp(dir, temporary)
+	if err != nil {
+		return nil, err
+	}
+	a := &Archive{dir: tmp, State: filepath.Join(tmp, archiveState)}
+	defer func() {
+		if err != nil {
+			_ = a.Close()
+		}
+		if ctx.Err() != nil && err != nil {
+			err = refuse(Invalid, "reading the archive takes too long")
+		}
+	}()
+	x := unpacking{a: a, limits: limits, have: map[string]string{}, want: map[string]string{}}
+	if err := x.extract(ctx, r); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{archiveMeta, archiveState, archiveSums} {
+		if x.have[name] == "" {
+			return nil, refuse(Invalid, "the archive is not a snapshot of muster: it has no %s", name)
+		}
+	}
+	for name, sum := range x.have {
+		if name != archiveSums && x.want[name] != sum {
+			return nil, refuse(Invalid, "the archive is damaged: the checksum of %s does not match", name)
+		}
+	}
+	if a.Meta.Version != archiveVersion {
+		return nil, refuse(Invalid, "the archive has format %d and this binary knows %d", a.Meta.Version, archiveVersion)
+	}
+	if err := checkState(ctx, a.State, a.Meta.Schema); err != nil {
+		return nil, err
+	}
+	inside, err := describe(a.State)
+	if err != nil {
+		return nil, errNoDatabase
+	}
+	if inside.ClusterID != a.Meta.ClusterID || inside.Index != a.Meta.Index || inside.Schema != a.Meta.Schema || x.size != a.Meta.Size {
+		return nil, refuse(Invalid, "the archive contradicts itself: meta.json does not describe its state")
+	}
+	return a, nil
+}
+
+// unpacking is an archive that is being read.
+type unpacking struct {
+	a          *Archive
+	limits     ArchiveLimits
+	have, want map[string]string // sums
+	size       int64             // of the state
+}
+
+// maxPadding is what may follow the end of the tar: tar fills its last block.
+const maxPadding = 1 << 20
+
+func damaged(err error) error {
+	return refuse(Invalid, "failed to decompress snapshot: %s", strings.TrimPrefix(err.Error(), "gzip: "))
+}
+
+func (x *unpacking) extract(ctx context.Context, r io.Reader) error {
+	zip, err := gzip.NewReader(r)
+	if err != nil {
+		return damaged(eofIsUnexpected(err))
+	}
+	plain := whileIn(ctx, zip)
+	for in := tar.NewReader(plain); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return damaged(err)
+		}
+		if err := x.member(h, in); err != nil {
+			return err
+		}
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(plain, maxPadding)) // the sum of the compressed data comes last
+	if err != nil {
+		return damaged(err)
+	}
+	if n == maxPadding {
+		return refuse(Invalid, "the archive is not a snapshot of muster: it goes on behind its end")
+	}
+	return nil
+}
+
+// member takes one file of the archive; names, kinds and sizes that a snapshot does not have are refused.
+func (x *unpacking) member(h *tar.Header, in io.Reader) error {
+	var into io.Writer
+	var text bytes.Buffer
+	switch h.Name {
+	case archiveState, archiveMeta, archiveKeys, archiveSums:
+	default:
+		return refuse(Invalid, "the archive is not a snapshot of muster: it holds %.64q", h.Name)
+	}
+	if x.have[h.Name] != "" || h.Typeflag != tar.TypeReg || h.Size < 0 || h.Name != archiveState && h.Size > maxArchiveMeta {
+		return refuse(Invalid, "the archive is not a snapshot of muster: %s is not as it should be", h.Name)
+	}
+	into = &text
+	if h.Name == archiveState {
+		if err := x.limits.admits(h.Size); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(x.a.State, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		into, x.size = f, h.Size
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(into, sum), in); err != nil {
+		return damaged(err)
+	}
+	x.have[h.Name] = hex.EncodeToString(sum.Sum(nil))
+	var err error
+	switch h.Name {
+	case archiveMeta:
+		err = json.Unmarshal(text.Bytes(), &x.a.Meta)
+	case archiveKeys:
+		err = json.Unmarshal(text.Bytes(), &x.a.Keys)
+	case archiveSums:
+		for lines := bufio.NewScanner(&text); lines.Scan(); {
+			if sum, name, ok := strings.Cut(lines.Text(), "  "); ok {
+				x.want[name] = sum
+			}
+		}
+	}
+	if err != nil {
+		return refuse(Invalid, "the archive is damaged: %s cannot be read", h.Name)
+	}
+	return nil
+}
+
+func eofIsUnexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// whileIn reads until ctx ends: what a few compressed bytes unpack to does not depend on when the next ones arrive.
+func whileIn(ctx context.Context, r io.Reader) io.Reader { return &contextReader{ctx, r} }
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/canonical/go-dqlite/v3/client"
+)
+
+const (
+	transferTimeout = 700 * time.Millisecond // to one voter; Raft itself gives up after an election time-out
+	leaderSettles   = 500 * time.Millisecond // after a transfer that has failed; the leader counts as none meanwhile
+	voterAnswers    = 100 * time.Millisecond // one that takes longer is asked to lead after the others
+)
+
+// HandOver gives leadership to another voter, if this member has it and there is one that takes it.
+func (s *Store) HandOver(ctx context.Context) {
+	if s.Leading() {
+		s.passOn(ctx)
+	}
+}
+
+// passOn gives what Raft has made this member to the first voter that takes it. Those that answer and follow this member
+// come first; a voter that does not take it costs an election time-out.
+func (s *Store) passOn(ctx context.Context) {
+	for _, id := range s.heirs(ctx) {
+		if ctx.Err() != nil || s.settledLeader(ctx) != s.cfg.NodeID {
+			return
+		}
+		tctx, cancel := context.WithTimeout(ctx, transferTimeout)
+		err := s.transfer(tctx, id, descendWait)
+		cancel()
+		if err == nil {
+			return
+		}
+		s.log.Info("leadership was not handed over", "to", id, "err", err)
+	}
+}
+
+// heirs lists the other voters, those that answer at this moment first.
+func (s *Store) heirs(ctx context.Context) (list []uint64) {
+	for _, v := range s.Servers() {
+		if v.Role == RoleVoter && v.NodeID != s.cfg.NodeID {
+			list = append(list, v.NodeID)
+		}
+	}
+	if len(list) < 2 || s.cfg.Ask == nil {
+		return list
+	}
+	ctx, cancel := context.WithTimeout(ctx, voterAnswers)
+	defer cancel()
+	type answer struct {
+		id  uint64
+		yes bool
+	}
+	answers := make(chan answer, len(list))
+	for _, id := range list {
+		go func() { answers <- answer{id, s.cfg.Ask(ctx, []uint64{id}, 1)} }()
+	}
+	well := map[uint64]bool{}
+	for range list {
+		a := <-answers
+		well[a.id] = a.yes
+	}
+	slices.SortStableFunc(list, func(a, b uint64) int {
+		switch {
+		case well[a] == well[b]:
+			return 0
+		case well[a]:
+			return -1
+		default:
+			return 1
+		}
+	})
+	return list
+}
+
+// settledLeader asks the local Raft server who leads until it names one: while a transfer is under way, and for a moment
+// after it has failed, it names none.
+func (s *Store) settledLeader(ctx context.Context) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, leaderSettles)
+	defer cancel()
+	for {
+		if id, err := s.FollowsNow(ctx); err == nil && id != 0 {
+			return id
+		}
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			return 0
+		}
+	}
+}
+
+// Transfer hands leadership to a voter. Requests that are under way are answered first; those that come after
+// go to the new leader. It blocks until another leads or ctx ends.
+func (s *Store) Transfer(ctx context.Context, id uint64) error {
+	if !s.Leading() {
+		return ErrNotLeader
+	}
+	return s.transfer(ctx, id, descendWait)
+}
+
+// StepDown is Transfer for a leader whose disk does not answer: it does not wait for the writer, which may wait for the
+// disk. What the writer has under way is decided as at any loss of leadership.
+func (s *Store) StepDown(ctx context.Context, id uint64) error {
+	if !s.Leading() {
+		return ErrNotLeader
+	}
+	return s.transfer(ctx, id, stepDownWait)
+}
+
+func (s *Store) transfer(ctx context.Context, id uint64, wait time.Duration) error {
+	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
+	if s.yielding.Swap(true) {
+		return refuse(Conflict, "leadership transfer in progress")
+	}
+	defer s.Look() // after yielding ends: if this member still leads, it goes on at once
+	defer s.yielding.Store(false)
+	s.descendWithin(ErrNotLeader, wait)
+	if err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
+		return fmt.Errorf("transfer leadership: %w", err)
+	}
+	for { // it may have gone on from id already
+		if now, err := s.FollowsNow(ctx); err == nil && now != 0 && now != s.cfg.NodeID {
+			s.observeLeader(now)
+			break
+		}
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("transfer leadership: %w", ctx.Err())
+		}
+	}
+	if s.cfg.Nudge != nil {
+		var others []uint64
+		for _, v := range s.Servers() {
+			if v.NodeID != s.cfg.NodeID {
+				others = append(others, v.NodeID)
+			}
+		}
+		s.cfg.Nudge(others)
+	}
+	return nil
+}

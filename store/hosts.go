@@ -1,0 +1,292 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"slices"
+
+	"muster/addr"
+	"muster/hostlist"
+)
+
+// hostsSchema is the schema step since which members and join tokens have hosts.
+const hostsSchema = 2
+
+// HostEvidence is what shows that hosts are a member's own. None of it comes from the member's words.
+type HostEvidence struct {
+	Remote  string   // the IP address that the request came from
+	Dialled []string // hosts where, dialled by this leader just now, the member's key has answered
+	Own     bool     // it is the leader itself, by its own command line
+}
+
+// hostGrants are the hosts that a member's certificates may be for, besides loopback and what a setting allows.
+type hostGrants struct {
+	Token   []string `json:"token,omitempty"`   // what its join token allows
+	Network string   `json:"network,omitempty"` // that its join token is bound to
+	Proven  []string `json:"proven,omitempty"`  // by evidence; none is another member's name
+}
+
+// hostRule decides about the hosts of one member.
+type hostRule struct {
+	grants         hostGrants
+	token, setting hostlist.List
+}
+
+// grantsOf reads what a member was granted. Before there were grants, a member's hosts were its own word.
+func (v *View) grantsOf(m *Member) (g hostGrants, err error) {
+	n, err := v.SchemaVersion()
+	if err != nil {
+		return g, err
+	}
+	if n < hostsSchema {
+		g.Proven = canonicalHosts(m)
+		return g, nil
+	}
+	var text string
+	if known, err := v.get("SELECT hosts FROM members WHERE raft_node_id = ?", []any{int64(m.NodeID)}, &text); err != nil || !known {
+		return g, err
+	}
+	return g, json.Unmarshal([]byte(text), &g)
+}
+
+// setGrants stores what a member is granted.
+func (t *Tx) setGrants(nodeID uint64, g hostGrants) error {
+	n, err := t.SchemaVersion()
+	if err != nil || n < hostsSchema {
+		return err
+	}
+	text, err := json.Marshal(g)
+	if err != nil {
+		return err
+	}
+	same, err := t.get("SELECT 1 FROM members WHERE raft_node_id = ? AND hosts = ?", []any{int64(nodeID), string(text)}, new(int))
+	if err != nil || same {
+		return err
+	}
+	return t.exec("UPDATE members SET hosts = ? WHERE raft_node_id = ?", string(text), int64(nodeID))
+}
+
+// canonicalHosts lists the hosts of a member's addresses, each once, but for those that mean the machine itself.
+func canonicalHosts(m *Member) (list []string) {
+	for _, h := range m.Hosts() {
+		if h = addr.CanonicalHost(h); !addr.Loopback(h) && !slices.Contains(list, h) {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// isIP reports whether a host is an address and no name.
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// hostRule makes the rule for a member with these grants.
+func (v *View) hostRule(g hostGrants) (r hostRule, err error) {
+	r.grants = g
+	if r.token, err = hostlist.Parse(g.Token); err != nil {
+		return r, err
+	}
+	if bound, err := hostlist.Parse([]string{g.Network}); err == nil {
+		r.token.Networks = append(r.token.Networks, bound.Networks...)
+	}
+	r.setting, err = v.certificateHosts()
+	return r, err
+}
+
+// certificateHosts reads the setting.
+func (v *View) certificateHosts() (hostlist.List, error) {
+	var text string
+	set, err := v.document(OptionCertificateHosts)
+	if err != nil || set.Value == nil {
+		return hostlist.List{}, err
+	}
+	if json.Unmarshal(set.Value, &text) != nil {
+		return hostlist.List{}, nil
+	}
+	list, err := hostlist.Parse(hostlist.Split(text))
+	if err != nil { // a newer member may have set what this one does not know: it allows nothing here
+		return hostlist.List{}, nil
+	}
+	return list, nil
+}
+
+// CertificateHosts returns the hosts that the setting allows, as the leader has it.
+func (s *Store) CertificateHosts(ctx context.Context) (list hostlist.List, err error) {
+	err = s.Peek(ctx, func(v *View) error {
+		list, err = v.certificateHosts()
+		return err
+	})
+	return list, err
+}
+
+// hostHolder is another member that has a host, by an address or as its name.
+type hostHolder struct {
+	id   uint64
+	role Role
+	name string
+}
+
+func (v *View) hostHolders(host string, except uint64) ([]hostHolder, error) {
+	at := net.JoinHostPort(host, "")
+	return collect(v, func(rows *sql.Rows) (h hostHolder, err error) {
+		err = rows.Scan(&h.id, (*string)(&h.role), &h.name)
+		return h, err
+	}, `SELECT raft_node_id, raft_role, name FROM members WHERE raft_node_id <> ?1 AND (lower(advertise_addr) = ?2 OR lower(name) = ?2
+		OR lower(substr(raft_address, 1, length(?3))) = ?3 OR lower(substr(api_address, 1, length(?3))) = ?3) ORDER BY raft_node_id LIMIT 10`,
+		int64(except), host, at)
+}
+
+// prove adds to the grants of a member what the evidence shows, and drops what was proven of hosts that it has no more.
+func (v *View) prove(m *Member, g hostGrants, e HostEvidence) (hostGrants, error) {
+	remote := addr.CanonicalHost(e.Remote)
+	var proven []string
+	for _, h := range canonicalHosts(m) {
+		shown := e.Own || slices.Contains(e.Dialled, h) || isIP(h) && h == remote
+		if shown && !isIP(h) && !e.Own && !slices.Contains(g.Proven, h) {
+			holders, err := v.hostHolders(h, m.NodeID)
+			if err != nil {
+				return g, err
+			}
+			shown = len(holders) == 0
+		}
+		if shown || slices.Contains(g.Proven, h) {
+			proven = append(proven, h)
+		}
+	}
+	g.Proven = proven
+	return g, nil
+}
+
+// admitHosts decides about the hosts of a member that joins or has moved, and returns its grants with what was proven. It
+// refuses names that are not the member's, and with strict addresses too. claims tells whether another member lives.
+func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool, claims func(uint64, Role, string) Claim) (hostGrants, error) {
+	g, err := t.prove(m, g, e)
+	if err != nil {
+		return g, err
+	}
+	r, err := t.hostRule(g)
+	if err != nil {
+		return g, err
+	}
+	for _, h := range canonicalHosts(m) {
+		if slices.Contains(g.Proven, h) || isIP(h) && !strict {
+			continue
+		}
+		if !r.token.Allows(h) && !r.setting.Allows(h) {
+			what := "the name"
+			if isIP(h) {
+				what = "the address"
+			}
+			return g, refuse(Forbidden, "%s %s is neither allowed nor proven to be this machine's: an operator adds it to the hosts of the join token "+
+				"(--host %s) or to the setting %s", what, h, h, OptionCertificateHosts)
+		}
+		holders, err := t.hostHolders(h, m.NodeID)
+		if err != nil {
+			return g, err
+		}
+		for _, o := range holders {
+			// A machine may take the place of a dead one, if an operator has said so in as many words.
+			if !r.token.Names(h) || claims(o.id, o.role, "") != ClaimDead {
+				return g, refuse(Forbidden, "the host %s is that of node %d (%s), and no certificate is for another member's: remove node %d first, "+
+					"or give this machine another one with --raft, --api or --advertise", h, o.id, o.name, o.id)
+			}
+		}
+	}
+	return g, nil
+}
+
+// certHosts splits the hosts of a member into those that its certificates are for, and those that nobody has allowed or
+// proven, or that another member has.
+func (v *View) certHosts(m *Member, g hostGrants) (hosts, left []string, err error) {
+	r, err := v.hostRule(g)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, h := range m.Hosts() {
+		h = addr.CanonicalHost(h)
+		ok := addr.Loopback(h) || slices.Contains(g.Proven, h) || r.token.Names(h)
+		if !ok && (r.token.Allows(h) || r.setting.Allows(h)) {
+			holders, err := v.hostHolders(h, m.NodeID)
+			if err != nil {
+				return nil, nil, err
+			}
+			ok = len(holders) == 0
+		}
+		switch {
+		case ok && !slices.Contains(hosts, h):
+			hosts = append(hosts, h)
+		case !ok && !slices.Contains(left, h):
+			left = append(left, h)
+		}
+	}
+	return hosts, left, nil
+}
+
+// UnprovenHosts lists the hosts of addresses that a member announces, or has, which are neither allowed nor shown to be its
+// own by where the request came from: the caller may dial them.
+func (s *Store) UnprovenHosts(ctx context.Context, a Announcement) (left []string, err error) {
+	err = s.Peek(ctx, func(v *View) error {
+		old, err := v.Member(a.NodeID)
+		if err != nil || old == nil {
+			return err
+		}
+		g, err := v.grantsOf(old)
+		if err != nil {
+			return err
+		}
+		m := old.movedTo(a.RaftAddress, a.APIAddress)
+		if g, err = v.prove(&m, g, a.Evidence); err != nil {
+			return err
+		}
+		_, left, err = v.certHosts(&m, g)
+		return err
+	})
+	return left, err
+}
+
+// grantRejoined decides about the hosts of a member that joins once more. What the token names takes the place of what an
+// older one did.
+func (t *Tx) grantRejoined(j Joiner, old, m *Member, token *JoinToken, remote string) (hostGrants, error) {
+	g, err := t.grantsOf(old)
+	if err != nil {
+		return g, err
+	}
+	if now := token.grants(); len(now.Token) > 0 || now.Network != "" {
+		g.Token, g.Network = now.Token, now.Network
+	}
+	if g, err = t.admitHosts(m, g, HostEvidence{Remote: remote}, len(j.Certificates) > 0, j.claims); err != nil {
+		return g, err
+	}
+	return g, t.setGrants(m.NodeID, g)
+}
+
+// grants is what a token allows those who join with it.
+func (k *JoinToken) grants() hostGrants {
+	return hostGrants{Token: k.Hosts, Network: k.BindCIDR}
+}
+
+// grantMoved decides about the hosts of a member's new addresses. A host of a dead member is not for another that says so itself.
+func (t *Tx) grantMoved(old, m *Member, e HostEvidence) error {
+	g, err := t.grantsOf(old)
+	if err != nil {
+		return err
+	}
+	if g, err = t.admitHosts(m, g, e, true, func(uint64, Role, string) Claim { return ClaimAlive }); err != nil {
+		return err
+	}
+	return t.setGrants(m.NodeID, g)
+}
+
+// movedTo is the member at other addresses.
+func (m Member) movedTo(raft, api string) Member {
+	if host, _, err := net.SplitHostPort(raft); err == nil && raft != m.RaftAddress {
+		m.AdvertiseAddr = host
+	}
+	m.RaftAddress, m.APIAddress = raft, api
+	return m
+}
