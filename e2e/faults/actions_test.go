@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -217,8 +218,27 @@ func (c *campaign) resume(m *member) {
 	}
 }
 
+// drain drains a member and waits until it is.
+func (c *campaign) drain(m, through *member) error {
+	if a := c.operator(through, "POST", fmt.Sprintf("%s/%d/drain", membersPath, m.id.Load()), `{"deadlineSeconds":1}`); a.verdict != done {
+		return fmt.Errorf("it is not drained: %v", a)
+	}
+	return within(20*time.Second, func() error {
+		x, err := result[client.Member](c.try(through, "GET", fmt.Sprintf("%s/%d", membersPath, m.id.Load()), "", bound))
+		if err == nil && (x.DrainState != "drained" || x.IsLeader) {
+			err = fmt.Errorf("it is %s", x.DrainState)
+		}
+		return err
+	})
+}
+
 // replace removes a member and lets a new one join in its place.
 func (c *campaign) replace(m, through *member) {
+	if err := c.drain(m, through); err != nil {
+		c.note("%s is not removed: %v", m.name, err)
+		c.resume(m)
+		return
+	}
 	m.mu.Lock()
 	m.wanted = false // once removed it may end
 	m.mu.Unlock()
@@ -239,6 +259,7 @@ func (c *campaign) replace(m, through *member) {
 		m.wanted = true
 		m.mu.Unlock()
 		_ = m.start()
+		c.resume(m)
 		return
 	}
 	m.kill()
@@ -247,13 +268,30 @@ func (c *campaign) replace(m, through *member) {
 	c.past = append(c.past, m)
 	c.places[m.place] = fresh
 	c.mu.Unlock()
-	token, err := c.joinToken(through)
+	if err := within(patience, func() error { return c.admit(fresh) }); err != nil {
+		c.violate("%s does not join: %v\n%s", fresh.name, err, lastLines(fresh.log, 10))
+	}
+}
+
+// admit lets a new machine join. A removal ends the tokens that were made before it, also this one's: then it gets another.
+func (c *campaign) admit(m *member) error {
+	p := m.current()
+	if p != nil && p.running() {
+		return m.ready()
+	}
+	if p != nil && !strings.Contains(lastLines(m.log, 1), "superseded") {
+		c.violate("%s has ended while it joined (%v): %s", m.name, p.cmd.ProcessState, lastLines(m.log, 10))
+	}
+	token, err := c.joinToken(c.member(c.other(m.place, &step{b: m.place})))
 	if err != nil {
-		c.violate("no token for %s: %v", fresh.name, err)
-		return
+		return err
 	}
-	fresh.args = append(fresh.args, "--join", token)
-	if err := fresh.start(); err != nil {
-		c.violate("%s does not start: %v", fresh.name, err)
+	if i := slices.Index(m.args, "--join"); i >= 0 {
+		m.args = m.args[:i]
 	}
+	m.args = append(m.args, "--join", token)
+	if err := m.start(); err != nil {
+		return err
+	}
+	return errors.New("it has been started")
 }

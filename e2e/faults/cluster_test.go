@@ -31,6 +31,7 @@ type member struct {
 	process   *process
 	frozen    bool
 	wanted    bool         // it is to be running: an end is its own doing
+	serves    bool         // it has answered since it was started: until then it holds connections, and promises nothing
 	disturbed atomic.Int64 // raised whenever something is done to the process
 	id        atomic.Uint64
 }
@@ -196,7 +197,7 @@ func (m *member) current() *process {
 func (m *member) answers() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.process != nil && m.process.running() && !m.frozen && m.wanted
+	return m.process != nil && m.process.running() && !m.frozen && m.wanted && m.serves
 }
 
 func (m *member) start() error {
@@ -209,16 +210,32 @@ func (m *member) start() error {
 	if err != nil {
 		return err
 	}
-	m.process, m.frozen, m.wanted = p, false, true
+	m.process, m.frozen, m.wanted, m.serves = p, false, true, false
 	m.disturbed.Add(1)
+	go m.await(p)
 	return nil
+}
+
+// await notes when a process that was started answers for the first time.
+func (m *member) await(p *process) {
+	for p.running() {
+		if _, err := m.status(); err == nil {
+			m.mu.Lock()
+			if m.process == p {
+				m.serves = true
+			}
+			m.mu.Unlock()
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 func (m *member) kill() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.disturbed.Add(1)
-	m.wanted, m.frozen = false, false
+	m.wanted, m.frozen, m.serves = false, false, false
 	if m.process != nil {
 		m.process.kill()
 	}
@@ -394,9 +411,10 @@ func (c *campaign) end() {
 			p.kill()
 			c.violate("%s has not ended within 10 s of SIGTERM", m.name)
 		}
-		text, _ := os.ReadFile(m.log)
+		data, _ := os.ReadFile(m.log)
+		text := strings.ReplaceAll(string(data), "level=ERROR msg=\"this node has been removed", "") // which it is to say
 		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "goroutine 1 [", "AddressSanitizer", "Assertion", "level=ERROR"} {
-			if i := strings.Index(string(text), bad); i >= 0 {
+			if i := strings.Index(text, bad); i >= 0 {
 				c.violate("%s says %q in its log:\n%s", m.name, bad, text[max(0, i-200):min(len(text), i+2000)])
 			}
 		}

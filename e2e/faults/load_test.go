@@ -32,7 +32,7 @@ type load struct {
 	wait    sync.WaitGroup
 	asked   atomic.Int64 // about secrets
 	values  atomic.Int64
-	nodes   *atomic.Int64
+	first   uint64 // node that it mints for; those before it are of another epoch
 }
 
 // nodeIDs and ports are never used twice, also not after a restore.
@@ -40,7 +40,7 @@ var nodeIDs, joinPorts, clientIDs atomic.Int64
 
 // work starts the clients of an epoch, whose secrets begin with a prefix.
 func (c *campaign) work(epoch int) *load {
-	l := &load{c: c, rec: c.rec, prefix: fmt.Sprintf("e%d", epoch), nodes: &nodeIDs}
+	l := &load{c: c, rec: c.rec, prefix: fmt.Sprintf("e%d", epoch), first: uint64(firstMint + nodeIDs.Load() + 1)}
 	l.start(4, epoch, l.secret)
 	l.start(1, epoch, l.mint)
 	l.start(1, epoch, l.lists)
@@ -126,7 +126,7 @@ func (l *load) get(o *op, m *member) {
 }
 
 func (l *load) mint(id int, r *mrand.Rand) {
-	o := &op{Client: id, Kind: "mint", ID: uint64(firstMint + l.nodes.Add(1))}
+	o := &op{Client: id, Kind: "mint", ID: uint64(firstMint + nodeIDs.Add(1))}
 	l.ask(o, l.someone(r), "POST", mintPath, fmt.Sprintf(`{"nodeID":%d,"ttlSeconds":86400}`, o.ID))
 	l.rec.add(o)
 	time.Sleep(100 * time.Millisecond) // a long list makes all that read it slow
@@ -143,7 +143,7 @@ func (l *load) tokens(id int, m *member) {
 	o := &op{Client: id, Kind: "tokens"}
 	list, err := result[[]client.JoinToken](l.ask(o, m, "GET", tokensPath, ""))
 	for _, x := range list {
-		if x.NodeID >= firstMint {
+		if x.NodeID >= l.first {
 			o.IDs = append(o.IDs, x.NodeID)
 		}
 		if x.Uses > x.MaxUses {

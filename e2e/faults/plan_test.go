@@ -67,7 +67,18 @@ func newPlan(seed uint64, members, faults int) plan {
 		}
 		p.steps = append(p.steps, s)
 	}
+	if faults > 1 && faults < size() { // a short plan ends with a restore, too
+		p.steps[faults-1] = p.step(r, "restore")
+	}
 	return p
+}
+
+// size is the number of faults in a round.
+func size() (n int) {
+	for _, times := range deck {
+		n += times
+	}
+	return n
 }
 
 // deal shuffles the deck; a restore is the last of its round.

@@ -1,0 +1,79 @@
+package faults
+
+import (
+	"testing"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// TestModels: each model takes a record that one machine can have given, and none that it cannot.
+func TestModels(t *testing.T) {
+	ok, maybe, no := done.String(), unknown.String(), refused.String()
+	put := func(value string, version, status int, call, ret int64) *op {
+		return &op{Kind: "put", Value: value, Version: version, Status: status, Verdict: ok, Call: call, Return: ret}
+	}
+	get := func(got string, version int, call, ret int64) *op {
+		return &op{Kind: "get", Got: got, Version: version, Verdict: ok, Call: call, Return: ret}
+	}
+	lost := &op{Kind: "put", Value: "b", Verdict: maybe, Call: 3, Return: 4}
+	join := func(key string, id uint64, verdict string, call, ret int64) *op {
+		return &op{Kind: "join", Key: key, ID: id, Verdict: verdict, Call: call, Return: ret}
+	}
+	mint := func(id uint64, call, ret int64) *op {
+		return &op{Kind: "mint", ID: id, Verdict: ok, Call: call, Return: ret}
+	}
+	list := func(call, ret int64, ids ...uint64) *op {
+		return &op{Kind: "tokens", IDs: ids, Verdict: ok, Call: call, Return: ret}
+	}
+	remove := &op{Kind: "remove", ID: 7, Verdict: ok, Call: 3, Return: 4}
+	place := map[uint64]int{10: 0, 11: 1}
+	for _, x := range []struct {
+		what string
+		fits bool
+		test func([]porcupine.Operation) bool
+		ops  []*op
+	}{
+		{"what was stored is read", true, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), get("a", 1, 3, 4)}},
+		{"what was stored is lost", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), get("", 0, 3, 4)}},
+		{"a stale read", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), put("b", 2, 200, 3, 4), get("a", 1, 5, 6)}},
+		{"stored twice", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), put("b", 3, 200, 3, 4)}},
+		{"an unknown outcome shows late", true, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), lost, get("a", 1, 5, 6), get("b", 2, 7, 8)}},
+		{"an unknown outcome comes and goes", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), lost, get("b", 2, 5, 6), get("a", 1, 7, 8)}},
+		{"two uses of two", true, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("b", 2, ok, 1, 3), join("c", 0, no, 4, 5)}},
+		{"three uses of two", false, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("b", 2, ok, 1, 3), join("c", 3, ok, 4, 5)}},
+		{"refused though there is a use left", false, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("c", 0, no, 4, 5)}},
+		{"another id for the same key", false, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("a", 2, ok, 4, 5)}},
+		{"the log grows", true, fits(stepLog(place)), []*op{mint(10, 1, 2), list(3, 4, 10), mint(11, 5, 6), list(7, 8, 11, 10)}},
+		{"a list is behind", false, fits(stepLog(place)), []*op{mint(10, 1, 2), mint(11, 3, 4), list(5, 6, 10)}},
+		{"a list has a hole", false, fits(stepLog(place)), []*op{mint(10, 1, 2), mint(11, 1, 4), list(2, 3, 11)}},
+		{"a member goes", true, fits(stepLife(7)), []*op{join("a", 7, ok, 1, 2), remove, list(5, 6, 8)}},
+		{"a member comes back", false, fits(stepLife(7)), []*op{join("a", 7, ok, 1, 2), remove, list(5, 6, 7)}},
+	} {
+		if got := x.test(timeline(x.ops, func(*op) bool { return true })); got != x.fits {
+			t.Errorf("%s: taken is %v", x.what, got)
+		}
+	}
+}
+
+func fits[S comparable](step func(S, *op) (bool, S)) func([]porcupine.Operation) bool {
+	return func(list []porcupine.Operation) bool {
+		var zero S
+		return porcupine.CheckOperations(porcupine.Model{Init: func() any { return zero }, Step: stepOf(step)}, list)
+	}
+}
+
+// TestPlans: the same seed plans the same, another one something else, and a short plan ends with a restore.
+func TestPlans(t *testing.T) {
+	text := func(seed uint64) (s string) {
+		for _, x := range newPlan(seed, 3, 20).steps {
+			s += x.String() + "\n"
+		}
+		return s
+	}
+	if text(1) != text(1) || text(1) == text(2) {
+		t.Error("a seed does not decide the plan")
+	}
+	if p := newPlan(1, 5, 20); len(p.steps) != 20 || p.steps[19].kind != "restore" {
+		t.Errorf("%d steps, the last is %v", len(p.steps), p.steps[19])
+	}
+}
