@@ -137,7 +137,7 @@ func (e *environment) hint(err error) string {
 		return ": there is no token; give --token-file FILE, MUSTER_TOKEN, or --data DIR of the founder; on the machine of a member, muster recover token --data DIR makes a new one"
 	}
 	var nobody *client.NoServerError
-	if errors.As(err, &nobody) || refused && refusal.RetryAfter >= 0 {
+	if errors.As(err, &nobody) && !nobody.Reading || refused && refusal.RetryAfter >= 0 {
 		return "\nThe request was not carried out."
 	}
 	return ""

@@ -28,7 +28,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 			return usagef(cmd, "%q is one argument too many", args[len(names)])
 		}
 		for i, a := range args {
-			if blank(a) && names[i] != "QUERY" { // the server says what is wrong with a query
+			if blank(a) && names[i] != "the query" { // the server says what is wrong with a query
 				return usagef(cmd, "%s is given but empty", names[i])
 			}
 		}

@@ -49,7 +49,10 @@ type Attempt struct {
 }
 
 // NoServerError lists every address that was tried, in the order of the tries. errors.Is(err, ErrNoServer) holds.
-type NoServerError struct{ Tried []Attempt }
+type NoServerError struct {
+	Tried   []Attempt
+	Reading bool // the request would have changed nothing
+}
 
 // Error names each address and its cause: in one line for one address, otherwise in a line each.
 func (e *NoServerError) Error() string {
@@ -120,7 +123,11 @@ func (c *Client) explain(err error, waited time.Duration) error {
 // answerError reads the three shapes of error that the API has: {"error":sentence}, {"error":code,"message":sentence},
 // and plain text.
 func answerError(resp *http.Response, body []byte) *Error {
-	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp), Unknown: resp.Header.Get(headerOutcome) == "unknown"}
+	e := &Error{
+		Status:     resp.StatusCode,
+		RetryAfter: retryAfter(resp),
+		Unknown:    resp.Header.Get(headerOutcome) == "unknown",
+	}
 	var envelope struct {
 		Error   string `json:"error"`
 		Message string `json:"message"`

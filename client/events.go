@@ -96,7 +96,7 @@ func (c *Client) Watch(ctx context.Context, opt WatchOptions, fn func(Event) err
 		case !w.begun && refusal != nil && refusal.Status < 500:
 			return refusal
 		case !w.begun && refusal == nil:
-			return &NoServerError{tried}
+			return &NoServerError{Tried: tried}
 		}
 		select {
 		case <-time.After(wait):

@@ -19,7 +19,7 @@ type JoinRequest struct {
 	AdvertiseAddr string            `json:"advertise_addr"` // IP address or host name
 	OverlayPort   uint16            `json:"overlay_port"`
 	RaftPort      uint16            `json:"raft_port"`
-	APIPort       uint16            `json:"api_port"`
+	APIPort       uint16            `json:"api_port,omitempty"` // 0: the family's default
 	WGPublicKey   string            `json:"wg_public_key"`
 	Mode          string            `json:"mode"` // "full" or "replicate"
 	OS            string            `json:"os,omitempty"`

@@ -177,7 +177,7 @@ func (c *Client) round(ctx context.Context, r request, body []byte, key string) 
 	if refusal != nil {
 		return nil, true, refusal
 	}
-	return nil, reached, &NoServerError{tried}
+	return nil, reached, &NoServerError{Tried: tried, Reading: r.method == http.MethodGet}
 }
 
 // send makes one HTTP request. sent tells, when it failed, whether a connection was made, so that the request may have

@@ -253,7 +253,9 @@ func TestErrorShapes(t *testing.T) {
 }
 
 func TestContext(t *testing.T) {
-	m := newMember(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	held := make(chan struct{})
+	m := newMember(t, func(http.ResponseWriter, *http.Request) { <-held })
+	t.Cleanup(func() { close(held) }) // before the server waits for its handlers
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if _, err := clientOf(t, m, m.URL).Members(ctx); !errors.Is(err, context.Canceled) {
@@ -308,7 +310,9 @@ func TestOutcomeIsTold(t *testing.T) {
 			t.Errorf("%s: %v", x.name, err)
 		}
 	}
-	m := newMember(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	held := make(chan struct{})
+	m := newMember(t, func(http.ResponseWriter, *http.Request) { <-held })
+	t.Cleanup(func() { close(held) }) // before the server waits for its handlers
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(300*time.Millisecond, cancel)
 	if err := remove(ctx, clientOf(t, m, m.URL)); !errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {

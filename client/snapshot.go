@@ -128,7 +128,7 @@ func (c *Client) stream(ctx context.Context, method string, query url.Values, bo
 		}
 		tried = append(tried, Attempt{c.addrs[n], c.explain(err, 0)})
 	}
-	return nil, &NoServerError{tried}
+	return nil, &NoServerError{Tried: tried}
 }
 
 // watched tells whether any of a body was taken. It hides what else the reader can do, so that it is not closed.

@@ -263,8 +263,8 @@ func testEnrollUse(t *testing.T, c *cluster) {
 func testEnrollIntermediate(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	root := parseEnrolled(t, c, u.do(c.members[0], "GET", enrollNode, ""))
-	u.set(t, c.members[1], `{"enrollment.http_ca":"intermediate","enrollment.lifetime":"48h"}`)
-	defer u.set(t, c.members[2], `{"enrollment.http_ca":null,"enrollment.lifetime":null}`)
+	u.set(t, c.members[1], `{"enrollment.http_ca":"intermediate","enrollment.lifetime":"48h","certificates.hosts":"es-1"}`)
+	defer u.set(t, c.members[2], `{"enrollment.http_ca":null,"enrollment.lifetime":null,"certificates.hosts":null}`)
 	e := parseEnrolled(t, c, u.do(c.members[1], "GET", enrollNode, ""))
 	if bytes.Equal(e.HTTPCAKey, root.HTTPCAKey) || !e.httpCA.IsCA || !samePublic(e.httpKey, e.httpCA) || e.httpCA.CheckSignatureFrom(root.httpCA) != nil {
 		t.Fatal("http_ca_cert is not an intermediate of its own")

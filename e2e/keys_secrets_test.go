@@ -115,7 +115,7 @@ func testKeysBadInput(t *testing.T, c *cluster) {
 		{"GET", "secrets/none", ``, 404, "secret not found"},
 		{"POST", "secrets/x", `{"value":"a"}`, 405, "the method POST is not allowed here"},
 		{"POST", "secrets", `{}`, 405, "the method POST is not allowed here"},
-		{"GET", "secrets/", ``, 404, "there is nothing at this path"},
+		{"GET", "secrets//", ``, 404, "there is nothing at this path"},
 		{"DELETE", "keys", ``, 405, "the method DELETE is not allowed here"},
 		{"POST", "keys/rotate", `[]`, 400, "the body must be a JSON object"},
 		{"POST", "keys/rotate", `{`, 400, "the body must be a JSON object"},
