@@ -25,14 +25,14 @@ run: build
 	@./muster dev --data ./data
 
 test: setup-test build
-	$(GO) test -tags $(TAGS) -race -p 1 -timeout 8m $$($(GO) list ./... | grep -v /e2e)
-	$(GO) test -tags $(TAGS) -parallel 3 -timeout 8m ./e2e
+	$(GO) test -tags $(TAGS) -race -p 1 -timeout 15m $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test -tags $(TAGS) -parallel 3 -timeout 25m ./e2e
 	$(GO) test -tags $(TAGS) -count 1 -timeout 5m ./e2e/faults
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test -timeout 3m ./...
 
 # The end-to-end tests with the race detector in every process: about five minutes on two cores.
 race: setup-test
-	$(GO) test -tags $(TAGS) -race -timeout 9m ./e2e
+	$(GO) test -tags $(TAGS) -race -timeout 25m ./e2e
 
 # Every fuzz target, one after the other: make fuzz FUZZTIME=1m. What one finds goes into testdata/fuzz of its package, as a seed
 # that `make test` runs from then on.
