@@ -66,6 +66,9 @@ func TestEveryNameOfAMember(t *testing.T) {
 		if code, body := ask(place, "10.9.9.9:1"); code < 400 || code == http.StatusConflict {
 			t.Errorf("%s: nobody is answered %d %s", place, code, body)
 		}
+		if strings.HasSuffix(place, "/members/MEMBER") { // without a name, the path of the list
+			continue
+		}
 		if code, body := ask(place, ""); code < 400 {
 			t.Errorf("%s: no name is answered %d %s", place, code, body)
 		}
