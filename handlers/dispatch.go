@@ -244,6 +244,10 @@ func requestHash(q *request) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// partingWithin is how long a leader that others have followed may still take to answer: one that has handed leadership over
+// is alive, and what it has to say may be just that.
+const partingWithin = 250 * time.Millisecond
+
 // forward passes the request on to the leader with the caller's own credentials and its answer back as it is.
 func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 	repeatable := !q.whole || !q.changes // a key makes it so where it changes something
@@ -254,7 +258,7 @@ func (s *Server) forward(q *request, leader uint64) (again bool, err error) {
 		if following.Err() != nil {
 			return true, store.ErrNotLeader
 		}
-		defer context.AfterFunc(following, cancel)()
+		defer context.AfterFunc(following, func() { time.AfterFunc(partingWithin, cancel) })()
 	}
 	r := q.Request.Clone(ctx)
 	if !q.whole {
