@@ -135,7 +135,7 @@ func (t *Tx) unique(m *Member, addresses, name bool, claims func(uint64, Role, s
 		role            Role
 		name, raft, api string
 	}
-	if m.RaftAddress == m.APIAddress {
+	if m.RaftAddress != "" && m.RaftAddress == m.APIAddress {
 		return nil, refuse(Invalid, "the API and the cluster listener cannot share the address %s", m.RaftAddress)
 	}
 	rows, err := collect(&t.View, func(r *sql.Rows) (h holder, err error) {
