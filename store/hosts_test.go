@@ -91,7 +91,7 @@ func TestHostsOfJoin(t *testing.T) {
 					}
 					return
 				}
-				if x.want != nil && len(x.want) > 0 && (err != nil || !slices.Equal(out.Hosts, x.want)) {
+				if len(x.want) > 0 && (err != nil || !slices.Equal(out.Hosts, x.want)) {
 					t.Errorf("%s: %q, %v; want %q", what, out.Hosts, err, x.want)
 				}
 				if err != nil {

@@ -70,7 +70,7 @@ func TestPlans(t *testing.T) {
 		}
 		return s
 	}
-	if text(1) != text(1) || text(1) == text(2) {
+	if first := text(1); first != text(1) || first == text(2) {
 		t.Error("a seed does not decide the plan")
 	}
 	if p := newPlan(1, 5, 20); len(p.steps) != 20 || p.steps[19].kind != "restore" {
