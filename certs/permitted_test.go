@@ -16,7 +16,7 @@ import (
 // wildcards do not get past a name that is excluded.
 func TestPermittedByOpenSSL(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("there is no openssl")
+		t.Fatal("there is no openssl: run scripts/setup.sh test first")
 	}
 	now := time.Now()
 	root, err := NewCA(HTTP, testCluster, now)

@@ -117,7 +117,7 @@ get_promtool() {
 packages gcc libc6-dev libuv1-dev liblz4-dev ca-certificates
 case "${1:-build}" in
   build)  ;;
-  test)   packages sqlite3 age bird2 chromium e2fsprogs mount util-linux; get_promtool ;;
+  test)   packages sqlite3 age bird2 chromium openssl e2fsprogs mount util-linux; get_promtool ;;
   bench)  packages sqlite3 age etcd-server etcd-client ;;
   asan)   dqlite lib dqlite-asan -O1 -g -fno-omit-frame-pointer -fsanitize=address; exit ;;
   engine) dqlite tests dqlite-tests -g -fsanitize=address; exit ;;
