@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -14,15 +14,15 @@ func TestStandByReplicates(t *testing.T) {
 	if err := l.Assign(ctx, 4, RoleStandBy); err != nil {
 		t.Fatal(err)
 	}
-	tok, err := mint(ctx, l)
+	request, err := write(ctx, l)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.eventually("the stand-by's mirror", func() error {
 		return c.node(4).Read(ctx, Stale, func(v *View) error {
-			got, err := v.joinToken(tok.ID)
-			if err == nil && got == nil {
-				err = errors.New("token not there yet")
+			there, err := noted(v, request)
+			if err == nil && !there {
+				err = errors.New("the note is not there yet")
 			}
 			return err
 		})

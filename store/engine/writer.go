@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -23,37 +23,9 @@ const (
 	gatherAtMost = 5 * time.Millisecond
 )
 
-// Actor is who asks for a mutation; it goes into the audit row.
-type Actor struct {
-	Accessor  string // id of the API token, empty for the member itself
-	Name      string // its name, or what acted
-	NodeID    uint64 // the member that took the request
-	Remote    string // address of the caller
-	RequestID string // chosen by the caller or made here
-	Request   string // method and pattern of the path
-	Peer      bool   // what another cluster has said is the cause
-
-	IdempotencyKey string // of the request, or empty
-	RequestHash    string // what the key stands for: a repetition must be the same request
-}
-
-// Auto tells whether the Idempotency-Key is one that a member has made.
-func (a Actor) Auto() bool { return strings.HasPrefix(a.IdempotencyKey, AutoKey) }
-
-func (a Actor) String() string {
-	switch {
-	case a.Accessor != "" && a.Name != "":
-		return a.Name + " (" + a.Accessor + ")"
-	case a.Accessor != "":
-		return a.Accessor
-	default:
-		return a.Name
-	}
-}
-
 type request struct {
+	id    string
 	fn    func(*Tx) error
-	actor Actor
 	taken atomic.Bool // by the writer, or by a caller that no longer waits
 	tx    *Tx
 	done  chan error
@@ -72,30 +44,25 @@ func (r *request) leave() (mayHappen bool) {
 	return r.ran
 }
 
-var errLeft = errors.New("store: nobody waits for this request")
+var errLeft = errors.New("engine: nobody waits for this request")
 
 // commitGrace is how long a caller whose time is up waits for a commit that is under way.
 const commitGrace = 100 * time.Millisecond
 
 // Write runs fn in a transaction on the leader and returns when a majority has committed it, or when it is
-// certain that nothing happened. fn must not block, and may run again after a change of leader. It returns
-// ErrNotLeader on other members, ErrUnknownOutcome when leadership was lost in the middle or ctx has ended while a
-// majority was being waited for, and whatever fn returns, in which case fn's statements have no effect.
-func (s *Store) Write(ctx context.Context, actor Actor, fn func(*Tx) error) error {
-	l := s.current()
+// certain that nothing happened. fn must not block, and may run again after a change of leader. id names the request:
+// Hooks.Happened may be asked for it later. Write returns ErrNotLeader on other members, ErrUnknownOutcome when
+// leadership was lost in the middle or ctx has ended while a majority was being waited for, and whatever fn returns, in
+// which case fn's statements have no effect.
+func (e *Engine) Write(ctx context.Context, id string, fn func(*Tx) error) error {
+	l := e.current()
 	if l == nil {
 		return ErrNotLeader
 	}
 	if ctx.Err() != nil { // a select between two ready channels takes either
 		return ErrNoLeader
 	}
-	if actor.RequestID == "" {
-		actor.RequestID = uuid.NewString()
-	}
-	if actor.NodeID == 0 {
-		actor.NodeID = s.cfg.NodeID
-	}
-	r := &request{fn: fn, actor: actor, done: make(chan error, 1)}
+	r := &request{id: id, fn: fn, done: make(chan error, 1)}
 	select {
 	case l.queue <- r:
 	case <-l.ctx.Done():
@@ -149,8 +116,8 @@ func (l *leadership) write() {
 			return
 		}
 		if err := l.commit(batch); err != nil {
-			l.store.log.Warn("a commit failed; leadership starts afresh", "requests", len(batch), "err", err)
-			go l.store.descend(ErrNotLeader)
+			l.engine.log.Warn("a commit failed; leadership starts afresh", "requests", len(batch), "err", err)
+			go l.engine.descend(ErrNotLeader)
 			<-l.ctx.Done()
 			return
 		}
@@ -205,14 +172,14 @@ func (l *leadership) collect() []*request {
 // changed to dqlite as one text, and answers. An error means that the working copy can no longer be trusted;
 // all requests have been answered then, too.
 func (l *leadership) commit(batch []*request) error {
-	s := l.store
-	now := s.cfg.Now().UTC()
+	e := l.engine
+	now := e.cfg.Now().UTC()
 	w := l.work.writer
 	if _, err := w.exec("BEGIN IMMEDIATE"); err != nil {
 		return answerAll(batch, fmt.Errorf("begin: %w", err))
 	}
 	first := uint64(1)
-	rev := s.changes.revision() + 1
+	rev := e.changes.revision() + 1
 	var changed, unchanged []*request
 	var work script
 	refused := map[*request]error{}
@@ -225,7 +192,7 @@ func (l *leadership) commit(batch []*request) error {
 		case len(tx.recorded) == 0:
 			unchanged = append(unchanged, r)
 		default:
-			first += uint64(len(tx.audits))
+			first = tx.next
 			changed = append(changed, r)
 			for _, st := range tx.recorded {
 				work.add(st)
@@ -267,7 +234,7 @@ func (l *leadership) commit(batch []*request) error {
 			answer(err)
 			return err
 		}
-		work.add(statement{query: raiseRevision, args: []any{int64(rev), batchID}, key: "revision"})
+		work.add(Statement{Query: raiseRevision, Args: []any{int64(rev), batchID}, key: "revision"})
 	}
 	text, err := work.text()
 	if err != nil {
@@ -284,13 +251,13 @@ func (l *leadership) commit(batch []*request) error {
 		return l.oneByOne(batch, answer, err)
 	} else if err != nil {
 		_, _ = w.exec("ROLLBACK")
-		s.metrics.failed.Inc()
-		s.lost.Store(time.Now().UnixNano()) // what the replica shows from now on may lack what is not decided yet
+		e.metrics.failed.Inc()
+		e.lost.Store(time.Now().UnixNano()) // what the replica shows from now on may lack what is not decided yet
 		l.db.cut()                          // whatever dqlite still holds open for this connection goes with it
 		if refused {
 			answer(ErrNotLeader)
 		} else {
-			go s.resolve(l.epoch, rev, changed[0], answer)
+			go e.resolve(l.epoch, rev, changed[0], answer)
 		}
 		return fmt.Errorf("commit: %w", err)
 	}
@@ -303,12 +270,12 @@ func (l *leadership) commit(batch []*request) error {
 		answer(nil) // the cluster has it; only the working copy is behind
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
-	s.metrics.commit.Observe(time.Since(begin).Seconds())
-	s.metrics.batch.Observe(float64(len(changed)))
-	s.metrics.refused.Add(float64(len(refused)))
-	s.changes.advance(rev, work.tables)
+	e.metrics.commit.Observe(time.Since(begin).Seconds())
+	e.metrics.batch.Observe(float64(len(changed)))
+	e.metrics.refused.Add(float64(len(refused)))
+	e.changes.advance(rev, work.tables)
 	answer(nil)
-	s.events.publish(changed)
+	e.hooks.Committed()
 	return nil
 }
 
@@ -340,9 +307,9 @@ func (l *leadership) oneByOne(batch []*request, answer func(error), cause error)
 	return nil
 }
 
-// rejected tells errors with which SQLite itself refused a statement of the batch from those that leave its outcome
-// open. Nothing was committed then. The trigger on the revision is the one refusal that a repetition may not meet:
-// another leader has written in between.
+// rejected reports whether SQLite itself refused a statement of the batch, so that nothing was committed; other errors
+// leave the outcome open. A repetition may succeed after one refusal only, that of the trigger on the revision: another
+// leader has written in between.
 func rejected(err error) (refused, retry bool) {
 	var e driver.Error
 	if !errors.As(err, &e) {
@@ -360,16 +327,16 @@ const constraintTrigger = 1811 // SQLITE_CONSTRAINT_TRIGGER
 const raiseRevision = "UPDATE cluster SET revision = ?, batch_id = ?"
 
 // try runs one request in its savepoint. A refusal or a panic takes back that request alone.
-func (l *leadership) try(r *request, now time.Time, rev, firstAudit uint64) (tx *Tx, err error) {
+func (l *leadership) try(r *request, now time.Time, rev, next uint64) (tx *Tx, err error) {
 	w := l.work.writer
 	if _, err := w.exec("SAVEPOINT request"); err != nil {
 		return nil, err
 	}
-	tx = &Tx{View: View{s: w, Now: now}, Rev: rev, actor: r.actor, nextSeq: firstAudit}
+	tx = &Tx{View: View{s: w, Now: now}, Rev: rev, next: next, check: l.engine.hooks.Check}
 	defer func() {
 		if p := recover(); p != nil {
-			l.store.log.Error("panic in a transaction", "panic", p, "stack", string(debug.Stack()))
-			err = errors.New("store: panic in a transaction")
+			l.engine.log.Error("panic in a transaction", "panic", p, "stack", string(debug.Stack()))
+			err = errors.New("engine: panic in a transaction")
 		}
 		if err != nil {
 			if _, e := w.exec("ROLLBACK TO request"); e != nil {
@@ -382,9 +349,6 @@ func (l *leadership) try(r *request, now time.Time, rev, firstAudit uint64) (tx 
 	}()
 	if err := r.run(tx); err != nil {
 		return nil, err
-	}
-	if len(tx.recorded) > 0 && len(tx.audits) == 0 {
-		return nil, errors.New("store: a mutation without an audit row")
 	}
 	r.tx = tx
 	return tx, nil
@@ -410,13 +374,13 @@ func answerAll(batch []*request, err error) error {
 }
 
 // resolve finds out what became of a batch whose commit failed. Once the local replica shows a later epoch,
-// every entry of the old one is decided: the batch's first audit row is there or it never will be.
-func (s *Store) resolve(epoch, rev uint64, r *request, answer func(error)) {
+// every entry of the old one is decided: the batch's first request has left its mark or never will.
+func (e *Engine) resolve(epoch, rev uint64, r *request, answer func(error)) {
 	deadline := time.Now().Add(resolveTimeout)
-	for wait := 10 * time.Millisecond; time.Now().Before(deadline) && !s.closing.Load(); wait = min(2*wait, 100*time.Millisecond) {
+	for wait := 10 * time.Millisecond; time.Now().Before(deadline) && !e.closing.Load(); wait = min(2*wait, 100*time.Millisecond) {
 		time.Sleep(wait)
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		committed, later, err := s.outcome(ctx, epoch, rev, r.actor.RequestID)
+		committed, later, err := e.outcome(ctx, epoch, rev, r.id)
 		cancel()
 		switch {
 		case err != nil:
@@ -432,20 +396,20 @@ func (s *Store) resolve(epoch, rev uint64, r *request, answer func(error)) {
 }
 
 // outcome looks for the batch in the replica, or in the working copy when this member leads again.
-func (s *Store) outcome(ctx context.Context, epoch, rev uint64, requestID string) (committed, later bool, err error) {
+func (e *Engine) outcome(ctx context.Context, epoch, rev uint64, id string) (committed, later bool, err error) {
 	find := func(v *View) error {
-		if committed, err = v.get("SELECT 1 FROM audit WHERE revision = ? AND request_id = ?", []any{int64(rev), requestID}, new(int)); err != nil {
+		if committed, err = e.hooks.Happened(v, rev, id); err != nil {
 			return err
 		}
 		var now uint64
-		_, err = v.get("SELECT epoch FROM cluster", nil, &now)
+		_, err = v.Get("SELECT epoch FROM cluster", nil, &now)
 		later = now > epoch
 		return err
 	}
-	if l := s.current(); l != nil && l.epoch > epoch {
-		err = l.work.withReader(ctx, func(r *session) error { return find(&View{s: r, Now: s.cfg.Now()}) })
-	} else if err = s.decided(ctx); err == nil {
-		err = s.withDump(ctx, find)
+	if l := e.current(); l != nil && l.epoch > epoch {
+		err = l.work.withReader(ctx, func(r *session) error { return find(&View{s: r, Now: e.cfg.Now()}) })
+	} else if err = e.decided(ctx); err == nil {
+		err = e.ReadReplica(ctx, find)
 	}
 	return committed, later, err
 }

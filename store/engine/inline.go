@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"encoding/hex"
@@ -8,13 +8,19 @@ import (
 	"strings"
 )
 
+// Inline returns query with its arguments in their places, as dqlite is sent it.
+func Inline(query string, args []any) (string, error) {
+	var b strings.Builder
+	err := inline(&b, query, args)
+	return b.String(), err
+}
+
 // inline appends query to b with every `?` replaced by the SQL literal of the next argument, and every `?N` by that of
 // argument N. A statement uses one form or the other.
 //
 // A batch travels to dqlite as one text, because each bound statement would be a round trip of its own and
 // dqlite takes arguments for single statements only. Placeholders inside string literals, quoted names and
-// comments are left alone. Accepted argument types are those that Tx.Exec has normalised: nil, int64, string
-// and []byte.
+// comments are left alone. Accepted argument types are those that Tx.Exec makes of others: nil, int64, string and []byte.
 func inline(b *strings.Builder, query string, args []any) error {
 	next := 0
 	used := make([]bool, len(args))
@@ -33,7 +39,7 @@ func inline(b *strings.Builder, query string, args []any) error {
 		case strings.HasPrefix(query[i:], "/*"):
 			end := strings.Index(query[i:], "*/")
 			if end < 0 {
-				return fmt.Errorf("store: statement ends inside a comment")
+				return fmt.Errorf("engine: statement ends inside a comment")
 			}
 			b.WriteByte(' ')
 			i += end + 2
@@ -46,14 +52,14 @@ func inline(b *strings.Builder, query string, args []any) error {
 			if end > i+1 {
 				number, err := strconv.Atoi(query[i+1 : end])
 				if err != nil {
-					return fmt.Errorf("store: placeholder %s: %w", query[i:end], err)
+					return fmt.Errorf("engine: placeholder %s: %w", query[i:end], err)
 				}
 				n = number - 1
 			} else {
 				next++
 			}
 			if n < 0 || n >= len(args) {
-				return fmt.Errorf("store: statement has a placeholder beyond its %d arguments", len(args))
+				return fmt.Errorf("engine: statement has a placeholder beyond its %d arguments", len(args))
 			}
 			if err := literal(b, args[n]); err != nil {
 				return err
@@ -66,7 +72,7 @@ func inline(b *strings.Builder, query string, args []any) error {
 		}
 	}
 	if i := slices.Index(used, false); i >= 0 {
-		return fmt.Errorf("store: statement does not use argument %d of %d", i+1, len(args))
+		return fmt.Errorf("engine: statement does not use argument %d of %d", i+1, len(args))
 	}
 	return nil
 }
@@ -111,7 +117,7 @@ func literal(b *strings.Builder, v any) error {
 		b.WriteString(hex.EncodeToString(v))
 		b.WriteByte('\'')
 	default:
-		return fmt.Errorf("store: %T is not a type that a statement takes", v)
+		return fmt.Errorf("engine: %T is not a type that a statement takes", v)
 	}
 	return nil
 }

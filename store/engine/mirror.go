@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -18,16 +18,18 @@ import (
 // mirror is DIR/muster.db: a plain SQLite file of the local replica, replaced as a whole soon after a change.
 // It serves stale reads, the sqlite3 shell and backups, and needs neither a leader nor a quorum.
 type mirror struct {
-	path string
-	log  *slog.Logger
+	path   string
+	latest int64 // version of the schema
+	log    *slog.Logger
 
 	mu     sync.Mutex
-	open   *openMirror   // nil before the first copy
+	open   *File         // nil before the first copy
 	turned chan struct{} // closed and replaced with each new copy
 }
 
-// openMirror is one generation of the file, closed when it was replaced and its last reader is gone.
-type openMirror struct {
+// File is a database file that nobody writes: one generation of the mirror, which is closed when it was replaced and its
+// last reader is gone, or a file that somebody looks at.
+type File struct {
 	db       *sql.DB
 	session  *session
 	mu       sync.Mutex // the session is one connection
@@ -43,8 +45,8 @@ const (
 	fetchEvery    = 2 * time.Second // a member outside Raft asks another one for its mirror
 )
 
-func newMirror(path string, log *slog.Logger) *mirror {
-	m := &mirror{path: path, log: log, turned: make(chan struct{})}
+func newMirror(path string, latest int64, log *slog.Logger) *mirror {
+	m := &mirror{path: path, latest: latest, log: log, turned: make(chan struct{})}
 	if err := m.swap(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		log.Warn("the mirror of the last run cannot be read; it is made anew", "err", err)
 	}
@@ -54,22 +56,22 @@ func newMirror(path string, log *slog.Logger) *mirror {
 // keep renews the file whenever the replica has changed, and rests 40 times as long as the copying took, within bounds:
 // a large database costs little of its server's time. A member whose own Raft server knows no leader, though
 // others do, is a stand-by, which replicates, or no Raft server at all: it also asks others for a newer copy.
-func (m *mirror) keep(ctx context.Context, s *Store) {
+func (m *mirror) keep(ctx context.Context, e *Engine) {
 	var rest, fetch time.Time
 	version := ""
 	for {
 		now := time.Now()
-		if v, settled := s.version(); v != version && now.After(rest) {
-			if m.renew(ctx, s.dumpTo) {
+		if v, settled := e.version(); v != version && now.After(rest) {
+			if m.renew(ctx, e.dumpTo) {
 				rest = time.Now().Add(min(mirrorRest+40*time.Since(now), maxMirrorRest))
 				if settled {
 					version = v
 				}
 			}
 		}
-		if s.Outside() && s.cfg.Fetch != nil && now.After(fetch) {
+		if e.Outside() && e.cfg.Fetch != nil && now.After(fetch) {
 			m.renew(ctx, func(ctx context.Context, path string) error {
-				newer, err := s.cfg.Fetch(ctx, s.ReplicaRevision(), path)
+				newer, err := e.cfg.Fetch(ctx, e.ReplicaRevision(), path)
 				if err == nil && !newer {
 					err = errNotNewer
 				}
@@ -78,7 +80,7 @@ func (m *mirror) keep(ctx context.Context, s *Store) {
 			fetch = time.Now().Add(fetchEvery + 20*time.Since(now))
 		}
 		poll := mirrorPoll
-		if s.ReplicaRevision() == 0 { // somebody waits for the first copy
+		if e.ReplicaRevision() == 0 { // somebody waits for the first copy
 			poll = mirrorPoll / 10
 		}
 		select {
@@ -98,17 +100,17 @@ const TrialFile = "storing"
 // version tells states of the replica apart without reading it: the leader knows its revision, a follower sees
 // its Raft log being written. A follower learns a moment after the entry that it is committed, so a copy made
 // within that moment does not count as settled.
-func (s *Store) version() (version string, settled bool) {
-	if s.Leading() {
-		return fmt.Sprint("revision ", s.changes.revision()), true
+func (e *Engine) version() (version string, settled bool) {
+	if e.Leading() {
+		return fmt.Sprint("revision ", e.changes.revision()), true
 	}
 	newest := time.Time{}
-	entries, _ := os.ReadDir(filepath.Join(s.cfg.Dir, "raft"))
-	for _, e := range entries {
-		if e.Name() == TrialFile {
+	entries, _ := os.ReadDir(filepath.Join(e.cfg.Dir, "raft"))
+	for _, entry := range entries {
+		if entry.Name() == TrialFile {
 			continue
 		}
-		if info, err := e.Info(); err == nil && info.ModTime().After(newest) {
+		if info, err := entry.Info(); err == nil && info.ModTime().After(newest) {
 			newest = info.ModTime()
 		}
 	}
@@ -134,9 +136,9 @@ func (m *mirror) renew(ctx context.Context, write func(context.Context, string) 
 }
 
 // dumpTo writes the local replica to a file, readable by its owner only.
-func (s *Store) dumpTo(ctx context.Context, path string) error {
+func (e *Engine) dumpTo(ctx context.Context, path string) error {
 	os.Remove(path)
-	if l := s.current(); l != nil {
+	if l := e.current(); l != nil {
 		// The leader copies its working copy: dqlite would hold up commits for as long as its dump takes.
 		if err := l.work.copyTo(ctx, path); err != nil {
 			return err
@@ -145,10 +147,10 @@ func (s *Store) dumpTo(ctx context.Context, path string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := s.decided(ctx); err != nil && s.ReplicaRevision() > 0 {
+	if err := e.decided(ctx); err != nil && e.ReplicaRevision() > 0 {
 		return err // the mirror that is there serves until then
 	}
-	image, err := s.node.dump(ctx)
+	image, err := e.node.dump(ctx)
 	if err != nil {
 		return err
 	}
@@ -169,13 +171,13 @@ var undecidedAtMost = 2 * time.Second
 
 // decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its Raft
 // server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment later.
-func (s *Store) decided(ctx context.Context) error {
-	lost := s.lost.Load()
+func (e *Engine) decided(ctx context.Context) error {
+	lost := e.lost.Load()
 	if lost == 0 {
 		return nil
 	}
-	if id, err := s.FollowsNow(ctx); err == nil && id != 0 && id != s.cfg.NodeID {
-		s.lost.CompareAndSwap(lost, 0)
+	if id, err := e.FollowsNow(ctx); err == nil && id != 0 && id != e.cfg.NodeID {
+		e.lost.CompareAndSwap(lost, 0)
 		return nil
 	}
 	if time.Since(time.Unix(0, lost)) > undecidedAtMost {
@@ -201,7 +203,7 @@ func (w *working) copyTo(ctx context.Context, path string) error {
 		return err
 	}
 	f.Close()
-	dst, err := (&sqlite3.SQLiteDriver{}).Open(fileURL(path, "_synchronous=OFF"))
+	dst, err := (&sqlite3.SQLiteDriver{}).Open(FileURL(path, "_synchronous=OFF"))
 	if err != nil {
 		return err
 	}
@@ -218,21 +220,22 @@ func (w *working) copyTo(ctx context.Context, path string) error {
 	})
 }
 
-func fileURL(path, params string) string {
+// FileURL names a database file to SQLite, with parameters of the driver.
+func FileURL(path, params string) string {
 	return (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: params}).String()
 }
 
-// openFile opens a database file that nobody writes.
-func openFile(path string) (*openMirror, error) {
+// OpenFile opens a database file that nobody writes, for statements that are written for a version of the schema.
+func OpenFile(path string, latest int64) (*File, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite3", fileURL(path, "mode=ro&immutable=1&_query_only=1"))
+	db, err := sql.Open("sqlite3", FileURL(path, "mode=ro&immutable=1&_query_only=1"))
 	if err != nil {
 		return nil, err
 	}
-	o := &openMirror{db: db}
-	if o.session, err = newSession(db); err != nil {
+	o := &File{db: db}
+	if o.session, err = newSession(db, latest); err != nil {
 		db.Close()
 		return nil, err
 	}
@@ -241,32 +244,36 @@ func openFile(path string) (*openMirror, error) {
 		err = errors.New("the database holds no cluster yet")
 	}
 	if err != nil {
-		o.close()
+		o.Close()
 		return nil, err
 	}
 	return o, nil
 }
 
-func (o *openMirror) close() {
+// View reads the file.
+func (o *File) View(now time.Time) *View { return &View{s: o.session, Now: now} }
+
+// Close closes the file.
+func (o *File) Close() {
 	o.session.conn.Close()
 	o.db.Close()
 }
 
 // swap puts a finished file in the mirror's place and reads from it from now on.
 func (m *mirror) swap(path string) error {
-	next, err := openFile(path)
+	next, err := OpenFile(path, m.latest)
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.open != nil && next.revision < m.open.revision {
-		next.close()
+		next.Close()
 		return errNotNewer
 	}
 	if path != m.path {
 		if err := os.Rename(path, m.path); err != nil { // the open file goes with the name
-			next.close()
+			next.Close()
 			return err
 		}
 	}
@@ -284,7 +291,7 @@ func (m *mirror) retire() {
 	}
 	m.open.replaced = true
 	if m.open.users == 0 {
-		m.open.close()
+		m.open.Close()
 	}
 	m.open = nil
 }
@@ -312,7 +319,7 @@ func (m *mirror) read(ctx context.Context, now time.Time, fn func(*View) error) 
 		last := o.replaced && o.users == 0
 		m.mu.Unlock()
 		if last {
-			o.close()
+			o.Close()
 		}
 	}()
 	o.mu.Lock()
@@ -324,35 +331,35 @@ func (m *mirror) read(ctx context.Context, now time.Time, fn func(*View) error) 
 }
 
 // ReplicaRevision returns the revision of the local replica as of its last copy, 0 when there is none yet.
-func (s *Store) ReplicaRevision() uint64 {
-	s.mirror.mu.Lock()
-	defer s.mirror.mu.Unlock()
-	if s.mirror.open == nil {
+func (e *Engine) ReplicaRevision() uint64 {
+	e.mirror.mu.Lock()
+	defer e.mirror.mu.Unlock()
+	if e.mirror.open == nil {
 		return 0
 	}
-	return s.mirror.open.revision
+	return e.mirror.open.revision
 }
 
 // MirrorChanged returns a channel that is closed when the mirror is next replaced.
-func (s *Store) MirrorChanged() <-chan struct{} {
-	s.mirror.mu.Lock()
-	defer s.mirror.mu.Unlock()
-	return s.mirror.turned
+func (e *Engine) MirrorChanged() <-chan struct{} {
+	e.mirror.mu.Lock()
+	defer e.mirror.mu.Unlock()
+	return e.mirror.turned
 }
 
 // MirrorDir returns the member's data directory.
-func (s *Store) MirrorDir() string { return s.cfg.Dir }
+func (e *Engine) MirrorDir() string { return e.cfg.Dir }
 
 // MirrorPath returns the file that the sqlite3 shell may open.
-func (s *Store) MirrorPath() string { return s.mirror.path }
+func (e *Engine) MirrorPath() string { return e.mirror.path }
 
-// withDump runs fn on the replica as it is at this moment, without waiting for the mirror.
-func (s *Store) withDump(ctx context.Context, fn func(*View) error) error {
-	image, err := s.node.dump(ctx)
+// ReadReplica runs fn on the replica as it is at this moment, without waiting for the mirror.
+func (e *Engine) ReadReplica(ctx context.Context, fn func(*View) error) error {
+	image, err := e.node.dump(ctx)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(s.cfg.Dir, "replica-*.db")
+	f, err := os.CreateTemp(e.cfg.Dir, "replica-*.db")
 	if err != nil {
 		return err
 	}
@@ -364,10 +371,10 @@ func (s *Store) withDump(ctx context.Context, fn func(*View) error) error {
 	if err := errors.Join(f.Close(), plainHeader(f.Name())); err != nil {
 		return err
 	}
-	o, err := openFile(f.Name())
+	o, err := OpenFile(f.Name(), e.cfg.Schema.Latest)
 	if err != nil {
 		return err
 	}
-	defer o.close()
-	return fn(&View{s: o.session, Now: s.cfg.Now()})
+	defer o.Close()
+	return fn(&View{s: o.session, Now: e.cfg.Now()})
 }

@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"regexp"
@@ -43,7 +43,7 @@ func shapeOf(query string) *shape {
 	if s, ok := shapes.Load(query); ok {
 		return s.(*shape)
 	}
-	s := &shape{query: query, table: tableOf(query), reads: strings.Contains(strings.ToUpper(query), "SELECT"),
+	s := &shape{query: query, table: TableOf(query), reads: strings.Contains(strings.ToUpper(query), "SELECT"),
 		deletes: strings.HasPrefix(strings.ToUpper(strings.TrimSpace(query)), "DELETE")}
 	if m := plainInsert.FindStringSubmatch(query); m != nil {
 		s.insert, s.tuple = m[1], m[3]
@@ -52,27 +52,30 @@ func shapeOf(query string) *shape {
 	return s
 }
 
-func (s *script) add(st statement) {
+// PlainInsert reports whether a statement is one of those that a batch merges.
+func PlainInsert(query string) bool { return shapeOf(query).insert != "" }
+
+func (s *script) add(st Statement) {
 	if s.tables == nil {
 		s.tables = map[string]bool{}
 	}
-	sh := shapeOf(st.query)
+	sh := shapeOf(st.Query)
 	s.tables[sh.table] = true
 	if st.key != "" {
 		for _, g := range s.last {
 			if g.key == st.key {
-				g.shape, g.rows = sh, [][]any{st.args}
+				g.shape, g.rows = sh, [][]any{st.Args}
 				return
 			}
 		}
-		s.last = append(s.last, &group{shape: sh, key: st.key, rows: [][]any{st.args}})
+		s.last = append(s.last, &group{shape: sh, key: st.key, rows: [][]any{st.Args}})
 		return
 	}
 	if sh.insert != "" {
 		for i := len(s.groups) - 1; i >= 0; i-- {
 			g := s.groups[i]
 			if g.shape == sh {
-				g.rows = append(g.rows, st.args)
+				g.rows = append(g.rows, st.Args)
 				return
 			}
 			if g.shape.reads || g.shape.deletes || g.shape.insert == "" && g.shape.table == sh.table {
@@ -80,7 +83,7 @@ func (s *script) add(st statement) {
 			}
 		}
 	}
-	s.groups = append(s.groups, &group{shape: sh, rows: [][]any{st.args}})
+	s.groups = append(s.groups, &group{shape: sh, rows: [][]any{st.Args}})
 }
 
 // text returns the whole transaction.

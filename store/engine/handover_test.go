@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -12,9 +12,7 @@ import (
 func TestHandOverGoesOnBehindASilentVoter(t *testing.T) {
 	for _, hole := range []bool{false, true} {
 		c := newTestCluster(t, 3)
-		c.mu.Lock()
-		c.hole = hole
-		c.mu.Unlock()
+		c.net.Swallow(hole)
 		l := c.leader()
 		var silent, well uint64
 		for _, v := range l.Servers() {
@@ -24,7 +22,7 @@ func TestHandOverGoesOnBehindASilentVoter(t *testing.T) {
 				well = v.NodeID
 			}
 		}
-		c.isolate(silent, true)
+		c.net.Isolate(silent, true)
 		ctx, cancel := context.WithTimeout(bg, answerLimit)
 		l.HandOver(ctx)
 		cancel()
@@ -43,7 +41,7 @@ func TestHandOverAfterAFailedTransfer(t *testing.T) {
 	c := newTestCluster(t, 3)
 	l := c.leader()
 	silent := l.NodeID()%3 + 1
-	c.isolate(silent, true)
+	c.net.Isolate(silent, true)
 	ctx, cancel := context.WithTimeout(bg, 700*time.Millisecond)
 	defer cancel()
 	if err := l.Transfer(ctx, silent); err == nil {
@@ -58,16 +56,14 @@ func TestHandOverAfterAFailedTransfer(t *testing.T) {
 // that it never will, where it has not.
 func TestWriteEndsWithItsContext(t *testing.T) {
 	c := newTestCluster(t, 3)
-	c.mu.Lock()
-	c.hole = true
-	c.mu.Unlock()
+	c.net.Swallow(true)
 	l := c.leader()
-	c.isolate(l.NodeID(), true)
+	c.net.Isolate(l.NodeID(), true)
 	outer, effects := WithEffects(bg)
 	ctx, cancel := context.WithTimeout(outer, 50*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	_, err := mint(ctx, l)
+	_, err := write(ctx, l)
 	if !errors.Is(err, ErrUnknownOutcome) && !errors.Is(err, ErrNotLeader) {
 		t.Errorf("the write that was sent: %v", err)
 	}
@@ -76,7 +72,7 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 	}
 	second, cancel := context.WithTimeout(bg, 50*time.Millisecond)
 	defer cancel()
-	if _, err := mint(second, l); !errors.Is(err, ErrNoLeader) && !errors.Is(err, ErrNotLeader) {
+	if _, err := write(second, l); !errors.Is(err, ErrNoLeader) && !errors.Is(err, ErrNotLeader) {
 		t.Errorf("the write that waits behind it: %v", err)
 	}
 	if took := time.Since(begin); took > answerLimit {
@@ -86,11 +82,15 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 
 // A request whose caller has gone never runs, and one that has run may yet be committed.
 func TestRequestIsLeft(t *testing.T) {
-	b := foundedBench(t, "10.200.0.0/16", 28)
+	db := memoryDB(t)
+	if _, err := db.Exec("CREATE TABLE notes (revision, seq, request)"); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, db)
 	runs := 0
 	r := &request{fn: func(tx *Tx) error {
 		runs++
-		return tx.exec("UPDATE cluster SET epoch = epoch")
+		return note("x")(tx)
 	}}
 	if _, err := b.write(r.run); err != nil || !r.leave() {
 		t.Errorf("after it has run: %v", err)
@@ -128,38 +128,5 @@ func TestLeaderIsForgotten(t *testing.T) {
 	}
 	if s.Following(7).Err() == nil {
 		t.Error("nobody follows node 7")
-	}
-}
-
-// A repetition of a deletion with its Idempotency-Key is answered like the first time; without one it is not found.
-func TestDeletionsAreRemembered(t *testing.T) {
-	c := newTestCluster(t, 1)
-	l := c.leader()
-	token, err := mint(bg, l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := l.PutLease(bg, Actor{Name: "test"}, Lease{ID: "x", NodeID: 1, Kind: "k"}, time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.CreateAPIToken(bg, Actor{Name: "test"}, APIToken{ID: "t", Name: "t", SecretHash: "h", Scopes: []string{}}); err != nil {
-		t.Fatal(err)
-	}
-	for what, f := range map[string]func(Actor) error{
-		"lease":      func(a Actor) error { return l.DeleteLease(bg, a, "x") },
-		"API token":  func(a Actor) error { return l.DeleteAPIToken(bg, a, "t") },
-		"join token": func(a Actor) error { return l.RevokeJoinToken(bg, a, token.ID) },
-		"peering":    func(a Actor) error { return l.DeletePeering(bg, a, "none") },
-	} {
-		a := Actor{Name: "test", IdempotencyKey: AutoKey + what, RequestHash: what}
-		for i := range 3 {
-			if err := f(a); err != nil {
-				t.Errorf("%s, time %d: %v", what, i, err)
-			}
-		}
-	}
-	var refusal *Refusal
-	if err := l.DeleteLease(bg, Actor{Name: "test"}, "x"); !errors.As(err, &refusal) || refusal.Code != NotFound {
-		t.Errorf("without a key: %v", err)
 	}
 }

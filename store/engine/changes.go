@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -63,21 +63,25 @@ func (c *changes) wait() <-chan struct{} {
 }
 
 // Revision returns the newest revision that this member has committed as leader. It does not block.
-func (s *Store) Revision() uint64 { return s.changes.revision() }
+func (e *Engine) Revision() uint64 { return e.changes.revision() }
 
 // AwaitChange blocks until one of the tables has changed after the revision, the leadership ends or ctx ends,
 // and returns the revision of the newest change.
-func (s *Store) AwaitChange(ctx context.Context, after uint64, tables ...string) uint64 {
+func (e *Engine) AwaitChange(ctx context.Context, after uint64, tables ...string) uint64 {
 	for {
-		wake, turned := s.changes.wait(), s.Leadership()
-		if rev := s.changes.of(tables...); rev > after || !s.Leading() {
+		wake, turned := e.changes.wait(), e.Leadership()
+		if rev := e.changes.of(tables...); rev > after || !e.Leading() {
 			return rev
 		}
 		select {
 		case <-wake:
 		case <-turned:
 		case <-ctx.Done():
-			return s.changes.of(tables...)
+			return e.changes.of(tables...)
 		}
 	}
 }
+
+// ChangedAt returns the revision at which the newest of some tables was last changed, as far as this leader knows; it
+// is never less than what an earlier leader has said. It does not block.
+func (e *Engine) ChangedAt(tables ...string) uint64 { return e.changes.of(tables...) }

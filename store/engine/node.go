@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -56,6 +56,9 @@ func (r Role) dqlite() client.NodeRole {
 	}
 }
 
+// founderID is the id that dqlite bootstraps an empty directory with.
+const founderID = 1
+
 // raftName is the address that dqlite knows a node by. It is logical on purpose: the Raft log never holds a
 // network address, so a member that moves needs no change of configuration. DialRaft turns it into a connection.
 func raftName(id uint64) string { return fmt.Sprintf("node-%d", id) }
@@ -82,11 +85,12 @@ func startNode(cfg Config, broken func(nodeID uint64)) (*node, error) {
 		return nil, fmt.Errorf("the data directory cannot be used: %w", err)
 	}
 	n := &node{id: cfg.NodeID, bind: "@muster-" + uuid.NewString()}
+	snapshots := dqlite.SnapshotParams{Threshold: cfg.SnapshotThreshold, Trailing: cfg.SnapshotTrailing, Strategy: dqlite.TrailingStrategyDynamic}
 	inner, err := dqlite.New(cfg.NodeID, raftName(cfg.NodeID), dir,
 		dqlite.WithBindAddress(n.bind),
 		dqlite.WithDialFunc(replicationDial(cfg.Dial, broken)),
 		dqlite.WithNetworkLatency(cfg.NetworkLatency),
-		dqlite.WithSnapshotParams(dqlite.SnapshotParams{Threshold: cfg.SnapshotThreshold, Trailing: cfg.SnapshotTrailing, Strategy: dqlite.TrailingStrategyDynamic}),
+		dqlite.WithSnapshotParams(snapshots),
 		dqlite.WithAutoRecovery(false), // on, it may delete segments it dislikes: that is data loss
 	)
 	if err != nil {
@@ -100,13 +104,13 @@ func startNode(cfg Config, broken func(nodeID uint64)) (*node, error) {
 }
 
 // replicationDial gives dqlite's C code a socket at once and connects it in the background: go-dqlite holds one
-// lock for all outgoing connections, so a peer that hangs in its handshake would hold up the healthy ones. broken is told
+// lock for all outgoing connections, so a member that hangs in its handshake would hold up the healthy ones. broken is told
 // whose connection has ended.
 func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc {
 	return func(_ context.Context, address string) (net.Conn, error) {
 		var id uint64
 		if _, err := fmt.Sscanf(address, "node-%d", &id); err != nil {
-			return nil, fmt.Errorf("store: %q is not the name of a node", address)
+			return nil, fmt.Errorf("engine: %q is not the name of a node", address)
 		}
 		ours, theirs, err := socketPair()
 		if err != nil {
@@ -130,7 +134,7 @@ func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc 
 func socketPair() (net.Conn, net.Conn, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("store: socketpair: %w", err)
+		return nil, nil, fmt.Errorf("engine: socketpair: %w", err)
 	}
 	var conns [2]net.Conn
 	for i, fd := range fds {
@@ -143,7 +147,7 @@ func socketPair() (net.Conn, net.Conn, error) {
 			} else {
 				conns[0].Close()
 			}
-			return nil, nil, fmt.Errorf("store: socketpair: %w", err)
+			return nil, nil, fmt.Errorf("engine: socketpair: %w", err)
 		}
 		conns[i] = c
 	}
@@ -239,7 +243,7 @@ func (n *node) dump(ctx context.Context) ([]byte, error) {
 			case f.Name == databaseName:
 				data = f.Data
 			case len(f.Data) > 0:
-				return errors.New("store: dqlite's dump has a write-ahead log, which it never had")
+				return errors.New("engine: dqlite's dump has a write-ahead log, which it never had")
 			}
 		}
 		return nil
@@ -255,4 +259,24 @@ func (n *node) close() error {
 	}
 	n.mu.Unlock()
 	return n.inner.Close()
+}
+
+// bootstrap prepares an empty Raft directory for a founder that has another id: dqlite's own founder makes the log, and
+// the configuration is then changed to hold the one server that there is.
+func bootstrap(dir string, id uint64) error {
+	raft := dir + "/raft"
+	if err := os.MkdirAll(raft, 0o700); err != nil {
+		return err
+	}
+	n, err := dqlite.New(founderID, raftName(founderID), raft, dqlite.WithBindAddress("@muster-"+uuid.NewString()), dqlite.WithAutoRecovery(false))
+	if err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := n.Start(); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := n.Close(); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return Reconfigure(raft, []uint64{id})
 }

@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -9,12 +9,7 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-
-	"muster/migrations"
 )
-
-// LatestSchema is the newest database schema that this binary works with.
-func LatestSchema() int64 { return migrations.Latest }
 
 // ErrOldSchema is the answer to what needs a table or column that the cluster's database does not have yet, because some
 // member cannot work with it.
@@ -23,17 +18,9 @@ var ErrOldSchema = errors.New("the database has an older schema than this call n
 // errNewSchema: the database has a schema that this binary does not know; a newer one must lead.
 var errNewSchema = errors.New("the database has a newer schema than this binary knows: a newer muster must lead")
 
-// SchemaVersion reads the newest migration that was applied.
-func (v *View) SchemaVersion() (n int64, err error) {
-	_, err = v.get(selectSchema, nil, &n)
-	return n, err
-}
-
-const selectSchema = "SELECT max(version_id) FROM goose_db_version"
-
 // AppliedSchema returns the schema version that holds while this member leads, 0 where it does not.
-func (s *Store) AppliedSchema() int64 {
-	if l := s.current(); l != nil {
+func (e *Engine) AppliedSchema() int64 {
+	if l := e.current(); l != nil {
 		return l.schema
 	}
 	return 0
@@ -46,26 +33,26 @@ type migration struct {
 }
 
 // Migrate brings the schema to a version: this member takes its leadership up anew and applies the steps that are missing
-// before anything else. It blocks until that is done, leadership is lost or ctx ends; requests that arrive meanwhile wait.
-func (s *Store) Migrate(ctx context.Context, actor Actor, version int64) error {
-	l := s.current()
+// before anything else. by says at whose word. It blocks until that is done, leadership is lost or ctx ends; requests that arrive meanwhile wait.
+func (e *Engine) Migrate(ctx context.Context, by string, version int64) error {
+	l := e.current()
 	switch {
 	case l == nil:
 		return ErrNotLeader
-	case version > migrations.Latest:
-		return refuse(Invalid, "this muster knows the schema up to version %d", migrations.Latest)
+	case version > e.cfg.Schema.Latest:
+		return Refuse(Invalid, "this muster knows the schema up to version %d", e.cfg.Schema.Latest)
 	case version <= l.schema:
 		return nil
 	}
-	s.schema.Store(&migration{version, actor.Name})
-	s.descend(ErrNotLeader)
+	e.schema.Store(&migration{version: version, by: by})
+	e.descend(ErrNotLeader)
 	for {
-		turned := s.Leadership()
-		s.Look()
-		if s.AppliedSchema() >= version {
+		turned := e.Leadership()
+		e.Look()
+		if e.AppliedSchema() >= version {
 			return nil
 		}
-		if id := s.LeaderID(); id != 0 && id != s.cfg.NodeID {
+		if id := e.LeaderID(); id != 0 && id != e.cfg.NodeID {
 			return ErrNotLeader
 		}
 		select {
@@ -82,13 +69,13 @@ func (s *Store) Migrate(ctx context.Context, actor Actor, version int64) error {
 func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	err := conn.QueryRowContext(ctx, selectSchema).Scan(&l.schema)
 	want := l.schema
-	switch asked := l.store.schema.Load(); {
+	switch asked := l.engine.schema.Load(); {
 	case err != nil && strings.Contains(err.Error(), "no such table"):
 		return l.createSchema(ctx, conn)
 	case err != nil:
 		return fmt.Errorf("read the schema version: %w", err)
-	case l.schema > migrations.Latest:
-		return fmt.Errorf("%w (%d, not %d)", errNewSchema, l.schema, migrations.Latest)
+	case l.schema > l.engine.cfg.Schema.Latest:
+		return fmt.Errorf("%w (%d, not %d)", errNewSchema, l.schema, l.engine.cfg.Schema.Latest)
 	case asked != nil && asked.version > l.schema:
 		want = asked.version
 		l.migrated = fmt.Sprintf("from %d, asked for by %s", l.schema, asked.by)
@@ -98,7 +85,7 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	}
 	// goose wants a *sql.DB, which may hold one connection only: lend it ours.
 	conn.Close()
-	p, err := goose.NewProvider(goose.DialectSQLite3, l.db.db, migrations.FS)
+	p, err := goose.NewProvider(goose.DialectSQLite3, l.db.db, l.engine.cfg.Schema.Steps)
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
@@ -110,7 +97,7 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 		return fmt.Errorf("open the database again: %w", err)
 	}
 	for _, r := range done {
-		l.store.log.Info("schema", "version", r.Source.Version, "took", r.Duration.Round(time.Millisecond))
+		l.engine.log.Info("schema", "version", r.Source.Version, "took", r.Duration.Round(time.Millisecond))
 	}
 	l.schema = want
 	return nil
@@ -120,27 +107,27 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 // statements would be a round trip, and an ALTER TABLE reads the whole schema again.
 func (l *leadership) createSchema(ctx context.Context, conn *sql.Conn) error {
 	begin := time.Now()
-	text, err := newestSchema(ctx)
+	text, err := l.engine.cfg.Schema.Script(ctx)
 	if err == nil {
 		_, err = conn.ExecContext(ctx, text)
 	}
 	if err != nil {
 		return fmt.Errorf("create the schema: %w", err)
 	}
-	l.schema = migrations.Latest
-	l.store.log.Info("schema", "version", l.schema, "took", time.Since(begin).Round(time.Millisecond))
+	l.schema = l.engine.cfg.Schema.Latest
+	l.engine.log.Info("schema", "version", l.schema, "took", time.Since(begin).Round(time.Millisecond))
 	return nil
 }
 
-// newestSchema is a transaction that creates what all the steps together create, goose's own table included.
-func newestSchema(ctx context.Context) (string, error) {
+// Script is a transaction that creates what all the steps together create, goose's own table included.
+func (s Schema) Script(ctx context.Context) (string, error) {
 	db, err := sql.Open("sqlite3", ":memory:")
 	if err != nil {
 		return "", err
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations.FS)
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, s.Steps)
 	if err != nil {
 		return "", err
 	}
@@ -173,13 +160,3 @@ const (
 	selectSteps   = `SELECT format('INSERT INTO goose_db_version (id, version_id, is_applied, tstamp) VALUES (%d, %d, %d, %Q)',
 		id, version_id, is_applied, tstamp) FROM goose_db_version ORDER BY id`
 )
-
-// outdated tells whether a statement may have failed for want of a schema step.
-func (s *session) outdated(err error) bool {
-	if !strings.Contains(err.Error(), "no such") {
-		return false
-	}
-	var have int64
-	e := s.conn.QueryRowContext(context.Background(), selectSchema).Scan(&have)
-	return e == nil && have < migrations.Latest
-}

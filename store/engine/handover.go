@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -16,37 +16,37 @@ const (
 )
 
 // HandOver gives leadership to another voter, if this member has it and there is one that takes it.
-func (s *Store) HandOver(ctx context.Context) {
-	if s.Leading() {
-		s.passOn(ctx)
+func (e *Engine) HandOver(ctx context.Context) {
+	if e.Leading() {
+		e.passOn(ctx)
 	}
 }
 
 // passOn gives what Raft has made this member to the first voter that takes it. Those that answer and follow this member
 // come first; a voter that does not take it costs an election time-out.
-func (s *Store) passOn(ctx context.Context) {
-	for _, id := range s.heirs(ctx) {
-		if ctx.Err() != nil || s.settledLeader(ctx) != s.cfg.NodeID {
+func (e *Engine) passOn(ctx context.Context) {
+	for _, id := range e.heirs(ctx) {
+		if ctx.Err() != nil || e.settledLeader(ctx) != e.cfg.NodeID {
 			return
 		}
 		tctx, cancel := context.WithTimeout(ctx, transferTimeout)
-		err := s.transfer(tctx, id, descendWait)
+		err := e.transfer(tctx, id, descendWait)
 		cancel()
 		if err == nil {
 			return
 		}
-		s.log.Info("leadership was not handed over", "to", id, "err", err)
+		e.log.Info("leadership was not handed over", "to", id, "err", err)
 	}
 }
 
 // heirs lists the other voters, those that answer at this moment first.
-func (s *Store) heirs(ctx context.Context) (list []uint64) {
-	for _, v := range s.Servers() {
-		if v.Role == RoleVoter && v.NodeID != s.cfg.NodeID {
+func (e *Engine) heirs(ctx context.Context) (list []uint64) {
+	for _, v := range e.Servers() {
+		if v.Role == RoleVoter && v.NodeID != e.cfg.NodeID {
 			list = append(list, v.NodeID)
 		}
 	}
-	if len(list) < 2 || s.cfg.Ask == nil {
+	if len(list) < 2 || e.cfg.Ask == nil {
 		return list
 	}
 	ctx, cancel := context.WithTimeout(ctx, voterAnswers)
@@ -57,7 +57,7 @@ func (s *Store) heirs(ctx context.Context) (list []uint64) {
 	}
 	answers := make(chan answer, len(list))
 	for _, id := range list {
-		go func() { answers <- answer{id, s.cfg.Ask(ctx, []uint64{id}, 1)} }()
+		go func() { answers <- answer{id, e.cfg.Ask(ctx, []uint64{id}, 1)} }()
 	}
 	well := map[uint64]bool{}
 	for range list {
@@ -79,11 +79,11 @@ func (s *Store) heirs(ctx context.Context) (list []uint64) {
 
 // settledLeader asks the local Raft server who leads until it names one: while a transfer is under way, and for a moment
 // after it has failed, it names none.
-func (s *Store) settledLeader(ctx context.Context) uint64 {
+func (e *Engine) settledLeader(ctx context.Context) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, leaderSettles)
 	defer cancel()
 	for {
-		if id, err := s.FollowsNow(ctx); err == nil && id != 0 {
+		if id, err := e.FollowsNow(ctx); err == nil && id != 0 {
 			return id
 		}
 		select {
@@ -96,36 +96,36 @@ func (s *Store) settledLeader(ctx context.Context) uint64 {
 
 // Transfer hands leadership to a voter. Requests that are under way are answered first; those that come after
 // go to the new leader. It blocks until another leads or ctx ends.
-func (s *Store) Transfer(ctx context.Context, id uint64) error {
-	if !s.Leading() {
+func (e *Engine) Transfer(ctx context.Context, id uint64) error {
+	if !e.Leading() {
 		return ErrNotLeader
 	}
-	return s.transfer(ctx, id, descendWait)
+	return e.transfer(ctx, id, descendWait)
 }
 
 // StepDown is Transfer for a leader whose disk does not answer: it does not wait for the writer, which may wait for the
 // disk. What the writer has under way is decided as at any loss of leadership.
-func (s *Store) StepDown(ctx context.Context, id uint64) error {
-	if !s.Leading() {
+func (e *Engine) StepDown(ctx context.Context, id uint64) error {
+	if !e.Leading() {
 		return ErrNotLeader
 	}
-	return s.transfer(ctx, id, stepDownWait)
+	return e.transfer(ctx, id, stepDownWait)
 }
 
-func (s *Store) transfer(ctx context.Context, id uint64, wait time.Duration) error {
+func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) error {
 	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
-	if s.yielding.Swap(true) {
-		return refuse(Conflict, "leadership transfer in progress")
+	if e.yielding.Swap(true) {
+		return Refuse(Conflict, "leadership transfer in progress")
 	}
-	defer s.Look() // after yielding ends: if this member still leads, it goes on at once
-	defer s.yielding.Store(false)
-	s.descendWithin(ErrNotLeader, wait)
-	if err := s.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
+	defer e.Look() // after yielding ends: if this member still leads, it goes on at once
+	defer e.yielding.Store(false)
+	e.descendWithin(ErrNotLeader, wait)
+	if err := e.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
 	for { // it may have gone on from id already
-		if now, err := s.FollowsNow(ctx); err == nil && now != 0 && now != s.cfg.NodeID {
-			s.observeLeader(now)
+		if now, err := e.FollowsNow(ctx); err == nil && now != 0 && now != e.cfg.NodeID {
+			e.observeLeader(now)
 			break
 		}
 		select {
@@ -134,14 +134,14 @@ func (s *Store) transfer(ctx context.Context, id uint64, wait time.Duration) err
 			return fmt.Errorf("transfer leadership: %w", ctx.Err())
 		}
 	}
-	if s.cfg.Nudge != nil {
+	if e.cfg.Nudge != nil {
 		var others []uint64
-		for _, v := range s.Servers() {
-			if v.NodeID != s.cfg.NodeID {
+		for _, v := range e.Servers() {
+			if v.NodeID != e.cfg.NodeID {
 				others = append(others, v.NodeID)
 			}
 		}
-		s.cfg.Nudge(others)
+		e.cfg.Nudge(others)
 	}
 	return nil
 }

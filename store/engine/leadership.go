@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +28,7 @@ const stepDownWait = 300 * time.Millisecond
 
 // leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
 type leadership struct {
-	store    *Store
+	engine   *Engine
 	epoch    uint64
 	db       *guarded
 	work     *working
@@ -110,9 +109,9 @@ func (g *guarded) close() {
 }
 
 // ascend makes this member, which Raft has elected, the one that answers: schema, working copy, first commit.
-func (s *Store) ascend(ctx context.Context) error {
+func (e *Engine) ascend(ctx context.Context) error {
 	begin := time.Now()
-	if ending := s.ended(); ending != nil {
+	if ending := e.ended(); ending != nil {
 		select {
 		case <-ending:
 		case <-ctx.Done():
@@ -123,15 +122,15 @@ func (s *Store) ascend(ctx context.Context) error {
 	}
 	openCtx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	db, err := s.node.open(openCtx)
+	db, err := e.node.open(openCtx)
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
-	l := &leadership{store: s, db: db, queue: make(chan *request, 4096), done: make(chan struct{})}
+	l := &leadership{engine: e, db: db, queue: make(chan *request, 4096), done: make(chan struct{})}
 	l.ctx, l.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	l.reads.ask = l.confirmMajority
 	if err := l.prepare(ctx); err != nil {
-		s.events.yield()
+		e.hooks.Yield()
 		l.end(err)
 		db.close()
 		if l.work != nil {
@@ -139,37 +138,35 @@ func (s *Store) ascend(ctx context.Context) error {
 		}
 		return err
 	}
-	if _, err := s.RefreshServers(ctx); err != nil { // linearisable reads count the voters of this configuration
-		s.events.yield()
+	if _, err := e.RefreshServers(ctx); err != nil { // linearisable reads count the voters of this configuration
+		e.hooks.Yield()
 		l.end(err)
 		db.close()
 		l.work.close()
 		return err
 	}
-	if err := s.keys.load(ctx, l.work); err != nil && ctx.Err() == nil {
-		s.log.Error("this member cannot open the data-encryption key", "err", err)
-	}
-	s.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
-	s.mu.Lock()
-	s.lead = l
-	s.lost.Store(0) // the first commit of this leadership has decided everything before it
-	close(s.turned)
-	s.turned = make(chan struct{})
-	s.mu.Unlock()
+	e.hooks.Lead(&View{s: l.work.writer, Now: e.cfg.Now()})
+	e.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
+	e.mu.Lock()
+	e.lead = l
+	e.lost.Store(0) // the first commit of this leadership has decided everything before it
+	close(e.turned)
+	e.turned = make(chan struct{})
+	e.mu.Unlock()
 	go l.write()
-	s.log.Info("leading", "epoch", l.epoch, "revision", s.changes.revision(), "after", time.Since(begin).Round(time.Millisecond))
+	e.log.Info("leading", "epoch", l.epoch, "revision", e.changes.revision(), "after", time.Since(begin).Round(time.Millisecond))
 	return nil
 }
 
 // prepare brings the schema up to date, makes the working copy and commits the beginning of this leadership.
 // That commit is a barrier: what earlier leaders left in the log is applied before it.
 func (l *leadership) prepare(ctx context.Context) error {
-	s := l.store
+	e := l.engine
 	if err := l.db.within(30*time.Second, func(c *sql.Conn) error { return l.migrate(ctx, c) }); err != nil {
 		return err
 	}
-	if f := s.cfg.Founding; f != nil && f.Import != "" {
-		if err := l.importState(ctx, filepath.Join(s.cfg.Dir, f.Import)); err != nil {
+	if e.hooks.Import != "" {
+		if err := l.importState(ctx, e.hooks.Import); err != nil {
 			return fmt.Errorf("found the cluster from a backup: %w", err)
 		}
 	}
@@ -187,15 +184,15 @@ func (l *leadership) prepare(ctx context.Context) error {
 	}
 	for try := 0; ; try++ {
 		dumpCtx, cancel := context.WithTimeout(ctx, commitTimeout)
-		image, err := s.node.dump(dumpCtx)
+		image, err := e.node.dump(dumpCtx)
 		cancel()
 		if err != nil {
 			return fmt.Errorf("copy the database: %w", err)
 		}
-		if l.work, err = openWorking(s.cfg.Dir, image); err != nil {
+		if l.work, err = openWorking(e.cfg.Dir, image, e.cfg.Schema.Latest); err != nil {
 			return err
 		}
-		v := &View{s: l.work.writer, Now: s.cfg.Now()}
+		v := &View{s: l.work.writer, Now: e.cfg.Now()}
 		have, err := v.revision()
 		if err == nil && have == uint64(revision) {
 			break
@@ -207,83 +204,94 @@ func (l *leadership) prepare(ctx context.Context) error {
 		}
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
-	s.changes.reset(uint64(revision))
-	if err := s.events.takeUp(&View{s: l.work.writer, Now: s.cfg.Now()}); err != nil {
-		return fmt.Errorf("read the newest events: %w", err)
+	e.changes.reset(uint64(revision))
+	if err := e.hooks.Prepare(&View{s: l.work.writer, Now: e.cfg.Now()}); err != nil {
+		return err
 	}
 	if !founded {
-		if s.cfg.Founding == nil {
+		if e.hooks.Found == nil {
 			return errors.New("the database is empty, and this member was not started to found a cluster")
 		}
-		if err := l.commit([]*request{{fn: s.cfg.Founding.apply, actor: Actor{Name: "muster", NodeID: s.cfg.NodeID}, done: make(chan error, 1)}}); err != nil {
+		if err := l.commit([]*request{{fn: e.hooks.Found, done: make(chan error, 1)}}); err != nil {
 			return fmt.Errorf("found the cluster: %w", err)
 		}
 	}
-	return l.commit([]*request{{fn: l.begin, actor: Actor{Name: "muster", NodeID: s.cfg.NodeID}, done: make(chan error, 1)}})
+	return l.commit([]*request{{fn: l.begin, done: make(chan error, 1)}})
 }
 
 func (l *leadership) begin(tx *Tx) error {
-	if _, err := tx.get("SELECT epoch + 1 FROM cluster", nil, &l.epoch); err != nil {
+	if _, err := tx.Get("SELECT epoch + 1 FROM cluster", nil, &l.epoch); err != nil {
 		return err
 	}
-	if err := tx.exec("UPDATE cluster SET epoch = ?, leader_node_id = ?", l.epoch, l.store.cfg.NodeID); err != nil {
+	if _, err := tx.Exec("UPDATE cluster SET epoch = ?, leader_node_id = ?", l.epoch, l.engine.cfg.NodeID); err != nil {
 		return err
 	}
-	if l.migrated != "" {
-		if err := tx.audit("schema.migrate", fmt.Sprintf("schema/%d", l.schema), l.migrated); err != nil {
-			return err
-		}
-	}
-	return tx.audit("leader.elected", nodeObject(l.store.cfg.NodeID), fmt.Sprintf("epoch %d", l.epoch))
+	return l.engine.hooks.Begin(tx, Beginning{Epoch: l.epoch, Schema: l.schema, Migrated: l.migrated})
 }
 
 // descend ends this member's leadership, if it has it: what waits is answered with reason, nothing is lost.
-func (s *Store) descend(reason error) { s.descendWithin(reason, descendWait) }
+func (e *Engine) descend(reason error) { e.descendWithin(reason, descendWait) }
 
-func (s *Store) descendWithin(reason error, wait time.Duration) {
-	s.mu.Lock()
-	l := s.lead
-	s.lead = nil
+func (e *Engine) descendWithin(reason error, wait time.Duration) {
+	e.mu.Lock()
+	l := e.lead
+	e.lead = nil
 	if l != nil {
-		close(s.turned)
-		s.turned = make(chan struct{})
+		close(e.turned)
+		e.turned = make(chan struct{})
 	}
-	s.mu.Unlock()
+	e.mu.Unlock()
 	if l == nil {
 		return
 	}
-	s.lost.Store(time.Now().UnixNano())
+	e.lost.Store(time.Now().UnixNano())
 	l.end(reason)
 	ending := make(chan struct{})
-	s.mu.Lock()
-	s.ending = ending
-	s.mu.Unlock()
+	e.mu.Lock()
+	e.ending = ending
+	e.mu.Unlock()
 	go func() {
 		defer close(ending)
 		<-l.done
-		s.events.yield()
+		e.hooks.Yield()
 		l.db.close()
 		l.work.close()
 	}()
 	select {
 	case <-ending:
 	case <-time.After(wait):
-		s.log.Warn("the disk holds the writer of this leadership; others lead meanwhile", "epoch", l.epoch)
+		e.log.Warn("the disk holds the writer of this leadership; others lead meanwhile", "epoch", l.epoch)
 	}
-	s.log.Info("no longer leading", "epoch", l.epoch)
+	e.log.Info("no longer leading", "epoch", l.epoch)
 }
 
 // ended returns a channel that is closed when the last leadership has let go of its files, nil before the first one.
-func (s *Store) ended() chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ending
+func (e *Engine) ended() chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ending
 }
 
-func (s *Store) current() *leadership {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lead
+// Epoch returns the number of this member's leadership, 0 while another one leads.
+func (e *Engine) Epoch() uint64 {
+	if l := e.current(); l != nil {
+		return l.epoch
+	}
+	return 0
+}
+
+// Waiting returns how many writes wait for the writer.
+func (e *Engine) Waiting() int {
+	if l := e.current(); l != nil {
+		return len(l.queue)
+	}
+	return 0
+}
+
+func (e *Engine) current() *leadership {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lead
 }
 
 // confirmer makes many concurrent reads share one question to the voters. A read joins the round that begins
@@ -341,15 +349,15 @@ func (c *confirmer) run() {
 // begun, no other leader can have answered a write that the working copy lacks: that leader's voters would have
 // left this one (Raft, Ongaro 2014, section 6.4, with the heartbeat replaced by the question).
 func (l *leadership) confirmMajority() error {
-	s := l.store
+	e := l.engine
 	var others []uint64
 	voters := 0
-	for _, v := range s.Servers() {
+	for _, v := range e.Servers() {
 		if v.Role != RoleVoter {
 			continue
 		}
 		voters++
-		if v.NodeID != s.cfg.NodeID {
+		if v.NodeID != e.cfg.NodeID {
 			others = append(others, v.NodeID)
 		}
 	}
@@ -359,14 +367,14 @@ func (l *leadership) confirmMajority() error {
 	need := voters/2 + 1
 	ctx, cancel := context.WithTimeout(l.ctx, time.Second)
 	defer cancel()
-	if id, err := s.FollowsNow(ctx); err != nil || id != s.cfg.NodeID {
+	if id, err := e.FollowsNow(ctx); err != nil || id != e.cfg.NodeID {
 		return ErrNotLeader
 	}
-	if need > 1 && (s.cfg.Ask == nil || !s.cfg.Ask(ctx, others, need-1)) {
+	if need > 1 && (e.cfg.Ask == nil || !e.cfg.Ask(ctx, others, need-1)) {
 		return ErrNoLeader
 	}
-	if !s.unbroken() { // this process stood still: the working copy has to be verified first
-		s.Look()
+	if !e.unbroken() { // this process stood still: the working copy has to be verified first
+		e.Look()
 		return ErrNoLeader
 	}
 	return nil
@@ -376,7 +384,7 @@ func (l *leadership) confirmMajority() error {
 func (l *leadership) verify(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	db, err := l.store.node.open(ctx)
+	db, err := l.engine.node.open(ctx)
 	if err != nil {
 		return false
 	}

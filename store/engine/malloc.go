@@ -1,4 +1,4 @@
-package store
+package engine
 
 // #include <malloc.h>
 import "C"

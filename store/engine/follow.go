@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -10,11 +10,11 @@ const restlessFor = 2 * time.Second
 
 // LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
 // that others have named; 0 for none. It does not block; the answer is at most 100 ms old, or as old as the hint.
-func (s *Store) LeaderID() uint64 {
-	if id := s.leaderID.Load(); id != 0 {
+func (e *Engine) LeaderID() uint64 {
+	if id := e.leaderID.Load(); id != 0 {
 		return id
 	}
-	if h := s.hint.Load(); h != nil && time.Now().Before(h.until) {
+	if h := e.hint.Load(); h != nil && time.Now().Before(h.until) {
 		return h.id
 	}
 	return 0
@@ -28,33 +28,33 @@ type leaderHint struct {
 
 // HintLeader names the leader to a member whose own Raft server does not know one. It is forgotten after a while, and as
 // soon as that server sees an election.
-func (s *Store) HintLeader(id uint64, valid time.Duration) {
-	before := s.LeaderID()
-	s.hint.Store(&leaderHint{id: id, until: time.Now().Add(valid)})
-	if before != s.LeaderID() {
-		s.announceTurn()
+func (e *Engine) HintLeader(id uint64, valid time.Duration) {
+	before := e.LeaderID()
+	e.hint.Store(&leaderHint{id: id, until: time.Now().Add(valid)})
+	if before != e.LeaderID() {
+		e.announceTurn()
 	}
 }
 
 // Unreachable says that a leader could not be reached: a hint that names it is forgotten, and this member looks at once
 // who leads now.
-func (s *Store) Unreachable(id uint64) {
-	if h := s.hint.Load(); h != nil && h.id == id && s.hint.CompareAndSwap(h, nil) && s.leaderID.Load() == 0 {
-		s.announceTurn()
+func (e *Engine) Unreachable(id uint64) {
+	if h := e.hint.Load(); h != nil && h.id == id && e.hint.CompareAndSwap(h, nil) && e.leaderID.Load() == 0 {
+		e.announceTurn()
 	}
-	s.Suspect(id)
+	e.Suspect(id)
 }
 
 // Suspect says that a connection to a member has broken. If it is the leader, this member looks often who leads.
-func (s *Store) Suspect(id uint64) {
-	if id == s.LeaderID() && id != s.cfg.NodeID {
-		s.restless.Store(time.Now().Add(restlessFor).UnixNano())
-		s.Look()
+func (e *Engine) Suspect(id uint64) {
+	if id == e.LeaderID() && id != e.cfg.NodeID {
+		e.restless.Store(time.Now().Add(restlessFor).UnixNano())
+		e.Look()
 	}
 }
 
 // Outside tells whether this member takes no part in Raft: others know a leader and its own server does not.
-func (s *Store) Outside() bool { return s.leaderID.Load() == 0 && s.LeaderID() != 0 }
+func (e *Engine) Outside() bool { return e.leaderID.Load() == 0 && e.LeaderID() != 0 }
 
 // term is the time for which this member follows one leader.
 type term struct {
@@ -65,26 +65,26 @@ type term struct {
 
 // Following returns a context that ends as soon as this member no longer takes a node for the leader. What waits for that
 // node's answer need not wait any longer.
-func (s *Store) Following(id uint64) context.Context {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.LeaderID()
-	if s.term.ctx == nil || s.term.leader != now {
-		s.beginTerm(now)
+func (e *Engine) Following(id uint64) context.Context {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.LeaderID()
+	if e.term.ctx == nil || e.term.leader != now {
+		e.beginTerm(now)
 	}
 	if id != now {
 		return ended
 	}
-	return s.term.ctx
+	return e.term.ctx
 }
 
 // beginTerm is called with the lock held.
-func (s *Store) beginTerm(leader uint64) {
-	if s.term.end != nil {
-		s.term.end()
+func (e *Engine) beginTerm(leader uint64) {
+	if e.term.end != nil {
+		e.term.end()
 	}
-	s.term.leader = leader
-	s.term.ctx, s.term.end = context.WithCancel(context.Background())
+	e.term.leader = leader
+	e.term.ctx, e.term.end = context.WithCancel(context.Background())
 }
 
 // ended is a context that has ended.
@@ -94,25 +94,25 @@ var ended = func() context.Context {
 	return ctx
 }()
 
-func (s *Store) observeLeader(id uint64) {
-	old := s.leaderID.Swap(id)
+func (e *Engine) observeLeader(id uint64) {
+	old := e.leaderID.Swap(id)
 	if old == id {
 		return
 	}
-	s.hint.Store(nil) // an election seen is a leader forgotten
-	s.log.Info("leader", "node", id, "before", old)
+	e.hint.Store(nil) // an election seen is a leader forgotten
+	e.log.Info("leader", "node", id, "before", old)
 	if id != 0 {
-		s.metrics.leaders.Inc()
+		e.metrics.leaders.Inc()
 	}
-	s.announceTurn()
+	e.announceTurn()
 }
 
-func (s *Store) announceTurn() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.turned)
-	s.turned = make(chan struct{})
-	if now := s.LeaderID(); s.term.ctx != nil && s.term.leader != now {
-		s.beginTerm(now)
+func (e *Engine) announceTurn() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.turned)
+	e.turned = make(chan struct{})
+	if now := e.LeaderID(); e.term.ctx != nil && e.term.leader != now {
+		e.beginTerm(now)
 	}
 }

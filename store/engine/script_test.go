@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"database/sql"
@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"muster/store/engine/enginetest"
 )
 
 // scriptSchema has what the real one has: tables with and without rowid, deferred foreign keys, and triggers none.
@@ -16,6 +18,8 @@ CREATE TABLE children (seq INTEGER PRIMARY KEY, parent TEXT REFERENCES parents (
 	n INTEGER NOT NULL, note TEXT NOT NULL DEFAULT '', UNIQUE (parent, n)) STRICT;
 CREATE TABLE sequences (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO sequences VALUES ('a', 0), ('b', 0);`
+
+const updateSequence = "UPDATE sequences SET value = ? WHERE name = ?"
 
 // steps are the kinds of statements that the package records.
 var steps = []struct {
@@ -111,7 +115,7 @@ func compareScript(rt *rapid.T, a, b *bench) int {
 				if rapid.IntRange(0, 7).Draw(rt, "keyed") == 0 {
 					name, value := rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "sequence"), rapid.Uint64Range(0, 99).Draw(rt, "value")
 					log = append(log, fmt.Sprint("setSequence ", name, value))
-					if err := tx.setSequence(name, value); err != nil {
+					if err := tx.ExecLast("sequence/"+name, updateSequence, value, name); err != nil {
 						return err
 					}
 					continue
@@ -119,19 +123,20 @@ func compareScript(rt *rapid.T, a, b *bench) int {
 				s := rapid.SampledFrom(steps).Draw(rt, "step")
 				args := s.args(rt)
 				log = append(log, fmt.Sprintf("%s: %s %q", s.name, s.query, args))
-				if err := tx.exec(s.query, args...); err != nil {
+				if _, err := tx.Exec(s.query, args...); err != nil {
 					return err
 				}
 			}
 			if rapid.IntRange(0, 9).Draw(rt, "refuse") == 0 {
-				return refuse(Conflict, "as drawn")
+				return Refuse(Conflict, "as drawn")
 			}
 			return nil
 		})
 	}
 	// Children without a parent would be refused at COMMIT, with reason and on both sides.
 	request(func(tx *Tx) error {
-		return tx.exec("DELETE FROM children WHERE parent NOT IN (SELECT id FROM parents)")
+		_, err := tx.Exec("DELETE FROM children WHERE parent NOT IN (SELECT id FROM parents)")
+		return err
 	})
 	a.exec("COMMIT")
 	text, err := work.text()
@@ -142,7 +147,7 @@ func compareScript(rt *rapid.T, a, b *bench) int {
 		_, _ = b.s.exec("ROLLBACK")
 		rt.Fatalf("dqlite would refuse the batch: %v\n%s\n--- script\n%s", err, strings.Join(log, "\n"), text)
 	}
-	if err := difference(contents(a.t, a.s), contents(b.t, b.s)); err != nil {
+	if err := enginetest.Difference(contents(a.t, a.s), contents(b.t, b.s)); err != nil {
 		rt.Fatalf("%v\n%s\n--- script\n%s", err, strings.Join(log, "\n"), text)
 	}
 	return recorded - len(work.groups) - len(work.last)
@@ -182,7 +187,7 @@ func TestScriptKeepsOrder(t *testing.T) {
 				if _, err := one.Exec(s.query, s.args...); err != nil {
 					t.Fatal(err)
 				}
-				work.add(statement{query: s.query, args: s.args})
+				work.add(Statement{Query: s.query, Args: s.args})
 			}
 			text, err := work.text()
 			if err != nil {
@@ -191,7 +196,7 @@ func TestScriptKeepsOrder(t *testing.T) {
 			if _, err := two.Exec(text); err != nil {
 				t.Fatalf("%v: %s", err, text)
 			}
-			if err := difference(contents(t, newBench(t, one).s), contents(t, newBench(t, two).s)); err != nil {
+			if err := enginetest.Difference(contents(t, newBench(t, one).s), contents(t, newBench(t, two).s)); err != nil {
 				t.Errorf("%v: %s", err, text)
 			}
 		})
@@ -202,9 +207,9 @@ func TestScriptKeepsOrder(t *testing.T) {
 func TestScriptMerges(t *testing.T) {
 	var work script
 	for i := range 50 {
-		work.add(statement{query: "INSERT INTO parents (id, n) VALUES (?, ?)", args: []any{fmt.Sprint(i), int64(i)}})
-		work.add(statement{query: "INSERT INTO children (seq, parent, n) VALUES (?, ?, ?)", args: []any{int64(i), fmt.Sprint(i), int64(i)}})
-		work.add(statement{query: updateSequence, args: []any{int64(i), "a"}, key: "sequence/a"})
+		work.add(Statement{Query: "INSERT INTO parents (id, n) VALUES (?, ?)", Args: []any{fmt.Sprint(i), int64(i)}})
+		work.add(Statement{Query: "INSERT INTO children (seq, parent, n) VALUES (?, ?, ?)", Args: []any{int64(i), fmt.Sprint(i), int64(i)}})
+		work.add(Statement{Query: updateSequence, Args: []any{int64(i), "a"}, key: "sequence/a"})
 	}
 	text, err := work.text()
 	if err != nil {

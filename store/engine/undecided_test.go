@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 	t.Cleanup(func() { undecidedAtMost = before }) // registered first, so it runs when the members have stopped
 	c := newTestCluster(t, 3)
 	old := c.leader()
-	if _, err := mint(bg, old); err != nil {
+	if _, err := write(bg, old); err != nil {
 		t.Fatal(err)
 	}
 	if err := old.decided(bg); err != nil {
@@ -29,7 +29,7 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 		}
 		return nil
 	})
-	c.isolate(old.NodeID(), true)
+	c.net.Isolate(old.NodeID(), true)
 	c.eventually("the old leader steps down", func() error {
 		if old.Leading() {
 			return errors.New("it leads")
@@ -39,17 +39,17 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 	if err := old.dumpTo(bg, filepath.Join(t.TempDir(), "dump.db")); !errors.Is(err, errUndecided) {
 		t.Errorf("a dump of the leader that was cut off: %v", err)
 	}
-	c.isolate(old.NodeID(), false)
-	var tok JoinToken
+	c.net.Isolate(old.NodeID(), false)
+	var request string
 	c.eventually("a write", func() (err error) {
-		tok, err = mint(bg, c.leader())
+		request, err = write(bg, c.leader())
 		return err
 	})
 	c.eventually("the mirror catches up", func() error {
 		return old.Read(bg, Stale, func(v *View) error {
-			got, err := v.joinToken(tok.ID)
-			if err == nil && got == nil {
-				err = errors.New("the token is not there")
+			there, err := noted(v, request)
+			if err == nil && !there {
+				err = errors.New("the note is not there")
 			}
 			return err
 		})
@@ -83,9 +83,8 @@ func TestUndecidedEnds(t *testing.T) {
 func TestOutcomeOnTheLeader(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
-	request := uuid.NewString()
-	if _, err := l.CreateJoinToken(bg, Actor{Name: "test", RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1,
-		ExpiresAt: time.Now().Add(time.Hour)}); err != nil {
+	request, err := write(bg, l)
+	if err != nil {
 		t.Fatal(err)
 	}
 	rev := l.changes.revision()

@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -17,15 +17,33 @@ type remembered struct {
 	err   error
 }
 
-// memo answers from memory when none of the tables has changed since; of those who ask for the same at a time, one reads.
-// Callers must not modify what it returns. It reads like Peek: a linearisable read confirms the leadership first.
-func memo[T any](ctx context.Context, s *Store, key string, tables []string, load func(*View) (T, error)) (value T, err error) {
-	l := s.current()
+// Recall is Read for what is asked for again and again: the leader answers from memory when none of the tables has changed
+// since it last read; of those who ask for the same at a time, one reads. Callers must not modify what it returns.
+func Recall[T any](ctx context.Context, e *Engine, c Consistency, key string, tables []string,
+	load func(*View) (T, error)) (value T, err error) {
+	switch c {
+	case Stale:
+		err = e.mirror.read(ctx, e.cfg.Now(), func(v *View) (err error) {
+			value, err = load(v)
+			return err
+		})
+		return value, err
+	case Linearisable:
+		if err := e.Confirm(ctx); err != nil {
+			return value, err
+		}
+	}
+	return remember(ctx, e, key, tables, load)
+}
+
+func remember[T any](ctx context.Context, e *Engine, key string, tables []string,
+	load func(*View) (T, error)) (value T, err error) {
+	l := e.current()
 	if l == nil {
 		return value, ErrNotLeader
 	}
 	for {
-		mine := &remembered{rev: s.changes.of(tables...), ready: make(chan struct{})}
+		mine := &remembered{rev: e.changes.of(tables...), ready: make(chan struct{})}
 		found, ok := l.memory.m.LoadOrStore(key, mine)
 		r := found.(*remembered)
 		if ok && r.rev == mine.rev {
@@ -42,7 +60,7 @@ func memo[T any](ctx context.Context, s *Store, key string, tables []string, loa
 		if ok && !l.memory.m.CompareAndSwap(key, r, mine) {
 			continue
 		}
-		err = l.work.read(ctx, s.cfg.Now(), func(v *View) (err error) {
+		err = l.work.read(ctx, e.cfg.Now(), func(v *View) (err error) {
 			value, err = load(v)
 			return err
 		})
@@ -53,19 +71,4 @@ func memo[T any](ctx context.Context, s *Store, key string, tables []string, loa
 		close(mine.ready)
 		return value, err
 	}
-}
-
-// recall is a read of a noun: linearisable from memory, or stale from the mirror.
-func recall[T any](ctx context.Context, s *Store, c Consistency, key string, tables []string, load func(*View) (T, error)) (value T, err error) {
-	if c == Stale {
-		err = s.mirror.read(ctx, s.cfg.Now(), func(v *View) (err error) {
-			value, err = load(v)
-			return err
-		})
-		return value, err
-	}
-	if err := s.Confirm(ctx); err != nil {
-		return value, err
-	}
-	return memo(ctx, s, key, tables, load)
 }
