@@ -35,9 +35,9 @@ type member struct {
 	Hooks         []store.HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
 }
 
-const timeFormat = "2006-01-02T15:04:05Z"
+const TimeFormat = "2006-01-02T15:04:05Z"
 
-func (s *Server) listMembers(q *request) error {
+func (s *Server) listMembers(q *Request) error {
 	members, err := s.Store.Members(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func (s *Server) listMembers(q *request) error {
 	for i := range members {
 		list[i] = s.member(&members[i], roles)
 	}
-	return q.result(http.StatusOK, list)
+	return q.Result(http.StatusOK, list)
 }
 
 func rolesOf(servers []store.Server) map[uint64]store.Role {
@@ -63,7 +63,7 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 	out := member{NodeID: m.NodeID, RaftAddress: m.RaftAddress, APIAddress: "https://" + m.APIAddress, BinaryVersion: m.BinaryVersion,
 		Suffrage: "nonvoter", IsLeader: m.NodeID == s.Store.LeaderID(), DrainState: m.DrainState, ID: m.ID, Name: m.Name, Mode: m.Mode,
 		Role: "member", Status: s.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
-		JoinedAt: m.JoinedAt.UTC().Format(timeFormat), DiskLow: s.DiskLow(m.NodeID)}
+		JoinedAt: m.JoinedAt.UTC().Format(TimeFormat), DiskLow: s.DiskLow(m.NodeID)}
 	if s.CannotStore != nil {
 		out.CannotStore = s.CannotStore(m.NodeID)
 	}
@@ -75,14 +75,14 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 	}
 	out.Hooks, out.DrainDeadline = m.Hooks, showDrain(m).Deadline
 	if m.DrainUpdatedAt != nil {
-		out.DrainUpdatedAt = m.DrainUpdatedAt.UTC().Format(timeFormat)
+		out.DrainUpdatedAt = m.DrainUpdatedAt.UTC().Format(TimeFormat)
 	}
 	return out
 }
 
-func (s *Server) autopilot(q *request) error {
+func (s *Server) autopilot(q *Request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, s.Autopilot())
+	return q.Result(http.StatusOK, s.Autopilot())
 }

@@ -1,0 +1,28 @@
+package handlers
+
+import (
+	"net/http"
+)
+
+// consulFamily answers errors as plain text, too, with the policy of its access control on every answer (reference
+// consul_peering, section 1.2).
+func (s *Server) consulFamily() *Family {
+	routes := s.consulRoutes()
+	paths := peeringPaths{routes}
+	return &Family{
+		Name:   "consul",
+		Paths:  []string{peeringPrefix},
+		Routes: routes,
+
+		Headers: func(w http.ResponseWriter) {
+			w.Header().Set("Vary", "Accept-Encoding")
+			w.Header().Set("X-Consul-Default-Acl-Policy", "deny")
+		},
+		Fail:           PlainFail,
+		NoLeader:       Failure{http.StatusInternalServerError, "No cluster leader"},
+		UnknownOutcome: Failure{http.StatusInternalServerError, "leadership lost while committing log"},
+		Denied:         deniedPeering,
+		Credential:     peeringCredential,
+		Aside:          &Aside{Method: "other", Path: "other", Takes: paths.takes, Serve: paths.serve},
+	}
+}
