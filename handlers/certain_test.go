@@ -221,6 +221,28 @@ func TestUnknownIsSaid(t *testing.T) {
 	}
 }
 
+// TestTransferWithoutALeader: a transfer after which nobody is known to lead has an unknown outcome, not a refusal.
+func TestTransferWithoutALeader(t *testing.T) {
+	s := newTestServer(t, func(cfg *Config) {
+		cfg.Transferred = func(context.Context, store.Actor, uint64) (uint64, error) { return 0, store.ErrNoLeader }
+	})
+	s.addVoter(func() bool { return true })
+	w := s.call("PUT", "/v1/operator/raft/transfer-leadership?address=127.0.0.1:7002", s.admin, "")
+	if w.Code != nomad.unknownOutcome.status || w.Header().Get(headerOutcome) != outcomeUnknown || !strings.Contains(w.Body.String(), mayHaveHappened) {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
+// TestLaterSaysWhen: what can be done in a moment says so in every family.
+func TestLaterSaysWhen(t *testing.T) {
+	for _, f := range []*family{ella, zlayer, elastic, nomad, consul} {
+		w := httptest.NewRecorder()
+		if internal := f.render(w, later("not now")); internal || w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "not now") {
+			t.Errorf("%s: %d %v %s", f.name, w.Code, w.Header(), w.Body)
+		}
+	}
+}
+
 func (x *relay) untouched() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
