@@ -203,7 +203,7 @@ func (s *Server) carryOut(rt *route, o origin, q *request) error {
 	}
 	q.turnedAway = false
 	if q.dropped { // the caller has become known meanwhile
-		return fail(http.StatusServiceUnavailable, "the credential was not known a moment ago; try again")
+		return later("the credential was not known a moment ago; try again")
 	}
 	if err := checkParameters(q.URL.Query()); err != nil {
 		return err

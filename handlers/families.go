@@ -47,11 +47,15 @@ type failure struct {
 type httpError struct {
 	status int
 	text   string
+	later  bool // Retry-After says so
 }
 
 func (e *httpError) Error() string { return e.text }
 
-func fail(status int, text string) error { return &httpError{status, text} }
+func fail(status int, text string) error { return &httpError{status: status, text: text} }
+
+// later is 503 for what was not done and can be in a moment.
+func later(text string) error { return &httpError{http.StatusServiceUnavailable, text, true} }
 
 // ella is the envelope of the members family and of muster's own endpoints (reference ella_members, section 1.1).
 var ella = &family{
@@ -188,6 +192,8 @@ func (f *family) render(w http.ResponseWriter, err error) (internal bool) {
 	switch {
 	case errors.As(err, &own):
 		own.write(w)
+	case errors.As(err, &known) && known.later:
+		send(failure{known.status, known.text})
 	case errors.As(err, &known):
 		f.fail(w, known.status, 0, known.text)
 	case errors.As(err, &refusal):

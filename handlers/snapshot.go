@@ -31,7 +31,7 @@ func (s *Server) saveSnapshot(q *request) error {
 	case s.snapshots <- struct{}{}:
 		defer func() { <-s.snapshots }()
 	case <-q.Context().Done():
-		return fail(http.StatusServiceUnavailable, "too many snapshots at once; try again")
+		return later("too many snapshots at once; try again")
 	}
 	f, err := s.Store.SnapshotFile(q.Context(), q.consistency(), keys, s.Version)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Server) restoreSnapshot(q *request) error {
 	case s.restores <- struct{}{}:
 		defer func() { <-s.restores }()
 	default:
-		return fail(http.StatusServiceUnavailable, "another restore is under way; try again")
+		return later("another restore is under way; try again")
 	}
 	limits := store.ArchiveLimits{State: s.RestoreLimit, Room: s.DiskRoom}
 	archive, err := s.Store.ReadArchive(q.Context(), http.MaxBytesReader(q.w, q.Request.Body, restoreLimit), limits)
@@ -80,7 +80,7 @@ func (s *Server) restoreSnapshot(q *request) error {
 	done, err := s.Store.Restore(q.Context(), q.actor, archive)
 	if err != nil {
 		if errors.Is(err, store.ErrKeyMoved) {
-			return fail(http.StatusServiceUnavailable, "the data-encryption key was rotated meanwhile; try again")
+			return later("the data-encryption key was rotated meanwhile; try again")
 		}
 		return refused(err)
 	}

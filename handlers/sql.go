@@ -21,7 +21,7 @@ func (s *Server) sql(q *request) error {
 	}
 	a, err := s.Store.Query(q.Context(), query, sqlRows)
 	if errors.Is(err, store.ErrBusy) {
-		return fail(http.StatusServiceUnavailable, "too many queries at once; try again")
+		return later("too many queries at once; try again")
 	}
 	if err != nil {
 		return err
