@@ -214,6 +214,9 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 		if err == nil && t.confirm != nil {
 			err = t.confirm(r, id)
 		}
+		if err != nil { // nothing happened: what a member has passed on is its own to answer, and is tried again while it may
+			w.Header().Set(headerNotLeader, "1")
+		}
 		switch {
 		case errors.Is(err, store.ErrNotMember):
 			if store.WasRemoved(err) {
@@ -222,7 +225,6 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 			http.Error(w, err.Error(), http.StatusGone)
 			return
 		case err != nil: // not known now; the caller must not take that for its removal
-			w.Header().Set(headerNotLeader, "1") // nothing happened: what was passed on is tried again while it may
 			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now", http.StatusServiceUnavailable)
 			return
 		}

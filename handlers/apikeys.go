@@ -290,7 +290,7 @@ func (s *Server) getAPIKeys(q *Request) error {
 	if err := ownOnly(q, k, actionGetKey); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), "")
+	keys, err := s.Store.APIKeys(q.Context(), store.Linearisable, "")
 	if err != nil {
 		return err
 	}

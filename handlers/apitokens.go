@@ -68,7 +68,7 @@ func (s *Server) createAPIToken(q *Request) error {
 }
 
 func (s *Server) listAPITokens(q *Request) error {
-	tokens, err := s.Store.APITokens(q.Context(), store.Linearisable)
+	tokens, err := s.Store.APITokens(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}

@@ -151,7 +151,7 @@ func (s *Server) carryOut(rt *Route, o origin, q *Request) error {
 	}
 	q.turnedAway = false
 	if q.dropped { // the caller has become known meanwhile
-		return Fail(http.StatusServiceUnavailable, "the credential was not known a moment ago; try again")
+		return Later("the credential was not known a moment ago; try again")
 	}
 	if err := checkParameters(q.URL.Query()); err != nil {
 		return err

@@ -135,7 +135,7 @@ func (s *Server) listEnrollTokens(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), store.KeyKindEnrollment)
+	keys, err := s.Store.APIKeys(q.Context(), q.Consistency(), store.KeyKindEnrollment)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (s *Server) listEnrollments(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	rows, err := s.Store.Enrollments(q.Context())
+	rows, err := s.Store.Enrollments(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}

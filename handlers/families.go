@@ -30,6 +30,7 @@ type Family struct {
 	Wrap       func(http.ResponseWriter, *http.Request) Finisher              // shapes every answer on its way to the client
 	NoRoute    func(w http.ResponseWriter, r *http.Request)                   // nobody serves the path
 	NoMethod   func(w http.ResponseWriter, r *http.Request, allowed []string) // nobody serves the method
+	Age        *AgeHeaders                                                    // its own spelling of the headers of a stale answer
 	Repeat     string                                                         // how to repeat a request whose outcome is unknown
 }
 
@@ -39,6 +40,10 @@ type Aside struct {
 	Takes        func(*http.Request) bool
 	Serve        http.HandlerFunc
 }
+
+// AgeHeaders are the names of a family's headers that mean what HeaderKnownLeader and HeaderLastContact do; both are always
+// there.
+type AgeHeaders struct{ KnownLeader, LastContact string }
 
 // OwnError is an error that a family writes in a way of its own.
 type OwnError interface {
@@ -62,11 +67,15 @@ type Failure struct {
 type Error struct {
 	Status int
 	Text   string
+	later  bool // Retry-After says so
 }
 
 func (e *Error) Error() string { return e.Text }
 
-func Fail(status int, text string) error { return &Error{status, text} }
+func Fail(status int, text string) error { return &Error{Status: status, Text: text} }
+
+// Later is 503 for what was not done and can be in a moment.
+func Later(text string) error { return &Error{http.StatusServiceUnavailable, text, true} }
 
 var statusOf = map[store.Code]int{
 	store.Invalid:      http.StatusBadRequest,
@@ -91,6 +100,8 @@ func (f *Family) Render(w http.ResponseWriter, err error) (internal bool) {
 	switch {
 	case errors.As(err, &own):
 		own.Write(w)
+	case errors.As(err, &known) && known.later:
+		send(Failure{known.Status, known.Text})
 	case errors.As(err, &known):
 		f.Fail(w, known.Status, 0, known.Text)
 	case errors.As(err, &refusal):

@@ -355,8 +355,11 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 		s.workForwarded(rt, o, q)
 		return
 	}
-	q.Stale = rt.At == Here || rt.At == HereStale && IsStale(q.Request)
+	q.Stale = rt.At == Here || rt.stale(q.Request)
 	if q.Stale {
+		if rt.At == HereStale {
+			s.sayAge(q)
+		}
 		err := s.handle(rt, o, q)
 		switch {
 		case !q.turnedAway && (rt.At == Here || !errors.Is(err, store.ErrNoLeader)), s.Store.LeaderID() == 0:
@@ -368,6 +371,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 		}
 		// A member that has joined a moment ago has no replica yet, or not the caller's token: the leader decides.
 		q.Stale, q.Failed = false, false
+		unsayAge(q)
 	}
 	if o.forwarded {
 		s.workForwarded(rt, o, q)

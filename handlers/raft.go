@@ -30,23 +30,11 @@ type raftConfiguration struct {
 // region is the one that members' names carry for clients of the raft family.
 const region = "global"
 
-// IsStale reads the `stale` parameter; its value was checked by checkStale.
-func IsStale(r *http.Request) bool {
-	v, given := r.URL.Query()["stale"]
-	if !given {
-		return false
-	}
-	on, err := strconv.ParseBool(v[0])
-	return v[0] == "" || err == nil && on
-}
-
 // checkStale refuses malformed common parameters with the documented texts.
 func checkStale(r *http.Request) error {
 	query := r.URL.Query()
-	if v, given := query["stale"]; given && v[0] != "" {
-		if _, err := strconv.ParseBool(v[0]); err != nil {
-			return Fail(http.StatusBadRequest, "Expect `true` or `false` for `stale` query string parameter")
-		}
+	if err := CheckStale(r); err != nil {
+		return err
 	}
 	if v := query.Get("wait"); v != "" {
 		if _, err := time.ParseDuration(v); err != nil {

@@ -143,7 +143,8 @@ func (s *Server) transferLeadership(q *Request) error {
 	return nomadJSON(q, out)
 }
 
-// transferTo hands leadership over and returns nil when the member leads: it accepts writes, and the audit says so.
+// transferTo hands leadership over and returns nil when the member leads: it accepts writes, and the audit says so. It
+// returns ErrUnknownOutcome when nobody is known to lead afterwards.
 func (s *Server) transferTo(q *Request, to *store.Member) error {
 	failed := func(format string, args ...any) error {
 		return Fail(http.StatusInternalServerError, "failed to transfer leadership: "+fmt.Sprintf(format, args...))
@@ -175,7 +176,7 @@ func (s *Server) transferTo(q *Request, to *store.Member) error {
 	switch leads, err := s.Transferred(after, q.Actor, to.NodeID); {
 	case err != nil:
 		s.log.Warn("transfer", "to", to.NodeID, "err", err)
-		return failed("who leads now is not known yet: ask for the configuration")
+		return store.ErrUnknownOutcome
 	case leads != to.NodeID:
 		return failed("node %d did not take over; node %d leads", to.NodeID, leads)
 	}

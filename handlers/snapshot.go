@@ -31,7 +31,7 @@ func (s *Server) saveSnapshot(q *Request) error {
 	case s.snapshots <- struct{}{}:
 		defer func() { <-s.snapshots }()
 	case <-q.Context().Done():
-		return Fail(http.StatusServiceUnavailable, "too many snapshots at once; try again")
+		return Later("too many snapshots at once; try again")
 	}
 	f, err := s.Store.SnapshotFile(q.Context(), q.Consistency(), keys, s.Version)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Server) restoreSnapshot(q *Request) error {
 	case s.restores <- struct{}{}:
 		defer func() { <-s.restores }()
 	default:
-		return Fail(http.StatusServiceUnavailable, "another restore is under way; try again")
+		return Later("another restore is under way; try again")
 	}
 	limits := store.ArchiveLimits{State: s.RestoreLimit, Room: s.DiskRoom}
 	archive, err := s.Store.ReadArchive(q.Context(), http.MaxBytesReader(q.W, q.Request.Body, restoreLimit), limits)
@@ -80,7 +80,7 @@ func (s *Server) restoreSnapshot(q *Request) error {
 	done, err := s.Store.Restore(q.Context(), q.Actor, archive)
 	if err != nil {
 		if errors.Is(err, store.ErrKeyMoved) {
-			return Fail(http.StatusServiceUnavailable, "the data-encryption key was rotated meanwhile; try again")
+			return Later("the data-encryption key was rotated meanwhile; try again")
 		}
 		return refused(err)
 	}

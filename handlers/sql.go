@@ -21,7 +21,7 @@ func (s *Server) sql(q *Request) error {
 	}
 	a, err := s.Store.Query(q.Context(), query, sqlRows)
 	if errors.Is(err, store.ErrBusy) {
-		return Fail(http.StatusServiceUnavailable, "too many queries at once; try again")
+		return Later("too many queries at once; try again")
 	}
 	if err != nil {
 		return err

@@ -192,7 +192,7 @@ func (c *campaign) operate(s *step, place int) (undo func()) {
 // operator sends a request that may take its time and may fail while something else is wrong.
 func (c *campaign) operator(m *member, method, path, body string) answer {
 	a := c.try(m, method, path, body, 75*time.Second)
-	if a.verdict == strange && a.status != 500 { // the Raft family says with 500 that nobody leads
+	if a.verdict == strange {
 		c.violate("%s answers %s %s with %v", m.name, method, path, a)
 	}
 	if a.verdict != done {
