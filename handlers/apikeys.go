@@ -291,7 +291,7 @@ func (s *Server) getAPIKeys(q *request) error {
 	if err := ownOnly(q, k, "GET /_security/api_key"); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), "")
+	keys, err := s.Store.APIKeys(q.Context(), store.Linearisable, "")
 	if err != nil {
 		return err
 	}

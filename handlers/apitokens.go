@@ -68,7 +68,7 @@ func (s *Server) createAPIToken(q *request) error {
 }
 
 func (s *Server) listAPITokens(q *request) error {
-	tokens, err := s.Store.APITokens(q.Context(), store.Linearisable)
+	tokens, err := s.Store.APITokens(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}

@@ -53,13 +53,13 @@ type pending struct {
 
 // showCA shows the certificate authorities and what is going on with them.
 func (s *Server) showCA(q *request) error {
-	list, err := s.Store.Authorities(q.Context(), store.Linearisable)
+	list, err := s.Store.Authorities(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}
 	var waiting []pending
 	for i := range list {
-		if list[i].Rotation != nil && waiting == nil {
+		if list[i].Rotation != nil && waiting == nil && !q.stale { // the leader alone knows
 			if _, waiting, err = s.pending(q.Context()); err != nil {
 				return err
 			}
@@ -293,7 +293,7 @@ func (s *Server) listCertificates(q *request) error {
 		}
 		f.Limit = n
 	}
-	list, err := s.Store.Certificates(q.Context(), f)
+	list, err := s.Store.Certificates(q.Context(), q.consistency(), f)
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ func (s *Server) listEnrollTokens(q *request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), store.KeyKindEnrollment)
+	keys, err := s.Store.APIKeys(q.Context(), q.consistency(), store.KeyKindEnrollment)
 	if err != nil {
 		return err
 	}
@@ -202,7 +202,7 @@ func (s *Server) listEnrollments(q *request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	rows, err := s.Store.Enrollments(q.Context())
+	rows, err := s.Store.Enrollments(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}

@@ -243,11 +243,11 @@ func joinAddresses(members []store.Member) []string {
 }
 
 func (s *Server) listJoinTokens(q *request) error {
-	tokens, err := s.Store.JoinTokens(q.Context(), store.Linearisable)
+	tokens, err := s.Store.JoinTokens(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}
-	uses, err := s.Store.JoinTokenUses(q.Context(), store.Linearisable)
+	uses, err := s.Store.JoinTokenUses(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ type generation struct {
 
 // listGenerations shows the generations of the data-encryption key and how far re-encryption is.
 func (s *Server) listGenerations(q *request) error {
-	list, err := s.Store.Generations(q.Context(), store.Linearisable)
+	list, err := s.Store.Generations(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (s *Server) getSecret(q *request) error {
 }
 
 func (s *Server) listSecrets(q *request) error {
-	list, err := s.Store.Secrets(q.Context())
+	list, err := s.Store.Secrets(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (s *Server) listLeases(q *request) error {
 	if err != nil {
 		return err
 	}
-	leases, err := s.Store.Leases(q.Context(), store.Linearisable, node)
+	leases, err := s.Store.Leases(q.Context(), q.consistency(), node)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,11 @@ func (s *Server) getMember(q *request) error {
 	if err != nil {
 		return err
 	}
-	out := s.member(m, rolesOf(s.Store.Servers()))
+	servers, err := s.servers(q)
+	if err != nil {
+		return err
+	}
+	out := s.member(m, rolesOf(servers))
 	out.Recipient = m.Recipient
 	return q.result(http.StatusOK, out)
 }
@@ -286,7 +290,7 @@ func (s *Server) raftDiff(q *request) error {
 }
 
 func (s *Server) getAutopilotConfig(q *request) error {
-	cfg, _, err := s.AutopilotConfig(q.Context(), store.Linearisable)
+	cfg, _, err := s.AutopilotConfig(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package handlers
 import (
 	"net/http"
 
+	"muster/cluster/autopilot"
 	"muster/store"
 )
 
@@ -38,16 +39,28 @@ type member struct {
 const timeFormat = "2006-01-02T15:04:05Z"
 
 func (s *Server) listMembers(q *request) error {
-	members, err := s.Store.Members(q.Context(), store.Linearisable)
+	members, err := s.Store.Members(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}
-	roles := rolesOf(s.Store.Servers())
+	servers, err := s.servers(q)
+	if err != nil {
+		return err
+	}
+	roles := rolesOf(servers)
 	list := make([]member, len(members))
 	for i := range members {
 		list[i] = s.member(&members[i], roles)
 	}
 	return q.result(http.StatusOK, list)
+}
+
+// servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server.
+func (s *Server) servers(q *request) ([]store.Server, error) {
+	if !q.stale {
+		return s.Store.Servers(), nil
+	}
+	return s.Store.RefreshServers(q.Context())
 }
 
 func rolesOf(servers []store.Server) map[uint64]store.Role {
@@ -81,8 +94,48 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 }
 
 func (s *Server) autopilot(q *request) error {
+	if q.stale && !s.Store.Leading() {
+		return s.staleAutopilot(q)
+	}
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
 	return q.result(http.StatusOK, s.Autopilot())
+}
+
+// staleAutopilot answers without a leader: who the members are and who votes, as this member last knew it. Nobody knows
+// how they are, so nobody is healthy. Where a leader is known, it answers.
+func (s *Server) staleAutopilot(q *request) error {
+	if s.Store.LeaderID() != 0 {
+		return store.ErrNoLeader
+	}
+	members, err := s.Store.Members(q.Context(), store.Stale)
+	if err != nil {
+		return err
+	}
+	servers, err := s.servers(q)
+	if err != nil {
+		return err
+	}
+	roles := rolesOf(servers)
+	state := autopilot.State{Voters: []uint64{}, Servers: make([]autopilot.Server, len(members))}
+	for i, m := range members {
+		voter := roles[m.NodeID] == store.RoleVoter
+		state.Servers[i] = autopilot.Server{
+			NodeID:          m.NodeID,
+			RaftAddress:     m.RaftAddress,
+			NodeStatus:      "unknown",
+			HasVotingRights: voter,
+			Name:            m.Name,
+			Role:            string(roles[m.NodeID]),
+			Mode:            m.Mode,
+			DrainState:      m.DrainState,
+			Version:         m.BinaryVersion,
+			Reason:          "there is no leader that would know how it is",
+		}
+		if voter {
+			state.Voters = append(state.Voters, m.NodeID)
+		}
+	}
+	return q.result(http.StatusOK, state)
 }

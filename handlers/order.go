@@ -343,6 +343,9 @@ func (s *Server) work(ctx context.Context, rt *route, o origin, q *request) {
 	}
 	q.stale = rt.at == here || rt.at == hereStale && isStale(q.Request)
 	if q.stale {
+		if rt.at == hereStale {
+			s.sayAge(q)
+		}
 		err := s.handle(rt, o, q)
 		switch {
 		case !q.turnedAway && (rt.at == here || !errors.Is(err, store.ErrNoLeader)), s.Store.LeaderID() == 0:
@@ -354,6 +357,7 @@ func (s *Server) work(ctx context.Context, rt *route, o origin, q *request) {
 		}
 		// A member that has joined a moment ago has no replica yet, or not the caller's token: the leader decides.
 		q.stale, q.failed = false, false
+		unsayAge(q)
 	}
 	if o.forwarded {
 		s.workForwarded(rt, o, q)

@@ -69,7 +69,7 @@ func (s *Server) peering(q *request, p *store.Peering) (peering, error) {
 	if p.Dialer && len(p.ManualAddresses) > 0 {
 		out.Dials = p.Addresses()
 	}
-	members, err := s.Store.PeekPeerMembers(q.Context(), p.ID)
+	members, err := s.peerMembers(q, p.ID)
 	if err != nil {
 		return out, err
 	}
@@ -85,6 +85,15 @@ func (s *Server) peering(q *request, p *store.Peering) (peering, error) {
 	}
 	st.LastHeartbeat, st.LastReceive, st.LastSend = someTime(live.LastHeartbeat), someTime(live.LastReceive), someTime(live.LastSend)
 	return out, nil
+}
+
+// peerMembers lists what another cluster exports, as the read of its peering that came before is: from the leader's working
+// copy, or stale.
+func (s *Server) peerMembers(q *request, peeringID string) ([]store.PeerMember, error) {
+	if q.stale {
+		return s.Store.PeerMembers(q.Context(), store.Stale, peeringID)
+	}
+	return s.Store.PeekPeerMembers(q.Context(), peeringID)
 }
 
 func someTime(t time.Time) *time.Time {
@@ -106,8 +115,10 @@ const (
 func (q *request) queryHeaders(index uint64) {
 	h := q.w.Header()
 	h.Set("X-Consul-Index", strconv.FormatUint(max(index, 1), 10))
-	h.Set("X-Consul-Knownleader", "true")
-	h.Set("X-Consul-Lastcontact", "0")
+	if h.Get(headerKnownLeader) == "" { // set already where the answer is stale
+		h.Set("X-Consul-Knownleader", "true")
+		h.Set("X-Consul-Lastcontact", "0")
+	}
 	h.Set("X-Consul-Query-Backend", "blocking-query")
 }
 
@@ -117,7 +128,7 @@ func (s *Server) readPeering(q *request) error {
 	was := unknown
 	for {
 		table := s.Store.ChangedAt(store.TablePeerings)
-		p, err := s.Store.Peering(q.Context(), store.Linearisable, name)
+		p, err := s.Store.Peering(q.Context(), q.consistency(), name)
 		if err != nil {
 			return err
 		}
@@ -157,7 +168,7 @@ func (s *Server) listPeerings(q *request) error {
 	}
 	for {
 		table := max(s.Store.ChangedAt(store.TablePeerings), 1)
-		peerings, err := s.Store.Peerings(q.Context(), store.Linearisable)
+		peerings, err := s.Store.Peerings(q.Context(), q.consistency())
 		if err != nil {
 			return err
 		}
@@ -339,14 +350,14 @@ func (s *Server) mayDialPeer(ctx context.Context, addresses []string) error {
 
 // listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.
 func (s *Server) listPeerMembers(q *request) error {
-	p, err := s.Store.Peering(q.Context(), store.Linearisable, q.vars()["name"])
+	p, err := s.Store.Peering(q.Context(), q.consistency(), q.vars()["name"])
 	if err != nil {
 		return err
 	}
 	if p == nil {
 		return fail(http.StatusNotFound, "peering not found")
 	}
-	members, err := s.Store.PeekPeerMembers(q.Context(), p.ID)
+	members, err := s.peerMembers(q, p.ID)
 	if err != nil {
 		return err
 	}

@@ -30,23 +30,33 @@ type raftConfiguration struct {
 // region is the one that members' names carry for clients of the raft family.
 const region = "global"
 
-// isStale reads the `stale` parameter; its value was checked by checkStale.
+// isStale reads the `stale` parameter; its value was checked before. What waits for a change asks the leader, which knows
+// of changes first.
 func isStale(r *http.Request) bool {
-	v, given := r.URL.Query()["stale"]
-	if !given {
+	query := r.URL.Query()
+	v, given := query["stale"]
+	if !given || query.Has("index") && familyOf(r.URL.Path) == consul {
 		return false
 	}
 	on, err := strconv.ParseBool(v[0])
 	return v[0] == "" || err == nil && on
 }
 
-// checkStale refuses malformed common parameters with the documented texts.
-func checkStale(r *http.Request) error {
-	query := r.URL.Query()
-	if v, given := query["stale"]; given && v[0] != "" {
+// checkStaleOnly refuses a `stale` that is neither true nor false, with the text that the raft family documents.
+func checkStaleOnly(r *http.Request) error {
+	if v, given := r.URL.Query()["stale"]; given && v[0] != "" {
 		if _, err := strconv.ParseBool(v[0]); err != nil {
 			return fail(http.StatusBadRequest, "Expect `true` or `false` for `stale` query string parameter")
 		}
+	}
+	return nil
+}
+
+// checkStale refuses malformed common parameters with the documented texts.
+func checkStale(r *http.Request) error {
+	query := r.URL.Query()
+	if err := checkStaleOnly(r); err != nil {
+		return err
 	}
 	if v := query.Get("wait"); v != "" {
 		if _, err := time.ParseDuration(v); err != nil {

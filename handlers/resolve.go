@@ -92,10 +92,11 @@ func (s *Server) lookUp(q *request, positive bool) (*store.Member, url.Values, e
 	if positive && id < 1 {
 		return nil, nil, fail(http.StatusBadRequest, "Invalid node ID")
 	}
-	if err := s.Store.Confirm(q.Context()); err != nil {
-		return nil, nil, err
-	}
-	m, err := s.Store.PeekMember(q.Context(), uint64(max(id, 0)))
+	var m *store.Member
+	err = s.Store.Read(q.Context(), q.consistency(), func(v *store.View) (err error) {
+		m, err = v.Member(uint64(max(id, 0)))
+		return err
+	})
 	if err == nil && m == nil {
 		err = fail(http.StatusNotFound, "Cluster member not found")
 	}

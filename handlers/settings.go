@@ -9,7 +9,7 @@ import (
 
 // getSettings shows the value of every setting by its name.
 func (s *Server) getSettings(q *request) error {
-	values, err := s.Store.OptionValues(q.Context(), store.Linearisable)
+	values, err := s.Store.OptionValues(q.Context(), q.consistency())
 	if err != nil {
 		return err
 	}
