@@ -3,8 +3,8 @@
 //
 // What all commands keep to: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects
 // (a list is an array), and everything else that is said goes to stderr. The exit status is 0 when it worked, 1 when it
-// was refused or failed, 2 when the command line made no sense, 3 when it is not known whether the
-// request was carried out.
+// was refused or failed, 2 when the command line made no sense, 3 when nobody answered, there is no leader, or it is not
+// known whether the request was carried out.
 package cli
 
 import (
@@ -19,8 +19,9 @@ import (
 	"muster/cluster"
 )
 
-// exitUnknown is the exit status of a command whose request may have been carried out or not.
-const exitUnknown = 3
+// exitUnanswered is the exit status of a command that the cluster has given no answer that settles it: nobody answered, there
+// is no leader, or its request may have been carried out or not.
+const exitUnanswered = 3
 
 // exitRemoved is the exit status of a removed member under a service manager.
 const exitRemoved = 3
@@ -62,7 +63,10 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		return 2
 	case errors.Is(err, client.ErrUnknownOutcome):
 		env.complain(err.Error() + "\n" + mayHaveHappened)
-		return exitUnknown
+		return exitUnanswered
+	case errors.Is(err, client.ErrNoServer), errors.Is(err, client.ErrNoLeader):
+		env.complain(err.Error() + env.hint(err))
+		return exitUnanswered
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		env.complain("interrupted")
 	default:
@@ -106,7 +110,8 @@ this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing
 "muster dev", that is the one.
 
 The exit status is 0 when it worked, 1 when it was refused or failed, 2 when the command line made
-no sense, and 3 when it is not known whether the request was carried out, which is never so with another status.`
+no sense, and 3 when nobody answered, there is no leader, or it is not known whether the request was
+carried out: the last line then says that it may have been, as it does with no other status.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)

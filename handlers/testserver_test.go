@@ -108,7 +108,8 @@ func (s *testServer) addVoter(confirms func() bool) {
 	wrap, err := certs.Wrap(dek[:], recipient)
 	check(err)
 	_, err = s.Store.Join(ctx, actor, store.Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
-		Member: store.Member{Mode: store.ModeFull, Name: "two", Recipient: recipient, RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002"}})
+		Member: store.Member{Mode: store.ModeFull, Name: "two", Recipient: recipient, RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002",
+			MaxSchema: store.LatestSchema()}})
 	check(err)
 	check(s.Store.Assign(ctx, 2, store.RoleVoter))
 	s.ask2.Store(&confirms)

@@ -132,8 +132,8 @@ func orObject(v json.RawMessage) string {
 func keyObject(id string) string { return "api_key/" + id }
 
 // APIKeys lists the keys by time of creation, all of them or those of one kind.
-func (s *Store) APIKeys(ctx context.Context, kind string) (list []APIKey, err error) {
-	err = s.Read(ctx, Linearisable, func(v *View) error {
+func (s *Store) APIKeys(ctx context.Context, c Consistency, kind string) (list []APIKey, err error) {
+	err = s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIKey, selectAPIKeys+" WHERE ?1 = '' OR kind = ?1 ORDER BY created_at, id", kind)
 		return err
 	})

@@ -138,12 +138,12 @@ type CertificateFilter struct {
 }
 
 // Certificates lists leaves, those first that expire first.
-func (s *Store) Certificates(ctx context.Context, f CertificateFilter) (list []IssuedCertificate, err error) {
+func (s *Store) Certificates(ctx context.Context, c Consistency, f CertificateFilter) (list []IssuedCertificate, err error) {
 	before := "9999"
 	if !f.ExpiresBefore.IsZero() {
 		before = rfc3339(f.ExpiresBefore)
 	}
-	err = s.Read(ctx, Linearisable, func(v *View) error {
+	err = s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (c IssuedCertificate, err error) {
 			var issued, ends string
 			var node, authority sql.NullInt64

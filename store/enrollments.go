@@ -179,8 +179,8 @@ func (t *Tx) useAPIKey(id string) error {
 }
 
 // Enrollments lists what was handed out, by time.
-func (s *Store) Enrollments(ctx context.Context) (list []Enrollment, err error) {
-	err = s.Read(ctx, Linearisable, func(v *View) error {
+func (s *Store) Enrollments(ctx context.Context, c Consistency) (list []Enrollment, err error) {
+	err = s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanEnrollment, selectEnrollments+" ORDER BY enrolled_at, id")
 		return err
 	})

@@ -81,8 +81,8 @@ func (s *Store) Secret(ctx context.Context, name string) (*StoredSecret, error) 
 }
 
 // Secrets lists the names, without values.
-func (s *Store) Secrets(ctx context.Context) (list []StoredSecret, err error) {
-	err = s.Read(ctx, Linearisable, func(v *View) error {
+func (s *Store) Secrets(ctx context.Context, c Consistency) (list []StoredSecret, err error) {
+	err = s.Read(ctx, c, func(v *View) error {
 		rows, err := collect(v, scanSecret, selectSecrets+" ORDER BY name")
 		for i := range rows {
 			list = append(list, rows[i].StoredSecret)

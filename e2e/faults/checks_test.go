@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"net/http"
 	"testing"
 
 	"github.com/anishathalye/porcupine"
@@ -38,6 +39,8 @@ func TestModels(t *testing.T) {
 		{"a stale read", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), put("b", 2, 200, 3, 4), get("a", 1, 5, 6)}},
 		{"stored twice", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), put("b", 3, 200, 3, 4)}},
 		{"an unknown outcome shows late", true, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), lost, get("a", 1, 5, 6), get("b", 2, 7, 8)}},
+		{"a deletion of unknown outcome", true, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), {Kind: "delete", Verdict: maybe, Call: 3, Return: 4}, get("", 0, 5, 6)}},
+		{"a strange answer says nothing", true, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), {Kind: "delete", Verdict: strange.String(), Call: 3, Return: 4}, get("", 0, 5, 6)}},
 		{"an unknown outcome comes and goes", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), lost, get("b", 2, 5, 6), get("a", 1, 7, 8)}},
 		{"two uses of two", true, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("b", 2, ok, 1, 3), join("c", 0, no, 4, 5)}},
 		{"three uses of two", false, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("b", 2, ok, 1, 3), join("c", 3, ok, 4, 5)}},
@@ -59,6 +62,47 @@ func fits[S comparable](step func(S, *op) (bool, S)) func([]porcupine.Operation)
 	return func(list []porcupine.Operation) bool {
 		var zero S
 		return porcupine.CheckOperations(porcupine.Model{Init: func() any { return zero }, Step: stepOf(step)}, list)
+	}
+}
+
+// TestJudge: what each family says is taken for what it means, and for nothing else.
+func TestJudge(t *testing.T) {
+	const (
+		ours, raft = "/api/v1/cluster/members/1", "/v1/operator/raft/transfer-leadership?id=x"
+		maybe      = ": the request may or may not have been carried out; look before you repeat it"
+	)
+	for _, x := range []struct {
+		method, path string
+		status       int
+		body         string
+		headers      []string
+		want         verdict
+	}{
+		{"GET", ours, 200, "", nil, done},
+		{"DELETE", ours, 503, `{"error":"raft commit timeout` + maybe + `"}`, []string{"X-Muster-Outcome", "unknown"}, unknown},
+		{"DELETE", ours, 503, `{"error":"raft commit timeout` + maybe + `"}`, nil, strange},
+		{"DELETE", ours, 503, `{"error":"raft commit timeout"}`, []string{"X-Muster-Outcome", "unknown"}, strange},
+		{"POST", joinPath, 503, `{"error":"service_unavailable","message":"Service unavailable: the outcome is not known` + maybe + `"}`, []string{"X-Muster-Outcome", "unknown"}, strange},
+		{"POST", joinPath, 503, `{"error":"service_unavailable","message":"Service unavailable: the outcome is not known` + maybe + `"}`, []string{"X-Muster-Outcome", "unknown", "Retry-After", "1"}, unknown},
+		{"PUT", ours, 503, `{"error":"no cluster leader: raft commit timeout"}`, []string{"Retry-After", "1"}, nothing},
+		{"PUT", ours, 503, `{"error":"no cluster leader: raft commit timeout"}`, nil, strange},
+		{"PUT", ours, 500, `{"error":"internal error"}`, nil, strange},
+		{"PUT", ours, 410, "node-id 1 is not a current cluster member", nil, strange},
+		{"PUT", ours, 409, `{"error":"x"}`, nil, refused},
+		{"GET", ours, 401, `{"error":"Invalid token"}`, nil, strange},
+		{"POST", joinPath, 401, `{"error":"unauthorized","message":"Unauthorized: Join token was already used"}`, nil, refused},
+		{"PUT", raft, 500, "No cluster leader", []string{"Retry-After", "1"}, nothing},
+		{"PUT", raft, 500, "leadership lost while committing log" + maybe, []string{"X-Muster-Outcome", "unknown"}, unknown},
+		{"PUT", raft, 500, "failed to transfer leadership: node 3 does not answer", nil, refused},
+		{"PUT", raft, 500, "internal error", nil, strange},
+	} {
+		h := http.Header{}
+		for i := 0; i+1 < len(x.headers); i += 2 {
+			h.Set(x.headers[i], x.headers[i+1])
+		}
+		if got := judge(x.method, x.path, answer{status: x.status, body: x.body}, h); got != x.want {
+			t.Errorf("%s %s: %d %s %v is %v, want %v", x.method, x.path, x.status, x.body, h, got, x.want)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,9 +71,6 @@ func (c *campaign) do(m *member, method, path, body string, limit time.Duration)
 	begin := time.Now()
 	a = c.try(m, method, path, body, limit+8*time.Second)
 	a.took = time.Since(begin)
-	if refusesJoin(method, path, a) {
-		a.verdict = refused
-	}
 	if a.verdict == strange {
 		c.violate("%s answers %s %s with %v", m.name, method, path, a)
 	}
@@ -108,24 +106,37 @@ func (c *campaign) try(m *member, method, path, body string, limit time.Duration
 		return answer{err: err, verdict: unknown}
 	}
 	a = answer{status: resp.StatusCode, body: string(data)}
-	a.verdict = judge(a.status, a.body)
-	if a.status == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") == "" {
-		a.verdict = strange
-	}
+	a.verdict = judge(method, path, a, resp.Header)
 	return a
 }
 
-// judge reads an answer as a client must. A text that does not say that nothing was done leaves it open.
-func judge(status int, body string) verdict {
+// Texts that the families give, each in its own envelope, when nothing has been done and may be in a moment.
+var notDone = []string{"no cluster leader", "No cluster leader", "; try again", "older schema"}
+
+// judge reads an answer as a client must: by its status, by the header that says of an outcome that it is not known, and
+// by the families' documented texts. What fits none of these is strange.
+func judge(method, path string, a answer, h http.Header) verdict {
+	says := func(text string) bool { return strings.Contains(a.body, text) }
+	again := h.Get("Retry-After") != ""
+	plain := strings.HasPrefix(path, "/v1/") // these families say with 500 what others say with 503
+	unavailable := a.status == http.StatusServiceUnavailable || plain && a.status == http.StatusInternalServerError
 	switch {
-	case status/100 == 2:
+	case a.status/100 == 2:
 		return done
-	case status == http.StatusServiceUnavailable:
-		if strings.Contains(body, "no cluster leader") {
-			return nothing
+	case unavailable && h.Get("X-Muster-Outcome") == "unknown":
+		if !says("may or may not have been carried out") || path == joinPath && !again { // a join is safe to repeat
+			return strange
 		}
 		return unknown
-	case status == http.StatusBadRequest, status == http.StatusNotFound, status == http.StatusConflict, status == http.StatusTooManyRequests:
+	case unavailable && again && slices.ContainsFunc(notDone, says):
+		return nothing
+	case plain && a.status == http.StatusInternalServerError && (says("failed to transfer leadership: ") || says("leadership transfer in progress")):
+		return refused
+	case method == "POST" && path == joinPath && a.status == http.StatusUnauthorized && says("oin token"): // one that admits nobody any more
+		return refused
+	}
+	switch a.status {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusTooManyRequests:
 		return refused
 	}
 	return strange

@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	mrand "math/rand/v2"
-	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -228,9 +226,4 @@ func (l *load) join(x client.NewJoinToken, r *mrand.Rand) (node uint64) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	return 0
-}
-
-// refusesJoin: the join answers a token that admits nobody any more with 401.
-func refusesJoin(method, path string, a answer) bool {
-	return method == "POST" && path == joinPath && a.status == http.StatusUnauthorized && strings.Contains(a.body, "oin token")
 }

@@ -23,7 +23,7 @@ func timeline(ops []*op, use func(*op) bool) (list []porcupine.Operation) {
 			continue
 		}
 		x := porcupine.Operation{ClientId: o.Client, Input: o, Output: o, Call: o.Call, Return: o.Return}
-		if o.is(unknown) {
+		if o.open() {
 			pending++
 			x.ClientId, x.Return = pending, forever
 		}
@@ -54,11 +54,11 @@ func stepRegister(s register, o *op) (bool, register) {
 	switch {
 	case o.Kind == "put":
 		next := register{o.Value, s.version + 1}
-		return o.is(unknown) || o.Version == next.version && (o.Status == 201) == (s.value == ""), next
+		return o.open() || o.Version == next.version && (o.Status == 201) == (s.value == ""), next
 	case o.Kind == "delete" && o.is(refused):
 		return s.value == "", s
 	case o.Kind == "delete":
-		return o.is(unknown) || s.value != "", register{}
+		return o.open() || s.value != "", register{}
 	default:
 		return o.Got == s.value && o.Version == s.version, s
 	}
@@ -77,14 +77,14 @@ func stepUses(limit int) func(uses, *op) (bool, uses) {
 		switch {
 		case o.is(refused):
 			return i < 0 && len(all) == limit, s
-		case i >= 0 && o.is(unknown):
+		case i >= 0 && o.open():
 			return true, s
 		case i >= 0 && strings.HasSuffix(all[i], "=0"): // admitted without an answer
 			all[i] = fmt.Sprintf("%s=%d", o.Key, o.ID)
 		case i >= 0:
 			return all[i] == fmt.Sprintf("%s=%d", o.Key, o.ID), s
 		case len(all) == limit:
-			return o.is(unknown), s
+			return o.open(), s
 		default:
 			all = append(all, fmt.Sprintf("%s=%d", o.Key, o.ID))
 		}
@@ -103,7 +103,7 @@ func stepLife(id uint64) func(life, *op) (bool, life) {
 			return s < 2, 1
 		case o.Kind == "remove" && o.is(refused):
 			return s != 1, s
-		case o.Kind == "remove" && o.is(unknown):
+		case o.Kind == "remove" && o.open():
 			return true, max(s, min(s*2, 2))
 		case o.Kind == "remove":
 			return s == 1, 2
@@ -172,7 +172,7 @@ func (c *campaign) checkRegisters(ops []*op) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		check(c, "the secret "+key, stepRegister, timeline(keys[key], func(o *op) bool {
-			return o.is(done) || o.is(unknown) && o.Kind != "get" || o.is(refused) && o.Status == 404
+			return o.is(done) || o.open() && o.Kind != "get" || o.is(refused) && o.Status == 404
 		}))
 	}
 }
@@ -232,7 +232,7 @@ func (c *campaign) checkJoins(ops []*op) {
 	}
 	for _, token := range slices.Sorted(maps.Keys(tokens)) {
 		check(c, "the uses of "+token, stepUses(tokenUses), timeline(tokens[token], func(o *op) bool {
-			return o.is(done) || o.is(unknown) || o.is(refused)
+			return o.is(done) || o.open() || o.is(refused)
 		}))
 	}
 	for _, id := range slices.Sorted(maps.Keys(lives)) {
@@ -246,7 +246,7 @@ func (c *campaign) checkJoins(ops []*op) {
 			}
 		}
 		check(c, fmt.Sprintf("member %d", id), stepLife(id), timeline(all, func(o *op) bool {
-			return o.is(done) || o.Kind == "remove" && (o.is(unknown) || o.is(refused) && o.Status == 404)
+			return o.is(done) || o.Kind == "remove" && (o.open() || o.is(refused) && o.Status == 404)
 		}))
 	}
 }

@@ -106,6 +106,7 @@ type Engine struct {
 	metrics instruments
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
+	lastLed  atomic.Int64  // when it last knew one, in nanoseconds; 0 for not yet
 	hint     atomic.Pointer[leaderHint]
 	restless atomic.Int64  // until when the leader is looked for often, Unix nanoseconds
 	lost     atomic.Int64  // when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again

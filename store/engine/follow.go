@@ -20,6 +20,22 @@ func (e *Engine) LeaderID() uint64 {
 	return 0
 }
 
+// SinceLeader returns how long ago this member last knew a leader: 0 while it knows one. known is false when it has known
+// none since it started. It does not block; the answer is as exact as that of LeaderID.
+func (e *Engine) SinceLeader() (ago time.Duration, known bool) {
+	if e.LeaderID() != 0 {
+		return 0, true
+	}
+	last := e.lastLed.Load()
+	if h := e.hint.Load(); h != nil {
+		last = max(last, h.until.UnixNano())
+	}
+	if last == 0 {
+		return 0, false
+	}
+	return max(0, time.Since(time.Unix(0, last))), true
+}
+
 // leaderHint is what a member outside Raft was told by one that is inside.
 type leaderHint struct {
 	id    uint64
@@ -96,6 +112,9 @@ var ended = func() context.Context {
 
 func (e *Engine) observeLeader(id uint64) {
 	old := e.leaderID.Swap(id)
+	if id != 0 {
+		e.lastLed.Store(time.Now().UnixNano())
+	}
 	if old == id {
 		return
 	}

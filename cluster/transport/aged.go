@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 
 // renewalPaths are the internal requests that renewal consists of: the leader hears of its members and tells them of new
 // trust, they tell it their addresses, for the names in the new leaf, and ask for it.
-var renewalPaths = []string{pathProbe, pathAnnounce, pathTrust, pathCertificates}
+var renewalPaths = []string{PathProbe, PathAnnounce, PathTrust, PathCertificates}
 
 // onlyRenewal serves a connection on which an expired leaf was presented. Each request is its last: the next connection
 // may have a fresh one.
@@ -20,7 +20,7 @@ func onlyRenewal(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		if !slices.Contains(renewalPaths, r.URL.Path) {
-			http.Error(w, errExpired.Error(), http.StatusForbidden)
+			http.Error(w, ErrExpired.Error(), http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -30,7 +30,7 @@ func onlyRenewal(next http.Handler) http.Handler {
 // roundTrip sends an internal request. One of renewal is sent although a leaf has expired.
 func (t *Transport) roundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.client.RoundTrip(r)
-	if !errors.Is(err, errExpired) || !slices.Contains(renewalPaths, r.URL.Path) {
+	if !errors.Is(err, ErrExpired) || !slices.Contains(renewalPaths, r.URL.Path) {
 		return resp, err
 	}
 	if r.GetBody != nil {

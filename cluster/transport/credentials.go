@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"crypto/tls"
@@ -19,7 +19,7 @@ const (
 	protoAsk  = "muster-ask/1"  // "which leader do you follow?", over and over
 	protoHTTP = "h2"            // probes, forwarded requests
 
-	protoPeer  = "muster-peer/1"       // another cluster's stream; its secret authenticates it, no certificate
+	ProtoPeer  = "muster-peer/1"       // another cluster's stream; its secret authenticates it, no certificate
 	protoRelay = "muster-peer-relay/1" // the same, passed on by a member that does not lead
 )
 
@@ -43,8 +43,8 @@ type trust struct {
 	roots *x509.CertPool
 }
 
-// errExpired: a certificate at one end of a connection has expired, and the connection is not for Raft or renewal.
-var errExpired = errors.New("the certificate has expired: until it is renewed it is good for Raft and for its renewal alone")
+// ErrExpired: a certificate at one end of a connection has expired, and the connection is not for Raft or renewal.
+var ErrExpired = errors.New("the certificate has expired: until it is renewed it is good for Raft and for its renewal alone")
 
 // expiredEvery is how often an expired leaf of one member is told of.
 const expiredEvery = time.Minute
@@ -76,8 +76,8 @@ func (c *Credentials) Replace(leaf, key, roots []byte) error {
 func (c *Credentials) server() *tls.Config {
 	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		t := c.current.Load()
-		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == protoPeer {
-			return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{t.leaf}, NextProtos: []string{protoPeer},
+		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == ProtoPeer {
+			return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{t.leaf}, NextProtos: []string{ProtoPeer},
 				SessionTicketsDisabled: true}, nil
 		}
 		return &tls.Config{
@@ -112,7 +112,7 @@ func (c *Credentials) client(nodeID uint64, proto string, aged bool) *tls.Config
 		InsecureSkipVerify: true, // replaced by the check below, which has no host name to go by
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if !aged && time.Now().After(t.leaf.Leaf.NotAfter) {
-				return errExpired
+				return ErrExpired
 			}
 			id, err := c.verify(s, t, x509.ExtKeyUsageServerAuth, aged)
 			if err == nil && id != nodeID {
@@ -130,13 +130,13 @@ func (c *Credentials) verify(s tls.ConnectionState, t *trust, use x509.ExtKeyUsa
 	if err != nil {
 		return 0, err
 	}
-	id, err := c.peer(s)
+	id, err := c.member(s)
 	if err != nil || !expired {
 		return id, err
 	}
 	leaf := s.PeerCertificates[0]
 	if !aged {
-		return 0, errExpired
+		return 0, ErrExpired
 	}
 	known := ""
 	if c.Known != nil {
@@ -147,6 +147,13 @@ func (c *Credentials) verify(s tls.ConnectionState, t *trust, use x509.ExtKeyUsa
 	}
 	c.warn(id, leaf.NotAfter)
 	return id, nil
+}
+
+// use makes log the one that expired leaves are told of in.
+func (c *Credentials) use(log *slog.Logger) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.log = log
 }
 
 // warn says that an expired leaf was accepted, once a minute for each member.
@@ -173,7 +180,7 @@ func aged(s tls.ConnectionState) bool {
 }
 
 // peer returns the node id of the other end of a verified connection.
-func (c *Credentials) peer(s tls.ConnectionState) (uint64, error) {
+func (c *Credentials) member(s tls.ConnectionState) (uint64, error) {
 	if len(s.PeerCertificates) == 0 {
 		return 0, errors.New("no certificate was presented")
 	}

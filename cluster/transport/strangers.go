@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"context"
@@ -25,10 +25,10 @@ const (
 	logLinesBurst     = 20
 )
 
-// strangers remembers from where connections to the cluster listener have failed: handshakes that came to nothing, wrong
+// Strangers remembers from where connections to the cluster listener have failed: handshakes that came to nothing, wrong
 // secrets of peerings. An address that fails too often is let in at a trickle only, unless a member or a peer has shown its
 // credential from there: many machines may share an address, and a stranger among them must not keep them out.
-type strangers struct {
+type Strangers struct {
 	mu      sync.Mutex
 	failing map[netip.Addr]*failing
 	members map[netip.Addr]time.Time // from where they have last come
@@ -46,13 +46,13 @@ type failing struct {
 	last     time.Time
 }
 
-func newStrangers(log *slog.Logger) *strangers {
-	return &strangers{failing: map[netip.Addr]*failing{}, members: map[netip.Addr]time.Time{}, peers: map[netip.Addr]time.Time{},
+func newStrangers(log *slog.Logger) *Strangers {
+	return &Strangers{failing: map[netip.Addr]*failing{}, members: map[netip.Addr]time.Time{}, peers: map[netip.Addr]time.Time{},
 		quiet: quietLog{log: log, limit: rate.NewLimiter(logLinesPerSec, logLinesBurst)}}
 }
 
-// failed counts a failure of an address.
-func (s *strangers) failed(from net.Addr, now time.Time) {
+// Failed counts a failure of an address.
+func (s *Strangers) Failed(from net.Addr, now time.Time) {
 	s.failures.Add(1)
 	addr := netlimit.Group(from)
 	s.mu.Lock()
@@ -72,7 +72,7 @@ func (s *strangers) failed(from net.Addr, now time.Time) {
 
 // forget makes room for other failing addresses: those that have been quiet for a minute go, and some more if they must. It
 // makes room for many, as it looks at all.
-func (s *strangers) forget(now time.Time) {
+func (s *Strangers) forget(now time.Time) {
 	for a, f := range s.failing {
 		if now.Sub(f.last) > time.Minute {
 			delete(s.failing, a)
@@ -86,11 +86,11 @@ func (s *strangers) forget(now time.Time) {
 	}
 }
 
-// member and peer note that somebody has shown a credential from an address.
-func (s *strangers) member(from net.Addr, now time.Time) { s.know(s.members, from, now) }
-func (s *strangers) peer(from net.Addr, now time.Time)   { s.know(s.peers, from, now) }
+// Member and Peer note that a member, or another cluster, has shown its credential from an address.
+func (s *Strangers) Member(from net.Addr, now time.Time) { s.know(s.members, from, now) }
+func (s *Strangers) Peer(from net.Addr, now time.Time)   { s.know(s.peers, from, now) }
 
-func (s *strangers) know(list map[netip.Addr]time.Time, from net.Addr, now time.Time) {
+func (s *Strangers) know(list map[netip.Addr]time.Time, from net.Addr, now time.Time) {
 	addr := netlimit.Group(from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +111,7 @@ func (s *strangers) know(list map[netip.Addr]time.Time, from net.Addr, now time.
 }
 
 // hangUp tells whether a connection is to be closed as soon as it is there.
-func (s *strangers) hangUp(from net.Addr, now time.Time) bool {
+func (s *Strangers) hangUp(from net.Addr, now time.Time) bool {
 	addr := netlimit.Group(from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +123,7 @@ func (s *strangers) hangUp(from net.Addr, now time.Time) bool {
 }
 
 // refusePeer tells whether a connection of another cluster is to be refused before the handshake.
-func (s *strangers) refusePeer(from net.Addr, now time.Time) bool {
+func (s *Strangers) refusePeer(from net.Addr, now time.Time) bool {
 	addr := netlimit.Group(from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,9 +134,14 @@ func (s *strangers) refusePeer(from net.Addr, now time.Time) bool {
 	return true
 }
 
-func (s *strangers) tooMany(addr netip.Addr, now time.Time) bool {
+func (s *Strangers) tooMany(addr netip.Addr, now time.Time) bool {
 	f := s.failing[addr]
 	return f != nil && f.failures.TokensAt(now) < 1
+}
+
+// Log writes a line about strangers: so many, and counts the others.
+func (s *Strangers) Log(level slog.Level, text string, args ...any) {
+	s.quiet.write(level, text, args...)
 }
 
 // quietLog writes so many lines and counts the others.

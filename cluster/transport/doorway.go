@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"muster/netlimit"
 )
@@ -60,7 +61,7 @@ func (t *Transport) serverTLS() *tls.Config {
 	cfg := t.creds.server()
 	choose := cfg.GetConfigForClient
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if slices.Contains(hello.SupportedProtos, protoPeer) && t.strangers.refusePeer(hello.Conn.RemoteAddr(), time.Now()) {
+		if slices.Contains(hello.SupportedProtos, ProtoPeer) && t.strangers.refusePeer(hello.Conn.RemoteAddr(), time.Now()) {
 			return nil, errTooManyFailures
 		}
 		return choose(hello)
@@ -70,7 +71,7 @@ func (t *Transport) serverTLS() *tls.Config {
 
 // proven notes that a member has shown who it is on a connection.
 func (t *Transport) proven(raw net.Conn) {
-	t.strangers.member(raw.RemoteAddr(), time.Now())
+	t.strangers.Member(raw.RemoteAddr(), time.Now())
 	if c := netlimit.Of(raw); c != nil {
 		c.Proven()
 	}
@@ -80,10 +81,12 @@ func (t *Transport) proven(raw net.Conn) {
 func silentFor(raw net.Conn, limit time.Duration) {
 	if c, ok := raw.(syscall.Conn); ok {
 		if rc, err := c.SyscallConn(); err == nil {
-			_ = limitSilence(rc, limit)
+			_ = LimitSilence(rc, limit)
 		}
 	}
 }
+
+func gauge(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 
 var (
 	descConnections = gauge("muster_cluster_connections", "Open connections to the cluster listener.")
@@ -94,8 +97,8 @@ var (
 	descFailures = gauge("muster_cluster_failures_total", "Failed handshakes and wrong secrets of peerings on the cluster listener.")
 )
 
-// collect shows the connections to the cluster listener, on every member.
-func (t *Transport) collect(out chan<- prometheus.Metric) {
+// Collect shows the connections to the cluster listener, on every member.
+func (t *Transport) Collect(out chan<- prometheus.Metric) {
 	if t.limiter == nil {
 		return
 	}
@@ -106,6 +109,17 @@ func (t *Transport) collect(out chan<- prometheus.Metric) {
 	count(descTurnedAway, t.limiter.Refused()+t.strangers.refused.Load())
 	count(descEvicted, t.limiter.Evicted())
 	count(descFailures, t.strangers.failures.Load())
+}
+
+// LimitSilence bounds how long data sent on a socket may stay unacknowledged.
+func LimitSilence(c syscall.RawConn, limit time.Duration) error {
+	var err error
+	if e := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(limit.Milliseconds()))
+	}); e != nil {
+		return e
+	}
+	return err
 }
 
 // DefaultDialBound is how long a forwarded request waits for a connection when it can go elsewhere.

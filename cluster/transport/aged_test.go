@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"context"
@@ -62,8 +62,8 @@ func serveAged(t *testing.T, n *agedNode) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := NewTransport(n.creds, nil, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
-	tr.Serve(l, agedReplica{}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, struct{}{}) }))
+	tr := New(n.creds, nil, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
+	tr.Serve(l, Service{Replica: agedReplica{}, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })})
 	t.Cleanup(tr.Close)
 	return l.Addr().String()
 }
@@ -128,29 +128,29 @@ func TestAged(t *testing.T) {
 				server.creds.Known = known(stranger)
 			}
 			addr := serveAged(t, server)
-			tr := NewTransport(client.creds, func(uint64) (string, bool) { return addr, true }, nil, slog.New(slog.DiscardHandler))
+			tr := New(client.creds, Table(func(uint64) (string, bool) { return addr, true }), nil, slog.New(slog.DiscardHandler))
 			defer tr.Close()
 			if got := raftEcho(tr, server.id); got != x.want.raft {
 				t.Errorf("Raft: %v, want %v", got, x.want.raft)
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
-			if got := tr.askers.peer(server.id).follows(ctx, tr.askers.dial, server.id, 7); got != x.want.raft {
+			if got := tr.askers.of(server.id).follows(ctx, tr.askers.dial, server.id, 7); got != x.want.raft {
 				t.Errorf("the question who leads: %v, want %v", got, x.want.raft)
 			}
 			for _, path := range renewalPaths {
-				if err := tr.call(ctx, http.MethodGet, server.id, path+"?x=1", nil, nil); (err == nil) != x.want.renewal {
+				if err := tr.Call(ctx, http.MethodGet, server.id, path+"?x=1", nil, nil); (err == nil) != x.want.renewal {
 					t.Errorf("%s: %v, want %v", path, err, x.want.renewal)
 				}
 			}
-			for _, path := range []string{pathMirror, pathEvents, pathHooks, pathNudge, pathNodeToken, pathOwnerToken, pathRecoverToken,
-				pathOwnerBackup, pathBackup, pathTransferred, "/v1/operator/raft/configuration", "/api/v1/status", pathProbe + "/../events"} {
-				if err := tr.call(ctx, http.MethodGet, server.id, path, nil, nil); (err == nil) != x.want.all {
+			for _, path := range []string{"/internal/mirror", "/internal/events", "/internal/hooks", PathNudge, "/internal/node-token",
+				"/internal/owner/token", "/internal/recover-token", "/internal/owner/backup", "/internal/backup", "/internal/transferred", "/v1/operator/raft/configuration", "/api/v1/status", PathProbe + "/../events"} {
+				if err := tr.Call(ctx, http.MethodGet, server.id, path, nil, nil); (err == nil) != x.want.all {
 					t.Errorf("%s: %v, want %v", path, err, x.want.all)
 				}
 			}
 			if !x.want.all && x.want.renewal { // and a client that does not keep to it gets nothing either
-				r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+hostOf(server.id)+":1"+pathMirror, nil)
+				r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+HostOf(server.id)+":1/internal/mirror", nil)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"context"
@@ -36,9 +36,9 @@ func serveAsk(conn net.Conn, replica Replica) {
 
 // askers keeps one connection per voter.
 type askers struct {
-	dial  func(context.Context, uint64) (net.Conn, error)
-	mu    sync.Mutex
-	peers map[uint64]*asker
+	dial   func(context.Context, uint64) (net.Conn, error)
+	mu     sync.Mutex
+	voters map[uint64]*asker
 }
 
 type asker struct {
@@ -47,22 +47,22 @@ type asker struct {
 	conn net.Conn
 }
 
-func (a *askers) peer(id uint64) *asker {
+func (a *askers) of(id uint64) *asker {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.peers == nil {
-		a.peers = map[uint64]*asker{}
+	if a.voters == nil {
+		a.voters = map[uint64]*asker{}
 	}
-	if a.peers[id] == nil {
-		a.peers[id] = &asker{}
+	if a.voters[id] == nil {
+		a.voters[id] = &asker{}
 	}
-	return a.peers[id]
+	return a.voters[id]
 }
 
 func (a *askers) ask(ctx context.Context, self uint64, nodes []uint64, need int) bool {
 	answers := make(chan bool, len(nodes))
 	for _, id := range nodes {
-		go func() { answers <- a.peer(id).follows(ctx, a.dial, id, self) }()
+		go func() { answers <- a.of(id).follows(ctx, a.dial, id, self) }()
 	}
 	for left := len(nodes); need > 0; left-- {
 		if left < need {
@@ -126,8 +126,8 @@ func (p *asker) drop() {
 
 func (a *askers) forget(id uint64) {
 	a.mu.Lock()
-	p := a.peers[id]
-	delete(a.peers, id)
+	p := a.voters[id]
+	delete(a.voters, id)
 	a.mu.Unlock()
 	if p != nil {
 		p.drop()
@@ -136,10 +136,10 @@ func (a *askers) forget(id uint64) {
 
 func (a *askers) close() {
 	a.mu.Lock()
-	peers := a.peers
-	a.peers = nil
+	voters := a.voters
+	a.voters = nil
 	a.mu.Unlock()
-	for _, p := range peers {
+	for _, p := range voters {
 		p.drop()
 	}
 }

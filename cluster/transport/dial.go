@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"context"
@@ -71,9 +71,28 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged 
 	return nil, failed
 }
 
+// DialRaft opens a stream to the dqlite port of a member.
+func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
+	return t.dial(ctx, nodeID, protoRaft, true)
+}
+
+// DialRelay opens a connection over which a connection of another cluster is passed on to a member.
+func (t *Transport) DialRelay(ctx context.Context, nodeID uint64) (net.Conn, error) {
+	return t.dial(ctx, nodeID, protoRelay, false)
+}
+
+// Prove returns nil when a member itself has its cluster listener at an address.
+func (t *Transport) Prove(ctx context.Context, nodeID uint64, address string) error {
+	conn, err := t.dialAt(ctx, nodeID, address, protoAsk, true)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 // dialAt connects to one address, which must be that of the member. Host names are resolved at each try.
 func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto string, aged bool) (*tls.Conn, error) {
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return limitSilence(c, userTimeout) }}
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return LimitSilence(c, userTimeout) }}
 	raw, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,86 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"muster/handlers"
+)
+
+// staleReads lists the documented reads with a parameter stale that ask for the cluster's state, with values in their paths.
+// Not among them is what the member that is asked says of itself, and the health that only a leader knows.
+func staleReads(t *testing.T) (list []string) {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromData(handlers.OpenAPI())
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := strings.NewReplacer("{id}", "1", "{name}", "east", "{node}", "1")
+	for path, item := range doc.Paths.Map() {
+		own := strings.HasPrefix(path, "/v1/agent/") || path == "/v1/regions" || path == "/v1/operator/autopilot/health"
+		if !own && item.Get != nil && item.Get.Parameters.GetByInAndName("query", "stale") != nil {
+			list = append(list, values.Replace(path))
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// TestStale: the only member that is left of three answers every read that has ?stale, at once, and says how old it is.
+func TestStale(t *testing.T) {
+	c := newCluster(t, 3)
+	admin := c.admin(t)
+	leader := c.leader(t)
+	if a := admin.do(leader, "POST", "/v1/peering/token", `{"PeerName":"east"}`); a.status != http.StatusOK {
+		t.Fatal(a)
+	}
+	left := c.others(leader)[0]
+	awaitMirrors(t, c)
+	for _, m := range c.others(left) {
+		m.kill()
+	}
+	eventually(t, formed, "no leader is known", func() error {
+		if st, err := left.tryStatus(); err != nil || st.Cluster.LeaderNodeID != 0 {
+			return fmt.Errorf("%v: %+v", err, st.Cluster)
+		}
+		return nil
+	})
+	reads := staleReads(t)
+	if len(reads) < 20 {
+		t.Errorf("only %d reads have ?stale: %v", len(reads), reads)
+	}
+	for _, path := range reads {
+		a := admin.do(left, "GET", path+"?stale", "")
+		if a.err != nil || a.status != http.StatusOK {
+			t.Errorf("GET %s?stale: %v", path, a)
+			continue
+		}
+		ago, err := strconv.Atoi(a.header.Get("X-Muster-Last-Contact"))
+		if known := a.header.Get("X-Muster-Known-Leader"); err != nil || ago <= 0 || ago > int(time.Hour.Milliseconds()) || known != "false" {
+			t.Errorf("GET %s?stale: last contact %d ms ago (%v), a leader known: %q", path, ago, err, known)
+		}
+	}
+	for _, path := range []string{"/api/v1/cluster/members", "/v1/operator/raft/configuration"} {
+		if a := admin.do(left, "GET", path+"?stale=perhaps", ""); a.status != http.StatusBadRequest {
+			t.Errorf("GET %s?stale=perhaps: %v", path, a)
+		}
+	}
+	var state struct {
+		Result struct {
+			Healthy bool
+			Voters  []int
+			Servers []struct{ NodeStatus string }
+		}
+	}
+	decode(t, admin.do(left, "GET", "/api/v1/cluster/autopilot?stale", ""), &state)
+	if state.Result.Healthy || len(state.Result.Voters) != 3 || len(state.Result.Servers) != 3 || state.Result.Servers[0].NodeStatus != "unknown" {
+		t.Errorf("without a leader autopilot says %+v", state.Result)
+	}
+}
