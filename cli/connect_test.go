@@ -93,20 +93,21 @@ func TestConnectErrors(t *testing.T) {
 	x, y := nobody(t), nobody(t)
 	for _, test := range []struct {
 		args string
+		code int
 		want string
 	}{
-		{"--addr " + x + "," + y, "muster: no server answered:\n  https://" + x + ": connection refused\n  https://" + y + ": connection refused\n"},
-		{"--addr " + x, "muster: no answer from https://" + x + ": connection refused\n"},
-		{"--addr " + s.URL, "with --cacert FILE or MUSTER_CACERT"},
-		{"--addr " + s.URL + " --cacert " + s.caFile(t), "muster: Invalid token (401): there is no token; give --token-file"},
-		{"--addr " + s.URL + " --cacert " + s.caFile(t) + " --token-file -", "muster: Invalid token (401)\n"},
-		{"--addr ftp://x", "muster: bad address \"ftp://x\""},
-		{"--token-file /nix/nix", "muster: cannot read the token: open /nix/nix: no such file or directory\n"},
-		{"--cacert " + empty, "holds no certificate in PEM form\n"},
-		{"--data " + os.TempDir(), "is not the data directory of a member: it has no node.json\n"},
+		{"--addr " + x + "," + y, 3, "muster: no server answered:\n  https://" + x + ": connection refused\n  https://" + y + ": connection refused\n"},
+		{"--addr " + x, 3, "muster: no answer from https://" + x + ": connection refused\n"},
+		{"--addr " + s.URL, 1, "with --cacert FILE or MUSTER_CACERT"},
+		{"--addr " + s.URL + " --cacert " + s.caFile(t), 1, "muster: Invalid token (401): there is no token; give --token-file"},
+		{"--addr " + s.URL + " --cacert " + s.caFile(t) + " --token-file -", 1, "muster: Invalid token (401)\n"},
+		{"--addr ftp://x", 1, "muster: bad address \"ftp://x\""},
+		{"--token-file /nix/nix", 1, "muster: cannot read the token: open /nix/nix: no such file or directory\n"},
+		{"--cacert " + empty, 1, "holds no certificate in PEM form\n"},
+		{"--data " + os.TempDir(), 1, "is not the data directory of a member: it has no node.json\n"},
 	} {
 		code, stdout, stderr := run(t, append([]string{"members"}, strings.Fields(test.args)...)...)
-		if code != 1 || stdout != "" || !strings.HasPrefix(stderr, "muster: ") || !strings.Contains(stderr, test.want) {
+		if code != test.code || stdout != "" || !strings.HasPrefix(stderr, "muster: ") || !strings.Contains(stderr, test.want) {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q\nwant %q", test.args, code, stdout, stderr, test.want)
 		}
 	}
@@ -117,7 +118,7 @@ func TestConnectErrors(t *testing.T) {
 			t.Errorf("an empty token in %s: exit %d, %q %q", name, code, stdout.String(), stderr.String())
 		}
 	}
-	if code, stdout, stderr := run(t, "status", "--addr", x); code != 1 || !strings.Contains(stdout, "no answer") || !strings.HasSuffix(stderr, "muster: no server answered\n") {
+	if code, stdout, stderr := run(t, "status", "--addr", x); code != exitNoAnswer || !strings.Contains(stdout, "no answer") || !strings.HasSuffix(stderr, "muster: no server answered\n") {
 		t.Errorf("status of nobody: exit %d, %q %q", code, stdout, stderr)
 	}
 	if _, _, stderr := run(t, "members", "--addr", "http://192.0.2.1:1,"+s.URL, "--cacert", s.caFile(t), "--token-file", "-"); !strings.Contains(stderr, "warning: http://192.0.2.1:1 is not encrypted") {
@@ -156,9 +157,9 @@ func TestUnknownOutcomeIsExit3(t *testing.T) {
 		code       int
 		says       string
 	}{
-		{"join-token revoke x", hang.URL, exitUnknown, mayHaveHappened + "\n"},
-		{"member resume 2", hang.URL, exitUnknown, mayHaveHappened + "\n"},
-		{"join-token revoke x", nobody(t), 1, "The request was not carried out.\n"},
+		{"join-token revoke x", hang.URL, exitNoAnswer, mayHaveHappened + "\n"},
+		{"member resume 2", hang.URL, exitNoAnswer, mayHaveHappened + "\n"},
+		{"join-token revoke x", nobody(t), exitNoAnswer, "The request was not carried out.\n"},
 	} {
 		code, _, stderr := run(t, append(strings.Fields(x.args), "--addr", x.addr)...)
 		if code != x.code || !strings.HasSuffix(stderr, x.says) {

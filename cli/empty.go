@@ -56,6 +56,14 @@ type sliceFlag struct {
 	pflag.SliceValue
 }
 
+// String is the list as the help shows it; none has a default.
+func (f *sliceFlag) String() string {
+	if len(f.GetSlice()) == 0 {
+		return ""
+	}
+	return f.Value.String()
+}
+
 // Set refuses an empty value.
 func (f *sliceFlag) Set(s string) error {
 	if blank(s) {

@@ -3,14 +3,16 @@
 //
 // What all commands keep to: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects
 // (a list is an array), and everything else that is said goes to stderr. The exit status is 0 when it worked, 1 when it
-// was refused or failed, 2 when the command line made no sense, 3 when it is not known whether the
-// request was carried out.
+// was refused or failed, 2 when the command line made no sense, 3 when there was no leader or no answer; the text then says
+// whether something may have happened.
 package cli
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
+	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,8 +21,8 @@ import (
 	"muster/cluster"
 )
 
-// exitUnknown is the exit status of a command whose request may have been carried out or not.
-const exitUnknown = 3
+// exitNoAnswer is the exit status of a command that found no leader or got no answer.
+const exitNoAnswer = 3
 
 // exitRemoved is the exit status of a removed member under a service manager.
 const exitRemoved = 3
@@ -41,6 +43,7 @@ type environment struct {
 	caCert    string   // --cacert
 	data      string   // --data
 	output    string   // -o: "table" or "json"
+	stale     bool     // --stale
 
 	tokenless bool // no token was found: a refusal says so
 }
@@ -62,16 +65,38 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		return 2
 	case errors.Is(err, client.ErrUnknownOutcome):
 		env.complain(err.Error() + "\n" + mayHaveHappened)
-		return exitUnknown
+		return exitNoAnswer
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		env.complain("interrupted")
 	default:
 		env.complain(err.Error() + env.hint(err))
 	}
+	if unanswered(err) {
+		return exitNoAnswer
+	}
 	if errors.Is(err, cluster.ErrRemoved) && managed() {
 		return exitRemoved // the unit says not to start it again
 	}
 	return 1
+}
+
+// unanswered reports whether a command failed since nobody could answer it now.
+func unanswered(err error) bool {
+	var (
+		leaderless *noLeaderError
+		refusal    *client.Error
+		authority  x509.UnknownAuthorityError
+		host       x509.HostnameError
+	)
+	switch {
+	case errors.As(err, &authority), errors.As(err, &host): // it answers, and another time it will say the same
+		return false
+	case errors.As(err, &leaderless), errors.Is(err, client.ErrNoServer):
+		return true
+	case errors.As(err, &refusal):
+		return refusal.Status >= http.StatusInternalServerError && refusal.RetryAfter >= 0
+	}
+	return false
 }
 
 const mayHaveHappened = "It may have happened or not: look before you repeat it."
@@ -105,14 +130,14 @@ Commands find the cluster by --addr, --cacert and --token-file, then by --data D
 this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing names a cluster and ./data/1 was made by
 "muster dev", that is the one.
 
-The exit status is 0 when it worked, 1 when it was refused or failed, 2 when the command line made
-no sense, and 3 when it is not known whether the request was carried out, which is never so with another status.`
+The exit status is 0 when it worked, 1 when it was refused or failed, 2 when the command line made no sense, and 3 when
+there was no leader or no answer. What was asked for has not happened then, unless the text says that it may have.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkGiven(cmd); err != nil {
 			return err
@@ -130,23 +155,47 @@ no sense, and 3 when it is not known whether the request was carried out, which 
 	flags.StringVarP(&env.output, "output", "o", "table", "table or json")
 	complete(root, "output", "table", "json")
 
-	root.AddCommand(
-		newServeCommand(env), newDevCommand(env),
-		newMembersCommand(env), newMemberCommand(env),
-		newJoinTokenCommand(env), newAPITokenCommand(env),
-		newEnrollTokenCommand(env), newEnrollmentCommand(env), newSettingsCommand(env),
-		newKeyCommand(env), newJoinKeysCommand(env), newSecretCommand(env), newLeaseCommand(env),
-		newCACommand(env), newCertCommand(env),
-		newPeeringCommand(env),
-		newRaftCommand(env), newAutopilotCommand(env),
-		newBackupCommand(env), newRecoverCommand(env), newDoctorCommand(env),
-		newStatusCommand(env), newSQLCommand(env), newSchemaCommand(env),
-		newWatchCommand(env), newAuditCommand(env),
-		newVersionCommand(env), newCompletionCommand(env),
-	)
+	for _, g := range groups(env) {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title + ":"})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.title
+			root.AddCommand(cmd)
+		}
+	}
 	root.SetHelpCommand(newHelpCommand())
+	root.SetHelpCommandGroupID("This program")
+	root.Version = Version
+	root.SetVersionTemplate(versionText())
+	addExamples(root)
 	noEmptyElements(root)
 	return root
+}
+
+// commandGroup is a part of the list of commands that the help shows.
+type commandGroup struct {
+	title    string
+	commands []*cobra.Command
+}
+
+func groups(env *environment) []commandGroup {
+	return []commandGroup{
+		{"Run a member", []*cobra.Command{newServeCommand(env), newDevCommand(env)}},
+		{"Members", []*cobra.Command{
+			newMembersCommand(env, "members"), newMemberCommand(env), newJoinTokenCommand(env), newJoinKeysCommand(env),
+			newLeaseCommand(env), newAutopilotCommand(env), newRaftCommand(env),
+		}},
+		{"Keys, certificates and access", []*cobra.Command{
+			newAPITokenCommand(env), newKeyCommand(env), newSecretCommand(env), newCACommand(env), newCertCommand(env),
+		}},
+		{"Other clusters and other software", []*cobra.Command{
+			newPeeringCommand(env), newEnrollTokenCommand(env), newEnrollmentCommand(env),
+		}},
+		{"Look after a cluster", []*cobra.Command{
+			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
+			newSettingsCommand(env), newSchemaCommand(env), newBackupCommand(env), newRecoverCommand(env),
+		}},
+		{"This program", []*cobra.Command{newVersionCommand(env), newCompletionCommand(env)}},
+	}
 }
 
 // newGroup makes a command that only holds others.
