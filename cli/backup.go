@@ -17,6 +17,7 @@ import (
 	"muster/certs"
 	"muster/client"
 	"muster/cluster"
+	"muster/node"
 	"muster/store"
 )
 
@@ -237,9 +238,9 @@ That needs --identity: the node.key of a member that the backup names, or the id
 	flags := cmd.Flags()
 	flags.BoolVar(&yes, "yes", false, "do it without asking")
 	flags.StringArrayVar(&identities, "identity", nil, "age identity that opens the backup; repeatable")
-	flags.StringVar(&f.name, "name", "", "founding: name of the new member (default: the host name)")
-	flags.StringVar(&f.api, "api", "127.0.0.1:5000", "founding: address of the API listener")
-	flags.StringVar(&f.raft, "raft", "127.0.0.1:7000", "founding: address of the cluster listener")
+	flags.StringVar(&f.Name, "name", "", "founding: name of the new member (default: the host name)")
+	flags.StringVar(&f.API, "api", "127.0.0.1:5000", "founding: address of the API listener")
+	flags.StringVar(&f.Raft, "raft", "127.0.0.1:7000", "founding: address of the cluster listener")
 	flags.StringVar(&f.advertise, "advertise", "", "founding: host or IP address that others reach this member by")
 	return cmd
 }
@@ -319,10 +320,8 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 	if len(b.identities) == 0 {
 		return fmt.Errorf("founding a cluster in %s from a backup needs --identity: the node.key of a member that it names, or the identity that it was saved for", f.data)
 	}
-	if f.name == "" {
-		if f.name, err = os.Hostname(); err != nil {
-			f.name = "muster"
-		}
+	if f.Name == "" {
+		f.Name = node.HostName()
 	}
 	if err := env.confirm(yes, "found cluster %s anew in %s from revision %d, made %s? Its old members must never be started again",
 		b.Meta.ClusterID, f.data, b.Meta.Index, b.Meta.CreatedAt.Format(time.RFC3339)); err != nil {
@@ -333,9 +332,9 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 		return err
 	}
 	defer dir.Close()
-	node, err := cluster.Refound(ctx, dir, b.Archive, b.identities, cluster.Plan{Name: f.name, Mode: store.ModeFull, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
+	self, err := cluster.Refound(ctx, dir, b.Archive, b.identities, cluster.Plan{Name: f.Name, Mode: store.ModeFull, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
 	if err != nil {
 		return err
 	}
-	return env.done("%s is node %d of cluster %s; start it with: muster serve --data %s --api %s --raft %s", f.data, node.NodeID, node.ClusterID, f.data, f.api, f.raft)
+	return env.done("%s is node %d of cluster %s; start it with: muster serve --data %s --api %s --raft %s", f.data, self.NodeID, self.ClusterID, f.data, f.API, f.Raft)
 }

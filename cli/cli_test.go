@@ -237,7 +237,7 @@ func TestCommands(t *testing.T) {
 		{"member drain --help", 0, "", []string{"--deadline duration"}, nil},
 
 		{"", 2, "", nil, []string{"Look after a cluster:", "muster: a command is missing"}},
-		{"member", 2, "", nil, []string{"Look after a cluster:", "muster: a command is missing"}},
+		{"member", 2, "", nil, []string{"Available Commands:", "muster: a command is missing"}},
 		{"membrs", 2, "", nil, []string{"muster: unknown command \"membrs\"; did you mean", "members"}},
 		{"member nix", 2, "", nil, []string{"muster: unknown command \"nix\""}},
 		{"help nix", 2, "", nil, []string{"muster: unknown command \"nix\""}},

@@ -98,7 +98,7 @@ func TestConnectErrors(t *testing.T) {
 	}{
 		{"--addr " + x + "," + y, 3, "muster: no server answered:\n  https://" + x + ": connection refused\n  https://" + y + ": connection refused\n"},
 		{"--addr " + x, 3, "muster: no answer from https://" + x + ": connection refused\n"},
-		{"--addr " + s.URL, 1, "with --cacert FILE or MUSTER_CACERT"},
+		{"--addr " + s.URL, 3, "with --cacert FILE or MUSTER_CACERT"},
 		{"--addr " + s.URL + " --cacert " + s.caFile(t), 1, "muster: Invalid token (401): there is no token; give --token-file"},
 		{"--addr " + s.URL + " --cacert " + s.caFile(t) + " --token-file -", 1, "muster: Invalid token (401)\n"},
 		{"--addr ftp://x", 1, "muster: bad address \"ftp://x\""},
@@ -118,7 +118,7 @@ func TestConnectErrors(t *testing.T) {
 			t.Errorf("an empty token in %s: exit %d, %q %q", name, code, stdout.String(), stderr.String())
 		}
 	}
-	if code, stdout, stderr := run(t, "status", "--addr", x); code != exitNoAnswer || !strings.Contains(stdout, "no answer") || !strings.HasSuffix(stderr, "muster: no server answered\n") {
+	if code, stdout, stderr := run(t, "status", "--addr", x); code != 3 || !strings.Contains(stdout, "no answer") || !strings.HasSuffix(stderr, "muster: no server answered\n") {
 		t.Errorf("status of nobody: exit %d, %q %q", code, stdout, stderr)
 	}
 	if _, _, stderr := run(t, "members", "--addr", "http://192.0.2.1:1,"+s.URL, "--cacert", s.caFile(t), "--token-file", "-"); !strings.Contains(stderr, "warning: http://192.0.2.1:1 is not encrypted") {
@@ -138,7 +138,7 @@ func nobody(t *testing.T) string {
 }
 
 // The exit status and a sentence tell whether something may have happened.
-func TestUnknownOutcomeIsExit3(t *testing.T) {
+func TestUnansweredIsExit3(t *testing.T) {
 	outside(t)
 	hang := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
@@ -152,14 +152,29 @@ func TestUnknownOutcomeIsExit3(t *testing.T) {
 	}))
 	hang.Config.ErrorLog = log.New(io.Discard, "", 0)
 	defer hang.Close()
+	leaderless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/") {
+			http.Error(w, "No cluster leader", http.StatusInternalServerError)
+			return
+		}
+		http.Error(w, `{"error":"no cluster leader: raft commit timeout"}`, http.StatusServiceUnavailable)
+	}))
+	defer leaderless.Close()
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, `{"error":"not now"}`, http.StatusBadRequest)
+	}))
+	defer refusing.Close()
 	for _, x := range []struct {
 		args, addr string
 		code       int
 		says       string
 	}{
-		{"join-token revoke x", hang.URL, exitNoAnswer, mayHaveHappened + "\n"},
-		{"member resume 2", hang.URL, exitNoAnswer, mayHaveHappened + "\n"},
-		{"join-token revoke x", nobody(t), exitNoAnswer, "The request was not carried out.\n"},
+		{"join-token revoke x", hang.URL, exitUnanswered, mayHaveHappened + "\n"},
+		{"member resume 2", hang.URL, exitUnanswered, mayHaveHappened + "\n"},
+		{"join-token revoke x", nobody(t), exitUnanswered, "The request was not carried out.\n"},
+		{"join-token revoke x", leaderless.URL, exitUnanswered, "muster: no cluster leader: raft commit timeout (503)\n"},
+		{"raft peers", leaderless.URL, exitUnanswered, "muster: No cluster leader (500)\n"},
+		{"members", refusing.URL, 1, "muster: not now (400)\n"},
 	} {
 		code, _, stderr := run(t, append(strings.Fields(x.args), "--addr", x.addr)...)
 		if code != x.code || !strings.HasSuffix(stderr, x.says) {

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/cluster"
-	"muster/store"
 )
 
 func newDoctorCommand(env *environment) *cobra.Command {
@@ -57,12 +56,4 @@ func count(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// startFailure says what is known about an error with which the Raft server does not start.
-func startFailure(err error, dir string) error {
-	if what, known := store.Diagnose(err); known {
-		return fmt.Errorf("%w\n%s; %s\nmuster doctor --data %s looks at the whole directory", err, what.What, what.Next, dir)
-	}
-	return fmt.Errorf("%w\nmuster doctor --data %s looks for the cause", err, dir)
 }

@@ -40,7 +40,7 @@ func checkGiven(cmd *cobra.Command) error {
 func noEmptyElements(cmd *cobra.Command) {
 	wrap := func(f *pflag.Flag) {
 		if v, ok := f.Value.(pflag.SliceValue); ok && f.Value.Type() == "stringSlice" {
-			f.Value = &sliceFlag{Value: f.Value, SliceValue: v}
+			f.Value, f.DefValue = &sliceFlag{Value: f.Value, SliceValue: v}, "" // none has a default
 		}
 	}
 	cmd.Flags().VisitAll(wrap)
@@ -54,14 +54,6 @@ func noEmptyElements(cmd *cobra.Command) {
 type sliceFlag struct {
 	pflag.Value
 	pflag.SliceValue
-}
-
-// String is the list as the help shows it; none has a default.
-func (f *sliceFlag) String() string {
-	if len(f.GetSlice()) == 0 {
-		return ""
-	}
-	return f.Value.String()
 }
 
 // Set refuses an empty value.

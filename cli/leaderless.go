@@ -20,6 +20,9 @@ const (
 // noLeaderError is a command that gave up before it sent its request, since there was no leader for it.
 type noLeaderError struct{ survey client.Survey }
 
+// Unwrap gives client.ErrNoLeader.
+func (e *noLeaderError) Unwrap() error { return client.ErrNoLeader }
+
 // Error says who answered and who did not.
 func (e *noLeaderError) Error() string {
 	var b strings.Builder

@@ -2,12 +2,10 @@ package cli
 
 import (
 	"fmt"
-	"log/slog"
 
 	"github.com/spf13/pflag"
 
 	"muster/handlers"
-	"muster/netlimit"
 )
 
 // limitFlags bound what clients of this member can hold.
@@ -53,18 +51,4 @@ func (l *limitFlags) check() error {
 		}
 	}
 	return nil
-}
-
-// limiter bounds the connections of the listeners for clients. The other half of the descriptors is for the cluster
-// listener, the database and its files: clients must not be able to take those.
-func (l *limitFlags) limiter(log *slog.Logger) *netlimit.Limiter {
-	limits := netlimit.Limits{All: l.connections, PerAddress: l.connectionsPerAddress}
-	if files, err := netlimit.Descriptors(); err != nil {
-		log.Warn("the limit of open files is not known", "err", err)
-	} else if most := max(files/2, 1); most < limits.All {
-		log.Warn("fewer connections than --max-connections are taken: raise the limit of open files (LimitNOFILE)", "connections", most, "files", files)
-		limits.All = most
-	}
-	limits.PerAddress = min(limits.PerAddress, limits.All)
-	return netlimit.New(limits)
 }

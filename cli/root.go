@@ -3,16 +3,14 @@
 //
 // What all commands keep to: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects
 // (a list is an array), and everything else that is said goes to stderr. The exit status is 0 when it worked, 1 when it
-// was refused or failed, 2 when the command line made no sense, 3 when there was no leader or no answer; the text then says
-// whether something may have happened.
+// was refused or failed, 2 when the command line made no sense, 3 when nobody answered, there is no leader, or it is not
+// known whether the request was carried out.
 package cli
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"io"
-	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,8 +19,9 @@ import (
 	"muster/cluster"
 )
 
-// exitNoAnswer is the exit status of a command that found no leader or got no answer.
-const exitNoAnswer = 3
+// exitUnanswered is the exit status of a command that the cluster has given no answer that settles it: nobody answered, there
+// is no leader, or its request may have been carried out or not.
+const exitUnanswered = 3
 
 // exitRemoved is the exit status of a removed member under a service manager.
 const exitRemoved = 3
@@ -65,38 +64,19 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		return 2
 	case errors.Is(err, client.ErrUnknownOutcome):
 		env.complain(err.Error() + "\n" + mayHaveHappened)
-		return exitNoAnswer
+		return exitUnanswered
+	case errors.Is(err, client.ErrNoServer), errors.Is(err, client.ErrNoLeader):
+		env.complain(err.Error() + env.hint(err))
+		return exitUnanswered
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		env.complain("interrupted")
 	default:
 		env.complain(err.Error() + env.hint(err))
 	}
-	if unanswered(err) {
-		return exitNoAnswer
-	}
 	if errors.Is(err, cluster.ErrRemoved) && managed() {
 		return exitRemoved // the unit says not to start it again
 	}
 	return 1
-}
-
-// unanswered reports whether a command failed since nobody could answer it now.
-func unanswered(err error) bool {
-	var (
-		leaderless *noLeaderError
-		refusal    *client.Error
-		authority  x509.UnknownAuthorityError
-		host       x509.HostnameError
-	)
-	switch {
-	case errors.As(err, &authority), errors.As(err, &host): // it answers, and another time it will say the same
-		return false
-	case errors.As(err, &leaderless), errors.Is(err, client.ErrNoServer):
-		return true
-	case errors.As(err, &refusal):
-		return refusal.Status >= http.StatusInternalServerError && refusal.RetryAfter >= 0
-	}
-	return false
 }
 
 const mayHaveHappened = "It may have happened or not: look before you repeat it."
@@ -130,8 +110,9 @@ Commands find the cluster by --addr, --cacert and --token-file, then by --data D
 this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing names a cluster and ./data/1 was made by
 "muster dev", that is the one.
 
-The exit status is 0 when it worked, 1 when it was refused or failed, 2 when the command line made no sense, and 3 when
-there was no leader or no answer. What was asked for has not happened then, unless the text says that it may have.`
+The exit status is 0 when it worked, 1 when it was refused or failed, 2 when the command line made
+no sense, and 3 when nobody answered, there is no leader, or it is not known whether the request was
+carried out: the last line then says that it may have been, as it does with no other status.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)

@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -14,7 +12,6 @@ import (
 
 	"muster/addr"
 	"muster/cluster"
-	"muster/store"
 )
 
 // peerFlag is the repeatable flag ID=HOST:PORT.
@@ -50,21 +47,10 @@ func (p *peerFlag) fromEnv(cmd *cobra.Command) error {
 func (f *serveFlags) read(cmd *cobra.Command) error {
 	f.given = map[string]bool{}
 	cmd.Flags().Visit(func(flag *pflag.Flag) { f.given[flag.Name] = true })
-	if f.join == "" {
-		f.join = os.Getenv("MUSTER_JOIN_TOKEN")
+	if f.Join == "" {
+		f.Join = os.Getenv("MUSTER_JOIN_TOKEN")
 	}
 	return f.peers.fromEnv(cmd)
-}
-
-// differing is what the command line says of the member and its row may not: the leader is told, and audits it.
-func (f *serveFlags) differing() (g cluster.Given) {
-	if f.given["name"] {
-		g.Name = f.name
-	}
-	if f.given["mode"] {
-		g.Mode = f.mode
-	}
-	return g
 }
 
 // addresses checks the listeners' addresses and returns what others are to use.
@@ -74,15 +60,15 @@ func (f *serveFlags) addresses() (api, raft string, err error) {
 			return "", "", fmt.Errorf("--advertise must be a host or an IP address, without a port, that others can dial: %w", err)
 		}
 	}
-	if f.plainHTTP != "" {
-		if err := addr.CheckListen(f.plainHTTP); err != nil {
+	if f.PlainHTTP != "" {
+		if err := addr.CheckListen(f.PlainHTTP); err != nil {
 			return "", "", fmt.Errorf("--plain-http must be HOST:PORT: %w", err)
 		}
 	}
-	if api, err = f.advertised("api", f.api); err != nil {
+	if api, err = f.advertised("api", f.API); err != nil {
 		return "", "", err
 	}
-	raft, err = f.advertised("raft", f.raft)
+	raft, err = f.advertised("raft", f.Raft)
 	return api, raft, err
 }
 
@@ -110,57 +96,4 @@ func (f *serveFlags) advertised(flag, address string) (string, error) {
 		return "", fmt.Errorf("--%s: %w: say with --advertise how others reach this member", flag, err)
 	}
 	return addr.Canonical(address), nil
-}
-
-// checkFixed compares what was fixed when the cluster was founded with the flags that say it, as far as this member's
-// mirror knows.
-func (f *serveFlags) checkFixed(dir *cluster.Dir) error {
-	is, err := store.MirrorFounding(filepath.Join(dir.Path, "muster.db"))
-	if err != nil { // there is no mirror yet, or a damaged one: looked at again when there is
-		return nil
-	}
-	for _, x := range []struct{ flag, given, is string }{
-		{"datacenter", f.datacenter, is.Datacenter},
-		{"overlay-cidr", f.overlayCIDR, is.OverlayCIDR},
-		{"overlay-slice", fmt.Sprint(f.overlaySlice), is.OverlaySlice},
-	} {
-		if f.given[x.flag] && x.given != x.is && x.is != "" {
-			return fmt.Errorf("--%s %s is not what this cluster has, %s, which is fixed when it is founded: leave the flag out", x.flag, x.given, x.is)
-		}
-	}
-	return nil
-}
-
-// warnCA says so when the operator's CA of the command line is not the cluster's any more. It is no reason not to start: the
-// cluster may have rotated it since it was founded.
-func (f *serveFlags) warnCA(env *environment, dir *cluster.Dir) {
-	if !f.given["http-ca-cert"] {
-		return
-	}
-	own, _, err := f.ownCA()
-	if same, e := dir.HasCA(own); err != nil || e != nil || !same {
-		env.say("warning: --http-ca-cert is for the founding only and is not what this cluster uses now; \"muster ca rotate --cert FILE --key " +
-			"FILE\" brings another CA, and the flag can be left out")
-	}
-}
-
-// fixed checks the same as soon as a member that has only just joined knows it.
-func (f *serveFlags) fixed(ctx context.Context, st *store.Store, dir *cluster.Dir) <-chan error {
-	result := make(chan error, 1)
-	go func() {
-		for ctx.Err() == nil {
-			changed := st.MirrorChanged()
-			if st.ReplicaRevision() > 0 {
-				if err := f.checkFixed(dir); err != nil {
-					result <- err
-				}
-				return
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-			}
-		}
-	}()
-	return result
 }

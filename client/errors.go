@@ -24,6 +24,9 @@ var ErrNoServer = errors.New("no server answered")
 // any other error the request was not carried out.
 var ErrUnknownOutcome = errors.New("the answer did not come, so the request may or may not have been carried out")
 
+// ErrNoLeader is what errors.Is finds when the servers that answered knew no leader: nothing was carried out.
+var ErrNoLeader = errors.New("the cluster has no leader")
+
 // headerOutcome of an answer says that a request may have been carried out.
 const headerOutcome = "X-Muster-Outcome"
 
@@ -36,8 +39,16 @@ type Error struct {
 	Unknown    bool          // the server does not know whether the request was carried out: errors.Is finds ErrUnknownOutcome
 }
 
-// Is reports whether the error is of the kind of target, which may be ErrUnknownOutcome.
-func (e *Error) Is(target error) bool { return e.Unknown && target == ErrUnknownOutcome }
+// Is reports whether the error is of the kind of target, which may be ErrUnknownOutcome or ErrNoLeader.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case ErrUnknownOutcome:
+		return e.Unknown
+	case ErrNoLeader: // in the words of every family
+		return e.Status >= http.StatusInternalServerError && strings.Contains(strings.ToLower(e.Message), "no cluster leader")
+	}
+	return false
+}
 
 // Error gives the server's sentence and the HTTP status.
 func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Status) }
@@ -139,6 +150,9 @@ func answerError(resp *http.Response, body []byte) *Error {
 		e.Message = envelope.Error
 	case strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain"):
 		e.Message = strings.TrimSpace(string(body[:min(len(body), 500)]))
+	}
+	if e.Status == http.StatusBadRequest && strings.HasPrefix(string(body), "Client sent an HTTP request to an HTTPS server") {
+		e.Message = "it speaks TLS: its address begins with https://"
 	}
 	if e.Message == "" {
 		e.Message = http.StatusText(e.Status)

@@ -65,7 +65,7 @@ func plain[T any](ctx context.Context, c *Client, r request) (T, error) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber() // integers of SQL results keep all their digits
 	if err := decoder.Decode(&out); err != nil {
-		return out, fmt.Errorf("the answer to %s %s is not what a muster server says: %w", r.method, r.path, err)
+		return out, fmt.Errorf("the answer is not what a muster server says: %w", err)
 	}
 	return out, nil
 }

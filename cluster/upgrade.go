@@ -76,10 +76,20 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 
 // Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided that
 // they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but does not lead.
+// A number in exclude that is no member's is refused: it was meant for another one.
 func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (SchemaState, error) {
 	state, err := c.Schema(ctx)
 	if err != nil {
 		return state, err
+	}
+	members, err := c.Store.Members(ctx, store.Linearisable)
+	if err != nil {
+		return state, err
+	}
+	for _, id := range exclude {
+		if !slices.ContainsFunc(members, func(m store.Member) bool { return m.NodeID == id }) {
+			return state, &store.Refusal{Code: store.Invalid, Message: fmt.Sprintf("exclude: node %d is not a member", id)}
+		}
 	}
 	for _, h := range state.Held {
 		switch {

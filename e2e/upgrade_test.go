@@ -83,6 +83,9 @@ func TestRollingUpgrade(t *testing.T) {
 	if out := cmd.run(t, "schema", "migrate", "--exclude", "3"); out.code != 1 || !strings.Contains(out.stderr, "node 3 cannot be excluded while it answers") {
 		t.Errorf("leaving out a member that lives: %+v", out)
 	}
+	if out := cmd.run(t, "schema", "migrate", "--exclude", "33"); out.code != 1 || !strings.Contains(out.stderr, "node 33 is not a member") {
+		t.Errorf("leaving out nobody: %+v", out)
+	}
 
 	third.signal(syscall.SIGKILL)
 	third.kill()

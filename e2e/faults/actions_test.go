@@ -3,8 +3,6 @@ package faults
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -60,6 +58,8 @@ func (c *campaign) hurt(s *step) (undo func()) {
 		return func() { m.freeze(false) }
 	case "disk-full":
 		return c.fillDisk(m)
+	case "disk-stuck":
+		return c.stopDisk(m)
 	case "transfer", "drain", "replace", "rotate-data-key", "rotate-join-keys", "rotate-ca":
 		return c.operate(s, place)
 	}
@@ -122,38 +122,6 @@ func (c *campaign) disconnect(s *step, place int) (undo func()) {
 		each(func(l *link) { l.cut = true })
 	}
 	return func() { each(func(l *link) { l.cut, l.refuse, l.delay = false, false, 0 }) }
-}
-
-const filler = "filler"
-
-// fillDisk leaves no room to a member with a disk of its own.
-func (c *campaign) fillDisk(m *member) (undo func()) {
-	if !m.disk {
-		m.kill()
-		return func() { _ = m.start() }
-	}
-	f, err := os.Create(filepath.Join(m.dir, filler))
-	if err != nil {
-		return func() {}
-	}
-	defer f.Close()
-	zeros := make([]byte, 1<<20)
-	for err == nil {
-		_, err = f.Write(zeros)
-	}
-	return func() { c.emptyDisk(m) }
-}
-
-func (c *campaign) emptyDisk(m *member) {
-	if !m.disk {
-		return
-	}
-	if err := os.Remove(filepath.Join(m.dir, filler)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		c.violate("the disk of %s: %v", m.name, err)
-	}
-	if p := m.current(); p != nil && !p.running() { // without room a member may end; it must come back
-		_ = m.start()
-	}
 }
 
 // operate does what an operator does, through a member that answers. It goes on beside what else happens.
@@ -263,6 +231,7 @@ func (c *campaign) replace(m, through *member) {
 		return
 	}
 	m.kill()
+	c.takeDisk(m)
 	fresh := c.newMember(m.place)
 	c.mu.Lock()
 	c.past = append(c.past, m)

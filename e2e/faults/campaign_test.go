@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,7 +37,7 @@ func TestCampaign(t *testing.T) {
 	c := &campaign{t: t, plan: newPlan(seed, int(members), int(faults)), root: t.TempDir(), rec: newRecorder(), begin: time.Now(),
 		figures: map[string][]time.Duration{}}
 	c.octet = loopback(t)
-	c.disks = os.Getuid() == 0
+	c.disks = c.makeRoom()
 	c.net = newNetwork(int(members))
 	c.net.owner, c.net.pids = c.owner, c.pids
 	t.Cleanup(func() { c.end(); c.keep(); c.unmount() })
@@ -74,7 +75,7 @@ func (c *campaign) run() {
 		c.note("fault %d: %s", i+1, s)
 		if s.kind == "restore" {
 			c.endEpoch(e)
-			c.restore(e)
+			c.restore(e, s)
 			e = c.beginEpoch(e.n + 1)
 			continue
 		}
@@ -154,8 +155,9 @@ func (c *campaign) minted(audit []client.Event, first uint64) (order []uint64) {
 
 const snapshotPath = "/v1/operator/snapshot"
 
-// restore brings back a snapshot and looks that what came after it is gone, and what was there is there.
-func (c *campaign) restore(e *epoch) {
+// restore brings back a snapshot, with a fault beside it if the plan says so, and looks that what came after the snapshot
+// is gone and what was there is there: as a whole, on every member, as the answer has said.
+func (c *campaign) restore(e *epoch, s *step) {
 	m := c.member(e.n % c.plan.members)
 	key := e.load.prefix + "-kept"
 	put := func(value string) {
@@ -166,18 +168,56 @@ func (c *campaign) restore(e *epoch) {
 	put("before")
 	saved := c.try(m, "GET", snapshotPath, "", time.Minute)
 	put("after")
-	if a := c.try(c.member((e.n+1)%c.plan.members), "PUT", snapshotPath, saved.body, time.Minute); saved.verdict != done || a.verdict != done {
-		c.violate("a snapshot (%d, %d bytes) is not restored: %v", saved.status, len(saved.body), a)
+	if saved.verdict != done {
+		c.violate("no snapshot is made (%d bytes): %v", len(saved.body), saved)
 		return
 	}
-	for _, x := range c.members() {
-		v, err := result[struct{ Value string }](c.do(x, "GET", secretsPath+key, "", bound))
-		if err != nil || v.Value != "before" {
-			c.violate("after a restore %s reads %q, %v", x.name, v.Value, err)
-		}
+	answered := make(chan answer)
+	go func() {
+		answered <- c.try(c.member((e.n+1)%c.plan.members), "PUT", snapshotPath, saved.body, time.Minute)
+	}()
+	if s.with != nil {
+		time.Sleep(time.Duration(s.choice) * 2 * time.Millisecond)
+		undo := c.hurt(s.with)
+		time.Sleep(s.lasts)
+		undo()
 	}
+	a := <-answered
+	c.mend()
 	if err := within(patience, c.whole); err != nil {
 		c.violate("not whole after a restore: %v", err)
+	}
+	if s.with != nil {
+		c.note("the restore was answered %v", a)
+	}
+	c.restored(key, a, s.with != nil)
+}
+
+// restored looks at a secret that was "before" in the archive and "after" when it was restored.
+func (c *campaign) restored(key string, a answer, disturbed bool) {
+	values := map[string]bool{}
+	for _, x := range c.members() {
+		v, err := result[struct{ Value string }](c.do(x, "GET", secretsPath+key, "", bound))
+		if err != nil {
+			c.violate("after a restore %s is not read through %s: %v", key, x.name, err)
+		}
+		values[v.Value] = true
+	}
+	fits := len(values) == 1
+	switch {
+	case a.verdict == done:
+		fits = fits && values["before"]
+	case !disturbed:
+		fits = false
+	case a.verdict == nothing || a.verdict == refused || a.verdict == unsent:
+		fits = fits && values["after"]
+	case a.verdict == strange:
+		fits = false
+	default:
+		fits = fits && (values["before"] || values["after"])
+	}
+	if !fits {
+		c.violate("a restore was answered %v, and now one reads %v", a, slices.Sorted(maps.Keys(values)))
 	}
 }
 

@@ -25,11 +25,12 @@ type member struct {
 	api, raft string // where it listens
 	via       string // what others are told: the API behind a relay
 	args      []string
-	disk      bool // its data directory is a small file system of its own
+	disk      string // the image of the small file system that its data directory is; empty when it has none
 
 	mu        sync.Mutex
 	process   *process
 	frozen    bool
+	stuck     bool         // its disk is frozen
 	wanted    bool         // it is to be running: an end is its own doing
 	serves    bool         // it has answered since it was started: until then it holds connections, and promises nothing
 	disturbed atomic.Int64 // raised whenever something is done to the process
@@ -141,23 +142,9 @@ func (c *campaign) newMember(place int) *member {
 	c.stops = append(c.stops, stop, front)
 	c.mu.Unlock()
 	if c.disks {
-		m.disk = c.ownDisk(m)
+		c.ownDisk(m)
 	}
 	return m
-}
-
-// diskSize is enough for a small member with its log and its snapshots.
-const diskSize = "192m"
-
-// ownDisk gives a member a small file system; it tells whether this machine can.
-func (c *campaign) ownDisk(m *member) bool {
-	if err := os.MkdirAll(m.dir, 0o700); err != nil {
-		c.t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", m.dir, "tmpfs", 0, "size="+diskSize+",mode=700"); err != nil {
-		return false
-	}
-	return true
 }
 
 // forward passes on connections to the API, which joiners open to members.
@@ -232,6 +219,7 @@ func (m *member) await(p *process) {
 }
 
 func (m *member) kill() {
+	m.freezeDisk(false) // a process that waits for its disk does not die
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.disturbed.Add(1)
@@ -243,6 +231,7 @@ func (m *member) kill() {
 
 // terminate ends the member as systemd does; it returns what is wrong with how it ended.
 func (m *member) terminate() (fault string) {
+	m.freezeDisk(false)
 	m.mu.Lock()
 	m.disturbed.Add(1)
 	m.wanted = false
@@ -370,6 +359,7 @@ func (c *campaign) mend() {
 	c.net.heal()
 	for _, m := range c.members() {
 		m.freeze(false)
+		m.freezeDisk(false)
 		c.emptyDisk(m)
 		if err := m.start(); err != nil {
 			c.violate("%s does not start: %v", m.name, err)
@@ -401,6 +391,7 @@ func lastLines(file string, n int) string {
 func (c *campaign) end() {
 	all := append(c.members(), c.past...)
 	for _, m := range all {
+		m.freezeDisk(false)
 		if p := m.current(); p != nil && p.running() {
 			m.freeze(false)
 			p.signal(syscall.SIGTERM)
@@ -421,17 +412,5 @@ func (c *campaign) end() {
 	}
 	for _, stop := range c.stops {
 		stop()
-	}
-}
-
-// unmount takes the members' own disks away, at the very end: what is on them is kept first.
-func (c *campaign) unmount() {
-	for _, m := range append(c.members(), c.past...) {
-		if !m.disk {
-			continue
-		}
-		if err := within(20*time.Second, func() error { return syscall.Unmount(m.dir, 0) }); err != nil {
-			c.t.Error(err)
-		}
 	}
 }

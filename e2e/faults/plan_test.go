@@ -45,11 +45,12 @@ var deck = map[string]int{
 	"kill": 3, "kill*": 3, "kill-all": 1, "kill-majority": 1, "terminate": 1, "terminate*": 1, "freeze": 2, "freeze*": 2,
 	"cut": 1, "cut-one-way": 2, "cut-one-way*": 2, "isolate": 1, "isolate*": 2, "deafen*": 1, "silence*": 1, "delay": 2, "refuse": 1,
 	"transfer": 2, "drain": 1, "drain*": 1, "replace": 1, "replace*": 1, "rotate-data-key": 2, "rotate-join-keys": 1,
-	"rotate-ca": 1, "disk-full": 1, "disk-full*": 1, "restore": 1,
+	"rotate-ca": 1, "disk-full": 1, "disk-full*": 1,
+	"disk-stuck": 1, "disk-stuck*": 1, "restore": 1,
 }
 
 // pairs are the kinds that come together with another one of them.
-var pairs = []string{"kill", "kill*", "freeze", "freeze*", "cut", "cut-one-way", "cut-one-way*", "isolate", "isolate*", "delay", "refuse", "transfer"}
+var pairs = []string{"kill", "kill*", "freeze", "freeze*", "cut", "cut-one-way", "cut-one-way*", "isolate", "isolate*", "delay", "refuse", "transfer", "disk-stuck*"}
 
 func newPlan(seed uint64, members, faults int) plan {
 	r := rand.New(rand.NewPCG(seed, uint64(members)))
@@ -59,18 +60,26 @@ func newPlan(seed uint64, members, faults int) plan {
 		if len(hand) == 0 {
 			hand = deal(r)
 		}
-		s := p.step(r, hand[0])
+		p.steps = append(p.steps, p.one(r, hand[0]))
 		hand = hand[1:]
-		if r.IntN(4) == 0 && s.kind != "restore" {
-			s.with = p.step(r, pairs[r.IntN(len(pairs))])
-			s.with.lasts = min(s.with.lasts, s.lasts)
-		}
-		p.steps = append(p.steps, s)
 	}
 	if faults > 1 && faults < size() { // a short plan ends with a restore, too
-		p.steps[faults-1] = p.step(r, "restore")
+		p.steps[faults-1] = p.one(r, "restore")
 	}
 	return p
+}
+
+// one makes a fault, with another one at the same time for a quarter of them, and for every second restore.
+func (p *plan) one(r *rand.Rand, kind string) *step {
+	s := p.step(r, kind)
+	if among := map[bool]int{true: 2, false: 4}[kind == "restore"]; r.IntN(among) == 0 {
+		s.with = p.step(r, pairs[r.IntN(len(pairs))])
+		s.with.lasts = min(s.with.lasts, s.lasts)
+	}
+	if s.kind == "disk-stuck" && s.choice < 30 { // long enough to be found out
+		s.lasts += 8 * time.Second
+	}
+	return s
 }
 
 // size is the number of faults in a round.

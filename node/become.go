@@ -1,0 +1,171 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"muster/cluster"
+	"muster/store"
+)
+
+// become returns who this member is, founding or joining a cluster first if it is nobody yet.
+func (n *Node) become(ctx context.Context) (*cluster.Node, error) {
+	known, err := n.dir.Node()
+	if err != nil {
+		return nil, err
+	}
+	if (known == nil || n.cfg.Rejoin) && n.cfg.JoinErr != nil {
+		return nil, n.cfg.JoinErr
+	}
+	switch {
+	case known != nil:
+		return n.again(ctx, known)
+	case n.cfg.Join != "":
+		return n.join(ctx, nil)
+	case len(n.cfg.Members) > 0:
+		return nil, fmt.Errorf("--peer says where other members are and %s is not the data directory of a member: "+
+			"give --join TOKEN too, or the right --data; without --peer a new cluster would be founded", n.cfg.Data)
+	}
+	return n.found()
+}
+
+// plan is what this member is to be.
+func (n *Node) plan() cluster.Plan {
+	p := cluster.Plan{
+		Name:        n.cfg.Name,
+		NameGiven:   n.cfg.Name != "",
+		Mode:        n.cfg.Mode,
+		APIAddress:  n.cfg.APIAddress,
+		RaftAddress: n.cfg.RaftAddress,
+		Version:     n.cfg.Version,
+	}
+	if p.Name == "" {
+		p.Name = HostName()
+	}
+	if p.Mode == "" {
+		p.Mode = store.ModeFull
+	}
+	return p
+}
+
+// HostName is the name of a member that was given none.
+func HostName() string {
+	if name, err := os.Hostname(); err == nil {
+		return name
+	}
+	return "muster"
+}
+
+func (n *Node) found() (*cluster.Node, error) {
+	plan, founding := n.plan(), n.cfg.Founding.orDefault()
+	plan.OverlayCIDR, plan.OverlaySlice, plan.Datacenter = founding.OverlayCIDR, founding.OverlaySlice, founding.Datacenter
+	var err error
+	if plan.HTTPCACert, plan.HTTPCAKey, err = founding.readCA(); err != nil {
+		return nil, err
+	}
+	self, err := cluster.Found(n.dir, plan, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	n.cfg.Say("founding cluster %s; the administrator's token is in %s", self.ClusterID, n.dir.AdminFile())
+	return self, nil
+}
+
+// again starts a member that was one before, with the addresses that it has now.
+func (n *Node) again(ctx context.Context, known *cluster.Node) (self *cluster.Node, err error) {
+	if err := n.dir.CheckRemoved(known); err != nil {
+		return nil, err
+	}
+	if err := checkSameCluster(known, n.cfg.Join); err != nil {
+		return nil, err
+	}
+	self = known
+	if n.cfg.Rejoin {
+		if self, err = n.join(ctx, known); err != nil {
+			return nil, err
+		}
+	}
+	if err := n.checkFixed(); err != nil {
+		return nil, err
+	}
+	n.warnCA()
+	self.Former = known.RaftAddress
+	self.APIAddress, self.RaftAddress = n.cfg.APIAddress, n.cfg.RaftAddress
+	return self, nil
+}
+
+// readCA reads the CA that an operator brings to the founding; nil when there is none.
+func (f Founding) readCA() (cert, key []byte, err error) {
+	if f.CACert == "" {
+		return nil, nil, nil
+	}
+	if cert, err = os.ReadFile(f.CACert); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-cert cannot be read: %w", err)
+	}
+	if key, err = os.ReadFile(f.CAKey); err != nil {
+		return nil, nil, fmt.Errorf("--http-ca-key cannot be read: %w", err)
+	}
+	return cert, key, nil
+}
+
+// checkFixed compares what was fixed when the cluster was founded with what the configuration says of it, as far as this
+// member's mirror knows.
+func (n *Node) checkFixed() error {
+	is, err := store.MirrorFounding(filepath.Join(n.dir.Path, "muster.db"))
+	if err != nil { // there is no mirror yet, or a damaged one: looked at again when there is
+		return nil
+	}
+	said := n.cfg.Founding
+	slice := ""
+	if said.OverlaySlice != 0 {
+		slice = fmt.Sprint(said.OverlaySlice)
+	}
+	for _, x := range []struct{ flag, said, is string }{
+		{"datacenter", said.Datacenter, is.Datacenter},
+		{"overlay-cidr", said.OverlayCIDR, is.OverlayCIDR},
+		{"overlay-slice", slice, is.OverlaySlice},
+	} {
+		if x.said != "" && x.said != x.is && x.is != "" {
+			return fmt.Errorf("--%s %s is not what this cluster has, %s, which is fixed when it is founded: leave the flag out", x.flag, x.said, x.is)
+		}
+	}
+	return nil
+}
+
+// warnCA says so when the operator's CA is not the cluster's any more. It is no reason not to start: the cluster may have
+// rotated it since it was founded.
+func (n *Node) warnCA() {
+	if n.cfg.Founding.CACert == "" {
+		return
+	}
+	own, _, err := n.cfg.Founding.readCA()
+	if same, e := n.dir.HasCA(own); errors.Join(err, e) != nil || !same {
+		n.cfg.Say("warning: --http-ca-cert is for the founding only and is not what this cluster uses now; \"muster ca rotate --cert FILE --key " +
+			"FILE\" brings another CA, and the flag can be left out")
+	}
+}
+
+// differs gets the error of checkFixed as soon as a member that has only just joined has a mirror to check with.
+func (n *Node) differs(ctx context.Context) <-chan error {
+	result := make(chan error, 1)
+	n.servers.Go(func() {
+		for ctx.Err() == nil {
+			changed := n.store.MirrorChanged()
+			if n.store.ReplicaRevision() > 0 {
+				if err := n.checkFixed(); err != nil {
+					result <- err
+				}
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+		}
+	})
+	return result
+}

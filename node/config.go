@@ -1,0 +1,136 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"muster/certs"
+	"muster/cluster"
+	"muster/handlers"
+	"muster/netlimit"
+	"muster/store"
+)
+
+// Config describes a member: where it is, what it listens on and what it may use. It starts from Default, and needs Data
+// and Logger besides.
+type Config struct {
+	Data string // data directory; made when it is not there
+
+	API, Raft string // listeners, HOST:PORT; port 0 takes a free one
+	PlainHTTP string // listener without TLS, HOST:PORT; empty: none
+	// APIAddress and RaftAddress are what others dial, HOST:PORT; empty: the address of the listener.
+	APIAddress, RaftAddress string
+
+	Name string // empty: the host's name, or another when the cluster has that one already
+	Mode string // store.ModeFull or store.ModeReplicate; empty: full, or what the members table says
+
+	// Join is the token of a cluster to join; empty: with an empty directory, found one. A member that has joined before
+	// needs none.
+	Join    string
+	JoinErr error // why the token cannot be read; of no interest to a member that has joined before
+	Rejoin  bool  // get new certificates with the token
+
+	// Members says where cluster listeners are now, for when members have moved.
+	Members []cluster.Peer
+
+	Founding Founding
+
+	NetworkLatency                      time.Duration // one-way, between members; elections take 15 to 30 times as long
+	SnapshotThreshold, SnapshotTrailing uint64        // Raft log entries between two snapshots, and kept behind one
+	EventWindow                         int           // events that are kept in memory; 0: the store's default
+	DiskReserve                         cluster.Reserve
+	RestoreLimit                        int64         // bytes, unpacked; 0: the default of handlers
+	PeerPing                            time.Duration // 0: cluster.DefaultPeerPing
+	DrainHooks, ResumeHooks             []cluster.Hook
+
+	Limits             handlers.Limits // requests of clients
+	Connections        netlimit.Limits // of clients
+	ClusterConnections netlimit.Limits // to the cluster listener; what is 0 is as cluster.DefaultLimits says
+
+	Version, Commit string
+	Logger          *slog.Logger
+	Collectors      []prometheus.Collector // shown by /metrics besides the member's own
+
+	// Say tells the person who starts the member something once, without a line break; nil: nobody listens.
+	Say func(format string, args ...any)
+}
+
+// Founding is fixed when a cluster is founded. What is empty was not said: founding takes the default. A member of a
+// cluster that has something else does not start.
+type Founding struct {
+	Datacenter   string // DNS label in lower case
+	OverlayCIDR  string // addresses of the overlay network
+	OverlaySlice int    // prefix length of each member's slice
+	// CACert and CAKey are files with the operator's CA for the API, PEM. They may differ from the cluster's CA later.
+	CACert, CAKey string
+}
+
+// DefaultFounding is what a cluster is founded with where nothing is said.
+var DefaultFounding = Founding{Datacenter: store.DefaultDatacenter, OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}
+
+// Default returns a configuration with the values of `muster serve` where nothing is said on its command line.
+func Default() Config {
+	return Config{
+		API:               "127.0.0.1:5000",
+		Raft:              "127.0.0.1:7000",
+		NetworkLatency:    24 * time.Millisecond,
+		SnapshotThreshold: 256,
+		SnapshotTrailing:  256,
+		EventWindow:       2048,
+		DiskReserve:       cluster.DefaultReserve,
+		RestoreLimit:      16 << 30,
+		PeerPing:          cluster.DefaultPeerPing,
+		Limits:            handlers.DefaultLimits,
+		Connections:       netlimit.Limits{All: 8192, PerAddress: 1024},
+	}
+}
+
+// check refuses what cannot be carried out, before anything is opened. Its sentences name the flags of `muster serve`.
+func (c *Config) check() error {
+	if c.Mode != "" && c.Mode != store.ModeFull && c.Mode != store.ModeReplicate {
+		return fmt.Errorf("--mode must be full or replicate, not %q", c.Mode)
+	}
+	if c.Founding.Datacenter != "" && !certs.ValidDatacenter(c.Founding.Datacenter) {
+		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", c.Founding.Datacenter)
+	}
+	if min(c.ClusterConnections.All, c.ClusterConnections.Strangers, c.ClusterConnections.PerAddress) < 0 {
+		return errors.New("--cluster-connections, --cluster-strangers and --cluster-strangers-per-address must not be negative")
+	}
+	if c.SnapshotThreshold == 0 || c.SnapshotTrailing < c.SnapshotThreshold {
+		return errors.New("--snapshot-threshold must be at least 1, and --snapshot-trailing at least as much")
+	}
+	return nil
+}
+
+// orDefault returns f with the defaults where nothing is said.
+func (f Founding) orDefault() Founding {
+	if f.Datacenter == "" {
+		f.Datacenter = DefaultFounding.Datacenter
+	}
+	if f.OverlayCIDR == "" {
+		f.OverlayCIDR = DefaultFounding.OverlayCIDR
+	}
+	if f.OverlaySlice == 0 {
+		f.OverlaySlice = DefaultFounding.OverlaySlice
+	}
+	return f
+}
+
+// clients bounds the connections of the listeners for clients. The other half of the descriptors is for the cluster
+// listener, the database and its files: clients must not be able to take those.
+func (c *Config) clients() *netlimit.Limiter {
+	limits := c.Connections
+	if files, err := netlimit.Descriptors(); err != nil {
+		c.Logger.Warn("the limit of open files is not known", "err", err)
+	} else if most := max(files/2, 1); most < limits.All {
+		c.Logger.Warn("fewer connections than --max-connections are taken: raise the limit of open files (LimitNOFILE)",
+			"connections", most, "files", files)
+		limits.All = most
+	}
+	limits.PerAddress = min(limits.PerAddress, limits.All)
+	return netlimit.New(limits)
+}

@@ -1,0 +1,357 @@
+// Package node is one member of a cluster as a value: Start puts its parts together and Close takes them apart in the
+// opposite order. `muster serve`, and tests that want members in their own process, start the same value.
+//
+// It does not read a command line, catch signals or talk to a service manager: that is cli's. What a member does is in
+// cluster, what it answers in handlers, what it stores in store; here they only meet.
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"filippo.io/age"
+
+	"muster/cluster"
+	"muster/handlers"
+	"muster/netlimit"
+	"muster/store"
+)
+
+const (
+	foundWithin    = time.Minute             // a backup that the cluster is founded from may be large
+	handOverWithin = 1500 * time.Millisecond // to give leadership to another member at the end
+	closeWithin    = time.Second             // of the database
+	lookupWithin   = time.Second             // in the members table, for a connection that waits
+)
+
+// Node is a running member.
+type Node struct {
+	cfg Config
+	log *slog.Logger
+
+	dir       *cluster.Dir
+	self      *cluster.Node // what node.json says
+	listeners listeners
+	transport *cluster.Transport
+	book      *cluster.Book
+	clients   *netlimit.Limiter
+	leaf      atomic.Pointer[tls.Certificate] // of the API listener
+
+	opened atomic.Pointer[store.Store] // Raft dials the others while the store is still being opened
+	loops  atomic.Pointer[cluster.Cluster]
+	store  *store.Store
+	api    *handlers.Server
+
+	serving context.Context // ends when clients are no longer served
+	servers sync.WaitGroup
+	failed  chan error // why this member must end
+
+	ready   bool
+	closers []func() error // in the order in which the parts came about
+}
+
+// Start opens the listeners, founds or joins a cluster if the data directory is not that of a member yet, and serves
+// clients and other members until Close. It blocks until that is so; ctx bounds this and nothing later. Errors are
+// sentences for the person who starts the member; a refused start leaves an empty directory as it was.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Say == nil {
+		cfg.Say = func(string, ...any) {}
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger, failed: make(chan error, 2)}
+	if err := n.start(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// start goes through the parts. The order matters: what can fail without leaving a trace comes first.
+func (n *Node) start(ctx context.Context) (err error) {
+	if n.dir, err = cluster.OpenDir(n.cfg.Data); err != nil {
+		return err
+	}
+	n.closing(n.dir.Close)
+	if n.listeners, err = openListeners(&n.cfg); err != nil {
+		return err
+	}
+	n.closing(n.listeners.close)
+	if n.self, err = n.become(ctx); err != nil {
+		return err
+	}
+	identity, err := n.dir.OwnIdentity()
+	if err != nil {
+		return err
+	}
+	if err := n.openTransport(); err != nil {
+		return err
+	}
+	founding, err := n.dir.Founding()
+	if err != nil {
+		return err
+	}
+	if err := n.Reload(); err != nil {
+		return err
+	}
+	self := cluster.NewIncarnation()
+	if founding == nil {
+		if err := n.introduce(ctx, self); err != nil {
+			return err
+		}
+	}
+	if err := n.openStore(identity, founding); err != nil {
+		return err
+	}
+	n.startLoops(ctx, self)
+	n.serveMembers()
+	if founding != nil {
+		if err := n.awaitFounded(ctx); err != nil {
+			return err
+		}
+	}
+	n.serveClients()
+	n.ready = true
+	n.log.Info("serving", "node", n.self.NodeID, "name", n.self.Name, "cluster", n.self.ClusterID,
+		"api", n.self.APIAddress, "raft", n.self.RaftAddress)
+	return nil
+}
+
+// closing has f called by Close, before those that are there already.
+func (n *Node) closing(f func() error) { n.closers = append(n.closers, f) }
+
+// Close gives leadership away, ends all requests and stops the member. It blocks for a few seconds at most.
+func (n *Node) Close() error {
+	if n.ready {
+		n.log.Info("stopping")
+	}
+	var failed error
+	for len(n.closers) > 0 {
+		last := len(n.closers) - 1
+		failed = errors.Join(failed, n.closers[last]())
+		n.closers = n.closers[:last]
+	}
+	if n.ready {
+		n.log.Info("stopped")
+	}
+	return failed
+}
+
+// openTransport prepares the connections with other members.
+func (n *Node) openTransport() error {
+	creds, err := n.dir.Credentials(n.self)
+	if err != nil {
+		return err
+	}
+	creds.Known = func(id uint64) string {
+		ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
+		defer cancel()
+		if st := n.opened.Load(); st != nil {
+			return st.CertKey(ctx, id)
+		}
+		return ""
+	}
+	n.transport = cluster.NewTransport(creds, nil, n.fence, n.log)
+	n.book = cluster.NewBook(n.dir, n.self, n.cfg.Members, n.log)
+	n.transport.UseBook(n.book)
+	n.transport.Limits = cluster.ListenerLimits(n.cfg.ClusterConnections)
+	// TCP and TLS take four ways, and machines are busy.
+	n.transport.DialBound = max(cluster.DefaultDialBound, 8*n.cfg.NetworkLatency)
+	n.closing(func() error { n.transport.Close(); return nil })
+	return nil
+}
+
+// fence lets members in. Nobody is let in while the database is not open.
+func (n *Node) fence(id uint64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
+	defer cancel()
+	if st := n.opened.Load(); st != nil {
+		return cluster.Fence(ctx, st, n.self.Peers, id)
+	}
+	return store.ErrNoLeader
+}
+
+// introduce asks the others whether this directory may be started: a copy of a running member's may not.
+func (n *Node) introduce(ctx context.Context, self cluster.Incarnation) error {
+	if err := cluster.Introduce(ctx, n.transport, n.dir, n.self, self, n.self.Former); err != nil {
+		n.log.Error(err.Error())
+		return err
+	}
+	return n.dir.Moved(n.self) // not before: a copy must not forget where it was copied from
+}
+
+func (n *Node) openStore(identity *age.X25519Identity, founding *store.Founding) (err error) {
+	n.store, err = store.Open(store.Config{
+		Dir:               n.dir.Path,
+		NodeID:            n.self.NodeID,
+		Identity:          identity,
+		Founding:          founding,
+		Logger:            n.log,
+		Dial:              n.transport.DialRaft,
+		Ask:               n.transport.Ask,
+		Nudge:             n.transport.Nudge,
+		Fetch:             n.fetchMirror,
+		NetworkLatency:    n.cfg.NetworkLatency,
+		SnapshotThreshold: n.cfg.SnapshotThreshold,
+		SnapshotTrailing:  n.cfg.SnapshotTrailing,
+		EventWindow:       n.cfg.EventWindow,
+	})
+	if err != nil {
+		return startFailure(err, n.dir.Path)
+	}
+	n.closing(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		defer cancel()
+		return n.store.Close(ctx)
+	})
+	n.opened.Store(n.store)
+	n.book.UseTable(n.store.RaftAddress)
+	return nil
+}
+
+// fetchMirror brings the mirror of another member. The store may want one before the loops run.
+func (n *Node) fetchMirror(ctx context.Context, after uint64, path string) (bool, error) {
+	loops := n.loops.Load()
+	if loops == nil {
+		return false, nil
+	}
+	return loops.FetchMirror(ctx, after, path)
+}
+
+// startLoops starts what the member does by itself. Leadership goes first at the end, while clients are still served and
+// requests are passed on; they are served until serving ends.
+func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.serving = serving
+	n.closing(func() error {
+		n.api.EndStreams()
+		stop()
+		n.servers.Wait()
+		return nil
+	})
+	n.closing(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)
+		defer cancel()
+		n.store.HandOver(ctx)
+		return nil
+	})
+	n.clients = n.cfg.clients()
+	loops := cluster.Start(cluster.Config{
+		Connections: n.clients,
+		Store:       n.store,
+		Transport:   n.transport,
+		Logger:      n.log,
+		Hooks:       &cluster.Hooks{Drain: n.cfg.DrainHooks, Resume: n.cfg.ResumeHooks, Node: *n.self, Log: n.log},
+		Dir:         n.dir,
+		Incarnation: self,
+		Given:       cluster.Given{Name: n.cfg.Name, Mode: n.cfg.Mode},
+		ReloadHTTP:  n.Reload,
+		PeerPing:    n.cfg.PeerPing,
+		DiskReserve: n.cfg.DiskReserve,
+		Self: store.Announcement{
+			RaftAddress:   n.self.RaftAddress,
+			APIAddress:    n.self.APIAddress,
+			BinaryVersion: n.cfg.Version,
+			MaxSchema:     store.LatestSchema(),
+		},
+	})
+	n.closing(func() error { loops.Close(); return nil })
+	n.loops.Store(loops)
+	n.api = newAPI(n, loops)
+}
+
+// serveMembers answers other members: the loops' requests, and those of clients that other members pass on.
+func (n *Node) serveMembers() {
+	internal := http.NewServeMux()
+	n.loops.Load().Internal(internal)
+	internal.Handle("/", n.api.Internal())
+	n.transport.Serve(n.listeners.raft, n.store, internal)
+}
+
+// serveClients answers clients until serving ends.
+func (n *Node) serveClients() {
+	n.servers.Go(func() { n.api.KeepRefusals(n.serving) })
+	streams := n.cfg.Limits.Streams
+	secure := tls.NewListener(n.clients.Listener(n.listeners.api), &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.leaf.Load(), nil },
+	})
+	n.servers.Go(func() { n.failed <- handlers.Serve(n.serving, secure, n.api.API(), streams, n.log) })
+	if plain := n.listeners.plain; plain != nil {
+		n.log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", n.cfg.PlainHTTP)
+		n.servers.Go(func() {
+			n.failed <- handlers.Serve(n.serving, n.clients.Listener(plain), n.api.Plain(), streams, n.log)
+		})
+	}
+}
+
+// awaitFounded waits for the first transaction and forgets the record of it.
+func (n *Node) awaitFounded(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, foundWithin)
+	defer cancel()
+	if _, err := n.store.AwaitLeader(ctx); err != nil {
+		return fmt.Errorf("the cluster was not founded in time: %w", err)
+	}
+	for changed := n.store.MirrorChanged(); n.store.ReplicaRevision() == 0; changed = n.store.MirrorChanged() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return errors.New("the mirror was not made in time")
+		}
+	}
+	return n.dir.Founded()
+}
+
+// Wait blocks until ctx ends, and then returns nil, or until the member must end, and then returns why: cluster.ErrRemoved,
+// a *cluster.TwinError, a listener that has ended, or a founding that was another one. Close is still to be called.
+func (n *Node) Wait(ctx context.Context) error {
+	loops := n.loops.Load()
+	differs, stop := context.WithCancel(n.serving)
+	defer stop()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.failed:
+		return err
+	case err := <-n.differs(differs):
+		return err
+	case err := <-loops.Twin():
+		n.log.Error(err.Error())
+		return err
+	case <-loops.Removed():
+		n.log.Error(cluster.ErrRemoved.Error())
+		return cluster.ErrRemoved
+	}
+}
+
+// Reload makes the API listener use the certificate that is in the data directory now; an error leaves the present one.
+func (n *Node) Reload() error {
+	leaf, err := tls.LoadX509KeyPair(n.dir.HTTPFiles())
+	if err != nil {
+		return fmt.Errorf("the API certificate cannot be used: %w", err)
+	}
+	n.leaf.Store(&leaf)
+	return nil
+}
+
+// Sentence says in a few words how this member is.
+func (n *Node) Sentence() string { return n.loops.Load().Sentence() }
+
+// Lively tells whether the loops of this member run, for a watchdog.
+func (n *Node) Lively() bool { return n.loops.Load().Lively() }
+
+// startFailure says what is known about an error with which the Raft server does not start.
+func startFailure(err error, dir string) error {
+	if what, known := store.Diagnose(err); known {
+		return fmt.Errorf("%w\n%s; %s\nmuster doctor --data %s looks at the whole directory", err, what.What, what.Next, dir)
+	}
+	return fmt.Errorf("%w\nmuster doctor --data %s looks for the cause", err, dir)
+}

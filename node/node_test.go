@@ -1,0 +1,194 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"muster/client"
+	"muster/cluster"
+	"muster/node"
+	"muster/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const within = 60 * time.Second
+
+// config is a member on free ports of the loopback.
+func config(dir string) node.Config {
+	cfg := node.Default()
+	cfg.Data, cfg.API, cfg.Raft = dir, "127.0.0.1:0", "127.0.0.1:0"
+	cfg.NetworkLatency = 5 * time.Millisecond
+	cfg.Logger, cfg.Version = slog.New(slog.DiscardHandler), "test"
+	return cfg
+}
+
+func start(t *testing.T, cfg node.Config) *node.Node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	n, err := node.Start(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error("close:", err)
+		}
+	})
+	return n
+}
+
+func dial(t *testing.T, dir string) *client.Client {
+	t.Helper()
+	cfg, err := client.FromData(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// await polls until what holds.
+func await(t *testing.T, what string, holds func(context.Context) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	for !holds(ctx) {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: not within %v", what, within)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Two members live in one process: one founds, the other joins and votes, and is told when it is removed. A member that
+// is started again is the one that it was.
+func TestMembers(t *testing.T) {
+	dir := t.TempDir()
+	one, two := config(filepath.Join(dir, "1")), config(filepath.Join(dir, "2"))
+	one.Name, two.Name = "one", "two"
+	first := start(t, one)
+	c := dial(t, one.Data)
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	token, err := c.CreateJoinToken(ctx, client.JoinTokenRequest{TTL: time.Hour, MaxUses: 1, Mode: store.ModeFull})
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.Join = token.Token
+	second := start(t, two)
+	await(t, "the second member votes or stands by", func(ctx context.Context) bool {
+		members, err := c.Members(ctx)
+		return err == nil && len(members) == 2 && members[1].Name == "two" && members[1].Suffrage != "none"
+	})
+	waited, stop := context.WithCancel(t.Context())
+	stop()
+	if err := first.Wait(waited); err != nil {
+		t.Errorf("the first must end: %v", err)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the first leads alone", func(ctx context.Context) bool {
+		s, err := c.Status(ctx)
+		return err == nil && s.Ready
+	})
+	again := start(t, two)
+	if text := again.Sentence(); !strings.HasPrefix(text, "node 2 ") || !again.Lively() {
+		t.Errorf("it says %q", text)
+	}
+	await(t, "the second is removed", func(ctx context.Context) bool {
+		_, err := c.RemoveMember(ctx, 2, true)
+		return err == nil
+	})
+	if err := again.Wait(ctx); !errors.Is(err, cluster.ErrRemoved) {
+		t.Errorf("the removed member ends with %v", err)
+	}
+}
+
+// What can be refused without a trace is: every listener is opened before the directory holds anything.
+func TestRefusals(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	taken := busy.Addr().String()
+	for name, test := range map[string]struct {
+		change func(*node.Config)
+		text   string
+	}{
+		"api":        {func(c *node.Config) { c.API = taken }, "--api " + taken + " is in use"},
+		"raft":       {func(c *node.Config) { c.Raft = taken }, "--raft " + taken + " is in use"},
+		"plain":      {func(c *node.Config) { c.PlainHTTP = taken }, "--plain-http " + taken + " is in use"},
+		"mode":       {func(c *node.Config) { c.Mode = "half" }, "--mode must be"},
+		"datacenter": {func(c *node.Config) { c.Founding.Datacenter = "A B" }, "--datacenter must be"},
+		"snapshots":  {func(c *node.Config) { c.SnapshotTrailing = 1 }, "--snapshot-threshold must be"},
+		"limits":     {func(c *node.Config) { c.ClusterConnections.All = -1 }, "must not be negative"},
+		"token":      {func(c *node.Config) { c.Join = "nonsense" }, "the join token cannot be read"},
+		"members": {func(c *node.Config) { c.Members = []cluster.Peer{{NodeID: 2, RaftAddress: "127.0.0.1:1"}} },
+			"is not the data directory of a member"},
+		"CA": {func(c *node.Config) { c.Founding.CACert, c.Founding.CAKey = "/nowhere", "/nowhere" }, "--http-ca-cert cannot be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			cfg := config(dir)
+			test.change(&cfg)
+			n, err := node.Start(t.Context(), cfg)
+			if err == nil {
+				n.Close()
+				t.Fatal("it starts")
+			}
+			if !strings.Contains(err.Error(), test.text) {
+				t.Errorf("it says %q", err)
+			}
+			if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the directory is there: %v", err)
+			}
+		})
+	}
+}
+
+// What is fixed when a cluster is founded cannot be said otherwise later; what was not said does not matter.
+func TestFoundingIsFixed(t *testing.T) {
+	cfg := config(filepath.Join(t.TempDir(), "data"))
+	cfg.Founding = node.Founding{Datacenter: "here", OverlaySlice: 26}
+	if err := start(t, cfg).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for said, fixed := range map[node.Founding]bool{
+		{}:                                false,
+		{Datacenter: "here"}:              false,
+		{OverlaySlice: 26}:                false,
+		{Datacenter: "there"}:             true,
+		{OverlayCIDR: "10.201.0.0/16"}:    true,
+		{OverlaySlice: 28}:                true,
+		{CACert: "/gone", CAKey: "/gone"}: false,
+	} {
+		cfg.Founding = said
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		n, err := node.Start(ctx, cfg)
+		cancel()
+		if err == nil {
+			err = n.Close()
+		}
+		if refused := err != nil && strings.Contains(err.Error(), "fixed when it is founded"); refused != fixed || !fixed && err != nil {
+			t.Errorf("%+v: %v", said, err)
+		}
+	}
+}
