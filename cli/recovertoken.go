@@ -14,6 +14,7 @@ import (
 	"muster/certs"
 	"muster/client"
 	"muster/cluster"
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -53,7 +54,7 @@ func makeToken(ctx context.Context, env *environment, o *cluster.Owned, q cluste
 		tctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 		err := o.MakeToken(tctx, q)
 		cancel()
-		var refused *cluster.StatusError
+		var refused *transport.StatusError
 		switch {
 		case err == nil:
 			env.say("made the management token %s, as the owner of the files of node %d", q.ID, o.NodeID())
