@@ -14,6 +14,7 @@ import (
 	"muster/certs"
 	"muster/client"
 	"muster/cluster"
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -53,7 +54,7 @@ func makeToken(ctx context.Context, env *environment, o *cluster.Owned, q cluste
 		tctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 		err := o.MakeToken(tctx, q)
 		cancel()
-		var refused *cluster.StatusError
+		var refused *transport.StatusError
 		switch {
 		case err == nil:
 			env.say("made the management token %s, as the owner of the files of node %d", q.ID, o.NodeID())
@@ -83,7 +84,7 @@ type saver func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int
 
 // saver finds out how a backup is made. On the machine of a member its owner needs no token.
 func (e *environment) saver() (saver, error) {
-	c, err := e.client()
+	c, err := e.anybody()
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -82,7 +84,7 @@ func (c *Cluster) announceToAll(ctx context.Context) bool {
 			limit <- struct{}{}
 			defer func() { <-limit }()
 			err := c.announceTo(ctx, id)
-			var status *StatusError
+			var status *transport.StatusError
 			if err == nil || errors.As(err, &status) {
 				answered.Store(true)
 			}
@@ -168,7 +170,7 @@ func (c *Cluster) knownPeers(ctx context.Context) []uint64 {
 			}
 		}
 	}
-	for _, id := range c.Transport.book.Known() {
+	for _, id := range c.Book.Known() {
 		add(id)
 	}
 	return list
@@ -207,7 +209,11 @@ func (c *Cluster) sendAnnouncement(ctx context.Context, id uint64, a announcemen
 		a.NodeID, a.Claims, a.Evidence = id, c.claims, store.HostEvidence{Own: true}
 		return c.Store.Announce(ctx, c.actor(), a.Announcement)
 	}
-	err := c.Transport.post(ctx, id, pathAnnounce, a, nil)
+	body, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	err = asTwin(c.Transport.Call(ctx, http.MethodPost, id, transport.PathAnnounce, bytes.NewReader(body), nil))
 	c.troubles.note(id, err)
 	var twin *TwinError
 	switch {
@@ -239,7 +245,7 @@ func (c *Cluster) accepted(name string) {
 
 // notTaken is the leader's sentence about an announcement that it will not take, "" for any other error.
 func notTaken(err error) string {
-	var status *StatusError
+	var status *transport.StatusError
 	if errors.As(err, &status) && status.Status == http.StatusConflict {
 		return strings.TrimSpace(status.Text)
 	}
@@ -252,7 +258,7 @@ func notTaken(err error) string {
 
 // misdirected reads which leader a member names that does not lead itself, 0 for none.
 func misdirected(err error) uint64 {
-	var status *StatusError
+	var status *transport.StatusError
 	if !errors.As(err, &status) || status.Status != http.StatusMisdirectedRequest {
 		return 0
 	}
@@ -268,15 +274,15 @@ func (c *Cluster) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the announcement cannot be read", http.StatusBadRequest)
 		return
 	}
-	a.NodeID = PeerID(r.Context()) // a member speaks for itself only
+	a.NodeID = transport.MemberID(r.Context()) // a member speaks for itself only
 	if twin := c.twinOf(r.Context(), hello{Incarnation: a.Incarnation, NodeID: a.NodeID, RaftAddress: a.RaftAddress}, false); twin != nil {
 		refuseTwin(w, twin)
 		return
 	}
-	c.Transport.book.Met(a.NodeID, a.RaftAddress)
+	c.Book.Met(a.NodeID, a.RaftAddress)
 	a.Claims, a.Evidence = c.claims, store.HostEvidence{Remote: remoteHost(r)}
 	a.Evidence.Dialled = c.dialled(r.Context(), a.Announcement)
-	err := c.Store.Announce(r.Context(), store.Actor{Name: hostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
+	err := c.Store.Announce(r.Context(), store.Actor{Name: transport.HostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
 	var no *store.Refusal
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
@@ -303,7 +309,7 @@ func (c *Cluster) claims(nodeID uint64, address string) store.Claim {
 	if c.Alive(nodeID) != "alive" {
 		return store.ClaimDead
 	}
-	at := c.Transport.book.At(nodeID)
+	at := c.Book.At(nodeID)
 	if m, err := c.Store.PeekMember(context.Background(), nodeID); address != "" && err == nil && m != nil && at != "" && at != m.RaftAddress {
 		return store.ClaimDead
 	}

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"muster/certs"
 	"muster/store"
 )
 
@@ -110,55 +109,6 @@ func gone(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-// TestDialFindsWhoMoved: wherever the book has a member, only the place counts where it shows who it is, and that is kept.
-func TestDialFindsWhoMoved(t *testing.T) {
-	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-2*time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ends := time.Now().Add(time.Hour)
-	one, two, three := newAgedNode(t, 1, ca, ends, ca), newAgedNode(t, 2, ca, ends, ca), newAgedNode(t, 3, ca, ends, ca)
-	at, other := serveAged(t, two), serveAged(t, three)
-	_, port, err := net.SplitHostPort(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := net.JoinHostPort("localhost", port)
-	for _, x := range []struct {
-		name                     string
-		given, table, kept, want string
-	}{
-		{"where it is given", at, gone(t), gone(t), at},
-		{"where the table has it", gone(t), at, other, at},
-		{"where it was met", other, gone(t), at, at},
-		{"behind one that is deaf", deaf(t), other, at, at},
-		{"by its host name", gone(t), "no-such-host.invalid:1", named, named},
-		{"nowhere", gone(t), other, gone(t), ""},
-	} {
-		t.Run(x.name, func(t *testing.T) {
-			d := openTestDir(t)
-			if err := d.KeepPeers([]Peer{{2, x.kept}}, time.Now()); err != nil {
-				t.Fatal(err)
-			}
-			b := NewBook(d, &Node{NodeID: 1}, []Peer{{2, x.given}}, slog.New(slog.DiscardHandler))
-			b.UseTable(func(context.Context, uint64) (string, bool) { return x.table, true })
-			tr := NewTransport(one.creds, nil, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
-			tr.UseBook(b)
-			defer tr.Close()
-			defer b.Save()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			conn, err := tr.dial(ctx, 2, protoHTTP, false)
-			if err == nil {
-				conn.Close()
-			}
-			if (err == nil) != (x.want != "") || b.At(2) != x.want {
-				t.Errorf("it was met at %q, %v, want %q", b.At(2), err, x.want)
-			}
-		})
-	}
 }
 
 // TestAskWhereTheyAreNow: a recovery asks for others also where the operator says that they are now, and where they were met

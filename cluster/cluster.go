@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"muster/cluster/autopilot"
+	"muster/cluster/transport"
 	"muster/netlimit"
 	"muster/store"
 )
@@ -31,7 +33,8 @@ const (
 // Config is what a member's own loops need to know.
 type Config struct {
 	Store     *store.Store
-	Transport *Transport
+	Transport *transport.Transport
+	Book      *Book
 	Self      store.Announcement
 	Hooks     *Hooks
 	Dir       *Dir
@@ -104,9 +107,6 @@ func Start(cfg Config) *Cluster {
 	c.lookAtDisk()
 	c.storage = newStorage(time.Now())
 	c.peers = newPeers(cfg, c.Alive)
-	cfg.Transport.peers = c.peers.serve
-	cfg.Transport.confirm = c.confirm
-	cfg.Transport.Alternatives = c.elsewhere
 	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
 		c.done.Go(func() { loop(ctx) })
 	}
@@ -118,7 +118,7 @@ func (c *Cluster) Close() {
 	c.stop()
 	close(c.closing)
 	c.done.Wait()
-	c.Transport.book.Save()
+	c.Book.Save()
 }
 
 // Autopilot returns the state that the leader saw in its last round; it is empty on other members and in the
@@ -305,7 +305,7 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 		c.expect(trust, key)
 		return c.report(), nil
 	}
-	err = c.Transport.call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id]), nil, &r)
+	err = c.Transport.Call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id]), nil, &r)
 	return r, err
 }
 
@@ -314,22 +314,37 @@ func (c *Cluster) report() Report {
 		Trust: c.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low, Fault: c.Storing().own()}
 }
 
-// Internal serves the requests of this package on the cluster listener.
-func (c *Cluster) Internal(mux *http.ServeMux) {
-	mux.HandleFunc("GET "+pathProbe, func(w http.ResponseWriter, r *http.Request) {
+// Serve serves other members and other clusters at l, until the transport is closed: the requests of this package, and
+// with clients what other members pass on for theirs.
+func (c *Cluster) Serve(l net.Listener, clients http.Handler) {
+	mux := c.internal()
+	mux.Handle("/", clients)
+	c.Transport.Serve(l, transport.Service{
+		Replica:      c.Store,
+		Handler:      mux,
+		Confirm:      c.confirm,
+		Alternatives: c.elsewhere,
+		Peers:        c.peers.serve,
+	})
+}
+
+// internal serves the requests of this package.
+func (c *Cluster) internal() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+transport.PathProbe, func(w http.ResponseWriter, r *http.Request) {
 		c.hear(r.URL.Query())
 		c.hearTwin(r.URL.Query())
 		writeJSON(w, c.report())
 	})
 	mux.HandleFunc("POST "+pathHello, c.serveHello)
-	mux.HandleFunc("POST "+pathAnnounce, c.serveAnnounce)
+	mux.HandleFunc("POST "+transport.PathAnnounce, c.serveAnnounce)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
-	mux.HandleFunc("POST "+pathCertificates, c.serveCertificates)
-	mux.HandleFunc("GET "+pathTrust, c.serveTrust)
+	mux.HandleFunc("POST "+transport.PathCertificates, c.serveCertificates)
+	mux.HandleFunc("GET "+transport.PathTrust, c.serveTrust)
 	mux.HandleFunc("POST "+pathNodeToken, c.serveNodeToken)
 	mux.HandleFunc("GET "+pathMember, c.serveMember)
 	mux.HandleFunc("POST "+pathRemoved, c.serveRemoved)
-	mux.HandleFunc("POST "+pathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
+	mux.HandleFunc("POST "+transport.PathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
 	mux.HandleFunc("POST "+pathOwnerToken, c.serveOwnerToken)
 	mux.HandleFunc("POST "+pathRecoverToken, c.serveRecoverToken)
 	mux.HandleFunc("GET "+pathOwnerBackup, c.serveOwnerBackup)
@@ -337,6 +352,7 @@ func (c *Cluster) Internal(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.serveEvents)
+	return mux
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -16,6 +16,7 @@ import (
 	"filippo.io/age"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -299,7 +300,7 @@ func (d *Dir) AdminFile() string { return d.file(adminFile) }
 func (d *Dir) CAFile() string { return d.file(httpCAFile) }
 
 // Credentials reads the member's transport certificate.
-func (d *Dir) Credentials(n *Node) (*Credentials, error) {
+func (d *Dir) Credentials(n *Node) (*transport.Credentials, error) {
 	var files [3][]byte
 	for i, name := range []string{transportCert, transportKey, transportCA} {
 		data, err := d.read(name)
@@ -308,7 +309,7 @@ func (d *Dir) Credentials(n *Node) (*Credentials, error) {
 		}
 		files[i] = data
 	}
-	return NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
+	return transport.NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
 }
 
 // leftover tells the temporary files that certs.WriteFile leaves when it is killed.

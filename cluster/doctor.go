@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -308,7 +309,7 @@ func (x *doctor) clocks(ctx context.Context, members []store.Member) {
 		asked++
 		wait.Go(func() {
 			_, skew, err := x.d.askStatus(ctx, m.APIAddress)
-			runs := err == nil || takesConnection(ctx, m.RaftAddress) || takesConnection(ctx, m.APIAddress)
+			runs := err == nil || transport.TakesConnection(ctx, m.RaftAddress) || transport.TakesConnection(ctx, m.APIAddress)
 			mu.Lock()
 			defer mu.Unlock()
 			if runs {

@@ -129,7 +129,7 @@ func (c *Cluster) runHooks(ctx context.Context, m store.Member) error {
 		if body, err = json.Marshal(hookRun{Kind: m.HooksPending, Generation: m.DrainGen}); err != nil {
 			return err
 		}
-		err = c.Transport.call(hctx, http.MethodPost, m.NodeID, pathHooks, bytes.NewReader(body), &outcome)
+		err = c.Transport.Call(hctx, http.MethodPost, m.NodeID, pathHooks, bytes.NewReader(body), &outcome)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

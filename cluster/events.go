@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -94,21 +95,17 @@ func (c *Cluster) receiveEvents(ctx context.Context, leader uint64) (got bool, e
 	defer cancel()
 	silence := time.AfterFunc(eventsSilence, cancel)
 	defer silence.Stop()
-	url := "https://" + hostOf(leader) + ":1" + pathEvents
+	path := pathEvents
 	if end, ready := c.Store.EventEnd(); ready {
-		url += "?after=" + end.String()
+		path += "?after=" + end.String()
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return false, err
-	}
-	resp, err := c.Transport.client.RoundTrip(r)
+	resp, err := c.Transport.Get(ctx, leader, path)
 	if err != nil {
 		return false, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return false, &StatusError{NodeID: leader, Status: resp.StatusCode}
+		return false, &transport.StatusError{NodeID: leader, Status: resp.StatusCode}
 	}
 	lines := json.NewDecoder(bufio.NewReader(resp.Body))
 	for {

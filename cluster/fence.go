@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -40,25 +41,11 @@ func Fence(ctx context.Context, s *store.Store, seeds []Peer, nodeID uint64) err
 	return err
 }
 
-// admits is the fence, and knows of removals that the replica does not show yet.
-func (t *Transport) admits(nodeID uint64) error {
-	if _, gone := t.gone.Load(nodeID); gone {
-		return store.NotMember(nodeID, true)
-	}
-	return t.fence(nodeID)
-}
-
-// Expel refuses a removed member from now on and closes all connections with it.
-func (t *Transport) Expel(nodeID uint64) {
-	t.gone.Store(nodeID, true)
-	t.Cut(nodeID)
-}
-
 // unconfirmed are the internal requests that must be served when there is no leader who could be asked: they tell nothing
 // but who leads. ofLeaders are those that a leader makes, also one that this member has not heard of yet.
 var (
-	unconfirmed = map[string]bool{pathAnnounce: true, pathNudge: true, pathRemoved: true, pathMember: true}
-	ofLeaders   = map[string]bool{pathProbe: true, pathHooks: true}
+	unconfirmed = map[string]bool{transport.PathAnnounce: true, transport.PathNudge: true, pathRemoved: true, pathMember: true}
+	ofLeaders   = map[string]bool{transport.PathProbe: true, pathHooks: true}
 )
 
 // confirm asks the leader, and the leader the voters, whether the member that an internal request comes from is one still:
@@ -140,7 +127,7 @@ func (c *Cluster) tellRemoved(ctx context.Context, nodeID uint64) {
 		c.done.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, removedWithin)
 			defer cancel()
-			if err := c.Transport.call(ctx, http.MethodPost, v.NodeID, path, nil, nil); err != nil {
+			if err := c.Transport.Call(ctx, http.MethodPost, v.NodeID, path, nil, nil); err != nil {
 				c.log.Debug("a removal was not told", "removed", nodeID, "to", v.NodeID, "err", err)
 			}
 		})

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+
+	"muster/cluster/transport"
 )
 
 const pathMirror = "/internal/mirror"
@@ -25,11 +27,7 @@ func (c *Cluster) FetchMirror(ctx context.Context, after uint64, path string) (n
 }
 
 func (c *Cluster) fetchFrom(ctx context.Context, id, after uint64, path string) (bool, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("https://%s:1%s?after=%d", hostOf(id), pathMirror, after), nil)
-	if err != nil {
-		return false, err
-	}
-	resp, err := c.Transport.client.RoundTrip(r)
+	resp, err := c.Transport.Get(ctx, id, fmt.Sprintf("%s?after=%d", pathMirror, after))
 	if err != nil {
 		return false, err
 	}
@@ -38,7 +36,7 @@ func (c *Cluster) fetchFrom(ctx context.Context, id, after uint64, path string) 
 		return false, nil
 	}
 	if resp.StatusCode != http.StatusOK {
-		return false, &StatusError{NodeID: id, Status: resp.StatusCode}
+		return false, &transport.StatusError{NodeID: id, Status: resp.StatusCode}
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -8,14 +8,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
 	"time"
+
+	"muster/cluster/transport"
 )
 
 const (
@@ -103,15 +103,18 @@ func (d *Dir) settleTwin() {
 // Introduce tells the other members that this one is starting, before it takes part in Raft, and learns from them where
 // others are. It returns a *TwinError when a process with this identity runs already: one that they see, or one at an
 // address that this directory had before. Members that do not answer in time are not waited for.
-func Introduce(ctx context.Context, t *Transport, d *Dir, n *Node, self Incarnation, before ...string) error {
+func Introduce(ctx context.Context, t *transport.Transport, book *Book, d *Dir, n *Node, self Incarnation, before ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, helloLimit)
 	defer cancel()
-	body := hello{Incarnation: self, NodeID: n.NodeID, RaftAddress: n.RaftAddress}
+	body, err := json.Marshal(hello{Incarnation: self, NodeID: n.NodeID, RaftAddress: n.RaftAddress})
+	if err != nil {
+		return err
+	}
 	type result struct {
 		peers []Peer
 		err   error
 	}
-	known := t.book.Known()
+	known := book.Known()
 	known = known[:min(len(known), helloMost)]
 	results := make(chan result, len(known)+len(before))
 	asked := 0
@@ -124,11 +127,15 @@ func Introduce(ctx context.Context, t *Transport, d *Dir, n *Node, self Incarnat
 		}()
 	}
 	for _, id := range known {
-		ask(func(out *hello) error { return t.post(ctx, id, pathHello, body, out) })
+		ask(func(out *hello) error {
+			return asTwin(t.Call(ctx, http.MethodPost, id, pathHello, bytes.NewReader(body), out))
+		})
 	}
 	for _, address := range before {
 		if address != n.RaftAddress && address != "" {
-			ask(func(out *hello) error { return t.postAt(ctx, n.NodeID, address, pathHello, body, out) })
+			ask(func(out *hello) error {
+				return asTwin(t.CallAt(ctx, http.MethodPost, n.NodeID, address, pathHello, bytes.NewReader(body), out))
+			})
 		}
 	}
 	var linger <-chan time.Time
@@ -141,7 +148,7 @@ func Introduce(ctx context.Context, t *Transport, d *Dir, n *Node, self Incarnat
 				return twin
 			}
 			if r.err == nil && linger == nil {
-				t.book.Hear(r.peers)
+				book.Hear(r.peers)
 				linger = time.After(helloLinger)
 			}
 		case <-linger:
@@ -154,25 +161,9 @@ func Introduce(ctx context.Context, t *Transport, d *Dir, n *Node, self Incarnat
 	return nil
 }
 
-func (t *Transport) post(ctx context.Context, id uint64, path string, body, out any) error {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	return asTwin(t.call(ctx, http.MethodPost, id, path, bytes.NewReader(data), out))
-}
-
-func (t *Transport) postAt(ctx context.Context, id uint64, address, path string, body, out any) error {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	return asTwin(t.callAt(ctx, http.MethodPost, id, address, path, bytes.NewReader(data), out))
-}
-
 // asTwin makes a TwinError of the answer that means one.
 func asTwin(err error) error {
-	var status *StatusError
+	var status *transport.StatusError
 	if !errors.As(err, &status) || status.Status != http.StatusLocked {
 		return err
 	}
@@ -183,15 +174,6 @@ func asTwin(err error) error {
 	return &twin
 }
 
-// callAt is call to one address, over a connection of its own.
-func (t *Transport) callAt(ctx context.Context, method string, id uint64, address, path string, body io.Reader, out any) error {
-	once := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return t.dialAt(ctx, id, address, protoHTTP, false)
-	}}
-	defer once.CloseIdleConnections()
-	return call(ctx, once.RoundTrip, method, id, path, body, out)
-}
-
 // serveHello answers a member that is starting.
 func (c *Cluster) serveHello(w http.ResponseWriter, r *http.Request) {
 	var h hello
@@ -199,15 +181,15 @@ func (c *Cluster) serveHello(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the greeting cannot be read", http.StatusBadRequest)
 		return
 	}
-	h.NodeID = PeerID(r.Context()) // a member speaks for itself only
+	h.NodeID = transport.MemberID(r.Context()) // a member speaks for itself only
 	if twin := c.twinOf(r.Context(), h, true); twin != nil {
 		refuseTwin(w, twin)
 		return
 	}
-	c.Transport.book.Met(h.NodeID, h.RaftAddress)
+	c.Book.Met(h.NodeID, h.RaftAddress)
 	out := hello{Incarnation: c.Incarnation, RaftAddress: c.Self.RaftAddress, Peers: []Peer{}}
 	for _, id := range c.knownPeers(r.Context()) {
-		if list := c.Transport.book.Candidates(id); id != h.NodeID && len(list) > 0 && len(out.Peers) < helloMost {
+		if list := c.Book.Candidates(id); id != h.NodeID && len(list) > 0 && len(out.Peers) < helloMost {
 			out.Peers = append(out.Peers, Peer{NodeID: id, RaftAddress: list[0]})
 		}
 	}
@@ -253,19 +235,19 @@ func (c *Cluster) twinOf(ctx context.Context, h hello, starting bool) *TwinError
 func (c *Cluster) lookForTwin(ctx context.Context, h hello, starting bool) *TwinError {
 	ctx, cancel := context.WithTimeout(ctx, twinLimit)
 	defer cancel()
-	places := c.Transport.book.Candidates(h.NodeID)
+	places := c.Book.Candidates(h.NodeID)
 	if !starting && !slices.Contains(places, h.RaftAddress) {
 		places = append(places, h.RaftAddress)
 	}
 	if starting {
 		places = slices.DeleteFunc(places, func(a string) bool { return a == h.RaftAddress })
 	}
-	path := pathProbe + "?" + url.Values{"twin": {h.ID}, "at": {h.RaftAddress}}.Encode()
+	path := transport.PathProbe + "?" + url.Values{"twin": {h.ID}, "at": {h.RaftAddress}}.Encode()
 	found := make(chan *TwinError, len(places))
 	for _, address := range places {
 		go func() {
 			var r Report
-			err := c.Transport.callAt(ctx, http.MethodGet, h.NodeID, address, path, nil, &r)
+			err := c.Transport.CallAt(ctx, http.MethodGet, h.NodeID, address, path, nil, &r)
 			if err != nil || r.ID == h.ID {
 				found <- nil
 				return

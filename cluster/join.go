@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"muster/certs"
+	"muster/cluster/transport"
 )
 
 // JoinKeys are the keys of a machine that wants to become a member. They stay in its directory: a join that was
@@ -74,7 +75,7 @@ func CompleteJoin(d *Dir, a Admission) error {
 	if err != nil {
 		return dirError(d.Path, err)
 	}
-	if _, err := NewCredentials(a.Node.ClusterID, a.Node.NodeID, a.TransportCert, key, a.TransportCA); err != nil {
+	if _, err := transport.NewCredentials(a.Node.ClusterID, a.Node.NodeID, a.TransportCert, key, a.TransportCA); err != nil {
 		return fmt.Errorf("the cluster's answer cannot be used: %w", err)
 	}
 	if len(a.HTTPCert) == 0 || len(a.HTTPCA) == 0 {

@@ -2,15 +2,13 @@ package cluster
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"time"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -18,20 +16,6 @@ import (
 // certificates, or they refuse its own. It can only learn that by trying, and has to say what mends it.
 
 const leftBehindEvery = time.Minute // how often the log says so
-
-// troubleOf says in words which disagreement over certificates an error of a connection to another member is; "" when it
-// is none.
-func troubleOf(err error) string {
-	var unknown x509.UnknownAuthorityError
-	var op *net.OpError
-	switch {
-	case errors.As(err, &unknown):
-		return "its certificate is of an authority that this member does not trust"
-	case errors.As(err, &op) && op.Op == "remote error":
-		return "it refuses this member's certificate"
-	}
-	return ""
-}
 
 // troubles remembers whose certificates do not agree with this member's.
 type troubles struct {
@@ -44,8 +28,8 @@ type troubles struct {
 func (t *troubles) note(id uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var status *StatusError
-	switch trouble := troubleOf(err); {
+	var status *transport.StatusError
+	switch trouble := transport.TroubleOf(err); {
 	case trouble != "":
 		if t.with == nil {
 			t.with = map[uint64]string{}
@@ -108,8 +92,6 @@ func (x *doctor) accepted(ctx context.Context, members []store.Member) {
 		key, _ := store.MirrorCertKey(x.d.file(mirrorFile), id)
 		return key
 	}
-	t := NewTransport(creds, nil, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
-	defer t.Close()
 	var mu sync.Mutex
 	var wait sync.WaitGroup
 	heard, refused, removed := 0, "", false
@@ -119,15 +101,15 @@ func (x *doctor) accepted(ctx context.Context, members []store.Member) {
 			continue
 		}
 		wait.Go(func() {
-			o := t.hearOut(ctx, m.NodeID, m.RaftAddress)
+			o := transport.HearOut(ctx, creds, m.NodeID, m.RaftAddress)
 			mu.Lock()
 			defer mu.Unlock()
-			removed = removed || o.removed
+			removed = removed || o.Removed
 			switch {
-			case o.heard:
+			case o.Heard:
 				heard++
-			case o.trouble:
-				refused = fmt.Sprintf("node %d runs, and %s", m.NodeID, o.said)
+			case o.Trouble:
+				refused = fmt.Sprintf("node %d runs, and %s", m.NodeID, o.Said)
 			}
 		})
 	}

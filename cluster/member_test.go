@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/netlimit"
 	"muster/store"
 )
@@ -71,28 +72,27 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	var st *store.Store
 	opened := make(chan struct{})
-	transport := NewTransport(creds, func(uint64) (string, bool) { return address, true }, func(id uint64) error {
+	book := NewBook(nil, node, []Peer{{NodeID: node.NodeID, RaftAddress: address}}, logger)
+	conns := transport.New(creds, book, func(id uint64) error {
 		<-opened
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		return Fence(ctx, st, nil, id)
 	}, logger)
-	transport.Limits = limits
+	conns.Limits = limits
 	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: slog.New(slog.DiscardHandler),
-		Dial: transport.DialRaft, Ask: transport.Ask, Nudge: transport.Nudge})
+		Dial: conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge})
 	must(err)
 	close(opened)
-	loops := Start(Config{Store: st, Transport: transport, Logger: logger, Hooks: &Hooks{Node: *node, Log: logger}, Dir: dir, ReloadHTTP: func() error { return nil },
+	loops := Start(Config{Store: st, Transport: conns, Book: book, Logger: logger, Hooks: &Hooks{Node: *node, Log: logger}, Dir: dir, ReloadHTTP: func() error { return nil },
 		Self: store.Announcement{RaftAddress: address, APIAddress: node.APIAddress, BinaryVersion: "test", MaxSchema: store.LatestSchema()}})
-	mux := http.NewServeMux()
-	loops.Internal(mux)
-	transport.Serve(l, st, mux)
+	loops.Serve(l, http.NotFoundHandler())
 	t.Cleanup(func() {
 		loops.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = st.Close(ctx)
-		transport.Close()
+		conns.Close()
 		dir.Close()
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -132,7 +132,7 @@ func (m *testMember) stranger(t *testing.T) (*peerConn, error) {
 	for _, text := range roots {
 		pool.AppendCertsFromPEM([]byte(text))
 	}
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: &tls.Config{RootCAs: pool, NextProtos: []string{protoPeer}, MinVersion: tls.VersionTLS13,
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: &tls.Config{RootCAs: pool, NextProtos: []string{transport.ProtoPeer}, MinVersion: tls.VersionTLS13,
 		ServerName: certs.PeeringName(store.DefaultDatacenter, m.node.ClusterID)}}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

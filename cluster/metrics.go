@@ -39,7 +39,7 @@ func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	c.collectStoring(set)
-	c.Transport.collect(out)
+	c.Transport.Collect(out)
 	state := c.Autopilot()
 	if len(state.Servers) == 0 {
 		return

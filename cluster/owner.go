@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -59,7 +60,7 @@ func (c *Cluster) recoverToken(ctx context.Context, q TokenRequest) error {
 	if err != nil {
 		return err
 	}
-	return c.Transport.call(ctx, http.MethodPost, leader, pathRecoverToken, bytes.NewReader(body), nil)
+	return c.Transport.Call(ctx, http.MethodPost, leader, pathRecoverToken, bytes.NewReader(body), nil)
 }
 
 func (c *Cluster) makeToken(ctx context.Context, nodeID uint64, q TokenRequest) error {
@@ -71,12 +72,12 @@ func (c *Cluster) makeToken(ctx context.Context, nodeID uint64, q TokenRequest) 
 
 // ownerOf is the actor of what the owner of a member's files does.
 func ownerOf(nodeID uint64) store.Actor {
-	return store.Actor{Name: "owner of the files of " + hostOf(nodeID), NodeID: nodeID}
+	return store.Actor{Name: "owner of the files of " + transport.HostOf(nodeID), NodeID: nodeID}
 }
 
 // serveOwnerToken takes a request of who holds this member's own key.
 func (c *Cluster) serveOwnerToken(w http.ResponseWriter, r *http.Request) {
-	if err := c.ownOnly(PeerID(r.Context())); err != nil {
+	if err := c.ownOnly(transport.MemberID(r.Context())); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
@@ -107,7 +108,7 @@ func (c *Cluster) serveToken(w http.ResponseWriter, r *http.Request, do func(con
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 4*time.Second)
 	defer cancel()
-	err := do(ctx, PeerID(r.Context()), q)
+	err := do(ctx, transport.MemberID(r.Context()), q)
 	var refusal *store.Refusal
 	switch {
 	case errors.As(err, &refusal):
@@ -138,9 +139,9 @@ func (c *Cluster) ownerRequests(ctx context.Context) {
 			tctx, cancel := context.WithTimeout(ctx, syncTimeout)
 			err = c.recoverToken(tctx, q)
 			cancel()
-			var status *StatusError
+			var status *transport.StatusError
 			var refusal *store.Refusal
-			final := errors.As(err, &refusal) || errors.As(err, &status) && status.final()
+			final := errors.As(err, &refusal) || errors.As(err, &status) && status.Final()
 			if err != nil && !final {
 				break // later
 			}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -18,7 +19,7 @@ const (
 
 // serveOwnerBackup answers who holds this member's own key with an archive: the leader's, or with stale this member's.
 func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
-	if err := c.ownOnly(PeerID(r.Context())); err != nil {
+	if err := c.ownOnly(transport.MemberID(r.Context())); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
@@ -37,12 +38,7 @@ func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 		c.serveBackup(w, r)
 		return
 	}
-	url := "https://" + hostOf(leader) + ":1" + pathBackup + "?" + r.URL.RawQuery
-	q, err := http.NewRequestWithContext(r.Context(), http.MethodGet, url, nil)
-	var resp *http.Response
-	if err == nil {
-		resp, err = c.Transport.client.RoundTrip(q)
-	}
+	resp, err := c.Transport.Get(r.Context(), leader, pathBackup+"?"+r.URL.RawQuery)
 	if err != nil {
 		http.Error(w, "the leader cannot be asked; with --stale it is what this member has", http.StatusServiceUnavailable)
 		return
@@ -59,7 +55,7 @@ func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 
 // serveBackup answers a member, for the owner of its files. The audit has it before the first byte is sent.
 func (c *Cluster) serveBackup(w http.ResponseWriter, r *http.Request) {
-	id, q := PeerID(r.Context()), r.URL.Query()
+	id, q := transport.MemberID(r.Context()), r.URL.Query()
 	how := fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"), q.Get("user"), id)
 	err := c.Store.NoteBackup(r.Context(), ownerOf(id), how)
 	if err != nil {

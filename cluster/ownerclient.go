@@ -15,6 +15,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"muster/cluster/transport"
 )
 
 // Owned is the data directory of a member, used by the owner of its files while the member may run.
@@ -61,13 +63,13 @@ func (o *Owned) Running() bool {
 }
 
 // transport speaks to the member as itself.
-func (o *Owned) transport() (*Transport, error) {
+func (o *Owned) transport() (*transport.Transport, error) {
 	creds, err := o.dir.Credentials(o.node)
 	if err != nil {
 		return nil, err
 	}
-	book := func(uint64) (string, bool) { return o.node.RaftAddress, true }
-	return NewTransport(creds, book, func(uint64) error { return nil }, slog.New(slog.DiscardHandler)), nil
+	book := transport.Table(func(uint64) (string, bool) { return o.node.RaftAddress, true })
+	return transport.New(creds, book, func(uint64) error { return nil }, slog.New(slog.DiscardHandler)), nil
 }
 
 // MakeToken has the running member make a management token, through the leader. It returns an error when the member does
@@ -82,7 +84,7 @@ func (o *Owned) MakeToken(ctx context.Context, q TokenRequest) error {
 	if err != nil {
 		return err
 	}
-	return t.call(ctx, http.MethodPost, o.node.NodeID, pathOwnerToken, bytes.NewReader(body), nil)
+	return t.Call(ctx, http.MethodPost, o.node.NodeID, pathOwnerToken, bytes.NewReader(body), nil)
 }
 
 // Leave writes the request into the directory: the member carries it out as soon as it runs and there is a leader.
@@ -118,12 +120,7 @@ func (o *Owned) Backup(ctx context.Context, w io.Writer, stale bool, recipient, 
 	if stale {
 		query.Set("stale", "1")
 	}
-	ask := "https://" + hostOf(o.node.NodeID) + ":1" + pathOwnerBackup + "?" + query.Encode()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, ask, nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := t.client.RoundTrip(r)
+	resp, err := t.Get(ctx, o.node.NodeID, pathOwnerBackup+"?"+query.Encode())
 	if err != nil {
 		return 0, fmt.Errorf("the member of this directory cannot be asked: %w", err)
 	}

@@ -1,10 +1,8 @@
 package cluster
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 	"time"
@@ -207,132 +205,5 @@ func TestWrongSecretsAreLimited(t *testing.T) {
 	}
 	if n := m.audits(t) - before; n != 0 {
 		t.Errorf("%d audit rows", n)
-	}
-}
-
-// An address that fails too often is hung up on, unless a member or a peer has come from there.
-func TestStrangers(t *testing.T) {
-	s := newStrangers(discard)
-	now := time.Unix(1e9, 0)
-	a, b := tcp("192.0.2.1"), tcp("192.0.2.2")
-	for range 100 { // no limit below a hundred a minute
-		s.failed(a, now)
-	}
-	if s.hangUp(a, now) || s.refusePeer(a, now) {
-		t.Error("refused after 100 failures")
-	}
-	for range 100 {
-		s.failed(a, now)
-	}
-	let := 0
-	for range 1000 {
-		if !s.hangUp(a, now) {
-			let++
-		}
-	}
-	if let != probationBurst || !s.refusePeer(a, now) || s.hangUp(b, now) || s.refusePeer(b, now) {
-		t.Errorf("after 200 failures %d of 1000 get in, or there is a difference at another address", let)
-	}
-	if s.hangUp(a, now.Add(time.Minute)) {
-		t.Error("still refused a minute later")
-	}
-	s.member(a, now)
-	if s.hangUp(a, now) || !s.refusePeer(a, now) {
-		t.Error("members are refused, or other clusters are not")
-	}
-	s.peer(a, now)
-	let = 0
-	for range 1000 {
-		if !s.refusePeer(a, now) {
-			let++
-		}
-	}
-	if let != probationBurst {
-		t.Errorf("%d connections of a known peer at once", let)
-	}
-	if s.hangUp(a, now) {
-		t.Error("a known address is hung up on")
-	}
-	for i := range 3 * failingAddresses { // memory is bounded
-		x := tcp(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))
-		s.failed(x, now)
-		s.member(x, now)
-		s.peer(x, now)
-	}
-	if len(s.failing) > failingAddresses || len(s.members) > knownAddresses || len(s.peers) > knownAddresses {
-		t.Errorf("%d, %d and %d addresses are remembered", len(s.failing), len(s.members), len(s.peers))
-	}
-}
-
-// Strangers who hold connections keep no member out, and none that has come loses its connection to them.
-func TestStrangersHoldNoPlaces(t *testing.T) {
-	m := startMember(t, netlimit.Limits{All: 64, PerAddress: 16, Strangers: 32})
-	flood := func() {
-		for range 200 {
-			conn, err := tcpDial(m.address)
-			if err != nil {
-				continue
-			}
-			t.Cleanup(func() { conn.Close() })
-		}
-	}
-	ask := func(c io.ReadWriter) error {
-		if _, err := c.Write([]byte{1}); err != nil {
-			return err
-		}
-		_, err := io.ReadFull(c, make([]byte, 8))
-		return err
-	}
-	flood()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	first, err := m.Transport.dial(ctx, m.node.NodeID, protoAsk, false)
-	if err != nil {
-		t.Fatalf("a member is kept out: %v", err)
-	}
-	defer first.Close()
-	if err := ask(first); err != nil {
-		t.Fatal(err)
-	}
-	flood()
-	_ = first.SetDeadline(time.Now().Add(20 * time.Second))
-	if err := ask(first); err != nil {
-		t.Errorf("a member has lost its connection: %v", err)
-	}
-	if n := m.Transport.limiter.Open(); n > 64 {
-		t.Errorf("%d connections are open", n)
-	}
-}
-
-// The fence lets nobody through when it cannot read, and does not say then that somebody is removed.
-func TestFenceFailsClosed(t *testing.T) {
-	m := startMember(t, netlimit.Limits{})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := m.Store.Fence(ctx, 1); err != nil {
-		t.Errorf("a member: %v", err)
-	}
-	if err := m.Store.Fence(ctx, 99); !isGone(err) {
-		t.Errorf("a stranger: %v", err)
-	}
-	m.Transport.Expel(98)
-	if err := m.Transport.admits(98); !isGone(err) {
-		t.Errorf("who was expelled: %v", err)
-	}
-	if err := m.confirmMember(ctx, 99); !isGone(err) {
-		t.Errorf("a stranger, confirmed: %v", err)
-	}
-	if err := m.confirmMember(ctx, 1); err != nil {
-		t.Errorf("a member, confirmed: %v", err)
-	}
-	closing, stop := context.WithTimeout(ctx, time.Second)
-	defer stop()
-	if err := m.Store.Close(closing); err != nil {
-		t.Fatal(err)
-	}
-	for _, id := range []uint64{1, 99} {
-		if err := m.Store.Fence(ctx, id); err == nil || isGone(err) {
-			t.Errorf("node %d when nothing can be read: %v", id, err)
-		}
 	}
 }

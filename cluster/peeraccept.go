@@ -39,9 +39,9 @@ func (p *peers) serve(conn net.Conn, relayed bool) {
 	data, first, err := c.readFirst(firstFrameWithin)
 	if err != nil {
 		if !relayed {
-			p.strangers.failed(conn.RemoteAddr(), time.Now())
+			p.strangers.Failed(conn.RemoteAddr(), time.Now())
 		}
-		p.strangers.quiet.write(slog.LevelDebug, "a peer's connection was closed", "remote", conn.RemoteAddr(), "err", err)
+		p.strangers.Log(slog.LevelDebug, "a peer's connection was closed", "remote", conn.RemoteAddr(), "err", err)
 		return
 	}
 	direct := !relayed
@@ -49,7 +49,7 @@ func (p *peers) serve(conn net.Conn, relayed bool) {
 		leave()
 		c.known = true
 		if direct {
-			p.strangers.peer(conn.RemoteAddr(), time.Now())
+			p.strangers.Peer(conn.RemoteAddr(), time.Now())
 			if n := netlimit.Of(conn); n != nil {
 				n.Proven()
 			}
@@ -75,7 +75,7 @@ func (p *peers) serve(conn net.Conn, relayed bool) {
 		if !direct {
 			break
 		}
-		to, err := p.net.dial(ctx, leader, protoRelay, false)
+		to, err := p.net.DialRelay(ctx, leader)
 		if err == nil {
 			p.passOn(c, to, data, known)
 			return
@@ -98,7 +98,7 @@ func (p *peers) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
 	}
 	switch {
 	case f.Refused != nil && (f.Refused.Code == refusedSecret || f.Refused.Code == refusedOther || f.Refused.Code == refusedBusy):
-		p.strangers.failed(c.RemoteAddr(), time.Now())
+		p.strangers.Failed(c.RemoteAddr(), time.Now())
 	case f.Secret != nil, f.Opened != nil, f.Terminated != nil:
 		known()
 	}
@@ -167,9 +167,9 @@ func (t *peerTerm) answer(c *peerConn, f *frame, direct bool, known func()) {
 	} else {
 		out.Refused = refusalOf(err)
 		if direct && out.Refused.Code != refusedNotLeader && out.Refused.Code != refusedTerminated {
-			t.strangers.failed(c.RemoteAddr(), time.Now())
+			t.strangers.Failed(c.RemoteAddr(), time.Now())
 		}
-		t.strangers.quiet.write(slog.LevelInfo, "a peer was refused", "remote", c.RemoteAddr(), "err", printable(err.Error(), 300))
+		t.strangers.Log(slog.LevelInfo, "a peer was refused", "remote", c.RemoteAddr(), "err", printable(err.Error(), 300))
 	}
 	_ = c.write(out, time.Second)
 }

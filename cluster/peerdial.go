@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/dialpolicy"
 	"muster/store"
 )
@@ -23,8 +24,8 @@ const (
 	exchangePause  = 150 * time.Millisecond
 	connectWithin  = time.Second // to one address, while a caller waits
 	openWithin     = 5 * time.Second
+	dialWithin     = 3 * time.Second // to one address, for a stream
 
-	peerUserTimeout = 10 * time.Second // other clusters may be far away: longer than among members
 )
 
 // errUnreachable is all that is said to others of a connection that did not come about: whoever may name addresses must
@@ -80,13 +81,13 @@ func (d peerDialer) dial(ctx context.Context, address, serverName string, pems [
 		if err := d.policy.Control(network, address, c); err != nil {
 			return err
 		}
-		return limitSilence(c, peerUserTimeout)
+		return transport.LimitSilence(c, transport.PeerSilence)
 	}}
 	raw, err := nd.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, unreachable{err}
 	}
-	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: serverName, NextProtos: []string{protoPeer}})
+	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: serverName, NextProtos: []string{transport.ProtoPeer}})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, unreachable{err}
@@ -167,7 +168,7 @@ func (d peerDialer) exchange(ctx context.Context, address, serverName string, pe
 
 // open begins a stream.
 func (d peerDialer) open(ctx context.Context, p *store.Peering, address, secret, datacenter string) (*peerConn, error) {
-	dctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	dctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
 	conn, err := d.dial(dctx, address, p.ServerName, p.CAPems)
 	if err != nil {
@@ -210,7 +211,7 @@ func (t *peerTerm) farewell(k store.Tombstone) {
 }
 
 func (d peerDialer) leave(ctx context.Context, k store.Tombstone, address string) error {
-	dctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	dctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
 	conn, err := d.dial(dctx, address, k.ServerName, k.CAPems)
 	if err != nil {

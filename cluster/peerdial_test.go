@@ -9,19 +9,16 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-	"io"
 	"log/slog"
 	"math/big"
 	"net"
-	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/dialpolicy"
-	"muster/store"
 )
 
 // loopbackDialer dials what a member on loopback may.
@@ -75,7 +72,7 @@ func TestDialFailuresAreAlike(t *testing.T) {
 	l.Close()
 	tlsServer := func(c tls.Certificate) string {
 		return listenFor(t, func(conn net.Conn) {
-			_ = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{c}, NextProtos: []string{protoPeer}}).Handshake()
+			_ = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{c}, NextProtos: []string{transport.ProtoPeer}}).Handshake()
 		})
 	}
 	roots := []string{string(certs.EncodeCert(right.Certificate[0]))}
@@ -146,45 +143,5 @@ func TestNothingIsSentToStrangers(t *testing.T) {
 	case text := <-said:
 		t.Errorf("a connection was made and %q sent", text)
 	default:
-	}
-}
-
-// A request that can go to another member does not wait long for a connection, and may be sent again; one that cannot waits
-// for as long as a slow member may take.
-func TestForwardingDialsAreBounded(t *testing.T) {
-	silent := listenFor(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) // takes connections and says nothing
-	dir, err := OpenDir(filepath.Join(t.TempDir(), "data"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	node, err := Found(dir, Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: "127.0.0.1:2", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	creds, err := dir.Credentials(node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tr := NewTransport(creds, func(uint64) (string, bool) { return silent, true }, nil, discard)
-	defer tr.Close()
-	for _, other := range []bool{true, false} {
-		tr.Alternatives = func(uint64) bool { return other }
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		begin := time.Now()
-		_, err = tr.Forward(r, 2)
-		took := time.Since(begin)
-		cancel()
-		var unsent interface{ NotSent() bool }
-		if !errors.As(err, &unsent) || !unsent.NotSent() {
-			t.Errorf("another member %t: %v", other, err)
-		}
-		if (took >= handshakeTimeout) == other {
-			t.Errorf("another member %t: the dial took %v", other, took)
-		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/dialpolicy"
 	"muster/store"
 )
@@ -34,14 +35,14 @@ var peerActor = store.Actor{Name: "peering", Peer: true}
 // peers are this member's dealings with other clusters. The leader owns all streams; others pass connections on to it.
 type peers struct {
 	store *store.Store
-	net   *Transport
+	net   *transport.Transport
 	ping  time.Duration
 	log   *slog.Logger
 	alive func(nodeID uint64) string
 	slots chan struct{} // of those that have shown who they are
 
 	relayed   chan struct{} // places of those that have not
-	strangers *strangers
+	strangers *transport.Strangers
 
 	loopback bool // this member is on loopback itself
 
@@ -56,7 +57,7 @@ func newPeers(cfg Config, alive func(uint64) string) *peers {
 		ping = DefaultPeerPing
 	}
 	return &peers{store: cfg.Store, net: cfg.Transport, ping: ping, log: cfg.Logger, alive: alive,
-		slots: make(chan struct{}, peerConnections), relayed: make(chan struct{}, relayedAtOnce), strangers: cfg.Transport.strangers, loopback: dialpolicy.OnLoopback(cfg.Self.RaftAddress), changed: make(chan struct{})}
+		slots: make(chan struct{}, peerConnections), relayed: make(chan struct{}, relayedAtOnce), strangers: cfg.Transport.Strangers(), loopback: dialpolicy.OnLoopback(cfg.Self.RaftAddress), changed: make(chan struct{})}
 }
 
 // peerTerm is what a leader keeps of its peerings.
@@ -367,5 +368,5 @@ func (c *Cluster) peeringName() string {
 	if err != nil {
 		return ""
 	}
-	return certs.PeeringName(datacenter, c.Transport.creds.ClusterID)
+	return certs.PeeringName(datacenter, c.Transport.ClusterID())
 }

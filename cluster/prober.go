@@ -2,10 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -174,68 +170,4 @@ func (p *prober) snapshot() map[uint64]observation {
 		m[id] = *o
 	}
 	return m
-}
-
-// Paths of the internal HTTP that this package asks for; the server side is Internal.
-const (
-	pathProbe    = "/internal/probe"
-	pathAnnounce = "/internal/announce"
-	pathNudge    = "/internal/nudge"
-)
-
-// call sends one internal request and decodes the answer into out, unless that is nil.
-func (t *Transport) call(ctx context.Context, method string, nodeID uint64, path string, body io.Reader, out any) error {
-	return call(ctx, t.roundTrip, method, nodeID, path, body, out)
-}
-
-func call(ctx context.Context, by func(*http.Request) (*http.Response, error), method string, nodeID uint64, path string, body io.Reader, out any) error {
-	r, err := http.NewRequestWithContext(ctx, method, "https://"+hostOf(nodeID)+":1"+path, body)
-	if err != nil {
-		return err
-	}
-	resp, err := by(r)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data), Removed: resp.Header.Get(headerRemoved) != ""}
-	}
-	if out == nil {
-		return nil
-	}
-	return json.Unmarshal(data, out)
-}
-
-// StatusError is an answer of another member that is not 200.
-type StatusError struct {
-	NodeID uint64
-	Status int
-	Text   string
-
-	Removed bool // the member says that this one was removed for good
-}
-
-// final reports whether the same request would be refused again.
-func (e *StatusError) final() bool {
-	return e.Status < 500 && e.Status != http.StatusMisdirectedRequest
-}
-
-func (e *StatusError) Error() string {
-	return fmt.Sprintf("node %d answers %d: %.200s", e.NodeID, e.Status, e.Text)
-}
-
-// Nudge tells members that leadership has just been handed over. It does not wait for them.
-func (t *Transport) Nudge(nodes []uint64) {
-	for _, id := range nodes {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			_ = t.call(ctx, http.MethodPost, id, pathNudge, nil, nil)
-		}()
-	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"muster/addr"
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -58,19 +59,10 @@ func (c *Cluster) dialled(ctx context.Context, a store.Announcement) (proven []s
 			proven = append(proven, host)
 		})
 	}
-	try(a.RaftAddress, c.proveRaft)
+	try(a.RaftAddress, c.Transport.Prove)
 	try(a.APIAddress, c.proveAPI)
 	all.Wait()
 	return proven
-}
-
-// proveRaft shows that a member's cluster listener is at an address.
-func (c *Cluster) proveRaft(ctx context.Context, nodeID uint64, address string) error {
-	conn, err := c.Transport.dialAt(ctx, nodeID, address, protoAsk, true)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
 }
 
 // proveAPI shows that a member's API listener is at an address. The member is known by the node id in the certificate.
@@ -85,9 +77,9 @@ func (c *Cluster) proveAPI(ctx context.Context, nodeID uint64, address string) e
 		VerifyConnection: func(s tls.ConnectionState) error {
 			expired, err := certs.VerifyAged(s.PeerCertificates, roots, x509.ExtKeyUsageServerAuth, time.Now())
 			if err != nil || expired {
-				return errors.Join(err, errExpired)
+				return errors.Join(err, transport.ErrExpired)
 			}
-			id, err := certs.NodeID(s.PeerCertificates[0], c.Transport.creds.ClusterID)
+			id, err := certs.NodeID(s.PeerCertificates[0], c.Transport.ClusterID())
 			if err == nil && id != nodeID {
 				err = errors.New("another member answers")
 			}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"io"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/netlimit"
 	"muster/store"
 )
@@ -26,12 +26,11 @@ func (m *testMember) askAs(t *testing.T, node uint64, from, path string, body an
 	if err != nil {
 		t.Fatal(err)
 	}
-	mux := http.NewServeMux()
-	m.Internal(mux)
+	mux := m.internal()
 	r := httptest.NewRequest("POST", path, bytes.NewReader(data))
 	r.RemoteAddr = from + ":1"
 	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, node)))
+	mux.ServeHTTP(w, r.WithContext(transport.WithMember(r.Context(), node)))
 	return w.Code, w.Body.String()
 }
 
@@ -55,7 +54,7 @@ func TestNamesOfRunningMembers(t *testing.T) {
 	}
 	id := joined.Member.NodeID
 	announce := func(from, raft, api string) (int, string) {
-		return m.askAs(t, id, from, pathAnnounce, store.Announcement{RaftAddress: raft, APIAddress: api, BinaryVersion: "v", MaxSchema: store.LatestSchema()})
+		return m.askAs(t, id, from, transport.PathAnnounce, store.Announcement{RaftAddress: raft, APIAddress: api, BinaryVersion: "v", MaxSchema: store.LatestSchema()})
 	}
 	renew := func(from string) (names, left []string) {
 		t.Helper()
@@ -69,7 +68,7 @@ func TestNamesOfRunningMembers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		code, text := m.askAs(t, id, from, pathCertificates, q)
+		code, text := m.askAs(t, id, from, transport.PathCertificates, q)
 		var a certificateAnswer
 		if err := json.Unmarshal([]byte(text), &a); err != nil || code != 200 {
 			t.Fatalf("%d %s", code, text)
@@ -138,10 +137,10 @@ func TestProofs(t *testing.T) {
 	m := startMember(t, netlimit.Limits{})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := m.proveRaft(ctx, 1, m.address); err != nil {
+	if err := m.Transport.Prove(ctx, 1, m.address); err != nil {
 		t.Error(err)
 	}
-	if err := m.proveRaft(ctx, 2, m.address); err == nil {
+	if err := m.Transport.Prove(ctx, 2, m.address); err == nil {
 		t.Error("member 1 answers for member 2")
 	}
 	serve := func(ca certs.CA, node uint64) string {

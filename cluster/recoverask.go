@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -40,8 +37,6 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 		key, _ := store.MirrorCertKey(d.file(mirrorFile), id)
 		return key
 	}
-	t := NewTransport(creds, nil, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
-	defer t.Close()
 	// The operator, node.json and the book may know better than the mirror.
 	places := append(slices.Clone(n.Peers), p.given...)
 	book, _ := d.readBook() // a damaged one is only a pity
@@ -67,16 +62,16 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 				}
 			}
 			for _, addr := range addrs {
-				h := t.hearOut(ctx, m.NodeID, addr)
+				h := transport.HearOut(ctx, creds, m.NodeID, addr)
 				mu.Lock()
-				removed = removed || h.removed
+				removed = removed || h.Removed
 				mu.Unlock()
-				if h.said != "" {
-					m.Answers, m.Said = true, h.said
+				if h.Said != "" {
+					m.Answers, m.Said = true, h.Said
 					return
 				}
 			}
-			if m.APIAddress != "" && takesConnection(ctx, m.APIAddress) {
+			if m.APIAddress != "" && transport.TakesConnection(ctx, m.APIAddress) {
 				m.Answers, m.Said = true, "it takes connections at its API address "+m.APIAddress
 			}
 		})
@@ -86,58 +81,4 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 		return errors.Join(ErrRemoved, d.markRemoved(n))
 	}
 	return nil
-}
-
-func takesConnection(ctx context.Context, addr string) bool {
-	dialer := net.Dialer{Timeout: askDial}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
-}
-
-// hearing is what came of a connection to a cluster listener.
-type hearing struct {
-	said    string // in words, "" when nobody takes the connection
-	heard   bool   // a member talks to this one
-	trouble bool   // the certificates do not agree
-	removed bool   // it says that this member was removed
-}
-
-// hearOut connects to a cluster listener and asks for the member's health.
-func (t *Transport) hearOut(ctx context.Context, id uint64, addr string) hearing {
-	if !takesConnection(ctx, addr) {
-		return hearing{}
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*probeTimeout)
-	defer cancel()
-	one := t.at(addr)
-	defer one.Close()
-	err := one.call(ctx, http.MethodGet, id, pathProbe, nil, nil)
-	var answer *StatusError
-	switch {
-	case err == nil:
-		return hearing{said: fmt.Sprintf("it answers as node %d", id), heard: true}
-	case errors.As(err, &answer) && answer.Status == http.StatusGone && answer.Removed:
-		return hearing{said: "it says that this member was removed", removed: true}
-	case errors.As(err, &answer) && answer.Status == http.StatusGone:
-		return hearing{said: "it says that this member is not in the cluster"}
-	case errors.As(err, &answer):
-		return hearing{said: fmt.Sprintf("it answers %d", answer.Status), heard: true}
-	}
-	if trouble := troubleOf(err); trouble != "" {
-		return hearing{said: trouble, trouble: true}
-	}
-	text := err.Error()
-	if i := strings.LastIndex(text, ": "); i >= 0 {
-		text = text[i+2:]
-	}
-	return hearing{said: "it takes connections and then: " + text}
-}
-
-// at is the transport with all members at one address; it shares no connection with the original.
-func (t *Transport) at(addr string) *Transport {
-	return NewTransport(t.creds, func(uint64) (string, bool) { return addr, true }, t.fence, t.log)
 }

@@ -108,7 +108,7 @@ func (c *Cluster) expel(ctx context.Context) {
 				}
 				if !gone[id] {
 					gone[id] = true
-					c.Transport.book.Forget(id)
+					c.Book.Forget(id)
 					c.cutSoon(id)
 				}
 			}

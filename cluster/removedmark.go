@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -14,8 +15,7 @@ import (
 // started nor made the start of a recovery, which would be a second cluster of the same identity.
 
 const (
-	removedFile   = "removed.json"
-	headerRemoved = "X-Muster-Removed" // on a refusal: the node was removed, and its id is never used again
+	removedFile = "removed.json"
 )
 
 // removedMark is the contents of DIR/removed.json.
@@ -56,7 +56,7 @@ func (d *Dir) CheckRemoved(n *Node) error {
 
 // checkRemoved looks at the answer of another member for the word that this one is no longer known.
 func (c *Cluster) checkRemoved(err error) {
-	var status *StatusError
+	var status *transport.StatusError
 	if errors.As(err, &status) && status.Status == http.StatusGone {
 		c.leave(status.Removed)
 	}

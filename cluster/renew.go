@@ -12,15 +12,15 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/store"
 )
 
 const (
-	pathCertificates = "/internal/certificates"
-	renewCheck       = time.Hour
-	renewRetry       = 5 * time.Second
-	renewLeast       = time.Second
-	renewWarnEvery   = 30 * time.Second
+	renewCheck     = time.Hour
+	renewRetry     = 5 * time.Second
+	renewLeast     = time.Second
+	renewWarnEvery = 30 * time.Second
 )
 
 // certificateRequest and certificateAnswer are how a member gets new leaves from the leader, over a connection that
@@ -161,7 +161,7 @@ func (c *Cluster) renewNow(ctx context.Context) error {
 		if body, err = json.Marshal(q); err != nil {
 			return err
 		}
-		err = c.Transport.call(ctx, http.MethodPost, leader, pathCertificates, bytes.NewReader(body), &a)
+		err = c.Transport.Call(ctx, http.MethodPost, leader, transport.PathCertificates, bytes.NewReader(body), &a)
 	}
 	if err != nil {
 		return err
@@ -179,7 +179,7 @@ func (c *Cluster) install(a certificateAnswer) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Transport.creds.Replace(a.Transport, key, a.TransportCA); err != nil {
+	if err := c.Transport.Credentials().Replace(a.Transport, key, a.TransportCA); err != nil {
 		return err
 	}
 	for _, f := range []struct {
@@ -237,7 +237,7 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		if records[i].Kind == certs.Transport {
 			names = append(names, c.peeringName())
 		}
-		der, err := records[i].Sign(by.CA, csr.PublicKey, c.Transport.creds.ClusterID, m.Name, names)
+		der, err := records[i].Sign(by.CA, csr.PublicKey, c.Transport.ClusterID(), m.Name, names)
 		if err != nil {
 			return a, err
 		}
@@ -252,12 +252,12 @@ func (c *Cluster) serveCertificates(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the request cannot be read", http.StatusBadRequest)
 		return
 	}
-	a, err := c.issue(r.Context(), PeerID(r.Context()), q, store.HostEvidence{Remote: remoteHost(r)})
+	a, err := c.issue(r.Context(), transport.MemberID(r.Context()), q, store.HostEvidence{Remote: remoteHost(r)})
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
 		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
 	case err != nil:
-		c.log.Warn("certificates", "node", PeerID(r.Context()), "err", err)
+		c.log.Warn("certificates", "node", transport.MemberID(r.Context()), "err", err)
 		http.Error(w, "the certificates were not issued", http.StatusServiceUnavailable)
 	default:
 		writeJSON(w, a)

@@ -274,7 +274,7 @@ func (c *Cluster) watchStoring(ctx context.Context) {
 		case <-time.After(judgeEvery):
 		}
 		now := time.Now()
-		c.storage.accepts(!c.Transport.starved(now) && !c.Connections.Starved(now))
+		c.storage.accepts(!c.Transport.Starved(now) && !c.Connections.Starved(now))
 		verdict, changed := c.storage.judge(now, c.toldStalled(now))
 		switch {
 		case changed && verdict.OK:

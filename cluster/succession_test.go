@@ -11,7 +11,7 @@ import (
 // An authority of muster's own is replaced in good time, an operator's only once it has ended.
 func TestSuccessionDue(t *testing.T) {
 	made := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	ca, err := certs.NewCA(certs.Transport, agedCluster, made)
+	ca, err := certs.NewCA(certs.Transport, "11111111-2222-4333-8444-555555555555", made)
 	if err != nil {
 		t.Fatal(err)
 	}

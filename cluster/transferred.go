@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -36,7 +37,7 @@ func (c *Cluster) Transferred(ctx context.Context, actor store.Actor, to uint64)
 			actor.IdempotencyKey, actor.RequestHash = "", ""
 			err = c.Store.NoteTransferred(ctx, actor, to)
 		} else {
-			err = c.Transport.call(ctx, http.MethodPost, leads, pathTransferred, bytes.NewReader(note), nil)
+			err = c.Transport.Call(ctx, http.MethodPost, leads, pathTransferred, bytes.NewReader(note), nil)
 		}
 		if err == nil {
 			return leads, nil
@@ -55,7 +56,7 @@ func (c *Cluster) serveTransferred(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the note cannot be read", http.StatusBadRequest)
 		return
 	}
-	actor := store.Actor{Accessor: note.Accessor, Name: note.Name, Remote: note.Remote, RequestID: note.Request, NodeID: PeerID(r.Context())}
+	actor := store.Actor{Accessor: note.Accessor, Name: note.Name, Remote: note.Remote, RequestID: note.Request, NodeID: transport.MemberID(r.Context())}
 	serveLeader(c, w, r, func(ctx context.Context, _ uint64) (struct{}, error) {
 		return struct{}{}, c.Store.NoteTransferred(ctx, actor, note.To)
 	})

@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/transport"
 	"muster/store"
 )
 
 const (
-	pathTrust     = "/internal/trust"
 	pathNodeToken = "/internal/node-token"
 	syncTimeout   = 10 * time.Second
 	checkEvery    = time.Minute // what expires
@@ -51,7 +51,7 @@ func probePath(trust uint64, key string, stalled bool) string {
 	if stalled {
 		q.Set("stalled", "true")
 	}
-	return pathProbe + "?" + q.Encode()
+	return transport.PathProbe + "?" + q.Encode()
 }
 
 // hear reads what a probe tells.
@@ -92,7 +92,7 @@ func fromLeader[T any](ctx context.Context, c *Cluster, method, path string, own
 	if leader == c.Store.NodeID() {
 		return own(ctx, leader)
 	}
-	err = c.Transport.call(ctx, method, leader, path, nil, &out)
+	err = c.Transport.Call(ctx, method, leader, path, nil, &out)
 	return out, err
 }
 
@@ -102,7 +102,7 @@ func (c *Cluster) syncTrust(ctx context.Context) error {
 	if have := c.trusted.Load(); have > 0 && have >= c.expected.Load() {
 		return nil
 	}
-	a, err := fromLeader(ctx, c, http.MethodGet, pathTrust, c.trust)
+	a, err := fromLeader(ctx, c, http.MethodGet, transport.PathTrust, c.trust)
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (c *Cluster) reload() error {
 		}
 		files[i] = data
 	}
-	if err := c.Transport.creds.Replace(files[0], files[1], files[2]); err != nil {
+	if err := c.Transport.Credentials().Replace(files[0], files[1], files[2]); err != nil {
 		return err
 	}
 	return c.ReloadHTTP()
@@ -204,12 +204,12 @@ func (c *Cluster) serveTrust(w http.ResponseWriter, r *http.Request) {
 
 // serveLeader answers another member with what the leader makes for it.
 func serveLeader[T any](c *Cluster, w http.ResponseWriter, r *http.Request, make func(context.Context, uint64) (T, error)) {
-	out, err := make(r.Context(), PeerID(r.Context()))
+	out, err := make(r.Context(), transport.MemberID(r.Context()))
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
 		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
 	case err != nil:
-		c.log.Warn("internal request", "path", r.URL.Path, "node", PeerID(r.Context()), "err", err)
+		c.log.Warn("internal request", "path", r.URL.Path, "node", transport.MemberID(r.Context()), "err", err)
 		http.Error(w, "not now", http.StatusServiceUnavailable)
 	default:
 		writeJSON(w, out)
@@ -234,7 +234,7 @@ func (c *Cluster) mintToken(ctx context.Context, nodeID uint64) (t nodeToken, er
 	if err != nil {
 		return t, err
 	}
-	t.NodeJWT, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, c.Transport.creds.ClusterID, m.ID, m.NodeID, time.Now())
+	t.NodeJWT, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, c.Transport.ClusterID(), m.ID, m.NodeID, time.Now())
 	return t, err
 }
 

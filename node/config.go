@@ -49,7 +49,7 @@ type Config struct {
 
 	Limits             handlers.Limits // requests of clients
 	Connections        netlimit.Limits // of clients
-	ClusterConnections netlimit.Limits // to the cluster listener; what is 0 is as cluster.DefaultLimits says
+	ClusterConnections netlimit.Limits // to the cluster listener; what is 0 is as transport.DefaultLimits says
 
 	Version, Commit string
 	Logger          *slog.Logger

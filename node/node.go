@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"filippo.io/age"
 
 	"muster/cluster"
+	"muster/cluster/transport"
 	"muster/handlers"
 	"muster/netlimit"
 	"muster/store"
@@ -39,7 +39,7 @@ type Node struct {
 	dir       *cluster.Dir
 	self      *cluster.Node // what node.json says
 	listeners listeners
-	transport *cluster.Transport
+	transport *transport.Transport
 	book      *cluster.Book
 	clients   *netlimit.Limiter
 	leaf      atomic.Pointer[tls.Certificate] // of the API listener
@@ -158,12 +158,11 @@ func (n *Node) openTransport() error {
 		}
 		return ""
 	}
-	n.transport = cluster.NewTransport(creds, nil, n.fence, n.log)
 	n.book = cluster.NewBook(n.dir, n.self, n.cfg.Members, n.log)
-	n.transport.UseBook(n.book)
-	n.transport.Limits = cluster.ListenerLimits(n.cfg.ClusterConnections)
+	n.transport = transport.New(creds, n.book, n.fence, n.log)
+	n.transport.Limits = transport.ListenerLimits(n.cfg.ClusterConnections)
 	// TCP and TLS take four ways, and machines are busy.
-	n.transport.DialBound = max(cluster.DefaultDialBound, 8*n.cfg.NetworkLatency)
+	n.transport.DialBound = max(transport.DefaultDialBound, 8*n.cfg.NetworkLatency)
 	n.closing(func() error { n.transport.Close(); return nil })
 	return nil
 }
@@ -180,7 +179,7 @@ func (n *Node) fence(id uint64) error {
 
 // introduce asks the others whether this directory may be started: a copy of a running member's may not.
 func (n *Node) introduce(ctx context.Context, self cluster.Incarnation) error {
-	if err := cluster.Introduce(ctx, n.transport, n.dir, n.self, self, n.self.Former); err != nil {
+	if err := cluster.Introduce(ctx, n.transport, n.book, n.dir, n.self, self, n.self.Former); err != nil {
 		n.log.Error(err.Error())
 		return err
 	}
@@ -247,6 +246,7 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 		Connections: n.clients,
 		Store:       n.store,
 		Transport:   n.transport,
+		Book:        n.book,
 		Logger:      n.log,
 		Hooks:       &cluster.Hooks{Drain: n.cfg.DrainHooks, Resume: n.cfg.ResumeHooks, Node: *n.self, Log: n.log},
 		Dir:         n.dir,
@@ -269,10 +269,7 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 
 // serveMembers answers other members: the loops' requests, and those of clients that other members pass on.
 func (n *Node) serveMembers() {
-	internal := http.NewServeMux()
-	n.loops.Load().Internal(internal)
-	internal.Handle("/", n.api.Internal())
-	n.transport.Serve(n.listeners.raft, n.store, internal)
+	n.loops.Load().Serve(n.listeners.raft, n.api.Internal())
 }
 
 // serveClients answers clients until serving ends.

@@ -1,0 +1,38 @@
+package cluster
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"muster/netlimit"
+)
+
+// The fence lets nobody through when it cannot read, and does not say then that somebody is removed.
+func TestFenceFailsClosed(t *testing.T) {
+	m := startMember(t, netlimit.Limits{})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := m.Store.Fence(ctx, 1); err != nil {
+		t.Errorf("a member: %v", err)
+	}
+	if err := m.Store.Fence(ctx, 99); !isGone(err) {
+		t.Errorf("a stranger: %v", err)
+	}
+	if err := m.confirmMember(ctx, 99); !isGone(err) {
+		t.Errorf("a stranger, confirmed: %v", err)
+	}
+	if err := m.confirmMember(ctx, 1); err != nil {
+		t.Errorf("a member, confirmed: %v", err)
+	}
+	closing, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	if err := m.Store.Close(closing); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []uint64{1, 99} {
+		if err := m.Store.Fence(ctx, id); err == nil || isGone(err) {
+			t.Errorf("node %d when nothing can be read: %v", id, err)
+		}
+	}
+}

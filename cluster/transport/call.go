@@ -1,0 +1,161 @@
+package transport
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Paths of internal requests that the transport itself knows of; those who serve them register them.
+const (
+	PathProbe        = "/internal/probe"
+	PathAnnounce     = "/internal/announce"
+	PathTrust        = "/internal/trust"
+	PathCertificates = "/internal/certificates"
+	PathNudge        = "/internal/nudge"
+)
+
+// headerRemoved on a refusal says that the node was removed, and that its id is never used again.
+const headerRemoved = "X-Muster-Removed"
+
+// newClient makes a client of the internal HTTP. With aged the certificates of both ends may have expired.
+func (t *Transport) newClient(aged bool) *http.Transport {
+	return &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			id, err := nodeOf(addr)
+			if err != nil {
+				return nil, err
+			}
+			return t.dial(ctx, id, protoHTTP, aged)
+		},
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: 2,
+		IdleConnTimeout:     time.Minute,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond, MaxConcurrentStreams: 1000},
+	}
+}
+
+// hostOf is the host name under which a member's internal HTTP is asked for.
+func HostOf(nodeID uint64) string { return fmt.Sprintf("node-%d", nodeID) }
+
+func nodeOf(addr string) (uint64, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return 0, err
+	}
+	digits, ok := strings.CutPrefix(host, "node-")
+	if !ok {
+		return 0, fmt.Errorf("%q is not the name of a node", host)
+	}
+	return strconv.ParseUint(digits, 10, 64)
+}
+
+// Call sends one internal request and decodes the answer into out, unless that is nil.
+func (t *Transport) Call(ctx context.Context, method string, nodeID uint64, path string, body io.Reader, out any) error {
+	return call(ctx, t.roundTrip, method, nodeID, path, body, out)
+}
+
+func call(ctx context.Context, by func(*http.Request) (*http.Response, error), method string, nodeID uint64, path string, body io.Reader, out any) error {
+	r, err := http.NewRequestWithContext(ctx, method, "https://"+HostOf(nodeID)+":1"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := by(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data), Removed: resp.Header.Get(headerRemoved) != ""}
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(data, out)
+}
+
+// StatusError is an answer of another member that is not 200.
+type StatusError struct {
+	NodeID uint64
+	Status int
+	Text   string
+
+	Removed bool // the member says that this one was removed for good
+}
+
+// Final reports whether the same request would be refused again.
+func (e *StatusError) Final() bool {
+	return e.Status < 500 && e.Status != http.StatusMisdirectedRequest
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("node %d answers %d: %.200s", e.NodeID, e.Status, e.Text)
+}
+
+// Get asks for something that is too long for Call. The caller closes the body; the status is 200 or not.
+func (t *Transport) Get(ctx context.Context, nodeID uint64, path string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+HostOf(nodeID)+":1"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return t.client.RoundTrip(r)
+}
+
+// CallAt is Call to one address, over a connection of its own.
+func (t *Transport) CallAt(ctx context.Context, method string, id uint64, address, path string, body io.Reader, out any) error {
+	once := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return t.dialAt(ctx, id, address, protoHTTP, false)
+	}}
+	defer once.CloseIdleConnections()
+	return call(ctx, once.RoundTrip, method, id, path, body, out)
+}
+
+// Nudge tells members that leadership has just been handed over. It does not wait for them.
+func (t *Transport) Nudge(nodes []uint64) {
+	for _, id := range nodes {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = t.Call(ctx, http.MethodPost, id, PathNudge, nil, nil)
+		}()
+	}
+}
+
+// Forward sends a client's request to a member's internal HTTP. Its errors have a method NotSent, which tells whether it
+// is certain that the member has not seen the request.
+func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
+	r.URL.Scheme, r.URL.Host, r.Host = "https", HostOf(nodeID)+":1", HostOf(nodeID)
+	if t.service.Alternatives != nil && t.service.Alternatives(nodeID) {
+		r = r.WithContext(context.WithValue(r.Context(), boundKey{}, t.DialBound))
+	}
+	var sent atomic.Bool // the client may try several connections, and the last one says nothing of those before it
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }}
+	resp, err := t.client.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	if err != nil {
+		return nil, forwardError{err, sent.Load()}
+	}
+	return resp, nil
+}
+
+// forwardError is a failure to send a request or to get its answer.
+type forwardError struct {
+	error
+	sent bool
+}
+
+// NotSent reports whether no connection was made that the request could have gone over.
+func (e forwardError) NotSent() bool { return !e.sent }
+
+func (e forwardError) Unwrap() error { return e.error }

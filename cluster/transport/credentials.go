@@ -1,0 +1,188 @@
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"muster/certs"
+)
+
+// Protocols that share the cluster listener, told apart by ALPN.
+const (
+	protoRaft = "muster-raft/1" // a dqlite stream
+	protoAsk  = "muster-ask/1"  // "which leader do you follow?", over and over
+	protoHTTP = "h2"            // probes, forwarded requests
+
+	ProtoPeer  = "muster-peer/1"       // another cluster's stream; its secret authenticates it, no certificate
+	protoRelay = "muster-peer-relay/1" // the same, passed on by a member that does not lead
+)
+
+// Credentials are a member's certificate for the cluster listener and the authority that it trusts. They are
+// replaced as a whole when either changes; connections made later use the new ones.
+type Credentials struct {
+	ClusterID string
+	NodeID    uint64
+	// Known returns the SHA-256 of the public key that a member's certificates are for, as this member knows it, "" for
+	// none. Set before the first connection; nil knows nobody. It is what an expired leaf is accepted by.
+	Known   func(nodeID uint64) string
+	current atomic.Pointer[trust]
+
+	mu     sync.Mutex
+	warned map[uint64]time.Time // when an expired leaf was last accepted with a word in the log
+	log    *slog.Logger
+}
+
+type trust struct {
+	leaf  tls.Certificate
+	roots *x509.CertPool
+}
+
+// ErrExpired: a certificate at one end of a connection has expired, and the connection is not for Raft or renewal.
+var ErrExpired = errors.New("the certificate has expired: until it is renewed it is good for Raft and for its renewal alone")
+
+// expiredEvery is how often an expired leaf of one member is told of.
+const expiredEvery = time.Minute
+
+// NewCredentials reads PEM files as `muster serve` keeps them in its data directory.
+func NewCredentials(clusterID string, nodeID uint64, leaf, key, roots []byte) (*Credentials, error) {
+	c := &Credentials{ClusterID: clusterID, NodeID: nodeID}
+	return c, c.Replace(leaf, key, roots)
+}
+
+// Replace installs a renewed certificate or a changed trust.
+func (c *Credentials) Replace(leaf, key, roots []byte) error {
+	pair, err := tls.X509KeyPair(leaf, key)
+	if err != nil {
+		return fmt.Errorf("the transport certificate cannot be used: %w", err)
+	}
+	if id, err := certs.NodeID(pair.Leaf, c.ClusterID); err != nil || id != c.NodeID {
+		return fmt.Errorf("the transport certificate is not that of node %d of cluster %s", c.NodeID, c.ClusterID)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(roots) {
+		return errors.New("the transport CA file holds no certificate")
+	}
+	c.current.Store(&trust{leaf: pair, roots: pool})
+	return nil
+}
+
+// server returns the TLS settings of the cluster listener: TLS 1.3, members only, and other clusters for their protocol.
+func (c *Credentials) server() *tls.Config {
+	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		t := c.current.Load()
+		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == ProtoPeer {
+			return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{t.leaf}, NextProtos: []string{ProtoPeer},
+				SessionTicketsDisabled: true}, nil
+		}
+		return &tls.Config{
+			MinVersion:             tls.VersionTLS13,
+			Certificates:           []tls.Certificate{t.leaf},
+			NextProtos:             []string{protoRaft, protoAsk, protoHTTP, protoRelay},
+			ClientAuth:             tls.RequireAnyClientCert, // verified below: an expired one may still renew itself
+			SessionTicketsDisabled: true,                     // a resumed session would outlive a change of trust
+			VerifyConnection: func(s tls.ConnectionState) error {
+				switch s.NegotiatedProtocol {
+				case "":
+					return errors.New("no protocol of muster was offered")
+				case protoRaft, protoAsk, protoHTTP: // a leader must ask whom the others follow; HTTP is limited by who serves it
+					_, err := c.verify(s, t, x509.ExtKeyUsageClientAuth, true)
+					return err
+				}
+				_, err := c.verify(s, t, x509.ExtKeyUsageClientAuth, false)
+				return err
+			},
+		}, nil
+	}}
+}
+
+// client returns the TLS settings for a connection to one member. The member is known by the node id in its
+// certificate; names and addresses do not count. With aged the certificates of both ends may have expired.
+func (c *Credentials) client(nodeID uint64, proto string, aged bool) *tls.Config {
+	t := c.current.Load()
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		Certificates:       []tls.Certificate{t.leaf},
+		NextProtos:         []string{proto},
+		InsecureSkipVerify: true, // replaced by the check below, which has no host name to go by
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if !aged && time.Now().After(t.leaf.Leaf.NotAfter) {
+				return ErrExpired
+			}
+			id, err := c.verify(s, t, x509.ExtKeyUsageServerAuth, aged)
+			if err == nil && id != nodeID {
+				err = fmt.Errorf("node %d answers where node %d was expected", id, nodeID)
+			}
+			return err
+		},
+	}
+}
+
+// verify checks the certificate of the other end and returns whose it is. With aged it accepts a leaf that has expired
+// and has nothing else wrong, if it is for the key that this member knows of that node.
+func (c *Credentials) verify(s tls.ConnectionState, t *trust, use x509.ExtKeyUsage, aged bool) (uint64, error) {
+	expired, err := certs.VerifyAged(s.PeerCertificates, t.roots, use, time.Now())
+	if err != nil {
+		return 0, err
+	}
+	id, err := c.member(s)
+	if err != nil || !expired {
+		return id, err
+	}
+	leaf := s.PeerCertificates[0]
+	if !aged {
+		return 0, ErrExpired
+	}
+	known := ""
+	if c.Known != nil {
+		known = c.Known(id)
+	}
+	if hash, err := certs.KeyHash(leaf.PublicKey); err != nil || known == "" || hash != known {
+		return 0, fmt.Errorf("the certificate of node %d has expired and its key is not known here", id)
+	}
+	c.warn(id, leaf.NotAfter)
+	return id, nil
+}
+
+// use makes log the one that expired leaves are told of in.
+func (c *Credentials) use(log *slog.Logger) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.log = log
+}
+
+// warn says that an expired leaf was accepted, once a minute for each member.
+func (c *Credentials) warn(id uint64, ended time.Time) {
+	c.mu.Lock()
+	last, log := c.warned[id], c.log
+	tell := log != nil && time.Since(last) > expiredEvery
+	if tell {
+		if c.warned == nil {
+			c.warned = map[uint64]time.Time{}
+		}
+		c.warned[id] = time.Now()
+	}
+	c.mu.Unlock()
+	if tell {
+		log.Warn("AN EXPIRED CERTIFICATE was accepted, for Raft and its renewal alone; "+
+			"it is renewed as soon as there is a leader", "node", id, "expired", ended.UTC().Format(time.RFC3339))
+	}
+}
+
+// aged reports whether the leaf of the other end has expired.
+func aged(s tls.ConnectionState) bool {
+	return len(s.PeerCertificates) > 0 && time.Now().After(s.PeerCertificates[0].NotAfter)
+}
+
+// peer returns the node id of the other end of a verified connection.
+func (c *Credentials) member(s tls.ConnectionState) (uint64, error) {
+	if len(s.PeerCertificates) == 0 {
+		return 0, errors.New("no certificate was presented")
+	}
+	return certs.NodeID(s.PeerCertificates[0], c.ClusterID)
+}

@@ -1,0 +1,110 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+// dialStagger is the head start that a likelier address of a member has before the next one.
+const dialStagger = 100 * time.Millisecond
+
+// dial connects to a member wherever the book says that it may be. The first place where it proves who it is wins, and is
+// remembered. With aged its certificate may have expired.
+func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged bool) (*tls.Conn, error) {
+	list := t.book.Candidates(nodeID)
+	if len(list) == 0 {
+		return nil, fmt.Errorf("the address of node %d is not known", nodeID)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialWithin(ctx))
+	defer cancel()
+	type result struct {
+		conn *tls.Conn
+		at   string
+		err  error
+	}
+	results := make(chan result, len(list))
+	next, pending := 0, 0
+	start := func() {
+		address := list[next]
+		next, pending = next+1, pending+1
+		go func() {
+			conn, err := t.dialAt(ctx, nodeID, address, proto, aged)
+			results <- result{conn, address, err}
+		}()
+	}
+	start()
+	stagger := time.NewTicker(dialStagger)
+	defer stagger.Stop()
+	var failed error
+	for pending > 0 {
+		select {
+		case r := <-results:
+			pending--
+			if r.err == nil {
+				cancel()
+				go func() { // whoever else got through has come too late
+					for range pending {
+						if late := <-results; late.err == nil {
+							late.conn.Close()
+						}
+					}
+				}()
+				t.book.Met(nodeID, r.at)
+				return r.conn, nil
+			}
+			if failed == nil { // that of the likeliest address says most
+				failed = r.err
+			}
+			if next < len(list) {
+				start()
+			}
+		case <-stagger.C:
+			if next < len(list) {
+				start()
+			}
+		}
+	}
+	return nil, failed
+}
+
+// DialRaft opens a stream to the dqlite port of a member.
+func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
+	return t.dial(ctx, nodeID, protoRaft, true)
+}
+
+// DialRelay opens a connection over which a connection of another cluster is passed on to a member.
+func (t *Transport) DialRelay(ctx context.Context, nodeID uint64) (net.Conn, error) {
+	return t.dial(ctx, nodeID, protoRelay, false)
+}
+
+// Prove returns nil when a member itself has its cluster listener at an address.
+func (t *Transport) Prove(ctx context.Context, nodeID uint64, address string) error {
+	conn, err := t.dialAt(ctx, nodeID, address, protoAsk, true)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// dialAt connects to one address, which must be that of the member. Host names are resolved at each try.
+func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto string, aged bool) (*tls.Conn, error) {
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return LimitSilence(c, userTimeout) }}
+	raw, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, t.creds.client(nodeID, proto, aged))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("node %d at %s: %w", nodeID, address, err)
+	}
+	if got := conn.ConnectionState().NegotiatedProtocol; got != proto {
+		conn.Close()
+		return nil, fmt.Errorf("node %d at %s does not speak %s", nodeID, address, proto)
+	}
+	return conn, nil
+}

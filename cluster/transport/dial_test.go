@@ -1,0 +1,131 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"muster/certs"
+)
+
+var discard = slog.New(slog.DiscardHandler)
+
+// listed is a Book of one member.
+type listed struct {
+	places []string
+	mu     sync.Mutex
+	last   map[uint64]string
+}
+
+func (b *listed) Candidates(uint64) []string { return b.places }
+
+func (b *listed) Met(nodeID uint64, address string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last = map[uint64]string{nodeID: address}
+}
+
+func (b *listed) met(nodeID uint64) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last[nodeID]
+}
+
+// deaf takes connections and says nothing; gone is an address at which nobody listens.
+func deaf(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+func gone(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestDialFindsWhoMoved: wherever the book has a member, only the place counts where it shows who it is, and that is kept.
+func TestDialFindsWhoMoved(t *testing.T) {
+	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-2*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := time.Now().Add(time.Hour)
+	one, two, three := newAgedNode(t, 1, ca, ends, ca), newAgedNode(t, 2, ca, ends, ca), newAgedNode(t, 3, ca, ends, ca)
+	at, other := serveAged(t, two), serveAged(t, three)
+	_, port, err := net.SplitHostPort(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := net.JoinHostPort("localhost", port)
+	for _, x := range []struct {
+		name                     string
+		given, table, kept, want string
+	}{
+		{"where it is given", at, gone(t), gone(t), at},
+		{"where the table has it", gone(t), at, other, at},
+		{"where it was met", other, gone(t), at, at},
+		{"behind one that is deaf", deaf(t), other, at, at},
+		{"by its host name", gone(t), "no-such-host.invalid:1", named, named},
+		{"nowhere", gone(t), other, gone(t), ""},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			b := &listed{places: []string{x.given, x.table, x.kept}}
+			tr := New(one.creds, b, func(uint64) error { return nil }, discard)
+			defer tr.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			conn, err := tr.dial(ctx, 2, protoHTTP, false)
+			if err == nil {
+				conn.Close()
+			}
+			if met := b.met(2); (err == nil) != (x.want != "") || met != x.want {
+				t.Errorf("it was met at %q, %v, want %q", met, err, x.want)
+			}
+		})
+	}
+}
+
+// A request that can go to another member does not wait long for a connection, and may be sent again; one that cannot waits
+// for as long as a slow member may take.
+func TestForwardingDialsAreBounded(t *testing.T) {
+	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-2*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, silent := newAgedNode(t, 1, ca, time.Now().Add(time.Hour), ca), deaf(t)
+	tr := New(one.creds, Table(func(uint64) (string, bool) { return silent, true }), nil, discard)
+	defer tr.Close()
+	for _, other := range []bool{true, false} {
+		tr.service.Alternatives = func(uint64) bool { return other }
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		_, err = tr.Forward(r, 2)
+		took := time.Since(begin)
+		cancel()
+		var unsent interface{ NotSent() bool }
+		if !errors.As(err, &unsent) || !unsent.NotSent() {
+			t.Errorf("another member %t: %v", other, err)
+		}
+		if (took >= handshakeTimeout) == other {
+			t.Errorf("another member %t: the dial took %v", other, took)
+		}
+	}
+}

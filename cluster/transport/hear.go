@@ -1,0 +1,83 @@
+package transport
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+const (
+	askDial    = 1500 * time.Millisecond // a machine that is there takes a connection within that
+	hearWithin = 3 * time.Second
+)
+
+// TroubleOf says in words which disagreement over certificates an error of a connection to another member is; "" when it
+// is none.
+func TroubleOf(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &unknown):
+		return "its certificate is of an authority that this member does not trust"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return "it refuses this member's certificate"
+	}
+	return ""
+}
+
+// TakesConnection tells whether something listens at an address. It blocks for at most 1.5 s.
+func TakesConnection(ctx context.Context, addr string) bool {
+	dialer := net.Dialer{Timeout: askDial}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+// Hearing is what came of a connection to a cluster listener.
+type Hearing struct {
+	Said    string // in words, "" when nobody takes the connection
+	Heard   bool   // a member talks to this one
+	Trouble bool   // the certificates do not agree
+	Removed bool   // it says that this member was removed
+}
+
+// HearOut connects to a cluster listener and asks for the member's health.
+func HearOut(ctx context.Context, creds *Credentials, id uint64, addr string) Hearing {
+	if !TakesConnection(ctx, addr) {
+		return Hearing{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, hearWithin)
+	defer cancel()
+	everywhere := Table(func(uint64) (string, bool) { return addr, true })
+	one := New(creds, everywhere, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
+	defer one.Close()
+	err := one.Call(ctx, http.MethodGet, id, PathProbe, nil, nil)
+	var answer *StatusError
+	switch {
+	case err == nil:
+		return Hearing{Said: fmt.Sprintf("it answers as node %d", id), Heard: true}
+	case errors.As(err, &answer) && answer.Status == http.StatusGone && answer.Removed:
+		return Hearing{Said: "it says that this member was removed", Removed: true}
+	case errors.As(err, &answer) && answer.Status == http.StatusGone:
+		return Hearing{Said: "it says that this member is not in the cluster"}
+	case errors.As(err, &answer):
+		return Hearing{Said: fmt.Sprintf("it answers %d", answer.Status), Heard: true}
+	}
+	if trouble := TroubleOf(err); trouble != "" {
+		return Hearing{Said: trouble, Trouble: true}
+	}
+	text := err.Error()
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		text = text[i+2:]
+	}
+	return Hearing{Said: "it takes connections and then: " + text}
+}
