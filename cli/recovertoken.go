@@ -84,7 +84,7 @@ type saver func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int
 
 // saver finds out how a backup is made. On the machine of a member its owner needs no token.
 func (e *environment) saver() (saver, error) {
-	c, err := e.client()
+	c, err := e.anybody()
 	if err != nil {
 		return nil, err
 	}

@@ -80,35 +80,35 @@ func nodeCredentials(t *testing.T, s *testServer) (jwt, internal string) {
 }
 
 // refusedAs reports whether an answer is the family's refusal of a caller, known or not.
-func refusedAs(rt *route, code int, known bool) bool {
+func refusedAs(rt *Route, code int, known bool) bool {
 	switch {
-	case rt.family == elastic && known, rt.family == consul:
+	case rt.Family.Name == "elastic" && known, rt.Family.Name == "consul":
 		return code == http.StatusForbidden
-	case rt.family == elastic:
+	case rt.Family.Name == "elastic":
 		return code == http.StatusUnauthorized
 	case known:
-		return code == rt.family.forbidden.status
+		return code == rt.Family.Forbidden.Status
 	}
-	return code == rt.family.unauthenticated.status
+	return code == rt.Family.Unauthenticated.Status
 }
 
 // harmless makes a request to a route whose arguments are in order, but which asks for nothing that exists.
-func harmless(rt *route) (target, body string) {
-	target = strings.NewReplacer("{name:.*}", "nothing", "{id}", "999999", "{name}", "nothing", "{file}", "nothing").Replace(rt.path)
+func harmless(rt *Route) (target, body string) {
+	target = strings.NewReplacer("{name:.*}", "nothing", "{id}", "999999", "{name}", "nothing", "{file}", "nothing").Replace(rt.Path)
 	bodies := map[string]string{
 		"/v1/peering/token": `{"PeerName":"x"}`, "/v1/peering/establish": "", "/_security/api_key": `{"name":"x","id":"x"}`,
 	}
-	if !rt.changes() {
+	if !rt.Changes() {
 		return target, ""
 	}
-	if rt.path == "/v1/peering/establish" {
+	if rt.Path == "/v1/peering/establish" {
 		token, _ := json.Marshal(map[string]any{"CA": []string{}, "ServerAddresses": []string{"127.0.0.1:1"}, "PeerID": "x"})
 		return target, fmt.Sprintf(`{"PeerName":"x","PeeringToken":%q}`, base64.StdEncoding.EncodeToString(token))
 	}
-	if body, ok := bodies[rt.path]; ok {
+	if body, ok := bodies[rt.Path]; ok {
 		return target, body
 	}
-	switch rt.path {
+	switch rt.Path {
 	case "/v1/operator/raft/peer":
 		return target + "?id=999999", ""
 	case "/v1/operator/raft/transfer-leadership":
@@ -124,9 +124,8 @@ func TestAccess(t *testing.T) {
 	list := callers(t, s)
 	until(t, "the mirror knows them all", func() bool { return s.Store.ReplicaRevision() >= s.Store.Revision() })
 	calls := 0
-	for i := range routes {
-		rt := &routes[i]
-		if rt.family == page || rt.stream || rt.path == "/v1/peering/establish" { // its token cannot be right without another cluster
+	for _, rt := range s.Routes() {
+		if rt.Family.Name == "ui" || rt.Stream || rt.Path == "/v1/peering/establish" { // its token cannot be right without another cluster
 			continue
 		}
 		target, body := harmless(rt)
@@ -140,22 +139,22 @@ func TestAccess(t *testing.T) {
 				if body != "" {
 					headers = append(slices.Clone(headers), "Content-Type", "application/json")
 				}
-				w := s.ask(h, rt.method, target, "", body, headers...)
+				w := s.ask(h, rt.Method, target, "", body, headers...)
 				calls++
-				if c.node && rt.family == elastic {
+				if c.node && rt.Family.Name == "elastic" {
 					c.scopes = nil
 				}
-				open := rt.scope == "" && (rt.family != elastic || c.scopes != nil)
-				may := open || rt.scope != "" && c.allows(rt.scope)
+				open := rt.Scope == "" && (rt.Family.Name != "elastic" || c.scopes != nil)
+				may := open || rt.Scope != "" && c.allows(rt.Scope)
 				refused := refusedAs(rt, w.Code, c.scopes != nil)
-				if rt.path == "/api/v1/cluster/join" {
+				if rt.Path == "/api/v1/cluster/join" {
 					refused = false // the token in its body decides
 				}
-				if c.apiKey && rt.path == "/api/v1/cluster/enrollment-tokens" || rt.path == "/api/v1/cluster/node-token" {
+				if c.apiKey && rt.Path == "/api/v1/cluster/enrollment-tokens" || rt.Path == "/api/v1/cluster/node-token" {
 					continue // the handler itself says who may
 				}
 				if refused == may && !ownOf(rt, w.Code, may) {
-					t.Errorf("%s %s as %s (passed on: %v): %d %s; it may: %v", rt.method, target, c.name, forwarded, w.Code, w.Body, may)
+					t.Errorf("%s %s as %s (passed on: %v): %d %s; it may: %v", rt.Method, target, c.name, forwarded, w.Code, w.Body, may)
 				}
 			}
 		}
@@ -164,11 +163,11 @@ func TestAccess(t *testing.T) {
 }
 
 // ownOf reports whether a refusal is one that the handler has of its own for somebody who has the scope.
-func ownOf(rt *route, code int, may bool) bool {
+func ownOf(rt *Route, code int, may bool) bool {
 	if !may {
 		return false
 	}
-	switch rt.path {
+	switch rt.Path {
 	case "/_security/api_key":
 		return code == http.StatusForbidden // keys of others
 	case "/_security/enroll/node", "/_security/enroll/kibana":

@@ -70,9 +70,9 @@ func field(m map[string]json.RawMessage, parser, name string, v any) error {
 
 // createAPIKey makes a key that is good until it expires. It grants what its role descriptors ask for as far as the
 // caller has it itself, or all that the caller has when there are none.
-func (s *Server) createAPIKey(q *request) error {
+func (s *Server) createAPIKey(q *Request) error {
 	const parser = "create_api_key_request"
-	m, err := strictObject(q.body, parser, "name", "expiration", "role_descriptors", "metadata")
+	m, err := strictObject(q.Content, parser, "name", "expiration", "role_descriptors", "metadata")
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (s *Server) createAPIKey(q *request) error {
 	if k.Scopes, err = grantedScopes(q, roles); err != nil {
 		return err
 	}
-	if q.key != nil && (len(k.Scopes) > 0 || !emptyRoles(roles)) {
+	if q.Key != nil && (len(k.Scopes) > 0 || !emptyRoles(roles)) {
 		return illegalArgument("creating derived api keys requires an explicit role descriptor that is empty (has no privileges)")
 	}
 	if len(roles) > 0 {
@@ -113,8 +113,8 @@ func (s *Server) createAPIKey(q *request) error {
 	if len(metadata) > 0 {
 		k.Metadata = m["metadata"]
 	}
-	s.fillKey(q, &k, ttl)
-	if k, err = s.Store.CreateAPIKey(q.Context(), q.actor, k); err != nil {
+	q.OwnKey(&k, ttl)
+	if k, err = s.Store.CreateAPIKey(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	type answer struct {
@@ -128,7 +128,7 @@ func (s *Server) createAPIKey(q *request) error {
 	if k.ExpiresAt != nil {
 		out.Expiration = k.ExpiresAt.UnixMilli()
 	}
-	elasticJSON(q.w, http.StatusOK, out)
+	elasticJSON(q.W, http.StatusOK, out)
 	return nil
 }
 
@@ -167,9 +167,9 @@ func checkKeyName(name string) error {
 }
 
 // grantedScopes is what role descriptors come to for this caller.
-func grantedScopes(q *request, roles map[string]json.RawMessage) ([]string, error) {
+func grantedScopes(q *Request, roles map[string]json.RawMessage) ([]string, error) {
 	if len(roles) == 0 {
-		return q.token.Scopes, nil
+		return q.Token.Scopes, nil
 	}
 	scopes := []string{}
 	for name, raw := range roles {
@@ -183,10 +183,10 @@ func grantedScopes(q *request, roles map[string]json.RawMessage) ([]string, erro
 			scope, known := privilegeScopes[privilege]
 			switch {
 			case !known:
-			case q.token.Allows(scope):
+			case q.Token.Allows(scope):
 				scopes = append(scopes, scope)
 			case scope == store.ScopeManagement: // all of what the caller has
-				scopes = append(scopes, q.token.Scopes...)
+				scopes = append(scopes, q.Token.Scopes...)
 			}
 		}
 	}
@@ -217,7 +217,7 @@ func timeValue(name, text string) (time.Duration, error) {
 	if n < 1 {
 		return 0, bad("it must be positive")
 	}
-	if n > int64(maxTokenTTL*time.Second/unit) {
+	if n > int64(MaxTokenTTL*time.Second/unit) {
 		return 0, bad("it must not be longer than ten years")
 	}
 	return max(time.Duration(n)*unit, time.Second), nil
@@ -233,14 +233,14 @@ type keyQuery struct {
 // realm is the one that all our users are of.
 const elasticRealm = "muster"
 
-func (s *Server) matcher(q *request, k keyQuery) func(*store.APIKey) bool {
+func (s *Server) matcher(q *Request, k keyQuery) func(*store.APIKey) bool {
 	now := s.Now()
 	ids := make(map[string]bool, len(k.ids))
 	for _, id := range k.ids {
 		ids[id] = true
 	}
 	return func(x *store.APIKey) bool {
-		own := x.OwnerID == q.token.ID || q.key != nil && x.ID == q.key.ID
+		own := x.OwnerID == q.Token.ID || q.Key != nil && x.ID == q.Key.ID
 		return (len(ids) == 0 || ids[x.ID]) && (k.name == "" || store.NamePattern(k.name, x.Name)) &&
 			(k.username == "" || k.username == x.OwnerName) && (k.realm == "" || k.realm == elasticRealm) &&
 			(!k.owner || own) && (!k.activeOnly || x.RevokedAt == nil && (x.ExpiresAt == nil || now.Before(*x.ExpiresAt)))
@@ -248,12 +248,11 @@ func (s *Server) matcher(q *request, k keyQuery) func(*store.APIKey) bool {
 }
 
 // ownOnly refuses a caller that asks for the keys of others without the right to.
-func ownOnly(q *request, k keyQuery, rt string) error {
-	if k.owner || q.token.Allows(store.ScopeManagement) || q.key != nil && slices.Equal(k.ids, []string{q.key.ID}) {
+func ownOnly(q *Request, k keyQuery, action string) error {
+	if k.owner || q.Token.Allows(store.ScopeManagement) || q.Key != nil && slices.Equal(k.ids, []string{q.Key.ID}) {
 		return nil
 	}
-	ep := elasticEndpoints[rt]
-	return ep.unauthorized(q)
+	return unauthorizedFor(q, action, privilegesOwnKey)
 }
 
 type apiKeyInfo struct {
@@ -272,7 +271,7 @@ type apiKeyInfo struct {
 }
 
 // getAPIKeys lists keys, the keys of enrollment tokens among them, never their secrets.
-func (s *Server) getAPIKeys(q *request) error {
+func (s *Server) getAPIKeys(q *Request) error {
 	query := q.URL.Query()
 	k := keyQuery{name: query.Get("name"), username: query.Get("username"), realm: query.Get("realm_name")}
 	if id := query.Get("id"); id != "" {
@@ -288,7 +287,7 @@ func (s *Server) getAPIKeys(q *request) error {
 	if err := checkKeyQuery(k); err != nil {
 		return err
 	}
-	if err := ownOnly(q, k, "GET /_security/api_key"); err != nil {
+	if err := ownOnly(q, k, actionGetKey); err != nil {
 		return err
 	}
 	keys, err := s.Store.APIKeys(q.Context(), store.Linearisable, "")
@@ -315,7 +314,7 @@ func (s *Server) getAPIKeys(q *request) error {
 	if len(list) == 0 && len(k.ids) > 0 {
 		status = http.StatusNotFound
 	}
-	elasticJSON(q.w, status, struct {
+	elasticJSON(q.W, status, struct {
 		APIKeys []apiKeyInfo `json:"api_keys"`
 	}{list})
 	return nil
@@ -323,16 +322,16 @@ func (s *Server) getAPIKeys(q *request) error {
 
 func checkKeyQuery(k keyQuery) error {
 	for _, x := range []struct{ field, text string }{{"name", k.name}, {"username", k.username}, {"realm_name", k.realm}} {
-		if len(x.text) > maxParameterBytes {
-			return illegalArgument("%s must be at most %d bytes long", x.field, maxParameterBytes)
+		if len(x.text) > MaxParameterBytes {
+			return illegalArgument("%s must be at most %d bytes long", x.field, MaxParameterBytes)
 		}
 	}
-	long := func(id string) bool { return len(id) > maxParameterBytes }
+	long := func(id string) bool { return len(id) > MaxParameterBytes }
 	switch {
-	case len(k.ids) > maxListed:
-		return illegalArgument("ids must be at most %d", maxListed)
+	case len(k.ids) > MaxListed:
+		return illegalArgument("ids must be at most %d", MaxListed)
 	case slices.ContainsFunc(k.ids, long):
-		return illegalArgument("an id must be at most %d bytes long", maxParameterBytes)
+		return illegalArgument("an id must be at most %d bytes long", MaxParameterBytes)
 	case len(k.ids) > 0 && (k.username != "" || k.realm != ""):
 		return invalidRequest("username or realm name must not be specified when the api key id or api key name is specified")
 	case k.owner && (k.username != "" || k.realm != ""):
@@ -344,9 +343,9 @@ func checkKeyQuery(k keyQuery) error {
 }
 
 // invalidateAPIKeys makes keys useless. What was enrolled with them stays: muster's own endpoint revokes that too.
-func (s *Server) invalidateAPIKeys(q *request) error {
+func (s *Server) invalidateAPIKeys(q *Request) error {
 	const parser = "invalidate_api_key"
-	m, err := strictObject(q.body, parser, "id", "ids", "name", "owner", "username", "realm_name")
+	m, err := strictObject(q.Content, parser, "id", "ids", "name", "owner", "username", "realm_name")
 	if err != nil {
 		return err
 	}
@@ -371,14 +370,14 @@ func (s *Server) invalidateAPIKeys(q *request) error {
 	if err := checkKeyQuery(k); err != nil {
 		return err
 	}
-	if err := ownOnly(q, k, "DELETE /_security/api_key"); err != nil {
+	if err := ownOnly(q, k, actionInvalidateKey); err != nil {
 		return err
 	}
-	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.actor, s.matcher(q, k), false)
+	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.Actor, s.matcher(q, k), false)
 	if err != nil {
 		return err
 	}
-	elasticJSON(q.w, http.StatusOK, struct {
+	elasticJSON(q.W, http.StatusOK, struct {
 		Now    []string `json:"invalidated_api_keys"`
 		Before []string `json:"previously_invalidated_api_keys"`
 		Errors int      `json:"error_count"`

@@ -22,34 +22,34 @@ type apiToken struct {
 }
 
 func showAPIToken(t *store.APIToken) apiToken {
-	out := apiToken{ID: t.ID, Name: t.Name, Scopes: t.Scopes, Token: t.Secret, CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(timeFormat)}
+	out := apiToken{ID: t.ID, Name: t.Name, Scopes: t.Scopes, Token: t.Secret, CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(TimeFormat)}
 	if t.ExpiresAt != nil {
-		out.ExpiresAt = t.ExpiresAt.UTC().Format(timeFormat)
+		out.ExpiresAt = t.ExpiresAt.UTC().Format(TimeFormat)
 	}
 	return out
 }
 
-const maxTokenTTL = 10 * 366 * 24 * 3600 // seconds
+const MaxTokenTTL = 10 * 366 * 24 * 3600 // seconds
 
-func (s *Server) createAPIToken(q *request) error {
-	f, err := parseFields(q.body)
+func (s *Server) createAPIToken(q *Request) error {
+	f, err := ParseFields(q.Content)
 	if err != nil {
 		return err
 	}
-	t := store.APIToken{ID: store.NewID(), Name: f.text("name", true, 1, 64), Scopes: f.texts("scopes", true)}
-	ttl := f.integer("ttlSeconds", false, 1, maxTokenTTL)
-	if err := f.err; err != nil {
+	t := store.APIToken{ID: store.NewID(), Name: f.Text("name", true, 1, 64), Scopes: f.Texts("scopes", true)}
+	ttl := f.Integer("ttlSeconds", false, 1, MaxTokenTTL)
+	if err := f.Err; err != nil {
 		return err
 	}
 	if strings.ContainsFunc(t.Name, unicode.IsControl) {
-		return fail(http.StatusBadRequest, "name must not contain control characters")
+		return Fail(http.StatusBadRequest, "name must not contain control characters")
 	}
 	if len(t.Scopes) == 0 {
-		return fail(http.StatusBadRequest, "scopes must name at least one scope of "+strings.Join(store.Scopes, ", "))
+		return Fail(http.StatusBadRequest, "scopes must name at least one scope of "+strings.Join(store.Scopes, ", "))
 	}
 	for _, scope := range t.Scopes {
 		if !slices.Contains(store.Scopes, scope) {
-			return fail(http.StatusBadRequest, "scopes must be of "+strings.Join(store.Scopes, ", "))
+			return Fail(http.StatusBadRequest, "scopes must be of "+strings.Join(store.Scopes, ", "))
 		}
 	}
 	slices.Sort(t.Scopes)
@@ -58,17 +58,17 @@ func (s *Server) createAPIToken(q *request) error {
 		at := s.Now().Add(time.Duration(ttl) * time.Second)
 		t.ExpiresAt = &at
 	}
-	t.ExpiresAt = q.noLonger(t.ExpiresAt)
+	t.ExpiresAt = q.NoLonger(t.ExpiresAt)
 	t.Secret = certs.NewSecret()
 	t.SecretHash = certs.HashSecret(t.Secret)
-	if t, err = s.Store.CreateAPIToken(q.Context(), q.actor, t); err != nil {
+	if t, err = s.Store.CreateAPIToken(q.Context(), q.Actor, t); err != nil {
 		return err
 	}
-	return q.result(http.StatusCreated, showAPIToken(&t))
+	return q.Result(http.StatusCreated, showAPIToken(&t))
 }
 
-func (s *Server) listAPITokens(q *request) error {
-	tokens, err := s.Store.APITokens(q.Context(), q.consistency())
+func (s *Server) listAPITokens(q *Request) error {
+	tokens, err := s.Store.APITokens(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -76,12 +76,12 @@ func (s *Server) listAPITokens(q *request) error {
 	for i := range tokens {
 		list[i] = showAPIToken(&tokens[i])
 	}
-	return q.result(http.StatusOK, list)
+	return q.Result(http.StatusOK, list)
 }
 
-func (s *Server) deleteAPIToken(q *request) error {
-	if err := s.Store.DeleteAPIToken(q.Context(), q.actor, q.vars()["id"]); err != nil {
+func (s *Server) deleteAPIToken(q *Request) error {
+	if err := s.Store.DeleteAPIToken(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, message{"API token revoked"})
+	return q.Result(http.StatusOK, Message{"API token revoked"})
 }

@@ -21,7 +21,7 @@ type auditPage struct {
 }
 
 // audit lists audit rows, a page at a time.
-func (s *Server) audit(q *request) error {
+func (s *Server) audit(q *Request) error {
 	f, err := parseAuditFilter(q.URL.Query())
 	if err != nil {
 		return err
@@ -31,7 +31,7 @@ func (s *Server) audit(q *request) error {
 	}
 	limit := f.Limit
 	f.Limit++ // whether there is another page
-	list, err := s.Store.Audit(q.Context(), q.consistency(), f)
+	list, err := s.Store.Audit(q.Context(), q.Consistency(), f)
 	if err != nil {
 		return err
 	}
@@ -40,11 +40,11 @@ func (s *Server) audit(q *request) error {
 		page.Entries = list[:limit]
 		page.Next = list[limit-1].Position().String()
 	}
-	return q.result(http.StatusOK, page)
+	return q.Result(http.StatusOK, page)
 }
 
 func parseAuditFilter(query url.Values) (f store.AuditFilter, err error) {
-	bad := func(text string) (store.AuditFilter, error) { return f, fail(http.StatusBadRequest, text) }
+	bad := func(text string) (store.AuditFilter, error) { return f, Fail(http.StatusBadRequest, text) }
 	for _, p := range []struct {
 		name string
 		into *time.Time

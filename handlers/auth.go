@@ -2,36 +2,53 @@ package handlers
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/subtle"
 	"encoding/base64"
 	"net/http"
-	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"muster/certs"
-	"muster/netlimit"
 	"muster/store"
 )
 
-// credential is what a request shows: a bare secret, or an id with its secret. With Basic the id may also be the name of an
+// Credential is what a request shows: a bare secret, or an id with its secret. With Basic the id may also be the name of an
 // API token.
-type credential struct{ scheme, id, secret string }
+type Credential struct{ Scheme, ID, Secret string }
 
-// credentialOf reads the credential from wherever the families put it (design section 8.9). The documented
+// Reason is why a caller is not let in.
+type Reason int
+
+const (
+	NoCredential      Reason = iota // none was shown, or one that cannot be read
+	UnknownCredential               // it is nobody's
+	UnknownKey                      // no API key has this id
+	WrongSecret                     // an API key has this id, and another secret
+	KeyEnded                        // Denial.Key is revoked or has expired
+	KeyUsedUp                       // Denial.Key has been used as often as it may
+	MissingScope                    // the caller is known and may not
+)
+
+// Denial is why a request is not let in; its family says it in its own words.
+type Denial struct {
+	Reason     Reason
+	Credential Credential    // as it was shown
+	Key        *store.APIKey // whose credential it is, where that is a key that is good no more
+	Scope      string        // what it would take
+}
+
+// credential reads the credential from wherever the families put it (design section 8.9). The documented
 // precedence of Nomad holds: its own header wins over Authorization.
-func credentialOf(r *http.Request) (c credential, ok bool) {
-	if strings.HasPrefix(r.URL.Path, peeringPrefix) {
-		if c, ok := peeringCredential(r); c.secret != "" {
+func (f *Family) credential(r *http.Request) (c Credential, ok bool) {
+	if f.Credential != nil {
+		if c, ok := f.Credential(r); c.Secret != "" {
 			return c, ok
 		}
 	}
 	for _, h := range []string{"X-Nomad-Token", "X-Consul-Token"} {
 		if v := strings.TrimSpace(r.Header.Get(h)); v != "" {
-			return credential{secret: v}, true
+			return Credential{Secret: v}, true
 		}
 	}
 	scheme, rest, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
@@ -39,39 +56,149 @@ func credentialOf(r *http.Request) (c credential, ok bool) {
 	switch scheme {
 	case "bearer":
 		secret, _, _ := strings.Cut(rest, " ")
-		return credential{scheme: scheme, secret: secret}, secret != ""
+		return Credential{Scheme: scheme, Secret: secret}, secret != ""
 	case "apikey":
 		raw, err := base64.StdEncoding.DecodeString(rest)
 		id, secret, found := strings.Cut(string(raw), ":")
-		return credential{scheme, id, secret}, err == nil && found && id != "" && secret != ""
+		return Credential{scheme, id, secret}, err == nil && found && id != "" && secret != ""
 	case "basic":
 		id, secret, found := r.BasicAuth()
-		return credential{scheme, id, secret}, found && id != "" && secret != ""
+		return Credential{scheme, id, secret}, found && id != "" && secret != ""
 	}
-	return credential{}, false
+	return Credential{}, false
 }
 
-// authenticate finds the API token of a request; nil when it has none that is valid.
-func (s *Server) authenticate(q *request) (*store.APIToken, error) {
-	if !q.stale {
-		if token, err := s.authenticateNode(q); err != nil || token != nil {
-			return token, err
+// admit finds out who is asking and whether they may.
+func (s *Server) admit(rt *Route, o origin, q *Request) error {
+	q.Actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remoteOf(q.Request, o)}
+	if q.vouched != nil {
+		q.Token, q.Actor.Accessor, q.Actor.Name = q.vouched, q.vouched.ID, q.vouched.Name
+		return nil
+	}
+	if !rt.asks() {
+		return nil
+	}
+	let := s.admitCommon
+	if rt.Admit != nil {
+		let = rt.Admit
+	}
+	err := let(q)
+	if q.Token != nil {
+		q.Actor.Accessor, q.Actor.Name = q.Token.ID, q.Token.Name
+	}
+	return err
+}
+
+// admitCommon lets in who shows a member's identity or a credential that has the scope of the route.
+func (s *Server) admitCommon(q *Request) error {
+	denial, err := s.authenticate(q)
+	if err == nil && denial == nil && !q.Allows(q.route.Scope) {
+		denial = &Denial{Reason: MissingScope}
+	}
+	if err != nil || denial == nil {
+		return err
+	}
+	denial.Scope = q.route.Scope
+	return q.route.Family.deny(q, denial)
+}
+
+// deny says why a request is not let in.
+func (f *Family) deny(q *Request, d *Denial) error {
+	switch {
+	case f.Denied != nil:
+		return f.Denied(q, d)
+	case d.Reason == MissingScope:
+		return Fail(f.Forbidden.Status, f.Forbidden.Text)
+	}
+	return Fail(f.Unauthenticated.Status, f.Unauthenticated.Text)
+}
+
+// Allows reports whether the credential allows what the route does. An enrollment token enrolls and does nothing else.
+func (q *Request) Allows(scope string) bool {
+	return q.Token.Allows(scope) && (q.route.Enrolls || q.Key == nil || q.Key.Kind != store.KeyKindEnrollment)
+}
+
+// authenticate finds whose credential a request shows, a member's among them.
+func (s *Server) authenticate(q *Request) (*Denial, error) {
+	q.Token = nil
+	if !q.Stale {
+		token, err := s.authenticateNode(q)
+		if q.Token = token; err != nil || token != nil {
+			return nil, err
 		}
 	}
-	c, ok := credentialOf(q.Request)
+	return q.Identify()
+}
+
+// Identify finds whose API token or key the request shows, and sets Token and Key; when it is nobody's, it returns why, and
+// the request counts as a failed attempt.
+func (q *Request) Identify() (*Denial, error) {
+	q.Token = nil
+	c, ok := q.route.Family.credential(q.Request)
 	if !ok {
-		q.failed = true
-		return nil, nil
+		q.Failed = true
+		return &Denial{Reason: NoCredential}, nil
 	}
-	token, _, err := s.recognise(q, c)
-	q.failed = err == nil && token == nil
-	return token, err
+	denial, err := q.server.recognise(q, c)
+	q.Failed = err == nil && denial != nil
+	return denial, err
+}
+
+// recognise finds whose credential it is and sets Token and Key.
+func (s *Server) recognise(q *Request, c Credential) (*Denial, error) {
+	ctx, from := q.Context(), q.Consistency()
+	token, err := s.findToken(ctx, from, c)
+	switch {
+	case err != nil:
+		return nil, err
+	case token != nil:
+		q.Token = token
+		return nil, nil
+	case c.ID == "":
+		return &Denial{Reason: UnknownCredential, Credential: c}, nil
+	}
+	known, err := s.Store.TokenByID(ctx, from, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	key, err := s.Store.APIKeyByID(ctx, from, c.ID)
+	denied := func(why Reason) (*Denial, error) { return &Denial{Reason: why, Credential: c, Key: key}, nil }
+	switch {
+	case err != nil:
+		return nil, err
+	case key == nil && known == nil:
+		return denied(UnknownKey)
+	case key == nil, subtle.ConstantTimeCompare([]byte(key.SecretHash), []byte(certs.HashSecret(c.Secret))) != 1:
+		return denied(WrongSecret)
+	case key.Refusal(s.Now()) != "":
+		return denied(KeyEnded)
+	}
+	if key.UsedUp() {
+		again, err := s.repeats(q, key)
+		if err != nil {
+			return nil, err
+		}
+		if !again {
+			return denied(KeyUsedUp)
+		}
+	}
+	q.Key, q.Token = key, key.Token()
+	return nil, nil
+}
+
+// repeats reports whether what has used a key up is this very request, an earlier time.
+func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
+	again := q.Header.Get(HeaderKey)
+	if !q.route.Enrolls || again == "" || len(again) > maxIdempotencyKey {
+		return false, nil
+	}
+	return s.Store.Answered(q.Context(), store.Actor{Accessor: key.ID, IdempotencyKey: again, RequestHash: requestHash(q)})
 }
 
 // authenticateNode accepts a node's identity, or the internal bearer that is derived from the join secret (reference
 // zlayer_join, section 5.2), as a credential that may read the cluster. Both end with the node's membership: the identity
 // is looked up, and the secret changes with every removal.
-func (s *Server) authenticateNode(q *request) (*store.APIToken, error) {
+func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if bearer := q.Header.Get("X-ZLayer-Internal-Token"); bearer != "" {
 		key, err := s.Store.ActiveKey(q.Context(), store.KeyJoinSecret)
 		if err != nil {
@@ -82,15 +209,15 @@ func (s *Server) authenticateNode(q *request) (*store.APIToken, error) {
 		}
 		return &store.APIToken{ID: "internal", Name: "a member", Scopes: []string{store.ScopeClusterRead}}, nil
 	}
-	c, ok := credentialOf(q.Request)
-	if !ok || c.id != "" || strings.Count(c.secret, ".") != 2 {
+	c, ok := q.route.Family.credential(q.Request)
+	if !ok || c.ID != "" || strings.Count(c.Secret, ".") != 2 {
 		return nil, nil
 	}
-	keys, _, err := s.nodeKeys(q)
+	keys, _, err := NodeKeys(q.Context(), s.Store, s.Now())
 	if err != nil {
 		return nil, err
 	}
-	claims, err := certs.VerifyNodeJWT(c.secret, s.ClusterID, keys, s.Now())
+	claims, err := certs.VerifyNodeJWT(c.Secret, s.ClusterID, keys, s.Now())
 	if err != nil {
 		return nil, nil
 	}
@@ -98,97 +225,63 @@ func (s *Server) authenticateNode(q *request) (*store.APIToken, error) {
 	if err != nil || m == nil || m.ID != claims.NodeID {
 		return nil, err
 	}
-	q.node = m
+	q.Node = m
 	return &store.APIToken{ID: "node/" + m.ID, Name: m.Name, Scopes: []string{store.ScopeClusterRead}}, nil
 }
 
+// NodeKeys returns the public keys that node identities are verified with, by their ids, and the ids, the newest first.
+func NodeKeys(ctx context.Context, st *store.Store, now time.Time) (map[string]ed25519.PublicKey, []string, error) {
+	list, err := st.Keys(ctx, store.KeyJWT)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, order := map[string]ed25519.PublicKey{}, []string{}
+	for i := range list {
+		if k := &list[i]; k.Verifies(now) {
+			keys[k.KID] = ed25519.PublicKey(k.Public)
+			order = append(order, k.KID)
+		}
+	}
+	return keys, order, nil
+}
+
 // findToken finds the API token that a credential shows; nil when there is none that is valid.
-func (s *Server) findToken(ctx context.Context, from store.Consistency, c credential) (*store.APIToken, error) {
-	hash := certs.HashSecret(c.secret)
-	if c.id == "" || c.scheme == "basic" {
+func (s *Server) findToken(ctx context.Context, from store.Consistency, c Credential) (*store.APIToken, error) {
+	hash := certs.HashSecret(c.Secret)
+	if c.ID == "" || c.Scheme == "basic" {
 		token, err := s.Store.TokenByHash(ctx, from, hash)
-		if err != nil || token == nil || c.id == "" || c.id == token.ID || c.id == token.Name {
+		if err != nil || token == nil || c.ID == "" || c.ID == token.ID || c.ID == token.Name {
 			return token, err
 		}
 		return nil, nil
 	}
-	token, err := s.Store.TokenByID(ctx, from, c.id)
+	token, err := s.Store.TokenByID(ctx, from, c.ID)
 	if err != nil || token == nil || subtle.ConstantTimeCompare([]byte(token.SecretHash), []byte(hash)) != 1 {
 		return nil, err
 	}
 	return token, nil
 }
 
-// noLonger is when something ends that is made with the caller's credential and would end at a time, or never (nil): with
+// NoLonger is when something ends that is made with the caller's credential and would end at a time, or never (nil): with
 // the credential at the latest.
-func (q *request) noLonger(at *time.Time) *time.Time {
-	if own := q.token.ExpiresAt; own != nil && (at == nil || own.Before(*at)) {
+func (q *Request) NoLonger(at *time.Time) *time.Time {
+	if own := q.Token.ExpiresAt; own != nil && (at == nil || own.Before(*at)) {
 		return own
 	}
 	return at
 }
 
-// failureLimiter bounds how often one address may show a wrong credential. Valid ones never wait for it.
-type failureLimiter struct {
-	mu    sync.Mutex
-	hosts map[string]*failing
-}
-
-type failing struct {
-	limit *rate.Limiter
-	last  time.Time
-}
-
-const (
-	failuresPerMinute = 120
-	failingHosts      = 10_000
-)
-
-const tooManyFailures = "too many failed attempts; try again in a minute"
-
-func newFailureLimiter() *failureLimiter { return &failureLimiter{hosts: map[string]*failing{}} }
-
-// spent reports whether an address has failed as often as it may, without counting anything.
-func (l *failureLimiter) spent(host string) bool {
-	host = failingHost(host)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f := l.hosts[host]
-	return f != nil && f.limit.Tokens() < 1
-}
-
-// failingHost is what counts as one address: with IPv6 a /64, of which one caller may have all.
-func failingHost(host string) string {
-	if ip, err := netip.ParseAddr(host); err == nil && !ip.Is4() {
-		return netlimit.GroupOf(ip).String()
+// OwnKey fills in what of a new API key does not come from the request: id, secret and owner, and when it ends. It does not
+// outlive the credential that makes it.
+func (q *Request) OwnKey(k *store.APIKey, ttl time.Duration) {
+	k.ID, k.Secret = store.NewID(), certs.NewSecret()
+	k.SecretHash, k.OwnerID, k.OwnerName = certs.HashSecret(k.Secret), q.Token.ID, q.Token.Name
+	if ttl > 0 {
+		at := q.server.Now().Add(ttl).Truncate(time.Second)
+		k.ExpiresAt = &at
 	}
-	return host
-}
-
-// count notes a failure and returns an error when there have been too many.
-func (l *failureLimiter) count(host string) error {
-	host = failingHost(host)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	f := l.hosts[host]
-	if f == nil {
-		if len(l.hosts) >= failingHosts {
-			for h, x := range l.hosts {
-				if now.Sub(x.last) > time.Minute {
-					delete(l.hosts, h)
-				}
-			}
-		}
-		if len(l.hosts) >= failingHosts {
-			return fail(http.StatusTooManyRequests, tooManyFailures)
-		}
-		f = &failing{limit: rate.NewLimiter(rate.Every(time.Minute/failuresPerMinute), failuresPerMinute)}
-		l.hosts[host] = f
+	if q.Key != nil { // keys of keys are their owner's, and count as such
+		k.OwnerID, k.OwnerName = q.Key.OwnerID, q.Key.OwnerName
 	}
-	f.last = now
-	if !f.limit.AllowN(now, 1) {
-		return fail(http.StatusTooManyRequests, tooManyFailures)
-	}
-	return nil
+	k.ExpiresAt = q.NoLonger(k.ExpiresAt)
 }

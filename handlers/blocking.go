@@ -20,17 +20,17 @@ const (
 	headerWait  = "X-Muster-Wait" // between members: how long the query may still wait
 )
 
-// blocking is what a blocking query waits for. Its methods take nil for a query that does not block.
-type blocking struct {
-	index uint64
+// Blocking is what a blocking query waits for. Its methods take nil for a query that does not block.
+type Blocking struct {
+	Index uint64
 	until time.Time
 	free  func() // gives its place back; nil while it has none
 }
 
 // parseBlocking reads what a blocking query asks for; nil when this is none. Malformed parameters are left to the
 // route's check.
-func parseBlocking(rt *route, o origin, r *http.Request) *blocking {
-	if !rt.blocks || r.URL.RawQuery == "" {
+func parseBlocking(rt *Route, o origin, r *http.Request) *Blocking {
+	if !rt.Blocks || r.URL.RawQuery == "" {
 		return nil
 	}
 	query := r.URL.Query()
@@ -49,53 +49,53 @@ func parseBlocking(rt *route, o origin, r *http.Request) *blocking {
 			wait = min(max(left, 0), maxWait+maxWait/16)
 		}
 	}
-	return &blocking{index: index, until: time.Now().Add(wait)}
+	return &Blocking{Index: index, until: time.Now().Add(wait)}
 }
 
-// place takes a place among those that wait, of which an identity has its share. It is for a request that has said all.
-func (b *blocking) place(s *Server, q *request) error {
+// Place takes a place among those that wait, of which an identity has its share. It is for a request that has said all.
+func (b *Blocking) Place(q *Request) error {
 	if b == nil || b.free != nil {
 		return nil
 	}
-	if b.free = s.waiting.take(q.identity()); b.free == nil {
-		s.sentAway.WithLabelValues(refusedBlocking).Inc()
-		q.w.Header().Set("Retry-After", "1")
-		return fail(http.StatusTooManyRequests, "too many blocking queries at once; try again")
+	if b.free = q.server.waiting.take(q.identity()); b.free == nil {
+		q.server.sentAway.WithLabelValues(refusedBlocking).Inc()
+		q.W.Header().Set("Retry-After", "1")
+		return Fail(http.StatusTooManyRequests, "too many blocking queries at once; try again")
 	}
-	recorderOf(q.w).release() // waiting is no work
+	recorderOf(q.W).release() // waiting is no work
 	return nil
 }
 
 // identity is whose share a request uses: the token's, or where this member does not know it, the credential's.
-func (q *request) identity() string {
-	if q.token != nil {
-		return q.token.ID
+func (q *Request) identity() string {
+	if q.Token != nil {
+		return q.Token.ID
 	}
-	if c, ok := credentialOf(q.Request); ok {
-		return c.id + "/" + certs.HashSecret(c.secret)
+	if c, ok := q.route.Family.credential(q.Request); ok {
+		return c.ID + "/" + certs.HashSecret(c.Secret)
 	}
 	return ""
 }
 
-func (b *blocking) done() {
+func (b *Blocking) done() {
 	if b != nil && b.free != nil {
 		b.free()
 	}
 }
 
 // remaining is how long the query may still wait.
-func (b *blocking) remaining() time.Duration {
+func (b *Blocking) remaining() time.Duration {
 	if b == nil {
 		return 0
 	}
 	return max(time.Until(b.until), 0)
 }
 
-// over tells whether the query is to be answered with what there is.
-func (b *blocking) over() bool { return b.remaining() == 0 }
+// Over tells whether the query is to be answered with what there is.
+func (b *Blocking) Over() bool { return b.remaining() == 0 }
 
-// await blocks until one of the tables has changed after the revision, the query's time is over or leadership turns.
-func (b *blocking) await(ctx context.Context, s *store.Store, after uint64, tables ...string) {
+// Await blocks until one of the tables has changed after the revision, the query's time is over or leadership turns.
+func (b *Blocking) Await(ctx context.Context, s *store.Store, after uint64, tables ...string) {
 	ctx, cancel := context.WithDeadline(ctx, b.until)
 	defer cancel()
 	s.AwaitChange(ctx, after, tables...)

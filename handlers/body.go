@@ -28,15 +28,15 @@ func announcesBody(r *http.Request) bool {
 // needsBody reports whether the body of a request has to be there before it is answered. Nobody waits for those of GET
 // and HEAD, and of most DELETEs, which mean nothing, except where the request is to be held back for long: a place there is for those who
 // have said all.
-func (q *request) needsBody(rt *route) bool {
-	if !announcesBody(q.Request) || rt.whole {
+func (q *Request) needsBody(rt *Route) bool {
+	if !announcesBody(q.Request) || rt.Whole {
 		return false
 	}
 	switch q.Method {
 	case http.MethodGet, http.MethodHead:
-		return q.block != nil
+		return q.Block != nil
 	case http.MethodDelete:
-		return rt.family == elastic // the others say all in the path
+		return rt.HasBody // the others say all in the path
 	}
 	return true
 }
@@ -66,23 +66,23 @@ func (r *rationed) Read(p []byte) (int, error) {
 }
 
 // receive reads the body under a deadline, and at most so much of it as its caller may send.
-func (q *request) receive(p *stay) ([]byte, error) {
+func (q *Request) receive(p *stay) ([]byte, error) {
 	within := bodyWithin
-	var body io.Reader = http.MaxBytesReader(q.w, q.Request.Body, bodyLimit)
+	var body io.Reader = http.MaxBytesReader(q.W, q.Request.Body, BodyLimit)
 	if p != nil {
 		within, body = strangerBodyWithin, &rationed{body, p}
-		_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(within))
+		_ = http.NewResponseController(q.W).SetReadDeadline(time.Now().Add(within))
 	}
 	data, err := io.ReadAll(body)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, fail(http.StatusRequestEntityTooLarge, "the body must not be larger than 1 MiB")
+		return nil, Fail(http.StatusRequestEntityTooLarge, "the body must not be larger than 1 MiB")
 	case errors.Is(err, errNoRoom):
 		return nil, err
 	case err != nil:
-		dropBody(q.w, q.Request)
-		return nil, fail(http.StatusBadRequest, "the body could not be read")
+		dropBody(q.W, q.Request)
+		return nil, Fail(http.StatusBadRequest, "the body could not be read")
 	}
 	return data, nil
 }

@@ -52,14 +52,14 @@ type pending struct {
 }
 
 // showCA shows the certificate authorities and what is going on with them.
-func (s *Server) showCA(q *request) error {
-	list, err := s.Store.Authorities(q.Context(), q.consistency())
+func (s *Server) showCA(q *Request) error {
+	list, err := s.Store.Authorities(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
 	var waiting []pending
 	for i := range list {
-		if list[i].Rotation != nil && waiting == nil && !q.stale { // the leader alone knows
+		if list[i].Rotation != nil && waiting == nil && !q.Stale { // the leader alone knows
 			if _, waiting, err = s.pending(q.Context()); err != nil {
 				return err
 			}
@@ -69,20 +69,20 @@ func (s *Server) showCA(q *request) error {
 	for i := range list {
 		out[i] = s.showCAKind(&list[i], waiting)
 	}
-	return q.result(http.StatusOK, out)
+	return q.Result(http.StatusOK, out)
 }
 
 func (s *Server) showCAKind(k *store.AuthorityKind, waiting []pending) caKind {
 	out := caKind{Kind: string(k.Kind), Generations: make([]caGeneration, len(k.Generations))}
 	for i, a := range k.Generations {
-		out.Generations[i] = caGeneration{a.Generation, a.State, a.Origin, a.Fingerprint, a.Subject, a.NotBefore.UTC().Format(timeFormat),
-			a.NotAfter.UTC().Format(timeFormat), daysLeft(a.NotAfter, s.Now()), a.CreatedAt.UTC().Format(timeFormat), a.CertPEM}
+		out.Generations[i] = caGeneration{a.Generation, a.State, a.Origin, a.Fingerprint, a.Subject, a.NotBefore.UTC().Format(TimeFormat),
+			a.NotAfter.UTC().Format(TimeFormat), daysLeft(a.NotAfter, s.Now()), a.CreatedAt.UTC().Format(TimeFormat), a.CertPEM}
 	}
 	if r := k.Rotation; r != nil {
-		out.Rotation = &caRotation{Phase: r.Phase, Old: r.Old, New: r.New, RolledBack: r.RolledBack, StartedAt: r.StartedAt.UTC().Format(timeFormat),
-			StartedBy: r.StartedBy, PhaseSince: r.PhaseAt.UTC().Format(timeFormat), Overlap: r.Overlap.String(), Pending: []pending{}}
+		out.Rotation = &caRotation{Phase: r.Phase, Old: r.Old, New: r.New, RolledBack: r.RolledBack, StartedAt: r.StartedAt.UTC().Format(TimeFormat),
+			StartedBy: r.StartedBy, PhaseSince: r.PhaseAt.UTC().Format(TimeFormat), Overlap: r.Overlap.String(), Pending: []pending{}}
 		if r.DropAt != nil {
-			out.Rotation.DropAt = r.DropAt.UTC().Format(timeFormat)
+			out.Rotation.DropAt = r.DropAt.UTC().Format(TimeFormat)
 		}
 		for _, p := range waiting {
 			if p.Reason == "" {
@@ -95,7 +95,7 @@ func (s *Server) showCAKind(k *store.AuthorityKind, waiting []pending) caKind {
 		}
 	}
 	if r := k.Removed; r != nil {
-		out.RotationAdvised = fmt.Sprintf("node %d (%s), removed at %s, could read the CA keys", r.NodeID, r.Name, r.RemovedAt.UTC().Format(timeFormat))
+		out.RotationAdvised = fmt.Sprintf("node %d (%s), removed at %s, could read the CA keys", r.NodeID, r.Name, r.RemovedAt.UTC().Format(TimeFormat))
 	}
 	return out
 }
@@ -137,27 +137,27 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 	if len(body) == 0 {
 		body = []byte("{}")
 	}
-	f, err := parseFields(body)
+	f, err := ParseFields(body)
 	if err != nil {
 		return r, err
 	}
-	for name := range f.m {
+	for name := range f.Raw {
 		if !slices.Contains(caFields, name) {
-			f.refuse("%.64q is not a field of this request", name)
+			f.Refuse("%.64q is not a field of this request", name)
 		}
 	}
-	kind := f.text("kind", false, 0, 16)
-	r.Action = f.text("action", false, 0, 16)
-	f.get("dryRun", false, "true or false", &r.DryRun)
-	f.get("force", false, "true or false", &r.Force)
+	kind := f.Text("kind", false, 0, 16)
+	r.Action = f.Text("action", false, 0, 16)
+	f.Get("dryRun", false, "true or false", &r.DryRun)
+	f.Get("force", false, "true or false", &r.Force)
 	var overlap, cert, key string
-	f.get("overlap", false, "a duration such as 24h", &overlap)
-	f.get("certPEM", false, "a string", &cert)
-	f.get("keyPEM", false, "a string", &key)
-	if f.err != nil {
-		return r, f.err
+	f.Get("overlap", false, "a duration such as 24h", &overlap)
+	f.Get("certPEM", false, "a string", &cert)
+	f.Get("keyPEM", false, "a string", &key)
+	if f.Err != nil {
+		return r, f.Err
 	}
-	bad := func(text string) (store.CARequest, error) { return r, fail(http.StatusBadRequest, text) }
+	bad := func(text string) (store.CARequest, error) { return r, Fail(http.StatusBadRequest, text) }
 	switch kind {
 	case "", "all":
 		r.Kinds = []certs.Kind{certs.HTTP, certs.Transport}
@@ -175,7 +175,7 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 		return bad("action must be start, continue, drop or rollback")
 	case r.Force && !goesOn:
 		return bad("force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members")
-	case f.has("overlap") && r.Action == store.CADrop:
+	case f.Has("overlap") && r.Action == store.CADrop:
 		return bad("overlap does not go with the action drop, which ends the overlap")
 	case (cert != "" || key != "") && !start:
 		return bad("certPEM and keyPEM go with the action start only")
@@ -192,7 +192,7 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 	if cert != "" {
 		r.CertPEM, r.KeyPEM = []byte(cert), []byte(key)
 	}
-	if f.has("overlap") {
+	if f.Has("overlap") {
 		d, err := time.ParseDuration(overlap)
 		if err != nil || d < 0 || d > maxOverlap || d%time.Second != 0 {
 			return bad("overlap must be a duration of whole seconds between 0s and 2160h, such as 24h")
@@ -203,8 +203,8 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 }
 
 // rotateCA starts the rotation of an authority or of both, or changes one that is under way.
-func (s *Server) rotateCA(q *request) error {
-	r, err := parseCARequest(q.body)
+func (s *Server) rotateCA(q *Request) error {
+	r, err := parseCARequest(q.Content)
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (s *Server) rotateCA(q *request) error {
 			r.Kinds = append(r.Kinds, running[i].Kind)
 		}
 	}
-	done, err := s.Store.ChangeCA(q.Context(), q.actor, r)
+	done, err := s.Store.ChangeCA(q.Context(), q.Actor, r)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (s *Server) rotateCA(q *request) error {
 			}
 		}
 	}
-	return q.result(http.StatusOK, struct {
+	return q.Result(http.StatusOK, struct {
 		DryRun bool `json:"dryRun"`
 		store.CAChange
 	}{r.DryRun, done})
@@ -261,9 +261,9 @@ const (
 )
 
 // listCertificates lists leaves by expiry, the first to expire first.
-func (s *Server) listCertificates(q *request) error {
+func (s *Server) listCertificates(q *Request) error {
 	query := q.URL.Query()
-	bad := func(text string) error { return fail(http.StatusBadRequest, text) }
+	bad := func(text string) error { return Fail(http.StatusBadRequest, text) }
 	f := store.CertificateFilter{Kind: query.Get("kind"), Limit: defaultCertificates}
 	if len(f.Kind) > 32 {
 		return bad("kind must be the name of a kind, such as http or transport")
@@ -293,17 +293,17 @@ func (s *Server) listCertificates(q *request) error {
 		}
 		f.Limit = n
 	}
-	list, err := s.Store.Certificates(q.Context(), q.consistency(), f)
+	list, err := s.Store.Certificates(q.Context(), q.Consistency(), f)
 	if err != nil {
 		return err
 	}
 	out := make([]issuedCertificate, len(list))
 	for i, c := range list {
 		out[i] = issuedCertificate{Serial: c.Serial, Kind: string(c.Kind), NodeID: c.NodeID, Node: c.NodeName, Authority: c.Authority,
-			IssuedAt: c.IssuedAt.UTC().Format(timeFormat), ExpiresAt: c.ExpiresAt.UTC().Format(timeFormat), DaysLeft: daysLeft(c.ExpiresAt, s.Now()), Current: c.Current}
+			IssuedAt: c.IssuedAt.UTC().Format(TimeFormat), ExpiresAt: c.ExpiresAt.UTC().Format(TimeFormat), DaysLeft: daysLeft(c.ExpiresAt, s.Now()), Current: c.Current}
 		if c.RevokedAt != nil {
-			out[i].RevokedAt = c.RevokedAt.UTC().Format(timeFormat)
+			out[i].RevokedAt = c.RevokedAt.UTC().Format(TimeFormat)
 		}
 	}
-	return q.result(http.StatusOK, out)
+	return q.Result(http.StatusOK, out)
 }

@@ -28,7 +28,7 @@ const (
 
 // honest makes an error that says that nothing has happened say otherwise when an earlier attempt may have done it, and the
 // other way round for requests that change nothing.
-func (q *request) honest(err error) error {
+func (q *Request) honest(err error) error {
 	nothing := errors.Is(err, store.ErrNoLeader) || errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrClosed) ||
 		errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrOldSchema)
 	switch unknown := errors.Is(err, store.ErrUnknownOutcome); {
@@ -43,39 +43,38 @@ func (q *request) honest(err error) error {
 // Sentences behind the family's own words for an unknown outcome.
 const (
 	mayHaveHappened = ": the request may or may not have been carried out; "
-	repeatWithKey   = "repeat it with the same " + headerKey
-	repeatJoin      = "repeat the request with the same token and key"
-	lookFirst       = "look before you repeat it, which is always safe with an " + headerKey
+	repeatWithKey   = "repeat it with the same " + HeaderKey
+	lookFirst       = "look before you repeat it, which is always safe with an " + HeaderKey
 )
 
 // unknown says that a request may have been carried out. It is to be sent again at once only where that is safe.
-func (f *family) unknown(q *request, _ error) {
+func (f *Family) unknown(q *Request, _ error) {
 	advice := lookFirst
-	switch key := q.Header.Get(headerKey); {
-	case f == zlayer:
-		advice = repeatJoin
+	switch key := q.Header.Get(HeaderKey); {
+	case f.Repeat != "":
+		advice = f.Repeat
 	case key != "" && !(store.Actor{IdempotencyKey: key}).Auto():
 		advice = repeatWithKey
 	}
-	h := q.w.Header()
+	h := q.W.Header()
 	h.Set(headerOutcome, outcomeUnknown)
 	if advice != lookFirst {
 		h.Set("Retry-After", "1")
 	}
-	f.fail(q.w, f.unknownOutcome.status, 0, f.unknownOutcome.text+mayHaveHappened+advice)
+	f.Fail(q.W, f.UnknownOutcome.Status, 0, f.UnknownOutcome.Text+mayHaveHappened+advice)
 }
 
 // refuses reports whether an error refuses what the state of the cluster does not allow: it is worth as much as that state.
 func refuses(err error) bool {
 	status := 0
-	var known *httpError
-	var elastic *elasticError
+	var known *Error
+	var own OwnError
 	var refusal *store.Refusal
 	switch {
-	case errors.As(err, &elastic):
-		status = elastic.Status
+	case errors.As(err, &own):
+		status = own.HTTPStatus()
 	case errors.As(err, &known):
-		status = known.status
+		status = known.Status
 	case errors.As(err, &refusal):
 		status = statusOf[refusal.Code]
 	}
@@ -89,15 +88,15 @@ func refuses(err error) bool {
 // confirmed lets a refusal through that rests on a confirmed state: a majority follows this member, and did when the
 // refusal was found. Otherwise the request belongs to the leader that there is now. Only then is it counted as a failed
 // attempt. What the caller wants to have stale is not confirmed, and not counted.
-func (s *Server) confirmed(o origin, q *request, err error) error {
-	if !refuses(err) || q.stale {
+func (s *Server) confirmed(o origin, q *Request, err error) error {
+	if !refuses(err) || q.Stale {
 		return err
 	}
 	if unconfirmed := s.Store.Confirm(q.Context()); unconfirmed != nil {
-		q.failed = false
+		q.Failed = false
 		return unconfirmed
 	}
-	if q.failed {
+	if q.Failed {
 		if limited := s.failures.count(remoteOf(q.Request, o)); limited != nil {
 			return limited
 		}
@@ -106,7 +105,7 @@ func (s *Server) confirmed(o origin, q *request, err error) error {
 }
 
 // workForwarded answers another member, which tries again while it may when this one does not lead.
-func (s *Server) workForwarded(rt *route, o origin, q *request) {
+func (s *Server) workForwarded(rt *Route, o origin, q *Request) {
 	var err error
 	vouching := q.Header.Get(headerVouch) != ""
 	if vouching {
@@ -120,15 +119,15 @@ func (s *Server) workForwarded(rt *route, o origin, q *request) {
 		if q.doubt {
 			said = leaderChanged
 		}
-		q.w.Header().Set(headerNotLeader, said)
-		q.w.WriteHeader(http.StatusMisdirectedRequest)
+		q.W.Header().Set(headerNotLeader, said)
+		q.W.WriteHeader(http.StatusMisdirectedRequest)
 	case err == nil && vouching:
-		h := q.w.Header()
-		if q.token != nil {
-			h.Set(headerAccessor, url.QueryEscape(q.token.ID))
-			h.Set(headerName, url.QueryEscape(q.token.Name))
+		h := q.W.Header()
+		if q.Token != nil {
+			h.Set(headerAccessor, url.QueryEscape(q.Token.ID))
+			h.Set(headerName, url.QueryEscape(q.Token.Name))
 		}
-		q.w.WriteHeader(http.StatusNoContent)
+		q.W.WriteHeader(http.StatusNoContent)
 	default:
 		s.answer(rt, q, err)
 	}
@@ -136,17 +135,17 @@ func (s *Server) workForwarded(rt *route, o origin, q *request) {
 
 // answerVouched answers a request that only this member can answer and whose caller it does not know: the leader says
 // whether it may. A refusal is the leader's own.
-func (s *Server) answerVouched(rt *route, o origin, q *request) {
-	q.failed = false
+func (s *Server) answerVouched(rt *Route, o origin, q *Request) {
+	q.Failed = false
 	leader := s.Store.LeaderID()
 	if leader == s.Store.NodeID() {
 		local := *q
-		local.stale = false
+		local.Stale = false
 		if err := s.confirmed(o, &local, s.admit(rt, o, &local)); err != nil {
 			s.answer(rt, &local, err)
 			return
 		}
-		q.vouched = local.token
+		q.vouched = local.Token
 		s.answer(rt, q, s.handle(rt, o, q))
 		return
 	}
@@ -171,12 +170,12 @@ func (s *Server) answerVouched(rt *route, o origin, q *request) {
 	case resp.Header.Get(headerNotLeader) != "":
 		s.answer(rt, q, store.ErrNoLeader)
 	default:
-		data, err := io.ReadAll(io.LimitReader(resp.Body, bodyLimit))
+		data, err := io.ReadAll(io.LimitReader(resp.Body, BodyLimit))
 		if err != nil {
 			s.answer(rt, q, store.ErrNoLeader)
 			return
 		}
-		passOn(q.w, resp, data)
+		passOn(q.W, resp, data)
 	}
 }
 

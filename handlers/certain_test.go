@@ -152,9 +152,9 @@ func (f *testFollower) through(steps []string, method, target, body string, head
 }
 
 // forwardedRoutes lists the routes that a follower passes on.
-func forwardedRoutes() (list []*route) {
-	for i := range routes {
-		if rt := &routes[i]; rt.at != here && !rt.stream && rt.path != "/v1/peering/establish" {
+func (s *testServer) forwardedRoutes() (list []*Route) {
+	for _, rt := range s.Routes() {
+		if rt.At != Here && !rt.Stream && rt.Path != "/v1/peering/establish" {
 			list = append(list, rt)
 		}
 	}
@@ -167,12 +167,12 @@ func TestUnknownIsSaid(t *testing.T) {
 	s := newTestServer(t)
 	f := newTestFollower(t, s, s.mirrorFile())
 	const up = "the caller's time is up"
-	for _, rt := range forwardedRoutes() {
+	for _, rt := range s.forwardedRoutes() {
 		target, body := harmless(rt)
-		if rt.path == "/api/v1/cluster/join" {
+		if rt.Path == "/api/v1/cluster/join" {
 			body = `{"token":"x"}`
 		}
-		changes := rt.changes() || rt.keyed
+		changes := rt.Changes() || rt.Keyed
 		for _, x := range []struct {
 			steps   []string
 			unknown bool
@@ -192,29 +192,29 @@ func TestUnknownIsSaid(t *testing.T) {
 				}
 				var headers []string
 				if key != "" {
-					headers = []string{headerKey, key}
+					headers = []string{HeaderKey, key}
 				}
-				w := f.through(x.steps, rt.method, target, body, headers...)
+				w := f.through(x.steps, rt.Method, target, body, headers...)
 				if w.Code < 500 && f.relay.untouched() {
 					continue // refused before it is passed on: its arguments
 				}
 				text := w.Body.String()
 				unknown := w.Header().Get(headerOutcome) == outcomeUnknown
 				want := x.unknown && changes
-				status := rt.family.noLeader.status
-				if want && rt.whole && x.steps[0] == "unknown" {
-					status, text = w.Code, mayHaveHappened+headerKey // the leader's own answer
+				status := rt.Family.NoLeader.Status
+				if want && rt.Whole && x.steps[0] == "unknown" {
+					status, text = w.Code, mayHaveHappened+HeaderKey // the leader's own answer
 				} else if want {
-					status = rt.family.unknownOutcome.status
+					status = rt.Family.UnknownOutcome.Status
 				}
 				retry := w.Header().Get("Retry-After") != ""
 				switch {
-				case unknown != want, w.Code != status, strings.Contains(text, "may or may not have been carried out") != want && rt.method != http.MethodHead:
-					t.Errorf("%s %s, %v: %d %s (unknown: %v); want %d, %v", rt.method, rt.path, x.steps, w.Code, text, unknown, status, want)
-				case want && rt.family != zlayer && !strings.Contains(text, headerKey) && rt.method != http.MethodHead:
-					t.Errorf("%s %s, %v: nothing of %s: %s", rt.method, rt.path, x.steps, headerKey, text)
-				case retry != (!want || key != "" || rt.family == zlayer):
-					t.Errorf("%s %s, %v, key %q: Retry-After %v", rt.method, rt.path, x.steps, key, retry)
+				case unknown != want, w.Code != status, strings.Contains(text, "may or may not have been carried out") != want && rt.Method != http.MethodHead:
+					t.Errorf("%s %s, %v: %d %s (unknown: %v); want %d, %v", rt.Method, rt.Path, x.steps, w.Code, text, unknown, status, want)
+				case want && rt.Family.Name != "zlayer" && !strings.Contains(text, HeaderKey) && rt.Method != http.MethodHead:
+					t.Errorf("%s %s, %v: nothing of %s: %s", rt.Method, rt.Path, x.steps, HeaderKey, text)
+				case retry != (!want || key != "" || rt.Family.Name == "zlayer"):
+					t.Errorf("%s %s, %v, key %q: Retry-After %v", rt.Method, rt.Path, x.steps, key, retry)
 				}
 			}
 		}
@@ -228,17 +228,17 @@ func TestTransferWithoutALeader(t *testing.T) {
 	})
 	s.addVoter(func() bool { return true })
 	w := s.call("PUT", "/v1/operator/raft/transfer-leadership?address=127.0.0.1:7002", s.admin, "")
-	if w.Code != nomad.unknownOutcome.status || w.Header().Get(headerOutcome) != outcomeUnknown || !strings.Contains(w.Body.String(), mayHaveHappened) {
+	if w.Code != 500 || w.Header().Get(headerOutcome) != outcomeUnknown || !strings.Contains(w.Body.String(), mayHaveHappened) {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
 }
 
 // TestLaterSaysWhen: what can be done in a moment says so in every family.
 func TestLaterSaysWhen(t *testing.T) {
-	for _, f := range []*family{ella, zlayer, elastic, nomad, consul} {
+	for _, f := range newTestServer(t).families {
 		w := httptest.NewRecorder()
-		if internal := f.render(w, later("not now")); internal || w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "not now") {
-			t.Errorf("%s: %d %v %s", f.name, w.Code, w.Header(), w.Body)
+		if internal := f.Render(w, Later("not now")); internal || w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "not now") {
+			t.Errorf("%s: %d %v %s", f.Name, w.Code, w.Header(), w.Body)
 		}
 	}
 }
@@ -297,34 +297,33 @@ func TestStaleRefusalsAreTheLeaders(t *testing.T) {
 	f.admin = s.token(store.ScopeManagement)                                                // the mirror does not have it
 	elsewhere := map[string]string{store.ScopePeeringRead: s.token(store.ScopeClusterRead)} // by the scope that is wanted
 	reader := s.token(store.ScopePeeringRead)
-	for i := range routes {
-		rt := &routes[i]
-		if rt.scope == "" || rt.at == atLeader || rt.stream {
+	for _, rt := range s.Routes() {
+		if rt.Scope == "" || rt.At == AtLeader || rt.Stream {
 			continue
 		}
 		target, body := harmless(rt)
-		if rt.at == hereStale {
+		if rt.At == HereStale {
 			target += "?stale"
 		}
-		if rt.path == "/api/v1/sql" {
+		if rt.Path == "/api/v1/sql" {
 			body = `{"query":"SELECT 1"}`
 		}
-		w := f.through(nil, rt.method, target, body)
-		if rt.path == "/v1/agent/self" && !strings.Contains(w.Body.String(), `"NodeName":"two"`) {
+		w := f.through(nil, rt.Method, target, body)
+		if rt.Path == "/v1/agent/self" && !strings.Contains(w.Body.String(), `"NodeName":"two"`) {
 			t.Errorf("%s is not the member's own answer: %s", target, w.Body)
 		}
 		if w.Code != 200 && w.Code != 404 { // what is asked for may not exist
-			t.Errorf("%s %s with a new token: %d %s (leader %d)", rt.method, target, w.Code, w.Body, f.Store.LeaderID())
+			t.Errorf("%s %s with a new token: %d %s (leader %d)", rt.Method, target, w.Code, w.Body, f.Store.LeaderID())
 		}
-		other := cmp.Or(elsewhere[rt.scope], reader)
+		other := cmp.Or(elsewhere[rt.Scope], reader)
 		for what, credential := range map[string]string{"without a scope": other, "unknown": certs.NewSecret()} {
-			w := f.through(nil, rt.method, target, body, "Authorization", "Bearer "+credential)
+			w := f.through(nil, rt.Method, target, body, "Authorization", "Bearer "+credential)
 			if !refusedAs(rt, w.Code, what != "unknown") {
-				t.Errorf("%s %s with a token %s: %d %s", rt.method, target, what, w.Code, w.Body)
+				t.Errorf("%s %s with a token %s: %d %s", rt.Method, target, what, w.Code, w.Body)
 			}
-			w = f.through([]string{"not sent", "the caller's time is up"}, rt.method, target, body, "Authorization", "Bearer "+credential)
-			if w.Code != rt.family.noLeader.status {
-				t.Errorf("%s %s with a token %s, and the leader does not answer: %d %s", rt.method, target, what, w.Code, w.Body)
+			w = f.through([]string{"not sent", "the caller's time is up"}, rt.Method, target, body, "Authorization", "Bearer "+credential)
+			if w.Code != rt.Family.NoLeader.Status {
+				t.Errorf("%s %s with a token %s, and the leader does not answer: %d %s", rt.Method, target, what, w.Code, w.Body)
 			}
 		}
 	}
@@ -341,9 +340,8 @@ func TestRefusalsAreConfirmed(t *testing.T) {
 	s.addVoter(func() bool { return !deposed.Load() })
 	poor, unknown := s.token(), certs.NewSecret()
 	forwarded := []string{headerForwarded, "1", headerRemote, "192.0.2.1:1"}
-	for i := range routes {
-		rt := &routes[i]
-		if rt.at == here || rt.stream || rt.path == "/v1/peering/establish" {
+	for _, rt := range s.Routes() {
+		if rt.At == Here || rt.Stream || rt.Path == "/v1/peering/establish" {
 			continue
 		}
 		target, body := harmless(rt)
@@ -354,22 +352,22 @@ func TestRefusalsAreConfirmed(t *testing.T) {
 			}
 			deposed.Store(false)
 			s.failures = newFailureLimiter()
-			before := s.ask(s.Internal(), rt.method, target, credential, body, headers...)
+			before := s.ask(s.Internal(), rt.Method, target, credential, body, headers...)
 			counted := len(s.failures.hosts)
 			deposed.Store(true)
 			s.failures = newFailureLimiter()
-			w := s.ask(s.Internal(), rt.method, target, credential, body, headers...)
+			w := s.ask(s.Internal(), rt.Method, target, credential, body, headers...)
 			switch before.Code {
 			case 401, 403, 404, 409:
 				if w.Code != http.StatusMisdirectedRequest {
-					t.Errorf("%s %s by somebody %s: %d %s before, %d %s after", rt.method, target, what, before.Code, before.Body, w.Code, w.Body)
+					t.Errorf("%s %s by somebody %s: %d %s before, %d %s after", rt.Method, target, what, before.Code, before.Body, w.Code, w.Body)
 				}
 			}
 			if len(s.failures.hosts) != 0 {
-				t.Errorf("%s %s by somebody %s is counted, and was not confirmed", rt.method, target, what)
+				t.Errorf("%s %s by somebody %s is counted, and was not confirmed", rt.Method, target, what)
 			}
 			if before.Code == 401 && counted == 0 {
-				t.Errorf("%s %s by somebody %s: %d is not counted", rt.method, target, what, before.Code)
+				t.Errorf("%s %s by somebody %s: %d is not counted", rt.Method, target, what, before.Code)
 			}
 		}
 	}

@@ -73,7 +73,7 @@ func (c candidate) with(fields ...string) string {
 	for i := 0; i+1 < len(fields); i += 2 {
 		body[fields[i]] = fields[i+1]
 	}
-	return string(mustJSON(body))
+	return string(MustJSON(body))
 }
 
 // TestNamesInCertificates walks the ways to certificates over the API: the join in both formats, by HTTP alone, once more,

@@ -10,7 +10,7 @@ import (
 const consulGzipFrom = 1400
 
 // consulJSON writes v compactly, or with four spaces and a newline when the query says `pretty`.
-func (q *request) consulJSON(v any) error {
+func consulJSON(q *Request, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -22,5 +22,5 @@ func (q *request) consulJSON(v any) error {
 		}
 		data = append(b.Bytes(), '\n')
 	}
-	return q.send(http.StatusOK, "application/json", data, consulGzipFrom)
+	return q.Send(http.StatusOK, "application/json", data, consulGzipFrom)
 }

@@ -98,16 +98,15 @@ func TestEnrollmentTokenEnrollsOnly(t *testing.T) {
 		}
 	}
 	before := s.query("SELECT count(*) FROM api_keys") + s.query("SELECT count(*) FROM enrollments")
-	for i := range routes {
-		rt := &routes[i]
-		if rt.enrolls || rt.scope == "" {
+	for _, rt := range s.Routes() {
+		if rt.Enrolls || rt.Scope == "" {
 			continue
 		}
 		for name, header := range map[string]string{"fresh": fresh, "used up": used} {
 			for _, key := range []string{"", "a-key"} {
-				w := s.call(rt.method, concrete(rt.path), "", keyBody, "Authorization", header, "Content-Type", "application/json", "Idempotency-Key", key)
+				w := s.call(rt.Method, concrete(rt.Path), "", keyBody, "Authorization", header, "Content-Type", "application/json", "Idempotency-Key", key)
 				if w.Code < 400 || w.Code >= 500 {
-					t.Errorf("%s %s with one that is %s: %d %s", rt.method, rt.path, name, w.Code, w.Body)
+					t.Errorf("%s %s with one that is %s: %d %s", rt.Method, rt.Path, name, w.Code, w.Body)
 				}
 			}
 		}
@@ -253,7 +252,7 @@ func TestNothingOutlivesItsMaker(t *testing.T) {
 			t.Errorf("%s: %d %s", c.name, w.Code, w.Body)
 		}
 	}
-	latest := end.UTC().Format(timeFormat)
+	latest := end.UTC().Format(TimeFormat)
 	for what, query := range map[string]string{
 		"API tokens":     "SELECT coalesce(expires_at, 'never') FROM api_tokens WHERE name = 'x'",
 		"keys":           "SELECT coalesce(expires_at, 'never') FROM api_keys WHERE name = 'x'",

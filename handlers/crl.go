@@ -4,12 +4,12 @@ import (
 	"muster/certs"
 )
 
-func (s *Server) httpCRL(q *request) error      { return s.crl(q, certs.HTTP) }
-func (s *Server) transportCRL(q *request) error { return s.crl(q, certs.Transport) }
+func (s *Server) httpCRL(q *Request) error      { return s.crl(q, certs.HTTP) }
+func (s *Server) transportCRL(q *Request) error { return s.crl(q, certs.Transport) }
 
 // crl lists the certificates of an authority that are revoked: of removed members and of enrollments that were taken back.
 // It is for software that has enrolled; members know by themselves.
-func (s *Server) crl(q *request, kind certs.Kind) error {
+func (s *Server) crl(q *Request, kind certs.Kind) error {
 	ctx := q.Context()
 	list, err := s.Store.RevokedCertificates(ctx, kind)
 	if err != nil {
@@ -23,7 +23,7 @@ func (s *Server) crl(q *request, kind certs.Kind) error {
 	if err != nil {
 		return err
 	}
-	q.w.Header().Set("Content-Type", "application/pkix-crl")
-	_, err = q.w.Write(der)
+	q.W.Header().Set("Content-Type", "application/pkix-crl")
+	_, err = q.W.Write(der)
 	return err
 }

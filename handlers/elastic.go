@@ -23,38 +23,45 @@ const (
 	elasticProduct = "Elasticsearch" // official clients refuse to work with anything else
 )
 
-// elastic is the envelope of the enrollment family (reference es_enroll, section 3).
-var elastic = &family{
-	name: "elastic",
-	headers: func(w http.ResponseWriter) {
-		w.Header().Set("X-Elastic-Product", elasticProduct)
-		w.Header().Set("Cache-Control", "no-store")
-	},
-	fail: func(w http.ResponseWriter, status int, code store.Code, message string) {
-		if code == store.Full {
-			status = http.StatusBadRequest // as the original says it of its own limits
-		}
-		(&elasticError{Status: status, elasticCause: elasticCause{Type: elasticTypes[status], Reason: message}}).write(w)
-	},
-	noLeader:       failure{http.StatusServiceUnavailable, "no cluster leader"},
-	unknownOutcome: failure{http.StatusServiceUnavailable, "the outcome is not known"},
-	wrap:           newElasticWriter,
-	admit:          (*Server).admitElastic,
-	noRoute: func(w http.ResponseWriter, r *http.Request) {
-		elasticJSON(w, http.StatusBadRequest, struct {
-			Error string `json:"error"`
-		}{fmt.Sprintf("no handler found for uri [%s] and method [%s]", r.URL.RequestURI(), r.Method)})
-	},
-	noMethod: func(w http.ResponseWriter, r *http.Request, allowed []string) {
-		w.Header().Set("Allow", strings.Join(allowed, ","))
-		if r.Method == http.MethodOptions {
-			w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
-			w.WriteHeader(http.StatusOK)
-			return
-		}
-		elasticText(http.StatusMethodNotAllowed, fmt.Sprintf("Incorrect HTTP method for uri [%s] and method [%s], allowed: [%s]",
-			r.URL.RequestURI(), r.Method, strings.Join(allowed, ", "))).write(w)
-	},
+// elasticFamily has the envelope of the enrollment family (reference es_enroll, section 3).
+func (s *Server) elasticFamily() *Family {
+	return &Family{
+		Name:   "elastic",
+		Paths:  []string{"/_"},
+		Routes: s.elasticRoutes(),
+
+		Headers: func(w http.ResponseWriter) {
+			w.Header().Set("X-Elastic-Product", elasticProduct)
+			w.Header().Set("Cache-Control", "no-store")
+		},
+		Fail: func(w http.ResponseWriter, status int, code store.Code, message string) {
+			if code == store.Full {
+				status = http.StatusBadRequest // as the original says it of its own limits
+			}
+			(&elasticError{Status: status, elasticCause: elasticCause{Type: elasticTypes[status], Reason: message}}).Write(w)
+		},
+		NoLeader:       Failure{http.StatusServiceUnavailable, "no cluster leader"},
+		UnknownOutcome: Failure{http.StatusServiceUnavailable, "the outcome is not known"},
+		Wrap:           newElasticWriter,
+		NoRoute: func(w http.ResponseWriter, r *http.Request) {
+			elasticJSON(w, http.StatusBadRequest, struct {
+				Error string `json:"error"`
+			}{fmt.Sprintf("no handler found for uri [%s] and method [%s]", r.URL.RequestURI(), r.Method)})
+		},
+		NoMethod: func(w http.ResponseWriter, r *http.Request, allowed []string) {
+			if r.URL.Path == "/" { // the original lists it there, and nowhere else
+				allowed = append(allowed, http.MethodHead)
+			}
+			w.Header().Set("Allow", strings.Join(allowed, ","))
+			if r.Method == http.MethodOptions {
+				w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
+				w.WriteHeader(http.StatusOK)
+				return
+			}
+			elasticText(http.StatusMethodNotAllowed, fmt.Sprintf("Incorrect HTTP method for uri [%s] and method [%s], allowed: [%s]",
+				r.URL.RequestURI(), r.Method, strings.Join(allowed, ", "))).Write(w)
+		},
+	}
 }
 
 // elasticTypes says what an error is called when nothing but its status is known.
@@ -91,7 +98,11 @@ func (e *elasticError) Error() string { return e.text + e.Reason }
 // challenges is how a caller may say who it is, in the order and the words of the original.
 var challenges = []string{`Basic realm="security", charset="UTF-8"`, `Bearer realm="security"`, "ApiKey"}
 
-func (e *elasticError) write(w http.ResponseWriter) {
+// HTTPStatus is the status of the answer.
+func (e *elasticError) HTTPStatus() int { return e.Status }
+
+// Write answers with the error.
+func (e *elasticError) Write(w http.ResponseWriter) {
 	for _, c := range e.Header["WWW-Authenticate"] {
 		w.Header().Add("WWW-Authenticate", c)
 	}
@@ -141,6 +152,7 @@ func elasticText(status int, text string) *elasticError {
 
 // elasticEndpoint is what the family needs to know of a route besides what all families do.
 type elasticEndpoint struct {
+	Route
 	action     string   // what it is called in refusals
 	privileges string   // the cluster privileges of the original that grant it
 	params     []string // of the query, besides those that every endpoint takes
@@ -153,23 +165,6 @@ const (
 	privilegesOwnKey  = "manage_own_api_key,manage_api_key,manage_security,all"
 	privilegesMonitor = "monitor,manage,all"
 )
-
-// elasticEndpoints is by method and path of the route table.
-var elasticEndpoints = map[string]elasticEndpoint{
-	"GET /":                        {action: "cluster:monitor/main", privileges: privilegesMonitor},
-	"GET /_security/enroll/node":   {action: "cluster:admin/xpack/security/enroll/node", privileges: privilegesManage, gated: true},
-	"GET /_security/enroll/kibana": {action: "cluster:admin/xpack/security/enroll/kibana", privileges: privilegesManage, gated: true},
-	"POST /_security/api_key":      {action: actionCreateKey, privileges: privilegesOwnKey, params: []string{"refresh"}, body: true},
-	"PUT /_security/api_key":       {action: actionCreateKey, privileges: privilegesOwnKey, params: []string{"refresh"}, body: true},
-	"GET /_security/api_key":       {action: actionGetKey, privileges: privilegesOwnKey, params: []string{"id", "name", "username", "realm_name", "owner", "active_only", "with_limited_by", "with_profile_uid"}},
-	"DELETE /_security/api_key":    {action: actionInvalidateKey, privileges: privilegesOwnKey, body: true},
-	"GET /_security/_authenticate": {action: "cluster:admin/xpack/security/user/authenticate"},
-	"GET /_cluster/health":         {action: "cluster:monitor/health", privileges: privilegesMonitor, params: []string{"level", "local", "master_timeout", "timeout"}},
-	"GET /_nodes":                  {action: "cluster:monitor/nodes/info", privileges: privilegesMonitor, params: []string{"timeout", "flat_settings"}},
-	"GET /_nodes/http":             {action: "cluster:monitor/nodes/info", privileges: privilegesMonitor, params: []string{"timeout", "flat_settings"}},
-	"GET /_nodes/_local":           {action: "cluster:monitor/nodes/info", privileges: privilegesMonitor, params: []string{"timeout", "flat_settings"}},
-	"GET /_nodes/_local/http":      {action: "cluster:monitor/nodes/info", privileges: privilegesMonitor, params: []string{"timeout", "flat_settings"}},
-}
 
 // commonParams are those that every endpoint takes; the ones that are true or false come first.
 var commonParams = []string{"pretty", "human", "error_trace", "filter_path", "format"}
@@ -209,8 +204,8 @@ func checkMedia(r *http.Request, name string) error {
 }
 
 // checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is calling.
-func checkBody(q *request) error {
-	if !q.hasBody {
+func checkBody(q *Request) error {
+	if !q.HasBody {
 		return nil
 	}
 	header := q.Header.Get("Content-Type")
@@ -224,45 +219,59 @@ func checkBody(q *request) error {
 }
 
 // unzip unpacks a body: official clients can be told to send them compressed.
-func unzip(q *request) error {
-	if len(q.body) == 0 || !strings.EqualFold(q.Header.Get("Content-Encoding"), "gzip") {
+func unzip(q *Request) error {
+	if len(q.Content) == 0 || !strings.EqualFold(q.Header.Get("Content-Encoding"), "gzip") {
 		return nil
 	}
-	r, err := gzip.NewReader(bytes.NewReader(q.body))
+	r, err := gzip.NewReader(bytes.NewReader(q.Content))
 	var data []byte
 	if err == nil {
-		data, err = io.ReadAll(io.LimitReader(r, bodyLimit+1))
+		data, err = io.ReadAll(io.LimitReader(r, BodyLimit+1))
 	}
 	switch {
 	case err != nil:
 		return illegalArgument("the body is not gzip, as its Content-Encoding says")
-	case len(data) > bodyLimit:
+	case len(data) > BodyLimit:
 		return elasticRefusal(http.StatusRequestEntityTooLarge, elasticTypes[http.StatusRequestEntityTooLarge], "the body must not be larger than 1 MiB")
 	}
-	q.body = data
+	q.Content = data
 	q.Header.Del("Content-Encoding") // the request may be tried again, or passed on
 	return nil
 }
 
+// elasticRoutes are the rows of the family.
+func (s *Server) elasticRoutes() []Route {
+	endpoints := s.elasticEndpoints()
+	rows := make([]Route, len(endpoints))
+	for i := range endpoints {
+		ep := &endpoints[i]
+		rows[i] = ep.Route
+		rows[i].Check, rows[i].HasBody = checkElastic, ep.body
+		rows[i].Admit = func(q *Request) error { return s.admitElastic(ep, q) }
+	}
+	return rows
+}
+
 // admitElastic decides whether a request goes on, in the documented order: who is calling, what is wrong with the
 // parameters and the body, whether enrollment is enabled, whether the caller may.
-func (s *Server) admitElastic(rt *route, q *request) error {
-	ep := elasticEndpoints[rt.method+" "+rt.path]
+func (s *Server) admitElastic(ep *elasticEndpoint, q *Request) error {
 	if err := checkBody(q); err != nil {
 		return err
 	}
-	token, err := s.identifyElastic(q)
+	denial, err := q.Identify()
 	if err != nil {
 		return err
 	}
-	q.token = token
+	if denial != nil {
+		return notIdentified(q, denial, s.Now())
+	}
 	if err := unzip(q); err != nil {
 		return err
 	}
 	if err := ep.checkParams(q.Request); err != nil {
 		return err
 	}
-	if q.hasBody && !ep.body {
+	if q.HasBody && !ep.body {
 		return illegalArgument("request [%s %s] does not support having a body", q.Method, q.URL.Path)
 	}
 	if ep.gated {
@@ -275,8 +284,8 @@ func (s *Server) admitElastic(rt *route, q *request) error {
 				"Enrollment mode is not enabled. Set [xpack.security.enrollment.enabled] to true, in order to use this API.")
 		}
 	}
-	if rt.scope != "" && !q.allows(rt.scope) {
-		return ep.unauthorized(q)
+	if ep.Scope != "" && !q.Allows(ep.Scope) {
+		return unauthorizedFor(q, ep.action, ep.privileges)
 	}
 	return nil
 }
@@ -320,12 +329,12 @@ func boolParam(query url.Values, name string) (on bool, err error) {
 	}
 }
 
-// unauthorized is the refusal of a caller that is known and may not.
-func (ep *elasticEndpoint) unauthorized(q *request) error {
-	who := fmt.Sprintf("user [%s] with effective roles [%s]", q.token.Name, strings.Join(q.token.Scopes, ","))
-	if q.key != nil {
-		who = fmt.Sprintf("API key id [%s] of user [%s]", q.key.ID, q.key.OwnerName)
+// unauthorizedFor is the refusal of a caller that is known and may not do an action, which the privileges grant.
+func unauthorizedFor(q *Request, action, privileges string) error {
+	who := fmt.Sprintf("user [%s] with effective roles [%s]", q.Token.Name, strings.Join(q.Token.Scopes, ","))
+	if q.Key != nil {
+		who = fmt.Sprintf("API key id [%s] of user [%s]", q.Key.ID, q.Key.OwnerName)
 	}
 	return elasticRefusal(http.StatusForbidden, "security_exception", "action [%s] is unauthorized for %s, this action is granted by the cluster privileges [%s]",
-		ep.action, who, ep.privileges)
+		action, who, privileges)
 }

@@ -12,7 +12,7 @@ import (
 const elasticCluster = "muster"
 
 // elasticInfo is what clients ask first, to see what they talk to (HEAD: whether it is there).
-func (s *Server) elasticInfo(q *request) error {
+func (s *Server) elasticInfo(q *Request) error {
 	type version struct {
 		Number       string `json:"number"`
 		Flavor       string `json:"build_flavor"`
@@ -24,7 +24,7 @@ func (s *Server) elasticInfo(q *request) error {
 		MinimumWire  string `json:"minimum_wire_compatibility_version"`
 		MinimumIndex string `json:"minimum_index_compatibility_version"`
 	}
-	elasticJSON(q.w, http.StatusOK, struct {
+	elasticJSON(q.W, http.StatusOK, struct {
 		Name    string  `json:"name"`
 		Cluster string  `json:"cluster_name"`
 		UUID    string  `json:"cluster_uuid"`
@@ -36,7 +36,7 @@ func (s *Server) elasticInfo(q *request) error {
 }
 
 // elasticSelf tells who is calling.
-func (s *Server) elasticSelf(q *request) error {
+func (s *Server) elasticSelf(q *Request) error {
 	type realm struct {
 		Name string `json:"name"`
 		Type string `json:"type"`
@@ -55,21 +55,21 @@ func (s *Server) elasticSelf(q *request) error {
 			ID   string `json:"id"`
 			Name string `json:"name"`
 		} `json:"api_key,omitempty"`
-	}{Username: q.token.Name, Roles: q.token.Scopes, Metadata: map[string]string{}, Enabled: true, Realm: realm{elasticRealm, elasticRealm},
+	}{Username: q.Token.Name, Roles: q.Token.Scopes, Metadata: map[string]string{}, Enabled: true, Realm: realm{elasticRealm, elasticRealm},
 		Lookup: realm{elasticRealm, elasticRealm}, Type: "realm"}
-	if q.key != nil {
-		out.Username, out.Roles, out.Type = q.key.OwnerName, []string{}, "api_key"
+	if q.Key != nil {
+		out.Username, out.Roles, out.Type = q.Key.OwnerName, []string{}, "api_key"
 		out.APIKey = &struct {
 			ID   string `json:"id"`
 			Name string `json:"name"`
-		}{q.key.ID, q.key.Name}
+		}{q.Key.ID, q.Key.Name}
 	}
-	elasticJSON(q.w, http.StatusOK, out)
+	elasticJSON(q.W, http.StatusOK, out)
 	return nil
 }
 
 // elasticHealth is green when every voter lives and yellow when one does not; without a majority nobody answers at all.
-func (s *Server) elasticHealth(q *request) error {
+func (s *Server) elasticHealth(q *Request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (s *Server) elasticHealth(q *request) error {
 			status = "yellow"
 		}
 	}
-	elasticJSON(q.w, http.StatusOK, struct {
+	elasticJSON(q.W, http.StatusOK, struct {
 		Cluster       string          `json:"cluster_name"`
 		Status        string          `json:"status"`
 		TimedOut      bool            `json:"timed_out"`
@@ -133,17 +133,17 @@ func (s *Server) elasticNode(m *store.Member) elasticNode {
 	if m.Mode != store.ModeReplicate {
 		n.Roles = append(n.Roles, "master")
 	}
-	n.HTTP.Bound, n.HTTP.Publish, n.HTTP.Most = []string{m.APIAddress}, m.APIAddress, bodyLimit
+	n.HTTP.Bound, n.HTTP.Publish, n.HTTP.Most = []string{m.APIAddress}, m.APIAddress, BodyLimit
 	return n
 }
 
-func (q *request) elasticNodes(nodes map[string]elasticNode) error {
+func answerNodes(q *Request, nodes map[string]elasticNode) error {
 	type counts struct {
 		Total      int `json:"total"`
 		Successful int `json:"successful"`
 		Failed     int `json:"failed"`
 	}
-	elasticJSON(q.w, http.StatusOK, struct {
+	elasticJSON(q.W, http.StatusOK, struct {
 		Counts  counts                 `json:"_nodes"`
 		Cluster string                 `json:"cluster_name"`
 		Nodes   map[string]elasticNode `json:"nodes"`
@@ -152,7 +152,7 @@ func (q *request) elasticNodes(nodes map[string]elasticNode) error {
 }
 
 // elasticNodes lists all members, as clients want them that look for more addresses.
-func (s *Server) elasticNodes(q *request) error {
+func (s *Server) elasticNodes(q *Request) error {
 	members, err := s.Store.Members(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
@@ -161,12 +161,12 @@ func (s *Server) elasticNodes(q *request) error {
 	for i := range members {
 		nodes[members[i].ID] = s.elasticNode(&members[i])
 	}
-	return q.elasticNodes(nodes)
+	return answerNodes(q, nodes)
 }
 
 // elasticLocalNode describes the member that the caller has asked.
-func (s *Server) elasticLocalNode(q *request) error {
-	m, err := s.Store.PeekMember(q.Context(), q.asked)
+func (s *Server) elasticLocalNode(q *Request) error {
+	m, err := s.Store.PeekMember(q.Context(), q.Asked)
 	if err != nil {
 		return err
 	}
@@ -174,5 +174,5 @@ func (s *Server) elasticLocalNode(q *request) error {
 	if m != nil {
 		nodes[m.ID] = s.elasticNode(m)
 	}
-	return q.elasticNodes(nodes)
+	return answerNodes(q, nodes)
 }

@@ -16,7 +16,7 @@ type elasticWriter struct {
 	body   bytes.Buffer
 }
 
-func newElasticWriter(w http.ResponseWriter, r *http.Request) finisher {
+func newElasticWriter(w http.ResponseWriter, r *http.Request) Finisher {
 	return &elasticWriter{ResponseWriter: w, r: r, status: http.StatusOK}
 }
 
@@ -29,7 +29,7 @@ func (w *elasticWriter) Write(p []byte) (int, error) { return w.body.Write(p) }
 // Unwrap lets http.ResponseController reach the connection.
 func (w *elasticWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *elasticWriter) finish() {
+func (w *elasticWriter) Finish() {
 	data := w.body.Bytes()
 	if w.Header().Get("Content-Type") == "application/json" {
 		if version, found := mediaVersion(w.r.Header.Get("Accept")); found && spoken(version) {

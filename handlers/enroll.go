@@ -31,7 +31,7 @@ type enrollNodeResponse struct {
 
 // enrollNode hands key material to a node of other software. Its transport key and certificate are made for this call
 // alone; all is prepared before the transaction that consumes the credential and records it.
-func (s *Server) enrollNode(q *request) error {
+func (s *Server) enrollNode(q *Request) error {
 	ctx := q.Context()
 	options, err := s.Store.EnrollmentOptions(ctx)
 	if err != nil {
@@ -47,7 +47,7 @@ func (s *Server) enrollNode(q *request) error {
 		return err
 	}
 	e := s.newEnrolling(q, store.EnrollNode, options.Lifetime)
-	if e.Replay, err = s.Store.Answered(ctx, q.actor); err != nil {
+	if e.Replay, err = s.Store.Answered(ctx, q.Actor); err != nil {
 		return err
 	}
 	if e.Replay {
@@ -65,7 +65,7 @@ func (s *Server) enrollNode(q *request) error {
 		if root.Cert.MaxPathLenZero {
 			return elasticRefusal(http.StatusInternalServerError, "illegal_state_exception", "Unable to enroll node. The operator's HTTP authority must not certify another one")
 		}
-		if err := s.makeIntermediate(ctx, &e, root.CA, options.KeyType, members, q.actor.Remote); err != nil {
+		if err := s.makeIntermediate(ctx, &e, root.CA, options.KeyType, members, q.Actor.Remote); err != nil {
 			return err
 		}
 	}
@@ -74,7 +74,7 @@ func (s *Server) enrollNode(q *request) error {
 
 // finishNode commits an enrollment and answers with what it has made, or with what a request that this one repeats
 // was answered. The key of the root is in no answer that is remembered: it is handed out again while it is the same one.
-func (s *Server) finishNode(q *request, e store.Enrolling, root store.Issuer) error {
+func (s *Server) finishNode(q *Request, e store.Enrolling, root store.Issuer) error {
 	rootKey, err := certs.MarshalKey(root.Key)
 	if err != nil {
 		return err
@@ -92,24 +92,24 @@ func (s *Server) finishNode(q *request, e store.Enrolling, root store.Issuer) er
 		}
 		out.HTTPCAKey = rootKey
 	}
-	elasticJSON(q.w, http.StatusOK, out)
+	elasticJSON(q.W, http.StatusOK, out)
 	return nil
 }
 
-func (s *Server) newEnrolling(q *request, kind string, lifetime time.Duration) store.Enrolling {
+func (s *Server) newEnrolling(q *Request, kind string, lifetime time.Duration) store.Enrolling {
 	e := store.Enrolling{Enrollment: store.Enrollment{ID: store.NewID(), Kind: kind, ExpiresAt: s.Now().Add(lifetime).Truncate(time.Second)}}
-	if q.key != nil {
-		e.KeyID = q.key.ID
+	if q.Key != nil {
+		e.KeyID = q.Key.ID
 	}
 	return e
 }
 
 // enroll commits an enrollment. What the transaction finds out about the key is told as if it had been known before.
-func (s *Server) enroll(q *request, e store.Enrolling) (store.Enrolling, error) {
-	if q.key != nil {
-		q.actor.Name = "API key " + q.key.Name
+func (s *Server) enroll(q *Request, e store.Enrolling) (store.Enrolling, error) {
+	if q.Key != nil {
+		q.Actor.Name = "API key " + q.Key.Name
 	}
-	done, err := s.Store.Enroll(q.Context(), q.actor, e)
+	done, err := s.Store.Enroll(q.Context(), q.Actor, e)
 	var refusal *store.Refusal
 	if errors.As(err, &refusal) && refusal.Code == store.Unauthorized {
 		return done, notAuthenticated("unable to authenticate with provided credentials and anonymous access is not allowed for this request", "API key: "+refusal.Message)
@@ -192,7 +192,7 @@ const kibanaTokenLifetime = 30 * 24 * time.Hour
 
 // enrollKibana gives a Kibana the HTTP CA and a service token (reference es_enroll, section 7). The token is an API token
 // without any scope: it shows who is calling and opens nothing of the cluster.
-func (s *Server) enrollKibana(q *request) error {
+func (s *Server) enrollKibana(q *Request) error {
 	root, err := s.Store.Authority(q.Context(), certs.HTTP)
 	if err != nil {
 		return err
@@ -209,7 +209,7 @@ func (s *Server) enrollKibana(q *request) error {
 		Name  string `json:"name"`
 		Value string `json:"value"`
 	}
-	elasticJSON(q.w, http.StatusOK, struct {
+	elasticJSON(q.W, http.StatusOK, struct {
 		Token  token  `json:"token"`
 		HTTPCA string `json:"http_ca"`
 	}{token{e.Material.ServiceToken.Name, e.Material.ServiceToken.Secret}, base64.StdEncoding.EncodeToString(e.Material.HTTPCACert)})
@@ -220,7 +220,7 @@ func (s *Server) enrollKibana(q *request) error {
 func enrollAddresses(members []store.Member) ([]string, error) {
 	list, err := certs.FilterEnrollAddresses(joinAddresses(members))
 	if err == nil && len(list) == 0 {
-		err = fail(http.StatusConflict, "no member advertises an address that others can dial: start them with --advertise")
+		err = Fail(http.StatusConflict, "no member advertises an address that others can dial: start them with --advertise")
 	}
 	return list, err
 }

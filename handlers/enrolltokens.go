@@ -28,12 +28,12 @@ type enrollToken struct {
 
 func (s *Server) showEnrollToken(k *store.APIKey) enrollToken {
 	t := enrollToken{ID: k.ID, Token: k.Text, Name: k.Name, Scope: store.EnrollNode, State: k.State(s.Now()), Uses: k.Uses, MaxUses: k.MaxUses,
-		CreatedBy: k.OwnerName + " (" + k.OwnerID + ")", CreatedAt: k.CreatedAt.UTC().Format(timeFormat)}
+		CreatedBy: k.OwnerName + " (" + k.OwnerID + ")", CreatedAt: k.CreatedAt.UTC().Format(TimeFormat)}
 	if len(k.Scopes) == 1 && k.Scopes[0] == store.ScopeEnrollKibana {
 		t.Scope = store.EnrollKibana
 	}
 	if k.ExpiresAt != nil {
-		t.ExpiresAt = k.ExpiresAt.UTC().Format(timeFormat)
+		t.ExpiresAt = k.ExpiresAt.UTC().Format(TimeFormat)
 	}
 	return t
 }
@@ -44,33 +44,33 @@ const (
 )
 
 // notByKey refuses API keys: what an enrollment token may do once would make as many more of them as it likes.
-func notByKey(q *request) error {
-	if q.key != nil {
-		return fail(http.StatusForbidden, "Forbidden")
+func notByKey(q *Request) error {
+	if q.Key != nil {
+		return Fail(http.StatusForbidden, "Forbidden")
 	}
 	return nil
 }
 
 // createEnrollToken makes what the original has a tool for: a key for one enrollment, with where to use it and whom to
 // trust there.
-func (s *Server) createEnrollToken(q *request) error {
+func (s *Server) createEnrollToken(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	f := &fields{status: http.StatusBadRequest}
-	if len(q.body) > 0 {
+	f := &Fields{Status: http.StatusBadRequest}
+	if len(q.Content) > 0 {
 		var err error
-		if f, err = parseFields(q.body); err != nil {
+		if f, err = ParseFields(q.Content); err != nil {
 			return err
 		}
 	}
-	k := store.APIKey{Kind: store.KeyKindEnrollment, Name: f.text("name", false, 0, 256), MaxUses: int(f.integer("maxUses", false, 1, maxEnrollUses))}
-	ttl, scope := f.integer("ttlSeconds", false, 1, maxEnrollTTL), f.text("scope", false, 0, 16)
-	if f.err != nil {
-		return f.err
+	k := store.APIKey{Kind: store.KeyKindEnrollment, Name: f.Text("name", false, 0, 256), MaxUses: int(f.Integer("maxUses", false, 1, maxEnrollUses))}
+	ttl, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 0, 16)
+	if f.Err != nil {
+		return f.Err
 	}
 	if strings.ContainsFunc(k.Name, unicode.IsControl) {
-		return fail(http.StatusBadRequest, "name must not contain control characters")
+		return Fail(http.StatusBadRequest, "name must not contain control characters")
 	}
 	privilege := ""
 	switch scope {
@@ -79,7 +79,7 @@ func (s *Server) createEnrollToken(q *request) error {
 	case store.EnrollKibana:
 		k.Scopes, privilege = []string{store.ScopeEnrollKibana}, "kibana"
 	default:
-		return fail(http.StatusBadRequest, "scope must be node or kibana")
+		return Fail(http.StatusBadRequest, "scope must be node or kibana")
 	}
 	k.RoleDescriptors = []byte(`{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/` + privilege + `"]}}`)
 	if k.MaxUses == 0 {
@@ -88,7 +88,7 @@ func (s *Server) createEnrollToken(q *request) error {
 	if ttl == 0 {
 		ttl = defaultTokenTTL
 	}
-	s.fillKey(q, &k, time.Duration(ttl)*time.Second)
+	q.OwnKey(&k, time.Duration(ttl)*time.Second)
 	if k.Name == "" {
 		k.Name = "enrollment_token_API_key_" + k.ID
 	}
@@ -108,7 +108,7 @@ func (s *Server) createEnrollToken(q *request) error {
 	if k.Text, err = (certs.EnrollToken{Version: elasticVersion, Addresses: addresses, Fingerprint: hex.EncodeToString(sum[:]), Key: k.ID + ":" + k.Secret}).Encode(); err != nil {
 		return err
 	}
-	if k, err = s.Store.CreateAPIKey(q.Context(), q.actor, k); err != nil {
+	if k, err = s.Store.CreateAPIKey(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	out := s.showEnrollToken(&k)
@@ -116,25 +116,11 @@ func (s *Server) createEnrollToken(q *request) error {
 	if t, err := certs.ParseEnrollToken(k.Text); err == nil && nearOnly(t.Addresses) {
 		out.Warnings = []string{"the token names loopback addresses only: it can be used on this machine alone"}
 	}
-	return q.result(http.StatusCreated, out)
-}
-
-// fillKey chooses what does not come from the request. A key does not outlive the credential that makes it.
-func (s *Server) fillKey(q *request, k *store.APIKey, ttl time.Duration) {
-	k.ID, k.Secret = store.NewID(), certs.NewSecret()
-	k.SecretHash, k.OwnerID, k.OwnerName = certs.HashSecret(k.Secret), q.token.ID, q.token.Name
-	if ttl > 0 {
-		at := s.Now().Add(ttl).Truncate(time.Second)
-		k.ExpiresAt = &at
-	}
-	if q.key != nil { // keys of keys are their owner's, and count as such
-		k.OwnerID, k.OwnerName = q.key.OwnerID, q.key.OwnerName
-	}
-	k.ExpiresAt = q.noLonger(k.ExpiresAt)
+	return q.Result(http.StatusCreated, out)
 }
 
 // presentedCA is the certificate, in DER, whose fingerprint a joining node looks for behind the leaf.
-func (s *Server) presentedCA(q *request) ([]byte, error) {
+func (s *Server) presentedCA(q *Request) ([]byte, error) {
 	if chain := s.Chain(); len(chain) > 1 {
 		return chain[1], nil
 	}
@@ -145,11 +131,11 @@ func (s *Server) presentedCA(q *request) ([]byte, error) {
 	return ca.Cert.Raw, nil
 }
 
-func (s *Server) listEnrollTokens(q *request) error {
+func (s *Server) listEnrollTokens(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), q.consistency(), store.KeyKindEnrollment)
+	keys, err := s.Store.APIKeys(q.Context(), q.Consistency(), store.KeyKindEnrollment)
 	if err != nil {
 		return err
 	}
@@ -157,27 +143,27 @@ func (s *Server) listEnrollTokens(q *request) error {
 	for i := range keys {
 		list[i] = s.showEnrollToken(&keys[i])
 	}
-	return q.result(http.StatusOK, list)
+	return q.Result(http.StatusOK, list)
 }
 
 // revokeEnrollToken takes back what was enrolled with the token too, unless keepEnrollments=true.
-func (s *Server) revokeEnrollToken(q *request) error {
+func (s *Server) revokeEnrollToken(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
 	keep := q.URL.Query().Get("keepEnrollments")
 	if keep != "" && keep != "true" && keep != "false" {
-		return fail(http.StatusBadRequest, "keepEnrollments must be true or false")
+		return Fail(http.StatusBadRequest, "keepEnrollments must be true or false")
 	}
-	id := q.vars()["id"]
-	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
+	id := q.Vars()["id"]
+	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.Actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
 	if err != nil {
 		return err
 	}
 	if len(revoked.Now)+len(revoked.Before) == 0 {
-		return fail(http.StatusNotFound, "Enrollment token not found")
+		return Fail(http.StatusNotFound, "Enrollment token not found")
 	}
-	return q.result(http.StatusOK, struct {
+	return q.Result(http.StatusOK, struct {
 		Message     string `json:"message"`
 		Enrollments int    `json:"enrollments"`
 	}{"Enrollment token revoked", revoked.Enrollments})
@@ -198,11 +184,11 @@ type enrollment struct {
 	RevokedAt       string `json:"revokedAt,omitempty"`
 }
 
-func (s *Server) listEnrollments(q *request) error {
+func (s *Server) listEnrollments(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	rows, err := s.Store.Enrollments(q.Context(), q.consistency())
+	rows, err := s.Store.Enrollments(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -210,20 +196,20 @@ func (s *Server) listEnrollments(q *request) error {
 	for i := range rows {
 		e := &rows[i]
 		list[i] = enrollment{ID: e.ID, Kind: e.Kind, State: e.State(s.Now()), EnrolledBy: e.EnrolledBy, Remote: e.Remote, TokenID: e.KeyID, TransportSerial: e.TransportSerial,
-			HTTPCASerial: e.HTTPCASerial, ServiceTokenID: e.ServiceTokenID, EnrolledAt: e.EnrolledAt.UTC().Format(timeFormat), ExpiresAt: e.ExpiresAt.UTC().Format(timeFormat)}
+			HTTPCASerial: e.HTTPCASerial, ServiceTokenID: e.ServiceTokenID, EnrolledAt: e.EnrolledAt.UTC().Format(TimeFormat), ExpiresAt: e.ExpiresAt.UTC().Format(TimeFormat)}
 		if e.RevokedAt != nil {
-			list[i].RevokedAt = e.RevokedAt.UTC().Format(timeFormat)
+			list[i].RevokedAt = e.RevokedAt.UTC().Format(TimeFormat)
 		}
 	}
-	return q.result(http.StatusOK, list)
+	return q.Result(http.StatusOK, list)
 }
 
-func (s *Server) revokeEnrollment(q *request) error {
+func (s *Server) revokeEnrollment(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	if err := s.Store.RevokeEnrollment(q.Context(), q.actor, q.vars()["id"]); err != nil {
+	if err := s.Store.RevokeEnrollment(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, message{"Enrollment revoked"})
+	return q.Result(http.StatusOK, Message{"Enrollment revoked"})
 }

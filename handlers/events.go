@@ -61,22 +61,22 @@ func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 	if v, given := query["revision"]; given {
 		rev, err := strconv.ParseUint(v[0], 10, 53)
 		if err != nil {
-			return e, fail(http.StatusBadRequest, "revision must be a whole number, not negative")
+			return e, Fail(http.StatusBadRequest, "revision must be a whole number, not negative")
 		}
 		e.from, e.hasFrom = store.After(rev), true
 	}
 	if id := r.Header.Get("Last-Event-ID"); id != "" { // a reconnecting browser sends both: this one is newer
 		if e.from, e.hasFrom = store.ParsePosition(id); !e.hasFrom || e.from.Revision >= 1<<53 {
-			return e, fail(http.StatusBadRequest, "Last-Event-ID must be the id of an event, such as 12.1")
+			return e, Fail(http.StatusBadRequest, "Last-Event-ID must be the id of an event, such as 12.1")
 		}
 	}
 	for _, list := range query["type"] {
 		for t := range strings.SplitSeq(list, ",") {
 			if slices.Contains(e.types, t) {
-				return e, fail(http.StatusBadRequest, "type must name each type once")
+				return e, Fail(http.StatusBadRequest, "type must name each type once")
 			}
 			if !slices.Contains(store.EventTypes, t) {
-				return e, fail(http.StatusBadRequest, "type must be one or more of "+strings.Join(store.EventTypes, ", ")+", separated by commas")
+				return e, Fail(http.StatusBadRequest, "type must be one or more of "+strings.Join(store.EventTypes, ", ")+", separated by commas")
 			}
 			e.types = append(e.types, t)
 		}
@@ -85,10 +85,10 @@ func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 }
 
 // stream answers a request for a stream on the member that was asked, and returns when the stream has ended.
-func (s *Server) stream(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
-	q := &request{Request: r, w: w}
+func (s *Server) stream(rt *Route, o origin, w http.ResponseWriter, r *http.Request) {
+	q := &Request{Request: r, W: w, server: s, route: rt}
 	if o.forwarded { // nobody forwards a stream; the leader is asked about a credential
-		q.stale = false
+		q.Stale = false
 		ctx, cancel := context.WithTimeout(r.Context(), learnPosition)
 		defer cancel()
 		q.Request = r.WithContext(ctx)
@@ -110,7 +110,7 @@ func (s *Server) stream(rt *route, o origin, w http.ResponseWriter, r *http.Requ
 	}
 	giveBack := s.streams.readers.take(q.identity())
 	if giveBack == nil {
-		s.tooMany(w, rt.family, refusedReaders, "this member, or this identity on it, has as many readers as it takes; try another member", 5*time.Second)
+		s.tooMany(w, rt.Family, refusedReaders, "this member, or this identity on it, has as many readers as it takes; try another member", 5*time.Second)
 		return
 	}
 	defer giveBack()
@@ -119,17 +119,17 @@ func (s *Server) stream(rt *route, o origin, w http.ResponseWriter, r *http.Requ
 }
 
 // mayRead checks the credential of a reader: the leader knows best; without one, the local mirror must do.
-func (s *Server) mayRead(rt *route, o origin, q *request) error {
+func (s *Server) mayRead(rt *Route, o origin, q *Request) error {
 	ctx, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
 	leader := s.Store.LeaderID()
 	local := *q
 	local.Request = q.WithContext(ctx)
-	local.stale = leader != s.Store.NodeID()
-	if leader == 0 || !local.stale {
+	local.Stale = leader != s.Store.NodeID()
+	if leader == 0 || !local.Stale {
 		err := s.confirmed(o, &local, s.admit(rt, o, &local))
 		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
-			local.stale = true
+			local.Stale = true
 			err = s.admit(rt, o, &local)
 		}
 		return err
@@ -145,11 +145,11 @@ func (s *Server) mayRead(rt *route, o origin, q *request) error {
 		case http.StatusNoContent:
 			return nil
 		case http.StatusUnauthorized:
-			return fail(rt.family.unauthenticated.status, rt.family.unauthenticated.text)
+			return Fail(rt.Family.Unauthenticated.Status, rt.Family.Unauthenticated.Text)
 		case http.StatusForbidden:
-			return fail(rt.family.forbidden.status, rt.family.forbidden.text)
+			return Fail(rt.Family.Forbidden.Status, rt.Family.Forbidden.Text)
 		case http.StatusTooManyRequests:
-			return fail(http.StatusTooManyRequests, tooManyFailures)
+			return Fail(http.StatusTooManyRequests, tooManyFailures)
 		}
 	}
 	if err = s.admit(rt, o, &local); refuses(err) { // the leader may know the caller
@@ -159,7 +159,7 @@ func (s *Server) mayRead(rt *route, o origin, q *request) error {
 }
 
 // follow finds where to begin and then writes events until the reader, the token or the member goes.
-func (s *Server) follow(rt *route, o origin, q *request, e eventQuery) error {
+func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery) error {
 	reader := s.Store.ReadEvents(e.from) // first: it makes this member ask the leader
 	defer func() { reader.Close() }()
 	wait, cancel := context.WithTimeout(q.Context(), learnPosition)
@@ -177,16 +177,16 @@ func (s *Server) follow(rt *route, o origin, q *request, e eventQuery) error {
 		if s.Store.LeaderID() == 0 {
 			return store.ErrNoLeader
 		}
-		return fail(http.StatusBadRequest, fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Store.KnownRevision()))
+		return Fail(http.StatusBadRequest, fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Store.KnownRevision()))
 	}
 	oldest, err := s.Store.OldestEvents(wait)
 	if err != nil && !errors.Is(err, store.ErrNoLeader) {
 		return err
 	}
 	if oldest > 0 && e.from.Before(store.After(oldest)) {
-		return fail(http.StatusGone, fmt.Sprintf("the events after %v are no longer kept; the oldest come after revision %d", e.from, oldest))
+		return Fail(http.StatusGone, fmt.Sprintf("the events after %v are no longer kept; the oldest come after revision %d", e.from, oldest))
 	}
-	out := newEventWriter(q.w)
+	out := newEventWriter(q.W)
 	if err := out.begin(e.from); err != nil {
 		return nil
 	}
@@ -194,7 +194,7 @@ func (s *Server) follow(rt *route, o origin, q *request, e eventQuery) error {
 	return nil
 }
 
-func (s *Server) pump(rt *route, o origin, q *request, e eventQuery, reader *store.EventReader, out *eventWriter) {
+func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *store.EventReader, out *eventWriter) {
 	ctx, cancel := context.WithCancel(q.Context())
 	defer cancel()
 	defer context.AfterFunc(s.streams.open, cancel)()
@@ -220,8 +220,8 @@ func (s *Server) pump(rt *route, o origin, q *request, e eventQuery, reader *sto
 		}
 		if time.Since(checked) > recheckToken {
 			checked = time.Now()
-			var known *httpError
-			if err := s.mayRead(rt, o, q); errors.As(err, &known) && known.status != http.StatusTooManyRequests {
+			var known *Error
+			if err := s.mayRead(rt, o, q); errors.As(err, &known) && known.Status != http.StatusTooManyRequests {
 				return
 			}
 		}

@@ -22,10 +22,10 @@ import (
 // refusedWell fails unless an error is one that a caller may see.
 func refusedWell(t *testing.T, err error) {
 	t.Helper()
-	var known *httpError
+	var known *Error
 	var own *elasticError
 	switch {
-	case errors.As(err, &known) && known.status >= 400 && known.status < 500 && known.text != "":
+	case errors.As(err, &known) && known.Status >= 400 && known.Status < 500 && known.Text != "":
 	case errors.As(err, &own) && own.Status >= 400 && own.Status < 500:
 	default:
 		t.Fatalf("no refusal: %v", err)
@@ -64,7 +64,7 @@ func FuzzPeeringBodies(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		q := &request{Request: httptest.NewRequest("POST", "/v1/peering/token", http.NoBody), body: body}
+		q := &Request{Request: httptest.NewRequest("POST", "/v1/peering/token", http.NoBody), Content: body}
 		in, _, err := tokenRequest(q)
 		switch {
 		case err != nil:
@@ -122,7 +122,7 @@ func FuzzFilterPath(f *testing.F) {
 		w := newElasticWriter(rec, r)
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(answer))
-		w.finish()
+		w.Finish()
 		if !json.Valid(rec.Body.Bytes()) || rec.Body.Len() > len(answer) {
 			t.Fatalf("%q makes %s", list, rec.Body)
 		}
@@ -195,8 +195,10 @@ func FuzzCredential(f *testing.F) {
 		r.Header.Set("Authorization", authorization)
 		r.Header.Set("X-Nomad-Token", nomadToken)
 		r.Header.Set("X-Consul-Token", consulToken)
-		if c, ok := credentialOf(r); ok && c.secret == "" {
-			t.Fatalf("a credential without a secret: %+v", c)
+		for _, family := range []*Family{Enveloped("ella"), {Credential: peeringCredential}} {
+			if c, ok := family.credential(r); ok && c.Secret == "" {
+				t.Fatalf("a credential without a secret: %+v", c)
+			}
 		}
 		_ = malformedKey(authorization)
 	})
@@ -216,7 +218,7 @@ func FuzzForwarded(f *testing.F) {
 			if ip := addressOf(r, o); ip.IsValid() && ip.Zone() != "" {
 				t.Fatalf("%q is counted as %v", remote, ip)
 			}
-			b := parseBlocking(&route{blocks: true}, o, r)
+			b := parseBlocking(&Route{Blocks: true}, o, r)
 			if waits := b.remaining(); waits < 0 || waits > maxWait+maxWait/8 {
 				t.Fatalf("it waits for %v", waits)
 			}
@@ -230,15 +232,15 @@ func FuzzFields(f *testing.F) {
 	f.Add([]byte(`{"a":"\ud800","A":"y"}`))
 	f.Add([]byte("[] x"))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		x, err := parseFields(body)
+		x, err := ParseFields(body)
 		if err != nil {
 			refusedWell(t, err)
 			return
 		}
-		text, n, labels := x.text("a", false, 1, 8), x.integer("n", false, 1, 10), x.labels("l")
-		x.texts("t", false)
-		if x.err != nil {
-			refusedWell(t, x.err)
+		text, n, labels := x.Text("a", false, 1, 8), x.Integer("n", false, 1, 10), x.Labels("l")
+		x.Texts("t", false)
+		if x.Err != nil {
+			refusedWell(t, x.Err)
 		} else if len(text) > 8 || !utf8.ValidString(text) || n > 10 || len(labels) > maxLabels {
 			t.Fatalf("accepted %q %d %v", text, n, labels)
 		}

@@ -15,9 +15,9 @@ var compressors = sync.Pool{New: func() any {
 	return z
 }}
 
-// send writes a body, compressed when the caller takes that and it is large enough.
-func (q *request) send(status int, kind string, data []byte, gzipFrom int) error {
-	h := q.w.Header()
+// Send writes a body, compressed when the caller takes that and it is large enough.
+func (q *Request) Send(status int, kind string, data []byte, gzipFrom int) error {
+	h := q.W.Header()
 	h.Set("Content-Type", kind)
 	if len(data) >= gzipFrom && acceptsGzip(q.Request) {
 		var b bytes.Buffer
@@ -33,8 +33,8 @@ func (q *request) send(status int, kind string, data []byte, gzipFrom int) error
 		h.Set("Content-Encoding", "gzip")
 		data = b.Bytes()
 	}
-	q.w.WriteHeader(status)
-	_, err := q.w.Write(data)
+	q.W.WriteHeader(status)
+	_, err := q.W.Write(data)
 	return err
 }
 

@@ -9,12 +9,6 @@ import (
 	"github.com/gorilla/mux"
 )
 
-// heads reports whether the route answers HEAD as well. Where an original refuses it so do its paths here (references
-// consul_peering, section 1.1, and nomad_raft, section 3.1), and what makes something new with each GET has no HEAD.
-func (rt *route) heads() bool {
-	return rt.method == http.MethodGet && rt.family != consul && !rt.keyed && rt.path != raftConfigurationPath
-}
-
 // withHead serves HEAD as GET, without the body; a stream ends with its headers.
 func withHead(next http.Handler, stream bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -17,11 +17,11 @@ import (
 var variable = regexp.MustCompile(`\{[^}]*\}`)
 
 // somePath is one that the route answers; whether there is anything at it does not matter.
-func (rt *route) somePath() string {
-	if rt.family == page {
-		return strings.ReplaceAll(rt.path, "{file}", "app.js")
+func somePath(rt *Route) string {
+	if rt.Family.Name == "ui" {
+		return strings.ReplaceAll(rt.Path, "{file}", "app.js")
 	}
-	return variable.ReplaceAllString(rt.path, "1")
+	return variable.ReplaceAllString(rt.Path, "1")
 }
 
 // TestHead walks every route of GET: HEAD has the same status and headers and no body, where no original says otherwise.
@@ -53,17 +53,16 @@ func TestHead(t *testing.T) {
 		}
 		return resp, body
 	}
-	for i := range routes {
-		rt := &routes[i]
-		if rt.method != "GET" {
+	for _, rt := range s.Routes() {
+		if rt.Method != "GET" {
 			continue
 		}
-		path := rt.somePath()
+		path := somePath(rt)
 		head, none := ask("HEAD", path)
 		if len(none) != 0 {
 			t.Errorf("HEAD %s has a body", path)
 		}
-		if !rt.heads() {
+		if !rt.Heads() {
 			if head.StatusCode != 405 {
 				t.Errorf("HEAD %s: %d, as the reference says 405", path, head.StatusCode)
 			}
@@ -83,7 +82,7 @@ func TestHead(t *testing.T) {
 		if !slices.Equal(keys(get.Header), keys(head.Header)) || get.Header.Get("Content-Type") != head.Header.Get("Content-Type") {
 			t.Errorf("%s: GET has %v, HEAD %v", path, get.Header, head.Header)
 		}
-		if n, _ := strconv.Atoi(length); rt.stream != (length == "") || !rt.stream && (n == 0) != (len(body) == 0) {
+		if n, _ := strconv.Atoi(length); rt.Stream != (length == "") || !rt.Stream && (n == 0) != (len(body) == 0) {
 			t.Errorf("%s: HEAD says %q, GET has %d bytes", path, length, len(body))
 		}
 	}
@@ -94,17 +93,16 @@ func TestSlash(t *testing.T) {
 	s := newTestServer(t)
 	n := 0
 	for name, listener := range map[string]http.Handler{"api": s.API(), "plain": s.Plain(), "internal": s.Internal()} {
-		for i := range routes {
-			rt := &routes[i]
-			path := rt.somePath()
-			if rt.family == consul || path == "/ui" || strings.HasSuffix(path, "/") || rt.stream || name == "plain" && !rt.plain {
+		for _, rt := range s.Routes() {
+			path := somePath(rt)
+			if rt.Family.Name == "consul" || path == "/ui" || strings.HasSuffix(path, "/") || rt.Stream || name == "plain" && !rt.Plain {
 				continue
 			}
 			n++
 			ask := func(target string) *httptest.ResponseRecorder {
-				r := httptest.NewRequest(rt.method, target, http.NoBody)
+				r := httptest.NewRequest(rt.Method, target, http.NoBody)
 				r.RemoteAddr = "192.0.2." + strconv.Itoa(n%250+1) + ":1" // or the limit of failures would answer
-				if rt.method == "GET" && !rt.keyed {
+				if rt.Method == "GET" && !rt.Keyed {
 					r.Header.Set("Authorization", "Bearer "+s.admin)
 				}
 				w := httptest.NewRecorder()
@@ -113,10 +111,10 @@ func TestSlash(t *testing.T) {
 			}
 			bare, slash := ask(path+"?x=1"), ask(path+"/?x=1")
 			if bare.Code != slash.Code || bare.Header().Get("Content-Type") != slash.Header().Get("Content-Type") {
-				t.Errorf("%s: %s %s: %d, with a slash %d %s", name, rt.method, path, bare.Code, slash.Code, slash.Body)
+				t.Errorf("%s: %s %s: %d, with a slash %d %s", name, rt.Method, path, bare.Code, slash.Code, slash.Body)
 			}
-			if rt.method != "GET" && bare.Body.String() != slash.Body.String() {
-				t.Errorf("%s: %s %s: %s, with a slash %s", name, rt.method, path, bare.Body, slash.Body)
+			if rt.Method != "GET" && bare.Body.String() != slash.Body.String() {
+				t.Errorf("%s: %s %s: %s, with a slash %s", name, rt.Method, path, bare.Body, slash.Body)
 			}
 		}
 	}
@@ -162,15 +160,18 @@ func TestMintedBodies(t *testing.T) {
 // TestElasticVersions: every endpoint of the family names the version that it does not speak, where it reads one.
 func TestElasticVersions(t *testing.T) {
 	s := newTestServer(t)
-	for name, ep := range elasticEndpoints {
-		method, path, _ := strings.Cut(name, " ")
+	for _, rt := range s.Routes() {
+		if rt.Family.Name != "elastic" {
+			continue
+		}
+		method, path, name := rt.Method, rt.Path, rt.Method+" "+rt.Path
 		for _, version := range []string{"6", "10", "99", "x"} {
 			kind := "application/vnd.elasticsearch+json;compatible-with=" + version
 			w := s.call(method, path, s.admin, "", "Accept", kind)
 			if why := `"reason":"Accept version must be either version 9 or 8, but found ` + version + ". Accept=" + kind + `"`; w.Code != 400 || strings.Count(w.Body.String(), why) < 2 {
 				t.Errorf("%s: %d %s", name, w.Code, w.Body)
 			}
-			if !ep.body {
+			if !rt.Changes() {
 				continue
 			}
 			w = s.call(method, path, s.admin, "{}", "Content-Type", kind)

@@ -70,17 +70,17 @@ type joinPeer struct {
 // servers are always all there.
 const joinPeers = 32
 
-func (s *Server) join(q *request) error {
-	j, err := parseJoin(q.Request, q.body)
+func (s *Server) join(q *Request) error {
+	j, err := parseJoin(q.Request, q.Content)
 	if err != nil {
 		return err
 	}
 	ctx := q.Context()
 	token, err := s.verifyJoinToken(ctx, j.token)
 	if err != nil {
-		var known *httpError
-		if errors.As(err, &known) && known.status == http.StatusUnauthorized {
-			q.failed = true
+		var known *Error
+		if errors.As(err, &known) && known.Status == http.StatusUnauthorized {
+			q.Failed = true
 		}
 		return err
 	}
@@ -96,7 +96,7 @@ func (s *Server) join(q *request) error {
 	if in.CertKey, err = certKeyOf(j.transportCSR); err != nil {
 		return err
 	}
-	q.actor.Name = "join token " + token.id
+	q.Actor.Name = "join token " + token.id
 	for {
 		// All that is read is read before the write: an error behind it would be taken for one before it.
 		known, err := s.knownToJoiners(ctx)
@@ -112,7 +112,7 @@ func (s *Server) join(q *request) error {
 				return err
 			}
 		}
-		joined, err := s.Store.Join(ctx, q.actor, in)
+		joined, err := s.Store.Join(ctx, q.Actor, in)
 		if (errors.Is(err, store.ErrKeyMoved) || errors.Is(err, store.ErrAuthorityMoved)) && ctx.Err() == nil {
 			continue
 		}
@@ -125,7 +125,7 @@ func (s *Server) join(q *request) error {
 			return err
 		}
 		out.WrappedDEK, out.DEKGeneration = sealed, in.DEKGeneration
-		writeJSON(q.w, http.StatusOK, out)
+		WriteJSON(q.W, http.StatusOK, out)
 		return nil
 	}
 }

@@ -27,43 +27,43 @@ type joinRequest struct {
 func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
-		return nil, fail(http.StatusUnsupportedMediaType, "Content-Type must be application/json")
+		return nil, Fail(http.StatusUnsupportedMediaType, "Content-Type must be application/json")
 	}
 	if !json.Valid(body) {
-		return nil, fail(http.StatusBadRequest, "the body is not valid JSON")
+		return nil, Fail(http.StatusBadRequest, "the body is not valid JSON")
 	}
-	f, err := parseFields(body)
+	f, err := ParseFields(body)
 	if err != nil {
-		return nil, fail(http.StatusUnprocessableEntity, "the body must be a JSON object")
+		return nil, Fail(http.StatusUnprocessableEntity, "the body must be a JSON object")
 	}
-	f.status = http.StatusUnprocessableEntity
-	j := &joinRequest{token: strings.TrimSpace(f.text("token", true, 1, 128<<10))}
+	f.Status = http.StatusUnprocessableEntity
+	j := &joinRequest{token: strings.TrimSpace(f.Text("token", true, 1, 128<<10))}
 	m := &j.member
-	m.AdvertiseAddr = f.text("advertise_addr", true, 1, 255)
-	m.OverlayPort = uint16(f.integer("overlay_port", true, 0, 65535))
-	raftPort := f.integer("raft_port", true, 1, 65535)
+	m.AdvertiseAddr = f.Text("advertise_addr", true, 1, 255)
+	m.OverlayPort = uint16(f.Integer("overlay_port", true, 0, 65535))
+	raftPort := f.Integer("raft_port", true, 1, 65535)
 	apiPort := int64(3669)
-	if f.has("api_port") {
-		apiPort = f.integer("api_port", true, 1, 65535)
+	if f.Has("api_port") {
+		apiPort = f.Integer("api_port", true, 1, 65535)
 	}
-	m.WGPublicKey = f.text("wg_public_key", true, 0, 255)
+	m.WGPublicKey = f.Text("wg_public_key", true, 0, 255)
 	m.Mode = store.ModeFull
-	if f.has("mode") {
-		m.Mode = f.text("mode", true, 0, 32)
+	if f.Has("mode") {
+		m.Mode = f.Text("mode", true, 0, 32)
 	}
-	m.OS, m.Arch = f.text("os", false, 0, 32), f.text("arch", false, 0, 32)
-	m.Labels = f.labels("labels")
-	m.Name = f.text("name", false, 1, 64)
-	m.BinaryVersion = f.text("binary_version", false, 0, 64)
-	m.MaxSchema = f.integer("max_schema", false, 0, 1<<31)
-	m.RaftAddress, m.APIAddress = f.text("raft_address", false, 1, 300), f.text("api_address", false, 1, 300)
+	m.OS, m.Arch = f.Text("os", false, 0, 32), f.Text("arch", false, 0, 32)
+	m.Labels = f.Labels("labels")
+	m.Name = f.Text("name", false, 1, 64)
+	m.BinaryVersion = f.Text("binary_version", false, 0, 64)
+	m.MaxSchema = f.Integer("max_schema", false, 0, 1<<31)
+	m.RaftAddress, m.APIAddress = f.Text("raft_address", false, 1, 300), f.Text("api_address", false, 1, 300)
 	j.resources(f)
 	j.keys(f)
-	if f.err == nil {
+	if f.Err == nil {
 		j.check(f)
 	}
-	if f.err != nil {
-		return nil, f.err
+	if f.Err != nil {
+		return nil, f.Err
 	}
 	m.AdvertiseAddr = addr.CanonicalHost(m.AdvertiseAddr)
 	if m.RaftAddress == "" {
@@ -77,7 +77,7 @@ func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
 }
 
 // resources reads what the machine says of itself and keeps it as one JSON document.
-func (j *joinRequest) resources(f *fields) {
+func (j *joinRequest) resources(f *Fields) {
 	var r struct {
 		CPU      float64         `json:"cpu_total,omitempty"`
 		Memory   uint64          `json:"memory_total,omitempty"`
@@ -85,29 +85,29 @@ func (j *joinRequest) resources(f *fields) {
 		GPUs     json.RawMessage `json:"gpus,omitempty"`
 		Services []string        `json:"services,omitempty"`
 	}
-	f.get("cpu_total", false, "a number", &r.CPU)
-	f.get("memory_total", false, "a whole number", &r.Memory)
-	f.get("disk_total", false, "a whole number", &r.Disk)
+	f.Get("cpu_total", false, "a number", &r.CPU)
+	f.Get("memory_total", false, "a whole number", &r.Memory)
+	f.Get("disk_total", false, "a whole number", &r.Disk)
 	var gpus []struct {
 		Vendor string `json:"vendor"`
 		Model  string `json:"model"`
 		Memory uint64 `json:"memory_mb"`
 	}
-	if f.get("gpus", false, "an array of objects with vendor, model and memory_mb", &gpus) && len(gpus) > 0 {
+	if f.Get("gpus", false, "an array of objects with vendor, model and memory_mb", &gpus) && len(gpus) > 0 {
 		r.GPUs, _ = json.Marshal(gpus)
 	}
-	r.Services = f.texts("services", false)
+	r.Services = f.Texts("services", false)
 	if r.CPU < 0 {
-		f.refuse("cpu_total must not be negative")
+		f.Refuse("cpu_total must not be negative")
 	}
 	j.member.Resources, _ = json.Marshal(r)
 }
 
-func (j *joinRequest) keys(f *fields) {
+func (j *joinRequest) keys(f *Fields) {
 	var numbers []uint8Value
-	if f.get("secrets_pubkey", false, "an array of 32 numbers between 0 and 255", &numbers) {
+	if f.Get("secrets_pubkey", false, "an array of 32 numbers between 0 and 255", &numbers) {
 		if len(numbers) != 32 {
-			f.refuse("secrets_pubkey must be an array of 32 numbers between 0 and 255")
+			f.Refuse("secrets_pubkey must be an array of 32 numbers between 0 and 255")
 			return
 		}
 		j.pubkey = make([]byte, 32)
@@ -116,7 +116,7 @@ func (j *joinRequest) keys(f *fields) {
 		}
 		var err error
 		if j.member.Recipient, err = certs.Recipient([32]byte(j.pubkey)); err != nil {
-			f.refuse("secrets_pubkey is not a usable X25519 public key")
+			f.Refuse("secrets_pubkey is not a usable X25519 public key")
 		}
 	}
 	for _, c := range []struct {
@@ -124,11 +124,11 @@ func (j *joinRequest) keys(f *fields) {
 		csr  *[]byte
 	}{{"http_csr", &j.httpCSR}, {"transport_csr", &j.transportCSR}} {
 		var der []byte // Base64 on the wire
-		if !f.get(c.name, false, "the Base64 of a certificate request", &der) {
+		if !f.Get(c.name, false, "the Base64 of a certificate request", &der) {
 			continue
 		}
 		if _, err := certs.ParseCSR(der); err != nil {
-			f.refuse("%s is not a certificate request with a valid signature and a strong key", c.name)
+			f.Refuse("%s is not a certificate request with a valid signature and a strong key", c.name)
 			continue
 		}
 		*c.csr = der
@@ -138,10 +138,10 @@ func (j *joinRequest) keys(f *fields) {
 // uint8Value is a number that must fit a byte; encoding/json would take an array of uint8 for Base64.
 type uint8Value uint8
 
-func (j *joinRequest) check(f *fields) {
+func (j *joinRequest) check(f *Fields) {
 	m := &j.member
 	if m.Mode != store.ModeFull && m.Mode != store.ModeReplicate {
-		f.refuse("mode must be full or replicate")
+		f.Refuse("mode must be full or replicate")
 	}
 	oneOf := func(name, value string, allowed ...string) {
 		for _, a := range allowed {
@@ -149,22 +149,22 @@ func (j *joinRequest) check(f *fields) {
 				return
 			}
 		}
-		f.refuse("%s must be one of %s", name, strings.Join(allowed[1:], ", "))
+		f.Refuse("%s must be one of %s", name, strings.Join(allowed[1:], ", "))
 	}
 	oneOf("os", m.OS, "", "linux", "windows", "macos")
 	oneOf("arch", m.Arch, "", "amd64", "arm64")
 	if err := addr.CheckHost(m.AdvertiseAddr); err != nil {
-		f.refuse("advertise_addr must be an IP address or a host name, without a port: %s", err)
+		f.Refuse("advertise_addr must be an IP address or a host name, without a port: %s", err)
 	}
 	for _, a := range []struct{ name, value string }{{"raft_address", m.RaftAddress}, {"api_address", m.APIAddress}} {
 		if a.value == "" {
 			continue
 		}
 		if err := addr.Check(a.value); err != nil {
-			f.refuse("%s must be host:port: %s", a.name, err)
+			f.Refuse("%s must be host:port: %s", a.name, err)
 		}
 	}
 	if (j.httpCSR != nil || j.transportCSR != nil) && j.pubkey == nil {
-		f.refuse("secrets_pubkey is required together with a certificate request")
+		f.Refuse("secrets_pubkey is required together with a certificate request")
 	}
 }

@@ -24,31 +24,31 @@ const (
 )
 
 // mintJoinToken is the documented endpoint: a single-use token for one node id (reference ella_members, 1.2).
-func (s *Server) mintJoinToken(q *request) error {
-	f, err := parseFields(q.body)
+func (s *Server) mintJoinToken(q *Request) error {
+	f, err := ParseFields(q.Content)
 	if err != nil {
 		return undecoded(err)
 	}
 	var node, ttl int64
-	f.get("nodeID", false, "a whole number between 1 and 9007199254740991", &node)
-	f.get("ttlSeconds", false, "a whole number between 300 and 86400", &ttl)
-	if f.err != nil {
-		return undecoded(f.err)
+	f.Get("nodeID", false, "a whole number between 1 and 9007199254740991", &node)
+	f.Get("ttlSeconds", false, "a whole number between 300 and 86400", &ttl)
+	if f.Err != nil {
+		return undecoded(f.Err)
 	}
 	if node < 1 || node > certs.MaxNodeID {
-		return fail(http.StatusBadRequest, "nodeID must be in [1, 9007199254740991]")
+		return Fail(http.StatusBadRequest, "nodeID must be in [1, 9007199254740991]")
 	}
 	if ttl == 0 {
 		ttl = defaultTokenTTL
 	}
 	if ttl < minMintTTL || ttl > maxMintTTL {
-		return fail(http.StatusBadRequest, "ttlSeconds must be between 300 and 86400")
+		return Fail(http.StatusBadRequest, "ttlSeconds must be between 300 and 86400")
 	}
 	token, t, err := s.newJoinToken(q, store.JoinToken{Format: store.FormatMuster, NodeID: uint64(node), MaxUses: 1}, ttl)
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusCreated, struct {
+	return q.Result(http.StatusCreated, struct {
 		Token     string `json:"token"`
 		ExpiresAt int64  `json:"expiresAt"`
 		ID        string `json:"id"`
@@ -57,7 +57,7 @@ func (s *Server) mintJoinToken(q *request) error {
 
 // undecoded is the refusal of a body whose fields cannot be read: the documented words, and why.
 func undecoded(err error) error {
-	return fail(http.StatusBadRequest, "decode body: "+err.Error())
+	return Fail(http.StatusBadRequest, "decode body: "+err.Error())
 }
 
 type joinToken struct {
@@ -89,33 +89,33 @@ type tokenUse struct {
 func (s *Server) showJoinToken(t *store.JoinToken) joinToken {
 	return joinToken{ID: t.ID, NodeID: t.NodeID, Mode: t.Mode, Labels: t.Labels, Format: t.Format,
 		BindCIDR: t.BindCIDR, BindName: t.BindName, BindKey: t.BindKey, Hosts: t.Hosts, State: t.State(s.Now()), Uses: t.Uses, MaxUses: t.MaxUses,
-		CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(timeFormat), ExpiresAt: t.ExpiresAt.UTC().Format(timeFormat)}
+		CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(TimeFormat), ExpiresAt: t.ExpiresAt.UTC().Format(TimeFormat)}
 }
 
 // createJoinToken is our own: id optional, several uses, mode and labels decided by whoever makes the token.
-func (s *Server) createJoinToken(q *request) error {
-	f, err := parseFields(q.body)
+func (s *Server) createJoinToken(q *Request) error {
+	f, err := ParseFields(q.Content)
 	if err != nil {
 		return err
 	}
-	want := store.JoinToken{Format: f.text("format", false, 0, 16), BindCIDR: f.text("bindCidr", false, 0, 64), BindName: f.text("bindName", false, 0, 128),
-		BindKey: f.text("bindKey", false, 0, 64), NodeID: uint64(f.integer("nodeId", false, 1, certs.MaxNodeID)), Mode: f.text("mode", false, 0, 16),
-		Labels: f.labels("labels"), Hosts: f.texts("hosts", false), MaxUses: int(f.integer("maxUses", false, 1, maxJoinUses))}
-	ttl := f.integer("ttlSeconds", false, 1, maxJoinTTL)
-	if f.err != nil {
-		return f.err
+	want := store.JoinToken{Format: f.Text("format", false, 0, 16), BindCIDR: f.Text("bindCidr", false, 0, 64), BindName: f.Text("bindName", false, 0, 128),
+		BindKey: f.Text("bindKey", false, 0, 64), NodeID: uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)), Mode: f.Text("mode", false, 0, 16),
+		Labels: f.Labels("labels"), Hosts: f.Texts("hosts", false), MaxUses: int(f.Integer("maxUses", false, 1, maxJoinUses))}
+	ttl := f.Integer("ttlSeconds", false, 1, maxJoinTTL)
+	if f.Err != nil {
+		return f.Err
 	}
 	if err := checkBinding(&want); err != nil {
 		return err
 	}
 	if want.Mode != "" && want.Mode != store.ModeFull && want.Mode != store.ModeReplicate {
-		return fail(http.StatusBadRequest, "mode must be full or replicate")
+		return Fail(http.StatusBadRequest, "mode must be full or replicate")
 	}
 	if want.MaxUses == 0 {
 		want.MaxUses = 1
 	}
 	if want.NodeID != 0 && want.MaxUses != 1 {
-		return fail(http.StatusBadRequest, "maxUses must be 1 for a token with a nodeId: one id is one member")
+		return Fail(http.StatusBadRequest, "maxUses must be 1 for a token with a nodeId: one id is one member")
 	}
 	if ttl == 0 {
 		ttl = defaultTokenTTL
@@ -126,12 +126,12 @@ func (s *Server) createJoinToken(q *request) error {
 	}
 	out := s.showJoinToken(t)
 	out.State, out.Token = "valid", token // as when it was made, also when the request is a repetition
-	return q.result(http.StatusCreated, out)
+	return q.Result(http.StatusCreated, out)
 }
 
 // checkBinding checks the format of a token and what it is to be bound to.
 func checkBinding(t *store.JoinToken) error {
-	bad := func(text string) error { return fail(http.StatusBadRequest, text) }
+	bad := func(text string) error { return Fail(http.StatusBadRequest, text) }
 	if t.Format != "" && t.Format != store.FormatMuster && t.Format != store.FormatZLayer {
 		return bad("format must be muster or zlayer")
 	}
@@ -156,9 +156,9 @@ func checkBinding(t *store.JoinToken) error {
 // newJoinToken makes the text of a token and stores its record: a repeated request gets the first text, whoever leads. It
 // fails with store.ErrKeyMoved when the key that signs it is replaced meanwhile: a token must not be dead before it is
 // given out.
-func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (text string, made *store.JoinToken, err error) {
+func (s *Server) newJoinToken(q *Request, t store.JoinToken, ttl int64) (text string, made *store.JoinToken, err error) {
 	t.ExpiresAt = s.Now().Add(time.Duration(ttl) * time.Second).Truncate(time.Second)
-	t.ExpiresAt = *q.noLonger(&t.ExpiresAt)
+	t.ExpiresAt = *q.NoLonger(&t.ExpiresAt)
 	if t.Format == store.FormatZLayer {
 		return s.newSignedToken(q, t)
 	}
@@ -166,7 +166,7 @@ func (s *Server) newJoinToken(q *request, t store.JoinToken, ttl int64) (text st
 }
 
 // newHMACToken makes a token in the documented format of the members family.
-func (s *Server) newHMACToken(q *request, t store.JoinToken) (string, *store.JoinToken, error) {
+func (s *Server) newHMACToken(q *Request, t store.JoinToken) (string, *store.JoinToken, error) {
 	ctx := q.Context()
 	t.ID, t.Format = store.NewID(), store.FormatMuster
 	key, err := s.Store.ActiveKey(ctx, store.KeyJoinHMAC)
@@ -188,7 +188,7 @@ func (s *Server) newHMACToken(q *request, t store.JoinToken) (string, *store.Joi
 	}
 	t.KeyEpoch = key.Epoch
 	// Last: an error behind the write would be taken for one before it, and the request repeated.
-	if t, err = s.Store.CreateJoinToken(ctx, q.actor, t); err != nil {
+	if t, err = s.Store.CreateJoinToken(ctx, q.Actor, t); err != nil {
 		return "", nil, err
 	}
 	return t.Text, &t, nil // of the first time, when the request is a repetition
@@ -196,7 +196,7 @@ func (s *Server) newHMACToken(q *request, t store.JoinToken) (string, *store.Joi
 
 // newSignedToken makes a token in ZLayer's format, from which a stock joiner finds its way: it dials
 // http://<api_endpoint>, so this member's --plain-http listener is named when there is one.
-func (s *Server) newSignedToken(q *request, t store.JoinToken) (string, *store.JoinToken, error) {
+func (s *Server) newSignedToken(q *Request, t store.JoinToken) (string, *store.JoinToken, error) {
 	ctx := q.Context()
 	key, err := s.Store.ActiveKey(ctx, store.KeyJoinSigning)
 	if err != nil {
@@ -224,7 +224,7 @@ func (s *Server) newSignedToken(q *request, t store.JoinToken) (string, *store.J
 		return "", nil, err
 	}
 	t.ID, t.Text, t.KeyEpoch = signed.ID(), text, key.Epoch
-	if t, err = s.Store.CreateJoinToken(ctx, q.actor, t); err != nil {
+	if t, err = s.Store.CreateJoinToken(ctx, q.Actor, t); err != nil {
 		return "", nil, err
 	}
 	return t.Text, &t, nil // of the first time, when the request is a repetition
@@ -242,30 +242,30 @@ func joinAddresses(members []store.Member) []string {
 	return list
 }
 
-func (s *Server) listJoinTokens(q *request) error {
-	tokens, err := s.Store.JoinTokens(q.Context(), q.consistency())
+func (s *Server) listJoinTokens(q *Request) error {
+	tokens, err := s.Store.JoinTokens(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
-	uses, err := s.Store.JoinTokenUses(q.Context(), q.consistency())
+	uses, err := s.Store.JoinTokenUses(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
 	by := map[string][]tokenUse{}
 	for _, u := range uses {
-		by[u.TokenID] = append(by[u.TokenID], tokenUse{u.NodeID, u.UsedAt.UTC().Format(timeFormat), u.Remote})
+		by[u.TokenID] = append(by[u.TokenID], tokenUse{u.NodeID, u.UsedAt.UTC().Format(TimeFormat), u.Remote})
 	}
 	list := make([]joinToken, len(tokens))
 	for i := range tokens {
 		list[i] = s.showJoinToken(&tokens[i])
 		list[i].UsedBy = by[tokens[i].ID]
 	}
-	return q.result(http.StatusOK, list)
+	return q.Result(http.StatusOK, list)
 }
 
-func (s *Server) revokeJoinToken(q *request) error {
-	if err := s.Store.RevokeJoinToken(q.Context(), q.actor, q.vars()["id"]); err != nil {
+func (s *Server) revokeJoinToken(q *Request) error {
+	if err := s.Store.RevokeJoinToken(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, message{"Join token revoked"})
+	return q.Result(http.StatusOK, Message{"Join token revoked"})
 }

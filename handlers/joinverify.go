@@ -49,10 +49,10 @@ func (s *Server) verifyJoinToken(ctx context.Context, text string) (v verified, 
 			}
 		case errors.Is(err, certs.ErrTokenExpired):
 			return v, unauthorized("Invalid join token: expired: it was good until %s and the cluster's clock says %s",
-				timeOf(c.ExpiresAt), now.UTC().Format(timeFormat))
+				timeOf(c.ExpiresAt), now.UTC().Format(TimeFormat))
 		case errors.Is(err, certs.ErrTokenNotYetValid):
 			return v, unauthorized("Invalid join token: not yet valid: it was issued at %s and the cluster's clock says %s; are the members' clocks set?",
-				timeOf(c.IssuedAt), now.UTC().Format(timeFormat))
+				timeOf(c.IssuedAt), now.UTC().Format(TimeFormat))
 		case err == nil:
 			return s.accept(c.ID, &keys[i]), nil
 		}
@@ -84,7 +84,7 @@ func (s *Server) verifySigned(ctx context.Context, text string) (v verified, err
 		case k.State == store.KeyRetired && (err == nil || errors.Is(err, certs.ErrTokenExpired)):
 			return v, unauthorized("signed token kid=%s not trusted: %s", t.KeyID(), store.Superseded)
 		case errors.Is(err, certs.ErrTokenExpired):
-			return v, unauthorized("signed token expired at %s (now %s)", t.Claims().Exp, now.UTC().Format(timeFormat))
+			return v, unauthorized("signed token expired at %s (now %s)", t.Claims().Exp, now.UTC().Format(TimeFormat))
 		case err != nil:
 			return v, unauthorized("Ed25519 signature verification failed")
 		}
@@ -105,5 +105,5 @@ func (s *Server) accept(id string, k *store.Key) verified {
 }
 
 func unauthorized(format string, args ...any) error {
-	return fail(http.StatusUnauthorized, fmt.Sprintf(format, args...))
+	return Fail(http.StatusUnauthorized, fmt.Sprintf(format, args...))
 }

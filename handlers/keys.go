@@ -25,38 +25,38 @@ type generation struct {
 }
 
 // listGenerations shows the generations of the data-encryption key and how far re-encryption is.
-func (s *Server) listGenerations(q *request) error {
-	list, err := s.Store.Generations(q.Context(), q.consistency())
+func (s *Server) listGenerations(q *Request) error {
+	list, err := s.Store.Generations(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
 	out := make([]generation, len(list))
 	for i, g := range list {
-		out[i] = generation{g.Generation, g.State, g.Reason, g.CreatedAt.UTC().Format(timeFormat), g.Holders, g.Total, g.Remaining}
+		out[i] = generation{g.Generation, g.State, g.Reason, g.CreatedAt.UTC().Format(TimeFormat), g.Holders, g.Total, g.Remaining}
 	}
-	return q.result(http.StatusOK, out)
+	return q.Result(http.StatusOK, out)
 }
 
 // rotateDEK makes a new generation now and, with maxAgeSeconds, sets the age at which the cluster does so by itself.
-func (s *Server) rotateDEK(q *request) error {
+func (s *Server) rotateDEK(q *Request) error {
 	var age int64
 	var setAge bool
-	if len(q.body) > 0 {
-		f, err := parseFields(q.body)
+	if len(q.Content) > 0 {
+		f, err := ParseFields(q.Content)
 		if err != nil {
 			return err
 		}
-		setAge = f.has("maxAgeSeconds")
-		age = f.integer("maxAgeSeconds", false, 0, 10*366*86400)
-		if f.err != nil {
-			return f.err
+		setAge = f.Has("maxAgeSeconds")
+		age = f.Integer("maxAgeSeconds", false, 0, 10*366*86400)
+		if f.Err != nil {
+			return f.Err
 		}
 		if age > 0 && age < 3600 {
-			return fail(http.StatusBadRequest, "maxAgeSeconds must be 0, for never, or at least 3600")
+			return Fail(http.StatusBadRequest, "maxAgeSeconds must be 0, for never, or at least 3600")
 		}
 	}
 	if setAge {
-		actor := q.actor
+		actor := q.Actor
 		actor.IdempotencyKey = "" // the key stands for the rotation; setting the same age twice is harmless
 		if err := s.Store.SetKeyRotation(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
 			return err
@@ -66,12 +66,12 @@ func (s *Server) rotateDEK(q *request) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.Store.RotateDEK(q.Context(), q.actor, r, "on demand")
+	n, err := s.Store.RotateDEK(q.Context(), q.Actor, r, "on demand")
 	if err != nil {
 		return err
 	}
 	s.Wake()
-	return q.result(http.StatusOK, struct {
+	return q.Result(http.StatusOK, struct {
 		Generation uint64 `json:"generation"`
 	}{n})
 }
@@ -82,33 +82,33 @@ const (
 )
 
 // rotateJoinKeys begins a new epoch of the keys that sign join tokens; tokens made before are good for the grace.
-func (s *Server) rotateJoinKeys(q *request) error {
+func (s *Server) rotateJoinKeys(q *Request) error {
 	grace := int64(defaultKeyGrace)
-	if len(q.body) > 0 {
-		f, err := parseFields(q.body)
+	if len(q.Content) > 0 {
+		f, err := ParseFields(q.Content)
 		if err != nil {
 			return err
 		}
-		if f.has("graceSeconds") {
-			grace = f.integer("graceSeconds", false, 0, maxKeyGrace)
+		if f.Has("graceSeconds") {
+			grace = f.Integer("graceSeconds", false, 0, maxKeyGrace)
 		}
-		if f.err != nil {
-			return f.err
+		if f.Err != nil {
+			return f.Err
 		}
 	}
 	keys, err := s.NewJoinKeys()
 	if err != nil {
 		return err
 	}
-	done, err := s.Store.RotateKeys(q.Context(), q.actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
+	done, err := s.Store.RotateKeys(q.Context(), q.Actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, struct {
+	return q.Result(http.StatusOK, struct {
 		KIDs       map[string]string `json:"kids"`
 		GraceUntil string            `json:"graceUntil"`
 		Tokens     int               `json:"tokensEnded"`
-	}{done.KIDs, done.GraceUntil.UTC().Format(timeFormat), done.TokensEnded})
+	}{done.KIDs, done.GraceUntil.UTC().Format(TimeFormat), done.TokensEnded})
 }
 
 type secret struct {
@@ -122,53 +122,53 @@ type secret struct {
 }
 
 func showSecret(x *store.StoredSecret) secret {
-	return secret{Name: x.Name, Version: x.Version, Generation: x.Generation, CreatedAt: x.CreatedAt.UTC().Format(timeFormat), UpdatedAt: x.UpdatedAt.UTC().Format(timeFormat)}
+	return secret{Name: x.Name, Version: x.Version, Generation: x.Generation, CreatedAt: x.CreatedAt.UTC().Format(TimeFormat), UpdatedAt: x.UpdatedAt.UTC().Format(TimeFormat)}
 }
 
 var secretName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 const maxSecret = 64 << 10
 
-func secretNameOf(q *request) (string, error) {
-	name := q.vars()["name"]
+func secretNameOf(q *Request) (string, error) {
+	name := q.Vars()["name"]
 	if !secretName.MatchString(name) {
-		return "", fail(http.StatusBadRequest, "name must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+		return "", Fail(http.StatusBadRequest, "name must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
 	}
 	return name, nil
 }
 
-func (s *Server) putSecret(q *request) error {
+func (s *Server) putSecret(q *Request) error {
 	name, err := secretNameOf(q)
 	if err != nil {
 		return err
 	}
-	f, err := parseFields(q.body)
+	f, err := ParseFields(q.Content)
 	if err != nil {
 		return err
 	}
 	var text string
-	if !f.get("value", true, "a string", &text) {
-		return f.err
+	if !f.Get("value", true, "a string", &text) {
+		return f.Err
 	}
 	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
-	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(q.body, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(q.body), []byte(`\ufffd`)) {
-		return fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
+	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(q.Content, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(q.Content), []byte(`\ufffd`)) {
+		return Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
 	}
 	value := []byte(text)
-	switch encoding := f.text("encoding", false, 0, 16); {
-	case f.err != nil:
-		return f.err
+	switch encoding := f.Text("encoding", false, 0, 16); {
+	case f.Err != nil:
+		return f.Err
 	case encoding == "base64":
 		if value, err = base64.StdEncoding.DecodeString(text); err != nil {
-			return fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")
+			return Fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")
 		}
 	case encoding != "":
-		return fail(http.StatusBadRequest, "encoding must be base64 or absent")
+		return Fail(http.StatusBadRequest, "encoding must be base64 or absent")
 	}
 	if len(value) > maxSecret {
-		return fail(http.StatusBadRequest, "value must be at most 64 KiB")
+		return Fail(http.StatusBadRequest, "value must be at most 64 KiB")
 	}
-	x, err := s.Store.PutSecret(q.Context(), q.actor, name, value)
+	x, err := s.Store.PutSecret(q.Context(), q.Actor, name, value)
 	if err != nil {
 		return err
 	}
@@ -176,10 +176,10 @@ func (s *Server) putSecret(q *request) error {
 	if x.Version == 1 {
 		status = http.StatusCreated
 	}
-	return q.result(status, showSecret(&x))
+	return q.Result(status, showSecret(&x))
 }
 
-func (s *Server) getSecret(q *request) error {
+func (s *Server) getSecret(q *Request) error {
 	name, err := secretNameOf(q)
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func (s *Server) getSecret(q *request) error {
 		return err
 	}
 	if x == nil {
-		return fail(http.StatusNotFound, "secret not found")
+		return Fail(http.StatusNotFound, "secret not found")
 	}
 	out := showSecret(x)
 	text := string(x.Value)
@@ -197,11 +197,11 @@ func (s *Server) getSecret(q *request) error {
 		text, out.Encoding = base64.StdEncoding.EncodeToString(x.Value), "base64"
 	}
 	out.Value = &text
-	return q.result(http.StatusOK, out)
+	return q.Result(http.StatusOK, out)
 }
 
-func (s *Server) listSecrets(q *request) error {
-	list, err := s.Store.Secrets(q.Context(), q.consistency())
+func (s *Server) listSecrets(q *Request) error {
+	list, err := s.Store.Secrets(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -209,43 +209,27 @@ func (s *Server) listSecrets(q *request) error {
 	for i := range list {
 		out[i] = showSecret(&list[i])
 	}
-	return q.result(http.StatusOK, out)
+	return q.Result(http.StatusOK, out)
 }
 
-func (s *Server) deleteSecret(q *request) error {
+func (s *Server) deleteSecret(q *Request) error {
 	name, err := secretNameOf(q)
 	if err != nil {
 		return err
 	}
-	if err := s.Store.DeleteSecret(q.Context(), q.actor, name); err != nil {
+	if err := s.Store.DeleteSecret(q.Context(), q.Actor, name); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, message{"Secret deleted"})
-}
-
-// nodeKeys are the public keys that node identities are verified with, the newest first.
-func (s *Server) nodeKeys(q *request) (map[string]ed25519.PublicKey, []string, error) {
-	list, err := s.Store.Keys(q.Context(), store.KeyJWT)
-	if err != nil {
-		return nil, nil, err
-	}
-	keys, order := map[string]ed25519.PublicKey{}, []string{}
-	for i := range list {
-		if k := &list[i]; k.Verifies(s.Now()) {
-			keys[k.KID] = ed25519.PublicKey(k.Public)
-			order = append(order, k.KID)
-		}
-	}
-	return keys, order, nil
+	return q.Result(http.StatusOK, Message{"Secret deleted"})
 }
 
 // jwks publishes the keys that node identities are verified with.
-func (s *Server) jwks(q *request) error {
-	keys, order, err := s.nodeKeys(q)
+func (s *Server) jwks(q *Request) error {
+	keys, order, err := NodeKeys(q.Context(), s.Store, s.Now())
 	if err != nil {
 		return err
 	}
-	writeJSON(q.w, http.StatusOK, certs.JWKS(keys, order))
+	WriteJSON(q.W, http.StatusOK, certs.JWKS(keys, order))
 	return nil
 }
 
@@ -255,20 +239,20 @@ func (s *Server) nodeJWT(key *store.Key, m *store.Member) (string, error) {
 }
 
 // renewNodeToken gives a node a new identity for the one that it shows.
-func (s *Server) renewNodeToken(q *request) error {
-	if q.node == nil {
-		return fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
+func (s *Server) renewNodeToken(q *Request) error {
+	if q.Node == nil {
+		return Fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
 	}
 	key, err := s.Store.ActiveKey(q.Context(), store.KeyJWT)
 	if err != nil {
 		return err
 	}
-	text, err := s.nodeJWT(key, q.node)
+	text, err := s.nodeJWT(key, q.Node)
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, struct {
+	return q.Result(http.StatusOK, struct {
 		NodeJWT   string `json:"nodeJwt"`
 		ExpiresAt string `json:"expiresAt"`
-	}{text, s.Now().Add(certs.NodeJWTLifetime).UTC().Format(timeFormat)})
+	}{text, s.Now().Add(certs.NodeJWTLifetime).UTC().Format(TimeFormat)})
 }

@@ -18,7 +18,7 @@ type lease struct {
 }
 
 func showLease(l *store.Lease) lease {
-	return lease{ID: l.ID, NodeID: l.NodeID, Kind: l.Kind, CreatedAt: l.CreatedAt.UTC().Format(timeFormat), ExpiresAt: l.ExpiresAt.UTC().Format(timeFormat)}
+	return lease{ID: l.ID, NodeID: l.NodeID, Kind: l.Kind, CreatedAt: l.CreatedAt.UTC().Format(TimeFormat), ExpiresAt: l.ExpiresAt.UTC().Format(TimeFormat)}
 }
 
 const (
@@ -26,31 +26,31 @@ const (
 	maxLeaseTTL = 86400 // seconds
 )
 
-func leaseID(q *request) (string, error) {
-	id, err := url.PathUnescape(q.vars()["id"])
+func leaseID(q *Request) (string, error) {
+	id, err := url.PathUnescape(q.Vars()["id"])
 	if err != nil || id == "" || len(id) > maxLeaseID {
-		return "", fail(http.StatusBadRequest, "the lease id must have 1 to 128 bytes")
+		return "", Fail(http.StatusBadRequest, "the lease id must have 1 to 128 bytes")
 	}
 	return id, nil
 }
 
 // putLease grants a lease or renews it: 201 for a new one, 200 for a renewal.
-func (s *Server) putLease(q *request) error {
+func (s *Server) putLease(q *Request) error {
 	id, err := leaseID(q)
 	if err != nil {
 		return err
 	}
-	f, err := parseFields(q.body)
+	f, err := ParseFields(q.Content)
 	if err != nil {
 		return err
 	}
-	node := f.integer("nodeId", true, 1, certs.MaxNodeID)
-	ttl := f.integer("ttlSeconds", true, 1, maxLeaseTTL)
-	kind := f.text("kind", false, 0, 64)
-	if f.err != nil {
-		return f.err
+	node := f.Integer("nodeId", true, 1, certs.MaxNodeID)
+	ttl := f.Integer("ttlSeconds", true, 1, maxLeaseTTL)
+	kind := f.Text("kind", false, 0, 64)
+	if f.Err != nil {
+		return f.Err
 	}
-	l, created, err := s.Store.PutLease(q.Context(), q.actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind}, time.Duration(ttl)*time.Second)
+	l, created, err := s.Store.PutLease(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind}, time.Duration(ttl)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -58,27 +58,27 @@ func (s *Server) putLease(q *request) error {
 	if created {
 		status = http.StatusCreated
 	}
-	return q.result(status, showLease(&l))
+	return q.Result(status, showLease(&l))
 }
 
-func (s *Server) deleteLease(q *request) error {
+func (s *Server) deleteLease(q *Request) error {
 	id, err := leaseID(q)
 	if err != nil {
 		return err
 	}
-	if err := s.Store.DeleteLease(q.Context(), q.actor, id); err != nil {
+	if err := s.Store.DeleteLease(q.Context(), q.Actor, id); err != nil {
 		return err
 	}
 	s.Wake() // a drain may be waiting for it
-	return q.result(http.StatusOK, message{"Lease released"})
+	return q.Result(http.StatusOK, Message{"Lease released"})
 }
 
-func (s *Server) listLeases(q *request) error {
+func (s *Server) listLeases(q *Request) error {
 	node, err := s.nodeFilter(q, "nodeId")
 	if err != nil {
 		return err
 	}
-	leases, err := s.Store.Leases(q.Context(), q.consistency(), node)
+	leases, err := s.Store.Leases(q.Context(), q.Consistency(), node)
 	if err != nil {
 		return err
 	}
@@ -86,5 +86,5 @@ func (s *Server) listLeases(q *request) error {
 	for i := range leases {
 		list[i] = showLease(&leases[i])
 	}
-	return q.result(http.StatusOK, list)
+	return q.Result(http.StatusOK, list)
 }

@@ -16,7 +16,7 @@ import (
 
 const maxDrainSeconds = 3600
 
-func (s *Server) getMember(q *request) error {
+func (s *Server) getMember(q *Request) error {
 	m, _, err := s.lookUp(q, false)
 	if err != nil {
 		return err
@@ -27,15 +27,15 @@ func (s *Server) getMember(q *request) error {
 	}
 	out := s.member(m, rolesOf(servers))
 	out.Recipient = m.Recipient
-	return q.result(http.StatusOK, out)
+	return q.Result(http.StatusOK, out)
 }
 
 // removeMember follows the documented order of checks; the quorum check is ours and comes last.
-func (s *Server) removeMember(q *request) error {
+func (s *Server) removeMember(q *Request) error {
 	if again, err := s.removedBefore(q); err != nil {
 		return err
 	} else if again {
-		return q.result(http.StatusOK, message{"Cluster member removed"})
+		return q.Result(http.StatusOK, Message{"Cluster member removed"})
 	}
 	m, query, err := s.lookUp(q, false)
 	if err != nil {
@@ -44,10 +44,10 @@ func (s *Server) removeMember(q *request) error {
 	force := query.Get("force") == "true" // only the literal counts, as documented
 	check := func(m *store.Member) error {
 		if m.NodeID == s.Store.NodeID() {
-			return fail(http.StatusConflict, "Cannot remove the current leader; drain this node first so leadership transfers, then retry")
+			return Fail(http.StatusConflict, "Cannot remove the current leader; drain this node first so leadership transfers, then retry")
 		}
 		if m.DrainState != store.DrainDrained && !force {
-			return fail(http.StatusConflict, fmt.Sprintf("Node is not drained (state=%s); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip", m.DrainState, m.NodeID))
+			return Fail(http.StatusConflict, fmt.Sprintf("Node is not drained (state=%s); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip", m.DrainState, m.NodeID))
 		}
 		return nil
 	}
@@ -56,23 +56,23 @@ func (s *Server) removeMember(q *request) error {
 	}
 	if !force {
 		if check, err = s.quorumSafe(q.Context(), m.NodeID, check); err != nil {
-			return fail(http.StatusConflict, fmt.Sprintf("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, err))
+			return Fail(http.StatusConflict, fmt.Sprintf("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, err))
 		}
 	}
 	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, message{"Cluster member removed"})
+	return q.Result(http.StatusOK, Message{"Cluster member removed"})
 }
 
 // removedBefore tells whether this very request has removed a member before; then it says so in the answer's header, too.
-func (s *Server) removedBefore(q *request) (again bool, err error) {
-	if again, err = s.Store.Answered(q.Context(), q.actor); err != nil || !again {
+func (s *Server) removedBefore(q *Request) (again bool, err error) {
+	if again, err = s.Store.Answered(q.Context(), q.Actor); err != nil || !again {
 		return false, err
 	}
-	ended, err := s.Store.RemoveMember(q.Context(), q.actor, 0, nil, nil)
+	ended, err := s.Store.RemoveMember(q.Context(), q.Actor, 0, nil, nil)
 	if err == nil {
-		q.w.Header().Set(headerTokensEnded, strconv.Itoa(ended))
+		q.W.Header().Set(headerTokensEnded, strconv.Itoa(ended))
 	}
 	return err == nil, err
 }
@@ -89,7 +89,7 @@ func (s *Server) quorumSafe(ctx context.Context, nodeID uint64, check func(*stor
 			return err
 		}
 		if !slices.Equal(before, s.voters()) {
-			return fail(http.StatusConflict, "The voters of the cluster have changed meanwhile; look again and retry")
+			return Fail(http.StatusConflict, "The voters of the cluster have changed meanwhile; look again and retry")
 		}
 		return nil
 	}, nil
@@ -110,16 +110,16 @@ func (s *Server) voters() (list []uint64) {
 const headerTokensEnded = "X-Muster-Tokens-Ended"
 
 // remove takes a member out of the cluster, for whichever family asks.
-func (s *Server) remove(q *request, nodeID uint64, check func(*store.Member) error) error {
+func (s *Server) remove(q *Request, nodeID uint64, check func(*store.Member) error) error {
 	rotation, err := s.PrepareRemoval(q.Context(), nodeID)
 	if err != nil {
 		return err
 	}
-	ended, err := s.Store.RemoveMember(q.Context(), q.actor, nodeID, rotation, check)
+	ended, err := s.Store.RemoveMember(q.Context(), q.Actor, nodeID, rotation, check)
 	if err != nil {
 		return err
 	}
-	q.w.Header().Set(headerTokensEnded, strconv.Itoa(ended))
+	q.W.Header().Set(headerTokensEnded, strconv.Itoa(ended))
 	s.Wake()
 	s.awaitOutOfRaft(q.Context(), nodeID)
 	return nil
@@ -148,32 +148,32 @@ func (s *Server) poll(ctx context.Context, holds func() bool) bool {
 }
 
 // promoteMember answers when the member votes. It works at once, beyond what autopilot would do, and stays.
-func (s *Server) promoteMember(q *request) error {
+func (s *Server) promoteMember(q *Request) error {
 	m, _, err := s.lookUp(q, false)
 	if err != nil {
 		return err
 	}
-	again, err := s.Store.Answered(q.Context(), q.actor)
+	again, err := s.Store.Answered(q.Context(), q.Actor)
 	if err != nil {
 		return err
 	}
 	if !again && rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter {
-		return fail(http.StatusConflict, "Node is already a voter")
+		return Fail(http.StatusConflict, "Node is already a voter")
 	}
 	if m.Mode == store.ModeReplicate {
-		return fail(http.StatusConflict, "Node is replicate-only and never votes")
+		return Fail(http.StatusConflict, "Node is replicate-only and never votes")
 	}
 	if err := s.Reachable(q.Context(), m.NodeID); err != nil {
-		return fail(http.StatusConflict, fmt.Sprintf("Failed to promote node to voter: %s", err))
+		return Fail(http.StatusConflict, fmt.Sprintf("Failed to promote node to voter: %s", err))
 	}
-	if err := s.Store.Promote(q.Context(), q.actor, m.NodeID); err != nil {
+	if err := s.Store.Promote(q.Context(), q.Actor, m.NodeID); err != nil {
 		return err
 	}
 	s.Wake()
 	if !s.poll(q.Context(), func() bool { return rolesOf(s.Store.Servers())[m.NodeID] == store.RoleVoter || !s.Store.Leading() }) {
-		return q.result(http.StatusOK, message{"Cluster member will be a voter as soon as it has caught up"})
+		return q.Result(http.StatusOK, Message{"Cluster member will be a voter as soon as it has caught up"})
 	}
-	return q.result(http.StatusOK, message{"Cluster member promoted to voter"})
+	return q.Result(http.StatusOK, Message{"Cluster member promoted to voter"})
 }
 
 // drained is the answer to a drain; what the hooks said is ours.
@@ -187,7 +187,7 @@ type drained struct {
 func showDrain(m *store.Member) drained {
 	out := drained{DrainState: m.DrainState, Hooks: m.Hooks}
 	if m.DrainState == store.DrainDraining && m.DrainDeadline != nil {
-		out.Deadline = m.DrainDeadline.UTC().Format(timeFormat)
+		out.Deadline = m.DrainDeadline.UTC().Format(TimeFormat)
 	}
 	for _, h := range m.Hooks {
 		if !h.OK {
@@ -199,7 +199,7 @@ func showDrain(m *store.Member) drained {
 
 // drainMember records the drain and, with deadline 0, waits until it is done. Whoever leads carries it on: when the
 // leader itself is drained, the request is answered by the next one.
-func (s *Server) drainMember(q *request) error {
+func (s *Server) drainMember(q *Request) error {
 	m, _, err := s.lookUp(q, true)
 	if err != nil {
 		return err
@@ -207,15 +207,15 @@ func (s *Server) drainMember(q *request) error {
 	var body struct {
 		Deadline int64 `json:"deadlineSeconds"`
 	}
-	if len(bytes.TrimSpace(q.body)) > 0 {
-		if err := decodeJSON(q.body, &body); err != nil {
-			return fail(http.StatusBadRequest, "Invalid request body")
+	if len(bytes.TrimSpace(q.Content)) > 0 {
+		if err := DecodeJSON(q.Content, &body); err != nil {
+			return Fail(http.StatusBadRequest, "Invalid request body")
 		}
 	}
 	if body.Deadline < 0 || body.Deadline > maxDrainSeconds {
-		return fail(http.StatusBadRequest, "deadlineSeconds must be between 0 and 3600")
+		return Fail(http.StatusBadRequest, "deadlineSeconds must be between 0 and 3600")
 	}
-	m, err = s.Store.BeginDrain(q.Context(), q.actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
+	m, err = s.Store.BeginDrain(q.Context(), q.Actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (s *Server) drainMember(q *request) error {
 			return err
 		}
 	}
-	return q.result(http.StatusOK, showDrain(m))
+	return q.Result(http.StatusOK, showDrain(m))
 }
 
 // awaitMember waits until a member's row fulfils a condition, or for as long as the request may take.
@@ -237,7 +237,7 @@ func (s *Server) awaitMember(ctx context.Context, m *store.Member, done func(*st
 			return m, err
 		}
 		if now == nil {
-			return m, fail(http.StatusNotFound, "Cluster member not found")
+			return m, Fail(http.StatusNotFound, "Cluster member not found")
 		}
 		m = now
 		switch {
@@ -252,12 +252,12 @@ func (s *Server) awaitMember(ctx context.Context, m *store.Member, done func(*st
 	return m, nil
 }
 
-func (s *Server) resumeMember(q *request) error {
+func (s *Server) resumeMember(q *Request) error {
 	m, _, err := s.lookUp(q, true)
 	if err != nil {
 		return err
 	}
-	if m, err = s.Store.Resume(q.Context(), q.actor, m.NodeID); err != nil {
+	if m, err = s.Store.Resume(q.Context(), q.Actor, m.NodeID); err != nil {
 		return err
 	}
 	s.Wake()
@@ -267,18 +267,18 @@ func (s *Server) resumeMember(q *request) error {
 		return err
 	}
 	out := struct {
-		message
+		Message
 		Hooks    []store.HookOutcome `json:"hooks,omitempty"`
 		Warnings []string            `json:"warnings,omitempty"`
-	}{message: message{"Cluster member resumed"}, Hooks: m.Hooks, Warnings: showDrain(m).Warnings}
+	}{Message: Message{"Cluster member resumed"}, Hooks: m.Hooks, Warnings: showDrain(m).Warnings}
 	if m.HooksPending != "" {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("node %d does not answer; its resume hooks run when it is back", m.NodeID))
 	}
-	return q.result(http.StatusOK, out)
+	return q.Result(http.StatusOK, out)
 }
 
 // raftDiff lists where the Raft configuration does not agree with the members table.
-func (s *Server) raftDiff(q *request) error {
+func (s *Server) raftDiff(q *Request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
@@ -286,30 +286,30 @@ func (s *Server) raftDiff(q *request) error {
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, diff)
+	return q.Result(http.StatusOK, diff)
 }
 
-func (s *Server) getAutopilotConfig(q *request) error {
-	cfg, _, err := s.AutopilotConfig(q.Context(), q.consistency())
+func (s *Server) getAutopilotConfig(q *Request) error {
+	cfg, _, err := s.AutopilotConfig(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, cfg)
+	return q.Result(http.StatusOK, cfg)
 }
 
 // putAutopilotConfig changes the fields that the body has and leaves the others.
-func (s *Server) putAutopilotConfig(q *request) error {
-	if !json.Valid(q.body) || bytes.TrimSpace(q.body)[0] != '{' {
-		return fail(http.StatusBadRequest, "the body must be a JSON object")
+func (s *Server) putAutopilotConfig(q *Request) error {
+	if !json.Valid(q.Content) || bytes.TrimSpace(q.Content)[0] != '{' {
+		return Fail(http.StatusBadRequest, "the body must be a JSON object")
 	}
-	merged, err := s.MergeAutopilot(q.Context(), q.body)
+	merged, err := s.MergeAutopilot(q.Context(), q.Content)
 	if err != nil {
 		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
 			return err
 		}
-		return fail(http.StatusBadRequest, err.Error())
+		return Fail(http.StatusBadRequest, err.Error())
 	}
-	if _, err := s.Store.PutSetting(q.Context(), q.actor, store.SettingAutopilot, merged, nil); err != nil {
+	if _, err := s.Store.PutSetting(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
 		return err
 	}
 	s.Wake()

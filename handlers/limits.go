@@ -188,8 +188,8 @@ func addressOf(r *http.Request, o origin) netip.Addr {
 }
 
 // tooMany is the refusal of a request for which there is no room, in its family's envelope.
-func (s *Server) tooMany(w http.ResponseWriter, f *family, why, text string, after time.Duration) {
+func (s *Server) tooMany(w http.ResponseWriter, f *Family, why, text string, after time.Duration) {
 	s.sentAway.WithLabelValues(why).Inc()
 	w.Header().Set("Retry-After", retryAfter(after))
-	f.fail(w, http.StatusServiceUnavailable, 0, text)
+	f.Fail(w, http.StatusServiceUnavailable, 0, text)
 }

@@ -36,10 +36,10 @@ type member struct {
 	Hooks         []store.HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
 }
 
-const timeFormat = "2006-01-02T15:04:05Z"
+const TimeFormat = "2006-01-02T15:04:05Z"
 
-func (s *Server) listMembers(q *request) error {
-	members, err := s.Store.Members(q.Context(), q.consistency())
+func (s *Server) listMembers(q *Request) error {
+	members, err := s.Store.Members(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -52,12 +52,12 @@ func (s *Server) listMembers(q *request) error {
 	for i := range members {
 		list[i] = s.member(&members[i], roles)
 	}
-	return q.result(http.StatusOK, list)
+	return q.Result(http.StatusOK, list)
 }
 
 // servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server.
-func (s *Server) servers(q *request) ([]store.Server, error) {
-	if !q.stale {
+func (s *Server) servers(q *Request) ([]store.Server, error) {
+	if !q.Stale {
 		return s.Store.Servers(), nil
 	}
 	return s.Store.RefreshServers(q.Context())
@@ -76,7 +76,7 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 	out := member{NodeID: m.NodeID, RaftAddress: m.RaftAddress, APIAddress: "https://" + m.APIAddress, BinaryVersion: m.BinaryVersion,
 		Suffrage: "nonvoter", IsLeader: m.NodeID == s.Store.LeaderID(), DrainState: m.DrainState, ID: m.ID, Name: m.Name, Mode: m.Mode,
 		Role: "member", Status: s.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
-		JoinedAt: m.JoinedAt.UTC().Format(timeFormat), DiskLow: s.DiskLow(m.NodeID)}
+		JoinedAt: m.JoinedAt.UTC().Format(TimeFormat), DiskLow: s.DiskLow(m.NodeID)}
 	if s.CannotStore != nil {
 		out.CannotStore = s.CannotStore(m.NodeID)
 	}
@@ -88,24 +88,24 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 	}
 	out.Hooks, out.DrainDeadline = m.Hooks, showDrain(m).Deadline
 	if m.DrainUpdatedAt != nil {
-		out.DrainUpdatedAt = m.DrainUpdatedAt.UTC().Format(timeFormat)
+		out.DrainUpdatedAt = m.DrainUpdatedAt.UTC().Format(TimeFormat)
 	}
 	return out
 }
 
-func (s *Server) autopilot(q *request) error {
-	if q.stale && !s.Store.Leading() {
+func (s *Server) autopilot(q *Request) error {
+	if q.Stale && !s.Store.Leading() {
 		return s.staleAutopilot(q)
 	}
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, s.Autopilot())
+	return q.Result(http.StatusOK, s.Autopilot())
 }
 
 // staleAutopilot answers without a leader: who the members are and who votes, as this member last knew it. Nobody knows
 // how they are, so nobody is healthy. Where a leader is known, it answers.
-func (s *Server) staleAutopilot(q *request) error {
+func (s *Server) staleAutopilot(q *Request) error {
 	if s.Store.LeaderID() != 0 {
 		return store.ErrNoLeader
 	}
@@ -137,5 +137,5 @@ func (s *Server) staleAutopilot(q *request) error {
 			state.Voters = append(state.Voters, m.NodeID)
 		}
 	}
-	return q.result(http.StatusOK, state)
+	return q.Result(http.StatusOK, state)
 }

@@ -59,15 +59,15 @@ func newInstruments(s *Server) *instruments {
 	registry.MustRegister(connectionMetrics(s.Connections)...)
 	registry.MustRegister(s.Store)
 	registry.MustRegister(s.Collectors...)
-	i.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8, Timeout: answerWithin})
+	i.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8, Timeout: AnswerWithin})
 	return i
 }
 
 // observe counts one answer.
-func (i *instruments) observe(rt *route, o origin, r *http.Request, status int, took time.Duration) {
+func (i *instruments) observe(rt *Route, o origin, r *http.Request, status int, took time.Duration) {
 	method, path, via := r.Method, "other", "api"
 	if rt != nil {
-		method, path = rt.method, rt.path
+		method, path = rt.Method, rt.Path
 	} else if !knownMethods[method] {
 		method = "other"
 	}
@@ -78,7 +78,7 @@ func (i *instruments) observe(rt *route, o origin, r *http.Request, status int, 
 		via = "plain"
 	}
 	i.requests.WithLabelValues(method, path, strconv.Itoa(status), via).Inc()
-	if rt == nil || !rt.stream {
+	if rt == nil || !rt.Stream {
 		i.duration.WithLabelValues(method, path).Observe(took.Seconds())
 	}
 }
@@ -88,9 +88,9 @@ var knownMethods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT
 
 // serveMetrics answers in the format of Prometheus, on every member by itself. It shows numbers only and needs no
 // token, like the status.
-func (s *Server) serveMetrics(q *request) error {
-	q.w.Header().Del("Content-Type")
-	s.handler.ServeHTTP(q.w, q.Request)
+func (s *Server) serveMetrics(q *Request) error {
+	q.W.Header().Del("Content-Type")
+	s.handler.ServeHTTP(q.W, q.Request)
 	return nil
 }
 

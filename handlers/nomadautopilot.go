@@ -48,7 +48,7 @@ func (s *Server) nomadAutopilot(ctx context.Context, c store.Consistency) (out n
 		return out, err
 	}
 	var own ownAutopilot
-	if err := json.Unmarshal(mustJSON(cfg), &own); err != nil {
+	if err := json.Unmarshal(MustJSON(cfg), &own); err != nil {
 		return out, err
 	}
 	// A cluster has a configuration from its founding, which is revision 1, on.
@@ -57,30 +57,30 @@ func (s *Server) nomadAutopilot(ctx context.Context, c store.Consistency) (out n
 		CreateIndex: 1, ModifyIndex: max(1, rev)}, nil
 }
 
-func (s *Server) getNomadAutopilot(q *request) error {
-	cfg, err := s.nomadAutopilot(q.Context(), q.consistency())
+func (s *Server) getNomadAutopilot(q *Request) error {
+	cfg, err := s.nomadAutopilot(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
 	// This type has a marshaller of its own at the original: `pretty` only adds the end of the line.
-	text := mustJSON(cfg)
-	if q.pretty() {
+	text := MustJSON(cfg)
+	if pretty(q) {
 		text = append(text, '\n')
 	}
-	return q.send(http.StatusOK, "application/json", text, 0)
+	return q.Send(http.StatusOK, "application/json", text, 0)
 }
 
 // putNomadAutopilot replaces the settings that this family knows; a field that is absent becomes zero, and where zero
 // is no possible value, the default. With `cas` it does so only if ModifyIndex is still that.
-func (s *Server) putNomadAutopilot(q *request) error {
+func (s *Server) putNomadAutopilot(q *Request) error {
 	bad := func(format string, args ...any) error {
-		return fail(http.StatusBadRequest, fmt.Sprintf("Error parsing autopilot config: "+format, args...))
+		return Fail(http.StatusBadRequest, fmt.Sprintf("Error parsing autopilot config: "+format, args...))
 	}
-	if len(bytes.TrimSpace(q.body)) == 0 {
+	if len(bytes.TrimSpace(q.Content)) == 0 {
 		return bad("Request body is empty")
 	}
 	var in nomadAutopilot
-	if err := decodeJSON(q.body, &in); err != nil {
+	if err := DecodeJSON(q.Content, &in); err != nil {
 		var wrong *json.UnmarshalTypeError
 		switch {
 		case errors.As(err, &wrong) && wrong.Field != "":
@@ -104,7 +104,7 @@ func (s *Server) putNomadAutopilot(q *request) error {
 	if text := q.URL.Query().Get("cas"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
-			return fail(http.StatusBadRequest, "Error parsing cas value: "+err.Error())
+			return Fail(http.StatusBadRequest, "Error parsing cas value: "+err.Error())
 		}
 		if n == 1 { // the configuration of the founding: never set
 			n = 0
@@ -119,19 +119,19 @@ func (s *Server) putNomadAutopilot(q *request) error {
 	if d, err := time.ParseDuration(own.LastContactThreshold); err == nil && d == 0 {
 		own.LastContactThreshold = ""
 	}
-	value, err := s.ReplaceAutopilot(q.Context(), mustJSON(own))
+	value, err := s.ReplaceAutopilot(q.Context(), MustJSON(own))
 	switch {
 	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
 		return err
 	case err != nil:
 		return bad("%s", nomadNames.Replace(err.Error()))
 	}
-	done, err := s.Store.PutSetting(q.Context(), q.actor, store.SettingAutopilot, value, cas)
+	done, err := s.Store.PutSetting(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
 	if err != nil {
 		return err
 	}
 	s.Wake()
-	return q.nomadJSON(done)
+	return nomadJSON(q, done)
 }
 
 // autopilotState is what this family reads of the leader's view.
@@ -174,14 +174,14 @@ type serverHealth struct {
 
 // autopilotHealth answers 200, or 429 with the same JSON while the cluster is not healthy, so that load balancers and
 // scripts see it; `?status=200` keeps the 200, which lets the official command line show the table.
-func (s *Server) autopilotHealth(q *request) error {
+func (s *Server) autopilotHealth(q *Request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
 	var state autopilotState
 	known := func() bool { // a leader of a moment ago has not finished its first round
 		state = autopilotState{}
-		return json.Unmarshal(mustJSON(s.Autopilot()), &state) != nil || len(state.Servers) > 0 || !s.Store.Leading()
+		return json.Unmarshal(MustJSON(s.Autopilot()), &state) != nil || len(state.Servers) > 0 || !s.Store.Leading()
 	}
 	wait, cancel := context.WithTimeout(q.Context(), 2*time.Second)
 	defer cancel()
@@ -215,7 +215,7 @@ func (s *Server) autopilotHealth(q *request) error {
 		}
 		h := serverHealth{LastContact: "0s", ID: uuids[v.NodeID], Name: v.Name + "." + region, Address: v.RaftAddress, SerfStatus: v.NodeStatus,
 			Version: v.Version, Leader: v.IsLeader, LastTerm: cluster.Epoch, LastIndex: cluster.Revision - min(v.Lag, cluster.Revision),
-			Healthy: v.Healthy, Voter: v.Voter, StableSince: v.StableSince.UTC().Format(timeFormat)}
+			Healthy: v.Healthy, Voter: v.Voter, StableSince: v.StableSince.UTC().Format(TimeFormat)}
 		if v.NodeStatus != "alive" {
 			h.SerfStatus = "failed"
 		}
@@ -225,7 +225,7 @@ func (s *Server) autopilotHealth(q *request) error {
 		out.Servers = append(out.Servers, h)
 	}
 	if out.Healthy || q.URL.Query().Get("status") == "200" {
-		return q.nomadJSON(out)
+		return nomadJSON(q, out)
 	}
-	return q.send(http.StatusTooManyRequests, "text/plain; charset=utf-8", mustJSON(out), 0)
+	return q.Send(http.StatusTooManyRequests, "text/plain; charset=utf-8", MustJSON(out), 0)
 }

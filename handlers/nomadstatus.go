@@ -14,25 +14,25 @@ import (
 // The small read-only neighbours of the Raft operator API (reference nomad_raft, section 4). An address of this family
 // is always HOST:PORT of the cluster listener.
 
-func (s *Server) regions(q *request) error { return q.nomadJSON([]string{region}) }
+func (s *Server) regions(q *Request) error { return nomadJSON(q, []string{region}) }
 
 // statusLeader answers with the leader's address; with `stale` and no leader, with the empty string.
-func (s *Server) statusLeader(q *request) error {
-	members, err := s.Store.Members(q.Context(), q.consistency())
+func (s *Server) statusLeader(q *Request) error {
+	members, err := s.Store.Members(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
 	leader := s.Store.LeaderID()
 	for i := range members {
 		if members[i].NodeID == leader {
-			return q.nomadJSON(members[i].RaftAddress)
+			return nomadJSON(q, members[i].RaftAddress)
 		}
 	}
-	return q.nomadJSON("")
+	return nomadJSON(q, "")
 }
 
 // statusPeers lists the addresses of the Raft configuration, in its order.
-func (s *Server) statusPeers(q *request) error {
+func (s *Server) statusPeers(q *Request) error {
 	list, err := s.raftServers(q)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func (s *Server) statusPeers(q *request) error {
 			peers = append(peers, v.Address)
 		}
 	}
-	return q.nomadJSON(peers)
+	return nomadJSON(q, peers)
 }
 
 type health struct {
@@ -53,36 +53,36 @@ type health struct {
 
 // agentHealth tells whether this member stores and knows a leader. A bad state is a 500 in text/plain with the same JSON, as
 // documented.
-func (s *Server) agentHealth(q *request) error {
+func (s *Server) agentHealth(q *Request) error {
 	kind := q.URL.Query().Get("type")
 	switch kind {
 	case "", "server":
 	case "client":
 		return badHealth("client", "client not enabled")
 	default:
-		return fail(http.StatusBadRequest, "type must be server or client")
+		return Fail(http.StatusBadRequest, "type must be server or client")
 	}
 	if s.Storing != nil {
 		if fault, _ := s.Storing(); fault != "" {
 			return badHealth("server", "this member cannot store: "+fault)
 		}
 	}
-	if isStale(q.Request) {
+	if IsStale(q.Request) {
 		if s.Store.LeaderID() == 0 {
 			return badHealth("server", "no leader")
 		}
 	} else {
-		ctx, cancel := context.WithTimeout(q.Context(), answerWithin-answerWithin/10)
+		ctx, cancel := context.WithTimeout(q.Context(), AnswerWithin-AnswerWithin/10)
 		defer cancel()
 		if _, err := s.Store.AwaitLeader(ctx); err != nil {
-			return badHealth("server", nomad.noLeader.text)
+			return badHealth("server", nomadNoLeader)
 		}
 	}
-	return q.nomadJSON(map[string]any{"server": map[string]any{"ok": true, "message": "ok"}})
+	return nomadJSON(q, map[string]any{"server": map[string]any{"ok": true, "message": "ok"}})
 }
 
 func badHealth(kind, text string) error {
-	return fail(http.StatusInternalServerError, string(mustJSON(map[string]health{kind: {Message: text}})))
+	return Fail(http.StatusInternalServerError, string(MustJSON(map[string]health{kind: {Message: text}})))
 }
 
 // agentMember is a server as clients of this family know members; keys in alphabetical order.
@@ -123,7 +123,7 @@ func (s *Server) agentMember(m *store.Member, alive bool) agentMember {
 
 // raftMembers lists the members that are Raft servers as this member knows them, and asks each whether it lives. It
 // needs no leader; what the leader's probes have found is used where this member leads.
-func (s *Server) raftMembers(q *request) ([]agentMember, *agentMember, error) {
+func (s *Server) raftMembers(q *Request) ([]agentMember, *agentMember, error) {
 	members, err := s.Store.Members(q.Context(), store.Stale)
 	if err != nil {
 		return nil, nil, err
@@ -155,12 +155,12 @@ func (s *Server) raftMembers(q *request) ([]agentMember, *agentMember, error) {
 	return list, &list[self], nil
 }
 
-func (s *Server) agentMembers(q *request) error {
+func (s *Server) agentMembers(q *Request) error {
 	list, _, err := s.raftMembers(q)
 	if err != nil {
 		return err
 	}
-	return q.nomadJSON(struct {
+	return nomadJSON(q, struct {
 		Members      []agentMember
 		ServerDC     string
 		ServerName   string
@@ -169,7 +169,7 @@ func (s *Server) agentMembers(q *request) error {
 }
 
 // agentSelf describes the member that is asked.
-func (s *Server) agentSelf(q *request) error {
+func (s *Server) agentSelf(q *Request) error {
 	_, self, err := s.raftMembers(q)
 	if err != nil {
 		return err
@@ -184,7 +184,7 @@ func (s *Server) agentSelf(q *request) error {
 	if s.Store.Leading() {
 		raft["state"] = "Leader"
 	}
-	return q.nomadJSON(struct {
+	return nomadJSON(q, struct {
 		Config map[string]any               `json:"config"`
 		Member *agentMember                 `json:"member"`
 		Stats  map[string]map[string]string `json:"stats"`

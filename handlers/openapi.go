@@ -57,8 +57,8 @@ var openapiDocument = sync.OnceValue(func() []byte {
 })
 
 // openapi serves the description of everything that is served.
-func (s *Server) openapi(q *request) error {
-	q.w.Header().Set("Content-Type", "application/yaml")
-	_, err := q.w.Write(OpenAPI())
+func (s *Server) openapi(q *Request) error {
+	q.W.Header().Set("Content-Type", "application/yaml")
+	_, err := q.W.Write(OpenAPI())
 	return err
 }

@@ -44,7 +44,7 @@ func TestOpenAPIIsValid(t *testing.T) {
 // TestOpenAPIDescribesTheTable walks the table of routes and the document: both have the same operations, and of each
 // operation the document says what the table does.
 func TestOpenAPIDescribesTheTable(t *testing.T) {
-	doc := description(t)
+	s, doc := newTestServer(t), description(t)
 	pattern := regexp.MustCompile(`\{(\w+):[^}]*\}`)
 	described := map[string]*openapi3.Operation{}
 	for path, item := range doc.Paths.Map() {
@@ -52,12 +52,11 @@ func TestOpenAPIDescribesTheTable(t *testing.T) {
 			described[method+" "+path] = op
 		}
 	}
-	for i := range routes {
-		rt := &routes[i]
-		if rt.family == page { // for people
+	for _, rt := range s.Routes() {
+		if rt.Family.Name == "ui" { // for people
 			continue
 		}
-		name := rt.method + " " + pattern.ReplaceAllString(rt.path, "{$1}")
+		name := rt.Method + " " + pattern.ReplaceAllString(rt.Path, "{$1}")
 		op := described[name]
 		if op == nil {
 			t.Errorf("%s is served and not described", name)
@@ -71,44 +70,44 @@ func TestOpenAPIDescribesTheTable(t *testing.T) {
 	}
 }
 
-func checkOperation(t *testing.T, rt *route, op *openapi3.Operation) {
+func checkOperation(t *testing.T, rt *Route, op *openapi3.Operation) {
 	scope, _ := op.Extensions["x-muster-scope"].(string)
-	if scope != rt.scope {
-		t.Errorf("the scope is %q and described as %q", rt.scope, scope)
+	if scope != rt.Scope {
+		t.Errorf("the scope is %q and described as %q", rt.Scope, scope)
 	}
-	asks := rt.scope != "" || rt.family.admit != nil // one family wants to know who is calling for everything
+	asks := rt.Scope != "" || rt.Admit != nil // one family wants to know who is calling for everything
 	if open := op.Security != nil && len(*op.Security) == 0; open == asks {
 		t.Errorf("described as open to everybody: %v; it asks who is calling: %v", open, asks)
 	}
-	if plain, _ := op.Extensions["x-muster-plain"].(bool); plain != rt.plain {
-		t.Errorf("served without TLS: %v, described: %v", rt.plain, plain)
+	if plain, _ := op.Extensions["x-muster-plain"].(bool); plain != rt.Plain {
+		t.Errorf("served without TLS: %v, described: %v", rt.Plain, plain)
 	}
 	statuses := []int{500, 503} // what every route can answer
-	if !rt.stream && !rt.whole {
+	if !rt.Stream && !rt.Whole {
 		statuses = append(statuses, 413)
 	}
 	switch {
-	case rt.family.denied != nil:
+	case rt.Family.Denied != nil:
 		statuses = append(statuses, 429, 403)
-	case rt.family.admit != nil:
+	case rt.Admit != nil:
 		statuses = append(statuses, 429, 401, 403)
 	case asks:
-		statuses = append(statuses, 429, rt.family.unauthenticated.status, rt.family.forbidden.status)
+		statuses = append(statuses, 429, rt.Family.Unauthenticated.Status, rt.Family.Forbidden.Status)
 	}
-	for _, status := range append(statuses, rt.family.noLeader.status, rt.family.unknownOutcome.status) {
+	for _, status := range append(statuses, rt.Family.NoLeader.Status, rt.Family.UnknownOutcome.Status) {
 		if op.Responses.Status(status) == nil {
 			t.Errorf("the answer %d is not described", status)
 		}
 	}
 	kind := "application/json"
-	if rt.family == nomad || rt.family == consul {
+	if rt.Family.Name == "nomad" || rt.Family.Name == "consul" {
 		kind = "text/plain"
 	}
 	for status, response := range op.Responses.Map() {
 		if status >= "400" && response.Value.Content.Get(kind) == nil {
 			t.Errorf("the family answers errors as %s, %s is described otherwise", kind, status)
 		}
-		if status == fmt.Sprint(rt.family.noLeader.status) && response.Value.Headers["Retry-After"] == nil {
+		if status == fmt.Sprint(rt.Family.NoLeader.Status) && response.Value.Headers["Retry-After"] == nil {
 			t.Errorf("%s has Retry-After, which is not described", status)
 		}
 	}

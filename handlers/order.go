@@ -32,8 +32,8 @@ var crossOrigin = http.NewCrossOriginProtection()
 
 // foreign reports whether a page of another origin makes a browser send this. Some reads make something new each time:
 // they count as what they are.
-func foreign(rt *route, r *http.Request) bool {
-	if rt != nil && rt.keyed && r.Method == http.MethodGet {
+func foreign(rt *Route, r *http.Request) bool {
+	if rt != nil && rt.Keyed && r.Method == http.MethodGet {
 		probe := http.Request{Method: http.MethodPost, Header: r.Header, Host: r.Host, URL: r.URL}
 		return crossOrigin.Check(&probe) != nil
 	}
@@ -41,16 +41,18 @@ func foreign(rt *route, r *http.Request) bool {
 }
 
 // guard does what comes before the body (1 to 4), isolates panics and writes the log line.
-func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
+func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fam := familyOf(r.URL.Path)
+		var fam *Family
 		if rt != nil {
-			fam = rt.family
+			fam = rt.Family
+		} else {
+			fam = s.familyOf(r.URL.Path)
 		}
 		rec := &recorder{ResponseWriter: w, server: s}
 		defer s.finish(rt, o, fam, rec, r, time.Now())
-		fam.headers(rec)
-		if rt == nil || rt.serve == nil { // nobody will read its body
+		fam.Headers(rec)
+		if rt == nil || rt.Serve == nil { // nobody will read its body
 			dropBodyIfAny(rec, r)
 		}
 		conn := connectionOf(r.Context())
@@ -62,10 +64,10 @@ func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
 		if !o.forwarded && foreign(rt, r) {
 			s.sentAway.WithLabelValues(refusedCrossOrigin).Inc()
 			dropBodyIfAny(rec, r)
-			fam.fail(rec, http.StatusForbidden, store.Forbidden, "a web page of another origin must not send this request")
+			fam.Fail(rec, http.StatusForbidden, store.Forbidden, "a web page of another origin must not send this request")
 			return
 		}
-		if !o.forwarded && !s.known(conn, r) {
+		if !o.forwarded && !s.known(fam, conn, r) {
 			if rec.place = s.rooms.enter(addressOf(r, o)); rec.place == nil {
 				dropBodyIfAny(rec, r)
 				_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second)) // it holds no place, so not for long
@@ -73,13 +75,13 @@ func (s *Server) guard(rt *route, o origin, h http.HandlerFunc) http.Handler {
 				return
 			}
 		}
-		if fam.wrap == nil || o.forwarded {
+		if fam.Wrap == nil || o.forwarded {
 			h(rec, r)
 			return
 		}
-		shaped := fam.wrap(rec, r)
+		shaped := fam.Wrap(rec, r)
 		h(shaped, r)
-		shaped.finish()
+		shaped.Finish()
 	})
 }
 
@@ -90,11 +92,11 @@ func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
 }
 
 // finish ends a request, also one that has panicked.
-func (s *Server) finish(rt *route, o origin, fam *family, rec *recorder, r *http.Request, begin time.Time) {
+func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http.Request, begin time.Time) {
 	if p := recover(); p != nil {
 		s.log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 		if !rec.wrote {
-			fam.fail(rec, http.StatusInternalServerError, 0, "internal error")
+			fam.Fail(rec, http.StatusInternalServerError, 0, "internal error")
 		}
 	}
 	rec.release()
@@ -119,19 +121,20 @@ func (s *Server) finish(rt *route, o origin, fam *family, rec *recorder, r *http
 
 // known reports whether the caller has shown a credential that this member knows, now or earlier on this connection. It
 // asks nobody else: who may do what is decided later, at the leader.
-func (s *Server) known(conn *netlimit.Conn, r *http.Request) bool {
+func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) bool {
 	if conn != nil && conn.IsProven() {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
-	q := &request{Request: r.WithContext(ctx)}
+	q := &Request{Request: r.WithContext(ctx), server: s, route: &Route{Family: fam}}
 	token, err := s.authenticateNode(q) // nil where this member does not lead
-	if c, ok := credentialOf(r); token == nil && ok {
-		if token, _, err = s.recognise(q, c); err != nil {
-			q.stale = true
-			token, _, err = s.recognise(q, c)
+	if c, ok := fam.credential(r); token == nil && ok {
+		if _, err = s.recognise(q, c); err != nil {
+			q.Stale = true
+			_, err = s.recognise(q, c)
 		}
+		token = q.Token
 	}
 	if err != nil || token == nil {
 		return false
@@ -210,14 +213,23 @@ func recorderOf(w http.ResponseWriter) *recorder {
 
 // dispatch answers a request here or has the leader answer it (5 to 9). While there is no leader, or leadership turns
 // under the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
-func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Request) {
+func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Request) {
 	rec := recorderOf(w)
-	q := &request{Request: r, w: w, changes: rt.changes() || rt.keyed, enrolls: rt.enrolls, whole: rt.whole, block: parseBlocking(rt, o, r), stranger: rec.place != nil}
-	defer q.block.done()
+	q := &Request{
+		Request:  r,
+		W:        w,
+		server:   s,
+		route:    rt,
+		changes:  rt.Changes() || rt.Keyed,
+		whole:    rt.Whole,
+		Block:    parseBlocking(rt, o, r),
+		stranger: rec.place != nil,
+	}
+	defer q.Block.done()
 	if err := s.receive(rt, o, q, rec); err != nil {
 		if errors.Is(err, errNoRoom) {
 			dropBodyIfAny(w, r)
-			s.tooMany(w, rt.family, refusedBodies, "too much is sent from this address at once without a valid credential; try again", time.Second)
+			s.tooMany(w, rt.Family, refusedBodies, "too much is sent from this address at once without a valid credential; try again", time.Second)
 			return
 		}
 		s.answer(rt, q, err)
@@ -225,10 +237,10 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 	}
 	if !rec.work() {
 		s.refused.Inc()
-		s.tooMany(w, rt.family, refusedRequests, "too many requests at once; try again", time.Second)
+		s.tooMany(w, rt.Family, refusedRequests, "too many requests at once; try again", time.Second)
 		return
 	}
-	within := max(rt.within, answerWithin) + q.block.remaining()
+	within := max(rt.Within, AnswerWithin) + q.Block.remaining()
 	ctx, cancel := context.WithTimeout(r.Context(), within)
 	defer cancel()
 	if q.changes {
@@ -240,26 +252,26 @@ func (s *Server) dispatch(rt *route, o origin, w http.ResponseWriter, r *http.Re
 }
 
 // receive checks what is cheap to check and reads the body.
-func (s *Server) receive(rt *route, o origin, q *request, rec *recorder) (err error) {
+func (s *Server) receive(rt *Route, o origin, q *Request, rec *recorder) (err error) {
 	switch {
-	case rt.whole:
+	case rt.Whole:
 		if q.Request.Body != nil && q.Request.Body != http.NoBody {
 			q.Request.Body = &watchedBody{ReadCloser: q.Request.Body}
 		}
 	case q.needsBody(rt) && !s.pointless(rt, o, q):
-		if q.body, err = q.receive(rec.place); err != nil {
+		if q.Content, err = q.receive(rec.place); err != nil {
 			return err
 		}
-		q.hasBody = len(q.body) > 0
+		q.HasBody = len(q.Content) > 0
 		if q.Method == http.MethodGet || q.Method == http.MethodHead {
-			q.body = nil // it means nothing
+			q.Content = nil // it means nothing
 		}
 	case announcesBody(q.Request):
-		q.hasBody, q.dropped = true, q.needsBody(rt)
-		dropBody(q.w, q.Request)
+		q.HasBody, q.dropped = true, q.needsBody(rt)
+		dropBody(q.W, q.Request)
 	}
 	if said := q.Header.Get(headerBody); o.forwarded && said != "" {
-		q.hasBody, q.dropped = true, said == bodyDropped
+		q.HasBody, q.dropped = true, said == bodyDropped
 	}
 	return s.checkEarly(rt, o, q)
 }
@@ -267,16 +279,16 @@ func (s *Server) receive(rt *route, o origin, q *request, rec *recorder) (err er
 // checkEarly looks at the arguments before anybody has asked who is calling, as the originals do. A stranger's are left for
 // later when there is too much of them, or when its address has failed often enough; what is wrong with them counts as a
 // failed attempt.
-func (s *Server) checkEarly(rt *route, o origin, q *request) error {
+func (s *Server) checkEarly(rt *Route, o origin, q *Request) error {
 	remote := remoteOf(q.Request, o)
 	if o.forwarded && q.Header.Get(headerVouch) != "" {
 		return nil // nothing is asked for but who is calling
 	}
-	if q.dropped || q.stranger && (!q.cheap() || rt.scope != "" && s.failures.spent(remote)) {
+	if q.dropped || q.stranger && (!q.cheap() || rt.Scope != "" && s.failures.spent(remote)) {
 		return nil
 	}
-	err := rt.checks(s, q)
-	if err != nil && q.stranger && rt.scope != "" && s.Store.Confirm(q.Context()) == nil { // elsewhere it may be known
+	err := rt.checks(q)
+	if err != nil && q.stranger && rt.Scope != "" && s.Store.Confirm(q.Context()) == nil { // elsewhere it may be known
 		if limited := s.failures.count(remote); limited != nil {
 			return limited
 		}
@@ -286,88 +298,90 @@ func (s *Server) checkEarly(rt *route, o origin, q *request) error {
 }
 
 // cheap reports whether there is so little to check that anybody may have it checked.
-func (q *request) cheap() bool { return len(q.URL.RawQuery) <= cheapBytes && len(q.body) <= cheapBytes }
+func (q *Request) cheap() bool {
+	return len(q.URL.RawQuery) <= cheapBytes && len(q.Content) <= cheapBytes
+}
 
 // pointless reports whether a stranger will be refused whatever its body says: nobody waits for that.
-func (s *Server) pointless(rt *route, o origin, q *request) bool {
-	if !q.stranger || o.forwarded || rt.scope == "" && rt.family.admit == nil || !s.Store.Leading() {
+func (s *Server) pointless(rt *Route, o origin, q *Request) bool {
+	if !q.stranger || o.forwarded || !rt.asks() || !s.Store.Leading() {
 		return false // a member that does not lead may not know a new credential yet
 	}
-	if rt.vet != nil && q.ContentLength >= 0 && q.ContentLength <= cheapBytes {
+	if rt.Vet != nil && q.ContentLength >= 0 && q.ContentLength <= cheapBytes {
 		return false
 	}
 	return s.Store.Confirm(q.Context()) == nil // a leader that is none any more does not know it either
 }
 
 // checks are those of the arguments, the body's last.
-func (rt *route) checks(s *Server, q *request) error {
-	if rt.check != nil {
-		if err := rt.check(q.Request); err != nil {
+func (rt *Route) checks(q *Request) error {
+	if rt.Check != nil {
+		if err := rt.Check(q.Request); err != nil {
 			return err
 		}
 	}
-	if rt.here != nil {
-		if err := rt.here(s, q.Request); err != nil {
+	if rt.CheckHere != nil {
+		if err := rt.CheckHere(q.Request); err != nil {
 			return err
 		}
 	}
-	if rt.vet != nil {
-		return rt.vet(q)
+	if rt.Vet != nil {
+		return rt.Vet(q)
 	}
 	return nil
 }
 
 // deadlines makes the listener's own fit the route: those are for requests that are answered at once. A stranger's are
 // shorter, since it holds a place of its address until its answer is written.
-func (q *request) deadlines(rt *route, within time.Duration) {
-	control := http.NewResponseController(q.w)
+func (q *Request) deadlines(rt *Route, within time.Duration) {
+	control := http.NewResponseController(q.W)
 	switch {
-	case rt.whole:
-		_ = control.SetReadDeadline(time.Now().Add(rt.within))
+	case rt.Whole:
+		_ = control.SetReadDeadline(time.Now().Add(rt.Within))
 		_ = control.SetWriteDeadline(time.Now().Add(within + time.Minute))
-	case within > answerWithin:
+	case within > AnswerWithin:
 		if !announcesBody(q.Request) || q.needsBody(rt) {
 			_ = control.SetReadDeadline(time.Time{})
 		}
-		_ = control.SetWriteDeadline(time.Now().Add(within + answerWithin + writeWithin))
+		_ = control.SetWriteDeadline(time.Now().Add(within + AnswerWithin + writeWithin))
 	case q.stranger:
 		_ = control.SetWriteDeadline(time.Now().Add(within + writeWithin))
 	}
 }
 
 // work has the request answered.
-func (s *Server) work(ctx context.Context, rt *route, o origin, q *request) {
+func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 	if o.forwarded && q.Header.Get(headerVouch) != "" {
 		s.workForwarded(rt, o, q)
 		return
 	}
-	q.stale = rt.at == here || rt.at == hereStale && isStale(q.Request)
-	if q.stale {
-		if rt.at == hereStale {
+	q.Stale = rt.At == Here || rt.stale(q.Request)
+	if q.Stale {
+		if rt.At == HereStale {
 			s.sayAge(q)
 		}
 		err := s.handle(rt, o, q)
 		switch {
-		case !q.turnedAway && (rt.at == here || !errors.Is(err, store.ErrNoLeader)), s.Store.LeaderID() == 0:
+		case !q.turnedAway && (rt.At == Here || !errors.Is(err, store.ErrNoLeader)), s.Store.LeaderID() == 0:
 			s.answer(rt, q, err)
 			return
-		case rt.at == here:
+		case rt.At == Here:
 			s.answerVouched(rt, o, q)
 			return
 		}
 		// A member that has joined a moment ago has no replica yet, or not the caller's token: the leader decides.
-		q.stale, q.failed = false, false
+		q.Stale, q.Failed = false, false
 		unsayAge(q)
 	}
 	if o.forwarded {
 		s.workForwarded(rt, o, q)
 		return
 	}
-	if strings.HasPrefix(q.Header.Get(headerKey), store.AutoKey) {
-		s.answer(rt, q, fail(http.StatusBadRequest, headerKey+" must not begin with "+store.AutoKey+", as those of members do"))
+	if strings.HasPrefix(q.Header.Get(HeaderKey), store.AutoKey) {
+		s.answer(rt, q, Fail(http.StatusBadRequest, HeaderKey+" must not begin with "+store.AutoKey+", as those of members do"))
 		return
 	}
-	giveUp := time.Now().Add(answerWithin)
+	giveUp := time.Now().Add(AnswerWithin)
 	for {
 		begin := time.Now()
 		again, err := s.attempt(rt, o, q, giveUp)
@@ -375,7 +389,7 @@ func (s *Server) work(ctx context.Context, rt *route, o origin, q *request) {
 			return
 		}
 		if time.Since(begin) > time.Second { // it got somewhere before leadership turned: the clock starts again
-			giveUp = time.Now().Add(answerWithin)
+			giveUp = time.Now().Add(AnswerWithin)
 		}
 		if !again || q.touched() || ctx.Err() != nil || time.Now().After(giveUp) {
 			s.answer(rt, q, err)

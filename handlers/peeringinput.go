@@ -60,7 +60,7 @@ type remote struct {
 type locality struct{ Region, Zone string }
 
 func bad(format string, args ...any) error {
-	return fail(http.StatusBadRequest, fmt.Sprintf(format, args...))
+	return Fail(http.StatusBadRequest, fmt.Sprintf(format, args...))
 }
 
 // jsonError says what is wrong as the original does, whose types are in other packages.
@@ -140,14 +140,14 @@ const (
 	maxPeeringTokenTTL   = 366 * 24 * time.Hour
 )
 
-func vetTokenRequest(q *request) error {
+func vetTokenRequest(q *Request) error {
 	_, _, err := tokenRequest(q)
 	return err
 }
 
 // tokenRequest reads the body of POST /v1/peering/token; the checks are in the documented order.
-func tokenRequest(q *request) (in PeeringGenerateTokenRequest, ttl time.Duration, err error) {
-	if err := decodePeering(q.body, "PeeringGenerateTokenRequest", &in); err != nil {
+func tokenRequest(q *Request) (in PeeringGenerateTokenRequest, ttl time.Duration, err error) {
+	if err := decodePeering(q.Content, "PeeringGenerateTokenRequest", &in); err != nil {
 		return in, 0, err
 	}
 	if in.PeerName == "" {
@@ -184,14 +184,14 @@ func tokenRequest(q *request) (in PeeringGenerateTokenRequest, ttl time.Duration
 	return in, ttl, nil
 }
 
-func vetEstablishRequest(q *request) error {
+func vetEstablishRequest(q *Request) error {
 	_, _, err := establishRequest(q)
 	return err
 }
 
 // establishRequest reads the body of POST /v1/peering/establish; the checks are in the documented order.
-func establishRequest(q *request) (in PeeringEstablishRequest, token PeeringToken, err error) {
-	if err := decodePeering(q.body, "PeeringEstablishRequest", &in); err != nil {
+func establishRequest(q *Request) (in PeeringEstablishRequest, token PeeringToken, err error) {
+	if err := decodePeering(q.Content, "PeeringEstablishRequest", &in); err != nil {
 		return in, token, err
 	}
 	if in.PeerName == "" {
@@ -284,7 +284,7 @@ func checkPeeringSizes(t *PeeringToken) error {
 		"server_addresses": t.ServerAddresses, "manual_addresses": t.ManualServerAddresses} {
 		text, ok := v.(string)
 		if !ok {
-			text = string(mustJSON(v))
+			text = string(MustJSON(v))
 		}
 		if err := store.CheckSize("peerings", column, []byte(text)); err != nil {
 			return bad("the peering token is too large: %s", err)

@@ -13,18 +13,28 @@ import (
 
 const peeringPrefix = "/v1/peering"
 
-// peeringMethods lists what a path of the family answers to; ok is false for one that it does not have. The names token
-// and establish are endpoints, never peerings.
-func peeringMethods(path string) (methods []string, ok bool) {
-	switch {
-	case path == "/v1/peering/token", path == "/v1/peering/establish":
-		return []string{"POST"}, true
-	case path == "/v1/peerings":
-		return []string{"GET"}, true
-	case strings.HasPrefix(path, "/v1/peering/"):
-		return []string{"GET", "DELETE"}, true
+// peeringPaths is what the family's own router would answer, before the table of routes is asked: redirects, methods and
+// paths that it does not serve (reference consul_peering, section 1.1).
+type peeringPaths struct{ routes []Route }
+
+// methods lists what a path of the family answers to, none for a path that it does not have. A path that a row names is an
+// endpoint, never a peering.
+func (p peeringPaths) methods(path string) (exact []string) {
+	var named []string
+	for i := range p.routes {
+		rt := &p.routes[i]
+		before, _, variable := strings.Cut(rt.Path, "{")
+		switch {
+		case rt.Path == path:
+			exact = append(exact, rt.Method)
+		case variable && strings.HasPrefix(path, before):
+			named = append(named, rt.Method)
+		}
 	}
-	return nil, false
+	if exact == nil {
+		return named
+	}
+	return exact
 }
 
 // cleanPath is a path without empty and dotted segments; a slash at the end stays.
@@ -36,37 +46,27 @@ func cleanPath(p string) string {
 	return clean
 }
 
-// peeringPaths answers what the family's own router would, before the table of routes is asked: redirects, methods and
-// paths that are none (reference consul_peering, section 1.1).
-func (s *Server) peeringPaths(o origin, next http.Handler) http.Handler {
-	other := s.guard(&route{method: "other", path: "other", family: consul}, o, otherPeeringRequest)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		clean := cleanPath(r.URL.Path)
-		if !strings.HasPrefix(clean, peeringPrefix) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		methods, ok := peeringMethods(r.URL.Path)
-		_, err := url.ParseQuery(r.URL.RawQuery)
-		if ok && err == nil && clean == r.URL.Path && printablePath(clean) && slices.Contains(methods, r.Method) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		other.ServeHTTP(w, r)
-	})
+// takes reports whether a request is one of the family's that the table of routes does not serve.
+func (p peeringPaths) takes(r *http.Request) bool {
+	clean := cleanPath(r.URL.Path)
+	if !strings.HasPrefix(clean, peeringPrefix) {
+		return false
+	}
+	_, err := url.ParseQuery(r.URL.RawQuery)
+	return err != nil || clean != r.URL.Path || !printablePath(clean) || !slices.Contains(p.methods(clean), r.Method)
 }
 
 func printablePath(p string) bool {
 	return strings.IndexFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }
 
-// otherPeeringRequest answers what is no request to an endpoint.
-func otherPeeringRequest(w http.ResponseWriter, r *http.Request) {
+// serve handles what takes has taken.
+func (p peeringPaths) serve(w http.ResponseWriter, r *http.Request) {
 	clean := cleanPath(r.URL.Path)
 	if clean == peeringPrefix {
 		clean += "/"
 	}
-	methods, ok := peeringMethods(clean)
+	methods := p.methods(clean)
 	_, err := url.ParseQuery(r.URL.RawQuery)
 	switch {
 	case !printablePath(clean), err != nil:
@@ -75,15 +75,15 @@ func otherPeeringRequest(w http.ResponseWriter, r *http.Request) {
 		to := url.URL{Path: clean, RawQuery: r.URL.RawQuery}
 		w.Header().Set("Location", to.String())
 		w.WriteHeader(http.StatusTemporaryRedirect)
-	case !ok:
+	case len(methods) == 0:
 		w.Header().Del("X-Consul-Default-Acl-Policy")
-		consul.fail(w, http.StatusNotFound, store.NotFound, "Invalid URL path: not a recognized HTTP API endpoint\n")
+		PlainFail(w, http.StatusNotFound, store.NotFound, "Invalid URL path: not a recognized HTTP API endpoint\n")
 	case r.Method == http.MethodOptions:
 		w.Header().Set("Allow", "OPTIONS,"+strings.Join(methods, ","))
 		emptyAnswer(w)
 	default:
 		w.Header().Set("Allow", "OPTIONS,"+strings.Join(methods, ","))
-		consul.fail(w, http.StatusMethodNotAllowed, store.Invalid, "method "+r.Method+" not allowed")
+		PlainFail(w, http.StatusMethodNotAllowed, store.Invalid, "method "+r.Method+" not allowed")
 	}
 }
 
@@ -98,13 +98,13 @@ const anonymousToken = "anonymous"
 
 // peeringCredential reads the token from where the family has it, in its order; the first that is not empty counts. Only
 // here may it stand in the query, of which nothing is ever logged.
-func peeringCredential(r *http.Request) (credential, bool) {
+func peeringCredential(r *http.Request) (Credential, bool) {
 	for _, secret := range []string{r.URL.Query().Get("token"), strings.TrimSpace(r.Header.Get("X-Consul-Token")), bearerOf(r)} {
 		if secret != "" {
-			return credential{secret: secret}, secret != anonymousToken
+			return Credential{Secret: secret}, secret != anonymousToken
 		}
 	}
-	return credential{}, false
+	return Credential{}, false
 }
 
 func bearerOf(r *http.Request) string {
@@ -115,14 +115,14 @@ func bearerOf(r *http.Request) string {
 }
 
 // deniedPeering says who may not do what (reference consul_peering, section 6).
-func deniedPeering(q *request, token *store.APIToken, scope string) error {
+func deniedPeering(q *Request, d *Denial) error {
 	_, shown := peeringCredential(q.Request)
 	switch {
-	case token != nil:
-		return fail(http.StatusForbidden, "Permission denied: token with AccessorID '"+token.ID+"' lacks permission '"+scope+"'")
+	case d.Reason == MissingScope:
+		return Fail(http.StatusForbidden, "Permission denied: token with AccessorID '"+q.Token.ID+"' lacks permission '"+d.Scope+"'")
 	case shown:
-		return fail(http.StatusForbidden, "ACL not found")
+		return Fail(http.StatusForbidden, "ACL not found")
 	}
-	return fail(http.StatusForbidden, "Permission denied: anonymous token lacks permission '"+scope+
+	return Fail(http.StatusForbidden, "Permission denied: anonymous token lacks permission '"+d.Scope+
 		"'. The anonymous token is used implicitly when a request does not specify a token.")
 }

@@ -61,7 +61,7 @@ type streamStatus struct {
 	LastSend         *time.Time
 }
 
-func (s *Server) peering(q *request, p *store.Peering) (peering, error) {
+func (s *Server) peering(q *Request, p *store.Peering) (peering, error) {
 	out := peering{ID: p.ID, Name: p.Name, DeletedAt: p.DeletedAt, Meta: p.Meta, State: p.State, PeerID: p.PeerID, PeerCAPems: p.CAPems,
 		PeerServerName: p.ServerName, PeerServerAddresses: p.ServerAddresses, CreateIndex: p.CreatedRev, ModifyIndex: p.ModifiedRev,
 		StatusReason: p.StatusReason, StatusSince: someTime(p.StatusSince), Dialer: p.Dialer}
@@ -89,8 +89,8 @@ func (s *Server) peering(q *request, p *store.Peering) (peering, error) {
 
 // peerMembers lists what another cluster exports, as the read of its peering that came before is: from the leader's working
 // copy, or stale.
-func (s *Server) peerMembers(q *request, peeringID string) ([]store.PeerMember, error) {
-	if q.stale {
+func (s *Server) peerMembers(q *Request, peeringID string) ([]store.PeerMember, error) {
+	if q.Stale {
 		return s.Store.PeerMembers(q.Context(), store.Stale, peeringID)
 	}
 	return s.Store.PeekPeerMembers(q.Context(), peeringID)
@@ -112,71 +112,71 @@ const (
 )
 
 // queryHeaders are those of an answered read.
-func (q *request) queryHeaders(index uint64) {
-	h := q.w.Header()
+func queryHeaders(q *Request, index uint64) {
+	h := q.W.Header()
 	h.Set("X-Consul-Index", strconv.FormatUint(max(index, 1), 10))
 	if h.Get(headerKnownLeader) == "" { // set already where the answer is stale
-		h.Set("X-Consul-Knownleader", "true")
-		h.Set("X-Consul-Lastcontact", "0")
+		h.Set(headerKnownLeader, "true")
+		h.Set(headerLastContact, "0")
 	}
 	h.Set("X-Consul-Query-Backend", "blocking-query")
 }
 
 // readPeering answers GET /v1/peering/:name. A blocking query wakes when this peering changes, comes or goes.
-func (s *Server) readPeering(q *request) error {
+func (s *Server) readPeering(q *Request) error {
 	name := peeringNameOf(q.Request)
 	was := unknown
 	for {
 		table := s.Store.ChangedAt(store.TablePeerings)
-		p, err := s.Store.Peering(q.Context(), q.consistency(), name)
+		p, err := s.Store.Peering(q.Context(), q.Consistency(), name)
 		if err != nil {
 			return err
 		}
-		wait := !q.block.over()
+		wait := !q.Block.Over()
 		if p != nil {
-			wait = wait && was != missing && p.ModifiedRev <= q.block.index
+			wait = wait && was != missing && p.ModifiedRev <= q.Block.Index
 		} else {
-			wait = wait && (was == missing || was == unknown && table <= q.block.index)
+			wait = wait && (was == missing || was == unknown && table <= q.Block.Index)
 		}
 		switch {
 		case wait:
 			if was = there; p == nil {
 				was = missing
 			}
-			if err := q.block.place(s, q); err != nil {
+			if err := q.Block.Place(q); err != nil {
 				return err
 			}
-			q.block.await(q.Context(), s.Store, table, store.TablePeerings)
+			q.Block.Await(q.Context(), s.Store, table, store.TablePeerings)
 		case p == nil:
-			return fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
+			return Fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
 		default:
 			out, err := s.peering(q, p)
 			if err != nil {
 				return err
 			}
-			q.queryHeaders(p.ModifiedRev)
-			return q.consulJSON(out)
+			queryHeaders(q, p.ModifiedRev)
+			return consulJSON(q, out)
 		}
 	}
 }
 
 // listPeerings answers GET /v1/peerings. A blocking query wakes when any peering changes.
-func (s *Server) listPeerings(q *request) error {
+func (s *Server) listPeerings(q *Request) error {
 	filter, err := peeringFilter(q.Request)
 	if err != nil {
 		return err
 	}
 	for {
 		table := max(s.Store.ChangedAt(store.TablePeerings), 1)
-		peerings, err := s.Store.Peerings(q.Context(), q.consistency())
+		peerings, err := s.Store.Peerings(q.Context(), q.Consistency())
 		if err != nil {
 			return err
 		}
-		if !q.block.over() && table <= q.block.index {
-			if err := q.block.place(s, q); err != nil {
+		if !q.Block.Over() && table <= q.Block.Index {
+			if err := q.Block.Place(q); err != nil {
 				return err
 			}
-			q.block.await(q.Context(), s.Store, max(q.block.index, table), store.TablePeerings)
+			q.Block.Await(q.Context(), s.Store, max(q.Block.Index, table), store.TablePeerings)
 			continue
 		}
 		list := []peering{}
@@ -188,7 +188,7 @@ func (s *Server) listPeerings(q *request) error {
 			if filter != nil {
 				fits, err := filter.Evaluate(p)
 				if q.Context().Err() != nil {
-					return fail(http.StatusServiceUnavailable, "the filter took too long; try again with a simpler one")
+					return Fail(http.StatusServiceUnavailable, "the filter took too long; try again with a simpler one")
 				}
 				if err != nil {
 					return bad("Failed to filter the list: %s", err)
@@ -199,22 +199,22 @@ func (s *Server) listPeerings(q *request) error {
 			}
 			list = append(list, p)
 		}
-		q.queryHeaders(table)
-		return q.consulJSON(list)
+		queryHeaders(q, table)
+		return consulJSON(q, list)
 	}
 }
 
 // deletePeering marks the peering for deletion; what does not exist is deleted already.
-func (s *Server) deletePeering(q *request) error {
-	if err := s.Store.DeletePeering(q.Context(), q.actor, peeringNameOf(q.Request)); err != nil {
+func (s *Server) deletePeering(q *Request) error {
+	if err := s.Store.DeletePeering(q.Context(), q.Actor, peeringNameOf(q.Request)); err != nil {
 		return err
 	}
-	emptyAnswer(q.w)
+	emptyAnswer(q.W)
 	return nil
 }
 
 // whileDeleting repeats f for a moment while a peering of the same name is still being deleted.
-func (s *Server) whileDeleting(q *request, f func() error) error {
+func (s *Server) whileDeleting(q *Request, f func() error) error {
 	until := time.Now().Add(deletionWithin)
 	for {
 		table := s.Store.ChangedAt(store.TablePeerings)
@@ -222,12 +222,14 @@ func (s *Server) whileDeleting(q *request, f func() error) error {
 		if !store.ErrPeeringDeleting(err) || time.Now().After(until) {
 			return err
 		}
-		(&blocking{until: until}).await(q.Context(), s.Store, table, store.TablePeerings)
+		ctx, cancel := context.WithDeadline(q.Context(), until)
+		s.Store.AwaitChange(ctx, table, store.TablePeerings)
+		cancel()
 	}
 }
 
 // generatePeeringToken answers POST /v1/peering/token.
-func (s *Server) generatePeeringToken(q *request) error {
+func (s *Server) generatePeeringToken(q *Request) error {
 	in, ttl, err := tokenRequest(q)
 	if err != nil {
 		return err
@@ -245,7 +247,7 @@ func (s *Server) generatePeeringToken(q *request) error {
 	if err != nil {
 		return err
 	}
-	if own := q.token.ExpiresAt; own != nil { // a token does not outlive the credential that makes it
+	if own := q.Token.ExpiresAt; own != nil { // a token does not outlive the credential that makes it
 		if left := own.Sub(s.Now()); ttl == 0 || left < ttl {
 			ttl = max(left, time.Second)
 		}
@@ -260,13 +262,13 @@ func (s *Server) generatePeeringToken(q *request) error {
 	}
 	var minted store.MintedPeering
 	err = s.whileDeleting(q, func() (err error) {
-		minted, err = s.Store.MintPeeringToken(ctx, q.actor, k, certs.HashSecret(k.Secret))
+		minted, err = s.Store.MintPeeringToken(ctx, q.Actor, k, certs.HashSecret(k.Secret))
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return q.consulJSON(struct {
+	return consulJSON(q, struct {
 		PeeringToken string
 		Warnings     []string `json:",omitempty"`
 	}{minted.Text, warnings(in.ServerExternalAddresses)})
@@ -283,16 +285,16 @@ func warnings(addresses []string) (list []string) {
 }
 
 // establishPeering answers POST /v1/peering/establish. Nothing is written before the other side has accepted the secret.
-func (s *Server) establishPeering(q *request) error {
+func (s *Server) establishPeering(q *Request) error {
 	in, token, err := establishRequest(q)
 	if err != nil {
 		return err
 	}
 	ctx := q.Context()
-	if done, err := s.Store.Answered(ctx, q.actor); err != nil {
+	if done, err := s.Store.Answered(ctx, q.Actor); err != nil {
 		return err
 	} else if done { // the secret would not serve a second time
-		return q.consulJSON(struct{}{})
+		return consulJSON(q, struct{}{})
 	}
 	datacenter, err := s.Store.Datacenter(ctx)
 	if err != nil {
@@ -314,17 +316,17 @@ func (s *Server) establishPeering(q *request) error {
 	secret, err := s.ExchangePeeringSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
 	switch {
 	case errors.Is(err, store.ErrPeeringSecret):
-		return fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
+		return Fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
 	case err != nil:
-		return fail(http.StatusServiceUnavailable, err.Error())
+		return Fail(http.StatusServiceUnavailable, err.Error())
 	}
-	_, err = s.Store.EstablishPeering(ctx, q.actor, store.Establishing{Name: in.PeerName, Meta: in.Meta, PeerID: token.PeerID, ServerName: token.ServerName,
+	_, err = s.Store.EstablishPeering(ctx, q.Actor, store.Establishing{Name: in.PeerName, Meta: in.Meta, PeerID: token.PeerID, ServerName: token.ServerName,
 		ServerAddresses: token.ServerAddresses, ManualAddresses: token.ManualServerAddresses, CAPems: token.CA,
 		RemoteDatacenter: token.Remote.Datacenter, ID: certs.NewUUID()}, secret)
 	if err != nil {
 		return err
 	}
-	return q.consulJSON(struct{}{})
+	return consulJSON(q, struct{}{})
 }
 
 // mayDialPeer refuses a token none of whose addresses is in a network that this cluster dials. Host names are judged
@@ -349,17 +351,17 @@ func (s *Server) mayDialPeer(ctx context.Context, addresses []string) error {
 }
 
 // listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.
-func (s *Server) listPeerMembers(q *request) error {
-	p, err := s.Store.Peering(q.Context(), q.consistency(), q.vars()["name"])
+func (s *Server) listPeerMembers(q *Request) error {
+	p, err := s.Store.Peering(q.Context(), q.Consistency(), q.Vars()["name"])
 	if err != nil {
 		return err
 	}
 	if p == nil {
-		return fail(http.StatusNotFound, "peering not found")
+		return Fail(http.StatusNotFound, "peering not found")
 	}
 	members, err := s.peerMembers(q, p.ID)
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, members)
+	return q.Result(http.StatusOK, members)
 }

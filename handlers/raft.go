@@ -30,47 +30,25 @@ type raftConfiguration struct {
 // region is the one that members' names carry for clients of the raft family.
 const region = "global"
 
-// isStale reads the `stale` parameter; its value was checked before. What waits for a change asks the leader, which knows
-// of changes first.
-func isStale(r *http.Request) bool {
-	query := r.URL.Query()
-	v, given := query["stale"]
-	if !given || query.Has("index") && familyOf(r.URL.Path) == consul {
-		return false
-	}
-	on, err := strconv.ParseBool(v[0])
-	return v[0] == "" || err == nil && on
-}
-
-// checkStaleOnly refuses a `stale` that is neither true nor false, with the text that the raft family documents.
-func checkStaleOnly(r *http.Request) error {
-	if v, given := r.URL.Query()["stale"]; given && v[0] != "" {
-		if _, err := strconv.ParseBool(v[0]); err != nil {
-			return fail(http.StatusBadRequest, "Expect `true` or `false` for `stale` query string parameter")
-		}
-	}
-	return nil
-}
-
 // checkStale refuses malformed common parameters with the documented texts.
 func checkStale(r *http.Request) error {
 	query := r.URL.Query()
-	if err := checkStaleOnly(r); err != nil {
+	if err := CheckStale(r); err != nil {
 		return err
 	}
 	if v := query.Get("wait"); v != "" {
 		if _, err := time.ParseDuration(v); err != nil {
-			return fail(http.StatusBadRequest, "Invalid wait time")
+			return Fail(http.StatusBadRequest, "Invalid wait time")
 		}
 	}
 	if v := query.Get("index"); v != "" {
 		if _, err := strconv.ParseUint(v, 10, 64); err != nil {
-			return fail(http.StatusBadRequest, "Invalid index")
+			return Fail(http.StatusBadRequest, "Invalid index")
 		}
 	}
 	if v := query.Get("per_page"); v != "" {
 		if _, err := strconv.ParseInt(v, 10, 32); err != nil {
-			return fail(http.StatusBadRequest, "Expect a number for `per_page` query string parameter")
+			return Fail(http.StatusBadRequest, "Expect a number for `per_page` query string parameter")
 		}
 	}
 	return checkRegion(r)
@@ -79,31 +57,31 @@ func checkStale(r *http.Request) error {
 // checkRegion refuses every region but ours; all requests of the family may name one.
 func checkRegion(r *http.Request) error {
 	if v := r.URL.Query().Get("region"); v != "" && v != region {
-		return fail(http.StatusInternalServerError, "No path to region")
+		return Fail(http.StatusInternalServerError, "No path to region")
 	}
 	return nil
 }
 
-func (s *Server) raftConfiguration(q *request) error {
+func (s *Server) raftConfiguration(q *Request) error {
 	servers, err := s.raftServers(q)
 	if err != nil {
 		return err
 	}
-	return q.nomadJSON(raftConfiguration{Index: s.revision(q.Context(), q.stale), Servers: servers})
+	return nomadJSON(q, raftConfiguration{Index: s.revision(q.Context(), q.Stale), Servers: servers})
 }
 
 // raftServers lists the servers of the Raft configuration with what the members table knows of them.
-func (s *Server) raftServers(q *request) ([]raftServer, error) {
+func (s *Server) raftServers(q *Request) ([]raftServer, error) {
 	ctx := q.Context()
-	members, err := s.Store.Members(ctx, q.consistency())
-	if q.stale && s.Store.Leading() { // the leader knows better than its mirror, and need ask nobody
+	members, err := s.Store.Members(ctx, q.Consistency())
+	if q.Stale && s.Store.Leading() { // the leader knows better than its mirror, and need ask nobody
 		members, err = s.Store.PeekMembers(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
 	leader, servers := s.Store.NodeID(), s.Store.Servers()
-	if q.stale { // as this member's own Raft server has it
+	if q.Stale { // as this member's own Raft server has it
 		leader = s.Store.LeaderID()
 		if servers, err = s.Store.RefreshServers(ctx); err != nil {
 			return nil, err
@@ -133,20 +111,20 @@ func (s *Server) revision(_ context.Context, stale bool) uint64 {
 }
 
 // pretty tells whether the query asks for indented JSON; only pretty=0 is off.
-func (q *request) pretty() bool {
+func pretty(q *Request) bool {
 	values, given := q.URL.Query()["pretty"]
 	return given && values[0] != "0"
 }
 
 // nomadJSON writes v compactly, or with four spaces when the query says `pretty`.
-func (q *request) nomadJSON(v any) error {
-	data := mustJSON(v)
-	if q.pretty() {
+func nomadJSON(q *Request, v any) error {
+	data := MustJSON(v)
+	if pretty(q) {
 		var out bytes.Buffer
 		if err := json.Indent(&out, data, "", "    "); err != nil {
 			return err
 		}
 		data = append(out.Bytes(), '\n')
 	}
-	return q.send(http.StatusOK, "application/json", data, 0)
+	return q.Send(http.StatusOK, "application/json", data, 0)
 }

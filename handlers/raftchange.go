@@ -19,9 +19,9 @@ func checkRemovePeer(r *http.Request) error {
 	_, address := query["address"]
 	switch {
 	case !id && !address:
-		return fail(http.StatusBadRequest, "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
+		return Fail(http.StatusBadRequest, "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
 	case id && address:
-		return fail(http.StatusBadRequest, "Must specify only one of ?id or ?address")
+		return Fail(http.StatusBadRequest, "Must specify only one of ?id or ?address")
 	}
 	return checkRegion(r)
 }
@@ -29,7 +29,7 @@ func checkRemovePeer(r *http.Request) error {
 // checkTransfer follows the documented order; the first rule that is broken is named (reference nomad_raft, 3.3).
 func checkTransfer(r *http.Request) error {
 	bad := func(format string, args ...any) error {
-		return fail(http.StatusBadRequest, fmt.Sprintf(format, args...))
+		return Fail(http.StatusBadRequest, fmt.Sprintf(format, args...))
 	}
 	query := r.URL.Query()
 	ids, id := query["id"]
@@ -70,11 +70,11 @@ func checkUUID(s string) error {
 
 // removePeer removes the member through the same operation as the members family, with the quorum check and without
 // the drain that its page does not know.
-func (s *Server) removePeer(q *request) error {
+func (s *Server) removePeer(q *Request) error {
 	if again, err := s.removedBefore(q); err != nil {
 		return err
 	} else if again {
-		q.w.WriteHeader(http.StatusOK)
+		q.W.WriteHeader(http.StatusOK)
 		return nil
 	}
 	m, err := s.raftPeer(q, http.StatusInternalServerError)
@@ -86,21 +86,21 @@ func (s *Server) removePeer(q *request) error {
 		case m.NodeID != s.Store.NodeID():
 			return nil
 		case len(s.voters()) == 1:
-			return fail(http.StatusInternalServerError, "need at least one voter in configuration: {[]}")
+			return Fail(http.StatusInternalServerError, "need at least one voter in configuration: {[]}")
 		default:
-			return fail(http.StatusInternalServerError, "the leader cannot be removed: transfer leadership first, then retry")
+			return Fail(http.StatusInternalServerError, "the leader cannot be removed: transfer leadership first, then retry")
 		}
 	}
 	if err := check(m); err != nil {
 		return err
 	}
 	if check, err = s.quorumSafe(q.Context(), m.NodeID, check); err != nil {
-		return fail(http.StatusInternalServerError, "removing the peer would leave the cluster without a healthy quorum: "+err.Error())
+		return Fail(http.StatusInternalServerError, "removing the peer would leave the cluster without a healthy quorum: "+err.Error())
 	}
 	if err := s.remove(q, m.NodeID, check); err != nil {
 		return err
 	}
-	q.w.WriteHeader(http.StatusOK)
+	q.W.WriteHeader(http.StatusOK)
 	return nil
 }
 
@@ -110,7 +110,7 @@ type raftID struct {
 }
 
 // transferLeadership moves leadership to a voter that is alive and caught up, and says first what is wrong if it is not.
-func (s *Server) transferLeadership(q *request) error {
+func (s *Server) transferLeadership(q *Request) error {
 	to, err := s.raftPeer(q, http.StatusBadRequest)
 	if err != nil {
 		return err
@@ -132,22 +132,22 @@ func (s *Server) transferLeadership(q *request) error {
 	}
 	if to.NodeID == s.Store.NodeID() {
 		out.Noop = true
-		return q.nomadJSON(out)
+		return nomadJSON(q, out)
 	}
 	if rolesOf(s.Store.Servers())[to.NodeID] != store.RoleVoter {
-		return fail(http.StatusBadRequest, fmt.Sprintf("node %d is not a voter", to.NodeID))
+		return Fail(http.StatusBadRequest, fmt.Sprintf("node %d is not a voter", to.NodeID))
 	}
 	if err := s.transferTo(q, to); err != nil {
 		return err
 	}
-	return q.nomadJSON(out)
+	return nomadJSON(q, out)
 }
 
 // transferTo hands leadership over and returns nil when the member leads: it accepts writes, and the audit says so. It
 // returns ErrUnknownOutcome when nobody is known to lead afterwards.
-func (s *Server) transferTo(q *request, to *store.Member) error {
+func (s *Server) transferTo(q *Request, to *store.Member) error {
 	failed := func(format string, args ...any) error {
-		return fail(http.StatusInternalServerError, "failed to transfer leadership: "+fmt.Sprintf(format, args...))
+		return Fail(http.StatusInternalServerError, "failed to transfer leadership: "+fmt.Sprintf(format, args...))
 	}
 	if applied := s.Store.AppliedSchema(); to.MaxSchema < applied {
 		return failed("node %d runs %s, which knows the schema up to %d, and the database has %d: it would not lead", to.NodeID, to.BinaryVersion, to.MaxSchema, applied)
@@ -156,7 +156,7 @@ func (s *Server) transferTo(q *request, to *store.Member) error {
 		return failed("%v", err)
 	}
 	// The request is in the audit before leadership moves: afterwards this member can write no more.
-	if err := s.Store.NoteTransfer(q.Context(), q.actor, to.NodeID); err != nil {
+	if err := s.Store.NoteTransfer(q.Context(), q.Actor, to.NodeID); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), 2*time.Second)
@@ -173,7 +173,7 @@ func (s *Server) transferTo(q *request, to *store.Member) error {
 	}
 	after, cancel := context.WithTimeout(q.Context(), transferSettles)
 	defer cancel()
-	switch leads, err := s.Transferred(after, q.actor, to.NodeID); {
+	switch leads, err := s.Transferred(after, q.Actor, to.NodeID); {
 	case err != nil:
 		s.log.Warn("transfer", "to", to.NodeID, "err", err)
 		return store.ErrUnknownOutcome

@@ -87,7 +87,7 @@ func (x *refusals) due(now time.Time) (list []store.RefusedAttempt) {
 		case x.limit.AllowN(now, 1):
 			detail := k.why
 			if r.count > 1 {
-				detail = fmt.Sprintf("%s; %d times since %s", k.why, r.count, r.first.UTC().Format(timeFormat))
+				detail = fmt.Sprintf("%s; %d times since %s", k.why, r.count, r.first.UTC().Format(TimeFormat))
 			}
 			list = append(list, store.RefusedAttempt{Actor: k.actor, Remote: k.remote, Object: k.object, Detail: detail})
 			if !r.written.IsZero() {
@@ -115,7 +115,7 @@ func (s *Server) KeepRefusals(ctx context.Context) {
 		if len(list) == 0 {
 			continue
 		}
-		wctx, cancel := context.WithTimeout(ctx, answerWithin)
+		wctx, cancel := context.WithTimeout(ctx, AnswerWithin)
 		if err := s.Store.NoteRefusals(wctx, list); err != nil && ctx.Err() == nil {
 			for _, r := range list {
 				s.log.Warn("refused", "actor", r.Actor, "remote", r.Remote, "object", r.Object, "detail", r.Detail)
@@ -127,22 +127,22 @@ func (s *Server) KeepRefusals(ctx context.Context) {
 
 // noteRefusal remembers a refused attempt at something that changes or reveals: never what the caller has sent, and the
 // pattern of the path, not the path.
-func (s *Server) noteRefusal(rt *route, q *request, err error) {
-	if !rt.sensitive() {
+func (s *Server) noteRefusal(rt *Route, q *Request, err error) {
+	if !rt.Sensitive() {
 		return
 	}
 	status, text := 0, ""
-	var known *httpError
+	var known *Error
 	var refusal *store.Refusal
 	switch {
 	case errors.As(err, &known):
-		status, text = known.status, known.text
+		status, text = known.Status, known.Text
 	case errors.As(err, &refusal):
 		status, text = statusOf[refusal.Code], refusal.Message
 	}
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
-		s.refusals.note(refusalKey{actor: q.actor.String(), remote: q.actor.Remote, object: rt.method + " " + rt.path,
+		s.refusals.note(refusalKey{actor: q.Actor.String(), remote: q.Actor.Remote, object: rt.Method + " " + rt.Path,
 			why: fmt.Sprintf("%d %s", status, plainReason(text))}, time.Now())
 	}
 }
@@ -159,17 +159,3 @@ func plainReason(text string) string {
 	}
 	return text
 }
-
-// sensitive tells whether refused attempts at the route are kept: all that change something, and reading what not every
-// reader of the cluster may.
-func (rt *route) sensitive() bool {
-	switch rt.scope {
-	case store.ScopeClusterRead, store.ScopePeeringRead:
-		return rt.changes()
-	case "":
-		return rt.method == http.MethodPost
-	}
-	return true
-}
-
-func (rt *route) changes() bool { return rt.method != http.MethodGet && rt.method != http.MethodHead }

@@ -34,8 +34,8 @@ type resolver func([]naming.Member, string) (naming.Member, error)
 
 // resolve finds the member that an operator means, as the leader has it, or this member where the query allows that. It returns naming.ErrNone when nobody is called
 // so and answers 409 with the candidates when several are.
-func (s *Server) resolve(q *request, text string, by resolver) (*store.Member, error) {
-	members, err := s.Store.Members(q.Context(), q.consistency())
+func (s *Server) resolve(q *Request, text string, by resolver) (*store.Member, error) {
+	members, err := s.Store.Members(q.Context(), q.Consistency())
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (s *Server) resolve(q *request, text string, by resolver) (*store.Member, e
 	var several *naming.Ambiguous
 	switch {
 	case errors.As(err, &several):
-		return nil, fail(http.StatusConflict, several.Error())
+		return nil, Fail(http.StatusConflict, several.Error())
 	case err != nil:
 		return nil, err
 	}
@@ -57,11 +57,11 @@ func (s *Server) resolve(q *request, text string, by resolver) (*store.Member, e
 
 // memberText reads {id} of a members path. Released official clients glue the query to the path
 // (`/members/2%3Fforce=true`); what stands behind the question mark is taken for the query it was meant to be.
-func memberText(q *request) (text string, query url.Values, err error) {
+func memberText(q *Request) (text string, query url.Values, err error) {
 	query = q.URL.Query()
-	text, err = url.PathUnescape(q.vars()["id"])
+	text, err = url.PathUnescape(q.Vars()["id"])
 	if err != nil {
-		return "", nil, fail(http.StatusBadRequest, "Invalid node ID")
+		return "", nil, Fail(http.StatusBadRequest, "Invalid node ID")
 	}
 	if path, glued, ok := strings.Cut(text, "?"); ok {
 		text = path
@@ -76,7 +76,7 @@ func memberText(q *request) (text string, query url.Values, err error) {
 
 // lookUp finds the member of a request: by its number, UUID, name, address or host name. 0 and negative numbers are
 // invalid for drain and resume and simply unknown elsewhere, as in the original; so is any text that names nobody.
-func (s *Server) lookUp(q *request, positive bool) (*store.Member, url.Values, error) {
+func (s *Server) lookUp(q *Request, positive bool) (*store.Member, url.Values, error) {
 	text, query, err := memberText(q)
 	if err != nil {
 		return nil, nil, err
@@ -85,27 +85,27 @@ func (s *Server) lookUp(q *request, positive bool) (*store.Member, url.Values, e
 	if !number {
 		m, err := s.resolve(q, text, naming.Resolve)
 		if errors.Is(err, naming.ErrNone) {
-			err = fail(http.StatusBadRequest, "Invalid node ID")
+			err = Fail(http.StatusBadRequest, "Invalid node ID")
 		}
 		return m, query, err
 	}
 	if positive && id < 1 {
-		return nil, nil, fail(http.StatusBadRequest, "Invalid node ID")
+		return nil, nil, Fail(http.StatusBadRequest, "Invalid node ID")
 	}
 	var m *store.Member
-	err = s.Store.Read(q.Context(), q.consistency(), func(v *store.View) (err error) {
+	err = s.Store.Read(q.Context(), q.Consistency(), func(v *store.View) (err error) {
 		m, err = v.Member(uint64(max(id, 0)))
 		return err
 	})
 	if err == nil && m == nil {
-		err = fail(http.StatusNotFound, "Cluster member not found")
+		err = Fail(http.StatusNotFound, "Cluster member not found")
 	}
 	return m, query, err
 }
 
 // raftPeer is the Raft server that the query names: ?id by any name of a member, ?address by an address or host name.
 // All members are looked at, also those outside Raft: what names a dead one as well is ambiguous.
-func (s *Server) raftPeer(q *request, status int) (*store.Member, error) {
+func (s *Server) raftPeer(q *Request, status int) (*store.Member, error) {
 	query := q.URL.Query()
 	kind, wanted, by := "id", query.Get("id"), resolver(naming.Resolve)
 	if _, ok := query["address"]; ok {
@@ -116,7 +116,7 @@ func (s *Server) raftPeer(q *request, status int) (*store.Member, error) {
 		err = naming.ErrNone
 	}
 	if errors.Is(err, naming.ErrNone) {
-		return nil, fail(status, fmt.Sprintf("%s %q was not found in the Raft configuration", kind, wanted))
+		return nil, Fail(status, fmt.Sprintf("%s %q was not found in the Raft configuration", kind, wanted))
 	}
 	return m, err
 }
@@ -149,17 +149,17 @@ func transferAddress(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fail(http.StatusBadRequest, fmt.Sprintf("address must be in IP:port format: %s", err))
+	return Fail(http.StatusBadRequest, fmt.Sprintf("address must be in IP:port format: %s", err))
 }
 
 // nodeFilter reads a parameter that names a member, by any of its names; 0 when it is absent. A number need not be that
 // of a member of now.
-func (s *Server) nodeFilter(q *request, name string) (uint64, error) {
+func (s *Server) nodeFilter(q *Request, name string) (uint64, error) {
 	values, given := q.URL.Query()[name]
 	if !given {
 		return 0, nil
 	}
-	bad := fail(http.StatusBadRequest, name+" must be a member's number")
+	bad := Fail(http.StatusBadRequest, name+" must be a member's number")
 	if id, ok := naming.Number(values[0]); ok {
 		if id < 1 || id > certs.MaxNodeID {
 			return 0, bad

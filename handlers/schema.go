@@ -3,7 +3,7 @@ package handlers
 import "net/http"
 
 // getSchema says which schema the database has and which members keep it there.
-func (s *Server) getSchema(q *request) error {
+func (s *Server) getSchema(q *Request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
@@ -11,26 +11,26 @@ func (s *Server) getSchema(q *request) error {
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, state)
+	return q.Result(http.StatusOK, state)
 }
 
 // migrateSchema applies the newest schema now. The leader does so by itself when every live member can work with it; this is
 // for leaving out members that are gone.
-func (s *Server) migrateSchema(q *request) error {
+func (s *Server) migrateSchema(q *Request) error {
 	var exclude []uint64
-	if len(q.body) > 0 {
-		f, err := parseFields(q.body)
+	if len(q.Content) > 0 {
+		f, err := ParseFields(q.Content)
 		if err != nil {
 			return err
 		}
-		f.get("exclude", false, "an array of node ids", &exclude)
-		if f.err != nil {
-			return f.err
+		f.Get("exclude", false, "an array of node ids", &exclude)
+		if f.Err != nil {
+			return f.Err
 		}
 	}
-	state, err := s.MigrateSchema(q.Context(), q.actor, exclude)
+	state, err := s.MigrateSchema(q.Context(), q.Actor, exclude)
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, state)
+	return q.Result(http.StatusOK, state)
 }

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	bodyLimit    = 1 << 20
-	answerWithin = 4800 * time.Millisecond // a caller without a leader is told so within 5 s
+	BodyLimit    = 1 << 20
+	AnswerWithin = 4800 * time.Millisecond // a caller without a leader is told so within 5 s
 )
 
 // Peers reaches the other members.
@@ -92,6 +92,8 @@ type Config struct {
 type Server struct {
 	Config
 	log      *slog.Logger
+	families []*Family
+	routes   []*Route
 	failures *failureLimiter
 	slots    chan struct{}
 	streams  *streams
@@ -107,7 +109,7 @@ type Server struct {
 }
 
 // New builds the handlers.
-func New(cfg Config) *Server {
+func New(cfg Config, families ...*Family) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -120,7 +122,8 @@ func New(cfg Config) *Server {
 		refusals: newRefusals(), rooms: newRooms(cfg.Limits.StrangersPerAddress),
 		waiting: newShares(cfg.Limits.Blocking, cfg.Limits.BlockingPerIdentity)}
 	s.instruments = newInstruments(s)
-	s.api = s.browsersToPage(s.router(origin{}))
+	s.enter(append(s.builtIn(), families...))
+	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})
 	return s
@@ -143,56 +146,72 @@ type origin struct {
 
 func (s *Server) router(o origin) http.Handler {
 	m := mux.NewRouter().SkipClean(true).UseEncodedPath()
-	for i := range routes {
-		rt := &routes[i]
-		if o.plain && !rt.plain {
+	for _, rt := range s.routes {
+		if o.plain && !rt.Plain {
 			continue
 		}
 		answer := s.dispatch
-		if rt.stream {
+		if rt.Stream {
 			answer = s.stream
 		}
 		guarded := s.guard(rt, o, func(w http.ResponseWriter, r *http.Request) {
 			answer(rt, o, w, r)
 		})
-		methods := []string{rt.method}
-		if rt.heads() {
-			methods, guarded = append(methods, http.MethodHead), withHead(guarded, rt.stream)
+		methods := []string{rt.Method}
+		if rt.Heads() {
+			methods, guarded = append(methods, http.MethodHead), withHead(guarded, rt.Stream)
 		}
-		m.NewRoute().Path(rt.path).Methods(methods...).Handler(guarded)
+		m.NewRoute().Path(rt.Path).Methods(methods...).Handler(guarded)
 	}
-	m.NotFoundHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
-		f := familyOf(r.URL.Path)
-		if f.noRoute != nil {
-			f.noRoute(w, r)
-			return
+	m.NotFoundHandler = s.guard(nil, o, s.noRoute)
+	m.MethodNotAllowedHandler = s.guard(nil, o, s.noMethod)
+	h := withSlash(m)
+	if !o.plain {
+		h = s.asides(o, h)
+	}
+	return h
+}
+
+// noRoute answers where nobody serves the path.
+func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
+	f := s.familyOf(r.URL.Path)
+	if f.NoRoute != nil {
+		f.NoRoute(w, r)
+		return
+	}
+	f.Fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
+}
+
+// noMethod answers where nobody serves the method.
+func (s *Server) noMethod(w http.ResponseWriter, r *http.Request) {
+	f, allowed := s.familyOf(r.URL.Path), s.methodsOf(r.URL.Path)
+	if f.NoMethod != nil {
+		f.NoMethod(w, r, allowed)
+		return
+	}
+	for _, method := range allowed {
+		w.Header().Add("Allow", method)
+	}
+	f.Fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
+}
+
+// asides lets the families answer what they do before the table is asked.
+func (s *Server) asides(o origin, next http.Handler) http.Handler {
+	for _, f := range s.families {
+		a := f.Aside
+		if a == nil {
+			continue
 		}
-		f.fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
-	})
-	m.MethodNotAllowedHandler = s.guard(nil, o, func(w http.ResponseWriter, r *http.Request) {
-		var allowed []string
-		for _, rt := range routes {
-			if sameShape(rt.path, r.URL.Path) {
-				allowed = append(allowed, rt.method)
-				if rt.path == "/" { // its original lists it; those of the others do not
-					allowed = append(allowed, http.MethodHead)
-				}
+		own, table := s.guard(&Route{Method: a.Method, Path: a.Path, Family: f}, o, a.Serve), next
+		next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if a.Takes(r) {
+				own.ServeHTTP(w, r)
+				return
 			}
-		}
-		f := familyOf(r.URL.Path)
-		if f.noMethod != nil {
-			f.noMethod(w, r, allowed)
-			return
-		}
-		for _, method := range allowed {
-			w.Header().Add("Allow", method)
-		}
-		f.fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
-	})
-	if o.plain {
-		return withSlash(m)
+			table.ServeHTTP(w, r)
+		})
 	}
-	return s.peeringPaths(o, withSlash(m))
+	return next
 }
 
 const headerRemote = "X-Muster-Remote" // the caller's address, said by the member that forwards
@@ -218,7 +237,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       bodyWithin,
-		WriteTimeout:      bodyWithin + 2*answerWithin + writeWithin, // of what is answered at once; others set their own
+		WriteTimeout:      bodyWithin + 2*AnswerWithin + writeWithin, // of what is answered at once; others set their own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ConnContext:       withConnection,

@@ -11,19 +11,19 @@ import (
 // settle runs a handler until its outcome rests on nothing that passes by itself: what another request held it up with
 // (store.ErrUnderWay) or changed while it was being prepared (store.ErrKeyMoved, store.ErrAuthorityMoved) is waited for up to the
 // caller's deadline. In all three cases nothing has happened.
-func (s *Server) settle(rt *route, q *request) error {
+func (s *Server) settle(rt *Route, q *Request) error {
 	if q.whole { // its body cannot be served twice
-		return rt.serve(s, q)
+		return rt.Serve(q)
 	}
 	for {
 		before := s.Store.Revision()
-		err := rt.serve(s, q)
+		err := rt.Serve(q)
 		switch {
 		case errors.Is(err, store.ErrKeyMoved), errors.Is(err, store.ErrAuthorityMoved):
 			if q.Context().Err() == nil {
 				continue
 			}
-			return fail(http.StatusConflict, "the cluster's keys were being rotated until the request's time was up; try again")
+			return Fail(http.StatusConflict, "the cluster's keys were being rotated until the request's time was up; try again")
 		case errors.Is(err, store.ErrUnderWay):
 			s.Store.AwaitChange(q.Context(), before, "operations")
 			if !s.Store.Leading() {
@@ -32,7 +32,7 @@ func (s *Server) settle(rt *route, q *request) error {
 			if q.Context().Err() == nil {
 				continue
 			}
-			return fail(http.StatusConflict, fmt.Sprintf("%s; it was waited for as long as this request may take: try again", err))
+			return Fail(http.StatusConflict, fmt.Sprintf("%s; it was waited for as long as this request may take: try again", err))
 		}
 		return err
 	}

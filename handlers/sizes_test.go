@@ -25,7 +25,7 @@ func object(fields ...any) string {
 	for i := 0; i < len(fields); i += 2 {
 		m[fields[i].(string)] = fields[i+1]
 	}
-	return string(mustJSON(m))
+	return string(MustJSON(m))
 }
 
 // tooLongRequests finds for every column of store.Sizes the requests that fill it; nil for those that no request can fill.
@@ -38,7 +38,7 @@ func tooLongRequests(s *soleMember) map[string][]tooLongRequest {
 	join := func(field string, value any) tooLongRequest {
 		body := map[string]any{"token": made.Result.Token, "advertise_addr": "127.0.0.1", "overlay_port": 1, "raft_port": 1, "wg_public_key": ""}
 		body[field] = value
-		return tooLongRequest{"POST", "/api/v1/cluster/join", string(mustJSON(body)), []string{"Content-Type", "application/json"}, field}
+		return tooLongRequest{"POST", "/api/v1/cluster/join", string(MustJSON(body)), []string{"Content-Type", "application/json"}, field}
 	}
 	token := func(field string, value any) tooLongRequest {
 		return tooLongRequest{"POST", "/api/v1/cluster/join-tokens", object(field, value), nil, field}
@@ -50,10 +50,10 @@ func tooLongRequests(s *soleMember) map[string][]tooLongRequest {
 		in := PeeringToken{CA: []string{string(certs.EncodeCert(s.authority()))}, ServerAddresses: []string{"192.0.2.1:1"}, ServerName: "server.dc1.peering.x", PeerID: "p",
 			EstablishmentSecret: "s"}
 		m := map[string]any{}
-		_ = json.Unmarshal(mustJSON(in), &m)
+		_ = json.Unmarshal(MustJSON(in), &m)
 		m[field] = value
 		return tooLongRequest{"POST", "/v1/peering/establish",
-			object("PeerName", "x", "PeeringToken", base64.StdEncoding.EncodeToString(mustJSON(m))), nil, "peering token"}
+			object("PeerName", "x", "PeeringToken", base64.StdEncoding.EncodeToString(MustJSON(m))), nil, "peering token"}
 	}
 	text := func(table, column string) string { return strings.Repeat("x", store.MaxSize(table, column)+1) }
 	many := map[string]string{}

@@ -19,7 +19,7 @@ const headerRestored = "X-Muster-Restored"
 // saveSnapshot answers with an archive of the state (reference nomad_raft, section 4). It is made in a file first: its
 // digest goes before it. With `recipient`, an age recipient, the archive also holds the data-encryption keys for that
 // recipient.
-func (s *Server) saveSnapshot(q *request) error {
+func (s *Server) saveSnapshot(q *Request) error {
 	var keys []store.ArchiveKey
 	if recipient := q.URL.Query().Get("recipient"); recipient != "" {
 		var err error
@@ -31,30 +31,30 @@ func (s *Server) saveSnapshot(q *request) error {
 	case s.snapshots <- struct{}{}:
 		defer func() { <-s.snapshots }()
 	case <-q.Context().Done():
-		return later("too many snapshots at once; try again")
+		return Later("too many snapshots at once; try again")
 	}
-	f, err := s.Store.SnapshotFile(q.Context(), q.consistency(), keys, s.Version)
+	f, err := s.Store.SnapshotFile(q.Context(), q.Consistency(), keys, s.Version)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	h := q.w.Header()
+	h := q.W.Header()
 	h.Set("Content-Type", "application/x-gzip")
 	h.Set("Content-Length", strconv.FormatInt(f.Size, 10))
 	h.Set("Digest", "sha-256="+base64.StdEncoding.EncodeToString(f.SHA256))
 	h.Set("X-Nomad-Index", strconv.FormatUint(f.Meta.Index, 10))
-	q.w.WriteHeader(http.StatusOK)
-	_, _ = io.Copy(q.w, f)
+	q.W.WriteHeader(http.StatusOK)
+	_, _ = io.Copy(q.W, f)
 	return nil
 }
 
 // restoreSnapshot takes an archive, checks all of it, and makes the cluster's contents what they were, in one
 // transaction; docs/backup.md tells what that means. The answer is empty, as documented.
-func (s *Server) restoreSnapshot(q *request) error {
+func (s *Server) restoreSnapshot(q *Request) error {
 	refused := func(err error) error {
 		var refusal *store.Refusal
 		if errors.As(err, &refusal) {
-			return fail(http.StatusInternalServerError, "failed to restore from snapshot: "+refusal.Message)
+			return Fail(http.StatusInternalServerError, "failed to restore from snapshot: "+refusal.Message)
 		}
 		return err
 	}
@@ -65,10 +65,10 @@ func (s *Server) restoreSnapshot(q *request) error {
 	case s.restores <- struct{}{}:
 		defer func() { <-s.restores }()
 	default:
-		return later("another restore is under way; try again")
+		return Later("another restore is under way; try again")
 	}
 	limits := store.ArchiveLimits{State: s.RestoreLimit, Room: s.DiskRoom}
-	archive, err := s.Store.ReadArchive(q.Context(), http.MaxBytesReader(q.w, q.Request.Body, restoreLimit), limits)
+	archive, err := s.Store.ReadArchive(q.Context(), http.MaxBytesReader(q.W, q.Request.Body, restoreLimit), limits)
 	if err != nil {
 		return refused(err)
 	}
@@ -77,16 +77,16 @@ func (s *Server) restoreSnapshot(q *request) error {
 			s.log.Warn("the files of a restore were not removed", "err", err)
 		}
 	}()
-	done, err := s.Store.Restore(q.Context(), q.actor, archive)
+	done, err := s.Store.Restore(q.Context(), q.Actor, archive)
 	if err != nil {
 		if errors.Is(err, store.ErrKeyMoved) {
-			return later("the data-encryption key was rotated meanwhile; try again")
+			return Later("the data-encryption key was rotated meanwhile; try again")
 		}
 		return refused(err)
 	}
 	s.log.Info("restored", "revision", done.Revision, "changes", done.String())
 	s.Wake()
-	q.w.Header().Set(headerRestored, done.String())
-	q.w.WriteHeader(http.StatusOK)
+	q.W.Header().Set(headerRestored, done.String())
+	q.W.WriteHeader(http.StatusOK)
 	return nil
 }

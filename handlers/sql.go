@@ -10,23 +10,23 @@ import (
 const sqlRows = 10_000
 
 // sql runs one read-only query on the mirror of the member that is asked.
-func (s *Server) sql(q *request) error {
-	f, err := parseFields(q.body)
+func (s *Server) sql(q *Request) error {
+	f, err := ParseFields(q.Content)
 	if err != nil {
 		return err
 	}
-	query := f.text("query", true, 1, 100_000)
-	if f.err != nil {
-		return f.err
+	query := f.Text("query", true, 1, 100_000)
+	if f.Err != nil {
+		return f.Err
 	}
 	a, err := s.Store.Query(q.Context(), query, sqlRows)
 	if errors.Is(err, store.ErrBusy) {
-		return later("too many queries at once; try again")
+		return Later("too many queries at once; try again")
 	}
 	if err != nil {
 		return err
 	}
-	return q.result(http.StatusOK, struct {
+	return q.Result(http.StatusOK, struct {
 		Columns   []string `json:"columns"`
 		Rows      [][]any  `json:"rows"`
 		Truncated bool     `json:"truncated"`

@@ -34,7 +34,7 @@ type status struct {
 }
 
 // status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
-func (s *Server) status(q *request) error {
+func (s *Server) status(q *Request) error {
 	leader := s.Store.LeaderID()
 	st := status{Version: s.Version, Ready: true, Commit: s.Commit, Name: s.Name, SchemaVersion: store.LatestSchema(), Revision: s.Store.ReplicaRevision(),
 		Cluster: clusterStatus{Enabled: true, Role: "Follower", NodeID: s.Store.NodeID(), LeaderNodeID: leader, ClusterID: s.ClusterID}}
@@ -72,6 +72,6 @@ func (s *Server) status(q *request) error {
 		}
 		return err
 	})
-	q.w.Header().Set("X-Ella-Role", st.Cluster.Role) // for load balancers, as documented
-	return q.result(http.StatusOK, st)
+	q.W.Header().Set("X-Ella-Role", st.Cluster.Role) // for load balancers, as documented
+	return q.Result(http.StatusOK, st)
 }

@@ -29,26 +29,32 @@ const uiPrefix = "/ui/"
 const uiPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// page is the family of the web page: what goes wrong under /ui/ is told in HTML.
-var page = &family{
-	name: "ui",
-	headers: func(w http.ResponseWriter) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", uiPolicy)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
-	},
-	fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(status)
-		_ = uiFailure.Execute(w, struct {
-			Title, Message string
-		}{http.StatusText(status), message})
-	},
+// pageFamily is that of the web page: what goes wrong under /ui/ is told in HTML.
+func (s *Server) pageFamily() *Family {
+	return &Family{
+		Name:   "ui",
+		Paths:  []string{uiPrefix},
+		Routes: s.pageRoutes(),
+		Aside:  &Aside{Method: http.MethodGet, Path: "/", Takes: wantsPage, Serve: toPage},
+
+		Headers: func(w http.ResponseWriter) {
+			h := w.Header()
+			h.Set("Content-Security-Policy", uiPolicy)
+			h.Set("X-Content-Type-Options", "nosniff")
+			h.Set("Referrer-Policy", "no-referrer")
+			h.Set("Cross-Origin-Opener-Policy", "same-origin")
+			h.Set("Cross-Origin-Resource-Policy", "same-origin")
+			h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+		},
+		Fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(status)
+			_ = uiFailure.Execute(w, struct {
+				Title, Message string
+			}{http.StatusText(status), message})
+		},
+	}
 }
 
 var uiFailure = template.Must(template.New("failure").Parse(`<!doctype html>
@@ -100,24 +106,24 @@ func loadAssets() map[string]asset {
 
 // servePage answers with a file of the page. Browsers keep it and ask whether it is still the same, so that the files of
 // one view are of one version after an upgrade.
-func (s *Server) servePage(q *request) error {
+func (s *Server) servePage(q *Request) error {
 	name := strings.TrimPrefix(q.URL.Path, uiPrefix)
 	switch q.URL.Path {
 	case strings.TrimSuffix(uiPrefix, "/"):
-		http.Redirect(q.w, q.Request, uiPrefix, http.StatusPermanentRedirect)
+		http.Redirect(q.W, q.Request, uiPrefix, http.StatusPermanentRedirect)
 		return nil
 	case uiPrefix:
 		name = "index.html"
 	}
 	a, ok := assets[name]
 	if !ok {
-		return fail(http.StatusNotFound, "there is nothing at this path")
+		return Fail(http.StatusNotFound, "there is nothing at this path")
 	}
-	h := q.w.Header()
+	h := q.W.Header()
 	h.Set("Content-Type", a.ctype)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("ETag", a.etag)
-	http.ServeContent(q.w, q.Request, "", time.Time{}, bytes.NewReader(a.data))
+	http.ServeContent(q.W, q.Request, "", time.Time{}, bytes.NewReader(a.data))
 	return nil
 }
 
@@ -147,18 +153,9 @@ func wantsPage(r *http.Request) bool {
 	return html > 0 && html > other
 }
 
-// browsersToPage sends browsers that ask for the root to the page, and leaves everything else to next.
-func (s *Server) browsersToPage(next http.Handler) http.Handler {
-	redirect := s.guard(&route{method: http.MethodGet, path: "/", family: page}, origin{}, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("Vary", "Accept")
-		http.Redirect(w, r, uiPrefix, http.StatusFound)
-	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !wantsPage(r) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		redirect.ServeHTTP(w, r)
-	})
+// toPage sends browsers that ask for the root to the page.
+func toPage(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Vary", "Accept")
+	http.Redirect(w, r, uiPrefix, http.StatusFound)
 }

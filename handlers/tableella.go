@@ -1,0 +1,19 @@
+package handlers
+
+import (
+	"muster/store"
+)
+
+func (s *Server) ellaRoutes() []Route {
+	return []Route{
+		{Method: "GET", Path: "/api/v1/status", At: Here, Plain: true, Serve: s.status},
+		{Method: "GET", Path: "/api/v1/cluster/members", Scope: store.ScopeClusterRead, At: HereStale, Check: CheckStale, Serve: s.listMembers},
+		{Method: "GET", Path: "/api/v1/cluster/members/{id}", Scope: store.ScopeClusterRead, At: HereStale, Check: CheckStale, Serve: s.getMember},
+		{Method: "DELETE", Path: "/api/v1/cluster/members/{id}", Scope: store.ScopeClusterManage, Within: Slow, Serve: s.removeMember},
+		{Method: "POST", Path: "/api/v1/cluster/members/{id}/promote", Scope: store.ScopeClusterManage, Within: Slow, Serve: s.promoteMember},
+		{Method: "POST", Path: "/api/v1/cluster/members/{id}/drain", Scope: store.ScopeClusterManage, Within: Slow, Serve: s.drainMember},
+		{Method: "POST", Path: "/api/v1/cluster/members/{id}/resume", Scope: store.ScopeClusterManage, Within: Slow, Serve: s.resumeMember},
+		{Method: "GET", Path: "/api/v1/cluster/autopilot", Scope: store.ScopeClusterRead, At: HereStale, Check: CheckStale, Serve: s.autopilot},
+		{Method: "POST", Path: "/api/v1/cluster/pki/join-tokens", Scope: store.ScopeClusterManage, Serve: s.mintJoinToken},
+	}
+}
