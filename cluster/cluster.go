@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"muster/cluster/autopilot"
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
 	"muster/netlimit"
 	"muster/store"
@@ -34,10 +35,10 @@ const (
 type Config struct {
 	Store     *store.Store
 	Transport *transport.Transport
-	Book      *Book
+	Book      *datadir.Book
 	Self      store.Announcement
 	Hooks     *Hooks
-	Dir       *Dir
+	Dir       *datadir.Dir
 	// ReloadHTTP makes the API listener use the certificate file that has been renewed.
 	ReloadHTTP func() error
 	// Incarnation is that of this process; Given is what the command line says of this member besides its addresses.
@@ -46,7 +47,7 @@ type Config struct {
 	PeerPing    time.Duration // silence after which the other side of a peering is asked whether it is there; 0: DefaultPeerPing
 	Logger      *slog.Logger
 
-	DiskReserve Reserve // room that the member keeps on its disk
+	DiskReserve datadir.Reserve // room that the member keeps on its disk
 
 	Connections *netlimit.Limiter // of the listeners for clients; nil: nobody counts
 }
@@ -58,7 +59,7 @@ type Cluster struct {
 	state atomic.Pointer[autopilot.State]
 	alive atomic.Pointer[map[uint64]string]
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
-	disk  atomic.Pointer[Disk]
+	disk  atomic.Pointer[datadir.Disk]
 
 	storage   *storage
 	stepping  atomic.Bool               // leadership is being given away because this member cannot store
@@ -103,7 +104,7 @@ func Start(cfg Config) *Cluster {
 		archives: make(chan struct{}, 1), removed: make(chan struct{}), closing: make(chan struct{}),
 		twin: make(chan error, 1), starts: starts{last: map[uint64]string{}}}
 	c.forget()
-	c.disk.Store(&Disk{})
+	c.disk.Store(&datadir.Disk{})
 	c.lookAtDisk()
 	c.storage = newStorage(time.Now())
 	c.peers = newPeers(cfg, c.Alive)
@@ -345,9 +346,9 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("GET "+pathMember, c.serveMember)
 	mux.HandleFunc("POST "+pathRemoved, c.serveRemoved)
 	mux.HandleFunc("POST "+transport.PathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
-	mux.HandleFunc("POST "+pathOwnerToken, c.serveOwnerToken)
+	mux.HandleFunc("POST "+datadir.PathOwnerToken, c.serveOwnerToken)
 	mux.HandleFunc("POST "+pathRecoverToken, c.serveRecoverToken)
-	mux.HandleFunc("GET "+pathOwnerBackup, c.serveOwnerBackup)
+	mux.HandleFunc("GET "+datadir.PathOwnerBackup, c.serveOwnerBackup)
 	mux.HandleFunc("GET "+pathBackup, c.serveBackup)
 	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
 	"muster/netlimit"
 	"muster/store"
@@ -23,7 +24,7 @@ import (
 // testMember is a cluster of one member in this process, without its API.
 type testMember struct {
 	*Cluster
-	node    *Node
+	node    *datadir.Node
 	address string
 	log     *lockedBuffer
 }
@@ -56,10 +57,10 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
-	dir, err := OpenDir(filepath.Join(t.TempDir(), "data"))
+	dir, err := datadir.Open(filepath.Join(t.TempDir(), "data"))
 	must(err)
 	address := l.Addr().String()
-	node, err := Found(dir, Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: address, Version: "test",
+	node, err := datadir.Found(dir, datadir.Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: address, Version: "test",
 		OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
 	must(err)
 	identity, err := dir.OwnIdentity()
@@ -72,7 +73,7 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	var st *store.Store
 	opened := make(chan struct{})
-	book := NewBook(nil, node, []Peer{{NodeID: node.NodeID, RaftAddress: address}}, logger)
+	book := datadir.NewBook(nil, node, []datadir.Place{{NodeID: node.NodeID, RaftAddress: address}}, logger)
 	conns := transport.New(creds, book, func(id uint64) error {
 		<-opened
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

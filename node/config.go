@@ -10,6 +10,7 @@ import (
 
 	"muster/certs"
 	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/handlers"
 	"muster/netlimit"
 	"muster/store"
@@ -35,14 +36,14 @@ type Config struct {
 	Rejoin  bool  // get new certificates with the token
 
 	// Members says where cluster listeners are now, for when members have moved.
-	Members []cluster.Peer
+	Members []datadir.Place
 
 	Founding Founding
 
 	NetworkLatency                      time.Duration // one-way, between members; elections take 15 to 30 times as long
 	SnapshotThreshold, SnapshotTrailing uint64        // Raft log entries between two snapshots, and kept behind one
 	EventWindow                         int           // events that are kept in memory; 0: the store's default
-	DiskReserve                         cluster.Reserve
+	DiskReserve                         datadir.Reserve
 	RestoreLimit                        int64         // bytes, unpacked; 0: the default of handlers
 	PeerPing                            time.Duration // 0: cluster.DefaultPeerPing
 	DrainHooks, ResumeHooks             []cluster.Hook
@@ -81,7 +82,7 @@ func Default() Config {
 		SnapshotThreshold: 256,
 		SnapshotTrailing:  256,
 		EventWindow:       2048,
-		DiskReserve:       cluster.DefaultReserve,
+		DiskReserve:       datadir.DefaultReserve,
 		RestoreLimit:      16 << 30,
 		PeerPing:          cluster.DefaultPeerPing,
 		Limits:            handlers.DefaultLimits,

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"context"
@@ -159,7 +159,7 @@ func (x *doctor) twins() {
 }
 
 func (x *doctor) raftLog() {
-	dir := x.d.file(raftDir)
+	dir := x.d.file(RaftDir)
 	files, err := store.InspectRaft(dir)
 	if err == nil && !x.running {
 		_, err = store.LastEntry(dir)
@@ -194,8 +194,8 @@ func (x *doctor) mirror() []store.Member {
 }
 
 func (x *doctor) disk(reserve Reserve) {
-	free, total, err := statDisk(x.d.Path)
-	keep := reserve.of(total)
+	free, total, err := StatDisk(x.d.Path)
+	keep := reserve.Of(total)
 	switch {
 	case err != nil:
 		x.say("disk", FindingWarn, "", "the file system cannot be looked at: %v", err)
@@ -351,7 +351,7 @@ func (x *doctor) leftovers() {
 	if _, err := os.Stat(x.d.file(foundingFile)); err == nil && !x.running {
 		x.say("founding", FindingWarn, "start the member: the founding is repeated", "the cluster was never founded: the first start did not come to its end")
 	}
-	if r, err := x.d.recovery(); err != nil {
+	if r, err := x.d.Recovery(); err != nil {
 		x.say("recovery", FindingWarn, "see docs/recovery.md", "%v", err)
 	} else if r != nil {
 		x.say("recovery", FindingOK, "", "a recovery was carried out (voters %v); it is settled when this member first leads", r.Voters)

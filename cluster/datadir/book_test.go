@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 
 func openTestDir(t *testing.T) *Dir {
 	t.Helper()
-	d, err := OpenDir(t.TempDir())
+	d, err := Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,8 +24,8 @@ func openTestDir(t *testing.T) *Dir {
 	return d
 }
 
-func newTestBook(d *Dir, given ...Peer) *Book {
-	return NewBook(d, &Node{NodeID: 1, Peers: []Peer{{2, "10.0.0.2:1"}, {3, "10.0.0.3:1"}}}, given, slog.New(slog.DiscardHandler))
+func newTestBook(d *Dir, given ...Place) *Book {
+	return NewBook(d, &Node{NodeID: 1, Others: []Place{{2, "10.0.0.2:1"}, {3, "10.0.0.3:1"}}}, given, slog.New(slog.DiscardHandler))
 }
 
 // TestBook: the likeliest address comes first, and what was learned by contact, nothing else, is there at the next start.
@@ -37,11 +37,11 @@ func TestBook(t *testing.T) {
 			t.Errorf("node %d may be at %q, want %q", id, got, want)
 		}
 	}
-	b := newTestBook(d, Peer{2, "10.0.0.2:4"})
+	b := newTestBook(d, Place{2, "10.0.0.2:4"})
 	check(b, 2, "10.0.0.2:4", "10.0.0.2:1")
 	check(b, 9)
 	b.UseTable(func(_ context.Context, id uint64) (string, bool) { return fmt.Sprintf("10.0.0.%d:3", id), id < 4 })
-	b.Hear([]Peer{{2, "10.0.0.2:2"}, {1, "10.0.0.1:9"}, {4, "0.0.0.0:1"}, {5, "10.0.0.5:2"}})
+	b.Hear([]Place{{2, "10.0.0.2:2"}, {1, "10.0.0.1:9"}, {4, "0.0.0.0:1"}, {5, "10.0.0.5:2"}})
 	check(b, 2, "10.0.0.2:4", "10.0.0.2:3", "10.0.0.2:2", "10.0.0.2:1")
 	b.Met(2, "10.0.0.2:5")
 	check(b, 2, "10.0.0.2:5", "10.0.0.2:4", "10.0.0.2:3", "10.0.0.2:2", "10.0.0.2:1")
@@ -70,7 +70,7 @@ func TestBook(t *testing.T) {
 	b.Save()
 	check(newTestBook(d), 6)
 
-	if err := d.KeepPeers([]Peer{{3, "10.0.0.3:7"}, {2, "10.0.0.2:7"}}, time.Now()); err != nil {
+	if err := d.KeepPlaces([]Place{{3, "10.0.0.3:7"}, {2, "10.0.0.2:7"}}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	check(newTestBook(d), 2, "10.0.0.2:7", "10.0.0.2:1")
@@ -118,9 +118,9 @@ func TestAskWhereTheyAreNow(t *testing.T) {
 		name string
 		tell func(d *Dir, p *RecoveryPlan, address string) error
 	}{
-		{"given", func(_ *Dir, p *RecoveryPlan, address string) error { p.given = []Peer{{2, address}}; return nil }},
+		{"given", func(_ *Dir, p *RecoveryPlan, address string) error { p.given = []Place{{2, address}}; return nil }},
 		{"met", func(d *Dir, _ *RecoveryPlan, address string) error {
-			return d.KeepPeers([]Peer{{2, address}}, time.Now())
+			return d.KeepPlaces([]Place{{2, address}}, time.Now())
 		}},
 	} {
 		t.Run(x.name, func(t *testing.T) {

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"bytes"
@@ -33,15 +33,15 @@ type Plan struct {
 
 // Hosts lists every name and address under which the member may be asked for.
 func (p Plan) Hosts() []string {
-	list := p.addressHosts()
+	list := p.AddressHosts()
 	if name, err := os.Hostname(); err == nil && !slices.Contains(list, name) {
 		list = append(list, name)
 	}
 	return list
 }
 
-// addressHosts lists the hosts of the addresses that the member advertises.
-func (p Plan) addressHosts() []string {
+// AddressHosts lists the hosts of the addresses that the member advertises.
+func (p Plan) AddressHosts() []string {
 	var list []string
 	for _, a := range []string{p.APIAddress, p.RaftAddress} {
 		if host, _, err := net.SplitHostPort(a); err == nil && !slices.Contains(list, host) {
@@ -71,7 +71,7 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err := store.CheckOverlay(p.OverlayCIDR, p.OverlaySlice); err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
+	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
 	var brought certs.CA
 	if p.HTTPCACert != nil { // before anything is written
 		var err error
@@ -103,16 +103,16 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
 			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
 			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
-	for _, purpose := range []string{store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT} {
-		key, err := NewClusterKey(purpose)
+	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		sealed, err := dek.Seal(store.KeySecret(key.Purpose, 1), 1, key.Secret)
 		if err != nil {
 			return nil, err
 		}
-		sealed, err := dek.Seal(store.KeySecret(purpose, 1), 1, key.Secret)
-		if err != nil {
-			return nil, err
-		}
-		f.Keys = append(f.Keys, store.SealedKey{Purpose: purpose, KID: key.KID, Public: key.Public, Sealed: sealed})
+		f.Keys = append(f.Keys, store.SealedKey{Purpose: key.Purpose, KID: key.KID, Public: key.Public, Sealed: sealed})
 	}
 	if err := foundAuthority(d, &f, n, p, certs.HTTP, brought, dek, now); err != nil {
 		return nil, err

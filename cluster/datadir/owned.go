@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"bytes"
@@ -84,7 +84,7 @@ func (o *Owned) MakeToken(ctx context.Context, q TokenRequest) error {
 	if err != nil {
 		return err
 	}
-	return t.Call(ctx, http.MethodPost, o.node.NodeID, pathOwnerToken, bytes.NewReader(body), nil)
+	return t.Call(ctx, http.MethodPost, o.node.NodeID, PathOwnerToken, bytes.NewReader(body), nil)
 }
 
 // Leave writes the request into the directory: the member carries it out as soon as it runs and there is a leader.
@@ -93,7 +93,7 @@ func (o *Owned) Leave(q TokenRequest) error {
 	if err != nil {
 		return err
 	}
-	name := ownerPrefix + q.ID + ".json"
+	name := requestPrefix + q.ID + ".json"
 	if err := o.dir.write(name, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (o *Owned) Backup(ctx context.Context, w io.Writer, stale bool, recipient, 
 	if stale {
 		query.Set("stale", "1")
 	}
-	resp, err := t.Get(ctx, o.node.NodeID, pathOwnerBackup+"?"+query.Encode())
+	resp, err := t.Get(ctx, o.node.NodeID, PathOwnerBackup+"?"+query.Encode())
 	if err != nil {
 		return 0, fmt.Errorf("the member of this directory cannot be asked: %w", err)
 	}

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"context"
@@ -34,7 +34,7 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: r.ClusterID, NodeID: r.NodeID, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Peers: []Peer{}}
+	n := &Node{ClusterID: r.ClusterID, NodeID: r.NodeID, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
 	certKey, err := d.certKey()
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 		Member: store.Member{NodeID: n.NodeID, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
 			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
 			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
-	if f.Rotation.Keys, err = newKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT); err != nil {
+	if f.Rotation.Keys, err = store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT); err != nil {
 		return nil, err
 	}
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
@@ -81,13 +81,10 @@ func (d *Dir) certKey() (string, error) {
 
 // ownLeaf makes this member's certificate of a kind and writes it with what goes with it.
 func (d *Dir) ownLeaf(n *Node, p Plan, kind certs.Kind, by store.Issuer, now time.Time) (store.Certificate, error) {
-	keyName, certName, caName := httpKey, httpCert, httpCAFile
-	if kind == certs.Transport {
-		keyName, certName, caName = transportKey, transportCert, transportCA
-	}
+	names := filesOf(kind)
 	record := store.NewCertificate(kind, now)
 	record.NodeID = n.NodeID
-	key, err := d.key(keyName)
+	key, err := d.key(names.key)
 	if err != nil {
 		return record, err
 	}
@@ -99,8 +96,8 @@ func (d *Dir) ownLeaf(n *Node, p Plan, kind certs.Kind, by store.Issuer, now tim
 	if err != nil {
 		return record, err
 	}
-	if err := d.write(certName, append(certs.EncodeCert(leaf), by.Chain...), 0o644); err != nil {
+	if err := d.write(names.cert, append(certs.EncodeCert(leaf), by.Chain...), 0o644); err != nil {
 		return record, err
 	}
-	return record, d.write(caName, by.Bundle, 0o644)
+	return record, d.write(names.ca, by.Bundle, 0o644)
 }

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"context"
@@ -29,8 +29,8 @@ const (
 type Book struct {
 	dir   *Dir // nil: nothing is kept
 	self  uint64
-	seeds []Peer
-	given []Peer
+	seeds []Place
+	given []Place
 	log   *slog.Logger
 	table atomic.Pointer[func(ctx context.Context, nodeID uint64) (string, bool)]
 
@@ -49,8 +49,8 @@ type entry struct {
 
 // NewBook makes the book of the member n. given says where others are now, by the operator's word. A file of the book that
 // cannot be read is only a pity.
-func NewBook(dir *Dir, n *Node, given []Peer, log *slog.Logger) *Book {
-	b := &Book{dir: dir, self: n.NodeID, seeds: n.Peers, given: given, log: log, recent: map[uint64]string{}, kept: map[uint64]entry{},
+func NewBook(dir *Dir, n *Node, given []Place, log *slog.Logger) *Book {
+	b := &Book{dir: dir, self: n.NodeID, seeds: n.Others, given: given, log: log, recent: map[uint64]string{}, kept: map[uint64]entry{},
 		heard: map[uint64]string{}}
 	if dir == nil {
 		return b
@@ -76,8 +76,8 @@ func (d *Dir) readBook() (list []entry, err error) {
 	return list, err
 }
 
-// KeepPeers notes in a directory that no process uses where members are now, for its next start.
-func (d *Dir) KeepPeers(given []Peer, now time.Time) error {
+// KeepPlaces notes in a directory that no process uses where members are now, for its next start.
+func (d *Dir) KeepPlaces(given []Place, now time.Time) error {
 	list, _ := d.readBook() // a damaged one is replaced
 	for _, p := range given {
 		list = slices.DeleteFunc(list, func(e entry) bool { return e.NodeID == p.NodeID })
@@ -193,10 +193,10 @@ func (b *Book) Met(nodeID uint64, address string) {
 
 // Hear takes what another member knows. It is worth a try and no more: nobody is remembered at a place where it has not been
 // met.
-func (b *Book) Hear(peers []Peer) {
+func (b *Book) Hear(places []Place) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, p := range peers {
+	for _, p := range places {
 		if p.NodeID != b.self && addr.Check(p.RaftAddress) == nil && b.heard[p.NodeID] == "" {
 			b.heard[p.NodeID] = p.RaftAddress
 		}
@@ -234,8 +234,8 @@ func (b *Book) Save() {
 	}
 }
 
-// ParsePeer reads ID=HOST:PORT.
-func ParsePeer(s string) (p Peer, err error) {
+// ParsePlace reads ID=HOST:PORT.
+func ParsePlace(s string) (p Place, err error) {
 	bad := func(why string) error { return fmt.Errorf("%q is not ID=HOST:PORT: %s", s, why) }
 	number, address, _ := strings.Cut(strings.TrimSpace(s), "=")
 	id, err := strconv.ParseUint(number, 10, 53)
@@ -245,5 +245,5 @@ func ParsePeer(s string) (p Peer, err error) {
 	if err := addr.Check(address); err != nil {
 		return p, bad(err.Error())
 	}
-	return Peer{NodeID: id, RaftAddress: addr.Canonical(address)}, nil
+	return Place{NodeID: id, RaftAddress: addr.Canonical(address)}, nil
 }

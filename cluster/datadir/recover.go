@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"context"
@@ -16,11 +16,13 @@ import (
 	"muster/store"
 )
 
+// RaftDir holds the Raft log and its snapshots, below the data directory.
+const RaftDir = "raft"
+
 // recoveryFile marks a directory whose Raft configuration was forced; the first leader afterwards settles the members
 // table by it.
 const (
 	recoveryFile = "recovery.json"
-	raftDir      = "raft"
 	mirrorFile   = "muster.db"
 )
 
@@ -46,7 +48,7 @@ type RecoveryPlan struct {
 	Members   []RecoveryMember `json:"members"`
 	Applied   *Recovery        `json:"applied,omitempty"` // a recovery that was carried out here and not started yet
 
-	given []Peer // where others are now, by the operator's word
+	given []Place // where others are now, by the operator's word
 }
 
 // Recovery is one forced configuration.
@@ -62,7 +64,7 @@ type Recovery struct {
 
 // PlanRecovery reads the state of a member that does not run, and asks the other Raft servers whether they do,
 // where they were and where given says that they are now.
-func PlanRecovery(ctx context.Context, d *Dir, given ...Peer) (*RecoveryPlan, error) {
+func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, error) {
 	n, err := d.Node()
 	if err != nil {
 		return nil, err
@@ -74,21 +76,21 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Peer) (*RecoveryPlan, er
 	if err := d.CheckRemoved(n); err != nil {
 		return nil, err
 	}
-	if p.Applied, err = d.recovery(); err != nil {
+	if p.Applied, err = d.Recovery(); err != nil {
 		return nil, err
 	}
-	if err := store.CheckRecoverable(d.file(raftDir), n.NodeID); err != nil {
+	if err := store.CheckRecoverable(d.file(RaftDir), n.NodeID); err != nil {
 		return nil, err
 	}
 	c, members, err := store.MirrorMembers(d.file(mirrorFile))
 	if err != nil { // it is only a copy: node.json knows the Raft servers, too
 		members = []store.Member{{NodeID: n.NodeID, Name: n.Name, Role: store.RoleVoter, RaftAddress: n.RaftAddress}}
-		for _, peer := range n.Peers {
-			members = append(members, store.Member{NodeID: peer.NodeID, Role: store.RoleVoter, RaftAddress: peer.RaftAddress})
+		for _, place := range n.Others {
+			members = append(members, store.Member{NodeID: place.NodeID, Role: store.RoleVoter, RaftAddress: place.RaftAddress})
 		}
 	}
 	p.Revision = c.Revision
-	if p.Last, err = store.LastEntry(d.file(raftDir)); err != nil {
+	if p.Last, err = store.LastEntry(d.file(RaftDir)); err != nil {
 		return nil, err
 	}
 	for i := range members {
@@ -168,17 +170,17 @@ func ApplyRecovery(d *Dir, p *RecoveryPlan, others []Survivor, now time.Time) (*
 		return a, nil
 	}
 	r := &Recovery{ID: uuid.NewString(), ClusterID: p.ClusterID, Template: p.NodeID, Voters: voters, Before: p.Last, At: now.UTC().Truncate(time.Second)}
-	if err := copyDir(d.file(raftDir), d.file(keptName(now))); err != nil {
+	if err := copyDir(d.file(RaftDir), d.file(keptName(now))); err != nil {
 		return nil, err
 	}
 	if err := d.saveRecovery(r); err != nil {
 		return nil, err
 	}
-	if err := store.Reconfigure(d.file(raftDir), r.Voters); err != nil {
+	if err := store.Reconfigure(d.file(RaftDir), r.Voters); err != nil {
 		return nil, err
 	}
 	var err error
-	if r.After, err = store.LastEntry(d.file(raftDir)); err != nil {
+	if r.After, err = store.LastEntry(d.file(RaftDir)); err != nil {
 		return nil, err
 	}
 	return r, d.saveRecovery(r)
@@ -190,7 +192,7 @@ func keptName(now time.Time) string {
 
 // AdoptRecovery replaces this directory's Raft log by the template's, out of a bundle. The old one is kept.
 func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Recovery, error) {
-	fresh := d.file(raftDir + ".adopt")
+	fresh := d.file(RaftDir + ".adopt")
 	if err := os.RemoveAll(fresh); err != nil {
 		return nil, dirError(d.Path, err)
 	}
@@ -219,16 +221,18 @@ func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Reco
 	if err := store.CheckRecoverable(fresh, p.NodeID); err != nil {
 		return nil, fmt.Errorf("the bundle cannot be used: %w", err)
 	}
-	if err := os.Rename(d.file(raftDir), d.file(keptName(now))); err != nil {
+	if err := os.Rename(d.file(RaftDir), d.file(keptName(now))); err != nil {
 		return nil, dirError(d.Path, err)
 	}
-	if err := os.Rename(fresh, d.file(raftDir)); err != nil {
+	if err := os.Rename(fresh, d.file(RaftDir)); err != nil {
 		return nil, dirError(d.Path, err)
 	}
 	return r, d.saveRecovery(r)
 }
 
-func (d *Dir) recovery() (*Recovery, error) {
+// Recovery reads the recovery that this member has been through and whose outcome is not in the members table yet; nil
+// when there is none.
+func (d *Dir) Recovery() (*Recovery, error) {
 	data, err := d.read(recoveryFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -243,26 +247,15 @@ func (d *Dir) recovery() (*Recovery, error) {
 	return &r, nil
 }
 
+// RecoverySettled forgets what Recovery returned.
+func (d *Dir) RecoverySettled() error { return os.Remove(d.file(recoveryFile)) }
+
 func (d *Dir) saveRecovery(r *Recovery) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
 	return d.write(recoveryFile, append(data, '\n'), 0o600)
-}
-
-// settleRecovery tells the members table of a recovery that this member has been through, before anything else is done
-// with Raft's configuration.
-func (c *Cluster) settleRecovery(ctx context.Context) error {
-	r, err := c.Dir.recovery()
-	if err != nil || r == nil {
-		return err
-	}
-	if err := c.Store.SettleRecovery(ctx, c.actor(), r.ID); err != nil {
-		return err
-	}
-	c.log.Info("recovered", "recovery", r.ID, "voters", r.Voters)
-	return os.Remove(c.Dir.file(recoveryFile))
 }
 
 // copyDir copies the regular files of a directory, durably.

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"context"
@@ -38,10 +38,10 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 		return key
 	}
 	// The operator, node.json and the book may know better than the mirror.
-	places := append(slices.Clone(n.Peers), p.given...)
+	places := append(slices.Clone(n.Others), p.given...)
 	book, _ := d.readBook() // a damaged one is only a pity
 	for _, e := range book {
-		places = append(places, Peer{NodeID: e.NodeID, RaftAddress: e.RaftAddress})
+		places = append(places, Place{NodeID: e.NodeID, RaftAddress: e.RaftAddress})
 	}
 	var mu sync.Mutex
 	removed := false
@@ -56,9 +56,9 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 		wait.Go(func() {
 			defer func() { <-slots }()
 			addrs := []string{m.RaftAddress}
-			for _, peer := range places {
-				if peer.NodeID == m.NodeID && !slices.Contains(addrs, peer.RaftAddress) {
-					addrs = append(addrs, peer.RaftAddress)
+			for _, place := range places {
+				if place.NodeID == m.NodeID && !slices.Contains(addrs, place.RaftAddress) {
+					addrs = append(addrs, place.RaftAddress)
 				}
 			}
 			for _, addr := range addrs {
@@ -78,7 +78,7 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 	}
 	wait.Wait()
 	if removed {
-		return errors.Join(ErrRemoved, d.markRemoved(n))
+		return errors.Join(ErrRemoved, d.MarkRemoved(n))
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"archive/tar"
@@ -83,18 +83,18 @@ func WriteBundle(d *Dir, r *Recovery, w io.Writer) error {
 	if err := add(recoveryFile, int64(len(text)), bytes.NewReader(text)); err != nil {
 		return err
 	}
-	names, err := raftFiles(d.file(raftDir))
+	names, err := raftFiles(d.file(RaftDir))
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		f, err := os.Open(filepath.Join(d.file(raftDir), name))
+		f, err := os.Open(filepath.Join(d.file(RaftDir), name))
 		if err != nil {
 			return err
 		}
 		info, err := f.Stat()
 		if err == nil {
-			err = add(raftDir+"/"+name, info.Size(), f)
+			err = add(RaftDir+"/"+name, info.Size(), f)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
@@ -133,7 +133,7 @@ func readBundle(bundle, dir string) (*Recovery, error) {
 		}
 		sum := sha256.New()
 		body := io.TeeReader(in, sum)
-		base, inside := strings.CutPrefix(h.Name, raftDir+"/")
+		base, inside := strings.CutPrefix(h.Name, RaftDir+"/")
 		switch {
 		case inside && base == filepath.Base(base) && base != "." && base != "..":
 			err = writeFrom(filepath.Join(dir, base), body)

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"errors"
@@ -59,13 +59,10 @@ func AbandonJoin(d *Dir) {
 	}
 }
 
-// Admission is what the cluster gave to a machine that joined; certificates are PEM.
+// Admission is what the cluster gave to a machine that joined.
 type Admission struct {
-	Node          Node
-	HTTPCert      []byte // leaf and CA
-	HTTPCA        []byte
-	TransportCert []byte
-	TransportCA   []byte
+	Node Node
+	Leaves
 }
 
 // CompleteJoin writes what the member needs to start. node.json comes last, so that a crash before it leaves a
@@ -75,19 +72,14 @@ func CompleteJoin(d *Dir, a Admission) error {
 	if err != nil {
 		return dirError(d.Path, err)
 	}
-	if _, err := transport.NewCredentials(a.Node.ClusterID, a.Node.NodeID, a.TransportCert, key, a.TransportCA); err != nil {
+	if _, err := transport.NewCredentials(a.Node.ClusterID, a.Node.NodeID, a.Transport, key, a.TransportCA); err != nil {
 		return fmt.Errorf("the cluster's answer cannot be used: %w", err)
 	}
-	if len(a.HTTPCert) == 0 || len(a.HTTPCA) == 0 {
+	if len(a.HTTP) == 0 || len(a.HTTPCA) == 0 {
 		return errors.New("the cluster's answer cannot be used: it has no certificate for the API")
 	}
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{httpCert, a.HTTPCert}, {httpCAFile, a.HTTPCA}, {transportCert, a.TransportCert}, {transportCA, a.TransportCA}} {
-		if err := d.write(f.name, f.data, 0o644); err != nil {
-			return err
-		}
+	if err := d.writeLeaves(a.Leaves); err != nil {
+		return err
 	}
 	if known, err := d.Node(); err == nil && known == nil {
 		for _, name := range []string{foundingFile, adminFile} { // of a founding that was interrupted

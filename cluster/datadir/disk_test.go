@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"testing"
@@ -10,7 +10,7 @@ func TestParseReserve(t *testing.T) {
 	const total = 100 << 30
 	for text, want := range map[string]uint64{"0": 0, "1": 1, "512B": 512, "64KiB": 64 << 10, "256MiB": 256 << 20, "2GiB": 2 << 30, "5%": 5 << 30, "0%": 0, "2.5%": total / 40} {
 		r, err := ParseReserve(text)
-		if got := r.of(total); err != nil || got != want {
+		if got := r.Of(total); err != nil || got != want {
 			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
 		}
 	}
@@ -20,7 +20,7 @@ func TestParseReserve(t *testing.T) {
 		}
 	}
 	for total, want := range map[uint64]uint64{1 << 40: 256 << 20, 1 << 30: (1 << 30) / 20} {
-		if got := DefaultReserve.of(total) + 1; got/2 != (want+1)/2 {
+		if got := DefaultReserve.Of(total) + 1; got/2 != (want+1)/2 {
 			t.Errorf("of %d bytes %d are kept, want %d", total, got, want)
 		}
 	}
@@ -52,7 +52,7 @@ func TestDiskHysteresis(t *testing.T) {
 		for range 50 {
 			free := rapid.Uint64Range(0, 2*d.Reserve+1).Draw(t, "free")
 			before := d
-			d = d.next(free, 1<<50)
+			d = d.Next(free, 1<<50)
 			want := before.Low
 			if free < d.Reserve {
 				want = true

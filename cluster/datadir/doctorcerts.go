@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"crypto/tls"
@@ -19,25 +19,29 @@ const (
 		"of the new one; give clients the new ca.crt then"
 	nextEnds = "the leader replaces an authority that ends; an operator's own is yours to replace: " +
 		"muster ca rotate --cert FILE --key FILE"
-	nextRejoin = "if this member is left behind, let it rejoin: muster serve --data DIR (and its other flags) --rejoin --join TOKEN, " +
+	// NextRejoin mends a member that is left behind.
+	NextRejoin = "if this member is left behind, let it rejoin: muster serve --data DIR (and its other flags) --rejoin --join TOKEN, " +
 		"with a token that muster join-token create makes on a working member"
 )
 
 func (x *doctor) certificates() {
-	for _, c := range []struct{ name, cert, key, ca string }{{"API certificate", httpCert, httpKey, httpCAFile}, {"transport certificate", transportCert, transportKey, transportCA}} {
-		leaf, err := x.d.checkCertificate(c.cert, c.key, c.ca)
+	for _, c := range []struct {
+		name string
+		kind certs.Kind
+	}{{"API certificate", certs.HTTP}, {"transport certificate", certs.Transport}} {
+		leaf, err := x.d.checkCertificate(filesOf(c.kind))
 		if err != nil {
-			x.say(c.name, FindingFail, nextRejoin, "%s", plainError(err))
+			x.say(c.name, FindingFail, NextRejoin, "%s", plainError(err))
 			continue
 		}
 		left := time.Until(leaf.NotAfter)
 		ends := leaf.NotAfter.UTC().Format(time.RFC3339)
 		switch {
-		case left < 0 && x.d.endsWithCA(leaf, c.ca):
+		case left < 0 && x.d.EndsWithCA(c.kind, leaf):
 			x.say(c.name, FindingFail, nextEnded, "it has expired at %s, together with its authority", ends)
 		case left < 0:
 			x.say(c.name, FindingFail, nextExpired, "it has expired at %s", ends)
-		case left < 7*24*time.Hour && x.d.endsWithCA(leaf, c.ca):
+		case left < 7*24*time.Hour && x.d.EndsWithCA(c.kind, leaf):
 			x.say(c.name, FindingWarn, nextEnds, "it expires in %s, together with its authority", left.Round(time.Minute))
 		case left < 7*24*time.Hour:
 			x.say(c.name, FindingWarn, "a running member renews it by itself; look at its log", "it expires in %s", left.Round(time.Minute))
@@ -48,12 +52,12 @@ func (x *doctor) certificates() {
 }
 
 // checkCertificate returns the leaf in a file, which fits its key and its authority and may have expired.
-func (d *Dir) checkCertificate(cert, key, ca string) (*x509.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(d.file(cert), d.file(key))
+func (d *Dir) checkCertificate(f certFiles) (*x509.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(d.file(f.cert), d.file(f.key))
 	if err != nil {
 		return nil, err
 	}
-	roots, err := d.roots(ca)
+	roots, err := d.roots(f.ca)
 	if err != nil {
 		return nil, err
 	}

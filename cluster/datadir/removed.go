@@ -1,13 +1,11 @@
-package cluster
+package datadir
 
 import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"net/http"
 	"time"
 
-	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -25,8 +23,8 @@ type removedMark struct {
 	At        time.Time `json:"at"` // when this machine learned of it
 }
 
-// markRemoved notes that this directory belongs to a removed member.
-func (d *Dir) markRemoved(n *Node) error {
+// MarkRemoved notes that this directory belongs to a removed member.
+func (d *Dir) MarkRemoved(n *Node) error {
 	if _, err := d.read(removedFile); err == nil {
 		return nil
 	}
@@ -48,32 +46,11 @@ func (d *Dir) CheckRemoved(n *Node) error {
 	if removed, err := store.MirrorRemoved(d.file(mirrorFile), n.NodeID); err != nil || !removed {
 		return nil // the mirror is only a copy: it must not stand in the way
 	}
-	if err := d.markRemoved(n); err != nil {
+	if err := d.MarkRemoved(n); err != nil {
 		return err
 	}
 	return ErrRemoved
 }
 
-// checkRemoved looks at the answer of another member for the word that this one is no longer known.
-func (c *Cluster) checkRemoved(err error) {
-	var status *transport.StatusError
-	if errors.As(err, &status) && status.Status == http.StatusGone {
-		c.leave(status.Removed)
-	}
-}
-
-// leave ends this member; for good when it was removed.
-func (c *Cluster) leave(removed bool) {
-	c.once.Do(func() {
-		if removed {
-			n, err := c.Dir.Node()
-			if err == nil && n != nil {
-				err = c.Dir.markRemoved(n)
-			}
-			if err != nil {
-				c.log.Warn("the removal could not be noted in the data directory", "err", err)
-			}
-		}
-		close(c.removed)
-	})
-}
+// ErrRemoved is why a member stops by itself.
+var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data directory and a new token")

@@ -1,4 +1,9 @@
-package cluster
+// Package datadir is the data directory of a member: what its files hold, how they come about (founding, joining,
+// recovery), and what can be said of them while the member runs or does not.
+//
+// It starts nothing that stays: a directory is opened, changed and closed. The Raft log and the mirror in it belong to
+// store, which it asks about them.
+package datadir
 
 import (
 	"crypto"
@@ -40,20 +45,20 @@ const (
 
 // Node is what a member knows of itself before its database is there: the contents of DIR/node.json.
 type Node struct {
-	ClusterID   string `json:"clusterId"`
-	NodeID      uint64 `json:"nodeId"`
-	ID          string `json:"id"`
-	Name        string `json:"name"`
-	APIAddress  string `json:"apiAddress"`
-	RaftAddress string `json:"raftAddress"`
-	Peers       []Peer `json:"peers"` // as they were when this member joined; the database knows better later
+	ClusterID   string  `json:"clusterId"`
+	NodeID      uint64  `json:"nodeId"`
+	ID          string  `json:"id"`
+	Name        string  `json:"name"`
+	APIAddress  string  `json:"apiAddress"`
+	RaftAddress string  `json:"raftAddress"`
+	Others      []Place `json:"peers"` // as they were when this member joined; the database knows better later
 
 	// Former is the address of the cluster listener at the last start, where it was another one.
 	Former string `json:"-"`
 }
 
-// Peer is where another member can be found.
-type Peer struct {
+// Place is where another member can be found.
+type Place struct {
 	NodeID      uint64 `json:"nodeId"`
 	RaftAddress string `json:"raftAddress"`
 }
@@ -65,8 +70,8 @@ type Dir struct {
 	made bool // by this process
 }
 
-// OpenDir creates the directory if needed and locks it. Errors are sentences for the person who gave it.
-func OpenDir(path string) (*Dir, error) {
+// Open creates the directory if needed and locks it. Errors are sentences for the person who gave it.
+func Open(path string) (*Dir, error) {
 	_, err := os.Stat(path)
 	d := &Dir{Path: path, made: errors.Is(err, fs.ErrNotExist)}
 	if err := os.MkdirAll(path, 0o700); err != nil {
@@ -301,13 +306,9 @@ func (d *Dir) CAFile() string { return d.file(httpCAFile) }
 
 // Credentials reads the member's transport certificate.
 func (d *Dir) Credentials(n *Node) (*transport.Credentials, error) {
-	var files [3][]byte
-	for i, name := range []string{transportCert, transportKey, transportCA} {
-		data, err := d.read(name)
-		if err != nil {
-			return nil, dirError(d.Path, err)
-		}
-		files[i] = data
+	files, err := d.transportFiles()
+	if err != nil {
+		return nil, err
 	}
 	return transport.NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
 }
