@@ -66,7 +66,7 @@ func (t *peerTerm) keep(id string, r *record) {
 			news.State, news.Reason = store.PeeringActive, ""
 		}
 		t.mu.Unlock()
-		stored, err := t.store.StorePeerNews(t.ctx, peerActor, id, news)
+		stored, err := t.store.Peerings.StoreNews(t.ctx, peerActor, id, news)
 		if stored > 0 {
 			r.budget.charge(time.Now(), stored)
 		}

@@ -190,7 +190,7 @@ func (t *peerTerm) watch() {
 		}
 		if now.Sub(pruned) > pruneTombstones {
 			pruned = now
-			if err := t.store.PrunePeerings(t.ctx, peerActor); err != nil && t.ctx.Err() == nil {
+			if err := t.store.Peerings.Prune(t.ctx, peerActor); err != nil && t.ctx.Err() == nil {
 				t.log.Debug("prune peerings", "err", err)
 			}
 		}
@@ -199,11 +199,11 @@ func (t *peerTerm) watch() {
 
 // sync makes what runs agree with the database.
 func (t *peerTerm) sync(first bool) error {
-	list, err := t.store.PeekPeerings(t.ctx)
+	list, err := t.store.Peerings.List(t.ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
-	farewells, err := t.store.Farewells(t.ctx)
+	farewells, err := t.store.Peerings.Farewells(t.ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (t *peerTerm) sync(first bool) error {
 		switch {
 		case p.Ended():
 			t.endLocked(p.ID, p.State == store.PeeringDeleting)
-			left, err := t.store.PeekPeerMembers(t.ctx, p.ID)
+			left, err := t.store.Peerings.Members(t.ctx, store.AsLeader, p.ID)
 			if err != nil {
 				return err
 			}
@@ -312,7 +312,7 @@ func (t *peerTerm) dialLocked(p *store.Peering) {
 // clean removes what a peering that has ended has left.
 func (t *peerTerm) clean(id string) {
 	for t.ctx.Err() == nil {
-		done, err := t.store.CleanPeering(t.ctx, peerActor, id)
+		done, err := t.store.Peerings.Clean(t.ctx, peerActor, id)
 		if done {
 			return
 		}
@@ -335,7 +335,7 @@ func (t *peerTerm) carry(ctx context.Context, p *store.Peering, conn *peerConn) 
 	delete(t.missing, p.ID)
 	t.mu.Unlock()
 	t.note(p.ID, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringActive, "" })
-	if now, err := t.store.PeekPeering(ctx, p.ID); err == nil && (now == nil || now.Ended()) { // before it could be seen here
+	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) { // before it could be seen here
 		cancel(errPeerDeleted)
 	}
 	t.refresh()
@@ -364,7 +364,7 @@ func failure(err error) bool {
 func (c *Cluster) peeringName() string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	datacenter, err := c.Store.Datacenter(ctx)
+	datacenter, err := c.Store.Settings.Datacenter(ctx)
 	if err != nil {
 		return ""
 	}

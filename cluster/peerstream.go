@@ -233,7 +233,7 @@ func (s *stream) take(ctx context.Context, f *frame) error {
 	case f.Moved != nil:
 		return errPeerMoved
 	case f.Terminated != nil:
-		if err := s.store.TerminatePeering(ctx, peerActor, s.id); err != nil {
+		if err := s.store.Peerings.Terminate(ctx, peerActor, s.id); err != nil {
 			return err
 		}
 		return errPeerTerminated
@@ -320,7 +320,7 @@ func (s *stream) importAll(ctx context.Context) {
 		case list = <-s.imports:
 		default:
 		}
-		n, bytes, err := s.store.ImportMembers(ctx, peerActor, s.id, list)
+		n, bytes, err := s.store.Peerings.Import(ctx, peerActor, s.id, list)
 		if n > 0 {
 			budget.charge(time.Now(), bytes)
 		}
