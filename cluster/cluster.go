@@ -16,7 +16,9 @@ import (
 
 	"muster/cluster/autopilot"
 	"muster/cluster/datadir"
+	"muster/cluster/peering"
 	"muster/cluster/transport"
+	"muster/dialpolicy"
 	"muster/netlimit"
 	"muster/store"
 )
@@ -44,7 +46,7 @@ type Config struct {
 	// Incarnation is that of this process; Given is what the command line says of this member besides its addresses.
 	Incarnation Incarnation
 	Given       Given
-	PeerPing    time.Duration // silence after which the other side of a peering is asked whether it is there; 0: DefaultPeerPing
+	PeerPing    time.Duration // silence after which the other side of a peering is asked whether it is there; 0: peering.DefaultPing
 	Logger      *slog.Logger
 
 	DiskReserve datadir.Reserve // room that the member keeps on its disk
@@ -67,7 +69,7 @@ type Cluster struct {
 	stalled   atomic.Pointer[map[uint64]bool]
 
 	kick  chan struct{} // wakes the leader's loop before its time
-	peers *peers
+	peers *peering.Streams
 
 	prober   atomic.Pointer[prober] // of this leadership; nil where this member does not lead
 	due      chan struct{}          // wakes the renewal of certificates before its time
@@ -107,12 +109,22 @@ func Start(cfg Config) *Cluster {
 	c.disk.Store(&datadir.Disk{})
 	c.lookAtDisk()
 	c.storage = newStorage(time.Now())
-	c.peers = newPeers(cfg, c.Alive)
-	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
+	c.peers = peering.New(peering.Config{
+		Store:     cfg.Store,
+		Transport: cfg.Transport,
+		Alive:     c.Alive,
+		Ping:      cfg.PeerPing,
+		Loopback:  dialpolicy.OnLoopback(cfg.Self.RaftAddress),
+		Logger:    cfg.Logger,
+	})
+	for _, loop := range []func(context.Context){c.peers.Run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
 }
+
+// Peerings are this member's streams to other clusters.
+func (c *Cluster) Peerings() *peering.Streams { return c.peers }
 
 // Close ends the loops and waits for them.
 func (c *Cluster) Close() {
@@ -325,7 +337,7 @@ func (c *Cluster) Serve(l net.Listener, clients http.Handler) {
 		Handler:      mux,
 		Confirm:      c.confirm,
 		Alternatives: c.elsewhere,
-		Peers:        c.peers.serve,
+		Peers:        c.peers.Serve,
 	})
 }
 

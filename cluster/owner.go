@@ -130,3 +130,15 @@ func (c *Cluster) ownerRequests(ctx context.Context) {
 		}
 	}
 }
+
+// rest sleeps and tells whether ctx still goes on.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

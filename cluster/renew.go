@@ -233,3 +233,14 @@ func (c *Cluster) serveCertificates(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, a)
 	}
 }
+
+// peeringName is the name under which other clusters ask for this one, "" while the datacenter is not known.
+func (c *Cluster) peeringName() string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	datacenter, err := c.Store.Settings.Datacenter(ctx)
+	if err != nil {
+		return ""
+	}
+	return certs.PeeringName(datacenter, c.Transport.ClusterID())
+}

@@ -11,6 +11,7 @@ import (
 	"muster/certs"
 	"muster/cluster"
 	"muster/cluster/datadir"
+	"muster/cluster/peering"
 	"muster/handlers"
 	"muster/netlimit"
 	"muster/store"
@@ -45,7 +46,7 @@ type Config struct {
 	EventWindow                         int           // events that are kept in memory; 0: the store's default
 	DiskReserve                         datadir.Reserve
 	RestoreLimit                        int64         // bytes, unpacked; 0: the default of handlers
-	PeerPing                            time.Duration // 0: cluster.DefaultPeerPing
+	PeerPing                            time.Duration // 0: peering.DefaultPing
 	DrainHooks, ResumeHooks             []cluster.Hook
 
 	Limits             handlers.Limits // requests of clients
@@ -84,7 +85,7 @@ func Default() Config {
 		EventWindow:       2048,
 		DiskReserve:       datadir.DefaultReserve,
 		RestoreLimit:      16 << 30,
-		PeerPing:          cluster.DefaultPeerPing,
+		PeerPing:          peering.DefaultPing,
 		Limits:            handlers.DefaultLimits,
 		Connections:       netlimit.Limits{All: 8192, PerAddress: 1024},
 	}

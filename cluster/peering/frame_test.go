@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"context"
@@ -161,7 +161,7 @@ func TestWhatIsExported(t *testing.T) {
 		x.members[i].ID = string(rune('a' + i%26))
 	}
 	x.members[0].to = "others"
-	s := &stream{name: "a", status: &peerStatus{}}
+	s := &stream{name: "a", status: &streamStatus{}}
 	var sent exported
 	queue := s.news(&sent, x, nil)
 	var kinds []string
@@ -190,7 +190,7 @@ func TestWhatIsExported(t *testing.T) {
 	if again := s.news(&sent, x, queue); len(again) != 3 { // what was not sent yet of the old list is not sent any more
 		t.Errorf("%d messages", len(again))
 	}
-	s = &stream{name: "a", dialer: true, meta: map[string]string{metaExport: "none"}, status: &peerStatus{}}
+	s = &stream{name: "a", dialer: true, meta: map[string]string{metaExport: "none"}, status: &streamStatus{}}
 	sent = exported{}
 	if queue = s.news(&sent, x, nil); len(queue) != 2 || queue[1].Members == nil || len(queue[1].Members.List) != 0 {
 		t.Errorf("a dialer that exports nothing says %+v", queue)

@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"context"
@@ -50,17 +50,17 @@ func causeOf(err error) error {
 // peerDialer connects to members of other clusters.
 type peerDialer struct{ policy dialpolicy.Policy }
 
-// peerDialer reads where this member may dial. Only a leader dials.
-func (p *peers) dialer(ctx context.Context) (d peerDialer, err error) {
+// dialer reads where this member may dial. Only a leader dials.
+func (p *Streams) dialer(ctx context.Context) (d peerDialer, err error) {
 	d.policy, err = p.store.Settings.PeeringNetworks(ctx, store.AsLeader)
 	d.policy.Loopback = p.loopback
 	return d, err
 }
 
-// MayDialPeer tells why an address of another cluster must not be dialled. Of a host name it does not know yet: that is
+// MayDial tells why an address of another cluster must not be dialled. Of a host name it does not know yet: that is
 // judged by the addresses that it resolves to.
-func (c *Cluster) MayDialPeer(ctx context.Context, address string) (why, err error) {
-	d, err := c.peers.dialer(ctx)
+func (p *Streams) MayDial(ctx context.Context, address string) (why, err error) {
+	d, err := p.dialer(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -95,15 +95,15 @@ func (d peerDialer) dial(ctx context.Context, address, serverName string, pems [
 	return &peerConn{Conn: conn}, nil
 }
 
-// ExchangePeeringSecret trades the one-time secret of a token for a stream secret, at any of the addresses. It tries them
+// ExchangeSecret trades the one-time secret of a token for a stream secret, at any of the addresses. It tries them
 // in turn until one answers, for 2.8 s. store.ErrPeeringSecret says that the other side refuses the secret; the text of
 // any other error has a line for each address, and the log has the causes.
-func (c *Cluster) ExchangePeeringSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error) {
-	d, err := c.peers.dialer(ctx)
+func (p *Streams) ExchangeSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error) {
+	d, err := p.dialer(ctx)
 	if err != nil {
 		return "", err
 	}
-	return d.exchangeAny(ctx, c.log, addresses, serverName, pems, exchangeFrame{peerID, secret})
+	return d.exchangeAny(ctx, p.log, addresses, serverName, pems, exchangeFrame{peerID, secret})
 }
 
 func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses []string, serverName string, pems []string, x exchangeFrame) (string, error) {
@@ -187,7 +187,7 @@ func (d peerDialer) open(ctx context.Context, p *store.Peering, address, secret,
 }
 
 // farewell tells an acceptor that its peering was deleted here, until it knows.
-func (t *peerTerm) farewell(k store.Tombstone) {
+func (t *term) farewell(k store.Tombstone) {
 	for tries := 0; t.ctx.Err() == nil; tries++ {
 		for _, address := range k.Addresses {
 			d, err := t.dialer(t.ctx)
@@ -199,7 +199,7 @@ func (t *peerTerm) farewell(k store.Tombstone) {
 				if err != nil {
 					outcome = "the other side knows no such peering"
 				}
-				if err := t.store.Peerings.FarewellSaid(t.ctx, peerActor, k.ID, outcome); err == nil {
+				if err := t.store.Peerings.FarewellSaid(t.ctx, actor, k.ID, outcome); err == nil {
 					return
 				}
 			}

@@ -1,4 +1,8 @@
-package cluster
+// Package peering carries the streams to other clusters: it dials and accepts them, speaks their frames, exports this
+// cluster's members and imports theirs, and keeps what one of them can make this cluster store within a budget.
+//
+// A peer is another cluster, never another member. What a peering is, and who may make one, is store's and the handlers'.
+package peering
 
 import (
 	"context"
@@ -7,16 +11,14 @@ import (
 	"sync"
 	"time"
 
-	"muster/certs"
 	"muster/cluster/transport"
-	"muster/dialpolicy"
 	"muster/store"
 )
 
 const (
-	// DefaultPeerPing is the silence after which the other side of a peering is asked whether it is still there; a third
+	// DefaultPing is the silence after which the other side of a peering is asked whether it is still there; a third
 	// of that later it counts as gone.
-	DefaultPeerPing = 30 * time.Second
+	DefaultPing = 30 * time.Second
 
 	establishingSeen = 1200 * time.Millisecond // a new peering shows ESTABLISHING for that long, as clients expect
 	dialRest         = 8 * time.Second         // at most, between two rounds of tries: who is back is found that soon
@@ -30,10 +32,20 @@ const (
 	relayedAtOnce    = 256                   // connections that other members pass on and that have not shown yet who they are
 )
 
-var peerActor = store.Actor{Name: "peering", Peer: true}
+var actor = store.Actor{Name: "peering", Peer: true}
 
-// peers are this member's dealings with other clusters. The leader owns all streams; others pass connections on to it.
-type peers struct {
+// Config is what the streams of one member need to know.
+type Config struct {
+	Store     *store.Store
+	Transport *transport.Transport
+	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Ping      time.Duration              // silence after which the other side is asked whether it is there; 0: DefaultPing
+	Loopback  bool                       // this member is on loopback itself, and may dial there
+	Logger    *slog.Logger
+}
+
+// Streams are this member's dealings with other clusters. The leader owns all streams; others pass connections on to it.
+type Streams struct {
 	store *store.Store
 	net   *transport.Transport
 	ping  time.Duration
@@ -44,25 +56,36 @@ type peers struct {
 	relayed   chan struct{} // places of those that have not
 	strangers *transport.Strangers
 
-	loopback bool // this member is on loopback itself
+	loopback bool
 
 	mu      sync.Mutex
-	term    *peerTerm     // nil while another member leads
+	term    *term         // nil while another member leads
 	changed chan struct{} // closed and replaced when term changes
 }
 
-func newPeers(cfg Config, alive func(uint64) string) *peers {
-	ping := cfg.PeerPing
-	if ping <= 0 {
-		ping = DefaultPeerPing
+// New makes the streams of a member; Run keeps them up.
+func New(cfg Config) *Streams {
+	p := &Streams{
+		store:     cfg.Store,
+		net:       cfg.Transport,
+		ping:      cfg.Ping,
+		log:       cfg.Logger,
+		alive:     cfg.Alive,
+		slots:     make(chan struct{}, peerConnections),
+		relayed:   make(chan struct{}, relayedAtOnce),
+		strangers: cfg.Transport.Strangers(),
+		loopback:  cfg.Loopback,
+		changed:   make(chan struct{}),
 	}
-	return &peers{store: cfg.Store, net: cfg.Transport, ping: ping, log: cfg.Logger, alive: alive,
-		slots: make(chan struct{}, peerConnections), relayed: make(chan struct{}, relayedAtOnce), strangers: cfg.Transport.Strangers(), loopback: dialpolicy.OnLoopback(cfg.Self.RaftAddress), changed: make(chan struct{})}
+	if p.ping <= 0 {
+		p.ping = DefaultPing
+	}
+	return p
 }
 
-// peerTerm is what a leader keeps of its peerings.
-type peerTerm struct {
-	*peers
+// term is what a leader keeps of its peerings.
+type term struct {
+	*Streams
 	ctx    context.Context
 	since  time.Time
 	export exporter
@@ -72,7 +95,7 @@ type peerTerm struct {
 	ended    bool
 	streams  map[string]*stream // that are up, by peering
 	loops    map[string]*dialLoop
-	statuses map[string]*peerStatus
+	statuses map[string]*streamStatus
 	missing  map[string]time.Time // peerings whose stream should come back, and until when
 	records  map[string]*record   // what is to be stored of peerings
 	busy     map[string]bool      // cleaning up after a peering, or saying farewell
@@ -86,8 +109,8 @@ type dialLoop struct {
 	cancel context.CancelCauseFunc
 }
 
-// run waits for this member to lead and takes care of the peerings for as long as it does.
-func (p *peers) run(ctx context.Context) {
+// Run waits for this member to lead and takes care of the peerings for as long as it does.
+func (p *Streams) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		turned := p.store.Leadership()
 		if p.store.Leading() {
@@ -101,10 +124,10 @@ func (p *peers) run(ctx context.Context) {
 	}
 }
 
-func (p *peers) lead(ctx context.Context) {
+func (p *Streams) lead(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &peerTerm{peers: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})}, streams: map[string]*stream{}, loops: map[string]*dialLoop{},
-		statuses: map[string]*peerStatus{}, missing: map[string]time.Time{}, records: map[string]*record{}, busy: map[string]bool{}}
+	t := &term{Streams: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})}, streams: map[string]*stream{}, loops: map[string]*dialLoop{},
+		statuses: map[string]*streamStatus{}, missing: map[string]time.Time{}, records: map[string]*record{}, busy: map[string]bool{}}
 	t.wg.Go(func() {
 		defer cancel()
 		for turned := p.store.Leadership(); p.store.Leading(); turned = p.store.Leadership() {
@@ -138,7 +161,7 @@ func (p *peers) lead(ctx context.Context) {
 	t.wg.Wait()
 }
 
-func (p *peers) set(t *peerTerm) {
+func (p *Streams) set(t *term) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.term = t
@@ -147,7 +170,7 @@ func (p *peers) set(t *peerTerm) {
 }
 
 // leading returns the term of this member's leadership, waiting for it for as long as ctx goes on.
-func (p *peers) leading(ctx context.Context) *peerTerm {
+func (p *Streams) leading(ctx context.Context) *term {
 	for {
 		p.mu.Lock()
 		t, changed := p.term, p.changed
@@ -164,7 +187,7 @@ func (p *peers) leading(ctx context.Context) *peerTerm {
 }
 
 // watch refreshes what is exported and notices streams that do not come back.
-func (t *peerTerm) watch() {
+func (t *term) watch() {
 	pruned := time.Time{}
 	for rest(t.ctx, exportEvery) {
 		t.mu.Lock()
@@ -190,7 +213,7 @@ func (t *peerTerm) watch() {
 		}
 		if now.Sub(pruned) > pruneTombstones {
 			pruned = now
-			if err := t.store.Peerings.Prune(t.ctx, peerActor); err != nil && t.ctx.Err() == nil {
+			if err := t.store.Peerings.Prune(t.ctx, actor); err != nil && t.ctx.Err() == nil {
 				t.log.Debug("prune peerings", "err", err)
 			}
 		}
@@ -198,7 +221,7 @@ func (t *peerTerm) watch() {
 }
 
 // sync makes what runs agree with the database.
-func (t *peerTerm) sync(first bool) error {
+func (t *term) sync(first bool) error {
 	list, err := t.store.Peerings.List(t.ctx, store.AsLeader)
 	if err != nil {
 		return err
@@ -252,7 +275,7 @@ func (t *peerTerm) sync(first bool) error {
 }
 
 // onceLocked runs f unless it runs already.
-func (t *peerTerm) onceLocked(key string, f func()) {
+func (t *term) onceLocked(key string, f func()) {
 	if t.busy[key] {
 		return
 	}
@@ -265,10 +288,10 @@ func (t *peerTerm) onceLocked(key string, f func()) {
 	})
 }
 
-func (t *peerTerm) endLocked(id string, deleted bool) {
-	why := errPeerTerminated
+func (t *term) endLocked(id string, deleted bool) {
+	why := errTerminated
 	if deleted {
-		why = errPeerDeleted
+		why = errDeleted
 	}
 	if l := t.loops[id]; l != nil {
 		l.cancel(why)
@@ -280,7 +303,7 @@ func (t *peerTerm) endLocked(id string, deleted bool) {
 }
 
 // dialLocked sees to it that somebody dials for the peering.
-func (t *peerTerm) dialLocked(p *store.Peering) {
+func (t *term) dialLocked(p *store.Peering) {
 	key := p.PeerID + " " + p.ServerName
 	if l := t.loops[p.ID]; l != nil {
 		if l.key == key {
@@ -292,7 +315,7 @@ func (t *peerTerm) dialLocked(p *store.Peering) {
 			}
 			return
 		}
-		l.cancel(errPeerReplaced) // it was established anew, with somebody else
+		l.cancel(errReplaced) // it was established anew, with somebody else
 		if r := t.records[p.ID]; r != nil {
 			r.news = store.PeerNews{}
 		}
@@ -310,9 +333,9 @@ func (t *peerTerm) dialLocked(p *store.Peering) {
 }
 
 // clean removes what a peering that has ended has left.
-func (t *peerTerm) clean(id string) {
+func (t *term) clean(id string) {
 	for t.ctx.Err() == nil {
-		done, err := t.store.Peerings.Clean(t.ctx, peerActor, id)
+		done, err := t.store.Peerings.Clean(t.ctx, actor, id)
 		if done {
 			return
 		}
@@ -323,20 +346,20 @@ func (t *peerTerm) clean(id string) {
 }
 
 // carry runs a stream; a newer one of the same peering takes its place.
-func (t *peerTerm) carry(ctx context.Context, p *store.Peering, conn *peerConn) error {
+func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &stream{peerTerm: t, id: p.ID, name: p.Name, meta: p.Meta, dialer: p.Dialer, conn: conn, status: t.status(p.ID), cancel: cancel}
+	s := &stream{term: t, id: p.ID, name: p.Name, meta: p.Meta, dialer: p.Dialer, conn: conn, status: t.status(p.ID), cancel: cancel}
 	t.mu.Lock()
 	if old := t.streams[p.ID]; old != nil {
-		old.cancel(errPeerReplaced)
+		old.cancel(errReplaced)
 	}
 	t.streams[p.ID] = s
 	delete(t.missing, p.ID)
 	t.mu.Unlock()
 	t.note(p.ID, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringActive, "" })
 	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) { // before it could be seen here
-		cancel(errPeerDeleted)
+		cancel(errDeleted)
 	}
 	t.refresh()
 	t.log.Info("a peering is up", "peering", p.Name, "remote", conn.RemoteAddr())
@@ -345,9 +368,9 @@ func (t *peerTerm) carry(ctx context.Context, p *store.Peering, conn *peerConn) 
 	if t.streams[p.ID] == s {
 		delete(t.streams, p.ID)
 	} else {
-		err = errPeerReplaced
+		err = errReplaced
 	}
-	if err == errPeerMoved {
+	if err == errMoved {
 		t.missing[p.ID] = time.Now().Add(moveWithin)
 	}
 	t.mu.Unlock()
@@ -357,16 +380,5 @@ func (t *peerTerm) carry(ctx context.Context, p *store.Peering, conn *peerConn) 
 
 // failure tells ends of a stream of which the peering's state must tell.
 func failure(err error) bool {
-	return err != errPeerMoved && err != errPeerTerminated && err != errPeerDeleted && err != errPeerReplaced && !errors.Is(err, context.Canceled)
-}
-
-// peeringName is the name under which other clusters ask for this one, "" while the datacenter is not known.
-func (c *Cluster) peeringName() string {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	datacenter, err := c.Store.Settings.Datacenter(ctx)
-	if err != nil {
-		return ""
-	}
-	return certs.PeeringName(datacenter, c.Transport.ClusterID())
+	return err != errMoved && err != errTerminated && err != errDeleted && err != errReplaced && !errors.Is(err, context.Canceled)
 }

@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 )
 
 // dial keeps the stream of a peering up until ctx ends or the peering does.
-func (t *peerTerm) dial(ctx context.Context, l *dialLoop, id string) {
+func (t *term) dial(ctx context.Context, l *dialLoop, id string) {
 	for tries := 0; ctx.Err() == nil; {
 		p, err := t.store.Peerings.ByID(ctx, store.AsLeader, id)
 		lasted := false
@@ -22,13 +22,13 @@ func (t *peerTerm) dial(ctx context.Context, l *dialLoop, id string) {
 		wait := backoff(tries, dialRest)
 		tries++
 		switch {
-		case ctx.Err() != nil, err == errPeerTerminated:
+		case ctx.Err() != nil, err == errTerminated:
 			return
 		case refusedWith(err, refusedTerminated):
-			if t.store.Peerings.Terminate(ctx, peerActor, id) == nil {
+			if t.store.Peerings.Terminate(ctx, actor, id) == nil {
 				return
 			}
-		case err == errPeerMoved, refusedWith(err, refusedNotLeader):
+		case err == errMoved, refusedWith(err, refusedNotLeader):
 			wait = backoff(0, dialRest) / 4
 		case failure(err):
 			t.down(id, err)
@@ -48,7 +48,7 @@ func (t *peerTerm) dial(ctx context.Context, l *dialLoop, id string) {
 
 // round tries one address after the other and carries the first stream that comes about. It returns why there is none any
 // more, and whether it lasted.
-func (t *peerTerm) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted bool, err error) {
+func (t *term) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted bool, err error) {
 	secret, err := t.store.Peerings.StreamSecret(ctx, store.AsLeader, p.ID)
 	if err != nil {
 		return false, err

@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"bytes"
@@ -38,20 +38,20 @@ const (
 
 // Ends of a stream that are no failure.
 var (
-	errPeerMoved      = errors.New("the other side's leadership moves")
-	errPeerTerminated = errors.New("the other side has deleted the peering")
-	errPeerDeleted    = errors.New("the peering was deleted here")
-	errPeerReplaced   = errors.New("a newer stream has taken its place")
+	errMoved      = errors.New("the other side's leadership moves")
+	errTerminated = errors.New("the other side has deleted the peering")
+	errDeleted    = errors.New("the peering was deleted here")
+	errReplaced   = errors.New("a newer stream has taken its place")
 )
 
 // stream is a connection to another cluster that carries a peering.
 type stream struct {
-	*peerTerm
+	*term
 	id, name string // of the peering
 	meta     map[string]string
 	dialer   bool
 	conn     *peerConn
-	status   *peerStatus
+	status   *streamStatus
 	cancel   context.CancelCauseFunc
 
 	heard    atomic.Int64 // when the last message came, Unix nanoseconds
@@ -161,9 +161,9 @@ func earlier(a, b time.Time) time.Time {
 func (s *stream) sayWhy(cause error) {
 	last := frame{Moved: &struct{}{}}
 	switch cause {
-	case errPeerReplaced:
+	case errReplaced:
 		return
-	case errPeerDeleted:
+	case errDeleted:
 		last = frame{Terminated: &struct{}{}}
 	}
 	_ = s.conn.write(last, lastWords)
@@ -231,12 +231,12 @@ func (s *stream) take(ctx context.Context, f *frame) error {
 	case f.Pong != nil:
 		return nil
 	case f.Moved != nil:
-		return errPeerMoved
+		return errMoved
 	case f.Terminated != nil:
-		if err := s.store.Peerings.Terminate(ctx, peerActor, s.id); err != nil {
+		if err := s.store.Peerings.Terminate(ctx, actor, s.id); err != nil {
 			return err
 		}
-		return errPeerTerminated
+		return errTerminated
 	case f.Trust != nil:
 		if err := checkRoots(f.Trust.PEMs); err != nil {
 			return err
@@ -320,7 +320,7 @@ func (s *stream) importAll(ctx context.Context) {
 		case list = <-s.imports:
 		default:
 		}
-		n, bytes, err := s.store.Peerings.Import(ctx, peerActor, s.id, list)
+		n, bytes, err := s.store.Peerings.Import(ctx, actor, s.id, list)
 		if n > 0 {
 			budget.charge(time.Now(), bytes)
 		}

@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"errors"
@@ -19,7 +19,7 @@ type record struct {
 }
 
 // recordLocked returns the record of a peering.
-func (t *peerTerm) recordLocked(id string) *record {
+func (t *term) recordLocked(id string) *record {
 	r := t.records[id]
 	if r == nil {
 		r = &record{budget: newBudget(time.Now())}
@@ -28,7 +28,7 @@ func (t *peerTerm) recordLocked(id string) *record {
 	return r
 }
 
-func (t *peerTerm) budgetOf(id string) *budget {
+func (t *term) budgetOf(id string) *budget {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.recordLocked(id).budget
@@ -36,7 +36,7 @@ func (t *peerTerm) budgetOf(id string) *budget {
 
 // note changes what is to be stored of a peering. It does not wait: a writer of the peering's own stores it as soon as its
 // budget allows.
-func (t *peerTerm) note(id string, change func(*store.PeerNews)) {
+func (t *term) note(id string, change func(*store.PeerNews)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
@@ -52,7 +52,7 @@ func (t *peerTerm) note(id string, change func(*store.PeerNews)) {
 }
 
 // keep stores what has been noted until there is nothing more.
-func (t *peerTerm) keep(id string, r *record) {
+func (t *term) keep(id string, r *record) {
 	for r.budget.await(t.ctx, false) {
 		t.mu.Lock()
 		if !r.dirty {
@@ -66,7 +66,7 @@ func (t *peerTerm) keep(id string, r *record) {
 			news.State, news.Reason = store.PeeringActive, ""
 		}
 		t.mu.Unlock()
-		stored, err := t.store.Peerings.StoreNews(t.ctx, peerActor, id, news)
+		stored, err := t.store.Peerings.StoreNews(t.ctx, actor, id, news)
 		if stored > 0 {
 			r.budget.charge(time.Now(), stored)
 		}
@@ -83,7 +83,7 @@ func (t *peerTerm) keep(id string, r *record) {
 }
 
 // down notes why a peering has no stream.
-func (t *peerTerm) down(id string, why error) {
+func (t *term) down(id string, why error) {
 	t.note(id, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringFailing, reasonOf(why) })
 }
 

@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"maps"
@@ -9,48 +9,48 @@ import (
 	"muster/store"
 )
 
-func (t *peerTerm) status(id string) *peerStatus {
+func (t *term) status(id string) *streamStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.statuses[id] == nil {
-		t.statuses[id] = &peerStatus{}
+		t.statuses[id] = &streamStatus{}
 	}
 	return t.statuses[id]
 }
 
-// PeerStatus is what the leader knows of a peering's stream; times are zero until something has happened.
-type PeerStatus struct {
+// Status is what the leader knows of a peering's stream; times are zero until something has happened.
+type Status struct {
 	LastHeartbeat time.Time // received
 	LastReceive   time.Time // of a heartbeat or of data
 	LastSend      time.Time // of data
 	Exported      []string  // names of the members that the other side was told of, sorted
 }
 
-type peerStatus struct {
+type streamStatus struct {
 	mu sync.Mutex
-	PeerStatus
+	Status
 }
 
-func (s *peerStatus) heartbeat() {
+func (s *streamStatus) heartbeat() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.LastHeartbeat = time.Now()
 	s.LastReceive = s.LastHeartbeat
 }
 
-func (s *peerStatus) received() {
+func (s *streamStatus) received() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.LastReceive = time.Now()
 }
 
-func (s *peerStatus) sent() {
+func (s *streamStatus) sent() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.LastSend = time.Now()
 }
 
-func (s *peerStatus) exports(list []store.PeerMember) {
+func (s *streamStatus) exports(list []store.PeerMember) {
 	names := make(map[string]bool, len(list))
 	for i := range list {
 		names[list[i].Name] = true
@@ -60,21 +60,21 @@ func (s *peerStatus) exports(list []store.PeerMember) {
 	s.Exported = slices.Sorted(maps.Keys(names))
 }
 
-// PeerStatus returns what is known of the stream of a peering; it is zero where this member does not lead.
-func (c *Cluster) PeerStatus(id string) PeerStatus {
-	c.peers.mu.Lock()
-	t := c.peers.term
-	c.peers.mu.Unlock()
+// Status returns what is known of the stream of a peering; it is zero where this member does not lead.
+func (p *Streams) Status(id string) Status {
+	p.mu.Lock()
+	t := p.term
+	p.mu.Unlock()
 	if t == nil {
-		return PeerStatus{}
+		return Status{}
 	}
 	t.mu.Lock()
 	s := t.statuses[id]
 	t.mu.Unlock()
 	if s == nil {
-		return PeerStatus{}
+		return Status{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.PeerStatus
+	return s.Status
 }

@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"encoding/binary"
@@ -8,14 +8,13 @@ import (
 	"time"
 
 	"muster/certs"
-	"muster/netlimit"
 	"muster/store"
 )
 
 // What a peer makes this cluster store stays within its budget, whichever way it tries: the newest is stored, and what
 // came in between is not.
 func TestPeerBudget(t *testing.T) {
-	m := startMember(t, netlimit.Limits{})
+	m := startMember(t)
 	id, secret := m.token(t, "noisy")
 	_, answer := m.ask(t, frame{Exchange: &exchangeFrame{id, secret}})
 	if answer.Secret == nil {
@@ -142,7 +141,7 @@ func TestBudget(t *testing.T) {
 
 // Before the other side has shown who it is, it may say little and only for a while.
 func TestFirstFrameIsShort(t *testing.T) {
-	m := startMember(t, netlimit.Limits{})
+	m := startMember(t)
 	for _, n := range []uint32{0, firstFrameLimit + 1, 1 << 20, 1 << 31} {
 		c, err := m.stranger(t)
 		if err != nil {
@@ -170,7 +169,7 @@ func TestFirstFrameIsShort(t *testing.T) {
 // Wrong secrets of either kind and handshakes that come to nothing cost an address its access for a while, few lines in
 // the log, and the database nothing.
 func TestWrongSecretsAreLimited(t *testing.T) {
-	m := startMember(t, netlimit.Limits{})
+	m := startMember(t)
 	id, _ := m.token(t, "guessed")
 	before := m.audits(t)
 	refused, hungUp := 0, 0
@@ -200,7 +199,7 @@ func TestWrongSecretsAreLimited(t *testing.T) {
 	if refused < 100 || hungUp < 50 {
 		t.Errorf("%d of 400 were refused and %d hung up on", refused, hungUp)
 	}
-	if n := strings.Count(m.log.String(), "a peer was refused"); n > 100 {
+	if n := strings.Count(m.logged.String(), "a peer was refused"); n > 100 {
 		t.Errorf("%d lines in the log", n)
 	}
 	if n := m.audits(t) - before; n != 0 {

@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"slices"
@@ -87,7 +87,7 @@ func (e *exporter) publish(x exported) {
 }
 
 // refresh looks at members, their health and the authorities.
-func (t *peerTerm) refresh() {
+func (t *term) refresh() {
 	if t.alive(t.store.NodeID()) == "unknown" && time.Since(t.since) < aliveWithin {
 		return // nobody has been asked yet, and peers are not to hear that all are unknown
 	}

@@ -1,4 +1,4 @@
-package cluster
+package peering
 
 import (
 	"context"
@@ -17,10 +17,10 @@ const (
 	leaderWithin     = 3 * time.Second // a dialer that arrives during an election waits for its end
 )
 
-// serve takes a connection of another cluster. Its first message, which is short and comes soon, says who it is. On a
+// Serve takes a connection of another cluster. Its first message, which is short and comes soon, says who it is. On a
 // member that does not lead, that and all that follows is passed on to the leader byte for byte: the dialer need not be
 // able to reach every member. Only what has been passed on once is refused.
-func (p *peers) serve(conn net.Conn, relayed bool) {
+func (p *Streams) Serve(conn net.Conn, relayed bool) {
 	if relayed { // the member that passes it on has a place for it; here it has none yet
 		select {
 		case p.relayed <- struct{}{}:
@@ -86,7 +86,7 @@ func (p *peers) serve(conn net.Conn, relayed bool) {
 }
 
 // passOn carries a connection to the leader. It looks at the leader's first answer, which tells whether the dialer is known.
-func (p *peers) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
+func (p *Streams) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
 	defer to.Close()
 	l := &peerConn{Conn: to}
 	if l.writeRaw(data, time.Second) != nil {
@@ -121,7 +121,7 @@ func (p *peers) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
 const tooManyStreams = "there are too many streams of peerings here; try again later"
 
 // take and free count streams of those who have shown who they are.
-func (p *peers) take() bool {
+func (p *Streams) take() bool {
 	select {
 	case p.slots <- struct{}{}:
 		return true
@@ -130,10 +130,10 @@ func (p *peers) take() bool {
 	}
 }
 
-func (p *peers) free() { <-p.slots }
+func (p *Streams) free() { <-p.slots }
 
 // answer does what the first message asks for. known is called when the other side has shown who it is.
-func (t *peerTerm) answer(c *peerConn, f *frame, direct bool, known func()) {
+func (t *term) answer(c *peerConn, f *frame, direct bool, known func()) {
 	ctx, cancel := context.WithTimeout(t.ctx, openWithin)
 	defer cancel()
 	var out frame
@@ -141,11 +141,11 @@ func (t *peerTerm) answer(c *peerConn, f *frame, direct bool, known func()) {
 	switch {
 	case f.Exchange != nil:
 		secret := certs.NewUUID()
-		if err = t.store.Peerings.ExchangeSecret(ctx, peerActor, f.Exchange.PeerID, certs.HashSecret(f.Exchange.Secret), certs.HashSecret(secret)); err == nil {
+		if err = t.store.Peerings.ExchangeSecret(ctx, actor, f.Exchange.PeerID, certs.HashSecret(f.Exchange.Secret), certs.HashSecret(secret)); err == nil {
 			out.Secret = &secretFrame{secret}
 		}
 	case f.Leave != nil:
-		if err = t.store.Peerings.Leave(ctx, peerActor, f.Leave.PeerID, certs.HashSecret(f.Leave.Secret)); err == nil {
+		if err = t.store.Peerings.Leave(ctx, actor, f.Leave.PeerID, certs.HashSecret(f.Leave.Secret)); err == nil {
 			out.Terminated = &struct{}{}
 		}
 	case f.Open != nil:
@@ -175,11 +175,11 @@ func (t *peerTerm) answer(c *peerConn, f *frame, direct bool, known func()) {
 }
 
 // open lets a dialer in, unless it opens streams all the time.
-func (t *peerTerm) open(ctx context.Context, f *openFrame) (*store.Peering, error) {
+func (t *term) open(ctx context.Context, f *openFrame) (*store.Peering, error) {
 	if f.Datacenter != "" && !certs.ValidDatacenter(f.Datacenter) {
 		return nil, errBadDatacenter
 	}
-	p, err := t.store.Peerings.OpenStream(ctx, peerActor, f.PeerID, certs.HashSecret(f.Secret), f.Datacenter)
+	p, err := t.store.Peerings.OpenStream(ctx, actor, f.PeerID, certs.HashSecret(f.Secret), f.Datacenter)
 	if err == nil && !t.budgetOf(p.ID).open(time.Now()) {
 		err = &refusal{refusedFrame{refusedBusy, "this peering is opened too often; try again later"}}
 	}
@@ -208,7 +208,7 @@ func refusalOf(err error) *refusedFrame {
 }
 
 // accept carries the stream of a dialer.
-func (t *peerTerm) accept(ctx context.Context, p *store.Peering, c *peerConn) {
+func (t *term) accept(ctx context.Context, p *store.Peering, c *peerConn) {
 	datacenter, err := t.store.Settings.Datacenter(ctx)
 	if err == nil {
 		err = c.write(frame{Opened: &openedFrame{datacenter}}, frameTimeout)
