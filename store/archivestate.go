@@ -210,8 +210,8 @@ func copyState(ctx context.Context, from, path string, version int64) error {
 	defer l.Close()
 	v := l.View(time.Time{})
 	var copies []string
-	for _, name := range slices.Concat(restoredTables, keptTables) {
-		t, err := v.Table(name)
+	for _, r := range registry {
+		t, err := v.Table(r.name)
 		if errors.Is(err, engine.ErrNoTable) { // of a later step
 			continue
 		}

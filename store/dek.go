@@ -97,10 +97,6 @@ func (t *Tx) rotateDEK(r *DEKRotation, reason string) (generation uint64, err er
 	return generation, t.rotateKeys(r.Keys, nil, seal)
 }
 
-const countSealed = `SELECT (SELECT count(*) FROM secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM sealed_secrets WHERE dek_generation < ?1)
-	+ (SELECT count(*) FROM authorities WHERE dek_generation < ?1 AND state <> 'retired') + (SELECT count(*) FROM idempotency WHERE dek_generation < ?1)
-	+ (SELECT count(*) FROM peering_secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM peering_tombstones WHERE dek_generation < ?1)`
-
 // RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
 func (ks Keys) RotateDEK(ctx context.Context, actor Actor, r *DEKRotation, reason string) (uint64, error) {
 	return makeOnce(ctx, ks.s, actor, func(tx *Tx) (generation uint64, err error) {
@@ -144,22 +140,6 @@ func (ks Keys) Generations(ctx context.Context, c Consistency) (list []Generatio
 	return list, err
 }
 
-// sealedTable is a table with values under the data-encryption key; name computes what their seal is bound to.
-var sealedTables = []struct{ find, update string }{
-	{"SELECT 'secret/' || name || '/' || version, name, '', sealed, dek_generation FROM secrets WHERE dek_generation < ? ORDER BY name LIMIT ?",
-		"UPDATE secrets SET sealed = ?1, dek_generation = ?2 WHERE name = ?3 AND ?4 = '' AND dek_generation = ?5"},
-	{"SELECT name, name, '', sealed, dek_generation FROM sealed_secrets WHERE dek_generation < ? ORDER BY name LIMIT ?",
-		"UPDATE sealed_secrets SET sealed = ?1, dek_generation = ?2 WHERE name = ?3 AND ?4 = '' AND dek_generation = ?5"},
-	{"SELECT 'authority/' || kind || '/' || generation, kind, cast(generation AS TEXT), sealed_key, dek_generation FROM authorities WHERE dek_generation < ? AND state <> 'retired' ORDER BY kind, generation LIMIT ?",
-		"UPDATE authorities SET sealed_key = ?1, dek_generation = ?2 WHERE kind = ?3 AND generation = cast(?4 AS INTEGER) AND dek_generation = ?5"},
-	{"SELECT 'idempotency/' || accessor || '/' || key, accessor, key, sealed, dek_generation FROM idempotency WHERE dek_generation < ? ORDER BY accessor, key LIMIT ?",
-		"UPDATE idempotency SET sealed = ?1, dek_generation = ?2 WHERE accessor = ?3 AND key = ?4 AND dek_generation = ?5"},
-	{"SELECT 'peering/' || peering_id, peering_id, '', sealed, dek_generation FROM peering_secrets WHERE dek_generation < ? ORDER BY peering_id LIMIT ?",
-		"UPDATE peering_secrets SET sealed = ?1, dek_generation = ?2 WHERE peering_id = ?3 AND ?4 = '' AND dek_generation = ?5"},
-	{"SELECT 'peering/' || id, id, '', sealed, dek_generation FROM peering_tombstones WHERE dek_generation < ? ORDER BY id LIMIT ?",
-		"UPDATE peering_tombstones SET sealed = ?1, dek_generation = ?2 WHERE id = ?3 AND ?4 = '' AND dek_generation = ?5"},
-}
-
 // Reencrypt moves up to limit values to the active generation, in one transaction, and retires the old generations when
 // nothing is left. It returns how many it has moved; 0 means that all is done. Any leader can go on where another stopped.
 func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int, err error) {
@@ -174,15 +154,9 @@ func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int
 		if _, err := tx.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
 			return err
 		}
-		moved = 0
-		for _, table := range sealedTables {
-			n, err := moveSealed(tx, &ks.s.keys, &ks.s.keys, table.find, table.update, active, active, limit-moved)
-			if err != nil {
-				return err
-			}
-			if moved += n; moved >= limit {
-				break
-			}
+		var err error
+		if moved, err = moveSealed(tx, &ks.s.keys, &ks.s.keys, active, active, limit); err != nil {
+			return err
 		}
 		if moved > 0 {
 			return tx.audit("dek.reencrypt", fmt.Sprintf("dek/%d", active), fmt.Sprintf("%d values", moved))
@@ -197,40 +171,4 @@ func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int
 		return tx.audit("dek.retire", fmt.Sprintf("dek/%d", active-1), "")
 	})
 	return moved, err
-}
-
-// moveSealed opens up to limit values of a generation below one with one keyring and seals them under the active
-// generation of another.
-func moveSealed(tx *Tx, from, to *keyring, find, update string, below, active uint64, limit int) (moved int, err error) {
-	type row struct {
-		name, a, b string
-		sealed     []byte
-		generation uint64
-	}
-	list, err := collect(&tx.View, func(rows *sql.Rows) (r row, err error) {
-		err = rows.Scan(&r.name, &r.a, &r.b, &r.sealed, &r.generation)
-		return r, err
-	}, find, int64(below), int64(limit))
-	if err != nil {
-		return 0, err
-	}
-	for _, r := range list {
-		plain, err := from.open(r.name, r.generation, r.sealed)
-		if err != nil {
-			return moved, fmt.Errorf("re-encrypt %s: %w", r.name, err)
-		}
-		sealed, generation, err := to.seal(r.name, plain)
-		clear(plain)
-		if err != nil {
-			return moved, err
-		}
-		if generation != active {
-			return moved, fmt.Errorf("re-encrypt %s: this leader holds generation %d, not %d", r.name, generation, active)
-		}
-		if err := tx.exec(update, sealed, active, r.a, r.b, r.generation); err != nil {
-			return moved, err
-		}
-		moved++
-	}
-	return moved, nil
 }
