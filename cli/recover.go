@@ -44,7 +44,7 @@ func (e *environment) withStopped(cmd *cobra.Command, f func(*cluster.Dir, *clus
 	defer d.Close()
 	var peers []cluster.Peer
 	if f, ok := cmd.Flag("peer").Value.(*peerFlag); ok {
-		if err := f.fromEnv(cmd); err != nil {
+		if err := fromEnvironment(cmd, cmd.Flags().Lookup("peer")); err != nil {
 			return err
 		}
 		peers = f.list

@@ -175,7 +175,7 @@ func groups(env *environment) []commandGroup {
 			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
 			newSettingsCommand(env), newSchemaCommand(env), newBackupCommand(env), newRecoverCommand(env),
 		}},
-		{"This program", []*cobra.Command{newVersionCommand(env), newCompletionCommand(env)}},
+		{"This program", []*cobra.Command{newConfigCommand(env), newVersionCommand(env), newCompletionCommand(env)}},
 	}
 }
 
