@@ -16,7 +16,7 @@ import (
 
 	"muster/certs"
 	"muster/client"
-	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/node"
 	"muster/store"
 )
@@ -327,12 +327,12 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 		b.Meta.ClusterID, f.data, b.Meta.Index, b.Meta.CreatedAt.Format(time.RFC3339)); err != nil {
 		return err
 	}
-	dir, err := cluster.OpenDir(f.data)
+	dir, err := datadir.Open(f.data)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	self, err := cluster.Refound(ctx, dir, b.Archive, b.identities, cluster.Plan{Name: f.Name, Mode: store.ModeFull, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
+	self, err := datadir.Refound(ctx, dir, b.Archive, b.identities, datadir.Plan{Name: f.Name, Mode: store.ModeFull, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/client"
-	"muster/cluster"
+	"muster/cluster/datadir"
 )
 
 // exitUnanswered is the exit status of a command that the cluster has given no answer that settles it: nobody answered, there
@@ -74,7 +74,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	default:
 		env.complain(err.Error() + env.hint(err))
 	}
-	if errors.Is(err, cluster.ErrRemoved) && managed() {
+	if errors.Is(err, datadir.ErrRemoved) && managed() {
 		return exitRemoved // the unit says not to start it again
 	}
 	return 1

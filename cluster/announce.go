@@ -75,11 +75,11 @@ func (c *Cluster) announceOnce(ctx context.Context) bool {
 
 // announceToAll tries everybody whom this member knows, at once: some may be where nobody answers any more.
 func (c *Cluster) announceToAll(ctx context.Context) bool {
-	peers := c.knownPeers(ctx)
-	leaders := make(chan uint64, len(peers))
+	members := c.knownMembers(ctx)
+	leaders := make(chan uint64, len(members))
 	var answered atomic.Bool
 	limit := make(chan struct{}, 8)
-	for _, id := range peers {
+	for _, id := range members {
 		go func() {
 			limit <- struct{}{}
 			defer func() { <-limit }()
@@ -97,14 +97,14 @@ func (c *Cluster) announceToAll(ctx context.Context) bool {
 			leaders <- id
 		}()
 	}
-	for range peers {
+	for range members {
 		if id := <-leaders; id != 0 {
 			c.lonely(true)
 			c.Store.HintLeader(id, hintFor)
 			return true
 		}
 	}
-	c.lonely(answered.Load() || len(peers) == 0 || ctx.Err() != nil)
+	c.lonely(answered.Load() || len(members) == 0 || ctx.Err() != nil)
 	return false
 }
 
@@ -154,7 +154,7 @@ func (c *Cluster) Notices() (list []string) {
 	return list
 }
 
-func (c *Cluster) knownPeers(ctx context.Context) []uint64 {
+func (c *Cluster) knownMembers(ctx context.Context) []uint64 {
 	var list []uint64
 	seen := map[uint64]bool{c.Store.NodeID(): true}
 	add := func(id uint64) {
@@ -163,7 +163,7 @@ func (c *Cluster) knownPeers(ctx context.Context) []uint64 {
 			list = append(list, id)
 		}
 	}
-	if members, err := c.Store.Members(ctx, store.Stale); err == nil {
+	if members, err := c.Store.Members.List(ctx, store.Stale); err == nil {
 		for i := range members {
 			if members[i].Role != store.RoleNone {
 				add(members[i].NodeID)
@@ -207,7 +207,7 @@ func (c *Cluster) sendAnnouncement(ctx context.Context, id uint64, a announcemen
 	defer cancel()
 	if id == c.Store.NodeID() {
 		a.NodeID, a.Claims, a.Evidence = id, c.claims, store.HostEvidence{Own: true}
-		return c.Store.Announce(ctx, c.actor(), a.Announcement)
+		return c.Store.Members.Announce(ctx, c.actor(), a.Announcement)
 	}
 	body, err := json.Marshal(a)
 	if err != nil {
@@ -218,7 +218,7 @@ func (c *Cluster) sendAnnouncement(ctx context.Context, id uint64, a announcemen
 	var twin *TwinError
 	switch {
 	case errors.As(err, &twin):
-		_ = c.Dir.noteTwin(true, twin.Address)
+		_ = c.Dir.NoteTwin(true, twin.Address)
 		select {
 		case c.twin <- twin:
 		default:
@@ -282,7 +282,7 @@ func (c *Cluster) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 	c.Book.Met(a.NodeID, a.RaftAddress)
 	a.Claims, a.Evidence = c.claims, store.HostEvidence{Remote: remoteHost(r)}
 	a.Evidence.Dialled = c.dialled(r.Context(), a.Announcement)
-	err := c.Store.Announce(r.Context(), store.Actor{Name: transport.HostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
+	err := c.Store.Members.Announce(r.Context(), store.Actor{Name: transport.HostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
 	var no *store.Refusal
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
@@ -310,7 +310,7 @@ func (c *Cluster) claims(nodeID uint64, address string) store.Claim {
 		return store.ClaimDead
 	}
 	at := c.Book.At(nodeID)
-	if m, err := c.Store.PeekMember(context.Background(), nodeID); address != "" && err == nil && m != nil && at != "" && at != m.RaftAddress {
+	if m, err := c.Store.Members.Get(context.Background(), store.AsLeader, nodeID); address != "" && err == nil && m != nil && at != "" && at != m.RaftAddress {
 		return store.ClaimDead
 	}
 	return store.ClaimAlive

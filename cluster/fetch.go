@@ -16,9 +16,9 @@ const pathMirror = "/internal/mirror"
 // FetchMirror copies the mirror of a Raft server into a file, if it is newer than a revision. Members ask different
 // servers, so that many of them do not meet at the leader.
 func (c *Cluster) FetchMirror(ctx context.Context, after uint64, path string) (newer bool, err error) {
-	peers := c.knownPeers(ctx)
-	for i := range peers {
-		id := peers[(int(c.Store.NodeID()%uint64(len(peers)))+i)%len(peers)]
+	members := c.knownMembers(ctx)
+	for i := range members {
+		id := members[(int(c.Store.NodeID()%uint64(len(members)))+i)%len(members)]
 		if newer, err = c.fetchFrom(ctx, id, after, path); err == nil {
 			return newer, nil
 		}
@@ -51,8 +51,8 @@ func (c *Cluster) fetchFrom(ctx context.Context, id, after uint64, path string) 
 
 func (c *Cluster) serveMirror(w http.ResponseWriter, r *http.Request) {
 	after, _ := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
-	f, err := os.Open(c.Store.MirrorPath())
-	if err != nil || c.Store.ReplicaRevision() <= after || c.Store.Outside() {
+	f, err := os.Open(c.Store.Mirror.Path())
+	if err != nil || c.Store.Mirror.Revision() <= after || c.Store.Outside() {
 		if err == nil {
 			f.Close()
 		}

@@ -7,19 +7,20 @@ import (
 	"testing"
 	"time"
 
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
 // openFounder founds a cluster of one and opens its store, whose clock can be set forward.
 func openFounder(t *testing.T) (st *store.Store, forward func(time.Duration)) {
 	t.Helper()
-	dir, err := OpenDir(t.TempDir())
+	dir, err := datadir.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	plan := Plan{Name: "one", APIAddress: "127.0.0.1:1", RaftAddress: "127.0.0.1:2", Version: "test", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}
-	node, err := Found(dir, plan, time.Now())
+	plan := datadir.Plan{Name: "one", APIAddress: "127.0.0.1:1", RaftAddress: "127.0.0.1:2", Version: "test", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}
+	node, err := datadir.Found(dir, plan, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,20 +68,20 @@ func TestRotationByAge(t *testing.T) {
 		if err := c.rekey(ctx); err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		list, err := st.Generations(ctx, store.Linearisable)
+		list, err := st.Keys.Generations(ctx, store.Linearisable)
 		if err != nil || len(list) != generations || list[0].State != oldest {
 			t.Fatalf("%s: %+v, %v", when, list, err)
 		}
-		if value, err := st.Secret(ctx, "db.password"); err != nil || value == nil || string(value.Value) != "hunter2" {
+		if value, err := st.Secrets.Get(ctx, "db.password"); err != nil || value == nil || string(value.Value) != "hunter2" {
 			t.Fatalf("%s: the secret is %+v, %v", when, value, err)
 		}
 	}
-	if _, err := st.PutSecret(ctx, c.actor(), "db.password", []byte("hunter2")); err != nil {
+	if _, err := st.Secrets.Put(ctx, c.actor(), "db.password", []byte("hunter2")); err != nil {
 		t.Fatal(err)
 	}
 	forward(1000 * time.Hour)
 	check("without an age", 1, "active")
-	if err := st.SetKeyRotation(ctx, c.actor(), 24*time.Hour); err != nil {
+	if err := st.Settings.SetDEKMaxAge(ctx, c.actor(), 24*time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	check("much too old", 2, "retired")

@@ -9,11 +9,9 @@ import (
 	"time"
 
 	"muster/cluster/autopilot"
+	"muster/cluster/datadir"
 	"muster/store"
 )
-
-// ErrRemoved is why a member stops by itself.
-var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data directory and a new token")
 
 // CanRemove tells in one sentence why removing a member would leave too few live voters; nil when it would not. Before it
 // says so it asks those voters that it takes for dead, which a leader of a moment ago does of all: one that answers and
@@ -69,7 +67,7 @@ func (c *Cluster) storesNow(ctx context.Context, id uint64) bool {
 
 // finishRemovals closes the operation of each removed member that is out of Raft, and its connections.
 func (c *Cluster) finishRemovals(ctx context.Context) error {
-	removals, err := c.Store.RunningRemovals(ctx)
+	removals, err := c.Store.Members.RunningRemovals(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -83,7 +81,7 @@ next:
 				continue next
 			}
 		}
-		if err := c.Store.FinishRemoval(ctx, c.actor(), id); err != nil {
+		if err := c.Store.Members.FinishRemoval(ctx, c.actor(), id); err != nil {
 			return err
 		}
 	}
@@ -100,8 +98,8 @@ func (c *Cluster) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { c.Trans
 func (c *Cluster) expel(ctx context.Context) {
 	gone := map[uint64]bool{}
 	for ctx.Err() == nil {
-		changed := c.Store.MirrorChanged()
-		if list, err := c.Store.Removed(ctx); err == nil {
+		changed := c.Store.Mirror.Changed()
+		if list, err := c.Store.Members.Removed(ctx, store.Stale); err == nil {
 			for _, id := range list {
 				if id == c.Store.NodeID() {
 					c.leave(true)
@@ -113,8 +111,8 @@ func (c *Cluster) expel(ctx context.Context) {
 				}
 			}
 		}
-		if err := c.rememberPeers(ctx); err != nil && ctx.Err() == nil {
-			c.log.Debug("the peers could not be noted", "err", err)
+		if err := c.rememberPlaces(ctx); err != nil && ctx.Err() == nil {
+			c.log.Debug("where the Raft servers are could not be noted", "err", err)
 		}
 		select {
 		case <-changed:
@@ -123,25 +121,25 @@ func (c *Cluster) expel(ctx context.Context) {
 	}
 }
 
-// rememberPeers keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
-func (c *Cluster) rememberPeers(ctx context.Context) error {
-	members, err := c.Store.Members(ctx, store.Stale)
+// rememberPlaces keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
+func (c *Cluster) rememberPlaces(ctx context.Context) error {
+	members, err := c.Store.Members.List(ctx, store.Stale)
 	if err != nil {
 		return err
 	}
-	peers := []Peer{}
+	places := []datadir.Place{}
 	for i := range members {
 		if m := &members[i]; m.Role != store.RoleNone && m.NodeID != c.Store.NodeID() {
-			peers = append(peers, Peer{NodeID: m.NodeID, RaftAddress: m.RaftAddress})
+			places = append(places, datadir.Place{NodeID: m.NodeID, RaftAddress: m.RaftAddress})
 		}
 	}
 	c.nodeFile.Lock()
 	defer c.nodeFile.Unlock()
 	n, err := c.Dir.Node()
-	if err != nil || n == nil || len(peers) == 0 || slices.Equal(n.Peers, peers) {
+	if err != nil || n == nil || len(places) == 0 || slices.Equal(n.Others, places) {
 		return err
 	}
-	n.Peers = peers
+	n.Others = places
 	return c.Dir.SaveNode(n)
 }
 
@@ -153,7 +151,7 @@ func (c *Cluster) Removed() <-chan struct{} { return c.removed }
 
 // Diff lists where the Raft configuration does not agree with the members table.
 func (c *Cluster) Diff(ctx context.Context) ([]Difference, error) {
-	members, err := c.Store.PeekMembers(ctx)
+	members, err := c.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -37,10 +36,10 @@ type trustOfOne struct {
 
 // announced is what the leader's probes tell members of: the revision of the trust and the key of node identities.
 func (c *Cluster) announced(ctx context.Context) (trust uint64, key string) {
-	if t, err := c.Store.Trust(ctx); err == nil {
+	if t, err := c.Store.Authorities.Trust(ctx, store.AsLeader); err == nil {
 		trust = t.Revision
 	}
-	if k, err := c.Store.ActiveKey(ctx, store.KeyJWT); err == nil {
+	if k, err := c.Store.Keys.Active(ctx, store.AsLeader, store.KeyJWT); err == nil {
 		key = k.KID
 	}
 	return trust, key
@@ -109,11 +108,12 @@ func (c *Cluster) syncTrust(ctx context.Context) error {
 	if a.Revision < c.trusted.Load() {
 		return nil // of a leader that has been deposed and does not know
 	}
-	for _, x := range []struct {
-		file string
-		data []byte
-	}{{httpCAFile, a.HTTP.Bundle}, {transportCA, a.Transport.Bundle}} {
-		if err := c.Dir.rewrite(x.file, x.data); err != nil {
+	kinds := []struct {
+		kind certs.Kind
+		of   trustOfOne
+	}{{certs.HTTP, a.HTTP}, {certs.Transport, a.Transport}}
+	for _, x := range kinds {
+		if err := c.Dir.InstallAuthorities(x.kind, x.of.Bundle); err != nil {
 			return err
 		}
 	}
@@ -121,19 +121,12 @@ func (c *Cluster) syncTrust(ctx context.Context) error {
 		return err
 	}
 	own := true
-	for _, x := range []struct {
-		file string
-		of   trustOfOne
-	}{{httpCert, a.HTTP}, {transportCert, a.Transport}} {
-		chain, err := c.Dir.rechain(x.file, x.of)
+	for _, x := range kinds {
+		same, err := c.Dir.Rechain(x.kind, x.of.Chain, x.of.Bundle)
 		if err != nil {
 			return err
 		}
-		if chain == nil {
-			own = false
-		} else if err := c.Dir.rewrite(x.file, chain); err != nil {
-			return err
-		}
+		own = own && same
 	}
 	if own {
 		err = c.reload()
@@ -146,52 +139,16 @@ func (c *Cluster) syncTrust(ctx context.Context) error {
 	return err
 }
 
-// rewrite replaces a file if it is different.
-func (d *Dir) rewrite(name string, data []byte) error {
-	if old, err := d.read(name); err == nil && bytes.Equal(old, data) {
-		return nil
-	}
-	return d.write(name, data, 0o644)
-}
-
-// rechain returns the leaf in a file with what is to follow it; nil when another authority than its own issues now.
-func (d *Dir) rechain(name string, of trustOfOne) ([]byte, error) {
-	data, err := d.read(name)
-	if err != nil {
-		return nil, dirError(d.Path, err)
-	}
-	list, err := certs.ParseCerts(data)
-	if err != nil {
-		return nil, nil // renewed then
-	}
-	issuers, err := certs.ParseCerts(of.Bundle)
-	if err != nil {
-		return nil, fmt.Errorf("the leader's answer cannot be used: %w", err)
-	}
-	if !(certs.CA{Cert: issuers[0]}).Issued(list[0]) {
-		return nil, nil
-	}
-	return append(certs.EncodeCert(list[0].Raw), of.Chain...), nil
-}
-
 // reload uses the files of both listeners from the next connection on.
 func (c *Cluster) reload() error {
-	var files [3][]byte
-	for i, name := range []string{transportCert, transportKey, transportCA} {
-		data, err := c.Dir.read(name)
-		if err != nil {
-			return dirError(c.Dir.Path, err)
-		}
-		files[i] = data
-	}
-	if err := c.Transport.Credentials().Replace(files[0], files[1], files[2]); err != nil {
+	if err := c.Dir.Load(c.Transport.Credentials()); err != nil {
 		return err
 	}
 	return c.ReloadHTTP()
 }
 
 func (c *Cluster) trust(ctx context.Context, _ uint64) (a trustAnswer, err error) {
-	t, err := c.Store.Trust(ctx)
+	t, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return a, err
 	}
@@ -223,14 +180,14 @@ type nodeToken struct {
 
 // mintToken signs the identity of a member. That the request has come over the cluster listener proves who it is.
 func (c *Cluster) mintToken(ctx context.Context, nodeID uint64) (t nodeToken, err error) {
-	m, err := c.Store.PeekMember(ctx, nodeID)
+	m, err := c.Store.Members.Get(ctx, store.AsLeader, nodeID)
 	if err != nil {
 		return t, err
 	}
 	if m == nil {
 		return t, fmt.Errorf("node %d is not a member", nodeID)
 	}
-	key, err := c.Store.ActiveKey(ctx, store.KeyJWT)
+	key, err := c.Store.Keys.Active(ctx, store.AsLeader, store.KeyJWT)
 	if err != nil {
 		return t, err
 	}
@@ -251,15 +208,15 @@ func (c *Cluster) syncToken(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.Dir.write(nodeTokenFile, []byte(t.NodeJWT+"\n"), 0o600)
+	return c.Dir.SaveNodeToken(t.NodeJWT)
 }
 
 func (c *Cluster) tokenDue(now time.Time) bool {
-	data, err := c.Dir.read(nodeTokenFile)
+	jwt, err := c.Dir.NodeToken()
 	if err != nil {
 		return true
 	}
-	kid, expires, err := certs.PeekNodeJWT(string(bytes.TrimSpace(data)))
+	kid, expires, err := certs.PeekNodeJWT(jwt)
 	if err != nil || expires.Sub(now) < certs.NodeJWTLifetime/2 {
 		return true
 	}
@@ -269,11 +226,11 @@ func (c *Cluster) tokenDue(now time.Time) bool {
 
 // awaited marks the members that a rotation waits for, so that they are probed more often.
 func (c *Cluster) awaited(ctx context.Context, list []target, t *term) []target {
-	rotations, err := c.Store.CARotations(ctx)
+	rotations, err := c.Store.Authorities.Rotations(ctx, store.AsLeader)
 	if err != nil || len(rotations) == 0 {
 		return list
 	}
-	holders, err := c.Store.TrustHolders(ctx)
+	holders, err := c.Store.Authorities.Holders(ctx, store.AsLeader)
 	if err != nil {
 		return list
 	}
@@ -293,7 +250,7 @@ func (c *Cluster) awaited(ctx context.Context, list []target, t *term) []target 
 // Installed tells which members have put the present trust into effect, and why the others have not. Where this member
 // does not lead it knows of none.
 func (c *Cluster) Installed(ctx context.Context) (in store.Installed, why map[uint64]string, err error) {
-	t, err := c.Store.Trust(ctx)
+	t, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return in, nil, err
 	}
@@ -318,7 +275,7 @@ func (c *Cluster) Installed(ctx context.Context) (in store.Installed, why map[ui
 
 // advanceCA carries rotations of the authorities on and warns of what expires.
 func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
-	rotations, err := c.Store.CARotations(ctx)
+	rotations, err := c.Store.Authorities.Rotations(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -331,7 +288,7 @@ func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
 		if err != nil {
 			return err
 		}
-		if changed, err = c.Store.AdvanceCA(ctx, c.actor(), in); err != nil {
+		if changed, err = c.Store.Authorities.Advance(ctx, c.actor(), in); err != nil {
 			return err
 		}
 	}
@@ -345,7 +302,7 @@ func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
 		return nil
 	}
 	t.checked = time.Now()
-	expiring, err := c.Store.WarnOfExpiry(ctx, c.actor())
+	expiring, err := c.Store.Certificates.WarnOfExpiry(ctx, c.actor())
 	for i := range expiring {
 		e := &expiring[i]
 		c.log.Warn("a certificate in use expires soon", "what", e.String(), "at", e.NotAfter, "days", int(e.DaysLeft(time.Now())))

@@ -114,7 +114,7 @@ func (s *Server) createAPIKey(q *Request) error {
 		k.Metadata = m["metadata"]
 	}
 	q.OwnKey(&k, ttl)
-	if k, err = s.Store.CreateAPIKey(q.Context(), q.Actor, k); err != nil {
+	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	type answer struct {
@@ -290,7 +290,7 @@ func (s *Server) getAPIKeys(q *Request) error {
 	if err := ownOnly(q, k, actionGetKey); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), store.Linearisable, "")
+	keys, err := s.Store.APIKeys.List(q.Context(), store.Linearisable, "")
 	if err != nil {
 		return err
 	}
@@ -373,7 +373,7 @@ func (s *Server) invalidateAPIKeys(q *Request) error {
 	if err := ownOnly(q, k, actionInvalidateKey); err != nil {
 		return err
 	}
-	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.Actor, s.matcher(q, k), false)
+	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, s.matcher(q, k), false)
 	if err != nil {
 		return err
 	}

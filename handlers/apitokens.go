@@ -61,14 +61,14 @@ func (s *Server) createAPIToken(q *Request) error {
 	t.ExpiresAt = q.NoLonger(t.ExpiresAt)
 	t.Secret = certs.NewSecret()
 	t.SecretHash = certs.HashSecret(t.Secret)
-	if t, err = s.Store.CreateAPIToken(q.Context(), q.Actor, t); err != nil {
+	if t, err = s.Store.APITokens.Create(q.Context(), q.Actor, t); err != nil {
 		return err
 	}
 	return q.Result(http.StatusCreated, showAPIToken(&t))
 }
 
 func (s *Server) listAPITokens(q *Request) error {
-	tokens, err := s.Store.APITokens(q.Context(), q.Consistency())
+	tokens, err := s.Store.APITokens.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (s *Server) listAPITokens(q *Request) error {
 }
 
 func (s *Server) deleteAPIToken(q *Request) error {
-	if err := s.Store.DeleteAPIToken(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.Store.APITokens.Delete(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, Message{"API token revoked"})

@@ -53,7 +53,7 @@ type pending struct {
 
 // showCA shows the certificate authorities and what is going on with them.
 func (s *Server) showCA(q *Request) error {
-	list, err := s.Store.Authorities(q.Context(), q.Consistency())
+	list, err := s.Store.Authorities.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (s *Server) pending(ctx context.Context) (store.Installed, []pending, error
 	if err != nil {
 		return in, nil, err
 	}
-	holders, err := s.Store.TrustHolders(ctx)
+	holders, err := s.Store.Authorities.Holders(ctx, store.AsLeader)
 	if err != nil {
 		return in, nil, err
 	}
@@ -117,7 +117,7 @@ func (s *Server) pending(ctx context.Context) (store.Installed, []pending, error
 		if in.Nodes[id] {
 			continue
 		}
-		m, err := s.Store.PeekMember(ctx, id)
+		m, err := s.Store.Members.Get(ctx, store.AsLeader, id)
 		if err != nil {
 			return in, nil, err
 		}
@@ -213,7 +213,7 @@ func (s *Server) rotateCA(q *Request) error {
 		return err
 	}
 	if r.Action != store.CAStart && len(r.Kinds) > 1 { // of those that are under way
-		running, err := s.Store.CARotations(q.Context())
+		running, err := s.Store.Authorities.Rotations(q.Context(), store.AsLeader)
 		if err != nil {
 			return err
 		}
@@ -224,7 +224,7 @@ func (s *Server) rotateCA(q *Request) error {
 			r.Kinds = append(r.Kinds, running[i].Kind)
 		}
 	}
-	done, err := s.Store.ChangeCA(q.Context(), q.Actor, r)
+	done, err := s.Store.Authorities.Change(q.Context(), q.Actor, r)
 	if err != nil {
 		return err
 	}
@@ -293,7 +293,7 @@ func (s *Server) listCertificates(q *Request) error {
 		}
 		f.Limit = n
 	}
-	list, err := s.Store.Certificates(q.Context(), q.Consistency(), f)
+	list, err := s.Store.Certificates.List(q.Context(), q.Consistency(), f)
 	if err != nil {
 		return err
 	}

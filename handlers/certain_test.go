@@ -251,7 +251,7 @@ func (x *relay) untouched() bool {
 
 func (s *testServer) mirrorFile() string {
 	s.t.Helper()
-	until(s.t, "the mirror is there", func() bool { return s.Store.ReplicaRevision() >= s.Store.Revision() })
+	until(s.t, "the mirror is there", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
 	return filepath.Join(s.dir, "muster.db")
 }
 

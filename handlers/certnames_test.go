@@ -135,14 +135,14 @@ func TestNamesInCertificates(t *testing.T) {
 			if code, text, _ = join(other.with("advertise_addr", "192.0.2.1", "raft_address", "192.0.2.1:7301", "api_address", "db1.example:5001")); code != 403 || !strings.Contains(text, "node ") {
 				t.Errorf("another member's name: %d %.300s", code, text)
 			}
-			s.option(store.OptionCertificateHosts, `"set.example"`)
+			s.option(store.SettingCertificateHosts, `"set.example"`)
 			later := newCandidate(t, plain, true).with("advertise_addr", "192.0.2.1", "raft_port", "x")
 			later = strings.Replace(later, `"raft_port":"x"`, `"raft_port":7400`, 1)
 			later = strings.Replace(later, `"advertise_addr"`, `"api_address":"set.example:5000","advertise_addr"`, 1)
 			if code, text, out = join(later, "Idempotency-Key", "k"); code != 200 || !slices.Contains(namesOf(t, out.HTTPCert), "set.example") {
 				t.Errorf("as the setting says: %d %.300s", code, text)
 			}
-			s.option(store.OptionCertificateHosts, "null")
+			s.option(store.SettingCertificateHosts, "null")
 			if code, text, out = join(later, "Idempotency-Key", "k"); code == 200 && slices.Contains(namesOf(t, out.HTTPCert), "set.example") {
 				t.Errorf("repeated when the setting says so no more: %d %.300s", code, text)
 			}
@@ -178,7 +178,7 @@ func TestHostsOfTokens(t *testing.T) {
 // allows.
 func TestEnrolledIntermediate(t *testing.T) {
 	s := newSoleMember(t)
-	s.option(store.OptionEnrollmentHTTPCA, `"intermediate"`)
+	s.option(store.SettingEnrollmentHTTPCA, `"intermediate"`)
 	get := func() *x509.Certificate {
 		w := s.call("GET", "/_security/enroll/node", "", "", "Authorization", s.enrollKey(`{}`))
 		var out enrollNodeResponse
@@ -195,7 +195,7 @@ func TestEnrolledIntermediate(t *testing.T) {
 	if got := fmt.Sprint(c.PermittedDNSDomains, c.PermittedIPRanges, c.PermittedDNSDomainsCritical); got != "[localhost] [127.0.0.0/8 ::1/128 192.0.2.1/32] true" {
 		t.Error(got)
 	}
-	s.option(store.OptionCertificateHosts, `"es.example.org,*.apps.example.org,10.0.0.0/8"`)
+	s.option(store.SettingCertificateHosts, `"es.example.org,*.apps.example.org,10.0.0.0/8"`)
 	c = get()
 	if got := fmt.Sprint(c.PermittedDNSDomains, c.PermittedIPRanges); got != "[localhost es.example.org .apps.example.org] [127.0.0.0/8 ::1/128 10.0.0.0/8 192.0.2.1/32]" {
 		t.Error(got)

@@ -48,7 +48,7 @@ func (s *soleMember) option(name, value string) {
 func (s *soleMember) expiring(in time.Duration, scopes ...string) (string, time.Time) {
 	s.t.Helper()
 	secret, at := certs.NewSecret(), time.Now().Add(in).Truncate(time.Second)
-	if _, err := s.Store.CreateAPIToken(s.t.Context(), store.Actor{Name: "test"}, store.APIToken{ID: store.NewID(), Name: "short", Scopes: scopes,
+	if _, err := s.Store.APITokens.Create(s.t.Context(), store.Actor{Name: "test"}, store.APIToken{ID: store.NewID(), Name: "short", Scopes: scopes,
 		Secret: secret, SecretHash: certs.HashSecret(secret), ExpiresAt: &at}); err != nil {
 		s.t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestReplayOfAnEnrollment(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, x := range []struct{ name, off, on string }{
-		{store.OptionEnrollmentHTTPCA, `"intermediate"`, `"root"`}, {store.OptionEnrollment, "false", "true"},
+		{store.SettingEnrollmentHTTPCA, `"intermediate"`, `"root"`}, {store.SettingEnrollment, "false", "true"},
 	} {
 		s.option(x.name, x.off)
 		if w := s.create(&c, "k", "", ""); w.Code != 403 || strings.Contains(w.Body.String(), "http_ca_key") {
@@ -302,8 +302,8 @@ func TestKeysOfKeys(t *testing.T) {
 func TestSettingsThatWeaken(t *testing.T) {
 	s := newSoleMember(t)
 	manage := s.token(store.ScopeClusterManage)
-	for _, o := range store.Options {
-		scope, err := store.OptionScope(o.Name)
+	for _, o := range store.AllSettings {
+		scope, err := store.SettingScope(o.Name)
 		if err != nil {
 			t.Fatal(err)
 		}

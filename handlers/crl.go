@@ -1,5 +1,7 @@
 package handlers
 
+import "muster/store"
+
 import (
 	"muster/certs"
 )
@@ -11,11 +13,11 @@ func (s *Server) transportCRL(q *Request) error { return s.crl(q, certs.Transpor
 // It is for software that has enrolled; members know by themselves.
 func (s *Server) crl(q *Request, kind certs.Kind) error {
 	ctx := q.Context()
-	list, err := s.Store.RevokedCertificates(ctx, kind)
+	list, err := s.Store.Certificates.Revoked(ctx, store.Linearisable, kind)
 	if err != nil {
 		return err
 	}
-	ca, err := s.Store.Authority(ctx, kind)
+	ca, err := s.Store.Authorities.Issuing(ctx, store.AsLeader, kind)
 	if err != nil {
 		return err
 	}

@@ -275,7 +275,7 @@ func (s *Server) admitElastic(ep *elasticEndpoint, q *Request) error {
 		return illegalArgument("request [%s %s] does not support having a body", q.Method, q.URL.Path)
 	}
 	if ep.gated {
-		o, err := s.Store.EnrollmentOptions(q.Context())
+		o, err := s.Store.Settings.Enrollment(q.Context(), store.AsLeader)
 		if err != nil {
 			return err
 		}

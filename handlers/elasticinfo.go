@@ -73,7 +73,7 @@ func (s *Server) elasticHealth(q *Request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
-	members, err := s.Store.PeekMembers(q.Context())
+	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func answerNodes(q *Request, nodes map[string]elasticNode) error {
 
 // elasticNodes lists all members, as clients want them that look for more addresses.
 func (s *Server) elasticNodes(q *Request) error {
-	members, err := s.Store.Members(q.Context(), store.Linearisable)
+	members, err := s.Store.Members.List(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (s *Server) elasticNodes(q *Request) error {
 
 // elasticLocalNode describes the member that the caller has asked.
 func (s *Server) elasticLocalNode(q *Request) error {
-	m, err := s.Store.PeekMember(q.Context(), q.Asked)
+	m, err := s.Store.Members.Get(q.Context(), store.AsLeader, q.Asked)
 	if err != nil {
 		return err
 	}

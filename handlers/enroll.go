@@ -33,16 +33,16 @@ type enrollNodeResponse struct {
 // alone; all is prepared before the transaction that consumes the credential and records it.
 func (s *Server) enrollNode(q *Request) error {
 	ctx := q.Context()
-	options, err := s.Store.EnrollmentOptions(ctx)
+	options, err := s.Store.Settings.Enrollment(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
-	trust, err := s.Store.Trust(ctx)
+	trust, err := s.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
 	root := trust.HTTP
-	members, err := s.Store.PeekMembers(ctx)
+	members, err := s.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (s *Server) enroll(q *Request, e store.Enrolling) (store.Enrolling, error) 
 	if q.Key != nil {
 		q.Actor.Name = "API key " + q.Key.Name
 	}
-	done, err := s.Store.Enroll(q.Context(), q.Actor, e)
+	done, err := s.Store.Enrollments.Enroll(q.Context(), q.Actor, e)
 	var refusal *store.Refusal
 	if errors.As(err, &refusal) && refusal.Code == store.Unauthorized {
 		return done, notAuthenticated("unable to authenticate with provided credentials and anonymous access is not allowed for this request", "API key: "+refusal.Message)
@@ -143,7 +143,7 @@ func (s *Server) newEnrolled(e *store.Enrolling, kind certs.Kind, keyType string
 }
 
 func (s *Server) makeTransport(ctx context.Context, e *store.Enrolling, keyType string) error {
-	ca, err := s.Store.Authority(ctx, certs.Transport)
+	ca, err := s.Store.Authorities.Issuing(ctx, store.AsLeader, certs.Transport)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (s *Server) makeTransport(ctx context.Context, e *store.Enrolling, keyType 
 // makeIntermediate makes an authority for the machine that enrolls and for what the setting allows. It cannot sign for the
 // members' own hosts, except for those on that machine.
 func (s *Server) makeIntermediate(ctx context.Context, e *store.Enrolling, root certs.CA, keyType string, members []store.Member, remote string) error {
-	allowed, err := s.Store.CertificateHosts(ctx)
+	allowed, err := s.Store.Settings.CertificateHosts(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ const kibanaTokenLifetime = 30 * 24 * time.Hour
 // enrollKibana gives a Kibana the HTTP CA and a service token (reference es_enroll, section 7). The token is an API token
 // without any scope: it shows who is calling and opens nothing of the cluster.
 func (s *Server) enrollKibana(q *Request) error {
-	root, err := s.Store.Authority(q.Context(), certs.HTTP)
+	root, err := s.Store.Authorities.Issuing(q.Context(), store.AsLeader, certs.HTTP)
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (s *Server) createEnrollToken(q *Request) error {
 	if k.Name == "" {
 		k.Name = "enrollment_token_API_key_" + k.ID
 	}
-	members, err := s.Store.RaftMembers(q.Context())
+	members, err := s.Store.Members.Raft(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (s *Server) createEnrollToken(q *Request) error {
 	if k.Text, err = (certs.EnrollToken{Version: elasticVersion, Addresses: addresses, Fingerprint: hex.EncodeToString(sum[:]), Key: k.ID + ":" + k.Secret}).Encode(); err != nil {
 		return err
 	}
-	if k, err = s.Store.CreateAPIKey(q.Context(), q.Actor, k); err != nil {
+	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	out := s.showEnrollToken(&k)
@@ -124,7 +124,7 @@ func (s *Server) presentedCA(q *Request) ([]byte, error) {
 	if chain := s.Chain(); len(chain) > 1 {
 		return chain[1], nil
 	}
-	ca, err := s.Store.Authority(q.Context(), certs.HTTP)
+	ca, err := s.Store.Authorities.Issuing(q.Context(), store.AsLeader, certs.HTTP)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (s *Server) listEnrollTokens(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), q.Consistency(), store.KeyKindEnrollment)
+	keys, err := s.Store.APIKeys.List(q.Context(), q.Consistency(), store.KeyKindEnrollment)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (s *Server) revokeEnrollToken(q *Request) error {
 		return Fail(http.StatusBadRequest, "keepEnrollments must be true or false")
 	}
 	id := q.Vars()["id"]
-	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.Actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
+	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (s *Server) listEnrollments(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	rows, err := s.Store.Enrollments(q.Context(), q.Consistency())
+	rows, err := s.Store.Enrollments.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (s *Server) revokeEnrollment(q *Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	if err := s.Store.RevokeEnrollment(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.Store.Enrollments.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, Message{"Enrollment revoked"})

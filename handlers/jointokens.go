@@ -169,15 +169,15 @@ func (s *Server) newJoinToken(q *Request, t store.JoinToken, ttl int64) (text st
 func (s *Server) newHMACToken(q *Request, t store.JoinToken) (string, *store.JoinToken, error) {
 	ctx := q.Context()
 	t.ID, t.Format = store.NewID(), store.FormatMuster
-	key, err := s.Store.ActiveKey(ctx, store.KeyJoinHMAC)
+	key, err := s.Store.Keys.Active(ctx, store.AsLeader, store.KeyJoinHMAC)
 	if err != nil {
 		return "", nil, err
 	}
-	ca, err := s.Store.Authority(ctx, certs.HTTP)
+	ca, err := s.Store.Authorities.Issuing(ctx, store.AsLeader, certs.HTTP)
 	if err != nil {
 		return "", nil, err
 	}
-	members, err := s.Store.RaftMembers(ctx)
+	members, err := s.Store.Members.Raft(ctx, store.AsLeader)
 	if err != nil {
 		return "", nil, err
 	}
@@ -188,7 +188,7 @@ func (s *Server) newHMACToken(q *Request, t store.JoinToken) (string, *store.Joi
 	}
 	t.KeyEpoch = key.Epoch
 	// Last: an error behind the write would be taken for one before it, and the request repeated.
-	if t, err = s.Store.CreateJoinToken(ctx, q.Actor, t); err != nil {
+	if t, err = s.Store.JoinTokens.Create(ctx, q.Actor, t); err != nil {
 		return "", nil, err
 	}
 	return t.Text, &t, nil // of the first time, when the request is a repetition
@@ -198,15 +198,15 @@ func (s *Server) newHMACToken(q *Request, t store.JoinToken) (string, *store.Joi
 // http://<api_endpoint>, so this member's --plain-http listener is named when there is one.
 func (s *Server) newSignedToken(q *Request, t store.JoinToken) (string, *store.JoinToken, error) {
 	ctx := q.Context()
-	key, err := s.Store.ActiveKey(ctx, store.KeyJoinSigning)
+	key, err := s.Store.Keys.Active(ctx, store.AsLeader, store.KeyJoinSigning)
 	if err != nil {
 		return "", nil, err
 	}
-	self, err := s.Store.PeekMember(ctx, s.Store.NodeID())
+	self, err := s.Store.Members.Get(ctx, store.AsLeader, s.Store.NodeID())
 	if err != nil {
 		return "", nil, err
 	}
-	cidr, err := s.Store.OverlayCIDR(ctx)
+	cidr, err := s.Store.Settings.OverlayCIDR(ctx, store.AsLeader)
 	if err != nil {
 		return "", nil, err
 	}
@@ -224,7 +224,7 @@ func (s *Server) newSignedToken(q *Request, t store.JoinToken) (string, *store.J
 		return "", nil, err
 	}
 	t.ID, t.Text, t.KeyEpoch = signed.ID(), text, key.Epoch
-	if t, err = s.Store.CreateJoinToken(ctx, q.Actor, t); err != nil {
+	if t, err = s.Store.JoinTokens.Create(ctx, q.Actor, t); err != nil {
 		return "", nil, err
 	}
 	return t.Text, &t, nil // of the first time, when the request is a repetition
@@ -243,11 +243,11 @@ func joinAddresses(members []store.Member) []string {
 }
 
 func (s *Server) listJoinTokens(q *Request) error {
-	tokens, err := s.Store.JoinTokens(q.Context(), q.Consistency())
+	tokens, err := s.Store.JoinTokens.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
-	uses, err := s.Store.JoinTokenUses(q.Context(), q.Consistency())
+	uses, err := s.Store.JoinTokens.Uses(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (s *Server) listJoinTokens(q *Request) error {
 }
 
 func (s *Server) revokeJoinToken(q *Request) error {
-	if err := s.Store.RevokeJoinToken(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.Store.JoinTokens.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, Message{"Join token revoked"})

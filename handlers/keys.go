@@ -26,7 +26,7 @@ type generation struct {
 
 // listGenerations shows the generations of the data-encryption key and how far re-encryption is.
 func (s *Server) listGenerations(q *Request) error {
-	list, err := s.Store.Generations(q.Context(), q.Consistency())
+	list, err := s.Store.Keys.Generations(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -58,15 +58,15 @@ func (s *Server) rotateDEK(q *Request) error {
 	if setAge {
 		actor := q.Actor
 		actor.IdempotencyKey = "" // the key stands for the rotation; setting the same age twice is harmless
-		if err := s.Store.SetKeyRotation(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
+		if err := s.Store.Settings.SetDEKMaxAge(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
 			return err
 		}
 	}
-	r, err := s.Store.PrepareRotation(q.Context(), 0, nil)
+	r, err := s.Store.Keys.PrepareRotation(q.Context(), 0, nil)
 	if err != nil {
 		return err
 	}
-	n, err := s.Store.RotateDEK(q.Context(), q.Actor, r, "on demand")
+	n, err := s.Store.Keys.RotateDEK(q.Context(), q.Actor, r, "on demand")
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (s *Server) rotateJoinKeys(q *Request) error {
 	if err != nil {
 		return err
 	}
-	done, err := s.Store.RotateKeys(q.Context(), q.Actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
+	done, err := s.Store.Keys.Rotate(q.Context(), q.Actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (s *Server) putSecret(q *Request) error {
 	if len(value) > maxSecret {
 		return Fail(http.StatusBadRequest, "value must be at most 64 KiB")
 	}
-	x, err := s.Store.PutSecret(q.Context(), q.Actor, name, value)
+	x, err := s.Store.Secrets.Put(q.Context(), q.Actor, name, value)
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (s *Server) getSecret(q *Request) error {
 	if err != nil {
 		return err
 	}
-	x, err := s.Store.Secret(q.Context(), name)
+	x, err := s.Store.Secrets.Get(q.Context(), name)
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (s *Server) getSecret(q *Request) error {
 }
 
 func (s *Server) listSecrets(q *Request) error {
-	list, err := s.Store.Secrets(q.Context(), q.Consistency())
+	list, err := s.Store.Secrets.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (s *Server) deleteSecret(q *Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.DeleteSecret(q.Context(), q.Actor, name); err != nil {
+	if err := s.Store.Secrets.Delete(q.Context(), q.Actor, name); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, Message{"Secret deleted"})
@@ -243,7 +243,7 @@ func (s *Server) renewNodeToken(q *Request) error {
 	if q.Node == nil {
 		return Fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
 	}
-	key, err := s.Store.ActiveKey(q.Context(), store.KeyJWT)
+	key, err := s.Store.Keys.Active(q.Context(), store.AsLeader, store.KeyJWT)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (s *Server) putLease(q *Request) error {
 	if f.Err != nil {
 		return f.Err
 	}
-	l, created, err := s.Store.PutLease(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind}, time.Duration(ttl)*time.Second)
+	l, created, err := s.Store.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind}, time.Duration(ttl)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (s *Server) deleteLease(q *Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.DeleteLease(q.Context(), q.Actor, id); err != nil {
+	if err := s.Store.Leases.Delete(q.Context(), q.Actor, id); err != nil {
 		return err
 	}
 	s.Wake() // a drain may be waiting for it
@@ -78,7 +78,7 @@ func (s *Server) listLeases(q *Request) error {
 	if err != nil {
 		return err
 	}
-	leases, err := s.Store.Leases(q.Context(), q.Consistency(), node)
+	leases, err := s.Store.Leases.List(q.Context(), q.Consistency(), node)
 	if err != nil {
 		return err
 	}

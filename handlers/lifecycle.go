@@ -70,7 +70,7 @@ func (s *Server) removedBefore(q *Request) (again bool, err error) {
 	if again, err = s.Store.Answered(q.Context(), q.Actor); err != nil || !again {
 		return false, err
 	}
-	ended, err := s.Store.RemoveMember(q.Context(), q.Actor, 0, nil, nil)
+	ended, err := s.Store.Members.Remove(q.Context(), q.Actor, 0, nil, nil)
 	if err == nil {
 		q.W.Header().Set(headerTokensEnded, strconv.Itoa(ended))
 	}
@@ -115,7 +115,7 @@ func (s *Server) remove(q *Request, nodeID uint64, check func(*store.Member) err
 	if err != nil {
 		return err
 	}
-	ended, err := s.Store.RemoveMember(q.Context(), q.Actor, nodeID, rotation, check)
+	ended, err := s.Store.Members.Remove(q.Context(), q.Actor, nodeID, rotation, check)
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (s *Server) promoteMember(q *Request) error {
 	if err := s.Reachable(q.Context(), m.NodeID); err != nil {
 		return Fail(http.StatusConflict, fmt.Sprintf("Failed to promote node to voter: %s", err))
 	}
-	if err := s.Store.Promote(q.Context(), q.Actor, m.NodeID); err != nil {
+	if err := s.Store.Members.Promote(q.Context(), q.Actor, m.NodeID); err != nil {
 		return err
 	}
 	s.Wake()
@@ -215,7 +215,7 @@ func (s *Server) drainMember(q *Request) error {
 	if body.Deadline < 0 || body.Deadline > maxDrainSeconds {
 		return Fail(http.StatusBadRequest, "deadlineSeconds must be between 0 and 3600")
 	}
-	m, err = s.Store.BeginDrain(q.Context(), q.Actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
+	m, err = s.Store.Members.BeginDrain(q.Context(), q.Actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (s *Server) drainMember(q *Request) error {
 func (s *Server) awaitMember(ctx context.Context, m *store.Member, done func(*store.Member) bool) (*store.Member, error) {
 	for !done(m) {
 		before := s.Store.Revision()
-		now, err := s.Store.PeekMember(ctx, m.NodeID)
+		now, err := s.Store.Members.Get(ctx, store.AsLeader, m.NodeID)
 		if err != nil {
 			return m, err
 		}
@@ -257,7 +257,7 @@ func (s *Server) resumeMember(q *Request) error {
 	if err != nil {
 		return err
 	}
-	if m, err = s.Store.Resume(q.Context(), q.Actor, m.NodeID); err != nil {
+	if m, err = s.Store.Members.Resume(q.Context(), q.Actor, m.NodeID); err != nil {
 		return err
 	}
 	s.Wake()
@@ -309,7 +309,7 @@ func (s *Server) putAutopilotConfig(q *Request) error {
 		}
 		return Fail(http.StatusBadRequest, err.Error())
 	}
-	if _, err := s.Store.PutSetting(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
+	if _, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
 		return err
 	}
 	s.Wake()

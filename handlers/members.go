@@ -39,7 +39,7 @@ type member struct {
 const TimeFormat = "2006-01-02T15:04:05Z"
 
 func (s *Server) listMembers(q *Request) error {
-	members, err := s.Store.Members(q.Context(), q.Consistency())
+	members, err := s.Store.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (s *Server) staleAutopilot(q *Request) error {
 	if s.Store.LeaderID() != 0 {
 		return store.ErrNoLeader
 	}
-	members, err := s.Store.Members(q.Context(), store.Stale)
+	members, err := s.Store.Members.List(q.Context(), store.Stale)
 	if err != nil {
 		return err
 	}

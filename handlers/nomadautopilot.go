@@ -126,7 +126,7 @@ func (s *Server) putNomadAutopilot(q *Request) error {
 	case err != nil:
 		return bad("%s", nomadNames.Replace(err.Error()))
 	}
-	done, err := s.Store.PutSetting(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
+	done, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (s *Server) autopilotHealth(q *Request) error {
 	wait, cancel := context.WithTimeout(q.Context(), 2*time.Second)
 	defer cancel()
 	s.poll(wait, known)
-	members, err := s.Store.PeekMembers(q.Context())
+	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (s *Server) autopilotHealth(q *Request) error {
 	for i := range members {
 		uuids[members[i].NodeID] = members[i].ID
 	}
-	cluster, err := s.Store.PeekCluster(q.Context())
+	cluster, err := s.Store.Cluster(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}

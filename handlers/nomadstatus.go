@@ -18,7 +18,7 @@ func (s *Server) regions(q *Request) error { return nomadJSON(q, []string{region
 
 // statusLeader answers with the leader's address; with `stale` and no leader, with the empty string.
 func (s *Server) statusLeader(q *Request) error {
-	members, err := s.Store.Members(q.Context(), q.Consistency())
+	members, err := s.Store.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (s *Server) agentMember(m *store.Member, alive bool) agentMember {
 // raftMembers lists the members that are Raft servers as this member knows them, and asks each whether it lives. It
 // needs no leader; what the leader's probes have found is used where this member leads.
 func (s *Server) raftMembers(q *Request) ([]agentMember, *agentMember, error) {
-	members, err := s.Store.Members(q.Context(), store.Stale)
+	members, err := s.Store.Members.List(q.Context(), store.Stale)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -179,7 +179,7 @@ func (s *Server) agentSelf(q *Request) error {
 		return err
 	}
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	raft := map[string]string{"last_log_index": number(s.Store.ReplicaRevision()), "num_peers": strconv.Itoa(max(0, len(servers)-1)),
+	raft := map[string]string{"last_log_index": number(s.Store.Mirror.Revision()), "num_peers": strconv.Itoa(max(0, len(servers)-1)),
 		"protocol_version": "3", "state": "Follower"}
 	if s.Store.Leading() {
 		raft["state"] = "Leader"

@@ -35,7 +35,7 @@ type resolver func([]naming.Member, string) (naming.Member, error)
 // resolve finds the member that an operator means, as the leader has it, or this member where the query allows that. It returns naming.ErrNone when nobody is called
 // so and answers 409 with the candidates when several are.
 func (s *Server) resolve(q *Request, text string, by resolver) (*store.Member, error) {
-	members, err := s.Store.Members(q.Context(), q.Consistency())
+	members, err := s.Store.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (s *Server) checkTransferHost(r *http.Request) error {
 	if documented == nil || err != nil || addr.Check(text) != nil {
 		return transferAddress(documented)
 	}
-	members, err := s.Store.Members(r.Context(), store.Stale)
+	members, err := s.Store.Members.List(r.Context(), store.Stale)
 	if err != nil {
 		return transferAddress(documented)
 	}

@@ -42,8 +42,8 @@ type Config struct {
 	CanLead   func(ctx context.Context, nodeID uint64) error // why leadership must not go to a member now
 	// Transferred returns who leads, and accepts writes, after a hand-over to a member, once the outcome is in the audit.
 	Transferred    func(ctx context.Context, actor store.Actor, to uint64) (uint64, error)
-	Diff           func(ctx context.Context) (any, error)                            // where Raft does not agree with SQL
-	PrepareRemoval func(ctx context.Context, nodeID uint64) (*store.Rotation, error) // what a removal makes worthless, anew
+	Diff           func(ctx context.Context) (any, error)                               // where Raft does not agree with SQL
+	PrepareRemoval func(ctx context.Context, nodeID uint64) (*store.DEKRotation, error) // what a removal makes worthless, anew
 	NewJoinKeys    func() ([]store.NewKey, error)
 	Schema         func(ctx context.Context) (any, error) // what the database has, and who holds it back
 	MigrateSchema  func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error)

@@ -9,7 +9,7 @@ import (
 
 // getSettings shows the value of every setting by its name.
 func (s *Server) getSettings(q *Request) error {
-	values, err := s.Store.OptionValues(q.Context(), q.Consistency())
+	values, err := s.Store.Settings.Values(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -24,7 +24,7 @@ func (s *Server) putSettings(q *Request) error {
 		return Fail(http.StatusBadRequest, "the body must be a JSON object")
 	}
 	for name := range values {
-		scope, err := store.OptionScope(name)
+		scope, err := store.SettingScope(name)
 		if err != nil {
 			return err
 		}
@@ -32,7 +32,7 @@ func (s *Server) putSettings(q *Request) error {
 			return Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope)
 		}
 	}
-	values, err := s.Store.SetOptions(q.Context(), q.Actor, values)
+	values, err := s.Store.Settings.Set(q.Context(), q.Actor, values)
 	if err != nil {
 		return err
 	}

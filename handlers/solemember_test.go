@@ -70,10 +70,12 @@ func soleConfig(st *store.Store, clusterID string, log *slog.Logger) Config {
 	return Config{Store: st, Peers: noMembers{}, ClusterID: clusterID, Name: "one", Version: "test", Commit: "test", Logger: log,
 		Autopilot: empty, Alive: func(uint64) string { return "alive" }, Wake: func() {},
 		CanRemove: fine, Reachable: fine, CanLead: fine, Diff: func(context.Context) (any, error) { return []int{}, nil },
-		PrepareRemoval: func(ctx context.Context, id uint64) (*store.Rotation, error) { return st.PrepareRotation(ctx, id, nil) },
-		NewJoinKeys:    func() ([]store.NewKey, error) { return nil, errors.New("not in this test") },
-		Schema:         func(context.Context) (any, error) { return struct{}{}, nil },
-		MigrateSchema:  func(context.Context, store.Actor, []uint64) (any, error) { return struct{}{}, nil },
+		PrepareRemoval: func(ctx context.Context, id uint64) (*store.DEKRotation, error) {
+			return st.Keys.PrepareRotation(ctx, id, nil)
+		},
+		NewJoinKeys:   func() ([]store.NewKey, error) { return nil, errors.New("not in this test") },
+		Schema:        func(context.Context) (any, error) { return struct{}{}, nil },
+		MigrateSchema: func(context.Context, store.Actor, []uint64) (any, error) { return struct{}{}, nil },
 		AutopilotConfig: func(context.Context, store.Consistency) (any, uint64, error) {
 			return json.RawMessage(`{}`), 0, nil
 		},
@@ -151,7 +153,7 @@ func (s *soleMember) token(scopes ...string) string {
 	}
 	secret := certs.NewSecret()
 	id := store.NewID()
-	_, err := s.Store.CreateAPIToken(s.t.Context(), store.Actor{Name: "test"}, store.APIToken{ID: id, Name: "t-" + id, Scopes: scopes,
+	_, err := s.Store.APITokens.Create(s.t.Context(), store.Actor{Name: "test"}, store.APIToken{ID: id, Name: "t-" + id, Scopes: scopes,
 		Secret: secret, SecretHash: certs.HashSecret(secret)})
 	if err != nil {
 		s.t.Fatal(err)

@@ -36,7 +36,7 @@ type status struct {
 // status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
 func (s *Server) status(q *Request) error {
 	leader := s.Store.LeaderID()
-	st := status{Version: s.Version, Ready: true, Commit: s.Commit, Name: s.Name, SchemaVersion: store.LatestSchema(), Revision: s.Store.ReplicaRevision(),
+	st := status{Version: s.Version, Ready: true, Commit: s.Commit, Name: s.Name, SchemaVersion: store.LatestSchema(), Revision: s.Store.Mirror.Revision(),
 		Cluster: clusterStatus{Enabled: true, Role: "Follower", NodeID: s.Store.NodeID(), LeaderNodeID: leader, ClusterID: s.ClusterID}}
 	if s.Notices != nil {
 		st.Notices = s.Notices()

@@ -100,14 +100,14 @@ func (s *testServer) addVoter(confirms func() bool) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()
 	actor, recipient := store.Actor{Name: "test"}, identity.Recipient().String()
-	token, err := s.Store.CreateJoinToken(ctx, actor, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, KeyEpoch: 1, NodeID: 2, MaxUses: 1,
+	token, err := s.Store.JoinTokens.Create(ctx, actor, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, KeyEpoch: 1, NodeID: 2, MaxUses: 1,
 		ExpiresAt: time.Now().Add(time.Hour)})
 	check(err)
-	dek, generation, err := s.Store.ActiveDEK()
+	dek, generation, err := s.Store.Keys.ActiveDEK()
 	check(err)
 	wrap, err := certs.Wrap(dek[:], recipient)
 	check(err)
-	_, err = s.Store.Join(ctx, actor, store.Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
+	_, err = s.Store.Members.Join(ctx, actor, store.Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
 		Member: store.Member{Mode: store.ModeFull, Name: "two", Recipient: recipient, RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002",
 			MaxSchema: store.LatestSchema()}})
 	check(err)
@@ -123,10 +123,12 @@ func testConfig(st *store.Store, clusterID string, log *slog.Logger) Config {
 	return Config{Store: st, Peers: nobody{}, ClusterID: clusterID, Name: "one", Version: "test", Commit: "test", Logger: log,
 		Autopilot: empty, Alive: func(uint64) string { return "alive" }, Wake: func() {},
 		CanRemove: fine, Reachable: fine, CanLead: fine, Diff: func(context.Context) (any, error) { return []int{}, nil },
-		PrepareRemoval: func(ctx context.Context, id uint64) (*store.Rotation, error) { return st.PrepareRotation(ctx, id, nil) },
-		NewJoinKeys:    func() ([]store.NewKey, error) { return nil, errors.New("not in this test") },
-		Schema:         func(context.Context) (any, error) { return struct{}{}, nil },
-		MigrateSchema:  func(context.Context, store.Actor, []uint64) (any, error) { return struct{}{}, nil },
+		PrepareRemoval: func(ctx context.Context, id uint64) (*store.DEKRotation, error) {
+			return st.Keys.PrepareRotation(ctx, id, nil)
+		},
+		NewJoinKeys:   func() ([]store.NewKey, error) { return nil, errors.New("not in this test") },
+		Schema:        func(context.Context) (any, error) { return struct{}{}, nil },
+		MigrateSchema: func(context.Context, store.Actor, []uint64) (any, error) { return struct{}{}, nil },
 		AutopilotConfig: func(context.Context, store.Consistency) (any, uint64, error) {
 			return json.RawMessage(`{}`), 0, nil
 		},
@@ -206,7 +208,7 @@ func (s *testServer) token(scopes ...string) string {
 	}
 	secret := certs.NewSecret()
 	id := store.NewID()
-	_, err := s.Store.CreateAPIToken(s.t.Context(), store.Actor{Name: "test"}, store.APIToken{ID: id, Name: "t-" + id, Scopes: scopes,
+	_, err := s.Store.APITokens.Create(s.t.Context(), store.Actor{Name: "test"}, store.APIToken{ID: id, Name: "t-" + id, Scopes: scopes,
 		Secret: secret, SecretHash: certs.HashSecret(secret)})
 	if err != nil {
 		s.t.Fatal(err)

@@ -92,7 +92,7 @@ func scanAPIKey(rows *sql.Rows) (k APIKey, err error) {
 }
 
 // CreateAPIKey stores a key; all but CreatedAt is the caller's.
-func (s *Store) CreateAPIKey(ctx context.Context, actor Actor, k APIKey) (APIKey, error) {
+func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, error) {
 	if k.Scopes == nil {
 		k.Scopes = []string{}
 	}
@@ -107,7 +107,7 @@ func (s *Store) CreateAPIKey(ctx context.Context, actor Actor, k APIKey) (APIKey
 		}
 		return err
 	}
-	return writeOnce(ctx, s, actor, again, func(tx *Tx) (APIKey, error) {
+	return makeOnceUnless(ctx, ak.s, actor, again, func(tx *Tx) (APIKey, error) {
 		if err := tx.boundAPIKeys(k.OwnerID); err != nil {
 			return k, err
 		}
@@ -132,8 +132,8 @@ func orObject(v json.RawMessage) string {
 func keyObject(id string) string { return "api_key/" + id }
 
 // APIKeys lists the keys by time of creation, all of them or those of one kind.
-func (s *Store) APIKeys(ctx context.Context, c Consistency, kind string) (list []APIKey, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []APIKey, err error) {
+	err = ak.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIKey, selectAPIKeys+" WHERE ?1 = '' OR kind = ?1 ORDER BY created_at, id", kind)
 		return err
 	})
@@ -141,15 +141,15 @@ func (s *Store) APIKeys(ctx context.Context, c Consistency, kind string) (list [
 }
 
 // APIKeyByID finds a key, also one that is no longer good for anything; nil when there is none.
-func (s *Store) APIKeyByID(ctx context.Context, c Consistency, id string) (k *APIKey, err error) {
+func (ak APIKeys) ByID(ctx context.Context, c Consistency, id string) (k *APIKey, err error) {
 	load := func(v *View) (err error) {
 		k, err = v.apiKey(id)
 		return err
 	}
 	if c == Stale {
-		err = s.Read(ctx, Stale, load)
+		err = ak.s.Read(ctx, Stale, load)
 	} else {
-		err = s.Peek(ctx, load)
+		err = ak.s.Read(ctx, AsLeader, load)
 	}
 	return k, err
 }
@@ -170,8 +170,8 @@ type Revoked struct {
 }
 
 // RevokeAPIKeys makes the keys useless that match, and with enrollments also what was enrolled with them.
-func (s *Store) RevokeAPIKeys(ctx context.Context, actor Actor, match func(*APIKey) bool, enrollments bool) (Revoked, error) {
-	return write(ctx, s, actor, func(tx *Tx) (out Revoked, err error) {
+func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) bool, enrollments bool) (Revoked, error) {
+	return makeOnce(ctx, ak.s, actor, func(tx *Tx) (out Revoked, err error) {
 		list, err := collect(&tx.View, scanAPIKey, selectAPIKeys+" ORDER BY created_at, id")
 		if err != nil {
 			return out, err

@@ -162,8 +162,8 @@ const clockSkew = 24 * time.Hour
 var likeEscaper = strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
 
 // Audit lists audit rows.
-func (s *Store) Audit(ctx context.Context, c Consistency, f AuditFilter) (list []AuditRow, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+func (au Audit) List(ctx context.Context, c Consistency, f AuditFilter) (list []AuditRow, err error) {
+	err = au.s.Read(ctx, c, func(v *View) error {
 		low, high := Position{}, Position{wholeRevision, wholeRevision}
 		if f.HasAfter && f.Descending {
 			high = f.After

@@ -112,13 +112,13 @@ func (t *Trust) Of(kind certs.Kind) *Issuer {
 }
 
 // Trust reads who issues certificates and who is trusted, with the keys, as the leader has it.
-func (s *Store) Trust(ctx context.Context) (*Trust, error) {
-	return memo(ctx, s, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
+func (as Authorities) Trust(ctx context.Context, c Consistency) (*Trust, error) {
+	return recall(ctx, as.s, c, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
 		rev, err := v.trustRevision()
 		t := &Trust{Revision: rev}
 		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 			if err == nil {
-				*t.Of(kind), err = v.issuer(&s.keys, kind)
+				*t.Of(kind), err = v.issuer(&as.s.keys, kind)
 			}
 		}
 		return t, err
@@ -159,8 +159,8 @@ func ownPEM(a *Authority) []byte {
 }
 
 // Authority returns the certificate authority of a kind that issues now, with its key, as the leader has it.
-func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error) {
-	t, err := s.Trust(ctx)
+func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kind) (certs.CA, error) {
+	t, err := as.Trust(ctx, c)
 	if err != nil {
 		return certs.CA{}, err
 	}
@@ -170,7 +170,7 @@ func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error
 // TrustBundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
 // issues first: during a rotation there are two. It reads the leader's state, or the local replica on other members. To
 // watch it, wait for changes of the table "authorities" (AwaitChange on the leader, MirrorChanged elsewhere).
-func (s *Store) TrustBundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
+func (as Authorities) Bundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
 	load := func(v *View) ([]string, error) {
 		all, err := v.inUse(kind)
 		bundle := make([]string, len(all))
@@ -179,9 +179,9 @@ func (s *Store) TrustBundle(ctx context.Context, kind certs.Kind) (list []string
 		}
 		return bundle, err
 	}
-	list, err = memo(ctx, s, "bundle/"+string(kind), []string{"authorities"}, load)
+	list, err = recall(ctx, as.s, AsLeader, "bundle/"+string(kind), []string{"authorities"}, load)
 	if errors.Is(err, ErrNotLeader) {
-		err = s.Read(ctx, Stale, func(v *View) (err error) {
+		err = as.s.Read(ctx, Stale, func(v *View) (err error) {
 			list, err = load(v)
 			return err
 		})
@@ -205,8 +205,8 @@ type RemovedHolder struct {
 }
 
 // Authorities lists the authorities of both kinds with what is going on.
-func (s *Store) Authorities(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
-	return recall(ctx, s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
+func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
+	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
 		var out []AuthorityKind
 		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 			k := AuthorityKind{Kind: kind}

@@ -13,19 +13,19 @@ import (
 
 // Rotation is a new data-encryption key with everything that can be prepared outside a transaction: wraps for the
 // members that there were, and the keys that get a new epoch with it.
-type Rotation struct {
+type DEKRotation struct {
 	DEK   certs.DEK
 	Wraps map[uint64][]byte // by raft node id
 	Keys  []NewKey
 }
 
 // PrepareRotation wraps a new key for every member that holds keys, except one. It takes about 0.1 ms per member.
-func (s *Store) PrepareRotation(ctx context.Context, without uint64, keys []NewKey) (*Rotation, error) {
-	members, err := s.PeekMembers(ctx)
+func (ks Keys) PrepareRotation(ctx context.Context, without uint64, keys []NewKey) (*DEKRotation, error) {
+	members, err := ks.s.Members.List(ctx, AsLeader)
 	if err != nil {
 		return nil, err
 	}
-	r := &Rotation{DEK: certs.NewDEK(), Wraps: make(map[uint64][]byte, len(members)), Keys: keys}
+	r := &DEKRotation{DEK: certs.NewDEK(), Wraps: make(map[uint64][]byte, len(members)), Keys: keys}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var failed error
@@ -56,7 +56,7 @@ func (s *Store) PrepareRotation(ctx context.Context, without uint64, keys []NewK
 }
 
 // rotateDEK makes a new generation the active one. The old ones stay readable until everything is re-encrypted.
-func (t *Tx) rotateDEK(r *Rotation, reason string) (generation uint64, err error) {
+func (t *Tx) rotateDEK(r *DEKRotation, reason string) (generation uint64, err error) {
 	var total int
 	if _, err := t.get("SELECT coalesce(max(generation), 0) + 1 FROM dek_generations", nil, &generation); err != nil {
 		return 0, err
@@ -102,13 +102,13 @@ const countSealed = `SELECT (SELECT count(*) FROM secrets WHERE dek_generation <
 	+ (SELECT count(*) FROM peering_secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM peering_tombstones WHERE dek_generation < ?1)`
 
 // RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
-func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *Rotation, reason string) (uint64, error) {
-	return write(ctx, s, actor, func(tx *Tx) (generation uint64, err error) {
+func (ks Keys) RotateDEK(ctx context.Context, actor Actor, r *DEKRotation, reason string) (uint64, error) {
+	return makeOnce(ctx, ks.s, actor, func(tx *Tx) (generation uint64, err error) {
 		if generation, err = tx.rotateDEK(r, reason); err != nil {
 			return 0, err
 		}
-		s.keys.expect(generation, r.DEK)
-		tx.tx.OnCommit(func() { s.keys.adopt(generation, r.DEK) })
+		ks.s.keys.expect(generation, r.DEK)
+		tx.tx.OnCommit(func() { ks.s.keys.adopt(generation, r.DEK) })
 		return generation, tx.audit("dek.rotate", fmt.Sprintf("dek/%d", generation), reason)
 	})
 }
@@ -125,8 +125,8 @@ type Generation struct {
 }
 
 // Generations lists the generations of the data-encryption key, oldest first.
-func (s *Store) Generations(ctx context.Context, c Consistency) (list []Generation, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+func (ks Keys) Generations(ctx context.Context, c Consistency) (list []Generation, err error) {
+	err = ks.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (g Generation, err error) {
 			var created string
 			err = rows.Scan(&g.Generation, &g.State, &g.Reason, &created, &g.Total, &g.Holders)
@@ -162,21 +162,21 @@ var sealedTables = []struct{ find, update string }{
 
 // Reencrypt moves up to limit values to the active generation, in one transaction, and retires the old generations when
 // nothing is left. It returns how many it has moved; 0 means that all is done. Any leader can go on where another stopped.
-func (s *Store) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int, err error) {
-	pending, err := memo(ctx, s, "dek/pending", []string{"dek_generations"}, func(v *View) (bool, error) {
+func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int, err error) {
+	pending, err := recall(ctx, ks.s, AsLeader, "dek/pending", []string{"dek_generations"}, func(v *View) (bool, error) {
 		return v.get("SELECT 1 FROM dek_generations WHERE state = 're-encrypting'", nil, new(int))
 	})
 	if err != nil || !pending {
 		return 0, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ks.s.Write(ctx, actor, func(tx *Tx) error {
 		var active uint64
 		if _, err := tx.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
 			return err
 		}
 		moved = 0
 		for _, table := range sealedTables {
-			n, err := moveSealed(tx, &s.keys, &s.keys, table.find, table.update, active, active, limit-moved)
+			n, err := moveSealed(tx, &ks.s.keys, &ks.s.keys, table.find, table.update, active, active, limit-moved)
 			if err != nil {
 				return err
 			}

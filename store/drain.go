@@ -24,8 +24,8 @@ var errNoMember = refuse(NotFound, "Cluster member not found")
 
 // BeginDrain marks a member as draining; leases on it are waited for until the deadline. A member that is draining or
 // drained already stays as it is. Whoever leads carries the drain on.
-func (s *Store) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wait time.Duration) (*Member, error) {
-	return write(ctx, s, actor, func(tx *Tx) (*Member, error) {
+func (ms Members) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wait time.Duration) (*Member, error) {
+	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (*Member, error) {
 		m, err := tx.Member(nodeID)
 		switch {
 		case err != nil:
@@ -52,7 +52,7 @@ func (s *Store) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wait
 }
 
 // HooksDone records how the hooks of a drain or resume ended. A generation that is no longer the member's is ignored.
-func (s *Store) HooksDone(ctx context.Context, actor Actor, nodeID, generation uint64, kind string, outcome []HookOutcome) error {
+func (ms Members) HooksDone(ctx context.Context, actor Actor, nodeID, generation uint64, kind string, outcome []HookOutcome) error {
 	if outcome == nil {
 		outcome = []HookOutcome{}
 	}
@@ -60,7 +60,7 @@ func (s *Store) HooksDone(ctx context.Context, actor Actor, nodeID, generation u
 	if err != nil {
 		return err
 	}
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount(`UPDATE members SET hooks_pending = '', hooks_outcome = ?, modified_rev = ?
 			WHERE raft_node_id = ? AND drain_generation = ? AND hooks_pending = ?`, string(text), tx.Rev, nodeID, generation, kind)
 		if err != nil || n == 0 {
@@ -72,8 +72,8 @@ func (s *Store) HooksDone(ctx context.Context, actor Actor, nodeID, generation u
 
 // FinishDrain marks a drain as done, unless a resume has come in between. New leases that arrived too late to be
 // refused do not hold it up: whether to wait was the caller's decision.
-func (s *Store) FinishDrain(ctx context.Context, actor Actor, nodeID, generation uint64) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (ms Members) FinishDrain(ctx context.Context, actor Actor, nodeID, generation uint64) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount(`UPDATE members SET drain_state = 'drained', drain_updated_at = ?, modified_rev = ?
 			WHERE raft_node_id = ? AND drain_generation = ? AND drain_state = 'draining'`, tx.Now, tx.Rev, nodeID, generation)
 		if err != nil || n == 0 {
@@ -84,8 +84,8 @@ func (s *Store) FinishDrain(ctx context.Context, actor Actor, nodeID, generation
 }
 
 // Resume ends or cancels a drain. It changes nothing for a member that is active.
-func (s *Store) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Member, error) {
-	return write(ctx, s, actor, func(tx *Tx) (*Member, error) {
+func (ms Members) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Member, error) {
+	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (*Member, error) {
 		m, err := tx.Member(nodeID)
 		switch {
 		case err != nil:
@@ -108,8 +108,8 @@ func (s *Store) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Member
 }
 
 // Promote makes a member a voter at an operator's word: autopilot does not undo it.
-func (s *Store) Promote(ctx context.Context, actor Actor, nodeID uint64) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+func (ms Members) Promote(ctx context.Context, actor Actor, nodeID uint64) error {
+	return doOnce(ctx, ms.s, actor, func(tx *Tx) error {
 		m, err := tx.Member(nodeID)
 		switch {
 		case err != nil:

@@ -78,8 +78,8 @@ func scanEnrollment(rows *sql.Rows) (e Enrollment, err error) {
 
 // Enroll consumes one use of the key, if it was a key, and records what is handed out, in one transaction: a refused
 // enrollment consumes nothing. A refusal with code Unauthorized says why the key is not good any more.
-func (s *Store) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enrolling, error) {
-	return writeOnce(ctx, s, actor, (*Tx).enrolledAgain, func(tx *Tx) (Enrolling, error) {
+func (en Enrollments) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enrolling, error) {
+	return makeOnceUnless(ctx, en.s, actor, (*Tx).enrolledAgain, func(tx *Tx) (Enrolling, error) {
 		if e.Replay {
 			return e, refuse(Conflict, "the answer to this Idempotency-Key is remembered no longer; repeat the request with another key")
 		}
@@ -152,9 +152,9 @@ func (t *Tx) enrolledAgain(old *Enrolling) error {
 		return err
 	}
 	switch {
-	case string(options[OptionEnrollment]) != "true":
+	case string(options[SettingEnrollment]) != "true":
 		return refuse(Forbidden, "enrollment is not enabled any more")
-	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(options[OptionEnrollmentHTTPCA]) != quote(HTTPCARoot):
+	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(options[SettingEnrollmentHTTPCA]) != quote(HTTPCARoot):
 		return refuse(Forbidden, "the key of the HTTP authority is not handed out any more; enroll with another enrollment token")
 	}
 	return nil
@@ -179,8 +179,8 @@ func (t *Tx) useAPIKey(id string) error {
 }
 
 // Enrollments lists what was handed out, by time.
-func (s *Store) Enrollments(ctx context.Context, c Consistency) (list []Enrollment, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+func (en Enrollments) List(ctx context.Context, c Consistency) (list []Enrollment, err error) {
+	err = en.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanEnrollment, selectEnrollments+" ORDER BY enrolled_at, id")
 		return err
 	})
@@ -189,8 +189,8 @@ func (s *Store) Enrollments(ctx context.Context, c Consistency) (list []Enrollme
 
 // RevokeEnrollment marks the certificates of an enrollment as revoked and deletes its service token. Revoking twice is no
 // error.
-func (s *Store) RevokeEnrollment(ctx context.Context, actor Actor, id string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+func (en Enrollments) Revoke(ctx context.Context, actor Actor, id string) error {
+	return doOnce(ctx, en.s, actor, func(tx *Tx) error {
 		list, err := collect(&tx.View, scanEnrollment, selectEnrollments+" WHERE id = ?", id)
 		switch {
 		case err != nil:
@@ -230,12 +230,12 @@ func (t *Tx) pruneEnrollments(before time.Time) (int64, error) {
 }
 
 // RevokedCertificates lists what an authority has signed, is revoked and has not expired.
-func (s *Store) RevokedCertificates(ctx context.Context, kind certs.Kind) (list []certs.Revoked, err error) {
+func (cs Certificates) Revoked(ctx context.Context, c Consistency, kind certs.Kind) (list []certs.Revoked, err error) {
 	enrolled := CertEnrolled
 	if kind == certs.HTTP {
 		enrolled = CertIntermediate
 	}
-	err = s.Read(ctx, Linearisable, func(v *View) error {
+	err = cs.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (r certs.Revoked, err error) {
 			var at string
 			err = rows.Scan(&r.Serial, &at)

@@ -194,15 +194,15 @@ type EventReader struct {
 
 // ReadEvents begins to read after a position. Close must be called: a member that does not lead asks the leader for
 // events while it has readers.
-func (s *Store) ReadEvents(after Position) *EventReader {
-	f := &s.events
+func (ev Events) Read(after Position) *EventReader {
+	f := &ev.s.events
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.readers++; f.readers == 1 {
 		close(f.wanted)
 		f.wanted = make(chan struct{})
 	}
-	return &EventReader{s: s, at: after}
+	return &EventReader{s: ev.s, at: after}
 }
 
 // Close ends the reading.
@@ -218,10 +218,10 @@ func (r *EventReader) Close() {
 
 // EventReaders tells how many readers there are and returns a channel that is closed when the first one comes or the
 // last one goes.
-func (s *Store) EventReaders() (int, <-chan struct{}) {
-	s.events.mu.Lock()
-	defer s.events.mu.Unlock()
-	return s.events.readers, s.events.wanted
+func (ev Events) Readers() (int, <-chan struct{}) {
+	ev.s.events.mu.Lock()
+	defer ev.s.events.mu.Unlock()
+	return ev.s.events.readers, ev.s.events.wanted
 }
 
 // Position returns the position behind the last event that Next has returned.
@@ -231,7 +231,7 @@ func (r *EventReader) Position() Position { return r.at }
 // reader had caught up and was overtaken since, ErrPruned when there is a gap, and ctx's error when that ends first.
 func (r *EventReader) Next(ctx context.Context, limit int) ([]*Event, error) {
 	for {
-		mirrored := r.s.MirrorChanged()
+		mirrored := r.s.Mirror.Changed()
 		list, inside, resets, wake := r.s.events.after(r.at, limit)
 		if !inside {
 			if r.live && r.resets == resets {
@@ -239,7 +239,7 @@ func (r *EventReader) Next(ctx context.Context, limit int) ([]*Event, error) {
 			}
 			r.live = false
 			var err error
-			if list, err = r.s.eventHistory(ctx, r.at, limit); err != nil && ctx.Err() == nil {
+			if list, err = r.s.Events.history(ctx, r.at, limit); err != nil && ctx.Err() == nil {
 				return nil, err
 			}
 		} else {
@@ -258,15 +258,15 @@ func (r *EventReader) Next(ctx context.Context, limit int) ([]*Event, error) {
 	}
 }
 
-// eventHistory reads events from SQL: the leader's working copy or the local mirror.
-func (s *Store) eventHistory(ctx context.Context, after Position, limit int) (list []*Event, err error) {
+// history reads events from SQL: the leader's working copy or the local mirror.
+func (ev Events) history(ctx context.Context, after Position, limit int) (list []*Event, err error) {
 	select {
-	case s.events.history <- struct{}{}:
-		defer func() { <-s.events.history }()
+	case ev.s.events.history <- struct{}{}:
+		defer func() { <-ev.s.events.history }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	err = s.local(ctx, func(v *View) error {
+	err = ev.s.local(ctx, func(v *View) error {
 		pruned, err := v.prunedRevision()
 		if err != nil {
 			return err
@@ -289,8 +289,8 @@ func (s *Store) eventHistory(ctx context.Context, after Position, limit int) (li
 }
 
 // OldestEvents returns the revision after which all events are kept.
-func (s *Store) OldestEvents(ctx context.Context) (revision uint64, err error) {
-	err = s.local(ctx, func(v *View) error {
+func (ev Events) Oldest(ctx context.Context) (revision uint64, err error) {
+	err = ev.s.local(ctx, func(v *View) error {
 		revision, err = v.prunedRevision()
 		return err
 	})
@@ -299,9 +299,9 @@ func (s *Store) OldestEvents(ctx context.Context) (revision uint64, err error) {
 
 // EventsNow returns the position behind the newest event that this member knows of. A member that has had no readers
 // waits for the leader to tell it, until ctx ends; then its mirror must do.
-func (s *Store) EventsNow(ctx context.Context) (p Position, err error) {
+func (ev Events) Now(ctx context.Context) (p Position, err error) {
 	for {
-		end, fresh, wake := s.events.position()
+		end, fresh, wake := ev.s.events.position()
 		if fresh {
 			return end, nil
 		}
@@ -310,7 +310,7 @@ func (s *Store) EventsNow(ctx context.Context) (p Position, err error) {
 			continue
 		case <-ctx.Done():
 		}
-		err = s.Read(context.WithoutCancel(ctx), Stale, func(v *View) error {
+		err = ev.s.Read(context.WithoutCancel(ctx), Stale, func(v *View) error {
 			_, err := v.get(auditNewestAfter, []any{int64(0)}, &p.Revision, &p.Seq)
 			return err
 		})
@@ -321,7 +321,7 @@ func (s *Store) EventsNow(ctx context.Context) (p Position, err error) {
 // KnownRevision returns the newest revision that this member has heard of. It asks nobody.
 func (s *Store) KnownRevision() uint64 {
 	end, _, _ := s.events.position()
-	rev := max(end.Revision, s.ReplicaRevision())
+	rev := max(end.Revision, s.Mirror.Revision())
 	if s.Leading() {
 		rev = max(rev, s.Revision())
 	}
@@ -331,7 +331,7 @@ func (s *Store) KnownRevision() uint64 {
 // AwaitRevision blocks until this member has heard of a revision, or ctx ends; it tells which.
 func (s *Store) AwaitRevision(ctx context.Context, revision uint64) bool {
 	for {
-		mirrored := s.MirrorChanged()
+		mirrored := s.Mirror.Changed()
 		_, _, wake := s.events.position()
 		if s.KnownRevision() >= revision {
 			return true
@@ -347,25 +347,25 @@ func (s *Store) AwaitRevision(ctx context.Context, revision uint64) bool {
 
 // EventWindow serves another member, which keeps a window of its own: events after a position that lies in this
 // leader's window. ok is false when it does not, or when this member does not lead.
-func (s *Store) EventWindow(after Position, limit int) (list []*Event, wake <-chan struct{}, ok bool) {
-	list, inside, _, wake := s.events.after(after, limit)
-	return list, wake, inside && s.Leading()
+func (ev Events) Window(after Position, limit int) (list []*Event, wake <-chan struct{}, ok bool) {
+	list, inside, _, wake := ev.s.events.after(after, limit)
+	return list, wake, inside && ev.s.Leading()
 }
 
 // EventEnd returns the end of the window and whether there is one to go on from.
-func (s *Store) EventEnd() (Position, bool) {
-	end, fresh, _ := s.events.position()
+func (ev Events) End() (Position, bool) {
+	end, fresh, _ := ev.s.events.position()
 	return end, fresh
 }
 
 // RestEvents lets a member that does not lead stop following events while it has no readers; it tells whether that is so.
 // Then the window begins anew.
-func (s *Store) RestEvents() bool { return s.events.rest() }
+func (ev Events) Rest() bool { return ev.s.events.rest() }
 
 // ToldEvents takes what the leader tells: rows that follow on the window's end and, before them, unless it is nil, where
 // the window begins anew. It returns false when this member leads itself.
-func (s *Store) ToldEvents(begin *Position, rows []AuditRow) bool {
-	f := &s.events
+func (ev Events) Told(begin *Position, rows []AuditRow) bool {
+	f := &ev.s.events
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.leading {

@@ -13,8 +13,8 @@ type HealthChange struct {
 }
 
 // UnhealthyMembers lists the members that are noted as unhealthy, as the leader has it. Callers must not modify the map.
-func (s *Store) UnhealthyMembers(ctx context.Context) (map[uint64]bool, error) {
-	return memo(ctx, s, "unhealthy", []string{"unhealthy_members"}, func(v *View) (map[uint64]bool, error) {
+func (ms Members) Unhealthy(ctx context.Context, c Consistency) (map[uint64]bool, error) {
+	return recall(ctx, ms.s, c, "unhealthy", []string{"unhealthy_members"}, func(v *View) (map[uint64]bool, error) {
 		list, err := collect(v, func(rows *sql.Rows) (id uint64, err error) { return id, rows.Scan(&id) },
 			"SELECT raft_node_id FROM unhealthy_members")
 		m := make(map[uint64]bool, len(list))
@@ -26,8 +26,8 @@ func (s *Store) UnhealthyMembers(ctx context.Context) (map[uint64]bool, error) {
 }
 
 // SetHealth notes changes of health, each with an audit row; what is noted already is left alone.
-func (s *Store) SetHealth(ctx context.Context, actor Actor, changes []HealthChange) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (ms Members) SetHealth(ctx context.Context, actor Actor, changes []HealthChange) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		for _, c := range changes {
 			var n int64
 			var err error
@@ -62,10 +62,10 @@ type RefusedAttempt struct {
 }
 
 // NoteRefusals writes an audit row for each of some refused attempts.
-func (s *Store) NoteRefusals(ctx context.Context, list []RefusedAttempt) error {
-	return s.Write(ctx, Actor{Name: "muster"}, func(tx *Tx) error {
+func (au Audit) NoteRefusals(ctx context.Context, list []RefusedAttempt) error {
+	return au.s.Write(ctx, Actor{Name: "muster"}, func(tx *Tx) error {
 		for _, r := range list {
-			if err := tx.auditRow(AuditRow{Actor: r.Actor, NodeID: s.cfg.NodeID, Remote: r.Remote, Action: "access.refused",
+			if err := tx.auditRow(AuditRow{Actor: r.Actor, NodeID: au.s.cfg.NodeID, Remote: r.Remote, Action: "access.refused",
 				Object: r.Object, Outcome: outcomeRefused, Detail: r.Detail}); err != nil {
 				return err
 			}

@@ -92,7 +92,7 @@ func scanJoinToken(rows *sql.Rows) (t JoinToken, err error) {
 
 // CreateJoinToken stores a token whose ID, NodeID, Mode, Labels, MaxUses and ExpiresAt the caller has chosen. A
 // token for the id of a member, or of a former one, is refused.
-func (s *Store) CreateJoinToken(ctx context.Context, actor Actor, t JoinToken) (JoinToken, error) {
+func (jt JoinTokens) Create(ctx context.Context, actor Actor, t JoinToken) (JoinToken, error) {
 	if t.Labels == nil {
 		t.Labels = map[string]string{}
 	}
@@ -111,7 +111,7 @@ func (s *Store) CreateJoinToken(ctx context.Context, actor Actor, t JoinToken) (
 		}
 		return err
 	}
-	return writeOnce(ctx, s, actor, again, func(tx *Tx) (JoinToken, error) {
+	return makeOnceUnless(ctx, jt.s, actor, again, func(tx *Tx) (JoinToken, error) {
 		if err := tx.boundJoinTokens(actor.String()); err != nil {
 			return t, err
 		}
@@ -175,8 +175,8 @@ func (t *Tx) nodeIDFree(id uint64) error {
 }
 
 // JoinTokens lists the tokens by time of creation.
-func (s *Store) JoinTokens(ctx context.Context, c Consistency) (list []JoinToken, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+func (jt JoinTokens) List(ctx context.Context, c Consistency) (list []JoinToken, err error) {
+	err = jt.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanJoinToken, selectJoinTokens+" ORDER BY t.created_at, t.id", rfc3339(v.Now))
 		if err != nil {
 			return err
@@ -223,8 +223,8 @@ type TokenUse struct {
 }
 
 // JoinTokenUses lists who was admitted by which token and when.
-func (s *Store) JoinTokenUses(ctx context.Context, c Consistency) (list []TokenUse, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+func (jt JoinTokens) Uses(ctx context.Context, c Consistency) (list []TokenUse, err error) {
+	err = jt.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (u TokenUse, err error) {
 			var used string
 			err = rows.Scan(&u.TokenID, &u.NodeID, &used, &u.Remote)
@@ -237,8 +237,8 @@ func (s *Store) JoinTokenUses(ctx context.Context, c Consistency) (list []TokenU
 }
 
 // RevokeJoinToken makes a token useless. Revoking twice is no error.
-func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+func (jt JoinTokens) Revoke(ctx context.Context, actor Actor, id string) error {
+	return doOnce(ctx, jt.s, actor, func(tx *Tx) error {
 		t, err := tx.joinToken(id)
 		switch {
 		case err != nil:

@@ -112,12 +112,12 @@ func (k *keyring) open(name string, generation uint64, sealed []byte) ([]byte, e
 }
 
 // ActiveDEK returns the data-encryption key and its generation, for the joiner that is to hold it too.
-func (s *Store) ActiveDEK() (certs.DEK, uint64, error) {
-	s.keys.mu.RLock()
-	defer s.keys.mu.RUnlock()
-	dek, ok := s.keys.deks[s.keys.active]
+func (ks Keys) ActiveDEK() (certs.DEK, uint64, error) {
+	ks.s.keys.mu.RLock()
+	defer ks.s.keys.mu.RUnlock()
+	dek, ok := ks.s.keys.deks[ks.s.keys.active]
 	if !ok {
 		return certs.DEK{}, 0, errNoKey
 	}
-	return dek, s.keys.active, nil
+	return dek, ks.s.keys.active, nil
 }

@@ -54,8 +54,8 @@ func KeySecret(purpose string, epoch uint64) string { return fmt.Sprintf("key/%s
 const insertKey = "INSERT INTO cluster_keys (purpose, epoch, state, kid, public, created_at, created_rev, modified_rev) VALUES (?, ?, 'active', ?, ?, ?, ?, ?)"
 
 // Keys returns all epochs of a purpose that are kept, the newest first, with their secrets. Callers must not modify it.
-func (s *Store) Keys(ctx context.Context, purpose string) ([]Key, error) {
-	return memo(ctx, s, "keys/"+purpose, []string{"cluster_keys", "sealed_secrets"}, func(v *View) ([]Key, error) {
+func (ks Keys) List(ctx context.Context, c Consistency, purpose string) ([]Key, error) {
+	return recall(ctx, ks.s, c, "keys/"+purpose, []string{"cluster_keys", "sealed_secrets"}, func(v *View) ([]Key, error) {
 		list, err := v.keys(purpose)
 		if err != nil {
 			return nil, err
@@ -68,7 +68,7 @@ func (s *Store) Keys(ctx context.Context, purpose string) ([]Key, error) {
 			if _, err := v.get("SELECT sealed, dek_generation FROM sealed_secrets WHERE name = ?", []any{name}, &sealed, &generation); err != nil {
 				return nil, err
 			}
-			if k.Secret, err = s.keys.open(name, generation, sealed); err != nil {
+			if k.Secret, err = ks.s.keys.open(name, generation, sealed); err != nil {
 				return nil, fmt.Errorf("open %s: %w", name, err)
 			}
 		}
@@ -77,8 +77,8 @@ func (s *Store) Keys(ctx context.Context, purpose string) ([]Key, error) {
 }
 
 // ActiveKey returns the newest epoch of a purpose.
-func (s *Store) ActiveKey(ctx context.Context, purpose string) (*Key, error) {
-	list, err := s.Keys(ctx, purpose)
+func (ks Keys) Active(ctx context.Context, c Consistency, purpose string) (*Key, error) {
+	list, err := ks.List(ctx, c, purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -152,14 +152,14 @@ func (v *View) validTokens() (n int, err error) {
 }
 
 // RotateKeys begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
-func (s *Store) RotateKeys(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
-	return write(ctx, s, actor, func(tx *Tx) (KeyRotated, error) {
+func (ks Keys) Rotate(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
+	return makeOnce(ctx, ks.s, actor, func(tx *Tx) (KeyRotated, error) {
 		out := KeyRotated{KIDs: map[string]string{}, GraceUntil: graceUntil}
 		var err error
 		if out.TokensEnded, err = tx.validTokens(); err != nil {
 			return out, err
 		}
-		if err := tx.rotateKeys(list, &graceUntil, s.keys.seal); err != nil {
+		if err := tx.rotateKeys(list, &graceUntil, ks.s.keys.seal); err != nil {
 			return out, err
 		}
 		for _, k := range list {

@@ -17,9 +17,9 @@ type Lease struct {
 
 // PutLease makes or renews a lease. A new one on a member that is being drained is refused; renewing goes on, so that
 // what runs there can end in peace. A lease stays on its member.
-func (s *Store) PutLease(ctx context.Context, actor Actor, l Lease, ttl time.Duration) (Lease, bool, error) {
+func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duration) (Lease, bool, error) {
 	created := false
-	l, err := write(ctx, s, actor, func(tx *Tx) (Lease, error) {
+	l, err := makeOnce(ctx, ls.s, actor, func(tx *Tx) (Lease, error) {
 		m, err := tx.Member(l.NodeID)
 		switch {
 		case err != nil:
@@ -62,8 +62,8 @@ func (s *Store) PutLease(ctx context.Context, actor Actor, l Lease, ttl time.Dur
 }
 
 // DeleteLease gives a lease back.
-func (s *Store) DeleteLease(ctx context.Context, actor Actor, id string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+func (ls Leases) Delete(ctx context.Context, actor Actor, id string) error {
+	return doOnce(ctx, ls.s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM leases WHERE id = ?", id)
 		if err != nil {
 			return err
@@ -85,8 +85,8 @@ func (v *View) leases(where string, args ...any) ([]Lease, error) {
 }
 
 // Leases lists the leases that have not expired, of one member or, with nodeID 0, of all.
-func (s *Store) Leases(ctx context.Context, c Consistency, nodeID uint64) (list []Lease, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+func (ls Leases) List(ctx context.Context, c Consistency, nodeID uint64) (list []Lease, err error) {
+	err = ls.s.Read(ctx, c, func(v *View) error {
 		if nodeID == 0 {
 			list, err = v.leases(" WHERE expires_at > ?", rfc3339(v.Now))
 		} else {
@@ -98,8 +98,8 @@ func (s *Store) Leases(ctx context.Context, c Consistency, nodeID uint64) (list 
 }
 
 // ActiveLeases counts what still runs on a member, as the leader knows it.
-func (s *Store) ActiveLeases(ctx context.Context, nodeID uint64) (n int, err error) {
-	err = s.Peek(ctx, func(v *View) error {
+func (ls Leases) Count(ctx context.Context, c Consistency, nodeID uint64) (n int, err error) {
+	err = ls.s.Read(ctx, c, func(v *View) error {
 		_, err := v.get("SELECT count(*) FROM leases WHERE raft_node_id = ? AND expires_at > ?", []any{int64(nodeID), rfc3339(v.Now)}, &n)
 		return err
 	})

@@ -38,8 +38,8 @@ func (v *View) overlayPlan() (p overlayPlan, err error) {
 }
 
 // OverlayCIDR returns the addresses of the overlay network, as the leader has them.
-func (s *Store) OverlayCIDR(ctx context.Context) (cidr string, err error) {
-	err = s.Peek(ctx, func(v *View) error {
+func (st Settings) OverlayCIDR(ctx context.Context, c Consistency) (cidr string, err error) {
+	err = st.s.Read(ctx, c, func(v *View) error {
 		cidr, err = v.setting(settingOverlayCIDR)
 		return err
 	})

@@ -98,12 +98,12 @@ func (v *View) peeringBy(query string, args ...any) (*Peering, error) {
 }
 
 // PeeringNamed reads one peering; nil when there is none. Names have no upper case.
-func (v *View) PeeringNamed(name string) (*Peering, error) {
+func (v *View) PeeringByName(name string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE name = ?", strings.ToLower(name))
 }
 
 // Peering reads one peering by its ID; nil when there is none.
-func (v *View) Peering(id string) (*Peering, error) {
+func (v *View) PeeringByID(id string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE id = ?", id)
 }
 
@@ -112,18 +112,13 @@ func (v *View) peerings() ([]Peering, error) {
 }
 
 // Peerings lists the peerings by name. Callers must not modify the list.
-func (s *Store) Peerings(ctx context.Context, c Consistency) ([]Peering, error) {
-	return recall(ctx, s, c, "peerings", []string{"peerings"}, (*View).peerings)
-}
-
-// PeekPeerings lists the peerings as the leader has them; see Peek.
-func (s *Store) PeekPeerings(ctx context.Context) ([]Peering, error) {
-	return memo(ctx, s, "peerings", []string{"peerings"}, (*View).peerings)
+func (ps Peerings) List(ctx context.Context, c Consistency) ([]Peering, error) {
+	return recall(ctx, ps.s, c, "peerings", []string{"peerings"}, (*View).peerings)
 }
 
 // Peering reads one peering by name; nil when there is none. Callers must not modify it.
-func (s *Store) Peering(ctx context.Context, c Consistency, name string) (*Peering, error) {
-	list, err := s.Peerings(ctx, c)
+func (ps Peerings) ByName(ctx context.Context, c Consistency, name string) (*Peering, error) {
+	list, err := ps.List(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +131,8 @@ func (s *Store) Peering(ctx context.Context, c Consistency, name string) (*Peeri
 }
 
 // PeekPeering reads one peering by ID as the leader has it; nil when there is none.
-func (s *Store) PeekPeering(ctx context.Context, id string) (*Peering, error) {
-	list, err := s.PeekPeerings(ctx)
+func (ps Peerings) ByID(ctx context.Context, c Consistency, id string) (*Peering, error) {
+	list, err := ps.List(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -147,23 +142,12 @@ func (s *Store) PeekPeering(ctx context.Context, id string) (*Peering, error) {
 	return nil, nil
 }
 
-// ChangedAt returns the revision at which the newest of some tables was last changed, as far as this leader knows; it
-// is never less than what an earlier leader has said. It does not block.
-func (s *Store) ChangedAt(tables ...string) uint64 { return s.ChangedAt(tables...) }
-
 // TablePeerings is the table to wait for with AwaitChange.
 const TablePeerings = "peerings"
 
 // PeerMembers lists what another cluster exports, by name. Callers must not modify the list.
-func (s *Store) PeerMembers(ctx context.Context, c Consistency, peeringID string) ([]PeerMember, error) {
-	return recall(ctx, s, c, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
-		return v.peerMembers(peeringID)
-	})
-}
-
-// PeekPeerMembers lists what another cluster exports as the leader has it.
-func (s *Store) PeekPeerMembers(ctx context.Context, peeringID string) ([]PeerMember, error) {
-	return memo(ctx, s, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
+func (ps Peerings) Members(ctx context.Context, c Consistency, peeringID string) ([]PeerMember, error) {
+	return recall(ctx, ps.s, c, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
 		return v.peerMembers(peeringID)
 	})
 }
@@ -195,7 +179,7 @@ const settingDatacenter = "datacenter"
 const DefaultDatacenter = "dc1"
 
 // Datacenter returns the name of this cluster's datacenter, from the leader's memory or the local mirror.
-func (s *Store) Datacenter(ctx context.Context) (string, error) {
+func (st Settings) Datacenter(ctx context.Context) (string, error) {
 	load := func(v *View) (string, error) {
 		name, err := v.setting(settingDatacenter)
 		if name == "" {
@@ -203,9 +187,9 @@ func (s *Store) Datacenter(ctx context.Context) (string, error) {
 		}
 		return name, err
 	}
-	name, err := memo(ctx, s, "datacenter", []string{"settings"}, load)
+	name, err := recall(ctx, st.s, AsLeader, "datacenter", []string{"settings"}, load)
 	if err != nil {
-		name, err = recall(ctx, s, Stale, "", nil, load)
+		name, err = recall(ctx, st.s, Stale, "", nil, load)
 	}
 	return name, err
 }

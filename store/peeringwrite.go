@@ -20,12 +20,12 @@ type Establishing struct {
 }
 
 // CanEstablish tells why a peering of this name cannot be established, before anything is sent to the other side.
-func (s *Store) CanEstablish(ctx context.Context, name string) error {
-	if err := s.Confirm(ctx); err != nil {
+func (ps Peerings) CanEstablish(ctx context.Context, name string) error {
+	if err := ps.s.Confirm(ctx); err != nil {
 		return err
 	}
-	return s.Peek(ctx, func(v *View) error {
-		p, err := v.PeeringNamed(name)
+	return ps.s.Read(ctx, AsLeader, func(v *View) error {
+		p, err := v.PeeringByName(name)
 		if err != nil {
 			return err
 		}
@@ -47,15 +47,15 @@ func mayEstablish(p *Peering) error {
 
 // EstablishPeering records the outcome of an exchange: where the acceptor is and the secret that it gave. A peering that
 // is ACTIVE stays so, its stream goes on, and the addresses that it has learnt are kept.
-func (s *Store) EstablishPeering(ctx context.Context, actor Actor, e Establishing, secret string) (Peering, error) {
-	return write(ctx, s, actor, func(tx *Tx) (Peering, error) {
+func (ps Peerings) Establish(ctx context.Context, actor Actor, e Establishing, secret string) (Peering, error) {
+	return makeOnce(ctx, ps.s, actor, func(tx *Tx) (Peering, error) {
 		id := e.ID
-		if old, err := tx.PeeringNamed(e.Name); err != nil {
+		if old, err := tx.PeeringByName(e.Name); err != nil {
 			return Peering{}, err
 		} else if old != nil {
 			id = old.ID
 		}
-		sealed, generation, err := s.keys.seal(peeringSeal(id), []byte(secret))
+		sealed, generation, err := ps.s.keys.seal(peeringSeal(id), []byte(secret))
 		if err != nil {
 			return Peering{}, err
 		}
@@ -64,7 +64,7 @@ func (s *Store) EstablishPeering(ctx context.Context, actor Actor, e Establishin
 }
 
 func (t *Tx) establishPeering(e Establishing, sealed []byte, generation uint64) (Peering, error) {
-	old, err := t.PeeringNamed(e.Name)
+	old, err := t.PeeringByName(e.Name)
 	if err != nil {
 		return Peering{}, err
 	}
@@ -108,12 +108,12 @@ type PeerNews struct {
 
 // StorePeerNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing that
 // has changed. It returns how many bytes that were, about; 0 when nothing was new.
-func (s *Store) StorePeerNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
-	p, err := s.PeekPeering(ctx, id)
+func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
+	p, err := ps.ByID(ctx, AsLeader, id)
 	if err != nil || p == nil || p.Ended() || len(news.changes(p)) == 0 { // the writer has other things to do
 		return 0, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
 		stored, err = tx.storePeerNews(id, news)
 		return err
 	})
@@ -138,7 +138,7 @@ func (n *PeerNews) changes(p *Peering) (list []string) {
 }
 
 func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
-	p, err := t.Peering(id)
+	p, err := t.PeeringByID(id)
 	if err != nil || p == nil || p.Ended() {
 		return 0, err
 	}
@@ -177,9 +177,9 @@ func lengthOf(list []string) (n int) {
 }
 
 // TerminatePeering records that the other side has deleted the peering.
-func (s *Store) TerminatePeering(ctx context.Context, actor Actor, id string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
-		p, err := tx.Peering(id)
+func (ps Peerings) Terminate(ctx context.Context, actor Actor, id string) error {
+	return ps.s.Write(ctx, actor, func(tx *Tx) error {
+		p, err := tx.PeeringByID(id)
 		if err != nil || p == nil || p.Ended() {
 			return err
 		}
@@ -198,12 +198,12 @@ func (t *Tx) terminatePeering(p *Peering) error {
 
 // DeletePeering marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
 // then the row. Deleting what is not there, or is being deleted, does nothing.
-func (s *Store) DeletePeering(ctx context.Context, actor Actor, name string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
+func (ps Peerings) Delete(ctx context.Context, actor Actor, name string) error {
+	return doOnce(ctx, ps.s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
 }
 
 func (t *Tx) deletePeering(name string) error {
-	p, err := t.PeeringNamed(name)
+	p, err := t.PeeringByName(name)
 	if err != nil || p == nil || p.State == PeeringDeleting {
 		return err
 	}
@@ -232,9 +232,9 @@ const cleanBatch = 500
 
 // CleanPeering removes some of what was imported through a peering that has ended, and when nothing is left and it was
 // deleted here, the peering. It returns true when there is nothing more to do.
-func (s *Store) CleanPeering(ctx context.Context, actor Actor, id string) (done bool, err error) {
-	err = s.Write(ctx, actor, func(tx *Tx) error {
-		p, err := tx.Peering(id)
+func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool, err error) {
+	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
+		p, err := tx.PeeringByID(id)
 		if err != nil || p == nil || !p.Ended() {
 			done = true
 			return err
@@ -267,11 +267,11 @@ func (s *Store) CleanPeering(ctx context.Context, actor Actor, id string) (done 
 // ImportMembers makes what was imported through a peering equal to the list, which is in the order of ids, some changes
 // at a time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
 // peering has ended.
-func (s *Store) ImportMembers(ctx context.Context, actor Actor, id string, list []PeerMember) (changed, bytes int, err error) {
-	if same, err := s.imported(ctx, id, list); err != nil || same {
+func (ps Peerings) Import(ctx context.Context, actor Actor, id string, list []PeerMember) (changed, bytes int, err error) {
+	if same, err := ps.imported(ctx, id, list); err != nil || same {
 		return 0, 0, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
 		changed, bytes, err = tx.importMembers(id, list)
 		return err
 	})
@@ -279,8 +279,8 @@ func (s *Store) ImportMembers(ctx context.Context, actor Actor, id string, list 
 }
 
 // imported tells whether a list is what was imported already, without the writer.
-func (s *Store) imported(ctx context.Context, id string, list []PeerMember) (bool, error) {
-	have, err := s.PeekPeerMembers(ctx, id)
+func (ps Peerings) imported(ctx context.Context, id string, list []PeerMember) (bool, error) {
+	have, err := ps.s.Peerings.Members(ctx, AsLeader, id)
 	if err != nil || len(have) != len(list) {
 		return false, err
 	}
@@ -297,7 +297,7 @@ func (s *Store) imported(ctx context.Context, id string, list []PeerMember) (boo
 }
 
 func (t *Tx) importMembers(id string, list []PeerMember) (changed, bytes int, err error) {
-	p, err := t.Peering(id)
+	p, err := t.PeeringByID(id)
 	if err != nil || p == nil || p.Ended() {
 		return 0, 0, err
 	}

@@ -65,8 +65,8 @@ const settingRecovery = "recovery"
 
 // SettleRecovery makes the members table agree with a Raft configuration that was forced by a recovery: members that
 // are no Raft servers any more keep their rows and lose their roles. It does so once for each recovery.
-func (s *Store) SettleRecovery(ctx context.Context, actor Actor, id string) error {
-	servers, err := s.RefreshServers(ctx)
+func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) error {
+	servers, err := ms.s.RefreshServers(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (s *Store) SettleRecovery(ctx context.Context, actor Actor, id string) erro
 	if err != nil {
 		return err
 	}
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		last, err := tx.document(settingRecovery)
 		if err != nil || string(last.Value) == string(value) {
 			return err

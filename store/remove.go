@@ -14,8 +14,8 @@ const removal = "member.remove"
 // under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls FinishRemoval.
 // check runs inside the transaction, so that two removals cannot both be judged by the same state.
 // It returns how many join tokens that were valid are superseded by the new keys.
-func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, rotation *Rotation, check func(*Member) error) (tokensEnded int, err error) {
-	return write(ctx, s, actor, func(tx *Tx) (tokensEnded int, err error) {
+func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotation *DEKRotation, check func(*Member) error) (tokensEnded int, err error) {
+	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (tokensEnded int, err error) {
 		m, err := tx.Member(nodeID)
 		if err != nil {
 			return 0, err
@@ -58,15 +58,15 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ro
 		if err != nil {
 			return 0, err
 		}
-		s.keys.expect(generation, rotation.DEK)
-		tx.tx.OnCommit(func() { s.keys.adopt(generation, rotation.DEK) })
+		ms.s.keys.expect(generation, rotation.DEK)
+		tx.tx.OnCommit(func() { ms.s.keys.adopt(generation, rotation.DEK) })
 		return tokensEnded, tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
 	})
 }
 
 // FinishRemoval records that a removed member is out of the Raft configuration.
-func (s *Store) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (ms Members) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount("UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE kind = ? AND object = ? AND state = 'running'",
 			tx.Now, tx.Rev, removal, nodeObject(nodeID))
 		if err != nil || n == 0 {
@@ -77,8 +77,8 @@ func (s *Store) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64) e
 }
 
 // RunningRemovals lists the nodes whose removal has yet to be finished, as the leader knows them.
-func (s *Store) RunningRemovals(ctx context.Context) ([]uint64, error) {
-	return memo(ctx, s, "removals", []string{"operations"}, func(v *View) ([]uint64, error) {
+func (ms Members) RunningRemovals(ctx context.Context, c Consistency) ([]uint64, error) {
+	return recall(ctx, ms.s, c, "removals", []string{"operations"}, func(v *View) ([]uint64, error) {
 		return collect(v, func(rows *sql.Rows) (id uint64, err error) {
 			err = rows.Scan(&id)
 			return id, err
@@ -87,8 +87,8 @@ func (s *Store) RunningRemovals(ctx context.Context) ([]uint64, error) {
 }
 
 // Removed lists the nodes that were members once, from the local replica.
-func (s *Store) Removed(ctx context.Context) (list []uint64, err error) {
-	err = s.Read(ctx, Stale, func(v *View) error {
+func (ms Members) Removed(ctx context.Context, c Consistency) (list []uint64, err error) {
+	err = ms.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (id uint64, err error) {
 			err = rows.Scan(&id)
 			return id, err

@@ -104,20 +104,20 @@ func (r Restored) String() string {
 // What the cluster is stays: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are opened with
 // the archive's keys and sealed under the present one. A join token that was used or revoked since stays so; the API
 // token that asks stays, too. It blocks until that is committed or ctx ends.
-func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
+func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
 	out := Restored{Revision: a.Meta.Index}
-	deks, err := a.Unlock(s.cfg.Identity)
+	deks, err := a.Unlock(ar.s.cfg.Identity)
 	if err != nil {
 		return out, err
 	}
-	s.keys.mu.RLock()
-	for generation, dek := range s.keys.deks { // a member that joined later may hold the archive's keys all the same
+	ar.s.keys.mu.RLock()
+	for generation, dek := range ar.s.keys.deks { // a member that joined later may hold the archive's keys all the same
 		if _, known := deks[generation]; !known {
 			deks[generation] = dek
 		}
 	}
-	s.keys.mu.RUnlock()
-	schema := s.AppliedSchema()
+	ar.s.keys.mu.RUnlock()
+	schema := ar.s.AppliedSchema()
 	switch {
 	case schema == 0:
 		return out, ErrNotLeader
@@ -129,12 +129,12 @@ func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored,
 	case errors.Is(err, errQueryTime) || ctx.Err() != nil:
 		return out, errRestoreTime
 	case err != nil:
-		s.log.Warn("the archive's state could not be copied", "err", err)
+		ar.s.log.Warn("the archive's state could not be copied", "err", err)
 		return out, refuse(Invalid, "the archive's state cannot be brought to schema %d", schema)
 	}
 	defer x.close()
-	v := view(x.s.View(s.cfg.Now()))
-	dek, generation, err := s.ActiveDEK()
+	v := view(x.s.View(ar.s.cfg.Now()))
+	dek, generation, err := ar.s.Keys.ActiveDEK()
 	if err != nil {
 		return out, err
 	}
@@ -146,17 +146,17 @@ func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored,
 		}
 	}
 	if err := reseal(prepare, deks, dek, generation); err != nil {
-		s.log.Warn("the archive's values could not be opened", "err", err)
-		return out, refuse(Conflict, "node %d cannot open the values of this archive: make one of the members that it names the leader and try again, or give an identity that it was saved for", s.cfg.NodeID)
+		ar.s.log.Warn("the archive's values could not be opened", "err", err)
+		return out, refuse(Conflict, "node %d cannot open the values of this archive: make one of the members that it names the leader and try again, or give an identity that it was saved for", ar.s.cfg.NodeID)
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ar.s.Write(ctx, actor, func(tx *Tx) error {
 		out.Tables = map[string]delta{}
-		return s.restore(ctx, tx, v, a, actor, generation, &out)
+		return ar.restore(ctx, tx, v, a, actor, generation, &out)
 	})
 	return out, err
 }
 
-func (s *Store) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor Actor, generation uint64, out *Restored) error {
+func (ar Archives) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor Actor, generation uint64, out *Restored) error {
 	c, _, err := tx.Cluster()
 	if err != nil {
 		return err

@@ -22,13 +22,13 @@ const pruneStep = 1000
 // PruneAudit deletes the oldest audit rows beyond what is to be kept, in one bounded step; more tells whether there is
 // another one to do. Rows are deleted by whole revisions, and only when there is at least a hundredth too many or one
 // is too old: each step leaves an audit row itself.
-func (s *Store) PruneAudit(ctx context.Context, actor Actor) (more bool, err error) {
-	keep, err := s.AuditRetention(ctx)
+func (au Audit) Prune(ctx context.Context, actor Actor) (more bool, err error) {
+	keep, err := au.s.Settings.AuditRetention(ctx, AsLeader)
 	if err != nil {
 		return false, err
 	}
 	for _, c := range []auditClass{{true, keep.MaxAge, keep.MaxRows}, {false, keep.OthersAge, keep.OthersRows}} {
-		left, err := s.pruneClass(ctx, actor, c)
+		left, err := au.pruneClass(ctx, actor, c)
 		if err != nil {
 			return false, err
 		}
@@ -51,16 +51,16 @@ func (c auditClass) String() string {
 	return "rows of refusals, replays and other clusters"
 }
 
-func (s *Store) pruneClass(ctx context.Context, actor Actor, c auditClass) (more bool, err error) {
+func (au Audit) pruneClass(ctx context.Context, actor Actor, c auditClass) (more bool, err error) {
 	var until uint64 // the newest revision that may go
-	err = s.Peek(ctx, func(v *View) error {
+	err = au.s.Read(ctx, AsLeader, func(v *View) error {
 		until, err = v.pruneUntil(c)
 		return err
 	})
 	if err != nil || until == 0 {
 		return false, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = au.s.Write(ctx, actor, func(tx *Tx) error {
 		step := until
 		var last uint64
 		found, err := tx.get("SELECT revision FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision, seq LIMIT 1 OFFSET ?", []any{c.ok, int64(pruneStep)}, &last)

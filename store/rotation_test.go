@@ -191,7 +191,7 @@ func TestRotationKeepsTrust(t *testing.T) {
 				first, _ := m.issuer()
 				in := m.installed()
 				_, err := m.write(func(tx *Tx) error {
-					_, err := m.store.changeCA(tx, CARequest{Kinds: []certs.Kind{certs.HTTP}, Action: step, Installed: in})
+					_, err := Authorities{m.store}.changeCA(tx, CARequest{Kinds: []certs.Kind{certs.HTTP}, Action: step, Installed: in})
 					return err
 				})
 				var refusal *Refusal

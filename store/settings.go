@@ -13,8 +13,8 @@ const SettingAutopilot = "autopilot"
 const settingKeyRotation = "key_rotation"
 
 // KeyRotation returns the age at which the data-encryption key is replaced, 0 for never, as the leader has it.
-func (s *Store) KeyRotation(ctx context.Context) (time.Duration, error) {
-	set, err := s.PeekSetting(ctx, settingKeyRotation)
+func (st Settings) DEKMaxAge(ctx context.Context, c Consistency) (time.Duration, error) {
+	set, err := st.Get(ctx, c, settingKeyRotation)
 	if err != nil || set.Value == nil {
 		return 0, err
 	}
@@ -26,32 +26,27 @@ func (s *Store) KeyRotation(ctx context.Context) (time.Duration, error) {
 }
 
 // SetKeyRotation sets the age at which the data-encryption key is replaced, 0 for never.
-func (s *Store) SetKeyRotation(ctx context.Context, actor Actor, age time.Duration) error {
+func (st Settings) SetDEKMaxAge(ctx context.Context, actor Actor, age time.Duration) error {
 	text, err := json.Marshal(age.String())
 	if err != nil {
 		return err
 	}
-	_, err = s.PutSetting(ctx, actor, settingKeyRotation, text, nil)
+	_, err = st.Put(ctx, actor, settingKeyRotation, text, nil)
 	return err
 }
 
 // Setting is a named JSON document with the revision that last changed it.
-type Setting struct {
+type Document struct {
 	Value       json.RawMessage
 	ModifiedRev uint64
 }
 
 // Setting reads a setting; its value is nil when it was never set.
-func (s *Store) Setting(ctx context.Context, c Consistency, name string) (Setting, error) {
-	return recall(ctx, s, c, "setting/"+name, []string{"settings"}, func(v *View) (Setting, error) { return v.document(name) })
+func (st Settings) Get(ctx context.Context, c Consistency, name string) (Document, error) {
+	return recall(ctx, st.s, c, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
 }
 
-// PeekSetting reads a setting as the leader has it, without asking the voters.
-func (s *Store) PeekSetting(ctx context.Context, name string) (Setting, error) {
-	return memo(ctx, s, "setting/"+name, []string{"settings"}, func(v *View) (Setting, error) { return v.document(name) })
-}
-
-func (v *View) document(name string) (out Setting, err error) {
+func (v *View) document(name string) (out Document, err error) {
 	var text string
 	ok, err := v.get("SELECT value, modified_rev FROM settings WHERE name = ?", []any{name}, &text, &out.ModifiedRev)
 	if ok {
@@ -62,8 +57,8 @@ func (v *View) document(name string) (out Setting, err error) {
 
 // PutSetting replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
 // tells whether it did.
-func (s *Store) PutSetting(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
-	return write(ctx, s, actor, func(tx *Tx) (bool, error) {
+func (st Settings) Put(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
+	return makeOnce(ctx, st.s, actor, func(tx *Tx) (bool, error) {
 		old, err := tx.document(name)
 		if err != nil {
 			return false, err

@@ -12,34 +12,34 @@ import (
 )
 
 // ArchiveKeys wraps all generations of the data-encryption key that this member holds for a recipient ("age1…").
-func (s *Store) ArchiveKeys(recipient string) ([]ArchiveKey, error) {
+func (ar Archives) Keys(recipient string) ([]ArchiveKey, error) {
 	if _, err := certs.PublicKey(recipient); err != nil {
 		return nil, refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
 	}
-	s.keys.mu.RLock()
-	defer s.keys.mu.RUnlock()
-	return wrapKeys(s.keys.deks, recipient)
+	ar.s.keys.mu.RLock()
+	defer ar.s.keys.mu.RUnlock()
+	return wrapKeys(ar.s.keys.deks, recipient)
 }
 
 // Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica, for which neither
 // a leader nor a quorum is needed. It needs room for one copy of the database in the data directory while it runs, and
 // little memory; commits go on meanwhile.
-func (s *Store) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys []ArchiveKey, binary string) (ArchiveMeta, error) {
+func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys []ArchiveKey, binary string) (ArchiveMeta, error) {
 	var meta ArchiveMeta
-	f, err := os.CreateTemp(s.cfg.Dir, temporary)
+	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
 		return meta, err
 	}
 	f.Close()
 	os.Remove(f.Name())
 	defer os.Remove(f.Name())
-	if err := s.Copy(ctx, c, f.Name()); err != nil {
+	if err := ar.s.Copy(ctx, c, f.Name()); err != nil {
 		return meta, err
 	}
 	if meta, err = describe(f.Name()); err != nil {
 		return meta, err
 	}
-	meta.NodeID, meta.CreatedAt, meta.Binary = s.cfg.NodeID, s.cfg.Now().UTC().Truncate(time.Second), binary
+	meta.NodeID, meta.CreatedAt, meta.Binary = ar.s.cfg.NodeID, ar.s.cfg.Now().UTC().Truncate(time.Second), binary
 	return meta, WriteArchive(w, meta, f.Name(), keys)
 }
 
@@ -52,15 +52,15 @@ type SnapshotFile struct {
 }
 
 // SnapshotFile makes an archive like Snapshot, in a file, so that its digest is known before the first byte is sent.
-func (s *Store) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveKey, binary string) (*SnapshotFile, error) {
-	f, err := os.CreateTemp(s.cfg.Dir, temporary)
+func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveKey, binary string) (*SnapshotFile, error) {
+	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
 		return nil, err
 	}
 	os.Remove(f.Name())
 	sum := sha256.New()
 	out := &SnapshotFile{File: f}
-	if out.Meta, err = s.Snapshot(ctx, c, io.MultiWriter(f, sum), keys, binary); err != nil {
+	if out.Meta, err = ar.Snapshot(ctx, c, io.MultiWriter(f, sum), keys, binary); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -76,8 +76,8 @@ func (s *Store) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveK
 }
 
 // ReadArchive reads an archive into the data directory; see the function of the same name.
-func (s *Store) ReadArchive(ctx context.Context, r io.Reader, limits ArchiveLimits) (*Archive, error) {
-	return ReadArchive(ctx, r, s.cfg.Dir, limits)
+func (ar Archives) Read(ctx context.Context, r io.Reader, limits ArchiveLimits) (*Archive, error) {
+	return ReadArchive(ctx, r, ar.s.cfg.Dir, limits)
 }
 
 // temporary names the files of snapshots and restores that are under way; Open removes those of a killed process.

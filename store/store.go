@@ -44,6 +44,7 @@ type Config struct {
 // Store is one member's replica of the cluster's tables. All methods are safe for concurrent use.
 type Store struct {
 	*engine.Engine
+	nouns
 
 	cfg    Config
 	log    *slog.Logger
@@ -64,6 +65,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	removeTemporary(cfg.Dir)
 	s := &Store{cfg: cfg, log: cfg.Logger, queries: make(chan struct{}, 2)}
+	s.nouns = nounsOf(s)
 	s.events.init(cfg.EventWindow)
 	s.keys.init(cfg.Identity, cfg.NodeID)
 	var err error
@@ -168,11 +170,6 @@ func (s *Store) Read(ctx context.Context, c Consistency, fn func(*View) error) e
 	return s.Engine.Read(ctx, c, func(v *engine.View) error { return fn(view(v)) })
 }
 
-// Peek reads AsLeader.
-func (s *Store) Peek(ctx context.Context, fn func(*View) error) error {
-	return s.Read(ctx, AsLeader, fn)
-}
-
 // local reads the leader's working copy or, elsewhere, the mirror, whichever is there; it asks nobody.
 func (s *Store) local(ctx context.Context, fn func(*View) error) error {
 	return s.Local(ctx, func(v *engine.View) error { return fn(view(v)) })
@@ -183,17 +180,13 @@ func recall[T any](ctx context.Context, s *Store, c Consistency, key string, tab
 	return engine.Recall(ctx, s.Engine, c, key, tables, func(v *engine.View) (T, error) { return load(view(v)) })
 }
 
-func memo[T any](ctx context.Context, s *Store, key string, tables []string, load func(*View) (T, error)) (T, error) {
-	return recall(ctx, s, AsLeader, key, tables, load)
-}
-
 // Migrate brings the schema to a version, see the engine's Migrate.
 func (s *Store) Migrate(ctx context.Context, actor Actor, version int64) error {
 	return s.Engine.Migrate(ctx, actor.Name, version)
 }
 
-// MirrorDir returns the member's data directory.
-func (s *Store) MirrorDir() string { return s.cfg.Dir }
+// Dir returns the member's data directory.
+func (s *Store) Dir() string { return s.cfg.Dir }
 
 // LatestSchema is the newest database schema that this binary works with.
 func LatestSchema() int64 { return migrations.Latest }

@@ -9,12 +9,12 @@ import (
 )
 
 // startCA makes the new authority, or takes the operator's, and has the old and the new one certify each other.
-func (s *Store) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, ...any), out *CAChange) error {
+func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, ...any), out *CAChange) error {
 	list, err := tx.inUse(kind)
 	if err != nil {
 		return err
 	}
-	old, err := list[0].open(&s.keys)
+	old, err := list[0].open(&as.s.keys)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (s *Store) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, 
 			return err
 		}
 		a.CertPEM = string(certs.EncodeCert(next.Cert.Raw))
-	} else if next, err = s.operatorsCA(tx, q, &list[0], &a, c.ID); err != nil {
+	} else if next, err = as.operatorsCA(tx, q, &list[0], &a, c.ID); err != nil {
 		return err
 	}
 	crossNew, crossOld, warning := cross(old, next, tx.Now)
@@ -47,7 +47,7 @@ func (s *Store) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, 
 		return err
 	}
 	defer clear(key)
-	sealed, dek, err := s.keys.seal(AuthoritySecret(kind, a.Generation), key)
+	sealed, dek, err := as.s.keys.seal(AuthoritySecret(kind, a.Generation), key)
 	if err != nil {
 		return err
 	}
@@ -82,14 +82,14 @@ func (s *Store) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, 
 			out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
 		}
 	}
-	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
+	step("generation %d (%as.s, valid until %as.s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
 	step("then it issues, and every member gets new certificates")
 	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
 	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
 }
 
 // operatorsCA checks what an operator brings.
-func (s *Store) operatorsCA(tx *Tx, q CARequest, old, a *Authority, clusterID string) (certs.CA, error) {
+func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, clusterID string) (certs.CA, error) {
 	members, err := tx.Members()
 	if err != nil {
 		return certs.CA{}, err

@@ -38,8 +38,8 @@ func (t *Tx) bury(p *Peering, x peeringSecrets) error {
 }
 
 // Farewells lists the deletions that an acceptor has yet to be told, as the leader has them.
-func (s *Store) Farewells(ctx context.Context) ([]Tombstone, error) {
-	return memo(ctx, s, "farewells", []string{"peering_tombstones"}, func(v *View) ([]Tombstone, error) {
+func (ps Peerings) Farewells(ctx context.Context, c Consistency) ([]Tombstone, error) {
+	return recall(ctx, ps.s, c, "farewells", []string{"peering_tombstones"}, func(v *View) ([]Tombstone, error) {
 		return collect(v, func(rows *sql.Rows) (k Tombstone, err error) {
 			var addresses, pems, deleted string
 			var sealed []byte
@@ -54,7 +54,7 @@ func (s *Store) Farewells(ctx context.Context) ([]Tombstone, error) {
 			if err := json.Unmarshal([]byte(pems), &k.CAPems); err != nil {
 				return k, err
 			}
-			plain, err := s.keys.open(peeringSeal(k.ID), generation, sealed)
+			plain, err := ps.s.keys.open(peeringSeal(k.ID), generation, sealed)
 			k.Secret = string(plain)
 			return k, err
 		}, `SELECT id, name, peer_id, server_name, addresses, ca_pems, sealed, dek_generation, deleted_at FROM peering_tombstones
@@ -63,8 +63,8 @@ func (s *Store) Farewells(ctx context.Context) ([]Tombstone, error) {
 }
 
 // FarewellSaid forgets a deletion of which the acceptor knows now.
-func (s *Store) FarewellSaid(ctx context.Context, actor Actor, id, outcome string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (ps Peerings) FarewellSaid(ctx context.Context, actor Actor, id, outcome string) error {
+	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		var name string
 		found, err := tx.get("SELECT name FROM peering_tombstones WHERE id = ?", []any{id}, &name)
 		if err != nil || !found {
@@ -78,8 +78,8 @@ func (s *Store) FarewellSaid(ctx context.Context, actor Actor, id, outcome strin
 }
 
 // PrunePeerings forgets deletions that nobody has asked about for long.
-func (s *Store) PrunePeerings(ctx context.Context, actor Actor) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (ps Peerings) Prune(ctx context.Context, actor Actor) error {
+	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM peering_tombstones WHERE deleted_at < ?", tx.Now.Add(-tombstoneKept))
 		if err != nil || n == 0 {
 			return err
