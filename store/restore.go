@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"muster/certs"
 	"muster/store/engine"
 )
 
@@ -61,22 +59,6 @@ func (v *View) shape() ([]string, error) {
 		err = rows.Scan(&line)
 		return line, err
 	}, "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name")
-}
-
-// reseal moves every sealed value of a scratch database from the keys of the archive to another one.
-func reseal(t *Tx, from map[uint64]certs.DEK, to certs.DEK, generation uint64) error {
-	old := &keyring{deks: from}
-	ring := &keyring{deks: map[uint64]certs.DEK{generation: to}, active: generation}
-	below := uint64(math.MaxInt64)
-	if from[generation] == to { // what is under this key already stays
-		below = generation
-	}
-	for _, table := range sealedTables {
-		if _, err := moveSealed(t, old, ring, table.find, table.update, below, generation, math.MaxInt32); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 var errRestoreTime = refuse(Invalid, "restoring the archive takes too long")
@@ -139,11 +121,8 @@ func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restor
 		return out, err
 	}
 	prepare := localTx(v)
-	for _, query := range []string{"DELETE FROM idempotency", "DELETE FROM sealed_secrets WHERE name LIKE 'key/%'", "DELETE FROM authorities",
-		"DELETE FROM peering_secrets", "DELETE FROM peering_tombstones"} {
-		if err := prepare.exec(query); err != nil {
-			return out, err
-		}
+	if err := cleanArchive(prepare); err != nil {
+		return out, err
 	}
 	if err := reseal(prepare, deks, dek, generation); err != nil {
 		ar.s.log.Warn("the archive's values could not be opened", "err", err)
@@ -181,13 +160,17 @@ func (ar Archives) restore(ctx context.Context, tx *Tx, v *View, a *Archive, act
 	if err := carry(tx, v, actor); err != nil {
 		return err
 	}
-	for _, name := range restoredTables {
-		d, err := tx.become(ctx, name, v)
+	for i := range registry {
+		r := &registry[i]
+		if r.fate == kept {
+			continue
+		}
+		d, err := tx.become(ctx, r, v)
 		if err != nil {
 			return err
 		}
 		if d != (delta{}) {
-			out.Tables[name] = d
+			out.Tables[r.name] = d
 		}
 	}
 	if err := raiseSequences(tx, v); err != nil {
@@ -272,21 +255,7 @@ func forget(tx, local *Tx, name string) error {
 	}); err != nil {
 		return err
 	}
-	var gone [][]any
-	if err := local.v.Each(&t, func(row []any) error {
-		if key, text := t.KeyOf(row); !kept[text] {
-			gone = append(gone, key)
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	for _, key := range gone {
-		if err := local.exec(t.Remove(), key...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return local.removeRows(name, func(key string) bool { return !kept[key] })
 }
 
 // raiseSequences makes sure that nothing the archive has handed out is handed out again, also when it knows more than
