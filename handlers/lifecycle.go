@@ -3,12 +3,11 @@ package handlers
 import (
 	"bytes"
 	"context"
-	"encoding/json"
+
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strconv"
+
 	"time"
 
 	"muster/store"
@@ -63,88 +62,6 @@ func (s *Server) removeMember(q *Request) error {
 		return err
 	}
 	return q.Result(http.StatusOK, Message{"Cluster member removed"})
-}
-
-// removedBefore tells whether this very request has removed a member before; then it says so in the answer's header, too.
-func (s *Server) removedBefore(q *Request) (again bool, err error) {
-	if again, err = s.Store.Answered(q.Context(), q.Actor); err != nil || !again {
-		return false, err
-	}
-	ended, err := s.Store.RemoveMember(q.Context(), q.Actor, 0, nil, nil)
-	if err == nil {
-		q.W.Header().Set(headerTokensEnded, strconv.Itoa(ended))
-	}
-	return err == nil, err
-}
-
-// quorumSafe judges whether enough live voters would be left, and adds to the check that runs in the transaction that the
-// voters are still those that were judged: two removals at once must not both be right about the same three.
-func (s *Server) quorumSafe(ctx context.Context, nodeID uint64, check func(*store.Member) error) (func(*store.Member) error, error) {
-	before := s.voters()
-	if err := s.CanRemove(ctx, nodeID); err != nil {
-		return nil, err
-	}
-	return func(m *store.Member) error {
-		if err := check(m); err != nil {
-			return err
-		}
-		if !slices.Equal(before, s.voters()) {
-			return Fail(http.StatusConflict, "The voters of the cluster have changed meanwhile; look again and retry")
-		}
-		return nil
-	}, nil
-}
-
-// voters lists who votes in Raft now, by node id.
-func (s *Server) voters() (list []uint64) {
-	for _, v := range s.Store.Servers() {
-		if v.Role == store.RoleVoter {
-			list = append(list, v.NodeID)
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
-// headerTokensEnded says how many valid join tokens a removal has superseded; the documented answers have no room for it.
-const headerTokensEnded = "X-Muster-Tokens-Ended"
-
-// remove takes a member out of the cluster, for whichever family asks.
-func (s *Server) remove(q *Request, nodeID uint64, check func(*store.Member) error) error {
-	rotation, err := s.PrepareRemoval(q.Context(), nodeID)
-	if err != nil {
-		return err
-	}
-	ended, err := s.Store.RemoveMember(q.Context(), q.Actor, nodeID, rotation, check)
-	if err != nil {
-		return err
-	}
-	q.W.Header().Set(headerTokensEnded, strconv.Itoa(ended))
-	s.Wake()
-	s.awaitOutOfRaft(q.Context(), nodeID)
-	return nil
-}
-
-// awaitOutOfRaft waits a moment for the leader's loop to take a node out of the configuration, so that the usual
-// answer is the whole truth. The removal is committed already and goes on without this request.
-func (s *Server) awaitOutOfRaft(ctx context.Context, nodeID uint64) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	s.poll(ctx, func() bool { return rolesOf(s.Store.Servers())[nodeID] == store.RoleNone })
-}
-
-// poll checks a condition of this process every few milliseconds until it holds or ctx ends.
-func (s *Server) poll(ctx context.Context, holds func() bool) bool {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	return true
 }
 
 // promoteMember answers when the member votes. It works at once, beyond what autopilot would do, and stays.
@@ -275,43 +192,4 @@ func (s *Server) resumeMember(q *Request) error {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("node %d does not answer; its resume hooks run when it is back", m.NodeID))
 	}
 	return q.Result(http.StatusOK, out)
-}
-
-// raftDiff lists where the Raft configuration does not agree with the members table.
-func (s *Server) raftDiff(q *Request) error {
-	if err := s.Store.Confirm(q.Context()); err != nil {
-		return err
-	}
-	diff, err := s.Diff(q.Context())
-	if err != nil {
-		return err
-	}
-	return q.Result(http.StatusOK, diff)
-}
-
-func (s *Server) getAutopilotConfig(q *Request) error {
-	cfg, _, err := s.AutopilotConfig(q.Context(), q.Consistency())
-	if err != nil {
-		return err
-	}
-	return q.Result(http.StatusOK, cfg)
-}
-
-// putAutopilotConfig changes the fields that the body has and leaves the others.
-func (s *Server) putAutopilotConfig(q *Request) error {
-	if !json.Valid(q.Content) || bytes.TrimSpace(q.Content)[0] != '{' {
-		return Fail(http.StatusBadRequest, "the body must be a JSON object")
-	}
-	merged, err := s.MergeAutopilot(q.Context(), q.Content)
-	if err != nil {
-		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
-			return err
-		}
-		return Fail(http.StatusBadRequest, err.Error())
-	}
-	if _, err := s.Store.PutSetting(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
-		return err
-	}
-	s.Wake()
-	return s.getAutopilotConfig(q)
 }

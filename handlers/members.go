@@ -63,14 +63,6 @@ func (s *Server) servers(q *Request) ([]store.Server, error) {
 	return s.Store.RefreshServers(q.Context())
 }
 
-func rolesOf(servers []store.Server) map[uint64]store.Role {
-	m := make(map[uint64]store.Role, len(servers))
-	for _, v := range servers {
-		m[v.NodeID] = v.Role
-	}
-	return m
-}
-
 // member describes a member by its row and by the role that holds in Raft.
 func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 	out := member{NodeID: m.NodeID, RaftAddress: m.RaftAddress, APIAddress: "https://" + m.APIAddress, BinaryVersion: m.BinaryVersion,
