@@ -34,7 +34,7 @@ func newAPITokenCreateCommand(env *environment) *cobra.Command {
 					return usagef(cmd, "--scope %q is none of %s", scope, strings.Join(client.Scopes, ", "))
 				}
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -58,12 +58,12 @@ func newAPITokenCreateCommand(env *environment) *cobra.Command {
 }
 
 func newAPITokenListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "list",
 		Short: "List the API tokens, never their secrets",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -77,7 +77,7 @@ func newAPITokenListCommand(env *environment) *cobra.Command {
 					return []any{t.ID, t.Name, strings.Join(t.Scopes, ","), t.CreatedAt, t.ExpiresAt, t.LastUsedAt}
 				})
 		},
-	}
+	}, env)
 }
 
 func newAPITokenRevokeCommand(env *environment) *cobra.Command {
@@ -86,7 +86,7 @@ func newAPITokenRevokeCommand(env *environment) *cobra.Command {
 		Short: "Make an API token useless at once",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func newAuditCommand(env *environment) *cobra.Command {
 					return usagef(cmd, "--%s %q is neither a time such as 2030-01-02T15:04:05Z nor a duration such as 2h", f.name, f.text)
 				}
 			}
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -71,9 +71,8 @@ func newAuditCommand(env *environment) *cobra.Command {
 	flags.StringVar(&q.Action, "action", "", "what the action begins with, such as member.")
 	flags.StringVar(&q.Object, "object", "", "on what, such as node/3")
 	flags.StringVar(&q.Node, "node", "", "taken by this member: its number, name, UUID, address or host name")
-	flags.BoolVar(&q.Stale, "stale", false, "from the member's own replica, also without a leader")
 	flags.IntVar(&limit, "limit", 50, "how many at most")
-	return cmd
+	return staleFlag(cmd, env)
 }
 
 // moment reads a time, or a duration before now; the zero time for nothing.
@@ -90,7 +89,7 @@ func moment(text string, now time.Time) (time.Time, bool) {
 
 // newest reads the newest entries, oldest first, and the place behind everything that there was.
 func newest(ctx context.Context, c *client.Client, q client.AuditQuery, limit int) (all []client.Event, last string, err error) {
-	end, err := c.Audit(ctx, client.AuditQuery{Descending: true, Limit: 1, Stale: q.Stale})
+	end, err := c.Audit(ctx, client.AuditQuery{Descending: true, Limit: 1})
 	if err != nil {
 		return nil, "", err
 	}

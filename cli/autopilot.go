@@ -14,7 +14,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 		Short: "Show the health of the members as the leader sees it, and why each has its role",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -42,15 +42,14 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 		},
 	}
 	cmd.AddCommand(newAutopilotConfigCommand(env))
-	return cmd
+	return staleFlag(cmd, env)
 }
 
 // newAutopilotConfigCommand shows the settings, or changes those that are given as NAME=VALUE.
 func newAutopilotConfigCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
-		Use:     "config [NAME=VALUE…]",
-		Short:   "Show autopilot's settings, or change some",
-		Example: "  muster autopilot config maxVoters=3 stabilization=30s",
+		Use:   "config [NAME=VALUE…]",
+		Short: "Show autopilot's settings, or change some",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fields := map[string]any{}
 			for _, arg := range args {
@@ -60,7 +59,7 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 				}
 				fields[name] = settingValue(value)
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -9,16 +9,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"muster/certs"
 	"muster/client"
-	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/node"
 	"muster/store"
 )
@@ -250,7 +248,7 @@ That needs --identity: the node.key of a member that the backup names, or the id
 // restoreBackup sends the archive. Where an identity was given, its keys are wrapped anew for the servers there are now:
 // none of them has to have been a member at the time of the backup.
 func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes bool) error {
-	c, err := env.client()
+	c, err := env.client(ctx)
 	if err != nil {
 		return err
 	}
@@ -329,84 +327,14 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 		b.Meta.ClusterID, f.data, b.Meta.Index, b.Meta.CreatedAt.Format(time.RFC3339)); err != nil {
 		return err
 	}
-	dir, err := cluster.OpenDir(f.data)
+	dir, err := datadir.Open(f.data)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	self, err := cluster.Refound(ctx, dir, b.Archive, b.identities, cluster.Plan{Name: f.Name, Mode: store.ModeFull, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
+	self, err := datadir.Refound(ctx, dir, b.Archive, b.identities, datadir.Plan{Name: f.Name, Mode: store.ModeFull, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
 	if err != nil {
 		return err
 	}
 	return env.done("%s is node %d of cluster %s; start it with: muster serve --data %s --api %s --raft %s", f.data, self.NodeID, self.ClusterID, f.data, f.API, f.Raft)
-}
-
-// confirm asks before something is overwritten. Without a terminal nobody can answer: then --yes is needed.
-func (e *environment) confirm(yes bool, format string, args ...any) error {
-	if yes {
-		return nil
-	}
-	question := fmt.Sprintf(format, args...)
-	if !isTerminal(e.stdin) {
-		return fmt.Errorf("%s There is no terminal to ask: say --yes", question)
-	}
-	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(e.stdin).ReadString('\n')
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errors.New("nothing was done")
-	}
-	return nil
-}
-
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
-
-// progress shows how far a transfer is: a line that is written over on a terminal, otherwise a line now and then.
-func (e *environment) progress(verb string) func(done, total int64) {
-	var last time.Time
-	live := isTerminal(e.stderr)
-	every := 5 * time.Second
-	if live {
-		every = 100 * time.Millisecond
-	}
-	last = time.Now()
-	return func(done, total int64) {
-		end := done == total
-		if time.Since(last) < every && !(end && live) {
-			return
-		}
-		last = time.Now()
-		text := verb + " " + bytesText(done)
-		if total > 0 {
-			text += fmt.Sprintf(" of %s (%d %%)", bytesText(total), done*100/total)
-		}
-		switch {
-		case live && end:
-			fmt.Fprintf(e.stderr, "\r%s\n", text)
-		case live:
-			fmt.Fprintf(e.stderr, "\r%s", text)
-		default:
-			e.say("%s", text)
-		}
-	}
-}
-
-// bytesText writes a number of bytes for people.
-func bytesText(n int64) string {
-	switch {
-	case n < 10<<10:
-		return fmt.Sprintf("%d B", n)
-	case n < 10<<20:
-		return fmt.Sprintf("%d KiB", n>>10)
-	case n < 10<<30:
-		return fmt.Sprintf("%d MiB", n>>20)
-	default:
-		return fmt.Sprintf("%d GiB", n>>30)
-	}
 }

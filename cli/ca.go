@@ -22,12 +22,12 @@ func newCACommand(env *environment) *cobra.Command {
 }
 
 func newCAStatusCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "status",
 		Short: "Show the certificate authorities and how far a rotation is",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -61,7 +61,7 @@ func newCAStatusCommand(env *environment) *cobra.Command {
 			}
 			return nil
 		},
-	}
+	}, env)
 }
 
 // caProgress says in sentences what a rotation waits for.
@@ -86,7 +86,7 @@ func caProgress(k client.CAKind) (lines []string) {
 func newCARotateCommand(env *environment) *cobra.Command {
 	var r client.CARequest
 	var overlap time.Duration
-	var rollback, drop, noWait bool
+	var rollback, drop, noWait, yes bool
 	var certFile, keyFile string
 	cmd := &cobra.Command{
 		Use:   "rotate",
@@ -130,9 +130,14 @@ The cluster goes on by itself. The command waits until every member has new cert
 				}
 				*f.into = string(data)
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if drop && !r.DryRun {
+				if err := env.confirm(yes, "drop the old CA now? What has no certificate of the new one is locked out"); err != nil {
+					return err
+				}
 			}
 			done, err := c.RotateCA(cmd.Context(), r)
 			if err != nil {
@@ -171,7 +176,7 @@ The cluster goes on by itself. The command waits until every member has new cert
 	flags.StringVar(&keyFile, "key", "", "file with its private key (PEM, not encrypted)")
 	flags.BoolVar(&noWait, "no-wait", false, "do not wait; the cluster goes on by itself")
 	complete(cmd, "kind", "all", "http", "transport")
-	return cmd
+	return yesFlag(cmd, &yes)
 }
 
 // waitRotated waits until no rotation has anything to wait for but its overlap, and says on stderr what holds it back.
@@ -227,7 +232,7 @@ func newCertListCommand(env *environment) *cobra.Command {
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.Current = !all
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -257,5 +262,5 @@ func newCertListCommand(env *environment) *cobra.Command {
 	flags.DurationVar(&f.ExpiresWithin, "expires-within", 0, "those that expire in this time, such as 720h")
 	flags.BoolVar(&all, "all", false, "also those that have been replaced or revoked")
 	flags.IntVar(&f.Limit, "limit", 0, "so many at the most, up to 10000 (default 1000)")
-	return cmd
+	return staleFlag(cmd, env)
 }

@@ -8,7 +8,6 @@ func newCompletionCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:       "completion bash|zsh|fish",
 		Short:     "Print the completion script of a shell",
-		Example:   "  source <(muster completion bash)",
 		Args:      exactly("the shell"),
 		ValidArgs: []string{"bash", "zsh", "fish"},
 		RunE: func(cmd *cobra.Command, args []string) error {

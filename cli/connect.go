@@ -16,15 +16,6 @@ import (
 // devData is where "muster dev" keeps its members, one directory each, when not told otherwise.
 const devData = "data"
 
-// client makes a client of the cluster that the command line names.
-func (e *environment) client() (*client.Client, error) {
-	cfg, err := e.config()
-	if err != nil {
-		return nil, err
-	}
-	return client.New(cfg)
-}
-
 // config settles which cluster to talk to, and as whom: what explicit flags say, then --data, then the environment, then
 // what "muster dev" left in the working directory.
 func (e *environment) config() (client.Config, error) {
@@ -51,7 +42,7 @@ func (e *environment) config() (client.Config, error) {
 		}
 		fill(&cfg, found)
 	}
-	cfg.UserAgent = "muster/" + Version
+	cfg.UserAgent, cfg.Timeout = "muster/"+Version, commandTimeout
 	e.tokenless = cfg.Token == ""
 	if !e.tokenless {
 		e.warnPlain(cfg.Addrs)

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/spf13/cobra"
+	"muster/cluster/datadir"
 
-	"muster/cluster"
+	"github.com/spf13/cobra"
 )
 
 func newDoctorCommand(env *environment) *cobra.Command {
@@ -19,25 +19,25 @@ func newDoctorCommand(env *environment) *cobra.Command {
 			if env.data == "" {
 				return usagef(cmd, "--data is missing")
 			}
-			reserve := cluster.DefaultReserve
+			reserve := datadir.DefaultReserve
 			if keep != "" {
 				var err error
-				if reserve, err = cluster.ParseReserve(keep); err != nil {
+				if reserve, err = datadir.ParseReserve(keep); err != nil {
 					return usagef(cmd, "--disk-reserve: %v", err)
 				}
 			}
-			findings := cluster.Examine(cmd.Context(), env.data, reserve)
-			if err := list(env, findings, []string{"CHECK", "STATE", "DETAIL"}, func(f cluster.Finding) []any {
+			findings := datadir.Examine(cmd.Context(), env.data, reserve)
+			if err := list(env, findings, []string{"CHECK", "STATE", "DETAIL"}, func(f datadir.Finding) []any {
 				return []any{f.Check, f.State, f.Detail}
 			}); err != nil {
 				return err
 			}
 			failed := 0
 			for _, f := range findings {
-				if f.State == cluster.FindingFail {
+				if f.State == datadir.FindingFail {
 					failed++
 				}
-				if f.Next != "" && f.State != cluster.FindingOK && env.output == "table" {
+				if f.Next != "" && f.State != datadir.FindingOK && env.output == "table" {
 					env.say("%s: %s", f.Check, f.Next)
 				}
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +25,7 @@ func newMemberDrainCommand(env *environment) *cobra.Command {
 			if deadline < 0 || deadline > time.Hour {
 				return usagef(cmd, "--deadline %s is not between 0s and 1h", deadline)
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -128,17 +127,16 @@ func (p *progress) show(format string, id uint64, passed, limit time.Duration) {
 	p.shown = true
 }
 
+// note shows a text that does not change, on a terminal only.
+func (p *progress) note(text string) {
+	if p.tty && !p.shown {
+		fmt.Fprint(p.env.stderr, text)
+		p.shown = true
+	}
+}
+
 func (p *progress) end() {
 	if p.tty && p.shown {
 		fmt.Fprintln(p.env.stderr)
 	}
-}
-
-func terminal(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -40,7 +40,7 @@ func checkGiven(cmd *cobra.Command) error {
 func noEmptyElements(cmd *cobra.Command) {
 	wrap := func(f *pflag.Flag) {
 		if v, ok := f.Value.(pflag.SliceValue); ok && f.Value.Type() == "stringSlice" {
-			f.Value = &sliceFlag{Value: f.Value, SliceValue: v}
+			f.Value, f.DefValue = &sliceFlag{Value: f.Value, SliceValue: v}, "" // none has a default
 		}
 	}
 	cmd.Flags().VisitAll(wrap)

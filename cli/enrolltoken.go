@@ -29,7 +29,7 @@ func newEnrollTokenCreateCommand(env *environment) *cobra.Command {
 			case r.Scope != "node" && r.Scope != "kibana":
 				return usagef(cmd, "--scope %q is neither node nor kibana", r.Scope)
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -57,12 +57,12 @@ func newEnrollTokenCreateCommand(env *environment) *cobra.Command {
 }
 
 func newEnrollTokenListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "list",
 		Short: "List the enrollment tokens, never their secrets",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -76,7 +76,7 @@ func newEnrollTokenListCommand(env *environment) *cobra.Command {
 					return []any{t.ID, t.Name, t.Scope, t.State, fmt.Sprintf("%d of %d", t.Uses, t.MaxUses), t.CreatedAt, t.CreatedBy, t.ExpiresAt}
 				})
 		},
-	}
+	}, env)
 }
 
 func newEnrollTokenRevokeCommand(env *environment) *cobra.Command {
@@ -86,7 +86,7 @@ func newEnrollTokenRevokeCommand(env *environment) *cobra.Command {
 		Short: "Make an enrollment token useless, and what was enrolled with it",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -103,12 +103,12 @@ func newEnrollTokenRevokeCommand(env *environment) *cobra.Command {
 
 func newEnrollmentCommand(env *environment) *cobra.Command {
 	group := newGroup("enrollment", "List and revoke what was handed to other software")
-	group.AddCommand(&cobra.Command{
+	group.AddCommand(staleFlag(&cobra.Command{
 		Use:   "list",
 		Short: "List who enrolled when, with the serial numbers of the certificates",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -122,12 +122,12 @@ func newEnrollmentCommand(env *environment) *cobra.Command {
 					return []any{e.ID, e.Kind, e.State, e.EnrolledAt, e.Remote, e.EnrolledBy, e.ExpiresAt, e.TransportSerial, e.HTTPCASerial}
 				})
 		},
-	}, &cobra.Command{
+	}, env), &cobra.Command{
 		Use:   "revoke ID",
 		Short: "Mark the certificates of an enrollment as revoked and delete its service token",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}

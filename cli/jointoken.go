@@ -47,7 +47,7 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 			if err := checkBindings(cmd, r); err != nil {
 				return err
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -156,12 +156,12 @@ func usedBy(t client.JoinToken) string {
 }
 
 func newJoinTokenListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "list",
 		Short: "List the join tokens, never their secrets",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -176,7 +176,7 @@ func newJoinTokenListCommand(env *environment) *cobra.Command {
 					return []any{t.ID, t.State, t.NodeID, t.Mode, uses, t.CreatedAt, t.CreatedBy, t.ExpiresAt, t.Format, boundTo(t), usedBy(t)}
 				})
 		},
-	}
+	}, env)
 }
 
 func newJoinTokenRevokeCommand(env *environment) *cobra.Command {
@@ -185,7 +185,7 @@ func newJoinTokenRevokeCommand(env *environment) *cobra.Command {
 		Short: "Make a join token useless; members that came with it stay",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}

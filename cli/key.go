@@ -23,12 +23,12 @@ func newKeyCommand(env *environment) *cobra.Command {
 }
 
 func newKeyListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "list",
 		Short: "List the generations of the data-encryption key, never the keys",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -42,7 +42,7 @@ func newKeyListCommand(env *environment) *cobra.Command {
 					return []any{g.Generation, g.State, g.Holders, g.Total, g.Remaining, g.CreatedAt, g.Reason}
 				})
 		},
-	}
+	}, env)
 }
 
 // keyStatus is where the newest generation is on its way.
@@ -74,12 +74,12 @@ func statusOfKeys(list []client.Generation) (s keyStatus, err error) {
 }
 
 func newKeyStatusCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "status",
 		Short: "Show the newest generation and how much is encrypted under it",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -97,7 +97,7 @@ func newKeyStatusCommand(env *environment) *cobra.Command {
 			return env.table([]string{"GENERATION", "STATE", "PERCENT", "REMAINING", "HOLDERS"},
 				[][]any{{s.Generation, s.State, s.Percent, s.Remaining, s.Holders}})
 		},
-	}
+	}, env)
 }
 
 func newKeyRotateCommand(env *environment) *cobra.Command {
@@ -115,7 +115,7 @@ func newKeyRotateCommand(env *environment) *cobra.Command {
 				}
 				age = &maxAge
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -264,7 +264,7 @@ func newJoinKeysRotateCommand(env *environment) *cobra.Command {
 			if grace < 0 || grace > 90*24*time.Hour {
 				return usagef(cmd, "--grace %s is not between 0s and 2160h", grace)
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}

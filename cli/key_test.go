@@ -72,7 +72,7 @@ func TestKeyCommands(t *testing.T) {
 		{"secret get none", 1, "GET /api/v1/cluster/secrets/none", nil, []string{"muster: no such thing (404)\n"}},
 		{"secret list", 0, "GET /api/v1/cluster/secrets", []string{"NAME  VERSION  GENERATION  CREATED               UPDATED", "\ndb    2        3           2026-05-06T10:00:00Z  2026-05-06T11:00:00Z\n"}, nil},
 		{"secret list -o json", 0, "GET /api/v1/cluster/secrets", []string{`"name": "db"`}, nil},
-		{"secret delete db", 0, "DELETE /api/v1/cluster/secrets/db", nil, []string{"secret db is deleted\n"}},
+		{"secret delete db --yes", 0, "DELETE /api/v1/cluster/secrets/db", nil, []string{"secret db is deleted\n"}},
 		{"lease list", 0, "GET /api/v1/cluster/leases", []string{"ID     MEMBER  KIND", "\nweb/1  2       session  2026-05-06T10:00:00Z  2026-05-06T10:01:00Z\n"}, nil},
 		{"lease list --member 2 -o json", 0, "GET /api/v1/cluster/leases?nodeId=2", []string{`"id": "web/1"`}, nil},
 		{"lease list --member b", 0, "GET /api/v1/cluster/leases?nodeId=2", []string{"web/1"}, nil},

@@ -20,7 +20,7 @@ func newLeaseListCommand(env *environment) *cobra.Command {
 		Short: "List the leases",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -40,7 +40,7 @@ func newLeaseListCommand(env *environment) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&member, "member", "", "only those of this member: its number, name, UUID, address or host name")
-	return cmd
+	return staleFlag(cmd, env)
 }
 
 func newLeasePutCommand(env *environment) *cobra.Command {
@@ -59,7 +59,7 @@ func newLeasePutCommand(env *environment) *cobra.Command {
 			case ttl <= 0 || ttl > 24*time.Hour:
 				return usagef(cmd, "--ttl %s is not more than 0s and at most 24h", ttl)
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -91,7 +91,7 @@ func newLeaseDeleteCommand(env *environment) *cobra.Command {
 		Short: "Release a lease before it expires",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -19,6 +19,7 @@ func newMemberCommand(env *environment) *cobra.Command {
 	group := newGroup("member", "Show and change one member")
 	group.Long = group.Short + ". ID is the member's number, name, UUID, address or host name."
 	group.AddCommand(
+		newMembersCommand(env, "list"),
 		newMemberShowCommand(env),
 		newMemberDrainCommand(env),
 		newMemberChange(env, "resume", "End or cancel the drain of a member", "takes part again", (*client.Client).ResumeMember),
@@ -29,12 +30,12 @@ func newMemberCommand(env *environment) *cobra.Command {
 }
 
 func newMemberShowCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "show ID",
 		Short: "Show one member",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -56,7 +57,7 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 				{"VERSION", m.BinaryVersion}, {"LABELS", strings.Join(labels, ", ")},
 			})
 		},
-	}
+	}, env)
 }
 
 // newMemberChange makes a command that does one thing to one member, without flags.
@@ -66,7 +67,7 @@ func newMemberChange(env *environment, name, short, outcome string, change func(
 		Short: short,
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -83,8 +84,13 @@ func newMemberChange(env *environment, name, short, outcome string, change func(
 }
 
 func newMemberRemoveCommand(env *environment) *cobra.Command {
-	var force bool
+	var force, yes bool
 	remove := func(c *client.Client, ctx context.Context, id uint64) error {
+		if force {
+			if err := env.confirm(yes, "remove member %d for good, without a drain?", id); err != nil {
+				return err
+			}
+		}
 		tokens, err := c.RemoveMember(ctx, id, force)
 		if err == nil && tokens > 0 && env.output != "json" {
 			env.say("the join keys have changed; %s", ended(tokens))
@@ -92,8 +98,8 @@ func newMemberRemoveCommand(env *environment) *cobra.Command {
 		return err
 	}
 	cmd := newMemberChange(env, "remove", "Remove a member for good: its identity is revoked and the keys change", "is removed", remove)
-	cmd.Flags().BoolVar(&force, "force", false, "also a member that is not drained")
-	return cmd
+	cmd.Flags().BoolVar(&force, "force", false, "also a member that is not drained, and at the cost of the quorum")
+	return yesFlag(cmd, &yes)
 }
 
 // memberID makes the member's number of what the person wrote; only a name, UUID or address needs a question to the server.

@@ -5,13 +5,14 @@ import (
 	"muster/client"
 )
 
-func newMembersCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:   "members",
+// newMembersCommand makes "members" and, under its other name, "member list".
+func newMembersCommand(env *environment, use string) *cobra.Command {
+	return staleFlag(&cobra.Command{
+		Use:   use,
 		Short: "List the members of the cluster",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -21,7 +22,7 @@ func newMembersCommand(env *environment) *cobra.Command {
 			}
 			return printMembers(env, members)
 		},
-	}
+	}, env)
 }
 
 func printMembers(env *environment, members []client.Member) error {

@@ -42,7 +42,7 @@ func newPeeringTokenCommand(env *environment) *cobra.Command {
 				return err
 			}
 			r.PeerName = args[0]
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ func newPeeringEstablishCommand(env *environment) *cobra.Command {
 				}
 				token = string(data)
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -97,12 +97,12 @@ func newPeeringEstablishCommand(env *environment) *cobra.Command {
 }
 
 func newPeeringListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "list",
 		Short: "List the peerings",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -117,7 +117,7 @@ func newPeeringListCommand(env *environment) *cobra.Command {
 						len(p.StreamStatus.ExportedServices), p.StatusReason}
 				})
 		},
-	}
+	}, env)
 }
 
 func direction(p client.Peering) string {
@@ -128,12 +128,12 @@ func direction(p client.Peering) string {
 }
 
 func newPeeringShowCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "show NAME",
 		Short: "Show one peering, with the addresses that this cluster dials",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -163,17 +163,24 @@ func newPeeringShowCommand(env *environment) *cobra.Command {
 				{"HEARTBEAT", when(p.StreamStatus.LastHeartbeat)},
 			})
 		},
-	}
+	}, env)
 }
 
 func newPeeringDeleteCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	return yesFlag(&cobra.Command{
 		Use:   "delete NAME",
 		Short: "Delete a peering and what was imported through it; the other cluster is told",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
+				return err
+			}
+			if _, err := c.Peering(cmd.Context(), args[0]); err != nil { // the server takes a name that it does not know for deleted
+				return err
+			}
+			if err := env.confirm(yes, "delete the peering %s? To come back it needs a new token of the other cluster", args[0]); err != nil {
 				return err
 			}
 			if err := c.DeletePeering(cmd.Context(), args[0]); err != nil {
@@ -181,16 +188,16 @@ func newPeeringDeleteCommand(env *environment) *cobra.Command {
 			}
 			return env.done("peering %s is being deleted", args[0])
 		},
-	}
+	}, &yes)
 }
 
 func newPeeringMembersCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "members NAME",
 		Short: "List the members that the other cluster exports",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -204,5 +211,5 @@ func newPeeringMembersCommand(env *environment) *cobra.Command {
 					return []any{m.NodeID, m.Name, m.Health, m.APIAddress, m.RaftAddress, m.ID}
 				})
 		},
-	}
+	}, env)
 }

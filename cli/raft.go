@@ -17,17 +17,16 @@ func newRaftCommand(env *environment) *cobra.Command {
 }
 
 func newRaftPeersCommand(env *environment) *cobra.Command {
-	var stale bool
 	cmd := &cobra.Command{
 		Use:   "peers",
 		Short: "List the servers that Raft knows",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
-			configuration, err := c.RaftConfiguration(cmd.Context(), stale)
+			configuration, err := c.RaftConfiguration(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -38,8 +37,7 @@ func newRaftPeersCommand(env *environment) *cobra.Command {
 				})
 		},
 	}
-	cmd.Flags().BoolVar(&stale, "stale", false, "what the member that is asked knows itself; works without a leader")
-	return cmd
+	return staleFlag(cmd, env)
 }
 
 func newRaftDiffCommand(env *environment) *cobra.Command {
@@ -48,7 +46,7 @@ func newRaftDiffCommand(env *environment) *cobra.Command {
 		Short: "Show where Raft does not agree with the members table; the leader repairs it by itself",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -70,7 +68,7 @@ func newRaftTransferCommand(env *environment) *cobra.Command {
 		Short: "Make a voter the leader; ID is its number, name, UUID, address or host name",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -87,7 +85,8 @@ func newRaftTransferCommand(env *environment) *cobra.Command {
 }
 
 func newRaftRemoveCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	return yesFlag(&cobra.Command{
 		Use:   "remove ID",
 		Short: "Remove a Raft server and its member; ID is its number, name, UUID, address or host name",
 		Long: `Removes a Raft server together with its member, like "muster member remove", but without asking for a drain first. It
@@ -95,7 +94,7 @@ is refused when too few live voters would be left, and for the leader. A server 
 configuration by itself; "muster raft diff" shows it until then.`,
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -105,12 +104,15 @@ configuration by itself; "muster raft diff" shows it until then.`,
 					return err
 				}
 			}
+			if err := env.confirm(yes, "remove %s and its member for good, without a drain?", args[0]); err != nil {
+				return err
+			}
 			if err := c.RemoveRaftPeer(cmd.Context(), id); err != nil {
 				return err
 			}
 			return env.done("%s is out of the Raft configuration", args[0])
 		},
-	}
+	}, &yes)
 }
 
 var uuidShape = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
@@ -30,26 +30,26 @@ makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. d
 }
 
 // withStopped opens the data directory of a member that does not run.
-func (e *environment) withStopped(cmd *cobra.Command, f func(*cluster.Dir, *cluster.RecoveryPlan) error) error {
+func (e *environment) withStopped(cmd *cobra.Command, f func(*datadir.Dir, *datadir.RecoveryPlan) error) error {
 	if e.data == "" {
 		return usagef(cmd, "--data is missing")
 	}
 	if _, err := os.Stat(filepath.Join(e.data, "node.json")); err != nil {
 		return fmt.Errorf("%s is not the data directory of a member: it has no node.json", e.data)
 	}
-	d, err := cluster.OpenDir(e.data)
+	d, err := datadir.Open(e.data)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	var peers []cluster.Peer
+	var peers []datadir.Place
 	if f, ok := cmd.Flag("peer").Value.(*peerFlag); ok {
 		if err := f.fromEnv(cmd); err != nil {
 			return err
 		}
 		peers = f.list
 	}
-	p, err := cluster.PlanRecovery(cmd.Context(), d, peers...)
+	p, err := datadir.PlanRecovery(cmd.Context(), d, peers...)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func newRecoverPlanCommand(env *environment) *cobra.Command {
 		Short: "Tell where the log of a stopped member ends, and who else answers",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return env.withStopped(cmd, func(_ *cluster.Dir, p *cluster.RecoveryPlan) error {
+			return env.withStopped(cmd, func(_ *datadir.Dir, p *datadir.RecoveryPlan) error {
 				if env.output == "json" {
 					return env.json(p)
 				}
@@ -71,11 +71,11 @@ func newRecoverPlanCommand(env *environment) *cobra.Command {
 				env.say("to give it to the survivor that has: --survivor %d:%d:%d", p.NodeID, p.Last.Term, p.Last.Index)
 				for _, m := range p.Members {
 					if m.Answers {
-						env.say("no recovery is possible here: %v", env.explainRunning(&cluster.RunningError{Member: m}))
+						env.say("no recovery is possible here: %v", env.explainRunning(&datadir.RunningError{Member: m}))
 						break
 					}
 				}
-				return list(env, p.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "RUNNING", "SAYS"}, func(m cluster.RecoveryMember) []any {
+				return list(env, p.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "RUNNING", "SAYS"}, func(m datadir.RecoveryMember) []any {
 					return []any{m.NodeID, m.Name, string(m.Role), m.RaftAddress, m.Answers, m.Said}
 				})
 			})
@@ -95,7 +95,7 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 			if (len(survivors)+len(plans) == 0) == !alone {
 				return usagef(cmd, "name the other survivors with --survivor or --plan, or say --alone when there is none")
 			}
-			return env.withStopped(cmd, func(d *cluster.Dir, p *cluster.RecoveryPlan) error {
+			return env.withStopped(cmd, func(d *datadir.Dir, p *datadir.RecoveryPlan) error {
 				others, err := otherSurvivors(cmd, p, survivors, plans)
 				if err != nil {
 					return err
@@ -129,11 +129,11 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 					return env.explainRunning(err)
 				}
 				if peers := cmd.Flag("peer").Value.(*peerFlag); len(peers.list) > 0 {
-					if err := d.KeepPeers(peers.list, time.Now()); err != nil {
+					if err := d.KeepPlaces(peers.list, time.Now()); err != nil {
 						return err
 					}
 				}
-				r, err := cluster.ApplyRecovery(d, p, others, time.Now())
+				r, err := datadir.ApplyRecovery(d, p, others, time.Now())
 				if err != nil {
 					return err
 				}
@@ -159,16 +159,16 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 
 // explainRunning adds to a refusal because others run what mends the usual cause: this member was left behind.
 func (e *environment) explainRunning(err error) error {
-	var running *cluster.RunningError
+	var running *datadir.RunningError
 	if !errors.As(err, &running) {
 		return err
 	}
 	return fmt.Errorf("%w\nif the others work and only this member is left out, let it rejoin instead: muster serve --data %s (and its other flags) --rejoin --join TOKEN\nwith a token that muster join-token create makes on a working member", err, e.data)
 }
 
-func otherSurvivors(cmd *cobra.Command, p *cluster.RecoveryPlan, texts, files []string) (list []cluster.Survivor, err error) {
+func otherSurvivors(cmd *cobra.Command, p *datadir.RecoveryPlan, texts, files []string) (list []datadir.Survivor, err error) {
 	for _, text := range texts {
-		var s cluster.Survivor
+		var s datadir.Survivor
 		var rest string
 		n, _ := fmt.Sscanf(text, "%d:%d:%d%s", &s.NodeID, &s.Last.Term, &s.Last.Index, &rest)
 		if n != 3 {
@@ -181,24 +181,24 @@ func otherSurvivors(cmd *cobra.Command, p *cluster.RecoveryPlan, texts, files []
 		if err != nil {
 			return nil, err
 		}
-		var other cluster.RecoveryPlan
+		var other datadir.RecoveryPlan
 		if err := json.Unmarshal(data, &other); err != nil || other.NodeID == 0 {
 			return nil, fmt.Errorf("%s is not what muster recover plan -o json says", name)
 		}
 		if other.ClusterID != p.ClusterID {
 			return nil, fmt.Errorf("%s is of cluster %s and this is a member of cluster %s", name, other.ClusterID, p.ClusterID)
 		}
-		list = append(list, cluster.Survivor{NodeID: other.NodeID, Last: other.Last})
+		list = append(list, datadir.Survivor{NodeID: other.NodeID, Last: other.Last})
 	}
 	return list, nil
 }
 
-func writeBundle(d *cluster.Dir, r *cluster.Recovery, name string) error {
+func writeBundle(d *datadir.Dir, r *datadir.Recovery, name string) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	err = cluster.WriteBundle(d, r, f)
+	err = datadir.WriteBundle(d, r, f)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -212,11 +212,11 @@ func newRecoverAdoptCommand(env *environment) *cobra.Command {
 		Short: "Give this stopped survivor the log of the one where the recovery was applied",
 		Args:  exactly("BUNDLE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return env.withStopped(cmd, func(d *cluster.Dir, p *cluster.RecoveryPlan) error {
+			return env.withStopped(cmd, func(d *datadir.Dir, p *datadir.RecoveryPlan) error {
 				if err := env.confirm(yes, "replace the Raft log of %s by that of %s? The old one is kept beside it", env.data, args[0]); err != nil {
 					return err
 				}
-				r, err := cluster.AdoptRecovery(d, p, args[0], time.Now())
+				r, err := datadir.AdoptRecovery(d, p, args[0], time.Now())
 				if err != nil {
 					return err
 				}

@@ -13,7 +13,7 @@ import (
 
 	"muster/certs"
 	"muster/client"
-	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
 	"muster/store"
 )
@@ -31,12 +31,12 @@ is a leader. The audit says on which host and of which member's files it was.`,
 			if env.data == "" {
 				return usagef(cmd, "--data is missing")
 			}
-			o, err := cluster.OpenOwned(env.data)
+			o, err := datadir.OpenOwned(env.data)
 			if err != nil {
 				return err
 			}
 			secret := certs.NewSecret()
-			q := cluster.TokenRequest{ID: store.NewID(), Hash: certs.HashSecret(secret)}
+			q := datadir.TokenRequest{ID: store.NewID(), Hash: certs.HashSecret(secret)}
 			q.Host, q.User = hostAndUser()
 			if err := makeToken(cmd.Context(), env, o, q); err != nil {
 				return err
@@ -48,7 +48,7 @@ is a leader. The audit says on which host and of which member's files it was.`,
 }
 
 // makeToken has the member make the token, or leaves the request for it.
-func makeToken(ctx context.Context, env *environment, o *cluster.Owned, q cluster.TokenRequest) error {
+func makeToken(ctx context.Context, env *environment, o *datadir.Owned, q datadir.TokenRequest) error {
 	why := "the member does not run"
 	if o.Running() {
 		tctx, cancel := context.WithTimeout(ctx, 8*time.Second)
@@ -84,14 +84,14 @@ type saver func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int
 
 // saver finds out how a backup is made. On the machine of a member its owner needs no token.
 func (e *environment) saver() (saver, error) {
-	c, err := e.client()
+	c, err := e.anybody()
 	if err != nil {
 		return nil, err
 	}
 	if !e.tokenless || e.data == "" {
 		return c.SaveSnapshot, nil
 	}
-	o, err := cluster.OpenOwned(e.data)
+	o, err := datadir.OpenOwned(e.data)
 	if err != nil {
 		return nil, err
 	}

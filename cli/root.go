@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/client"
-	"muster/cluster"
+	"muster/cluster/datadir"
 )
 
 // exitUnanswered is the exit status of a command that the cluster has given no answer that settles it: nobody answered, there
@@ -42,6 +42,7 @@ type environment struct {
 	caCert    string   // --cacert
 	data      string   // --data
 	output    string   // -o: "table" or "json"
+	stale     bool     // --stale
 
 	tokenless bool // no token was found: a refusal says so
 }
@@ -72,7 +73,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	default:
 		env.complain(err.Error() + env.hint(err))
 	}
-	if errors.Is(err, cluster.ErrRemoved) && managed() {
+	if errors.Is(err, datadir.ErrRemoved) && managed() {
 		return exitRemoved // the unit says not to start it again
 	}
 	return 1
@@ -117,7 +118,7 @@ carried out: the last line then says that it may have been, as it does with no o
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkGiven(cmd); err != nil {
 			return err
@@ -135,23 +136,47 @@ carried out: the last line then says that it may have been, as it does with no o
 	flags.StringVarP(&env.output, "output", "o", "table", "table or json")
 	complete(root, "output", "table", "json")
 
-	root.AddCommand(
-		newServeCommand(env), newDevCommand(env),
-		newMembersCommand(env), newMemberCommand(env),
-		newJoinTokenCommand(env), newAPITokenCommand(env),
-		newEnrollTokenCommand(env), newEnrollmentCommand(env), newSettingsCommand(env),
-		newKeyCommand(env), newJoinKeysCommand(env), newSecretCommand(env), newLeaseCommand(env),
-		newCACommand(env), newCertCommand(env),
-		newPeeringCommand(env),
-		newRaftCommand(env), newAutopilotCommand(env),
-		newBackupCommand(env), newRecoverCommand(env), newDoctorCommand(env),
-		newStatusCommand(env), newSQLCommand(env), newSchemaCommand(env),
-		newWatchCommand(env), newAuditCommand(env),
-		newVersionCommand(env), newCompletionCommand(env),
-	)
+	for _, g := range groups(env) {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title + ":"})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.title
+			root.AddCommand(cmd)
+		}
+	}
 	root.SetHelpCommand(newHelpCommand())
+	root.SetHelpCommandGroupID("This program")
+	root.Version = Version
+	root.SetVersionTemplate(versionText())
+	addExamples(root)
 	noEmptyElements(root)
 	return root
+}
+
+// commandGroup is a part of the list of commands that the help shows.
+type commandGroup struct {
+	title    string
+	commands []*cobra.Command
+}
+
+func groups(env *environment) []commandGroup {
+	return []commandGroup{
+		{"Run a member", []*cobra.Command{newServeCommand(env), newDevCommand(env)}},
+		{"Members", []*cobra.Command{
+			newMembersCommand(env, "members"), newMemberCommand(env), newJoinTokenCommand(env), newJoinKeysCommand(env),
+			newLeaseCommand(env), newAutopilotCommand(env), newRaftCommand(env),
+		}},
+		{"Keys, certificates and access", []*cobra.Command{
+			newAPITokenCommand(env), newKeyCommand(env), newSecretCommand(env), newCACommand(env), newCertCommand(env),
+		}},
+		{"Other clusters and other software", []*cobra.Command{
+			newPeeringCommand(env), newEnrollTokenCommand(env), newEnrollmentCommand(env),
+		}},
+		{"Look after a cluster", []*cobra.Command{
+			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
+			newSettingsCommand(env), newSchemaCommand(env), newBackupCommand(env), newRecoverCommand(env),
+		}},
+		{"This program", []*cobra.Command{newVersionCommand(env), newCompletionCommand(env)}},
+	}
 }
 
 // newGroup makes a command that only holds others.

@@ -11,7 +11,7 @@ func newSchemaCommand(env *environment) *cobra.Command {
 		Short: "Show the schema of the database and who keeps a newer one from being applied",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ holds it back for as long as autopilot's deadAfter says; --exclude goes on witho
 takes part in replication but does not lead until it is replaced by a newer one.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -35,7 +35,7 @@ func newSecretPutCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -85,7 +85,7 @@ func newSecretGetCommand(env *environment) *cobra.Command {
 		Short: "Print a value, it alone and byte for byte, on stdout",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -108,12 +108,12 @@ func newSecretGetCommand(env *environment) *cobra.Command {
 }
 
 func newSecretListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "list",
 		Short: "List the secrets, never their values",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -127,17 +127,21 @@ func newSecretListCommand(env *environment) *cobra.Command {
 					return []any{s.Name, s.Version, s.Generation, s.CreatedAt, s.UpdatedAt}
 				})
 		},
-	}
+	}, env)
 }
 
 func newSecretDeleteCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	return yesFlag(&cobra.Command{
 		Use:   "delete NAME",
 		Short: "Delete a secret for good",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
+				return err
+			}
+			if err := env.confirm(yes, "delete the secret %s and all its versions?", args[0]); err != nil {
 				return err
 			}
 			if err := c.DeleteSecret(cmd.Context(), args[0]); err != nil {
@@ -145,7 +149,7 @@ func newSecretDeleteCommand(env *environment) *cobra.Command {
 			}
 			return env.done("secret %s is deleted", args[0])
 		},
-	}
+	}, &yes)
 }
 
 // secretObject is a secret as the API shows it: a value that is not text is Base64, and encoding says so.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/netlimit"
 	"muster/node"
 	"muster/store"
@@ -169,11 +170,11 @@ func (f *serveFlags) config(env *environment, service *service) (cfg node.Config
 		return cfg, err
 	}
 	if f.diskReserve != "" {
-		if cfg.DiskReserve, err = cluster.ParseReserve(f.diskReserve); err != nil {
+		if cfg.DiskReserve, err = datadir.ParseReserve(f.diskReserve); err != nil {
 			return cfg, fmt.Errorf("--disk-reserve: %w", err)
 		}
 	}
-	if cfg.RestoreLimit, err = cluster.ParseSize(f.restoreMax); err != nil {
+	if cfg.RestoreLimit, err = datadir.ParseSize(f.restoreMax); err != nil {
 		return cfg, fmt.Errorf("--restore-limit: %w", err)
 	}
 	cfg.Data, cfg.Say = f.data, env.say

@@ -12,12 +12,12 @@ import (
 
 func newSettingsCommand(env *environment) *cobra.Command {
 	group := newGroup("settings", "Show and change the settings of the cluster")
-	group.AddCommand(&cobra.Command{
+	group.AddCommand(staleFlag(&cobra.Command{
 		Use:   "get [NAME]",
 		Short: "Show all settings, or print the value of one",
 		Args:  atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -38,10 +38,9 @@ func newSettingsCommand(env *environment) *cobra.Command {
 			_, err = fmt.Fprintln(env.stdout, settingText(value))
 			return err
 		},
-	}, &cobra.Command{
-		Use:     "set NAME=VALUE…",
-		Short:   "Change settings, all or none of them; an empty VALUE stands for the default",
-		Example: "  muster settings set enrollment.enabled=false",
+	}, env), &cobra.Command{
+		Use:   "set NAME=VALUE…",
+		Short: "Change settings, all or none of them; an empty VALUE stands for the default",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef(cmd, "NAME=VALUE is missing")
@@ -57,7 +56,7 @@ func newSettingsCommand(env *environment) *cobra.Command {
 					values[name] = nil
 				}
 			}
-			c, err := env.client()
+			c, err := env.client(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -6,12 +6,11 @@ import (
 
 func newSQLCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
-		Use:     "sql 'SELECT …'",
-		Short:   "Ask a read-only query of the database, as the member that answers has it",
-		Example: "  muster sql 'SELECT * FROM v_members'",
-		Args:    exactly("the query"),
+		Use:   "sql 'SELECT …'",
+		Short: "Ask a read-only query of the database, as the member that answers has it",
+		Args:  exactly("the query"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.client()
+			c, err := env.anybody()
 			if err != nil {
 				return err
 			}

@@ -11,15 +11,15 @@ import (
 	"github.com/spf13/pflag"
 
 	"muster/addr"
-	"muster/cluster"
+	"muster/cluster/datadir"
 )
 
 // peerFlag is the repeatable flag ID=HOST:PORT.
-type peerFlag struct{ list []cluster.Peer }
+type peerFlag struct{ list []datadir.Place }
 
 // Set adds one peer.
 func (p *peerFlag) Set(s string) error {
-	peer, err := cluster.ParsePeer(s)
+	peer, err := datadir.ParsePlace(s)
 	p.list = append(p.list, peer)
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // usageError is a command line that makes no sense: exit status 2.
@@ -34,6 +35,45 @@ func exactly(names ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// flagError says what is wrong with a flag, and names the nearest one when there is none of that name.
+func flagError(cmd *cobra.Command, err error) error {
+	name, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !unknown {
+		return usagef(cmd, "%v", err)
+	}
+	best, least := "", 3 // more changes than that are another word
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := edits(name, f.Name); !f.Hidden && (d < least || strings.HasPrefix(f.Name, name) && best == "") {
+			best, least = f.Name, min(d, least)
+		}
+	})
+	if best == "" {
+		return usagef(cmd, "%v", err)
+	}
+	return usagef(cmd, "%v; did you mean --%s?", err, best)
+}
+
+// edits counts the letters that must be put in, taken out or replaced to make b of a (Levenshtein's distance).
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range a {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range b {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 func unknownCommand(cmd *cobra.Command, name string) error {

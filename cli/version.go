@@ -20,8 +20,13 @@ func newVersionCommand(env *environment) *cobra.Command {
 					Go      string `json:"go"`
 				}{Version, Commit, runtime.Version()})
 			}
-			_, err := fmt.Fprintf(env.stdout, "muster %s (commit %s, %s, %s/%s)\n", Version, Commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprint(env.stdout, versionText())
 			return err
 		},
 	}
+}
+
+// versionText is what "muster version" and "muster --version" print.
+func versionText() string {
+	return fmt.Sprintf("muster %s (commit %s, %s, %s/%s)\n", Version, Commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

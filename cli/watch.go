@@ -27,7 +27,7 @@ next address is asked and nothing is left out.`,
 			if _, err := strconv.ParseUint(since, 10, 53); since != "" && err != nil {
 				return usagef(cmd, "--since %q is not a revision", since)
 			}
-			c, err := env.client()
+			c, err := env.anybody()
 			if err != nil {
 				return err
 			}

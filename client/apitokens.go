@@ -50,7 +50,7 @@ func (c *Client) CreateAPIToken(ctx context.Context, r APITokenRequest) (NewAPIT
 
 // APITokens lists the API tokens.
 func (c *Client) APITokens(ctx context.Context) ([]APIToken, error) {
-	return enveloped[[]APIToken](ctx, c, request{method: "GET", path: apiTokens, repeat: always})
+	return enveloped[[]APIToken](ctx, c, request{method: "GET", path: apiTokens, repeat: always, stale: true})
 }
 
 // RevokeAPIToken makes an API token useless at once.

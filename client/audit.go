@@ -17,7 +17,6 @@ type AuditQuery struct {
 	After        string    // ID of an entry: those that follow it in the order asked for
 	Limit        int       // entries of a page, 1 … 1000; 0: 100
 	Descending   bool      // newest first
-	Stale        bool      // from the member's own replica, also without a leader
 }
 
 // AuditPage is a part of the audit. Next is the After of the next page, empty on the last one.
@@ -50,8 +49,5 @@ func (c *Client) Audit(ctx context.Context, q AuditQuery) (AuditPage, error) {
 	if q.Descending {
 		set("order", "desc")
 	}
-	if q.Stale {
-		set("stale", "true")
-	}
-	return enveloped[AuditPage](ctx, c, request{method: "GET", path: "/api/v1/audit", query: query, repeat: always})
+	return enveloped[AuditPage](ctx, c, request{method: "GET", path: "/api/v1/audit", query: query, repeat: always, stale: true})
 }

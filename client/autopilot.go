@@ -61,7 +61,7 @@ type Difference struct {
 
 // AutopilotConfig reads autopilot's settings.
 func (c *Client) AutopilotConfig(ctx context.Context) (AutopilotConfig, error) {
-	return enveloped[AutopilotConfig](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot/config", repeat: always})
+	return enveloped[AutopilotConfig](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot/config", repeat: always, stale: true})
 }
 
 // SetAutopilotConfig changes the settings that fields names, with values as JSON has them, and returns all of them.
@@ -76,5 +76,5 @@ func (c *Client) RaftDiff(ctx context.Context) ([]Difference, error) {
 
 // Autopilot reads the leader's view of the members' health.
 func (c *Client) Autopilot(ctx context.Context) (Autopilot, error) {
-	return enveloped[Autopilot](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot", repeat: always})
+	return enveloped[Autopilot](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot", repeat: always, stale: true})
 }

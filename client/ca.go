@@ -93,7 +93,7 @@ type CertificateFilter struct {
 
 // CA shows the certificate authorities of both kinds and what is going on with them.
 func (c *Client) CA(ctx context.Context) ([]CAKind, error) {
-	return enveloped[[]CAKind](ctx, c, request{method: "GET", path: "/api/v1/cluster/ca", repeat: always})
+	return enveloped[[]CAKind](ctx, c, request{method: "GET", path: "/api/v1/cluster/ca", repeat: always, stale: true})
 }
 
 // RotateCA starts the rotation of a certificate authority or changes one that is under way. It does not wait: CA shows how
@@ -115,5 +115,5 @@ func (c *Client) Certificates(ctx context.Context, f CertificateFilter) ([]Certi
 	set("expiresWithin", f.ExpiresWithin.String(), f.ExpiresWithin != 0)
 	set("current", "true", f.Current)
 	set("limit", strconv.Itoa(f.Limit), f.Limit != 0)
-	return enveloped[[]Certificate](ctx, c, request{method: "GET", path: "/api/v1/cluster/certificates", query: query, repeat: always})
+	return enveloped[[]Certificate](ctx, c, request{method: "GET", path: "/api/v1/cluster/certificates", query: query, repeat: always, stale: true})
 }

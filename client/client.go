@@ -44,7 +44,9 @@ const (
 	// DefaultTimeout bounds a call, repetitions included, whose context has no deadline.
 	DefaultTimeout = 15 * time.Second
 
-	connectTimeout = 3 * time.Second // for a TCP connection, and again for the TLS handshake on it
+	slowTimeout    = 75 * time.Second // of what waits for machines, not for the database: a member gives up earlier
+	answerTimeout  = 5 * time.Second  // within which a member says at least that it has no leader
+	connectTimeout = 3 * time.Second  // for a TCP connection, and again for the TLS handshake on it
 )
 
 // Config says which cluster to talk to, and as whom. The zero value asks DefaultAddr without a token.
@@ -59,7 +61,8 @@ type Config struct {
 	// CACertFile names a PEM file with the cluster's HTTP CA, such as a member's DIR/ca.crt.
 	// With neither, the system's certificate authorities decide.
 	CACertFile string
-	// Timeout bounds a call whose context has no deadline. 0: DefaultTimeout.
+	// Timeout bounds a call whose context has no deadline; calls that wait for machines (a drain, a removal, a promotion, the
+	// change of the schema, the first contact of a peering) have at least 75 s. 0: DefaultTimeout.
 	Timeout time.Duration
 	// UserAgent is sent with each request. Empty: "muster-client".
 	UserAgent string
@@ -74,6 +77,9 @@ type Client struct {
 	ownCA   bool // a CA was given: the system's authorities do not count
 	http    *http.Client
 	last    atomic.Int64 // index in addrs of the member that answered last
+
+	stale  bool      // reads are answered from the replica of the member that is asked
+	report func(Age) // of such answers
 }
 
 // New makes a Client. It connects to nothing yet; it fails on an address that is none and on a CA certificate that

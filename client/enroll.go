@@ -69,7 +69,7 @@ func (c *Client) CreateEnrollToken(ctx context.Context, r EnrollTokenRequest) (N
 
 // EnrollTokens lists the enrollment tokens, also those that can no longer be used.
 func (c *Client) EnrollTokens(ctx context.Context) ([]EnrollToken, error) {
-	return enveloped[[]EnrollToken](ctx, c, request{method: "GET", path: enrollTokens, repeat: always})
+	return enveloped[[]EnrollToken](ctx, c, request{method: "GET", path: enrollTokens, repeat: always, stale: true})
 }
 
 // RevokeEnrollToken makes an enrollment token useless, and unless keepEnrollments is true also what was enrolled with it.
@@ -87,7 +87,7 @@ func (c *Client) RevokeEnrollToken(ctx context.Context, id string, keepEnrollmen
 
 // Enrollments lists what was handed to other software.
 func (c *Client) Enrollments(ctx context.Context) ([]Enrollment, error) {
-	return enveloped[[]Enrollment](ctx, c, request{method: "GET", path: enrollments, repeat: always})
+	return enveloped[[]Enrollment](ctx, c, request{method: "GET", path: enrollments, repeat: always, stale: true})
 }
 
 // RevokeEnrollment marks the certificates of an enrollment as revoked and deletes its service token.

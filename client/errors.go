@@ -151,6 +151,9 @@ func answerError(resp *http.Response, body []byte) *Error {
 	case strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain"):
 		e.Message = strings.TrimSpace(string(body[:min(len(body), 500)]))
 	}
+	if e.Status == http.StatusBadRequest && strings.HasPrefix(string(body), "Client sent an HTTP request to an HTTPS server") {
+		e.Message = "it speaks TLS: its address begins with https://"
+	}
 	if e.Message == "" {
 		e.Message = http.StatusText(e.Status)
 	}

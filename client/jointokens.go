@@ -88,7 +88,7 @@ func (c *Client) CreateJoinToken(ctx context.Context, r JoinTokenRequest) (NewJo
 
 // JoinTokens lists the join tokens, also those that can no longer be used.
 func (c *Client) JoinTokens(ctx context.Context) ([]JoinToken, error) {
-	return enveloped[[]JoinToken](ctx, c, request{method: "GET", path: joinTokens, repeat: always})
+	return enveloped[[]JoinToken](ctx, c, request{method: "GET", path: joinTokens, repeat: always, stale: true})
 }
 
 // RevokeJoinToken makes a join token useless. Members that came with it stay.

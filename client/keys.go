@@ -55,7 +55,7 @@ func (k NodeKey) PublicKey() (ed25519.PublicKey, error) {
 
 // Generations lists the generations of the data-encryption key, the oldest first.
 func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
-	return enveloped[[]Generation](ctx, c, request{method: "GET", path: "/api/v1/cluster/keys", repeat: always})
+	return enveloped[[]Generation](ctx, c, request{method: "GET", path: "/api/v1/cluster/keys", repeat: always, stale: true})
 }
 
 // RotateDEK makes a new generation of the data-encryption key and returns its number. Re-encryption goes on afterwards;

@@ -37,7 +37,7 @@ func (c *Client) DeleteLease(ctx context.Context, id string) error {
 
 // Leases lists the leases of a member, or of all with nodeID 0.
 func (c *Client) Leases(ctx context.Context, nodeID uint64) ([]Lease, error) {
-	r := request{method: "GET", path: leases, repeat: always}
+	r := request{method: "GET", path: leases, repeat: always, stale: true}
 	if nodeID != 0 {
 		r.query = url.Values{"nodeId": {strconv.FormatUint(nodeID, 10)}}
 	}

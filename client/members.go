@@ -51,12 +51,12 @@ type HookOutcome struct {
 
 // Members lists the cluster's members by ascending NodeID.
 func (c *Client) Members(ctx context.Context) ([]Member, error) {
-	return enveloped[[]Member](ctx, c, request{method: "GET", path: "/api/v1/cluster/members", repeat: always})
+	return enveloped[[]Member](ctx, c, request{method: "GET", path: "/api/v1/cluster/members", repeat: always, stale: true})
 }
 
 // Member returns one member; an *Error with status 404 when there is none with that id.
 func (c *Client) Member(ctx context.Context, nodeID uint64) (Member, error) {
-	return enveloped[Member](ctx, c, request{method: "GET", path: memberPath(nodeID, ""), repeat: always})
+	return enveloped[Member](ctx, c, request{method: "GET", path: memberPath(nodeID, ""), repeat: always, stale: true})
 }
 
 // DrainMember takes work away from a member: its drain hooks run, its leases are waited for until the deadline, and it
@@ -67,7 +67,7 @@ func (c *Client) DrainMember(ctx context.Context, nodeID uint64, deadline time.D
 	body := map[string]int64{"deadlineSeconds": seconds(deadline)}
 	result, err := enveloped[struct {
 		DrainState string `json:"drainState"`
-	}](ctx, c, request{method: "POST", path: memberPath(nodeID, "/drain"), body: body, repeat: on503})
+	}](ctx, c, request{method: "POST", path: memberPath(nodeID, "/drain"), body: body, repeat: on503, slow: true})
 	if err == nil && result.DrainState == "" {
 		err = fmt.Errorf("the answer to the drain of member %d names no state", nodeID)
 	}
@@ -76,13 +76,13 @@ func (c *Client) DrainMember(ctx context.Context, nodeID uint64, deadline time.D
 
 // ResumeMember ends or cancels the drain of a member. It does nothing to one that is not drained.
 func (c *Client) ResumeMember(ctx context.Context, nodeID uint64) error {
-	_, err := c.do(ctx, request{method: "POST", path: memberPath(nodeID, "/resume"), repeat: on503})
+	_, err := c.do(ctx, request{method: "POST", path: memberPath(nodeID, "/resume"), repeat: on503, slow: true})
 	return err
 }
 
 // PromoteMember makes a member a voter at once. It is refused (409) for one that is a voter.
 func (c *Client) PromoteMember(ctx context.Context, nodeID uint64) error {
-	_, err := c.do(ctx, request{method: "POST", path: memberPath(nodeID, "/promote")})
+	_, err := c.do(ctx, request{method: "POST", path: memberPath(nodeID, "/promote"), slow: true})
 	return err
 }
 
@@ -93,6 +93,7 @@ func (c *Client) RemoveMember(ctx context.Context, nodeID uint64, force bool) (t
 		method: "DELETE",
 		path:   memberPath(nodeID, ""),
 		repeat: on503,
+		slow:   true,
 		header: func(h http.Header) { tokensEnded, _ = strconv.Atoi(h.Get("X-Muster-Tokens-Ended")) },
 	}
 	if force {

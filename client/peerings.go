@@ -99,18 +99,18 @@ func (c *Client) EstablishPeering(ctx context.Context, name, token string, meta 
 		PeeringToken string
 		Meta         map[string]string `json:",omitempty"`
 	}{name, token, meta}
-	_, err := c.do(ctx, request{method: "POST", path: "/v1/peering/establish", body: body, repeat: never})
+	_, err := c.do(ctx, request{method: "POST", path: "/v1/peering/establish", body: body, repeat: never, slow: true})
 	return err
 }
 
 // Peerings lists the peerings by name.
 func (c *Client) Peerings(ctx context.Context) ([]Peering, error) {
-	return plain[[]Peering](ctx, c, request{method: "GET", path: "/v1/peerings", repeat: always})
+	return plain[[]Peering](ctx, c, request{method: "GET", path: "/v1/peerings", repeat: always, stale: true})
 }
 
 // Peering reads one peering.
 func (c *Client) Peering(ctx context.Context, name string) (Peering, error) {
-	return plain[Peering](ctx, c, request{method: "GET", path: "/v1/peering/" + url.PathEscape(name), repeat: always})
+	return plain[Peering](ctx, c, request{method: "GET", path: "/v1/peering/" + url.PathEscape(name), repeat: always, stale: true})
 }
 
 // DeletePeering deletes a peering; what was imported through it is removed in the background. It is no error when there
@@ -122,5 +122,5 @@ func (c *Client) DeletePeering(ctx context.Context, name string) error {
 
 // PeerMembers lists the members that the other cluster exports.
 func (c *Client) PeerMembers(ctx context.Context, name string) ([]PeerMember, error) {
-	return enveloped[[]PeerMember](ctx, c, request{method: "GET", path: "/api/v1/peerings/" + url.PathEscape(name) + "/members", repeat: always})
+	return enveloped[[]PeerMember](ctx, c, request{method: "GET", path: "/api/v1/peerings/" + url.PathEscape(name) + "/members", repeat: always, stale: true})
 }

@@ -23,14 +23,9 @@ type RaftServer struct {
 	Voter        bool
 }
 
-// RaftConfiguration reads the Raft configuration. With stale, the member that is asked answers from what it knows
-// itself, at once and also when there is no leader.
-func (c *Client) RaftConfiguration(ctx context.Context, stale bool) (RaftConfiguration, error) {
-	r := request{method: "GET", path: raft + "/configuration", repeat: always}
-	if stale {
-		r.query = url.Values{"stale": {""}}
-	}
-	return plain[RaftConfiguration](ctx, c, r)
+// RaftConfiguration reads the Raft configuration.
+func (c *Client) RaftConfiguration(ctx context.Context) (RaftConfiguration, error) {
+	return plain[RaftConfiguration](ctx, c, request{method: "GET", path: raft + "/configuration", repeat: always, stale: true})
 }
 
 // TransferLeadership makes the server with this UUID the leader.
@@ -41,6 +36,6 @@ func (c *Client) TransferLeadership(ctx context.Context, id string) error {
 
 // RemoveRaftPeer takes a server, given by its UUID or its Raft id, out of the Raft configuration.
 func (c *Client) RemoveRaftPeer(ctx context.Context, id string) error {
-	_, err := c.do(ctx, request{method: "DELETE", path: raft + "/peer", query: url.Values{"id": {id}}, repeat: on503})
+	_, err := c.do(ctx, request{method: "DELETE", path: raft + "/peer", query: url.Values{"id": {id}}, repeat: on503, slow: true})
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -37,6 +38,8 @@ type request struct {
 	body   any // marshalled as JSON; nil for none
 	repeat repeat
 	header func(http.Header) // of the answer, where a call has to know it; nil for none
+	slow   bool              // it waits for machines, not for the database
+	stale  bool              // a read that a member can answer from its own replica
 
 	doubt *bool // set once the request may have been carried out and its answer has not come
 }
@@ -62,7 +65,7 @@ func plain[T any](ctx context.Context, c *Client, r request) (T, error) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber() // integers of SQL results keep all their digits
 	if err := decoder.Decode(&out); err != nil {
-		return out, fmt.Errorf("the answer to %s %s is not what a muster server says: %w", r.method, r.path, err)
+		return out, fmt.Errorf("the answer is not what a muster server says: %w", err)
 	}
 	return out, nil
 }
@@ -78,14 +81,26 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		limit := c.timeout
+		if r.slow {
+			limit = max(limit, slowTimeout)
+		}
+		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
+	}
+	if r.stale && c.stale {
+		r.query = maps.Clone(r.query)
+		if r.query == nil {
+			r.query = url.Values{}
+		}
+		r.query.Set("stale", "")
 	}
 	r.doubt = new(bool)
 	key := ""
 	if r.repeat == alwaysKeyed {
 		key = newKey()
 	}
+	var refused *Error // the last time that a member said why not
 	for broken := false; ; {
 		answer, reached, err := c.round(ctx, r, body, key)
 		wait := 200 * time.Millisecond
@@ -98,16 +113,22 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 				return nil, err
 			}
 			*r.doubt = *r.doubt || refusal.Unknown
+			refused = refusal
 			wait = max(wait, refusal.RetryAfter)
 			if refusal.RetryAfter < 0 {
 				wait = time.Second
 			}
 		case errors.Is(err, ErrNoServer) && reached && !broken:
 			broken = true // somebody listens: one more round
+		case errors.Is(err, ErrNoServer) && refused != nil:
+			return nil, r.honest(refused) // time is up: what was said before says more
 		default:
 			return nil, r.honest(err)
 		}
 		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
+			if refused != nil {
+				return nil, r.honest(refused)
+			}
 			return nil, r.honest(err)
 		}
 		select {
@@ -185,7 +206,7 @@ func (c *Client) round(ctx context.Context, r request, body []byte, key string) 
 func (c *Client) send(ctx context.Context, addr string, r request, body []byte, key string, left int) (answer []byte, sent bool, err error) {
 	if deadline, ok := ctx.Deadline(); ok && r.repeat >= always && left > 1 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		ctx, cancel = context.WithTimeout(ctx, fairShare(time.Until(deadline), left))
 		defer cancel()
 	}
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent = true }})
@@ -230,7 +251,14 @@ func (c *Client) send(ctx context.Context, addr string, r request, body []byte, 
 	if r.header != nil {
 		r.header(resp.Header)
 	}
+	c.tellAge(addr, resp.Header)
 	return answer, true, nil
+}
+
+// fairShare returns how much of what is left of a call's time one of several addresses gets: enough for a member to say that it
+// has no leader, but not all.
+func fairShare(remaining time.Duration, addresses int) time.Duration {
+	return max(remaining/time.Duration(addresses), min(answerTimeout, remaining*5/6))
 }
 
 // retryAfter reads the Retry-After header, in seconds or as a date; -1 when there is none or it makes no sense.

@@ -61,7 +61,7 @@ func (c *Client) Secret(ctx context.Context, name string) (Secret, error) {
 
 // Secrets lists the secrets by name, without their values.
 func (c *Client) Secrets(ctx context.Context) ([]SecretInfo, error) {
-	return enveloped[[]SecretInfo](ctx, c, request{method: "GET", path: secrets, repeat: always})
+	return enveloped[[]SecretInfo](ctx, c, request{method: "GET", path: secrets, repeat: always, stale: true})
 }
 
 // DeleteSecret takes a secret away for good.

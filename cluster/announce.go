@@ -75,11 +75,11 @@ func (c *Cluster) announceOnce(ctx context.Context) bool {
 
 // announceToAll tries everybody whom this member knows, at once: some may be where nobody answers any more.
 func (c *Cluster) announceToAll(ctx context.Context) bool {
-	peers := c.knownPeers(ctx)
-	leaders := make(chan uint64, len(peers))
+	members := c.knownMembers(ctx)
+	leaders := make(chan uint64, len(members))
 	var answered atomic.Bool
 	limit := make(chan struct{}, 8)
-	for _, id := range peers {
+	for _, id := range members {
 		go func() {
 			limit <- struct{}{}
 			defer func() { <-limit }()
@@ -97,14 +97,14 @@ func (c *Cluster) announceToAll(ctx context.Context) bool {
 			leaders <- id
 		}()
 	}
-	for range peers {
+	for range members {
 		if id := <-leaders; id != 0 {
 			c.lonely(true)
 			c.Store.HintLeader(id, hintFor)
 			return true
 		}
 	}
-	c.lonely(answered.Load() || len(peers) == 0 || ctx.Err() != nil)
+	c.lonely(answered.Load() || len(members) == 0 || ctx.Err() != nil)
 	return false
 }
 
@@ -154,7 +154,7 @@ func (c *Cluster) Notices() (list []string) {
 	return list
 }
 
-func (c *Cluster) knownPeers(ctx context.Context) []uint64 {
+func (c *Cluster) knownMembers(ctx context.Context) []uint64 {
 	var list []uint64
 	seen := map[uint64]bool{c.Store.NodeID(): true}
 	add := func(id uint64) {
@@ -218,7 +218,7 @@ func (c *Cluster) sendAnnouncement(ctx context.Context, id uint64, a announcemen
 	var twin *TwinError
 	switch {
 	case errors.As(err, &twin):
-		_ = c.Dir.noteTwin(true, twin.Address)
+		_ = c.Dir.NoteTwin(true, twin.Address)
 		select {
 		case c.twin <- twin:
 		default:

@@ -15,7 +15,10 @@ import (
 	"time"
 
 	"muster/cluster/autopilot"
+	"muster/cluster/datadir"
+	"muster/cluster/peering"
 	"muster/cluster/transport"
+	"muster/dialpolicy"
 	"muster/netlimit"
 	"muster/store"
 )
@@ -34,19 +37,19 @@ const (
 type Config struct {
 	Store     *store.Store
 	Transport *transport.Transport
-	Book      *Book
+	Book      *datadir.Book
 	Self      store.Announcement
 	Hooks     *Hooks
-	Dir       *Dir
+	Dir       *datadir.Dir
 	// ReloadHTTP makes the API listener use the certificate file that has been renewed.
 	ReloadHTTP func() error
 	// Incarnation is that of this process; Given is what the command line says of this member besides its addresses.
 	Incarnation Incarnation
 	Given       Given
-	PeerPing    time.Duration // silence after which the other side of a peering is asked whether it is there; 0: DefaultPeerPing
+	PeerPing    time.Duration // silence after which the other side of a peering is asked whether it is there; 0: peering.DefaultPing
 	Logger      *slog.Logger
 
-	DiskReserve Reserve // room that the member keeps on its disk
+	DiskReserve datadir.Reserve // room that the member keeps on its disk
 
 	Connections *netlimit.Limiter // of the listeners for clients; nil: nobody counts
 }
@@ -58,7 +61,7 @@ type Cluster struct {
 	state atomic.Pointer[autopilot.State]
 	alive atomic.Pointer[map[uint64]string]
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
-	disk  atomic.Pointer[Disk]
+	disk  atomic.Pointer[datadir.Disk]
 
 	storage   *storage
 	stepping  atomic.Bool               // leadership is being given away because this member cannot store
@@ -66,7 +69,7 @@ type Cluster struct {
 	stalled   atomic.Pointer[map[uint64]bool]
 
 	kick  chan struct{} // wakes the leader's loop before its time
-	peers *peers
+	peers *peering.Streams
 
 	prober   atomic.Pointer[prober] // of this leadership; nil where this member does not lead
 	due      chan struct{}          // wakes the renewal of certificates before its time
@@ -103,15 +106,25 @@ func Start(cfg Config) *Cluster {
 		archives: make(chan struct{}, 1), removed: make(chan struct{}), closing: make(chan struct{}),
 		twin: make(chan error, 1), starts: starts{last: map[uint64]string{}}}
 	c.forget()
-	c.disk.Store(&Disk{})
+	c.disk.Store(&datadir.Disk{})
 	c.lookAtDisk()
 	c.storage = newStorage(time.Now())
-	c.peers = newPeers(cfg, c.Alive)
-	for _, loop := range []func(context.Context){c.peers.run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
+	c.peers = peering.New(peering.Config{
+		Store:     cfg.Store,
+		Transport: cfg.Transport,
+		Alive:     c.Alive,
+		Ping:      cfg.PeerPing,
+		Loopback:  dialpolicy.OnLoopback(cfg.Self.RaftAddress),
+		Logger:    cfg.Logger,
+	})
+	for _, loop := range []func(context.Context){c.peers.Run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
 }
+
+// Peerings are this member's streams to other clusters.
+func (c *Cluster) Peerings() *peering.Streams { return c.peers }
 
 // Close ends the loops and waits for them.
 func (c *Cluster) Close() {
@@ -324,7 +337,7 @@ func (c *Cluster) Serve(l net.Listener, clients http.Handler) {
 		Handler:      mux,
 		Confirm:      c.confirm,
 		Alternatives: c.elsewhere,
-		Peers:        c.peers.serve,
+		Peers:        c.peers.Serve,
 	})
 }
 
@@ -345,9 +358,9 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("GET "+pathMember, c.serveMember)
 	mux.HandleFunc("POST "+pathRemoved, c.serveRemoved)
 	mux.HandleFunc("POST "+transport.PathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
-	mux.HandleFunc("POST "+pathOwnerToken, c.serveOwnerToken)
+	mux.HandleFunc("POST "+datadir.PathOwnerToken, c.serveOwnerToken)
 	mux.HandleFunc("POST "+pathRecoverToken, c.serveRecoverToken)
-	mux.HandleFunc("GET "+pathOwnerBackup, c.serveOwnerBackup)
+	mux.HandleFunc("GET "+datadir.PathOwnerBackup, c.serveOwnerBackup)
 	mux.HandleFunc("GET "+pathBackup, c.serveBackup)
 	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
@@ -59,7 +60,7 @@ func TestParseHook(t *testing.T) {
 // ended with what it has started.
 func TestHooks(t *testing.T) {
 	count := filepath.Join(t.TempDir(), "count")
-	h := &Hooks{Log: slog.New(slog.DiscardHandler), Node: Node{NodeID: 7, Name: "seven"},
+	h := &Hooks{Log: slog.New(slog.DiscardHandler), Node: datadir.Node{NodeID: 7, Name: "seven"},
 		Drain: []Hook{{"env", `test "$MUSTER_HOOK $MUSTER_NODE_ID $MUSTER_NODE_NAME" = "drain 7 seven" && echo x >>` + count}, {"bad", "echo secret; exit 3"}}}
 	for range 2 {
 		got := h.run(context.Background(), store.HookDrain, 4)

@@ -1,118 +1,20 @@
 package cluster
 
-import (
-	"fmt"
-	"math"
-	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
-)
-
-// Disk is what is left of the file system that a member writes to, in bytes.
-type Disk struct {
-	Free    uint64 `json:"freeBytes"`
-	Total   uint64 `json:"totalBytes"`
-	Reserve uint64 `json:"reserveBytes"`
-	Low     bool   `json:"low"`
-}
-
-// next is what a new look makes of it. A member that was low counts as such until there is a quarter more than the
-// reserve: a vote should not come and go with each snapshot.
-func (d Disk) next(free, total uint64) Disk {
-	limit := d.Reserve
-	if d.Low {
-		limit += d.Reserve / 4
-	}
-	return Disk{Free: free, Total: total, Reserve: d.Reserve, Low: free < limit}
-}
-
-// Room is how many bytes may be written before the reserve is met.
-func (d Disk) Room() int64 { return max(0, int64(d.Free)-int64(d.Reserve)) }
-
-// statDisk asks the file system of a directory what a process without special rights may still write.
-func statDisk(dir string) (free, total uint64, err error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, 0, err
-	}
-	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), nil
-}
-
-// Reserve is how much room a member keeps: a number of bytes or a share of the file system.
-type Reserve struct {
-	bytes uint64
-	share float64 // 0 … 1
-	least bool    // the smaller of both
-}
-
-// DefaultReserve is 256 MiB, or 5 % of a file system where that is less.
-var DefaultReserve = Reserve{bytes: 256 << 20, share: 0.05, least: true}
-
-var units = map[string]uint64{"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-
-// ParseReserve reads "256MiB", "2GiB", "5%" or "0", which keeps nothing.
-func ParseReserve(text string) (Reserve, error) {
-	bad := fmt.Errorf("a reserve must be a size such as 256MiB or a share such as 5%%, not %q", text)
-	if number, ok := strings.CutSuffix(text, "%"); ok {
-		p, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || !(p >= 0 && p <= 90) {
-			return Reserve{}, bad
-		}
-		return Reserve{share: p / 100}, nil
-	}
-	n, ok := parseSize(text)
-	if !ok {
-		return Reserve{}, bad
-	}
-	return Reserve{bytes: n}, nil
-}
-
-// ParseSize reads "256MiB" or "2GiB", at least one byte.
-func ParseSize(text string) (int64, error) {
-	n, ok := parseSize(text)
-	if !ok || n == 0 {
-		return 0, fmt.Errorf("a size must be a number of bytes or such as 256MiB, not %q", text)
-	}
-	return int64(n), nil
-}
-
-func parseSize(text string) (uint64, bool) {
-	digits := strings.TrimRight(text, "BKMGTi")
-	unit, known := units[strings.TrimPrefix(text, digits)]
-	n, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 64)
-	if err != nil || !known || n > math.MaxInt64/unit {
-		return 0, false
-	}
-	return n * unit, true
-}
-
-// of is the reserve on a file system of so many bytes.
-func (r Reserve) of(total uint64) uint64 {
-	share := uint64(r.share * float64(total))
-	switch {
-	case r.least:
-		return min(r.bytes, share)
-	case r.bytes > 0:
-		return r.bytes
-	default:
-		return share
-	}
-}
+import "muster/cluster/datadir"
 
 // Disk returns what the last look has found.
-func (c *Cluster) Disk() Disk { return *c.disk.Load() }
+func (c *Cluster) Disk() datadir.Disk { return *c.disk.Load() }
 
 // lookAtDisk looks once, and says so when that changes anything.
 func (c *Cluster) lookAtDisk() {
 	before := c.Disk()
-	free, total, err := statDisk(c.Store.MirrorDir())
+	free, total, err := datadir.StatDisk(c.Store.MirrorDir())
 	if err != nil {
 		c.log.Debug("the disk could not be looked at", "err", err)
 		return
 	}
-	before.Reserve = c.DiskReserve.of(total)
-	now := before.next(free, total)
+	before.Reserve = c.DiskReserve.Of(total)
+	now := before.Next(free, total)
 	c.disk.Store(&now)
 	switch {
 	case now.Low && !before.Low:

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
 	"muster/store"
 )
@@ -25,7 +26,7 @@ const (
 
 // Fence returns an error for a node that is not to be talked to; see store.Fence. A member that has no state yet lets in
 // those who can bring it: whom it was told of when it joined, and who leads as these say.
-func Fence(ctx context.Context, s *store.Store, seeds []Peer, nodeID uint64) error {
+func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID uint64) error {
 	err := s.Fence(ctx, nodeID)
 	if err == nil || errors.Is(err, store.ErrNotMember) || s.ReplicaRevision() != 0 {
 		return err

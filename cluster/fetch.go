@@ -16,9 +16,9 @@ const pathMirror = "/internal/mirror"
 // FetchMirror copies the mirror of a Raft server into a file, if it is newer than a revision. Members ask different
 // servers, so that many of them do not meet at the leader.
 func (c *Cluster) FetchMirror(ctx context.Context, after uint64, path string) (newer bool, err error) {
-	peers := c.knownPeers(ctx)
-	for i := range peers {
-		id := peers[(int(c.Store.NodeID()%uint64(len(peers)))+i)%len(peers)]
+	members := c.knownMembers(ctx)
+	for i := range members {
+		id := members[(int(c.Store.NodeID()%uint64(len(members)))+i)%len(members)]
 		if newer, err = c.fetchFrom(ctx, id, after, path); err == nil {
 			return newer, nil
 		}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
@@ -37,7 +38,7 @@ func ParseHook(s string) (Hook, error) {
 // Hooks are a member's own commands.
 type Hooks struct {
 	Drain, Resume []Hook
-	Node          Node
+	Node          datadir.Node
 	Log           *slog.Logger
 
 	mu   sync.Mutex

@@ -8,25 +8,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"time"
 
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
 )
 
 const (
 	pathHello = "/internal/hello"
-	twinFile  = "twin.json" // the last time that two processes had this directory's identity
 
 	helloLimit  = 600 * time.Millisecond // for all members together, before this one takes part in Raft
 	helloLinger = 150 * time.Millisecond // after the first answer
 	helloMost   = 16                     // members that are asked
 	twinLimit   = 400 * time.Millisecond // for a look at where a member was
-	twinKept    = 7 * 24 * time.Hour
 )
 
 // Incarnation is one start of a member. A copied disk has the identity of the member it was copied from, and another
@@ -46,9 +43,9 @@ func NewIncarnation() Incarnation {
 // hello is what a member says of itself before it takes part in anything.
 type hello struct {
 	Incarnation
-	NodeID      uint64 `json:"nodeId,omitempty"`
-	RaftAddress string `json:"raftAddress"`
-	Peers       []Peer `json:"peers,omitempty"` // in the answer: where others are
+	NodeID      uint64          `json:"nodeId,omitempty"`
+	RaftAddress string          `json:"raftAddress"`
+	Places      []datadir.Place `json:"peers,omitempty"` // in the answer: where others are
 }
 
 // TwinError says that another process has this member's identity.
@@ -68,42 +65,10 @@ func (e *TwinError) Error() string {
 		e.NodeID, e.Address, since)
 }
 
-// twinRecord is what DIR/twin.json holds, for doctor.
-type twinRecord struct {
-	At      time.Time `json:"at"`
-	Refused bool      `json:"refused"` // it was this directory's process
-	Address string    `json:"address"` // of the other one
-}
-
-func (d *Dir) noteTwin(refused bool, address string) error {
-	data, err := json.Marshal(twinRecord{time.Now().UTC().Truncate(time.Second), refused, address})
-	if err != nil {
-		return err
-	}
-	return d.write(twinFile, append(data, '\n'), 0o600)
-}
-
-func (d *Dir) twin() (r twinRecord, ok bool) {
-	data, err := d.read(twinFile)
-	if err != nil || json.Unmarshal(data, &r) != nil {
-		return r, false
-	}
-	return r, true
-}
-
-// settleTwin forgets a record that a start has outdated.
-func (d *Dir) settleTwin() {
-	if r, ok := d.twin(); ok && (r.Refused || time.Since(r.At) > twinKept) {
-		if err := os.Remove(d.file(twinFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return // it is said once more, no harm
-		}
-	}
-}
-
 // Introduce tells the other members that this one is starting, before it takes part in Raft, and learns from them where
 // others are. It returns a *TwinError when a process with this identity runs already: one that they see, or one at an
 // address that this directory had before. Members that do not answer in time are not waited for.
-func Introduce(ctx context.Context, t *transport.Transport, book *Book, d *Dir, n *Node, self Incarnation, before ...string) error {
+func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, d *datadir.Dir, n *datadir.Node, self Incarnation, before ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, helloLimit)
 	defer cancel()
 	body, err := json.Marshal(hello{Incarnation: self, NodeID: n.NodeID, RaftAddress: n.RaftAddress})
@@ -111,8 +76,8 @@ func Introduce(ctx context.Context, t *transport.Transport, book *Book, d *Dir, 
 		return err
 	}
 	type result struct {
-		peers []Peer
-		err   error
+		places []datadir.Place
+		err    error
 	}
 	known := book.Known()
 	known = known[:min(len(known), helloMost)]
@@ -123,7 +88,7 @@ func Introduce(ctx context.Context, t *transport.Transport, book *Book, d *Dir, 
 		go func() {
 			var out hello
 			err := call(&out)
-			results <- result{out.Peers, err}
+			results <- result{out.Places, err}
 		}()
 	}
 	for _, id := range known {
@@ -144,11 +109,11 @@ func Introduce(ctx context.Context, t *transport.Transport, book *Book, d *Dir, 
 		case r := <-results:
 			var twin *TwinError
 			if errors.As(r.err, &twin) {
-				_ = d.noteTwin(true, twin.Address)
+				_ = d.NoteTwin(true, twin.Address)
 				return twin
 			}
 			if r.err == nil && linger == nil {
-				book.Hear(r.peers)
+				book.Hear(r.places)
 				linger = time.After(helloLinger)
 			}
 		case <-linger:
@@ -157,7 +122,7 @@ func Introduce(ctx context.Context, t *transport.Transport, book *Book, d *Dir, 
 			asked = 1
 		}
 	}
-	d.settleTwin()
+	d.SettleTwin()
 	return nil
 }
 
@@ -187,10 +152,10 @@ func (c *Cluster) serveHello(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.Book.Met(h.NodeID, h.RaftAddress)
-	out := hello{Incarnation: c.Incarnation, RaftAddress: c.Self.RaftAddress, Peers: []Peer{}}
-	for _, id := range c.knownPeers(r.Context()) {
-		if list := c.Book.Candidates(id); id != h.NodeID && len(list) > 0 && len(out.Peers) < helloMost {
-			out.Peers = append(out.Peers, Peer{NodeID: id, RaftAddress: list[0]})
+	out := hello{Incarnation: c.Incarnation, RaftAddress: c.Self.RaftAddress, Places: []datadir.Place{}}
+	for _, id := range c.knownMembers(r.Context()) {
+		if list := c.Book.Candidates(id); id != h.NodeID && len(list) > 0 && len(out.Places) < helloMost {
+			out.Places = append(out.Places, datadir.Place{NodeID: id, RaftAddress: list[0]})
 		}
 	}
 	writeJSON(w, out)
@@ -273,7 +238,7 @@ func (c *Cluster) hearTwin(q url.Values) {
 func (c *Cluster) refused(at string) {
 	c.log.Warn("a second process with this member's identity was refused: a copy of this data directory was started; delete the copy",
 		"at", at)
-	if err := c.Dir.noteTwin(false, at); err != nil {
+	if err := c.Dir.NoteTwin(false, at); err != nil {
 		c.log.Warn("the second process could not be noted", "err", err)
 	}
 }

@@ -2,58 +2,21 @@ package cluster
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/hex"
-	"fmt"
 
-	"muster/certs"
 	"muster/store"
 )
-
-// NewClusterKey makes a key for a purpose: an Ed25519 seed, 32 random bytes, or their hexadecimal text.
-func NewClusterKey(purpose string) (k store.NewKey, err error) {
-	k = store.NewKey{Purpose: purpose, Secret: make([]byte, 32)}
-	if _, err := rand.Read(k.Secret); err != nil {
-		return k, err
-	}
-	switch purpose {
-	case store.KeyJoinSigning, store.KeyJWT:
-		k.Public = ed25519.NewKeyFromSeed(k.Secret).Public().(ed25519.PublicKey)
-		k.KID = certs.KeyID(ed25519.PublicKey(k.Public))
-	case store.KeyJoinSecret:
-		k.Secret = []byte(hex.EncodeToString(k.Secret))
-		k.KID = certs.HashSecret(string(k.Secret))[:8]
-	case store.KeyJoinHMAC:
-		k.KID = certs.HashSecret(string(k.Secret))[:8]
-	default:
-		return k, fmt.Errorf("there is no key for %q", purpose)
-	}
-	return k, nil
-}
 
 // reencryptBatch is how many values move to a new generation in one transaction; others write in between.
 const reencryptBatch = 500
 
 // NewJoinKeys makes the next epoch of what join tokens are signed with.
 func NewJoinKeys() ([]store.NewKey, error) {
-	return newKeys(store.KeyJoinHMAC, store.KeyJoinSigning)
-}
-
-func newKeys(purposes ...string) (list []store.NewKey, err error) {
-	for _, p := range purposes {
-		k, err := NewClusterKey(p)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, k)
-	}
-	return list, nil
+	return store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning)
 }
 
 // PrepareRemoval makes the new data-encryption key and the new epochs of every key that a removed member could open.
 func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.Rotation, error) {
-	keys, err := newKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
+	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
 	if err != nil {
 		return nil, err
 	}

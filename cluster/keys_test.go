@@ -7,19 +7,20 @@ import (
 	"testing"
 	"time"
 
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
 // openFounder founds a cluster of one and opens its store, whose clock can be set forward.
 func openFounder(t *testing.T) (st *store.Store, forward func(time.Duration)) {
 	t.Helper()
-	dir, err := OpenDir(t.TempDir())
+	dir, err := datadir.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	plan := Plan{Name: "one", APIAddress: "127.0.0.1:1", RaftAddress: "127.0.0.1:2", Version: "test", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}
-	node, err := Found(dir, plan, time.Now())
+	plan := datadir.Plan{Name: "one", APIAddress: "127.0.0.1:1", RaftAddress: "127.0.0.1:2", Version: "test", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}
+	node, err := datadir.Found(dir, plan, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,15 +1,14 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
-	"muster/store"
 )
 
 // A member that was away for a whole rotation of the transport authority is left behind: it does not trust the others'
@@ -63,7 +62,7 @@ func (c *Cluster) leftBehind() string {
 		return ""
 	}
 	if text := c.troubles.text(); text != "" {
-		return text + "; " + nextRejoin
+		return text + "; " + datadir.NextRejoin
 	}
 	return ""
 }
@@ -79,47 +78,5 @@ func (c *Cluster) warnLeftBehind() {
 	c.troubles.mu.Unlock()
 	if tell {
 		c.log.Warn(text)
-	}
-}
-
-// accepted finds out, for a member that does not run, whether the others would talk to it.
-func (x *doctor) accepted(ctx context.Context, members []store.Member) {
-	creds, err := x.d.Credentials(x.node)
-	if err != nil || x.running {
-		return // said already, or the member itself knows better
-	}
-	creds.Known = func(id uint64) string {
-		key, _ := store.MirrorCertKey(x.d.file(mirrorFile), id)
-		return key
-	}
-	var mu sync.Mutex
-	var wait sync.WaitGroup
-	heard, refused, removed := 0, "", false
-	for i := range members {
-		m := &members[i]
-		if m.Role == store.RoleNone || m.NodeID == x.node.NodeID {
-			continue
-		}
-		wait.Go(func() {
-			o := transport.HearOut(ctx, creds, m.NodeID, m.RaftAddress)
-			mu.Lock()
-			defer mu.Unlock()
-			removed = removed || o.Removed
-			switch {
-			case o.Heard:
-				heard++
-			case o.Trouble:
-				refused = fmt.Sprintf("node %d runs, and %s", m.NodeID, o.Said)
-			}
-		})
-	}
-	wait.Wait()
-	switch {
-	case removed:
-		x.say("membership", FindingFail, "to join again, start with an empty data directory and a new token", "another member says that this one was removed")
-	case heard == 0 && refused != "":
-		x.say("membership", FindingFail, nextRejoin, "this member is left behind: %s", refused)
-	case heard > 0:
-		x.say("membership", FindingOK, "", "the others take this member for one of them")
 	}
 }

@@ -3,8 +3,6 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -14,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"muster/certs"
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
 	"muster/netlimit"
 	"muster/store"
@@ -23,7 +21,7 @@ import (
 // testMember is a cluster of one member in this process, without its API.
 type testMember struct {
 	*Cluster
-	node    *Node
+	node    *datadir.Node
 	address string
 	log     *lockedBuffer
 }
@@ -56,10 +54,10 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
-	dir, err := OpenDir(filepath.Join(t.TempDir(), "data"))
+	dir, err := datadir.Open(filepath.Join(t.TempDir(), "data"))
 	must(err)
 	address := l.Addr().String()
-	node, err := Found(dir, Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: address, Version: "test",
+	node, err := datadir.Found(dir, datadir.Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: address, Version: "test",
 		OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
 	must(err)
 	identity, err := dir.OwnIdentity()
@@ -72,7 +70,7 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	var st *store.Store
 	opened := make(chan struct{})
-	book := NewBook(nil, node, []Peer{{NodeID: node.NodeID, RaftAddress: address}}, logger)
+	book := datadir.NewBook(nil, node, []datadir.Place{{NodeID: node.NodeID, RaftAddress: address}}, logger)
 	conns := transport.New(creds, book, func(id uint64) error {
 		<-opened
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -104,82 +102,7 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 	}
 	must(err)
 	m := &testMember{Cluster: loops, node: node, address: address, log: log}
-	if m.peers.leading(ctx) == nil {
-		t.Fatal("nobody takes care of peerings")
-	}
 	return m
-}
-
-// token makes one for a peering; it returns the peering's ID and the secret.
-func (m *testMember) token(t *testing.T, name string) (id, secret string) {
-	t.Helper()
-	k := store.PeeringToken{Name: name, ID: certs.NewUUID(), Secret: certs.NewUUID()}
-	minted, err := m.Store.MintPeeringToken(context.Background(), store.Actor{Name: "test"}, k, certs.HashSecret(k.Secret))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return minted.Peering.ID, minted.Secret
-}
-
-// stranger connects as another cluster would; the error is that of the handshake.
-func (m *testMember) stranger(t *testing.T) (*peerConn, error) {
-	t.Helper()
-	roots, err := m.Store.TrustBundle(context.Background(), certs.Transport)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	for _, text := range roots {
-		pool.AppendCertsFromPEM([]byte(text))
-	}
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: &tls.Config{RootCAs: pool, NextProtos: []string{transport.ProtoPeer}, MinVersion: tls.VersionTLS13,
-		ServerName: certs.PeeringName(store.DefaultDatacenter, m.node.ClusterID)}}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	conn, err := d.DialContext(ctx, "tcp", m.address)
-	if err != nil {
-		return nil, err
-	}
-	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-	return &peerConn{Conn: conn, known: true}, nil
-}
-
-// ask sends a first message and returns the answer to it.
-func (m *testMember) ask(t *testing.T, f frame) (*peerConn, *frame) {
-	t.Helper()
-	c, err := m.stranger(t)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.write(f, 10*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	answer, err := c.read()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c, answer
-}
-
-// revision is the newest in the database.
-func (m *testMember) revision(t *testing.T) (rev uint64) {
-	t.Helper()
-	rows, err := m.Store.Audit(context.Background(), store.Linearisable, store.AuditFilter{Descending: true, Limit: 1})
-	if err != nil || len(rows) == 0 {
-		t.Fatal(rows, err)
-	}
-	return rows[0].Revision
-}
-
-// audits counts rows of peerings.
-func (m *testMember) audits(t *testing.T) int {
-	t.Helper()
-	rows, err := m.Store.Audit(context.Background(), store.Linearisable, store.AuditFilter{Action: "peering.", Limit: 100_000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(rows)
 }
 
 var discard = slog.New(slog.DiscardHandler)

@@ -13,8 +13,7 @@ import (
 )
 
 const (
-	pathOwnerBackup = "/internal/owner/backup" // the owner of the files, from its own member
-	pathBackup      = "/internal/backup"       // that member, from the leader
+	pathBackup = "/internal/backup" // that member, from the leader
 )
 
 // serveOwnerBackup answers who holds this member's own key with an archive: the leader's, or with stale this member's.

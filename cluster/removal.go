@@ -9,11 +9,9 @@ import (
 	"time"
 
 	"muster/cluster/autopilot"
+	"muster/cluster/datadir"
 	"muster/store"
 )
-
-// ErrRemoved is why a member stops by itself.
-var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data directory and a new token")
 
 // CanRemove tells in one sentence why removing a member would leave too few live voters; nil when it would not. Before it
 // says so it asks those voters that it takes for dead, which a leader of a moment ago does of all: one that answers and
@@ -113,8 +111,8 @@ func (c *Cluster) expel(ctx context.Context) {
 				}
 			}
 		}
-		if err := c.rememberPeers(ctx); err != nil && ctx.Err() == nil {
-			c.log.Debug("the peers could not be noted", "err", err)
+		if err := c.rememberPlaces(ctx); err != nil && ctx.Err() == nil {
+			c.log.Debug("where the Raft servers are could not be noted", "err", err)
 		}
 		select {
 		case <-changed:
@@ -123,25 +121,25 @@ func (c *Cluster) expel(ctx context.Context) {
 	}
 }
 
-// rememberPeers keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
-func (c *Cluster) rememberPeers(ctx context.Context) error {
+// rememberPlaces keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
+func (c *Cluster) rememberPlaces(ctx context.Context) error {
 	members, err := c.Store.Members(ctx, store.Stale)
 	if err != nil {
 		return err
 	}
-	peers := []Peer{}
+	places := []datadir.Place{}
 	for i := range members {
 		if m := &members[i]; m.Role != store.RoleNone && m.NodeID != c.Store.NodeID() {
-			peers = append(peers, Peer{NodeID: m.NodeID, RaftAddress: m.RaftAddress})
+			places = append(places, datadir.Place{NodeID: m.NodeID, RaftAddress: m.RaftAddress})
 		}
 	}
 	c.nodeFile.Lock()
 	defer c.nodeFile.Unlock()
 	n, err := c.Dir.Node()
-	if err != nil || n == nil || len(peers) == 0 || slices.Equal(n.Peers, peers) {
+	if err != nil || n == nil || len(places) == 0 || slices.Equal(n.Others, places) {
 		return err
 	}
-	n.Peers = peers
+	n.Others = places
 	return c.Dir.SaveNode(n)
 }
 

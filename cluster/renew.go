@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
 	"muster/store"
 )
@@ -82,22 +83,22 @@ func (c *Cluster) refresh(ctx context.Context) error {
 // renewalDue says why the leaves should be replaced, "" when they need not be, and how long to wait before the next look.
 func (c *Cluster) renewalDue(now time.Time) (reason string, wait time.Duration) {
 	wait = renewCheck
-	for _, x := range []struct{ cert, ca string }{{httpCert, httpCAFile}, {transportCert, transportCA}} {
-		leaf, err := c.Dir.firstCert(x.cert)
+	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+		leaf, err := c.Dir.Leaf(kind)
 		if err != nil {
 			return "a certificate file cannot be read", wait
 		}
-		if !c.Dir.endsWithCA(leaf, x.ca) { // a new one would not live longer
+		if !c.Dir.EndsWithCA(kind, leaf) { // a new one would not live longer
 			left := untilRenewal(leaf, now)
 			if left <= 0 {
 				return expiryText(leaf, now), wait
 			}
 			wait = min(wait, left)
 		}
-		if known := c.peeringName(); x.cert == transportCert && known != "" && leaf.VerifyHostname(known) != nil {
+		if known := c.peeringName(); kind == certs.Transport && known != "" && leaf.VerifyHostname(known) != nil {
 			return "other clusters do not know it by its name", wait
 		}
-		for _, host := range (Plan{APIAddress: c.Self.APIAddress, RaftAddress: c.Self.RaftAddress}).addressHosts() {
+		for _, host := range (datadir.Plan{APIAddress: c.Self.APIAddress, RaftAddress: c.Self.RaftAddress}).AddressHosts() {
 			if leaf.VerifyHostname(host) != nil && !c.withheld.has(host, now) {
 				return "it is not for the address " + host, wait
 			}
@@ -119,25 +120,6 @@ func expiryText(leaf *x509.Certificate, now time.Time) string {
 	return fmt.Sprintf("it expires in %d days", int(leaf.NotAfter.Sub(now).Hours()/24))
 }
 
-// firstCert reads the first certificate of a file: the leaf of a chain, the authority that issues of a bundle.
-func (d *Dir) firstCert(name string) (*x509.Certificate, error) {
-	data, err := d.read(name)
-	if err != nil {
-		return nil, err
-	}
-	list, err := certs.ParseCerts(data)
-	if err != nil {
-		return nil, err
-	}
-	return list[0], nil
-}
-
-// endsWithCA reports whether a leaf lives as long as the authority that issues now.
-func (d *Dir) endsWithCA(leaf *x509.Certificate, bundle string) bool {
-	ca, err := d.firstCert(bundle)
-	return err == nil && !leaf.NotAfter.Before(ca.NotAfter)
-}
-
 func (c *Cluster) renewNow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -148,7 +130,7 @@ func (c *Cluster) renewNow(ctx context.Context) error {
 	if err := c.announceTo(ctx, leader); err != nil { // the new leaf is for the addresses that the leader knows
 		return err
 	}
-	keys, err := PrepareJoin(c.Dir, "node")
+	keys, err := datadir.PrepareJoin(c.Dir, "node")
 	if err != nil {
 		return err
 	}
@@ -175,20 +157,8 @@ func (c *Cluster) renewNow(ctx context.Context) error {
 
 // install writes the new leaves and uses them from the next connection on.
 func (c *Cluster) install(a certificateAnswer) error {
-	key, err := c.Dir.read(transportKey)
-	if err != nil {
+	if err := c.Dir.Install(datadir.Leaves{HTTP: a.HTTP, HTTPCA: a.HTTPCA, Transport: a.Transport, TransportCA: a.TransportCA}, c.Transport.Credentials()); err != nil {
 		return err
-	}
-	if err := c.Transport.Credentials().Replace(a.Transport, key, a.TransportCA); err != nil {
-		return err
-	}
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{httpCert, a.HTTP}, {httpCAFile, a.HTTPCA}, {transportCert, a.Transport}, {transportCA, a.TransportCA}} {
-		if err := c.Dir.write(f.name, f.data, 0o644); err != nil {
-			return err
-		}
 	}
 	return c.ReloadHTTP()
 }
@@ -262,4 +232,15 @@ func (c *Cluster) serveCertificates(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeJSON(w, a)
 	}
+}
+
+// peeringName is the name under which other clusters ask for this one, "" while the datacenter is not known.
+func (c *Cluster) peeringName() string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	datacenter, err := c.Store.Datacenter(ctx)
+	if err != nil {
+		return ""
+	}
+	return certs.PeeringName(datacenter, c.Transport.ClusterID())
 }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
@@ -190,7 +191,7 @@ var errOtherBytes = errors.New("the bytes read are not those written")
 // tryDisk writes a small file beside the Raft log, waits until it is on the disk and reads it again. It blocks for as long
 // as the disk does.
 func tryDisk(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, raftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // there is no Raft log yet
 	}

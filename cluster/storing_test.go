@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
@@ -127,7 +128,7 @@ func TestTryDisk(t *testing.T) {
 	if list, _ := os.ReadDir(dir); len(list) != 0 {
 		t.Fatalf("it made %v", list)
 	}
-	if err := os.Mkdir(filepath.Join(dir, raftDir), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, datadir.RaftDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -135,10 +136,10 @@ func TestTryDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if info, err := os.Stat(filepath.Join(dir, raftDir, store.TrialFile)); err != nil || info.Size() != trialSize || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(dir, datadir.RaftDir, store.TrialFile)); err != nil || info.Size() != trialSize || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if list, _ := os.ReadDir(filepath.Join(dir, raftDir)); len(list) != 1 {
+	if list, _ := os.ReadDir(filepath.Join(dir, datadir.RaftDir)); len(list) != 1 {
 		t.Errorf("it made %v", list)
 	}
 }
@@ -181,7 +182,7 @@ func TestProberStalled(t *testing.T) {
 // BenchmarkTryDisk measures what a member spends every two seconds.
 func BenchmarkTryDisk(b *testing.B) {
 	dir := b.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, raftDir), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, datadir.RaftDir), 0o700); err != nil {
 		b.Fatal(err)
 	}
 	var before, after syscall.Rusage

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -109,11 +108,12 @@ func (c *Cluster) syncTrust(ctx context.Context) error {
 	if a.Revision < c.trusted.Load() {
 		return nil // of a leader that has been deposed and does not know
 	}
-	for _, x := range []struct {
-		file string
-		data []byte
-	}{{httpCAFile, a.HTTP.Bundle}, {transportCA, a.Transport.Bundle}} {
-		if err := c.Dir.rewrite(x.file, x.data); err != nil {
+	kinds := []struct {
+		kind certs.Kind
+		of   trustOfOne
+	}{{certs.HTTP, a.HTTP}, {certs.Transport, a.Transport}}
+	for _, x := range kinds {
+		if err := c.Dir.InstallAuthorities(x.kind, x.of.Bundle); err != nil {
 			return err
 		}
 	}
@@ -121,19 +121,12 @@ func (c *Cluster) syncTrust(ctx context.Context) error {
 		return err
 	}
 	own := true
-	for _, x := range []struct {
-		file string
-		of   trustOfOne
-	}{{httpCert, a.HTTP}, {transportCert, a.Transport}} {
-		chain, err := c.Dir.rechain(x.file, x.of)
+	for _, x := range kinds {
+		same, err := c.Dir.Rechain(x.kind, x.of.Chain, x.of.Bundle)
 		if err != nil {
 			return err
 		}
-		if chain == nil {
-			own = false
-		} else if err := c.Dir.rewrite(x.file, chain); err != nil {
-			return err
-		}
+		own = own && same
 	}
 	if own {
 		err = c.reload()
@@ -146,45 +139,9 @@ func (c *Cluster) syncTrust(ctx context.Context) error {
 	return err
 }
 
-// rewrite replaces a file if it is different.
-func (d *Dir) rewrite(name string, data []byte) error {
-	if old, err := d.read(name); err == nil && bytes.Equal(old, data) {
-		return nil
-	}
-	return d.write(name, data, 0o644)
-}
-
-// rechain returns the leaf in a file with what is to follow it; nil when another authority than its own issues now.
-func (d *Dir) rechain(name string, of trustOfOne) ([]byte, error) {
-	data, err := d.read(name)
-	if err != nil {
-		return nil, dirError(d.Path, err)
-	}
-	list, err := certs.ParseCerts(data)
-	if err != nil {
-		return nil, nil // renewed then
-	}
-	issuers, err := certs.ParseCerts(of.Bundle)
-	if err != nil {
-		return nil, fmt.Errorf("the leader's answer cannot be used: %w", err)
-	}
-	if !(certs.CA{Cert: issuers[0]}).Issued(list[0]) {
-		return nil, nil
-	}
-	return append(certs.EncodeCert(list[0].Raw), of.Chain...), nil
-}
-
 // reload uses the files of both listeners from the next connection on.
 func (c *Cluster) reload() error {
-	var files [3][]byte
-	for i, name := range []string{transportCert, transportKey, transportCA} {
-		data, err := c.Dir.read(name)
-		if err != nil {
-			return dirError(c.Dir.Path, err)
-		}
-		files[i] = data
-	}
-	if err := c.Transport.Credentials().Replace(files[0], files[1], files[2]); err != nil {
+	if err := c.Dir.Load(c.Transport.Credentials()); err != nil {
 		return err
 	}
 	return c.ReloadHTTP()
@@ -251,15 +208,15 @@ func (c *Cluster) syncToken(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.Dir.write(nodeTokenFile, []byte(t.NodeJWT+"\n"), 0o600)
+	return c.Dir.SaveNodeToken(t.NodeJWT)
 }
 
 func (c *Cluster) tokenDue(now time.Time) bool {
-	data, err := c.Dir.read(nodeTokenFile)
+	jwt, err := c.Dir.NodeToken()
 	if err != nil {
 		return true
 	}
-	kid, expires, err := certs.PeekNodeJWT(string(bytes.TrimSpace(data)))
+	kid, expires, err := certs.PeekNodeJWT(jwt)
 	if err != nil || expires.Sub(now) < certs.NodeJWTLifetime/2 {
 		return true
 	}

@@ -244,7 +244,7 @@ func testCARollback(t *testing.T, c *cluster) {
 		l.end(t)
 	}
 	u = c.trusting(t, was.Certificate)
-	out := muster(t, "ca", "rotate", "--drop", "--kind", "http", "--data", c.members[0].dir, "-o", "json")
+	out := muster(t, "ca", "rotate", "--drop", "--yes", "--kind", "http", "--data", c.members[0].dir, "-o", "json")
 	if out.code != 0 || len(jsonOf[client.CAChange](t, out).Warnings) == 0 {
 		t.Errorf("ca rotate --drop: %+v", out)
 	}

@@ -84,7 +84,7 @@ func testRemoval(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := (command{limit: 20 * time.Second}).run(t, "member", "remove", fmt.Sprint(victim.n), "--force", "--data", c.members[0].dir, "--addr", leader.api); out.code != 0 {
+	if out := (command{limit: 20 * time.Second}).run(t, "member", "remove", fmt.Sprint(victim.n), "--force", "--yes", "--data", c.members[0].dir, "--addr", leader.api); out.code != 0 {
 		t.Fatalf("member remove: %+v", out)
 	}
 	left := c.others(victim)

@@ -58,7 +58,7 @@ func testSecrets(t *testing.T, c *cluster) {
 	if out := muster(t, "secret", "list", "--data", data); out.code != 0 || !strings.Contains(out.stdout, "\ndb.password  2 ") || strings.Contains(out.stdout, second) {
 		t.Errorf("secret list: %+v", out)
 	}
-	if out := muster(t, "secret", "delete", "typed", "--data", data); out.code != 0 {
+	if out := muster(t, "secret", "delete", "typed", "--yes", "--data", data); out.code != 0 {
 		t.Errorf("secret delete: %+v", out)
 	}
 	u.do(c.members[1], "GET", "/api/v1/cluster/secrets/typed", "").expect(t, "a secret that was deleted", 404, `{"error":"secret not found"}`)

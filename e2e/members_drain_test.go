@@ -283,7 +283,7 @@ func testDrainCommandLine(t *testing.T, c *cluster) {
 		want string
 	}{
 		{[]string{"member", "remove", "1"}, "Node is not drained (state=active)"},
-		{[]string{"member", "remove", fmt.Sprint(c.leader(t).n), "--force"}, "Cannot remove the current leader"},
+		{[]string{"member", "remove", fmt.Sprint(c.leader(t).n), "--force", "--yes"}, "Cannot remove the current leader"},
 		{[]string{"member", "promote", "2"}, "Node is already a voter"},
 		{[]string{"member", "drain", "99"}, "Cluster member not found"},
 	} {

@@ -190,7 +190,7 @@ func testPeeringCommands(t *testing.T, a, b side) {
 	for _, x := range []struct {
 		args string
 		code int
-	}{{"peering show nobody", 1}, {"peering establish cli-a nonsense", 1}, {"peering token", 2}, {"peering token UPPER", 1}, {"peering delete cli-b", 0}} {
+	}{{"peering show nobody", 1}, {"peering establish cli-a nonsense", 1}, {"peering token", 2}, {"peering token UPPER", 1}, {"peering delete cli-b", 1}, {"peering delete cli-b --yes", 0}, {"peering delete nobody --yes", 1}} {
 		if got := muster(t, append(strings.Fields(x.args), "--data", a.members[0].dir)...); got.code != x.code {
 			t.Errorf("%s: %+v", x.args, got)
 		}

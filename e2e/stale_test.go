@@ -84,3 +84,37 @@ func TestStale(t *testing.T) {
 		t.Errorf("without a leader autopilot says %+v", state.Result)
 	}
 }
+
+// TestCommandsWithoutLeader: one member of three is left, the others are dead or hang. A command that reads shows what that
+// member knew and how old it is; one that changes something says for certain that nothing has happened.
+func TestCommandsWithoutLeader(t *testing.T) {
+	for name, lose := range map[string]func(*member){"killed": func(m *member) { m.kill() }, "frozen": func(m *member) { m.pause() }} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3)
+			left := c.others(c.leader(t))[0]
+			awaitMirrors(t, c)
+			for _, m := range c.others(left) {
+				lose(m)
+				t.Cleanup(m.carryOn)
+			}
+			eventually(t, formed, "no leader is known", func() error {
+				if st, err := left.tryStatus(); err != nil || st.Cluster.LeaderNodeID != 0 {
+					return fmt.Errorf("%v: %+v", err, st.Cluster)
+				}
+				return nil
+			})
+			cmd := command{env: c.env(c.token)}
+			for _, line := range []string{"members", "member list", "member show 1", "autopilot", "raft peers", "key list", "peering list", "settings get", "audit", "members --stale"} {
+				out := cmd.run(t, strings.Fields(line)...)
+				if out.code != 0 || out.stdout == "" && line != "peering list" || !strings.Contains(out.stderr, "the member at https://"+left.api) || !strings.Contains(out.stderr, " ago\n") {
+					t.Errorf("muster %s: exit %d, %q, %q", line, out.code, out.stdout, out.stderr)
+				}
+			}
+			out := cmd.run(t, "join-token", "create")
+			if out.code != 3 || out.stdout != "" || !strings.HasSuffix(out.stderr, "Nothing was sent, so nothing has happened.\n") {
+				t.Errorf("muster join-token create: exit %d, %q, %q", out.code, out.stdout, out.stderr)
+			}
+		})
+	}
+}

@@ -57,8 +57,8 @@ func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 			return loops.Migrate(ctx, actor, exclude)
 		},
 
-		ExchangePeeringSecret: loops.ExchangePeeringSecret,
-		MayDialPeer:           loops.MayDialPeer,
-		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.PeerStatus(id)) },
+		ExchangePeeringSecret: loops.Peerings().ExchangeSecret,
+		MayDialPeer:           loops.Peerings().MayDial,
+		PeerStream:            func(id string) handlers.PeerStream { return handlers.PeerStream(loops.Peerings().Status(id)) },
 	})
 }

@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 	"time"
 
-	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
 // become returns who this member is, founding or joining a cluster first if it is nobody yet.
-func (n *Node) become(ctx context.Context) (*cluster.Node, error) {
+func (n *Node) become(ctx context.Context) (*datadir.Node, error) {
 	known, err := n.dir.Node()
 	if err != nil {
 		return nil, err
@@ -34,8 +34,8 @@ func (n *Node) become(ctx context.Context) (*cluster.Node, error) {
 }
 
 // plan is what this member is to be.
-func (n *Node) plan() cluster.Plan {
-	p := cluster.Plan{
+func (n *Node) plan() datadir.Plan {
+	p := datadir.Plan{
 		Name:        n.cfg.Name,
 		NameGiven:   n.cfg.Name != "",
 		Mode:        n.cfg.Mode,
@@ -60,14 +60,14 @@ func HostName() string {
 	return "muster"
 }
 
-func (n *Node) found() (*cluster.Node, error) {
+func (n *Node) found() (*datadir.Node, error) {
 	plan, founding := n.plan(), n.cfg.Founding.orDefault()
 	plan.OverlayCIDR, plan.OverlaySlice, plan.Datacenter = founding.OverlayCIDR, founding.OverlaySlice, founding.Datacenter
 	var err error
 	if plan.HTTPCACert, plan.HTTPCAKey, err = founding.readCA(); err != nil {
 		return nil, err
 	}
-	self, err := cluster.Found(n.dir, plan, time.Now())
+	self, err := datadir.Found(n.dir, plan, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (n *Node) found() (*cluster.Node, error) {
 }
 
 // again starts a member that was one before, with the addresses that it has now.
-func (n *Node) again(ctx context.Context, known *cluster.Node) (self *cluster.Node, err error) {
+func (n *Node) again(ctx context.Context, known *datadir.Node) (self *datadir.Node, err error) {
 	if err := n.dir.CheckRemoved(known); err != nil {
 		return nil, err
 	}

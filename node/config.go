@@ -10,6 +10,8 @@ import (
 
 	"muster/certs"
 	"muster/cluster"
+	"muster/cluster/datadir"
+	"muster/cluster/peering"
 	"muster/handlers"
 	"muster/netlimit"
 	"muster/store"
@@ -35,16 +37,16 @@ type Config struct {
 	Rejoin  bool  // get new certificates with the token
 
 	// Members says where cluster listeners are now, for when members have moved.
-	Members []cluster.Peer
+	Members []datadir.Place
 
 	Founding Founding
 
 	NetworkLatency                      time.Duration // one-way, between members; elections take 15 to 30 times as long
 	SnapshotThreshold, SnapshotTrailing uint64        // Raft log entries between two snapshots, and kept behind one
 	EventWindow                         int           // events that are kept in memory; 0: the store's default
-	DiskReserve                         cluster.Reserve
+	DiskReserve                         datadir.Reserve
 	RestoreLimit                        int64         // bytes, unpacked; 0: the default of handlers
-	PeerPing                            time.Duration // 0: cluster.DefaultPeerPing
+	PeerPing                            time.Duration // 0: peering.DefaultPing
 	DrainHooks, ResumeHooks             []cluster.Hook
 
 	Limits             handlers.Limits // requests of clients
@@ -81,9 +83,9 @@ func Default() Config {
 		SnapshotThreshold: 256,
 		SnapshotTrailing:  256,
 		EventWindow:       2048,
-		DiskReserve:       cluster.DefaultReserve,
+		DiskReserve:       datadir.DefaultReserve,
 		RestoreLimit:      16 << 30,
-		PeerPing:          cluster.DefaultPeerPing,
+		PeerPing:          peering.DefaultPing,
 		Limits:            handlers.DefaultLimits,
 		Connections:       netlimit.Limits{All: 8192, PerAddress: 1024},
 	}

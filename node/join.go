@@ -14,7 +14,7 @@ import (
 
 	"muster/certs"
 	"muster/client"
-	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/store"
 )
 
@@ -28,7 +28,7 @@ func readToken(text string) (certs.JoinClaims, error) {
 }
 
 // checkSameCluster lets a member start again with the token it joined with, and with no other cluster's.
-func checkSameCluster(node *cluster.Node, token string) error {
+func checkSameCluster(node *datadir.Node, token string) error {
 	if token == "" {
 		return nil
 	}
@@ -48,7 +48,7 @@ func checkSameCluster(node *cluster.Node, token string) error {
 
 // join asks the members that the token names to admit this machine and writes what they answer. A refusal leaves the
 // directory as it was. With known not nil the machine is that member and stays it.
-func (n *Node) join(ctx context.Context, known *cluster.Node) (*cluster.Node, error) {
+func (n *Node) join(ctx context.Context, known *datadir.Node) (*datadir.Node, error) {
 	claims, err := readToken(n.cfg.Join)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (n *Node) join(ctx context.Context, known *cluster.Node) (*cluster.Node, er
 			"make one with `muster join-token create`")
 	}
 	plan := n.plan()
-	keys, err := cluster.PrepareJoin(n.dir, plan.Name)
+	keys, err := datadir.PrepareJoin(n.dir, plan.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -84,12 +84,14 @@ func (n *Node) join(ctx context.Context, known *cluster.Node) (*cluster.Node, er
 		return nil, fmt.Errorf("the cluster takes this machine for node %d of cluster %s, and it was node %d: nothing was changed here",
 			self.NodeID, self.ClusterID, known.NodeID)
 	}
-	err = cluster.CompleteJoin(n.dir, cluster.Admission{
-		Node:          self,
-		HTTPCert:      []byte(answer.HTTPCert),
-		HTTPCA:        []byte(answer.HTTPCA),
-		TransportCert: []byte(answer.TransportCert),
-		TransportCA:   []byte(answer.TransportCA),
+	err = datadir.CompleteJoin(n.dir, datadir.Admission{
+		Node: self,
+		Leaves: datadir.Leaves{
+			HTTP:        []byte(answer.HTTPCert),
+			HTTPCA:      []byte(answer.HTTPCA),
+			Transport:   []byte(answer.TransportCert),
+			TransportCA: []byte(answer.TransportCA),
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -102,7 +104,7 @@ func (n *Node) join(ctx context.Context, known *cluster.Node) (*cluster.Node, er
 }
 
 // joinRequest is what this machine asks with.
-func joinRequest(plan cluster.Plan, token string, keys *cluster.JoinKeys) (q client.JoinRequest, err error) {
+func joinRequest(plan datadir.Plan, token string, keys *datadir.JoinKeys) (q client.JoinRequest, err error) {
 	host, raftPort, err := splitPort(plan.RaftAddress)
 	if err != nil {
 		return q, err
@@ -150,18 +152,18 @@ func nameTaken(err error, name string) bool {
 }
 
 // admitted is who the cluster says that this machine is.
-func admitted(plan cluster.Plan, answer *client.JoinResponse) cluster.Node {
-	self := cluster.Node{
+func admitted(plan datadir.Plan, answer *client.JoinResponse) datadir.Node {
+	self := datadir.Node{
 		ClusterID:   answer.ClusterID,
 		NodeID:      answer.RaftNodeID,
 		ID:          answer.NodeID,
 		Name:        answer.Name,
 		APIAddress:  plan.APIAddress,
 		RaftAddress: plan.RaftAddress,
-		Peers:       []cluster.Peer{},
+		Others:      []datadir.Place{},
 	}
 	for _, p := range answer.Peers {
-		self.Peers = append(self.Peers, cluster.Peer{NodeID: p.RaftNodeID, RaftAddress: p.RaftAddress})
+		self.Others = append(self.Others, datadir.Place{NodeID: p.RaftNodeID, RaftAddress: p.RaftAddress})
 	}
 	return self
 }

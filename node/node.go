@@ -18,6 +18,7 @@ import (
 	"filippo.io/age"
 
 	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/cluster/transport"
 	"muster/handlers"
 	"muster/netlimit"
@@ -36,11 +37,11 @@ type Node struct {
 	cfg Config
 	log *slog.Logger
 
-	dir       *cluster.Dir
-	self      *cluster.Node // what node.json says
+	dir       *datadir.Dir
+	self      *datadir.Node // what node.json says
 	listeners listeners
 	transport *transport.Transport
-	book      *cluster.Book
+	book      *datadir.Book
 	clients   *netlimit.Limiter
 	leaf      atomic.Pointer[tls.Certificate] // of the API listener
 
@@ -76,7 +77,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 // start goes through the parts. The order matters: what can fail without leaving a trace comes first.
 func (n *Node) start(ctx context.Context) (err error) {
-	if n.dir, err = cluster.OpenDir(n.cfg.Data); err != nil {
+	if n.dir, err = datadir.Open(n.cfg.Data); err != nil {
 		return err
 	}
 	n.closing(n.dir.Close)
@@ -158,7 +159,7 @@ func (n *Node) openTransport() error {
 		}
 		return ""
 	}
-	n.book = cluster.NewBook(n.dir, n.self, n.cfg.Members, n.log)
+	n.book = datadir.NewBook(n.dir, n.self, n.cfg.Members, n.log)
 	n.transport = transport.New(creds, n.book, n.fence, n.log)
 	n.transport.Limits = transport.ListenerLimits(n.cfg.ClusterConnections)
 	// TCP and TLS take four ways, and machines are busy.
@@ -172,7 +173,7 @@ func (n *Node) fence(id uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
 	defer cancel()
 	if st := n.opened.Load(); st != nil {
-		return cluster.Fence(ctx, st, n.self.Peers, id)
+		return cluster.Fence(ctx, st, n.self.Others, id)
 	}
 	return store.ErrNoLeader
 }
@@ -307,7 +308,7 @@ func (n *Node) awaitFounded(ctx context.Context) error {
 	return n.dir.Founded()
 }
 
-// Wait blocks until ctx ends, and then returns nil, or until the member must end, and then returns why: cluster.ErrRemoved,
+// Wait blocks until ctx ends, and then returns nil, or until the member must end, and then returns why: datadir.ErrRemoved,
 // a *cluster.TwinError, a listener that has ended, or a founding that was another one. Close is still to be called.
 func (n *Node) Wait(ctx context.Context) error {
 	loops := n.loops.Load()
@@ -324,8 +325,8 @@ func (n *Node) Wait(ctx context.Context) error {
 		n.log.Error(err.Error())
 		return err
 	case <-loops.Removed():
-		n.log.Error(cluster.ErrRemoved.Error())
-		return cluster.ErrRemoved
+		n.log.Error(datadir.ErrRemoved.Error())
+		return datadir.ErrRemoved
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"muster/client"
-	"muster/cluster"
+	"muster/cluster/datadir"
 	"muster/node"
 	"muster/store"
 )
@@ -109,14 +109,15 @@ func TestMembers(t *testing.T) {
 		return err == nil && s.Ready
 	})
 	again := start(t, two)
-	if text := again.Sentence(); !strings.HasPrefix(text, "node 2 ") || !again.Lively() {
+	await(t, "the second is alive", func(context.Context) bool { return again.Lively() })
+	if text := again.Sentence(); !strings.HasPrefix(text, "node 2 ") {
 		t.Errorf("it says %q", text)
 	}
 	await(t, "the second is removed", func(ctx context.Context) bool {
 		_, err := c.RemoveMember(ctx, 2, true)
 		return err == nil
 	})
-	if err := again.Wait(ctx); !errors.Is(err, cluster.ErrRemoved) {
+	if err := again.Wait(ctx); !errors.Is(err, datadir.ErrRemoved) {
 		t.Errorf("the removed member ends with %v", err)
 	}
 }
@@ -141,7 +142,7 @@ func TestRefusals(t *testing.T) {
 		"snapshots":  {func(c *node.Config) { c.SnapshotTrailing = 1 }, "--snapshot-threshold must be"},
 		"limits":     {func(c *node.Config) { c.ClusterConnections.All = -1 }, "must not be negative"},
 		"token":      {func(c *node.Config) { c.Join = "nonsense" }, "the join token cannot be read"},
-		"members": {func(c *node.Config) { c.Members = []cluster.Peer{{NodeID: 2, RaftAddress: "127.0.0.1:1"}} },
+		"members": {func(c *node.Config) { c.Members = []datadir.Place{{NodeID: 2, RaftAddress: "127.0.0.1:1"}} },
 			"is not the data directory of a member"},
 		"CA": {func(c *node.Config) { c.Founding.CACert, c.Founding.CAKey = "/nowhere", "/nowhere" }, "--http-ca-cert cannot be read"},
 	} {

@@ -147,7 +147,7 @@ func (s *Store) APIKeyByID(ctx context.Context, c Consistency, id string) (k *AP
 		return err
 	}
 	if c == Stale {
-		err = s.mirror.read(ctx, s.cfg.Now(), load)
+		err = s.Read(ctx, Stale, load)
 	} else {
 		err = s.Peek(ctx, load)
 	}

@@ -184,7 +184,7 @@ func (s *Store) findToken(ctx context.Context, c Consistency, key, where, arg st
 	var t *APIToken
 	var err error
 	if c == Stale {
-		err = s.mirror.read(ctx, s.cfg.Now(), func(v *View) (err error) { t, err = load(v); return err })
+		err = s.Read(ctx, Stale, func(v *View) (err error) { t, err = load(v); return err })
 	} else {
 		t, err = memo(ctx, s, "api_token/"+key, []string{"api_tokens"}, load)
 	}

@@ -84,8 +84,8 @@ func describe(path string) (m ArchiveMeta, err error) {
 	if err != nil {
 		return m, err
 	}
-	defer o.close()
-	v := &View{s: o.session}
+	defer o.Close()
+	v := viewOf(o)
 	c, founded, err := v.Cluster()
 	if err != nil || !founded {
 		return m, errors.Join(err, ErrNoLeader)
@@ -174,8 +174,8 @@ func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DE
 	if err != nil {
 		return nil, err
 	}
-	defer o.close()
-	keys, err := collect(&View{s: o.session}, func(rows *sql.Rows) (k ArchiveKey, err error) {
+	defer o.Close()
+	keys, err := collect(viewOf(o), func(rows *sql.Rows) (k ArchiveKey, err error) {
 		err = rows.Scan(&k.Generation, &k.Wrap)
 		return k, err
 	}, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")

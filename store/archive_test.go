@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"muster/store/engine"
 )
 
 // archiveOf packs a state file as a snapshot is.
@@ -54,7 +56,7 @@ func changed(t *testing.T, state string, statements ...string) string {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite3", fileURL(path, ""))
+	db, err := sql.Open("sqlite3", engine.FileURL(path, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +245,7 @@ func TestForeignArchives(t *testing.T) {
 			t.Fatal("a good archive:", err)
 		}
 		own := newBench(t, migratedDB(t))
-		if got, want := contents(t, x.s)["sqlite_master"], contents(t, own.s)["sqlite_master"]; fmt.Sprint(got) != fmt.Sprint(want) {
+		if got, want := contents(t, x.view())["sqlite_master"], contents(t, own.view())["sqlite_master"]; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Error("the copy has another schema")
 		}
 		x.close()

@@ -59,7 +59,7 @@ func FuzzReadArchive(f *testing.F) {
 	} {
 		f.Add([]byte(nil), x.at, []byte(x.edit))
 	}
-	own := fmt.Sprint(contents(f, newBench(f, migratedDB(f)).s)["sqlite_master"])
+	own := fmt.Sprint(contents(f, newBench(f, migratedDB(f)).view())["sqlite_master"])
 	f.Fuzz(func(t *testing.T, archive []byte, at uint32, edit []byte) {
 		if len(archive) == 0 {
 			s := bytes.Clone(state)
@@ -77,7 +77,7 @@ func readFuzzed(t *testing.T, archive []byte, own string) {
 	a, err := ReadArchive(ctx, bytes.NewReader(archive), dir, ArchiveLimits{State: 8 << 20})
 	if err == nil {
 		if x, err := openScratch(ctx, a, LatestSchema()); err == nil {
-			if got := fmt.Sprint(contents(t, x.s)["sqlite_master"]); got != own {
+			if got := fmt.Sprint(contents(t, x.view())["sqlite_master"]); got != own {
 				t.Errorf("the copy has another schema: %s", got)
 			}
 			x.close()

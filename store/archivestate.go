@@ -15,6 +15,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"muster/migrations"
+	"muster/store/engine"
 )
 
 // A state file comes from somebody. Before anything is asked of it, its schema is compared, text by text, with those that
@@ -33,7 +34,7 @@ var errNoDatabase = refuse(Invalid, "the archive's state is not a database of mu
 
 // openForeign opens a database file that was written by somebody else, to read it.
 func openForeign(path string) (*sqlite3.SQLiteConn, error) {
-	opened, err := (&sqlite3.SQLiteDriver{}).Open(fileURL(path, "mode=ro&immutable=1&_query_only=1"))
+	opened, err := (&sqlite3.SQLiteDriver{}).Open(engine.FileURL(path, "mode=ro&immutable=1&_query_only=1"))
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +195,7 @@ func makeSchema(ctx context.Context, db *sql.DB, version int64) error {
 
 // copyState makes a database of a schema version at path and copies the rows of a state that checkState has found good.
 func copyState(ctx context.Context, from, path string, version int64) error {
-	db, err := sql.Open("sqlite3", fileURL(path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0"))
+	db, err := sql.Open("sqlite3", engine.FileURL(path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0"))
 	if err != nil {
 		return err
 	}
@@ -202,30 +203,30 @@ func copyState(ctx context.Context, from, path string, version int64) error {
 	if err := makeSchema(ctx, db, version); err != nil {
 		return err
 	}
-	s, err := newSession(db)
+	l, err := engine.NewLocal(db, LatestSchema())
 	if err != nil {
 		return err
 	}
-	defer s.conn.Close()
-	v := &View{s: s}
+	defer l.Close()
+	v := l.View(time.Time{})
 	var copies []string
 	for _, name := range slices.Concat(restoredTables, keptTables) {
-		t, err := v.table(name)
-		if errors.Is(err, errNoTable) { // of a later step
+		t, err := v.Table(name)
+		if errors.Is(err, engine.ErrNoTable) { // of a later step
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		copies = append(copies, t.copyFrom("archive"))
+		copies = append(copies, t.CopyFrom("archive"))
 	}
-	return s.conn.Raw(func(c any) error {
+	return l.Conn().Raw(func(c any) error {
 		conn := c.(*sqlite3.SQLiteConn)
 		conn.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, archiveValue)
 		if err := pragma(conn, "PRAGMA trusted_schema = OFF"); err != nil {
 			return err
 		}
-		if err := run(conn, "ATTACH ? AS archive", fileURL(from, "mode=ro&immutable=1")); err != nil {
+		if err := run(conn, "ATTACH ? AS archive", engine.FileURL(from, "mode=ro&immutable=1")); err != nil {
 			return err
 		}
 		return bounded(ctx, conn, archiveTime, archiveMemory, func() error {

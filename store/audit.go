@@ -112,13 +112,12 @@ func (t *Tx) audit(action, object, detail string) error {
 
 // auditRow writes a row whose place, time, type and request are the transaction's.
 func (t *Tx) auditRow(r AuditRow) error {
-	r.Revision, r.Seq, r.At, r.Type, r.RequestID = t.Rev, t.nextSeq, rfc3339(t.Now), typeOf(r.Action), t.actor.RequestID
+	r.Revision, r.Seq, r.At, r.Type, r.RequestID = t.Rev, t.tx.Next(), rfc3339(t.Now), typeOf(r.Action), t.actor.RequestID
 	r.Actor, r.Remote, r.Object = cut("audit", "actor", r.Actor), cut("audit", "remote", r.Remote), cut("audit", "object", r.Object)
 	r.Detail, r.RequestID = cut("audit", "detail", r.Detail), cut("audit", "request_id", r.RequestID)
 	err := t.exec(insertAudit, r.Revision, r.Seq, r.At, r.Actor, r.NodeID, r.Remote, r.Action, r.Object, r.Outcome, r.Detail, r.RequestID)
 	if err == nil {
 		t.audits = append(t.audits, r)
-		t.nextSeq++
 	}
 	return err
 }

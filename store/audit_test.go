@@ -140,7 +140,7 @@ func TestAuditFrom(t *testing.T) {
 		b.exec("UPDATE cluster SET revision = revision + 1")
 	}
 	b.exec("DELETE FROM audit WHERE revision < 10")
-	v := &View{s: b.s}
+	v := b.view()
 	for minute := range 20 {
 		at := begin.Add(time.Duration(minute) * time.Minute)
 		got, err := v.auditFrom(at)

@@ -16,15 +16,15 @@ import (
 	"github.com/google/uuid"
 
 	"muster/certs"
+	"muster/store/engine/enginetest"
 )
 
 // testCluster is a set of real dqlite nodes in one process, joined by plain sockets that a test can cut.
 type testCluster struct {
 	t     testing.TB
+	net   *enginetest.Net
 	mu    sync.Mutex
 	nodes map[uint64]*Store
-	cut   map[uint64]bool
-	hole  bool // what is cut off swallows what is sent to it, where it would refuse it otherwise
 	dirs  map[uint64]string
 	ids   map[uint64]*age.X25519Identity
 	found *Founding
@@ -32,7 +32,7 @@ type testCluster struct {
 
 func newTestCluster(t testing.TB, n int) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, nodes: map[uint64]*Store{}, cut: map[uint64]bool{}, dirs: map[uint64]string{}, ids: map[uint64]*age.X25519Identity{}}
+	c := &testCluster{t: t, net: enginetest.New(), nodes: map[uint64]*Store{}, dirs: map[uint64]string{}, ids: map[uint64]*age.X25519Identity{}}
 	base := t.TempDir()
 	for id := uint64(1); id <= uint64(n); id++ {
 		c.dirs[id] = filepath.Join(base, fmt.Sprint(id))
@@ -84,8 +84,8 @@ func testFounding(t testing.TB, id *age.X25519Identity) *Founding {
 func (c *testCluster) start(id uint64) *Store {
 	c.t.Helper()
 	cfg := Config{Dir: c.dirs[id], NodeID: id, Identity: c.ids[id], Logger: slog.New(slog.DiscardHandler),
-		Dial: func(ctx context.Context, to uint64) (net.Conn, error) { return c.dial(ctx, id, to) },
-		Ask:  func(ctx context.Context, ids []uint64, need int) bool { return c.ask(ctx, id, ids, need) },
+		Dial: func(ctx context.Context, to uint64) (net.Conn, error) { return c.net.Dial(ctx, id, to) },
+		Ask:  func(ctx context.Context, ids []uint64, need int) bool { return c.net.Ask(ctx, id, ids, need) },
 	}
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", id)
@@ -97,6 +97,7 @@ func (c *testCluster) start(id uint64) *Store {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	c.net.Set(id, s)
 	c.mu.Lock()
 	c.nodes[id] = s
 	c.mu.Unlock()
@@ -107,78 +108,6 @@ func (c *testCluster) node(id uint64) *Store {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.nodes[id]
-}
-
-func (c *testCluster) dial(ctx context.Context, from, to uint64) (net.Conn, error) {
-	c.mu.Lock()
-	s, down, hole := c.nodes[to], c.cut[from] || c.cut[to], c.hole
-	c.mu.Unlock()
-	if down && hole {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	if s == nil || down {
-		return nil, errors.New("unreachable")
-	}
-	conn, err := s.node.dialLocal(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	return &cuttable{Conn: conn, c: c, a: from, b: to}, nil
-}
-
-// cuttable drops what passes while one of its ends is cut off.
-type cuttable struct {
-	net.Conn
-	c     *testCluster
-	a, b  uint64
-	holed bool // something is missing in the stream; used by Write alone
-}
-
-func (k *cuttable) Write(p []byte) (int, error) {
-	k.c.mu.Lock()
-	down, hole := k.c.cut[k.a] || k.c.cut[k.b], k.c.hole
-	k.c.mu.Unlock()
-	if down && hole {
-		k.holed = true
-		return len(p), nil
-	}
-	if down || k.holed {
-		k.Conn.Close()
-		return 0, errors.New("cut")
-	}
-	return k.Conn.Write(p)
-}
-
-func (c *testCluster) ask(ctx context.Context, from uint64, ids []uint64, need int) bool {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	answers := make(chan bool, len(ids))
-	for _, id := range ids {
-		go func() {
-			c.mu.Lock()
-			s, down, hole := c.nodes[id], c.cut[from] || c.cut[id], c.hole
-			c.mu.Unlock()
-			if down && hole {
-				<-ctx.Done()
-			}
-			if s == nil || down {
-				answers <- false
-				return
-			}
-			l, err := s.FollowsNow(ctx)
-			answers <- err == nil && l == from
-		}()
-	}
-	for range ids {
-		if <-answers {
-			need--
-		}
-		if need <= 0 {
-			return true
-		}
-	}
-	return false
 }
 
 func (c *testCluster) join(ctx context.Context, id uint64) {
@@ -206,13 +135,6 @@ func (c *testCluster) join(ctx context.Context, id uint64) {
 	}
 }
 
-// isolate cuts a node off from all others, in both directions, or takes it back.
-func (c *testCluster) isolate(id uint64, cut bool) {
-	c.mu.Lock()
-	c.cut[id] = cut
-	c.mu.Unlock()
-}
-
 // leader waits for the node that accepts writes.
 func (c *testCluster) leader() *Store {
 	c.t.Helper()
@@ -221,7 +143,7 @@ func (c *testCluster) leader() *Store {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for id, s := range c.nodes {
-			if !c.cut[id] && s.Leading() {
+			if !c.net.Isolated(id) && s.Leading() {
 				found = s
 				return nil
 			}
@@ -251,6 +173,7 @@ func (c *testCluster) stop(id uint64) {
 	s := c.nodes[id]
 	delete(c.nodes, id)
 	c.mu.Unlock()
+	c.net.Set(id, nil)
 	if s != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()

@@ -108,7 +108,7 @@ func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *Rotation, reason 
 			return 0, err
 		}
 		s.keys.expect(generation, r.DEK)
-		tx.committed = append(tx.committed, func() { s.keys.adopt(generation, r.DEK) })
+		tx.tx.OnCommit(func() { s.keys.adopt(generation, r.DEK) })
 		return generation, tx.audit("dek.rotate", fmt.Sprintf("dek/%d", generation), reason)
 	})
 }

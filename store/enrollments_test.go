@@ -52,7 +52,7 @@ func TestOptions(t *testing.T) {
 	b := foundedBench(t, "10.1.0.0/16", 28)
 	// What a newer member has set and this one does not understand counts as never set.
 	b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, '\"quantum\"', 1)", OptionEnrollmentKeyType)
-	all, err := (&View{s: b.s, Now: b.now}).options()
+	all, err := b.view().options()
 	if err != nil || string(all[OptionEnrollmentKeyType]) != `"ecdsa"` || len(all) != len(Options) {
 		t.Errorf("%s, %v", all, err)
 	}
@@ -104,7 +104,7 @@ func TestUseAndPruneAPIKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, there := range map[string]bool{"two": true, "any": true, "expired": true, "revoked": true, "old": false, "revoked-old": false} {
-		k, err := (&View{s: b.s, Now: b.now}).apiKey(id)
+		k, err := b.view().apiKey(id)
 		if err != nil || (k != nil) != there {
 			t.Errorf("%s: %+v, %v", id, k, err)
 		}

@@ -49,6 +49,7 @@ type feed struct {
 	resting    bool // nobody has read for a while, and the end was left where it was
 	leading    bool // what this member commits is added; nobody else tells it anything
 	resets     int
+	staged     []AuditRow // of the batch that is being committed
 	wake       chan struct{}
 
 	readers int
@@ -149,7 +150,7 @@ func (f *feed) yield() {
 // takeUp fills the window at the beginning of a leadership.
 func (f *feed) takeUp(v *View) error {
 	f.mu.Lock()
-	f.leading = true // a former leader's stream may still be there
+	f.leading, f.staged = true, nil // a former leader's stream may still be there
 	f.mu.Unlock()
 	tail, err := collect(v, scanAudit, selectAudit+" ORDER BY revision DESC, seq DESC LIMIT ?", int64(min(eventsAtStart, f.limit)))
 	if err != nil {
@@ -168,13 +169,19 @@ func (f *feed) takeUp(v *View) error {
 	return nil
 }
 
+// stage keeps what a transaction has committed until its whole batch is.
+func (f *feed) stage(rows []AuditRow) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.staged = append(f.staged, rows...)
+}
+
 // publish adds what a batch has committed.
-func (f *feed) publish(batch []*request) {
-	var rows []AuditRow
-	for _, r := range batch {
-		rows = append(rows, r.tx.audits...)
-	}
-	f.add(rows)
+func (f *feed) publish() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.addLocked(f.staged)
+	f.staged = nil
 }
 
 // EventReader reads events in order from a position on. It is for one goroutine.
@@ -279,14 +286,6 @@ func (s *Store) eventHistory(ctx context.Context, after Position, limit int) (li
 		err = nil
 	}
 	return list, err
-}
-
-// local reads the leader's working copy or, elsewhere, the mirror, whichever is there; it asks nobody.
-func (s *Store) local(ctx context.Context, fn func(*View) error) error {
-	if err := s.Peek(ctx, fn); !errors.Is(err, ErrNotLeader) {
-		return err
-	}
-	return s.Read(ctx, Stale, fn)
 }
 
 // OldestEvents returns the revision after which all events are kept.

@@ -20,9 +20,7 @@ func TestLeaderCutOff(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			c := newTestCluster(t, 3)
-			c.mu.Lock()
-			c.hole = hole
-			c.mu.Unlock()
+			c.net.Swallow(hole)
 			w := c.run(6, 1, 2, 3)
 			w.more("writes before the cut", 50)
 			old := c.leader()
@@ -32,7 +30,7 @@ func TestLeaderCutOff(t *testing.T) {
 					others = append(others, id)
 				}
 			}
-			c.isolate(old.NodeID(), true)
+			c.net.Isolate(old.NodeID(), true)
 			// It still believes that it leads, and only the others can tell it otherwise.
 			if err := promised(t, "linearisable read as soon as the leader is cut off", func() error { return old.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
 				t.Errorf("linearisable read as soon as the leader is cut off: %v", err)
@@ -69,7 +67,7 @@ func TestLeaderCutOff(t *testing.T) {
 					})
 				}
 			}
-			c.isolate(old.NodeID(), false)
+			c.net.Isolate(old.NodeID(), false)
 			w.more("writes after healing", 50)
 			w.finish()
 		})

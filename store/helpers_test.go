@@ -5,10 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"sort"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +13,8 @@ import (
 
 	"muster/certs"
 	"muster/migrations"
+	"muster/store/engine"
+	"muster/store/engine/enginetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -58,23 +56,18 @@ func migratedDB(t testing.TB) *sql.DB {
 // bench is a working copy without dqlite: transactions run on it as the writer would try them out.
 type bench struct {
 	t   testing.TB
-	s   *session
+	s   *engine.Local
 	now time.Time
 	rev uint64
 }
 
 func newBench(t testing.TB, db *sql.DB) *bench {
 	t.Helper()
-	s, err := newSession(db)
+	s, err := engine.NewLocal(db, LatestSchema())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		for _, st := range s.stmts {
-			st.Close()
-		}
-		s.conn.Close()
-	})
+	t.Cleanup(func() { s.Close() })
 	return &bench{t: t, s: s, now: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}
 }
 
@@ -99,149 +92,58 @@ func (b *bench) write(fn func(*Tx) error) (*Tx, error) {
 	b.t.Helper()
 	b.rev++
 	b.exec("SAVEPOINT request")
-	tx := &Tx{View: View{s: b.s, Now: b.now}, Rev: b.rev, actor: Actor{Name: "test", NodeID: 1}}
-	var err error
-	if tx.nextSeq, err = tx.nextAuditOrOne(); err != nil {
-		b.t.Fatal(err)
-	}
-	if err = fn(tx); err != nil {
+	tx := newTx(b.s.View(b.now).Offline(b.rev, checkSizes), Actor{Name: "test", NodeID: 1})
+	err := fn(tx)
+	if err != nil {
 		b.exec("ROLLBACK TO request")
 	}
 	b.exec("RELEASE request")
 	return tx, err
 }
 
-func (t *Tx) nextAuditOrOne() (uint64, error) {
-	ok, err := t.get("SELECT 1 FROM sqlite_master WHERE name = 'audit'", nil, new(int))
-	if err != nil || !ok {
-		return 1, err
-	}
-	var next uint64
-	_, err = t.get("SELECT coalesce(max(seq), 0) + 1 FROM audit WHERE revision = ?", []any{int64(t.Rev)}, &next)
-	return next, err
-}
+// view reads what is there now.
+func (b *bench) view() *View { return view(b.s.View(b.now)) }
 
 func (b *bench) exec(query string, args ...any) {
 	b.t.Helper()
-	if _, err := b.s.exec(query, args...); err != nil {
+	if err := b.s.Exec(query, args...); err != nil {
 		b.t.Fatalf("%s: %v", query, err)
 	}
 }
 
 // contents lists every row of every table, schema included, in an order that the content alone decides.
-func contents(t testing.TB, s *session) map[string][]string {
+func contents(t testing.TB, v *View) map[string][]string {
 	t.Helper()
-	out := map[string][]string{}
-	v := &View{s: s}
-	tables, err := collect(v, func(r *sql.Rows) (n string, err error) { return n, r.Scan(&n) },
-		"SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+	out, err := enginetest.Contents(func(query string) (*sql.Rows, error) { return v.query(query) })
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, table := range append(tables, "sqlite_master") {
-		query := "SELECT * FROM " + table
-		if table == "sqlite_master" {
-			query = "SELECT type, name, tbl_name, sql FROM sqlite_master"
-		}
-		rows, err := s.conn.QueryContext(context.Background(), query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		columns, err := rows.Columns()
-		if err != nil {
-			t.Fatal(err)
-		}
-		list := []string{}
-		for rows.Next() {
-			cells := make([]any, len(columns))
-			into := make([]any, len(columns))
-			for i := range cells {
-				into[i] = &cells[i]
-			}
-			if err := rows.Scan(into...); err != nil {
-				t.Fatal(err)
-			}
-			var b strings.Builder
-			for i, c := range cells {
-				fmt.Fprintf(&b, "%s=%T:%q ", columns[i], c, fmt.Sprint(c))
-			}
-			list = append(list, b.String())
-		}
-		if err := rows.Err(); err != nil {
-			t.Fatal(err)
-		}
-		rows.Close()
-		sort.Strings(list)
-		out[table] = list
 	}
 	return out
 }
 
-// difference describes how two contents differ, nil when they do not.
-func difference(a, b map[string][]string) error {
-	names := map[string]bool{}
-	for n := range a {
-		names[n] = true
-	}
-	for n := range b {
-		names[n] = true
-	}
-	for n := range names {
-		have := map[string]int{}
-		for _, r := range a[n] {
-			have[r]++
-		}
-		for _, r := range b[n] {
-			have[r]--
-		}
-		for r, count := range have {
-			if count != 0 {
-				return fmt.Errorf("table %s (%d and %d rows): %+d × %s", n, len(a[n]), len(b[n]), count, r)
-			}
-		}
-		if (a[n] == nil) != (b[n] == nil) {
-			return fmt.Errorf("table %s is in one of them only", n)
-		}
-	}
-	return nil
-}
+var difference = enginetest.Difference
 
 // dumpOf is what dqlite itself holds on a node.
-func (c *testCluster) dumpOf(id uint64) (map[string][]string, error) {
+func (c *testCluster) dumpOf(id uint64) (out map[string][]string, err error) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	image, err := c.node(id).node.dump(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(image) == 0 {
-		return nil, errors.New("the dump is empty")
-	}
-	path := filepath.Join(c.t.TempDir(), "dump.db")
-	if err := os.WriteFile(path, image, 0o600); err != nil {
-		return nil, err
-	}
-	defer os.Remove(path)
-	if err := plainHeader(path); err != nil {
-		return nil, err
-	}
-	o, err := openFile(path)
-	if err != nil {
-		return nil, err
-	}
-	defer o.close()
-	var verdict string
-	if err := o.session.conn.QueryRowContext(ctx, "PRAGMA integrity_check").Scan(&verdict); err != nil || verdict != "ok" {
-		return nil, fmt.Errorf("integrity_check: %s, %w", verdict, err)
-	}
-	return contents(c.t, o.session), nil
+	err = c.node(id).ReadReplica(ctx, func(r *engine.View) error {
+		v := view(r)
+		var verdict string
+		if _, err := v.get("PRAGMA integrity_check", nil, &verdict); err != nil || verdict != "ok" {
+			return fmt.Errorf("integrity_check: %s, %w", verdict, err)
+		}
+		out = contents(c.t, v)
+		return nil
+	})
+	return out, err
 }
 
 // workingOf is what the leader answers from.
 func (c *testCluster) workingOf(s *Store) (out map[string][]string, err error) {
 	err = s.Peek(context.Background(), func(v *View) error {
-		out = contents(c.t, v.s)
+		out = contents(c.t, v)
 		return nil
 	})
 	return out, err

@@ -98,7 +98,7 @@ func TestHostsOfJoin(t *testing.T) {
 					t.Errorf("%s: %v", what, err)
 					return
 				}
-				if err := b.view(func(v *View) error { return (&Tx{View: *v}).joinedAgain(j, &out) }); err != nil {
+				if err := localTx(b.view()).joinedAgain(j, &out); err != nil {
 					t.Errorf("%s, repeated: %v", what, err)
 				}
 			}
@@ -204,7 +204,7 @@ func TestHostsBeforeTheStep(t *testing.T) {
 	if _, err := b.write(func(tx *Tx) error { _, err := tx.joinToken("x"); return err }); err != nil {
 		t.Error(err)
 	}
-	b.s.conn.Close() // goose wants it
+	b.s.Conn().Close() // goose wants it
 	if _, err := p.UpTo(bg, migrations.Latest); err != nil {
 		t.Fatal(err)
 	}
@@ -241,23 +241,19 @@ func (b *bench) hostToken(id string, hosts []string, cidr string) string {
 	return id
 }
 
-func (b *bench) view(fn func(*View) error) error { return fn(&View{s: b.s, Now: b.now}) }
-
 // certHosts is what a renewal would give a member.
 func (b *bench) certHosts(id uint64) (hosts, left []string) {
 	b.t.Helper()
-	if err := b.view(func(v *View) error {
-		m, err := v.Member(id)
-		if err != nil {
-			return err
-		}
-		g, err := v.grantsOf(m)
-		if err != nil {
-			return err
-		}
+	v := b.view()
+	m, err := v.Member(id)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	g, err := v.grantsOf(m)
+	if err == nil {
 		hosts, left, err = v.certHosts(m, g)
-		return err
-	}); err != nil {
+	}
+	if err != nil {
 		b.t.Fatal(err)
 	}
 	return hosts, left

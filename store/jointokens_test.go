@@ -58,7 +58,7 @@ func TestTokenState(t *testing.T) {
 				return tx.insertJoinToken(&k, "{}")
 			})
 			c.change(t, b, &k)
-			v := &View{s: b.s, Now: b.now}
+			v := b.view()
 			got, err := v.joinToken(k.ID)
 			if err != nil || got.State(b.now) != c.state {
 				t.Fatalf("the list says %v: %v", got, err)

@@ -1,7 +1,7 @@
 package store
 
 import (
-	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -27,34 +27,18 @@ func (k *keyring) init(identity *age.X25519Identity, nodeID uint64) {
 }
 
 // load opens the wraps that are addressed to this member.
-func (k *keyring) load(ctx context.Context, w *working) error {
+func (k *keyring) load(v *View) error {
 	type wrap struct {
 		generation uint64
 		data       []byte
 	}
-	var wraps []wrap
-	var active uint64
-	err := w.withReader(ctx, func(r *session) error {
-		v := &View{s: r}
-		rows, err := v.query("SELECT generation, wrap FROM dek_wraps WHERE raft_node_id = ? ORDER BY generation", int64(k.nodeID))
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var w wrap
-			if err := rows.Scan(&w.generation, &w.data); err != nil {
-				return err
-			}
-			wraps = append(wraps, w)
-		}
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		_, err = v.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active)
-		return err
-	})
+	wraps, err := collect(v, func(rows *sql.Rows) (w wrap, err error) { return w, rows.Scan(&w.generation, &w.data) },
+		"SELECT generation, wrap FROM dek_wraps WHERE raft_node_id = ? ORDER BY generation", int64(k.nodeID))
 	if err != nil {
+		return err
+	}
+	var active uint64
+	if _, err := v.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
 		return err
 	}
 	k.mu.Lock()

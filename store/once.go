@@ -47,7 +47,7 @@ func writeOnce[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx
 		if result, err = fn(tx); err != nil {
 			return err
 		}
-		if len(tx.recorded) == 0 {
+		if !tx.tx.Changed() {
 			return nil // nothing has changed: there is nothing that must not be done twice
 		}
 		return s.remember(tx, result)

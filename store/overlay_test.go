@@ -48,7 +48,7 @@ func TestOverlayVectors(t *testing.T) {
 			t.Errorf("%d slices, %d hosts", p.slices(), p.hosts())
 		}
 	}
-	m, err := (&View{s: b.s, Now: b.now}).Member(1)
+	m, err := b.view().Member(1)
 	if err != nil || m == nil || m.OverlayIP != "10.200.0.1" || m.SliceCIDR != "10.200.175.192/28" {
 		t.Fatalf("founder: %+v, %v", m, err)
 	}
@@ -68,7 +68,7 @@ func TestOverlayIPv6(t *testing.T) {
 	for id := uint64(1); id <= 20; id++ {
 		ip, slice := "", ""
 		if id == 1 {
-			m, err := (&View{s: b.s, Now: b.now}).Member(1)
+			m, err := b.view().Member(1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,14 +162,14 @@ func TestOverlayExhausted(t *testing.T) {
 				}
 				ips[j.Member.OverlayIP], slices[j.Member.SliceCIDR] = true, true
 			}
-			before := contents(t, b.s)
+			before := contents(t, b.view())
 			var refusal *Refusal
 			for range 3 {
 				if j, err := join(); !errors.As(err, &refusal) || refusal.Code != Exhausted || refusal.Message != c.want {
 					t.Fatalf("one too many: %+v, %v", j.Member, err)
 				}
 			}
-			if err := difference(before, contents(t, b.s)); err != nil {
+			if err := difference(before, contents(t, b.view())); err != nil {
 				t.Errorf("a refused join leaves: %v", err)
 			}
 			// One that leaves makes room after the quarantine; the id is the next one, whatever was refused.

@@ -147,10 +147,6 @@ func (s *Store) PeekPeering(ctx context.Context, id string) (*Peering, error) {
 	return nil, nil
 }
 
-// ChangedAt returns the revision at which the newest of some tables was last changed, as far as this leader knows; it
-// is never less than what an earlier leader has said. It does not block.
-func (s *Store) ChangedAt(tables ...string) uint64 { return s.changes.of(tables...) }
-
 // TablePeerings is the table to wait for with AwaitChange.
 const TablePeerings = "peerings"
 

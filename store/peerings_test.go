@@ -20,7 +20,7 @@ type peeringBench struct {
 func (b *peeringBench) do(fn func(*Tx) error) error {
 	b.t.Helper()
 	tx, err := b.write(fn)
-	if err == nil && len(tx.recorded) > 0 && len(tx.audits) == 0 {
+	if err == nil && tx.tx.Changed() && len(tx.audits) == 0 {
 		b.t.Error("a mutation without an audit row")
 	}
 	return err
@@ -71,7 +71,7 @@ func (b *peeringBench) terminate(name string) error {
 
 func (b *peeringBench) get(name string) Peering {
 	b.t.Helper()
-	p, err := (&View{s: b.s, Now: b.now}).PeeringNamed(name)
+	p, err := b.view().PeeringNamed(name)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func (b *peeringBench) get(name string) Peering {
 
 func (b *peeringBench) secrets(name string) string {
 	b.t.Helper()
-	x, err := (&View{s: b.s}).peeringSecrets(b.get(name).ID)
+	x, err := b.view().peeringSecrets(b.get(name).ID)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
+	"muster/store/engine"
 )
 
 // Answer is what a query has found. Blobs are hexadecimal text.
@@ -36,14 +38,14 @@ func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, err
 	case <-ctx.Done():
 		return Answer{}, ErrBusy
 	}
-	if _, err := os.Stat(s.mirror.path); err != nil {
+	if _, err := os.Stat(s.MirrorPath()); err != nil {
 		return Answer{}, ErrNoLeader // there is no mirror yet
 	}
-	return queryFile(ctx, s.mirror.path, query, limit)
+	return queryFile(ctx, s.MirrorPath(), query, limit)
 }
 
 func queryFile(ctx context.Context, path, query string, limit int) (a Answer, err error) {
-	opened, err := (&sqlite3.SQLiteDriver{}).Open(fileURL(path, "mode=ro&immutable=1&_query_only=1"))
+	opened, err := (&sqlite3.SQLiteDriver{}).Open(engine.FileURL(path, "mode=ro&immutable=1&_query_only=1"))
 	if err != nil {
 		return a, ErrNoLeader
 	}

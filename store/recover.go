@@ -4,45 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-
-	dqlite "github.com/canonical/go-dqlite/v3"
-	"github.com/canonical/go-dqlite/v3/client"
 )
-
-// Entry names the last entry of a Raft log.
-type Entry struct {
-	Term  uint64 `json:"term"`
-	Index uint64 `json:"index"`
-}
-
-// Before tells whether the log that ends with e is behind one that ends with o.
-func (e Entry) Before(o Entry) bool { return e.Term < o.Term || e.Term == o.Term && e.Index < o.Index }
-
-func (e Entry) String() string { return fmt.Sprintf("term %d, index %d", e.Term, e.Index) }
-
-// LastEntry reads where the log in a Raft directory ends. No process may use the directory; open segments are closed by
-// the reading, which changes nothing of what they hold.
-func LastEntry(raftDir string) (Entry, error) {
-	info, err := dqlite.ReadLastEntryInfo(raftDir)
-	if err != nil {
-		return Entry{}, fmt.Errorf("the Raft log cannot be read: %w", err)
-	}
-	return Entry{Term: info.Term, Index: info.Index}, nil
-}
-
-// Reconfigure forces a Raft configuration of just these voters upon a directory that no process uses. It is for a lost
-// majority: once, on the most advanced survivor, whose directory then replaces those of the others (the procedure of
-// go-dqlite's ReconfigureMembershipExt).
-func Reconfigure(raftDir string, voters []uint64) error {
-	var list []dqlite.NodeInfo
-	for _, id := range voters {
-		list = append(list, dqlite.NodeInfo{ID: id, Address: raftName(id), Role: client.Voter})
-	}
-	if err := dqlite.ReconfigureMembershipExt(raftDir, list); err != nil {
-		return fmt.Errorf("the Raft configuration was not changed: %w", err)
-	}
-	return nil
-}
 
 // MirrorMembers reads cluster and members from the mirror of a member that does not run.
 func MirrorMembers(path string) (Cluster, []Member, error) {
@@ -50,8 +12,8 @@ func MirrorMembers(path string) (Cluster, []Member, error) {
 	if err != nil {
 		return Cluster{}, nil, err
 	}
-	defer o.close()
-	v := &View{s: o.session}
+	defer o.Close()
+	v := viewOf(o)
 	c, _, err := v.Cluster()
 	if err != nil {
 		return c, nil, err
@@ -66,8 +28,8 @@ func MirrorRemoved(path string, nodeID uint64) (removed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer o.close()
-	return (&View{s: o.session}).removed(nodeID)
+	defer o.Close()
+	return (viewOf(o)).removed(nodeID)
 }
 
 // MirrorCertKey is Store.CertKey from the mirror of a member that does not run.
@@ -76,8 +38,8 @@ func MirrorCertKey(path string, nodeID uint64) (key string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer o.close()
-	_, err = (&View{s: o.session}).get("SELECT cert_key FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &key)
+	defer o.Close()
+	_, err = (viewOf(o)).get("SELECT cert_key FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &key)
 	return key, err
 }
 
@@ -87,8 +49,8 @@ func CheckMirror(path string) (schema int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer o.close()
-	v := &View{s: o.session}
+	defer o.Close()
+	v := viewOf(o)
 	var text string
 	if _, err := v.get("PRAGMA integrity_check(1)", nil, &text); err != nil {
 		return 0, err
@@ -157,8 +119,8 @@ func MirrorFounding(path string) (f FoundingSettings, err error) {
 	if err != nil {
 		return f, err
 	}
-	defer o.close()
-	v := &View{s: o.session}
+	defer o.Close()
+	v := viewOf(o)
 	for name, into := range map[string]*string{settingDatacenter: &f.Datacenter, settingOverlayCIDR: &f.OverlayCIDR, settingSliceBits: &f.OverlaySlice} {
 		if *into, err = v.setting(name); err != nil {
 			return f, err

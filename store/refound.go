@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,34 +11,8 @@ import (
 	"filippo.io/age"
 	"github.com/google/uuid"
 
-	dqlite "github.com/canonical/go-dqlite/v3"
-	"github.com/canonical/go-dqlite/v3/client"
-
 	"muster/certs"
 )
-
-// founderID is the id that dqlite bootstraps an empty directory with.
-const founderID = 1
-
-// bootstrap prepares an empty Raft directory for a founder that has another id: dqlite's own founder makes the log, and
-// the configuration is then changed to hold the one server that there is.
-func bootstrap(dir string, id uint64) error {
-	raft := dir + "/raft"
-	if err := os.MkdirAll(raft, 0o700); err != nil {
-		return err
-	}
-	n, err := dqlite.New(founderID, raftName(founderID), raft, dqlite.WithBindAddress("@muster-"+uuid.NewString()), dqlite.WithAutoRecovery(false))
-	if err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
-	}
-	if err := n.Start(); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
-	}
-	if err := n.Close(); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
-	}
-	return dqlite.ReconfigureMembershipExt(raft, []dqlite.NodeInfo{{ID: id, Address: raftName(id), Role: client.Voter}})
-}
 
 // Refounding turns the state of an archive into that of a new cluster of one member, which continues the old one: same
 // cluster id, same authorities, same contents. The old members are removed, as if an operator had done it: their ids
@@ -69,7 +42,7 @@ func OpenRefounding(ctx context.Context, a *Archive, identities []*age.X25519Ide
 			r.x.close()
 		}
 	}()
-	v := &View{s: r.x.s}
+	v := view(r.x.s.View(time.Time{}))
 	c, _, err := v.Cluster()
 	if err != nil {
 		return nil, err
@@ -107,7 +80,8 @@ type Refounder struct {
 
 // Write changes the state and puts it into a file.
 func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
-	t := &Tx{View: View{s: r.x.s, Now: now}, Rev: r.Revision + 1, actor: Actor{Name: "muster", NodeID: r.NodeID, RequestID: uuid.NewString()}, nextSeq: 1}
+	actor := Actor{Name: "muster", NodeID: r.NodeID, RequestID: newRequestID()}
+	t := newTx(r.x.s.View(now).Offline(r.Revision+1, checkSizes), actor)
 	if err := t.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
@@ -162,49 +136,4 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 	}
 	r.x.close()
 	return os.Rename(r.x.path, path)
-}
-
-// importState makes the whole contents of a file the first transaction of a new cluster. It does nothing when that has
-// happened already.
-func (l *leadership) importState(ctx context.Context, path string) error {
-	var founded bool
-	if err := l.db.within(commitTimeout, func(c *sql.Conn) error {
-		return c.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM cluster)").Scan(&founded)
-	}); err != nil || founded {
-		return err
-	}
-	o, err := openFile(path)
-	if err != nil {
-		return err
-	}
-	defer o.close()
-	v := &View{s: o.session}
-	names, err := collect(v, func(rows *sql.Rows) (name string, err error) {
-		err = rows.Scan(&name)
-		return name, err
-	}, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'goose_db_version' ORDER BY name")
-	if err != nil {
-		return err
-	}
-	var all script
-	for _, name := range names {
-		t, err := v.table(name)
-		if err != nil {
-			return err
-		}
-		if err := v.each(&t, func(row []any) error {
-			all.add(statement{query: t.insert(), args: row})
-			return nil
-		}); err != nil {
-			return err
-		}
-	}
-	text, err := all.text()
-	if err != nil {
-		return err
-	}
-	return l.db.within(commitTimeout+time.Duration(len(text)>>20)*commitPerMiB, func(c *sql.Conn) error {
-		_, err := c.ExecContext(ctx, text)
-		return err
-	})
 }

@@ -59,7 +59,7 @@ func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, ro
 			return 0, err
 		}
 		s.keys.expect(generation, rotation.DEK)
-		tx.committed = append(tx.committed, func() { s.keys.adopt(generation, rotation.DEK) })
+		tx.tx.OnCommit(func() { s.keys.adopt(generation, rotation.DEK) })
 		return tokensEnded, tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
 	})
 }

@@ -10,15 +10,17 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"muster/certs"
+	"muster/store/engine"
 )
 
 // scratch is the state of an archive as a local database that may be changed.
 type scratch struct {
 	path string
 	db   *sql.DB
-	s    *session
+	s    *engine.Local
 }
 
 // openScratch makes a database of a schema version beside the state of an archive, with the state's rows.
@@ -31,22 +33,25 @@ func openScratch(ctx context.Context, a *Archive, version int64) (*scratch, erro
 		return nil, fmt.Errorf("copy the archive's state: %w", err)
 	}
 	var err error
-	if x.db, err = sql.Open("sqlite3", fileURL(x.path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0")); err != nil {
+	if x.db, err = sql.Open("sqlite3", engine.FileURL(x.path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0")); err != nil {
 		return nil, err
 	}
 	if err := makeSchema(ctx, x.db, version); err != nil {
 		x.db.Close()
 		return nil, fmt.Errorf("bring the archive's schema up to date: %w", err)
 	}
-	if x.s, err = newSession(x.db); err != nil {
+	if x.s, err = engine.NewLocal(x.db, LatestSchema()); err != nil {
 		x.db.Close()
 		return nil, err
 	}
 	return x, nil
 }
 
+// view reads the database.
+func (x *scratch) view() *View { return view(x.s.View(time.Time{})) }
+
 func (x *scratch) close() {
-	x.s.conn.Close()
+	x.s.Close()
 	x.db.Close()
 }
 
@@ -128,12 +133,12 @@ func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored,
 		return out, refuse(Invalid, "the archive's state cannot be brought to schema %d", schema)
 	}
 	defer x.close()
-	v := &View{s: x.s, Now: s.cfg.Now()}
+	v := view(x.s.View(s.cfg.Now()))
 	dek, generation, err := s.ActiveDEK()
 	if err != nil {
 		return out, err
 	}
-	prepare := &Tx{View: *v}
+	prepare := localTx(v)
 	for _, query := range []string{"DELETE FROM idempotency", "DELETE FROM sealed_secrets WHERE name LIKE 'key/%'", "DELETE FROM authorities",
 		"DELETE FROM peering_secrets", "DELETE FROM peering_tombstones"} {
 		if err := prepare.exec(query); err != nil {
@@ -194,7 +199,7 @@ func (s *Store) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor 
 // carry takes over into the archive's state what a restore must not undo: uses and revocations of join tokens, API keys and
 // API tokens, and the credential of who asks. What else can be revoked is in tables that a restore leaves alone.
 func carry(tx *Tx, v *View, actor Actor) error {
-	local := &Tx{View: *v}
+	local := localTx(v)
 	for _, name := range []string{"api_tokens", "api_keys"} {
 		if err := forget(tx, local, name); err != nil {
 			return err
@@ -216,28 +221,28 @@ func carry(tx *Tx, v *View, actor Actor) error {
 			}
 		}
 	}
-	uses, err := tx.table("join_token_uses")
+	uses, err := tx.v.Table("join_token_uses")
 	if err != nil {
 		return err
 	}
-	if err := tx.each(&uses, func(row []any) error {
+	if err := tx.v.Each(&uses, func(row []any) error {
 		known, err := v.get("SELECT 1 FROM join_tokens WHERE id = ?", []any{row[0]}, new(int))
 		if err != nil || !known {
 			return err
 		}
-		return local.exec(uses.upsert(), row...)
+		return local.exec(uses.Upsert(), row...)
 	}); err != nil {
 		return err
 	}
-	own, err := tx.table("api_tokens")
+	own, err := tx.v.Table("api_tokens")
 	if err != nil {
 		return err
 	}
-	return tx.each(&own, func(row []any) error {
-		if row[own.key[0]] != actor.Accessor {
+	return tx.v.Each(&own, func(row []any) error {
+		if row[own.Key[0]] != actor.Accessor {
 			return nil
 		}
-		return local.exec(own.upsert(), row...)
+		return local.exec(own.Upsert(), row...)
 	})
 }
 
@@ -255,21 +260,21 @@ func scanMark(rows *sql.Rows) (m mark, err error) {
 
 // forget deletes the archive's credentials that this cluster does not have: a revoked token is a row that was deleted.
 func forget(tx, local *Tx, name string) error {
-	t, err := tx.table(name)
+	t, err := tx.v.Table(name)
 	if err != nil {
 		return err
 	}
 	kept := map[string]bool{}
-	if err := tx.each(&t, func(row []any) error {
-		_, text := t.keyOf(row)
+	if err := tx.v.Each(&t, func(row []any) error {
+		_, text := t.KeyOf(row)
 		kept[text] = true
 		return nil
 	}); err != nil {
 		return err
 	}
 	var gone [][]any
-	if err := local.each(&t, func(row []any) error {
-		if key, text := t.keyOf(row); !kept[text] {
+	if err := local.v.Each(&t, func(row []any) error {
+		if key, text := t.KeyOf(row); !kept[text] {
 			gone = append(gone, key)
 		}
 		return nil
@@ -277,7 +282,7 @@ func forget(tx, local *Tx, name string) error {
 		return err
 	}
 	for _, key := range gone {
-		if err := local.exec(t.remove(), key...); err != nil {
+		if err := local.exec(t.Remove(), key...); err != nil {
 			return err
 		}
 	}

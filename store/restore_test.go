@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"muster/store/engine"
 )
 
 // A restore never undoes a revocation. Each table that knows one is walked: it is left alone, or its revocations are
@@ -25,7 +27,7 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "archive.db")
 	b.exec("VACUUM INTO ?", path)
-	db, err := sql.Open("sqlite3", fileURL(path, ""))
+	db, err := sql.Open("sqlite3", engine.FileURL(path, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,13 +41,13 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 	} {
 		b.exec(query)
 	}
-	before := contents(t, b.s)
+	before := contents(t, b.view())
 	if _, err := b.write(func(tx *Tx) error {
-		if err := carry(tx, &View{s: old.s, Now: b.now}, Actor{}); err != nil {
+		if err := carry(tx, old.view(), Actor{}); err != nil {
 			return err
 		}
 		for _, name := range restoredTables {
-			if _, err := tx.become(bg, name, &View{s: old.s, Now: b.now}); err != nil {
+			if _, err := tx.become(bg, name, old.view()); err != nil {
 				return err
 			}
 		}
@@ -53,7 +55,7 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	after := contents(t, b.s)
+	after := contents(t, b.view())
 	carried := []string{"api_tokens", "api_keys", "join_tokens", "join_token_uses"}
 	for _, name := range carried {
 		if slices.Equal(before[name], []string{}) {
@@ -68,7 +70,7 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 			t.Errorf("%s has %d rows, %d before: %v", name, len(after[name]), len(before[name]), after[name])
 		}
 	}
-	v := &View{s: b.s}
+	v := b.view()
 	for query, want := range map[string]int{
 		"SELECT count(*) FROM api_tokens WHERE id = 'revoked'": 0, "SELECT count(*) FROM api_keys WHERE id = 'deleted'": 0,
 		"SELECT count(*) FROM api_keys WHERE id = 'revoked' AND revoked_at IS NOT NULL":    1,
@@ -88,11 +90,11 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 		if name == "sqlite_master" || name == "goose_db_version" || strings.HasPrefix(name, "sqlite_") || slices.Contains(carried, name) {
 			continue
 		}
-		tb, err := v.table(name)
+		tb, err := v.v.Table(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if marked := slices.ContainsFunc(tb.columns, func(c string) bool { return slices.Contains(marks, c) }); marked && !slices.Contains(keptTables, name) {
+		if marked := slices.ContainsFunc(tb.Columns, func(c string) bool { return slices.Contains(marks, c) }); marked && !slices.Contains(keptTables, name) {
 			t.Errorf("%s has a revocation that a restore would undo", name)
 		}
 	}

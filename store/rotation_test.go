@@ -80,7 +80,7 @@ func newRotationModel(t testing.TB) *rotationModel {
 	return m
 }
 
-func (m *rotationModel) view() *View { return &View{s: m.s, Now: m.now} }
+func (m *rotationModel) view() *View { return view(m.s.View(m.now)) }
 
 func (m *rotationModel) issuer() (Issuer, uint64) {
 	i, err := m.view().issuer(&m.store.keys, certs.HTTP)

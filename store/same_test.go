@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"muster/store/engine"
+
 	"github.com/google/uuid"
 )
 
@@ -27,7 +29,7 @@ func TestAllCopiesAreTheSame(t *testing.T) {
 	t.Logf("MUSTER_SEED=%d", seed)
 	c := newTestCluster(t, 3)
 	l := c.leader()
-	epoch := l.current().epoch
+	epoch := l.Epoch()
 	x := &mixer{l: l, t: t, counts: map[string][3]int{}, wanted: map[string]expect{}, recipients: map[uint64]string{}}
 	var wg sync.WaitGroup
 	const goroutines, each = 8, 60
@@ -42,7 +44,7 @@ func TestAllCopiesAreTheSame(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	if now := l.current(); now == nil || now.epoch != epoch {
+	if l.Epoch() != epoch {
 		t.Error("the leadership was lost in the middle, although nothing was wrong with the nodes")
 		l = c.leader()
 	}
@@ -290,7 +292,7 @@ func (x *mixer) step(r *rand.Rand) {
 			return
 		}
 		var refusal *Refusal
-		if !errors.As(err, &refusal) && !isUnique(err) && done != none && what != "SetRoles, one wrong" {
+		if !errors.As(err, &refusal) && !engine.IsUnique(err) && done != none && what != "SetRoles, one wrong" {
 			x.t.Errorf("%s: %v", what, err)
 		}
 		done = none

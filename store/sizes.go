@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"muster/store/engine"
 )
 
 // Size bounds a column that others fill: callers, token holders, members, other clusters, archives.
@@ -193,7 +195,7 @@ func boundsOf(query string) []sized {
 		return list.([]sized)
 	}
 	var list []sized
-	table := tableOf(query)
+	table := engine.TableOf(query)
 	add := func(column string, arg int) {
 		for i := range Sizes {
 			if s := &Sizes[i]; s.Table == table && s.Column == column {

@@ -34,7 +34,7 @@ type schemaColumn struct{ table, name, kind string }
 // dataColumns lists the columns of texts and bytes of all tables.
 func dataColumns(t testing.TB, b *bench) []schemaColumn {
 	t.Helper()
-	list, err := collect(&View{s: b.s}, func(r *sql.Rows) (c schemaColumn, err error) { return c, r.Scan(&c.table, &c.name, &c.kind) },
+	list, err := collect(b.view(), func(r *sql.Rows) (c schemaColumn, err error) { return c, r.Scan(&c.table, &c.name, &c.kind) },
 		`SELECT m.name, p.name, p.type FROM sqlite_master m, pragma_table_info(m.name) p WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%'
 		AND m.name <> 'goose_db_version' AND p.type IN ('TEXT', 'BLOB') ORDER BY m.name, p.cid`)
 	if err != nil {
@@ -65,7 +65,7 @@ func TestSizes(t *testing.T) {
 			t.Errorf("Sizes has %s, which is no column of texts or bytes", at)
 		}
 		var schema string
-		if _, err := (&View{s: b.s}).get("SELECT sql FROM sqlite_master WHERE name = ?", []any{s.Table}, &schema); err != nil {
+		if _, err := b.view().get("SELECT sql FROM sqlite_master WHERE name = ?", []any{s.Table}, &schema); err != nil {
 			t.Fatal(err)
 		}
 		want := fmt.Sprintf("CONSTRAINT size_%s_%s CHECK (length(CAST(%s AS BLOB)) <= %d)", s.Table, s.Column, s.Column, s.Max)
@@ -129,13 +129,13 @@ func TestTooLong(t *testing.T) {
 	if !errors.As(err, &refusal) || refusal.Code != Invalid || refusal.Message != "kind must be at most 64 bytes long" {
 		t.Errorf("the writer: %v", err)
 	}
-	if _, err := b.s.exec(insert, "a", tooLong); err == nil || !strings.Contains(err.Error(), "size_leases_kind") {
+	if err := b.s.Exec(insert, "a", tooLong); err == nil || !strings.Contains(err.Error(), "size_leases_kind") {
 		t.Errorf("the database: %v", err)
 	}
 	if _, err := b.write(func(tx *Tx) error { return tx.exec(insert, "a", tooLong[:64]) }); err != nil {
 		t.Errorf("the longest that may be: %v", err)
 	}
-	if _, err := b.s.exec(insert, "b", "\x00"+tooLong[:64]); err == nil {
+	if err := b.s.Exec(insert, "b", "\x00"+tooLong[:64]); err == nil {
 		t.Error("a NUL ends the length that the database sees")
 	}
 	if got := cut("audit", "request_id", strings.Repeat("ä", 100)); len(got) > 128 || !strings.HasSuffix(got, "ä…") {
@@ -156,13 +156,13 @@ func TestStepOfSizes(t *testing.T) {
 	if _, err := old.write(f.apply); err != nil {
 		t.Fatal(err)
 	}
-	before := contents(t, old.s)
-	old.s.conn.Close() // goose wants it
+	before := contents(t, old.view())
+	old.s.Conn().Close() // goose wants it
 	if _, err := p.UpTo(bg, migrations.Latest); err != nil {
 		t.Fatal("a database as it should be:", err)
 	}
 	old = newBench(t, db)
-	for table, rows := range contents(t, old.s) {
+	for table, rows := range contents(t, old.view()) {
 		if table == "sqlite_master" || table == "goose_db_version" || table == "join_tokens" || table == "members" || table == "sqlite_sequence" {
 			continue
 		}
@@ -189,7 +189,7 @@ func TestStepOfSizes(t *testing.T) {
 	} {
 		old.exec(query, args...)
 	}
-	old.s.conn.Close()
+	old.s.Conn().Close()
 	if _, err := p.UpTo(bg, migrations.Latest); err != nil {
 		t.Fatal("with rows that are too long:", err)
 	}
@@ -204,7 +204,7 @@ func TestStepOfSizes(t *testing.T) {
 		"PRAGMA integrity_check":                                            "ok",
 	} {
 		var got string
-		if err := old.s.conn.QueryRowContext(bg, query).Scan(&got); err != nil || got != want {
+		if err := old.s.Conn().QueryRowContext(bg, query).Scan(&got); err != nil || got != want {
 			t.Errorf("%s: %q %v, want %q", query, got, err, want)
 		}
 	}
@@ -232,6 +232,12 @@ func TestStepThroughDqlite(t *testing.T) {
 		t.Fatal(err)
 	}
 	migrations.Latest = latest
+	for id := range c.dirs { // as newer binaries
+		c.stop(id)
+	}
+	for id := range c.dirs {
+		c.start(id)
+	}
 	begin := time.Now()
 	c.eventually("the schema is the newest", func() error {
 		return c.leader().Migrate(bg, Actor{Name: "test"}, latest)

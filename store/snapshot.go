@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -34,21 +33,7 @@ func (s *Store) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys [
 	f.Close()
 	os.Remove(f.Name())
 	defer os.Remove(f.Name())
-	if c == Stale {
-		err = s.copyMirror(f.Name())
-	} else {
-		if err := s.Confirm(ctx); err != nil {
-			return meta, err
-		}
-		l := s.current()
-		if l == nil {
-			return meta, ErrNotLeader
-		}
-		if err = l.work.copyTo(ctx, f.Name()); err == nil {
-			err = plainHeader(f.Name())
-		}
-	}
-	if err != nil {
+	if err := s.Copy(ctx, c, f.Name()); err != nil {
 		return meta, err
 	}
 	if meta, err = describe(f.Name()); err != nil {
@@ -103,21 +88,4 @@ func removeTemporary(dir string) {
 	for _, name := range left {
 		_ = os.RemoveAll(name)
 	}
-}
-
-func (s *Store) copyMirror(path string) error {
-	src, err := os.Open(s.mirror.path) // a newer mirror takes the name, not this file
-	if errors.Is(err, os.ErrNotExist) {
-		return ErrNoLeader
-	}
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(dst, src)
-	return errors.Join(err, dst.Close())
 }

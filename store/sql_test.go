@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"muster/store/engine"
 )
 
 // A walk over the SQL in the package's source. It knows literals, constants of the package, sums of them, and the
@@ -323,8 +325,7 @@ func (w *sqlWalk) check() []string {
 			say("LIMIT picks rows by an order that nobody has fixed")
 		}
 		if changes && f.args >= 0 {
-			var b strings.Builder
-			if err := inline(&b, f.query, make([]any, f.args)); err != nil {
+			if _, err := engine.Inline(f.query, make([]any, f.args)); err != nil {
 				say("cannot be sent to dqlite: %v", err)
 			}
 		}
@@ -340,12 +341,12 @@ func TestSQL(t *testing.T) {
 	db := migratedDB(t)
 	tables := map[string]bool{}
 	b := newBench(t, db)
-	for name := range contents(t, b.s) {
+	for name := range contents(t, b.view()) {
 		tables[name] = true
 	}
 	recorded := 0
 	for _, f := range w.found {
-		st, err := b.s.conn.PrepareContext(bg, f.query)
+		st, err := b.s.Conn().PrepareContext(bg, f.query)
 		if err != nil {
 			t.Errorf("%s: %v: %s", f.at, err, f.query)
 			continue
@@ -355,12 +356,12 @@ func TestSQL(t *testing.T) {
 			continue
 		}
 		recorded++
-		if !tables[tableOf(f.query)] {
-			t.Errorf("%s: the change feed would name the table %q: %s", f.at, tableOf(f.query), f.query)
+		if !tables[engine.TableOf(f.query)] {
+			t.Errorf("%s: the change feed would name the table %q: %s", f.at, engine.TableOf(f.query), f.query)
 		}
-		if sh := shapeOf(f.query); sh.insert != "" {
-			if key := integerKey(t, b, sh.table); key != "" && !regexp.MustCompile(`(?s)\(.*\b`+key+`\b.*\)\s+VALUES`).MatchString(sh.insert) {
-				t.Errorf("%s: SQLite chooses %s.%s, and chooses anew when rows are rearranged: %s", f.at, sh.table, key, f.query)
+		if engine.PlainInsert(f.query) {
+			if key := integerKey(t, b, engine.TableOf(f.query)); key != "" && !regexp.MustCompile(`(?s)\(.*\b`+key+`\b.*\)\s+VALUES`).MatchString(f.query) {
+				t.Errorf("%s: SQLite chooses %s.%s, and chooses anew when rows are rearranged: %s", f.at, engine.TableOf(f.query), key, f.query)
 			}
 		}
 	}
@@ -393,7 +394,7 @@ func TestSQL(t *testing.T) {
 // integerKey is the column that is the rowid of a table, if there is one.
 func integerKey(t testing.TB, b *bench, table string) (name string) {
 	t.Helper()
-	rows, err := b.s.conn.QueryContext(bg, "SELECT name FROM pragma_table_info(?) WHERE pk = 1 AND type = 'INTEGER' AND (SELECT max(pk) FROM pragma_table_info(?)) = 1", table, table)
+	rows, err := b.s.Conn().QueryContext(bg, "SELECT name FROM pragma_table_info(?) WHERE pk = 1 AND type = 'INTEGER' AND (SELECT max(pk) FROM pragma_table_info(?)) = 1", table, table)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"muster/store/engine"
+
 	"pgregory.net/rapid"
 )
 
@@ -12,42 +14,41 @@ import (
 // literals: SQLite prepares them, dqlite can be sent them, the change feed names the right table.
 func TestTables(t *testing.T) {
 	b := newBench(t, migratedDB(t))
-	v := &View{s: b.s}
-	for name := range contents(t, b.s) {
+	v := b.view()
+	for name := range contents(t, b.view()) {
 		if name == "goose_db_version" || strings.HasPrefix(name, "sqlite_") {
 			continue
 		}
 		if slices.Contains(restoredTables, name) == slices.Contains(keptTables, name) {
 			t.Errorf("%s must be in one of the two lists: does a restore bring it back or leave it alone?", name)
 		}
-		tb, err := v.table(name)
+		tb, err := v.v.Table(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(tb.columns) == 0 {
+		if len(tb.Columns) == 0 {
 			t.Fatalf("%s has no columns", name)
 		}
-		for query, args := range map[string]int{tb.selectAll(): 0, tb.insert(): len(tb.columns), tb.upsert(): len(tb.columns), tb.remove(): len(tb.key)} {
-			st, err := b.s.conn.PrepareContext(bg, query)
+		for query, args := range map[string]int{tb.SelectAll(): 0, tb.Insert(): len(tb.Columns), tb.Upsert(): len(tb.Columns), tb.Remove(): len(tb.Key)} {
+			st, err := b.s.Conn().PrepareContext(bg, query)
 			if err != nil {
 				t.Errorf("%s: %v", query, err)
 				continue
 			}
 			st.Close()
-			if tableOf(query) != name {
-				t.Errorf("%s: the change feed would name %q", query, tableOf(query))
+			if engine.TableOf(query) != name {
+				t.Errorf("%s: the change feed would name %q", query, engine.TableOf(query))
 			}
-			var text strings.Builder
-			if err := inline(&text, query, make([]any, args)); err != nil {
+			if _, err := engine.Inline(query, make([]any, args)); err != nil {
 				t.Errorf("%s: %v", query, err)
 			}
 		}
-		if shapeOf(tb.insert()).insert == "" {
-			t.Errorf("%s is not a plain insert", tb.insert())
+		if !engine.PlainInsert(tb.Insert()) {
+			t.Errorf("%s is not a plain insert", tb.Insert())
 		}
 	}
 	for _, name := range slices.Concat(restoredTables, keptTables) {
-		if tb, err := v.table(name); err != nil || len(tb.columns) == 0 {
+		if tb, err := v.v.Table(name); err != nil || len(tb.Columns) == 0 {
 			t.Errorf("there is no table %s: %v", name, err)
 		}
 	}
@@ -55,7 +56,7 @@ func TestTables(t *testing.T) {
 
 // Rows differ when any value does, in whatever way; which revision last changed them does not count.
 func TestDigest(t *testing.T) {
-	tb := table{name: "t", columns: []string{"id", "a", "b", "modified_rev"}, key: []int{0}, changed: 3}
+	tb := engine.Table{Name: "t", Columns: []string{"id", "a", "b", "modified_rev"}, Key: []int{0}, Changed: 3}
 	value := rapid.OneOf(rapid.Just[any](nil), rapid.Map(rapid.SampledFrom([]string{"", "0", "a", "ab"}), func(s string) any { return s }),
 		rapid.Map(rapid.Int64Range(0, 2), func(n int64) any { return n }))
 	rapid.Check(t, func(t *rapid.T) {
@@ -70,7 +71,7 @@ func TestDigest(t *testing.T) {
 				return
 			}
 		}
-		if got := tb.digest(x) == tb.digest(y); got != same {
+		if got := tb.Digest(x) == tb.Digest(y); got != same {
 			t.Fatalf("%v and %v: same %v", x, y, got)
 		}
 	})

@@ -8,8 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+
+	"muster/store/engine"
 )
 
 // hold makes the writer busy with a request until release is called, so that what comes meanwhile shares a batch.
@@ -32,7 +35,7 @@ func hold(t *testing.T, s *Store) (release func()) {
 func (c *testCluster) queued(s *Store, n int) {
 	c.t.Helper()
 	c.eventually(fmt.Sprint(n, " requests in the queue"), func() error {
-		if l := s.current(); l == nil || len(l.queue) < n {
+		if s.Waiting() < n {
 			return errors.New("fewer")
 		}
 		return nil
@@ -43,7 +46,7 @@ func (c *testCluster) queued(s *Store, n int) {
 func TestRequestsFailAlone(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
-	epoch := l.current().epoch
+	epoch := l.Epoch()
 	change := func(tx *Tx, name string) error {
 		if err := tx.exec(insertSetting, name, "x", tx.Rev); err != nil {
 			return err
@@ -73,7 +76,7 @@ func TestRequestsFailAlone(t *testing.T) {
 				return err
 			}
 			return tx.exec(insertSetting, name, "again", tx.Rev)
-		}, isUnique, false},
+		}, engine.IsUnique, false},
 		{"no audit row", func(tx *Tx, name string) error { return tx.exec(insertSetting, name, "x", tx.Rev) }, func(err error) bool { return err != nil && !noLeader(err) }, false},
 		{"argument of a wrong type", func(tx *Tx, name string) error {
 			_ = change(tx, name)
@@ -108,7 +111,7 @@ func TestRequestsFailAlone(t *testing.T) {
 	if got := l.Revision(); got != rev+1 {
 		t.Errorf("revision %d after one batch on %d", got, rev)
 	}
-	if now := l.current(); now == nil || now.epoch != epoch {
+	if l.Epoch() != epoch {
 		t.Error("a request that failed has cost the leadership")
 	}
 	c.agree()
@@ -118,7 +121,7 @@ func TestRequestsFailAlone(t *testing.T) {
 func TestForeignKeyFailsAlone(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
-	epoch := l.current().epoch
+	epoch := l.Epoch()
 	release := hold(t, l)
 	var bad, good error
 	var wg sync.WaitGroup
@@ -142,7 +145,7 @@ func TestForeignKeyFailsAlone(t *testing.T) {
 	if good != nil {
 		t.Errorf("the other request of the batch: %v", good)
 	}
-	if now := l.current(); now == nil || now.epoch != epoch {
+	if l.Epoch() != epoch {
 		t.Error("one request has cost the leadership")
 	}
 	c.eventually("the store goes on", func() error { _, err := mint(bg, c.leader()); return err })
@@ -306,13 +309,13 @@ func TestRefusalWaitsForCommit(t *testing.T) {
 	c.queued(l, 1)
 	go func() { second <- join() }()
 	c.queued(l, 2)
-	c.isolate(l.NodeID(), true)
+	c.net.Isolate(l.NodeID(), true)
 	released := make(chan struct{})
 	go func() { release(); close(released) }()
 	errFirst := promised(t, "the join that uses the token", func() error { return <-first })
 	errSecond := promised(t, "the join after it", func() error { return <-second })
 	<-released
-	c.isolate(l.NodeID(), false)
+	c.net.Isolate(l.NodeID(), false)
 	var refusal *Refusal
 	c.agree()
 	if uses := integers(t, c.leader(), "SELECT uses FROM join_tokens WHERE id = ?", tok.ID)[0]; uses == 0 && errors.As(errSecond, &refusal) {
@@ -320,5 +323,38 @@ func TestRefusalWaitsForCommit(t *testing.T) {
 	}
 	if errFirst == nil {
 		t.Error("the leader that is cut off has taken a join")
+	}
+}
+
+// A repetition of a deletion with its Idempotency-Key is answered like the first time; without one it is not found.
+func TestDeletionsAreRemembered(t *testing.T) {
+	c := newTestCluster(t, 1)
+	l := c.leader()
+	token, err := mint(bg, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.PutLease(bg, Actor{Name: "test"}, Lease{ID: "x", NodeID: 1, Kind: "k"}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.CreateAPIToken(bg, Actor{Name: "test"}, APIToken{ID: "t", Name: "t", SecretHash: "h", Scopes: []string{}}); err != nil {
+		t.Fatal(err)
+	}
+	for what, f := range map[string]func(Actor) error{
+		"lease":      func(a Actor) error { return l.DeleteLease(bg, a, "x") },
+		"API token":  func(a Actor) error { return l.DeleteAPIToken(bg, a, "t") },
+		"join token": func(a Actor) error { return l.RevokeJoinToken(bg, a, token.ID) },
+		"peering":    func(a Actor) error { return l.DeletePeering(bg, a, "none") },
+	} {
+		a := Actor{Name: "test", IdempotencyKey: AutoKey + what, RequestHash: what}
+		for i := range 3 {
+			if err := f(a); err != nil {
+				t.Errorf("%s, time %d: %v", what, i, err)
+			}
+		}
+	}
+	var refusal *Refusal
+	if err := l.DeleteLease(bg, Actor{Name: "test"}, "x"); !errors.As(err, &refusal) || refusal.Code != NotFound {
+		t.Errorf("without a key: %v", err)
 	}
 }

@@ -1,0 +1,35 @@
+package client
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Age says how old an answer from a member's own replica may be.
+type Age struct {
+	Addr   string        // of the member that answered
+	Leader bool          // it knows a leader: its replica is at most about a second behind
+	Ago    time.Duration // how long ago it last knew one
+	Known  bool          // it has known one since it started; Ago is 0 otherwise
+}
+
+// Stale returns a Client whose reads are answered by the member that is asked, from its own replica, at once and also
+// without a leader; report, if it is not nil, is called with the age of each such answer. What cannot be read so is read as
+// usual, and so is everything that changes something.
+func (c *Client) Stale(report func(Age)) *Client {
+	stale := c.alone(0)
+	stale.addrs, stale.stale, stale.report = c.addrs, true, report
+	stale.last.Store(c.last.Load())
+	return stale
+}
+
+// tellAge reports the age of an answer, if it has one.
+func (c *Client) tellAge(addr string, h http.Header) {
+	leader := h.Get("X-Muster-Known-Leader")
+	if !c.stale || c.report == nil || leader == "" {
+		return
+	}
+	ms, err := strconv.ParseInt(h.Get("X-Muster-Last-Contact"), 10, 64)
+	c.report(Age{Addr: addr, Leader: leader == "true", Ago: time.Duration(max(0, ms)) * time.Millisecond, Known: err == nil})
+}

@@ -1,0 +1,173 @@
+package datadir
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A bundle carries a template's Raft directory to the other survivors: a gzip'ed tar of recovery.json, the files of the
+// directory below raft/, and SHA256SUMS at the end.
+const bundleSums = "SHA256SUMS"
+
+// dqliteLock belongs to a running process, not to the state.
+const dqliteLock = "dqlite-lock"
+
+func raftFiles(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Type().IsRegular() && e.Name() != dqliteLock {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+func copyFile(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return writeFrom(to, src)
+}
+
+func writeFrom(name string, r io.Reader) error {
+	dst, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, r)
+	if err == nil {
+		err = dst.Sync()
+	}
+	return errors.Join(err, dst.Close())
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// WriteBundle packs the directory in which a recovery was applied.
+func WriteBundle(d *Dir, r *Recovery, w io.Writer) error {
+	zip := gzip.NewWriter(w)
+	out := tar.NewWriter(zip)
+	var sums strings.Builder
+	add := func(name string, size int64, in io.Reader) error {
+		if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: r.At}); err != nil {
+			return err
+		}
+		sum := sha256.New()
+		_, err := io.Copy(io.MultiWriter(out, sum), in)
+		fmt.Fprintf(&sums, "%x  %s\n", sum.Sum(nil), name)
+		return err
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := add(recoveryFile, int64(len(text)), bytes.NewReader(text)); err != nil {
+		return err
+	}
+	names, err := raftFiles(d.file(RaftDir))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := os.Open(filepath.Join(d.file(RaftDir), name))
+		if err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err == nil {
+			err = add(RaftDir+"/"+name, info.Size(), f)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	if err := add(bundleSums, int64(sums.Len()), strings.NewReader(sums.String())); err != nil {
+		return err
+	}
+	return errors.Join(out.Close(), zip.Close())
+}
+
+// readBundle unpacks the Raft directory of a bundle into dir and checks all sums.
+func readBundle(bundle, dir string) (*Recovery, error) {
+	f, err := os.Open(bundle)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	damaged := fmt.Errorf("%s is damaged, or no bundle of muster recover apply", bundle)
+	zip, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, damaged
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	var r Recovery
+	have, want := map[string]string{}, map[string]string{}
+	for in := tar.NewReader(zip); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, damaged
+		}
+		sum := sha256.New()
+		body := io.TeeReader(in, sum)
+		base, inside := strings.CutPrefix(h.Name, RaftDir+"/")
+		switch {
+		case inside && base == filepath.Base(base) && base != "." && base != "..":
+			err = writeFrom(filepath.Join(dir, base), body)
+		case h.Name == recoveryFile:
+			var text []byte
+			if text, err = io.ReadAll(io.LimitReader(body, 1<<20)); err == nil {
+				err = json.Unmarshal(text, &r)
+			}
+		case h.Name == bundleSums:
+			lines := bufio.NewScanner(body)
+			for lines.Scan() {
+				if sum, name, ok := strings.Cut(lines.Text(), "  "); ok {
+					want[name] = sum
+				}
+			}
+			err = lines.Err()
+		default:
+			return nil, damaged
+		}
+		if err != nil {
+			return nil, errors.Join(damaged, err)
+		}
+		have[h.Name] = hex.EncodeToString(sum.Sum(nil))
+	}
+	if _, err := io.Copy(io.Discard, zip); err != nil || have[bundleSums] == "" || r.ID == "" || len(have) < 3 {
+		return nil, damaged
+	}
+	for name, sum := range want {
+		if have[name] != sum {
+			return nil, fmt.Errorf("%s is damaged: the checksum of %s does not match", bundle, name)
+		}
+	}
+	if len(want) != len(have)-1 {
+		return nil, damaged
+	}
+	return &r, syncDir(dir)
+}

@@ -1,0 +1,319 @@
+// Package datadir is the data directory of a member: what its files hold, how they come about (founding, joining,
+// recovery), and what can be said of them while the member runs or does not.
+//
+// It starts nothing that stays: a directory is opened, changed and closed. The Raft log and the mirror in it belong to
+// store, which it asks about them.
+package datadir
+
+import (
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"filippo.io/age"
+
+	"muster/certs"
+	"muster/cluster/transport"
+	"muster/store"
+)
+
+// Names of the files in a data directory. nodeFile is written last: a directory without it never took part in a
+// cluster, whatever else is in it.
+const (
+	nodeFile      = "node.json"
+	lockFile      = "lock"
+	identityFile  = "node.key"
+	adminFile     = "admin.token"
+	httpCAFile    = "ca.crt"
+	foundingFile  = "founding.json"
+	tlsDir        = "tls"
+	httpKey       = "tls/http.key"
+	httpCert      = "tls/http.crt"
+	transportKey  = "tls/transport.key"
+	transportCert = "tls/transport.crt"
+	transportCA   = "tls/transport-ca.crt"
+	nodeTokenFile = "node.jwt"
+)
+
+// Node is what a member knows of itself before its database is there: the contents of DIR/node.json.
+type Node struct {
+	ClusterID   string  `json:"clusterId"`
+	NodeID      uint64  `json:"nodeId"`
+	ID          string  `json:"id"`
+	Name        string  `json:"name"`
+	APIAddress  string  `json:"apiAddress"`
+	RaftAddress string  `json:"raftAddress"`
+	Others      []Place `json:"peers"` // as they were when this member joined; the database knows better later
+
+	// Former is the address of the cluster listener at the last start, where it was another one.
+	Former string `json:"-"`
+}
+
+// Place is where another member can be found.
+type Place struct {
+	NodeID      uint64 `json:"nodeId"`
+	RaftAddress string `json:"raftAddress"`
+}
+
+// Dir is the data directory of a member, locked for this process.
+type Dir struct {
+	Path string
+	lock *os.File
+	made bool // by this process
+}
+
+// Open creates the directory if needed and locks it. Errors are sentences for the person who gave it.
+func Open(path string) (*Dir, error) {
+	_, err := os.Stat(path)
+	d := &Dir{Path: path, made: errors.Is(err, fs.ErrNotExist)}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, dirError(path, err)
+	}
+	if _, err := os.Stat(d.file(nodeFile)); errors.Is(err, fs.ErrNotExist) {
+		if err := d.checkUnused(); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(d.file(tlsDir), 0o700); err != nil {
+		return nil, dirError(path, err)
+	}
+	f, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, dirError(path, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("the data directory %s is in use by a running muster", path)
+		}
+		return nil, dirError(path, err)
+	}
+	// Whoever was refused here a moment ago has taken its lock file away with it.
+	if same, err := sameFile(f, f.Name()); err != nil || !same {
+		f.Close()
+		return nil, fmt.Errorf("the data directory %s is in use by a muster that is ending", path)
+	}
+	d.lock = f
+	return d, nil
+}
+
+func sameFile(f *os.File, path string) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(mine, there), err
+}
+
+func dirError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("the data directory %s is not writable", path)
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%s is not a directory", path)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("there is no space left for the data directory %s", path)
+	default:
+		return fmt.Errorf("the data directory %s cannot be used: %w", path, err)
+	}
+}
+
+// Close releases the lock. A directory in which nothing has come about is left as it was.
+func (d *Dir) Close() error {
+	if os.Remove(d.file(tlsDir)) == nil { // only when it is empty
+		_ = os.Remove(d.file(lockFile))
+	}
+	if d.made {
+		_ = os.Remove(d.Path)
+	}
+	return d.lock.Close()
+}
+
+func (d *Dir) file(name string) string { return filepath.Join(d.Path, name) }
+
+func (d *Dir) read(name string) ([]byte, error) { return os.ReadFile(d.file(name)) }
+
+func (d *Dir) write(name string, data []byte, perm fs.FileMode) error {
+	if err := certs.WriteFile(d.file(name), data, perm); err != nil {
+		return dirError(d.Path, err)
+	}
+	return nil
+}
+
+// Node reads node.json; nil when this directory has not taken part in a cluster yet.
+func (d *Dir) Node() (*Node, error) {
+	data, err := d.read(nodeFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	var n Node
+	if err := json.Unmarshal(data, &n); err != nil || n.NodeID == 0 || n.ClusterID == "" {
+		return nil, fmt.Errorf("%s is not the node.json of a muster member", d.file(nodeFile))
+	}
+	return &n, nil
+}
+
+// checkUnused accepts an empty directory and what an interrupted first start leaves.
+func (d *Dir) checkUnused() error {
+	ours := []string{lockFile, tlsDir, identityFile, adminFile, httpCAFile, foundingFile, restoreFile}
+	entries, err := os.ReadDir(d.Path)
+	if err != nil {
+		return dirError(d.Path, err)
+	}
+	for _, e := range entries {
+		if leftover(e.Name()) { // it may hold a key
+			_ = os.Remove(d.file(e.Name()))
+			continue
+		}
+		if !slices.Contains(ours, e.Name()) && !ofFileSystem(e) && filepath.Ext(e.Name()) != ".log" {
+			return fmt.Errorf("the data directory %s is not empty and is not that of a muster member (it holds %s): give an empty one", d.Path, e.Name())
+		}
+	}
+	return nil
+}
+
+// ofFileSystem reports whether an entry is one that a file system makes by itself at its root, where a data directory may
+// well be: what a check of it finds, its snapshots, its trash and its quotas.
+func ofFileSystem(e fs.DirEntry) bool {
+	switch e.Name() {
+	case "lost+found", ".snapshot", ".snapshots", ".zfs":
+		return e.IsDir()
+	case "aquota.user", "aquota.group", "quota.user", "quota.group":
+		return e.Type().IsRegular()
+	}
+	return false
+}
+
+// SaveNode writes node.json.
+func (d *Dir) SaveNode(n *Node) error {
+	data, err := json.MarshalIndent(n, "", "  ")
+	if err != nil {
+		return err
+	}
+	return d.write(nodeFile, append(data, '\n'), 0o644)
+}
+
+// Moved writes node.json if the member has other addresses than at its last start.
+func (d *Dir) Moved(n *Node) error {
+	was, err := d.Node()
+	if err != nil || was != nil && was.APIAddress == n.APIAddress && was.RaftAddress == n.RaftAddress {
+		return err
+	}
+	return d.SaveNode(n)
+}
+
+// Identity reads the member's age identity, or makes it.
+func (d *Dir) Identity() (*age.X25519Identity, error) {
+	data, err := d.read(identityFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		id, err := certs.NewIdentity()
+		if err != nil {
+			return nil, err
+		}
+		return id, d.write(identityFile, certs.EncodeIdentity(id, time.Now()), 0o600)
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	id, err := certs.ParseIdentity(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not an age identity: %w", d.file(identityFile), err)
+	}
+	return id, nil
+}
+
+// OwnIdentity reads the identity of a member. One that has lost it must not get another: nothing that is wrapped for the
+// member could be opened with it.
+func (d *Dir) OwnIdentity() (*age.X25519Identity, error) {
+	if _, err := os.Stat(d.file(identityFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the data directory %s has lost its node.key: restore the file, or remove the member and join anew with an empty directory", d.Path)
+	}
+	return d.Identity()
+}
+
+// key reads a private key, or makes it.
+func (d *Dir) key(name string) (crypto.Signer, error) {
+	data, err := d.read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err := certs.NewKey()
+		if err != nil {
+			return nil, err
+		}
+		pem, err := certs.EncodeKey(key)
+		if err != nil {
+			return nil, err
+		}
+		return key, d.write(name, pem, 0o600)
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	key, err := certs.ParseKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a private key: %w", d.file(name), err)
+	}
+	return key, nil
+}
+
+// Founding reads what the first transaction is to write; nil once that is done, and on members that joined.
+func (d *Dir) Founding() (*store.Founding, error) {
+	data, err := d.read(foundingFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	var f store.Founding
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", d.file(foundingFile), err)
+	}
+	// The file goes before the first answer. While it is there the Raft log may be that of a start that was killed in
+	// the middle of making it, and holds nothing that anybody knows.
+	return &f, os.RemoveAll(d.file("raft"))
+}
+
+// Founded forgets what Founding returned.
+func (d *Dir) Founded() error {
+	for _, name := range []string{foundingFile, restoreFile} {
+		if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// HTTPFiles returns the paths of the API listener's certificate chain and key.
+func (d *Dir) HTTPFiles() (cert, key string) { return d.file(httpCert), d.file(httpKey) }
+
+// AdminFile returns the path of the founder's administrator token.
+func (d *Dir) AdminFile() string { return d.file(adminFile) }
+
+// CAFile returns the path of the HTTP CA.
+func (d *Dir) CAFile() string { return d.file(httpCAFile) }
+
+// Credentials reads the member's transport certificate.
+func (d *Dir) Credentials(n *Node) (*transport.Credentials, error) {
+	files, err := d.transportFiles()
+	if err != nil {
+		return nil, err
+	}
+	return transport.NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
+}
+
+// leftover tells the temporary files that certs.WriteFile leaves when it is killed.
+func leftover(name string) bool {
+	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tmp")
+}

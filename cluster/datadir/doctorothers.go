@@ -1,0 +1,52 @@
+package datadir
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"muster/cluster/transport"
+	"muster/store"
+)
+
+// accepted finds out, for a member that does not run, whether the others would talk to it.
+func (x *doctor) accepted(ctx context.Context, members []store.Member) {
+	creds, err := x.d.Credentials(x.node)
+	if err != nil || x.running {
+		return // said already, or the member itself knows better
+	}
+	creds.Known = func(id uint64) string {
+		key, _ := store.MirrorCertKey(x.d.file(mirrorFile), id)
+		return key
+	}
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	heard, refused, removed := 0, "", false
+	for i := range members {
+		m := &members[i]
+		if m.Role == store.RoleNone || m.NodeID == x.node.NodeID {
+			continue
+		}
+		wait.Go(func() {
+			o := transport.HearOut(ctx, creds, m.NodeID, m.RaftAddress)
+			mu.Lock()
+			defer mu.Unlock()
+			removed = removed || o.Removed
+			switch {
+			case o.Heard:
+				heard++
+			case o.Trouble:
+				refused = fmt.Sprintf("node %d runs, and %s", m.NodeID, o.Said)
+			}
+		})
+	}
+	wait.Wait()
+	switch {
+	case removed:
+		x.say("membership", FindingFail, "to join again, start with an empty data directory and a new token", "another member says that this one was removed")
+	case heard == 0 && refused != "":
+		x.say("membership", FindingFail, NextRejoin, "this member is left behind: %s", refused)
+	case heard > 0:
+		x.say("membership", FindingOK, "", "the others take this member for one of them")
+	}
+}

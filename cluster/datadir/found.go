@@ -1,0 +1,165 @@
+package datadir
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"muster/certs"
+	"muster/store"
+)
+
+// Plan is what the command line says about a member that is to be made.
+type Plan struct {
+	Name         string
+	NameGiven    bool // by the operator; otherwise the cluster may give another one
+	Mode         string
+	APIAddress   string // host:port that others use
+	RaftAddress  string
+	Version      string
+	OverlayCIDR  string // founder only
+	OverlaySlice int
+	HTTPCACert   []byte // founder only: an operator's CA and its key, PEM; nil to make one
+	HTTPCAKey    []byte
+	Datacenter   string // founder only; empty: dc1
+}
+
+// Hosts lists every name and address under which the member may be asked for.
+func (p Plan) Hosts() []string {
+	list := p.AddressHosts()
+	if name, err := os.Hostname(); err == nil && !slices.Contains(list, name) {
+		list = append(list, name)
+	}
+	return list
+}
+
+// AddressHosts lists the hosts of the addresses that the member advertises.
+func (p Plan) AddressHosts() []string {
+	var list []string
+	for _, a := range []string{p.APIAddress, p.RaftAddress} {
+		if host, _, err := net.SplitHostPort(a); err == nil && !slices.Contains(list, host) {
+			list = append(list, host)
+		}
+	}
+	return list
+}
+
+func (p Plan) datacenter() string {
+	if p.Datacenter == "" {
+		return store.DefaultDatacenter
+	}
+	return p.Datacenter
+}
+
+// HasCA reports whether a CA certificate, PEM, is one that the directory trusts for the API.
+func (d *Dir) HasCA(pem []byte) (bool, error) {
+	trusted, err := d.read(httpCAFile)
+	return bytes.Contains(trusted, bytes.TrimSpace(pem)), err
+}
+
+// Found prepares a directory to be the first member of a new cluster: keys, authorities, certificates, the
+// administrator's token, and a sealed record of what the first transaction is to write. It may be repeated after
+// a crash. The cluster exists once the store has made that transaction.
+func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
+	if err := store.CheckOverlay(p.OverlayCIDR, p.OverlaySlice); err != nil {
+		return nil, err
+	}
+	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
+	var brought certs.CA
+	if p.HTTPCACert != nil { // before anything is written
+		var err error
+		trial := certs.Leaf{Kind: certs.HTTP, ClusterID: n.ClusterID, NodeID: n.NodeID, Name: p.Name, Hosts: p.Hosts()}
+		if brought, _, err = certs.ParseAuthority(p.HTTPCACert, p.HTTPCAKey, trial, now); err != nil {
+			return nil, fmt.Errorf("--http-ca-cert and --http-ca-key: %w", err)
+		}
+	}
+	identity, err := d.Identity()
+	if err != nil {
+		return nil, err
+	}
+	dek := certs.NewDEK()
+	wrap, err := certs.Wrap(dek[:], identity.Recipient().String())
+	if err != nil {
+		return nil, err
+	}
+	secret := certs.NewSecret()
+	host, _, err := net.SplitHostPort(p.RaftAddress)
+	if err != nil {
+		return nil, err
+	}
+	certKey, err := d.certKey()
+	if err != nil {
+		return nil, err
+	}
+	f := store.Founding{ClusterID: n.ClusterID, CreatedAt: now, Wrap: wrap, AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret),
+		OverlayCIDR: p.OverlayCIDR, OverlaySlices: p.OverlaySlice, Datacenter: p.Datacenter,
+		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
+			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
+			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
+	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		sealed, err := dek.Seal(store.KeySecret(key.Purpose, 1), 1, key.Secret)
+		if err != nil {
+			return nil, err
+		}
+		f.Keys = append(f.Keys, store.SealedKey{Purpose: key.Purpose, KID: key.KID, Public: key.Public, Sealed: sealed})
+	}
+	if err := foundAuthority(d, &f, n, p, certs.HTTP, brought, dek, now); err != nil {
+		return nil, err
+	}
+	if err := foundAuthority(d, &f, n, p, certs.Transport, certs.CA{}, dek, now); err != nil {
+		return nil, err
+	}
+	if err := d.write(adminFile, []byte(secret+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	record, err := json.Marshal(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.write(foundingFile, record, 0o600); err != nil {
+		return nil, err
+	}
+	return n, d.SaveNode(n)
+}
+
+// foundAuthority makes an authority, unless one was brought, and the founder's leaf of it.
+func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind, ca certs.CA, dek certs.DEK, now time.Time) (err error) {
+	operators := ca.Key != nil
+	if !operators {
+		if ca, err = certs.NewCA(kind, n.ClusterID, now); err != nil {
+			return err
+		}
+	}
+	caKey, err := certs.EncodeKey(ca.Key)
+	if err != nil {
+		return err
+	}
+	sealed, err := dek.Seal(store.AuthoritySecret(kind, 1), 1, caKey)
+	if err != nil {
+		return err
+	}
+	caPEM := certs.EncodeCert(ca.Cert.Raw)
+	chain := caPEM
+	if operators {
+		chain = p.HTTPCACert
+	}
+	f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(chain), SealedKey: sealed, ExpiresAt: ca.Cert.NotAfter, Operators: operators})
+
+	record, err := d.ownLeaf(n, p, kind, store.Issuer{CA: ca, Chain: chain, Bundle: caPEM}, now)
+	if err != nil {
+		return err
+	}
+	f.Certificates = append(f.Certificates, record)
+	return nil
+}

@@ -1,0 +1,276 @@
+package datadir
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"muster/store"
+)
+
+// RaftDir holds the Raft log and its snapshots, below the data directory.
+const RaftDir = "raft"
+
+// recoveryFile marks a directory whose Raft configuration was forced; the first leader afterwards settles the members
+// table by it.
+const (
+	recoveryFile = "recovery.json"
+	mirrorFile   = "muster.db"
+)
+
+// RecoveryMember is a member as a survivor knows it.
+type RecoveryMember struct {
+	NodeID      uint64     `json:"nodeId"`
+	Name        string     `json:"name"`
+	Role        store.Role `json:"role"`
+	RaftAddress string     `json:"raftAddress"`
+	APIAddress  string     `json:"apiAddress,omitempty"`
+	// Answers: something took a TCP connection at one of its addresses just now. That counts as running, whatever it said.
+	Answers bool   `json:"answers"`
+	Said    string `json:"said,omitempty"` // and what it said then
+}
+
+// RecoveryPlan is what a stopped survivor can tell of itself.
+type RecoveryPlan struct {
+	ClusterID string           `json:"clusterId"`
+	NodeID    uint64           `json:"nodeId"`
+	Name      string           `json:"name"`
+	Last      store.Entry      `json:"last"`     // of its Raft log
+	Revision  uint64           `json:"revision"` // of its mirror
+	Members   []RecoveryMember `json:"members"`
+	Applied   *Recovery        `json:"applied,omitempty"` // a recovery that was carried out here and not started yet
+
+	given []Place // where others are now, by the operator's word
+}
+
+// Recovery is one forced configuration.
+type Recovery struct {
+	ID        string      `json:"id"`
+	ClusterID string      `json:"clusterId"`
+	Template  uint64      `json:"template"`
+	Voters    []uint64    `json:"voters"`
+	Before    store.Entry `json:"before"` // where the template's log ended
+	After     store.Entry `json:"after"`  // with the forced configuration; zero while that is being written
+	At        time.Time   `json:"at"`
+}
+
+// PlanRecovery reads the state of a member that does not run, and asks the other Raft servers whether they do,
+// where they were and where given says that they are now.
+func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, error) {
+	n, err := d.Node()
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, fmt.Errorf("%s is not the data directory of a member", d.Path)
+	}
+	p := &RecoveryPlan{ClusterID: n.ClusterID, NodeID: n.NodeID, Name: n.Name, given: given}
+	if err := d.CheckRemoved(n); err != nil {
+		return nil, err
+	}
+	if p.Applied, err = d.Recovery(); err != nil {
+		return nil, err
+	}
+	if err := store.CheckRecoverable(d.file(RaftDir), n.NodeID); err != nil {
+		return nil, err
+	}
+	c, members, err := store.MirrorMembers(d.file(mirrorFile))
+	if err != nil { // it is only a copy: node.json knows the Raft servers, too
+		members = []store.Member{{NodeID: n.NodeID, Name: n.Name, Role: store.RoleVoter, RaftAddress: n.RaftAddress}}
+		for _, place := range n.Others {
+			members = append(members, store.Member{NodeID: place.NodeID, Role: store.RoleVoter, RaftAddress: place.RaftAddress})
+		}
+	}
+	p.Revision = c.Revision
+	if p.Last, err = store.LastEntry(d.file(RaftDir)); err != nil {
+		return nil, err
+	}
+	for i := range members {
+		m := &members[i]
+		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress})
+	}
+	if err := p.Ask(ctx, d, n); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Survivor is what another survivor's plan has said.
+type Survivor struct {
+	NodeID uint64
+	Last   store.Entry
+}
+
+// Check tells in a sentence why recovery must not be applied here.
+func (p *RecoveryPlan) Check(others []Survivor) error {
+	known := map[uint64]*RecoveryMember{}
+	for i := range p.Members {
+		known[p.Members[i].NodeID] = &p.Members[i]
+	}
+	seen := map[uint64]bool{p.NodeID: true}
+	for _, o := range others {
+		switch {
+		case known[o.NodeID] == nil:
+			return fmt.Errorf("node %d is not a member of this cluster", o.NodeID)
+		case seen[o.NodeID]:
+			return fmt.Errorf("node %d is named twice, or is this node itself", o.NodeID)
+		case p.Last.Before(o.Last):
+			return fmt.Errorf("node %d has the newer log (%s; here %s): apply the recovery there", o.NodeID, o.Last, p.Last)
+		case p.Last == o.Last && o.NodeID < p.NodeID:
+			return fmt.Errorf("node %d has the same log and the lower number: apply the recovery there, so that it is applied once", o.NodeID)
+		}
+		seen[o.NodeID] = true
+	}
+	for _, m := range p.Members {
+		if m.Answers {
+			return &RunningError{m}
+		}
+	}
+	return nil
+}
+
+// AskAgain finds out anew who runs, and checks as Check does.
+func (p *RecoveryPlan) AskAgain(ctx context.Context, d *Dir, others []Survivor) error {
+	n, err := d.Node()
+	if err != nil {
+		return err
+	}
+	for i := range p.Members {
+		p.Members[i].Answers, p.Members[i].Said = false, ""
+	}
+	if err := p.Ask(ctx, d, n); err != nil {
+		return err
+	}
+	return p.Check(others)
+}
+
+// Voters lists who the recovered cluster consists of.
+func (p *RecoveryPlan) Voters(others []Survivor) []uint64 {
+	list := []uint64{p.NodeID}
+	for _, o := range others {
+		list = append(list, o.NodeID)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// ApplyRecovery forces the configuration upon this directory. What Check has refused must not come here. A copy of the
+// Raft directory is kept. It may be repeated until the member has been started.
+func ApplyRecovery(d *Dir, p *RecoveryPlan, others []Survivor, now time.Time) (*Recovery, error) {
+	voters := p.Voters(others)
+	if a := p.Applied; a != nil && a.Template == p.NodeID && a.After == p.Last && slices.Equal(a.Voters, voters) {
+		return a, nil
+	}
+	r := &Recovery{ID: uuid.NewString(), ClusterID: p.ClusterID, Template: p.NodeID, Voters: voters, Before: p.Last, At: now.UTC().Truncate(time.Second)}
+	if err := copyDir(d.file(RaftDir), d.file(keptName(now))); err != nil {
+		return nil, err
+	}
+	if err := d.saveRecovery(r); err != nil {
+		return nil, err
+	}
+	if err := store.Reconfigure(d.file(RaftDir), r.Voters); err != nil {
+		return nil, err
+	}
+	var err error
+	if r.After, err = store.LastEntry(d.file(RaftDir)); err != nil {
+		return nil, err
+	}
+	return r, d.saveRecovery(r)
+}
+
+func keptName(now time.Time) string {
+	return "raft.before-recovery-" + now.UTC().Format("20060102T150405Z")
+}
+
+// AdoptRecovery replaces this directory's Raft log by the template's, out of a bundle. The old one is kept.
+func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Recovery, error) {
+	fresh := d.file(RaftDir + ".adopt")
+	if err := os.RemoveAll(fresh); err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	defer os.RemoveAll(fresh)
+	r, err := readBundle(bundle, fresh)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.ClusterID != p.ClusterID:
+		return nil, fmt.Errorf("the bundle is of cluster %s and this is a member of cluster %s", r.ClusterID, p.ClusterID)
+	case r.Template == p.NodeID:
+		return nil, fmt.Errorf("the bundle was made here, on node %d: just start this member", p.NodeID)
+	case !slices.Contains(r.Voters, p.NodeID):
+		return nil, fmt.Errorf("node %d is not among the survivors that the bundle names (%v): join it anew with an empty directory", p.NodeID, r.Voters)
+	case p.Last == r.After:
+		return nil, errors.New("the bundle was adopted here already: just start this member")
+	case r.Before.Before(p.Last):
+		return nil, fmt.Errorf("this member has a newer log (%s) than the one of the bundle (%s): what it knows would be lost", p.Last, r.Before)
+	}
+	for _, m := range p.Members {
+		if m.Answers && m.NodeID != r.Template && !slices.Contains(r.Voters, m.NodeID) {
+			return nil, fmt.Errorf("node %d, which the recovery counts as lost, is running (%s): stop it first", m.NodeID, m.Said)
+		}
+	}
+	if err := store.CheckRecoverable(fresh, p.NodeID); err != nil {
+		return nil, fmt.Errorf("the bundle cannot be used: %w", err)
+	}
+	if err := os.Rename(d.file(RaftDir), d.file(keptName(now))); err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	if err := os.Rename(fresh, d.file(RaftDir)); err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	return r, d.saveRecovery(r)
+}
+
+// Recovery reads the recovery that this member has been through and whose outcome is not in the members table yet; nil
+// when there is none.
+func (d *Dir) Recovery() (*Recovery, error) {
+	data, err := d.read(recoveryFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, dirError(d.Path, err)
+	}
+	var r Recovery
+	if err := json.Unmarshal(data, &r); err != nil || r.ID == "" {
+		return nil, fmt.Errorf("%s cannot be read", d.file(recoveryFile))
+	}
+	return &r, nil
+}
+
+// RecoverySettled forgets what Recovery returned.
+func (d *Dir) RecoverySettled() error { return os.Remove(d.file(recoveryFile)) }
+
+func (d *Dir) saveRecovery(r *Recovery) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return d.write(recoveryFile, append(data, '\n'), 0o600)
+}
+
+// copyDir copies the regular files of a directory, durably.
+func copyDir(from, to string) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	names, err := raftFiles(from)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := copyFile(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	return syncDir(to)
+}

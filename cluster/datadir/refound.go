@@ -1,0 +1,103 @@
+package datadir
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"runtime"
+	"time"
+
+	"filippo.io/age"
+	"github.com/google/uuid"
+
+	"muster/certs"
+	"muster/store"
+)
+
+// restoreFile holds the state of a cluster that is founded from a backup, until the first start has taken it over.
+const restoreFile = "restore.db"
+
+// Refound prepares an unused directory to be the first member of a cluster that continues the one of an archive: it has
+// its identity, its authorities and its contents, and a new member with an id that was never used. One of the identities
+// must open the archive's keys. The cluster exists once the member has been started.
+func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X25519Identity, p Plan, now time.Time) (*Node, error) {
+	r, err := store.OpenRefounding(ctx, a, identities)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	identity, err := d.Identity()
+	if err != nil {
+		return nil, err
+	}
+	host, _, err := net.SplitHostPort(p.RaftAddress)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{ClusterID: r.ClusterID, NodeID: r.NodeID, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
+	certKey, err := d.certKey()
+	if err != nil {
+		return nil, err
+	}
+	secret := certs.NewSecret()
+	f := store.Refounder{AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret), Rotation: store.Rotation{DEK: certs.NewDEK()},
+		Member: store.Member{NodeID: n.NodeID, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
+			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
+			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
+	if f.Rotation.Keys, err = store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT); err != nil {
+		return nil, err
+	}
+	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+		record, err := d.ownLeaf(n, p, kind, r.Issuers[kind], now)
+		if err != nil {
+			return nil, err
+		}
+		f.Certificates = append(f.Certificates, record)
+	}
+	if err := d.write(adminFile, []byte(secret+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	if err := r.Write(f, now, d.file(restoreFile)); err != nil {
+		return nil, err
+	}
+	record, err := json.Marshal(store.Founding{Import: restoreFile, Member: f.Member})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.write(foundingFile, record, 0o600); err != nil {
+		return nil, err
+	}
+	return n, d.SaveNode(n)
+}
+
+// certKey names the key of this member's transport certificates, which is made if it is not there yet.
+func (d *Dir) certKey() (string, error) {
+	key, err := d.key(transportKey)
+	if err != nil {
+		return "", err
+	}
+	return certs.KeyHash(key.Public())
+}
+
+// ownLeaf makes this member's certificate of a kind and writes it with what goes with it.
+func (d *Dir) ownLeaf(n *Node, p Plan, kind certs.Kind, by store.Issuer, now time.Time) (store.Certificate, error) {
+	names := filesOf(kind)
+	record := store.NewCertificate(kind, now)
+	record.NodeID = n.NodeID
+	key, err := d.key(names.key)
+	if err != nil {
+		return record, err
+	}
+	hosts := p.Hosts()
+	if kind == certs.Transport {
+		hosts = append(hosts, certs.PeeringName(p.datacenter(), n.ClusterID))
+	}
+	leaf, err := record.Sign(by.CA, key.Public(), n.ClusterID, p.Name, hosts)
+	if err != nil {
+		return record, err
+	}
+	if err := d.write(names.cert, append(certs.EncodeCert(leaf), by.Chain...), 0o644); err != nil {
+		return record, err
+	}
+	return record, d.write(names.ca, by.Bundle, 0o644)
+}

@@ -1,0 +1,68 @@
+package datadir
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Paths of the requests that the owner of a member's files sends to that member, over its cluster listener.
+const (
+	PathOwnerToken  = "/internal/owner/token"
+	PathOwnerBackup = "/internal/owner/backup"
+)
+
+// MaxTokenRequest is how many bytes a request for a token may have.
+const MaxTokenRequest = 4 << 10
+
+const requestPrefix = "recover-token-"
+
+// TokenRequest asks for a management token. The secret stays with who asks; only its hash is written.
+type TokenRequest struct {
+	ID   string `json:"id"`
+	Hash string `json:"hash"` // SHA-256 of the secret, lower hex
+	Host string `json:"host"` // where it was asked for
+	User string `json:"user"`
+}
+
+// Check tells what is wrong with a request.
+func (q *TokenRequest) Check() error {
+	if raw, err := hex.DecodeString(q.Hash); err != nil || len(raw) != 32 {
+		return errors.New("hash must be a SHA-256 in hex")
+	}
+	if q.ID == "" || len(q.ID) > 64 || len(q.Host) > 255 || len(q.User) > 255 {
+		return errors.New("id, host and user must be at most 64, 255 and 255 bytes long, and id must not be empty")
+	}
+	return nil
+}
+
+// TokenRequests lists the files of the requests that the owner of the files has left in the directory.
+func (d *Dir) TokenRequests() []string {
+	names, _ := filepath.Glob(d.file(requestPrefix + "*.json"))
+	return names
+}
+
+// ReadTokenRequest reads a request that nobody but the owner of the files, or root, can have written.
+func ReadTokenRequest(name string) (q TokenRequest, err error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return q, errors.New("its file cannot be opened")
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return q, err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	ours := ok && (owner.Uid == 0 || int(owner.Uid) == os.Geteuid())
+	if !ours || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || info.Size() > MaxTokenRequest {
+		return q, errors.New("its file must be a regular one, of this member's user, and 0600")
+	}
+	if err := json.NewDecoder(f).Decode(&q); err != nil {
+		return q, errors.New("its file cannot be read")
+	}
+	return q, q.Check()
+}

@@ -1,0 +1,222 @@
+package peering
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"muster/certs"
+	"muster/netlimit"
+	"muster/store"
+)
+
+const (
+	firstFrameWithin = 5 * time.Second
+	leaderWithin     = 3 * time.Second // a dialer that arrives during an election waits for its end
+)
+
+// Serve takes a connection of another cluster. Its first message, which is short and comes soon, says who it is. On a
+// member that does not lead, that and all that follows is passed on to the leader byte for byte: the dialer need not be
+// able to reach every member. Only what has been passed on once is refused.
+func (p *Streams) Serve(conn net.Conn, relayed bool) {
+	if relayed { // the member that passes it on has a place for it; here it has none yet
+		select {
+		case p.relayed <- struct{}{}:
+		default:
+			return
+		}
+	}
+	c := &peerConn{Conn: conn}
+	leave := func() {
+		if relayed {
+			<-p.relayed
+			relayed = false
+		}
+	}
+	defer func() { leave() }()
+	data, first, err := c.readFirst(firstFrameWithin)
+	if err != nil {
+		if !relayed {
+			p.strangers.Failed(conn.RemoteAddr(), time.Now())
+		}
+		p.strangers.Log(slog.LevelDebug, "a peer's connection was closed", "remote", conn.RemoteAddr(), "err", err)
+		return
+	}
+	direct := !relayed
+	known := func() { // it has shown who it is
+		leave()
+		c.known = true
+		if direct {
+			p.strangers.Peer(conn.RemoteAddr(), time.Now())
+			if n := netlimit.Of(conn); n != nil {
+				n.Proven()
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaderWithin)
+	defer cancel()
+	for ctx.Err() == nil {
+		leader, err := p.store.AwaitLeader(ctx)
+		if err != nil {
+			break
+		}
+		if leader == p.store.NodeID() {
+			wait, stop := context.WithTimeout(ctx, 200*time.Millisecond) // leadership may turn meanwhile
+			t := p.leading(wait)
+			stop()
+			if t != nil {
+				t.answer(c, first, direct, known)
+				return
+			}
+			continue
+		}
+		if !direct {
+			break
+		}
+		to, err := p.net.DialRelay(ctx, leader)
+		if err == nil {
+			p.passOn(c, to, data, known)
+			return
+		}
+		rest(ctx, 50*time.Millisecond)
+	}
+	_ = c.write(frame{Refused: &refusedFrame{refusedNotLeader, "there is no leader now"}}, time.Second)
+}
+
+// passOn carries a connection to the leader. It looks at the leader's first answer, which tells whether the dialer is known.
+func (p *Streams) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
+	defer to.Close()
+	l := &peerConn{Conn: to}
+	if l.writeRaw(data, time.Second) != nil {
+		return
+	}
+	answer, f, err := l.readFirst(leaderWithin + openWithin)
+	if err != nil {
+		return
+	}
+	switch {
+	case f.Refused != nil && (f.Refused.Code == refusedSecret || f.Refused.Code == refusedOther || f.Refused.Code == refusedBusy):
+		p.strangers.Failed(c.RemoteAddr(), time.Now())
+	case f.Secret != nil, f.Opened != nil, f.Terminated != nil:
+		known()
+	}
+	if f.Opened == nil {
+		_ = c.writeRaw(answer, time.Second)
+		return
+	}
+	if !p.take() {
+		_ = c.write(frame{Refused: &refusedFrame{refusedBusy, tooManyStreams}}, time.Second)
+		return
+	}
+	defer p.free()
+	if c.writeRaw(answer, frameTimeout) == nil {
+		_ = c.SetWriteDeadline(time.Time{}) // that of the stream's ends holds from here on
+		_ = to.SetWriteDeadline(time.Time{})
+		store.Splice(c.Conn, to)
+	}
+}
+
+const tooManyStreams = "there are too many streams of peerings here; try again later"
+
+// take and free count streams of those who have shown who they are.
+func (p *Streams) take() bool {
+	select {
+	case p.slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *Streams) free() { <-p.slots }
+
+// answer does what the first message asks for. known is called when the other side has shown who it is.
+func (t *term) answer(c *peerConn, f *frame, direct bool, known func()) {
+	ctx, cancel := context.WithTimeout(t.ctx, openWithin)
+	defer cancel()
+	var out frame
+	var err error
+	switch {
+	case f.Exchange != nil:
+		secret := certs.NewUUID()
+		if err = t.store.ExchangePeeringSecret(ctx, actor, f.Exchange.PeerID, certs.HashSecret(f.Exchange.Secret), certs.HashSecret(secret)); err == nil {
+			out.Secret = &secretFrame{secret}
+		}
+	case f.Leave != nil:
+		if err = t.store.LeavePeering(ctx, actor, f.Leave.PeerID, certs.HashSecret(f.Leave.Secret)); err == nil {
+			out.Terminated = &struct{}{}
+		}
+	case f.Open != nil:
+		var p *store.Peering
+		if p, err = t.open(ctx, f.Open); err == nil {
+			known()
+			if t.take() {
+				defer t.free()
+				t.accept(ctx, p, c)
+				return
+			}
+			err = &refusal{refusedFrame{refusedBusy, tooManyStreams}}
+		}
+	default:
+		err = errors.New("first message when initiating a peering must be: Open")
+	}
+	if err == nil {
+		known()
+	} else {
+		out.Refused = refusalOf(err)
+		if direct && out.Refused.Code != refusedNotLeader && out.Refused.Code != refusedTerminated {
+			t.strangers.Failed(c.RemoteAddr(), time.Now())
+		}
+		t.strangers.Log(slog.LevelInfo, "a peer was refused", "remote", c.RemoteAddr(), "err", printable(err.Error(), 300))
+	}
+	_ = c.write(out, time.Second)
+}
+
+// open lets a dialer in, unless it opens streams all the time.
+func (t *term) open(ctx context.Context, f *openFrame) (*store.Peering, error) {
+	if f.Datacenter != "" && !certs.ValidDatacenter(f.Datacenter) {
+		return nil, errBadDatacenter
+	}
+	p, err := t.store.OpenPeeringStream(ctx, actor, f.PeerID, certs.HashSecret(f.Secret), f.Datacenter)
+	if err == nil && !t.budgetOf(p.ID).open(time.Now()) {
+		err = &refusal{refusedFrame{refusedBusy, "this peering is opened too often; try again later"}}
+	}
+	return p, err
+}
+
+var errBadDatacenter = errors.New("the name of a datacenter must be a DNS label in lower case")
+
+func refusalOf(err error) *refusedFrame {
+	var known *store.Refusal
+	var own *refusal
+	switch {
+	case errors.As(err, &own):
+		return &own.refusedFrame
+	case errors.Is(err, store.ErrPeeringTerminated):
+		return &refusedFrame{refusedTerminated, err.Error()}
+	case errors.Is(err, store.ErrPeeringSecret), errors.Is(err, store.ErrStreamSecret):
+		return &refusedFrame{refusedSecret, err.Error()}
+	case errors.As(err, &known):
+		return &refusedFrame{refusedOther, err.Error()}
+	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrUnknownOutcome):
+		return &refusedFrame{refusedNotLeader, "there is no leader now"}
+	default:
+		return &refusedFrame{refusedOther, "the connection was not accepted"}
+	}
+}
+
+// accept carries the stream of a dialer.
+func (t *term) accept(ctx context.Context, p *store.Peering, c *peerConn) {
+	datacenter, err := t.store.Datacenter(ctx)
+	if err == nil {
+		err = c.write(frame{Opened: &openedFrame{datacenter}}, frameTimeout)
+	}
+	if err == nil {
+		err = t.carry(t.ctx, p, c)
+	}
+	if failure(err) {
+		t.down(p.ID, err)
+	}
+}

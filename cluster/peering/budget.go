@@ -1,0 +1,111 @@
+package peering
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// What one other cluster can make this one store, whatever it sends and however often it connects. A burst is for a new
+// peering with thousands of members and for an outage; then it is a trickle, and what comes meanwhile is put together.
+const (
+	budgetWrites     = 60 // commits
+	budgetWriteEvery = 5 * time.Second
+	budgetBytes      = 16 << 20
+	budgetBytesRate  = 64 << 10 // a second
+
+	openBurst = 30 // streams that one peering may open
+	openEvery = 2 * time.Second
+
+	frameBurst     = 400 // messages on a stream
+	framesPerSec   = 100
+	streamBurst    = 24 << 20 // bytes on a stream
+	streamPerSec   = 2 << 20
+	maxImportBytes = 8 << 20 // that the members of one other cluster take
+)
+
+// budget holds what a peering may still write. What is written is charged afterwards, so that a write which turns out to
+// be large is paid for before the next one.
+type budget struct {
+	mu            sync.Mutex
+	writes, bytes bucket
+	opens         bucket
+}
+
+func newBudget(now time.Time) *budget {
+	return &budget{writes: newBucket(now, budgetWrites, 1/budgetWriteEvery.Seconds()), bytes: newBucket(now, budgetBytes, budgetBytesRate),
+		opens: newBucket(now, openBurst, 1/openEvery.Seconds())}
+}
+
+// wait returns how long it is until something may be written; bulk tells whether it may be large.
+func (b *budget) wait(now time.Time, bulk bool) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.writes.wait(now, 1)
+	if bulk {
+		d = max(d, b.bytes.wait(now, 0))
+	}
+	return d
+}
+
+// await blocks until something may be written; false when ctx ends before that.
+func (b *budget) await(ctx context.Context, bulk bool) bool {
+	for {
+		d := b.wait(time.Now(), bulk)
+		if d <= 0 {
+			return ctx.Err() == nil
+		}
+		if !rest(ctx, d) {
+			return false
+		}
+	}
+}
+
+// charge takes one write of so many bytes.
+func (b *budget) charge(now time.Time, bytes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.writes.take(now, 1)
+	b.bytes.take(now, float64(bytes))
+}
+
+// open tells whether one more stream may be opened, and takes it.
+func (b *budget) open(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.opens.wait(now, 1) > 0 {
+		return false
+	}
+	b.opens.take(now, 1)
+	return true
+}
+
+// bucket is a token bucket that may be overdrawn.
+type bucket struct {
+	have, most, perSec float64
+	at                 time.Time
+}
+
+func newBucket(now time.Time, most, perSec float64) bucket {
+	return bucket{have: most, most: most, perSec: perSec, at: now}
+}
+
+func (b *bucket) fill(now time.Time) {
+	if d := now.Sub(b.at); d > 0 {
+		b.have, b.at = min(b.most, b.have+b.perSec*d.Seconds()), now
+	}
+}
+
+// wait returns how long it is until there are that many tokens.
+func (b *bucket) wait(now time.Time, need float64) time.Duration {
+	b.fill(now)
+	if b.have >= need {
+		return 0
+	}
+	return time.Duration((need-b.have)/b.perSec*float64(time.Second)) + time.Millisecond
+}
+
+func (b *bucket) take(now time.Time, n float64) {
+	b.fill(now)
+	b.have -= n
+}

@@ -1,0 +1,390 @@
+package peering
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unicode"
+
+	"golang.org/x/time/rate"
+
+	"muster/dialpolicy"
+	"muster/store"
+)
+
+const (
+	heartbeatEvery   = 15 * time.Second
+	heartbeatTimeout = 120 * time.Second
+	lastWords        = 500 * time.Millisecond
+
+	importRest       = 250 * time.Millisecond // between two lists: a peer must not keep this cluster's log busy
+	maxPeerMembers   = 20_000
+	maxPeerAddresses = 64
+	maxPeerRoots     = 16
+	maxPeerRoot      = 8 << 10
+)
+
+// Ends of a stream that are no failure.
+var (
+	errMoved      = errors.New("the other side's leadership moves")
+	errTerminated = errors.New("the other side has deleted the peering")
+	errDeleted    = errors.New("the peering was deleted here")
+	errReplaced   = errors.New("a newer stream has taken its place")
+)
+
+// stream is a connection to another cluster that carries a peering.
+type stream struct {
+	*term
+	id, name string // of the peering
+	meta     map[string]string
+	dialer   bool
+	conn     *peerConn
+	status   *streamStatus
+	cancel   context.CancelCauseFunc
+
+	heard    atomic.Int64 // when the last message came, Unix nanoseconds
+	beat     atomic.Int64 // when the last heartbeat came
+	pings    chan struct{}
+	imports  chan []store.PeerMember // the newest complete list, not applied yet
+	pending  []store.PeerMember      // of a list that is still coming
+	size     int                     // of it, in bytes
+	frames   *rate.Limiter           // messages that are read
+	bytes    *rate.Limiter
+	sequence uint64
+}
+
+// run speaks until the stream ends and says why it did. A context that ends tells the other side why, by its cause.
+func (s *stream) run(ctx context.Context) error {
+	ctx, end := context.WithCancelCause(ctx)
+	s.frames, s.bytes = rate.NewLimiter(framesPerSec, frameBurst), rate.NewLimiter(streamPerSec, streamBurst)
+	s.pings, s.imports = make(chan struct{}, 1), make(chan []store.PeerMember, 1)
+	now := time.Now().UnixNano()
+	s.heard.Store(now)
+	s.beat.Store(now)
+	failed := make(chan error, 1)
+	// What is being sent when the stream ends must not hold that up.
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(time.Now().Add(lastWords)) })
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() { failed <- s.listen(ctx) })
+	wg.Go(func() { s.importAll(ctx) })
+	err := s.speak(ctx, failed)
+	end(err)
+	s.conn.Close()
+	wg.Wait()
+	return err
+}
+
+// speak is the writing half: a message at a time, so that a heartbeat never waits behind a long list.
+func (s *stream) speak(ctx context.Context, failed <-chan error) error {
+	var queue []frame
+	var sent exported
+	var asked time.Time // when a ping was sent that has no answer yet
+	nextBeat := time.Now()
+	x, changed := s.export.now()
+	queue = s.news(&sent, x, queue)
+	for {
+		now := time.Now()
+		heard := time.Unix(0, s.heard.Load())
+		if heard.After(asked) {
+			asked = time.Time{}
+		}
+		var err error
+		switch {
+		case !now.Before(nextBeat):
+			nextBeat = now.Add(heartbeatEvery)
+			err = s.conn.write(frame{Heartbeat: &struct{}{}}, frameTimeout)
+		case now.Sub(time.Unix(0, s.beat.Load())) > heartbeatTimeout:
+			return errors.New("heartbeat timeout")
+		case asked.IsZero() && now.Sub(heard) >= s.ping:
+			asked = now
+			err = s.conn.write(frame{Ping: &struct{}{}}, frameTimeout)
+		case !asked.IsZero() && now.Sub(asked) >= s.ping/3:
+			return fmt.Errorf("the other side has been silent for %v", now.Sub(heard).Round(100*time.Millisecond))
+		case len(queue) > 0:
+			err = s.conn.write(queue[0], frameTimeout)
+			queue = queue[1:]
+			s.status.sent()
+		}
+		if err != nil {
+			return err
+		}
+		next := nextBeat
+		if asked.IsZero() {
+			next = earlier(next, heard.Add(s.ping))
+		} else {
+			next = earlier(next, asked.Add(s.ping/3))
+		}
+		wait := time.Until(next)
+		if len(queue) > 0 {
+			wait = 0
+		}
+		timer := time.NewTimer(max(wait, 0))
+		select {
+		case <-ctx.Done():
+			s.sayWhy(context.Cause(ctx))
+			err = context.Cause(ctx)
+		case err = <-failed:
+		case <-s.pings:
+			err = s.conn.write(frame{Pong: &struct{}{}}, frameTimeout)
+		case <-changed:
+			x, changed = s.export.now()
+			queue = s.news(&sent, x, queue)
+		case <-timer.C:
+		}
+		timer.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func (s *stream) sayWhy(cause error) {
+	last := frame{Moved: &struct{}{}}
+	switch cause {
+	case errReplaced:
+		return
+	case errDeleted:
+		last = frame{Terminated: &struct{}{}}
+	}
+	_ = s.conn.write(last, lastWords)
+}
+
+// news appends what the other side does not know yet.
+func (s *stream) news(sent *exported, x exported, queue []frame) []frame {
+	if x.sequence == 0 {
+		return queue // nothing is known yet
+	}
+	if !slices.Equal(sent.roots, x.roots) && len(x.roots) > 0 {
+		queue = append(queue, frame{Trust: &trustFrame{Sequence: x.sequence, PEMs: x.roots}})
+	}
+	if !s.dialer && !slices.Equal(sent.addresses, x.addresses) && len(x.addresses) > 0 {
+		queue = append(queue, frame{Addresses: &addressesFrame{x.addresses}})
+	}
+	list := x.membersFor(s.name, s.meta)
+	if sent.sequence == 0 || !slices.Equal(sent.list, list) {
+		queue = slices.DeleteFunc(queue, func(f frame) bool { return f.Members != nil })
+		for first := true; first || len(list) > 0; first = false {
+			n := min(len(list), membersPerFrame)
+			queue = append(queue, frame{Members: &membersFrame{First: first, Last: n == len(list), List: list[:n]}})
+			list = list[n:]
+		}
+	}
+	*sent = x
+	sent.list = x.membersFor(s.name, s.meta)
+	s.status.exports(sent.list)
+	return queue
+}
+
+// listen is the reading half.
+func (s *stream) listen(ctx context.Context) error {
+	for {
+		f, n, err := s.conn.readSized()
+		if err != nil {
+			return err
+		}
+		// Who says too much is read slowly: decoding costs more than sending.
+		if err := errors.Join(s.frames.WaitN(ctx, 1), s.bytes.WaitN(ctx, n)); err != nil {
+			return err
+		}
+		s.heard.Store(time.Now().UnixNano())
+		if ctx.Err() != nil { // another stream counts now
+			return context.Cause(ctx)
+		}
+		if err := s.take(ctx, f); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *stream) take(ctx context.Context, f *frame) error {
+	switch {
+	case f.Heartbeat != nil:
+		s.beat.Store(time.Now().UnixNano())
+		s.status.heartbeat()
+		return nil
+	case f.Ping != nil:
+		select {
+		case s.pings <- struct{}{}:
+		default:
+		}
+		return nil
+	case f.Pong != nil:
+		return nil
+	case f.Moved != nil:
+		return errMoved
+	case f.Terminated != nil:
+		if err := s.store.TerminatePeering(ctx, actor, s.id); err != nil {
+			return err
+		}
+		return errTerminated
+	case f.Trust != nil:
+		if err := checkRoots(f.Trust.PEMs); err != nil {
+			return err
+		}
+		if f.Trust.Sequence <= s.sequence {
+			return nil // older than what is known
+		}
+		s.sequence = f.Trust.Sequence
+		s.status.received()
+		s.note(s.id, func(n *store.PeerNews) { n.Roots = f.Trust.PEMs })
+		return nil
+	case f.Addresses != nil && s.dialer:
+		if err := checkAddresses(f.Addresses.List); err != nil {
+			return err
+		}
+		s.status.received()
+		s.note(s.id, func(n *store.PeerNews) { n.Addresses = f.Addresses.List })
+		return nil
+	case f.Members != nil:
+		s.status.received()
+		return s.gather(f.Members)
+	}
+	return errors.New("the peer says something that does not belong on a stream")
+}
+
+// gather puts a list together; a complete one takes the place of one that was not applied yet.
+func (s *stream) gather(m *membersFrame) error {
+	if m.First {
+		s.pending, s.size = []store.PeerMember{}, 0
+	} else if s.pending == nil {
+		return errors.New("the peer's list of members has no beginning")
+	}
+	if len(s.pending)+len(m.List) > maxPeerMembers {
+		return fmt.Errorf("the peer exports more than %d members", maxPeerMembers)
+	}
+	for i := range m.List {
+		if !isPeerMember(&m.List[i]) {
+			return errors.New("the peer's list of members holds something that is no member")
+		}
+		s.size += m.List[i].Size()
+	}
+	if s.size > maxImportBytes {
+		return fmt.Errorf("the peer exports more than %d bytes of members", maxImportBytes)
+	}
+	s.pending = append(s.pending, m.List...)
+	if !m.Last {
+		return nil
+	}
+	known := make(map[string]bool, len(s.pending))
+	for i := range s.pending {
+		if known[s.pending[i].ID] {
+			return errors.New("the peer's list of members holds one twice")
+		}
+		known[s.pending[i].ID] = true
+	}
+	select {
+	case <-s.imports:
+	default:
+	}
+	s.imports <- s.pending
+	s.pending = nil
+	return nil
+}
+
+// importAll applies complete lists, a batch at a time; a newer list is not kept waiting.
+func (s *stream) importAll(ctx context.Context) {
+	var list []store.PeerMember
+	budget := s.budgetOf(s.id)
+	for {
+		if list == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case list = <-s.imports:
+			}
+		}
+		if !budget.await(ctx, true) {
+			return
+		}
+		select { // a newer list may have come meanwhile
+		case list = <-s.imports:
+		default:
+		}
+		n, bytes, err := s.store.ImportMembers(ctx, actor, s.id, list)
+		if n > 0 {
+			budget.charge(time.Now(), bytes)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.log.Warn("members of a peer could not be imported yet", "peering", s.name, "err", err)
+			if !rest(ctx, time.Second) {
+				return
+			}
+		case n == 0:
+			list = nil
+			if !rest(ctx, importRest) {
+				return
+			}
+		}
+	}
+}
+
+var (
+	peerMemberID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,64}$`)
+	peerAddress  = regexp.MustCompile(`^[!-~]{0,300}$`)
+	peerHealth   = regexp.MustCompile(`^[a-z-]{0,16}$`)
+)
+
+// isPeerMember tells whether what a peer exports has the form of a member. Its addresses are shown, not dialled.
+func isPeerMember(m *store.PeerMember) bool {
+	return peerMemberID.MatchString(m.ID) && len(m.Name) <= 255 && !strings.ContainsFunc(m.Name, unicode.IsControl) && peerAddress.MatchString(m.RaftAddress) &&
+		peerAddress.MatchString(m.APIAddress) && peerHealth.MatchString(m.Health) && m.NodeID <= 1<<53
+}
+
+func checkRoots(pems []string) error {
+	if len(pems) == 0 || len(pems) > maxPeerRoots {
+		return fmt.Errorf("the peer announces %d authorities; 1 to %d are allowed", len(pems), maxPeerRoots)
+	}
+	for _, text := range pems {
+		block, more := pem.Decode([]byte(text))
+		if block == nil || block.Type != "CERTIFICATE" || len(text) > maxPeerRoot || len(bytes.TrimSpace(more)) > 0 || len(block.Headers) > 0 {
+			return errors.New("the peer announces an authority that is no certificate")
+		}
+		if c, err := x509.ParseCertificate(block.Bytes); err != nil || !c.IsCA {
+			return errors.New("the peer announces an authority that is none")
+		}
+	}
+	text, err := json.Marshal(pems)
+	if err == nil {
+		err = store.CheckSize("peerings", "ca_pems", text)
+	}
+	return err
+}
+
+func checkAddresses(list []string) error {
+	if len(list) == 0 || len(list) > maxPeerAddresses {
+		return fmt.Errorf("the peer announces %d addresses; 1 to %d are allowed", len(list), maxPeerAddresses)
+	}
+	for _, a := range list {
+		if err := dialpolicy.HostPort(a); err != nil {
+			return fmt.Errorf("the peer announces an address that cannot be dialled: %w", err)
+		}
+	}
+	return nil
+}
+
+func closedByPeer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

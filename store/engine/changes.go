@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"context"
+	"sync"
+)
+
+// changes is the leader's feed of commits: the revision, and the revision at which each table last changed.
+type changes struct {
+	mu     sync.Mutex
+	rev    uint64
+	tables map[string]uint64
+	base   uint64 // revision at which this process began to watch: tables not in the map are as old as that
+	wake   chan struct{}
+}
+
+func (c *changes) init() { c.tables, c.wake = map[string]uint64{}, make(chan struct{}) }
+
+func (c *changes) revision() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rev
+}
+
+// reset is for the beginning of a leadership, when nothing is known of what others have changed.
+func (c *changes) reset(rev uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rev, c.base, c.tables = rev, rev, map[string]uint64{}
+	c.broadcast()
+}
+
+func (c *changes) advance(rev uint64, tables map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rev = rev
+	for t := range tables {
+		c.tables[t] = rev
+	}
+	c.broadcast()
+}
+
+func (c *changes) broadcast() {
+	close(c.wake)
+	c.wake = make(chan struct{})
+}
+
+// of returns the revision of the newest of some tables.
+func (c *changes) of(tables ...string) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rev := c.base
+	for _, t := range tables {
+		rev = max(rev, c.tables[t])
+	}
+	return rev
+}
+
+func (c *changes) wait() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wake
+}
+
+// Revision returns the newest revision that this member has committed as leader. It does not block.
+func (e *Engine) Revision() uint64 { return e.changes.revision() }
+
+// AwaitChange blocks until one of the tables has changed after the revision, the leadership ends or ctx ends,
+// and returns the revision of the newest change.
+func (e *Engine) AwaitChange(ctx context.Context, after uint64, tables ...string) uint64 {
+	for {
+		wake, turned := e.changes.wait(), e.Leadership()
+		if rev := e.changes.of(tables...); rev > after || !e.Leading() {
+			return rev
+		}
+		select {
+		case <-wake:
+		case <-turned:
+		case <-ctx.Done():
+			return e.changes.of(tables...)
+		}
+	}
+}
+
+// ChangedAt returns the revision at which the newest of some tables was last changed, as far as this leader knows; it
+// is never less than what an earlier leader has said. It does not block.
+func (e *Engine) ChangedAt(tables ...string) uint64 { return e.changes.of(tables...) }

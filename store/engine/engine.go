@@ -1,0 +1,392 @@
+// Package engine replicates one SQLite database with dqlite's Raft and keeps order in it: who leads, the single writer,
+// the leader's working copy, every member's mirror, and reads of a stated consistency.
+//
+// It knows nothing of what the database is for. Of the tables it knows two: cluster, whose one row has the revision and
+// the epoch, and the one in which goose counts the steps of the schema. Whatever else it must know of the contents it asks
+// its Hooks. DESIGN.md of package store says why it is built as it is.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/canonical/go-dqlite/v3/client"
+)
+
+const databaseName = "muster"
+
+// Times that bound every wait. The sum of a commit and its resolution stays under the 5 s in which a caller is
+// promised an answer.
+const (
+	leaderPoll     = 100 * time.Millisecond // while there is a leader
+	electionPoll   = 20 * time.Millisecond  // while there is none
+	commitTimeout  = 3 * time.Second
+	commitPerMiB   = 500 * time.Millisecond // more, for a restore: its transaction can be as large as the database
+	resolveTimeout = 1500 * time.Millisecond
+	controlTimeout = 500 * time.Millisecond
+)
+
+// Config says where a member's state lives, how it reaches the others and whose tables these are.
+type Config struct {
+	Dir    string   // data directory of the member
+	NodeID uint64   // raft node id; 1 founds a cluster when Dir is empty
+	Dial   DialRaft // authenticated streams to the dqlite port of other members
+	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
+	Nudge func(nodes []uint64)
+	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
+	Fetch  func(ctx context.Context, after uint64, path string) (newer bool, err error)
+	Ask    func(ctx context.Context, nodes []uint64, need int) bool // do that many of the nodes follow this one now?
+	Logger *slog.Logger
+	Now    func() time.Time
+
+	NetworkLatency    time.Duration // one way; the election time-out is 15 times that
+	SnapshotThreshold uint64        // log entries between two snapshots
+	SnapshotTrailing  uint64        // log entries kept behind a snapshot for slow followers
+
+	Schema Schema
+	Hooks  Hooks
+}
+
+// Hooks are what the owner of the tables does at the engine's moments. Those that are nil do nothing.
+type Hooks struct {
+	// Found writes the first transaction of a new cluster, which inserts the row of the table cluster with revision 1.
+	// It is nil on a member that was not started to found one.
+	Found func(*Tx) error
+	// Import names a database file whose rows are to be the first transaction of a new cluster, instead of Found's.
+	Import string
+	// Prepare is called when a leadership begins, before its first commit, with the newest state.
+	Prepare func(*View) error
+	// Begin adds to the transaction with which a leadership begins.
+	Begin func(*Tx, Beginning) error
+	// Lead is called after that commit and before the leader accepts writes.
+	Lead func(*View)
+	// Committed is called by the writer after a batch was committed and its callers have their answers.
+	Committed func()
+	// Yield is called when a leadership has ended or could not be taken up.
+	Yield func()
+	// Check refuses a statement for its arguments, before it runs.
+	Check func(query string, args []any) error
+	// Happened reports whether a transaction of a request was committed at a revision. It decides what the callers of a
+	// batch are answered whose commit has failed.
+	Happened func(v *View, revision uint64, request string) (bool, error)
+}
+
+// Beginning is what is known when a leadership begins.
+type Beginning struct {
+	Epoch    uint64
+	Schema   int64
+	Migrated string // which schema step it begins with, and at whose word; empty for none
+}
+
+// Schema is the source of the schema's steps, for goose.
+type Schema struct {
+	Steps  fs.FS
+	Latest int64 // version that all of them make
+}
+
+// Engine is one member's replica and, while the member leads, the cluster's single writer.
+// All methods are safe for concurrent use.
+type Engine struct {
+	cfg     Config
+	hooks   Hooks
+	log     *slog.Logger
+	node    *node
+	mirror  *mirror
+	changes changes
+	metrics instruments
+
+	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
+	lastLed  atomic.Int64  // when it last knew one, in nanoseconds; 0 for not yet
+	hint     atomic.Pointer[leaderHint]
+	restless atomic.Int64  // until when the leader is looked for often, Unix nanoseconds
+	lost     atomic.Int64  // when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
+	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
+	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
+	look     chan struct{} // wakes followLeadership before its time
+	closing  atomic.Bool
+	schema   atomic.Pointer[migration] // asked for; applied when leadership is taken up next
+	yielding atomic.Bool               // a transfer is under way: leadership is not taken up again meanwhile
+
+	mu      sync.Mutex
+	lead    *leadership   // nil while another member leads
+	turned  chan struct{} // closed and replaced whenever leaderID or lead changes
+	term    term          // of the leader that this member follows
+	servers []Server      // last known Raft configuration
+	ending  chan struct{} // closed when the last leadership has let go of its files; nil before the first one
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// Open starts the member's dqlite server and follows the leadership. It does not wait for a leader.
+func Open(cfg Config) (*Engine, error) {
+	cfg.setDefaults()
+	if err := removeWorking(cfg.Dir); err != nil {
+		return nil, err
+	}
+	if cfg.Hooks.Found != nil && cfg.NodeID != founderID {
+		if err := bootstrap(cfg.Dir, cfg.NodeID); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &Engine{cfg: cfg, hooks: cfg.Hooks, log: cfg.Logger, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel}
+	n, err := startNode(cfg, e.Suspect)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	e.node = n
+	e.changes.init()
+	e.metrics.init()
+	e.mirror = newMirror(filepath.Join(cfg.Dir, "muster.db"), cfg.Schema.Latest, cfg.Logger)
+	e.done.Add(2)
+	go func() { defer e.done.Done(); e.followLeadership(ctx) }()
+	go func() { defer e.done.Done(); e.mirror.keep(ctx, e) }()
+	return e, nil
+}
+
+func (c *Config) setDefaults() {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.NetworkLatency == 0 {
+		c.NetworkLatency = 24 * time.Millisecond
+	}
+	if c.SnapshotThreshold == 0 {
+		c.SnapshotThreshold = 256
+	}
+	if c.SnapshotTrailing == 0 {
+		c.SnapshotTrailing = 256
+	}
+	h := &c.Hooks
+	if h.Prepare == nil {
+		h.Prepare = func(*View) error { return nil }
+	}
+	if h.Begin == nil {
+		h.Begin = func(*Tx, Beginning) error { return nil }
+	}
+	if h.Lead == nil {
+		h.Lead = func(*View) {}
+	}
+	if h.Committed == nil {
+		h.Committed = func() {}
+	}
+	if h.Yield == nil {
+		h.Yield = func() {}
+	}
+	if h.Happened == nil {
+		h.Happened = func(*View, uint64, string) (bool, error) {
+			return false, errors.New("engine: nobody knows what happened")
+		}
+	}
+}
+
+// Close hands leadership over when this member has it and stops the server. Handing over takes no longer than ctx.
+func (e *Engine) Close(ctx context.Context) error {
+	if e.closing.Swap(true) {
+		return nil
+	}
+	e.HandOver(ctx)
+	e.stop()
+	e.done.Wait()
+	e.descend(ErrClosed)
+	e.mirror.close()
+	return e.node.close()
+}
+
+// NodeID returns the raft node id of this member.
+func (e *Engine) NodeID() uint64 { return e.cfg.NodeID }
+
+// Now returns the time that transactions would have.
+func (e *Engine) Now() time.Time { return e.cfg.Now() }
+
+// Leading reports whether this member leads and accepts writes.
+func (e *Engine) Leading() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lead != nil
+}
+
+// FollowsNow asks the local Raft server which leader it follows at this moment, 0 for none.
+func (e *Engine) FollowsNow(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	return e.node.leader(ctx)
+}
+
+// DialOwn connects to the dqlite server of this process.
+func (e *Engine) DialOwn(ctx context.Context) (net.Conn, error) { return e.node.dialLocal(ctx, "") }
+
+// AwaitLeader blocks until there is a leader and, if it is this member, until it accepts writes.
+// It returns ErrNoLeader when ctx ends first.
+func (e *Engine) AwaitLeader(ctx context.Context) (uint64, error) {
+	for {
+		e.mu.Lock()
+		turned, leading := e.turned, e.lead != nil
+		e.mu.Unlock()
+		if e.closing.Load() {
+			return 0, ErrClosed
+		}
+		if id := e.LeaderID(); id != 0 && (id != e.cfg.NodeID || leading) {
+			return id, nil
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return 0, ErrNoLeader
+		}
+	}
+}
+
+// Leadership returns a channel that is closed when leadership next changes in any way, for loops that run on
+// the leader only.
+func (e *Engine) Leadership() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.turned
+}
+
+// Servers returns the Raft configuration as last read from the local server. It does not block.
+func (e *Engine) Servers() []Server {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([]Server(nil), e.servers...)
+}
+
+// RefreshServers reads the Raft configuration from the local server.
+func (e *Engine) RefreshServers(ctx context.Context) ([]Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	list, err := e.node.servers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the Raft configuration: %w", err)
+	}
+	e.mu.Lock()
+	e.servers = list
+	e.mu.Unlock()
+	return list, nil
+}
+
+// Assign brings a node into the Raft configuration with a role, or changes the role it has. It blocks until the
+// change is committed or ctx ends; a new voter must catch up first. Only the leader can do it.
+func (e *Engine) Assign(ctx context.Context, id uint64, role Role) error {
+	have := RoleNone
+	for _, v := range e.Servers() {
+		if v.NodeID == id {
+			have = v.Role
+		}
+	}
+	otherVoter := func(v Server) bool { return v.NodeID != id && v.Role == RoleVoter }
+	if role != RoleVoter && have == RoleVoter && !slices.ContainsFunc(e.Servers(), otherVoter) {
+		return fmt.Errorf("node %d is the last voter of the Raft configuration, which must not be without one", id)
+	}
+	err := e.node.change(ctx, func(ctx context.Context, c *client.Client) error {
+		switch {
+		case role == RoleNone:
+			return c.Remove(ctx, id)
+		case have == RoleNone:
+			if err := c.Add(ctx, client.NodeInfo{ID: id, Address: raftName(id), Role: client.Spare}); err != nil {
+				return err
+			}
+			if role == RoleSpare {
+				return nil
+			}
+			return c.Assign(ctx, id, role.dqlite())
+		case have == role:
+			return nil
+		default:
+			return c.Assign(ctx, id, role.dqlite())
+		}
+	})
+	if _, e := e.RefreshServers(context.WithoutCancel(ctx)); e != nil && err == nil {
+		err = e
+	}
+	return err
+}
+
+// Beat returns when this member last set out to look who leads, which it does all the time while it is well.
+func (e *Engine) Beat() time.Time { return time.Unix(0, e.beat.Load()) }
+
+// Look makes this member find out at once who leads, instead of at its next look.
+func (e *Engine) Look() {
+	select {
+	case e.look <- struct{}{}:
+	default:
+	}
+}
+
+// followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
+func (e *Engine) followLeadership(ctx context.Context) {
+	for round := 0; ; round++ {
+		e.beat.Store(time.Now().UnixNano())
+		asked := time.Now()
+		id, err := e.FollowsNow(ctx)
+		if err != nil && ctx.Err() == nil {
+			e.log.Debug("the local Raft server does not answer", "err", err)
+			id = 0
+		}
+		if l := e.current(); l != nil && id == e.cfg.NodeID {
+			// Between two looks that are an election apart, leadership may have been lost and won again.
+			if !e.unbroken() && !l.verify(ctx) {
+				e.log.Warn("leadership was lost and won again unnoticed; it starts afresh")
+				e.descend(ErrNotLeader)
+			}
+			e.observed.Store(asked.UnixNano())
+		}
+		e.observeLeader(id)
+		switch {
+		case id == e.cfg.NodeID && !e.Leading() && !e.yielding.Load() && !e.closing.Load():
+			if err := e.ascend(ctx); err != nil && ctx.Err() == nil {
+				e.log.Warn("leadership could not be taken up", "err", err)
+				if errors.Is(err, errNewSchema) || errors.Is(err, errDiskHolds) {
+					_, _ = e.RefreshServers(ctx)
+					e.passOn(ctx)
+				}
+			}
+		case id != e.cfg.NodeID:
+			e.descend(ErrNotLeader)
+		}
+		if round%10 == 0 {
+			_, _ = e.RefreshServers(ctx)
+		}
+		poll := leaderPoll
+		if id == 0 && !e.Outside() || time.Now().UnixNano() < e.restless.Load() {
+			poll = electionPoll
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(poll):
+		case <-e.look:
+		}
+	}
+}
+
+// unbroken reports whether leadership was looked at so recently that no other member can have led since: that takes an
+// election, 15 times the network latency.
+func (e *Engine) unbroken() bool {
+	return time.Since(time.Unix(0, e.observed.Load())) < 15*e.cfg.NetworkLatency
+}
+
+func removeWorking(dir string) error {
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := os.Remove(filepath.Join(dir, workingName+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the data directory cannot be used: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"context"
+	"time"
+)
+
+// restlessFor is how long the leader is looked for often after a connection to it has broken: an election takes less.
+const restlessFor = 2 * time.Second
+
+// LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
+// that others have named; 0 for none. It does not block; the answer is at most 100 ms old, or as old as the hint.
+func (e *Engine) LeaderID() uint64 {
+	if id := e.leaderID.Load(); id != 0 {
+		return id
+	}
+	if h := e.hint.Load(); h != nil && time.Now().Before(h.until) {
+		return h.id
+	}
+	return 0
+}
+
+// SinceLeader returns how long ago this member last knew a leader: 0 while it knows one. known is false when it has known
+// none since it started. It does not block; the answer is as exact as that of LeaderID.
+func (e *Engine) SinceLeader() (ago time.Duration, known bool) {
+	if e.LeaderID() != 0 {
+		return 0, true
+	}
+	last := e.lastLed.Load()
+	if h := e.hint.Load(); h != nil {
+		last = max(last, h.until.UnixNano())
+	}
+	if last == 0 {
+		return 0, false
+	}
+	return max(0, time.Since(time.Unix(0, last))), true
+}
+
+// leaderHint is what a member outside Raft was told by one that is inside.
+type leaderHint struct {
+	id    uint64
+	until time.Time
+}
+
+// HintLeader names the leader to a member whose own Raft server does not know one. It is forgotten after a while, and as
+// soon as that server sees an election.
+func (e *Engine) HintLeader(id uint64, valid time.Duration) {
+	before := e.LeaderID()
+	e.hint.Store(&leaderHint{id: id, until: time.Now().Add(valid)})
+	if before != e.LeaderID() {
+		e.announceTurn()
+	}
+}
+
+// Unreachable says that a leader could not be reached: a hint that names it is forgotten, and this member looks at once
+// who leads now.
+func (e *Engine) Unreachable(id uint64) {
+	if h := e.hint.Load(); h != nil && h.id == id && e.hint.CompareAndSwap(h, nil) && e.leaderID.Load() == 0 {
+		e.announceTurn()
+	}
+	e.Suspect(id)
+}
+
+// Suspect says that a connection to a member has broken. If it is the leader, this member looks often who leads.
+func (e *Engine) Suspect(id uint64) {
+	if id == e.LeaderID() && id != e.cfg.NodeID {
+		e.restless.Store(time.Now().Add(restlessFor).UnixNano())
+		e.Look()
+	}
+}
+
+// Outside tells whether this member takes no part in Raft: others know a leader and its own server does not.
+func (e *Engine) Outside() bool { return e.leaderID.Load() == 0 && e.LeaderID() != 0 }
+
+// term is the time for which this member follows one leader.
+type term struct {
+	leader uint64
+	ctx    context.Context
+	end    context.CancelFunc
+}
+
+// Following returns a context that ends as soon as this member no longer takes a node for the leader. What waits for that
+// node's answer need not wait any longer.
+func (e *Engine) Following(id uint64) context.Context {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.LeaderID()
+	if e.term.ctx == nil || e.term.leader != now {
+		e.beginTerm(now)
+	}
+	if id != now {
+		return ended
+	}
+	return e.term.ctx
+}
+
+// beginTerm is called with the lock held.
+func (e *Engine) beginTerm(leader uint64) {
+	if e.term.end != nil {
+		e.term.end()
+	}
+	e.term.leader = leader
+	e.term.ctx, e.term.end = context.WithCancel(context.Background())
+}
+
+// ended is a context that has ended.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+func (e *Engine) observeLeader(id uint64) {
+	old := e.leaderID.Swap(id)
+	if id != 0 {
+		e.lastLed.Store(time.Now().UnixNano())
+	}
+	if old == id {
+		return
+	}
+	e.hint.Store(nil) // an election seen is a leader forgotten
+	e.log.Info("leader", "node", id, "before", old)
+	if id != 0 {
+		e.metrics.leaders.Inc()
+	}
+	e.announceTurn()
+}
+
+func (e *Engine) announceTurn() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.turned)
+	e.turned = make(chan struct{})
+	if now := e.LeaderID(); e.term.ctx != nil && e.term.leader != now {
+		e.beginTerm(now)
+	}
+}

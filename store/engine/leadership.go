@@ -1,0 +1,397 @@
+package engine
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/canonical/go-dqlite/v3/client"
+	"github.com/canonical/go-dqlite/v3/driver"
+)
+
+var errDiskHolds = errors.New("the disk still holds the writer of the last leadership")
+
+// descendWait bounds how long the end of a leadership waits for its writer, which may wait for the disk. It is more than
+// a commit and its resolution take.
+const descendWait = commitTimeout + resolveTimeout + time.Second
+
+// endingWait is how long a new leadership waits for the end of the last one before it is given to another member.
+const endingWait = 2 * time.Second
+
+// stepDownWait is the same for a leader whose disk is known to fail.
+const stepDownWait = 300 * time.Millisecond
+
+// leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
+type leadership struct {
+	engine   *Engine
+	epoch    uint64
+	db       *guarded
+	work     *working
+	queue    chan *request
+	reads    confirmer
+	expected int // how many requests the next batch may hope for
+	memory   memory
+	schema   int64           // that holds while this member leads
+	migrated string          // what to say of a schema step that this leadership began with
+	ctx      context.Context // ends with the leadership
+	end      context.CancelCauseFunc
+	done     chan struct{} // closed when the writer has stopped
+}
+
+// guarded is one SQL connection to the local dqlite node that is cut when a call outlives its deadline. Without
+// a quorum dqlite keeps a statement waiting, whatever its context says; closing the socket is what ends it.
+type guarded struct {
+	db   *sql.DB
+	conn *sql.Conn
+	mu   sync.Mutex
+	raw  net.Conn
+}
+
+func (n *node) open(ctx context.Context) (*guarded, error) {
+	g := &guarded{}
+	stores := client.NewInmemNodeStore()
+	if err := stores.Set(ctx, []client.NodeInfo{{ID: n.id, Address: raftName(n.id)}}); err != nil {
+		return nil, err
+	}
+	drv, err := driver.New(stores, driver.WithRetryLimit(1), driver.WithAttemptTimeout(controlTimeout),
+		driver.WithDialFunc(func(ctx context.Context, address string) (net.Conn, error) {
+			if address != raftName(n.id) {
+				return nil, ErrNotLeader // the driver follows the leader; only this process's own node will do
+			}
+			c, err := n.dialLocal(ctx, address)
+			if err == nil {
+				g.mu.Lock()
+				g.raw = c
+				g.mu.Unlock()
+			}
+			return c, err
+		}))
+	if err != nil {
+		return nil, err
+	}
+	connector, err := drv.OpenConnector(databaseName)
+	if err != nil {
+		return nil, err
+	}
+	g.db = sql.OpenDB(connector)
+	g.db.SetMaxOpenConns(1)
+	if g.conn, err = g.db.Conn(ctx); err != nil {
+		g.db.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// within runs f and cuts the connection if f takes longer than d.
+func (g *guarded) within(d time.Duration, f func(*sql.Conn) error) error {
+	cut := time.AfterFunc(d, g.cut)
+	defer cut.Stop()
+	return f(g.conn)
+}
+
+func (g *guarded) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.raw != nil {
+		g.raw.Close()
+	}
+}
+
+func (g *guarded) close() {
+	g.cut()
+	g.conn.Close()
+	g.db.Close()
+}
+
+// ascend makes this member, which Raft has elected, the one that answers: schema, working copy, first commit.
+func (e *Engine) ascend(ctx context.Context) error {
+	begin := time.Now()
+	if ending := e.ended(); ending != nil {
+		select {
+		case <-ending:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(endingWait):
+			return errDiskHolds
+		}
+	}
+	openCtx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	db, err := e.node.open(openCtx)
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	l := &leadership{engine: e, db: db, queue: make(chan *request, 4096), done: make(chan struct{})}
+	l.ctx, l.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	l.reads.ask = l.confirmMajority
+	if err := l.prepare(ctx); err != nil {
+		e.hooks.Yield()
+		l.end(err)
+		db.close()
+		if l.work != nil {
+			l.work.close()
+		}
+		return err
+	}
+	if _, err := e.RefreshServers(ctx); err != nil { // linearisable reads count the voters of this configuration
+		e.hooks.Yield()
+		l.end(err)
+		db.close()
+		l.work.close()
+		return err
+	}
+	e.hooks.Lead(&View{s: l.work.writer, Now: e.cfg.Now()})
+	e.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
+	e.mu.Lock()
+	e.lead = l
+	e.lost.Store(0) // the first commit of this leadership has decided everything before it
+	close(e.turned)
+	e.turned = make(chan struct{})
+	e.mu.Unlock()
+	go l.write()
+	e.log.Info("leading", "epoch", l.epoch, "revision", e.changes.revision(), "after", time.Since(begin).Round(time.Millisecond))
+	return nil
+}
+
+// prepare brings the schema up to date, makes the working copy and commits the beginning of this leadership.
+// That commit is a barrier: what earlier leaders left in the log is applied before it.
+func (l *leadership) prepare(ctx context.Context) error {
+	e := l.engine
+	if err := l.db.within(30*time.Second, func(c *sql.Conn) error { return l.migrate(ctx, c) }); err != nil {
+		return err
+	}
+	if e.hooks.Import != "" {
+		if err := l.importState(ctx, e.hooks.Import); err != nil {
+			return fmt.Errorf("found the cluster from a backup: %w", err)
+		}
+	}
+	var revision int64
+	founded := true
+	err := l.db.within(commitTimeout, func(c *sql.Conn) error {
+		err := c.QueryRowContext(ctx, "SELECT revision FROM cluster").Scan(&revision)
+		if errors.Is(err, sql.ErrNoRows) {
+			founded, err = false, nil
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read the revision: %w", err)
+	}
+	for try := 0; ; try++ {
+		dumpCtx, cancel := context.WithTimeout(ctx, commitTimeout)
+		image, err := e.node.dump(dumpCtx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("copy the database: %w", err)
+		}
+		if l.work, err = openWorking(e.cfg.Dir, image, e.cfg.Schema.Latest); err != nil {
+			return err
+		}
+		v := &View{s: l.work.writer, Now: e.cfg.Now()}
+		have, err := v.revision()
+		if err == nil && have == uint64(revision) {
+			break
+		}
+		l.work.close()
+		l.work = nil
+		if try == 100 {
+			return fmt.Errorf("the local copy stays at revision %d, the cluster is at %d: %w", have, revision, err)
+		}
+		time.Sleep(time.Duration(try) * time.Millisecond)
+	}
+	e.changes.reset(uint64(revision))
+	if err := e.hooks.Prepare(&View{s: l.work.writer, Now: e.cfg.Now()}); err != nil {
+		return err
+	}
+	if !founded {
+		if e.hooks.Found == nil {
+			return errors.New("the database is empty, and this member was not started to found a cluster")
+		}
+		if err := l.commit([]*request{{fn: e.hooks.Found, done: make(chan error, 1)}}); err != nil {
+			return fmt.Errorf("found the cluster: %w", err)
+		}
+	}
+	return l.commit([]*request{{fn: l.begin, done: make(chan error, 1)}})
+}
+
+func (l *leadership) begin(tx *Tx) error {
+	if _, err := tx.Get("SELECT epoch + 1 FROM cluster", nil, &l.epoch); err != nil {
+		return err
+	}
+	if _, err := tx.Exec("UPDATE cluster SET epoch = ?, leader_node_id = ?", l.epoch, l.engine.cfg.NodeID); err != nil {
+		return err
+	}
+	return l.engine.hooks.Begin(tx, Beginning{Epoch: l.epoch, Schema: l.schema, Migrated: l.migrated})
+}
+
+// descend ends this member's leadership, if it has it: what waits is answered with reason, nothing is lost.
+func (e *Engine) descend(reason error) { e.descendWithin(reason, descendWait) }
+
+func (e *Engine) descendWithin(reason error, wait time.Duration) {
+	e.mu.Lock()
+	l := e.lead
+	e.lead = nil
+	if l != nil {
+		close(e.turned)
+		e.turned = make(chan struct{})
+	}
+	e.mu.Unlock()
+	if l == nil {
+		return
+	}
+	e.lost.Store(time.Now().UnixNano())
+	l.end(reason)
+	ending := make(chan struct{})
+	e.mu.Lock()
+	e.ending = ending
+	e.mu.Unlock()
+	go func() {
+		defer close(ending)
+		<-l.done
+		e.hooks.Yield()
+		l.db.close()
+		l.work.close()
+	}()
+	select {
+	case <-ending:
+	case <-time.After(wait):
+		e.log.Warn("the disk holds the writer of this leadership; others lead meanwhile", "epoch", l.epoch)
+	}
+	e.log.Info("no longer leading", "epoch", l.epoch)
+}
+
+// ended returns a channel that is closed when the last leadership has let go of its files, nil before the first one.
+func (e *Engine) ended() chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ending
+}
+
+// Epoch returns the number of this member's leadership, 0 while another one leads.
+func (e *Engine) Epoch() uint64 {
+	if l := e.current(); l != nil {
+		return l.epoch
+	}
+	return 0
+}
+
+// Waiting returns how many writes wait for the writer.
+func (e *Engine) Waiting() int {
+	if l := e.current(); l != nil {
+		return len(l.queue)
+	}
+	return 0
+}
+
+func (e *Engine) current() *leadership {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lead
+}
+
+// confirmer makes many concurrent reads share one question to the voters. A read joins the round that begins
+// after it, never the one that is already under way.
+type confirmer struct {
+	ask     func() error
+	mu      sync.Mutex
+	running bool
+	next    *round
+	rounds  atomic.Uint64
+}
+
+type round struct {
+	done chan struct{}
+	err  error
+}
+
+func (c *confirmer) confirm(ctx context.Context) error {
+	c.mu.Lock()
+	if c.next == nil {
+		c.next = &round{done: make(chan struct{})}
+	}
+	r := c.next
+	if !c.running {
+		c.running = true
+		go c.run()
+	}
+	c.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ErrNoLeader
+	}
+}
+
+func (c *confirmer) run() {
+	for {
+		c.mu.Lock()
+		r := c.next
+		c.next = nil
+		if r == nil {
+			c.running = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		c.rounds.Add(1)
+		r.err = c.ask()
+		close(r.done)
+	}
+}
+
+// confirmMajority asks the voters which leader they follow. If a majority follows this node after the read has
+// begun, no other leader can have answered a write that the working copy lacks: that leader's voters would have
+// left this one (Raft, Ongaro 2014, section 6.4, with the heartbeat replaced by the question).
+func (l *leadership) confirmMajority() error {
+	e := l.engine
+	var others []uint64
+	voters := 0
+	for _, v := range e.Servers() {
+		if v.Role != RoleVoter {
+			continue
+		}
+		voters++
+		if v.NodeID != e.cfg.NodeID {
+			others = append(others, v.NodeID)
+		}
+	}
+	if voters == 0 {
+		return ErrNoLeader // the configuration is not known yet
+	}
+	need := voters/2 + 1
+	ctx, cancel := context.WithTimeout(l.ctx, time.Second)
+	defer cancel()
+	if id, err := e.FollowsNow(ctx); err != nil || id != e.cfg.NodeID {
+		return ErrNotLeader
+	}
+	if need > 1 && (e.cfg.Ask == nil || !e.cfg.Ask(ctx, others, need-1)) {
+		return ErrNoLeader
+	}
+	if !e.unbroken() { // this process stood still: the working copy has to be verified first
+		e.Look()
+		return ErrNoLeader
+	}
+	return nil
+}
+
+// verify asks dqlite whether this leadership is still the last one that has begun.
+func (l *leadership) verify(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	db, err := l.engine.node.open(ctx)
+	if err != nil {
+		return false
+	}
+	defer db.close()
+	var epoch uint64
+	err = db.within(time.Second, func(c *sql.Conn) error {
+		return c.QueryRowContext(ctx, "SELECT epoch FROM cluster").Scan(&epoch)
+	})
+	return err == nil && epoch == l.epoch
+}

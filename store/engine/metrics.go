@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+)
+
+// instruments are what the write path counts; the rest is read when it is asked for.
+type instruments struct {
+	batch   prometheus.Histogram
+	commit  prometheus.Histogram
+	leaders prometheus.Counter
+	refused prometheus.Counter
+	failed  prometheus.Counter
+}
+
+func (i *instruments) init() {
+	i.batch = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "muster_write_batch_size",
+		Help: "Requests that one transaction has committed, on the leader.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)})
+	i.commit = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "muster_commit_duration_seconds",
+		Help: "Time from handing a transaction to dqlite until a majority has it.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13)})
+	i.leaders = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_leader_changes_total",
+		Help: "Changes of leader that this member has seen since it started."})
+	i.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_writes_refused_total",
+		Help: "Writes that the leader has refused for what they asked."})
+	i.failed = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_commits_failed_total",
+		Help: "Transactions that dqlite did not commit, or of which it is not known; leadership starts afresh."})
+}
+
+func gauge(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var (
+	descReplica    = gauge("muster_replica_revision", "Revision of this member's mirror.")
+	descLeading    = gauge("muster_is_leader", "1 on the member that leads and takes writes.")
+	descHasLeader  = gauge("muster_has_leader", "1 while this member knows of a leader.")
+	descRole       = gauge("muster_role", "1 for the role that this member has in Raft; none is a member outside it.", "role")
+	descServers    = gauge("muster_raft_servers", "Raft servers in this member's copy of the configuration; absent outside Raft.", "role")
+	descQueue      = gauge("muster_write_queue_depth", "Writes that wait for the leader's writer; 0 elsewhere.")
+	descMirrorAge  = gauge("muster_mirror_age_seconds", "Time since the mirror was last replaced.")
+	descMirrorSize = gauge("muster_mirror_size_bytes", "Size of the mirror; about what the database takes of this member's memory.")
+	descDisk       = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
+)
+
+// Collect sends what this member knows of its engine. It asks no other member.
+func (e *Engine) Collect(out chan<- prometheus.Metric) {
+	set := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	truth := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	for _, c := range []prometheus.Collector{e.metrics.batch, e.metrics.commit, e.metrics.leaders, e.metrics.refused, e.metrics.failed} {
+		c.Collect(out)
+	}
+	set(descReplica, float64(e.ReplicaRevision()))
+	set(descLeading, truth(e.Leading()))
+	set(descHasLeader, truth(e.LeaderID() != 0))
+	set(descQueue, float64(e.Waiting()))
+	own, roles := "none", map[Role]int{}
+	for _, v := range e.Servers() {
+		if v.NodeID == e.cfg.NodeID {
+			own = string(v.Role)
+		}
+		roles[v.Role]++
+	}
+	for _, r := range []string{"voter", "standby", "spare", "none"} {
+		set(descRole, truth(r == own), r)
+	}
+	if own != "none" {
+		for _, r := range []Role{RoleVoter, RoleStandBy, RoleSpare} {
+			set(descServers, float64(roles[r]), string(r))
+		}
+	}
+	if info, err := os.Stat(e.mirror.path); err == nil {
+		set(descMirrorAge, time.Since(info.ModTime()).Seconds())
+		set(descMirrorSize, float64(info.Size()))
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(e.mirror.path), &fs); err == nil {
+		set(descDisk, float64(fs.Bavail)*float64(fs.Bsize))
+	}
+}

@@ -1,0 +1,282 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	dqlite "github.com/canonical/go-dqlite/v3"
+	"github.com/canonical/go-dqlite/v3/client"
+	"github.com/google/uuid"
+)
+
+// Role is a server's role in the Raft configuration.
+type Role string
+
+// The roles of dqlite, in the words of the members table: voters replicate and vote, stand-bys replicate,
+// spares do neither, and RoleNone is a member that is not a Raft server at all.
+const (
+	RoleNone    Role = ""
+	RoleSpare   Role = "spare"
+	RoleStandBy Role = "standby"
+	RoleVoter   Role = "voter"
+)
+
+// Server is one entry of the Raft configuration.
+type Server struct {
+	NodeID uint64
+	Role   Role
+}
+
+func roleOf(r client.NodeRole) Role {
+	switch r {
+	case client.Voter:
+		return RoleVoter
+	case client.StandBy:
+		return RoleStandBy
+	default:
+		return RoleSpare
+	}
+}
+
+func (r Role) dqlite() client.NodeRole {
+	switch r {
+	case RoleVoter:
+		return client.Voter
+	case RoleStandBy:
+		return client.StandBy
+	default:
+		return client.Spare
+	}
+}
+
+// founderID is the id that dqlite bootstraps an empty directory with.
+const founderID = 1
+
+// raftName is the address that dqlite knows a node by. It is logical on purpose: the Raft log never holds a
+// network address, so a member that moves needs no change of configuration. DialRaft turns it into a connection.
+func raftName(id uint64) string { return fmt.Sprintf("node-%d", id) }
+
+// DialRaft opens an authenticated stream to the dqlite port of a member. It blocks until the connection is up
+// or ctx ends.
+type DialRaft func(ctx context.Context, nodeID uint64) (net.Conn, error)
+
+// node runs the dqlite server of this process and speaks its wire protocol over a socket that only this
+// process may use.
+type node struct {
+	id    uint64
+	bind  string
+	inner *dqlite.Node
+
+	mu  sync.Mutex
+	ctl *client.Client // one connection for the short questions (leader, configuration), made when needed
+}
+
+func startNode(cfg Config, broken func(nodeID uint64)) (*node, error) {
+	// dqlite aborts the process on some failures inside the directory, so find the plain ones first.
+	dir := cfg.Dir + "/raft"
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("the data directory cannot be used: %w", err)
+	}
+	n := &node{id: cfg.NodeID, bind: "@muster-" + uuid.NewString()}
+	snapshots := dqlite.SnapshotParams{Threshold: cfg.SnapshotThreshold, Trailing: cfg.SnapshotTrailing, Strategy: dqlite.TrailingStrategyDynamic}
+	inner, err := dqlite.New(cfg.NodeID, raftName(cfg.NodeID), dir,
+		dqlite.WithBindAddress(n.bind),
+		dqlite.WithDialFunc(replicationDial(cfg.Dial, broken)),
+		dqlite.WithNetworkLatency(cfg.NetworkLatency),
+		dqlite.WithSnapshotParams(snapshots),
+		dqlite.WithAutoRecovery(false), // on, it may delete segments it dislikes: that is data loss
+	)
+	if err != nil {
+		return nil, fmt.Errorf("dqlite refuses the directory: %w", err)
+	}
+	if err := inner.Start(); err != nil {
+		return nil, fmt.Errorf("dqlite does not start: %w", err)
+	}
+	n.inner = inner
+	return n, nil
+}
+
+// replicationDial gives dqlite's C code a socket at once and connects it in the background: go-dqlite holds one
+// lock for all outgoing connections, so a member that hangs in its handshake would hold up the healthy ones. broken is told
+// whose connection has ended.
+func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc {
+	return func(_ context.Context, address string) (net.Conn, error) {
+		var id uint64
+		if _, err := fmt.Sscanf(address, "node-%d", &id); err != nil {
+			return nil, fmt.Errorf("engine: %q is not the name of a node", address)
+		}
+		ours, theirs, err := socketPair()
+		if err != nil {
+			return nil, err
+		}
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+			defer cancel()
+			remote, err := dial(ctx, id)
+			if err != nil {
+				ours.Close()
+				return
+			}
+			Splice(ours, remote)
+			broken(id)
+		}()
+		return theirs, nil
+	}
+}
+
+func socketPair() (net.Conn, net.Conn, error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("engine: socketpair: %w", err)
+	}
+	var conns [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "raft")
+		c, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			if i == 0 {
+				syscall.Close(fds[1])
+			} else {
+				conns[0].Close()
+			}
+			return nil, nil, fmt.Errorf("engine: socketpair: %w", err)
+		}
+		conns[i] = c
+	}
+	return conns[0], conns[1], nil
+}
+
+// Splice copies between a and b in both directions until either side ends, then closes both. It blocks.
+func Splice(a, b io.ReadWriteCloser) {
+	done := make(chan struct{}, 2)
+	pipe := func(dst, src io.ReadWriteCloser) {
+		_, _ = io.Copy(dst, src)
+		a.Close()
+		b.Close()
+		done <- struct{}{}
+	}
+	go pipe(a, b)
+	go pipe(b, a)
+	<-done
+	<-done
+}
+
+// dialLocal connects to this process's own dqlite node.
+func (n *node) dialLocal(ctx context.Context, _ string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", n.bind)
+}
+
+// control runs f on the connection for short questions and drops the connection when f fails.
+func (n *node) control(ctx context.Context, f func(*client.Client) error) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctl == nil {
+		c, err := client.New(ctx, raftName(n.id), client.WithDialFunc(n.dialLocal))
+		if err != nil {
+			return err
+		}
+		n.ctl = c
+	}
+	err := f(n.ctl)
+	if err != nil {
+		n.ctl.Close()
+		n.ctl = nil
+	}
+	return err
+}
+
+// leader returns the node that this server follows now (itself when it leads), 0 when it knows none.
+func (n *node) leader(ctx context.Context) (id uint64, err error) {
+	err = n.control(ctx, func(c *client.Client) error {
+		info, err := c.Leader(ctx)
+		if err == nil {
+			id = info.ID
+		}
+		return err
+	})
+	return id, err
+}
+
+// servers returns the Raft configuration as this server has it.
+func (n *node) servers(ctx context.Context) (list []Server, err error) {
+	err = n.control(ctx, func(c *client.Client) error {
+		infos, err := c.Cluster(ctx)
+		for _, i := range infos {
+			list = append(list, Server{NodeID: i.ID, Role: roleOf(i.Role)})
+		}
+		return err
+	})
+	return list, err
+}
+
+// change runs one operation that alters the Raft configuration, on a connection of its own because it may take
+// long (a new voter must catch up first). The connection is closed at the deadline: dqlite itself would wait.
+func (n *node) change(ctx context.Context, f func(context.Context, *client.Client) error) error {
+	c, err := client.New(ctx, raftName(n.id), client.WithDialFunc(n.dialLocal))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(ctx, c)
+}
+
+// dump returns the database as this server has applied it, with or without a leader: one plain file, or
+// nothing when the server has not received any state.
+func (n *node) dump(ctx context.Context) ([]byte, error) {
+	var data []byte
+	err := n.change(ctx, func(ctx context.Context, c *client.Client) error {
+		files, err := c.Dump(ctx, databaseName)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			switch {
+			case f.Name == databaseName:
+				data = f.Data
+			case len(f.Data) > 0:
+				return errors.New("engine: dqlite's dump has a write-ahead log, which it never had")
+			}
+		}
+		return nil
+	})
+	return data, err
+}
+
+func (n *node) close() error {
+	n.mu.Lock()
+	if n.ctl != nil {
+		n.ctl.Close()
+		n.ctl = nil
+	}
+	n.mu.Unlock()
+	return n.inner.Close()
+}
+
+// bootstrap prepares an empty Raft directory for a founder that has another id: dqlite's own founder makes the log, and
+// the configuration is then changed to hold the one server that there is.
+func bootstrap(dir string, id uint64) error {
+	raft := dir + "/raft"
+	if err := os.MkdirAll(raft, 0o700); err != nil {
+		return err
+	}
+	n, err := dqlite.New(founderID, raftName(founderID), raft, dqlite.WithBindAddress("@muster-"+uuid.NewString()), dqlite.WithAutoRecovery(false))
+	if err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := n.Start(); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := n.Close(); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return Reconfigure(raft, []uint64{id})
+}

@@ -1,0 +1,194 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// What a Raft directory holds, read in Go: the C library aborts the process over some of what it does not expect. The
+// layout is raft's own (uv_encoding.c, uv_segment.c): a format word, then batches of two checksums, a header and data.
+
+const (
+	raftFormat    = 1
+	raftChange    = 3 // type of the entries that change the configuration
+	raftWord      = 8
+	maxRaftConfig = 1 << 20
+)
+
+var errNoConfiguration = errors.New("the Raft log has no configuration: this directory never took part in Raft")
+
+// Configuration reads the newest Raft configuration in a directory that no process uses, from its last snapshot or the
+// log behind that. It reads what LastEntry reads without the C library.
+func Configuration(raftDir string) (list []Server, err error) {
+	if list, err = snapshotConfiguration(raftDir); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(raftDir)
+	if err != nil {
+		return nil, fmt.Errorf("the Raft log cannot be read: %w", err)
+	}
+	var closed, open []string
+	for _, e := range entries { // ReadDir sorts, and the names sort as the segments do
+		switch name := e.Name(); {
+		case closedSegment.MatchString(name):
+			closed = append(closed, name)
+		case openSegment.MatchString(name):
+			open = append(open, name)
+		}
+	}
+	slices.SortFunc(open, func(a, b string) int { // open-2 comes before open-10
+		if d := len(a) - len(b); d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	for _, name := range append(closed, open...) {
+		data, err := os.ReadFile(filepath.Join(raftDir, name))
+		if err != nil {
+			return nil, fmt.Errorf("the Raft log cannot be read: %w", err)
+		}
+		change, err := lastChange(data)
+		if err != nil {
+			return nil, fmt.Errorf("the segment %s: %w", name, err)
+		}
+		if change != nil {
+			if list, err = decodeConfiguration(change); err != nil {
+				return nil, fmt.Errorf("the segment %s: %w", name, err)
+			}
+		}
+	}
+	if len(list) == 0 {
+		return nil, errNoConfiguration
+	}
+	return list, nil
+}
+
+// snapshotConfiguration reads the configuration of the newest complete snapshot; nil when there is none.
+func snapshotConfiguration(raftDir string) ([]Server, error) {
+	files, err := filepath.Glob(filepath.Join(raftDir, "snapshot-*.meta"))
+	if err != nil {
+		return nil, err
+	}
+	newest, last := "", Entry{}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".meta")
+		var e Entry
+		var at uint64
+		if n, _ := fmt.Sscanf(name, "snapshot-%d-%d-%d", &e.Term, &e.Index, &at); n != 3 {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(raftDir, name)); err == nil && (newest == "" || last.Before(e)) {
+			newest, last = file, e
+		}
+	}
+	if newest == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(newest)
+	if err != nil {
+		return nil, fmt.Errorf("the Raft log cannot be read: %w", err)
+	}
+	const header = 4 * raftWord
+	if len(data) < header || binary.LittleEndian.Uint64(data) != raftFormat {
+		return nil, fmt.Errorf("the snapshot %s is damaged", filepath.Base(newest))
+	}
+	size := binary.LittleEndian.Uint64(data[3*raftWord:])
+	if size > maxRaftConfig || uint64(len(data)-header) < size {
+		return nil, fmt.Errorf("the snapshot %s is damaged", filepath.Base(newest))
+	}
+	return decodeConfiguration(data[header : header+int(size)])
+}
+
+// lastChange finds the last entry of a segment that changes the configuration; nil when there is none. An open segment
+// ends with zeros, or with what was being written when the process was killed.
+func lastChange(data []byte) (change []byte, err error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	if len(data) < raftWord {
+		return nil, errors.New("it is truncated")
+	}
+	if format := binary.LittleEndian.Uint64(data); format != raftFormat {
+		if format == 0 {
+			return nil, nil // reserved, never written
+		}
+		return nil, fmt.Errorf("it has the unexpected format %d", format)
+	}
+	for rest := data[raftWord:]; len(rest) >= 2*raftWord; {
+		n := binary.LittleEndian.Uint64(rest[raftWord:])
+		rest = rest[2*raftWord:]
+		if n == 0 || n > uint64(len(rest))/(2*raftWord) {
+			break
+		}
+		headers := rest[:n*2*raftWord]
+		rest = rest[len(headers):]
+		for ; len(headers) > 0; headers = headers[2*raftWord:] {
+			size := uint64(binary.LittleEndian.Uint32(headers[raftWord+4:]))
+			if size > uint64(len(rest)) {
+				return change, nil
+			}
+			if headers[raftWord] == raftChange {
+				change = rest[:size]
+			}
+			rest = rest[size:]
+		}
+	}
+	return change, nil
+}
+
+var errForeignConfiguration = errors.New("the Raft configuration is not that of a muster cluster")
+
+// decodeConfiguration reads an encoded configuration. The address of each server is the name that muster gives it.
+func decodeConfiguration(data []byte) (list []Server, err error) {
+	if len(data) < 1+raftWord || data[0] != 1 {
+		return nil, errForeignConfiguration
+	}
+	n := binary.LittleEndian.Uint64(data[1:])
+	rest := data[1+raftWord:]
+	for ; n > 0; n-- {
+		if len(rest) < raftWord {
+			return nil, errForeignConfiguration
+		}
+		id := binary.LittleEndian.Uint64(rest)
+		address, after, found := bytes.Cut(rest[raftWord:], []byte{0})
+		if !found || len(after) < 1 || string(address) != raftName(id) {
+			return nil, errForeignConfiguration
+		}
+		role := RoleStandBy
+		switch after[0] {
+		case 1:
+			role = RoleVoter
+		case 2:
+			role = RoleSpare
+		}
+		list, rest = append(list, Server{NodeID: id, Role: role}), after[1:]
+	}
+	return list, nil
+}
+
+// CheckRecoverable reports in a sentence why a configuration must not be forced upon a directory that no process uses:
+// files are missing, it never took part in Raft, or the member was no Raft server of it. The C library would abort, or
+// make a cluster that loses its only server.
+func CheckRecoverable(raftDir string, nodeID uint64) error {
+	if _, err := InspectRaft(raftDir); err != nil {
+		what, known := Diagnose(err)
+		if known {
+			return fmt.Errorf("the Raft log cannot be used: %w; %s", err, what.What)
+		}
+		return fmt.Errorf("the Raft log cannot be used: %w", err)
+	}
+	servers, err := Configuration(raftDir)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(servers, func(v Server) bool { return v.NodeID == nodeID }) {
+		return fmt.Errorf("node %d is not in the Raft configuration of its own log: it was removed, or was no Raft server; it cannot stand for the cluster", nodeID)
+	}
+	return nil
+}

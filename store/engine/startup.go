@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// Diagnosis is a known reason why dqlite does not start, and what to do about it.
+type Diagnosis struct {
+	What string
+	Next string
+}
+
+const (
+	nextRejoin = "never delete segments by hand; if the other members have a quorum, remove this member (muster member remove) and join it anew with an empty directory; if not, see docs/recovery.md"
+	nextRoom   = "make room on the disk, then start again; if it still fails, remove this member and join it anew with an empty directory"
+)
+
+var startErrors = []struct {
+	text *regexp.Regexp
+	Diagnosis
+}{
+	{regexp.MustCompile(`closed segment .* is past last snapshot`), Diagnosis{"entries between the last snapshot and the first segment of the Raft log are missing", nextRejoin}},
+	{regexp.MustCompile(`found \d+ entries \(expected \d+\)`), Diagnosis{"a segment of the Raft log holds fewer or more entries than its name says: the machine or its disk failed while it was written", nextRejoin}},
+	{regexp.MustCompile(`(?i)no space left|ENOSPC|not enough (disk )?space`), Diagnosis{"there is no room on the disk", nextRoom}},
+	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|read (segment|entry|preamble|header)|decode|describe_last_entry failed`),
+		Diagnosis{"the Raft log is damaged", nextRejoin}},
+	{regexp.MustCompile(`(?i)metadata[12]`), Diagnosis{"the Raft metadata are damaged", nextRejoin}},
+	{regexp.MustCompile(`(?i)lock`), Diagnosis{"another process uses the Raft directory", "stop it; two processes on one directory destroy it"}},
+}
+
+// Diagnose recognises what dqlite is known to say when it does not start.
+func Diagnose(err error) (Diagnosis, bool) {
+	if err == nil {
+		return Diagnosis{}, false
+	}
+	for _, e := range startErrors {
+		if e.text.MatchString(err.Error()) {
+			return e.Diagnosis, true
+		}
+	}
+	return Diagnosis{}, false
+}
+
+var (
+	closedSegment = regexp.MustCompile(`^(\d{16})-(\d{16})$`)
+	openSegment   = regexp.MustCompile(`^open-\d+$`)
+	snapshotFile  = regexp.MustCompile(`^snapshot-(\d+)-(\d+)-\d+$`)
+)
+
+// RaftFiles is what the names of the files of a Raft directory tell.
+type RaftFiles struct {
+	Segments  int    // closed ones
+	First     uint64 // index of their first entry
+	Last      uint64 // and of the last
+	Open      int
+	Snapshot  uint64 // index of the newest snapshot, 0 for none
+	Snapshots int
+	Bytes     int64
+}
+
+// InspectRaft looks at the files of a Raft directory, without opening any, for what keeps dqlite from starting: gaps
+// between segments, segments that begin after the newest snapshot, empty files.
+func InspectRaft(dir string) (f RaftFiles, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return f, err
+	}
+	type span struct{ first, last uint64 }
+	var spans []span
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			continue // it went meanwhile: the member runs
+		}
+		f.Bytes += info.Size()
+		name := e.Name()
+		number := func(s string) uint64 { n, _ := strconv.ParseUint(s, 10, 64); return n }
+		if m := closedSegment.FindStringSubmatch(name); m != nil {
+			if info.Size() == 0 {
+				return f, fmt.Errorf("the segment %s is empty", name)
+			}
+			spans = append(spans, span{number(m[1]), number(m[2])})
+		}
+		if openSegment.MatchString(name) {
+			f.Open++
+		}
+		if m := snapshotFile.FindStringSubmatch(name); m != nil {
+			if _, err := os.Stat(filepath.Join(dir, name+".meta")); err != nil {
+				continue // an unfinished one, which dqlite ignores
+			}
+			f.Snapshots++
+			f.Snapshot = max(f.Snapshot, number(m[2]))
+		}
+	}
+	f.Segments = len(spans)
+	slices.SortFunc(spans, func(a, b span) int { return int(int64(a.first) - int64(b.first)) })
+	for i, s := range spans {
+		if i == 0 {
+			f.First = s.first
+		} else if s.first != f.Last+1 {
+			return f, fmt.Errorf("entries %d to %d are missing between two segments", f.Last+1, s.first-1)
+		}
+		f.Last = s.last
+	}
+	if len(spans) > 0 && f.First > f.Snapshot+1 {
+		return f, fmt.Errorf("closed segment %016d-%016d is past last snapshot (index %d)", spans[0].first, spans[0].last, f.Snapshot)
+	}
+	return f, nil
+}

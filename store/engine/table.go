@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Table is what can be known of a table from the schema.
+type Table struct {
+	Name    string
+	Columns []string
+	Key     []int // positions of the primary key
+	Changed int   // position of modified_rev, -1 if there is none
+}
+
+var ErrNoTable = errors.New("engine: there is no table")
+
+// Table reads what a table looks like; ErrNoTable when there is none, or none with a primary key.
+func (v *View) Table(name string) (t Table, err error) {
+	t = Table{Name: name, Changed: -1}
+	type column struct {
+		name string
+		pk   int
+	}
+	list, err := Collect(v, func(rows *sql.Rows) (c column, err error) {
+		err = rows.Scan(&c.name, &c.pk)
+		return c, err
+	}, "SELECT name, pk FROM pragma_table_info(?) ORDER BY cid", name)
+	for i, c := range list {
+		t.Columns = append(t.Columns, c.name)
+		if c.pk > 0 {
+			t.Key = append(t.Key, i)
+		}
+		if c.name == "modified_rev" {
+			t.Changed = i
+		}
+	}
+	if err == nil && len(t.Key) == 0 {
+		err = fmt.Errorf("%w %s with a primary key", ErrNoTable, name)
+	}
+	return t, err
+}
+
+func (t *Table) keyNames() (names []string) {
+	for _, i := range t.Key {
+		names = append(names, t.Columns[i])
+	}
+	return names
+}
+
+// SelectAll is the query that reads all rows by primary key.
+func (t *Table) SelectAll() string {
+	return strings.Join([]string{"SELECT", strings.Join(t.Columns, ", "), "FROM", t.Name, "ORDER BY", strings.Join(t.keyNames(), ", ")}, " ")
+}
+
+// CopyFrom copies all rows from an attached database. The order makes SQLite take row by row, with its checks, where it
+// would copy whole records.
+func (t *Table) CopyFrom(schema string) string {
+	columns := strings.Join(t.Columns, ", ")
+	return strings.Join([]string{"INSERT", "INTO", "main." + t.Name, "(" + columns + ")", "SELECT", columns, "FROM", schema + "." + t.Name,
+		"ORDER BY", strings.Join(t.keyNames(), ", ")}, " ")
+}
+
+// Insert is the statement that adds a row.
+func (t *Table) Insert() string {
+	marks := strings.TrimSuffix(strings.Repeat("?, ", len(t.Columns)), ", ")
+	return strings.Join([]string{"INSERT", "INTO", t.Name, "(" + strings.Join(t.Columns, ", ") + ")", "VALUES", "(" + marks + ")"}, " ")
+}
+
+// Upsert is the statement that adds or replaces a row.
+func (t *Table) Upsert() string {
+	var set []string
+	for _, c := range t.Columns {
+		set = append(set, c+" = excluded."+c)
+	}
+	return strings.Join([]string{t.Insert(), "ON CONFLICT (" + strings.Join(t.keyNames(), ", ") + ")", "DO UPDATE SET", strings.Join(set, ", ")}, " ")
+}
+
+// Remove is the statement that deletes a row by its key.
+func (t *Table) Remove() string {
+	return strings.Join([]string{"DELETE", "FROM", t.Name, "WHERE", strings.Join(t.keyNames(), " = ? AND ") + " = ?"}, " ")
+}
+
+// Each reads all rows by primary key.
+func (v *View) Each(t *Table, row func([]any) error) error {
+	rows, err := v.Query(t.SelectAll())
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		values, into := make([]any, len(t.Columns)), make([]any, len(t.Columns))
+		for i := range values {
+			into[i] = &values[i]
+		}
+		if err := rows.Scan(into...); err != nil {
+			return err
+		}
+		if err := row(values); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// KeyOf returns the key of a row, as arguments and as one text.
+func (t *Table) KeyOf(row []any) (key []any, text string) {
+	for _, i := range t.Key {
+		key = append(key, row[i])
+	}
+	return key, fmt.Sprint(key...)
+}
+
+// Digest tells rows apart, whatever revision last changed them.
+func (t *Table) Digest(row []any) (sum [32]byte) {
+	h := sha256.New()
+	for i, v := range row {
+		if i == t.Changed {
+			continue
+		}
+		var text []byte
+		switch v := v.(type) {
+		case nil:
+			h.Write([]byte{0})
+			continue
+		case []byte:
+			text = v
+		default:
+			text = fmt.Append(nil, v)
+		}
+		h.Write(binary.BigEndian.AppendUint64([]byte{1}, uint64(len(text))))
+		h.Write(text)
+	}
+	h.Sum(sum[:0])
+	return sum
+}

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const workingName = "leader.db"
+
+// working is the leader's own copy of the database, a local SQLite file in WAL mode.
+//
+// Transactions are tried out on it at the price of a function call, where dqlite asks for a round trip per
+// statement; only what they changed is then sent to dqlite. Readers see it after the commit on the majority.
+type working struct {
+	dir     string
+	writer  *session
+	readers chan *session
+	closed  chan struct{}
+	dbs     []*sql.DB
+}
+
+const readerCount = 4
+
+func openWorking(dir string, image []byte, latest int64) (*working, error) {
+	if err := removeWorking(dir); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, workingName)
+	if err := os.WriteFile(path, image, 0o600); err != nil {
+		return nil, fmt.Errorf("write the leader's working copy: %w", err)
+	}
+	w := &working{dir: dir, readers: make(chan *session, readerCount), closed: make(chan struct{})}
+	open := func(params string) (*session, error) {
+		db, err := sql.Open("sqlite3", FileURL(path, params))
+		if err != nil {
+			return nil, err
+		}
+		w.dbs = append(w.dbs, db)
+		return newSession(db, latest)
+	}
+	// Nothing here needs to survive a crash: the copy is made anew whenever leadership begins.
+	var err error
+	discard := func(err error) (*working, error) {
+		for _, db := range w.dbs {
+			db.Close()
+		}
+		return nil, fmt.Errorf("open the leader's working copy: %w", err)
+	}
+	if w.writer, err = open("_journal_mode=WAL&_synchronous=OFF&_foreign_keys=1&_busy_timeout=2000"); err != nil {
+		return discard(err)
+	}
+	for range readerCount {
+		r, err := open("mode=ro&_query_only=1&_busy_timeout=2000")
+		if err != nil {
+			return discard(err)
+		}
+		w.readers <- r
+	}
+	return w, nil
+}
+
+// close waits for the readers that are under way; reads that come later get ErrNotLeader.
+func (w *working) close() {
+	close(w.closed)
+	for range readerCount {
+		r := <-w.readers
+		r.conn.Close()
+	}
+	w.writer.conn.Close()
+	for _, db := range w.dbs {
+		db.Close()
+	}
+	_ = removeWorking(w.dir)
+}
+
+// withReader lends f one of the readers.
+func (w *working) withReader(ctx context.Context, f func(*session) error) error {
+	select {
+	case r := <-w.readers:
+		defer func() { w.readers <- r }()
+		return f(r)
+	case <-w.closed:
+		return ErrNotLeader
+	case <-ctx.Done():
+		return ErrNoLeader
+	}
+}
+
+// read runs f inside one read transaction.
+func (w *working) read(ctx context.Context, now time.Time, f func(*View) error) error {
+	return w.withReader(ctx, func(r *session) error {
+		if _, err := r.exec("BEGIN"); err != nil {
+			return err
+		}
+		defer func() { _, _ = r.exec("COMMIT") }()
+		return f(&View{s: r, Now: now})
+	})
+}
