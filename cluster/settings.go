@@ -42,9 +42,9 @@ func (c *Cluster) MergeSettings(ctx context.Context, patch []byte) (json.RawMess
 	return merge(cfg, patch)
 }
 
-// ReplaceSettings is MergeSettings for an API that replaces the fields it knows: those that it leaves out get their
-// default value again. What it does not know stays.
-func (c *Cluster) ReplaceSettings(ctx context.Context, fields []byte) (json.RawMessage, error) {
+// ReplaceSettings is for an API that replaces the fields it knows: set is given a configuration in which those have their
+// default values and all others what they are now. The result is checked.
+func (c *Cluster) ReplaceSettings(ctx context.Context, set func(*autopilot.Config)) (json.RawMessage, error) {
 	cfg, _, err := c.Settings(ctx)
 	if err != nil {
 		return nil, err
@@ -52,7 +52,8 @@ func (c *Cluster) ReplaceSettings(ctx context.Context, fields []byte) (json.RawM
 	fresh := autopilot.DefaultConfig()
 	fresh.MaxVoters, fresh.StandBys, fresh.DeadAfter, fresh.MaxLagTime = cfg.MaxVoters, cfg.StandBys, cfg.DeadAfter, cfg.MaxLagTime
 	fresh.MinQuorum = min(fresh.MinQuorum, fresh.MaxVoters)
-	return merge(fresh, fields)
+	set(&fresh)
+	return checked(fresh)
 }
 
 func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
@@ -65,6 +66,11 @@ func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
 		}
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
+	return checked(cfg)
+}
+
+// checked returns a configuration as it is stored.
+func checked(cfg autopilot.Config) (json.RawMessage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}

@@ -27,13 +27,13 @@ type Config struct {
 
 // Peers are the other clusters.
 type Peers interface {
-	// ExchangePeeringSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
+	// ExchangeSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
 	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
-	ExchangePeeringSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
-	// MayDialPeer tells why an address of another cluster must not be dialled, as far as that is known before it is resolved.
-	MayDialPeer(ctx context.Context, address string) (why, err error)
-	// PeerStream is what the leader knows of a peering's stream.
-	PeerStream(peeringID string) Stream
+	ExchangeSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
+	// MayDial tells why an address of another cluster must not be dialled, as far as that is known before it is resolved.
+	MayDial(ctx context.Context, address string) (why, err error)
+	// Stream is what the leader knows of a peering's stream.
+	Stream(peeringID string) Stream
 }
 
 type service struct{ Config }

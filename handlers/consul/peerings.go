@@ -80,7 +80,7 @@ func (s *service) peering(q *handlers.Request, p *store.Peering) (peering, error
 			st.ImportedServices = append(st.ImportedServices, members[i].Name)
 		}
 	}
-	live := s.Peers.PeerStream(p.ID)
+	live := s.Peers.Stream(p.ID)
 	if len(live.Exported) > 0 {
 		st.ExportedServices = live.Exported
 	}
@@ -314,7 +314,7 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	if err := s.mayDialPeer(ctx, addresses); err != nil {
 		return err
 	}
-	secret, err := s.Peers.ExchangePeeringSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
+	secret, err := s.Peers.ExchangeSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
 	switch {
 	case errors.Is(err, store.ErrPeeringSecret):
 		return handlers.Fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
@@ -335,7 +335,7 @@ func (s *service) establishPeering(q *handlers.Request) error {
 func (s *service) mayDialPeer(ctx context.Context, addresses []string) error {
 	var first error
 	for _, a := range addresses {
-		why, err := s.Peers.MayDialPeer(ctx, a)
+		why, err := s.Peers.MayDial(ctx, a)
 		switch {
 		case err != nil:
 			return err

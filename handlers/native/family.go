@@ -31,7 +31,6 @@ type Cluster interface {
 	Diff(ctx context.Context) ([]api.Difference, error) // where Raft does not agree with SQL
 	Schema(ctx context.Context) (api.Schema, error)     // what the database has, and who holds it back
 	Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error)
-	NewJoinKeys() ([]store.NewKey, error)
 
 	// SettingsAt returns autopilot's configuration and the revision that last changed it, 0 for never.
 	SettingsAt(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)

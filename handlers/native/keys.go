@@ -97,7 +97,7 @@ func (s *service) rotateJoinKeys(q *handlers.Request) error {
 			return f.Err
 		}
 	}
-	keys, err := s.Cluster.NewJoinKeys()
+	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning)
 	if err != nil {
 		return err
 	}

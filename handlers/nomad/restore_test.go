@@ -1,4 +1,4 @@
-package handlers
+package nomad_test
 
 import (
 	"archive/tar"
@@ -9,6 +9,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"muster/handlers/internal/sole"
 )
 
 // archiveOfZeros unpacks to a state of so many bytes.
@@ -33,13 +35,13 @@ func archiveOfZeros(t *testing.T, size int64) []byte {
 
 // A restore is bounded by the setting and by the room on the disk, one runs at a time, and what is refused changes nothing.
 func TestRestoreLimits(t *testing.T) {
-	room := int64(1 << 40)
-	s := newTestServer(t, func(c *Config) {
-		c.RestoreLimit, c.DiskRoom = 32<<20, func() int64 { return room }
+	room := func() int64 { return 1 << 40 }
+	s := sole.New(t, func(c *sole.Config) {
+		c.RestoreLimit, c.Cluster.Room = 32<<20, func() int64 { return room() }
 	})
 	call := func(method string, body []byte) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, "/v1/operator/snapshot", bytes.NewReader(body))
-		r.Header.Set("X-Nomad-Token", s.admin)
+		r.Header.Set("X-Nomad-Token", s.Admin)
 		w := httptest.NewRecorder()
 		s.API().ServeHTTP(w, r)
 		return w
@@ -56,12 +58,23 @@ func TestRestoreLimits(t *testing.T) {
 		}
 	}
 	refused("beyond the setting", archiveOfZeros(t, 40<<20), 500, "takes 33554432 at most")
-	room = 1 << 16
+	room = func() int64 { return 1 << 16 }
 	refused("no room", good, 500, "there is no room for it")
-	room = 1 << 40
-	s.restores <- struct{}{}
+	asked, answer, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	room = func() int64 {
+		asked <- struct{}{}
+		<-answer
+		return 1 << 16
+	}
+	go func() {
+		defer close(done)
+		refused("the first one", good, 500, "there is no room for it")
+	}()
+	<-asked
 	refused("another one", good, 503, "another restore is under way")
-	<-s.restores
+	close(answer)
+	<-done
+	room = func() int64 { return 1 << 40 }
 	for range 2 {
 		if w := call(http.MethodPut, good); w.Code != 200 || w.Body.Len() > 0 {
 			t.Errorf("a good archive: %d %s", w.Code, w.Body)

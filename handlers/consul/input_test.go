@@ -1,4 +1,4 @@
-package handlers
+package consul
 
 import (
 	"encoding/base64"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"muster/certs"
+
+	"muster/handlers"
 )
 
 // goodPeeringToken is one that all checks let pass, with a certificate made for it.
@@ -81,7 +83,7 @@ func TestExternalAddressesAreStrict(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = tokenRequest(&Request{Request: httptest.NewRequest("POST", "/v1/peering/token", nil), Content: body})
+		_, _, err = tokenRequest(&handlers.Request{Request: httptest.NewRequest("POST", "/v1/peering/token", nil), Content: body})
 		return err
 	}
 	for _, a := range []string{"1.2.3.4", "2001:db8::1", "1.2.3.4:5", "[2001:db8::1]:5", "peer.example.org:7000", "127.0.0.1:7000"} {

@@ -1,4 +1,4 @@
-package handlers
+package elastic
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"muster/handlers"
 )
 
 // What a request asks of the shape of its answer, against what the original makes of the same.
@@ -105,10 +107,10 @@ func TestElasticUnzip(t *testing.T) {
 		{"not packed", "", []byte(`{"name":"x"}`), `{"name":"x"}`, 0},
 		{"cut off", "gzip", packed[:len(packed)-9], "", 400},
 		{"not gzip", "gzip", []byte(`{"name":"x"}`), "", 400},
-		{"a bomb", "gzip", pack(strings.Repeat(" ", BodyLimit+1)), "", 413},
-		{"as large as may be", "gzip", pack(strings.Repeat(" ", BodyLimit)), strings.Repeat(" ", BodyLimit), 0},
+		{"a bomb", "gzip", pack(strings.Repeat(" ", handlers.BodyLimit+1)), "", 413},
+		{"as large as may be", "gzip", pack(strings.Repeat(" ", handlers.BodyLimit)), strings.Repeat(" ", handlers.BodyLimit), 0},
 	} {
-		q := &Request{Request: httptest.NewRequest("POST", "/_security/api_key", nil), Content: x.body, HasBody: true}
+		q := &handlers.Request{Request: httptest.NewRequest("POST", "/_security/api_key", nil), Content: x.body, HasBody: true}
 		q.Header.Set("Content-Type", "application/json")
 		q.Header.Set("Content-Encoding", x.encoding)
 		err := checkBody(q)
@@ -138,22 +140,6 @@ func TestTimeValue(t *testing.T) {
 		want := "failed to parse setting [expiration] with value [" + text + "] as a time value: " + why
 		if got, err := timeValue("expiration", text); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, %v, want %s", text, got, err, want)
-		}
-	}
-}
-
-// The rules of the family are complete: each of its routes has them, and a path is refused in the family's words.
-func TestElasticEndpoints(t *testing.T) {
-	s := newTestServer(t)
-	for _, rt := range s.Routes() {
-		if rt.Family.Name != "elastic" {
-			continue
-		}
-		if rt.Check == nil || rt.Admit == nil {
-			t.Errorf("%s %s does not check the Accept header, or lets everybody in", rt.Method, rt.Path)
-		}
-		if s.familyOf(rt.Path) != rt.Family || s.familyOf(rt.Path+"/x/y") != rt.Family && rt.Path != "/" {
-			t.Errorf("%s would be refused in the words of another family", rt.Path)
 		}
 	}
 }
