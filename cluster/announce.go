@@ -163,7 +163,7 @@ func (c *Cluster) knownMembers(ctx context.Context) []uint64 {
 			list = append(list, id)
 		}
 	}
-	if members, err := c.Store.Members(ctx, store.Stale); err == nil {
+	if members, err := c.Store.Members.List(ctx, store.Stale); err == nil {
 		for i := range members {
 			if members[i].Role != store.RoleNone {
 				add(members[i].NodeID)
@@ -207,7 +207,7 @@ func (c *Cluster) sendAnnouncement(ctx context.Context, id uint64, a announcemen
 	defer cancel()
 	if id == c.Store.NodeID() {
 		a.NodeID, a.Claims, a.Evidence = id, c.claims, store.HostEvidence{Own: true}
-		return c.Store.Announce(ctx, c.actor(), a.Announcement)
+		return c.Store.Members.Announce(ctx, c.actor(), a.Announcement)
 	}
 	body, err := json.Marshal(a)
 	if err != nil {
@@ -282,7 +282,7 @@ func (c *Cluster) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 	c.Book.Met(a.NodeID, a.RaftAddress)
 	a.Claims, a.Evidence = c.claims, store.HostEvidence{Remote: remoteHost(r)}
 	a.Evidence.Dialled = c.dialled(r.Context(), a.Announcement)
-	err := c.Store.Announce(r.Context(), store.Actor{Name: transport.HostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
+	err := c.Store.Members.Announce(r.Context(), store.Actor{Name: transport.HostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
 	var no *store.Refusal
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
@@ -310,7 +310,7 @@ func (c *Cluster) claims(nodeID uint64, address string) store.Claim {
 		return store.ClaimDead
 	}
 	at := c.Book.At(nodeID)
-	if m, err := c.Store.PeekMember(context.Background(), nodeID); address != "" && err == nil && m != nil && at != "" && at != m.RaftAddress {
+	if m, err := c.Store.Members.Get(context.Background(), store.AsLeader, nodeID); address != "" && err == nil && m != nil && at != "" && at != m.RaftAddress {
 		return store.ClaimDead
 	}
 	return store.ClaimAlive

@@ -288,7 +288,7 @@ func (c *Cluster) pruneAudit(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		wait = pruneEvery
-		more, err := c.Store.PruneAudit(ctx, c.actor())
+		more, err := c.Store.Audit.Prune(ctx, c.actor())
 		switch {
 		case err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader):
 			c.log.Warn("prune the audit", "err", err)
@@ -323,7 +323,7 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 }
 
 func (c *Cluster) report() Report {
-	return Report{Incarnation: c.Incarnation, NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.ReplicaRevision(), Leader: c.Store.LeaderID(),
+	return Report{Incarnation: c.Incarnation, NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.Mirror.Revision(), Leader: c.Store.LeaderID(),
 		Trust: c.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low, Fault: c.Storing().own()}
 }
 

@@ -8,7 +8,7 @@ func (c *Cluster) Disk() datadir.Disk { return *c.disk.Load() }
 // lookAtDisk looks once, and says so when that changes anything.
 func (c *Cluster) lookAtDisk() {
 	before := c.Disk()
-	free, total, err := datadir.StatDisk(c.Store.MirrorDir())
+	free, total, err := datadir.StatDisk(c.Store.Dir())
 	if err != nil {
 		c.log.Debug("the disk could not be looked at", "err", err)
 		return

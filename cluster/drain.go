@@ -45,7 +45,7 @@ func (c *Cluster) drive(ctx context.Context, t *term, members []store.Member) er
 // after the hand-over, whoever that is.
 func (c *Cluster) drainStep(ctx context.Context, t *term, m *store.Member) error {
 	if m.DrainDeadline != nil && time.Now().Before(*m.DrainDeadline) {
-		n, err := c.Store.ActiveLeases(ctx, m.NodeID)
+		n, err := c.Store.Leases.Count(ctx, store.AsLeader, m.NodeID)
 		if err != nil || n > 0 {
 			return err
 		}
@@ -61,7 +61,7 @@ func (c *Cluster) drainStep(ctx context.Context, t *term, m *store.Member) error
 		}
 		c.log.Warn("this member is drained and keeps leading: there is no other voter that could", "node", m.NodeID)
 	}
-	return c.Store.FinishDrain(ctx, c.actor(), m.NodeID, m.DrainGen)
+	return c.Store.Members.FinishDrain(ctx, c.actor(), m.NodeID, m.DrainGen)
 }
 
 func (c *Cluster) otherVoters() bool {
@@ -141,7 +141,7 @@ func (c *Cluster) runHooks(ctx context.Context, m store.Member) error {
 		c.log.Warn("a member is drained without its hooks", "node", m.NodeID, "err", err)
 		outcome = []store.HookOutcome{{Name: "node", Message: fmt.Sprintf("node %d could not be reached, its hooks did not run", m.NodeID)}}
 	}
-	return c.Store.HooksDone(ctx, c.actor(), m.NodeID, m.DrainGen, m.HooksPending, outcome)
+	return c.Store.Members.HooksDone(ctx, c.actor(), m.NodeID, m.DrainGen, m.HooksPending, outcome)
 }
 
 // reach asks a member for a sign of life, briefly.

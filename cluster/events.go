@@ -29,11 +29,11 @@ func (c *Cluster) followEvents(ctx context.Context) {
 	wait := eventsRetry
 	for ctx.Err() == nil {
 		turned := c.Store.Leadership()
-		readers, changed := c.Store.EventReaders()
+		readers, changed := c.Store.Events.Readers()
 		leader := c.Store.LeaderID()
 		var retry <-chan time.Time
 		if readers == 0 {
-			c.Store.RestEvents()
+			c.Store.Events.Rest()
 		}
 		if readers > 0 && leader != 0 && leader != c.Store.NodeID() {
 			term, cancel := context.WithCancel(ctx)
@@ -63,7 +63,7 @@ func (c *Cluster) followEvents(ctx context.Context) {
 // whileRead blocks until leadership turns, nobody has read for a while, or stop.
 func (c *Cluster) whileRead(turned, stop <-chan struct{}) {
 	for {
-		readers, changed := c.Store.EventReaders()
+		readers, changed := c.Store.Events.Readers()
 		var idle <-chan time.Time
 		if readers == 0 {
 			idle = time.After(eventsLinger)
@@ -74,7 +74,7 @@ func (c *Cluster) whileRead(turned, stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-idle:
-			if c.Store.RestEvents() {
+			if c.Store.Events.Rest() {
 				return
 			}
 		case <-changed:
@@ -96,7 +96,7 @@ func (c *Cluster) receiveEvents(ctx context.Context, leader uint64) (got bool, e
 	silence := time.AfterFunc(eventsSilence, cancel)
 	defer silence.Stop()
 	path := pathEvents
-	if end, ready := c.Store.EventEnd(); ready {
+	if end, ready := c.Store.Events.End(); ready {
 		path += "?after=" + end.String()
 	}
 	resp, err := c.Transport.Get(ctx, leader, path)
@@ -115,7 +115,7 @@ func (c *Cluster) receiveEvents(ctx context.Context, leader uint64) (got bool, e
 		}
 		silence.Reset(eventsSilence)
 		got = true
-		if !c.Store.ToldEvents(line.Begin, line.Rows) {
+		if !c.Store.Events.Told(line.Begin, line.Rows) {
 			return got, nil
 		}
 	}
@@ -136,11 +136,11 @@ func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	at, known := store.ParsePosition(r.URL.Query().Get("after"))
 	if known {
-		_, _, known = c.Store.EventWindow(at, 1)
+		_, _, known = c.Store.Events.Window(at, 1)
 	}
 	if !known {
-		at, _ = c.Store.EventEnd()
-		if _, _, ok := c.Store.EventWindow(at, 1); !ok {
+		at, _ = c.Store.Events.End()
+		if _, _, ok := c.Store.Events.Window(at, 1); !ok {
 			http.Error(w, fmt.Sprint(c.Store.LeaderID()), http.StatusMisdirectedRequest)
 			return
 		}
@@ -154,7 +154,7 @@ func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
 	defer beat.Stop()
 	turned := c.Store.Leadership()
 	for {
-		list, wake, ok := c.Store.EventWindow(at, eventsBatch)
+		list, wake, ok := c.Store.Events.Window(at, eventsBatch)
 		if !ok {
 			return
 		}

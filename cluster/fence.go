@@ -27,8 +27,8 @@ const (
 // Fence returns an error for a node that is not to be talked to; see store.Fence. A member that has no state yet lets in
 // those who can bring it: whom it was told of when it joined, and who leads as these say.
 func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID uint64) error {
-	err := s.Fence(ctx, nodeID)
-	if err == nil || errors.Is(err, store.ErrNotMember) || s.ReplicaRevision() != 0 {
+	err := s.Members.Fence(ctx, nodeID)
+	if err == nil || errors.Is(err, store.ErrNotMember) || s.Mirror.Revision() != 0 {
 		return err
 	}
 	if nodeID == s.LeaderID() {
@@ -101,7 +101,7 @@ type memberAnswer struct {
 }
 
 func (c *Cluster) isMember(ctx context.Context, nodeID uint64) (a memberAnswer, err error) {
-	a.Member, a.Removed, err = c.Store.ConfirmedFence(ctx, nodeID)
+	a.Member, a.Removed, err = c.Store.Members.ConfirmedFence(ctx, nodeID)
 	return a, err
 }
 

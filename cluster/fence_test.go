@@ -13,10 +13,10 @@ func TestFenceFailsClosed(t *testing.T) {
 	m := startMember(t, netlimit.Limits{})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := m.Store.Fence(ctx, 1); err != nil {
+	if err := m.Store.Members.Fence(ctx, 1); err != nil {
 		t.Errorf("a member: %v", err)
 	}
-	if err := m.Store.Fence(ctx, 99); !isGone(err) {
+	if err := m.Store.Members.Fence(ctx, 99); !isGone(err) {
 		t.Errorf("a stranger: %v", err)
 	}
 	if err := m.confirmMember(ctx, 99); !isGone(err) {
@@ -31,7 +31,7 @@ func TestFenceFailsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []uint64{1, 99} {
-		if err := m.Store.Fence(ctx, id); err == nil || isGone(err) {
+		if err := m.Store.Members.Fence(ctx, id); err == nil || isGone(err) {
 			t.Errorf("node %d when nothing can be read: %v", id, err)
 		}
 	}

@@ -51,8 +51,8 @@ func (c *Cluster) fetchFrom(ctx context.Context, id, after uint64, path string) 
 
 func (c *Cluster) serveMirror(w http.ResponseWriter, r *http.Request) {
 	after, _ := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
-	f, err := os.Open(c.Store.MirrorPath())
-	if err != nil || c.Store.ReplicaRevision() <= after || c.Store.Outside() {
+	f, err := os.Open(c.Store.Mirror.Path())
+	if err != nil || c.Store.Mirror.Revision() <= after || c.Store.Outside() {
 		if err == nil {
 			f.Close()
 		}

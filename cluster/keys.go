@@ -10,18 +10,18 @@ import (
 const reencryptBatch = 500
 
 // PrepareRemoval makes the new data-encryption key and the new epochs of every key that a removed member could open.
-func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.Rotation, error) {
+func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error) {
 	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
 	if err != nil {
 		return nil, err
 	}
-	return c.Store.PrepareRotation(ctx, nodeID, keys)
+	return c.Store.Keys.PrepareRotation(ctx, nodeID, keys)
 }
 
 // rekey moves what is sealed under old generations to the active one, a batch at a time, and rotates by age.
 func (c *Cluster) rekey(ctx context.Context) error {
 	for ctx.Err() == nil {
-		n, err := c.Store.Reencrypt(ctx, c.actor(), reencryptBatch)
+		n, err := c.Store.Keys.Reencrypt(ctx, c.actor(), reencryptBatch)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -31,20 +31,20 @@ func (c *Cluster) rekey(ctx context.Context) error {
 
 // rotateByAge makes a new data-encryption key when the active one is older than the setting allows.
 func (c *Cluster) rotateByAge(ctx context.Context) error {
-	limit, err := c.Store.KeyRotation(ctx)
+	limit, err := c.Store.Settings.DEKMaxAge(ctx, store.AsLeader)
 	if err != nil || limit == 0 {
 		return err
 	}
-	list, err := c.Store.Generations(ctx, store.Linearisable)
+	list, err := c.Store.Keys.Generations(ctx, store.Linearisable)
 	if err != nil || len(list) == 0 {
 		return err
 	}
 	if age := c.Store.Now().Sub(list[len(list)-1].CreatedAt); age > limit {
-		r, err := c.Store.PrepareRotation(ctx, 0, nil)
+		r, err := c.Store.Keys.PrepareRotation(ctx, 0, nil)
 		if err != nil {
 			return err
 		}
-		_, err = c.Store.RotateDEK(ctx, c.actor(), r, "age")
+		_, err = c.Store.Keys.RotateDEK(ctx, c.actor(), r, "age")
 		return err
 	}
 	return nil

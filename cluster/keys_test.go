@@ -68,20 +68,20 @@ func TestRotationByAge(t *testing.T) {
 		if err := c.rekey(ctx); err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		list, err := st.Generations(ctx, store.Linearisable)
+		list, err := st.Keys.Generations(ctx, store.Linearisable)
 		if err != nil || len(list) != generations || list[0].State != oldest {
 			t.Fatalf("%s: %+v, %v", when, list, err)
 		}
-		if value, err := st.Secret(ctx, "db.password"); err != nil || value == nil || string(value.Value) != "hunter2" {
+		if value, err := st.Secrets.Get(ctx, "db.password"); err != nil || value == nil || string(value.Value) != "hunter2" {
 			t.Fatalf("%s: the secret is %+v, %v", when, value, err)
 		}
 	}
-	if _, err := st.PutSecret(ctx, c.actor(), "db.password", []byte("hunter2")); err != nil {
+	if _, err := st.Secrets.Put(ctx, c.actor(), "db.password", []byte("hunter2")); err != nil {
 		t.Fatal(err)
 	}
 	forward(1000 * time.Hour)
 	check("without an age", 1, "active")
-	if err := st.SetKeyRotation(ctx, c.actor(), 24*time.Hour); err != nil {
+	if err := st.Settings.SetDEKMaxAge(ctx, c.actor(), 24*time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	check("much too old", 2, "retired")

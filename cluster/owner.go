@@ -44,7 +44,7 @@ func (c *Cluster) makeToken(ctx context.Context, nodeID uint64, q datadir.TokenR
 	c.log.Warn("the owner of a member's files makes a management token",
 		"node", nodeID, "host", q.Host, "user", q.User, "token", q.ID)
 	how := fmt.Sprintf("management token made on host %s by user %s, as the owner of the files of node %d", q.Host, q.User, nodeID)
-	return c.Store.RecoverAPIToken(ctx, ownerOf(nodeID), q.ID, q.Hash, how)
+	return c.Store.APITokens.Recover(ctx, ownerOf(nodeID), q.ID, q.Hash, how)
 }
 
 // ownerOf is the actor of what the owner of a member's files does.

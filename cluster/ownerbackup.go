@@ -56,7 +56,7 @@ func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 func (c *Cluster) serveBackup(w http.ResponseWriter, r *http.Request) {
 	id, q := transport.MemberID(r.Context()), r.URL.Query()
 	how := fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"), q.Get("user"), id)
-	err := c.Store.NoteBackup(r.Context(), ownerOf(id), how)
+	err := c.Store.Audit.NoteBackup(r.Context(), ownerOf(id), how)
 	if err != nil {
 		http.Error(w, "the leader cannot do it now", http.StatusServiceUnavailable)
 		return
@@ -74,11 +74,11 @@ func (c *Cluster) archive(w http.ResponseWriter, r *http.Request, from store.Con
 	var keys []store.ArchiveKey
 	var err error
 	if recipient := r.URL.Query().Get("recipient"); recipient != "" {
-		keys, err = c.Store.ArchiveKeys(recipient)
+		keys, err = c.Store.Archives.Keys(recipient)
 	}
 	var f *store.SnapshotFile
 	if err == nil {
-		f, err = c.Store.SnapshotFile(r.Context(), from, keys, c.Self.BinaryVersion)
+		f, err = c.Store.Archives.SnapshotFile(r.Context(), from, keys, c.Self.BinaryVersion)
 	}
 	var refusal *store.Refusal
 	switch {

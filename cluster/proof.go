@@ -35,7 +35,7 @@ func remoteHost(r *http.Request) string {
 // dialled connects to those addresses of a member whose hosts are otherwise neither allowed nor proven, and returns the
 // hosts where the member itself has answered. It blocks for two seconds at the most.
 func (c *Cluster) dialled(ctx context.Context, a store.Announcement) (proven []string) {
-	left, err := c.Store.UnprovenHosts(ctx, a)
+	left, err := c.Store.Members.UnprovenHosts(ctx, a)
 	if err != nil || len(left) == 0 {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (c *Cluster) dialled(ctx context.Context, a store.Announcement) (proven []s
 
 // proveAPI shows that a member's API listener is at an address. The member is known by the node id in the certificate.
 func (c *Cluster) proveAPI(ctx context.Context, nodeID uint64, address string) error {
-	trust, err := c.Store.Trust(ctx)
+	trust, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}

@@ -38,16 +38,16 @@ func (m *testMember) askAs(t *testing.T, node uint64, from, path string, body an
 func TestNamesOfRunningMembers(t *testing.T) {
 	m := startMember(t, netlimit.Limits{})
 	ctx := t.Context()
-	key, err := m.Store.ActiveKey(ctx, store.KeyJoinHMAC)
+	key, err := m.Store.Keys.Active(ctx, store.AsLeader, store.KeyJoinHMAC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := m.Store.CreateJoinToken(ctx, store.Actor{Name: "test"}, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, MaxUses: 1,
+	token, err := m.Store.JoinTokens.Create(ctx, store.Actor{Name: "test"}, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, MaxUses: 1,
 		KeyEpoch: key.Epoch, ExpiresAt: time.Now().Add(time.Hour), Hosts: []string{"two.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	joined, err := m.Store.Join(ctx, store.Actor{Remote: "192.0.2.2"}, store.Joiner{TokenID: token.ID, Certificates: []store.Certificate{store.NewCertificate(certs.HTTP, time.Now())},
+	joined, err := m.Store.Members.Join(ctx, store.Actor{Remote: "192.0.2.2"}, store.Joiner{TokenID: token.ID, Certificates: []store.Certificate{store.NewCertificate(certs.HTTP, time.Now())},
 		Member: store.Member{Name: "two", Mode: store.ModeFull, RaftAddress: "192.0.2.2:7000", APIAddress: "two.example:5000", AdvertiseAddr: "192.0.2.2"}})
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestNamesOfRunningMembers(t *testing.T) {
 		{"192.0.2.2", "192.0.2.2:7000", "192.0.2.9:5000", "192.0.2.9"},
 		{"192.0.2.2", "192.0.2.9:7000", "two.example:5000", "192.0.2.9"},
 	} {
-		if code, text := announce(x.from, x.raft, x.api); code != 409 || !strings.Contains(text, x.host) || !strings.Contains(text, store.OptionCertificateHosts) {
+		if code, text := announce(x.from, x.raft, x.api); code != 409 || !strings.Contains(text, x.host) || !strings.Contains(text, store.SettingCertificateHosts) {
 			t.Errorf("%+v: %d %s", x, code, text)
 		}
 		own("after an announcement that was refused", "192.0.2.2", "two.example")
@@ -113,14 +113,14 @@ func TestNamesOfRunningMembers(t *testing.T) {
 		t.Errorf("it has moved: %d %s", code, text)
 	}
 	own("it has moved", "192.0.2.3", "two.example")
-	if _, err := m.Store.SetOptions(ctx, store.Actor{Name: "test"}, map[string]json.RawMessage{store.OptionCertificateHosts: json.RawMessage(`"new.example"`)}); err != nil {
+	if _, err := m.Store.Settings.Set(ctx, store.Actor{Name: "test"}, map[string]json.RawMessage{store.SettingCertificateHosts: json.RawMessage(`"new.example"`)}); err != nil {
 		t.Fatal(err)
 	}
 	if code, text := announce("192.0.2.3", "192.0.2.3:7000", "new.example:5000"); code != 200 {
 		t.Errorf("the setting allows it: %d %s", code, text)
 	}
 	own("the setting allows it", "192.0.2.3", "new.example")
-	if _, err := m.Store.SetOptions(ctx, store.Actor{Name: "test"}, map[string]json.RawMessage{store.OptionCertificateHosts: json.RawMessage("null")}); err != nil {
+	if _, err := m.Store.Settings.Set(ctx, store.Actor{Name: "test"}, map[string]json.RawMessage{store.SettingCertificateHosts: json.RawMessage("null")}); err != nil {
 		t.Fatal(err)
 	}
 	names, left := renew("192.0.2.3")
@@ -169,7 +169,7 @@ func TestProofs(t *testing.T) {
 		}()
 		return l.Addr().String()
 	}
-	trust, err := m.Store.Trust(ctx)
+	trust, err := m.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		t.Fatal(err)
 	}

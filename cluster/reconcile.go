@@ -44,7 +44,7 @@ func differences(members []store.Member, servers []store.Server) []Difference {
 
 // reconcile makes the Raft configuration agree with SQL, one step after the other.
 func (c *Cluster) reconcile(ctx context.Context) error {
-	members, err := c.Store.PeekMembers(ctx)
+	members, err := c.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ func (c *Cluster) settleRecovery(ctx context.Context) error {
 	if err != nil || r == nil {
 		return err
 	}
-	if err := c.Store.SettleRecovery(ctx, c.actor(), r.ID); err != nil {
+	if err := c.Store.Members.SettleRecovery(ctx, c.actor(), r.ID); err != nil {
 		return err
 	}
 	c.log.Info("recovered", "recovery", r.ID, "voters", r.Voters)

@@ -67,7 +67,7 @@ func (c *Cluster) storesNow(ctx context.Context, id uint64) bool {
 
 // finishRemovals closes the operation of each removed member that is out of Raft, and its connections.
 func (c *Cluster) finishRemovals(ctx context.Context) error {
-	removals, err := c.Store.RunningRemovals(ctx)
+	removals, err := c.Store.Members.RunningRemovals(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ next:
 				continue next
 			}
 		}
-		if err := c.Store.FinishRemoval(ctx, c.actor(), id); err != nil {
+		if err := c.Store.Members.FinishRemoval(ctx, c.actor(), id); err != nil {
 			return err
 		}
 	}
@@ -98,8 +98,8 @@ func (c *Cluster) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { c.Trans
 func (c *Cluster) expel(ctx context.Context) {
 	gone := map[uint64]bool{}
 	for ctx.Err() == nil {
-		changed := c.Store.MirrorChanged()
-		if list, err := c.Store.Removed(ctx); err == nil {
+		changed := c.Store.Mirror.Changed()
+		if list, err := c.Store.Members.Removed(ctx, store.Stale); err == nil {
 			for _, id := range list {
 				if id == c.Store.NodeID() {
 					c.leave(true)
@@ -123,7 +123,7 @@ func (c *Cluster) expel(ctx context.Context) {
 
 // rememberPlaces keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
 func (c *Cluster) rememberPlaces(ctx context.Context) error {
-	members, err := c.Store.Members(ctx, store.Stale)
+	members, err := c.Store.Members.List(ctx, store.Stale)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (c *Cluster) Removed() <-chan struct{} { return c.removed }
 
 // Diff lists where the Raft configuration does not agree with the members table.
 func (c *Cluster) Diff(ctx context.Context) ([]Difference, error) {
-	members, err := c.Store.PeekMembers(ctx)
+	members, err := c.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return nil, err
 	}

@@ -149,7 +149,7 @@ func (c *Cluster) renewNow(ctx context.Context) error {
 		return err
 	}
 	if c.withheld.note(a.LeftOut, time.Now()) {
-		c.log.Warn("this member's certificates are not for all of its hosts: an operator allows them with the setting "+store.OptionCertificateHosts,
+		c.log.Warn("this member's certificates are not for all of its hosts: an operator allows them with the setting "+store.SettingCertificateHosts,
 			"hosts", a.LeftOut)
 	}
 	return c.install(a)
@@ -165,7 +165,7 @@ func (c *Cluster) install(a certificateAnswer) error {
 
 // issue signs new leaves for a member.
 func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest, e store.HostEvidence) (a certificateAnswer, err error) {
-	m, err := c.Store.PeekMember(ctx, nodeID)
+	m, err := c.Store.Members.Get(ctx, store.AsLeader, nodeID)
 	if err != nil {
 		return a, err
 	}
@@ -174,7 +174,7 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 	}
 	now := time.Now()
 	records := []store.Certificate{store.NewCertificate(certs.HTTP, now), store.NewCertificate(certs.Transport, now)}
-	trust, err := c.Store.Trust(ctx)
+	trust, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return a, err
 	}
@@ -186,12 +186,12 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		records[i].NodeID, records[i].Authority = nodeID, by.Generation
 	}
 	e.Dialled = c.dialled(ctx, store.Announcement{NodeID: nodeID, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress, Evidence: e})
-	hosts, err := c.Store.RecordCertificates(ctx, c.actor(), nodeID, records, e)
+	hosts, err := c.Store.Certificates.Record(ctx, c.actor(), nodeID, records, e)
 	if err != nil {
 		return a, err
 	}
 	if a.LeftOut = hosts.LeftOut; len(a.LeftOut) > 0 {
-		c.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+store.OptionCertificateHosts+
+		c.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+store.SettingCertificateHosts+
 			" allows hosts", "node", nodeID, "hosts", a.LeftOut)
 	}
 	for i, out := range []struct {
@@ -238,7 +238,7 @@ func (c *Cluster) serveCertificates(w http.ResponseWriter, r *http.Request) {
 func (c *Cluster) peeringName() string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	datacenter, err := c.Store.Datacenter(ctx)
+	datacenter, err := c.Store.Settings.Datacenter(ctx)
 	if err != nil {
 		return ""
 	}

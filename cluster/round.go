@@ -18,7 +18,7 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 		t.settled = true
 	}
 	begin := time.Now()
-	members, err := c.Store.PeekMembers(ctx)
+	members, err := c.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 			if err != nil {
 				return err
 			}
-			_, err = c.Store.RemoveMember(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
+			_, err = c.Store.Members.Remove(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
 			return err
 		}
 		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
@@ -166,7 +166,7 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	c.wake() // one change often makes the next one possible
-	return c.Store.SetRoles(ctx, c.actor(), changes)
+	return c.Store.Members.SetRoles(ctx, c.actor(), changes)
 }
 
 // majorityWithout asks the voters other than one that store, now, whether they would be enough by themselves.

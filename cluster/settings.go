@@ -15,7 +15,7 @@ import (
 // Settings reads autopilot's configuration and the revision that last changed it.
 func (c *Cluster) Settings(ctx context.Context) (autopilot.Config, uint64, error) {
 	cfg := autopilot.DefaultConfig()
-	set, err := c.Store.PeekSetting(ctx, store.SettingAutopilot)
+	set, err := c.Store.Settings.Get(ctx, store.AsLeader, store.SettingAutopilot)
 	if err == nil && set.Value != nil {
 		err = json.Unmarshal(set.Value, &cfg)
 	}
@@ -25,7 +25,7 @@ func (c *Cluster) Settings(ctx context.Context) (autopilot.Config, uint64, error
 // SettingsAt is Settings as a caller may have it who wants to be sure that it is the newest, or who has no leader.
 func (c *Cluster) SettingsAt(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error) {
 	cfg := autopilot.DefaultConfig()
-	set, err := c.Store.Setting(ctx, from, store.SettingAutopilot)
+	set, err := c.Store.Settings.Get(ctx, from, store.SettingAutopilot)
 	if err == nil && set.Value != nil {
 		err = json.Unmarshal(set.Value, &cfg)
 	}

@@ -235,7 +235,7 @@ func (c *Cluster) Storing() Storing { return c.storage.verdict() }
 // useDisk looks at the disk and writes to it, again and again. It may hang in a system call for as long as the disk does,
 // so nobody waits for it.
 func (c *Cluster) useDisk(ctx context.Context) {
-	dir := c.Store.MirrorDir()
+	dir := c.Store.Dir()
 	for next := time.Now(); ; {
 		if ctx.Err() != nil {
 			return

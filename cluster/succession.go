@@ -31,7 +31,7 @@ func successionDue(by *store.Issuer, now time.Time) bool {
 // succeed starts the rotation of every authority that ends, and does not let silent members hold up one whose old
 // authority has ended already.
 func (c *Cluster) succeed(ctx context.Context, rotations []store.CARotation) error {
-	trust, err := c.Store.Trust(ctx)
+	trust, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (c *Cluster) oldEnded(ctx context.Context, r *store.CARotation, by *store.I
 	if r.Old == by.Generation {
 		return now.After(by.Cert.NotAfter)
 	}
-	all, err := c.Store.Authorities(ctx, store.Stale)
+	all, err := c.Store.Authorities.List(ctx, store.Stale)
 	if err != nil {
 		return false
 	}
@@ -89,6 +89,6 @@ func (c *Cluster) changeCA(ctx context.Context, q store.CARequest) error {
 		return err
 	}
 	q.Installed = in
-	_, err = c.Store.ChangeCA(ctx, c.actor(), q)
+	_, err = c.Store.Authorities.Change(ctx, c.actor(), q)
 	return err
 }

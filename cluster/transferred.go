@@ -35,7 +35,7 @@ func (c *Cluster) Transferred(ctx context.Context, actor store.Actor, to uint64)
 		}
 		if leads == c.Store.NodeID() {
 			actor.IdempotencyKey, actor.RequestHash = "", ""
-			err = c.Store.NoteTransferred(ctx, actor, to)
+			err = c.Store.Audit.NoteTransferred(ctx, actor, to)
 		} else {
 			err = c.Transport.Call(ctx, http.MethodPost, leads, pathTransferred, bytes.NewReader(note), nil)
 		}
@@ -58,6 +58,6 @@ func (c *Cluster) serveTransferred(w http.ResponseWriter, r *http.Request) {
 	}
 	actor := store.Actor{Accessor: note.Accessor, Name: note.Name, Remote: note.Remote, RequestID: note.Request, NodeID: transport.MemberID(r.Context())}
 	serveLeader(c, w, r, func(ctx context.Context, _ uint64) (struct{}, error) {
-		return struct{}{}, c.Store.NoteTransferred(ctx, actor, note.To)
+		return struct{}{}, c.Store.Audit.NoteTransferred(ctx, actor, note.To)
 	})
 }

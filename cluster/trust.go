@@ -36,10 +36,10 @@ type trustOfOne struct {
 
 // announced is what the leader's probes tell members of: the revision of the trust and the key of node identities.
 func (c *Cluster) announced(ctx context.Context) (trust uint64, key string) {
-	if t, err := c.Store.Trust(ctx); err == nil {
+	if t, err := c.Store.Authorities.Trust(ctx, store.AsLeader); err == nil {
 		trust = t.Revision
 	}
-	if k, err := c.Store.ActiveKey(ctx, store.KeyJWT); err == nil {
+	if k, err := c.Store.Keys.Active(ctx, store.AsLeader, store.KeyJWT); err == nil {
 		key = k.KID
 	}
 	return trust, key
@@ -148,7 +148,7 @@ func (c *Cluster) reload() error {
 }
 
 func (c *Cluster) trust(ctx context.Context, _ uint64) (a trustAnswer, err error) {
-	t, err := c.Store.Trust(ctx)
+	t, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return a, err
 	}
@@ -180,14 +180,14 @@ type nodeToken struct {
 
 // mintToken signs the identity of a member. That the request has come over the cluster listener proves who it is.
 func (c *Cluster) mintToken(ctx context.Context, nodeID uint64) (t nodeToken, err error) {
-	m, err := c.Store.PeekMember(ctx, nodeID)
+	m, err := c.Store.Members.Get(ctx, store.AsLeader, nodeID)
 	if err != nil {
 		return t, err
 	}
 	if m == nil {
 		return t, fmt.Errorf("node %d is not a member", nodeID)
 	}
-	key, err := c.Store.ActiveKey(ctx, store.KeyJWT)
+	key, err := c.Store.Keys.Active(ctx, store.AsLeader, store.KeyJWT)
 	if err != nil {
 		return t, err
 	}
@@ -226,11 +226,11 @@ func (c *Cluster) tokenDue(now time.Time) bool {
 
 // awaited marks the members that a rotation waits for, so that they are probed more often.
 func (c *Cluster) awaited(ctx context.Context, list []target, t *term) []target {
-	rotations, err := c.Store.CARotations(ctx)
+	rotations, err := c.Store.Authorities.Rotations(ctx, store.AsLeader)
 	if err != nil || len(rotations) == 0 {
 		return list
 	}
-	holders, err := c.Store.TrustHolders(ctx)
+	holders, err := c.Store.Authorities.Holders(ctx, store.AsLeader)
 	if err != nil {
 		return list
 	}
@@ -250,7 +250,7 @@ func (c *Cluster) awaited(ctx context.Context, list []target, t *term) []target 
 // Installed tells which members have put the present trust into effect, and why the others have not. Where this member
 // does not lead it knows of none.
 func (c *Cluster) Installed(ctx context.Context) (in store.Installed, why map[uint64]string, err error) {
-	t, err := c.Store.Trust(ctx)
+	t, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return in, nil, err
 	}
@@ -275,7 +275,7 @@ func (c *Cluster) Installed(ctx context.Context) (in store.Installed, why map[ui
 
 // advanceCA carries rotations of the authorities on and warns of what expires.
 func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
-	rotations, err := c.Store.CARotations(ctx)
+	rotations, err := c.Store.Authorities.Rotations(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
 		if err != nil {
 			return err
 		}
-		if changed, err = c.Store.AdvanceCA(ctx, c.actor(), in); err != nil {
+		if changed, err = c.Store.Authorities.Advance(ctx, c.actor(), in); err != nil {
 			return err
 		}
 	}
@@ -302,7 +302,7 @@ func (c *Cluster) advanceCA(ctx context.Context, t *term) error {
 		return nil
 	}
 	t.checked = time.Now()
-	expiring, err := c.Store.WarnOfExpiry(ctx, c.actor())
+	expiring, err := c.Store.Certificates.WarnOfExpiry(ctx, c.actor())
 	for i := range expiring {
 		e := &expiring[i]
 		c.log.Warn("a certificate in use expires soon", "what", e.String(), "at", e.NotAfter, "days", int(e.DaysLeft(time.Now())))

@@ -41,7 +41,7 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	if err != nil {
 		return out, err
 	}
-	members, err := c.Store.PeekMembers(ctx)
+	members, err := c.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return out, err
 	}
@@ -82,7 +82,7 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 	if err != nil {
 		return state, err
 	}
-	members, err := c.Store.Members(ctx, store.Linearisable)
+	members, err := c.Store.Members.List(ctx, store.Linearisable)
 	if err != nil {
 		return state, err
 	}

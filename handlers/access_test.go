@@ -42,7 +42,7 @@ func callers(t *testing.T, s *sole.Member) (list []caller) {
 		k := store.APIKey{ID: store.NewID(), Kind: kind, Name: kind, Secret: certs.NewSecret(), Scopes: scopes, OwnerID: "x", OwnerName: "x"}
 		k.SecretHash = certs.HashSecret(k.Secret)
 		change(&k)
-		if _, err := s.Store.CreateAPIKey(t.Context(), store.Actor{Name: "test"}, k); err != nil {
+		if _, err := s.Store.APIKeys.Create(t.Context(), store.Actor{Name: "test"}, k); err != nil {
 			t.Fatal(err)
 		}
 		return "ApiKey " + base64.StdEncoding.EncodeToString([]byte(k.ID+":"+k.Secret))
@@ -64,18 +64,18 @@ func callers(t *testing.T, s *sole.Member) (list []caller) {
 // nodeCredentials are the identity of member 1 and the bearer that members derive from the join secret.
 func nodeCredentials(t *testing.T, s *sole.Member) (jwt, internal string) {
 	t.Helper()
-	key, err := s.Store.ActiveKey(t.Context(), store.KeyJWT)
+	key, err := s.Store.Keys.Active(t.Context(), store.AsLeader, store.KeyJWT)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := s.Store.PeekMember(t.Context(), 1)
+	m, err := s.Store.Members.Get(t.Context(), store.AsLeader, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if jwt, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, s.ClusterID, m.ID, 1, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	secret, err := s.Store.ActiveKey(t.Context(), store.KeyJoinSecret)
+	secret, err := s.Store.Keys.Active(t.Context(), store.AsLeader, store.KeyJoinSecret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func harmless(rt *handlers.Route) (target, body string) {
 func TestAccess(t *testing.T) {
 	s := sole.New(t)
 	list := callers(t, s)
-	sole.Until(t, "the mirror knows them all", func() bool { return s.Store.ReplicaRevision() >= s.Store.Revision() })
+	sole.Until(t, "the mirror knows them all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
 	calls := 0
 	for _, rt := range s.Routes() {
 		if rt.Family.Name == "ui" || rt.Stream || rt.Path == "/v1/peering/establish" { // its token cannot be right without another cluster

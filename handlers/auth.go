@@ -157,11 +157,11 @@ func (s *Server) recognise(q *Request, c Credential) (*Denial, error) {
 	case c.ID == "":
 		return &Denial{Reason: UnknownCredential, Credential: c}, nil
 	}
-	known, err := s.Store.TokenByID(ctx, from, c.ID)
+	known, err := s.Store.APITokens.ByID(ctx, from, c.ID)
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.Store.APIKeyByID(ctx, from, c.ID)
+	key, err := s.Store.APIKeys.ByID(ctx, from, c.ID)
 	denied := func(why Reason) (*Denial, error) { return &Denial{Reason: why, Credential: c, Key: key}, nil }
 	switch {
 	case err != nil:
@@ -200,7 +200,7 @@ func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
 // is looked up, and the secret changes with every removal.
 func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if bearer := q.Header.Get("X-ZLayer-Internal-Token"); bearer != "" {
-		key, err := s.Store.ActiveKey(q.Context(), store.KeyJoinSecret)
+		key, err := s.Store.Keys.Active(q.Context(), store.AsLeader, store.KeyJoinSecret)
 		if err != nil {
 			return nil, err
 		}
@@ -221,7 +221,7 @@ func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if err != nil {
 		return nil, nil
 	}
-	m, err := s.Store.PeekMember(q.Context(), claims.RaftNodeID)
+	m, err := s.Store.Members.Get(q.Context(), store.AsLeader, claims.RaftNodeID)
 	if err != nil || m == nil || m.ID != claims.NodeID {
 		return nil, err
 	}
@@ -231,7 +231,7 @@ func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 
 // NodeKeys returns the public keys that node identities are verified with, by their ids, and the ids, the newest first.
 func NodeKeys(ctx context.Context, st *store.Store, now time.Time) (map[string]ed25519.PublicKey, []string, error) {
-	list, err := st.Keys(ctx, store.KeyJWT)
+	list, err := st.Keys.List(ctx, store.AsLeader, store.KeyJWT)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -249,13 +249,13 @@ func NodeKeys(ctx context.Context, st *store.Store, now time.Time) (map[string]e
 func (s *Server) findToken(ctx context.Context, from store.Consistency, c Credential) (*store.APIToken, error) {
 	hash := certs.HashSecret(c.Secret)
 	if c.ID == "" || c.Scheme == "basic" {
-		token, err := s.Store.TokenByHash(ctx, from, hash)
+		token, err := s.Store.APITokens.ByHash(ctx, from, hash)
 		if err != nil || token == nil || c.ID == "" || c.ID == token.ID || c.ID == token.Name {
 			return token, err
 		}
 		return nil, nil
 	}
-	token, err := s.Store.TokenByID(ctx, from, c.ID)
+	token, err := s.Store.APITokens.ByID(ctx, from, c.ID)
 	if err != nil || token == nil || subtle.ConstantTimeCompare([]byte(token.SecretHash), []byte(hash)) != 1 {
 		return nil, err
 	}

@@ -254,7 +254,7 @@ func (x *relay) untouched() bool {
 
 func mirrorFile(s *sole.Member) string {
 	s.T.Helper()
-	sole.Until(s.T, "the mirror is there", func() bool { return s.Store.ReplicaRevision() >= s.Store.Revision() })
+	sole.Until(s.T, "the mirror is there", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
 	return filepath.Join(s.Dir, "muster.db")
 }
 

@@ -144,14 +144,14 @@ func TestNamesInCertificates(t *testing.T) {
 			if code, text, _ = join(other.with("advertise_addr", "192.0.2.1", "raft_address", "192.0.2.1:7301", "api_address", "db1.example:5001")); code != 403 || !strings.Contains(text, "node ") {
 				t.Errorf("another member's name: %d %.300s", code, text)
 			}
-			s.Option(store.OptionCertificateHosts, `"set.example"`)
+			s.Option(store.SettingCertificateHosts, `"set.example"`)
 			later := newCandidate(t, plain, true).with("advertise_addr", "192.0.2.1", "raft_port", "x")
 			later = strings.Replace(later, `"raft_port":"x"`, `"raft_port":7400`, 1)
 			later = strings.Replace(later, `"advertise_addr"`, `"api_address":"set.example:5000","advertise_addr"`, 1)
 			if code, text, out = join(later, "Idempotency-Key", "k"); code != 200 || !slices.Contains(namesOf(t, out.HTTPCert), "set.example") {
 				t.Errorf("as the setting says: %d %.300s", code, text)
 			}
-			s.Option(store.OptionCertificateHosts, "null")
+			s.Option(store.SettingCertificateHosts, "null")
 			if code, text, out = join(later, "Idempotency-Key", "k"); code == 200 && slices.Contains(namesOf(t, out.HTTPCert), "set.example") {
 				t.Errorf("repeated when the setting says so no more: %d %.300s", code, text)
 			}
@@ -187,7 +187,7 @@ func TestHostsOfTokens(t *testing.T) {
 // allows.
 func TestEnrolledIntermediate(t *testing.T) {
 	s := sole.New(t)
-	s.Option(store.OptionEnrollmentHTTPCA, `"intermediate"`)
+	s.Option(store.SettingEnrollmentHTTPCA, `"intermediate"`)
 	get := func() *x509.Certificate {
 		w := s.Call("GET", "/_security/enroll/node", "", "", "Authorization", s.EnrollKey(`{}`))
 		var out struct {
@@ -206,7 +206,7 @@ func TestEnrolledIntermediate(t *testing.T) {
 	if got := fmt.Sprint(c.PermittedDNSDomains, c.PermittedIPRanges, c.PermittedDNSDomainsCritical); got != "[localhost] [127.0.0.0/8 ::1/128 192.0.2.1/32] true" {
 		t.Error(got)
 	}
-	s.Option(store.OptionCertificateHosts, `"es.example.org,*.apps.example.org,10.0.0.0/8"`)
+	s.Option(store.SettingCertificateHosts, `"es.example.org,*.apps.example.org,10.0.0.0/8"`)
 	c = get()
 	if got := fmt.Sprint(c.PermittedDNSDomains, c.PermittedIPRanges); got != "[localhost es.example.org .apps.example.org] [127.0.0.0/8 ::1/128 10.0.0.0/8 192.0.2.1/32]" {
 		t.Error(got)

@@ -159,7 +159,7 @@ func TestReplayOfAnEnrollment(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, x := range []struct{ name, off, on string }{
-		{store.OptionEnrollmentHTTPCA, `"intermediate"`, `"root"`}, {store.OptionEnrollment, "false", "true"},
+		{store.SettingEnrollmentHTTPCA, `"intermediate"`, `"root"`}, {store.SettingEnrollment, "false", "true"},
 	} {
 		s.Option(x.name, x.off)
 		if w := create(s, &c, "k", "", ""); w.Code != 403 || strings.Contains(w.Body.String(), "http_ca_key") {
@@ -242,8 +242,8 @@ func TestKeysOfKeys(t *testing.T) {
 func TestSettingsThatWeaken(t *testing.T) {
 	s := sole.New(t)
 	manage := s.Token(store.ScopeClusterManage)
-	for _, o := range store.Options {
-		scope, err := store.OptionScope(o.Name)
+	for _, o := range store.AllSettings {
+		scope, err := store.SettingScope(o.Name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -160,17 +160,17 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request) error {
 
 // follow finds where to begin and then writes events until the reader, the token or the member goes.
 func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery) error {
-	reader := s.Store.ReadEvents(e.from) // first: it makes this member ask the leader
+	reader := s.Store.Events.Read(e.from) // first: it makes this member ask the leader
 	defer func() { reader.Close() }()
 	wait, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
 	if !e.hasFrom {
-		at, err := s.Store.EventsNow(wait)
+		at, err := s.Store.Events.Now(wait)
 		if err != nil {
 			return err
 		}
 		e.from = at
-		next := s.Store.ReadEvents(at)
+		next := s.Store.Events.Read(at)
 		reader.Close()
 		reader = next
 	} else if !s.Store.AwaitRevision(wait, e.from.Revision) {
@@ -179,7 +179,7 @@ func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery) error {
 		}
 		return Fail(http.StatusBadRequest, fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Store.KnownRevision()))
 	}
-	oldest, err := s.Store.OldestEvents(wait)
+	oldest, err := s.Store.Events.Oldest(wait)
 	if err != nil && !errors.Is(err, store.ErrNoLeader) {
 		return err
 	}

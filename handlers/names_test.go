@@ -35,7 +35,7 @@ var byName = []string{
 // have from one that nobody has, and there is no place that is not tried.
 func TestEveryNameOfAMember(t *testing.T) {
 	s := sole.New(t)
-	me, err := s.Store.PeekMember(t.Context(), 1)
+	me, err := s.Store.Members.Get(t.Context(), store.AsLeader, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestAmbiguousNames(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &token); err != nil || token.Result.ID == "" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	if _, err := s.Store.Join(t.Context(), store.Actor{Name: "test"}, store.Joiner{TokenID: token.Result.ID, Member: store.Member{Name: "two",
+	if _, err := s.Store.Members.Join(t.Context(), store.Actor{Name: "test"}, store.Joiner{TokenID: token.Result.ID, Member: store.Member{Name: "two",
 		Mode: store.ModeFull, Recipient: "r", RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002"}}); err != nil {
 		t.Fatal(err)
 	}

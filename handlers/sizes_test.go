@@ -114,7 +114,7 @@ func tooLongRequests(s *sole.Member) map[string][]tooLongRequest {
 // authority is the certificate of the HTTP authority, in DER.
 func authority(s *sole.Member) []byte {
 	s.T.Helper()
-	ca, err := s.Store.Authority(s.T.Context(), certs.HTTP)
+	ca, err := s.Store.Authorities.Issuing(s.T.Context(), store.AsLeader, certs.HTTP)
 	if err != nil {
 		s.T.Fatal(err)
 	}
@@ -174,17 +174,17 @@ func TestRowsAreBounded(t *testing.T) {
 		body         string // %d counts
 		header       string
 	}{
-		{store.OptionLimitAPITokens, "POST", "/api/v1/api-tokens", `{"name":"x%d","scopes":["enroll"]}`, admin},
-		{store.OptionLimitAPIKeys, "POST", "/_security/api_key", `{"name":"x%d"}`, admin},
-		{store.OptionLimitAPIKeys, "POST", "/api/v1/cluster/enrollment-tokens", `{"name":"x%d"}`, admin},
-		{store.OptionLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"labels":{"n":"%d"}}`, admin},
-		{store.OptionLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"format":"zlayer","labels":{"n":"%d"}}`, admin},
-		{store.OptionLimitJoinTokens, "POST", "/api/v1/cluster/pki/join-tokens", `{"nodeID":10%d}`, admin},
-		{store.OptionLimitEnrollments, "GET", "/_security/enroll/kibana?human=false&format=%d", "", s.EnrollKey(`{"scope":"kibana","maxUses":100}`)},
-		{store.OptionLimitLeases, "PUT", "/api/v1/cluster/leases/l%d", `{"nodeId":1,"ttlSeconds":100}`, admin},
-		{store.OptionLimitSecrets, "PUT", "/api/v1/cluster/secrets/s%d", `{"value":"x"}`, admin},
-		{store.OptionLimitPeerings, "POST", "/v1/peering/token", `{"PeerName":"p%d"}`, admin},
-		{store.OptionLimitAnswers, "POST", "/api/v1/cluster/join-tokens", `{"labels":{"n":"%d"}}`, admin},
+		{store.SettingLimitAPITokens, "POST", "/api/v1/api-tokens", `{"name":"x%d","scopes":["enroll"]}`, admin},
+		{store.SettingLimitAPIKeys, "POST", "/_security/api_key", `{"name":"x%d"}`, admin},
+		{store.SettingLimitAPIKeys, "POST", "/api/v1/cluster/enrollment-tokens", `{"name":"x%d"}`, admin},
+		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"labels":{"n":"%d"}}`, admin},
+		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"format":"zlayer","labels":{"n":"%d"}}`, admin},
+		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/pki/join-tokens", `{"nodeID":10%d}`, admin},
+		{store.SettingLimitEnrollments, "GET", "/_security/enroll/kibana?human=false&format=%d", "", s.EnrollKey(`{"scope":"kibana","maxUses":100}`)},
+		{store.SettingLimitLeases, "PUT", "/api/v1/cluster/leases/l%d", `{"nodeId":1,"ttlSeconds":100}`, admin},
+		{store.SettingLimitSecrets, "PUT", "/api/v1/cluster/secrets/s%d", `{"value":"x"}`, admin},
+		{store.SettingLimitPeerings, "POST", "/v1/peering/token", `{"PeerName":"p%d"}`, admin},
+		{store.SettingLimitAnswers, "POST", "/api/v1/cluster/join-tokens", `{"labels":{"n":"%d"}}`, admin},
 	} {
 		s.Option(x.option, "3")
 		refused := ""
@@ -196,7 +196,7 @@ func TestRowsAreBounded(t *testing.T) {
 				body = fmt.Sprintf(body, i)
 			}
 			key := ""
-			if x.option == store.OptionLimitAnswers {
+			if x.option == store.SettingLimitAnswers {
 				key = fmt.Sprint("key", i)
 			}
 			w := s.Call(x.method, path, "", body, "Authorization", x.header, "Content-Type", "application/json", "Idempotency-Key", key)

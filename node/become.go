@@ -154,8 +154,8 @@ func (n *Node) differs(ctx context.Context) <-chan error {
 	result := make(chan error, 1)
 	n.servers.Go(func() {
 		for ctx.Err() == nil {
-			changed := n.store.MirrorChanged()
-			if n.store.ReplicaRevision() > 0 {
+			changed := n.store.Mirror.Changed()
+			if n.store.Mirror.Revision() > 0 {
 				if err := n.checkFixed(); err != nil {
 					result <- err
 				}

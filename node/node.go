@@ -155,7 +155,7 @@ func (n *Node) openTransport() error {
 		ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
 		defer cancel()
 		if st := n.opened.Load(); st != nil {
-			return st.CertKey(ctx, id)
+			return st.Members.CertKey(ctx, id)
 		}
 		return ""
 	}
@@ -212,7 +212,7 @@ func (n *Node) openStore(identity *age.X25519Identity, founding *store.Founding)
 		return n.store.Close(ctx)
 	})
 	n.opened.Store(n.store)
-	n.book.UseTable(n.store.RaftAddress)
+	n.book.UseTable(n.store.Members.RaftAddress)
 	return nil
 }
 
@@ -298,7 +298,7 @@ func (n *Node) awaitFounded(ctx context.Context) error {
 	if _, err := n.store.AwaitLeader(ctx); err != nil {
 		return fmt.Errorf("the cluster was not founded in time: %w", err)
 	}
-	for changed := n.store.MirrorChanged(); n.store.ReplicaRevision() == 0; changed = n.store.MirrorChanged() {
+	for changed := n.store.Mirror.Changed(); n.store.Mirror.Revision() == 0; changed = n.store.Mirror.Changed() {
 		select {
 		case <-changed:
 		case <-ctx.Done():

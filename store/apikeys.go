@@ -107,7 +107,7 @@ func (s *Store) CreateAPIKey(ctx context.Context, actor Actor, k APIKey) (APIKey
 		}
 		return err
 	}
-	return writeOnce(ctx, s, actor, again, func(tx *Tx) (APIKey, error) {
+	return makeOnceUnless(ctx, s, actor, again, func(tx *Tx) (APIKey, error) {
 		if err := tx.boundAPIKeys(k.OwnerID); err != nil {
 			return k, err
 		}
@@ -149,7 +149,7 @@ func (s *Store) APIKeyByID(ctx context.Context, c Consistency, id string) (k *AP
 	if c == Stale {
 		err = s.Read(ctx, Stale, load)
 	} else {
-		err = s.Peek(ctx, load)
+		err = s.Read(ctx, AsLeader, load)
 	}
 	return k, err
 }
@@ -171,7 +171,7 @@ type Revoked struct {
 
 // RevokeAPIKeys makes the keys useless that match, and with enrollments also what was enrolled with them.
 func (s *Store) RevokeAPIKeys(ctx context.Context, actor Actor, match func(*APIKey) bool, enrollments bool) (Revoked, error) {
-	return write(ctx, s, actor, func(tx *Tx) (out Revoked, err error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (out Revoked, err error) {
 		list, err := collect(&tx.View, scanAPIKey, selectAPIKeys+" ORDER BY created_at, id")
 		if err != nil {
 			return out, err

@@ -84,7 +84,7 @@ func (s *Store) CreateAPIToken(ctx context.Context, actor Actor, t APIToken) (AP
 		}
 		return err
 	}
-	return writeOnce(ctx, s, actor, again, func(tx *Tx) (APIToken, error) {
+	return makeOnceUnless(ctx, s, actor, again, func(tx *Tx) (APIToken, error) {
 		if err := tx.boundAPITokens(); err != nil {
 			return t, err
 		}
@@ -134,7 +134,7 @@ func (s *Store) APITokens(ctx context.Context, c Consistency) (list []APIToken, 
 // DeleteAPIToken takes a token away at once. The last token with the scope management stays: without it nobody
 // could make another.
 func (s *Store) DeleteAPIToken(ctx context.Context, actor Actor, id string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+	return doOnce(ctx, s, actor, func(tx *Tx) error {
 		list, err := collect(&tx.View, scanAPIToken, selectAPITokens)
 		if err != nil {
 			return err

@@ -167,20 +167,20 @@ func TestAuditRetention(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	set := func(name, value string) error {
-		_, err := l.SetOptions(bg, Actor{Name: "test"}, map[string]json.RawMessage{name: json.RawMessage(value)})
+		_, err := l.Settings.Set(bg, Actor{Name: "test"}, map[string]json.RawMessage{name: json.RawMessage(value)})
 		return err
 	}
-	if err := set(OptionAuditMaxRows, "999"); err == nil {
+	if err := set(SettingAuditMaxRows, "999"); err == nil {
 		t.Error("999 rows are too few to be taken")
 	}
-	if err := errors.Join(set(OptionAuditMaxRows, "1000"), set(OptionAuditMaxAge, `"1h"`)); err != nil {
+	if err := errors.Join(set(SettingAuditMaxRows, "1000"), set(SettingAuditMaxAge, `"1h"`)); err != nil {
 		t.Fatal(err)
 	}
 	var writers sync.WaitGroup
 	for w := range 32 {
 		writers.Go(func() {
 			for i := range 100 {
-				if err := l.NoteTransfer(bg, Actor{Name: "test"}, uint64(w*1000+i)); err != nil {
+				if err := l.Audit.NoteTransfer(bg, Actor{Name: "test"}, uint64(w*1000+i)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -190,7 +190,7 @@ func TestAuditRetention(t *testing.T) {
 	steps := 0
 	for more := true; more; steps++ {
 		var err error
-		if more, err = l.PruneAudit(bg, Actor{Name: "test"}); err != nil || steps > 10 {
+		if more, err = l.Audit.Prune(bg, Actor{Name: "test"}); err != nil || steps > 10 {
 			t.Fatalf("step %d: %v", steps, err)
 		}
 	}
@@ -198,19 +198,19 @@ func TestAuditRetention(t *testing.T) {
 	if steps < 2 || kept < 900 || kept > 1010 {
 		t.Errorf("%d rows are kept after %d steps", kept, steps)
 	}
-	if again, err := l.PruneAudit(bg, Actor{Name: "test"}); err != nil || again || integers(t, l, "SELECT count(*) FROM audit")[0] != kept {
+	if again, err := l.Audit.Prune(bg, Actor{Name: "test"}); err != nil || again || integers(t, l, "SELECT count(*) FROM audit")[0] != kept {
 		t.Errorf("pruning goes on by itself: %v %v", again, err)
 	}
-	oldest, err := l.OldestEvents(bg)
+	oldest, err := l.Events.Oldest(bg)
 	if err != nil || oldest == 0 {
 		t.Fatalf("oldest %d, %v", oldest, err)
 	}
 	if _, err := l.eventHistory(bg, After(oldest-1), 10); !errors.Is(err, ErrPruned) {
 		t.Errorf("reading across the gap: %v", err)
 	}
-	end, _ := l.EventEnd()
+	end, _ := l.Events.End()
 	l.events.reset(end) // as on a member that has just begun to read
-	r := l.ReadEvents(After(oldest))
+	r := l.Events.Read(After(oldest))
 	defer r.Close()
 	for told := int64(0); told < kept; {
 		list, err := r.Next(bg, 100)
@@ -221,10 +221,10 @@ func TestAuditRetention(t *testing.T) {
 	}
 
 	// Age counts, too.
-	if err := set(OptionAuditMaxRows, "1000000"); err != nil {
+	if err := set(SettingAuditMaxRows, "1000000"); err != nil {
 		t.Fatal(err)
 	}
-	err = l.Peek(bg, func(v *View) error {
+	err = l.Read(bg, AsLeader, func(v *View) error {
 		v.Now = v.Now.Add(2 * time.Hour)
 		until, err := v.pruneUntil(auditClass{true, time.Hour, 1_000_000})
 		if err == nil && until != l.Revision() {
@@ -246,13 +246,13 @@ func TestHealthNoted(t *testing.T) {
 		healthy bool
 		rows    int64
 	}{{false, 1}, {false, 1}, {true, 2}, {true, 2}, {false, 3}} {
-		if err := l.SetHealth(bg, actor, []HealthChange{{NodeID: 1, Healthy: x.healthy, Reason: "test"}}); err != nil {
+		if err := l.Members.SetHealth(bg, actor, []HealthChange{{NodeID: 1, Healthy: x.healthy, Reason: "test"}}); err != nil {
 			t.Fatal(err)
 		}
 		if n := integers(t, l, "SELECT count(*) FROM audit WHERE action IN ('member.healthy', 'member.unhealthy')")[0]; n != x.rows {
 			t.Errorf("healthy %t: %d rows, not %d", x.healthy, n, x.rows)
 		}
-		noted, err := l.UnhealthyMembers(bg)
+		noted, err := l.Members.Unhealthy(bg, AsLeader)
 		if err != nil || noted[1] == x.healthy {
 			t.Errorf("healthy %t: noted %v, %v", x.healthy, noted, err)
 		}

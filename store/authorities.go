@@ -160,7 +160,7 @@ func ownPEM(a *Authority) []byte {
 
 // Authority returns the certificate authority of a kind that issues now, with its key, as the leader has it.
 func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error) {
-	t, err := s.Trust(ctx)
+	t, err := s.Authorities.Trust(ctx, AsLeader)
 	if err != nil {
 		return certs.CA{}, err
 	}

@@ -86,7 +86,7 @@ type CertHosts struct {
 // RecordCertificates notes leaves that are about to be signed for a member, and returns for which hosts. It returns
 // ErrAuthorityMoved when another authority issues than the one that was chosen.
 func (s *Store) RecordCertificates(ctx context.Context, actor Actor, nodeID uint64, list []Certificate, e HostEvidence) (CertHosts, error) {
-	return write(ctx, s, actor, func(tx *Tx) (out CertHosts, err error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (out CertHosts, err error) {
 		m, err := tx.Member(nodeID)
 		if err != nil {
 			return out, err

@@ -35,7 +35,7 @@ func (v *View) Cluster() (c Cluster, ok bool, err error) {
 
 // PeekCluster reads the identity as the leader has it, without asking the voters.
 func (s *Store) PeekCluster(ctx context.Context) (c Cluster, err error) {
-	err = s.Peek(ctx, func(v *View) error {
+	err = s.Read(ctx, AsLeader, func(v *View) error {
 		c, _, err = v.Cluster()
 		return err
 	})

@@ -113,11 +113,11 @@ func (c *testCluster) node(id uint64) *Store {
 func (c *testCluster) join(ctx context.Context, id uint64) {
 	c.t.Helper()
 	l := c.leader()
-	token, err := l.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, NodeID: id, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := l.JoinTokens.Create(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, NodeID: id, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	dek, generation, err := l.ActiveDEK()
+	dek, generation, err := l.Keys.ActiveDEK()
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func (c *testCluster) join(ctx context.Context, id uint64) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if _, err := l.Join(ctx, Actor{Name: "test"}, Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
+	if _, err := l.Members.Join(ctx, Actor{Name: "test"}, Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
 		Member: Member{Mode: ModeFull, Recipient: recipient, RaftAddress: fmt.Sprintf("127.0.0.1:700%d", id)}}); err != nil {
 		c.t.Fatal(err)
 	}

@@ -13,19 +13,19 @@ import (
 
 // Rotation is a new data-encryption key with everything that can be prepared outside a transaction: wraps for the
 // members that there were, and the keys that get a new epoch with it.
-type Rotation struct {
+type DEKRotation struct {
 	DEK   certs.DEK
 	Wraps map[uint64][]byte // by raft node id
 	Keys  []NewKey
 }
 
 // PrepareRotation wraps a new key for every member that holds keys, except one. It takes about 0.1 ms per member.
-func (s *Store) PrepareRotation(ctx context.Context, without uint64, keys []NewKey) (*Rotation, error) {
-	members, err := s.PeekMembers(ctx)
+func (s *Store) PrepareRotation(ctx context.Context, without uint64, keys []NewKey) (*DEKRotation, error) {
+	members, err := s.Members.List(ctx, AsLeader)
 	if err != nil {
 		return nil, err
 	}
-	r := &Rotation{DEK: certs.NewDEK(), Wraps: make(map[uint64][]byte, len(members)), Keys: keys}
+	r := &DEKRotation{DEK: certs.NewDEK(), Wraps: make(map[uint64][]byte, len(members)), Keys: keys}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var failed error
@@ -56,7 +56,7 @@ func (s *Store) PrepareRotation(ctx context.Context, without uint64, keys []NewK
 }
 
 // rotateDEK makes a new generation the active one. The old ones stay readable until everything is re-encrypted.
-func (t *Tx) rotateDEK(r *Rotation, reason string) (generation uint64, err error) {
+func (t *Tx) rotateDEK(r *DEKRotation, reason string) (generation uint64, err error) {
 	var total int
 	if _, err := t.get("SELECT coalesce(max(generation), 0) + 1 FROM dek_generations", nil, &generation); err != nil {
 		return 0, err
@@ -102,8 +102,8 @@ const countSealed = `SELECT (SELECT count(*) FROM secrets WHERE dek_generation <
 	+ (SELECT count(*) FROM peering_secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM peering_tombstones WHERE dek_generation < ?1)`
 
 // RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
-func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *Rotation, reason string) (uint64, error) {
-	return write(ctx, s, actor, func(tx *Tx) (generation uint64, err error) {
+func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *DEKRotation, reason string) (uint64, error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (generation uint64, err error) {
 		if generation, err = tx.rotateDEK(r, reason); err != nil {
 			return 0, err
 		}

@@ -25,7 +25,7 @@ var errNoMember = refuse(NotFound, "Cluster member not found")
 // BeginDrain marks a member as draining; leases on it are waited for until the deadline. A member that is draining or
 // drained already stays as it is. Whoever leads carries the drain on.
 func (s *Store) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wait time.Duration) (*Member, error) {
-	return write(ctx, s, actor, func(tx *Tx) (*Member, error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (*Member, error) {
 		m, err := tx.Member(nodeID)
 		switch {
 		case err != nil:
@@ -85,7 +85,7 @@ func (s *Store) FinishDrain(ctx context.Context, actor Actor, nodeID, generation
 
 // Resume ends or cancels a drain. It changes nothing for a member that is active.
 func (s *Store) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Member, error) {
-	return write(ctx, s, actor, func(tx *Tx) (*Member, error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (*Member, error) {
 		m, err := tx.Member(nodeID)
 		switch {
 		case err != nil:
@@ -109,7 +109,7 @@ func (s *Store) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Member
 
 // Promote makes a member a voter at an operator's word: autopilot does not undo it.
 func (s *Store) Promote(ctx context.Context, actor Actor, nodeID uint64) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+	return doOnce(ctx, s, actor, func(tx *Tx) error {
 		m, err := tx.Member(nodeID)
 		switch {
 		case err != nil:

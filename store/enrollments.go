@@ -79,7 +79,7 @@ func scanEnrollment(rows *sql.Rows) (e Enrollment, err error) {
 // Enroll consumes one use of the key, if it was a key, and records what is handed out, in one transaction: a refused
 // enrollment consumes nothing. A refusal with code Unauthorized says why the key is not good any more.
 func (s *Store) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enrolling, error) {
-	return writeOnce(ctx, s, actor, (*Tx).enrolledAgain, func(tx *Tx) (Enrolling, error) {
+	return makeOnceUnless(ctx, s, actor, (*Tx).enrolledAgain, func(tx *Tx) (Enrolling, error) {
 		if e.Replay {
 			return e, refuse(Conflict, "the answer to this Idempotency-Key is remembered no longer; repeat the request with another key")
 		}
@@ -152,9 +152,9 @@ func (t *Tx) enrolledAgain(old *Enrolling) error {
 		return err
 	}
 	switch {
-	case string(options[OptionEnrollment]) != "true":
+	case string(options[SettingEnrollment]) != "true":
 		return refuse(Forbidden, "enrollment is not enabled any more")
-	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(options[OptionEnrollmentHTTPCA]) != quote(HTTPCARoot):
+	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(options[SettingEnrollmentHTTPCA]) != quote(HTTPCARoot):
 		return refuse(Forbidden, "the key of the HTTP authority is not handed out any more; enroll with another enrollment token")
 	}
 	return nil
@@ -190,7 +190,7 @@ func (s *Store) Enrollments(ctx context.Context, c Consistency) (list []Enrollme
 // RevokeEnrollment marks the certificates of an enrollment as revoked and deletes its service token. Revoking twice is no
 // error.
 func (s *Store) RevokeEnrollment(ctx context.Context, actor Actor, id string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+	return doOnce(ctx, s, actor, func(tx *Tx) error {
 		list, err := collect(&tx.View, scanEnrollment, selectEnrollments+" WHERE id = ?", id)
 		switch {
 		case err != nil:

@@ -36,8 +36,8 @@ func TestNamePattern(t *testing.T) {
 
 // The defaults must be values that the options themselves accept, and names must be found.
 func TestOptions(t *testing.T) {
-	for _, o := range Options {
-		if found, err := findOption(o.Name); err != nil || found.Name != o.Name {
+	for _, o := range AllSettings {
+		if found, err := findSetting(o.Name); err != nil || found.Name != o.Name {
 			t.Errorf("%s: %v", o.Name, err)
 		}
 		if !json.Valid([]byte(o.Default)) || !o.valid(json.RawMessage(o.Default)) || o.Rule == "" || o.Help == "" {
@@ -51,9 +51,9 @@ func TestOptions(t *testing.T) {
 	}
 	b := foundedBench(t, "10.1.0.0/16", 28)
 	// What a newer member has set and this one does not understand counts as never set.
-	b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, '\"quantum\"', 1)", OptionEnrollmentKeyType)
+	b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, '\"quantum\"', 1)", SettingEnrollmentKeyType)
 	all, err := b.view().options()
-	if err != nil || string(all[OptionEnrollmentKeyType]) != `"ecdsa"` || len(all) != len(Options) {
+	if err != nil || string(all[SettingEnrollmentKeyType]) != `"ecdsa"` || len(all) != len(AllSettings) {
 		t.Errorf("%s, %v", all, err)
 	}
 }

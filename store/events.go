@@ -231,7 +231,7 @@ func (r *EventReader) Position() Position { return r.at }
 // reader had caught up and was overtaken since, ErrPruned when there is a gap, and ctx's error when that ends first.
 func (r *EventReader) Next(ctx context.Context, limit int) ([]*Event, error) {
 	for {
-		mirrored := r.s.MirrorChanged()
+		mirrored := r.s.Mirror.Changed()
 		list, inside, resets, wake := r.s.events.after(r.at, limit)
 		if !inside {
 			if r.live && r.resets == resets {
@@ -321,7 +321,7 @@ func (s *Store) EventsNow(ctx context.Context) (p Position, err error) {
 // KnownRevision returns the newest revision that this member has heard of. It asks nobody.
 func (s *Store) KnownRevision() uint64 {
 	end, _, _ := s.events.position()
-	rev := max(end.Revision, s.ReplicaRevision())
+	rev := max(end.Revision, s.Mirror.Revision())
 	if s.Leading() {
 		rev = max(rev, s.Revision())
 	}
@@ -331,7 +331,7 @@ func (s *Store) KnownRevision() uint64 {
 // AwaitRevision blocks until this member has heard of a revision, or ctx ends; it tells which.
 func (s *Store) AwaitRevision(ctx context.Context, revision uint64) bool {
 	for {
-		mirrored := s.MirrorChanged()
+		mirrored := s.Mirror.Changed()
 		_, _, wake := s.events.position()
 		if s.KnownRevision() >= revision {
 			return true

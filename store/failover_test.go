@@ -39,7 +39,7 @@ func TestLeaderCutOff(t *testing.T) {
 			for i := range 5 {
 				request := uuid.NewString()
 				err := promised(t, fmt.Sprintf("write %d to the leader that is cut off", i), func() error {
-					_, err := old.CreateJoinToken(bg, Actor{RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+					_, err := old.JoinTokens.Create(bg, Actor{RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 					return err
 				})
 				if !noLeader(err) {
@@ -137,7 +137,7 @@ func TestMajorityLost(t *testing.T) {
 			request := uuid.NewString()
 			for i := range 3 {
 				err := promised(t, "write", func() error {
-					_, err := s.CreateJoinToken(bg, Actor{Name: "test", RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+					_, err := s.JoinTokens.Create(bg, Actor{Name: "test", RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 					return err
 				})
 				if !noLeader(err) {
@@ -147,13 +147,13 @@ func TestMajorityLost(t *testing.T) {
 			if err := promised(t, "linearisable read", func() error { return s.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
 				t.Errorf("linearisable read: %v", err)
 			}
-			if err := promised(t, "list of members", func() error { _, err := s.Members(bg, Linearisable); return err }); !noLeader(err) {
+			if err := promised(t, "list of members", func() error { _, err := s.Members.List(bg, Linearisable); return err }); !noLeader(err) {
 				t.Errorf("linearisable list: %v", err)
 			}
 			if err := promised(t, "stale read", stale); err != nil {
 				t.Errorf("stale read: %v", err)
 			}
-			if list, err := s.Members(bg, Stale); err != nil || len(list) != 3 {
+			if list, err := s.Members.List(bg, Stale); err != nil || len(list) != 3 {
 				t.Errorf("stale list: %d members, %v", len(list), err)
 			}
 			ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
@@ -173,7 +173,7 @@ func TestMajorityLost(t *testing.T) {
 				}
 			}
 			c.eventually("a write after the others are back", func() error { _, err := mint(bg, c.leader()); return err })
-			if _, err := c.leader().Members(bg, Linearisable); err != nil {
+			if _, err := c.leader().Members.List(bg, Linearisable); err != nil {
 				t.Error(err)
 			}
 			c.agree()
@@ -225,7 +225,7 @@ func (c *testCluster) joinAny(recipient string) (Joined, error) {
 	if err != nil {
 		return Joined{}, err
 	}
-	return l.Join(bg, Actor{Name: "test"}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: recipient, RaftAddress: "10.0.0.9:7000"}})
+	return l.Members.Join(bg, Actor{Name: "test"}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: recipient, RaftAddress: "10.0.0.9:7000"}})
 }
 
 // (h) All state survives a restart of all nodes, the epoch grows, and ids go on where they were.
@@ -285,11 +285,11 @@ func TestRestartOfAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.RevokeJoinToken(bg, Actor{}, tok.ID); err != nil {
+	if err := l.JoinTokens.Revoke(bg, Actor{}, tok.ID); err != nil {
 		t.Fatal(err)
 	}
 	var refusal *Refusal
-	if _, err := l.Join(bg, Actor{}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull}}); !errors.As(err, &refusal) || refusal.Code != Unauthorized {
+	if _, err := l.Members.Join(bg, Actor{}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull}}); !errors.As(err, &refusal) || refusal.Code != Unauthorized {
 		t.Errorf("join with a revoked token: %v", err)
 	}
 	join("join after a refusal")

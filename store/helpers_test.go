@@ -142,7 +142,7 @@ func (c *testCluster) dumpOf(id uint64) (out map[string][]string, err error) {
 
 // workingOf is what the leader answers from.
 func (c *testCluster) workingOf(s *Store) (out map[string][]string, err error) {
-	err = s.Peek(context.Background(), func(v *View) error {
+	err = s.Read(context.Background(), AsLeader, func(v *View) error {
 		out = contents(c.t, v)
 		return nil
 	})
@@ -188,7 +188,7 @@ func (c *testCluster) agree() map[string][]string {
 // integers reads one column of numbers on the leader.
 func integers(t testing.TB, s *Store, query string, args ...any) (list []int64) {
 	t.Helper()
-	err := s.Peek(context.Background(), func(v *View) (err error) {
+	err := s.Read(context.Background(), AsLeader, func(v *View) (err error) {
 		list, err = collect(v, func(r *sql.Rows) (n int64, err error) { return n, r.Scan(&n) }, query, args...)
 		return err
 	})

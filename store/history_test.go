@@ -53,7 +53,7 @@ func (c *testCluster) run(n int, nodes ...uint64) *writers {
 func (w *writers) attempt(s *Store) {
 	a := attempt{id: NewID(), request: uuid.NewString(), node: s.NodeID()}
 	begin := time.Now()
-	_, a.err = s.CreateJoinToken(bg, Actor{Name: "writer", RequestID: a.request},
+	_, a.err = s.JoinTokens.Create(bg, Actor{Name: "writer", RequestID: a.request},
 		JoinToken{ID: a.id, Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: begin.Add(time.Hour)})
 	took := time.Since(begin)
 	if a.err == nil {
@@ -97,7 +97,7 @@ func (w *writers) finish() {
 	}
 	l := w.c.leader()
 	tokens, audits := map[string]int{}, map[string]int{}
-	err := l.Peek(bg, func(v *View) error {
+	err := l.Read(bg, AsLeader, func(v *View) error {
 		for query, into := range map[string]map[string]int{"SELECT id FROM join_tokens": tokens, "SELECT request_id FROM audit": audits} {
 			rows, err := v.query(query)
 			if err != nil {

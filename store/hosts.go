@@ -101,7 +101,7 @@ func (v *View) hostRule(g hostGrants) (r hostRule, err error) {
 // certificateHosts reads the setting.
 func (v *View) certificateHosts() (hostlist.List, error) {
 	var text string
-	set, err := v.document(OptionCertificateHosts)
+	set, err := v.document(SettingCertificateHosts)
 	if err != nil || set.Value == nil {
 		return hostlist.List{}, err
 	}
@@ -117,7 +117,7 @@ func (v *View) certificateHosts() (hostlist.List, error) {
 
 // CertificateHosts returns the hosts that the setting allows, as the leader has it.
 func (s *Store) CertificateHosts(ctx context.Context) (list hostlist.List, err error) {
-	err = s.Peek(ctx, func(v *View) error {
+	err = s.Read(ctx, AsLeader, func(v *View) error {
 		list, err = v.certificateHosts()
 		return err
 	})
@@ -183,7 +183,7 @@ func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool, cl
 				what = "the address"
 			}
 			return g, refuse(Forbidden, "%s %s is neither allowed nor proven to be this machine's: an operator adds it to the hosts of the join token "+
-				"(--host %s) or to the setting %s", what, h, h, OptionCertificateHosts)
+				"(--host %s) or to the setting %s", what, h, h, SettingCertificateHosts)
 		}
 		holders, err := t.hostHolders(h, m.NodeID)
 		if err != nil {
@@ -230,7 +230,7 @@ func (v *View) certHosts(m *Member, g hostGrants) (hosts, left []string, err err
 // UnprovenHosts lists the hosts of addresses that a member announces, or has, which are neither allowed nor shown to be its
 // own by where the request came from: the caller may dial them.
 func (s *Store) UnprovenHosts(ctx context.Context, a Announcement) (left []string, err error) {
-	err = s.Peek(ctx, func(v *View) error {
+	err = s.Read(ctx, AsLeader, func(v *View) error {
 		old, err := v.Member(a.NodeID)
 		if err != nil || old == nil {
 			return err

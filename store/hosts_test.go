@@ -172,11 +172,11 @@ func TestHostsOfRenewal(t *testing.T) {
 	if hosts, left := b.certHosts(2); !slices.Equal(hosts, []string{"two.example"}) || !slices.Equal(left, []string{"10.0.0.2"}) {
 		t.Errorf("an address that nobody has shown: %q without %q", hosts, left)
 	}
-	b.exec("DELETE FROM settings WHERE name = ?", OptionCertificateHosts)
+	b.exec("DELETE FROM settings WHERE name = ?", SettingCertificateHosts)
 	if hosts, left := b.certHosts(2); len(hosts) > 0 || !slices.Equal(left, []string{"two.example", "10.0.0.2"}) {
 		t.Errorf("without the setting: %q without %q", hosts, left)
 	}
-	b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, 1)", OptionCertificateHosts, `"*.example,10.0.0.0/8"`)
+	b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, 1)", SettingCertificateHosts, `"*.example,10.0.0.0/8"`)
 	b.exec("UPDATE members SET api_address = 'one.example:1', raft_address = '10.0.0.1:1' WHERE raft_node_id = 2")
 	if hosts, left := b.certHosts(2); !slices.Equal(hosts, []string{"10.0.0.2"}) || !slices.Equal(left, []string{"one.example", "10.0.0.1"}) {
 		t.Errorf("what another member has: %q without %q", hosts, left)
@@ -227,7 +227,7 @@ func hostBench(t *testing.T, setting string) *bench {
 	}
 	b.exec("UPDATE sequences SET value = 2 WHERE name = 'raft_node_id'")
 	if setting != "" {
-		b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, 1)", OptionCertificateHosts, setting)
+		b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, 1)", SettingCertificateHosts, setting)
 	}
 	return b
 }

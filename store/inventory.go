@@ -40,7 +40,7 @@ func (s *Store) Inventory(ctx context.Context) (*Inventory, error) {
 	c := &s.inventories
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	rev := s.ReplicaRevision()
+	rev := s.Mirror.Revision()
 	if s.Leading() {
 		rev = s.Revision()
 	}

@@ -111,7 +111,7 @@ func (s *Store) CreateJoinToken(ctx context.Context, actor Actor, t JoinToken) (
 		}
 		return err
 	}
-	return writeOnce(ctx, s, actor, again, func(tx *Tx) (JoinToken, error) {
+	return makeOnceUnless(ctx, s, actor, again, func(tx *Tx) (JoinToken, error) {
 		if err := tx.boundJoinTokens(actor.String()); err != nil {
 			return t, err
 		}
@@ -238,7 +238,7 @@ func (s *Store) JoinTokenUses(ctx context.Context, c Consistency) (list []TokenU
 
 // RevokeJoinToken makes a token useless. Revoking twice is no error.
 func (s *Store) RevokeJoinToken(ctx context.Context, actor Actor, id string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+	return doOnce(ctx, s, actor, func(tx *Tx) error {
 		t, err := tx.joinToken(id)
 		switch {
 		case err != nil:

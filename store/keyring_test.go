@@ -20,7 +20,7 @@ func TestKeysReadableDuringRotation(t *testing.T) {
 	for range 4 {
 		wait.Go(func() {
 			for !stop.Load() && ctx.Err() == nil {
-				if _, err := s.ActiveKey(ctx, KeyJoinHMAC); err != nil {
+				if _, err := s.Keys.Active(ctx, AsLeader, KeyJoinHMAC); err != nil {
 					t.Errorf("while keys rotate: %v", err)
 					return
 				}
@@ -28,11 +28,11 @@ func TestKeysReadableDuringRotation(t *testing.T) {
 		})
 	}
 	for range 40 {
-		r, err := s.PrepareRotation(ctx, 0, []NewKey{{Purpose: KeyJoinHMAC, Secret: []byte("0123456789abcdef0123456789abcdef")}})
+		r, err := s.Keys.PrepareRotation(ctx, 0, []NewKey{{Purpose: KeyJoinHMAC, Secret: []byte("0123456789abcdef0123456789abcdef")}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.RotateDEK(ctx, Actor{Name: "test"}, r, "test"); err != nil {
+		if _, err := s.Keys.RotateDEK(ctx, Actor{Name: "test"}, r, "test"); err != nil {
 			t.Fatal(err)
 		}
 	}

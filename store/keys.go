@@ -78,7 +78,7 @@ func (s *Store) Keys(ctx context.Context, purpose string) ([]Key, error) {
 
 // ActiveKey returns the newest epoch of a purpose.
 func (s *Store) ActiveKey(ctx context.Context, purpose string) (*Key, error) {
-	list, err := s.Keys(ctx, purpose)
+	list, err := s.Keys.List(ctx, AsLeader, purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (v *View) validTokens() (n int, err error) {
 
 // RotateKeys begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
 func (s *Store) RotateKeys(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
-	return write(ctx, s, actor, func(tx *Tx) (KeyRotated, error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (KeyRotated, error) {
 		out := KeyRotated{KIDs: map[string]string{}, GraceUntil: graceUntil}
 		var err error
 		if out.TokensEnded, err = tx.validTokens(); err != nil {

@@ -19,7 +19,7 @@ type Lease struct {
 // what runs there can end in peace. A lease stays on its member.
 func (s *Store) PutLease(ctx context.Context, actor Actor, l Lease, ttl time.Duration) (Lease, bool, error) {
 	created := false
-	l, err := write(ctx, s, actor, func(tx *Tx) (Lease, error) {
+	l, err := makeOnce(ctx, s, actor, func(tx *Tx) (Lease, error) {
 		m, err := tx.Member(l.NodeID)
 		switch {
 		case err != nil:
@@ -63,7 +63,7 @@ func (s *Store) PutLease(ctx context.Context, actor Actor, l Lease, ttl time.Dur
 
 // DeleteLease gives a lease back.
 func (s *Store) DeleteLease(ctx context.Context, actor Actor, id string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+	return doOnce(ctx, s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM leases WHERE id = ?", id)
 		if err != nil {
 			return err
@@ -99,7 +99,7 @@ func (s *Store) Leases(ctx context.Context, c Consistency, nodeID uint64) (list 
 
 // ActiveLeases counts what still runs on a member, as the leader knows it.
 func (s *Store) ActiveLeases(ctx context.Context, nodeID uint64) (n int, err error) {
-	err = s.Peek(ctx, func(v *View) error {
+	err = s.Read(ctx, AsLeader, func(v *View) error {
 		_, err := v.get("SELECT count(*) FROM leases WHERE raft_node_id = ? AND expires_at > ?", []any{int64(nodeID), rfc3339(v.Now)}, &n)
 		return err
 	})

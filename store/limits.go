@@ -3,35 +3,35 @@ package store
 // Options that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands of
 // members does not meet.
 const (
-	OptionLimitAPITokens    = "limits.api_tokens"
-	OptionLimitAPIKeys      = "limits.api_keys"
-	OptionLimitJoinTokens   = "limits.join_tokens"
-	OptionLimitCertificates = "limits.certificates"
-	OptionLimitEnrollments  = "limits.enrollments"
-	OptionLimitLeases       = "limits.leases"
-	OptionLimitSecrets      = "limits.secrets"
-	OptionLimitPeerings     = "limits.peerings"
-	OptionLimitAnswers      = "limits.answers"
+	SettingLimitAPITokens    = "limits.api_tokens"
+	SettingLimitAPIKeys      = "limits.api_keys"
+	SettingLimitJoinTokens   = "limits.join_tokens"
+	SettingLimitCertificates = "limits.certificates"
+	SettingLimitEnrollments  = "limits.enrollments"
+	SettingLimitLeases       = "limits.leases"
+	SettingLimitSecrets      = "limits.secrets"
+	SettingLimitPeerings     = "limits.peerings"
+	SettingLimitAnswers      = "limits.answers"
 )
 
 // autoAnswers is how many answers are kept per caller to requests that members have passed on. They serve for seconds, so
 // that the oldest may go.
 const autoAnswers = 10_000
 
-var limitOptions = []Option{
-	limitOption(OptionLimitAnswers, 10_000, "how many answers to the Idempotency-Keys of one credential are remembered, a day each"),
-	limitOption(OptionLimitAPIKeys, 10_000, "how many API keys and enrollment tokens of one credential there may be, revoked and expired ones of the last 30 days among them"),
-	limitOption(OptionLimitAPITokens, 10_000, "how many API tokens there may be, expired ones of the last 30 days among them"),
-	limitOption(OptionLimitCertificates, 1000, "how many certificates one member may be given, expired ones of the last 30 days among them"),
-	limitOption(OptionLimitEnrollments, 100_000, "how many enrollments there may be, expired ones of the last 30 days among them"),
-	limitOption(OptionLimitJoinTokens, 10_000, "how many join tokens of one credential there may be, expired ones of the last 30 days among them"),
-	limitOption(OptionLimitLeases, 10_000, "how many leases there may be on one member"),
-	limitOption(OptionLimitPeerings, 1000, "how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
-	limitOption(OptionLimitSecrets, 20_000, "how many secrets there may be, each of at most 64 KiB"),
+var limitSettings = []Setting{
+	limitSetting(SettingLimitAnswers, 10_000, "how many answers to the Idempotency-Keys of one credential are remembered, a day each"),
+	limitSetting(SettingLimitAPIKeys, 10_000, "how many API keys and enrollment tokens of one credential there may be, revoked and expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitAPITokens, 10_000, "how many API tokens there may be, expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitCertificates, 1000, "how many certificates one member may be given, expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitEnrollments, 100_000, "how many enrollments there may be, expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitJoinTokens, 10_000, "how many join tokens of one credential there may be, expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitLeases, 10_000, "how many leases there may be on one member"),
+	limitSetting(SettingLimitPeerings, 1000, "how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
+	limitSetting(SettingLimitSecrets, 20_000, "how many secrets there may be, each of at most 64 KiB"),
 }
 
-func limitOption(name string, standard uint64, help string) Option {
-	o := numberOption(name, standard, 1, 1_000_000, help)
+func limitSetting(name string, standard uint64, help string) Setting {
+	o := numberSetting(name, standard, 1, 1_000_000, help)
 	o.Scope = ScopeClusterManage
 	return o
 }
@@ -50,7 +50,7 @@ func (t *Tx) boundAPITokens() error {
 	if _, err := t.get("SELECT count(*) FROM api_tokens", nil, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitAPITokens, n, "API tokens")
+	return t.bound(SettingLimitAPITokens, n, "API tokens")
 }
 
 func (t *Tx) boundAPIKeys(owner string) error {
@@ -58,7 +58,7 @@ func (t *Tx) boundAPIKeys(owner string) error {
 	if _, err := t.get("SELECT count(*) FROM api_keys WHERE owner_id = ?", []any{owner}, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitAPIKeys, n, "API keys and enrollment tokens of this credential")
+	return t.bound(SettingLimitAPIKeys, n, "API keys and enrollment tokens of this credential")
 }
 
 func (t *Tx) boundJoinTokens(owner string) error {
@@ -66,7 +66,7 @@ func (t *Tx) boundJoinTokens(owner string) error {
 	if _, err := t.get("SELECT count(*) FROM join_tokens WHERE created_by = ?", []any{owner}, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitJoinTokens, n, "join tokens of this credential")
+	return t.bound(SettingLimitJoinTokens, n, "join tokens of this credential")
 }
 
 func (t *Tx) boundEnrollments() error {
@@ -74,7 +74,7 @@ func (t *Tx) boundEnrollments() error {
 	if _, err := t.get("SELECT count(*) FROM enrollments", nil, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitEnrollments, n, "enrollments")
+	return t.bound(SettingLimitEnrollments, n, "enrollments")
 }
 
 func (t *Tx) boundLeases(nodeID uint64) error {
@@ -82,7 +82,7 @@ func (t *Tx) boundLeases(nodeID uint64) error {
 	if _, err := t.get("SELECT count(*) FROM leases WHERE raft_node_id = ?", []any{int64(nodeID)}, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitLeases, n, "leases on this member")
+	return t.bound(SettingLimitLeases, n, "leases on this member")
 }
 
 func (t *Tx) boundCertificates(nodeID uint64) error {
@@ -90,7 +90,7 @@ func (t *Tx) boundCertificates(nodeID uint64) error {
 	if _, err := t.get("SELECT count(*) FROM certificates WHERE raft_node_id = ?", []any{int64(nodeID)}, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitCertificates, n, "certificates of this member")
+	return t.bound(SettingLimitCertificates, n, "certificates of this member")
 }
 
 func (t *Tx) boundSecrets() error {
@@ -98,7 +98,7 @@ func (t *Tx) boundSecrets() error {
 	if _, err := t.get("SELECT count(*) FROM secrets", nil, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitSecrets, n, "secrets")
+	return t.bound(SettingLimitSecrets, n, "secrets")
 }
 
 func (t *Tx) boundPeerings() error {
@@ -106,7 +106,7 @@ func (t *Tx) boundPeerings() error {
 	if _, err := t.get("SELECT (SELECT count(*) FROM peerings) + (SELECT count(*) FROM peering_tombstones)", nil, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitPeerings, n, "peerings")
+	return t.bound(SettingLimitPeerings, n, "peerings")
 }
 
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
@@ -128,5 +128,5 @@ func (t *Tx) boundAnswers() error {
 	if _, err := t.get("SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')", []any{t.actor.Accessor}, &n); err != nil {
 		return err
 	}
-	return t.bound(OptionLimitAnswers, n, "answers remembered for the Idempotency-Keys of this credential")
+	return t.bound(SettingLimitAnswers, n, "answers remembered for the Idempotency-Keys of this credential")
 }

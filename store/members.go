@@ -225,7 +225,7 @@ func (s *Store) PeekMembers(ctx context.Context) ([]Member, error) {
 
 // PeekMember reads one member as the leader has it; nil when there is none.
 func (s *Store) PeekMember(ctx context.Context, nodeID uint64) (m *Member, err error) {
-	err = s.Peek(ctx, func(v *View) error {
+	err = s.Read(ctx, AsLeader, func(v *View) error {
 		m, err = v.Member(nodeID)
 		return err
 	})
@@ -276,7 +276,7 @@ func WasRemoved(err error) bool {
 // not been removed. Before the first replica there is nothing to go by.
 func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
 	known, removed := false, false
-	err := s.Peek(ctx, func(v *View) (err error) {
+	err := s.Read(ctx, AsLeader, func(v *View) (err error) {
 		known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
 		if err == nil && !known {
 			removed, err = v.removed(nodeID)
@@ -313,7 +313,7 @@ func (s *Store) CertKey(ctx context.Context, nodeID uint64) (key string) {
 		_, err := v.get("SELECT cert_key FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &key)
 		return err
 	}
-	if s.Peek(ctx, find) != nil && s.Read(ctx, Stale, find) != nil {
+	if s.Read(ctx, AsLeader, find) != nil && s.Read(ctx, Stale, find) != nil {
 		return ""
 	}
 	return key
@@ -337,7 +337,7 @@ func (s *Store) RaftAddress(ctx context.Context, nodeID uint64) (address string,
 		ok, err = v.get("SELECT raft_address FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &address)
 		return err
 	}
-	err := s.Peek(ctx, find)
+	err := s.Read(ctx, AsLeader, find)
 	if err != nil {
 		err = s.Read(ctx, Stale, find)
 	}

@@ -30,22 +30,22 @@ func (j *JoinTokenMint) Mint(ctx context.Context, actor Actor, t JoinToken) (mad
 		return nil, err
 	}
 	// Last: an error behind the write would be taken for one before it, and the request repeated.
-	t, err = j.Store.CreateJoinToken(ctx, actor, t)
+	t, err = j.Store.JoinTokens.Create(ctx, actor, t)
 	return &t, err // of the first time, when the request is a repetition
 }
 
 // authenticate makes a token in the documented format of the members family.
 func (j *JoinTokenMint) authenticate(ctx context.Context, t *JoinToken) error {
 	t.ID, t.Format = NewID(), FormatMuster
-	key, err := j.Store.ActiveKey(ctx, KeyJoinHMAC)
+	key, err := j.Store.Keys.Active(ctx, AsLeader, KeyJoinHMAC)
 	if err != nil {
 		return err
 	}
-	ca, err := j.Store.Authority(ctx, certs.HTTP)
+	ca, err := j.Store.Authorities.Issuing(ctx, AsLeader, certs.HTTP)
 	if err != nil {
 		return err
 	}
-	members, err := j.Store.RaftMembers(ctx)
+	members, err := j.Store.Members.Raft(ctx, AsLeader)
 	if err != nil {
 		return err
 	}
@@ -66,15 +66,15 @@ func (j *JoinTokenMint) authenticate(ctx context.Context, t *JoinToken) error {
 // sign makes a token in ZLayer's format, from which a stock joiner finds its way: it dials http://<api_endpoint>, so this
 // member's --plain-http listener is named when there is one.
 func (j *JoinTokenMint) sign(ctx context.Context, t *JoinToken) error {
-	key, err := j.Store.ActiveKey(ctx, KeyJoinSigning)
+	key, err := j.Store.Keys.Active(ctx, AsLeader, KeyJoinSigning)
 	if err != nil {
 		return err
 	}
-	self, err := j.Store.PeekMember(ctx, j.Store.NodeID())
+	self, err := j.Store.Members.Get(ctx, AsLeader, j.Store.NodeID())
 	if err != nil {
 		return err
 	}
-	cidr, err := j.Store.OverlayCIDR(ctx)
+	cidr, err := j.Store.Settings.OverlayCIDR(ctx, AsLeader)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (k *Key) NodeJWT(clusterID string, m *Member, now time.Time) (string, error
 
 // WrapFor gives a new holder the data-encryption key twice: as an age file for the database, as a sealed box for the wire.
 func WrapFor(s *Store, recipient string, pub [32]byte) (wrap, sealed []byte, generation uint64, err error) {
-	dek, generation, err := s.ActiveDEK()
+	dek, generation, err := s.Keys.ActiveDEK()
 	if err != nil {
 		return nil, nil, 0, err
 	}

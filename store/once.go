@@ -11,18 +11,18 @@ import (
 
 // write runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the result is
 // remembered, sealed, in the same transaction. A repetition within a day gets it again, and leaves an audit row of its own.
-func write[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, error)) (T, error) {
-	return writeOnce(ctx, s, actor, nil, fn)
+func makeOnce[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, error)) (T, error) {
+	return makeOnceUnless(ctx, s, actor, nil, fn)
 }
 
 // settleOnce is write for what makes nothing that its caller is told: a repetition is answered like the first time.
-func settleOnce(ctx context.Context, s *Store, actor Actor, fn func(*Tx) error) error {
-	_, err := write(ctx, s, actor, func(tx *Tx) (struct{}, error) { return struct{}{}, fn(tx) })
+func doOnce(ctx context.Context, s *Store, actor Actor, fn func(*Tx) error) error {
+	_, err := makeOnce(ctx, s, actor, func(tx *Tx) (struct{}, error) { return struct{}{}, fn(tx) })
 	return err
 }
 
 // writeOnce is write for results that may lose their worth: again says why the result must not be returned once more.
-func writeOnce[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error, fn func(*Tx) (T, error)) (result T, err error) {
+func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error, fn func(*Tx) (T, error)) (result T, err error) {
 	err = s.Write(ctx, actor, func(tx *Tx) error {
 		if actor.IdempotencyKey == "" {
 			result, err = fn(tx)

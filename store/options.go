@@ -14,7 +14,7 @@ import (
 )
 
 // Option is a setting that operators see and change by name. Its value is one JSON value.
-type Option struct {
+type Setting struct {
 	Name    string
 	Default string // JSON
 	Rule    string // what a value must be, as it completes "NAME must be …"
@@ -26,16 +26,16 @@ type Option struct {
 
 // Names of options.
 const (
-	OptionEnrollment         = "enrollment.enabled"
-	OptionEnrollmentHTTPCA   = "enrollment.http_ca"
-	OptionEnrollmentKeyType  = "enrollment.key_type"
-	OptionEnrollmentLifetime = "enrollment.lifetime"
-	OptionAuditMaxAge        = "audit.max_age"
-	OptionAuditMaxRows       = "audit.max_rows"
-	OptionCertificateHosts   = "certificates.hosts"
-	OptionPeeringNetworks    = "peering.networks"
-	OptionRefusalsAge        = "refusals.max_age"
-	OptionRefusalsRows       = "refusals.max_rows"
+	SettingEnrollment         = "enrollment.enabled"
+	SettingEnrollmentHTTPCA   = "enrollment.http_ca"
+	SettingEnrollmentKeyType  = "enrollment.key_type"
+	SettingEnrollmentLifetime = "enrollment.lifetime"
+	SettingAuditMaxAge        = "audit.max_age"
+	SettingAuditMaxRows       = "audit.max_rows"
+	SettingCertificateHosts   = "certificates.hosts"
+	SettingPeeringNetworks    = "peering.networks"
+	SettingRefusalsAge        = "refusals.max_age"
+	SettingRefusalsRows       = "refusals.max_rows"
 )
 
 // Values of options.
@@ -47,28 +47,28 @@ const (
 )
 
 // Options lists every option, by name.
-var Options = slices.SortedFunc(slices.Values(append([]Option{
-	durationOption(OptionAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
-	numberOption(OptionAuditMaxRows, 200_000, 1000, 1_000_000, "how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
-	durationOption(OptionRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long rows of refused attempts, repeated answers and other clusters are kept"),
-	numberOption(OptionRefusalsRows, 20_000, 1000, 1_000_000, "how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
-	flagOption(OptionEnrollment, true, "whether other software can enroll"),
-	choiceOption(OptionEnrollmentHTTPCA, "what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an intermediate of its own",
+var AllSettings = slices.SortedFunc(slices.Values(append([]Setting{
+	durationSetting(SettingAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
+	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000, "how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
+	durationSetting(SettingRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long rows of refused attempts, repeated answers and other clusters are kept"),
+	numberSetting(SettingRefusalsRows, 20_000, 1000, 1_000_000, "how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
+	flagSetting(SettingEnrollment, true, "whether other software can enroll"),
+	choiceSetting(SettingEnrollmentHTTPCA, "what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an intermediate of its own",
 		HTTPCARoot, HTTPCAIntermediate),
-	choiceOption(OptionEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
-	durationOption(OptionEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
-	hostsOption(OptionCertificateHosts, "which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
-	networksOption(OptionPeeringNetworks, "which networks other clusters are dialled in"),
-}, limitOptions...)), func(a, b Option) int { return strings.Compare(a.Name, b.Name) })
+	choiceSetting(SettingEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
+	durationSetting(SettingEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
+	hostsSetting(SettingCertificateHosts, "which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
+	networksSetting(SettingPeeringNetworks, "which networks other clusters are dialled in"),
+}, limitSettings...)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
 
-func flagOption(name string, standard bool, help string) Option {
-	return Option{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,
+func flagSetting(name string, standard bool, help string) Setting {
+	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,
 		valid: func(v json.RawMessage) bool { return string(v) == "true" || string(v) == "false" }}
 }
 
 // choiceOption makes an option that is one of some words; the first is the default.
-func choiceOption(name, help string, choices ...string) Option {
-	return Option{Name: name, Default: quote(choices[0]), Rule: "one of " + strings.Join(choices, ", "), Help: help,
+func choiceSetting(name, help string, choices ...string) Setting {
+	return Setting{Name: name, Default: quote(choices[0]), Rule: "one of " + strings.Join(choices, ", "), Help: help,
 		valid: func(v json.RawMessage) bool {
 			var s string
 			return json.Unmarshal(v, &s) == nil && slices.Contains(choices, s)
@@ -76,8 +76,8 @@ func choiceOption(name, help string, choices ...string) Option {
 }
 
 // durationOption makes an option whose value is a Go duration string within bounds.
-func durationOption(name string, standard, least, most time.Duration, help string) Option {
-	return Option{Name: name, Default: quote(standard.String()), Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
+func durationSetting(name string, standard, least, most time.Duration, help string) Setting {
+	return Setting{Name: name, Default: quote(standard.String()), Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -89,8 +89,8 @@ func durationOption(name string, standard, least, most time.Duration, help strin
 }
 
 // numberOption makes an option that is a whole number within bounds.
-func numberOption(name string, standard, least, most uint64, help string) Option {
-	return Option{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least, most), Help: help,
+func numberSetting(name string, standard, least, most uint64, help string) Setting {
+	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least, most), Help: help,
 		valid: func(v json.RawMessage) bool {
 			var n uint64
 			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
@@ -98,8 +98,8 @@ func numberOption(name string, standard, least, most uint64, help string) Option
 }
 
 // networksOption makes an option that is a policy of package dialpolicy; all networks are the default.
-func networksOption(name, help string) Option {
-	return Option{Name: name, Default: quote(dialpolicy.Any), Help: help,
+func networksSetting(name, help string) Setting {
+	return Setting{Name: name, Default: quote(dialpolicy.Any), Help: help,
 		Rule: quote(dialpolicy.Any) + " or up to 64 networks with commas between them, such as \"10.0.0.0/8,2001:db8::/32\"",
 		valid: func(v json.RawMessage) bool {
 			var s string
@@ -112,8 +112,8 @@ func networksOption(name, help string) Option {
 }
 
 // hostsOption makes an option that is a list of package hostlist; nothing is the default.
-func hostsOption(name, help string) Option {
-	return Option{Name: name, Default: quote(hostlist.None), Help: help, Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
+func hostsSetting(name, help string) Setting {
+	return Setting{Name: name, Default: quote(hostlist.None), Help: help, Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -129,14 +129,14 @@ func quote(s string) string {
 	return string(b)
 }
 
-func findOption(name string) (*Option, error) {
-	for i := range Options {
-		if Options[i].Name == name {
-			return &Options[i], nil
+func findSetting(name string) (*Setting, error) {
+	for i := range AllSettings {
+		if AllSettings[i].Name == name {
+			return &AllSettings[i], nil
 		}
 	}
 	var names []string
-	for _, o := range Options {
+	for _, o := range AllSettings {
 		names = append(names, o.Name)
 	}
 	return nil, refuse(Invalid, "%s is not a setting; there are %s", name, strings.Join(names, ", "))
@@ -144,8 +144,8 @@ func findOption(name string) (*Option, error) {
 
 // options reads the values of all options that hold now, with the defaults of those that were never set.
 func (v *View) options() (map[string]json.RawMessage, error) {
-	all := make(map[string]json.RawMessage, len(Options))
-	for _, o := range Options {
+	all := make(map[string]json.RawMessage, len(AllSettings))
+	for _, o := range AllSettings {
 		set, err := v.document(o.Name)
 		if err != nil {
 			return nil, err
@@ -165,7 +165,7 @@ func (s *Store) OptionValues(ctx context.Context, c Consistency) (map[string]jso
 
 // number reads an option that is a number.
 func (v *View) number(name string) (n uint64, err error) {
-	o, err := findOption(name)
+	o, err := findSetting(name)
 	if err != nil {
 		return 0, err
 	}
@@ -181,8 +181,8 @@ func (v *View) number(name string) (n uint64, err error) {
 }
 
 // OptionScope returns the scope that changing an option takes.
-func OptionScope(name string) (string, error) {
-	o, err := findOption(name)
+func SettingScope(name string) (string, error) {
+	o, err := findSetting(name)
 	if err != nil {
 		return "", err
 	}
@@ -196,7 +196,7 @@ func OptionScope(name string) (string, error) {
 // every option.
 func (s *Store) SetOptions(ctx context.Context, actor Actor, values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
 	for name, value := range values {
-		o, err := findOption(name)
+		o, err := findSetting(name)
 		if err != nil {
 			return nil, err
 		}
@@ -204,7 +204,7 @@ func (s *Store) SetOptions(ctx context.Context, actor Actor, values map[string]j
 			return nil, refuse(Invalid, "%s must be %s", name, o.Rule)
 		}
 	}
-	return write(ctx, s, actor, func(tx *Tx) (map[string]json.RawMessage, error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (map[string]json.RawMessage, error) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			old, err := tx.document(name)
 			if err != nil {
@@ -231,7 +231,7 @@ func (s *Store) SetOptions(ctx context.Context, actor Actor, values map[string]j
 }
 
 // EnrollmentOptions says whether and how other software enrolls.
-type EnrollmentOptions struct {
+type EnrollmentSettings struct {
 	Enabled  bool
 	HTTPCA   string // HTTPCARoot or HTTPCAIntermediate
 	KeyType  string // KeyTypeECDSA or KeyTypeRSA
@@ -239,10 +239,10 @@ type EnrollmentOptions struct {
 }
 
 // EnrollmentOptions reads them as the leader has them.
-func (s *Store) EnrollmentOptions(ctx context.Context) (o EnrollmentOptions, err error) {
+func (s *Store) EnrollmentOptions(ctx context.Context) (o EnrollmentSettings, err error) {
 	var lifetime string
-	if err := s.readOptions(ctx, map[string]any{OptionEnrollment: &o.Enabled, OptionEnrollmentHTTPCA: &o.HTTPCA, OptionEnrollmentKeyType: &o.KeyType,
-		OptionEnrollmentLifetime: &lifetime}); err != nil {
+	if err := s.readOptions(ctx, map[string]any{SettingEnrollment: &o.Enabled, SettingEnrollmentHTTPCA: &o.HTTPCA, SettingEnrollmentKeyType: &o.KeyType,
+		SettingEnrollmentLifetime: &lifetime}); err != nil {
 		return o, err
 	}
 	o.Lifetime, err = time.ParseDuration(lifetime)
@@ -259,8 +259,8 @@ type AuditRetention struct {
 // AuditRetention returns how long audit rows are kept, as the leader has it.
 func (s *Store) AuditRetention(ctx context.Context) (r AuditRetention, err error) {
 	var age, others string
-	if err := s.readOptions(ctx, map[string]any{OptionAuditMaxAge: &age, OptionAuditMaxRows: &r.MaxRows, OptionRefusalsAge: &others,
-		OptionRefusalsRows: &r.OthersRows}); err != nil {
+	if err := s.readOptions(ctx, map[string]any{SettingAuditMaxAge: &age, SettingAuditMaxRows: &r.MaxRows, SettingRefusalsAge: &others,
+		SettingRefusalsRows: &r.OthersRows}); err != nil {
 		return r, err
 	}
 	if r.MaxAge, err = time.ParseDuration(age); err != nil {
@@ -273,7 +273,7 @@ func (s *Store) AuditRetention(ctx context.Context) (r AuditRetention, err error
 // PeeringNetworks returns where other clusters are dialled, as the leader has it; Loopback is left to the caller.
 func (s *Store) PeeringNetworks(ctx context.Context) (dialpolicy.Policy, error) {
 	var text string
-	if err := s.readOptions(ctx, map[string]any{OptionPeeringNetworks: &text}); err != nil {
+	if err := s.readOptions(ctx, map[string]any{SettingPeeringNetworks: &text}); err != nil {
 		return dialpolicy.Policy{}, err
 	}
 	return dialpolicy.Parse(text)

@@ -39,7 +39,7 @@ func (v *View) overlayPlan() (p overlayPlan, err error) {
 
 // OverlayCIDR returns the addresses of the overlay network, as the leader has them.
 func (s *Store) OverlayCIDR(ctx context.Context) (cidr string, err error) {
-	err = s.Peek(ctx, func(v *View) error {
+	err = s.Read(ctx, AsLeader, func(v *View) error {
 		cidr, err = v.setting(settingOverlayCIDR)
 		return err
 	})

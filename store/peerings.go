@@ -123,7 +123,7 @@ func (s *Store) PeekPeerings(ctx context.Context) ([]Peering, error) {
 
 // Peering reads one peering by name; nil when there is none. Callers must not modify it.
 func (s *Store) Peering(ctx context.Context, c Consistency, name string) (*Peering, error) {
-	list, err := s.Peerings(ctx, c)
+	list, err := s.Peerings.List(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (s *Store) Peering(ctx context.Context, c Consistency, name string) (*Peeri
 
 // PeekPeering reads one peering by ID as the leader has it; nil when there is none.
 func (s *Store) PeekPeering(ctx context.Context, id string) (*Peering, error) {
-	list, err := s.PeekPeerings(ctx)
+	list, err := s.Peerings.List(ctx, AsLeader)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func TestPeeringsAreTheSameEverywhere(t *testing.T) {
 	step := func(r *rand.Rand) {
 		name := fmt.Sprint("p", r.IntN(4))
 		id := "id"
-		if p, err := l.PeekPeerings(bg); err == nil && len(p) > 0 {
+		if p, err := l.Peerings.List(bg, AsLeader); err == nil && len(p) > 0 {
 			id = p[r.IntN(len(p))].ID
 		}
 		hash := func() string { return fmt.Sprint("h", r.IntN(3)) }
@@ -30,45 +30,45 @@ func TestPeeringsAreTheSameEverywhere(t *testing.T) {
 		case 0, 1:
 			what = "token"
 			k := PeeringToken{Name: name, ID: "acceptor " + NewID(), TTL: time.Duration(r.IntN(2)) * time.Hour, Meta: map[string]string{"q'": "; -- \x00 日"}}
-			_, err = l.MintPeeringToken(bg, actor, k, hash())
+			_, err = l.Peerings.MintToken(bg, actor, k, hash())
 		case 2:
 			what = "exchange"
-			err = l.ExchangePeeringSecret(bg, actor, id, hash(), hash())
+			err = l.Peerings.ExchangeSecret(bg, actor, id, hash(), hash())
 		case 3, 4:
 			what = "open"
-			_, err = l.OpenPeeringStream(bg, actor, id, hash(), "far")
+			_, err = l.Peerings.OpenStream(bg, actor, id, hash(), "far")
 		case 5:
 			what = "establish"
 			e := there
 			e.Name, e.ID = name, "dialer "+NewID()
-			_, err = l.EstablishPeering(bg, actor, e, "secret")
+			_, err = l.Peerings.Establish(bg, actor, e, "secret")
 		case 6:
 			what = "delete"
-			err = l.DeletePeering(bg, actor, name)
+			err = l.Peerings.Delete(bg, actor, name)
 		case 7:
 			what = "clean"
-			_, err = l.CleanPeering(bg, actor, id)
+			_, err = l.Peerings.Clean(bg, actor, id)
 		case 8:
 			what = "import"
 			var list []PeerMember
 			for i := range r.IntN(20) {
 				list = append(list, PeerMember{ID: fmt.Sprint(i), Name: fmt.Sprint("n", r.IntN(3)), Health: "alive"})
 			}
-			_, _, err = l.ImportMembers(bg, actor, id, list)
+			_, _, err = l.Peerings.Import(bg, actor, id, list)
 		case 9:
 			what = "down and up"
-			if _, err = l.StorePeerNews(bg, actor, id, PeerNews{State: PeeringFailing, Reason: fmt.Sprint("reason ", r.IntN(3))}); err == nil {
-				_, err = l.StorePeerNews(bg, actor, id, PeerNews{State: PeeringActive})
+			if _, err = l.Peerings.StoreNews(bg, actor, id, PeerNews{State: PeeringFailing, Reason: fmt.Sprint("reason ", r.IntN(3))}); err == nil {
+				_, err = l.Peerings.StoreNews(bg, actor, id, PeerNews{State: PeeringActive})
 			}
 		case 10:
 			what = "leave"
-			if err = l.LeavePeering(bg, actor, id, hash()); err == nil {
-				err = l.TerminatePeering(bg, actor, id)
+			if err = l.Peerings.Leave(bg, actor, id, hash()); err == nil {
+				err = l.Peerings.Terminate(bg, actor, id)
 			}
 		case 11:
 			what = "trust, addresses, farewell"
-			_, err = l.StorePeerNews(bg, actor, id, PeerNews{Roots: []string{hash()}, Addresses: []string{hash()}})
-			err = errors.Join(err, l.FarewellSaid(bg, actor, id, "known"))
+			_, err = l.Peerings.StoreNews(bg, actor, id, PeerNews{Roots: []string{hash()}, Addresses: []string{hash()}})
+			err = errors.Join(err, l.Peerings.FarewellSaid(bg, actor, id, "known"))
 		}
 		var refusal *Refusal
 		if err != nil && !errors.As(err, &refusal) {

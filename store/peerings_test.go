@@ -61,7 +61,7 @@ func (b *peeringBench) remove(name string) error {
 
 func (b *peeringBench) terminate(name string) error {
 	return b.do(func(tx *Tx) error {
-		p, err := tx.PeeringNamed(name)
+		p, err := tx.PeeringByName(name)
 		if err != nil || p.Ended() {
 			return err
 		}
@@ -71,7 +71,7 @@ func (b *peeringBench) terminate(name string) error {
 
 func (b *peeringBench) get(name string) Peering {
 	b.t.Helper()
-	p, err := b.view().PeeringNamed(name)
+	p, err := b.view().PeeringByName(name)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -205,37 +205,37 @@ func TestPeeringLeave(t *testing.T) {
 	s, actor := c.leader(), Actor{Name: "test"}
 	state := func(want string) {
 		t.Helper()
-		p, err := s.Peering(bg, Linearisable, "us")
+		p, err := s.Peerings.ByName(bg, Linearisable, "us")
 		if err != nil || p.State != want {
 			t.Errorf("%+v, %v, want %s", p, err, want)
 		}
 	}
 	use := func(establish, stream string) {
 		t.Helper()
-		if _, err := s.MintPeeringToken(bg, actor, PeeringToken{Name: "us", ID: "id"}, establish); err != nil {
+		if _, err := s.Peerings.MintToken(bg, actor, PeeringToken{Name: "us", ID: "id"}, establish); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.ExchangePeeringSecret(bg, actor, "id", establish, stream); err != nil {
+		if err := s.Peerings.ExchangeSecret(bg, actor, "id", establish, stream); err != nil {
 			t.Fatal(err)
 		}
 	}
 	use("e1", "s1")
-	if _, err := s.OpenPeeringStream(bg, actor, "id", "s1", ""); err != nil {
+	if _, err := s.Peerings.OpenStream(bg, actor, "id", "s1", ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.LeavePeering(bg, actor, "id", "e1"); !errors.Is(err, ErrStreamSecret) {
+	if err := s.Peerings.Leave(bg, actor, "id", "e1"); !errors.Is(err, ErrStreamSecret) {
 		t.Error(err)
 	}
 	use("e2", "s2")
-	if err := s.LeavePeering(bg, actor, "id", "s1"); err != nil {
+	if err := s.Peerings.Leave(bg, actor, "id", "s1"); err != nil {
 		t.Error(err)
 	}
 	state(PeeringActive)
-	if _, err := s.OpenPeeringStream(bg, actor, "id", "s1", ""); !errors.Is(err, ErrStreamSecret) {
+	if _, err := s.Peerings.OpenStream(bg, actor, "id", "s1", ""); !errors.Is(err, ErrStreamSecret) {
 		t.Errorf("who has left comes back: %v", err)
 	}
 	for range 2 { // the second time it is known already
-		if err := s.LeavePeering(bg, actor, "id", "s2"); err != nil {
+		if err := s.Peerings.Leave(bg, actor, "id", "s2"); err != nil {
 			t.Error(err)
 		}
 		state(PeeringTerminated)
@@ -251,7 +251,7 @@ func TestPeeringEstablishAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := b.do(func(tx *Tx) error {
-		p, err := tx.PeeringNamed("them")
+		p, err := tx.PeeringByName("them")
 		if err != nil {
 			return err
 		}
@@ -359,19 +359,19 @@ func TestPeeringSecretsAreReencrypted(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		e := there
 		e.Name, e.ID = name, "id-"+name
-		if _, err := s.EstablishPeering(bg, Actor{Name: "test"}, e, "secret of "+name); err != nil {
+		if _, err := s.Peerings.Establish(bg, Actor{Name: "test"}, e, "secret of "+name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.DeletePeering(bg, Actor{Name: "test"}, "two"); err != nil {
+	if err := s.Peerings.Delete(bg, Actor{Name: "test"}, "two"); err != nil {
 		t.Fatal(err)
 	}
 	check := func(generation int64) {
 		t.Helper()
-		if got, err := s.StreamSecret(bg, "id-one"); err != nil || got != "secret of one" {
+		if got, err := s.Peerings.StreamSecret(bg, AsLeader, "id-one"); err != nil || got != "secret of one" {
 			t.Errorf("%q, %v", got, err)
 		}
-		list, err := s.Farewells(bg)
+		list, err := s.Peerings.Farewells(bg, AsLeader)
 		if err != nil || len(list) != 1 || list[0].Secret != "secret of two" || list[0].PeerID != there.PeerID || list[0].Addresses[0] != there.ServerAddresses[0] {
 			t.Errorf("%+v, %v", list, err)
 		}
@@ -382,23 +382,23 @@ func TestPeeringSecretsAreReencrypted(t *testing.T) {
 		}
 	}
 	check(1)
-	r, err := s.PrepareRotation(bg, 0, nil)
+	r, err := s.Keys.PrepareRotation(bg, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RotateDEK(bg, Actor{Name: "test"}, r, "test"); err != nil {
+	if _, err := s.Keys.RotateDEK(bg, Actor{Name: "test"}, r, "test"); err != nil {
 		t.Fatal(err)
 	}
 	for moved := 1; moved > 0; {
-		if moved, err = s.Reencrypt(bg, Actor{Name: "test"}, 1); err != nil {
+		if moved, err = s.Keys.Reencrypt(bg, Actor{Name: "test"}, 1); err != nil {
 			t.Fatal(err)
 		}
 	}
 	check(2)
-	if err := s.FarewellSaid(bg, Actor{Name: "test"}, "id-two", "known"); err != nil {
+	if err := s.Peerings.FarewellSaid(bg, Actor{Name: "test"}, "id-two", "known"); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := s.Farewells(bg); err != nil || len(list) != 0 {
+	if list, err := s.Peerings.Farewells(bg, AsLeader); err != nil || len(list) != 0 {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
@@ -409,7 +409,7 @@ func TestPeerMembers(t *testing.T) {
 	s, actor := c.leader(), Actor{Name: "test"}
 	e := there
 	e.ID = "id"
-	if _, err := s.EstablishPeering(bg, actor, e, "secret"); err != nil {
+	if _, err := s.Peerings.Establish(bg, actor, e, "secret"); err != nil {
 		t.Fatal(err)
 	}
 	list := make([]PeerMember, 1200)
@@ -419,11 +419,11 @@ func TestPeerMembers(t *testing.T) {
 	apply := func(list []PeerMember, steps ...int) {
 		t.Helper()
 		for _, want := range append(steps, 0) {
-			if n, _, err := s.ImportMembers(bg, actor, "id", list); err != nil || n != want {
+			if n, _, err := s.Peerings.Import(bg, actor, "id", list); err != nil || n != want {
 				t.Errorf("%d members changed, want %d: %v", n, want, err)
 			}
 		}
-		got, err := s.PeerMembers(bg, Linearisable, "id")
+		got, err := s.Peerings.Members(bg, Linearisable, "id")
 		if err != nil || !slices.Equal(got, list) {
 			t.Errorf("%d members of %d, %v", len(got), len(list), err)
 		}
@@ -434,22 +434,22 @@ func TestPeerMembers(t *testing.T) {
 	list = list[3:]
 	apply(list, 3)
 	before := integers(t, s, "SELECT modified_rev FROM peerings")[0]
-	if err := s.DeletePeering(bg, actor, "them"); err != nil {
+	if err := s.Peerings.Delete(bg, actor, "them"); err != nil {
 		t.Fatal(err)
 	}
-	if n, _, err := s.ImportMembers(bg, actor, "id", nil); err != nil || n != 0 {
+	if n, _, err := s.Peerings.Import(bg, actor, "id", nil); err != nil || n != 0 {
 		t.Errorf("an import into a peering that has ended: %d, %v", n, err)
 	}
 	for i := range 4 {
-		p, err := s.Peering(bg, Linearisable, "THEM")
+		p, err := s.Peerings.ByName(bg, Linearisable, "THEM")
 		if err != nil || p == nil || p.State != PeeringDeleting || p.DeletedAt == nil || p.ModifiedRev <= uint64(before) {
 			t.Fatalf("step %d: %+v, %v", i, p, err)
 		}
-		if done, err := s.CleanPeering(bg, actor, "id"); err != nil || done != (i == 3) {
+		if done, err := s.Peerings.Clean(bg, actor, "id"); err != nil || done != (i == 3) {
 			t.Errorf("step %d: done %t, %v", i, done, err)
 		}
 	}
-	if p, err := s.Peering(bg, Linearisable, "them"); err != nil || p != nil {
+	if p, err := s.Peerings.ByName(bg, Linearisable, "them"); err != nil || p != nil {
 		t.Errorf("%+v, %v", p, err)
 	}
 }

@@ -75,13 +75,13 @@ type MintedPeering struct {
 // secret of an earlier token that was not used is worth nothing from then on; a stream that is up is not disturbed.
 func (s *Store) MintPeeringToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
 	again := func(tx *Tx, old *MintedPeering) error {
-		p, err := tx.Peering(old.Peering.ID)
+		p, err := tx.PeeringByID(old.Peering.ID)
 		if err == nil && (p == nil || p.Ended()) {
 			err = refuse(Forbidden, "the peering that this request has made a token for is deleted; an Idempotency-Key does not bring it back")
 		}
 		return err
 	}
-	return writeOnce(ctx, s, actor, again, func(tx *Tx) (out MintedPeering, err error) {
+	return makeOnceUnless(ctx, s, actor, again, func(tx *Tx) (out MintedPeering, err error) {
 		out.Secret = k.Secret
 		if out.Peering, err = tx.mintPeeringToken(k, hash); err == nil && k.Encode != nil {
 			out.Text, err = k.Encode(out.Peering.ID, k.Secret)
@@ -91,7 +91,7 @@ func (s *Store) MintPeeringToken(ctx context.Context, actor Actor, k PeeringToke
 }
 
 func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
-	old, err := t.PeeringNamed(k.Name)
+	old, err := t.PeeringByName(k.Name)
 	if err != nil {
 		return Peering{}, err
 	}
@@ -160,7 +160,7 @@ func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
 
 // authorizeExchange checks who trades the secret of a token.
 func (v *View) authorizeExchange(id, hash string) (*Peering, peeringSecrets, error) {
-	p, err := v.Peering(id)
+	p, err := v.PeeringByID(id)
 	if err != nil {
 		return nil, peeringSecrets{}, err
 	}
@@ -226,7 +226,7 @@ func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error
 	if id == "" {
 		return nil, peeringSecrets{}, refuse(Invalid, "initial subscription request must specify a PeerID")
 	}
-	p, err := v.Peering(id)
+	p, err := v.PeeringByID(id)
 	if err != nil {
 		return nil, peeringSecrets{}, err
 	}
@@ -293,7 +293,7 @@ func peeringSeal(id string) string { return "peering/" + id }
 // StreamSecret opens the secret with which a dialer opens its stream.
 func (s *Store) StreamSecret(ctx context.Context, id string) (string, error) {
 	var x peeringSecrets
-	err := s.Peek(ctx, func(v *View) (err error) {
+	err := s.Read(ctx, AsLeader, func(v *View) (err error) {
 		x, err = v.peeringSecrets(id)
 		return err
 	})

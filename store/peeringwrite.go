@@ -24,8 +24,8 @@ func (s *Store) CanEstablish(ctx context.Context, name string) error {
 	if err := s.Confirm(ctx); err != nil {
 		return err
 	}
-	return s.Peek(ctx, func(v *View) error {
-		p, err := v.PeeringNamed(name)
+	return s.Read(ctx, AsLeader, func(v *View) error {
+		p, err := v.PeeringByName(name)
 		if err != nil {
 			return err
 		}
@@ -48,9 +48,9 @@ func mayEstablish(p *Peering) error {
 // EstablishPeering records the outcome of an exchange: where the acceptor is and the secret that it gave. A peering that
 // is ACTIVE stays so, its stream goes on, and the addresses that it has learnt are kept.
 func (s *Store) EstablishPeering(ctx context.Context, actor Actor, e Establishing, secret string) (Peering, error) {
-	return write(ctx, s, actor, func(tx *Tx) (Peering, error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (Peering, error) {
 		id := e.ID
-		if old, err := tx.PeeringNamed(e.Name); err != nil {
+		if old, err := tx.PeeringByName(e.Name); err != nil {
 			return Peering{}, err
 		} else if old != nil {
 			id = old.ID
@@ -64,7 +64,7 @@ func (s *Store) EstablishPeering(ctx context.Context, actor Actor, e Establishin
 }
 
 func (t *Tx) establishPeering(e Establishing, sealed []byte, generation uint64) (Peering, error) {
-	old, err := t.PeeringNamed(e.Name)
+	old, err := t.PeeringByName(e.Name)
 	if err != nil {
 		return Peering{}, err
 	}
@@ -109,7 +109,7 @@ type PeerNews struct {
 // StorePeerNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing that
 // has changed. It returns how many bytes that were, about; 0 when nothing was new.
 func (s *Store) StorePeerNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
-	p, err := s.PeekPeering(ctx, id)
+	p, err := s.Peerings.ByID(ctx, AsLeader, id)
 	if err != nil || p == nil || p.Ended() || len(news.changes(p)) == 0 { // the writer has other things to do
 		return 0, err
 	}
@@ -138,7 +138,7 @@ func (n *PeerNews) changes(p *Peering) (list []string) {
 }
 
 func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
-	p, err := t.Peering(id)
+	p, err := t.PeeringByID(id)
 	if err != nil || p == nil || p.Ended() {
 		return 0, err
 	}
@@ -179,7 +179,7 @@ func lengthOf(list []string) (n int) {
 // TerminatePeering records that the other side has deleted the peering.
 func (s *Store) TerminatePeering(ctx context.Context, actor Actor, id string) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
-		p, err := tx.Peering(id)
+		p, err := tx.PeeringByID(id)
 		if err != nil || p == nil || p.Ended() {
 			return err
 		}
@@ -199,11 +199,11 @@ func (t *Tx) terminatePeering(p *Peering) error {
 // DeletePeering marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
 // then the row. Deleting what is not there, or is being deleted, does nothing.
 func (s *Store) DeletePeering(ctx context.Context, actor Actor, name string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
+	return doOnce(ctx, s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
 }
 
 func (t *Tx) deletePeering(name string) error {
-	p, err := t.PeeringNamed(name)
+	p, err := t.PeeringByName(name)
 	if err != nil || p == nil || p.State == PeeringDeleting {
 		return err
 	}
@@ -234,7 +234,7 @@ const cleanBatch = 500
 // deleted here, the peering. It returns true when there is nothing more to do.
 func (s *Store) CleanPeering(ctx context.Context, actor Actor, id string) (done bool, err error) {
 	err = s.Write(ctx, actor, func(tx *Tx) error {
-		p, err := tx.Peering(id)
+		p, err := tx.PeeringByID(id)
 		if err != nil || p == nil || !p.Ended() {
 			done = true
 			return err
@@ -280,7 +280,7 @@ func (s *Store) ImportMembers(ctx context.Context, actor Actor, id string, list 
 
 // imported tells whether a list is what was imported already, without the writer.
 func (s *Store) imported(ctx context.Context, id string, list []PeerMember) (bool, error) {
-	have, err := s.PeekPeerMembers(ctx, id)
+	have, err := s.Peerings.Members(ctx, AsLeader, id)
 	if err != nil || len(have) != len(list) {
 		return false, err
 	}
@@ -297,7 +297,7 @@ func (s *Store) imported(ctx context.Context, id string, list []PeerMember) (boo
 }
 
 func (t *Tx) importMembers(id string, list []PeerMember) (changed, bytes int, err error) {
-	p, err := t.Peering(id)
+	p, err := t.PeeringByID(id)
 	if err != nil || p == nil || p.Ended() {
 		return 0, 0, err
 	}

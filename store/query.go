@@ -38,10 +38,10 @@ func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, err
 	case <-ctx.Done():
 		return Answer{}, ErrBusy
 	}
-	if _, err := os.Stat(s.MirrorPath()); err != nil {
+	if _, err := os.Stat(s.Mirror.Path()); err != nil {
 		return Answer{}, ErrNoLeader // there is no mirror yet
 	}
-	return queryFile(ctx, s.MirrorPath(), query, limit)
+	return queryFile(ctx, s.Mirror.Path(), query, limit)
 }
 
 func queryFile(ctx context.Context, path, query string, limit int) (a Answer, err error) {

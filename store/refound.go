@@ -73,7 +73,7 @@ func (r *Refounding) Close() { r.x.close() }
 type Refounder struct {
 	Member       Member
 	Certificates []Certificate
-	Rotation     Rotation // with no wraps: there is one member
+	Rotation     DEKRotation // with no wraps: there is one member
 	AdminTokenID string
 	AdminHash    string
 }

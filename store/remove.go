@@ -14,8 +14,8 @@ const removal = "member.remove"
 // under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls FinishRemoval.
 // check runs inside the transaction, so that two removals cannot both be judged by the same state.
 // It returns how many join tokens that were valid are superseded by the new keys.
-func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, rotation *Rotation, check func(*Member) error) (tokensEnded int, err error) {
-	return write(ctx, s, actor, func(tx *Tx) (tokensEnded int, err error) {
+func (s *Store) RemoveMember(ctx context.Context, actor Actor, nodeID uint64, rotation *DEKRotation, check func(*Member) error) (tokensEnded int, err error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (tokensEnded int, err error) {
 		m, err := tx.Member(nodeID)
 		if err != nil {
 			return 0, err

@@ -134,7 +134,7 @@ func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored,
 	}
 	defer x.close()
 	v := view(x.s.View(s.cfg.Now()))
-	dek, generation, err := s.ActiveDEK()
+	dek, generation, err := s.Keys.ActiveDEK()
 	if err != nil {
 		return out, err
 	}

@@ -23,7 +23,7 @@ const pruneStep = 1000
 // another one to do. Rows are deleted by whole revisions, and only when there is at least a hundredth too many or one
 // is too old: each step leaves an audit row itself.
 func (s *Store) PruneAudit(ctx context.Context, actor Actor) (more bool, err error) {
-	keep, err := s.AuditRetention(ctx)
+	keep, err := s.Settings.AuditRetention(ctx, AsLeader)
 	if err != nil {
 		return false, err
 	}
@@ -53,7 +53,7 @@ func (c auditClass) String() string {
 
 func (s *Store) pruneClass(ctx context.Context, actor Actor, c auditClass) (more bool, err error) {
 	var until uint64 // the newest revision that may go
-	err = s.Peek(ctx, func(v *View) error {
+	err = s.Read(ctx, AsLeader, func(v *View) error {
 		until, err = v.pruneUntil(c)
 		return err
 	})

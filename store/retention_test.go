@@ -33,7 +33,7 @@ func TestRefusalsDisplaceNothing(t *testing.T) {
 		for i := range list {
 			list[i] = RefusedAttempt{Remote: fmt.Sprint(i), Object: "POST /x", Detail: "401"}
 		}
-		if err := l.NoteRefusals(bg, list); err != nil {
+		if err := l.Audit.NoteRefusals(bg, list); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -49,13 +49,13 @@ func TestRefusalsDisplaceNothing(t *testing.T) {
 		t.Helper()
 		for steps, more := 0, true; more; steps++ {
 			var err error
-			if more, err = l.PruneAudit(bg, actor); err != nil || steps > 20 {
+			if more, err = l.Audit.Prune(bg, actor); err != nil || steps > 20 {
 				t.Fatalf("step %d: %v", steps, err)
 			}
 		}
 	}
-	for name, value := range map[string]string{OptionRefusalsRows: "2000", OptionAuditMaxRows: "1000"} {
-		if _, err := l.SetOptions(bg, actor, map[string]json.RawMessage{name: json.RawMessage(value)}); err != nil {
+	for name, value := range map[string]string{SettingRefusalsRows: "2000", SettingAuditMaxRows: "1000"} {
+		if _, err := l.Settings.Set(bg, actor, map[string]json.RawMessage{name: json.RawMessage(value)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -64,7 +64,7 @@ func TestRefusalsDisplaceNothing(t *testing.T) {
 	if now, n := ok(), others(); now != before || n > 2020 || n < 1000 {
 		t.Errorf("%d rows of %d are kept, and %d of others", now, before, n)
 	}
-	if oldest, err := l.OldestEvents(bg); err != nil || oldest > 1 {
+	if oldest, err := l.Events.Oldest(bg); err != nil || oldest > 1 {
 		t.Errorf("what operators did is said to be there from revision %d on, %v", oldest, err)
 	}
 	// Many rows of operators do not take the others away either.

@@ -105,11 +105,11 @@ func (t *Tx) missing(in Installed) (n int, err error) {
 // AdvanceCA brings every rotation to its next phase that has nothing left to wait for, and tells whether it has changed
 // anything. Any leader may call it at any time.
 func (s *Store) AdvanceCA(ctx context.Context, actor Actor, in Installed) (changed bool, err error) {
-	rotations, err := s.CARotations(ctx)
+	rotations, err := s.Authorities.Rotations(ctx, AsLeader)
 	if err != nil || len(rotations) == 0 {
 		return false, err
 	}
-	holders, err := s.TrustHolders(ctx)
+	holders, err := s.Authorities.Holders(ctx, AsLeader)
 	if err != nil {
 		return false, err
 	}
@@ -235,7 +235,7 @@ func (s *Store) ChangeCA(ctx context.Context, actor Actor, q CARequest) (out CAC
 		actor.IdempotencyKey = ""
 	}
 	var tried CAChange
-	out, err = write(ctx, s, actor, func(tx *Tx) (CAChange, error) {
+	out, err = makeOnce(ctx, s, actor, func(tx *Tx) (CAChange, error) {
 		out, err := s.changeCA(tx, q)
 		if err == nil && q.DryRun {
 			tried, err = out, errDryRun // which takes back what was done

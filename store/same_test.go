@@ -51,7 +51,7 @@ func TestAllCopiesAreTheSame(t *testing.T) {
 	content := c.agree()
 	checkRevisions(t, l)
 	have := map[string]int{}
-	err := l.Peek(bg, func(v *View) error {
+	err := l.Read(bg, AsLeader, func(v *View) error {
 		rows, err := v.query("SELECT request_id FROM audit WHERE action NOT IN ('cluster.found', 'leader.elected')")
 		if err != nil {
 			return err
@@ -83,7 +83,7 @@ func TestAllCopiesAreTheSame(t *testing.T) {
 		}
 	}
 	// No two members share anything, and every one has a host and a slice of its own.
-	members, err := l.Members(bg, Linearisable)
+	members, err := l.Members.List(bg, Linearisable)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func (x *mixer) step(r *rand.Rand) {
 		if r.IntN(4) == 0 { // long expired: Prune deletes it, with its uses
 			tok.ExpiresAt = tok.ExpiresAt.Add(-tokenKept - 2*time.Hour)
 		}
-		if tok, err = x.l.CreateJoinToken(bg, actor, tok); err == nil {
+		if tok, err = x.l.JoinTokens.Create(bg, actor, tok); err == nil {
 			put(x, &x.tokens, tok)
 		}
 	case 3:
@@ -181,7 +181,7 @@ func (x *mixer) step(r *rand.Rand) {
 			tok.ID = "of nobody"
 		}
 		done = any_
-		err = x.l.RevokeJoinToken(bg, actor, tok.ID)
+		err = x.l.JoinTokens.Revoke(bg, actor, tok.ID)
 	case 4, 5, 6:
 		what = "Join"
 		tok, _ := pick(x, r, &x.tokens)
@@ -190,7 +190,7 @@ func (x *mixer) step(r *rand.Rand) {
 			Certificates: []Certificate{{Serial: NewID(), Kind: "http", IssuedAt: time.Now(), ExpiresAt: time.Now()}}}
 		var out Joined
 		actor.Remote = "10.0.0.1"
-		if out, err = x.l.Join(bg, actor, j); err == nil {
+		if out, err = x.l.Members.Join(bg, actor, j); err == nil {
 			put(x, &x.joins, j)
 			x.mu.Lock()
 			if r, ok := x.recipients[out.Member.NodeID]; ok {
@@ -212,7 +212,7 @@ func (x *mixer) step(r *rand.Rand) {
 			j.Member.RaftAddress, j.Member.AdvertiseAddr, actor.Remote = host+":7000", host, host
 		}
 		var out Joined
-		if out, err = x.l.Join(bg, actor, j); err == nil {
+		if out, err = x.l.Members.Join(bg, actor, j); err == nil {
 			x.mu.Lock()
 			if !out.Rejoined || x.recipients[out.Member.NodeID] != j.Member.Recipient || out.Member.RaftAddress != j.Member.RaftAddress {
 				x.t.Errorf("joined again as %+v", out.Member)
@@ -230,7 +230,7 @@ func (x *mixer) step(r *rand.Rand) {
 			done = any_
 		}
 		tok := APIToken{ID: NewID(), Name: "t", SecretHash: hash, Scopes: []string{ScopeEnroll, ScopeManagement}[:1+r.IntN(2)]}
-		if tok, err = x.l.CreateAPIToken(bg, actor, tok); err == nil {
+		if tok, err = x.l.APITokens.Create(bg, actor, tok); err == nil {
 			put(x, &x.keys, tok.ID)
 			put(x, &x.hashes, tok.SecretHash)
 		}
@@ -240,7 +240,7 @@ func (x *mixer) step(r *rand.Rand) {
 		if r.IntN(5) == 0 {
 			id = "admin"
 		}
-		err = x.l.DeleteAPIToken(bg, actor, id)
+		err = x.l.APITokens.Delete(bg, actor, id)
 	case 10:
 		what, done = "SetRoles", any_
 		var list []RoleChange
@@ -251,10 +251,10 @@ func (x *mixer) step(r *rand.Rand) {
 			list = append(list, RoleChange{1 + uint64(r.IntN(3)), "nonsense", ""})
 			what = "SetRoles, one wrong"
 		}
-		err = x.l.SetRoles(bg, actor, list)
+		err = x.l.Members.SetRoles(bg, actor, list)
 	case 11:
 		what, done = "Announce", any_
-		err = x.l.Announce(bg, actor, Announcement{NodeID: uint64(1 + r.IntN(12)), RaftAddress: "h:1", APIAddress: "h:2", BinaryVersion: fmt.Sprint("v", r.IntN(3)), MaxSchema: 1,
+		err = x.l.Members.Announce(bg, actor, Announcement{NodeID: uint64(1 + r.IntN(12)), RaftAddress: "h:1", APIAddress: "h:2", BinaryVersion: fmt.Sprint("v", r.IntN(3)), MaxSchema: 1,
 			Evidence: HostEvidence{Own: r.IntN(2) == 0, Dialled: []string{"h"}}})
 	case 12:
 		what, done = "Write that panics or refuses", none

@@ -37,7 +37,7 @@ func scanSecret(rows *sql.Rows) (x sealedSecret, err error) {
 
 // PutSecret stores a value as the next version of a name.
 func (s *Store) PutSecret(ctx context.Context, actor Actor, name string, value []byte) (StoredSecret, error) {
-	return write(ctx, s, actor, func(tx *Tx) (StoredSecret, error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (StoredSecret, error) {
 		list, err := collect(&tx.View, scanSecret, selectSecrets+" WHERE name = ?", name)
 		if err != nil {
 			return StoredSecret{}, err
@@ -94,7 +94,7 @@ func (s *Store) Secrets(ctx context.Context, c Consistency) (list []StoredSecret
 
 // DeleteSecret takes a value away for good.
 func (s *Store) DeleteSecret(ctx context.Context, actor Actor, name string) error {
-	return settleOnce(ctx, s, actor, func(tx *Tx) error {
+	return doOnce(ctx, s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM secrets WHERE name = ?", name)
 		if err != nil {
 			return err

@@ -14,7 +14,7 @@ const settingKeyRotation = "key_rotation"
 
 // KeyRotation returns the age at which the data-encryption key is replaced, 0 for never, as the leader has it.
 func (s *Store) KeyRotation(ctx context.Context) (time.Duration, error) {
-	set, err := s.PeekSetting(ctx, settingKeyRotation)
+	set, err := s.Settings.Get(ctx, AsLeader, settingKeyRotation)
 	if err != nil || set.Value == nil {
 		return 0, err
 	}
@@ -31,27 +31,27 @@ func (s *Store) SetKeyRotation(ctx context.Context, actor Actor, age time.Durati
 	if err != nil {
 		return err
 	}
-	_, err = s.PutSetting(ctx, actor, settingKeyRotation, text, nil)
+	_, err = s.Settings.Put(ctx, actor, settingKeyRotation, text, nil)
 	return err
 }
 
 // Setting is a named JSON document with the revision that last changed it.
-type Setting struct {
+type Document struct {
 	Value       json.RawMessage
 	ModifiedRev uint64
 }
 
 // Setting reads a setting; its value is nil when it was never set.
-func (s *Store) Setting(ctx context.Context, c Consistency, name string) (Setting, error) {
-	return recall(ctx, s, c, "setting/"+name, []string{"settings"}, func(v *View) (Setting, error) { return v.document(name) })
+func (s *Store) Setting(ctx context.Context, c Consistency, name string) (Document, error) {
+	return recall(ctx, s, c, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
 }
 
 // PeekSetting reads a setting as the leader has it, without asking the voters.
-func (s *Store) PeekSetting(ctx context.Context, name string) (Setting, error) {
-	return memo(ctx, s, "setting/"+name, []string{"settings"}, func(v *View) (Setting, error) { return v.document(name) })
+func (s *Store) PeekSetting(ctx context.Context, name string) (Document, error) {
+	return memo(ctx, s, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
 }
 
-func (v *View) document(name string) (out Setting, err error) {
+func (v *View) document(name string) (out Document, err error) {
 	var text string
 	ok, err := v.get("SELECT value, modified_rev FROM settings WHERE name = ?", []any{name}, &text, &out.ModifiedRev)
 	if ok {
@@ -63,7 +63,7 @@ func (v *View) document(name string) (out Setting, err error) {
 // PutSetting replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
 // tells whether it did.
 func (s *Store) PutSetting(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
-	return write(ctx, s, actor, func(tx *Tx) (bool, error) {
+	return makeOnce(ctx, s, actor, func(tx *Tx) (bool, error) {
 		old, err := tx.document(name)
 		if err != nil {
 			return false, err

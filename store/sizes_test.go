@@ -245,7 +245,7 @@ func TestStepThroughDqlite(t *testing.T) {
 	t.Log("the step took", time.Since(begin))
 	c.agree()
 	var kinds []string
-	if err := c.leader().Peek(bg, func(v *View) (err error) {
+	if err := c.leader().Read(bg, AsLeader, func(v *View) (err error) {
 		kinds, err = collect(v, func(r *sql.Rows) (k string, err error) { return k, r.Scan(&k) }, "SELECT kind FROM leases")
 		return err
 	}); err != nil || !slices.Equal(kinds, []string{"kind"}) {

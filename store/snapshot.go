@@ -60,7 +60,7 @@ func (s *Store) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveK
 	os.Remove(f.Name())
 	sum := sha256.New()
 	out := &SnapshotFile{File: f}
-	if out.Meta, err = s.Snapshot(ctx, c, io.MultiWriter(f, sum), keys, binary); err != nil {
+	if out.Meta, err = s.Archives.Snapshot(ctx, c, io.MultiWriter(f, sum), keys, binary); err != nil {
 		f.Close()
 		return nil, err
 	}

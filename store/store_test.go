@@ -10,7 +10,7 @@ import (
 )
 
 func mint(ctx context.Context, s *Store) (JoinToken, error) {
-	return s.CreateJoinToken(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+	return s.JoinTokens.Create(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
 }
 
 func TestThreeNodes(t *testing.T) {
@@ -21,11 +21,11 @@ func TestThreeNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := l.JoinTokens(ctx, Linearisable)
+	list, err := l.JoinTokens.List(ctx, Linearisable)
 	if err != nil || len(list) != 3 || list[0].State(time.Now()) != "used" {
 		t.Fatalf("tokens: %+v, %v", list, err)
 	}
-	members, err := l.Members(ctx, Linearisable)
+	members, err := l.Members.List(ctx, Linearisable)
 	if err != nil || len(members) != 3 {
 		t.Fatalf("members: %+v, %v", members, err)
 	}
@@ -84,7 +84,7 @@ func BenchmarkRead(b *testing.B) {
 	b.SetParallelism(32)
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
-			if _, err := l.Members(context.Background(), Linearisable); err != nil {
+			if _, err := l.Members.List(context.Background(), Linearisable); err != nil {
 				b.Error(err)
 			}
 		}

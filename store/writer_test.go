@@ -211,7 +211,7 @@ func TestIdempotencyKey(t *testing.T) {
 	actor := Actor{Name: "test", Accessor: "admin", IdempotencyKey: "k/1", RequestHash: "h1"}
 	create := func(s *Store, actor Actor) (string, error) {
 		actor.RequestID = uuid.NewString()
-		tok, err := s.CreateAPIToken(bg, actor, APIToken{ID: NewID(), Name: "ci", Secret: "s-" + NewID(), SecretHash: NewID(), Scopes: []string{ScopeEnroll}})
+		tok, err := s.APITokens.Create(bg, actor, APIToken{ID: NewID(), Name: "ci", Secret: "s-" + NewID(), SecretHash: NewID(), Scopes: []string{ScopeEnroll}})
 		if err != nil {
 			return "", err
 		}
@@ -278,7 +278,7 @@ func TestIdempotencyKey(t *testing.T) {
 	refused := actor
 	refused.IdempotencyKey = "k/2"
 	for i, want := range []error{errors.New("x"), nil} {
-		_, err := write(bg, c.leader(), refused, func(tx *Tx) (int, error) {
+		_, err := makeOnce(bg, c.leader(), refused, func(tx *Tx) (int, error) {
 			if want != nil {
 				return 0, want
 			}
@@ -300,7 +300,7 @@ func TestRefusalWaitsForCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	join := func() error {
-		_, err := l.Join(bg, Actor{Name: "test"}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: uuid.NewString(), RaftAddress: "10.0.0.9:7000"}})
+		_, err := l.Members.Join(bg, Actor{Name: "test"}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: uuid.NewString(), RaftAddress: "10.0.0.9:7000"}})
 		return err
 	}
 	release := hold(t, l)
@@ -334,17 +334,17 @@ func TestDeletionsAreRemembered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.PutLease(bg, Actor{Name: "test"}, Lease{ID: "x", NodeID: 1, Kind: "k"}, time.Hour); err != nil {
+	if _, _, err := l.Leases.Put(bg, Actor{Name: "test"}, Lease{ID: "x", NodeID: 1, Kind: "k"}, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.CreateAPIToken(bg, Actor{Name: "test"}, APIToken{ID: "t", Name: "t", SecretHash: "h", Scopes: []string{}}); err != nil {
+	if _, err := l.APITokens.Create(bg, Actor{Name: "test"}, APIToken{ID: "t", Name: "t", SecretHash: "h", Scopes: []string{}}); err != nil {
 		t.Fatal(err)
 	}
 	for what, f := range map[string]func(Actor) error{
-		"lease":      func(a Actor) error { return l.DeleteLease(bg, a, "x") },
-		"API token":  func(a Actor) error { return l.DeleteAPIToken(bg, a, "t") },
-		"join token": func(a Actor) error { return l.RevokeJoinToken(bg, a, token.ID) },
-		"peering":    func(a Actor) error { return l.DeletePeering(bg, a, "none") },
+		"lease":      func(a Actor) error { return l.Leases.Delete(bg, a, "x") },
+		"API token":  func(a Actor) error { return l.APITokens.Delete(bg, a, "t") },
+		"join token": func(a Actor) error { return l.JoinTokens.Revoke(bg, a, token.ID) },
+		"peering":    func(a Actor) error { return l.Peerings.Delete(bg, a, "none") },
 	} {
 		a := Actor{Name: "test", IdempotencyKey: AutoKey + what, RequestHash: what}
 		for i := range 3 {
@@ -354,7 +354,7 @@ func TestDeletionsAreRemembered(t *testing.T) {
 		}
 	}
 	var refusal *Refusal
-	if err := l.DeleteLease(bg, Actor{Name: "test"}, "x"); !errors.As(err, &refusal) || refusal.Code != NotFound {
+	if err := l.Leases.Delete(bg, Actor{Name: "test"}, "x"); !errors.As(err, &refusal) || refusal.Code != NotFound {
 		t.Errorf("without a key: %v", err)
 	}
 }

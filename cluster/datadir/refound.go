@@ -40,7 +40,7 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 		return nil, err
 	}
 	secret := certs.NewSecret()
-	f := store.Refounder{AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret), Rotation: store.Rotation{DEK: certs.NewDEK()},
+	f := store.Refounder{AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret), Rotation: store.DEKRotation{DEK: certs.NewDEK()},
 		Member: store.Member{NodeID: n.NodeID, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
 			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
 			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}

@@ -141,11 +141,11 @@ func (t *term) answer(c *peerConn, f *frame, direct bool, known func()) {
 	switch {
 	case f.Exchange != nil:
 		secret := certs.NewUUID()
-		if err = t.store.ExchangePeeringSecret(ctx, actor, f.Exchange.PeerID, certs.HashSecret(f.Exchange.Secret), certs.HashSecret(secret)); err == nil {
+		if err = t.store.Peerings.ExchangeSecret(ctx, actor, f.Exchange.PeerID, certs.HashSecret(f.Exchange.Secret), certs.HashSecret(secret)); err == nil {
 			out.Secret = &secretFrame{secret}
 		}
 	case f.Leave != nil:
-		if err = t.store.LeavePeering(ctx, actor, f.Leave.PeerID, certs.HashSecret(f.Leave.Secret)); err == nil {
+		if err = t.store.Peerings.Leave(ctx, actor, f.Leave.PeerID, certs.HashSecret(f.Leave.Secret)); err == nil {
 			out.Terminated = &struct{}{}
 		}
 	case f.Open != nil:
@@ -179,7 +179,7 @@ func (t *term) open(ctx context.Context, f *openFrame) (*store.Peering, error) {
 	if f.Datacenter != "" && !certs.ValidDatacenter(f.Datacenter) {
 		return nil, errBadDatacenter
 	}
-	p, err := t.store.OpenPeeringStream(ctx, actor, f.PeerID, certs.HashSecret(f.Secret), f.Datacenter)
+	p, err := t.store.Peerings.OpenStream(ctx, actor, f.PeerID, certs.HashSecret(f.Secret), f.Datacenter)
 	if err == nil && !t.budgetOf(p.ID).open(time.Now()) {
 		err = &refusal{refusedFrame{refusedBusy, "this peering is opened too often; try again later"}}
 	}
@@ -209,7 +209,7 @@ func refusalOf(err error) *refusedFrame {
 
 // accept carries the stream of a dialer.
 func (t *term) accept(ctx context.Context, p *store.Peering, c *peerConn) {
-	datacenter, err := t.store.Datacenter(ctx)
+	datacenter, err := t.store.Settings.Datacenter(ctx)
 	if err == nil {
 		err = c.write(frame{Opened: &openedFrame{datacenter}}, frameTimeout)
 	}

@@ -52,7 +52,7 @@ type peerDialer struct{ policy dialpolicy.Policy }
 
 // dialer reads where this member may dial. Only a leader dials.
 func (p *Streams) dialer(ctx context.Context) (d peerDialer, err error) {
-	d.policy, err = p.store.PeeringNetworks(ctx)
+	d.policy, err = p.store.Settings.PeeringNetworks(ctx, store.AsLeader)
 	d.policy.Loopback = p.loopback
 	return d, err
 }
@@ -199,7 +199,7 @@ func (t *term) farewell(k store.Tombstone) {
 				if err != nil {
 					outcome = "the other side knows no such peering"
 				}
-				if err := t.store.FarewellSaid(t.ctx, actor, k.ID, outcome); err == nil {
+				if err := t.store.Peerings.FarewellSaid(t.ctx, actor, k.ID, outcome); err == nil {
 					return
 				}
 			}

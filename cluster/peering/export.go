@@ -91,11 +91,11 @@ func (t *term) refresh() {
 	if t.alive(t.store.NodeID()) == "unknown" && time.Since(t.since) < aliveWithin {
 		return // nobody has been asked yet, and peers are not to hear that all are unknown
 	}
-	roots, err := t.store.TrustBundle(t.ctx, certs.Transport)
+	roots, err := t.store.Authorities.Bundle(t.ctx, certs.Transport)
 	if err != nil {
 		return
 	}
-	members, err := t.store.PeekMembers(t.ctx)
+	members, err := t.store.Members.List(t.ctx, store.AsLeader)
 	if err != nil {
 		return
 	}

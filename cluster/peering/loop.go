@@ -10,7 +10,7 @@ import (
 // dial keeps the stream of a peering up until ctx ends or the peering does.
 func (t *term) dial(ctx context.Context, l *dialLoop, id string) {
 	for tries := 0; ctx.Err() == nil; {
-		p, err := t.store.PeekPeering(ctx, id)
+		p, err := t.store.Peerings.ByID(ctx, store.AsLeader, id)
 		lasted := false
 		switch {
 		case err != nil:
@@ -25,7 +25,7 @@ func (t *term) dial(ctx context.Context, l *dialLoop, id string) {
 		case ctx.Err() != nil, err == errTerminated:
 			return
 		case refusedWith(err, refusedTerminated):
-			if t.store.TerminatePeering(ctx, actor, id) == nil {
+			if t.store.Peerings.Terminate(ctx, actor, id) == nil {
 				return
 			}
 		case err == errMoved, refusedWith(err, refusedNotLeader):
@@ -49,11 +49,11 @@ func (t *term) dial(ctx context.Context, l *dialLoop, id string) {
 // round tries one address after the other and carries the first stream that comes about. It returns why there is none any
 // more, and whether it lasted.
 func (t *term) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted bool, err error) {
-	secret, err := t.store.StreamSecret(ctx, p.ID)
+	secret, err := t.store.Peerings.StreamSecret(ctx, store.AsLeader, p.ID)
 	if err != nil {
 		return false, err
 	}
-	datacenter, err := t.store.Datacenter(ctx)
+	datacenter, err := t.store.Settings.Datacenter(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -102,7 +102,7 @@ func startMember(t *testing.T) *testMember {
 func (m *testMember) token(t *testing.T, name string) (id, secret string) {
 	t.Helper()
 	k := store.PeeringToken{Name: name, ID: certs.NewUUID(), Secret: certs.NewUUID()}
-	minted, err := m.store.MintPeeringToken(context.Background(), store.Actor{Name: "test"}, k, certs.HashSecret(k.Secret))
+	minted, err := m.store.Peerings.MintToken(context.Background(), store.Actor{Name: "test"}, k, certs.HashSecret(k.Secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func (m *testMember) token(t *testing.T, name string) (id, secret string) {
 // stranger connects as another cluster would; the error is that of the handshake.
 func (m *testMember) stranger(t *testing.T) (*peerConn, error) {
 	t.Helper()
-	roots, err := m.store.TrustBundle(context.Background(), certs.Transport)
+	roots, err := m.store.Authorities.Bundle(context.Background(), certs.Transport)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func (m *testMember) ask(t *testing.T, f frame) (*peerConn, *frame) {
 // revision is the newest in the database.
 func (m *testMember) revision(t *testing.T) (rev uint64) {
 	t.Helper()
-	rows, err := m.store.Audit(context.Background(), store.Linearisable, store.AuditFilter{Descending: true, Limit: 1})
+	rows, err := m.store.Audit.List(context.Background(), store.Linearisable, store.AuditFilter{Descending: true, Limit: 1})
 	if err != nil || len(rows) == 0 {
 		t.Fatal(rows, err)
 	}
@@ -163,7 +163,7 @@ func (m *testMember) revision(t *testing.T) (rev uint64) {
 // audits counts rows of peerings.
 func (m *testMember) audits(t *testing.T) int {
 	t.Helper()
-	rows, err := m.store.Audit(context.Background(), store.Linearisable, store.AuditFilter{Action: "peering.", Limit: 100_000})
+	rows, err := m.store.Audit.List(context.Background(), store.Linearisable, store.AuditFilter{Action: "peering.", Limit: 100_000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func (t *term) keep(id string, r *record) {
 			news.State, news.Reason = store.PeeringActive, ""
 		}
 		t.mu.Unlock()
-		stored, err := t.store.StorePeerNews(t.ctx, actor, id, news)
+		stored, err := t.store.Peerings.StoreNews(t.ctx, actor, id, news)
 		if stored > 0 {
 			r.budget.charge(time.Now(), stored)
 		}

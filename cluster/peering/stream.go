@@ -233,7 +233,7 @@ func (s *stream) take(ctx context.Context, f *frame) error {
 	case f.Moved != nil:
 		return errMoved
 	case f.Terminated != nil:
-		if err := s.store.TerminatePeering(ctx, actor, s.id); err != nil {
+		if err := s.store.Peerings.Terminate(ctx, actor, s.id); err != nil {
 			return err
 		}
 		return errTerminated
@@ -320,7 +320,7 @@ func (s *stream) importAll(ctx context.Context) {
 		case list = <-s.imports:
 		default:
 		}
-		n, bytes, err := s.store.ImportMembers(ctx, actor, s.id, list)
+		n, bytes, err := s.store.Peerings.Import(ctx, actor, s.id, list)
 		if n > 0 {
 			budget.charge(time.Now(), bytes)
 		}

@@ -213,7 +213,7 @@ func (t *term) watch() {
 		}
 		if now.Sub(pruned) > pruneTombstones {
 			pruned = now
-			if err := t.store.PrunePeerings(t.ctx, actor); err != nil && t.ctx.Err() == nil {
+			if err := t.store.Peerings.Prune(t.ctx, actor); err != nil && t.ctx.Err() == nil {
 				t.log.Debug("prune peerings", "err", err)
 			}
 		}
@@ -222,11 +222,11 @@ func (t *term) watch() {
 
 // sync makes what runs agree with the database.
 func (t *term) sync(first bool) error {
-	list, err := t.store.PeekPeerings(t.ctx)
+	list, err := t.store.Peerings.List(t.ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
-	farewells, err := t.store.Farewells(t.ctx)
+	farewells, err := t.store.Peerings.Farewells(t.ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func (t *term) sync(first bool) error {
 		switch {
 		case p.Ended():
 			t.endLocked(p.ID, p.State == store.PeeringDeleting)
-			left, err := t.store.PeekPeerMembers(t.ctx, p.ID)
+			left, err := t.store.Peerings.Members(t.ctx, store.AsLeader, p.ID)
 			if err != nil {
 				return err
 			}
@@ -335,7 +335,7 @@ func (t *term) dialLocked(p *store.Peering) {
 // clean removes what a peering that has ended has left.
 func (t *term) clean(id string) {
 	for t.ctx.Err() == nil {
-		done, err := t.store.CleanPeering(t.ctx, actor, id)
+		done, err := t.store.Peerings.Clean(t.ctx, actor, id)
 		if done {
 			return
 		}
@@ -358,7 +358,7 @@ func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) erro
 	delete(t.missing, p.ID)
 	t.mu.Unlock()
 	t.note(p.ID, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringActive, "" })
-	if now, err := t.store.PeekPeering(ctx, p.ID); err == nil && (now == nil || now.Ended()) { // before it could be seen here
+	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) { // before it could be seen here
 		cancel(errDeleted)
 	}
 	t.refresh()

@@ -92,9 +92,9 @@ func (s *service) peering(q *handlers.Request, p *store.Peering) (peering, error
 // copy, or stale.
 func (s *service) peerMembers(q *handlers.Request, peeringID string) ([]store.PeerMember, error) {
 	if q.Stale {
-		return s.Store.PeerMembers(q.Context(), store.Stale, peeringID)
+		return s.Store.Peerings.Members(q.Context(), store.Stale, peeringID)
 	}
-	return s.Store.PeekPeerMembers(q.Context(), peeringID)
+	return s.Store.Peerings.Members(q.Context(), store.AsLeader, peeringID)
 }
 
 func someTime(t time.Time) *time.Time {
@@ -129,7 +129,7 @@ func (s *service) readPeering(q *handlers.Request) error {
 	was := unknown
 	for {
 		table := s.Store.ChangedAt(store.TablePeerings)
-		p, err := s.Store.Peering(q.Context(), q.Consistency(), name)
+		p, err := s.Store.Peerings.ByName(q.Context(), q.Consistency(), name)
 		if err != nil {
 			return err
 		}
@@ -169,7 +169,7 @@ func (s *service) listPeerings(q *handlers.Request) error {
 	}
 	for {
 		table := max(s.Store.ChangedAt(store.TablePeerings), 1)
-		peerings, err := s.Store.Peerings(q.Context(), q.Consistency())
+		peerings, err := s.Store.Peerings.List(q.Context(), q.Consistency())
 		if err != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func (s *service) listPeerings(q *handlers.Request) error {
 
 // deletePeering marks the peering for deletion; what does not exist is deleted already.
 func (s *service) deletePeering(q *handlers.Request) error {
-	if err := s.Store.DeletePeering(q.Context(), q.Actor, peeringNameOf(q.Request)); err != nil {
+	if err := s.Store.Peerings.Delete(q.Context(), q.Actor, peeringNameOf(q.Request)); err != nil {
 		return err
 	}
 	emptyAnswer(q.W)
@@ -236,15 +236,15 @@ func (s *service) generatePeeringToken(q *handlers.Request) error {
 		return err
 	}
 	ctx := q.Context()
-	roots, err := s.Store.TrustBundle(ctx, certs.Transport)
+	roots, err := s.Store.Authorities.Bundle(ctx, certs.Transport)
 	if err != nil {
 		return err
 	}
-	members, err := s.Store.RaftMembers(ctx)
+	members, err := s.Store.Members.Raft(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
-	datacenter, err := s.Store.Datacenter(ctx)
+	datacenter, err := s.Store.Settings.Datacenter(ctx)
 	if err != nil {
 		return err
 	}
@@ -263,7 +263,7 @@ func (s *service) generatePeeringToken(q *handlers.Request) error {
 	}
 	var minted store.MintedPeering
 	err = s.whileDeleting(q, func() (err error) {
-		minted, err = s.Store.MintPeeringToken(ctx, q.Actor, k, certs.HashSecret(k.Secret))
+		minted, err = s.Store.Peerings.MintToken(ctx, q.Actor, k, certs.HashSecret(k.Secret))
 		return err
 	})
 	if err != nil {
@@ -297,14 +297,14 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	} else if done { // the secret would not serve a second time
 		return consulJSON(q, struct{}{})
 	}
-	datacenter, err := s.Store.Datacenter(ctx)
+	datacenter, err := s.Store.Settings.Datacenter(ctx)
 	if err != nil {
 		return err
 	}
 	if token.ServerName == certs.PeeringName(datacenter, s.ClusterID) {
 		return bad("cannot create a peering within the same cluster %q. Refer to the `exported-services` documentation if you want to export between partitions without peering", token.ServerName)
 	}
-	if err := s.whileDeleting(q, func() error { return s.Store.CanEstablish(ctx, in.PeerName) }); err != nil {
+	if err := s.whileDeleting(q, func() error { return s.Store.Peerings.CanEstablish(ctx, in.PeerName) }); err != nil {
 		return err
 	}
 	addresses := token.ManualServerAddresses
@@ -321,7 +321,7 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	case err != nil:
 		return handlers.Fail(http.StatusServiceUnavailable, err.Error())
 	}
-	_, err = s.Store.EstablishPeering(ctx, q.Actor, store.Establishing{Name: in.PeerName, Meta: in.Meta, PeerID: token.PeerID, ServerName: token.ServerName,
+	_, err = s.Store.Peerings.Establish(ctx, q.Actor, store.Establishing{Name: in.PeerName, Meta: in.Meta, PeerID: token.PeerID, ServerName: token.ServerName,
 		ServerAddresses: token.ServerAddresses, ManualAddresses: token.ManualServerAddresses, CAPems: token.CA,
 		RemoteDatacenter: token.Remote.Datacenter, ID: certs.NewUUID()}, secret)
 	if err != nil {
@@ -342,7 +342,7 @@ func (s *service) mayDialPeer(ctx context.Context, addresses []string) error {
 		case why == nil:
 			return nil
 		case first == nil:
-			first = bad("%s is not a valid peering server address: %s; the setting %s says which networks are dialled", a, why, store.OptionPeeringNetworks)
+			first = bad("%s is not a valid peering server address: %s; the setting %s says which networks are dialled", a, why, store.SettingPeeringNetworks)
 		}
 	}
 	return first

@@ -115,7 +115,7 @@ func (s *service) createAPIKey(q *handlers.Request) error {
 		k.Metadata = m["metadata"]
 	}
 	q.OwnKey(&k, ttl)
-	if k, err = s.Store.CreateAPIKey(q.Context(), q.Actor, k); err != nil {
+	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	type answer struct {
@@ -291,7 +291,7 @@ func (s *service) getAPIKeys(q *handlers.Request) error {
 	if err := ownOnly(q, k, actionGetKey); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), store.Linearisable, "")
+	keys, err := s.Store.APIKeys.List(q.Context(), store.Linearisable, "")
 	if err != nil {
 		return err
 	}
@@ -374,7 +374,7 @@ func (s *service) invalidateAPIKeys(q *handlers.Request) error {
 	if err := ownOnly(q, k, actionInvalidateKey); err != nil {
 		return err
 	}
-	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.Actor, s.matcher(q, k), false)
+	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, s.matcher(q, k), false)
 	if err != nil {
 		return err
 	}

@@ -31,16 +31,16 @@ type enrollNodeResponse struct {
 // alone; all is prepared before the transaction that consumes the credential and records it.
 func (s *service) enrollNode(q *handlers.Request) error {
 	ctx := q.Context()
-	options, err := s.Store.EnrollmentOptions(ctx)
+	options, err := s.Store.Settings.Enrollment(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
-	trust, err := s.Store.Trust(ctx)
+	trust, err := s.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
 	root := trust.HTTP
-	members, err := s.Store.PeekMembers(ctx)
+	members, err := s.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (s *service) enrollNode(q *handlers.Request) error {
 		if root.Cert.MaxPathLenZero {
 			return elasticRefusal(http.StatusInternalServerError, "illegal_state_exception", "Unable to enroll node. The operator's HTTP authority must not certify another one")
 		}
-		allowed, err := s.Store.CertificateHosts(ctx)
+		allowed, err := s.Store.Settings.CertificateHosts(ctx, store.AsLeader)
 		if err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func (s *service) enroll(q *handlers.Request, e store.Enrolling) (store.Enrollin
 	if q.Key != nil {
 		q.Actor.Name = "API key " + q.Key.Name
 	}
-	done, err := s.Store.Enroll(q.Context(), q.Actor, e)
+	done, err := s.Store.Enrollments.Enroll(q.Context(), q.Actor, e)
 	var refusal *store.Refusal
 	if errors.As(err, &refusal) && refusal.Code == store.Unauthorized {
 		return done, notAuthenticated("unable to authenticate with provided credentials and anonymous access is not allowed for this request", "API key: "+refusal.Message)
@@ -126,7 +126,7 @@ const kibanaTokenLifetime = 30 * 24 * time.Hour
 // enrollKibana gives a Kibana the HTTP CA and a service token (reference es_enroll, section 7). The token is an API token
 // without any scope: it shows who is calling and opens nothing of the cluster.
 func (s *service) enrollKibana(q *handlers.Request) error {
-	root, err := s.Store.Authority(q.Context(), certs.HTTP)
+	root, err := s.Store.Authorities.Issuing(q.Context(), store.AsLeader, certs.HTTP)
 	if err != nil {
 		return err
 	}

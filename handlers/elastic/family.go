@@ -300,7 +300,7 @@ func (s *service) admitElastic(ep *elasticEndpoint, q *handlers.Request) error {
 		return illegalArgument("request [%s %s] does not support having a body", q.Method, q.URL.Path)
 	}
 	if ep.gated {
-		o, err := s.Store.EnrollmentOptions(q.Context())
+		o, err := s.Store.Settings.Enrollment(q.Context(), store.AsLeader)
 		if err != nil {
 			return err
 		}

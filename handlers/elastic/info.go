@@ -75,7 +75,7 @@ func (s *service) elasticHealth(q *handlers.Request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
-	members, err := s.Store.PeekMembers(q.Context())
+	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func answerNodes(q *handlers.Request, nodes map[string]elasticNode) error {
 
 // elasticNodes lists all members, as clients want them that look for more addresses.
 func (s *service) elasticNodes(q *handlers.Request) error {
-	members, err := s.Store.Members(q.Context(), store.Linearisable)
+	members, err := s.Store.Members.List(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (s *service) elasticNodes(q *handlers.Request) error {
 
 // elasticLocalNode describes the member that the caller has asked.
 func (s *service) elasticLocalNode(q *handlers.Request) error {
-	m, err := s.Store.PeekMember(q.Context(), q.Asked)
+	m, err := s.Store.Members.Get(q.Context(), store.AsLeader, q.Asked)
 	if err != nil {
 		return err
 	}

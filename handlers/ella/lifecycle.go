@@ -78,7 +78,7 @@ func (s *service) promoteMember(q *handlers.Request) error {
 	if err := s.Cluster.Reachable(q.Context(), m.NodeID); err != nil {
 		return handlers.Fail(http.StatusConflict, fmt.Sprintf("Failed to promote node to voter: %s", err))
 	}
-	if err := s.Store.Promote(q.Context(), q.Actor, m.NodeID); err != nil {
+	if err := s.Store.Members.Promote(q.Context(), q.Actor, m.NodeID); err != nil {
 		return err
 	}
 	s.Cluster.Wake()
@@ -129,7 +129,7 @@ func (s *service) drainMember(q *handlers.Request) error {
 	if body.Deadline < 0 || body.Deadline > maxDrainSeconds {
 		return handlers.Fail(http.StatusBadRequest, "deadlineSeconds must be between 0 and 3600")
 	}
-	m, err = s.Store.BeginDrain(q.Context(), q.Actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
+	m, err = s.Store.Members.BeginDrain(q.Context(), q.Actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (s *service) drainMember(q *handlers.Request) error {
 func (s *service) awaitMember(ctx context.Context, m *store.Member, done func(*store.Member) bool) (*store.Member, error) {
 	for !done(m) {
 		before := s.Store.Revision()
-		now, err := s.Store.PeekMember(ctx, m.NodeID)
+		now, err := s.Store.Members.Get(ctx, store.AsLeader, m.NodeID)
 		if err != nil {
 			return m, err
 		}
@@ -171,7 +171,7 @@ func (s *service) resumeMember(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if m, err = s.Store.Resume(q.Context(), q.Actor, m.NodeID); err != nil {
+	if m, err = s.Store.Members.Resume(q.Context(), q.Actor, m.NodeID); err != nil {
 		return err
 	}
 	s.Cluster.Wake()

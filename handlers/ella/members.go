@@ -39,7 +39,7 @@ type member struct {
 }
 
 func (s *service) listMembers(q *handlers.Request) error {
-	members, err := s.Store.Members(q.Context(), q.Consistency())
+	members, err := s.Store.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (s *service) staleAutopilot(q *handlers.Request) error {
 	if s.Store.LeaderID() != 0 {
 		return store.ErrNoLeader
 	}
-	members, err := s.Store.Members(q.Context(), store.Stale)
+	members, err := s.Store.Members.List(q.Context(), store.Stale)
 	if err != nil {
 		return err
 	}

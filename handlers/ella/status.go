@@ -21,7 +21,7 @@ func (s *service) status(q *handlers.Request) error {
 	}
 	st := api.Status{
 		Version:       s.Version,
-		Revision:      s.Store.ReplicaRevision(),
+		Revision:      s.Store.Mirror.Revision(),
 		Ready:         storing.Fault == "",
 		SchemaVersion: store.LatestSchema(),
 		Commit:        s.Commit,

@@ -32,7 +32,7 @@ func (s *service) audit(q *handlers.Request) error {
 	}
 	limit := f.Limit
 	f.Limit++ // whether there is another page
-	list, err := s.Store.Audit(q.Context(), q.Consistency(), f)
+	list, err := s.Store.Audit.List(q.Context(), q.Consistency(), f)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (s *service) putAutopilotConfig(q *handlers.Request) error {
 		}
 		return handlers.Fail(http.StatusBadRequest, err.Error())
 	}
-	if _, err := s.Store.PutSetting(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
+	if _, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
 		return err
 	}
 	s.Cluster.Wake()

@@ -54,7 +54,7 @@ type pending struct {
 
 // showCA shows the certificate authorities and what is going on with them.
 func (s *service) showCA(q *handlers.Request) error {
-	list, err := s.Store.Authorities(q.Context(), q.Consistency())
+	list, err := s.Store.Authorities.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *service) pending(ctx context.Context) (store.Installed, []pending, erro
 	if err != nil {
 		return in, nil, err
 	}
-	holders, err := s.Store.TrustHolders(ctx)
+	holders, err := s.Store.Authorities.Holders(ctx, store.AsLeader)
 	if err != nil {
 		return in, nil, err
 	}
@@ -118,7 +118,7 @@ func (s *service) pending(ctx context.Context) (store.Installed, []pending, erro
 		if in.Nodes[id] {
 			continue
 		}
-		m, err := s.Store.PeekMember(ctx, id)
+		m, err := s.Store.Members.Get(ctx, store.AsLeader, id)
 		if err != nil {
 			return in, nil, err
 		}
@@ -214,7 +214,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 		return err
 	}
 	if r.Action != store.CAStart && len(r.Kinds) > 1 { // of those that are under way
-		running, err := s.Store.CARotations(q.Context())
+		running, err := s.Store.Authorities.Rotations(q.Context(), store.AsLeader)
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 			r.Kinds = append(r.Kinds, running[i].Kind)
 		}
 	}
-	done, err := s.Store.ChangeCA(q.Context(), q.Actor, r)
+	done, err := s.Store.Authorities.Change(q.Context(), q.Actor, r)
 	if err != nil {
 		return err
 	}
@@ -294,7 +294,7 @@ func (s *service) listCertificates(q *handlers.Request) error {
 		}
 		f.Limit = n
 	}
-	list, err := s.Store.Certificates(q.Context(), q.Consistency(), f)
+	list, err := s.Store.Certificates.List(q.Context(), q.Consistency(), f)
 	if err != nil {
 		return err
 	}

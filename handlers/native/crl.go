@@ -1,5 +1,7 @@
 package native
 
+import "muster/store"
+
 import (
 	"muster/certs"
 	"muster/handlers"
@@ -13,11 +15,11 @@ func (s *service) transportCRL(q *handlers.Request) error { return s.crl(q, cert
 // It is for software that has enrolled; members know by themselves.
 func (s *service) crl(q *handlers.Request, kind certs.Kind) error {
 	ctx := q.Context()
-	list, err := s.Store.RevokedCertificates(ctx, kind)
+	list, err := s.Store.Certificates.Revoked(ctx, store.Linearisable, kind)
 	if err != nil {
 		return err
 	}
-	ca, err := s.Store.Authority(ctx, kind)
+	ca, err := s.Store.Authorities.Issuing(ctx, store.AsLeader, kind)
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (s *service) createEnrollToken(q *handlers.Request) error {
 	if k.Name == "" {
 		k.Name = "enrollment_token_API_key_" + k.ID
 	}
-	members, err := s.Store.RaftMembers(q.Context())
+	members, err := s.Store.Members.Raft(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (s *service) createEnrollToken(q *handlers.Request) error {
 	if k.Text, err = (certs.EnrollToken{Version: certs.EnrollVersion, Addresses: addresses, Fingerprint: hex.EncodeToString(sum[:]), Key: k.ID + ":" + k.Secret}).Encode(); err != nil {
 		return err
 	}
-	if k, err = s.Store.CreateAPIKey(q.Context(), q.Actor, k); err != nil {
+	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	out := s.showEnrollToken(&k)
@@ -127,7 +127,7 @@ func (s *service) presentedCA(q *handlers.Request) ([]byte, error) {
 	if chain := s.Chain(); len(chain) > 1 {
 		return chain[1], nil
 	}
-	ca, err := s.Store.Authority(q.Context(), certs.HTTP)
+	ca, err := s.Store.Authorities.Issuing(q.Context(), store.AsLeader, certs.HTTP)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (s *service) listEnrollTokens(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys(q.Context(), q.Consistency(), store.KeyKindEnrollment)
+	keys, err := s.Store.APIKeys.List(q.Context(), q.Consistency(), store.KeyKindEnrollment)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (s *service) revokeEnrollToken(q *handlers.Request) error {
 		return handlers.Fail(http.StatusBadRequest, "keepEnrollments must be true or false")
 	}
 	id := q.Vars()["id"]
-	revoked, err := s.Store.RevokeAPIKeys(q.Context(), q.Actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
+	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (s *service) listEnrollments(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	rows, err := s.Store.Enrollments(q.Context(), q.Consistency())
+	rows, err := s.Store.Enrollments.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (s *service) revokeEnrollment(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	if err := s.Store.RevokeEnrollment(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.Store.Enrollments.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Enrollment revoked"})

@@ -27,7 +27,7 @@ type generation struct {
 
 // listGenerations shows the generations of the data-encryption key and how far re-encryption is.
 func (s *service) listGenerations(q *handlers.Request) error {
-	list, err := s.Store.Generations(q.Context(), q.Consistency())
+	list, err := s.Store.Keys.Generations(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -59,15 +59,15 @@ func (s *service) rotateDEK(q *handlers.Request) error {
 	if setAge {
 		actor := q.Actor
 		actor.IdempotencyKey = "" // the key stands for the rotation; setting the same age twice is harmless
-		if err := s.Store.SetKeyRotation(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
+		if err := s.Store.Settings.SetDEKMaxAge(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
 			return err
 		}
 	}
-	r, err := s.Store.PrepareRotation(q.Context(), 0, nil)
+	r, err := s.Store.Keys.PrepareRotation(q.Context(), 0, nil)
 	if err != nil {
 		return err
 	}
-	n, err := s.Store.RotateDEK(q.Context(), q.Actor, r, "on demand")
+	n, err := s.Store.Keys.RotateDEK(q.Context(), q.Actor, r, "on demand")
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (s *service) rotateJoinKeys(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	done, err := s.Store.RotateKeys(q.Context(), q.Actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
+	done, err := s.Store.Keys.Rotate(q.Context(), q.Actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (s *service) putSecret(q *handlers.Request) error {
 	if len(value) > maxSecret {
 		return handlers.Fail(http.StatusBadRequest, "value must be at most 64 KiB")
 	}
-	x, err := s.Store.PutSecret(q.Context(), q.Actor, name, value)
+	x, err := s.Store.Secrets.Put(q.Context(), q.Actor, name, value)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (s *service) getSecret(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	x, err := s.Store.Secret(q.Context(), name)
+	x, err := s.Store.Secrets.Get(q.Context(), name)
 	if err != nil {
 		return err
 	}
@@ -202,7 +202,7 @@ func (s *service) getSecret(q *handlers.Request) error {
 }
 
 func (s *service) listSecrets(q *handlers.Request) error {
-	list, err := s.Store.Secrets(q.Context(), q.Consistency())
+	list, err := s.Store.Secrets.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (s *service) deleteSecret(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.DeleteSecret(q.Context(), q.Actor, name); err != nil {
+	if err := s.Store.Secrets.Delete(q.Context(), q.Actor, name); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Secret deleted"})
@@ -244,7 +244,7 @@ func (s *service) renewNodeToken(q *handlers.Request) error {
 	if q.Node == nil {
 		return handlers.Fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
 	}
-	key, err := s.Store.ActiveKey(q.Context(), store.KeyJWT)
+	key, err := s.Store.Keys.Active(q.Context(), store.AsLeader, store.KeyJWT)
 	if err != nil {
 		return err
 	}

@@ -10,17 +10,17 @@ import (
 
 // listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.
 func (s *service) listPeerMembers(q *handlers.Request) error {
-	p, err := s.Store.Peering(q.Context(), q.Consistency(), q.Vars()["name"])
+	p, err := s.Store.Peerings.ByName(q.Context(), q.Consistency(), q.Vars()["name"])
 	if err != nil {
 		return err
 	}
 	if p == nil {
 		return handlers.Fail(http.StatusNotFound, "peering not found")
 	}
-	read := s.Store.PeekPeerMembers
+	read := s.Store.Peerings.Members
 	if q.Stale {
 		read = func(ctx context.Context, id string) ([]store.PeerMember, error) {
-			return s.Store.PeerMembers(ctx, store.Stale, id)
+			return s.Store.Peerings.Members(ctx, store.Stale, id)
 		}
 	}
 	members, err := read(q.Context(), p.ID)

@@ -10,7 +10,7 @@ import (
 
 // getSettings shows the value of every setting by its name.
 func (s *service) getSettings(q *handlers.Request) error {
-	values, err := s.Store.OptionValues(q.Context(), q.Consistency())
+	values, err := s.Store.Settings.Values(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func (s *service) putSettings(q *handlers.Request) error {
 		return handlers.Fail(http.StatusBadRequest, "the body must be a JSON object")
 	}
 	for name := range values {
-		scope, err := store.OptionScope(name)
+		scope, err := store.SettingScope(name)
 		if err != nil {
 			return err
 		}
@@ -33,7 +33,7 @@ func (s *service) putSettings(q *handlers.Request) error {
 			return handlers.Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope)
 		}
 	}
-	values, err := s.Store.SetOptions(q.Context(), q.Actor, values)
+	values, err := s.Store.Settings.Set(q.Context(), q.Actor, values)
 	if err != nil {
 		return err
 	}

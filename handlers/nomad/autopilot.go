@@ -85,7 +85,7 @@ func (s *service) putNomadAutopilot(q *handlers.Request) error {
 	case err != nil:
 		return badAutopilot("%s", nomadNames.Replace(err.Error()))
 	}
-	done, err := s.Store.PutSetting(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
+	done, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
 	if err != nil {
 		return err
 	}
@@ -193,11 +193,11 @@ func (s *service) autopilotHealth(q *handlers.Request) error {
 	wait, cancel := context.WithTimeout(q.Context(), 2*time.Second)
 	defer cancel()
 	membership.Poll(wait, known)
-	members, err := s.Store.PeekMembers(q.Context())
+	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
-	cluster, err := s.Store.PeekCluster(q.Context())
+	cluster, err := s.Store.Cluster(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}

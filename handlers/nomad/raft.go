@@ -74,9 +74,9 @@ func (s *service) raftConfiguration(q *handlers.Request) error {
 // raftServers lists the servers of the Raft configuration with what the members table knows of them.
 func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	ctx := q.Context()
-	members, err := s.Store.Members(ctx, q.Consistency())
+	members, err := s.Store.Members.List(ctx, q.Consistency())
 	if q.Stale && s.Store.Leading() { // the leader knows better than its mirror, and need ask nobody
-		members, err = s.Store.PeekMembers(ctx)
+		members, err = s.Store.Members.List(ctx, store.AsLeader)
 	}
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 
 func (s *service) revision(_ context.Context, stale bool) uint64 {
 	if stale {
-		return s.Store.ReplicaRevision()
+		return s.Store.Mirror.Revision()
 	}
 	return s.Store.Revision()
 }

@@ -109,7 +109,7 @@ func (s *service) transferLeadership(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	members, err := s.Store.Members(q.Context(), store.Linearisable)
+	members, err := s.Store.Members.List(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (s *service) transferTo(q *handlers.Request, to *store.Member) error {
 		return failed("%v", err)
 	}
 	// The request is in the audit before leadership moves: afterwards this member can write no more.
-	if err := s.Store.NoteTransfer(q.Context(), q.Actor, to.NodeID); err != nil {
+	if err := s.Store.Audit.NoteTransfer(q.Context(), q.Actor, to.NodeID); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), 2*time.Second)

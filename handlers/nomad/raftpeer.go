@@ -44,7 +44,7 @@ func (s *service) checkTransferHost(r *http.Request) error {
 	if documented == nil || err != nil || addr.Check(text) != nil {
 		return transferAddress(documented)
 	}
-	members, err := s.Store.Members(r.Context(), store.Stale)
+	members, err := s.Store.Members.List(r.Context(), store.Stale)
 	if err != nil {
 		return transferAddress(documented)
 	}

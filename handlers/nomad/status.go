@@ -16,7 +16,7 @@ func (s *service) regions(q *handlers.Request) error { return nomadJSON(q, []str
 
 // statusLeader answers with the leader's address; with `stale` and no leader, with the empty string.
 func (s *service) statusLeader(q *handlers.Request) error {
-	members, err := s.Store.Members(q.Context(), q.Consistency())
+	members, err := s.Store.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (s *service) agentMember(m *store.Member, alive bool) agentMember {
 // raftMembers lists the members that are Raft servers as this member knows them, and asks each whether it lives. It
 // needs no leader; what the leader's probes have found is used where this member leads.
 func (s *service) raftMembers(q *handlers.Request) ([]agentMember, *agentMember, error) {
-	members, err := s.Store.Members(q.Context(), store.Stale)
+	members, err := s.Store.Members.List(q.Context(), store.Stale)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -175,7 +175,7 @@ func (s *service) agentSelf(q *handlers.Request) error {
 		return err
 	}
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	raft := map[string]string{"last_log_index": number(s.Store.ReplicaRevision()), "num_peers": strconv.Itoa(max(0, len(servers)-1)),
+	raft := map[string]string{"last_log_index": number(s.Store.Mirror.Revision()), "num_peers": strconv.Itoa(max(0, len(servers)-1)),
 		"protocol_version": "3", "state": "Follower"}
 	if s.Store.Leading() {
 		raft["state"] = "Leader"

@@ -114,7 +114,7 @@ func (s *service) join(q *handlers.Request) error {
 				return err
 			}
 		}
-		joined, err := s.Store.Join(ctx, q.Actor, in)
+		joined, err := s.Store.Members.Join(ctx, q.Actor, in)
 		if (errors.Is(err, store.ErrKeyMoved) || errors.Is(err, store.ErrAuthorityMoved)) && ctx.Err() == nil {
 			continue
 		}
@@ -154,26 +154,26 @@ type known struct {
 }
 
 func (s *service) knownToJoiners(ctx context.Context) (k known, err error) {
-	secret, err := s.Store.ActiveKey(ctx, store.KeyJoinSecret)
+	secret, err := s.Store.Keys.Active(ctx, store.AsLeader, store.KeyJoinSecret)
 	if err != nil {
 		return k, err
 	}
 	k.secret = string(secret.Secret)
-	if k.jwt, err = s.Store.ActiveKey(ctx, store.KeyJWT); err != nil {
+	if k.jwt, err = s.Store.Keys.Active(ctx, store.AsLeader, store.KeyJWT); err != nil {
 		return k, err
 	}
-	if k.trust, err = s.Store.Trust(ctx); err != nil {
+	if k.trust, err = s.Store.Authorities.Trust(ctx, store.AsLeader); err != nil {
 		return k, err
 	}
-	datacenter, err := s.Store.Datacenter(ctx)
+	datacenter, err := s.Store.Settings.Datacenter(ctx)
 	if err != nil {
 		return k, err
 	}
 	k.peering = certs.PeeringName(datacenter, s.ClusterID)
-	if k.raft, err = s.Store.RaftMembers(ctx); err != nil {
+	if k.raft, err = s.Store.Members.Raft(ctx, store.AsLeader); err != nil {
 		return k, err
 	}
-	k.others, err = s.Store.OtherMembers(ctx, joinPeers+2) // the joiner itself may be among them
+	k.others, err = s.Store.Members.Others(ctx, store.AsLeader, joinPeers+2) // the joiner itself may be among them
 	return k, err
 }
 

@@ -23,7 +23,7 @@ type Cluster interface {
 	// CanRemove returns why a removal would leave too few live voters.
 	CanRemove(ctx context.Context, nodeID uint64) error
 	// PrepareRemoval makes anew what a removal makes worthless.
-	PrepareRemoval(ctx context.Context, nodeID uint64) (*store.Rotation, error)
+	PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error)
 }
 
 // Members are the members of the cluster.
@@ -50,7 +50,7 @@ type Resolver func([]naming.Member, string) (naming.Member, error)
 // Resolve finds the member that an operator means, as the leader has it, or this member where the query allows that. It
 // returns naming.ErrNone when nobody is called so, and a 409 with the candidates when several are.
 func (x *Members) Resolve(q *handlers.Request, text string, by Resolver) (*store.Member, error) {
-	members, err := x.Store.Members(q.Context(), q.Consistency())
+	members, err := x.Store.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func (x *Members) Remove(q *handlers.Request, m *store.Member, r Removal) error 
 	if err != nil {
 		return err
 	}
-	ended, err := x.Store.RemoveMember(ctx, q.Actor, m.NodeID, rotation, func(m *store.Member) error {
+	ended, err := x.Store.Members.Remove(ctx, q.Actor, m.NodeID, rotation, func(m *store.Member) error {
 		if err := r.check(m, x.Store.NodeID()); err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (x *Members) RemovedBefore(q *handlers.Request) (again bool, err error) {
 	if again, err = x.Store.Answered(q.Context(), q.Actor); err != nil || !again {
 		return false, err
 	}
-	ended, err := x.Store.RemoveMember(q.Context(), q.Actor, 0, nil, nil)
+	ended, err := x.Store.Members.Remove(q.Context(), q.Actor, 0, nil, nil)
 	if err == nil {
 		q.W.Header().Set(HeaderTokensEnded, strconv.Itoa(ended))
 	}

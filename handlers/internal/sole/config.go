@@ -116,8 +116,8 @@ func (c *Cluster) Disk() api.Disk                          { return api.Disk{} }
 func (c *Cluster) Storing() api.Storing                    { return api.Storing{OK: true} }
 func (c *Cluster) Autopilot() autopilot.State              { return autopilot.State{} }
 
-func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.Rotation, error) {
-	return c.Store.PrepareRotation(ctx, nodeID, nil)
+func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error) {
+	return c.Store.Keys.PrepareRotation(ctx, nodeID, nil)
 }
 
 func (c *Cluster) DiskRoom() int64 {

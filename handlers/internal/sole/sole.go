@@ -105,14 +105,14 @@ func (s *Member) AddVoter(confirms func() bool) {
 	ctx, cancel := context.WithTimeout(s.T.Context(), 30*time.Second)
 	defer cancel()
 	actor, recipient := store.Actor{Name: "test"}, identity.Recipient().String()
-	token, err := s.Store.CreateJoinToken(ctx, actor, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, KeyEpoch: 1, NodeID: 2, MaxUses: 1,
+	token, err := s.Store.JoinTokens.Create(ctx, actor, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, KeyEpoch: 1, NodeID: 2, MaxUses: 1,
 		ExpiresAt: time.Now().Add(time.Hour)})
 	check(err)
-	dek, generation, err := s.Store.ActiveDEK()
+	dek, generation, err := s.Store.Keys.ActiveDEK()
 	check(err)
 	wrap, err := certs.Wrap(dek[:], recipient)
 	check(err)
-	_, err = s.Store.Join(ctx, actor, store.Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
+	_, err = s.Store.Members.Join(ctx, actor, store.Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
 		Member: store.Member{Mode: store.ModeFull, Name: "two", Recipient: recipient, RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002",
 			MaxSchema: store.LatestSchema()}})
 	check(err)
@@ -176,7 +176,7 @@ func (s *Member) Token(scopes ...string) string {
 	}
 	secret := certs.NewSecret()
 	id := store.NewID()
-	_, err := s.Store.CreateAPIToken(s.T.Context(), store.Actor{Name: "test"}, store.APIToken{ID: id, Name: "t-" + id, Scopes: scopes,
+	_, err := s.Store.APITokens.Create(s.T.Context(), store.Actor{Name: "test"}, store.APIToken{ID: id, Name: "t-" + id, Scopes: scopes,
 		Secret: secret, SecretHash: certs.HashSecret(secret)})
 	if err != nil {
 		s.T.Fatal(err)
@@ -261,7 +261,7 @@ func (s *Member) Option(name, value string) {
 func (s *Member) Expiring(in time.Duration, scopes ...string) (string, time.Time) {
 	s.T.Helper()
 	secret, at := certs.NewSecret(), time.Now().Add(in).Truncate(time.Second)
-	if _, err := s.Store.CreateAPIToken(s.T.Context(), store.Actor{Name: "test"}, store.APIToken{ID: store.NewID(), Name: "short", Scopes: scopes,
+	if _, err := s.Store.APITokens.Create(s.T.Context(), store.Actor{Name: "test"}, store.APIToken{ID: store.NewID(), Name: "short", Scopes: scopes,
 		Secret: secret, SecretHash: certs.HashSecret(secret), ExpiresAt: &at}); err != nil {
 		s.T.Fatal(err)
 	}
