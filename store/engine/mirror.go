@@ -255,7 +255,7 @@ func (o *File) View(now time.Time) *View { return &View{s: o.session, Now: now} 
 
 // Close closes the file.
 func (o *File) Close() {
-	o.session.conn.Close()
+	_ = o.session.close()
 	o.db.Close()
 }
 

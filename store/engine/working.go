@@ -68,9 +68,9 @@ func (w *working) close() {
 	close(w.closed)
 	for range readerCount {
 		r := <-w.readers
-		r.conn.Close()
+		_ = r.close()
 	}
-	w.writer.conn.Close()
+	_ = w.writer.close()
 	for _, db := range w.dbs {
 		db.Close()
 	}
