@@ -89,8 +89,10 @@ var examples = map[string][]string{
 	"recover adopt":  {"muster recover adopt --data /var/lib/muster muster-recovery-node-1.tar.gz"},
 	"recover token":  {"TOKEN=$(muster recover token --data /var/lib/muster)"},
 
-	"version":    {"muster version -o json"},
-	"completion": {"source <(muster completion bash)"},
+	"config":       {"muster config"},
+	"config check": {"muster config check /etc/muster/config.yaml"},
+	"version":      {"muster version -o json"},
+	"completion":   {"source <(muster completion bash)"},
 }
 
 // addExamples gives every command its examples.

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -52,7 +53,21 @@ func list[T any](e *environment, items []T, header []string, row func(T) []any) 
 	for i, item := range items {
 		rows[i] = row(item)
 	}
+	if e.output == "name" {
+		return e.nameColumn(header, rows)
+	}
 	return e.table(header, rows)
+}
+
+// nameColumn prints what each item is called, a line each: what other commands take for it.
+func (e *environment) nameColumn(header []string, rows [][]any) error {
+	column := max(0, slices.Index(header, e.nameIn))
+	for _, row := range rows {
+		if _, err := fmt.Fprintln(e.stdout, cell(row[column])); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *environment) table(header []string, rows [][]any) error {

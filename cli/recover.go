@@ -44,7 +44,7 @@ func (e *environment) withStopped(cmd *cobra.Command, f func(*datadir.Dir, *data
 	defer d.Close()
 	var peers []datadir.Place
 	if f, ok := cmd.Flag("peer").Value.(*peerFlag); ok {
-		if err := f.fromEnv(cmd); err != nil {
+		if err := fromEnvironment(cmd, cmd.Flags().Lookup("peer")); err != nil {
 			return err
 		}
 		peers = f.list

@@ -41,7 +41,8 @@ type environment struct {
 	tokenFile string   // --token-file
 	caCert    string   // --cacert
 	data      string   // --data
-	output    string   // -o: "table" or "json"
+	output    string   // -o: "table", "json" or, of a list, "name"
+	nameIn    string   // with -o name: the column to print, empty for the first
 	stale     bool     // --stale
 
 	tokenless bool // no token was found: a refusal says so
@@ -123,8 +124,13 @@ carried out: the last line then says that it may have been, as it does with no o
 		if err := checkGiven(cmd); err != nil {
 			return err
 		}
-		if env.output != "table" && env.output != "json" {
-			return usagef(cmd, "-o %q is neither table nor json", env.output)
+		switch {
+		case env.output == "name" && !listing(cmd):
+			return usagef(cmd, "-o name is for commands that print a list")
+		case env.output == "name":
+			env.nameIn = nameColumns[cmd.CommandPath()]
+		case env.output != "table" && env.output != "json":
+			return usagef(cmd, "-o %q is none of table, json, name", env.output)
 		}
 		return nil
 	}
@@ -133,8 +139,8 @@ carried out: the last line then says that it may have been, as it does with no o
 	flags.StringVar(&env.tokenFile, "token-file", "", "file with the API token, - for stdin")
 	flags.StringVar(&env.caCert, "cacert", "", "file with the cluster's CA certificate (PEM)")
 	flags.StringVar(&env.data, "data", "", "data directory of a member on this machine: finds address, token and CA")
-	flags.StringVarP(&env.output, "output", "o", "table", "table or json")
-	complete(root, "output", "table", "json")
+	flags.StringVarP(&env.output, "output", "o", "table", "table, json (what the API answers; its schemas are in /api/v1/openapi.yaml) or, of a list, name")
+	complete(root, "output", "table", "json", "name")
 
 	for _, g := range groups(env) {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title + ":"})
@@ -148,6 +154,8 @@ carried out: the last line then says that it may have been, as it does with no o
 	root.Version = Version
 	root.SetVersionTemplate(versionText())
 	addExamples(root)
+	addCompletions(env, root)
+	addWatch(env, root)
 	noEmptyElements(root)
 	return root
 }
@@ -175,7 +183,7 @@ func groups(env *environment) []commandGroup {
 			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
 			newSettingsCommand(env), newSchemaCommand(env), newBackupCommand(env), newRecoverCommand(env),
 		}},
-		{"This program", []*cobra.Command{newVersionCommand(env), newCompletionCommand(env)}},
+		{"This program", []*cobra.Command{newConfigCommand(env), newVersionCommand(env), newCompletionCommand(env)}},
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 // serveFlags is the command line of `muster serve`: what a node.Config says as it is, and what has to be read first.
 type serveFlags struct {
 	node.Config
+	file                    string // --config
 	data, advertise, mode   string
 	logLevel, logFormat     string
 	drainHooks, resumeHooks hookFlag
@@ -56,31 +57,19 @@ With --join TOKEN it joins the cluster that made the token. With the data direct
 member again; a token is then ignored, so the same command serves for the first start and for every other.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.data == "" {
-				return usagef(cmd, "--data is missing")
-			}
-			if f.EventWindow < 16 || f.EventWindow > 1_000_000 {
-				return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.EventWindow)
-			}
-			if err := f.limits.check(); err != nil {
-				return usagef(cmd, "%s", err)
-			}
 			if err := f.read(cmd); err != nil {
 				return err
-			}
-			if (f.Founding.CACert == "") != (f.Founding.CAKey == "") {
-				return usagef(cmd, "--http-ca-cert and --http-ca-key must be given together")
-			}
-			if f.Rejoin && f.Join == "" {
-				return usagef(cmd, "--rejoin needs a join token: --join TOKEN")
-			}
-			var usage *usageError
-			if f.Join, f.JoinErr = tokenText(f.Join); errors.As(f.JoinErr, &usage) {
-				return usagef(cmd, "%s", usage.text)
 			}
 			return serve(cmd.Context(), env, f)
 		},
 	}
+	f.register(cmd)
+	return cmd
+}
+
+// register gives a command the flags of serve.
+func (f *serveFlags) register(cmd *cobra.Command) {
+	configFlag(cmd, &f.file)
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "", "data directory")
 	flags.StringVar(&f.Name, "name", "", "name of this member (default: the host name)")
@@ -115,7 +104,6 @@ member again; a token is then ignored, so the same command serves for the first 
 	f.limits.register(flags)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
-	return cmd
 }
 
 func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {

@@ -1,11 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,28 +28,33 @@ func (p *peerFlag) String() string { return "" }
 // Type names the value in the help.
 func (p *peerFlag) Type() string { return "ID=HOST:PORT" }
 
-// fromEnv reads MUSTER_PEERS where the flag is not given.
-func (p *peerFlag) fromEnv(cmd *cobra.Command) error {
-	text := os.Getenv("MUSTER_PEERS")
-	if len(p.list) > 0 || text == "" {
-		return nil
-	}
-	for item := range strings.SplitSeq(text, ",") {
-		if err := p.Set(item); err != nil {
-			return usagef(cmd, "MUSTER_PEERS: %v", err)
-		}
-	}
-	return nil
-}
-
-// read completes the flags with what the environment says, and notes which are given.
+// read completes the flags with what the environment and the file say, notes which are given, and checks them.
 func (f *serveFlags) read(cmd *cobra.Command) error {
+	if err := fromElsewhere(cmd, f.file); err != nil {
+		return err
+	}
 	f.given = map[string]bool{}
 	cmd.Flags().Visit(func(flag *pflag.Flag) { f.given[flag.Name] = true })
-	if f.Join == "" {
-		f.Join = os.Getenv("MUSTER_JOIN_TOKEN")
+	if f.data == "" {
+		return usagef(cmd, "--data is missing")
 	}
-	return f.peers.fromEnv(cmd)
+	if f.EventWindow < 16 || f.EventWindow > 1_000_000 {
+		return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.EventWindow)
+	}
+	if err := f.limits.check(); err != nil {
+		return usagef(cmd, "%s", err)
+	}
+	if (f.Founding.CACert == "") != (f.Founding.CAKey == "") {
+		return usagef(cmd, "--http-ca-cert and --http-ca-key must be given together")
+	}
+	if f.Rejoin && f.Join == "" {
+		return usagef(cmd, "--rejoin needs a join token: --join TOKEN")
+	}
+	var usage *usageError
+	if f.Join, f.JoinErr = tokenText(f.Join); errors.As(f.JoinErr, &usage) {
+		return usagef(cmd, "%s", usage.text)
+	}
+	return nil
 }
 
 // addresses checks the listeners' addresses and returns what others are to use.

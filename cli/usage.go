@@ -43,16 +43,21 @@ func flagError(cmd *cobra.Command, err error) error {
 	if !unknown {
 		return usagef(cmd, "%v", err)
 	}
-	best, least := "", 3 // more changes than that are another word
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+	if like := nearestFlag(cmd.Flags(), name); like != "" {
+		return usagef(cmd, "%v; did you mean --%s?", err, like)
+	}
+	return usagef(cmd, "%v", err)
+}
+
+// nearestFlag finds the flag that somebody may have meant; empty when none is near.
+func nearestFlag(flags *pflag.FlagSet, name string) (best string) {
+	least := 3 // more changes than that are another word
+	flags.VisitAll(func(f *pflag.Flag) {
 		if d := edits(name, f.Name); !f.Hidden && (d < least || strings.HasPrefix(f.Name, name) && best == "") {
 			best, least = f.Name, min(d, least)
 		}
 	})
-	if best == "" {
-		return usagef(cmd, "%v", err)
-	}
-	return usagef(cmd, "%v; did you mean --%s?", err, best)
+	return best
 }
 
 // edits counts the letters that must be put in, taken out or replaced to make b of a (Levenshtein's distance).

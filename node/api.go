@@ -30,10 +30,10 @@ func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 		Limits:      n.cfg.Limits,
 		Connections: n.clients,
 		Collectors:  append([]prometheus.Collector{loops}, n.cfg.Collectors...),
-	}, families(n, view{loops})...)
+	}, families(n, view{loops}, cluster.Settings{Store: n.store})...)
 }
 
-func families(n *Node, loops view) []*handlers.Family {
+func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
 	id, name, version, commit := n.self.ClusterID, n.self.Name, n.cfg.Version, n.cfg.Commit
 	tokens := &store.JoinTokenMint{
 		Store:     n.store,
@@ -46,6 +46,7 @@ func families(n *Node, loops view) []*handlers.Family {
 		native.New(native.Config{
 			Store:     n.store,
 			Cluster:   loops,
+			Settings:  settings,
 			Tokens:    tokens,
 			ClusterID: id,
 			Chain:     func() [][]byte { return n.leaf.Load().Certificate },
@@ -75,6 +76,7 @@ func families(n *Node, loops view) []*handlers.Family {
 		nomad.New(nomad.Config{
 			Store:        n.store,
 			Cluster:      loops,
+			Settings:     settings,
 			Name:         name,
 			Version:      version,
 			Commit:       commit,

@@ -37,11 +37,11 @@ const (
 
 // Announce brings a member's addresses, version, name and mode up to date; it changes nothing when they are the same. An
 // address or a name that belongs to another live member is refused.
-func (s *Store) Announce(ctx context.Context, actor Actor, a Announcement) error {
+func (ms Members) Announce(ctx context.Context, actor Actor, a Announcement) error {
 	if err := a.check(); err != nil {
 		return err
 	}
-	return s.Write(ctx, actor, func(tx *Tx) error { return tx.announce(a) })
+	return ms.s.Write(ctx, actor, func(tx *Tx) error { return tx.announce(a) })
 }
 
 func (a *Announcement) check() error {

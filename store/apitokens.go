@@ -34,7 +34,7 @@ type APIToken struct {
 	ExpiresAt  *time.Time
 }
 
-// Allows tells whether the token carries a scope, by itself or through one that includes it.
+// Allows reports whether the token carries a scope, by itself or through one that includes it.
 func (t *APIToken) Allows(scope string) bool {
 	for _, have := range t.Scopes {
 		switch {
@@ -71,8 +71,8 @@ func nullTime(s sql.NullString) *time.Time {
 	return &t
 }
 
-// CreateAPIToken stores a token; ID, Name, Secret, SecretHash and Scopes are the caller's.
-func (s *Store) CreateAPIToken(ctx context.Context, actor Actor, t APIToken) (APIToken, error) {
+// Create stores a token; ID, Name, Secret, SecretHash and Scopes are the caller's.
+func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APIToken, error) {
 	scopes, err := json.Marshal(t.Scopes)
 	if err != nil {
 		return t, err
@@ -84,7 +84,7 @@ func (s *Store) CreateAPIToken(ctx context.Context, actor Actor, t APIToken) (AP
 		}
 		return err
 	}
-	return makeOnceUnless(ctx, s, actor, again, func(tx *Tx) (APIToken, error) {
+	return makeOnceUnless(ctx, at.s, actor, again, func(tx *Tx) (APIToken, error) {
 		if err := tx.boundAPITokens(); err != nil {
 			return t, err
 		}
@@ -96,10 +96,10 @@ func (s *Store) CreateAPIToken(ctx context.Context, actor Actor, t APIToken) (AP
 	})
 }
 
-// RecoverAPIToken stores a management token that the owner of a member's files has chosen; the audit says how it came
+// Recover stores a management token that the owner of a member's files has chosen; the audit says how it came
 // about. The same token again changes nothing.
-func (s *Store) RecoverAPIToken(ctx context.Context, actor Actor, id, hash, how string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (at APITokens) Recover(ctx context.Context, actor Actor, id, hash, how string) error {
+	return at.s.Write(ctx, actor, func(tx *Tx) error {
 		var have string
 		known, err := tx.get("SELECT secret_hash FROM api_tokens WHERE id = ?", []any{id}, &have)
 		switch {
@@ -118,23 +118,23 @@ func (s *Store) RecoverAPIToken(ctx context.Context, actor Actor, id, hash, how 
 }
 
 // NoteBackup writes the audit row of a backup that the owner of a member's files takes.
-func (s *Store) NoteBackup(ctx context.Context, actor Actor, how string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
+func (au Audit) NoteBackup(ctx context.Context, actor Actor, how string) error {
+	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
 }
 
-// APITokens lists the tokens by time of creation.
-func (s *Store) APITokens(ctx context.Context, c Consistency) (list []APIToken, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+// List lists the tokens by time of creation.
+func (at APITokens) List(ctx context.Context, c Consistency) (list []APIToken, err error) {
+	err = at.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIToken, selectAPITokens+" ORDER BY created_at, id")
 		return err
 	})
 	return list, err
 }
 
-// DeleteAPIToken takes a token away at once. The last token with the scope management stays: without it nobody
+// Delete takes a token away at once. The last token with the scope management stays: without it nobody
 // could make another.
-func (s *Store) DeleteAPIToken(ctx context.Context, actor Actor, id string) error {
-	return doOnce(ctx, s, actor, func(tx *Tx) error {
+func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
+	return doOnce(ctx, at.s, actor, func(tx *Tx) error {
 		list, err := collect(&tx.View, scanAPIToken, selectAPITokens)
 		if err != nil {
 			return err
@@ -159,18 +159,18 @@ func (s *Store) DeleteAPIToken(ctx context.Context, actor Actor, id string) erro
 	})
 }
 
-// TokenByHash finds the valid token with this secret hash, in the leader's memory or the local mirror; nil when
+// ByHash finds the valid token with this secret hash, in the leader's memory or the local mirror; nil when
 // there is none.
-func (s *Store) TokenByHash(ctx context.Context, c Consistency, hash string) (*APIToken, error) {
-	return s.findToken(ctx, c, "hash/"+hash, " WHERE secret_hash = ?", hash)
+func (at APITokens) ByHash(ctx context.Context, c Consistency, hash string) (*APIToken, error) {
+	return at.findToken(ctx, c, "hash/"+hash, " WHERE secret_hash = ?", hash)
 }
 
-// TokenByID finds the valid token with this id; nil when there is none.
-func (s *Store) TokenByID(ctx context.Context, c Consistency, id string) (*APIToken, error) {
-	return s.findToken(ctx, c, "id/"+id, " WHERE id = ?", id)
+// ByID finds the valid token with this id; nil when there is none.
+func (at APITokens) ByID(ctx context.Context, c Consistency, id string) (*APIToken, error) {
+	return at.findToken(ctx, c, "id/"+id, " WHERE id = ?", id)
 }
 
-func (s *Store) findToken(ctx context.Context, c Consistency, key, where, arg string) (*APIToken, error) {
+func (at APITokens) findToken(ctx context.Context, c Consistency, key, where, arg string) (*APIToken, error) {
 	load := func(v *View) (*APIToken, error) {
 		list, err := collect(v, scanAPIToken, selectAPITokens+where, arg)
 		if err != nil {
@@ -184,16 +184,16 @@ func (s *Store) findToken(ctx context.Context, c Consistency, key, where, arg st
 	var t *APIToken
 	var err error
 	if c == Stale {
-		err = s.Read(ctx, Stale, func(v *View) (err error) { t, err = load(v); return err })
+		err = at.s.Read(ctx, Stale, func(v *View) (err error) { t, err = load(v); return err })
 	} else {
-		t, err = memo(ctx, s, "api_token/"+key, []string{"api_tokens"}, load)
+		t, err = recall(ctx, at.s, AsLeader, "api_token/"+key, []string{"api_tokens"}, load)
 	}
 	switch {
 	case err == errNoSuchToken:
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case t.ExpiresAt != nil && !s.cfg.Now().Before(*t.ExpiresAt):
+	case t.ExpiresAt != nil && !at.s.cfg.Now().Before(*t.ExpiresAt):
 		return nil, nil
 	}
 	return t, nil

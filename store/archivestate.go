@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/binary"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -210,8 +212,8 @@ func copyState(ctx context.Context, from, path string, version int64) error {
 	defer l.Close()
 	v := l.View(time.Time{})
 	var copies []string
-	for _, name := range slices.Concat(restoredTables, keptTables) {
-		t, err := v.Table(name)
+	for _, r := range registry {
+		t, err := v.Table(r.name)
 		if errors.Is(err, engine.ErrNoTable) { // of a later step
 			continue
 		}
@@ -238,4 +240,117 @@ func copyState(ctx context.Context, from, path string, version int64) error {
 			return run(conn, "DETACH archive")
 		})
 	})
+}
+
+// SQLite parses all of a file's schema when it is opened, and needs a time that grows with the square of the number of
+// objects. So the table of the schema is measured before SQLite sees the file. Its tree begins on the first page; the
+// format is SQLite's (https://www.sqlite.org/fileformat2.html).
+
+const (
+	fileHeader   = 100
+	interiorPage = 5
+	leafPage     = 13
+	utf8Text     = 1
+)
+
+var errSchemaPages = errors.New("its schema has another size")
+
+// schemaSize counts the rows of a file's schema and the bytes of their records. It gives up with errSchemaPages when there
+// are more than most rows, or when the pages are no table.
+func schemaSize(path string, most int) (rows int, bytes uint64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	header := make([]byte, fileHeader)
+	if _, err := f.ReadAt(header, 0); err != nil || string(header[:16]) != "SQLite format 3\x00" ||
+		binary.BigEndian.Uint32(header[56:]) != utf8Text {
+		return 0, 0, errSchemaPages
+	}
+	size := int64(binary.BigEndian.Uint16(header[16:]))
+	if size == 1 {
+		size = 1 << 16
+	}
+	if size < 512 || size&(size-1) != 0 {
+		return 0, 0, errSchemaPages
+	}
+	page := make([]byte, size)
+	todo := []uint32{1}
+	for seen := 0; len(todo) > 0; seen++ {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n == 0 || seen > 2*most+2 || len(todo) > 2*most+2 { // a tree of that many rows has fewer pages; a circle has more
+			return 0, 0, errSchemaPages
+		}
+		if _, err := f.ReadAt(page, (int64(n)-1)*size); err != nil {
+			return 0, 0, errSchemaPages
+		}
+		p, err := schemaPage(page, n == 1)
+		if err != nil {
+			return 0, 0, err
+		}
+		todo = append(todo, p.children...)
+		if rows += p.rows; rows > most {
+			return 0, 0, errSchemaPages
+		}
+		bytes += p.bytes
+	}
+	return rows, bytes, nil
+}
+
+// tablePage is what one page of a table holds.
+type tablePage struct {
+	children []uint32
+	rows     int
+	bytes    uint64 // of the records, with what lies on overflow pages
+}
+
+func schemaPage(page []byte, first bool) (p tablePage, err error) {
+	h := page
+	if first {
+		h = page[fileHeader:]
+	}
+	cells, pointers := int(binary.BigEndian.Uint16(h[3:])), 8
+	switch h[0] {
+	case leafPage:
+		p.rows = cells
+	case interiorPage:
+		p.children = append(p.children, binary.BigEndian.Uint32(h[8:]))
+		pointers = 12
+	default:
+		return p, errSchemaPages
+	}
+	if pointers+2*cells > len(h) {
+		return p, errSchemaPages
+	}
+	for i := range cells {
+		at := int(binary.BigEndian.Uint16(h[pointers+2*i:]))
+		if at+4 > len(page) {
+			return p, errSchemaPages
+		}
+		if h[0] == interiorPage {
+			p.children = append(p.children, binary.BigEndian.Uint32(page[at:]))
+			continue
+		}
+		n := sqliteVarint(page[at:])
+		if p.bytes += n; n > maxSchemaRow {
+			return p, errSchemaPages
+		}
+	}
+	return p, nil
+}
+
+// maxSchemaRow is more than any record of a schema of ours has, in bytes.
+const maxSchemaRow = 1 << 20
+
+// sqliteVarint reads an integer of up to three bytes; a longer one is too large for a row of a schema.
+func sqliteVarint(b []byte) (n uint64) {
+	for i := range min(len(b), 3) {
+		n = n<<7 | uint64(b[i]&0x7f)
+		if b[i] < 0x80 {
+			return n
+		}
+	}
+	return maxSchemaRow + 1
 }

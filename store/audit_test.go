@@ -205,7 +205,7 @@ func TestAuditRetention(t *testing.T) {
 	if err != nil || oldest == 0 {
 		t.Fatalf("oldest %d, %v", oldest, err)
 	}
-	if _, err := l.eventHistory(bg, After(oldest-1), 10); !errors.Is(err, ErrPruned) {
+	if _, err := l.Events.history(bg, After(oldest-1), 10); !errors.Is(err, ErrPruned) {
 		t.Errorf("reading across the gap: %v", err)
 	}
 	end, _ := l.Events.End()

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -88,10 +89,10 @@ type Issuer struct {
 	certs.CA
 	Generation uint64
 	Operators  bool // the CA was brought by the operator
-	// Chain is PEM that follows a leaf where it is presented: first this CA as the other one of a rotation certifies it, so
-	// that those verify it who know the other alone, then the other itself, for those who pin it. The CA's own certificate
-	// comes after them: OpenSSL takes the first certificate with the issuer's name and would stop at a root that it does
-	// not trust.
+	// Chain is PEM that follows a leaf where it is presented. During a rotation it begins with this CA, certified by the
+	// other one, so that clients that know the other alone verify the leaf; then comes the other CA, for clients that pin
+	// it. This CA's own certificate comes last: OpenSSL takes the first certificate with the issuer's name and would stop
+	// at a root that it does not trust.
 	Chain []byte
 	// Bundle is PEM of what is trusted, the CA itself first.
 	Bundle []byte
@@ -111,14 +112,14 @@ func (t *Trust) Of(kind certs.Kind) *Issuer {
 	return &t.HTTP
 }
 
-// Trust reads who issues certificates and who is trusted, with the keys, as the leader has it.
-func (s *Store) Trust(ctx context.Context) (*Trust, error) {
-	return memo(ctx, s, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
+// Trust reads who issues certificates and who is trusted, with the keys.
+func (as Authorities) Trust(ctx context.Context, c Consistency) (*Trust, error) {
+	return recall(ctx, as.s, c, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
 		rev, err := v.trustRevision()
 		t := &Trust{Revision: rev}
 		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 			if err == nil {
-				*t.Of(kind), err = v.issuer(&s.keys, kind)
+				*t.Of(kind), err = v.issuer(&as.s.keys, kind)
 			}
 		}
 		return t, err
@@ -158,19 +159,19 @@ func ownPEM(a *Authority) []byte {
 	return certs.EncodeCert(list[0].Raw)
 }
 
-// Authority returns the certificate authority of a kind that issues now, with its key, as the leader has it.
-func (s *Store) Authority(ctx context.Context, kind certs.Kind) (certs.CA, error) {
-	t, err := s.Authorities.Trust(ctx, AsLeader)
+// Issuing returns the certificate authority of a kind that issues now, with its key.
+func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kind) (certs.CA, error) {
+	t, err := as.Trust(ctx, c)
 	if err != nil {
 		return certs.CA{}, err
 	}
 	return t.Of(kind).CA, nil
 }
 
-// TrustBundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
+// Bundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
 // issues first: during a rotation there are two. It reads the leader's state, or the local replica on other members. To
-// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, MirrorChanged elsewhere).
-func (s *Store) TrustBundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
+// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, Mirror.Changed elsewhere).
+func (as Authorities) Bundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
 	load := func(v *View) ([]string, error) {
 		all, err := v.inUse(kind)
 		bundle := make([]string, len(all))
@@ -179,9 +180,9 @@ func (s *Store) TrustBundle(ctx context.Context, kind certs.Kind) (list []string
 		}
 		return bundle, err
 	}
-	list, err = memo(ctx, s, "bundle/"+string(kind), []string{"authorities"}, load)
+	list, err = recall(ctx, as.s, AsLeader, "bundle/"+string(kind), []string{"authorities"}, load)
 	if errors.Is(err, ErrNotLeader) {
-		err = s.Read(ctx, Stale, func(v *View) (err error) {
+		err = as.s.Read(ctx, Stale, func(v *View) (err error) {
 			list, err = load(v)
 			return err
 		})
@@ -204,9 +205,9 @@ type RemovedHolder struct {
 	RemovedAt time.Time
 }
 
-// Authorities lists the authorities of both kinds with what is going on.
-func (s *Store) Authorities(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
-	return recall(ctx, s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
+// List lists the authorities of both kinds with what is going on.
+func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
+	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
 		var out []AuthorityKind
 		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 			k := AuthorityKind{Kind: kind}
@@ -232,4 +233,157 @@ func (s *Store) Authorities(ctx context.Context, c Consistency) ([]AuthorityKind
 		}
 		return out, nil
 	})
+}
+
+// startCA makes the new authority, or takes the operator's, and has the old and the new one certify each other.
+func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, ...any), out *CAChange) error {
+	list, err := tx.inUse(kind)
+	if err != nil {
+		return err
+	}
+	old, err := list[0].open(&as.s.keys)
+	if err != nil {
+		return err
+	}
+	c, _, err := tx.Cluster()
+	if err != nil {
+		return err
+	}
+	a := Authority{Kind: kind, Origin: OriginMuster}
+	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(kind)}, &a.Generation); err != nil {
+		return err
+	}
+	var next certs.CA
+	if q.CertPEM == nil {
+		if next, err = certs.NewSuccessor(kind, c.ID, a.Generation, tx.Now); err != nil {
+			return err
+		}
+		a.CertPEM = string(certs.EncodeCert(next.Cert.Raw))
+	} else if next, err = as.operatorsCA(tx, q, &list[0], &a, c.ID); err != nil {
+		return err
+	}
+	crossNew, crossOld, warning := cross(old, next, tx.Now)
+	if warning != "" {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", kind, warning))
+	}
+	if left := next.Cert.NotAfter.Sub(tx.Now); left < 3*expiryWarning {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it", kind, int(left.Hours()/24)))
+	}
+	key, err := certs.EncodeKey(next.Key)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	sealed, dek, err := as.s.keys.seal(AuthoritySecret(kind, a.Generation), key)
+	if err != nil {
+		return err
+	}
+	overlap := DefaultCAOverlap
+	if q.Overlap != nil {
+		overlap = *q.Overlap
+	}
+	for _, st := range []statement{
+		{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at,
+			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			args: []any{string(kind), a.Generation, a.Origin, a.CertPEM, crossNew, certs.Fingerprint(next.Cert.Raw), sealed, dek, tx.Now, next.Cert.NotAfter, tx.Rev, tx.Rev}},
+		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{crossOld, tx.Rev, string(kind)}},
+		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at, started_by, phase_at, modified_rev)
+			VALUES (?, 'trust', ?, ?, ?, ?, ?, ?, ?)`,
+			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(), tx.Now, tx.Rev}},
+	} {
+		if err := tx.exec(st.query, st.args...); err != nil {
+			return err
+		}
+	}
+	holders, err := tx.trustHolders()
+	if err != nil {
+		return err
+	}
+	if kind == certs.HTTP {
+		var tokens int
+		if _, err := tx.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
+			[]any{rfc3339(tx.Now.Add(overlap))}, &tokens); err != nil {
+			return err
+		}
+		if tokens > 0 {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
+		}
+	}
+	step("generation %d (%as.s, valid until %as.s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
+	step("then it issues, and every member gets new certificates")
+	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
+	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
+}
+
+// operatorsCA checks what an operator brings.
+func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, clusterID string) (certs.CA, error) {
+	members, err := tx.Members()
+	if err != nil {
+		return certs.CA{}, err
+	}
+	trial := certs.Leaf{Kind: a.Kind, ClusterID: clusterID, NodeID: 1, Name: "trial"}
+	seen := map[string]bool{}
+	for i := range members {
+		g, err := tx.grantsOf(&members[i])
+		if err != nil {
+			return certs.CA{}, err
+		}
+		hosts, _, err := tx.certHosts(&members[i], g)
+		if err != nil {
+			return certs.CA{}, err
+		}
+		for _, h := range hosts {
+			if !seen[h] {
+				seen[h] = true
+				trial.Hosts = append(trial.Hosts, h)
+			}
+		}
+	}
+	ca, chain, err := certs.ParseAuthority(q.CertPEM, q.KeyPEM, trial, tx.Now)
+	if err != nil {
+		return ca, refuse(Invalid, "%s", err.Error())
+	}
+	if certs.Fingerprint(ca.Cert.Raw) == old.Fingerprint {
+		return ca, refuse(Conflict, "this is the %s CA that the cluster has already", a.Kind)
+	}
+	if ca.Cert.Subject.String() == old.Subject {
+		return ca, refuse(Invalid, "the subject of the CA certificate must differ from that of the current %s CA: verifiers find an issuer by its name", a.Kind)
+	}
+	other := certs.Transport
+	if a.Kind == certs.Transport {
+		other = certs.HTTP
+	}
+	others, err := tx.inUse(other)
+	if err != nil {
+		return ca, err
+	}
+	for i := range others {
+		list, err := certs.ParseCerts([]byte(others[i].CertPEM))
+		if err != nil {
+			return ca, err
+		}
+		if bytes.Equal(list[0].RawSubjectPublicKeyInfo, ca.Cert.RawSubjectPublicKeyInfo) {
+			return ca, refuse(Conflict, "this is the %s CA: with one key for both, a certificate of one listener would open the other", other)
+		}
+	}
+	a.Origin = OriginOperator
+	for _, c := range chain {
+		a.CertPEM += string(certs.EncodeCert(c.Raw))
+	}
+	return ca, nil
+}
+
+// cross has two authorities certify each other, as PEM: who trusts one of them verifies what the other has issued.
+func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning string) {
+	if der, err := old.CrossSign(next.Cert, now); err == nil {
+		nextByOld = string(certs.EncodeCert(der))
+	} else {
+		warning = "the old CA cannot certify the new one: clients need the new CA before it issues"
+	}
+	if der, err := next.CrossSign(old.Cert, now); err == nil {
+		oldByNext = string(certs.EncodeCert(der))
+	} else if warning == "" {
+		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has its new certificates"
+	}
+	return nextByOld, oldByNext, warning
 }

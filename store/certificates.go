@@ -83,10 +83,10 @@ type CertHosts struct {
 	For, LeftOut []string
 }
 
-// RecordCertificates notes leaves that are about to be signed for a member, and returns for which hosts. It returns
+// Record notes leaves that are about to be signed for a member, and returns for which hosts. It returns
 // ErrAuthorityMoved when another authority issues than the one that was chosen.
-func (s *Store) RecordCertificates(ctx context.Context, actor Actor, nodeID uint64, list []Certificate, e HostEvidence) (CertHosts, error) {
-	return makeOnce(ctx, s, actor, func(tx *Tx) (out CertHosts, err error) {
+func (cs Certificates) Record(ctx context.Context, actor Actor, nodeID uint64, list []Certificate, e HostEvidence) (CertHosts, error) {
+	return makeOnce(ctx, cs.s, actor, func(tx *Tx) (out CertHosts, err error) {
 		m, err := tx.Member(nodeID)
 		if err != nil {
 			return out, err
@@ -137,13 +137,13 @@ type CertificateFilter struct {
 	Limit         int
 }
 
-// Certificates lists leaves, those first that expire first.
-func (s *Store) Certificates(ctx context.Context, c Consistency, f CertificateFilter) (list []IssuedCertificate, err error) {
+// List lists leaves, those first that expire first.
+func (cs Certificates) List(ctx context.Context, c Consistency, f CertificateFilter) (list []IssuedCertificate, err error) {
 	before := "9999"
 	if !f.ExpiresBefore.IsZero() {
 		before = rfc3339(f.ExpiresBefore)
 	}
-	err = s.Read(ctx, c, func(v *View) error {
+	err = cs.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (c IssuedCertificate, err error) {
 			var issued, ends string
 			var node, authority sql.NullInt64
@@ -187,10 +187,10 @@ func (e *Expiry) String() string {
 // DaysLeft is negative once it has expired.
 func (e *Expiry) DaysLeft(now time.Time) float64 { return e.NotAfter.Sub(now).Hours() / 24 }
 
-// CertificateExpiries lists when the certificates in use end: the newest leaf of each kind of every member, and the
+// Expiries lists when the certificates in use end: the newest leaf of each kind of every member, and the
 // authorities that are trusted. It does not list what was issued to programs that are not members.
-func (s *Store) CertificateExpiries(ctx context.Context, c Consistency) ([]Expiry, error) {
-	return recall(ctx, s, c, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
+func (cs Certificates) Expiries(ctx context.Context, c Consistency) ([]Expiry, error) {
+	return recall(ctx, cs.s, c, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
 }
 
 func (v *View) expiries() ([]Expiry, error) {
@@ -210,12 +210,12 @@ func (v *View) expiries() ([]Expiry, error) {
 
 // WarnOfExpiry writes an audit row, once for each, about what is in use and has less than 30 days left, and returns what
 // it wrote about.
-func (s *Store) WarnOfExpiry(ctx context.Context, actor Actor) (warned []Expiry, err error) {
-	all, err := memo(ctx, s, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
-	if err != nil || len(expiring(all, s.cfg.Now())) == 0 {
+func (cs Certificates) WarnOfExpiry(ctx context.Context, actor Actor) (warned []Expiry, err error) {
+	all, err := recall(ctx, cs.s, AsLeader, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
+	if err != nil || len(expiring(all, cs.s.cfg.Now())) == 0 {
 		return nil, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) (err error) {
+	err = cs.s.Write(ctx, actor, func(tx *Tx) (err error) {
 		warned, err = tx.warnOfExpiry()
 		return err
 	})

@@ -33,13 +33,13 @@ func (v *View) Cluster() (c Cluster, ok bool, err error) {
 	return c, ok, err
 }
 
-// PeekCluster reads the identity as the leader has it, without asking the voters.
-func (s *Store) PeekCluster(ctx context.Context) (c Cluster, err error) {
-	err = s.Read(ctx, AsLeader, func(v *View) error {
-		c, _, err = v.Cluster()
+// Cluster reads the identity and the counters.
+func (s *Store) Cluster(ctx context.Context, c Consistency) (out Cluster, err error) {
+	err = s.Read(ctx, c, func(v *View) error {
+		out, _, err = v.Cluster()
 		return err
 	})
-	return c, err
+	return out, err
 }
 
 // Names of settings.

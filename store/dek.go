@@ -3,10 +3,13 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
 	"time"
+
+	"filippo.io/age"
 
 	"muster/certs"
 )
@@ -20,8 +23,8 @@ type DEKRotation struct {
 }
 
 // PrepareRotation wraps a new key for every member that holds keys, except one. It takes about 0.1 ms per member.
-func (s *Store) PrepareRotation(ctx context.Context, without uint64, keys []NewKey) (*DEKRotation, error) {
-	members, err := s.Members.List(ctx, AsLeader)
+func (ks Keys) PrepareRotation(ctx context.Context, without uint64, keys []NewKey) (*DEKRotation, error) {
+	members, err := ks.s.Members.List(ctx, AsLeader)
 	if err != nil {
 		return nil, err
 	}
@@ -97,18 +100,14 @@ func (t *Tx) rotateDEK(r *DEKRotation, reason string) (generation uint64, err er
 	return generation, t.rotateKeys(r.Keys, nil, seal)
 }
 
-const countSealed = `SELECT (SELECT count(*) FROM secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM sealed_secrets WHERE dek_generation < ?1)
-	+ (SELECT count(*) FROM authorities WHERE dek_generation < ?1 AND state <> 'retired') + (SELECT count(*) FROM idempotency WHERE dek_generation < ?1)
-	+ (SELECT count(*) FROM peering_secrets WHERE dek_generation < ?1) + (SELECT count(*) FROM peering_tombstones WHERE dek_generation < ?1)`
-
 // RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
-func (s *Store) RotateDEK(ctx context.Context, actor Actor, r *DEKRotation, reason string) (uint64, error) {
-	return makeOnce(ctx, s, actor, func(tx *Tx) (generation uint64, err error) {
+func (ks Keys) RotateDEK(ctx context.Context, actor Actor, r *DEKRotation, reason string) (uint64, error) {
+	return makeOnce(ctx, ks.s, actor, func(tx *Tx) (generation uint64, err error) {
 		if generation, err = tx.rotateDEK(r, reason); err != nil {
 			return 0, err
 		}
-		s.keys.expect(generation, r.DEK)
-		tx.tx.OnCommit(func() { s.keys.adopt(generation, r.DEK) })
+		ks.s.keys.expect(generation, r.DEK)
+		tx.tx.OnCommit(func() { ks.s.keys.adopt(generation, r.DEK) })
 		return generation, tx.audit("dek.rotate", fmt.Sprintf("dek/%d", generation), reason)
 	})
 }
@@ -125,8 +124,8 @@ type Generation struct {
 }
 
 // Generations lists the generations of the data-encryption key, oldest first.
-func (s *Store) Generations(ctx context.Context, c Consistency) (list []Generation, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+func (ks Keys) Generations(ctx context.Context, c Consistency) (list []Generation, err error) {
+	err = ks.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (g Generation, err error) {
 			var created string
 			err = rows.Scan(&g.Generation, &g.State, &g.Reason, &created, &g.Total, &g.Holders)
@@ -144,45 +143,23 @@ func (s *Store) Generations(ctx context.Context, c Consistency) (list []Generati
 	return list, err
 }
 
-// sealedTable is a table with values under the data-encryption key; name computes what their seal is bound to.
-var sealedTables = []struct{ find, update string }{
-	{"SELECT 'secret/' || name || '/' || version, name, '', sealed, dek_generation FROM secrets WHERE dek_generation < ? ORDER BY name LIMIT ?",
-		"UPDATE secrets SET sealed = ?1, dek_generation = ?2 WHERE name = ?3 AND ?4 = '' AND dek_generation = ?5"},
-	{"SELECT name, name, '', sealed, dek_generation FROM sealed_secrets WHERE dek_generation < ? ORDER BY name LIMIT ?",
-		"UPDATE sealed_secrets SET sealed = ?1, dek_generation = ?2 WHERE name = ?3 AND ?4 = '' AND dek_generation = ?5"},
-	{"SELECT 'authority/' || kind || '/' || generation, kind, cast(generation AS TEXT), sealed_key, dek_generation FROM authorities WHERE dek_generation < ? AND state <> 'retired' ORDER BY kind, generation LIMIT ?",
-		"UPDATE authorities SET sealed_key = ?1, dek_generation = ?2 WHERE kind = ?3 AND generation = cast(?4 AS INTEGER) AND dek_generation = ?5"},
-	{"SELECT 'idempotency/' || accessor || '/' || key, accessor, key, sealed, dek_generation FROM idempotency WHERE dek_generation < ? ORDER BY accessor, key LIMIT ?",
-		"UPDATE idempotency SET sealed = ?1, dek_generation = ?2 WHERE accessor = ?3 AND key = ?4 AND dek_generation = ?5"},
-	{"SELECT 'peering/' || peering_id, peering_id, '', sealed, dek_generation FROM peering_secrets WHERE dek_generation < ? ORDER BY peering_id LIMIT ?",
-		"UPDATE peering_secrets SET sealed = ?1, dek_generation = ?2 WHERE peering_id = ?3 AND ?4 = '' AND dek_generation = ?5"},
-	{"SELECT 'peering/' || id, id, '', sealed, dek_generation FROM peering_tombstones WHERE dek_generation < ? ORDER BY id LIMIT ?",
-		"UPDATE peering_tombstones SET sealed = ?1, dek_generation = ?2 WHERE id = ?3 AND ?4 = '' AND dek_generation = ?5"},
-}
-
 // Reencrypt moves up to limit values to the active generation, in one transaction, and retires the old generations when
 // nothing is left. It returns how many it has moved; 0 means that all is done. Any leader can go on where another stopped.
-func (s *Store) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int, err error) {
-	pending, err := memo(ctx, s, "dek/pending", []string{"dek_generations"}, func(v *View) (bool, error) {
+func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int, err error) {
+	pending, err := recall(ctx, ks.s, AsLeader, "dek/pending", []string{"dek_generations"}, func(v *View) (bool, error) {
 		return v.get("SELECT 1 FROM dek_generations WHERE state = 're-encrypting'", nil, new(int))
 	})
 	if err != nil || !pending {
 		return 0, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ks.s.Write(ctx, actor, func(tx *Tx) error {
 		var active uint64
 		if _, err := tx.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
 			return err
 		}
-		moved = 0
-		for _, table := range sealedTables {
-			n, err := moveSealed(tx, &s.keys, &s.keys, table.find, table.update, active, active, limit-moved)
-			if err != nil {
-				return err
-			}
-			if moved += n; moved >= limit {
-				break
-			}
+		var err error
+		if moved, err = moveSealed(tx, &ks.s.keys, &ks.s.keys, active, active, limit); err != nil {
+			return err
 		}
 		if moved > 0 {
 			return tx.audit("dek.reencrypt", fmt.Sprintf("dek/%d", active), fmt.Sprintf("%d values", moved))
@@ -199,38 +176,113 @@ func (s *Store) Reencrypt(ctx context.Context, actor Actor, limit int) (moved in
 	return moved, err
 }
 
-// moveSealed opens up to limit values of a generation below one with one keyring and seals them under the active
-// generation of another.
-func moveSealed(tx *Tx, from, to *keyring, find, update string, below, active uint64, limit int) (moved int, err error) {
-	type row struct {
-		name, a, b string
-		sealed     []byte
+// keyring holds the generations of the data-encryption key that this member can open. Everything sealed in the
+// database goes through it; the keys live in memory only.
+type keyring struct {
+	mu       sync.RWMutex
+	identity *age.X25519Identity
+	nodeID   uint64
+	deks     map[uint64]certs.DEK
+	active   uint64
+	expected map[uint64]certs.DEK // of rotations that this leader has begun: committed perhaps, not yet adopted
+}
+
+func (k *keyring) init(identity *age.X25519Identity, nodeID uint64) {
+	k.identity, k.nodeID, k.deks, k.expected = identity, nodeID, map[uint64]certs.DEK{}, map[uint64]certs.DEK{}
+}
+
+// load opens the wraps that are addressed to this member.
+func (k *keyring) load(v *View) error {
+	type wrap struct {
 		generation uint64
+		data       []byte
 	}
-	list, err := collect(&tx.View, func(rows *sql.Rows) (r row, err error) {
-		err = rows.Scan(&r.name, &r.a, &r.b, &r.sealed, &r.generation)
-		return r, err
-	}, find, int64(below), int64(limit))
+	wraps, err := collect(v, func(rows *sql.Rows) (w wrap, err error) { return w, rows.Scan(&w.generation, &w.data) },
+		"SELECT generation, wrap FROM dek_wraps WHERE raft_node_id = ? ORDER BY generation", int64(k.nodeID))
 	if err != nil {
-		return 0, err
+		return err
 	}
-	for _, r := range list {
-		plain, err := from.open(r.name, r.generation, r.sealed)
-		if err != nil {
-			return moved, fmt.Errorf("re-encrypt %s: %w", r.name, err)
-		}
-		sealed, generation, err := to.seal(r.name, plain)
-		clear(plain)
-		if err != nil {
-			return moved, err
-		}
-		if generation != active {
-			return moved, fmt.Errorf("re-encrypt %s: this leader holds generation %d, not %d", r.name, generation, active)
-		}
-		if err := tx.exec(update, sealed, active, r.a, r.b, r.generation); err != nil {
-			return moved, err
-		}
-		moved++
+	var active uint64
+	if _, err := v.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
+		return err
 	}
-	return moved, nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, w := range wraps {
+		if _, ok := k.deks[w.generation]; ok {
+			continue
+		}
+		plain, err := certs.Unwrap(w.data, k.identity)
+		if err != nil {
+			return fmt.Errorf("unwrap generation %d: %w", w.generation, err)
+		}
+		if len(plain) != len(certs.DEK{}) {
+			return fmt.Errorf("generation %d is not a data-encryption key", w.generation)
+		}
+		k.deks[w.generation] = certs.DEK(plain)
+	}
+	if _, ok := k.deks[active]; !ok {
+		return fmt.Errorf("no wrap of generation %d is addressed to node %d", active, k.nodeID)
+	}
+	k.active = active
+	clear(k.expected) // another leader may have given these numbers to other keys
+	return nil
+}
+
+// expect takes a generation that is about to be committed: others read it from the moment of the commit on, which is before
+// whoever has asked for it learns of that and adopts it. A number that was not committed is given, and expected, again.
+func (k *keyring) expect(generation uint64, dek certs.DEK) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.expected == nil {
+		k.expected = map[uint64]certs.DEK{}
+	}
+	k.expected[generation] = dek
+}
+
+// adopt takes a generation that this leader has just committed.
+func (k *keyring) adopt(generation uint64, dek certs.DEK) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.deks[generation] = dek
+	k.active = max(k.active, generation)
+	delete(k.expected, generation)
+}
+
+var errNoKey = errors.New("store: this member does not hold the data-encryption key")
+
+func (k *keyring) seal(name string, plain []byte) (sealed []byte, generation uint64, err error) {
+	k.mu.RLock()
+	dek, ok := k.deks[k.active]
+	generation = k.active
+	k.mu.RUnlock()
+	if !ok {
+		return nil, 0, errNoKey
+	}
+	sealed, err = dek.Seal(name, generation, plain)
+	return sealed, generation, err
+}
+
+func (k *keyring) open(name string, generation uint64, sealed []byte) ([]byte, error) {
+	k.mu.RLock()
+	dek, ok := k.deks[generation]
+	if !ok {
+		dek, ok = k.expected[generation]
+	}
+	k.mu.RUnlock()
+	if !ok {
+		return nil, errNoKey
+	}
+	return dek.Open(name, generation, sealed)
+}
+
+// ActiveDEK returns the data-encryption key and its generation, for the joiner that is to hold it too.
+func (ks Keys) ActiveDEK() (certs.DEK, uint64, error) {
+	ks.s.keys.mu.RLock()
+	defer ks.s.keys.mu.RUnlock()
+	dek, ok := ks.s.keys.deks[ks.s.keys.active]
+	if !ok {
+		return certs.DEK{}, 0, errNoKey
+	}
+	return dek, ks.s.keys.active, nil
 }

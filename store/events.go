@@ -192,17 +192,17 @@ type EventReader struct {
 	resets int
 }
 
-// ReadEvents begins to read after a position. Close must be called: a member that does not lead asks the leader for
+// Read begins to read after a position. Close must be called: a member that does not lead asks the leader for
 // events while it has readers.
-func (s *Store) ReadEvents(after Position) *EventReader {
-	f := &s.events
+func (ev Events) Read(after Position) *EventReader {
+	f := &ev.s.events
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.readers++; f.readers == 1 {
 		close(f.wanted)
 		f.wanted = make(chan struct{})
 	}
-	return &EventReader{s: s, at: after}
+	return &EventReader{s: ev.s, at: after}
 }
 
 // Close ends the reading.
@@ -216,12 +216,12 @@ func (r *EventReader) Close() {
 	}
 }
 
-// EventReaders tells how many readers there are and returns a channel that is closed when the first one comes or the
+// Readers tells how many readers there are and returns a channel that is closed when the first one comes or the
 // last one goes.
-func (s *Store) EventReaders() (int, <-chan struct{}) {
-	s.events.mu.Lock()
-	defer s.events.mu.Unlock()
-	return s.events.readers, s.events.wanted
+func (ev Events) Readers() (int, <-chan struct{}) {
+	ev.s.events.mu.Lock()
+	defer ev.s.events.mu.Unlock()
+	return ev.s.events.readers, ev.s.events.wanted
 }
 
 // Position returns the position behind the last event that Next has returned.
@@ -239,7 +239,7 @@ func (r *EventReader) Next(ctx context.Context, limit int) ([]*Event, error) {
 			}
 			r.live = false
 			var err error
-			if list, err = r.s.eventHistory(ctx, r.at, limit); err != nil && ctx.Err() == nil {
+			if list, err = r.s.Events.history(ctx, r.at, limit); err != nil && ctx.Err() == nil {
 				return nil, err
 			}
 		} else {
@@ -258,15 +258,15 @@ func (r *EventReader) Next(ctx context.Context, limit int) ([]*Event, error) {
 	}
 }
 
-// eventHistory reads events from SQL: the leader's working copy or the local mirror.
-func (s *Store) eventHistory(ctx context.Context, after Position, limit int) (list []*Event, err error) {
+// history reads events from SQL: the leader's working copy or the local mirror.
+func (ev Events) history(ctx context.Context, after Position, limit int) (list []*Event, err error) {
 	select {
-	case s.events.history <- struct{}{}:
-		defer func() { <-s.events.history }()
+	case ev.s.events.history <- struct{}{}:
+		defer func() { <-ev.s.events.history }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	err = s.local(ctx, func(v *View) error {
+	err = ev.s.local(ctx, func(v *View) error {
 		pruned, err := v.prunedRevision()
 		if err != nil {
 			return err
@@ -288,20 +288,20 @@ func (s *Store) eventHistory(ctx context.Context, after Position, limit int) (li
 	return list, err
 }
 
-// OldestEvents returns the revision after which all events are kept.
-func (s *Store) OldestEvents(ctx context.Context) (revision uint64, err error) {
-	err = s.local(ctx, func(v *View) error {
+// Oldest returns the revision after which all events are kept.
+func (ev Events) Oldest(ctx context.Context) (revision uint64, err error) {
+	err = ev.s.local(ctx, func(v *View) error {
 		revision, err = v.prunedRevision()
 		return err
 	})
 	return revision, err
 }
 
-// EventsNow returns the position behind the newest event that this member knows of. A member that has had no readers
+// Now returns the position behind the newest event that this member knows of. A member that has had no readers
 // waits for the leader to tell it, until ctx ends; then its mirror must do.
-func (s *Store) EventsNow(ctx context.Context) (p Position, err error) {
+func (ev Events) Now(ctx context.Context) (p Position, err error) {
 	for {
-		end, fresh, wake := s.events.position()
+		end, fresh, wake := ev.s.events.position()
 		if fresh {
 			return end, nil
 		}
@@ -310,7 +310,7 @@ func (s *Store) EventsNow(ctx context.Context) (p Position, err error) {
 			continue
 		case <-ctx.Done():
 		}
-		err = s.Read(context.WithoutCancel(ctx), Stale, func(v *View) error {
+		err = ev.s.Read(context.WithoutCancel(ctx), Stale, func(v *View) error {
 			_, err := v.get(auditNewestAfter, []any{int64(0)}, &p.Revision, &p.Seq)
 			return err
 		})
@@ -345,27 +345,27 @@ func (s *Store) AwaitRevision(ctx context.Context, revision uint64) bool {
 	}
 }
 
-// EventWindow serves another member, which keeps a window of its own: events after a position that lies in this
+// Window serves another member, which keeps a window of its own: events after a position that lies in this
 // leader's window. ok is false when it does not, or when this member does not lead.
-func (s *Store) EventWindow(after Position, limit int) (list []*Event, wake <-chan struct{}, ok bool) {
-	list, inside, _, wake := s.events.after(after, limit)
-	return list, wake, inside && s.Leading()
+func (ev Events) Window(after Position, limit int) (list []*Event, wake <-chan struct{}, ok bool) {
+	list, inside, _, wake := ev.s.events.after(after, limit)
+	return list, wake, inside && ev.s.Leading()
 }
 
-// EventEnd returns the end of the window and whether there is one to go on from.
-func (s *Store) EventEnd() (Position, bool) {
-	end, fresh, _ := s.events.position()
+// End returns the end of the window and whether there is one to go on from.
+func (ev Events) End() (Position, bool) {
+	end, fresh, _ := ev.s.events.position()
 	return end, fresh
 }
 
-// RestEvents lets a member that does not lead stop following events while it has no readers; it tells whether that is so.
+// Rest lets a member that does not lead stop following events while it has no readers; it reports whether that is so.
 // Then the window begins anew.
-func (s *Store) RestEvents() bool { return s.events.rest() }
+func (ev Events) Rest() bool { return ev.s.events.rest() }
 
-// ToldEvents takes what the leader tells: rows that follow on the window's end and, before them, unless it is nil, where
-// the window begins anew. It returns false when this member leads itself.
-func (s *Store) ToldEvents(begin *Position, rows []AuditRow) bool {
-	f := &s.events
+// Told appends the leader's rows to the window of a member that does not lead. With begin, the window is emptied first
+// and starts at that position. It returns false when this member leads itself.
+func (ev Events) Told(begin *Position, rows []AuditRow) bool {
+	f := &ev.s.events
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.leading {

@@ -115,9 +115,9 @@ func (v *View) certificateHosts() (hostlist.List, error) {
 	return list, nil
 }
 
-// CertificateHosts returns the hosts that the setting allows, as the leader has it.
-func (s *Store) CertificateHosts(ctx context.Context) (list hostlist.List, err error) {
-	err = s.Read(ctx, AsLeader, func(v *View) error {
+// CertificateHosts returns the hosts that the setting allows.
+func (st Settings) CertificateHosts(ctx context.Context, c Consistency) (list hostlist.List, err error) {
+	err = st.s.Read(ctx, c, func(v *View) error {
 		list, err = v.certificateHosts()
 		return err
 	})
@@ -163,7 +163,7 @@ func (v *View) prove(m *Member, g hostGrants, e HostEvidence) (hostGrants, error
 }
 
 // admitHosts decides about the hosts of a member that joins or has moved, and returns its grants with what was proven. It
-// refuses names that are not the member's, and with strict addresses too. claims tells whether another member lives.
+// refuses names that are not the member's, and with strict addresses too. claims reports whether another member lives.
 func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool, claims func(uint64, Role, string) Claim) (hostGrants, error) {
 	g, err := t.prove(m, g, e)
 	if err != nil {
@@ -229,8 +229,8 @@ func (v *View) certHosts(m *Member, g hostGrants) (hosts, left []string, err err
 
 // UnprovenHosts lists the hosts of addresses that a member announces, or has, which are neither allowed nor shown to be its
 // own by where the request came from: the caller may dial them.
-func (s *Store) UnprovenHosts(ctx context.Context, a Announcement) (left []string, err error) {
-	err = s.Read(ctx, AsLeader, func(v *View) error {
+func (ms Members) UnprovenHosts(ctx context.Context, a Announcement) (left []string, err error) {
+	err = ms.s.Read(ctx, AsLeader, func(v *View) error {
 		old, err := v.Member(a.NodeID)
 		if err != nil || old == nil {
 			return err

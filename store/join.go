@@ -39,9 +39,9 @@ type Joined struct {
 
 // Join verifies the token, allocates an identity, registers the member and consumes the token in one
 // transaction: a refused join consumes nothing. The same token with the same key gives the same identity again.
-func (s *Store) Join(ctx context.Context, actor Actor, j Joiner) (Joined, error) {
+func (ms Members) Join(ctx context.Context, actor Actor, j Joiner) (Joined, error) {
 	id := uuid.Must(uuid.NewV7()).String() // grows with time: see NewID
-	return makeOnceUnless(ctx, s, actor, func(tx *Tx, old *Joined) error { return tx.joinedAgain(j, old) }, func(tx *Tx) (out Joined, err error) {
+	return makeOnceUnless(ctx, ms.s, actor, func(tx *Tx, old *Joined) error { return tx.joinedAgain(j, old) }, func(tx *Tx) (out Joined, err error) {
 		if out, err = tx.join(j, id, actor); err == nil {
 			out.DEKGeneration = j.DEKGeneration
 			out.SecretEpoch, err = tx.joinSecretEpoch()

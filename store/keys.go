@@ -2,10 +2,15 @@ package store
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"database/sql"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"time"
+
+	"muster/certs"
 )
 
 // Purposes of the cluster's keys.
@@ -35,7 +40,7 @@ type Key struct {
 	GraceUntil *time.Time
 }
 
-// Verifies tells whether what the key has signed is still accepted from anybody.
+// Verifies reports whether what the key has signed is still accepted from anybody.
 func (k *Key) Verifies(now time.Time) bool {
 	return k.State == KeyActive || k.State == KeyGrace && k.GraceUntil != nil && now.Before(*k.GraceUntil)
 }
@@ -53,9 +58,9 @@ func KeySecret(purpose string, epoch uint64) string { return fmt.Sprintf("key/%s
 
 const insertKey = "INSERT INTO cluster_keys (purpose, epoch, state, kid, public, created_at, created_rev, modified_rev) VALUES (?, ?, 'active', ?, ?, ?, ?, ?)"
 
-// Keys returns all epochs of a purpose that are kept, the newest first, with their secrets. Callers must not modify it.
-func (s *Store) Keys(ctx context.Context, purpose string) ([]Key, error) {
-	return memo(ctx, s, "keys/"+purpose, []string{"cluster_keys", "sealed_secrets"}, func(v *View) ([]Key, error) {
+// List returns all epochs of a purpose that are kept, the newest first, with their secrets. Callers must not modify it.
+func (ks Keys) List(ctx context.Context, c Consistency, purpose string) ([]Key, error) {
+	return recall(ctx, ks.s, c, "keys/"+purpose, []string{"cluster_keys", "sealed_secrets"}, func(v *View) ([]Key, error) {
 		list, err := v.keys(purpose)
 		if err != nil {
 			return nil, err
@@ -68,7 +73,7 @@ func (s *Store) Keys(ctx context.Context, purpose string) ([]Key, error) {
 			if _, err := v.get("SELECT sealed, dek_generation FROM sealed_secrets WHERE name = ?", []any{name}, &sealed, &generation); err != nil {
 				return nil, err
 			}
-			if k.Secret, err = s.keys.open(name, generation, sealed); err != nil {
+			if k.Secret, err = ks.s.keys.open(name, generation, sealed); err != nil {
 				return nil, fmt.Errorf("open %s: %w", name, err)
 			}
 		}
@@ -76,9 +81,9 @@ func (s *Store) Keys(ctx context.Context, purpose string) ([]Key, error) {
 	})
 }
 
-// ActiveKey returns the newest epoch of a purpose.
-func (s *Store) ActiveKey(ctx context.Context, purpose string) (*Key, error) {
-	list, err := s.Keys.List(ctx, AsLeader, purpose)
+// Active returns the newest epoch of a purpose.
+func (ks Keys) Active(ctx context.Context, c Consistency, purpose string) (*Key, error) {
+	list, err := ks.List(ctx, c, purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -151,15 +156,15 @@ func (v *View) validTokens() (n int, err error) {
 	return n, err
 }
 
-// RotateKeys begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
-func (s *Store) RotateKeys(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
-	return makeOnce(ctx, s, actor, func(tx *Tx) (KeyRotated, error) {
+// Rotate begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
+func (ks Keys) Rotate(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
+	return makeOnce(ctx, ks.s, actor, func(tx *Tx) (KeyRotated, error) {
 		out := KeyRotated{KIDs: map[string]string{}, GraceUntil: graceUntil}
 		var err error
 		if out.TokensEnded, err = tx.validTokens(); err != nil {
 			return out, err
 		}
-		if err := tx.rotateKeys(list, &graceUntil, s.keys.seal); err != nil {
+		if err := tx.rotateKeys(list, &graceUntil, ks.s.keys.seal); err != nil {
 			return out, err
 		}
 		for _, k := range list {
@@ -170,4 +175,37 @@ func (s *Store) RotateKeys(ctx context.Context, actor Actor, list []NewKey, grac
 		}
 		return out, nil
 	})
+}
+
+// NewKeys makes a key for each purpose.
+func NewKeys(purposes ...string) (list []NewKey, err error) {
+	for _, p := range purposes {
+		k, err := newKey(p)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, k)
+	}
+	return list, nil
+}
+
+// newKey makes a key for a purpose: an Ed25519 seed, 32 random bytes, or their hexadecimal text.
+func newKey(purpose string) (k NewKey, err error) {
+	k = NewKey{Purpose: purpose, Secret: make([]byte, 32)}
+	if _, err := rand.Read(k.Secret); err != nil {
+		return k, err
+	}
+	switch purpose {
+	case KeyJoinSigning, KeyJWT:
+		k.Public = ed25519.NewKeyFromSeed(k.Secret).Public().(ed25519.PublicKey)
+		k.KID = certs.KeyID(ed25519.PublicKey(k.Public))
+	case KeyJoinSecret:
+		k.Secret = []byte(hex.EncodeToString(k.Secret))
+		k.KID = certs.HashSecret(string(k.Secret))[:8]
+	case KeyJoinHMAC:
+		k.KID = certs.HashSecret(string(k.Secret))[:8]
+	default:
+		return k, fmt.Errorf("there is no key for %q", purpose)
+	}
+	return k, nil
 }

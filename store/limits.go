@@ -1,6 +1,16 @@
 package store
 
-// Options that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands of
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"muster/store/engine"
+)
+
+// Settings that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands of
 // members does not meet.
 const (
 	SettingLimitAPITokens    = "limits.api_tokens"
@@ -37,10 +47,10 @@ func limitSetting(name string, standard uint64, help string) Setting {
 }
 
 // bound refuses one more where there are as many as a setting allows.
-func (t *Tx) bound(option string, have uint64, what string) error {
-	most, err := t.number(option)
+func (t *Tx) bound(setting string, have uint64, what string) error {
+	most, err := t.number(setting)
 	if err == nil && have >= most {
-		err = refuse(Full, "there are %d %s, and the setting %s allows no more", have, what, option)
+		err = refuse(Full, "there are %d %s, and the setting %s allows no more", have, what, setting)
 	}
 	return err
 }
@@ -129,4 +139,240 @@ func (t *Tx) boundAnswers() error {
 		return err
 	}
 	return t.bound(SettingLimitAnswers, n, "answers remembered for the Idempotency-Keys of this credential")
+}
+
+// Size bounds a column that others fill: callers, token holders, members, other clusters, archives.
+type Size struct {
+	Table, Column string
+	Field         string // what callers call it, in refusals
+	Max           int    // bytes
+}
+
+// Sizes is the one table of them. The writer holds it (Tx.exec) and the schema, by a constraint of each column that is
+// named size_TABLE_COLUMN. TestSizes fails for a column of texts or bytes that is neither here nor in ownColumns.
+var Sizes = []Size{
+	{"settings", "value", "the value", 16 << 10},
+
+	{"members", "name", "name", 64},
+	{"members", "raft_address", "raft_address", 300},
+	{"members", "api_address", "api_address", 300},
+	{"members", "advertise_addr", "advertise_addr", 255},
+	{"members", "wg_public_key", "wg_public_key", 255},
+	{"members", "binary_version", "binary_version", 64},
+	{"members", "os", "os", 32},
+	{"members", "arch", "arch", 32},
+	{"members", "resources", "gpus and services", 16 << 10},
+	{"members", "labels", "labels", 128 << 10},
+	{"members", "hooks_outcome", "the outcome of the hooks", 64 << 10},
+	{"members", "hosts", "hosts", 32 << 10},
+	{"removed_members", "name", "name", 64},
+
+	{"leases", "id", "the lease id", 128},
+	{"leases", "kind", "kind", 64},
+
+	{"join_tokens", "labels", "labels", 64 << 10},
+	{"join_tokens", "hosts", "hosts", 16 << 10},
+	{"join_tokens", "bind_cidr", "bindCidr", 64},
+	{"join_tokens", "bind_name", "bindName", 128},
+	{"join_tokens", "bind_key", "bindKey", 64},
+	{"join_tokens", "created_by", "the name of the credential", 1200},
+	{"join_token_uses", "remote", "the caller's address", 255},
+
+	{"api_tokens", "name", "name", 64},
+	{"api_tokens", "created_by", "the name of the credential", 1200},
+
+	{"api_keys", "name", "name", 1024},
+	{"api_keys", "role_descriptors", "role_descriptors", 16 << 10},
+	{"api_keys", "metadata", "metadata", 16 << 10},
+	{"api_keys", "owner_name", "the name of the credential", 1024},
+
+	{"enrollments", "enrolled_by", "the name of the credential", 1200},
+	{"enrollments", "remote", "the caller's address", 255},
+
+	{"authorities", "cert_pem", "certPEM", 256 << 10},
+	{"authorities", "sealed_key", "keyPEM", 16 << 10},
+	{"ca_rotations", "started_by", "the name of the credential", 1200},
+
+	{"secrets", "name", "name", 128},
+	{"secrets", "sealed", "value", 66 << 10}, // 64 KiB and what sealing adds
+
+	{"peerings", "name", "PeerName", 64},
+	{"peerings", "peer_id", "PeerID", 255},
+	{"peerings", "server_name", "ServerName", 255},
+	{"peerings", "server_addresses", "ServerAddresses", 32 << 10},
+	{"peerings", "manual_addresses", "ManualServerAddresses", 32 << 10},
+	{"peerings", "ca_pems", "CA", 64 << 10},
+	{"peerings", "meta", "Meta", 64 << 10},
+	{"peerings", "remote_datacenter", "Datacenter", 128},
+	{"peerings", "status_reason", "the reason", 1024},
+	{"peering_secrets", "sealed", "the stream secret", 4096},
+	{"peer_members", "id", "id of a member", 255},
+	{"peer_members", "name", "name of a member", 255},
+	{"peer_members", "raft_address", "raftAddress of a member", 300},
+	{"peer_members", "api_address", "apiAddress of a member", 300},
+	{"peer_members", "health", "health of a member", 32},
+	{"peering_tombstones", "name", "PeerName", 64},
+	{"peering_tombstones", "peer_id", "PeerID", 255},
+	{"peering_tombstones", "server_name", "ServerName", 255},
+	{"peering_tombstones", "addresses", "ServerAddresses", 32 << 10},
+	{"peering_tombstones", "ca_pems", "CA", 64 << 10},
+	{"peering_tombstones", "sealed", "the stream secret", 4096},
+
+	{"idempotency", "key", "Idempotency-Key", 128},
+	{"idempotency", "sealed", "the answer, which an Idempotency-Key has the cluster remember,", 256 << 10},
+
+	{"audit", "actor", "the actor", 1200},
+	{"audit", "remote", "the caller's address", 255},
+	{"audit", "object", "the object", 512},
+	{"audit", "detail", "the detail", 4096},
+	{"audit", "request_id", "the request id", 128},
+}
+
+// ownColumns are filled by muster alone, with ids, hashes, times and words of its own. "*" stands for all of a table.
+var ownColumns = map[string][]string{
+	"cluster":   {"*"},
+	"settings":  {"name"},
+	"sequences": {"*"},
+	"members": {"id", "mode", "raft_role", "recipient", "drain_state", "drain_updated_at", "drain_deadline", "hooks_pending", "joined_at",
+		"join_token_id", "cert_key"},
+	"leases":              {"created_at", "expires_at"},
+	"operations":          {"*"},
+	"removed_members":     {"id", "recipient", "removed_at"},
+	"overlay_allocations": {"*"},
+	"join_tokens":         {"id", "format", "mode", "created_at", "expires_at", "revoked_at"},
+	"join_token_uses":     {"token_id", "recipient", "used_at"},
+	"api_tokens":          {"id", "scopes", "secret_hash", "created_at", "expires_at"},
+	"api_keys":            {"id", "kind", "scopes", "secret_hash", "owner_id", "created_at", "expires_at", "revoked_at"},
+	"enrollments":         {"id", "kind", "key_id", "transport_serial", "http_ca_serial", "service_token_id", "enrolled_at", "expires_at", "revoked_at"},
+	"authorities":         {"kind", "state", "origin", "cross_pem", "fingerprint", "created_at", "expires_at", "warned_at"},
+	"ca_rotations":        {"kind", "phase", "started_at", "phase_at", "drop_at"},
+	"certificates":        {"*"},
+	"dek_generations":     {"*"},
+	"dek_wraps":           {"*"},
+	"cluster_keys":        {"*"},
+	"secrets":             {"created_at", "updated_at"},
+	"sealed_secrets":      {"*"},
+	"peerings":            {"id", "state", "status_since", "deleted_at"},
+	"peering_secrets":     {"peering_id", "establish_hash", "establish_expires_at", "pending_hash", "active_hash"},
+	"peer_members":        {"peering_id"},
+	"peering_tombstones":  {"id", "pending_hash", "active_hash", "deleted_at"},
+	"idempotency":         {"accessor", "created_at"},
+	"audit":               {"at", "action", "outcome"},
+	"unhealthy_members":   {"*"},
+}
+
+// MaxSize returns how many bytes a column may hold. It panics for one that is in no table of sizes.
+func MaxSize(table, column string) int { return sizeOf(table, column).Max }
+
+func sizeOf(table, column string) *Size {
+	for i := range Sizes {
+		if s := &Sizes[i]; s.Table == table && s.Column == column {
+			return s
+		}
+	}
+	panic("store: " + table + "." + column + " has no size")
+}
+
+// check refuses a value that is too long.
+func (s *Size) check(v any) error {
+	n := 0
+	switch v := v.(type) {
+	case string:
+		n = len(v)
+	case []byte:
+		n = len(v)
+	}
+	if n > s.Max {
+		return refuse(Invalid, "%s must be at most %d bytes long", s.Field, s.Max)
+	}
+	return nil
+}
+
+// CheckSize refuses a value that the column would not take. Callers use it before they do any work for a request.
+func CheckSize(table, column string, value []byte) error { return sizeOf(table, column).check(value) }
+
+// cut shortens a text of ours that tells of what others have said, where the end may be lost.
+func cut(table, column, text string) string {
+	most := MaxSize(table, column)
+	if len(text) <= most {
+		return text
+	}
+	text = text[:most-len("…")]
+	for len(text) > 0 {
+		if r, n := utf8.DecodeLastRuneInString(text); r != utf8.RuneError || n > 1 {
+			break
+		}
+		text = text[:len(text)-1]
+	}
+	return text + "…"
+}
+
+// sized is an argument of a statement that a size bounds.
+type sized struct {
+	arg  int
+	size *Size
+}
+
+var (
+	sizedArguments sync.Map // query -> []sized
+	insertColumns  = regexp.MustCompile(`^\s*INSERT INTO (\w+) \(([^()]*)\)\s+VALUES \(((?:[^()']|'[^']*')*)\)`)
+	setColumns     = regexp.MustCompile(`(?s)\bSET\s+(.*?)(?:\s+WHERE\s|$)`)
+	setArgument    = regexp.MustCompile(`(\w+) = (\?\d*|[^,?]*)`)
+)
+
+// boundsOf finds the arguments of a statement that go into columns with a size, by its text alone.
+func boundsOf(query string) []sized {
+	if list, ok := sizedArguments.Load(query); ok {
+		return list.([]sized)
+	}
+	var list []sized
+	table := engine.TableOf(query)
+	add := func(column string, arg int) {
+		for i := range Sizes {
+			if s := &Sizes[i]; s.Table == table && s.Column == column {
+				list = append(list, sized{arg, s})
+			}
+		}
+	}
+	if m := insertColumns.FindStringSubmatch(query); m != nil {
+		each(strings.Split(m[2], ","), strings.Split(m[3], ","), add)
+	} else if m := setColumns.FindStringSubmatch(query); m != nil {
+		var columns, values []string
+		for _, a := range setArgument.FindAllStringSubmatch(m[1], -1) {
+			columns, values = append(columns, a[1]), append(values, a[2])
+		}
+		each(columns, values, add)
+	}
+	sizedArguments.Store(query, list)
+	return list
+}
+
+// each pairs columns with the arguments that are put into them.
+func each(columns, values []string, add func(column string, arg int)) {
+	next := 0
+	for i := range min(len(columns), len(values)) {
+		number, found := strings.CutPrefix(strings.TrimSpace(values[i]), "?")
+		if !found {
+			continue
+		}
+		n := next
+		if number == "" {
+			next++
+		} else if k, err := strconv.Atoi(number); err == nil {
+			n = k - 1
+		}
+		add(strings.TrimSpace(columns[i]), n)
+	}
+}
+
+// checkSizes refuses a statement with a value that is too long for its column.
+func checkSizes(query string, args []any) error {
+	for _, b := range boundsOf(query) {
+		if b.arg < len(args) {
+			if err := b.size.check(args[b.arg]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

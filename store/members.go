@@ -142,9 +142,9 @@ func (v *View) membersBy(query string, args ...any) ([]Member, error) {
 
 var memberTables = []string{"members", "overlay_allocations"}
 
-// Members lists the members by raft node id. Callers must not modify the list.
-func (s *Store) Members(ctx context.Context, c Consistency) ([]Member, error) {
-	return recall(ctx, s, c, "members", memberTables, (*View).Members)
+// List lists the members by raft node id. Callers must not modify the list.
+func (ms Members) List(ctx context.Context, c Consistency) ([]Member, error) {
+	return recall(ctx, ms.s, c, "members", memberTables, (*View).Members)
 }
 
 func (t *Tx) insertMember(m *Member, g hostGrants) (err error) {
@@ -195,8 +195,8 @@ type RoleChange struct {
 }
 
 // SetRoles records which members are to be Raft servers and how; the reconcile loop makes it so.
-func (s *Store) SetRoles(ctx context.Context, actor Actor, changes []RoleChange) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (ms Members) SetRoles(ctx context.Context, actor Actor, changes []RoleChange) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		for _, c := range changes {
 			n, err := tx.execCount("UPDATE members SET raft_role = ?, modified_rev = ? WHERE raft_node_id = ? AND raft_role <> ?",
 				c.Role, tx.Rev, c.NodeID, c.Role)
@@ -218,31 +218,26 @@ func (s *Store) SetRoles(ctx context.Context, actor Actor, changes []RoleChange)
 	})
 }
 
-// PeekMembers lists the members as the leader has them, without asking the voters; see Peek.
-func (s *Store) PeekMembers(ctx context.Context) ([]Member, error) {
-	return memo(ctx, s, "members", memberTables, (*View).Members)
-}
-
-// PeekMember reads one member as the leader has it; nil when there is none.
-func (s *Store) PeekMember(ctx context.Context, nodeID uint64) (m *Member, err error) {
-	err = s.Read(ctx, AsLeader, func(v *View) error {
+// Get reads one member; nil when there is none.
+func (ms Members) Get(ctx context.Context, c Consistency, nodeID uint64) (m *Member, err error) {
+	err = ms.s.Read(ctx, c, func(v *View) error {
 		m, err = v.Member(nodeID)
 		return err
 	})
 	return m, err
 }
 
-// RaftMembers lists the members that are, or are to be, Raft servers, as the leader has them. Callers must not modify
+// Raft lists the members that are, or are to be, Raft servers. Callers must not modify
 // the list.
-func (s *Store) RaftMembers(ctx context.Context) ([]Member, error) {
-	return memo(ctx, s, "raft-members", memberTables, func(v *View) ([]Member, error) {
+func (ms Members) Raft(ctx context.Context, c Consistency) ([]Member, error) {
+	return recall(ctx, ms.s, c, "raft-members", memberTables, func(v *View) ([]Member, error) {
 		return v.membersBy(selectMembers + " WHERE m.raft_role <> '' ORDER BY m.raft_node_id")
 	})
 }
 
-// OtherMembers lists members that are not Raft servers, limit at the most. Callers must not modify the list.
-func (s *Store) OtherMembers(ctx context.Context, limit int) ([]Member, error) {
-	return memo(ctx, s, fmt.Sprintf("other-members/%d", limit), memberTables, func(v *View) ([]Member, error) {
+// Others lists members that are not Raft servers, limit at the most. Callers must not modify the list.
+func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Member, error) {
+	return recall(ctx, ms.s, c, fmt.Sprintf("other-members/%d", limit), memberTables, func(v *View) ([]Member, error) {
 		return v.membersBy(selectMembers+" WHERE m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(limit))
 	})
 }
@@ -274,9 +269,9 @@ func WasRemoved(err error) bool {
 // Fence returns an error for a node that is not to be talked to: ErrNotMember when that is known, and another error when
 // nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in whoever has
 // not been removed. Before the first replica there is nothing to go by.
-func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
+func (ms Members) Fence(ctx context.Context, nodeID uint64) error {
 	known, removed := false, false
-	err := s.Read(ctx, AsLeader, func(v *View) (err error) {
+	err := ms.s.Read(ctx, AsLeader, func(v *View) (err error) {
 		known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
 		if err == nil && !known {
 			removed, err = v.removed(nodeID)
@@ -289,7 +284,7 @@ func (s *Store) Fence(ctx context.Context, nodeID uint64) error {
 		}
 		return nil
 	}
-	err = s.Read(ctx, Stale, func(v *View) (err error) {
+	err = ms.s.Read(ctx, Stale, func(v *View) (err error) {
 		removed, err = v.removed(nodeID)
 		return err
 	})
@@ -308,12 +303,12 @@ func (v *View) removed(nodeID uint64) (bool, error) {
 
 // CertKey returns the SHA-256 of the public key that a member's transport certificates are for, in lower hex, from the
 // leader's working copy or the local replica; "" when it is not known.
-func (s *Store) CertKey(ctx context.Context, nodeID uint64) (key string) {
+func (ms Members) CertKey(ctx context.Context, nodeID uint64) (key string) {
 	find := func(v *View) error {
 		_, err := v.get("SELECT cert_key FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &key)
 		return err
 	}
-	if s.Read(ctx, AsLeader, find) != nil && s.Read(ctx, Stale, find) != nil {
+	if ms.s.Read(ctx, AsLeader, find) != nil && ms.s.Read(ctx, Stale, find) != nil {
 		return ""
 	}
 	return key
@@ -321,8 +316,8 @@ func (s *Store) CertKey(ctx context.Context, nodeID uint64) (key string) {
 
 // ConfirmedFence is Fence as a majority has confirmed it after the call began. It blocks for a second at the most, and
 // returns ErrNotLeader on members that do not lead.
-func (s *Store) ConfirmedFence(ctx context.Context, nodeID uint64) (member, removed bool, err error) {
-	err = s.Read(ctx, Linearisable, func(v *View) (err error) {
+func (ms Members) ConfirmedFence(ctx context.Context, nodeID uint64) (member, removed bool, err error) {
+	err = ms.s.Read(ctx, Linearisable, func(v *View) (err error) {
 		if member, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int)); err == nil && !member {
 			removed, err = v.removed(nodeID)
 		}
@@ -332,31 +327,31 @@ func (s *Store) ConfirmedFence(ctx context.Context, nodeID uint64) (member, remo
 }
 
 // RaftAddress finds where a member's cluster listener is, in the leader's working copy or the local replica.
-func (s *Store) RaftAddress(ctx context.Context, nodeID uint64) (address string, ok bool) {
+func (ms Members) RaftAddress(ctx context.Context, nodeID uint64) (address string, ok bool) {
 	find := func(v *View) (err error) {
 		ok, err = v.get("SELECT raft_address FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &address)
 		return err
 	}
-	err := s.Read(ctx, AsLeader, find)
+	err := ms.s.Read(ctx, AsLeader, find)
 	if err != nil {
-		err = s.Read(ctx, Stale, find)
+		err = ms.s.Read(ctx, Stale, find)
 	}
 	return address, err == nil && ok
 }
 
 // NoteTransfer writes the audit row of a hand-over that an operator has asked for, before it is tried.
-func (s *Store) NoteTransfer(ctx context.Context, actor Actor, to uint64) error {
-	return s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "asked for") })
+func (au Audit) NoteTransfer(ctx context.Context, actor Actor, to uint64) error {
+	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "asked for") })
 }
 
 // NoteTransferred writes the audit row of how a hand-over to a member has ended. The member that leads now, and accepts
 // writes, is the one that writes it, and the object of the row.
-func (s *Store) NoteTransferred(ctx context.Context, actor Actor, to uint64) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+func (au Audit) NoteTransferred(ctx context.Context, actor Actor, to uint64) error {
+	return au.s.Write(ctx, actor, func(tx *Tx) error {
 		row := AuditRow{Actor: tx.actor.String(), NodeID: tx.actor.NodeID, Remote: tx.actor.Remote,
-			Action: "leader.transferred", Object: nodeObject(s.cfg.NodeID), Outcome: outcomeOK}
-		if to != s.cfg.NodeID {
-			row.Outcome, row.Detail = outcomeRefused, fmt.Sprintf("node %d was asked for; node %d leads", to, s.cfg.NodeID)
+			Action: "leader.transferred", Object: nodeObject(au.s.cfg.NodeID), Outcome: outcomeOK}
+		if to != au.s.cfg.NodeID {
+			row.Outcome, row.Detail = outcomeRefused, fmt.Sprintf("node %d was asked for; node %d leads", to, au.s.cfg.NodeID)
 		}
 		return tx.auditRow(row)
 	})

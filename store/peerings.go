@@ -49,7 +49,7 @@ func (p *Peering) Addresses() []string {
 	return p.ServerAddresses
 }
 
-// Ended tells whether the peering can have no stream any more.
+// Ended reports whether the peering can have no stream any more.
 func (p *Peering) Ended() bool { return p.State == PeeringDeleting || p.State == PeeringTerminated }
 
 // PeerMember is a member of another cluster.
@@ -97,13 +97,13 @@ func (v *View) peeringBy(query string, args ...any) (*Peering, error) {
 	return &list[0], nil
 }
 
-// PeeringNamed reads one peering; nil when there is none. Names have no upper case.
-func (v *View) PeeringNamed(name string) (*Peering, error) {
+// PeeringByName reads one peering; nil when there is none. Names have no upper case.
+func (v *View) PeeringByName(name string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE name = ?", strings.ToLower(name))
 }
 
-// Peering reads one peering by its ID; nil when there is none.
-func (v *View) Peering(id string) (*Peering, error) {
+// PeeringByID reads one peering by its ID; nil when there is none.
+func (v *View) PeeringByID(id string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE id = ?", id)
 }
 
@@ -111,19 +111,14 @@ func (v *View) peerings() ([]Peering, error) {
 	return collect(v, scanPeering, selectPeerings+" ORDER BY name")
 }
 
-// Peerings lists the peerings by name. Callers must not modify the list.
-func (s *Store) Peerings(ctx context.Context, c Consistency) ([]Peering, error) {
-	return recall(ctx, s, c, "peerings", []string{"peerings"}, (*View).peerings)
+// List lists the peerings by name. Callers must not modify the list.
+func (ps Peerings) List(ctx context.Context, c Consistency) ([]Peering, error) {
+	return recall(ctx, ps.s, c, "peerings", []string{"peerings"}, (*View).peerings)
 }
 
-// PeekPeerings lists the peerings as the leader has them; see Peek.
-func (s *Store) PeekPeerings(ctx context.Context) ([]Peering, error) {
-	return memo(ctx, s, "peerings", []string{"peerings"}, (*View).peerings)
-}
-
-// Peering reads one peering by name; nil when there is none. Callers must not modify it.
-func (s *Store) Peering(ctx context.Context, c Consistency, name string) (*Peering, error) {
-	list, err := s.Peerings.List(ctx, c)
+// ByName reads one peering by name; nil when there is none. Callers must not modify it.
+func (ps Peerings) ByName(ctx context.Context, c Consistency, name string) (*Peering, error) {
+	list, err := ps.List(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +130,9 @@ func (s *Store) Peering(ctx context.Context, c Consistency, name string) (*Peeri
 	return &list[i], nil
 }
 
-// PeekPeering reads one peering by ID as the leader has it; nil when there is none.
-func (s *Store) PeekPeering(ctx context.Context, id string) (*Peering, error) {
-	list, err := s.Peerings.List(ctx, AsLeader)
+// ByID reads one peering by ID; nil when there is none.
+func (ps Peerings) ByID(ctx context.Context, c Consistency, id string) (*Peering, error) {
+	list, err := ps.List(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -150,16 +145,9 @@ func (s *Store) PeekPeering(ctx context.Context, id string) (*Peering, error) {
 // TablePeerings is the table to wait for with AwaitChange.
 const TablePeerings = "peerings"
 
-// PeerMembers lists what another cluster exports, by name. Callers must not modify the list.
-func (s *Store) PeerMembers(ctx context.Context, c Consistency, peeringID string) ([]PeerMember, error) {
-	return recall(ctx, s, c, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
-		return v.peerMembers(peeringID)
-	})
-}
-
-// PeekPeerMembers lists what another cluster exports as the leader has it.
-func (s *Store) PeekPeerMembers(ctx context.Context, peeringID string) ([]PeerMember, error) {
-	return memo(ctx, s, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
+// Members lists what another cluster exports, by name. Callers must not modify the list.
+func (ps Peerings) Members(ctx context.Context, c Consistency, peeringID string) ([]PeerMember, error) {
+	return recall(ctx, ps.s, c, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
 		return v.peerMembers(peeringID)
 	})
 }
@@ -191,7 +179,7 @@ const settingDatacenter = "datacenter"
 const DefaultDatacenter = "dc1"
 
 // Datacenter returns the name of this cluster's datacenter, from the leader's memory or the local mirror.
-func (s *Store) Datacenter(ctx context.Context) (string, error) {
+func (st Settings) Datacenter(ctx context.Context) (string, error) {
 	load := func(v *View) (string, error) {
 		name, err := v.setting(settingDatacenter)
 		if name == "" {
@@ -199,9 +187,9 @@ func (s *Store) Datacenter(ctx context.Context) (string, error) {
 		}
 		return name, err
 	}
-	name, err := memo(ctx, s, "datacenter", []string{"settings"}, load)
+	name, err := recall(ctx, st.s, AsLeader, "datacenter", []string{"settings"}, load)
 	if err != nil {
-		name, err = recall(ctx, s, Stale, "", nil, load)
+		name, err = recall(ctx, st.s, Stale, "", nil, load)
 	}
 	return name, err
 }
@@ -249,4 +237,85 @@ func (p *Peering) turn(state, reason string, now time.Time) {
 		p.StatusSince = now
 	}
 	p.State, p.StatusReason = state, cut("peerings", "status_reason", reason)
+}
+
+// tombstoneKept is how long a cluster that was away can still learn that its peering was deleted.
+const tombstoneKept = 90 * 24 * time.Hour
+
+// Tombstone is a peering that a dialer has deleted, while the acceptor does not know that yet.
+type Tombstone struct {
+	ID         string
+	Name       string
+	PeerID     string
+	ServerName string
+	Addresses  []string
+	CAPems     []string
+	Secret     string // of the stream
+	DeletedAt  time.Time
+}
+
+// bury writes the tombstone of a peering: what this side needs to tell the other one that the peering was deleted.
+func (t *Tx) bury(p *Peering, x peeringSecrets) error {
+	addresses, err := jsonText(p.Addresses(), "[]")
+	if err != nil {
+		return err
+	}
+	pems, err := jsonText(p.CAPems, "[]")
+	if err != nil {
+		return err
+	}
+	return t.exec(`INSERT INTO peering_tombstones (id, name, dialer, peer_id, server_name, addresses, ca_pems, pending_hash, active_hash, sealed, dek_generation, deleted_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		p.ID, p.Name, p.Dialer, p.PeerID, p.ServerName, addresses, pems, x.pending, x.active, x.sealed, optional(x.generation), t.Now)
+}
+
+// Farewells lists the deletions that the acceptor does not know of yet.
+func (ps Peerings) Farewells(ctx context.Context, c Consistency) ([]Tombstone, error) {
+	return recall(ctx, ps.s, c, "farewells", []string{"peering_tombstones"}, func(v *View) ([]Tombstone, error) {
+		return collect(v, func(rows *sql.Rows) (k Tombstone, err error) {
+			var addresses, pems, deleted string
+			var sealed []byte
+			var generation uint64
+			if err := rows.Scan(&k.ID, &k.Name, &k.PeerID, &k.ServerName, &addresses, &pems, &sealed, &generation, &deleted); err != nil {
+				return k, err
+			}
+			k.DeletedAt = parseTime(deleted)
+			if err := json.Unmarshal([]byte(addresses), &k.Addresses); err != nil {
+				return k, err
+			}
+			if err := json.Unmarshal([]byte(pems), &k.CAPems); err != nil {
+				return k, err
+			}
+			plain, err := ps.s.keys.open(peeringSeal(k.ID), generation, sealed)
+			k.Secret = string(plain)
+			return k, err
+		}, `SELECT id, name, peer_id, server_name, addresses, ca_pems, sealed, dek_generation, deleted_at FROM peering_tombstones
+			WHERE dialer = 1 AND sealed IS NOT NULL ORDER BY id`)
+	})
+}
+
+// FarewellSaid deletes a tombstone whose acceptor knows of the deletion. outcome says how it learned that.
+func (ps Peerings) FarewellSaid(ctx context.Context, actor Actor, id, outcome string) error {
+	return ps.s.Write(ctx, actor, func(tx *Tx) error {
+		var name string
+		found, err := tx.get("SELECT name FROM peering_tombstones WHERE id = ?", []any{id}, &name)
+		if err != nil || !found {
+			return err
+		}
+		if err := tx.exec("DELETE FROM peering_tombstones WHERE id = ?", id); err != nil {
+			return err
+		}
+		return tx.audit("peering.farewell", peeringObject(name), outcome)
+	})
+}
+
+// Prune forgets deletions that nobody has asked about for long.
+func (ps Peerings) Prune(ctx context.Context, actor Actor) error {
+	return ps.s.Write(ctx, actor, func(tx *Tx) error {
+		n, err := tx.execCount("DELETE FROM peering_tombstones WHERE deleted_at < ?", tx.Now.Add(-tombstoneKept))
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("peering.prune", "cluster", "")
+	})
 }

@@ -71,9 +71,9 @@ type MintedPeering struct {
 	Text    string
 }
 
-// MintPeeringToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
+// MintToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
 // secret of an earlier token that was not used is worth nothing from then on; a stream that is up is not disturbed.
-func (s *Store) MintPeeringToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
+func (ps Peerings) MintToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
 	again := func(tx *Tx, old *MintedPeering) error {
 		p, err := tx.PeeringByID(old.Peering.ID)
 		if err == nil && (p == nil || p.Ended()) {
@@ -81,7 +81,7 @@ func (s *Store) MintPeeringToken(ctx context.Context, actor Actor, k PeeringToke
 		}
 		return err
 	}
-	return makeOnceUnless(ctx, s, actor, again, func(tx *Tx) (out MintedPeering, err error) {
+	return makeOnceUnless(ctx, ps.s, actor, again, func(tx *Tx) (out MintedPeering, err error) {
 		out.Secret = k.Secret
 		if out.Peering, err = tx.mintPeeringToken(k, hash); err == nil && k.Encode != nil {
 			out.Text, err = k.Encode(out.Peering.ID, k.Secret)
@@ -133,17 +133,17 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 	return p, t.audit("peering.token", peeringObject(p.Name), "")
 }
 
-// ExchangePeeringSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
+// ExchangeSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
 // Of two that show the same secret, one succeeds.
-func (s *Store) ExchangePeeringSecret(ctx context.Context, actor Actor, id, hash, streamHash string) error {
+func (ps Peerings) ExchangeSecret(ctx context.Context, actor Actor, id, hash, streamHash string) error {
 	// A wrong secret costs the writer nothing.
-	if err := s.Read(ctx, Linearisable, func(v *View) error {
+	if err := ps.s.Read(ctx, Linearisable, func(v *View) error {
 		_, _, err := v.authorizeExchange(id, hash)
 		return err
 	}); err != nil {
 		return err
 	}
-	return s.Write(ctx, actor, func(tx *Tx) error { return tx.exchangePeeringSecret(id, hash, streamHash) })
+	return ps.s.Write(ctx, actor, func(tx *Tx) error { return tx.exchangePeeringSecret(id, hash, streamHash) })
 }
 
 func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
@@ -177,11 +177,11 @@ func (v *View) authorizeExchange(id, hash string) (*Peering, peeringSecrets, err
 	return p, x, nil
 }
 
-// OpenPeeringStream lets a dialer in that shows a stream secret: the active one, which writes nothing, or the pending one,
+// OpenStream lets a dialer in that shows a stream secret: the active one, which writes nothing, or the pending one,
 // which becomes the active one by that. ErrPeeringTerminated is for who had a peering that was deleted.
-func (s *Store) OpenPeeringStream(ctx context.Context, actor Actor, id, hash, datacenter string) (p *Peering, err error) {
+func (ps Peerings) OpenStream(ctx context.Context, actor Actor, id, hash, datacenter string) (p *Peering, err error) {
 	promoted := false
-	err = s.Read(ctx, Linearisable, func(v *View) error {
+	err = ps.s.Read(ctx, Linearisable, func(v *View) error {
 		var x peeringSecrets
 		p, x, err = v.authorizeStream(id, hash)
 		promoted = err == nil && x.active == hash
@@ -190,7 +190,7 @@ func (s *Store) OpenPeeringStream(ctx context.Context, actor Actor, id, hash, da
 	if err != nil || promoted {
 		return p, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
 		p, err = tx.openPeeringStream(id, hash, datacenter)
 		return err
 	})
@@ -261,16 +261,16 @@ func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error
 	return p, x, nil
 }
 
-// LeavePeering is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
+// Leave is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
 // TERMINATED here. It is no error when it was so already.
-func (s *Store) LeavePeering(ctx context.Context, actor Actor, id, hash string) error {
-	if err := s.Read(ctx, Linearisable, func(v *View) error {
+func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) error {
+	if err := ps.s.Read(ctx, Linearisable, func(v *View) error {
 		_, _, err := v.authorizeStream(id, hash)
 		return err
 	}); err != nil && err != ErrPeeringTerminated {
 		return err
 	}
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		p, x, err := tx.authorizeStream(id, hash)
 		switch {
 		case err == ErrPeeringTerminated:
@@ -291,9 +291,9 @@ func (s *Store) LeavePeering(ctx context.Context, actor Actor, id, hash string) 
 func peeringSeal(id string) string { return "peering/" + id }
 
 // StreamSecret opens the secret with which a dialer opens its stream.
-func (s *Store) StreamSecret(ctx context.Context, id string) (string, error) {
+func (ps Peerings) StreamSecret(ctx context.Context, c Consistency, id string) (string, error) {
 	var x peeringSecrets
-	err := s.Read(ctx, AsLeader, func(v *View) (err error) {
+	err := ps.s.Read(ctx, c, func(v *View) (err error) {
 		x, err = v.peeringSecrets(id)
 		return err
 	})
@@ -303,6 +303,6 @@ func (s *Store) StreamSecret(ctx context.Context, id string) (string, error) {
 	if x.sealed == nil {
 		return "", fmt.Errorf("peering %s has no stream secret", id)
 	}
-	plain, err := s.keys.open(peeringSeal(id), x.generation, x.sealed)
+	plain, err := ps.s.keys.open(peeringSeal(id), x.generation, x.sealed)
 	return string(plain), err
 }

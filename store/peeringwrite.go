@@ -20,11 +20,11 @@ type Establishing struct {
 }
 
 // CanEstablish tells why a peering of this name cannot be established, before anything is sent to the other side.
-func (s *Store) CanEstablish(ctx context.Context, name string) error {
-	if err := s.Confirm(ctx); err != nil {
+func (ps Peerings) CanEstablish(ctx context.Context, name string) error {
+	if err := ps.s.Confirm(ctx); err != nil {
 		return err
 	}
-	return s.Read(ctx, AsLeader, func(v *View) error {
+	return ps.s.Read(ctx, AsLeader, func(v *View) error {
 		p, err := v.PeeringByName(name)
 		if err != nil {
 			return err
@@ -45,17 +45,17 @@ func mayEstablish(p *Peering) error {
 	return nil
 }
 
-// EstablishPeering records the outcome of an exchange: where the acceptor is and the secret that it gave. A peering that
+// Establish records the outcome of an exchange: where the acceptor is and the secret that it gave. A peering that
 // is ACTIVE stays so, its stream goes on, and the addresses that it has learnt are kept.
-func (s *Store) EstablishPeering(ctx context.Context, actor Actor, e Establishing, secret string) (Peering, error) {
-	return makeOnce(ctx, s, actor, func(tx *Tx) (Peering, error) {
+func (ps Peerings) Establish(ctx context.Context, actor Actor, e Establishing, secret string) (Peering, error) {
+	return makeOnce(ctx, ps.s, actor, func(tx *Tx) (Peering, error) {
 		id := e.ID
 		if old, err := tx.PeeringByName(e.Name); err != nil {
 			return Peering{}, err
 		} else if old != nil {
 			id = old.ID
 		}
-		sealed, generation, err := s.keys.seal(peeringSeal(id), []byte(secret))
+		sealed, generation, err := ps.s.keys.seal(peeringSeal(id), []byte(secret))
 		if err != nil {
 			return Peering{}, err
 		}
@@ -106,14 +106,14 @@ type PeerNews struct {
 	Addresses []string // of the acceptor's members; what an operator gave is not touched
 }
 
-// StorePeerNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing that
+// StoreNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing that
 // has changed. It returns how many bytes that were, about; 0 when nothing was new.
-func (s *Store) StorePeerNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
-	p, err := s.Peerings.ByID(ctx, AsLeader, id)
+func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
+	p, err := ps.ByID(ctx, AsLeader, id)
 	if err != nil || p == nil || p.Ended() || len(news.changes(p)) == 0 { // the writer has other things to do
 		return 0, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
 		stored, err = tx.storePeerNews(id, news)
 		return err
 	})
@@ -176,9 +176,9 @@ func lengthOf(list []string) (n int) {
 	return n
 }
 
-// TerminatePeering records that the other side has deleted the peering.
-func (s *Store) TerminatePeering(ctx context.Context, actor Actor, id string) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
+// Terminate records that the other side has deleted the peering.
+func (ps Peerings) Terminate(ctx context.Context, actor Actor, id string) error {
+	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		p, err := tx.PeeringByID(id)
 		if err != nil || p == nil || p.Ended() {
 			return err
@@ -196,10 +196,10 @@ func (t *Tx) terminatePeering(p *Peering) error {
 	return t.audit("peering.terminated", peeringObject(p.Name), "")
 }
 
-// DeletePeering marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
+// Delete marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
 // then the row. Deleting what is not there, or is being deleted, does nothing.
-func (s *Store) DeletePeering(ctx context.Context, actor Actor, name string) error {
-	return doOnce(ctx, s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
+func (ps Peerings) Delete(ctx context.Context, actor Actor, name string) error {
+	return doOnce(ctx, ps.s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
 }
 
 func (t *Tx) deletePeering(name string) error {
@@ -230,10 +230,10 @@ func (t *Tx) deletePeering(name string) error {
 // cleanBatch bounds how many imported members one transaction changes.
 const cleanBatch = 500
 
-// CleanPeering removes some of what was imported through a peering that has ended, and when nothing is left and it was
+// Clean removes some of what was imported through a peering that has ended, and when nothing is left and it was
 // deleted here, the peering. It returns true when there is nothing more to do.
-func (s *Store) CleanPeering(ctx context.Context, actor Actor, id string) (done bool, err error) {
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool, err error) {
+	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
 		p, err := tx.PeeringByID(id)
 		if err != nil || p == nil || !p.Ended() {
 			done = true
@@ -264,23 +264,23 @@ func (s *Store) CleanPeering(ctx context.Context, actor Actor, id string) (done 
 	return done, err
 }
 
-// ImportMembers makes what was imported through a peering equal to the list, which is in the order of ids, some changes
+// Import makes what was imported through a peering equal to the list, which is in the order of ids, some changes
 // at a time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
 // peering has ended.
-func (s *Store) ImportMembers(ctx context.Context, actor Actor, id string, list []PeerMember) (changed, bytes int, err error) {
-	if same, err := s.imported(ctx, id, list); err != nil || same {
+func (ps Peerings) Import(ctx context.Context, actor Actor, id string, list []PeerMember) (changed, bytes int, err error) {
+	if same, err := ps.imported(ctx, id, list); err != nil || same {
 		return 0, 0, err
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
 		changed, bytes, err = tx.importMembers(id, list)
 		return err
 	})
 	return changed, bytes, err
 }
 
-// imported tells whether a list is what was imported already, without the writer.
-func (s *Store) imported(ctx context.Context, id string, list []PeerMember) (bool, error) {
-	have, err := s.Peerings.Members(ctx, AsLeader, id)
+// imported reports whether a list is what was imported already, without the writer.
+func (ps Peerings) imported(ctx context.Context, id string, list []PeerMember) (bool, error) {
+	have, err := ps.s.Peerings.Members(ctx, AsLeader, id)
 	if err != nil || len(have) != len(list) {
 		return false, err
 	}

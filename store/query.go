@@ -29,7 +29,7 @@ const maxQueryTime = 5 * time.Second
 
 // Query runs one reading statement of the caller's on the local mirror, with or without a leader, and returns at most
 // limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory, time
-// and what the statement may use are bounded (queryrules.go); two statements run at a time, others wait. What is wrong
+// and what the statement may use are bounded (below); two statements run at a time, others wait. What is wrong
 // with the statement is a Refusal; ErrBusy comes when none could be begun in time.
 func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
 	select {
@@ -136,4 +136,118 @@ func queryError(ctx context.Context, rules *authorizer, err error) error {
 	default:
 		return err
 	}
+}
+
+// Limits of a query of the caller's. A value's length also bounds the functions whose time grows with its square.
+const (
+	maxQueryText   = 100_000
+	maxQueryValue  = 256 << 10
+	maxQueryAnswer = 4 << 20  // of all values together; a value counts 8 bytes more
+	maxQueryMemory = 24 << 20 // of sorting, grouping and compiling
+)
+
+var queryLimits = map[int]int{
+	sqlite3.SQLITE_LIMIT_LENGTH:              maxQueryValue,
+	sqlite3.SQLITE_LIMIT_SQL_LENGTH:          maxQueryText,
+	sqlite3.SQLITE_LIMIT_COLUMN:              100,
+	sqlite3.SQLITE_LIMIT_EXPR_DEPTH:          100,
+	sqlite3.SQLITE_LIMIT_COMPOUND_SELECT:     50,
+	sqlite3.SQLITE_LIMIT_VDBE_OP:             50_000,
+	sqlite3.SQLITE_LIMIT_FUNCTION_ARG:        50,
+	sqlite3.SQLITE_LIMIT_ATTACHED:            0,
+	sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 500,
+	sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER:     0,
+	sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH:       1,
+	sqlite3.SQLITE_LIMIT_WORKER_THREADS:      0,
+}
+
+// Everything that a query may use. What is not here is refused: load_extension, the makers of large values, what writes
+// to SQLite's log, and whatever a later SQLite brings. Pragmas are those that describe the schema and change nothing.
+var (
+	queryFunctions = words(`-> ->> abs avg char coalesce concat concat_ws count cume_dist current_date current_time
+		current_timestamp date datetime dense_rank first_value format glob group_concat hex if ifnull iif instr json json_array
+		json_array_length json_each json_extract json_group_array json_group_object json_insert json_object json_patch
+		json_pretty json_quote json_remove json_replace json_set json_tree json_type json_valid julianday lag last_value lead
+		length like likelihood likely lower ltrim max min nth_value ntile nullif octet_length percent_rank printf quote random
+		rank replace round row_number rtrim sign sqlite_version strftime string_agg substr substring sum time timediff total
+		trim typeof unicode unixepoch unlikely upper`)
+	queryPragmas = words(`table_info table_xinfo table_list index_list index_info index_xinfo foreign_key_list
+		compile_options function_list`)
+	queryPragmaValues = words(`user_version schema_version page_count page_size freelist_count encoding`) // without an argument
+)
+
+func words(text string) map[string]bool {
+	set := map[string]bool{}
+	for _, w := range strings.Fields(text) {
+		set[w] = true
+	}
+	return set
+}
+
+// Actions of the authorizer for which go-sqlite3 has no name.
+const actionRecursive = 33
+
+// authorizer decides about each thing that a statement does while it is compiled, and remembers the first refusal.
+type authorizer struct{ refused string }
+
+func (a *authorizer) check(action int, one, two, _ string) int {
+	ok, why := true, "it must only read: the mirror cannot be written"
+	switch action {
+	case sqlite3.SQLITE_SELECT, actionRecursive:
+	case sqlite3.SQLITE_READ:
+		// Tables, views, json_each, json_tree and the schema; a pragma's table asks for the pragma, too.
+	case sqlite3.SQLITE_FUNCTION:
+		ok, why = queryFunctions[strings.ToLower(two)], "the function "+two+" is not allowed here"
+	case sqlite3.SQLITE_PRAGMA:
+		name := strings.ToLower(one)
+		ok, why = queryPragmas[name] || queryPragmaValues[name] && two == "", "PRAGMA "+one+" is not allowed here"
+	case sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH:
+		ok, why = false, "no other database can be attached"
+	case sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT:
+		ok, why = false, "it must be one statement without a transaction"
+	default:
+		ok = false
+	}
+	if ok {
+		return sqlite3.SQLITE_OK
+	}
+	if a.refused == "" {
+		a.refused = why
+	}
+	return sqlite3.SQLITE_DENY
+}
+
+// pragma sets a property of a connection.
+func pragma(conn *sqlite3.SQLiteConn, query string) error {
+	rows, err := conn.Query(query, nil)
+	if err != nil {
+		return err
+	}
+	if err = rows.Next(make([]driver.Value, len(rows.Columns()))); err == io.EOF {
+		err = nil
+	}
+	return errors.Join(err, rows.Close())
+}
+
+// restrict leaves a connection that can run reading statements of a bounded size and nothing else. It touches that one
+// connection: PRAGMA temp_store is its own, hard_heap_limit and temp_store_directory would be the process's.
+func restrict(conn *sqlite3.SQLiteConn) (*authorizer, error) {
+	for _, query := range []string{"PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"} {
+		if err := pragma(conn, query); err != nil {
+			return nil, err
+		}
+	}
+	for id, value := range queryLimits {
+		conn.SetLimit(id, value)
+	}
+	for _, name := range []string{"trim", "ltrim", "rtrim"} { // their time grows with the product of the lengths
+		if err := conn.RegisterFunc(name, func(any, any) (any, error) {
+			return nil, errors.New(name + " takes one argument here")
+		}, true); err != nil {
+			return nil, err
+		}
+	}
+	a := &authorizer{}
+	conn.RegisterAuthorizer(a.check)
+	return a, nil
 }

@@ -3,7 +3,15 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"time"
+
+	"filippo.io/age"
+	"github.com/google/uuid"
+
+	"muster/certs"
 )
 
 // MirrorMembers reads cluster and members from the mirror of a member that does not run.
@@ -65,8 +73,8 @@ const settingRecovery = "recovery"
 
 // SettleRecovery makes the members table agree with a Raft configuration that was forced by a recovery: members that
 // are no Raft servers any more keep their rows and lose their roles. It does so once for each recovery.
-func (s *Store) SettleRecovery(ctx context.Context, actor Actor, id string) error {
-	servers, err := s.RefreshServers(ctx)
+func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) error {
+	servers, err := ms.s.RefreshServers(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,7 +86,7 @@ func (s *Store) SettleRecovery(ctx context.Context, actor Actor, id string) erro
 	if err != nil {
 		return err
 	}
-	return s.Write(ctx, actor, func(tx *Tx) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		last, err := tx.document(settingRecovery)
 		if err != nil || string(last.Value) == string(value) {
 			return err
@@ -130,4 +138,128 @@ func MirrorFounding(path string) (f FoundingSettings, err error) {
 		f.Datacenter = DefaultDatacenter
 	}
 	return f, nil
+}
+
+// Refounding turns the state of an archive into that of a new cluster of one member, which continues the old one: same
+// cluster id, same authorities, same contents. The old members are removed, as if an operator had done it: their ids
+// and keys are refused, and what they knew is replaced.
+type Refounding struct {
+	ClusterID string
+	NodeID    uint64 // of the new member: an id that was never used
+	Revision  uint64 // of the archive
+	Issuers   map[certs.Kind]Issuer
+
+	x    *scratch
+	deks map[uint64]certs.DEK
+}
+
+// OpenRefounding opens a copy of an archive's state with the identity of an old member or with one that the
+// archive was saved for.
+func OpenRefounding(ctx context.Context, a *Archive, identities []*age.X25519Identity) (r *Refounding, err error) {
+	r = &Refounding{Issuers: map[certs.Kind]Issuer{}}
+	if r.deks, err = a.Unlock(identities...); err != nil {
+		return nil, err
+	}
+	if r.x, err = openScratch(ctx, a, LatestSchema()); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			r.x.close()
+		}
+	}()
+	v := view(r.x.s.View(time.Time{}))
+	c, _, err := v.Cluster()
+	if err != nil {
+		return nil, err
+	}
+	r.ClusterID, r.Revision = c.ID, c.Revision
+	if _, err := v.get(`SELECT 1 + max((SELECT value FROM sequences WHERE name = 'raft_node_id'),
+		(SELECT coalesce(max(raft_node_id), 0) FROM members), (SELECT coalesce(max(raft_node_id), 0) FROM removed_members))`, nil, &r.NodeID); err != nil {
+		return nil, err
+	}
+	ring := &keyring{deks: r.deks}
+	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+		issuer, err := v.issuer(ring, kind)
+		if errors.Is(err, errNoKey) {
+			return nil, errors.New("the archive cannot be opened with this identity: give the node.key of a member that it names, or the identity that it was saved for")
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.Issuers[kind] = issuer
+	}
+	return r, nil
+}
+
+// Close closes the state without a change, or after Write.
+func (r *Refounding) Close() { r.x.close() }
+
+// Refounder is the one member of the new cluster.
+type Refounder struct {
+	Member       Member
+	Certificates []Certificate
+	Rotation     DEKRotation // with no wraps: there is one member
+	AdminTokenID string
+	AdminHash    string
+}
+
+// Write changes the state and puts it into a file.
+func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
+	actor := Actor{Name: "muster", NodeID: r.NodeID, RequestID: newRequestID()}
+	t := newTx(r.x.s.View(now).Offline(r.Revision+1, checkSizes), actor)
+	if err := t.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	for _, st := range []statement{
+		{query: "UPDATE cluster SET revision = ?, batch_id = ?, leader_node_id = ?", args: []any{t.Rev, uuid.NewString(), r.NodeID}},
+		{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) SELECT raft_node_id, id, name, recipient, ?, ? FROM members", args: []any{now, t.Rev}},
+		{query: "DELETE FROM members"},
+		{query: "DELETE FROM unhealthy_members"},
+		{query: "DELETE FROM leases"},
+		{query: "DELETE FROM idempotency"},
+		{query: "DELETE FROM dek_wraps"},
+		{query: "UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE state = 'running'", args: []any{now, t.Rev}},
+		{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id IS NOT NULL", args: []any{now}},
+		{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id IS NOT NULL AND revoked_at IS NULL", args: []any{now}},
+		{query: updateSequence, args: []any{r.NodeID, "raft_node_id"}},
+	} {
+		if err := t.exec(st.query, st.args...); err != nil {
+			return err
+		}
+	}
+	if err := t.insertMember(&f.Member, hostGrants{Proven: canonicalHosts(&f.Member)}); err != nil {
+		return err
+	}
+	for _, c := range f.Certificates {
+		if err := t.insertCertificate(c); err != nil {
+			return err
+		}
+	}
+	generation, err := t.rotateDEK(&f.Rotation, "founded from a backup")
+	if err != nil {
+		return err
+	}
+	r.deks[generation] = f.Rotation.DEK
+	if err := reseal(t, r.deks, f.Rotation.DEK, generation); err != nil {
+		return err
+	}
+	if err := t.exec("UPDATE dek_generations SET state = 'retired' WHERE state = 're-encrypting'"); err != nil {
+		return err
+	}
+	scopes, err := json.Marshal([]string{ScopeManagement})
+	if err != nil {
+		return err
+	}
+	if err := t.exec(insertAPIToken, f.AdminTokenID, "admin", f.AdminHash, string(scopes), "muster", now, nil, t.Rev); err != nil {
+		return err
+	}
+	if err := t.audit("cluster.refound", "cluster/"+r.ClusterID, fmt.Sprintf("from revision %d, as node %d", r.Revision, r.NodeID)); err != nil {
+		return err
+	}
+	if err := t.exec("COMMIT"); err != nil {
+		return err
+	}
+	r.x.close()
+	return os.Rename(r.x.path, path)
 }

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"muster/certs"
 	"muster/store/engine"
 )
 
@@ -63,22 +61,6 @@ func (v *View) shape() ([]string, error) {
 	}, "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name")
 }
 
-// reseal moves every sealed value of a scratch database from the keys of the archive to another one.
-func reseal(t *Tx, from map[uint64]certs.DEK, to certs.DEK, generation uint64) error {
-	old := &keyring{deks: from}
-	ring := &keyring{deks: map[uint64]certs.DEK{generation: to}, active: generation}
-	below := uint64(math.MaxInt64)
-	if from[generation] == to { // what is under this key already stays
-		below = generation
-	}
-	for _, table := range sealedTables {
-		if _, err := moveSealed(t, old, ring, table.find, table.update, below, generation, math.MaxInt32); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 var errRestoreTime = refuse(Invalid, "restoring the archive takes too long")
 
 // Restored tells what a restore has done, by table; tables that were the same already are not in it.
@@ -104,20 +86,20 @@ func (r Restored) String() string {
 // What the cluster is stays: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are opened with
 // the archive's keys and sealed under the present one. A join token that was used or revoked since stays so; the API
 // token that asks stays, too. It blocks until that is committed or ctx ends.
-func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
+func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
 	out := Restored{Revision: a.Meta.Index}
-	deks, err := a.Unlock(s.cfg.Identity)
+	deks, err := a.Unlock(ar.s.cfg.Identity)
 	if err != nil {
 		return out, err
 	}
-	s.keys.mu.RLock()
-	for generation, dek := range s.keys.deks { // a member that joined later may hold the archive's keys all the same
+	ar.s.keys.mu.RLock()
+	for generation, dek := range ar.s.keys.deks { // a member that joined later may hold the archive's keys all the same
 		if _, known := deks[generation]; !known {
 			deks[generation] = dek
 		}
 	}
-	s.keys.mu.RUnlock()
-	schema := s.AppliedSchema()
+	ar.s.keys.mu.RUnlock()
+	schema := ar.s.AppliedSchema()
 	switch {
 	case schema == 0:
 		return out, ErrNotLeader
@@ -129,34 +111,31 @@ func (s *Store) Restore(ctx context.Context, actor Actor, a *Archive) (Restored,
 	case errors.Is(err, errQueryTime) || ctx.Err() != nil:
 		return out, errRestoreTime
 	case err != nil:
-		s.log.Warn("the archive's state could not be copied", "err", err)
+		ar.s.log.Warn("the archive's state could not be copied", "err", err)
 		return out, refuse(Invalid, "the archive's state cannot be brought to schema %d", schema)
 	}
 	defer x.close()
-	v := view(x.s.View(s.cfg.Now()))
-	dek, generation, err := s.Keys.ActiveDEK()
+	v := view(x.s.View(ar.s.cfg.Now()))
+	dek, generation, err := ar.s.Keys.ActiveDEK()
 	if err != nil {
 		return out, err
 	}
 	prepare := localTx(v)
-	for _, query := range []string{"DELETE FROM idempotency", "DELETE FROM sealed_secrets WHERE name LIKE 'key/%'", "DELETE FROM authorities",
-		"DELETE FROM peering_secrets", "DELETE FROM peering_tombstones"} {
-		if err := prepare.exec(query); err != nil {
-			return out, err
-		}
+	if err := cleanArchive(prepare); err != nil {
+		return out, err
 	}
 	if err := reseal(prepare, deks, dek, generation); err != nil {
-		s.log.Warn("the archive's values could not be opened", "err", err)
-		return out, refuse(Conflict, "node %d cannot open the values of this archive: make one of the members that it names the leader and try again, or give an identity that it was saved for", s.cfg.NodeID)
+		ar.s.log.Warn("the archive's values could not be opened", "err", err)
+		return out, refuse(Conflict, "node %d cannot open the values of this archive: make one of the members that it names the leader and try again, or give an identity that it was saved for", ar.s.cfg.NodeID)
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) error {
+	err = ar.s.Write(ctx, actor, func(tx *Tx) error {
 		out.Tables = map[string]delta{}
-		return s.restore(ctx, tx, v, a, actor, generation, &out)
+		return ar.restore(ctx, tx, v, a, actor, generation, &out)
 	})
 	return out, err
 }
 
-func (s *Store) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor Actor, generation uint64, out *Restored) error {
+func (ar Archives) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor Actor, generation uint64, out *Restored) error {
 	c, _, err := tx.Cluster()
 	if err != nil {
 		return err
@@ -181,13 +160,17 @@ func (s *Store) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor 
 	if err := carry(tx, v, actor); err != nil {
 		return err
 	}
-	for _, name := range restoredTables {
-		d, err := tx.become(ctx, name, v)
+	for i := range registry {
+		r := &registry[i]
+		if r.fate == kept {
+			continue
+		}
+		d, err := tx.become(ctx, r, v)
 		if err != nil {
 			return err
 		}
 		if d != (delta{}) {
-			out.Tables[name] = d
+			out.Tables[r.name] = d
 		}
 	}
 	if err := raiseSequences(tx, v); err != nil {
@@ -272,21 +255,7 @@ func forget(tx, local *Tx, name string) error {
 	}); err != nil {
 		return err
 	}
-	var gone [][]any
-	if err := local.v.Each(&t, func(row []any) error {
-		if key, text := t.KeyOf(row); !kept[text] {
-			gone = append(gone, key)
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	for _, key := range gone {
-		if err := local.exec(t.Remove(), key...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return local.removeRows(name, func(key string) bool { return !kept[key] })
 }
 
 // raiseSequences makes sure that nothing the archive has handed out is handed out again, also when it knows more than

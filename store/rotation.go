@@ -17,7 +17,7 @@ const (
 	PhaseOverlap = "overlap" // both are trusted until the old one is dropped
 )
 
-// What ChangeCA can be asked for.
+// What Authorities.Change can be asked for.
 const (
 	CAStart    = "start"
 	CAContinue = "continue" // to the next phase, if need be without the members that hold the rotation back
@@ -59,18 +59,18 @@ func (v *View) caRotation(kind certs.Kind) (*CARotation, error) {
 	return &list[0], nil
 }
 
-// CARotations lists the rotations that are under way, as the leader has them.
-func (s *Store) CARotations(ctx context.Context) ([]CARotation, error) {
-	return memo(ctx, s, "ca-rotations", []string{"ca_rotations"}, func(v *View) ([]CARotation, error) {
+// Rotations lists the rotations that are under way.
+func (as Authorities) Rotations(ctx context.Context, c Consistency) ([]CARotation, error) {
+	return recall(ctx, as.s, c, "ca-rotations", []string{"ca_rotations"}, func(v *View) ([]CARotation, error) {
 		return collect(v, scanRotation, selectRotations+" ORDER BY kind")
 	})
 }
 
-// TrustHolders lists the members that have a certificate for the cluster listener: a rotation waits for them. (Who has
-// joined by HTTP alone has none.) One whose certificate has expired counts as well: it renews it when it comes back, and
-// could not if its authority had been dropped meanwhile. As the leader has it.
-func (s *Store) TrustHolders(ctx context.Context) ([]uint64, error) {
-	return memo(ctx, s, "trust-holders", []string{"certificates", "members"}, (*View).trustHolders)
+// Holders lists the members that have a certificate for the cluster listener, which members that joined by HTTP alone do
+// not have: a rotation waits for them. A member whose certificate has expired counts as well: it renews the certificate
+// when it comes back, and could not if its authority had been dropped meanwhile. As the leader has it.
+func (as Authorities) Holders(ctx context.Context, c Consistency) ([]uint64, error) {
+	return recall(ctx, as.s, c, "trust-holders", []string{"certificates", "members"}, (*View).trustHolders)
 }
 
 func (v *View) trustHolders() ([]uint64, error) {
@@ -102,14 +102,14 @@ func (t *Tx) missing(in Installed) (n int, err error) {
 	return n, err
 }
 
-// AdvanceCA brings every rotation to its next phase that has nothing left to wait for, and tells whether it has changed
+// Advance brings every rotation to its next phase that has nothing left to wait for, and reports whether it has changed
 // anything. Any leader may call it at any time.
-func (s *Store) AdvanceCA(ctx context.Context, actor Actor, in Installed) (changed bool, err error) {
-	rotations, err := s.Authorities.Rotations(ctx, AsLeader)
+func (as Authorities) Advance(ctx context.Context, actor Actor, in Installed) (changed bool, err error) {
+	rotations, err := as.Rotations(ctx, AsLeader)
 	if err != nil || len(rotations) == 0 {
 		return false, err
 	}
-	holders, err := s.Authorities.Holders(ctx, AsLeader)
+	holders, err := as.Holders(ctx, AsLeader)
 	if err != nil {
 		return false, err
 	}
@@ -118,12 +118,12 @@ func (s *Store) AdvanceCA(ctx context.Context, actor Actor, in Installed) (chang
 		ready = ready && in.Nodes[id]
 	}
 	for i := range rotations {
-		due = due || rotations[i].due(ready, s.cfg.Now())
+		due = due || rotations[i].due(ready, as.s.cfg.Now())
 	}
 	if !due {
 		return false, nil
 	}
-	err = s.Write(ctx, actor, func(tx *Tx) (err error) {
+	err = as.s.Write(ctx, actor, func(tx *Tx) (err error) {
 		changed, err = tx.advanceCA(in)
 		return err
 	})
@@ -150,7 +150,7 @@ func (t *Tx) advanceCA(in Installed) (changed bool, err error) {
 	return changed, nil
 }
 
-// due tells whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
+// due reports whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
 func (r *CARotation) due(ready bool, now time.Time) bool {
 	if r.Phase == PhaseOverlap {
 		return !now.Before(*r.DropAt)
@@ -228,15 +228,15 @@ type CAChange struct {
 
 var errDryRun = errors.New("store: nothing is to be changed")
 
-// ChangeCA starts a rotation, or changes one that is under way, all or nothing. With DryRun it refuses what it would
+// Change starts a rotation, or changes one that is under way, all or nothing. With DryRun it refuses what it would
 // refuse and changes nothing.
-func (s *Store) ChangeCA(ctx context.Context, actor Actor, q CARequest) (out CAChange, err error) {
+func (as Authorities) Change(ctx context.Context, actor Actor, q CARequest) (out CAChange, err error) {
 	if q.DryRun {
 		actor.IdempotencyKey = ""
 	}
 	var tried CAChange
-	out, err = makeOnce(ctx, s, actor, func(tx *Tx) (CAChange, error) {
-		out, err := s.changeCA(tx, q)
+	out, err = makeOnce(ctx, as.s, actor, func(tx *Tx) (CAChange, error) {
+		out, err := as.changeCA(tx, q)
 		if err == nil && q.DryRun {
 			tried, err = out, errDryRun // which takes back what was done
 		}
@@ -248,7 +248,7 @@ func (s *Store) ChangeCA(ctx context.Context, actor Actor, q CARequest) (out CAC
 	return out, err
 }
 
-func (s *Store) changeCA(tx *Tx, q CARequest) (CAChange, error) {
+func (as Authorities) changeCA(tx *Tx, q CARequest) (CAChange, error) {
 	out := CAChange{Steps: []string{}, Warnings: []string{}}
 	missing, err := tx.missing(q.Installed)
 	for _, kind := range q.Kinds {
@@ -257,13 +257,13 @@ func (s *Store) changeCA(tx *Tx, q CARequest) (CAChange, error) {
 			r, err = tx.caRotation(kind)
 		}
 		if err == nil {
-			err = s.change(tx, q, kind, r, missing, &out)
+			err = as.change(tx, q, kind, r, missing, &out)
 		}
 	}
 	return out, err
 }
 
-func (s *Store) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation, missing int, out *CAChange) error {
+func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation, missing int, out *CAChange) error {
 	step := func(format string, args ...any) {
 		out.Steps = append(out.Steps, string(kind)+": "+fmt.Sprintf(format, args...))
 	}
@@ -271,7 +271,7 @@ func (s *Store) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation, miss
 		if r != nil {
 			return refuse(Conflict, "a rotation of the %s CA is under way, in the phase %s; only one at a time", kind, r.Phase)
 		}
-		return s.startCA(tx, q, kind, step, out)
+		return as.startCA(tx, q, kind, step, out)
 	}
 	if r == nil {
 		return refuse(Conflict, "no rotation of the %s CA is under way", kind)

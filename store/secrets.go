@@ -35,9 +35,9 @@ func scanSecret(rows *sql.Rows) (x sealedSecret, err error) {
 	return x, err
 }
 
-// PutSecret stores a value as the next version of a name.
-func (s *Store) PutSecret(ctx context.Context, actor Actor, name string, value []byte) (StoredSecret, error) {
-	return makeOnce(ctx, s, actor, func(tx *Tx) (StoredSecret, error) {
+// Put stores a value as the next version of a name.
+func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byte) (StoredSecret, error) {
+	return makeOnce(ctx, sx.s, actor, func(tx *Tx) (StoredSecret, error) {
 		list, err := collect(&tx.View, scanSecret, selectSecrets+" WHERE name = ?", name)
 		if err != nil {
 			return StoredSecret{}, err
@@ -48,7 +48,7 @@ func (s *Store) PutSecret(ctx context.Context, actor Actor, name string, value [
 		} else if err := tx.boundSecrets(); err != nil {
 			return x, err
 		}
-		sealed, generation, err := s.keys.seal(secretSeal(name, x.Version), value)
+		sealed, generation, err := sx.s.keys.seal(secretSeal(name, x.Version), value)
 		if err != nil {
 			return x, err
 		}
@@ -63,10 +63,10 @@ func (s *Store) PutSecret(ctx context.Context, actor Actor, name string, value [
 	})
 }
 
-// Secret reads a value; nil when there is none of that name.
-func (s *Store) Secret(ctx context.Context, name string) (*StoredSecret, error) {
+// Get reads a value; nil when there is none of that name.
+func (sx Secrets) Get(ctx context.Context, name string) (*StoredSecret, error) {
 	var list []sealedSecret
-	err := s.Read(ctx, Linearisable, func(v *View) (err error) {
+	err := sx.s.Read(ctx, Linearisable, func(v *View) (err error) {
 		list, err = collect(v, scanSecret, selectSecrets+" WHERE name = ?", name)
 		return err
 	})
@@ -74,15 +74,15 @@ func (s *Store) Secret(ctx context.Context, name string) (*StoredSecret, error) 
 		return nil, err
 	}
 	x := &list[0].StoredSecret
-	if x.Value, err = s.keys.open(secretSeal(name, x.Version), x.Generation, list[0].sealed); err != nil {
+	if x.Value, err = sx.s.keys.open(secretSeal(name, x.Version), x.Generation, list[0].sealed); err != nil {
 		return nil, fmt.Errorf("open secret: %w", err)
 	}
 	return x, nil
 }
 
-// Secrets lists the names, without values.
-func (s *Store) Secrets(ctx context.Context, c Consistency) (list []StoredSecret, err error) {
-	err = s.Read(ctx, c, func(v *View) error {
+// List lists the names, without values.
+func (sx Secrets) List(ctx context.Context, c Consistency) (list []StoredSecret, err error) {
+	err = sx.s.Read(ctx, c, func(v *View) error {
 		rows, err := collect(v, scanSecret, selectSecrets+" ORDER BY name")
 		for i := range rows {
 			list = append(list, rows[i].StoredSecret)
@@ -92,9 +92,9 @@ func (s *Store) Secrets(ctx context.Context, c Consistency) (list []StoredSecret
 	return list, err
 }
 
-// DeleteSecret takes a value away for good.
-func (s *Store) DeleteSecret(ctx context.Context, actor Actor, name string) error {
-	return doOnce(ctx, s, actor, func(tx *Tx) error {
+// Delete takes a value away for good.
+func (sx Secrets) Delete(ctx context.Context, actor Actor, name string) error {
+	return doOnce(ctx, sx.s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM secrets WHERE name = ?", name)
 		if err != nil {
 			return err

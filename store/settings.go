@@ -3,7 +3,14 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+
+	"muster/dialpolicy"
+	"muster/hostlist"
 )
 
 // SettingAutopilot is the configuration of autopilot, a JSON document that package cluster understands.
@@ -12,9 +19,9 @@ const SettingAutopilot = "autopilot"
 // settingKeyRotation is the greatest age of a data-encryption key, a JSON string with a Go duration; "0s" is never.
 const settingKeyRotation = "key_rotation"
 
-// KeyRotation returns the age at which the data-encryption key is replaced, 0 for never, as the leader has it.
-func (s *Store) KeyRotation(ctx context.Context) (time.Duration, error) {
-	set, err := s.Settings.Get(ctx, AsLeader, settingKeyRotation)
+// DEKMaxAge returns the age at which the data-encryption key is replaced, 0 for never.
+func (st Settings) DEKMaxAge(ctx context.Context, c Consistency) (time.Duration, error) {
+	set, err := st.Get(ctx, c, settingKeyRotation)
 	if err != nil || set.Value == nil {
 		return 0, err
 	}
@@ -25,30 +32,25 @@ func (s *Store) KeyRotation(ctx context.Context) (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-// SetKeyRotation sets the age at which the data-encryption key is replaced, 0 for never.
-func (s *Store) SetKeyRotation(ctx context.Context, actor Actor, age time.Duration) error {
+// SetDEKMaxAge sets the age at which the data-encryption key is replaced, 0 for never.
+func (st Settings) SetDEKMaxAge(ctx context.Context, actor Actor, age time.Duration) error {
 	text, err := json.Marshal(age.String())
 	if err != nil {
 		return err
 	}
-	_, err = s.Settings.Put(ctx, actor, settingKeyRotation, text, nil)
+	_, err = st.Put(ctx, actor, settingKeyRotation, text, nil)
 	return err
 }
 
-// Setting is a named JSON document with the revision that last changed it.
+// Document is a named JSON document with the revision that last changed it.
 type Document struct {
 	Value       json.RawMessage
 	ModifiedRev uint64
 }
 
-// Setting reads a setting; its value is nil when it was never set.
-func (s *Store) Setting(ctx context.Context, c Consistency, name string) (Document, error) {
-	return recall(ctx, s, c, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
-}
-
-// PeekSetting reads a setting as the leader has it, without asking the voters.
-func (s *Store) PeekSetting(ctx context.Context, name string) (Document, error) {
-	return memo(ctx, s, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
+// Get reads a setting; its value is nil when it was never set.
+func (st Settings) Get(ctx context.Context, c Consistency, name string) (Document, error) {
+	return recall(ctx, st.s, c, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
 }
 
 func (v *View) document(name string) (out Document, err error) {
@@ -60,10 +62,10 @@ func (v *View) document(name string) (out Document, err error) {
 	return out, err
 }
 
-// PutSetting replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
-// tells whether it did.
-func (s *Store) PutSetting(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
-	return makeOnce(ctx, s, actor, func(tx *Tx) (bool, error) {
+// Put replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
+// reports whether it did.
+func (st Settings) Put(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
+	return makeOnce(ctx, st.s, actor, func(tx *Tx) (bool, error) {
 		old, err := tx.document(name)
 		if err != nil {
 			return false, err
@@ -83,3 +85,283 @@ func (s *Store) PutSetting(ctx context.Context, actor Actor, name string, value 
 
 const putSetting = `INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)
 	ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev`
+
+// Setting is one that operators see and change by name. Its value is one JSON value.
+type Setting struct {
+	Name    string
+	Default string // JSON
+	Rule    string // what a value must be, as it completes "NAME must be …"
+	Help    string // one line, what it decides
+	Scope   string // what changes it besides ScopeManagement; empty for what weakens the record or admits others
+
+	valid func(json.RawMessage) bool
+}
+
+// Names of settings.
+const (
+	SettingEnrollment         = "enrollment.enabled"
+	SettingEnrollmentHTTPCA   = "enrollment.http_ca"
+	SettingEnrollmentKeyType  = "enrollment.key_type"
+	SettingEnrollmentLifetime = "enrollment.lifetime"
+	SettingAuditMaxAge        = "audit.max_age"
+	SettingAuditMaxRows       = "audit.max_rows"
+	SettingCertificateHosts   = "certificates.hosts"
+	SettingPeeringNetworks    = "peering.networks"
+	SettingRefusalsAge        = "refusals.max_age"
+	SettingRefusalsRows       = "refusals.max_rows"
+)
+
+// Values of settings.
+const (
+	HTTPCARoot         = "root"
+	HTTPCAIntermediate = "intermediate"
+	KeyTypeECDSA       = "ecdsa"
+	KeyTypeRSA         = "rsa4096"
+)
+
+// AllSettings lists every setting that operators change, by name.
+var AllSettings = slices.SortedFunc(slices.Values(append([]Setting{
+	durationSetting(SettingAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
+	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000, "how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
+	durationSetting(SettingRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long rows of refused attempts, repeated answers and other clusters are kept"),
+	numberSetting(SettingRefusalsRows, 20_000, 1000, 1_000_000, "how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
+	flagSetting(SettingEnrollment, true, "whether other software can enroll"),
+	choiceSetting(SettingEnrollmentHTTPCA, "what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an intermediate of its own",
+		HTTPCARoot, HTTPCAIntermediate),
+	choiceSetting(SettingEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
+	durationSetting(SettingEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
+	hostsSetting(SettingCertificateHosts, "which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
+	networksSetting(SettingPeeringNetworks, "which networks other clusters are dialled in"),
+}, limitSettings...)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
+
+func flagSetting(name string, standard bool, help string) Setting {
+	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,
+		valid: func(v json.RawMessage) bool { return string(v) == "true" || string(v) == "false" }}
+}
+
+// choiceSetting makes a setting that is one of some words; the first is the default.
+func choiceSetting(name, help string, choices ...string) Setting {
+	return Setting{Name: name, Default: quote(choices[0]), Rule: "one of " + strings.Join(choices, ", "), Help: help,
+		valid: func(v json.RawMessage) bool {
+			var s string
+			return json.Unmarshal(v, &s) == nil && slices.Contains(choices, s)
+		}}
+}
+
+// durationSetting makes a setting whose value is a Go duration string within bounds.
+func durationSetting(name string, standard, least, most time.Duration, help string) Setting {
+	return Setting{Name: name, Default: quote(standard.String()), Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			d, err := time.ParseDuration(s)
+			return err == nil && d >= least && d <= most
+		}}
+}
+
+// numberSetting makes a setting that is a whole number within bounds.
+func numberSetting(name string, standard, least, most uint64, help string) Setting {
+	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least, most), Help: help,
+		valid: func(v json.RawMessage) bool {
+			var n uint64
+			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
+		}}
+}
+
+// networksSetting makes a setting that is a policy of package dialpolicy; all networks are the default.
+func networksSetting(name, help string) Setting {
+	return Setting{Name: name, Default: quote(dialpolicy.Any), Help: help,
+		Rule: quote(dialpolicy.Any) + " or up to 64 networks with commas between them, such as \"10.0.0.0/8,2001:db8::/32\"",
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			_, err := dialpolicy.Parse(s)
+			return err == nil
+		}}
+}
+
+// hostsSetting makes a setting that is a list of package hostlist; nothing is the default.
+func hostsSetting(name, help string) Setting {
+	return Setting{Name: name, Default: quote(hostlist.None), Help: help, Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			_, err := hostlist.Parse(hostlist.Split(s))
+			return err == nil
+		}}
+}
+
+func quote(s string) string {
+	b, _ := json.Marshal(s) // a string always can
+	return string(b)
+}
+
+func findSetting(name string) (*Setting, error) {
+	for i := range AllSettings {
+		if AllSettings[i].Name == name {
+			return &AllSettings[i], nil
+		}
+	}
+	var names []string
+	for _, o := range AllSettings {
+		names = append(names, o.Name)
+	}
+	return nil, refuse(Invalid, "%s is not a setting; there are %s", name, strings.Join(names, ", "))
+}
+
+// settings reads the values of all settings that hold now, with the defaults of those that were never set.
+func (v *View) settings() (map[string]json.RawMessage, error) {
+	all := make(map[string]json.RawMessage, len(AllSettings))
+	for _, o := range AllSettings {
+		set, err := v.document(o.Name)
+		if err != nil {
+			return nil, err
+		}
+		all[o.Name] = json.RawMessage(o.Default)
+		if set.Value != nil && o.valid(set.Value) { // a newer member may have set what this one does not know
+			all[o.Name] = set.Value
+		}
+	}
+	return all, nil
+}
+
+// Values returns the value of every setting by its name. Callers must not modify the map.
+func (st Settings) Values(ctx context.Context, c Consistency) (map[string]json.RawMessage, error) {
+	return recall(ctx, st.s, c, "settings", []string{"settings"}, (*View).settings)
+}
+
+// number reads a setting that is a number.
+func (v *View) number(name string) (n uint64, err error) {
+	o, err := findSetting(name)
+	if err != nil {
+		return 0, err
+	}
+	set, err := v.document(name)
+	if err != nil {
+		return 0, err
+	}
+	value := json.RawMessage(o.Default)
+	if set.Value != nil && o.valid(set.Value) {
+		value = set.Value
+	}
+	return n, json.Unmarshal(value, &n)
+}
+
+// SettingScope returns the scope that changing a setting takes.
+func SettingScope(name string) (string, error) {
+	o, err := findSetting(name)
+	if err != nil {
+		return "", err
+	}
+	if o.Scope == "" {
+		return ScopeManagement, nil
+	}
+	return o.Scope, nil
+}
+
+// Set changes the settings that are named, all or none of them; null stands for the default. It returns the value of
+// every setting.
+func (st Settings) Set(ctx context.Context, actor Actor, values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
+	for name, value := range values {
+		o, err := findSetting(name)
+		if err != nil {
+			return nil, err
+		}
+		if string(value) != "null" && !o.valid(value) {
+			return nil, refuse(Invalid, "%s must be %s", name, o.Rule)
+		}
+	}
+	return makeOnce(ctx, st.s, actor, func(tx *Tx) (map[string]json.RawMessage, error) {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			old, err := tx.document(name)
+			if err != nil {
+				return nil, err
+			}
+			value := string(values[name])
+			switch {
+			case value == string(old.Value), value == "null" && old.Value == nil:
+				continue
+			case value == "null":
+				err = tx.exec("DELETE FROM settings WHERE name = ?", name)
+			default:
+				err = tx.exec(putSetting, name, value, tx.Rev)
+			}
+			if err != nil {
+				return nil, err
+			}
+			if err := tx.audit("setting.put", "setting/"+name, value); err != nil {
+				return nil, err
+			}
+		}
+		return tx.settings()
+	})
+}
+
+// EnrollmentSettings says whether and how other software enrolls.
+type EnrollmentSettings struct {
+	Enabled  bool
+	HTTPCA   string // HTTPCARoot or HTTPCAIntermediate
+	KeyType  string // KeyTypeECDSA or KeyTypeRSA
+	Lifetime time.Duration
+}
+
+// Enrollment reads them.
+func (st Settings) Enrollment(ctx context.Context, c Consistency) (o EnrollmentSettings, err error) {
+	var lifetime string
+	if err := st.values(ctx, c, map[string]any{SettingEnrollment: &o.Enabled, SettingEnrollmentHTTPCA: &o.HTTPCA, SettingEnrollmentKeyType: &o.KeyType,
+		SettingEnrollmentLifetime: &lifetime}); err != nil {
+		return o, err
+	}
+	o.Lifetime, err = time.ParseDuration(lifetime)
+	return o, err
+}
+
+// AuditRetention bounds the audit table. All of the database is in memory on every member. What strangers and other
+// clusters make the cluster write is counted by itself: it never displaces what operators and members have done.
+type AuditRetention struct {
+	MaxAge, OthersAge   time.Duration
+	MaxRows, OthersRows uint64
+}
+
+// AuditRetention returns how long audit rows are kept.
+func (st Settings) AuditRetention(ctx context.Context, c Consistency) (r AuditRetention, err error) {
+	var age, others string
+	if err := st.values(ctx, c, map[string]any{SettingAuditMaxAge: &age, SettingAuditMaxRows: &r.MaxRows, SettingRefusalsAge: &others,
+		SettingRefusalsRows: &r.OthersRows}); err != nil {
+		return r, err
+	}
+	if r.MaxAge, err = time.ParseDuration(age); err != nil {
+		return r, err
+	}
+	r.OthersAge, err = time.ParseDuration(others)
+	return r, err
+}
+
+// PeeringNetworks returns where other clusters are dialled; Loopback is left to the caller.
+func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (dialpolicy.Policy, error) {
+	var text string
+	if err := st.values(ctx, c, map[string]any{SettingPeeringNetworks: &text}); err != nil {
+		return dialpolicy.Policy{}, err
+	}
+	return dialpolicy.Parse(text)
+}
+
+// values reads some settings.
+func (st Settings) values(ctx context.Context, c Consistency, into map[string]any) error {
+	all, err := recall(ctx, st.s, c, "settings", []string{"settings"}, (*View).settings)
+	if err != nil {
+		return err
+	}
+	for name, v := range into {
+		if err := json.Unmarshal(all[name], v); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -10,47 +10,101 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Every table of the schema is either restored or kept, and the statements that are made of the schema are as good as
-// literals: SQLite prepares them, dqlite can be sent them, the change feed names the right table.
-func TestTables(t *testing.T) {
+// Every table of the schema is registered, with every sealed column; and the statements that are made of the schema and the
+// registry are as good as literals: SQLite prepares them, dqlite can be sent them, the change feed names the right table.
+func TestRegistry(t *testing.T) {
 	b := newBench(t, migratedDB(t))
 	v := b.view()
-	for name := range contents(t, b.view()) {
+	tables := map[string]bool{}
+	for name := range contents(t, v) {
 		if name == "goose_db_version" || strings.HasPrefix(name, "sqlite_") {
 			continue
 		}
-		if slices.Contains(restoredTables, name) == slices.Contains(keptTables, name) {
-			t.Errorf("%s must be in one of the two lists: does a restore bring it back or leave it alone?", name)
-		}
+		tables[name] = true
 		tb, err := v.v.Table(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(tb.Columns) == 0 {
-			t.Fatalf("%s has no columns", name)
+		for _, fault := range unregistered(registeredTable(name), &tb) {
+			t.Error(fault)
 		}
-		for query, args := range map[string]int{tb.SelectAll(): 0, tb.Insert(): len(tb.Columns), tb.Upsert(): len(tb.Columns), tb.Remove(): len(tb.Key)} {
-			st, err := b.s.Conn().PrepareContext(bg, query)
-			if err != nil {
-				t.Errorf("%s: %v", query, err)
-				continue
-			}
-			st.Close()
-			if engine.TableOf(query) != name {
-				t.Errorf("%s: the change feed would name %q", query, engine.TableOf(query))
-			}
-			if _, err := engine.Inline(query, make([]any, args)); err != nil {
-				t.Errorf("%s: %v", query, err)
-			}
+		checkMade(t, b, registeredTable(name), &tb)
+	}
+	seen := map[string]bool{}
+	for _, r := range registry {
+		if !tables[r.name] || seen[r.name] {
+			t.Errorf("%s is registered twice or is no table", r.name)
 		}
-		if !engine.PlainInsert(tb.Insert()) {
-			t.Errorf("%s is not a plain insert", tb.Insert())
+		seen[r.name] = true
+	}
+	if _, err := v.get(countSealed, []any{int64(1)}, new(int)); err != nil {
+		t.Errorf("%s: %v", countSealed, err)
+	}
+}
+
+// unregistered says what the registry lacks of a table.
+func unregistered(r *registered, tb *engine.Table) (faults []string) {
+	if r == nil {
+		return []string{tb.Name + " is not in the registry: does a restore bring it back or leave it alone?"}
+	}
+	for _, c := range tb.Columns {
+		if strings.HasPrefix(c, "sealed") && (r.sealed == nil || r.sealed.column != c) {
+			faults = append(faults, tb.Name+"."+c+" is not registered as sealed: it would not be re-encrypted")
+		}
+		if c == "dek_generation" && r.sealed == nil {
+			faults = append(faults, tb.Name+" has a generation and no sealed column is registered")
 		}
 	}
-	for _, name := range slices.Concat(restoredTables, keptTables) {
-		if tb, err := v.v.Table(name); err != nil || len(tb.Columns) == 0 {
-			t.Errorf("there is no table %s: %v", name, err)
+	if r.sealed != nil && (!slices.Contains(tb.Columns, r.sealed.column) || !slices.Contains(tb.Columns, "dek_generation")) {
+		faults = append(faults, tb.Name+" lacks its sealed column or the generation beside it")
+	}
+	return faults
+}
+
+// A table or a sealed column that somebody adds and does not register is found.
+func TestUnregistered(t *testing.T) {
+	plain, secret := &registered{name: "t", fate: kept}, &registered{name: "t", fate: kept, sealed: &sealed{column: "sealed"}}
+	for what, x := range map[string]struct {
+		r       *registered
+		columns []string
+		faults  int
+	}{
+		"a table":           {nil, []string{"id"}, 1},
+		"a sealed column":   {plain, []string{"id", "sealed_key", "dek_generation"}, 2},
+		"a second one":      {secret, []string{"id", "sealed", "sealed_too", "dek_generation"}, 1},
+		"one that is gone":  {secret, []string{"id", "dek_generation"}, 1},
+		"as it should be":   {secret, []string{"id", "sealed", "dek_generation"}, 0},
+		"without a secret":  {plain, []string{"id"}, 0},
+		"without its place": {secret, []string{"id", "sealed"}, 1},
+	} {
+		if got := unregistered(x.r, &engine.Table{Name: "t", Columns: x.columns}); len(got) != x.faults {
+			t.Errorf("%s: %q", what, got)
 		}
+	}
+}
+
+func checkMade(t *testing.T, b *bench, r *registered, tb *engine.Table) {
+	t.Helper()
+	made := map[string]int{tb.SelectAll(): 0, tb.Insert(): len(tb.Columns), tb.Upsert(): len(tb.Columns), tb.Remove(): len(tb.Key)}
+	if r != nil && r.sealed != nil {
+		made[r.find(tb)], made[r.update(tb)] = 2, 3+len(tb.Key)
+	}
+	for query, args := range made {
+		st, err := b.s.Conn().PrepareContext(bg, query)
+		if err != nil {
+			t.Errorf("%s: %v", query, err)
+			continue
+		}
+		st.Close()
+		if engine.TableOf(query) != tb.Name {
+			t.Errorf("%s: the change feed would name %q", query, engine.TableOf(query))
+		}
+		if _, err := engine.Inline(query, make([]any, args)); err != nil {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+	if !engine.PlainInsert(tb.Insert()) {
+		t.Errorf("%s is not a plain insert", tb.Insert())
 	}
 }
 

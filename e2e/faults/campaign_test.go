@@ -116,6 +116,7 @@ func (c *campaign) endEpoch(e *epoch) {
 	c.note("whole again after %v", time.Since(begin).Round(10*time.Millisecond))
 	e.load.stop()
 	c.checkProcesses()
+	c.checkFiles()
 	id := int(clientIDs.Add(1))
 	for _, m := range c.members() {
 		for group := range 2 {

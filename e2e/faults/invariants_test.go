@@ -132,6 +132,31 @@ func sameEvents(events, audit []client.Event) error {
 	return nil
 }
 
+// checkFiles waits until no member holds more of what it has replaced than a reader may have open for a moment: such files
+// take room that nobody sees.
+func (c *campaign) checkFiles() {
+	const atMost = 2
+	for _, m := range c.members() {
+		p := m.current()
+		err := within(10*time.Second, func() error {
+			old := 0
+			files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.pid()))
+			for _, f := range files {
+				if target, err := os.Readlink(f); err == nil && strings.HasPrefix(target, m.dir) && strings.HasSuffix(target, "(deleted)") {
+					old++
+				}
+			}
+			if old > atMost {
+				return fmt.Errorf("%d", old)
+			}
+			return nil
+		})
+		if err != nil {
+			c.violate("%s has files open that are replaced: %v", m.name, err)
+		}
+	}
+}
+
 // checkMirrors waits until all mirrors are of one revision and compares all that is in them.
 func (c *campaign) checkMirrors() {
 	err := within(patience, func() error {

@@ -23,7 +23,7 @@ func (s *service) raftDiff(q *handlers.Request) error {
 }
 
 func (s *service) getAutopilotConfig(q *handlers.Request) error {
-	cfg, _, err := s.Cluster.SettingsAt(q.Context(), q.Consistency())
+	cfg, _, err := s.Settings.Get(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (s *service) putAutopilotConfig(q *handlers.Request) error {
 	if !json.Valid(q.Content) || bytes.TrimSpace(q.Content)[0] != '{' {
 		return handlers.Fail(http.StatusBadRequest, "the body must be a JSON object")
 	}
-	merged, err := s.Cluster.MergeSettings(q.Context(), q.Content)
+	merged, err := s.Settings.Merge(q.Context(), q.Content)
 	if err != nil {
 		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
 			return err

@@ -1,10 +1,9 @@
 package native
 
-import "muster/store"
-
 import (
 	"muster/certs"
 	"muster/handlers"
+	"muster/store"
 )
 
 func (s *service) httpCRL(q *handlers.Request) error { return s.crl(q, certs.HTTP) }

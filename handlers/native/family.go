@@ -18,6 +18,7 @@ import (
 type Config struct {
 	Store     *store.Store
 	Cluster   Cluster
+	Settings  Settings
 	Tokens    *store.JoinTokenMint
 	ClusterID string
 	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
@@ -32,12 +33,16 @@ type Cluster interface {
 	Schema(ctx context.Context) (api.Schema, error)     // what the database has, and who holds it back
 	Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error)
 
-	// SettingsAt returns autopilot's configuration and the revision that last changed it, 0 for never.
-	SettingsAt(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
-	// MergeSettings returns the configuration with the fields of a JSON object changed, checked.
-	MergeSettings(ctx context.Context, patch []byte) (json.RawMessage, error)
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed(ctx context.Context) (store.Installed, map[uint64]string, error)
+}
+
+// Settings are those of autopilot.
+type Settings interface {
+	// Get returns the configuration and the revision that last changed it, 0 for never.
+	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
+	// Merge returns the configuration with the fields of a JSON object changed, checked.
+	Merge(ctx context.Context, patch []byte) (json.RawMessage, error)
 }
 
 type service struct {

@@ -1,7 +1,6 @@
 package native
 
 import (
-	"context"
 	"net/http"
 
 	"muster/handlers"
@@ -17,13 +16,11 @@ func (s *service) listPeerMembers(q *handlers.Request) error {
 	if p == nil {
 		return handlers.Fail(http.StatusNotFound, "peering not found")
 	}
-	read := s.Store.Peerings.Members
+	from := store.AsLeader
 	if q.Stale {
-		read = func(ctx context.Context, id string) ([]store.PeerMember, error) {
-			return s.Store.Peerings.Members(ctx, store.Stale, id)
-		}
+		from = store.Stale
 	}
-	members, err := read(q.Context(), p.ID)
+	members, err := s.Store.Peerings.Members(q.Context(), from, p.ID)
 	if err != nil {
 		return err
 	}

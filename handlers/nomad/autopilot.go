@@ -38,7 +38,7 @@ var nomadNames = strings.NewReplacer("lastContactThreshold", "LastContactThresho
 	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers")
 
 func (s *service) nomadAutopilot(ctx context.Context, c store.Consistency) (out nomadAutopilot, err error) {
-	cfg, rev, err := s.Cluster.SettingsAt(ctx, c)
+	cfg, rev, err := s.Settings.Get(ctx, c)
 	if err != nil {
 		return out, err
 	}
@@ -78,7 +78,7 @@ func (s *service) putNomadAutopilot(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	value, err := s.Cluster.ReplaceSettings(q.Context(), in.set)
+	value, err := s.Settings.Replace(q.Context(), in.set)
 	switch {
 	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
 		return err

@@ -24,6 +24,7 @@ const noLeader = "No cluster leader"
 type Config struct {
 	Store        *store.Store
 	Cluster      Cluster
+	Settings     Settings
 	Name         string // of this member
 	Version      string // of this program
 	Commit       string
@@ -43,14 +44,17 @@ type Cluster interface {
 	Transferred(ctx context.Context, actor store.Actor, to uint64) (uint64, error)
 
 	Autopilot() autopilot.State // the leader's view
-	// SettingsAt returns autopilot's configuration and the revision that last changed it, 0 for never.
-	SettingsAt(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
-	// ReplaceSettings returns the configuration with what this family knows of it set anew, checked; what the family does
-	// not know stays.
-	ReplaceSettings(ctx context.Context, set func(*autopilot.Config)) (json.RawMessage, error)
+	StorageFault() string       // why this member does not store, a clause of a sentence; empty when it does
+	DiskRoom() int64            // how many bytes may be written before the disk's reserve is met
+}
 
-	StorageFault() string // why this member does not store, a clause of a sentence; empty when it does
-	DiskRoom() int64      // how many bytes may be written before the disk's reserve is met
+// Settings are those of autopilot.
+type Settings interface {
+	// Get returns the configuration and the revision that last changed it, 0 for never.
+	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
+	// Replace returns the configuration with what the family knows of it set anew, checked: set is given one in which that
+	// has its default values, and all else what it is now.
+	Replace(ctx context.Context, set func(*autopilot.Config)) (json.RawMessage, error)
 }
 
 type service struct {

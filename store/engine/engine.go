@@ -97,11 +97,12 @@ type Schema struct {
 // Engine is one member's replica and, while the member leads, the cluster's single writer.
 // All methods are safe for concurrent use.
 type Engine struct {
+	Mirror *Mirror
+
 	cfg     Config
 	hooks   Hooks
 	log     *slog.Logger
 	node    *node
-	mirror  *mirror
 	changes changes
 	metrics instruments
 
@@ -149,10 +150,10 @@ func Open(cfg Config) (*Engine, error) {
 	e.node = n
 	e.changes.init()
 	e.metrics.init()
-	e.mirror = newMirror(filepath.Join(cfg.Dir, "muster.db"), cfg.Schema.Latest, cfg.Logger)
+	e.Mirror = newMirror(filepath.Join(cfg.Dir, "muster.db"), cfg.Schema.Latest, cfg.Logger)
 	e.done.Add(2)
 	go func() { defer e.done.Done(); e.followLeadership(ctx) }()
-	go func() { defer e.done.Done(); e.mirror.keep(ctx, e) }()
+	go func() { defer e.done.Done(); e.Mirror.keep(ctx, e) }()
 	return e, nil
 }
 
@@ -204,7 +205,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.stop()
 	e.done.Wait()
 	e.descend(ErrClosed)
-	e.mirror.close()
+	e.Mirror.close()
 	return e.node.close()
 }
 

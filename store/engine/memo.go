@@ -23,7 +23,7 @@ func Recall[T any](ctx context.Context, e *Engine, c Consistency, key string, ta
 	load func(*View) (T, error)) (value T, err error) {
 	switch c {
 	case Stale:
-		err = e.mirror.read(ctx, e.cfg.Now(), func(v *View) (err error) {
+		err = e.Mirror.read(ctx, e.cfg.Now(), func(v *View) (err error) {
 			value, err = load(v)
 			return err
 		})

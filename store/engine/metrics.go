@@ -61,7 +61,7 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 	for _, c := range []prometheus.Collector{e.metrics.batch, e.metrics.commit, e.metrics.leaders, e.metrics.refused, e.metrics.failed} {
 		c.Collect(out)
 	}
-	set(descReplica, float64(e.ReplicaRevision()))
+	set(descReplica, float64(e.Mirror.Revision()))
 	set(descLeading, truth(e.Leading()))
 	set(descHasLeader, truth(e.LeaderID() != 0))
 	set(descQueue, float64(e.Waiting()))
@@ -80,12 +80,12 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 			set(descServers, float64(roles[r]), string(r))
 		}
 	}
-	if info, err := os.Stat(e.mirror.path); err == nil {
+	if info, err := os.Stat(e.Mirror.path); err == nil {
 		set(descMirrorAge, time.Since(info.ModTime()).Seconds())
 		set(descMirrorSize, float64(info.Size()))
 	}
 	var fs unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(e.mirror.path), &fs); err == nil {
+	if err := unix.Statfs(filepath.Dir(e.Mirror.path), &fs); err == nil {
 		set(descDisk, float64(fs.Bavail)*float64(fs.Bsize))
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// mirror is DIR/muster.db: a plain SQLite file of the local replica, replaced as a whole soon after a change.
+// Mirror is DIR/muster.db: a plain SQLite file of the local replica, replaced as a whole soon after a change.
 // It serves stale reads, the sqlite3 shell and backups, and needs neither a leader nor a quorum.
-type mirror struct {
+type Mirror struct {
 	path   string
 	latest int64 // version of the schema
 	log    *slog.Logger
@@ -45,8 +45,8 @@ const (
 	fetchEvery    = 2 * time.Second // a member outside Raft asks another one for its mirror
 )
 
-func newMirror(path string, latest int64, log *slog.Logger) *mirror {
-	m := &mirror{path: path, latest: latest, log: log, turned: make(chan struct{})}
+func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
+	m := &Mirror{path: path, latest: latest, log: log, turned: make(chan struct{})}
 	if err := m.swap(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		log.Warn("the mirror of the last run cannot be read; it is made anew", "err", err)
 	}
@@ -56,7 +56,7 @@ func newMirror(path string, latest int64, log *slog.Logger) *mirror {
 // keep renews the file whenever the replica has changed, and rests 40 times as long as the copying took, within bounds:
 // a large database costs little of its server's time. A member whose own Raft server knows no leader, though
 // others do, is a stand-by, which replicates, or no Raft server at all: it also asks others for a newer copy.
-func (m *mirror) keep(ctx context.Context, e *Engine) {
+func (m *Mirror) keep(ctx context.Context, e *Engine) {
 	var rest, fetch time.Time
 	version := ""
 	for {
@@ -71,7 +71,7 @@ func (m *mirror) keep(ctx context.Context, e *Engine) {
 		}
 		if e.Outside() && e.cfg.Fetch != nil && now.After(fetch) {
 			m.renew(ctx, func(ctx context.Context, path string) error {
-				newer, err := e.cfg.Fetch(ctx, e.ReplicaRevision(), path)
+				newer, err := e.cfg.Fetch(ctx, e.Mirror.Revision(), path)
 				if err == nil && !newer {
 					err = errNotNewer
 				}
@@ -80,7 +80,7 @@ func (m *mirror) keep(ctx context.Context, e *Engine) {
 			fetch = time.Now().Add(fetchEvery + 20*time.Since(now))
 		}
 		poll := mirrorPoll
-		if e.ReplicaRevision() == 0 { // somebody waits for the first copy
+		if e.Mirror.Revision() == 0 { // somebody waits for the first copy
 			poll = mirrorPoll / 10
 		}
 		select {
@@ -118,8 +118,8 @@ func (e *Engine) version() (version string, settled bool) {
 }
 
 // renew replaces the file by what write makes, unless that is older: a server that has left Raft still has its last
-// state. It tells whether the mirror is up to date now.
-func (m *mirror) renew(ctx context.Context, write func(context.Context, string) error) bool {
+// state. It reports whether the mirror is up to date now.
+func (m *Mirror) renew(ctx context.Context, write func(context.Context, string) error) bool {
 	temp := m.path + ".new"
 	defer os.Remove(temp)
 	err := write(ctx, temp)
@@ -147,7 +147,7 @@ func (e *Engine) dumpTo(ctx context.Context, path string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := e.decided(ctx); err != nil && e.ReplicaRevision() > 0 {
+	if err := e.decided(ctx); err != nil && e.Mirror.Revision() > 0 {
 		return err // the mirror that is there serves until then
 	}
 	image, err := e.node.dump(ctx)
@@ -255,12 +255,12 @@ func (o *File) View(now time.Time) *View { return &View{s: o.session, Now: now} 
 
 // Close closes the file.
 func (o *File) Close() {
-	o.session.conn.Close()
+	_ = o.session.close()
 	o.db.Close()
 }
 
 // swap puts a finished file in the mirror's place and reads from it from now on.
-func (m *mirror) swap(path string) error {
+func (m *Mirror) swap(path string) error {
 	next, err := OpenFile(path, m.latest)
 	if err != nil {
 		return err
@@ -285,7 +285,7 @@ func (m *mirror) swap(path string) error {
 }
 
 // retire closes the current generation, now or when its last reader leaves. The caller holds m.mu.
-func (m *mirror) retire() {
+func (m *Mirror) retire() {
 	if m.open == nil {
 		return
 	}
@@ -296,7 +296,7 @@ func (m *mirror) retire() {
 	m.open = nil
 }
 
-func (m *mirror) close() {
+func (m *Mirror) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.retire()
@@ -304,7 +304,7 @@ func (m *mirror) close() {
 
 // read runs fn on the mirror. It returns ErrNoLeader when there is no copy yet, which is so until a new member
 // has received its first state.
-func (m *mirror) read(ctx context.Context, now time.Time, fn func(*View) error) error {
+func (m *Mirror) read(ctx context.Context, now time.Time, fn func(*View) error) error {
 	m.mu.Lock()
 	o := m.open
 	if o == nil {
@@ -330,28 +330,25 @@ func (m *mirror) read(ctx context.Context, now time.Time, fn func(*View) error) 
 	return fn(&View{s: o.session, Now: now})
 }
 
-// ReplicaRevision returns the revision of the local replica as of its last copy, 0 when there is none yet.
-func (e *Engine) ReplicaRevision() uint64 {
-	e.mirror.mu.Lock()
-	defer e.mirror.mu.Unlock()
-	if e.mirror.open == nil {
+// Revision returns the revision of the local replica as of its last copy, 0 when there is none yet.
+func (m *Mirror) Revision() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.open == nil {
 		return 0
 	}
-	return e.mirror.open.revision
+	return m.open.revision
 }
 
-// MirrorChanged returns a channel that is closed when the mirror is next replaced.
-func (e *Engine) MirrorChanged() <-chan struct{} {
-	e.mirror.mu.Lock()
-	defer e.mirror.mu.Unlock()
-	return e.mirror.turned
+// Changed returns a channel that is closed when the mirror is next replaced.
+func (m *Mirror) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.turned
 }
 
-// MirrorDir returns the member's data directory.
-func (e *Engine) MirrorDir() string { return e.cfg.Dir }
-
-// MirrorPath returns the file that the sqlite3 shell may open.
-func (e *Engine) MirrorPath() string { return e.mirror.path }
+// Path returns the file that the sqlite3 shell may open.
+func (m *Mirror) Path() string { return m.path }
 
 // ReadReplica runs fn on the replica as it is at this moment, without waiting for the mirror.
 func (e *Engine) ReadReplica(ctx context.Context, fn func(*View) error) error {

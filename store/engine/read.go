@@ -25,7 +25,7 @@ const (
 func (e *Engine) Read(ctx context.Context, c Consistency, fn func(*View) error) error {
 	switch c {
 	case Stale:
-		return e.mirror.read(ctx, e.cfg.Now(), fn)
+		return e.Mirror.read(ctx, e.cfg.Now(), fn)
 	case Linearisable:
 		if err := e.Confirm(ctx); err != nil {
 			return err
@@ -59,7 +59,7 @@ func (e *Engine) Confirm(ctx context.Context) error {
 // Copy writes the state to a new file, which is readable by its owner only.
 func (e *Engine) Copy(ctx context.Context, c Consistency, path string) error {
 	if c == Stale {
-		return e.mirror.copyTo(path)
+		return e.Mirror.copyTo(path)
 	}
 	if c == Linearisable {
 		if err := e.Confirm(ctx); err != nil {
@@ -76,7 +76,7 @@ func (e *Engine) Copy(ctx context.Context, c Consistency, path string) error {
 	return plainHeader(path)
 }
 
-func (m *mirror) copyTo(path string) error {
+func (m *Mirror) copyTo(path string) error {
 	src, err := os.Open(m.path) // a newer mirror takes the name, not this file
 	if errors.Is(err, os.ErrNotExist) {
 		return ErrNoLeader

@@ -45,7 +45,8 @@ func (v *View) Table(name string) (t Table, err error) {
 	return t, err
 }
 
-func (t *Table) keyNames() (names []string) {
+// KeyNames lists the columns of the primary key.
+func (t *Table) KeyNames() (names []string) {
 	for _, i := range t.Key {
 		names = append(names, t.Columns[i])
 	}
@@ -54,7 +55,7 @@ func (t *Table) keyNames() (names []string) {
 
 // SelectAll is the query that reads all rows by primary key.
 func (t *Table) SelectAll() string {
-	return strings.Join([]string{"SELECT", strings.Join(t.Columns, ", "), "FROM", t.Name, "ORDER BY", strings.Join(t.keyNames(), ", ")}, " ")
+	return strings.Join([]string{"SELECT", strings.Join(t.Columns, ", "), "FROM", t.Name, "ORDER BY", strings.Join(t.KeyNames(), ", ")}, " ")
 }
 
 // CopyFrom copies all rows from an attached database. The order makes SQLite take row by row, with its checks, where it
@@ -62,7 +63,7 @@ func (t *Table) SelectAll() string {
 func (t *Table) CopyFrom(schema string) string {
 	columns := strings.Join(t.Columns, ", ")
 	return strings.Join([]string{"INSERT", "INTO", "main." + t.Name, "(" + columns + ")", "SELECT", columns, "FROM", schema + "." + t.Name,
-		"ORDER BY", strings.Join(t.keyNames(), ", ")}, " ")
+		"ORDER BY", strings.Join(t.KeyNames(), ", ")}, " ")
 }
 
 // Insert is the statement that adds a row.
@@ -77,12 +78,12 @@ func (t *Table) Upsert() string {
 	for _, c := range t.Columns {
 		set = append(set, c+" = excluded."+c)
 	}
-	return strings.Join([]string{t.Insert(), "ON CONFLICT (" + strings.Join(t.keyNames(), ", ") + ")", "DO UPDATE SET", strings.Join(set, ", ")}, " ")
+	return strings.Join([]string{t.Insert(), "ON CONFLICT (" + strings.Join(t.KeyNames(), ", ") + ")", "DO UPDATE SET", strings.Join(set, ", ")}, " ")
 }
 
 // Remove is the statement that deletes a row by its key.
 func (t *Table) Remove() string {
-	return strings.Join([]string{"DELETE", "FROM", t.Name, "WHERE", strings.Join(t.keyNames(), " = ? AND ") + " = ?"}, " ")
+	return strings.Join([]string{"DELETE", "FROM", t.Name, "WHERE", strings.Join(t.KeyNames(), " = ? AND ") + " = ?"}, " ")
 }
 
 // Each reads all rows by primary key.

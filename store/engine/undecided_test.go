@@ -24,7 +24,7 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 		t.Errorf("on a leader: %v", err)
 	}
 	c.eventually("a mirror of the leader", func() error {
-		if old.ReplicaRevision() == 0 {
+		if old.Mirror.Revision() == 0 {
 			return errors.New("none")
 		}
 		return nil

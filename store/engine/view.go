@@ -26,6 +26,16 @@ func newSession(db *sql.DB, latest int64) (*session, error) {
 	return &session{conn: conn, stmts: make(map[string]*sql.Stmt), latest: latest}, nil
 }
 
+// close gives the connection back. Neither the connection nor its database closes a statement that was prepared on it, and
+// SQLite keeps a file open for as long as it has statements.
+func (s *session) close() error {
+	var errs []error
+	for _, st := range s.stmts {
+		errs = append(errs, st.Close())
+	}
+	return errors.Join(append(errs, s.conn.Close())...)
+}
+
 // stmt prepares a statement once. Contexts are left out below: the file is local and statements are short, and
 // go-sqlite3 starts a goroutine for every call whose context can end.
 func (s *session) stmt(query string) (*sql.Stmt, error) {
@@ -158,9 +168,4 @@ func (l *Local) Exec(query string, args ...any) error {
 func (l *Local) Conn() *sql.Conn { return l.s.conn }
 
 // Close gives the connection back. The database stays open.
-func (l *Local) Close() error {
-	for _, st := range l.s.stmts {
-		st.Close()
-	}
-	return l.s.conn.Close()
-}
+func (l *Local) Close() error { return l.s.close() }

@@ -55,6 +55,7 @@ func Serve(c *Config) *handlers.Server {
 		native.New(native.Config{
 			Store:     st,
 			Cluster:   c.Cluster,
+			Settings:  settings{},
 			Tokens:    tokens,
 			ClusterID: id,
 			Chain:     func() [][]byte { return nil },
@@ -84,6 +85,7 @@ func Serve(c *Config) *handlers.Server {
 		nomad.New(nomad.Config{
 			Store:        st,
 			Cluster:      c.Cluster,
+			Settings:     settings{},
 			Name:         c.Name,
 			Version:      c.Version,
 			Commit:       c.Commit,
@@ -141,15 +143,18 @@ func (c *Cluster) Migrate(context.Context, store.Actor, []uint64) (api.Schema, e
 	return api.Schema{}, nil
 }
 
-func (c *Cluster) SettingsAt(context.Context, store.Consistency) (autopilot.Config, uint64, error) {
+// settings are those of autopilot.
+type settings struct{}
+
+func (settings) Get(context.Context, store.Consistency) (autopilot.Config, uint64, error) {
 	return autopilot.DefaultConfig(), 0, nil
 }
 
-func (c *Cluster) MergeSettings(_ context.Context, patch []byte) (json.RawMessage, error) {
+func (settings) Merge(_ context.Context, patch []byte) (json.RawMessage, error) {
 	return patch, nil
 }
 
-func (c *Cluster) ReplaceSettings(_ context.Context, set func(*autopilot.Config)) (json.RawMessage, error) {
+func (settings) Replace(_ context.Context, set func(*autopilot.Config)) (json.RawMessage, error) {
 	cfg := autopilot.DefaultConfig()
 	set(&cfg)
 	return json.Marshal(cfg)

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// TestNames: -o name prints what other commands take, a line each, for every list and for nothing else.
+func TestNames(t *testing.T) {
+	outside(t)
+	answers := api()
+	answers["GET /v1/peerings"] = []string{`[{"ID":"i","Name":"b","State":"FAILING"}]`}
+	s := newServer(t, answers)
+	t.Setenv("MUSTER_ADDR", s.URL)
+	t.Setenv("MUSTER_CACERT", s.caFile(t))
+	t.Setenv("MUSTER_TOKEN", "tok")
+	for line, want := range map[string]string{
+		"members":         "a\nb\n",
+		"member list":     "a\nb\n",
+		"raft peers":      "a\n",
+		"join-token list": "t1\n",
+		"peering list":    "b\n",
+	} {
+		if code, stdout, stderr := run(t, append(strings.Fields(line), "-o", "name")...); code != 0 || stdout != want {
+			t.Errorf("%s -o name: exit %d, %q, %q; want %q", line, code, stdout, stderr, want)
+		}
+	}
+	for _, line := range []string{"member show 1", "status", "autopilot", "version"} {
+		if code, _, stderr := run(t, append(strings.Fields(line), "-o", "name")...); code != 2 || !strings.Contains(stderr, "-o name is for commands that print a list") {
+			t.Errorf("%s -o name: exit %d, %q", line, code, stderr)
+		}
+	}
+}
+
+// TestEveryListCanBeWatched.
+func TestEveryListCanBeWatched(t *testing.T) {
+	n := 0
+	walk(Command(), func(cmd *cobra.Command) {
+		if listing(cmd) {
+			n++
+			if cmd.Flags().Lookup("watch") == nil || cmd.Flags().Lookup("stale") == nil {
+				t.Errorf("%q lacks --watch or --stale", cmd.CommandPath())
+			}
+		}
+	})
+	if n < 10 {
+		t.Errorf("only %d lists", n)
+	}
+}
+
+// TestWatchedList: the list is printed again after a change, and Ctrl-C ends it well.
+func TestWatchedList(t *testing.T) {
+	outside(t)
+	var lists atomic.Int32
+	change := make(chan struct{}, 1)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/status":
+			io.WriteString(w, `{"result":{"cluster":{"leaderNodeId":1}}}`)
+		case "/api/v1/cluster/members":
+			lists.Add(1)
+			io.WriteString(w, memberList("active"))
+		case "/api/v1/events":
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.(http.Flusher).Flush()
+			for {
+				select {
+				case <-change:
+					io.WriteString(w, "id: 7.1\nevent: member\ndata: {\"revision\":7,\"seq\":1,\"type\":\"member\",\"action\":\"member.drain\"}\n\n")
+					w.(http.Flusher).Flush()
+				case <-r.Context().Done():
+					return
+				}
+			}
+		}
+	}))
+	defer s.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	code := make(chan int)
+	var out, errs bytes.Buffer
+	go func() { code <- Main(ctx, []string{"members", "--watch", "--addr", s.URL}, nil, &out, &errs) }()
+	await := func(n int32) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); lists.Load() < n; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d lists, want %d", lists.Load(), n)
+			}
+		}
+	}
+	await(1)
+	change <- struct{}{}
+	await(2)
+	cancel()
+	if got := <-code; got != 0 {
+		t.Errorf("exit %d: %s", got, errs.String())
+	}
+	if n := strings.Count(out.String(), "RAFT ADDRESS"); n < 2 {
+		t.Errorf("the list was printed %d times:\n%s", n, out.String())
+	}
+}
+
+// TestCompletion: the shell is offered the names that the cluster has, and nothing where nobody answers.
+func TestCompletion(t *testing.T) {
+	outside(t)
+	answers := api()
+	answers["GET /v1/peerings"] = []string{`[{"ID":"i","Name":"b","State":"FAILING"}]`}
+	s := newServer(t, answers)
+	ca := s.caFile(t)
+	for line, want := range map[string]string{
+		"member show":            "a\tmember 1, voter, alive\nb\tmember 2, stand-by, alive\n:4\n",
+		"member drain":           "a\tmember 1, voter, alive\nb\tmember 2, stand-by, alive\n:4\n",
+		"lease list --member":    "a\tmember 1, voter, alive\nb\tmember 2, stand-by, alive\n:4\n",
+		"join-token revoke":      "t1\tvalid\n:4\n",
+		"peering delete":         "b\tFAILING\n:4\n",
+		"members -o":             "table\njson\nname\n:4\n",
+		"member show a":          ":4\n",
+		"raft transfer --data x": ":4\n",
+	} {
+		args := append(strings.Fields(line), "")
+		args = append([]string{"__complete", "--addr", s.URL, "--cacert", ca}, args...)
+		code, stdout, stderr := run(t, args...)
+		if code != 0 || stdout != want {
+			t.Errorf("%s: exit %d, %q, %q; want %q", line, code, stdout, stderr, want)
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// HookOutcome is how one drain or resume hook ended on its member.
+type HookOutcome struct {
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Message string `json:"message,omitempty"`
+	Millis  int64  `json:"millis"`
+}
+
+// Kinds of hooks.
+const (
+	HookDrain  = "drain"
+	HookResume = "resume"
+)
+
+var errNoMember = refuse(NotFound, "Cluster member not found")
+
+// BeginDrain marks a member as draining; leases on it are waited for until the deadline. A member that is draining or
+// drained already stays as it is. Whoever leads carries the drain on.
+func (ms Members) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wait time.Duration) (*Member, error) {
+	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (*Member, error) {
+		m, err := tx.Member(nodeID)
+		switch {
+		case err != nil:
+			return nil, err
+		case m == nil:
+			return nil, errNoMember
+		case m.DrainState != DrainActive:
+			return m, nil
+		}
+		deadline := tx.Now
+		if wait > 0 { // times are whole seconds: never earlier than was asked for
+			deadline = tx.Now.Add(wait + time.Second - 1).Truncate(time.Second)
+		}
+		if err := tx.exec(`UPDATE members SET drain_state = 'draining', drain_updated_at = ?1, drain_generation = drain_generation + 1,
+			drain_deadline = ?2, hooks_pending = 'drain', hooks_outcome = '[]', modified_rev = ?3 WHERE raft_node_id = ?4`,
+			tx.Now, deadline, tx.Rev, nodeID); err != nil {
+			return nil, err
+		}
+		if err := tx.audit("member.drain", nodeObject(nodeID), "deadline "+rfc3339(deadline)); err != nil {
+			return nil, err
+		}
+		return tx.Member(nodeID)
+	})
+}
+
+// HooksDone records how the hooks of a drain or resume ended. A generation that is no longer the member's is ignored.
+func (ms Members) HooksDone(ctx context.Context, actor Actor, nodeID, generation uint64, kind string, outcome []HookOutcome) error {
+	if outcome == nil {
+		outcome = []HookOutcome{}
+	}
+	text, err := json.Marshal(outcome)
+	if err != nil {
+		return err
+	}
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
+		n, err := tx.execCount(`UPDATE members SET hooks_pending = '', hooks_outcome = ?, modified_rev = ?
+			WHERE raft_node_id = ? AND drain_generation = ? AND hooks_pending = ?`, string(text), tx.Rev, nodeID, generation, kind)
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("member."+kind+"_hooks", nodeObject(nodeID), string(text))
+	})
+}
+
+// FinishDrain marks a drain as done, unless a resume has come in between. New leases that arrived too late to be
+// refused do not hold it up: whether to wait was the caller's decision.
+func (ms Members) FinishDrain(ctx context.Context, actor Actor, nodeID, generation uint64) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
+		n, err := tx.execCount(`UPDATE members SET drain_state = 'drained', drain_updated_at = ?, modified_rev = ?
+			WHERE raft_node_id = ? AND drain_generation = ? AND drain_state = 'draining'`, tx.Now, tx.Rev, nodeID, generation)
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("member.drained", nodeObject(nodeID), "")
+	})
+}
+
+// Resume ends or cancels a drain. It changes nothing for a member that is active.
+func (ms Members) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Member, error) {
+	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (*Member, error) {
+		m, err := tx.Member(nodeID)
+		switch {
+		case err != nil:
+			return nil, err
+		case m == nil:
+			return nil, errNoMember
+		case m.DrainState == DrainActive:
+			return m, nil
+		}
+		if err := tx.exec(`UPDATE members SET drain_state = 'active', drain_updated_at = ?, drain_generation = drain_generation + 1,
+			drain_deadline = NULL, hooks_pending = 'resume', hooks_outcome = '[]', modified_rev = ? WHERE raft_node_id = ?`,
+			tx.Now, tx.Rev, nodeID); err != nil {
+			return nil, err
+		}
+		if err := tx.audit("member.resume", nodeObject(nodeID), "from "+m.DrainState); err != nil {
+			return nil, err
+		}
+		return tx.Member(nodeID)
+	})
+}
+
+// Promote makes a member a voter at an operator's word: autopilot does not undo it.
+func (ms Members) Promote(ctx context.Context, actor Actor, nodeID uint64) error {
+	return doOnce(ctx, ms.s, actor, func(tx *Tx) error {
+		m, err := tx.Member(nodeID)
+		switch {
+		case err != nil:
+			return err
+		case m == nil:
+			return errNoMember
+		case m.Mode == ModeReplicate:
+			return refuse(Conflict, "Node is replicate-only and never votes")
+		case m.Role == RoleVoter && m.Pinned:
+			return nil
+		}
+		if err := tx.exec("UPDATE members SET raft_role = 'voter', pinned = 1, modified_rev = ? WHERE raft_node_id = ?", tx.Rev, nodeID); err != nil {
+			return err
+		}
+		return tx.audit("member.promote", nodeObject(nodeID), "")
+	})
+}
+
+const removal = "member.remove"
+
+// Remove takes a machine out of the cluster in one transaction: its row, its leases, its addresses, its wraps of
+// the data-encryption key; its certificates are revoked and its id and key are refused for good. What it knew is worth
+// nothing afterwards: the rotation makes a new data-encryption key and new epochs of the keys that it could open. Only one removal is
+// under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls FinishRemoval.
+// check runs inside the transaction, so that two removals cannot both be judged by the same state.
+// It returns how many join tokens that were valid are superseded by the new keys.
+func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotation *DEKRotation, check func(*Member) error) (tokensEnded int, err error) {
+	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (tokensEnded int, err error) {
+		m, err := tx.Member(nodeID)
+		if err != nil {
+			return 0, err
+		}
+		if m == nil {
+			return 0, errNoMember
+		}
+		if err := check(m); err != nil {
+			return 0, err
+		}
+		var other string
+		busy, err := tx.get("SELECT object FROM operations WHERE kind = ? AND state = 'running'", []any{removal}, &other)
+		if err != nil {
+			return 0, err
+		}
+		if busy {
+			return 0, fmt.Errorf("the removal of %s: %w", other, ErrUnderWay)
+		}
+		if tokensEnded, err = tx.validTokens(); err != nil {
+			return 0, err
+		}
+		for _, st := range []statement{
+			{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) VALUES (?, ?, ?, ?, ?, ?)",
+				args: []any{m.NodeID, m.ID, m.Name, optional(m.Recipient), tx.Now, tx.Rev}},
+			{query: "DELETE FROM members WHERE raft_node_id = ?", args: []any{m.NodeID}},
+			{query: "DELETE FROM leases WHERE raft_node_id = ?", args: []any{m.NodeID}},
+			{query: "DELETE FROM unhealthy_members WHERE raft_node_id = ?", args: []any{m.NodeID}},
+			{query: "DELETE FROM dek_wraps WHERE raft_node_id = ?", args: []any{m.NodeID}},
+			{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id = ?", args: []any{tx.Now, m.NodeID}},
+			{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id = ? AND revoked_at IS NULL", args: []any{tx.Now, m.NodeID}},
+			{query: "UPDATE join_tokens SET revoked_at = ?, modified_rev = ? WHERE raft_node_id = ? AND revoked_at IS NULL", args: []any{tx.Now, tx.Rev, m.NodeID}},
+			{query: "INSERT INTO operations (id, kind, object, state, created_at, updated_at, created_rev, modified_rev) VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
+				args: []any{m.ID, removal, nodeObject(m.NodeID), tx.Now, tx.Now, tx.Rev, tx.Rev}},
+		} {
+			if err := tx.exec(st.query, st.args...); err != nil {
+				return 0, err
+			}
+		}
+		generation, err := tx.rotateDEK(rotation, fmt.Sprintf("node %d removed", m.NodeID))
+		if err != nil {
+			return 0, err
+		}
+		ms.s.keys.expect(generation, rotation.DEK)
+		tx.tx.OnCommit(func() { ms.s.keys.adopt(generation, rotation.DEK) })
+		return tokensEnded, tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
+	})
+}
+
+// FinishRemoval records that a removed member is out of the Raft configuration.
+func (ms Members) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
+		n, err := tx.execCount("UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE kind = ? AND object = ? AND state = 'running'",
+			tx.Now, tx.Rev, removal, nodeObject(nodeID))
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("member.removed", nodeObject(nodeID), "")
+	})
+}
+
+// RunningRemovals lists the nodes whose removal has yet to be finished.
+func (ms Members) RunningRemovals(ctx context.Context, c Consistency) ([]uint64, error) {
+	return recall(ctx, ms.s, c, "removals", []string{"operations"}, func(v *View) ([]uint64, error) {
+		return collect(v, func(rows *sql.Rows) (id uint64, err error) {
+			err = rows.Scan(&id)
+			return id, err
+		}, `SELECT r.raft_node_id FROM operations o JOIN removed_members r ON r.id = o.id WHERE o.kind = ? AND o.state = 'running'`, removal)
+	})
+}
+
+// Removed lists the nodes that were members once, from the local replica.
+func (ms Members) Removed(ctx context.Context, c Consistency) (list []uint64, err error) {
+	err = ms.s.Read(ctx, c, func(v *View) error {
+		list, err = collect(v, func(rows *sql.Rows) (id uint64, err error) {
+			err = rows.Scan(&id)
+			return id, err
+		}, "SELECT raft_node_id FROM removed_members")
+		return err
+	})
+	return list, err
+}
+
+// HealthChange is a member that has stopped answering, or answers again.
+type HealthChange struct {
+	NodeID  uint64
+	Healthy bool
+	Reason  string
+}
+
+// Unhealthy lists the members that are noted as unhealthy. Callers must not modify the map.
+func (ms Members) Unhealthy(ctx context.Context, c Consistency) (map[uint64]bool, error) {
+	return recall(ctx, ms.s, c, "unhealthy", []string{"unhealthy_members"}, func(v *View) (map[uint64]bool, error) {
+		list, err := collect(v, func(rows *sql.Rows) (id uint64, err error) { return id, rows.Scan(&id) },
+			"SELECT raft_node_id FROM unhealthy_members")
+		m := make(map[uint64]bool, len(list))
+		for _, id := range list {
+			m[id] = true
+		}
+		return m, err
+	})
+}
+
+// SetHealth notes changes of health, each with an audit row; what is noted already is left alone.
+func (ms Members) SetHealth(ctx context.Context, actor Actor, changes []HealthChange) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
+		for _, c := range changes {
+			var n int64
+			var err error
+			action := "member.unhealthy"
+			if c.Healthy {
+				action = "member.healthy"
+				n, err = tx.execCount("DELETE FROM unhealthy_members WHERE raft_node_id = ?", c.NodeID)
+			} else {
+				n, err = tx.execCount(`INSERT INTO unhealthy_members (raft_node_id, since, created_rev) VALUES (?, ?, ?)
+					ON CONFLICT (raft_node_id) DO NOTHING`, c.NodeID, tx.Now, tx.Rev)
+			}
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				continue
+			}
+			if err := tx.audit(action, nodeObject(c.NodeID), c.Reason); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// RefusedAttempt is a refused call of the API, or several alike within a while.
+type RefusedAttempt struct {
+	Actor  string // whose credential it was, if it was a valid one
+	Remote string
+	Object string // method and pattern of the path
+	Detail string // why, and how often; never a credential
+}
+
+// NoteRefusals writes an audit row for each of some refused attempts.
+func (au Audit) NoteRefusals(ctx context.Context, list []RefusedAttempt) error {
+	return au.s.Write(ctx, Actor{Name: "muster"}, func(tx *Tx) error {
+		for _, r := range list {
+			if err := tx.auditRow(AuditRow{Actor: r.Actor, NodeID: au.s.cfg.NodeID, Remote: r.Remote, Action: "access.refused",
+				Object: r.Object, Outcome: outcomeRefused, Detail: r.Detail}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
