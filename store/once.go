@@ -9,8 +9,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// makeOnce runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the result is
-// remembered, sealed, in the same transaction. A repetition within a day gets it again, and leaves an audit row of its own.
+// makeOnce runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the result
+// is remembered, sealed, in the same transaction. A repetition within a day gets it again, and leaves an audit row of
+// its own.
 func makeOnce[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, error)) (T, error) {
 	return makeOnceUnless(ctx, s, actor, nil, fn)
 }
@@ -22,7 +23,8 @@ func doOnce(ctx context.Context, s *Store, actor Actor, fn func(*Tx) error) erro
 }
 
 // makeOnceUnless is makeOnce for results that may have lost their worth: again refuses to return one once more.
-func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error, fn func(*Tx) (T, error)) (result T, err error) {
+func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error,
+	fn func(*Tx) (T, error)) (result T, err error) {
 	err = s.Write(ctx, actor, func(tx *Tx) error {
 		if actor.IdempotencyKey == "" {
 			result, err = fn(tx)
@@ -87,7 +89,8 @@ func (t *Tx) auditReplay() error {
 	if t.actor.Auto() || t.actor.Request == "" {
 		return nil
 	}
-	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote, Action: "access.replayed",
+	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote,
+		Action: "access.replayed",
 		Object: t.actor.Request, Outcome: outcomeReplayed})
 }
 
@@ -99,7 +102,8 @@ func idempotencySeal(actor Actor) string {
 func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
 	var sealed []byte
 	var generation uint64
-	known, err := v.get("SELECT sealed, dek_generation FROM idempotency WHERE accessor = ? AND key = ? AND created_at >= ?",
+	known, err := v.get("SELECT sealed, dek_generation FROM idempotency "+
+		"WHERE accessor = ? AND key = ? AND created_at >= ?",
 		[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(v.Now.Add(-rememberFor))}, &sealed, &generation)
 	if err != nil || !known {
 		return nil, err
@@ -118,8 +122,8 @@ func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
 	return &old, nil
 }
 
-// Answered reports whether the request was carried out before, so that what must be done once outside the database is not
-// done again.
+// Answered reports whether the request was carried out before, so that what must be done once outside the database is
+// not done again.
 func (s *Store) Answered(ctx context.Context, actor Actor) (known bool, err error) {
 	if actor.IdempotencyKey == "" {
 		return false, nil
