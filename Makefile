@@ -27,7 +27,7 @@ run: build
 test: setup-test build
 	$(GO) test -tags $(TAGS) -race -p 1 -timeout 15m $$($(GO) list ./... | grep -v /e2e)
 	$(GO) test -tags $(TAGS) -parallel 3 -timeout 25m ./e2e
-	$(GO) test -tags $(TAGS) -run 'TestModels|TestPlans' -timeout 5m ./e2e/faults
+	$(GO) test -tags $(TAGS) -timeout 10m ./e2e/faults
 	$(GO) test -tags $(TAGS) -timeout 5m -parallel 2 ./e2e/docs
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test -timeout 3m ./...
 
@@ -40,7 +40,7 @@ docs-test: setup-test
 	$(GO) test -tags $(TAGS) -count 1 -timeout 5m -parallel 2 ./e2e/docs
 
 # What `go build` and `go test` need, for a shell: eval "$(make env)".
-env:
+env: setup
 	@echo 'export CGO_ENABLED=1'
 	@echo 'export CGO_CFLAGS="$(CGO_CFLAGS)"'
 	@echo 'export CGO_LDFLAGS="$(CGO_LDFLAGS)"'

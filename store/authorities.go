@@ -89,10 +89,10 @@ type Issuer struct {
 	certs.CA
 	Generation uint64
 	Operators  bool // the CA was brought by the operator
-	// Chain is PEM that follows a leaf where it is presented: first this CA as the other one of a rotation certifies it, so
-	// that those verify it who know the other alone, then the other itself, for those who pin it. The CA's own certificate
-	// comes after them: OpenSSL takes the first certificate with the issuer's name and would stop at a root that it does
-	// not trust.
+	// Chain is PEM that follows a leaf where it is presented. During a rotation it begins with this CA, certified by the
+	// other one, so that clients that know the other alone verify the leaf; then comes the other CA, for clients that pin
+	// it. This CA's own certificate comes last: OpenSSL takes the first certificate with the issuer's name and would stop
+	// at a root that it does not trust.
 	Chain []byte
 	// Bundle is PEM of what is trusted, the CA itself first.
 	Bundle []byte
@@ -112,7 +112,7 @@ func (t *Trust) Of(kind certs.Kind) *Issuer {
 	return &t.HTTP
 }
 
-// Trust reads who issues certificates and who is trusted, with the keys, as the leader has it.
+// Trust reads who issues certificates and who is trusted, with the keys.
 func (as Authorities) Trust(ctx context.Context, c Consistency) (*Trust, error) {
 	return recall(ctx, as.s, c, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
 		rev, err := v.trustRevision()
@@ -159,7 +159,7 @@ func ownPEM(a *Authority) []byte {
 	return certs.EncodeCert(list[0].Raw)
 }
 
-// Authority returns the certificate authority of a kind that issues now, with its key, as the leader has it.
+// Issuing returns the certificate authority of a kind that issues now, with its key.
 func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kind) (certs.CA, error) {
 	t, err := as.Trust(ctx, c)
 	if err != nil {
@@ -168,9 +168,9 @@ func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kin
 	return t.Of(kind).CA, nil
 }
 
-// TrustBundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
+// Bundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
 // issues first: during a rotation there are two. It reads the leader's state, or the local replica on other members. To
-// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, MirrorChanged elsewhere).
+// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, Mirror.Changed elsewhere).
 func (as Authorities) Bundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
 	load := func(v *View) ([]string, error) {
 		all, err := v.inUse(kind)
@@ -205,7 +205,7 @@ type RemovedHolder struct {
 	RemovedAt time.Time
 }
 
-// Authorities lists the authorities of both kinds with what is going on.
+// List lists the authorities of both kinds with what is going on.
 func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
 	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
 		var out []AuthorityKind
@@ -269,50 +269,63 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 	if left := next.Cert.NotAfter.Sub(tx.Now); left < 3*expiryWarning {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it", kind, int(left.Hours()/24)))
 	}
-	key, err := certs.EncodeKey(next.Key)
-	if err != nil {
-		return err
-	}
-	defer clear(key)
-	sealed, dek, err := as.s.keys.seal(AuthoritySecret(kind, a.Generation), key)
-	if err != nil {
-		return err
-	}
 	overlap := DefaultCAOverlap
 	if q.Overlap != nil {
 		overlap = *q.Overlap
 	}
-	for _, st := range []statement{
-		{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at,
-			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			args: []any{string(kind), a.Generation, a.Origin, a.CertPEM, crossNew, certs.Fingerprint(next.Cert.Raw), sealed, dek, tx.Now, next.Cert.NotAfter, tx.Rev, tx.Rev}},
-		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{crossOld, tx.Rev, string(kind)}},
+	a.crossPEM = crossNew
+	if err := as.insertSuccessor(tx, &a, next); err != nil {
+		return err
+	}
+	if err := tx.execAll([]statement{
+		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'",
+			args: []any{crossOld, tx.Rev, string(kind)}},
 		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at, started_by, phase_at, modified_rev)
 			VALUES (?, 'trust', ?, ?, ?, ?, ?, ?, ?)`,
 			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(), tx.Now, tx.Rev}},
-	} {
-		if err := tx.exec(st.query, st.args...); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
 	holders, err := tx.trustHolders()
 	if err != nil {
 		return err
 	}
 	if kind == certs.HTTP {
-		var tokens int
-		if _, err := tx.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
-			[]any{rfc3339(tx.Now.Add(overlap))}, &tokens); err != nil {
+		if err := tx.warnOfPins(overlap, out); err != nil {
 			return err
 		}
-		if tokens > 0 {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
-		}
 	}
-	step("generation %d (%as.s, valid until %as.s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
+	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
 	step("then it issues, and every member gets new certificates")
 	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
 	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
+}
+
+// insertSuccessor stores an authority that is to be trusted, with its key.
+func (as Authorities) insertSuccessor(tx *Tx, a *Authority, ca certs.CA) error {
+	key, err := certs.EncodeKey(ca.Key)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	sealed, dek, err := as.s.keys.seal(AuthoritySecret(a.Kind, a.Generation), key)
+	if err != nil {
+		return err
+	}
+	return tx.exec(`INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at,
+			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		string(a.Kind), a.Generation, a.Origin, a.CertPEM, a.crossPEM, certs.Fingerprint(ca.Cert.Raw), sealed, dek, tx.Now, ca.Cert.NotAfter, tx.Rev, tx.Rev)
+}
+
+// warnOfPins warns of join tokens that pin the CA which a rotation replaces and outlive its overlap.
+func (t *Tx) warnOfPins(overlap time.Duration, out *CAChange) error {
+	var tokens int
+	_, err := t.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
+		[]any{rfc3339(t.Now.Add(overlap))}, &tokens)
+	if err == nil && tokens > 0 {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
+	}
+	return err
 }
 
 // operatorsCA checks what an operator brings.
@@ -371,19 +384,4 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 		a.CertPEM += string(certs.EncodeCert(c.Raw))
 	}
 	return ca, nil
-}
-
-// cross has two authorities certify each other, as PEM: who trusts one of them verifies what the other has issued.
-func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning string) {
-	if der, err := old.CrossSign(next.Cert, now); err == nil {
-		nextByOld = string(certs.EncodeCert(der))
-	} else {
-		warning = "the old CA cannot certify the new one: clients need the new CA before it issues"
-	}
-	if der, err := next.CrossSign(old.Cert, now); err == nil {
-		oldByNext = string(certs.EncodeCert(der))
-	} else if warning == "" {
-		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has its new certificates"
-	}
-	return nextByOld, oldByNext, warning
 }

@@ -17,7 +17,7 @@ const (
 	PhaseOverlap = "overlap" // both are trusted until the old one is dropped
 )
 
-// What ChangeCA can be asked for.
+// What Authorities.Change can be asked for.
 const (
 	CAStart    = "start"
 	CAContinue = "continue" // to the next phase, if need be without the members that hold the rotation back
@@ -59,16 +59,16 @@ func (v *View) caRotation(kind certs.Kind) (*CARotation, error) {
 	return &list[0], nil
 }
 
-// CARotations lists the rotations that are under way, as the leader has them.
+// Rotations lists the rotations that are under way.
 func (as Authorities) Rotations(ctx context.Context, c Consistency) ([]CARotation, error) {
 	return recall(ctx, as.s, c, "ca-rotations", []string{"ca_rotations"}, func(v *View) ([]CARotation, error) {
 		return collect(v, scanRotation, selectRotations+" ORDER BY kind")
 	})
 }
 
-// TrustHolders lists the members that have a certificate for the cluster listener: a rotation waits for them. (Who has
-// joined by HTTP alone has none.) One whose certificate has expired counts as well: it renews it when it comes back, and
-// could not if its authority had been dropped meanwhile. As the leader has it.
+// Holders lists the members that have a certificate for the cluster listener, which members that joined by HTTP alone do
+// not have: a rotation waits for them. A member whose certificate has expired counts as well: it renews the certificate
+// when it comes back, and could not if its authority had been dropped meanwhile. As the leader has it.
 func (as Authorities) Holders(ctx context.Context, c Consistency) ([]uint64, error) {
 	return recall(ctx, as.s, c, "trust-holders", []string{"certificates", "members"}, (*View).trustHolders)
 }
@@ -102,7 +102,7 @@ func (t *Tx) missing(in Installed) (n int, err error) {
 	return n, err
 }
 
-// AdvanceCA brings every rotation to its next phase that has nothing left to wait for, and tells whether it has changed
+// Advance brings every rotation to its next phase that has nothing left to wait for, and reports whether it has changed
 // anything. Any leader may call it at any time.
 func (as Authorities) Advance(ctx context.Context, actor Actor, in Installed) (changed bool, err error) {
 	rotations, err := as.Rotations(ctx, AsLeader)
@@ -150,7 +150,7 @@ func (t *Tx) advanceCA(in Installed) (changed bool, err error) {
 	return changed, nil
 }
 
-// due tells whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
+// due reports whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
 func (r *CARotation) due(ready bool, now time.Time) bool {
 	if r.Phase == PhaseOverlap {
 		return !now.Before(*r.DropAt)
@@ -176,29 +176,25 @@ func (t *Tx) next(r *CARotation) error {
 
 // swap lets the new authority issue and the old one be trusted only.
 func (t *Tx) swap(r *CARotation, action string) error {
-	for _, st := range []statement{
+	if err := t.execAll([]statement{
 		{query: "UPDATE authorities SET state = 'trusted', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), r.Old}},
 		{query: "UPDATE authorities SET state = 'active', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), r.New}},
 		{query: `UPDATE ca_rotations SET phase = 'issue', phase_at = ?, drop_at = NULL, old_generation = ?, new_generation = ?, overlap_seconds = ?,
 			rolled_back = ?, modified_rev = ? WHERE kind = ?`, args: []any{t.Now, r.Old, r.New, int64(r.Overlap / time.Second), r.RolledBack, t.Rev, string(r.Kind)}},
-	} {
-		if err := t.exec(st.query, st.args...); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
 	return t.audit(action, caObject(r.Kind), fmt.Sprintf("generation %d issues, %d is trusted", r.New, r.Old))
 }
 
 // retire ends a rotation: one authority leaves the bundles and its key is erased.
 func (t *Tx) retire(r *CARotation, generation uint64, action string) error {
-	for _, st := range []statement{
+	if err := t.execAll([]statement{
 		{query: "UPDATE authorities SET state = 'retired', sealed_key = x'', cross_pem = '', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), generation}},
 		{query: "UPDATE authorities SET cross_pem = '', modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{t.Rev, string(r.Kind)}},
 		{query: "DELETE FROM ca_rotations WHERE kind = ?", args: []any{string(r.Kind)}},
-	} {
-		if err := t.exec(st.query, st.args...); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
 	return t.audit(action, caObject(r.Kind), fmt.Sprintf("generation %d is retired and its key erased", generation))
 }
@@ -228,7 +224,7 @@ type CAChange struct {
 
 var errDryRun = errors.New("store: nothing is to be changed")
 
-// ChangeCA starts a rotation, or changes one that is under way, all or nothing. With DryRun it refuses what it would
+// Change starts a rotation, or changes one that is under way, all or nothing. With DryRun it refuses what it would
 // refuse and changes nothing.
 func (as Authorities) Change(ctx context.Context, actor Actor, q CARequest) (out CAChange, err error) {
 	if q.DryRun {
@@ -316,4 +312,19 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 		step("%s after that generation %d is dropped", r.Overlap, r.Old)
 		return tx.swap(r, "ca.rollback")
 	}
+}
+
+// cross has two authorities certify each other, as PEM: who trusts one of them verifies what the other has issued.
+func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning string) {
+	if der, err := old.CrossSign(next.Cert, now); err == nil {
+		nextByOld = string(certs.EncodeCert(der))
+	} else {
+		warning = "the old CA cannot certify the new one: clients need the new CA before it issues"
+	}
+	if der, err := next.CrossSign(old.Cert, now); err == nil {
+		oldByNext = string(certs.EncodeCert(der))
+	} else if warning == "" {
+		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has its new certificates"
+	}
+	return nextByOld, oldByNext, warning
 }
