@@ -74,7 +74,7 @@ type Cluster struct {
 	events     *events
 	peers      *peering.Streams
 
-	told sync.Map // ids of removed members of whom the others were told
+	told sync.Map // removed members that the others have been told of
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
@@ -193,8 +193,8 @@ func (c *Cluster) Twin() <-chan error { return c.announcer.twin }
 // Removed is closed when another member has said that this one is not in the cluster any more.
 func (c *Cluster) Removed() <-chan struct{} { return c.membership.gone }
 
-// Notices is what this member's operator has to do now, a sentence each: what there is, a semicolon, what mends it. It is
-// nil when that is nothing.
+// Notices is what this member's operator has to do now, a sentence each: what there is, a semicolon, what mends it. It
+// is nil when that is nothing.
 func (c *Cluster) Notices() []string {
 	list := c.announcer.notices()
 	if d := c.Disk(); d.Low {

@@ -55,7 +55,7 @@ func (vw *view) Autopilot() autopilot.State {
 	return s
 }
 
-// DiskLow tells whether a member has said that its disk is nearly full, as the leader's probes have it.
+// DiskLow reports whether a member has said, in answer to the leader's probes, that its disk is nearly full.
 func (vw *view) DiskLow(nodeID uint64) bool {
 	for _, v := range vw.state.Load().Servers {
 		if v.NodeID == nodeID {
@@ -65,7 +65,7 @@ func (vw *view) DiskLow(nodeID uint64) bool {
 	return false
 }
 
-// CannotStore tells why a member does not store, as the leader's last round has it; empty when it does, or where this
+// CannotStore returns why a member does not store, as of the leader's last round; empty when it does, or where this
 // member does not lead.
 func (vw *view) CannotStore(nodeID uint64) string {
 	for _, v := range vw.state.Load().Servers {
@@ -76,8 +76,8 @@ func (vw *view) CannotStore(nodeID uint64) string {
 	return ""
 }
 
-// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
-// so for too short a time to tell.
+// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has
+// done so for too short a time to tell.
 func (vw *view) Alive(nodeID uint64) string {
 	if s, ok := (*vw.alive.Load())[nodeID]; ok {
 		return s
