@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,6 +64,7 @@ type Cluster struct {
 	input atomic.Pointer[autopilot.Input] // what the last round saw; nil where this member does not lead
 	disk  atomic.Pointer[datadir.Disk]
 
+	history   *history
 	storage   *storage
 	stepping  atomic.Bool               // leadership is being given away because this member cannot store
 	stalledAt atomic.Pointer[time.Time] // when a leader last said that this replica stands still; nil when it does not
@@ -108,7 +110,7 @@ func Start(cfg Config) *Cluster {
 	c.forget()
 	c.disk.Store(&datadir.Disk{})
 	c.lookAtDisk()
-	c.storage = newStorage(time.Now())
+	c.storage, c.history = newStorage(time.Now()), newHistory(time.Now())
 	c.peers = peering.New(peering.Config{
 		Store:     cfg.Store,
 		Transport: cfg.Transport,
@@ -117,7 +119,7 @@ func Start(cfg Config) *Cluster {
 		Loopback:  dialpolicy.OnLoopback(cfg.Self.RaftAddress),
 		Logger:    cfg.Logger,
 	})
-	for _, loop := range []func(context.Context){c.peers.Run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests} {
+	for _, loop := range []func(context.Context){c.peers.Run, c.followEvents, c.renew, c.lead, c.expel, c.announce, c.watchStoring, c.ownerRequests, c.remember} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
@@ -165,25 +167,38 @@ func (c *Cluster) Autopilot() autopilot.State {
 	return s
 }
 
+// seen returns what the leader's last round has of a member; nil where this member does not lead.
+func (c *Cluster) seen(nodeID uint64) *autopilot.Server {
+	servers := c.state.Load().Servers
+	i, found := slices.BinarySearchFunc(servers, nodeID, func(v autopilot.Server, id uint64) int { return cmp.Compare(v.NodeID, id) })
+	if !found {
+		return nil
+	}
+	return &servers[i]
+}
+
 // DiskLow tells whether a member has said that its disk is nearly full, as the leader's probes have it.
 func (c *Cluster) DiskLow(nodeID uint64) bool {
-	for _, v := range c.state.Load().Servers {
-		if v.NodeID == nodeID {
-			return v.DiskLow
-		}
-	}
-	return false
+	v := c.seen(nodeID)
+	return v != nil && v.DiskLow
 }
 
 // CannotStore tells why a member does not store, as the leader's last round has it; empty when it does, or where this
 // member does not lead.
 func (c *Cluster) CannotStore(nodeID uint64) string {
-	for _, v := range c.state.Load().Servers {
-		if v.NodeID == nodeID {
-			return v.CannotStore
-		}
+	if v := c.seen(nodeID); v != nil {
+		return v.CannotStore
 	}
 	return ""
+}
+
+// DownSince returns when a member that does not answer was last heard of, as the leader's last round has it; the zero time
+// for one that answers, or where this member does not lead.
+func (c *Cluster) DownSince(nodeID uint64) time.Time {
+	if v := c.seen(nodeID); v != nil {
+		return v.DownSince
+	}
+	return time.Time{}
 }
 
 // Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
@@ -365,6 +380,7 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.serveEvents)
+	mux.HandleFunc("GET "+pathFigures, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.ownFigures()) })
 	return mux
 }
 

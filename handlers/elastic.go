@@ -285,7 +285,7 @@ func (s *Server) admitElastic(ep *elasticEndpoint, q *Request) error {
 		}
 	}
 	if ep.Scope != "" && !q.Allows(ep.Scope) {
-		return unauthorizedFor(q, ep.action, ep.privileges)
+		return Lacks(ep.Scope, unauthorizedFor(q, ep.action, ep.privileges))
 	}
 	return nil
 }

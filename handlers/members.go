@@ -23,6 +23,7 @@ type member struct {
 	Mode      string            `json:"mode"`
 	Role      string            `json:"role"` // voter, standby, spare, or member when it is not a Raft server
 	Status    string            `json:"status"`
+	DownSince string            `json:"downSince,omitempty"` // when one that does not answer last did
 	OverlayIP string            `json:"overlayIp"`
 	SliceCIDR string            `json:"sliceCidr"`
 	Labels    map[string]string `json:"labels,omitempty"`
@@ -77,6 +78,9 @@ func (s *Server) member(m *store.Member, roles map[uint64]store.Role) member {
 		Suffrage: "nonvoter", IsLeader: m.NodeID == s.Store.LeaderID(), DrainState: m.DrainState, ID: m.ID, Name: m.Name, Mode: m.Mode,
 		Role: "member", Status: s.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
 		JoinedAt: m.JoinedAt.UTC().Format(TimeFormat), DiskLow: s.DiskLow(m.NodeID)}
+	if at := s.DownSince(m.NodeID); !at.IsZero() {
+		out.DownSince = at.UTC().Format(TimeFormat)
+	}
 	if s.CannotStore != nil {
 		out.CannotStore = s.CannotStore(m.NodeID)
 	}

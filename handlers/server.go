@@ -33,9 +33,10 @@ type Peers interface {
 type Config struct {
 	Store     *store.Store
 	Peers     Peers
-	Autopilot func() any                 // the leader's view, as the members family shows it
-	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
-	Wake      func()                     // tells the leader's loops that membership has changed
+	Autopilot func() any                    // the leader's view, as the members family shows it
+	Alive     func(nodeID uint64) string    // "alive", "left" or "unknown", as the leader's probes have it
+	DownSince func(nodeID uint64) time.Time // when a member that does not answer last did, the zero time for any other
+	Wake      func()                        // tells the leader's loops that membership has changed
 
 	CanRemove func(ctx context.Context, nodeID uint64) error // why a removal would leave too few live voters
 	Reachable func(ctx context.Context, nodeID uint64) error // why a member does not answer now
@@ -54,6 +55,7 @@ type Config struct {
 
 	Notices func() []string // what this member's operator has to do now, a sentence each
 	Disk    func() any      // how full this member's disk is
+	History func() any      // what this member remembers of the last hour
 	// Storing returns why this member does not store, empty when it does, and how its disk answers.
 	Storing     func() (fault string, detail any)
 	CannotStore func(nodeID uint64) string // why a member does not store, as the leader's last round has it

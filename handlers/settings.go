@@ -29,7 +29,7 @@ func (s *Server) putSettings(q *Request) error {
 			return err
 		}
 		if !q.Token.Allows(scope) {
-			return Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope)
+			return Lacks(scope, Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope))
 		}
 	}
 	values, err := s.Store.Settings.Set(q.Context(), q.Actor, values)

@@ -7,6 +7,8 @@ import (
 func (s *Server) nativeRoutes() []Route {
 	return []Route{
 		{Method: "GET", Path: "/api/v1/openapi.yaml", At: Here, Plain: true, Serve: s.openapi},
+		{Method: "GET", Path: "/api/v1/whoami", At: HereStale, Check: CheckStale, Admit: AdmitKnown, Serve: s.whoami},
+		{Method: "GET", Path: "/api/v1/cluster/history", Scope: store.ScopeClusterRead, At: Here, Serve: s.history},
 		{Method: "GET", Path: "/api/v1/cluster/autopilot/config", Scope: store.ScopeClusterRead, At: HereStale, Check: CheckStale, Serve: s.getAutopilotConfig},
 		{Method: "PUT", Path: "/api/v1/cluster/autopilot/config", Scope: store.ScopeClusterManage, Serve: s.putAutopilotConfig},
 		{Method: "GET", Path: "/api/v1/cluster/raft/diff", Scope: store.ScopeClusterRead, Serve: s.raftDiff},

@@ -121,7 +121,7 @@ func testConfig(st *store.Store, clusterID string, log *slog.Logger) Config {
 	empty := func() any { return struct{}{} }
 	unchanged := func(_ context.Context, data []byte) (json.RawMessage, error) { return data, nil }
 	return Config{Store: st, Peers: nobody{}, ClusterID: clusterID, Name: "one", Version: "test", Commit: "test", Logger: log,
-		Autopilot: empty, Alive: func(uint64) string { return "alive" }, Wake: func() {},
+		Autopilot: empty, Alive: func(uint64) string { return "alive" }, DownSince: func(uint64) time.Time { return time.Time{} }, History: empty, Wake: func() {},
 		CanRemove: fine, Reachable: fine, CanLead: fine, Diff: func(context.Context) (any, error) { return []int{}, nil },
 		PrepareRemoval: func(ctx context.Context, id uint64) (*store.DEKRotation, error) {
 			return st.Keys.PrepareRotation(ctx, id, nil)

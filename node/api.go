@@ -34,6 +34,7 @@ func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 		MergeAutopilot:   loops.MergeSettings,
 
 		Alive:          loops.Alive,
+		DownSince:      loops.DownSince,
 		Wake:           loops.Wake,
 		Installed:      loops.Installed,
 		CanRemove:      loops.CanRemove,
@@ -46,6 +47,7 @@ func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 
 		Notices:      loops.Notices,
 		Disk:         func() any { return loops.Disk() },
+		History:      func() any { return loops.History() },
 		DiskLow:      loops.DiskLow,
 		DiskRoom:     func() int64 { return loops.Disk().Room() },
 		CannotStore:  loops.CannotStore,

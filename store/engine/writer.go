@@ -270,7 +270,7 @@ func (l *leadership) commit(batch []*request) error {
 		answer(nil) // the cluster has it; only the working copy is behind
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
-	e.metrics.commit.Observe(time.Since(begin).Seconds())
+	e.metrics.committed(time.Since(begin))
 	e.metrics.batch.Observe(float64(len(changed)))
 	e.metrics.refused.Add(float64(len(refused)))
 	e.changes.advance(rev, work.tables)
