@@ -27,7 +27,7 @@ run: build
 test: setup-test build
 	$(GO) test -tags $(TAGS) -race -p 1 -timeout 15m $$($(GO) list ./... | grep -v /e2e)
 	$(GO) test -tags $(TAGS) -parallel 3 -timeout 25m ./e2e
-	$(GO) test -tags $(TAGS) -run 'TestModels|TestPlans' -timeout 5m ./e2e/faults
+	$(GO) test -tags $(TAGS) -timeout 10m ./e2e/faults
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test -timeout 3m ./...
 
 # The end-to-end tests with the race detector in every process: about five minutes on two cores.

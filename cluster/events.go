@@ -22,31 +22,37 @@ const (
 	eventsLinger   = 30 * time.Second // after the last reader has gone
 )
 
-// followEvents keeps this member's window of events up to date while somebody reads there: one stream from the leader,
+// events brings the leader's events to the readers at this member, and the leader's to other members.
+type events struct {
+	*member
+	closing chan struct{}
+}
+
+// follow keeps this member's window of events up to date while somebody reads there: one stream from the leader,
 // however many readers there are. It begins behind what the window has, so that nothing is missing or there twice when
 // the leader changes.
-func (c *Cluster) followEvents(ctx context.Context) {
+func (ev *events) follow(ctx context.Context) {
 	wait := eventsRetry
 	for ctx.Err() == nil {
-		turned := c.Store.Leadership()
-		readers, changed := c.Store.Events.Readers()
-		leader := c.Store.LeaderID()
+		turned := ev.Store.Leadership()
+		readers, changed := ev.Store.Events.Readers()
+		leader := ev.Store.LeaderID()
 		var retry <-chan time.Time
 		if readers == 0 {
-			c.Store.Events.Rest()
+			ev.Store.Events.Rest()
 		}
-		if readers > 0 && leader != 0 && leader != c.Store.NodeID() {
+		if readers > 0 && leader != 0 && leader != ev.Store.NodeID() {
 			term, cancel := context.WithCancel(ctx)
 			stop := make(chan struct{})
-			go func() { c.whileRead(turned, stop); cancel() }()
-			got, err := c.receiveEvents(term, leader)
+			go func() { ev.whileRead(turned, stop); cancel() }()
+			got, err := ev.receive(term, leader)
 			close(stop)
 			cancel()
 			if got {
 				wait = eventsRetry
 			}
 			if err != nil && ctx.Err() == nil {
-				c.log.Debug("events", "from", leader, "err", err)
+				ev.log.Debug("events", "from", leader, "err", err)
 			}
 			retry = time.After(wait)
 			wait = min(2*wait, maxEventsRetry)
@@ -61,9 +67,9 @@ func (c *Cluster) followEvents(ctx context.Context) {
 }
 
 // whileRead blocks until leadership turns, nobody has read for a while, or stop.
-func (c *Cluster) whileRead(turned, stop <-chan struct{}) {
+func (ev *events) whileRead(turned, stop <-chan struct{}) {
 	for {
-		readers, changed := c.Store.Events.Readers()
+		readers, changed := ev.Store.Events.Readers()
 		var idle <-chan time.Time
 		if readers == 0 {
 			idle = time.After(eventsLinger)
@@ -74,7 +80,7 @@ func (c *Cluster) whileRead(turned, stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-idle:
-			if c.Store.Events.Rest() {
+			if ev.Store.Events.Rest() {
 				return
 			}
 		case <-changed:
@@ -89,17 +95,17 @@ type eventLine struct {
 	Rows  []store.AuditRow `json:"rows,omitempty"`
 }
 
-// receiveEvents reads from the leader until the stream breaks; got tells whether it brought anything.
-func (c *Cluster) receiveEvents(ctx context.Context, leader uint64) (got bool, err error) {
+// receive reads from the leader until the stream breaks; got tells whether it brought anything.
+func (ev *events) receive(ctx context.Context, leader uint64) (got bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	silence := time.AfterFunc(eventsSilence, cancel)
 	defer silence.Stop()
 	path := pathEvents
-	if end, ready := c.Store.Events.End(); ready {
+	if end, ready := ev.Store.Events.End(); ready {
 		path += "?after=" + end.String()
 	}
-	resp, err := c.Transport.Get(ctx, leader, path)
+	resp, err := ev.Transport.Get(ctx, leader, path)
 	if err != nil {
 		return false, err
 	}
@@ -115,15 +121,15 @@ func (c *Cluster) receiveEvents(ctx context.Context, leader uint64) (got bool, e
 		}
 		silence.Reset(eventsSilence)
 		got = true
-		if !c.Store.Events.Told(line.Begin, line.Rows) {
+		if !ev.Store.Events.Told(line.Begin, line.Rows) {
 			return got, nil
 		}
 	}
 }
 
-// serveEvents streams the leader's window to another member. One whose window ends before this one begins is told to
+// serve streams the leader's window to another member. One whose window ends before this one begins is told to
 // begin anew: its readers find what is in between in its mirror.
-func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
+func (ev *events) serve(w http.ResponseWriter, r *http.Request) {
 	out := json.NewEncoder(w)
 	ctl := http.NewResponseController(w)
 	send := func(line eventLine) error {
@@ -136,12 +142,12 @@ func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	at, known := store.ParsePosition(r.URL.Query().Get("after"))
 	if known {
-		_, _, known = c.Store.Events.Window(at, 1)
+		_, _, known = ev.Store.Events.Window(at, 1)
 	}
 	if !known {
-		at, _ = c.Store.Events.End()
-		if _, _, ok := c.Store.Events.Window(at, 1); !ok {
-			http.Error(w, fmt.Sprint(c.Store.LeaderID()), http.StatusMisdirectedRequest)
+		at, _ = ev.Store.Events.End()
+		if _, _, ok := ev.Store.Events.Window(at, 1); !ok {
+			http.Error(w, fmt.Sprint(ev.Store.LeaderID()), http.StatusMisdirectedRequest)
 			return
 		}
 		if send(eventLine{Begin: &at}) != nil {
@@ -152,9 +158,9 @@ func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	beat := time.NewTicker(eventsBeat)
 	defer beat.Stop()
-	turned := c.Store.Leadership()
+	turned := ev.Store.Leadership()
 	for {
-		list, wake, ok := c.Store.Events.Window(at, eventsBatch)
+		list, wake, ok := ev.Store.Events.Window(at, eventsBatch)
 		if !ok {
 			return
 		}
@@ -172,14 +178,14 @@ func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-wake:
 		case <-turned:
-			turned = c.Store.Leadership()
+			turned = ev.Store.Leadership()
 		case <-beat.C:
 			if send(eventLine{}) != nil {
 				return
 			}
 		case <-r.Context().Done():
 			return
-		case <-c.closing:
+		case <-ev.closing:
 			return
 		}
 	}

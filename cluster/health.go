@@ -26,8 +26,8 @@ type sighting struct {
 
 // watchHealth notes in SQL who has stopped answering and who is back. What was noted by an earlier leader holds on. A
 // member outside Raft that has never answered this leader is not news: it may never have been started.
-func (c *Cluster) watchHealth(ctx context.Context, t *term, state *autopilot.State, now time.Time) error {
-	noted, err := c.Store.Members.Unhealthy(ctx, store.AsLeader)
+func (t *term) watchHealth(ctx context.Context, state *autopilot.State, now time.Time) error {
+	noted, err := t.Store.Members.Unhealthy(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (c *Cluster) watchHealth(ctx context.Context, t *term, state *autopilot.Sta
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return c.Store.Members.SetHealth(ctx, c.actor(), changes)
+	return t.Store.Members.SetHealth(ctx, t.actor(), changes)
 }
 
 // healthChanges brings the sightings up to date and finds what is to be noted.

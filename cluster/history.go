@@ -176,11 +176,18 @@ func (h *history) show(nodeID uint64) History {
 	return out
 }
 
-// History returns what this member remembers of the last hour.
-func (c *Cluster) History() History { return c.history.show(c.Store.NodeID()) }
+// historian fills the memory of a member.
+type historian struct {
+	*member
+	view    *view
+	history *history
+}
 
-// remember fills the memory until ctx ends.
-func (c *Cluster) remember(ctx context.Context) {
+// History returns what this member remembers of the last hour.
+func (x *historian) History() History { return x.history.show(x.Store.NodeID()) }
+
+// run fills the memory until ctx ends.
+func (x *historian) run(ctx context.Context) {
 	tick := time.NewTicker(historyTick)
 	defer tick.Stop()
 	var sampled, seen time.Time
@@ -188,21 +195,21 @@ func (c *Cluster) remember(ctx context.Context) {
 	for {
 		now := time.Now()
 		var unhealthy map[uint64]bool
-		if rev := c.Store.Mirror.Revision(); rev != revision || now.Sub(seen) > historyEvery {
-			if m, err := c.Store.Members.Unhealthy(ctx, store.Stale); err == nil {
+		if rev := x.Store.Mirror.Revision(); rev != revision || now.Sub(seen) > historyEvery {
+			if m, err := x.Store.Members.Unhealthy(ctx, store.Stale); err == nil {
 				revision, seen, unhealthy = rev, now, m
 				if unhealthy == nil {
 					unhealthy = map[uint64]bool{}
 				}
 			}
 		}
-		c.history.look(now, c.Store.LeaderID(), unhealthy)
+		x.history.look(now, x.Store.LeaderID(), unhealthy)
 		if now.Sub(sampled) >= historyEvery-historyTick/2 {
 			sampled = now
-			n, total := c.Store.Commits()
-			c.measure(n-commits, total-took)
+			n, total := x.Store.Commits()
+			x.measure(n-commits, total-took)
 			commits, took = n, total
-			c.history.add(now, c.figures(ctx))
+			x.history.add(now, x.figures(ctx))
 		}
 		select {
 		case <-ctx.Done():
@@ -213,45 +220,48 @@ func (c *Cluster) remember(ctx context.Context) {
 }
 
 // measure makes the figures that this member tells while it leads.
-func (c *Cluster) measure(commits uint64, took time.Duration) {
+func (x *historian) measure(commits uint64, took time.Duration) {
 	f := figures{Commits: commits, Servers: []serverFigure{}}
 	if commits > 0 {
 		f.CommitMs = milliseconds(took / time.Duration(commits))
 	}
-	state := c.state.Load()
+	state := x.view.state.Load()
 	for i := range state.Servers {
 		if v := &state.Servers[i]; v.Role != autopilot.RoleOutside {
 			f.Servers = append(f.Servers, serverFigure{v.NodeID, v.Lag, milliseconds(v.RTT.Std())})
 		}
 	}
-	c.history.mu.Lock()
-	c.history.newest = f
-	c.history.mu.Unlock()
+	x.history.mu.Lock()
+	x.history.newest = f
+	x.history.mu.Unlock()
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
+// serve answers another Raft server.
+func (x *historian) serve(w http.ResponseWriter, _ *http.Request) { writeJSON(w, x.ownFigures()) }
+
 // ownFigures returns what this member last measured.
-func (c *Cluster) ownFigures() figures {
-	c.history.mu.Lock()
-	defer c.history.mu.Unlock()
-	return c.history.newest
+func (x *historian) ownFigures() figures {
+	x.history.mu.Lock()
+	defer x.history.mu.Unlock()
+	return x.history.newest
 }
 
 // figures returns the leader's figures; nil when there is no leader, it does not answer, or this member is outside Raft.
-func (c *Cluster) figures(ctx context.Context) *figures {
-	leader := c.Store.LeaderID()
-	if leader == 0 || c.Store.Outside() { // thousands may be outside; they do not all ask
+func (x *historian) figures(ctx context.Context) *figures {
+	leader := x.Store.LeaderID()
+	if leader == 0 || x.Store.Outside() { // thousands may be outside; they do not all ask
 		return nil
 	}
-	if leader == c.Store.NodeID() {
-		f := c.ownFigures()
+	if leader == x.Store.NodeID() {
+		f := x.ownFigures()
 		return &f
 	}
 	ctx, cancel := context.WithTimeout(ctx, figuresWithin)
 	defer cancel()
 	f := new(figures)
-	if c.Transport.Call(ctx, http.MethodGet, leader, pathFigures, nil, f) != nil {
+	if x.Transport.Call(ctx, http.MethodGet, leader, pathFigures, nil, f) != nil {
 		return nil
 	}
 	return f

@@ -24,9 +24,9 @@ func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEK
 }
 
 // rekey moves what is sealed under old generations to the active one, a batch at a time, and rotates by age.
-func (c *Cluster) rekey(ctx context.Context) error {
+func (t *term) rekey(ctx context.Context) error {
 	for ctx.Err() == nil {
-		n, err := c.Store.Keys.Reencrypt(ctx, c.actor(), reencryptBatch)
+		n, err := t.Store.Keys.Reencrypt(ctx, t.actor(), reencryptBatch)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -35,21 +35,21 @@ func (c *Cluster) rekey(ctx context.Context) error {
 }
 
 // rotateByAge makes a new data-encryption key when the active one is older than the setting allows.
-func (c *Cluster) rotateByAge(ctx context.Context) error {
-	limit, err := c.Store.Settings.DEKMaxAge(ctx, store.AsLeader)
+func (t *term) rotateByAge(ctx context.Context) error {
+	limit, err := t.Store.Settings.DEKMaxAge(ctx, store.AsLeader)
 	if err != nil || limit == 0 {
 		return err
 	}
-	list, err := c.Store.Keys.Generations(ctx, store.Linearisable)
+	list, err := t.Store.Keys.Generations(ctx, store.Linearisable)
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	if age := c.Store.Now().Sub(list[len(list)-1].CreatedAt); age > limit {
-		r, err := c.Store.Keys.PrepareRotation(ctx, 0, nil)
+	if age := t.Store.Now().Sub(list[len(list)-1].CreatedAt); age > limit {
+		r, err := t.Store.Keys.PrepareRotation(ctx, 0, nil)
 		if err != nil {
 			return err
 		}
-		_, err = c.Store.Keys.RotateDEK(ctx, c.actor(), r, "age")
+		_, err = t.Store.Keys.RotateDEK(ctx, t.actor(), r, "age")
 		return err
 	}
 	return nil

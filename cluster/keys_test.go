@@ -59,7 +59,7 @@ func TestRotationByAge(t *testing.T) {
 	st, forward := openFounder(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	c := &Cluster{Config: Config{Store: st}}
+	c := &term{Cluster: &Cluster{member: &member{Config: Config{Store: st}}}}
 	check := func(when string, generations int, oldest string) {
 		t.Helper()
 		if err := c.rotateByAge(ctx); err != nil {

@@ -57,26 +57,26 @@ func (t *troubles) text() string {
 }
 
 // leftBehind says in a sentence that this member is left behind and what to do; empty when it is not.
-func (c *Cluster) leftBehind() string {
-	if c.Store.LeaderID() != 0 {
+func (an *announcer) leftBehind() string {
+	if an.Store.LeaderID() != 0 {
 		return ""
 	}
-	if text := c.troubles.text(); text != "" {
+	if text := an.troubles.text(); text != "" {
 		return text + "; " + datadir.NextRejoin
 	}
 	return ""
 }
 
 // warnLeftBehind says it in the log, once a minute.
-func (c *Cluster) warnLeftBehind() {
-	text := c.leftBehind()
-	c.troubles.mu.Lock()
-	tell := text != "" && time.Since(c.troubles.warned) > leftBehindEvery
+func (an *announcer) warnLeftBehind() {
+	text := an.leftBehind()
+	an.troubles.mu.Lock()
+	tell := text != "" && time.Since(an.troubles.warned) > leftBehindEvery
 	if tell {
-		c.troubles.warned = time.Now()
+		an.troubles.warned = time.Now()
 	}
-	c.troubles.mu.Unlock()
+	an.troubles.mu.Unlock()
 	if tell {
-		c.log.Warn(text)
+		an.log.Warn(text)
 	}
 }

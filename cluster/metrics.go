@@ -38,7 +38,7 @@ func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 	set := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	c.collectStoring(set)
+	c.keeper.collect(set)
 	c.Transport.Collect(out)
 	state := c.Autopilot()
 	if len(state.Servers) == 0 {
@@ -70,8 +70,8 @@ func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 	set(descTolerance, float64(state.FailureTolerance))
 }
 
-func (c *Cluster) collectStoring(set func(*prometheus.Desc, float64, ...string)) {
-	s := c.Storing()
+func (k *keeper) collect(set func(*prometheus.Desc, float64, ...string)) {
+	s := k.Storing()
 	ok := 0.0
 	if s.OK {
 		ok = 1

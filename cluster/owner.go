@@ -24,27 +24,33 @@ const (
 	ownerFiles       = 16 // requests that may wait
 )
 
+// owner serves the owner of a member's files.
+type owner struct {
+	*member
+	archives chan struct{} // bounds the backups that are made at once
+}
+
 // recoverToken has the leader make the token. It blocks until there is a leader or ctx ends.
-func (c *Cluster) recoverToken(ctx context.Context, q datadir.TokenRequest) error {
-	leader, err := c.Store.AwaitLeader(ctx)
+func (o *owner) recoverToken(ctx context.Context, q datadir.TokenRequest) error {
+	leader, err := o.Store.AwaitLeader(ctx)
 	if err != nil {
 		return err
 	}
-	if leader == c.Store.NodeID() {
-		return c.makeToken(ctx, leader, q)
+	if leader == o.Store.NodeID() {
+		return o.makeToken(ctx, leader, q)
 	}
 	body, err := json.Marshal(q)
 	if err != nil {
 		return err
 	}
-	return c.Transport.Call(ctx, http.MethodPost, leader, pathRecoverToken, bytes.NewReader(body), nil)
+	return o.Transport.Call(ctx, http.MethodPost, leader, pathRecoverToken, bytes.NewReader(body), nil)
 }
 
-func (c *Cluster) makeToken(ctx context.Context, nodeID uint64, q datadir.TokenRequest) error {
-	c.log.Warn("the owner of a member's files makes a management token",
+func (o *owner) makeToken(ctx context.Context, nodeID uint64, q datadir.TokenRequest) error {
+	o.log.Warn("the owner of a member's files makes a management token",
 		"node", nodeID, "host", q.Host, "user", q.User, "token", q.ID)
 	how := fmt.Sprintf("management token made on host %s by user %s, as the owner of the files of node %d", q.Host, q.User, nodeID)
-	return c.Store.APITokens.Recover(ctx, ownerOf(nodeID), q.ID, q.Hash, how)
+	return o.Store.APITokens.Recover(ctx, ownerOf(nodeID), q.ID, q.Hash, how)
 }
 
 // ownerOf is the actor of what the owner of a member's files does.
@@ -53,27 +59,27 @@ func ownerOf(nodeID uint64) store.Actor {
 }
 
 // serveOwnerToken takes a request of who holds this member's own key.
-func (c *Cluster) serveOwnerToken(w http.ResponseWriter, r *http.Request) {
-	if err := c.ownOnly(transport.MemberID(r.Context())); err != nil {
+func (o *owner) serveOwnerToken(w http.ResponseWriter, r *http.Request) {
+	if err := o.ownOnly(transport.MemberID(r.Context())); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
-	c.serveToken(w, r, func(ctx context.Context, _ uint64, q datadir.TokenRequest) error { return c.recoverToken(ctx, q) })
+	o.serveToken(w, r, func(ctx context.Context, _ uint64, q datadir.TokenRequest) error { return o.recoverToken(ctx, q) })
 }
 
-func (c *Cluster) serveRecoverToken(w http.ResponseWriter, r *http.Request) {
-	c.serveToken(w, r, c.makeToken)
+func (o *owner) serveRecoverToken(w http.ResponseWriter, r *http.Request) {
+	o.serveToken(w, r, o.makeToken)
 }
 
 // ownOnly refuses every member but this one.
-func (c *Cluster) ownOnly(nodeID uint64) error {
-	if nodeID != c.Store.NodeID() {
+func (o *owner) ownOnly(nodeID uint64) error {
+	if nodeID != o.Store.NodeID() {
 		return errors.New("only the owner of this member's files may ask for that")
 	}
 	return nil
 }
 
-func (c *Cluster) serveToken(w http.ResponseWriter, r *http.Request, do func(context.Context, uint64, datadir.TokenRequest) error) {
+func (o *owner) serveToken(w http.ResponseWriter, r *http.Request, do func(context.Context, uint64, datadir.TokenRequest) error) {
 	var q datadir.TokenRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, datadir.MaxTokenRequest)).Decode(&q); err != nil {
 		http.Error(w, "the request cannot be read", http.StatusBadRequest)
@@ -99,21 +105,21 @@ func (c *Cluster) serveToken(w http.ResponseWriter, r *http.Request, do func(con
 	}
 }
 
-// ownerRequests carries out what the owner of the files has left in the directory, as soon as there is a leader.
-func (c *Cluster) ownerRequests(ctx context.Context) {
+// run carries out what the owner of the files has left in the directory, as soon as there is a leader.
+func (o *owner) run(ctx context.Context) {
 	for rest(ctx, ownerEvery) {
-		for i, name := range c.Dir.TokenRequests() {
+		for i, name := range o.Dir.TokenRequests() {
 			if i == ownerFiles {
 				break
 			}
 			q, err := datadir.ReadTokenRequest(name)
 			if err != nil {
-				c.log.Warn("a request for a token is not carried out", "err", err)
+				o.log.Warn("a request for a token is not carried out", "err", err)
 				_ = os.Remove(name)
 				continue
 			}
 			tctx, cancel := context.WithTimeout(ctx, syncTimeout)
-			err = c.recoverToken(tctx, q)
+			err = o.recoverToken(tctx, q)
 			cancel()
 			var status *transport.StatusError
 			var refusal *store.Refusal
@@ -122,10 +128,10 @@ func (c *Cluster) ownerRequests(ctx context.Context) {
 				break // later
 			}
 			if err != nil {
-				c.log.Warn("a request for a token was refused", "err", err)
+				o.log.Warn("a request for a token was refused", "err", err)
 			}
 			if err := os.Remove(name); err != nil {
-				c.log.Warn("a request for a token that was carried out could not be deleted", "err", err)
+				o.log.Warn("a request for a token that was carried out could not be deleted", "err", err)
 			}
 		}
 	}

@@ -17,27 +17,27 @@ const (
 )
 
 // serveOwnerBackup answers who holds this member's own key with an archive: the leader's, or with stale this member's.
-func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
-	if err := c.ownOnly(transport.MemberID(r.Context())); err != nil {
+func (o *owner) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
+	if err := o.ownOnly(transport.MemberID(r.Context())); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
 	if r.URL.Query().Get("stale") != "" {
 		q := r.URL.Query()
-		c.log.Warn("the owner of this member's files saves a backup of its replica", "host", q.Get("host"), "user", q.Get("user"))
-		c.archive(w, r, store.Stale)
+		o.log.Warn("the owner of this member's files saves a backup of its replica", "host", q.Get("host"), "user", q.Get("user"))
+		o.archive(w, r, store.Stale)
 		return
 	}
-	leader, err := c.Store.AwaitLeader(r.Context())
+	leader, err := o.Store.AwaitLeader(r.Context())
 	if err != nil {
 		http.Error(w, "there is no leader; with --stale it is what this member has", http.StatusServiceUnavailable)
 		return
 	}
-	if leader == c.Store.NodeID() {
-		c.serveBackup(w, r)
+	if leader == o.Store.NodeID() {
+		o.serveBackup(w, r)
 		return
 	}
-	resp, err := c.Transport.Get(r.Context(), leader, pathBackup+"?"+r.URL.RawQuery)
+	resp, err := o.Transport.Get(r.Context(), leader, pathBackup+"?"+r.URL.RawQuery)
 	if err != nil {
 		http.Error(w, "the leader cannot be asked; with --stale it is what this member has", http.StatusServiceUnavailable)
 		return
@@ -53,32 +53,32 @@ func (c *Cluster) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveBackup answers a member, for the owner of its files. The audit has it before the first byte is sent.
-func (c *Cluster) serveBackup(w http.ResponseWriter, r *http.Request) {
+func (o *owner) serveBackup(w http.ResponseWriter, r *http.Request) {
 	id, q := transport.MemberID(r.Context()), r.URL.Query()
 	how := fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"), q.Get("user"), id)
-	err := c.Store.Audit.NoteBackup(r.Context(), ownerOf(id), how)
+	err := o.Store.Audit.NoteBackup(r.Context(), ownerOf(id), how)
 	if err != nil {
 		http.Error(w, "the leader cannot do it now", http.StatusServiceUnavailable)
 		return
 	}
-	c.archive(w, r, store.Linearisable)
+	o.archive(w, r, store.Linearisable)
 }
 
-func (c *Cluster) archive(w http.ResponseWriter, r *http.Request, from store.Consistency) {
+func (o *owner) archive(w http.ResponseWriter, r *http.Request, from store.Consistency) {
 	select { // each one needs room for a copy of the database
-	case c.archives <- struct{}{}:
-		defer func() { <-c.archives }()
+	case o.archives <- struct{}{}:
+		defer func() { <-o.archives }()
 	case <-r.Context().Done():
 		return
 	}
 	var keys []store.ArchiveKey
 	var err error
 	if recipient := r.URL.Query().Get("recipient"); recipient != "" {
-		keys, err = c.Store.Archives.Keys(recipient)
+		keys, err = o.Store.Archives.Keys(recipient)
 	}
 	var f *store.SnapshotFile
 	if err == nil {
-		f, err = c.Store.Archives.SnapshotFile(r.Context(), from, keys, c.Self.BinaryVersion)
+		f, err = o.Store.Archives.SnapshotFile(r.Context(), from, keys, o.Self.BinaryVersion)
 	}
 	var refusal *store.Refusal
 	switch {

@@ -32,10 +32,13 @@ func remoteHost(r *http.Request) string {
 	return host
 }
 
+// issuer makes what only a leader may make: leaves, trust and node identities, for itself and for others.
+type issuer struct{ *member }
+
 // dialled connects to those addresses of a member whose hosts are otherwise neither allowed nor proven, and returns the
 // hosts where the member itself has answered. It blocks for two seconds at the most.
-func (c *Cluster) dialled(ctx context.Context, a store.Announcement) (proven []string) {
-	left, err := c.Store.Members.UnprovenHosts(ctx, a)
+func (is *issuer) dialled(ctx context.Context, a store.Announcement) (proven []string) {
+	left, err := is.Store.Members.UnprovenHosts(ctx, a)
 	if err != nil || len(left) == 0 {
 		return nil
 	}
@@ -51,7 +54,7 @@ func (c *Cluster) dialled(ctx context.Context, a store.Announcement) (proven []s
 		}
 		all.Go(func() {
 			if err := dial(ctx, a.NodeID, address); err != nil {
-				c.log.Debug("a member does not answer where it says that it is", "node", a.NodeID, "address", address, "err", err)
+				is.log.Debug("a member does not answer where it says that it is", "node", a.NodeID, "address", address, "err", err)
 				return
 			}
 			mu.Lock()
@@ -59,15 +62,15 @@ func (c *Cluster) dialled(ctx context.Context, a store.Announcement) (proven []s
 			proven = append(proven, host)
 		})
 	}
-	try(a.RaftAddress, c.Transport.Prove)
-	try(a.APIAddress, c.proveAPI)
+	try(a.RaftAddress, is.Transport.Prove)
+	try(a.APIAddress, is.proveAPI)
 	all.Wait()
 	return proven
 }
 
 // proveAPI shows that a member's API listener is at an address. The member is known by the node id in the certificate.
-func (c *Cluster) proveAPI(ctx context.Context, nodeID uint64, address string) error {
-	trust, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
+func (is *issuer) proveAPI(ctx context.Context, nodeID uint64, address string) error {
+	trust, err := is.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -79,7 +82,7 @@ func (c *Cluster) proveAPI(ctx context.Context, nodeID uint64, address string) e
 			if err != nil || expired {
 				return errors.Join(err, transport.ErrExpired)
 			}
-			id, err := certs.NodeID(s.PeerCertificates[0], c.Transport.ClusterID())
+			id, err := certs.NodeID(s.PeerCertificates[0], is.Transport.ClusterID())
 			if err == nil && id != nodeID {
 				err = errors.New("another member answers")
 			}

@@ -184,7 +184,7 @@ func TestProofs(t *testing.T) {
 		ok   bool
 	}{{"the member", trust.HTTP.CA, 2, true}, {"another member", trust.HTTP.CA, 3, false}, {"a stranger", foreign, 2, false},
 		{"the cluster listener's authority", trust.Of(certs.Transport).CA, 2, false}} {
-		if err := m.proveAPI(ctx, 2, serve(x.ca, x.node)); (err == nil) != x.ok {
+		if err := m.issuer.proveAPI(ctx, 2, serve(x.ca, x.node)); (err == nil) != x.ok {
 			t.Errorf("%s answers: %v", x.what, err)
 		}
 	}

@@ -43,22 +43,35 @@ func differences(members []store.Member, servers []store.Server) []Difference {
 }
 
 // reconcile makes the Raft configuration agree with SQL, one step after the other.
-func (c *Cluster) reconcile(ctx context.Context) error {
-	members, err := c.Store.Members.List(ctx, store.AsLeader)
+func (t *term) reconcile(ctx context.Context) error {
+	members, err := t.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
-	for _, d := range differences(members, c.Store.Servers()) {
-		if d.Have == store.RoleNone && c.Alive(d.NodeID) != autopilot.StatusAlive {
+	for _, d := range differences(members, t.Store.Servers()) {
+		if d.Have == store.RoleNone && t.Alive(d.NodeID) != autopilot.StatusAlive {
 			continue // a machine that is gone would only weaken the quorum
 		}
 		actx, cancel := context.WithTimeout(ctx, assignTimeout)
-		err := c.Store.Assign(actx, d.NodeID, d.Want)
+		err := t.Store.Assign(actx, d.NodeID, d.Want)
 		cancel()
 		if err != nil {
 			return err
 		}
-		c.log.Info("raft configuration", "node", d.NodeID, "role", d.Want, "before", d.Have)
+		t.log.Info("raft configuration", "node", d.NodeID, "role", d.Want, "before", d.Have)
 	}
 	return nil
+}
+
+// Diff lists where the Raft configuration does not agree with the members table.
+func (c *Cluster) Diff(ctx context.Context) ([]Difference, error) {
+	members, err := c.Store.Members.List(ctx, store.AsLeader)
+	if err != nil {
+		return nil, err
+	}
+	list := differences(members, c.Store.Servers())
+	if list == nil {
+		list = []Difference{}
+	}
+	return list, nil
 }

@@ -6,14 +6,14 @@ import (
 
 // settleRecovery tells the members table of a recovery that this member has been through, before anything else is done
 // with Raft's configuration.
-func (c *Cluster) settleRecovery(ctx context.Context) error {
-	r, err := c.Dir.Recovery()
+func (t *term) settleRecovery(ctx context.Context) error {
+	r, err := t.Dir.Recovery()
 	if err != nil || r == nil {
 		return err
 	}
-	if err := c.Store.Members.SettleRecovery(ctx, c.actor(), r.ID); err != nil {
+	if err := t.Store.Members.SettleRecovery(ctx, t.actor(), r.ID); err != nil {
 		return err
 	}
-	c.log.Info("recovered", "recovery", r.ID, "voters", r.Voters)
-	return c.Dir.RecoverySettled()
+	t.log.Info("recovered", "recovery", r.ID, "voters", r.Voters)
+	return t.Dir.RecoverySettled()
 }

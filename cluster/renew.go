@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"muster/certs"
@@ -40,66 +41,79 @@ type certificateAnswer struct {
 	LeftOut []string `json:"leftOut,omitempty"` // hosts of this member that nobody has allowed or proven
 }
 
-// renew keeps this member's certificates valid, in step with its addresses and with the authorities, and its node
+// renewal keeps this member's certificates, its trust and its node identity up to date.
+type renewal struct {
+	*member
+	issuer    *issuer
+	announcer *announcer
+	due       chan struct{}          // wakes it before its time
+	expected  atomic.Uint64          // revision of store.Trust that a leader has told of
+	trusted   atomic.Uint64          // and the one that is in effect here
+	tokenKey  atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
+	withheld  withheld
+	warned    time.Time
+}
+
+// run keeps this member's certificates valid, in step with its addresses and with the authorities, and its node
 // identity fresh, without a restart.
-func (c *Cluster) renew(ctx context.Context) {
+func (r *renewal) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := c.refresh(ctx)
-		_, wait := c.renewalDue(time.Now())
+		err := r.refresh(ctx)
+		_, wait := r.reason(time.Now())
 		if err != nil {
 			wait = min(wait, renewRetry)
 			if ctx.Err() == nil {
-				c.log.Debug("certificates, trust or node identity could not be refreshed yet", "err", err)
+				r.log.Debug("certificates, trust or node identity could not be refreshed yet", "err", err)
 			}
 		}
 		select {
 		case <-time.After(max(wait, renewLeast)):
-		case <-c.due:
+		case <-r.due:
 		case <-ctx.Done():
 		}
 	}
 }
 
-func (c *Cluster) refresh(ctx context.Context) error {
-	if reason, _ := c.renewalDue(time.Now()); reason != "" {
-		if err := c.renewNow(ctx); err != nil {
-			if ctx.Err() == nil && time.Since(c.renewWarned) > renewWarnEvery {
-				c.renewWarned = time.Now()
-				c.log.Warn("the certificates could not be renewed yet", "why", reason, "err", err)
+func (r *renewal) refresh(ctx context.Context) error {
+	if reason, _ := r.reason(time.Now()); reason != "" {
+		if err := r.renewNow(ctx); err != nil {
+			if ctx.Err() == nil && time.Since(r.warned) > renewWarnEvery {
+				r.warned = time.Now()
+				r.log.Warn("the certificates could not be renewed yet", "why", reason, "err", err)
 			}
 			return err
 		}
-		c.log.Info("certificates renewed", "why", reason)
+		r.log.Info("certificates renewed", "why", reason)
 	}
-	if err := c.syncTrust(ctx); err != nil {
+	if err := r.syncTrust(ctx); err != nil {
 		return fmt.Errorf("trust: %w", err)
 	}
-	if err := c.syncToken(ctx); err != nil {
+	if err := r.syncToken(ctx); err != nil {
 		return fmt.Errorf("node identity: %w", err)
 	}
 	return nil
 }
 
-// renewalDue says why the leaves should be replaced, "" when they need not be, and how long to wait before the next look.
-func (c *Cluster) renewalDue(now time.Time) (reason string, wait time.Duration) {
+// reason says why the leaves should be replaced, "" when they need not be, and how long to wait before the next look.
+func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 	wait = renewCheck
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
-		leaf, err := c.Dir.Leaf(kind)
+		leaf, err := r.Dir.Leaf(kind)
 		if err != nil {
 			return "a certificate file cannot be read", wait
 		}
-		if !c.Dir.EndsWithCA(kind, leaf) { // a new one would not live longer
+		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not live longer
 			left := untilRenewal(leaf, now)
 			if left <= 0 {
 				return expiryText(leaf, now), wait
 			}
 			wait = min(wait, left)
 		}
-		if known := c.peeringName(); kind == certs.Transport && known != "" && leaf.VerifyHostname(known) != nil {
+		if known := r.peeringName(); kind == certs.Transport && known != "" && leaf.VerifyHostname(known) != nil {
 			return "other clusters do not know it by its name", wait
 		}
-		for _, host := range (datadir.Plan{APIAddress: c.Self.APIAddress, RaftAddress: c.Self.RaftAddress}).AddressHosts() {
-			if leaf.VerifyHostname(host) != nil && !c.withheld.has(host, now) {
+		for _, host := range (datadir.Plan{APIAddress: r.Self.APIAddress, RaftAddress: r.Self.RaftAddress}).AddressHosts() {
+			if leaf.VerifyHostname(host) != nil && !r.withheld.has(host, now) {
 				return "it is not for the address " + host, wait
 			}
 		}
@@ -120,52 +134,52 @@ func expiryText(leaf *x509.Certificate, now time.Time) string {
 	return fmt.Sprintf("it expires in %d days", int(leaf.NotAfter.Sub(now).Hours()/24))
 }
 
-func (c *Cluster) renewNow(ctx context.Context) error {
+func (r *renewal) renewNow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	leader, err := c.Store.AwaitLeader(ctx)
+	leader, err := r.Store.AwaitLeader(ctx)
 	if err != nil {
 		return err
 	}
-	if err := c.announceTo(ctx, leader); err != nil { // the new leaf is for the addresses that the leader knows
+	if err := r.announcer.announceTo(ctx, leader); err != nil { // the new leaf is for the addresses that the leader knows
 		return err
 	}
-	keys, err := datadir.PrepareJoin(c.Dir, "node")
+	keys, err := datadir.PrepareJoin(r.Dir, "node")
 	if err != nil {
 		return err
 	}
 	q := certificateRequest{HTTP: keys.HTTPCSR, Transport: keys.TransportCSR}
 	var a certificateAnswer
-	if leader == c.Store.NodeID() {
-		a, err = c.issue(ctx, leader, q, store.HostEvidence{Own: true})
+	if leader == r.Store.NodeID() {
+		a, err = r.issuer.issue(ctx, leader, q, store.HostEvidence{Own: true})
 	} else {
 		var body []byte
 		if body, err = json.Marshal(q); err != nil {
 			return err
 		}
-		err = c.Transport.Call(ctx, http.MethodPost, leader, transport.PathCertificates, bytes.NewReader(body), &a)
+		err = r.Transport.Call(ctx, http.MethodPost, leader, transport.PathCertificates, bytes.NewReader(body), &a)
 	}
 	if err != nil {
 		return err
 	}
-	if c.withheld.note(a.LeftOut, time.Now()) {
-		c.log.Warn("this member's certificates are not for all of its hosts: an operator allows them with the setting "+store.SettingCertificateHosts,
+	if r.withheld.note(a.LeftOut, time.Now()) {
+		r.log.Warn("this member's certificates are not for all of its hosts: an operator allows them with the setting "+store.SettingCertificateHosts,
 			"hosts", a.LeftOut)
 	}
-	return c.install(a)
+	return r.install(a)
 }
 
 // install writes the new leaves and uses them from the next connection on.
-func (c *Cluster) install(a certificateAnswer) error {
-	if err := c.Dir.Install(datadir.Leaves{HTTP: a.HTTP, HTTPCA: a.HTTPCA, Transport: a.Transport, TransportCA: a.TransportCA}, c.Transport.Credentials()); err != nil {
+func (r *renewal) install(a certificateAnswer) error {
+	if err := r.Dir.Install(datadir.Leaves{HTTP: a.HTTP, HTTPCA: a.HTTPCA, Transport: a.Transport, TransportCA: a.TransportCA}, r.Transport.Credentials()); err != nil {
 		return err
 	}
-	return c.ReloadHTTP()
+	return r.ReloadHTTP()
 }
 
 // issue signs new leaves for a member.
-func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest, e store.HostEvidence) (a certificateAnswer, err error) {
-	m, err := c.Store.Members.Get(ctx, store.AsLeader, nodeID)
+func (is *issuer) issue(ctx context.Context, nodeID uint64, q certificateRequest, e store.HostEvidence) (a certificateAnswer, err error) {
+	m, err := is.Store.Members.Get(ctx, store.AsLeader, nodeID)
 	if err != nil {
 		return a, err
 	}
@@ -174,7 +188,7 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 	}
 	now := time.Now()
 	records := []store.Certificate{store.NewCertificate(certs.HTTP, now), store.NewCertificate(certs.Transport, now)}
-	trust, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
+	trust, err := is.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return a, err
 	}
@@ -185,13 +199,13 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		}
 		records[i].NodeID, records[i].Authority = nodeID, by.Generation
 	}
-	e.Dialled = c.dialled(ctx, store.Announcement{NodeID: nodeID, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress, Evidence: e})
-	hosts, err := c.Store.Certificates.Record(ctx, c.actor(), nodeID, records, e)
+	e.Dialled = is.dialled(ctx, store.Announcement{NodeID: nodeID, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress, Evidence: e})
+	hosts, err := is.Store.Certificates.Record(ctx, is.actor(), nodeID, records, e)
 	if err != nil {
 		return a, err
 	}
 	if a.LeftOut = hosts.LeftOut; len(a.LeftOut) > 0 {
-		c.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+store.SettingCertificateHosts+
+		is.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+store.SettingCertificateHosts+
 			" allows hosts", "node", nodeID, "hosts", a.LeftOut)
 	}
 	for i, out := range []struct {
@@ -205,9 +219,9 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		by := trust.Of(records[i].Kind)
 		names := slices.Clone(hosts.For)
 		if records[i].Kind == certs.Transport {
-			names = append(names, c.peeringName())
+			names = append(names, is.peeringName())
 		}
-		der, err := records[i].Sign(by.CA, csr.PublicKey, c.Transport.ClusterID(), m.Name, names)
+		der, err := records[i].Sign(by.CA, csr.PublicKey, is.Transport.ClusterID(), m.Name, names)
 		if err != nil {
 			return a, err
 		}
@@ -216,18 +230,18 @@ func (c *Cluster) issue(ctx context.Context, nodeID uint64, q certificateRequest
 	return a, nil
 }
 
-func (c *Cluster) serveCertificates(w http.ResponseWriter, r *http.Request) {
+func (is *issuer) serveCertificates(w http.ResponseWriter, r *http.Request) {
 	var q certificateRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&q); err != nil {
 		http.Error(w, "the request cannot be read", http.StatusBadRequest)
 		return
 	}
-	a, err := c.issue(r.Context(), transport.MemberID(r.Context()), q, store.HostEvidence{Remote: remoteHost(r)})
+	a, err := is.issue(r.Context(), transport.MemberID(r.Context()), q, store.HostEvidence{Remote: remoteHost(r)})
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
 		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
 	case err != nil:
-		c.log.Warn("certificates", "node", transport.MemberID(r.Context()), "err", err)
+		is.log.Warn("certificates", "node", transport.MemberID(r.Context()), "err", err)
 		http.Error(w, "the certificates were not issued", http.StatusServiceUnavailable)
 	default:
 		writeJSON(w, a)
@@ -235,12 +249,12 @@ func (c *Cluster) serveCertificates(w http.ResponseWriter, r *http.Request) {
 }
 
 // peeringName is the name under which other clusters ask for this one, "" while the datacenter is not known.
-func (c *Cluster) peeringName() string {
+func (m *member) peeringName() string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	datacenter, err := c.Store.Settings.Datacenter(ctx)
+	datacenter, err := m.Store.Settings.Datacenter(ctx)
 	if err != nil {
 		return ""
 	}
-	return certs.PeeringName(datacenter, c.Transport.ClusterID())
+	return certs.PeeringName(datacenter, m.Transport.ClusterID())
 }

@@ -10,33 +10,33 @@ import (
 )
 
 // round observes, decides and acts once.
-func (c *Cluster) round(ctx context.Context, t *term) error {
+func (t *term) round(ctx context.Context) error {
 	if !t.settled {
-		if err := c.settleRecovery(ctx); err != nil {
+		if err := t.settleRecovery(ctx); err != nil {
 			return err
 		}
 		t.settled = true
 	}
 	begin := time.Now()
-	members, err := c.Store.Members.List(ctx, store.AsLeader)
+	members, err := t.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
-	servers, err := c.Store.RefreshServers(ctx)
+	servers, err := t.Store.RefreshServers(ctx)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
-	t.prober.round(ctx, c.awaited(ctx, targets(members, servers), t), now)
-	in := c.observe(members, servers, t)
-	cfg, _, err := c.Settings(ctx)
+	t.prober.round(ctx, t.awaited(ctx, targets(members, servers)), now)
+	in := t.observe(members, servers)
+	cfg, _, err := t.settings.Get(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
 	state, plan := autopilot.Decide(in, cfg, time.Now())
 	t.previous = autopilot.Carry(state)
 	in.Previous = t.previous
-	c.input.Store(&in)
+	t.input.Store(&in)
 	addresses := make(map[uint64]string, len(members))
 	for i := range members {
 		addresses[members[i].NodeID] = members[i].RaftAddress
@@ -48,35 +48,35 @@ func (c *Cluster) round(ctx context.Context, t *term) error {
 		alive[v.NodeID] = v.NodeStatus
 		stalled[v.NodeID] = v.CannotStore != "" && v.Stalled > cfg.MaxLagTime
 	}
-	c.stalled.Store(&stalled)
-	c.state.Store(&state)
-	c.alive.Store(&alive)
+	t.stalled.Store(&stalled)
+	t.state.Store(&state)
+	t.alive.Store(&alive)
 	t.cost = time.Since(begin)
-	if err := c.drive(ctx, t, members); err != nil {
+	if err := t.drive(ctx, members); err != nil {
 		return err
 	}
-	if err := c.decide(ctx, plan, members); err != nil {
+	if err := t.decide(ctx, plan, members); err != nil {
 		return err
 	}
-	if err := c.watchHealth(ctx, t, &state, now); err != nil {
+	if err := t.watchHealth(ctx, &state, now); err != nil {
 		return err
 	}
-	if err := c.reconcile(ctx); err != nil {
+	if err := t.reconcile(ctx); err != nil {
 		return err
 	}
-	if err := c.finishRemovals(ctx); err != nil {
+	if err := t.finishRemovals(ctx); err != nil {
 		return err
 	}
-	if err := c.rekey(ctx); err != nil {
+	if err := t.rekey(ctx); err != nil {
 		return err
 	}
-	if err := c.advanceCA(ctx, t); err != nil {
+	if err := t.advanceCA(ctx); err != nil {
 		return err
 	}
 	if now.Sub(t.since) < upgradeAfter { // members that are alive have announced themselves to this leader by then
 		return nil
 	}
-	return c.upgrade(ctx)
+	return t.upgrade(ctx)
 }
 
 func targets(members []store.Member, servers []store.Server) []target {
@@ -92,13 +92,13 @@ func targets(members []store.Member, servers []store.Server) []target {
 	return list
 }
 
-func (c *Cluster) observe(members []store.Member, servers []store.Server, t *term) autopilot.Input {
+func (t *term) observe(members []store.Member, servers []store.Server) autopilot.Input {
 	roles := make(map[uint64]store.Role, len(servers))
 	for _, v := range servers {
 		roles[v.NodeID] = v.Role
 	}
 	seen := t.prober.snapshot()
-	in := autopilot.Input{LeaderID: c.Store.NodeID(), LeaderRevision: c.Store.Revision(), LeaderSince: t.since, Previous: t.previous,
+	in := autopilot.Input{LeaderID: t.Store.NodeID(), LeaderRevision: t.Store.Revision(), LeaderSince: t.since, Previous: t.previous,
 		Members: make([]autopilot.Observation, 0, len(members))}
 	for i := range members {
 		m, o := &members[i], seen[members[i].NodeID]
@@ -119,28 +119,28 @@ func (c *Cluster) observe(members []store.Member, servers []store.Server, t *ter
 }
 
 // decide writes the plan into SQL; the reconcile loop, on whichever member leads then, carries it out.
-func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []store.Member) error {
+func (t *term) decide(ctx context.Context, plan autopilot.Plan, members []store.Member) error {
 	var changes []store.RoleChange
 	for _, ch := range plan {
 		switch ch.Kind {
 		case autopilot.KindTransfer:
-			if err := c.reach(ctx, ch.NodeID); err != nil {
+			if err := t.reach(ctx, ch.NodeID); err != nil {
 				return nil // it is decided again when the probes have noticed, too
 			}
-			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+			t.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
 			tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 			defer cancel()
-			return c.Store.Transfer(tctx, ch.NodeID)
+			return t.Store.Transfer(tctx, ch.NodeID)
 		case autopilot.KindCleanup:
-			c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
-			if err := c.CanRemove(ctx, ch.NodeID); err != nil {
+			t.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+			if err := t.CanRemove(ctx, ch.NodeID); err != nil {
 				return nil // decided on older news
 			}
-			rotation, err := c.PrepareRemoval(ctx, ch.NodeID)
+			rotation, err := t.PrepareRemoval(ctx, ch.NodeID)
 			if err != nil {
 				return err
 			}
-			_, err = c.Store.Members.Remove(ctx, c.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
+			_, err = t.Store.Members.Remove(ctx, t.actor(), ch.NodeID, rotation, func(*store.Member) error { return nil })
 			return err
 		}
 		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
@@ -150,14 +150,14 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 		if ch.Kind == autopilot.KindPromote || ch.Kind == autopilot.KindAdd {
 			// The last answer may be older than the machine's death, and a vote given to a dead machine can cost
 			// the majority.
-			if c.reach(ctx, ch.NodeID) != nil {
+			if t.reach(ctx, ch.NodeID) != nil {
 				break
 			}
 		}
-		if ch.Kind == autopilot.KindDemote && !c.majorityWithout(ctx, ch.NodeID) {
+		if ch.Kind == autopilot.KindDemote && !t.majorityWithout(ctx, ch.NodeID) {
 			break
 		}
-		c.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
+		t.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
 		changes = append(changes, store.RoleChange{NodeID: ch.NodeID, Role: store.Role(ch.Role), Reason: ch.Reason})
 	}
 	if len(changes) == 0 {
@@ -165,31 +165,31 @@ func (c *Cluster) decide(ctx context.Context, plan autopilot.Plan, members []sto
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	c.wake() // one change often makes the next one possible
-	return c.Store.Members.SetRoles(ctx, c.actor(), changes)
+	t.Wake() // one change often makes the next one possible
+	return t.Store.Members.SetRoles(ctx, t.actor(), changes)
 }
 
 // majorityWithout asks the voters other than one that store, now, whether they would be enough by themselves.
-func (c *Cluster) majorityWithout(ctx context.Context, nodeID uint64) bool {
+func (t *term) majorityWithout(ctx context.Context, nodeID uint64) bool {
 	var others []uint64
 	voters := 0
-	for _, v := range c.Store.Servers() {
+	for _, v := range t.Store.Servers() {
 		if v.Role != store.RoleVoter || v.NodeID == nodeID {
 			continue
 		}
 		voters++
-		if c.CannotStore(v.NodeID) != "" {
+		if t.CannotStore(v.NodeID) != "" {
 			continue // it may answer, and confirms nothing
 		}
-		if v.NodeID != c.Store.NodeID() {
+		if v.NodeID != t.Store.NodeID() {
 			others = append(others, v.NodeID)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	need := voters/2 + 1
-	if c.Storing().own() == "" {
+	if t.Storing().own() == "" {
 		need-- // this member itself
 	}
-	return c.Transport.Ask(ctx, others, need)
+	return t.Transport.Ask(ctx, others, need)
 }

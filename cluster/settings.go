@@ -12,40 +12,33 @@ import (
 	"muster/store"
 )
 
-// Settings reads autopilot's configuration and the revision that last changed it.
-func (c *Cluster) Settings(ctx context.Context) (autopilot.Config, uint64, error) {
+// Settings are autopilot's, in the settings table.
+type Settings struct{ Store *store.Store }
+
+// Get returns the configuration with the requested consistency, and the revision that last changed it, 0 for never.
+func (s Settings) Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error) {
 	cfg := autopilot.DefaultConfig()
-	set, err := c.Store.Settings.Get(ctx, store.AsLeader, store.SettingAutopilot)
+	set, err := s.Store.Settings.Get(ctx, from, store.SettingAutopilot)
 	if err == nil && set.Value != nil {
 		err = json.Unmarshal(set.Value, &cfg)
 	}
 	return cfg, set.ModifiedRev, err
 }
 
-// SettingsAt is Settings as a caller may have it who wants to be sure that it is the newest, or who has no leader.
-func (c *Cluster) SettingsAt(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error) {
-	cfg := autopilot.DefaultConfig()
-	set, err := c.Store.Settings.Get(ctx, from, store.SettingAutopilot)
-	if err == nil && set.Value != nil {
-		err = json.Unmarshal(set.Value, &cfg)
-	}
-	return cfg, set.ModifiedRev, err
-}
-
-// MergeSettings applies a JSON object of changed fields to autopilot's configuration and checks the result. Unknown
-// fields are refused: a misspelt setting that is silently ignored is worse than an error.
-func (c *Cluster) MergeSettings(ctx context.Context, patch []byte) (json.RawMessage, error) {
-	cfg, _, err := c.Settings(ctx)
+// Merge applies a JSON object of changed fields to the configuration and checks the result. It rejects unknown fields: a
+// misspelt setting that is silently ignored is worse than an error. Nothing is stored.
+func (s Settings) Merge(ctx context.Context, patch []byte) (json.RawMessage, error) {
+	cfg, _, err := s.Get(ctx, store.AsLeader)
 	if err != nil {
 		return nil, err
 	}
 	return merge(cfg, patch)
 }
 
-// ReplaceSettings is MergeSettings for an API that replaces the fields it knows: those that it leaves out get their
-// default value again. What it does not know stays.
-func (c *Cluster) ReplaceSettings(ctx context.Context, fields []byte) (json.RawMessage, error) {
-	cfg, _, err := c.Settings(ctx)
+// Replace is Merge for an API that replaces the fields it knows: those that it leaves out get their default value again.
+// What it does not know stays.
+func (s Settings) Replace(ctx context.Context, fields []byte) (json.RawMessage, error) {
+	cfg, _, err := s.Get(ctx, store.AsLeader)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -229,24 +230,41 @@ func lookAtInodes(dir string) (look, error) {
 	return look{inodes: st.Files, freeInodes: st.Ffree, readOnly: st.Flags&unix.ST_RDONLY != 0}, nil
 }
 
+// keeper watches the disk that this member keeps its state on.
+type keeper struct {
+	*member
+	*view
+	storage   *storage
+	disk      atomic.Pointer[datadir.Disk]
+	stepping  atomic.Bool               // leadership is being given away because this member cannot store
+	stalledAt atomic.Pointer[time.Time] // when a leader last said that this replica stands still; nil when it does not
+}
+
+func newKeeper(m *member, vw *view) *keeper {
+	k := &keeper{member: m, view: vw, storage: newStorage(time.Now())}
+	k.disk.Store(&datadir.Disk{})
+	k.look()
+	return k
+}
+
 // Storing returns whether this member stores, as of half a second ago.
-func (c *Cluster) Storing() Storing { return c.storage.verdict() }
+func (k *keeper) Storing() Storing { return k.storage.verdict() }
 
 // useDisk looks at the disk and writes to it, again and again. It may hang in a system call for as long as the disk does,
 // so nobody waits for it.
-func (c *Cluster) useDisk(ctx context.Context) {
-	dir := c.Store.Dir()
+func (k *keeper) useDisk(ctx context.Context) {
+	dir := k.Store.Dir()
 	for next := time.Now(); ; {
 		if ctx.Err() != nil {
 			return
 		}
-		c.lookAtDisk()
+		k.look()
 		if l, err := lookAtInodes(dir); err == nil {
-			c.storage.saw(l)
+			k.storage.saw(l)
 		}
 		if began := time.Now(); !began.Before(next) && ctx.Err() == nil {
 			err := tryDisk(dir)
-			c.storage.tried(began, time.Now(), err)
+			k.storage.tried(began, time.Now(), err)
 			next = began.Add(storeEvery)
 		}
 		select {
@@ -257,11 +275,11 @@ func (c *Cluster) useDisk(ctx context.Context) {
 	}
 }
 
-// watchStoring judges the disk by what useDisk brings, tells of changes, and gives leadership away while this member
+// run judges the disk by what useDisk brings, tells of changes, and gives leadership away while this member
 // cannot store.
-func (c *Cluster) watchStoring(ctx context.Context) {
+func (k *keeper) run(ctx context.Context) {
 	ended := make(chan struct{})
-	go func() { defer close(ended); c.useDisk(ctx) }()
+	go func() { defer close(ended); k.useDisk(ctx) }()
 	defer func() {
 		select {
 		case <-ended:
@@ -275,66 +293,66 @@ func (c *Cluster) watchStoring(ctx context.Context) {
 		case <-time.After(judgeEvery):
 		}
 		now := time.Now()
-		c.storage.accepts(!c.Transport.Starved(now) && !c.Connections.Starved(now))
-		verdict, changed := c.storage.judge(now, c.toldStalled(now))
+		k.storage.accepts(!k.Transport.Starved(now) && !k.Connections.Starved(now))
+		verdict, changed := k.storage.judge(now, k.toldStalled(now))
 		switch {
 		case changed && verdict.OK:
-			c.log.Info("this member stores again")
-			c.wake()
+			k.log.Info("this member stores again")
+			k.Wake()
 		case changed:
-			c.log.Warn("this member cannot store: leadership and vote go to other members where there are some", "reason", verdict.Fault)
-			c.wake()
+			k.log.Warn("this member cannot store: leadership and vote go to other members where there are some", "reason", verdict.Fault)
+			k.Wake()
 		}
-		if verdict.own() != "" && c.stepping.CompareAndSwap(false, true) {
+		if verdict.own() != "" && k.stepping.CompareAndSwap(false, true) {
 			go func() { // the disk may hold it
-				defer c.stepping.Store(false)
-				c.stepDown(ctx)
+				defer k.stepping.Store(false)
+				k.stepDown(ctx)
 			}()
 		}
 	}
 }
 
 // toldStalled tells whether a leader has said a moment ago that this replica stands still.
-func (c *Cluster) toldStalled(now time.Time) bool {
-	at := c.stalledAt.Load()
+func (k *keeper) toldStalled(now time.Time) bool {
+	at := k.stalledAt.Load()
 	return at != nil && now.Sub(*at) < 3*probeEvery
 }
 
 // Lively tells whether the loops of this member run, for a watchdog. A member that its disk holds is not helped by a new
 // start; it counts as alive.
-func (c *Cluster) Lively() bool {
-	return time.Since(c.storage.judgedAt()) < stuck && (c.Storing().own() != "" || time.Since(c.Store.Beat()) < stuck)
+func (k *keeper) Lively() bool {
+	return time.Since(k.storage.judgedAt()) < stuck && (k.Storing().own() != "" || time.Since(k.Store.Beat()) < stuck)
 }
 
 // Sentence says in a few words how this member is, for the status line of a service manager.
-func (c *Cluster) Sentence() string {
-	own, leader := c.Store.NodeID(), c.Store.LeaderID()
+func (k *keeper) Sentence() string {
+	own, leader := k.Store.NodeID(), k.Store.LeaderID()
 	text := fmt.Sprintf("node %d follows node %d", own, leader)
 	switch {
-	case c.Store.Leading():
+	case k.Store.Leading():
 		text = fmt.Sprintf("node %d leads", own)
 	case leader == 0:
 		text = fmt.Sprintf("node %d knows no leader", own)
 	}
-	if fault := c.Storing().Fault; fault != "" {
+	if fault := k.Storing().Fault; fault != "" {
 		text += "; cannot store: " + fault
 	}
 	return text
 }
 
 // stepDown gives leadership to another voter. It needs neither the disk nor the leader's loop, which may wait for it.
-func (c *Cluster) stepDown(ctx context.Context) {
-	if !c.Store.Leading() {
+func (k *keeper) stepDown(ctx context.Context) {
+	if !k.Store.Leading() {
 		return
 	}
-	to := c.successor()
+	to := k.successor()
 	if to == 0 {
 		return
 	}
-	c.log.Warn("leadership goes to another member: this one cannot store", "to", to)
+	k.log.Warn("leadership goes to another member: this one cannot store", "to", to)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := c.Store.StepDown(ctx, to); err != nil && ctx.Err() == nil {
-		c.log.Warn("leadership could not be given away", "to", to, "err", err)
+	if err := k.Store.StepDown(ctx, to); err != nil && ctx.Err() == nil {
+		k.log.Warn("leadership could not be given away", "to", to, "err", err)
 	}
 }

@@ -30,12 +30,12 @@ func successionDue(by *store.Issuer, now time.Time) bool {
 
 // succeed starts the rotation of every authority that ends, and does not let silent members hold up one whose old
 // authority has ended already.
-func (c *Cluster) succeed(ctx context.Context, rotations []store.CARotation) error {
-	trust, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
+func (t *term) succeed(ctx context.Context, rotations []store.CARotation) error {
+	trust, err := t.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
-	now := c.Store.Now()
+	now := t.Store.Now()
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 		i := slices.IndexFunc(rotations, func(r store.CARotation) bool { return r.Kind == kind })
 		by := trust.Of(kind)
@@ -43,16 +43,16 @@ func (c *Cluster) succeed(ctx context.Context, rotations []store.CARotation) err
 		case i < 0 && successionDue(by, now):
 			overlap := max(0, by.Cert.NotAfter.Sub(now).Truncate(time.Second))
 			q := store.CARequest{Kinds: []certs.Kind{kind}, Action: store.CAStart, Overlap: &overlap}
-			if err := c.changeCA(ctx, q); err != nil {
+			if err := t.changeCA(ctx, q); err != nil {
 				return err
 			}
-			c.log.Warn("an authority ends and is replaced", "kind", kind, "ends", by.Cert.NotAfter.UTC().Format(time.RFC3339))
-		case i >= 0 && c.stuck(ctx, &rotations[i], by, now):
+			t.log.Warn("an authority ends and is replaced", "kind", kind, "ends", by.Cert.NotAfter.UTC().Format(time.RFC3339))
+		case i >= 0 && t.stuck(ctx, &rotations[i], by, now):
 			q := store.CARequest{Kinds: []certs.Kind{kind}, Action: store.CAContinue, Force: true}
-			if err := c.changeCA(ctx, q); err != nil {
+			if err := t.changeCA(ctx, q); err != nil {
 				return err
 			}
-			c.log.Warn("the replacement of an authority that has ended goes on without the members that do not answer",
+			t.log.Warn("the replacement of an authority that has ended goes on without the members that do not answer",
 				"kind", kind, "left", rotations[i].Phase)
 		}
 	}
@@ -60,16 +60,16 @@ func (c *Cluster) succeed(ctx context.Context, rotations []store.CARotation) err
 }
 
 // stuck reports whether a rotation has waited long enough for members, though nobody can do without the new authority.
-func (c *Cluster) stuck(ctx context.Context, r *store.CARotation, by *store.Issuer, now time.Time) bool {
-	return r.Phase != store.PhaseOverlap && now.Sub(r.PhaseAt) > patience && c.oldEnded(ctx, r, by, now)
+func (t *term) stuck(ctx context.Context, r *store.CARotation, by *store.Issuer, now time.Time) bool {
+	return r.Phase != store.PhaseOverlap && now.Sub(r.PhaseAt) > patience && t.oldEnded(ctx, r, by, now)
 }
 
 // oldEnded reports whether the authority that a rotation replaces has ended. In the phase trust it still issues.
-func (c *Cluster) oldEnded(ctx context.Context, r *store.CARotation, by *store.Issuer, now time.Time) bool {
+func (t *term) oldEnded(ctx context.Context, r *store.CARotation, by *store.Issuer, now time.Time) bool {
 	if r.Old == by.Generation {
 		return now.After(by.Cert.NotAfter)
 	}
-	all, err := c.Store.Authorities.List(ctx, store.Stale)
+	all, err := t.Store.Authorities.List(ctx, store.Stale)
 	if err != nil {
 		return false
 	}
@@ -83,12 +83,98 @@ func (c *Cluster) oldEnded(ctx context.Context, r *store.CARotation, by *store.I
 	return false
 }
 
-func (c *Cluster) changeCA(ctx context.Context, q store.CARequest) error {
-	in, _, err := c.Installed(ctx)
+func (t *term) changeCA(ctx context.Context, q store.CARequest) error {
+	in, _, err := t.Installed(ctx)
 	if err != nil {
 		return err
 	}
 	q.Installed = in
-	_, err = c.Store.Authorities.Change(ctx, c.actor(), q)
+	_, err = t.Store.Authorities.Change(ctx, t.actor(), q)
 	return err
+}
+
+// awaited marks the members that a rotation waits for, so that they are probed more often.
+func (t *term) awaited(ctx context.Context, list []target) []target {
+	rotations, err := t.Store.Authorities.Rotations(ctx, store.AsLeader)
+	if err != nil || len(rotations) == 0 {
+		return list
+	}
+	holders, err := t.Store.Authorities.Holders(ctx, store.AsLeader)
+	if err != nil {
+		return list
+	}
+	trust, _ := t.announced(ctx)
+	seen := t.prober.snapshot()
+	most := hurryMost
+	for i := range list {
+		_, holds := slices.BinarySearch(holders, list[i].nodeID)
+		if holds && most > 0 && seen[list[i].nodeID].Trust < trust {
+			list[i].awaited = true
+			most--
+		}
+	}
+	return list
+}
+
+// advanceCA carries rotations of the authorities on and warns of what expires.
+func (t *term) advanceCA(ctx context.Context) error {
+	rotations, err := t.Store.Authorities.Rotations(ctx, store.AsLeader)
+	if err != nil {
+		return err
+	}
+	if err := t.succeed(ctx, rotations); err != nil {
+		return err
+	}
+	changed := false
+	if len(rotations) > 0 {
+		in, _, err := t.Installed(ctx)
+		if err != nil {
+			return err
+		}
+		if changed, err = t.Store.Authorities.Advance(ctx, t.actor(), in); err != nil {
+			return err
+		}
+	}
+	if changed {
+		t.Wake()
+		for i := range rotations {
+			r := &rotations[i]
+			t.log.Info("the rotation of an authority goes on", "kind", r.Kind, "generation", r.New, "left", r.Phase)
+		}
+	} else if time.Since(t.checked) < checkEvery {
+		return nil
+	}
+	t.checked = time.Now()
+	expiring, err := t.Store.Certificates.WarnOfExpiry(ctx, t.actor())
+	for i := range expiring {
+		e := &expiring[i]
+		t.log.Warn("a certificate in use expires soon", "what", e.String(), "at", e.NotAfter, "days", int(e.DaysLeft(time.Now())))
+	}
+	return err
+}
+
+// Installed tells which members have put the present trust into effect, and why the others have not. Where this member
+// does not lead it knows of none.
+func (c *Cluster) Installed(ctx context.Context) (in store.Installed, why map[uint64]string, err error) {
+	t, err := c.Store.Authorities.Trust(ctx, store.AsLeader)
+	if err != nil {
+		return in, nil, err
+	}
+	in = store.Installed{Revision: t.Revision, Nodes: map[uint64]bool{}}
+	why = map[uint64]string{}
+	p := c.probing.Load()
+	if p == nil {
+		return in, why, nil
+	}
+	for id, o := range p.snapshot() {
+		switch silent := time.Since(o.LastContact); {
+		case o.LastContact.IsZero():
+			why[id] = "does not answer"
+		case o.Trust >= t.Revision:
+			in.Nodes[id] = true
+		case silent > 2*o.Interval+probeTimeout:
+			why[id] = "does not answer since " + o.LastContact.UTC().Format(time.RFC3339)
+		}
+	}
+	return in, why, nil
 }

@@ -37,7 +37,7 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	if out.Applied >= out.Latest {
 		return out, nil
 	}
-	cfg, _, err := c.Settings(ctx)
+	cfg, _, err := c.settings.Get(ctx, store.AsLeader)
 	if err != nil {
 		return out, err
 	}
@@ -106,11 +106,11 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 }
 
 // upgrade is the leader's own part: as soon as everybody can work with a newer schema, it is applied.
-func (c *Cluster) upgrade(ctx context.Context) error {
-	state, err := c.Schema(ctx)
+func (t *term) upgrade(ctx context.Context) error {
+	state, err := t.Schema(ctx)
 	if err != nil || state.Applied >= state.Latest || len(state.Held) > 0 {
 		return err
 	}
-	c.log.Info("every live member knows the newer schema", "from", state.Applied, "to", state.Latest)
-	return c.Store.Migrate(ctx, c.actor(), state.Latest)
+	t.log.Info("every live member knows the newer schema", "from", state.Applied, "to", state.Latest)
+	return t.Store.Migrate(ctx, t.actor(), state.Latest)
 }

@@ -12,6 +12,7 @@ import (
 
 // newAPI puts what clients are answered from together.
 func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
+	settings := cluster.Settings{Store: n.store}
 	return handlers.New(handlers.Config{
 		Store:       n.store,
 		Peers:       n.transport,
@@ -29,9 +30,9 @@ func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 		Leaf:  func() []byte { return n.leaf.Load().Certificate[0] },
 
 		Autopilot:        func() any { return loops.Autopilot() },
-		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return loops.SettingsAt(ctx, c) },
-		ReplaceAutopilot: loops.ReplaceSettings,
-		MergeAutopilot:   loops.MergeSettings,
+		AutopilotConfig:  func(ctx context.Context, c store.Consistency) (any, uint64, error) { return settings.Get(ctx, c) },
+		ReplaceAutopilot: settings.Replace,
+		MergeAutopilot:   settings.Merge,
 
 		Alive:          loops.Alive,
 		DownSince:      loops.DownSince,

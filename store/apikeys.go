@@ -52,7 +52,7 @@ func (k *APIKey) State(now time.Time) string {
 	}
 }
 
-// UsedUp tells whether it has been used as often as it may.
+// UsedUp reports whether it has been used as often as it may.
 func (k *APIKey) UsedUp() bool { return k.MaxUses > 0 && k.Uses >= k.MaxUses }
 
 // Refusal is why the key does not authenticate anybody now, in Elasticsearch's words; "" when it does. That a key is
@@ -91,7 +91,7 @@ func scanAPIKey(rows *sql.Rows) (k APIKey, err error) {
 	return k, json.Unmarshal([]byte(scopes), &k.Scopes)
 }
 
-// CreateAPIKey stores a key; all but CreatedAt is the caller's.
+// Create stores a key; all but CreatedAt is the caller's.
 func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, error) {
 	if k.Scopes == nil {
 		k.Scopes = []string{}
@@ -131,7 +131,7 @@ func orObject(v json.RawMessage) string {
 
 func keyObject(id string) string { return "api_key/" + id }
 
-// APIKeys lists the keys by time of creation, all of them or those of one kind.
+// List lists the keys by time of creation, all of them or those of one kind.
 func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []APIKey, err error) {
 	err = ak.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIKey, selectAPIKeys+" WHERE ?1 = '' OR kind = ?1 ORDER BY created_at, id", kind)
@@ -140,7 +140,7 @@ func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []
 	return list, err
 }
 
-// APIKeyByID finds a key, also one that is no longer good for anything; nil when there is none.
+// ByID finds a key, also one that is no longer good for anything; nil when there is none.
 func (ak APIKeys) ByID(ctx context.Context, c Consistency, id string) (k *APIKey, err error) {
 	load := func(v *View) (err error) {
 		k, err = v.apiKey(id)
@@ -169,7 +169,7 @@ type Revoked struct {
 	Enrollments int      // made with them, and revoked now
 }
 
-// RevokeAPIKeys makes the keys useless that match, and with enrollments also what was enrolled with them.
+// Revoke makes the keys useless that match, and with enrollments also what was enrolled with them.
 func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) bool, enrollments bool) (Revoked, error) {
 	return makeOnce(ctx, ak.s, actor, func(tx *Tx) (out Revoked, err error) {
 		list, err := collect(&tx.View, scanAPIKey, selectAPIKeys+" ORDER BY created_at, id")
@@ -210,7 +210,7 @@ func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) b
 	})
 }
 
-// NamePattern tells whether a name fits a pattern in which * stands for any text.
+// NamePattern reports whether a name fits a pattern in which * stands for any text.
 func NamePattern(pattern, name string) bool {
 	head, rest, star := strings.Cut(pattern, "*")
 	if !star {

@@ -34,7 +34,7 @@ type APIToken struct {
 	ExpiresAt  *time.Time
 }
 
-// Allows tells whether the token carries a scope, by itself or through one that includes it.
+// Allows reports whether the token carries a scope, by itself or through one that includes it.
 func (t *APIToken) Allows(scope string) bool {
 	for _, have := range t.Scopes {
 		switch {
@@ -71,7 +71,7 @@ func nullTime(s sql.NullString) *time.Time {
 	return &t
 }
 
-// CreateAPIToken stores a token; ID, Name, Secret, SecretHash and Scopes are the caller's.
+// Create stores a token; ID, Name, Secret, SecretHash and Scopes are the caller's.
 func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APIToken, error) {
 	scopes, err := json.Marshal(t.Scopes)
 	if err != nil {
@@ -96,7 +96,7 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 	})
 }
 
-// RecoverAPIToken stores a management token that the owner of a member's files has chosen; the audit says how it came
+// Recover stores a management token that the owner of a member's files has chosen; the audit says how it came
 // about. The same token again changes nothing.
 func (at APITokens) Recover(ctx context.Context, actor Actor, id, hash, how string) error {
 	return at.s.Write(ctx, actor, func(tx *Tx) error {
@@ -122,7 +122,7 @@ func (au Audit) NoteBackup(ctx context.Context, actor Actor, how string) error {
 	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
 }
 
-// APITokens lists the tokens by time of creation.
+// List lists the tokens by time of creation.
 func (at APITokens) List(ctx context.Context, c Consistency) (list []APIToken, err error) {
 	err = at.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIToken, selectAPITokens+" ORDER BY created_at, id")
@@ -131,7 +131,7 @@ func (at APITokens) List(ctx context.Context, c Consistency) (list []APIToken, e
 	return list, err
 }
 
-// DeleteAPIToken takes a token away at once. The last token with the scope management stays: without it nobody
+// Delete takes a token away at once. The last token with the scope management stays: without it nobody
 // could make another.
 func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, at.s, actor, func(tx *Tx) error {
@@ -159,13 +159,13 @@ func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
 	})
 }
 
-// TokenByHash finds the valid token with this secret hash, in the leader's memory or the local mirror; nil when
+// ByHash finds the valid token with this secret hash, in the leader's memory or the local mirror; nil when
 // there is none.
 func (at APITokens) ByHash(ctx context.Context, c Consistency, hash string) (*APIToken, error) {
 	return at.findToken(ctx, c, "hash/"+hash, " WHERE secret_hash = ?", hash)
 }
 
-// TokenByID finds the valid token with this id; nil when there is none.
+// ByID finds the valid token with this id; nil when there is none.
 func (at APITokens) ByID(ctx context.Context, c Consistency, id string) (*APIToken, error) {
 	return at.findToken(ctx, c, "id/"+id, " WHERE id = ?", id)
 }

@@ -204,7 +204,7 @@ func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 	return nil
 }
 
-// ArchiveKeys wraps all generations of the data-encryption key that this member holds for a recipient ("age1…").
+// Keys wraps all generations of the data-encryption key that this member holds for a recipient ("age1…").
 func (ar Archives) Keys(recipient string) ([]ArchiveKey, error) {
 	if _, err := certs.PublicKey(recipient); err != nil {
 		return nil, refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
@@ -268,7 +268,7 @@ func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []Archi
 	return out, nil
 }
 
-// ReadArchive reads an archive into the data directory; see the function of the same name.
+// Read reads an archive into the data directory; see the function of the same name.
 func (ar Archives) Read(ctx context.Context, r io.Reader, limits ArchiveLimits) (*Archive, error) {
 	return ReadArchive(ctx, r, ar.s.cfg.Dir, limits)
 }

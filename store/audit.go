@@ -92,7 +92,7 @@ func ParsePosition(text string) (p Position, ok bool) {
 	return p, err == nil
 }
 
-// Before tells whether p lies before q.
+// Before reports whether p lies before q.
 func (p Position) Before(q Position) bool {
 	return p.Revision < q.Revision || p.Revision == q.Revision && p.Seq < q.Seq
 }
@@ -161,7 +161,7 @@ const clockSkew = 24 * time.Hour
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
 
-// Audit lists audit rows.
+// List lists audit rows.
 func (au Audit) List(ctx context.Context, c Consistency, f AuditFilter) (list []AuditRow, err error) {
 	err = au.s.Read(ctx, c, func(v *View) error {
 		low, high := Position{}, Position{wholeRevision, wholeRevision}
@@ -232,7 +232,7 @@ func (v *View) auditFrom(t time.Time) (uint64, error) {
 	return low, nil
 }
 
-// AuditRows counts the audit rows, on the leader or in the local replica.
+// auditRows counts the audit rows.
 func (v *View) auditRows() (n uint64, err error) {
 	_, err = v.get("SELECT count(*) FROM audit", nil, &n)
 	return n, err
@@ -250,7 +250,7 @@ func (v *View) prunedRevision() (rev uint64, err error) {
 // pruneStep bounds how many rows one transaction deletes, but for a revision that has more of its own.
 const pruneStep = 1000
 
-// PruneAudit deletes the oldest audit rows beyond what is to be kept, in one bounded step; more tells whether there is
+// Prune deletes the oldest audit rows beyond what is to be kept, in one bounded step; more reports whether there is
 // another one to do. Rows are deleted by whole revisions, and only when there is at least a hundredth too many or one
 // is too old: each step leaves an audit row itself.
 func (au Audit) Prune(ctx context.Context, actor Actor) (more bool, err error) {

@@ -89,10 +89,10 @@ type Issuer struct {
 	certs.CA
 	Generation uint64
 	Operators  bool // the CA was brought by the operator
-	// Chain is PEM that follows a leaf where it is presented: first this CA as the other one of a rotation certifies it, so
-	// that those verify it who know the other alone, then the other itself, for those who pin it. The CA's own certificate
-	// comes after them: OpenSSL takes the first certificate with the issuer's name and would stop at a root that it does
-	// not trust.
+	// Chain is PEM that follows a leaf where it is presented. During a rotation it begins with this CA, certified by the
+	// other one, so that clients that know the other alone verify the leaf; then comes the other CA, for clients that pin
+	// it. This CA's own certificate comes last: OpenSSL takes the first certificate with the issuer's name and would stop
+	// at a root that it does not trust.
 	Chain []byte
 	// Bundle is PEM of what is trusted, the CA itself first.
 	Bundle []byte
@@ -112,7 +112,7 @@ func (t *Trust) Of(kind certs.Kind) *Issuer {
 	return &t.HTTP
 }
 
-// Trust reads who issues certificates and who is trusted, with the keys, as the leader has it.
+// Trust reads who issues certificates and who is trusted, with the keys.
 func (as Authorities) Trust(ctx context.Context, c Consistency) (*Trust, error) {
 	return recall(ctx, as.s, c, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
 		rev, err := v.trustRevision()
@@ -159,7 +159,7 @@ func ownPEM(a *Authority) []byte {
 	return certs.EncodeCert(list[0].Raw)
 }
 
-// Authority returns the certificate authority of a kind that issues now, with its key, as the leader has it.
+// Issuing returns the certificate authority of a kind that issues now, with its key.
 func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kind) (certs.CA, error) {
 	t, err := as.Trust(ctx, c)
 	if err != nil {
@@ -168,9 +168,9 @@ func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kin
 	return t.Of(kind).CA, nil
 }
 
-// TrustBundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
+// Bundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
 // issues first: during a rotation there are two. It reads the leader's state, or the local replica on other members. To
-// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, MirrorChanged elsewhere).
+// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, Mirror.Changed elsewhere).
 func (as Authorities) Bundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
 	load := func(v *View) ([]string, error) {
 		all, err := v.inUse(kind)
@@ -205,7 +205,7 @@ type RemovedHolder struct {
 	RemovedAt time.Time
 }
 
-// Authorities lists the authorities of both kinds with what is going on.
+// List lists the authorities of both kinds with what is going on.
 func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
 	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
 		var out []AuthorityKind

@@ -83,7 +83,7 @@ type CertHosts struct {
 	For, LeftOut []string
 }
 
-// RecordCertificates notes leaves that are about to be signed for a member, and returns for which hosts. It returns
+// Record notes leaves that are about to be signed for a member, and returns for which hosts. It returns
 // ErrAuthorityMoved when another authority issues than the one that was chosen.
 func (cs Certificates) Record(ctx context.Context, actor Actor, nodeID uint64, list []Certificate, e HostEvidence) (CertHosts, error) {
 	return makeOnce(ctx, cs.s, actor, func(tx *Tx) (out CertHosts, err error) {
@@ -137,7 +137,7 @@ type CertificateFilter struct {
 	Limit         int
 }
 
-// Certificates lists leaves, those first that expire first.
+// List lists leaves, those first that expire first.
 func (cs Certificates) List(ctx context.Context, c Consistency, f CertificateFilter) (list []IssuedCertificate, err error) {
 	before := "9999"
 	if !f.ExpiresBefore.IsZero() {
@@ -187,7 +187,7 @@ func (e *Expiry) String() string {
 // DaysLeft is negative once it has expired.
 func (e *Expiry) DaysLeft(now time.Time) float64 { return e.NotAfter.Sub(now).Hours() / 24 }
 
-// CertificateExpiries lists when the certificates in use end: the newest leaf of each kind of every member, and the
+// Expiries lists when the certificates in use end: the newest leaf of each kind of every member, and the
 // authorities that are trusted. It does not list what was issued to programs that are not members.
 func (cs Certificates) Expiries(ctx context.Context, c Consistency) ([]Expiry, error) {
 	return recall(ctx, cs.s, c, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)

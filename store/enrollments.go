@@ -147,14 +147,14 @@ func (t *Tx) enrolledAgain(old *Enrolling) error {
 	if len(list) == 0 || list[0].RevokedAt != nil {
 		return refuse(Forbidden, "the enrollment that this request has made is revoked; an Idempotency-Key does not bring it back")
 	}
-	options, err := t.options()
+	values, err := t.settings()
 	if err != nil {
 		return err
 	}
 	switch {
-	case string(options[SettingEnrollment]) != "true":
+	case string(values[SettingEnrollment]) != "true":
 		return refuse(Forbidden, "enrollment is not enabled any more")
-	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(options[SettingEnrollmentHTTPCA]) != quote(HTTPCARoot):
+	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(values[SettingEnrollmentHTTPCA]) != quote(HTTPCARoot):
 		return refuse(Forbidden, "the key of the HTTP authority is not handed out any more; enroll with another enrollment token")
 	}
 	return nil
@@ -178,7 +178,7 @@ func (t *Tx) useAPIKey(id string) error {
 	return t.execLast("api_key/"+k.ID, "UPDATE api_keys SET uses = ?, modified_rev = ? WHERE id = ?", k.Uses+1, t.Rev, k.ID)
 }
 
-// Enrollments lists what was handed out, by time.
+// List lists what was handed out, by time.
 func (en Enrollments) List(ctx context.Context, c Consistency) (list []Enrollment, err error) {
 	err = en.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanEnrollment, selectEnrollments+" ORDER BY enrolled_at, id")
@@ -187,7 +187,7 @@ func (en Enrollments) List(ctx context.Context, c Consistency) (list []Enrollmen
 	return list, err
 }
 
-// RevokeEnrollment marks the certificates of an enrollment as revoked and deletes its service token. Revoking twice is no
+// Revoke marks the certificates of an enrollment as revoked and deletes its service token. Revoking twice is no
 // error.
 func (en Enrollments) Revoke(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, en.s, actor, func(tx *Tx) error {
@@ -229,7 +229,7 @@ func (t *Tx) pruneEnrollments(before time.Time) (int64, error) {
 	return keys + enrollments, err
 }
 
-// RevokedCertificates lists what an authority has signed, is revoked and has not expired.
+// Revoked lists what an authority has signed, is revoked and has not expired.
 func (cs Certificates) Revoked(ctx context.Context, c Consistency, kind certs.Kind) (list []certs.Revoked, err error) {
 	enrolled := CertEnrolled
 	if kind == certs.HTTP {

@@ -115,7 +115,7 @@ func (v *View) certificateHosts() (hostlist.List, error) {
 	return list, nil
 }
 
-// CertificateHosts returns the hosts that the setting allows, as the leader has it.
+// CertificateHosts returns the hosts that the setting allows.
 func (st Settings) CertificateHosts(ctx context.Context, c Consistency) (list hostlist.List, err error) {
 	err = st.s.Read(ctx, c, func(v *View) error {
 		list, err = v.certificateHosts()
@@ -163,7 +163,7 @@ func (v *View) prove(m *Member, g hostGrants, e HostEvidence) (hostGrants, error
 }
 
 // admitHosts decides about the hosts of a member that joins or has moved, and returns its grants with what was proven. It
-// refuses names that are not the member's, and with strict addresses too. claims tells whether another member lives.
+// refuses names that are not the member's, and with strict addresses too. claims reports whether another member lives.
 func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool, claims func(uint64, Role, string) Claim) (hostGrants, error) {
 	g, err := t.prove(m, g, e)
 	if err != nil {

@@ -65,7 +65,7 @@ func (t *JoinToken) State(now time.Time) string {
 const Superseded = "superseded: it was signed with a key that the cluster has replaced, by a rotation or because a member was removed; ask for a new token"
 
 // superseded decides, with the time as its argument, whether a row t of join_tokens was signed in an epoch that verifies no
-// longer. A token is only made with the active epoch (CreateJoinToken), so its epoch is the newest one that is older than
+// longer. A token is only made with the active epoch (JoinTokens.Create), so its epoch is the newest one that is older than
 // the token; an epoch of the token's own revision began behind it in the same batch.
 const (
 	superseded = `NOT EXISTS (SELECT 1 FROM cluster_keys k
@@ -90,7 +90,7 @@ func scanJoinToken(rows *sql.Rows) (t JoinToken, err error) {
 	return t, json.Unmarshal([]byte(labels), &t.Labels)
 }
 
-// CreateJoinToken stores a token whose ID, NodeID, Mode, Labels, MaxUses and ExpiresAt the caller has chosen. A
+// Create stores a token whose ID, NodeID, Mode, Labels, MaxUses and ExpiresAt the caller has chosen. A
 // token for the id of a member, or of a former one, is refused.
 func (jt JoinTokens) Create(ctx context.Context, actor Actor, t JoinToken) (JoinToken, error) {
 	if t.Labels == nil {
@@ -174,7 +174,7 @@ func (t *Tx) nodeIDFree(id uint64) error {
 	return nil
 }
 
-// JoinTokens lists the tokens by time of creation.
+// List lists the tokens by time of creation.
 func (jt JoinTokens) List(ctx context.Context, c Consistency) (list []JoinToken, err error) {
 	err = jt.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanJoinToken, selectJoinTokens+" ORDER BY t.created_at, t.id", rfc3339(v.Now))
@@ -222,7 +222,7 @@ type TokenUse struct {
 	Remote  string
 }
 
-// JoinTokenUses lists who was admitted by which token and when.
+// Uses lists who was admitted by which token and when.
 func (jt JoinTokens) Uses(ctx context.Context, c Consistency) (list []TokenUse, err error) {
 	err = jt.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (u TokenUse, err error) {
@@ -236,7 +236,7 @@ func (jt JoinTokens) Uses(ctx context.Context, c Consistency) (list []TokenUse, 
 	return list, err
 }
 
-// RevokeJoinToken makes a token useless. Revoking twice is no error.
+// Revoke makes a token useless. Revoking twice is no error.
 func (jt JoinTokens) Revoke(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, jt.s, actor, func(tx *Tx) error {
 		t, err := tx.joinToken(id)

@@ -40,7 +40,7 @@ type Key struct {
 	GraceUntil *time.Time
 }
 
-// Verifies tells whether what the key has signed is still accepted from anybody.
+// Verifies reports whether what the key has signed is still accepted from anybody.
 func (k *Key) Verifies(now time.Time) bool {
 	return k.State == KeyActive || k.State == KeyGrace && k.GraceUntil != nil && now.Before(*k.GraceUntil)
 }
@@ -58,7 +58,7 @@ func KeySecret(purpose string, epoch uint64) string { return fmt.Sprintf("key/%s
 
 const insertKey = "INSERT INTO cluster_keys (purpose, epoch, state, kid, public, created_at, created_rev, modified_rev) VALUES (?, ?, 'active', ?, ?, ?, ?, ?)"
 
-// Keys returns all epochs of a purpose that are kept, the newest first, with their secrets. Callers must not modify it.
+// List returns all epochs of a purpose that are kept, the newest first, with their secrets. Callers must not modify it.
 func (ks Keys) List(ctx context.Context, c Consistency, purpose string) ([]Key, error) {
 	return recall(ctx, ks.s, c, "keys/"+purpose, []string{"cluster_keys", "sealed_secrets"}, func(v *View) ([]Key, error) {
 		list, err := v.keys(purpose)
@@ -81,7 +81,7 @@ func (ks Keys) List(ctx context.Context, c Consistency, purpose string) ([]Key, 
 	})
 }
 
-// ActiveKey returns the newest epoch of a purpose.
+// Active returns the newest epoch of a purpose.
 func (ks Keys) Active(ctx context.Context, c Consistency, purpose string) (*Key, error) {
 	list, err := ks.List(ctx, c, purpose)
 	if err != nil {
@@ -156,7 +156,7 @@ func (v *View) validTokens() (n int, err error) {
 	return n, err
 }
 
-// RotateKeys begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
+// Rotate begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
 func (ks Keys) Rotate(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
 	return makeOnce(ctx, ks.s, actor, func(tx *Tx) (KeyRotated, error) {
 		out := KeyRotated{KIDs: map[string]string{}, GraceUntil: graceUntil}

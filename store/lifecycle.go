@@ -132,8 +132,8 @@ func (ms Members) Promote(ctx context.Context, actor Actor, nodeID uint64) error
 
 const removal = "member.remove"
 
-// RemoveMember takes a machine out of the cluster in one transaction: its row, its leases, its addresses, its wraps of
-// the data-encryption key; its certificates are revoked and its id and key are refused for ever. What it knew is worth
+// Remove takes a machine out of the cluster in one transaction: its row, its leases, its addresses, its wraps of
+// the data-encryption key; its certificates are revoked and its id and key are refused for good. What it knew is worth
 // nothing afterwards: the rotation makes a new data-encryption key and new epochs of the keys that it could open. Only one removal is
 // under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls FinishRemoval.
 // check runs inside the transaction, so that two removals cannot both be judged by the same state.
@@ -200,7 +200,7 @@ func (ms Members) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64)
 	})
 }
 
-// RunningRemovals lists the nodes whose removal has yet to be finished, as the leader knows them.
+// RunningRemovals lists the nodes whose removal has yet to be finished.
 func (ms Members) RunningRemovals(ctx context.Context, c Consistency) ([]uint64, error) {
 	return recall(ctx, ms.s, c, "removals", []string{"operations"}, func(v *View) ([]uint64, error) {
 		return collect(v, func(rows *sql.Rows) (id uint64, err error) {
@@ -229,7 +229,7 @@ type HealthChange struct {
 	Reason  string
 }
 
-// UnhealthyMembers lists the members that are noted as unhealthy, as the leader has it. Callers must not modify the map.
+// Unhealthy lists the members that are noted as unhealthy. Callers must not modify the map.
 func (ms Members) Unhealthy(ctx context.Context, c Consistency) (map[uint64]bool, error) {
 	return recall(ctx, ms.s, c, "unhealthy", []string{"unhealthy_members"}, func(v *View) (map[uint64]bool, error) {
 		list, err := collect(v, func(rows *sql.Rows) (id uint64, err error) { return id, rows.Scan(&id) },

@@ -10,7 +10,7 @@ import (
 	"muster/store/engine"
 )
 
-// Options that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands of
+// Settings that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands of
 // members does not meet.
 const (
 	SettingLimitAPITokens    = "limits.api_tokens"
@@ -47,10 +47,10 @@ func limitSetting(name string, standard uint64, help string) Setting {
 }
 
 // bound refuses one more where there are as many as a setting allows.
-func (t *Tx) bound(option string, have uint64, what string) error {
-	most, err := t.number(option)
+func (t *Tx) bound(setting string, have uint64, what string) error {
+	most, err := t.number(setting)
 	if err == nil && have >= most {
-		err = refuse(Full, "there are %d %s, and the setting %s allows no more", have, what, option)
+		err = refuse(Full, "there are %d %s, and the setting %s allows no more", have, what, setting)
 	}
 	return err
 }

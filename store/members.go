@@ -142,7 +142,7 @@ func (v *View) membersBy(query string, args ...any) ([]Member, error) {
 
 var memberTables = []string{"members", "overlay_allocations"}
 
-// Members lists the members by raft node id. Callers must not modify the list.
+// List lists the members by raft node id. Callers must not modify the list.
 func (ms Members) List(ctx context.Context, c Consistency) ([]Member, error) {
 	return recall(ctx, ms.s, c, "members", memberTables, (*View).Members)
 }
@@ -218,7 +218,7 @@ func (ms Members) SetRoles(ctx context.Context, actor Actor, changes []RoleChang
 	})
 }
 
-// PeekMember reads one member as the leader has it; nil when there is none.
+// Get reads one member; nil when there is none.
 func (ms Members) Get(ctx context.Context, c Consistency, nodeID uint64) (m *Member, err error) {
 	err = ms.s.Read(ctx, c, func(v *View) error {
 		m, err = v.Member(nodeID)
@@ -227,7 +227,7 @@ func (ms Members) Get(ctx context.Context, c Consistency, nodeID uint64) (m *Mem
 	return m, err
 }
 
-// RaftMembers lists the members that are, or are to be, Raft servers, as the leader has them. Callers must not modify
+// Raft lists the members that are, or are to be, Raft servers. Callers must not modify
 // the list.
 func (ms Members) Raft(ctx context.Context, c Consistency) ([]Member, error) {
 	return recall(ctx, ms.s, c, "raft-members", memberTables, func(v *View) ([]Member, error) {
@@ -235,7 +235,7 @@ func (ms Members) Raft(ctx context.Context, c Consistency) ([]Member, error) {
 	})
 }
 
-// OtherMembers lists members that are not Raft servers, limit at the most. Callers must not modify the list.
+// Others lists members that are not Raft servers, limit at the most. Callers must not modify the list.
 func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Member, error) {
 	return recall(ctx, ms.s, c, fmt.Sprintf("other-members/%d", limit), memberTables, func(v *View) ([]Member, error) {
 		return v.membersBy(selectMembers+" WHERE m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(limit))

@@ -9,19 +9,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// write runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the result is
+// makeOnce runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the result is
 // remembered, sealed, in the same transaction. A repetition within a day gets it again, and leaves an audit row of its own.
 func makeOnce[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, error)) (T, error) {
 	return makeOnceUnless(ctx, s, actor, nil, fn)
 }
 
-// settleOnce is write for what makes nothing that its caller is told: a repetition is answered like the first time.
+// doOnce is makeOnce for requests whose answer says nothing but that they were carried out.
 func doOnce(ctx context.Context, s *Store, actor Actor, fn func(*Tx) error) error {
 	_, err := makeOnce(ctx, s, actor, func(tx *Tx) (struct{}, error) { return struct{}{}, fn(tx) })
 	return err
 }
 
-// writeOnce is write for results that may lose their worth: again says why the result must not be returned once more.
+// makeOnceUnless is makeOnce for results that may have lost their worth: again refuses to return one once more.
 func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error, fn func(*Tx) (T, error)) (result T, err error) {
 	err = s.Write(ctx, actor, func(tx *Tx) error {
 		if actor.IdempotencyKey == "" {
@@ -118,7 +118,7 @@ func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
 	return &old, nil
 }
 
-// Answered tells whether the request was carried out before, so that what must be done once outside the database is not
+// Answered reports whether the request was carried out before, so that what must be done once outside the database is not
 // done again.
 func (s *Store) Answered(ctx context.Context, actor Actor) (known bool, err error) {
 	if actor.IdempotencyKey == "" {

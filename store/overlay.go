@@ -37,7 +37,7 @@ func (v *View) overlayPlan() (p overlayPlan, err error) {
 	return p, err
 }
 
-// OverlayCIDR returns the addresses of the overlay network, as the leader has them.
+// OverlayCIDR returns the addresses of the overlay network.
 func (st Settings) OverlayCIDR(ctx context.Context, c Consistency) (cidr string, err error) {
 	err = st.s.Read(ctx, c, func(v *View) error {
 		cidr, err = v.setting(settingOverlayCIDR)

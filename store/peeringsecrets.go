@@ -71,7 +71,7 @@ type MintedPeering struct {
 	Text    string
 }
 
-// MintPeeringToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
+// MintToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
 // secret of an earlier token that was not used is worth nothing from then on; a stream that is up is not disturbed.
 func (ps Peerings) MintToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
 	again := func(tx *Tx, old *MintedPeering) error {
@@ -133,7 +133,7 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 	return p, t.audit("peering.token", peeringObject(p.Name), "")
 }
 
-// ExchangePeeringSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
+// ExchangeSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
 // Of two that show the same secret, one succeeds.
 func (ps Peerings) ExchangeSecret(ctx context.Context, actor Actor, id, hash, streamHash string) error {
 	// A wrong secret costs the writer nothing.
@@ -177,7 +177,7 @@ func (v *View) authorizeExchange(id, hash string) (*Peering, peeringSecrets, err
 	return p, x, nil
 }
 
-// OpenPeeringStream lets a dialer in that shows a stream secret: the active one, which writes nothing, or the pending one,
+// OpenStream lets a dialer in that shows a stream secret: the active one, which writes nothing, or the pending one,
 // which becomes the active one by that. ErrPeeringTerminated is for who had a peering that was deleted.
 func (ps Peerings) OpenStream(ctx context.Context, actor Actor, id, hash, datacenter string) (p *Peering, err error) {
 	promoted := false
@@ -261,7 +261,7 @@ func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error
 	return p, x, nil
 }
 
-// LeavePeering is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
+// Leave is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
 // TERMINATED here. It is no error when it was so already.
 func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) error {
 	if err := ps.s.Read(ctx, Linearisable, func(v *View) error {

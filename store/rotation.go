@@ -17,7 +17,7 @@ const (
 	PhaseOverlap = "overlap" // both are trusted until the old one is dropped
 )
 
-// What ChangeCA can be asked for.
+// What Authorities.Change can be asked for.
 const (
 	CAStart    = "start"
 	CAContinue = "continue" // to the next phase, if need be without the members that hold the rotation back
@@ -59,16 +59,16 @@ func (v *View) caRotation(kind certs.Kind) (*CARotation, error) {
 	return &list[0], nil
 }
 
-// CARotations lists the rotations that are under way, as the leader has them.
+// Rotations lists the rotations that are under way.
 func (as Authorities) Rotations(ctx context.Context, c Consistency) ([]CARotation, error) {
 	return recall(ctx, as.s, c, "ca-rotations", []string{"ca_rotations"}, func(v *View) ([]CARotation, error) {
 		return collect(v, scanRotation, selectRotations+" ORDER BY kind")
 	})
 }
 
-// TrustHolders lists the members that have a certificate for the cluster listener: a rotation waits for them. (Who has
-// joined by HTTP alone has none.) One whose certificate has expired counts as well: it renews it when it comes back, and
-// could not if its authority had been dropped meanwhile. As the leader has it.
+// Holders lists the members that have a certificate for the cluster listener, which members that joined by HTTP alone do
+// not have: a rotation waits for them. A member whose certificate has expired counts as well: it renews the certificate
+// when it comes back, and could not if its authority had been dropped meanwhile. As the leader has it.
 func (as Authorities) Holders(ctx context.Context, c Consistency) ([]uint64, error) {
 	return recall(ctx, as.s, c, "trust-holders", []string{"certificates", "members"}, (*View).trustHolders)
 }
@@ -102,7 +102,7 @@ func (t *Tx) missing(in Installed) (n int, err error) {
 	return n, err
 }
 
-// AdvanceCA brings every rotation to its next phase that has nothing left to wait for, and tells whether it has changed
+// Advance brings every rotation to its next phase that has nothing left to wait for, and reports whether it has changed
 // anything. Any leader may call it at any time.
 func (as Authorities) Advance(ctx context.Context, actor Actor, in Installed) (changed bool, err error) {
 	rotations, err := as.Rotations(ctx, AsLeader)
@@ -150,7 +150,7 @@ func (t *Tx) advanceCA(in Installed) (changed bool, err error) {
 	return changed, nil
 }
 
-// due tells whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
+// due reports whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
 func (r *CARotation) due(ready bool, now time.Time) bool {
 	if r.Phase == PhaseOverlap {
 		return !now.Before(*r.DropAt)
@@ -228,7 +228,7 @@ type CAChange struct {
 
 var errDryRun = errors.New("store: nothing is to be changed")
 
-// ChangeCA starts a rotation, or changes one that is under way, all or nothing. With DryRun it refuses what it would
+// Change starts a rotation, or changes one that is under way, all or nothing. With DryRun it refuses what it would
 // refuse and changes nothing.
 func (as Authorities) Change(ctx context.Context, actor Actor, q CARequest) (out CAChange, err error) {
 	if q.DryRun {

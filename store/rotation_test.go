@@ -136,7 +136,7 @@ func (m *rotationModel) installed() Installed {
 	return in
 }
 
-// verifies tells whether who trusts a bundle accepts what a member presents, with Go's verifier and by the pin.
+// verifies reports whether who trusts a bundle accepts what a member presents, with Go's verifier and by the pin.
 func (m *rotationModel) verifies(bundle []byte, x *trustee) error {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)

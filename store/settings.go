@@ -19,7 +19,7 @@ const SettingAutopilot = "autopilot"
 // settingKeyRotation is the greatest age of a data-encryption key, a JSON string with a Go duration; "0s" is never.
 const settingKeyRotation = "key_rotation"
 
-// KeyRotation returns the age at which the data-encryption key is replaced, 0 for never, as the leader has it.
+// DEKMaxAge returns the age at which the data-encryption key is replaced, 0 for never.
 func (st Settings) DEKMaxAge(ctx context.Context, c Consistency) (time.Duration, error) {
 	set, err := st.Get(ctx, c, settingKeyRotation)
 	if err != nil || set.Value == nil {
@@ -32,7 +32,7 @@ func (st Settings) DEKMaxAge(ctx context.Context, c Consistency) (time.Duration,
 	return time.ParseDuration(text)
 }
 
-// SetKeyRotation sets the age at which the data-encryption key is replaced, 0 for never.
+// SetDEKMaxAge sets the age at which the data-encryption key is replaced, 0 for never.
 func (st Settings) SetDEKMaxAge(ctx context.Context, actor Actor, age time.Duration) error {
 	text, err := json.Marshal(age.String())
 	if err != nil {
@@ -42,13 +42,13 @@ func (st Settings) SetDEKMaxAge(ctx context.Context, actor Actor, age time.Durat
 	return err
 }
 
-// Setting is a named JSON document with the revision that last changed it.
+// Document is a named JSON document with the revision that last changed it.
 type Document struct {
 	Value       json.RawMessage
 	ModifiedRev uint64
 }
 
-// Setting reads a setting; its value is nil when it was never set.
+// Get reads a setting; its value is nil when it was never set.
 func (st Settings) Get(ctx context.Context, c Consistency, name string) (Document, error) {
 	return recall(ctx, st.s, c, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
 }
@@ -62,8 +62,8 @@ func (v *View) document(name string) (out Document, err error) {
 	return out, err
 }
 
-// PutSetting replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
-// tells whether it did.
+// Put replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
+// reports whether it did.
 func (st Settings) Put(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
 	return makeOnce(ctx, st.s, actor, func(tx *Tx) (bool, error) {
 		old, err := tx.document(name)
@@ -86,7 +86,7 @@ func (st Settings) Put(ctx context.Context, actor Actor, name string, value json
 const putSetting = `INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)
 	ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev`
 
-// Option is a setting that operators see and change by name. Its value is one JSON value.
+// Setting is one that operators see and change by name. Its value is one JSON value.
 type Setting struct {
 	Name    string
 	Default string // JSON
@@ -97,7 +97,7 @@ type Setting struct {
 	valid func(json.RawMessage) bool
 }
 
-// Names of options.
+// Names of settings.
 const (
 	SettingEnrollment         = "enrollment.enabled"
 	SettingEnrollmentHTTPCA   = "enrollment.http_ca"
@@ -111,7 +111,7 @@ const (
 	SettingRefusalsRows       = "refusals.max_rows"
 )
 
-// Values of options.
+// Values of settings.
 const (
 	HTTPCARoot         = "root"
 	HTTPCAIntermediate = "intermediate"
@@ -119,7 +119,7 @@ const (
 	KeyTypeRSA         = "rsa4096"
 )
 
-// Options lists every option, by name.
+// AllSettings lists every setting that operators change, by name.
 var AllSettings = slices.SortedFunc(slices.Values(append([]Setting{
 	durationSetting(SettingAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
 	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000, "how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
@@ -139,7 +139,7 @@ func flagSetting(name string, standard bool, help string) Setting {
 		valid: func(v json.RawMessage) bool { return string(v) == "true" || string(v) == "false" }}
 }
 
-// choiceOption makes an option that is one of some words; the first is the default.
+// choiceSetting makes a setting that is one of some words; the first is the default.
 func choiceSetting(name, help string, choices ...string) Setting {
 	return Setting{Name: name, Default: quote(choices[0]), Rule: "one of " + strings.Join(choices, ", "), Help: help,
 		valid: func(v json.RawMessage) bool {
@@ -148,7 +148,7 @@ func choiceSetting(name, help string, choices ...string) Setting {
 		}}
 }
 
-// durationOption makes an option whose value is a Go duration string within bounds.
+// durationSetting makes a setting whose value is a Go duration string within bounds.
 func durationSetting(name string, standard, least, most time.Duration, help string) Setting {
 	return Setting{Name: name, Default: quote(standard.String()), Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
 		valid: func(v json.RawMessage) bool {
@@ -161,7 +161,7 @@ func durationSetting(name string, standard, least, most time.Duration, help stri
 		}}
 }
 
-// numberOption makes an option that is a whole number within bounds.
+// numberSetting makes a setting that is a whole number within bounds.
 func numberSetting(name string, standard, least, most uint64, help string) Setting {
 	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least, most), Help: help,
 		valid: func(v json.RawMessage) bool {
@@ -170,7 +170,7 @@ func numberSetting(name string, standard, least, most uint64, help string) Setti
 		}}
 }
 
-// networksOption makes an option that is a policy of package dialpolicy; all networks are the default.
+// networksSetting makes a setting that is a policy of package dialpolicy; all networks are the default.
 func networksSetting(name, help string) Setting {
 	return Setting{Name: name, Default: quote(dialpolicy.Any), Help: help,
 		Rule: quote(dialpolicy.Any) + " or up to 64 networks with commas between them, such as \"10.0.0.0/8,2001:db8::/32\"",
@@ -184,7 +184,7 @@ func networksSetting(name, help string) Setting {
 		}}
 }
 
-// hostsOption makes an option that is a list of package hostlist; nothing is the default.
+// hostsSetting makes a setting that is a list of package hostlist; nothing is the default.
 func hostsSetting(name, help string) Setting {
 	return Setting{Name: name, Default: quote(hostlist.None), Help: help, Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
 		valid: func(v json.RawMessage) bool {
@@ -215,8 +215,8 @@ func findSetting(name string) (*Setting, error) {
 	return nil, refuse(Invalid, "%s is not a setting; there are %s", name, strings.Join(names, ", "))
 }
 
-// options reads the values of all options that hold now, with the defaults of those that were never set.
-func (v *View) options() (map[string]json.RawMessage, error) {
+// settings reads the values of all settings that hold now, with the defaults of those that were never set.
+func (v *View) settings() (map[string]json.RawMessage, error) {
 	all := make(map[string]json.RawMessage, len(AllSettings))
 	for _, o := range AllSettings {
 		set, err := v.document(o.Name)
@@ -231,12 +231,12 @@ func (v *View) options() (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// OptionValues returns the value of every option by its name. Callers must not modify the map.
+// Values returns the value of every setting by its name. Callers must not modify the map.
 func (st Settings) Values(ctx context.Context, c Consistency) (map[string]json.RawMessage, error) {
-	return recall(ctx, st.s, c, "options", []string{"settings"}, (*View).options)
+	return recall(ctx, st.s, c, "settings", []string{"settings"}, (*View).settings)
 }
 
-// number reads an option that is a number.
+// number reads a setting that is a number.
 func (v *View) number(name string) (n uint64, err error) {
 	o, err := findSetting(name)
 	if err != nil {
@@ -253,7 +253,7 @@ func (v *View) number(name string) (n uint64, err error) {
 	return n, json.Unmarshal(value, &n)
 }
 
-// OptionScope returns the scope that changing an option takes.
+// SettingScope returns the scope that changing a setting takes.
 func SettingScope(name string) (string, error) {
 	o, err := findSetting(name)
 	if err != nil {
@@ -265,8 +265,8 @@ func SettingScope(name string) (string, error) {
 	return o.Scope, nil
 }
 
-// SetOptions changes the options that are named, all or none of them; null stands for the default. It returns the value of
-// every option.
+// Set changes the settings that are named, all or none of them; null stands for the default. It returns the value of
+// every setting.
 func (st Settings) Set(ctx context.Context, actor Actor, values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
 	for name, value := range values {
 		o, err := findSetting(name)
@@ -299,11 +299,11 @@ func (st Settings) Set(ctx context.Context, actor Actor, values map[string]json.
 				return nil, err
 			}
 		}
-		return tx.options()
+		return tx.settings()
 	})
 }
 
-// EnrollmentOptions says whether and how other software enrolls.
+// EnrollmentSettings says whether and how other software enrolls.
 type EnrollmentSettings struct {
 	Enabled  bool
 	HTTPCA   string // HTTPCARoot or HTTPCAIntermediate
@@ -311,7 +311,7 @@ type EnrollmentSettings struct {
 	Lifetime time.Duration
 }
 
-// EnrollmentOptions reads them as the leader has them.
+// Enrollment reads them.
 func (st Settings) Enrollment(ctx context.Context, c Consistency) (o EnrollmentSettings, err error) {
 	var lifetime string
 	if err := st.values(ctx, c, map[string]any{SettingEnrollment: &o.Enabled, SettingEnrollmentHTTPCA: &o.HTTPCA, SettingEnrollmentKeyType: &o.KeyType,
@@ -329,7 +329,7 @@ type AuditRetention struct {
 	MaxRows, OthersRows uint64
 }
 
-// AuditRetention returns how long audit rows are kept, as the leader has it.
+// AuditRetention returns how long audit rows are kept.
 func (st Settings) AuditRetention(ctx context.Context, c Consistency) (r AuditRetention, err error) {
 	var age, others string
 	if err := st.values(ctx, c, map[string]any{SettingAuditMaxAge: &age, SettingAuditMaxRows: &r.MaxRows, SettingRefusalsAge: &others,
@@ -343,7 +343,7 @@ func (st Settings) AuditRetention(ctx context.Context, c Consistency) (r AuditRe
 	return r, err
 }
 
-// PeeringNetworks returns where other clusters are dialled, as the leader has it; Loopback is left to the caller.
+// PeeringNetworks returns where other clusters are dialled; Loopback is left to the caller.
 func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (dialpolicy.Policy, error) {
 	var text string
 	if err := st.values(ctx, c, map[string]any{SettingPeeringNetworks: &text}); err != nil {
@@ -354,7 +354,7 @@ func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (dialpoli
 
 // values reads some settings.
 func (st Settings) values(ctx context.Context, c Consistency, into map[string]any) error {
-	all, err := recall(ctx, st.s, c, "options", []string{"settings"}, (*View).options)
+	all, err := recall(ctx, st.s, c, "settings", []string{"settings"}, (*View).settings)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (e *Engine) Suspect(id uint64) {
 	}
 }
 
-// Outside tells whether this member takes no part in Raft: others know a leader and its own server does not.
+// Outside reports whether this member takes no part in Raft: others know a leader and its own server does not.
 func (e *Engine) Outside() bool { return e.leaderID.Load() == 0 && e.LeaderID() != 0 }
 
 // term is the time for which this member follows one leader.

@@ -15,15 +15,15 @@ const (
 	voterAnswers    = 100 * time.Millisecond // one that takes longer is asked to lead after the others
 )
 
-// HandOver gives leadership to another voter, if this member has it and there is one that takes it.
+// HandOver transfers leadership to another voter, if this member has it and a voter accepts it.
 func (e *Engine) HandOver(ctx context.Context) {
 	if e.Leading() {
 		e.passOn(ctx)
 	}
 }
 
-// passOn gives what Raft has made this member to the first voter that takes it. Those that answer and follow this member
-// come first; a voter that does not take it costs an election time-out.
+// passOn transfers Raft leadership to the first voter that accepts it. Voters that answer and follow this member come
+// first: each one that does not accept costs an election time-out.
 func (e *Engine) passOn(ctx context.Context) {
 	for _, id := range e.heirs(ctx) {
 		if ctx.Err() != nil || e.settledLeader(ctx) != e.cfg.NodeID {

@@ -118,7 +118,7 @@ func (e *Engine) version() (version string, settled bool) {
 }
 
 // renew replaces the file by what write makes, unless that is older: a server that has left Raft still has its last
-// state. It tells whether the mirror is up to date now.
+// state. It reports whether the mirror is up to date now.
 func (m *Mirror) renew(ctx context.Context, write func(context.Context, string) error) bool {
 	temp := m.path + ".new"
 	defer os.Remove(temp)

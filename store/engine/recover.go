@@ -13,7 +13,7 @@ type Entry struct {
 	Index uint64 `json:"index"`
 }
 
-// Before tells whether the log that ends with e is behind one that ends with o.
+// Before reports whether the log that ends with e is behind one that ends with o.
 func (e Entry) Before(o Entry) bool { return e.Term < o.Term || e.Term == o.Term && e.Index < o.Index }
 
 func (e Entry) String() string { return fmt.Sprintf("term %d, index %d", e.Term, e.Index) }

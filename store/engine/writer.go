@@ -125,10 +125,10 @@ func (l *leadership) write() {
 	}
 }
 
-// collect blocks for the first request and then takes what else is there. Callers that have just been answered mostly
-// come back at once, and each commit costs the same whatever is in it: so it waits a moment for as many as there were
-// the last time, for as long as they keep arriving. Nothing is left behind when the leadership ends: a request that was
-// not taken tells its caller so.
+// collect waits for a request and returns it with all others that wait. A commit costs the same whatever is in it, and
+// most callers come back as soon as they are answered: collect waits a moment for as many requests as the last batch
+// had, while they keep arriving. It returns nothing when the leadership ends; callers of requests that were not taken
+// get their answer from await.
 func (l *leadership) collect() []*request {
 	var batch []*request
 	take := func(r *request) {

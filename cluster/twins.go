@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"muster/cluster/datadir"
@@ -139,22 +140,29 @@ func asTwin(err error) error {
 	return &twin
 }
 
+// twins tells a second process with a member's identity from that member.
+type twins struct {
+	*member
+	mu   sync.Mutex
+	last map[uint64]string // which incarnation of each member was let in
+}
+
 // serveHello answers a member that is starting.
-func (c *Cluster) serveHello(w http.ResponseWriter, r *http.Request) {
+func (tw *twins) serveHello(w http.ResponseWriter, r *http.Request) {
 	var h hello
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&h); err != nil {
 		http.Error(w, "the greeting cannot be read", http.StatusBadRequest)
 		return
 	}
 	h.NodeID = transport.MemberID(r.Context()) // a member speaks for itself only
-	if twin := c.twinOf(r.Context(), h, true); twin != nil {
+	if twin := tw.twinOf(r.Context(), h, true); twin != nil {
 		refuseTwin(w, twin)
 		return
 	}
-	c.Book.Met(h.NodeID, h.RaftAddress)
-	out := hello{Incarnation: c.Incarnation, RaftAddress: c.Self.RaftAddress, Places: []datadir.Place{}}
-	for _, id := range c.knownMembers(r.Context()) {
-		if list := c.Book.Candidates(id); id != h.NodeID && len(list) > 0 && len(out.Places) < helloMost {
+	tw.Book.Met(h.NodeID, h.RaftAddress)
+	out := hello{Incarnation: tw.Incarnation, RaftAddress: tw.Self.RaftAddress, Places: []datadir.Place{}}
+	for _, id := range tw.knownMembers(r.Context()) {
+		if list := tw.Book.Candidates(id); id != h.NodeID && len(list) > 0 && len(out.Places) < helloMost {
 			out.Places = append(out.Places, datadir.Place{NodeID: id, RaftAddress: list[0]})
 		}
 	}
@@ -169,38 +177,38 @@ func refuseTwin(w http.ResponseWriter, twin *TwinError) {
 
 // twinOf returns the process that is h's member already and is another one than h; nil when there is none. What h says at
 // its start (starting) comes before it serves anybody, so nobody can look at its own address yet.
-func (c *Cluster) twinOf(ctx context.Context, h hello, starting bool) *TwinError {
+func (tw *twins) twinOf(ctx context.Context, h hello, starting bool) *TwinError {
 	if h.ID == "" { // a muster that is older than incarnations
 		return nil
 	}
-	if h.NodeID == c.Store.NodeID() {
-		if h.ID == c.Incarnation.ID {
+	if h.NodeID == tw.Store.NodeID() {
+		if h.ID == tw.Incarnation.ID {
 			return nil
 		}
-		c.refused(h.RaftAddress)
-		return &TwinError{NodeID: h.NodeID, Address: c.Self.RaftAddress, Started: c.Incarnation.StartedAt}
+		tw.refused(h.RaftAddress)
+		return &TwinError{NodeID: h.NodeID, Address: tw.Self.RaftAddress, Started: tw.Incarnation.StartedAt}
 	}
-	c.starts.Lock()
-	last := c.starts.last[h.NodeID]
-	c.starts.Unlock()
+	tw.mu.Lock()
+	last := tw.last[h.NodeID]
+	tw.mu.Unlock()
 	if last == h.ID {
 		return nil
 	}
-	if twin := c.lookForTwin(ctx, h, starting); twin != nil {
-		c.log.Warn("a second process with the identity of a member was refused", "node", h.NodeID, "at", h.RaftAddress, "runs", twin.Address)
+	if twin := tw.lookForTwin(ctx, h, starting); twin != nil {
+		tw.log.Warn("a second process with the identity of a member was refused", "node", h.NodeID, "at", h.RaftAddress, "runs", twin.Address)
 		return twin
 	}
-	c.starts.Lock()
-	c.starts.last[h.NodeID] = h.ID
-	c.starts.Unlock()
+	tw.mu.Lock()
+	tw.last[h.NodeID] = h.ID
+	tw.mu.Unlock()
 	return nil
 }
 
 // lookForTwin asks at every place where the member is known to be for its incarnation.
-func (c *Cluster) lookForTwin(ctx context.Context, h hello, starting bool) *TwinError {
+func (tw *twins) lookForTwin(ctx context.Context, h hello, starting bool) *TwinError {
 	ctx, cancel := context.WithTimeout(ctx, twinLimit)
 	defer cancel()
-	places := c.Book.Candidates(h.NodeID)
+	places := tw.Book.Candidates(h.NodeID)
 	if !starting && !slices.Contains(places, h.RaftAddress) {
 		places = append(places, h.RaftAddress)
 	}
@@ -212,7 +220,7 @@ func (c *Cluster) lookForTwin(ctx context.Context, h hello, starting bool) *Twin
 	for _, address := range places {
 		go func() {
 			var r Report
-			err := c.Transport.CallAt(ctx, http.MethodGet, h.NodeID, address, path, nil, &r)
+			err := tw.Transport.CallAt(ctx, http.MethodGet, h.NodeID, address, path, nil, &r)
 			if err != nil || r.ID == h.ID {
 				found <- nil
 				return
@@ -229,16 +237,16 @@ func (c *Cluster) lookForTwin(ctx context.Context, h hello, starting bool) *Twin
 }
 
 // hearTwin takes another member's word, in a probe, that a second process with this member's identity was refused.
-func (c *Cluster) hearTwin(q url.Values) {
-	if id := q.Get("twin"); id != "" && id != c.Incarnation.ID {
-		c.refused(q.Get("at"))
+func (tw *twins) hearTwin(q url.Values) {
+	if id := q.Get("twin"); id != "" && id != tw.Incarnation.ID {
+		tw.refused(q.Get("at"))
 	}
 }
 
-func (c *Cluster) refused(at string) {
-	c.log.Warn("a second process with this member's identity was refused: a copy of this data directory was started; delete the copy",
+func (tw *twins) refused(at string) {
+	tw.log.Warn("a second process with this member's identity was refused: a copy of this data directory was started; delete the copy",
 		"at", at)
-	if err := c.Dir.NoteTwin(false, at); err != nil {
-		c.log.Warn("the second process could not be noted", "err", err)
+	if err := tw.Dir.NoteTwin(false, at); err != nil {
+		tw.log.Warn("the second process could not be noted", "err", err)
 	}
 }

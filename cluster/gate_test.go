@@ -19,10 +19,10 @@ func TestFenceFailsClosed(t *testing.T) {
 	if err := m.Store.Members.Fence(ctx, 99); !isGone(err) {
 		t.Errorf("a stranger: %v", err)
 	}
-	if err := m.confirmMember(ctx, 99); !isGone(err) {
+	if err := m.gate.confirmMember(ctx, 99); !isGone(err) {
 		t.Errorf("a stranger, confirmed: %v", err)
 	}
-	if err := m.confirmMember(ctx, 1); err != nil {
+	if err := m.gate.confirmMember(ctx, 1); err != nil {
 		t.Errorf("a member, confirmed: %v", err)
 	}
 	closing, stop := context.WithTimeout(ctx, time.Second)

@@ -42,6 +42,9 @@ func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID ui
 	return err
 }
 
+// gate confirms with the leader who is a member.
+type gate struct{ *member }
+
 // unconfirmed are the internal requests that must be served when there is no leader who could be asked: they tell nothing
 // but who leads. ofLeaders are those that a leader makes, also one that this member has not heard of yet.
 var (
@@ -52,25 +55,25 @@ var (
 // confirm asks the leader, and the leader the voters, whether the member that an internal request comes from is one still:
 // what is known here may be a moment old. The leader itself is let through, the owner of this member's files, and what clients have sent to another member: that has a
 // credential of its own, and is answered by leaders only.
-func (c *Cluster) confirm(r *http.Request, nodeID uint64) error {
+func (g *gate) confirm(r *http.Request, nodeID uint64) error {
 	path := r.URL.Path
 	switch {
-	case unconfirmed[path], nodeID == c.Store.NodeID(), !strings.HasPrefix(path, "/internal/"), nodeID == c.Store.LeaderID():
+	case unconfirmed[path], nodeID == g.Store.NodeID(), !strings.HasPrefix(path, "/internal/"), nodeID == g.Store.LeaderID():
 		return nil
-	case ofLeaders[path] && c.votes(nodeID): // it may be the next leader, and the last one may be silent
+	case ofLeaders[path] && g.votes(nodeID): // it may be the next leader, and the last one may be silent
 		ctx, cancel := context.WithTimeout(r.Context(), confirmLeader)
 		defer cancel()
-		if err := c.confirmMember(ctx, nodeID); errors.Is(err, store.ErrNotMember) {
+		if err := g.confirmMember(ctx, nodeID); errors.Is(err, store.ErrNotMember) {
 			return err
 		}
 		return nil
 	}
-	return c.confirmMember(r.Context(), nodeID)
+	return g.confirmMember(r.Context(), nodeID)
 }
 
 // votes tells whether a node is a voter as the local Raft server has it.
-func (c *Cluster) votes(nodeID uint64) bool {
-	for _, v := range c.Store.Servers() {
+func (g *gate) votes(nodeID uint64) bool {
+	for _, v := range g.Store.Servers() {
 		if v.NodeID == nodeID {
 			return v.Role == store.RoleVoter
 		}
@@ -79,12 +82,12 @@ func (c *Cluster) votes(nodeID uint64) bool {
 }
 
 // confirmMember returns nil for a member, ErrNotMember for what is none, and another error when no leader says so.
-func (c *Cluster) confirmMember(ctx context.Context, nodeID uint64) error {
+func (g *gate) confirmMember(ctx context.Context, nodeID uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmWithin)
 	defer cancel()
 	ask := pathMember + "?" + url.Values{"node": {strconv.FormatUint(nodeID, 10)}}.Encode()
-	a, err := fromLeader(ctx, c, http.MethodGet, ask, func(ctx context.Context, _ uint64) (memberAnswer, error) {
-		return c.isMember(ctx, nodeID)
+	a, err := fromLeader(ctx, g.member, http.MethodGet, ask, func(ctx context.Context, _ uint64) (memberAnswer, error) {
+		return g.isMember(ctx, nodeID)
 	})
 	switch {
 	case err != nil:
@@ -100,58 +103,37 @@ type memberAnswer struct {
 	Removed bool `json:"removed"` // it was one
 }
 
-func (c *Cluster) isMember(ctx context.Context, nodeID uint64) (a memberAnswer, err error) {
-	a.Member, a.Removed, err = c.Store.Members.ConfirmedFence(ctx, nodeID)
+func (g *gate) isMember(ctx context.Context, nodeID uint64) (a memberAnswer, err error) {
+	a.Member, a.Removed, err = g.Store.Members.ConfirmedFence(ctx, nodeID)
 	return a, err
 }
 
-func (c *Cluster) serveMember(w http.ResponseWriter, r *http.Request) {
+func (g *gate) serveMember(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseUint(r.URL.Query().Get("node"), 10, 64)
 	if err != nil {
 		http.Error(w, "node must be an id", http.StatusBadRequest)
 		return
 	}
-	serveLeader(c, w, r, func(ctx context.Context, _ uint64) (memberAnswer, error) { return c.isMember(ctx, id) })
-}
-
-// tellRemoved tells the Raft servers of a removal, which they would see in their replica later: they have copies of the
-// state to give away. Whoever does not hear of it asks the leader before it gives anything.
-func (c *Cluster) tellRemoved(ctx context.Context, nodeID uint64) {
-	if _, told := c.told.LoadOrStore(nodeID, true); told {
-		return
-	}
-	path := pathRemoved + "?" + url.Values{"node": {strconv.FormatUint(nodeID, 10)}}.Encode()
-	for _, v := range c.Store.Servers() {
-		if v.NodeID == nodeID || v.NodeID == c.Store.NodeID() {
-			continue
-		}
-		c.done.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, removedWithin)
-			defer cancel()
-			if err := c.Transport.Call(ctx, http.MethodPost, v.NodeID, path, nil, nil); err != nil {
-				c.log.Debug("a removal was not told", "removed", nodeID, "to", v.NodeID, "err", err)
-			}
-		})
-	}
+	serveLeader(g.member, w, r, func(ctx context.Context, _ uint64) (memberAnswer, error) { return g.isMember(ctx, id) })
 }
 
 // serveRemoved hears of a removal. It takes nobody's word for it but the leader's.
-func (c *Cluster) serveRemoved(w http.ResponseWriter, r *http.Request) {
+func (g *gate) serveRemoved(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseUint(r.URL.Query().Get("node"), 10, 64)
-	if err != nil || id == c.Store.NodeID() {
+	if err != nil || id == g.Store.NodeID() {
 		http.Error(w, "node must be the id of another member", http.StatusBadRequest)
 		return
 	}
-	if err := c.confirmMember(r.Context(), id); errors.Is(err, store.ErrNotMember) {
-		c.Transport.Expel(id)
+	if err := g.confirmMember(r.Context(), id); errors.Is(err, store.ErrNotMember) {
+		g.Transport.Expel(id)
 	}
 	writeJSON(w, struct{}{})
 }
 
 // elsewhere tells whether a request to a member can go to another one: a voter besides it and this member.
-func (c *Cluster) elsewhere(nodeID uint64) bool {
-	for _, v := range c.Store.Servers() {
-		if v.Role == store.RoleVoter && v.NodeID != nodeID && v.NodeID != c.Store.NodeID() {
+func (g *gate) elsewhere(nodeID uint64) bool {
+	for _, v := range g.Store.Servers() {
+		if v.Role == store.RoleVoter && v.NodeID != nodeID && v.NodeID != g.Store.NodeID() {
 			return true
 		}
 	}

@@ -1,0 +1,101 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"muster/cluster/datadir"
+	"muster/cluster/transport"
+	"muster/store"
+)
+
+// membership is whether this member is one still, and what it keeps of the others' places.
+type membership struct {
+	*member
+	once     sync.Once
+	gone     chan struct{} // closed when this member has to stop
+	nodeFile sync.Mutex    // held while node.json is read and written
+}
+
+// checkRemoved looks at the answer of another member for the word that this one is no longer known.
+func (ms *membership) checkRemoved(err error) {
+	var status *transport.StatusError
+	if errors.As(err, &status) && status.Status == http.StatusGone {
+		ms.leave(status.Removed)
+	}
+}
+
+// leave ends this member; for good when it was removed.
+func (ms *membership) leave(removed bool) {
+	ms.once.Do(func() {
+		if removed {
+			n, err := ms.Dir.Node()
+			if err == nil && n != nil {
+				err = ms.Dir.MarkRemoved(n)
+			}
+			if err != nil {
+				ms.log.Warn("the removal could not be noted in the data directory", "err", err)
+			}
+		}
+		close(ms.gone)
+	})
+}
+
+// run cuts the connections of members that the replica says were removed, on every member.
+func (ms *membership) run(ctx context.Context) {
+	cut := map[uint64]bool{}
+	for ctx.Err() == nil {
+		changed := ms.Store.Mirror.Changed()
+		if list, err := ms.Store.Members.Removed(ctx, store.Stale); err == nil {
+			for _, id := range list {
+				if id == ms.Store.NodeID() {
+					ms.leave(true)
+				}
+				if !cut[id] {
+					cut[id] = true
+					ms.Book.Forget(id)
+					ms.cutSoon(id)
+				}
+			}
+		}
+		if err := ms.rememberPlaces(ctx); err != nil && ctx.Err() == nil {
+			ms.log.Debug("where the Raft servers are could not be noted", "err", err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// rememberPlaces keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
+func (ms *membership) rememberPlaces(ctx context.Context) error {
+	members, err := ms.Store.Members.List(ctx, store.Stale)
+	if err != nil {
+		return err
+	}
+	places := []datadir.Place{}
+	for i := range members {
+		if m := &members[i]; m.Role != store.RoleNone && m.NodeID != ms.Store.NodeID() {
+			places = append(places, datadir.Place{NodeID: m.NodeID, RaftAddress: m.RaftAddress})
+		}
+	}
+	ms.nodeFile.Lock()
+	defer ms.nodeFile.Unlock()
+	n, err := ms.Dir.Node()
+	if err != nil || n == nil || len(places) == 0 || slices.Equal(n.Others, places) {
+		return err
+	}
+	n.Others = places
+	return ms.Dir.SaveNode(n)
+}
+
+// cutGrace lets an answer reach its caller who asked the removed member itself. New requests of that member are refused
+// from the moment of the removal on.
+const cutGrace = 500 * time.Millisecond
+
+func (m *member) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { m.Transport.Cut(id) }) }

@@ -1,0 +1,116 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"muster/cluster/autopilot"
+	"muster/store"
+)
+
+// lead waits for this member to lead and runs the leader's loop for as long as it does.
+func (c *Cluster) lead(ctx context.Context) {
+	for ctx.Err() == nil {
+		turned := c.Store.Leadership()
+		if c.Store.Leading() {
+			term, cancel := context.WithCancel(ctx)
+			go func() {
+				<-turned
+				cancel()
+			}()
+			c.newTerm().run(term)
+			cancel()
+			c.forget()
+			continue
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// term is one leadership: what the leader does, round after round.
+type term struct {
+	*Cluster
+	since    time.Time
+	previous map[uint64]autopilot.Health
+	prober   *prober
+	hooks    hookWork
+	pruned   time.Time
+	checked  time.Time     // when it was last looked at what expires
+	cost     time.Duration // of observing and deciding in the last round
+	settled  bool          // a recovery that this member has been through is in the members table
+
+	sightings map[uint64]*sighting
+}
+
+func (c *Cluster) newTerm() *term {
+	t := &term{
+		Cluster:   c,
+		since:     time.Now(),
+		pruned:    time.Now(),
+		prober:    newProber(c.probe, c.Wake),
+		hooks:     hookWork{busy: map[uint64]uint64{}, next: map[uint64]time.Time{}},
+		sightings: map[uint64]*sighting{},
+	}
+	t.prober.newest = c.Store.Revision
+	c.probing.Store(t.prober)
+	return t
+}
+
+func (t *term) run(ctx context.Context) {
+	pruning := make(chan struct{})
+	go func() { defer close(pruning); t.pruneAudit(ctx) }()
+	defer func() { <-pruning }()
+	defer t.hooks.done.Wait()
+	defer t.prober.done.Wait()
+	for {
+		if err := t.round(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
+			t.log.Warn("autopilot", "err", err)
+		}
+		if time.Since(t.pruned) > pruneEvery {
+			t.pruned = time.Now()
+			for what, f := range map[string]func() error{
+				"prune":  func() error { return t.Store.Prune(ctx, t.actor()) },
+				"rotate": func() error { return t.rotateByAge(ctx) },
+			} {
+				if err := f(); err != nil && ctx.Err() == nil {
+					t.log.Warn(what, "err", err)
+				}
+			}
+		}
+		// With many members observing takes its time: it gets a twentieth of the leader's, however often it is woken.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(min(roundRest*t.cost, maxRoundRest)):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(roundEvery):
+		case <-t.kick:
+		}
+	}
+}
+
+// pruneAudit deletes old audit rows, in small steps with room for others between them, while this member leads.
+func (t *term) pruneAudit(ctx context.Context) {
+	for wait := pruneEvery; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = pruneEvery
+		more, err := t.Store.Audit.Prune(ctx, t.actor())
+		switch {
+		case err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader):
+			t.log.Warn("prune the audit", "err", err)
+		case more:
+			wait = pruneRest
+		}
+	}
+}

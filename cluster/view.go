@@ -1,0 +1,128 @@
+package cluster
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"muster/cluster/autopilot"
+	"muster/store"
+)
+
+// view is what the leader's last round has seen. It is empty where this member does not lead.
+type view struct {
+	*member
+	state   atomic.Pointer[autopilot.State]
+	alive   atomic.Pointer[map[uint64]string]
+	input   atomic.Pointer[autopilot.Input] // nil where this member does not lead
+	stalled atomic.Pointer[map[uint64]bool] // members whose replica stands still
+	probing atomic.Pointer[prober]          // of this leadership; nil where this member does not lead
+}
+
+func newView(m *member) *view {
+	vw := &view{member: m}
+	vw.forget()
+	return vw
+}
+
+// Autopilot returns the state that the leader saw in its last round; it is empty on other members and in the
+// first moments of a leadership.
+func (vw *view) Autopilot() autopilot.State {
+	s := *vw.state.Load()
+	if len(s.Servers) == 0 {
+		return s
+	}
+	// Who votes may have changed since the last round; all endpoints say the same of it.
+	roles := map[uint64]store.Role{}
+	for _, v := range vw.Store.Servers() {
+		roles[v.NodeID] = v.Role
+	}
+	s.Servers, s.Voters = slices.Clone(s.Servers), []uint64{}
+	healthy := 0
+	for i := range s.Servers {
+		v := &s.Servers[i]
+		v.Role = string(roles[v.NodeID])
+		v.HasVotingRights = roles[v.NodeID] == store.RoleVoter
+		v.Electable = v.Electable && v.HasVotingRights
+		if v.HasVotingRights {
+			s.Voters = append(s.Voters, v.NodeID)
+			if v.Healthy {
+				healthy++
+			}
+		}
+	}
+	s.Healthy = healthy == len(s.Voters)
+	s.FailureTolerance = autopilot.FailureTolerance(len(s.Voters), healthy)
+	return s
+}
+
+// seen returns what the last round has of a member; nil for one that it does not know.
+func (vw *view) seen(nodeID uint64) *autopilot.Server {
+	servers := vw.state.Load().Servers
+	i, found := slices.BinarySearchFunc(servers, nodeID, func(v autopilot.Server, id uint64) int { return cmp.Compare(v.NodeID, id) })
+	if !found {
+		return nil
+	}
+	return &servers[i]
+}
+
+// DiskLow tells whether a member has said that its disk is nearly full, as the leader's probes have it.
+func (vw *view) DiskLow(nodeID uint64) bool {
+	v := vw.seen(nodeID)
+	return v != nil && v.DiskLow
+}
+
+// CannotStore tells why a member does not store, as the leader's last round has it; empty when it does, or where this
+// member does not lead.
+func (vw *view) CannotStore(nodeID uint64) string {
+	if v := vw.seen(nodeID); v != nil {
+		return v.CannotStore
+	}
+	return ""
+}
+
+// DownSince returns when a member that does not answer was last heard of, as the leader's last round has it; the zero time
+// for one that answers, or where this member does not lead.
+func (vw *view) DownSince(nodeID uint64) time.Time {
+	if v := vw.seen(nodeID); v != nil {
+		return v.DownSince
+	}
+	return time.Time{}
+}
+
+// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
+// so for too short a time to tell.
+func (vw *view) Alive(nodeID uint64) string {
+	if s, ok := (*vw.alive.Load())[nodeID]; ok {
+		return s
+	}
+	return "unknown"
+}
+
+func (vw *view) forget() {
+	vw.state.Store(&autopilot.State{Voters: []uint64{}, Servers: []autopilot.Server{}})
+	vw.alive.Store(&map[uint64]string{})
+	vw.stalled.Store(&map[uint64]bool{})
+	vw.input.Store(nil)
+	vw.probing.Store(nil)
+}
+
+// successor is the voter that leadership should go to, 0 when there is none.
+func (vw *view) successor() uint64 {
+	state := vw.Autopilot()
+	best := -1
+	for i := range state.Servers {
+		v := &state.Servers[i]
+		if v.NodeID == vw.Store.NodeID() || !v.HasVotingRights || !v.Healthy || !v.Electable {
+			continue
+		}
+		if best < 0 || v.Lag < state.Servers[best].Lag {
+			best = i
+		}
+	}
+	if best < 0 {
+		return 0
+	}
+	return state.Servers[best].NodeID
+}
