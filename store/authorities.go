@@ -269,50 +269,63 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 	if left := next.Cert.NotAfter.Sub(tx.Now); left < 3*expiryWarning {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it", kind, int(left.Hours()/24)))
 	}
-	key, err := certs.EncodeKey(next.Key)
-	if err != nil {
-		return err
-	}
-	defer clear(key)
-	sealed, dek, err := as.s.keys.seal(AuthoritySecret(kind, a.Generation), key)
-	if err != nil {
-		return err
-	}
 	overlap := DefaultCAOverlap
 	if q.Overlap != nil {
 		overlap = *q.Overlap
 	}
-	for _, st := range []statement{
-		{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at,
-			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			args: []any{string(kind), a.Generation, a.Origin, a.CertPEM, crossNew, certs.Fingerprint(next.Cert.Raw), sealed, dek, tx.Now, next.Cert.NotAfter, tx.Rev, tx.Rev}},
-		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{crossOld, tx.Rev, string(kind)}},
+	a.crossPEM = crossNew
+	if err := as.insertSuccessor(tx, &a, next); err != nil {
+		return err
+	}
+	if err := tx.execAll([]statement{
+		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'",
+			args: []any{crossOld, tx.Rev, string(kind)}},
 		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at, started_by, phase_at, modified_rev)
 			VALUES (?, 'trust', ?, ?, ?, ?, ?, ?, ?)`,
 			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(), tx.Now, tx.Rev}},
-	} {
-		if err := tx.exec(st.query, st.args...); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
 	holders, err := tx.trustHolders()
 	if err != nil {
 		return err
 	}
 	if kind == certs.HTTP {
-		var tokens int
-		if _, err := tx.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
-			[]any{rfc3339(tx.Now.Add(overlap))}, &tokens); err != nil {
+		if err := tx.warnOfPins(overlap, out); err != nil {
 			return err
 		}
-		if tokens > 0 {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
-		}
 	}
-	step("generation %d (%as.s, valid until %as.s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
+	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
 	step("then it issues, and every member gets new certificates")
 	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
 	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
+}
+
+// insertSuccessor stores an authority that is to be trusted, with its key.
+func (as Authorities) insertSuccessor(tx *Tx, a *Authority, ca certs.CA) error {
+	key, err := certs.EncodeKey(ca.Key)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	sealed, dek, err := as.s.keys.seal(AuthoritySecret(a.Kind, a.Generation), key)
+	if err != nil {
+		return err
+	}
+	return tx.exec(`INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at,
+			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		string(a.Kind), a.Generation, a.Origin, a.CertPEM, a.crossPEM, certs.Fingerprint(ca.Cert.Raw), sealed, dek, tx.Now, ca.Cert.NotAfter, tx.Rev, tx.Rev)
+}
+
+// warnOfPins warns of join tokens that pin the CA which a rotation replaces and outlive its overlap.
+func (t *Tx) warnOfPins(overlap time.Duration, out *CAChange) error {
+	var tokens int
+	_, err := t.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
+		[]any{rfc3339(t.Now.Add(overlap))}, &tokens)
+	if err == nil && tokens > 0 {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
+	}
+	return err
 }
 
 // operatorsCA checks what an operator brings.
@@ -371,19 +384,4 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 		a.CertPEM += string(certs.EncodeCert(c.Raw))
 	}
 	return ca, nil
-}
-
-// cross has two authorities certify each other, as PEM: who trusts one of them verifies what the other has issued.
-func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning string) {
-	if der, err := old.CrossSign(next.Cert, now); err == nil {
-		nextByOld = string(certs.EncodeCert(der))
-	} else {
-		warning = "the old CA cannot certify the new one: clients need the new CA before it issues"
-	}
-	if der, err := next.CrossSign(old.Cert, now); err == nil {
-		oldByNext = string(certs.EncodeCert(der))
-	} else if warning == "" {
-		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has its new certificates"
-	}
-	return nextByOld, oldByNext, warning
 }

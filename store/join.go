@@ -58,16 +58,8 @@ func (t *Tx) joinSecretEpoch() (epoch uint64, err error) {
 // joinedAgain decides whether a joiner that repeats its request may be answered as before: with the keys of then, while
 // its token is good and it is a member.
 func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
-	token, err := t.joinToken(j.TokenID)
-	switch {
-	case err != nil:
+	if _, err := t.livingToken(j.TokenID); err != nil {
 		return err
-	case token == nil:
-		return refuse(Unauthorized, "the join token is not known to this cluster")
-	case token.RevokedAt != nil:
-		return refuse(Unauthorized, "token revoked")
-	case t.Now.After(token.ExpiresAt):
-		return refuse(Unauthorized, "Invalid join token: expired")
 	}
 	m, err := t.Member(old.Member.NodeID)
 	if err != nil {
@@ -93,6 +85,22 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 	return nil
 }
 
+// livingToken finds a join token that was not revoked and has not expired.
+func (t *Tx) livingToken(id string) (*JoinToken, error) {
+	token, err := t.joinToken(id)
+	switch {
+	case err != nil:
+		return nil, err
+	case token == nil:
+		return nil, refuse(Unauthorized, "the join token is not known to this cluster")
+	case token.RevokedAt != nil:
+		return nil, refuse(Unauthorized, "token revoked")
+	case t.Now.After(token.ExpiresAt):
+		return nil, refuse(Unauthorized, "Invalid join token: expired")
+	}
+	return token, nil
+}
+
 func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	if j.Wrap != nil {
 		var active uint64
@@ -103,47 +111,17 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 			return out, ErrKeyMoved
 		}
 	}
-	token, err := t.joinToken(j.TokenID)
+	token, err := t.livingToken(j.TokenID)
 	if err != nil {
 		return out, err
 	}
-	if token == nil {
-		return out, refuse(Unauthorized, "the join token is not known to this cluster")
-	}
-	if token.RevokedAt != nil {
-		return out, refuse(Unauthorized, "token revoked")
-	}
-	if t.Now.After(token.ExpiresAt) {
-		return out, refuse(Unauthorized, "Invalid join token: expired")
-	}
-	var known *Member
-	if j.Member.Recipient != "" {
-		gone, err := t.get("SELECT 1 FROM removed_members WHERE recipient = ?", []any{j.Member.Recipient}, new(int))
-		if err != nil {
-			return out, err
-		}
-		if gone {
-			return out, refuse(Forbidden, "this node was removed from the cluster and its key is refused; start with an empty data directory to join as a new node")
-		}
-		if known, err = t.memberBy(selectMembers+" WHERE m.recipient = ?", j.Member.Recipient); err != nil {
-			return out, err
-		}
+	known, err := t.knownJoiner(j.Member.Recipient)
+	if err != nil {
+		return out, err
 	}
 	if known != nil {
-		again, err := t.get("SELECT 1 FROM join_token_uses WHERE token_id = ? AND raft_node_id = ?", []any{token.ID, int64(known.NodeID)}, new(int))
-		if err != nil {
+		if err := t.useTokenAgain(&j, token, known.NodeID, actor); err != nil {
 			return out, err
-		}
-		if !again {
-			if j.KeyRetired || token.Superseded {
-				return out, errSuperseded
-			}
-			if err := token.admits(&j, actor.Remote); err != nil {
-				return out, err
-			}
-			if err := t.useToken(token, known.NodeID, j.Member.Recipient, actor); err != nil {
-				return out, err
-			}
 		}
 		return t.rejoin(j, known, token, actor.Remote)
 	}
@@ -153,6 +131,41 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	if err := token.admits(&j, actor.Remote); err != nil {
 		return out, err
 	}
+	return t.joinNew(j, id, token, actor)
+}
+
+// knownJoiner finds the member that has this key; nil when there is none. The key of a removed member is refused.
+func (t *Tx) knownJoiner(recipient string) (*Member, error) {
+	if recipient == "" {
+		return nil, nil
+	}
+	gone, err := t.get("SELECT 1 FROM removed_members WHERE recipient = ?", []any{recipient}, new(int))
+	if err != nil {
+		return nil, err
+	}
+	if gone {
+		return nil, refuse(Forbidden, "this node was removed from the cluster and its key is refused; start with an empty data directory to join as a new node")
+	}
+	return t.memberBy(selectMembers+" WHERE m.recipient = ?", recipient)
+}
+
+// useTokenAgain uses a token for a member that joins once more, unless it has come with that token before.
+func (t *Tx) useTokenAgain(j *Joiner, token *JoinToken, nodeID uint64, actor Actor) error {
+	again, err := t.get("SELECT 1 FROM join_token_uses WHERE token_id = ? AND raft_node_id = ?", []any{token.ID, int64(nodeID)}, new(int))
+	if err != nil || again {
+		return err
+	}
+	if j.KeyRetired || token.Superseded {
+		return errSuperseded
+	}
+	if err := token.admits(j, actor.Remote); err != nil {
+		return err
+	}
+	return t.useToken(token, nodeID, j.Member.Recipient, actor)
+}
+
+// joinNew makes a new member.
+func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Joined, err error) {
 	m := j.Member
 	if token.Mode != "" {
 		m.Mode = token.Mode

@@ -161,7 +161,7 @@ func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotati
 		if tokensEnded, err = tx.validTokens(); err != nil {
 			return 0, err
 		}
-		for _, st := range []statement{
+		if err := tx.execAll([]statement{
 			{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) VALUES (?, ?, ?, ?, ?, ?)",
 				args: []any{m.NodeID, m.ID, m.Name, optional(m.Recipient), tx.Now, tx.Rev}},
 			{query: "DELETE FROM members WHERE raft_node_id = ?", args: []any{m.NodeID}},
@@ -173,10 +173,8 @@ func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotati
 			{query: "UPDATE join_tokens SET revoked_at = ?, modified_rev = ? WHERE raft_node_id = ? AND revoked_at IS NULL", args: []any{tx.Now, tx.Rev, m.NodeID}},
 			{query: "INSERT INTO operations (id, kind, object, state, created_at, updated_at, created_rev, modified_rev) VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
 				args: []any{m.ID, removal, nodeObject(m.NodeID), tx.Now, tx.Now, tx.Rev, tx.Rev}},
-		} {
-			if err := tx.exec(st.query, st.args...); err != nil {
-				return 0, err
-			}
+		}); err != nil {
+			return 0, err
 		}
 		generation, err := tx.rotateDEK(rotation, fmt.Sprintf("node %d removed", m.NodeID))
 		if err != nil {

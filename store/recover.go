@@ -211,7 +211,7 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 	if err := t.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	for _, st := range []statement{
+	if err := t.execAll([]statement{
 		{query: "UPDATE cluster SET revision = ?, batch_id = ?, leader_node_id = ?", args: []any{t.Rev, uuid.NewString(), r.NodeID}},
 		{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) SELECT raft_node_id, id, name, recipient, ?, ? FROM members", args: []any{now, t.Rev}},
 		{query: "DELETE FROM members"},
@@ -223,10 +223,8 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 		{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id IS NOT NULL", args: []any{now}},
 		{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id IS NOT NULL AND revoked_at IS NULL", args: []any{now}},
 		{query: updateSequence, args: []any{r.NodeID, "raft_node_id"}},
-	} {
-		if err := t.exec(st.query, st.args...); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
 	if err := t.insertMember(&f.Member, hostGrants{Proven: canonicalHosts(&f.Member)}); err != nil {
 		return err

@@ -176,29 +176,25 @@ func (t *Tx) next(r *CARotation) error {
 
 // swap lets the new authority issue and the old one be trusted only.
 func (t *Tx) swap(r *CARotation, action string) error {
-	for _, st := range []statement{
+	if err := t.execAll([]statement{
 		{query: "UPDATE authorities SET state = 'trusted', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), r.Old}},
 		{query: "UPDATE authorities SET state = 'active', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), r.New}},
 		{query: `UPDATE ca_rotations SET phase = 'issue', phase_at = ?, drop_at = NULL, old_generation = ?, new_generation = ?, overlap_seconds = ?,
 			rolled_back = ?, modified_rev = ? WHERE kind = ?`, args: []any{t.Now, r.Old, r.New, int64(r.Overlap / time.Second), r.RolledBack, t.Rev, string(r.Kind)}},
-	} {
-		if err := t.exec(st.query, st.args...); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
 	return t.audit(action, caObject(r.Kind), fmt.Sprintf("generation %d issues, %d is trusted", r.New, r.Old))
 }
 
 // retire ends a rotation: one authority leaves the bundles and its key is erased.
 func (t *Tx) retire(r *CARotation, generation uint64, action string) error {
-	for _, st := range []statement{
+	if err := t.execAll([]statement{
 		{query: "UPDATE authorities SET state = 'retired', sealed_key = x'', cross_pem = '', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), generation}},
 		{query: "UPDATE authorities SET cross_pem = '', modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{t.Rev, string(r.Kind)}},
 		{query: "DELETE FROM ca_rotations WHERE kind = ?", args: []any{string(r.Kind)}},
-	} {
-		if err := t.exec(st.query, st.args...); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
 	return t.audit(action, caObject(r.Kind), fmt.Sprintf("generation %d is retired and its key erased", generation))
 }
@@ -316,4 +312,19 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 		step("%s after that generation %d is dropped", r.Overlap, r.Old)
 		return tx.swap(r, "ca.rollback")
 	}
+}
+
+// cross has two authorities certify each other, as PEM: who trusts one of them verifies what the other has issued.
+func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning string) {
+	if der, err := old.CrossSign(next.Cert, now); err == nil {
+		nextByOld = string(certs.EncodeCert(der))
+	} else {
+		warning = "the old CA cannot certify the new one: clients need the new CA before it issues"
+	}
+	if der, err := next.CrossSign(old.Cert, now); err == nil {
+		oldByNext = string(certs.EncodeCert(der))
+	} else if warning == "" {
+		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has its new certificates"
+	}
+	return nextByOld, oldByNext, warning
 }

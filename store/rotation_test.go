@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,7 +192,10 @@ func TestRotationKeepsTrust(t *testing.T) {
 				first, _ := m.issuer()
 				in := m.installed()
 				_, err := m.write(func(tx *Tx) error {
-					_, err := Authorities{m.store}.changeCA(tx, CARequest{Kinds: []certs.Kind{certs.HTTP}, Action: step, Installed: in})
+					out, err := Authorities{m.store}.changeCA(tx, CARequest{Kinds: []certs.Kind{certs.HTTP}, Action: step, Installed: in})
+					if text := strings.Join(append(out.Steps, out.Warnings...), "\n"); strings.Contains(text, "%!") {
+						rt.Errorf("%s says %q", step, text)
+					}
 					return err
 				})
 				var refusal *Refusal

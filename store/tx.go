@@ -96,7 +96,7 @@ func (t *Tx) exec(query string, args ...any) error {
 func (t *Tx) execCount(query string, args ...any) (int64, error) { return t.tx.Exec(query, args...) }
 
 // execAll runs statements one after the other.
-func (t *Tx) execAll(list ...statement) error {
+func (t *Tx) execAll(list []statement) error {
 	for _, st := range list {
 		if err := t.exec(st.query, st.args...); err != nil {
 			return err
