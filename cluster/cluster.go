@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/api"
 	"muster/cluster/datadir"
 	"muster/cluster/peering"
 	"muster/cluster/transport"
@@ -197,7 +198,7 @@ func (c *Cluster) Twin() <-chan error { return c.announcer.twin }
 func (c *Cluster) Removed() <-chan struct{} { return c.membership.gone }
 
 // History returns what this member remembers of the last hour.
-func (c *Cluster) History() History { return c.historian.History() }
+func (c *Cluster) History() api.History { return c.historian.History() }
 
 // Notices is what this member's operator has to do now, a sentence each: what there is, a semicolon, what mends it. It is
 // nil when that is nothing.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/api"
 	"muster/cluster/autopilot"
 	"muster/store"
 )
@@ -36,46 +37,13 @@ type serverFigure struct {
 	RTTMs  float64 `json:"rttMs"`
 }
 
-// History is what a member remembers. The columns have a value for each entry of At, null where nothing is known.
-type History struct {
-	NodeID       uint64          `json:"nodeId"` // whose memory it is
-	Since        time.Time       `json:"since"`
-	EverySeconds int             `json:"everySeconds"`
-	At           []int64         `json:"at"` // seconds since 1970
-	Commits      []*uint64       `json:"commits"`
-	CommitMs     []*float64      `json:"commitMs"`
-	Servers      []ServerHistory `json:"servers"` // Raft servers
-	Leaders      []LeaderChange  `json:"leaders"` // the first says who led when the memory begins
-	Health       []HealthChange  `json:"health"`
-}
-
-// ServerHistory is the figures of one Raft server.
-type ServerHistory struct {
-	NodeID uint64     `json:"nodeId"`
-	Lag    []*uint64  `json:"lag"` // revisions behind the leader
-	RTTMs  []*float64 `json:"rttMs"`
-}
-
-// LeaderChange is from when on a member led; 0 is nobody, as far as the member that remembers knew.
-type LeaderChange struct {
-	At     time.Time `json:"at"`
-	NodeID uint64    `json:"nodeId"`
-}
-
-// HealthChange is from when on a member was noted as healthy, or was not.
-type HealthChange struct {
-	At      time.Time `json:"at"`
-	NodeID  uint64    `json:"nodeId"`
-	Healthy bool      `json:"healthy"`
-}
-
 // history is the memory of one member.
 type history struct {
 	mu        sync.Mutex
 	since     time.Time
 	samples   []sample
-	leaders   []LeaderChange
-	health    []HealthChange
+	leaders   []api.LeaderChange
+	health    []api.HealthChange
 	unhealthy map[uint64]bool
 	newest    figures // of this member's own leadership
 }
@@ -94,19 +62,19 @@ func (h *history) look(now time.Time, leader uint64, unhealthy map[uint64]bool) 
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if n := len(h.leaders); n == 0 || h.leaders[n-1].NodeID != leader {
-		h.leaders = append(h.leaders, LeaderChange{now, leader})
+		h.leaders = append(h.leaders, api.LeaderChange{At: now, NodeID: leader})
 	}
 	if unhealthy != nil {
 		for id := range unhealthy {
 			if !h.unhealthy[id] {
 				h.unhealthy[id] = true
-				h.health = append(h.health, HealthChange{now, id, false})
+				h.health = append(h.health, api.HealthChange{At: now, NodeID: id})
 			}
 		}
 		for id := range h.unhealthy {
 			if !unhealthy[id] {
 				delete(h.unhealthy, id)
-				h.health = append(h.health, HealthChange{now, id, true})
+				h.health = append(h.health, api.HealthChange{At: now, NodeID: id, Healthy: true})
 			}
 		}
 	}
@@ -118,7 +86,7 @@ func (h *history) look(now time.Time, leader uint64, unhealthy map[uint64]bool) 
 }
 
 // forget drops changes that are too old or too many, but not the one that still tells how a member is.
-func forget(list []HealthChange, now time.Time) []HealthChange {
+func forget(list []api.HealthChange, now time.Time) []api.HealthChange {
 	last := map[uint64]int{}
 	for i, c := range list {
 		last[c.NodeID] = i
@@ -144,13 +112,13 @@ func (h *history) add(now time.Time, f *figures) {
 }
 
 // show copies the memory into columns.
-func (h *history) show(nodeID uint64) History {
+func (h *history) show(nodeID uint64) api.History {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := len(h.samples)
-	out := History{NodeID: nodeID, Since: h.since.UTC().Truncate(time.Second), EverySeconds: int(historyEvery / time.Second),
-		At: make([]int64, n), Commits: make([]*uint64, n), CommitMs: make([]*float64, n), Servers: []ServerHistory{},
-		Leaders: append([]LeaderChange{}, h.leaders...), Health: append([]HealthChange{}, h.health...)}
+	out := api.History{NodeID: nodeID, Since: h.since.UTC().Truncate(time.Second), EverySeconds: int(historyEvery / time.Second),
+		At: make([]int64, n), Commits: make([]*uint64, n), CommitMs: make([]*float64, n), Servers: []api.ServerHistory{},
+		Leaders: append([]api.LeaderChange{}, h.leaders...), Health: append([]api.HealthChange{}, h.health...)}
 	at := map[uint64]int{}
 	for i, s := range h.samples {
 		out.At[i] = s.at.Unix()
@@ -167,12 +135,12 @@ func (h *history) show(nodeID uint64) History {
 			if !known {
 				k = len(out.Servers)
 				at[f.NodeID] = k
-				out.Servers = append(out.Servers, ServerHistory{f.NodeID, make([]*uint64, n), make([]*float64, n)})
+				out.Servers = append(out.Servers, api.ServerHistory{NodeID: f.NodeID, Lag: make([]*uint64, n), RTTMs: make([]*float64, n)})
 			}
 			out.Servers[k].Lag[i], out.Servers[k].RTTMs[i] = &f.Lag, &f.RTTMs
 		}
 	}
-	slices.SortFunc(out.Servers, func(a, b ServerHistory) int { return int(a.NodeID) - int(b.NodeID) })
+	slices.SortFunc(out.Servers, func(a, b api.ServerHistory) int { return int(a.NodeID) - int(b.NodeID) })
 	return out
 }
 
@@ -184,7 +152,7 @@ type historian struct {
 }
 
 // History returns what this member remembers of the last hour.
-func (x *historian) History() History { return x.history.show(x.Store.NodeID()) }
+func (x *historian) History() api.History { return x.history.show(x.Store.NodeID()) }
 
 // run fills the memory until ctx ends.
 func (x *historian) run(ctx context.Context) {

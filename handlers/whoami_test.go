@@ -1,33 +1,35 @@
-package handlers
+package handlers_test
 
 import (
 	"encoding/json"
 	"strings"
 	"testing"
 
+	"muster/handlers"
+	"muster/handlers/internal/sole"
 	"muster/store"
 )
 
 // Everybody with a credential is told what it is and what it allows, from the leader and from the mirror, and never its secret.
 func TestWhoami(t *testing.T) {
-	s := newTestServer(t)
+	s := sole.New(t)
 	list := callers(t, s)
-	until(t, "the mirror knows them all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
+	sole.Until(t, "the mirror knows them all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
 	kinds := map[string]int{}
 	for _, c := range list {
 		for _, target := range []string{"/api/v1/whoami", "/api/v1/whoami?stale"} {
 			if c.node && strings.HasSuffix(target, "stale") {
 				continue // who a member is, the leader says
 			}
-			s.failures = newFailureLimiter()
-			w := s.call("GET", target, "", "", c.headers...)
+			s.ForgetFailures()
+			w := s.Call("GET", target, "", "", c.headers...)
 			if c.scopes == nil {
 				if w.Code != 401 {
 					t.Errorf("%s as %s: %d %s", target, c.name, w.Code, w.Body)
 				}
 				continue
 			}
-			var out struct{ Result whoami }
+			var out struct{ Result struct{ Kind, ID string } }
 			if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != 200 || out.Result.ID == "" {
 				t.Errorf("%s as %s: %d %s", target, c.name, w.Code, w.Body)
 				continue
@@ -40,13 +42,13 @@ func TestWhoami(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{credentialToken, credentialKey, credentialNode} {
+	for _, kind := range []string{"api-token", "api-key", "node"} {
 		if kinds[kind] == 0 {
 			t.Errorf("nobody is of the kind %s: %v", kind, kinds)
 		}
 	}
-	w := s.call("PUT", "/api/v1/cluster/settings", s.token(store.ScopeClusterManage), `{"enrollment_enabled":false}`)
-	if w.Code == 403 && w.Header().Get(HeaderScope) == "" {
+	w := s.Call("PUT", "/api/v1/cluster/settings", s.Token(store.ScopeClusterManage), `{"enrollment_enabled":false}`)
+	if w.Code == 403 && w.Header().Get(handlers.HeaderScope) == "" {
 		t.Errorf("a setting that takes more does not say what: %d %s", w.Code, w.Body)
 	}
 }
