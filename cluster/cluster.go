@@ -76,7 +76,7 @@ type Cluster struct {
 	historian  *historian
 	peers      *peering.Streams
 
-	told sync.Map // ids of removed members of whom the others were told
+	told sync.Map // removed members that the others have been told of
 	stop context.CancelFunc
 	done sync.WaitGroup
 }

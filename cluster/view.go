@@ -73,7 +73,7 @@ func (vw *view) DiskLow(nodeID uint64) bool {
 	return v != nil && v.DiskLow
 }
 
-// CannotStore tells why a member does not store, as the leader's last round has it; empty when it does, or where this
+// CannotStore returns why a member does not store, as of the leader's last round; empty when it does, or where this
 // member does not lead.
 func (vw *view) CannotStore(nodeID uint64) string {
 	if v := vw.seen(nodeID); v != nil {

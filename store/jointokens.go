@@ -259,7 +259,7 @@ func (jt JoinTokens) Revoke(ctx context.Context, actor Actor, id string) error {
 const tokenKept = 30 * 24 * time.Hour
 
 // Prune deletes records that nobody can need any more: join tokens, API tokens and API keys long expired, remembered answers,
-// expired leases, enrollments whose certificates expired long ago.
+// expired leases, enrollments whose certificates expired long ago, and the oldest of what is retired or removed.
 func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
 		tokens, err := tx.execCount("DELETE FROM join_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
@@ -284,7 +284,11 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 			return err
 		}
 		leaves, err := tx.execCount("DELETE FROM certificates WHERE expires_at < ?", tx.Now.Add(-certificateKept))
-		if err != nil || tokens+answers+expired+leases+enrollments+leaves == 0 {
+		if err != nil {
+			return err
+		}
+		history, err := tx.pruneHistory()
+		if err != nil || tokens+answers+expired+leases+enrollments+leaves+history == 0 {
 			return err
 		}
 		return tx.audit("store.prune", "cluster", "")
