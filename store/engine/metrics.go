@@ -3,6 +3,7 @@ package engine
 import (
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,8 @@ type instruments struct {
 	leaders prometheus.Counter
 	refused prometheus.Counter
 	failed  prometheus.Counter
+
+	commits, commitNanos atomic.Int64
 }
 
 func (i *instruments) init() {
@@ -30,6 +33,19 @@ func (i *instruments) init() {
 		Help: "Writes that the leader has refused for what they asked."})
 	i.failed = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_commits_failed_total",
 		Help: "Transactions that dqlite did not commit, or of which it is not known; leadership starts afresh."})
+}
+
+// committed counts one transaction that a majority has.
+func (i *instruments) committed(took time.Duration) {
+	i.commit.Observe(took.Seconds())
+	i.commits.Add(1)
+	i.commitNanos.Add(int64(took))
+}
+
+// Commits returns how many transactions this member has committed as the leader since it started, and how long they took
+// together.
+func (e *Engine) Commits() (n uint64, took time.Duration) {
+	return uint64(e.metrics.commits.Load()), time.Duration(e.metrics.commitNanos.Load())
 }
 
 func gauge(name, help string, labels ...string) *prometheus.Desc {

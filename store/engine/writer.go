@@ -243,7 +243,7 @@ func (l *leadership) committed(b *batch, begin time.Time) error {
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
 	e := l.engine
-	e.metrics.commit.Observe(time.Since(begin).Seconds())
+	e.metrics.committed(time.Since(begin))
 	e.metrics.batch.Observe(float64(len(b.changed)))
 	e.metrics.refused.Add(float64(len(b.refused)))
 	e.changes.advance(b.rev, b.work.tables)
