@@ -17,8 +17,8 @@ import (
 	"muster/store"
 )
 
-// Config describes a member: where it is, what it listens on and what it may use. It starts from Default, and needs Data
-// and Logger besides.
+// Config describes a member: where it is, what it listens on and what it may use. It starts from Default, and needs
+// Data and Logger besides.
 type Config struct {
 	Data string // data directory; made when it is not there
 

@@ -16,8 +16,8 @@ import (
 
 var errDiskHolds = errors.New("the disk still holds the writer of the last leadership")
 
-// descendWait bounds how long the end of a leadership waits for its writer, which may wait for the disk. It is more than
-// a commit and its resolution take.
+// descendWait bounds how long the end of a leadership waits for its writer, which may wait for the disk. It is more
+// than a commit and its resolution take.
 const descendWait = commitTimeout + resolveTimeout + time.Second
 
 // endingWait is how long a new leadership waits for the end of the last one before it is given to another member.
@@ -154,7 +154,8 @@ func (e *Engine) ascend(ctx context.Context) error {
 	e.turned = make(chan struct{})
 	e.mu.Unlock()
 	go l.write()
-	e.log.Info("leading", "epoch", l.epoch, "revision", e.changes.revision(), "after", time.Since(begin).Round(time.Millisecond))
+	e.log.Info("leading", "epoch", l.epoch, "revision", e.changes.revision(), "after",
+		time.Since(begin).Round(time.Millisecond))
 	return nil
 }
 
