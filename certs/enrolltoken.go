@@ -12,6 +12,9 @@ import (
 	"strings"
 )
 
+// EnrollVersion is the version of Elasticsearch that a cluster says it is: clients of the majors 8 and 9 speak to a 9.
+const EnrollVersion = "9.0.0"
+
 // EnrollToken is Elasticsearch's enrollment token (reference/es_enroll.md, section 4): where to enroll, whom to trust
 // there, and the key to show. The order of the fields is that of the wire.
 type EnrollToken struct {

@@ -14,7 +14,6 @@ import (
 	"muster/certs"
 	"muster/client"
 	"muster/cluster/datadir"
-	"muster/cluster/transport"
 	"muster/store"
 )
 
@@ -54,13 +53,13 @@ func makeToken(ctx context.Context, env *environment, o *datadir.Owned, q datadi
 		tctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 		err := o.MakeToken(tctx, q)
 		cancel()
-		var refused *transport.StatusError
+		var refused *datadir.RefusedError
 		switch {
 		case err == nil:
 			env.say("made the management token %s, as the owner of the files of node %d", q.ID, o.NodeID())
 			return nil
-		case errors.As(err, &refused) && refused.Status < 500 && refused.Status != 421:
-			return fmt.Errorf("the token was not made: %s", refused.Text)
+		case errors.As(err, &refused):
+			return fmt.Errorf("the token was not made: %s", refused.Reason)
 		}
 		why = "the member cannot have it made now"
 	}

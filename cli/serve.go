@@ -12,9 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
-	"muster/cluster"
 	"muster/cluster/datadir"
-	"muster/netlimit"
 	"muster/node"
 	"muster/store"
 )
@@ -30,14 +28,13 @@ type serveFlags struct {
 	given                   map[string]bool // flags that the command line has
 	founding                node.Founding   // with the defaults
 	diskReserve, restoreMax string
-	limits                  limitFlags
 }
 
 // hookFlag is a repeatable flag NAME=COMMAND.
-type hookFlag struct{ list []cluster.Hook }
+type hookFlag struct{ list []node.Hook }
 
 func (h *hookFlag) Set(s string) error {
-	hook, err := cluster.ParseHook(s)
+	hook, err := node.ParseHook(s)
 	h.list = append(h.list, hook)
 	return err
 }
@@ -101,7 +98,7 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.ClusterConnections.Strangers, "cluster-strangers", 0, "of these, without a credential yet; the oldest gives way to the next (default 1024)")
 	flags.IntVar(&f.ClusterConnections.PerAddress, "cluster-strangers-per-address", 0, "of these, from one address, or one /64 with IPv6 (default 512)")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
-	f.limits.register(flags)
+	registerLimits(flags, &f.Config)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 }
@@ -169,8 +166,6 @@ func (f *serveFlags) config(env *environment, service *service) (cfg node.Config
 	cfg.Version, cfg.Commit = Version, Commit
 	cfg.Members = f.peers.list
 	cfg.DrainHooks, cfg.ResumeHooks = f.drainHooks.list, f.resumeHooks.list
-	cfg.Limits = f.limits.Limits
-	cfg.Connections = netlimit.Limits{All: f.limits.connections, PerAddress: f.limits.connectionsPerAddress}
 	cfg.Collectors = []prometheus.Collector{service.collector()}
 	if f.given["mode"] {
 		cfg.Mode = f.mode

@@ -41,7 +41,7 @@ func (f *serveFlags) read(cmd *cobra.Command) error {
 	if f.EventWindow < 16 || f.EventWindow > 1_000_000 {
 		return usagef(cmd, "--event-window must be between 16 and 1000000, not %d", f.EventWindow)
 	}
-	if err := f.limits.check(); err != nil {
+	if err := checkLimits(&f.Config); err != nil {
 		return usagef(cmd, "%s", err)
 	}
 	if (f.Founding.CACert == "") != (f.Founding.CAKey == "") {

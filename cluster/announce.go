@@ -29,9 +29,9 @@ type announcer struct {
 	troubles   troubles
 }
 
-// run tells the leader this member's addresses and version, when it starts and whenever leadership turns, until
-// the leader has them. A member that has moved may not hear from any leader before it has announced itself: then it
-// asks all whom it knows.
+// run tells the leader this member's addresses and version, when it starts and whenever leadership turns, until the
+// leader has them. A member that has moved may not hear from any leader before it has announced itself: then it asks
+// every member that it knows.
 func (an *announcer) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		turned := an.Store.Leadership()
@@ -79,7 +79,7 @@ func (an *announcer) announceOnce(ctx context.Context) bool {
 	return an.announceToAll(ctx)
 }
 
-// announceToAll tries everybody whom this member knows, at once: some may be where nobody answers any more.
+// announceToAll tries every known member at once: some addresses may be dead.
 func (an *announcer) announceToAll(ctx context.Context) bool {
 	members := an.knownMembers(ctx)
 	leaders := make(chan uint64, len(members))
@@ -284,8 +284,8 @@ func (an *announcer) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// claims reports whether a member lives where another one wants to be. A member that answers from another place than its
-// row says has moved itself, and only has not come to say so: two members may change places.
+// claims reports whether a member lives where another one wants to be. A member that answers from another place than
+// its row says has moved itself, and only has not come to say so: two members may change places.
 func (an *announcer) claims(nodeID uint64, address string) store.Claim {
 	if nodeID == an.Store.NodeID() {
 		if address == "" || address == an.Self.RaftAddress || address == an.Self.APIAddress {

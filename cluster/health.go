@@ -24,8 +24,8 @@ type sighting struct {
 	failed  bool // when it was unhealthy last, it was because it could not store
 }
 
-// watchHealth notes in SQL who has stopped answering and who is back. What was noted by an earlier leader holds on. A
-// member outside Raft that has never answered this leader is not news: it may never have been started.
+// watchHealth notes in SQL which members have stopped answering and which are back. What was noted by an earlier leader
+// holds on. A member outside Raft that has never answered this leader is not news: it may never have been started.
 func (t *term) watchHealth(ctx context.Context, state *autopilot.State, now time.Time) error {
 	noted, err := t.Store.Members.Unhealthy(ctx, store.AsLeader)
 	if err != nil {

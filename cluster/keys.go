@@ -9,11 +9,6 @@ import (
 // reencryptBatch is how many values move to a new generation in one transaction; others write in between.
 const reencryptBatch = 500
 
-// NewJoinKeys makes the next epoch of what join tokens are signed with.
-func NewJoinKeys() ([]store.NewKey, error) {
-	return store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning)
-}
-
 // PrepareRemoval makes the new data-encryption key and the new epochs of every key that a removed member could open.
 func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error) {
 	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)

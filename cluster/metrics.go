@@ -33,7 +33,8 @@ var (
 // Describe says nothing, which makes the collector an unchecked one: other members than the leader show less.
 func (c *Cluster) Describe(chan<- *prometheus.Desc) {}
 
-// Collect implements prometheus.Collector from what this member knows of its disk and from the leader's last round. Members outside Raft are counted, not listed.
+// Collect implements prometheus.Collector from what this member knows of its disk and from the leader's last round.
+// Members outside Raft are counted, not listed.
 func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 	set := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)

@@ -137,7 +137,7 @@ func (o *owner) run(ctx context.Context) {
 	}
 }
 
-// rest sleeps and tells whether ctx still goes on.
+// rest sleeps, and reports whether ctx still goes on.
 func rest(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

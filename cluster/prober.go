@@ -24,7 +24,7 @@ type Report struct {
 	NodeID   uint64 `json:"nodeId"`
 	Version  string `json:"version"`
 	Revision uint64 `json:"revision"` // of its local replica, 0 when it has none
-	Leader   uint64 `json:"leader"`   // whom its Raft server follows
+	Leader   uint64 `json:"leader"`   // the leader that its Raft server follows
 	Trust    uint64 `json:"trust"`    // revision of store.Trust that it has put into effect, 0 before the first
 	DiskFree uint64 `json:"diskFree"` // bytes that it may still write to the file system of its data directory
 	DiskLow  bool   `json:"diskLow"`  // less than it keeps in reserve

@@ -25,8 +25,8 @@ func (s Settings) Get(ctx context.Context, from store.Consistency) (autopilot.Co
 	return cfg, set.ModifiedRev, err
 }
 
-// Merge applies a JSON object of changed fields to the configuration and checks the result. It rejects unknown fields: a
-// misspelt setting that is silently ignored is worse than an error. Nothing is stored.
+// Merge applies a JSON object of changed fields to the configuration and checks the result. It rejects unknown fields:
+// a misspelt setting that is silently ignored is worse than an error. Nothing is stored.
 func (s Settings) Merge(ctx context.Context, patch []byte) (json.RawMessage, error) {
 	cfg, _, err := s.Get(ctx, store.AsLeader)
 	if err != nil {
@@ -35,9 +35,9 @@ func (s Settings) Merge(ctx context.Context, patch []byte) (json.RawMessage, err
 	return merge(cfg, patch)
 }
 
-// Replace is Merge for an API that replaces the fields it knows: those that it leaves out get their default value again.
-// What it does not know stays.
-func (s Settings) Replace(ctx context.Context, fields []byte) (json.RawMessage, error) {
+// Replace is for an API that replaces the fields it knows: set is given a configuration in which those have their default
+// values and all others what they are now. The result is checked; nothing is stored.
+func (s Settings) Replace(ctx context.Context, set func(*autopilot.Config)) (json.RawMessage, error) {
 	cfg, _, err := s.Get(ctx, store.AsLeader)
 	if err != nil {
 		return nil, err
@@ -45,7 +45,8 @@ func (s Settings) Replace(ctx context.Context, fields []byte) (json.RawMessage, 
 	fresh := autopilot.DefaultConfig()
 	fresh.MaxVoters, fresh.StandBys, fresh.DeadAfter, fresh.MaxLagTime = cfg.MaxVoters, cfg.StandBys, cfg.DeadAfter, cfg.MaxLagTime
 	fresh.MinQuorum = min(fresh.MinQuorum, fresh.MaxVoters)
-	return merge(fresh, fields)
+	set(&fresh)
+	return checked(fresh)
 }
 
 func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
@@ -58,6 +59,11 @@ func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
 		}
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
+	return checked(cfg)
+}
+
+// checked returns a configuration as it is stored.
+func checked(cfg autopilot.Config) (json.RawMessage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}

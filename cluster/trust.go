@@ -19,7 +19,7 @@ const (
 	checkEvery    = time.Minute // what expires
 )
 
-// trustAnswer is store.Trust without keys: what a member is to present and to accept.
+// trustAnswer is store.Trust without keys: the chains that a member presents and the authorities that it accepts.
 type trustAnswer struct {
 	Revision  uint64     `json:"revision"`
 	HTTP      trustOfOne `json:"http"`
@@ -165,7 +165,8 @@ func (is *issuer) serveNodeToken(w http.ResponseWriter, r *http.Request) {
 	serveLeader(is.member, w, r, is.mintToken)
 }
 
-// syncToken keeps DIR/node.jwt valid: it is renewed in the middle of its life and when the key that signs it has changed.
+// syncToken keeps DIR/node.jwt valid: it is renewed in the middle of its life and when the key that signs it has
+// changed.
 func (r *renewal) syncToken(ctx context.Context) error {
 	if !r.tokenDue(time.Now()) {
 		return nil

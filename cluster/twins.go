@@ -175,8 +175,8 @@ func refuseTwin(w http.ResponseWriter, twin *TwinError) {
 	_ = json.NewEncoder(w).Encode(twin)
 }
 
-// twinOf returns the process that is h's member already and is another one than h; nil when there is none. What h says at
-// its start (starting) comes before it serves anybody, so nobody can look at its own address yet.
+// twinOf returns another process that has the identity of h's member; nil when nobody finds one. With starting, h does
+// not serve yet, so its own address is not asked.
 func (tw *twins) twinOf(ctx context.Context, h hello, starting bool) *TwinError {
 	if h.ID == "" { // a muster that is older than incarnations
 		return nil

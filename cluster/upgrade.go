@@ -10,7 +10,8 @@ import (
 	"muster/store"
 )
 
-// SchemaState says which schema the database has, which one this leader's binary knows, and who cannot work with it yet.
+// SchemaState says which schema the database has, which one this leader's binary knows, and who cannot work with it
+// yet.
 type SchemaState struct {
 	Applied int64          `json:"applied"`
 	Latest  int64          `json:"latest"`
@@ -27,8 +28,8 @@ type SchemaHolder struct {
 	Reason    string `json:"reason"`
 }
 
-// Schema compares the schema of the database with what the members can work with. A member that has been silent for longer
-// than autopilot's deadAfter no longer counts; machines that have joined by HTTP alone never read the database.
+// Schema compares the schema of the database with what the members can work with. A member that has been silent for
+// longer than autopilot's deadAfter no longer counts; machines that have joined by HTTP alone never read the database.
 func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	out := SchemaState{Applied: c.Store.AppliedSchema(), Latest: store.LatestSchema(), Held: []SchemaHolder{}}
 	if out.Applied == 0 {
@@ -74,9 +75,9 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	return out, nil
 }
 
-// Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided that
-// they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but does not lead.
-// A number in exclude that is no member's is refused: it was meant for another one.
+// Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided
+// that they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but
+// does not lead. A number in exclude that is no member's is refused: it was meant for another one.
 func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (SchemaState, error) {
 	state, err := c.Schema(ctx)
 	if err != nil {

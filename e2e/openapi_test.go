@@ -21,14 +21,14 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 
-	"muster/handlers"
+	"muster/handlers/native/openapi"
 )
 
 // TestOpenAPI: a member serves the description to anybody.
 func TestOpenAPI(t *testing.T) {
 	c := found(t)
 	a := c.nobody(t).do(c.members[0], "GET", "/api/v1/openapi.yaml", "")
-	if a.status != 200 || a.body != string(handlers.OpenAPI()) || a.header.Get("Content-Type") != "application/yaml" {
+	if a.status != 200 || a.body != string(openapi.Document()) || a.header.Get("Content-Type") != "application/yaml" {
 		t.Errorf("%d %s, %d bytes", a.status, a.header.Get("Content-Type"), len(a.body))
 	}
 }
@@ -71,7 +71,7 @@ func record(req *http.Request, body string, a answer) {
 func undescribed() (lines []string, compared int) {
 	recorded.Lock()
 	defer recorded.Unlock()
-	doc, err := openapi3.NewLoader().LoadFromData(handlers.OpenAPI())
+	doc, err := openapi3.NewLoader().LoadFromData(openapi.Document())
 	if err != nil {
 		return []string{err.Error()}, 0
 	}

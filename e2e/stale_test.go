@@ -11,14 +11,14 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 
-	"muster/handlers"
+	"muster/handlers/native/openapi"
 )
 
 // staleReads lists the documented reads with a parameter stale that ask for the cluster's state, with values in their paths.
 // Not among them is what the member that is asked says of itself, and the health that only a leader knows.
 func staleReads(t *testing.T) (list []string) {
 	t.Helper()
-	doc, err := openapi3.NewLoader().LoadFromData(handlers.OpenAPI())
+	doc, err := openapi3.NewLoader().LoadFromData(openapi.Document())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package handlers
+package handlers_test
 
 import (
 	"crypto/ed25519"
@@ -13,6 +13,9 @@ import (
 
 	"muster/certs"
 	"muster/store"
+
+	"muster/handlers"
+	"muster/handlers/internal/sole"
 )
 
 // caller is somebody with a credential and what it allows.
@@ -29,11 +32,11 @@ func (c *caller) allows(scope string) bool {
 }
 
 // callers are one for each scope, and everybody else who may come.
-func callers(t *testing.T, s *testServer) (list []caller) {
+func callers(t *testing.T, s *sole.Member) (list []caller) {
 	t.Helper()
 	bearer := func(secret string) []string { return []string{"Authorization", "Bearer " + secret} }
 	for _, scope := range store.Scopes {
-		list = append(list, caller{name: scope, headers: bearer(s.token(scope)), scopes: []string{scope}})
+		list = append(list, caller{name: scope, headers: bearer(s.Token(scope)), scopes: []string{scope}})
 	}
 	key := func(kind string, scopes []string, change func(*store.APIKey)) string {
 		k := store.APIKey{ID: store.NewID(), Kind: kind, Name: kind, Secret: certs.NewSecret(), Scopes: scopes, OwnerID: "x", OwnerName: "x"}
@@ -47,7 +50,7 @@ func callers(t *testing.T, s *testServer) (list []caller) {
 	ago := time.Now().Add(-time.Hour)
 	jwt, internal := nodeCredentials(t, s)
 	return append(list,
-		caller{name: "a token without scopes", headers: bearer(s.token()), scopes: []string{}},
+		caller{name: "a token without scopes", headers: bearer(s.Token()), scopes: []string{}},
 		caller{name: "an API key that reads", headers: []string{"Authorization", key(store.KeyKindAPI, []string{store.ScopeClusterRead}, func(*store.APIKey) {})},
 			scopes: []string{store.ScopeClusterRead}, apiKey: true},
 		caller{name: "an expired API key", headers: []string{"Authorization", key(store.KeyKindAPI, []string{store.ScopeManagement}, func(k *store.APIKey) { k.ExpiresAt = &ago })}},
@@ -59,7 +62,7 @@ func callers(t *testing.T, s *testServer) (list []caller) {
 }
 
 // nodeCredentials are the identity of member 1 and the bearer that members derive from the join secret.
-func nodeCredentials(t *testing.T, s *testServer) (jwt, internal string) {
+func nodeCredentials(t *testing.T, s *sole.Member) (jwt, internal string) {
 	t.Helper()
 	key, err := s.Store.Keys.Active(t.Context(), store.AsLeader, store.KeyJWT)
 	if err != nil {
@@ -80,7 +83,7 @@ func nodeCredentials(t *testing.T, s *testServer) (jwt, internal string) {
 }
 
 // refusedAs reports whether an answer is the family's refusal of a caller, known or not.
-func refusedAs(rt *Route, code int, known bool) bool {
+func refusedAs(rt *handlers.Route, code int, known bool) bool {
 	switch {
 	case rt.Family.Name == "elastic" && known, rt.Family.Name == "consul":
 		return code == http.StatusForbidden
@@ -93,7 +96,7 @@ func refusedAs(rt *Route, code int, known bool) bool {
 }
 
 // harmless makes a request to a route whose arguments are in order, but which asks for nothing that exists.
-func harmless(rt *Route) (target, body string) {
+func harmless(rt *handlers.Route) (target, body string) {
 	target = strings.NewReplacer("{name:.*}", "nothing", "{id}", "999999", "{name}", "nothing", "{file}", "nothing").Replace(rt.Path)
 	bodies := map[string]string{
 		"/v1/peering/token": `{"PeerName":"x"}`, "/v1/peering/establish": "", "/_security/api_key": `{"name":"x","id":"x"}`,
@@ -120,9 +123,9 @@ func harmless(rt *Route) (target, body string) {
 // TestAccess walks over the table of routes and asks each as everybody who may come, directly and passed on by a member:
 // who may is never refused as somebody who may not, and the other way about.
 func TestAccess(t *testing.T) {
-	s := newTestServer(t)
+	s := sole.New(t)
 	list := callers(t, s)
-	until(t, "the mirror knows them all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
+	sole.Until(t, "the mirror knows them all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
 	calls := 0
 	for _, rt := range s.Routes() {
 		if rt.Family.Name == "ui" || rt.Stream || rt.Path == "/v1/peering/establish" { // its token cannot be right without another cluster
@@ -131,20 +134,20 @@ func TestAccess(t *testing.T) {
 		target, body := harmless(rt)
 		for _, c := range list {
 			for _, forwarded := range []bool{false, true} {
-				s.failures = newFailureLimiter()
+				s.ForgetFailures()
 				h, headers := s.API(), c.headers
 				if forwarded {
-					h, headers = s.Internal(), append(slices.Clone(headers), headerForwarded, "1", headerRemote, "192.0.2.1:1")
+					h, headers = s.Internal(), append(slices.Clone(headers), handlers.HeaderForwarded, "1", handlers.HeaderRemote, "192.0.2.1:1")
 				}
 				if body != "" {
 					headers = append(slices.Clone(headers), "Content-Type", "application/json")
 				}
-				w := s.ask(h, rt.Method, target, "", body, headers...)
+				w := s.Ask(h, rt.Method, target, "", body, headers...)
 				calls++
 				if c.node && rt.Family.Name == "elastic" {
 					c.scopes = nil
 				}
-				open := rt.Scope == "" && (rt.Family.Name != "elastic" || c.scopes != nil)
+				open := rt.Scope == "" && (rt.Admit == nil || c.scopes != nil)
 				may := open || rt.Scope != "" && c.allows(rt.Scope)
 				refused := refusedAs(rt, w.Code, c.scopes != nil)
 				if rt.Path == "/api/v1/cluster/join" {
@@ -152,6 +155,9 @@ func TestAccess(t *testing.T) {
 				}
 				if c.apiKey && rt.Path == "/api/v1/cluster/enrollment-tokens" || rt.Path == "/api/v1/cluster/node-token" {
 					continue // the handler itself says who may
+				}
+				if asked := w.Header().Get(handlers.HeaderScope); c.scopes != nil && !may && asked != rt.Scope || may && asked != "" && !ownOf(rt, w.Code, may) {
+					t.Errorf("%s %s as %s (passed on: %v): %d, and it takes the scope %q", rt.Method, target, c.name, forwarded, w.Code, asked)
 				}
 				if refused == may && !ownOf(rt, w.Code, may) {
 					t.Errorf("%s %s as %s (passed on: %v): %d %s; it may: %v", rt.Method, target, c.name, forwarded, w.Code, w.Body, may)
@@ -163,7 +169,7 @@ func TestAccess(t *testing.T) {
 }
 
 // ownOf reports whether a refusal is one that the handler has of its own for somebody who has the scope.
-func ownOf(rt *Route, code int, may bool) bool {
+func ownOf(rt *handlers.Route, code int, may bool) bool {
 	if !may {
 		return false
 	}

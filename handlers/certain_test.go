@@ -1,4 +1,4 @@
-package handlers
+package handlers_test
 
 import (
 	"cmp"
@@ -19,6 +19,9 @@ import (
 
 	"muster/certs"
 	"muster/store"
+
+	"muster/handlers"
+	"muster/handlers/internal/sole"
 )
 
 // relay is the way from a follower to the leader, as a test wants it.
@@ -64,11 +67,11 @@ func (x *relay) Forward(r *http.Request, _ uint64) (*http.Response, error) {
 		deliver()
 		return nil, lostError{false}
 	case "not the leader":
-		return says(headerNotLeader, "1"), nil
+		return says(handlers.HeaderNotLeader, "1"), nil
 	case "not the leader, after a change":
-		return says(headerNotLeader, leaderChanged), nil
+		return says(handlers.HeaderNotLeader, handlers.LeaderChanged), nil
 	case "unknown":
-		return says(headerOutcome, outcomeUnknown), nil
+		return says(handlers.HeaderOutcome, handlers.OutcomeUnknown), nil
 	case "the caller's time is up":
 		x.giveUp()
 		return nil, lostError{true}
@@ -78,11 +81,11 @@ func (x *relay) Forward(r *http.Request, _ uint64) (*http.Response, error) {
 
 // testFollower is a member that does not lead: it has the leader's mirror of now, and passes on what it must.
 type testFollower struct {
-	*testServer
+	*sole.Member
 	relay *relay
 }
 
-func newTestFollower(t *testing.T, leader *testServer, mirror string) *testFollower {
+func newTestFollower(t *testing.T, leader *sole.Member, mirror string) *testFollower {
 	t.Helper()
 	identity, err := certs.NewIdentity()
 	if err != nil {
@@ -103,9 +106,9 @@ func newTestFollower(t *testing.T, leader *testServer, mirror string) *testFollo
 		t.Fatal(err)
 	}
 	f := &testFollower{relay: &relay{leader: leader.Internal(), giveUp: func() {}}}
-	cfg := testConfig(st, leader.ClusterID, log)
-	cfg.Peers, cfg.Name = f.relay, "two"
-	f.testServer = &testServer{Server: New(cfg), t: t, admin: leader.admin}
+	cfg := sole.NewConfig(st, leader.ClusterID, "two")
+	cfg.Peers = f.relay
+	f.Member = &sole.Member{Server: sole.Serve(cfg), T: t, Admin: leader.Admin}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { // it hears who leads again and again, as a member outside Raft does
@@ -129,9 +132,9 @@ func newTestFollower(t *testing.T, leader *testServer, mirror string) *testFollo
 
 // through asks the follower while its way to the leader is as the steps say.
 func (f *testFollower) through(steps []string, method, target, body string, headers ...string) *httptest.ResponseRecorder {
-	f.t.Helper()
-	until(f.t, "it knows who leads", func() bool { return f.Store.LeaderID() != 0 })
-	ctx, cancel := context.WithTimeout(f.t.Context(), generous)
+	f.T.Helper()
+	sole.Until(f.T, "it knows who leads", func() bool { return f.Store.LeaderID() != 0 })
+	ctx, cancel := context.WithTimeout(f.T.Context(), sole.Generous)
 	defer cancel()
 	f.relay.mu.Lock()
 	f.relay.steps, f.relay.giveUp = steps, cancel
@@ -142,7 +145,7 @@ func (f *testFollower) through(steps []string, method, target, body string, head
 		headers = append(headers, "Content-Type", "application/json")
 	}
 	r := httptest.NewRequestWithContext(ctx, method, target, in)
-	r.Header.Set("Authorization", "Bearer "+f.admin)
+	r.Header.Set("Authorization", "Bearer "+f.Admin)
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
@@ -152,9 +155,9 @@ func (f *testFollower) through(steps []string, method, target, body string, head
 }
 
 // forwardedRoutes lists the routes that a follower passes on.
-func (s *testServer) forwardedRoutes() (list []*Route) {
+func forwardedRoutes(s *sole.Member) (list []*handlers.Route) {
 	for _, rt := range s.Routes() {
-		if rt.At != Here && !rt.Stream && rt.Path != "/v1/peering/establish" {
+		if rt.At != handlers.Here && !rt.Stream && rt.Path != "/v1/peering/establish" {
 			list = append(list, rt)
 		}
 	}
@@ -164,10 +167,10 @@ func (s *testServer) forwardedRoutes() (list []*Route) {
 // TestUnknownIsSaid walks over all routes that the leader answers and over what can happen on the way to it. An answer says
 // that something may have happened if and only if it may.
 func TestUnknownIsSaid(t *testing.T) {
-	s := newTestServer(t)
-	f := newTestFollower(t, s, s.mirrorFile())
+	s := sole.New(t)
+	f := newTestFollower(t, s, mirrorFile(s))
 	const up = "the caller's time is up"
-	for _, rt := range s.forwardedRoutes() {
+	for _, rt := range forwardedRoutes(s) {
 		target, body := harmless(rt)
 		if rt.Path == "/api/v1/cluster/join" {
 			body = `{"token":"x"}`
@@ -192,18 +195,18 @@ func TestUnknownIsSaid(t *testing.T) {
 				}
 				var headers []string
 				if key != "" {
-					headers = []string{HeaderKey, key}
+					headers = []string{handlers.HeaderKey, key}
 				}
 				w := f.through(x.steps, rt.Method, target, body, headers...)
 				if w.Code < 500 && f.relay.untouched() {
 					continue // refused before it is passed on: its arguments
 				}
 				text := w.Body.String()
-				unknown := w.Header().Get(headerOutcome) == outcomeUnknown
+				unknown := w.Header().Get(handlers.HeaderOutcome) == handlers.OutcomeUnknown
 				want := x.unknown && changes
 				status := rt.Family.NoLeader.Status
 				if want && rt.Whole && x.steps[0] == "unknown" {
-					status, text = w.Code, mayHaveHappened+HeaderKey // the leader's own answer
+					status, text = w.Code, handlers.MayHaveHappened+handlers.HeaderKey // the leader's own answer
 				} else if want {
 					status = rt.Family.UnknownOutcome.Status
 				}
@@ -211,8 +214,8 @@ func TestUnknownIsSaid(t *testing.T) {
 				switch {
 				case unknown != want, w.Code != status, strings.Contains(text, "may or may not have been carried out") != want && rt.Method != http.MethodHead:
 					t.Errorf("%s %s, %v: %d %s (unknown: %v); want %d, %v", rt.Method, rt.Path, x.steps, w.Code, text, unknown, status, want)
-				case want && rt.Family.Name != "zlayer" && !strings.Contains(text, HeaderKey) && rt.Method != http.MethodHead:
-					t.Errorf("%s %s, %v: nothing of %s: %s", rt.Method, rt.Path, x.steps, HeaderKey, text)
+				case want && rt.Family.Name != "zlayer" && !strings.Contains(text, handlers.HeaderKey) && rt.Method != http.MethodHead:
+					t.Errorf("%s %s, %v: nothing of %s: %s", rt.Method, rt.Path, x.steps, handlers.HeaderKey, text)
 				case retry != (!want || key != "" || rt.Family.Name == "zlayer"):
 					t.Errorf("%s %s, %v, key %q: Retry-After %v", rt.Method, rt.Path, x.steps, key, retry)
 				}
@@ -223,21 +226,21 @@ func TestUnknownIsSaid(t *testing.T) {
 
 // TestTransferWithoutALeader: a transfer after which nobody is known to lead has an unknown outcome, not a refusal.
 func TestTransferWithoutALeader(t *testing.T) {
-	s := newTestServer(t, func(cfg *Config) {
-		cfg.Transferred = func(context.Context, store.Actor, uint64) (uint64, error) { return 0, store.ErrNoLeader }
+	s := sole.New(t, func(c *sole.Config) {
+		c.Cluster.Leads = func() (uint64, error) { return 0, store.ErrNoLeader }
 	})
-	s.addVoter(func() bool { return true })
-	w := s.call("PUT", "/v1/operator/raft/transfer-leadership?address=127.0.0.1:7002", s.admin, "")
-	if w.Code != 500 || w.Header().Get(headerOutcome) != outcomeUnknown || !strings.Contains(w.Body.String(), mayHaveHappened) {
+	s.AddVoter(func() bool { return true })
+	w := s.Call("PUT", "/v1/operator/raft/transfer-leadership?address=127.0.0.1:7002", s.Admin, "")
+	if w.Code != 500 || w.Header().Get(handlers.HeaderOutcome) != handlers.OutcomeUnknown || !strings.Contains(w.Body.String(), handlers.MayHaveHappened) {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
 }
 
 // TestLaterSaysWhen: what can be done in a moment says so in every family.
 func TestLaterSaysWhen(t *testing.T) {
-	for _, f := range newTestServer(t).families {
+	for _, f := range sole.New(t).Families() {
 		w := httptest.NewRecorder()
-		if internal := f.Render(w, Later("not now")); internal || w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "not now") {
+		if internal := f.Render(w, handlers.Later("not now")); internal || w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "not now") {
 			t.Errorf("%s: %d %v %s", f.Name, w.Code, w.Header(), w.Body)
 		}
 	}
@@ -249,17 +252,17 @@ func (x *relay) untouched() bool {
 	return x.forward == 0
 }
 
-func (s *testServer) mirrorFile() string {
-	s.t.Helper()
-	until(s.t, "the mirror is there", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
-	return filepath.Join(s.dir, "muster.db")
+func mirrorFile(s *sole.Member) string {
+	s.T.Helper()
+	sole.Until(s.T, "the mirror is there", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
+	return filepath.Join(s.Dir, "muster.db")
 }
 
 // TestRepeatedIsTheFirst: what was carried out before the leader was lost is answered as it would have been, whatever the
 // method.
 func TestRepeatedIsTheFirst(t *testing.T) {
-	s := newTestServer(t)
-	f := newTestFollower(t, s, s.mirrorFile())
+	s := sole.New(t)
+	f := newTestFollower(t, s, mirrorFile(s))
 	lost := []string{"carried out, then lost", "not sent", "answer"}
 	id := func(w *httptest.ResponseRecorder) string {
 		_, rest, _ := strings.Cut(w.Body.String(), `"id":"`)
@@ -284,7 +287,7 @@ func TestRepeatedIsTheFirst(t *testing.T) {
 			t.Errorf("%s %s: %d %s", x.method, x.target, w.Code, w.Body)
 		}
 	}
-	if w := s.call("DELETE", "/api/v1/cluster/leases/l", s.admin, ""); w.Code != 404 {
+	if w := s.Call("DELETE", "/api/v1/cluster/leases/l", s.Admin, ""); w.Code != 404 {
 		t.Errorf("a lease that is gone: %d %s", w.Code, w.Body)
 	}
 }
@@ -292,17 +295,17 @@ func TestRepeatedIsTheFirst(t *testing.T) {
 // TestStaleRefusalsAreTheLeaders: a member whose mirror is behind asks the leader about a token that it does not know, also
 // for what it answers itself.
 func TestStaleRefusalsAreTheLeaders(t *testing.T) {
-	s := newTestServer(t)
-	f := newTestFollower(t, s, s.mirrorFile())
-	f.admin = s.token(store.ScopeManagement)                                                // the mirror does not have it
-	elsewhere := map[string]string{store.ScopePeeringRead: s.token(store.ScopeClusterRead)} // by the scope that is wanted
-	reader := s.token(store.ScopePeeringRead)
+	s := sole.New(t)
+	f := newTestFollower(t, s, mirrorFile(s))
+	f.Admin = s.Token(store.ScopeManagement)                                                // the mirror does not have it
+	elsewhere := map[string]string{store.ScopePeeringRead: s.Token(store.ScopeClusterRead)} // by the scope that is wanted
+	reader := s.Token(store.ScopePeeringRead)
 	for _, rt := range s.Routes() {
-		if rt.Scope == "" || rt.At == AtLeader || rt.Stream {
+		if rt.Scope == "" || rt.At == handlers.AtLeader || rt.Stream {
 			continue
 		}
 		target, body := harmless(rt)
-		if rt.At == HereStale {
+		if rt.At == handlers.HereStale {
 			target += "?stale"
 		}
 		if rt.Path == "/api/v1/sql" {
@@ -327,7 +330,7 @@ func TestStaleRefusalsAreTheLeaders(t *testing.T) {
 			}
 		}
 	}
-	if f.failures.spent("192.0.2.1") || len(f.failures.hosts) != 0 {
+	if f.FailingHosts() != 0 {
 		t.Error("a member has counted what it does not know itself")
 	}
 }
@@ -336,34 +339,34 @@ func TestStaleRefusalsAreTheLeaders(t *testing.T) {
 // counts nothing; as soon as it is confirmed it does.
 func TestRefusalsAreConfirmed(t *testing.T) {
 	var deposed atomic.Bool
-	s := newTestServer(t)
-	s.addVoter(func() bool { return !deposed.Load() })
-	poor, unknown := s.token(), certs.NewSecret()
-	forwarded := []string{headerForwarded, "1", headerRemote, "192.0.2.1:1"}
+	s := sole.New(t)
+	s.AddVoter(func() bool { return !deposed.Load() })
+	poor, unknown := s.Token(), certs.NewSecret()
+	forwarded := []string{handlers.HeaderForwarded, "1", handlers.HeaderRemote, "192.0.2.1:1"}
 	for _, rt := range s.Routes() {
-		if rt.At == Here || rt.Stream || rt.Path == "/v1/peering/establish" {
+		if rt.At == handlers.Here || rt.Stream || rt.Path == "/v1/peering/establish" {
 			continue
 		}
 		target, body := harmless(rt)
-		for what, credential := range map[string]string{"who may": s.admin, "who may not": poor, "whom nobody knows": unknown, "without a credential": ""} {
+		for what, credential := range map[string]string{"who may": s.Admin, "who may not": poor, "whom nobody knows": unknown, "without a credential": ""} {
 			headers := forwarded
 			if body != "" {
 				headers = append(headers[:len(headers):len(headers)], "Content-Type", "application/json")
 			}
 			deposed.Store(false)
-			s.failures = newFailureLimiter()
-			before := s.ask(s.Internal(), rt.Method, target, credential, body, headers...)
-			counted := len(s.failures.hosts)
+			s.ForgetFailures()
+			before := s.Ask(s.Internal(), rt.Method, target, credential, body, headers...)
+			counted := s.FailingHosts()
 			deposed.Store(true)
-			s.failures = newFailureLimiter()
-			w := s.ask(s.Internal(), rt.Method, target, credential, body, headers...)
+			s.ForgetFailures()
+			w := s.Ask(s.Internal(), rt.Method, target, credential, body, headers...)
 			switch before.Code {
 			case 401, 403, 404, 409:
 				if w.Code != http.StatusMisdirectedRequest {
 					t.Errorf("%s %s by somebody %s: %d %s before, %d %s after", rt.Method, target, what, before.Code, before.Body, w.Code, w.Body)
 				}
 			}
-			if len(s.failures.hosts) != 0 {
+			if s.FailingHosts() != 0 {
 				t.Errorf("%s %s by somebody %s is counted, and was not confirmed", rt.Method, target, what)
 			}
 			if before.Code == 401 && counted == 0 {

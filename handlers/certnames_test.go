@@ -1,4 +1,4 @@
-package handlers
+package handlers_test
 
 import (
 	"crypto/x509"
@@ -14,6 +14,9 @@ import (
 
 	"muster/certs"
 	"muster/store"
+
+	"muster/handlers"
+	"muster/handlers/internal/sole"
 )
 
 // namesOf lists the hosts that a certificate is for, without those that every HTTP certificate has.
@@ -73,7 +76,13 @@ func (c candidate) with(fields ...string) string {
 	for i := 0; i+1 < len(fields); i += 2 {
 		body[fields[i]] = fields[i+1]
 	}
-	return string(MustJSON(body))
+	return string(handlers.MustJSON(body))
+}
+
+// certificates are the leaves in the answer to a join, PEM.
+type certificates struct {
+	HTTPCert      string `json:"http_cert"`
+	TransportCert string `json:"transport_cert"`
 }
 
 // TestNamesInCertificates walks the ways to certificates over the API: the join in both formats, by HTTP alone, once more,
@@ -81,18 +90,18 @@ func (c candidate) with(fields ...string) string {
 func TestNamesInCertificates(t *testing.T) {
 	for _, format := range []string{"muster", "zlayer"} {
 		t.Run(format, func(t *testing.T) {
-			s := newSoleMember(t)
+			s := sole.New(t)
 			token := func(fields string) string {
-				w := s.call("POST", "/api/v1/cluster/join-tokens", s.admin, fmt.Sprintf(`{"format":%q,"maxUses":9%s}`, format, fields))
+				w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, fmt.Sprintf(`{"format":%q,"maxUses":9%s}`, format, fields))
 				var made struct{ Result struct{ Token string } }
 				if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil || w.Code != 201 {
 					t.Fatalf("%d %s", w.Code, w.Body)
 				}
 				return made.Result.Token
 			}
-			join := func(body string, headers ...string) (int, string, joinResponse) {
-				w := s.call("POST", "/api/v1/cluster/join", "", body, append(headers, "Content-Type", "application/json")...)
-				var out joinResponse
+			join := func(body string, headers ...string) (int, string, certificates) {
+				w := s.Call("POST", "/api/v1/cluster/join", "", body, append(headers, "Content-Type", "application/json")...)
+				var out certificates
 				_ = json.Unmarshal(w.Body.Bytes(), &out)
 				return w.Code, w.Body.String(), out
 			}
@@ -135,21 +144,21 @@ func TestNamesInCertificates(t *testing.T) {
 			if code, text, _ = join(other.with("advertise_addr", "192.0.2.1", "raft_address", "192.0.2.1:7301", "api_address", "db1.example:5001")); code != 403 || !strings.Contains(text, "node ") {
 				t.Errorf("another member's name: %d %.300s", code, text)
 			}
-			s.option(store.SettingCertificateHosts, `"set.example"`)
+			s.Option(store.SettingCertificateHosts, `"set.example"`)
 			later := newCandidate(t, plain, true).with("advertise_addr", "192.0.2.1", "raft_port", "x")
 			later = strings.Replace(later, `"raft_port":"x"`, `"raft_port":7400`, 1)
 			later = strings.Replace(later, `"advertise_addr"`, `"api_address":"set.example:5000","advertise_addr"`, 1)
 			if code, text, out = join(later, "Idempotency-Key", "k"); code != 200 || !slices.Contains(namesOf(t, out.HTTPCert), "set.example") {
 				t.Errorf("as the setting says: %d %.300s", code, text)
 			}
-			s.option(store.SettingCertificateHosts, "null")
+			s.Option(store.SettingCertificateHosts, "null")
 			if code, text, out = join(later, "Idempotency-Key", "k"); code == 200 && slices.Contains(namesOf(t, out.HTTPCert), "set.example") {
 				t.Errorf("repeated when the setting says so no more: %d %.300s", code, text)
 			}
-			if list := s.call("GET", "/api/v1/cluster/members", s.admin, "").Body.String(); strings.Contains(list, "bank") {
+			if list := s.Call("GET", "/api/v1/cluster/members", s.Admin, "").Body.String(); strings.Contains(list, "bank") {
 				t.Error("the members list has it:", list)
 			}
-			if list := s.call("GET", "/api/v1/cluster/join-tokens", s.admin, "").Body.String(); !strings.Contains(list, `"hosts":["db1.example","*.apps.example","10.1.0.0/16"]`) {
+			if list := s.Call("GET", "/api/v1/cluster/join-tokens", s.Admin, "").Body.String(); !strings.Contains(list, `"hosts":["db1.example","*.apps.example","10.1.0.0/16"]`) {
 				t.Error("the tokens are listed without their hosts:", list)
 			}
 		})
@@ -158,18 +167,18 @@ func TestNamesInCertificates(t *testing.T) {
 
 // TestHostsOfTokens: what is no host is refused with the field and the rule.
 func TestHostsOfTokens(t *testing.T) {
-	s := newSoleMember(t)
+	s := sole.New(t)
 	for _, bad := range []string{`["*"]`, `[""]`, `["a b"]`, `["10.0.0.1/8"]`, `["a:1"]`, `["0.0.0.0"]`, `"a"`, `[1]`, `{}`} {
-		if w := s.call("POST", "/api/v1/cluster/join-tokens", s.admin, `{"hosts":`+bad+`}`); w.Code != 400 || !strings.Contains(w.Body.String(), "hosts must be") {
+		if w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{"hosts":`+bad+`}`); w.Code != 400 || !strings.Contains(w.Body.String(), "hosts must be") {
 			t.Errorf("%s: %d %s", bad, w.Code, w.Body)
 		}
 	}
 	for _, bad := range []string{`""`, `"*"`, `"a,,b"`, `["a"]`, `1`} {
-		if w := s.call("PUT", "/api/v1/cluster/settings", s.admin, `{"certificates.hosts":`+bad+`}`); w.Code != 400 || !strings.Contains(w.Body.String(), "certificates.hosts must be") {
+		if w := s.Call("PUT", "/api/v1/cluster/settings", s.Admin, `{"certificates.hosts":`+bad+`}`); w.Code != 400 || !strings.Contains(w.Body.String(), "certificates.hosts must be") {
 			t.Errorf("%s: %d %s", bad, w.Code, w.Body)
 		}
 	}
-	if w := s.call("PUT", "/api/v1/cluster/settings", s.token(store.ScopeClusterManage), `{"certificates.hosts":"a"}`); w.Code != 403 {
+	if w := s.Call("PUT", "/api/v1/cluster/settings", s.Token(store.ScopeClusterManage), `{"certificates.hosts":"a"}`); w.Code != 403 {
 		t.Errorf("with cluster:manage: %d %s", w.Code, w.Body)
 	}
 }
@@ -177,11 +186,13 @@ func TestHostsOfTokens(t *testing.T) {
 // TestEnrolledIntermediate: the authority that enrolling software gets is for its own machine and for what the setting
 // allows.
 func TestEnrolledIntermediate(t *testing.T) {
-	s := newSoleMember(t)
-	s.option(store.SettingEnrollmentHTTPCA, `"intermediate"`)
+	s := sole.New(t)
+	s.Option(store.SettingEnrollmentHTTPCA, `"intermediate"`)
 	get := func() *x509.Certificate {
-		w := s.call("GET", "/_security/enroll/node", "", "", "Authorization", s.enrollKey(`{}`))
-		var out enrollNodeResponse
+		w := s.Call("GET", "/_security/enroll/node", "", "", "Authorization", s.EnrollKey(`{}`))
+		var out struct {
+			HTTPCACert []byte `json:"http_ca_cert"`
+		}
 		if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != 200 {
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
@@ -195,7 +206,7 @@ func TestEnrolledIntermediate(t *testing.T) {
 	if got := fmt.Sprint(c.PermittedDNSDomains, c.PermittedIPRanges, c.PermittedDNSDomainsCritical); got != "[localhost] [127.0.0.0/8 ::1/128 192.0.2.1/32] true" {
 		t.Error(got)
 	}
-	s.option(store.SettingCertificateHosts, `"es.example.org,*.apps.example.org,10.0.0.0/8"`)
+	s.Option(store.SettingCertificateHosts, `"es.example.org,*.apps.example.org,10.0.0.0/8"`)
 	c = get()
 	if got := fmt.Sprint(c.PermittedDNSDomains, c.PermittedIPRanges); got != "[localhost es.example.org .apps.example.org] [127.0.0.0/8 ::1/128 10.0.0.0/8 192.0.2.1/32]" {
 		t.Error(got)

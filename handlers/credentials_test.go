@@ -1,7 +1,6 @@
-package handlers
+package handlers_test
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
@@ -9,70 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"muster/certs"
 	"muster/store"
+
+	"muster/handlers"
+	"muster/handlers/internal/sole"
 )
-
-// query reads rows of the mirror, once it has all that was committed.
-func (s *soleMember) query(query string) string {
-	s.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		a, err := s.Store.Query(s.t.Context(), "SELECT revision FROM cluster", 1)
-		if err == nil && len(a.Rows) == 1 && fmt.Sprint(a.Rows[0][0]) == fmt.Sprint(s.Store.Revision()) {
-			break
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatal("the mirror does not catch up")
-		}
-	}
-	a, err := s.Store.Query(s.t.Context(), query, 1000)
-	if err != nil {
-		s.t.Fatal(query, err)
-	}
-	var out []string
-	for _, r := range a.Rows {
-		out = append(out, strings.Trim(fmt.Sprint(r...), "[]"))
-	}
-	return strings.Join(out, " ")
-}
-
-// option sets an option as an operator does.
-func (s *soleMember) option(name, value string) {
-	s.t.Helper()
-	if w := s.call("PUT", "/api/v1/cluster/settings", s.admin, fmt.Sprintf(`{%q:%s}`, name, value)); w.Code != 200 {
-		s.t.Fatalf("%s: %d %s", name, w.Code, w.Body)
-	}
-}
-
-// expiring makes an API token that ends soon, and returns its secret and its end.
-func (s *soleMember) expiring(in time.Duration, scopes ...string) (string, time.Time) {
-	s.t.Helper()
-	secret, at := certs.NewSecret(), time.Now().Add(in).Truncate(time.Second)
-	if _, err := s.Store.APITokens.Create(s.t.Context(), store.Actor{Name: "test"}, store.APIToken{ID: store.NewID(), Name: "short", Scopes: scopes,
-		Secret: secret, SecretHash: certs.HashSecret(secret), ExpiresAt: &at}); err != nil {
-		s.t.Fatal(err)
-	}
-	return secret, at
-}
-
-// enrollKey makes an enrollment token and returns the header that shows its key.
-func (s *soleMember) enrollKey(body string) string {
-	s.t.Helper()
-	w := s.call("POST", "/api/v1/cluster/enrollment-tokens", s.admin, body)
-	var out struct{ Result struct{ Token string } }
-	if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != 201 {
-		s.t.Fatalf("%d %s", w.Code, w.Body)
-	}
-	t, err := certs.ParseEnrollToken(out.Result.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return apiKeyHeader(t.Key)
-}
-
-func apiKeyHeader(key string) string {
-	return "ApiKey " + base64.StdEncoding.EncodeToString([]byte(key))
-}
 
 // concrete fills the pattern of a route's path.
 func concrete(path string) string {
@@ -87,31 +27,31 @@ const keyBody = `{"name":"x","role_descriptors":{"r":{"cluster":[]}}}`
 // TestEnrollmentTokenEnrollsOnly: whatever route it is shown at, used up or not, with an Idempotency-Key or without, an
 // enrollment token enrolls and does nothing else.
 func TestEnrollmentTokenEnrollsOnly(t *testing.T) {
-	s := newSoleMember(t)
-	fresh, used := s.enrollKey(`{"maxUses":1000}`), s.enrollKey(`{}`)
-	if w := s.call("GET", "/_security/enroll/node", "", "", "Authorization", used); w.Code != 200 {
+	s := sole.New(t)
+	fresh, used := s.EnrollKey(`{"maxUses":1000}`), s.EnrollKey(`{}`)
+	if w := s.Call("GET", "/_security/enroll/node", "", "", "Authorization", used); w.Code != 200 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, path := range []string{"/_security/enroll/node", "/_security/enroll/kibana"} {
-		if w := s.call("GET", path, "", "", "Authorization", used, "Idempotency-Key", "of nobody"); w.Code != 401 || !strings.Contains(w.Body.String(), "already been used") {
+		if w := s.Call("GET", path, "", "", "Authorization", used, "Idempotency-Key", "of nobody"); w.Code != 401 || !strings.Contains(w.Body.String(), "already been used") {
 			t.Errorf("%s with one that is used up: %d %s", path, w.Code, w.Body)
 		}
 	}
-	before := s.query("SELECT count(*) FROM api_keys") + s.query("SELECT count(*) FROM enrollments")
+	before := s.Query("SELECT count(*) FROM api_keys") + s.Query("SELECT count(*) FROM enrollments")
 	for _, rt := range s.Routes() {
 		if rt.Enrolls || rt.Scope == "" {
 			continue
 		}
 		for name, header := range map[string]string{"fresh": fresh, "used up": used} {
 			for _, key := range []string{"", "a-key"} {
-				w := s.call(rt.Method, concrete(rt.Path), "", keyBody, "Authorization", header, "Content-Type", "application/json", "Idempotency-Key", key)
+				w := s.Call(rt.Method, concrete(rt.Path), "", keyBody, "Authorization", header, "Content-Type", "application/json", "Idempotency-Key", key)
 				if w.Code < 400 || w.Code >= 500 {
 					t.Errorf("%s %s with one that is %s: %d %s", rt.Method, rt.Path, name, w.Code, w.Body)
 				}
 			}
 		}
 	}
-	if after := s.query("SELECT count(*) FROM api_keys") + s.query("SELECT count(*) FROM enrollments"); after != before {
+	if after := s.Query("SELECT count(*) FROM api_keys") + s.Query("SELECT count(*) FROM enrollments"); after != before {
 		t.Errorf("%s keys and enrollments, %s before", after, before)
 	}
 }
@@ -123,7 +63,7 @@ type creation struct {
 	header                   string // Authorization; "" stands for a management token
 }
 
-func creations(s *soleMember) []creation {
+func creations(s *sole.Member) []creation {
 	return []creation{
 		{name: "API token", method: "POST", path: "/api/v1/api-tokens", body: `{"name":"x","scopes":["management"]}`, revoke: "/api/v1/api-tokens/"},
 		{name: "join token", method: "POST", path: "/api/v1/cluster/join-tokens", body: `{}`, revoke: "/api/v1/cluster/join-tokens/"},
@@ -133,22 +73,22 @@ func creations(s *soleMember) []creation {
 		{name: "API key by POST", method: "POST", path: "/_security/api_key", body: `{"name":"x"}`, revoke: "key"},
 		{name: "API key by PUT", method: "PUT", path: "/_security/api_key", body: `{"name":"x"}`, revoke: "key"},
 		{name: "peering token", method: "POST", path: "/v1/peering/token", body: `{"PeerName":"x"}`, revoke: "peering"},
-		{name: "enrollment of a node", method: "GET", path: "/_security/enroll/node", revoke: "enrollment", header: s.enrollKey(`{}`)},
-		{name: "enrollment of a Kibana", method: "GET", path: "/_security/enroll/kibana", revoke: "enrollment", header: s.enrollKey(`{"scope":"kibana"}`)},
+		{name: "enrollment of a node", method: "GET", path: "/_security/enroll/node", revoke: "enrollment", header: s.EnrollKey(`{}`)},
+		{name: "enrollment of a Kibana", method: "GET", path: "/_security/enroll/kibana", revoke: "enrollment", header: s.EnrollKey(`{"scope":"kibana"}`)},
 	}
 }
 
-func (s *soleMember) create(c *creation, key, query, body string) *httptest.ResponseRecorder {
+func create(s *sole.Member, c *creation, key, query, body string) *httptest.ResponseRecorder {
 	header := c.header
 	if header == "" {
-		header = "Bearer " + s.admin
+		header = "Bearer " + s.Admin
 	}
-	return s.call(c.method, c.path+query, "", body, "Authorization", header, "Content-Type", "application/json", "Idempotency-Key", key)
+	return s.Call(c.method, c.path+query, "", body, "Authorization", header, "Content-Type", "application/json", "Idempotency-Key", key)
 }
 
 // takeBack revokes what the newest creation has made.
-func (s *soleMember) takeBack(c *creation, answer string) {
-	s.t.Helper()
+func takeBack(s *sole.Member, c *creation, answer string) {
+	s.T.Helper()
 	var out struct {
 		Result struct{ ID string }
 		ID     string
@@ -161,105 +101,105 @@ func (s *soleMember) takeBack(c *creation, answer string) {
 	case "peering":
 		path = "/v1/peering/x"
 	case "enrollment":
-		path = "/api/v1/cluster/enrollments/" + s.query("SELECT id FROM enrollments ORDER BY created_rev DESC LIMIT 1")
+		path = "/api/v1/cluster/enrollments/" + s.Query("SELECT id FROM enrollments ORDER BY created_rev DESC LIMIT 1")
 	}
-	if w := s.call(method, path, s.admin, body, "Content-Type", "application/json"); w.Code != 200 {
-		s.t.Fatalf("%s: %s %s: %d %s", c.name, method, path, w.Code, w.Body)
+	if w := s.Call(method, path, s.Admin, body, "Content-Type", "application/json"); w.Code != 200 {
+		s.T.Fatalf("%s: %s %s: %d %s", c.name, method, path, w.Code, w.Body)
 	}
 }
 
 // TestReplays: the same Idempotency-Key gets the same answer, whatever has changed in between, and a row in the audit;
 // another method, path, query or body is refused; what was revoked does not come back.
 func TestReplays(t *testing.T) {
-	leaf := []byte("one")
-	s := newSoleMember(t, func(c *Config) { c.Leaf = func() []byte { return leaf } })
+	config := (*sole.Config)(nil)
+	s := sole.New(t, func(c *sole.Config) { config, c.Leaf = c, []byte("one") })
 	for _, c := range creations(s) {
 		t.Run(c.name, func(t *testing.T) {
-			s.t = t
+			s.T = t
 			key := "key of " + c.name
-			first := s.create(&c, key, "", c.body)
+			first := create(s, &c, key, "", c.body)
 			if first.Code/100 != 2 {
 				t.Fatalf("%d %s", first.Code, first.Body)
 			}
-			leaf = []byte("another leader's")
+			config.Leaf = []byte("another leader's")
 			rows := "SELECT count(*) FROM audit WHERE action = 'access.replayed' AND outcome = 'replayed' AND object = '" + c.method + " " + c.path + "'"
-			before := s.query(rows)
-			again := s.create(&c, key, "", c.body)
+			before := s.Query(rows)
+			again := create(s, &c, key, "", c.body)
 			if again.Code != first.Code || again.Body.String() != first.Body.String() {
 				t.Errorf("again: %d %s\nfirst: %d %s", again.Code, again.Body, first.Code, first.Body)
 			}
-			if s.query(rows) == before {
+			if s.Query(rows) == before {
 				t.Error("the repetition has no audit row")
 			}
-			if w := s.create(&c, key, "?pretty=true", c.body); w.Code/100 != 4 {
+			if w := create(s, &c, key, "?pretty=true", c.body); w.Code/100 != 4 {
 				t.Errorf("with another query: %d %s", w.Code, w.Body)
 			}
 			if c.body != "" {
-				if w := s.create(&c, key, "", strings.TrimSuffix(c.body, "}")+" }"); w.Code != 409 {
+				if w := create(s, &c, key, "", strings.TrimSuffix(c.body, "}")+" }"); w.Code != 409 {
 					t.Errorf("with another body: %d %s", w.Code, w.Body)
 				}
 			}
-			s.takeBack(&c, first.Body.String())
-			if w := s.create(&c, key, "", c.body); w.Code/100 != 4 || strings.Contains(w.Body.String(), "internal") {
+			takeBack(s, &c, first.Body.String())
+			if w := create(s, &c, key, "", c.body); w.Code/100 != 4 || strings.Contains(w.Body.String(), "internal") {
 				t.Errorf("after it was revoked: %d %s", w.Code, w.Body)
 			}
 		})
 	}
-	s.t = t
-	if w := s.call("POST", "/api/v1/cluster/join-tokens", s.admin, `{}`, "Idempotency-Key", store.AutoKey+"x"); w.Code != 400 {
+	s.T = t
+	if w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{}`, "Idempotency-Key", store.AutoKey+"x"); w.Code != 400 {
 		t.Errorf("a key like those of members: %d %s", w.Code, w.Body)
 	}
 }
 
 // TestReplayOfAnEnrollment: what is no longer to be handed out is not, to a repeated request either.
 func TestReplayOfAnEnrollment(t *testing.T) {
-	s := newSoleMember(t)
-	c := creation{method: "GET", path: "/_security/enroll/node", header: s.enrollKey(`{}`)}
-	if w := s.create(&c, "k", "", ""); w.Code != 200 {
+	s := sole.New(t)
+	c := creation{method: "GET", path: "/_security/enroll/node", header: s.EnrollKey(`{}`)}
+	if w := create(s, &c, "k", "", ""); w.Code != 200 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, x := range []struct{ name, off, on string }{
 		{store.SettingEnrollmentHTTPCA, `"intermediate"`, `"root"`}, {store.SettingEnrollment, "false", "true"},
 	} {
-		s.option(x.name, x.off)
-		if w := s.create(&c, "k", "", ""); w.Code != 403 || strings.Contains(w.Body.String(), "http_ca_key") {
+		s.Option(x.name, x.off)
+		if w := create(s, &c, "k", "", ""); w.Code != 403 || strings.Contains(w.Body.String(), "http_ca_key") {
 			t.Errorf("%s is %s: %d %s", x.name, x.off, w.Code, w.Body)
 		}
-		s.option(x.name, x.on)
+		s.Option(x.name, x.on)
 	}
-	if w := s.create(&c, "k", "", ""); w.Code != 200 {
+	if w := create(s, &c, "k", "", ""); w.Code != 200 {
 		t.Errorf("as it was: %d %s", w.Code, w.Body)
 	}
-	key := s.query("SELECT id FROM api_keys WHERE kind = 'enrollment_token'")
-	if w := s.call("DELETE", "/api/v1/cluster/enrollment-tokens/"+key+"?keepEnrollments=true", s.admin, ""); w.Code != 200 {
+	key := s.Query("SELECT id FROM api_keys WHERE kind = 'enrollment_token'")
+	if w := s.Call("DELETE", "/api/v1/cluster/enrollment-tokens/"+key+"?keepEnrollments=true", s.Admin, ""); w.Code != 200 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	if w := s.create(&c, "k", "", ""); w.Code != 401 {
+	if w := create(s, &c, "k", "", ""); w.Code != 401 {
 		t.Errorf("the token is revoked: %d %s", w.Code, w.Body)
 	}
 }
 
 // TestNothingOutlivesItsMaker: what a credential that ends soon makes ends with it.
 func TestNothingOutlivesItsMaker(t *testing.T) {
-	s := newSoleMember(t)
-	secret, end := s.expiring(time.Minute, store.ScopeManagement)
+	s := sole.New(t)
+	secret, end := s.Expiring(time.Minute, store.ScopeManagement)
 	for _, c := range creations(s) {
 		if strings.HasPrefix(c.name, "enrollment of") {
 			continue // what an enrolled machine is given is for the lifetime that the settings say
 		}
 		c.header = "Bearer " + secret
-		if w := s.create(&c, "", "", c.body); w.Code/100 != 2 {
+		if w := create(s, &c, "", "", c.body); w.Code/100 != 2 {
 			t.Errorf("%s: %d %s", c.name, w.Code, w.Body)
 		}
 	}
-	latest := end.UTC().Format(TimeFormat)
+	latest := end.UTC().Format(handlers.TimeFormat)
 	for what, query := range map[string]string{
 		"API tokens":     "SELECT coalesce(expires_at, 'never') FROM api_tokens WHERE name = 'x'",
 		"keys":           "SELECT coalesce(expires_at, 'never') FROM api_keys WHERE name = 'x'",
 		"join tokens":    "SELECT expires_at FROM join_tokens",
 		"peering tokens": "SELECT coalesce(establish_expires_at, 'never') FROM peering_secrets",
 	} {
-		list := strings.Fields(s.query(query))
+		list := strings.Fields(s.Query(query))
 		if len(list) == 0 {
 			t.Errorf("there are no %s", what)
 		}
@@ -273,8 +213,8 @@ func TestNothingOutlivesItsMaker(t *testing.T) {
 
 // TestKeysOfKeys: a key makes keys that may do nothing, for its owner.
 func TestKeysOfKeys(t *testing.T) {
-	s := newSoleMember(t)
-	w := s.call("POST", "/_security/api_key", s.admin, `{"name":"parent","expiration":"1h"}`, "Content-Type", "application/json")
+	s := sole.New(t)
+	w := s.Call("POST", "/_security/api_key", s.Admin, `{"name":"parent","expiration":"1h"}`, "Content-Type", "application/json")
 	var key struct{ Encoded string }
 	if err := json.Unmarshal(w.Body.Bytes(), &key); err != nil || w.Code != 200 {
 		t.Fatalf("%d %s", w.Code, w.Body)
@@ -288,20 +228,20 @@ func TestKeysOfKeys(t *testing.T) {
 		`,"role_descriptors":{"r":{}}`:                         200,
 		`,"role_descriptors":{"r":{"cluster":[]}}`:             200,
 	} {
-		w := s.call("POST", "/_security/api_key", "", `{"name":"child"`+roles+`}`, "Authorization", "ApiKey "+key.Encoded, "Content-Type", "application/json")
+		w := s.Call("POST", "/_security/api_key", "", `{"name":"child"`+roles+`}`, "Authorization", "ApiKey "+key.Encoded, "Content-Type", "application/json")
 		if w.Code != want {
 			t.Errorf("%s: %d %s", roles, w.Code, w.Body)
 		}
 	}
-	if got := s.query("SELECT DISTINCT owner_id = (SELECT owner_id FROM api_keys WHERE name = 'parent') AND scopes = '[]' AND expires_at IS NOT NULL FROM api_keys WHERE name = 'child'"); got != "1" {
+	if got := s.Query("SELECT DISTINCT owner_id = (SELECT owner_id FROM api_keys WHERE name = 'parent') AND scopes = '[]' AND expires_at IS NOT NULL FROM api_keys WHERE name = 'child'"); got != "1" {
 		t.Errorf("the children's owner, scopes and end are as they should be: %s", got)
 	}
 }
 
 // TestSettingsThatWeaken: what shortens the record or lets others in is for the scope management.
 func TestSettingsThatWeaken(t *testing.T) {
-	s := newSoleMember(t)
-	manage := s.token(store.ScopeClusterManage)
+	s := sole.New(t)
+	manage := s.Token(store.ScopeClusterManage)
 	for _, o := range store.AllSettings {
 		scope, err := store.SettingScope(o.Name)
 		if err != nil {
@@ -315,13 +255,13 @@ func TestSettingsThatWeaken(t *testing.T) {
 		if scope == store.ScopeManagement {
 			want = 403
 		}
-		before := s.query("SELECT revision FROM cluster")
+		before := s.Query("SELECT revision FROM cluster")
 		body := fmt.Sprintf(`{%q:null}`, o.Name)
-		w := s.call("PUT", "/api/v1/cluster/settings", manage, body)
-		if w.Code != want || want == 403 && (!strings.Contains(w.Body.String(), o.Name) || s.query("SELECT revision FROM cluster") != before) {
+		w := s.Call("PUT", "/api/v1/cluster/settings", manage, body)
+		if w.Code != want || want == 403 && (!strings.Contains(w.Body.String(), o.Name) || s.Query("SELECT revision FROM cluster") != before) {
 			t.Errorf("%s: %d %s", o.Name, w.Code, w.Body)
 		}
-		if w := s.call("PUT", "/api/v1/cluster/settings", s.admin, body); w.Code != 200 {
+		if w := s.Call("PUT", "/api/v1/cluster/settings", s.Admin, body); w.Code != 200 {
 			t.Errorf("%s by management: %d %s", o.Name, w.Code, w.Body)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"syscall"
-	"time"
 
 	"muster/store"
 )
@@ -144,5 +143,3 @@ func MustJSON(v any) []byte {
 	}
 	return data
 }
-
-func timeOf(unix int64) string { return time.Unix(unix, 0).UTC().Format(TimeFormat) }

@@ -94,6 +94,12 @@ func (f *Fields) Has(name string) bool {
 	return ok && string(raw) != "null"
 }
 
+// MaxTokenTTL is how long, in seconds, a token may be good that has an end.
+const MaxTokenTTL = 10 * 366 * 24 * 3600
+
+// DefaultTokenTTL is how long, in seconds, a token is good of which its maker does not say it.
+const DefaultTokenTTL = 1800
+
 const (
 	maxLabels     = 64
 	maxLabelBytes = 256

@@ -86,11 +86,11 @@ func (i *instruments) observe(rt *Route, o origin, r *http.Request, status int, 
 // knownMethods bounds the label: a caller may send any word as the method.
 var knownMethods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true}
 
-// serveMetrics answers in the format of Prometheus, on every member by itself. It shows numbers only and needs no
+// ServeMetrics answers in the format of Prometheus, on every member by itself. It shows numbers only and needs no
 // token, like the status.
-func (s *Server) serveMetrics(q *Request) error {
+func ServeMetrics(q *Request) error {
 	q.W.Header().Del("Content-Type")
-	s.handler.ServeHTTP(q.W, q.Request)
+	q.server.handler.ServeHTTP(q.W, q.Request)
 	return nil
 }
 

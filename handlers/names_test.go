@@ -1,4 +1,4 @@
-package handlers
+package handlers_test
 
 import (
 	"encoding/json"
@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"muster/store"
+
+	"muster/handlers/internal/sole"
 )
 
 // byName are the places of the API that take a member by a text. MEMBER stands for the text. The id of a transfer of
@@ -32,14 +34,14 @@ var byName = []string{
 // TestEveryNameOfAMember: each place answers each name of a member as it answers its number, tells a name that several
 // have from one that nobody has, and there is no place that is not tried.
 func TestEveryNameOfAMember(t *testing.T) {
-	s := newTestServer(t)
+	s := sole.New(t)
 	me, err := s.Store.Members.Get(t.Context(), store.AsLeader, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ask := func(place, text string) (int, string) {
 		method, target, _ := strings.Cut(place, " ")
-		w := s.call(method, strings.ReplaceAll(target, "MEMBER", url.QueryEscape(text)), s.admin, "")
+		w := s.Call(method, strings.ReplaceAll(target, "MEMBER", url.QueryEscape(text)), s.Admin, "")
 		return w.Code, w.Body.String()
 	}
 	for _, place := range byName {
@@ -101,8 +103,8 @@ func TestEveryNameOfAMember(t *testing.T) {
 
 // TestAmbiguousNames: a name that several members have is a conflict everywhere, and the answer lists them.
 func TestAmbiguousNames(t *testing.T) {
-	s := newTestServer(t)
-	w := s.call("POST", "/api/v1/cluster/join-tokens", s.admin, `{}`)
+	s := sole.New(t)
+	w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{}`)
 	var token struct{ Result struct{ ID string } }
 	if err := json.Unmarshal(w.Body.Bytes(), &token); err != nil || token.Result.ID == "" {
 		t.Fatalf("%d %s", w.Code, w.Body)
@@ -116,7 +118,7 @@ func TestAmbiguousNames(t *testing.T) {
 			continue
 		}
 		method, target, _ := strings.Cut(place, " ")
-		w := s.call(method, strings.ReplaceAll(target, "MEMBER", "127.0.0.1"), s.admin, "")
+		w := s.Call(method, strings.ReplaceAll(target, "MEMBER", "127.0.0.1"), s.Admin, "")
 		if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "can mean 2 members: 1 (one, ") || !strings.Contains(w.Body.String(), "2 (two, ") {
 			t.Errorf("%s is answered %d %s", place, w.Code, w.Body)
 		}

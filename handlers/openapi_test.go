@@ -1,4 +1,4 @@
-package handlers
+package handlers_test
 
 import (
 	"context"
@@ -8,11 +8,15 @@ import (
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"muster/handlers"
+	"muster/handlers/internal/sole"
+	"muster/handlers/native/openapi"
 )
 
 func description(t *testing.T) *openapi3.T {
 	t.Helper()
-	doc, err := openapi3.NewLoader().LoadFromData(OpenAPI())
+	doc, err := openapi3.NewLoader().LoadFromData(openapi.Document())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +48,7 @@ func TestOpenAPIIsValid(t *testing.T) {
 // TestOpenAPIDescribesTheTable walks the table of routes and the document: both have the same operations, and of each
 // operation the document says what the table does.
 func TestOpenAPIDescribesTheTable(t *testing.T) {
-	s, doc := newTestServer(t), description(t)
+	s, doc := sole.New(t), description(t)
 	pattern := regexp.MustCompile(`\{(\w+):[^}]*\}`)
 	described := map[string]*openapi3.Operation{}
 	for path, item := range doc.Paths.Map() {
@@ -70,7 +74,7 @@ func TestOpenAPIDescribesTheTable(t *testing.T) {
 	}
 }
 
-func checkOperation(t *testing.T, rt *Route, op *openapi3.Operation) {
+func checkOperation(t *testing.T, rt *handlers.Route, op *openapi3.Operation) {
 	scope, _ := op.Extensions["x-muster-scope"].(string)
 	if scope != rt.Scope {
 		t.Errorf("the scope is %q and described as %q", rt.Scope, scope)

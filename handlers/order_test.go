@@ -1,4 +1,4 @@
-package handlers
+package handlers_test
 
 import (
 	"bufio"
@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"muster/store"
-)
 
-const generous = 20 * time.Second
+	"muster/handlers"
+	"muster/handlers/internal/sole"
+	"muster/netlimit"
+)
 
 // half opens a connection to the API and sends what is given, which is not all of a request.
 func half(t testing.TB, addr, text string) net.Conn {
@@ -34,7 +36,7 @@ func half(t testing.TB, addr, text string) net.Conn {
 // answerOf reads one answer from a connection.
 func answerOf(t testing.TB, c net.Conn) (status int, body string) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(generous))
+	_ = c.SetReadDeadline(time.Now().Add(sole.Generous))
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -47,46 +49,36 @@ func answerOf(t testing.TB, c net.Conn) (status int, body string) {
 	return resp.StatusCode, string(data)
 }
 
-// until polls until try succeeds.
-func until(t testing.TB, what string, try func() bool) {
-	t.Helper()
-	for end := time.Now().Add(generous); !try(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("has not happened: " + what)
-		}
-	}
-}
-
 // A request whose body is not complete holds no slot, whoever sent it.
 func TestHalfSentBodiesHoldNoSlot(t *testing.T) {
-	s := newTestServer(t, func(c *Config) { c.Limits.Requests = 1 })
-	addr := s.serving()
+	s := sole.New(t, func(c *sole.Config) { c.Limits.Requests = 1 })
+	addr := s.Serving()
 	for _, target := range []string{"POST /api/v1/cluster/join", "POST /v1/peering/token", "PUT /_security/api_key", "POST /api/v1/sql"} {
-		for _, token := range []string{"", s.admin} {
+		for _, token := range []string{"", s.Admin} {
 			half(t, addr, target+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+token+"\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 		}
 	}
-	until(t, "the strangers are in their room", func() bool { return s.rooms.open() >= 1 })
-	if w := s.call("GET", "/api/v1/cluster/members", s.admin, ""); w.Code != 200 {
+	sole.Until(t, "the strangers are in their room", func() bool { return s.Strangers() >= 1 })
+	if w := s.Call("GET", "/api/v1/cluster/members", s.Admin, ""); w.Code != 200 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if n := len(s.slots); n != 0 {
+	if n := s.Working(); n != 0 {
 		t.Errorf("%d slots are taken", n)
 	}
 }
 
 // Nobody waits for the body of a request that needs none, or of one that is refused whatever its body says.
 func TestBodiesThatAreNotWaitedFor(t *testing.T) {
-	s := newTestServer(t)
-	addr := s.serving()
+	s := sole.New(t)
+	addr := s.Serving()
 	for _, x := range []struct {
 		target, token string
 		status        int
 	}{
 		{"GET /api/v1/status", "", 200},
-		{"GET /v1/peerings", s.admin, 200},
-		{"DELETE /v1/peering/x", s.admin, 200},
-		{"GET /_nodes", s.admin, 400}, // the family refuses bodies there
+		{"GET /v1/peerings", s.Admin, 200},
+		{"DELETE /v1/peering/x", s.Admin, 200},
+		{"GET /_nodes", s.Admin, 400}, // the family refuses bodies there
 		{"POST /api/v1/sql", "", 401},
 		{"PUT /v1/operator/snapshot", "", 403},
 		{"PUT /v1/operator/snapshot", "wrong", 403},
@@ -104,9 +96,9 @@ func TestBodiesThatAreNotWaitedFor(t *testing.T) {
 
 // A blocking query has a place only when it has said all, and an identity has no more than its share.
 func TestBlockingPlaces(t *testing.T) {
-	s := newTestServer(t, func(c *Config) { c.Limits.Blocking, c.Limits.BlockingPerIdentity = 3, 2 })
-	addr := s.serving()
-	reader := s.token(store.ScopePeeringRead)
+	s := sole.New(t, func(c *sole.Config) { c.Limits.Blocking, c.Limits.BlockingPerIdentity = 3, 2 })
+	addr := s.Serving()
+	reader := s.Token(store.ScopePeeringRead)
 	query := func(token, extra string) net.Conn {
 		return half(t, addr, "GET /v1/peerings?index=1000000&wait=5m HTTP/1.1\r\nHost: x\r\nX-Consul-Token: "+token+"\r\n"+extra+"\r\n")
 	}
@@ -116,46 +108,46 @@ func TestBlockingPlaces(t *testing.T) {
 	}
 	query(reader, "")
 	query(reader, "")
-	until(t, "two wait", func() bool { return s.waiting.taken() == 2 })
-	if len(s.slots) != 0 {
+	sole.Until(t, "two wait", func() bool { return s.Waiting() == 2 })
+	if s.Working() != 0 {
 		t.Error("who waits holds a slot")
 	}
 	if status, body := answerOf(t, query(reader, "")); status != 429 || body != "too many blocking queries at once; try again" {
 		t.Errorf("beyond the share: %d %s", status, body)
 	}
-	gone := query(s.admin, "")
-	until(t, "another identity waits", func() bool { return s.waiting.taken() == 3 })
+	gone := query(s.Admin, "")
+	sole.Until(t, "another identity waits", func() bool { return s.Waiting() == 3 })
 	gone.Close()
-	until(t, "its place is free", func() bool { return s.waiting.taken() == 2 })
+	sole.Until(t, "its place is free", func() bool { return s.Waiting() == 2 })
 }
 
 // The strangers of one address have a room of their own: when it is full, others and callers with a credential are
 // answered as ever, also at the same address.
 func TestStrangersOfOneAddress(t *testing.T) {
-	s := newTestServer(t, func(c *Config) { c.Limits.StrangersPerAddress = 4 })
-	addr := s.serving()
+	s := sole.New(t, func(c *sole.Config) { c.Limits.StrangersPerAddress = 4 })
+	addr := s.Serving()
 	for range 4 {
 		half(t, addr, "POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 	}
-	until(t, "the room is full", func() bool { return s.rooms.open() == 4 })
-	if w := s.from("127.0.0.1:1", "GET", "/api/v1/status", ""); !strings.HasPrefix(w.Body.String(), `{"error":"too many requests of this address`) {
+	sole.Until(t, "the room is full", func() bool { return s.Strangers() == 4 })
+	if w := from(s, "127.0.0.1:1", "GET", "/api/v1/status", ""); !strings.HasPrefix(w.Body.String(), `{"error":"too many requests of this address`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for _, path := range []string{"/", "/v1/peerings", "/v1/status/leader", "/nothing", "/ui/"} {
-		if w := s.from("127.0.0.1:1", "GET", path, ""); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+		if w := from(s, "127.0.0.1:1", "GET", path, ""); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}
-	if w := s.from("127.0.0.1:1", "GET", "/api/v1/cluster/members", s.admin); w.Code != 200 {
+	if w := from(s, "127.0.0.1:1", "GET", "/api/v1/cluster/members", s.Admin); w.Code != 200 {
 		t.Errorf("a known caller at that address: %d %s", w.Code, w.Body)
 	}
-	if w := s.from("127.0.0.2:1", "GET", "/api/v1/status", ""); w.Code != 200 {
+	if w := from(s, "127.0.0.2:1", "GET", "/api/v1/status", ""); w.Code != 200 {
 		t.Errorf("another address: %d %s", w.Code, w.Body)
 	}
 }
 
 // from is call from an address.
-func (s *testServer) from(remote, method, target, token string) *httptest.ResponseRecorder {
+func from(s *sole.Member, remote, method, target, token string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, nil)
 	r.RemoteAddr = remote
 	if token != "" {
@@ -166,27 +158,9 @@ func (s *testServer) from(remote, method, target, token string) *httptest.Respon
 	return w
 }
 
-// What the strangers of an address send is bounded in bytes, too.
-func TestStrangersBytes(t *testing.T) {
-	x := newRooms(10)
-	ip := addressOf(httptest.NewRequest("GET", "/", nil), origin{})
-	a, b := x.enter(ip), x.enter(ip)
-	if !a.take(strangerBytes-1) || b.take(2) || !b.take(1) {
-		t.Error("the bytes of an address are not counted together")
-	}
-	a.leave()
-	if !b.take(strangerBytes - 1) {
-		t.Error("bytes were not given back")
-	}
-	b.leave()
-	if len(x.m) != 0 {
-		t.Error("a room is left over")
-	}
-}
-
 // A slot is free as soon as the answer is being written: a client that takes nothing holds none.
 func TestWritingHoldsNoSlot(t *testing.T) {
-	s := newTestServer(t)
+	s := sole.New(t)
 	w := &stuckWriter{ResponseRecorder: httptest.NewRecorder(), writing: make(chan struct{}), stuck: make(chan struct{})}
 	done := make(chan struct{})
 	go func() {
@@ -194,7 +168,7 @@ func TestWritingHoldsNoSlot(t *testing.T) {
 		s.API().ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/openapi.yaml", nil))
 	}()
 	<-w.writing
-	if len(s.slots) != 0 {
+	if s.Working() != 0 {
 		t.Error("the slot is still taken")
 	}
 	close(w.stuck)
@@ -215,54 +189,42 @@ func (w *stuckWriter) Write(p []byte) (int, error) {
 
 // Hostile arguments of strangers count as failures of their address, and soon nobody looks at them any more.
 func TestStrangersArgumentsAreLimited(t *testing.T) {
-	s := newTestServer(t)
+	s := sole.New(t)
 	counts := map[int]int{}
-	for range 3 * failuresPerMinute {
-		w := s.from("192.0.2.7:1", "GET", "/v1/peerings?index=x", "")
+	for range 3 * handlers.FailuresPerMinute {
+		w := from(s, "192.0.2.7:1", "GET", "/v1/peerings?index=x", "")
 		counts[w.Code]++
 	}
-	if counts[400] == 0 || counts[429] < failuresPerMinute || len(counts) != 2 {
+	if counts[400] == 0 || counts[429] < handlers.FailuresPerMinute || len(counts) != 2 {
 		t.Errorf("answers by status: %v", counts)
 	}
-	if w := s.from("192.0.2.7:1", "GET", "/v1/peerings", s.admin); w.Code != 200 {
+	if w := from(s, "192.0.2.7:1", "GET", "/v1/peerings", s.Admin); w.Code != 200 {
 		t.Errorf("a valid credential waits for the failures of others: %d", w.Code)
 	}
-	if w := s.from("192.0.2.7:1", "GET", "/v1/peerings?index=x", s.admin); w.Code != 400 || w.Body.String() != "Invalid index" {
+	if w := from(s, "192.0.2.7:1", "GET", "/v1/peerings?index=x", s.Admin); w.Code != 400 || w.Body.String() != "Invalid index" {
 		t.Errorf("a valid credential with a wrong argument: %d %s", w.Code, w.Body)
 	}
-	if w := s.from("192.0.2.8:1", "GET", "/v1/peerings?filter="+strings.Repeat("(", 12), ""); w.Code != 403 {
+	if w := from(s, "192.0.2.8:1", "GET", "/v1/peerings?filter="+strings.Repeat("(", 12), ""); w.Code != 403 {
 		t.Errorf("a stranger's filter was looked at: %d %s", w.Code, w.Body)
-	}
-}
-
-// Every list of events is bounded: no type twice.
-func TestEventTypesAreBounded(t *testing.T) {
-	r := httptest.NewRequest("GET", "/api/v1/events?type=member,member", nil)
-	if _, err := parseEventQuery(r); err == nil || err.Error() != "type must name each type once" {
-		t.Error(err)
-	}
-	r = httptest.NewRequest("GET", "/api/v1/events?type="+strings.Join(store.EventTypes, ","), nil)
-	if e, err := parseEventQuery(r); err != nil || len(e.types) != len(store.EventTypes) {
-		t.Error(e, err)
 	}
 }
 
 // An identity has a share of the readers, not all places.
 func TestReadersPerIdentity(t *testing.T) {
-	s := newTestServer(t, func(c *Config) { c.Limits.Readers, c.Limits.ReadersPerIdentity = 3, 1 })
+	s := sole.New(t, func(c *sole.Config) { c.Limits.Readers, c.Limits.ReadersPerIdentity = 3, 1 })
 	t.Cleanup(s.EndStreams)
-	addr := s.serving()
+	addr := s.Serving()
 	read := func(token string) net.Conn {
 		return half(t, addr, "GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+token+"\r\n\r\n")
 	}
-	reader := s.token(store.ScopeClusterRead)
+	reader := s.Token(store.ScopeClusterRead)
 	read(reader)
-	until(t, "one reads", func() bool { return s.EventReaders() == 1 })
+	sole.Until(t, "one reads", func() bool { return s.EventReaders() == 1 })
 	if status, body := answerOf(t, read(reader)); status != 503 || !strings.Contains(body, "as many readers as it takes") {
 		t.Errorf("%d %s", status, body)
 	}
-	read(s.admin)
-	until(t, "another identity reads", func() bool { return s.EventReaders() == 2 })
+	read(s.Admin)
+	sole.Until(t, "another identity reads", func() bool { return s.EventReaders() == 2 })
 	if status, _ := answerOf(t, read("wrong")); status != 401 {
 		t.Errorf("a stranger: %d", status)
 	}
@@ -271,13 +233,13 @@ func TestReadersPerIdentity(t *testing.T) {
 // A page of another origin cannot make a browser change anything, nor read what makes something new, in whatever way it
 // asks; programs, which say nothing of a page, and muster's own page can.
 func TestCrossOrigin(t *testing.T) {
-	s := newTestServer(t)
+	s := sole.New(t)
 	foreign := [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}, {"Origin", "null"}}
 	own := [][]string{{}, {"Sec-Fetch-Site", "same-origin"}, {"Sec-Fetch-Site", "none"}, {"Origin", "https://example.com"}}
 	for _, rt := range s.Routes() {
 		target := strings.NewReplacer("{name:.*}", "x", "{id}", "1", "{name}", "x", "{file}", "x").Replace(rt.Path)
 		for _, h := range foreign {
-			w := s.call(rt.Method, target, "", "", h...)
+			w := s.Call(rt.Method, target, "", "", h...)
 			said := strings.Contains(w.Body.String(), "web page of another origin")
 			if want := rt.Changes() || rt.Keyed; said != want || want && w.Code != 403 {
 				t.Errorf("%s %s %v: %d %s", rt.Method, target, h, w.Code, w.Body)
@@ -285,7 +247,7 @@ func TestCrossOrigin(t *testing.T) {
 		}
 	}
 	for _, h := range own {
-		w := s.call("POST", "/api/v1/api-tokens", s.admin, `{"name":"x","scopes":["enroll"]}`, h...)
+		w := s.Call("POST", "/api/v1/api-tokens", s.Admin, `{"name":"x","scopes":["enroll"]}`, h...)
 		if w.Code != 201 {
 			t.Errorf("%v: %d %s", h, w.Code, w.Body)
 		}
@@ -293,7 +255,7 @@ func TestCrossOrigin(t *testing.T) {
 	r := httptest.NewRequest("POST", "/api/v1/api-tokens", strings.NewReader(`{"name":"x","scopes":["management"]}`))
 	r.Header.Set("Content-Type", "text/plain")
 	r.Header.Set("Sec-Fetch-Site", "cross-site")
-	r.SetBasicAuth("any", s.admin)
+	r.SetBasicAuth("any", s.Admin)
 	w := httptest.NewRecorder()
 	s.API().ServeHTTP(w, r)
 	if w.Code != 403 {
@@ -303,7 +265,7 @@ func TestCrossOrigin(t *testing.T) {
 
 // A connection beyond the limit is told so, in the words of the family that it asks.
 func TestOverfullConnections(t *testing.T) {
-	s := newTestServer(t)
+	s := sole.New(t)
 	for _, x := range []struct{ path, body string }{
 		{"/api/v1/status", `{"error":"this member has as many connections as it takes; try another one"}`},
 		{"/v1/status/leader", "this member has as many connections as it takes; try another one"},
@@ -311,12 +273,30 @@ func TestOverfullConnections(t *testing.T) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest("GET", x.path, nil)
 		conn := overfullConn(t)
-		s.API().ServeHTTP(w, r.WithContext(withConnection(context.Background(), conn)))
+		s.API().ServeHTTP(w, r.WithContext(handlers.WithConnection(context.Background(), conn)))
 		if w.Code != 503 || w.Body.String() != x.body || w.Header().Get("Retry-After") == "" || w.Header().Get("Connection") != "close" {
 			t.Errorf("%s: %d %s %v", x.path, w.Code, w.Body, w.Header())
 		}
 	}
-	if text := s.call("GET", "/metrics", "", "").Body.String(); !strings.Contains(text, fmt.Sprintf(`muster_http_sent_away_total{limit=%q} 2`, refusedConnections)) {
+	if text := s.Call("GET", "/metrics", "", "").Body.String(); !strings.Contains(text, fmt.Sprintf(`muster_http_sent_away_total{limit=%q} 2`, handlers.RefusedConnections)) {
 		t.Error("the metric does not tell of it")
+	}
+}
+
+// overfullConn is a connection beyond the limit.
+func overfullConn(t *testing.T) net.Conn {
+	t.Helper()
+	l := netlimit.New(netlimit.Limits{All: 1})
+	for {
+		a, b := net.Pipe()
+		t.Cleanup(func() { a.Close(); b.Close() })
+		c := l.Admit(a)
+		if c == nil {
+			t.Fatal("no connection is beyond the limit")
+		}
+		if c.Overfull() {
+			return c
+		}
+		c.Proven()
 	}
 }

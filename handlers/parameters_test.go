@@ -1,21 +1,22 @@
-package handlers
+package handlers_test
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
+
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"muster/handlers/internal/sole"
 )
 
 // TestParametersAreBounded walks the parameters of every query that the description has: one that is too long, and too
 // many of them, are refused before anything happens, on every route.
 func TestParametersAreBounded(t *testing.T) {
-	s := newTestServer(t)
+	s := sole.New(t)
 	pattern := regexp.MustCompile(`\{(\w+):[^}]*\}`)
 	doc := description(t)
 	n := 0
@@ -29,7 +30,7 @@ func TestParametersAreBounded(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // a stream would not end by itself
 			defer cancel()
 			r := httptest.NewRequest(rt.Method, strings.ReplaceAll(somePath(rt), "1", "b")+"?"+query, http.NoBody).WithContext(ctx)
-			r.Header.Set("Authorization", "Bearer "+s.admin)
+			r.Header.Set("Authorization", "Bearer "+s.Admin)
 			w := httptest.NewRecorder()
 			s.API().ServeHTTP(w, r)
 			return w
@@ -47,32 +48,5 @@ func TestParametersAreBounded(t *testing.T) {
 	}
 	if n < 100 {
 		t.Errorf("only %d requests were tried", n)
-	}
-}
-
-// TestKeyLists: the lists and patterns that name API keys are bounded.
-func TestKeyLists(t *testing.T) {
-	s := newTestServer(t)
-	ids := func(n int, id string) string {
-		list := make([]string, n)
-		for i := range list {
-			list[i] = fmt.Sprintf("%s%d", id, i)
-		}
-		data, err := json.Marshal(map[string]any{"ids": list})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(data)
-	}
-	long := strings.Repeat("a*", MaxParameterBytes/2) + "a"
-	for body, want := range map[string]string{
-		ids(MaxListed, "x"): "", ids(MaxListed+1, "x"): "ids must be at most 1000", ids(1, long): "an id must be at most 1024 bytes long",
-		`{"id":"` + long + `"}`: "an id must be at most 1024 bytes long", `{"name":"` + long + `"}`: "name must be at most 1024 bytes long",
-		`{"username":"` + long + `"}`: "username must be at most", `{"realm_name":"` + long + `"}`: "realm_name must be at most", `{"name":"` + long[:1000] + `"}`: "",
-	} {
-		w := s.call("DELETE", "/_security/api_key", s.admin, body, "Content-Type", "application/json")
-		if status := map[bool]int{true: 200, false: 400}[want == ""]; w.Code != status || !strings.Contains(w.Body.String(), want) {
-			t.Errorf("%.60s: %d %.200s, want %d %s", body, w.Code, w.Body, status, want)
-		}
 	}
 }

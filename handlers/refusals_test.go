@@ -85,24 +85,3 @@ func TestPlainReason(t *testing.T) {
 		}
 	}
 }
-
-// TestSensitiveRoutes: what changes something is, and so is what reveals more than the state of the cluster.
-func TestSensitiveRoutes(t *testing.T) {
-	s := newTestServer(t)
-	for _, rt := range s.Routes() {
-		got, changes := rt.Sensitive(), rt.Changes()
-		if changes && !got {
-			t.Errorf("refused attempts at %s %s are not kept", rt.Method, rt.Path)
-		}
-		switch rt.Path {
-		case "/api/v1/cluster/members", "/api/v1/events", "/api/v1/status", "/metrics", "/api/v1/cluster/leases":
-			if got && !changes {
-				t.Errorf("%s %s is no secret", rt.Method, rt.Path)
-			}
-		case "/api/v1/cluster/secrets/{name}", "/api/v1/api-tokens":
-			if !got {
-				t.Errorf("refused attempts at %s %s are not kept", rt.Method, rt.Path)
-			}
-		}
-	}
-}

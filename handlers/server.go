@@ -4,7 +4,7 @@ package handlers
 
 import (
 	"context"
-	"encoding/json"
+
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,56 +29,13 @@ type Peers interface {
 	Forward(r *http.Request, nodeID uint64) (*http.Response, error)
 }
 
-// Config is what the handlers answer from.
+// Config is what the engine needs.
 type Config struct {
 	Store     *store.Store
 	Peers     Peers
-	Autopilot func() any                 // the leader's view, as the members family shows it
-	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
-	Wake      func()                     // tells the leader's loops that membership has changed
-
-	CanRemove func(ctx context.Context, nodeID uint64) error // why a removal would leave too few live voters
-	Reachable func(ctx context.Context, nodeID uint64) error // why a member does not answer now
-	CanLead   func(ctx context.Context, nodeID uint64) error // why leadership must not go to a member now
-	// Transferred returns who leads, and accepts writes, after a hand-over to a member, once the outcome is in the audit.
-	Transferred    func(ctx context.Context, actor store.Actor, to uint64) (uint64, error)
-	Diff           func(ctx context.Context) (any, error)                               // where Raft does not agree with SQL
-	PrepareRemoval func(ctx context.Context, nodeID uint64) (*store.DEKRotation, error) // what a removal makes worthless, anew
-	NewJoinKeys    func() ([]store.NewKey, error)
-	Schema         func(ctx context.Context) (any, error) // what the database has, and who holds it back
-	MigrateSchema  func(ctx context.Context, actor store.Actor, exclude []uint64) (any, error)
-	// AutopilotConfig returns autopilot's configuration and the revision that last changed it, 0 for never.
-	AutopilotConfig  func(ctx context.Context, c store.Consistency) (any, uint64, error)
-	ReplaceAutopilot func(ctx context.Context, fields []byte) (json.RawMessage, error) // those of the raft family anew, checked
-	MergeAutopilot   func(ctx context.Context, patch []byte) (json.RawMessage, error)  // a changed configuration, checked
-
-	Notices func() []string // what this member's operator has to do now, a sentence each
-	Disk    func() any      // how full this member's disk is
-	// Storing returns why this member does not store, empty when it does, and how its disk answers.
-	Storing     func() (fault string, detail any)
-	CannotStore func(nodeID uint64) string // why a member does not store, as the leader's last round has it
-	DiskLow     func(nodeID uint64) bool   // a member has said that its disk is nearly full, as the leader's probes have it
-	// RestoreLimit is how many bytes the state of an archive may have unpacked, 0 for the default; DiskRoom is how much may be
-	// written before the disk's reserve is met, nil for any.
-	RestoreLimit int64
-	DiskRoom     func() int64
-
-	// Installed tells which members have put the present trust into effect, and why others have not.
-	Installed func(ctx context.Context) (store.Installed, map[uint64]string, error)
-	// ExchangePeeringSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
-	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
-	ExchangePeeringSecret func(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error)
-	// MayDialPeer tells why an address of another cluster must not be dialled, as far as that is known before it is resolved.
-	MayDialPeer func(ctx context.Context, address string) (why, err error)
-	PeerStream  func(peeringID string) PeerStream
-
 	ClusterID string
-	Name      string
 	Version   string
-	PlainHTTP string // address of the listener without TLS, if there is one
 	Commit    string
-	Leaf      func() []byte   // DER of the API listener's certificate
-	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
 	Now       func() time.Time
 	Logger    *slog.Logger
 
@@ -99,30 +56,25 @@ type Server struct {
 	streams  *streams
 	refusals *refusals
 	*instruments
-	rooms     *rooms        // of strangers
-	waiting   *shares       // blocking queries
-	snapshots chan struct{} // bounds how many are made at once
-	restores  chan struct{} // the same for restores
-	api       http.Handler
-	internal  http.Handler
-	plain     http.Handler
+	rooms    *rooms  // of strangers
+	waiting  *shares // blocking queries
+	api      http.Handler
+	internal http.Handler
+	plain    http.Handler
 }
 
-// New builds the handlers.
+// New puts the tables of the families together.
 func New(cfg Config, families ...*Family) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	cfg.Limits = cfg.Limits.orDefault()
-	if cfg.RestoreLimit == 0 {
-		cfg.RestoreLimit = store.MaxArchiveState
-	}
 	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, cfg.Limits.Requests),
-		snapshots: make(chan struct{}, 2), restores: make(chan struct{}, 1), streams: newStreams(cfg.Limits),
+		streams:  newStreams(cfg.Limits),
 		refusals: newRefusals(), rooms: newRooms(cfg.Limits.StrangersPerAddress),
 		waiting: newShares(cfg.Limits.Blocking, cfg.Limits.BlockingPerIdentity)}
 	s.instruments = newInstruments(s)
-	s.enter(append(s.builtIn(), families...))
+	s.enter(families)
 	s.api = s.router(origin{})
 	s.plain = s.router(origin{plain: true})
 	s.internal = s.router(origin{forwarded: true})

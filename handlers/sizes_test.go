@@ -1,4 +1,4 @@
-package handlers
+package handlers_test
 
 import (
 	"encoding/base64"
@@ -11,6 +11,10 @@ import (
 
 	"muster/certs"
 	"muster/store"
+
+	"muster/handlers"
+	"muster/handlers/consul"
+	"muster/handlers/internal/sole"
 )
 
 // tooLongRequest is one that would put more into a column than it may hold.
@@ -25,20 +29,20 @@ func object(fields ...any) string {
 	for i := 0; i < len(fields); i += 2 {
 		m[fields[i].(string)] = fields[i+1]
 	}
-	return string(MustJSON(m))
+	return string(handlers.MustJSON(m))
 }
 
 // tooLongRequests finds for every column of store.Sizes the requests that fill it; nil for those that no request can fill.
-func tooLongRequests(s *soleMember) map[string][]tooLongRequest {
-	w := s.call("POST", "/api/v1/cluster/join-tokens", s.admin, `{"maxUses":1000}`)
+func tooLongRequests(s *sole.Member) map[string][]tooLongRequest {
+	w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{"maxUses":1000}`)
 	var made struct{ Result struct{ Token string } }
 	if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil || w.Code != 201 {
-		s.t.Fatalf("%d %s", w.Code, w.Body)
+		s.T.Fatalf("%d %s", w.Code, w.Body)
 	}
 	join := func(field string, value any) tooLongRequest {
 		body := map[string]any{"token": made.Result.Token, "advertise_addr": "127.0.0.1", "overlay_port": 1, "raft_port": 1, "wg_public_key": ""}
 		body[field] = value
-		return tooLongRequest{"POST", "/api/v1/cluster/join", string(MustJSON(body)), []string{"Content-Type", "application/json"}, field}
+		return tooLongRequest{"POST", "/api/v1/cluster/join", string(handlers.MustJSON(body)), []string{"Content-Type", "application/json"}, field}
 	}
 	token := func(field string, value any) tooLongRequest {
 		return tooLongRequest{"POST", "/api/v1/cluster/join-tokens", object(field, value), nil, field}
@@ -47,13 +51,13 @@ func tooLongRequests(s *soleMember) map[string][]tooLongRequest {
 		return tooLongRequest{method, "/_security/api_key", object("name", "x", field, value), []string{"Content-Type", "application/json"}, field}
 	}
 	peering := func(field string, value any) tooLongRequest {
-		in := PeeringToken{CA: []string{string(certs.EncodeCert(s.authority()))}, ServerAddresses: []string{"192.0.2.1:1"}, ServerName: "server.dc1.peering.x", PeerID: "p",
+		in := consul.PeeringToken{CA: []string{string(certs.EncodeCert(authority(s)))}, ServerAddresses: []string{"192.0.2.1:1"}, ServerName: "server.dc1.peering.x", PeerID: "p",
 			EstablishmentSecret: "s"}
 		m := map[string]any{}
-		_ = json.Unmarshal(MustJSON(in), &m)
+		_ = json.Unmarshal(handlers.MustJSON(in), &m)
 		m[field] = value
 		return tooLongRequest{"POST", "/v1/peering/establish",
-			object("PeerName", "x", "PeeringToken", base64.StdEncoding.EncodeToString(MustJSON(m))), nil, "peering token"}
+			object("PeerName", "x", "PeeringToken", base64.StdEncoding.EncodeToString(handlers.MustJSON(m))), nil, "peering token"}
 	}
 	text := func(table, column string) string { return strings.Repeat("x", store.MaxSize(table, column)+1) }
 	many := map[string]string{}
@@ -99,7 +103,7 @@ func tooLongRequests(s *soleMember) map[string][]tooLongRequest {
 		"peerings.server_name":       {peering("ServerName", text("peerings", "server_name"))},
 		"peerings.server_addresses":  {peering("ServerAddresses", strings.Split(strings.Repeat("192.0.2.1:1,", 4000)+"192.0.2.1:1", ","))},
 		"peerings.manual_addresses":  {peering("ManualServerAddresses", strings.Split(strings.Repeat("192.0.2.1:1,", 4000)+"192.0.2.1:1", ","))},
-		"peerings.ca_pems":           {peering("CA", strings.Split(strings.TrimSuffix(strings.Repeat(string(certs.EncodeCert(s.authority()))+"!", 300), "!"), "!"))},
+		"peerings.ca_pems":           {peering("CA", strings.Split(strings.TrimSuffix(strings.Repeat(string(certs.EncodeCert(authority(s)))+"!", 300), "!"), "!"))},
 		"peerings.remote_datacenter": {peering("Remote", map[string]string{"Datacenter": text("peerings", "remote_datacenter")})},
 		"peerings.meta":              {{"POST", "/v1/peering/token", object("PeerName", "x", "Meta", many), nil, "meta"}},
 		"idempotency.key": {{"POST", "/api/v1/cluster/join-tokens", `{}`, []string{"Idempotency-Key", text("idempotency", "key")}, "Idempotency-Key"},
@@ -108,11 +112,11 @@ func tooLongRequests(s *soleMember) map[string][]tooLongRequest {
 }
 
 // authority is the certificate of the HTTP authority, in DER.
-func (s *soleMember) authority() []byte {
-	s.t.Helper()
-	ca, err := s.Store.Authorities.Issuing(s.t.Context(), store.AsLeader, certs.HTTP)
+func authority(s *sole.Member) []byte {
+	s.T.Helper()
+	ca, err := s.Store.Authorities.Issuing(s.T.Context(), store.AsLeader, certs.HTTP)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return ca.Cert.Raw
 }
@@ -126,7 +130,7 @@ var notByRequest = []string{"members.hooks_outcome", "members.hosts", "removed_m
 // TestTooLongForTheTable walks the table of sizes: what is longer is refused by every route with a sentence that names the
 // field and the rule, in the family's envelope, and changes nothing.
 func TestTooLongForTheTable(t *testing.T) {
-	s := newSoleMember(t)
+	s := sole.New(t)
 	requests := tooLongRequests(s)
 	for _, size := range store.Sizes {
 		at := size.Table + "." + size.Column
@@ -136,7 +140,7 @@ func TestTooLongForTheTable(t *testing.T) {
 		}
 		for _, r := range list {
 			before := s.Store.Revision()
-			w := s.call(r.method, r.path, s.admin, r.body, r.header...)
+			w := s.Call(r.method, r.path, s.Admin, r.body, r.header...)
 			body := w.Body.String()
 			if w.Code/100 != 4 || !strings.Contains(body, r.names) && !strings.Contains(body, "1 MiB") || strings.Contains(body, "size_") {
 				t.Errorf("%s: %s %.60s: %d %.300s", at, r.method, r.path, w.Code, body)
@@ -162,8 +166,8 @@ func isListed(at string) bool {
 
 // TestRowsAreBounded: of everything that callers make there is as much as a setting allows, and the refusal names it.
 func TestRowsAreBounded(t *testing.T) {
-	s := newSoleMember(t)
-	admin := "Bearer " + s.admin
+	s := sole.New(t)
+	admin := "Bearer " + s.Admin
 	for _, x := range []struct {
 		option       string
 		method, path string
@@ -176,13 +180,13 @@ func TestRowsAreBounded(t *testing.T) {
 		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"labels":{"n":"%d"}}`, admin},
 		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"format":"zlayer","labels":{"n":"%d"}}`, admin},
 		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/pki/join-tokens", `{"nodeID":10%d}`, admin},
-		{store.SettingLimitEnrollments, "GET", "/_security/enroll/kibana?human=false&format=%d", "", s.enrollKey(`{"scope":"kibana","maxUses":100}`)},
+		{store.SettingLimitEnrollments, "GET", "/_security/enroll/kibana?human=false&format=%d", "", s.EnrollKey(`{"scope":"kibana","maxUses":100}`)},
 		{store.SettingLimitLeases, "PUT", "/api/v1/cluster/leases/l%d", `{"nodeId":1,"ttlSeconds":100}`, admin},
 		{store.SettingLimitSecrets, "PUT", "/api/v1/cluster/secrets/s%d", `{"value":"x"}`, admin},
 		{store.SettingLimitPeerings, "POST", "/v1/peering/token", `{"PeerName":"p%d"}`, admin},
 		{store.SettingLimitAnswers, "POST", "/api/v1/cluster/join-tokens", `{"labels":{"n":"%d"}}`, admin},
 	} {
-		s.option(x.option, "3")
+		s.Option(x.option, "3")
 		refused := ""
 		for i := range 5 {
 			path, body := x.path, x.body
@@ -195,7 +199,7 @@ func TestRowsAreBounded(t *testing.T) {
 			if x.option == store.SettingLimitAnswers {
 				key = fmt.Sprint("key", i)
 			}
-			w := s.call(x.method, path, "", body, "Authorization", x.header, "Content-Type", "application/json", "Idempotency-Key", key)
+			w := s.Call(x.method, path, "", body, "Authorization", x.header, "Content-Type", "application/json", "Idempotency-Key", key)
 			if w.Code/100 != 2 {
 				refused = fmt.Sprint(w.Code, " ", w.Body)
 				break
@@ -204,6 +208,6 @@ func TestRowsAreBounded(t *testing.T) {
 		if !strings.HasPrefix(refused, "4") || !strings.Contains(refused, x.option) {
 			t.Errorf("%s, %s %s: %s", x.option, x.method, x.path, refused)
 		}
-		s.option(x.option, "null")
+		s.Option(x.option, "null")
 	}
 }

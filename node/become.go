@@ -98,7 +98,7 @@ func (n *Node) again(ctx context.Context, known *datadir.Node) (self *datadir.No
 	return self, nil
 }
 
-// readCA reads the CA that an operator brings to the founding; nil when there is none.
+// readCA reads the CA that an operator brings to the founding, if any.
 func (f Founding) readCA() (cert, key []byte, err error) {
 	if f.CACert == "" {
 		return nil, nil, nil
@@ -112,8 +112,8 @@ func (f Founding) readCA() (cert, key []byte, err error) {
 	return cert, key, nil
 }
 
-// checkFixed compares what was fixed when the cluster was founded with what the configuration says of it, as far as this
-// member's mirror knows.
+// checkFixed compares what was fixed when the cluster was founded with what the configuration says of it, as far as
+// this member's mirror knows.
 func (n *Node) checkFixed() error {
 	is, err := store.MirrorFounding(filepath.Join(n.dir.Path, "muster.db"))
 	if err != nil { // there is no mirror yet, or a damaged one: looked at again when there is
@@ -136,8 +136,8 @@ func (n *Node) checkFixed() error {
 	return nil
 }
 
-// warnCA says so when the operator's CA is not the cluster's any more. It is no reason not to start: the cluster may have
-// rotated it since it was founded.
+// warnCA says so when the operator's CA is not the cluster's any more. It is no reason not to start: the cluster may
+// have rotated it since it was founded.
 func (n *Node) warnCA() {
 	if n.cfg.Founding.CACert == "" {
 		return

@@ -17,8 +17,8 @@ import (
 	"muster/store"
 )
 
-// Config describes a member: where it is, what it listens on and what it may use. It starts from Default, and needs Data
-// and Logger besides.
+// Config describes a member: where it is, what it listens on and what it may use. It starts from Default, and needs
+// Data and Logger besides.
 type Config struct {
 	Data string // data directory; made when it is not there
 
@@ -47,7 +47,7 @@ type Config struct {
 	DiskReserve                         datadir.Reserve
 	RestoreLimit                        int64         // bytes, unpacked; 0: the default of handlers
 	PeerPing                            time.Duration // 0: peering.DefaultPing
-	DrainHooks, ResumeHooks             []cluster.Hook
+	DrainHooks, ResumeHooks             []Hook
 
 	Limits             handlers.Limits // requests of clients
 	Connections        netlimit.Limits // of clients
@@ -60,6 +60,12 @@ type Config struct {
 	// Say tells the person who starts the member something once, without a line break; nil: nobody listens.
 	Say func(format string, args ...any)
 }
+
+// Hook is a command that a member runs when it is drained or resumed.
+type Hook = cluster.Hook
+
+// ParseHook reads NAME=COMMAND.
+func ParseHook(text string) (Hook, error) { return cluster.ParseHook(text) }
 
 // Founding is fixed when a cluster is founded. What is empty was not said: founding takes the default. A member of a
 // cluster that has something else does not start.

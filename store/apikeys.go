@@ -52,7 +52,7 @@ func (k *APIKey) State(now time.Time) string {
 	}
 }
 
-// UsedUp tells whether it has been used as often as it may.
+// UsedUp reports whether it has been used as often as it may.
 func (k *APIKey) UsedUp() bool { return k.MaxUses > 0 && k.Uses >= k.MaxUses }
 
 // Refusal is why the key does not authenticate anybody now, in Elasticsearch's words; "" when it does. That a key is
@@ -72,17 +72,26 @@ func (k *APIKey) Used() string { return "api key [" + k.ID + "] has already been
 
 // Token is the key as what authorises requests.
 func (k *APIKey) Token() *APIToken {
-	return &APIToken{ID: k.ID, Name: k.Name, Scopes: k.Scopes, CreatedBy: k.OwnerName, CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt}
+	return &APIToken{
+		ID:        k.ID,
+		Name:      k.Name,
+		Scopes:    k.Scopes,
+		CreatedBy: k.OwnerName,
+		CreatedAt: k.CreatedAt,
+		ExpiresAt: k.ExpiresAt,
+	}
 }
 
-const selectAPIKeys = `SELECT id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name, uses, max_uses, created_at,
+const selectAPIKeys = `SELECT id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name,
+	uses, max_uses, created_at,
 	expires_at, revoked_at FROM api_keys`
 
 func scanAPIKey(rows *sql.Rows) (k APIKey, err error) {
 	var scopes, roles, metadata, created string
 	var expires, revoked sql.NullString
 	var most sql.NullInt64
-	if err := rows.Scan(&k.ID, &k.Kind, &k.Name, &k.SecretHash, &scopes, &roles, &metadata, &k.OwnerID, &k.OwnerName, &k.Uses, &most, &created,
+	if err := rows.Scan(&k.ID, &k.Kind, &k.Name, &k.SecretHash, &scopes, &roles, &metadata, &k.OwnerID, &k.OwnerName,
+		&k.Uses, &most, &created,
 		&expires, &revoked); err != nil {
 		return k, err
 	}
@@ -91,7 +100,7 @@ func scanAPIKey(rows *sql.Rows) (k APIKey, err error) {
 	return k, json.Unmarshal([]byte(scopes), &k.Scopes)
 }
 
-// CreateAPIKey stores a key; all but CreatedAt is the caller's.
+// Create stores a key; all but CreatedAt is the caller's.
 func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, error) {
 	if k.Scopes == nil {
 		k.Scopes = []string{}
@@ -103,7 +112,8 @@ func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, er
 	again := func(tx *Tx, old *APIKey) error {
 		now, err := tx.apiKey(old.ID)
 		if err == nil && (now == nil || now.RevokedAt != nil) {
-			err = refuse(Forbidden, "the key that this request has made is invalidated; an Idempotency-Key does not bring it back")
+			err = refuse(Forbidden,
+				"the key that this request has made is invalidated; an Idempotency-Key does not bring it back")
 		}
 		return err
 	}
@@ -112,9 +122,11 @@ func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, er
 			return k, err
 		}
 		k.CreatedAt = tx.Now
-		if err := tx.exec(`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name, max_uses, created_at,
+		if err := tx.exec(`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id,
+			owner_name, max_uses, created_at,
 			expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			k.ID, k.Kind, k.Name, k.SecretHash, string(scopes), orObject(k.RoleDescriptors), orObject(k.Metadata), k.OwnerID, k.OwnerName,
+			k.ID, k.Kind, k.Name, k.SecretHash, string(scopes), orObject(k.RoleDescriptors), orObject(k.Metadata), k.OwnerID,
+			k.OwnerName,
 			optional(int64(k.MaxUses)), k.CreatedAt, k.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return k, err
 		}
@@ -131,7 +143,7 @@ func orObject(v json.RawMessage) string {
 
 func keyObject(id string) string { return "api_key/" + id }
 
-// APIKeys lists the keys by time of creation, all of them or those of one kind.
+// List lists the keys by time of creation, all of them or those of one kind.
 func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []APIKey, err error) {
 	err = ak.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIKey, selectAPIKeys+" WHERE ?1 = '' OR kind = ?1 ORDER BY created_at, id", kind)
@@ -140,7 +152,7 @@ func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []
 	return list, err
 }
 
-// APIKeyByID finds a key, also one that is no longer good for anything; nil when there is none.
+// ByID finds a key, also one that is no longer good for anything; nil when there is none.
 func (ak APIKeys) ByID(ctx context.Context, c Consistency, id string) (k *APIKey, err error) {
 	load := func(v *View) (err error) {
 		k, err = v.apiKey(id)
@@ -169,8 +181,9 @@ type Revoked struct {
 	Enrollments int      // made with them, and revoked now
 }
 
-// RevokeAPIKeys makes the keys useless that match, and with enrollments also what was enrolled with them.
-func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) bool, enrollments bool) (Revoked, error) {
+// Revoke makes the keys useless that match, and with enrollments also what was enrolled with them.
+func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) bool,
+	enrollments bool) (Revoked, error) {
 	return makeOnce(ctx, ak.s, actor, func(tx *Tx) (out Revoked, err error) {
 		list, err := collect(&tx.View, scanAPIKey, selectAPIKeys+" ORDER BY created_at, id")
 		if err != nil {
@@ -185,7 +198,8 @@ func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) b
 				out.Before = append(out.Before, k.ID)
 			default:
 				out.Now = append(out.Now, k.ID)
-				if err := tx.exec("UPDATE api_keys SET revoked_at = ?, modified_rev = ? WHERE id = ?", tx.Now, tx.Rev, k.ID); err != nil {
+				if err := tx.exec("UPDATE api_keys SET revoked_at = ?, modified_rev = ? WHERE id = ?", tx.Now, tx.Rev,
+					k.ID); err != nil {
 					return out, err
 				}
 				if err := tx.audit(k.Kind+".revoke", keyObject(k.ID), k.Name); err != nil {
@@ -195,7 +209,8 @@ func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) b
 			if !enrollments {
 				continue
 			}
-			made, err := collect(&tx.View, scanEnrollment, selectEnrollments+" WHERE key_id = ? AND revoked_at IS NULL ORDER BY id", k.ID)
+			made, err := collect(&tx.View, scanEnrollment,
+				selectEnrollments+" WHERE key_id = ? AND revoked_at IS NULL ORDER BY id", k.ID)
 			if err != nil {
 				return out, err
 			}
@@ -210,7 +225,7 @@ func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) b
 	})
 }
 
-// NamePattern tells whether a name fits a pattern in which * stands for any text.
+// NamePattern reports whether a name fits a pattern in which * stands for any text.
 func NamePattern(pattern, name string) bool {
 	head, rest, star := strings.Cut(pattern, "*")
 	if !star {

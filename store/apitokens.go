@@ -20,7 +20,8 @@ const (
 )
 
 // Scopes lists every scope that a token can have.
-var Scopes = []string{ScopeManagement, ScopeClusterRead, ScopeClusterManage, ScopePeeringRead, ScopePeeringWrite, ScopeEnroll, ScopeKeysManage}
+var Scopes = []string{ScopeManagement, ScopeClusterRead, ScopeClusterManage, ScopePeeringRead, ScopePeeringWrite,
+	ScopeEnroll, ScopeKeysManage}
 
 // APIToken is a credential of the API. The secret itself is known to its holder only.
 type APIToken struct {
@@ -34,7 +35,7 @@ type APIToken struct {
 	ExpiresAt  *time.Time
 }
 
-// Allows tells whether the token carries a scope, by itself or through one that includes it.
+// Allows reports whether the token carries a scope, by itself or through one that includes it.
 func (t *APIToken) Allows(scope string) bool {
 	for _, have := range t.Scopes {
 		switch {
@@ -49,7 +50,8 @@ func (t *APIToken) Allows(scope string) bool {
 }
 
 const (
-	insertAPIToken  = "INSERT INTO api_tokens (id, name, secret_hash, scopes, created_by, created_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+	insertAPIToken = "INSERT INTO api_tokens (id, name, secret_hash, scopes, created_by, created_at, expires_at, " +
+		"created_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 	selectAPITokens = "SELECT id, name, secret_hash, scopes, created_by, created_at, expires_at FROM api_tokens"
 )
 
@@ -71,7 +73,7 @@ func nullTime(s sql.NullString) *time.Time {
 	return &t
 }
 
-// CreateAPIToken stores a token; ID, Name, Secret, SecretHash and Scopes are the caller's.
+// Create stores a token; ID, Name, Secret, SecretHash and Scopes are the caller's.
 func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APIToken, error) {
 	scopes, err := json.Marshal(t.Scopes)
 	if err != nil {
@@ -80,7 +82,8 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 	again := func(tx *Tx, old *APIToken) error {
 		there, err := tx.get("SELECT 1 FROM api_tokens WHERE id = ?", []any{old.ID}, new(int))
 		if err == nil && !there {
-			err = refuse(Forbidden, "the API token that this request has made is deleted; an Idempotency-Key does not bring it back")
+			err = refuse(Forbidden,
+				"the API token that this request has made is deleted; an Idempotency-Key does not bring it back")
 		}
 		return err
 	}
@@ -89,14 +92,15 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 			return t, err
 		}
 		t.CreatedAt, t.CreatedBy = tx.Now, actor.String()
-		if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt, int64(tx.Rev)); err != nil {
+		if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt,
+			int64(tx.Rev)); err != nil {
 			return t, err
 		}
 		return t, tx.audit("api_token.create", "api_token/"+t.ID, t.Name)
 	})
 }
 
-// RecoverAPIToken stores a management token that the owner of a member's files has chosen; the audit says how it came
+// Recover stores a management token that the owner of a member's files has chosen; the audit says how it came
 // about. The same token again changes nothing.
 func (at APITokens) Recover(ctx context.Context, actor Actor, id, hash, how string) error {
 	return at.s.Write(ctx, actor, func(tx *Tx) error {
@@ -110,7 +114,8 @@ func (at APITokens) Recover(ctx context.Context, actor Actor, id, hash, how stri
 		case known:
 			return refuse(Conflict, "another API token has that id")
 		}
-		if err := tx.exec(insertAPIToken, id, "recovered", hash, `["`+ScopeManagement+`"]`, actor.String(), tx.Now, nil, int64(tx.Rev)); err != nil {
+		if err := tx.exec(insertAPIToken, id, "recovered", hash, `["`+ScopeManagement+`"]`, actor.String(), tx.Now, nil,
+			int64(tx.Rev)); err != nil {
 			return err
 		}
 		return tx.audit("api_token.recover", "api_token/"+id, how)
@@ -122,7 +127,7 @@ func (au Audit) NoteBackup(ctx context.Context, actor Actor, how string) error {
 	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
 }
 
-// APITokens lists the tokens by time of creation.
+// List lists the tokens by time of creation.
 func (at APITokens) List(ctx context.Context, c Consistency) (list []APIToken, err error) {
 	err = at.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIToken, selectAPITokens+" ORDER BY created_at, id")
@@ -131,7 +136,7 @@ func (at APITokens) List(ctx context.Context, c Consistency) (list []APIToken, e
 	return list, err
 }
 
-// DeleteAPIToken takes a token away at once. The last token with the scope management stays: without it nobody
+// Delete takes a token away at once. The last token with the scope management stays: without it nobody
 // could make another.
 func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, at.s, actor, func(tx *Tx) error {
@@ -150,7 +155,8 @@ func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
 			}
 		}
 		if managers == 1 && list[i].Allows(ScopeManagement) && list[i].ExpiresAt == nil {
-			return refuse(Conflict, "this is the last API token with scope management that does not expire; create another one first")
+			return refuse(Conflict,
+				"this is the last API token with scope management that does not expire; create another one first")
 		}
 		if err := tx.exec("DELETE FROM api_tokens WHERE id = ?", id); err != nil {
 			return err
@@ -159,13 +165,13 @@ func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
 	})
 }
 
-// TokenByHash finds the valid token with this secret hash, in the leader's memory or the local mirror; nil when
+// ByHash finds the valid token with this secret hash, in the leader's memory or the local mirror; nil when
 // there is none.
 func (at APITokens) ByHash(ctx context.Context, c Consistency, hash string) (*APIToken, error) {
 	return at.findToken(ctx, c, "hash/"+hash, " WHERE secret_hash = ?", hash)
 }
 
-// TokenByID finds the valid token with this id; nil when there is none.
+// ByID finds the valid token with this id; nil when there is none.
 func (at APITokens) ByID(ctx context.Context, c Consistency, id string) (*APIToken, error) {
 	return at.findToken(ctx, c, "id/"+id, " WHERE id = ?", id)
 }

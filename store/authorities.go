@@ -43,11 +43,13 @@ type Authority struct {
 	dek      uint64
 }
 
-const selectAuthorities = `SELECT kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at FROM authorities`
+const selectAuthorities = `SELECT kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key,
+	dek_generation, created_at FROM authorities`
 
 func scanAuthority(rows *sql.Rows) (a Authority, err error) {
 	var created string
-	if err := rows.Scan((*string)(&a.Kind), &a.Generation, &a.State, &a.Origin, &a.CertPEM, &a.crossPEM, &a.Fingerprint, &a.sealed, &a.dek, &created); err != nil {
+	if err := rows.Scan((*string)(&a.Kind), &a.Generation, &a.State, &a.Origin, &a.CertPEM, &a.crossPEM, &a.Fingerprint,
+		&a.sealed, &a.dek, &created); err != nil {
 		return a, err
 	}
 	list, err := certs.ParseCerts([]byte(a.CertPEM))
@@ -55,13 +57,15 @@ func scanAuthority(rows *sql.Rows) (a Authority, err error) {
 		return a, err
 	}
 	cert := list[0]
-	a.CreatedAt, a.Subject, a.NotBefore, a.NotAfter = parseTime(created), cert.Subject.String(), cert.NotBefore, cert.NotAfter
+	a.CreatedAt, a.Subject, a.NotBefore, a.NotAfter = parseTime(created), cert.Subject.String(), cert.NotBefore,
+		cert.NotAfter
 	return a, nil
 }
 
 // inUse reads the authorities of a kind that are trusted, the one that issues first.
 func (v *View) inUse(kind certs.Kind) ([]Authority, error) {
-	list, err := collect(v, scanAuthority, selectAuthorities+` WHERE kind = ? AND state IN ('prepared', 'active', 'trusted')
+	list, err := collect(v, scanAuthority,
+		selectAuthorities+` WHERE kind = ? AND state IN ('prepared', 'active', 'trusted')
 		ORDER BY state <> 'active', generation DESC`, string(kind))
 	if err == nil && (len(list) == 0 || list[0].State != AuthorityActive) {
 		err = fmt.Errorf("store: there is no active %s authority", kind)
@@ -89,10 +93,10 @@ type Issuer struct {
 	certs.CA
 	Generation uint64
 	Operators  bool // the CA was brought by the operator
-	// Chain is PEM that follows a leaf where it is presented: first this CA as the other one of a rotation certifies it, so
-	// that those verify it who know the other alone, then the other itself, for those who pin it. The CA's own certificate
-	// comes after them: OpenSSL takes the first certificate with the issuer's name and would stop at a root that it does
-	// not trust.
+	// Chain is PEM that follows a leaf where it is presented. During a rotation it begins with this CA, certified by the
+	// other one, so that clients that know the other alone verify the leaf; then comes the other CA, for clients that pin
+	// it. This CA's own certificate comes last: OpenSSL takes the first certificate with the issuer's name and would stop
+	// at a root that it does not trust.
 	Chain []byte
 	// Bundle is PEM of what is trusted, the CA itself first.
 	Bundle []byte
@@ -112,7 +116,7 @@ func (t *Trust) Of(kind certs.Kind) *Issuer {
 	return &t.HTTP
 }
 
-// Trust reads who issues certificates and who is trusted, with the keys, as the leader has it.
+// Trust reads who issues certificates and who is trusted, with the keys.
 func (as Authorities) Trust(ctx context.Context, c Consistency) (*Trust, error) {
 	return recall(ctx, as.s, c, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
 		rev, err := v.trustRevision()
@@ -159,7 +163,7 @@ func ownPEM(a *Authority) []byte {
 	return certs.EncodeCert(list[0].Raw)
 }
 
-// Authority returns the certificate authority of a kind that issues now, with its key, as the leader has it.
+// Issuing returns the certificate authority of a kind that issues now, with its key.
 func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kind) (certs.CA, error) {
 	t, err := as.Trust(ctx, c)
 	if err != nil {
@@ -168,9 +172,9 @@ func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kin
 	return t.Of(kind).CA, nil
 }
 
-// TrustBundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
+// Bundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
 // issues first: during a rotation there are two. It reads the leader's state, or the local replica on other members. To
-// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, MirrorChanged elsewhere).
+// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, Mirror.Changed elsewhere).
 func (as Authorities) Bundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
 	load := func(v *View) ([]string, error) {
 		all, err := v.inUse(kind)
@@ -205,34 +209,38 @@ type RemovedHolder struct {
 	RemovedAt time.Time
 }
 
-// Authorities lists the authorities of both kinds with what is going on.
+// List lists the authorities of both kinds with what is going on.
 func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
-	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
-		var out []AuthorityKind
-		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
-			k := AuthorityKind{Kind: kind}
-			var err error
-			if k.Generations, err = collect(v, scanAuthority, selectAuthorities+" WHERE kind = ? ORDER BY generation", string(kind)); err != nil {
-				return nil, err
+	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"},
+		func(v *View) ([]AuthorityKind, error) {
+			var out []AuthorityKind
+			for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+				k := AuthorityKind{Kind: kind}
+				var err error
+				if k.Generations, err = collect(v, scanAuthority, selectAuthorities+" WHERE kind = ? ORDER BY generation",
+					string(kind)); err != nil {
+					return nil, err
+				}
+				if k.Rotation, err = v.caRotation(kind); err != nil {
+					return nil, err
+				}
+				var r RemovedHolder
+				var at string
+				known, err := v.get(`SELECT r.raft_node_id, r.name, r.removed_at
+				FROM removed_members r JOIN authorities a ON a.kind = ? AND a.state = 'active'
+				WHERE r.recipient IS NOT NULL AND r.removed_rev > a.created_rev ORDER BY r.removed_rev DESC LIMIT 1`,
+					[]any{string(kind)}, &r.NodeID, &r.Name, &at)
+				if err != nil {
+					return nil, err
+				}
+				if known {
+					r.RemovedAt = parseTime(at)
+					k.Removed = &r
+				}
+				out = append(out, k)
 			}
-			if k.Rotation, err = v.caRotation(kind); err != nil {
-				return nil, err
-			}
-			var r RemovedHolder
-			var at string
-			known, err := v.get(`SELECT r.raft_node_id, r.name, r.removed_at FROM removed_members r JOIN authorities a ON a.kind = ? AND a.state = 'active'
-				WHERE r.recipient IS NOT NULL AND r.removed_rev > a.created_rev ORDER BY r.removed_rev DESC LIMIT 1`, []any{string(kind)}, &r.NodeID, &r.Name, &at)
-			if err != nil {
-				return nil, err
-			}
-			if known {
-				r.RemovedAt = parseTime(at)
-				k.Removed = &r
-			}
-			out = append(out, k)
-		}
-		return out, nil
-	})
+			return out, nil
+		})
 }
 
 // startCA makes the new authority, or takes the operator's, and has the old and the new one certify each other.
@@ -250,7 +258,8 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 		return err
 	}
 	a := Authority{Kind: kind, Origin: OriginMuster}
-	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(kind)}, &a.Generation); err != nil {
+	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(kind)},
+		&a.Generation); err != nil {
 		return err
 	}
 	var next certs.CA
@@ -267,52 +276,60 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", kind, warning))
 	}
 	if left := next.Cert.NotAfter.Sub(tx.Now); left < 3*expiryWarning {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it", kind, int(left.Hours()/24)))
-	}
-	key, err := certs.EncodeKey(next.Key)
-	if err != nil {
-		return err
-	}
-	defer clear(key)
-	sealed, dek, err := as.s.keys.seal(AuthoritySecret(kind, a.Generation), key)
-	if err != nil {
-		return err
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it",
+			kind, int(left.Hours()/24)))
 	}
 	overlap := DefaultCAOverlap
 	if q.Overlap != nil {
 		overlap = *q.Overlap
 	}
-	for _, st := range []statement{
-		{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at,
-			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			args: []any{string(kind), a.Generation, a.Origin, a.CertPEM, crossNew, certs.Fingerprint(next.Cert.Raw), sealed, dek, tx.Now, next.Cert.NotAfter, tx.Rev, tx.Rev}},
-		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{crossOld, tx.Rev, string(kind)}},
-		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at, started_by, phase_at, modified_rev)
+	a.crossPEM = crossNew
+	if err := as.insertSuccessor(tx, &a, next); err != nil {
+		return err
+	}
+	if err := tx.execAll([]statement{
+		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'",
+			args: []any{crossOld, tx.Rev, string(kind)}},
+		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at,
+			started_by, phase_at, modified_rev)
 			VALUES (?, 'trust', ?, ?, ?, ?, ?, ?, ?)`,
-			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(), tx.Now, tx.Rev}},
-	} {
-		if err := tx.exec(st.query, st.args...); err != nil {
-			return err
-		}
+			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(),
+				tx.Now, tx.Rev}},
+	}); err != nil {
+		return err
 	}
 	holders, err := tx.trustHolders()
 	if err != nil {
 		return err
 	}
 	if kind == certs.HTTP {
-		var tokens int
-		if _, err := tx.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
-			[]any{rfc3339(tx.Now.Add(overlap))}, &tokens); err != nil {
+		if err := tx.warnOfPins(overlap, out); err != nil {
 			return err
 		}
-		if tokens > 0 {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
-		}
 	}
-	step("generation %d (%as.s, valid until %as.s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
+	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject,
+		rfc3339(next.Cert.NotAfter), len(holders))
 	step("then it issues, and every member gets new certificates")
 	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
 	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
+}
+
+// insertSuccessor stores an authority that is to be trusted, with its key.
+func (as Authorities) insertSuccessor(tx *Tx, a *Authority, ca certs.CA) error {
+	key, err := certs.EncodeKey(ca.Key)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	sealed, dek, err := as.s.keys.seal(AuthoritySecret(a.Kind, a.Generation), key)
+	if err != nil {
+		return err
+	}
+	return tx.exec(`INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint,
+		sealed_key, dek_generation, created_at, expires_at,
+			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		string(a.Kind), a.Generation, a.Origin, a.CertPEM, a.crossPEM, certs.Fingerprint(ca.Cert.Raw), sealed, dek, tx.Now,
+		ca.Cert.NotAfter, tx.Rev, tx.Rev)
 }
 
 // operatorsCA checks what an operator brings.
@@ -347,7 +364,9 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 		return ca, refuse(Conflict, "this is the %s CA that the cluster has already", a.Kind)
 	}
 	if ca.Cert.Subject.String() == old.Subject {
-		return ca, refuse(Invalid, "the subject of the CA certificate must differ from that of the current %s CA: verifiers find an issuer by its name", a.Kind)
+		return ca, refuse(Invalid,
+			"the subject of the CA certificate must differ from that of the current %s CA: verifiers find an issuer by its "+
+				"name", a.Kind)
 	}
 	other := certs.Transport
 	if a.Kind == certs.Transport {
@@ -363,7 +382,8 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 			return ca, err
 		}
 		if bytes.Equal(list[0].RawSubjectPublicKeyInfo, ca.Cert.RawSubjectPublicKeyInfo) {
-			return ca, refuse(Conflict, "this is the %s CA: with one key for both, a certificate of one listener would open the other", other)
+			return ca, refuse(Conflict,
+				"this is the %s CA: with one key for both, a certificate of one listener would open the other", other)
 		}
 	}
 	a.Origin = OriginOperator
@@ -371,19 +391,4 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 		a.CertPEM += string(certs.EncodeCert(c.Raw))
 	}
 	return ca, nil
-}
-
-// cross has two authorities certify each other, as PEM: who trusts one of them verifies what the other has issued.
-func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning string) {
-	if der, err := old.CrossSign(next.Cert, now); err == nil {
-		nextByOld = string(certs.EncodeCert(der))
-	} else {
-		warning = "the old CA cannot certify the new one: clients need the new CA before it issues"
-	}
-	if der, err := next.CrossSign(old.Cert, now); err == nil {
-		oldByNext = string(certs.EncodeCert(der))
-	} else if warning == "" {
-		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has its new certificates"
-	}
-	return nextByOld, oldByNext, warning
 }

@@ -52,7 +52,7 @@ func TestOptions(t *testing.T) {
 	b := foundedBench(t, "10.1.0.0/16", 28)
 	// What a newer member has set and this one does not understand counts as never set.
 	b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, '\"quantum\"', 1)", SettingEnrollmentKeyType)
-	all, err := b.view().options()
+	all, err := b.view().settings()
 	if err != nil || string(all[SettingEnrollmentKeyType]) != `"ecdsa"` || len(all) != len(AllSettings) {
 		t.Errorf("%s, %v", all, err)
 	}

@@ -63,7 +63,8 @@ func (f *feed) init(limit int) {
 	if limit <= 0 {
 		limit = defaultEventWindow
 	}
-	f.limit, f.wake, f.wanted, f.history = limit, make(chan struct{}), make(chan struct{}), make(chan struct{}, historyReaders)
+	f.limit, f.wake, f.wanted, f.history = limit, make(chan struct{}), make(chan struct{}),
+		make(chan struct{}, historyReaders)
 }
 
 // reset forgets what the window holds; it goes on after a position.
@@ -152,7 +153,8 @@ func (f *feed) takeUp(v *View) error {
 	f.mu.Lock()
 	f.leading, f.staged = true, nil // a former leader's stream may still be there
 	f.mu.Unlock()
-	tail, err := collect(v, scanAudit, selectAudit+" ORDER BY revision DESC, seq DESC LIMIT ?", int64(min(eventsAtStart, f.limit)))
+	tail, err := collect(v, scanAudit, selectAudit+" ORDER BY revision DESC, seq DESC LIMIT ?",
+		int64(min(eventsAtStart, f.limit)))
 	if err != nil {
 		return err
 	}
@@ -192,7 +194,7 @@ type EventReader struct {
 	resets int
 }
 
-// ReadEvents begins to read after a position. Close must be called: a member that does not lead asks the leader for
+// Read begins to read after a position. Close must be called: a member that does not lead asks the leader for
 // events while it has readers.
 func (ev Events) Read(after Position) *EventReader {
 	f := &ev.s.events
@@ -216,7 +218,7 @@ func (r *EventReader) Close() {
 	}
 }
 
-// EventReaders tells how many readers there are and returns a channel that is closed when the first one comes or the
+// Readers tells how many readers there are and returns a channel that is closed when the first one comes or the
 // last one goes.
 func (ev Events) Readers() (int, <-chan struct{}) {
 	ev.s.events.mu.Lock()
@@ -288,7 +290,7 @@ func (ev Events) history(ctx context.Context, after Position, limit int) (list [
 	return list, err
 }
 
-// OldestEvents returns the revision after which all events are kept.
+// Oldest returns the revision after which all events are kept.
 func (ev Events) Oldest(ctx context.Context) (revision uint64, err error) {
 	err = ev.s.local(ctx, func(v *View) error {
 		revision, err = v.prunedRevision()
@@ -297,7 +299,7 @@ func (ev Events) Oldest(ctx context.Context) (revision uint64, err error) {
 	return revision, err
 }
 
-// EventsNow returns the position behind the newest event that this member knows of. A member that has had no readers
+// Now returns the position behind the newest event that this member knows of. A member that has had no readers
 // waits for the leader to tell it, until ctx ends; then its mirror must do.
 func (ev Events) Now(ctx context.Context) (p Position, err error) {
 	for {
@@ -345,25 +347,25 @@ func (s *Store) AwaitRevision(ctx context.Context, revision uint64) bool {
 	}
 }
 
-// EventWindow serves another member, which keeps a window of its own: events after a position that lies in this
+// Window serves another member, which keeps a window of its own: events after a position that lies in this
 // leader's window. ok is false when it does not, or when this member does not lead.
 func (ev Events) Window(after Position, limit int) (list []*Event, wake <-chan struct{}, ok bool) {
 	list, inside, _, wake := ev.s.events.after(after, limit)
 	return list, wake, inside && ev.s.Leading()
 }
 
-// EventEnd returns the end of the window and whether there is one to go on from.
+// End returns the end of the window and whether there is one to go on from.
 func (ev Events) End() (Position, bool) {
 	end, fresh, _ := ev.s.events.position()
 	return end, fresh
 }
 
-// RestEvents lets a member that does not lead stop following events while it has no readers; it tells whether that is so.
+// Rest lets a member that does not lead stop following events while it has no readers; it reports whether that is so.
 // Then the window begins anew.
 func (ev Events) Rest() bool { return ev.s.events.rest() }
 
-// ToldEvents takes what the leader tells: rows that follow on the window's end and, before them, unless it is nil, where
-// the window begins anew. It returns false when this member leads itself.
+// Told appends the leader's rows to the window of a member that does not lead. With begin, the window is emptied first
+// and starts at that position. It returns false when this member leads itself.
 func (ev Events) Told(begin *Position, rows []AuditRow) bool {
 	f := &ev.s.events
 	f.mu.Lock()

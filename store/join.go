@@ -41,13 +41,14 @@ type Joined struct {
 // transaction: a refused join consumes nothing. The same token with the same key gives the same identity again.
 func (ms Members) Join(ctx context.Context, actor Actor, j Joiner) (Joined, error) {
 	id := uuid.Must(uuid.NewV7()).String() // grows with time: see NewID
-	return makeOnceUnless(ctx, ms.s, actor, func(tx *Tx, old *Joined) error { return tx.joinedAgain(j, old) }, func(tx *Tx) (out Joined, err error) {
-		if out, err = tx.join(j, id, actor); err == nil {
-			out.DEKGeneration = j.DEKGeneration
-			out.SecretEpoch, err = tx.joinSecretEpoch()
-		}
-		return out, err
-	})
+	return makeOnceUnless(ctx, ms.s, actor, func(tx *Tx, old *Joined) error { return tx.joinedAgain(j, old) },
+		func(tx *Tx) (out Joined, err error) {
+			if out, err = tx.join(j, id, actor); err == nil {
+				out.DEKGeneration = j.DEKGeneration
+				out.SecretEpoch, err = tx.joinSecretEpoch()
+			}
+			return out, err
+		})
 }
 
 func (t *Tx) joinSecretEpoch() (epoch uint64, err error) {
@@ -58,23 +59,16 @@ func (t *Tx) joinSecretEpoch() (epoch uint64, err error) {
 // joinedAgain decides whether a joiner that repeats its request may be answered as before: with the keys of then, while
 // its token is good and it is a member.
 func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
-	token, err := t.joinToken(j.TokenID)
-	switch {
-	case err != nil:
+	if _, err := t.livingToken(j.TokenID); err != nil {
 		return err
-	case token == nil:
-		return refuse(Unauthorized, "the join token is not known to this cluster")
-	case token.RevokedAt != nil:
-		return refuse(Unauthorized, "token revoked")
-	case t.Now.After(token.ExpiresAt):
-		return refuse(Unauthorized, "Invalid join token: expired")
 	}
 	m, err := t.Member(old.Member.NodeID)
 	if err != nil {
 		return err
 	}
 	if m == nil || m.ID != old.Member.ID {
-		return refuse(Forbidden, "the member that this request has made was removed; an Idempotency-Key does not bring it back")
+		return refuse(Forbidden,
+			"the member that this request has made was removed; an Idempotency-Key does not bring it back")
 	}
 	epoch, err := t.joinSecretEpoch()
 	if err != nil {
@@ -88,9 +82,26 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 		return err
 	}
 	if old.SecretEpoch != epoch || old.DEKGeneration != j.DEKGeneration {
-		return refuse(Conflict, "the cluster's keys were rotated since this request was answered; join again, with another Idempotency-Key")
+		return refuse(Conflict,
+			"the cluster's keys were rotated since this request was answered; join again, with another Idempotency-Key")
 	}
 	return nil
+}
+
+// livingToken finds a join token that was not revoked and has not expired.
+func (t *Tx) livingToken(id string) (*JoinToken, error) {
+	token, err := t.joinToken(id)
+	switch {
+	case err != nil:
+		return nil, err
+	case token == nil:
+		return nil, refuse(Unauthorized, "the join token is not known to this cluster")
+	case token.RevokedAt != nil:
+		return nil, refuse(Unauthorized, "token revoked")
+	case t.Now.After(token.ExpiresAt):
+		return nil, refuse(Unauthorized, "Invalid join token: expired")
+	}
+	return token, nil
 }
 
 func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
@@ -103,47 +114,17 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 			return out, ErrKeyMoved
 		}
 	}
-	token, err := t.joinToken(j.TokenID)
+	token, err := t.livingToken(j.TokenID)
 	if err != nil {
 		return out, err
 	}
-	if token == nil {
-		return out, refuse(Unauthorized, "the join token is not known to this cluster")
-	}
-	if token.RevokedAt != nil {
-		return out, refuse(Unauthorized, "token revoked")
-	}
-	if t.Now.After(token.ExpiresAt) {
-		return out, refuse(Unauthorized, "Invalid join token: expired")
-	}
-	var known *Member
-	if j.Member.Recipient != "" {
-		gone, err := t.get("SELECT 1 FROM removed_members WHERE recipient = ?", []any{j.Member.Recipient}, new(int))
-		if err != nil {
-			return out, err
-		}
-		if gone {
-			return out, refuse(Forbidden, "this node was removed from the cluster and its key is refused; start with an empty data directory to join as a new node")
-		}
-		if known, err = t.memberBy(selectMembers+" WHERE m.recipient = ?", j.Member.Recipient); err != nil {
-			return out, err
-		}
+	known, err := t.knownJoiner(j.Member.Recipient)
+	if err != nil {
+		return out, err
 	}
 	if known != nil {
-		again, err := t.get("SELECT 1 FROM join_token_uses WHERE token_id = ? AND raft_node_id = ?", []any{token.ID, int64(known.NodeID)}, new(int))
-		if err != nil {
+		if err := t.useTokenAgain(&j, token, known.NodeID, actor); err != nil {
 			return out, err
-		}
-		if !again {
-			if j.KeyRetired || token.Superseded {
-				return out, errSuperseded
-			}
-			if err := token.admits(&j, actor.Remote); err != nil {
-				return out, err
-			}
-			if err := t.useToken(token, known.NodeID, j.Member.Recipient, actor); err != nil {
-				return out, err
-			}
 		}
 		return t.rejoin(j, known, token, actor.Remote)
 	}
@@ -153,6 +134,44 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	if err := token.admits(&j, actor.Remote); err != nil {
 		return out, err
 	}
+	return t.joinNew(j, id, token, actor)
+}
+
+// knownJoiner finds the member that has this key; nil when there is none. The key of a removed member is refused.
+func (t *Tx) knownJoiner(recipient string) (*Member, error) {
+	if recipient == "" {
+		return nil, nil
+	}
+	gone, err := t.get("SELECT 1 FROM removed_members WHERE recipient = ?", []any{recipient}, new(int))
+	if err != nil {
+		return nil, err
+	}
+	if gone {
+		return nil, refuse(Forbidden,
+			"this node was removed from the cluster and its key is refused; start with an empty data directory to join as a "+
+				"new node")
+	}
+	return t.memberBy(selectMembers+" WHERE m.recipient = ?", recipient)
+}
+
+// useTokenAgain uses a token for a member that joins once more, unless it has come with that token before.
+func (t *Tx) useTokenAgain(j *Joiner, token *JoinToken, nodeID uint64, actor Actor) error {
+	again, err := t.get("SELECT 1 FROM join_token_uses WHERE token_id = ? AND raft_node_id = ?",
+		[]any{token.ID, int64(nodeID)}, new(int))
+	if err != nil || again {
+		return err
+	}
+	if j.KeyRetired || token.Superseded {
+		return errSuperseded
+	}
+	if err := token.admits(j, actor.Remote); err != nil {
+		return err
+	}
+	return t.useToken(token, nodeID, j.Member.Recipient, actor)
+}
+
+// joinNew makes a new member.
+func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Joined, err error) {
 	m := j.Member
 	if token.Mode != "" {
 		m.Mode = token.Mode
@@ -240,10 +259,13 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	// The public key alone proves nothing, everybody may read it: a member that has certificates shows by its request for
 	// new ones that it is the machine that it says.
 	if m.CertKey != "" && j.CertKey != m.CertKey {
-		return out, refuse(Forbidden, "node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member to let the machine in anew", m.NodeID)
+		return out, refuse(Forbidden,
+			"node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member "+
+				"to let the machine in anew", m.NodeID)
 	}
 	moved := *m
-	moved.RaftAddress, moved.APIAddress, moved.AdvertiseAddr = j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr
+	moved.RaftAddress, moved.APIAddress, moved.AdvertiseAddr = j.Member.RaftAddress, j.Member.APIAddress,
+		j.Member.AdvertiseAddr
 	if moved.RaftAddress != m.RaftAddress || moved.APIAddress != m.APIAddress {
 		if out.Warnings, err = t.unique(&moved, true, false, j.claims); err != nil {
 			return out, err
@@ -253,8 +275,10 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	if err != nil {
 		return out, err
 	}
-	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4, wg_public_key = ?5,
-		binary_version = ?6, max_schema = ?7, modified_rev = ?8 WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
+	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4,
+		wg_public_key = ?5,
+		binary_version = ?6, max_schema = ?7, modified_rev = ?8
+		WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
 		OR advertise_addr <> ?3 OR overlay_port <> ?4 OR wg_public_key <> ?5 OR binary_version <> ?6 OR max_schema <> ?7)`,
 		j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr, j.Member.OverlayPort, j.Member.WGPublicKey,
 		j.Member.BinaryVersion, j.Member.MaxSchema, t.Rev, m.NodeID)
@@ -267,7 +291,8 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 		}
 	}
 	if j.Wrap != nil {
-		if err := t.exec("INSERT INTO dek_wraps (generation, raft_node_id, wrap, created_rev) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		if err := t.exec("INSERT INTO dek_wraps (generation, raft_node_id, wrap, created_rev) VALUES (?, ?, ?, ?) "+
+			"ON CONFLICT DO NOTHING",
 			j.DEKGeneration, m.NodeID, j.Wrap, t.Rev); err != nil {
 			return out, err
 		}
@@ -299,10 +324,12 @@ func (t *Tx) useToken(token *JoinToken, nodeID uint64, recipient string, actor A
 		return refuse(Unauthorized, "Join token already used (replay)")
 	}
 	// Of the many joins of a batch with one token, dqlite is told the last count only.
-	if err := t.execLast("token/"+token.ID, "UPDATE join_tokens SET uses = ?, modified_rev = ? WHERE id = ?", token.Uses+1, t.Rev, token.ID); err != nil {
+	if err := t.execLast("token/"+token.ID, "UPDATE join_tokens SET uses = ?, modified_rev = ? WHERE id = ?",
+		token.Uses+1, t.Rev, token.ID); err != nil {
 		return err
 	}
-	return t.exec("INSERT INTO join_token_uses (token_id, raft_node_id, recipient, used_at, remote) VALUES (?, ?, ?, ?, ?)",
+	return t.exec("INSERT INTO join_token_uses (token_id, raft_node_id, recipient, used_at, remote) "+
+		"VALUES (?, ?, ?, ?, ?)",
 		token.ID, nodeID, optional(recipient), t.Now, actor.Remote)
 }
 
@@ -319,7 +346,8 @@ func (t *Tx) nodeIDFor(token *JoinToken) (uint64, error) {
 		for {
 			taken, err := t.get(`SELECT 1 WHERE EXISTS (SELECT 1 FROM members WHERE raft_node_id = ?1)
 				OR EXISTS (SELECT 1 FROM removed_members WHERE raft_node_id = ?1)
-				OR EXISTS (SELECT 1 FROM join_tokens WHERE raft_node_id = ?1 AND revoked_at IS NULL AND uses < max_uses AND expires_at >= ?2)`,
+				OR EXISTS (SELECT 1 FROM join_tokens WHERE raft_node_id = ?1 AND revoked_at IS NULL AND uses < max_uses
+				AND expires_at >= ?2)`,
 				[]any{int64(id), rfc3339(t.Now)}, new(int))
 			if err != nil {
 				return 0, err

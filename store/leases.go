@@ -15,7 +15,7 @@ type Lease struct {
 	ExpiresAt time.Time
 }
 
-// PutLease makes or renews a lease. A new one on a member that is being drained is refused; renewing goes on, so that
+// Put makes or renews a lease. A new one on a member that is being drained is refused; renewing goes on, so that
 // what runs there can end in peace. A lease stays on its member.
 func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duration) (Lease, bool, error) {
 	created := false
@@ -37,7 +37,8 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 				return l, refuse(Conflict, "the lease is held on node %d; delete it first to move it", old[0].NodeID)
 			}
 			l.CreatedAt, l.Kind = old[0].CreatedAt, old[0].Kind
-			if err := tx.exec("UPDATE leases SET expires_at = ?, modified_rev = ? WHERE id = ?", l.ExpiresAt, tx.Rev, l.ID); err != nil {
+			if err := tx.exec("UPDATE leases SET expires_at = ?, modified_rev = ? WHERE id = ?", l.ExpiresAt, tx.Rev,
+				l.ID); err != nil {
 				return l, err
 			}
 			return l, tx.audit("lease.renew", "lease/"+l.ID, nodeObject(l.NodeID))
@@ -52,7 +53,8 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 			return l, err
 		}
 		created, l.CreatedAt = true, tx.Now
-		if err := tx.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		if err := tx.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) "+
+			"VALUES (?, ?, ?, ?, ?, ?, ?)",
 			l.ID, l.NodeID, l.Kind, l.CreatedAt, l.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return l, err
 		}
@@ -61,7 +63,7 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 	return l, created, err
 }
 
-// DeleteLease gives a lease back.
+// Delete gives a lease back.
 func (ls Leases) Delete(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, ls.s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM leases WHERE id = ?", id)
@@ -84,7 +86,7 @@ func (v *View) leases(where string, args ...any) ([]Lease, error) {
 	}, "SELECT id, raft_node_id, kind, created_at, expires_at FROM leases"+where+" ORDER BY id", args...)
 }
 
-// Leases lists the leases that have not expired, of one member or, with nodeID 0, of all.
+// List lists the leases that have not expired, of one member or, with nodeID 0, of all.
 func (ls Leases) List(ctx context.Context, c Consistency, nodeID uint64) (list []Lease, err error) {
 	err = ls.s.Read(ctx, c, func(v *View) error {
 		if nodeID == 0 {
@@ -97,10 +99,11 @@ func (ls Leases) List(ctx context.Context, c Consistency, nodeID uint64) (list [
 	return list, err
 }
 
-// ActiveLeases counts what still runs on a member, as the leader knows it.
+// Count counts what still runs on a member.
 func (ls Leases) Count(ctx context.Context, c Consistency, nodeID uint64) (n int, err error) {
 	err = ls.s.Read(ctx, c, func(v *View) error {
-		_, err := v.get("SELECT count(*) FROM leases WHERE raft_node_id = ? AND expires_at > ?", []any{int64(nodeID), rfc3339(v.Now)}, &n)
+		_, err := v.get("SELECT count(*) FROM leases WHERE raft_node_id = ? AND expires_at > ?",
+			[]any{int64(nodeID), rfc3339(v.Now)}, &n)
 		return err
 	})
 	return n, err

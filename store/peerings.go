@@ -49,7 +49,7 @@ func (p *Peering) Addresses() []string {
 	return p.ServerAddresses
 }
 
-// Ended tells whether the peering can have no stream any more.
+// Ended reports whether the peering can have no stream any more.
 func (p *Peering) Ended() bool { return p.State == PeeringDeleting || p.State == PeeringTerminated }
 
 // PeerMember is a member of another cluster.
@@ -67,7 +67,8 @@ func (m *PeerMember) Size() int {
 	return len(m.ID) + len(m.Name) + len(m.RaftAddress) + len(m.APIAddress) + len(m.Health)
 }
 
-const selectPeerings = `SELECT id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
+const selectPeerings = `SELECT id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses,
+	ca_pems, meta,
 	remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev FROM peerings`
 
 func scanPeering(rows *sql.Rows) (p Peering, err error) {
@@ -97,12 +98,12 @@ func (v *View) peeringBy(query string, args ...any) (*Peering, error) {
 	return &list[0], nil
 }
 
-// PeeringNamed reads one peering; nil when there is none. Names have no upper case.
+// PeeringByName reads one peering; nil when there is none. Names have no upper case.
 func (v *View) PeeringByName(name string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE name = ?", strings.ToLower(name))
 }
 
-// Peering reads one peering by its ID; nil when there is none.
+// PeeringByID reads one peering by its ID; nil when there is none.
 func (v *View) PeeringByID(id string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE id = ?", id)
 }
@@ -111,12 +112,12 @@ func (v *View) peerings() ([]Peering, error) {
 	return collect(v, scanPeering, selectPeerings+" ORDER BY name")
 }
 
-// Peerings lists the peerings by name. Callers must not modify the list.
+// List lists the peerings by name. Callers must not modify the list.
 func (ps Peerings) List(ctx context.Context, c Consistency) ([]Peering, error) {
 	return recall(ctx, ps.s, c, "peerings", []string{"peerings"}, (*View).peerings)
 }
 
-// Peering reads one peering by name; nil when there is none. Callers must not modify it.
+// ByName reads one peering by name; nil when there is none. Callers must not modify it.
 func (ps Peerings) ByName(ctx context.Context, c Consistency, name string) (*Peering, error) {
 	list, err := ps.List(ctx, c)
 	if err != nil {
@@ -130,7 +131,7 @@ func (ps Peerings) ByName(ctx context.Context, c Consistency, name string) (*Pee
 	return &list[i], nil
 }
 
-// PeekPeering reads one peering by ID as the leader has it; nil when there is none.
+// ByID reads one peering by ID; nil when there is none.
 func (ps Peerings) ByID(ctx context.Context, c Consistency, id string) (*Peering, error) {
 	list, err := ps.List(ctx, c)
 	if err != nil {
@@ -145,7 +146,7 @@ func (ps Peerings) ByID(ctx context.Context, c Consistency, id string) (*Peering
 // TablePeerings is the table to wait for with AwaitChange.
 const TablePeerings = "peerings"
 
-// PeerMembers lists what another cluster exports, by name. Callers must not modify the list.
+// Members lists what another cluster exports, by name. Callers must not modify the list.
 func (ps Peerings) Members(ctx context.Context, c Consistency, peeringID string) ([]PeerMember, error) {
 	return recall(ctx, ps.s, c, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
 		return v.peerMembers(peeringID)
@@ -155,7 +156,8 @@ func (ps Peerings) Members(ctx context.Context, c Consistency, peeringID string)
 func (v *View) peerMembers(peeringID string) ([]PeerMember, error) {
 	return collect(v, func(rows *sql.Rows) (m PeerMember, err error) {
 		return m, rows.Scan(&m.ID, &m.Name, &m.NodeID, &m.RaftAddress, &m.APIAddress, &m.Health)
-	}, "SELECT id, name, raft_node_id, raft_address, api_address, health FROM peer_members WHERE peering_id = ? ORDER BY name, id", peeringID)
+	}, "SELECT id, name, raft_node_id, raft_address, api_address, health FROM peer_members "+
+		"WHERE peering_id = ? ORDER BY name, id", peeringID)
 }
 
 const peeringAddresses = 16 // that a dialer is told; Raft servers come first
@@ -220,12 +222,15 @@ func (t *Tx) putPeering(p *Peering) error {
 	p.ModifiedRev = t.Rev
 	if p.CreatedRev == 0 {
 		p.CreatedRev = t.Rev
-		return t.exec(`INSERT INTO peerings (id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
-			remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		return t.exec(`INSERT INTO peerings (id, name, state, dialer, peer_id, server_name, server_addresses,
+			manual_addresses, ca_pems, meta,
+			remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			p.ID, p.Name, p.State, p.Dialer, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
 			p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.CreatedRev, p.ModifiedRev)
 	}
-	return t.exec(`UPDATE peerings SET state = ?, peer_id = ?, server_name = ?, server_addresses = ?, manual_addresses = ?, ca_pems = ?, meta = ?,
+	return t.exec(`UPDATE peerings SET state = ?, peer_id = ?, server_name = ?, server_addresses = ?,
+		manual_addresses = ?, ca_pems = ?, meta = ?,
 		remote_datacenter = ?, status_reason = ?, status_since = ?, deleted_at = ?, modified_rev = ? WHERE id = ?`,
 		p.State, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
 		p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.ModifiedRev, p.ID)
@@ -242,7 +247,7 @@ func (p *Peering) turn(state, reason string, now time.Time) {
 // tombstoneKept is how long a cluster that was away can still learn that its peering was deleted.
 const tombstoneKept = 90 * 24 * time.Hour
 
-// Tombstone is a peering that a dialer has deleted and of which the acceptor does not know yet.
+// Tombstone is a peering that a dialer has deleted, while the acceptor does not know that yet.
 type Tombstone struct {
 	ID         string
 	Name       string
@@ -254,7 +259,7 @@ type Tombstone struct {
 	DeletedAt  time.Time
 }
 
-// bury keeps of a peering what it takes to tell the other side that it was deleted.
+// bury writes the tombstone of a peering: what this side needs to tell the other one that the peering was deleted.
 func (t *Tx) bury(p *Peering, x peeringSecrets) error {
 	addresses, err := jsonText(p.Addresses(), "[]")
 	if err != nil {
@@ -264,19 +269,22 @@ func (t *Tx) bury(p *Peering, x peeringSecrets) error {
 	if err != nil {
 		return err
 	}
-	return t.exec(`INSERT INTO peering_tombstones (id, name, dialer, peer_id, server_name, addresses, ca_pems, pending_hash, active_hash, sealed, dek_generation, deleted_at)
+	return t.exec(`INSERT INTO peering_tombstones (id, name, dialer, peer_id, server_name, addresses, ca_pems,
+		pending_hash, active_hash, sealed, dek_generation, deleted_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		p.ID, p.Name, p.Dialer, p.PeerID, p.ServerName, addresses, pems, x.pending, x.active, x.sealed, optional(x.generation), t.Now)
+		p.ID, p.Name, p.Dialer, p.PeerID, p.ServerName, addresses, pems, x.pending, x.active, x.sealed,
+		optional(x.generation), t.Now)
 }
 
-// Farewells lists the deletions that an acceptor has yet to be told, as the leader has them.
+// Farewells lists the deletions that the acceptor does not know of yet.
 func (ps Peerings) Farewells(ctx context.Context, c Consistency) ([]Tombstone, error) {
 	return recall(ctx, ps.s, c, "farewells", []string{"peering_tombstones"}, func(v *View) ([]Tombstone, error) {
 		return collect(v, func(rows *sql.Rows) (k Tombstone, err error) {
 			var addresses, pems, deleted string
 			var sealed []byte
 			var generation uint64
-			if err := rows.Scan(&k.ID, &k.Name, &k.PeerID, &k.ServerName, &addresses, &pems, &sealed, &generation, &deleted); err != nil {
+			if err := rows.Scan(&k.ID, &k.Name, &k.PeerID, &k.ServerName, &addresses, &pems, &sealed, &generation,
+				&deleted); err != nil {
 				return k, err
 			}
 			k.DeletedAt = parseTime(deleted)
@@ -289,12 +297,13 @@ func (ps Peerings) Farewells(ctx context.Context, c Consistency) ([]Tombstone, e
 			plain, err := ps.s.keys.open(peeringSeal(k.ID), generation, sealed)
 			k.Secret = string(plain)
 			return k, err
-		}, `SELECT id, name, peer_id, server_name, addresses, ca_pems, sealed, dek_generation, deleted_at FROM peering_tombstones
+		}, `SELECT id, name, peer_id, server_name, addresses, ca_pems, sealed, dek_generation, deleted_at
+			FROM peering_tombstones
 			WHERE dialer = 1 AND sealed IS NOT NULL ORDER BY id`)
 	})
 }
 
-// FarewellSaid forgets a deletion of which the acceptor knows now.
+// FarewellSaid deletes a tombstone whose acceptor knows of the deletion. outcome says how it learned that.
 func (ps Peerings) FarewellSaid(ctx context.Context, actor Actor, id, outcome string) error {
 	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		var name string
@@ -309,7 +318,7 @@ func (ps Peerings) FarewellSaid(ctx context.Context, actor Actor, id, outcome st
 	})
 }
 
-// PrunePeerings forgets deletions that nobody has asked about for long.
+// Prune forgets deletions that nobody has asked about for long.
 func (ps Peerings) Prune(ctx context.Context, actor Actor) error {
 	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM peering_tombstones WHERE deleted_at < ?", tx.Now.Add(-tombstoneKept))

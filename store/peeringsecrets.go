@@ -35,16 +35,19 @@ type peeringSecrets struct {
 func (v *View) peeringSecrets(id string) (x peeringSecrets, err error) {
 	var expires sql.NullString
 	var generation sql.NullInt64
-	_, err = v.get("SELECT establish_hash, establish_expires_at, pending_hash, active_hash, sealed, dek_generation FROM peering_secrets WHERE peering_id = ?",
+	_, err = v.get("SELECT establish_hash, establish_expires_at, pending_hash, active_hash, sealed, dek_generation "+
+		"FROM peering_secrets WHERE peering_id = ?",
 		[]any{id}, &x.establish, &expires, &x.pending, &x.active, &x.sealed, &generation)
 	x.expires, x.generation = nullTime(expires), uint64(generation.Int64)
 	return x, err
 }
 
 func (t *Tx) putPeeringSecrets(id string, x peeringSecrets) error {
-	return t.exec(`INSERT INTO peering_secrets (peering_id, establish_hash, establish_expires_at, pending_hash, active_hash, sealed, dek_generation)
+	return t.exec(`INSERT INTO peering_secrets (peering_id, establish_hash, establish_expires_at, pending_hash,
+		active_hash, sealed, dek_generation)
 		VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id) DO UPDATE SET establish_hash = excluded.establish_hash,
-		establish_expires_at = excluded.establish_expires_at, pending_hash = excluded.pending_hash, active_hash = excluded.active_hash,
+		establish_expires_at = excluded.establish_expires_at, pending_hash = excluded.pending_hash, active_hash =
+		excluded.active_hash,
 		sealed = excluded.sealed, dek_generation = excluded.dek_generation`,
 		id, x.establish, x.expires, x.pending, x.active, x.sealed, optional(x.generation))
 }
@@ -71,13 +74,14 @@ type MintedPeering struct {
 	Text    string
 }
 
-// MintPeeringToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
+// MintToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
 // secret of an earlier token that was not used is worth nothing from then on; a stream that is up is not disturbed.
 func (ps Peerings) MintToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
 	again := func(tx *Tx, old *MintedPeering) error {
 		p, err := tx.PeeringByID(old.Peering.ID)
 		if err == nil && (p == nil || p.Ended()) {
-			err = refuse(Forbidden, "the peering that this request has made a token for is deleted; an Idempotency-Key does not bring it back")
+			err = refuse(Forbidden,
+				"the peering that this request has made a token for is deleted; an Idempotency-Key does not bring it back")
 		}
 		return err
 	}
@@ -133,7 +137,7 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 	return p, t.audit("peering.token", peeringObject(p.Name), "")
 }
 
-// ExchangePeeringSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
+// ExchangeSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
 // Of two that show the same secret, one succeeds.
 func (ps Peerings) ExchangeSecret(ctx context.Context, actor Actor, id, hash, streamHash string) error {
 	// A wrong secret costs the writer nothing.
@@ -177,7 +181,7 @@ func (v *View) authorizeExchange(id, hash string) (*Peering, peeringSecrets, err
 	return p, x, nil
 }
 
-// OpenPeeringStream lets a dialer in that shows a stream secret: the active one, which writes nothing, or the pending one,
+// OpenStream lets a dialer in that shows a stream secret: the active one, which writes nothing, or the pending one,
 // which becomes the active one by that. ErrPeeringTerminated is for who had a peering that was deleted.
 func (ps Peerings) OpenStream(ctx context.Context, actor Actor, id, hash, datacenter string) (p *Peering, err error) {
 	promoted := false
@@ -232,7 +236,8 @@ func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error
 	}
 	if p == nil || p.Ended() {
 		var pending, active string
-		if _, err := v.get("SELECT pending_hash, active_hash FROM peering_tombstones WHERE id = ? AND dialer = 0", []any{id}, &pending, &active); err != nil {
+		if _, err := v.get("SELECT pending_hash, active_hash FROM peering_tombstones WHERE id = ? AND dialer = 0", []any{id},
+			&pending, &active); err != nil {
 			return nil, peeringSecrets{}, err
 		}
 		if sameHash(pending, hash) || sameHash(active, hash) {
@@ -261,7 +266,7 @@ func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error
 	return p, x, nil
 }
 
-// LeavePeering is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
+// Leave is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
 // TERMINATED here. It is no error when it was so already.
 func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) error {
 	if err := ps.s.Read(ctx, Linearisable, func(v *View) error {
@@ -277,7 +282,8 @@ func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) erro
 			return nil
 		case err != nil:
 			return err
-		case x.pending != "" && !sameHash(x.pending, hash): // another token was used since: the peering goes on without the one that leaves
+		// another token was used since: the peering goes on without the one that leaves
+		case x.pending != "" && !sameHash(x.pending, hash):
 			x.active = ""
 			if err := tx.putPeeringSecrets(id, x); err != nil {
 				return err

@@ -40,12 +40,13 @@ func mayEstablish(p *Peering) error {
 	case p.State == PeeringDeleting:
 		return errDeletingPeering
 	case !p.Dialer:
-		return refuse(Invalid, "cannot create peering with name: %q; there is an existing peering expecting to be dialed", p.Name)
+		return refuse(Invalid, "cannot create peering with name: %q; there is an existing peering expecting to be dialed",
+			p.Name)
 	}
 	return nil
 }
 
-// EstablishPeering records the outcome of an exchange: where the acceptor is and the secret that it gave. A peering that
+// Establish records the outcome of an exchange: where the acceptor is and the secret that it gave. A peering that
 // is ACTIVE stays so, its stream goes on, and the addresses that it has learnt are kept.
 func (ps Peerings) Establish(ctx context.Context, actor Actor, e Establishing, secret string) (Peering, error) {
 	return makeOnce(ctx, ps.s, actor, func(tx *Tx) (Peering, error) {
@@ -106,8 +107,8 @@ type PeerNews struct {
 	Addresses []string // of the acceptor's members; what an operator gave is not touched
 }
 
-// StorePeerNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing that
-// has changed. It returns how many bytes that were, about; 0 when nothing was new.
+// StoreNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing
+// that has changed. It returns how many bytes that were, about; 0 when nothing was new.
 func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
 	p, err := ps.ByID(ctx, AsLeader, id)
 	if err != nil || p == nil || p.Ended() || len(news.changes(p)) == 0 { // the writer has other things to do
@@ -176,7 +177,7 @@ func lengthOf(list []string) (n int) {
 	return n
 }
 
-// TerminatePeering records that the other side has deleted the peering.
+// Terminate records that the other side has deleted the peering.
 func (ps Peerings) Terminate(ctx context.Context, actor Actor, id string) error {
 	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		p, err := tx.PeeringByID(id)
@@ -196,7 +197,7 @@ func (t *Tx) terminatePeering(p *Peering) error {
 	return t.audit("peering.terminated", peeringObject(p.Name), "")
 }
 
-// DeletePeering marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
+// Delete marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
 // then the row. Deleting what is not there, or is being deleted, does nothing.
 func (ps Peerings) Delete(ctx context.Context, actor Actor, name string) error {
 	return doOnce(ctx, ps.s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
@@ -230,7 +231,7 @@ func (t *Tx) deletePeering(name string) error {
 // cleanBatch bounds how many imported members one transaction changes.
 const cleanBatch = 500
 
-// CleanPeering removes some of what was imported through a peering that has ended, and when nothing is left and it was
+// Clean removes some of what was imported through a peering that has ended, and when nothing is left and it was
 // deleted here, the peering. It returns true when there is nothing more to do.
 func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool, err error) {
 	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
@@ -264,10 +265,11 @@ func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool
 	return done, err
 }
 
-// ImportMembers makes what was imported through a peering equal to the list, which is in the order of ids, some changes
-// at a time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
+// Import makes what was imported through a peering equal to the list, which is in the order of ids, some changes at a
+// time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
 // peering has ended.
-func (ps Peerings) Import(ctx context.Context, actor Actor, id string, list []PeerMember) (changed, bytes int, err error) {
+func (ps Peerings) Import(ctx context.Context, actor Actor, id string,
+	list []PeerMember) (changed, bytes int, err error) {
 	if same, err := ps.imported(ctx, id, list); err != nil || same {
 		return 0, 0, err
 	}
@@ -278,7 +280,7 @@ func (ps Peerings) Import(ctx context.Context, actor Actor, id string, list []Pe
 	return changed, bytes, err
 }
 
-// imported tells whether a list is what was imported already, without the writer.
+// imported reports whether a list is what was imported already, without the writer.
 func (ps Peerings) imported(ctx context.Context, id string, list []PeerMember) (bool, error) {
 	have, err := ps.s.Peerings.Members(ctx, AsLeader, id)
 	if err != nil || len(have) != len(list) {
@@ -317,9 +319,12 @@ func (t *Tx) importMembers(id string, list []PeerMember) (changed, bytes int, er
 		}
 		changed++
 		bytes += rowBytes + m.Size()
-		if err := t.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE SET name = excluded.name, raft_node_id = excluded.raft_node_id,
-			raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev = excluded.modified_rev`,
+		if err := t.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health,
+			modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE
+			SET name = excluded.name, raft_node_id = excluded.raft_node_id,
+			raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev =
+			excluded.modified_rev`,
 			id, m.ID, m.Name, m.NodeID, m.RaftAddress, m.APIAddress, m.Health, t.Rev); err != nil {
 			return 0, 0, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,7 +137,7 @@ func (m *rotationModel) installed() Installed {
 	return in
 }
 
-// verifies tells whether who trusts a bundle accepts what a member presents, with Go's verifier and by the pin.
+// verifies reports whether who trusts a bundle accepts what a member presents, with Go's verifier and by the pin.
 func (m *rotationModel) verifies(bundle []byte, x *trustee) error {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
@@ -191,7 +192,10 @@ func TestRotationKeepsTrust(t *testing.T) {
 				first, _ := m.issuer()
 				in := m.installed()
 				_, err := m.write(func(tx *Tx) error {
-					_, err := Authorities{m.store}.changeCA(tx, CARequest{Kinds: []certs.Kind{certs.HTTP}, Action: step, Installed: in})
+					out, err := Authorities{m.store}.changeCA(tx, CARequest{Kinds: []certs.Kind{certs.HTTP}, Action: step, Installed: in})
+					if text := strings.Join(append(out.Steps, out.Warnings...), "\n"); strings.Contains(text, "%!") {
+						rt.Errorf("%s says %q", step, text)
+					}
 					return err
 				})
 				var refusal *Refusal

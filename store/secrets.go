@@ -35,7 +35,7 @@ func scanSecret(rows *sql.Rows) (x sealedSecret, err error) {
 	return x, err
 }
 
-// PutSecret stores a value as the next version of a name.
+// Put stores a value as the next version of a name.
 func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byte) (StoredSecret, error) {
 	return makeOnce(ctx, sx.s, actor, func(tx *Tx) (StoredSecret, error) {
 		list, err := collect(&tx.View, scanSecret, selectSecrets+" WHERE name = ?", name)
@@ -53,8 +53,10 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 			return x, err
 		}
 		x.Generation = generation
-		if err := tx.exec(`INSERT INTO secrets (name, version, sealed, dek_generation, created_at, updated_at, created_rev, modified_rev)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, sealed = excluded.sealed,
+		if err := tx.exec(`INSERT INTO secrets (name, version, sealed, dek_generation, created_at, updated_at, created_rev,
+			modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE
+			SET version = excluded.version, sealed = excluded.sealed,
 			dek_generation = excluded.dek_generation, updated_at = excluded.updated_at, modified_rev = excluded.modified_rev`,
 			name, x.Version, sealed, generation, x.CreatedAt, x.UpdatedAt, tx.Rev, tx.Rev); err != nil {
 			return x, err
@@ -63,7 +65,7 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 	})
 }
 
-// Secret reads a value; nil when there is none of that name.
+// Get reads a value; nil when there is none of that name.
 func (sx Secrets) Get(ctx context.Context, name string) (*StoredSecret, error) {
 	var list []sealedSecret
 	err := sx.s.Read(ctx, Linearisable, func(v *View) (err error) {
@@ -80,7 +82,7 @@ func (sx Secrets) Get(ctx context.Context, name string) (*StoredSecret, error) {
 	return x, nil
 }
 
-// Secrets lists the names, without values.
+// List lists the names, without values.
 func (sx Secrets) List(ctx context.Context, c Consistency) (list []StoredSecret, err error) {
 	err = sx.s.Read(ctx, c, func(v *View) error {
 		rows, err := collect(v, scanSecret, selectSecrets+" ORDER BY name")
@@ -92,7 +94,7 @@ func (sx Secrets) List(ctx context.Context, c Consistency) (list []StoredSecret,
 	return list, err
 }
 
-// DeleteSecret takes a value away for good.
+// Delete takes a value away for good.
 func (sx Secrets) Delete(ctx context.Context, actor Actor, name string) error {
 	return doOnce(ctx, sx.s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM secrets WHERE name = ?", name)

@@ -19,7 +19,7 @@ const SettingAutopilot = "autopilot"
 // settingKeyRotation is the greatest age of a data-encryption key, a JSON string with a Go duration; "0s" is never.
 const settingKeyRotation = "key_rotation"
 
-// KeyRotation returns the age at which the data-encryption key is replaced, 0 for never, as the leader has it.
+// DEKMaxAge returns the age at which the data-encryption key is replaced, 0 for never.
 func (st Settings) DEKMaxAge(ctx context.Context, c Consistency) (time.Duration, error) {
 	set, err := st.Get(ctx, c, settingKeyRotation)
 	if err != nil || set.Value == nil {
@@ -32,7 +32,7 @@ func (st Settings) DEKMaxAge(ctx context.Context, c Consistency) (time.Duration,
 	return time.ParseDuration(text)
 }
 
-// SetKeyRotation sets the age at which the data-encryption key is replaced, 0 for never.
+// SetDEKMaxAge sets the age at which the data-encryption key is replaced, 0 for never.
 func (st Settings) SetDEKMaxAge(ctx context.Context, actor Actor, age time.Duration) error {
 	text, err := json.Marshal(age.String())
 	if err != nil {
@@ -42,15 +42,16 @@ func (st Settings) SetDEKMaxAge(ctx context.Context, actor Actor, age time.Durat
 	return err
 }
 
-// Setting is a named JSON document with the revision that last changed it.
+// Document is a named JSON document with the revision that last changed it.
 type Document struct {
 	Value       json.RawMessage
 	ModifiedRev uint64
 }
 
-// Setting reads a setting; its value is nil when it was never set.
+// Get reads a setting; its value is nil when it was never set.
 func (st Settings) Get(ctx context.Context, c Consistency, name string) (Document, error) {
-	return recall(ctx, st.s, c, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
+	return recall(ctx, st.s, c, "setting/"+name, []string{"settings"},
+		func(v *View) (Document, error) { return v.document(name) })
 }
 
 func (v *View) document(name string) (out Document, err error) {
@@ -62,9 +63,10 @@ func (v *View) document(name string) (out Document, err error) {
 	return out, err
 }
 
-// PutSetting replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
-// tells whether it did.
-func (st Settings) Put(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
+// Put replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
+// reports whether it did.
+func (st Settings) Put(ctx context.Context, actor Actor, name string, value json.RawMessage,
+	cas *uint64) (bool, error) {
 	return makeOnce(ctx, st.s, actor, func(tx *Tx) (bool, error) {
 		old, err := tx.document(name)
 		if err != nil {
@@ -86,7 +88,7 @@ func (st Settings) Put(ctx context.Context, actor Actor, name string, value json
 const putSetting = `INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)
 	ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev`
 
-// Option is a setting that operators see and change by name. Its value is one JSON value.
+// Setting is one that operators see and change by name. Its value is one JSON value.
 type Setting struct {
 	Name    string
 	Default string // JSON
@@ -97,7 +99,7 @@ type Setting struct {
 	valid func(json.RawMessage) bool
 }
 
-// Names of options.
+// Names of settings.
 const (
 	SettingEnrollment         = "enrollment.enabled"
 	SettingEnrollmentHTTPCA   = "enrollment.http_ca"
@@ -111,7 +113,7 @@ const (
 	SettingRefusalsRows       = "refusals.max_rows"
 )
 
-// Values of options.
+// Values of settings.
 const (
 	HTTPCARoot         = "root"
 	HTTPCAIntermediate = "intermediate"
@@ -119,18 +121,26 @@ const (
 	KeyTypeRSA         = "rsa4096"
 )
 
-// Options lists every option, by name.
+// AllSettings lists every setting that operators change, by name.
 var AllSettings = slices.SortedFunc(slices.Values(append([]Setting{
 	durationSetting(SettingAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
-	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000, "how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
-	durationSetting(SettingRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long rows of refused attempts, repeated answers and other clusters are kept"),
-	numberSetting(SettingRefusalsRows, 20_000, 1000, 1_000_000, "how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
+	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000,
+		"how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
+	durationSetting(SettingRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour,
+		"how long rows of refused attempts, repeated answers and other clusters are kept"),
+	numberSetting(SettingRefusalsRows, 20_000, 1000, 1_000_000,
+		"how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
 	flagSetting(SettingEnrollment, true, "whether other software can enroll"),
-	choiceSetting(SettingEnrollmentHTTPCA, "what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an intermediate of its own",
+	choiceSetting(SettingEnrollmentHTTPCA,
+		"what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an "+
+			"intermediate of its own",
 		HTTPCARoot, HTTPCAIntermediate),
-	choiceSetting(SettingEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
-	durationSetting(SettingEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
-	hostsSetting(SettingCertificateHosts, "which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
+	choiceSetting(SettingEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA,
+		KeyTypeRSA),
+	durationSetting(SettingEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour,
+		"how long what is made for an enrolling node is valid"),
+	hostsSetting(SettingCertificateHosts,
+		"which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
 	networksSetting(SettingPeeringNetworks, "which networks other clusters are dialled in"),
 }, limitSettings...)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
 
@@ -139,7 +149,7 @@ func flagSetting(name string, standard bool, help string) Setting {
 		valid: func(v json.RawMessage) bool { return string(v) == "true" || string(v) == "false" }}
 }
 
-// choiceOption makes an option that is one of some words; the first is the default.
+// choiceSetting makes a setting that is one of some words; the first is the default.
 func choiceSetting(name, help string, choices ...string) Setting {
 	return Setting{Name: name, Default: quote(choices[0]), Rule: "one of " + strings.Join(choices, ", "), Help: help,
 		valid: func(v json.RawMessage) bool {
@@ -148,9 +158,10 @@ func choiceSetting(name, help string, choices ...string) Setting {
 		}}
 }
 
-// durationOption makes an option whose value is a Go duration string within bounds.
+// durationSetting makes a setting whose value is a Go duration string within bounds.
 func durationSetting(name string, standard, least, most time.Duration, help string) Setting {
-	return Setting{Name: name, Default: quote(standard.String()), Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
+	return Setting{Name: name, Default: quote(standard.String()),
+		Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -161,16 +172,17 @@ func durationSetting(name string, standard, least, most time.Duration, help stri
 		}}
 }
 
-// numberOption makes an option that is a whole number within bounds.
+// numberSetting makes a setting that is a whole number within bounds.
 func numberSetting(name string, standard, least, most uint64, help string) Setting {
-	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least, most), Help: help,
+	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least,
+		most), Help: help,
 		valid: func(v json.RawMessage) bool {
 			var n uint64
 			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
 		}}
 }
 
-// networksOption makes an option that is a policy of package dialpolicy; all networks are the default.
+// networksSetting makes a setting that is a policy of package dialpolicy; all networks are the default.
 func networksSetting(name, help string) Setting {
 	return Setting{Name: name, Default: quote(dialpolicy.Any), Help: help,
 		Rule: quote(dialpolicy.Any) + " or up to 64 networks with commas between them, such as \"10.0.0.0/8,2001:db8::/32\"",
@@ -184,9 +196,10 @@ func networksSetting(name, help string) Setting {
 		}}
 }
 
-// hostsOption makes an option that is a list of package hostlist; nothing is the default.
+// hostsSetting makes a setting that is a list of package hostlist; nothing is the default.
 func hostsSetting(name, help string) Setting {
-	return Setting{Name: name, Default: quote(hostlist.None), Help: help, Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
+	return Setting{Name: name, Default: quote(hostlist.None), Help: help,
+		Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -215,8 +228,8 @@ func findSetting(name string) (*Setting, error) {
 	return nil, refuse(Invalid, "%s is not a setting; there are %s", name, strings.Join(names, ", "))
 }
 
-// options reads the values of all options that hold now, with the defaults of those that were never set.
-func (v *View) options() (map[string]json.RawMessage, error) {
+// settings reads the values of all settings that hold now, with the defaults of those that were never set.
+func (v *View) settings() (map[string]json.RawMessage, error) {
 	all := make(map[string]json.RawMessage, len(AllSettings))
 	for _, o := range AllSettings {
 		set, err := v.document(o.Name)
@@ -231,12 +244,12 @@ func (v *View) options() (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// OptionValues returns the value of every option by its name. Callers must not modify the map.
+// Values returns the value of every setting by its name. Callers must not modify the map.
 func (st Settings) Values(ctx context.Context, c Consistency) (map[string]json.RawMessage, error) {
-	return recall(ctx, st.s, c, "options", []string{"settings"}, (*View).options)
+	return recall(ctx, st.s, c, "settings", []string{"settings"}, (*View).settings)
 }
 
-// number reads an option that is a number.
+// number reads a setting that is a number.
 func (v *View) number(name string) (n uint64, err error) {
 	o, err := findSetting(name)
 	if err != nil {
@@ -253,7 +266,7 @@ func (v *View) number(name string) (n uint64, err error) {
 	return n, json.Unmarshal(value, &n)
 }
 
-// OptionScope returns the scope that changing an option takes.
+// SettingScope returns the scope that changing a setting takes.
 func SettingScope(name string) (string, error) {
 	o, err := findSetting(name)
 	if err != nil {
@@ -265,9 +278,10 @@ func SettingScope(name string) (string, error) {
 	return o.Scope, nil
 }
 
-// SetOptions changes the options that are named, all or none of them; null stands for the default. It returns the value of
-// every option.
-func (st Settings) Set(ctx context.Context, actor Actor, values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
+// Set changes the settings that are named, all or none of them; null stands for the default. It returns the value of
+// every setting.
+func (st Settings) Set(ctx context.Context, actor Actor,
+	values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
 	for name, value := range values {
 		o, err := findSetting(name)
 		if err != nil {
@@ -299,11 +313,11 @@ func (st Settings) Set(ctx context.Context, actor Actor, values map[string]json.
 				return nil, err
 			}
 		}
-		return tx.options()
+		return tx.settings()
 	})
 }
 
-// EnrollmentOptions says whether and how other software enrolls.
+// EnrollmentSettings says whether and how other software enrolls.
 type EnrollmentSettings struct {
 	Enabled  bool
 	HTTPCA   string // HTTPCARoot or HTTPCAIntermediate
@@ -311,10 +325,11 @@ type EnrollmentSettings struct {
 	Lifetime time.Duration
 }
 
-// EnrollmentOptions reads them as the leader has them.
+// Enrollment reads them.
 func (st Settings) Enrollment(ctx context.Context, c Consistency) (o EnrollmentSettings, err error) {
 	var lifetime string
-	if err := st.values(ctx, c, map[string]any{SettingEnrollment: &o.Enabled, SettingEnrollmentHTTPCA: &o.HTTPCA, SettingEnrollmentKeyType: &o.KeyType,
+	if err := st.values(ctx, c, map[string]any{SettingEnrollment: &o.Enabled, SettingEnrollmentHTTPCA: &o.HTTPCA,
+		SettingEnrollmentKeyType:  &o.KeyType,
 		SettingEnrollmentLifetime: &lifetime}); err != nil {
 		return o, err
 	}
@@ -329,10 +344,11 @@ type AuditRetention struct {
 	MaxRows, OthersRows uint64
 }
 
-// AuditRetention returns how long audit rows are kept, as the leader has it.
+// AuditRetention returns how long audit rows are kept.
 func (st Settings) AuditRetention(ctx context.Context, c Consistency) (r AuditRetention, err error) {
 	var age, others string
-	if err := st.values(ctx, c, map[string]any{SettingAuditMaxAge: &age, SettingAuditMaxRows: &r.MaxRows, SettingRefusalsAge: &others,
+	if err := st.values(ctx, c, map[string]any{SettingAuditMaxAge: &age, SettingAuditMaxRows: &r.MaxRows,
+		SettingRefusalsAge:  &others,
 		SettingRefusalsRows: &r.OthersRows}); err != nil {
 		return r, err
 	}
@@ -343,7 +359,7 @@ func (st Settings) AuditRetention(ctx context.Context, c Consistency) (r AuditRe
 	return r, err
 }
 
-// PeeringNetworks returns where other clusters are dialled, as the leader has it; Loopback is left to the caller.
+// PeeringNetworks returns where other clusters are dialled; Loopback is left to the caller.
 func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (dialpolicy.Policy, error) {
 	var text string
 	if err := st.values(ctx, c, map[string]any{SettingPeeringNetworks: &text}); err != nil {
@@ -354,7 +370,7 @@ func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (dialpoli
 
 // values reads some settings.
 func (st Settings) values(ctx context.Context, c Consistency, into map[string]any) error {
-	all, err := recall(ctx, st.s, c, "options", []string{"settings"}, (*View).options)
+	all, err := recall(ctx, st.s, c, "settings", []string{"settings"}, (*View).settings)
 	if err != nil {
 		return err
 	}

@@ -143,7 +143,7 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// TestStepOfSizes: rows that are longer than step 2 allows do not keep a cluster at step 1 for ever, and what is within
+// TestStepOfSizes: rows that are longer than step 2 allows do not keep a cluster at step 1 for good, and what is within
 // the bounds is not touched.
 func TestStepOfSizes(t *testing.T) {
 	db, p := oldDB(t, 1)

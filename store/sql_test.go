@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,7 +15,7 @@ import (
 	"muster/store/engine"
 )
 
-// A walk over the SQL in the package's source. It knows literals, constants of the package, sums of them, and the
+// A walk over the SQL in the source of this package and the engine. It knows literals, constants of the package, sums of them, and the
 // one kind of variable that a sum may have: a parameter for which every caller passes a constant.
 
 var (
@@ -45,13 +46,16 @@ type sqlWalk struct {
 func walkSQL(t testing.TB) *sqlWalk {
 	t.Helper()
 	w := &sqlWalk{t: t, fset: token.NewFileSet(), consts: map[string]string{}}
-	entries, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
 	sources := map[string]string{}
-	for _, e := range entries {
-		if name := e.Name(); strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") {
+	for _, pattern := range []string{"*.go", "engine/*.go"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
 			b, err := os.ReadFile(name)
 			if err != nil {
 				t.Fatal(err)

@@ -28,7 +28,8 @@ func newTestBook(d *Dir, given ...Place) *Book {
 	return NewBook(d, &Node{NodeID: 1, Others: []Place{{2, "10.0.0.2:1"}, {3, "10.0.0.3:1"}}}, given, slog.New(slog.DiscardHandler))
 }
 
-// TestBook: the likeliest address comes first, and what was learned by contact, nothing else, is there at the next start.
+// TestBook: the likeliest address comes first, and what was learned by contact, nothing else, is there at the next
+// start.
 func TestBook(t *testing.T) {
 	d := openTestDir(t)
 	check := func(b *Book, id uint64, want ...string) {
@@ -111,8 +112,8 @@ func gone(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestAskWhereTheyAreNow: a recovery asks for others also where the operator says that they are now, and where they were met
-// last, each time that it asks.
+// TestAskWhereTheyAreNow: a recovery asks for others also where the operator says that they are now, and where they
+// were met last, each time that it asks.
 func TestAskWhereTheyAreNow(t *testing.T) {
 	for _, x := range []struct {
 		name string

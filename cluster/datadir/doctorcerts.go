@@ -11,7 +11,8 @@ import (
 	"muster/certs"
 )
 
-// What to do about certificates that have expired. Nothing but a leader is missing, and the expired ones let one be elected.
+// What to do about certificates that have expired. Nothing but a leader is missing, and the expired ones let one be
+// elected.
 const (
 	nextExpired = "start a majority of the voters: members that know each other's key accept an expired certificate for Raft " +
 		"and for its renewal, and as soon as there is a leader everybody has a fresh one"
@@ -85,8 +86,8 @@ func (d *Dir) roots(ca string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// agedTLS trusts the API of a member of this cluster, also when its certificate has expired: it is asked for its status,
-// and told nothing.
+// agedTLS trusts the API of a member of this cluster, also when its certificate has expired: it is asked for its
+// status, and told nothing.
 func (d *Dir) agedTLS(addr string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

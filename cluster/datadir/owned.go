@@ -25,7 +25,8 @@ type Owned struct {
 	node *Node
 }
 
-// OpenOwned opens the directory of a member for the owner of its files: nobody else can read the member's transport key.
+// OpenOwned opens the directory of a member for the owner of its files: nobody else can read the member's transport
+// key.
 func OpenOwned(path string) (*Owned, error) {
 	d := &Dir{Path: path}
 	n, err := d.Node()
@@ -72,8 +73,14 @@ func (o *Owned) transport() (*transport.Transport, error) {
 	return transport.New(creds, book, func(uint64) error { return nil }, slog.New(slog.DiscardHandler)), nil
 }
 
-// MakeToken has the running member make a management token, through the leader. It returns an error when the member does
-// not run, knows no leader or cannot be spoken to; Leave then leaves the request for later.
+// RefusedError is the refusal of a request that would be refused again.
+type RefusedError struct{ Reason string }
+
+func (e *RefusedError) Error() string { return e.Reason }
+
+// MakeToken has the running member make a management token, through the leader. It returns a *RefusedError when that is
+// refused, and another error when the member does not run, knows no leader or cannot be spoken to; Leave then leaves
+// the request for later.
 func (o *Owned) MakeToken(ctx context.Context, q TokenRequest) error {
 	t, err := o.transport()
 	if err != nil {
@@ -84,7 +91,12 @@ func (o *Owned) MakeToken(ctx context.Context, q TokenRequest) error {
 	if err != nil {
 		return err
 	}
-	return t.Call(ctx, http.MethodPost, o.node.NodeID, PathOwnerToken, bytes.NewReader(body), nil)
+	err = t.Call(ctx, http.MethodPost, o.node.NodeID, PathOwnerToken, bytes.NewReader(body), nil)
+	var status *transport.StatusError
+	if errors.As(err, &status) && status.Final() {
+		return &RefusedError{status.Text}
+	}
+	return err
 }
 
 // Leave writes the request into the directory: the member carries it out as soon as it runs and there is a leader.

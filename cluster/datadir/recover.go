@@ -109,7 +109,7 @@ type Survivor struct {
 	Last   store.Entry
 }
 
-// Check tells in a sentence why recovery must not be applied here.
+// Check returns, as one sentence, why recovery must not be applied here.
 func (p *RecoveryPlan) Check(others []Survivor) error {
 	known := map[uint64]*RecoveryMember{}
 	for i := range p.Members {
@@ -137,7 +137,7 @@ func (p *RecoveryPlan) Check(others []Survivor) error {
 	return nil
 }
 
-// AskAgain finds out anew who runs, and checks as Check does.
+// AskAgain asks again which members run, and checks as Check does.
 func (p *RecoveryPlan) AskAgain(ctx context.Context, d *Dir, others []Survivor) error {
 	n, err := d.Node()
 	if err != nil {

@@ -26,8 +26,8 @@ func (e *RunningError) Error() string {
 }
 
 // Ask finds out which other members run. Whoever takes a connection on a port of a member counts as running: a refusal
-// in TLS is the answer of a process. It returns ErrRemoved when one of them says that this member was removed. It blocks
-// for a few seconds, longer with thousands of members.
+// in TLS is the answer of a process. It returns ErrRemoved when one of them says that this member was removed. It
+// blocks for a few seconds, longer with thousands of members.
 func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 	creds, err := d.Credentials(n)
 	if err != nil {

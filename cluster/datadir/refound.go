@@ -18,8 +18,8 @@ import (
 const restoreFile = "restore.db"
 
 // Refound prepares an unused directory to be the first member of a cluster that continues the one of an archive: it has
-// its identity, its authorities and its contents, and a new member with an id that was never used. One of the identities
-// must open the archive's keys. The cluster exists once the member has been started.
+// its identity, its authorities and its contents, and a new member with an id that was never used. One of the
+// identities must open the archive's keys. The cluster exists once the member has been started.
 func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X25519Identity, p Plan, now time.Time) (*Node, error) {
 	r, err := store.OpenRefounding(ctx, a, identities)
 	if err != nil {

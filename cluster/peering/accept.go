@@ -85,7 +85,8 @@ func (p *Streams) Serve(conn net.Conn, relayed bool) {
 	_ = c.write(frame{Refused: &refusedFrame{refusedNotLeader, "there is no leader now"}}, time.Second)
 }
 
-// passOn carries a connection to the leader. It looks at the leader's first answer, which tells whether the dialer is known.
+// passOn carries a connection of another cluster to the leader. It looks at the leader's first answer, which says
+// whether the dialer is known.
 func (p *Streams) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
 	defer to.Close()
 	l := &peerConn{Conn: to}

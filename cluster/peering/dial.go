@@ -57,8 +57,8 @@ func (p *Streams) dialer(ctx context.Context) (d peerDialer, err error) {
 	return d, err
 }
 
-// MayDial tells why an address of another cluster must not be dialled. Of a host name it does not know yet: that is
-// judged by the addresses that it resolves to.
+// MayDial returns why an address of another cluster must not be dialled, nil when it may. A host name passes: it is
+// judged later, by the addresses that it resolves to.
 func (p *Streams) MayDial(ctx context.Context, address string) (why, err error) {
 	d, err := p.dialer(ctx)
 	if err != nil {
@@ -67,8 +67,8 @@ func (p *Streams) MayDial(ctx context.Context, address string) (why, err error) 
 	return d.policy.CheckLiteral(address), nil
 }
 
-// dial connects to a member of another cluster, which is known by its authorities and its server name alone. Every error
-// is errUnreachable.
+// dial connects to a member of another cluster, which is known by its authorities and its server name alone. Every
+// error is errUnreachable.
 func (d peerDialer) dial(ctx context.Context, address, serverName string, pems []string) (*peerConn, error) {
 	if !certs.ValidPeeringName(serverName) { // no cluster has it, and nobody else is to be asked for it
 		return nil, unreachable{errors.New("the server name is not that of a cluster")}
@@ -234,7 +234,7 @@ func backoff(tries int, most time.Duration) time.Duration {
 	return d*4/5 + rand.N(d*2/5)
 }
 
-// rest sleeps and tells whether ctx still goes on.
+// rest sleeps, and reports whether ctx still goes on.
 func rest(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -347,7 +347,7 @@ var (
 	peerHealth   = regexp.MustCompile(`^[a-z-]{0,16}$`)
 )
 
-// isPeerMember tells whether what a peer exports has the form of a member. Its addresses are shown, not dialled.
+// isPeerMember reports whether what a peer exports has the form of a member. Its addresses are shown, not dialled.
 func isPeerMember(m *store.PeerMember) bool {
 	return peerMemberID.MatchString(m.ID) && len(m.Name) <= 255 && !strings.ContainsFunc(m.Name, unicode.IsControl) && peerAddress.MatchString(m.RaftAddress) &&
 		peerAddress.MatchString(m.APIAddress) && peerHealth.MatchString(m.Health) && m.NodeID <= 1<<53

@@ -1,7 +1,8 @@
 // Package peering carries the streams to other clusters: it dials and accepts them, speaks their frames, exports this
 // cluster's members and imports theirs, and keeps what one of them can make this cluster store within a budget.
 //
-// A peer is another cluster, never another member. What a peering is, and who may make one, is store's and the handlers'.
+// A peer is another cluster, never another member. What a peering is, and who may make one, is store's and the
+// handlers'.
 package peering
 
 import (
@@ -44,7 +45,8 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// Streams are this member's dealings with other clusters. The leader owns all streams; others pass connections on to it.
+// Streams are this member's dealings with other clusters. The leader owns all streams; others pass connections on to
+// it.
 type Streams struct {
 	store *store.Store
 	net   *transport.Transport
@@ -315,7 +317,7 @@ func (t *term) dialLocked(p *store.Peering) {
 			}
 			return
 		}
-		l.cancel(errReplaced) // it was established anew, with somebody else
+		l.cancel(errReplaced) // it was established again, with another cluster
 		if r := t.records[p.ID]; r != nil {
 			r.news = store.PeerNews{}
 		}

@@ -79,8 +79,9 @@ func (agedReplica) DialOwn(context.Context) (net.Conn, error) {
 
 func (agedReplica) FollowsNow(context.Context) (uint64, error) { return 7, nil }
 
-// Everything that the cluster listener serves is tried with leaves that are good, have expired, or are wrong: an expired
-// one opens Raft, the question of who leads and the requests of renewal, to members whose key is known, and nothing else.
+// Everything that the cluster listener serves is tried with leaves that are good, have expired, or are wrong: an
+// expired one opens Raft, the question of who leads and the requests of renewal, to members whose key is known, and
+// nothing else.
 func TestAged(t *testing.T) {
 	now := time.Now()
 	ca, err := certs.NewCA(certs.Transport, agedCluster, now.Add(-100*time.Hour))

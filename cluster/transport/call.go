@@ -133,8 +133,8 @@ func (t *Transport) Nudge(nodes []uint64) {
 	}
 }
 
-// Forward sends a client's request to a member's internal HTTP. Its errors have a method NotSent, which tells whether it
-// is certain that the member has not seen the request.
+// Forward sends a client's request to a member's internal HTTP. Its errors have a method NotSent, which reports whether
+// the member has certainly not seen the request.
 func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = "https", HostOf(nodeID)+":1", HostOf(nodeID)
 	if t.service.Alternatives != nil && t.service.Alternatives(nodeID) {

@@ -72,7 +72,8 @@ func (c *Credentials) Replace(leaf, key, roots []byte) error {
 	return nil
 }
 
-// server returns the TLS settings of the cluster listener: TLS 1.3, members only, and other clusters for their protocol.
+// server returns the TLS settings of the cluster listener: TLS 1.3, members only, and other clusters for their
+// protocol.
 func (c *Credentials) server() *tls.Config {
 	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		t := c.current.Load()
@@ -90,7 +91,7 @@ func (c *Credentials) server() *tls.Config {
 				switch s.NegotiatedProtocol {
 				case "":
 					return errors.New("no protocol of muster was offered")
-				case protoRaft, protoAsk, protoHTTP: // a leader must ask whom the others follow; HTTP is limited by who serves it
+				case protoRaft, protoAsk, protoHTTP: // a leader must ask what leader the others follow; HTTP is limited by onlyRenewal
 					_, err := c.verify(s, t, x509.ExtKeyUsageClientAuth, true)
 					return err
 				}

@@ -15,15 +15,15 @@ const (
 	voterAnswers    = 100 * time.Millisecond // one that takes longer is asked to lead after the others
 )
 
-// HandOver gives leadership to another voter, if this member has it and there is one that takes it.
+// HandOver transfers leadership to another voter, if this member has it and a voter accepts it.
 func (e *Engine) HandOver(ctx context.Context) {
 	if e.Leading() {
 		e.passOn(ctx)
 	}
 }
 
-// passOn gives what Raft has made this member to the first voter that takes it. Those that answer and follow this member
-// come first; a voter that does not take it costs an election time-out.
+// passOn transfers Raft leadership to the first voter that accepts it. Voters that answer and follow this member come
+// first: each one that does not accept costs an election time-out.
 func (e *Engine) passOn(ctx context.Context) {
 	for _, id := range e.heirs(ctx) {
 		if ctx.Err() != nil || e.settledLeader(ctx) != e.cfg.NodeID {
@@ -77,8 +77,8 @@ func (e *Engine) heirs(ctx context.Context) (list []uint64) {
 	return list
 }
 
-// settledLeader asks the local Raft server who leads until it names one: while a transfer is under way, and for a moment
-// after it has failed, it names none.
+// settledLeader asks the local Raft server who leads until it names one: while a transfer is under way, and for a
+// moment after it has failed, it names none.
 func (e *Engine) settledLeader(ctx context.Context) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, leaderSettles)
 	defer cancel()
@@ -120,7 +120,8 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 	defer e.Look() // after yielding ends: if this member still leads, it goes on at once
 	defer e.yielding.Store(false)
 	e.descendWithin(ErrNotLeader, wait)
-	if err := e.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
+	if err := e.node.change(ctx,
+		func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
 	for { // it may have gone on from id already

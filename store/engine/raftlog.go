@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	dqlite "github.com/canonical/go-dqlite/v3"
+	"github.com/canonical/go-dqlite/v3/client"
 )
 
 // What a Raft directory holds, read in Go: the C library aborts the process over some of what it does not expect. The
@@ -188,7 +191,43 @@ func CheckRecoverable(raftDir string, nodeID uint64) error {
 		return err
 	}
 	if !slices.ContainsFunc(servers, func(v Server) bool { return v.NodeID == nodeID }) {
-		return fmt.Errorf("node %d is not in the Raft configuration of its own log: it was removed, or was no Raft server; it cannot stand for the cluster", nodeID)
+		return fmt.Errorf("node %d is not in the Raft configuration of its own log: it was removed, or was no Raft "+
+			"server; it cannot stand for the cluster", nodeID)
+	}
+	return nil
+}
+
+// Entry names the last entry of a Raft log.
+type Entry struct {
+	Term  uint64 `json:"term"`
+	Index uint64 `json:"index"`
+}
+
+// Before reports whether the log that ends with e is behind one that ends with o.
+func (e Entry) Before(o Entry) bool { return e.Term < o.Term || e.Term == o.Term && e.Index < o.Index }
+
+func (e Entry) String() string { return fmt.Sprintf("term %d, index %d", e.Term, e.Index) }
+
+// LastEntry reads where the log in a Raft directory ends. No process may use the directory; open segments are closed by
+// the reading, which changes nothing of what they hold.
+func LastEntry(raftDir string) (Entry, error) {
+	info, err := dqlite.ReadLastEntryInfo(raftDir)
+	if err != nil {
+		return Entry{}, fmt.Errorf("the Raft log cannot be read: %w", err)
+	}
+	return Entry{Term: info.Term, Index: info.Index}, nil
+}
+
+// Reconfigure forces a Raft configuration of just these voters upon a directory that no process uses. It is for a lost
+// majority: once, on the most advanced survivor, whose directory then replaces those of the others (the procedure of
+// go-dqlite's ReconfigureMembershipExt).
+func Reconfigure(raftDir string, voters []uint64) error {
+	var list []dqlite.NodeInfo
+	for _, id := range voters {
+		list = append(list, dqlite.NodeInfo{ID: id, Address: raftName(id), Role: client.Voter})
+	}
+	if err := dqlite.ReconfigureMembershipExt(raftDir, list); err != nil {
+		return fmt.Errorf("the Raft configuration was not changed: %w", err)
 	}
 	return nil
 }

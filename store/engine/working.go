@@ -42,7 +42,7 @@ func openWorking(dir string, image []byte, latest int64) (*working, error) {
 		w.dbs = append(w.dbs, db)
 		return newSession(db, latest)
 	}
-	// Nothing here needs to survive a crash: the copy is made anew whenever leadership begins.
+	// Nothing here needs to survive a crash: the copy is remade whenever leadership begins.
 	var err error
 	discard := func(err error) (*working, error) {
 		for _, db := range w.dbs {

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/canonical/go-dqlite/v3/driver"
@@ -22,32 +20,6 @@ const (
 	gatherPause  = time.Millisecond
 	gatherAtMost = 5 * time.Millisecond
 )
-
-type request struct {
-	id    string
-	fn    func(*Tx) error
-	taken atomic.Bool // by the writer, or by a caller that no longer waits
-	tx    *Tx
-	done  chan error
-
-	mu   sync.Mutex // held while fn runs
-	left bool       // the caller has gone: fn must not run any more
-	ran  bool       // fn has changed something, which is committed or not
-}
-
-// leave ends the wait of a caller whose request the writer has taken. It reports whether what fn has done may be
-// committed: if not, it never will be.
-func (r *request) leave() (mayHappen bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.left = true
-	return r.ran
-}
-
-var errLeft = errors.New("engine: nobody waits for this request")
-
-// commitGrace is how long a caller whose time is up waits for a commit that is under way.
-const commitGrace = 100 * time.Millisecond
 
 // Write runs fn in a transaction on the leader and returns when a majority has committed it, or when it is
 // certain that nothing happened. fn must not block, and may run again after a change of leader. id names the request:
@@ -75,38 +47,6 @@ func (e *Engine) Write(ctx context.Context, id string, fn func(*Tx) error) error
 	return err
 }
 
-// await waits for the writer's answer, for as long as ctx lets it.
-func (r *request) await(ctx context.Context, l *leadership) error {
-	select {
-	case err := <-r.done:
-		return err
-	case <-l.ctx.Done():
-		if !r.taken.Swap(true) {
-			return ErrNotLeader
-		}
-	case <-ctx.Done():
-		if !r.taken.Swap(true) {
-			return ErrNoLeader
-		}
-	}
-	select { // the writer has it and will answer
-	case err := <-r.done:
-		return err
-	case <-ctx.Done():
-	}
-	grace := time.NewTimer(commitGrace)
-	defer grace.Stop()
-	select {
-	case err := <-r.done:
-		return err
-	case <-grace.C:
-	}
-	if r.leave() {
-		return ErrUnknownOutcome
-	}
-	return ErrNoLeader
-}
-
 // write is the single writer: it takes what waits, commits it as one transaction and answers all.
 func (l *leadership) write() {
 	defer close(l.done)
@@ -125,10 +65,10 @@ func (l *leadership) write() {
 	}
 }
 
-// collect blocks for the first request and then takes what else is there. Callers that have just been answered mostly
-// come back at once, and each commit costs the same whatever is in it: so it waits a moment for as many as there were
-// the last time, for as long as they keep arriving. Nothing is left behind when the leadership ends: a request that was
-// not taken tells its caller so.
+// collect waits for a request and returns it with all others that wait. A commit costs the same whatever is in it, and
+// most callers come back as soon as they are answered: collect waits a moment for as many requests as the last batch
+// had, while they keep arriving. It returns nothing when the leadership ends; callers of requests that were not taken
+// get their answer from await.
 func (l *leadership) collect() []*request {
 	var batch []*request
 	take := func(r *request) {
@@ -168,121 +108,155 @@ func (l *leadership) collect() []*request {
 	return batch
 }
 
+// batch is what one transaction tries to commit.
+type batch struct {
+	all       []*request
+	changed   []*request // in the order in which they ran
+	unchanged []*request
+	// A request may have been refused for what an earlier one of the batch has done, which is not certain before the
+	// commit.
+	refused map[*request]error
+	rev     uint64
+	work    script
+}
+
+// answer tells all callers how the commit has ended; those that were refused are told why if it went well.
+func (b *batch) answer(err error) {
+	for _, r := range append(b.changed, b.unchanged...) {
+		r.done <- err
+	}
+	for r, own := range b.refused {
+		if err == nil {
+			r.done <- own
+		} else {
+			r.done <- err
+		}
+	}
+}
+
 // commit tries the requests out on the working copy, each in a savepoint of one transaction, sends what they
 // changed to dqlite as one text, and answers. An error means that the working copy can no longer be trusted;
 // all requests have been answered then, too.
-func (l *leadership) commit(batch []*request) error {
-	e := l.engine
-	now := e.cfg.Now().UTC()
-	w := l.work.writer
-	if _, err := w.exec("BEGIN IMMEDIATE"); err != nil {
-		return answerAll(batch, fmt.Errorf("begin: %w", err))
+func (l *leadership) commit(list []*request) error {
+	if _, err := l.work.writer.exec("BEGIN IMMEDIATE"); err != nil {
+		return answerAll(list, fmt.Errorf("begin: %w", err))
 	}
-	first := uint64(1)
-	rev := e.changes.revision() + 1
-	var changed, unchanged []*request
-	var work script
-	refused := map[*request]error{}
-	for _, r := range batch {
-		tx, err := l.try(r, now, rev, first)
-		switch {
-		case err != nil:
-			// It may have been refused for what an earlier request of the batch has done, which is not certain yet.
-			refused[r] = err
-		case len(tx.recorded) == 0:
-			unchanged = append(unchanged, r)
-		default:
-			first = tx.next
-			changed = append(changed, r)
-			for _, st := range tx.recorded {
-				work.add(st)
-			}
-		}
+	b := l.tryAll(list)
+	if len(b.changed) == 0 {
+		return l.nothingChanged(b)
 	}
-	answer := func(err error) {
-		for _, r := range append(changed, unchanged...) {
-			r.done <- err
-		}
-		for r, own := range refused {
-			if err == nil {
-				r.done <- own
-			} else {
-				r.done <- err
-			}
-		}
-	}
-	if len(changed) == 0 {
-		if _, err := w.exec("ROLLBACK"); err != nil {
-			answer(err)
-			return err
-		}
-		// No commit proves that this leader's state is the newest; the voters do.
-		go func() {
-			ctx, cancel := context.WithTimeout(l.ctx, time.Second)
-			defer cancel()
-			if l.reads.confirm(ctx) != nil {
-				answer(ErrNotLeader)
-				return
-			}
-			answer(nil)
-		}()
-		return nil
-	}
-	if rev > 1 { // the founding transaction inserts the row
-		batchID := uuid.NewString()
-		if _, err := w.exec(raiseRevision, int64(rev), batchID); err != nil {
-			answer(err)
-			return err
-		}
-		work.add(Statement{Query: raiseRevision, Args: []any{int64(rev), batchID}, key: "revision"})
-	}
-	text, err := work.text()
+	text, err := l.text(b)
 	if err != nil {
-		answer(err)
+		b.answer(err)
 		return err
 	}
-
 	begin := time.Now()
 	err = l.db.within(commitTimeout+time.Duration(len(text)>>20)*commitPerMiB, func(c *sql.Conn) error {
 		_, err := c.ExecContext(context.Background(), text)
 		return err
 	})
 	if refused, retry := rejected(err); refused && !retry {
-		return l.oneByOne(batch, answer, err)
+		return l.oneByOne(b, err)
 	} else if err != nil {
-		_, _ = w.exec("ROLLBACK")
-		e.metrics.failed.Inc()
-		e.lost.Store(time.Now().UnixNano()) // what the replica shows from now on may lack what is not decided yet
-		l.db.cut()                          // whatever dqlite still holds open for this connection goes with it
-		if refused {
-			answer(ErrNotLeader)
-		} else {
-			go e.resolve(l.epoch, rev, changed[0], answer)
-		}
-		return fmt.Errorf("commit: %w", err)
+		return l.failed(b, refused, err)
 	}
-	for _, r := range changed {
+	return l.committed(b, begin)
+}
+
+// tryAll runs the requests one after the other.
+func (l *leadership) tryAll(list []*request) *batch {
+	b := &batch{all: list, refused: map[*request]error{}, rev: l.engine.changes.revision() + 1}
+	now, next := l.engine.cfg.Now().UTC(), uint64(1)
+	for _, r := range list {
+		tx, err := l.try(r, now, b.rev, next)
+		switch {
+		case err != nil:
+			b.refused[r] = err
+		case len(tx.recorded) == 0:
+			b.unchanged = append(b.unchanged, r)
+		default:
+			next = tx.next
+			b.changed = append(b.changed, r)
+			for _, st := range tx.recorded {
+				b.work.add(st)
+			}
+		}
+	}
+	return b
+}
+
+// nothingChanged answers a batch that there is no commit for. No commit proves that this leader's state is the newest;
+// the voters do.
+func (l *leadership) nothingChanged(b *batch) error {
+	if _, err := l.work.writer.exec("ROLLBACK"); err != nil {
+		b.answer(err)
+		return err
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(l.ctx, time.Second)
+		defer cancel()
+		if l.reads.confirm(ctx) != nil {
+			b.answer(ErrNotLeader)
+			return
+		}
+		b.answer(nil)
+	}()
+	return nil
+}
+
+// text raises the revision and returns the whole transaction. The revision comes first: when another leadership has written
+// in between, the trigger on it is to say so, not the key of a row that both have written.
+func (l *leadership) text(b *batch) (string, error) {
+	if b.rev > 1 { // the founding transaction inserts the row
+		id := uuid.NewString()
+		if _, err := l.work.writer.exec(raiseRevision, int64(b.rev), id); err != nil {
+			return "", err
+		}
+		b.work.lead(Statement{Query: raiseRevision, Args: []any{int64(b.rev), id}})
+	}
+	return b.work.text()
+}
+
+// failed is for a batch that dqlite did not commit, or of which that is not known.
+func (l *leadership) failed(b *batch, refused bool, err error) error {
+	e := l.engine
+	_, _ = l.work.writer.exec("ROLLBACK")
+	e.metrics.failed.Inc()
+	e.lost.Store(time.Now().UnixNano()) // what the replica shows from now on may lack what is not decided yet
+	l.db.cut()                          // whatever dqlite still holds open for this connection goes with it
+	if refused {
+		b.answer(ErrNotLeader)
+	} else {
+		go e.resolve(l.epoch, b.rev, b.changed[0], b.answer)
+	}
+	return fmt.Errorf("commit: %w", err)
+}
+
+// committed is for a batch that a majority has.
+func (l *leadership) committed(b *batch, begin time.Time) error {
+	for _, r := range b.changed {
 		for _, f := range r.tx.committed {
 			f()
 		}
 	}
-	if _, err := w.exec("COMMIT"); err != nil {
-		answer(nil) // the cluster has it; only the working copy is behind
+	if _, err := l.work.writer.exec("COMMIT"); err != nil {
+		b.answer(nil) // the cluster has it; only the working copy is behind
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
-	e.metrics.commit.Observe(time.Since(begin).Seconds())
-	e.metrics.batch.Observe(float64(len(changed)))
-	e.metrics.refused.Add(float64(len(refused)))
-	e.changes.advance(rev, work.tables)
-	answer(nil)
+	e := l.engine
+	e.metrics.committed(time.Since(begin))
+	e.metrics.batch.Observe(float64(len(b.changed)))
+	e.metrics.refused.Add(float64(len(b.refused)))
+	e.changes.advance(b.rev, b.work.tables)
+	b.answer(nil)
 	e.hooks.Committed()
 	return nil
 }
 
 // oneByOne is for a batch of which SQLite has refused a statement at dqlite that the working copy had accepted, as a
-// deferred foreign key is checked at COMMIT only. Nothing was replicated. Each request gets a transaction of its own, so
-// that the error stays with the one that caused it.
-func (l *leadership) oneByOne(batch []*request, answer func(error), cause error) error {
+// deferred foreign key is checked at COMMIT only. Nothing was replicated. Each request gets a transaction of its own,
+// so that the error stays with the one that caused it.
+func (l *leadership) oneByOne(b *batch, cause error) error {
 	err := l.db.within(commitTimeout, func(c *sql.Conn) error {
 		_, err := c.ExecContext(context.Background(), "ROLLBACK")
 		return err
@@ -291,16 +265,16 @@ func (l *leadership) oneByOne(batch []*request, answer func(error), cause error)
 		_, err = l.work.writer.exec("ROLLBACK")
 	}
 	if err != nil {
-		answer(ErrNotLeader)
+		b.answer(ErrNotLeader)
 		return err
 	}
-	if len(batch) == 1 {
-		answer(fmt.Errorf("commit: %w", cause))
+	if len(b.all) == 1 {
+		b.answer(fmt.Errorf("commit: %w", cause))
 		return nil
 	}
-	for i, r := range batch {
+	for i, r := range b.all {
 		if err := l.commit([]*request{r}); err != nil {
-			_ = answerAll(batch[i+1:], ErrNotLeader)
+			_ = answerAll(b.all[i+1:], ErrNotLeader)
 			return err
 		}
 	}
@@ -354,62 +328,9 @@ func (l *leadership) try(r *request, now time.Time, rev, next uint64) (tx *Tx, e
 	return tx, nil
 }
 
-// run runs fn, unless nobody waits for it any more.
-func (r *request) run(tx *Tx) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.left {
-		return errLeft
-	}
-	err := r.fn(tx)
-	r.ran = r.ran || err == nil && len(tx.recorded) > 0
-	return err
-}
-
 func answerAll(batch []*request, err error) error {
 	for _, r := range batch {
 		r.done <- err
 	}
 	return err
-}
-
-// resolve finds out what became of a batch whose commit failed. Once the local replica shows a later epoch,
-// every entry of the old one is decided: the batch's first request has left its mark or never will.
-func (e *Engine) resolve(epoch, rev uint64, r *request, answer func(error)) {
-	deadline := time.Now().Add(resolveTimeout)
-	for wait := 10 * time.Millisecond; time.Now().Before(deadline) && !e.closing.Load(); wait = min(2*wait, 100*time.Millisecond) {
-		time.Sleep(wait)
-		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		committed, later, err := e.outcome(ctx, epoch, rev, r.id)
-		cancel()
-		switch {
-		case err != nil:
-		case committed:
-			answer(nil)
-			return
-		case later:
-			answer(ErrNotLeader)
-			return
-		}
-	}
-	answer(ErrUnknownOutcome)
-}
-
-// outcome looks for the batch in the replica, or in the working copy when this member leads again.
-func (e *Engine) outcome(ctx context.Context, epoch, rev uint64, id string) (committed, later bool, err error) {
-	find := func(v *View) error {
-		if committed, err = e.hooks.Happened(v, rev, id); err != nil {
-			return err
-		}
-		var now uint64
-		_, err = v.Get("SELECT epoch FROM cluster", nil, &now)
-		later = now > epoch
-		return err
-	}
-	if l := e.current(); l != nil && l.epoch > epoch {
-		err = l.work.withReader(ctx, func(r *session) error { return find(&View{s: r, Now: e.cfg.Now()}) })
-	} else if err = e.decided(ctx); err == nil {
-		err = e.ReadReplica(ctx, find)
-	}
-	return committed, later, err
 }

@@ -1,0 +1,53 @@
+// Package api has the wire types of muster's own endpoints, for those who serve them and for the client. It knows nothing of
+// how they are answered.
+package api
+
+import "time"
+
+// Status is what one member says about itself.
+type Status struct {
+	Version       string         `json:"version"`
+	Revision      uint64         `json:"revision"` // of the cluster: raised once per committed change
+	Initialized   bool           `json:"initialized"`
+	Ready         bool           `json:"ready"`
+	Reason        string         `json:"reason,omitempty"` // why it is not ready
+	SchemaVersion int64          `json:"schemaVersion"`    // the newest that the member's muster knows
+	Commit        string         `json:"commit"`
+	Name          string         `json:"name"`
+	Cluster       *ClusterStatus `json:"cluster,omitempty"`
+	Notices       []string       `json:"notices,omitempty"` // what the operator has to do now, a sentence each
+	Storing       *Storing       `json:"storing,omitempty"`
+	Disk          *Disk          `json:"disk,omitempty"`
+}
+
+// ClusterStatus is a member's view of its cluster.
+type ClusterStatus struct {
+	Enabled              bool   `json:"enabled"`
+	Role                 string `json:"role"` // "Leader", "Follower", or "Candidate" while it knows no leader
+	NodeID               uint64 `json:"nodeId"`
+	IsLeader             bool   `json:"isLeader"`
+	LeaderNodeID         uint64 `json:"leaderNodeId"` // 0 when no leader is known
+	AppliedIndex         uint64 `json:"appliedIndex"`
+	ClusterID            string `json:"clusterId,omitempty"`
+	LeaderAPIAddress     string `json:"leaderAPIAddress,omitempty"` // URL
+	AppliedSchemaVersion int64  `json:"appliedSchemaVersion"`       // of the database
+}
+
+// Storing tells whether a member can store, as it finds out by writing to its disk every two seconds.
+type Storing struct {
+	OK         bool      `json:"ok"`
+	Fault      string    `json:"fault,omitempty"`    // why it cannot, a clause of a sentence
+	Since      time.Time `json:"since,omitzero"`     // of the fault
+	LastWrite  time.Time `json:"lastWrite,omitzero"` // when a write was last on the disk and read again
+	WriteMs    int64     `json:"writeMs"`            // how long that took, in milliseconds
+	FreeInodes uint64    `json:"freeInodes"`
+	Inodes     uint64    `json:"inodes"` // 0 where the file system has no fixed number
+}
+
+// Disk tells how full a member's disk is, in bytes.
+type Disk struct {
+	FreeBytes    uint64 `json:"freeBytes"`
+	TotalBytes   uint64 `json:"totalBytes"`
+	ReserveBytes uint64 `json:"reserveBytes"` // what the member keeps
+	Low          bool   `json:"low"`          // that is reached: leadership and vote go elsewhere
+}

@@ -1,0 +1,28 @@
+package consul
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+
+	"muster/handlers"
+)
+
+// consulGzipFrom is the size from which an answer is worth compressing, the original's threshold.
+const consulGzipFrom = 1400
+
+// consulJSON writes v compactly, or with four spaces and a newline when the query says `pretty`.
+func consulJSON(q *handlers.Request, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if _, pretty := q.URL.Query()["pretty"]; pretty {
+		var b bytes.Buffer
+		if err := json.Indent(&b, data, "", "    "); err != nil {
+			return err
+		}
+		data = append(b.Bytes(), '\n')
+	}
+	return q.Send(http.StatusOK, "application/json", data, consulGzipFrom)
+}

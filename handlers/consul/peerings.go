@@ -1,0 +1,349 @@
+package consul
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/store"
+)
+
+const (
+	establishWithin = 8 * time.Second
+	deletionWithin  = 1500 * time.Millisecond // a name whose deletion is under way is waited for
+)
+
+// Stream is what the leader knows of a peering's stream; times are zero until something has happened.
+type Stream struct {
+	LastHeartbeat time.Time
+	LastReceive   time.Time
+	LastSend      time.Time
+	Exported      []string // names of members, sorted
+}
+
+// peering is the documented object, its fields in the documented order; what comes after Remote is ours.
+type peering struct {
+	ID                  string
+	Name                string
+	DeletedAt           *time.Time        `json:",omitempty"`
+	Meta                map[string]string `json:",omitempty"`
+	State               string
+	PeerID              string   `json:",omitempty"`
+	PeerCAPems          []string `json:",omitempty"`
+	PeerServerName      string   `json:",omitempty"`
+	PeerServerAddresses []string `json:",omitempty"`
+	StreamStatus        streamStatus
+	CreateIndex         uint64
+	ModifyIndex         uint64
+	Remote              struct {
+		Partition  string
+		Datacenter string
+	}
+
+	StatusReason string `json:",omitempty"` // why it is FAILING or TERMINATED
+	StatusSince  *time.Time
+	Dialer       bool     // this cluster dials the other one
+	Dials        []string `json:",omitempty"` // at these addresses, where an operator gave others than PeerServerAddresses
+}
+
+// streamStatus has null where nothing is known.
+type streamStatus struct {
+	ImportedServices []string // names of members, as of the other one
+	ExportedServices []string
+	LastHeartbeat    *time.Time
+	LastReceive      *time.Time
+	LastSend         *time.Time
+}
+
+func (s *service) peering(q *handlers.Request, p *store.Peering) (peering, error) {
+	out := peering{ID: p.ID, Name: p.Name, DeletedAt: p.DeletedAt, Meta: p.Meta, State: p.State, PeerID: p.PeerID, PeerCAPems: p.CAPems,
+		PeerServerName: p.ServerName, PeerServerAddresses: p.ServerAddresses, CreateIndex: p.CreatedRev, ModifyIndex: p.ModifiedRev,
+		StatusReason: p.StatusReason, StatusSince: someTime(p.StatusSince), Dialer: p.Dialer}
+	out.Remote.Datacenter = p.RemoteDatacenter
+	if p.Dialer && len(p.ManualAddresses) > 0 {
+		out.Dials = p.Addresses()
+	}
+	members, err := s.peerMembers(q, p.ID)
+	if err != nil {
+		return out, err
+	}
+	st := &out.StreamStatus
+	for i := range members { // by name
+		if n := len(st.ImportedServices); n == 0 || st.ImportedServices[n-1] != members[i].Name {
+			st.ImportedServices = append(st.ImportedServices, members[i].Name)
+		}
+	}
+	live := s.Peers.Stream(p.ID)
+	if len(live.Exported) > 0 {
+		st.ExportedServices = live.Exported
+	}
+	st.LastHeartbeat, st.LastReceive, st.LastSend = someTime(live.LastHeartbeat), someTime(live.LastReceive), someTime(live.LastSend)
+	return out, nil
+}
+
+// peerMembers lists what another cluster exports, as the read of its peering that came before is: from the leader's working
+// copy, or stale.
+func (s *service) peerMembers(q *handlers.Request, peeringID string) ([]store.PeerMember, error) {
+	if q.Stale {
+		return s.Store.Peerings.Members(q.Context(), store.Stale, peeringID)
+	}
+	return s.Store.Peerings.Members(q.Context(), store.AsLeader, peeringID)
+}
+
+func someTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// What a blocking query waits to see changed.
+const (
+	unknown = iota
+	there
+	missing
+)
+
+// queryHeaders are those of an answered read.
+func queryHeaders(q *handlers.Request, index uint64) {
+	h := q.W.Header()
+	h.Set("X-Consul-Index", strconv.FormatUint(max(index, 1), 10))
+	if h.Get(headerKnownLeader) == "" { // set already where the answer is stale
+		h.Set(headerKnownLeader, "true")
+		h.Set(headerLastContact, "0")
+	}
+	h.Set("X-Consul-Query-Backend", "blocking-query")
+}
+
+// readPeering answers GET /v1/peering/:name. A blocking query wakes when this peering changes, comes or goes.
+func (s *service) readPeering(q *handlers.Request) error {
+	name := peeringNameOf(q.Request)
+	was := unknown
+	for {
+		table := s.Store.ChangedAt(store.TablePeerings)
+		p, err := s.Store.Peerings.ByName(q.Context(), q.Consistency(), name)
+		if err != nil {
+			return err
+		}
+		wait := !q.Block.Over()
+		if p != nil {
+			wait = wait && was != missing && p.ModifiedRev <= q.Block.Index
+		} else {
+			wait = wait && (was == missing || was == unknown && table <= q.Block.Index)
+		}
+		switch {
+		case wait:
+			if was = there; p == nil {
+				was = missing
+			}
+			if err := q.Block.Place(q); err != nil {
+				return err
+			}
+			q.Block.Await(q.Context(), s.Store, table, store.TablePeerings)
+		case p == nil:
+			return handlers.Fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
+		default:
+			out, err := s.peering(q, p)
+			if err != nil {
+				return err
+			}
+			queryHeaders(q, p.ModifiedRev)
+			return consulJSON(q, out)
+		}
+	}
+}
+
+// listPeerings answers GET /v1/peerings. A blocking query wakes when any peering changes.
+func (s *service) listPeerings(q *handlers.Request) error {
+	filter, err := peeringFilter(q.Request)
+	if err != nil {
+		return err
+	}
+	for {
+		table := max(s.Store.ChangedAt(store.TablePeerings), 1)
+		peerings, err := s.Store.Peerings.List(q.Context(), q.Consistency())
+		if err != nil {
+			return err
+		}
+		if !q.Block.Over() && table <= q.Block.Index {
+			if err := q.Block.Place(q); err != nil {
+				return err
+			}
+			q.Block.Await(q.Context(), s.Store, max(q.Block.Index, table), store.TablePeerings)
+			continue
+		}
+		list := []peering{}
+		for i := range peerings {
+			p, err := s.peering(q, &peerings[i])
+			if err != nil {
+				return err
+			}
+			if filter != nil {
+				fits, err := filter.Evaluate(p)
+				if q.Context().Err() != nil {
+					return handlers.Fail(http.StatusServiceUnavailable, "the filter took too long; try again with a simpler one")
+				}
+				if err != nil {
+					return bad("Failed to filter the list: %s", err)
+				}
+				if !fits {
+					continue
+				}
+			}
+			list = append(list, p)
+		}
+		queryHeaders(q, table)
+		return consulJSON(q, list)
+	}
+}
+
+// deletePeering marks the peering for deletion; what does not exist is deleted already.
+func (s *service) deletePeering(q *handlers.Request) error {
+	if err := s.Store.Peerings.Delete(q.Context(), q.Actor, peeringNameOf(q.Request)); err != nil {
+		return err
+	}
+	emptyAnswer(q.W)
+	return nil
+}
+
+// whileDeleting repeats f for a moment while a peering of the same name is still being deleted.
+func (s *service) whileDeleting(q *handlers.Request, f func() error) error {
+	until := time.Now().Add(deletionWithin)
+	for {
+		table := s.Store.ChangedAt(store.TablePeerings)
+		err := f()
+		if !store.ErrPeeringDeleting(err) || time.Now().After(until) {
+			return err
+		}
+		ctx, cancel := context.WithDeadline(q.Context(), until)
+		s.Store.AwaitChange(ctx, table, store.TablePeerings)
+		cancel()
+	}
+}
+
+// generatePeeringToken answers POST /v1/peering/token.
+func (s *service) generatePeeringToken(q *handlers.Request) error {
+	in, ttl, err := tokenRequest(q)
+	if err != nil {
+		return err
+	}
+	ctx := q.Context()
+	roots, err := s.Store.Authorities.Bundle(ctx, certs.Transport)
+	if err != nil {
+		return err
+	}
+	members, err := s.Store.Members.Raft(ctx, store.AsLeader)
+	if err != nil {
+		return err
+	}
+	datacenter, err := s.Store.Settings.Datacenter(ctx)
+	if err != nil {
+		return err
+	}
+	if own := q.Token.ExpiresAt; own != nil { // a token does not outlive the credential that makes it
+		if left := own.Sub(s.Now()); ttl == 0 || left < ttl {
+			ttl = max(left, time.Second)
+		}
+	}
+	k := store.PeeringToken{Name: in.PeerName, Meta: in.Meta, TTL: ttl, ID: certs.NewUUID(), Secret: certs.NewUUID()}
+	k.Encode = func(peeringID, secret string) (string, error) {
+		token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
+			ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: peeringID, EstablishmentSecret: secret}
+		token.Remote.Datacenter = datacenter
+		text, err := json.Marshal(token)
+		return base64.StdEncoding.EncodeToString(text), err
+	}
+	var minted store.MintedPeering
+	err = s.whileDeleting(q, func() (err error) {
+		minted, err = s.Store.Peerings.MintToken(ctx, q.Actor, k, certs.HashSecret(k.Secret))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return consulJSON(q, struct {
+		PeeringToken string
+		Warnings     []string `json:",omitempty"`
+	}{minted.Text, warnings(in.ServerExternalAddresses)})
+}
+
+// warnings names addresses that a token may carry, as the original's may, but that nobody can dial.
+func warnings(addresses []string) (list []string) {
+	for _, a := range addresses {
+		if _, err := netip.ParseAddr(a); err == nil {
+			list = append(list, a+" has no port: a cluster that establishes the peering with this token will refuse it")
+		}
+	}
+	return list
+}
+
+// establishPeering answers POST /v1/peering/establish. Nothing is written before the other side has accepted the secret.
+func (s *service) establishPeering(q *handlers.Request) error {
+	in, token, err := establishRequest(q)
+	if err != nil {
+		return err
+	}
+	ctx := q.Context()
+	if done, err := s.Store.Answered(ctx, q.Actor); err != nil {
+		return err
+	} else if done { // the secret would not serve a second time
+		return consulJSON(q, struct{}{})
+	}
+	datacenter, err := s.Store.Settings.Datacenter(ctx)
+	if err != nil {
+		return err
+	}
+	if token.ServerName == certs.PeeringName(datacenter, s.ClusterID) {
+		return bad("cannot create a peering within the same cluster %q. Refer to the `exported-services` documentation if you want to export between partitions without peering", token.ServerName)
+	}
+	if err := s.whileDeleting(q, func() error { return s.Store.Peerings.CanEstablish(ctx, in.PeerName) }); err != nil {
+		return err
+	}
+	addresses := token.ManualServerAddresses
+	if len(addresses) == 0 {
+		addresses = token.ServerAddresses
+	}
+	if err := s.mayDialPeer(ctx, addresses); err != nil {
+		return err
+	}
+	secret, err := s.Peers.ExchangeSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
+	switch {
+	case errors.Is(err, store.ErrPeeringSecret):
+		return handlers.Fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
+	case err != nil:
+		return handlers.Fail(http.StatusServiceUnavailable, err.Error())
+	}
+	_, err = s.Store.Peerings.Establish(ctx, q.Actor, store.Establishing{Name: in.PeerName, Meta: in.Meta, PeerID: token.PeerID, ServerName: token.ServerName,
+		ServerAddresses: token.ServerAddresses, ManualAddresses: token.ManualServerAddresses, CAPems: token.CA,
+		RemoteDatacenter: token.Remote.Datacenter, ID: certs.NewUUID()}, secret)
+	if err != nil {
+		return err
+	}
+	return consulJSON(q, struct{}{})
+}
+
+// mayDialPeer refuses a token none of whose addresses is in a network that this cluster dials. Host names are judged
+// when they are dialled.
+func (s *service) mayDialPeer(ctx context.Context, addresses []string) error {
+	var first error
+	for _, a := range addresses {
+		why, err := s.Peers.MayDial(ctx, a)
+		switch {
+		case err != nil:
+			return err
+		case why == nil:
+			return nil
+		case first == nil:
+			first = bad("%s is not a valid peering server address: %s; the setting %s says which networks are dialled", a, why, store.SettingPeeringNetworks)
+		}
+	}
+	return first
+}

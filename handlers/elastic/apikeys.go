@@ -1,0 +1,387 @@
+package elastic
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"muster/handlers"
+	"muster/store"
+)
+
+const (
+	actionCreateKey     = "cluster:admin/xpack/security/api_key/create"
+	actionGetKey        = "cluster:admin/xpack/security/api_key/get"
+	actionInvalidateKey = "cluster:admin/xpack/security/api_key/invalidate"
+)
+
+// privilegeScopes says which of our scopes a cluster privilege of the original stands for. Other privileges are kept
+// with the key and grant nothing.
+var privilegeScopes = map[string]string{
+	"all":                                        store.ScopeManagement,
+	"manage_security":                            store.ScopeEnroll,
+	"cluster:admin/xpack/security/*":             store.ScopeEnroll,
+	"cluster:admin/xpack/security/enroll/*":      store.ScopeEnroll,
+	"cluster:admin/xpack/security/enroll/node":   store.ScopeEnroll,
+	"cluster:admin/xpack/security/enroll/kibana": store.ScopeEnrollKibana,
+	"manage":  store.ScopeClusterManage,
+	"monitor": store.ScopeClusterRead,
+}
+
+// invalidRequest is how the original refuses a request whose fields do not make sense together.
+func invalidRequest(text string) error {
+	return elasticRefusal(http.StatusBadRequest, "action_request_validation_exception", "Validation Failed: 1: %s;", text)
+}
+
+// strictObject reads a body that has known fields only.
+func strictObject(body []byte, parser string, known ...string) (map[string]json.RawMessage, error) {
+	if len(body) == 0 {
+		return nil, elasticRefusal(http.StatusBadRequest, "parse_exception", "request body is required")
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(body, &m); err != nil || m == nil {
+		return nil, elasticRefusal(http.StatusBadRequest, "x_content_parse_exception", "[%s] the request body must be a JSON object", parser)
+	}
+	for name := range m {
+		if !slices.Contains(known, name) {
+			return nil, elasticRefusal(http.StatusBadRequest, "x_content_parse_exception", "[%s] unknown field [%s]", parser, name)
+		}
+	}
+	return m, nil
+}
+
+// field decodes one of them; absent and null leave v as it is.
+func field(m map[string]json.RawMessage, parser, name string, v any) error {
+	raw, ok := m[name]
+	if !ok || string(raw) == "null" {
+		return nil
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return elasticRefusal(http.StatusBadRequest, "x_content_parse_exception", "[%s] failed to parse field [%s]", parser, name)
+	}
+	return nil
+}
+
+// createAPIKey makes a key that is good until it expires. It grants what its role descriptors ask for as far as the
+// caller has it itself, or all that the caller has when there are none.
+func (s *service) createAPIKey(q *handlers.Request) error {
+	const parser = "create_api_key_request"
+	m, err := strictObject(q.Content, parser, "name", "expiration", "role_descriptors", "metadata")
+	if err != nil {
+		return err
+	}
+	k := store.APIKey{Kind: store.KeyKindAPI}
+	var expiration string
+	var roles, metadata map[string]json.RawMessage
+	for name, v := range map[string]any{"name": &k.Name, "expiration": &expiration, "role_descriptors": &roles, "metadata": &metadata} {
+		if err := field(m, parser, name, v); err != nil {
+			return err
+		}
+	}
+	if err := checkKeyName(k.Name); err != nil {
+		return err
+	}
+	for name := range metadata {
+		if strings.HasPrefix(name, "_") {
+			return invalidRequest("API key metadata keys may not start with [_]")
+		}
+	}
+	ttl, err := timeValue("expiration", expiration)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"role_descriptors", "metadata"} {
+		if most := store.MaxSize("api_keys", name); len(m[name]) > most {
+			return invalidRequest(fmt.Sprintf("[%s] must be at most %d bytes long", name, most))
+		}
+	}
+	if k.Scopes, err = grantedScopes(q, roles); err != nil {
+		return err
+	}
+	if q.Key != nil && (len(k.Scopes) > 0 || !emptyRoles(roles)) {
+		return illegalArgument("creating derived api keys requires an explicit role descriptor that is empty (has no privileges)")
+	}
+	if len(roles) > 0 {
+		k.RoleDescriptors = m["role_descriptors"]
+	}
+	if len(metadata) > 0 {
+		k.Metadata = m["metadata"]
+	}
+	q.OwnKey(&k, ttl)
+	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
+		return err
+	}
+	type answer struct {
+		ID         string `json:"id"`
+		Name       string `json:"name"`
+		Expiration int64  `json:"expiration,omitempty"` // milliseconds since 1970
+		APIKey     string `json:"api_key"`
+		Encoded    string `json:"encoded"` // what an Authorization header takes behind "ApiKey "
+	}
+	out := answer{ID: k.ID, Name: k.Name, APIKey: k.Secret, Encoded: base64.StdEncoding.EncodeToString([]byte(k.ID + ":" + k.Secret))}
+	if k.ExpiresAt != nil {
+		out.Expiration = k.ExpiresAt.UnixMilli()
+	}
+	elasticJSON(q.W, http.StatusOK, out)
+	return nil
+}
+
+// emptyRoles tells whether role descriptors are there and ask for nothing: all that a key may give to another.
+func emptyRoles(roles map[string]json.RawMessage) bool {
+	for _, raw := range roles {
+		var role map[string]json.RawMessage
+		if json.Unmarshal(raw, &role) != nil {
+			return false
+		}
+		for _, v := range role {
+			switch strings.Join(strings.Fields(string(v)), "") {
+			case "[]", "{}", "null", "false":
+			default:
+				return false
+			}
+		}
+	}
+	return len(roles) > 0
+}
+
+func checkKeyName(name string) error {
+	switch {
+	case name == "":
+		return invalidRequest("api key name is required")
+	case utf8.RuneCountInString(name) > 256:
+		return invalidRequest("api key name may not be more than 256 characters long")
+	case strings.TrimSpace(name) != name:
+		return invalidRequest("api key name may not begin or end with whitespace")
+	case strings.HasPrefix(name, "_"):
+		return invalidRequest("api key name may not begin with an underscore")
+	case !utf8.ValidString(name), strings.ContainsFunc(name, unicode.IsControl):
+		return invalidRequest("api key name may not contain control characters")
+	}
+	return nil
+}
+
+// grantedScopes is what role descriptors come to for this caller.
+func grantedScopes(q *handlers.Request, roles map[string]json.RawMessage) ([]string, error) {
+	if len(roles) == 0 {
+		return q.Token.Scopes, nil
+	}
+	scopes := []string{}
+	for name, raw := range roles {
+		var role struct {
+			Cluster []string `json:"cluster"`
+		}
+		if err := json.Unmarshal(raw, &role); err != nil || string(raw) == "null" {
+			return nil, elasticRefusal(http.StatusBadRequest, "parse_exception", "failed to parse role [%s]: it must be an object, and cluster an array of strings", name)
+		}
+		for _, privilege := range role.Cluster {
+			scope, known := privilegeScopes[privilege]
+			switch {
+			case !known:
+			case q.Token.Allows(scope):
+				scopes = append(scopes, scope)
+			case scope == store.ScopeManagement: // all of what the caller has
+				scopes = append(scopes, q.Token.Scopes...)
+			}
+		}
+	}
+	slices.Sort(scopes)
+	return slices.Compact(scopes), nil
+}
+
+// timeValue reads a duration as Elasticsearch writes it: a whole number and one of d, h, m, s, ms, micros and nanos. ""
+// is 0.
+func timeValue(name, text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	bad := func(why string) error {
+		return illegalArgument("failed to parse setting [%s] with value [%s] as a time value: %s", name, text, why)
+	}
+	digits := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyz")
+	units := map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second, "ms": time.Millisecond,
+		"micros": time.Microsecond, "nanos": time.Nanosecond}
+	unit, known := units[text[len(digits):]]
+	if !known {
+		return 0, bad("unit is missing or unrecognized")
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil {
+		return 0, bad("it must begin with a whole number")
+	}
+	if n < 1 {
+		return 0, bad("it must be positive")
+	}
+	if n > int64(handlers.MaxTokenTTL*time.Second/unit) {
+		return 0, bad("it must not be longer than ten years")
+	}
+	return max(time.Duration(n)*unit, time.Second), nil
+}
+
+// keyQuery says which keys a request is about.
+type keyQuery struct {
+	ids                   []string
+	name, username, realm string
+	owner, activeOnly     bool
+}
+
+// realm is the one that all our users are of.
+const elasticRealm = "muster"
+
+func (s *service) matcher(q *handlers.Request, k keyQuery) func(*store.APIKey) bool {
+	now := s.Now()
+	ids := make(map[string]bool, len(k.ids))
+	for _, id := range k.ids {
+		ids[id] = true
+	}
+	return func(x *store.APIKey) bool {
+		own := x.OwnerID == q.Token.ID || q.Key != nil && x.ID == q.Key.ID
+		return (len(ids) == 0 || ids[x.ID]) && (k.name == "" || store.NamePattern(k.name, x.Name)) &&
+			(k.username == "" || k.username == x.OwnerName) && (k.realm == "" || k.realm == elasticRealm) &&
+			(!k.owner || own) && (!k.activeOnly || x.RevokedAt == nil && (x.ExpiresAt == nil || now.Before(*x.ExpiresAt)))
+	}
+}
+
+// ownOnly refuses a caller that asks for the keys of others without the right to.
+func ownOnly(q *handlers.Request, k keyQuery, action string) error {
+	if k.owner || q.Token.Allows(store.ScopeManagement) || q.Key != nil && slices.Equal(k.ids, []string{q.Key.ID}) {
+		return nil
+	}
+	return handlers.Lacks(store.ScopeManagement, unauthorizedFor(q, action, privilegesOwnKey))
+}
+
+type apiKeyInfo struct {
+	ID              string          `json:"id"`
+	Name            string          `json:"name"`
+	Type            string          `json:"type"`
+	Creation        int64           `json:"creation"`
+	Expiration      int64           `json:"expiration,omitempty"`
+	Invalidated     bool            `json:"invalidated"`
+	Invalidation    int64           `json:"invalidation,omitempty"`
+	Username        string          `json:"username"`
+	Realm           string          `json:"realm"`
+	RealmType       string          `json:"realm_type"`
+	Metadata        json.RawMessage `json:"metadata"`
+	RoleDescriptors json.RawMessage `json:"role_descriptors"`
+}
+
+// getAPIKeys lists keys, the keys of enrollment tokens among them, never their secrets.
+func (s *service) getAPIKeys(q *handlers.Request) error {
+	query := q.URL.Query()
+	k := keyQuery{name: query.Get("name"), username: query.Get("username"), realm: query.Get("realm_name")}
+	if id := query.Get("id"); id != "" {
+		k.ids = []string{id}
+	}
+	var err error
+	if k.owner, err = boolParam(query, "owner"); err != nil {
+		return err
+	}
+	if k.activeOnly, err = boolParam(query, "active_only"); err != nil {
+		return err
+	}
+	if err := checkKeyQuery(k); err != nil {
+		return err
+	}
+	if err := ownOnly(q, k, actionGetKey); err != nil {
+		return err
+	}
+	keys, err := s.Store.APIKeys.List(q.Context(), store.Linearisable, "")
+	if err != nil {
+		return err
+	}
+	list, match := []apiKeyInfo{}, s.matcher(q, k)
+	for i := range keys {
+		x := &keys[i]
+		if !match(x) {
+			continue
+		}
+		info := apiKeyInfo{ID: x.ID, Name: x.Name, Type: "rest", Creation: x.CreatedAt.UnixMilli(), Invalidated: x.RevokedAt != nil, Username: x.OwnerName,
+			Realm: elasticRealm, RealmType: elasticRealm, Metadata: x.Metadata, RoleDescriptors: x.RoleDescriptors}
+		if x.ExpiresAt != nil {
+			info.Expiration = x.ExpiresAt.UnixMilli()
+		}
+		if x.RevokedAt != nil {
+			info.Invalidation = x.RevokedAt.UnixMilli()
+		}
+		list = append(list, info)
+	}
+	status := http.StatusOK
+	if len(list) == 0 && len(k.ids) > 0 {
+		status = http.StatusNotFound
+	}
+	elasticJSON(q.W, status, struct {
+		APIKeys []apiKeyInfo `json:"api_keys"`
+	}{list})
+	return nil
+}
+
+func checkKeyQuery(k keyQuery) error {
+	for _, x := range []struct{ field, text string }{{"name", k.name}, {"username", k.username}, {"realm_name", k.realm}} {
+		if len(x.text) > handlers.MaxParameterBytes {
+			return illegalArgument("%s must be at most %d bytes long", x.field, handlers.MaxParameterBytes)
+		}
+	}
+	long := func(id string) bool { return len(id) > handlers.MaxParameterBytes }
+	switch {
+	case len(k.ids) > handlers.MaxListed:
+		return illegalArgument("ids must be at most %d", handlers.MaxListed)
+	case slices.ContainsFunc(k.ids, long):
+		return illegalArgument("an id must be at most %d bytes long", handlers.MaxParameterBytes)
+	case len(k.ids) > 0 && (k.username != "" || k.realm != ""):
+		return invalidRequest("username or realm name must not be specified when the api key id or api key name is specified")
+	case k.owner && (k.username != "" || k.realm != ""):
+		return invalidRequest("neither username nor realm-name may be specified when retrieving owned API keys")
+	case len(k.ids) > 0 && k.name != "":
+		return invalidRequest("only one of [api key id, api key name] can be specified")
+	}
+	return nil
+}
+
+// invalidateAPIKeys makes keys useless. What was enrolled with them stays: muster's own endpoint revokes that too.
+func (s *service) invalidateAPIKeys(q *handlers.Request) error {
+	const parser = "invalidate_api_key"
+	m, err := strictObject(q.Content, parser, "id", "ids", "name", "owner", "username", "realm_name")
+	if err != nil {
+		return err
+	}
+	var k keyQuery
+	var id string
+	for name, v := range map[string]any{"id": &id, "ids": &k.ids, "name": &k.name, "owner": &k.owner, "username": &k.username, "realm_name": &k.realm} {
+		if err := field(m, parser, name, v); err != nil {
+			return err
+		}
+	}
+	switch {
+	case id != "" && len(k.ids) > 0:
+		return invalidRequest("Must use either [id] or [ids], not both at the same time")
+	case id != "":
+		k.ids = []string{id}
+	case slices.Contains(k.ids, ""), m["ids"] != nil && len(k.ids) == 0:
+		return invalidRequest("Field [ids] cannot be empty or contain blank id")
+	}
+	if len(k.ids) == 0 && k.name == "" && k.username == "" && k.realm == "" && !k.owner {
+		return invalidRequest("One of [api key id(s), api key name, username, realm name] must be specified if [owner] flag is false")
+	}
+	if err := checkKeyQuery(k); err != nil {
+		return err
+	}
+	if err := ownOnly(q, k, actionInvalidateKey); err != nil {
+		return err
+	}
+	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, s.matcher(q, k), false)
+	if err != nil {
+		return err
+	}
+	elasticJSON(q.W, http.StatusOK, struct {
+		Now    []string `json:"invalidated_api_keys"`
+		Before []string `json:"previously_invalidated_api_keys"`
+		Errors int      `json:"error_count"`
+	}{append([]string{}, revoked.Now...), append([]string{}, revoked.Before...), 0})
+	return nil
+}

@@ -1,0 +1,365 @@
+// Package elastic is the enrollment of other software with the cluster as Elasticsearch has it (reference es_enroll): nodes
+// and Kibanas that enroll, API keys, and what clients ask to see what they talk to.
+package elastic
+
+import (
+	"time"
+
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/store"
+)
+
+// elasticVersion is what this API says it is: clients of the majors 8 and 9 speak to a 9.
+const (
+	elasticVersion = certs.EnrollVersion
+	elasticMajor   = 9
+	elasticProduct = "Elasticsearch" // official clients refuse to work with anything else
+)
+
+// Config is what the family needs.
+type Config struct {
+	Store     *store.Store
+	Cluster   Cluster
+	ClusterID string
+	Name      string // of this member
+	Version   string // of this program
+	Commit    string
+	Now       func() time.Time
+}
+
+// Cluster is what the family asks of the loops of the cluster.
+type Cluster interface {
+	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+}
+
+type service struct{ Config }
+
+// New returns the family, with its envelope (reference es_enroll, section 3).
+func New(cfg Config) *handlers.Family {
+	s := &service{cfg}
+	return &handlers.Family{
+		Name:   "elastic",
+		Paths:  []string{"/_"},
+		Routes: s.routes(),
+
+		Headers: func(w http.ResponseWriter) {
+			w.Header().Set("X-Elastic-Product", elasticProduct)
+			w.Header().Set("Cache-Control", "no-store")
+		},
+		Fail: func(w http.ResponseWriter, status int, code store.Code, message string) {
+			if code == store.Full {
+				status = http.StatusBadRequest // as the original says it of its own limits
+			}
+			(&elasticError{Status: status, elasticCause: elasticCause{Type: elasticTypes[status], Reason: message}}).Write(w)
+		},
+		NoLeader:       handlers.Failure{Status: http.StatusServiceUnavailable, Text: "no cluster leader"},
+		UnknownOutcome: handlers.Failure{Status: http.StatusServiceUnavailable, Text: "the outcome is not known"},
+		Wrap:           newElasticWriter,
+		NoRoute: func(w http.ResponseWriter, r *http.Request) {
+			elasticJSON(w, http.StatusBadRequest, struct {
+				Error string `json:"error"`
+			}{fmt.Sprintf("no handler found for uri [%s] and method [%s]", r.URL.RequestURI(), r.Method)})
+		},
+		NoMethod: func(w http.ResponseWriter, r *http.Request, allowed []string) {
+			if r.URL.Path == "/" { // the original lists it there, and nowhere else
+				allowed = append(allowed, http.MethodHead)
+			}
+			w.Header().Set("Allow", strings.Join(allowed, ","))
+			if r.Method == http.MethodOptions {
+				w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
+				w.WriteHeader(http.StatusOK)
+				return
+			}
+			elasticText(http.StatusMethodNotAllowed, fmt.Sprintf("Incorrect HTTP method for uri [%s] and method [%s], allowed: [%s]",
+				r.URL.RequestURI(), r.Method, strings.Join(allowed, ", "))).Write(w)
+		},
+	}
+}
+
+// elasticTypes says what an error is called when nothing but its status is known.
+var elasticTypes = map[int]string{
+	http.StatusBadRequest:            "illegal_argument_exception",
+	http.StatusUnauthorized:          "security_exception",
+	http.StatusForbidden:             "security_exception",
+	http.StatusNotFound:              "resource_not_found_exception",
+	http.StatusConflict:              "version_conflict_engine_exception",
+	http.StatusRequestEntityTooLarge: "content_too_long_exception",
+	http.StatusTooManyRequests:       "es_rejected_execution_exception",
+	http.StatusInternalServerError:   "exception",
+	http.StatusServiceUnavailable:    "master_not_discovered_exception",
+}
+
+// elasticCause is an error without its envelope; the order of the keys is that of the wire.
+type elasticCause struct {
+	Type       string              `json:"type"`
+	Reason     string              `json:"reason"`
+	Additional string              `json:"additional_unsuccessful_credentials,omitempty"`
+	CausedBy   *elasticCause       `json:"caused_by,omitempty"`
+	Header     map[string][]string `json:"header,omitempty"`
+}
+
+// elasticError is an answer with the whole envelope, or with text alone where the original has no more.
+type elasticError struct {
+	elasticCause
+	Status int
+	text   string
+}
+
+func (e *elasticError) Error() string { return e.text + e.Reason }
+
+// challenges is how a caller may say who it is, in the order and the words of the original.
+var challenges = []string{`Basic realm="security", charset="UTF-8"`, `Bearer realm="security"`, "ApiKey"}
+
+// HTTPStatus is the status of the answer.
+func (e *elasticError) HTTPStatus() int { return e.Status }
+
+// Write answers with the error.
+func (e *elasticError) Write(w http.ResponseWriter) {
+	for _, c := range e.Header["WWW-Authenticate"] {
+		w.Header().Add("WWW-Authenticate", c)
+	}
+	if e.text != "" {
+		elasticJSON(w, e.Status, struct {
+			Error  string `json:"error"`
+			Status int    `json:"status"`
+		}{e.text, e.Status})
+		return
+	}
+	root := e.elasticCause
+	root.CausedBy = nil
+	type cause struct {
+		RootCause []elasticCause `json:"root_cause"`
+		elasticCause
+	}
+	elasticJSON(w, e.Status, struct {
+		Error  cause `json:"error"`
+		Status int   `json:"status"`
+	}{cause{[]elasticCause{root}, e.elasticCause}, e.Status})
+}
+
+// elasticJSON writes v on one line; unlike encoding/json's default it leaves <, > and & as they are.
+func elasticJSON(w http.ResponseWriter, status int, v any) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+}
+
+func elasticRefusal(status int, kind, format string, args ...any) error {
+	return &elasticError{Status: status, elasticCause: elasticCause{Type: kind, Reason: fmt.Sprintf(format, args...)}}
+}
+
+func illegalArgument(format string, args ...any) error {
+	return elasticRefusal(http.StatusBadRequest, "illegal_argument_exception", format, args...)
+}
+
+func elasticText(status int, text string) *elasticError {
+	return &elasticError{Status: status, text: text}
+}
+
+// elasticEndpoint is what the family needs to know of a route besides what all families do.
+type elasticEndpoint struct {
+	handlers.Route
+	action     string   // what it is called in refusals
+	privileges string   // the cluster privileges of the original that grant it
+	params     []string // of the query, besides those that every endpoint takes
+	gated      bool     // only while enrollment is enabled
+	body       bool     // takes one
+}
+
+const (
+	privilegesManage  = "manage_security,all"
+	privilegesOwnKey  = "manage_own_api_key,manage_api_key,manage_security,all"
+	privilegesMonitor = "monitor,manage,all"
+)
+
+// commonParams are those that every endpoint takes; the ones that are true or false come first.
+var commonParams = []string{"pretty", "human", "error_trace", "filter_path", "format"}
+
+const booleanParams = 3
+
+// mediaVersion reads the version of an Elasticsearch media type ("application/vnd.elasticsearch+json;compatible-with=8").
+func mediaVersion(header string) (version string, found bool) {
+	for part := range strings.SplitSeq(header, ",") {
+		kind, params, err := mime.ParseMediaType(part)
+		if err == nil && strings.HasPrefix(kind, "application/vnd.elasticsearch+") {
+			return params["compatible-with"], params["compatible-with"] != ""
+		}
+	}
+	return "", false
+}
+
+// spoken tells whether answers can have this version: one major more than the original has, so that clients of 7, 8 and 9
+// are served alike.
+func spoken(version string) bool {
+	n, err := strconv.Atoi(version)
+	return err == nil && n <= elasticMajor && n >= elasticMajor-2
+}
+
+// checkElastic refuses versions of answers that are not spoken, before anything else.
+func checkElastic(r *http.Request) error { return checkMedia(r, "Accept") }
+
+func checkMedia(r *http.Request, name string) error {
+	header := r.Header.Get(name)
+	version, found := mediaVersion(header)
+	if !found || spoken(version) {
+		return nil
+	}
+	why := fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s", name, elasticMajor, elasticMajor-1, version, name, header)
+	return &elasticError{Status: http.StatusBadRequest, elasticCause: elasticCause{Type: "media_type_header_exception", Reason: why,
+		CausedBy: &elasticCause{Type: "status_exception", Reason: why}}}
+}
+
+// checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is calling.
+func checkBody(q *handlers.Request) error {
+	if !q.HasBody {
+		return nil
+	}
+	header := q.Header.Get("Content-Type")
+	if header == "" {
+		return elasticText(http.StatusNotAcceptable, "Content-Type header is missing")
+	}
+	if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" && kind != "application/vnd.elasticsearch+json" {
+		return elasticText(http.StatusNotAcceptable, "Content-Type header ["+header+"] is not supported")
+	}
+	return checkMedia(q.Request, "Content-Type")
+}
+
+// unzip unpacks a body: official clients can be told to send them compressed.
+func unzip(q *handlers.Request) error {
+	if len(q.Content) == 0 || !strings.EqualFold(q.Header.Get("Content-Encoding"), "gzip") {
+		return nil
+	}
+	r, err := gzip.NewReader(bytes.NewReader(q.Content))
+	var data []byte
+	if err == nil {
+		data, err = io.ReadAll(io.LimitReader(r, handlers.BodyLimit+1))
+	}
+	switch {
+	case err != nil:
+		return illegalArgument("the body is not gzip, as its Content-Encoding says")
+	case len(data) > handlers.BodyLimit:
+		return elasticRefusal(http.StatusRequestEntityTooLarge, elasticTypes[http.StatusRequestEntityTooLarge], "the body must not be larger than 1 MiB")
+	}
+	q.Content = data
+	q.Header.Del("Content-Encoding") // the request may be tried again, or passed on
+	return nil
+}
+
+// routes are the rows of the family.
+func (s *service) routes() []handlers.Route {
+	endpoints := s.elasticEndpoints()
+	rows := make([]handlers.Route, len(endpoints))
+	for i := range endpoints {
+		ep := &endpoints[i]
+		rows[i] = ep.Route
+		rows[i].Check, rows[i].HasBody = checkElastic, ep.body
+		rows[i].Admit = func(q *handlers.Request) error { return s.admitElastic(ep, q) }
+	}
+	return rows
+}
+
+// admitElastic decides whether a request goes on, in the documented order: who is calling, what is wrong with the
+// parameters and the body, whether enrollment is enabled, whether the caller may.
+func (s *service) admitElastic(ep *elasticEndpoint, q *handlers.Request) error {
+	if err := checkBody(q); err != nil {
+		return err
+	}
+	denial, err := q.Identify()
+	if err != nil {
+		return err
+	}
+	if denial != nil {
+		return notIdentified(q, denial, s.Now())
+	}
+	if err := unzip(q); err != nil {
+		return err
+	}
+	if err := ep.checkParams(q.Request); err != nil {
+		return err
+	}
+	if q.HasBody && !ep.body {
+		return illegalArgument("request [%s %s] does not support having a body", q.Method, q.URL.Path)
+	}
+	if ep.gated {
+		o, err := s.Store.Settings.Enrollment(q.Context(), store.AsLeader)
+		if err != nil {
+			return err
+		}
+		if !o.Enabled {
+			return elasticRefusal(http.StatusForbidden, "security_exception",
+				"Enrollment mode is not enabled. Set [xpack.security.enrollment.enabled] to true, in order to use this API.")
+		}
+	}
+	if ep.Scope != "" && !q.Allows(ep.Scope) {
+		return handlers.Lacks(ep.Scope, unauthorizedFor(q, ep.action, ep.privileges))
+	}
+	return nil
+}
+
+func (ep *elasticEndpoint) checkParams(r *http.Request) error {
+	query := r.URL.Query()
+	var unknown []string
+	for name := range query {
+		if !slices.Contains(commonParams, name) && !slices.Contains(ep.params, name) {
+			unknown = append(unknown, "["+name+"]")
+		}
+	}
+	slices.Sort(unknown)
+	switch len(unknown) {
+	case 0:
+	case 1:
+		return illegalArgument("request [%s] contains unrecognized parameter: %s", r.URL.Path, unknown[0])
+	default:
+		return illegalArgument("request [%s] contains unrecognized parameters: %s", r.URL.Path, strings.Join(unknown, ", "))
+	}
+	if _, err := parseFilterPath(query.Get("filter_path")); err != nil {
+		return err
+	}
+	for _, name := range commonParams[:booleanParams] {
+		if _, err := boolParam(query, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// boolParam reads a flag of the query; one without a value is on.
+func boolParam(query url.Values, name string) (on bool, err error) {
+	switch v := query.Get(name); v {
+	case "true", "":
+		return query.Has(name), nil
+	case "false":
+		return false, nil
+	default:
+		return false, illegalArgument("Failed to parse value [%s] as only [true] or [false] are allowed.", v)
+	}
+}
+
+// unauthorizedFor is the refusal of a caller that is known and may not do an action, which the privileges grant.
+func unauthorizedFor(q *handlers.Request, action, privileges string) error {
+	who := fmt.Sprintf("user [%s] with effective roles [%s]", q.Token.Name, strings.Join(q.Token.Scopes, ","))
+	if q.Key != nil {
+		who = fmt.Sprintf("API key id [%s] of user [%s]", q.Key.ID, q.Key.OwnerName)
+	}
+	return elasticRefusal(http.StatusForbidden, "security_exception", "action [%s] is unauthorized for %s, this action is granted by the cluster privileges [%s]",
+		action, who, privileges)
+}

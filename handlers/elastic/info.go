@@ -1,0 +1,180 @@
+package elastic
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+
+	"muster/handlers"
+	"muster/handlers/internal/membership"
+	"muster/store"
+)
+
+// elasticCluster is what clusters are called in this family: it has a name besides the id, and ours have none.
+const elasticCluster = "muster"
+
+// elasticInfo is what clients ask first, to see what they talk to (HEAD: whether it is there).
+func (s *service) elasticInfo(q *handlers.Request) error {
+	type version struct {
+		Number       string `json:"number"`
+		Flavor       string `json:"build_flavor"`
+		Type         string `json:"build_type"`
+		Hash         string `json:"build_hash"`
+		Date         string `json:"build_date"`
+		Snapshot     bool   `json:"build_snapshot"`
+		Lucene       string `json:"lucene_version"`
+		MinimumWire  string `json:"minimum_wire_compatibility_version"`
+		MinimumIndex string `json:"minimum_index_compatibility_version"`
+	}
+	elasticJSON(q.W, http.StatusOK, struct {
+		Name    string  `json:"name"`
+		Cluster string  `json:"cluster_name"`
+		UUID    string  `json:"cluster_uuid"`
+		Version version `json:"version"`
+		Tagline string  `json:"tagline"`
+	}{s.Name, elasticCluster, s.ClusterID, version{Number: elasticVersion, Flavor: "muster", Type: "binary", Hash: s.Commit, Date: "1970-01-01T00:00:00Z", Lucene: "0.0.0",
+		MinimumWire: "7.0.0", MinimumIndex: "7.0.0"}, "muster " + s.Version})
+	return nil
+}
+
+// elasticSelf tells who is calling.
+func (s *service) elasticSelf(q *handlers.Request) error {
+	type realm struct {
+		Name string `json:"name"`
+		Type string `json:"type"`
+	}
+	out := struct {
+		Username string            `json:"username"`
+		Roles    []string          `json:"roles"`
+		FullName *string           `json:"full_name"`
+		Email    *string           `json:"email"`
+		Metadata map[string]string `json:"metadata"`
+		Enabled  bool              `json:"enabled"`
+		Realm    realm             `json:"authentication_realm"`
+		Lookup   realm             `json:"lookup_realm"`
+		Type     string            `json:"authentication_type"`
+		APIKey   *struct {
+			ID   string `json:"id"`
+			Name string `json:"name"`
+		} `json:"api_key,omitempty"`
+	}{Username: q.Token.Name, Roles: q.Token.Scopes, Metadata: map[string]string{}, Enabled: true, Realm: realm{elasticRealm, elasticRealm},
+		Lookup: realm{elasticRealm, elasticRealm}, Type: "realm"}
+	if q.Key != nil {
+		out.Username, out.Roles, out.Type = q.Key.OwnerName, []string{}, "api_key"
+		out.APIKey = &struct {
+			ID   string `json:"id"`
+			Name string `json:"name"`
+		}{q.Key.ID, q.Key.Name}
+	}
+	elasticJSON(q.W, http.StatusOK, out)
+	return nil
+}
+
+// elasticHealth is green when every voter lives and yellow when one does not; without a majority nobody answers at all.
+func (s *service) elasticHealth(q *handlers.Request) error {
+	if err := s.Store.Confirm(q.Context()); err != nil {
+		return err
+	}
+	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
+	if err != nil {
+		return err
+	}
+	roles, status, alive := membership.Roles(s.Store.Servers()), "green", 0
+	for i := range members {
+		id := members[i].NodeID
+		switch {
+		case s.Cluster.Alive(id) != "left":
+			alive++
+		case roles[id] == store.RoleVoter:
+			status = "yellow"
+		}
+	}
+	elasticJSON(q.W, http.StatusOK, struct {
+		Cluster       string          `json:"cluster_name"`
+		Status        string          `json:"status"`
+		TimedOut      bool            `json:"timed_out"`
+		Nodes         int             `json:"number_of_nodes"`
+		DataNodes     int             `json:"number_of_data_nodes"`
+		Primaries     int             `json:"active_primary_shards"`
+		Shards        int             `json:"active_shards"`
+		Relocating    int             `json:"relocating_shards"`
+		Initializing  int             `json:"initializing_shards"`
+		Unassigned    int             `json:"unassigned_shards"`
+		UnassignedPri int             `json:"unassigned_primary_shards"`
+		Delayed       int             `json:"delayed_unassigned_shards"`
+		Pending       int             `json:"number_of_pending_tasks"`
+		InFlight      int             `json:"number_of_in_flight_fetch"`
+		Waiting       int             `json:"task_max_waiting_in_queue_millis"`
+		Percent       json.RawMessage `json:"active_shards_percent_as_number"`
+	}{Cluster: elasticCluster, Status: status, Nodes: alive, DataNodes: alive, Percent: json.RawMessage("100.0")})
+	return nil
+}
+
+type elasticNode struct {
+	Name             string            `json:"name"`
+	TransportAddress string            `json:"transport_address"`
+	Host             string            `json:"host"`
+	IP               string            `json:"ip"`
+	Version          string            `json:"version"`
+	Flavor           string            `json:"build_flavor"`
+	Type             string            `json:"build_type"`
+	Hash             string            `json:"build_hash"`
+	Roles            []string          `json:"roles"`
+	Attributes       map[string]string `json:"attributes"`
+	HTTP             struct {
+		Bound   []string `json:"bound_address"`
+		Publish string   `json:"publish_address"`
+		Most    int      `json:"max_content_length_in_bytes"`
+	} `json:"http"`
+}
+
+func (s *service) elasticNode(m *store.Member) elasticNode {
+	host, _, _ := net.SplitHostPort(m.APIAddress)
+	n := elasticNode{Name: m.Name, TransportAddress: m.RaftAddress, Host: host, IP: host, Version: elasticVersion, Flavor: "muster", Type: "binary", Hash: m.BinaryVersion,
+		Roles: []string{}, Attributes: map[string]string{}}
+	if m.Mode != store.ModeReplicate {
+		n.Roles = append(n.Roles, "master")
+	}
+	n.HTTP.Bound, n.HTTP.Publish, n.HTTP.Most = []string{m.APIAddress}, m.APIAddress, handlers.BodyLimit
+	return n
+}
+
+func answerNodes(q *handlers.Request, nodes map[string]elasticNode) error {
+	type counts struct {
+		Total      int `json:"total"`
+		Successful int `json:"successful"`
+		Failed     int `json:"failed"`
+	}
+	elasticJSON(q.W, http.StatusOK, struct {
+		Counts  counts                 `json:"_nodes"`
+		Cluster string                 `json:"cluster_name"`
+		Nodes   map[string]elasticNode `json:"nodes"`
+	}{counts{Total: len(nodes), Successful: len(nodes)}, elasticCluster, nodes})
+	return nil
+}
+
+// elasticNodes lists all members, as clients want them that look for more addresses.
+func (s *service) elasticNodes(q *handlers.Request) error {
+	members, err := s.Store.Members.List(q.Context(), store.Linearisable)
+	if err != nil {
+		return err
+	}
+	nodes := map[string]elasticNode{}
+	for i := range members {
+		nodes[members[i].ID] = s.elasticNode(&members[i])
+	}
+	return answerNodes(q, nodes)
+}
+
+// elasticLocalNode describes the member that the caller has asked.
+func (s *service) elasticLocalNode(q *handlers.Request) error {
+	m, err := s.Store.Members.Get(q.Context(), store.AsLeader, q.Asked)
+	if err != nil {
+		return err
+	}
+	nodes := map[string]elasticNode{}
+	if m != nil {
+		nodes[m.ID] = s.elasticNode(m)
+	}
+	return answerNodes(q, nodes)
+}

@@ -1,0 +1,238 @@
+package elastic
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"muster/handlers"
+)
+
+// elasticWriter shapes an answer of the enrollment family as its request asks: the media type of the Accept header,
+// `pretty` and `filter_path` (reference es_enroll, section 1). Handlers write compact JSON and need not know of it.
+type elasticWriter struct {
+	http.ResponseWriter
+	r      *http.Request
+	status int
+	body   bytes.Buffer
+}
+
+func newElasticWriter(w http.ResponseWriter, r *http.Request) handlers.Finisher {
+	return &elasticWriter{ResponseWriter: w, r: r, status: http.StatusOK}
+}
+
+// WriteHeader keeps the status until the answer is complete.
+func (w *elasticWriter) WriteHeader(status int) { w.status = status }
+
+// Write keeps a part of the body.
+func (w *elasticWriter) Write(p []byte) (int, error) { return w.body.Write(p) }
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *elasticWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *elasticWriter) Finish() {
+	data := w.body.Bytes()
+	if w.Header().Get("Content-Type") == "application/json" {
+		if version, found := mediaVersion(w.r.Header.Get("Accept")); found && spoken(version) {
+			w.Header().Set("Content-Type", "application/vnd.elasticsearch+json;compatible-with="+version)
+		}
+		data = w.shape(data)
+	}
+	w.Header().Del("Content-Length") // of the answer that another member gave
+	w.ResponseWriter.WriteHeader(w.status)
+	_, _ = w.ResponseWriter.Write(data)
+}
+
+func (w *elasticWriter) shape(data []byte) []byte {
+	query := w.r.URL.Query()
+	pretty, err := boolParam(query, "pretty")
+	filter, bad := parseFilterPath(query.Get("filter_path"))
+	if w.status >= http.StatusBadRequest || bad != nil {
+		filter = pathFilter{} // errors are always whole
+	}
+	if err != nil || !pretty && len(filter.keep)+len(filter.drop) == 0 {
+		return data
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	tree, err := readNode(dec)
+	if err != nil {
+		return data
+	}
+	tree = filterPaths(w.r.Context(), tree, filter)
+	var b bytes.Buffer
+	tree.print(&b, pretty, "\n")
+	if pretty {
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
+}
+
+// node is a JSON value that keeps the order of its members.
+type node struct {
+	kind   json.Delim // '{', '[' or 0
+	keys   []string   // of an object
+	items  []*node
+	scalar any
+}
+
+func readNode(dec *json.Decoder) (*node, error) {
+	token, err := dec.Token()
+	if err != nil {
+		return nil, err
+	}
+	delim, ok := token.(json.Delim)
+	if !ok {
+		return &node{scalar: token}, nil
+	}
+	n := &node{kind: delim}
+	for dec.More() {
+		if delim == '{' {
+			key, err := dec.Token()
+			if err != nil {
+				return nil, err
+			}
+			n.keys = append(n.keys, key.(string))
+		}
+		item, err := readNode(dec)
+		if err != nil {
+			return nil, err
+		}
+		n.items = append(n.items, item)
+	}
+	_, err = dec.Token()
+	return n, err
+}
+
+// print writes the node; newline is a line end with the indentation of the node itself.
+func (n *node) print(b *bytes.Buffer, pretty bool, newline string) {
+	if n.kind == 0 {
+		writeScalar(b, n.scalar)
+		return
+	}
+	b.WriteByte(byte(n.kind))
+	inner := newline + "  "
+	for i, item := range n.items {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if pretty {
+			b.WriteString(inner)
+		}
+		if n.kind == '{' {
+			writeScalar(b, n.keys[i])
+			if pretty {
+				b.WriteString(" : ")
+			} else {
+				b.WriteByte(':')
+			}
+		}
+		item.print(b, pretty, inner)
+	}
+	switch {
+	case pretty && len(n.items) > 0:
+		b.WriteString(newline)
+	case pretty:
+		b.WriteByte(' ')
+	}
+	b.WriteByte(byte(n.kind) + 2) // } and ] come two after { and [
+}
+
+func writeScalar(b *bytes.Buffer, v any) {
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // of what a decoder has made
+	b.Truncate(b.Len() - 1)
+}
+
+// filtering applies a filter_path to an answer, as long as somebody waits for it.
+type filtering struct {
+	ctx   context.Context
+	steps int
+	ended bool
+}
+
+// over reports whether nobody waits any more; it looks once in a while.
+func (f *filtering) over() bool {
+	if f.steps++; f.steps%256 == 0 {
+		f.ended = f.ctx.Err() != nil
+	}
+	return f.ended
+}
+
+// filterPaths keeps what a filter_path names and drops what its paths with a minus in front do.
+func filterPaths(ctx context.Context, n *node, p pathFilter) *node {
+	f := &filtering{ctx: ctx}
+	if len(p.drop) > 0 {
+		n = f.without(n, p.drop, p.drop.begin())
+	}
+	if len(p.keep) > 0 && n != nil {
+		n = f.only(n, p.keep, p.keep.begin())
+	}
+	if n == nil {
+		return &node{kind: '{'}
+	}
+	return n
+}
+
+// only keeps the members that paths name; nil when there are none.
+func (f *filtering) only(n *node, paths pathPatterns, at position) *node {
+	out := &node{kind: n.kind}
+	for i, item := range n.items {
+		if f.over() {
+			return nil
+		}
+		below, whole := at, false
+		if n.kind == '{' {
+			below, whole = paths.advance(at, n.keys[i])
+		}
+		if !whole {
+			if item.kind == 0 || below == nil {
+				continue
+			}
+			if item = f.only(item, paths, below); item == nil {
+				continue
+			}
+		}
+		if n.kind == '{' {
+			out.keys = append(out.keys, n.keys[i])
+		}
+		out.items = append(out.items, item)
+	}
+	if len(out.items) == 0 {
+		return nil
+	}
+	return out
+}
+
+// without drops the members that paths name, and objects that nothing is left of; nil when nothing is left of all.
+func (f *filtering) without(n *node, paths pathPatterns, at position) *node {
+	if n.kind == 0 || len(n.items) == 0 || at == nil {
+		return n
+	}
+	out := &node{kind: n.kind}
+	for i, item := range n.items {
+		if f.over() {
+			return nil
+		}
+		below, whole := at, false
+		if n.kind == '{' {
+			below, whole = paths.advance(at, n.keys[i])
+		}
+		if whole {
+			continue
+		}
+		if item = f.without(item, paths, below); item == nil {
+			continue
+		}
+		if n.kind == '{' {
+			out.keys = append(out.keys, n.keys[i])
+		}
+		out.items = append(out.items, item)
+	}
+	if len(out.items) == 0 {
+		return nil
+	}
+	return out
+}

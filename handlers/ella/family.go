@@ -1,0 +1,55 @@
+// Package ella is the members API as Ella Core has it (reference ella_members): the member list, drain, resume, promotion and
+// removal, what a member says of itself, and join tokens of the documented kind.
+package ella
+
+import (
+	"context"
+	"time"
+
+	"muster/api"
+	"muster/cluster/autopilot"
+	"muster/handlers"
+	"muster/handlers/internal/membership"
+	"muster/store"
+)
+
+// Config is what the family needs.
+type Config struct {
+	Store     *store.Store
+	Cluster   Cluster
+	Tokens    *store.JoinTokenMint
+	ClusterID string
+	Name      string // of this member
+	Version   string // of this program
+	Commit    string
+	Now       func() time.Time
+}
+
+// Cluster is what the family asks of the loops of the cluster.
+type Cluster interface {
+	membership.Cluster
+
+	// Reachable returns why a member does not answer now.
+	Reachable(ctx context.Context, nodeID uint64) error
+	Autopilot() autopilot.State // the leader's view
+
+	Notices() []string                 // what this member's operator has to do now, a sentence each
+	Disk() api.Disk                    // how full this member's disk is
+	Storing() api.Storing              // whether this member stores, and how its disk answers
+	CannotStore(nodeID uint64) string  // why a member does not store, as the leader's last round has it
+	DownSince(nodeID uint64) time.Time // when a member that does not answer last did, the zero time for any other
+	DiskLow(nodeID uint64) bool        // a member has said that its disk is nearly full, as the leader's probes have it
+}
+
+type service struct {
+	Config
+	members membership.Members
+}
+
+// New returns the family.
+func New(cfg Config) *handlers.Family {
+	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}}
+	f := handlers.Enveloped("ella")
+	f.Routes = s.routes()
+	return f
+}

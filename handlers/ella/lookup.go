@@ -1,0 +1,60 @@
+package ella
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"muster/handlers"
+	"muster/naming"
+	"muster/store"
+)
+
+// memberText reads {id} of a members path. Released official clients glue the query to the path
+// (`/members/2%3Fforce=true`); what stands behind the question mark is taken for the query it was meant to be.
+func memberText(q *handlers.Request) (text string, query url.Values, err error) {
+	query = q.URL.Query()
+	text, err = url.PathUnescape(q.Vars()["id"])
+	if err != nil {
+		return "", nil, handlers.Fail(http.StatusBadRequest, "Invalid node ID")
+	}
+	if path, glued, ok := strings.Cut(text, "?"); ok {
+		text = path
+		if extra, err := url.ParseQuery(glued); err == nil {
+			for k, v := range extra {
+				query[k] = append(query[k], v...)
+			}
+		}
+	}
+	return text, query, nil
+}
+
+// lookUp finds the member of a request: by its number, UUID, name, address or host name. 0 and negative numbers are
+// invalid for drain and resume and simply unknown elsewhere, as in the original; so is any text that names nobody.
+func (s *service) lookUp(q *handlers.Request, positive bool) (*store.Member, url.Values, error) {
+	text, query, err := memberText(q)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, number := naming.Number(text)
+	if !number {
+		m, err := s.members.Resolve(q, text, naming.Resolve)
+		if errors.Is(err, naming.ErrNone) {
+			err = handlers.Fail(http.StatusBadRequest, "Invalid node ID")
+		}
+		return m, query, err
+	}
+	if positive && id < 1 {
+		return nil, nil, handlers.Fail(http.StatusBadRequest, "Invalid node ID")
+	}
+	var m *store.Member
+	err = s.Store.Read(q.Context(), q.Consistency(), func(v *store.View) (err error) {
+		m, err = v.Member(uint64(max(id, 0)))
+		return err
+	})
+	if err == nil && m == nil {
+		err = handlers.Fail(http.StatusNotFound, "Cluster member not found")
+	}
+	return m, query, err
+}

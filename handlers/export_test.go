@@ -1,0 +1,44 @@
+package handlers
+
+// What tests of the whole table see of the engine.
+
+// The headers between members, and of an unknown outcome.
+const (
+	HeaderForwarded = headerForwarded
+	HeaderRemote    = headerRemote
+	HeaderNotLeader = headerNotLeader
+	HeaderOutcome   = headerOutcome
+	OutcomeUnknown  = outcomeUnknown
+	LeaderChanged   = leaderChanged
+	MayHaveHappened = mayHaveHappened
+)
+
+// FailuresPerMinute is how often an address may fail.
+const FailuresPerMinute = failuresPerMinute
+
+// RefusedConnections is the limit of connections, as the metric has it.
+const RefusedConnections = refusedConnections
+
+// WithConnection is what Serve does to each connection.
+var WithConnection = withConnection
+
+// Families returns those of the table.
+func (s *Server) Families() []*Family { return s.families }
+
+// FamilyOf finds the family that a path belongs to.
+func (s *Server) FamilyOf(path string) *Family { return s.familyOf(path) }
+
+// ForgetFailures begins to count failed attempts anew; FailingHosts is how many addresses are counted.
+func (s *Server) ForgetFailures() { s.failures = newFailureLimiter() }
+
+// FailingHosts returns how many addresses have failed attempts.
+func (s *Server) FailingHosts() int { return len(s.failures.hosts) }
+
+// Working, Strangers and Waiting return how many slots, places of strangers and places of blocking queries are taken.
+func (s *Server) Working() int { return len(s.slots) }
+
+// Strangers returns how many requests of strangers there are.
+func (s *Server) Strangers() int { return s.rooms.open() }
+
+// Waiting returns how many blocking queries wait.
+func (s *Server) Waiting() int { return s.waiting.taken() }

@@ -1,0 +1,118 @@
+// Package membership is what several families do with members in the same way: find the one that an operator means, by any
+// of its names, and take one out of the cluster without losing the quorum. It knows no envelope; what goes wrong is an
+// error that each family puts into its own words.
+package membership
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/naming"
+	"muster/store"
+)
+
+// Cluster is what is asked of the loops of the cluster.
+type Cluster interface {
+	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Wake()                      // tells the leader's loops that membership has changed
+
+	// CanRemove returns why a removal would leave too few live voters.
+	CanRemove(ctx context.Context, nodeID uint64) error
+	// PrepareRemoval makes anew what a removal makes worthless.
+	PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error)
+}
+
+// Members are the members of the cluster.
+type Members struct {
+	Store   *store.Store
+	Cluster Cluster
+}
+
+// called lists what the members can be called by, dead ones too: an address that a dead member and a live one share must
+// not be taken for either.
+func (x *Members) called(members []store.Member) []naming.Member {
+	list := make([]naming.Member, len(members))
+	for i := range members {
+		m := &members[i]
+		list[i] = naming.Member{NodeID: m.NodeID, ID: m.ID, Name: m.Name, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress,
+			Host: m.AdvertiseAddr, Status: x.Cluster.Alive(m.NodeID)}
+	}
+	return list
+}
+
+// Resolver finds the member that a text names: naming.Resolve by any of its names, naming.ResolveAddress by an address.
+type Resolver func([]naming.Member, string) (naming.Member, error)
+
+// Resolve finds the member that an operator means, as the leader has it, or this member where the query allows that. It
+// returns naming.ErrNone when nobody is called so, and a 409 with the candidates when several are.
+func (x *Members) Resolve(q *handlers.Request, text string, by Resolver) (*store.Member, error) {
+	members, err := x.Store.Members.List(q.Context(), q.Consistency())
+	if err != nil {
+		return nil, err
+	}
+	found, err := by(x.called(members), text)
+	var several *naming.Ambiguous
+	switch {
+	case errors.As(err, &several):
+		return nil, handlers.Fail(http.StatusConflict, several.Error())
+	case err != nil:
+		return nil, err
+	}
+	for i := range members {
+		if members[i].NodeID == found.NodeID {
+			return &members[i], nil
+		}
+	}
+	return nil, naming.ErrNone
+}
+
+// Filter reads a parameter that names a member, by any of its names; 0 when it is absent. A number need not be that of a
+// member of now.
+func (x *Members) Filter(q *handlers.Request, name string) (uint64, error) {
+	values, given := q.URL.Query()[name]
+	if !given {
+		return 0, nil
+	}
+	bad := handlers.Fail(http.StatusBadRequest, name+" must be a member's number")
+	if id, ok := naming.Number(values[0]); ok {
+		if id < 1 || id > certs.MaxNodeID {
+			return 0, bad
+		}
+		return uint64(id), nil
+	}
+	m, err := x.Resolve(q, values[0], naming.Resolve)
+	if errors.Is(err, naming.ErrNone) {
+		return 0, bad
+	}
+	if err != nil {
+		return 0, err
+	}
+	return m.NodeID, nil
+}
+
+// Roles are the roles of Raft servers by node id.
+func Roles(servers []store.Server) map[uint64]store.Role {
+	m := make(map[uint64]store.Role, len(servers))
+	for _, v := range servers {
+		m[v.NodeID] = v.Role
+	}
+	return m
+}
+
+// Poll checks a condition of this process every few milliseconds until it holds, or ctx ends (false).
+func Poll(ctx context.Context, holds func() bool) bool {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}

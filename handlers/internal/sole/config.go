@@ -1,0 +1,187 @@
+package sole
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"muster/api"
+	"muster/cluster/autopilot"
+	"muster/handlers"
+	"muster/handlers/consul"
+	"muster/handlers/elastic"
+	"muster/handlers/ella"
+	"muster/handlers/native"
+	"muster/handlers/native/ui"
+	"muster/handlers/nomad"
+	"muster/handlers/zlayer"
+	"muster/store"
+)
+
+// Config is what a test may change of a member. The zero values of its own fields stand for a cluster of one.
+type Config struct {
+	handlers.Config
+	Name         string
+	Leaf         []byte // DER of the API listener's certificate
+	RestoreLimit int64
+	Cluster      *Cluster
+}
+
+// NewConfig returns the configuration of a member with a store.
+func NewConfig(st *store.Store, clusterID, name string) *Config {
+	return &Config{
+		Config: handlers.Config{
+			Store:     st,
+			Peers:     nobody{},
+			ClusterID: clusterID,
+			Version:   "test",
+			Commit:    "test",
+			Now:       time.Now,
+			Logger:    slog.New(slog.DiscardHandler),
+		},
+		Name:    name,
+		Cluster: &Cluster{Store: st},
+	}
+}
+
+// Serve puts the whole table together, as node does.
+func Serve(c *Config) *handlers.Server {
+	st, id, now := c.Store, c.ClusterID, c.Now
+	tokens := &store.JoinTokenMint{Store: st, ClusterID: id, Leaf: func() []byte { return c.Leaf }, Now: now}
+	return handlers.New(c.Config,
+		native.New(native.Config{
+			Store:     st,
+			Cluster:   c.Cluster,
+			Settings:  settings{},
+			Tokens:    tokens,
+			ClusterID: id,
+			Chain:     func() [][]byte { return nil },
+			Now:       now,
+		}),
+		ella.New(ella.Config{
+			Store:     st,
+			Cluster:   c.Cluster,
+			Tokens:    tokens,
+			ClusterID: id,
+			Name:      c.Name,
+			Version:   c.Version,
+			Commit:    c.Commit,
+			Now:       now,
+		}),
+		zlayer.New(zlayer.Config{Store: st, Cluster: c.Cluster, ClusterID: id, Now: now}),
+		elastic.New(elastic.Config{
+			Store:     st,
+			Cluster:   c.Cluster,
+			ClusterID: id,
+			Name:      c.Name,
+			Version:   c.Version,
+			Commit:    c.Commit,
+			Now:       now,
+		}),
+		consul.New(consul.Config{Store: st, Peers: noClusters{}, ClusterID: id, Now: now}),
+		nomad.New(nomad.Config{
+			Store:        st,
+			Cluster:      c.Cluster,
+			Settings:     settings{},
+			Name:         c.Name,
+			Version:      c.Version,
+			Commit:       c.Commit,
+			RestoreLimit: c.RestoreLimit,
+			Now:          now,
+			Logger:       c.Logger,
+		}),
+		ui.New())
+}
+
+// Cluster stands for the loops of a cluster of one, in which everything is fine. A test may set its fields.
+type Cluster struct {
+	Store *store.Store
+	Room  func() int64                    // bytes that may be written; nil: any
+	Leads func() (nodeID uint64, _ error) // who leads after a transfer; nil: member 1
+}
+
+// What the families ask of the loops.
+
+func (c *Cluster) Alive(uint64) string { return "alive" }
+func (c *Cluster) DownSince(uint64) time.Time {
+	return time.Time{}
+}
+func (c *Cluster) History() api.History                    { return api.History{} }
+func (c *Cluster) Wake()                                   {}
+func (c *Cluster) CanRemove(context.Context, uint64) error { return nil }
+func (c *Cluster) Reachable(context.Context, uint64) error { return nil }
+func (c *Cluster) CanLead(context.Context, uint64) error   { return nil }
+func (c *Cluster) Notices() []string                       { return nil }
+func (c *Cluster) StorageFault() string                    { return "" }
+func (c *Cluster) CannotStore(uint64) string               { return "" }
+func (c *Cluster) DiskLow(uint64) bool                     { return false }
+func (c *Cluster) Disk() api.Disk                          { return api.Disk{} }
+func (c *Cluster) Storing() api.Storing                    { return api.Storing{OK: true} }
+func (c *Cluster) Autopilot() autopilot.State              { return autopilot.State{} }
+
+func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error) {
+	return c.Store.Keys.PrepareRotation(ctx, nodeID, nil)
+}
+
+func (c *Cluster) DiskRoom() int64 {
+	if c.Room == nil {
+		return 1 << 50
+	}
+	return c.Room()
+}
+
+func (c *Cluster) Transferred(context.Context, store.Actor, uint64) (uint64, error) {
+	if c.Leads == nil {
+		return 1, nil
+	}
+	return c.Leads()
+}
+
+func (c *Cluster) Diff(context.Context) ([]api.Difference, error) { return []api.Difference{}, nil }
+func (c *Cluster) Schema(context.Context) (api.Schema, error)     { return api.Schema{}, nil }
+
+func (c *Cluster) Migrate(context.Context, store.Actor, []uint64) (api.Schema, error) {
+	return api.Schema{}, nil
+}
+
+// settings are those of autopilot.
+type settings struct{}
+
+func (settings) Get(context.Context, store.Consistency) (autopilot.Config, uint64, error) {
+	return autopilot.DefaultConfig(), 0, nil
+}
+
+func (settings) Merge(_ context.Context, patch []byte) (json.RawMessage, error) {
+	return patch, nil
+}
+
+func (settings) Replace(_ context.Context, set func(*autopilot.Config)) (json.RawMessage, error) {
+	cfg := autopilot.DefaultConfig()
+	set(&cfg)
+	return json.Marshal(cfg)
+}
+
+func (c *Cluster) Installed(context.Context) (store.Installed, map[uint64]string, error) {
+	return store.Installed{}, nil, nil
+}
+
+// nobody is a cluster without other members.
+type nobody struct{}
+
+func (nobody) Forward(*http.Request, uint64) (*http.Response, error) {
+	return nil, errors.New("there is nobody else")
+}
+
+// noClusters are no other clusters.
+type noClusters struct{}
+
+func (noClusters) ExchangeSecret(context.Context, []string, string, []string, string, string) (string, error) {
+	return "", errors.New("the other cluster cannot be reached")
+}
+
+func (noClusters) MayDial(context.Context, string) (why, err error) { return nil, nil }
+
+func (noClusters) Stream(string) consul.Stream { return consul.Stream{} }

@@ -1,0 +1,302 @@
+// Package sole is a member in this process for tests: a real store that has founded a cluster, and the whole table of routes.
+package sole
+
+import (
+	"encoding/base64"
+	"fmt"
+
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/store"
+)
+
+// Member is a member with a real store that has founded a cluster, in this process. It leads, and there is nobody else.
+type Member struct {
+	*handlers.Server
+	T     testing.TB
+	Admin string // a credential with the scope management
+	Dir   string
+	ask2  *atomic.Pointer[func() bool] // do the other voters confirm it? nil: they do
+	peer  *atomic.Pointer[store.Store] // the second voter, if there is one
+}
+
+// New founds a cluster in a temporary directory; change, if not nil, adjusts the configuration of the handlers.
+func New(t testing.TB, change ...func(*Config)) *Member {
+	t.Helper()
+	identity, err := certs.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, admin := founding(t, identity.Recipient().String())
+	log := slog.New(slog.DiscardHandler)
+	out := &Member{T: t, Admin: admin, Dir: t.TempDir(), ask2: new(atomic.Pointer[func() bool]), peer: new(atomic.Pointer[store.Store])}
+	dial := func(ctx context.Context, _ uint64) (net.Conn, error) {
+		if peer := out.peer.Load(); peer != nil {
+			return peer.DialOwn(ctx)
+		}
+		return nil, errors.New("there is nobody else")
+	}
+	ask := func(context.Context, []uint64, int) bool {
+		confirms := out.ask2.Load()
+		return confirms == nil || (*confirms)()
+	}
+	st, err := store.Open(store.Config{Dir: out.Dir, NodeID: 1, Identity: identity, Founding: f, Logger: log, Dial: dial, Ask: ask})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = st.Close(ctx)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := st.AwaitLeader(ctx); err != nil {
+		t.Fatal("the founder does not lead:", err)
+	}
+	if err := st.Confirm(ctx); err != nil {
+		t.Fatal(err)
+	}
+	cfg := NewConfig(st, f.ClusterID, "one")
+	for _, c := range change {
+		c(cfg)
+	}
+	out.Server = Serve(cfg)
+	return out
+}
+
+// AddVoter makes the cluster one of two voters; confirms tells whether the second one confirms the first.
+func (s *Member) AddVoter(confirms func() bool) {
+	s.T.Helper()
+	check := func(err error) {
+		s.T.Helper()
+		if err != nil {
+			s.T.Fatal(err)
+		}
+	}
+	identity, err := certs.NewIdentity()
+	check(err)
+	peer, err := store.Open(store.Config{Dir: s.T.TempDir(), NodeID: 2, Identity: identity, Logger: slog.New(slog.DiscardHandler),
+		Dial: func(ctx context.Context, _ uint64) (net.Conn, error) { return s.Store.DialOwn(ctx) },
+		Ask:  func(context.Context, []uint64, int) bool { return true }})
+	check(err)
+	s.peer.Store(peer)
+	s.T.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = peer.Close(ctx)
+	})
+	ctx, cancel := context.WithTimeout(s.T.Context(), 30*time.Second)
+	defer cancel()
+	actor, recipient := store.Actor{Name: "test"}, identity.Recipient().String()
+	token, err := s.Store.JoinTokens.Create(ctx, actor, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, KeyEpoch: 1, NodeID: 2, MaxUses: 1,
+		ExpiresAt: time.Now().Add(time.Hour)})
+	check(err)
+	dek, generation, err := s.Store.Keys.ActiveDEK()
+	check(err)
+	wrap, err := certs.Wrap(dek[:], recipient)
+	check(err)
+	_, err = s.Store.Members.Join(ctx, actor, store.Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
+		Member: store.Member{Mode: store.ModeFull, Name: "two", Recipient: recipient, RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002",
+			MaxSchema: store.LatestSchema()}})
+	check(err)
+	check(s.Store.Assign(ctx, 2, store.RoleVoter))
+	s.ask2.Store(&confirms)
+}
+
+// founding is the first transaction of a cluster with all that a real one has, and the secret of its first API token.
+func founding(t testing.TB, recipient string) (f *store.Founding, admin string) {
+	t.Helper()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dek := certs.NewDEK()
+	wrap, err := certs.Wrap(dek[:], recipient)
+	check(err)
+	admin = certs.NewSecret()
+	now := time.Now()
+	f = &store.Founding{ClusterID: certs.NewUUID(), CreatedAt: now, Wrap: wrap, AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(admin),
+		OverlayCIDR: "10.200.0.0/16", OverlaySlices: 28,
+		Member: store.Member{NodeID: 1, ID: certs.NewUUID(), Name: "one", Mode: store.ModeFull, Role: store.RoleVoter, Recipient: recipient,
+			RaftAddress: "127.0.0.1:7001", APIAddress: "127.0.0.1:5001", AdvertiseAddr: "127.0.0.1", MaxSchema: store.LatestSchema(),
+			DrainState: store.DrainActive}}
+	for _, purpose := range []string{store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT} {
+		secret := make([]byte, 32)
+		_, err := rand.Read(secret)
+		check(err)
+		k := store.SealedKey{Purpose: purpose, KID: hex.EncodeToString(secret[:4])}
+		switch purpose {
+		case store.KeyJoinSigning, store.KeyJWT:
+			public := ed25519.NewKeyFromSeed(secret).Public().(ed25519.PublicKey)
+			k.Public, k.KID = public, certs.KeyID(public)
+		case store.KeyJoinSecret:
+			secret = []byte(hex.EncodeToString(secret))
+		}
+		k.Sealed, err = dek.Seal(store.KeySecret(purpose, 1), 1, secret)
+		check(err)
+		f.Keys = append(f.Keys, k)
+	}
+	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+		ca, err := certs.NewCA(kind, f.ClusterID, now)
+		check(err)
+		key, err := certs.EncodeKey(ca.Key)
+		check(err)
+		sealed, err := dek.Seal(store.AuthoritySecret(kind, 1), 1, key)
+		check(err)
+		f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(certs.EncodeCert(ca.Cert.Raw)), SealedKey: sealed,
+			ExpiresAt: ca.Cert.NotAfter})
+	}
+	return f, admin
+}
+
+// Token makes an API token with these scopes and returns its secret.
+func (s *Member) Token(scopes ...string) string {
+	s.T.Helper()
+	if scopes == nil {
+		scopes = []string{}
+	}
+	secret := certs.NewSecret()
+	id := store.NewID()
+	_, err := s.Store.APITokens.Create(s.T.Context(), store.Actor{Name: "test"}, store.APIToken{ID: id, Name: "t-" + id, Scopes: scopes,
+		Secret: secret, SecretHash: certs.HashSecret(secret)})
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return secret
+}
+
+// Call asks the API as a client with a bearer token does; headers are pairs of name and value.
+func (s *Member) Call(method, target, token, body string, headers ...string) *httptest.ResponseRecorder {
+	s.T.Helper()
+	return s.Ask(s.API(), method, target, token, body, headers...)
+}
+
+// Ask is Call for one of the other listeners.
+func (s *Member) Ask(h http.Handler, method, target, token, body string, headers ...string) *httptest.ResponseRecorder {
+	s.T.Helper()
+	var in io.Reader = http.NoBody
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, target, in)
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// Serving runs the API on a real listener of this machine without TLS and returns its address.
+func (s *Member) Serving() string {
+	s.T.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- handlers.Serve(ctx, l, s.API(), s.Limits.Streams, slog.New(slog.DiscardHandler)) }()
+	s.T.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return l.Addr().String()
+}
+
+// Query reads rows of the mirror, once it has all that was committed.
+func (s *Member) Query(query string) string {
+	s.T.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		a, err := s.Store.Query(s.T.Context(), "SELECT revision FROM cluster", 1)
+		if err == nil && len(a.Rows) == 1 && fmt.Sprint(a.Rows[0][0]) == fmt.Sprint(s.Store.Revision()) {
+			break
+		}
+		if time.Now().After(deadline) {
+			s.T.Fatal("the mirror does not catch up")
+		}
+	}
+	a, err := s.Store.Query(s.T.Context(), query, 1000)
+	if err != nil {
+		s.T.Fatal(query, err)
+	}
+	var out []string
+	for _, r := range a.Rows {
+		out = append(out, strings.Trim(fmt.Sprint(r...), "[]"))
+	}
+	return strings.Join(out, " ")
+}
+
+// Option sets an option as an operator does.
+func (s *Member) Option(name, value string) {
+	s.T.Helper()
+	if w := s.Call("PUT", "/api/v1/cluster/settings", s.Admin, fmt.Sprintf(`{%q:%s}`, name, value)); w.Code != 200 {
+		s.T.Fatalf("%s: %d %s", name, w.Code, w.Body)
+	}
+}
+
+// Expiring makes an API token that ends soon, and returns its secret and its end.
+func (s *Member) Expiring(in time.Duration, scopes ...string) (string, time.Time) {
+	s.T.Helper()
+	secret, at := certs.NewSecret(), time.Now().Add(in).Truncate(time.Second)
+	if _, err := s.Store.APITokens.Create(s.T.Context(), store.Actor{Name: "test"}, store.APIToken{ID: store.NewID(), Name: "short", Scopes: scopes,
+		Secret: secret, SecretHash: certs.HashSecret(secret), ExpiresAt: &at}); err != nil {
+		s.T.Fatal(err)
+	}
+	return secret, at
+}
+
+// EnrollKey makes an enrollment token and returns the header that shows its key.
+func (s *Member) EnrollKey(body string) string {
+	s.T.Helper()
+	w := s.Call("POST", "/api/v1/cluster/enrollment-tokens", s.Admin, body)
+	var out struct{ Result struct{ Token string } }
+	if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != 201 {
+		s.T.Fatalf("%d %s", w.Code, w.Body)
+	}
+	t, err := certs.ParseEnrollToken(out.Result.Token)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return APIKeyHeader(t.Key)
+}
+
+// APIKeyHeader is the Authorization of an API key, which is id:secret.
+func APIKeyHeader(key string) string {
+	return "ApiKey " + base64.StdEncoding.EncodeToString([]byte(key))
+}
+
+// Until polls until try succeeds.
+func Until(t testing.TB, what string, try func() bool) {
+	t.Helper()
+	for end := time.Now().Add(Generous); !try(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("has not happened: " + what)
+		}
+	}
+}
+
+// Generous is how long tests wait for what should happen at once.
+const Generous = 20 * time.Second

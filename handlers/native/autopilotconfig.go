@@ -1,0 +1,50 @@
+package native
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"muster/handlers"
+	"muster/store"
+)
+
+// raftDiff lists where the Raft configuration does not agree with the members table.
+func (s *service) raftDiff(q *handlers.Request) error {
+	if err := s.Store.Confirm(q.Context()); err != nil {
+		return err
+	}
+	diff, err := s.Cluster.Diff(q.Context())
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, diff)
+}
+
+func (s *service) getAutopilotConfig(q *handlers.Request) error {
+	cfg, _, err := s.Settings.Get(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, cfg)
+}
+
+// putAutopilotConfig changes the fields that the body has and leaves the others.
+func (s *service) putAutopilotConfig(q *handlers.Request) error {
+	if !json.Valid(q.Content) || bytes.TrimSpace(q.Content)[0] != '{' {
+		return handlers.Fail(http.StatusBadRequest, "the body must be a JSON object")
+	}
+	merged, err := s.Settings.Merge(q.Context(), q.Content)
+	if err != nil {
+		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
+			return err
+		}
+		return handlers.Fail(http.StatusBadRequest, err.Error())
+	}
+	if _, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
+		return err
+	}
+	s.Cluster.Wake()
+	return s.getAutopilotConfig(q)
+}

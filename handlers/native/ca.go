@@ -1,0 +1,310 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/store"
+)
+
+type caKind struct {
+	Kind            string         `json:"kind"`
+	Generations     []caGeneration `json:"generations"`
+	Rotation        *caRotation    `json:"rotation,omitempty"`
+	RotationAdvised string         `json:"rotationAdvised,omitempty"`
+}
+
+type caGeneration struct {
+	Generation  uint64 `json:"generation"`
+	State       string `json:"state"`
+	Origin      string `json:"origin"`
+	Fingerprint string `json:"fingerprint"`
+	Subject     string `json:"subject"`
+	NotBefore   string `json:"notBefore"`
+	NotAfter    string `json:"notAfter"`
+	DaysLeft    int    `json:"daysLeft"`
+	CreatedAt   string `json:"createdAt"`
+	Certificate string `json:"certificate"` // PEM; an operator's with those that certify it
+}
+
+type caRotation struct {
+	Phase      string    `json:"phase"`
+	Old        uint64    `json:"old"` // generation that is to go
+	New        uint64    `json:"new"`
+	RolledBack bool      `json:"rolledBack"`
+	StartedAt  string    `json:"startedAt"`
+	StartedBy  string    `json:"startedBy"`
+	PhaseSince string    `json:"phaseSince"`
+	Overlap    string    `json:"overlap"` // a Go duration
+	DropAt     string    `json:"dropAt,omitempty"`
+	Pending    []pending `json:"pending"` // members that it waits for, or has left behind
+}
+
+type pending struct {
+	NodeID uint64 `json:"nodeId"`
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+// showCA shows the certificate authorities and what is going on with them.
+func (s *service) showCA(q *handlers.Request) error {
+	list, err := s.Store.Authorities.List(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	var waiting []pending
+	for i := range list {
+		if list[i].Rotation != nil && waiting == nil && !q.Stale { // the leader alone knows
+			if _, waiting, err = s.pending(q.Context()); err != nil {
+				return err
+			}
+		}
+	}
+	out := make([]caKind, len(list))
+	for i := range list {
+		out[i] = s.showCAKind(&list[i], waiting)
+	}
+	return q.Result(http.StatusOK, out)
+}
+
+func (s *service) showCAKind(k *store.AuthorityKind, waiting []pending) caKind {
+	out := caKind{Kind: string(k.Kind), Generations: make([]caGeneration, len(k.Generations))}
+	for i, a := range k.Generations {
+		out.Generations[i] = caGeneration{a.Generation, a.State, a.Origin, a.Fingerprint, a.Subject, a.NotBefore.UTC().Format(handlers.TimeFormat),
+			a.NotAfter.UTC().Format(handlers.TimeFormat), daysLeft(a.NotAfter, s.Now()), a.CreatedAt.UTC().Format(handlers.TimeFormat), a.CertPEM}
+	}
+	if r := k.Rotation; r != nil {
+		out.Rotation = &caRotation{Phase: r.Phase, Old: r.Old, New: r.New, RolledBack: r.RolledBack, StartedAt: r.StartedAt.UTC().Format(handlers.TimeFormat),
+			StartedBy: r.StartedBy, PhaseSince: r.PhaseAt.UTC().Format(handlers.TimeFormat), Overlap: r.Overlap.String(), Pending: []pending{}}
+		if r.DropAt != nil {
+			out.Rotation.DropAt = r.DropAt.UTC().Format(handlers.TimeFormat)
+		}
+		for _, p := range waiting {
+			if p.Reason == "" {
+				p.Reason = fmt.Sprintf("has not got a certificate of generation %d yet", r.New)
+				if r.Phase == store.PhaseTrust {
+					p.Reason = fmt.Sprintf("does not trust generation %d yet", r.New)
+				}
+			}
+			out.Rotation.Pending = append(out.Rotation.Pending, p)
+		}
+	}
+	if r := k.Removed; r != nil {
+		out.RotationAdvised = fmt.Sprintf("node %d (%s), removed at %s, could read the CA keys", r.NodeID, r.Name, r.RemovedAt.UTC().Format(handlers.TimeFormat))
+	}
+	return out
+}
+
+func daysLeft(end, now time.Time) int { return int(end.Sub(now).Hours() / 24) }
+
+// pending lists the members that have not put the present trust into effect; the reason is empty for those that answer.
+func (s *service) pending(ctx context.Context) (store.Installed, []pending, error) {
+	list := []pending{}
+	in, why, err := s.Cluster.Installed(ctx)
+	if err != nil {
+		return in, nil, err
+	}
+	holders, err := s.Store.Authorities.Holders(ctx, store.AsLeader)
+	if err != nil {
+		return in, nil, err
+	}
+	for _, id := range holders {
+		if in.Nodes[id] {
+			continue
+		}
+		m, err := s.Store.Members.Get(ctx, store.AsLeader, id)
+		if err != nil {
+			return in, nil, err
+		}
+		if m != nil {
+			list = append(list, pending{id, m.Name, why[id]})
+		}
+	}
+	return in, list, nil
+}
+
+const maxOverlap = 90 * 24 * time.Hour
+
+// caFields are all that rotateCA takes. A misspelt dryRun that is silently ignored would start a rotation.
+var caFields = []string{"kind", "action", "dryrun", "force", "overlap", "certpem", "keypem"}
+
+func parseCARequest(body []byte) (r store.CARequest, err error) {
+	if len(body) == 0 {
+		body = []byte("{}")
+	}
+	f, err := handlers.ParseFields(body)
+	if err != nil {
+		return r, err
+	}
+	for name := range f.Raw {
+		if !slices.Contains(caFields, name) {
+			f.Refuse("%.64q is not a field of this request", name)
+		}
+	}
+	kind := f.Text("kind", false, 0, 16)
+	r.Action = f.Text("action", false, 0, 16)
+	f.Get("dryRun", false, "true or false", &r.DryRun)
+	f.Get("force", false, "true or false", &r.Force)
+	var overlap, cert, key string
+	f.Get("overlap", false, "a duration such as 24h", &overlap)
+	f.Get("certPEM", false, "a string", &cert)
+	f.Get("keyPEM", false, "a string", &key)
+	if f.Err != nil {
+		return r, f.Err
+	}
+	bad := func(text string) (store.CARequest, error) { return r, handlers.Fail(http.StatusBadRequest, text) }
+	switch kind {
+	case "", "all":
+		r.Kinds = []certs.Kind{certs.HTTP, certs.Transport}
+	case "http", "transport":
+		r.Kinds = []certs.Kind{certs.Kind(kind)}
+	default:
+		return bad("kind must be http, transport or all")
+	}
+	if r.Action == "" {
+		r.Action = store.CAStart
+	}
+	start, goesOn := r.Action == store.CAStart, r.Action == store.CAContinue || r.Action == store.CADrop
+	switch {
+	case !start && !goesOn && r.Action != store.CARollback:
+		return bad("action must be start, continue, drop or rollback")
+	case r.Force && !goesOn:
+		return bad("force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members")
+	case f.Has("overlap") && r.Action == store.CADrop:
+		return bad("overlap does not go with the action drop, which ends the overlap")
+	case (cert != "" || key != "") && !start:
+		return bad("certPEM and keyPEM go with the action start only")
+	case (cert == "") != (key == ""):
+		return bad("certPEM and keyPEM must be given together")
+	case cert != "" && len(r.Kinds) > 1:
+		return bad("kind must be http or transport with certPEM: one CA is for one kind")
+	}
+	for column, text := range map[string]string{"cert_pem": cert, "sealed_key": key} {
+		if err := store.CheckSize("authorities", column, []byte(text)); err != nil {
+			return r, err
+		}
+	}
+	if cert != "" {
+		r.CertPEM, r.KeyPEM = []byte(cert), []byte(key)
+	}
+	if f.Has("overlap") {
+		d, err := time.ParseDuration(overlap)
+		if err != nil || d < 0 || d > maxOverlap || d%time.Second != 0 {
+			return bad("overlap must be a duration of whole seconds between 0s and 2160h, such as 24h")
+		}
+		r.Overlap = &d
+	}
+	return r, nil
+}
+
+// rotateCA starts the rotation of an authority or of both, or changes one that is under way.
+func (s *service) rotateCA(q *handlers.Request) error {
+	r, err := parseCARequest(q.Content)
+	if err != nil {
+		return err
+	}
+	var waiting []pending
+	if r.Installed, waiting, err = s.pending(q.Context()); err != nil {
+		return err
+	}
+	if r.Action != store.CAStart && len(r.Kinds) > 1 { // of those that are under way
+		running, err := s.Store.Authorities.Rotations(q.Context(), store.AsLeader)
+		if err != nil {
+			return err
+		}
+		if len(running) > 0 {
+			r.Kinds = nil
+		}
+		for i := range running {
+			r.Kinds = append(r.Kinds, running[i].Kind)
+		}
+	}
+	done, err := s.Store.Authorities.Change(q.Context(), q.Actor, r)
+	if err != nil {
+		return err
+	}
+	s.Cluster.Wake()
+	if r.Action != store.CADrop {
+		for _, p := range waiting {
+			if p.Reason != "" && !r.Force {
+				done.Warnings = append(done.Warnings, fmt.Sprintf("node %d (%s) %s: the rotation waits for it", p.NodeID, p.Name, p.Reason))
+			}
+		}
+	}
+	return q.Result(http.StatusOK, struct {
+		DryRun bool `json:"dryRun"`
+		store.CAChange
+	}{r.DryRun, done})
+}
+
+type issuedCertificate struct {
+	Serial    string `json:"serial"`
+	Kind      string `json:"kind"`
+	NodeID    uint64 `json:"nodeId,omitempty"`
+	Node      string `json:"node,omitempty"` // name; absent when it is no member any more
+	Authority uint64 `json:"authority,omitempty"`
+	IssuedAt  string `json:"issuedAt"`
+	ExpiresAt string `json:"expiresAt"`
+	DaysLeft  int    `json:"daysLeft"`
+	RevokedAt string `json:"revokedAt,omitempty"`
+	Current   bool   `json:"current"` // the newest of its kind that the member has
+}
+
+const (
+	defaultCertificates = 1000
+	maxCertificates     = 10_000
+)
+
+// listCertificates lists leaves by expiry, the first to expire first.
+func (s *service) listCertificates(q *handlers.Request) error {
+	query := q.URL.Query()
+	bad := func(text string) error { return handlers.Fail(http.StatusBadRequest, text) }
+	f := store.CertificateFilter{Kind: query.Get("kind"), Limit: defaultCertificates}
+	if len(f.Kind) > 32 {
+		return bad("kind must be the name of a kind, such as http or transport")
+	}
+	var err error
+	if f.NodeID, err = s.members.Filter(q, "nodeId"); err != nil {
+		return err
+	}
+	if v := query.Get("expiresWithin"); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < 0 {
+			return bad("expiresWithin must be a duration such as 720h")
+		}
+		f.ExpiresBefore = s.Now().Add(d)
+	}
+	if v := query.Get("current"); v != "" {
+		on, err := strconv.ParseBool(v)
+		if err != nil {
+			return bad("current must be true or false")
+		}
+		f.CurrentOnly = on
+	}
+	if v := query.Get("limit"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 || n > maxCertificates {
+			return bad("limit must be a whole number between 1 and 10000")
+		}
+		f.Limit = n
+	}
+	list, err := s.Store.Certificates.List(q.Context(), q.Consistency(), f)
+	if err != nil {
+		return err
+	}
+	out := make([]issuedCertificate, len(list))
+	for i, c := range list {
+		out[i] = issuedCertificate{Serial: c.Serial, Kind: string(c.Kind), NodeID: c.NodeID, Node: c.NodeName, Authority: c.Authority,
+			IssuedAt: c.IssuedAt.UTC().Format(handlers.TimeFormat), ExpiresAt: c.ExpiresAt.UTC().Format(handlers.TimeFormat), DaysLeft: daysLeft(c.ExpiresAt, s.Now()), Current: c.Current}
+		if c.RevokedAt != nil {
+			out[i].RevokedAt = c.RevokedAt.UTC().Format(handlers.TimeFormat)
+		}
+	}
+	return q.Result(http.StatusOK, out)
+}

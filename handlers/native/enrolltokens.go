@@ -1,0 +1,237 @@
+package native
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"muster/addr"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/store"
+)
+
+type enrollToken struct {
+	ID        string   `json:"id"`
+	Token     string   `json:"token,omitempty"`
+	Name      string   `json:"name"`
+	Scope     string   `json:"scope"`
+	State     string   `json:"state"`
+	Uses      int      `json:"uses"`
+	MaxUses   int      `json:"maxUses"`
+	CreatedBy string   `json:"createdBy"`
+	CreatedAt string   `json:"createdAt"`
+	ExpiresAt string   `json:"expiresAt"`
+	Warnings  []string `json:"warnings,omitempty"`
+}
+
+func (s *service) showEnrollToken(k *store.APIKey) enrollToken {
+	t := enrollToken{ID: k.ID, Token: k.Text, Name: k.Name, Scope: store.EnrollNode, State: k.State(s.Now()), Uses: k.Uses, MaxUses: k.MaxUses,
+		CreatedBy: k.OwnerName + " (" + k.OwnerID + ")", CreatedAt: k.CreatedAt.UTC().Format(handlers.TimeFormat)}
+	if len(k.Scopes) == 1 && k.Scopes[0] == store.ScopeEnrollKibana {
+		t.Scope = store.EnrollKibana
+	}
+	if k.ExpiresAt != nil {
+		t.ExpiresAt = k.ExpiresAt.UTC().Format(handlers.TimeFormat)
+	}
+	return t
+}
+
+const (
+	maxEnrollTTL  = 366 * 86400
+	maxEnrollUses = 1_000_000
+)
+
+// notByKey refuses API keys: what an enrollment token may do once would make as many more of them as it likes.
+func notByKey(q *handlers.Request) error {
+	if q.Key != nil {
+		return handlers.Fail(http.StatusForbidden, "Forbidden")
+	}
+	return nil
+}
+
+// createEnrollToken makes what the original has a tool for: a key for one enrollment, with where to use it and whom to
+// trust there.
+func (s *service) createEnrollToken(q *handlers.Request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	f := &handlers.Fields{Status: http.StatusBadRequest}
+	if len(q.Content) > 0 {
+		var err error
+		if f, err = handlers.ParseFields(q.Content); err != nil {
+			return err
+		}
+	}
+	k := store.APIKey{Kind: store.KeyKindEnrollment, Name: f.Text("name", false, 0, 256), MaxUses: int(f.Integer("maxUses", false, 1, maxEnrollUses))}
+	ttl, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 0, 16)
+	if f.Err != nil {
+		return f.Err
+	}
+	if strings.ContainsFunc(k.Name, unicode.IsControl) {
+		return handlers.Fail(http.StatusBadRequest, "name must not contain control characters")
+	}
+	privilege := ""
+	switch scope {
+	case "", store.EnrollNode:
+		k.Scopes, privilege = []string{store.ScopeEnroll}, "node"
+	case store.EnrollKibana:
+		k.Scopes, privilege = []string{store.ScopeEnrollKibana}, "kibana"
+	default:
+		return handlers.Fail(http.StatusBadRequest, "scope must be node or kibana")
+	}
+	k.RoleDescriptors = []byte(`{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/` + privilege + `"]}}`)
+	if k.MaxUses == 0 {
+		k.MaxUses = 1
+	}
+	if ttl == 0 {
+		ttl = handlers.DefaultTokenTTL
+	}
+	q.OwnKey(&k, time.Duration(ttl)*time.Second)
+	if k.Name == "" {
+		k.Name = "enrollment_token_API_key_" + k.ID
+	}
+	members, err := s.Store.Members.Raft(q.Context(), store.AsLeader)
+	if err != nil {
+		return err
+	}
+	addresses, err := enrollAddresses(members)
+	if err != nil {
+		return err
+	}
+	ca, err := s.presentedCA(q)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(ca)
+	if k.Text, err = (certs.EnrollToken{Version: certs.EnrollVersion, Addresses: addresses, Fingerprint: hex.EncodeToString(sum[:]), Key: k.ID + ":" + k.Secret}).Encode(); err != nil {
+		return err
+	}
+	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
+		return err
+	}
+	out := s.showEnrollToken(&k)
+	out.State = "valid" // as it was when it was made, also when the request is a repetition
+	if t, err := certs.ParseEnrollToken(k.Text); err == nil && nearOnly(t.Addresses) {
+		out.Warnings = []string{"the token names loopback addresses only: it can be used on this machine alone"}
+	}
+	return q.Result(http.StatusCreated, out)
+}
+
+// presentedCA is the certificate, in DER, whose fingerprint a joining node looks for behind the leaf.
+func (s *service) presentedCA(q *handlers.Request) ([]byte, error) {
+	if chain := s.Chain(); len(chain) > 1 {
+		return chain[1], nil
+	}
+	ca, err := s.Store.Authorities.Issuing(q.Context(), store.AsLeader, certs.HTTP)
+	if err != nil {
+		return nil, err
+	}
+	return ca.Cert.Raw, nil
+}
+
+func (s *service) listEnrollTokens(q *handlers.Request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	keys, err := s.Store.APIKeys.List(q.Context(), q.Consistency(), store.KeyKindEnrollment)
+	if err != nil {
+		return err
+	}
+	list := make([]enrollToken, len(keys))
+	for i := range keys {
+		list[i] = s.showEnrollToken(&keys[i])
+	}
+	return q.Result(http.StatusOK, list)
+}
+
+// revokeEnrollToken takes back what was enrolled with the token too, unless keepEnrollments=true.
+func (s *service) revokeEnrollToken(q *handlers.Request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	keep := q.URL.Query().Get("keepEnrollments")
+	if keep != "" && keep != "true" && keep != "false" {
+		return handlers.Fail(http.StatusBadRequest, "keepEnrollments must be true or false")
+	}
+	id := q.Vars()["id"]
+	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
+	if err != nil {
+		return err
+	}
+	if len(revoked.Now)+len(revoked.Before) == 0 {
+		return handlers.Fail(http.StatusNotFound, "Enrollment token not found")
+	}
+	return q.Result(http.StatusOK, struct {
+		Message     string `json:"message"`
+		Enrollments int    `json:"enrollments"`
+	}{"Enrollment token revoked", revoked.Enrollments})
+}
+
+type enrollment struct {
+	ID              string `json:"id"`
+	Kind            string `json:"kind"`
+	State           string `json:"state"`
+	EnrolledBy      string `json:"enrolledBy"`
+	Remote          string `json:"remote"`
+	TokenID         string `json:"tokenId,omitempty"`
+	TransportSerial string `json:"transportSerial,omitempty"`
+	HTTPCASerial    string `json:"httpCaSerial,omitempty"`
+	ServiceTokenID  string `json:"serviceTokenId,omitempty"`
+	EnrolledAt      string `json:"enrolledAt"`
+	ExpiresAt       string `json:"expiresAt"`
+	RevokedAt       string `json:"revokedAt,omitempty"`
+}
+
+func (s *service) listEnrollments(q *handlers.Request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	rows, err := s.Store.Enrollments.List(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	list := make([]enrollment, len(rows))
+	for i := range rows {
+		e := &rows[i]
+		list[i] = enrollment{ID: e.ID, Kind: e.Kind, State: e.State(s.Now()), EnrolledBy: e.EnrolledBy, Remote: e.Remote, TokenID: e.KeyID, TransportSerial: e.TransportSerial,
+			HTTPCASerial: e.HTTPCASerial, ServiceTokenID: e.ServiceTokenID, EnrolledAt: e.EnrolledAt.UTC().Format(handlers.TimeFormat), ExpiresAt: e.ExpiresAt.UTC().Format(handlers.TimeFormat)}
+		if e.RevokedAt != nil {
+			list[i].RevokedAt = e.RevokedAt.UTC().Format(handlers.TimeFormat)
+		}
+	}
+	return q.Result(http.StatusOK, list)
+}
+
+func (s *service) revokeEnrollment(q *handlers.Request) error {
+	if err := notByKey(q); err != nil {
+		return err
+	}
+	if err := s.Store.Enrollments.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, handlers.Message{Message: "Enrollment revoked"})
+}
+
+// enrollAddresses are the API addresses that an enrollment token carries.
+func enrollAddresses(members []store.Member) ([]string, error) {
+	list, err := certs.FilterEnrollAddresses(store.JoinAddresses(members))
+	if err == nil && len(list) == 0 {
+		err = handlers.Fail(http.StatusConflict, "no member advertises an address that others can dial: start them with --advertise")
+	}
+	return list, err
+}
+
+// nearOnly tells whether addresses mean the machine itself.
+func nearOnly(list []string) bool {
+	near := true
+	for _, a := range list {
+		host, _, err := net.SplitHostPort(a)
+		near = near && err == nil && addr.Loopback(host)
+	}
+	return near
+}

@@ -1,0 +1,61 @@
+// Package native are muster's own endpoints: tokens, keys, certificate authorities, secrets, settings, leases, enrollment,
+// schema, audit, events, SQL, metrics and the description of all of it. The page for people is below it.
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"muster/api"
+	"muster/cluster/autopilot"
+	"muster/handlers"
+	"muster/handlers/internal/membership"
+	"muster/store"
+)
+
+// Config is what the endpoints need.
+type Config struct {
+	Store     *store.Store
+	Cluster   Cluster
+	Settings  Settings
+	Tokens    *store.JoinTokenMint
+	ClusterID string
+	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
+	Now       func() time.Time
+}
+
+// Cluster is what the endpoints ask of the loops of the cluster.
+type Cluster interface {
+	membership.Cluster
+
+	Diff(ctx context.Context) ([]api.Difference, error) // where Raft does not agree with SQL
+	Schema(ctx context.Context) (api.Schema, error)     // what the database has, and who holds it back
+	Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error)
+
+	History() api.History // what this member remembers of the last hour
+
+	// Installed tells which members have put the present trust into effect, and why others have not.
+	Installed(ctx context.Context) (store.Installed, map[uint64]string, error)
+}
+
+// Settings are those of autopilot.
+type Settings interface {
+	// Get returns the configuration and the revision that last changed it, 0 for never.
+	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
+	// Merge returns the configuration with the fields of a JSON object changed, checked.
+	Merge(ctx context.Context, patch []byte) (json.RawMessage, error)
+}
+
+type service struct {
+	Config
+	members membership.Members
+}
+
+// New returns the endpoints as a family, with the common envelope. It answers for all paths that no other family claims.
+func New(cfg Config) *handlers.Family {
+	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}}
+	f := handlers.Enveloped("native")
+	f.Paths, f.Routes = []string{"", "/api/v1/cluster/join-"}, s.routes()
+	return f
+}

@@ -1,0 +1,143 @@
+package native
+
+import (
+	"encoding/hex"
+	"net/http"
+	"net/netip"
+	"path"
+	"strings"
+	"time"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/hostlist"
+	"muster/store"
+)
+
+const (
+	maxJoinTTL  = 366 * 86400
+	maxJoinUses = 1_000_000
+)
+
+type joinToken struct {
+	ID        string            `json:"id"`
+	Token     string            `json:"token,omitempty"`
+	NodeID    uint64            `json:"nodeId,omitempty"`
+	Mode      string            `json:"mode,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Format    string            `json:"format"`
+	BindCIDR  string            `json:"bindCidr,omitempty"`
+	BindName  string            `json:"bindName,omitempty"`
+	BindKey   string            `json:"bindKey,omitempty"`
+	Hosts     []string          `json:"hosts,omitempty"`
+	UsedBy    []tokenUse        `json:"usedBy,omitempty"`
+	State     string            `json:"state"`
+	Uses      int               `json:"uses"`
+	MaxUses   int               `json:"maxUses"`
+	CreatedBy string            `json:"createdBy"`
+	CreatedAt string            `json:"createdAt"`
+	ExpiresAt string            `json:"expiresAt"`
+}
+
+type tokenUse struct {
+	NodeID uint64 `json:"nodeId"`
+	UsedAt string `json:"usedAt"`
+	Remote string `json:"remote"`
+}
+
+func (s *service) showJoinToken(t *store.JoinToken) joinToken {
+	return joinToken{ID: t.ID, NodeID: t.NodeID, Mode: t.Mode, Labels: t.Labels, Format: t.Format,
+		BindCIDR: t.BindCIDR, BindName: t.BindName, BindKey: t.BindKey, Hosts: t.Hosts, State: t.State(s.Now()), Uses: t.Uses, MaxUses: t.MaxUses,
+		CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(handlers.TimeFormat), ExpiresAt: t.ExpiresAt.UTC().Format(handlers.TimeFormat)}
+}
+
+// createJoinToken is our own: id optional, several uses, mode and labels decided by whoever makes the token.
+func (s *service) createJoinToken(q *handlers.Request) error {
+	f, err := handlers.ParseFields(q.Content)
+	if err != nil {
+		return err
+	}
+	want := store.JoinToken{Format: f.Text("format", false, 0, 16), BindCIDR: f.Text("bindCidr", false, 0, 64), BindName: f.Text("bindName", false, 0, 128),
+		BindKey: f.Text("bindKey", false, 0, 64), NodeID: uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)), Mode: f.Text("mode", false, 0, 16),
+		Labels: f.Labels("labels"), Hosts: f.Texts("hosts", false), MaxUses: int(f.Integer("maxUses", false, 1, maxJoinUses))}
+	ttl := f.Integer("ttlSeconds", false, 1, maxJoinTTL)
+	if f.Err != nil {
+		return f.Err
+	}
+	if err := checkBinding(&want); err != nil {
+		return err
+	}
+	if want.Mode != "" && want.Mode != store.ModeFull && want.Mode != store.ModeReplicate {
+		return handlers.Fail(http.StatusBadRequest, "mode must be full or replicate")
+	}
+	if want.MaxUses == 0 {
+		want.MaxUses = 1
+	}
+	if want.NodeID != 0 && want.MaxUses != 1 {
+		return handlers.Fail(http.StatusBadRequest, "maxUses must be 1 for a token with a nodeId: one id is one member")
+	}
+	if ttl == 0 {
+		ttl = handlers.DefaultTokenTTL
+	}
+	ends := s.Now().Add(time.Duration(ttl) * time.Second).Truncate(time.Second)
+	want.ExpiresAt = *q.NoLonger(&ends)
+	t, err := s.Tokens.Mint(q.Context(), q.Actor, want)
+	if err != nil {
+		return err
+	}
+	out := s.showJoinToken(t)
+	out.State, out.Token = "valid", t.Text // as when it was made, also when the request is a repetition
+	return q.Result(http.StatusCreated, out)
+}
+
+// checkBinding checks the format of a token and what it is to be bound to.
+func checkBinding(t *store.JoinToken) error {
+	bad := func(text string) error { return handlers.Fail(http.StatusBadRequest, text) }
+	if t.Format != "" && t.Format != store.FormatMuster && t.Format != store.FormatZLayer {
+		return bad("format must be muster or zlayer")
+	}
+	if t.BindCIDR != "" {
+		p, err := netip.ParsePrefix(t.BindCIDR)
+		if err != nil || p != p.Masked() {
+			return bad("bindCidr must be a prefix such as 10.0.0.0/8")
+		}
+	}
+	if _, err := path.Match(t.BindName, ""); err != nil {
+		return bad("bindName must be a pattern such as web-*")
+	}
+	if _, err := hostlist.Parse(t.Hosts); err != nil {
+		return bad("hosts must be " + hostlist.Rule + ": " + err.Error())
+	}
+	if b, err := hex.DecodeString(t.BindKey); t.BindKey != "" && (err != nil || len(b) != 32 || t.BindKey != strings.ToLower(t.BindKey)) {
+		return bad("bindKey must be the SHA-256 of a raw X25519 public key, 64 lower-case hexadecimal digits")
+	}
+	return nil
+}
+
+func (s *service) listJoinTokens(q *handlers.Request) error {
+	tokens, err := s.Store.JoinTokens.List(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	uses, err := s.Store.JoinTokens.Uses(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	by := map[string][]tokenUse{}
+	for _, u := range uses {
+		by[u.TokenID] = append(by[u.TokenID], tokenUse{u.NodeID, u.UsedAt.UTC().Format(handlers.TimeFormat), u.Remote})
+	}
+	list := make([]joinToken, len(tokens))
+	for i := range tokens {
+		list[i] = s.showJoinToken(&tokens[i])
+		list[i].UsedBy = by[tokens[i].ID]
+	}
+	return q.Result(http.StatusOK, list)
+}
+
+func (s *service) revokeJoinToken(q *handlers.Request) error {
+	if err := s.Store.JoinTokens.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, handlers.Message{Message: "Join token revoked"})
+}

@@ -1,0 +1,259 @@
+package native
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/store"
+)
+
+type generation struct {
+	Generation uint64 `json:"generation"`
+	State      string `json:"state"`
+	Reason     string `json:"reason"`
+	CreatedAt  string `json:"createdAt"`
+	Holders    int    `json:"holders"`
+	Total      int    `json:"total"`     // values to be re-encrypted when it became active
+	Remaining  int    `json:"remaining"` // of those, not re-encrypted yet
+}
+
+// listGenerations shows the generations of the data-encryption key and how far re-encryption is.
+func (s *service) listGenerations(q *handlers.Request) error {
+	list, err := s.Store.Keys.Generations(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	out := make([]generation, len(list))
+	for i, g := range list {
+		out[i] = generation{g.Generation, g.State, g.Reason, g.CreatedAt.UTC().Format(handlers.TimeFormat), g.Holders, g.Total, g.Remaining}
+	}
+	return q.Result(http.StatusOK, out)
+}
+
+// rotateDEK makes a new generation now and, with maxAgeSeconds, sets the age at which the cluster does so by itself.
+func (s *service) rotateDEK(q *handlers.Request) error {
+	var age int64
+	var setAge bool
+	if len(q.Content) > 0 {
+		f, err := handlers.ParseFields(q.Content)
+		if err != nil {
+			return err
+		}
+		setAge = f.Has("maxAgeSeconds")
+		age = f.Integer("maxAgeSeconds", false, 0, 10*366*86400)
+		if f.Err != nil {
+			return f.Err
+		}
+		if age > 0 && age < 3600 {
+			return handlers.Fail(http.StatusBadRequest, "maxAgeSeconds must be 0, for never, or at least 3600")
+		}
+	}
+	if setAge {
+		actor := q.Actor
+		actor.IdempotencyKey = "" // the key stands for the rotation; setting the same age twice is harmless
+		if err := s.Store.Settings.SetDEKMaxAge(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
+			return err
+		}
+	}
+	r, err := s.Store.Keys.PrepareRotation(q.Context(), 0, nil)
+	if err != nil {
+		return err
+	}
+	n, err := s.Store.Keys.RotateDEK(q.Context(), q.Actor, r, "on demand")
+	if err != nil {
+		return err
+	}
+	s.Cluster.Wake()
+	return q.Result(http.StatusOK, struct {
+		Generation uint64 `json:"generation"`
+	}{n})
+}
+
+const (
+	defaultKeyGrace = 7 * 86400  // seconds
+	maxKeyGrace     = 90 * 86400 // seconds
+)
+
+// rotateJoinKeys begins a new epoch of the keys that sign join tokens; tokens made before are good for the grace.
+func (s *service) rotateJoinKeys(q *handlers.Request) error {
+	grace := int64(defaultKeyGrace)
+	if len(q.Content) > 0 {
+		f, err := handlers.ParseFields(q.Content)
+		if err != nil {
+			return err
+		}
+		if f.Has("graceSeconds") {
+			grace = f.Integer("graceSeconds", false, 0, maxKeyGrace)
+		}
+		if f.Err != nil {
+			return f.Err
+		}
+	}
+	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning)
+	if err != nil {
+		return err
+	}
+	done, err := s.Store.Keys.Rotate(q.Context(), q.Actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, struct {
+		KIDs       map[string]string `json:"kids"`
+		GraceUntil string            `json:"graceUntil"`
+		Tokens     int               `json:"tokensEnded"`
+	}{done.KIDs, done.GraceUntil.UTC().Format(handlers.TimeFormat), done.TokensEnded})
+}
+
+type secret struct {
+	Name       string  `json:"name"`
+	Version    uint64  `json:"version"`
+	Generation uint64  `json:"generation"`
+	CreatedAt  string  `json:"createdAt"`
+	UpdatedAt  string  `json:"updatedAt"`
+	Value      *string `json:"value,omitempty"`
+	Encoding   string  `json:"encoding,omitempty"` // "base64" when the value is not text
+}
+
+func showSecret(x *store.StoredSecret) secret {
+	return secret{Name: x.Name, Version: x.Version, Generation: x.Generation, CreatedAt: x.CreatedAt.UTC().Format(handlers.TimeFormat), UpdatedAt: x.UpdatedAt.UTC().Format(handlers.TimeFormat)}
+}
+
+var secretName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+const maxSecret = 64 << 10
+
+func secretNameOf(q *handlers.Request) (string, error) {
+	name := q.Vars()["name"]
+	if !secretName.MatchString(name) {
+		return "", handlers.Fail(http.StatusBadRequest, "name must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+	}
+	return name, nil
+}
+
+func (s *service) putSecret(q *handlers.Request) error {
+	name, err := secretNameOf(q)
+	if err != nil {
+		return err
+	}
+	f, err := handlers.ParseFields(q.Content)
+	if err != nil {
+		return err
+	}
+	var text string
+	if !f.Get("value", true, "a string", &text) {
+		return f.Err
+	}
+	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
+	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(q.Content, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(q.Content), []byte(`\ufffd`)) {
+		return handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
+	}
+	value := []byte(text)
+	switch encoding := f.Text("encoding", false, 0, 16); {
+	case f.Err != nil:
+		return f.Err
+	case encoding == "base64":
+		if value, err = base64.StdEncoding.DecodeString(text); err != nil {
+			return handlers.Fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")
+		}
+	case encoding != "":
+		return handlers.Fail(http.StatusBadRequest, "encoding must be base64 or absent")
+	}
+	if len(value) > maxSecret {
+		return handlers.Fail(http.StatusBadRequest, "value must be at most 64 KiB")
+	}
+	x, err := s.Store.Secrets.Put(q.Context(), q.Actor, name, value)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if x.Version == 1 {
+		status = http.StatusCreated
+	}
+	return q.Result(status, showSecret(&x))
+}
+
+func (s *service) getSecret(q *handlers.Request) error {
+	name, err := secretNameOf(q)
+	if err != nil {
+		return err
+	}
+	x, err := s.Store.Secrets.Get(q.Context(), name)
+	if err != nil {
+		return err
+	}
+	if x == nil {
+		return handlers.Fail(http.StatusNotFound, "secret not found")
+	}
+	out := showSecret(x)
+	text := string(x.Value)
+	if !utf8.Valid(x.Value) {
+		text, out.Encoding = base64.StdEncoding.EncodeToString(x.Value), "base64"
+	}
+	out.Value = &text
+	return q.Result(http.StatusOK, out)
+}
+
+func (s *service) listSecrets(q *handlers.Request) error {
+	list, err := s.Store.Secrets.List(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	out := make([]secret, len(list))
+	for i := range list {
+		out[i] = showSecret(&list[i])
+	}
+	return q.Result(http.StatusOK, out)
+}
+
+func (s *service) deleteSecret(q *handlers.Request) error {
+	name, err := secretNameOf(q)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.Secrets.Delete(q.Context(), q.Actor, name); err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, handlers.Message{Message: "Secret deleted"})
+}
+
+// jwks publishes the keys that node identities are verified with.
+func (s *service) jwks(q *handlers.Request) error {
+	keys, order, err := handlers.NodeKeys(q.Context(), s.Store, s.Now())
+	if err != nil {
+		return err
+	}
+	handlers.WriteJSON(q.W, http.StatusOK, certs.JWKS(keys, order))
+	return nil
+}
+
+// nodeJWT signs the identity of a member.
+func (s *service) nodeJWT(key *store.Key, m *store.Member) (string, error) {
+	return certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, s.ClusterID, m.ID, m.NodeID, s.Now())
+}
+
+// renewNodeToken gives a node a new identity for the one that it shows.
+func (s *service) renewNodeToken(q *handlers.Request) error {
+	if q.Node == nil {
+		return handlers.Fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
+	}
+	key, err := s.Store.Keys.Active(q.Context(), store.AsLeader, store.KeyJWT)
+	if err != nil {
+		return err
+	}
+	text, err := s.nodeJWT(key, q.Node)
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, struct {
+		NodeJWT   string `json:"nodeJwt"`
+		ExpiresAt string `json:"expiresAt"`
+	}{text, s.Now().Add(certs.NodeJWTLifetime).UTC().Format(handlers.TimeFormat)})
+}

@@ -1,0 +1,91 @@
+package native
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/store"
+)
+
+type lease struct {
+	ID        string `json:"id"`
+	NodeID    uint64 `json:"nodeId"`
+	Kind      string `json:"kind,omitempty"`
+	CreatedAt string `json:"createdAt"`
+	ExpiresAt string `json:"expiresAt"`
+}
+
+func showLease(l *store.Lease) lease {
+	return lease{ID: l.ID, NodeID: l.NodeID, Kind: l.Kind, CreatedAt: l.CreatedAt.UTC().Format(handlers.TimeFormat), ExpiresAt: l.ExpiresAt.UTC().Format(handlers.TimeFormat)}
+}
+
+const (
+	maxLeaseID  = 128
+	maxLeaseTTL = 86400 // seconds
+)
+
+func leaseID(q *handlers.Request) (string, error) {
+	id, err := url.PathUnescape(q.Vars()["id"])
+	if err != nil || id == "" || len(id) > maxLeaseID {
+		return "", handlers.Fail(http.StatusBadRequest, "the lease id must have 1 to 128 bytes")
+	}
+	return id, nil
+}
+
+// putLease grants a lease or renews it: 201 for a new one, 200 for a renewal.
+func (s *service) putLease(q *handlers.Request) error {
+	id, err := leaseID(q)
+	if err != nil {
+		return err
+	}
+	f, err := handlers.ParseFields(q.Content)
+	if err != nil {
+		return err
+	}
+	node := f.Integer("nodeId", true, 1, certs.MaxNodeID)
+	ttl := f.Integer("ttlSeconds", true, 1, maxLeaseTTL)
+	kind := f.Text("kind", false, 0, 64)
+	if f.Err != nil {
+		return f.Err
+	}
+	l, created, err := s.Store.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind}, time.Duration(ttl)*time.Second)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	return q.Result(status, showLease(&l))
+}
+
+func (s *service) deleteLease(q *handlers.Request) error {
+	id, err := leaseID(q)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.Leases.Delete(q.Context(), q.Actor, id); err != nil {
+		return err
+	}
+	s.Cluster.Wake() // a drain may be waiting for it
+	return q.Result(http.StatusOK, handlers.Message{Message: "Lease released"})
+}
+
+func (s *service) listLeases(q *handlers.Request) error {
+	node, err := s.members.Filter(q, "nodeId")
+	if err != nil {
+		return err
+	}
+	leases, err := s.Store.Leases.List(q.Context(), q.Consistency(), node)
+	if err != nil {
+		return err
+	}
+	list := make([]lease, len(leases))
+	for i := range leases {
+		list[i] = showLease(&leases[i])
+	}
+	return q.Result(http.StatusOK, list)
+}

@@ -1,0 +1,28 @@
+package native
+
+import (
+	"net/http"
+
+	"muster/handlers"
+	"muster/store"
+)
+
+// listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.
+func (s *service) listPeerMembers(q *handlers.Request) error {
+	p, err := s.Store.Peerings.ByName(q.Context(), q.Consistency(), q.Vars()["name"])
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		return handlers.Fail(http.StatusNotFound, "peering not found")
+	}
+	from := store.AsLeader
+	if q.Stale {
+		from = store.Stale
+	}
+	members, err := s.Store.Peerings.Members(q.Context(), from, p.ID)
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, members)
+}

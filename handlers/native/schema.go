@@ -1,0 +1,40 @@
+package native
+
+import (
+	"net/http"
+
+	"muster/handlers"
+)
+
+// getSchema says which schema the database has and which members keep it there.
+func (s *service) getSchema(q *handlers.Request) error {
+	if err := s.Store.Confirm(q.Context()); err != nil {
+		return err
+	}
+	state, err := s.Cluster.Schema(q.Context())
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, state)
+}
+
+// migrateSchema applies the newest schema now. The leader does so by itself when every live member can work with it; this is
+// for leaving out members that are gone.
+func (s *service) migrateSchema(q *handlers.Request) error {
+	var exclude []uint64
+	if len(q.Content) > 0 {
+		f, err := handlers.ParseFields(q.Content)
+		if err != nil {
+			return err
+		}
+		f.Get("exclude", false, "an array of node ids", &exclude)
+		if f.Err != nil {
+			return f.Err
+		}
+	}
+	state, err := s.Cluster.Migrate(q.Context(), q.Actor, exclude)
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, state)
+}

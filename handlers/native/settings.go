@@ -1,0 +1,41 @@
+package native
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"muster/handlers"
+	"muster/store"
+)
+
+// getSettings shows the value of every setting by its name.
+func (s *service) getSettings(q *handlers.Request) error {
+	values, err := s.Store.Settings.Values(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, values)
+}
+
+// putSettings changes the settings that the body names, all or none; null stands for the default. Unlike elsewhere in the
+// family an unknown name is refused, and names match exactly: a setting that was misspelt would silently not hold.
+func (s *service) putSettings(q *handlers.Request) error {
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(q.Content, &values); err != nil || values == nil {
+		return handlers.Fail(http.StatusBadRequest, "the body must be a JSON object")
+	}
+	for name := range values {
+		scope, err := store.SettingScope(name)
+		if err != nil {
+			return err
+		}
+		if !q.Token.Allows(scope) {
+			return handlers.Lacks(scope, handlers.Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope))
+		}
+	}
+	values, err := s.Store.Settings.Set(q.Context(), q.Actor, values)
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, values)
+}

@@ -1,0 +1,35 @@
+package native
+
+import (
+	"errors"
+	"net/http"
+
+	"muster/handlers"
+	"muster/store"
+)
+
+const sqlRows = 10_000
+
+// sql runs one read-only query on the mirror of the member that is asked.
+func (s *service) sql(q *handlers.Request) error {
+	f, err := handlers.ParseFields(q.Content)
+	if err != nil {
+		return err
+	}
+	query := f.Text("query", true, 1, 100_000)
+	if f.Err != nil {
+		return f.Err
+	}
+	a, err := s.Store.Query(q.Context(), query, sqlRows)
+	if errors.Is(err, store.ErrBusy) {
+		return handlers.Later("too many queries at once; try again")
+	}
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, struct {
+		Columns   []string `json:"columns"`
+		Rows      [][]any  `json:"rows"`
+		Truncated bool     `json:"truncated"`
+	}{a.Columns, a.Rows, a.Truncated})
+}

@@ -1,0 +1,59 @@
+package ui
+
+import (
+	"net/http/httptest"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Browsers are sent to the page, and clients of the API families are not.
+func TestWantsPage(t *testing.T) {
+	for accept, want := range map[string]bool{
+		"": false, "*/*": false, "application/json": false, "application/json, text/html": false, "text/html;q=0.4, application/json;q=0.6": false, "text/html;q=0": false,
+		"text/html": true, "text/html, */*;q=0.1": true, "text/html;q=0.9,application/json;q=0.2": true,
+		"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7": true,
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Accept", accept)
+		if got := wantsPage(r); got != want {
+			t.Errorf("Accept %q: %v, want %v", accept, got, want)
+		}
+		if r.URL.Path = "/v1/peerings"; wantsPage(r) {
+			t.Errorf("Accept %q: a path that is not the root", accept)
+		}
+	}
+}
+
+// The page is small, complete, and holds nothing that its policy would block or that could turn a value into HTML.
+func TestAssets(t *testing.T) {
+	bytes := 0
+	for name, a := range assets {
+		bytes += len(a.data)
+		if a.ctype == "" {
+			t.Errorf("%s has no content type", name)
+		}
+		text := string(a.data)
+		for _, m := range regexp.MustCompile(`(?:src|href)="([\w.]+)"|from "\./([\w.]+)"`).FindAllStringSubmatch(text, -1) {
+			if file := m[1] + m[2]; assets[file].data == nil {
+				t.Errorf("%s names %s, which is not there", name, file)
+			}
+		}
+		switch path.Ext(name) {
+		case ".js":
+			for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"} {
+				if strings.Contains(text, bad) {
+					t.Errorf("%s uses %s", name, bad)
+				}
+			}
+		case ".html":
+			if regexp.MustCompile(`<style|\sstyle=|\son\w+=|<script[^>]*>[^<]`).MatchString(text) {
+				t.Errorf("%s has inline script or style", name)
+			}
+		}
+	}
+	if bytes > 200_000 {
+		t.Errorf("the page has %d bytes", bytes)
+	}
+}

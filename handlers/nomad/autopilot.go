@@ -1,0 +1,250 @@
+package nomad
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"muster/cluster/autopilot"
+	"muster/handlers"
+	"muster/handlers/internal/membership"
+	"muster/store"
+)
+
+// nomadAutopilot is the one autopilot setting in the words of the Raft operator API; order and types as on the wire
+// (reference nomad_raft, section 4). The last three booleans belong to things that muster does not have.
+type nomadAutopilot struct {
+	LastContactThreshold    string
+	ServerStabilizationTime string
+	CleanupDeadServers      bool
+	MaxTrailingLogs         uint64
+	MinQuorum               uint
+	EnableRedundancyZones   bool
+	DisableUpgradeMigration bool
+	EnableCustomUpgrades    bool
+	CreateIndex             uint64
+	ModifyIndex             uint64
+}
+
+// nomadNames turns our names of the settings in an error text into those of this family.
+var nomadNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization", "ServerStabilizationTime",
+	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers")
+
+func (s *service) nomadAutopilot(ctx context.Context, c store.Consistency) (out nomadAutopilot, err error) {
+	cfg, rev, err := s.Settings.Get(ctx, c)
+	if err != nil {
+		return out, err
+	}
+	// A cluster has a configuration from its founding, which is revision 1, on.
+	return nomadAutopilot{
+		LastContactThreshold:    cfg.LastContactThreshold.String(),
+		ServerStabilizationTime: cfg.Stabilization.String(),
+		CleanupDeadServers:      cfg.CleanupDeadMembers,
+		MaxTrailingLogs:         cfg.MaxLagRevisions,
+		MinQuorum:               uint(max(0, cfg.MinQuorum)),
+		CreateIndex:             1,
+		ModifyIndex:             max(1, rev),
+	}, nil
+}
+
+func (s *service) getNomadAutopilot(q *handlers.Request) error {
+	cfg, err := s.nomadAutopilot(q.Context(), q.Consistency())
+	if err != nil {
+		return err
+	}
+	// This type has a marshaller of its own at the original: `pretty` only adds the end of the line.
+	text := handlers.MustJSON(cfg)
+	if pretty(q) {
+		text = append(text, '\n')
+	}
+	return q.Send(http.StatusOK, "application/json", text, 0)
+}
+
+// putNomadAutopilot replaces the settings that this family knows; a field that is absent becomes zero, and where zero
+// is no possible value, the default. With `cas` it does so only if ModifyIndex is still that.
+func (s *service) putNomadAutopilot(q *handlers.Request) error {
+	in, err := parseAutopilot(q.Content)
+	if err != nil {
+		return err
+	}
+	cas, err := casOf(q.Request)
+	if err != nil {
+		return err
+	}
+	value, err := s.Settings.Replace(q.Context(), in.set)
+	switch {
+	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
+		return err
+	case err != nil:
+		return badAutopilot("%s", nomadNames.Replace(err.Error()))
+	}
+	done, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
+	if err != nil {
+		return err
+	}
+	s.Cluster.Wake()
+	return nomadJSON(q, done)
+}
+
+func badAutopilot(format string, args ...any) error {
+	return handlers.Fail(http.StatusBadRequest, fmt.Sprintf("Error parsing autopilot config: "+format, args...))
+}
+
+// parseAutopilot reads the body of a replacement.
+func parseAutopilot(body []byte) (in nomadAutopilot, err error) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return in, badAutopilot("Request body is empty")
+	}
+	if err := handlers.DecodeJSON(body, &in); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) && wrong.Field != "" {
+			return in, badAutopilot("%s must be a %s, not a %s", wrong.Field, wrong.Type, wrong.Value)
+		}
+		return in, badAutopilot("the body must be a JSON object")
+	}
+	for _, d := range []struct{ name, value string }{{"LastContactThreshold", in.LastContactThreshold}, {"ServerStabilizationTime", in.ServerStabilizationTime}} {
+		if _, err := time.ParseDuration(d.value); err != nil && d.value != "" {
+			return in, badAutopilot("%s must be a duration such as \"200ms\", not %.40q", d.name, d.value)
+		}
+	}
+	for name, set := range map[string]bool{"EnableRedundancyZones": in.EnableRedundancyZones,
+		"DisableUpgradeMigration": in.DisableUpgradeMigration, "EnableCustomUpgrades": in.EnableCustomUpgrades} {
+		if set {
+			return in, badAutopilot("%s must be false: there is no such thing here", name)
+		}
+	}
+	return in, nil
+}
+
+// set puts the family's settings into a configuration that has the defaults of them.
+func (in *nomadAutopilot) set(cfg *autopilot.Config) {
+	stabilization, _ := time.ParseDuration(in.ServerStabilizationTime) // "" is 0
+	cfg.Stabilization, cfg.CleanupDeadMembers = autopilot.Duration(stabilization), in.CleanupDeadServers
+	if d, _ := time.ParseDuration(in.LastContactThreshold); d != 0 {
+		cfg.LastContactThreshold = autopilot.Duration(d)
+	}
+	if in.MaxTrailingLogs != 0 {
+		cfg.MaxLagRevisions = in.MaxTrailingLogs
+	}
+	if in.MinQuorum != 0 {
+		cfg.MinQuorum = int(min(in.MinQuorum, math.MaxInt))
+	}
+}
+
+// casOf reads the `cas` parameter; nil when it is absent.
+func casOf(r *http.Request) (*uint64, error) {
+	text := r.URL.Query().Get("cas")
+	if text == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return nil, handlers.Fail(http.StatusBadRequest, "Error parsing cas value: "+err.Error())
+	}
+	if n == 1 { // the configuration of the founding: never set
+		n = 0
+	}
+	return &n, nil
+}
+
+// serverHealth is one server of the answer; order as on the wire.
+type serverHealth struct {
+	LastContact string
+	ID          string
+	Name        string
+	Address     string
+	SerfStatus  string
+	Version     string
+	Leader      bool
+	LastTerm    uint64
+	LastIndex   uint64
+	Healthy     bool
+	Voter       bool
+	StableSince string
+}
+
+// clusterHealth is the answer about all of them.
+type clusterHealth struct {
+	FailureTolerance int
+	Healthy          bool
+	Leader           string
+	Servers          []serverHealth
+	Voters           []string
+}
+
+// autopilotHealth answers 200, or 429 with the same JSON while the cluster is not healthy, so that load balancers and
+// scripts see it; `?status=200` keeps the 200, which lets the official command line show the table.
+func (s *service) autopilotHealth(q *handlers.Request) error {
+	if err := s.Store.Confirm(q.Context()); err != nil {
+		return err
+	}
+	var state autopilot.State
+	known := func() bool { // a leader of a moment ago has not finished its first round
+		state = s.Cluster.Autopilot()
+		return len(state.Servers) > 0 || !s.Store.Leading()
+	}
+	wait, cancel := context.WithTimeout(q.Context(), 2*time.Second)
+	defer cancel()
+	membership.Poll(wait, known)
+	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
+	if err != nil {
+		return err
+	}
+	cluster, err := s.Store.Cluster(q.Context(), store.AsLeader)
+	if err != nil {
+		return err
+	}
+	out := s.showHealth(state, members, cluster)
+	if out.Healthy || q.URL.Query().Get("status") == "200" {
+		return nomadJSON(q, out)
+	}
+	return q.Send(http.StatusTooManyRequests, "text/plain; charset=utf-8", handlers.MustJSON(out), 0)
+}
+
+// showHealth writes the leader's view as the family does, which knows members by their UUIDs.
+func (s *service) showHealth(state autopilot.State, members []store.Member, cluster store.Cluster) clusterHealth {
+	uuids := make(map[uint64]string, len(members))
+	for i := range members {
+		uuids[members[i].NodeID] = members[i].ID
+	}
+	out := clusterHealth{state.FailureTolerance, state.Healthy, uuids[state.LeaderNodeID], []serverHealth{}, []string{}}
+	for _, id := range state.Voters {
+		out.Voters = append(out.Voters, uuids[id])
+	}
+	now := s.Now()
+	for i := range state.Servers {
+		v := &state.Servers[i]
+		if v.Role == "" {
+			continue
+		}
+		h := serverHealth{
+			LastContact: "0s",
+			ID:          uuids[v.NodeID],
+			Name:        v.Name + "." + region,
+			Address:     v.RaftAddress,
+			SerfStatus:  v.NodeStatus,
+			Version:     v.Version,
+			Leader:      v.IsLeader,
+			LastTerm:    cluster.Epoch,
+			LastIndex:   cluster.Revision - min(v.Lag, cluster.Revision),
+			Healthy:     v.Healthy,
+			Voter:       v.HasVotingRights,
+			StableSince: v.StableSince.UTC().Format(handlers.TimeFormat),
+		}
+		if v.NodeStatus != autopilot.StatusAlive {
+			h.SerfStatus = "failed"
+		}
+		if !v.IsLeader && !v.LastContact.IsZero() {
+			h.LastContact = max(0, now.Sub(v.LastContact)).Round(time.Millisecond / 10).String()
+		}
+		out.Servers = append(out.Servers, h)
+	}
+	return out
+}

@@ -1,0 +1,131 @@
+package nomad
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"muster/handlers"
+	"muster/store"
+)
+
+// raftServer is one server of the configuration; keys in alphabetical order, as on the wire (reference
+// nomad_raft, sections 1 and 2).
+type raftServer struct {
+	Address      string
+	ID           string
+	Leader       bool
+	Node         string
+	RaftProtocol string
+	Voter        bool
+}
+
+type raftConfiguration struct {
+	Index   uint64
+	Servers []raftServer
+}
+
+// region is the one that members' names carry for clients of the raft family.
+const region = "global"
+
+// checkStale refuses malformed common parameters with the documented texts.
+func checkStale(r *http.Request) error {
+	query := r.URL.Query()
+	if err := handlers.CheckStale(r); err != nil {
+		return err
+	}
+	if v := query.Get("wait"); v != "" {
+		if _, err := time.ParseDuration(v); err != nil {
+			return handlers.Fail(http.StatusBadRequest, "Invalid wait time")
+		}
+	}
+	if v := query.Get("index"); v != "" {
+		if _, err := strconv.ParseUint(v, 10, 64); err != nil {
+			return handlers.Fail(http.StatusBadRequest, "Invalid index")
+		}
+	}
+	if v := query.Get("per_page"); v != "" {
+		if _, err := strconv.ParseInt(v, 10, 32); err != nil {
+			return handlers.Fail(http.StatusBadRequest, "Expect a number for `per_page` query string parameter")
+		}
+	}
+	return checkRegion(r)
+}
+
+// checkRegion refuses every region but ours; all requests of the family may name one.
+func checkRegion(r *http.Request) error {
+	if v := r.URL.Query().Get("region"); v != "" && v != region {
+		return handlers.Fail(http.StatusInternalServerError, "No path to region")
+	}
+	return nil
+}
+
+func (s *service) raftConfiguration(q *handlers.Request) error {
+	servers, err := s.raftServers(q)
+	if err != nil {
+		return err
+	}
+	return nomadJSON(q, raftConfiguration{Index: s.revision(q.Context(), q.Stale), Servers: servers})
+}
+
+// raftServers lists the servers of the Raft configuration with what the members table knows of them.
+func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
+	ctx := q.Context()
+	members, err := s.Store.Members.List(ctx, q.Consistency())
+	if q.Stale && s.Store.Leading() { // the leader knows better than its mirror, and need ask nobody
+		members, err = s.Store.Members.List(ctx, store.AsLeader)
+	}
+	if err != nil {
+		return nil, err
+	}
+	leader, servers := s.Store.NodeID(), s.Store.Servers()
+	if q.Stale { // as this member's own Raft server has it
+		leader = s.Store.LeaderID()
+		if servers, err = s.Store.RefreshServers(ctx); err != nil {
+			return nil, err
+		}
+	}
+	byID := make(map[uint64]*store.Member, len(members))
+	for i := range members {
+		byID[members[i].NodeID] = &members[i]
+	}
+	list := make([]raftServer, 0, len(servers))
+	for _, v := range servers {
+		server := raftServer{ID: strconv.FormatUint(v.NodeID, 10), Node: "(unknown)", RaftProtocol: "unknown",
+			Leader: v.NodeID == leader, Voter: v.Role == store.RoleVoter}
+		if m := byID[v.NodeID]; m != nil {
+			server.ID, server.Address, server.Node, server.RaftProtocol = m.ID, m.RaftAddress, m.Name+"."+region, "3"
+		}
+		list = append(list, server)
+	}
+	return list, nil
+}
+
+func (s *service) revision(_ context.Context, stale bool) uint64 {
+	if stale {
+		return s.Store.Mirror.Revision()
+	}
+	return s.Store.Revision()
+}
+
+// pretty tells whether the query asks for indented JSON; only pretty=0 is off.
+func pretty(q *handlers.Request) bool {
+	values, given := q.URL.Query()["pretty"]
+	return given && values[0] != "0"
+}
+
+// nomadJSON writes v compactly, or with four spaces when the query says `pretty`.
+func nomadJSON(q *handlers.Request, v any) error {
+	data := handlers.MustJSON(v)
+	if pretty(q) {
+		var out bytes.Buffer
+		if err := json.Indent(&out, data, "", "    "); err != nil {
+			return err
+		}
+		data = append(out.Bytes(), '\n')
+	}
+	return q.Send(http.StatusOK, "application/json", data, 0)
+}

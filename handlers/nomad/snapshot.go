@@ -1,0 +1,93 @@
+package nomad
+
+import (
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+
+	"muster/handlers"
+	"muster/store"
+)
+
+// restoreLimit bounds the compressed archive that a restore takes.
+const restoreLimit = 4 << 30
+
+// headerRestored tells what a restore has changed; the documented answer has no body.
+const headerRestored = "X-Muster-Restored"
+
+// saveSnapshot answers with an archive of the state (reference nomad_raft, section 4). It is made in a file first: its
+// digest goes before it. With `recipient`, an age recipient, the archive also holds the data-encryption keys for that
+// recipient.
+func (s *service) saveSnapshot(q *handlers.Request) error {
+	var keys []store.ArchiveKey
+	if recipient := q.URL.Query().Get("recipient"); recipient != "" {
+		var err error
+		if keys, err = s.Store.Archives.Keys(recipient); err != nil {
+			return err
+		}
+	}
+	select { // each one needs room for a copy of the database
+	case s.snapshots <- struct{}{}:
+		defer func() { <-s.snapshots }()
+	case <-q.Context().Done():
+		return handlers.Later("too many snapshots at once; try again")
+	}
+	f, err := s.Store.Archives.SnapshotFile(q.Context(), q.Consistency(), keys, s.Version)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := q.W.Header()
+	h.Set("Content-Type", "application/x-gzip")
+	h.Set("Content-Length", strconv.FormatInt(f.Size, 10))
+	h.Set("Digest", "sha-256="+base64.StdEncoding.EncodeToString(f.SHA256))
+	h.Set("X-Nomad-Index", strconv.FormatUint(f.Meta.Index, 10))
+	q.W.WriteHeader(http.StatusOK)
+	_, _ = io.Copy(q.W, f)
+	return nil
+}
+
+// restoreSnapshot takes an archive, checks all of it, and makes the cluster's contents what they were, in one
+// transaction; docs/backup.md tells what that means. The answer is empty, as documented.
+func (s *service) restoreSnapshot(q *handlers.Request) error {
+	refused := func(err error) error {
+		var refusal *store.Refusal
+		if errors.As(err, &refusal) {
+			return handlers.Fail(http.StatusInternalServerError, "failed to restore from snapshot: "+refusal.Message)
+		}
+		return err
+	}
+	if err := s.Store.Confirm(q.Context()); err != nil {
+		return err
+	}
+	select { // each one needs room for two copies of the state
+	case s.restores <- struct{}{}:
+		defer func() { <-s.restores }()
+	default:
+		return handlers.Later("another restore is under way; try again")
+	}
+	limits := store.ArchiveLimits{State: s.RestoreLimit, Room: s.Cluster.DiskRoom}
+	archive, err := s.Store.Archives.Read(q.Context(), http.MaxBytesReader(q.W, q.Request.Body, restoreLimit), limits)
+	if err != nil {
+		return refused(err)
+	}
+	defer func() {
+		if err := archive.Close(); err != nil {
+			s.Logger.Warn("the files of a restore were not removed", "err", err)
+		}
+	}()
+	done, err := s.Store.Archives.Restore(q.Context(), q.Actor, archive)
+	if err != nil {
+		if errors.Is(err, store.ErrKeyMoved) {
+			return handlers.Later("the data-encryption key was rotated meanwhile; try again")
+		}
+		return refused(err)
+	}
+	s.Logger.Info("restored", "revision", done.Revision, "changes", done.String())
+	s.Cluster.Wake()
+	q.W.Header().Set(headerRestored, done.String())
+	q.W.WriteHeader(http.StatusOK)
+	return nil
+}

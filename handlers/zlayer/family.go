@@ -1,0 +1,74 @@
+// Package zlayer is the join of a new member as ZLayer has it (reference zlayer_join): the one call that machines make which
+// belong to no cluster yet.
+package zlayer
+
+import (
+	"time"
+
+	"net/http"
+
+	"muster/handlers"
+	"muster/store"
+)
+
+// Config is what the family needs.
+type Config struct {
+	Store     *store.Store
+	Cluster   Cluster
+	ClusterID string
+	Now       func() time.Time
+}
+
+// Cluster is what the family asks of the loops of the cluster.
+type Cluster interface {
+	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Wake()                      // tells the leader's loops that membership has changed
+}
+
+type service struct{ Config }
+
+// New returns the family, with its envelope (reference zlayer_join, section 1.1).
+func New(cfg Config) *handlers.Family {
+	s := &service{cfg}
+	return &handlers.Family{
+		Name:   "zlayer",
+		Paths:  []string{"/api/v1/cluster/join"},
+		Routes: s.routes(),
+		Repeat: "repeat the request with the same token and key",
+
+		Headers: func(w http.ResponseWriter) { w.Header().Set("Cache-Control", "no-store") },
+		Fail: func(w http.ResponseWriter, status int, _ store.Code, message string) {
+			class, ok := classes[status]
+			if !ok {
+				class = classes[http.StatusInternalServerError]
+			}
+			text := class.prefix + message
+			if status == http.StatusTooManyRequests {
+				text = "Rate limited"
+			}
+			handlers.WriteJSON(w, status, struct {
+				Error   string `json:"error"`
+				Message string `json:"message"`
+			}{class.code, text})
+		},
+		Unauthenticated: handlers.Failure{Status: http.StatusUnauthorized, Text: "Missing credentials"},
+		Forbidden:       handlers.Failure{Status: http.StatusForbidden, Text: "Insufficient permissions"},
+		NoLeader:        handlers.Failure{Status: http.StatusServiceUnavailable, Text: "no cluster leader"},
+		UnknownOutcome:  handlers.Failure{Status: http.StatusServiceUnavailable, Text: "the outcome is not known"},
+	}
+}
+
+var classes = map[int]struct{ code, prefix string }{
+	http.StatusBadRequest:            {"bad_request", "Bad request: "},
+	http.StatusUnauthorized:          {"unauthorized", "Unauthorized: "},
+	http.StatusForbidden:             {"forbidden", "Forbidden: "},
+	http.StatusNotFound:              {"not_found", "Not found: "},
+	http.StatusMethodNotAllowed:      {"method_not_allowed", "Method not allowed: "},
+	http.StatusConflict:              {"conflict", "Conflict: "},
+	http.StatusRequestEntityTooLarge: {"payload_too_large", "Payload too large: "},
+	http.StatusUnsupportedMediaType:  {"unsupported_media_type", "Unsupported media type: "},
+	http.StatusUnprocessableEntity:   {"validation_error", "Validation error: "},
+	http.StatusTooManyRequests:       {"rate_limited", ""},
+	http.StatusInternalServerError:   {"internal_error", "Internal error: "},
+	http.StatusServiceUnavailable:    {"service_unavailable", "Service unavailable: "},
+}

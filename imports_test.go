@@ -1,0 +1,126 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// shared are the packages that any other may import: they import none of the rooms, and nothing of ours but each other.
+var shared = []string{"addr", "certs", "dialpolicy", "hostlist", "migrations", "naming", "netlimit"}
+
+// arrows says, for each room, what it may import of ours besides the shared packages. A room with /… stands for
+// all below it, and for itself. Imports run one way: docs/architecture.md has the picture.
+var arrows = map[string][]string{
+	"addr":       {},
+	"certs":      {},
+	"dialpolicy": {},
+	"hostlist":   {"addr"},
+	"migrations": {},
+	"naming":     {"addr"},
+	"netlimit":   {},
+
+	".":           {"cli"},
+	"scripts/man": {"cli"},
+	"cli":         {"node", "client", "api", "cluster/datadir", "store"}, // datadir and store: commands on files, without a member
+	"client":      {"api"},
+	"api":         {},
+	// A member that joins is a client of its cluster. node puts everything else together.
+	"node": {"client", "api", "handlers/…", "cluster/…", "store"},
+
+	"handlers":   {"handlers/openapi", "handlers/ui", "api", "cluster/autopilot", "store"},
+	"handlers/…": {"handlers/…", "api", "cluster/autopilot", "store"},
+
+	"cluster":           {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport", "store"},
+	"cluster/autopilot": {},
+	"cluster/datadir":   {"cluster/transport", "store"},
+	"cluster/peering":   {"cluster/transport", "store"},
+	"cluster/transport": {"store"},
+
+	"store":                   {"store/engine"},
+	"store/engine":            {},
+	"store/engine/enginetest": {"store/engine"},
+}
+
+// Every import of the program goes along an arrow. Tests may go against them.
+func TestImports(t *testing.T) {
+	sharedOf := func(room string) []string {
+		if slices.Contains(shared, room) {
+			return nil
+		}
+		return shared
+	}
+	for room, imports := range importsOfOurs(t) {
+		allowed, known := arrowsOf(room)
+		if !known {
+			t.Errorf("%s has no row in arrows: say what it may import", room)
+			continue
+		}
+		for _, to := range imports {
+			if !matches(append(sharedOf(room), allowed...), to) {
+				t.Errorf("%s imports %s, and no arrow leads there", room, to)
+			}
+		}
+	}
+}
+
+// arrowsOf finds the row of a room: its own, or that of the room around it.
+func arrowsOf(room string) ([]string, bool) {
+	if list, ok := arrows[room]; ok {
+		return list, true
+	}
+	for outer := filepath.Dir(room); outer != "."; outer = filepath.Dir(outer) {
+		if list, ok := arrows[outer+"/…"]; ok {
+			return list, true
+		}
+	}
+	return nil, false
+}
+
+func matches(patterns []string, room string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		outer, all := strings.CutSuffix(p, "/…")
+		return p == room || all && (room == outer || strings.HasPrefix(room, outer+"/"))
+	})
+}
+
+// importsOfOurs lists for each package what its files, tests aside, import of this module.
+func importsOfOurs(t *testing.T) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (path == "bench" || path == "e2e" || path == "tools" || d.Name() == "testdata" || path != "." && d.Name()[0] == '.'):
+			return filepath.SkipDir // modules of their own, and what is no part of the program
+		case d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		room := filepath.Dir(path)
+		if found[room] == nil {
+			found[room] = []string{}
+		}
+		for _, i := range file.Imports {
+			if name, err := strconv.Unquote(i.Path.Value); err == nil {
+				if to, ours := strings.CutPrefix(name, "muster/"); ours && !slices.Contains(found[room], to) {
+					found[room] = append(found[room], to)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// request is one write that waits for the writer, or is being committed.
+type request struct {
+	id    string
+	fn    func(*Tx) error
+	taken atomic.Bool // by the writer, or by a caller that no longer waits
+	tx    *Tx
+	done  chan error
+
+	mu   sync.Mutex // held while fn runs
+	left bool       // the caller has gone: fn must not run any more
+	ran  bool       // fn has changed something, which is committed or not
+}
+
+// leave ends the wait of a caller whose request the writer has taken. It reports whether what fn has done may be
+// committed: if not, it never will be.
+func (r *request) leave() (mayHappen bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = true
+	return r.ran
+}
+
+var errLeft = errors.New("engine: nobody waits for this request")
+
+// commitGrace is how long a caller whose time is up waits for a commit that is under way.
+const commitGrace = 100 * time.Millisecond
+
+// await waits for the writer's answer, for as long as ctx lets it.
+func (r *request) await(ctx context.Context, l *leadership) error {
+	select {
+	case err := <-r.done:
+		return err
+	case <-l.ctx.Done():
+		if !r.taken.Swap(true) {
+			return ErrNotLeader
+		}
+	case <-ctx.Done():
+		if !r.taken.Swap(true) {
+			return ErrNoLeader
+		}
+	}
+	select { // the writer has it and will answer
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(commitGrace)
+	defer grace.Stop()
+	select {
+	case err := <-r.done:
+		return err
+	case <-grace.C:
+	}
+	if r.leave() {
+		return ErrUnknownOutcome
+	}
+	return ErrNoLeader
+}
+
+// run runs fn, unless nobody waits for it any more.
+func (r *request) run(tx *Tx) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left {
+		return errLeft
+	}
+	err := r.fn(tx)
+	r.ran = r.ran || err == nil && len(tx.recorded) > 0
+	return err
+}
+
+// Effects remembers whether the writes of one request have changed anything: an error that says that nothing happened
+// says so of one write, not of those before it.
+type Effects struct{ changed atomic.Bool }
+
+// Changed reports whether a write has changed something, or may have.
+func (e *Effects) Changed() bool { return e.changed.Load() }
+
+type effectsKey struct{}
+
+// WithEffects returns a context whose writes note in the Effects what they do.
+func WithEffects(ctx context.Context) (context.Context, *Effects) {
+	e := &Effects{}
+	return context.WithValue(ctx, effectsKey{}, e), e
+}
+
+func noteEffect(ctx context.Context, r *request, err error) {
+	e, _ := ctx.Value(effectsKey{}).(*Effects)
+	if e == nil {
+		return
+	}
+	if errors.Is(err, ErrUnknownOutcome) || err == nil && r.tx != nil && len(r.tx.recorded) > 0 {
+		e.changed.Store(true)
+	}
+}
