@@ -92,7 +92,8 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 		if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt, int64(tx.Rev)); err != nil {
 			return t, err
 		}
-		return t, tx.audit("api_token.create", "api_token/"+t.ID, t.Name)
+		return t, tx.audit("api_token.create", "api_token/"+t.ID,
+			made("name", t.Name, "scopes", t.Scopes, "ttl", lifetime(tx.Now, t.ExpiresAt)))
 	})
 }
 
