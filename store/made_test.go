@@ -20,7 +20,7 @@ func TestAuditSaysWhatWasMade(t *testing.T) {
 	if _, err := l.APITokens.Create(bg, actor, APIToken{ID: NewID(), Name: `the "ops" team`, SecretHash: hash, Scopes: []string{ScopeClusterRead, ScopeKeysManage}, ExpiresAt: in(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.JoinTokens.Create(bg, actor, JoinToken{ID: NewID(), Format: FormatMuster, MaxUses: 3, Mode: ModeReplicate, NodeID: 77,
+	if _, err := l.JoinTokens.Create(bg, actor, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 3, Mode: ModeReplicate, NodeID: 77,
 		BindCIDR: "10.0.0.0/8", Hosts: []string{"a.example", "b.example"}, Labels: map[string]string{"z": "1", "a": "x y"}, ExpiresAt: *in(10 * time.Minute)}); err != nil {
 		t.Fatal(err)
 	}
