@@ -31,12 +31,12 @@ var arrows = map[string][]string{
 	"client":      {"api"},
 	"api":         {},
 	// A member that joins is a client of its cluster. node puts everything else together.
-	"node": {"client", "handlers/…", "cluster/…", "store"},
+	"node": {"client", "api", "handlers/…", "cluster/…", "store"},
 
 	"handlers":   {"handlers/openapi", "handlers/ui", "api", "cluster/autopilot", "store"},
 	"handlers/…": {"handlers/…", "api", "cluster/autopilot", "store"},
 
-	"cluster":           {"cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport", "store"},
+	"cluster":           {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport", "store"},
 	"cluster/autopilot": {},
 	"cluster/datadir":   {"cluster/transport", "store"},
 	"cluster/peering":   {"cluster/transport", "store"},

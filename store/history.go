@@ -15,12 +15,12 @@ func (t *Tx) pruneHistory() (deleted int64, err error) {
 	}{
 		{`DELETE FROM authorities WHERE state = 'retired'
 			AND generation <= (SELECT max(b.generation) FROM authorities b WHERE b.kind = authorities.kind) - ?`, retiredKept},
-		{`DELETE FROM dek_generations WHERE state = 'retired' AND generation <= (SELECT max(generation) FROM dek_generations) - ?
-			AND generation NOT IN (SELECT dek_generation FROM authorities)`, retiredKept}, // a retired authority has no key, but names one
+		{`DELETE FROM dek_generations WHERE state = 'retired' AND generation <= (SELECT max(generation)
+			FROM dek_generations) - ?
+			AND generation NOT IN (SELECT dek_generation FROM authorities)`, retiredKept},
+		// a retired authority has no key, but names one
 		{`DELETE FROM cluster_keys WHERE state = 'retired'
 			AND epoch <= (SELECT max(k.epoch) FROM cluster_keys k WHERE k.purpose = cluster_keys.purpose) - ?`, retiredKept},
-		{`DELETE FROM removed_members WHERE raft_node_id IN (SELECT raft_node_id FROM removed_members ORDER BY removed_rev DESC, raft_node_id DESC LIMIT -1 OFFSET ?)
-			AND raft_node_id < (SELECT max(raft_node_id) FROM removed_members)`, removedKept},
 	} {
 		n, err := t.execCount(q.query, q.keep)
 		if err != nil {
@@ -28,5 +28,12 @@ func (t *Tx) pruneHistory() (deleted int64, err error) {
 		}
 		deleted += n
 	}
-	return deleted, nil
+	var oldest uint64
+	more, err := t.get("SELECT raft_node_id FROM removed_members ORDER BY raft_node_id DESC LIMIT 1 OFFSET ?",
+		[]any{removedKept}, &oldest)
+	if err != nil || !more {
+		return deleted, err
+	}
+	n, err := t.execCount("DELETE FROM removed_members WHERE raft_node_id <= ?", oldest)
+	return deleted + n, err
 }

@@ -37,6 +37,10 @@ func (r *round) state() State {
 			v.NodeStatus = StatusAlive
 		case m.LastContact.IsZero() && !m.dead && !r.in.LeaderSince.IsZero():
 			v.NodeStatus = StatusUnknown
+		case m.LastContact.IsZero():
+			v.DownSince = r.in.LeaderSince.UTC().Truncate(time.Millisecond)
+		default:
+			v.DownSince = m.LastContact.UTC().Truncate(time.Millisecond)
 		}
 		if !m.LastContact.IsZero() {
 			v.LastContact = m.LastContact.UTC().Truncate(time.Millisecond)

@@ -29,6 +29,7 @@ type member struct {
 	SliceCIDR string            `json:"sliceCidr"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	JoinedAt  string            `json:"joinedAt"`
+	DownSince string            `json:"downSince,omitempty"` // when one that does not answer last did
 	DiskLow   bool              `json:"diskLow,omitempty"`
 	// CannotStore is why it does not store, a clause of a sentence, as the leader's probes have it; empty when it does.
 	CannotStore string `json:"cannotStore,omitempty"`
@@ -70,6 +71,9 @@ func (s *service) member(m *store.Member, roles map[uint64]store.Role) member {
 		Role: "member", Status: s.Cluster.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
 		JoinedAt: m.JoinedAt.UTC().Format(handlers.TimeFormat), DiskLow: s.Cluster.DiskLow(m.NodeID)}
 	out.CannotStore = s.Cluster.CannotStore(m.NodeID)
+	if at := s.Cluster.DownSince(m.NodeID); !at.IsZero() {
+		out.DownSince = at.UTC().Format(handlers.TimeFormat)
+	}
 	if role := roles[m.NodeID]; role != store.RoleNone {
 		out.Role = string(role)
 		if role == store.RoleVoter {
