@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"time"
+
+	"muster/api"
 )
 
 // Autopilot is what the leader thinks of the members' health.
@@ -53,11 +55,7 @@ type AutopilotConfig struct {
 }
 
 // Difference is one point on which the Raft configuration does not agree with the members table.
-type Difference struct {
-	NodeID uint64 `json:"nodeId"`
-	Want   string `json:"want"` // role by the members table; empty: not a Raft server
-	Have   string `json:"have"` // role in Raft
-}
+type Difference = api.Difference
 
 // AutopilotConfig reads autopilot's settings.
 func (c *Client) AutopilotConfig(ctx context.Context) (AutopilotConfig, error) {

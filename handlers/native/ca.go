@@ -8,49 +8,11 @@ import (
 	"strconv"
 	"time"
 
+	"muster/api"
 	"muster/certs"
 	"muster/handlers"
 	"muster/store"
 )
-
-type caKind struct {
-	Kind            string         `json:"kind"`
-	Generations     []caGeneration `json:"generations"`
-	Rotation        *caRotation    `json:"rotation,omitempty"`
-	RotationAdvised string         `json:"rotationAdvised,omitempty"`
-}
-
-type caGeneration struct {
-	Generation  uint64 `json:"generation"`
-	State       string `json:"state"`
-	Origin      string `json:"origin"`
-	Fingerprint string `json:"fingerprint"`
-	Subject     string `json:"subject"`
-	NotBefore   string `json:"notBefore"`
-	NotAfter    string `json:"notAfter"`
-	DaysLeft    int    `json:"daysLeft"`
-	CreatedAt   string `json:"createdAt"`
-	Certificate string `json:"certificate"` // PEM; an operator's with those that certify it
-}
-
-type caRotation struct {
-	Phase      string    `json:"phase"`
-	Old        uint64    `json:"old"` // generation that is to go
-	New        uint64    `json:"new"`
-	RolledBack bool      `json:"rolledBack"`
-	StartedAt  string    `json:"startedAt"`
-	StartedBy  string    `json:"startedBy"`
-	PhaseSince string    `json:"phaseSince"`
-	Overlap    string    `json:"overlap"` // a Go duration
-	DropAt     string    `json:"dropAt,omitempty"`
-	Pending    []pending `json:"pending"` // members that it waits for, or has left behind
-}
-
-type pending struct {
-	NodeID uint64 `json:"nodeId"`
-	Name   string `json:"name"`
-	Reason string `json:"reason"`
-}
 
 // showCA shows the certificate authorities and what is going on with them.
 func (s *service) showCA(q *handlers.Request) error {
@@ -58,7 +20,7 @@ func (s *service) showCA(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	var waiting []pending
+	var waiting []api.CAPending
 	for i := range list {
 		if list[i].Rotation != nil && waiting == nil && !q.Stale { // the leader alone knows
 			if _, waiting, err = s.pending(q.Context()); err != nil {
@@ -66,24 +28,41 @@ func (s *service) showCA(q *handlers.Request) error {
 			}
 		}
 	}
-	out := make([]caKind, len(list))
+	out := make([]api.CAKind, len(list))
 	for i := range list {
 		out[i] = s.showCAKind(&list[i], waiting)
 	}
 	return q.Result(http.StatusOK, out)
 }
 
-func (s *service) showCAKind(k *store.AuthorityKind, waiting []pending) caKind {
-	out := caKind{Kind: string(k.Kind), Generations: make([]caGeneration, len(k.Generations))}
+func (s *service) showCAKind(k *store.AuthorityKind, waiting []api.CAPending) api.CAKind {
+	out := api.CAKind{Kind: string(k.Kind), Generations: make([]api.CAGeneration, len(k.Generations))}
 	for i, a := range k.Generations {
-		out.Generations[i] = caGeneration{a.Generation, a.State, a.Origin, a.Fingerprint, a.Subject, a.NotBefore.UTC().Format(handlers.TimeFormat),
-			a.NotAfter.UTC().Format(handlers.TimeFormat), daysLeft(a.NotAfter, s.Now()), a.CreatedAt.UTC().Format(handlers.TimeFormat), a.CertPEM}
+		out.Generations[i] = api.CAGeneration{
+			Generation:  a.Generation,
+			State:       a.State,
+			Origin:      a.Origin,
+			Fingerprint: a.Fingerprint,
+			Subject:     a.Subject,
+			NotBefore:   api.Time(a.NotBefore),
+			NotAfter:    api.Time(a.NotAfter),
+			DaysLeft:    daysLeft(a.NotAfter, s.Now()),
+			CreatedAt:   api.Time(a.CreatedAt),
+			Certificate: a.CertPEM,
+		}
 	}
 	if r := k.Rotation; r != nil {
-		out.Rotation = &caRotation{Phase: r.Phase, Old: r.Old, New: r.New, RolledBack: r.RolledBack, StartedAt: r.StartedAt.UTC().Format(handlers.TimeFormat),
-			StartedBy: r.StartedBy, PhaseSince: r.PhaseAt.UTC().Format(handlers.TimeFormat), Overlap: r.Overlap.String(), Pending: []pending{}}
-		if r.DropAt != nil {
-			out.Rotation.DropAt = r.DropAt.UTC().Format(handlers.TimeFormat)
+		out.Rotation = &api.CARotation{
+			Phase:      r.Phase,
+			Old:        r.Old,
+			New:        r.New,
+			RolledBack: r.RolledBack,
+			StartedAt:  api.Time(r.StartedAt),
+			StartedBy:  r.StartedBy,
+			PhaseSince: api.Time(r.PhaseAt),
+			Overlap:    r.Overlap.String(),
+			DropAt:     api.TimePointer(r.DropAt),
+			Pending:    []api.CAPending{},
 		}
 		for _, p := range waiting {
 			if p.Reason == "" {
@@ -104,8 +83,8 @@ func (s *service) showCAKind(k *store.AuthorityKind, waiting []pending) caKind {
 func daysLeft(end, now time.Time) int { return int(end.Sub(now).Hours() / 24) }
 
 // pending lists the members that have not put the present trust into effect; the reason is empty for those that answer.
-func (s *service) pending(ctx context.Context) (store.Installed, []pending, error) {
-	list := []pending{}
+func (s *service) pending(ctx context.Context) (store.Installed, []api.CAPending, error) {
+	list := []api.CAPending{}
 	in, why, err := s.Cluster.Installed(ctx)
 	if err != nil {
 		return in, nil, err
@@ -123,7 +102,7 @@ func (s *service) pending(ctx context.Context) (store.Installed, []pending, erro
 			return in, nil, err
 		}
 		if m != nil {
-			list = append(list, pending{id, m.Name, why[id]})
+			list = append(list, api.CAPending{NodeID: id, Name: m.Name, Reason: why[id]})
 		}
 	}
 	return in, list, nil
@@ -209,7 +188,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	var waiting []pending
+	var waiting []api.CAPending
 	if r.Installed, waiting, err = s.pending(q.Context()); err != nil {
 		return err
 	}
@@ -237,23 +216,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 			}
 		}
 	}
-	return q.Result(http.StatusOK, struct {
-		DryRun bool `json:"dryRun"`
-		store.CAChange
-	}{r.DryRun, done})
-}
-
-type issuedCertificate struct {
-	Serial    string `json:"serial"`
-	Kind      string `json:"kind"`
-	NodeID    uint64 `json:"nodeId,omitempty"`
-	Node      string `json:"node,omitempty"` // name; absent when it is no member any more
-	Authority uint64 `json:"authority,omitempty"`
-	IssuedAt  string `json:"issuedAt"`
-	ExpiresAt string `json:"expiresAt"`
-	DaysLeft  int    `json:"daysLeft"`
-	RevokedAt string `json:"revokedAt,omitempty"`
-	Current   bool   `json:"current"` // the newest of its kind that the member has
+	return q.Result(http.StatusOK, api.CAChange{DryRun: r.DryRun, Steps: done.Steps, Warnings: done.Warnings})
 }
 
 const (
@@ -298,12 +261,19 @@ func (s *service) listCertificates(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]issuedCertificate, len(list))
+	out := make([]api.Certificate, len(list))
 	for i, c := range list {
-		out[i] = issuedCertificate{Serial: c.Serial, Kind: string(c.Kind), NodeID: c.NodeID, Node: c.NodeName, Authority: c.Authority,
-			IssuedAt: c.IssuedAt.UTC().Format(handlers.TimeFormat), ExpiresAt: c.ExpiresAt.UTC().Format(handlers.TimeFormat), DaysLeft: daysLeft(c.ExpiresAt, s.Now()), Current: c.Current}
-		if c.RevokedAt != nil {
-			out[i].RevokedAt = c.RevokedAt.UTC().Format(handlers.TimeFormat)
+		out[i] = api.Certificate{
+			Serial:    c.Serial,
+			Kind:      string(c.Kind),
+			NodeID:    c.NodeID,
+			Node:      c.NodeName,
+			Authority: c.Authority,
+			IssuedAt:  api.Time(c.IssuedAt),
+			ExpiresAt: api.Time(c.ExpiresAt),
+			DaysLeft:  daysLeft(c.ExpiresAt, s.Now()),
+			RevokedAt: api.TimePointer(c.RevokedAt),
+			Current:   c.Current,
 		}
 	}
 	return q.Result(http.StatusOK, out)

@@ -10,33 +10,27 @@ import (
 	"time"
 	"unicode"
 
+	"muster/api"
 	"muster/certs"
 	"muster/handlers"
 	"muster/store"
 )
 
-type enrollToken struct {
-	ID        string   `json:"id"`
-	Token     string   `json:"token,omitempty"`
-	Name      string   `json:"name"`
-	Scope     string   `json:"scope"`
-	State     string   `json:"state"`
-	Uses      int      `json:"uses"`
-	MaxUses   int      `json:"maxUses"`
-	CreatedBy string   `json:"createdBy"`
-	CreatedAt string   `json:"createdAt"`
-	ExpiresAt string   `json:"expiresAt"`
-	Warnings  []string `json:"warnings,omitempty"`
-}
-
-func (s *service) showEnrollToken(k *store.APIKey) enrollToken {
-	t := enrollToken{ID: k.ID, Token: k.Text, Name: k.Name, Scope: store.EnrollNode, State: k.State(s.Now()), Uses: k.Uses, MaxUses: k.MaxUses,
-		CreatedBy: k.OwnerName + " (" + k.OwnerID + ")", CreatedAt: k.CreatedAt.UTC().Format(handlers.TimeFormat)}
+func (s *service) showEnrollToken(k *store.APIKey) api.EnrollToken {
+	t := api.EnrollToken{
+		ID:        k.ID,
+		Token:     k.Text,
+		Name:      k.Name,
+		Scope:     store.EnrollNode,
+		State:     k.State(s.Now()),
+		Uses:      k.Uses,
+		MaxUses:   k.MaxUses,
+		CreatedBy: k.OwnerName + " (" + k.OwnerID + ")",
+		CreatedAt: api.Time(k.CreatedAt),
+		ExpiresAt: api.TimeOf(k.ExpiresAt),
+	}
 	if len(k.Scopes) == 1 && k.Scopes[0] == store.ScopeEnrollKibana {
 		t.Scope = store.EnrollKibana
-	}
-	if k.ExpiresAt != nil {
-		t.ExpiresAt = k.ExpiresAt.UTC().Format(handlers.TimeFormat)
 	}
 	return t
 }
@@ -142,7 +136,7 @@ func (s *service) listEnrollTokens(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	list := make([]enrollToken, len(keys))
+	list := make([]api.EnrollToken, len(keys))
 	for i := range keys {
 		list[i] = s.showEnrollToken(&keys[i])
 	}
@@ -172,21 +166,6 @@ func (s *service) revokeEnrollToken(q *handlers.Request) error {
 	}{"Enrollment token revoked", revoked.Enrollments})
 }
 
-type enrollment struct {
-	ID              string `json:"id"`
-	Kind            string `json:"kind"`
-	State           string `json:"state"`
-	EnrolledBy      string `json:"enrolledBy"`
-	Remote          string `json:"remote"`
-	TokenID         string `json:"tokenId,omitempty"`
-	TransportSerial string `json:"transportSerial,omitempty"`
-	HTTPCASerial    string `json:"httpCaSerial,omitempty"`
-	ServiceTokenID  string `json:"serviceTokenId,omitempty"`
-	EnrolledAt      string `json:"enrolledAt"`
-	ExpiresAt       string `json:"expiresAt"`
-	RevokedAt       string `json:"revokedAt,omitempty"`
-}
-
 func (s *service) listEnrollments(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
@@ -195,13 +174,22 @@ func (s *service) listEnrollments(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	list := make([]enrollment, len(rows))
+	list := make([]api.Enrollment, len(rows))
 	for i := range rows {
 		e := &rows[i]
-		list[i] = enrollment{ID: e.ID, Kind: e.Kind, State: e.State(s.Now()), EnrolledBy: e.EnrolledBy, Remote: e.Remote, TokenID: e.KeyID, TransportSerial: e.TransportSerial,
-			HTTPCASerial: e.HTTPCASerial, ServiceTokenID: e.ServiceTokenID, EnrolledAt: e.EnrolledAt.UTC().Format(handlers.TimeFormat), ExpiresAt: e.ExpiresAt.UTC().Format(handlers.TimeFormat)}
-		if e.RevokedAt != nil {
-			list[i].RevokedAt = e.RevokedAt.UTC().Format(handlers.TimeFormat)
+		list[i] = api.Enrollment{
+			ID:              e.ID,
+			Kind:            e.Kind,
+			State:           e.State(s.Now()),
+			EnrolledBy:      e.EnrolledBy,
+			Remote:          e.Remote,
+			TokenID:         e.KeyID,
+			TransportSerial: e.TransportSerial,
+			HTTPCASerial:    e.HTTPCASerial,
+			ServiceTokenID:  e.ServiceTokenID,
+			EnrolledAt:      api.Time(e.EnrolledAt),
+			ExpiresAt:       api.Time(e.ExpiresAt),
+			RevokedAt:       api.TimeOf(e.RevokedAt),
 		}
 	}
 	return q.Result(http.StatusOK, list)
