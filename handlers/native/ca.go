@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -51,31 +52,37 @@ func (s *service) showCAKind(k *store.AuthorityKind, waiting []api.CAPending) ap
 			Certificate: a.CertPEM,
 		}
 	}
-	if r := k.Rotation; r != nil {
-		out.Rotation = &api.CARotation{
-			Phase:      r.Phase,
-			Old:        r.Old,
-			New:        r.New,
-			RolledBack: r.RolledBack,
-			StartedAt:  api.Time(r.StartedAt),
-			StartedBy:  r.StartedBy,
-			PhaseSince: api.Time(r.PhaseAt),
-			Overlap:    r.Overlap.String(),
-			DropAt:     api.TimePointer(r.DropAt),
-			Pending:    []api.CAPending{},
-		}
-		for _, p := range waiting {
-			if p.Reason == "" {
-				p.Reason = fmt.Sprintf("has not got a certificate of generation %d yet", r.New)
-				if r.Phase == store.PhaseTrust {
-					p.Reason = fmt.Sprintf("does not trust generation %d yet", r.New)
-				}
-			}
-			out.Rotation.Pending = append(out.Rotation.Pending, p)
-		}
+	if k.Rotation != nil {
+		out.Rotation = showRotation(k.Rotation, waiting)
 	}
 	if r := k.Removed; r != nil {
 		out.RotationAdvised = fmt.Sprintf("node %d (%s), removed at %s, could read the CA keys", r.NodeID, r.Name, r.RemovedAt.UTC().Format(handlers.TimeFormat))
+	}
+	return out
+}
+
+// showRotation describes a rotation and whom it waits for.
+func showRotation(r *store.CARotation, waiting []api.CAPending) *api.CARotation {
+	out := &api.CARotation{
+		Phase:      r.Phase,
+		Old:        r.Old,
+		New:        r.New,
+		RolledBack: r.RolledBack,
+		StartedAt:  api.Time(r.StartedAt),
+		StartedBy:  r.StartedBy,
+		PhaseSince: api.Time(r.PhaseAt),
+		Overlap:    r.Overlap.String(),
+		DropAt:     api.TimePointer(r.DropAt),
+		Pending:    []api.CAPending{},
+	}
+	for _, p := range waiting {
+		if p.Reason == "" {
+			p.Reason = fmt.Sprintf("has not got a certificate of generation %d yet", r.New)
+			if r.Phase == store.PhaseTrust {
+				p.Reason = fmt.Sprintf("does not trust generation %d yet", r.New)
+			}
+		}
+		out.Pending = append(out.Pending, p)
 	}
 	return out
 }
@@ -138,31 +145,12 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 		return r, f.Err
 	}
 	bad := func(text string) (store.CARequest, error) { return r, handlers.Fail(http.StatusBadRequest, text) }
-	switch kind {
-	case "", "all":
-		r.Kinds = []certs.Kind{certs.HTTP, certs.Transport}
-	case "http", "transport":
-		r.Kinds = []certs.Kind{certs.Kind(kind)}
-	default:
+	if r.Kinds = caKinds(kind); r.Kinds == nil {
 		return bad("kind must be http, transport or all")
 	}
-	if r.Action == "" {
-		r.Action = store.CAStart
-	}
-	start, goesOn := r.Action == store.CAStart, r.Action == store.CAContinue || r.Action == store.CADrop
-	switch {
-	case !start && !goesOn && r.Action != store.CARollback:
-		return bad("action must be start, continue, drop or rollback")
-	case r.Force && !goesOn:
-		return bad("force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members")
-	case f.Has("overlap") && r.Action == store.CADrop:
-		return bad("overlap does not go with the action drop, which ends the overlap")
-	case (cert != "" || key != "") && !start:
-		return bad("certPEM and keyPEM go with the action start only")
-	case (cert == "") != (key == ""):
-		return bad("certPEM and keyPEM must be given together")
-	case cert != "" && len(r.Kinds) > 1:
-		return bad("kind must be http or transport with certPEM: one CA is for one kind")
+	r.Action = cmp.Or(r.Action, store.CAStart)
+	if why := caConflict(&r, f.Has("overlap"), cert, key); why != "" {
+		return bad(why)
 	}
 	for column, text := range map[string]string{"cert_pem": cert, "sealed_key": key} {
 		if err := store.CheckSize("authorities", column, []byte(text)); err != nil {
@@ -173,13 +161,48 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 		r.CertPEM, r.KeyPEM = []byte(cert), []byte(key)
 	}
 	if f.Has("overlap") {
-		d, err := time.ParseDuration(overlap)
-		if err != nil || d < 0 || d > maxOverlap || d%time.Second != 0 {
-			return bad("overlap must be a duration of whole seconds between 0s and 2160h, such as 24h")
-		}
-		r.Overlap = &d
+		r.Overlap, err = parseOverlap(overlap)
 	}
-	return r, nil
+	return r, err
+}
+
+// caKinds are the kinds that a request names; nil for a name that there is not.
+func caKinds(name string) []certs.Kind {
+	switch name {
+	case "", "all":
+		return []certs.Kind{certs.HTTP, certs.Transport}
+	case "http", "transport":
+		return []certs.Kind{certs.Kind(name)}
+	}
+	return nil
+}
+
+func parseOverlap(text string) (*time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 || d > maxOverlap || d%time.Second != 0 {
+		return nil, handlers.Fail(http.StatusBadRequest, "overlap must be a duration of whole seconds between 0s and 2160h, such as 24h")
+	}
+	return &d, nil
+}
+
+// caConflict says which fields of a request do not go together, "" when they do.
+func caConflict(r *store.CARequest, overlap bool, cert, key string) string {
+	start, goesOn := r.Action == store.CAStart, r.Action == store.CAContinue || r.Action == store.CADrop
+	switch {
+	case !start && !goesOn && r.Action != store.CARollback:
+		return "action must be start, continue, drop or rollback"
+	case r.Force && !goesOn:
+		return "force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members"
+	case overlap && r.Action == store.CADrop:
+		return "overlap does not go with the action drop, which ends the overlap"
+	case (cert != "" || key != "") && !start:
+		return "certPEM and keyPEM go with the action start only"
+	case (cert == "") != (key == ""):
+		return "certPEM and keyPEM must be given together"
+	case cert != "" && len(r.Kinds) > 1:
+		return "kind must be http or transport with certPEM: one CA is for one kind"
+	}
+	return ""
 }
 
 // rotateCA starts the rotation of an authority or of both, or changes one that is under way.
@@ -226,15 +249,44 @@ const (
 
 // listCertificates lists leaves by expiry, the first to expire first.
 func (s *service) listCertificates(q *handlers.Request) error {
+	f, err := s.certificateFilter(q)
+	if err != nil {
+		return err
+	}
+	list, err := s.Store.Certificates.List(q.Context(), q.Consistency(), f)
+	if err != nil {
+		return err
+	}
+	out := make([]api.Certificate, len(list))
+	for i, c := range list {
+		out[i] = api.Certificate{
+			Serial:    c.Serial,
+			Kind:      string(c.Kind),
+			NodeID:    c.NodeID,
+			Node:      c.NodeName,
+			Authority: c.Authority,
+			IssuedAt:  api.Time(c.IssuedAt),
+			ExpiresAt: api.Time(c.ExpiresAt),
+			DaysLeft:  daysLeft(c.ExpiresAt, s.Now()),
+			RevokedAt: api.TimePointer(c.RevokedAt),
+			Current:   c.Current,
+		}
+	}
+	return q.Result(http.StatusOK, out)
+}
+
+// certificateFilter reads which leaves are asked for.
+func (s *service) certificateFilter(q *handlers.Request) (f store.CertificateFilter, err error) {
 	query := q.URL.Query()
-	bad := func(text string) error { return handlers.Fail(http.StatusBadRequest, text) }
-	f := store.CertificateFilter{Kind: query.Get("kind"), Limit: defaultCertificates}
+	bad := func(text string) (store.CertificateFilter, error) {
+		return f, handlers.Fail(http.StatusBadRequest, text)
+	}
+	f = store.CertificateFilter{Kind: query.Get("kind"), Limit: defaultCertificates}
 	if len(f.Kind) > 32 {
 		return bad("kind must be the name of a kind, such as http or transport")
 	}
-	var err error
 	if f.NodeID, err = s.members.Filter(q, "nodeId"); err != nil {
-		return err
+		return f, err
 	}
 	if v := query.Get("expiresWithin"); v != "" {
 		d, err := time.ParseDuration(v)
@@ -257,24 +309,5 @@ func (s *service) listCertificates(q *handlers.Request) error {
 		}
 		f.Limit = n
 	}
-	list, err := s.Store.Certificates.List(q.Context(), q.Consistency(), f)
-	if err != nil {
-		return err
-	}
-	out := make([]api.Certificate, len(list))
-	for i, c := range list {
-		out[i] = api.Certificate{
-			Serial:    c.Serial,
-			Kind:      string(c.Kind),
-			NodeID:    c.NodeID,
-			Node:      c.NodeName,
-			Authority: c.Authority,
-			IssuedAt:  api.Time(c.IssuedAt),
-			ExpiresAt: api.Time(c.ExpiresAt),
-			DaysLeft:  daysLeft(c.ExpiresAt, s.Now()),
-			RevokedAt: api.TimePointer(c.RevokedAt),
-			Current:   c.Current,
-		}
-	}
-	return q.Result(http.StatusOK, out)
+	return f, nil
 }

@@ -134,31 +134,9 @@ func (s *service) putSecret(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	f, err := handlers.ParseFields(q.Content)
+	value, err := parseSecret(q.Content)
 	if err != nil {
 		return err
-	}
-	var text string
-	if !f.Get("value", true, "a string", &text) {
-		return f.Err
-	}
-	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
-	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(q.Content, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(q.Content), []byte(`\ufffd`)) {
-		return handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
-	}
-	value := []byte(text)
-	switch encoding := f.Text("encoding", false, 0, 16); {
-	case f.Err != nil:
-		return f.Err
-	case encoding == "base64":
-		if value, err = base64.StdEncoding.DecodeString(text); err != nil {
-			return handlers.Fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")
-		}
-	case encoding != "":
-		return handlers.Fail(http.StatusBadRequest, "encoding must be base64 or absent")
-	}
-	if len(value) > maxSecret {
-		return handlers.Fail(http.StatusBadRequest, "value must be at most 64 KiB")
 	}
 	x, err := s.Store.Secrets.Put(q.Context(), q.Actor, name, value)
 	if err != nil {
@@ -169,6 +147,37 @@ func (s *service) putSecret(q *handlers.Request) error {
 		status = http.StatusCreated
 	}
 	return q.Result(status, showSecret(&x))
+}
+
+// parseSecret reads the value of a secret.
+func parseSecret(body []byte) ([]byte, error) {
+	f, err := handlers.ParseFields(body)
+	if err != nil {
+		return nil, err
+	}
+	var text string
+	if !f.Get("value", true, "a string", &text) {
+		return nil, f.Err
+	}
+	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
+	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(body, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(body), []byte(`\ufffd`)) {
+		return nil, handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
+	}
+	value := []byte(text)
+	switch encoding := f.Text("encoding", false, 0, 16); {
+	case f.Err != nil:
+		return nil, f.Err
+	case encoding == "base64":
+		if value, err = base64.StdEncoding.DecodeString(text); err != nil {
+			return nil, handlers.Fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")
+		}
+	case encoding != "":
+		return nil, handlers.Fail(http.StatusBadRequest, "encoding must be base64 or absent")
+	}
+	if len(value) > maxSecret {
+		return nil, handlers.Fail(http.StatusBadRequest, "value must be at most 64 KiB")
+	}
+	return value, nil
 }
 
 func (s *service) getSecret(q *handlers.Request) error {
