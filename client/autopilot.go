@@ -32,6 +32,9 @@ type AutopilotServer struct {
 	DrainState  string    `json:"drainState,omitempty"`
 	Pinned      bool      `json:"pinned,omitempty"` // promoted by an operator
 	Electable   bool      `json:"electable"`
+	Recovering  bool      `json:"recovering,omitempty"`  // it fell silent or could not store, and is not trusted again yet
+	Failed      bool      `json:"failed,omitempty"`      // it recovers from being unable to store
+	DiskLow     bool      `json:"diskLow,omitempty"`     // it has said that its disk is nearly full
 	CannotStore string    `json:"cannotStore,omitempty"` // why it does not store, a clause of a sentence
 	Lag         uint64    `json:"lag"`                   // revisions behind the leader
 	Stalled     string    `json:"stalled,omitempty"`     // how long its replica has not moved though the leader had more
