@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test test-engine asan race faults lint bench man image install clean setup setup-test setup-bench FORCE
+.PHONY: build run test docs-test env test-engine asan race faults lint bench man image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -28,11 +28,23 @@ test: setup-test build
 	$(GO) test -tags $(TAGS) -race -p 1 -timeout 15m $$($(GO) list ./... | grep -v /e2e)
 	$(GO) test -tags $(TAGS) -parallel 3 -timeout 25m ./e2e
 	$(GO) test -tags $(TAGS) -timeout 10m ./e2e/faults
+	$(GO) test -tags $(TAGS) -timeout 5m -parallel 2 ./e2e/docs
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test -timeout 3m ./...
 
 # The end-to-end tests with the race detector in every process: about five minutes on two cores.
 race: setup-test
 	$(GO) test -tags $(TAGS) -race -timeout 25m ./e2e
+
+# Every command of README.md and docs/, as it stands there, against real clusters (e2e/docs).
+docs-test: setup-test
+	$(GO) test -tags $(TAGS) -count 1 -timeout 5m -parallel 2 ./e2e/docs
+
+# What `go build` and `go test` need, for a shell: eval "$(make env)".
+env: setup
+	@echo 'export CGO_ENABLED=1'
+	@echo 'export CGO_CFLAGS="$(CGO_CFLAGS)"'
+	@echo 'export CGO_LDFLAGS="$(CGO_LDFLAGS)"'
+	@echo 'export GOFLAGS=-tags=$(TAGS)'
 
 # Every fuzz target, one after the other: make fuzz FUZZTIME=1m. What one finds goes into testdata/fuzz of its package, as a seed
 # that `make test` runs from then on.
@@ -73,8 +85,15 @@ lint: setup
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) vet ./...
 	$(GO) tool -modfile=tools/go.mod staticcheck -tags $(TAGS) ./...
 
+# muster beside etcd and beside its engine alone (bench/README.md): make bench [BENCH='-only writes'] [RESULT=NAME]
+# [PROFILE=DIR]. RESULT keeps the figures as bench/results/NAME.json, PROFILE leaves CPU and mutex profiles of each part.
+BENCH   ?=
+RESULT  ?=
+PROFILE ?=
 bench: setup-bench build
-	cd bench && $(GO) run . -muster ../muster
+	$(if $(PROFILE),$(GO) build -tags $(TAGS),profile -ldflags '$(STATIC) $(STAMP)' -o .deps/muster-profile .)
+	cd bench && $(GO) run . -muster $(if $(PROFILE),../.deps/muster-profile -profile $(abspath $(PROFILE)),../muster) \
+		$(if $(RESULT),-json results/$(RESULT).json) $(BENCH)
 
 # A manual page for each command, made from the commands.
 man: setup

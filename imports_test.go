@@ -45,7 +45,7 @@ var arrows = map[string][]string{
 	"handlers/native/ui":           family(),
 	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "store"}, // for tests
 
-	"cluster":           {"cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport", "store"},
+	"cluster":           {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport", "store"},
 	"cluster/autopilot": {},
 	"cluster/datadir":   {"cluster/transport", "store"},
 	"cluster/peering":   {"cluster/transport", "store"},

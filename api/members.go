@@ -29,7 +29,8 @@ type Member struct {
 	SliceCIDR string            `json:"sliceCidr"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	JoinedAt  time.Time         `json:"joinedAt"`
-	DiskLow   bool              `json:"diskLow,omitempty"` // it has said that its disk is nearly full
+	DownSince time.Time         `json:"downSince,omitzero"` // when one that does not answer last did
+	DiskLow   bool              `json:"diskLow,omitempty"`  // it has said that its disk is nearly full
 	// CannotStore is why it does not store, a clause of a sentence, as the leader's probes have it; empty when it does.
 	CannotStore string `json:"cannotStore,omitempty"`
 

@@ -243,7 +243,7 @@ func TestCommands(t *testing.T) {
 		{"help nix", 2, "", nil, []string{"muster: unknown command \"nix\""}},
 		{"members --nix", 2, "", nil, []string{"muster: unknown flag: --nix (see \"muster members --help\")\n"}},
 		{"members more", 2, "", nil, []string{"muster: \"more\" is one argument too many"}},
-		{"members -o xml", 2, "", nil, []string{"muster: -o \"xml\" is neither table nor json"}},
+		{"members -o xml", 2, "", nil, []string{"muster: -o \"xml\" is none of table, json, name"}},
 		{"member show", 2, "", nil, []string{"muster: ID is missing (see \"muster member show --help\")\n"}},
 		{"member drain 2 --deadline soon", 2, "", nil, []string{"muster: invalid argument \"soon\""}},
 		{"member drain 2 --deadline -1s", 2, "", nil, []string{"muster: --deadline -1s is not between"}},

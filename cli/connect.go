@@ -75,6 +75,9 @@ func devConfig() (client.Config, error) {
 	}
 	others, _ := filepath.Glob(filepath.Join(devData, "*", "node.json"))
 	for _, name := range others {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(name), "removed.json")); err == nil {
+			continue // a member that was removed does not come back
+		}
 		other, err := client.FromData(filepath.Dir(name))
 		if err == nil && other.Addrs[0] != cfg.Addrs[0] {
 			cfg.Addrs = append(cfg.Addrs, other.Addrs...)

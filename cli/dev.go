@@ -34,20 +34,24 @@ func newDevCommand(env *environment) *cobra.Command {
 		Use:   "dev",
 		Short: "Run a real cluster of several processes on this machine",
 		Long: `Run a cluster of several members on this machine, each a process of its own with its own data directory,
-joined by real tokens. Ctrl-C stops them all; the next start resumes the same cluster.`,
+joined by real tokens. Ctrl-C stops them all; the next start resumes the same cluster.
+
+A second cluster, in another --data, takes the next ports that are free, unless --api-port and --raft-port say which.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if d.nodes < 1 || d.nodes > maxDevNodes {
 				return usagef(cmd, "--nodes must be between 1 and %d", maxDevNodes)
 			}
+			d.fixed = cmd.Flags().Changed("api-port") || cmd.Flags().Changed("raft-port")
 			return d.run(cmd.Context())
 		},
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&d.nodes, "nodes", 3, "number of members")
 	flags.StringVar(&d.data, "data", "./data", "directory that holds the members' data directories")
-	flags.IntVar(&d.apiPort, "api-port", 5000, "API port of the first member; the others follow")
-	flags.IntVar(&d.raftPort, "raft-port", 7000, "cluster port of the first member; the others follow")
+	flags.IntVar(&d.apiPort, "api-port", devAPIPort, "API port of the first member; the others follow")
+	flags.IntVar(&d.raftPort, "raft-port", devRaftPort, "cluster port of the first member; the others follow")
+	flags.StringVar(&d.datacenter, "datacenter", "", "name of the datacenter, as other clusters see it, when founding (default dc1)")
 	return cmd
 }
 
@@ -57,6 +61,8 @@ type devCluster struct {
 	nodes             int
 	data              string
 	apiPort, raftPort int
+	fixed             bool   // the ports were given
+	datacenter        string // empty: the default of serve
 
 	members []*devMember
 	begin   time.Time
@@ -72,8 +78,12 @@ type devMember struct {
 func (d *devCluster) dir(n int) string { return filepath.Join(d.data, fmt.Sprint(n)) }
 
 func (d *devCluster) args(n int) []string {
-	return []string{"serve", "--data", d.dir(n), "--name", fmt.Sprintf("node-%d", n),
+	args := []string{"serve", "--data", d.dir(n), "--name", fmt.Sprintf("node-%d", n),
 		"--api", fmt.Sprintf("127.0.0.1:%d", d.apiPort+n-1), "--raft", fmt.Sprintf("127.0.0.1:%d", d.raftPort+n-1)}
+	if n == 1 && d.datacenter != "" {
+		args = append(args, "--datacenter", d.datacenter)
+	}
+	return args
 }
 
 func (d *devCluster) known(n int) bool {
@@ -90,6 +100,16 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	d.begin = time.Now()
+	lock, err := lockDev(d.data, d.nodes)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if !d.fixed {
+		if d.apiPort, d.raftPort, err = devPorts(d.dir(1), d.nodes); err != nil {
+			return err
+		}
+	}
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // the members do not end with the reader of this output,
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)  // and end in order with the terminal
 	defer stop()

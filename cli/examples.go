@@ -12,7 +12,7 @@ var examples = map[string][]string{
 		"muster serve --data /var/lib/muster --api 192.0.2.1:5000 --raft 192.0.2.1:7000",
 		"muster serve --data /var/lib/muster --api 192.0.2.2:5000 --raft 192.0.2.2:7000 --join @/run/join-token",
 	},
-	"dev": {"muster dev", "muster dev --nodes 5 --data ./data"},
+	"dev": {"muster dev", "muster dev --nodes 5 --data ./data", "muster dev --data ./other --datacenter dc2"},
 
 	"members":        {"muster members", "muster members -o json | jq -r '.[].name'"},
 	"member list":    {"muster member list"},
@@ -28,7 +28,11 @@ var examples = map[string][]string{
 	},
 	"join-token list":   {"muster join-token list"},
 	"join-token revoke": {"muster join-token revoke 3f2a9c4e"},
-	"join-keys rotate":  {"muster join-keys rotate --grace 1h"},
+	"join-token key-hash": {
+		"muster join-token key-hash --data /var/lib/muster",
+		"muster join-token create --key-hash 9b1c…",
+	},
+	"join-keys rotate": {"muster join-keys rotate --grace 1h"},
 
 	"lease list":   {"muster lease list --member node-3"},
 	"lease put":    {"muster lease put session-7 --member node-3 --ttl 5m"},

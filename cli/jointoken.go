@@ -16,7 +16,8 @@ import (
 
 func newJoinTokenCommand(env *environment) *cobra.Command {
 	group := newGroup("join-token", "Make, list and revoke the tokens with which machines join")
-	group.AddCommand(newJoinTokenCreateCommand(env), newJoinTokenListCommand(env), newJoinTokenRevokeCommand(env))
+	group.AddCommand(newJoinTokenCreateCommand(env), newJoinTokenListCommand(env), newJoinTokenRevokeCommand(env),
+		newJoinTokenKeyHashCommand(env))
 	return group
 }
 

@@ -49,8 +49,8 @@ func (s *service) logs(l *slog.Logger) {
 	s.lines.tell(func(lost uint64) { l.Warn("log lines were lost: their reader was gone or too slow", "lines", lost) })
 }
 
-// close sends what waits for the service manager. The signals stay caught: the process is about to end, and its last words
-// must not be what kills it.
+// close sends what waits for the service manager. The signals stay caught: the process is about to end, and its last
+// words must not be what kills it.
 func (s *service) close() {
 	close(s.notices)
 	select {
@@ -114,7 +114,7 @@ func (s *service) run(ctx context.Context, reload func() error, status func() st
 	}
 }
 
-// managed tells whether a service manager has started this process and wants to be notified.
+// managed reports whether a service manager has started this process and wants to be notified.
 func managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
 // collector counts the log lines that nobody has read.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/api"
 	"muster/cluster/datadir"
 	"muster/cluster/peering"
 	"muster/cluster/transport"
@@ -43,8 +44,9 @@ type Config struct {
 	// Incarnation is that of this process; Given is what the command line says of this member besides its addresses.
 	Incarnation Incarnation
 	Given       Given
-	PeerPing    time.Duration // silence after which the other side of a peering is asked whether it is there; 0: peering.DefaultPing
-	Logger      *slog.Logger
+	// silence after which the other side of a peering is asked whether it is there; 0: peering.DefaultPing
+	PeerPing time.Duration
+	Logger   *slog.Logger
 
 	DiskReserve datadir.Reserve // room that the member keeps on its disk
 
@@ -72,9 +74,10 @@ type Cluster struct {
 	renewal    *renewal
 	owner      *owner
 	events     *events
+	historian  *historian
 	peers      *peering.Streams
 
-	told sync.Map // ids of removed members of whom the others were told
+	told sync.Map // removed members that the others have been told of
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
@@ -88,9 +91,11 @@ func Start(cfg Config) *Cluster {
 	c.gate = &gate{m}
 	c.twins = &twins{member: m, last: map[uint64]string{}}
 	c.issuer = &issuer{m}
-	c.announcer = &announcer{member: m, view: c.view, membership: c.membership, twins: c.twins, issuer: c.issuer, twin: make(chan error, 1)}
+	c.announcer = &announcer{member: m, view: c.view, membership: c.membership, twins: c.twins, issuer: c.issuer,
+		twin: make(chan error, 1)}
 	c.renewal = &renewal{member: m, issuer: c.issuer, announcer: c.announcer, due: make(chan struct{}, 1)}
 	c.owner = &owner{member: m, archives: make(chan struct{}, 1)}
+	c.historian = &historian{m, c.view, newHistory(time.Now())}
 	c.events = &events{member: m, closing: make(chan struct{})}
 	c.peers = peering.New(peering.Config{
 		Store:     cfg.Store,
@@ -102,8 +107,17 @@ func Start(cfg Config) *Cluster {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
-	for _, loop := range []func(context.Context){c.peers.Run, c.events.follow, c.renewal.run, c.lead, c.membership.run, c.announcer.run,
-		c.keeper.run, c.owner.run} {
+	for _, loop := range []func(context.Context){
+		c.peers.Run,
+		c.events.follow,
+		c.renewal.run,
+		c.lead,
+		c.membership.run,
+		c.announcer.run,
+		c.keeper.run,
+		c.owner.run,
+		c.historian.run,
+	} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
@@ -179,6 +193,7 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.events.serve)
+	mux.HandleFunc("GET "+pathFigures, c.historian.serve)
 	return mux
 }
 
@@ -193,12 +208,16 @@ func (c *Cluster) Twin() <-chan error { return c.announcer.twin }
 // Removed is closed when another member has said that this one is not in the cluster any more.
 func (c *Cluster) Removed() <-chan struct{} { return c.membership.gone }
 
+// History returns what this member remembers of the last hour.
+func (c *Cluster) History() api.History { return c.historian.History() }
+
 // Notices is what this member's operator has to do now, a sentence each: what there is, a semicolon, what mends it. It is
 // nil when that is nothing.
 func (c *Cluster) Notices() []string {
 	list := c.announcer.notices()
 	if d := c.Disk(); d.Low {
-		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, %d MiB are kept in reserve; make room, but delete "+
+		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, %d MiB are kept in reserve; "+
+			"make room, but delete "+
 			"nothing in the data directory", d.Free>>20, d.Reserve>>20))
 	}
 	return list

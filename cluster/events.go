@@ -88,14 +88,14 @@ func (ev *events) whileRead(turned, stop <-chan struct{}) {
 	}
 }
 
-// eventLine is one line of the stream between members: where the leader's window ends, when the stream begins anew, or
-// events; an empty one says that the leader is still there.
+// eventLine is one line of the stream between members: where the leader's window ends, when the stream starts over, or
+// events; an empty line is a sign of life.
 type eventLine struct {
 	Begin *store.Position  `json:"begin,omitempty"`
 	Rows  []store.AuditRow `json:"rows,omitempty"`
 }
 
-// receive reads from the leader until the stream breaks; got tells whether it brought anything.
+// receive reads from the leader until the stream breaks; got reports whether it brought anything.
 func (ev *events) receive(ctx context.Context, leader uint64) (got bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -127,8 +127,8 @@ func (ev *events) receive(ctx context.Context, leader uint64) (got bool, err err
 	}
 }
 
-// serve streams the leader's window to another member. One whose window ends before this one begins is told to
-// begin anew: its readers find what is in between in its mirror.
+// serve streams the leader's window to another member. A member whose window ends before this one begins is told to
+// start over: its readers find the gap in its mirror.
 func (ev *events) serve(w http.ResponseWriter, r *http.Request) {
 	out := json.NewEncoder(w)
 	ctl := http.NewResponseController(w)

@@ -24,8 +24,8 @@ const (
 	removedWithin = 2 * time.Second        // to tell another member of a removal
 )
 
-// Fence returns an error for a node that is not to be talked to; see store.Fence. A member that has no state yet lets in
-// those who can bring it: whom it was told of when it joined, and who leads as these say.
+// Fence returns an error for a node that is not to be talked to; see store.Fence. A member without state lets in the
+// members that can bring it: those it was told of when it joined, and the leader that these name.
 func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID uint64) error {
 	err := s.Members.Fence(ctx, nodeID)
 	if err == nil || errors.Is(err, store.ErrNotMember) || s.Mirror.Revision() != 0 {
@@ -45,20 +45,22 @@ func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID ui
 // gate confirms with the leader who is a member.
 type gate struct{ *member }
 
-// unconfirmed are the internal requests that must be served when there is no leader who could be asked: they tell nothing
-// but who leads. ofLeaders are those that a leader makes, also one that this member has not heard of yet.
+// unconfirmed are the internal requests that must be served without a leader: they say nothing but who leads. ofLeaders
+// are requests that only a leader makes, perhaps one that this member has not heard of yet.
 var (
-	unconfirmed = map[string]bool{transport.PathAnnounce: true, transport.PathNudge: true, pathRemoved: true, pathMember: true}
-	ofLeaders   = map[string]bool{transport.PathProbe: true, pathHooks: true}
+	unconfirmed = map[string]bool{transport.PathAnnounce: true, transport.PathNudge: true, pathRemoved: true,
+		pathMember: true}
+	ofLeaders = map[string]bool{transport.PathProbe: true, pathHooks: true}
 )
 
-// confirm asks the leader, and the leader the voters, whether the member that an internal request comes from is one still:
-// what is known here may be a moment old. The leader itself is let through, the owner of this member's files, and what clients have sent to another member: that has a
-// credential of its own, and is answered by leaders only.
+// confirm asks the leader, and the leader the voters, whether the member that an internal request comes from is one
+// still: what is known here may be a moment old. The leader itself is let through, the owner of this member's files,
+// and what clients have sent to another member: that has a credential of its own, and is answered by leaders only.
 func (g *gate) confirm(r *http.Request, nodeID uint64) error {
 	path := r.URL.Path
 	switch {
-	case unconfirmed[path], nodeID == g.Store.NodeID(), !strings.HasPrefix(path, "/internal/"), nodeID == g.Store.LeaderID():
+	case unconfirmed[path], nodeID == g.Store.NodeID(), !strings.HasPrefix(path,
+		"/internal/"), nodeID == g.Store.LeaderID():
 		return nil
 	case ofLeaders[path] && g.votes(nodeID): // it may be the next leader, and the last one may be silent
 		ctx, cancel := context.WithTimeout(r.Context(), confirmLeader)
@@ -71,7 +73,7 @@ func (g *gate) confirm(r *http.Request, nodeID uint64) error {
 	return g.confirmMember(r.Context(), nodeID)
 }
 
-// votes tells whether a node is a voter as the local Raft server has it.
+// votes reports whether a node is a voter, as the local Raft server has it.
 func (g *gate) votes(nodeID uint64) bool {
 	for _, v := range g.Store.Servers() {
 		if v.NodeID == nodeID {
@@ -130,7 +132,7 @@ func (g *gate) serveRemoved(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, struct{}{})
 }
 
-// elsewhere tells whether a request to a member can go to another one: a voter besides it and this member.
+// elsewhere reports whether a request to a member can go to another one: a voter besides it and this member.
 func (g *gate) elsewhere(nodeID uint64) bool {
 	for _, v := range g.Store.Servers() {
 		if v.Role == store.RoleVoter && v.NodeID != nodeID && v.NodeID != g.Store.NodeID() {

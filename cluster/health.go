@@ -24,8 +24,8 @@ type sighting struct {
 	failed  bool // when it was unhealthy last, it was because it could not store
 }
 
-// watchHealth notes in SQL who has stopped answering and who is back. What was noted by an earlier leader holds on. A
-// member outside Raft that has never answered this leader is not news: it may never have been started.
+// watchHealth notes in SQL which members have stopped answering and which are back. What was noted by an earlier leader
+// holds on. A member outside Raft that has never answered this leader is not news: it may never have been started.
 func (t *term) watchHealth(ctx context.Context, state *autopilot.State, now time.Time) error {
 	noted, err := t.Store.Members.Unhealthy(ctx, store.AsLeader)
 	if err != nil {
@@ -41,7 +41,8 @@ func (t *term) watchHealth(ctx context.Context, state *autopilot.State, now time
 }
 
 // healthChanges brings the sightings up to date and finds what is to be noted.
-func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *autopilot.State, now time.Time) (changes []store.HealthChange) {
+func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *autopilot.State,
+	now time.Time) (changes []store.HealthChange) {
 	there := make(map[uint64]bool, len(state.Servers))
 	for i := range state.Servers {
 		v := &state.Servers[i]

@@ -94,8 +94,8 @@ func (ms *membership) rememberPlaces(ctx context.Context) error {
 	return ms.Dir.SaveNode(n)
 }
 
-// cutGrace lets an answer reach its caller who asked the removed member itself. New requests of that member are refused
-// from the moment of the removal on.
+// cutGrace is how long connections with a removed member stay open: the removal may have been requested through that
+// member, and the answer has to reach the caller. New requests of the member are refused at once.
 const cutGrace = 500 * time.Millisecond
 
 func (m *member) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { m.Transport.Cut(id) }) }

@@ -58,7 +58,8 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 }
 
 func (c *Cluster) report() Report {
-	return Report{Incarnation: c.Incarnation, NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.Mirror.Revision(), Leader: c.Store.LeaderID(),
+	return Report{Incarnation: c.Incarnation, NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion,
+		Revision: c.Store.Mirror.Revision(), Leader: c.Store.LeaderID(),
 		Trust: c.renewal.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low, Fault: c.Storing().own()}
 }
 
@@ -70,7 +71,7 @@ func (c *Cluster) reach(ctx context.Context, nodeID uint64) error {
 	return err
 }
 
-// Reachable tells why a member does not answer, nil when it does. It blocks for at most 1.5 s.
+// Reachable returns why a member does not answer, nil when it does. It blocks for at most 1.5 s.
 func (c *Cluster) Reachable(ctx context.Context, nodeID uint64) error {
 	if err := c.reach(ctx, nodeID); err != nil {
 		return fmt.Errorf("node %d does not answer", nodeID)
@@ -78,8 +79,8 @@ func (c *Cluster) Reachable(ctx context.Context, nodeID uint64) error {
 	return nil
 }
 
-// CanLead tells why leadership must not go to a member now: it does not answer, is too far behind, cannot store or is low on disk space;
-// nil when it may. It asks the member itself and blocks for at most 1.5 s.
+// CanLead returns why a member must not lead now: it does not answer, is too far behind, cannot store or is low on disk
+// space. It returns nil when it may. It asks the member itself and blocks for at most 1.5 s.
 func (c *Cluster) CanLead(ctx context.Context, nodeID uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -103,10 +104,9 @@ func (c *Cluster) CanLead(ctx context.Context, nodeID uint64) error {
 	return nil
 }
 
-// CanRemove tells in one sentence why removing a member would leave too few live voters; nil when it would not. Before it
-// says so it asks those voters that it takes for dead, which a leader of a moment ago does of all: one that answers and
-// stores counts. It blocks for at most
-// 1.5 s.
+// CanRemove returns, as one sentence, why removing a member would leave too few live voters; nil when enough stay.
+// Before it refuses, it probes the voters that count as dead: right after a change of leader that is all of them, and
+// one that answers and stores counts as live. It blocks for at most 1.5 s.
 func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 	last := c.input.Load()
 	if last == nil {

@@ -24,7 +24,7 @@ type Report struct {
 	NodeID   uint64 `json:"nodeId"`
 	Version  string `json:"version"`
 	Revision uint64 `json:"revision"` // of its local replica, 0 when it has none
-	Leader   uint64 `json:"leader"`   // whom its Raft server follows
+	Leader   uint64 `json:"leader"`   // the leader that its Raft server follows
 	Trust    uint64 `json:"trust"`    // revision of store.Trust that it has put into effect, 0 before the first
 	DiskFree uint64 `json:"diskFree"` // bytes that it may still write to the file system of its data directory
 	DiskLow  bool   `json:"diskLow"`  // less than it keeps in reserve
@@ -65,7 +65,8 @@ type prober struct {
 }
 
 func newProber(probe func(context.Context, uint64) (Report, error), heard func()) *prober {
-	return &prober{probe: probe, newest: func() uint64 { return 0 }, heard: heard, slots: make(chan struct{}, probeWorkers), seen: map[uint64]*observation{}}
+	return &prober{probe: probe, newest: func() uint64 { return 0 }, heard: heard,
+		slots: make(chan struct{}, probeWorkers), seen: map[uint64]*observation{}}
 }
 
 // round starts the probes that are due. It does not block: a member whose last probe is still out is left alone,

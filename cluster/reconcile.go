@@ -15,7 +15,7 @@ type Difference struct {
 	Have   store.Role `json:"have"`
 }
 
-// differences lists what reconcile has to do, those first that make the quorum stronger.
+// differences lists what reconcile has to do; what strengthens the quorum comes first.
 func differences(members []store.Member, servers []store.Server) []Difference {
 	have := make(map[uint64]store.Role, len(servers))
 	for _, v := range servers {

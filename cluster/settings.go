@@ -25,8 +25,8 @@ func (s Settings) Get(ctx context.Context, from store.Consistency) (autopilot.Co
 	return cfg, set.ModifiedRev, err
 }
 
-// Merge applies a JSON object of changed fields to the configuration and checks the result. It rejects unknown fields: a
-// misspelt setting that is silently ignored is worse than an error. Nothing is stored.
+// Merge applies a JSON object of changed fields to the configuration and checks the result. It rejects unknown fields:
+// a misspelt setting that is silently ignored is worse than an error. Nothing is stored.
 func (s Settings) Merge(ctx context.Context, patch []byte) (json.RawMessage, error) {
 	cfg, _, err := s.Get(ctx, store.AsLeader)
 	if err != nil {

@@ -22,8 +22,8 @@ import (
 )
 
 // A member that answers but does not store is worth less than a dead one: it counts as a voter and confirms nothing. So
-// each member tries its disk itself. A disk that has failed often does not answer at all, and the thread that waits for it
-// cannot be ended; all that waits is one goroutine, and others judge it by the age of its last success.
+// each member tries its disk itself. A disk that has failed often does not answer at all, and the thread that waits for
+// it cannot be ended; all that waits is one goroutine, and others judge it by the age of its last success.
 const (
 	lookEvery   = time.Second     // at the file system: room, inodes, read-only
 	storeEvery  = 2 * time.Second // a write beside the Raft log
@@ -49,7 +49,7 @@ const (
 	faultStalled  = "its replica does not move although there is more to replicate"
 )
 
-// Storing tells whether a member stores.
+// Storing says whether a member stores, and why not.
 type Storing struct {
 	OK    bool      `json:"ok"`
 	Fault string    `json:"fault,omitempty"` // why it does not, a clause of a sentence
@@ -75,7 +75,7 @@ type look struct {
 	readOnly           bool
 }
 
-// storage judges whether this member stores. The looks come from one goroutine, which the disk may hold for ever.
+// storage judges whether this member stores. The looks come from one goroutine, which a failed disk may block for good.
 type storage struct {
 	mu      sync.Mutex
 	now     Storing
@@ -115,7 +115,7 @@ func (s *storage) accepts(can bool) {
 	s.starved = !can
 }
 
-// judge brings the verdict up to date and tells whether it has changed.
+// judge brings the verdict up to date and reports whether it has changed.
 func (s *storage) judge(now time.Time, stalled bool) (verdict Storing, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,8 +189,8 @@ func faultOf(err error) string {
 
 var errOtherBytes = errors.New("the bytes read are not those written")
 
-// tryDisk writes a small file beside the Raft log, waits until it is on the disk and reads it again. It blocks for as long
-// as the disk does.
+// tryDisk writes a small file beside the Raft log, waits until it is on the disk and reads it again. It blocks for as
+// long as the disk does.
 func tryDisk(dir string) error {
 	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -250,8 +250,8 @@ func newKeeper(m *member, vw *view) *keeper {
 // Storing returns whether this member stores, as of half a second ago.
 func (k *keeper) Storing() Storing { return k.storage.verdict() }
 
-// useDisk looks at the disk and writes to it, again and again. It may hang in a system call for as long as the disk does,
-// so nobody waits for it.
+// useDisk looks at the disk and writes to it, again and again. It may hang in a system call for as long as the disk
+// does, so nobody waits for it.
 func (k *keeper) useDisk(ctx context.Context) {
 	dir := k.Store.Dir()
 	for next := time.Now(); ; {
@@ -300,7 +300,8 @@ func (k *keeper) run(ctx context.Context) {
 			k.log.Info("this member stores again")
 			k.Wake()
 		case changed:
-			k.log.Warn("this member cannot store: leadership and vote go to other members where there are some", "reason", verdict.Fault)
+			k.log.Warn("this member cannot store: leadership and vote go to other members where there are some",
+				"reason", verdict.Fault)
 			k.Wake()
 		}
 		if verdict.own() != "" && k.stepping.CompareAndSwap(false, true) {
@@ -312,14 +313,14 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// toldStalled tells whether a leader has said a moment ago that this replica stands still.
+// toldStalled reports whether a leader has said within the last seconds that this replica stands still.
 func (k *keeper) toldStalled(now time.Time) bool {
 	at := k.stalledAt.Load()
 	return at != nil && now.Sub(*at) < 3*probeEvery
 }
 
-// Lively tells whether the loops of this member run, for a watchdog. A member that its disk holds is not helped by a new
-// start; it counts as alive.
+// Lively reports, for a watchdog, whether the loops of this member run. A member that waits for its disk counts as
+// alive: a restart would not help it.
 func (k *keeper) Lively() bool {
 	return time.Since(k.storage.judgedAt()) < stuck && (k.Storing().own() != "" || time.Since(k.Store.Beat()) < stuck)
 }

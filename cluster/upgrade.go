@@ -10,7 +10,8 @@ import (
 	"muster/store"
 )
 
-// SchemaState says which schema the database has, which one this leader's binary knows, and who cannot work with it yet.
+// SchemaState says which schema the database has, which one this leader's binary knows, and who cannot work with it
+// yet.
 type SchemaState struct {
 	Applied int64          `json:"applied"`
 	Latest  int64          `json:"latest"`
@@ -27,8 +28,8 @@ type SchemaHolder struct {
 	Reason    string `json:"reason"`
 }
 
-// Schema compares the schema of the database with what the members can work with. A member that has been silent for longer
-// than autopilot's deadAfter no longer counts; machines that have joined by HTTP alone never read the database.
+// Schema compares the schema of the database with what the members can work with. A member that has been silent for
+// longer than autopilot's deadAfter no longer counts; machines that have joined by HTTP alone never read the database.
 func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	out := SchemaState{Applied: c.Store.AppliedSchema(), Latest: store.LatestSchema(), Held: []SchemaHolder{}}
 	if out.Applied == 0 {
@@ -61,22 +62,25 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 		if m.MaxSchema == 0 || m.MaxSchema >= out.Latest {
 			continue
 		}
-		h := SchemaHolder{NodeID: m.NodeID, Name: m.Name, Version: m.BinaryVersion, MaxSchema: m.MaxSchema, Status: c.Alive(m.NodeID),
-			Reason: fmt.Sprintf("runs %s, which knows the schema up to %d: start a newer muster there", m.BinaryVersion, m.MaxSchema)}
+		h := SchemaHolder{NodeID: m.NodeID, Name: m.Name, Version: m.BinaryVersion, MaxSchema: m.MaxSchema,
+			Status: c.Alive(m.NodeID),
+			Reason: fmt.Sprintf("runs %s, which knows the schema up to %d: start a newer muster there", m.BinaryVersion,
+				m.MaxSchema)}
 		if h.Status == autopilot.StatusLeft {
 			if silence[m.NodeID] > cfg.DeadAfter.Std() {
 				continue
 			}
-			h.Reason = fmt.Sprintf("does not answer, and knew the schema up to %d when it last did: start a newer muster there, remove the member or exclude it", m.MaxSchema)
+			h.Reason = fmt.Sprintf("does not answer, and knew the schema up to %d when it last did: start a newer muster "+
+				"there, remove the member or exclude it", m.MaxSchema)
 		}
 		out.Held = append(out.Held, h)
 	}
 	return out, nil
 }
 
-// Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided that
-// they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but does not lead.
-// A number in exclude that is no member's is refused: it was meant for another one.
+// Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided
+// that they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but
+// does not lead. A number in exclude that is no member's is refused: it was meant for another one.
 func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (SchemaState, error) {
 	state, err := c.Schema(ctx)
 	if err != nil {
@@ -94,9 +98,11 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 	for _, h := range state.Held {
 		switch {
 		case !slices.Contains(exclude, h.NodeID):
-			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d holds the schema back: it %s", h.NodeID, h.Reason)}
+			return state, &store.Refusal{Code: store.Conflict,
+				Message: fmt.Sprintf("node %d holds the schema back: it %s", h.NodeID, h.Reason)}
 		case h.Status != autopilot.StatusLeft:
-			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d cannot be excluded while it answers: start a newer muster there", h.NodeID)}
+			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d cannot be excluded while it "+
+				"answers: start a newer muster there", h.NodeID)}
 		}
 	}
 	if err := c.Store.Migrate(ctx, actor, state.Latest); err != nil {

@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"muster/cluster/autopilot"
 	"muster/store"
@@ -55,25 +57,38 @@ func (vw *view) Autopilot() autopilot.State {
 	return s
 }
 
-// DiskLow tells whether a member has said that its disk is nearly full, as the leader's probes have it.
-func (vw *view) DiskLow(nodeID uint64) bool {
-	for _, v := range vw.state.Load().Servers {
-		if v.NodeID == nodeID {
-			return v.DiskLow
-		}
+// seen returns what the last round has of a member; nil for one that it does not know.
+func (vw *view) seen(nodeID uint64) *autopilot.Server {
+	servers := vw.state.Load().Servers
+	i, found := slices.BinarySearchFunc(servers, nodeID, func(v autopilot.Server, id uint64) int { return cmp.Compare(v.NodeID, id) })
+	if !found {
+		return nil
 	}
-	return false
+	return &servers[i]
 }
 
-// CannotStore tells why a member does not store, as the leader's last round has it; empty when it does, or where this
+// DiskLow tells whether a member has said that its disk is nearly full, as the leader's probes have it.
+func (vw *view) DiskLow(nodeID uint64) bool {
+	v := vw.seen(nodeID)
+	return v != nil && v.DiskLow
+}
+
+// CannotStore returns why a member does not store, as of the leader's last round; empty when it does, or where this
 // member does not lead.
 func (vw *view) CannotStore(nodeID uint64) string {
-	for _, v := range vw.state.Load().Servers {
-		if v.NodeID == nodeID {
-			return v.CannotStore
-		}
+	if v := vw.seen(nodeID); v != nil {
+		return v.CannotStore
 	}
 	return ""
+}
+
+// DownSince returns when a member that does not answer was last heard of, as the leader's last round has it; the zero time
+// for one that answers, or where this member does not lead.
+func (vw *view) DownSince(nodeID uint64) time.Time {
+	if v := vw.seen(nodeID); v != nil {
+		return v.DownSince
+	}
+	return time.Time{}
 }
 
 // Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done

@@ -147,7 +147,7 @@ func TestAccess(t *testing.T) {
 				if c.node && rt.Family.Name == "elastic" {
 					c.scopes = nil
 				}
-				open := rt.Scope == "" && (rt.Family.Name != "elastic" || c.scopes != nil)
+				open := rt.Scope == "" && (rt.Admit == nil || c.scopes != nil)
 				may := open || rt.Scope != "" && c.allows(rt.Scope)
 				refused := refusedAs(rt, w.Code, c.scopes != nil)
 				if rt.Path == "/api/v1/cluster/join" {
@@ -155,6 +155,9 @@ func TestAccess(t *testing.T) {
 				}
 				if c.apiKey && rt.Path == "/api/v1/cluster/enrollment-tokens" || rt.Path == "/api/v1/cluster/node-token" {
 					continue // the handler itself says who may
+				}
+				if asked := w.Header().Get(handlers.HeaderScope); c.scopes != nil && !may && asked != rt.Scope || may && asked != "" && !ownOf(rt, w.Code, may) {
+					t.Errorf("%s %s as %s (passed on: %v): %d, and it takes the scope %q", rt.Method, target, c.name, forwarded, w.Code, asked)
 				}
 				if refused == may && !ownOf(rt, w.Code, may) {
 					t.Errorf("%s %s as %s (passed on: %v): %d %s; it may: %v", rt.Method, target, c.name, forwarded, w.Code, w.Body, may)

@@ -102,16 +102,45 @@ func (s *Server) admitCommon(q *Request) error {
 	return q.route.Family.deny(q, denial)
 }
 
+// AdmitKnown lets in who shows a credential that the cluster knows, whatever it allows.
+func AdmitKnown(q *Request) error {
+	denial, err := q.server.authenticate(q)
+	if err != nil || denial == nil {
+		return err
+	}
+	return q.route.Family.deny(q, denial)
+}
+
 // deny says why a request is not let in.
-func (f *Family) deny(q *Request, d *Denial) error {
+func (f *Family) deny(q *Request, d *Denial) (err error) {
 	switch {
 	case f.Denied != nil:
-		return f.Denied(q, d)
+		err = f.Denied(q, d)
 	case d.Reason == MissingScope:
-		return Fail(f.Forbidden.Status, f.Forbidden.Text)
+		err = Fail(f.Forbidden.Status, f.Forbidden.Text)
+	default:
+		return Fail(f.Unauthenticated.Status, f.Unauthenticated.Text)
 	}
-	return Fail(f.Unauthenticated.Status, f.Unauthenticated.Text)
+	if d.Reason == MissingScope {
+		return Lacks(d.Scope, err)
+	}
+	return err
 }
+
+// HeaderScope names the scope that a refused request would have taken.
+const HeaderScope = "X-Muster-Scope"
+
+// lacking is the refusal of a caller that is known and lacks a scope.
+type lacking struct {
+	error
+	scope string
+}
+
+func (e *lacking) Unwrap() error { return e.error }
+
+// Lacks adds to a refusal, which a family says in its own words, the scope that the caller lacks. The answer names it in
+// HeaderScope.
+func Lacks(scope string, refusal error) error { return &lacking{refusal, scope} }
 
 // Allows reports whether the credential allows what the route does. An enrollment token enrolls and does nothing else.
 func (q *Request) Allows(scope string) bool {

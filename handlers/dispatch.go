@@ -127,6 +127,9 @@ func (s *Server) answer(rt *Route, q *Request, err error) {
 		return
 	}
 	s.noteRefusal(rt, q, err)
+	if lacks := (*lacking)(nil); errors.As(err, &lacks) {
+		q.W.Header().Set(HeaderScope, lacks.scope)
+	}
 	if q.whole {
 		dropBodyIfAny(q.W, q.Request)
 	}

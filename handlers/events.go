@@ -147,7 +147,7 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request) error {
 		case http.StatusUnauthorized:
 			return Fail(rt.Family.Unauthenticated.Status, rt.Family.Unauthenticated.Text)
 		case http.StatusForbidden:
-			return Fail(rt.Family.Forbidden.Status, rt.Family.Forbidden.Text)
+			return Lacks(rt.Scope, Fail(rt.Family.Forbidden.Status, rt.Family.Forbidden.Text))
 		case http.StatusTooManyRequests:
 			return Fail(http.StatusTooManyRequests, tooManyFailures)
 		}

@@ -98,7 +98,7 @@ func (n *Node) again(ctx context.Context, known *datadir.Node) (self *datadir.No
 	return self, nil
 }
 
-// readCA reads the CA that an operator brings to the founding; nil when there is none.
+// readCA reads the CA that an operator brings to the founding, if any.
 func (f Founding) readCA() (cert, key []byte, err error) {
 	if f.CACert == "" {
 		return nil, nil, nil
@@ -112,8 +112,8 @@ func (f Founding) readCA() (cert, key []byte, err error) {
 	return cert, key, nil
 }
 
-// checkFixed compares what was fixed when the cluster was founded with what the configuration says of it, as far as this
-// member's mirror knows.
+// checkFixed compares what was fixed when the cluster was founded with what the configuration says of it, as far as
+// this member's mirror knows.
 func (n *Node) checkFixed() error {
 	is, err := store.MirrorFounding(filepath.Join(n.dir.Path, "muster.db"))
 	if err != nil { // there is no mirror yet, or a damaged one: looked at again when there is
@@ -130,22 +130,23 @@ func (n *Node) checkFixed() error {
 		{"overlay-slice", slice, is.OverlaySlice},
 	} {
 		if x.said != "" && x.said != x.is && x.is != "" {
-			return fmt.Errorf("--%s %s is not what this cluster has, %s, which is fixed when it is founded: leave the flag out", x.flag, x.said, x.is)
+			return fmt.Errorf("--%s %s is not what this cluster has, %s, which is fixed when it is founded: leave the flag out",
+				x.flag, x.said, x.is)
 		}
 	}
 	return nil
 }
 
-// warnCA says so when the operator's CA is not the cluster's any more. It is no reason not to start: the cluster may have
-// rotated it since it was founded.
+// warnCA says so when the operator's CA is not the cluster's any more. It is no reason not to start: the cluster may
+// have rotated it since it was founded.
 func (n *Node) warnCA() {
 	if n.cfg.Founding.CACert == "" {
 		return
 	}
 	own, _, err := n.cfg.Founding.readCA()
 	if same, e := n.dir.HasCA(own); errors.Join(err, e) != nil || !same {
-		n.cfg.Say("warning: --http-ca-cert is for the founding only and is not what this cluster uses now; \"muster ca rotate --cert FILE --key " +
-			"FILE\" brings another CA, and the flag can be left out")
+		n.cfg.Say("warning: --http-ca-cert is for the founding only and is not what this cluster uses now; \"muster ca " +
+			"rotate --cert FILE --key FILE\" brings another CA, and the flag can be left out")
 	}
 }
 

@@ -225,8 +225,8 @@ func (n *Node) fetchMirror(ctx context.Context, after uint64, path string) (bool
 	return loops.FetchMirror(ctx, after, path)
 }
 
-// startLoops starts what the member does by itself. Leadership goes first at the end, while clients are still served and
-// requests are passed on; they are served until serving ends.
+// startLoops starts what the member does by itself. Leadership goes first at the end, while clients are still served
+// and requests are passed on; they are served until serving ends.
 func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.serving = serving
@@ -308,8 +308,9 @@ func (n *Node) awaitFounded(ctx context.Context) error {
 	return n.dir.Founded()
 }
 
-// Wait blocks until ctx ends, and then returns nil, or until the member must end, and then returns why: datadir.ErrRemoved,
-// a *cluster.TwinError, a listener that has ended, or a founding that was another one. Close is still to be called.
+// Wait blocks until ctx ends, and then returns nil, or until the member must end, and then returns why:
+// datadir.ErrRemoved, a *cluster.TwinError, a listener that has ended, or a founding that was another one. Close is
+// still to be called.
 func (n *Node) Wait(ctx context.Context) error {
 	loops := n.loops.Load()
 	differs, stop := context.WithCancel(n.serving)
@@ -343,7 +344,7 @@ func (n *Node) Reload() error {
 // Sentence says in a few words how this member is.
 func (n *Node) Sentence() string { return n.loops.Load().Sentence() }
 
-// Lively tells whether the loops of this member run, for a watchdog.
+// Lively reports, for a watchdog, whether the loops of this member run.
 func (n *Node) Lively() bool { return n.loops.Load().Lively() }
 
 // startFailure says what is known about an error with which the Raft server does not start.

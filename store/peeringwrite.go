@@ -40,7 +40,8 @@ func mayEstablish(p *Peering) error {
 	case p.State == PeeringDeleting:
 		return errDeletingPeering
 	case !p.Dialer:
-		return refuse(Invalid, "cannot create peering with name: %q; there is an existing peering expecting to be dialed", p.Name)
+		return refuse(Invalid, "cannot create peering with name: %q; there is an existing peering expecting to be dialed",
+			p.Name)
 	}
 	return nil
 }
@@ -106,8 +107,8 @@ type PeerNews struct {
 	Addresses []string // of the acceptor's members; what an operator gave is not touched
 }
 
-// StoreNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing that
-// has changed. It returns how many bytes that were, about; 0 when nothing was new.
+// StoreNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing
+// that has changed. It returns how many bytes that were, about; 0 when nothing was new.
 func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
 	p, err := ps.ByID(ctx, AsLeader, id)
 	if err != nil || p == nil || p.Ended() || len(news.changes(p)) == 0 { // the writer has other things to do
@@ -264,10 +265,11 @@ func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool
 	return done, err
 }
 
-// Import makes what was imported through a peering equal to the list, which is in the order of ids, some changes
-// at a time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
+// Import makes what was imported through a peering equal to the list, which is in the order of ids, some changes at a
+// time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
 // peering has ended.
-func (ps Peerings) Import(ctx context.Context, actor Actor, id string, list []PeerMember) (changed, bytes int, err error) {
+func (ps Peerings) Import(ctx context.Context, actor Actor, id string,
+	list []PeerMember) (changed, bytes int, err error) {
 	if same, err := ps.imported(ctx, id, list); err != nil || same {
 		return 0, 0, err
 	}
@@ -317,9 +319,12 @@ func (t *Tx) importMembers(id string, list []PeerMember) (changed, bytes int, er
 		}
 		changed++
 		bytes += rowBytes + m.Size()
-		if err := t.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE SET name = excluded.name, raft_node_id = excluded.raft_node_id,
-			raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev = excluded.modified_rev`,
+		if err := t.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health,
+			modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE
+			SET name = excluded.name, raft_node_id = excluded.raft_node_id,
+			raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev =
+			excluded.modified_rev`,
 			id, m.ID, m.Name, m.NodeID, m.RaftAddress, m.APIAddress, m.Health, t.Rev); err != nil {
 			return 0, 0, err
 		}

@@ -85,3 +85,57 @@ func TestRefusalsDisplaceNothing(t *testing.T) {
 		t.Errorf("%d rows of others, %d before", others(), n)
 	}
 }
+
+// TestHistoryIsBounded: what rotations and removals leave behind does not grow without end, and what comes next is still
+// numbered behind all that there was.
+func TestHistoryIsBounded(t *testing.T) {
+	c := newTestCluster(t, 1)
+	l := c.leader()
+	actor := Actor{Name: "test"}
+	numbers := "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
+	err := l.Write(bg, actor, func(tx *Tx) error {
+		for _, query := range []string{
+			"UPDATE dek_generations SET generation = 5000",
+			"UPDATE dek_wraps SET generation = 5000",
+			"UPDATE authorities SET generation = 5000, dek_generation = 5000",
+			"UPDATE sealed_secrets SET dek_generation = 5000",
+			"UPDATE secrets SET dek_generation = 5000",
+			"UPDATE idempotency SET dek_generation = 5000",
+			"INSERT INTO dek_generations (generation, state, reason, created_at, created_rev) " + fmt.Sprintf(numbers, 4900) + "SELECT i, 'retired', 'test', '2026-01-01T00:00:00Z', 1 FROM n",
+			"INSERT INTO authorities (kind, generation, state, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev, modified_rev) " +
+				fmt.Sprintf(numbers, 4900) + "SELECT 'http', i, 'retired', 'x', 'x', x'', 7, '2026-01-01T00:00:00Z', '2027-01-01T00:00:00Z', 1, 1 FROM n",
+			"INSERT INTO cluster_keys (purpose, epoch, state, kid, created_at, created_rev, modified_rev) " + fmt.Sprintf(numbers, 3000) +
+				"SELECT 'join-hmac', i + 10, 'retired', 'k' || i, '2026-01-01T00:00:00Z', 1, 1 FROM n",
+			"INSERT INTO removed_members (raft_node_id, id, name, removed_at, removed_rev) " + fmt.Sprintf(numbers, removedKept+500) +
+				"SELECT i + 100, 'u' || i, 'n', '2026-01-01T00:00:00Z', i FROM n",
+		} {
+			if err := tx.exec(query); err != nil {
+				return fmt.Errorf("%s: %w", query, err)
+			}
+		}
+		return tx.audit("test", "test", "")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Prune(bg, actor); err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string]int64{
+		"SELECT count(*) FROM dek_generations WHERE state = 'retired' AND generation > 7":     900, // 4 001 to 4 900
+		"SELECT count(*) FROM dek_generations WHERE generation = 7":                           1,   // an authority that is left names it
+		"SELECT count(*) FROM authorities WHERE kind = 'http' AND state = 'retired'":          1000,
+		"SELECT max(generation) FROM dek_generations":                                         5000,
+		"SELECT count(*) FROM cluster_keys WHERE purpose = 'join-hmac' AND state = 'retired'": 1000,
+		"SELECT max(epoch) FROM cluster_keys WHERE purpose = 'join-hmac'":                     3010,
+		"SELECT count(*) FROM removed_members":                                                removedKept,
+		"SELECT max(raft_node_id) FROM removed_members":                                       removedKept + 600,
+		"SELECT count(*) FROM removed_members WHERE raft_node_id < 600":                       0,
+		"SELECT count(*) FROM dek_generations WHERE state = 'active'":                         1,
+		"SELECT count(*) FROM pragma_foreign_key_check":                                       0,
+	} {
+		if got := integers(t, l, query)[0]; got != want {
+			t.Errorf("%s: %d, want %d", query, got, want)
+		}
+	}
+}

@@ -37,6 +37,10 @@ func (r *round) state() State {
 			v.NodeStatus = StatusAlive
 		case m.LastContact.IsZero() && !m.dead && !r.in.LeaderSince.IsZero():
 			v.NodeStatus = StatusUnknown
+		case m.LastContact.IsZero():
+			v.DownSince = r.in.LeaderSince.UTC().Truncate(time.Millisecond)
+		default:
+			v.DownSince = m.LastContact.UTC().Truncate(time.Millisecond)
 		}
 		if !m.LastContact.IsZero() {
 			v.LastContact = m.LastContact.UTC().Truncate(time.Millisecond)
@@ -182,7 +186,8 @@ func (t *teller) standByReason(m *member) string {
 }
 
 func (t *teller) behind(m *member) string {
-	return strconv.FormatUint(m.lag, 10) + " revisions behind, " + strconv.FormatUint(t.cfg.MaxLagRevisions, 10) + " allowed"
+	return strconv.FormatUint(m.lag, 10) + " revisions behind, " + strconv.FormatUint(t.cfg.MaxLagRevisions,
+		10) + " allowed"
 }
 
 // waited tells how much of the stabilization time has passed, "4 s of 10 s".

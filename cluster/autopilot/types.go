@@ -114,8 +114,10 @@ type Server struct {
 	// Lag in revisions behind the leader; 0 for a member without a replica.
 	Lag         uint64    `json:"lag"`
 	LastContact time.Time `json:"lastContact,omitzero"`
-	RTT         Duration  `json:"rtt,omitempty"`
-	Version     string    `json:"version,omitempty"`
+	// DownSince is when a server that does not answer was last heard of: by this leader, or when this leader began.
+	DownSince time.Time `json:"downSince,omitzero"`
+	RTT       Duration  `json:"rtt,omitempty"`
+	Version   string    `json:"version,omitempty"`
 	// Reason says in one sentence why it has the role it has and what is next.
 	Reason string `json:"reason"`
 }

@@ -25,7 +25,8 @@ const (
 )
 
 // Book knows where members are. The members table can only be changed by a quorum, and a quorum may need to know where
-// members are: so the book also has what the command line says, and what this member has learned by authenticated contact.
+// members are: so the book also has what the command line says, and what this member has learned by authenticated
+// contact.
 type Book struct {
 	dir   *Dir // nil: nothing is kept
 	self  uint64
@@ -47,10 +48,11 @@ type entry struct {
 	Seen        time.Time `json:"seen"`
 }
 
-// NewBook makes the book of the member n. given says where others are now, by the operator's word. A file of the book that
-// cannot be read is only a pity.
+// NewBook makes the book of the member n. given says where others are now, by the operator's word. A file of the book
+// that cannot be read is only a pity.
 func NewBook(dir *Dir, n *Node, given []Place, log *slog.Logger) *Book {
-	b := &Book{dir: dir, self: n.NodeID, seeds: n.Others, given: given, log: log, recent: map[uint64]string{}, kept: map[uint64]entry{},
+	b := &Book{dir: dir, self: n.NodeID, seeds: n.Others, given: given, log: log, recent: map[uint64]string{},
+		kept:  map[uint64]entry{},
 		heard: map[uint64]string{}}
 	if dir == nil {
 		return b
@@ -191,8 +193,8 @@ func (b *Book) Met(nodeID uint64, address string) {
 	}
 }
 
-// Hear takes what another member knows. It is worth a try and no more: nobody is remembered at a place where it has not been
-// met.
+// Hear takes what another member knows. It is worth a try and no more: nobody is remembered at a place where it has not
+// been met.
 func (b *Book) Hear(places []Place) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -25,10 +25,12 @@ func openTestDir(t *testing.T) *Dir {
 }
 
 func newTestBook(d *Dir, given ...Place) *Book {
-	return NewBook(d, &Node{NodeID: 1, Others: []Place{{2, "10.0.0.2:1"}, {3, "10.0.0.3:1"}}}, given, slog.New(slog.DiscardHandler))
+	return NewBook(d, &Node{NodeID: 1, Others: []Place{{2, "10.0.0.2:1"}, {3, "10.0.0.3:1"}}}, given,
+		slog.New(slog.DiscardHandler))
 }
 
-// TestBook: the likeliest address comes first, and what was learned by contact, nothing else, is there at the next start.
+// TestBook: the likeliest address comes first, and what was learned by contact, nothing else, is there at the next
+// start.
 func TestBook(t *testing.T) {
 	d := openTestDir(t)
 	check := func(b *Book, id uint64, want ...string) {
@@ -53,7 +55,8 @@ func TestBook(t *testing.T) {
 	}
 	b.Met(1, "10.0.0.1:9") // itself
 	b.Met(6, "six.example:7000")
-	if known := b.Known(); !slices.Contains(known, 5) || !slices.Contains(known, 6) || slices.Contains(known, 1) || slices.Contains(known, 4) {
+	if known := b.Known(); !slices.Contains(known, 5) || !slices.Contains(known, 6) || slices.Contains(known, 1) ||
+		slices.Contains(known, 4) {
 		t.Errorf("it knows %v", known)
 	}
 	b.Save()
@@ -111,8 +114,8 @@ func gone(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestAskWhereTheyAreNow: a recovery asks for others also where the operator says that they are now, and where they were met
-// last, each time that it asks.
+// TestAskWhereTheyAreNow: a recovery asks for others also where the operator says that they are now, and where they
+// were met last, each time that it asks.
 func TestAskWhereTheyAreNow(t *testing.T) {
 	for _, x := range []struct {
 		name string
@@ -125,7 +128,8 @@ func TestAskWhereTheyAreNow(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := openTestDir(t)
-			node, err := Found(d, Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: gone(t), Version: "test",
+			node, err := Found(d, Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: gone(t),
+				Version:     "test",
 				OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
 			if err != nil {
 				t.Fatal(err)

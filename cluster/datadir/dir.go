@@ -178,14 +178,15 @@ func (d *Dir) checkUnused() error {
 			continue
 		}
 		if !slices.Contains(ours, e.Name()) && !ofFileSystem(e) && filepath.Ext(e.Name()) != ".log" {
-			return fmt.Errorf("the data directory %s is not empty and is not that of a muster member (it holds %s): give an empty one", d.Path, e.Name())
+			return fmt.Errorf("the data directory %s is not empty and is not that of a muster member (it holds %s): give an "+
+				"empty one", d.Path, e.Name())
 		}
 	}
 	return nil
 }
 
-// ofFileSystem reports whether an entry is one that a file system makes by itself at its root, where a data directory may
-// well be: what a check of it finds, its snapshots, its trash and its quotas.
+// ofFileSystem reports whether an entry is one that a file system makes by itself at its root, where a data directory
+// may well be: what a check of it finds, its snapshots, its trash and its quotas.
 func ofFileSystem(e fs.DirEntry) bool {
 	switch e.Name() {
 	case "lost+found", ".snapshot", ".snapshots", ".zfs":
@@ -234,11 +235,12 @@ func (d *Dir) Identity() (*age.X25519Identity, error) {
 	return id, nil
 }
 
-// OwnIdentity reads the identity of a member. One that has lost it must not get another: nothing that is wrapped for the
-// member could be opened with it.
+// OwnIdentity reads the identity of a member. One that has lost it must not get another: nothing that is wrapped for
+// the member could be opened with it.
 func (d *Dir) OwnIdentity() (*age.X25519Identity, error) {
 	if _, err := os.Stat(d.file(identityFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the data directory %s has lost its node.key: restore the file, or remove the member and join anew with an empty directory", d.Path)
+		return nil, fmt.Errorf("the data directory %s has lost its node.key: restore the file, or remove the member and "+
+			"join anew with an empty directory", d.Path)
 	}
 	return d.Identity()
 }

@@ -25,7 +25,8 @@ type Owned struct {
 	node *Node
 }
 
-// OpenOwned opens the directory of a member for the owner of its files: nobody else can read the member's transport key.
+// OpenOwned opens the directory of a member for the owner of its files: nobody else can read the member's transport
+// key.
 func OpenOwned(path string) (*Owned, error) {
 	d := &Dir{Path: path}
 	n, err := d.Node()
@@ -78,8 +79,8 @@ type RefusedError struct{ Reason string }
 func (e *RefusedError) Error() string { return e.Reason }
 
 // MakeToken has the running member make a management token, through the leader. It returns a *RefusedError when that is
-// refused, and another error when the member does not run, knows no leader or cannot be spoken to; Leave then leaves the
-// request for later.
+// refused, and another error when the member does not run, knows no leader or cannot be spoken to; Leave then leaves
+// the request for later.
 func (o *Owned) MakeToken(ctx context.Context, q TokenRequest) error {
 	t, err := o.transport()
 	if err != nil {

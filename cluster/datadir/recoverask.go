@@ -21,13 +21,14 @@ const (
 type RunningError struct{ Member RecoveryMember }
 
 func (e *RunningError) Error() string {
-	return fmt.Sprintf("node %d is running at %s (%s): a recovery is for a majority that is lost for good, and beside a member "+
+	return fmt.Sprintf("node %d is running at %s (%s): a recovery is for a majority that is lost for good, and beside "+
+		"a member "+
 		"that runs it would make a second cluster; stop every other member first", e.Member.NodeID, e.Member.RaftAddress, e.Member.Said)
 }
 
 // Ask finds out which other members run. Whoever takes a connection on a port of a member counts as running: a refusal
-// in TLS is the answer of a process. It returns ErrRemoved when one of them says that this member was removed. It blocks
-// for a few seconds, longer with thousands of members.
+// in TLS is the answer of a process. It returns ErrRemoved when one of them says that this member was removed. It
+// blocks for a few seconds, longer with thousands of members.
 func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 	creds, err := d.Credentials(n)
 	if err != nil {

@@ -24,8 +24,8 @@ const (
 	maxImportBytes = 8 << 20 // that the members of one other cluster take
 )
 
-// budget holds what a peering may still write. What is written is charged afterwards, so that a write which turns out to
-// be large is paid for before the next one.
+// budget holds what a peering may still write. What is written is charged afterwards, so that a write which turns out
+// to be large is paid for before the next one.
 type budget struct {
 	mu            sync.Mutex
 	writes, bytes bucket
@@ -33,11 +33,12 @@ type budget struct {
 }
 
 func newBudget(now time.Time) *budget {
-	return &budget{writes: newBucket(now, budgetWrites, 1/budgetWriteEvery.Seconds()), bytes: newBucket(now, budgetBytes, budgetBytesRate),
+	return &budget{writes: newBucket(now, budgetWrites, 1/budgetWriteEvery.Seconds()),
+		bytes: newBucket(now, budgetBytes, budgetBytesRate),
 		opens: newBucket(now, openBurst, 1/openEvery.Seconds())}
 }
 
-// wait returns how long it is until something may be written; bulk tells whether it may be large.
+// wait returns how long it is until something may be written; bulk: it may be large.
 func (b *budget) wait(now time.Time, bulk bool) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -69,7 +70,7 @@ func (b *budget) charge(now time.Time, bytes int) {
 	b.bytes.take(now, float64(bytes))
 }
 
-// open tells whether one more stream may be opened, and takes it.
+// open reports whether one more stream may be opened, and counts it.
 func (b *budget) open(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

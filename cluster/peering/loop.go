@@ -46,8 +46,8 @@ func (t *term) dial(ctx context.Context, l *dialLoop, id string) {
 	}
 }
 
-// round tries one address after the other and carries the first stream that comes about. It returns why there is none any
-// more, and whether it lasted.
+// round tries one address after the other and carries the first stream that comes about. It returns why that stream
+// ended, and whether it lasted.
 func (t *term) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted bool, err error) {
 	secret, err := t.store.Peerings.StreamSecret(ctx, store.AsLeader, p.ID)
 	if err != nil {

@@ -34,8 +34,8 @@ func (t *term) budgetOf(id string) *budget {
 	return t.recordLocked(id).budget
 }
 
-// note changes what is to be stored of a peering. It does not wait: a writer of the peering's own stores it as soon as its
-// budget allows.
+// note changes what is to be stored of a peering. It does not wait: a writer of the peering's own stores it as soon as
+// its budget allows.
 func (t *term) note(id string, change func(*store.PeerNews)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

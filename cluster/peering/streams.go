@@ -1,7 +1,8 @@
 // Package peering carries the streams to other clusters: it dials and accepts them, speaks their frames, exports this
 // cluster's members and imports theirs, and keeps what one of them can make this cluster store within a budget.
 //
-// A peer is another cluster, never another member. What a peering is, and who may make one, is store's and the handlers'.
+// A peer is another cluster, never another member. What a peering is, and who may make one, is store's and the
+// handlers'.
 package peering
 
 import (
@@ -29,7 +30,8 @@ const (
 	pruneTombstones  = time.Hour
 	syncRest         = 20 * time.Millisecond // many changes in a row are looked at together
 	peerConnections  = 1024                  // streams, and connections that are passed on
-	relayedAtOnce    = 256                   // connections that other members pass on and that have not shown yet who they are
+	// connections that other members pass on and that have not shown yet who they are
+	relayedAtOnce = 256
 )
 
 var actor = store.Actor{Name: "peering", Peer: true}
@@ -44,7 +46,8 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// Streams are this member's dealings with other clusters. The leader owns all streams; others pass connections on to it.
+// Streams are this member's dealings with other clusters. The leader owns all streams; others pass connections on to
+// it.
 type Streams struct {
 	store *store.Store
 	net   *transport.Transport
@@ -126,7 +129,8 @@ func (p *Streams) Run(ctx context.Context) {
 
 func (p *Streams) lead(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &term{Streams: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})}, streams: map[string]*stream{}, loops: map[string]*dialLoop{},
+	t := &term{Streams: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})},
+		streams: map[string]*stream{}, loops: map[string]*dialLoop{},
 		statuses: map[string]*streamStatus{}, missing: map[string]time.Time{}, records: map[string]*record{}, busy: map[string]bool{}}
 	t.wg.Go(func() {
 		defer cancel()
@@ -315,7 +319,7 @@ func (t *term) dialLocked(p *store.Peering) {
 			}
 			return
 		}
-		l.cancel(errReplaced) // it was established anew, with somebody else
+		l.cancel(errReplaced) // it was established again, with another cluster
 		if r := t.records[p.ID]; r != nil {
 			r.news = store.PeerNews{}
 		}
@@ -349,7 +353,8 @@ func (t *term) clean(id string) {
 func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &stream{term: t, id: p.ID, name: p.Name, meta: p.Meta, dialer: p.Dialer, conn: conn, status: t.status(p.ID), cancel: cancel}
+	s := &stream{term: t, id: p.ID, name: p.Name, meta: p.Meta, dialer: p.Dialer, conn: conn, status: t.status(p.ID),
+		cancel: cancel}
 	t.mu.Lock()
 	if old := t.streams[p.ID]; old != nil {
 		old.cancel(errReplaced)
@@ -358,7 +363,8 @@ func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) erro
 	delete(t.missing, p.ID)
 	t.mu.Unlock()
 	t.note(p.ID, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringActive, "" })
-	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) { // before it could be seen here
+	// before it could be seen here
+	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) {
 		cancel(errDeleted)
 	}
 	t.refresh()
@@ -380,5 +386,6 @@ func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) erro
 
 // failure tells ends of a stream of which the peering's state must tell.
 func failure(err error) bool {
-	return err != errMoved && err != errTerminated && err != errDeleted && err != errReplaced && !errors.Is(err, context.Canceled)
+	return err != errMoved && err != errTerminated && err != errDeleted && err != errReplaced &&
+		!errors.Is(err, context.Canceled)
 }

@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// A cluster that was off for longer than its leaves live must be able to elect a leader, who alone can issue new ones. So
-// members that know each other's key accept an expired leaf for Raft, and for the requests below, which lead to a fresh
-// one. Nothing else is open to it.
+// A cluster that was off for longer than its leaves live must be able to elect a leader, who alone can issue new ones.
+// So members that know each other's key accept an expired leaf for Raft, and for the requests below, which lead to a
+// fresh one. Nothing else is open to it.
 
-// renewalPaths are the internal requests that renewal consists of: the leader hears of its members and tells them of new
-// trust, they tell it their addresses, for the names in the new leaf, and ask for it.
+// renewalPaths are the internal requests that renewal consists of: the leader hears of its members and tells them of
+// new trust, they tell it their addresses, for the names in the new leaf, and ask for it.
 var renewalPaths = []string{PathProbe, PathAnnounce, PathTrust, PathCertificates}
 
 // onlyRenewal serves a connection on which an expired leaf was presented. Each request is its last: the next connection

@@ -12,8 +12,8 @@ import (
 // dialStagger is the head start that a likelier address of a member has before the next one.
 const dialStagger = 100 * time.Millisecond
 
-// dial connects to a member wherever the book says that it may be. The first place where it proves who it is wins, and is
-// remembered. With aged its certificate may have expired.
+// dial connects to a member wherever the book says that it may be. The first place where it proves who it is wins, and
+// is remembered. With aged its certificate may have expired.
 func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged bool) (*tls.Conn, error) {
 	list := t.book.Candidates(nodeID)
 	if len(list) == 0 {

@@ -57,7 +57,8 @@ func gone(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestDialFindsWhoMoved: wherever the book has a member, only the place counts where it shows who it is, and that is kept.
+// TestDialFindsWhoMoved: wherever the book has a member, only the place counts where it shows who it is, and that is
+// kept.
 func TestDialFindsWhoMoved(t *testing.T) {
 	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-2*time.Hour))
 	if err != nil {
@@ -99,8 +100,8 @@ func TestDialFindsWhoMoved(t *testing.T) {
 	}
 }
 
-// A request that can go to another member does not wait long for a connection, and may be sent again; one that cannot waits
-// for as long as a slow member may take.
+// A request that can go to another member does not wait long for a connection, and may be sent again; one that cannot
+// waits for as long as a slow member may take.
 func TestForwardingDialsAreBounded(t *testing.T) {
 	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-2*time.Hour))
 	if err != nil {

@@ -22,8 +22,8 @@ const (
 
 var errTooManyFailures = errors.New("too many failed attempts from this address")
 
-// DefaultLimits are the limits of the cluster listener: half of the descriptors that this process may have. Members that
-// have shown their certificate count against that alone, however many come from one address.
+// DefaultLimits are the limits of the cluster listener: half of the descriptors that this process may have. Members
+// that have shown their certificate count against that alone, however many come from one address.
 func DefaultLimits() netlimit.Limits {
 	n, err := netlimit.Descriptors()
 	if err != nil {
@@ -47,7 +47,7 @@ func ListenerLimits(given netlimit.Limits) netlimit.Limits {
 	return l
 }
 
-// turnedAway tells whether a connection is closed before anything is read from it.
+// turnedAway reports whether a connection is closed before anything is read from it.
 func (t *Transport) turnedAway(raw net.Conn) bool {
 	if c := netlimit.Of(raw); c != nil && c.Overfull() {
 		return true
@@ -55,8 +55,8 @@ func (t *Transport) turnedAway(raw net.Conn) bool {
 	return t.strangers.hangUp(raw.RemoteAddr(), time.Now())
 }
 
-// serverTLS is that of the credentials, and refuses other clusters from addresses that fail too often before anything is
-// signed for them.
+// serverTLS is that of the credentials, and refuses other clusters from addresses that fail too often before anything
+// is signed for them.
 func (t *Transport) serverTLS() *tls.Config {
 	cfg := t.creds.server()
 	choose := cfg.GetConfigForClient
@@ -94,7 +94,8 @@ var (
 		"Connections to the cluster listener that were closed unread: there was no room, or their address fails too often.")
 	descEvicted = gauge("muster_cluster_connections_evicted_total",
 		"Connections to the cluster listener that showed no credential and gave way to others.")
-	descFailures = gauge("muster_cluster_failures_total", "Failed handshakes and wrong secrets of peerings on the cluster listener.")
+	descFailures = gauge("muster_cluster_failures_total", "Failed handshakes and wrong secrets of peerings on the "+
+		"cluster listener.")
 )
 
 // Collect shows the connections to the cluster listener, on every member.
@@ -127,8 +128,8 @@ const DefaultDialBound = 300 * time.Millisecond
 
 type boundKey struct{}
 
-// dialWithin is how long a connection may take: until it is certain that there is none, or, for what can go elsewhere, as
-// long as a healthy member takes at the most.
+// dialWithin is how long a connection may take: the whole handshake, or, for a request that can go to another member,
+// what a healthy member needs at most.
 func dialWithin(ctx context.Context) time.Duration {
 	if d, _ := ctx.Value(boundKey{}).(time.Duration); d > 0 {
 		return min(d, handshakeTimeout)

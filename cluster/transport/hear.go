@@ -17,8 +17,8 @@ const (
 	hearWithin = 3 * time.Second
 )
 
-// TroubleOf says in words which disagreement over certificates an error of a connection to another member is; "" when it
-// is none.
+// TroubleOf says in words which disagreement over certificates an error of a connection to another member is; "" when
+// it is none.
 func TroubleOf(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var op *net.OpError
@@ -31,7 +31,7 @@ func TroubleOf(err error) string {
 	return ""
 }
 
-// TakesConnection tells whether something listens at an address. It blocks for at most 1.5 s.
+// TakesConnection reports whether something listens at an address. It blocks for at most 1.5 s.
 func TakesConnection(ctx context.Context, addr string) bool {
 	dialer := net.Dialer{Timeout: askDial}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)

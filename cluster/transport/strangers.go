@@ -25,9 +25,10 @@ const (
 	logLinesBurst     = 20
 )
 
-// Strangers remembers from where connections to the cluster listener have failed: handshakes that came to nothing, wrong
-// secrets of peerings. An address that fails too often is let in at a trickle only, unless a member or a peer has shown its
-// credential from there: many machines may share an address, and a stranger among them must not keep them out.
+// Strangers remembers from where connections to the cluster listener have failed: handshakes that came to nothing,
+// wrong secrets of peerings. An address that fails too often is let in at a trickle only, unless a member or a peer has
+// shown its credential from there: many machines may share an address, and a stranger among them must not keep them
+// out.
 type Strangers struct {
 	mu      sync.Mutex
 	failing map[netip.Addr]*failing
@@ -47,7 +48,8 @@ type failing struct {
 }
 
 func newStrangers(log *slog.Logger) *Strangers {
-	return &Strangers{failing: map[netip.Addr]*failing{}, members: map[netip.Addr]time.Time{}, peers: map[netip.Addr]time.Time{},
+	return &Strangers{failing: map[netip.Addr]*failing{}, members: map[netip.Addr]time.Time{},
+		peers: map[netip.Addr]time.Time{},
 		quiet: quietLog{log: log, limit: rate.NewLimiter(logLinesPerSec, logLinesBurst)}}
 }
 
@@ -70,8 +72,8 @@ func (s *Strangers) Failed(from net.Addr, now time.Time) {
 	f.failures.AllowN(now, 1)
 }
 
-// forget makes room for other failing addresses: those that have been quiet for a minute go, and some more if they must. It
-// makes room for many, as it looks at all.
+// forget makes room for other failing addresses: those that have been quiet for a minute go, and some more if they
+// must. It makes room for many, as it looks at all.
 func (s *Strangers) forget(now time.Time) {
 	for a, f := range s.failing {
 		if now.Sub(f.last) > time.Minute {
@@ -110,19 +112,20 @@ func (s *Strangers) know(list map[netip.Addr]time.Time, from net.Addr, now time.
 	list[addr] = now
 }
 
-// hangUp tells whether a connection is to be closed as soon as it is there.
+// hangUp reports whether a connection is to be closed as soon as it is there.
 func (s *Strangers) hangUp(from net.Addr, now time.Time) bool {
 	addr := netlimit.Group(from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.tooMany(addr, now) || now.Sub(s.members[addr]) < knownFor || now.Sub(s.peers[addr]) < knownFor || s.failing[addr].door.AllowN(now, 1) {
+	if !s.tooMany(addr, now) || now.Sub(s.members[addr]) < knownFor || now.Sub(s.peers[addr]) < knownFor ||
+		s.failing[addr].door.AllowN(now, 1) {
 		return false
 	}
 	s.refused.Add(1)
 	return true
 }
 
-// refusePeer tells whether a connection of another cluster is to be refused before the handshake.
+// refusePeer reports whether a connection of another cluster is to be refused before the handshake.
 func (s *Strangers) refusePeer(from net.Addr, now time.Time) bool {
 	addr := netlimit.Group(from)
 	s.mu.Lock()

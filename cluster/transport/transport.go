@@ -1,6 +1,6 @@
 // Package transport is the cluster listener and the dialer of its other end: how members prove who they are to each
-// other, and what they then say. Raft, questions of leadership, internal HTTP and the streams of other clusters share one
-// port and are told apart by ALPN.
+// other, and what they then say. Raft, questions of leadership, internal HTTP and the streams of other clusters share
+// one port and are told apart by ALPN.
 //
 // It knows identities, not purposes: who is a member it is told by a fence, where members are by a Book, and what the
 // requests mean is up to those who serve them.
@@ -95,14 +95,14 @@ type Service struct {
 	Handler http.Handler
 	// Confirm asks the leader about the member that an internal request comes from; nil: the fence is enough.
 	Confirm func(r *http.Request, nodeID uint64) error
-	// Alternatives tells whether a request can go to another member than this one; nil: it cannot.
+	// Alternatives reports whether a request can go to another member than this one; nil: it cannot.
 	Alternatives func(nodeID uint64) bool
 	// Peers serves connections of other clusters until they end. relayed: another member passes the connection on. nil:
 	// they are closed.
 	Peers func(conn net.Conn, relayed bool)
 }
 
-// New makes a transport that finds members by book and lets in whom fence accepts. Serve makes it listen.
+// New makes a transport that finds members by book and admits those that fence accepts. Serve makes it listen.
 func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logger) *Transport {
 	t := &Transport{creds: creds, book: book, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{},
 		strangers: newStrangers(log), DialBound: DefaultDialBound}
@@ -189,7 +189,8 @@ func (t *Transport) handle(raw net.Conn) {
 		if !errors.Is(err, errTooManyFailures) && !errors.Is(err, net.ErrClosed) { // not those that have given way to others
 			t.strangers.Failed(raw.RemoteAddr(), time.Now())
 		}
-		t.strangers.Log(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(), "err", err)
+		t.strangers.Log(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(),
+			"err", err)
 		raw.Close()
 		return
 	}
@@ -260,7 +261,7 @@ func (t *Transport) track(id uint64, conn *tls.Conn) net.Conn {
 	return conn
 }
 
-// ended tells whether a connection was closed on this side: its deadline can no longer be set.
+// ended reports whether a connection was closed on this side: its deadline can no longer be set.
 func ended(c *tls.Conn) bool {
 	return c.NetConn().(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Time{}) != nil
 }
@@ -280,8 +281,8 @@ func (t *Transport) Cut(nodeID uint64) {
 	t.client.CloseIdleConnections()
 }
 
-// Ask tells whether at least need of the nodes follow this one at this moment. It blocks until that is certain
-// either way or ctx ends.
+// Ask reports whether at least need of the nodes follow this one at this moment. It blocks until that is certain either
+// way or ctx ends.
 func (t *Transport) Ask(ctx context.Context, nodes []uint64, need int) bool {
 	return t.askers.ask(ctx, t.creds.NodeID, nodes, need)
 }

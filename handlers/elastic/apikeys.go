@@ -266,7 +266,7 @@ func ownOnly(q *handlers.Request, k keyQuery, action string) error {
 	if k.owner || q.Token.Allows(store.ScopeManagement) || q.Key != nil && slices.Equal(k.ids, []string{q.Key.ID}) {
 		return nil
 	}
-	return unauthorizedFor(q, action, privilegesOwnKey)
+	return handlers.Lacks(store.ScopeManagement, unauthorizedFor(q, action, privilegesOwnKey))
 }
 
 type apiKeyInfo struct {

@@ -310,7 +310,7 @@ func (s *service) admit(ep *endpoint, q *handlers.Request) error {
 		}
 	}
 	if ep.Scope != "" && !q.Allows(ep.Scope) {
-		return unauthorizedFor(q, ep.action, ep.privileges)
+		return handlers.Lacks(ep.Scope, unauthorizedFor(q, ep.action, ep.privileges))
 	}
 	return nil
 }

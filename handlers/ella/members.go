@@ -55,6 +55,7 @@ func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Membe
 		SliceCIDR:      m.SliceCIDR,
 		Labels:         m.Labels,
 		JoinedAt:       api.Time(m.JoinedAt),
+		DownSince:      api.Time(s.Cluster.DownSince(m.NodeID)),
 		DiskLow:        s.Cluster.DiskLow(m.NodeID),
 		CannotStore:    s.Cluster.CannotStore(m.NodeID),
 		DrainDeadline:  showDrain(m).Deadline,

@@ -33,6 +33,8 @@ type Cluster interface {
 	Schema(ctx context.Context) (api.Schema, error)     // what the database has, and who holds it back
 	Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error)
 
+	History() api.History // what this member remembers of the last hour
+
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed(ctx context.Context) (store.Installed, map[uint64]string, error)
 }

@@ -30,7 +30,7 @@ func (s *service) putSettings(q *handlers.Request) error {
 			return err
 		}
 		if !q.Token.Allows(scope) {
-			return handlers.Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope)
+			return handlers.Lacks(scope, handlers.Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope))
 		}
 	}
 	values, err := s.Store.Settings.Set(q.Context(), q.Actor, values)

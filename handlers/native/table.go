@@ -9,6 +9,8 @@ import (
 func (s *service) routes() []handlers.Route {
 	return []handlers.Route{
 		{Method: "GET", Path: "/api/v1/openapi.yaml", At: handlers.Here, Plain: true, Serve: s.openapi},
+		{Method: "GET", Path: "/api/v1/whoami", At: handlers.HereStale, Check: handlers.CheckStale, Admit: handlers.AdmitKnown, Serve: s.whoami},
+		{Method: "GET", Path: "/api/v1/cluster/history", Scope: store.ScopeClusterRead, At: handlers.Here, Serve: s.history},
 		{Method: "GET", Path: "/api/v1/cluster/autopilot/config", Scope: store.ScopeClusterRead, At: handlers.HereStale, Check: handlers.CheckStale, Serve: s.getAutopilotConfig},
 		{Method: "PUT", Path: "/api/v1/cluster/autopilot/config", Scope: store.ScopeClusterManage, Serve: s.putAutopilotConfig},
 		{Method: "GET", Path: "/api/v1/cluster/raft/diff", Scope: store.ScopeClusterRead, Serve: s.raftDiff},

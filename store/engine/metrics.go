@@ -3,6 +3,7 @@ package engine
 import (
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,13 +17,16 @@ type instruments struct {
 	leaders prometheus.Counter
 	refused prometheus.Counter
 	failed  prometheus.Counter
+
+	commits, commitNanos atomic.Int64
 }
 
 func (i *instruments) init() {
 	i.batch = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "muster_write_batch_size",
 		Help: "Requests that one transaction has committed, on the leader.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)})
 	i.commit = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "muster_commit_duration_seconds",
-		Help: "Time from handing a transaction to dqlite until a majority has it.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13)})
+		Help:    "Time from handing a transaction to dqlite until a majority has it.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13)})
 	i.leaders = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_leader_changes_total",
 		Help: "Changes of leader that this member has seen since it started."})
 	i.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_writes_refused_total",
@@ -31,20 +35,36 @@ func (i *instruments) init() {
 		Help: "Transactions that dqlite did not commit, or of which it is not known; leadership starts afresh."})
 }
 
+// committed counts one transaction that a majority has.
+func (i *instruments) committed(took time.Duration) {
+	i.commit.Observe(took.Seconds())
+	i.commits.Add(1)
+	i.commitNanos.Add(int64(took))
+}
+
+// Commits returns how many transactions this member has committed as the leader since it started, and how long they took
+// together.
+func (e *Engine) Commits() (n uint64, took time.Duration) {
+	return uint64(e.metrics.commits.Load()), time.Duration(e.metrics.commitNanos.Load())
+}
+
 func gauge(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
 var (
-	descReplica    = gauge("muster_replica_revision", "Revision of this member's mirror.")
-	descLeading    = gauge("muster_is_leader", "1 on the member that leads and takes writes.")
-	descHasLeader  = gauge("muster_has_leader", "1 while this member knows of a leader.")
-	descRole       = gauge("muster_role", "1 for the role that this member has in Raft; none is a member outside it.", "role")
-	descServers    = gauge("muster_raft_servers", "Raft servers in this member's copy of the configuration; absent outside Raft.", "role")
+	descReplica   = gauge("muster_replica_revision", "Revision of this member's mirror.")
+	descLeading   = gauge("muster_is_leader", "1 on the member that leads and takes writes.")
+	descHasLeader = gauge("muster_has_leader", "1 while this member knows of a leader.")
+	descRole      = gauge("muster_role", "1 for the role that this member has in Raft; none is a member outside it.",
+		"role")
+	descServers = gauge("muster_raft_servers",
+		"Raft servers in this member's copy of the configuration; absent outside Raft.", "role")
 	descQueue      = gauge("muster_write_queue_depth", "Writes that wait for the leader's writer; 0 elsewhere.")
 	descMirrorAge  = gauge("muster_mirror_age_seconds", "Time since the mirror was last replaced.")
-	descMirrorSize = gauge("muster_mirror_size_bytes", "Size of the mirror; about what the database takes of this member's memory.")
-	descDisk       = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
+	descMirrorSize = gauge("muster_mirror_size_bytes",
+		"Size of the mirror; about what the database takes of this member's memory.")
+	descDisk = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
 )
 
 // Collect sends what this member knows of its engine. It asks no other member.
@@ -58,7 +78,8 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		}
 		return 0
 	}
-	for _, c := range []prometheus.Collector{e.metrics.batch, e.metrics.commit, e.metrics.leaders, e.metrics.refused, e.metrics.failed} {
+	for _, c := range []prometheus.Collector{e.metrics.batch, e.metrics.commit, e.metrics.leaders, e.metrics.refused,
+		e.metrics.failed} {
 		c.Collect(out)
 	}
 	set(descReplica, float64(e.Mirror.Revision()))

@@ -105,7 +105,11 @@ type Cluster struct {
 
 // What the families ask of the loops.
 
-func (c *Cluster) Alive(uint64) string                     { return "alive" }
+func (c *Cluster) Alive(uint64) string { return "alive" }
+func (c *Cluster) DownSince(uint64) time.Time {
+	return time.Time{}
+}
+func (c *Cluster) History() api.History                    { return api.History{} }
 func (c *Cluster) Wake()                                   {}
 func (c *Cluster) CanRemove(context.Context, uint64) error { return nil }
 func (c *Cluster) Reachable(context.Context, uint64) error { return nil }
