@@ -213,11 +213,20 @@ func (l *leadership) prepare(ctx context.Context) error {
 		if e.hooks.Found == nil {
 			return errors.New("the database is empty, and this member was not started to found a cluster")
 		}
-		if err := l.commit([]*request{{fn: e.hooks.Found, done: make(chan error, 1)}}); err != nil {
+		if err := l.commitAlone(e.hooks.Found); err != nil {
 			return fmt.Errorf("found the cluster: %w", err)
 		}
 	}
-	return l.commit([]*request{{fn: l.begin, done: make(chan error, 1)}})
+	return l.commitAlone(l.begin)
+}
+
+// commitAlone commits a transaction of the leadership's own. A nil error means that it is committed.
+func (l *leadership) commitAlone(fn func(*Tx) error) error {
+	r := &request{fn: fn, done: make(chan error, 1)}
+	if err := l.commit([]*request{r}); err != nil {
+		return err
+	}
+	return <-r.done
 }
 
 func (l *leadership) begin(tx *Tx) error {

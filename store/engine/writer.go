@@ -204,14 +204,15 @@ func (l *leadership) nothingChanged(b *batch) error {
 	return nil
 }
 
-// text raises the revision and returns the whole transaction.
+// text raises the revision and returns the whole transaction. The revision comes first: when another leadership has written
+// in between, the trigger on it is to say so, not the key of a row that both have written.
 func (l *leadership) text(b *batch) (string, error) {
 	if b.rev > 1 { // the founding transaction inserts the row
 		id := uuid.NewString()
 		if _, err := l.work.writer.exec(raiseRevision, int64(b.rev), id); err != nil {
 			return "", err
 		}
-		b.work.add(Statement{Query: raiseRevision, Args: []any{int64(b.rev), id}, key: "revision"})
+		b.work.lead(Statement{Query: raiseRevision, Args: []any{int64(b.rev), id}})
 	}
 	return b.work.text()
 }
