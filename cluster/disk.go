@@ -18,7 +18,8 @@ func (k *keeper) look() {
 	k.disk.Store(&now)
 	switch {
 	case now.Low && !before.Low:
-		k.log.Warn("low on disk space: leadership and vote go to other members where there are some; make room or add disk", "free", now.Free, "reserve", now.Reserve)
+		k.log.Warn("low on disk space: leadership and vote go to other members where there are some; make room or add disk",
+			"free", now.Free, "reserve", now.Reserve)
 		k.Wake()
 	case !now.Low && before.Low:
 		k.log.Info("there is room on the disk again", "free", now.Free, "reserve", now.Reserve)

@@ -111,7 +111,8 @@ func (t *term) runHooks(ctx context.Context, m store.Member) error {
 			return err
 		}
 		t.log.Warn("a member is drained without its hooks", "node", m.NodeID, "err", err)
-		outcome = []store.HookOutcome{{Name: "node", Message: fmt.Sprintf("node %d could not be reached, its hooks did not run", m.NodeID)}}
+		outcome = []store.HookOutcome{{Name: "node", Message: fmt.Sprintf("node %d could not be reached, its hooks did "+
+			"not run", m.NodeID)}}
 	}
 	return t.Store.Members.HooksDone(ctx, t.actor(), m.NodeID, m.DrainGen, m.HooksPending, outcome)
 }

@@ -76,7 +76,8 @@ func (h *Hooks) one(ctx context.Context, hook Hook, kind string) store.HookOutco
 	defer cancel()
 	begin := time.Now()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", hook.Command)
-	cmd.Env = append(os.Environ(), "MUSTER_HOOK="+kind, fmt.Sprintf("MUSTER_NODE_ID=%d", h.Node.NodeID), "MUSTER_NODE_NAME="+h.Node.Name)
+	cmd.Env = append(os.Environ(), "MUSTER_HOOK="+kind, fmt.Sprintf("MUSTER_NODE_ID=%d", h.Node.NodeID),
+		"MUSTER_NODE_NAME="+h.Node.Name)
 	// A hook that hangs is ended with all that it has started. What it leaves behind when it ends by itself may stay.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -93,7 +94,8 @@ func (h *Hooks) one(ctx context.Context, hook Hook, kind string) store.HookOutco
 		o.Message = err.Error()
 	}
 	// What a hook prints is for the member's own log; it may hold anything.
-	h.Log.Info("hook", "kind", kind, "name", hook.Name, "ok", o.OK, "took", time.Since(begin).Round(time.Millisecond), "output", strings.TrimSpace(string(out)))
+	h.Log.Info("hook", "kind", kind, "name", hook.Name, "ok", o.OK, "took", time.Since(begin).Round(time.Millisecond),
+		"output", strings.TrimSpace(string(out)))
 	return o
 }
 
@@ -101,7 +103,8 @@ const pathHooks = "/internal/hooks"
 
 func (h *Hooks) serve(w http.ResponseWriter, r *http.Request) {
 	var q hookRun
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10)).Decode(&q); err != nil || q.Kind != store.HookDrain && q.Kind != store.HookResume {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10)).Decode(&q); err != nil || q.Kind != store.HookDrain &&
+		q.Kind != store.HookResume {
 		http.Error(w, "kind must be drain or resume", http.StatusBadRequest)
 		return
 	}

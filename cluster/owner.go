@@ -49,7 +49,8 @@ func (o *owner) recoverToken(ctx context.Context, q datadir.TokenRequest) error 
 func (o *owner) makeToken(ctx context.Context, nodeID uint64, q datadir.TokenRequest) error {
 	o.log.Warn("the owner of a member's files makes a management token",
 		"node", nodeID, "host", q.Host, "user", q.User, "token", q.ID)
-	how := fmt.Sprintf("management token made on host %s by user %s, as the owner of the files of node %d", q.Host, q.User, nodeID)
+	how := fmt.Sprintf("management token made on host %s by user %s, as the owner of the files of node %d", q.Host, q.User,
+		nodeID)
 	return o.Store.APITokens.Recover(ctx, ownerOf(nodeID), q.ID, q.Hash, how)
 }
 
@@ -79,7 +80,8 @@ func (o *owner) ownOnly(nodeID uint64) error {
 	return nil
 }
 
-func (o *owner) serveToken(w http.ResponseWriter, r *http.Request, do func(context.Context, uint64, datadir.TokenRequest) error) {
+func (o *owner) serveToken(w http.ResponseWriter, r *http.Request,
+	do func(context.Context, uint64, datadir.TokenRequest) error) {
 	var q datadir.TokenRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, datadir.MaxTokenRequest)).Decode(&q); err != nil {
 		http.Error(w, "the request cannot be read", http.StatusBadRequest)

@@ -24,7 +24,8 @@ func (o *owner) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Query().Get("stale") != "" {
 		q := r.URL.Query()
-		o.log.Warn("the owner of this member's files saves a backup of its replica", "host", q.Get("host"), "user", q.Get("user"))
+		o.log.Warn("the owner of this member's files saves a backup of its replica", "host", q.Get("host"),
+			"user", q.Get("user"))
 		o.archive(w, r, store.Stale)
 		return
 	}
@@ -55,7 +56,8 @@ func (o *owner) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 // serveBackup answers a member, for the owner of its files. The audit has it before the first byte is sent.
 func (o *owner) serveBackup(w http.ResponseWriter, r *http.Request) {
 	id, q := transport.MemberID(r.Context()), r.URL.Query()
-	how := fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"), q.Get("user"), id)
+	how := fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"),
+		q.Get("user"), id)
 	err := o.Store.Audit.NoteBackup(r.Context(), ownerOf(id), how)
 	if err != nil {
 		http.Error(w, "the leader cannot do it now", http.StatusServiceUnavailable)

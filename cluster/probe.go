@@ -58,7 +58,8 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 }
 
 func (c *Cluster) report() Report {
-	return Report{Incarnation: c.Incarnation, NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion, Revision: c.Store.Mirror.Revision(), Leader: c.Store.LeaderID(),
+	return Report{Incarnation: c.Incarnation, NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion,
+		Revision: c.Store.Mirror.Revision(), Leader: c.Store.LeaderID(),
 		Trust: c.renewal.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low, Fault: c.Storing().own()}
 }
 

@@ -65,7 +65,8 @@ type prober struct {
 }
 
 func newProber(probe func(context.Context, uint64) (Report, error), heard func()) *prober {
-	return &prober{probe: probe, newest: func() uint64 { return 0 }, heard: heard, slots: make(chan struct{}, probeWorkers), seen: map[uint64]*observation{}}
+	return &prober{probe: probe, newest: func() uint64 { return 0 }, heard: heard,
+		slots: make(chan struct{}, probeWorkers), seen: map[uint64]*observation{}}
 }
 
 // round starts the probes that are due. It does not block: a member whose last probe is still out is left alone,

@@ -171,14 +171,16 @@ func (r *renewal) renewNow(ctx context.Context) error {
 
 // install writes the new leaves and uses them from the next connection on.
 func (r *renewal) install(a certificateAnswer) error {
-	if err := r.Dir.Install(datadir.Leaves{HTTP: a.HTTP, HTTPCA: a.HTTPCA, Transport: a.Transport, TransportCA: a.TransportCA}, r.Transport.Credentials()); err != nil {
+	if err := r.Dir.Install(datadir.Leaves{HTTP: a.HTTP, HTTPCA: a.HTTPCA, Transport: a.Transport,
+		TransportCA: a.TransportCA}, r.Transport.Credentials()); err != nil {
 		return err
 	}
 	return r.ReloadHTTP()
 }
 
 // issue signs new leaves for a member.
-func (is *issuer) issue(ctx context.Context, nodeID uint64, q certificateRequest, e store.HostEvidence) (a certificateAnswer, err error) {
+func (is *issuer) issue(ctx context.Context, nodeID uint64, q certificateRequest,
+	e store.HostEvidence) (a certificateAnswer, err error) {
 	m, err := is.Store.Members.Get(ctx, store.AsLeader, nodeID)
 	if err != nil {
 		return a, err
@@ -199,7 +201,8 @@ func (is *issuer) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		}
 		records[i].NodeID, records[i].Authority = nodeID, by.Generation
 	}
-	e.Dialled = is.dialled(ctx, store.Announcement{NodeID: nodeID, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress, Evidence: e})
+	e.Dialled = is.dialled(ctx, store.Announcement{NodeID: nodeID, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress,
+		Evidence: e})
 	hosts, err := is.Store.Certificates.Record(ctx, is.actor(), nodeID, records, e)
 	if err != nil {
 		return a, err

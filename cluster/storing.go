@@ -300,7 +300,8 @@ func (k *keeper) run(ctx context.Context) {
 			k.log.Info("this member stores again")
 			k.Wake()
 		case changed:
-			k.log.Warn("this member cannot store: leadership and vote go to other members where there are some", "reason", verdict.Fault)
+			k.log.Warn("this member cannot store: leadership and vote go to other members where there are some",
+				"reason", verdict.Fault)
 			k.Wake()
 		}
 		if verdict.own() != "" && k.stepping.CompareAndSwap(false, true) {

@@ -148,7 +148,8 @@ func (t *term) advanceCA(ctx context.Context) error {
 	expiring, err := t.Store.Certificates.WarnOfExpiry(ctx, t.actor())
 	for i := range expiring {
 		e := &expiring[i]
-		t.log.Warn("a certificate in use expires soon", "what", e.String(), "at", e.NotAfter, "days", int(e.DaysLeft(time.Now())))
+		t.log.Warn("a certificate in use expires soon", "what", e.String(), "at", e.NotAfter,
+			"days", int(e.DaysLeft(time.Now())))
 	}
 	return err
 }

@@ -47,7 +47,8 @@ func (r *renewal) expect(trust uint64, key string) {
 }
 
 // fromLeader asks the leader, or this member itself when it leads.
-func fromLeader[T any](ctx context.Context, m *member, method, path string, own func(context.Context, uint64) (T, error)) (out T, err error) {
+func fromLeader[T any](ctx context.Context, m *member, method, path string,
+	own func(context.Context, uint64) (T, error)) (out T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
 	leader, err := m.Store.AwaitLeader(ctx)
@@ -118,7 +119,8 @@ func (is *issuer) trust(ctx context.Context, _ uint64) (a trustAnswer, err error
 	if err != nil {
 		return a, err
 	}
-	return trustAnswer{t.Revision, trustOfOne{t.HTTP.Chain, t.HTTP.Bundle}, trustOfOne{t.Transport.Chain, t.Transport.Bundle}}, nil
+	return trustAnswer{t.Revision, trustOfOne{t.HTTP.Chain, t.HTTP.Bundle},
+		trustOfOne{t.Transport.Chain, t.Transport.Bundle}}, nil
 }
 
 func (is *issuer) serveTrust(w http.ResponseWriter, r *http.Request) {
@@ -126,7 +128,8 @@ func (is *issuer) serveTrust(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveLeader answers another member with what the leader makes for it.
-func serveLeader[T any](m *member, w http.ResponseWriter, r *http.Request, make func(context.Context, uint64) (T, error)) {
+func serveLeader[T any](m *member, w http.ResponseWriter, r *http.Request,
+	make func(context.Context, uint64) (T, error)) {
 	out, err := make(r.Context(), transport.MemberID(r.Context()))
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
@@ -157,7 +160,8 @@ func (is *issuer) mintToken(ctx context.Context, nodeID uint64) (t nodeToken, er
 	if err != nil {
 		return t, err
 	}
-	t.NodeJWT, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, is.Transport.ClusterID(), m.ID, m.NodeID, time.Now())
+	t.NodeJWT, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, is.Transport.ClusterID(), m.ID,
+		m.NodeID, time.Now())
 	return t, err
 }
 
