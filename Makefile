@@ -85,8 +85,15 @@ lint: setup
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) vet ./...
 	$(GO) tool -modfile=tools/go.mod staticcheck -tags $(TAGS) ./...
 
+# muster beside etcd and beside its engine alone (bench/README.md): make bench [BENCH='-only writes'] [RESULT=NAME]
+# [PROFILE=DIR]. RESULT keeps the figures as bench/results/NAME.json, PROFILE leaves CPU and mutex profiles of each part.
+BENCH   ?=
+RESULT  ?=
+PROFILE ?=
 bench: setup-bench build
-	cd bench && $(GO) run . -muster ../muster
+	$(if $(PROFILE),$(GO) build -tags $(TAGS),profile -ldflags '$(STATIC) $(STAMP)' -o .deps/muster-profile .)
+	cd bench && $(GO) run . -muster $(if $(PROFILE),../.deps/muster-profile -profile $(abspath $(PROFILE)),../muster) \
+		$(if $(RESULT),-json results/$(RESULT).json) $(BENCH)
 
 # A manual page for each command, made from the commands.
 man: setup
@@ -110,7 +117,9 @@ install: build man
 	./muster completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_muster
 	./muster completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/muster.fish
 	install -d $(DESTDIR)$(UNITS)
-	sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/muster.service >$(DESTDIR)$(UNITS)/muster.service
+	for unit in muster.service muster-backup.service muster-backup.timer; do \
+		sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/$$unit >$(DESTDIR)$(UNITS)/$$unit; \
+	done
 
 setup:
 	@scripts/setup.sh build

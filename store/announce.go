@@ -35,8 +35,8 @@ const (
 	ClaimAlive
 )
 
-// Announce brings a member's addresses, version, name and mode up to date; it changes nothing when they are the same. An
-// address or a name that belongs to another live member is refused.
+// Announce brings a member's addresses, version, name and mode up to date; it changes nothing when they are the same.
+// An address or a name that belongs to another live member is refused.
 func (ms Members) Announce(ctx context.Context, actor Actor, a Announcement) error {
 	if err := a.check(); err != nil {
 		return err
@@ -89,8 +89,10 @@ func (t *Tx) announce(a Announcement) error {
 			return err
 		}
 	}
-	if err := t.exec(`UPDATE members SET raft_address = ?, api_address = ?, advertise_addr = ?, binary_version = ?, max_schema = ?,
-		name = ?, mode = ?, modified_rev = ? WHERE raft_node_id = ?`, m.RaftAddress, m.APIAddress, m.AdvertiseAddr, m.BinaryVersion,
+	if err := t.exec(`UPDATE members SET raft_address = ?, api_address = ?, advertise_addr = ?, binary_version = ?,
+		max_schema = ?,
+		name = ?, mode = ?, modified_rev = ? WHERE raft_node_id = ?`, m.RaftAddress, m.APIAddress, m.AdvertiseAddr,
+		m.BinaryVersion,
 		m.MaxSchema, m.Name, m.Mode, t.Rev, m.NodeID); err != nil {
 		return err
 	}
@@ -129,7 +131,8 @@ func (j *Joiner) claims(nodeID uint64, role Role, _ string) Claim {
 
 // unique refuses addresses and a name that another live member has. It returns sentences about dead members that have
 // them, too: those keep their rows, and nobody may take one for the other.
-func (t *Tx) unique(m *Member, addresses, name bool, claims func(uint64, Role, string) Claim) (notes []string, err error) {
+func (t *Tx) unique(m *Member, addresses, name bool,
+	claims func(uint64, Role, string) Claim) (notes []string, err error) {
 	type holder struct {
 		id              uint64
 		role            Role
@@ -141,8 +144,10 @@ func (t *Tx) unique(m *Member, addresses, name bool, claims func(uint64, Role, s
 	rows, err := collect(&t.View, func(r *sql.Rows) (h holder, err error) {
 		err = r.Scan(&h.id, (*string)(&h.role), &h.name, &h.raft, &h.api)
 		return h, err
-	}, `SELECT raft_node_id, raft_role, name, raft_address, api_address FROM members WHERE raft_node_id <> ?1 AND (?4 AND name = ?5
-		OR ?6 AND raft_address IN (?2, ?3) OR ?6 AND api_address IN (?2, ?3)) ORDER BY raft_role = '', raft_node_id LIMIT 100`,
+	}, `SELECT raft_node_id, raft_role, name, raft_address, api_address FROM members
+		WHERE raft_node_id <> ?1 AND (?4 AND name = ?5
+		OR ?6 AND raft_address IN (?2, ?3) OR ?6 AND api_address IN (?2, ?3))
+		ORDER BY raft_role = '', raft_node_id LIMIT 100`,
 		int64(m.NodeID), m.RaftAddress, m.APIAddress, name, m.Name, addresses)
 	if err != nil {
 		return nil, err
@@ -161,11 +166,13 @@ func (t *Tx) unique(m *Member, addresses, name bool, claims func(uint64, Role, s
 		case ClaimAlive:
 			return nil, refuse(Conflict, "%s is that of node %d (%s), which is alive: %s", what, h.id, h.name, way)
 		case ClaimUnknown:
-			return nil, refuse(Conflict, "%s is that of node %d (%s), of which it is not known yet whether it is alive: try again "+
-				"in a few seconds, or %s", what, h.id, h.name, way)
+			return nil, refuse(Conflict,
+				"%s is that of node %d (%s), of which it is not known yet whether it is alive: try again "+
+					"in a few seconds, or %s", what, h.id, h.name, way)
 		}
-		notes = append(notes, fmt.Sprintf("node %d (%s), which does not answer, has %s too; if this machine has taken its place, "+
-			"remove node %d by its number", h.id, h.name, what, h.id))
+		notes = append(notes,
+			fmt.Sprintf("node %d (%s), which does not answer, has %s too; if this machine has taken its place, "+
+				"remove node %d by its number", h.id, h.name, what, h.id))
 	}
 	return notes[:min(len(notes), 3)], nil
 }

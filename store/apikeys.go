@@ -72,17 +72,26 @@ func (k *APIKey) Used() string { return "api key [" + k.ID + "] has already been
 
 // Token is the key as what authorises requests.
 func (k *APIKey) Token() *APIToken {
-	return &APIToken{ID: k.ID, Name: k.Name, Scopes: k.Scopes, CreatedBy: k.OwnerName, CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt}
+	return &APIToken{
+		ID:        k.ID,
+		Name:      k.Name,
+		Scopes:    k.Scopes,
+		CreatedBy: k.OwnerName,
+		CreatedAt: k.CreatedAt,
+		ExpiresAt: k.ExpiresAt,
+	}
 }
 
-const selectAPIKeys = `SELECT id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name, uses, max_uses, created_at,
+const selectAPIKeys = `SELECT id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name,
+	uses, max_uses, created_at,
 	expires_at, revoked_at FROM api_keys`
 
 func scanAPIKey(rows *sql.Rows) (k APIKey, err error) {
 	var scopes, roles, metadata, created string
 	var expires, revoked sql.NullString
 	var most sql.NullInt64
-	if err := rows.Scan(&k.ID, &k.Kind, &k.Name, &k.SecretHash, &scopes, &roles, &metadata, &k.OwnerID, &k.OwnerName, &k.Uses, &most, &created,
+	if err := rows.Scan(&k.ID, &k.Kind, &k.Name, &k.SecretHash, &scopes, &roles, &metadata, &k.OwnerID, &k.OwnerName,
+		&k.Uses, &most, &created,
 		&expires, &revoked); err != nil {
 		return k, err
 	}
@@ -103,7 +112,8 @@ func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, er
 	again := func(tx *Tx, old *APIKey) error {
 		now, err := tx.apiKey(old.ID)
 		if err == nil && (now == nil || now.RevokedAt != nil) {
-			err = refuse(Forbidden, "the key that this request has made is invalidated; an Idempotency-Key does not bring it back")
+			err = refuse(Forbidden,
+				"the key that this request has made is invalidated; an Idempotency-Key does not bring it back")
 		}
 		return err
 	}
@@ -112,13 +122,16 @@ func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, er
 			return k, err
 		}
 		k.CreatedAt = tx.Now
-		if err := tx.exec(`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name, max_uses, created_at,
+		if err := tx.exec(`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id,
+			owner_name, max_uses, created_at,
 			expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			k.ID, k.Kind, k.Name, k.SecretHash, string(scopes), orObject(k.RoleDescriptors), orObject(k.Metadata), k.OwnerID, k.OwnerName,
+			k.ID, k.Kind, k.Name, k.SecretHash, string(scopes), orObject(k.RoleDescriptors), orObject(k.Metadata), k.OwnerID,
+			k.OwnerName,
 			optional(int64(k.MaxUses)), k.CreatedAt, k.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return k, err
 		}
-		return k, tx.audit(k.Kind+".create", keyObject(k.ID), k.Name)
+		return k, tx.audit(k.Kind+".create", keyObject(k.ID),
+			made("name", k.Name, "scopes", k.Scopes, "uses", uint64(max(k.MaxUses, 0)), "ttl", lifetime(tx.Now, k.ExpiresAt)))
 	})
 }
 
@@ -170,7 +183,8 @@ type Revoked struct {
 }
 
 // Revoke makes the keys useless that match, and with enrollments also what was enrolled with them.
-func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) bool, enrollments bool) (Revoked, error) {
+func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) bool,
+	enrollments bool) (Revoked, error) {
 	return makeOnce(ctx, ak.s, actor, func(tx *Tx) (out Revoked, err error) {
 		list, err := collect(&tx.View, scanAPIKey, selectAPIKeys+" ORDER BY created_at, id")
 		if err != nil {
@@ -185,7 +199,8 @@ func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) b
 				out.Before = append(out.Before, k.ID)
 			default:
 				out.Now = append(out.Now, k.ID)
-				if err := tx.exec("UPDATE api_keys SET revoked_at = ?, modified_rev = ? WHERE id = ?", tx.Now, tx.Rev, k.ID); err != nil {
+				if err := tx.exec("UPDATE api_keys SET revoked_at = ?, modified_rev = ? WHERE id = ?", tx.Now, tx.Rev,
+					k.ID); err != nil {
 					return out, err
 				}
 				if err := tx.audit(k.Kind+".revoke", keyObject(k.ID), k.Name); err != nil {
@@ -195,7 +210,8 @@ func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) b
 			if !enrollments {
 				continue
 			}
-			made, err := collect(&tx.View, scanEnrollment, selectEnrollments+" WHERE key_id = ? AND revoked_at IS NULL ORDER BY id", k.ID)
+			made, err := collect(&tx.View, scanEnrollment,
+				selectEnrollments+" WHERE key_id = ? AND revoked_at IS NULL ORDER BY id", k.ID)
 			if err != nil {
 				return out, err
 			}

@@ -20,7 +20,8 @@ const (
 )
 
 // Scopes lists every scope that a token can have.
-var Scopes = []string{ScopeManagement, ScopeClusterRead, ScopeClusterManage, ScopePeeringRead, ScopePeeringWrite, ScopeEnroll, ScopeKeysManage}
+var Scopes = []string{ScopeManagement, ScopeClusterRead, ScopeClusterManage, ScopePeeringRead, ScopePeeringWrite,
+	ScopeEnroll, ScopeKeysManage}
 
 // APIToken is a credential of the API. The secret itself is known to its holder only.
 type APIToken struct {
@@ -49,7 +50,8 @@ func (t *APIToken) Allows(scope string) bool {
 }
 
 const (
-	insertAPIToken  = "INSERT INTO api_tokens (id, name, secret_hash, scopes, created_by, created_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+	insertAPIToken = "INSERT INTO api_tokens (id, name, secret_hash, scopes, created_by, created_at, expires_at, " +
+		"created_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 	selectAPITokens = "SELECT id, name, secret_hash, scopes, created_by, created_at, expires_at FROM api_tokens"
 )
 
@@ -80,7 +82,8 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 	again := func(tx *Tx, old *APIToken) error {
 		there, err := tx.get("SELECT 1 FROM api_tokens WHERE id = ?", []any{old.ID}, new(int))
 		if err == nil && !there {
-			err = refuse(Forbidden, "the API token that this request has made is deleted; an Idempotency-Key does not bring it back")
+			err = refuse(Forbidden,
+				"the API token that this request has made is deleted; an Idempotency-Key does not bring it back")
 		}
 		return err
 	}
@@ -89,10 +92,12 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 			return t, err
 		}
 		t.CreatedAt, t.CreatedBy = tx.Now, actor.String()
-		if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt, int64(tx.Rev)); err != nil {
+		if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt,
+			int64(tx.Rev)); err != nil {
 			return t, err
 		}
-		return t, tx.audit("api_token.create", "api_token/"+t.ID, t.Name)
+		return t, tx.audit("api_token.create", "api_token/"+t.ID,
+			made("name", t.Name, "scopes", t.Scopes, "ttl", lifetime(tx.Now, t.ExpiresAt)))
 	})
 }
 
@@ -110,7 +115,8 @@ func (at APITokens) Recover(ctx context.Context, actor Actor, id, hash, how stri
 		case known:
 			return refuse(Conflict, "another API token has that id")
 		}
-		if err := tx.exec(insertAPIToken, id, "recovered", hash, `["`+ScopeManagement+`"]`, actor.String(), tx.Now, nil, int64(tx.Rev)); err != nil {
+		if err := tx.exec(insertAPIToken, id, "recovered", hash, `["`+ScopeManagement+`"]`, actor.String(), tx.Now, nil,
+			int64(tx.Rev)); err != nil {
 			return err
 		}
 		return tx.audit("api_token.recover", "api_token/"+id, how)
@@ -150,7 +156,8 @@ func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
 			}
 		}
 		if managers == 1 && list[i].Allows(ScopeManagement) && list[i].ExpiresAt == nil {
-			return refuse(Conflict, "this is the last API token with scope management that does not expire; create another one first")
+			return refuse(Conflict,
+				"this is the last API token with scope management that does not expire; create another one first")
 		}
 		if err := tx.exec("DELETE FROM api_tokens WHERE id = ?", id); err != nil {
 			return err

@@ -96,7 +96,14 @@ func describe(path string) (m ArchiveMeta, err error) {
 	if err != nil {
 		return m, err
 	}
-	m = ArchiveMeta{ID: fmt.Sprintf("%s-%d", c.ID, c.Revision), Version: archiveVersion, Index: c.Revision, Term: c.Epoch, Size: info.Size(), ClusterID: c.ID}
+	m = ArchiveMeta{
+		ID:        fmt.Sprintf("%s-%d", c.ID, c.Revision),
+		Version:   archiveVersion,
+		Index:     c.Revision,
+		Term:      c.Epoch,
+		Size:      info.Size(),
+		ClusterID: c.ID,
+	}
 	if m.Schema, err = v.SchemaVersion(); err != nil {
 		return m, err
 	}
@@ -122,7 +129,13 @@ func WriteArchive(w io.Writer, meta ArchiveMeta, state string, keys []ArchiveKey
 	out := tar.NewWriter(zip)
 	var sums strings.Builder
 	add := func(name string, size int64, r io.Reader) error {
-		if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: meta.CreatedAt, Format: tar.FormatPAX}); err != nil {
+		if err := out.WriteHeader(&tar.Header{
+			Name:    name,
+			Mode:    0o600,
+			Size:    size,
+			ModTime: meta.CreatedAt,
+			Format:  tar.FormatPAX,
+		}); err != nil {
 			return err
 		}
 		sum := sha256.New()
@@ -217,7 +230,8 @@ func (ar Archives) Keys(recipient string) ([]ArchiveKey, error) {
 // Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica, for which neither
 // a leader nor a quorum is needed. It needs room for one copy of the database in the data directory while it runs, and
 // little memory; commits go on meanwhile.
-func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys []ArchiveKey, binary string) (ArchiveMeta, error) {
+func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys []ArchiveKey,
+	binary string) (ArchiveMeta, error) {
 	var meta ArchiveMeta
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
@@ -245,7 +259,8 @@ type SnapshotFile struct {
 }
 
 // SnapshotFile makes an archive like Snapshot, in a file, so that its digest is known before the first byte is sent.
-func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveKey, binary string) (*SnapshotFile, error) {
+func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveKey,
+	binary string) (*SnapshotFile, error) {
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
 		return nil, err

@@ -25,8 +25,8 @@ type ArchiveLimits struct {
 // MaxArchiveState is the largest state that is unpacked where no other limit is given, in bytes.
 const MaxArchiveState = 16 << 30
 
-// scratchCopies is how many times the state lies on the disk while an archive is read and restored: as it came, and as a
-// database of our own making.
+// scratchCopies is how many times the state lies on the disk while an archive is read and restored: as it came, and as
+// a database of our own making.
 const scratchCopies = 2
 
 // admits checks the size of the state that an archive announces, before a byte of it is written.
@@ -35,7 +35,9 @@ func (l ArchiveLimits) admits(size int64) error {
 		return refuse(Invalid, "the archive's state has %d bytes unpacked, and this member takes %d at most", size, l.State)
 	}
 	if l.Room != nil && size > l.Room()/scratchCopies {
-		return refuse(Invalid, "the archive's state has %d bytes unpacked: there is no room for it on the disk of the member that restores it, whose reserve is kept free", size)
+		return refuse(Invalid,
+			"the archive's state has %d bytes unpacked: there is no room for it on the disk of the member that restores it, "+
+				"whose reserve is kept free", size)
 	}
 	return nil
 }
@@ -81,7 +83,8 @@ func ReadArchive(ctx context.Context, r io.Reader, dir string, limits ArchiveLim
 	if err != nil {
 		return nil, errNoDatabase
 	}
-	if inside.ClusterID != a.Meta.ClusterID || inside.Index != a.Meta.Index || inside.Schema != a.Meta.Schema || x.size != a.Meta.Size {
+	if inside.ClusterID != a.Meta.ClusterID || inside.Index != a.Meta.Index || inside.Schema != a.Meta.Schema ||
+		x.size != a.Meta.Size {
 		return nil, refuse(Invalid, "the archive contradicts itself: meta.json does not describe its state")
 	}
 	return a, nil
@@ -139,7 +142,8 @@ func (x *unpacking) member(h *tar.Header, in io.Reader) error {
 	default:
 		return refuse(Invalid, "the archive is not a snapshot of muster: it holds %.64q", h.Name)
 	}
-	if x.have[h.Name] != "" || h.Typeflag != tar.TypeReg || h.Size < 0 || h.Name != archiveState && h.Size > maxArchiveMeta {
+	if x.have[h.Name] != "" || h.Typeflag != tar.TypeReg || h.Size < 0 ||
+		h.Name != archiveState && h.Size > maxArchiveMeta {
 		return refuse(Invalid, "the archive is not a snapshot of muster: %s is not as it should be", h.Name)
 	}
 	into = &text

@@ -20,9 +20,9 @@ import (
 	"muster/store/engine"
 )
 
-// A state file comes from somebody. Before anything is asked of it, its schema is compared, text by text, with those that
-// this binary's own steps make: no trigger, view, index or check of the archive's ever runs, because only ours are there.
-// Then its rows are copied into a database that this binary has made.
+// A state file comes from somebody. Before anything is asked of it, its schema is compared, text by text, with those
+// that this binary's own steps make: no trigger, view, index or check of the archive's ever runs, because only ours are
+// there. Then its rows are copied into a database that this binary has made.
 
 const (
 	archiveMemory = 128 << 20 // bytes of SQLite's for looking at a state and copying it
@@ -98,7 +98,8 @@ const selectShape = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER B
 // checkState compares a state's schema with that of the version that it is said to have, then looks for damage.
 func checkState(ctx context.Context, path string, version int64) error {
 	if version > LatestSchema() {
-		return refuse(Invalid, "the archive has schema %d and this binary knows %d: use a newer muster", version, LatestSchema())
+		return refuse(Invalid, "the archive has schema %d and this binary knows %d: use a newer muster", version,
+			LatestSchema())
 	}
 	want, err := shapeAt(ctx, version)
 	if err != nil {
@@ -142,10 +143,12 @@ func checkState(ctx context.Context, path string, version int64) error {
 }
 
 func foreignSchema(version int64) error {
-	return refuse(Invalid, "the archive's state is not a database of muster's: its schema is not that of version %d", version)
+	return refuse(Invalid, "the archive's state is not a database of muster's: its schema is not that of version %d",
+		version)
 }
 
-// recordsOf is how many bytes the records of a schema have at most: beside the texts, a header and the number of a page.
+// recordsOf is how many bytes the records of a schema have at most: beside the texts, a header and the number of a
+// page.
 func recordsOf(shape []string) (n uint64) {
 	for _, text := range shape {
 		n += uint64(len(text)) + 32
@@ -255,8 +258,8 @@ const (
 
 var errSchemaPages = errors.New("its schema has another size")
 
-// schemaSize counts the rows of a file's schema and the bytes of their records. It gives up with errSchemaPages when there
-// are more than most rows, or when the pages are no table.
+// schemaSize counts the rows of a file's schema and the bytes of their records. It gives up with errSchemaPages when
+// there are more than most rows, or when the pages are no table.
 func schemaSize(path string, most int) (rows int, bytes uint64, err error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -38,7 +38,8 @@ const (
 )
 
 // EventTypes lists the types that audit rows are sorted into.
-var EventTypes = []string{"access", "autopilot", "certificate", "cluster", "key", "leader", "lease", "member", "operation", "peering", "secret", "setting", "token"}
+var EventTypes = []string{"access", "autopilot", "certificate", "cluster", "key", "leader", "lease", "member",
+	"operation", "peering", "secret", "setting", "token"}
 
 // typeOf sorts an action by its first word; what autopilot has decided or seen is of its own type.
 func typeOf(action string) string {
@@ -97,7 +98,8 @@ func (p Position) Before(q Position) bool {
 	return p.Revision < q.Revision || p.Revision == q.Revision && p.Seq < q.Seq
 }
 
-const insertAudit = `INSERT INTO audit (revision, seq, at, actor, node_id, remote, action, object, outcome, detail, request_id)
+const insertAudit = `INSERT INTO audit (revision, seq, at, actor, node_id, remote, action, object, outcome, detail,
+	request_id)
 	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // audit writes the row that says who did what; every mutation has one. Detail must not hold a secret.
@@ -113,19 +115,23 @@ func (t *Tx) audit(action, object, detail string) error {
 // auditRow writes a row whose place, time, type and request are the transaction's.
 func (t *Tx) auditRow(r AuditRow) error {
 	r.Revision, r.Seq, r.At, r.Type, r.RequestID = t.Rev, t.tx.Next(), rfc3339(t.Now), typeOf(r.Action), t.actor.RequestID
-	r.Actor, r.Remote, r.Object = cut("audit", "actor", r.Actor), cut("audit", "remote", r.Remote), cut("audit", "object", r.Object)
+	r.Actor, r.Remote, r.Object = cut("audit", "actor", r.Actor), cut("audit", "remote", r.Remote),
+		cut("audit", "object", r.Object)
 	r.Detail, r.RequestID = cut("audit", "detail", r.Detail), cut("audit", "request_id", r.RequestID)
-	err := t.exec(insertAudit, r.Revision, r.Seq, r.At, r.Actor, r.NodeID, r.Remote, r.Action, r.Object, r.Outcome, r.Detail, r.RequestID)
+	err := t.exec(insertAudit, r.Revision, r.Seq, r.At, r.Actor, r.NodeID, r.Remote, r.Action, r.Object, r.Outcome,
+		r.Detail, r.RequestID)
 	if err == nil {
 		t.audits = append(t.audits, r)
 	}
 	return err
 }
 
-const selectAudit = "SELECT revision, seq, at, actor, node_id, remote, action, object, outcome, detail, request_id FROM audit"
+const selectAudit = "SELECT revision, seq, at, actor, node_id, remote, action, object, outcome, detail, request_id " +
+	"FROM audit"
 
 func scanAudit(rows *sql.Rows) (r AuditRow, err error) {
-	err = rows.Scan(&r.Revision, &r.Seq, &r.At, &r.Actor, &r.NodeID, &r.Remote, &r.Action, &r.Object, &r.Outcome, &r.Detail, &r.RequestID)
+	err = rows.Scan(&r.Revision, &r.Seq, &r.At, &r.Actor, &r.NodeID, &r.Remote, &r.Action, &r.Object, &r.Outcome,
+		&r.Detail, &r.RequestID)
 	r.Type = typeOf(r.Action)
 	return r, err
 }
@@ -148,11 +154,12 @@ const (
 		AND (?3 = '' OR actor = ?3 OR actor LIKE ?4 ESCAPE '\' OR actor LIKE ?5 ESCAPE '\')
 		AND (?6 = '' OR substr(action, 1, length(?6)) = ?6) AND (?7 = '' OR object = ?7) AND (?8 = 0 OR node_id = ?8)
 		AND (revision, seq) > (?9, ?10) AND (revision, seq) < (?11, ?12)`
-	auditAscending   = " ORDER BY revision, seq LIMIT ?13"
-	auditDescending  = " ORDER BY revision DESC, seq DESC LIMIT ?13"
-	auditAtRevision  = "SELECT revision, at FROM audit WHERE revision >= ? ORDER BY revision, seq LIMIT 1"
-	auditOldest      = "SELECT revision, at FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision, seq LIMIT ?"
-	auditNewestOf    = "SELECT revision FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision DESC, seq DESC LIMIT 1 OFFSET ?"
+	auditAscending  = " ORDER BY revision, seq LIMIT ?13"
+	auditDescending = " ORDER BY revision DESC, seq DESC LIMIT ?13"
+	auditAtRevision = "SELECT revision, at FROM audit WHERE revision >= ? ORDER BY revision, seq LIMIT 1"
+	auditOldest     = "SELECT revision, at FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision, seq LIMIT ?"
+	auditNewestOf   = "SELECT revision FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision DESC, seq DESC " +
+		"LIMIT 1 OFFSET ?"
 	auditNewestAfter = "SELECT revision, seq FROM audit ORDER BY revision DESC, seq DESC LIMIT 1 OFFSET ?"
 )
 
@@ -189,7 +196,8 @@ func (au Audit) List(ctx context.Context, c Consistency, f AuditFilter) (list []
 			}
 		}
 		name := likeEscaper.Replace(f.Actor)
-		args := []any{textTime(f.Since), textTime(f.Until), f.Actor, name + ` (%)`, `%(` + name + `)`, f.Action, f.Object, int64(f.NodeID),
+		args := []any{textTime(f.Since), textTime(f.Until), f.Actor, name + ` (%)`, `%(` + name + `)`, f.Action, f.Object,
+			int64(f.NodeID),
 			int64(low.Revision), int64(low.Seq), int64(high.Revision), int64(high.Seq), int64(f.Limit)}
 		if f.Descending {
 			list, err = collect(v, scanAudit, auditWhere+auditDescending, args...)
@@ -208,8 +216,8 @@ func textTime(t time.Time) string {
 	return rfc3339(t)
 }
 
-// auditFrom finds the first revision that was committed at or after a time, by halving: no index on times has to be kept
-// up with each commit. Where clocks went backwards it finds one of the places.
+// auditFrom finds the first revision that was committed at or after a time, by halving: no index on times has to be
+// kept up with each commit. Where clocks went backwards it finds one of the places.
 func (v *View) auditFrom(t time.Time) (uint64, error) {
 	newest, err := v.revision()
 	if err != nil {
@@ -238,8 +246,9 @@ func (v *View) auditRows() (n uint64, err error) {
 	return n, err
 }
 
-// sequencePruned is the revision up to which rows of what operators and members did may be missing. Rows of refused attempts
-// and of other clusters go by their own bounds; what reads on behind a position does not hear of those that are gone.
+// sequencePruned is the revision up to which rows of what operators and members did may be missing. Rows of refused
+// attempts and of other clusters go by their own bounds; what reads on behind a position does not hear of those that
+// are gone.
 const sequencePruned = "audit_pruned"
 
 func (v *View) prunedRevision() (rev uint64, err error) {
@@ -268,7 +277,8 @@ func (au Audit) Prune(ctx context.Context, actor Actor) (more bool, err error) {
 	return more, nil
 }
 
-// auditClass is what of the audit has one retention: what operators and members did, with the outcome "ok", or all else.
+// auditClass is what of the audit has one retention: what operators and members did, with the outcome "ok", or all
+// else.
 type auditClass struct {
 	ok      bool
 	maxAge  time.Duration
@@ -294,7 +304,8 @@ func (au Audit) pruneClass(ctx context.Context, actor Actor, c auditClass) (more
 	err = au.s.Write(ctx, actor, func(tx *Tx) error {
 		step := until
 		var last uint64
-		found, err := tx.get("SELECT revision FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision, seq LIMIT 1 OFFSET ?", []any{c.ok, int64(pruneStep)}, &last)
+		found, err := tx.get("SELECT revision FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision, seq LIMIT 1 OFFSET ?",
+			[]any{c.ok, int64(pruneStep)}, &last)
 		if err != nil {
 			return err
 		}
@@ -326,7 +337,8 @@ func (v *View) pruneUntil(keep auditClass) (until uint64, err error) {
 			revision uint64
 			at       string
 		}
-		oldest, err := collect(v, func(rows *sql.Rows) (r row, err error) { return r, rows.Scan(&r.revision, &r.at) }, auditOldest, keep.ok, int64(2*pruneStep))
+		oldest, err := collect(v, func(rows *sql.Rows) (r row, err error) { return r, rows.Scan(&r.revision, &r.at) },
+			auditOldest, keep.ok, int64(2*pruneStep))
 		if err != nil {
 			return 0, err
 		}
@@ -339,7 +351,8 @@ func (v *View) pruneUntil(keep auditClass) (until uint64, err error) {
 		}
 	}
 	over := false
-	if over, err = v.get(auditNewestOf, []any{keep.ok, int64(keep.maxRows + keep.maxRows/100)}, new(uint64)); err != nil || !over {
+	if over, err = v.get(auditNewestOf, []any{keep.ok, int64(keep.maxRows + keep.maxRows/100)},
+		new(uint64)); err != nil || !over {
 		return until, err
 	}
 	var first uint64

@@ -43,11 +43,13 @@ type Authority struct {
 	dek      uint64
 }
 
-const selectAuthorities = `SELECT kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at FROM authorities`
+const selectAuthorities = `SELECT kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key,
+	dek_generation, created_at FROM authorities`
 
 func scanAuthority(rows *sql.Rows) (a Authority, err error) {
 	var created string
-	if err := rows.Scan((*string)(&a.Kind), &a.Generation, &a.State, &a.Origin, &a.CertPEM, &a.crossPEM, &a.Fingerprint, &a.sealed, &a.dek, &created); err != nil {
+	if err := rows.Scan((*string)(&a.Kind), &a.Generation, &a.State, &a.Origin, &a.CertPEM, &a.crossPEM, &a.Fingerprint,
+		&a.sealed, &a.dek, &created); err != nil {
 		return a, err
 	}
 	list, err := certs.ParseCerts([]byte(a.CertPEM))
@@ -55,13 +57,15 @@ func scanAuthority(rows *sql.Rows) (a Authority, err error) {
 		return a, err
 	}
 	cert := list[0]
-	a.CreatedAt, a.Subject, a.NotBefore, a.NotAfter = parseTime(created), cert.Subject.String(), cert.NotBefore, cert.NotAfter
+	a.CreatedAt, a.Subject, a.NotBefore, a.NotAfter = parseTime(created), cert.Subject.String(), cert.NotBefore,
+		cert.NotAfter
 	return a, nil
 }
 
 // inUse reads the authorities of a kind that are trusted, the one that issues first.
 func (v *View) inUse(kind certs.Kind) ([]Authority, error) {
-	list, err := collect(v, scanAuthority, selectAuthorities+` WHERE kind = ? AND state IN ('prepared', 'active', 'trusted')
+	list, err := collect(v, scanAuthority,
+		selectAuthorities+` WHERE kind = ? AND state IN ('prepared', 'active', 'trusted')
 		ORDER BY state <> 'active', generation DESC`, string(kind))
 	if err == nil && (len(list) == 0 || list[0].State != AuthorityActive) {
 		err = fmt.Errorf("store: there is no active %s authority", kind)
@@ -207,32 +211,36 @@ type RemovedHolder struct {
 
 // List lists the authorities of both kinds with what is going on.
 func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
-	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"}, func(v *View) ([]AuthorityKind, error) {
-		var out []AuthorityKind
-		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
-			k := AuthorityKind{Kind: kind}
-			var err error
-			if k.Generations, err = collect(v, scanAuthority, selectAuthorities+" WHERE kind = ? ORDER BY generation", string(kind)); err != nil {
-				return nil, err
+	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"},
+		func(v *View) ([]AuthorityKind, error) {
+			var out []AuthorityKind
+			for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+				k := AuthorityKind{Kind: kind}
+				var err error
+				if k.Generations, err = collect(v, scanAuthority, selectAuthorities+" WHERE kind = ? ORDER BY generation",
+					string(kind)); err != nil {
+					return nil, err
+				}
+				if k.Rotation, err = v.caRotation(kind); err != nil {
+					return nil, err
+				}
+				var r RemovedHolder
+				var at string
+				known, err := v.get(`SELECT r.raft_node_id, r.name, r.removed_at
+				FROM removed_members r JOIN authorities a ON a.kind = ? AND a.state = 'active'
+				WHERE r.recipient IS NOT NULL AND r.removed_rev > a.created_rev ORDER BY r.removed_rev DESC LIMIT 1`,
+					[]any{string(kind)}, &r.NodeID, &r.Name, &at)
+				if err != nil {
+					return nil, err
+				}
+				if known {
+					r.RemovedAt = parseTime(at)
+					k.Removed = &r
+				}
+				out = append(out, k)
 			}
-			if k.Rotation, err = v.caRotation(kind); err != nil {
-				return nil, err
-			}
-			var r RemovedHolder
-			var at string
-			known, err := v.get(`SELECT r.raft_node_id, r.name, r.removed_at FROM removed_members r JOIN authorities a ON a.kind = ? AND a.state = 'active'
-				WHERE r.recipient IS NOT NULL AND r.removed_rev > a.created_rev ORDER BY r.removed_rev DESC LIMIT 1`, []any{string(kind)}, &r.NodeID, &r.Name, &at)
-			if err != nil {
-				return nil, err
-			}
-			if known {
-				r.RemovedAt = parseTime(at)
-				k.Removed = &r
-			}
-			out = append(out, k)
-		}
-		return out, nil
-	})
+			return out, nil
+		})
 }
 
 // startCA makes the new authority, or takes the operator's, and has the old and the new one certify each other.
@@ -250,7 +258,8 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 		return err
 	}
 	a := Authority{Kind: kind, Origin: OriginMuster}
-	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(kind)}, &a.Generation); err != nil {
+	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(kind)},
+		&a.Generation); err != nil {
 		return err
 	}
 	var next certs.CA
@@ -267,7 +276,8 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", kind, warning))
 	}
 	if left := next.Cert.NotAfter.Sub(tx.Now); left < 3*expiryWarning {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it", kind, int(left.Hours()/24)))
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it",
+			kind, int(left.Hours()/24)))
 	}
 	overlap := DefaultCAOverlap
 	if q.Overlap != nil {
@@ -280,9 +290,11 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 	if err := tx.execAll([]statement{
 		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'",
 			args: []any{crossOld, tx.Rev, string(kind)}},
-		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at, started_by, phase_at, modified_rev)
+		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at,
+			started_by, phase_at, modified_rev)
 			VALUES (?, 'trust', ?, ?, ?, ?, ?, ?, ?)`,
-			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(), tx.Now, tx.Rev}},
+			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(),
+				tx.Now, tx.Rev}},
 	}); err != nil {
 		return err
 	}
@@ -295,7 +307,8 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 			return err
 		}
 	}
-	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject, rfc3339(next.Cert.NotAfter), len(holders))
+	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject,
+		rfc3339(next.Cert.NotAfter), len(holders))
 	step("then it issues, and every member gets new certificates")
 	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
 	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
@@ -312,20 +325,11 @@ func (as Authorities) insertSuccessor(tx *Tx, a *Authority, ca certs.CA) error {
 	if err != nil {
 		return err
 	}
-	return tx.exec(`INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at,
+	return tx.exec(`INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint,
+		sealed_key, dek_generation, created_at, expires_at,
 			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		string(a.Kind), a.Generation, a.Origin, a.CertPEM, a.crossPEM, certs.Fingerprint(ca.Cert.Raw), sealed, dek, tx.Now, ca.Cert.NotAfter, tx.Rev, tx.Rev)
-}
-
-// warnOfPins warns of join tokens that pin the CA which a rotation replaces and outlive its overlap.
-func (t *Tx) warnOfPins(overlap time.Duration, out *CAChange) error {
-	var tokens int
-	_, err := t.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL AND uses < max_uses AND expires_at > ?",
-		[]any{rfc3339(t.Now.Add(overlap))}, &tokens)
-	if err == nil && tokens > 0 {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the overlap; they end with it", tokens))
-	}
-	return err
+		string(a.Kind), a.Generation, a.Origin, a.CertPEM, a.crossPEM, certs.Fingerprint(ca.Cert.Raw), sealed, dek, tx.Now,
+		ca.Cert.NotAfter, tx.Rev, tx.Rev)
 }
 
 // operatorsCA checks what an operator brings.
@@ -360,7 +364,9 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 		return ca, refuse(Conflict, "this is the %s CA that the cluster has already", a.Kind)
 	}
 	if ca.Cert.Subject.String() == old.Subject {
-		return ca, refuse(Invalid, "the subject of the CA certificate must differ from that of the current %s CA: verifiers find an issuer by its name", a.Kind)
+		return ca, refuse(Invalid,
+			"the subject of the CA certificate must differ from that of the current %s CA: verifiers find an issuer by its "+
+				"name", a.Kind)
 	}
 	other := certs.Transport
 	if a.Kind == certs.Transport {
@@ -376,7 +382,8 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 			return ca, err
 		}
 		if bytes.Equal(list[0].RawSubjectPublicKeyInfo, ca.Cert.RawSubjectPublicKeyInfo) {
-			return ca, refuse(Conflict, "this is the %s CA: with one key for both, a certificate of one listener would open the other", other)
+			return ca, refuse(Conflict,
+				"this is the %s CA: with one key for both, a certificate of one listener would open the other", other)
 		}
 	}
 	a.Origin = OriginOperator

@@ -50,7 +50,8 @@ func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name str
 	if !ok {
 		return nil, fmt.Errorf("%q is not a serial number", c.Serial)
 	}
-	return ca.Sign(pub, certs.Leaf{Kind: c.Kind, ClusterID: clusterID, NodeID: c.NodeID, Name: name, Hosts: hosts, Serial: serial,
+	return ca.Sign(pub, certs.Leaf{Kind: c.Kind, ClusterID: clusterID, NodeID: c.NodeID, Name: name, Hosts: hosts,
+		Serial:    serial,
 		NotBefore: c.IssuedAt.Add(-LeafBackdate), NotAfter: c.ExpiresAt})
 }
 
@@ -61,7 +62,8 @@ func (t *Tx) insertCertificate(c Certificate) error {
 	}
 	var generation uint64
 	var ends string
-	known, err := t.get("SELECT generation, expires_at FROM authorities WHERE kind = ? AND state = 'active'", []any{string(c.Kind)}, &generation, &ends)
+	known, err := t.get("SELECT generation, expires_at FROM authorities WHERE kind = ? AND state = 'active'",
+		[]any{string(c.Kind)}, &generation, &ends)
 	if err != nil {
 		return err
 	}
@@ -73,19 +75,21 @@ func (t *Tx) insertCertificate(c Certificate) error {
 			c.ExpiresAt = end
 		}
 	}
-	return t.exec("INSERT INTO certificates (serial, kind, raft_node_id, authority, issued_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?, ?, ?)",
+	return t.exec("INSERT INTO certificates (serial, kind, raft_node_id, authority, issued_at, expires_at, "+
+		"created_rev) VALUES (?, ?, ?, ?, ?, ?, ?)",
 		c.Serial, string(c.Kind), c.NodeID, optional(generation), c.IssuedAt, c.ExpiresAt, t.Rev)
 }
 
-// CertHosts says which hosts the certificates of a member are for, and which of its hosts are left out because nobody has
-// allowed or proven them, or because another member has them.
+// CertHosts says which hosts the certificates of a member are for, and which of its hosts are left out because nobody
+// has allowed or proven them, or because another member has them.
 type CertHosts struct {
 	For, LeftOut []string
 }
 
 // Record notes leaves that are about to be signed for a member, and returns for which hosts. It returns
 // ErrAuthorityMoved when another authority issues than the one that was chosen.
-func (cs Certificates) Record(ctx context.Context, actor Actor, nodeID uint64, list []Certificate, e HostEvidence) (CertHosts, error) {
+func (cs Certificates) Record(ctx context.Context, actor Actor, nodeID uint64, list []Certificate,
+	e HostEvidence) (CertHosts, error) {
 	return makeOnce(ctx, cs.s, actor, func(tx *Tx) (out CertHosts, err error) {
 		m, err := tx.Member(nodeID)
 		if err != nil {
@@ -138,7 +142,8 @@ type CertificateFilter struct {
 }
 
 // List lists leaves, those first that expire first.
-func (cs Certificates) List(ctx context.Context, c Consistency, f CertificateFilter) (list []IssuedCertificate, err error) {
+func (cs Certificates) List(ctx context.Context, c Consistency,
+	f CertificateFilter) (list []IssuedCertificate, err error) {
 	before := "9999"
 	if !f.ExpiresBefore.IsZero() {
 		before = rfc3339(f.ExpiresBefore)
@@ -199,19 +204,23 @@ func (v *View) expiries() ([]Expiry, error) {
 		err = rows.Scan(&e.Kind, &e.NodeID, &e.Name, &ends, &e.serial, &e.generation, &e.warned)
 		e.NotAfter = parseTime(ends)
 		return e, err
-	}, `SELECT kind || '-ca', 0, fingerprint, expires_at, '', generation, warned_at IS NOT NULL FROM authorities WHERE state <> 'retired'
+	}, `SELECT kind || '-ca', 0, fingerprint, expires_at, '', generation, warned_at IS NOT NULL FROM authorities
+		WHERE state <> 'retired'
 		UNION ALL SELECT kind, raft_node_id, name, expires_at, serial, 0, warned FROM (
 			SELECT c.kind, c.raft_node_id, m.name, c.expires_at, c.serial,
-			c.warned_at IS NOT NULL OR EXISTS (SELECT 1 FROM authorities a WHERE a.kind = c.kind AND a.generation = c.authority AND a.expires_at <= c.expires_at) AS warned,
+			c.warned_at IS NOT NULL OR EXISTS (SELECT 1 FROM authorities a
+			WHERE a.kind = c.kind AND a.generation = c.authority AND a.expires_at <= c.expires_at) AS warned,
 			row_number() OVER (PARTITION BY c.raft_node_id, c.kind ORDER BY c.created_rev DESC, c.expires_at DESC) AS n
-			FROM certificates c JOIN members m USING (raft_node_id) WHERE c.revoked_at IS NULL AND c.kind IN ('http', 'transport'))
+			FROM certificates c JOIN members m USING (raft_node_id)
+			WHERE c.revoked_at IS NULL AND c.kind IN ('http', 'transport'))
 		WHERE n = 1`)
 }
 
-// WarnOfExpiry writes an audit row, once for each, about what is in use and has less than 30 days left, and returns what
-// it wrote about.
+// WarnOfExpiry writes an audit row, once for each, about what is in use and has less than 30 days left, and returns
+// what it wrote about.
 func (cs Certificates) WarnOfExpiry(ctx context.Context, actor Actor) (warned []Expiry, err error) {
-	all, err := recall(ctx, cs.s, AsLeader, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
+	all, err := recall(ctx, cs.s, AsLeader, "expiries", []string{"certificates", "authorities", "members"},
+		(*View).expiries)
 	if err != nil || len(expiring(all, cs.s.cfg.Now())) == 0 {
 		return nil, err
 	}
@@ -251,7 +260,8 @@ func (t *Tx) warnOfExpiry() ([]Expiry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := t.audit("certificate.expiring", object, fmt.Sprintf("%v expires at %s", e, rfc3339(e.NotAfter))); err != nil {
+		if err := t.audit("certificate.expiring", object,
+			fmt.Sprintf("%v expires at %s", e, rfc3339(e.NotAfter))); err != nil {
 			return nil, err
 		}
 	}

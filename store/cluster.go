@@ -106,9 +106,11 @@ func (f *Founding) apply(tx *Tx) error {
 	rev := int64(1)
 	tx.Rev = 1
 	steps := []statement{
-		{query: "INSERT INTO cluster (one, id, created_at, revision, batch_id, epoch, leader_node_id) VALUES (1, ?, ?, 1, '', 0, ?)",
+		{query: "INSERT INTO cluster (one, id, created_at, revision, batch_id, epoch, leader_node_id) " +
+			"VALUES (1, ?, ?, 1, '', 0, ?)",
 			args: []any{f.ClusterID, f.CreatedAt, f.Member.NodeID}},
-		{query: "INSERT INTO dek_generations (generation, state, reason, created_at, created_rev) VALUES (1, 'active', 'founding', ?, ?)",
+		{query: "INSERT INTO dek_generations (generation, state, reason, created_at, created_rev) " +
+			"VALUES (1, 'active', 'founding', ?, ?)",
 			args: []any{f.CreatedAt, rev}},
 		{query: insertWrap, args: []any{int64(1), f.Member.NodeID, f.Wrap, rev}},
 		{query: insertSetting, args: []any{settingOverlayCIDR, f.OverlayCIDR, rev}},
@@ -122,14 +124,18 @@ func (f *Founding) apply(tx *Tx) error {
 		steps = append(steps, statement{query: insertSetting, args: []any{settingDatacenter, f.Datacenter, rev}})
 	}
 	for _, a := range f.Authorities {
-		steps = append(steps, statement{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev, modified_rev)
+		steps = append(steps,
+			statement{query: `INSERT INTO authorities (kind, generation, state, origin, cert_pem, fingerprint, sealed_key,
+				dek_generation, created_at, expires_at, created_rev, modified_rev)
 			VALUES (?, 1, 'active', ?, ?, ?, ?, 1, ?, ?, ?, ?)`,
-			args: []any{string(a.Kind), a.origin(), a.CertPEM, fingerprintPEM(a.CertPEM), a.SealedKey, f.CreatedAt, a.ExpiresAt, rev, rev}})
+				args: []any{string(a.Kind), a.origin(), a.CertPEM, fingerprintPEM(a.CertPEM), a.SealedKey, f.CreatedAt, a.ExpiresAt,
+					rev, rev}})
 	}
 	for _, k := range f.Keys {
 		steps = append(steps,
 			statement{query: insertSecret, args: []any{KeySecret(k.Purpose, 1), k.Sealed, int64(1), f.CreatedAt, rev}},
-			statement{query: insertKey, args: []any{k.Purpose, int64(1), k.KID, base64.StdEncoding.EncodeToString(k.Public), f.CreatedAt, rev, rev}})
+			statement{query: insertKey, args: []any{k.Purpose, int64(1), k.KID, base64.StdEncoding.EncodeToString(k.Public),
+				f.CreatedAt, rev, rev}})
 	}
 	for _, st := range steps {
 		if err := tx.exec(st.query, st.args...); err != nil {
@@ -145,7 +151,8 @@ func (f *Founding) apply(tx *Tx) error {
 		}
 	}
 	scopes, _ := json.Marshal([]string{ScopeManagement})
-	if err := tx.exec(insertAPIToken, f.AdminTokenID, "admin", f.AdminHash, string(scopes), "muster", f.CreatedAt, nil, rev); err != nil {
+	if err := tx.exec(insertAPIToken, f.AdminTokenID, "admin", f.AdminHash, string(scopes), "muster", f.CreatedAt, nil,
+		rev); err != nil {
 		return err
 	}
 	return tx.audit("cluster.found", "cluster/"+f.ClusterID, "")
@@ -155,7 +162,8 @@ const (
 	insertWrap     = "INSERT INTO dek_wraps (generation, raft_node_id, wrap, created_rev) VALUES (?, ?, ?, ?)"
 	insertSetting  = "INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)"
 	insertSequence = "INSERT INTO sequences (name, value) VALUES (?, ?)"
-	insertSecret   = "INSERT INTO sealed_secrets (name, sealed, dek_generation, created_at, modified_rev) VALUES (?, ?, ?, ?, ?)"
+	insertSecret   = "INSERT INTO sealed_secrets (name, sealed, dek_generation, created_at, modified_rev) " +
+		"VALUES (?, ?, ?, ?, ?)"
 )
 
 func fingerprintPEM(pem string) string {

@@ -70,7 +70,8 @@ func (t *Tx) rotateDEK(r *DEKRotation, reason string) (generation uint64, err er
 	if err := t.exec("UPDATE dek_generations SET state = 're-encrypting' WHERE state = 'active'"); err != nil {
 		return 0, err
 	}
-	if err := t.exec("INSERT INTO dek_generations (generation, state, reason, rows_total, created_at, created_rev) VALUES (?, 'active', ?, ?, ?, ?)",
+	if err := t.exec("INSERT INTO dek_generations (generation, state, reason, rows_total, created_at, created_rev) "+
+		"VALUES (?, 'active', ?, ?, ?, ?)",
 		generation, reason, total, t.Now, t.Rev); err != nil {
 		return 0, err
 	}
@@ -131,7 +132,8 @@ func (ks Keys) Generations(ctx context.Context, c Consistency) (list []Generatio
 			err = rows.Scan(&g.Generation, &g.State, &g.Reason, &created, &g.Total, &g.Holders)
 			g.CreatedAt = parseTime(created)
 			return g, err
-		}, `SELECT g.generation, g.state, g.reason, g.created_at, g.rows_total, (SELECT count(*) FROM dek_wraps w WHERE w.generation = g.generation)
+		}, `SELECT g.generation, g.state, g.reason, g.created_at, g.rows_total, (SELECT count(*) FROM dek_wraps w
+			WHERE w.generation = g.generation)
 			FROM dek_generations g ORDER BY g.generation`)
 		for i := range list {
 			if err == nil && list[i].State == "active" {
@@ -144,7 +146,8 @@ func (ks Keys) Generations(ctx context.Context, c Consistency) (list []Generatio
 }
 
 // Reencrypt moves up to limit values to the active generation, in one transaction, and retires the old generations when
-// nothing is left. It returns how many it has moved; 0 means that all is done. Any leader can go on where another stopped.
+// nothing is left. It returns how many it has moved; 0 means that all is done. Any leader can go on where another
+// stopped.
 func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int, err error) {
 	pending, err := recall(ctx, ks.s, AsLeader, "dek/pending", []string{"dek_generations"}, func(v *View) (bool, error) {
 		return v.get("SELECT 1 FROM dek_generations WHERE state = 're-encrypting'", nil, new(int))
@@ -229,8 +232,9 @@ func (k *keyring) load(v *View) error {
 	return nil
 }
 
-// expect takes a generation that is about to be committed: others read it from the moment of the commit on, which is before
-// whoever has asked for it learns of that and adopts it. A number that was not committed is given, and expected, again.
+// expect takes a generation that is about to be committed: others read it from the moment of the commit on, which is
+// before whoever has asked for it learns of that and adopts it. A number that was not committed is given, and expected,
+// again.
 func (k *keyring) expect(generation uint64, dek certs.DEK) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -2,8 +2,12 @@ package store
 
 import (
 	"context"
+	"crypto"
 	"database/sql"
 	"encoding/json"
+	"fmt"
+	"math/big"
+	"net/netip"
 	"time"
 
 	"muster/certs"
@@ -45,8 +49,8 @@ func (e *Enrollment) State(now time.Time) string {
 	}
 }
 
-// Material is what is made for one enrollment, and what a repetition with the same Idempotency-Key gets again. All of it
-// is DER. It is stored nowhere but sealed, for that repetition.
+// Material is what is made for one enrollment, and what a repetition with the same Idempotency-Key gets again. All of
+// it is DER. It is stored nowhere but sealed, for that repetition.
 type Material struct {
 	TransportKey    []byte // PKCS#8
 	TransportCert   []byte
@@ -65,13 +69,15 @@ type Enrolling struct {
 	Replay       bool // the request was answered before: nothing was prepared for it
 }
 
-const selectEnrollments = `SELECT id, kind, key_id, enrolled_by, remote, coalesce(transport_serial, ''), coalesce(http_ca_serial, ''),
+const selectEnrollments = `SELECT id, kind, key_id, enrolled_by, remote, coalesce(transport_serial, ''),
+	coalesce(http_ca_serial, ''),
 	coalesce(service_token_id, ''), enrolled_at, expires_at, revoked_at FROM enrollments`
 
 func scanEnrollment(rows *sql.Rows) (e Enrollment, err error) {
 	var at, expires string
 	var revoked sql.NullString
-	err = rows.Scan(&e.ID, &e.Kind, &e.KeyID, &e.EnrolledBy, &e.Remote, &e.TransportSerial, &e.HTTPCASerial, &e.ServiceTokenID, &at, &expires, &revoked)
+	err = rows.Scan(&e.ID, &e.Kind, &e.KeyID, &e.EnrolledBy, &e.Remote, &e.TransportSerial, &e.HTTPCASerial,
+		&e.ServiceTokenID, &at, &expires, &revoked)
 	e.EnrolledAt, e.ExpiresAt, e.RevokedAt = parseTime(at), parseTime(expires), nullTime(revoked)
 	return e, err
 }
@@ -81,7 +87,8 @@ func scanEnrollment(rows *sql.Rows) (e Enrollment, err error) {
 func (en Enrollments) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enrolling, error) {
 	return makeOnceUnless(ctx, en.s, actor, (*Tx).enrolledAgain, func(tx *Tx) (Enrolling, error) {
 		if e.Replay {
-			return e, refuse(Conflict, "the answer to this Idempotency-Key is remembered no longer; repeat the request with another key")
+			return e, refuse(Conflict,
+				"the answer to this Idempotency-Key is remembered no longer; repeat the request with another key")
 		}
 		if err := tx.boundEnrollments(); err != nil {
 			return e, err
@@ -93,7 +100,8 @@ func (en Enrollments) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enr
 			}
 		}
 		for _, c := range e.Certificates {
-			if err := tx.exec("INSERT INTO certificates (serial, kind, issued_at, expires_at, created_rev) VALUES (?, ?, ?, ?, ?)",
+			if err := tx.exec("INSERT INTO certificates (serial, kind, issued_at, expires_at, created_rev) "+
+				"VALUES (?, ?, ?, ?, ?)",
 				c.Serial, string(c.Kind), c.IssuedAt, c.ExpiresAt, tx.Rev); err != nil {
 				return e, err
 			}
@@ -104,13 +112,16 @@ func (en Enrollments) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enr
 				return e, err
 			}
 			t.CreatedAt, t.CreatedBy, e.ServiceTokenID = tx.Now, actor.String(), t.ID
-			if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt, int64(tx.Rev)); err != nil {
+			if err := tx.exec(insertAPIToken, t.ID, t.Name, t.SecretHash, string(scopes), t.CreatedBy, t.CreatedAt, t.ExpiresAt,
+				int64(tx.Rev)); err != nil {
 				return e, err
 			}
 		}
-		if err := tx.exec(`INSERT INTO enrollments (id, kind, key_id, enrolled_by, remote, transport_serial, http_ca_serial, service_token_id,
+		if err := tx.exec(`INSERT INTO enrollments (id, kind, key_id, enrolled_by, remote, transport_serial, http_ca_serial,
+			service_token_id,
 			enrolled_at, expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			e.ID, e.Kind, e.KeyID, e.EnrolledBy, e.Remote, optional(e.TransportSerial), optional(e.HTTPCASerial), optional(e.ServiceTokenID),
+			e.ID, e.Kind, e.KeyID, e.EnrolledBy, e.Remote, optional(e.TransportSerial), optional(e.HTTPCASerial),
+			optional(e.ServiceTokenID),
 			e.EnrolledAt, e.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return e, err
 		}
@@ -145,7 +156,8 @@ func (t *Tx) enrolledAgain(old *Enrolling) error {
 		return err
 	}
 	if len(list) == 0 || list[0].RevokedAt != nil {
-		return refuse(Forbidden, "the enrollment that this request has made is revoked; an Idempotency-Key does not bring it back")
+		return refuse(Forbidden,
+			"the enrollment that this request has made is revoked; an Idempotency-Key does not bring it back")
 	}
 	values, err := t.settings()
 	if err != nil {
@@ -155,7 +167,8 @@ func (t *Tx) enrolledAgain(old *Enrolling) error {
 	case string(values[SettingEnrollment]) != "true":
 		return refuse(Forbidden, "enrollment is not enabled any more")
 	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(values[SettingEnrollmentHTTPCA]) != quote(HTTPCARoot):
-		return refuse(Forbidden, "the key of the HTTP authority is not handed out any more; enroll with another enrollment token")
+		return refuse(Forbidden,
+			"the key of the HTTP authority is not handed out any more; enroll with another enrollment token")
 	}
 	return nil
 }
@@ -175,7 +188,8 @@ func (t *Tx) useAPIKey(id string) error {
 		return refuse(Unauthorized, "%s", k.Used())
 	}
 	// Of the many uses of one key in a batch, dqlite is told the last count only.
-	return t.execLast("api_key/"+k.ID, "UPDATE api_keys SET uses = ?, modified_rev = ? WHERE id = ?", k.Uses+1, t.Rev, k.ID)
+	return t.execLast("api_key/"+k.ID, "UPDATE api_keys SET uses = ?, modified_rev = ? WHERE id = ?", k.Uses+1, t.Rev,
+		k.ID)
 }
 
 // List lists what was handed out, by time.
@@ -205,10 +219,12 @@ func (en Enrollments) Revoke(ctx context.Context, actor Actor, id string) error 
 }
 
 func (t *Tx) revokeEnrollment(e *Enrollment, detail string) error {
-	if err := t.exec("UPDATE enrollments SET revoked_at = ?, modified_rev = ? WHERE id = ?", t.Now, t.Rev, e.ID); err != nil {
+	if err := t.exec("UPDATE enrollments SET revoked_at = ?, modified_rev = ? WHERE id = ?", t.Now, t.Rev,
+		e.ID); err != nil {
 		return err
 	}
-	if err := t.exec("UPDATE certificates SET revoked_at = ? WHERE serial IN (?, ?) AND revoked_at IS NULL", t.Now, e.TransportSerial, e.HTTPCASerial); err != nil {
+	if err := t.exec("UPDATE certificates SET revoked_at = ? WHERE serial IN (?, ?) AND revoked_at IS NULL", t.Now,
+		e.TransportSerial, e.HTTPCASerial); err != nil {
 		return err
 	}
 	if e.ServiceTokenID != "" {
@@ -241,9 +257,78 @@ func (cs Certificates) Revoked(ctx context.Context, c Consistency, kind certs.Ki
 			err = rows.Scan(&r.Serial, &at)
 			r.At = parseTime(at)
 			return r, err
-		}, "SELECT serial, revoked_at FROM certificates WHERE revoked_at IS NOT NULL AND kind IN (?, ?) AND expires_at >= ? ORDER BY revoked_at, serial",
+		}, "SELECT serial, revoked_at FROM certificates WHERE revoked_at IS NOT NULL AND kind IN (?, ?) "+
+			"AND expires_at >= ? ORDER BY revoked_at, serial",
 			string(kind), string(enrolled), rfc3339(v.Now))
 		return err
 	})
 	return list, err
+}
+
+// MakeTransport makes a transport key of its own for an enrollment, and a certificate that the authority signs.
+func (e *Enrolling) MakeTransport(ca certs.CA, keyType, clusterID string, now time.Time) error {
+	key, der, in, err := e.newKey(CertEnrolled, keyType, clusterID, now)
+	if err != nil {
+		return err
+	}
+	m := &e.Material
+	m.TransportKey, m.TransportCACert, e.TransportSerial = der, ca.Cert.Raw, in.Serial.Text(16)
+	m.TransportCert, err = ca.SignEnrolled(key.Public(), in)
+	return err
+}
+
+// MakeIntermediate makes an authority for the machine that enrolls from an address and for what is allowed. It cannot
+// sign for the members' own hosts, except for those on that machine.
+func (e *Enrolling) MakeIntermediate(root certs.CA, keyType, clusterID string, now time.Time, allowed certs.Permitted,
+	members []Member, remote string) error {
+	if ip, err := netip.ParseAddr(remote); err == nil {
+		ip = ip.WithZone("").Unmap()
+		allowed.Networks = append(allowed.Networks, netip.PrefixFrom(ip, ip.BitLen()))
+	}
+	key, der, in, err := e.newKey(CertIntermediate, keyType, clusterID, now)
+	if err != nil {
+		return err
+	}
+	var except []string
+	for i := range members {
+		for _, host := range members[i].Hosts() {
+			if host != remote {
+				except = append(except, host)
+			}
+		}
+	}
+	m := &e.Material
+	m.HTTPCAKey, e.HTTPCASerial = der, in.Serial.Text(16)
+	m.HTTPCACert, err = root.SignIntermediate(key.Public(), in, allowed, except)
+	return err
+}
+
+// newKey makes a key and the record of the certificate that is to be signed for it.
+func (e *Enrolling) newKey(kind certs.Kind, keyType, clusterID string,
+	now time.Time) (key crypto.Signer, der []byte, in certs.Enrolled, err error) {
+	if keyType == KeyTypeRSA {
+		key, err = certs.NewRSAKey()
+	} else {
+		key, err = certs.NewKey()
+	}
+	if err != nil {
+		return nil, nil, in, err
+	}
+	if der, err = certs.MarshalKey(key); err != nil {
+		return nil, nil, in, err
+	}
+	record := NewCertificate(kind, now)
+	record.ExpiresAt = e.ExpiresAt
+	e.Certificates = append(e.Certificates, record)
+	serial, ok := new(big.Int).SetString(record.Serial, 16)
+	if !ok {
+		return nil, nil, in, fmt.Errorf("%q is not a serial number", record.Serial)
+	}
+	return key, der, certs.Enrolled{
+		ClusterID:    clusterID,
+		EnrollmentID: e.ID,
+		Serial:       serial,
+		NotBefore:    record.IssuedAt.Add(-time.Hour),
+		NotAfter:     record.ExpiresAt,
+	}, nil
 }

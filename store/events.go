@@ -63,7 +63,8 @@ func (f *feed) init(limit int) {
 	if limit <= 0 {
 		limit = defaultEventWindow
 	}
-	f.limit, f.wake, f.wanted, f.history = limit, make(chan struct{}), make(chan struct{}), make(chan struct{}, historyReaders)
+	f.limit, f.wake, f.wanted, f.history = limit, make(chan struct{}), make(chan struct{}),
+		make(chan struct{}, historyReaders)
 }
 
 // reset forgets what the window holds; it goes on after a position.
@@ -152,7 +153,8 @@ func (f *feed) takeUp(v *View) error {
 	f.mu.Lock()
 	f.leading, f.staged = true, nil // a former leader's stream may still be there
 	f.mu.Unlock()
-	tail, err := collect(v, scanAudit, selectAudit+" ORDER BY revision DESC, seq DESC LIMIT ?", int64(min(eventsAtStart, f.limit)))
+	tail, err := collect(v, scanAudit, selectAudit+" ORDER BY revision DESC, seq DESC LIMIT ?",
+		int64(min(eventsAtStart, f.limit)))
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,10 @@ func (t *Tx) pruneHistory() (deleted int64, err error) {
 	}{
 		{`DELETE FROM authorities WHERE state = 'retired'
 			AND generation <= (SELECT max(b.generation) FROM authorities b WHERE b.kind = authorities.kind) - ?`, retiredKept},
-		{`DELETE FROM dek_generations WHERE state = 'retired' AND generation <= (SELECT max(generation) FROM dek_generations) - ?
-			AND generation NOT IN (SELECT dek_generation FROM authorities)`, retiredKept}, // a retired authority has no key, but names one
+		{`DELETE FROM dek_generations WHERE state = 'retired' AND generation <= (SELECT max(generation)
+			FROM dek_generations) - ?
+			AND generation NOT IN (SELECT dek_generation FROM authorities)`, retiredKept},
+		// a retired authority has no key, but names one
 		{`DELETE FROM cluster_keys WHERE state = 'retired'
 			AND epoch <= (SELECT max(k.epoch) FROM cluster_keys k WHERE k.purpose = cluster_keys.purpose) - ?`, retiredKept},
 	} {
@@ -27,7 +29,8 @@ func (t *Tx) pruneHistory() (deleted int64, err error) {
 		deleted += n
 	}
 	var oldest uint64
-	more, err := t.get("SELECT raft_node_id FROM removed_members ORDER BY raft_node_id DESC LIMIT 1 OFFSET ?", []any{removedKept}, &oldest)
+	more, err := t.get("SELECT raft_node_id FROM removed_members ORDER BY raft_node_id DESC LIMIT 1 OFFSET ?",
+		[]any{removedKept}, &oldest)
 	if err != nil || !more {
 		return deleted, err
 	}

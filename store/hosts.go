@@ -46,7 +46,8 @@ func (v *View) grantsOf(m *Member) (g hostGrants, err error) {
 		return g, nil
 	}
 	var text string
-	if known, err := v.get("SELECT hosts FROM members WHERE raft_node_id = ?", []any{int64(m.NodeID)}, &text); err != nil || !known {
+	if known, err := v.get("SELECT hosts FROM members WHERE raft_node_id = ?", []any{int64(m.NodeID)},
+		&text); err != nil || !known {
 		return g, err
 	}
 	return g, json.Unmarshal([]byte(text), &g)
@@ -62,7 +63,8 @@ func (t *Tx) setGrants(nodeID uint64, g hostGrants) error {
 	if err != nil {
 		return err
 	}
-	same, err := t.get("SELECT 1 FROM members WHERE raft_node_id = ? AND hosts = ?", []any{int64(nodeID), string(text)}, new(int))
+	same, err := t.get("SELECT 1 FROM members WHERE raft_node_id = ? AND hosts = ?", []any{int64(nodeID), string(text)},
+		new(int))
 	if err != nil || same {
 		return err
 	}
@@ -136,8 +138,10 @@ func (v *View) hostHolders(host string, except uint64) ([]hostHolder, error) {
 	return collect(v, func(rows *sql.Rows) (h hostHolder, err error) {
 		err = rows.Scan(&h.id, (*string)(&h.role), &h.name)
 		return h, err
-	}, `SELECT raft_node_id, raft_role, name FROM members WHERE raft_node_id <> ?1 AND (lower(advertise_addr) = ?2 OR lower(name) = ?2
-		OR lower(substr(raft_address, 1, length(?3))) = ?3 OR lower(substr(api_address, 1, length(?3))) = ?3) ORDER BY raft_node_id LIMIT 10`,
+	}, `SELECT raft_node_id, raft_role, name FROM members WHERE raft_node_id <> ?1 AND (lower(advertise_addr) = ?2
+		OR lower(name) = ?2
+		OR lower(substr(raft_address, 1, length(?3))) = ?3 OR lower(substr(api_address, 1, length(?3))) = ?3) ORDER BY
+		raft_node_id LIMIT 10`,
 		int64(except), host, at)
 }
 
@@ -162,9 +166,11 @@ func (v *View) prove(m *Member, g hostGrants, e HostEvidence) (hostGrants, error
 	return g, nil
 }
 
-// admitHosts decides about the hosts of a member that joins or has moved, and returns its grants with what was proven. It
-// refuses names that are not the member's, and with strict addresses too. claims reports whether another member lives.
-func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool, claims func(uint64, Role, string) Claim) (hostGrants, error) {
+// admitHosts decides about the hosts of a member that joins or has moved, and returns its grants with what was proven.
+// It refuses names that are not the member's, and with strict addresses too. claims reports whether another member
+// lives.
+func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool,
+	claims func(uint64, Role, string) Claim) (hostGrants, error) {
 	g, err := t.prove(m, g, e)
 	if err != nil {
 		return g, err
@@ -182,8 +188,9 @@ func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool, cl
 			if isIP(h) {
 				what = "the address"
 			}
-			return g, refuse(Forbidden, "%s %s is neither allowed nor proven to be this machine's: an operator adds it to the hosts of the join token "+
-				"(--host %s) or to the setting %s", what, h, h, SettingCertificateHosts)
+			return g, refuse(Forbidden,
+				"%s %s is neither allowed nor proven to be this machine's: an operator adds it to the hosts of the join token "+
+					"(--host %s) or to the setting %s", what, h, h, SettingCertificateHosts)
 		}
 		holders, err := t.hostHolders(h, m.NodeID)
 		if err != nil {
@@ -192,8 +199,9 @@ func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool, cl
 		for _, o := range holders {
 			// A machine may take the place of a dead one, if an operator has said so in as many words.
 			if !r.token.Names(h) || claims(o.id, o.role, "") != ClaimDead {
-				return g, refuse(Forbidden, "the host %s is that of node %d (%s), and no certificate is for another member's: remove node %d first, "+
-					"or give this machine another one with --raft, --api or --advertise", h, o.id, o.name, o.id)
+				return g, refuse(Forbidden,
+					"the host %s is that of node %d (%s), and no certificate is for another member's: remove node %d first, "+
+						"or give this machine another one with --raft, --api or --advertise", h, o.id, o.name, o.id)
 			}
 		}
 	}
@@ -227,8 +235,8 @@ func (v *View) certHosts(m *Member, g hostGrants) (hosts, left []string, err err
 	return hosts, left, nil
 }
 
-// UnprovenHosts lists the hosts of addresses that a member announces, or has, which are neither allowed nor shown to be its
-// own by where the request came from: the caller may dial them.
+// UnprovenHosts lists the hosts of addresses that a member announces, or has, which are neither allowed nor shown to be
+// its own by where the request came from: the caller may dial them.
 func (ms Members) UnprovenHosts(ctx context.Context, a Announcement) (left []string, err error) {
 	err = ms.s.Read(ctx, AsLeader, func(v *View) error {
 		old, err := v.Member(a.NodeID)
@@ -249,8 +257,8 @@ func (ms Members) UnprovenHosts(ctx context.Context, a Announcement) (left []str
 	return left, err
 }
 
-// grantRejoined decides about the hosts of a member that joins once more. What the token names takes the place of what an
-// older one did.
+// grantRejoined decides about the hosts of a member that joins once more. What the token names takes the place of what
+// an older one did.
 func (t *Tx) grantRejoined(j Joiner, old, m *Member, token *JoinToken, remote string) (hostGrants, error) {
 	g, err := t.grantsOf(old)
 	if err != nil {
@@ -270,7 +278,8 @@ func (k *JoinToken) grants() hostGrants {
 	return hostGrants{Token: k.Hosts, Network: k.BindCIDR}
 }
 
-// grantMoved decides about the hosts of a member's new addresses. A host of a dead member is not for another that says so itself.
+// grantMoved decides about the hosts of a member's new addresses. A host of a dead member is not for another that says
+// so itself.
 func (t *Tx) grantMoved(old, m *Member, e HostEvidence) error {
 	g, err := t.grantsOf(old)
 	if err != nil {

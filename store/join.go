@@ -41,13 +41,14 @@ type Joined struct {
 // transaction: a refused join consumes nothing. The same token with the same key gives the same identity again.
 func (ms Members) Join(ctx context.Context, actor Actor, j Joiner) (Joined, error) {
 	id := uuid.Must(uuid.NewV7()).String() // grows with time: see NewID
-	return makeOnceUnless(ctx, ms.s, actor, func(tx *Tx, old *Joined) error { return tx.joinedAgain(j, old) }, func(tx *Tx) (out Joined, err error) {
-		if out, err = tx.join(j, id, actor); err == nil {
-			out.DEKGeneration = j.DEKGeneration
-			out.SecretEpoch, err = tx.joinSecretEpoch()
-		}
-		return out, err
-	})
+	return makeOnceUnless(ctx, ms.s, actor, func(tx *Tx, old *Joined) error { return tx.joinedAgain(j, old) },
+		func(tx *Tx) (out Joined, err error) {
+			if out, err = tx.join(j, id, actor); err == nil {
+				out.DEKGeneration = j.DEKGeneration
+				out.SecretEpoch, err = tx.joinSecretEpoch()
+			}
+			return out, err
+		})
 }
 
 func (t *Tx) joinSecretEpoch() (epoch uint64, err error) {
@@ -66,7 +67,8 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 		return err
 	}
 	if m == nil || m.ID != old.Member.ID {
-		return refuse(Forbidden, "the member that this request has made was removed; an Idempotency-Key does not bring it back")
+		return refuse(Forbidden,
+			"the member that this request has made was removed; an Idempotency-Key does not bring it back")
 	}
 	epoch, err := t.joinSecretEpoch()
 	if err != nil {
@@ -80,7 +82,8 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 		return err
 	}
 	if old.SecretEpoch != epoch || old.DEKGeneration != j.DEKGeneration {
-		return refuse(Conflict, "the cluster's keys were rotated since this request was answered; join again, with another Idempotency-Key")
+		return refuse(Conflict,
+			"the cluster's keys were rotated since this request was answered; join again, with another Idempotency-Key")
 	}
 	return nil
 }
@@ -144,14 +147,17 @@ func (t *Tx) knownJoiner(recipient string) (*Member, error) {
 		return nil, err
 	}
 	if gone {
-		return nil, refuse(Forbidden, "this node was removed from the cluster and its key is refused; start with an empty data directory to join as a new node")
+		return nil, refuse(Forbidden,
+			"this node was removed from the cluster and its key is refused; start with an empty data directory to join as a "+
+				"new node")
 	}
 	return t.memberBy(selectMembers+" WHERE m.recipient = ?", recipient)
 }
 
 // useTokenAgain uses a token for a member that joins once more, unless it has come with that token before.
 func (t *Tx) useTokenAgain(j *Joiner, token *JoinToken, nodeID uint64, actor Actor) error {
-	again, err := t.get("SELECT 1 FROM join_token_uses WHERE token_id = ? AND raft_node_id = ?", []any{token.ID, int64(nodeID)}, new(int))
+	again, err := t.get("SELECT 1 FROM join_token_uses WHERE token_id = ? AND raft_node_id = ?",
+		[]any{token.ID, int64(nodeID)}, new(int))
 	if err != nil || again {
 		return err
 	}
@@ -253,10 +259,13 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	// The public key alone proves nothing, everybody may read it: a member that has certificates shows by its request for
 	// new ones that it is the machine that it says.
 	if m.CertKey != "" && j.CertKey != m.CertKey {
-		return out, refuse(Forbidden, "node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member to let the machine in anew", m.NodeID)
+		return out, refuse(Forbidden,
+			"node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member "+
+				"to let the machine in anew", m.NodeID)
 	}
 	moved := *m
-	moved.RaftAddress, moved.APIAddress, moved.AdvertiseAddr = j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr
+	moved.RaftAddress, moved.APIAddress, moved.AdvertiseAddr = j.Member.RaftAddress, j.Member.APIAddress,
+		j.Member.AdvertiseAddr
 	if moved.RaftAddress != m.RaftAddress || moved.APIAddress != m.APIAddress {
 		if out.Warnings, err = t.unique(&moved, true, false, j.claims); err != nil {
 			return out, err
@@ -266,8 +275,10 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	if err != nil {
 		return out, err
 	}
-	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4, wg_public_key = ?5,
-		binary_version = ?6, max_schema = ?7, modified_rev = ?8 WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
+	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4,
+		wg_public_key = ?5,
+		binary_version = ?6, max_schema = ?7, modified_rev = ?8
+		WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
 		OR advertise_addr <> ?3 OR overlay_port <> ?4 OR wg_public_key <> ?5 OR binary_version <> ?6 OR max_schema <> ?7)`,
 		j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr, j.Member.OverlayPort, j.Member.WGPublicKey,
 		j.Member.BinaryVersion, j.Member.MaxSchema, t.Rev, m.NodeID)
@@ -280,7 +291,8 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 		}
 	}
 	if j.Wrap != nil {
-		if err := t.exec("INSERT INTO dek_wraps (generation, raft_node_id, wrap, created_rev) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		if err := t.exec("INSERT INTO dek_wraps (generation, raft_node_id, wrap, created_rev) VALUES (?, ?, ?, ?) "+
+			"ON CONFLICT DO NOTHING",
 			j.DEKGeneration, m.NodeID, j.Wrap, t.Rev); err != nil {
 			return out, err
 		}
@@ -312,10 +324,12 @@ func (t *Tx) useToken(token *JoinToken, nodeID uint64, recipient string, actor A
 		return refuse(Unauthorized, "Join token already used (replay)")
 	}
 	// Of the many joins of a batch with one token, dqlite is told the last count only.
-	if err := t.execLast("token/"+token.ID, "UPDATE join_tokens SET uses = ?, modified_rev = ? WHERE id = ?", token.Uses+1, t.Rev, token.ID); err != nil {
+	if err := t.execLast("token/"+token.ID, "UPDATE join_tokens SET uses = ?, modified_rev = ? WHERE id = ?",
+		token.Uses+1, t.Rev, token.ID); err != nil {
 		return err
 	}
-	return t.exec("INSERT INTO join_token_uses (token_id, raft_node_id, recipient, used_at, remote) VALUES (?, ?, ?, ?, ?)",
+	return t.exec("INSERT INTO join_token_uses (token_id, raft_node_id, recipient, used_at, remote) "+
+		"VALUES (?, ?, ?, ?, ?)",
 		token.ID, nodeID, optional(recipient), t.Now, actor.Remote)
 }
 
@@ -332,7 +346,8 @@ func (t *Tx) nodeIDFor(token *JoinToken) (uint64, error) {
 		for {
 			taken, err := t.get(`SELECT 1 WHERE EXISTS (SELECT 1 FROM members WHERE raft_node_id = ?1)
 				OR EXISTS (SELECT 1 FROM removed_members WHERE raft_node_id = ?1)
-				OR EXISTS (SELECT 1 FROM join_tokens WHERE raft_node_id = ?1 AND revoked_at IS NULL AND uses < max_uses AND expires_at >= ?2)`,
+				OR EXISTS (SELECT 1 FROM join_tokens WHERE raft_node_id = ?1 AND revoked_at IS NULL AND uses < max_uses
+				AND expires_at >= ?2)`,
 				[]any{int64(id), rfc3339(t.Now)}, new(int))
 			if err != nil {
 				return 0, err

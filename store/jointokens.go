@@ -62,19 +62,22 @@ func (t *JoinToken) State(now time.Time) string {
 }
 
 // Superseded is what the joiner with such a token is told.
-const Superseded = "superseded: it was signed with a key that the cluster has replaced, by a rotation or because a member was removed; ask for a new token"
+const Superseded = "superseded: it was signed with a key that the cluster has replaced, by a rotation or because a " +
+	"member was removed; ask for a new token"
 
-// superseded decides, with the time as its argument, whether a row t of join_tokens was signed in an epoch that verifies no
-// longer. A token is only made with the active epoch (JoinTokens.Create), so its epoch is the newest one that is older than
-// the token; an epoch of the token's own revision began behind it in the same batch.
+// superseded decides, with the time as its argument, whether a row t of join_tokens was signed in an epoch that
+// verifies no longer. A token is only made with the active epoch (JoinTokens.Create), so its epoch is the newest one
+// that is older than the token; an epoch of the token's own revision began behind it in the same batch.
 const (
 	superseded = `NOT EXISTS (SELECT 1 FROM cluster_keys k
 		WHERE k.purpose = CASE t.format WHEN 'zlayer' THEN 'join-signing' ELSE 'join-hmac' END
 		AND k.epoch = (SELECT max(e.epoch) FROM cluster_keys e WHERE e.purpose = k.purpose AND e.created_rev < t.created_rev)
 		AND (k.state = 'active' OR k.state = 'grace' AND k.grace_until > ?))`
-	selectJoinTokens = `SELECT t.id, t.format, t.raft_node_id, t.mode, t.labels, t.bind_cidr, t.bind_name, t.bind_key, t.uses,
+	selectJoinTokens = `SELECT t.id, t.format, t.raft_node_id, t.mode, t.labels, t.bind_cidr, t.bind_name, t.bind_key,
+		t.uses,
 		t.max_uses, t.created_by, t.created_at, t.expires_at, t.revoked_at, ` + superseded + ` FROM join_tokens t`
-	countValidTokens = `SELECT count(*) FROM join_tokens t WHERE t.revoked_at IS NULL AND t.uses < t.max_uses AND t.expires_at >= ?
+	countValidTokens = `SELECT count(*) FROM join_tokens t WHERE t.revoked_at IS NULL AND t.uses < t.max_uses
+		AND t.expires_at >= ?
 		AND NOT ` + superseded
 )
 
@@ -82,11 +85,13 @@ func scanJoinToken(rows *sql.Rows) (t JoinToken, err error) {
 	var node sql.NullInt64
 	var labels, created, expires string
 	var revoked sql.NullString
-	if err := rows.Scan(&t.ID, &t.Format, &node, &t.Mode, &labels, &t.BindCIDR, &t.BindName, &t.BindKey, &t.Uses, &t.MaxUses, &t.CreatedBy, &created, &expires, &revoked,
+	if err := rows.Scan(&t.ID, &t.Format, &node, &t.Mode, &labels, &t.BindCIDR, &t.BindName, &t.BindKey, &t.Uses,
+		&t.MaxUses, &t.CreatedBy, &created, &expires, &revoked,
 		&t.Superseded); err != nil {
 		return t, err
 	}
-	t.NodeID, t.CreatedAt, t.ExpiresAt, t.RevokedAt = uint64(node.Int64), parseTime(created), parseTime(expires), nullTime(revoked)
+	t.NodeID, t.CreatedAt, t.ExpiresAt, t.RevokedAt = uint64(node.Int64), parseTime(created), parseTime(expires),
+		nullTime(revoked)
 	return t, json.Unmarshal([]byte(labels), &t.Labels)
 }
 
@@ -107,7 +112,8 @@ func (jt JoinTokens) Create(ctx context.Context, actor Actor, t JoinToken) (Join
 	again := func(tx *Tx, old *JoinToken) error {
 		now, err := tx.joinToken(old.ID)
 		if err == nil && (now == nil || now.RevokedAt != nil) {
-			err = refuse(Forbidden, "the join token that this request has made is revoked; an Idempotency-Key does not bring it back")
+			err = refuse(Forbidden,
+				"the join token that this request has made is revoked; an Idempotency-Key does not bring it back")
 		}
 		return err
 	}
@@ -132,12 +138,15 @@ func (jt JoinTokens) Create(ctx context.Context, actor Actor, t JoinToken) (Join
 				return t, err
 			}
 		}
-		return t, tx.audit("join_token.create", "join_token/"+t.ID, "")
+		return t, tx.audit("join_token.create", "join_token/"+t.ID,
+			made("uses", t.MaxUses, "ttl", t.ExpiresAt.Sub(tx.Now), "mode", t.Mode, "node", t.NodeID, "hosts", t.Hosts,
+				"cidr", t.BindCIDR, "name", t.BindName, "key", t.BindKey, "labels", t.Labels))
 	})
 }
 
 func (t *Tx) insertJoinToken(k *JoinToken, labels string) error {
-	return t.exec(`INSERT INTO join_tokens (id, format, raft_node_id, mode, labels, bind_cidr, bind_name, bind_key, max_uses,
+	return t.exec(`INSERT INTO join_tokens (id, format, raft_node_id, mode, labels, bind_cidr, bind_name, bind_key,
+		max_uses,
 		created_by, created_at, expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		k.ID, k.Format, optional(int64(k.NodeID)), k.Mode, labels, k.BindCIDR, k.BindName, k.BindKey, k.MaxUses,
 		k.CreatedBy, k.CreatedAt, k.ExpiresAt, t.Rev, t.Rev)
@@ -149,7 +158,8 @@ func (t *Tx) activeEpoch(k *JoinToken) error {
 	if k.Format == FormatZLayer {
 		purpose = KeyJoinSigning
 	}
-	active, err := t.get("SELECT 1 FROM cluster_keys WHERE purpose = ? AND epoch = ? AND state = 'active'", []any{purpose, int64(k.KeyEpoch)}, new(int))
+	active, err := t.get("SELECT 1 FROM cluster_keys WHERE purpose = ? AND epoch = ? AND state = 'active'",
+		[]any{purpose, int64(k.KeyEpoch)}, new(int))
 	if err == nil && !active {
 		err = ErrKeyMoved
 	}
@@ -202,7 +212,8 @@ func (v *View) tokenHosts(list []JoinToken) error {
 	}
 	for i := range list {
 		var hosts string
-		if _, err := v.get("SELECT hosts FROM join_tokens WHERE id = ? AND hosts <> '[]'", []any{list[i].ID}, &hosts); err != nil {
+		if _, err := v.get("SELECT hosts FROM join_tokens WHERE id = ? AND hosts <> '[]'", []any{list[i].ID},
+			&hosts); err != nil {
 			return err
 		}
 		if hosts != "" {
@@ -248,49 +259,10 @@ func (jt JoinTokens) Revoke(ctx context.Context, actor Actor, id string) error {
 		case t.RevokedAt != nil:
 			return nil
 		}
-		if err := tx.exec("UPDATE join_tokens SET revoked_at = ?, modified_rev = ? WHERE id = ?", tx.Now, tx.Rev, id); err != nil {
+		if err := tx.exec("UPDATE join_tokens SET revoked_at = ?, modified_rev = ? WHERE id = ?", tx.Now, tx.Rev,
+			id); err != nil {
 			return err
 		}
 		return tx.audit("join_token.revoke", "join_token/"+id, "")
-	})
-}
-
-// tokenKept is how long a token's record outlives its expiry.
-const tokenKept = 30 * 24 * time.Hour
-
-// Prune deletes records that nobody can need any more: join tokens, API tokens and API keys long expired, remembered answers,
-// expired leases, enrollments whose certificates expired long ago, and the oldest of what is retired or removed.
-func (s *Store) Prune(ctx context.Context, actor Actor) error {
-	return s.Write(ctx, actor, func(tx *Tx) error {
-		tokens, err := tx.execCount("DELETE FROM join_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
-		if err != nil {
-			return err
-		}
-		answers, err := tx.execCount("DELETE FROM idempotency WHERE created_at < ? OR key LIKE 'auto-%' AND created_at < ?",
-			tx.Now.Add(-rememberFor), tx.Now.Add(-rememberAutoFor))
-		if err != nil {
-			return err
-		}
-		expired, err := tx.execCount("DELETE FROM api_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
-		if err != nil {
-			return err
-		}
-		leases, err := tx.execCount("DELETE FROM leases WHERE expires_at < ?", tx.Now)
-		if err != nil {
-			return err
-		}
-		enrollments, err := tx.pruneEnrollments(tx.Now.Add(-tokenKept))
-		if err != nil {
-			return err
-		}
-		leaves, err := tx.execCount("DELETE FROM certificates WHERE expires_at < ?", tx.Now.Add(-certificateKept))
-		if err != nil {
-			return err
-		}
-		history, err := tx.pruneHistory()
-		if err != nil || tokens+answers+expired+leases+enrollments+leaves+history == 0 {
-			return err
-		}
-		return tx.audit("store.prune", "cluster", "")
 	})
 }

@@ -56,7 +56,8 @@ type NewKey struct {
 // KeySecret is the name under which the secret part of a key is sealed.
 func KeySecret(purpose string, epoch uint64) string { return fmt.Sprintf("key/%s/%d", purpose, epoch) }
 
-const insertKey = "INSERT INTO cluster_keys (purpose, epoch, state, kid, public, created_at, created_rev, modified_rev) VALUES (?, ?, 'active', ?, ?, ?, ?, ?)"
+const insertKey = "INSERT INTO cluster_keys (purpose, epoch, state, kid, public, created_at, created_rev, " +
+	"modified_rev) VALUES (?, ?, 'active', ?, ?, ?, ?, ?)"
 
 // List returns all epochs of a purpose that are kept, the newest first, with their secrets. Callers must not modify it.
 func (ks Keys) List(ctx context.Context, c Consistency, purpose string) ([]Key, error) {
@@ -70,7 +71,8 @@ func (ks Keys) List(ctx context.Context, c Consistency, purpose string) ([]Key, 
 			var sealed []byte
 			var generation uint64
 			name := KeySecret(k.Purpose, k.Epoch)
-			if _, err := v.get("SELECT sealed, dek_generation FROM sealed_secrets WHERE name = ?", []any{name}, &sealed, &generation); err != nil {
+			if _, err := v.get("SELECT sealed, dek_generation FROM sealed_secrets WHERE name = ?", []any{name}, &sealed,
+				&generation); err != nil {
 				return nil, err
 			}
 			if k.Secret, err = ks.s.keys.open(name, generation, sealed); err != nil {
@@ -105,7 +107,8 @@ func (v *View) keys(purpose string) ([]Key, error) {
 		k.CreatedAt, k.GraceUntil = parseTime(created), nullTime(grace)
 		k.Public, err = base64.StdEncoding.DecodeString(public)
 		return k, err
-	}, "SELECT purpose, epoch, state, kid, public, created_at, grace_until FROM cluster_keys WHERE purpose = ? ORDER BY epoch DESC", purpose)
+	}, "SELECT purpose, epoch, state, kid, public, created_at, grace_until FROM cluster_keys "+
+		"WHERE purpose = ? ORDER BY epoch DESC", purpose)
 }
 
 // sealer seals a value under a generation that the transaction knows of.
@@ -119,10 +122,12 @@ func (t *Tx) rotateKeys(list []NewKey, graceUntil *time.Time, seal sealer) error
 	}
 	for _, k := range list {
 		var epoch uint64
-		if _, err := t.get("SELECT coalesce(max(epoch), 0) FROM cluster_keys WHERE purpose = ?", []any{k.Purpose}, &epoch); err != nil {
+		if _, err := t.get("SELECT coalesce(max(epoch), 0) FROM cluster_keys WHERE purpose = ?", []any{k.Purpose},
+			&epoch); err != nil {
 			return err
 		}
-		if err := t.exec("UPDATE cluster_keys SET state = ?, grace_until = ?, modified_rev = ? WHERE purpose = ? AND (state = 'active' OR ? = 'retired' AND state = 'grace')",
+		if err := t.exec("UPDATE cluster_keys SET state = ?, grace_until = ?, modified_rev = ? "+
+			"WHERE purpose = ? AND (state = 'active' OR ? = 'retired' AND state = 'grace')",
 			state, graceUntil, t.Rev, k.Purpose, state); err != nil {
 			return err
 		}
@@ -134,7 +139,8 @@ func (t *Tx) rotateKeys(list []NewKey, graceUntil *time.Time, seal sealer) error
 		if err := t.exec(insertSecret, KeySecret(k.Purpose, epoch), sealed, generation, t.Now, t.Rev); err != nil {
 			return err
 		}
-		if err := t.exec(insertKey, k.Purpose, epoch, k.KID, base64.StdEncoding.EncodeToString(k.Public), t.Now, t.Rev, t.Rev); err != nil {
+		if err := t.exec(insertKey, k.Purpose, epoch, k.KID, base64.StdEncoding.EncodeToString(k.Public), t.Now, t.Rev,
+			t.Rev); err != nil {
 			return err
 		}
 	}
@@ -169,7 +175,8 @@ func (ks Keys) Rotate(ctx context.Context, actor Actor, list []NewKey, graceUnti
 		}
 		for _, k := range list {
 			out.KIDs[k.Purpose] = k.KID
-			if err := tx.audit("key.rotate", "key/"+k.Purpose, fmt.Sprintf("kid %s; ends %d join tokens at %s", k.KID, out.TokensEnded, rfc3339(graceUntil))); err != nil {
+			if err := tx.audit("key.rotate", "key/"+k.Purpose, fmt.Sprintf("kid %s; ends %d join tokens at %s", k.KID,
+				out.TokensEnded, rfc3339(graceUntil))); err != nil {
 				return out, err
 			}
 		}

@@ -37,7 +37,8 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 				return l, refuse(Conflict, "the lease is held on node %d; delete it first to move it", old[0].NodeID)
 			}
 			l.CreatedAt, l.Kind = old[0].CreatedAt, old[0].Kind
-			if err := tx.exec("UPDATE leases SET expires_at = ?, modified_rev = ? WHERE id = ?", l.ExpiresAt, tx.Rev, l.ID); err != nil {
+			if err := tx.exec("UPDATE leases SET expires_at = ?, modified_rev = ? WHERE id = ?", l.ExpiresAt, tx.Rev,
+				l.ID); err != nil {
 				return l, err
 			}
 			return l, tx.audit("lease.renew", "lease/"+l.ID, nodeObject(l.NodeID))
@@ -52,7 +53,8 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 			return l, err
 		}
 		created, l.CreatedAt = true, tx.Now
-		if err := tx.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		if err := tx.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) "+
+			"VALUES (?, ?, ?, ?, ?, ?, ?)",
 			l.ID, l.NodeID, l.Kind, l.CreatedAt, l.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return l, err
 		}
@@ -100,7 +102,8 @@ func (ls Leases) List(ctx context.Context, c Consistency, nodeID uint64) (list [
 // Count counts what still runs on a member.
 func (ls Leases) Count(ctx context.Context, c Consistency, nodeID uint64) (n int, err error) {
 	err = ls.s.Read(ctx, c, func(v *View) error {
-		_, err := v.get("SELECT count(*) FROM leases WHERE raft_node_id = ? AND expires_at > ?", []any{int64(nodeID), rfc3339(v.Now)}, &n)
+		_, err := v.get("SELECT count(*) FROM leases WHERE raft_node_id = ? AND expires_at > ?",
+			[]any{int64(nodeID), rfc3339(v.Now)}, &n)
 		return err
 	})
 	return n, err

@@ -41,7 +41,8 @@ func (ms Members) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wa
 		if wait > 0 { // times are whole seconds: never earlier than was asked for
 			deadline = tx.Now.Add(wait + time.Second - 1).Truncate(time.Second)
 		}
-		if err := tx.exec(`UPDATE members SET drain_state = 'draining', drain_updated_at = ?1, drain_generation = drain_generation + 1,
+		if err := tx.exec(`UPDATE members SET drain_state = 'draining', drain_updated_at = ?1,
+			drain_generation = drain_generation + 1,
 			drain_deadline = ?2, hooks_pending = 'drain', hooks_outcome = '[]', modified_rev = ?3 WHERE raft_node_id = ?4`,
 			tx.Now, deadline, tx.Rev, nodeID); err != nil {
 			return nil, err
@@ -54,7 +55,8 @@ func (ms Members) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wa
 }
 
 // HooksDone records how the hooks of a drain or resume ended. A generation that is no longer the member's is ignored.
-func (ms Members) HooksDone(ctx context.Context, actor Actor, nodeID, generation uint64, kind string, outcome []HookOutcome) error {
+func (ms Members) HooksDone(ctx context.Context, actor Actor, nodeID, generation uint64, kind string,
+	outcome []HookOutcome) error {
 	if outcome == nil {
 		outcome = []HookOutcome{}
 	}
@@ -64,7 +66,8 @@ func (ms Members) HooksDone(ctx context.Context, actor Actor, nodeID, generation
 	}
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount(`UPDATE members SET hooks_pending = '', hooks_outcome = ?, modified_rev = ?
-			WHERE raft_node_id = ? AND drain_generation = ? AND hooks_pending = ?`, string(text), tx.Rev, nodeID, generation, kind)
+			WHERE raft_node_id = ? AND drain_generation = ? AND hooks_pending = ?`, string(text), tx.Rev, nodeID, generation,
+			kind)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -97,7 +100,8 @@ func (ms Members) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Memb
 		case m.DrainState == DrainActive:
 			return m, nil
 		}
-		if err := tx.exec(`UPDATE members SET drain_state = 'active', drain_updated_at = ?, drain_generation = drain_generation + 1,
+		if err := tx.exec(`UPDATE members SET drain_state = 'active', drain_updated_at = ?,
+			drain_generation = drain_generation + 1,
 			drain_deadline = NULL, hooks_pending = 'resume', hooks_outcome = '[]', modified_rev = ? WHERE raft_node_id = ?`,
 			tx.Now, tx.Rev, nodeID); err != nil {
 			return nil, err
@@ -123,7 +127,8 @@ func (ms Members) Promote(ctx context.Context, actor Actor, nodeID uint64) error
 		case m.Role == RoleVoter && m.Pinned:
 			return nil
 		}
-		if err := tx.exec("UPDATE members SET raft_role = 'voter', pinned = 1, modified_rev = ? WHERE raft_node_id = ?", tx.Rev, nodeID); err != nil {
+		if err := tx.exec("UPDATE members SET raft_role = 'voter', pinned = 1, modified_rev = ? WHERE raft_node_id = ?",
+			tx.Rev, nodeID); err != nil {
 			return err
 		}
 		return tx.audit("member.promote", nodeObject(nodeID), "")
@@ -132,13 +137,14 @@ func (ms Members) Promote(ctx context.Context, actor Actor, nodeID uint64) error
 
 const removal = "member.remove"
 
-// Remove takes a machine out of the cluster in one transaction: its row, its leases, its addresses, its wraps of
-// the data-encryption key; its certificates are revoked and its id and key are refused for good. What it knew is worth
-// nothing afterwards: the rotation makes a new data-encryption key and new epochs of the keys that it could open. Only one removal is
-// under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls FinishRemoval.
-// check runs inside the transaction, so that two removals cannot both be judged by the same state.
-// It returns how many join tokens that were valid are superseded by the new keys.
-func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotation *DEKRotation, check func(*Member) error) (tokensEnded int, err error) {
+// Remove takes a machine out of the cluster in one transaction: its row, its leases, its addresses, its wraps of the
+// data-encryption key; its certificates are revoked and its id and key are refused for good. What it knew is worth
+// nothing afterwards: the rotation makes a new data-encryption key and new epochs of the keys that it could open. Only
+// one removal is under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls
+// FinishRemoval. check runs inside the transaction, so that two removals cannot both be judged by the same state. It
+// returns how many join tokens that were valid are superseded by the new keys.
+func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotation *DEKRotation,
+	check func(*Member) error) (tokensEnded int, err error) {
 	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (tokensEnded int, err error) {
 		m, err := tx.Member(nodeID)
 		if err != nil {
@@ -162,16 +168,21 @@ func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotati
 			return 0, err
 		}
 		if err := tx.execAll([]statement{
-			{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) VALUES (?, ?, ?, ?, ?, ?)",
+			{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) " +
+				"VALUES (?, ?, ?, ?, ?, ?)",
 				args: []any{m.NodeID, m.ID, m.Name, optional(m.Recipient), tx.Now, tx.Rev}},
 			{query: "DELETE FROM members WHERE raft_node_id = ?", args: []any{m.NodeID}},
 			{query: "DELETE FROM leases WHERE raft_node_id = ?", args: []any{m.NodeID}},
 			{query: "DELETE FROM unhealthy_members WHERE raft_node_id = ?", args: []any{m.NodeID}},
 			{query: "DELETE FROM dek_wraps WHERE raft_node_id = ?", args: []any{m.NodeID}},
-			{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id = ?", args: []any{tx.Now, m.NodeID}},
-			{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id = ? AND revoked_at IS NULL", args: []any{tx.Now, m.NodeID}},
-			{query: "UPDATE join_tokens SET revoked_at = ?, modified_rev = ? WHERE raft_node_id = ? AND revoked_at IS NULL", args: []any{tx.Now, tx.Rev, m.NodeID}},
-			{query: "INSERT INTO operations (id, kind, object, state, created_at, updated_at, created_rev, modified_rev) VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
+			{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id = ?",
+				args: []any{tx.Now, m.NodeID}},
+			{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id = ? AND revoked_at IS NULL",
+				args: []any{tx.Now, m.NodeID}},
+			{query: "UPDATE join_tokens SET revoked_at = ?, modified_rev = ? WHERE raft_node_id = ? AND revoked_at IS NULL",
+				args: []any{tx.Now, tx.Rev, m.NodeID}},
+			{query: "INSERT INTO operations (id, kind, object, state, created_at, updated_at, created_rev, modified_rev) " +
+				"VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
 				args: []any{m.ID, removal, nodeObject(m.NodeID), tx.Now, tx.Now, tx.Rev, tx.Rev}},
 		}); err != nil {
 			return 0, err
@@ -182,14 +193,16 @@ func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotati
 		}
 		ms.s.keys.expect(generation, rotation.DEK)
 		tx.tx.OnCommit(func() { ms.s.keys.adopt(generation, rotation.DEK) })
-		return tokensEnded, tx.audit(removal, nodeObject(nodeID), fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
+		return tokensEnded, tx.audit(removal, nodeObject(nodeID),
+			fmt.Sprintf("%s; data-encryption key generation %d; ends %d join tokens", m.Name, generation, tokensEnded))
 	})
 }
 
 // FinishRemoval records that a removed member is out of the Raft configuration.
 func (ms Members) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64) error {
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
-		n, err := tx.execCount("UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE kind = ? AND object = ? AND state = 'running'",
+		n, err := tx.execCount("UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? "+
+			"WHERE kind = ? AND object = ? AND state = 'running'",
 			tx.Now, tx.Rev, removal, nodeObject(nodeID))
 		if err != nil || n == 0 {
 			return err
@@ -204,7 +217,8 @@ func (ms Members) RunningRemovals(ctx context.Context, c Consistency) ([]uint64,
 		return collect(v, func(rows *sql.Rows) (id uint64, err error) {
 			err = rows.Scan(&id)
 			return id, err
-		}, `SELECT r.raft_node_id FROM operations o JOIN removed_members r ON r.id = o.id WHERE o.kind = ? AND o.state = 'running'`, removal)
+		}, `SELECT r.raft_node_id FROM operations o JOIN removed_members r ON r.id = o.id
+			WHERE o.kind = ? AND o.state = 'running'`, removal)
 	})
 }
 

@@ -10,8 +10,8 @@ import (
 	"muster/store/engine"
 )
 
-// Settings that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands of
-// members does not meet.
+// Settings that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands
+// of members does not meet.
 const (
 	SettingLimitAPITokens    = "limits.api_tokens"
 	SettingLimitAPIKeys      = "limits.api_keys"
@@ -24,19 +24,27 @@ const (
 	SettingLimitAnswers      = "limits.answers"
 )
 
-// autoAnswers is how many answers are kept per caller to requests that members have passed on. They serve for seconds, so
-// that the oldest may go.
+// autoAnswers is how many answers are kept per caller to requests that members have passed on. They serve for seconds,
+// so that the oldest may go.
 const autoAnswers = 10_000
 
 var limitSettings = []Setting{
-	limitSetting(SettingLimitAnswers, 10_000, "how many answers to the Idempotency-Keys of one credential are remembered, a day each"),
-	limitSetting(SettingLimitAPIKeys, 10_000, "how many API keys and enrollment tokens of one credential there may be, revoked and expired ones of the last 30 days among them"),
-	limitSetting(SettingLimitAPITokens, 10_000, "how many API tokens there may be, expired ones of the last 30 days among them"),
-	limitSetting(SettingLimitCertificates, 1000, "how many certificates one member may be given, expired ones of the last 30 days among them"),
-	limitSetting(SettingLimitEnrollments, 100_000, "how many enrollments there may be, expired ones of the last 30 days among them"),
-	limitSetting(SettingLimitJoinTokens, 10_000, "how many join tokens of one credential there may be, expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitAnswers, 10_000,
+		"how many answers to the Idempotency-Keys of one credential are remembered, a day each"),
+	limitSetting(SettingLimitAPIKeys, 10_000,
+		"how many API keys and enrollment tokens of one credential there may be, revoked and expired ones of the last 30 "+
+			"days among them"),
+	limitSetting(SettingLimitAPITokens, 10_000,
+		"how many API tokens there may be, expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitCertificates, 1000,
+		"how many certificates one member may be given, expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitEnrollments, 100_000,
+		"how many enrollments there may be, expired ones of the last 30 days among them"),
+	limitSetting(SettingLimitJoinTokens, 10_000,
+		"how many join tokens of one credential there may be, expired ones of the last 30 days among them"),
 	limitSetting(SettingLimitLeases, 10_000, "how many leases there may be on one member"),
-	limitSetting(SettingLimitPeerings, 1000, "how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
+	limitSetting(SettingLimitPeerings, 1000,
+		"how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
 	limitSetting(SettingLimitSecrets, 20_000, "how many secrets there may be, each of at most 64 KiB"),
 }
 
@@ -113,7 +121,8 @@ func (t *Tx) boundSecrets() error {
 
 func (t *Tx) boundPeerings() error {
 	var n uint64
-	if _, err := t.get("SELECT (SELECT count(*) FROM peerings) + (SELECT count(*) FROM peering_tombstones)", nil, &n); err != nil {
+	if _, err := t.get("SELECT (SELECT count(*) FROM peerings) + (SELECT count(*) FROM peering_tombstones)", nil,
+		&n); err != nil {
 		return err
 	}
 	return t.bound(SettingLimitPeerings, n, "peerings")
@@ -127,7 +136,8 @@ func (t *Tx) boundAnswers() error {
 			return nil
 		}
 		var oldest string // that stays
-		many, err := t.get("SELECT key FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.' ORDER BY key DESC LIMIT 1 OFFSET ?",
+		many, err := t.get("SELECT key FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.' "+
+			"ORDER BY key DESC LIMIT 1 OFFSET ?",
 			[]any{t.actor.Accessor, autoAnswers}, &oldest)
 		if err != nil || !many {
 			return err
@@ -135,7 +145,8 @@ func (t *Tx) boundAnswers() error {
 		return t.exec("DELETE FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < ?", t.actor.Accessor, oldest)
 	}
 	var n uint64
-	if _, err := t.get("SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')", []any{t.actor.Accessor}, &n); err != nil {
+	if _, err := t.get("SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')",
+		[]any{t.actor.Accessor}, &n); err != nil {
 		return err
 	}
 	return t.bound(SettingLimitAnswers, n, "answers remembered for the Idempotency-Keys of this credential")
@@ -233,7 +244,8 @@ var ownColumns = map[string][]string{
 	"cluster":   {"*"},
 	"settings":  {"name"},
 	"sequences": {"*"},
-	"members": {"id", "mode", "raft_role", "recipient", "drain_state", "drain_updated_at", "drain_deadline", "hooks_pending", "joined_at",
+	"members": {"id", "mode", "raft_role", "recipient", "drain_state", "drain_updated_at", "drain_deadline",
+		"hooks_pending", "joined_at",
 		"join_token_id", "cert_key"},
 	"leases":              {"created_at", "expires_at"},
 	"operations":          {"*"},
@@ -243,22 +255,24 @@ var ownColumns = map[string][]string{
 	"join_token_uses":     {"token_id", "recipient", "used_at"},
 	"api_tokens":          {"id", "scopes", "secret_hash", "created_at", "expires_at"},
 	"api_keys":            {"id", "kind", "scopes", "secret_hash", "owner_id", "created_at", "expires_at", "revoked_at"},
-	"enrollments":         {"id", "kind", "key_id", "transport_serial", "http_ca_serial", "service_token_id", "enrolled_at", "expires_at", "revoked_at"},
-	"authorities":         {"kind", "state", "origin", "cross_pem", "fingerprint", "created_at", "expires_at", "warned_at"},
-	"ca_rotations":        {"kind", "phase", "started_at", "phase_at", "drop_at"},
-	"certificates":        {"*"},
-	"dek_generations":     {"*"},
-	"dek_wraps":           {"*"},
-	"cluster_keys":        {"*"},
-	"secrets":             {"created_at", "updated_at"},
-	"sealed_secrets":      {"*"},
-	"peerings":            {"id", "state", "status_since", "deleted_at"},
-	"peering_secrets":     {"peering_id", "establish_hash", "establish_expires_at", "pending_hash", "active_hash"},
-	"peer_members":        {"peering_id"},
-	"peering_tombstones":  {"id", "pending_hash", "active_hash", "deleted_at"},
-	"idempotency":         {"accessor", "created_at"},
-	"audit":               {"at", "action", "outcome"},
-	"unhealthy_members":   {"*"},
+	"enrollments": {"id", "kind", "key_id", "transport_serial", "http_ca_serial", "service_token_id",
+		"enrolled_at", "expires_at", "revoked_at"},
+	"authorities": {"kind", "state", "origin", "cross_pem", "fingerprint", "created_at", "expires_at",
+		"warned_at"},
+	"ca_rotations":       {"kind", "phase", "started_at", "phase_at", "drop_at"},
+	"certificates":       {"*"},
+	"dek_generations":    {"*"},
+	"dek_wraps":          {"*"},
+	"cluster_keys":       {"*"},
+	"secrets":            {"created_at", "updated_at"},
+	"sealed_secrets":     {"*"},
+	"peerings":           {"id", "state", "status_since", "deleted_at"},
+	"peering_secrets":    {"peering_id", "establish_hash", "establish_expires_at", "pending_hash", "active_hash"},
+	"peer_members":       {"peering_id"},
+	"peering_tombstones": {"id", "pending_hash", "active_hash", "deleted_at"},
+	"idempotency":        {"accessor", "created_at"},
+	"audit":              {"at", "action", "outcome"},
+	"unhealthy_members":  {"*"},
 }
 
 // MaxSize returns how many bytes a column may hold. It panics for one that is in no table of sizes.

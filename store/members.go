@@ -72,9 +72,11 @@ func (m *Member) Hosts() []string {
 	return list
 }
 
-const selectMembers = `SELECT m.raft_node_id, m.id, m.name, m.mode, m.raft_role, m.pinned, m.raft_address, m.api_address, m.advertise_addr,
+const selectMembers = `SELECT m.raft_node_id, m.id, m.name, m.mode, m.raft_role, m.pinned, m.raft_address,
+	m.api_address, m.advertise_addr,
 	m.overlay_port, m.wg_public_key, m.recipient, m.binary_version, m.max_schema, m.os, m.arch, m.resources, m.labels,
-	m.drain_state, m.drain_updated_at, m.drain_generation, m.drain_deadline, m.hooks_pending, m.hooks_outcome, m.joined_at, m.join_token_id, m.cert_key, m.created_rev, m.modified_rev, h.slot, s.slot
+	m.drain_state, m.drain_updated_at, m.drain_generation, m.drain_deadline, m.hooks_pending, m.hooks_outcome,
+	m.joined_at, m.join_token_id, m.cert_key, m.created_rev, m.modified_rev, h.slot, s.slot
 	FROM members m
 	LEFT JOIN overlay_allocations h ON h.raft_node_id = m.raft_node_id AND h.kind = 'host'
 	LEFT JOIN overlay_allocations s ON s.raft_node_id = m.raft_node_id AND s.kind = 'slice'`
@@ -84,13 +86,16 @@ func memberScanner(p overlayPlan) func(*sql.Rows) (Member, error) {
 		var recipient, drained, deadline, token sql.NullString
 		var host, slice sql.NullInt64
 		var labels, resources, joined, hooks string
-		err = rows.Scan(&m.NodeID, &m.ID, &m.Name, &m.Mode, (*string)(&m.Role), &m.Pinned, &m.RaftAddress, &m.APIAddress, &m.AdvertiseAddr,
+		err = rows.Scan(&m.NodeID, &m.ID, &m.Name, &m.Mode, (*string)(&m.Role), &m.Pinned, &m.RaftAddress, &m.APIAddress,
+			&m.AdvertiseAddr,
 			&m.OverlayPort, &m.WGPublicKey, &recipient, &m.BinaryVersion, &m.MaxSchema, &m.OS, &m.Arch, &resources, &labels,
-			&m.DrainState, &drained, &m.DrainGen, &deadline, &m.HooksPending, &hooks, &joined, &token, &m.CertKey, &m.CreatedRev, &m.ModifiedRev, &host, &slice)
+			&m.DrainState, &drained, &m.DrainGen, &deadline, &m.HooksPending, &hooks, &joined, &token, &m.CertKey,
+			&m.CreatedRev, &m.ModifiedRev, &host, &slice)
 		if err != nil {
 			return m, err
 		}
-		m.Recipient, m.JoinTokenID, m.DrainUpdatedAt, m.JoinedAt = recipient.String, token.String, nullTime(drained), parseTime(joined)
+		m.Recipient, m.JoinTokenID, m.DrainUpdatedAt, m.JoinedAt = recipient.String, token.String, nullTime(drained),
+			parseTime(joined)
 		m.DrainDeadline, m.Resources = nullTime(deadline), json.RawMessage(resources)
 		if hooks != "[]" {
 			if err := json.Unmarshal([]byte(hooks), &m.Hooks); err != nil {
@@ -172,13 +177,18 @@ func (t *Tx) insertMember(m *Member, g hostGrants) (err error) {
 		return err
 	}
 	if schema < hostsSchema {
-		err = t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address, advertise_addr, overlay_port,
-			wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id, cert_key, created_rev,
+		err = t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address,
+			advertise_addr, overlay_port,
+			wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id,
+			cert_key, created_rev,
 			modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, args...)
 	} else {
-		err = t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address, advertise_addr, overlay_port,
-			wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id, cert_key, created_rev,
-			modified_rev, hosts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, append(args, string(hosts))...)
+		err = t.exec(`INSERT INTO members (raft_node_id, id, name, mode, raft_role, raft_address, api_address,
+			advertise_addr, overlay_port,
+			wg_public_key, recipient, binary_version, max_schema, os, arch, resources, labels, joined_at, join_token_id,
+			cert_key, created_rev,
+			modified_rev, hosts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, append(args,
+			string(hosts))...)
 	}
 	if err != nil {
 		return err
@@ -198,7 +208,8 @@ type RoleChange struct {
 func (ms Members) SetRoles(ctx context.Context, actor Actor, changes []RoleChange) error {
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		for _, c := range changes {
-			n, err := tx.execCount("UPDATE members SET raft_role = ?, modified_rev = ? WHERE raft_node_id = ? AND raft_role <> ?",
+			n, err := tx.execCount("UPDATE members SET raft_role = ?, modified_rev = ? "+
+				"WHERE raft_node_id = ? AND raft_role <> ?",
 				c.Role, tx.Rev, c.NodeID, c.Role)
 			if err != nil {
 				return err
@@ -260,15 +271,16 @@ func (e *goneError) Error() string {
 
 func (e *goneError) Is(target error) bool { return target == ErrNotMember }
 
-// WasRemoved reports whether an error of Fence says that the node was removed, which is final: ids are never used again.
+// WasRemoved reports whether an error of Fence says that the node was removed, which is final: ids are never used
+// again.
 func WasRemoved(err error) bool {
 	var gone *goneError
 	return errors.As(err, &gone) && gone.removed
 }
 
-// Fence returns an error for a node that is not to be talked to: ErrNotMember when that is known, and another error when
-// nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in whoever has
-// not been removed. Before the first replica there is nothing to go by.
+// Fence returns an error for a node that is not to be talked to: ErrNotMember when that is known, and another error
+// when nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in
+// whoever has not been removed. Before the first replica there is nothing to go by.
 func (ms Members) Fence(ctx context.Context, nodeID uint64) error {
 	known, removed := false, false
 	err := ms.s.Read(ctx, AsLeader, func(v *View) (err error) {
@@ -318,7 +330,8 @@ func (ms Members) CertKey(ctx context.Context, nodeID uint64) (key string) {
 // returns ErrNotLeader on members that do not lead.
 func (ms Members) ConfirmedFence(ctx context.Context, nodeID uint64) (member, removed bool, err error) {
 	err = ms.s.Read(ctx, Linearisable, func(v *View) (err error) {
-		if member, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int)); err == nil && !member {
+		if member, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int)); err == nil &&
+			!member {
 			removed, err = v.removed(nodeID)
 		}
 		return err

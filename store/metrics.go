@@ -25,9 +25,11 @@ var (
 	descGeneration = gauge("muster_dek_generation", "Active generation of the data-encryption key.")
 	descSealed     = gauge("muster_dek_reencrypt_values", "Values that were sealed when the active generation began.")
 	descRemaining  = gauge("muster_dek_reencrypt_remaining", "Values that are still sealed under an older generation.")
-	descCert       = gauge("muster_certificate_expiry_timestamp_seconds", "When the newest leaf of a member expires: of this member, and the earliest of any member.", "kind", "of")
-	descAuthority  = gauge("muster_authority_expiry_timestamp_seconds", "When the first authority of a kind that is in use expires.", "kind")
-	descWindow     = gauge("muster_event_window_events", "Events that are kept in memory for readers.")
+	descCert       = gauge("muster_certificate_expiry_timestamp_seconds",
+		"When the newest leaf of a member expires: of this member, and the earliest of any member.", "kind", "of")
+	descAuthority = gauge("muster_authority_expiry_timestamp_seconds",
+		"When the first authority of a kind that is in use expires.", "kind")
+	descWindow = gauge("muster_event_window_events", "Events that are kept in memory for readers.")
 )
 
 // Describe sends nothing, which makes the collector an unchecked one: what there is depends on the member's part.
@@ -96,8 +98,9 @@ type Inventory struct {
 	Total      int    // values that were to be re-encrypted when it became active
 	Remaining  int    // of those, still sealed under an older one
 
-	Authorities  map[string]time.Time    // earliest expiry of those in use, by kind
-	Certificates map[[2]string]time.Time // earliest expiry of the newest leaf of each member, by kind, and whose: "own" or "any"
+	Authorities map[string]time.Time // earliest expiry of those in use, by kind
+	// earliest expiry of the newest leaf of each member, by kind, and whose: "own" or "any"
+	Certificates map[[2]string]time.Time
 }
 
 // inventoryAge is how old an inventory may be although nothing has changed: tokens expire by themselves.
@@ -136,15 +139,19 @@ func (s *Store) Inventory(ctx context.Context) (*Inventory, error) {
 
 const (
 	countMembers    = "SELECT raft_role, drain_state, count(*) FROM members GROUP BY raft_role, drain_state"
-	countJoinTokens = `SELECT 'join', CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked' WHEN t.uses >= t.max_uses THEN 'used'
+	countJoinTokens = `SELECT 'join', CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked' WHEN t.uses >= t.max_uses THEN
+		'used'
 		WHEN t.expires_at < ? THEN 'expired' WHEN ` + superseded + ` THEN 'superseded' ELSE 'valid' END AS state, count(*)
 		FROM join_tokens t GROUP BY state`
-	countAPITokens = `SELECT 'api', CASE WHEN expires_at <= ? THEN 'expired' ELSE 'valid' END AS state, count(*) FROM api_tokens GROUP BY state`
-	countPeerings  = "SELECT state, '', count(*) FROM peerings GROUP BY state"
+	countAPITokens = `SELECT 'api', CASE WHEN expires_at <= ? THEN 'expired' ELSE 'valid' END AS state, count(*)
+		FROM api_tokens GROUP BY state`
+	countPeerings = "SELECT state, '', count(*) FROM peerings GROUP BY state"
 	// A member's newest leaf of a kind is the one that it uses; those of removed members are revoked.
 	expiringLeaves = `SELECT kind, min(newest) FROM (SELECT kind, max(expires_at) AS newest FROM certificates
-		WHERE revoked_at IS NULL AND raft_node_id IN (SELECT raft_node_id FROM members) GROUP BY raft_node_id, kind) GROUP BY kind`
-	ownLeaves            = "SELECT kind, max(expires_at) FROM certificates WHERE revoked_at IS NULL AND raft_node_id = ? GROUP BY kind"
+		WHERE revoked_at IS NULL AND raft_node_id IN (SELECT raft_node_id
+		FROM members) GROUP BY raft_node_id, kind) GROUP BY kind`
+	ownLeaves = "SELECT kind, max(expires_at) FROM certificates " +
+		"WHERE revoked_at IS NULL AND raft_node_id = ? GROUP BY kind"
 	expiringAuthorities  = "SELECT kind, min(expires_at) FROM authorities WHERE state <> 'retired' GROUP BY kind"
 	activeGeneration     = "SELECT generation, rows_total FROM dek_generations WHERE state = 'active'"
 	countUnhealthy       = "SELECT count(*) FROM unhealthy_members"

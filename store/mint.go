@@ -18,8 +18,8 @@ type JoinTokenMint struct {
 	Now       func() time.Time
 }
 
-// Mint makes a token: a repeated request gets the first text, whoever leads. It fails with ErrKeyMoved when the key that
-// signs it is replaced meanwhile: a token must not be dead before it is given out.
+// Mint makes a token: a repeated request gets the first text, whoever leads. It fails with ErrKeyMoved when the key
+// that signs it is replaced meanwhile: a token must not be dead before it is given out.
 func (j *JoinTokenMint) Mint(ctx context.Context, actor Actor, t JoinToken) (made *JoinToken, err error) {
 	if t.Format == FormatZLayer {
 		err = j.sign(ctx, &t)
@@ -63,8 +63,8 @@ func (j *JoinTokenMint) authenticate(ctx context.Context, t *JoinToken) error {
 	return err
 }
 
-// sign makes a token in ZLayer's format, from which a stock joiner finds its way: it dials http://<api_endpoint>, so this
-// member's --plain-http listener is named when there is one.
+// sign makes a token in ZLayer's format, from which a stock joiner finds its way: it dials http://<api_endpoint>, so
+// this member's --plain-http listener is named when there is one.
 func (j *JoinTokenMint) sign(ctx context.Context, t *JoinToken) error {
 	key, err := j.Store.Keys.Active(ctx, AsLeader, KeyJoinSigning)
 	if err != nil {
@@ -119,7 +119,8 @@ func (k *Key) NodeJWT(clusterID string, m *Member, now time.Time) (string, error
 	return certs.MintNodeJWT(ed25519.NewKeyFromSeed(k.Secret), k.KID, clusterID, m.ID, m.NodeID, now)
 }
 
-// WrapFor gives a new holder the data-encryption key twice: as an age file for the database, as a sealed box for the wire.
+// WrapFor gives a new holder the data-encryption key twice: as an age file for the database, as a sealed box for the
+// wire.
 func WrapFor(s *Store, recipient string, pub [32]byte) (wrap, sealed []byte, generation uint64, err error) {
 	dek, generation, err := s.Keys.ActiveDEK()
 	if err != nil {
@@ -132,9 +133,10 @@ func WrapFor(s *Store, recipient string, pub [32]byte) (wrap, sealed []byte, gen
 	return wrap, sealed, generation, err
 }
 
-// Issue signs a leaf of the record for a certificate request. The chain begins with it; the root is what to trust. Both are
-// PEM.
-func (c *Certificate) Issue(by *Issuer, csr []byte, clusterID, name string, hosts []string) (chain, root string, err error) {
+// Issue signs a leaf of the record for a certificate request. The chain begins with it; the root is what to trust. Both
+// are PEM.
+func (c *Certificate) Issue(by *Issuer, csr []byte, clusterID, name string,
+	hosts []string) (chain, root string, err error) {
 	request, err := certs.ParseCSR(csr)
 	if err != nil {
 		return "", "", err

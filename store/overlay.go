@@ -134,7 +134,8 @@ func (t *Tx) allocateOverlay(nodeID uint64) (ip, slice string, err error) {
 
 func (t *Tx) freeHost(p overlayPlan) (host uint64, err error) {
 	before := rfc3339(t.Now.Add(-overlayQuarantine))
-	ok, err := t.get("SELECT slot FROM overlay_allocations INDEXED BY overlay_released WHERE kind = 'host' AND raft_node_id IS NULL AND released_at <= ? ORDER BY slot LIMIT 1",
+	ok, err := t.get("SELECT slot FROM overlay_allocations INDEXED BY overlay_released "+
+		"WHERE kind = 'host' AND raft_node_id IS NULL AND released_at <= ? ORDER BY slot LIMIT 1",
 		[]any{before}, &host)
 	if ok || err != nil {
 		return host, err
@@ -158,7 +159,8 @@ func (t *Tx) freeSlice(p overlayPlan, nodeID uint64) (slot uint64, err error) {
 		return 0, err
 	}
 	if used >= n {
-		ok, err := t.get("SELECT slot FROM overlay_allocations INDEXED BY overlay_released WHERE kind = 'slice' AND raft_node_id IS NULL AND released_at <= ? ORDER BY slot LIMIT 1",
+		ok, err := t.get("SELECT slot FROM overlay_allocations INDEXED BY overlay_released "+
+			"WHERE kind = 'slice' AND raft_node_id IS NULL AND released_at <= ? ORDER BY slot LIMIT 1",
 			[]any{before}, &slot)
 		if err == nil && !ok {
 			err = refuse(Exhausted, "slice allocation failed: all %d slices of the overlay CIDR are taken", n)
@@ -167,7 +169,8 @@ func (t *Tx) freeSlice(p overlayPlan, nodeID uint64) (slot uint64, err error) {
 	}
 	for slot = sliceStart(nodeID, n); ; slot = (slot + 1) % n {
 		free := false
-		known, err := t.get("SELECT raft_node_id IS NULL AND released_at <= ? FROM overlay_allocations WHERE kind = 'slice' AND slot = ?",
+		known, err := t.get("SELECT raft_node_id IS NULL AND released_at <= ? FROM overlay_allocations "+
+			"WHERE kind = 'slice' AND slot = ?",
 			[]any{before, int64(slot)}, &free)
 		switch {
 		case err != nil:
@@ -181,7 +184,8 @@ func (t *Tx) freeSlice(p overlayPlan, nodeID uint64) (slot uint64, err error) {
 }
 
 func (t *Tx) take(kind string, slot, nodeID uint64) error {
-	n, err := t.execCount("UPDATE overlay_allocations SET raft_node_id = ?, released_at = NULL WHERE kind = ? AND slot = ?", nodeID, kind, slot)
+	n, err := t.execCount("UPDATE overlay_allocations SET raft_node_id = ?, released_at = NULL "+
+		"WHERE kind = ? AND slot = ?", nodeID, kind, slot)
 	if err != nil || n > 0 {
 		return err
 	}

@@ -67,7 +67,8 @@ func (m *PeerMember) Size() int {
 	return len(m.ID) + len(m.Name) + len(m.RaftAddress) + len(m.APIAddress) + len(m.Health)
 }
 
-const selectPeerings = `SELECT id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
+const selectPeerings = `SELECT id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses,
+	ca_pems, meta,
 	remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev FROM peerings`
 
 func scanPeering(rows *sql.Rows) (p Peering, err error) {
@@ -155,7 +156,8 @@ func (ps Peerings) Members(ctx context.Context, c Consistency, peeringID string)
 func (v *View) peerMembers(peeringID string) ([]PeerMember, error) {
 	return collect(v, func(rows *sql.Rows) (m PeerMember, err error) {
 		return m, rows.Scan(&m.ID, &m.Name, &m.NodeID, &m.RaftAddress, &m.APIAddress, &m.Health)
-	}, "SELECT id, name, raft_node_id, raft_address, api_address, health FROM peer_members WHERE peering_id = ? ORDER BY name, id", peeringID)
+	}, "SELECT id, name, raft_node_id, raft_address, api_address, health FROM peer_members "+
+		"WHERE peering_id = ? ORDER BY name, id", peeringID)
 }
 
 const peeringAddresses = 16 // that a dialer is told; Raft servers come first
@@ -220,12 +222,15 @@ func (t *Tx) putPeering(p *Peering) error {
 	p.ModifiedRev = t.Rev
 	if p.CreatedRev == 0 {
 		p.CreatedRev = t.Rev
-		return t.exec(`INSERT INTO peerings (id, name, state, dialer, peer_id, server_name, server_addresses, manual_addresses, ca_pems, meta,
-			remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		return t.exec(`INSERT INTO peerings (id, name, state, dialer, peer_id, server_name, server_addresses,
+			manual_addresses, ca_pems, meta,
+			remote_datacenter, status_reason, status_since, deleted_at, created_rev, modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			p.ID, p.Name, p.State, p.Dialer, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
 			p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.CreatedRev, p.ModifiedRev)
 	}
-	return t.exec(`UPDATE peerings SET state = ?, peer_id = ?, server_name = ?, server_addresses = ?, manual_addresses = ?, ca_pems = ?, meta = ?,
+	return t.exec(`UPDATE peerings SET state = ?, peer_id = ?, server_name = ?, server_addresses = ?,
+		manual_addresses = ?, ca_pems = ?, meta = ?,
 		remote_datacenter = ?, status_reason = ?, status_since = ?, deleted_at = ?, modified_rev = ? WHERE id = ?`,
 		p.State, p.PeerID, p.ServerName, texts[0], texts[1], texts[2], texts[3],
 		p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.ModifiedRev, p.ID)
@@ -264,9 +269,11 @@ func (t *Tx) bury(p *Peering, x peeringSecrets) error {
 	if err != nil {
 		return err
 	}
-	return t.exec(`INSERT INTO peering_tombstones (id, name, dialer, peer_id, server_name, addresses, ca_pems, pending_hash, active_hash, sealed, dek_generation, deleted_at)
+	return t.exec(`INSERT INTO peering_tombstones (id, name, dialer, peer_id, server_name, addresses, ca_pems,
+		pending_hash, active_hash, sealed, dek_generation, deleted_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		p.ID, p.Name, p.Dialer, p.PeerID, p.ServerName, addresses, pems, x.pending, x.active, x.sealed, optional(x.generation), t.Now)
+		p.ID, p.Name, p.Dialer, p.PeerID, p.ServerName, addresses, pems, x.pending, x.active, x.sealed,
+		optional(x.generation), t.Now)
 }
 
 // Farewells lists the deletions that the acceptor does not know of yet.
@@ -276,7 +283,8 @@ func (ps Peerings) Farewells(ctx context.Context, c Consistency) ([]Tombstone, e
 			var addresses, pems, deleted string
 			var sealed []byte
 			var generation uint64
-			if err := rows.Scan(&k.ID, &k.Name, &k.PeerID, &k.ServerName, &addresses, &pems, &sealed, &generation, &deleted); err != nil {
+			if err := rows.Scan(&k.ID, &k.Name, &k.PeerID, &k.ServerName, &addresses, &pems, &sealed, &generation,
+				&deleted); err != nil {
 				return k, err
 			}
 			k.DeletedAt = parseTime(deleted)
@@ -289,7 +297,8 @@ func (ps Peerings) Farewells(ctx context.Context, c Consistency) ([]Tombstone, e
 			plain, err := ps.s.keys.open(peeringSeal(k.ID), generation, sealed)
 			k.Secret = string(plain)
 			return k, err
-		}, `SELECT id, name, peer_id, server_name, addresses, ca_pems, sealed, dek_generation, deleted_at FROM peering_tombstones
+		}, `SELECT id, name, peer_id, server_name, addresses, ca_pems, sealed, dek_generation, deleted_at
+			FROM peering_tombstones
 			WHERE dialer = 1 AND sealed IS NOT NULL ORDER BY id`)
 	})
 }

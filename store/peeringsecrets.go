@@ -35,16 +35,19 @@ type peeringSecrets struct {
 func (v *View) peeringSecrets(id string) (x peeringSecrets, err error) {
 	var expires sql.NullString
 	var generation sql.NullInt64
-	_, err = v.get("SELECT establish_hash, establish_expires_at, pending_hash, active_hash, sealed, dek_generation FROM peering_secrets WHERE peering_id = ?",
+	_, err = v.get("SELECT establish_hash, establish_expires_at, pending_hash, active_hash, sealed, dek_generation "+
+		"FROM peering_secrets WHERE peering_id = ?",
 		[]any{id}, &x.establish, &expires, &x.pending, &x.active, &x.sealed, &generation)
 	x.expires, x.generation = nullTime(expires), uint64(generation.Int64)
 	return x, err
 }
 
 func (t *Tx) putPeeringSecrets(id string, x peeringSecrets) error {
-	return t.exec(`INSERT INTO peering_secrets (peering_id, establish_hash, establish_expires_at, pending_hash, active_hash, sealed, dek_generation)
+	return t.exec(`INSERT INTO peering_secrets (peering_id, establish_hash, establish_expires_at, pending_hash,
+		active_hash, sealed, dek_generation)
 		VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id) DO UPDATE SET establish_hash = excluded.establish_hash,
-		establish_expires_at = excluded.establish_expires_at, pending_hash = excluded.pending_hash, active_hash = excluded.active_hash,
+		establish_expires_at = excluded.establish_expires_at, pending_hash = excluded.pending_hash, active_hash =
+		excluded.active_hash,
 		sealed = excluded.sealed, dek_generation = excluded.dek_generation`,
 		id, x.establish, x.expires, x.pending, x.active, x.sealed, optional(x.generation))
 }
@@ -77,7 +80,8 @@ func (ps Peerings) MintToken(ctx context.Context, actor Actor, k PeeringToken, h
 	again := func(tx *Tx, old *MintedPeering) error {
 		p, err := tx.PeeringByID(old.Peering.ID)
 		if err == nil && (p == nil || p.Ended()) {
-			err = refuse(Forbidden, "the peering that this request has made a token for is deleted; an Idempotency-Key does not bring it back")
+			err = refuse(Forbidden,
+				"the peering that this request has made a token for is deleted; an Idempotency-Key does not bring it back")
 		}
 		return err
 	}
@@ -130,7 +134,7 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 	if err := t.putPeeringSecrets(p.ID, x); err != nil {
 		return p, err
 	}
-	return p, t.audit("peering.token", peeringObject(p.Name), "")
+	return p, t.audit("peering.token", peeringObject(p.Name), made("ttl", k.TTL))
 }
 
 // ExchangeSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
@@ -232,7 +236,8 @@ func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error
 	}
 	if p == nil || p.Ended() {
 		var pending, active string
-		if _, err := v.get("SELECT pending_hash, active_hash FROM peering_tombstones WHERE id = ? AND dialer = 0", []any{id}, &pending, &active); err != nil {
+		if _, err := v.get("SELECT pending_hash, active_hash FROM peering_tombstones WHERE id = ? AND dialer = 0", []any{id},
+			&pending, &active); err != nil {
 			return nil, peeringSecrets{}, err
 		}
 		if sameHash(pending, hash) || sameHash(active, hash) {
@@ -277,7 +282,8 @@ func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) erro
 			return nil
 		case err != nil:
 			return err
-		case x.pending != "" && !sameHash(x.pending, hash): // another token was used since: the peering goes on without the one that leaves
+		// another token was used since: the peering goes on without the one that leaves
+		case x.pending != "" && !sameHash(x.pending, hash):
 			x.active = ""
 			if err := tx.putPeeringSecrets(id, x); err != nil {
 				return err

@@ -19,12 +19,9 @@ type Establishing struct {
 	ID               string // of the peering, if it is a new one
 }
 
-// CanEstablish tells why a peering of this name cannot be established, before anything is sent to the other side.
+// CanEstablish refuses a name that no peering can be established under, before anything is sent to the other side.
 func (ps Peerings) CanEstablish(ctx context.Context, name string) error {
-	if err := ps.s.Confirm(ctx); err != nil {
-		return err
-	}
-	return ps.s.Read(ctx, AsLeader, func(v *View) error {
+	return ps.s.Read(ctx, Linearisable, func(v *View) error {
 		p, err := v.PeeringByName(name)
 		if err != nil {
 			return err
@@ -40,7 +37,8 @@ func mayEstablish(p *Peering) error {
 	case p.State == PeeringDeleting:
 		return errDeletingPeering
 	case !p.Dialer:
-		return refuse(Invalid, "cannot create peering with name: %q; there is an existing peering expecting to be dialed", p.Name)
+		return refuse(Invalid, "cannot create peering with name: %q; there is an existing peering expecting to be dialed",
+			p.Name)
 	}
 	return nil
 }
@@ -106,8 +104,8 @@ type PeerNews struct {
 	Addresses []string // of the acceptor's members; what an operator gave is not touched
 }
 
-// StoreNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing that
-// has changed. It returns how many bytes that were, about; 0 when nothing was new.
+// StoreNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing
+// that has changed. It returns how many bytes that were, about; 0 when nothing was new.
 func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
 	p, err := ps.ByID(ctx, AsLeader, id)
 	if err != nil || p == nil || p.Ended() || len(news.changes(p)) == 0 { // the writer has other things to do
@@ -264,10 +262,11 @@ func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool
 	return done, err
 }
 
-// Import makes what was imported through a peering equal to the list, which is in the order of ids, some changes
-// at a time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
+// Import makes what was imported through a peering equal to the list, which is in the order of ids, some changes at a
+// time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
 // peering has ended.
-func (ps Peerings) Import(ctx context.Context, actor Actor, id string, list []PeerMember) (changed, bytes int, err error) {
+func (ps Peerings) Import(ctx context.Context, actor Actor, id string,
+	list []PeerMember) (changed, bytes int, err error) {
 	if same, err := ps.imported(ctx, id, list); err != nil || same {
 		return 0, 0, err
 	}
@@ -317,9 +316,12 @@ func (t *Tx) importMembers(id string, list []PeerMember) (changed, bytes int, er
 		}
 		changed++
 		bytes += rowBytes + m.Size()
-		if err := t.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE SET name = excluded.name, raft_node_id = excluded.raft_node_id,
-			raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev = excluded.modified_rev`,
+		if err := t.exec(`INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health,
+			modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peering_id, id) DO UPDATE
+			SET name = excluded.name, raft_node_id = excluded.raft_node_id,
+			raft_address = excluded.raft_address, api_address = excluded.api_address, health = excluded.health, modified_rev =
+			excluded.modified_rev`,
 			id, m.ID, m.Name, m.NodeID, m.RaftAddress, m.APIAddress, m.Health, t.Rev); err != nil {
 			return 0, 0, err
 		}

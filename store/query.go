@@ -28,8 +28,8 @@ type Answer struct {
 const maxQueryTime = 5 * time.Second
 
 // Query runs one reading statement of the caller's on the local mirror, with or without a leader, and returns at most
-// limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory, time
-// and what the statement may use are bounded (below); two statements run at a time, others wait. What is wrong
+// limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory,
+// time and what the statement may use are bounded (below); two statements run at a time, others wait. What is wrong
 // with the statement is a Refusal; ErrBusy comes when none could be begun in time.
 func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
 	select {
@@ -165,7 +165,8 @@ var queryLimits = map[int]int{
 // to SQLite's log, and whatever a later SQLite brings. Pragmas are those that describe the schema and change nothing.
 var (
 	queryFunctions = words(`-> ->> abs avg char coalesce concat concat_ws count cume_dist current_date current_time
-		current_timestamp date datetime dense_rank first_value format glob group_concat hex if ifnull iif instr json json_array
+		current_timestamp date datetime dense_rank first_value format glob group_concat hex if ifnull iif instr json
+		json_array
 		json_array_length json_each json_extract json_group_array json_group_object json_insert json_object json_patch
 		json_pretty json_quote json_remove json_replace json_set json_tree json_type json_valid julianday lag last_value lead
 		length like likelihood likely lower ltrim max min nth_value ntile nullif octet_length percent_rank printf quote random
@@ -173,7 +174,8 @@ var (
 		trim typeof unicode unixepoch unlikely upper`)
 	queryPragmas = words(`table_info table_xinfo table_list index_list index_info index_xinfo foreign_key_list
 		compile_options function_list`)
-	queryPragmaValues = words(`user_version schema_version page_count page_size freelist_count encoding`) // without an argument
+	// without an argument
+	queryPragmaValues = words(`user_version schema_version page_count page_size freelist_count encoding`)
 )
 
 func words(text string) map[string]bool {

@@ -119,11 +119,11 @@ var (
 	errQueryMemory = errors.New("the query takes too much memory")
 )
 
-// bounded runs f, which uses the connection, with limits that SQLite itself keeps: when ctx ends or the time is over its
-// statements are interrupted, and what it allocates on this thread beyond memory bytes fails. SQLite's own limit of memory
-// is the whole process's, and an overrun would stop the leader's writes; the time does not depend on sqlite3_interrupt
-// either, which is lost when no statement runs at that moment. f must not leave its goroutine, so it gives go-sqlite3 no
-// context. The error is errQueryTime or errQueryMemory when a limit was met, else f's.
+// bounded runs f, which uses the connection, with limits that SQLite itself keeps: when ctx ends or the time is over
+// its statements are interrupted, and what it allocates on this thread beyond memory bytes fails. SQLite's own limit of
+// memory is the whole process's, and an overrun would stop the leader's writes; the time does not depend on
+// sqlite3_interrupt either, which is lost when no statement runs at that moment. f must not leave its goroutine, so it
+// gives go-sqlite3 no context. The error is errQueryTime or errQueryMemory when a limit was met, else f's.
 func bounded(ctx context.Context, conn *sqlite3.SQLiteConn, limit time.Duration, memory int64, f func() error) error {
 	field := reflect.ValueOf(conn).Elem().FieldByName("db")
 	if !field.IsValid() || field.Kind() != reflect.Pointer || field.IsNil() {

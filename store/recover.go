@@ -104,15 +104,18 @@ func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) er
 			if roles[m.NodeID] == RoleNone {
 				lost++
 			}
-			if err := tx.exec("UPDATE members SET raft_role = ?, pinned = 0, modified_rev = ? WHERE raft_node_id = ?", roles[m.NodeID], tx.Rev, m.NodeID); err != nil {
+			if err := tx.exec("UPDATE members SET raft_role = ?, pinned = 0, modified_rev = ? WHERE raft_node_id = ?",
+				roles[m.NodeID], tx.Rev, m.NodeID); err != nil {
 				return err
 			}
 		}
-		if err := tx.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev",
+		if err := tx.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "+
+			"SET value = excluded.value, modified_rev = excluded.modified_rev",
 			settingRecovery, string(value), tx.Rev); err != nil {
 			return err
 		}
-		return tx.audit("cluster.recover", "cluster", fmt.Sprintf("recovery %s: %d members are no Raft servers any more", id, lost))
+		return tx.audit("cluster.recover", "cluster", fmt.Sprintf("recovery %s: %d members are no Raft servers any more", id,
+			lost))
 	})
 }
 
@@ -129,7 +132,8 @@ func MirrorFounding(path string) (f FoundingSettings, err error) {
 	}
 	defer o.Close()
 	v := viewOf(o)
-	for name, into := range map[string]*string{settingDatacenter: &f.Datacenter, settingOverlayCIDR: &f.OverlayCIDR, settingSliceBits: &f.OverlaySlice} {
+	for name, into := range map[string]*string{settingDatacenter: &f.Datacenter, settingOverlayCIDR: &f.OverlayCIDR,
+		settingSliceBits: &f.OverlaySlice} {
 		if *into, err = v.setting(name); err != nil {
 			return f, err
 		}
@@ -175,14 +179,16 @@ func OpenRefounding(ctx context.Context, a *Archive, identities []*age.X25519Ide
 	}
 	r.ClusterID, r.Revision = c.ID, c.Revision
 	if _, err := v.get(`SELECT 1 + max((SELECT value FROM sequences WHERE name = 'raft_node_id'),
-		(SELECT coalesce(max(raft_node_id), 0) FROM members), (SELECT coalesce(max(raft_node_id), 0) FROM removed_members))`, nil, &r.NodeID); err != nil {
+		(SELECT coalesce(max(raft_node_id), 0) FROM members), (SELECT coalesce(max(raft_node_id), 0)
+		FROM removed_members))`, nil, &r.NodeID); err != nil {
 		return nil, err
 	}
 	ring := &keyring{deks: r.deks}
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 		issuer, err := v.issuer(ring, kind)
 		if errors.Is(err, errNoKey) {
-			return nil, errors.New("the archive cannot be opened with this identity: give the node.key of a member that it names, or the identity that it was saved for")
+			return nil, errors.New("the archive cannot be opened with this identity: give the node.key of a member that it " +
+				"names, or the identity that it was saved for")
 		}
 		if err != nil {
 			return nil, err
@@ -212,16 +218,21 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 		return err
 	}
 	if err := t.execAll([]statement{
-		{query: "UPDATE cluster SET revision = ?, batch_id = ?, leader_node_id = ?", args: []any{t.Rev, uuid.NewString(), r.NodeID}},
-		{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, removed_rev) SELECT raft_node_id, id, name, recipient, ?, ? FROM members", args: []any{now, t.Rev}},
+		{query: "UPDATE cluster SET revision = ?, batch_id = ?, leader_node_id = ?",
+			args: []any{t.Rev, uuid.NewString(), r.NodeID}},
+		{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, " +
+			"removed_rev) SELECT raft_node_id, id, name, recipient, ?, ? FROM members", args: []any{now, t.Rev}},
 		{query: "DELETE FROM members"},
 		{query: "DELETE FROM unhealthy_members"},
 		{query: "DELETE FROM leases"},
 		{query: "DELETE FROM idempotency"},
 		{query: "DELETE FROM dek_wraps"},
-		{query: "UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE state = 'running'", args: []any{now, t.Rev}},
-		{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id IS NOT NULL", args: []any{now}},
-		{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id IS NOT NULL AND revoked_at IS NULL", args: []any{now}},
+		{query: "UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE state = 'running'",
+			args: []any{now, t.Rev}},
+		{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id IS NOT NULL",
+			args: []any{now}},
+		{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id IS NOT NULL AND revoked_at IS NULL",
+			args: []any{now}},
 		{query: updateSequence, args: []any{r.NodeID, "raft_node_id"}},
 	}); err != nil {
 		return err
@@ -249,10 +260,12 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.exec(insertAPIToken, f.AdminTokenID, "admin", f.AdminHash, string(scopes), "muster", now, nil, t.Rev); err != nil {
+	if err := t.exec(insertAPIToken, f.AdminTokenID, "admin", f.AdminHash, string(scopes), "muster", now, nil,
+		t.Rev); err != nil {
 		return err
 	}
-	if err := t.audit("cluster.refound", "cluster/"+r.ClusterID, fmt.Sprintf("from revision %d, as node %d", r.Revision, r.NodeID)); err != nil {
+	if err := t.audit("cluster.refound", "cluster/"+r.ClusterID,
+		fmt.Sprintf("from revision %d, as node %d", r.Revision, r.NodeID)); err != nil {
 		return err
 	}
 	if err := t.exec("COMMIT"); err != nil {

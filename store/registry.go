@@ -20,8 +20,8 @@ const (
 	restored fate = "restored"
 	// emptied tables hold what serves for a while: a restore takes all rows away.
 	emptied fate = "emptied"
-	// kept tables hold what the running cluster is: who it is, who belongs to it, its keys, and what has happened. Peerings
-	// are among them: their state is one with the other cluster's, which is not restored.
+	// kept tables hold what the running cluster is: who it is, who belongs to it, its keys, and what has happened.
+	// Peerings are among them: their state is one with the other cluster's, which is not restored.
 	kept fate = "kept"
 )
 
@@ -57,7 +57,8 @@ var registry = []registered{
 		name:   "'authority/' || kind || '/' || generation",
 		where:  "state <> 'retired'",
 	}},
-	{name: "idempotency", fate: emptied, sealed: &sealed{column: "sealed", name: "'idempotency/' || accessor || '/' || key"}},
+	{name: "idempotency", fate: emptied,
+		sealed: &sealed{column: "sealed", name: "'idempotency/' || accessor || '/' || key"}},
 	{name: "peering_secrets", fate: kept, sealed: &sealed{column: "sealed", name: "'peering/' || peering_id"}},
 	{name: "peering_tombstones", fate: kept, sealed: &sealed{column: "sealed", name: "'peering/' || id"}},
 	{name: "cluster", fate: kept},
@@ -79,7 +80,8 @@ var registry = []registered{
 	{name: "audit", fate: kept},
 }
 
-// ownSetting tells which settings are the running cluster's: what was fixed when it was founded, and what a recovery left.
+// ownSetting tells which settings are the running cluster's: what was fixed when it was founded, and what a recovery
+// left.
 func ownSetting(name string) bool {
 	return strings.HasPrefix(name, "overlay_") || name == settingRecovery
 }
@@ -96,11 +98,12 @@ func registeredTable(name string) *registered {
 // owns reports whether a row belongs to the running cluster.
 func (r *registered) owns(key string) bool { return r.own != nil && r.own(key) }
 
-// find is the query for up to ?2 values of a generation below ?1: the name of the seal, the value, its generation and then
-// the row's key.
+// find is the query for up to ?2 values of a generation below ?1: the name of the seal, the value, its generation and
+// then the row's key.
 func (r *registered) find(t *engine.Table) string {
 	keys := strings.Join(t.KeyNames(), ", ")
-	return strings.Join([]string{"SELECT", r.sealed.name + ", " + r.sealed.column + ", dek_generation, " + keys, "FROM", r.name,
+	return strings.Join([]string{"SELECT", r.sealed.name + ", " + r.sealed.column + ", dek_generation, " + keys, "FROM",
+		r.name,
 		"WHERE dek_generation < ?1" + r.sealed.and(), "ORDER BY", keys, "LIMIT ?2"}, " ")
 }
 
@@ -122,7 +125,9 @@ var countSealed = func() string {
 	var counts []string
 	for _, r := range registry {
 		if r.sealed != nil {
-			counts = append(counts, strings.Join([]string{"(SELECT", "count(*)", "FROM", r.name, "WHERE dek_generation < ?1" + r.sealed.and() + ")"}, " "))
+			counts = append(counts,
+				strings.Join([]string{"(SELECT", "count(*)", "FROM", r.name, "WHERE dek_generation < ?1" + r.sealed.and() + ")"},
+					" "))
 		}
 	}
 	return strings.Join([]string{"SELECT", strings.Join(counts, " + ")}, " ")

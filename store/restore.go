@@ -31,7 +31,8 @@ func openScratch(ctx context.Context, a *Archive, version int64) (*scratch, erro
 		return nil, fmt.Errorf("copy the archive's state: %w", err)
 	}
 	var err error
-	if x.db, err = sql.Open("sqlite3", engine.FileURL(x.path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0")); err != nil {
+	if x.db, err = sql.Open("sqlite3",
+		engine.FileURL(x.path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0")); err != nil {
 		return nil, err
 	}
 	if err := makeSchema(ctx, x.db, version); err != nil {
@@ -58,7 +59,8 @@ func (v *View) shape() ([]string, error) {
 	return collect(v, func(rows *sql.Rows) (line string, err error) {
 		err = rows.Scan(&line)
 		return line, err
-	}, "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name")
+	}, "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_master "+
+		"WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name")
 }
 
 var errRestoreTime = refuse(Invalid, "restoring the archive takes too long")
@@ -83,9 +85,9 @@ func (r Restored) String() string {
 }
 
 // Restore makes what people have put into the cluster as it was in an archive of the same cluster, in one transaction.
-// What the cluster is stays: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are opened with
-// the archive's keys and sealed under the present one. A join token that was used or revoked since stays so; the API
-// token that asks stays, too. It blocks until that is committed or ctx ends.
+// What the cluster is stays: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are opened
+// with the archive's keys and sealed under the present one. A join token that was used or revoked since stays so; the
+// API token that asks stays, too. It blocks until that is committed or ctx ends.
 func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
 	out := Restored{Revision: a.Meta.Index}
 	deks, err := a.Unlock(ar.s.cfg.Identity)
@@ -104,7 +106,9 @@ func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restor
 	case schema == 0:
 		return out, ErrNotLeader
 	case a.Meta.Schema > schema:
-		return out, refuse(Conflict, "the archive has schema %d and the cluster has %d: restore it when every member knows the newer one", a.Meta.Schema, schema)
+		return out, refuse(Conflict,
+			"the archive has schema %d and the cluster has %d: restore it when every member knows the newer one", a.Meta.Schema,
+			schema)
 	}
 	x, err := openScratch(ctx, a, schema)
 	switch {
@@ -126,7 +130,9 @@ func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restor
 	}
 	if err := reseal(prepare, deks, dek, generation); err != nil {
 		ar.s.log.Warn("the archive's values could not be opened", "err", err)
-		return out, refuse(Conflict, "node %d cannot open the values of this archive: make one of the members that it names the leader and try again, or give an identity that it was saved for", ar.s.cfg.NodeID)
+		return out, refuse(Conflict,
+			"node %d cannot open the values of this archive: make one of the members that it names the leader and try again, "+
+				"or give an identity that it was saved for", ar.s.cfg.NodeID)
 	}
 	err = ar.s.Write(ctx, actor, func(tx *Tx) error {
 		out.Tables = map[string]delta{}
@@ -135,13 +141,16 @@ func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restor
 	return out, err
 }
 
-func (ar Archives) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor Actor, generation uint64, out *Restored) error {
+func (ar Archives) restore(ctx context.Context, tx *Tx, v *View, a *Archive, actor Actor, generation uint64,
+	out *Restored) error {
 	c, _, err := tx.Cluster()
 	if err != nil {
 		return err
 	}
 	if c.ID != a.Meta.ClusterID {
-		return refuse(Conflict, "the archive is of cluster %s and this is cluster %s; found a cluster from it instead, with an empty data directory", a.Meta.ClusterID, c.ID)
+		return refuse(Conflict,
+			"the archive is of cluster %s and this is cluster %s; found a cluster from it instead, with an empty data "+
+				"directory", a.Meta.ClusterID, c.ID)
 	}
 	here, err := tx.shape()
 	if err != nil {
@@ -176,11 +185,12 @@ func (ar Archives) restore(ctx context.Context, tx *Tx, v *View, a *Archive, act
 	if err := raiseSequences(tx, v); err != nil {
 		return err
 	}
-	return tx.audit("cluster.restore", "cluster/"+c.ID, fmt.Sprintf("revision %d of %s: %s", a.Meta.Index, rfc3339(a.Meta.CreatedAt), out))
+	return tx.audit("cluster.restore", "cluster/"+c.ID, fmt.Sprintf("revision %d of %s: %s", a.Meta.Index,
+		rfc3339(a.Meta.CreatedAt), out))
 }
 
-// carry takes over into the archive's state what a restore must not undo: uses and revocations of join tokens, API keys and
-// API tokens, and the credential of who asks. What else can be revoked is in tables that a restore leaves alone.
+// carry takes over into the archive's state what a restore must not undo: uses and revocations of join tokens, API keys
+// and API tokens, and the credential of who asks. What else can be revoked is in tables that a restore leaves alone.
 func carry(tx *Tx, v *View, actor Actor) error {
 	local := localTx(v)
 	for _, name := range []string{"api_tokens", "api_keys"} {

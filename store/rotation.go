@@ -39,14 +39,17 @@ type CARotation struct {
 	DropAt     *time.Time // in the phase overlap
 }
 
-const selectRotations = `SELECT kind, phase, old_generation, new_generation, overlap_seconds, rolled_back, started_at, started_by, phase_at, drop_at FROM ca_rotations`
+const selectRotations = `SELECT kind, phase, old_generation, new_generation, overlap_seconds, rolled_back, started_at,
+	started_by, phase_at, drop_at FROM ca_rotations`
 
 func scanRotation(rows *sql.Rows) (r CARotation, err error) {
 	var seconds int64
 	var started, phase string
 	var drop sql.NullString
-	err = rows.Scan((*string)(&r.Kind), &r.Phase, &r.Old, &r.New, &seconds, &r.RolledBack, &started, &r.StartedBy, &phase, &drop)
-	r.Overlap, r.StartedAt, r.PhaseAt, r.DropAt = time.Duration(seconds)*time.Second, parseTime(started), parseTime(phase), nullTime(drop)
+	err = rows.Scan((*string)(&r.Kind), &r.Phase, &r.Old, &r.New, &seconds, &r.RolledBack, &started, &r.StartedBy, &phase,
+		&drop)
+	r.Overlap, r.StartedAt, r.PhaseAt, r.DropAt = time.Duration(seconds)*time.Second, parseTime(started),
+		parseTime(phase), nullTime(drop)
 	return r, err
 }
 
@@ -66,9 +69,9 @@ func (as Authorities) Rotations(ctx context.Context, c Consistency) ([]CARotatio
 	})
 }
 
-// Holders lists the members that have a certificate for the cluster listener, which members that joined by HTTP alone do
-// not have: a rotation waits for them. A member whose certificate has expired counts as well: it renews the certificate
-// when it comes back, and could not if its authority had been dropped meanwhile. As the leader has it.
+// Holders lists the members that have a certificate for the cluster listener, which members that joined by HTTP alone
+// do not have: a rotation waits for them. A member whose certificate has expired counts as well: it renews the
+// certificate when it comes back, and could not if its authority had been dropped meanwhile. As the leader has it.
 func (as Authorities) Holders(ctx context.Context, c Consistency) ([]uint64, error) {
 	return recall(ctx, as.s, c, "trust-holders", []string{"certificates", "members"}, (*View).trustHolders)
 }
@@ -77,7 +80,8 @@ func (v *View) trustHolders() ([]uint64, error) {
 	return collect(v, func(rows *sql.Rows) (id uint64, err error) {
 		err = rows.Scan(&id)
 		return id, err
-	}, `SELECT m.raft_node_id FROM members m WHERE EXISTS (SELECT 1 FROM certificates c WHERE c.raft_node_id = m.raft_node_id AND c.kind = 'transport'
+	}, `SELECT m.raft_node_id FROM members m WHERE EXISTS (SELECT 1 FROM certificates c
+		WHERE c.raft_node_id = m.raft_node_id AND c.kind = 'transport'
 		AND c.revoked_at IS NULL) ORDER BY m.raft_node_id`)
 }
 
@@ -165,7 +169,8 @@ func (t *Tx) next(r *CARotation) error {
 		return t.swap(r, "ca.issue")
 	case PhaseIssue:
 		drop := t.Now.Add(r.Overlap)
-		if err := t.exec("UPDATE ca_rotations SET phase = 'overlap', phase_at = ?, drop_at = ?, modified_rev = ? WHERE kind = ?", t.Now, drop, t.Rev, string(r.Kind)); err != nil {
+		if err := t.exec("UPDATE ca_rotations SET phase = 'overlap', phase_at = ?, drop_at = ?, modified_rev = ? "+
+			"WHERE kind = ?", t.Now, drop, t.Rev, string(r.Kind)); err != nil {
 			return err
 		}
 		return t.audit("ca.overlap", caObject(r.Kind), fmt.Sprintf("generation %d is dropped at %s", r.Old, rfc3339(drop)))
@@ -177,10 +182,14 @@ func (t *Tx) next(r *CARotation) error {
 // swap lets the new authority issue and the old one be trusted only.
 func (t *Tx) swap(r *CARotation, action string) error {
 	if err := t.execAll([]statement{
-		{query: "UPDATE authorities SET state = 'trusted', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), r.Old}},
-		{query: "UPDATE authorities SET state = 'active', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), r.New}},
-		{query: `UPDATE ca_rotations SET phase = 'issue', phase_at = ?, drop_at = NULL, old_generation = ?, new_generation = ?, overlap_seconds = ?,
-			rolled_back = ?, modified_rev = ? WHERE kind = ?`, args: []any{t.Now, r.Old, r.New, int64(r.Overlap / time.Second), r.RolledBack, t.Rev, string(r.Kind)}},
+		{query: "UPDATE authorities SET state = 'trusted', modified_rev = ? WHERE kind = ? AND generation = ?",
+			args: []any{t.Rev, string(r.Kind), r.Old}},
+		{query: "UPDATE authorities SET state = 'active', modified_rev = ? WHERE kind = ? AND generation = ?",
+			args: []any{t.Rev, string(r.Kind), r.New}},
+		{query: `UPDATE ca_rotations SET phase = 'issue', phase_at = ?, drop_at = NULL, old_generation = ?,
+			new_generation = ?, overlap_seconds = ?,
+			rolled_back = ?, modified_rev = ? WHERE kind = ?`, args: []any{t.Now, r.Old, r.New, int64(r.Overlap / time.Second),
+			r.RolledBack, t.Rev, string(r.Kind)}},
 	}); err != nil {
 		return err
 	}
@@ -190,8 +199,10 @@ func (t *Tx) swap(r *CARotation, action string) error {
 // retire ends a rotation: one authority leaves the bundles and its key is erased.
 func (t *Tx) retire(r *CARotation, generation uint64, action string) error {
 	if err := t.execAll([]statement{
-		{query: "UPDATE authorities SET state = 'retired', sealed_key = x'', cross_pem = '', modified_rev = ? WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), generation}},
-		{query: "UPDATE authorities SET cross_pem = '', modified_rev = ? WHERE kind = ? AND state = 'active'", args: []any{t.Rev, string(r.Kind)}},
+		{query: "UPDATE authorities SET state = 'retired', sealed_key = x'', cross_pem = '', modified_rev = ? " +
+			"WHERE kind = ? AND generation = ?", args: []any{t.Rev, string(r.Kind), generation}},
+		{query: "UPDATE authorities SET cross_pem = '', modified_rev = ? WHERE kind = ? AND state = 'active'",
+			args: []any{t.Rev, string(r.Kind)}},
 		{query: "DELETE FROM ca_rotations WHERE kind = ?", args: []any{string(r.Kind)}},
 	}); err != nil {
 		return err
@@ -272,7 +283,8 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 	if r == nil {
 		return refuse(Conflict, "no rotation of the %s CA is under way", kind)
 	}
-	held := refuse(Conflict, "the rotation of the %s CA waits for %d members in the phase %s; force goes on without them", kind, missing, r.Phase)
+	held := refuse(Conflict, "the rotation of the %s CA waits for %d members in the phase %s; force goes on without them",
+		kind, missing, r.Phase)
 	if q.Overlap != nil {
 		r.Overlap = *q.Overlap
 	}
@@ -280,7 +292,9 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 	case CAContinue:
 		switch {
 		case r.Phase == PhaseOverlap:
-			return refuse(Conflict, "the rotation of the %s CA waits for nothing but the overlap, which ends at %s; drop ends it now", kind, rfc3339(*r.DropAt))
+			return refuse(Conflict,
+				"the rotation of the %s CA waits for nothing but the overlap, which ends at %s; drop ends it now", kind,
+				rfc3339(*r.DropAt))
 		case missing > 0 && !q.Force:
 			return held
 		}
@@ -292,12 +306,14 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 	case CADrop:
 		switch {
 		case r.Phase == PhaseTrust:
-			return refuse(Conflict, "the new %s CA does not issue yet, so the old one cannot be dropped; rollback takes the new one back", kind)
+			return refuse(Conflict,
+				"the new %s CA does not issue yet, so the old one cannot be dropped; rollback takes the new one back", kind)
 		case r.Phase == PhaseIssue && missing > 0 && !q.Force:
 			return held
 		}
 		step("generation %d is not trusted any more, from now on", r.Old)
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: clients that have the old CA alone, and join tokens that pin it, are refused from now on", kind))
+		out.Warnings = append(out.Warnings,
+			fmt.Sprintf("%s: clients that have the old CA alone, and join tokens that pin it, are refused from now on", kind))
 		return tx.retire(r, r.Old, "ca.drop")
 	default:
 		switch {
@@ -324,7 +340,22 @@ func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning str
 	if der, err := next.CrossSign(old.Cert, now); err == nil {
 		oldByNext = string(certs.EncodeCert(der))
 	} else if warning == "" {
-		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has its new certificates"
+		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has " +
+			"its new certificates"
 	}
 	return nextByOld, oldByNext, warning
+}
+
+// warnOfPins warns of join tokens that pin the CA which a rotation replaces and outlive its overlap.
+func (t *Tx) warnOfPins(overlap time.Duration, out *CAChange) error {
+	var tokens int
+	_, err := t.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL "+
+		"AND uses < max_uses AND expires_at > ?",
+		[]any{rfc3339(t.Now.Add(overlap))}, &tokens)
+	if err == nil && tokens > 0 {
+		out.Warnings = append(out.Warnings,
+			fmt.Sprintf("http: %d join tokens that can still be used pin the old CA and are valid for longer than the "+
+				"overlap; they end with it", tokens))
+	}
+	return err
 }

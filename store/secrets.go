@@ -53,8 +53,10 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 			return x, err
 		}
 		x.Generation = generation
-		if err := tx.exec(`INSERT INTO secrets (name, version, sealed, dek_generation, created_at, updated_at, created_rev, modified_rev)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, sealed = excluded.sealed,
+		if err := tx.exec(`INSERT INTO secrets (name, version, sealed, dek_generation, created_at, updated_at, created_rev,
+			modified_rev)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE
+			SET version = excluded.version, sealed = excluded.sealed,
 			dek_generation = excluded.dek_generation, updated_at = excluded.updated_at, modified_rev = excluded.modified_rev`,
 			name, x.Version, sealed, generation, x.CreatedAt, x.UpdatedAt, tx.Rev, tx.Rev); err != nil {
 			return x, err
@@ -64,9 +66,9 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 }
 
 // Get reads a value; nil when there is none of that name.
-func (sx Secrets) Get(ctx context.Context, name string) (*StoredSecret, error) {
+func (sx Secrets) Get(ctx context.Context, c Consistency, name string) (*StoredSecret, error) {
 	var list []sealedSecret
-	err := sx.s.Read(ctx, Linearisable, func(v *View) (err error) {
+	err := sx.s.Read(ctx, c, func(v *View) (err error) {
 		list, err = collect(v, scanSecret, selectSecrets+" WHERE name = ?", name)
 		return err
 	})

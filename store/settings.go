@@ -50,7 +50,8 @@ type Document struct {
 
 // Get reads a setting; its value is nil when it was never set.
 func (st Settings) Get(ctx context.Context, c Consistency, name string) (Document, error) {
-	return recall(ctx, st.s, c, "setting/"+name, []string{"settings"}, func(v *View) (Document, error) { return v.document(name) })
+	return recall(ctx, st.s, c, "setting/"+name, []string{"settings"},
+		func(v *View) (Document, error) { return v.document(name) })
 }
 
 func (v *View) document(name string) (out Document, err error) {
@@ -64,7 +65,8 @@ func (v *View) document(name string) (out Document, err error) {
 
 // Put replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
 // reports whether it did.
-func (st Settings) Put(ctx context.Context, actor Actor, name string, value json.RawMessage, cas *uint64) (bool, error) {
+func (st Settings) Put(ctx context.Context, actor Actor, name string, value json.RawMessage,
+	cas *uint64) (bool, error) {
 	return makeOnce(ctx, st.s, actor, func(tx *Tx) (bool, error) {
 		old, err := tx.document(name)
 		if err != nil {
@@ -122,15 +124,23 @@ const (
 // AllSettings lists every setting that operators change, by name.
 var AllSettings = slices.SortedFunc(slices.Values(append([]Setting{
 	durationSetting(SettingAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
-	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000, "how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
-	durationSetting(SettingRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long rows of refused attempts, repeated answers and other clusters are kept"),
-	numberSetting(SettingRefusalsRows, 20_000, 1000, 1_000_000, "how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
+	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000,
+		"how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
+	durationSetting(SettingRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour,
+		"how long rows of refused attempts, repeated answers and other clusters are kept"),
+	numberSetting(SettingRefusalsRows, 20_000, 1000, 1_000_000,
+		"how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
 	flagSetting(SettingEnrollment, true, "whether other software can enroll"),
-	choiceSetting(SettingEnrollmentHTTPCA, "what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an intermediate of its own",
+	choiceSetting(SettingEnrollmentHTTPCA,
+		"what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an "+
+			"intermediate of its own",
 		HTTPCARoot, HTTPCAIntermediate),
-	choiceSetting(SettingEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA, KeyTypeRSA),
-	durationSetting(SettingEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour, "how long what is made for an enrolling node is valid"),
-	hostsSetting(SettingCertificateHosts, "which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
+	choiceSetting(SettingEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA,
+		KeyTypeRSA),
+	durationSetting(SettingEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour,
+		"how long what is made for an enrolling node is valid"),
+	hostsSetting(SettingCertificateHosts,
+		"which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
 	networksSetting(SettingPeeringNetworks, "which networks other clusters are dialled in"),
 }, limitSettings...)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
 
@@ -150,7 +160,8 @@ func choiceSetting(name, help string, choices ...string) Setting {
 
 // durationSetting makes a setting whose value is a Go duration string within bounds.
 func durationSetting(name string, standard, least, most time.Duration, help string) Setting {
-	return Setting{Name: name, Default: quote(standard.String()), Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
+	return Setting{Name: name, Default: quote(standard.String()),
+		Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -163,7 +174,8 @@ func durationSetting(name string, standard, least, most time.Duration, help stri
 
 // numberSetting makes a setting that is a whole number within bounds.
 func numberSetting(name string, standard, least, most uint64, help string) Setting {
-	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least, most), Help: help,
+	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least,
+		most), Help: help,
 		valid: func(v json.RawMessage) bool {
 			var n uint64
 			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
@@ -186,7 +198,8 @@ func networksSetting(name, help string) Setting {
 
 // hostsSetting makes a setting that is a list of package hostlist; nothing is the default.
 func hostsSetting(name, help string) Setting {
-	return Setting{Name: name, Default: quote(hostlist.None), Help: help, Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
+	return Setting{Name: name, Default: quote(hostlist.None), Help: help,
+		Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -267,7 +280,8 @@ func SettingScope(name string) (string, error) {
 
 // Set changes the settings that are named, all or none of them; null stands for the default. It returns the value of
 // every setting.
-func (st Settings) Set(ctx context.Context, actor Actor, values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
+func (st Settings) Set(ctx context.Context, actor Actor,
+	values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
 	for name, value := range values {
 		o, err := findSetting(name)
 		if err != nil {
@@ -314,7 +328,8 @@ type EnrollmentSettings struct {
 // Enrollment reads them.
 func (st Settings) Enrollment(ctx context.Context, c Consistency) (o EnrollmentSettings, err error) {
 	var lifetime string
-	if err := st.values(ctx, c, map[string]any{SettingEnrollment: &o.Enabled, SettingEnrollmentHTTPCA: &o.HTTPCA, SettingEnrollmentKeyType: &o.KeyType,
+	if err := st.values(ctx, c, map[string]any{SettingEnrollment: &o.Enabled, SettingEnrollmentHTTPCA: &o.HTTPCA,
+		SettingEnrollmentKeyType:  &o.KeyType,
 		SettingEnrollmentLifetime: &lifetime}); err != nil {
 		return o, err
 	}
@@ -332,7 +347,8 @@ type AuditRetention struct {
 // AuditRetention returns how long audit rows are kept.
 func (st Settings) AuditRetention(ctx context.Context, c Consistency) (r AuditRetention, err error) {
 	var age, others string
-	if err := st.values(ctx, c, map[string]any{SettingAuditMaxAge: &age, SettingAuditMaxRows: &r.MaxRows, SettingRefusalsAge: &others,
+	if err := st.values(ctx, c, map[string]any{SettingAuditMaxAge: &age, SettingAuditMaxRows: &r.MaxRows,
+		SettingRefusalsAge:  &others,
 		SettingRefusalsRows: &r.OthersRows}); err != nil {
 		return r, err
 	}

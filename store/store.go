@@ -28,8 +28,9 @@ type Config struct {
 	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
 	Nudge func(nodes []uint64)
 	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
-	Fetch    func(ctx context.Context, after uint64, path string) (newer bool, err error)
-	Founding *Founding                                                // what the first transaction of a new cluster writes; nil on members that joined
+	Fetch func(ctx context.Context, after uint64, path string) (newer bool, err error)
+	// what the first transaction of a new cluster writes; nil on members that joined
+	Founding *Founding
 	Ask      func(ctx context.Context, nodes []uint64, need int) bool // do that many of the nodes follow this one now?
 	Logger   *slog.Logger
 	Now      func() time.Time
@@ -175,8 +176,10 @@ func (s *Store) local(ctx context.Context, fn func(*View) error) error {
 	return s.Local(ctx, func(v *engine.View) error { return fn(view(v)) })
 }
 
-// recall is a read of a noun that is asked for often: the leader answers from memory while none of the tables has changed.
-func recall[T any](ctx context.Context, s *Store, c Consistency, key string, tables []string, load func(*View) (T, error)) (T, error) {
+// recall is a read of a noun that is asked for often: the leader answers from memory while none of the tables has
+// changed.
+func recall[T any](ctx context.Context, s *Store, c Consistency, key string, tables []string,
+	load func(*View) (T, error)) (T, error) {
 	return engine.Recall(ctx, s.Engine, c, key, tables, func(v *engine.View) (T, error) { return load(view(v)) })
 }
 

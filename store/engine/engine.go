@@ -2,11 +2,12 @@
 // the leader's working copy, every member's mirror, and reads of a stated consistency.
 //
 // It knows nothing of what the database is for. Of the tables it knows two: cluster, whose one row has the revision and
-// the epoch, and the one in which goose counts the steps of the schema. Whatever else it must know of the contents it asks
-// its Hooks. DESIGN.md of package store says why it is built as it is.
+// the epoch, and the one in which goose counts the steps of the schema. Whatever else it must know of the contents it
+// asks its Hooks. DESIGN.md of package store says why it is built as it is.
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,8 +110,9 @@ type Engine struct {
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	lastLed  atomic.Int64  // when it last knew one, in nanoseconds; 0 for not yet
 	hint     atomic.Pointer[leaderHint]
-	restless atomic.Int64  // until when the leader is looked for often, Unix nanoseconds
-	lost     atomic.Int64  // when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
+	restless atomic.Int64 // until when the leader is looked for often, Unix nanoseconds
+	// when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
+	lost     atomic.Int64
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
 	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
 	look     chan struct{} // wakes followLeadership before its time
@@ -141,7 +143,14 @@ func Open(cfg Config) (*Engine, error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &Engine{cfg: cfg, hooks: cfg.Hooks, log: cfg.Logger, turned: make(chan struct{}), look: make(chan struct{}, 1), stop: cancel}
+	e := &Engine{
+		cfg:    cfg,
+		hooks:  cfg.Hooks,
+		log:    cfg.Logger,
+		turned: make(chan struct{}),
+		look:   make(chan struct{}, 1),
+		stop:   cancel,
+	}
 	n, err := startNode(cfg, e.Suspect)
 	if err != nil {
 		cancel()
@@ -164,15 +173,8 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	if c.NetworkLatency == 0 {
-		c.NetworkLatency = 24 * time.Millisecond
-	}
-	if c.SnapshotThreshold == 0 {
-		c.SnapshotThreshold = 256
-	}
-	if c.SnapshotTrailing == 0 {
-		c.SnapshotTrailing = 256
-	}
+	c.NetworkLatency = cmp.Or(c.NetworkLatency, 24*time.Millisecond)
+	c.SnapshotThreshold, c.SnapshotTrailing = cmp.Or(c.SnapshotThreshold, 256), cmp.Or(c.SnapshotTrailing, 256)
 	h := &c.Hooks
 	if h.Prepare == nil {
 		h.Prepare = func(*View) error { return nil }

@@ -11,9 +11,9 @@ var (
 	ErrNotLeader = errors.New("not the leader")
 	// ErrNoLeader: there is no leader that a majority follows. Nothing happened.
 	ErrNoLeader = errors.New("no cluster leader")
-	// ErrUnknownOutcome: leadership was lost, or the caller's time was up, while the transaction was being committed,
-	// and it could not be found out in time whether it was. Repeating the request with the same Idempotency-Key, or the same join
-	// token and key, is safe.
+	// ErrUnknownOutcome: leadership was lost, or the caller's time was up, while the transaction was being committed, and
+	// it could not be found out in time whether it was. Repeating the request with the same Idempotency-Key, or the same
+	// join token and key, is safe.
 	ErrUnknownOutcome = errors.New("the outcome is unknown: leadership changed during the commit")
 	// ErrClosed: the member is shutting down.
 	ErrClosed = errors.New("shutting down")

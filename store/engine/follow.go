@@ -20,8 +20,8 @@ func (e *Engine) LeaderID() uint64 {
 	return 0
 }
 
-// SinceLeader returns how long ago this member last knew a leader: 0 while it knows one. known is false when it has known
-// none since it started. It does not block; the answer is as exact as that of LeaderID.
+// SinceLeader returns how long ago this member last knew a leader: 0 while it knows one. known is false when it has
+// known none since it started. It does not block; the answer is as exact as that of LeaderID.
 func (e *Engine) SinceLeader() (ago time.Duration, known bool) {
 	if e.LeaderID() != 0 {
 		return 0, true
@@ -42,8 +42,8 @@ type leaderHint struct {
 	until time.Time
 }
 
-// HintLeader names the leader to a member whose own Raft server does not know one. It is forgotten after a while, and as
-// soon as that server sees an election.
+// HintLeader names the leader to a member whose own Raft server does not know one. It is forgotten after a while, and
+// as soon as that server sees an election.
 func (e *Engine) HintLeader(id uint64, valid time.Duration) {
 	before := e.LeaderID()
 	e.hint.Store(&leaderHint{id: id, until: time.Now().Add(valid)})
@@ -79,8 +79,8 @@ type term struct {
 	end    context.CancelFunc
 }
 
-// Following returns a context that ends as soon as this member no longer takes a node for the leader. What waits for that
-// node's answer need not wait any longer.
+// Following returns a context that ends as soon as this member no longer takes a node for the leader. What waits for
+// that node's answer need not wait any longer.
 func (e *Engine) Following(id uint64) context.Context {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -77,8 +77,8 @@ func (e *Engine) heirs(ctx context.Context) (list []uint64) {
 	return list
 }
 
-// settledLeader asks the local Raft server who leads until it names one: while a transfer is under way, and for a moment
-// after it has failed, it names none.
+// settledLeader asks the local Raft server who leads until it names one: while a transfer is under way, and for a
+// moment after it has failed, it names none.
 func (e *Engine) settledLeader(ctx context.Context) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, leaderSettles)
 	defer cancel()
@@ -120,7 +120,8 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 	defer e.Look() // after yielding ends: if this member still leads, it goes on at once
 	defer e.yielding.Store(false)
 	e.descendWithin(ErrNotLeader, wait)
-	if err := e.node.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
+	if err := e.node.change(ctx,
+		func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
 	for { // it may have gone on from id already

@@ -24,7 +24,8 @@ func (l *leadership) importState(ctx context.Context, path string) error {
 	names, err := Collect(v, func(rows *sql.Rows) (name string, err error) {
 		err = rows.Scan(&name)
 		return name, err
-	}, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'goose_db_version' ORDER BY name")
+	}, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "+
+		"AND name <> 'goose_db_version' ORDER BY name")
 	if err != nil {
 		return err
 	}

@@ -18,9 +18,9 @@ func Inline(query string, args []any) (string, error) {
 // inline appends query to b with every `?` replaced by the SQL literal of the next argument, and every `?N` by that of
 // argument N. A statement uses one form or the other.
 //
-// A batch travels to dqlite as one text, because each bound statement would be a round trip of its own and
-// dqlite takes arguments for single statements only. Placeholders inside string literals, quoted names and
-// comments are left alone. Accepted argument types are those that Tx.Exec makes of others: nil, int64, string and []byte.
+// A batch travels to dqlite as one text, because each bound statement would be a round trip of its own and dqlite takes
+// arguments for single statements only. Placeholders inside string literals, quoted names and comments are left alone.
+// Accepted argument types are those that Tx.Exec makes of others: nil, int64, string and []byte.
 func inline(b *strings.Builder, query string, args []any) error {
 	next := 0
 	used := make([]bool, len(args))

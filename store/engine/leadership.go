@@ -16,8 +16,8 @@ import (
 
 var errDiskHolds = errors.New("the disk still holds the writer of the last leadership")
 
-// descendWait bounds how long the end of a leadership waits for its writer, which may wait for the disk. It is more than
-// a commit and its resolution take.
+// descendWait bounds how long the end of a leadership waits for its writer, which may wait for the disk. It is more
+// than a commit and its resolution take.
 const descendWait = commitTimeout + resolveTimeout + time.Second
 
 // endingWait is how long a new leadership waits for the end of the last one before it is given to another member.
@@ -154,7 +154,8 @@ func (e *Engine) ascend(ctx context.Context) error {
 	e.turned = make(chan struct{})
 	e.mu.Unlock()
 	go l.write()
-	e.log.Info("leading", "epoch", l.epoch, "revision", e.changes.revision(), "after", time.Since(begin).Round(time.Millisecond))
+	e.log.Info("leading", "epoch", l.epoch, "revision", e.changes.revision(), "after",
+		time.Since(begin).Round(time.Millisecond))
 	return nil
 }
 
@@ -212,11 +213,20 @@ func (l *leadership) prepare(ctx context.Context) error {
 		if e.hooks.Found == nil {
 			return errors.New("the database is empty, and this member was not started to found a cluster")
 		}
-		if err := l.commit([]*request{{fn: e.hooks.Found, done: make(chan error, 1)}}); err != nil {
+		if err := l.commitAlone(e.hooks.Found); err != nil {
 			return fmt.Errorf("found the cluster: %w", err)
 		}
 	}
-	return l.commit([]*request{{fn: l.begin, done: make(chan error, 1)}})
+	return l.commitAlone(l.begin)
+}
+
+// commitAlone commits a transaction of the leadership's own. A nil error means that it is committed.
+func (l *leadership) commitAlone(fn func(*Tx) error) error {
+	r := &request{fn: fn, done: make(chan error, 1)}
+	if err := l.commit([]*request{r}); err != nil {
+		return err
+	}
+	return <-r.done
 }
 
 func (l *leadership) begin(tx *Tx) error {

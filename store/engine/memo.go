@@ -17,8 +17,9 @@ type remembered struct {
 	err   error
 }
 
-// Recall is Read for what is asked for again and again: the leader answers from memory when none of the tables has changed
-// since it last read; of those who ask for the same at a time, one reads. Callers must not modify what it returns.
+// Recall is Read for what is asked for again and again: the leader answers from memory when none of the tables has
+// changed since it last read; of those who ask for the same at a time, one reads. Callers must not modify what it
+// returns.
 func Recall[T any](ctx context.Context, e *Engine, c Consistency, key string, tables []string,
 	load func(*View) (T, error)) (value T, err error) {
 	switch c {

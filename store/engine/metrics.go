@@ -25,7 +25,8 @@ func (i *instruments) init() {
 	i.batch = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "muster_write_batch_size",
 		Help: "Requests that one transaction has committed, on the leader.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)})
 	i.commit = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "muster_commit_duration_seconds",
-		Help: "Time from handing a transaction to dqlite until a majority has it.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13)})
+		Help:    "Time from handing a transaction to dqlite until a majority has it.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13)})
 	i.leaders = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_leader_changes_total",
 		Help: "Changes of leader that this member has seen since it started."})
 	i.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_writes_refused_total",
@@ -52,15 +53,18 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descReplica    = gauge("muster_replica_revision", "Revision of this member's mirror.")
-	descLeading    = gauge("muster_is_leader", "1 on the member that leads and takes writes.")
-	descHasLeader  = gauge("muster_has_leader", "1 while this member knows of a leader.")
-	descRole       = gauge("muster_role", "1 for the role that this member has in Raft; none is a member outside it.", "role")
-	descServers    = gauge("muster_raft_servers", "Raft servers in this member's copy of the configuration; absent outside Raft.", "role")
+	descReplica   = gauge("muster_replica_revision", "Revision of this member's mirror.")
+	descLeading   = gauge("muster_is_leader", "1 on the member that leads and takes writes.")
+	descHasLeader = gauge("muster_has_leader", "1 while this member knows of a leader.")
+	descRole      = gauge("muster_role", "1 for the role that this member has in Raft; none is a member outside it.",
+		"role")
+	descServers = gauge("muster_raft_servers",
+		"Raft servers in this member's copy of the configuration; absent outside Raft.", "role")
 	descQueue      = gauge("muster_write_queue_depth", "Writes that wait for the leader's writer; 0 elsewhere.")
 	descMirrorAge  = gauge("muster_mirror_age_seconds", "Time since the mirror was last replaced.")
-	descMirrorSize = gauge("muster_mirror_size_bytes", "Size of the mirror; about what the database takes of this member's memory.")
-	descDisk       = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
+	descMirrorSize = gauge("muster_mirror_size_bytes",
+		"Size of the mirror; about what the database takes of this member's memory.")
+	descDisk = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
 )
 
 // Collect sends what this member knows of its engine. It asks no other member.
@@ -74,7 +78,8 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		}
 		return 0
 	}
-	for _, c := range []prometheus.Collector{e.metrics.batch, e.metrics.commit, e.metrics.leaders, e.metrics.refused, e.metrics.failed} {
+	for _, c := range []prometheus.Collector{e.metrics.batch, e.metrics.commit, e.metrics.leaders, e.metrics.refused,
+		e.metrics.failed} {
 		c.Collect(out)
 	}
 	set(descReplica, float64(e.Mirror.Revision()))

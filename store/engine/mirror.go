@@ -27,8 +27,8 @@ type Mirror struct {
 	turned chan struct{} // closed and replaced with each new copy
 }
 
-// File is a database file that nobody writes: one generation of the mirror, which is closed when it was replaced and its
-// last reader is gone, or a file that somebody looks at.
+// File is a database file that nobody writes: one generation of the mirror, which is closed when it was replaced and
+// its last reader is gone, or a file that somebody looks at.
 type File struct {
 	db       *sql.DB
 	session  *session
@@ -163,14 +163,17 @@ func (e *Engine) dumpTo(ctx context.Context, path string) error {
 	return plainHeader(path)
 }
 
-var errUndecided = errors.New("this member has just lost its leadership: what becomes of its last entries is not decided yet")
+var errUndecided = errors.New("this member has just lost its leadership: what becomes of its last entries is not " +
+	"decided yet")
 
-// undecidedAtMost is how long a member that has lost its leadership waits for another leader before it dumps its replica
-// all the same: without a majority nothing decides its last entries, and Raft has long stopped taking them for a leader's.
+// undecidedAtMost is how long a member that has lost its leadership waits for another leader before it dumps its
+// replica all the same: without a majority nothing decides its last entries, and Raft has long stopped taking them for
+// a leader's.
 var undecidedAtMost = 2 * time.Second
 
-// decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its Raft
-// server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment later.
+// decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its
+// Raft server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment
+// later.
 func (e *Engine) decided(ctx context.Context) error {
 	lost := e.lost.Load()
 	if lost == 0 {

@@ -85,7 +85,8 @@ func startNode(cfg Config, broken func(nodeID uint64)) (*node, error) {
 		return nil, fmt.Errorf("the data directory cannot be used: %w", err)
 	}
 	n := &node{id: cfg.NodeID, bind: "@muster-" + uuid.NewString()}
-	snapshots := dqlite.SnapshotParams{Threshold: cfg.SnapshotThreshold, Trailing: cfg.SnapshotTrailing, Strategy: dqlite.TrailingStrategyDynamic}
+	snapshots := dqlite.SnapshotParams{Threshold: cfg.SnapshotThreshold, Trailing: cfg.SnapshotTrailing,
+		Strategy: dqlite.TrailingStrategyDynamic}
 	inner, err := dqlite.New(cfg.NodeID, raftName(cfg.NodeID), dir,
 		dqlite.WithBindAddress(n.bind),
 		dqlite.WithDialFunc(replicationDial(cfg.Dial, broken)),
@@ -103,8 +104,8 @@ func startNode(cfg Config, broken func(nodeID uint64)) (*node, error) {
 	return n, nil
 }
 
-// replicationDial gives dqlite's C code a socket at once and connects it in the background: go-dqlite holds one
-// lock for all outgoing connections, so a member that hangs in its handshake would hold up the healthy ones. broken is told
+// replicationDial gives dqlite's C code a socket at once and connects it in the background: go-dqlite holds one lock
+// for all outgoing connections, so a member that hangs in its handshake would hold up the healthy ones. broken is told
 // whose connection has ended.
 func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc {
 	return func(_ context.Context, address string) (net.Conn, error) {
@@ -268,7 +269,8 @@ func bootstrap(dir string, id uint64) error {
 	if err := os.MkdirAll(raft, 0o700); err != nil {
 		return err
 	}
-	n, err := dqlite.New(founderID, raftName(founderID), raft, dqlite.WithBindAddress("@muster-"+uuid.NewString()), dqlite.WithAutoRecovery(false))
+	n, err := dqlite.New(founderID, raftName(founderID), raft, dqlite.WithBindAddress("@muster-"+uuid.NewString()),
+		dqlite.WithAutoRecovery(false))
 	if err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}

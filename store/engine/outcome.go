@@ -9,7 +9,8 @@ import (
 // every entry of the old one is decided: the batch's first request has left its mark or never will.
 func (e *Engine) resolve(epoch, rev uint64, r *request, answer func(error)) {
 	deadline := time.Now().Add(resolveTimeout)
-	for wait := 10 * time.Millisecond; time.Now().Before(deadline) && !e.closing.Load(); wait = min(2*wait, 100*time.Millisecond) {
+	for wait := 10 * time.Millisecond; time.Now().Before(deadline) &&
+		!e.closing.Load(); wait = min(2*wait, 100*time.Millisecond) {
 		time.Sleep(wait)
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		committed, later, err := e.outcome(ctx, epoch, rev, r.id)

@@ -191,7 +191,8 @@ func CheckRecoverable(raftDir string, nodeID uint64) error {
 		return err
 	}
 	if !slices.ContainsFunc(servers, func(v Server) bool { return v.NodeID == nodeID }) {
-		return fmt.Errorf("node %d is not in the Raft configuration of its own log: it was removed, or was no Raft server; it cannot stand for the cluster", nodeID)
+		return fmt.Errorf("node %d is not in the Raft configuration of its own log: it was removed, or was no Raft "+
+			"server; it cannot stand for the cluster", nodeID)
 	}
 	return nil
 }

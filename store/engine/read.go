@@ -21,7 +21,8 @@ const (
 )
 
 // Read runs fn on one consistent state. Reads that are not stale return ErrNotLeader on other members. A linearisable
-// one returns ErrNoLeader when a majority does not confirm this leader within a second; it blocks for that long at most.
+// one returns ErrNoLeader when a majority does not confirm this leader within a second; it blocks for that long at
+// most.
 func (e *Engine) Read(ctx context.Context, c Consistency, fn func(*View) error) error {
 	switch c {
 	case Stale:
@@ -46,8 +47,8 @@ func (e *Engine) Local(ctx context.Context, fn func(*View) error) error {
 	return e.Read(ctx, Stale, fn)
 }
 
-// Confirm returns nil when this member leads and a majority has confirmed it after the call began: what is read AsLeader
-// next is linearisable. Concurrent callers share one question to the voters.
+// Confirm returns nil when this member leads and a majority has confirmed it after the call began: what is read
+// AsLeader next is linearisable. Concurrent callers share one question to the voters.
 func (e *Engine) Confirm(ctx context.Context) error {
 	l := e.current()
 	if l == nil {

@@ -11,9 +11,10 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// ErrOldSchema is the answer to what needs a table or column that the cluster's database does not have yet, because some
-// member cannot work with it.
-var ErrOldSchema = errors.New("the database has an older schema than this call needs: it is brought up to date when every live member runs a muster that knows the newer one")
+// ErrOldSchema is the answer to what needs a table or column that the cluster's database does not have yet, because
+// some member cannot work with it.
+var ErrOldSchema = errors.New("the database has an older schema than this call needs: it is brought up to date when " +
+	"every live member runs a muster that knows the newer one")
 
 // errNewSchema: the database has a schema that this binary does not know; a newer one must lead.
 var errNewSchema = errors.New("the database has a newer schema than this binary knows: a newer muster must lead")
@@ -32,8 +33,9 @@ type migration struct {
 	by      string
 }
 
-// Migrate brings the schema to a version: this member takes its leadership up anew and applies the steps that are missing
-// before anything else. by says at whose word. It blocks until that is done, leadership is lost or ctx ends; requests that arrive meanwhile wait.
+// Migrate brings the schema to a version: this member takes its leadership up anew and applies the steps that are
+// missing before anything else. by says at whose word. It blocks until that is done, leadership is lost or ctx ends;
+// requests that arrive meanwhile wait.
 func (e *Engine) Migrate(ctx context.Context, by string, version int64) error {
 	l := e.current()
 	switch {
@@ -64,8 +66,8 @@ func (e *Engine) Migrate(ctx context.Context, by string, version int64) error {
 	}
 }
 
-// migrate applies the schema steps that are missing: all in a database that is new, otherwise those that Migrate has asked
-// for. Other members may be of an older version, and their reads must go on.
+// migrate applies the schema steps that are missing: all in a database that is new, otherwise those that Migrate has
+// asked for. Other members may be of an older version, and their reads must go on.
 func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	err := conn.QueryRowContext(ctx, selectSchema).Scan(&l.schema)
 	want := l.schema
@@ -103,8 +105,8 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// createSchema gives a new database the newest schema, as one text. The steps are tried out in memory first: each of their
-// statements would be a round trip, and an ALTER TABLE reads the whole schema again.
+// createSchema gives a new database the newest schema, as one text. The steps are tried out in memory first: each of
+// their statements would be a round trip, and an ALTER TABLE reads the whole schema again.
 func (l *leadership) createSchema(ctx context.Context, conn *sql.Conn) error {
 	begin := time.Now()
 	text, err := l.engine.cfg.Schema.Script(ctx)
@@ -157,6 +159,7 @@ func (s Schema) Script(ctx context.Context) (string, error) {
 
 const (
 	selectObjects = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
-	selectSteps   = `SELECT format('INSERT INTO goose_db_version (id, version_id, is_applied, tstamp) VALUES (%d, %d, %d, %Q)',
+	selectSteps   = `SELECT format('INSERT INTO goose_db_version (id, version_id, is_applied, tstamp)
+		VALUES (%d, %d, %d, %Q)',
 		id, version_id, is_applied, tstamp) FROM goose_db_version ORDER BY id`
 )

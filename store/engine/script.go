@@ -2,6 +2,7 @@ package engine
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -84,6 +85,13 @@ func (s *script) add(st Statement) {
 		}
 	}
 	s.groups = append(s.groups, &group{shape: sh, rows: [][]any{st.Args}})
+}
+
+// lead puts a statement before all others.
+func (s *script) lead(st Statement) {
+	sh := shapeOf(st.Query)
+	s.tables[sh.table] = true
+	s.groups = slices.Insert(s.groups, 0, &group{shape: sh, rows: [][]any{st.Args}})
 }
 
 // text returns the whole transaction.

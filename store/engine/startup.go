@@ -16,21 +16,29 @@ type Diagnosis struct {
 }
 
 const (
-	nextRejoin = "never delete segments by hand; if the other members have a quorum, remove this member (muster member remove) and join it anew with an empty directory; if not, see docs/recovery.md"
-	nextRoom   = "make room on the disk, then start again; if it still fails, remove this member and join it anew with an empty directory"
+	nextRejoin = "never delete segments by hand; if the other members have a quorum, remove this member (muster member " +
+		"remove) and join it anew with an empty directory; if not, see docs/recovery.md"
+	nextRoom = "make room on the disk, then start again; if it still fails, remove this member and join it anew with " +
+		"an empty directory"
 )
 
 var startErrors = []struct {
 	text *regexp.Regexp
 	Diagnosis
 }{
-	{regexp.MustCompile(`closed segment .* is past last snapshot`), Diagnosis{"entries between the last snapshot and the first segment of the Raft log are missing", nextRejoin}},
-	{regexp.MustCompile(`found \d+ entries \(expected \d+\)`), Diagnosis{"a segment of the Raft log holds fewer or more entries than its name says: the machine or its disk failed while it was written", nextRejoin}},
-	{regexp.MustCompile(`(?i)no space left|ENOSPC|not enough (disk )?space`), Diagnosis{"there is no room on the disk", nextRoom}},
-	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|read (segment|entry|preamble|header)|decode|describe_last_entry failed`),
+	{regexp.MustCompile(`closed segment .* is past last snapshot`),
+		Diagnosis{"entries between the last snapshot and the first segment of the Raft log are missing", nextRejoin}},
+	{regexp.MustCompile(`found \d+ entries \(expected \d+\)`),
+		Diagnosis{"a segment of the Raft log holds fewer or more entries than its name says: the machine or its disk " +
+			"failed while it was written", nextRejoin}},
+	{regexp.MustCompile(`(?i)no space left|ENOSPC|not enough (disk )?space`),
+		Diagnosis{"there is no room on the disk", nextRoom}},
+	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|read
+		(segment|entry|preamble|header)|decode|describe_last_entry failed`),
 		Diagnosis{"the Raft log is damaged", nextRejoin}},
 	{regexp.MustCompile(`(?i)metadata[12]`), Diagnosis{"the Raft metadata are damaged", nextRejoin}},
-	{regexp.MustCompile(`(?i)lock`), Diagnosis{"another process uses the Raft directory", "stop it; two processes on one directory destroy it"}},
+	{regexp.MustCompile(`(?i)lock`),
+		Diagnosis{"another process uses the Raft directory", "stop it; two processes on one directory destroy it"}},
 }
 
 // Diagnose recognises what dqlite is known to say when it does not start.
@@ -108,7 +116,8 @@ func InspectRaft(dir string) (f RaftFiles, err error) {
 		f.Last = s.last
 	}
 	if len(spans) > 0 && f.First > f.Snapshot+1 {
-		return f, fmt.Errorf("closed segment %016d-%016d is past last snapshot (index %d)", spans[0].first, spans[0].last, f.Snapshot)
+		return f, fmt.Errorf("closed segment %016d-%016d is past last snapshot (index %d)", spans[0].first, spans[0].last,
+			f.Snapshot)
 	}
 	return f, nil
 }

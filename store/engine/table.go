@@ -55,21 +55,24 @@ func (t *Table) KeyNames() (names []string) {
 
 // SelectAll is the query that reads all rows by primary key.
 func (t *Table) SelectAll() string {
-	return strings.Join([]string{"SELECT", strings.Join(t.Columns, ", "), "FROM", t.Name, "ORDER BY", strings.Join(t.KeyNames(), ", ")}, " ")
+	return strings.Join([]string{"SELECT", strings.Join(t.Columns, ", "), "FROM", t.Name, "ORDER BY",
+		strings.Join(t.KeyNames(), ", ")}, " ")
 }
 
 // CopyFrom copies all rows from an attached database. The order makes SQLite take row by row, with its checks, where it
 // would copy whole records.
 func (t *Table) CopyFrom(schema string) string {
 	columns := strings.Join(t.Columns, ", ")
-	return strings.Join([]string{"INSERT", "INTO", "main." + t.Name, "(" + columns + ")", "SELECT", columns, "FROM", schema + "." + t.Name,
+	return strings.Join([]string{"INSERT", "INTO", "main." + t.Name, "(" + columns + ")", "SELECT", columns, "FROM",
+		schema + "." + t.Name,
 		"ORDER BY", strings.Join(t.KeyNames(), ", ")}, " ")
 }
 
 // Insert is the statement that adds a row.
 func (t *Table) Insert() string {
 	marks := strings.TrimSuffix(strings.Repeat("?, ", len(t.Columns)), ", ")
-	return strings.Join([]string{"INSERT", "INTO", t.Name, "(" + strings.Join(t.Columns, ", ") + ")", "VALUES", "(" + marks + ")"}, " ")
+	return strings.Join([]string{"INSERT", "INTO", t.Name, "(" + strings.Join(t.Columns, ", ") + ")", "VALUES",
+		"(" + marks + ")"}, " ")
 }
 
 // Upsert is the statement that adds or replaces a row.
@@ -78,7 +81,8 @@ func (t *Table) Upsert() string {
 	for _, c := range t.Columns {
 		set = append(set, c+" = excluded."+c)
 	}
-	return strings.Join([]string{t.Insert(), "ON CONFLICT (" + strings.Join(t.KeyNames(), ", ") + ")", "DO UPDATE SET", strings.Join(set, ", ")}, " ")
+	return strings.Join([]string{t.Insert(), "ON CONFLICT (" + strings.Join(t.KeyNames(), ", ") + ")", "DO UPDATE SET",
+		strings.Join(set, ", ")}, " ")
 }
 
 // Remove is the statement that deletes a row by its key.

@@ -26,8 +26,8 @@ func newSession(db *sql.DB, latest int64) (*session, error) {
 	return &session{conn: conn, stmts: make(map[string]*sql.Stmt), latest: latest}, nil
 }
 
-// close gives the connection back. Neither the connection nor its database closes a statement that was prepared on it, and
-// SQLite keeps a file open for as long as it has statements.
+// close gives the connection back. Neither the connection nor its database closes a statement that was prepared on it,
+// and SQLite keeps a file open for as long as it has statements.
 func (s *session) close() error {
 	var errs []error
 	for _, st := range s.stmts {
@@ -134,14 +134,15 @@ func (s *session) outdated(err error) bool {
 // IsUnique reports whether err is the violation of a primary key or UNIQUE constraint.
 func IsUnique(err error) bool {
 	var e sqlite3.Error
-	return errors.As(err, &e) && (e.ExtendedCode == sqlite3.ErrConstraintUnique || e.ExtendedCode == sqlite3.ErrConstraintPrimaryKey)
+	return errors.As(err, &e) &&
+		(e.ExtendedCode == sqlite3.ErrConstraintUnique || e.ExtendedCode == sqlite3.ErrConstraintPrimaryKey)
 }
 
 // Local is a database of our own outside the cluster.
 type Local struct{ s *session }
 
-// Offline changes a database outside the cluster as a transaction of a revision would. Beginning and ending it is left to
-// the caller.
+// Offline changes a database outside the cluster as a transaction of a revision would. Beginning and ending it is left
+// to the caller.
 func (v *View) Offline(rev uint64, check func(query string, args []any) error) *Tx {
 	return &Tx{View: *v, Rev: rev, next: 1, check: check}
 }

@@ -113,7 +113,8 @@ type batch struct {
 	all       []*request
 	changed   []*request // in the order in which they ran
 	unchanged []*request
-	// A request may have been refused for what an earlier one of the batch has done, which is not certain before the commit.
+	// A request may have been refused for what an earlier one of the batch has done, which is not certain before the
+	// commit.
 	refused map[*request]error
 	rev     uint64
 	work    script
@@ -203,14 +204,15 @@ func (l *leadership) nothingChanged(b *batch) error {
 	return nil
 }
 
-// text raises the revision and returns the whole transaction.
+// text raises the revision and returns the whole transaction. The revision comes first: when another leadership has written
+// in between, the trigger on it is to say so, not the key of a row that both have written.
 func (l *leadership) text(b *batch) (string, error) {
 	if b.rev > 1 { // the founding transaction inserts the row
 		id := uuid.NewString()
 		if _, err := l.work.writer.exec(raiseRevision, int64(b.rev), id); err != nil {
 			return "", err
 		}
-		b.work.add(Statement{Query: raiseRevision, Args: []any{int64(b.rev), id}, key: "revision"})
+		b.work.lead(Statement{Query: raiseRevision, Args: []any{int64(b.rev), id}})
 	}
 	return b.work.text()
 }
@@ -252,8 +254,8 @@ func (l *leadership) committed(b *batch, begin time.Time) error {
 }
 
 // oneByOne is for a batch of which SQLite has refused a statement at dqlite that the working copy had accepted, as a
-// deferred foreign key is checked at COMMIT only. Nothing was replicated. Each request gets a transaction of its own, so
-// that the error stays with the one that caused it.
+// deferred foreign key is checked at COMMIT only. Nothing was replicated. Each request gets a transaction of its own,
+// so that the error stays with the one that caused it.
 func (l *leadership) oneByOne(b *batch, cause error) error {
 	err := l.db.within(commitTimeout, func(c *sql.Conn) error {
 		_, err := c.ExecContext(context.Background(), "ROLLBACK")

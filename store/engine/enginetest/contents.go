@@ -9,9 +9,10 @@ import (
 
 // Contents lists every row of every table, schema included, in an order that the content alone decides.
 func Contents(query func(string) (*sql.Rows, error)) (map[string][]string, error) {
-	tables, err := rowsOf(query, "SELECT name FROM sqlite_master WHERE type = 'table'", func(_ []string, cells []any) string {
-		return fmt.Sprint(cells[0])
-	})
+	tables, err := rowsOf(query, "SELECT name FROM sqlite_master WHERE type = 'table'",
+		func(_ []string, cells []any) string {
+			return fmt.Sprint(cells[0])
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +37,8 @@ func line(columns []string, cells []any) string {
 	return b.String()
 }
 
-func rowsOf(query func(string) (*sql.Rows, error), text string, line func(columns []string, cells []any) string) ([]string, error) {
+func rowsOf(query func(string) (*sql.Rows, error), text string,
+	line func(columns []string, cells []any) string) ([]string, error) {
 	rows, err := query(text)
 	if err != nil {
 		return nil, err
