@@ -42,19 +42,23 @@ func TestNamesOfRunningMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := m.Store.JoinTokens.Create(ctx, store.Actor{Name: "test"}, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, MaxUses: 1,
-		KeyEpoch: key.Epoch, ExpiresAt: time.Now().Add(time.Hour), Hosts: []string{"two.example"}})
+	token, err := m.Store.JoinTokens.Create(ctx, store.Actor{Name: "test"},
+		store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, MaxUses: 1,
+			KeyEpoch: key.Epoch, ExpiresAt: time.Now().Add(time.Hour), Hosts: []string{"two.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	joined, err := m.Store.Members.Join(ctx, store.Actor{Remote: "192.0.2.2"}, store.Joiner{TokenID: token.ID, Certificates: []store.Certificate{store.NewCertificate(certs.HTTP, time.Now())},
-		Member: store.Member{Name: "two", Mode: store.ModeFull, RaftAddress: "192.0.2.2:7000", APIAddress: "two.example:5000", AdvertiseAddr: "192.0.2.2"}})
+	joined, err := m.Store.Members.Join(ctx, store.Actor{Remote: "192.0.2.2"},
+		store.Joiner{TokenID: token.ID, Certificates: []store.Certificate{store.NewCertificate(certs.HTTP, time.Now())},
+			Member: store.Member{Name: "two", Mode: store.ModeFull, RaftAddress: "192.0.2.2:7000", APIAddress: "two.example:5000",
+				AdvertiseAddr: "192.0.2.2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := joined.Member.NodeID
 	announce := func(from, raft, api string) (int, string) {
-		return m.askAs(t, id, from, transport.PathAnnounce, store.Announcement{RaftAddress: raft, APIAddress: api, BinaryVersion: "v", MaxSchema: store.LatestSchema()})
+		return m.askAs(t, id, from, transport.PathAnnounce,
+			store.Announcement{RaftAddress: raft, APIAddress: api, BinaryVersion: "v", MaxSchema: store.LatestSchema()})
 	}
 	renew := func(from string) (names, left []string) {
 		t.Helper()
@@ -104,7 +108,8 @@ func TestNamesOfRunningMembers(t *testing.T) {
 		{"192.0.2.2", "192.0.2.2:7000", "192.0.2.9:5000", "192.0.2.9"},
 		{"192.0.2.2", "192.0.2.9:7000", "two.example:5000", "192.0.2.9"},
 	} {
-		if code, text := announce(x.from, x.raft, x.api); code != 409 || !strings.Contains(text, x.host) || !strings.Contains(text, store.SettingCertificateHosts) {
+		if code, text := announce(x.from, x.raft, x.api); code != 409 || !strings.Contains(text, x.host) ||
+			!strings.Contains(text, store.SettingCertificateHosts) {
 			t.Errorf("%+v: %d %s", x, code, text)
 		}
 		own("after an announcement that was refused", "192.0.2.2", "two.example")
@@ -120,14 +125,16 @@ func TestNamesOfRunningMembers(t *testing.T) {
 		t.Errorf("the setting allows it: %d %s", code, text)
 	}
 	own("the setting allows it", "192.0.2.3", "new.example")
-	if _, err := m.Store.Settings.Set(ctx, store.Actor{Name: "test"}, map[string]json.RawMessage{store.SettingCertificateHosts: json.RawMessage("null")}); err != nil {
+	if _, err := m.Store.Settings.Set(ctx, store.Actor{Name: "test"},
+		map[string]json.RawMessage{store.SettingCertificateHosts: json.RawMessage("null")}); err != nil {
 		t.Fatal(err)
 	}
 	names, left := renew("192.0.2.3")
 	if slices.Contains(names, "new.example") || !slices.Equal(left, []string{"new.example"}) {
 		t.Errorf("the setting allows it no more: %q without %q", names, left)
 	}
-	if text := m.log.String(); !strings.Contains(text, "certificates were issued without hosts") || !strings.Contains(text, "new.example") {
+	if text := m.log.String(); !strings.Contains(text, "certificates were issued without hosts") ||
+		!strings.Contains(text, "new.example") {
 		t.Error("nothing is said about it")
 	}
 }
@@ -148,12 +155,14 @@ func TestProofs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		der, err := ca.Sign(key.Public(), certs.Leaf{Kind: certs.HTTP, ClusterID: m.node.ClusterID, NodeID: node, Name: "x", NotBefore: time.Now().Add(-time.Hour),
-			NotAfter: time.Now().Add(time.Hour)})
+		der, err := ca.Sign(key.Public(), certs.Leaf{Kind: certs.HTTP, ClusterID: m.node.ClusterID, NodeID: node, Name: "x",
+			NotBefore: time.Now().Add(-time.Hour),
+			NotAfter:  time.Now().Add(time.Hour)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+		l, err := tls.Listen("tcp",
+			"127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +191,8 @@ func TestProofs(t *testing.T) {
 		ca   certs.CA
 		node uint64
 		ok   bool
-	}{{"the member", trust.HTTP.CA, 2, true}, {"another member", trust.HTTP.CA, 3, false}, {"a stranger", foreign, 2, false},
+	}{{"the member", trust.HTTP.CA, 2, true}, {"another member", trust.HTTP.CA, 3, false}, {"a stranger", foreign, 2,
+		false},
 		{"the cluster listener's authority", trust.Of(certs.Transport).CA, 2, false}} {
 		if err := m.issuer.proveAPI(ctx, 2, serve(x.ca, x.node)); (err == nil) != x.ok {
 			t.Errorf("%s answers: %v", x.what, err)

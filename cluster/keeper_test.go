@@ -109,7 +109,8 @@ func TestInodesHysteresis(t *testing.T) {
 	for _, c := range []struct {
 		free uint64
 		ok   bool
-	}{{enoughInodes, true}, {fewInodes, true}, {fewInodes - 1, false}, {fewInodes, false}, {enoughInodes - 1, false}, {enoughInodes, true}, {fewInodes, true}} {
+	}{{enoughInodes, true}, {fewInodes, true}, {fewInodes - 1, false}, {fewInodes, false}, {enoughInodes - 1,
+		false}, {enoughInodes, true}, {fewInodes, true}} {
 		now = now.Add(judgeEvery)
 		s.saw(look{inodes: 100, freeInodes: c.free})
 		s.tried(now, now, nil)
@@ -136,7 +137,8 @@ func TestTryDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if info, err := os.Stat(filepath.Join(dir, datadir.RaftDir, store.TrialFile)); err != nil || info.Size() != trialSize || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(dir, datadir.RaftDir, store.TrialFile)); err != nil ||
+		info.Size() != trialSize || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
 	if list, _ := os.ReadDir(filepath.Join(dir, datadir.RaftDir)); len(list) != 1 {
@@ -168,7 +170,8 @@ func TestProberStalled(t *testing.T) {
 		newest, replica uint64
 		fail            bool
 		stalled         bool
-	}{{10, 10, false, false}, {10, 10, false, false}, {20, 10, false, true}, {30, 10, true, true}, {30, 10, false, true}, {30, 11, false, false}, {30, 11, false, true}, {30, 30, false, false}} {
+	}{{10, 10, false, false}, {10, 10, false, false}, {20, 10, false, true}, {30, 10, true, true}, {30, 10, false,
+		true}, {30, 11, false, false}, {30, 11, false, true}, {30, 30, false, false}} {
 		newest, replica, fail = c.newest, c.replica, c.fail
 		if i > 0 {
 			back(time.Minute)
