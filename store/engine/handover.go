@@ -87,7 +87,7 @@ func (e *Engine) settledLeader(ctx context.Context) uint64 {
 			return id
 		}
 		select {
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(leaderSpin):
 		case <-ctx.Done():
 			return 0
 		}
@@ -130,7 +130,7 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 			break
 		}
 		select {
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(leaderSpin):
 		case <-ctx.Done():
 			return fmt.Errorf("transfer leadership: %w", ctx.Err())
 		}
