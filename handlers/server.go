@@ -1,10 +1,10 @@
-// Package handlers is the HTTP side of muster: one table of routes, authentication, forwarding to the leader,
-// and one file per API family. What it answers comes from store; it has no state of its own.
+// Package handlers is the engine of the API: listener, table of routes, the order in which a request is treated, limits,
+// authentication, forwarding to the leader, blocking queries and streams. What is answered, and in which words, is the
+// families', each in a room below; it knows none of them.
 package handlers
 
 import (
 	"context"
-
 	"log/slog"
 	"net"
 	"net/http"

@@ -1,8 +1,6 @@
 package consul
 
 import (
-	"github.com/hashicorp/go-bexpr"
-
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +9,8 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"github.com/hashicorp/go-bexpr"
 
 	"muster/certs"
 	"muster/handlers"

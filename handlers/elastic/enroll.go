@@ -2,13 +2,10 @@ package elastic
 
 import (
 	"bytes"
-
 	"encoding/base64"
 	"errors"
 	"fmt"
-
 	"net/http"
-
 	"time"
 
 	"muster/certs"

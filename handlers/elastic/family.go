@@ -3,8 +3,6 @@
 package elastic
 
 import (
-	"time"
-
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
@@ -16,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"muster/certs"
 	"muster/handlers"

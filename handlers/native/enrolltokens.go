@@ -3,13 +3,13 @@ package native
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"muster/addr"
 	"net"
 	"net/http"
 	"strings"
 	"time"
 	"unicode"
 
+	"muster/addr"
 	"muster/api"
 	"muster/certs"
 	"muster/handlers"

@@ -3,9 +3,8 @@
 package zlayer
 
 import (
-	"time"
-
 	"net/http"
+	"time"
 
 	"muster/handlers"
 	"muster/store"

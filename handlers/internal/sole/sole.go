@@ -3,15 +3,14 @@
 package sole
 
 import (
-	"encoding/base64"
-	"fmt"
-
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
