@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test docs-test env test-engine asan race faults lint bench man image install clean setup setup-test setup-bench FORCE
+.PHONY: build run test docs-test env test-engine asan race faults lint bench man notice image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -99,6 +99,10 @@ bench: setup-bench build
 man: setup
 	$(GO) run -tags $(TAGS) -ldflags '$(STAMP)' ./scripts/man man
 
+# NOTICE: the licences of everything that is linked.
+notice: setup
+	$(GO) run -tags $(TAGS) ./scripts/notice NOTICE
+
 # The container's image: the binary and a directory that belongs to its user. It is made here, for no image has to be fetched.
 image: build
 	@rm -rf .deps/image && mkdir -p .deps/image/data
@@ -117,7 +121,9 @@ install: build man
 	./muster completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_muster
 	./muster completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/muster.fish
 	install -d $(DESTDIR)$(UNITS)
-	sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/muster.service >$(DESTDIR)$(UNITS)/muster.service
+	for unit in muster.service muster-backup.service muster-backup.timer; do \
+		sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/$$unit >$(DESTDIR)$(UNITS)/$$unit; \
+	done
 
 setup:
 	@scripts/setup.sh build

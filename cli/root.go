@@ -33,6 +33,9 @@ var (
 	Commit  = "dev"
 )
 
+// Notice has the licences of what is linked into this program; its main package sets it.
+var Notice string
+
 // environment is what a command works with: where it reads and writes, and the global flags.
 type environment struct {
 	stdin          io.Reader

@@ -74,7 +74,7 @@ func TestRotationByAge(t *testing.T) {
 		if err != nil || len(list) != generations || list[0].State != oldest {
 			t.Fatalf("%s: %+v, %v", when, list, err)
 		}
-		if value, err := st.Secrets.Get(ctx, "db.password"); err != nil || value == nil || string(value.Value) != "hunter2" {
+		if value, err := st.Secrets.Get(ctx, store.Linearisable, "db.password"); err != nil || value == nil || string(value.Value) != "hunter2" {
 			t.Fatalf("%s: the secret is %+v, %v", when, value, err)
 		}
 	}

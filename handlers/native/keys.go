@@ -188,7 +188,7 @@ func (s *service) getSecret(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	x, err := s.Store.Secrets.Get(q.Context(), name)
+	x, err := s.Store.Secrets.Get(q.Context(), store.Linearisable, name)
 	if err != nil {
 		return err
 	}

@@ -5,13 +5,14 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"muster/addr"
 	"muster/certs"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
@@ -23,23 +24,10 @@ const (
 	renewRetry     = 5 * time.Second
 	renewLeast     = time.Second
 	renewWarnEvery = 30 * time.Second
+	syncTimeout    = 10 * time.Second // for an answer of the leader, and for a leader
+	// withheldFor is how long a member does not ask again for hosts that the leader has left out.
+	withheldFor = time.Hour
 )
-
-// certificateRequest and certificateAnswer are how a member gets new leaves from the leader, over a connection that
-// its old one has authenticated.
-type certificateRequest struct {
-	HTTP      []byte `json:"http"` // DER of a certificate request
-	Transport []byte `json:"transport"`
-}
-
-type certificateAnswer struct {
-	HTTP        []byte `json:"http"` // PEM, the leaf first
-	HTTPCA      []byte `json:"httpCa"`
-	Transport   []byte `json:"transport"`
-	TransportCA []byte `json:"transportCa"`
-
-	LeftOut []string `json:"leftOut,omitempty"` // hosts of this member that nobody has allowed or proven
-}
 
 // renewal keeps this member's certificates, its trust and its node identity up to date.
 type renewal struct {
@@ -178,79 +166,6 @@ func (r *renewal) install(a certificateAnswer) error {
 	return r.ReloadHTTP()
 }
 
-// issue signs new leaves for a member.
-func (is *issuer) issue(ctx context.Context, nodeID uint64, q certificateRequest,
-	e store.HostEvidence) (a certificateAnswer, err error) {
-	m, err := is.Store.Members.Get(ctx, store.AsLeader, nodeID)
-	if err != nil {
-		return a, err
-	}
-	if m == nil {
-		return a, fmt.Errorf("node %d is not a member", nodeID)
-	}
-	now := time.Now()
-	records := []store.Certificate{store.NewCertificate(certs.HTTP, now), store.NewCertificate(certs.Transport, now)}
-	trust, err := is.Store.Authorities.Trust(ctx, store.AsLeader)
-	if err != nil {
-		return a, err
-	}
-	for i := range records {
-		by := trust.Of(records[i].Kind)
-		if !now.Before(by.Cert.NotAfter) {
-			return a, fmt.Errorf("the %s authority has ended and its successor does not issue yet", records[i].Kind)
-		}
-		records[i].NodeID, records[i].Authority = nodeID, by.Generation
-	}
-	e.Dialled = is.dialled(ctx, store.Announcement{NodeID: nodeID, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress,
-		Evidence: e})
-	hosts, err := is.Store.Certificates.Record(ctx, is.actor(), nodeID, records, e)
-	if err != nil {
-		return a, err
-	}
-	if a.LeftOut = hosts.LeftOut; len(a.LeftOut) > 0 {
-		is.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+store.SettingCertificateHosts+
-			" allows hosts", "node", nodeID, "hosts", a.LeftOut)
-	}
-	for i, out := range []struct {
-		csr           []byte
-		chain, bundle *[]byte
-	}{{q.HTTP, &a.HTTP, &a.HTTPCA}, {q.Transport, &a.Transport, &a.TransportCA}} {
-		var csr *x509.CertificateRequest
-		if csr, err = certs.ParseCSR(out.csr); err != nil {
-			return a, err
-		}
-		by := trust.Of(records[i].Kind)
-		names := slices.Clone(hosts.For)
-		if records[i].Kind == certs.Transport {
-			names = append(names, is.peeringName())
-		}
-		der, err := records[i].Sign(by.CA, csr.PublicKey, is.Transport.ClusterID(), m.Name, names)
-		if err != nil {
-			return a, err
-		}
-		*out.chain, *out.bundle = append(certs.EncodeCert(der), by.Chain...), by.Bundle
-	}
-	return a, nil
-}
-
-func (is *issuer) serveCertificates(w http.ResponseWriter, r *http.Request) {
-	var q certificateRequest
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&q); err != nil {
-		http.Error(w, "the request cannot be read", http.StatusBadRequest)
-		return
-	}
-	a, err := is.issue(r.Context(), transport.MemberID(r.Context()), q, store.HostEvidence{Remote: remoteHost(r)})
-	switch {
-	case errors.Is(err, store.ErrNotLeader):
-		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
-	case err != nil:
-		is.log.Warn("certificates", "node", transport.MemberID(r.Context()), "err", err)
-		http.Error(w, "the certificates were not issued", http.StatusServiceUnavailable)
-	default:
-		writeJSON(w, a)
-	}
-}
-
 // peeringName is the name under which other clusters ask for this one, "" while the datacenter is not known.
 func (m *member) peeringName() string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -260,4 +175,136 @@ func (m *member) peeringName() string {
 		return ""
 	}
 	return certs.PeeringName(datacenter, m.Transport.ClusterID())
+}
+
+// expect wakes the renewal when something is not as the leader has it. It believes the leader in nothing else: what it
+// then gets comes from whoever leads.
+func (r *renewal) expect(trust uint64, key string) {
+	r.expected.Store(trust)
+	if old := r.tokenKey.Load(); key != "" && (old == nil || *old != key) {
+		r.tokenKey.Store(&key)
+	} else if trust <= r.trusted.Load() {
+		return
+	}
+	select {
+	case r.due <- struct{}{}:
+	default:
+	}
+}
+
+// fromLeader asks the leader, or this member itself when it leads.
+func fromLeader[T any](ctx context.Context, m *member, method, path string,
+	own func(context.Context, uint64) (T, error)) (out T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	leader, err := m.Store.AwaitLeader(ctx)
+	if err != nil {
+		return out, err
+	}
+	if leader == m.Store.NodeID() {
+		return own(ctx, leader)
+	}
+	err = m.Transport.Call(ctx, method, leader, path, nil, &out)
+	return out, err
+}
+
+// syncTrust puts the leader's trust into effect: first what is accepted, then what is presented, with new leaves if
+// another authority issues now. Connections that are open stay.
+func (r *renewal) syncTrust(ctx context.Context) error {
+	if have := r.trusted.Load(); have > 0 && have >= r.expected.Load() {
+		return nil
+	}
+	a, err := fromLeader(ctx, r.member, http.MethodGet, transport.PathTrust, r.issuer.trust)
+	if err != nil {
+		return err
+	}
+	if a.Revision < r.trusted.Load() {
+		return nil // of a leader that has been deposed and does not know
+	}
+	kinds := []struct {
+		kind certs.Kind
+		of   trustOfOne
+	}{{certs.HTTP, a.HTTP}, {certs.Transport, a.Transport}}
+	for _, x := range kinds {
+		if err := r.Dir.InstallAuthorities(x.kind, x.of.Bundle); err != nil {
+			return err
+		}
+	}
+	if err := r.reload(); err != nil {
+		return err
+	}
+	own := true
+	for _, x := range kinds {
+		same, err := r.Dir.Rechain(x.kind, x.of.Chain, x.of.Bundle)
+		if err != nil {
+			return err
+		}
+		own = own && same
+	}
+	if own {
+		err = r.reload()
+	} else if err = r.renewNow(ctx); err == nil {
+		r.log.Info("certificates renewed", "why", "another authority issues")
+	}
+	if err == nil {
+		r.trusted.Store(a.Revision)
+	}
+	return err
+}
+
+// reload uses the files of both listeners from the next connection on.
+func (r *renewal) reload() error {
+	if err := r.Dir.Load(r.Transport.Credentials()); err != nil {
+		return err
+	}
+	return r.ReloadHTTP()
+}
+
+// syncToken keeps DIR/node.jwt valid: it is renewed in the middle of its life and when the key that signs it has
+// changed.
+func (r *renewal) syncToken(ctx context.Context) error {
+	if !r.tokenDue(time.Now()) {
+		return nil
+	}
+	t, err := fromLeader(ctx, r.member, http.MethodPost, pathNodeToken, r.issuer.mintToken)
+	if err != nil {
+		return err
+	}
+	return r.Dir.SaveNodeToken(t.NodeJWT)
+}
+
+func (r *renewal) tokenDue(now time.Time) bool {
+	jwt, err := r.Dir.NodeToken()
+	if err != nil {
+		return true
+	}
+	kid, expires, err := certs.PeekNodeJWT(jwt)
+	if err != nil || expires.Sub(now) < certs.NodeJWTLifetime/2 {
+		return true
+	}
+	key := r.tokenKey.Load()
+	return key != nil && *key != kid
+}
+
+// withheld are hosts of this member that the leader leaves out of its certificates, so that it does not ask for them
+// without end.
+type withheld struct {
+	mu    sync.Mutex
+	hosts []string
+	until time.Time
+}
+
+// note remembers what was left out, and reports whether that is news.
+func (w *withheld) note(hosts []string, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	news := len(hosts) > 0 && !slices.Equal(hosts, w.hosts)
+	w.hosts, w.until = hosts, now.Add(withheldFor)
+	return news
+}
+
+func (w *withheld) has(host string, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return now.Before(w.until) && slices.Contains(w.hosts, addr.CanonicalHost(host))
 }

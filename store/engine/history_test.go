@@ -1,6 +1,7 @@
-package store
+package engine
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,7 +12,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// writers mint join tokens, each id once, and remember what was answered.
+// writers write notes, each request once, and remember what was answered.
 type writers struct {
 	c       *testCluster
 	mu      sync.Mutex
@@ -23,9 +24,9 @@ type writers struct {
 }
 
 type attempt struct {
-	id, request string
-	node        uint64
-	err         error
+	request string
+	node    uint64
+	err     error
 }
 
 // run starts n goroutines that write to the given nodes in turn until finish is called.
@@ -50,11 +51,10 @@ func (c *testCluster) run(n int, nodes ...uint64) *writers {
 	return w
 }
 
-func (w *writers) attempt(s *Store) {
-	a := attempt{id: NewID(), request: uuid.NewString(), node: s.NodeID()}
+func (w *writers) attempt(s *Engine) {
+	a := attempt{request: uuid.NewString(), node: s.NodeID()}
 	begin := time.Now()
-	_, a.err = s.JoinTokens.Create(bg, Actor{Name: "writer", RequestID: a.request},
-		JoinToken{ID: a.id, Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: begin.Add(time.Hour)})
+	a.err = s.Write(bg, a.request, note(a.request))
 	took := time.Since(begin)
 	if a.err == nil {
 		w.acked.Add(1)
@@ -91,51 +91,35 @@ func (w *writers) finish() {
 	case <-time.After(2 * answerLimit):
 		t.Fatal("a writer hangs")
 	}
-	content := w.c.agree()
-	if len(content["audit"]) == 0 {
-		t.Fatal("no audit rows")
-	}
+	w.c.agree()
 	l := w.c.leader()
-	tokens, audits := map[string]int{}, map[string]int{}
-	err := l.Read(bg, AsLeader, func(v *View) error {
-		for query, into := range map[string]map[string]int{"SELECT id FROM join_tokens": tokens, "SELECT request_id FROM audit": audits} {
-			rows, err := v.query(query)
-			if err != nil {
-				return err
-			}
-			for rows.Next() {
-				var id string
-				if err := rows.Scan(&id); err != nil {
-					return err
-				}
-				into[id]++
-			}
-			rows.Close()
+	notes := map[string]int{}
+	if err := l.Read(bg, AsLeader, func(v *View) error {
+		list, err := Collect(v, func(r *sql.Rows) (request string, err error) { return request, r.Scan(&request) },
+			"SELECT request FROM notes")
+		for _, request := range list {
+			notes[request]++
 		}
-		return nil
-	})
-	if err != nil {
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	count := map[string]int{}
 	for _, a := range w.log {
-		have := tokens[a.id]
-		if have != audits[a.request] {
-			t.Errorf("token %s is there %d times and has %d audit rows", a.id, have, audits[a.request])
-		}
+		have := notes[a.request]
 		var refusal *Refusal
 		switch {
 		case a.err == nil:
 			count["ok"]++
 			if have != 1 {
-				t.Errorf("token %s was answered by node %d and is there %d times", a.id, a.node, have)
+				t.Errorf("request %s was answered by node %d and is there %d times", a.request, a.node, have)
 			}
 		case errors.Is(a.err, ErrUnknownOutcome):
 			count["unknown"]++
 		case errors.Is(a.err, ErrNotLeader), errors.Is(a.err, ErrNoLeader), errors.As(a.err, &refusal):
 			count[a.err.Error()]++
 			if have != 0 {
-				t.Errorf("token %s was refused by node %d with %v and is there", a.id, a.node, a.err)
+				t.Errorf("request %s was refused by node %d with %v and is there", a.request, a.node, a.err)
 			}
 		default:
 			t.Errorf("node %d answered %v", a.node, a.err)
@@ -148,26 +132,21 @@ func (w *writers) finish() {
 	checkRevisions(t, l)
 }
 
-// checkRevisions verifies that no revision and no audit number is missing or used twice.
-func checkRevisions(t testing.TB, l *Store) {
+// checkRevisions verifies that no revision and no number is missing or used twice.
+func checkRevisions(t testing.TB, l *Engine) {
 	t.Helper()
-	revisions := integers(t, l, "SELECT DISTINCT revision FROM audit ORDER BY revision")
+	revisions := integers(t, l, "SELECT DISTINCT revision FROM notes ORDER BY revision")
 	for i, r := range revisions {
 		if r != int64(i)+1 {
 			t.Fatalf("revision %d follows %d", r, i)
 		}
 	}
 	if now := integers(t, l, "SELECT revision FROM cluster"); len(now) != 1 || now[0] != int64(len(revisions)) {
-		t.Errorf("the cluster is at revision %v, the audit at %d", now, len(revisions))
+		t.Errorf("the cluster is at revision %v, the notes at %d", now, len(revisions))
 	}
-	if gaps := integers(t, l, "SELECT revision FROM audit GROUP BY revision HAVING min(seq) <> 1 OR max(seq) <> count(*)"); len(gaps) > 0 {
-		t.Errorf("audit rows are missing in revisions %v", gaps)
+	if gaps := integers(t, l, "SELECT revision FROM notes GROUP BY revision HAVING min(seq) <> 1 OR max(seq) <> count(*)"); len(gaps) > 0 {
+		t.Errorf("notes are missing in revisions %v", gaps)
 	}
-}
-
-func audits(t testing.TB, s *Store, request string) int {
-	t.Helper()
-	return len(integers(t, s, "SELECT seq FROM audit WHERE request_id = ?", request))
 }
 
 func noLeader(err error) bool {

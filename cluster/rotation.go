@@ -17,6 +17,9 @@ const successionLead = 90 * 24 * time.Hour
 // new one nobody has a valid certificate.
 const patience = time.Minute
 
+// checkEvery is how often the leader looks for certificates that expire soon.
+const checkEvery = time.Minute
+
 // successionDue reports whether an authority needs a successor now. An operator's own is left to the operator for as
 // long as it is valid; once it has ended, muster makes one, for nothing else would let members renew their leaves.
 func successionDue(by *store.Issuer, now time.Time) bool {
@@ -178,4 +181,48 @@ func (c *Cluster) Installed(ctx context.Context) (in store.Installed, why map[ui
 		}
 	}
 	return in, why, nil
+}
+
+// reencryptBatch is how many values move to a new generation in one transaction; others write in between.
+const reencryptBatch = 500
+
+// PrepareRemoval makes the new data-encryption key and the new epochs of every key that a removed member could open.
+func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error) {
+	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
+	if err != nil {
+		return nil, err
+	}
+	return c.Store.Keys.PrepareRotation(ctx, nodeID, keys)
+}
+
+// rekey moves what is sealed under old generations to the active one, a batch at a time, and rotates by age.
+func (t *term) rekey(ctx context.Context) error {
+	for ctx.Err() == nil {
+		n, err := t.Store.Keys.Reencrypt(ctx, t.actor(), reencryptBatch)
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// rotateByAge makes a new data-encryption key when the active one is older than the setting allows.
+func (t *term) rotateByAge(ctx context.Context) error {
+	limit, err := t.Store.Settings.DEKMaxAge(ctx, store.AsLeader)
+	if err != nil || limit == 0 {
+		return err
+	}
+	list, err := t.Store.Keys.Generations(ctx, store.Linearisable)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	if age := t.Store.Now().Sub(list[len(list)-1].CreatedAt); age > limit {
+		r, err := t.Store.Keys.PrepareRotation(ctx, 0, nil)
+		if err != nil {
+			return err
+		}
+		_, err = t.Store.Keys.RotateDEK(ctx, t.actor(), r, "age")
+		return err
+	}
+	return nil
 }

@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -39,8 +39,7 @@ func TestLeaderCutOff(t *testing.T) {
 			for i := range 5 {
 				request := uuid.NewString()
 				err := promised(t, fmt.Sprintf("write %d to the leader that is cut off", i), func() error {
-					_, err := old.JoinTokens.Create(bg, Actor{RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
-					return err
+					return old.Write(bg, request, note(request))
 				})
 				if !noLeader(err) {
 					t.Errorf("the leader that is cut off answered %v", err)
@@ -100,7 +99,7 @@ func TestCloseHandsOver(t *testing.T) {
 	if got := c.leader().NodeID(); got == old {
 		t.Errorf("node %d leads and is stopped", got)
 	}
-	c.start(old)
+	c.start(old, testHooks(old == 1))
 	w.finish()
 }
 
@@ -110,7 +109,7 @@ func TestMajorityLost(t *testing.T) {
 		t.Run("the "+survivor+" is left", func(t *testing.T) {
 			c := newTestCluster(t, 3)
 			l := c.leader()
-			tok, err := mint(bg, l)
+			token, err := write(bg, l)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,9 +120,9 @@ func TestMajorityLost(t *testing.T) {
 			s := c.node(left)
 			stale := func() error {
 				return s.Read(bg, Stale, func(v *View) error {
-					got, err := v.joinToken(tok.ID)
-					if err == nil && got == nil {
-						err = errors.New("the token is not there")
+					there, err := noted(v, token)
+					if err == nil && !there {
+						err = errors.New("the note is not there")
 					}
 					return err
 				})
@@ -137,8 +136,7 @@ func TestMajorityLost(t *testing.T) {
 			request := uuid.NewString()
 			for i := range 3 {
 				err := promised(t, "write", func() error {
-					_, err := s.JoinTokens.Create(bg, Actor{Name: "test", RequestID: request}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
-					return err
+					return s.Write(bg, request, note(request))
 				})
 				if !noLeader(err) {
 					t.Errorf("write %d: %v", i, err)
@@ -147,14 +145,8 @@ func TestMajorityLost(t *testing.T) {
 			if err := promised(t, "linearisable read", func() error { return s.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
 				t.Errorf("linearisable read: %v", err)
 			}
-			if err := promised(t, "list of members", func() error { _, err := s.Members.List(bg, Linearisable); return err }); !noLeader(err) {
-				t.Errorf("linearisable list: %v", err)
-			}
 			if err := promised(t, "stale read", stale); err != nil {
 				t.Errorf("stale read: %v", err)
-			}
-			if list, err := s.Members.List(bg, Stale); err != nil || len(list) != 3 {
-				t.Errorf("stale list: %d members, %v", len(list), err)
 			}
 			ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
 			defer cancel()
@@ -169,11 +161,11 @@ func TestMajorityLost(t *testing.T) {
 			}
 			for id := range c.dirs {
 				if id != left {
-					c.start(id)
+					c.start(id, testHooks(id == 1))
 				}
 			}
-			c.eventually("a write after the others are back", func() error { _, err := mint(bg, c.leader()); return err })
-			if _, err := c.leader().Members.List(bg, Linearisable); err != nil {
+			c.eventually("a write after the others are back", func() error { _, err := write(bg, c.leader()); return err })
+			if err := c.leader().Read(bg, Linearisable, func(*View) error { return nil }); err != nil {
 				t.Error(err)
 			}
 			c.agree()
@@ -209,7 +201,7 @@ func TestTransfers(t *testing.T) {
 	if now := integers(t, c.leader(), "SELECT epoch FROM cluster")[0]; now < epoch+int64(moved) {
 		t.Errorf("epoch %d after %d transfers from epoch %d", now, moved, epoch)
 	}
-	for _, s := range []*Store{c.node(1), c.node(2), c.node(3)} {
+	for _, s := range []*Engine{c.node(1), c.node(2), c.node(3)} {
 		if s.Leading() {
 			continue
 		}
@@ -217,85 +209,6 @@ func TestTransfers(t *testing.T) {
 			t.Errorf("a follower transfers: %v", err)
 		}
 	}
-}
-
-func (c *testCluster) joinAny(recipient string) (Joined, error) {
-	l := c.leader()
-	tok, err := mint(bg, l)
-	if err != nil {
-		return Joined{}, err
-	}
-	return l.Members.Join(bg, Actor{Name: "test"}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: recipient, RaftAddress: "10.0.0.9:7000"}})
-}
-
-// (h) All state survives a restart of all nodes, the epoch grows, and ids go on where they were.
-func TestRestartOfAll(t *testing.T) {
-	c := newTestCluster(t, 3)
-	ids := map[uint64]bool{1: true, 2: true, 3: true}
-	next := uint64(4)
-	join := func(what string) {
-		t.Helper()
-		var j Joined
-		c.eventually(what, func() (err error) { j, err = c.joinAny(uuid.NewString()); return err })
-		if j.Member.NodeID != next || ids[j.Member.NodeID] {
-			t.Errorf("%s: node %d, want %d", what, j.Member.NodeID, next)
-		}
-		ids[j.Member.NodeID] = true
-		next++
-	}
-	join("join before the restart")
-	epoch := integers(t, c.leader(), "SELECT epoch FROM cluster")[0]
-	for round := range 2 {
-		before := c.agree()
-		for id := range c.dirs {
-			c.stop(id)
-		}
-		for id := range c.dirs {
-			c.start(id)
-		}
-		l := c.leader()
-		now := integers(t, l, "SELECT epoch FROM cluster")[0]
-		if now <= epoch {
-			t.Errorf("round %d: epoch %d after %d", round, now, epoch)
-		}
-		epoch = now
-		after := c.agree()
-		for table, rows := range before {
-			if table == "cluster" || table == "audit" { // the new leadership writes there
-				continue
-			}
-			if err := difference(map[string][]string{table: rows}, map[string][]string{table: after[table]}); err != nil {
-				t.Errorf("round %d: %v", round, err)
-			}
-		}
-		have := map[string]bool{}
-		for _, r := range after["audit"] {
-			have[r] = true
-		}
-		for _, r := range before["audit"] {
-			if !have[r] {
-				t.Errorf("round %d: lost audit row %s", round, r)
-			}
-		}
-		join(fmt.Sprintf("join after restart %d", round))
-	}
-	// A refused join uses no id up.
-	l := c.leader()
-	tok, err := mint(bg, l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.JoinTokens.Revoke(bg, Actor{}, tok.ID); err != nil {
-		t.Fatal(err)
-	}
-	var refusal *Refusal
-	if _, err := l.Members.Join(bg, Actor{}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull}}); !errors.As(err, &refusal) || refusal.Code != Unauthorized {
-		t.Errorf("join with a revoked token: %v", err)
-	}
-	join("join after a refusal")
-	c.stop(c.leader().NodeID())
-	join("join on another leader")
-	checkRevisions(t, c.leader())
 }
 
 // A linearisable read counts the voters of the configuration that holds, from the first moment of a leadership on:
