@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test docs-test env test-engine asan race faults lint bench man image install clean setup setup-test setup-bench FORCE
+.PHONY: build run test docs-test env test-engine asan race faults lint bench man notice image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -85,12 +85,23 @@ lint: setup
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) vet ./...
 	$(GO) tool -modfile=tools/go.mod staticcheck -tags $(TAGS) ./...
 
+# muster beside etcd and beside its engine alone (bench/README.md): make bench [BENCH='-only writes'] [RESULT=NAME]
+# [PROFILE=DIR]. RESULT keeps the figures as bench/results/NAME.json, PROFILE leaves CPU and mutex profiles of each part.
+BENCH   ?=
+RESULT  ?=
+PROFILE ?=
 bench: setup-bench build
-	cd bench && $(GO) run . -muster ../muster
+	$(if $(PROFILE),$(GO) build -tags $(TAGS),profile -ldflags '$(STATIC) $(STAMP)' -o .deps/muster-profile .)
+	cd bench && $(GO) run . -muster $(if $(PROFILE),../.deps/muster-profile -profile $(abspath $(PROFILE)),../muster) \
+		$(if $(RESULT),-json results/$(RESULT).json) $(BENCH)
 
 # A manual page for each command, made from the commands.
 man: setup
 	$(GO) run -tags $(TAGS) -ldflags '$(STAMP)' ./scripts/man man
+
+# NOTICE: the licences of everything that is linked.
+notice: setup
+	$(GO) run -tags $(TAGS) ./scripts/notice NOTICE
 
 # The container's image: the binary and a directory that belongs to its user. It is made here, for no image has to be fetched.
 image: build
@@ -110,7 +121,9 @@ install: build man
 	./muster completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_muster
 	./muster completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/muster.fish
 	install -d $(DESTDIR)$(UNITS)
-	sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/muster.service >$(DESTDIR)$(UNITS)/muster.service
+	for unit in muster.service muster-backup.service muster-backup.timer; do \
+		sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/$$unit >$(DESTDIR)$(UNITS)/$$unit; \
+	done
 
 setup:
 	@scripts/setup.sh build

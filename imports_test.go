@@ -31,10 +31,19 @@ var arrows = map[string][]string{
 	"client":      {"api"},
 	"api":         {},
 	// A member that joins is a client of its cluster. node puts everything else together.
-	"node": {"client", "api", "handlers/…", "cluster/…", "store"},
+	"node": {"api", "client", "handlers/…", "cluster/…", "store"},
 
-	"handlers":   {"handlers/openapi", "handlers/ui", "api", "cluster/autopilot", "store"},
-	"handlers/…": {"handlers/…", "api", "cluster/autopilot", "store"},
+	"handlers":                     {"cluster/autopilot", "store"},
+	"handlers/internal/membership": {"handlers", "store"},
+	"handlers/zlayer":              family(),
+	"handlers/elastic":             family(),
+	"handlers/ella":                family(),
+	"handlers/consul":              family(),
+	"handlers/nomad":               family(),
+	"handlers/native":              family("handlers/native/openapi"),
+	"handlers/native/openapi":      {},
+	"handlers/native/ui":           family(),
+	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "store"}, // for tests
 
 	"cluster":           {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport", "store"},
 	"cluster/autopilot": {},
@@ -45,6 +54,11 @@ var arrows = map[string][]string{
 	"store":                   {"store/engine"},
 	"store/engine":            {},
 	"store/engine/enginetest": {"store/engine"},
+}
+
+// family is what a family of the API may import: the engine, never another family.
+func family(more ...string) []string {
+	return append(more, "handlers", "handlers/internal/membership", "api", "cluster/autopilot", "store")
 }
 
 // Every import of the program goes along an arrow. Tests may go against them.

@@ -12,15 +12,26 @@ import (
 	"go.uber.org/zap"
 )
 
-// etcdSystem is the yardstick: etcd with its default settings, plaintext gRPC, its own Go client.
-type etcdSystem struct{ program string }
+// etcdSystem is the yardstick: etcd with its default settings, its own Go client, and plaintext gRPC or, secured, TLS
+// everywhere and a user with a password.
+type etcdSystem struct {
+	program string
+	secured bool
+}
 
-func (etcdSystem) name() string { return "etcd" }
+func (s etcdSystem) name() string {
+	if s.secured {
+		return "etcd-tls"
+	}
+	return "etcd"
+}
 
 type etcdCluster struct {
 	endpoints []string // of the clients
 	procs     []*process
 	admin     []*clientv3.Client // one per member, for questions outside the measurements
+	secure    *secure            // nil: plaintext
+	user      string             // empty: without authentication
 }
 
 func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
@@ -33,41 +44,59 @@ func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 		return nil, err
 	}
 	c := &etcdCluster{endpoints: addrs[:members]}
+	scheme, flags := "http://", []string(nil)
+	if s.secured {
+		if c.secure, err = newSecure(dir); err != nil {
+			return nil, err
+		}
+		scheme, flags = "https://", c.secure.flags
+	}
 	var initial []string
 	for i, peer := range addrs[members:] {
-		initial = append(initial, fmt.Sprintf("n%d=http://%s", i+1, peer))
+		initial = append(initial, fmt.Sprintf("n%d=%s%s", i+1, scheme, peer))
 	}
 	for i, peer := range addrs[members:] {
-		name, api := fmt.Sprintf("n%d", i+1), "http://"+c.endpoints[i]
-		p, err := f.launch(dir, name, s.program, "--name", name, "--data-dir", dir+"/"+name, "--logger", "zap",
+		name, api := fmt.Sprintf("n%d", i+1), scheme+c.endpoints[i]
+		p, err := f.launch(dir, name, append([]string{s.program, "--name", name, "--data-dir", dir + "/" + name, "--logger", "zap",
 			"--listen-client-urls", api, "--advertise-client-urls", api,
-			"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
-			"--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", "new")
+			"--listen-peer-urls", scheme + peer, "--initial-advertise-peer-urls", scheme + peer,
+			"--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", "new"}, flags...)...)
 		if err != nil {
 			stop(c)
 			return nil, err
 		}
 		c.procs = append(c.procs, p)
-		client, err := etcdClient(c.endpoints[i])
+		client, err := c.client(i)
 		if err != nil {
 			stop(c)
 			return nil, err
 		}
 		c.admin = append(c.admin, client)
 	}
-	if err := allCaughtUp(ctx, c); err != nil {
+	err = allCaughtUp(ctx, c)
+	if err == nil && s.secured {
+		err = c.authenticate(ctx)
+	}
+	if err != nil {
 		stop(c)
 		return nil, err
 	}
 	return c, nil
 }
 
-func etcdClient(endpoint string) (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{
-		Endpoints: []string{endpoint}, DialTimeout: 3 * time.Second, Logger: zap.NewNop(),
+func (c *etcdCluster) client(member int) (*clientv3.Client, error) {
+	config := clientv3.Config{
+		Endpoints: []string{c.endpoints[member]}, DialTimeout: 3 * time.Second, Logger: zap.NewNop(),
 		// A member that comes back is noticed at once; the default waits up to two minutes between attempts.
 		BackoffWaitBetween: 20 * time.Millisecond,
-	})
+	}
+	if c.secure != nil {
+		config.TLS = c.secure.tls
+	}
+	if c.user != "" {
+		config.Username, config.Password = c.user, etcdPassword
+	}
+	return clientv3.New(config)
 }
 
 func (c *etcdCluster) processes() []*process { return c.procs }
@@ -116,7 +145,7 @@ func (c *etcdCluster) transfer(ctx context.Context, from, to int) error {
 }
 
 func (c *etcdCluster) dial(member int, _ bool) (conn, error) {
-	client, err := etcdClient(c.endpoints[member])
+	client, err := c.client(member)
 	return &etcdConn{client}, err
 }
 

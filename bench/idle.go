@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -11,7 +12,7 @@ func (b *bench) idle(ctx context.Context) {
 	cpu, memory := outcome{}, outcome{}
 	before := make(map[*process]time.Duration)
 	clusters := make(map[string]cluster)
-	for _, s := range b.systems {
+	for _, s := range slices.Concat(b.systems, b.beside) {
 		c, err := b.shared(ctx, s)
 		if err != nil {
 			cpu.fail(s, err)

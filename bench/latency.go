@@ -41,9 +41,9 @@ func (b *bench) apart(ctx context.Context, delay time.Duration) error {
 		what string
 		job  job
 	}{
-		{"writes at the leader", job{1, findLeader, write}}, {"writes at the leader", job{64, findLeader, write}},
-		{"writes at a follower", job{64, findFollower, write}},
-		{"reads at the leader", job{1, findLeader, read}}, {"reads at the leader", job{64, findLeader, read}},
+		{"writes at the leader", job{clients: 1, member: findLeader, op: write}}, {"writes at the leader", job{clients: 64, member: findLeader, op: write}},
+		{"writes at a follower", job{clients: 64, member: findFollower, op: write}},
+		{"reads at the leader", job{clients: 1, member: findLeader, op: read}}, {"reads at the leader", job{clients: 64, member: findLeader, op: read}},
 	} {
 		run, closeAll, err := b.connect(ctx, &system, c, m.job)
 		if err != nil {

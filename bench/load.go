@@ -16,11 +16,13 @@ type sample struct {
 	failed int
 	err    error         // the first failure
 	cpu    time.Duration // of the three servers
+	commit commits       // of the leader, meanwhile
 }
 
 func (s *sample) add(o sample) {
 	s.took += o.took
 	s.cpu += o.cpu
+	s.commit.add(o.commit)
 	s.good = append(s.good, o.good...)
 	s.failed += o.failed
 	if s.err == nil {
@@ -76,6 +78,7 @@ func (s *sample) value() value {
 	if len(s.good) > 0 {
 		v.CPU = float64(s.cpu.Microseconds()) / float64(len(s.good))
 	}
+	s.commit.describe(&v, s.took)
 	if s.err != nil {
 		v.Error = fmt.Sprintf("%d failed, such as: %v", s.failed, s.err)
 	}
@@ -103,6 +106,27 @@ type job struct {
 	clients int
 	member  func(context.Context, cluster) (int, error) // whom the clients are connected to
 	op      func(context.Context, conn) error
+	writes  bool // op is a write, which the engine alone can do, too
+}
+
+// transactor is a conn that does the work of many clients in one transaction.
+type transactor interface {
+	transaction(ctx context.Context, n int) error
+}
+
+// committer is a cluster that counts its commits.
+type committer interface {
+	commits(ctx context.Context) (commits, error)
+}
+
+// yardsticks are the systems that can do a job.
+func (b *bench) yardsticks(j job) (list []system) {
+	for _, s := range slices.Concat(b.systems, b.beside) {
+		if _, engine := s.(engineSystem); !engine || j.writes {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // throughput puts the shared clusters under the job, in turns, so that whatever else the machine does hits both.
@@ -113,7 +137,8 @@ func (b *bench) throughput(ctx context.Context, j job) outcome {
 		runs  = make(map[string]func(time.Duration) sample)
 		slice = b.duration / time.Duration(b.rounds)
 	)
-	for _, s := range b.systems {
+	systems := b.yardsticks(j)
+	for _, s := range systems {
 		run, closeAll, err := b.prepare(ctx, s, j)
 		if err != nil {
 			out.fail(s, err)
@@ -124,7 +149,7 @@ func (b *bench) throughput(ctx context.Context, j job) outcome {
 		runs[s.name()], sums[s.name()] = run, &sample{}
 	}
 	for range b.rounds {
-		for _, s := range b.systems {
+		for _, s := range systems {
 			if run := runs[s.name()]; run != nil {
 				sums[s.name()].add(run(slice))
 			}
@@ -157,12 +182,19 @@ func (b *bench) connect(ctx context.Context, s system, c cluster, j job) (run fu
 			return nil, nil, err
 		}
 	}
+	clients, op := j.clients, func(ctx context.Context, client int) error {
+		return j.op(ctx, conns[client%len(conns)])
+	}
+	if t, ok := conns[0].(transactor); ok {
+		clients, op = 1, func(ctx context.Context, _ int) error { return t.transaction(ctx, j.clients) }
+	}
 	run = func(d time.Duration) sample {
-		cpu := totalCPU(c.processes())
-		sum := load(ctx, j.clients, d, 1<<20, func(ctx context.Context, client int) error {
-			return j.op(ctx, conns[client%len(conns)])
-		})
-		sum.cpu = totalCPU(c.processes()) - cpu
+		cpu, before := totalCPU(c.processes()), countCommits(ctx, c)
+		sum := load(ctx, clients, d, 1<<20, op)
+		sum.cpu, sum.commit = totalCPU(c.processes())-cpu, countCommits(ctx, c).since(before)
+		if clients < j.clients { // each transaction was that many operations
+			sum.good = slices.Concat(slices.Repeat([][]time.Duration{sum.good}, j.clients)...)
+		}
 		return sum
 	}
 	closeAll = func() {

@@ -26,8 +26,9 @@ type bench struct {
 	delays                       []time.Duration
 
 	fleet   *fleet
-	muster  *musterSystem // nil: not there
-	systems []system
+	muster  *musterSystem    // nil: not there
+	systems []system         // muster and etcd
+	beside  []system         // more yardsticks, under the loads only: etcd with TLS and a password, dqlite alone
 	running map[string]start // those that several parts share
 	report  *report
 }
@@ -42,7 +43,16 @@ type part struct {
 	measure func(context.Context)
 }
 
-func main() { os.Exit(run()) }
+func main() {
+	if args := os.Args[1:]; len(args) == 4 && args[0] == dqliteCommand {
+		if err := dqliteNode(args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(run())
+}
 
 func run() int {
 	b := &bench{running: make(map[string]start), report: &report{Machine: make(map[string]string)}}
@@ -63,6 +73,7 @@ func run() int {
 		etcd    = flag.String("etcd", "etcd", "the etcd `program`")
 		only    = flag.String("only", usual, "the `parts` to measure")
 		json    = flag.String("json", "", "also write the report to this `file`")
+		profile = flag.String("profile", "", "leave CPU and mutex profiles of muster's members in this `directory`; needs a muster built with -tags profile")
 		keep    = flag.Bool("keep", false, "keep the data directories and logs")
 		version = flag.Int("http", 1, "the `version` of HTTP that muster's clients speak, 1 or 2")
 		keyed   = flag.Bool("keyed", false, "mint with an Idempotency-Key also in the writes part")
@@ -110,7 +121,10 @@ func run() int {
 	}
 
 	var err error
-	if b.fleet, err = newFleet(); err != nil {
+	if b.fleet, err = newFleet(); err == nil && *profile != "" {
+		err = b.fleet.profileInto(*profile)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
@@ -129,7 +143,9 @@ func run() int {
 			if !p.shared {
 				b.stopShared()
 			}
+			b.fleet.measuring(p.name)
 			p.measure(ctx)
+			b.fleet.cutProfiles(p.name)
 		}
 	}
 	if ctx.Err() != nil {
@@ -162,6 +178,10 @@ func (b *bench) find(muster, etcd string) {
 	} else {
 		b.etcdPath, _ = filepath.Abs(path)
 		b.systems = append(b.systems, etcdSystem{program: b.etcdPath})
+		b.beside = append(b.beside, etcdSystem{program: b.etcdPath, secured: true})
+	}
+	if b.muster != nil {
+		b.beside = append(b.beside, engineSystem{b})
 	}
 }
 
@@ -191,8 +211,13 @@ func (b *bench) stopShared() {
 
 // connections tells how many connections the clients of a throughput measurement share. HTTP/1.1 cannot share any.
 func (b *bench) connections(s system, clients int) int {
-	if m, ok := s.(*musterSystem); ok && !(m != nil && m.http2) {
-		return clients
+	switch m := s.(type) {
+	case *musterSystem:
+		if m == nil || !m.http2 {
+			return clients
+		}
+	case engineSystem:
+		return 1
 	}
 	if b.conns > 0 {
 		return min(b.conns, clients)

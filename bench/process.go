@@ -23,6 +23,9 @@ type fleet struct {
 	all     []*process
 	closed  bool
 	starter chan func() // see newFleet
+
+	profiles string // directory, empty for none
+	part     string // that is being measured
 }
 
 func newFleet() (*fleet, error) {
@@ -62,13 +65,15 @@ type process struct {
 	fleet *fleet
 	args  []string
 	log   string // file name: what it says
-	cmd   *exec.Cmd
-	ended chan struct{}
+	// profiled: it is a muster, which may profile itself
+	profiled bool
+	cmd      *exec.Cmd
+	ended    chan struct{}
 }
 
 // launch starts a program whose output goes to dir/<name>.log.
 func (f *fleet) launch(dir, name string, args ...string) (*process, error) {
-	p := &process{fleet: f, args: args, log: filepath.Join(dir, name+".log")}
+	p := &process{fleet: f, args: args, log: filepath.Join(dir, name+".log"), profiled: len(args) > 1 && args[1] == "serve"}
 	if err := p.start(); err != nil {
 		return nil, err
 	}
@@ -91,6 +96,9 @@ func (p *process) start() error {
 	defer out.Close()
 	cmd := exec.Command(p.args[0], p.args[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = out, out, environment()
+	if p.profiled && p.fleet.profiles != "" {
+		cmd.Env = append(cmd.Env, profileVariable+"="+p.fleet.profiles)
+	}
 	// Its own process group: Ctrl-C reaches the benchmark alone, which then stops the rest in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

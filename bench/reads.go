@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // reads are linearisable ones at the leader: the Raft configuration and the list of three members, beside one etcd key.
@@ -25,10 +26,10 @@ func (b *bench) reads(ctx context.Context) {
 	}
 }
 
-// readable puts the key that etcd shall be asked for.
+// readable puts the key that etcds shall be asked for.
 func (b *bench) readable(ctx context.Context) error {
-	for _, s := range b.systems {
-		if s.name() != "etcd" {
+	for _, s := range slices.Concat(b.systems, b.beside) {
+		if _, etcd := s.(etcdSystem); !etcd {
 			continue
 		}
 		c, err := b.shared(ctx, s)
@@ -39,8 +40,11 @@ func (b *bench) readable(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		defer connection.close()
-		return connection.write(ctx, "bench/read")
+		err = connection.write(ctx, "bench/read")
+		connection.close()
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

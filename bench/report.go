@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -20,6 +21,10 @@ type value struct {
 	N      int     `json:"n,omitempty"`
 	Failed int     `json:"failed,omitempty"`
 	Error  string  `json:"error,omitempty"`
+
+	Batch    float64 `json:"batch,omitempty"`    // writes in a transaction, on average
+	CommitMs float64 `json:"commitMs,omitempty"` // from handing it to dqlite until a majority has it
+	GapMs    float64 `json:"gapMs,omitempty"`    // from there to the next
 }
 
 func (v *value) latencies(all []time.Duration) {
@@ -28,7 +33,7 @@ func (v *value) latencies(all []time.Duration) {
 	v.P50, v.P99, v.Max = milliseconds(quantile(s, 0.5)), milliseconds(quantile(s, 0.99)), milliseconds(quantile(s, 1))
 }
 
-// outcome holds the values of both systems by name; one that is missing was not measured.
+// outcome holds the values of the systems by name; one that is missing was not measured.
 type outcome map[string]*value
 
 func (o outcome) set(name string, v value) { o[name] = &v }
@@ -58,14 +63,21 @@ func below(limit float64, unit string) *goal {
 
 // row is one line of the table.
 type row struct {
-	What   string  `json:"what"`
-	Unit   string  `json:"unit"`
-	Muster *value  `json:"muster"`
-	Etcd   *value  `json:"etcd"`
-	Ratio  float64 `json:"ratio,omitempty"` // above 1: muster is better
-	Goal   string  `json:"goal,omitempty"`
-	Met    *bool   `json:"met,omitempty"`
+	What    string  `json:"what"`
+	Unit    string  `json:"unit"`
+	Muster  *value  `json:"muster"`
+	Etcd    *value  `json:"etcd"`
+	EtcdTLS *value  `json:"etcdTLS,omitempty"`
+	Engine  *value  `json:"engine,omitempty"`
+	Ratio   float64 `json:"ratio,omitempty"` // above 1: muster is better
+	Goal    string  `json:"goal,omitempty"`
+	Met     *bool   `json:"met,omitempty"`
 }
+
+// columns are the systems that a row compares.
+var columns = []string{"muster", "etcd", "etcd-tls", "engine"}
+
+func (l *row) values() []*value { return []*value{l.Muster, l.Etcd, l.EtcdTLS, l.Engine} }
 
 type report struct {
 	Machine map[string]string `json:"machine"`
@@ -76,7 +88,7 @@ type report struct {
 
 // add makes a row. With lower, smaller values are better ones.
 func (r *report) add(what, unit string, lower bool, o outcome, g *goal) {
-	line := row{What: what, Unit: unit, Muster: o["muster"], Etcd: o["etcd"]}
+	line := row{What: what, Unit: unit, Muster: o["muster"], Etcd: o["etcd"], EtcdTLS: o["etcd-tls"], Engine: o["engine"]}
 	muster, haveMuster := o.ok("muster")
 	etcd, haveEtcd := o.ok("etcd")
 	if haveMuster && haveEtcd && muster.Value > 0 && etcd.Value > 0 {
@@ -92,14 +104,14 @@ func (r *report) add(what, unit string, lower bool, o outcome, g *goal) {
 			line.Met = &met
 		}
 	}
-	for _, name := range []string{"muster", "etcd"} {
+	for _, name := range columns {
 		if v := o[name]; v != nil && v.Error != "" {
 			r.note("%s, %s: %s", what, name, v.Error)
 			r.failed = r.failed || name == "muster"
 		}
 	}
 	r.Rows = append(r.Rows, line)
-	fmt.Fprintf(os.Stderr, "bench: %s: muster %s, etcd %s\n", what, line.Muster.show(unit), line.Etcd.show(unit))
+	fmt.Fprintf(os.Stderr, "bench: %s: CPU %s; %s\n", what, line.cpu(), line.figures())
 }
 
 func (r *report) note(format string, args ...any) {
@@ -133,6 +145,35 @@ func (v *value) showCPU() string {
 	return fmt.Sprintf("%.0f", v.CPU)
 }
 
+func (v *value) showCommit() string {
+	if v == nil || v.Batch == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f / %.1f / %.1f", v.Batch, v.CommitMs, v.GapMs)
+}
+
+// cpu shows what an operation costs the servers of each system.
+func (l *row) cpu() string {
+	return join(l.values(), (*value).showCPU)
+}
+
+// figures shows the value of each system, with the unit once.
+func (l *row) figures() string {
+	return join(l.values(), func(v *value) string { return strings.TrimSuffix(v.show(l.Unit), " "+l.Unit) }) + " " + l.Unit
+}
+
+// join leaves out systems at the end that were not measured, but not both of the first two.
+func join(values []*value, show func(*value) string) string {
+	var text []string
+	for _, v := range values {
+		text = append(text, show(v))
+	}
+	for len(text) > 2 && text[len(text)-1] == "-" {
+		text = text[:len(text)-1]
+	}
+	return strings.Join(text, " / ")
+}
+
 func (r *report) print(out io.Writer) {
 	fmt.Fprintln(out)
 	for _, key := range []string{"muster", "etcd", "machine", "disk", "load", "settings"} {
@@ -140,7 +181,8 @@ func (r *report) print(out io.Writer) {
 	}
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\tmuster\tetcd\tratio\tgoal\t\tmuster p50 / p99 ms\tetcd p50 / p99 ms\tserver CPU µs/op, muster\tetcd")
+	systems := strings.Join(columns, " / ")
+	fmt.Fprintf(w, "\tserver CPU µs/op: %s\t%s\tratio\tgoal\t\tmuster p50 / p99 ms\tetcd p50 / p99 ms\tbatch / commit ms / gap ms\n", systems, systems)
 	for _, l := range r.Rows {
 		ratio, met := "-", ""
 		if l.Ratio > 0 {
@@ -149,8 +191,8 @@ func (r *report) print(out io.Writer) {
 		if l.Met != nil {
 			met = map[bool]string{true: "ok", false: "MISSED"}[*l.Met]
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.What, l.Muster.show(l.Unit), l.Etcd.show(l.Unit), ratio,
-			cmp.Or(l.Goal, "-"), met, l.Muster.showLatency(), l.Etcd.showLatency(), l.Muster.showCPU(), l.Etcd.showCPU())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.What, l.cpu(), l.figures(), ratio,
+			cmp.Or(l.Goal, "-"), met, l.Muster.showLatency(), l.Etcd.showLatency(), l.Muster.showCommit())
 	}
 	w.Flush()
 	fmt.Fprintln(out, "\nratio: how many times better muster is than etcd (above 1: more per second, or less time or memory)")

@@ -36,6 +36,7 @@ const members = 3
 
 func stop(c cluster) {
 	for _, p := range c.processes() {
+		p.cutProfile(p.fleet.part)
 		p.kill()
 	}
 }

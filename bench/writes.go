@@ -15,6 +15,7 @@ func (b *bench) writes(ctx context.Context) {
 }
 
 func (b *bench) write(ctx context.Context, where string, j job, g *goal) {
+	j.writes = j.member != nil && where == "leader"
 	j.op = func(ctx context.Context, c conn) error { return c.write(ctx, "") }
 	b.add(ctx, fmt.Sprintf("writes: %d clients, %s", j.clients, where), "/s", false, b.throughput(ctx, j), g)
 }

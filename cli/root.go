@@ -1,5 +1,6 @@
-// Package cli is muster's command line: one file per command. Every command but serve and dev goes through package
-// client.
+// Package cli is muster's command line: one file per command. serve describes a member to package node, and dev runs
+// several serves; doctor, recover and the founding by backup restore work on a data directory; all others ask a cluster
+// through package client.
 //
 // What all commands keep to: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects
 // (a list is an array), and everything else that is said goes to stderr. The exit status is 0 when it worked, 1 when it
@@ -31,6 +32,9 @@ var (
 	Version = "dev"
 	Commit  = "dev"
 )
+
+// Notice has the licences of what is linked into this program; its main package sets it.
+var Notice string
 
 // environment is what a command works with: where it reads and writes, and the global flags.
 type environment struct {
@@ -91,7 +95,7 @@ func (e *environment) flush() {
 
 // complain writes an error to stderr. Some of its words may come from a server: nothing in it moves the cursor.
 func (e *environment) complain(text string) {
-	lines := strings.Split(text, "\n")
+	lines := strings.Split(inWords(text), "\n")
 	for i := range lines {
 		lines[i] = printable(lines[i])
 	}

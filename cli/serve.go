@@ -72,32 +72,49 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.Name, "name", "", "name of this member (default: the host name)")
 	flags.StringVar(&f.API, "api", f.API, "address of the API listener")
 	flags.StringVar(&f.Raft, "raft", f.Raft, "address of the cluster listener")
-	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that of --api and --raft)")
+	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that "+
+		"of --api and --raft)")
 	flags.StringVar(&f.Join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
-	flags.Var(&f.peers, "peer", "where another member's cluster listener is now, for when members have moved; repeatable (or MUSTER_PEERS, comma-separated)")
+	flags.Var(&f.peers, "peer", "where another member's cluster listener is now, for when members have moved; "+
+		"repeatable (or MUSTER_PEERS, comma-separated)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
 	flags.StringVar(&f.PlainHTTP, "plain-http", "", "also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.Var(&f.drainHooks, "drain-hook", "command to run here when this member is drained; repeatable, 5 s each")
 	flags.Var(&f.resumeHooks, "resume-hook", "command to run here when this member is resumed; repeatable, 5 s each")
-	flags.StringVar(&f.founding.OverlayCIDR, "overlay-cidr", f.founding.OverlayCIDR, "addresses of the overlay network, when founding")
-	flags.IntVar(&f.founding.OverlaySlice, "overlay-slice", f.founding.OverlaySlice, "prefix length of each member's slice, when founding")
-	flags.DurationVar(&f.NetworkLatency, "network-latency", f.NetworkLatency, "one-way latency between members; elections take 15 to 30 times as long")
-	flags.Uint64Var(&f.SnapshotThreshold, "snapshot-threshold", f.SnapshotThreshold, "Raft log entries between two snapshots")
-	flags.Uint64Var(&f.SnapshotTrailing, "snapshot-trailing", f.SnapshotTrailing, "Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
-	flags.IntVar(&f.EventWindow, "event-window", f.EventWindow, "newest events that are kept in memory for the readers of the stream")
-	flags.StringVar(&f.Founding.CACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when founding")
+	flags.StringVar(&f.founding.OverlayCIDR, "overlay-cidr", f.founding.OverlayCIDR,
+		"addresses of the overlay network, when founding")
+	flags.IntVar(&f.founding.OverlaySlice, "overlay-slice", f.founding.OverlaySlice,
+		"prefix length of each member's slice, when founding")
+	flags.DurationVar(&f.NetworkLatency, "network-latency", f.NetworkLatency,
+		"one-way latency between members; elections take 15 to 30 times as long")
+	flags.Uint64Var(&f.SnapshotThreshold, "snapshot-threshold", f.SnapshotThreshold,
+		"Raft log entries between two snapshots")
+	flags.Uint64Var(&f.SnapshotTrailing, "snapshot-trailing", f.SnapshotTrailing,
+		"Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
+	flags.IntVar(&f.EventWindow, "event-window", f.EventWindow,
+		"newest events that are kept in memory for the readers of the stream")
+	flags.StringVar(&f.Founding.CACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when "+
+		"founding")
 	flags.StringVar(&f.Founding.CAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
-	flags.BoolVar(&f.Rejoin, "rejoin", false, "get new certificates with the join token: for a member whose certificates the cluster does not trust any more")
-	flags.StringVar(&f.founding.Datacenter, "datacenter", f.founding.Datacenter, "name of the datacenter, as other clusters see it, when founding")
-	flags.DurationVar(&f.PeerPing, "peer-ping", f.PeerPing, "silence after which the other side of a peering is asked whether it is there")
+	flags.BoolVar(&f.Rejoin, "rejoin", false, "get new certificates with the join token: for a member whose "+
+		"certificates the cluster does not trust any more")
+	flags.StringVar(&f.founding.Datacenter, "datacenter", f.founding.Datacenter,
+		"name of the datacenter, as other clusters see it, when founding")
+	flags.DurationVar(&f.PeerPing, "peer-ping", f.PeerPing, "silence after which the other side of a peering is asked "+
+		"whether it is there")
 	_ = flags.MarkHidden("peer-ping")
-	flags.StringVar(&f.restoreMax, "restore-limit", "16GiB", "largest database, unpacked, that a restore through this member takes while it leads")
-	flags.IntVar(&f.ClusterConnections.All, "cluster-connections", 0, "connections that the cluster listener takes at once (default half of the files that this process may open)")
-	flags.IntVar(&f.ClusterConnections.Strangers, "cluster-strangers", 0, "of these, without a credential yet; the oldest gives way to the next (default 1024)")
-	flags.IntVar(&f.ClusterConnections.PerAddress, "cluster-strangers-per-address", 0, "of these, from one address, or one /64 with IPv6 (default 512)")
-	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
+	flags.StringVar(&f.restoreMax, "restore-limit", "16GiB", "largest database, unpacked, that a restore through this "+
+		"member takes while it leads")
+	flags.IntVar(&f.ClusterConnections.All, "cluster-connections", 0,
+		"connections that the cluster listener takes at once (default half of the files that this process may open)")
+	flags.IntVar(&f.ClusterConnections.Strangers, "cluster-strangers", 0,
+		"of these, without a credential yet; the oldest gives way to the next (default 1024)")
+	flags.IntVar(&f.ClusterConnections.PerAddress, "cluster-strangers-per-address", 0,
+		"of these, from one address, or one /64 with IPv6 (default 512)")
+	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and "+
+		"vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
 	registerLimits(flags, &f.Config)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")

@@ -61,7 +61,8 @@ func (f *serveFlags) read(cmd *cobra.Command) error {
 func (f *serveFlags) addresses() (api, raft string, err error) {
 	if f.advertise != "" {
 		if err := addr.CheckHost(f.advertise); err != nil {
-			return "", "", fmt.Errorf("--advertise must be a host or an IP address, without a port, that others can dial: %w", err)
+			return "", "", fmt.Errorf("--advertise must be a host or an IP address, without a port, that others can dial: %w",
+				err)
 		}
 	}
 	if f.PlainHTTP != "" {

@@ -25,7 +25,7 @@ func (e *environment) confirm(yes bool, format string, args ...any) error {
 	}
 	question := fmt.Sprintf(format, args...)
 	if !terminal(e.stdin) {
-		return fmt.Errorf("%s There is no terminal to ask: say --yes", question)
+		return fmt.Errorf("%s\nThere is no terminal to ask: say --yes", question)
 	}
 	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
 	answer, _ := bufio.NewReader(e.stdin).ReadString('\n')

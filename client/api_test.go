@@ -28,10 +28,10 @@ func TestCalls(t *testing.T) {
 	}{
 		{"status", "GET /api/v1/status", "", 200, `{"result":{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1"}}}`,
 			func(c *Client) (any, error) { return c.Status(ctx) },
-			`{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1"}}`},
+			`{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1","appliedSchemaVersion":0}}`},
 		{"member", "GET /api/v1/cluster/members/9007199254740991", "", 200, `{"result":{"nodeId":9007199254740991,"name":"b","labels":{"k":"v"},"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z"}}`,
 			func(c *Client) (any, error) { return c.Member(ctx, 9007199254740991) },
-			`{"nodeId":9007199254740991,"raftAddress":"","apiAddress":"","binaryVersion":"","suffrage":"","isLeader":false,"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z","name":"b","labels":{"k":"v"}}`},
+			`{"nodeId":9007199254740991,"raftAddress":"","apiAddress":"","binaryVersion":"","suffrage":"","isLeader":false,"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z","id":"","name":"b","mode":"","role":"","status":"","overlayIp":"","sliceCidr":"","labels":{"k":"v"},"joinedAt":"0001-01-01T00:00:00Z"}`},
 		{"description", "GET /api/v1/openapi.yaml", "", 200, "openapi: 3.1.0\n",
 			func(c *Client) (any, error) { text, err := c.OpenAPI(ctx); return string(text), err }, `"openapi: 3.1.0\n"`},
 		{"drain", "POST /api/v1/cluster/members/2/drain", `{"deadlineSeconds":2}`, 200, `{"result":{"drainState":"draining"}}`,
@@ -50,7 +50,7 @@ func TestCalls(t *testing.T) {
 		{"new join token", "POST /api/v1/cluster/join-tokens", `{"nodeId":4,"ttlSeconds":1800,"maxUses":2,"mode":"replicate"}`, 201, minted,
 			func(c *Client) (any, error) {
 				return c.CreateJoinToken(ctx, JoinTokenRequest{NodeID: 4, TTL: 30 * time.Minute, MaxUses: 2, Mode: "replicate"})
-			}, `{"id":"t1","token":"SECRET","mode":"full","maxUses":1,"expiresAt":"2026-05-06T10:00:00Z"}`},
+			}, `{"id":"t1","token":"SECRET","mode":"full","format":"","state":"","uses":0,"maxUses":1,"createdBy":"","createdAt":"0001-01-01T00:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}`},
 		{"new bound join token", "POST /api/v1/cluster/join-tokens", `{"format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"ab","labels":{"rack":"a"}}`, 201, minted,
 			func(c *Client) (any, error) {
 				_, err := c.CreateJoinToken(ctx, JoinTokenRequest{Format: "zlayer", BindCIDR: "10.0.0.0/8", BindName: "web-*", BindKey: "ab", Labels: map[string]string{"rack": "a"}})
@@ -58,7 +58,7 @@ func TestCalls(t *testing.T) {
 			}, `null`},
 		{"join tokens with their uses", "GET /api/v1/cluster/join-tokens", "", 200, `{"result":[{"id":"t","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab","labels":{"a":"b"},"usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}],"state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}]}`,
 			func(c *Client) (any, error) { return c.JoinTokens(ctx) },
-			`[{"id":"t","mode":"","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"","expiresAt":"2026-05-06T10:00:00Z","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab","labels":{"a":"b"},"usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}]}]`},
+			`[{"id":"t","labels":{"a":"b"},"format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab","usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}],"state":"used","uses":1,"maxUses":1,"createdBy":"","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}]`},
 		{"generations", "GET /api/v1/cluster/keys", "", 200, `{"result":[{"generation":2,"state":"active","reason":"age","createdAt":"2026-05-06T10:00:00Z","holders":3,"total":10,"remaining":4}]}`,
 			func(c *Client) (any, error) { return c.Generations(ctx) },
 			`[{"generation":2,"state":"active","reason":"age","createdAt":"2026-05-06T10:00:00Z","holders":3,"total":10,"remaining":4}]`},
@@ -107,16 +107,16 @@ func TestCalls(t *testing.T) {
 			func(c *Client) (any, error) { _, err := c.CreateJoinToken(ctx, JoinTokenRequest{}); return nil, err }, `null`},
 		{"join tokens", "GET /api/v1/cluster/join-tokens", "", 200, `{"result":[{"id":"t1","mode":"full","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"x","expiresAt":"2026-05-06T10:30:00Z"}]}`,
 			func(c *Client) (any, error) { return c.JoinTokens(ctx) },
-			`[{"id":"t1","mode":"full","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"x","expiresAt":"2026-05-06T10:30:00Z"}]`},
+			`[{"id":"t1","mode":"full","format":"","state":"used","uses":1,"maxUses":1,"createdBy":"x","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:30:00Z"}]`},
 		{"revoke a join token", "DELETE /api/v1/cluster/join-tokens/a%2Fb", "", 200, `{"result":{"message":"x"}}`,
 			func(c *Client) (any, error) { return nil, c.RevokeJoinToken(ctx, "a/b") }, `null`},
 		{"new API token", "POST /api/v1/api-tokens", `{"name":"n","scopes":["enroll"],"ttlSeconds":60}`, 201, `{"result":{"id":"i","name":"n","scopes":["enroll"],"token":"S","createdAt":"2026-05-06T10:00:00Z"}}`,
 			func(c *Client) (any, error) {
 				return c.CreateAPIToken(ctx, APITokenRequest{Name: "n", Scopes: []string{"enroll"}, TTL: time.Minute})
-			}, `{"id":"i","name":"n","scopes":["enroll"],"token":"S","createdAt":"2026-05-06T10:00:00Z"}`},
+			}, `{"id":"i","name":"n","scopes":["enroll"],"token":"S","createdBy":"","createdAt":"2026-05-06T10:00:00Z"}`},
 		{"API tokens", "GET /api/v1/api-tokens", "", 200, `{"result":[{"id":"i","name":"n","scopes":["enroll"],"createdAt":"2026-05-06T10:00:00Z","lastUsedAt":"2026-05-06T11:00:00Z"}]}`,
 			func(c *Client) (any, error) { return c.APITokens(ctx) },
-			`[{"id":"i","name":"n","scopes":["enroll"],"createdAt":"2026-05-06T10:00:00Z","lastUsedAt":"2026-05-06T11:00:00Z"}]`},
+			`[{"id":"i","name":"n","scopes":["enroll"],"createdBy":"","createdAt":"2026-05-06T10:00:00Z","lastUsedAt":"2026-05-06T11:00:00Z"}]`},
 		{"revoke an API token", "DELETE /api/v1/api-tokens/i", "", 200, `{"result":{"message":"x"}}`,
 			func(c *Client) (any, error) { return nil, c.RevokeAPIToken(ctx, "i") }, `null`},
 		{"peering token", "POST /v1/peering/token", `{"PeerName":"b","Meta":{"k":"v"},"ServerExternalAddresses":["h:1"],"TokenTTL":"1h0m0s"}`, 200, `{"PeeringToken":"T","Warnings":["w"]}`,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/url"
 	"time"
+
+	"muster/api"
 )
 
 const apiTokens = "/api/v1/api-tokens"
@@ -19,24 +21,10 @@ type APITokenRequest struct {
 }
 
 // APIToken is an API token as it is listed, without its secret.
-type APIToken struct {
-	ID         string    `json:"id"`
-	Name       string    `json:"name"`
-	Scopes     []string  `json:"scopes"`
-	CreatedAt  time.Time `json:"createdAt"`
-	ExpiresAt  time.Time `json:"expiresAt,omitzero"`  // zero: never
-	LastUsedAt time.Time `json:"lastUsedAt,omitzero"` // zero: not known to have been used
-}
+type APIToken = api.APIToken
 
 // NewAPIToken is an API token that was just made, with its secret, which is never shown again.
-type NewAPIToken struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Scopes    []string  `json:"scopes"`
-	Token     string    `json:"token"`
-	CreatedAt time.Time `json:"createdAt"`
-	ExpiresAt time.Time `json:"expiresAt,omitzero"` // zero: never
-}
+type NewAPIToken = api.APIToken
 
 // CreateAPIToken makes a token for calls to the API.
 func (c *Client) CreateAPIToken(ctx context.Context, r APITokenRequest) (NewAPIToken, error) {

@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"time"
+
+	"muster/api"
 )
 
 // Autopilot is what the leader thinks of the members' health.
@@ -30,6 +32,9 @@ type AutopilotServer struct {
 	DrainState  string    `json:"drainState,omitempty"`
 	Pinned      bool      `json:"pinned,omitempty"` // promoted by an operator
 	Electable   bool      `json:"electable"`
+	Recovering  bool      `json:"recovering,omitempty"`  // it fell silent or could not store, and is not trusted again yet
+	Failed      bool      `json:"failed,omitempty"`      // it recovers from being unable to store
+	DiskLow     bool      `json:"diskLow,omitempty"`     // it has said that its disk is nearly full
 	CannotStore string    `json:"cannotStore,omitempty"` // why it does not store, a clause of a sentence
 	Lag         uint64    `json:"lag"`                   // revisions behind the leader
 	Stalled     string    `json:"stalled,omitempty"`     // how long its replica has not moved though the leader had more
@@ -53,11 +58,7 @@ type AutopilotConfig struct {
 }
 
 // Difference is one point on which the Raft configuration does not agree with the members table.
-type Difference struct {
-	NodeID uint64 `json:"nodeId"`
-	Want   string `json:"want"` // role by the members table; empty: not a Raft server
-	Have   string `json:"have"` // role in Raft
-}
+type Difference = api.Difference
 
 // AutopilotConfig reads autopilot's settings.
 func (c *Client) AutopilotConfig(ctx context.Context) (AutopilotConfig, error) {

@@ -5,50 +5,21 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"muster/api"
 )
 
 // CAKind is everything about the certificate authorities of one kind.
-type CAKind struct {
-	Kind            string         `json:"kind"`        // "http" or "transport"
-	Generations     []CAGeneration `json:"generations"` // the oldest first
-	Rotation        *CARotation    `json:"rotation,omitempty"`
-	RotationAdvised string         `json:"rotationAdvised,omitempty"` // why the CA should be rotated
-}
+type CAKind = api.CAKind
 
 // CAGeneration is one certificate authority.
-type CAGeneration struct {
-	Generation  uint64    `json:"generation"`
-	State       string    `json:"state"`  // "prepared", "active", "trusted" or "retired"
-	Origin      string    `json:"origin"` // "muster", or "operator" for one that was brought
-	Fingerprint string    `json:"fingerprint"`
-	Subject     string    `json:"subject"`
-	NotBefore   time.Time `json:"notBefore"`
-	NotAfter    time.Time `json:"notAfter"`
-	DaysLeft    int       `json:"daysLeft"`
-	CreatedAt   time.Time `json:"createdAt"`
-	Certificate string    `json:"certificate"` // PEM; an operator's with those that certify it
-}
+type CAGeneration = api.CAGeneration
 
 // CARotation is a rotation that is under way.
-type CARotation struct {
-	Phase      string      `json:"phase"` // "trust", "issue" or "overlap"
-	Old        uint64      `json:"old"`   // generation that is to go
-	New        uint64      `json:"new"`
-	RolledBack bool        `json:"rolledBack"`
-	StartedAt  time.Time   `json:"startedAt"`
-	StartedBy  string      `json:"startedBy"`
-	PhaseSince time.Time   `json:"phaseSince"`
-	Overlap    string      `json:"overlap"` // a Go duration
-	DropAt     *time.Time  `json:"dropAt,omitempty"`
-	Pending    []CAPending `json:"pending"` // members that it waits for, or has left behind
-}
+type CARotation = api.CARotation
 
 // CAPending is a member that a rotation waits for.
-type CAPending struct {
-	NodeID uint64 `json:"nodeId"`
-	Name   string `json:"name"`
-	Reason string `json:"reason"`
-}
+type CAPending = api.CAPending
 
 // CARequest asks for a change of the certificate authorities. What is empty is left to the cluster.
 type CARequest struct {
@@ -62,25 +33,10 @@ type CARequest struct {
 }
 
 // CAChange says what a CARequest did, or would do.
-type CAChange struct {
-	DryRun   bool     `json:"dryRun"`
-	Steps    []string `json:"steps"`
-	Warnings []string `json:"warnings"`
-}
+type CAChange = api.CAChange
 
 // Certificate is a leaf that the cluster has issued.
-type Certificate struct {
-	Serial    string     `json:"serial"` // lower hex
-	Kind      string     `json:"kind"`
-	NodeID    uint64     `json:"nodeId,omitempty"`
-	Node      string     `json:"node,omitempty"`      // name of the member, empty when it is none any more
-	Authority uint64     `json:"authority,omitempty"` // generation of the CA of that kind
-	IssuedAt  time.Time  `json:"issuedAt"`
-	ExpiresAt time.Time  `json:"expiresAt"`
-	DaysLeft  int        `json:"daysLeft"`
-	RevokedAt *time.Time `json:"revokedAt,omitempty"`
-	Current   bool       `json:"current"` // the newest of its kind that the member has
-}
+type Certificate = api.Certificate
 
 // CertificateFilter says which certificates are asked for; zero fields do not matter.
 type CertificateFilter struct {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/url"
 	"time"
+
+	"muster/api"
 )
 
 const (
@@ -20,41 +22,14 @@ type EnrollTokenRequest struct {
 }
 
 // EnrollToken is an enrollment token as it is listed, without its secret.
-type EnrollToken struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Scope     string    `json:"scope"` // "node" or "kibana"
-	State     string    `json:"state"` // "valid", "used", "expired" or "revoked"
-	Uses      int       `json:"uses"`
-	MaxUses   int       `json:"maxUses"`
-	CreatedAt time.Time `json:"createdAt"`
-	CreatedBy string    `json:"createdBy"`
-	ExpiresAt time.Time `json:"expiresAt"`
-}
+type EnrollToken = api.EnrollToken
 
 // NewEnrollToken is an enrollment token that was just made, with its text, which is never shown again: Base64 of
 // {"ver","adr","fgr","key"}, as Elasticsearch's own tool prints it.
-type NewEnrollToken struct {
-	EnrollToken
-	Token    string   `json:"token"`
-	Warnings []string `json:"warnings,omitempty"`
-}
+type NewEnrollToken = api.EnrollToken
 
 // Enrollment is the record of key material that was handed to other software, without that material.
-type Enrollment struct {
-	ID              string    `json:"id"`
-	Kind            string    `json:"kind"`  // "node" or "kibana"
-	State           string    `json:"state"` // "valid", "expired" or "revoked"
-	EnrolledBy      string    `json:"enrolledBy"`
-	Remote          string    `json:"remote"`                    // the address it came from
-	TokenID         string    `json:"tokenId,omitempty"`         // of the enrollment token or API key
-	TransportSerial string    `json:"transportSerial,omitempty"` // of its transport certificate, lower-case hex
-	HTTPCASerial    string    `json:"httpCaSerial,omitempty"`    // of its intermediate HTTP CA; empty when it got the root's key
-	ServiceTokenID  string    `json:"serviceTokenId,omitempty"`  // the API token that a Kibana was given
-	EnrolledAt      time.Time `json:"enrolledAt"`
-	ExpiresAt       time.Time `json:"expiresAt"`
-	RevokedAt       time.Time `json:"revokedAt,omitzero"`
-}
+type Enrollment = api.Enrollment
 
 // CreateEnrollToken makes a token with which other software enrolls.
 func (c *Client) CreateEnrollToken(ctx context.Context, r EnrollTokenRequest) (NewEnrollToken, error) {

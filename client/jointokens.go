@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/url"
 	"time"
+
+	"muster/api"
 )
 
 const joinTokens = "/api/v1/cluster/join-tokens"
@@ -24,49 +26,13 @@ type JoinTokenRequest struct {
 }
 
 // JoinToken is a join token as it is listed, without its secret.
-type JoinToken struct {
-	ID        string    `json:"id"`
-	NodeID    uint64    `json:"nodeId,omitempty"` // 0: not bound to one
-	Mode      string    `json:"mode"`
-	State     string    `json:"state"` // "valid", "used", "expired" or "revoked"
-	Uses      int       `json:"uses"`
-	MaxUses   int       `json:"maxUses"`
-	CreatedAt time.Time `json:"createdAt"`
-	CreatedBy string    `json:"createdBy"`
-	ExpiresAt time.Time `json:"expiresAt"`
-
-	Format   string            `json:"format,omitempty"` // "muster" or "zlayer"
-	BindCIDR string            `json:"bindCidr,omitempty"`
-	BindName string            `json:"bindName,omitempty"`
-	BindKey  string            `json:"bindKey,omitempty"`
-	Hosts    []string          `json:"hosts,omitempty"`
-	Labels   map[string]string `json:"labels,omitempty"`
-	UsedBy   []TokenUse        `json:"usedBy,omitempty"`
-}
+type JoinToken = api.JoinToken
 
 // TokenUse is one member that was admitted by a join token.
-type TokenUse struct {
-	NodeID uint64    `json:"nodeId"`
-	UsedAt time.Time `json:"usedAt"`
-	Remote string    `json:"remote"` // the address it came from
-}
+type TokenUse = api.TokenUse
 
 // NewJoinToken is a join token that was just made, with its secret, which is never shown again.
-type NewJoinToken struct {
-	ID        string    `json:"id"`
-	Token     string    `json:"token"`
-	NodeID    uint64    `json:"nodeId,omitempty"` // 0: not bound to one
-	Mode      string    `json:"mode"`
-	MaxUses   int       `json:"maxUses"`
-	ExpiresAt time.Time `json:"expiresAt"`
-
-	Format   string            `json:"format,omitempty"` // "muster" or "zlayer"
-	BindCIDR string            `json:"bindCidr,omitempty"`
-	BindName string            `json:"bindName,omitempty"`
-	BindKey  string            `json:"bindKey,omitempty"`
-	Hosts    []string          `json:"hosts,omitempty"`
-	Labels   map[string]string `json:"labels,omitempty"`
-}
+type NewJoinToken = api.JoinToken
 
 // CreateJoinToken makes a token with which a machine becomes a member.
 func (c *Client) CreateJoinToken(ctx context.Context, r JoinTokenRequest) (NewJoinToken, error) {

@@ -6,33 +6,18 @@ import (
 	"encoding/base64"
 	"errors"
 	"time"
+
+	"muster/api"
 )
 
 // Generation is one generation of the cluster's data-encryption key.
-type Generation struct {
-	Generation uint64    `json:"generation"`
-	State      string    `json:"state"`  // "active" for the newest, then "re-encrypting" and "retired"
-	Reason     string    `json:"reason"` // why it was made
-	CreatedAt  time.Time `json:"createdAt"`
-	Holders    int       `json:"holders"`   // members that can open it
-	Total      int       `json:"total"`     // values that were to be re-encrypted when it became active
-	Remaining  int       `json:"remaining"` // of those, not re-encrypted yet; for the active generation
-}
+type Generation = api.Generation
 
 // JoinKeys is what a rotation of the join keys has made.
-type JoinKeys struct {
-	KIDs       map[string]string `json:"kids"` // key id by purpose, "join-hmac" and "join-signing"
-	GraceUntil time.Time         `json:"graceUntil"`
-
-	// TokensEnded is how many join tokens were valid until then; they can be used during the grace only.
-	TokensEnded int `json:"tokensEnded"`
-}
+type JoinKeys = api.JoinKeys
 
 // NodeToken is the identity of a node, a JSON Web Token (EdDSA).
-type NodeToken struct {
-	NodeJWT   string    `json:"nodeJwt"`
-	ExpiresAt time.Time `json:"expiresAt"`
-}
+type NodeToken = api.NodeToken
 
 // NodeKey is a public key that node identities are verified with, a JSON Web Key (RFC 8037).
 type NodeKey struct {

@@ -5,18 +5,14 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"muster/api"
 )
 
 const leases = "/api/v1/cluster/leases"
 
 // Lease says that something still runs on a member: a drain waits for it.
-type Lease struct {
-	ID        string    `json:"id"`
-	NodeID    uint64    `json:"nodeId"`
-	Kind      string    `json:"kind,omitempty"`
-	CreatedAt time.Time `json:"createdAt"`
-	ExpiresAt time.Time `json:"expiresAt"`
-}
+type Lease = api.Lease
 
 // PutLease grants a lease on a member or renews it for ttl, sent in whole seconds, rounded up, at most a day. A new lease on
 // a member that is being drained is refused (409).

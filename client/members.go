@@ -7,47 +7,22 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"muster/api"
 )
 
 // The states of Member.DrainState.
 const (
-	DrainActive   = "active"
-	DrainDraining = "draining"
-	DrainDrained  = "drained"
+	DrainActive   = api.DrainActive
+	DrainDraining = api.DrainDraining
+	DrainDrained  = api.DrainDrained
 )
 
 // Member is one machine of the cluster.
-type Member struct {
-	NodeID         uint64            `json:"nodeId"`      // the Raft id, 1 … 2^53-1, never used twice
-	RaftAddress    string            `json:"raftAddress"` // HOST:PORT of the cluster listener
-	APIAddress     string            `json:"apiAddress"`  // URL
-	BinaryVersion  string            `json:"binaryVersion"`
-	Suffrage       string            `json:"suffrage"` // "voter" or "nonvoter"
-	IsLeader       bool              `json:"isLeader"`
-	DrainState     string            `json:"drainState"`              // DrainActive, DrainDraining or DrainDrained
-	DrainUpdatedAt time.Time         `json:"drainUpdatedAt,omitzero"` // zero: never drained
-	ID             string            `json:"id,omitempty"`            // UUID
-	Name           string            `json:"name,omitempty"`
-	Mode           string            `json:"mode,omitempty"`   // "full", or "replicate" for one that never votes
-	Role           string            `json:"role,omitempty"`   // "voter", "stand-by" or "member"
-	Status         string            `json:"status,omitempty"` // "alive", "left" or "unknown"
-	OverlayIP      string            `json:"overlayIp,omitempty"`
-	Labels         map[string]string `json:"labels,omitempty"`
-	DiskLow        bool              `json:"diskLow,omitempty"`     // it has said that its disk is nearly full
-	CannotStore    string            `json:"cannotStore,omitempty"` // why it does not store, a clause of a sentence
-
-	DrainDeadline string        `json:"drainDeadline,omitempty"` // RFC 3339, while it is draining
-	Recipient     string        `json:"recipient,omitempty"`     // the age public key; set where one member is asked for
-	Hooks         []HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
-}
+type Member = api.Member
 
 // HookOutcome is how one drain or resume hook ended on its member.
-type HookOutcome struct {
-	Name    string `json:"name"`
-	OK      bool   `json:"ok"`
-	Message string `json:"message,omitempty"`
-	Millis  int64  `json:"millis"`
-}
+type HookOutcome = api.HookOutcome
 
 // Members lists the cluster's members by ascending NodeID.
 func (c *Client) Members(ctx context.Context) ([]Member, error) {

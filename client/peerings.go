@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"muster/api"
 )
 
 // Peering is a connection to another cluster, with the documented fields of the Consul API first.
@@ -63,14 +65,7 @@ type PeeringRemote struct {
 }
 
 // PeerMember is a member of another cluster that this one exports.
-type PeerMember struct {
-	ID          string `json:"id"`
-	Name        string `json:"name"`
-	NodeID      uint64 `json:"nodeId"`
-	RaftAddress string `json:"raftAddress"`
-	APIAddress  string `json:"apiAddress"`
-	Health      string `json:"health"` // "alive", "left" or "unknown", as its own cluster sees it
-}
+type PeerMember = api.PeerMember
 
 // PeeringTokenRequest asks for a token with which another cluster can establish a peering.
 type PeeringTokenRequest struct {

@@ -1,23 +1,16 @@
 package client
 
-import "context"
+import (
+	"context"
+
+	"muster/api"
+)
 
 // Schema says which schema the database has, which one the leader's muster knows, and who keeps it from being applied.
-type Schema struct {
-	Applied    int64          `json:"applied"`
-	Latest     int64          `json:"latest"`
-	HeldBackBy []SchemaHolder `json:"heldBackBy"`
-}
+type Schema = api.Schema
 
 // SchemaHolder is a member that cannot work with the newer schema.
-type SchemaHolder struct {
-	NodeID        uint64 `json:"nodeId"`
-	Name          string `json:"name"`
-	BinaryVersion string `json:"binaryVersion"`
-	MaxSchema     int64  `json:"maxSchema"`
-	Status        string `json:"status"` // as in Member
-	Reason        string `json:"reason"`
-}
+type SchemaHolder = api.SchemaHolder
 
 // Schema reads the state of the database's schema.
 func (c *Client) Schema(ctx context.Context) (Schema, error) {

@@ -5,20 +5,16 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/url"
-	"time"
+
 	"unicode/utf8"
+
+	"muster/api"
 )
 
 const secrets = "/api/v1/cluster/secrets"
 
 // SecretInfo is what is known of a secret without its value.
-type SecretInfo struct {
-	Name       string    `json:"name"`
-	Version    uint64    `json:"version"`    // rises by one with each PutSecret
-	Generation uint64    `json:"generation"` // of the data-encryption key that it is sealed under
-	CreatedAt  time.Time `json:"createdAt"`
-	UpdatedAt  time.Time `json:"updatedAt"`
-}
+type SecretInfo = api.SecretInfo
 
 // Secret is a secret with its value.
 type Secret struct {

@@ -1,13 +1,13 @@
 package client
 
-import "context"
+import (
+	"context"
+
+	"muster/api"
+)
 
 // SQLResult is the answer to a query. A value is nil, a json.Number, a string or a bool.
-type SQLResult struct {
-	Columns   []string `json:"columns"`
-	Rows      [][]any  `json:"rows"`
-	Truncated bool     `json:"truncated"` // there were more rows than the server gives
-}
+type SQLResult = api.SQLResult
 
 // SQL asks one read-only query of the local mirror of the member that answers. The mirror is at most about a second
 // behind the cluster when that is idle; its views v_members, v_tokens, v_peerings and v_keys are made for reading.

@@ -141,8 +141,8 @@ const (
 	lonelyEvery = time.Minute      // then it is said, and again
 )
 
-const lonelyText = "no other member answers where it was last; start the others, and if they have moved, start this member with " +
-	"--peer ID=HOST:PORT for one of them, or with --rejoin --join TOKEN and a new token"
+const lonelyText = "no other member answers where it was last; start the others, and if they have moved, start this " +
+	"member with --peer ID=HOST:PORT for one of them, or with --rejoin --join TOKEN and a new token"
 
 // lonely notes whether anybody has answered, and says what to do when nobody has for a while.
 func (an *announcer) lonely(answered bool) {
@@ -284,14 +284,16 @@ func (an *announcer) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.NodeID = transport.MemberID(r.Context()) // a member speaks for itself only
-	if twin := an.twins.twinOf(r.Context(), hello{Incarnation: a.Incarnation, NodeID: a.NodeID, RaftAddress: a.RaftAddress}, false); twin != nil {
+	if twin := an.twins.twinOf(r.Context(), hello{Incarnation: a.Incarnation, NodeID: a.NodeID,
+		RaftAddress: a.RaftAddress}, false); twin != nil {
 		refuseTwin(w, twin)
 		return
 	}
 	an.Book.Met(a.NodeID, a.RaftAddress)
 	a.Claims, a.Evidence = an.claims, store.HostEvidence{Remote: remoteHost(r)}
 	a.Evidence.Dialled = an.issuer.dialled(r.Context(), a.Announcement)
-	err := an.Store.Members.Announce(r.Context(), store.Actor{Name: transport.HostOf(a.NodeID), NodeID: a.NodeID}, a.Announcement)
+	err := an.Store.Members.Announce(r.Context(), store.Actor{Name: transport.HostOf(a.NodeID), NodeID: a.NodeID},
+		a.Announcement)
 	var no *store.Refusal
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
@@ -319,7 +321,8 @@ func (an *announcer) claims(nodeID uint64, address string) store.Claim {
 		return store.ClaimDead
 	}
 	at := an.Book.At(nodeID)
-	if m, err := an.Store.Members.Get(context.Background(), store.AsLeader, nodeID); address != "" && err == nil && m != nil && at != "" && at != m.RaftAddress {
+	if m, err := an.Store.Members.Get(context.Background(), store.AsLeader, nodeID); address != "" && err == nil &&
+		m != nil && at != "" && at != m.RaftAddress {
 		return store.ClaimDead
 	}
 	return store.ClaimAlive
@@ -333,7 +336,8 @@ func (an *announcer) notices() (list []string) {
 		list = append(list, *text)
 	}
 	if text := an.unheard.Load(); text != nil {
-		list = append(list, "the leader does not take what this member says of itself: "+*text+"; what is stored holds: leave that "+
+		list = append(list, "the leader does not take what this member says of itself: "+*text+"; what is stored holds: "+
+			"leave that "+
 			"flag out or give another value")
 	}
 	return list

@@ -44,8 +44,9 @@ type Config struct {
 	// Incarnation is that of this process; Given is what the command line says of this member besides its addresses.
 	Incarnation Incarnation
 	Given       Given
-	PeerPing    time.Duration // silence after which the other side of a peering is asked whether it is there; 0: peering.DefaultPing
-	Logger      *slog.Logger
+	// silence after which the other side of a peering is asked whether it is there; 0: peering.DefaultPing
+	PeerPing time.Duration
+	Logger   *slog.Logger
 
 	DiskReserve datadir.Reserve // room that the member keeps on its disk
 
@@ -90,7 +91,8 @@ func Start(cfg Config) *Cluster {
 	c.gate = &gate{m}
 	c.twins = &twins{member: m, last: map[uint64]string{}}
 	c.issuer = &issuer{m}
-	c.announcer = &announcer{member: m, view: c.view, membership: c.membership, twins: c.twins, issuer: c.issuer, twin: make(chan error, 1)}
+	c.announcer = &announcer{member: m, view: c.view, membership: c.membership, twins: c.twins, issuer: c.issuer,
+		twin: make(chan error, 1)}
 	c.renewal = &renewal{member: m, issuer: c.issuer, announcer: c.announcer, due: make(chan struct{}, 1)}
 	c.owner = &owner{member: m, archives: make(chan struct{}, 1)}
 	c.historian = &historian{m, c.view, newHistory(time.Now())}
@@ -105,8 +107,17 @@ func Start(cfg Config) *Cluster {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
-	for _, loop := range []func(context.Context){c.peers.Run, c.events.follow, c.renewal.run, c.lead, c.membership.run, c.announcer.run,
-		c.keeper.run, c.owner.run, c.historian.run} {
+	for _, loop := range []func(context.Context){
+		c.peers.Run,
+		c.events.follow,
+		c.renewal.run,
+		c.lead,
+		c.membership.run,
+		c.announcer.run,
+		c.keeper.run,
+		c.owner.run,
+		c.historian.run,
+	} {
 		c.done.Go(func() { loop(ctx) })
 	}
 	return c
@@ -205,7 +216,8 @@ func (c *Cluster) History() api.History { return c.historian.History() }
 func (c *Cluster) Notices() []string {
 	list := c.announcer.notices()
 	if d := c.Disk(); d.Low {
-		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, %d MiB are kept in reserve; make room, but delete "+
+		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, %d MiB are kept in reserve; "+
+			"make room, but delete "+
 			"nothing in the data directory", d.Free>>20, d.Reserve>>20))
 	}
 	return list

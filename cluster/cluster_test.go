@@ -24,7 +24,8 @@ func TestDifferences(t *testing.T) {
 		{NodeID: 1, Role: store.RoleVoter}, {NodeID: 2, Role: store.RoleNone}, {NodeID: 3, Role: store.RoleStandBy},
 		{NodeID: 4, Role: store.RoleVoter}, {NodeID: 5, Role: store.RoleVoter}, {NodeID: 6, Role: store.RoleNone},
 	}
-	servers := []store.Server{{NodeID: 1, Role: store.RoleVoter}, {NodeID: 2, Role: store.RoleVoter}, {NodeID: 4, Role: store.RoleStandBy}, {NodeID: 9, Role: store.RoleVoter}}
+	servers := []store.Server{{NodeID: 1, Role: store.RoleVoter}, {NodeID: 2, Role: store.RoleVoter},
+		{NodeID: 4, Role: store.RoleStandBy}, {NodeID: 9, Role: store.RoleVoter}}
 	want := []Difference{
 		{NodeID: 4, Want: store.RoleVoter, Have: store.RoleStandBy},
 		{NodeID: 5, Want: store.RoleVoter},
@@ -85,7 +86,8 @@ func TestHooks(t *testing.T) {
 // The leader asks everybody, Raft servers each second, but never more than the bound in all.
 func TestProberIsBounded(t *testing.T) {
 	asked := make(chan uint64, 100_000)
-	p := newProber(func(_ context.Context, id uint64) (Report, error) { asked <- id; return Report{NodeID: id}, nil }, func() {})
+	p := newProber(func(_ context.Context, id uint64) (Report, error) { asked <- id; return Report{NodeID: id}, nil },
+		func() {})
 	var targets []target
 	for id := uint64(1); id <= 2000; id++ {
 		targets = append(targets, target{nodeID: id, raft: id <= 3})

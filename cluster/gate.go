@@ -48,8 +48,9 @@ type gate struct{ *member }
 // unconfirmed are the internal requests that must be served without a leader: they say nothing but who leads. ofLeaders
 // are requests that only a leader makes, perhaps one that this member has not heard of yet.
 var (
-	unconfirmed = map[string]bool{transport.PathAnnounce: true, transport.PathNudge: true, pathRemoved: true, pathMember: true}
-	ofLeaders   = map[string]bool{transport.PathProbe: true, pathHooks: true}
+	unconfirmed = map[string]bool{transport.PathAnnounce: true, transport.PathNudge: true, pathRemoved: true,
+		pathMember: true}
+	ofLeaders = map[string]bool{transport.PathProbe: true, pathHooks: true}
 )
 
 // confirm asks the leader, and the leader the voters, whether the member that an internal request comes from is one
@@ -58,7 +59,8 @@ var (
 func (g *gate) confirm(r *http.Request, nodeID uint64) error {
 	path := r.URL.Path
 	switch {
-	case unconfirmed[path], nodeID == g.Store.NodeID(), !strings.HasPrefix(path, "/internal/"), nodeID == g.Store.LeaderID():
+	case unconfirmed[path], nodeID == g.Store.NodeID(), !strings.HasPrefix(path,
+		"/internal/"), nodeID == g.Store.LeaderID():
 		return nil
 	case ofLeaders[path] && g.votes(nodeID): // it may be the next leader, and the last one may be silent
 		ctx, cancel := context.WithTimeout(r.Context(), confirmLeader)

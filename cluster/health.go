@@ -41,7 +41,8 @@ func (t *term) watchHealth(ctx context.Context, state *autopilot.State, now time
 }
 
 // healthChanges brings the sightings up to date and finds what is to be noted.
-func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *autopilot.State, now time.Time) (changes []store.HealthChange) {
+func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *autopilot.State,
+	now time.Time) (changes []store.HealthChange) {
 	there := make(map[uint64]bool, len(state.Servers))
 	for i := range state.Servers {
 		v := &state.Servers[i]

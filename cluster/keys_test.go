@@ -19,7 +19,8 @@ func openFounder(t *testing.T) (st *store.Store, forward func(time.Duration)) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	plan := datadir.Plan{Name: "one", APIAddress: "127.0.0.1:1", RaftAddress: "127.0.0.1:2", Version: "test", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}
+	plan := datadir.Plan{Name: "one", APIAddress: "127.0.0.1:1", RaftAddress: "127.0.0.1:2", Version: "test",
+		OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}
 	node, err := datadir.Found(dir, plan, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +34,8 @@ func openFounder(t *testing.T) (st *store.Store, forward func(time.Duration)) {
 		t.Fatal(err)
 	}
 	var ahead atomic.Int64
-	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: slog.New(slog.DiscardHandler),
+	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding,
+		Logger:         slog.New(slog.DiscardHandler),
 		NetworkLatency: 20 * time.Millisecond, SnapshotThreshold: 512, SnapshotTrailing: 1024,
 		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	if err != nil {
@@ -72,7 +74,7 @@ func TestRotationByAge(t *testing.T) {
 		if err != nil || len(list) != generations || list[0].State != oldest {
 			t.Fatalf("%s: %+v, %v", when, list, err)
 		}
-		if value, err := st.Secrets.Get(ctx, "db.password"); err != nil || value == nil || string(value.Value) != "hunter2" {
+		if value, err := st.Secrets.Get(ctx, store.Linearisable, "db.password"); err != nil || value == nil || string(value.Value) != "hunter2" {
 			t.Fatalf("%s: the secret is %+v, %v", when, value, err)
 		}
 	}

@@ -57,7 +57,8 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 	dir, err := datadir.Open(filepath.Join(t.TempDir(), "data"))
 	must(err)
 	address := l.Addr().String()
-	node, err := datadir.Found(dir, datadir.Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: address, Version: "test",
+	node, err := datadir.Found(dir, datadir.Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1",
+		RaftAddress: address, Version: "test",
 		OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
 	must(err)
 	identity, err := dir.OwnIdentity()
@@ -78,12 +79,15 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 		return Fence(ctx, st, nil, id)
 	}, logger)
 	conns.Limits = limits
-	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding, Logger: slog.New(slog.DiscardHandler),
-		Dial: conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge})
+	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding,
+		Logger: slog.New(slog.DiscardHandler),
+		Dial:   conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge})
 	must(err)
 	close(opened)
-	loops := Start(Config{Store: st, Transport: conns, Book: book, Logger: logger, Hooks: &Hooks{Node: *node, Log: logger}, Dir: dir, ReloadHTTP: func() error { return nil },
-		Self: store.Announcement{RaftAddress: address, APIAddress: node.APIAddress, BinaryVersion: "test", MaxSchema: store.LatestSchema()}})
+	loops := Start(Config{Store: st, Transport: conns, Book: book, Logger: logger, Hooks: &Hooks{Node: *node, Log: logger},
+		Dir: dir, ReloadHTTP: func() error { return nil },
+		Self: store.Announcement{RaftAddress: address, APIAddress: node.APIAddress, BinaryVersion: "test",
+			MaxSchema: store.LatestSchema()}})
 	loops.Serve(l, http.NotFoundHandler())
 	t.Cleanup(func() {
 		loops.Close()

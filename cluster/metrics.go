@@ -18,16 +18,23 @@ var (
 	descReachable = gauge("muster_members_reachable", "Members that answer the leader's probes; on the leader only.")
 	descHealthy   = gauge("muster_members_healthy", "Members that answer and keep up; on the leader only.")
 	descVoters    = gauge("muster_voters", "Voters in the Raft configuration; on the leader only.")
-	descTolerance = gauge("muster_failure_tolerance", "Voters that may still fail without the quorum being lost; on the leader only.")
-	descServerOK  = gauge("muster_server_healthy", "1 for a Raft server that answers and keeps up; on the leader only.", "node")
-	descServerLag = gauge("muster_server_lag_revisions", "Revisions that the mirror of a Raft server is behind; on the leader only.", "node")
-	descStalled   = gauge("muster_server_stalled_seconds", "How long the replica of a Raft server has not moved though there was more to replicate; on the leader only.", "node")
-	descServerRTT = gauge("muster_server_probe_rtt_seconds", "Round-trip of the last probe of a Raft server; on the leader only.", "node")
+	descTolerance = gauge("muster_failure_tolerance", "Voters that may still fail without the quorum being lost; on "+
+		"the leader only.")
+	descServerOK = gauge("muster_server_healthy", "1 for a Raft server that answers and keeps up; on the leader only.",
+		"node")
+	descServerLag = gauge("muster_server_lag_revisions", "Revisions that the mirror of a Raft server is behind; on the "+
+		"leader only.", "node")
+	descStalled = gauge("muster_server_stalled_seconds", "How long the replica of a Raft server has not moved though "+
+		"there was more to replicate; on the leader only.", "node")
+	descServerRTT = gauge("muster_server_probe_rtt_seconds", "Round-trip of the last probe of a Raft server; on the "+
+		"leader only.", "node")
 
 	descStoring   = gauge("muster_storing", "1 while this member can store; its log and its status say why it cannot.")
-	descStoreTime = gauge("muster_storing_write_seconds", "How long the last small write of this member to its disk took, until it was read again.")
-	descStoredAt  = gauge("muster_storing_last_write_timestamp_seconds", "When such a write last came back.")
-	descInodes    = gauge("muster_disk_free_inodes", "Inodes left on the file system of the data directory; absent where it has no fixed number.")
+	descStoreTime = gauge("muster_storing_write_seconds", "How long the last small write of this member to its disk "+
+		"took, until it was read again.")
+	descStoredAt = gauge("muster_storing_last_write_timestamp_seconds", "When such a write last came back.")
+	descInodes   = gauge("muster_disk_free_inodes", "Inodes left on the file system of the data directory; absent "+
+		"where it has no fixed number.")
 )
 
 // Describe says nothing, which makes the collector an unchecked one: other members than the leader show less.

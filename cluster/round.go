@@ -98,8 +98,9 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 		roles[v.NodeID] = v.Role
 	}
 	seen := t.prober.snapshot()
-	in := autopilot.Input{LeaderID: t.Store.NodeID(), LeaderRevision: t.Store.Revision(), LeaderSince: t.since, Previous: t.previous,
-		Members: make([]autopilot.Observation, 0, len(members))}
+	in := autopilot.Input{LeaderID: t.Store.NodeID(), LeaderRevision: t.Store.Revision(), LeaderSince: t.since,
+		Previous: t.previous,
+		Members:  make([]autopilot.Observation, 0, len(members))}
 	for i := range members {
 		m, o := &members[i], seen[members[i].NodeID]
 		ob := autopilot.Observation{NodeID: m.NodeID, Name: m.Name, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
@@ -113,7 +114,8 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 	}
 	for id, role := range roles { // in Raft without a row
 		o := seen[id]
-		in.Members = append(in.Members, autopilot.Observation{NodeID: id, Role: string(role), LastContact: o.LastContact, CannotStore: o.Fault})
+		in.Members = append(in.Members, autopilot.Observation{NodeID: id, Role: string(role), LastContact: o.LastContact,
+			CannotStore: o.Fault})
 	}
 	return in
 }

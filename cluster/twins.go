@@ -61,7 +61,8 @@ func (e *TwinError) Error() string {
 	if !e.Started.IsZero() {
 		since = " since " + e.Started.UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("another process is node %d: it runs at %s%s. Two processes with one identity destroy a cluster: if this data "+
+	return fmt.Sprintf("another process is node %d: it runs at %s%s. Two processes with one identity destroy a "+
+		"cluster: if this data "+
 		"directory is a copy, delete it and join with an empty one; if it is the one to keep, stop the other process first",
 		e.NodeID, e.Address, since)
 }
@@ -69,7 +70,8 @@ func (e *TwinError) Error() string {
 // Introduce tells the other members that this one is starting, before it takes part in Raft, and learns from them where
 // others are. It returns a *TwinError when a process with this identity runs already: one that they see, or one at an
 // address that this directory had before. Members that do not answer in time are not waited for.
-func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, d *datadir.Dir, n *datadir.Node, self Incarnation, before ...string) error {
+func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, d *datadir.Dir, n *datadir.Node,
+	self Incarnation, before ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, helloLimit)
 	defer cancel()
 	body, err := json.Marshal(hello{Incarnation: self, NodeID: n.NodeID, RaftAddress: n.RaftAddress})
@@ -195,7 +197,8 @@ func (tw *twins) twinOf(ctx context.Context, h hello, starting bool) *TwinError 
 		return nil
 	}
 	if twin := tw.lookForTwin(ctx, h, starting); twin != nil {
-		tw.log.Warn("a second process with the identity of a member was refused", "node", h.NodeID, "at", h.RaftAddress, "runs", twin.Address)
+		tw.log.Warn("a second process with the identity of a member was refused", "node", h.NodeID, "at", h.RaftAddress,
+			"runs", twin.Address)
 		return twin
 	}
 	tw.mu.Lock()
@@ -244,7 +247,8 @@ func (tw *twins) hearTwin(q url.Values) {
 }
 
 func (tw *twins) refused(at string) {
-	tw.log.Warn("a second process with this member's identity was refused: a copy of this data directory was started; delete the copy",
+	tw.log.Warn("a second process with this member's identity was refused: a copy of this data directory was started; "+
+		"delete the copy",
 		"at", at)
 	if err := tw.Dir.NoteTwin(false, at); err != nil {
 		tw.log.Warn("the second process could not be noted", "err", err)

@@ -62,13 +62,16 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 		if m.MaxSchema == 0 || m.MaxSchema >= out.Latest {
 			continue
 		}
-		h := SchemaHolder{NodeID: m.NodeID, Name: m.Name, Version: m.BinaryVersion, MaxSchema: m.MaxSchema, Status: c.Alive(m.NodeID),
-			Reason: fmt.Sprintf("runs %s, which knows the schema up to %d: start a newer muster there", m.BinaryVersion, m.MaxSchema)}
+		h := SchemaHolder{NodeID: m.NodeID, Name: m.Name, Version: m.BinaryVersion, MaxSchema: m.MaxSchema,
+			Status: c.Alive(m.NodeID),
+			Reason: fmt.Sprintf("runs %s, which knows the schema up to %d: start a newer muster there", m.BinaryVersion,
+				m.MaxSchema)}
 		if h.Status == autopilot.StatusLeft {
 			if silence[m.NodeID] > cfg.DeadAfter.Std() {
 				continue
 			}
-			h.Reason = fmt.Sprintf("does not answer, and knew the schema up to %d when it last did: start a newer muster there, remove the member or exclude it", m.MaxSchema)
+			h.Reason = fmt.Sprintf("does not answer, and knew the schema up to %d when it last did: start a newer muster "+
+				"there, remove the member or exclude it", m.MaxSchema)
 		}
 		out.Held = append(out.Held, h)
 	}
@@ -95,9 +98,11 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 	for _, h := range state.Held {
 		switch {
 		case !slices.Contains(exclude, h.NodeID):
-			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d holds the schema back: it %s", h.NodeID, h.Reason)}
+			return state, &store.Refusal{Code: store.Conflict,
+				Message: fmt.Sprintf("node %d holds the schema back: it %s", h.NodeID, h.Reason)}
 		case h.Status != autopilot.StatusLeft:
-			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d cannot be excluded while it answers: start a newer muster there", h.NodeID)}
+			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d cannot be excluded while it "+
+				"answers: start a newer muster there", h.NodeID)}
 		}
 	}
 	if err := c.Store.Migrate(ctx, actor, state.Latest); err != nil {

@@ -14,7 +14,8 @@ func TestExcludeNobody(t *testing.T) {
 	m := startMember(t, netlimit.Limits{})
 	var refusal *store.Refusal
 	_, err := m.Migrate(context.Background(), store.Actor{Name: "test"}, []uint64{1, 99})
-	if !errors.As(err, &refusal) || refusal.Code != store.Invalid || refusal.Message != "exclude: node 99 is not a member" {
+	if !errors.As(err, &refusal) || refusal.Code != store.Invalid ||
+		refusal.Message != "exclude: node 99 is not a member" {
 		t.Errorf("the error is %v", err)
 	}
 	if _, err := m.Migrate(context.Background(), store.Actor{Name: "test"}, []uint64{1}); err != nil {

@@ -211,32 +211,7 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 		}
 		defer context.AfterFunc(following, func() { time.AfterFunc(partingWithin, cancel) })()
 	}
-	r := q.Request.Clone(ctx)
-	if !q.whole {
-		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.Content)), int64(len(q.Content))
-	}
-	if !q.whole && len(q.Content) == 0 {
-		r.Body = http.NoBody // or HTTP/2 would announce one
-	}
-	r.RequestURI = ""
-	r.Header.Set(headerForwarded, "1")
-	r.Header.Set(headerRemote, q.RemoteAddr)
-	r.Header.Set(headerAsked, strconv.FormatUint(s.Store.NodeID(), 10))
-	r.Header.Del(headerBody)
-	if q.HasBody && len(q.Content) == 0 && !q.whole {
-		r.Header.Set(headerBody, bodyEmpty)
-		if q.dropped {
-			r.Header.Set(headerBody, bodyDropped)
-		}
-	}
-	if q.Block != nil {
-		r.Header.Set(headerWait, q.Block.remaining().String())
-	}
-	if q.changes && !q.whole && q.Header.Get(HeaderKey) == "" {
-		// A key of our own makes it safe to repeat when the leader dies before it answers.
-		q.Header.Set(HeaderKey, store.AutoKey+store.NewID())
-		r.Header.Set(HeaderKey, q.Header.Get(HeaderKey))
-	}
+	r := q.forLeader(ctx, s.Store.NodeID())
 	if err := q.Block.Place(q); err != nil {
 		return false, err
 	}
@@ -274,6 +249,37 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 		_, _ = io.Copy(q.W, resp.Body)
 	}
 	return false, nil
+}
+
+// forLeader is the request as it is passed on. One that changes something gets a key of our own, which makes it safe to
+// repeat when the leader dies before it answers.
+func (q *Request) forLeader(ctx context.Context, asked uint64) *http.Request {
+	r := q.Request.Clone(ctx)
+	if !q.whole {
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.Content)), int64(len(q.Content))
+	}
+	if !q.whole && len(q.Content) == 0 {
+		r.Body = http.NoBody // or HTTP/2 would announce one
+	}
+	r.RequestURI = ""
+	r.Header.Set(headerForwarded, "1")
+	r.Header.Set(headerRemote, q.RemoteAddr)
+	r.Header.Set(headerAsked, strconv.FormatUint(asked, 10))
+	r.Header.Del(headerBody)
+	if q.HasBody && len(q.Content) == 0 && !q.whole {
+		r.Header.Set(headerBody, bodyEmpty)
+		if q.dropped {
+			r.Header.Set(headerBody, bodyDropped)
+		}
+	}
+	if q.Block != nil {
+		r.Header.Set(headerWait, q.Block.remaining().String())
+	}
+	if q.changes && !q.whole && q.Header.Get(HeaderKey) == "" {
+		q.Header.Set(HeaderKey, store.AutoKey+store.NewID())
+		r.Header.Set(HeaderKey, q.Header.Get(HeaderKey))
+	}
+	return r
 }
 
 // DecodeJSON reads the first JSON value of a body as the members family does: unknown fields and what follows are

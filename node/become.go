@@ -130,7 +130,8 @@ func (n *Node) checkFixed() error {
 		{"overlay-slice", slice, is.OverlaySlice},
 	} {
 		if x.said != "" && x.said != x.is && x.is != "" {
-			return fmt.Errorf("--%s %s is not what this cluster has, %s, which is fixed when it is founded: leave the flag out", x.flag, x.said, x.is)
+			return fmt.Errorf("--%s %s is not what this cluster has, %s, which is fixed when it is founded: leave the flag out",
+				x.flag, x.said, x.is)
 		}
 	}
 	return nil
@@ -144,8 +145,8 @@ func (n *Node) warnCA() {
 	}
 	own, _, err := n.cfg.Founding.readCA()
 	if same, e := n.dir.HasCA(own); errors.Join(err, e) != nil || !same {
-		n.cfg.Say("warning: --http-ca-cert is for the founding only and is not what this cluster uses now; \"muster ca rotate --cert FILE --key " +
-			"FILE\" brings another CA, and the flag can be left out")
+		n.cfg.Say("warning: --http-ca-cert is for the founding only and is not what this cluster uses now; \"muster ca " +
+			"rotate --cert FILE --key FILE\" brings another CA, and the flag can be left out")
 	}
 }
 

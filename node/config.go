@@ -106,7 +106,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", c.Founding.Datacenter)
 	}
 	if min(c.ClusterConnections.All, c.ClusterConnections.Strangers, c.ClusterConnections.PerAddress) < 0 {
-		return errors.New("--cluster-connections, --cluster-strangers and --cluster-strangers-per-address must not be negative")
+		return errors.New("--cluster-connections, --cluster-strangers and --cluster-strangers-per-address must not be " +
+			"negative")
 	}
 	if c.SnapshotThreshold == 0 || c.SnapshotTrailing < c.SnapshotThreshold {
 		return errors.New("--snapshot-threshold must be at least 1, and --snapshot-trailing at least as much")

@@ -37,11 +37,13 @@ func checkSameCluster(node *datadir.Node, token string) error {
 		return nil // the directory says who this is; a token that was shortened since does not matter
 	}
 	if claims.ClusterID != node.ClusterID {
-		return fmt.Errorf("the data directory belongs to a member of cluster %s and the token is for cluster %s: give an empty directory",
+		return fmt.Errorf("the data directory belongs to a member of cluster %s and the token is for cluster %s: give an "+
+			"empty directory",
 			node.ClusterID, claims.ClusterID)
 	}
 	if claims.NodeID != 0 && claims.NodeID != node.NodeID {
-		return fmt.Errorf("the data directory belongs to node %d and the token is for node %d: give an empty directory", node.NodeID, claims.NodeID)
+		return fmt.Errorf("the data directory belongs to node %d and the token is for node %d: give an empty directory",
+			node.NodeID, claims.NodeID)
 	}
 	return nil
 }
@@ -81,7 +83,8 @@ func (n *Node) join(ctx context.Context, known *datadir.Node) (*datadir.Node, er
 	}
 	self := admitted(plan, answer)
 	if known != nil && (self.ClusterID != known.ClusterID || self.NodeID != known.NodeID) {
-		return nil, fmt.Errorf("the cluster takes this machine for node %d of cluster %s, and it was node %d: nothing was changed here",
+		return nil, fmt.Errorf("the cluster takes this machine for node %d of cluster %s, and it was node %d: nothing was "+
+			"changed here",
 			self.NodeID, self.ClusterID, known.NodeID)
 	}
 	err = datadir.CompleteJoin(n.dir, datadir.Admission{

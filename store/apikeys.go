@@ -130,7 +130,8 @@ func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, er
 			optional(int64(k.MaxUses)), k.CreatedAt, k.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return k, err
 		}
-		return k, tx.audit(k.Kind+".create", keyObject(k.ID), k.Name)
+		return k, tx.audit(k.Kind+".create", keyObject(k.ID),
+			made("name", k.Name, "scopes", k.Scopes, "uses", uint64(max(k.MaxUses, 0)), "ttl", lifetime(tx.Now, k.ExpiresAt)))
 	})
 }
 

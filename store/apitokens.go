@@ -96,7 +96,8 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 			int64(tx.Rev)); err != nil {
 			return t, err
 		}
-		return t, tx.audit("api_token.create", "api_token/"+t.ID, t.Name)
+		return t, tx.audit("api_token.create", "api_token/"+t.ID,
+			made("name", t.Name, "scopes", t.Scopes, "ttl", lifetime(tx.Now, t.ExpiresAt)))
 	})
 }
 

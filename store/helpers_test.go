@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var bg = context.Background()
 
-// answerLimit is the time in which every call is promised an answer (design, section 5).
+// answerLimit is the time in which every call is promised an answer (docs/reference/contract.md, section 5).
 const answerLimit = 5 * time.Second
 
 // memoryDB opens an empty database of one connection.

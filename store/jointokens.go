@@ -138,7 +138,9 @@ func (jt JoinTokens) Create(ctx context.Context, actor Actor, t JoinToken) (Join
 				return t, err
 			}
 		}
-		return t, tx.audit("join_token.create", "join_token/"+t.ID, "")
+		return t, tx.audit("join_token.create", "join_token/"+t.ID,
+			made("uses", t.MaxUses, "ttl", t.ExpiresAt.Sub(tx.Now), "mode", t.Mode, "node", t.NodeID, "hosts", t.Hosts,
+				"cidr", t.BindCIDR, "name", t.BindName, "key", t.BindKey, "labels", t.Labels))
 	})
 }
 

@@ -19,12 +19,9 @@ type Establishing struct {
 	ID               string // of the peering, if it is a new one
 }
 
-// CanEstablish tells why a peering of this name cannot be established, before anything is sent to the other side.
+// CanEstablish refuses a name that no peering can be established under, before anything is sent to the other side.
 func (ps Peerings) CanEstablish(ctx context.Context, name string) error {
-	if err := ps.s.Confirm(ctx); err != nil {
-		return err
-	}
-	return ps.s.Read(ctx, AsLeader, func(v *View) error {
+	return ps.s.Read(ctx, Linearisable, func(v *View) error {
 		p, err := v.PeeringByName(name)
 		if err != nil {
 			return err

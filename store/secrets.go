@@ -66,9 +66,9 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 }
 
 // Get reads a value; nil when there is none of that name.
-func (sx Secrets) Get(ctx context.Context, name string) (*StoredSecret, error) {
+func (sx Secrets) Get(ctx context.Context, c Consistency, name string) (*StoredSecret, error) {
 	var list []sealedSecret
-	err := sx.s.Read(ctx, Linearisable, func(v *View) (err error) {
+	err := sx.s.Read(ctx, c, func(v *View) (err error) {
 		list, err = collect(v, scanSecret, selectSecrets+" WHERE name = ?", name)
 		return err
 	})

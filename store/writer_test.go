@@ -1,12 +1,10 @@
 package store
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,57 +149,6 @@ func TestForeignKeyFailsAlone(t *testing.T) {
 	c.eventually("the store goes on", func() error { _, err := mint(bg, c.leader()); return err })
 	if audits(t, c.leader(), "bad") != 0 {
 		t.Error("the request that failed has left an audit row")
-	}
-}
-
-// (e) A caller that no longer waits gets nothing done.
-func TestExpiredContext(t *testing.T) {
-	c := newTestCluster(t, 1)
-	l := c.leader()
-	if _, err := mint(bg, l); err != nil {
-		t.Fatal(err)
-	}
-	rev := l.Revision()
-	ctx, cancel := context.WithCancel(bg)
-	cancel()
-	var ran atomic.Int64
-	for i := range 3000 {
-		err := l.Write(ctx, Actor{Name: "late"}, func(tx *Tx) error {
-			ran.Add(1)
-			if err := tx.exec(insertSetting, fmt.Sprint("late ", i), "x", tx.Rev); err != nil {
-				return err
-			}
-			return tx.audit("test", "late", "")
-		})
-		if !errors.Is(err, ErrNoLeader) {
-			t.Fatalf("write %d: %v", i, err)
-		}
-	}
-	// The queue may still hold requests that nobody waits for: one that somebody waits for comes after them.
-	if _, err := mint(bg, l); err != nil {
-		t.Fatal(err)
-	}
-	if n := ran.Load(); n != 0 || l.Revision() != rev+1 {
-		t.Errorf("%d requests ran, revision %d after %d", n, l.Revision(), rev)
-	}
-	// One that gives up while it waits in the queue.
-	release := hold(t, l)
-	ctx, cancel = context.WithCancel(bg)
-	gaveUp := make(chan error, 1)
-	go func() {
-		gaveUp <- l.Write(ctx, Actor{Name: "impatient"}, func(*Tx) error { ran.Add(1); return nil })
-	}()
-	c.queued(l, 1)
-	cancel()
-	if err := <-gaveUp; !errors.Is(err, ErrNoLeader) {
-		t.Errorf("the impatient one: %v", err)
-	}
-	release()
-	if _, err := mint(bg, l); err != nil {
-		t.Fatal(err)
-	}
-	if n := ran.Load(); n != 0 {
-		t.Errorf("%d requests ran although their callers were told that they had not", n)
 	}
 }
 

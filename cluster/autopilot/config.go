@@ -94,13 +94,15 @@ func (c Config) Validate() error {
 	case c.Stabilization < 0 || c.Stabilization > maxStabilization:
 		return fmt.Errorf("stabilization must be between 0s and %v, not %v", maxStabilization, c.Stabilization)
 	case c.LastContactThreshold < minContact || c.LastContactThreshold > maxContact:
-		return fmt.Errorf("lastContactThreshold must be between %v and %v, not %v", minContact, maxContact, c.LastContactThreshold)
+		return fmt.Errorf("lastContactThreshold must be between %v and %v, not %v", minContact, maxContact,
+			c.LastContactThreshold)
 	case c.MaxLagRevisions < 1:
 		return fmt.Errorf("maxLagRevisions must be at least 1")
 	case c.MaxLagTime < minLagTime || c.MaxLagTime > maxLagTime:
 		return fmt.Errorf("maxLagTime must be between %v and %v, not %v", minLagTime, maxLagTime, c.MaxLagTime)
 	case c.DeadAfter < minDeadAfter || c.DeadAfter <= c.LastContactThreshold:
-		return fmt.Errorf("deadAfter must be at least %v and longer than lastContactThreshold, not %v", minDeadAfter, c.DeadAfter)
+		return fmt.Errorf("deadAfter must be at least %v and longer than lastContactThreshold, not %v", minDeadAfter,
+			c.DeadAfter)
 	case c.MinQuorum < 1 || c.MinQuorum > c.MaxVoters:
 		return fmt.Errorf("minQuorum must be between 1 and maxVoters (%d), not %d", c.MaxVoters, c.MinQuorum)
 	}

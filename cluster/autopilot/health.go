@@ -171,7 +171,8 @@ func (r *round) assess(m *member) {
 	}
 	m.fails = m.CannotStore
 	if m.fails == "" && replicates && !m.leader && m.Stalled > r.cfg.MaxLagTime {
-		m.fails = "its replica has not moved for more than " + brief(r.cfg.MaxLagTime.Std()) + " although there is more to replicate"
+		m.fails = "its replica has not moved for more than " + brief(r.cfg.MaxLagTime.Std()) + " although there is more " +
+			"to replicate"
 	}
 	m.healthy = m.alive && m.fails == "" && (!replicates || m.lag <= r.cfg.MaxLagRevisions)
 

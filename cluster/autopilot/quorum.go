@@ -42,7 +42,8 @@ func CanRemove(in Input, id uint64) error {
 		live--
 	}
 	if live < majority(voters) {
-		return fmt.Errorf("without node %d only %d of %s would be live, and a majority needs %d", id, live, count(voters, "voter"), majority(voters))
+		return fmt.Errorf("without node %d only %d of %s would be live, and a majority needs %d", id, live,
+			count(voters, "voter"), majority(voters))
 	}
 	return nil
 }

@@ -186,7 +186,8 @@ func (t *teller) standByReason(m *member) string {
 }
 
 func (t *teller) behind(m *member) string {
-	return strconv.FormatUint(m.lag, 10) + " revisions behind, " + strconv.FormatUint(t.cfg.MaxLagRevisions, 10) + " allowed"
+	return strconv.FormatUint(m.lag, 10) + " revisions behind, " + strconv.FormatUint(t.cfg.MaxLagRevisions,
+		10) + " allowed"
 }
 
 // waited tells how much of the stabilization time has passed, "4 s of 10 s".

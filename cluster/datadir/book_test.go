@@ -25,7 +25,8 @@ func openTestDir(t *testing.T) *Dir {
 }
 
 func newTestBook(d *Dir, given ...Place) *Book {
-	return NewBook(d, &Node{NodeID: 1, Others: []Place{{2, "10.0.0.2:1"}, {3, "10.0.0.3:1"}}}, given, slog.New(slog.DiscardHandler))
+	return NewBook(d, &Node{NodeID: 1, Others: []Place{{2, "10.0.0.2:1"}, {3, "10.0.0.3:1"}}}, given,
+		slog.New(slog.DiscardHandler))
 }
 
 // TestBook: the likeliest address comes first, and what was learned by contact, nothing else, is there at the next
@@ -54,7 +55,8 @@ func TestBook(t *testing.T) {
 	}
 	b.Met(1, "10.0.0.1:9") // itself
 	b.Met(6, "six.example:7000")
-	if known := b.Known(); !slices.Contains(known, 5) || !slices.Contains(known, 6) || slices.Contains(known, 1) || slices.Contains(known, 4) {
+	if known := b.Known(); !slices.Contains(known, 5) || !slices.Contains(known, 6) || slices.Contains(known, 1) ||
+		slices.Contains(known, 4) {
 		t.Errorf("it knows %v", known)
 	}
 	b.Save()
@@ -126,7 +128,8 @@ func TestAskWhereTheyAreNow(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := openTestDir(t)
-			node, err := Found(d, Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: gone(t), Version: "test",
+			node, err := Found(d, Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: gone(t),
+				Version:     "test",
 				OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
 			if err != nil {
 				t.Fatal(err)

@@ -178,7 +178,8 @@ func (d *Dir) checkUnused() error {
 			continue
 		}
 		if !slices.Contains(ours, e.Name()) && !ofFileSystem(e) && filepath.Ext(e.Name()) != ".log" {
-			return fmt.Errorf("the data directory %s is not empty and is not that of a muster member (it holds %s): give an empty one", d.Path, e.Name())
+			return fmt.Errorf("the data directory %s is not empty and is not that of a muster member (it holds %s): give an "+
+				"empty one", d.Path, e.Name())
 		}
 	}
 	return nil
@@ -238,7 +239,8 @@ func (d *Dir) Identity() (*age.X25519Identity, error) {
 // the member could be opened with it.
 func (d *Dir) OwnIdentity() (*age.X25519Identity, error) {
 	if _, err := os.Stat(d.file(identityFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the data directory %s has lost its node.key: restore the file, or remove the member and join anew with an empty directory", d.Path)
+		return nil, fmt.Errorf("the data directory %s has lost its node.key: restore the file, or remove the member and "+
+			"join anew with an empty directory", d.Path)
 	}
 	return d.Identity()
 }

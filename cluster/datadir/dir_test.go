@@ -10,7 +10,8 @@ import (
 // TestDataDirectoryOfFileSystem: what a file system makes at its root does not keep a member from beginning there; what
 // somebody else has put there does.
 func TestDataDirectoryOfFileSystem(t *testing.T) {
-	for name, ok := range map[string]bool{"lost+found/": true, ".snapshot/": true, ".snapshots/": true, ".zfs/": true, "aquota.user": true, "quota.group": true,
+	for name, ok := range map[string]bool{"lost+found/": true, ".snapshot/": true, ".snapshots/": true, ".zfs/": true,
+		"aquota.user": true, "quota.group": true,
 		"lost+found": false, "aquota.user/": false, "lost+found2/": false, "photos.txt": false, ".git/": false, ".hidden": false} {
 		d := &Dir{Path: t.TempDir()}
 		path := filepath.Join(d.Path, strings.TrimSuffix(name, "/"))

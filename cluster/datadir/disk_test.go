@@ -8,7 +8,8 @@ import (
 
 func TestParseReserve(t *testing.T) {
 	const total = 100 << 30
-	for text, want := range map[string]uint64{"0": 0, "1": 1, "512B": 512, "64KiB": 64 << 10, "256MiB": 256 << 20, "2GiB": 2 << 30, "5%": 5 << 30, "0%": 0, "2.5%": total / 40} {
+	for text, want := range map[string]uint64{"0": 0, "1": 1, "512B": 512, "64KiB": 64 << 10, "256MiB": 256 << 20,
+		"2GiB": 2 << 30, "5%": 5 << 30, "0%": 0, "2.5%": total / 40} {
 		r, err := ParseReserve(text)
 		if got := r.Of(total); err != nil || got != want {
 			t.Errorf("%q: %d, %v, want %d", text, got, err, want)

@@ -73,16 +73,19 @@ func Examine(ctx context.Context, path string, reserve Reserve) []Finding {
 
 func (x *doctor) directory() bool {
 	if _, err := os.Stat(x.d.Path); err != nil {
-		x.say("directory", FindingFail, "give the data directory of a member with --data", "%s", plainError(dirError(x.d.Path, err)))
+		x.say("directory", FindingFail, "give the data directory of a member with --data",
+			"%s", plainError(dirError(x.d.Path, err)))
 		return false
 	}
 	n, err := x.d.Node()
 	switch {
 	case err != nil:
-		x.say("directory", FindingFail, "restore node.json from a copy, or remove the member and join anew with an empty directory", "%v", err)
+		x.say("directory", FindingFail, "restore node.json from a copy, or remove the member and join anew with an empty "+
+			"directory", "%v", err)
 		return false
 	case n == nil:
-		x.say("directory", FindingFail, "give the data directory of a member with --data", "%s has no node.json: it has not taken part in a cluster", x.d.Path)
+		x.say("directory", FindingFail, "give the data directory of a member with --data",
+			"%s has no node.json: it has not taken part in a cluster", x.d.Path)
 		return false
 	}
 	x.node = n
@@ -116,7 +119,8 @@ func (x *doctor) lock() *os.File {
 
 func (x *doctor) modes() {
 	var bad []string
-	for _, name := range []string{identityFile, adminFile, foundingFile, restoreFile, httpKey, transportKey, recoveryFile, mirrorFile, bookFile} {
+	for _, name := range []string{identityFile, adminFile, foundingFile, restoreFile, httpKey, transportKey, recoveryFile,
+		mirrorFile, bookFile} {
 		if info, err := os.Stat(x.d.file(name)); err == nil && info.Mode().Perm()&0o077 != 0 {
 			bad = append(bad, fmt.Sprintf("%s (%v)", name, info.Mode().Perm()))
 		}
@@ -125,7 +129,8 @@ func (x *doctor) modes() {
 		bad = append(bad, fmt.Sprintf("the directory itself (%v)", info.Mode().Perm()))
 	}
 	if len(bad) > 0 {
-		x.say("file modes", FindingWarn, "chmod 600 the files and 700 the directory; if others have had access, rotate: muster key rotate", "others may read or write %s", strings.Join(bad, ", "))
+		x.say("file modes", FindingWarn, "chmod 600 the files and 700 the directory; if others have had access, rotate: "+
+			"muster key rotate", "others may read or write %s", strings.Join(bad, ", "))
 		return
 	}
 	x.say("file modes", FindingOK, "", "what is secret is readable by its owner only")
@@ -137,7 +142,8 @@ func (x *doctor) identity() {
 		_, err = certs.ParseIdentity(data)
 	}
 	if err != nil {
-		x.say("identity", FindingFail, "restore node.key from a copy, or remove the member and join anew with an empty directory", "node.key cannot be used: %s", plainError(err))
+		x.say("identity", FindingFail, "restore node.key from a copy, or remove the member and join anew with an empty "+
+			"directory", "node.key cannot be used: %s", plainError(err))
 		return
 	}
 	x.say("identity", FindingOK, "", "node.key is an age identity")
@@ -149,11 +155,14 @@ func (x *doctor) twins() {
 	switch {
 	case !ok:
 	case r.Refused:
-		x.say("copies", FindingFail, "if this directory is a copy, delete it and join with an empty one; if it is the one to keep, "+
-			"stop the other process first", "the start of this directory was refused at %s: another process is node %d, and runs at %s",
+		x.say("copies", FindingFail, "if this directory is a copy, delete it and join with an empty one; if it is the one "+
+			"to keep, "+
+			"stop the other process first", "the start of this directory was refused at %s: another process is node %d, and "+
+			"runs at %s",
 			r.At.Format(time.RFC3339), x.node.NodeID, r.Address)
 	default:
-		x.say("copies", FindingWarn, "find the copy of this directory and delete it; two processes with one identity destroy a cluster",
+		x.say("copies", FindingWarn, "find the copy of this directory and delete it; two processes with one identity "+
+			"destroy a cluster",
 			"a second process with the identity of node %d, at %s, was refused at %s", x.node.NodeID, r.Address, r.At.Format(time.RFC3339))
 	}
 }
@@ -172,23 +181,39 @@ func (x *doctor) raftLog() {
 		x.say("raft log", FindingFail, what.Next, "%s", strings.TrimPrefix(what.What+": "+err.Error(), ": "))
 		return
 	}
-	x.say("raft log", FindingOK, "", "%d segments up to index %d, %d snapshots, the newest of index %d; %d MiB", files.Segments, max(files.Last, files.Snapshot), files.Snapshots, files.Snapshot, files.Bytes>>20)
+	last, running := max(files.Last, files.Snapshot), ""
+	if x.running {
+		running = "; what the running member writes now is not counted"
+	}
+	x.say("raft log", FindingOK, "", "%s closed up to index %d, %s, the newest of index %d; %d MiB%s",
+		count(files.Segments, "segment"), last, count(files.Snapshots, "snapshot"), files.Snapshot, files.Bytes>>20, running)
+}
+
+// count is a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func (x *doctor) mirror() []store.Member {
 	schema, err := store.CheckMirror(x.d.file(mirrorFile))
 	if err != nil {
-		x.say("mirror", FindingWarn, "the mirror is only a copy: delete muster.db and start the member, which makes it anew", "muster.db cannot be used: %s", plainError(err))
+		x.say("mirror", FindingWarn, "the mirror is only a copy: delete muster.db and start the member, which makes it anew",
+			"muster.db cannot be used: %s", plainError(err))
 		return nil
 	}
 	c, members, err := store.MirrorMembers(x.d.file(mirrorFile))
 	switch {
 	case err != nil:
-		x.say("mirror", FindingWarn, "delete muster.db and start the member, which makes it anew", "muster.db cannot be read: %v", err)
+		x.say("mirror", FindingWarn, "delete muster.db and start the member, which makes it anew",
+			"muster.db cannot be read: %v", err)
 	case schema > store.LatestSchema():
-		x.say("mirror", FindingFail, "use the newer muster that the other members have", "the database has schema %d and this binary knows %d", schema, store.LatestSchema())
+		x.say("mirror", FindingFail, "use the newer muster that the other members have",
+			"the database has schema %d and this binary knows %d", schema, store.LatestSchema())
 	default:
-		x.say("mirror", FindingOK, "", "muster.db is intact: revision %d, schema %d, %d members", c.Revision, schema, len(members))
+		x.say("mirror", FindingOK, "", "muster.db is intact: revision %d, schema %d, %s", c.Revision, schema, count(len(members), "member"))
 	}
 	return members
 }
@@ -202,19 +227,22 @@ func (x *doctor) disk(reserve Reserve) {
 	case free < 16<<20:
 		x.say("disk", FindingFail, "make room or add disk before anything else", "%d MiB are free", free>>20)
 	case free < keep:
-		x.say("disk", FindingWarn, "make room or add disk: below its reserve a member gives leadership and vote away", "%d MiB are free, %d MiB are kept in reserve", free>>20, keep>>20)
+		x.say("disk", FindingWarn, "make room or add disk: below its reserve a member gives leadership and vote away",
+			"%d MiB are free, %d MiB are kept in reserve", free>>20, keep>>20)
 	default:
 		x.say("disk", FindingOK, "", "%d MiB are free", free>>20)
 	}
 }
 
 func (x *doctor) ports(ctx context.Context) {
-	for _, p := range []struct{ name, flag, addr string }{{"API port", "--api", x.node.APIAddress}, {"cluster port", "--raft", x.node.RaftAddress}} {
+	for _, p := range []struct{ name, flag, addr string }{{"API port", "--api", x.node.APIAddress},
+		{"cluster port", "--raft", x.node.RaftAddress}} {
 		if !x.running {
 			l, err := net.Listen("tcp", p.addr)
 			switch {
 			case errors.Is(err, syscall.EADDRINUSE):
-				x.say(p.name, FindingFail, "stop the process that listens there (ss -ltnp), or give this member another address with "+p.flag, "%s is in use by another process", p.addr)
+				x.say(p.name, FindingFail, "stop the process that listens there (ss -ltnp), or give this member another address "+
+					"with "+p.flag, "%s is in use by another process", p.addr)
 			case err != nil:
 				x.say(p.name, FindingWarn, "", "%s cannot be listened on here: %v", p.addr, err)
 			default:
@@ -226,7 +254,8 @@ func (x *doctor) ports(ctx context.Context) {
 		dialer := net.Dialer{Timeout: 2 * time.Second}
 		conn, err := dialer.DialContext(ctx, "tcp", p.addr)
 		if err != nil {
-			x.say(p.name, FindingFail, "look at the member's log: it runs and does not listen", "nobody takes a connection at %s: %v", p.addr, err)
+			x.say(p.name, FindingFail, "look at the member's log: it runs and does not listen",
+				"nobody takes a connection at %s: %v", p.addr, err)
 			continue
 		}
 		conn.Close()
@@ -237,9 +266,11 @@ func (x *doctor) ports(ctx context.Context) {
 		st, _, err := x.d.askStatus(ctx, p.addr)
 		switch {
 		case err != nil:
-			x.say(p.name, FindingFail, "find out who listens there (ss -ltnp)", "%s does not answer as this cluster's API: %v", p.addr, err)
+			x.say(p.name, FindingFail, "find out who listens there (ss -ltnp)",
+				"%s does not answer as this cluster's API: %v", p.addr, err)
 		case st.Cluster.NodeID != x.node.NodeID:
-			x.say(p.name, FindingFail, "two members have the same address: give one another with "+p.flag, "node %d answers at %s", st.Cluster.NodeID, p.addr)
+			x.say(p.name, FindingFail, "two members have the same address: give one another with "+p.flag,
+				"node %d answers at %s", st.Cluster.NodeID, p.addr)
 		case len(st.Notices) > 0:
 			state := FindingWarn
 			if st.Cluster.LeaderNodeID == 0 {
@@ -250,7 +281,8 @@ func (x *doctor) ports(ctx context.Context) {
 				x.say(p.name, state, next, "%s answers: %s", p.addr, what)
 			}
 		case st.Cluster.LeaderNodeID == 0:
-			x.say(p.name, FindingWarn, "start the other voters; if a majority is lost for good, see docs/recovery.md", "%s answers, and knows no leader", p.addr)
+			x.say(p.name, FindingWarn, "start the other voters; if a majority is lost for good, see docs/recovery.md",
+				"%s answers, and knows no leader", p.addr)
 		default:
 			x.say(p.name, FindingOK, "", "%s answers; node %d leads", p.addr, st.Cluster.LeaderNodeID)
 		}
@@ -328,9 +360,11 @@ func (x *doctor) clocks(ctx context.Context, members []store.Member) {
 	text := fmt.Sprintf("%d of %d other Raft servers answer", answered, asked)
 	switch {
 	case running > answered:
-		x.say("other members", FindingWarn, "they run: this is no lost majority, and nothing to recover; look at what they say themselves", "%s; %d more take connections and do not answer this member", text, running-answered)
+		x.say("other members", FindingWarn, "they run: this is no lost majority, and nothing to recover; look at what "+
+			"they say themselves", "%s; %d more take connections and do not answer this member", text, running-answered)
 	case answered < asked && answered+1 <= (asked+1)/2:
-		x.say("other members", FindingWarn, "start them; if they have moved, start this member with --peer ID=HOST:PORT for one of them, or with "+
+		x.say("other members", FindingWarn, "start them; if they have moved, start this member with --peer ID=HOST:PORT "+
+			"for one of them, or with "+
 			"--rejoin --join TOKEN and a new token; if a majority of the voters is lost for good, see docs/recovery.md", "%s", text)
 	default:
 		x.say("other members", FindingOK, "", "%s", text)
@@ -349,15 +383,18 @@ func (x *doctor) clocks(ctx context.Context, members []store.Member) {
 
 func (x *doctor) leftovers() {
 	if _, err := os.Stat(x.d.file(foundingFile)); err == nil && !x.running {
-		x.say("founding", FindingWarn, "start the member: the founding is repeated", "the cluster was never founded: the first start did not come to its end")
+		x.say("founding", FindingWarn, "start the member: the founding is repeated",
+			"the cluster was never founded: the first start did not come to its end")
 	}
 	if r, err := x.d.Recovery(); err != nil {
 		x.say("recovery", FindingWarn, "see docs/recovery.md", "%v", err)
 	} else if r != nil {
-		x.say("recovery", FindingOK, "", "a recovery was carried out (voters %v); it is settled when this member first leads", r.Voters)
+		x.say("recovery", FindingOK, "",
+			"a recovery was carried out (voters %v); it is settled when this member first leads", r.Voters)
 	}
 	kept, _ := filepath.Glob(x.d.file("raft.before-recovery-*"))
 	if len(kept) > 0 {
-		x.say("kept copies", FindingWarn, "delete them when the cluster has what you expect", "%d Raft directories of before a recovery take up room", len(kept))
+		x.say("kept copies", FindingWarn, "delete them when the cluster has what you expect",
+			"%d Raft directories of before a recovery take up room", len(kept))
 	}
 }

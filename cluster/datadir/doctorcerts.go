@@ -14,15 +14,15 @@ import (
 // What to do about certificates that have expired. Nothing but a leader is missing, and the expired ones let one be
 // elected.
 const (
-	nextExpired = "start a majority of the voters: members that know each other's key accept an expired certificate for Raft " +
-		"and for its renewal, and as soon as there is a leader everybody has a fresh one"
-	nextEnded = "start a majority of the voters: the leader replaces an authority that has ended, and members get certificates " +
-		"of the new one; give clients the new ca.crt then"
+	nextExpired = "start a majority of the voters: members that know each other's key accept an expired certificate " +
+		"for Raft and for its renewal, and as soon as there is a leader everybody has a fresh one"
+	nextEnded = "start a majority of the voters: the leader replaces an authority that has ended, and members get " +
+		"certificates of the new one; give clients the new ca.crt then"
 	nextEnds = "the leader replaces an authority that ends; an operator's own is yours to replace: " +
 		"muster ca rotate --cert FILE --key FILE"
 	// NextRejoin mends a member that is left behind.
-	NextRejoin = "if this member is left behind, let it rejoin: muster serve --data DIR (and its other flags) --rejoin --join TOKEN, " +
-		"with a token that muster join-token create makes on a working member"
+	NextRejoin = "if this member is left behind, let it rejoin: muster serve --data DIR (and its other flags) --rejoin " +
+		"--join TOKEN, with a token that muster join-token create makes on a working member"
 )
 
 func (x *doctor) certificates() {
@@ -45,7 +45,8 @@ func (x *doctor) certificates() {
 		case left < 7*24*time.Hour && x.d.EndsWithCA(c.kind, leaf):
 			x.say(c.name, FindingWarn, nextEnds, "it expires in %s, together with its authority", left.Round(time.Minute))
 		case left < 7*24*time.Hour:
-			x.say(c.name, FindingWarn, "a running member renews it by itself; look at its log", "it expires in %s", left.Round(time.Minute))
+			x.say(c.name, FindingWarn, "a running member renews it by itself; look at its log",
+				"it expires in %s", left.Round(time.Minute))
 		default:
 			x.say(c.name, FindingOK, "", "it fits its key and its authority and expires in %d days", int(left.Hours()/24))
 		}

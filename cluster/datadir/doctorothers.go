@@ -43,7 +43,8 @@ func (x *doctor) accepted(ctx context.Context, members []store.Member) {
 	wait.Wait()
 	switch {
 	case removed:
-		x.say("membership", FindingFail, "to join again, start with an empty data directory and a new token", "another member says that this one was removed")
+		x.say("membership", FindingFail, "to join again, start with an empty data directory and a new token",
+			"another member says that this one was removed")
 	case heard == 0 && refused != "":
 		x.say("membership", FindingFail, NextRejoin, "this member is left behind: %s", refused)
 	case heard > 0:

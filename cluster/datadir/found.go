@@ -71,7 +71,8 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err := store.CheckOverlay(p.OverlayCIDR, p.OverlaySlice); err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
+	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name,
+		APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
 	var brought certs.CA
 	if p.HTTPCACert != nil { // before anything is written
 		var err error
@@ -98,10 +99,12 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := store.Founding{ClusterID: n.ClusterID, CreatedAt: now, Wrap: wrap, AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret),
+	f := store.Founding{ClusterID: n.ClusterID, CreatedAt: now, Wrap: wrap, AdminTokenID: store.NewID(),
+		AdminHash:   certs.HashSecret(secret),
 		OverlayCIDR: p.OverlayCIDR, OverlaySlices: p.OverlaySlice, Datacenter: p.Datacenter,
-		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
-			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
+		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter,
+			RaftAddress: p.RaftAddress,
+			APIAddress:  p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
 			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
 	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
 	if err != nil {
@@ -134,7 +137,8 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 }
 
 // foundAuthority makes an authority, unless one was brought, and the founder's leaf of it.
-func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind, ca certs.CA, dek certs.DEK, now time.Time) (err error) {
+func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind, ca certs.CA, dek certs.DEK,
+	now time.Time) (err error) {
 	operators := ca.Key != nil
 	if !operators {
 		if ca, err = certs.NewCA(kind, n.ClusterID, now); err != nil {
@@ -154,7 +158,8 @@ func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind,
 	if operators {
 		chain = p.HTTPCACert
 	}
-	f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(chain), SealedKey: sealed, ExpiresAt: ca.Cert.NotAfter, Operators: operators})
+	f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(chain), SealedKey: sealed,
+		ExpiresAt: ca.Cert.NotAfter, Operators: operators})
 
 	record, err := d.ownLeaf(n, p, kind, store.Issuer{CA: ca, Chain: chain, Bundle: caPEM}, now)
 	if err != nil {

@@ -95,7 +95,8 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 	}
 	for i := range members {
 		m := &members[i]
-		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress})
+		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress,
+			APIAddress: m.APIAddress})
 	}
 	if err := p.Ask(ctx, d, n); err != nil {
 		return nil, err
@@ -125,7 +126,8 @@ func (p *RecoveryPlan) Check(others []Survivor) error {
 		case p.Last.Before(o.Last):
 			return fmt.Errorf("node %d has the newer log (%s; here %s): apply the recovery there", o.NodeID, o.Last, p.Last)
 		case p.Last == o.Last && o.NodeID < p.NodeID:
-			return fmt.Errorf("node %d has the same log and the lower number: apply the recovery there, so that it is applied once", o.NodeID)
+			return fmt.Errorf("node %d has the same log and the lower number: apply the recovery there, so that it is "+
+				"applied once", o.NodeID)
 		}
 		seen[o.NodeID] = true
 	}
@@ -169,7 +171,8 @@ func ApplyRecovery(d *Dir, p *RecoveryPlan, others []Survivor, now time.Time) (*
 	if a := p.Applied; a != nil && a.Template == p.NodeID && a.After == p.Last && slices.Equal(a.Voters, voters) {
 		return a, nil
 	}
-	r := &Recovery{ID: uuid.NewString(), ClusterID: p.ClusterID, Template: p.NodeID, Voters: voters, Before: p.Last, At: now.UTC().Truncate(time.Second)}
+	r := &Recovery{ID: uuid.NewString(), ClusterID: p.ClusterID, Template: p.NodeID, Voters: voters, Before: p.Last,
+		At: now.UTC().Truncate(time.Second)}
 	if err := copyDir(d.file(RaftDir), d.file(keptName(now))); err != nil {
 		return nil, err
 	}
@@ -207,15 +210,18 @@ func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Reco
 	case r.Template == p.NodeID:
 		return nil, fmt.Errorf("the bundle was made here, on node %d: just start this member", p.NodeID)
 	case !slices.Contains(r.Voters, p.NodeID):
-		return nil, fmt.Errorf("node %d is not among the survivors that the bundle names (%v): join it anew with an empty directory", p.NodeID, r.Voters)
+		return nil, fmt.Errorf("node %d is not among the survivors that the bundle names (%v): join it anew with an empty "+
+			"directory", p.NodeID, r.Voters)
 	case p.Last == r.After:
 		return nil, errors.New("the bundle was adopted here already: just start this member")
 	case r.Before.Before(p.Last):
-		return nil, fmt.Errorf("this member has a newer log (%s) than the one of the bundle (%s): what it knows would be lost", p.Last, r.Before)
+		return nil, fmt.Errorf("this member has a newer log (%s) than the one of the bundle (%s): what it knows would be "+
+			"lost", p.Last, r.Before)
 	}
 	for _, m := range p.Members {
 		if m.Answers && m.NodeID != r.Template && !slices.Contains(r.Voters, m.NodeID) {
-			return nil, fmt.Errorf("node %d, which the recovery counts as lost, is running (%s): stop it first", m.NodeID, m.Said)
+			return nil, fmt.Errorf("node %d, which the recovery counts as lost, is running (%s): stop it first", m.NodeID,
+				m.Said)
 		}
 	}
 	if err := store.CheckRecoverable(fresh, p.NodeID); err != nil {

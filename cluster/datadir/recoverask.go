@@ -21,7 +21,8 @@ const (
 type RunningError struct{ Member RecoveryMember }
 
 func (e *RunningError) Error() string {
-	return fmt.Sprintf("node %d is running at %s (%s): a recovery is for a majority that is lost for good, and beside a member "+
+	return fmt.Sprintf("node %d is running at %s (%s): a recovery is for a majority that is lost for good, and beside "+
+		"a member "+
 		"that runs it would make a second cluster; stop every other member first", e.Member.NodeID, e.Member.RaftAddress, e.Member.Said)
 }
 

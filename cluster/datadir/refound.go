@@ -20,7 +20,8 @@ const restoreFile = "restore.db"
 // Refound prepares an unused directory to be the first member of a cluster that continues the one of an archive: it has
 // its identity, its authorities and its contents, and a new member with an id that was never used. One of the
 // identities must open the archive's keys. The cluster exists once the member has been started.
-func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X25519Identity, p Plan, now time.Time) (*Node, error) {
+func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X25519Identity, p Plan,
+	now time.Time) (*Node, error) {
 	r, err := store.OpenRefounding(ctx, a, identities)
 	if err != nil {
 		return nil, err
@@ -34,17 +35,21 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: r.ClusterID, NodeID: r.NodeID, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name, APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
+	n := &Node{ClusterID: r.ClusterID, NodeID: r.NodeID, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name,
+		APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
 	certKey, err := d.certKey()
 	if err != nil {
 		return nil, err
 	}
 	secret := certs.NewSecret()
-	f := store.Refounder{AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret), Rotation: store.DEKRotation{DEK: certs.NewDEK()},
-		Member: store.Member{NodeID: n.NodeID, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter, RaftAddress: p.RaftAddress,
-			APIAddress: p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
+	f := store.Refounder{AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret),
+		Rotation: store.DEKRotation{DEK: certs.NewDEK()},
+		Member: store.Member{NodeID: n.NodeID, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter,
+			RaftAddress: p.RaftAddress,
+			APIAddress:  p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
 			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
-	if f.Rotation.Keys, err = store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT); err != nil {
+	if f.Rotation.Keys, err = store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret,
+		store.KeyJWT); err != nil {
 		return nil, err
 	}
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {

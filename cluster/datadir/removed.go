@@ -53,4 +53,5 @@ func (d *Dir) CheckRemoved(n *Node) error {
 }
 
 // ErrRemoved is why a member stops by itself.
-var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data directory and a new token")
+var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data " +
+	"directory and a new token")

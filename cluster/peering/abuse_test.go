@@ -46,7 +46,8 @@ func TestPeerBudget(t *testing.T) {
 	}
 	for i := range 130 { // trust and members change with each message, as many as are read at once
 		send(frame{Trust: &trustFrame{Sequence: uint64(i + 1), PEMs: roots[i%2 : i%2+1]}})
-		send(frame{Members: &membersFrame{First: true, Last: true, List: []store.PeerMember{{ID: "1", Name: fmt.Sprint("m", i), Health: "alive"}}}})
+		send(frame{Members: &membersFrame{First: true, Last: true,
+			List: []store.PeerMember{{ID: "1", Name: fmt.Sprint("m", i), Health: "alive"}}}})
 		send(frame{Heartbeat: &struct{}{}})
 		time.Sleep(5 * time.Millisecond) // so that each could be stored by itself
 	}
@@ -77,8 +78,10 @@ func TestMembersAreUnique(t *testing.T) {
 	if err := s.gather(&membersFrame{Last: true, List: []store.PeerMember{m("3"), m("1")}}); err == nil {
 		t.Error("a list with a member twice is taken")
 	}
-	for _, x := range []store.PeerMember{{ID: "a b"}, {ID: strings.Repeat("1", 65)}, {ID: "1", Name: "a\nb"}, {ID: "1", Name: "\x1b[2J"}, {ID: "1", RaftAddress: "a b"},
-		{ID: "1", APIAddress: "a\r\nb"}, {ID: "1", RaftAddress: strings.Repeat("a", 301)}, {ID: "1", Health: "ALIVE"}, {ID: "1", NodeID: 1<<53 + 1}} {
+	for _, x := range []store.PeerMember{{ID: "a b"}, {ID: strings.Repeat("1", 65)}, {ID: "1", Name: "a\nb"},
+		{ID: "1", Name: "\x1b[2J"}, {ID: "1", RaftAddress: "a b"},
+		{ID: "1", APIAddress: "a\r\nb"}, {ID: "1", RaftAddress: strings.Repeat("a", 301)}, {ID: "1",
+			Health: "ALIVE"}, {ID: "1", NodeID: 1<<53 + 1}} {
 		if s.gather(&membersFrame{First: true, Last: true, List: []store.PeerMember{x}}) == nil {
 			t.Errorf("%+v is taken for a member", x)
 		}
@@ -98,7 +101,8 @@ func TestPeerRootsAreBounded(t *testing.T) {
 	if err := checkRoots([]string{good}); err != nil {
 		t.Fatal(err)
 	}
-	for what, text := range map[string]string{"two": good + good, "rubbish behind": good + "x", "long": good + strings.Repeat("\n", maxPeerRoot),
+	for what, text := range map[string]string{"two": good + good, "rubbish behind": good + "x",
+		"long":    good + strings.Repeat("\n", maxPeerRoot),
 		"headers": strings.Replace(good, "-----\n", "-----\nA: b\n\n", 1)} {
 		if checkRoots([]string{text}) == nil {
 			t.Errorf("an authority with %s is taken", what)

@@ -98,7 +98,8 @@ func (p *Streams) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
 		return
 	}
 	switch {
-	case f.Refused != nil && (f.Refused.Code == refusedSecret || f.Refused.Code == refusedOther || f.Refused.Code == refusedBusy):
+	case f.Refused != nil && (f.Refused.Code == refusedSecret || f.Refused.Code == refusedOther ||
+		f.Refused.Code == refusedBusy):
 		p.strangers.Failed(c.RemoteAddr(), time.Now())
 	case f.Secret != nil, f.Opened != nil, f.Terminated != nil:
 		known()
@@ -142,7 +143,8 @@ func (t *term) answer(c *peerConn, f *frame, direct bool, known func()) {
 	switch {
 	case f.Exchange != nil:
 		secret := certs.NewUUID()
-		if err = t.store.Peerings.ExchangeSecret(ctx, actor, f.Exchange.PeerID, certs.HashSecret(f.Exchange.Secret), certs.HashSecret(secret)); err == nil {
+		if err = t.store.Peerings.ExchangeSecret(ctx, actor, f.Exchange.PeerID, certs.HashSecret(f.Exchange.Secret),
+			certs.HashSecret(secret)); err == nil {
 			out.Secret = &secretFrame{secret}
 		}
 	case f.Leave != nil:
@@ -201,7 +203,8 @@ func refusalOf(err error) *refusedFrame {
 		return &refusedFrame{refusedSecret, err.Error()}
 	case errors.As(err, &known):
 		return &refusedFrame{refusedOther, err.Error()}
-	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrUnknownOutcome):
+	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader), errors.Is(err,
+		store.ErrClosed), errors.Is(err, store.ErrUnknownOutcome):
 		return &refusedFrame{refusedNotLeader, "there is no leader now"}
 	default:
 		return &refusedFrame{refusedOther, "the connection was not accepted"}

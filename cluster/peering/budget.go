@@ -33,7 +33,8 @@ type budget struct {
 }
 
 func newBudget(now time.Time) *budget {
-	return &budget{writes: newBucket(now, budgetWrites, 1/budgetWriteEvery.Seconds()), bytes: newBucket(now, budgetBytes, budgetBytesRate),
+	return &budget{writes: newBucket(now, budgetWrites, 1/budgetWriteEvery.Seconds()),
+		bytes: newBucket(now, budgetBytes, budgetBytesRate),
 		opens: newBucket(now, openBurst, 1/openEvery.Seconds())}
 }
 

@@ -87,7 +87,8 @@ func (d peerDialer) dial(ctx context.Context, address, serverName string, pems [
 	if err != nil {
 		return nil, unreachable{err}
 	}
-	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: serverName, NextProtos: []string{transport.ProtoPeer}})
+	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: serverName,
+		NextProtos: []string{transport.ProtoPeer}})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, unreachable{err}
@@ -98,7 +99,8 @@ func (d peerDialer) dial(ctx context.Context, address, serverName string, pems [
 // ExchangeSecret trades the one-time secret of a token for a stream secret, at any of the addresses. It tries them
 // in turn until one answers, for 2.8 s. store.ErrPeeringSecret says that the other side refuses the secret; the text of
 // any other error has a line for each address, and the log has the causes.
-func (p *Streams) ExchangeSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID, secret string) (string, error) {
+func (p *Streams) ExchangeSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID,
+	secret string) (string, error) {
 	d, err := p.dialer(ctx)
 	if err != nil {
 		return "", err
@@ -106,7 +108,8 @@ func (p *Streams) ExchangeSecret(ctx context.Context, addresses []string, server
 	return d.exchangeAny(ctx, p.log, addresses, serverName, pems, exchangeFrame{peerID, secret})
 }
 
-func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses []string, serverName string, pems []string, x exchangeFrame) (string, error) {
+func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses []string, serverName string,
+	pems []string, x exchangeFrame) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeWithin)
 	defer cancel()
 	last := make([]error, len(addresses))
@@ -142,11 +145,13 @@ func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses
 	if len(addresses) == 1 {
 		noun = "error"
 	}
-	text := fmt.Sprintf("%d %s occurred:\n%s\n", len(addresses), noun, b.String()) // the blank line at the end is documented
+	// the blank line at the end is documented
+	text := fmt.Sprintf("%d %s occurred:\n%s\n", len(addresses), noun, b.String())
 	return "", errors.New(text)
 }
 
-func (d peerDialer) exchange(ctx context.Context, address, serverName string, pems []string, x exchangeFrame) (string, error) {
+func (d peerDialer) exchange(ctx context.Context, address, serverName string, pems []string, x exchangeFrame) (string,
+	error) {
 	dctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
 	conn, err := d.dial(dctx, address, serverName, pems)
@@ -174,7 +179,8 @@ func (d peerDialer) open(ctx context.Context, p *store.Peering, address, secret,
 	if err != nil {
 		return nil, err
 	}
-	answer, err := conn.ask(ctx, frame{Open: &openFrame{PeerID: p.PeerID, Secret: secret, Datacenter: datacenter}}, openWithin)
+	answer, err := conn.ask(ctx, frame{Open: &openFrame{PeerID: p.PeerID, Secret: secret, Datacenter: datacenter}},
+		openWithin)
 	if err == nil && answer.Opened == nil {
 		err = errors.New("the other side does not answer as the protocol says")
 	}
@@ -194,7 +200,8 @@ func (t *term) farewell(k store.Tombstone) {
 			if err == nil {
 				err = d.leave(t.ctx, k, address)
 			}
-			if err == nil || refusedWith(err, refusedOther) || refusedWith(err, refusedSecret) || refusedWith(err, refusedTerminated) {
+			if err == nil || refusedWith(err, refusedOther) || refusedWith(err, refusedSecret) ||
+				refusedWith(err, refusedTerminated) {
 				outcome := "the other side knows"
 				if err != nil {
 					outcome = "the other side knows no such peering"

@@ -51,7 +51,8 @@ func ownLeaf(t *testing.T, name string) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour),
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour),
 		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -72,13 +73,15 @@ func TestDialFailuresAreAlike(t *testing.T) {
 	l.Close()
 	tlsServer := func(c tls.Certificate) string {
 		return listenFor(t, func(conn net.Conn) {
-			_ = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{c}, NextProtos: []string{transport.ProtoPeer}}).Handshake()
+			_ = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{c},
+				NextProtos: []string{transport.ProtoPeer}}).Handshake()
 		})
 	}
 	roots := []string{string(certs.EncodeCert(right.Certificate[0]))}
 	for _, x := range []struct{ what, address, name, cause string }{
 		{"a closed port", closed, name, "connection refused"},
-		{"an open port without TLS", listenFor(t, func(c net.Conn) { _, _ = c.Write([]byte("220 not what you expect\r\n")) }), name, "TLS handshake"},
+		{"an open port without TLS", listenFor(t, func(c net.Conn) { _, _ = c.Write([]byte("220 not what you expect\r\n")) }),
+			name, "TLS handshake"},
 		{"an open port that hangs up", listenFor(t, func(net.Conn) {}), name, ""}, // EOF or a reset
 		{"another authority", tlsServer(ownLeaf(t, name)), name, "unknown authority"},
 		{"another name", tlsServer(wrong), name, "other.example"},
@@ -88,7 +91,8 @@ func TestDialFailuresAreAlike(t *testing.T) {
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		var log bytes.Buffer
-		_, err := loopbackDialer.exchangeAny(ctx, slog.New(slog.NewTextHandler(&log, nil)), []string{x.address}, x.name, roots, exchangeFrame{"id", "secret"})
+		_, err := loopbackDialer.exchangeAny(ctx, slog.New(slog.NewTextHandler(&log, nil)), []string{x.address}, x.name,
+			roots, exchangeFrame{"id", "secret"})
 		cancel()
 		want := "1 error occurred:\n\t* failed to exchange peering secret through address \"" + x.address + "\": the other side cannot be reached\n\n"
 		if err == nil || err.Error() != want {
@@ -100,10 +104,12 @@ func TestDialFailuresAreAlike(t *testing.T) {
 	}
 	// The state of a peering is for readers of the API, too.
 	_, err = loopbackDialer.dial(context.Background(), closed, name, roots)
-	if got := reasonOf(err); !errors.Is(err, errUnreachable) || got != "the other side cannot be reached; the leader's log says why" {
+	if got := reasonOf(err); !errors.Is(err, errUnreachable) ||
+		got != "the other side cannot be reached; the leader's log says why" {
 		t.Errorf("the reason is %q for %v", got, causeOf(err))
 	}
-	for _, err := range []error{&net.OpError{Op: "read", Err: errors.New("x")}, &refusal{refusedFrame{Message: "a\r\nb\x1b[31m" + strings.Repeat("é", 400)}}} {
+	for _, err := range []error{&net.OpError{Op: "read", Err: errors.New("x")},
+		&refusal{refusedFrame{Message: "a\r\nb\x1b[31m" + strings.Repeat("é", 400)}}} {
 		if got := reasonOf(err); len(got) > 300 || strings.ContainsAny(got, "\r\n\x1b") {
 			t.Errorf("the reason is %q", got)
 		}

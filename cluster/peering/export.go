@@ -77,7 +77,8 @@ func (e *exporter) now() (exported, <-chan struct{}) {
 func (e *exporter) publish(x exported) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if slices.Equal(x.roots, e.current.roots) && slices.Equal(x.addresses, e.current.addresses) && slices.Equal(x.members, e.current.members) {
+	if slices.Equal(x.roots, e.current.roots) && slices.Equal(x.addresses, e.current.addresses) &&
+		slices.Equal(x.members, e.current.members) {
 		return
 	}
 	x.sequence = e.current.sequence + 1

@@ -83,13 +83,15 @@ func TestFrameLengths(t *testing.T) {
 func TestFramesRoundTrip(t *testing.T) {
 	text := rapid.StringN(0, 40, 80)
 	members := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) store.PeerMember {
-		return store.PeerMember{ID: text.Draw(t, "id"), Name: text.Draw(t, "name"), NodeID: rapid.Uint64Range(0, 1<<53).Draw(t, "node"), Health: "alive"}
+		return store.PeerMember{ID: text.Draw(t, "id"), Name: text.Draw(t, "name"),
+			NodeID: rapid.Uint64Range(0, 1<<53).Draw(t, "node"), Health: "alive"}
 	}), 0, 20)
 	rapid.Check(t, func(rt *rapid.T) {
 		f := rapid.SampledFrom([]frame{
 			{Ping: &struct{}{}}, {Open: &openFrame{PeerID: text.Draw(rt, "peer"), Secret: text.Draw(rt, "secret")}},
 			{Members: &membersFrame{First: true, List: members.Draw(rt, "members")}},
-			{Trust: &trustFrame{Sequence: rapid.Uint64().Draw(rt, "sequence"), PEMs: rapid.SliceOfN(text, 1, 3).Draw(rt, "pems")}},
+			{Trust: &trustFrame{Sequence: rapid.Uint64().Draw(rt, "sequence"),
+				PEMs: rapid.SliceOfN(text, 1, 3).Draw(rt, "pems")}},
 		}).Draw(rt, "frame")
 		data, err := json.Marshal(f)
 		if err != nil {
@@ -120,7 +122,8 @@ func TestMembersInPieces(t *testing.T) {
 		{"an end without a beginning", membersFrame{Last: true}, false, nil},
 		{"nothing at all is a list, too", membersFrame{First: true, Last: true}, true, []store.PeerMember{}},
 		{"a member without an id", membersFrame{First: true, Last: true, List: []store.PeerMember{m("")}}, false, nil},
-		{"a member with a long name", membersFrame{First: true, Last: true, List: []store.PeerMember{{ID: "1", Name: strings.Repeat("x", 257)}}}, false, nil},
+		{"a member with a long name", membersFrame{First: true, Last: true,
+			List: []store.PeerMember{{ID: "1", Name: strings.Repeat("x", 257)}}}, false, nil},
 		{"too many", membersFrame{First: true, Last: true, List: make([]store.PeerMember, maxPeerMembers+1)}, false, nil},
 	} {
 		if err := s.gather(&x.f); (err == nil) != x.ok {
@@ -150,7 +153,8 @@ func TestWhatIsExported(t *testing.T) {
 		label, peer string
 		want        bool
 	}{
-		{"", "a", true}, {"*", "a", true}, {"none", "a", false}, {"a", "a", true}, {"a", "b", false}, {"b, a", "a", true}, {"ab", "a", false}, {"x,*", "a", true},
+		{"", "a", true}, {"*", "a", true}, {"none", "a", false}, {"a", "a", true}, {"a", "b", false}, {"b, a",
+			"a", true}, {"ab", "a", false}, {"x,*", "a", true},
 	} {
 		if got := exportsTo(x.label, x.peer); got != x.want {
 			t.Errorf("the label %q exports to %s: %t", x.label, x.peer, got)
@@ -198,7 +202,8 @@ func TestWhatIsExported(t *testing.T) {
 }
 
 func TestPeerInputIsChecked(t *testing.T) {
-	for _, list := range [][]string{nil, {""}, {"a"}, {"a:"}, {":1"}, {"a:0"}, {"a:65536"}, {"::1:5"}, make([]string, 65)} {
+	for _, list := range [][]string{nil, {""}, {"a"}, {"a:"}, {":1"}, {"a:0"}, {"a:65536"}, {"::1:5"},
+		make([]string, 65)} {
 		if checkAddresses(list) == nil {
 			t.Errorf("the addresses %q are taken", list)
 		}
@@ -206,7 +211,8 @@ func TestPeerInputIsChecked(t *testing.T) {
 	if err := checkAddresses([]string{"a:1", "[::1]:65535", "1.2.3.4:5"}); err != nil {
 		t.Error(err)
 	}
-	for _, list := range [][]string{nil, {"x"}, {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"}, make([]string, 17)} {
+	for _, list := range [][]string{nil, {"x"}, {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
+		make([]string, 17)} {
 		if checkRoots(list) == nil {
 			t.Errorf("the authorities %q are taken", list)
 		}
@@ -214,7 +220,8 @@ func TestPeerInputIsChecked(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
-	for tries, most := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 3: 8 * time.Second, 4: 8 * time.Second, 60: 8 * time.Second, 1 << 40: 8 * time.Second} {
+	for tries, most := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 3: 8 * time.Second,
+		4: 8 * time.Second, 60: 8 * time.Second, 1 << 40: 8 * time.Second} {
 		for range 50 {
 			if d := backoff(tries, dialRest); d < most*4/5 || d > most*6/5 {
 				t.Errorf("after %d tries: %v", tries, d)
@@ -234,8 +241,10 @@ func TestExchangeEndsInTime(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
 	d := peerDialer{dialpolicy.Policy{Any: true, Loopback: true}}
-	_, err = d.exchangeAny(ctx, slog.New(slog.DiscardHandler), []string{silent, "127.0.0.1:1"}, certs.PeeringName("dc1", certs.NewUUID()), nil, exchangeFrame{"id", "secret"})
-	if err == nil || ctx.Err() != nil || !strings.HasPrefix(err.Error(), "2 errors occurred:\n\t* ") || !strings.HasSuffix(err.Error(), "\n\n") ||
+	_, err = d.exchangeAny(ctx, slog.New(slog.DiscardHandler), []string{silent, "127.0.0.1:1"},
+		certs.PeeringName("dc1", certs.NewUUID()), nil, exchangeFrame{"id", "secret"})
+	if err == nil || ctx.Err() != nil || !strings.HasPrefix(err.Error(), "2 errors occurred:\n\t* ") ||
+		!strings.HasSuffix(err.Error(), "\n\n") ||
 		strings.Count(err.Error(), ": the other side cannot be reached\n") != 2 {
 		t.Errorf("%v, %v", err, ctx.Err())
 	}

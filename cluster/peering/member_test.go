@@ -62,8 +62,9 @@ func startMember(t *testing.T) *testMember {
 	dir, err := datadir.Open(filepath.Join(t.TempDir(), "data"))
 	must(err)
 	m := &testMember{address: l.Addr().String(), logged: &lockedBuffer{}}
-	m.node, err = datadir.Found(dir, datadir.Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: m.address,
-		Version: "test", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
+	m.node, err = datadir.Found(dir, datadir.Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1",
+		RaftAddress: m.address,
+		Version:     "test", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
 	must(err)
 	identity, err := dir.OwnIdentity()
 	must(err)
@@ -72,11 +73,14 @@ func startMember(t *testing.T) *testMember {
 	founding, err := dir.Founding()
 	must(err)
 	logger := slog.New(slog.NewTextHandler(m.logged, nil))
-	conns := transport.New(creds, transport.Table(func(uint64) (string, bool) { return m.address, true }), func(uint64) error { return nil }, logger)
-	st, err := store.Open(store.Config{Dir: dir.Path, NodeID: m.node.NodeID, Identity: identity, Founding: founding, Logger: discard,
-		Dial: conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge})
+	conns := transport.New(creds, transport.Table(func(uint64) (string, bool) { return m.address, true }),
+		func(uint64) error { return nil }, logger)
+	st, err := store.Open(store.Config{Dir: dir.Path, NodeID: m.node.NodeID, Identity: identity, Founding: founding,
+		Logger: discard,
+		Dial:   conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge})
 	must(err)
-	m.Streams = New(Config{Store: st, Transport: conns, Alive: func(uint64) string { return "alive" }, Loopback: true, Logger: logger})
+	m.Streams = New(Config{Store: st, Transport: conns, Alive: func(uint64) string { return "alive" }, Loopback: true,
+		Logger: logger})
 	running, stop := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { m.Run(running) })
@@ -102,7 +106,8 @@ func startMember(t *testing.T) *testMember {
 func (m *testMember) token(t *testing.T, name string) (id, secret string) {
 	t.Helper()
 	k := store.PeeringToken{Name: name, ID: certs.NewUUID(), Secret: certs.NewUUID()}
-	minted, err := m.store.Peerings.MintToken(context.Background(), store.Actor{Name: "test"}, k, certs.HashSecret(k.Secret))
+	minted, err := m.store.Peerings.MintToken(context.Background(), store.Actor{Name: "test"}, k,
+		certs.HashSecret(k.Secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,8 +125,9 @@ func (m *testMember) stranger(t *testing.T) (*peerConn, error) {
 	for _, text := range roots {
 		pool.AppendCertsFromPEM([]byte(text))
 	}
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: &tls.Config{RootCAs: pool, NextProtos: []string{transport.ProtoPeer}, MinVersion: tls.VersionTLS13,
-		ServerName: certs.PeeringName(store.DefaultDatacenter, m.node.ClusterID)}}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second},
+		Config: &tls.Config{RootCAs: pool, NextProtos: []string{transport.ProtoPeer}, MinVersion: tls.VersionTLS13,
+			ServerName: certs.PeeringName(store.DefaultDatacenter, m.node.ClusterID)}}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	conn, err := d.DialContext(ctx, "tcp", m.address)
@@ -153,7 +159,8 @@ func (m *testMember) ask(t *testing.T, f frame) (*peerConn, *frame) {
 // revision is the newest in the database.
 func (m *testMember) revision(t *testing.T) (rev uint64) {
 	t.Helper()
-	rows, err := m.store.Audit.List(context.Background(), store.Linearisable, store.AuditFilter{Descending: true, Limit: 1})
+	rows, err := m.store.Audit.List(context.Background(), store.Linearisable,
+		store.AuditFilter{Descending: true, Limit: 1})
 	if err != nil || len(rows) == 0 {
 		t.Fatal(rows, err)
 	}
@@ -163,7 +170,8 @@ func (m *testMember) revision(t *testing.T) (rev uint64) {
 // audits counts rows of peerings.
 func (m *testMember) audits(t *testing.T) int {
 	t.Helper()
-	rows, err := m.store.Audit.List(context.Background(), store.Linearisable, store.AuditFilter{Action: "peering.", Limit: 100_000})
+	rows, err := m.store.Audit.List(context.Background(), store.Linearisable,
+		store.AuditFilter{Action: "peering.", Limit: 100_000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -349,7 +349,8 @@ var (
 
 // isPeerMember reports whether what a peer exports has the form of a member. Its addresses are shown, not dialled.
 func isPeerMember(m *store.PeerMember) bool {
-	return peerMemberID.MatchString(m.ID) && len(m.Name) <= 255 && !strings.ContainsFunc(m.Name, unicode.IsControl) && peerAddress.MatchString(m.RaftAddress) &&
+	return peerMemberID.MatchString(m.ID) && len(m.Name) <= 255 && !strings.ContainsFunc(m.Name, unicode.IsControl) &&
+		peerAddress.MatchString(m.RaftAddress) &&
 		peerAddress.MatchString(m.APIAddress) && peerHealth.MatchString(m.Health) && m.NodeID <= 1<<53
 }
 
@@ -359,7 +360,8 @@ func checkRoots(pems []string) error {
 	}
 	for _, text := range pems {
 		block, more := pem.Decode([]byte(text))
-		if block == nil || block.Type != "CERTIFICATE" || len(text) > maxPeerRoot || len(bytes.TrimSpace(more)) > 0 || len(block.Headers) > 0 {
+		if block == nil || block.Type != "CERTIFICATE" || len(text) > maxPeerRoot || len(bytes.TrimSpace(more)) > 0 ||
+			len(block.Headers) > 0 {
 			return errors.New("the peer announces an authority that is no certificate")
 		}
 		if c, err := x509.ParseCertificate(block.Bytes); err != nil || !c.IsCA {
@@ -386,5 +388,6 @@ func checkAddresses(list []string) error {
 }
 
 func closedByPeer(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, syscall.EPIPE)
 }

@@ -30,7 +30,8 @@ const (
 	pruneTombstones  = time.Hour
 	syncRest         = 20 * time.Millisecond // many changes in a row are looked at together
 	peerConnections  = 1024                  // streams, and connections that are passed on
-	relayedAtOnce    = 256                   // connections that other members pass on and that have not shown yet who they are
+	// connections that other members pass on and that have not shown yet who they are
+	relayedAtOnce = 256
 )
 
 var actor = store.Actor{Name: "peering", Peer: true}
@@ -128,7 +129,8 @@ func (p *Streams) Run(ctx context.Context) {
 
 func (p *Streams) lead(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &term{Streams: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})}, streams: map[string]*stream{}, loops: map[string]*dialLoop{},
+	t := &term{Streams: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})},
+		streams: map[string]*stream{}, loops: map[string]*dialLoop{},
 		statuses: map[string]*streamStatus{}, missing: map[string]time.Time{}, records: map[string]*record{}, busy: map[string]bool{}}
 	t.wg.Go(func() {
 		defer cancel()
@@ -351,7 +353,8 @@ func (t *term) clean(id string) {
 func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &stream{term: t, id: p.ID, name: p.Name, meta: p.Meta, dialer: p.Dialer, conn: conn, status: t.status(p.ID), cancel: cancel}
+	s := &stream{term: t, id: p.ID, name: p.Name, meta: p.Meta, dialer: p.Dialer, conn: conn, status: t.status(p.ID),
+		cancel: cancel}
 	t.mu.Lock()
 	if old := t.streams[p.ID]; old != nil {
 		old.cancel(errReplaced)
@@ -360,7 +363,8 @@ func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) erro
 	delete(t.missing, p.ID)
 	t.mu.Unlock()
 	t.note(p.ID, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringActive, "" })
-	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) { // before it could be seen here
+	// before it could be seen here
+	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) {
 		cancel(errDeleted)
 	}
 	t.refresh()
@@ -382,5 +386,6 @@ func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) erro
 
 // failure tells ends of a stream of which the peering's state must tell.
 func failure(err error) bool {
-	return err != errMoved && err != errTerminated && err != errDeleted && err != errReplaced && !errors.Is(err, context.Canceled)
+	return err != errMoved && err != errTerminated && err != errDeleted && err != errReplaced &&
+		!errors.Is(err, context.Canceled)
 }

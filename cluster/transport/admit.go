@@ -47,7 +47,8 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 			http.Error(w, err.Error(), http.StatusGone)
 			return
 		case err != nil: // not known now; the caller must not take that for its removal
-			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now", http.StatusServiceUnavailable)
+			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now",
+				http.StatusServiceUnavailable)
 			return
 		}
 		handler.ServeHTTP(w, r.WithContext(WithMember(r.Context(), id)))

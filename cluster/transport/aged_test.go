@@ -34,7 +34,8 @@ func newAgedNode(t *testing.T, id uint64, ca certs.CA, ends time.Time, roots cer
 	return newAgedNodeOf(t, id, key, ca, ends, roots)
 }
 
-func newAgedNodeOf(t *testing.T, id uint64, key *ecdsa.PrivateKey, ca certs.CA, ends time.Time, roots certs.CA) *agedNode {
+func newAgedNodeOf(t *testing.T, id uint64, key *ecdsa.PrivateKey, ca certs.CA, ends time.Time,
+	roots certs.CA) *agedNode {
 	t.Helper()
 	der, err := ca.Sign(key.Public(), certs.Leaf{Kind: certs.Transport, ClusterID: agedCluster, NodeID: id, Name: "n",
 		NotBefore: ends.Add(-time.Hour), NotAfter: ends})
@@ -46,7 +47,8 @@ func newAgedNodeOf(t *testing.T, id uint64, key *ecdsa.PrivateKey, ca certs.CA, 
 		t.Fatal(err)
 	}
 	n := &agedNode{id: id}
-	if n.creds, err = NewCredentials(agedCluster, id, certs.EncodeCert(der), pem, certs.EncodeCert(roots.Cert.Raw)); err != nil {
+	if n.creds, err = NewCredentials(agedCluster, id, certs.EncodeCert(der), pem,
+		certs.EncodeCert(roots.Cert.Raw)); err != nil {
 		t.Fatal(err)
 	}
 	if n.key, err = certs.KeyHash(key.Public()); err != nil {
@@ -63,7 +65,10 @@ func serveAged(t *testing.T, n *agedNode) string {
 		t.Fatal(err)
 	}
 	tr := New(n.creds, nil, func(uint64) error { return nil }, slog.New(slog.DiscardHandler))
-	tr.Serve(l, Service{Replica: agedReplica{}, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })})
+	tr.Serve(l, Service{Replica: agedReplica{}, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "{}")
+	})})
 	t.Cleanup(tr.Close)
 	return l.Addr().String()
 }
@@ -108,13 +113,16 @@ func TestAged(t *testing.T) {
 		unknown, forged bool // to each other; the key that is known is another's
 		want            reach
 	}{
-		"both good":                     {client: mk(t, 1, ca, good, ca), server: mk(t, 2, ca, good, ca), want: everything},
-		"both good, keys not known":     {client: mk(t, 1, ca, good, ca), server: mk(t, 2, ca, good, ca), unknown: true, want: everything},
-		"the client's has expired":      {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, good, ca), want: little},
-		"the server's has expired":      {client: mk(t, 1, ca, good, ca), server: mk(t, 2, ca, past, ca), want: little},
-		"both have expired":             {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, past, ca), want: little},
-		"expired and key not known":     {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, good, ca), unknown: true, want: nothing},
-		"expired and another's key":     {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, good, ca), forged: true, want: nothing},
+		"both good": {client: mk(t, 1, ca, good, ca), server: mk(t, 2, ca, good, ca), want: everything},
+		"both good, keys not known": {client: mk(t, 1, ca, good, ca), server: mk(t, 2, ca, good, ca), unknown: true,
+			want: everything},
+		"the client's has expired": {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, good, ca), want: little},
+		"the server's has expired": {client: mk(t, 1, ca, good, ca), server: mk(t, 2, ca, past, ca), want: little},
+		"both have expired":        {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, past, ca), want: little},
+		"expired and key not known": {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, good, ca), unknown: true,
+			want: nothing},
+		"expired and another's key": {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, good, ca), forged: true,
+			want: nothing},
 		"expired, of another CA":        {client: mk(t, 1, other, past, ca), server: mk(t, 2, ca, good, ca), want: nothing},
 		"of another CA":                 {client: mk(t, 1, other, good, ca), server: mk(t, 2, ca, good, ca), want: nothing},
 		"the server's is of another CA": {client: mk(t, 1, ca, good, ca), server: mk(t, 2, other, past, ca), want: nothing},
@@ -144,7 +152,8 @@ func TestAged(t *testing.T) {
 					t.Errorf("%s: %v, want %v", path, err, x.want.renewal)
 				}
 			}
-			for _, path := range []string{"/internal/mirror", "/internal/events", "/internal/hooks", PathNudge, "/internal/node-token",
+			for _, path := range []string{"/internal/mirror", "/internal/events", "/internal/hooks", PathNudge,
+				"/internal/node-token",
 				"/internal/owner/token", "/internal/recover-token", "/internal/owner/backup", "/internal/backup", "/internal/transferred", "/v1/operator/raft/configuration", "/api/v1/status", PathProbe + "/../events"} {
 				if err := tr.Call(ctx, http.MethodGet, server.id, path, nil, nil); (err == nil) != x.want.all {
 					t.Errorf("%s: %v, want %v", path, err, x.want.all)

@@ -81,7 +81,8 @@ func (a *askers) ask(ctx context.Context, self uint64, nodes []uint64, need int)
 }
 
 // follows asks one node. A node that still owes an answer counts as silent: it must not hold up the others.
-func (p *asker) follows(ctx context.Context, dial func(context.Context, uint64) (net.Conn, error), id, self uint64) bool {
+func (p *asker) follows(ctx context.Context, dial func(context.Context, uint64) (net.Conn, error), id,
+	self uint64) bool {
 	if !p.mu.TryLock() {
 		return false
 	}

@@ -39,7 +39,8 @@ func (t *Transport) newClient(aged bool) *http.Transport {
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: 2,
 		IdleConnTimeout:     time.Minute,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond, MaxConcurrentStreams: 1000},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+			MaxConcurrentStreams: 1000},
 	}
 }
 
@@ -59,11 +60,13 @@ func nodeOf(addr string) (uint64, error) {
 }
 
 // Call sends one internal request and decodes the answer into out, unless that is nil.
-func (t *Transport) Call(ctx context.Context, method string, nodeID uint64, path string, body io.Reader, out any) error {
+func (t *Transport) Call(ctx context.Context, method string, nodeID uint64, path string, body io.Reader,
+	out any) error {
 	return call(ctx, t.roundTrip, method, nodeID, path, body, out)
 }
 
-func call(ctx context.Context, by func(*http.Request) (*http.Response, error), method string, nodeID uint64, path string, body io.Reader, out any) error {
+func call(ctx context.Context, by func(*http.Request) (*http.Response, error), method string, nodeID uint64,
+	path string, body io.Reader, out any) error {
 	r, err := http.NewRequestWithContext(ctx, method, "https://"+HostOf(nodeID)+":1"+path, body)
 	if err != nil {
 		return err
@@ -78,7 +81,8 @@ func call(ctx context.Context, by func(*http.Request) (*http.Response, error), m
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data), Removed: resp.Header.Get(headerRemoved) != ""}
+		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data),
+			Removed: resp.Header.Get(headerRemoved) != ""}
 	}
 	if out == nil {
 		return nil
@@ -114,10 +118,12 @@ func (t *Transport) Get(ctx context.Context, nodeID uint64, path string) (*http.
 }
 
 // CallAt is Call to one address, over a connection of its own.
-func (t *Transport) CallAt(ctx context.Context, method string, id uint64, address, path string, body io.Reader, out any) error {
-	once := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return t.dialAt(ctx, id, address, protoHTTP, false)
-	}}
+func (t *Transport) CallAt(ctx context.Context, method string, id uint64, address, path string, body io.Reader,
+	out any) error {
+	once := &http.Transport{ForceAttemptHTTP2: true,
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return t.dialAt(ctx, id, address, protoHTTP, false)
+		}}
 	defer once.CloseIdleConnections()
 	return call(ctx, once.RoundTrip, method, id, path, body, out)
 }

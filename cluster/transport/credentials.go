@@ -44,7 +44,8 @@ type trust struct {
 }
 
 // ErrExpired: a certificate at one end of a connection has expired, and the connection is not for Raft or renewal.
-var ErrExpired = errors.New("the certificate has expired: until it is renewed it is good for Raft and for its renewal alone")
+var ErrExpired = errors.New("the certificate has expired: until it is renewed it is good for Raft and for its " +
+	"renewal alone")
 
 // expiredEvery is how often an expired leaf of one member is told of.
 const expiredEvery = time.Minute
@@ -78,7 +79,8 @@ func (c *Credentials) server() *tls.Config {
 	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		t := c.current.Load()
 		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == ProtoPeer {
-			return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{t.leaf}, NextProtos: []string{ProtoPeer},
+			return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{t.leaf},
+				NextProtos:             []string{ProtoPeer},
 				SessionTicketsDisabled: true}, nil
 		}
 		return &tls.Config{
@@ -91,7 +93,8 @@ func (c *Credentials) server() *tls.Config {
 				switch s.NegotiatedProtocol {
 				case "":
 					return errors.New("no protocol of muster was offered")
-				case protoRaft, protoAsk, protoHTTP: // a leader must ask what leader the others follow; HTTP is limited by onlyRenewal
+				// a leader must ask what leader the others follow; HTTP is limited by onlyRenewal
+				case protoRaft, protoAsk, protoHTTP:
 					_, err := c.verify(s, t, x509.ExtKeyUsageClientAuth, true)
 					return err
 				}

@@ -94,7 +94,8 @@ var (
 		"Connections to the cluster listener that were closed unread: there was no room, or their address fails too often.")
 	descEvicted = gauge("muster_cluster_connections_evicted_total",
 		"Connections to the cluster listener that showed no credential and gave way to others.")
-	descFailures = gauge("muster_cluster_failures_total", "Failed handshakes and wrong secrets of peerings on the cluster listener.")
+	descFailures = gauge("muster_cluster_failures_total", "Failed handshakes and wrong secrets of peerings on the "+
+		"cluster listener.")
 )
 
 // Collect shows the connections to the cluster listener, on every member.

@@ -48,7 +48,8 @@ type failing struct {
 }
 
 func newStrangers(log *slog.Logger) *Strangers {
-	return &Strangers{failing: map[netip.Addr]*failing{}, members: map[netip.Addr]time.Time{}, peers: map[netip.Addr]time.Time{},
+	return &Strangers{failing: map[netip.Addr]*failing{}, members: map[netip.Addr]time.Time{},
+		peers: map[netip.Addr]time.Time{},
 		quiet: quietLog{log: log, limit: rate.NewLimiter(logLinesPerSec, logLinesBurst)}}
 }
 
@@ -116,7 +117,8 @@ func (s *Strangers) hangUp(from net.Addr, now time.Time) bool {
 	addr := netlimit.Group(from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.tooMany(addr, now) || now.Sub(s.members[addr]) < knownFor || now.Sub(s.peers[addr]) < knownFor || s.failing[addr].door.AllowN(now, 1) {
+	if !s.tooMany(addr, now) || now.Sub(s.members[addr]) < knownFor || now.Sub(s.peers[addr]) < knownFor ||
+		s.failing[addr].door.AllowN(now, 1) {
 		return false
 	}
 	s.refused.Add(1)

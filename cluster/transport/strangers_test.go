@@ -84,11 +84,13 @@ func TestStrangersHoldNoPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	listening := New(two.creds, Table(func(uint64) (string, bool) { return "", false }), func(uint64) error { return nil }, discard)
+	listening := New(two.creds, Table(func(uint64) (string, bool) { return "", false }), func(uint64) error { return nil },
+		discard)
 	listening.Limits = netlimit.Limits{All: 64, PerAddress: 16, Strangers: 32}
 	listening.Serve(l, Service{Replica: agedReplica{}, Handler: http.NotFoundHandler()})
 	defer listening.Close()
-	member := New(one.creds, Table(func(uint64) (string, bool) { return address, true }), func(uint64) error { return nil }, discard)
+	member := New(one.creds, Table(func(uint64) (string, bool) { return address, true }),
+		func(uint64) error { return nil }, discard)
 	defer member.Close()
 	flood := func() {
 		for range 200 {
@@ -134,7 +136,8 @@ func TestExpelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	one := newAgedNode(t, 1, ca, time.Now().Add(time.Hour), ca)
-	tr := New(one.creds, Table(func(uint64) (string, bool) { return "", false }), func(uint64) error { return nil }, discard)
+	tr := New(one.creds, Table(func(uint64) (string, bool) { return "", false }), func(uint64) error { return nil },
+		discard)
 	defer tr.Close()
 	tr.Expel(98)
 	if err := tr.admits(98); !errors.Is(err, store.ErrNotMember) || !store.WasRemoved(err) {

@@ -189,7 +189,8 @@ func (t *Transport) handle(raw net.Conn) {
 		if !errors.Is(err, errTooManyFailures) && !errors.Is(err, net.ErrClosed) { // not those that have given way to others
 			t.strangers.Failed(raw.RemoteAddr(), time.Now())
 		}
-		t.strangers.Log(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(), "err", err)
+		t.strangers.Log(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(),
+			"err", err)
 		raw.Close()
 		return
 	}

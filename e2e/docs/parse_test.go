@@ -148,8 +148,13 @@ func parseSteps(body []string, line int, script bool) (steps []step) {
 	return steps
 }
 
+var hereDocument = regexp.MustCompile(`<<'(\w+)'`)
+
 // goesOn reports whether the next line belongs to this command, too.
 func goesOn(command string) bool {
+	if m := hereDocument.FindStringSubmatch(command); m != nil {
+		return !strings.HasSuffix(command, "\n"+m[1])
+	}
 	return strings.HasSuffix(command, `\`) || strings.HasSuffix(command, "|") || strings.HasSuffix(command, "&&") ||
 		strings.Count(command, "'")%2 == 1
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,12 +34,13 @@ type place struct {
 	shell  *exec.Cmd
 	stdin  io.WriteCloser
 	lines  chan string
-	behind map[int]string // commands that go on, and where they print to
+	behind map[int]string   // commands that go on: dev or other
+	served map[int][]string // how members were started that were stopped
 }
 
 // newPlace makes a place and starts its shell. run marks all processes that are started there.
 func newPlace(dir, run string) (*place, error) {
-	p := &place{dir: dir, run: run, lines: make(chan string, 1000), behind: map[int]string{}}
+	p := &place{dir: dir, run: run, lines: make(chan string, 1000), behind: map[int]string{}, served: map[int][]string{}}
 	if err := p.findPorts(); err != nil {
 		return nil, err
 	}
@@ -148,7 +150,7 @@ func marked(run string) (pids []int) {
 
 var (
 	loopback  = regexp.MustCompile(`127\.0\.0\.1:([57])0(\d\d)\b`)
-	elsewhere = regexp.MustCompile(`\b(?:192\.0\.2|10\.9\.0|10\.0\.0)\.(\d+):([57])000\b`)
+	elsewhere = regexp.MustCompile(`\b(192\.0\.2|10\.9\.0|10\.0\.0)\.(\d+):([57])000\b`)
 	lone      = regexp.MustCompile(`\b(?:192\.0\.2|10\.9\.0|10\.0\.0)\.\d+\b`)
 )
 
@@ -167,8 +169,11 @@ func (p *place) here(text string, member int) string {
 	})
 	text = elsewhere.ReplaceAllStringFunc(text, func(s string) string {
 		m := elsewhere.FindStringSubmatch(s)
-		n, _ := strconv.Atoi(m[1])
-		return "127.0.0.1:" + port(m[2], strconv.Itoa(n-1))
+		n, _ := strconv.Atoi(m[2])
+		if m[1] == "10.9.0" { // where members move to
+			n += 20
+		}
+		return "127.0.0.1:" + port(m[3], strconv.Itoa(n-1))
 	})
 	text = lone.ReplaceAllString(text, "127.0.0.1")
 	data := filepath.Join(p.dir, "data", strconv.Itoa(member))
@@ -179,13 +184,28 @@ func (p *place) here(text string, member int) string {
 
 var (
 	devCommand = regexp.MustCompile(`(make run|(?:\./)?muster dev)\b`)
-	goesOnFor  = regexp.MustCompile(`^(make run|(\./)?muster (dev|serve|watch)\b|.*muster .*(--follow|--watch)\b)`)
+	goesOnFor  = regexp.MustCompile(`^(\w+=\S+ )*(make run|(\./)?muster (dev|serve|watch)\b|.*muster .*(--follow|--watch)\b|curl -sN )`)
+	service    = regexp.MustCompile(`^systemctl (stop|start|restart) muster$`)
+	stopping   = regexp.MustCompile(`^(stop|kill) ([\d ]+)$`)
 )
 
 // do runs one command and returns what it has printed and its exit status. One that goes on by itself is left running once it
 // has printed what the document shows; a line "^C" there ends it.
 func (p *place) do(s step, member int) (said string, code int, err error) {
-	command := p.here(s.command, member)
+	command := regexp.MustCompile(`\bNODE\b`).ReplaceAllString(p.here(s.command, member), strconv.Itoa(member))
+	if m := service.FindStringSubmatch(command); m != nil {
+		return "", 0, p.service(m[1], member)
+	}
+	if m := stopping.FindStringSubmatch(command); m != nil {
+		signal := map[string]syscall.Signal{"stop": syscall.SIGTERM, "kill": syscall.SIGKILL}[m[1]]
+		for n := range strings.FieldsSeq(m[2]) {
+			member, _ := strconv.Atoi(n)
+			if err := p.stop(member, signal); err != nil {
+				return "", 0, err
+			}
+		}
+		return "", 0, nil
+	}
 	if goesOnFor.MatchString(command) {
 		said, err = p.start(s, command, member)
 		return said, 0, err
@@ -247,7 +267,7 @@ func (p *place) start(s step, command string, member int) (said string, err erro
 		command = strings.Replace(command, m, fmt.Sprintf("muster dev --api-port %d --raft-port %d", p.api+10*nth, p.raft+10*nth), 1)
 	}
 	file := filepath.Join(p.dir, fmt.Sprintf(".behind.%d.log", len(p.behind)))
-	text, code, err := p.ask(fmt.Sprintf("set -m\n%s >%s 2>&1 </dev/null &\nset +m\necho pid $!", command, file), "")
+	text, code, err := p.ask(fmt.Sprintf("set -m\n{ %s\n} >%s 2>&1 </dev/null &\nset +m\necho pid $!", command, file), "")
 	if err != nil || code != 0 {
 		return text, fmt.Errorf("it could not be started: %v", err)
 	}
@@ -283,6 +303,46 @@ func (p *place) start(s step, command string, member int) (said string, err erro
 		}
 	}
 	return said, err
+}
+
+// service does what systemctl would do to the unit on the machine of a member.
+func (p *place) service(verb string, member int) error {
+	if verb != "start" {
+		if err := p.stop(member, syscall.SIGTERM); err != nil || verb == "stop" {
+			return err
+		}
+	}
+	args := p.served[member]
+	if args == nil {
+		return fmt.Errorf("member %d was not running before", member)
+	}
+	command := "muster"
+	for _, a := range args[1:] {
+		command += " '" + a + "'"
+	}
+	_, err := p.start(step{command: "muster serve"}, command, member)
+	return err
+}
+
+// stop ends the process of a member and remembers how it was started.
+func (p *place) stop(member int, s syscall.Signal) error {
+	data := regexp.MustCompile(`(^|/)data/` + strconv.Itoa(member) + `$`)
+	for _, pid := range marked(p.run) {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+		if len(args) < 2 || args[1] != "serve" || !slices.ContainsFunc(args, data.MatchString) {
+			continue
+		}
+		p.served[member] = args
+		_ = syscall.Kill(pid, s)
+		for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("member %d does not end", member)
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("member %d does not run", member)
 }
 
 // alive reports whether a process runs, and is none that only waits for its parent.

@@ -225,20 +225,8 @@ func parsePeeringToken(text string) (token PeeringToken, err error) {
 	if err := json.Unmarshal(data, &token); err != nil {
 		return token, bad("%s", jsonError(err, "structs", "PeeringToken"))
 	}
-	if len(token.CA) > maxTokenCAs {
-		return token, bad("peering token invalid CA: there are %d certificates, at most %d are allowed", len(token.CA), maxTokenCAs)
-	}
-	for _, ca := range token.CA {
-		if len(ca) > maxCAText {
-			return token, bad("peering token invalid CA: a certificate has %d bytes, at most %d are allowed", len(ca), maxCAText)
-		}
-		block, _ := pem.Decode([]byte(ca))
-		if block == nil || block.Type != "CERTIFICATE" {
-			return token, bad("peering token invalid CA: no PEM-encoded data found")
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return token, bad("peering token invalid CA: %s", err)
-		}
+	if err := checkTokenCAs(token.CA); err != nil {
+		return token, err
 	}
 	addresses := append(append([]string{}, token.ManualServerAddresses...), token.ServerAddresses...)
 	if len(addresses) == 0 {
@@ -261,6 +249,25 @@ func parsePeeringToken(text string) (token PeeringToken, err error) {
 		return token, bad("peering token CA value is empty: peers are reached over TLS only")
 	}
 	return token, token.checkNames()
+}
+
+func checkTokenCAs(list []string) error {
+	if len(list) > maxTokenCAs {
+		return bad("peering token invalid CA: there are %d certificates, at most %d are allowed", len(list), maxTokenCAs)
+	}
+	for _, ca := range list {
+		if len(ca) > maxCAText {
+			return bad("peering token invalid CA: a certificate has %d bytes, at most %d are allowed", len(ca), maxCAText)
+		}
+		block, _ := pem.Decode([]byte(ca))
+		if block == nil || block.Type != "CERTIFICATE" {
+			return bad("peering token invalid CA: no PEM-encoded data found")
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return bad("peering token invalid CA: %s", err)
+		}
+	}
+	return nil
 }
 
 // checkNames holds what goes to the other side, and into the database, to the forms that muster's own tokens have. The

@@ -8,11 +8,11 @@ import (
 	"muster/handlers"
 )
 
-// consulGzipFrom is the size from which an answer is worth compressing, the original's threshold.
-const consulGzipFrom = 1400
+// gzipFrom is the size from which an answer is worth compressing, the original's threshold.
+const gzipFrom = 1400
 
-// consulJSON writes v compactly, or with four spaces and a newline when the query says `pretty`.
-func consulJSON(q *handlers.Request, v any) error {
+// writeJSON writes v compactly, or with four spaces and a newline when the query says `pretty`.
+func writeJSON(q *handlers.Request, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -24,5 +24,5 @@ func consulJSON(q *handlers.Request, v any) error {
 		}
 		data = append(b.Bytes(), '\n')
 	}
-	return q.Send(http.StatusOK, "application/json", data, consulGzipFrom)
+	return q.Send(http.StatusOK, "application/json", data, gzipFrom)
 }

@@ -1,6 +1,8 @@
 package consul
 
 import (
+	"github.com/hashicorp/go-bexpr"
+
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -156,7 +158,7 @@ func (s *service) readPeering(q *handlers.Request) error {
 				return err
 			}
 			queryHeaders(q, p.ModifiedRev)
-			return consulJSON(q, out)
+			return writeJSON(q, out)
 		}
 	}
 }
@@ -180,29 +182,38 @@ func (s *service) listPeerings(q *handlers.Request) error {
 			q.Block.Await(q.Context(), s.Store, max(q.Block.Index, table), store.TablePeerings)
 			continue
 		}
-		list := []peering{}
-		for i := range peerings {
-			p, err := s.peering(q, &peerings[i])
-			if err != nil {
-				return err
-			}
-			if filter != nil {
-				fits, err := filter.Evaluate(p)
-				if q.Context().Err() != nil {
-					return handlers.Fail(http.StatusServiceUnavailable, "the filter took too long; try again with a simpler one")
-				}
-				if err != nil {
-					return bad("Failed to filter the list: %s", err)
-				}
-				if !fits {
-					continue
-				}
-			}
-			list = append(list, p)
+		list, err := s.show(q, peerings, filter)
+		if err != nil {
+			return err
 		}
 		queryHeaders(q, table)
-		return consulJSON(q, list)
+		return writeJSON(q, list)
 	}
+}
+
+// show describes the peerings that fit a filter, all where it is nil.
+func (s *service) show(q *handlers.Request, peerings []store.Peering, filter *bexpr.Evaluator) ([]peering, error) {
+	list := []peering{}
+	for i := range peerings {
+		p, err := s.peering(q, &peerings[i])
+		if err != nil {
+			return nil, err
+		}
+		if filter != nil {
+			fits, err := filter.Evaluate(p)
+			if q.Context().Err() != nil {
+				return nil, handlers.Fail(http.StatusServiceUnavailable, "the filter took too long; try again with a simpler one")
+			}
+			if err != nil {
+				return nil, bad("Failed to filter the list: %s", err)
+			}
+			if !fits {
+				continue
+			}
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 // deletePeering marks the peering for deletion; what does not exist is deleted already.
@@ -248,31 +259,46 @@ func (s *service) generatePeeringToken(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if own := q.Token.ExpiresAt; own != nil { // a token does not outlive the credential that makes it
-		if left := own.Sub(s.Now()); ttl == 0 || left < ttl {
-			ttl = max(left, time.Second)
-		}
-	}
-	k := store.PeeringToken{Name: in.PeerName, Meta: in.Meta, TTL: ttl, ID: certs.NewUUID(), Secret: certs.NewUUID()}
+	k := store.PeeringToken{Name: in.PeerName, Meta: in.Meta, TTL: s.tokenTTL(q, ttl), ID: certs.NewUUID(), Secret: certs.NewUUID()}
 	k.Encode = func(peeringID, secret string) (string, error) {
-		token := PeeringToken{CA: roots, ManualServerAddresses: in.ServerExternalAddresses, ServerAddresses: store.PeeringAddresses(members),
-			ServerName: certs.PeeringName(datacenter, s.ClusterID), PeerID: peeringID, EstablishmentSecret: secret}
+		token := PeeringToken{
+			CA:                    roots,
+			ManualServerAddresses: in.ServerExternalAddresses,
+			ServerAddresses:       store.PeeringAddresses(members),
+			ServerName:            certs.PeeringName(datacenter, s.ClusterID),
+			PeerID:                peeringID,
+			EstablishmentSecret:   secret,
+		}
 		token.Remote.Datacenter = datacenter
 		text, err := json.Marshal(token)
 		return base64.StdEncoding.EncodeToString(text), err
 	}
-	var minted store.MintedPeering
-	err = s.whileDeleting(q, func() (err error) {
-		minted, err = s.Store.Peerings.MintToken(ctx, q.Actor, k, certs.HashSecret(k.Secret))
-		return err
-	})
+	minted, err := s.mintToken(q, k)
 	if err != nil {
 		return err
 	}
-	return consulJSON(q, struct {
+	return writeJSON(q, struct {
 		PeeringToken string
 		Warnings     []string `json:",omitempty"`
 	}{minted.Text, warnings(in.ServerExternalAddresses)})
+}
+
+// tokenTTL is how long a token is good, 0 for without end: it does not outlive the credential that makes it.
+func (s *service) tokenTTL(q *handlers.Request, ttl time.Duration) time.Duration {
+	if own := q.Token.ExpiresAt; own != nil {
+		if left := own.Sub(s.Now()); ttl == 0 || left < ttl {
+			return max(left, time.Second)
+		}
+	}
+	return ttl
+}
+
+func (s *service) mintToken(q *handlers.Request, k store.PeeringToken) (minted store.MintedPeering, err error) {
+	err = s.whileDeleting(q, func() (err error) {
+		minted, err = s.Store.Peerings.MintToken(q.Context(), q.Actor, k, certs.HashSecret(k.Secret))
+		return err
+	})
+	return minted, err
 }
 
 // warnings names addresses that a token may carry, as the original's may, but that nobody can dial.
@@ -295,7 +321,7 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	if done, err := s.Store.Answered(ctx, q.Actor); err != nil {
 		return err
 	} else if done { // the secret would not serve a second time
-		return consulJSON(q, struct{}{})
+		return writeJSON(q, struct{}{})
 	}
 	datacenter, err := s.Store.Settings.Datacenter(ctx)
 	if err != nil {
@@ -307,27 +333,44 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	if err := s.whileDeleting(q, func() error { return s.Store.Peerings.CanEstablish(ctx, in.PeerName) }); err != nil {
 		return err
 	}
+	secret, err := s.exchange(ctx, token)
+	if err != nil {
+		return err
+	}
+	_, err = s.Store.Peerings.Establish(ctx, q.Actor, store.Establishing{
+		Name:             in.PeerName,
+		Meta:             in.Meta,
+		PeerID:           token.PeerID,
+		ServerName:       token.ServerName,
+		ServerAddresses:  token.ServerAddresses,
+		ManualAddresses:  token.ManualServerAddresses,
+		CAPems:           token.CA,
+		RemoteDatacenter: token.Remote.Datacenter,
+		ID:               certs.NewUUID(),
+	}, secret)
+	if err != nil {
+		return err
+	}
+	return writeJSON(q, struct{}{})
+}
+
+// exchange trades the secret of a token for a stream secret with the other cluster.
+func (s *service) exchange(ctx context.Context, token PeeringToken) (string, error) {
 	addresses := token.ManualServerAddresses
 	if len(addresses) == 0 {
 		addresses = token.ServerAddresses
 	}
 	if err := s.mayDialPeer(ctx, addresses); err != nil {
-		return err
+		return "", err
 	}
 	secret, err := s.Peers.ExchangeSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
 	switch {
 	case errors.Is(err, store.ErrPeeringSecret):
-		return handlers.Fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
+		return "", handlers.Fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
 	case err != nil:
-		return handlers.Fail(http.StatusServiceUnavailable, err.Error())
+		return "", handlers.Fail(http.StatusServiceUnavailable, err.Error())
 	}
-	_, err = s.Store.Peerings.Establish(ctx, q.Actor, store.Establishing{Name: in.PeerName, Meta: in.Meta, PeerID: token.PeerID, ServerName: token.ServerName,
-		ServerAddresses: token.ServerAddresses, ManualAddresses: token.ManualServerAddresses, CAPems: token.CA,
-		RemoteDatacenter: token.Remote.Datacenter, ID: certs.NewUUID()}, secret)
-	if err != nil {
-		return err
-	}
-	return consulJSON(q, struct{}{})
+	return secret, nil
 }
 
 // mayDialPeer refuses a token none of whose addresses is in a network that this cluster dials. Host names are judged

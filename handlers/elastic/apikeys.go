@@ -37,21 +37,21 @@ var privilegeScopes = map[string]string{
 
 // invalidRequest is how the original refuses a request whose fields do not make sense together.
 func invalidRequest(text string) error {
-	return elasticRefusal(http.StatusBadRequest, "action_request_validation_exception", "Validation Failed: 1: %s;", text)
+	return refuse(http.StatusBadRequest, "action_request_validation_exception", "Validation Failed: 1: %s;", text)
 }
 
 // strictObject reads a body that has known fields only.
 func strictObject(body []byte, parser string, known ...string) (map[string]json.RawMessage, error) {
 	if len(body) == 0 {
-		return nil, elasticRefusal(http.StatusBadRequest, "parse_exception", "request body is required")
+		return nil, refuse(http.StatusBadRequest, "parse_exception", "request body is required")
 	}
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(body, &m); err != nil || m == nil {
-		return nil, elasticRefusal(http.StatusBadRequest, "x_content_parse_exception", "[%s] the request body must be a JSON object", parser)
+		return nil, refuse(http.StatusBadRequest, "x_content_parse_exception", "[%s] the request body must be a JSON object", parser)
 	}
 	for name := range m {
 		if !slices.Contains(known, name) {
-			return nil, elasticRefusal(http.StatusBadRequest, "x_content_parse_exception", "[%s] unknown field [%s]", parser, name)
+			return nil, refuse(http.StatusBadRequest, "x_content_parse_exception", "[%s] unknown field [%s]", parser, name)
 		}
 	}
 	return m, nil
@@ -64,7 +64,7 @@ func field(m map[string]json.RawMessage, parser, name string, v any) error {
 		return nil
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return elasticRefusal(http.StatusBadRequest, "x_content_parse_exception", "[%s] failed to parse field [%s]", parser, name)
+		return refuse(http.StatusBadRequest, "x_content_parse_exception", "[%s] failed to parse field [%s]", parser, name)
 	}
 	return nil
 }
@@ -72,47 +72,9 @@ func field(m map[string]json.RawMessage, parser, name string, v any) error {
 // createAPIKey makes a key that is good until it expires. It grants what its role descriptors ask for as far as the
 // caller has it itself, or all that the caller has when there are none.
 func (s *service) createAPIKey(q *handlers.Request) error {
-	const parser = "create_api_key_request"
-	m, err := strictObject(q.Content, parser, "name", "expiration", "role_descriptors", "metadata")
+	k, ttl, err := keyRequest(q)
 	if err != nil {
 		return err
-	}
-	k := store.APIKey{Kind: store.KeyKindAPI}
-	var expiration string
-	var roles, metadata map[string]json.RawMessage
-	for name, v := range map[string]any{"name": &k.Name, "expiration": &expiration, "role_descriptors": &roles, "metadata": &metadata} {
-		if err := field(m, parser, name, v); err != nil {
-			return err
-		}
-	}
-	if err := checkKeyName(k.Name); err != nil {
-		return err
-	}
-	for name := range metadata {
-		if strings.HasPrefix(name, "_") {
-			return invalidRequest("API key metadata keys may not start with [_]")
-		}
-	}
-	ttl, err := timeValue("expiration", expiration)
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{"role_descriptors", "metadata"} {
-		if most := store.MaxSize("api_keys", name); len(m[name]) > most {
-			return invalidRequest(fmt.Sprintf("[%s] must be at most %d bytes long", name, most))
-		}
-	}
-	if k.Scopes, err = grantedScopes(q, roles); err != nil {
-		return err
-	}
-	if q.Key != nil && (len(k.Scopes) > 0 || !emptyRoles(roles)) {
-		return illegalArgument("creating derived api keys requires an explicit role descriptor that is empty (has no privileges)")
-	}
-	if len(roles) > 0 {
-		k.RoleDescriptors = m["role_descriptors"]
-	}
-	if len(metadata) > 0 {
-		k.Metadata = m["metadata"]
 	}
 	q.OwnKey(&k, ttl)
 	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
@@ -129,7 +91,58 @@ func (s *service) createAPIKey(q *handlers.Request) error {
 	if k.ExpiresAt != nil {
 		out.Expiration = k.ExpiresAt.UnixMilli()
 	}
-	elasticJSON(q.W, http.StatusOK, out)
+	writeJSON(q.W, http.StatusOK, out)
+	return nil
+}
+
+// keyRequest reads the body of a request for a key.
+func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err error) {
+	const parser = "create_api_key_request"
+	m, err := strictObject(q.Content, parser, "name", "expiration", "role_descriptors", "metadata")
+	if err != nil {
+		return k, 0, err
+	}
+	k.Kind = store.KeyKindAPI
+	var expiration string
+	var roles, metadata map[string]json.RawMessage
+	for name, v := range map[string]any{"name": &k.Name, "expiration": &expiration, "role_descriptors": &roles, "metadata": &metadata} {
+		if err := field(m, parser, name, v); err != nil {
+			return k, 0, err
+		}
+	}
+	if err := checkKeyName(k.Name); err != nil {
+		return k, 0, err
+	}
+	for name := range metadata {
+		if strings.HasPrefix(name, "_") {
+			return k, 0, invalidRequest("API key metadata keys may not start with [_]")
+		}
+	}
+	if ttl, err = timeValue("expiration", expiration); err != nil {
+		return k, 0, err
+	}
+	for _, name := range []string{"role_descriptors", "metadata"} {
+		if most := store.MaxSize("api_keys", name); len(m[name]) > most {
+			return k, 0, invalidRequest(fmt.Sprintf("[%s] must be at most %d bytes long", name, most))
+		}
+	}
+	if len(roles) > 0 {
+		k.RoleDescriptors = m["role_descriptors"]
+	}
+	if len(metadata) > 0 {
+		k.Metadata = m["metadata"]
+	}
+	return k, ttl, grant(q, &k, roles)
+}
+
+// grant gives a key what its role descriptors ask for, as far as the caller has it.
+func grant(q *handlers.Request, k *store.APIKey, roles map[string]json.RawMessage) (err error) {
+	if k.Scopes, err = grantedScopes(q, roles); err != nil {
+		return err
+	}
+	if q.Key != nil && (len(k.Scopes) > 0 || !emptyRoles(roles)) {
+		return illegalArgument("creating derived api keys requires an explicit role descriptor that is empty (has no privileges)")
+	}
 	return nil
 }
 
@@ -178,7 +191,7 @@ func grantedScopes(q *handlers.Request, roles map[string]json.RawMessage) ([]str
 			Cluster []string `json:"cluster"`
 		}
 		if err := json.Unmarshal(raw, &role); err != nil || string(raw) == "null" {
-			return nil, elasticRefusal(http.StatusBadRequest, "parse_exception", "failed to parse role [%s]: it must be an object, and cluster an array of strings", name)
+			return nil, refuse(http.StatusBadRequest, "parse_exception", "failed to parse role [%s]: it must be an object, and cluster an array of strings", name)
 		}
 		for _, privilege := range role.Cluster {
 			scope, known := privilegeScopes[privilege]
@@ -232,7 +245,7 @@ type keyQuery struct {
 }
 
 // realm is the one that all our users are of.
-const elasticRealm = "muster"
+const realmName = "muster"
 
 func (s *service) matcher(q *handlers.Request, k keyQuery) func(*store.APIKey) bool {
 	now := s.Now()
@@ -243,7 +256,7 @@ func (s *service) matcher(q *handlers.Request, k keyQuery) func(*store.APIKey) b
 	return func(x *store.APIKey) bool {
 		own := x.OwnerID == q.Token.ID || q.Key != nil && x.ID == q.Key.ID
 		return (len(ids) == 0 || ids[x.ID]) && (k.name == "" || store.NamePattern(k.name, x.Name)) &&
-			(k.username == "" || k.username == x.OwnerName) && (k.realm == "" || k.realm == elasticRealm) &&
+			(k.username == "" || k.username == x.OwnerName) && (k.realm == "" || k.realm == realmName) &&
 			(!k.owner || own) && (!k.activeOnly || x.RevokedAt == nil && (x.ExpiresAt == nil || now.Before(*x.ExpiresAt)))
 	}
 }
@@ -273,22 +286,8 @@ type apiKeyInfo struct {
 
 // getAPIKeys lists keys, the keys of enrollment tokens among them, never their secrets.
 func (s *service) getAPIKeys(q *handlers.Request) error {
-	query := q.URL.Query()
-	k := keyQuery{name: query.Get("name"), username: query.Get("username"), realm: query.Get("realm_name")}
-	if id := query.Get("id"); id != "" {
-		k.ids = []string{id}
-	}
-	var err error
-	if k.owner, err = boolParam(query, "owner"); err != nil {
-		return err
-	}
-	if k.activeOnly, err = boolParam(query, "active_only"); err != nil {
-		return err
-	}
-	if err := checkKeyQuery(k); err != nil {
-		return err
-	}
-	if err := ownOnly(q, k, actionGetKey); err != nil {
+	k, err := keyQueryOf(q)
+	if err != nil {
 		return err
 	}
 	keys, err := s.Store.APIKeys.List(q.Context(), store.Linearisable, "")
@@ -301,24 +300,57 @@ func (s *service) getAPIKeys(q *handlers.Request) error {
 		if !match(x) {
 			continue
 		}
-		info := apiKeyInfo{ID: x.ID, Name: x.Name, Type: "rest", Creation: x.CreatedAt.UnixMilli(), Invalidated: x.RevokedAt != nil, Username: x.OwnerName,
-			Realm: elasticRealm, RealmType: elasticRealm, Metadata: x.Metadata, RoleDescriptors: x.RoleDescriptors}
-		if x.ExpiresAt != nil {
-			info.Expiration = x.ExpiresAt.UnixMilli()
-		}
-		if x.RevokedAt != nil {
-			info.Invalidation = x.RevokedAt.UnixMilli()
-		}
-		list = append(list, info)
+		list = append(list, showKey(x))
 	}
 	status := http.StatusOK
 	if len(list) == 0 && len(k.ids) > 0 {
 		status = http.StatusNotFound
 	}
-	elasticJSON(q.W, status, struct {
+	writeJSON(q.W, status, struct {
 		APIKeys []apiKeyInfo `json:"api_keys"`
 	}{list})
 	return nil
+}
+
+// keyQueryOf reads which keys are asked for.
+func keyQueryOf(q *handlers.Request) (k keyQuery, err error) {
+	query := q.URL.Query()
+	k = keyQuery{name: query.Get("name"), username: query.Get("username"), realm: query.Get("realm_name")}
+	if id := query.Get("id"); id != "" {
+		k.ids = []string{id}
+	}
+	if k.owner, err = boolParam(query, "owner"); err != nil {
+		return k, err
+	}
+	if k.activeOnly, err = boolParam(query, "active_only"); err != nil {
+		return k, err
+	}
+	if err := checkKeyQuery(k); err != nil {
+		return k, err
+	}
+	return k, ownOnly(q, k, actionGetKey)
+}
+
+func showKey(x *store.APIKey) apiKeyInfo {
+	info := apiKeyInfo{
+		ID:              x.ID,
+		Name:            x.Name,
+		Type:            "rest",
+		Creation:        x.CreatedAt.UnixMilli(),
+		Invalidated:     x.RevokedAt != nil,
+		Username:        x.OwnerName,
+		Realm:           realmName,
+		RealmType:       realmName,
+		Metadata:        x.Metadata,
+		RoleDescriptors: x.RoleDescriptors,
+	}
+	if x.ExpiresAt != nil {
+		info.Expiration = x.ExpiresAt.UnixMilli()
+	}
+	if x.RevokedAt != nil {
+		info.Invalidation = x.RevokedAt.UnixMilli()
+	}
+	return info
 }
 
 func checkKeyQuery(k keyQuery) error {
@@ -345,43 +377,48 @@ func checkKeyQuery(k keyQuery) error {
 
 // invalidateAPIKeys makes keys useless. What was enrolled with them stays: muster's own endpoint revokes that too.
 func (s *service) invalidateAPIKeys(q *handlers.Request) error {
-	const parser = "invalidate_api_key"
-	m, err := strictObject(q.Content, parser, "id", "ids", "name", "owner", "username", "realm_name")
+	k, err := keyRevocation(q)
 	if err != nil {
-		return err
-	}
-	var k keyQuery
-	var id string
-	for name, v := range map[string]any{"id": &id, "ids": &k.ids, "name": &k.name, "owner": &k.owner, "username": &k.username, "realm_name": &k.realm} {
-		if err := field(m, parser, name, v); err != nil {
-			return err
-		}
-	}
-	switch {
-	case id != "" && len(k.ids) > 0:
-		return invalidRequest("Must use either [id] or [ids], not both at the same time")
-	case id != "":
-		k.ids = []string{id}
-	case slices.Contains(k.ids, ""), m["ids"] != nil && len(k.ids) == 0:
-		return invalidRequest("Field [ids] cannot be empty or contain blank id")
-	}
-	if len(k.ids) == 0 && k.name == "" && k.username == "" && k.realm == "" && !k.owner {
-		return invalidRequest("One of [api key id(s), api key name, username, realm name] must be specified if [owner] flag is false")
-	}
-	if err := checkKeyQuery(k); err != nil {
-		return err
-	}
-	if err := ownOnly(q, k, actionInvalidateKey); err != nil {
 		return err
 	}
 	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, s.matcher(q, k), false)
 	if err != nil {
 		return err
 	}
-	elasticJSON(q.W, http.StatusOK, struct {
+	writeJSON(q.W, http.StatusOK, struct {
 		Now    []string `json:"invalidated_api_keys"`
 		Before []string `json:"previously_invalidated_api_keys"`
 		Errors int      `json:"error_count"`
 	}{append([]string{}, revoked.Now...), append([]string{}, revoked.Before...), 0})
 	return nil
+}
+
+// keyRevocation reads which keys are to be invalidated.
+func keyRevocation(q *handlers.Request) (k keyQuery, err error) {
+	const parser = "invalidate_api_key"
+	m, err := strictObject(q.Content, parser, "id", "ids", "name", "owner", "username", "realm_name")
+	if err != nil {
+		return k, err
+	}
+	var id string
+	for name, v := range map[string]any{"id": &id, "ids": &k.ids, "name": &k.name, "owner": &k.owner, "username": &k.username, "realm_name": &k.realm} {
+		if err := field(m, parser, name, v); err != nil {
+			return k, err
+		}
+	}
+	switch {
+	case id != "" && len(k.ids) > 0:
+		return k, invalidRequest("Must use either [id] or [ids], not both at the same time")
+	case id != "":
+		k.ids = []string{id}
+	case slices.Contains(k.ids, ""), m["ids"] != nil && len(k.ids) == 0:
+		return k, invalidRequest("Field [ids] cannot be empty or contain blank id")
+	}
+	if len(k.ids) == 0 && k.name == "" && k.username == "" && k.realm == "" && !k.owner {
+		return k, invalidRequest("One of [api key id(s), api key name, username, realm name] must be specified if [owner] flag is false")
+	}
+	if err := checkKeyQuery(k); err != nil {
+		return k, err
+	}
+	return k, ownOnly(q, k, actionInvalidateKey)
 }

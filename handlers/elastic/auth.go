@@ -41,7 +41,7 @@ func keyRefusal(d *handlers.Denial, now time.Time) string {
 }
 
 func notAuthenticated(reason, additional string) error {
-	return &elasticError{Status: http.StatusUnauthorized, elasticCause: elasticCause{Type: "security_exception", Reason: reason, Additional: additional,
+	return &apiError{Status: http.StatusUnauthorized, cause: cause{Type: "security_exception", Reason: reason, Additional: additional,
 		Header: map[string][]string{"WWW-Authenticate": challenges}}}
 }
 

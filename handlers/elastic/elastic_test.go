@@ -37,7 +37,7 @@ func TestElasticShape(t *testing.T) {
 		{"pretty&filter_path=http_*,none,list.k,nodes.b", 200, "{\n  \"http_ca_key\" : \"MII+/=\",\n  \"nodes\" : {\n    \"b\" : {\n      \"http\" : {\n        \"bound\" : [ ]\n      }\n    }\n  },\n  \"none\" : { },\n  \"list\" : [\n    {\n      \"k\" : 1\n    }\n  ]\n}\n"},
 	} {
 		rec := httptest.NewRecorder()
-		w := newElasticWriter(rec, httptest.NewRequest("GET", "/?"+x.query, nil))
+		w := newShaper(rec, httptest.NewRequest("GET", "/?"+x.query, nil))
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(x.status)
 		if _, err := w.Write([]byte(body)); err != nil {
@@ -66,15 +66,15 @@ func TestElasticMediaType(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Accept", x.accept)
-		if err := checkElastic(r); (err == nil) != (x.answer != "") {
+		if err := checkAccept(r); (err == nil) != (x.answer != "") {
 			t.Errorf("%s: %v", x.accept, err)
 		}
 		if x.answer == "" {
 			continue
 		}
 		rec := httptest.NewRecorder()
-		w := newElasticWriter(rec, r)
-		elasticJSON(w, 200, struct{}{})
+		w := newShaper(rec, r)
+		writeJSON(w, 200, struct{}{})
 		w.Finish()
 		if got := rec.Header().Get("Content-Type"); got != x.answer {
 			t.Errorf("%s: %s, want %s", x.accept, got, x.answer)
@@ -117,7 +117,7 @@ func TestElasticUnzip(t *testing.T) {
 		if err == nil {
 			err = unzip(q)
 		}
-		var e *elasticError
+		var e *apiError
 		switch {
 		case x.status == 0 && (err != nil || string(q.Content) != x.want):
 			t.Errorf("%s: %v, %d bytes", x.name, err, len(q.Content))

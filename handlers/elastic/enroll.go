@@ -60,19 +60,25 @@ func (s *service) enrollNode(q *handlers.Request) error {
 	e.Material.HTTPCACert = root.Cert.Raw
 	// The key of an authority that the operator has brought is not the cluster's to give away.
 	if options.HTTPCA == store.HTTPCAIntermediate || root.Operators {
-		if root.Cert.MaxPathLenZero {
-			return elasticRefusal(http.StatusInternalServerError, "illegal_state_exception", "Unable to enroll node. The operator's HTTP authority must not certify another one")
-		}
-		allowed, err := s.Store.Settings.CertificateHosts(ctx, store.AsLeader)
-		if err != nil {
-			return err
-		}
-		permitted := certs.Permitted{Names: allowed.Exact, Below: allowed.Below, Networks: allowed.Networks}
-		if err := e.MakeIntermediate(root.CA, options.KeyType, s.ClusterID, s.Now(), permitted, members, q.Actor.Remote); err != nil {
+		if err := s.makeIntermediate(q, &e, root, options.KeyType, members); err != nil {
 			return err
 		}
 	}
 	return s.finishNode(q, e, root)
+}
+
+// makeIntermediate makes an authority of its own for the machine that enrolls.
+func (s *service) makeIntermediate(q *handlers.Request, e *store.Enrolling, root store.Issuer, keyType string, members []store.Member) error {
+	if root.Cert.MaxPathLenZero {
+		return refuse(http.StatusInternalServerError, "illegal_state_exception",
+			"Unable to enroll node. The operator's HTTP authority must not certify another one")
+	}
+	allowed, err := s.Store.Settings.CertificateHosts(q.Context(), store.AsLeader)
+	if err != nil {
+		return err
+	}
+	permitted := certs.Permitted{Names: allowed.Exact, Below: allowed.Below, Networks: allowed.Networks}
+	return e.MakeIntermediate(root.CA, keyType, s.ClusterID, s.Now(), permitted, members, q.Actor.Remote)
 }
 
 // finishNode commits an enrollment and answers with what it has made, or with what a request that this one repeats
@@ -90,12 +96,12 @@ func (s *service) finishNode(q *handlers.Request, e store.Enrolling, root store.
 		TransportCert: m.TransportCert, NodesAddresses: m.NodesAddresses}
 	if m.HTTPCAKey == nil {
 		if root.Operators || !bytes.Equal(m.HTTPCACert, root.Cert.Raw) {
-			return elasticRefusal(http.StatusForbidden, "security_exception",
+			return refuse(http.StatusForbidden, "security_exception",
 				"the HTTP authority whose key this request was answered with is not the cluster's any more; enroll with another enrollment token")
 		}
 		out.HTTPCAKey = rootKey
 	}
-	elasticJSON(q.W, http.StatusOK, out)
+	writeJSON(q.W, http.StatusOK, out)
 	return nil
 }
 
@@ -142,7 +148,7 @@ func (s *service) enrollKibana(q *handlers.Request) error {
 		Name  string `json:"name"`
 		Value string `json:"value"`
 	}
-	elasticJSON(q.W, http.StatusOK, struct {
+	writeJSON(q.W, http.StatusOK, struct {
 		Token  token  `json:"token"`
 		HTTPCA string `json:"http_ca"`
 	}{token{e.Material.ServiceToken.Name, e.Material.ServiceToken.Secret}, base64.StdEncoding.EncodeToString(e.Material.HTTPCACert)})

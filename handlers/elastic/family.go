@@ -24,9 +24,9 @@ import (
 
 // elasticVersion is what this API says it is: clients of the majors 8 and 9 speak to a 9.
 const (
-	elasticVersion = certs.EnrollVersion
-	elasticMajor   = 9
-	elasticProduct = "Elasticsearch" // official clients refuse to work with anything else
+	spokenVersion = certs.EnrollVersion
+	spokenMajor   = 9
+	productName   = "Elasticsearch" // official clients refuse to work with anything else
 )
 
 // Config is what the family needs.
@@ -56,20 +56,20 @@ func New(cfg Config) *handlers.Family {
 		Routes: s.routes(),
 
 		Headers: func(w http.ResponseWriter) {
-			w.Header().Set("X-Elastic-Product", elasticProduct)
+			w.Header().Set("X-Elastic-Product", productName)
 			w.Header().Set("Cache-Control", "no-store")
 		},
 		Fail: func(w http.ResponseWriter, status int, code store.Code, message string) {
 			if code == store.Full {
 				status = http.StatusBadRequest // as the original says it of its own limits
 			}
-			(&elasticError{Status: status, elasticCause: elasticCause{Type: elasticTypes[status], Reason: message}}).Write(w)
+			(&apiError{Status: status, cause: cause{Type: errorTypes[status], Reason: message}}).Write(w)
 		},
 		NoLeader:       handlers.Failure{Status: http.StatusServiceUnavailable, Text: "no cluster leader"},
 		UnknownOutcome: handlers.Failure{Status: http.StatusServiceUnavailable, Text: "the outcome is not known"},
-		Wrap:           newElasticWriter,
+		Wrap:           newShaper,
 		NoRoute: func(w http.ResponseWriter, r *http.Request) {
-			elasticJSON(w, http.StatusBadRequest, struct {
+			writeJSON(w, http.StatusBadRequest, struct {
 				Error string `json:"error"`
 			}{fmt.Sprintf("no handler found for uri [%s] and method [%s]", r.URL.RequestURI(), r.Method)})
 		},
@@ -83,14 +83,14 @@ func New(cfg Config) *handlers.Family {
 				w.WriteHeader(http.StatusOK)
 				return
 			}
-			elasticText(http.StatusMethodNotAllowed, fmt.Sprintf("Incorrect HTTP method for uri [%s] and method [%s], allowed: [%s]",
+			textError(http.StatusMethodNotAllowed, fmt.Sprintf("Incorrect HTTP method for uri [%s] and method [%s], allowed: [%s]",
 				r.URL.RequestURI(), r.Method, strings.Join(allowed, ", "))).Write(w)
 		},
 	}
 }
 
-// elasticTypes says what an error is called when nothing but its status is known.
-var elasticTypes = map[int]string{
+// errorTypes says what an error is called when nothing but its status is known.
+var errorTypes = map[int]string{
 	http.StatusBadRequest:            "illegal_argument_exception",
 	http.StatusUnauthorized:          "security_exception",
 	http.StatusForbidden:             "security_exception",
@@ -102,56 +102,56 @@ var elasticTypes = map[int]string{
 	http.StatusServiceUnavailable:    "master_not_discovered_exception",
 }
 
-// elasticCause is an error without its envelope; the order of the keys is that of the wire.
-type elasticCause struct {
+// cause is an error without its envelope; the order of the keys is that of the wire.
+type cause struct {
 	Type       string              `json:"type"`
 	Reason     string              `json:"reason"`
 	Additional string              `json:"additional_unsuccessful_credentials,omitempty"`
-	CausedBy   *elasticCause       `json:"caused_by,omitempty"`
+	CausedBy   *cause              `json:"caused_by,omitempty"`
 	Header     map[string][]string `json:"header,omitempty"`
 }
 
-// elasticError is an answer with the whole envelope, or with text alone where the original has no more.
-type elasticError struct {
-	elasticCause
+// apiError is an answer with the whole envelope, or with text alone where the original has no more.
+type apiError struct {
+	cause
 	Status int
 	text   string
 }
 
-func (e *elasticError) Error() string { return e.text + e.Reason }
+func (e *apiError) Error() string { return e.text + e.Reason }
 
 // challenges is how a caller may say who it is, in the order and the words of the original.
 var challenges = []string{`Basic realm="security", charset="UTF-8"`, `Bearer realm="security"`, "ApiKey"}
 
 // HTTPStatus is the status of the answer.
-func (e *elasticError) HTTPStatus() int { return e.Status }
+func (e *apiError) HTTPStatus() int { return e.Status }
 
 // Write answers with the error.
-func (e *elasticError) Write(w http.ResponseWriter) {
+func (e *apiError) Write(w http.ResponseWriter) {
 	for _, c := range e.Header["WWW-Authenticate"] {
 		w.Header().Add("WWW-Authenticate", c)
 	}
 	if e.text != "" {
-		elasticJSON(w, e.Status, struct {
+		writeJSON(w, e.Status, struct {
 			Error  string `json:"error"`
 			Status int    `json:"status"`
 		}{e.text, e.Status})
 		return
 	}
-	root := e.elasticCause
+	root := e.cause
 	root.CausedBy = nil
-	type cause struct {
-		RootCause []elasticCause `json:"root_cause"`
-		elasticCause
+	type whole struct {
+		RootCause []cause `json:"root_cause"`
+		cause
 	}
-	elasticJSON(w, e.Status, struct {
-		Error  cause `json:"error"`
+	writeJSON(w, e.Status, struct {
+		Error  whole `json:"error"`
 		Status int   `json:"status"`
-	}{cause{[]elasticCause{root}, e.elasticCause}, e.Status})
+	}{whole{[]cause{root}, e.cause}, e.Status})
 }
 
-// elasticJSON writes v on one line; unlike encoding/json's default it leaves <, > and & as they are.
-func elasticJSON(w http.ResponseWriter, status int, v any) {
+// writeJSON writes v on one line; unlike encoding/json's default it leaves <, > and & as they are.
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -163,20 +163,20 @@ func elasticJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 }
 
-func elasticRefusal(status int, kind, format string, args ...any) error {
-	return &elasticError{Status: status, elasticCause: elasticCause{Type: kind, Reason: fmt.Sprintf(format, args...)}}
+func refuse(status int, kind, format string, args ...any) error {
+	return &apiError{Status: status, cause: cause{Type: kind, Reason: fmt.Sprintf(format, args...)}}
 }
 
 func illegalArgument(format string, args ...any) error {
-	return elasticRefusal(http.StatusBadRequest, "illegal_argument_exception", format, args...)
+	return refuse(http.StatusBadRequest, "illegal_argument_exception", format, args...)
 }
 
-func elasticText(status int, text string) *elasticError {
-	return &elasticError{Status: status, text: text}
+func textError(status int, text string) *apiError {
+	return &apiError{Status: status, text: text}
 }
 
-// elasticEndpoint is what the family needs to know of a route besides what all families do.
-type elasticEndpoint struct {
+// endpoint is what the family needs to know of a route besides what all families do.
+type endpoint struct {
 	handlers.Route
 	action     string   // what it is called in refusals
 	privileges string   // the cluster privileges of the original that grant it
@@ -211,11 +211,11 @@ func mediaVersion(header string) (version string, found bool) {
 // are served alike.
 func spoken(version string) bool {
 	n, err := strconv.Atoi(version)
-	return err == nil && n <= elasticMajor && n >= elasticMajor-2
+	return err == nil && n <= spokenMajor && n >= spokenMajor-2
 }
 
-// checkElastic refuses versions of answers that are not spoken, before anything else.
-func checkElastic(r *http.Request) error { return checkMedia(r, "Accept") }
+// checkAccept refuses versions of answers that are not spoken, before anything else.
+func checkAccept(r *http.Request) error { return checkMedia(r, "Accept") }
 
 func checkMedia(r *http.Request, name string) error {
 	header := r.Header.Get(name)
@@ -223,9 +223,9 @@ func checkMedia(r *http.Request, name string) error {
 	if !found || spoken(version) {
 		return nil
 	}
-	why := fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s", name, elasticMajor, elasticMajor-1, version, name, header)
-	return &elasticError{Status: http.StatusBadRequest, elasticCause: elasticCause{Type: "media_type_header_exception", Reason: why,
-		CausedBy: &elasticCause{Type: "status_exception", Reason: why}}}
+	why := fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s", name, spokenMajor, spokenMajor-1, version, name, header)
+	return &apiError{Status: http.StatusBadRequest, cause: cause{Type: "media_type_header_exception", Reason: why,
+		CausedBy: &cause{Type: "status_exception", Reason: why}}}
 }
 
 // checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is calling.
@@ -235,10 +235,10 @@ func checkBody(q *handlers.Request) error {
 	}
 	header := q.Header.Get("Content-Type")
 	if header == "" {
-		return elasticText(http.StatusNotAcceptable, "Content-Type header is missing")
+		return textError(http.StatusNotAcceptable, "Content-Type header is missing")
 	}
 	if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" && kind != "application/vnd.elasticsearch+json" {
-		return elasticText(http.StatusNotAcceptable, "Content-Type header ["+header+"] is not supported")
+		return textError(http.StatusNotAcceptable, "Content-Type header ["+header+"] is not supported")
 	}
 	return checkMedia(q.Request, "Content-Type")
 }
@@ -257,7 +257,7 @@ func unzip(q *handlers.Request) error {
 	case err != nil:
 		return illegalArgument("the body is not gzip, as its Content-Encoding says")
 	case len(data) > handlers.BodyLimit:
-		return elasticRefusal(http.StatusRequestEntityTooLarge, elasticTypes[http.StatusRequestEntityTooLarge], "the body must not be larger than 1 MiB")
+		return refuse(http.StatusRequestEntityTooLarge, errorTypes[http.StatusRequestEntityTooLarge], "the body must not be larger than 1 MiB")
 	}
 	q.Content = data
 	q.Header.Del("Content-Encoding") // the request may be tried again, or passed on
@@ -266,20 +266,20 @@ func unzip(q *handlers.Request) error {
 
 // routes are the rows of the family.
 func (s *service) routes() []handlers.Route {
-	endpoints := s.elasticEndpoints()
+	endpoints := s.endpoints()
 	rows := make([]handlers.Route, len(endpoints))
 	for i := range endpoints {
 		ep := &endpoints[i]
 		rows[i] = ep.Route
-		rows[i].Check, rows[i].HasBody = checkElastic, ep.body
-		rows[i].Admit = func(q *handlers.Request) error { return s.admitElastic(ep, q) }
+		rows[i].Check, rows[i].HasBody = checkAccept, ep.body
+		rows[i].Admit = func(q *handlers.Request) error { return s.admit(ep, q) }
 	}
 	return rows
 }
 
-// admitElastic decides whether a request goes on, in the documented order: who is calling, what is wrong with the
+// admit decides whether a request goes on, in the documented order: who is calling, what is wrong with the
 // parameters and the body, whether enrollment is enabled, whether the caller may.
-func (s *service) admitElastic(ep *elasticEndpoint, q *handlers.Request) error {
+func (s *service) admit(ep *endpoint, q *handlers.Request) error {
 	if err := checkBody(q); err != nil {
 		return err
 	}
@@ -305,7 +305,7 @@ func (s *service) admitElastic(ep *elasticEndpoint, q *handlers.Request) error {
 			return err
 		}
 		if !o.Enabled {
-			return elasticRefusal(http.StatusForbidden, "security_exception",
+			return refuse(http.StatusForbidden, "security_exception",
 				"Enrollment mode is not enabled. Set [xpack.security.enrollment.enabled] to true, in order to use this API.")
 		}
 	}
@@ -315,7 +315,7 @@ func (s *service) admitElastic(ep *elasticEndpoint, q *handlers.Request) error {
 	return nil
 }
 
-func (ep *elasticEndpoint) checkParams(r *http.Request) error {
+func (ep *endpoint) checkParams(r *http.Request) error {
 	query := r.URL.Query()
 	var unknown []string
 	for name := range query {
@@ -360,6 +360,6 @@ func unauthorizedFor(q *handlers.Request, action, privileges string) error {
 	if q.Key != nil {
 		who = fmt.Sprintf("API key id [%s] of user [%s]", q.Key.ID, q.Key.OwnerName)
 	}
-	return elasticRefusal(http.StatusForbidden, "security_exception", "action [%s] is unauthorized for %s, this action is granted by the cluster privileges [%s]",
+	return refuse(http.StatusForbidden, "security_exception", "action [%s] is unauthorized for %s, this action is granted by the cluster privileges [%s]",
 		action, who, privileges)
 }

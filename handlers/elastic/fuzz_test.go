@@ -29,7 +29,7 @@ func FuzzFilterPath(f *testing.F) {
 		rec := httptest.NewRecorder()
 		r := httptest.NewRequest("GET", "/", http.NoBody)
 		r.URL.RawQuery = url.Values{"filter_path": {list}}.Encode()
-		w := newElasticWriter(rec, r)
+		w := newShaper(rec, r)
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(answer))
 		w.Finish()

@@ -10,11 +10,11 @@ import (
 	"muster/store"
 )
 
-// elasticCluster is what clusters are called in this family: it has a name besides the id, and ours have none.
-const elasticCluster = "muster"
+// clusterName is what clusters are called in this family: it has a name besides the id, and ours have none.
+const clusterName = "muster"
 
-// elasticInfo is what clients ask first, to see what they talk to (HEAD: whether it is there).
-func (s *service) elasticInfo(q *handlers.Request) error {
+// info is what clients ask first, to see what they talk to (HEAD: whether it is there).
+func (s *service) info(q *handlers.Request) error {
 	type version struct {
 		Number       string `json:"number"`
 		Flavor       string `json:"build_flavor"`
@@ -26,19 +26,19 @@ func (s *service) elasticInfo(q *handlers.Request) error {
 		MinimumWire  string `json:"minimum_wire_compatibility_version"`
 		MinimumIndex string `json:"minimum_index_compatibility_version"`
 	}
-	elasticJSON(q.W, http.StatusOK, struct {
+	writeJSON(q.W, http.StatusOK, struct {
 		Name    string  `json:"name"`
 		Cluster string  `json:"cluster_name"`
 		UUID    string  `json:"cluster_uuid"`
 		Version version `json:"version"`
 		Tagline string  `json:"tagline"`
-	}{s.Name, elasticCluster, s.ClusterID, version{Number: elasticVersion, Flavor: "muster", Type: "binary", Hash: s.Commit, Date: "1970-01-01T00:00:00Z", Lucene: "0.0.0",
+	}{s.Name, clusterName, s.ClusterID, version{Number: spokenVersion, Flavor: "muster", Type: "binary", Hash: s.Commit, Date: "1970-01-01T00:00:00Z", Lucene: "0.0.0",
 		MinimumWire: "7.0.0", MinimumIndex: "7.0.0"}, "muster " + s.Version})
 	return nil
 }
 
-// elasticSelf tells who is calling.
-func (s *service) elasticSelf(q *handlers.Request) error {
+// self tells who is calling.
+func (s *service) self(q *handlers.Request) error {
 	type realm struct {
 		Name string `json:"name"`
 		Type string `json:"type"`
@@ -57,8 +57,8 @@ func (s *service) elasticSelf(q *handlers.Request) error {
 			ID   string `json:"id"`
 			Name string `json:"name"`
 		} `json:"api_key,omitempty"`
-	}{Username: q.Token.Name, Roles: q.Token.Scopes, Metadata: map[string]string{}, Enabled: true, Realm: realm{elasticRealm, elasticRealm},
-		Lookup: realm{elasticRealm, elasticRealm}, Type: "realm"}
+	}{Username: q.Token.Name, Roles: q.Token.Scopes, Metadata: map[string]string{}, Enabled: true, Realm: realm{realmName, realmName},
+		Lookup: realm{realmName, realmName}, Type: "realm"}
 	if q.Key != nil {
 		out.Username, out.Roles, out.Type = q.Key.OwnerName, []string{}, "api_key"
 		out.APIKey = &struct {
@@ -66,12 +66,12 @@ func (s *service) elasticSelf(q *handlers.Request) error {
 			Name string `json:"name"`
 		}{q.Key.ID, q.Key.Name}
 	}
-	elasticJSON(q.W, http.StatusOK, out)
+	writeJSON(q.W, http.StatusOK, out)
 	return nil
 }
 
-// elasticHealth is green when every voter lives and yellow when one does not; without a majority nobody answers at all.
-func (s *service) elasticHealth(q *handlers.Request) error {
+// health is green when every voter lives and yellow when one does not; without a majority nobody answers at all.
+func (s *service) health(q *handlers.Request) error {
 	if err := s.Store.Confirm(q.Context()); err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (s *service) elasticHealth(q *handlers.Request) error {
 			status = "yellow"
 		}
 	}
-	elasticJSON(q.W, http.StatusOK, struct {
+	writeJSON(q.W, http.StatusOK, struct {
 		Cluster       string          `json:"cluster_name"`
 		Status        string          `json:"status"`
 		TimedOut      bool            `json:"timed_out"`
@@ -106,11 +106,11 @@ func (s *service) elasticHealth(q *handlers.Request) error {
 		InFlight      int             `json:"number_of_in_flight_fetch"`
 		Waiting       int             `json:"task_max_waiting_in_queue_millis"`
 		Percent       json.RawMessage `json:"active_shards_percent_as_number"`
-	}{Cluster: elasticCluster, Status: status, Nodes: alive, DataNodes: alive, Percent: json.RawMessage("100.0")})
+	}{Cluster: clusterName, Status: status, Nodes: alive, DataNodes: alive, Percent: json.RawMessage("100.0")})
 	return nil
 }
 
-type elasticNode struct {
+type nodeInfo struct {
 	Name             string            `json:"name"`
 	TransportAddress string            `json:"transport_address"`
 	Host             string            `json:"host"`
@@ -128,9 +128,9 @@ type elasticNode struct {
 	} `json:"http"`
 }
 
-func (s *service) elasticNode(m *store.Member) elasticNode {
+func (s *service) showNode(m *store.Member) nodeInfo {
 	host, _, _ := net.SplitHostPort(m.APIAddress)
-	n := elasticNode{Name: m.Name, TransportAddress: m.RaftAddress, Host: host, IP: host, Version: elasticVersion, Flavor: "muster", Type: "binary", Hash: m.BinaryVersion,
+	n := nodeInfo{Name: m.Name, TransportAddress: m.RaftAddress, Host: host, IP: host, Version: spokenVersion, Flavor: "muster", Type: "binary", Hash: m.BinaryVersion,
 		Roles: []string{}, Attributes: map[string]string{}}
 	if m.Mode != store.ModeReplicate {
 		n.Roles = append(n.Roles, "master")
@@ -139,42 +139,42 @@ func (s *service) elasticNode(m *store.Member) elasticNode {
 	return n
 }
 
-func answerNodes(q *handlers.Request, nodes map[string]elasticNode) error {
+func writeNodes(q *handlers.Request, nodes map[string]nodeInfo) error {
 	type counts struct {
 		Total      int `json:"total"`
 		Successful int `json:"successful"`
 		Failed     int `json:"failed"`
 	}
-	elasticJSON(q.W, http.StatusOK, struct {
-		Counts  counts                 `json:"_nodes"`
-		Cluster string                 `json:"cluster_name"`
-		Nodes   map[string]elasticNode `json:"nodes"`
-	}{counts{Total: len(nodes), Successful: len(nodes)}, elasticCluster, nodes})
+	writeJSON(q.W, http.StatusOK, struct {
+		Counts  counts              `json:"_nodes"`
+		Cluster string              `json:"cluster_name"`
+		Nodes   map[string]nodeInfo `json:"nodes"`
+	}{counts{Total: len(nodes), Successful: len(nodes)}, clusterName, nodes})
 	return nil
 }
 
-// elasticNodes lists all members, as clients want them that look for more addresses.
-func (s *service) elasticNodes(q *handlers.Request) error {
+// listNodes lists all members, as clients want them that look for more addresses.
+func (s *service) listNodes(q *handlers.Request) error {
 	members, err := s.Store.Members.List(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
 	}
-	nodes := map[string]elasticNode{}
+	nodes := map[string]nodeInfo{}
 	for i := range members {
-		nodes[members[i].ID] = s.elasticNode(&members[i])
+		nodes[members[i].ID] = s.showNode(&members[i])
 	}
-	return answerNodes(q, nodes)
+	return writeNodes(q, nodes)
 }
 
-// elasticLocalNode describes the member that the caller has asked.
-func (s *service) elasticLocalNode(q *handlers.Request) error {
+// localNode describes the member that the caller has asked.
+func (s *service) localNode(q *handlers.Request) error {
 	m, err := s.Store.Members.Get(q.Context(), store.AsLeader, q.Asked)
 	if err != nil {
 		return err
 	}
-	nodes := map[string]elasticNode{}
+	nodes := map[string]nodeInfo{}
 	if m != nil {
-		nodes[m.ID] = s.elasticNode(m)
+		nodes[m.ID] = s.showNode(m)
 	}
-	return answerNodes(q, nodes)
+	return writeNodes(q, nodes)
 }

@@ -9,29 +9,29 @@ import (
 	"muster/handlers"
 )
 
-// elasticWriter shapes an answer of the enrollment family as its request asks: the media type of the Accept header,
+// shaper shapes an answer of the enrollment family as its request asks: the media type of the Accept header,
 // `pretty` and `filter_path` (reference es_enroll, section 1). Handlers write compact JSON and need not know of it.
-type elasticWriter struct {
+type shaper struct {
 	http.ResponseWriter
 	r      *http.Request
 	status int
 	body   bytes.Buffer
 }
 
-func newElasticWriter(w http.ResponseWriter, r *http.Request) handlers.Finisher {
-	return &elasticWriter{ResponseWriter: w, r: r, status: http.StatusOK}
+func newShaper(w http.ResponseWriter, r *http.Request) handlers.Finisher {
+	return &shaper{ResponseWriter: w, r: r, status: http.StatusOK}
 }
 
 // WriteHeader keeps the status until the answer is complete.
-func (w *elasticWriter) WriteHeader(status int) { w.status = status }
+func (w *shaper) WriteHeader(status int) { w.status = status }
 
 // Write keeps a part of the body.
-func (w *elasticWriter) Write(p []byte) (int, error) { return w.body.Write(p) }
+func (w *shaper) Write(p []byte) (int, error) { return w.body.Write(p) }
 
 // Unwrap lets http.ResponseController reach the connection.
-func (w *elasticWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *shaper) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *elasticWriter) Finish() {
+func (w *shaper) Finish() {
 	data := w.body.Bytes()
 	if w.Header().Get("Content-Type") == "application/json" {
 		if version, found := mediaVersion(w.r.Header.Get("Accept")); found && spoken(version) {
@@ -44,7 +44,7 @@ func (w *elasticWriter) Finish() {
 	_, _ = w.ResponseWriter.Write(data)
 }
 
-func (w *elasticWriter) shape(data []byte) []byte {
+func (w *shaper) shape(data []byte) []byte {
 	query := w.r.URL.Query()
 	pretty, err := boolParam(query, "pretty")
 	filter, bad := parseFilterPath(query.Get("filter_path"))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"muster/api"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
 	"muster/store"
@@ -90,16 +91,8 @@ func (s *service) promoteMember(q *handlers.Request) error {
 	return q.Result(http.StatusOK, handlers.Message{Message: "Cluster member promoted to voter"})
 }
 
-// drained is the answer to a drain; what the hooks said is ours.
-type drained struct {
-	DrainState string              `json:"drainState"`
-	Hooks      []store.HookOutcome `json:"hooks,omitempty"`
-	Deadline   string              `json:"deadline,omitempty"`
-	Warnings   []string            `json:"warnings,omitempty"`
-}
-
-func showDrain(m *store.Member) drained {
-	out := drained{DrainState: m.DrainState, Hooks: m.Hooks}
+func showDrain(m *store.Member) api.Drain {
+	out := api.Drain{DrainState: m.DrainState, Hooks: hooks(m)}
 	if m.DrainState == store.DrainDraining && m.DrainDeadline != nil {
 		out.Deadline = m.DrainDeadline.UTC().Format(handlers.TimeFormat)
 	}
@@ -182,9 +175,9 @@ func (s *service) resumeMember(q *handlers.Request) error {
 	}
 	out := struct {
 		handlers.Message
-		Hooks    []store.HookOutcome `json:"hooks,omitempty"`
-		Warnings []string            `json:"warnings,omitempty"`
-	}{Message: handlers.Message{Message: "Cluster member resumed"}, Hooks: m.Hooks, Warnings: showDrain(m).Warnings}
+		Hooks    []api.HookOutcome `json:"hooks,omitempty"`
+		Warnings []string          `json:"warnings,omitempty"`
+	}{Message: handlers.Message{Message: "Cluster member resumed"}, Hooks: hooks(m), Warnings: showDrain(m).Warnings}
 	if m.HooksPending != "" {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("node %d does not answer; its resume hooks run when it is back", m.NodeID))
 	}

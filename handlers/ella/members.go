@@ -3,41 +3,12 @@ package ella
 import (
 	"net/http"
 
+	"muster/api"
 	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
 	"muster/store"
 )
-
-// member is one entry of the list; the documented fields come first (reference ella_members, section 1.2).
-type member struct {
-	NodeID         uint64 `json:"nodeId"`
-	RaftAddress    string `json:"raftAddress"`
-	APIAddress     string `json:"apiAddress"`
-	BinaryVersion  string `json:"binaryVersion"`
-	Suffrage       string `json:"suffrage"`
-	IsLeader       bool   `json:"isLeader"`
-	DrainState     string `json:"drainState"`
-	DrainUpdatedAt string `json:"drainUpdatedAt,omitempty"`
-
-	ID        string            `json:"id"`
-	Name      string            `json:"name"`
-	Mode      string            `json:"mode"`
-	Role      string            `json:"role"` // voter, standby, spare, or member when it is not a Raft server
-	Status    string            `json:"status"`
-	OverlayIP string            `json:"overlayIp"`
-	SliceCIDR string            `json:"sliceCidr"`
-	Labels    map[string]string `json:"labels,omitempty"`
-	JoinedAt  string            `json:"joinedAt"`
-	DownSince string            `json:"downSince,omitempty"` // when one that does not answer last did
-	DiskLow   bool              `json:"diskLow,omitempty"`
-	// CannotStore is why it does not store, a clause of a sentence, as the leader's probes have it; empty when it does.
-	CannotStore string `json:"cannotStore,omitempty"`
-
-	Recipient     string              `json:"recipient,omitempty"`     // the age public key, where one member is asked for
-	DrainDeadline string              `json:"drainDeadline,omitempty"` // while it is draining
-	Hooks         []store.HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
-}
 
 func (s *service) listMembers(q *handlers.Request) error {
 	members, err := s.Store.Members.List(q.Context(), q.Consistency())
@@ -49,7 +20,7 @@ func (s *service) listMembers(q *handlers.Request) error {
 		return err
 	}
 	roles := membership.Roles(servers)
-	list := make([]member, len(members))
+	list := make([]api.Member, len(members))
 	for i := range members {
 		list[i] = s.member(&members[i], roles)
 	}
@@ -65,24 +36,36 @@ func (s *service) servers(q *handlers.Request) ([]store.Server, error) {
 }
 
 // member describes a member by its row and by the role that holds in Raft.
-func (s *service) member(m *store.Member, roles map[uint64]store.Role) member {
-	out := member{NodeID: m.NodeID, RaftAddress: m.RaftAddress, APIAddress: "https://" + m.APIAddress, BinaryVersion: m.BinaryVersion,
-		Suffrage: "nonvoter", IsLeader: m.NodeID == s.Store.LeaderID(), DrainState: m.DrainState, ID: m.ID, Name: m.Name, Mode: m.Mode,
-		Role: "member", Status: s.Cluster.Alive(m.NodeID), OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Labels: m.Labels,
-		JoinedAt: m.JoinedAt.UTC().Format(handlers.TimeFormat), DiskLow: s.Cluster.DiskLow(m.NodeID)}
-	out.CannotStore = s.Cluster.CannotStore(m.NodeID)
-	if at := s.Cluster.DownSince(m.NodeID); !at.IsZero() {
-		out.DownSince = at.UTC().Format(handlers.TimeFormat)
+func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Member {
+	out := api.Member{
+		NodeID:         m.NodeID,
+		RaftAddress:    m.RaftAddress,
+		APIAddress:     "https://" + m.APIAddress,
+		BinaryVersion:  m.BinaryVersion,
+		Suffrage:       "nonvoter",
+		IsLeader:       m.NodeID == s.Store.LeaderID(),
+		DrainState:     m.DrainState,
+		DrainUpdatedAt: api.TimeOf(m.DrainUpdatedAt),
+		ID:             m.ID,
+		Name:           m.Name,
+		Mode:           m.Mode,
+		Role:           "member",
+		Status:         s.Cluster.Alive(m.NodeID),
+		OverlayIP:      m.OverlayIP,
+		SliceCIDR:      m.SliceCIDR,
+		Labels:         m.Labels,
+		JoinedAt:       api.Time(m.JoinedAt),
+		DownSince:      api.Time(s.Cluster.DownSince(m.NodeID)),
+		DiskLow:        s.Cluster.DiskLow(m.NodeID),
+		CannotStore:    s.Cluster.CannotStore(m.NodeID),
+		DrainDeadline:  showDrain(m).Deadline,
+		Hooks:          hooks(m),
 	}
 	if role := roles[m.NodeID]; role != store.RoleNone {
 		out.Role = string(role)
 		if role == store.RoleVoter {
 			out.Suffrage = "voter"
 		}
-	}
-	out.Hooks, out.DrainDeadline = m.Hooks, showDrain(m).Deadline
-	if m.DrainUpdatedAt != nil {
-		out.DrainUpdatedAt = m.DrainUpdatedAt.UTC().Format(handlers.TimeFormat)
 	}
 	return out
 }
@@ -132,4 +115,12 @@ func (s *service) staleAutopilot(q *handlers.Request) error {
 		}
 	}
 	return q.Result(http.StatusOK, state)
+}
+
+// hooks are the outcomes of a member's last drain or resume.
+func hooks(m *store.Member) (list []api.HookOutcome) {
+	for _, h := range m.Hooks {
+		list = append(list, api.HookOutcome(h))
+	}
+	return list
 }

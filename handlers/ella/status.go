@@ -1,6 +1,7 @@
 package ella
 
 import (
+	"context"
 	"net/http"
 
 	"muster/api"
@@ -40,8 +41,16 @@ func (s *service) status(q *handlers.Request) error {
 		cluster.Role = "Candidate"
 	}
 	cluster.AppliedIndex = st.Revision
-	// A new member has no replica for a moment; its status is not the place to wait for one.
-	_ = s.Store.Read(q.Context(), store.Stale, func(v *store.View) error {
+	s.replica(q.Context(), &st)
+	q.W.Header().Set("X-Ella-Role", cluster.Role) // for load balancers, as documented
+	return q.Result(http.StatusOK, st)
+}
+
+// replica adds what this member's replica says. A new member has none for a moment; its status is not the place to wait for
+// one.
+func (s *service) replica(ctx context.Context, st *api.Status) {
+	cluster := st.Cluster
+	_ = s.Store.Read(ctx, store.Stale, func(v *store.View) error {
 		_, founded, err := v.Cluster()
 		if err != nil {
 			return err
@@ -50,12 +59,10 @@ func (s *service) status(q *handlers.Request) error {
 		if cluster.AppliedSchemaVersion, err = v.SchemaVersion(); err != nil {
 			return err
 		}
-		m, err := v.Member(leader)
+		m, err := v.Member(cluster.LeaderNodeID)
 		if err == nil && m != nil {
 			cluster.LeaderAPIAddress = "https://" + m.APIAddress
 		}
 		return err
 	})
-	q.W.Header().Set("X-Ella-Role", cluster.Role) // for load balancers, as documented
-	return q.Result(http.StatusOK, st)
 }

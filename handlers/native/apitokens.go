@@ -7,27 +7,22 @@ import (
 	"time"
 	"unicode"
 
+	"muster/api"
 	"muster/certs"
 	"muster/handlers"
 	"muster/store"
 )
 
-type apiToken struct {
-	ID        string   `json:"id"`
-	Name      string   `json:"name"`
-	Scopes    []string `json:"scopes"`
-	Token     string   `json:"token,omitempty"`
-	CreatedBy string   `json:"createdBy"`
-	CreatedAt string   `json:"createdAt"`
-	ExpiresAt string   `json:"expiresAt,omitempty"`
-}
-
-func showAPIToken(t *store.APIToken) apiToken {
-	out := apiToken{ID: t.ID, Name: t.Name, Scopes: t.Scopes, Token: t.Secret, CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(handlers.TimeFormat)}
-	if t.ExpiresAt != nil {
-		out.ExpiresAt = t.ExpiresAt.UTC().Format(handlers.TimeFormat)
+func showAPIToken(t *store.APIToken) api.APIToken {
+	return api.APIToken{
+		ID:        t.ID,
+		Name:      t.Name,
+		Scopes:    t.Scopes,
+		Token:     t.Secret,
+		CreatedBy: t.CreatedBy,
+		CreatedAt: api.Time(t.CreatedAt),
+		ExpiresAt: api.TimeOf(t.ExpiresAt),
 	}
-	return out
 }
 
 func (s *service) createAPIToken(q *handlers.Request) error {
@@ -71,7 +66,7 @@ func (s *service) listAPITokens(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	list := make([]apiToken, len(tokens))
+	list := make([]api.APIToken, len(tokens))
 	for i := range tokens {
 		list[i] = showAPIToken(&tokens[i])
 	}

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -8,49 +9,11 @@ import (
 	"strconv"
 	"time"
 
+	"muster/api"
 	"muster/certs"
 	"muster/handlers"
 	"muster/store"
 )
-
-type caKind struct {
-	Kind            string         `json:"kind"`
-	Generations     []caGeneration `json:"generations"`
-	Rotation        *caRotation    `json:"rotation,omitempty"`
-	RotationAdvised string         `json:"rotationAdvised,omitempty"`
-}
-
-type caGeneration struct {
-	Generation  uint64 `json:"generation"`
-	State       string `json:"state"`
-	Origin      string `json:"origin"`
-	Fingerprint string `json:"fingerprint"`
-	Subject     string `json:"subject"`
-	NotBefore   string `json:"notBefore"`
-	NotAfter    string `json:"notAfter"`
-	DaysLeft    int    `json:"daysLeft"`
-	CreatedAt   string `json:"createdAt"`
-	Certificate string `json:"certificate"` // PEM; an operator's with those that certify it
-}
-
-type caRotation struct {
-	Phase      string    `json:"phase"`
-	Old        uint64    `json:"old"` // generation that is to go
-	New        uint64    `json:"new"`
-	RolledBack bool      `json:"rolledBack"`
-	StartedAt  string    `json:"startedAt"`
-	StartedBy  string    `json:"startedBy"`
-	PhaseSince string    `json:"phaseSince"`
-	Overlap    string    `json:"overlap"` // a Go duration
-	DropAt     string    `json:"dropAt,omitempty"`
-	Pending    []pending `json:"pending"` // members that it waits for, or has left behind
-}
-
-type pending struct {
-	NodeID uint64 `json:"nodeId"`
-	Name   string `json:"name"`
-	Reason string `json:"reason"`
-}
 
 // showCA shows the certificate authorities and what is going on with them.
 func (s *service) showCA(q *handlers.Request) error {
@@ -58,7 +21,7 @@ func (s *service) showCA(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	var waiting []pending
+	var waiting []api.CAPending
 	for i := range list {
 		if list[i].Rotation != nil && waiting == nil && !q.Stale { // the leader alone knows
 			if _, waiting, err = s.pending(q.Context()); err != nil {
@@ -66,34 +29,31 @@ func (s *service) showCA(q *handlers.Request) error {
 			}
 		}
 	}
-	out := make([]caKind, len(list))
+	out := make([]api.CAKind, len(list))
 	for i := range list {
 		out[i] = s.showCAKind(&list[i], waiting)
 	}
 	return q.Result(http.StatusOK, out)
 }
 
-func (s *service) showCAKind(k *store.AuthorityKind, waiting []pending) caKind {
-	out := caKind{Kind: string(k.Kind), Generations: make([]caGeneration, len(k.Generations))}
+func (s *service) showCAKind(k *store.AuthorityKind, waiting []api.CAPending) api.CAKind {
+	out := api.CAKind{Kind: string(k.Kind), Generations: make([]api.CAGeneration, len(k.Generations))}
 	for i, a := range k.Generations {
-		out.Generations[i] = caGeneration{a.Generation, a.State, a.Origin, a.Fingerprint, a.Subject, a.NotBefore.UTC().Format(handlers.TimeFormat),
-			a.NotAfter.UTC().Format(handlers.TimeFormat), daysLeft(a.NotAfter, s.Now()), a.CreatedAt.UTC().Format(handlers.TimeFormat), a.CertPEM}
+		out.Generations[i] = api.CAGeneration{
+			Generation:  a.Generation,
+			State:       a.State,
+			Origin:      a.Origin,
+			Fingerprint: a.Fingerprint,
+			Subject:     a.Subject,
+			NotBefore:   api.Time(a.NotBefore),
+			NotAfter:    api.Time(a.NotAfter),
+			DaysLeft:    daysLeft(a.NotAfter, s.Now()),
+			CreatedAt:   api.Time(a.CreatedAt),
+			Certificate: a.CertPEM,
+		}
 	}
-	if r := k.Rotation; r != nil {
-		out.Rotation = &caRotation{Phase: r.Phase, Old: r.Old, New: r.New, RolledBack: r.RolledBack, StartedAt: r.StartedAt.UTC().Format(handlers.TimeFormat),
-			StartedBy: r.StartedBy, PhaseSince: r.PhaseAt.UTC().Format(handlers.TimeFormat), Overlap: r.Overlap.String(), Pending: []pending{}}
-		if r.DropAt != nil {
-			out.Rotation.DropAt = r.DropAt.UTC().Format(handlers.TimeFormat)
-		}
-		for _, p := range waiting {
-			if p.Reason == "" {
-				p.Reason = fmt.Sprintf("has not got a certificate of generation %d yet", r.New)
-				if r.Phase == store.PhaseTrust {
-					p.Reason = fmt.Sprintf("does not trust generation %d yet", r.New)
-				}
-			}
-			out.Rotation.Pending = append(out.Rotation.Pending, p)
-		}
+	if k.Rotation != nil {
+		out.Rotation = showRotation(k.Rotation, waiting)
 	}
 	if r := k.Removed; r != nil {
 		out.RotationAdvised = fmt.Sprintf("node %d (%s), removed at %s, could read the CA keys", r.NodeID, r.Name, r.RemovedAt.UTC().Format(handlers.TimeFormat))
@@ -101,11 +61,37 @@ func (s *service) showCAKind(k *store.AuthorityKind, waiting []pending) caKind {
 	return out
 }
 
+// showRotation describes a rotation and whom it waits for.
+func showRotation(r *store.CARotation, waiting []api.CAPending) *api.CARotation {
+	out := &api.CARotation{
+		Phase:      r.Phase,
+		Old:        r.Old,
+		New:        r.New,
+		RolledBack: r.RolledBack,
+		StartedAt:  api.Time(r.StartedAt),
+		StartedBy:  r.StartedBy,
+		PhaseSince: api.Time(r.PhaseAt),
+		Overlap:    r.Overlap.String(),
+		DropAt:     api.TimePointer(r.DropAt),
+		Pending:    []api.CAPending{},
+	}
+	for _, p := range waiting {
+		if p.Reason == "" {
+			p.Reason = fmt.Sprintf("has not got a certificate of generation %d yet", r.New)
+			if r.Phase == store.PhaseTrust {
+				p.Reason = fmt.Sprintf("does not trust generation %d yet", r.New)
+			}
+		}
+		out.Pending = append(out.Pending, p)
+	}
+	return out
+}
+
 func daysLeft(end, now time.Time) int { return int(end.Sub(now).Hours() / 24) }
 
 // pending lists the members that have not put the present trust into effect; the reason is empty for those that answer.
-func (s *service) pending(ctx context.Context) (store.Installed, []pending, error) {
-	list := []pending{}
+func (s *service) pending(ctx context.Context) (store.Installed, []api.CAPending, error) {
+	list := []api.CAPending{}
 	in, why, err := s.Cluster.Installed(ctx)
 	if err != nil {
 		return in, nil, err
@@ -123,7 +109,7 @@ func (s *service) pending(ctx context.Context) (store.Installed, []pending, erro
 			return in, nil, err
 		}
 		if m != nil {
-			list = append(list, pending{id, m.Name, why[id]})
+			list = append(list, api.CAPending{NodeID: id, Name: m.Name, Reason: why[id]})
 		}
 	}
 	return in, list, nil
@@ -159,31 +145,12 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 		return r, f.Err
 	}
 	bad := func(text string) (store.CARequest, error) { return r, handlers.Fail(http.StatusBadRequest, text) }
-	switch kind {
-	case "", "all":
-		r.Kinds = []certs.Kind{certs.HTTP, certs.Transport}
-	case "http", "transport":
-		r.Kinds = []certs.Kind{certs.Kind(kind)}
-	default:
+	if r.Kinds = caKinds(kind); r.Kinds == nil {
 		return bad("kind must be http, transport or all")
 	}
-	if r.Action == "" {
-		r.Action = store.CAStart
-	}
-	start, goesOn := r.Action == store.CAStart, r.Action == store.CAContinue || r.Action == store.CADrop
-	switch {
-	case !start && !goesOn && r.Action != store.CARollback:
-		return bad("action must be start, continue, drop or rollback")
-	case r.Force && !goesOn:
-		return bad("force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members")
-	case f.Has("overlap") && r.Action == store.CADrop:
-		return bad("overlap does not go with the action drop, which ends the overlap")
-	case (cert != "" || key != "") && !start:
-		return bad("certPEM and keyPEM go with the action start only")
-	case (cert == "") != (key == ""):
-		return bad("certPEM and keyPEM must be given together")
-	case cert != "" && len(r.Kinds) > 1:
-		return bad("kind must be http or transport with certPEM: one CA is for one kind")
+	r.Action = cmp.Or(r.Action, store.CAStart)
+	if why := caConflict(&r, f.Has("overlap"), cert, key); why != "" {
+		return bad(why)
 	}
 	for column, text := range map[string]string{"cert_pem": cert, "sealed_key": key} {
 		if err := store.CheckSize("authorities", column, []byte(text)); err != nil {
@@ -194,13 +161,48 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 		r.CertPEM, r.KeyPEM = []byte(cert), []byte(key)
 	}
 	if f.Has("overlap") {
-		d, err := time.ParseDuration(overlap)
-		if err != nil || d < 0 || d > maxOverlap || d%time.Second != 0 {
-			return bad("overlap must be a duration of whole seconds between 0s and 2160h, such as 24h")
-		}
-		r.Overlap = &d
+		r.Overlap, err = parseOverlap(overlap)
 	}
-	return r, nil
+	return r, err
+}
+
+// caKinds are the kinds that a request names; nil for a name that there is not.
+func caKinds(name string) []certs.Kind {
+	switch name {
+	case "", "all":
+		return []certs.Kind{certs.HTTP, certs.Transport}
+	case "http", "transport":
+		return []certs.Kind{certs.Kind(name)}
+	}
+	return nil
+}
+
+func parseOverlap(text string) (*time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 || d > maxOverlap || d%time.Second != 0 {
+		return nil, handlers.Fail(http.StatusBadRequest, "overlap must be a duration of whole seconds between 0s and 2160h, such as 24h")
+	}
+	return &d, nil
+}
+
+// caConflict says which fields of a request do not go together, "" when they do.
+func caConflict(r *store.CARequest, overlap bool, cert, key string) string {
+	start, goesOn := r.Action == store.CAStart, r.Action == store.CAContinue || r.Action == store.CADrop
+	switch {
+	case !start && !goesOn && r.Action != store.CARollback:
+		return "action must be start, continue, drop or rollback"
+	case r.Force && !goesOn:
+		return "force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members"
+	case overlap && r.Action == store.CADrop:
+		return "overlap does not go with the action drop, which ends the overlap"
+	case (cert != "" || key != "") && !start:
+		return "certPEM and keyPEM go with the action start only"
+	case (cert == "") != (key == ""):
+		return "certPEM and keyPEM must be given together"
+	case cert != "" && len(r.Kinds) > 1:
+		return "kind must be http or transport with certPEM: one CA is for one kind"
+	}
+	return ""
 }
 
 // rotateCA starts the rotation of an authority or of both, or changes one that is under way.
@@ -209,7 +211,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	var waiting []pending
+	var waiting []api.CAPending
 	if r.Installed, waiting, err = s.pending(q.Context()); err != nil {
 		return err
 	}
@@ -237,23 +239,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 			}
 		}
 	}
-	return q.Result(http.StatusOK, struct {
-		DryRun bool `json:"dryRun"`
-		store.CAChange
-	}{r.DryRun, done})
-}
-
-type issuedCertificate struct {
-	Serial    string `json:"serial"`
-	Kind      string `json:"kind"`
-	NodeID    uint64 `json:"nodeId,omitempty"`
-	Node      string `json:"node,omitempty"` // name; absent when it is no member any more
-	Authority uint64 `json:"authority,omitempty"`
-	IssuedAt  string `json:"issuedAt"`
-	ExpiresAt string `json:"expiresAt"`
-	DaysLeft  int    `json:"daysLeft"`
-	RevokedAt string `json:"revokedAt,omitempty"`
-	Current   bool   `json:"current"` // the newest of its kind that the member has
+	return q.Result(http.StatusOK, api.CAChange{DryRun: r.DryRun, Steps: done.Steps, Warnings: done.Warnings})
 }
 
 const (
@@ -263,15 +249,44 @@ const (
 
 // listCertificates lists leaves by expiry, the first to expire first.
 func (s *service) listCertificates(q *handlers.Request) error {
+	f, err := s.certificateFilter(q)
+	if err != nil {
+		return err
+	}
+	list, err := s.Store.Certificates.List(q.Context(), q.Consistency(), f)
+	if err != nil {
+		return err
+	}
+	out := make([]api.Certificate, len(list))
+	for i, c := range list {
+		out[i] = api.Certificate{
+			Serial:    c.Serial,
+			Kind:      string(c.Kind),
+			NodeID:    c.NodeID,
+			Node:      c.NodeName,
+			Authority: c.Authority,
+			IssuedAt:  api.Time(c.IssuedAt),
+			ExpiresAt: api.Time(c.ExpiresAt),
+			DaysLeft:  daysLeft(c.ExpiresAt, s.Now()),
+			RevokedAt: api.TimePointer(c.RevokedAt),
+			Current:   c.Current,
+		}
+	}
+	return q.Result(http.StatusOK, out)
+}
+
+// certificateFilter reads which leaves are asked for.
+func (s *service) certificateFilter(q *handlers.Request) (f store.CertificateFilter, err error) {
 	query := q.URL.Query()
-	bad := func(text string) error { return handlers.Fail(http.StatusBadRequest, text) }
-	f := store.CertificateFilter{Kind: query.Get("kind"), Limit: defaultCertificates}
+	bad := func(text string) (store.CertificateFilter, error) {
+		return f, handlers.Fail(http.StatusBadRequest, text)
+	}
+	f = store.CertificateFilter{Kind: query.Get("kind"), Limit: defaultCertificates}
 	if len(f.Kind) > 32 {
 		return bad("kind must be the name of a kind, such as http or transport")
 	}
-	var err error
 	if f.NodeID, err = s.members.Filter(q, "nodeId"); err != nil {
-		return err
+		return f, err
 	}
 	if v := query.Get("expiresWithin"); v != "" {
 		d, err := time.ParseDuration(v)
@@ -294,17 +309,5 @@ func (s *service) listCertificates(q *handlers.Request) error {
 		}
 		f.Limit = n
 	}
-	list, err := s.Store.Certificates.List(q.Context(), q.Consistency(), f)
-	if err != nil {
-		return err
-	}
-	out := make([]issuedCertificate, len(list))
-	for i, c := range list {
-		out[i] = issuedCertificate{Serial: c.Serial, Kind: string(c.Kind), NodeID: c.NodeID, Node: c.NodeName, Authority: c.Authority,
-			IssuedAt: c.IssuedAt.UTC().Format(handlers.TimeFormat), ExpiresAt: c.ExpiresAt.UTC().Format(handlers.TimeFormat), DaysLeft: daysLeft(c.ExpiresAt, s.Now()), Current: c.Current}
-		if c.RevokedAt != nil {
-			out[i].RevokedAt = c.RevokedAt.UTC().Format(handlers.TimeFormat)
-		}
-	}
-	return q.Result(http.StatusOK, out)
+	return f, nil
 }

@@ -10,33 +10,27 @@ import (
 	"time"
 	"unicode"
 
+	"muster/api"
 	"muster/certs"
 	"muster/handlers"
 	"muster/store"
 )
 
-type enrollToken struct {
-	ID        string   `json:"id"`
-	Token     string   `json:"token,omitempty"`
-	Name      string   `json:"name"`
-	Scope     string   `json:"scope"`
-	State     string   `json:"state"`
-	Uses      int      `json:"uses"`
-	MaxUses   int      `json:"maxUses"`
-	CreatedBy string   `json:"createdBy"`
-	CreatedAt string   `json:"createdAt"`
-	ExpiresAt string   `json:"expiresAt"`
-	Warnings  []string `json:"warnings,omitempty"`
-}
-
-func (s *service) showEnrollToken(k *store.APIKey) enrollToken {
-	t := enrollToken{ID: k.ID, Token: k.Text, Name: k.Name, Scope: store.EnrollNode, State: k.State(s.Now()), Uses: k.Uses, MaxUses: k.MaxUses,
-		CreatedBy: k.OwnerName + " (" + k.OwnerID + ")", CreatedAt: k.CreatedAt.UTC().Format(handlers.TimeFormat)}
+func (s *service) showEnrollToken(k *store.APIKey) api.EnrollToken {
+	t := api.EnrollToken{
+		ID:        k.ID,
+		Token:     k.Text,
+		Name:      k.Name,
+		Scope:     store.EnrollNode,
+		State:     k.State(s.Now()),
+		Uses:      k.Uses,
+		MaxUses:   k.MaxUses,
+		CreatedBy: k.OwnerName + " (" + k.OwnerID + ")",
+		CreatedAt: api.Time(k.CreatedAt),
+		ExpiresAt: api.TimeOf(k.ExpiresAt),
+	}
 	if len(k.Scopes) == 1 && k.Scopes[0] == store.ScopeEnrollKibana {
 		t.Scope = store.EnrollKibana
-	}
-	if k.ExpiresAt != nil {
-		t.ExpiresAt = k.ExpiresAt.UTC().Format(handlers.TimeFormat)
 	}
 	return t
 }
@@ -60,55 +54,15 @@ func (s *service) createEnrollToken(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	f := &handlers.Fields{Status: http.StatusBadRequest}
-	if len(q.Content) > 0 {
-		var err error
-		if f, err = handlers.ParseFields(q.Content); err != nil {
-			return err
-		}
+	k, ttl, err := enrollTokenRequest(q.Content)
+	if err != nil {
+		return err
 	}
-	k := store.APIKey{Kind: store.KeyKindEnrollment, Name: f.Text("name", false, 0, 256), MaxUses: int(f.Integer("maxUses", false, 1, maxEnrollUses))}
-	ttl, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 0, 16)
-	if f.Err != nil {
-		return f.Err
-	}
-	if strings.ContainsFunc(k.Name, unicode.IsControl) {
-		return handlers.Fail(http.StatusBadRequest, "name must not contain control characters")
-	}
-	privilege := ""
-	switch scope {
-	case "", store.EnrollNode:
-		k.Scopes, privilege = []string{store.ScopeEnroll}, "node"
-	case store.EnrollKibana:
-		k.Scopes, privilege = []string{store.ScopeEnrollKibana}, "kibana"
-	default:
-		return handlers.Fail(http.StatusBadRequest, "scope must be node or kibana")
-	}
-	k.RoleDescriptors = []byte(`{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/` + privilege + `"]}}`)
-	if k.MaxUses == 0 {
-		k.MaxUses = 1
-	}
-	if ttl == 0 {
-		ttl = handlers.DefaultTokenTTL
-	}
-	q.OwnKey(&k, time.Duration(ttl)*time.Second)
+	q.OwnKey(&k, ttl)
 	if k.Name == "" {
 		k.Name = "enrollment_token_API_key_" + k.ID
 	}
-	members, err := s.Store.Members.Raft(q.Context(), store.AsLeader)
-	if err != nil {
-		return err
-	}
-	addresses, err := enrollAddresses(members)
-	if err != nil {
-		return err
-	}
-	ca, err := s.presentedCA(q)
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(ca)
-	if k.Text, err = (certs.EnrollToken{Version: certs.EnrollVersion, Addresses: addresses, Fingerprint: hex.EncodeToString(sum[:]), Key: k.ID + ":" + k.Secret}).Encode(); err != nil {
+	if k.Text, err = s.enrollTokenText(q, &k); err != nil {
 		return err
 	}
 	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
@@ -120,6 +74,65 @@ func (s *service) createEnrollToken(q *handlers.Request) error {
 		out.Warnings = []string{"the token names loopback addresses only: it can be used on this machine alone"}
 	}
 	return q.Result(http.StatusCreated, out)
+}
+
+// enrollTokenRequest reads the body, which may be empty.
+func enrollTokenRequest(body []byte) (k store.APIKey, ttl time.Duration, err error) {
+	f := &handlers.Fields{Status: http.StatusBadRequest}
+	if len(body) > 0 {
+		if f, err = handlers.ParseFields(body); err != nil {
+			return k, 0, err
+		}
+	}
+	k = store.APIKey{
+		Kind:    store.KeyKindEnrollment,
+		Name:    f.Text("name", false, 0, 256),
+		MaxUses: max(1, int(f.Integer("maxUses", false, 1, maxEnrollUses))),
+	}
+	seconds, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 0, 16)
+	if f.Err != nil {
+		return k, 0, f.Err
+	}
+	if strings.ContainsFunc(k.Name, unicode.IsControl) {
+		return k, 0, handlers.Fail(http.StatusBadRequest, "name must not contain control characters")
+	}
+	privilege := ""
+	switch scope {
+	case "", store.EnrollNode:
+		k.Scopes, privilege = []string{store.ScopeEnroll}, "node"
+	case store.EnrollKibana:
+		k.Scopes, privilege = []string{store.ScopeEnrollKibana}, "kibana"
+	default:
+		return k, 0, handlers.Fail(http.StatusBadRequest, "scope must be node or kibana")
+	}
+	k.RoleDescriptors = []byte(`{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/` + privilege + `"]}}`)
+	if seconds == 0 {
+		seconds = handlers.DefaultTokenTTL
+	}
+	return k, time.Duration(seconds) * time.Second, nil
+}
+
+// enrollTokenText is the token of a key: where to enroll, whom to trust there, and the key.
+func (s *service) enrollTokenText(q *handlers.Request, k *store.APIKey) (string, error) {
+	members, err := s.Store.Members.Raft(q.Context(), store.AsLeader)
+	if err != nil {
+		return "", err
+	}
+	addresses, err := enrollAddresses(members)
+	if err != nil {
+		return "", err
+	}
+	ca, err := s.presentedCA(q)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(ca)
+	return certs.EnrollToken{
+		Version:     certs.EnrollVersion,
+		Addresses:   addresses,
+		Fingerprint: hex.EncodeToString(sum[:]),
+		Key:         k.ID + ":" + k.Secret,
+	}.Encode()
 }
 
 // presentedCA is the certificate, in DER, whose fingerprint a joining node looks for behind the leaf.
@@ -142,7 +155,7 @@ func (s *service) listEnrollTokens(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	list := make([]enrollToken, len(keys))
+	list := make([]api.EnrollToken, len(keys))
 	for i := range keys {
 		list[i] = s.showEnrollToken(&keys[i])
 	}
@@ -172,21 +185,6 @@ func (s *service) revokeEnrollToken(q *handlers.Request) error {
 	}{"Enrollment token revoked", revoked.Enrollments})
 }
 
-type enrollment struct {
-	ID              string `json:"id"`
-	Kind            string `json:"kind"`
-	State           string `json:"state"`
-	EnrolledBy      string `json:"enrolledBy"`
-	Remote          string `json:"remote"`
-	TokenID         string `json:"tokenId,omitempty"`
-	TransportSerial string `json:"transportSerial,omitempty"`
-	HTTPCASerial    string `json:"httpCaSerial,omitempty"`
-	ServiceTokenID  string `json:"serviceTokenId,omitempty"`
-	EnrolledAt      string `json:"enrolledAt"`
-	ExpiresAt       string `json:"expiresAt"`
-	RevokedAt       string `json:"revokedAt,omitempty"`
-}
-
 func (s *service) listEnrollments(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
@@ -195,13 +193,22 @@ func (s *service) listEnrollments(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	list := make([]enrollment, len(rows))
+	list := make([]api.Enrollment, len(rows))
 	for i := range rows {
 		e := &rows[i]
-		list[i] = enrollment{ID: e.ID, Kind: e.Kind, State: e.State(s.Now()), EnrolledBy: e.EnrolledBy, Remote: e.Remote, TokenID: e.KeyID, TransportSerial: e.TransportSerial,
-			HTTPCASerial: e.HTTPCASerial, ServiceTokenID: e.ServiceTokenID, EnrolledAt: e.EnrolledAt.UTC().Format(handlers.TimeFormat), ExpiresAt: e.ExpiresAt.UTC().Format(handlers.TimeFormat)}
-		if e.RevokedAt != nil {
-			list[i].RevokedAt = e.RevokedAt.UTC().Format(handlers.TimeFormat)
+		list[i] = api.Enrollment{
+			ID:              e.ID,
+			Kind:            e.Kind,
+			State:           e.State(s.Now()),
+			EnrolledBy:      e.EnrolledBy,
+			Remote:          e.Remote,
+			TokenID:         e.KeyID,
+			TransportSerial: e.TransportSerial,
+			HTTPCASerial:    e.HTTPCASerial,
+			ServiceTokenID:  e.ServiceTokenID,
+			EnrolledAt:      api.Time(e.EnrolledAt),
+			ExpiresAt:       api.Time(e.ExpiresAt),
+			RevokedAt:       api.TimeOf(e.RevokedAt),
 		}
 	}
 	return q.Result(http.StatusOK, list)

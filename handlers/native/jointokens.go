@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"muster/api"
 	"muster/certs"
 	"muster/handlers"
 	"muster/hostlist"
@@ -19,36 +20,24 @@ const (
 	maxJoinUses = 1_000_000
 )
 
-type joinToken struct {
-	ID        string            `json:"id"`
-	Token     string            `json:"token,omitempty"`
-	NodeID    uint64            `json:"nodeId,omitempty"`
-	Mode      string            `json:"mode,omitempty"`
-	Labels    map[string]string `json:"labels,omitempty"`
-	Format    string            `json:"format"`
-	BindCIDR  string            `json:"bindCidr,omitempty"`
-	BindName  string            `json:"bindName,omitempty"`
-	BindKey   string            `json:"bindKey,omitempty"`
-	Hosts     []string          `json:"hosts,omitempty"`
-	UsedBy    []tokenUse        `json:"usedBy,omitempty"`
-	State     string            `json:"state"`
-	Uses      int               `json:"uses"`
-	MaxUses   int               `json:"maxUses"`
-	CreatedBy string            `json:"createdBy"`
-	CreatedAt string            `json:"createdAt"`
-	ExpiresAt string            `json:"expiresAt"`
-}
-
-type tokenUse struct {
-	NodeID uint64 `json:"nodeId"`
-	UsedAt string `json:"usedAt"`
-	Remote string `json:"remote"`
-}
-
-func (s *service) showJoinToken(t *store.JoinToken) joinToken {
-	return joinToken{ID: t.ID, NodeID: t.NodeID, Mode: t.Mode, Labels: t.Labels, Format: t.Format,
-		BindCIDR: t.BindCIDR, BindName: t.BindName, BindKey: t.BindKey, Hosts: t.Hosts, State: t.State(s.Now()), Uses: t.Uses, MaxUses: t.MaxUses,
-		CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt.UTC().Format(handlers.TimeFormat), ExpiresAt: t.ExpiresAt.UTC().Format(handlers.TimeFormat)}
+func (s *service) showJoinToken(t *store.JoinToken) api.JoinToken {
+	return api.JoinToken{
+		ID:        t.ID,
+		NodeID:    t.NodeID,
+		Mode:      t.Mode,
+		Labels:    t.Labels,
+		Format:    t.Format,
+		BindCIDR:  t.BindCIDR,
+		BindName:  t.BindName,
+		BindKey:   t.BindKey,
+		Hosts:     t.Hosts,
+		State:     t.State(s.Now()),
+		Uses:      t.Uses,
+		MaxUses:   t.MaxUses,
+		CreatedBy: t.CreatedBy,
+		CreatedAt: api.Time(t.CreatedAt),
+		ExpiresAt: api.Time(t.ExpiresAt),
+	}
 }
 
 // createJoinToken is our own: id optional, several uses, mode and labels decided by whoever makes the token.
@@ -123,11 +112,11 @@ func (s *service) listJoinTokens(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	by := map[string][]tokenUse{}
+	by := map[string][]api.TokenUse{}
 	for _, u := range uses {
-		by[u.TokenID] = append(by[u.TokenID], tokenUse{u.NodeID, u.UsedAt.UTC().Format(handlers.TimeFormat), u.Remote})
+		by[u.TokenID] = append(by[u.TokenID], api.TokenUse{NodeID: u.NodeID, UsedAt: api.Time(u.UsedAt), Remote: u.Remote})
 	}
-	list := make([]joinToken, len(tokens))
+	list := make([]api.JoinToken, len(tokens))
 	for i := range tokens {
 		list[i] = s.showJoinToken(&tokens[i])
 		list[i].UsedBy = by[tokens[i].ID]

@@ -10,20 +10,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"muster/api"
 	"muster/certs"
 	"muster/handlers"
 	"muster/store"
 )
-
-type generation struct {
-	Generation uint64 `json:"generation"`
-	State      string `json:"state"`
-	Reason     string `json:"reason"`
-	CreatedAt  string `json:"createdAt"`
-	Holders    int    `json:"holders"`
-	Total      int    `json:"total"`     // values to be re-encrypted when it became active
-	Remaining  int    `json:"remaining"` // of those, not re-encrypted yet
-}
 
 // listGenerations shows the generations of the data-encryption key and how far re-encryption is.
 func (s *service) listGenerations(q *handlers.Request) error {
@@ -31,9 +22,17 @@ func (s *service) listGenerations(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]generation, len(list))
+	out := make([]api.Generation, len(list))
 	for i, g := range list {
-		out[i] = generation{g.Generation, g.State, g.Reason, g.CreatedAt.UTC().Format(handlers.TimeFormat), g.Holders, g.Total, g.Remaining}
+		out[i] = api.Generation{
+			Generation: g.Generation,
+			State:      g.State,
+			Reason:     g.Reason,
+			CreatedAt:  api.Time(g.CreatedAt),
+			Holders:    g.Holders,
+			Total:      g.Total,
+			Remaining:  g.Remaining,
+		}
 	}
 	return q.Result(http.StatusOK, out)
 }
@@ -63,7 +62,7 @@ func (s *service) rotateDEK(q *handlers.Request) error {
 			return err
 		}
 	}
-	r, err := s.Store.Keys.PrepareRotation(q.Context(), 0, nil)
+	r, err := s.Store.Keys.PrepareDEKRotation(q.Context(), 0, nil)
 	if err != nil {
 		return err
 	}
@@ -105,25 +104,17 @@ func (s *service) rotateJoinKeys(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	return q.Result(http.StatusOK, struct {
-		KIDs       map[string]string `json:"kids"`
-		GraceUntil string            `json:"graceUntil"`
-		Tokens     int               `json:"tokensEnded"`
-	}{done.KIDs, done.GraceUntil.UTC().Format(handlers.TimeFormat), done.TokensEnded})
+	return q.Result(http.StatusOK, api.JoinKeys{KIDs: done.KIDs, GraceUntil: api.Time(done.GraceUntil), TokensEnded: done.TokensEnded})
 }
 
-type secret struct {
-	Name       string  `json:"name"`
-	Version    uint64  `json:"version"`
-	Generation uint64  `json:"generation"`
-	CreatedAt  string  `json:"createdAt"`
-	UpdatedAt  string  `json:"updatedAt"`
-	Value      *string `json:"value,omitempty"`
-	Encoding   string  `json:"encoding,omitempty"` // "base64" when the value is not text
-}
-
-func showSecret(x *store.StoredSecret) secret {
-	return secret{Name: x.Name, Version: x.Version, Generation: x.Generation, CreatedAt: x.CreatedAt.UTC().Format(handlers.TimeFormat), UpdatedAt: x.UpdatedAt.UTC().Format(handlers.TimeFormat)}
+func showSecret(x *store.StoredSecret) api.SecretInfo {
+	return api.SecretInfo{
+		Name:       x.Name,
+		Version:    x.Version,
+		Generation: x.Generation,
+		CreatedAt:  api.Time(x.CreatedAt),
+		UpdatedAt:  api.Time(x.UpdatedAt),
+	}
 }
 
 var secretName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
@@ -143,31 +134,9 @@ func (s *service) putSecret(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	f, err := handlers.ParseFields(q.Content)
+	value, err := parseSecret(q.Content)
 	if err != nil {
 		return err
-	}
-	var text string
-	if !f.Get("value", true, "a string", &text) {
-		return f.Err
-	}
-	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
-	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(q.Content, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(q.Content), []byte(`\ufffd`)) {
-		return handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
-	}
-	value := []byte(text)
-	switch encoding := f.Text("encoding", false, 0, 16); {
-	case f.Err != nil:
-		return f.Err
-	case encoding == "base64":
-		if value, err = base64.StdEncoding.DecodeString(text); err != nil {
-			return handlers.Fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")
-		}
-	case encoding != "":
-		return handlers.Fail(http.StatusBadRequest, "encoding must be base64 or absent")
-	}
-	if len(value) > maxSecret {
-		return handlers.Fail(http.StatusBadRequest, "value must be at most 64 KiB")
 	}
 	x, err := s.Store.Secrets.Put(q.Context(), q.Actor, name, value)
 	if err != nil {
@@ -180,24 +149,53 @@ func (s *service) putSecret(q *handlers.Request) error {
 	return q.Result(status, showSecret(&x))
 }
 
+// parseSecret reads the value of a secret.
+func parseSecret(body []byte) ([]byte, error) {
+	f, err := handlers.ParseFields(body)
+	if err != nil {
+		return nil, err
+	}
+	var text string
+	if !f.Get("value", true, "a string", &text) {
+		return nil, f.Err
+	}
+	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
+	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(body, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(body), []byte(`\ufffd`)) {
+		return nil, handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
+	}
+	value := []byte(text)
+	switch encoding := f.Text("encoding", false, 0, 16); {
+	case f.Err != nil:
+		return nil, f.Err
+	case encoding == "base64":
+		if value, err = base64.StdEncoding.DecodeString(text); err != nil {
+			return nil, handlers.Fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")
+		}
+	case encoding != "":
+		return nil, handlers.Fail(http.StatusBadRequest, "encoding must be base64 or absent")
+	}
+	if len(value) > maxSecret {
+		return nil, handlers.Fail(http.StatusBadRequest, "value must be at most 64 KiB")
+	}
+	return value, nil
+}
+
 func (s *service) getSecret(q *handlers.Request) error {
 	name, err := secretNameOf(q)
 	if err != nil {
 		return err
 	}
-	x, err := s.Store.Secrets.Get(q.Context(), name)
+	x, err := s.Store.Secrets.Get(q.Context(), store.Linearisable, name)
 	if err != nil {
 		return err
 	}
 	if x == nil {
 		return handlers.Fail(http.StatusNotFound, "secret not found")
 	}
-	out := showSecret(x)
-	text := string(x.Value)
+	out := api.SecretValue{SecretInfo: showSecret(x), Value: string(x.Value)}
 	if !utf8.Valid(x.Value) {
-		text, out.Encoding = base64.StdEncoding.EncodeToString(x.Value), "base64"
+		out.Value, out.Encoding = base64.StdEncoding.EncodeToString(x.Value), "base64"
 	}
-	out.Value = &text
 	return q.Result(http.StatusOK, out)
 }
 
@@ -206,7 +204,7 @@ func (s *service) listSecrets(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]secret, len(list))
+	out := make([]api.SecretInfo, len(list))
 	for i := range list {
 		out[i] = showSecret(&list[i])
 	}
@@ -252,8 +250,5 @@ func (s *service) renewNodeToken(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	return q.Result(http.StatusOK, struct {
-		NodeJWT   string `json:"nodeJwt"`
-		ExpiresAt string `json:"expiresAt"`
-	}{text, s.Now().Add(certs.NodeJWTLifetime).UTC().Format(handlers.TimeFormat)})
+	return q.Result(http.StatusOK, api.NodeToken{NodeJWT: text, ExpiresAt: api.Time(s.Now().Add(certs.NodeJWTLifetime))})
 }

@@ -5,21 +5,20 @@ import (
 	"net/url"
 	"time"
 
+	"muster/api"
 	"muster/certs"
 	"muster/handlers"
 	"muster/store"
 )
 
-type lease struct {
-	ID        string `json:"id"`
-	NodeID    uint64 `json:"nodeId"`
-	Kind      string `json:"kind,omitempty"`
-	CreatedAt string `json:"createdAt"`
-	ExpiresAt string `json:"expiresAt"`
-}
-
-func showLease(l *store.Lease) lease {
-	return lease{ID: l.ID, NodeID: l.NodeID, Kind: l.Kind, CreatedAt: l.CreatedAt.UTC().Format(handlers.TimeFormat), ExpiresAt: l.ExpiresAt.UTC().Format(handlers.TimeFormat)}
+func showLease(l *store.Lease) api.Lease {
+	return api.Lease{
+		ID:        l.ID,
+		NodeID:    l.NodeID,
+		Kind:      l.Kind,
+		CreatedAt: api.Time(l.CreatedAt),
+		ExpiresAt: api.Time(l.ExpiresAt),
+	}
 }
 
 const (
@@ -83,7 +82,7 @@ func (s *service) listLeases(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	list := make([]lease, len(leases))
+	list := make([]api.Lease, len(leases))
 	for i := range leases {
 		list[i] = showLease(&leases[i])
 	}

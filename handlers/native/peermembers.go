@@ -3,6 +3,7 @@ package native
 import (
 	"net/http"
 
+	"muster/api"
 	"muster/handlers"
 	"muster/store"
 )
@@ -24,5 +25,9 @@ func (s *service) listPeerMembers(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	return q.Result(http.StatusOK, members)
+	list := make([]api.PeerMember, len(members))
+	for i, m := range members {
+		list[i] = api.PeerMember(m)
+	}
+	return q.Result(http.StatusOK, list)
 }

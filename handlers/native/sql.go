@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"muster/api"
 	"muster/handlers"
 	"muster/store"
 )
@@ -27,9 +28,5 @@ func (s *service) sql(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	return q.Result(http.StatusOK, struct {
-		Columns   []string `json:"columns"`
-		Rows      [][]any  `json:"rows"`
-		Truncated bool     `json:"truncated"`
-	}{a.Columns, a.Rows, a.Truncated})
+	return q.Result(http.StatusOK, api.SQLResult{Columns: a.Columns, Rows: a.Rows, Truncated: a.Truncated})
 }

@@ -18,9 +18,9 @@ import (
 	"muster/store"
 )
 
-// nomadAutopilot is the one autopilot setting in the words of the Raft operator API; order and types as on the wire
+// autopilotConfig is the one autopilot setting in the words of the Raft operator API; order and types as on the wire
 // (reference nomad_raft, section 4). The last three booleans belong to things that muster does not have.
-type nomadAutopilot struct {
+type autopilotConfig struct {
 	LastContactThreshold    string
 	ServerStabilizationTime string
 	CleanupDeadServers      bool
@@ -33,17 +33,17 @@ type nomadAutopilot struct {
 	ModifyIndex             uint64
 }
 
-// nomadNames turns our names of the settings in an error text into those of this family.
-var nomadNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization", "ServerStabilizationTime",
+// ownNames turns our names of the settings in an error text into those of this family.
+var ownNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization", "ServerStabilizationTime",
 	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers")
 
-func (s *service) nomadAutopilot(ctx context.Context, c store.Consistency) (out nomadAutopilot, err error) {
+func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autopilotConfig, err error) {
 	cfg, rev, err := s.Settings.Get(ctx, c)
 	if err != nil {
 		return out, err
 	}
 	// A cluster has a configuration from its founding, which is revision 1, on.
-	return nomadAutopilot{
+	return autopilotConfig{
 		LastContactThreshold:    cfg.LastContactThreshold.String(),
 		ServerStabilizationTime: cfg.Stabilization.String(),
 		CleanupDeadServers:      cfg.CleanupDeadMembers,
@@ -54,8 +54,8 @@ func (s *service) nomadAutopilot(ctx context.Context, c store.Consistency) (out 
 	}, nil
 }
 
-func (s *service) getNomadAutopilot(q *handlers.Request) error {
-	cfg, err := s.nomadAutopilot(q.Context(), q.Consistency())
+func (s *service) getAutopilot(q *handlers.Request) error {
+	cfg, err := s.autopilot(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -67,9 +67,9 @@ func (s *service) getNomadAutopilot(q *handlers.Request) error {
 	return q.Send(http.StatusOK, "application/json", text, 0)
 }
 
-// putNomadAutopilot replaces the settings that this family knows; a field that is absent becomes zero, and where zero
+// putAutopilot replaces the settings that this family knows; a field that is absent becomes zero, and where zero
 // is no possible value, the default. With `cas` it does so only if ModifyIndex is still that.
-func (s *service) putNomadAutopilot(q *handlers.Request) error {
+func (s *service) putAutopilot(q *handlers.Request) error {
 	in, err := parseAutopilot(q.Content)
 	if err != nil {
 		return err
@@ -83,14 +83,14 @@ func (s *service) putNomadAutopilot(q *handlers.Request) error {
 	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
 		return err
 	case err != nil:
-		return badAutopilot("%s", nomadNames.Replace(err.Error()))
+		return badAutopilot("%s", ownNames.Replace(err.Error()))
 	}
 	done, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
 	if err != nil {
 		return err
 	}
 	s.Cluster.Wake()
-	return nomadJSON(q, done)
+	return writeJSON(q, done)
 }
 
 func badAutopilot(format string, args ...any) error {
@@ -98,7 +98,7 @@ func badAutopilot(format string, args ...any) error {
 }
 
 // parseAutopilot reads the body of a replacement.
-func parseAutopilot(body []byte) (in nomadAutopilot, err error) {
+func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return in, badAutopilot("Request body is empty")
 	}
@@ -124,7 +124,7 @@ func parseAutopilot(body []byte) (in nomadAutopilot, err error) {
 }
 
 // set puts the family's settings into a configuration that has the defaults of them.
-func (in *nomadAutopilot) set(cfg *autopilot.Config) {
+func (in *autopilotConfig) set(cfg *autopilot.Config) {
 	stabilization, _ := time.ParseDuration(in.ServerStabilizationTime) // "" is 0
 	cfg.Stabilization, cfg.CleanupDeadMembers = autopilot.Duration(stabilization), in.CleanupDeadServers
 	if d, _ := time.ParseDuration(in.LastContactThreshold); d != 0 {
@@ -203,7 +203,7 @@ func (s *service) autopilotHealth(q *handlers.Request) error {
 	}
 	out := s.showHealth(state, members, cluster)
 	if out.Healthy || q.URL.Query().Get("status") == "200" {
-		return nomadJSON(q, out)
+		return writeJSON(q, out)
 	}
 	return q.Send(http.StatusTooManyRequests, "text/plain; charset=utf-8", handlers.MustJSON(out), 0)
 }

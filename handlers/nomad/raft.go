@@ -68,7 +68,7 @@ func (s *service) raftConfiguration(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	return nomadJSON(q, raftConfiguration{Index: s.revision(q.Context(), q.Stale), Servers: servers})
+	return writeJSON(q, raftConfiguration{Index: s.revision(q.Context(), q.Stale), Servers: servers})
 }
 
 // raftServers lists the servers of the Raft configuration with what the members table knows of them.
@@ -117,8 +117,8 @@ func pretty(q *handlers.Request) bool {
 	return given && values[0] != "0"
 }
 
-// nomadJSON writes v compactly, or with four spaces when the query says `pretty`.
-func nomadJSON(q *handlers.Request, v any) error {
+// writeJSON writes v compactly, or with four spaces when the query says `pretty`.
+func writeJSON(q *handlers.Request, v any) error {
 	data := handlers.MustJSON(v)
 	if pretty(q) {
 		var out bytes.Buffer

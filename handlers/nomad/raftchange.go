@@ -126,7 +126,7 @@ func (s *service) transferLeadership(q *handlers.Request) error {
 	}
 	if to.NodeID == s.Store.NodeID() {
 		out.Noop = true
-		return nomadJSON(q, out)
+		return writeJSON(q, out)
 	}
 	if membership.Roles(s.Store.Servers())[to.NodeID] != store.RoleVoter {
 		return handlers.Fail(http.StatusBadRequest, fmt.Sprintf("node %d is not a voter", to.NodeID))
@@ -134,7 +134,7 @@ func (s *service) transferLeadership(q *handlers.Request) error {
 	if err := s.transferTo(q, to); err != nil {
 		return err
 	}
-	return nomadJSON(q, out)
+	return writeJSON(q, out)
 }
 
 // transferTo hands leadership over and returns nil when the member leads: it accepts writes, and the audit says so. It

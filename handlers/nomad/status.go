@@ -12,7 +12,7 @@ import (
 	"muster/store"
 )
 
-func (s *service) regions(q *handlers.Request) error { return nomadJSON(q, []string{region}) }
+func (s *service) regions(q *handlers.Request) error { return writeJSON(q, []string{region}) }
 
 // statusLeader answers with the leader's address; with `stale` and no leader, with the empty string.
 func (s *service) statusLeader(q *handlers.Request) error {
@@ -23,10 +23,10 @@ func (s *service) statusLeader(q *handlers.Request) error {
 	leader := s.Store.LeaderID()
 	for i := range members {
 		if members[i].NodeID == leader {
-			return nomadJSON(q, members[i].RaftAddress)
+			return writeJSON(q, members[i].RaftAddress)
 		}
 	}
-	return nomadJSON(q, "")
+	return writeJSON(q, "")
 }
 
 // statusPeers lists the addresses of the Raft configuration, in its order.
@@ -41,7 +41,7 @@ func (s *service) statusPeers(q *handlers.Request) error {
 			peers = append(peers, v.Address)
 		}
 	}
-	return nomadJSON(q, peers)
+	return writeJSON(q, peers)
 }
 
 type health struct {
@@ -74,7 +74,7 @@ func (s *service) agentHealth(q *handlers.Request) error {
 			return badHealth("server", noLeader)
 		}
 	}
-	return nomadJSON(q, map[string]any{"server": map[string]any{"ok": true, "message": "ok"}})
+	return writeJSON(q, map[string]any{"server": map[string]any{"ok": true, "message": "ok"}})
 }
 
 func badHealth(kind, text string) error {
@@ -156,7 +156,7 @@ func (s *service) agentMembers(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	return nomadJSON(q, struct {
+	return writeJSON(q, struct {
 		Members      []agentMember
 		ServerDC     string
 		ServerName   string
@@ -180,7 +180,7 @@ func (s *service) agentSelf(q *handlers.Request) error {
 	if s.Store.Leading() {
 		raft["state"] = "Leader"
 	}
-	return nomadJSON(q, struct {
+	return writeJSON(q, struct {
 		Config map[string]any               `json:"config"`
 		Member *agentMember                 `json:"member"`
 		Stats  map[string]map[string]string `json:"stats"`

@@ -86,7 +86,33 @@ func (s *service) join(q *handlers.Request) error {
 		}
 		return err
 	}
-	in := store.Joiner{Alive: s.Cluster.Alive, TokenID: token.id, KeyRetired: token.retired, Member: j.member, PublicKey: j.pubkey}
+	in, err := s.joiner(j, token)
+	if err != nil {
+		return err
+	}
+	q.Actor.Name = "join token " + token.id
+	for {
+		out, err := s.admit(q, j, in, token.notes)
+		if (errors.Is(err, store.ErrKeyMoved) || errors.Is(err, store.ErrAuthorityMoved)) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		handlers.WriteJSON(q.W, http.StatusOK, out)
+		return nil
+	}
+}
+
+// joiner is what a request and its token ask the store for.
+func (s *service) joiner(j *joinRequest, token verified) (in store.Joiner, err error) {
+	in = store.Joiner{
+		Alive:      s.Cluster.Alive,
+		TokenID:    token.id,
+		KeyRetired: token.retired,
+		Member:     j.member,
+		PublicKey:  j.pubkey,
+	}
 	for _, c := range []struct {
 		kind certs.Kind
 		csr  []byte
@@ -95,41 +121,36 @@ func (s *service) join(q *handlers.Request) error {
 			in.Certificates = append(in.Certificates, store.NewCertificate(c.kind, s.Now()))
 		}
 	}
-	if in.CertKey, err = certKeyOf(j.transportCSR); err != nil {
-		return err
+	in.CertKey, err = certKeyOf(j.transportCSR)
+	return in, err
+}
+
+// admit makes the joiner a member and returns the answer. It fails with store.ErrKeyMoved or store.ErrAuthorityMoved when what
+// it has prepared was replaced meanwhile. All that is read is read before the write: an error behind it would be taken for one
+// before it.
+func (s *service) admit(q *handlers.Request, j *joinRequest, in store.Joiner, notes []string) (out joinResponse, err error) {
+	ctx := q.Context()
+	known, err := s.knownToJoiners(ctx)
+	if err != nil {
+		return out, err
 	}
-	q.Actor.Name = "join token " + token.id
-	for {
-		// All that is read is read before the write: an error behind it would be taken for one before it.
-		known, err := s.knownToJoiners(ctx)
-		if err != nil {
-			return err
-		}
-		for i := range in.Certificates {
-			in.Certificates[i].Authority = known.trust.Of(in.Certificates[i].Kind).Generation
-		}
-		var sealed []byte
-		if j.pubkey != nil {
-			if in.Wrap, sealed, in.DEKGeneration, err = store.WrapFor(s.Store, j.member.Recipient, [32]byte(j.pubkey)); err != nil {
-				return err
-			}
-		}
-		joined, err := s.Store.Members.Join(ctx, q.Actor, in)
-		if (errors.Is(err, store.ErrKeyMoved) || errors.Is(err, store.ErrAuthorityMoved)) && ctx.Err() == nil {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		s.Cluster.Wake()
-		out, err := s.admission(j, known, joined, token.notes)
-		if err != nil {
-			return err
-		}
-		out.WrappedDEK, out.DEKGeneration = sealed, in.DEKGeneration
-		handlers.WriteJSON(q.W, http.StatusOK, out)
-		return nil
+	for i := range in.Certificates {
+		in.Certificates[i].Authority = known.trust.Of(in.Certificates[i].Kind).Generation
 	}
+	var sealed []byte
+	if j.pubkey != nil {
+		if in.Wrap, sealed, in.DEKGeneration, err = store.WrapFor(s.Store, j.member.Recipient, [32]byte(j.pubkey)); err != nil {
+			return out, err
+		}
+	}
+	joined, err := s.Store.Members.Join(ctx, q.Actor, in)
+	if err != nil {
+		return out, err
+	}
+	s.Cluster.Wake()
+	out, err = s.admission(j, known, joined, notes)
+	out.WrappedDEK, out.DEKGeneration = sealed, in.DEKGeneration
+	return out, err
 }
 
 // certKeyOf is the SHA-256 of the public key in a certificate request, "" when there is none.
@@ -180,8 +201,17 @@ func (s *service) knownToJoiners(ctx context.Context) (k known, err error) {
 // admission is the answer to a joiner.
 func (s *service) admission(j *joinRequest, k known, joined store.Joined, notes []string) (out joinResponse, err error) {
 	m := &joined.Member
-	out = joinResponse{NodeID: m.ID, RaftNodeID: m.NodeID, OverlayIP: m.OverlayIP, SliceCIDR: m.SliceCIDR, Role: "learner", Peers: []joinPeer{},
-		JoinSecret: k.secret, Warnings: append(joined.Warnings, notes...), ClusterID: s.ClusterID, Name: m.Name}
+	out = joinResponse{
+		NodeID:     m.ID,
+		RaftNodeID: m.NodeID,
+		OverlayIP:  m.OverlayIP,
+		SliceCIDR:  m.SliceCIDR,
+		Role:       "learner",
+		JoinSecret: k.secret,
+		Warnings:   append(joined.Warnings, notes...),
+		ClusterID:  s.ClusterID,
+		Name:       m.Name,
+	}
 	if membership.Roles(s.Store.Servers())[m.NodeID] == store.RoleVoter {
 		out.Role = "voter"
 	}
@@ -190,35 +220,46 @@ func (s *service) admission(j *joinRequest, k known, joined store.Joined, notes 
 			return out, err
 		}
 	}
+	more := false
+	if out.Peers, more = k.peersOf(m.NodeID); more {
+		out.Warnings = append(out.Warnings, fmt.Sprintf(
+			"peers lists the Raft servers and %d other members; GET /api/v1/cluster/members has them all", joinPeers))
+	}
+	return out, s.certify(&out, j, k, joined)
+}
+
+// peersOf lists the other members to a joiner; more is that there are others outside Raft.
+func (k *known) peersOf(joiner uint64) (list []joinPeer, more bool) {
+	list = []joinPeer{}
 	left := joinPeers
-	for _, list := range [][]store.Member{k.raft, k.others} {
-		for i := range list {
-			p := &list[i]
+	for _, members := range [][]store.Member{k.raft, k.others} {
+		for i := range members {
+			p := &members[i]
 			switch {
-			case p.NodeID == m.NodeID:
+			case p.NodeID == joiner:
 			case p.Role != store.RoleNone:
-				out.Peers = append(out.Peers, peerOf(p))
+				list = append(list, peerOf(p))
 			case left > 0:
 				left--
-				out.Peers = append(out.Peers, peerOf(p))
-			case left == 0:
-				left--
-				out.Warnings = append(out.Warnings, fmt.Sprintf("peers lists the Raft servers and %d other members; GET /api/v1/cluster/members has them all", joinPeers))
+				list = append(list, peerOf(p))
+			default:
+				more = true
 			}
 		}
 	}
+	return list, more
+}
+
+// certify signs the leaves that the joiner has asked for.
+func (s *service) certify(out *joinResponse, j *joinRequest, k known, joined store.Joined) error {
 	for _, record := range joined.Certificates {
-		csr := j.httpCSR
+		csr, hosts := j.httpCSR, slices.Clone(joined.Hosts)
 		if record.Kind == certs.Transport {
-			csr = j.transportCSR
+			csr, hosts = j.transportCSR, append(hosts, k.peering)
 		}
-		hosts := slices.Clone(joined.Hosts)
-		if record.Kind == certs.Transport {
-			hosts = append(hosts, k.peering)
-		}
-		chain, root, err := record.Issue(k.trust.Of(record.Kind), csr, s.ClusterID, m.Name, hosts)
+		chain, root, err := record.Issue(k.trust.Of(record.Kind), csr, s.ClusterID, joined.Member.Name, hosts)
 		if err != nil {
-			return out, err
+			return err
 		}
 		if record.Kind == certs.HTTP {
 			out.HTTPCert, out.HTTPCA = chain, root
@@ -226,7 +267,7 @@ func (s *service) admission(j *joinRequest, k known, joined store.Joined, notes 
 			out.TransportCert, out.TransportCA = chain, root
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func peerOf(m *store.Member) joinPeer {

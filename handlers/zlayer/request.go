@@ -39,11 +39,34 @@ func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
 	}
 	f.Status = http.StatusUnprocessableEntity
 	j := &joinRequest{token: strings.TrimSpace(f.Text("token", true, 1, 128<<10))}
+	raftPort, apiPort := j.machine(f)
+	j.resources(f)
+	j.keys(f)
+	if f.Err == nil {
+		j.check(f)
+	}
+	if f.Err != nil {
+		return nil, f.Err
+	}
+	m := &j.member
+	m.AdvertiseAddr = addr.CanonicalHost(m.AdvertiseAddr)
+	if m.RaftAddress == "" {
+		m.RaftAddress = net.JoinHostPort(m.AdvertiseAddr, strconv.FormatInt(raftPort, 10))
+	}
+	if m.APIAddress == "" {
+		m.APIAddress = net.JoinHostPort(m.AdvertiseAddr, strconv.FormatInt(apiPort, 10))
+	}
+	m.RaftAddress, m.APIAddress = addr.Canonical(m.RaftAddress), addr.Canonical(m.APIAddress)
+	return j, nil
+}
+
+// machine reads what the machine says of itself; the ports are for addresses that it does not give.
+func (j *joinRequest) machine(f *handlers.Fields) (raftPort, apiPort int64) {
 	m := &j.member
 	m.AdvertiseAddr = f.Text("advertise_addr", true, 1, 255)
 	m.OverlayPort = uint16(f.Integer("overlay_port", true, 0, 65535))
-	raftPort := f.Integer("raft_port", true, 1, 65535)
-	apiPort := int64(3669)
+	raftPort = f.Integer("raft_port", true, 1, 65535)
+	apiPort = 3669
 	if f.Has("api_port") {
 		apiPort = f.Integer("api_port", true, 1, 65535)
 	}
@@ -58,23 +81,7 @@ func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
 	m.BinaryVersion = f.Text("binary_version", false, 0, 64)
 	m.MaxSchema = f.Integer("max_schema", false, 0, 1<<31)
 	m.RaftAddress, m.APIAddress = f.Text("raft_address", false, 1, 300), f.Text("api_address", false, 1, 300)
-	j.resources(f)
-	j.keys(f)
-	if f.Err == nil {
-		j.check(f)
-	}
-	if f.Err != nil {
-		return nil, f.Err
-	}
-	m.AdvertiseAddr = addr.CanonicalHost(m.AdvertiseAddr)
-	if m.RaftAddress == "" {
-		m.RaftAddress = net.JoinHostPort(m.AdvertiseAddr, strconv.FormatInt(raftPort, 10))
-	}
-	if m.APIAddress == "" {
-		m.APIAddress = net.JoinHostPort(m.AdvertiseAddr, strconv.FormatInt(apiPort, 10))
-	}
-	m.RaftAddress, m.APIAddress = addr.Canonical(m.RaftAddress), addr.Canonical(m.APIAddress)
-	return j, nil
+	return raftPort, apiPort
 }
 
 // resources reads what the machine says of itself and keeps it as one JSON document.

@@ -256,3 +256,58 @@ func contents(t testing.TB, s *session) map[string][]string {
 }
 
 func (v *View) plainQuery(query string) (*sql.Rows, error) { return v.Query(query) }
+
+// agree waits until the leader's working copy and every node's own replica have the same content.
+func (c *testCluster) agree() {
+	c.t.Helper()
+	c.eventually("all replicas have the same content", func() error {
+		want := map[string][]string{}
+		l := c.leader()
+		if err := l.Read(bg, AsLeader, func(v *View) error { want = contents(c.t, v.s); return nil }); err != nil {
+			return err
+		}
+		for id := range c.dirs {
+			e := c.node(id)
+			if e == nil {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(bg, 10*time.Second)
+			err := e.ReadReplica(ctx, func(v *View) error { return enginetest.Difference(want, contents(c.t, v.s)) })
+			cancel()
+			if err != nil {
+				return fmt.Errorf("the working copy of node %d and dqlite's own copy on node %d: %w", l.NodeID(), id, err)
+			}
+		}
+		return nil
+	})
+}
+
+// integers reads one column of numbers on the leader.
+func integers(t testing.TB, e *Engine, query string, args ...any) (list []int64) {
+	t.Helper()
+	err := e.Read(bg, AsLeader, func(v *View) (err error) {
+		list, err = Collect(v, func(r *sql.Rows) (n int64, err error) { return n, r.Scan(&n) }, query, args...)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// promised runs f and fails the test when it has no answer within answerLimit; f goes on in its own goroutine
+// then, so that the test ends all the same.
+func promised(t testing.TB, what string, f func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	timer := time.NewTimer(answerLimit)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		t.Fatalf("%s: no answer within %v", what, answerLimit)
+		return nil
+	}
+}

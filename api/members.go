@@ -1,0 +1,65 @@
+package api
+
+import "time"
+
+// The states of Member.DrainState.
+const (
+	DrainActive   = "active"
+	DrainDraining = "draining"
+	DrainDrained  = "drained"
+)
+
+// Member is one machine of the cluster; the documented fields come first (reference ella_members, section 1.2).
+type Member struct {
+	NodeID         uint64    `json:"nodeId"`      // the Raft id, 1 … 2^53-1, never used twice
+	RaftAddress    string    `json:"raftAddress"` // HOST:PORT of the cluster listener
+	APIAddress     string    `json:"apiAddress"`  // URL
+	BinaryVersion  string    `json:"binaryVersion"`
+	Suffrage       string    `json:"suffrage"` // "voter" or "nonvoter"
+	IsLeader       bool      `json:"isLeader"`
+	DrainState     string    `json:"drainState"`              // DrainActive, DrainDraining or DrainDrained
+	DrainUpdatedAt time.Time `json:"drainUpdatedAt,omitzero"` // zero: never drained
+
+	ID        string            `json:"id"` // UUID
+	Name      string            `json:"name"`
+	Mode      string            `json:"mode"`   // "full", or "replicate" for one that never votes
+	Role      string            `json:"role"`   // "voter", "standby", "spare", or "member" when it is not a Raft server
+	Status    string            `json:"status"` // "alive", "left" or "unknown"
+	OverlayIP string            `json:"overlayIp"`
+	SliceCIDR string            `json:"sliceCidr"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	JoinedAt  time.Time         `json:"joinedAt"`
+	DownSince time.Time         `json:"downSince,omitzero"` // when one that does not answer last did
+	DiskLow   bool              `json:"diskLow,omitempty"`  // it has said that its disk is nearly full
+	// CannotStore is why it does not store, a clause of a sentence, as the leader's probes have it; empty when it does.
+	CannotStore string `json:"cannotStore,omitempty"`
+
+	Recipient     string        `json:"recipient,omitempty"`     // the age public key; set where one member is asked for
+	DrainDeadline string        `json:"drainDeadline,omitempty"` // RFC 3339, while it is draining
+	Hooks         []HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
+}
+
+// HookOutcome is how one drain or resume hook ended on its member.
+type HookOutcome struct {
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Message string `json:"message,omitempty"`
+	Millis  int64  `json:"millis"`
+}
+
+// Drain is the answer to a drain; what the hooks said is ours.
+type Drain struct {
+	DrainState string        `json:"drainState"` // DrainDraining or DrainDrained
+	Hooks      []HookOutcome `json:"hooks,omitempty"`
+	Deadline   string        `json:"deadline,omitempty"` // RFC 3339, while it is draining
+	Warnings   []string      `json:"warnings,omitempty"`
+}
+
+// Lease is work that a member has promised, which its drain waits for.
+type Lease struct {
+	ID        string    `json:"id"`
+	NodeID    uint64    `json:"nodeId"`
+	Kind      string    `json:"kind,omitempty"`
+	CreatedAt time.Time `json:"createdAt"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}

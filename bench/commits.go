@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// commits is what the leader's metrics tell of its transactions.
+type commits struct{ count, requests, seconds float64 }
+
+func (c *commits) add(o commits) {
+	c.count, c.requests, c.seconds = c.count+o.count, c.requests+o.requests, c.seconds+o.seconds
+}
+
+func (c commits) since(o commits) commits {
+	return commits{c.count - o.count, c.requests - o.requests, c.seconds - o.seconds}
+}
+
+// describe says how large batches were, how long a commit took and how long none was under way between two.
+func (c commits) describe(v *value, took time.Duration) {
+	if c.count < 1 {
+		return
+	}
+	v.Batch, v.CommitMs = c.requests/c.count, c.seconds/c.count*1000
+	v.GapMs = max(0, took.Seconds()-c.seconds) / c.count * 1000
+}
+
+// countCommits asks a cluster that can tell.
+func countCommits(ctx context.Context, c cluster) (sum commits) {
+	if k, ok := c.(committer); ok {
+		sum, _ = k.commits(ctx)
+	}
+	return sum
+}
+
+func (c *musterCluster) commits(ctx context.Context) (sum commits, err error) {
+	for i := range c.procs {
+		var text []byte
+		if err := c.admin[i].call(ctx, "GET", "/metrics", "", "", &text); err != nil {
+			return sum, err
+		}
+		for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+			name, value, _ := strings.Cut(lines.Text(), " ")
+			n, _ := strconv.ParseFloat(value, 64)
+			switch name {
+			case "muster_write_batch_size_count":
+				sum.count += n
+			case "muster_write_batch_size_sum":
+				sum.requests += n
+			case "muster_commit_duration_seconds_sum":
+				sum.seconds += n
+			}
+		}
+	}
+	return sum, nil
+}

@@ -1,0 +1,255 @@
+package cluster
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"muster/addr"
+	"muster/certs"
+	"muster/cluster/transport"
+	"muster/store"
+)
+
+const (
+	pathNodeToken = "/internal/node-token"
+	proofWithin   = 2 * time.Second // for connections to the addresses that a member says it has
+)
+
+// remoteHost is the IP address that an internal request came from.
+func remoteHost(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
+// issuer makes what only a leader may make: leaves, trust and node identities, for itself and for others.
+type issuer struct{ *member }
+
+// dialled connects to those addresses of a member whose hosts are otherwise neither allowed nor proven, and returns the
+// hosts where the member itself has answered. It blocks for two seconds at the most.
+func (is *issuer) dialled(ctx context.Context, a store.Announcement) (proven []string) {
+	left, err := is.Store.Members.UnprovenHosts(ctx, a)
+	if err != nil || len(left) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, proofWithin)
+	defer cancel()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	try := func(address string, dial func(context.Context, uint64, string) error) {
+		host, _, err := net.SplitHostPort(address)
+		host = addr.CanonicalHost(host)
+		if err != nil || addr.Check(address) != nil || !slices.Contains(left, host) {
+			return
+		}
+		all.Go(func() {
+			if err := dial(ctx, a.NodeID, address); err != nil {
+				is.log.Debug("a member does not answer where it says that it is", "node", a.NodeID, "address", address, "err", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			proven = append(proven, host)
+		})
+	}
+	try(a.RaftAddress, is.Transport.Prove)
+	try(a.APIAddress, is.proveAPI)
+	all.Wait()
+	return proven
+}
+
+// proveAPI shows that a member's API listener is at an address. The member is known by the node id in the certificate.
+func (is *issuer) proveAPI(ctx context.Context, nodeID uint64, address string) error {
+	trust, err := is.Store.Authorities.Trust(ctx, store.AsLeader)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(trust.HTTP.Bundle)
+	// replaced by the check below, which does not go by names
+	d := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			expired, err := certs.VerifyAged(s.PeerCertificates, roots, x509.ExtKeyUsageServerAuth, time.Now())
+			if err != nil || expired {
+				return errors.Join(err, transport.ErrExpired)
+			}
+			id, err := certs.NodeID(s.PeerCertificates[0], is.Transport.ClusterID())
+			if err == nil && id != nodeID {
+				err = errors.New("another member answers")
+			}
+			return err
+		}}}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// issue signs new leaves for a member.
+func (is *issuer) issue(ctx context.Context, nodeID uint64, q certificateRequest,
+	e store.HostEvidence) (a certificateAnswer, err error) {
+	m, err := is.Store.Members.Get(ctx, store.AsLeader, nodeID)
+	if err != nil {
+		return a, err
+	}
+	if m == nil {
+		return a, fmt.Errorf("node %d is not a member", nodeID)
+	}
+	now := time.Now()
+	records := []store.Certificate{store.NewCertificate(certs.HTTP, now), store.NewCertificate(certs.Transport, now)}
+	trust, err := is.Store.Authorities.Trust(ctx, store.AsLeader)
+	if err != nil {
+		return a, err
+	}
+	for i := range records {
+		by := trust.Of(records[i].Kind)
+		if !now.Before(by.Cert.NotAfter) {
+			return a, fmt.Errorf("the %s authority has ended and its successor does not issue yet", records[i].Kind)
+		}
+		records[i].NodeID, records[i].Authority = nodeID, by.Generation
+	}
+	e.Dialled = is.dialled(ctx, store.Announcement{NodeID: nodeID, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress,
+		Evidence: e})
+	hosts, err := is.Store.Certificates.Record(ctx, is.actor(), nodeID, records, e)
+	if err != nil {
+		return a, err
+	}
+	if a.LeftOut = hosts.LeftOut; len(a.LeftOut) > 0 {
+		is.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+store.SettingCertificateHosts+
+			" allows hosts", "node", nodeID, "hosts", a.LeftOut)
+	}
+	for i, out := range []struct {
+		csr           []byte
+		chain, bundle *[]byte
+	}{{q.HTTP, &a.HTTP, &a.HTTPCA}, {q.Transport, &a.Transport, &a.TransportCA}} {
+		var csr *x509.CertificateRequest
+		if csr, err = certs.ParseCSR(out.csr); err != nil {
+			return a, err
+		}
+		by := trust.Of(records[i].Kind)
+		names := slices.Clone(hosts.For)
+		if records[i].Kind == certs.Transport {
+			names = append(names, is.peeringName())
+		}
+		der, err := records[i].Sign(by.CA, csr.PublicKey, is.Transport.ClusterID(), m.Name, names)
+		if err != nil {
+			return a, err
+		}
+		*out.chain, *out.bundle = append(certs.EncodeCert(der), by.Chain...), by.Bundle
+	}
+	return a, nil
+}
+
+func (is *issuer) serveCertificates(w http.ResponseWriter, r *http.Request) {
+	var q certificateRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&q); err != nil {
+		http.Error(w, "the request cannot be read", http.StatusBadRequest)
+		return
+	}
+	a, err := is.issue(r.Context(), transport.MemberID(r.Context()), q, store.HostEvidence{Remote: remoteHost(r)})
+	switch {
+	case errors.Is(err, store.ErrNotLeader):
+		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+	case err != nil:
+		is.log.Warn("certificates", "node", transport.MemberID(r.Context()), "err", err)
+		http.Error(w, "the certificates were not issued", http.StatusServiceUnavailable)
+	default:
+		writeJSON(w, a)
+	}
+}
+
+// certificateRequest and certificateAnswer are how a member gets new leaves from the leader, over a connection that
+// its old one has authenticated.
+type certificateRequest struct {
+	HTTP      []byte `json:"http"` // DER of a certificate request
+	Transport []byte `json:"transport"`
+}
+
+type certificateAnswer struct {
+	HTTP        []byte `json:"http"` // PEM, the leaf first
+	HTTPCA      []byte `json:"httpCa"`
+	Transport   []byte `json:"transport"`
+	TransportCA []byte `json:"transportCa"`
+
+	LeftOut []string `json:"leftOut,omitempty"` // hosts of this member that nobody has allowed or proven
+}
+
+func (is *issuer) trust(ctx context.Context, _ uint64) (a trustAnswer, err error) {
+	t, err := is.Store.Authorities.Trust(ctx, store.AsLeader)
+	if err != nil {
+		return a, err
+	}
+	return trustAnswer{t.Revision, trustOfOne{t.HTTP.Chain, t.HTTP.Bundle},
+		trustOfOne{t.Transport.Chain, t.Transport.Bundle}}, nil
+}
+
+func (is *issuer) serveTrust(w http.ResponseWriter, r *http.Request) {
+	serveLeader(is.member, w, r, is.trust)
+}
+
+// nodeToken is an identity of a node, for whatever runs on its machine.
+type nodeToken struct {
+	NodeJWT string `json:"nodeJwt"`
+}
+
+// mintToken signs the identity of a member. That the request has come over the cluster listener proves who it is.
+func (is *issuer) mintToken(ctx context.Context, nodeID uint64) (t nodeToken, err error) {
+	m, err := is.Store.Members.Get(ctx, store.AsLeader, nodeID)
+	if err != nil {
+		return t, err
+	}
+	if m == nil {
+		return t, fmt.Errorf("node %d is not a member", nodeID)
+	}
+	key, err := is.Store.Keys.Active(ctx, store.AsLeader, store.KeyJWT)
+	if err != nil {
+		return t, err
+	}
+	t.NodeJWT, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, is.Transport.ClusterID(), m.ID,
+		m.NodeID, time.Now())
+	return t, err
+}
+
+func (is *issuer) serveNodeToken(w http.ResponseWriter, r *http.Request) {
+	serveLeader(is.member, w, r, is.mintToken)
+}
+
+// serveLeader answers another member with what the leader makes for it.
+func serveLeader[T any](m *member, w http.ResponseWriter, r *http.Request,
+	make func(context.Context, uint64) (T, error)) {
+	out, err := make(r.Context(), transport.MemberID(r.Context()))
+	switch {
+	case errors.Is(err, store.ErrNotLeader):
+		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+	case err != nil:
+		m.log.Warn("internal request", "path", r.URL.Path, "node", transport.MemberID(r.Context()), "err", err)
+		http.Error(w, "not now", http.StatusServiceUnavailable)
+	default:
+		writeJSON(w, out)
+	}
+}
+
+// trustAnswer is store.Trust without keys: the chains that a member presents and the authorities that it accepts.
+type trustAnswer struct {
+	Revision  uint64     `json:"revision"`
+	HTTP      trustOfOne `json:"http"`
+	Transport trustOfOne `json:"transport"`
+}
+
+type trustOfOne struct {
+	Chain  []byte `json:"chain"`  // PEM, follows the leaf
+	Bundle []byte `json:"bundle"` // PEM, the issuer first
+}

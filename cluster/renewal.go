@@ -1,0 +1,310 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"muster/addr"
+	"muster/certs"
+	"muster/cluster/datadir"
+	"muster/cluster/transport"
+	"muster/store"
+)
+
+const (
+	renewCheck     = time.Hour
+	renewRetry     = 5 * time.Second
+	renewLeast     = time.Second
+	renewWarnEvery = 30 * time.Second
+	syncTimeout    = 10 * time.Second // for an answer of the leader, and for a leader
+	// withheldFor is how long a member does not ask again for hosts that the leader has left out.
+	withheldFor = time.Hour
+)
+
+// renewal keeps this member's certificates, its trust and its node identity up to date.
+type renewal struct {
+	*member
+	issuer    *issuer
+	announcer *announcer
+	due       chan struct{}          // wakes it before its time
+	expected  atomic.Uint64          // revision of store.Trust that a leader has told of
+	trusted   atomic.Uint64          // and the one that is in effect here
+	tokenKey  atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
+	withheld  withheld
+	warned    time.Time
+}
+
+// run keeps this member's certificates valid, in step with its addresses and with the authorities, and its node
+// identity fresh, without a restart.
+func (r *renewal) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := r.refresh(ctx)
+		_, wait := r.reason(time.Now())
+		if err != nil {
+			wait = min(wait, renewRetry)
+			if ctx.Err() == nil {
+				r.log.Debug("certificates, trust or node identity could not be refreshed yet", "err", err)
+			}
+		}
+		select {
+		case <-time.After(max(wait, renewLeast)):
+		case <-r.due:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (r *renewal) refresh(ctx context.Context) error {
+	if reason, _ := r.reason(time.Now()); reason != "" {
+		if err := r.renewNow(ctx); err != nil {
+			if ctx.Err() == nil && time.Since(r.warned) > renewWarnEvery {
+				r.warned = time.Now()
+				r.log.Warn("the certificates could not be renewed yet", "why", reason, "err", err)
+			}
+			return err
+		}
+		r.log.Info("certificates renewed", "why", reason)
+	}
+	if err := r.syncTrust(ctx); err != nil {
+		return fmt.Errorf("trust: %w", err)
+	}
+	if err := r.syncToken(ctx); err != nil {
+		return fmt.Errorf("node identity: %w", err)
+	}
+	return nil
+}
+
+// reason says why the leaves should be replaced, "" when they need not be, and how long to wait before the next look.
+func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
+	wait = renewCheck
+	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+		leaf, err := r.Dir.Leaf(kind)
+		if err != nil {
+			return "a certificate file cannot be read", wait
+		}
+		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not live longer
+			left := untilRenewal(leaf, now)
+			if left <= 0 {
+				return expiryText(leaf, now), wait
+			}
+			wait = min(wait, left)
+		}
+		if known := r.peeringName(); kind == certs.Transport && known != "" && leaf.VerifyHostname(known) != nil {
+			return "other clusters do not know it by its name", wait
+		}
+		for _, host := range (datadir.Plan{APIAddress: r.Self.APIAddress, RaftAddress: r.Self.RaftAddress}).AddressHosts() {
+			if leaf.VerifyHostname(host) != nil && !r.withheld.has(host, now) {
+				return "it is not for the address " + host, wait
+			}
+		}
+	}
+	return "", wait
+}
+
+// untilRenewal is how long a leaf has still more than a third of its life, not counting that it begins early.
+func untilRenewal(leaf *x509.Certificate, now time.Time) time.Duration {
+	life := leaf.NotAfter.Sub(leaf.NotBefore) - store.LeafBackdate
+	return leaf.NotAfter.Add(-life / 3).Sub(now)
+}
+
+func expiryText(leaf *x509.Certificate, now time.Time) string {
+	if now.After(leaf.NotAfter) {
+		return "it has expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("it expires in %d days", int(leaf.NotAfter.Sub(now).Hours()/24))
+}
+
+func (r *renewal) renewNow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	leader, err := r.Store.AwaitLeader(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.announcer.announceTo(ctx, leader); err != nil { // the new leaf is for the addresses that the leader knows
+		return err
+	}
+	keys, err := datadir.PrepareJoin(r.Dir, "node")
+	if err != nil {
+		return err
+	}
+	q := certificateRequest{HTTP: keys.HTTPCSR, Transport: keys.TransportCSR}
+	var a certificateAnswer
+	if leader == r.Store.NodeID() {
+		a, err = r.issuer.issue(ctx, leader, q, store.HostEvidence{Own: true})
+	} else {
+		var body []byte
+		if body, err = json.Marshal(q); err != nil {
+			return err
+		}
+		err = r.Transport.Call(ctx, http.MethodPost, leader, transport.PathCertificates, bytes.NewReader(body), &a)
+	}
+	if err != nil {
+		return err
+	}
+	if r.withheld.note(a.LeftOut, time.Now()) {
+		r.log.Warn("this member's certificates are not for all of its hosts: an operator allows them with the setting "+store.SettingCertificateHosts,
+			"hosts", a.LeftOut)
+	}
+	return r.install(a)
+}
+
+// install writes the new leaves and uses them from the next connection on.
+func (r *renewal) install(a certificateAnswer) error {
+	if err := r.Dir.Install(datadir.Leaves{HTTP: a.HTTP, HTTPCA: a.HTTPCA, Transport: a.Transport,
+		TransportCA: a.TransportCA}, r.Transport.Credentials()); err != nil {
+		return err
+	}
+	return r.ReloadHTTP()
+}
+
+// peeringName is the name under which other clusters ask for this one, "" while the datacenter is not known.
+func (m *member) peeringName() string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	datacenter, err := m.Store.Settings.Datacenter(ctx)
+	if err != nil {
+		return ""
+	}
+	return certs.PeeringName(datacenter, m.Transport.ClusterID())
+}
+
+// expect wakes the renewal when something is not as the leader has it. It believes the leader in nothing else: what it
+// then gets comes from whoever leads.
+func (r *renewal) expect(trust uint64, key string) {
+	r.expected.Store(trust)
+	if old := r.tokenKey.Load(); key != "" && (old == nil || *old != key) {
+		r.tokenKey.Store(&key)
+	} else if trust <= r.trusted.Load() {
+		return
+	}
+	select {
+	case r.due <- struct{}{}:
+	default:
+	}
+}
+
+// fromLeader asks the leader, or this member itself when it leads.
+func fromLeader[T any](ctx context.Context, m *member, method, path string,
+	own func(context.Context, uint64) (T, error)) (out T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	leader, err := m.Store.AwaitLeader(ctx)
+	if err != nil {
+		return out, err
+	}
+	if leader == m.Store.NodeID() {
+		return own(ctx, leader)
+	}
+	err = m.Transport.Call(ctx, method, leader, path, nil, &out)
+	return out, err
+}
+
+// syncTrust puts the leader's trust into effect: first what is accepted, then what is presented, with new leaves if
+// another authority issues now. Connections that are open stay.
+func (r *renewal) syncTrust(ctx context.Context) error {
+	if have := r.trusted.Load(); have > 0 && have >= r.expected.Load() {
+		return nil
+	}
+	a, err := fromLeader(ctx, r.member, http.MethodGet, transport.PathTrust, r.issuer.trust)
+	if err != nil {
+		return err
+	}
+	if a.Revision < r.trusted.Load() {
+		return nil // of a leader that has been deposed and does not know
+	}
+	kinds := []struct {
+		kind certs.Kind
+		of   trustOfOne
+	}{{certs.HTTP, a.HTTP}, {certs.Transport, a.Transport}}
+	for _, x := range kinds {
+		if err := r.Dir.InstallAuthorities(x.kind, x.of.Bundle); err != nil {
+			return err
+		}
+	}
+	if err := r.reload(); err != nil {
+		return err
+	}
+	own := true
+	for _, x := range kinds {
+		same, err := r.Dir.Rechain(x.kind, x.of.Chain, x.of.Bundle)
+		if err != nil {
+			return err
+		}
+		own = own && same
+	}
+	if own {
+		err = r.reload()
+	} else if err = r.renewNow(ctx); err == nil {
+		r.log.Info("certificates renewed", "why", "another authority issues")
+	}
+	if err == nil {
+		r.trusted.Store(a.Revision)
+	}
+	return err
+}
+
+// reload uses the files of both listeners from the next connection on.
+func (r *renewal) reload() error {
+	if err := r.Dir.Load(r.Transport.Credentials()); err != nil {
+		return err
+	}
+	return r.ReloadHTTP()
+}
+
+// syncToken keeps DIR/node.jwt valid: it is renewed in the middle of its life and when the key that signs it has
+// changed.
+func (r *renewal) syncToken(ctx context.Context) error {
+	if !r.tokenDue(time.Now()) {
+		return nil
+	}
+	t, err := fromLeader(ctx, r.member, http.MethodPost, pathNodeToken, r.issuer.mintToken)
+	if err != nil {
+		return err
+	}
+	return r.Dir.SaveNodeToken(t.NodeJWT)
+}
+
+func (r *renewal) tokenDue(now time.Time) bool {
+	jwt, err := r.Dir.NodeToken()
+	if err != nil {
+		return true
+	}
+	kid, expires, err := certs.PeekNodeJWT(jwt)
+	if err != nil || expires.Sub(now) < certs.NodeJWTLifetime/2 {
+		return true
+	}
+	key := r.tokenKey.Load()
+	return key != nil && *key != kid
+}
+
+// withheld are hosts of this member that the leader leaves out of its certificates, so that it does not ask for them
+// without end.
+type withheld struct {
+	mu    sync.Mutex
+	hosts []string
+	until time.Time
+}
+
+// note remembers what was left out, and reports whether that is news.
+func (w *withheld) note(hosts []string, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	news := len(hosts) > 0 && !slices.Equal(hosts, w.hosts)
+	w.hosts, w.until = hosts, now.Add(withheldFor)
+	return news
+}
+
+func (w *withheld) has(host string, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return now.Before(w.until) && slices.Contains(w.hosts, addr.CanonicalHost(host))
+}
