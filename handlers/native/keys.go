@@ -62,7 +62,7 @@ func (s *service) rotateDEK(q *handlers.Request) error {
 			return err
 		}
 	}
-	r, err := s.Store.Keys.PrepareRotation(q.Context(), 0, nil)
+	r, err := s.Store.Keys.PrepareDEKRotation(q.Context(), 0, nil)
 	if err != nil {
 		return err
 	}
