@@ -346,8 +346,13 @@ func (e *Engine) Look() {
 	}
 }
 
+// maxFailures is how often in a row a member may fail to take leadership up before it passes it on: it may be out of room or
+// of file descriptors, and Raft does not know.
+const maxFailures = 3
+
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
 func (e *Engine) followLeadership(ctx context.Context) {
+	failures := 0 // to take leadership up, one after the other
 	for round := 0; ; round++ {
 		e.beat.Store(time.Now().UnixNano())
 		asked := time.Now()
@@ -367,14 +372,20 @@ func (e *Engine) followLeadership(ctx context.Context) {
 		e.observeLeader(id)
 		switch {
 		case id == e.cfg.NodeID && !e.Leading() && !e.yielding.Load() && !e.closing.Load():
-			if err := e.ascend(ctx); err != nil && ctx.Err() == nil {
-				e.log.Warn("leadership could not be taken up", "err", err)
-				if errors.Is(err, errNewSchema) || errors.Is(err, errDiskHolds) {
-					_, _ = e.RefreshServers(ctx)
-					e.passOn(ctx)
-				}
+			err := e.ascend(ctx)
+			if err == nil || ctx.Err() != nil {
+				failures = 0
+				break
+			}
+			failures++
+			e.log.Warn("leadership could not be taken up", "err", err)
+			if errors.Is(err, errNewSchema) || errors.Is(err, errDiskHolds) || failures >= maxFailures {
+				failures = 0
+				_, _ = e.RefreshServers(ctx)
+				e.passOn(ctx)
 			}
 		case id != e.cfg.NodeID:
+			failures = 0
 			e.descend(ErrNotLeader)
 		}
 		if round%10 == 0 {
