@@ -95,7 +95,7 @@ func (e *environment) flush() {
 
 // complain writes an error to stderr. Some of its words may come from a server: nothing in it moves the cursor.
 func (e *environment) complain(text string) {
-	lines := strings.Split(text, "\n")
+	lines := strings.Split(inWords(text), "\n")
 	for i := range lines {
 		lines[i] = printable(lines[i])
 	}
