@@ -206,7 +206,7 @@ func (b *Book) Hear(places []Place) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, p := range places {
-		if p.NodeID != b.self && addr.Check(p.RaftAddress) == nil && b.heard[p.NodeID] == "" {
+		if p.NodeID != b.self && addr.Check(p.RaftAddress) == nil {
 			b.heard[p.NodeID] = p.RaftAddress
 		}
 	}

@@ -1,23 +1,18 @@
-// The API as the page uses it. The token is kept in sessionStorage, so it ends with the tab, and travels in the
-// Authorization header alone.
+// The API as the page uses it. The token travels in the Authorization header alone.
+import { doubt, leaderless } from "./pulse.js";
+import { token } from "./session.js";
 
-const tokenKey = "muster-token";
 let onRefused = () => {};
-
-export const token = {
-  get: () => sessionStorage.getItem(tokenKey),
-  set: (text) => sessionStorage.setItem(tokenKey, text),
-  clear: () => sessionStorage.removeItem(tokenKey),
-};
 
 /** Calls f when the server does not know the token any more. */
 export function whenRefused(f) { onRefused = f; }
 
 /** An answer that is not a success; status 0 stands for no answer at all. */
 export class APIError extends Error {
-  constructor(status, message) {
+  constructor(status, message, scope = "") {
     super(message);
     this.status = status;
+    this.scope = scope; // what it would take, where that is what lacks
   }
   get lost() { return this.status === 0; }
   /** The member does not know the endpoint, as one of an older version does not; what is at an endpoint may be missing too. */
@@ -40,7 +35,7 @@ async function failure(response) {
     const body = JSON.parse(text);
     message = body.message ?? body.error?.reason ?? body.error ?? text;
   } catch { /* plain text */ }
-  return new APIError(response.status, String(message || `the server answered ${response.status}`));
+  return new APIError(response.status, String(message || `the server answered ${response.status}`), response.headers.get("X-Muster-Scope") ?? "");
 }
 
 async function ask(path, options, signal, ms) {
@@ -56,18 +51,23 @@ async function ask(path, options, signal, ms) {
   }
 }
 
-/** Asks the API and returns the result of the envelope, or the whole answer where there is none. */
-export async function call(method, path, { body, signal, secret } = {}) {
+// Asks the API and returns the answer once it is a success.
+async function request(method, path, { body, raw, signal, secret, ms } = {}) {
   const h = headers();
   if (secret) h.Authorization = "Bearer " + secret; // a token that is only being tried
   if (body !== undefined) h["Content-Type"] = "application/json";
   if (method === "POST") h["Idempotency-Key"] = crypto.randomUUID(); // the members may repeat it without harm
-  const response = await ask(path, { method, headers: h, body: body === undefined ? undefined : JSON.stringify(body) }, signal, patience[method] ?? 75_000);
+  const response = await ask(path, { method, headers: h, body: raw ?? (body === undefined ? undefined : JSON.stringify(body)) }, signal, ms ?? patience[method] ?? 75_000);
   if (!response.ok) {
     const e = await failure(response);
     if (e.status === 401 && !secret) onRefused();
     throw e;
   }
+  return response;
+}
+
+// The result of the envelope, or the whole answer where there is none.
+async function result(response) {
   const text = await response.text();
   let data = null;
   try {
@@ -78,7 +78,40 @@ export async function call(method, path, { body, signal, secret } = {}) {
   return data !== null && typeof data === "object" && !Array.isArray(data) && "result" in data ? data.result : data;
 }
 
+/** Asks the API and returns the result. */
+export const call = async (method, path, options) => result(await request(method, path, options));
+
 export const get = (path, signal) => call("GET", path, { signal });
+
+/** Sends or fetches what is large: returns the response. */
+export const large = (method, path, options) => request(method, path, { ...options, ms: 9 * 60_000 });
+
+/**
+ * Reads from the leader, and where there is none from what this member has itself. Returns {data, since}: since is when what
+ * is shown was true, in ms, for what is old; 0 when that is not known, null for what is true now.
+ */
+export async function read(path, signal) {
+  let failed = null;
+  if (!leaderless()) {
+    try {
+      const data = await get(path, signal);
+      doubt(false);
+      return { data, since: null };
+    } catch (e) {
+      if (signal?.aborted || e.status !== 503) throw e;
+      failed = e;
+      if (/leader/i.test(e.message)) doubt(true);
+    }
+  }
+  let response;
+  try {
+    response = await request("GET", path + (path.includes("?") ? "&" : "?") + "stale", { signal });
+  } catch (e) {
+    throw e.status === 503 && failed ? failed : e;
+  }
+  const ago = response.headers.get("X-Muster-Last-Contact"), now = response.headers.get("X-Muster-Known-Leader") === "true";
+  return { data: await result(response), since: now ? null : ago === null ? 0 : Date.now() - Number(ago) };
+}
 
 /**
  * Reads server-sent events until the stream ends. EventSource cannot send a token, so this reads the body itself.

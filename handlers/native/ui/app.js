@@ -1,81 +1,126 @@
 // The frame: signing in and out, which section is shown, and whether this member and a leader answer.
-import { APIError, call, get, token, whenRefused } from "./api.js";
-import { h, sleep, span } from "./dom.js";
-import { audit, events } from "./log.js";
-import { authorities } from "./authorities.js";
-import { enrollment } from "./enrollment.js";
-import { joinTokens } from "./jointokens.js";
-import { keys } from "./keys.js";
-import { member } from "./member.js";
-import { members } from "./members.js";
-import { peering, peerings } from "./peerings.js";
-import { raft } from "./raft.js";
+import { parse } from "./address.js";
+import { APIError, call, read, whenRefused } from "./api.js";
+import { agree, offer } from "./dialog.js";
+import { h, moment, span } from "./dom.js";
+import { blind, follow, leaderless, pulse } from "./pulse.js";
+import { borrow, may, setWhoami, token, whenChanged, whoami } from "./session.js";
 
-// What the navigation shows, and what a click on an entry of a list leads to.
-const sections = [
-  ["members", "Members", members], ["join-tokens", "Join tokens", joinTokens], ["enrollment", "Enrollment", enrollment],
-  ["peerings", "Peerings", peerings], ["keys", "Keys", keys], ["authorities", "Certificates", authorities],
-  ["raft", "Raft", raft], ["events", "Events", events], ["audit", "Audit", audit],
-];
-const details = { members: member, peerings: peering };
+// What the navigation shows: [name in the address, title, file, scope that seeing it takes, what one entry's function is called].
+// A section is loaded when it is first shown.
+const sections = {
+  Cluster: [
+    ["overview", "Overview", () => import("./overview.js"), "cluster:read"],
+    ["members", "Members", () => import("./members.js"), "cluster:read", () => import("./member.js")],
+    ["raft", "Raft", () => import("./raft.js"), "cluster:read"],
+    ["autopilot", "Autopilot", () => import("./autopilot.js"), "cluster:read"],
+    ["peerings", "Peerings", () => import("./peerings.js"), "peering:read", () => import("./peering.js")],
+  ],
+  Access: [
+    ["join-tokens", "Join tokens", () => import("./jointokens.js"), "cluster:read"],
+    ["api-tokens", "API tokens", () => import("./apitokens.js"), "management"],
+    ["enrollment", "Enrollment", () => import("./enrollment.js"), "enroll"],
+  ],
+  Trust: [
+    ["keys", "Keys", () => import("./keys.js"), "keys:manage"],
+    ["authorities", "Certificates", () => import("./authorities.js"), "cluster:read"],
+    ["secrets", "Secrets", () => import("./secrets.js"), "keys:manage"],
+  ],
+  Operation: [
+    ["events", "Events", () => import("./events.js"), "cluster:read"],
+    ["audit", "Audit", () => import("./audit.js"), "cluster:read"],
+    ["backups", "Backups", () => import("./backups.js"), "management"],
+    ["settings", "Settings", () => import("./settings.js"), "cluster:read"],
+    ["schema", "Schema", () => import("./schema.js"), "cluster:read"],
+  ],
+};
+const all = Object.values(sections).flat();
 
 const $ = (id) => document.getElementById(id);
 const [main, nav, menu] = [$("main"), $("nav"), $("menu")];
 let leaving = new AbortController(); // ends what the present section does
+let place = null; // section and entry that are shown
 
-/** What the page knows about this member without a token. */
-const state = { status: null, heard: 0, lost: false };
-
-function open(moved) {
+async function open(moved) {
   leaving.abort();
   leaving = new AbortController();
-  const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
+  const { signal } = leaving;
+  const { section, entry, path } = parse();
+  place = `${section}/${entry}`;
   const signedIn = Boolean(token.get());
   nav.hidden = menu.hidden = $("signout").hidden = !signedIn;
   closeMenu();
+  offer({});
+  who();
   if (!signedIn) {
     main.replaceChildren(signIn());
     main.querySelector("input").focus();
     document.title = "Sign in – muster";
     return;
   }
-  const [id, title, section] = sections.find(([s]) => s === name) ?? sections[0];
-  const of = rest.length && details[id] ? decoded(rest.join("/")) : "";
-  nav.replaceChildren(h("ul", null, sections.map(([s, text]) => h("li", null,
-    h("a", { href: "#/" + s, "aria-current": s === id && (of ? "true" : "page") }, text)))));
-  document.title = `${of ? `${title}: ${of}` : title} – muster`;
+  const found = all.find(([s]) => s === (section || "overview"));
+  nav.replaceChildren(...Object.entries(sections).map(([group, list]) => h("div", null, h("h2", { class: "group" }, group), h("ul", null, list.map(([s, text, , scope]) => h("li", null,
+    h("a", { href: "#/" + s, class: !may(scope) && "closed", title: !may(scope) && `Takes the scope ${scope}`, "aria-current": found?.[0] === s && (entry ? "true" : "page") }, text, !may(scope) && h("span", { class: "hidden" }, " (not allowed)"))))))));
   const root = h("section");
   main.replaceChildren(root);
-  (of ? details[id] : section)({ root, signal: leaving.signal, id: of });
+  if (!found || entry && !found[4]) {
+    document.title = "Not found – muster";
+    root.append(h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, "Not found")),
+      h("p", null, "This page has nothing at ", h("code", null, "#/" + path), ". ", h("a", { href: "#/overview" }, "Go to the overview"), "."));
+  } else {
+    const [name, title, list, scope, one] = found;
+    document.title = `${entry ? `${title}: ${entry}` : title} – muster`;
+    root.className = name;
+    if (!may(scope)) {
+      root.append(h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, title)),
+        h("p", { class: "note lacking" }, `This token may not see it: it takes the scope `, h("code", null, scope), "."));
+    } else {
+      const file = await (entry ? one : list)();
+      if (signal.aborted) return;
+      file.show({ root, signal, id: entry });
+    }
+  }
   if (moved) {
     scrollTo(0, 0);
     (main.querySelector("h1") ?? main).focus();
   }
 }
 
-function decoded(text) {
-  try { return decodeURIComponent(text); } catch { return text; }
-}
+// The address has changed: another section, or a dialog in this one.
+addEventListener("hashchange", () => {
+  const { section, entry } = parse();
+  if (place === `${section}/${entry}`) {
+    agree();
+    return;
+  }
+  document.querySelectorAll("dialog").forEach((d) => d.close("back"));
+  open(true);
+});
 
-// Asks for something small. Without a leader this member answers from what it has itself, so that one can sign in and look.
-async function check(secret) {
-  if (/[^\x21-\x7e]/.test(secret)) throw new APIError(401, "");
-  try {
-    await call("GET", "/api/v1/cluster/autopilot/config", { secret });
-  } catch (e) {
-    if (e.status !== 503) throw e;
-    await call("GET", "/api/v1/audit?stale&limit=1", { secret });
+// What the cluster says of a token. Without a leader this member says it, so that one can sign in and look. A member that is
+// too old to say it is asked for something small.
+async function identify(secret) {
+  const tries = ["/api/v1/whoami", "/api/v1/whoami?stale", "/api/v1/cluster/autopilot/config?stale"];
+  for (const [i, path] of tries.entries()) {
+    try {
+      const me = await call("GET", path, secret ? { secret } : {});
+      return path.includes("whoami") ? me : null;
+    } catch (e) {
+      if (e.status === 403) return null; // a token that may not read the cluster is a token all the same
+      if (!(e.missing || e.status === 503) || i === tries.length - 1) throw e;
+      if (e.missing && i < 1) tries.splice(1, 1, tries[2]);
+    }
   }
 }
 
-function signIn(message = "") {
-  const error = h("p", { class: "error", role: "alert" }, message);
+function signIn() {
+  const error = h("p", { class: "error", role: "alert" });
   const input = h("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "token-help" });
   const go = h("button", { type: "submit", class: "primary" }, "Sign in");
   const form = h("form", { method: "dialog", novalidate: true, class: "signin" },
     h("h1", null, "Sign in"),
     h("div", { class: "field" }, h("label", { for: "token" }, "API token"), input,
-      h("small", { id: "token-help" }, "It stays in this tab and is forgotten when the tab is closed. The founder's is in ", h("code", null, "DIR/admin.token"),
+      h("small", { id: "token-help" }, "It holds for all tabs of this browser with this page, and is forgotten with the last of them. The founder's is in ", h("code", null, "DIR/admin.token"),
         "; make others with ", h("code", null, "muster api-token create"), ".")),
     error, go);
   form.addEventListener("submit", async (e) => {
@@ -88,13 +133,12 @@ function signIn(message = "") {
     }
     go.disabled = true;
     try {
-      await check(secret);
+      if (/[^\x21-\x7e]/.test(secret)) throw new APIError(401, "");
+      setWhoami(await identify(secret), true);
     } catch (e) {
-      if (e.status !== 403) { // a token that may not read the cluster is a token all the same
-        error.textContent = e.status === 401 ? "The cluster does not know this token." : `The token could not be checked: ${e.message}.`;
-        input.select();
-        return;
-      }
+      error.textContent = e.status === 401 ? "The cluster does not know this token." : `The token could not be checked: ${e.message}.`;
+      input.select();
+      return;
     } finally {
       go.disabled = false;
     }
@@ -105,15 +149,23 @@ function signIn(message = "") {
   return form;
 }
 
-function signOut(message) {
+async function signOut(message) {
   token.clear();
-  document.querySelectorAll("dialog").forEach((d) => d.close());
-  open();
+  document.querySelectorAll("dialog").forEach((d) => d.close("back"));
+  await open();
   if (message) main.querySelector(".error").textContent = message;
 }
 
 whenRefused(() => { if (token.get()) signOut("The cluster does not know this token any more."); });
 $("signout").addEventListener("click", () => signOut());
+
+// Who is signed in, and until when.
+function who() {
+  const me = token.get() ? whoami() : null;
+  $("who").replaceChildren(...(me ? [me.name, h("span", { class: "dim" }, ` ${me.scopes.join(", ") || "no scope"}`),
+    ...(me.expiresAt ? [h("span", { class: "dim" }, ", until ", moment(me.expiresAt))] : [])] : []));
+  $("who").title = me ? `${me.kind} ${me.id}` : "";
+}
 
 // Narrow screens have the navigation behind a button.
 function closeMenu() {
@@ -148,39 +200,41 @@ $("theme").addEventListener("click", () => paint(themes[(themes.indexOf(themeNow
 paint(themeNow());
 
 function banner() {
-  const { status, lost, heard } = state;
+  const { status, lost, heard } = pulse();
   let text = "";
   if (lost) text = "No connection to this member. The page goes on by itself as soon as it answers; another member's page shows the cluster meanwhile.";
-  else if (status && !status.cluster.leaderNodeId) text = "There is no leader: the cluster cannot change anything, and what is shown may be old. A majority of the voters must be up and reach each other. Raft, Events and Audit show what this member knows itself.";
+  else if (leaderless()) text = "There is no leader: the cluster cannot change anything. What is shown is what this member knows itself, and nobody knows how the members are. A majority of the voters must be up and reach each other.";
+  else if (blind()) text = "The leader does not answer. What is shown may be old.";
   else if (status?.reason) text = `This member is not ready: ${status.reason}.`;
   if (!lost && status?.notices) text = [text, ...status.notices.map((n) => `${n[0].toUpperCase()}${n.slice(1)}.`)].filter(Boolean).join(" ");
-  const urgent = lost || status && !status.cluster.leaderNodeId;
-  $("banner").className = urgent ? "bad" : "warn";
+  $("banner").className = blind() ? "bad" : "warn";
   $("banner").hidden = !text;
   if ($("banner-text").textContent !== text) $("banner-text").textContent = text;
   $("banner-age").textContent = lost && heard ? `Last answer ${span((Date.now() - heard) / 1000)} ago.` : "";
   if (status) {
-    const place = `${status.name} · node ${status.cluster.nodeId} · ${status.cluster.role.toLowerCase()}`;
-    if ($("where").textContent !== place) $("where").textContent = place;
+    const where = `${status.name} · node ${status.cluster.nodeId} · ${lost ? "no answer" : status.cluster.role.toLowerCase()}`;
+    if ($("where").textContent !== where) $("where").textContent = where;
     $("where").title = `cluster ${status.cluster.clusterId ?? ""}, version ${status.version}`;
   }
 }
 
-async function watch() {
-  for (let failed = 0; ;) {
-    try {
-      const limit = AbortSignal.timeout(5000);
-      state.status = await get("/api/v1/status", limit);
-      [state.heard, state.lost, failed] = [Date.now(), false, 0];
-    } catch {
-      state.lost = ++failed > 1; // one that got lost is no news
-    }
-    banner();
-    await sleep(state.lost ? 1000 : 2000);
-    while (document.hidden) await sleep(500);
-  }
+// What the token allows may change, and it may end.
+async function watchToken() {
+  if (!token.get() || document.hidden) return;
+  try { setWhoami((await read("/api/v1/whoami")).data); } catch { /* the sections say what is wrong */ }
 }
-setInterval(banner, 1000);
-addEventListener("hashchange", () => open(true));
-open();
-watch();
+
+async function begin() {
+  follow(banner);
+  setInterval(banner, 1000);
+  await borrow();
+  if (token.get()) {
+    try { setWhoami(await Promise.race([identify(), new Promise((_, no) => { setTimeout(no, 1500); })]), true); } catch { /* the sections say what is wrong */ }
+    if (token.get()) await open(); // else it was refused, and that is said
+  } else {
+    await open();
+  }
+  whenChanged(() => open());
+  setInterval(watchToken, 30_000);
+}
+begin();

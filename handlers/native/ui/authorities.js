@@ -1,8 +1,10 @@
 // Certificate authorities, their rotation, and the certificates they have issued.
-import { call, get } from "./api.js";
-import { ask } from "./dialog.js";
-import { actor, button, clock, code, facts, h, heading, mark, muted, none, show, toast, when } from "./dom.js";
+import { link } from "./address.js";
+import { call } from "./api.js";
+import { agree, ask, offer } from "./dialog.js";
+import { actor, button, clock, facts, h, heading, id, mark, muted, none, show as put, toast, when } from "./dom.js";
 import { live } from "./live.js";
+import { may } from "./session.js";
 import { table } from "./table.js";
 
 const path = "/api/v1/cluster/ca";
@@ -19,7 +21,7 @@ const flag = { start: "", continue: " --force", drop: " --drop", rollback: " --r
 
 function change(kind, action, { title, intro, danger, fields = [] }, changed) {
   ask({
-    title, danger, action: { start: "Rotate", continue: "Go on", drop: "Drop the old CA", rollback: "Roll back" }[action],
+    at: [action, kind], title, danger, action: { start: "Rotate", continue: "Go on", drop: "Drop the old CA", rollback: "Roll back" }[action],
     intro: h("p", null, intro),
     fields: [...fields, { name: "dryRun", type: "checkbox", label: "Dry run", help: "Say what would be done and change nothing.", value: action === "start" }],
     command: (v) => `muster ca rotate --kind ${kind}${flag[action]}${v.overlap ? ` --overlap ${v.overlap}` : ""}${v.force ? " --force" : ""}${v.dryRun ? " --dry-run" : ""}`,
@@ -41,51 +43,62 @@ const phases = { trust: "new authority becomes trusted", issue: "new certificate
 
 function rotation(k, again) {
   const r = k.rotation;
-  const act = (action, title, intro, danger, fields) => button(`${title}…`, () => change(k.kind, action, { title: `${title}: ${names[k.kind] ?? k.kind}`, intro, danger, fields }, again), danger ? "danger" : "");
+  const act = (action, title, intro, danger, fields) => may("management") && button(`${title}…`, () => change(k.kind, action, { title: `${title}: ${names[k.kind] ?? k.kind}`, intro, danger, fields }, again), danger ? "danger" : "");
   const force = [{ name: "force", type: "checkbox", label: "Without the members that are waited for", help: "They have to join again with --rejoin." }];
   return h("section", { class: "panel" },
     h("h3", null, r.rolledBack ? "Roll-back under way" : "Rotation under way"),
     h("ol", { class: "phases" }, Object.entries(phases).map(([p, text]) => h("li", { "aria-current": p === r.phase && "step" }, text, p === r.phase && muted(" since ", when(r.phaseSince)))), h("li", null, "the old one is dropped", r.dropAt && muted(" ", when(r.dropAt)))),
     facts(["Generations", `${r.old} → ${r.new}`], ["Started", [when(r.startedAt), muted(" by ", actor(r.startedBy))]], ["Overlap", r.overlap]),
-    r.pending.length > 0 && [h("h4", null, "Members that are waited for"), h("ul", null, r.pending.map((p) => h("li", null, h("a", { href: `#/members/${p.nodeId}` }, p.name), ` ${p.reason}`)))],
+    r.pending.length > 0 && [h("h4", null, "Members that are waited for"), h("ul", null, r.pending.map((p) => h("li", null, h("a", { href: link("members", p.nodeId) }, p.name), ` ${p.reason}`)))],
     h("div", { class: "actions" },
       r.phase !== "overlap" && r.pending.length > 0 && act("continue", "Go on without them", "The members that have not answered are left behind. They have to join again with --rejoin.", true),
       r.phase === "overlap" && act("drop", "Drop the old one now", "The old authority is not trusted any more, before the overlap is over.", true, force),
       !r.rolledBack && act("rollback", "Roll back", "The old authority issues again and the new one goes.")));
 }
 
+// Those in use first, soonest expiry first; retired ones last.
+const byState = (list) => list.toSorted((a, b) => (a.state === "retired") - (b.state === "retired") || (a.notAfter < b.notAfter ? -1 : 1));
+
 function authority(k, again) {
   return h("section", { class: "authority" },
-    h("div", { class: "heading" }, h("h2", null, names[k.kind] ?? k.kind), h("div", { class: "actions" }, !k.rotation && button("Rotate…", () => start(k.kind, again)))),
+    h("div", { class: "heading" }, h("h2", null, names[k.kind] ?? k.kind), h("div", { class: "actions" }, !k.rotation && (may("management") ? button("Rotate…", () => start(k.kind, again)) : muted("Rotating it takes the scope ", h("code", null, "management"))))),
     k.rotationAdvised && h("p", null, mark("warn", `A rotation is advised: ${k.rotationAdvised}`)),
     k.rotation && rotation(k, again),
-    k.generations.map((g) => facts(["Generation", [String(g.generation), muted(` ${g.state}`)]], ["Expires", [days(g.daysLeft), muted(" ", clock(g.notAfter))]],
-      ["Subject", g.subject], ["Origin", g.origin], ["Fingerprint", h("code", { class: "long" }, g.fingerprint)])));
+    byState(k.generations).map((g) => facts(["Generation", [String(g.generation), muted(` ${g.state}`)]],
+      [g.state === "retired" ? "Not used any more; would expire" : "Expires", g.state === "retired" ? muted(clock(g.notAfter)) : [days(g.daysLeft), muted(" ", clock(g.notAfter))]],
+      ["Subject", g.subject], ["Origin", g.origin], ["Fingerprint", id(g.fingerprint, "the fingerprint")])));
 }
 
 /** The section. */
-export function authorities({ root, signal }) {
+export function show({ root, signal }) {
+  let now = [];
+  offer({ start(kind) { if (may("management") && now.some((k) => k.kind === kind && !k.rotation)) start(kind, () => part.refresh()); } });
   const part = live({
-    signal, what: "The list of authorities", load: (signal) => get(path, signal),
+    signal, what: "The list of authorities", load: (ask) => ask(path),
     pause: (list) => (list.some((k) => k.rotation) ? 1000 : 5000),
-    draw(list, body) { show(body, list, () => list.map((k) => authority(k, () => part.refresh()))); },
+    draw(list, body) {
+      now = list;
+      const soonest = (k) => byState(k.generations)[0]?.notAfter ?? "";
+      put(body, list, () => list.toSorted((a, b) => (soonest(a) < soonest(b) ? -1 : 1)).map((k) => authority(k, () => part.refresh())));
+      agree();
+    },
   });
   const grid = table({
     caption: "Certificates", key: (c) => c.serial, empty: "There are no certificates.",
     columns: [
-      { title: "Member", sort: (c) => c.node ?? "", cell: (c) => (c.nodeId ? h("a", { href: `#/members/${c.nodeId}` }, c.node ?? `node ${c.nodeId}`) : none()) },
+      { title: "Member", sort: (c) => c.node ?? "", cell: (c) => (c.nodeId ? h("a", { href: link("members", c.nodeId) }, c.node ?? `node ${c.nodeId}`) : none()) },
       { title: "Kind", sort: (c) => c.kind, cell: (c) => c.kind },
       { title: "Expires", sort: (c) => c.expiresAt, cell: (c) => [c.revokedAt ? mark("idle", "revoked") : days(c.daysLeft), muted(clock(c.expiresAt))] },
       { title: "Issued", sort: (c) => c.issuedAt, cell: (c) => when(c.issuedAt) },
       { title: "CA generation", num: true, sort: (c) => c.authority ?? 0, cell: (c) => c.authority ?? none() },
-      { title: "Serial", cell: (c) => code(c.serial) },
+      { title: "Serial", cell: (c) => id(c.serial, "the serial number") },
     ],
   });
   const certificates = live({
-    signal, every: 8000, what: "The list of certificates", load: (signal) => get("/api/v1/cluster/certificates?current=true", signal),
+    signal, every: 8000, what: "The list of certificates", load: (ask) => ask("/api/v1/cluster/certificates?current=true"),
     draw(list, body) {
       if (!body.firstChild) body.append(grid.el);
-      grid.update(list);
+      grid.update(list.toSorted((a, b) => (a.expiresAt < b.expiresAt ? -1 : 1)));
     },
   });
   root.append(heading("Certificates"), part.el, h("h2", null, "Certificates in use"), certificates.el);

@@ -1,8 +1,19 @@
 // Dialogs that do something: what it is, the command line that does the same, the server's own words when it fails.
+import { enterDialog, leaveDialog, param } from "./address.js";
 import { APIError } from "./api.js";
 import { button, copyable, h } from "./dom.js";
 
-let serial = 0;
+let serial = 0, offers = {};
+
+/** Says which dialogs the section that is shown has, by the names that they have in the address: {name(of)}. */
+export function offer(map) { offers = map; }
+
+/** Makes what is open agree with the address: Back closes a dialog, and an address with one opens it. */
+export function agree() {
+  const name = param("dialog"), open = document.querySelector("dialog");
+  if (open && open.dataset.address !== `${name}/${param("of")}`) open.close("back");
+  else if (!open && name) offers[name]?.(param("of"));
+}
 
 function field(f) {
   const id = `f${++serial}`;
@@ -19,15 +30,15 @@ function field(f) {
 }
 
 /**
- * Opens a dialog. o: {title, intro, fields, command(values), action, danger, typed, run(values), done(result)}.
+ * Opens a dialog. o: {at: [name, of], title, intro, fields, command(values), action, danger, typed, run(values), done(result)}.
  * typed is what must be typed before the action can be taken. done may return elements, which are then shown instead of
- * closing, such as a token that is shown once. The focus goes back to where it was.
+ * closing, such as a token that is shown once, or an address to go to. The focus goes back to where it was.
  */
 export function ask(o) {
   const id = `d${++serial}`;
   const opener = document.activeElement;
   const fields = (o.fields ?? []).map((f) => ({ ...f, ...field(f) }));
-  const values = () => Object.fromEntries(fields.map((f) => [f.name, f.type === "checkbox" ? f.input.checked : f.input.value.trim()]));
+  const values = () => Object.fromEntries(fields.map((f) => [f.name, f.type === "checkbox" ? f.input.checked : f.exact ? f.input.value : f.input.value.trim()]));
   const typed = o.typed && field({ name: "typed", label: ["Type ", h("strong", null, o.typed), " to confirm"] });
   const error = h("p", { class: "error", role: "alert" });
   const go = h("button", { type: "submit", class: o.danger ? "danger" : "primary" }, o.action);
@@ -36,8 +47,9 @@ export function ask(o) {
     o.intro && h("div", { class: "intro" }, o.intro), fields.length > 0 && h("div", { class: fields.length > 4 ? "fields many" : "fields" }, fields.map((f) => f.row)), typed?.row,
     o.command && h("div", null, h("h3", null, "The same on the command line"), command), error,
     h("div", { class: "buttons" }, button("Cancel", () => dialog.close()), go));
-  const dialog = h("dialog", { "aria-labelledby": id }, h("h2", { id }, o.title), form);
-  let busy = false, keep = false;
+  const [name, of = ""] = o.at;
+  const dialog = h("dialog", { "aria-labelledby": id, "data-address": `${name}/${of}` }, h("h2", { id }, o.title), form);
+  let busy = false, keep = false, to;
 
   function refresh() {
     if (o.command) {
@@ -67,6 +79,7 @@ export function ask(o) {
     try {
       const content = o.done?.(await o.run(values()));
       if (!(content instanceof Node)) {
+        to = content;
         dialog.close();
         return;
       }
@@ -85,10 +98,12 @@ export function ask(o) {
   dialog.addEventListener("cancel", (e) => { if (busy || keep) e.preventDefault(); }); // what is shown once is not lost by a slip
   dialog.addEventListener("close", () => {
     dialog.remove();
+    if (dialog.returnValue !== "back") leaveDialog(to);
     if (opener?.isConnected) opener.focus();
     else document.getElementById("main").focus();
     o.closed?.();
   });
+  enterDialog(name, of);
   document.body.append(dialog);
   refresh();
   dialog.showModal();

@@ -1,4 +1,5 @@
 // Building blocks of the page. Whatever comes from the API becomes text: nothing here, or anywhere, sets HTML.
+import { blind } from "./pulse.js";
 
 /** Makes an element. Strings become text; what is empty is left out; on… are listeners. */
 export function h(name, props, ...children) {
@@ -17,7 +18,7 @@ const nodes = (list) => list.flat(Infinity).filter((c) => c !== null && c !== un
 
 /** Replaces what is in an element, but only when what it shows has changed: focus and selection stay. */
 export function show(el, data, make) {
-  const sign = JSON.stringify(data);
+  const sign = blind() + JSON.stringify(data);
   if (el.shown === sign) return;
   el.shown = sign;
   const focused = focusIn(el);
@@ -41,10 +42,16 @@ export const muted = (...children) => h("span", { class: "muted" }, ...children)
 export const code = (text) => h("code", null, text);
 export const none = () => h("span", { class: "muted none" }, "–");
 
+/** A text with its long ids cut down to what tells them apart; the whole is its title. */
+export function short(text) {
+  const cut = String(text).replace(/\b[0-9a-f]{26}([0-9a-f]{6})\b/g, "…$1").replace(/\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g, "$1…");
+  return cut === String(text) ? cut : h("span", { title: text }, cut);
+}
+
 /** Who did something: a name, and as much of the token's id as tells two of one name apart. */
 export function actor(text) {
   const [, name, id] = /^(.*) \(([0-9a-f]{32})\)$/.exec(text ?? "") ?? [];
-  return id ? h("span", { title: text }, name, h("span", { class: "dim" }, ` …${id.slice(-6)}`)) : text || none();
+  return id ? h("span", { title: text }, name, h("span", { class: "dim" }, ` …${id.slice(-6)}`)) : text ? short(text) : none();
 }
 
 export const labels = (map) => {
@@ -82,30 +89,56 @@ setInterval(() => {
   }
 }, 1000);
 
+/** The time of a day, with the day when that was not today. */
+export function moment(text) {
+  const iso = new Date(text).toISOString(), today = iso.slice(0, 10) === new Date().toISOString().slice(0, 10);
+  return h("time", { datetime: iso, title: iso }, (today ? "" : iso.slice(0, 10) + " ") + iso.slice(11, 19));
+}
+
 /** The exact time to the second, for logs. */
 export const clock = (text) => h("time", { datetime: text, title: text }, String(text).replace("T", " ").replace("Z", ""));
 
 /** A button; what it acts on is said where it stands among others of the same text. */
 export const button = (text, onclick, kind = "", on = "") => h("button", { type: "button", class: kind, "aria-label": on && `${text} ${on}`, onclick }, text);
 
+// Copies a text; where that is not allowed, `otherwise` makes it easy to do by hand.
+async function copy(b, text, otherwise) {
+  const before = b.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    b.textContent = "Copied";
+  } catch {
+    b.textContent = otherwise();
+  }
+  setTimeout(() => { b.textContent = before; }, 2500);
+}
+
+/** A short text such as an id or an address, with a button that copies it. */
+export function id(text, what) {
+  if (!text) return none();
+  const shown = code(text);
+  const b = h("button", { type: "button", class: "copyid quiet", title: "Copy", "aria-label": `Copy ${what} ${text}`,
+    onclick: () => copy(b, text, () => { getSelection().selectAllChildren(shown); return "Ctrl+C"; }) });
+  return h("span", { class: "id" }, shown, b);
+}
+
 /** A text with a button that copies it. */
 export function copyable(text, what) {
   const shown = h("code", { tabindex: "0", "aria-label": what }, text);
-  const b = button("Copy", async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      b.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(shown);
-      b.textContent = "Press Ctrl+C";
-    }
-    setTimeout(() => { b.textContent = "Copy"; }, 2500);
-  }, "quiet");
+  const b = button("Copy", () => copy(b, text, () => { getSelection().selectAllChildren(shown); return "Press Ctrl+C"; }), "quiet");
   b.setAttribute("aria-label", "Copy " + what);
   return h("div", { class: "copy" }, shown, b);
 }
 
 export const facts = (...pairs) => h("dl", { class: "facts" }, pairs.filter(Boolean).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
+
+/** Filters above a list; narrow screens fold them. */
+export function filters(...fields) {
+  const wide = matchMedia("(min-width: 46.01rem)");
+  const el = h("details", { class: "filters", role: "search", open: wide.matches }, h("summary", null, "Filter"), h("div", null, ...fields));
+  wide.addEventListener("change", () => { el.open = wide.matches; });
+  return el;
+}
 
 export const heading = (title, ...actions) => h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, title), h("div", { class: "actions" }, ...actions));
 

@@ -1,16 +1,16 @@
 // Enrollment tokens, and what was enrolled with them.
-import { call, get } from "./api.js";
-import { ask } from "./dialog.js";
+import { call } from "./api.js";
+import { agree, ask, offer } from "./dialog.js";
 import { actor, button, code, copyable, h, heading, muted, none, toast, when, word } from "./dom.js";
 import { lifetimes, tokenState } from "./jointokens.js";
-import { live } from "./live.js";
+import { live, offered } from "./live.js";
 import { table } from "./table.js";
 
 const path = "/api/v1/cluster/enrollment-tokens", enrolledPath = "/api/v1/cluster/enrollments";
 
 function create(changed) {
   ask({
-    title: "Create an enrollment token", action: "Create",
+    at: ["create"], title: "Create an enrollment token", action: "Create",
     fields: [
       { name: "name", label: "Name", help: "What it is called in lists and in the audit log. Empty: one is made." },
       { name: "scope", label: "For", options: [["node", "a node"], ["kibana", "Kibana"]], value: "node" },
@@ -29,7 +29,7 @@ function create(changed) {
 
 function revoke(t, changed) {
   ask({
-    title: `Revoke ${t.name}`, action: "Revoke", danger: true,
+    at: ["revoke", t.id], title: `Revoke ${t.name}`, action: "Revoke", danger: true,
     intro: h("p", null, "The token cannot be used any more."),
     fields: [{ name: "keep", type: "checkbox", label: "Keep what was enrolled with it", help: "Otherwise those enrollments are revoked too." }],
     command: (v) => `muster enroll-token revoke ${word(t.id)}${v.keep ? " --keep-enrollments" : ""}`,
@@ -40,7 +40,7 @@ function revoke(t, changed) {
 
 function takeBack(e, changed) {
   ask({
-    title: "Revoke this enrollment", action: "Revoke", danger: true,
+    at: ["take-back", e.id], title: "Revoke this enrollment", action: "Revoke", danger: true,
     intro: h("p", null, "The certificate or service token that was handed out to ", code(e.remote), " is not accepted any more."),
     command: () => `muster enrollment revoke ${word(e.id)}`,
     run: () => call("DELETE", `${enrolledPath}/${encodeURIComponent(e.id)}`),
@@ -49,7 +49,7 @@ function takeBack(e, changed) {
 }
 
 /** The section. */
-export function enrollment({ root, signal }) {
+export function show({ root, signal }) {
   const tokens = table({
     caption: "Enrollment tokens", key: (t) => t.id, empty: "There are no enrollment tokens.",
     columns: [
@@ -62,15 +62,24 @@ export function enrollment({ root, signal }) {
       { title: "Action", cell: (t) => (t.state === "valid" ? button("Revoke…", () => revoke(t, part.refresh), "", t.name) : none()) },
     ],
   });
+  let now = [], nowDone = [];
+  const again = () => part.refresh();
+  offer({
+    create: () => create(again),
+    revoke(of) { const t = now.find((x) => x.id === of && x.state === "valid"); if (t) revoke(t, again); },
+    "take-back"(of) { const e = nowDone.find((x) => x.id === of && !x.revokedAt); if (e) takeBack(e, enrolled.refresh); },
+  });
   const part = live({
-    signal, every: 4000, what: "Enrollment", load: (signal) => get(path, signal),
+    signal, every: 4000, what: "Enrollment", load: (ask) => ask(path),
     draw(list, body) {
       if (!body.firstChild) body.append(tokens.el);
+      now = list;
       tokens.update(list.toSorted((a, b) => (a.createdAt < b.createdAt ? 1 : -1)));
+      agree();
     },
   });
   const done = table({
-    caption: "Enrollments", key: (e) => e.id, empty: "Nothing was enrolled yet.",
+    caption: "Enrollments", address: "done-", key: (e) => e.id, empty: "Nothing was enrolled yet.",
     columns: [
       { title: "From", sort: (e) => e.remote, cell: (e) => [h("div", null, e.remote), muted(e.kind)] },
       { title: "State", sort: (e) => e.state, cell: (e) => tokenState(e.state) },
@@ -82,12 +91,14 @@ export function enrollment({ root, signal }) {
     ],
   });
   const enrolled = live({
-    signal, every: 6000, what: "The list of enrollments", load: (signal) => get(enrolledPath, signal),
+    signal, every: 6000, what: "The list of enrollments", load: (ask) => ask(enrolledPath),
     draw(list, body) {
       if (!body.firstChild) body.append(done.el);
+      nowDone = list;
       done.update(list.toSorted((a, b) => (a.enrolledAt < b.enrolledAt ? 1 : -1)));
+      agree();
     },
   });
-  root.append(heading("Enrollment tokens", button("Create an enrollment token…", () => create(() => part.refresh()), "primary")), part.el,
+  root.append(heading("Enrollment tokens", offered("enroll", button("Create an enrollment token…", () => create(again), "primary"))), part.el,
     h("h2", null, "Enrolled"), enrolled.el);
 }

@@ -1,8 +1,10 @@
 // Join tokens: how a machine gets in.
-import { call, get } from "./api.js";
-import { ask } from "./dialog.js";
-import { actor, button, code, copyable, h, heading, labels, mark, muted, none, toast, when, word } from "./dom.js";
-import { live } from "./live.js";
+import { link } from "./address.js";
+import { call } from "./api.js";
+import { agree, ask, offer } from "./dialog.js";
+import { actor, button, code, copyable, h, heading, id, labels, mark, muted, none, toast, when, word } from "./dom.js";
+import { live, offered } from "./live.js";
+import { may } from "./session.js";
 import { table } from "./table.js";
 
 const path = "/api/v1/cluster/join-tokens";
@@ -27,7 +29,7 @@ const flags = { nodeId: "node-id", maxUses: "max-uses", mode: "mode", bindCidr: 
 
 function create(changed) {
   ask({
-    title: "Create a join token", action: "Create",
+    at: ["create"], title: "Create a join token", action: "Create",
     fields: [
       { name: "ttl", label: "Usable for", options: lifetimes, value: defaults.ttl },
       { name: "maxUses", label: "How many machines", type: "number", min: 1, max: 1000000, value: 1, required: true },
@@ -58,7 +60,7 @@ function create(changed) {
 
 function revoke(t, changed) {
   ask({
-    title: "Revoke this join token", action: "Revoke", danger: true,
+    at: ["revoke", t.id], title: "Revoke this join token", action: "Revoke", danger: true,
     intro: h("p", null, "No further machine can use token ", code(t.id), ". Members that came with it stay."),
     command: () => `muster join-token revoke ${word(t.id)}`,
     run: () => call("DELETE", `${path}/${encodeURIComponent(t.id)}`),
@@ -70,27 +72,32 @@ const bindings = (t) => [t.nodeId && `node ${t.nodeId}`, t.mode === "replicate" 
   t.bindName && `names ${t.bindName}`, t.bindKey && `key ${t.bindKey.slice(0, 8)}…`].filter(Boolean);
 
 /** The section. */
-export function joinTokens({ root, signal }) {
+export function show({ root, signal }) {
   const grid = table({
     caption: "Join tokens", key: (t) => t.id, empty: "There are no join tokens.",
     columns: [
-      { title: "Token", sort: (t) => t.id, cell: (t) => [code(t.id), t.format !== "muster" && muted(` ${t.format}`)] },
+      { title: "Token", sort: (t) => t.id, cell: (t) => [id(t.id, "the id of the token"), t.format !== "muster" && muted(` ${t.format}`)] },
       { title: "State", sort: (t) => t.state, cell: (t) => tokenState(t.state) },
       { title: "Uses", num: true, sort: (t) => t.uses, cell: (t) => `${t.uses} of ${t.maxUses}` },
-      { title: "Used by", cell: (t) => (t.usedBy?.length ? h("div", { class: "line" }, t.usedBy.slice(0, 5).map((u) => h("a", { href: `#/members/${u.nodeId}`, title: `from ${u.remote}` }, `node ${u.nodeId}`)), t.usedBy.length > 5 && muted(`and ${t.usedBy.length - 5} more`)) : none()) },
+      { title: "Used by", cell: (t) => (t.usedBy?.length ? h("div", { class: "line" }, t.usedBy.slice(0, 5).map((u) => h("a", { href: link("members", u.nodeId), title: `from ${u.remote}` }, `node ${u.nodeId}`)), t.usedBy.length > 5 && muted(`and ${t.usedBy.length - 5} more`)) : none()) },
       { title: "Bound to", cell: (t) => (bindings(t).length ? bindings(t).map((b) => h("div", null, b)) : none()) },
       { title: "Labels", cell: (t) => labels(t.labels) },
       { title: "Created", sort: (t) => t.createdAt, cell: (t) => [h("div", null, when(t.createdAt)), muted("by ", actor(t.createdBy))] },
       { title: "Expires", sort: (t) => t.expiresAt, cell: (t) => when(t.expiresAt) },
-      { title: "Action", cell: (t) => (t.state === "valid" ? button("Revoke…", () => revoke(t, part.refresh), "", t.id) : none()) },
+      ...(may("cluster:manage") ? [{ title: "Action", cell: (t) => (t.state === "valid" ? button("Revoke…", () => revoke(t, part.refresh), "", t.id) : none()) }] : []),
     ],
   });
+  let now = [];
+  const again = () => part.refresh();
+  offer({ create: () => create(again), revoke(of) { const t = now.find((x) => x.id === of && x.state === "valid"); if (t) revoke(t, again); } });
   const part = live({
-    signal, what: "The list of join tokens", load: (signal) => get(path, signal),
+    signal, what: "The list of join tokens", load: (ask) => ask(path),
     draw(list, body) {
+      now = list;
       if (!body.firstChild) body.append(grid.el);
       grid.update(list.toSorted((a, b) => (a.createdAt < b.createdAt ? 1 : -1)));
+      agree();
     },
   });
-  root.append(heading("Join tokens", button("Create a join token…", () => create(() => part.refresh()), "primary")), part.el);
+  root.append(heading("Join tokens", offered("cluster:manage", button("Create a join token…", () => create(again), "primary"))), part.el);
 }

@@ -1,61 +1,82 @@
-// A part of the page that is asked for again and again. What was shown last stays, marked with its age, while there is
-// no answer; it goes on by itself when there is one.
-import { APIError } from "./api.js";
-import { h, sleep, span } from "./dom.js";
+// A part of the page that is asked for again and again. What was shown last stays, dimmed and with its age, while there is
+// no answer or no leader; it goes on by itself, at once when there is one.
+import { APIError, read } from "./api.js";
+import { h, muted, sleep, span } from "./dom.js";
+import { whenTurned } from "./pulse.js";
+import { may } from "./session.js";
+
+const longest = 15_000, retry = 1000; // ms
+
+/** What is said in the place of something that the token may not see or do. */
+export const lacking = (scope, what) => h("p", { class: "note lacking" }, `${what} takes a token with the scope `, h("code", null, scope), ".");
 
 /**
- * load(signal) fetches, draw(data, body) shows, pause(data) may give the ms until the next time.
- * Returns {el, refresh}.
+ * load(ask, signal) fetches with ask(path), draw(data, body) shows, pause(data) may give the ms until the next time. scope is
+ * what seeing it takes. Returns {el, refresh}.
  */
-export function live({ load, draw, signal, every = 2500, pause, what = "This" }) {
+export function live({ load, draw, signal, every = 2500, pause, what = "This", scope }) {
   const note = h("p", { class: "note", hidden: true });
   const body = h("div", { class: "live" });
   const el = h("div", null, note, body);
-  let last = 0, error = null, wake = new AbortController();
+  let data, shown = 0, since = null, error = null, wake = new AbortController(); // shown: when the data came; since: when they were true
+  if (scope && !may(scope)) return { el: lacking(scope, what), refresh() {} };
 
   function say() {
-    if (!error) {
-      note.hidden = true;
-      body.classList.remove("stale");
-      return;
+    body.classList.toggle("stale", Boolean(shown && (error || since !== null)));
+    let text = "";
+    if (error) {
+      if (error.missing && !shown) text = `${what} is not available on this member.`;
+      else if (error.status === 403) text = `This token does not allow it: ${error.scope ? `it takes the scope ${error.scope}` : error.message}.`;
+      else text = `${error.message}.`;
+    } else if (since !== null) {
+      text = "There is no leader. This is what this member knows itself" + (since ? "." : ", and it may be old.");
     }
-    note.hidden = false;
-    let text;
-    if (error.missing && !last) text = `${what} is not available on this member.`;
-    else if (error.status === 403) text = `This token does not allow it: ${error.message}`;
-    else text = `${error.message}.`.replace("..", ".");
-    if (last) {
-      text += ` Shown as it was ${span((Date.now() - last) / 1000)} ago.`;
-      body.classList.add("stale");
-    }
+    const at = error ? shown : since;
+    if (at) text += ` Shown as it was ${span((Date.now() - at) / 1000)} ago.`;
+    text = text.replace("..", ".");
+    note.hidden = !text;
     if (note.textContent !== text) note.textContent = text;
   }
 
   async function run() {
     const tick = setInterval(say, 1000);
     signal.addEventListener("abort", () => clearInterval(tick), { once: true });
+    whenTurned(() => { // who leads has changed: what is under way may hang, and what is shown may be wrong
+      if (shown) draw(data, body);
+      wake.abort();
+    }, signal);
     while (!signal.aborted) {
       const begin = performance.now();
-      let wait = every;
+      let wait = retry;
       wake = new AbortController();
+      const both = AbortSignal.any([signal, wake.signal]);
       try {
-        const data = await load(signal);
+        let oldest = null;
+        const ask = async (path) => {
+          const r = await read(path, both);
+          if (r.since !== null) oldest = Math.min(oldest ?? Infinity, r.since);
+          return r.data;
+        };
+        data = await load(ask, both);
         if (signal.aborted) return;
-        [last, error] = [Date.now(), null];
+        [shown, since, error] = [Date.now(), oldest, null];
         draw(data, body);
-        wait = pause?.(data) ?? every;
+        wait = Math.max(pause?.(data) ?? every, Math.min(10 * (performance.now() - begin), longest)); // a large cluster is asked less often
       } catch (e) {
         if (signal.aborted) return;
+        if (wake.signal.aborted) continue;
         error = e instanceof APIError ? e : new APIError(-1, "this part of the page has failed");
         if (!(e instanceof APIError)) console.error(e);
-        if (error.missing || error.status === 403) wait = 15_000;
+        if (error.missing || error.status === 403) wait = longest;
       }
       say();
-      // A large cluster is asked less often: a tenth of the time at most.
-      await sleep(Math.max(wait, 10 * (performance.now() - begin)), AbortSignal.any([signal, wake.signal]));
+      await sleep(wait, both);
       while (document.hidden && !signal.aborted && !wake.signal.aborted) await sleep(500, signal);
     }
   }
   run();
   return { el, refresh: () => wake.abort() };
 }
+
+/** An action that takes a scope: what is given when the token has it, or what it would take. */
+export const offered = (scope, ...actions) => (may(scope) ? actions : muted("Changing it takes the scope ", h("code", null, scope)));

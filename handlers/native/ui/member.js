@@ -1,8 +1,10 @@
 // One member: everything that is known about it, its leases, and how far a drain is.
-import { get } from "./api.js";
-import { button, code, facts, h, heading, labels, mark, muted, none, show, when } from "./dom.js";
-import { live } from "./live.js";
-import { drain, drainDialog, health, merge, promoteDialog, removeDialog, resumeDialog, role, transferDialog } from "./members.js";
+import { agree, offer } from "./dialog.js";
+import { button, facts, h, heading, id as copied, labels, mark, muted, none, show as put, when } from "./dom.js";
+import { live, offered } from "./live.js";
+import { blind } from "./pulse.js";
+import { actions, drain, merge, role, status } from "./members.js";
+import { may } from "./session.js";
 import { table } from "./table.js";
 
 function progress(m, leases) {
@@ -21,7 +23,7 @@ function progress(m, leases) {
 }
 
 /** The section of one member. */
-export function member({ root, signal, id }) {
+export function show({ root, signal, id }) {
   const path = `/api/v1/cluster/members/${encodeURIComponent(id)}`;
   const said = h("p", { class: "hidden", role: "status" }); // for screen readers, without the times that go on by themselves
   const head = h("div"), state = h("div"), about = h("div");
@@ -34,35 +36,36 @@ export function member({ root, signal, id }) {
       { title: "Expires", sort: (l) => l.expiresAt, cell: (l) => when(l.expiresAt) },
     ],
   });
+  let now = null;
+  const again = () => part.refresh();
+  offer(Object.fromEntries(actions.map(([name, , dialog, fits]) => [name, (of) => { if (now && of === String(now.nodeId) && fits(now)) dialog(now, again); }])));
   const part = live({
     signal, what: "This member",
-    async load(signal) {
-      const [m, pilot, leases] = await Promise.all([get(path, signal), get("/api/v1/cluster/autopilot", signal), get(`/api/v1/cluster/leases?nodeId=${encodeURIComponent(id)}`, signal)]);
+    async load(ask) {
+      const [m, pilot, leases] = await Promise.all([ask(path), ask("/api/v1/cluster/autopilot"), ask(`/api/v1/cluster/leases?nodeId=${encodeURIComponent(id)}`)]);
       return { m: merge(m, pilot.servers.find((s) => s.nodeId === m.nodeId)), leases };
     },
     pause: ({ m }) => (m.drainState === "draining" ? 700 : 2500),
     draw({ m, leases }, body) {
       if (!body.firstChild) body.append(said, head, state, about, h("section", null, h("h2", null, "Leases"), leaseTable.el));
+      now = m;
       if (m.drainState !== "active" || said.textContent) {
         const text = `${m.name} is ${m.drainState}${m.drainState === "draining" ? `, ${leases.length} leases left` : ""}`;
         if (said.textContent !== text) said.textContent = text;
       }
-      const again = () => part.refresh();
-      show(head, m, () => heading([m.name, m.isLeader && h("span", { class: "tag" }, "leader")],
-        m.drainState === "active" ? button("Drain…", () => drainDialog(m, again)) : button("Resume…", () => resumeDialog(m, again)),
-        m.role !== "voter" && m.mode !== "replicate" && button("Promote…", () => promoteDialog(m, again)),
-        m.role === "voter" && !m.isLeader && button("Make it leader…", () => transferDialog(m, again)),
-        button("Remove…", () => removeDialog(m), "danger")));
-      show(state, [m.drainState, m.drainDeadline, m.drainUpdatedAt, m.hooks, leases.length], () => progress(m, leases));
-      show(about, m, () => facts(
-        ["Health", health(m)], ["Autopilot says", m.reason || none()],
-        ["Stable since", when(m.stableSince)], !m.healthy && ["Last contact", when(m.lastContact)],
+      put(head, m, () => heading([m.name, m.isLeader && !blind() && h("span", { class: "tag" }, "leader")],
+        actions.some((a) => may(a[4])) ? actions.filter(([, , , fits, scope]) => fits(m) && may(scope)).map(([name, text, dialog]) => button(text, () => dialog(m, again), name === "remove" ? "danger" : "")) : offered("cluster:manage")));
+      put(state, [m.drainState, m.drainDeadline, m.drainUpdatedAt, m.hooks, leases.length], () => progress(m, leases));
+      put(about, m, () => facts(
+        ["Status", status(m)], ["Autopilot says", m.reason || none()],
+        ["Stable since", when(m.stableSince)], m.downSince && !blind() && ["Last contact", when(m.downSince)],
         ["Role", [role(m), m.pinned ? muted(" promoted by an operator") : ""]], ["Suffrage", m.suffrage], ["Mode", m.mode],
-        ["Lag", `${m.lag} revisions`], ["Drain", drain(m)], m.cannotStore && ["Storing", [mark("bad", "cannot store"), muted(` ${m.cannotStore}`)]], m.diskLow && ["Disk", mark("warn", "low")],
-        ["Node", String(m.nodeId)], ["Id", h("code", { class: "long" }, m.id)], ["Version", m.binaryVersion],
-        ["API", code(m.apiAddress)], ["Raft", code(m.raftAddress)], ["Overlay", [m.overlayIp || "–", m.sliceCidr && muted(` ${m.sliceCidr}`)]],
+        ["Lag", blind() ? none() : `${m.lag} revisions`], ["Drain", drain(m)], m.cannotStore && ["Storing", [mark("bad", "cannot store"), muted(` ${m.cannotStore}`)]], m.diskLow && ["Disk", mark("warn", "low")],
+        ["Node", String(m.nodeId)], ["Id", copied(m.id, "the id")], ["Version", m.binaryVersion],
+        ["API", copied(m.apiAddress, "the API address")], ["Raft", copied(m.raftAddress, "the Raft address")], m.recipient && ["Recipient", copied(m.recipient, "the age recipient")], ["Overlay", [m.overlayIp || "–", m.sliceCidr && muted(` ${m.sliceCidr}`)]],
         ["Joined", when(m.joinedAt)], ["Labels", labels(m.labels)]));
       leaseTable.update(leases);
+      agree();
     },
   });
   root.append(h("p", { class: "back" }, h("a", { href: "#/members" }, "All members")), part.el);

@@ -1,20 +1,35 @@
 // Tables: sorted, a page at a time, updated row by row so that focus and selection survive.
+import { param, remember } from "./address.js";
 import { button, h } from "./dom.js";
+import { blind } from "./pulse.js";
 
 const pageSize = 100;
 
+// What texts are compared by: numbers in them count as numbers.
+const rank = (v) => (typeof v === "number" ? v : String(v).toLowerCase().replace(/\d+/g, (n) => n.padStart(16, "0")));
+
+const slug = (title) => title.toLowerCase().replaceAll(" ", "-");
+
 /**
- * columns: [{title, cell(item), sort?(item), num?}]; key(item) names a row.
- * Returns {el, update(items)}; the roles are explicit because narrow screens show rows as cards.
+ * columns: [{title, cell(item), sort?(item), num?}]; key(item) names a row. Order and page stand in the address, behind
+ * `address` where a section has several tables. Returns {el, update(items)}; the roles are explicit because narrow screens
+ * show rows as cards.
  */
-export function table({ caption, columns, key, empty, sortBy }) {
-  let items = [], at = 0, order = sortBy ?? null; // order: {column, down}
+export function table({ caption, columns, key, empty, address = "", kind = "" }) {
+  let items = [], at = pageSize * Math.max(0, (Number(param(address + "page")) || 1) - 1), order = ordered(param(address + "sort")); // order: {column, down}
   const rows = new Map();
   const body = h("tbody", { role: "rowgroup" });
   const range = h("p", { class: "muted" });
   const back = button("Previous", () => turn(-1)), next = button("Next", () => turn(1));
   const pager = h("div", { class: "pager", hidden: true }, range, back, next);
   const nothing = h("p", { class: "empty", hidden: true }, empty);
+
+  function ordered(text) {
+    const column = columns.findIndex((c) => c.sort && slug(c.title) === text.replace(/^-/, ""));
+    return column < 0 ? null : { column, down: text.startsWith("-") };
+  }
+  const place = () => remember({ [address + "sort"]: order ? (order.down ? "-" : "") + slug(columns[order.column].title) : "",
+    [address + "page"]: at ? at / pageSize + 1 : "" });
 
   const heads = columns.map((c, i) => {
     const title = c.sort ? button(c.title, () => sort(i), "sort") : c.title;
@@ -25,17 +40,20 @@ export function table({ caption, columns, key, empty, sortBy }) {
 
   function sort(i) {
     order = { column: i, down: order?.column === i && !order.down };
+    at = 0;
     draw();
+    place();
   }
   function turn(by) {
     at += by * pageSize;
     draw();
+    place();
     grid.scrollIntoView({ block: "start" });
   }
-  function compare(a, b) {
-    const f = columns[order.column].sort, x = f(a), y = f(b);
-    const c = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
-    return order.down ? -c : c;
+  function sorted() {
+    if (!order) return items;
+    const f = columns[order.column].sort, sign = order.down ? -1 : 1;
+    return items.map((item) => ({ item, by: rank(f(item)) })).sort((a, b) => (a.by < b.by ? -sign : a.by > b.by ? sign : 0)).map((x) => x.item);
   }
   function make(item) {
     return h("tr", { role: "row" }, columns.map((c) => h("td", { role: "cell", class: c.num && "num", "data-title": c.title }, c.cell(item))));
@@ -45,11 +63,11 @@ export function table({ caption, columns, key, empty, sortBy }) {
       if (order?.column === i) th.setAttribute("aria-sort", order.down ? "descending" : "ascending");
       else th.removeAttribute("aria-sort");
     });
-    const all = order ? items.toSorted(compare) : items;
-    at = Math.max(0, Math.min(at, Math.floor((all.length - 1) / pageSize) * pageSize));
+    const all = sorted();
+    if (all.length) at = Math.max(0, Math.min(at, Math.floor((all.length - 1) / pageSize) * pageSize));
     const wanted = all.slice(at, at + pageSize), seen = new Set();
     wanted.forEach((item, i) => {
-      const k = String(key(item)), sign = JSON.stringify(item);
+      const k = String(key(item)), sign = blind() + JSON.stringify(item);
       seen.add(k);
       let row = rows.get(k);
       if (!row || row.sign !== sign) {
@@ -72,7 +90,7 @@ export function table({ caption, columns, key, empty, sortBy }) {
     next.disabled = at + pageSize >= all.length;
   }
   return {
-    el: h("div", { class: "table" }, grid, nothing, pager),
+    el: h("div", { class: "table " + kind }, grid, nothing, pager),
     update(list) {
       items = list;
       draw();

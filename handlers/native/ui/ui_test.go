@@ -35,7 +35,7 @@ func TestAssets(t *testing.T) {
 			t.Errorf("%s has no content type", name)
 		}
 		text := string(a.data)
-		for _, m := range regexp.MustCompile(`(?:src|href)="([\w.]+)"|from "\./([\w.]+)"`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`(?:src|href)="([\w.]+)"|(?:from |import\()"\./([\w.]+)"`).FindAllStringSubmatch(text, -1) {
 			if file := m[1] + m[2]; assets[file].data == nil {
 				t.Errorf("%s names %s, which is not there", name, file)
 			}

@@ -1,0 +1,107 @@
+// Backups: download one, look into a file without sending it anywhere, and restore one.
+import { call, large } from "./api.js";
+import { ask, offer } from "./dialog.js";
+import { button, clock, facts, h, heading, id, mark, muted, toast, word } from "./dom.js";
+import { leaderless } from "./pulse.js";
+
+const path = "/v1/operator/snapshot";
+const bytes = (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`);
+const metaLimit = 1 << 20;
+
+// Reads the first file of the archive, which says what it is: a gzip'ed tar with meta.json in front.
+async function inspect(file) {
+  const reader = file.stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+  let data = new Uint8Array(0);
+  const need = async (n) => {
+    while (data.length < n) {
+      const { done, value } = await reader.read();
+      if (done) throw new Error("it ends too early");
+      const more = new Uint8Array(data.length + value.length);
+      more.set(data);
+      more.set(value, data.length);
+      data = more;
+    }
+  };
+  try {
+    const text = (from, length) => new TextDecoder().decode(data.subarray(from, from + length)).replace(/\0.*$/s, "");
+    for (let at = 0; ;) {
+      await need(at + 512);
+      const name = text(at, 100), size = parseInt(text(at + 124, 12).trim(), 8), kind = text(at + 156, 1);
+      if (!name || !(size >= 0) || at + size > 4 * metaLimit) throw new Error("it has no meta.json in front");
+      if (name === "meta.json" && kind !== "x") {
+        await need(at + 512 + size);
+        return JSON.parse(text(at + 512, size));
+      }
+      at += 512 + Math.ceil(size / 512) * 512;
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function about(file, meta) {
+  return h("section", { class: "panel" }, h("h3", null, file.name), facts(
+    ["Made", clock(String(meta.CreatedAt ?? ""))], ["Cluster", id(String(meta.ClusterID ?? ""), "the id of the cluster")], ["Revision", String(meta.Index ?? "")],
+    ["Schema", String(meta.Schema ?? "")], ["Made by", `node ${meta.NodeID ?? "?"}, ${meta.Binary ?? "?"}`], ["State", bytes(meta.Size ?? 0)], ["File", bytes(file.size)],
+    ["Members then", (meta.Members ?? []).map((m) => h("div", null, String(m.Name), muted(` node ${m.NodeID}`)))]));
+}
+
+function save() {
+  ask({
+    at: ["save"], title: "Download a backup", action: "Download",
+    intro: h("p", null, "The whole state, without what is sealed being opened: only members of today's cluster can read that, unless a recipient is named."),
+    fields: [{ name: "recipient", label: "Also for the recipient", placeholder: "age1…", help: "An age recipient, whose identity can then open what is sealed." },
+      { name: "stale", label: "As this member has it", type: "checkbox", value: leaderless(), help: "Works without a leader; it may be old." }],
+    command: (v) => `muster backup save FILE${v.recipient && ` --recipient ${word(v.recipient)}`}${v.stale ? " --stale" : ""}`,
+    async run(v) {
+      const query = new URLSearchParams();
+      if (v.recipient) query.set("recipient", v.recipient);
+      if (v.stale) query.set("stale", "");
+      const response = await large("GET", query.size ? `${path}?${query}` : path);
+      const name = `muster-${response.headers.get("X-Nomad-Index") ?? "backup"}.tar.gz`;
+      const url = URL.createObjectURL(await response.blob());
+      h("a", { href: url, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      return name;
+    },
+    done: (name) => { toast(`${name} is downloaded`); },
+  });
+}
+
+function restore(file, meta, report) {
+  ask({
+    at: ["restore"], title: `Restore ${file.name}`, action: "Restore", danger: true, typed: "restore",
+    intro: [h("p", null, "What people have put in becomes what it was: tokens, peerings, secrets, settings. Members, keys and certificates stay as they are now, and what was revoked stays revoked."),
+      about(file, meta)],
+    command: () => `muster backup restore ${word(file.name)}`,
+    async run() {
+      const response = await large("PUT", path, { raw: file });
+      return response.headers.get("X-Muster-Restored") ?? "";
+    },
+    done: (what) => {
+      report.replaceChildren(mark("good", "The backup is restored"), h("p", null, what || "Nothing had changed."));
+      toast("The backup is restored");
+    },
+  });
+}
+
+/** The section. */
+export function show({ root }) {
+  const input = h("input", { type: "file", id: "archive", accept: ".gz,.tgz,.snap,application/gzip" });
+  const found = h("div", { role: "status" }), report = h("div", { role: "status" });
+  input.addEventListener("change", async () => {
+    const file = input.files[0];
+    report.replaceChildren();
+    if (!file) return;
+    try {
+      const meta = await inspect(file);
+      found.replaceChildren(about(file, meta), button("Restore it…", () => restore(file, meta, report), "danger"));
+    } catch (e) {
+      found.replaceChildren(h("p", { class: "error" }, `${file.name} is no backup that this page can read: ${e.message}. One that is encrypted to an age recipient is opened with age first.`));
+    }
+  });
+  offer({ save });
+  root.append(heading("Backups", button("Download a backup…", save, "primary")),
+    h("h2", null, "Look into a file"), h("p", { class: "note" }, "The file is read here in the browser, and sent nowhere until it is restored."),
+    h("div", { class: "field" }, h("label", { for: "archive" }, "A backup"), input), found, report);
+}
