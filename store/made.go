@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// made says in a row of the audit what was made: NAME=VALUE with blanks between them, what is empty left out. A value with
-// blanks or quotes is quoted as in Go. No secret may stand in it.
+// made says in a row of the audit what was made: NAME=VALUE with blanks between them, what is empty left out. A value
+// with blanks or quotes is quoted as in Go. No secret may stand in it.
 func made(pairs ...any) string {
 	var b strings.Builder
 	for i := 0; i+1 < len(pairs); i += 2 {

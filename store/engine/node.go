@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	dqlite "github.com/canonical/go-dqlite/v3"
 	"github.com/canonical/go-dqlite/v3/client"
@@ -118,7 +117,7 @@ func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc 
 			return nil, err
 		}
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 			defer cancel()
 			remote, err := dial(ctx, id)
 			if err != nil {
