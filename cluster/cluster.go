@@ -91,8 +91,14 @@ func Start(cfg Config) *Cluster {
 	c.gate = &gate{m}
 	c.twins = &twins{member: m, last: map[uint64]string{}}
 	c.issuer = &issuer{m}
-	c.announcer = &announcer{member: m, view: c.view, membership: c.membership, twins: c.twins, issuer: c.issuer,
-		twin: make(chan error, 1)}
+	c.announcer = &announcer{
+		member:     m,
+		view:       c.view,
+		membership: c.membership,
+		twins:      c.twins,
+		issuer:     c.issuer,
+		twin:       make(chan error, 1),
+	}
 	c.renewal = &renewal{member: m, issuer: c.issuer, announcer: c.announcer, due: make(chan struct{}, 1)}
 	c.owner = &owner{member: m, archives: make(chan struct{}, 1)}
 	c.historian = &historian{m, c.view, newHistory(time.Now())}

@@ -65,6 +65,7 @@ type Store struct {
 	cfg    Config
 	log    *slog.Logger
 	events feed
+	counts counts
 	keys   keyring
 
 	inventories inventories
@@ -113,6 +114,7 @@ func schema() engine.Schema { return engine.Schema{Steps: migrations.FS, Latest:
 func (s *Store) hooks() engine.Hooks {
 	h := engine.Hooks{
 		Prepare: func(v *engine.View) error {
+			s.counts.forget()
 			if err := s.events.takeUp(view(v)); err != nil {
 				return fmt.Errorf("read the newest events: %w", err)
 			}
@@ -160,6 +162,7 @@ func (s *Store) transact(t *engine.Tx, actor Actor, fn func(*Tx) error) error {
 		actor.NodeID = s.cfg.NodeID
 	}
 	tx := newTx(t, actor)
+	tx.counts = &s.counts
 	if err := fn(tx); err != nil {
 		return err
 	}

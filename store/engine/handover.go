@@ -85,7 +85,7 @@ func (e *Engine) settledLeader(ctx context.Context) uint64 {
 			return id
 		}
 		select {
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(leaderSpin):
 		case <-ctx.Done():
 			return 0
 		}
@@ -127,7 +127,7 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 			break
 		}
 		select {
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(leaderSpin):
 		case <-ctx.Done():
 			return fmt.Errorf("transfer leadership: %w", ctx.Err())
 		}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A leader that goes hands over although the voter that comes first in the configuration does not answer, or comes first
-// and swallows what it is sent.
+// A leader that goes hands over although the voter that comes first in the configuration does not answer, or comes
+// first and swallows what it is sent.
 func TestHandOverGoesOnBehindASilentVoter(t *testing.T) {
 	for _, hole := range []bool{false, true} {
 		c := newTestCluster(t, 3)

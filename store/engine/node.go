@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	dqlite "github.com/canonical/go-dqlite/v3"
 	"github.com/canonical/go-dqlite/v3/client"
@@ -118,7 +117,7 @@ func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc 
 			return nil, err
 		}
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 			defer cancel()
 			remote, err := dial(ctx, id)
 			if err != nil {
@@ -232,7 +231,8 @@ func (n *node) change(ctx context.Context, f func(context.Context, *client.Clien
 
 var errNoConnection = errors.New("no connection to the local Raft server can be opened")
 
-// transfer asks Raft to hand leadership to a voter. A process without file descriptors asks on the connection that it has.
+// transfer asks Raft to hand leadership to a voter. A process without file descriptors asks on the connection that it
+// has.
 func (n *node) transfer(ctx context.Context, id uint64) error {
 	err := n.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) })
 	if errors.Is(err, errNoConnection) && ctx.Err() == nil {
