@@ -2,7 +2,7 @@ package api
 
 import "time"
 
-// Kinds of credentials, as WhoAmI names them.
+// Kinds of credentials.
 const (
 	CredentialToken  = "api-token"
 	CredentialKey    = "api-key"
@@ -11,8 +11,8 @@ const (
 	CredentialMember = "member" // the bearer that all members share
 )
 
-// WhoAmI is what the cluster knows of the credential that a request shows; the secret is not part of it.
-type WhoAmI struct {
+// Whoami is what the cluster knows of the credential that a request shows; the secret is not part of it.
+type Whoami struct {
 	Kind      string    `json:"kind"`
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`

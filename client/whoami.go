@@ -7,7 +7,7 @@ import (
 )
 
 // WhoAmI is what the cluster knows of the Client's token.
-type WhoAmI = api.WhoAmI
+type WhoAmI = api.Whoami
 
 // WhoAmI says whose token the Client shows and what it allows. It fails with an *Error of status 401 when the cluster does not
 // know it.

@@ -127,3 +127,50 @@ func TestLinks(t *testing.T) {
 		}
 	}
 }
+
+var (
+	inTicks  = regexp.MustCompile("`([A-Za-z0-9_./*-]+)`")
+	testName = regexp.MustCompile(`\bTest[A-Z]\w+`)
+	testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+)
+
+// TestNamedFiles: the files and tests that the pages for successors name are there.
+func TestNamedFiles(t *testing.T) {
+	t.Parallel()
+	tests := map[string]bool{}
+	for _, name := range sources(t, ".go") {
+		if !strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testFunc.FindAllStringSubmatch(string(text), -1) {
+			tests[m[1]] = true
+		}
+	}
+	for _, page := range []string{"CONTRIBUTING.md", "docs/architecture.md", "store/DESIGN.md", "cluster/autopilot/DESIGN.md", "docs/reliability.md"} {
+		text, err := os.ReadFile("../../" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range testName.FindAllString(string(text), -1) {
+			if !tests[name] {
+				t.Errorf("%s names %s, and there is no such test", page, name)
+			}
+		}
+		if page != "CONTRIBUTING.md" && page != "docs/architecture.md" {
+			continue
+		}
+		for _, m := range inTicks.FindAllStringSubmatch(strings.ReplaceAll(string(text), "FAMILY", "consul"), -1) {
+			name := m[1]
+			if !strings.Contains(name, "/") || strings.HasPrefix(name, "/") || strings.HasPrefix(name, ".deps") {
+				continue
+			}
+			if found, err := filepath.Glob("../../" + name); err != nil || len(found) == 0 {
+				t.Errorf("%s names %s, which is not there", page, name)
+			}
+		}
+	}
+}

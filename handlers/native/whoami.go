@@ -11,7 +11,7 @@ import (
 // whoami tells callers who they are; any credential that the cluster knows will do.
 func (s *service) whoami(q *handlers.Request) error {
 	t := q.Token
-	me := api.WhoAmI{Kind: api.CredentialToken, ID: t.ID, Name: t.Name, Scopes: t.Scopes}
+	me := api.Whoami{Kind: api.CredentialToken, ID: t.ID, Name: t.Name, Scopes: t.Scopes}
 	switch {
 	case q.Node != nil:
 		me.Kind, me.NodeID = api.CredentialNode, q.Node.NodeID
@@ -25,8 +25,6 @@ func (s *service) whoami(q *handlers.Request) error {
 	if me.Scopes == nil {
 		me.Scopes = []string{}
 	}
-	if t.ExpiresAt != nil {
-		me.ExpiresAt = api.Time(*t.ExpiresAt)
-	}
+	me.ExpiresAt = api.TimeOf(t.ExpiresAt)
 	return q.Result(http.StatusOK, me)
 }
