@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test docs-test env test-engine asan race faults lint bench man image install clean setup setup-test setup-bench FORCE
+.PHONY: build run test docs-test env test-engine asan race faults lint bench man notice image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -98,6 +98,10 @@ bench: setup-bench build
 # A manual page for each command, made from the commands.
 man: setup
 	$(GO) run -tags $(TAGS) -ldflags '$(STAMP)' ./scripts/man man
+
+# NOTICE: the licences of everything that is linked.
+notice: setup
+	$(GO) run -tags $(TAGS) ./scripts/notice NOTICE
 
 # The container's image: the binary and a directory that belongs to its user. It is made here, for no image has to be fetched.
 image: build

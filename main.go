@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"os"
 	"os/signal"
 	"syscall"
@@ -10,7 +11,13 @@ import (
 	"muster/cli"
 )
 
+// notice has the licences of what is linked; scripts/notice makes it.
+//
+//go:embed NOTICE
+var notice string
+
 func main() {
+	cli.Notice = notice
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()

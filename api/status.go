@@ -1,5 +1,5 @@
-// Package api has the wire types of muster's own endpoints, for those who serve them and for the client. It knows nothing of
-// how they are answered.
+// Package api has the wire types of muster's own endpoints, for those who serve them and for the client. It knows
+// nothing of how they are answered.
 package api
 
 import "time"

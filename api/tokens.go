@@ -66,7 +66,7 @@ type Enrollment struct {
 	Remote          string    `json:"remote"`                    // the address it came from
 	TokenID         string    `json:"tokenId,omitempty"`         // of the enrollment token or API key
 	TransportSerial string    `json:"transportSerial,omitempty"` // of its transport certificate, lower-case hex
-	HTTPCASerial    string    `json:"httpCaSerial,omitempty"`    // of its intermediate HTTP CA; empty when it got the root's key
+	HTTPCASerial    string    `json:"httpCaSerial,omitempty"`    // of its intermediate HTTP CA, if it has one
 	ServiceTokenID  string    `json:"serviceTokenId,omitempty"`  // the API token that a Kibana was given
 	EnrolledAt      time.Time `json:"enrolledAt"`
 	ExpiresAt       time.Time `json:"expiresAt"`

@@ -29,7 +29,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 			if !state.Healthy {
 				healthy = "not healthy"
 			}
-			env.say("the cluster is %s and survives the loss of %d voters; leader: %s", healthy, state.FailureTolerance, cell(state.LeaderNodeID))
+			env.say("the cluster is %s and survives the loss of %s; leader: %s", healthy, count(state.FailureTolerance, "voter"), cell(state.LeaderNodeID))
 			return list(env, state.Servers,
 				[]string{"ID", "NAME", "STATUS", "HEALTHY", "ROLE", "LEADER", "LAG", "STABLE SINCE", "REASON"},
 				func(s client.AutopilotServer) []any {

@@ -38,7 +38,8 @@ func newBackupSaveCommand(env *environment) *cobra.Command {
 member that was there when the backup was made. With --recipient the whole file is encrypted to an age recipient, who can
 then open everything in it; that identity is all that is needed to begin anew after every member has been lost.
 
-On the machine of a member, --data DIR is enough: the owner of the files of a running member needs no token.`,
+On the machine of a member, --data DIR is enough: the owner of the files of a member needs no token. With --stale the
+member need not run: its replica is saved as it is.`,
 		Args: exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			save, err := env.saver()
@@ -58,7 +59,7 @@ On the machine of a member, --data DIR is enough: the owner of the files of a ru
 			return env.saveFile(cmd.Context(), save, args[0], o)
 		},
 	}
-	cmd.Flags().BoolVar(&o.Stale, "stale", false, "take what the member that is asked has itself; works without a leader")
+	cmd.Flags().BoolVar(&o.Stale, "stale", false, "take what the member that is asked has itself; works without a leader, and with --data without the member")
 	cmd.Flags().StringVar(&recipient, "recipient", "", "encrypt the backup to this age recipient (age1…), with all that is needed to open it")
 	cmd.Flags().BoolVar(&yes, "yes", false, "overwrite without asking")
 	return cmd

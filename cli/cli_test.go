@@ -217,7 +217,7 @@ func TestCommands(t *testing.T) {
 		{"api-token list", 0, "GET /api/v1/api-tokens", []string{"ID  NAME  SCOPES"}, nil},
 		{"api-token list -o json", 0, "GET /api/v1/api-tokens", []string{"[]\n"}, nil},
 		{"api-token revoke k1", 0, "DELETE /api/v1/api-tokens/k1", nil, []string{"API token k1 is revoked\n"}},
-		{"autopilot", 0, "GET /api/v1/cluster/autopilot", []string{"ID  NAME  STATUS  HEALTHY", "1   -     alive   yes"}, []string{"the cluster is healthy and survives the loss of 1 voters; leader: 1\n"}},
+		{"autopilot", 0, "GET /api/v1/cluster/autopilot", []string{"ID  NAME  STATUS  HEALTHY", "1   -     alive   yes"}, []string{"the cluster is healthy and survives the loss of 1 voter; leader: 1\n"}},
 		{"autopilot -o json", 0, "GET /api/v1/cluster/autopilot", []string{`"failureTolerance": 1`}, nil},
 		{"raft peers", 0, "GET /v1/operator/raft/configuration", []string{"a     " + uuidA + "  10.0.0.1:7000  yes    yes"}, nil},
 		{"raft peers --stale", 0, "GET /v1/operator/raft/configuration?stale=", []string{uuidA}, nil},

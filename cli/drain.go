@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,6 +51,7 @@ func newMemberDrainCommand(env *environment) *cobra.Command {
 				return env.json(map[string]string{"drainState": client.DrainDrained})
 			}
 			env.say("member %d is drained", id)
+			env.heldLeases(cmd.Context(), c, id)
 			if m, err := oneMember(cmd.Context(), c, id); err == nil {
 				for _, h := range m.Hooks {
 					if !h.OK {
@@ -62,6 +64,25 @@ func newMemberDrainCommand(env *environment) *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&deadline, "deadline", time.Minute, "how long leases on the member may hold it up, at most 1h")
 	return cmd
+}
+
+// heldLeases says which work a drain has left on the member, because its deadline passed.
+func (e *environment) heldLeases(ctx context.Context, c *client.Client, id uint64) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	leases, err := c.Leases(ctx, id)
+	if err != nil || len(leases) == 0 {
+		return
+	}
+	names := make([]string, 0, 5)
+	for _, l := range leases[:min(len(leases), cap(names))] {
+		names = append(names, l.ID)
+	}
+	more := ""
+	if len(leases) > len(names) {
+		more = ", …"
+	}
+	e.say("warning: the deadline passed with %s still held: %s%s", count(len(leases), "lease"), printable(strings.Join(names, ", ")), more)
 }
 
 // waitDrained polls until the member is drained, with a line of progress on stderr. It bears with servers that do not

@@ -94,7 +94,7 @@ func newEnrollTokenRevokeCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return env.done("enrollment token %s is revoked, and %d enrollments with it", args[0], n)
+			return env.done("enrollment token %s is revoked, and %s with it", args[0], count(n, "enrollment"))
 		},
 	}
 	cmd.Flags().BoolVar(&keep, "keep-enrollments", false, "leave what was enrolled with it as it is")

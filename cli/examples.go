@@ -95,7 +95,7 @@ var examples = map[string][]string{
 
 	"config":       {"muster config"},
 	"config check": {"muster config check /etc/muster/config.yaml"},
-	"version":      {"muster version -o json"},
+	"version":      {"muster version -o json", "muster version --licenses"},
 	"completion":   {"source <(muster completion bash)"},
 }
 

@@ -180,7 +180,7 @@ func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, gen
 			if trouble != nil {
 				return s, fmt.Errorf("it is not known how far re-encryption is: %w", trouble)
 			}
-			return s, fmt.Errorf("re-encryption has not moved for %s, %d values remain; it goes on by itself, \"muster key status\" shows it", keyStall, s.Remaining)
+			return s, fmt.Errorf("re-encryption has not moved for %s, %s left; it goes on by itself, \"muster key status\" shows it", keyStall, count(s.Remaining, "value"))
 		}
 		select {
 		case <-time.After(keyPoll):

@@ -33,6 +33,9 @@ var (
 	Commit  = "dev"
 )
 
+// Notice has the licences of what is linked into this program; its main package sets it.
+var Notice string
+
 // environment is what a command works with: where it reads and writes, and the global flags.
 type environment struct {
 	stdin          io.Reader
@@ -92,7 +95,7 @@ func (e *environment) flush() {
 
 // complain writes an error to stderr. Some of its words may come from a server: nothing in it moves the cursor.
 func (e *environment) complain(text string) {
-	lines := strings.Split(text, "\n")
+	lines := strings.Split(inWords(text), "\n")
 	for i := range lines {
 		lines[i] = printable(lines[i])
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 
@@ -8,11 +9,16 @@ import (
 )
 
 func newVersionCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var licenses bool
+	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Say which build this is",
+		Short: "Say which build this is, and under which licences its parts are",
 		Args:  exactly(),
 		RunE: func(*cobra.Command, []string) error {
+			if licenses {
+				_, err := fmt.Fprint(env.stdout, cmp.Or(Notice, "this build has no notices\n"))
+				return err
+			}
 			if env.output == "json" {
 				return env.json(struct {
 					Version string `json:"version"`
@@ -24,6 +30,8 @@ func newVersionCommand(env *environment) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&licenses, "licenses", false, "print the licences of everything that is linked into this program")
+	return cmd
 }
 
 // versionText is what "muster version" and "muster --version" print.

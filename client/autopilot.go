@@ -36,6 +36,7 @@ type AutopilotServer struct {
 	Failed      bool      `json:"failed,omitempty"`      // it recovers from being unable to store
 	DiskLow     bool      `json:"diskLow,omitempty"`     // it has said that its disk is nearly full
 	CannotStore string    `json:"cannotStore,omitempty"` // why it does not store, a clause of a sentence
+	DownSince   time.Time `json:"downSince,omitzero"`    // when one that does not answer last did
 	Lag         uint64    `json:"lag"`                   // revisions behind the leader
 	Stalled     string    `json:"stalled,omitempty"`     // how long its replica has not moved though the leader had more
 	LastContact time.Time `json:"lastContact,omitzero"`

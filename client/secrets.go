@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/url"
-
 	"unicode/utf8"
 
 	"muster/api"

@@ -95,7 +95,7 @@ func (an *announcer) announceToAll(ctx context.Context) bool {
 				answered.Store(true)
 			}
 			if leader := misdirected(err); leader != 0 && leader != id && leader != an.Store.NodeID() {
-				id, err = leader, an.announceTo(ctx, leader)
+				id, err = leader, an.announceToNamed(ctx, leader, id)
 			}
 			if err != nil {
 				id = 0
@@ -112,6 +112,28 @@ func (an *announcer) announceToAll(ctx context.Context) bool {
 	}
 	an.lonely(answered.Load() || len(members) == 0 || ctx.Err() != nil)
 	return false
+}
+
+// announceToNamed announces this member to the leader that another member has named. Where that one has met the leader, it
+// is asked when the leader is not where this member knows it: all may have moved at once.
+func (an *announcer) announceToNamed(ctx context.Context, leader, by uint64) error {
+	err := an.announceTo(ctx, leader)
+	var answered *transport.StatusError
+	if err == nil || errors.As(err, &answered) {
+		return err
+	}
+	body, err := json.Marshal(hello{Incarnation: an.Incarnation, NodeID: an.Store.NodeID(), RaftAddress: an.Self.RaftAddress})
+	if err != nil {
+		return err
+	}
+	ask, cancel := context.WithTimeout(ctx, helloLimit)
+	defer cancel()
+	var out hello
+	if err := an.Transport.Call(ask, http.MethodPost, by, pathHello, bytes.NewReader(body), &out); err != nil {
+		return err
+	}
+	an.Book.Hear(out.Places)
+	return an.announceTo(ctx, leader)
 }
 
 const (

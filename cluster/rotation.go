@@ -192,7 +192,7 @@ func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEK
 	if err != nil {
 		return nil, err
 	}
-	return c.Store.Keys.PrepareRotation(ctx, nodeID, keys)
+	return c.Store.Keys.PrepareDEKRotation(ctx, nodeID, keys)
 }
 
 // rekey moves what is sealed under old generations to the active one, a batch at a time, and rotates by age.
@@ -217,7 +217,7 @@ func (t *term) rotateByAge(ctx context.Context) error {
 		return err
 	}
 	if age := t.Store.Now().Sub(list[len(list)-1].CreatedAt); age > limit {
-		r, err := t.Store.Keys.PrepareRotation(ctx, 0, nil)
+		r, err := t.Store.Keys.PrepareDEKRotation(ctx, 0, nil)
 		if err != nil {
 			return err
 		}

@@ -12,10 +12,9 @@ import (
 	"time"
 
 	"muster/certs"
-	"muster/store"
-
 	"muster/handlers"
 	"muster/handlers/internal/sole"
+	"muster/store"
 )
 
 // caller is somebody with a credential and what it allows.

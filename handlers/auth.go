@@ -13,8 +13,8 @@ import (
 	"muster/store"
 )
 
-// Credential is what a request shows: a bare secret, or an id with its secret. With Basic the id may also be the name of an
-// API token.
+// Credential is what a request shows: a bare secret, or an id with its secret. With Basic the id may also be the name
+// of an API token.
 type Credential struct{ Scheme, ID, Secret string }
 
 // Reason is why a caller is not let in.
@@ -138,8 +138,8 @@ type lacking struct {
 
 func (e *lacking) Unwrap() error { return e.error }
 
-// Lacks adds to a refusal, which a family says in its own words, the scope that the caller lacks. The answer names it in
-// HeaderScope.
+// Lacks adds to a refusal, which a family says in its own words, the scope that the caller lacks. The answer names it
+// in HeaderScope.
 func Lacks(scope string, refusal error) error { return &lacking{refusal, scope} }
 
 // Allows reports whether the credential allows what the route does. An enrollment token enrolls and does nothing else.
@@ -159,8 +159,8 @@ func (s *Server) authenticate(q *Request) (*Denial, error) {
 	return q.Identify()
 }
 
-// Identify finds whose API token or key the request shows, and sets Token and Key; when it is nobody's, it returns why, and
-// the request counts as a failed attempt.
+// Identify finds whose API token or key the request shows, and sets Token and Key; when it is nobody's, it returns why,
+// and the request counts as a failed attempt.
 func (q *Request) Identify() (*Denial, error) {
 	q.Token = nil
 	c, ok := q.route.Family.credential(q.Request)
@@ -225,8 +225,8 @@ func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
 }
 
 // authenticateNode accepts a node's identity, or the internal bearer that is derived from the join secret (reference
-// zlayer_join, section 5.2), as a credential that may read the cluster. Both end with the node's membership: the identity
-// is looked up, and the secret changes with every removal.
+// zlayer_join, section 5.2), as a credential that may read the cluster. Both end with the node's membership: the
+// identity is looked up, and the secret changes with every removal.
 func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if bearer := q.Header.Get("X-ZLayer-Internal-Token"); bearer != "" {
 		key, err := s.Store.Keys.Active(q.Context(), store.AsLeader, store.KeyJoinSecret)
@@ -291,8 +291,8 @@ func (s *Server) findToken(ctx context.Context, from store.Consistency, c Creden
 	return token, nil
 }
 
-// NoLonger is when something ends that is made with the caller's credential and would end at a time, or never (nil): with
-// the credential at the latest.
+// NoLonger is when something ends that is made with the caller's credential and would end at a time, or never (nil):
+// with the credential at the latest.
 func (q *Request) NoLonger(at *time.Time) *time.Time {
 	if own := q.Token.ExpiresAt; own != nil && (at == nil || own.Before(*at)) {
 		return own
@@ -300,8 +300,8 @@ func (q *Request) NoLonger(at *time.Time) *time.Time {
 	return at
 }
 
-// OwnKey fills in what of a new API key does not come from the request: id, secret and owner, and when it ends. It does not
-// outlive the credential that makes it.
+// OwnKey fills in what of a new API key does not come from the request: id, secret and owner, and when it ends. It does
+// not outlive the credential that makes it.
 func (q *Request) OwnKey(k *store.APIKey, ttl time.Duration) {
 	k.ID, k.Secret = store.NewID(), certs.NewSecret()
 	k.SecretHash, k.OwnerID, k.OwnerName = certs.HashSecret(k.Secret), q.Token.ID, q.Token.Name

@@ -14,7 +14,7 @@ const cheapBytes = 1024
 const (
 	bodyWithin         = 30 * time.Second // of a caller that is known; the listener's read time-out is the same
 	strangerBodyWithin = 10 * time.Second
-	dropWithin         = 500 * time.Millisecond // what comes of a body after its answer: closing on it would lose the answer
+	dropWithin         = 500 * time.Millisecond // what comes of a body after its answer; closing on it would lose that
 	writeWithin        = 10 * time.Second       // a caller that takes nothing of its answer for this long is cut
 )
 
@@ -26,8 +26,8 @@ func announcesBody(r *http.Request) bool {
 }
 
 // needsBody reports whether the body of a request has to be there before it is answered. Nobody waits for those of GET
-// and HEAD, and of most DELETEs, which mean nothing, except where the request is to be held back for long: a place there is for those who
-// have said all.
+// and HEAD, and of most DELETEs, which mean nothing, except where the request is to be held back for long: a place
+// there is for those who have said all.
 func (q *Request) needsBody(rt *Route) bool {
 	if !announcesBody(q.Request) || rt.Whole {
 		return false

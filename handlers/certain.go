@@ -9,11 +9,11 @@ import (
 	"muster/store"
 )
 
-// What is answered is certain, or says that it is not. Two things are not: what became of a request whose leader has gone
-// in the middle, and what a leader remembers that may be none any more.
+// What is answered is certain, or says that it is not. Two things are not: what became of a request whose leader has
+// gone in the middle, and what a leader remembers that may be none any more.
 
-// headerOutcome says of an error, with the value "unknown", that the request may have been carried out. Errors without it
-// say that it was not, or not as a whole.
+// headerOutcome says of an error, with the value "unknown", that the request may have been carried out. Errors without
+// it say that it was not, or not as a whole.
 const (
 	headerOutcome  = "X-Muster-Outcome"
 	outcomeUnknown = "unknown"
@@ -26,10 +26,11 @@ const (
 	headerName     = "X-Muster-Name"
 )
 
-// honest makes an error that says that nothing has happened say otherwise when an earlier attempt may have done it, and the
-// other way round for requests that change nothing.
+// honest makes an error that says that nothing has happened say otherwise when an earlier attempt may have done it, and
+// the other way round for requests that change nothing.
 func (q *Request) honest(err error) error {
-	nothing := errors.Is(err, store.ErrNoLeader) || errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrClosed) ||
+	nothing := errors.Is(err, store.ErrNoLeader) || errors.Is(err, store.ErrNotLeader) ||
+		errors.Is(err, store.ErrClosed) ||
 		errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrOldSchema)
 	switch unknown := errors.Is(err, store.ErrUnknownOutcome); {
 	case unknown && !q.changes:
@@ -64,7 +65,8 @@ func (f *Family) unknown(q *Request, _ error) {
 	f.Fail(q.W, f.UnknownOutcome.Status, 0, f.UnknownOutcome.Text+mayHaveHappened+advice)
 }
 
-// refuses reports whether an error refuses what the state of the cluster does not allow: it is worth as much as that state.
+// refuses reports whether an error refuses what the state of the cluster does not allow: it is worth as much as that
+// state.
 func refuses(err error) bool {
 	status := 0
 	var known *Error
@@ -79,7 +81,8 @@ func refuses(err error) bool {
 		status = statusOf[refusal.Code]
 	}
 	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusGone, http.StatusTooManyRequests:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusGone,
+		http.StatusTooManyRequests:
 		return true
 	}
 	return false

@@ -18,10 +18,9 @@ import (
 	"time"
 
 	"muster/certs"
-	"muster/store"
-
 	"muster/handlers"
 	"muster/handlers/internal/sole"
+	"muster/store"
 )
 
 // relay is the way from a follower to the leader, as a test wants it.

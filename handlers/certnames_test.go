@@ -13,10 +13,9 @@ import (
 	"golang.org/x/crypto/curve25519"
 
 	"muster/certs"
-	"muster/store"
-
 	"muster/handlers"
 	"muster/handlers/internal/sole"
+	"muster/store"
 )
 
 // namesOf lists the hosts that a certificate is for, without those that every HTTP certificate has.

@@ -8,10 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"muster/store"
-
 	"muster/handlers"
 	"muster/handlers/internal/sole"
+	"muster/store"
 )
 
 // concrete fills the pattern of a route's path.

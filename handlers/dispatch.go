@@ -171,7 +171,8 @@ func (s *Server) carryOut(rt *Route, o origin, q *Request) error {
 	}
 	if key := q.Header.Get(HeaderKey); key != "" {
 		if len(key) > maxIdempotencyKey {
-			return Fail(http.StatusBadRequest, fmt.Sprintf("%s must be at most %d characters long", HeaderKey, maxIdempotencyKey))
+			return Fail(http.StatusBadRequest,
+				fmt.Sprintf("%s must be at most %d characters long", HeaderKey, maxIdempotencyKey))
 		}
 		q.Actor.IdempotencyKey, q.Actor.RequestHash = key, requestHash(q)
 	}
@@ -195,8 +196,8 @@ func requestHash(q *Request) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// partingWithin is how long a leader that others have followed may still take to answer: one that has handed leadership over
-// is alive, and what it has to say may be just that.
+// partingWithin is how long a leader that others have followed may still take to answer: one that has handed leadership
+// over is alive, and what it has to say may be just that.
 const partingWithin = 250 * time.Millisecond
 
 // forward passes the request on to the leader with the caller's own credentials and its answer back as it is.

@@ -76,7 +76,8 @@ func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 				return e, Fail(http.StatusBadRequest, "type must name each type once")
 			}
 			if !slices.Contains(store.EventTypes, t) {
-				return e, Fail(http.StatusBadRequest, "type must be one or more of "+strings.Join(store.EventTypes, ", ")+", separated by commas")
+				return e, Fail(http.StatusBadRequest,
+					"type must be one or more of "+strings.Join(store.EventTypes, ", ")+", separated by commas")
 			}
 			e.types = append(e.types, t)
 		}
@@ -110,7 +111,8 @@ func (s *Server) stream(rt *Route, o origin, w http.ResponseWriter, r *http.Requ
 	}
 	giveBack := s.streams.readers.take(q.identity())
 	if giveBack == nil {
-		s.tooMany(w, rt.Family, refusedReaders, "this member, or this identity on it, has as many readers as it takes; try another member", 5*time.Second)
+		s.tooMany(w, rt.Family, refusedReaders,
+			"this member, or this identity on it, has as many readers as it takes; try another member", 5*time.Second)
 		return
 	}
 	defer giveBack()
@@ -177,14 +179,16 @@ func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery) error {
 		if s.Store.LeaderID() == 0 {
 			return store.ErrNoLeader
 		}
-		return Fail(http.StatusBadRequest, fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Store.KnownRevision()))
+		return Fail(http.StatusBadRequest,
+			fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Store.KnownRevision()))
 	}
 	oldest, err := s.Store.Events.Oldest(wait)
 	if err != nil && !errors.Is(err, store.ErrNoLeader) {
 		return err
 	}
 	if oldest > 0 && e.from.Before(store.After(oldest)) {
-		return Fail(http.StatusGone, fmt.Sprintf("the events after %v are no longer kept; the oldest come after revision %d", e.from, oldest))
+		return Fail(http.StatusGone,
+			fmt.Sprintf("the events after %v are no longer kept; the oldest come after revision %d", e.from, oldest))
 	}
 	out := newEventWriter(q.W)
 	if err := out.begin(e.from); err != nil {
@@ -279,7 +283,9 @@ func (e *eventWriter) position(at store.Position) error {
 }
 
 func (e *eventWriter) dropped(at store.Position) error {
-	e.buf = fmt.Appendf(e.buf, "id: %v\nevent: dropped\ndata: {\"resume\":\"%v\",\"error\":\"too slow: begin again with this as Last-Event-ID\"}\n\n", at, at)
+	e.buf = fmt.Appendf(e.buf,
+		"id: %v\nevent: dropped\ndata: {\"resume\":\"%v\","+
+			"\"error\":\"too slow: begin again with this as Last-Event-ID\"}\n\n", at, at)
 	return e.flush()
 }
 

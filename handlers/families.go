@@ -11,9 +11,10 @@ import (
 
 // Family is one of the documented APIs: its rows of the table, its envelope, its headers, its texts.
 type Family struct {
-	Name    string
-	Routes  []Route
-	Paths   []string // beginnings of the paths that are its own where no row serves them; the longest of all families counts
+	Name   string
+	Routes []Route
+	// Paths are beginnings of the paths that are its own where no row serves them; the longest of all families counts.
+	Paths   []string
 	Headers func(http.ResponseWriter)
 	Fail    func(w http.ResponseWriter, status int, code store.Code, message string)
 
@@ -23,14 +24,22 @@ type Family struct {
 	UnknownOutcome  Failure
 
 	// What a family does in a way of its own; nil or empty is the common way.
-	Aside      *Aside                                                         // answers before the table is asked
-	Credential func(*http.Request) (c Credential, ok bool)                    // where it looks first; no Secret: nothing is there
-	Denied     func(q *Request, d *Denial) error                              // replaces Unauthenticated and Forbidden
-	Wrap       func(http.ResponseWriter, *http.Request) Finisher              // shapes every answer on its way to the client
-	NoRoute    func(w http.ResponseWriter, r *http.Request)                   // nobody serves the path
-	NoMethod   func(w http.ResponseWriter, r *http.Request, allowed []string) // nobody serves the method
-	Age        *AgeHeaders                                                    // its own spelling of the headers of a stale answer
-	Repeat     string                                                         // how to repeat a request whose outcome is unknown
+
+	// Aside answers before the table is asked.
+	Aside *Aside
+	// Credential is where the family looks for one first; without a Secret there is none.
+	Credential func(*http.Request) (c Credential, ok bool)
+	// Denied replaces Unauthenticated and Forbidden.
+	Denied func(q *Request, d *Denial) error
+	// Wrap shapes every answer on its way to the client.
+	Wrap func(http.ResponseWriter, *http.Request) Finisher
+	// NoRoute answers where nobody serves the path, NoMethod where nobody serves the method.
+	NoRoute  func(w http.ResponseWriter, r *http.Request)
+	NoMethod func(w http.ResponseWriter, r *http.Request, allowed []string)
+	// Age is the family's own spelling of the headers of a stale answer.
+	Age *AgeHeaders
+	// Repeat says how to repeat a request whose outcome is unknown.
+	Repeat string
 }
 
 // Aside takes requests before the table of routes is asked, as the router of an original would.
@@ -40,8 +49,8 @@ type Aside struct {
 	Serve        http.HandlerFunc
 }
 
-// AgeHeaders are the names of a family's headers that mean what HeaderKnownLeader and HeaderLastContact do; both are always
-// there.
+// AgeHeaders are the names of a family's headers that mean what HeaderKnownLeader and HeaderLastContact do; both are
+// always there.
 type AgeHeaders struct{ KnownLeader, LastContact string }
 
 // OwnError is an error that a family writes in a way of its own.

@@ -2,13 +2,11 @@ package handlers
 
 import (
 	"errors"
-
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
-
 	"unicode/utf8"
 
 	"muster/store"

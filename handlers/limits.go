@@ -23,12 +23,20 @@ type Limits struct {
 }
 
 // DefaultLimits are far above what a cluster of thousands of members behind a few addresses uses.
-var DefaultLimits = Limits{Requests: 4096, StrangersPerAddress: 1024, Streams: 64, Blocking: 4096, BlockingPerIdentity: 3072,
-	Readers: 4000, ReadersPerIdentity: 3000}
+var DefaultLimits = Limits{
+	Requests:            4096,
+	StrangersPerAddress: 1024,
+	Streams:             64,
+	Blocking:            4096,
+	BlockingPerIdentity: 3072,
+	Readers:             4000,
+	ReadersPerIdentity:  3000,
+}
 
 func (l Limits) orDefault() Limits {
 	d := DefaultLimits
-	for _, x := range []struct{ have, otherwise *int }{{&l.Requests, &d.Requests}, {&l.StrangersPerAddress, &d.StrangersPerAddress},
+	for _, x := range []struct{ have, otherwise *int }{{&l.Requests, &d.Requests},
+		{&l.StrangersPerAddress, &d.StrangersPerAddress},
 		{&l.Streams, &d.Streams}, {&l.Blocking, &d.Blocking}, {&l.BlockingPerIdentity, &d.BlockingPerIdentity},
 		{&l.Readers, &d.Readers}, {&l.ReadersPerIdentity, &d.ReadersPerIdentity}} {
 		if *x.have <= 0 {

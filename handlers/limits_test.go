@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"net/http/httptest"
-
 	"strings"
 	"testing"
 

@@ -27,10 +27,12 @@ type instruments struct {
 func newInstruments(s *Server) *instruments {
 	i := &instruments{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "muster_http_requests_total",
-			Help: "Requests that were answered, by pattern of the path; forwarded ones count on both members."}, []string{"method", "route", "code", "via"}),
+			Help: "Requests that were answered, by pattern of the path; forwarded ones count on both members."},
+			[]string{"method", "route", "code", "via"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "muster_http_request_duration_seconds",
-			Help:    "Time to the end of the answer; streams of events are left out.",
-			Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5}}, []string{"method", "route"}),
+			Help: "Time to the end of the answer; streams of events are left out.",
+			Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
+				5}}, []string{"method", "route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_http_requests_in_flight",
 			Help: "Requests that are being answered, streams of events not among them."}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_http_overload_total",
@@ -43,18 +45,22 @@ func newInstruments(s *Server) *instruments {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_build_info", Help: "1, with what this program is.",
 		ConstLabels: prometheus.Labels{"version": s.Version, "commit": s.Commit, "go": runtime.Version()}})
 	build.Set(1)
-	readers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_event_readers", Help: "Open streams of events on this member."},
+	readers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_event_readers",
+		Help: "Open streams of events on this member."},
 		func() float64 { return float64(s.EventReaders()) })
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(i.requests, i.duration, i.inFlight, i.refused, i.dropped, i.sentAway, build, readers,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, limit := range []string{refusedConnections, refusedRequests, refusedStrangers, refusedBodies, refusedBlocking, refusedReaders,
+	for _, limit := range []string{refusedConnections, refusedRequests, refusedStrangers, refusedBodies, refusedBlocking,
+		refusedReaders,
 		refusedCrossOrigin} {
 		i.sentAway.WithLabelValues(limit)
 	}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_strangers",
-		Help: "Requests under way whose callers have shown no valid credential."}, func() float64 { return float64(s.rooms.open()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_blocking_queries", Help: "Blocking queries that wait."},
+		Help: "Requests under way whose callers have shown no valid credential."},
+		func() float64 { return float64(s.rooms.open()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_blocking_queries",
+			Help: "Blocking queries that wait."},
 			func() float64 { return float64(s.waiting.taken()) }))
 	registry.MustRegister(connectionMetrics(s.Connections)...)
 	registry.MustRegister(s.Store)
@@ -84,7 +90,8 @@ func (i *instruments) observe(rt *Route, o origin, r *http.Request, status int, 
 }
 
 // knownMethods bounds the label: a caller may send any word as the method.
-var knownMethods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true}
+var knownMethods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true,
+	"DELETE": true, "OPTIONS": true}
 
 // ServeMetrics answers in the format of Prometheus, on every member by itself. It shows numbers only and needs no
 // token, like the status.
@@ -100,11 +107,14 @@ func connectionMetrics(l *netlimit.Limiter) []prometheus.Collector {
 		return nil
 	}
 	return []prometheus.Collector{
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_connections", Help: "Open connections of the listeners for clients."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_connections",
+			Help: "Open connections of the listeners for clients."},
 			func() float64 { return float64(l.Open()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_refused_total",
-			Help: "Connections that were not taken because there were too many."}, func() float64 { return float64(l.Refused()) }),
+			Help: "Connections that were not taken because there were too many."},
+			func() float64 { return float64(l.Refused()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_evicted_total",
-			Help: "Connections without a valid credential that were closed to make room for others."}, func() float64 { return float64(l.Evicted()) }),
+			Help: "Connections without a valid credential that were closed to make room for others."},
+			func() float64 { return float64(l.Evicted()) }),
 	}
 }

@@ -8,9 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"muster/store"
-
 	"muster/handlers/internal/sole"
+	"muster/store"
 )
 
 // byName are the places of the API that take a member by a text. MEMBER stands for the text. The id of a transfer of

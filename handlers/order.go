@@ -22,7 +22,7 @@ import (
 //  4. authentication and failure limit: who shows nothing valid is a stranger and needs a place in the room of its
 //     address (guard); strangers get no more than checks that are linear in cheapBytes (dispatch)
 //  5. body under a deadline (dispatch)
-//  6. slot: at most Limits.Requests are in work (dispatch); blocking queries and streams of events have places of their own
+//  6. slot: at most Limits.Requests are in work (dispatch); blocking queries and streams have their own
 //  7. checks of the arguments, and again who is asking, where it is decided: at the leader (handle)
 //  8. work under the route's deadline (dispatch)
 //  9. answer under a write deadline that fits the route; the slot is free from its first byte on (recorder)
@@ -58,7 +58,8 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 		conn := connectionOf(r.Context())
 		if conn != nil && conn.Overfull() {
 			w.Header().Set("Connection", "close")
-			s.tooMany(rec, fam, refusedConnections, "this member has as many connections as it takes; try another one", 5*time.Second)
+			s.tooMany(rec, fam, refusedConnections, "this member has as many connections as it takes; try another one",
+				5*time.Second)
 			return
 		}
 		if !o.forwarded && foreign(rt, r) {
@@ -70,8 +71,10 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 		if !o.forwarded && !s.known(fam, conn, r) {
 			if rec.place = s.rooms.enter(addressOf(r, o)); rec.place == nil {
 				dropBodyIfAny(rec, r)
-				_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second)) // it holds no place, so not for long
-				s.tooMany(rec, fam, refusedStrangers, "too many requests of this address at once that show no valid credential; try again", time.Second)
+				// It holds no place, so not for long.
+				_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second))
+				s.tooMany(rec, fam, refusedStrangers,
+					"too many requests of this address at once that show no valid credential; try again", time.Second)
 				return
 			}
 		}
@@ -229,7 +232,8 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 	if err := s.receive(rt, o, q, rec); err != nil {
 		if errors.Is(err, errNoRoom) {
 			dropBodyIfAny(w, r)
-			s.tooMany(w, rt.Family, refusedBodies, "too much is sent from this address at once without a valid credential; try again", time.Second)
+			s.tooMany(w, rt.Family, refusedBodies,
+				"too much is sent from this address at once without a valid credential; try again", time.Second)
 			return
 		}
 		s.answer(rt, q, err)
@@ -276,9 +280,9 @@ func (s *Server) receive(rt *Route, o origin, q *Request, rec *recorder) (err er
 	return s.checkEarly(rt, o, q)
 }
 
-// checkEarly looks at the arguments before anybody has asked who is calling, as the originals do. A stranger's are left for
-// later when there is too much of them, or when its address has failed often enough; what is wrong with them counts as a
-// failed attempt.
+// checkEarly looks at the arguments before anybody has asked who is calling, as the originals do. A stranger's are left
+// for later when there is too much of them, or when its address has failed often enough; what is wrong with them counts
+// as a failed attempt.
 func (s *Server) checkEarly(rt *Route, o origin, q *Request) error {
 	remote := remoteOf(q.Request, o)
 	if o.forwarded && q.Header.Get(headerVouch) != "" {
@@ -315,8 +319,12 @@ func (s *Server) pointless(rt *Route, o origin, q *Request) bool {
 
 // checks are those of the arguments, the body's last.
 func (rt *Route) checks(q *Request) error {
-	if rt.Check != nil {
-		if err := rt.Check(q.Request); err != nil {
+	check := rt.Check
+	if check == nil && rt.At == HereStale {
+		check = CheckStale
+	}
+	if check != nil {
+		if err := check(q.Request); err != nil {
 			return err
 		}
 	}
@@ -378,7 +386,8 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 		return
 	}
 	if strings.HasPrefix(q.Header.Get(HeaderKey), store.AutoKey) {
-		s.answer(rt, q, Fail(http.StatusBadRequest, HeaderKey+" must not begin with "+store.AutoKey+", as those of members do"))
+		s.answer(rt, q, Fail(http.StatusBadRequest,
+			HeaderKey+" must not begin with "+store.AutoKey+", as those of members do"))
 		return
 	}
 	giveUp := time.Now().Add(AnswerWithin)

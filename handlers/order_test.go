@@ -12,11 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"muster/store"
-
 	"muster/handlers"
 	"muster/handlers/internal/sole"
 	"muster/netlimit"
+	"muster/store"
 )
 
 // half opens a connection to the API and sends what is given, which is not all of a request.

@@ -8,7 +8,8 @@ import (
 	"slices"
 )
 
-// Bounds of the parameters of all queries. Lists and patterns cost what they are long; expressions have bounds of their own.
+// Bounds of the parameters of all queries. Lists and patterns cost what they are long; expressions have bounds of their
+// own.
 const (
 	maxParameters     = 64
 	MaxParameterBytes = 1024
@@ -24,7 +25,8 @@ func checkParameters(query url.Values) error {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		count += len(query[name])
 		if len(name) > MaxParameterBytes {
-			return Fail(http.StatusBadRequest, fmt.Sprintf("the name of a query parameter must be at most %d bytes long", MaxParameterBytes))
+			return Fail(http.StatusBadRequest,
+				fmt.Sprintf("the name of a query parameter must be at most %d bytes long", MaxParameterBytes))
 		}
 		for _, v := range query[name] {
 			if len(v) > MaxParameterBytes && !slices.Contains(longParameters, name) {

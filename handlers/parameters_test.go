@@ -2,7 +2,6 @@ package handlers_test
 
 import (
 	"context"
-
 	"net/http"
 	"net/http/httptest"
 	"regexp"

@@ -17,7 +17,7 @@ import (
 
 const (
 	refusalWindow    = time.Minute // attempts that are alike and no further apart become one row
-	maxRefusalWindow = time.Hour   // the window doubles with each row, so that who goes on for long does not fill the audit
+	maxRefusalWindow = time.Hour   // the window doubles with each row, so that long attempts do not fill the audit
 	refusalTick      = time.Second
 	refusalEvery     = 10 * time.Second // a row, for the whole cluster: only the leader writes them
 	refusalBurst     = 60               // rows
@@ -43,7 +43,8 @@ type refusal struct {
 }
 
 func newRefusals() *refusals {
-	return &refusals{m: map[refusalKey]*refusal{}, of: map[string]int{}, limit: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst)}
+	return &refusals{m: map[refusalKey]*refusal{}, of: map[string]int{},
+		limit: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst)}
 }
 
 const tooManyKinds = "too many different attempts to tell apart"
@@ -71,8 +72,8 @@ func (x *refusals) note(k refusalKey, now time.Time) {
 	r.count++
 }
 
-// due takes out what is to be written now: a new kind of attempt at once, further ones like it after a minute, then two,
-// and so on up to an hour.
+// due takes out what is to be written now: a new kind of attempt at once, further ones like it after a minute, then
+// two, and so on up to an hour.
 func (x *refusals) due(now time.Time) (list []store.RefusedAttempt) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -96,7 +97,8 @@ func (x *refusals) due(now time.Time) (list []store.RefusedAttempt) {
 			r.count, r.written = 0, now
 		}
 	}
-	slices.SortFunc(list, func(a, b store.RefusedAttempt) int { return strings.Compare(a.Remote+a.Object, b.Remote+b.Object) })
+	slices.SortFunc(list,
+		func(a, b store.RefusedAttempt) int { return strings.Compare(a.Remote+a.Object, b.Remote+b.Object) })
 	return list
 }
 
@@ -147,8 +149,8 @@ func (s *Server) noteRefusal(rt *Route, q *Request, err error) {
 	}
 }
 
-// plainReason cuts a refusal down to what it says of every attempt of its kind: what comes after may be the caller's own
-// words, or a time.
+// plainReason cuts a refusal down to what it says of every attempt of its kind: what comes after may be the caller's
+// own words, or a time.
 func plainReason(text string) string {
 	if what, rest, ok := strings.Cut(text, ": "); ok {
 		rest, _, _ = strings.Cut(rest, ":")

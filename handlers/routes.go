@@ -27,7 +27,7 @@ type Route struct {
 	HasBody bool          // a DELETE whose body means something
 
 	// What is wrong with the request whoever is calling: its line and headers, its body, and what is checked against this
-	// member's own replica. Each may be nil.
+	// member's own replica. Each may be nil; Check of a HereStale route is CheckStale then.
 	Check     func(*http.Request) error
 	Vet       func(*Request) error
 	CheckHere func(*http.Request) error
@@ -55,8 +55,8 @@ const Long = 9 * time.Minute
 // Changes reports whether the method is one that changes something.
 func (rt *Route) Changes() bool { return rt.Method != http.MethodGet && rt.Method != http.MethodHead }
 
-// Sensitive reports whether refused attempts at the route are kept: all that change something, and reading what not every
-// reader of the cluster may.
+// Sensitive reports whether refused attempts at the route are kept: all that change something, and reading what not
+// every reader of the cluster may.
 func (rt *Route) Sensitive() bool {
 	switch rt.Scope {
 	case store.ScopeClusterRead, store.ScopePeeringRead:
@@ -67,8 +67,8 @@ func (rt *Route) Sensitive() bool {
 	return true
 }
 
-// Heads reports whether the route answers HEAD as well: each GET does, but those whose original refuses it and those that
-// make something new each time.
+// Heads reports whether the route answers HEAD as well: each GET does, but those whose original refuses it and those
+// that make something new each time.
 func (rt *Route) Heads() bool { return rt.Method == http.MethodGet && !rt.Keyed && !rt.NoHead }
 
 // asks reports whether the route wants to know who is calling.

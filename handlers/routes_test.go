@@ -1,11 +1,11 @@
 package handlers_test
 
 import (
+	"strings"
 	"testing"
 
 	"muster/handlers/internal/sole"
 	"muster/store"
-	"strings"
 )
 
 // TestSensitiveRoutes: what changes something is, and so is what reveals more than the state of the cluster.

@@ -1,10 +1,10 @@
-// Package handlers is the HTTP side of muster: one table of routes, authentication, forwarding to the leader,
-// and one file per API family. What it answers comes from store; it has no state of its own.
+// Package handlers is the engine of the API: listener, table of routes, the order in which a request is treated, limits,
+// authentication, forwarding to the leader, blocking queries and streams. What is answered, and in which words, is the
+// families', each in a room below; it knows none of them.
 package handlers
 
 import (
 	"context"
-
 	"log/slog"
 	"net"
 	"net/http"
@@ -69,10 +69,16 @@ func New(cfg Config, families ...*Family) *Server {
 		cfg.Now = time.Now
 	}
 	cfg.Limits = cfg.Limits.orDefault()
-	s := &Server{Config: cfg, log: cfg.Logger, failures: newFailureLimiter(), slots: make(chan struct{}, cfg.Limits.Requests),
+	s := &Server{
+		Config:   cfg,
+		log:      cfg.Logger,
+		failures: newFailureLimiter(),
+		slots:    make(chan struct{}, cfg.Limits.Requests),
 		streams:  newStreams(cfg.Limits),
-		refusals: newRefusals(), rooms: newRooms(cfg.Limits.StrangersPerAddress),
-		waiting: newShares(cfg.Limits.Blocking, cfg.Limits.BlockingPerIdentity)}
+		refusals: newRefusals(),
+		rooms:    newRooms(cfg.Limits.StrangersPerAddress),
+		waiting:  newShares(cfg.Limits.Blocking, cfg.Limits.BlockingPerIdentity),
+	}
 	s.instruments = newInstruments(s)
 	s.enter(families)
 	s.api = s.router(origin{})
@@ -194,8 +200,13 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log
 		MaxHeaderBytes:    32 << 10,
 		ConnContext:       withConnection,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: streams, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 256 << 10,
-			WriteByteTimeout: writeWithin, SendPingTimeout: time.Minute},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          streams,
+			MaxReceiveBufferPerConnection: 256 << 10,
+			MaxReceiveBufferPerStream:     256 << 10,
+			WriteByteTimeout:              writeWithin,
+			SendPingTimeout:               time.Minute,
+		},
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()

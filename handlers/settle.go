@@ -9,8 +9,8 @@ import (
 )
 
 // settle runs a handler until its outcome rests on nothing that passes by itself: what another request held it up with
-// (store.ErrUnderWay) or changed while it was being prepared (store.ErrKeyMoved, store.ErrAuthorityMoved) is waited for up to the
-// caller's deadline. In all three cases nothing has happened.
+// (store.ErrUnderWay) or changed while it was being prepared (store.ErrKeyMoved, store.ErrAuthorityMoved) is waited for
+// up to the caller's deadline. In all three cases nothing has happened.
 func (s *Server) settle(rt *Route, q *Request) error {
 	if q.whole { // its body cannot be served twice
 		return rt.Serve(q)
@@ -32,7 +32,8 @@ func (s *Server) settle(rt *Route, q *Request) error {
 			if q.Context().Err() == nil {
 				continue
 			}
-			return Fail(http.StatusConflict, fmt.Sprintf("%s; it was waited for as long as this request may take: try again", err))
+			return Fail(http.StatusConflict,
+				fmt.Sprintf("%s; it was waited for as long as this request may take: try again", err))
 		}
 		return err
 	}

@@ -10,11 +10,10 @@ import (
 	"testing"
 
 	"muster/certs"
-	"muster/store"
-
 	"muster/handlers"
 	"muster/handlers/consul"
 	"muster/handlers/internal/sole"
+	"muster/store"
 )
 
 // tooLongRequest is one that would put more into a column than it may hold.

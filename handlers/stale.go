@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// Headers of a stale answer. Known-Leader is whether the member that answers knows a leader now; Last-Contact is how long
-// ago, in milliseconds, it last knew one, and absent when it has known none since it started.
+// Headers of a stale answer. Known-Leader is whether the member that answers knows a leader now; Last-Contact is how
+// long ago, in milliseconds, it last knew one, and absent when it has known none since it started.
 const (
 	HeaderKnownLeader = "X-Muster-Known-Leader"
 	HeaderLastContact = "X-Muster-Last-Contact"
@@ -32,8 +32,8 @@ func CheckStale(r *http.Request) error {
 	return nil
 }
 
-// stale reports whether the member that was asked answers by itself. What waits for a change asks the leader, which knows
-// of changes first.
+// stale reports whether the member that was asked answers by itself. What waits for a change asks the leader, which
+// knows of changes first.
 func (rt *Route) stale(r *http.Request) bool {
 	return rt.At == HereStale && IsStale(r) && !(rt.Blocks && r.URL.Query().Has("index"))
 }

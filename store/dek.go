@@ -22,8 +22,8 @@ type DEKRotation struct {
 	Keys  []NewKey
 }
 
-// PrepareRotation wraps a new key for every member that holds keys, except one. It takes about 0.1 ms per member.
-func (ks Keys) PrepareRotation(ctx context.Context, without uint64, keys []NewKey) (*DEKRotation, error) {
+// PrepareDEKRotation wraps a new key for every member that holds keys, except one. It takes about 0.1 ms per member.
+func (ks Keys) PrepareDEKRotation(ctx context.Context, without uint64, keys []NewKey) (*DEKRotation, error) {
 	members, err := ks.s.Members.List(ctx, AsLeader)
 	if err != nil {
 		return nil, err

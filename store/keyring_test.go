@@ -28,7 +28,7 @@ func TestKeysReadableDuringRotation(t *testing.T) {
 		})
 	}
 	for range 40 {
-		r, err := s.Keys.PrepareRotation(ctx, 0, []NewKey{{Purpose: KeyJoinHMAC, Secret: []byte("0123456789abcdef0123456789abcdef")}})
+		r, err := s.Keys.PrepareDEKRotation(ctx, 0, []NewKey{{Purpose: KeyJoinHMAC, Secret: []byte("0123456789abcdef0123456789abcdef")}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -54,78 +54,41 @@ func limitSetting(name string, standard uint64, help string) Setting {
 	return o
 }
 
-// bound refuses one more where there are as many as a setting allows.
-func (t *Tx) bound(setting string, have uint64, what string) error {
-	most, err := t.number(setting)
-	if err == nil && have >= most {
-		err = refuse(Full, "there are %d %s, and the setting %s allows no more", have, what, setting)
-	}
-	return err
-}
-
 func (t *Tx) boundAPITokens() error {
-	var n uint64
-	if _, err := t.get("SELECT count(*) FROM api_tokens", nil, &n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitAPITokens, n, "API tokens")
+	return t.bound(SettingLimitAPITokens, "API tokens", "SELECT count(*) FROM api_tokens")
 }
 
 func (t *Tx) boundAPIKeys(owner string) error {
-	var n uint64
-	if _, err := t.get("SELECT count(*) FROM api_keys WHERE owner_id = ?", []any{owner}, &n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitAPIKeys, n, "API keys and enrollment tokens of this credential")
+	return t.bound(SettingLimitAPIKeys, "API keys and enrollment tokens of this credential",
+		"SELECT count(*) FROM api_keys WHERE owner_id = ?", owner)
 }
 
 func (t *Tx) boundJoinTokens(owner string) error {
-	var n uint64
-	if _, err := t.get("SELECT count(*) FROM join_tokens WHERE created_by = ?", []any{owner}, &n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitJoinTokens, n, "join tokens of this credential")
+	return t.bound(SettingLimitJoinTokens, "join tokens of this credential",
+		"SELECT count(*) FROM join_tokens WHERE created_by = ?", owner)
 }
 
 func (t *Tx) boundEnrollments() error {
-	var n uint64
-	if _, err := t.get("SELECT count(*) FROM enrollments", nil, &n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitEnrollments, n, "enrollments")
+	return t.bound(SettingLimitEnrollments, "enrollments", "SELECT count(*) FROM enrollments")
 }
 
 func (t *Tx) boundLeases(nodeID uint64) error {
-	var n uint64
-	if _, err := t.get("SELECT count(*) FROM leases WHERE raft_node_id = ?", []any{int64(nodeID)}, &n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitLeases, n, "leases on this member")
+	return t.bound(SettingLimitLeases, "leases on this member",
+		"SELECT count(*) FROM leases WHERE raft_node_id = ?", int64(nodeID))
 }
 
 func (t *Tx) boundCertificates(nodeID uint64) error {
-	var n uint64
-	if _, err := t.get("SELECT count(*) FROM certificates WHERE raft_node_id = ?", []any{int64(nodeID)}, &n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitCertificates, n, "certificates of this member")
+	return t.bound(SettingLimitCertificates, "certificates of this member",
+		"SELECT count(*) FROM certificates WHERE raft_node_id = ?", int64(nodeID))
 }
 
 func (t *Tx) boundSecrets() error {
-	var n uint64
-	if _, err := t.get("SELECT count(*) FROM secrets", nil, &n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitSecrets, n, "secrets")
+	return t.bound(SettingLimitSecrets, "secrets", "SELECT count(*) FROM secrets")
 }
 
 func (t *Tx) boundPeerings() error {
-	var n uint64
-	if _, err := t.get("SELECT (SELECT count(*) FROM peerings) + (SELECT count(*) FROM peering_tombstones)", nil,
-		&n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitPeerings, n, "peerings")
+	return t.bound(SettingLimitPeerings, "peerings",
+		"SELECT (SELECT count(*) FROM peerings) + (SELECT count(*) FROM peering_tombstones)")
 }
 
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
@@ -144,12 +107,8 @@ func (t *Tx) boundAnswers() error {
 		}
 		return t.exec("DELETE FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < ?", t.actor.Accessor, oldest)
 	}
-	var n uint64
-	if _, err := t.get("SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')",
-		[]any{t.actor.Accessor}, &n); err != nil {
-		return err
-	}
-	return t.bound(SettingLimitAnswers, n, "answers remembered for the Idempotency-Keys of this credential")
+	return t.bound(SettingLimitAnswers, "answers remembered for the Idempotency-Keys of this credential",
+		"SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')", t.actor.Accessor)
 }
 
 // Size bounds a column that others fill: callers, token holders, members, other clusters, archives.

@@ -50,7 +50,7 @@ func (s *Store) Collect(out chan<- prometheus.Metric) {
 }
 
 func (s *Store) collectInventory(set func(*prometheus.Desc, float64, ...string)) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), inventoryTimeout)
 	defer cancel()
 	in, err := s.Inventory(ctx)
 	if err != nil {
@@ -102,6 +102,9 @@ type Inventory struct {
 	// earliest expiry of the newest leaf of each member, by kind, and whose: "own" or "any"
 	Certificates map[[2]string]time.Time
 }
+
+// inventoryTimeout bounds what a scrape waits for the database; its other metrics are sent all the same.
+const inventoryTimeout = time.Second
 
 // inventoryAge is how old an inventory may be although nothing has changed: tokens expire by themselves.
 const inventoryAge = 15 * time.Second

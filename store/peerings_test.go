@@ -382,7 +382,7 @@ func TestPeeringSecretsAreReencrypted(t *testing.T) {
 		}
 	}
 	check(1)
-	r, err := s.Keys.PrepareRotation(bg, 0, nil)
+	r, err := s.Keys.PrepareDEKRotation(bg, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,11 +45,27 @@ type Config struct {
 // Store is one member's replica of the cluster's tables. All methods are safe for concurrent use.
 type Store struct {
 	*engine.Engine
-	nouns
+
+	Members      Members
+	Leases       Leases
+	JoinTokens   JoinTokens
+	APITokens    APITokens
+	APIKeys      APIKeys
+	Enrollments  Enrollments
+	Peerings     Peerings
+	Keys         Keys
+	Secrets      Secrets
+	Authorities  Authorities
+	Certificates Certificates
+	Settings     Settings
+	Audit        Audit
+	Events       Events
+	Archives     Archives
 
 	cfg    Config
 	log    *slog.Logger
 	events feed
+	counts counts
 	keys   keyring
 
 	inventories inventories
@@ -66,7 +82,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	removeTemporary(cfg.Dir)
 	s := &Store{cfg: cfg, log: cfg.Logger, queries: make(chan struct{}, 2)}
-	s.nouns = nounsOf(s)
+	s.bind()
 	s.events.init(cfg.EventWindow)
 	s.keys.init(cfg.Identity, cfg.NodeID)
 	var err error
@@ -98,6 +114,7 @@ func schema() engine.Schema { return engine.Schema{Steps: migrations.FS, Latest:
 func (s *Store) hooks() engine.Hooks {
 	h := engine.Hooks{
 		Prepare: func(v *engine.View) error {
+			s.counts.forget()
 			if err := s.events.takeUp(view(v)); err != nil {
 				return fmt.Errorf("read the newest events: %w", err)
 			}
@@ -145,6 +162,7 @@ func (s *Store) transact(t *engine.Tx, actor Actor, fn func(*Tx) error) error {
 		actor.NodeID = s.cfg.NodeID
 	}
 	tx := newTx(t, actor)
+	tx.counts = &s.counts
 	if err := fn(tx); err != nil {
 		return err
 	}
@@ -229,41 +247,21 @@ type (
 	Archives struct{ s *Store }
 )
 
-// nouns are the fields of Store.
-type nouns struct {
-	Members      Members
-	Leases       Leases
-	JoinTokens   JoinTokens
-	APITokens    APITokens
-	APIKeys      APIKeys
-	Enrollments  Enrollments
-	Peerings     Peerings
-	Keys         Keys
-	Secrets      Secrets
-	Authorities  Authorities
-	Certificates Certificates
-	Settings     Settings
-	Audit        Audit
-	Events       Events
-	Archives     Archives
-}
-
-func nounsOf(s *Store) nouns {
-	return nouns{
-		Members:      Members{s},
-		Leases:       Leases{s},
-		JoinTokens:   JoinTokens{s},
-		APITokens:    APITokens{s},
-		APIKeys:      APIKeys{s},
-		Enrollments:  Enrollments{s},
-		Peerings:     Peerings{s},
-		Keys:         Keys{s},
-		Secrets:      Secrets{s},
-		Authorities:  Authorities{s},
-		Certificates: Certificates{s},
-		Settings:     Settings{s},
-		Audit:        Audit{s},
-		Events:       Events{s},
-		Archives:     Archives{s},
-	}
+// bind makes the nouns, which are views of the store.
+func (s *Store) bind() {
+	s.Members = Members{s}
+	s.Leases = Leases{s}
+	s.JoinTokens = JoinTokens{s}
+	s.APITokens = APITokens{s}
+	s.APIKeys = APIKeys{s}
+	s.Enrollments = Enrollments{s}
+	s.Peerings = Peerings{s}
+	s.Keys = Keys{s}
+	s.Secrets = Secrets{s}
+	s.Authorities = Authorities{s}
+	s.Certificates = Certificates{s}
+	s.Settings = Settings{s}
+	s.Audit = Audit{s}
+	s.Events = Events{s}
+	s.Archives = Archives{s}
 }

@@ -73,6 +73,7 @@ type Tx struct {
 	tx     *engine.Tx
 	actor  Actor
 	audits []AuditRow
+	counts *counts // nil: what is bounded is counted each time
 }
 
 func newTx(t *engine.Tx, actor Actor) *Tx {

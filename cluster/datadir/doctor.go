@@ -181,8 +181,20 @@ func (x *doctor) raftLog() {
 		x.say("raft log", FindingFail, what.Next, "%s", strings.TrimPrefix(what.What+": "+err.Error(), ": "))
 		return
 	}
-	x.say("raft log", FindingOK, "", "%d segments up to index %d, %d snapshots, the newest of index %d; %d MiB",
-		files.Segments, max(files.Last, files.Snapshot), files.Snapshots, files.Snapshot, files.Bytes>>20)
+	last, running := max(files.Last, files.Snapshot), ""
+	if x.running {
+		running = "; what the running member writes now is not counted"
+	}
+	x.say("raft log", FindingOK, "", "%s closed up to index %d, %s, the newest of index %d; %d MiB%s",
+		count(files.Segments, "segment"), last, count(files.Snapshots, "snapshot"), files.Snapshot, files.Bytes>>20, running)
+}
+
+// count is a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func (x *doctor) mirror() []store.Member {
@@ -201,8 +213,7 @@ func (x *doctor) mirror() []store.Member {
 		x.say("mirror", FindingFail, "use the newer muster that the other members have",
 			"the database has schema %d and this binary knows %d", schema, store.LatestSchema())
 	default:
-		x.say("mirror", FindingOK, "",
-			"muster.db is intact: revision %d, schema %d, %d members", c.Revision, schema, len(members))
+		x.say("mirror", FindingOK, "", "muster.db is intact: revision %d, schema %d, %s", c.Revision, schema, count(len(members), "member"))
 	}
 	return members
 }

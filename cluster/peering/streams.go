@@ -129,9 +129,18 @@ func (p *Streams) Run(ctx context.Context) {
 
 func (p *Streams) lead(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &term{Streams: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})},
-		streams: map[string]*stream{}, loops: map[string]*dialLoop{},
-		statuses: map[string]*streamStatus{}, missing: map[string]time.Time{}, records: map[string]*record{}, busy: map[string]bool{}}
+	t := &term{
+		Streams:  p,
+		ctx:      ctx,
+		since:    time.Now(),
+		export:   exporter{changed: make(chan struct{})},
+		streams:  map[string]*stream{},
+		loops:    map[string]*dialLoop{},
+		statuses: map[string]*streamStatus{},
+		missing:  map[string]time.Time{},
+		records:  map[string]*record{},
+		busy:     map[string]bool{},
+	}
 	t.wg.Go(func() {
 		defer cancel()
 		for turned := p.store.Leadership(); p.store.Leading(); turned = p.store.Leadership() {
@@ -353,8 +362,16 @@ func (t *term) clean(id string) {
 func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &stream{term: t, id: p.ID, name: p.Name, meta: p.Meta, dialer: p.Dialer, conn: conn, status: t.status(p.ID),
-		cancel: cancel}
+	s := &stream{
+		term:   t,
+		id:     p.ID,
+		name:   p.Name,
+		meta:   p.Meta,
+		dialer: p.Dialer,
+		conn:   conn,
+		status: t.status(p.ID),
+		cancel: cancel,
+	}
 	t.mu.Lock()
 	if old := t.streams[p.ID]; old != nil {
 		old.cancel(errReplaced)

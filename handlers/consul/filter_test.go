@@ -3,7 +3,6 @@ package consul
 import (
 	"net/http/httptest"
 	"net/url"
-
 	"strings"
 	"testing"
 	"time"

@@ -3,17 +3,14 @@ package consul
 import (
 	"encoding/base64"
 	"encoding/json"
-
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-
 	"testing"
 	"time"
 
-	"muster/handlers"
-
 	"muster/certs"
+	"muster/handlers"
 	"muster/handlers/internal/handlerstest"
 )
 

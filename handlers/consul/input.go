@@ -23,8 +23,8 @@ import (
 	"muster/store"
 )
 
-// PeeringGenerateTokenRequest is the documented body; TokenTTL is ours. The names of this and the next two types are part
-// of the documented error texts.
+// PeeringGenerateTokenRequest is the documented body; TokenTTL is ours. The names of this and the next two types are
+// part of the documented error texts.
 type PeeringGenerateTokenRequest struct {
 	PeerName                string
 	Partition               string
@@ -98,10 +98,12 @@ var peerName = regexp.MustCompile(`^[a-z0-9]([a-z0-9\-]{0,61}[a-z0-9])?$`)
 
 func checkPeerName(name string) error {
 	if !peerName.MatchString(name) {
-		return bad("%s is not a valid peer name: a valid peering name must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character", name)
+		return bad("%s is not a valid peer name: a valid peering name must consist of lower case alphanumeric characters "+
+			"or '-', and must start and end with an alphanumeric character", name)
 	}
 	if name == "token" || name == "establish" {
-		return bad("%s is not a valid peer name: /v1/peering/%s is an endpoint, so a peering of that name could be neither read nor deleted", name, name)
+		return bad("%s is not a valid peer name: /v1/peering/%s is an endpoint, so a peering of that name could be neither "+
+			"read nor deleted", name, name)
 	}
 	return nil
 }
@@ -288,7 +290,8 @@ func (t *PeeringToken) checkNames() error {
 
 // checkPeeringSizes refuses a token that holds more than a peering may keep, before anybody is dialled.
 func checkPeeringSizes(t *PeeringToken) error {
-	for column, v := range map[string]any{"peer_id": t.PeerID, "server_name": t.ServerName, "remote_datacenter": t.Remote.Datacenter, "ca_pems": t.CA,
+	for column, v := range map[string]any{"peer_id": t.PeerID, "server_name": t.ServerName,
+		"remote_datacenter": t.Remote.Datacenter, "ca_pems": t.CA,
 		"server_addresses": t.ServerAddresses, "manual_addresses": t.ManualServerAddresses} {
 		text, ok := v.(string)
 		if !ok {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"muster/certs"
-
 	"muster/handlers"
 )
 

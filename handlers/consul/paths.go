@@ -14,12 +14,12 @@ import (
 
 const peeringPrefix = "/v1/peering"
 
-// peeringPaths is what the family's own router would answer, before the table of routes is asked: redirects, methods and
-// paths that it does not serve (reference consul_peering, section 1.1).
+// peeringPaths is what the family's own router would answer, before the table of routes is asked: redirects, methods
+// and paths that it does not serve (reference consul_peering, section 1.1).
 type peeringPaths struct{ routes []handlers.Route }
 
-// methods lists what a path of the family answers to, none for a path that it does not have. A path that a row names is an
-// endpoint, never a peering.
+// methods lists what a path of the family answers to, none for a path that it does not have. A path that a row names is
+// an endpoint, never a peering.
 func (p peeringPaths) methods(path string) (exact []string) {
 	var named []string
 	for i := range p.routes {
@@ -97,10 +97,11 @@ func emptyAnswer(w http.ResponseWriter) {
 // anonymousToken is how clients of the family name the identity of who shows no token.
 const anonymousToken = "anonymous"
 
-// peeringCredential reads the token from where the family has it, in its order; the first that is not empty counts. Only
-// here may it stand in the query, of which nothing is ever logged.
+// peeringCredential reads the token from where the family has it, in its order; the first that is not empty counts.
+// Only here may it stand in the query, of which nothing is ever logged.
 func peeringCredential(r *http.Request) (handlers.Credential, bool) {
-	for _, secret := range []string{r.URL.Query().Get("token"), strings.TrimSpace(r.Header.Get("X-Consul-Token")), bearerOf(r)} {
+	for _, secret := range []string{r.URL.Query().Get("token"), strings.TrimSpace(r.Header.Get("X-Consul-Token")),
+		bearerOf(r)} {
 		if secret != "" {
 			return handlers.Credential{Secret: secret}, secret != anonymousToken
 		}
@@ -120,7 +121,8 @@ func deniedPeering(q *handlers.Request, d *handlers.Denial) error {
 	_, shown := peeringCredential(q.Request)
 	switch {
 	case d.Reason == handlers.MissingScope:
-		return handlers.Fail(http.StatusForbidden, "Permission denied: token with AccessorID '"+q.Token.ID+"' lacks permission '"+d.Scope+"'")
+		return handlers.Fail(http.StatusForbidden,
+			"Permission denied: token with AccessorID '"+q.Token.ID+"' lacks permission '"+d.Scope+"'")
 	case shown:
 		return handlers.Fail(http.StatusForbidden, "ACL not found")
 	}

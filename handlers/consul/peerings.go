@@ -1,8 +1,6 @@
 package consul
 
 import (
-	"github.com/hashicorp/go-bexpr"
-
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +9,8 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"github.com/hashicorp/go-bexpr"
 
 	"muster/certs"
 	"muster/handlers"
@@ -65,9 +65,22 @@ type streamStatus struct {
 }
 
 func (s *service) peering(q *handlers.Request, p *store.Peering) (peering, error) {
-	out := peering{ID: p.ID, Name: p.Name, DeletedAt: p.DeletedAt, Meta: p.Meta, State: p.State, PeerID: p.PeerID, PeerCAPems: p.CAPems,
-		PeerServerName: p.ServerName, PeerServerAddresses: p.ServerAddresses, CreateIndex: p.CreatedRev, ModifyIndex: p.ModifiedRev,
-		StatusReason: p.StatusReason, StatusSince: someTime(p.StatusSince), Dialer: p.Dialer}
+	out := peering{
+		ID:                  p.ID,
+		Name:                p.Name,
+		DeletedAt:           p.DeletedAt,
+		Meta:                p.Meta,
+		State:               p.State,
+		PeerID:              p.PeerID,
+		PeerCAPems:          p.CAPems,
+		PeerServerName:      p.ServerName,
+		PeerServerAddresses: p.ServerAddresses,
+		CreateIndex:         p.CreatedRev,
+		ModifyIndex:         p.ModifiedRev,
+		StatusReason:        p.StatusReason,
+		StatusSince:         someTime(p.StatusSince),
+		Dialer:              p.Dialer,
+	}
 	out.Remote.Datacenter = p.RemoteDatacenter
 	if p.Dialer && len(p.ManualAddresses) > 0 {
 		out.Dials = p.Addresses()
@@ -86,12 +99,13 @@ func (s *service) peering(q *handlers.Request, p *store.Peering) (peering, error
 	if len(live.Exported) > 0 {
 		st.ExportedServices = live.Exported
 	}
-	st.LastHeartbeat, st.LastReceive, st.LastSend = someTime(live.LastHeartbeat), someTime(live.LastReceive), someTime(live.LastSend)
+	st.LastHeartbeat, st.LastReceive = someTime(live.LastHeartbeat), someTime(live.LastReceive)
+	st.LastSend = someTime(live.LastSend)
 	return out, nil
 }
 
-// peerMembers lists what another cluster exports, as the read of its peering that came before is: from the leader's working
-// copy, or stale.
+// peerMembers lists what another cluster exports, as the read of its peering that came before is: from the leader's
+// working copy, or stale.
 func (s *service) peerMembers(q *handlers.Request, peeringID string) ([]store.PeerMember, error) {
 	if q.Stale {
 		return s.Store.Peerings.Members(q.Context(), store.Stale, peeringID)
@@ -259,21 +273,21 @@ func (s *service) generatePeeringToken(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	k := store.PeeringToken{Name: in.PeerName, Meta: in.Meta, TTL: s.tokenTTL(q, ttl), ID: certs.NewUUID(), Secret: certs.NewUUID()}
-	k.Encode = func(peeringID, secret string) (string, error) {
-		token := PeeringToken{
-			CA:                    roots,
-			ManualServerAddresses: in.ServerExternalAddresses,
-			ServerAddresses:       store.PeeringAddresses(members),
-			ServerName:            certs.PeeringName(datacenter, s.ClusterID),
-			PeerID:                peeringID,
-			EstablishmentSecret:   secret,
-		}
-		token.Remote.Datacenter = datacenter
-		text, err := json.Marshal(token)
-		return base64.StdEncoding.EncodeToString(text), err
+	token := PeeringToken{
+		CA:                    roots,
+		ManualServerAddresses: in.ServerExternalAddresses,
+		ServerAddresses:       store.PeeringAddresses(members),
+		ServerName:            certs.PeeringName(datacenter, s.ClusterID),
 	}
-	minted, err := s.mintToken(q, k)
+	token.Remote.Datacenter = datacenter
+	minted, err := s.mintToken(q, store.PeeringToken{
+		Name:   in.PeerName,
+		Meta:   in.Meta,
+		TTL:    s.tokenTTL(q, ttl),
+		ID:     certs.NewUUID(),
+		Secret: certs.NewUUID(),
+		Encode: token.encode,
+	})
 	if err != nil {
 		return err
 	}
@@ -281,6 +295,13 @@ func (s *service) generatePeeringToken(q *handlers.Request) error {
 		PeeringToken string
 		Warnings     []string `json:",omitempty"`
 	}{minted.Text, warnings(in.ServerExternalAddresses)})
+}
+
+// encode is the token's text for a peering and a secret.
+func (t PeeringToken) encode(peeringID, secret string) (string, error) {
+	t.PeerID, t.EstablishmentSecret = peeringID, secret
+	text, err := json.Marshal(t)
+	return base64.StdEncoding.EncodeToString(text), err
 }
 
 // tokenTTL is how long a token is good, 0 for without end: it does not outlive the credential that makes it.
@@ -311,7 +332,8 @@ func warnings(addresses []string) (list []string) {
 	return list
 }
 
-// establishPeering answers POST /v1/peering/establish. Nothing is written before the other side has accepted the secret.
+// establishPeering answers POST /v1/peering/establish. Nothing is written before the other side has accepted the
+// secret.
 func (s *service) establishPeering(q *handlers.Request) error {
 	in, token, err := establishRequest(q)
 	if err != nil {
@@ -323,12 +345,8 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	} else if done { // the secret would not serve a second time
 		return writeJSON(q, struct{}{})
 	}
-	datacenter, err := s.Store.Settings.Datacenter(ctx)
-	if err != nil {
+	if err := s.notOwn(ctx, &token); err != nil {
 		return err
-	}
-	if token.ServerName == certs.PeeringName(datacenter, s.ClusterID) {
-		return bad("cannot create a peering within the same cluster %q. Refer to the `exported-services` documentation if you want to export between partitions without peering", token.ServerName)
 	}
 	if err := s.whileDeleting(q, func() error { return s.Store.Peerings.CanEstablish(ctx, in.PeerName) }); err != nil {
 		return err
@@ -354,6 +372,19 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	return writeJSON(q, struct{}{})
 }
 
+// notOwn refuses a token of this very cluster.
+func (s *service) notOwn(ctx context.Context, token *PeeringToken) error {
+	datacenter, err := s.Store.Settings.Datacenter(ctx)
+	if err != nil {
+		return err
+	}
+	if token.ServerName == certs.PeeringName(datacenter, s.ClusterID) {
+		return bad("cannot create a peering within the same cluster %q. Refer to the `exported-services` documentation "+
+			"if you want to export between partitions without peering", token.ServerName)
+	}
+	return nil
+}
+
 // exchange trades the secret of a token for a stream secret with the other cluster.
 func (s *service) exchange(ctx context.Context, token PeeringToken) (string, error) {
 	addresses := token.ManualServerAddresses
@@ -363,7 +394,8 @@ func (s *service) exchange(ctx context.Context, token PeeringToken) (string, err
 	if err := s.mayDialPeer(ctx, addresses); err != nil {
 		return "", err
 	}
-	secret, err := s.Peers.ExchangeSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID, token.EstablishmentSecret)
+	secret, err := s.Peers.ExchangeSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID,
+		token.EstablishmentSecret)
 	switch {
 	case errors.Is(err, store.ErrPeeringSecret):
 		return "", handlers.Fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
@@ -385,7 +417,8 @@ func (s *service) mayDialPeer(ctx context.Context, addresses []string) error {
 		case why == nil:
 			return nil
 		case first == nil:
-			first = bad("%s is not a valid peering server address: %s; the setting %s says which networks are dialled", a, why, store.SettingPeeringNetworks)
+			first = bad("%s is not a valid peering server address: %s; the setting %s says which networks are dialled", a, why,
+				store.SettingPeeringNetworks)
 		}
 	}
 	return first

@@ -47,7 +47,8 @@ func strictObject(body []byte, parser string, known ...string) (map[string]json.
 	}
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(body, &m); err != nil || m == nil {
-		return nil, refuse(http.StatusBadRequest, "x_content_parse_exception", "[%s] the request body must be a JSON object", parser)
+		return nil, refuse(http.StatusBadRequest, "x_content_parse_exception",
+			"[%s] the request body must be a JSON object", parser)
 	}
 	for name := range m {
 		if !slices.Contains(known, name) {
@@ -87,7 +88,8 @@ func (s *service) createAPIKey(q *handlers.Request) error {
 		APIKey     string `json:"api_key"`
 		Encoded    string `json:"encoded"` // what an Authorization header takes behind "ApiKey "
 	}
-	out := answer{ID: k.ID, Name: k.Name, APIKey: k.Secret, Encoded: base64.StdEncoding.EncodeToString([]byte(k.ID + ":" + k.Secret))}
+	out := answer{ID: k.ID, Name: k.Name, APIKey: k.Secret,
+		Encoded: base64.StdEncoding.EncodeToString([]byte(k.ID + ":" + k.Secret))}
 	if k.ExpiresAt != nil {
 		out.Expiration = k.ExpiresAt.UnixMilli()
 	}
@@ -105,7 +107,8 @@ func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err err
 	k.Kind = store.KeyKindAPI
 	var expiration string
 	var roles, metadata map[string]json.RawMessage
-	for name, v := range map[string]any{"name": &k.Name, "expiration": &expiration, "role_descriptors": &roles, "metadata": &metadata} {
+	for name, v := range map[string]any{"name": &k.Name, "expiration": &expiration, "role_descriptors": &roles,
+		"metadata": &metadata} {
 		if err := field(m, parser, name, v); err != nil {
 			return k, 0, err
 		}
@@ -141,7 +144,8 @@ func grant(q *handlers.Request, k *store.APIKey, roles map[string]json.RawMessag
 		return err
 	}
 	if q.Key != nil && (len(k.Scopes) > 0 || !emptyRoles(roles)) {
-		return illegalArgument("creating derived api keys requires an explicit role descriptor that is empty (has no privileges)")
+		return illegalArgument("creating derived api keys requires an explicit role descriptor " +
+			"that is empty (has no privileges)")
 	}
 	return nil
 }
@@ -191,7 +195,8 @@ func grantedScopes(q *handlers.Request, roles map[string]json.RawMessage) ([]str
 			Cluster []string `json:"cluster"`
 		}
 		if err := json.Unmarshal(raw, &role); err != nil || string(raw) == "null" {
-			return nil, refuse(http.StatusBadRequest, "parse_exception", "failed to parse role [%s]: it must be an object, and cluster an array of strings", name)
+			return nil, refuse(http.StatusBadRequest, "parse_exception",
+				"failed to parse role [%s]: it must be an object, and cluster an array of strings", name)
 		}
 		for _, privilege := range role.Cluster {
 			scope, known := privilegeScopes[privilege]
@@ -218,7 +223,8 @@ func timeValue(name, text string) (time.Duration, error) {
 		return illegalArgument("failed to parse setting [%s] with value [%s] as a time value: %s", name, text, why)
 	}
 	digits := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyz")
-	units := map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second, "ms": time.Millisecond,
+	units := map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second,
+		"ms":     time.Millisecond,
 		"micros": time.Microsecond, "nanos": time.Nanosecond}
 	unit, known := units[text[len(digits):]]
 	if !known {
@@ -401,7 +407,8 @@ func keyRevocation(q *handlers.Request) (k keyQuery, err error) {
 		return k, err
 	}
 	var id string
-	for name, v := range map[string]any{"id": &id, "ids": &k.ids, "name": &k.name, "owner": &k.owner, "username": &k.username, "realm_name": &k.realm} {
+	for name, v := range map[string]any{"id": &id, "ids": &k.ids, "name": &k.name, "owner": &k.owner,
+		"username": &k.username, "realm_name": &k.realm} {
 		if err := field(m, parser, name, v); err != nil {
 			return k, err
 		}
@@ -415,7 +422,8 @@ func keyRevocation(q *handlers.Request) (k keyQuery, err error) {
 		return k, invalidRequest("Field [ids] cannot be empty or contain blank id")
 	}
 	if len(k.ids) == 0 && k.name == "" && k.username == "" && k.realm == "" && !k.owner {
-		return k, invalidRequest("One of [api key id(s), api key name, username, realm name] must be specified if [owner] flag is false")
+		return k, invalidRequest("One of [api key id(s), api key name, username, realm name] must be specified " +
+			"if [owner] flag is false")
 	}
 	if err := checkKeyQuery(k); err != nil {
 		return k, err

@@ -24,7 +24,7 @@ func notIdentified(q *handlers.Request, d *handlers.Denial, now time.Time) error
 	case c.Scheme == "apikey":
 		why = "API key: " + keyRefusal(d, now)
 	}
-	return notAuthenticated("unable to authenticate with provided credentials and anonymous access is not allowed for this request", why)
+	return notAuthenticated(unableToAuthenticate, why)
 }
 
 // keyRefusal says what is wrong with an API key.
@@ -40,9 +40,13 @@ func keyRefusal(d *handlers.Denial, now time.Time) string {
 	return "invalid credentials for API key [" + d.Credential.ID + "]"
 }
 
+const unableToAuthenticate = "unable to authenticate with provided credentials and anonymous access is not allowed " +
+	"for this request"
+
 func notAuthenticated(reason, additional string) error {
-	return &apiError{Status: http.StatusUnauthorized, cause: cause{Type: "security_exception", Reason: reason, Additional: additional,
-		Header: map[string][]string{"WWW-Authenticate": challenges}}}
+	return &apiError{Status: http.StatusUnauthorized,
+		cause: cause{Type: "security_exception", Reason: reason, Additional: additional,
+			Header: map[string][]string{"WWW-Authenticate": challenges}}}
 }
 
 // malformedKey says what is wrong with something that is not Base64 of id:secret.

@@ -2,13 +2,10 @@ package elastic
 
 import (
 	"bytes"
-
 	"encoding/base64"
 	"errors"
 	"fmt"
-
 	"net/http"
-
 	"time"
 
 	"muster/certs"
@@ -16,8 +13,8 @@ import (
 	"muster/store"
 )
 
-// enrollNodeResponse is the answer to an enrolling node (reference es_enroll, section 2): DER in standard Base64, in the
-// order of the original.
+// enrollNodeResponse is the answer to an enrolling node (reference es_enroll, section 2): DER in standard Base64, in
+// the order of the original.
 type enrollNodeResponse struct {
 	HTTPCAKey       []byte   `json:"http_ca_key"` // PKCS#8, not encrypted
 	HTTPCACert      []byte   `json:"http_ca_cert"`
@@ -68,7 +65,8 @@ func (s *service) enrollNode(q *handlers.Request) error {
 }
 
 // makeIntermediate makes an authority of its own for the machine that enrolls.
-func (s *service) makeIntermediate(q *handlers.Request, e *store.Enrolling, root store.Issuer, keyType string, members []store.Member) error {
+func (s *service) makeIntermediate(q *handlers.Request, e *store.Enrolling, root store.Issuer, keyType string,
+	members []store.Member) error {
 	if root.Cert.MaxPathLenZero {
 		return refuse(http.StatusInternalServerError, "illegal_state_exception",
 			"Unable to enroll node. The operator's HTTP authority must not certify another one")
@@ -81,8 +79,8 @@ func (s *service) makeIntermediate(q *handlers.Request, e *store.Enrolling, root
 	return e.MakeIntermediate(root.CA, keyType, s.ClusterID, s.Now(), permitted, members, q.Actor.Remote)
 }
 
-// finishNode commits an enrollment and answers with what it has made, or with what a request that this one repeats
-// was answered. The key of the root is in no answer that is remembered: it is handed out again while it is the same one.
+// finishNode commits an enrollment and answers with what it has made, or with what a request that this one repeats was
+// answered. The key of the root is in no answer that is remembered: it is handed out again while it is the same one.
 func (s *service) finishNode(q *handlers.Request, e store.Enrolling, root store.Issuer) error {
 	rootKey, err := certs.MarshalKey(root.Key)
 	if err != nil {
@@ -92,12 +90,19 @@ func (s *service) finishNode(q *handlers.Request, e store.Enrolling, root store.
 		return err
 	}
 	m := &e.Material
-	out := enrollNodeResponse{HTTPCAKey: m.HTTPCAKey, HTTPCACert: m.HTTPCACert, TransportCACert: m.TransportCACert, TransportKey: m.TransportKey,
-		TransportCert: m.TransportCert, NodesAddresses: m.NodesAddresses}
+	out := enrollNodeResponse{
+		HTTPCAKey:       m.HTTPCAKey,
+		HTTPCACert:      m.HTTPCACert,
+		TransportCACert: m.TransportCACert,
+		TransportKey:    m.TransportKey,
+		TransportCert:   m.TransportCert,
+		NodesAddresses:  m.NodesAddresses,
+	}
 	if m.HTTPCAKey == nil {
 		if root.Operators || !bytes.Equal(m.HTTPCACert, root.Cert.Raw) {
 			return refuse(http.StatusForbidden, "security_exception",
-				"the HTTP authority whose key this request was answered with is not the cluster's any more; enroll with another enrollment token")
+				"the HTTP authority whose key this request was answered with is not the cluster's any more; "+
+					"enroll with another enrollment token")
 		}
 		out.HTTPCAKey = rootKey
 	}
@@ -106,7 +111,8 @@ func (s *service) finishNode(q *handlers.Request, e store.Enrolling, root store.
 }
 
 func (s *service) newEnrolling(q *handlers.Request, kind string, lifetime time.Duration) store.Enrolling {
-	e := store.Enrolling{Enrollment: store.Enrollment{ID: store.NewID(), Kind: kind, ExpiresAt: s.Now().Add(lifetime).Truncate(time.Second)}}
+	e := store.Enrolling{Enrollment: store.Enrollment{ID: store.NewID(), Kind: kind,
+		ExpiresAt: s.Now().Add(lifetime).Truncate(time.Second)}}
 	if q.Key != nil {
 		e.KeyID = q.Key.ID
 	}
@@ -121,7 +127,7 @@ func (s *service) enroll(q *handlers.Request, e store.Enrolling) (store.Enrollin
 	done, err := s.Store.Enrollments.Enroll(q.Context(), q.Actor, e)
 	var refusal *store.Refusal
 	if errors.As(err, &refusal) && refusal.Code == store.Unauthorized {
-		return done, notAuthenticated("unable to authenticate with provided credentials and anonymous access is not allowed for this request", "API key: "+refusal.Message)
+		return done, notAuthenticated(unableToAuthenticate, "API key: "+refusal.Message)
 	}
 	return done, err
 }
@@ -129,8 +135,8 @@ func (s *service) enroll(q *handlers.Request, e store.Enrolling) (store.Enrollin
 // kibanaTokenLifetime is how long the service token of a Kibana is good.
 const kibanaTokenLifetime = 30 * 24 * time.Hour
 
-// enrollKibana gives a Kibana the HTTP CA and a service token (reference es_enroll, section 7). The token is an API token
-// without any scope: it shows who is calling and opens nothing of the cluster.
+// enrollKibana gives a Kibana the HTTP CA and a service token (reference es_enroll, section 7). The token is an API
+// token without any scope: it shows who is calling and opens nothing of the cluster.
 func (s *service) enrollKibana(q *handlers.Request) error {
 	root, err := s.Store.Authorities.Issuing(q.Context(), store.AsLeader, certs.HTTP)
 	if err != nil {
@@ -138,7 +144,13 @@ func (s *service) enrollKibana(q *handlers.Request) error {
 	}
 	e := s.newEnrolling(q, store.EnrollKibana, kibanaTokenLifetime)
 	e.Material.HTTPCACert = root.Cert.Raw
-	t := store.APIToken{ID: store.NewID(), Name: fmt.Sprintf("enroll-process-token-%d", s.Now().UnixMilli()), Scopes: []string{}, Secret: certs.NewSecret(), ExpiresAt: &e.ExpiresAt}
+	t := store.APIToken{
+		ID:        store.NewID(),
+		Name:      fmt.Sprintf("enroll-process-token-%d", s.Now().UnixMilli()),
+		Scopes:    []string{},
+		Secret:    certs.NewSecret(),
+		ExpiresAt: &e.ExpiresAt,
+	}
 	t.SecretHash = certs.HashSecret(t.Secret)
 	e.Material.ServiceToken = t
 	if e, err = s.enroll(q, e); err != nil {
@@ -151,6 +163,7 @@ func (s *service) enrollKibana(q *handlers.Request) error {
 	writeJSON(q.W, http.StatusOK, struct {
 		Token  token  `json:"token"`
 		HTTPCA string `json:"http_ca"`
-	}{token{e.Material.ServiceToken.Name, e.Material.ServiceToken.Secret}, base64.StdEncoding.EncodeToString(e.Material.HTTPCACert)})
+	}{token{e.Material.ServiceToken.Name,
+		e.Material.ServiceToken.Secret}, base64.StdEncoding.EncodeToString(e.Material.HTTPCACert)})
 	return nil
 }

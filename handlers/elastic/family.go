@@ -1,10 +1,8 @@
-// Package elastic is the enrollment of other software with the cluster as Elasticsearch has it (reference es_enroll): nodes
-// and Kibanas that enroll, API keys, and what clients ask to see what they talk to.
+// Package elastic is the enrollment of other software with the cluster as Elasticsearch has it (reference es_enroll):
+// nodes and Kibanas that enroll, API keys, and what clients ask to see what they talk to.
 package elastic
 
 import (
-	"time"
-
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
@@ -16,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"muster/certs"
 	"muster/handlers"
@@ -83,8 +82,9 @@ func New(cfg Config) *handlers.Family {
 				w.WriteHeader(http.StatusOK)
 				return
 			}
-			textError(http.StatusMethodNotAllowed, fmt.Sprintf("Incorrect HTTP method for uri [%s] and method [%s], allowed: [%s]",
-				r.URL.RequestURI(), r.Method, strings.Join(allowed, ", "))).Write(w)
+			textError(http.StatusMethodNotAllowed,
+				fmt.Sprintf("Incorrect HTTP method for uri [%s] and method [%s], allowed: [%s]",
+					r.URL.RequestURI(), r.Method, strings.Join(allowed, ", "))).Write(w)
 		},
 	}
 }
@@ -196,7 +196,8 @@ var commonParams = []string{"pretty", "human", "error_trace", "filter_path", "fo
 
 const booleanParams = 3
 
-// mediaVersion reads the version of an Elasticsearch media type ("application/vnd.elasticsearch+json;compatible-with=8").
+// mediaVersion reads the version of an Elasticsearch media type
+// ("application/vnd.elasticsearch+json;compatible-with=8").
 func mediaVersion(header string) (version string, found bool) {
 	for part := range strings.SplitSeq(header, ",") {
 		kind, params, err := mime.ParseMediaType(part)
@@ -207,8 +208,8 @@ func mediaVersion(header string) (version string, found bool) {
 	return "", false
 }
 
-// spoken tells whether answers can have this version: one major more than the original has, so that clients of 7, 8 and 9
-// are served alike.
+// spoken tells whether answers can have this version: one major more than the original has, so that clients of 7, 8 and
+// 9 are served alike.
 func spoken(version string) bool {
 	n, err := strconv.Atoi(version)
 	return err == nil && n <= spokenMajor && n >= spokenMajor-2
@@ -223,12 +224,14 @@ func checkMedia(r *http.Request, name string) error {
 	if !found || spoken(version) {
 		return nil
 	}
-	why := fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s", name, spokenMajor, spokenMajor-1, version, name, header)
+	why := fmt.Sprintf("%s version must be either version %d or %d, but found %s. %s=%s", name, spokenMajor,
+		spokenMajor-1, version, name, header)
 	return &apiError{Status: http.StatusBadRequest, cause: cause{Type: "media_type_header_exception", Reason: why,
 		CausedBy: &cause{Type: "status_exception", Reason: why}}}
 }
 
-// checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is calling.
+// checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is
+// calling.
 func checkBody(q *handlers.Request) error {
 	if !q.HasBody {
 		return nil
@@ -237,7 +240,8 @@ func checkBody(q *handlers.Request) error {
 	if header == "" {
 		return textError(http.StatusNotAcceptable, "Content-Type header is missing")
 	}
-	if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" && kind != "application/vnd.elasticsearch+json" {
+	if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" &&
+		kind != "application/vnd.elasticsearch+json" {
 		return textError(http.StatusNotAcceptable, "Content-Type header ["+header+"] is not supported")
 	}
 	return checkMedia(q.Request, "Content-Type")
@@ -257,7 +261,8 @@ func unzip(q *handlers.Request) error {
 	case err != nil:
 		return illegalArgument("the body is not gzip, as its Content-Encoding says")
 	case len(data) > handlers.BodyLimit:
-		return refuse(http.StatusRequestEntityTooLarge, errorTypes[http.StatusRequestEntityTooLarge], "the body must not be larger than 1 MiB")
+		return refuse(http.StatusRequestEntityTooLarge, errorTypes[http.StatusRequestEntityTooLarge],
+			"the body must not be larger than 1 MiB")
 	}
 	q.Content = data
 	q.Header.Del("Content-Encoding") // the request may be tried again, or passed on
@@ -360,6 +365,7 @@ func unauthorizedFor(q *handlers.Request, action, privileges string) error {
 	if q.Key != nil {
 		who = fmt.Sprintf("API key id [%s] of user [%s]", q.Key.ID, q.Key.OwnerName)
 	}
-	return refuse(http.StatusForbidden, "security_exception", "action [%s] is unauthorized for %s, this action is granted by the cluster privileges [%s]",
+	return refuse(http.StatusForbidden, "security_exception",
+		"action [%s] is unauthorized for %s, this action is granted by the cluster privileges [%s]",
 		action, who, privileges)
 }

@@ -12,8 +12,8 @@ const (
 	maxSegments   = 128 // of all of them together
 )
 
-// pathFilter is a filter_path: what to keep and what to drop. Segments are separated by dots, * stands for any text of a
-// segment and ** for any number of segments; arrays are passed through.
+// pathFilter is a filter_path: what to keep and what to drop. Segments are separated by dots, * stands for any text of
+// a segment and ** for any number of segments; arrays are passed through.
 type pathFilter struct{ keep, drop pathPatterns }
 
 // pathPatterns are the patterns of one list.
@@ -37,7 +37,8 @@ func parseFilterPath(list string) (f pathFilter, err error) {
 		pattern := simplified(strings.Split(bare, "."))
 		paths++
 		if segments += len(pattern); paths > maxPaths || segments > maxSegments {
-			return f, illegalArgument("filter_path must have at most %d paths with at most %d segments together", maxPaths, maxSegments)
+			return f, illegalArgument("filter_path must have at most %d paths with at most %d segments together", maxPaths,
+				maxSegments)
 		}
 		if minus {
 			f.drop = append(f.drop, pattern)

@@ -2,11 +2,8 @@ package elastic
 
 import (
 	"context"
-
 	"encoding/json"
-
 	"fmt"
-
 	"strings"
 	"testing"
 	"time"

@@ -2,11 +2,9 @@ package elastic
 
 import (
 	"encoding/json"
-
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-
 	"testing"
 
 	"muster/handlers/internal/handlerstest"

@@ -32,8 +32,16 @@ func (s *service) info(q *handlers.Request) error {
 		UUID    string  `json:"cluster_uuid"`
 		Version version `json:"version"`
 		Tagline string  `json:"tagline"`
-	}{s.Name, clusterName, s.ClusterID, version{Number: spokenVersion, Flavor: "muster", Type: "binary", Hash: s.Commit, Date: "1970-01-01T00:00:00Z", Lucene: "0.0.0",
-		MinimumWire: "7.0.0", MinimumIndex: "7.0.0"}, "muster " + s.Version})
+	}{s.Name, clusterName, s.ClusterID, version{
+		Number:       spokenVersion,
+		Flavor:       "muster",
+		Type:         "binary",
+		Hash:         s.Commit,
+		Date:         "1970-01-01T00:00:00Z",
+		Lucene:       "0.0.0",
+		MinimumWire:  "7.0.0",
+		MinimumIndex: "7.0.0",
+	}, "muster " + s.Version})
 	return nil
 }
 
@@ -57,8 +65,15 @@ func (s *service) self(q *handlers.Request) error {
 			ID   string `json:"id"`
 			Name string `json:"name"`
 		} `json:"api_key,omitempty"`
-	}{Username: q.Token.Name, Roles: q.Token.Scopes, Metadata: map[string]string{}, Enabled: true, Realm: realm{realmName, realmName},
-		Lookup: realm{realmName, realmName}, Type: "realm"}
+	}{
+		Username: q.Token.Name,
+		Roles:    q.Token.Scopes,
+		Metadata: map[string]string{},
+		Enabled:  true,
+		Realm:    realm{realmName, realmName},
+		Lookup:   realm{realmName, realmName},
+		Type:     "realm",
+	}
 	if q.Key != nil {
 		out.Username, out.Roles, out.Type = q.Key.OwnerName, []string{}, "api_key"
 		out.APIKey = &struct {
@@ -79,16 +94,7 @@ func (s *service) health(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	roles, status, alive := membership.Roles(s.Store.Servers()), "green", 0
-	for i := range members {
-		id := members[i].NodeID
-		switch {
-		case s.Cluster.Alive(id) != "left":
-			alive++
-		case roles[id] == store.RoleVoter:
-			status = "yellow"
-		}
-	}
+	status, alive := s.healthOf(members)
 	writeJSON(q.W, http.StatusOK, struct {
 		Cluster       string          `json:"cluster_name"`
 		Status        string          `json:"status"`
@@ -106,8 +112,29 @@ func (s *service) health(q *handlers.Request) error {
 		InFlight      int             `json:"number_of_in_flight_fetch"`
 		Waiting       int             `json:"task_max_waiting_in_queue_millis"`
 		Percent       json.RawMessage `json:"active_shards_percent_as_number"`
-	}{Cluster: clusterName, Status: status, Nodes: alive, DataNodes: alive, Percent: json.RawMessage("100.0")})
+	}{
+		Cluster:   clusterName,
+		Status:    status,
+		Nodes:     alive,
+		DataNodes: alive,
+		Percent:   json.RawMessage("100.0"),
+	})
 	return nil
+}
+
+// healthOf is green when every voter lives, and how many members do.
+func (s *service) healthOf(members []store.Member) (status string, alive int) {
+	roles, status := membership.Roles(s.Store.Servers()), "green"
+	for i := range members {
+		id := members[i].NodeID
+		switch {
+		case s.Cluster.Alive(id) != "left":
+			alive++
+		case roles[id] == store.RoleVoter:
+			status = "yellow"
+		}
+	}
+	return status, alive
 }
 
 type nodeInfo struct {
@@ -130,8 +157,18 @@ type nodeInfo struct {
 
 func (s *service) showNode(m *store.Member) nodeInfo {
 	host, _, _ := net.SplitHostPort(m.APIAddress)
-	n := nodeInfo{Name: m.Name, TransportAddress: m.RaftAddress, Host: host, IP: host, Version: spokenVersion, Flavor: "muster", Type: "binary", Hash: m.BinaryVersion,
-		Roles: []string{}, Attributes: map[string]string{}}
+	n := nodeInfo{
+		Name:             m.Name,
+		TransportAddress: m.RaftAddress,
+		Host:             host,
+		IP:               host,
+		Version:          spokenVersion,
+		Flavor:           "muster",
+		Type:             "binary",
+		Hash:             m.BinaryVersion,
+		Roles:            []string{},
+		Attributes:       map[string]string{},
+	}
 	if m.Mode != store.ModeReplicate {
 		n.Roles = append(n.Roles, "master")
 	}

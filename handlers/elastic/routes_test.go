@@ -2,14 +2,11 @@ package elastic_test
 
 import (
 	"encoding/json"
-
 	"fmt"
-
 	"strings"
 	"testing"
 
 	"muster/handlers"
-
 	"muster/handlers/internal/sole"
 )
 

@@ -1,5 +1,5 @@
-// Package ella is the members API as Ella Core has it (reference ella_members): the member list, drain, resume, promotion and
-// removal, what a member says of itself, and join tokens of the documented kind.
+// Package ella is the members API as Ella Core has it (reference ella_members): the member list, drain, resume,
+// promotion and removal, what a member says of itself, and join tokens of the documented kind.
 package ella
 
 import (

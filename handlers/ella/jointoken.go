@@ -36,7 +36,8 @@ func (s *service) mintJoinToken(q *handlers.Request) error {
 		return handlers.Fail(http.StatusBadRequest, "ttlSeconds must be between 300 and 86400")
 	}
 	ends := s.Now().Add(time.Duration(ttl) * time.Second).Truncate(time.Second)
-	t, err := s.Tokens.Mint(q.Context(), q.Actor, store.JoinToken{Format: store.FormatMuster, NodeID: uint64(node), MaxUses: 1, ExpiresAt: *q.NoLonger(&ends)})
+	t, err := s.Tokens.Mint(q.Context(), q.Actor,
+		store.JoinToken{Format: store.FormatMuster, NodeID: uint64(node), MaxUses: 1, ExpiresAt: *q.NoLonger(&ends)})
 	if err != nil {
 		return err
 	}

@@ -51,9 +51,11 @@ func (s *service) removeMember(q *handlers.Request) error {
 	case errors.Is(err, membership.ErrLeader):
 		return conflict("Cannot remove the current leader; drain this node first so leadership transfers, then retry")
 	case errors.As(err, &drain):
-		return conflict("Node is not drained (state=%s); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip", drain.State, drain.NodeID)
+		return conflict("Node is not drained (state=%s); drain it first via POST /api/v1/cluster/members/%d/drain, "+
+			"or pass ?force=true to skip", drain.State, drain.NodeID)
 	case errors.As(err, &quorum):
-		return conflict("Removing node %d would leave the cluster without a healthy quorum: %s; pass ?force=true to remove it all the same", m.NodeID, quorum)
+		return conflict("Removing node %d would leave the cluster without a healthy quorum: %s; "+
+			"pass ?force=true to remove it all the same", m.NodeID, quorum)
 	case err != nil:
 		return err
 	}
@@ -86,7 +88,8 @@ func (s *service) promoteMember(q *handlers.Request) error {
 	if !membership.Poll(q.Context(), func() bool {
 		return membership.Roles(s.Store.Servers())[m.NodeID] == store.RoleVoter || !s.Store.Leading()
 	}) {
-		return q.Result(http.StatusOK, handlers.Message{Message: "Cluster member will be a voter as soon as it has caught up"})
+		return q.Result(http.StatusOK,
+			handlers.Message{Message: "Cluster member will be a voter as soon as it has caught up"})
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Cluster member promoted to voter"})
 }
@@ -128,7 +131,8 @@ func (s *service) drainMember(q *handlers.Request) error {
 	}
 	s.Cluster.Wake()
 	if body.Deadline == 0 && m.DrainState == store.DrainDraining && !s.Now().Before(*m.DrainDeadline) {
-		if m, err = s.awaitMember(q.Context(), m, func(m *store.Member) bool { return m.DrainState != store.DrainDraining }); err != nil {
+		if m, err = s.awaitMember(q.Context(), m,
+			func(m *store.Member) bool { return m.DrainState != store.DrainDraining }); err != nil {
 			return err
 		}
 	}
@@ -136,7 +140,8 @@ func (s *service) drainMember(q *handlers.Request) error {
 }
 
 // awaitMember waits until a member's row fulfils a condition, or for as long as the request may take.
-func (s *service) awaitMember(ctx context.Context, m *store.Member, done func(*store.Member) bool) (*store.Member, error) {
+func (s *service) awaitMember(ctx context.Context, m *store.Member, done func(*store.Member) bool) (*store.Member,
+	error) {
 	for !done(m) {
 		before := s.Store.Revision()
 		now, err := s.Store.Members.Get(ctx, store.AsLeader, m.NodeID)
@@ -170,7 +175,8 @@ func (s *service) resumeMember(q *handlers.Request) error {
 	s.Cluster.Wake()
 	wait, cancel := context.WithTimeout(q.Context(), 8*time.Second)
 	defer cancel()
-	if m, err = s.awaitMember(wait, m, func(m *store.Member) bool { return m.HooksPending == "" }); err != nil && !errors.Is(err, store.ErrNotLeader) {
+	if m, err = s.awaitMember(wait, m, func(m *store.Member) bool { return m.HooksPending == "" }); err != nil &&
+		!errors.Is(err, store.ErrNotLeader) {
 		return err
 	}
 	out := struct {
@@ -179,7 +185,8 @@ func (s *service) resumeMember(q *handlers.Request) error {
 		Warnings []string          `json:"warnings,omitempty"`
 	}{Message: handlers.Message{Message: "Cluster member resumed"}, Hooks: hooks(m), Warnings: showDrain(m).Warnings}
 	if m.HooksPending != "" {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("node %d does not answer; its resume hooks run when it is back", m.NodeID))
+		out.Warnings = append(out.Warnings,
+			fmt.Sprintf("node %d does not answer; its resume hooks run when it is back", m.NodeID))
 	}
 	return q.Result(http.StatusOK, out)
 }

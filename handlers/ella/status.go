@@ -46,8 +46,8 @@ func (s *service) status(q *handlers.Request) error {
 	return q.Result(http.StatusOK, st)
 }
 
-// replica adds what this member's replica says. A new member has none for a moment; its status is not the place to wait for
-// one.
+// replica adds what this member's replica says. A new member has none for a moment; its status is not the place to wait
+// for one.
 func (s *service) replica(ctx context.Context, st *api.Status) {
 	cluster := st.Cluster
 	_ = s.Store.Read(ctx, store.Stale, func(v *store.View) error {

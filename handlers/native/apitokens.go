@@ -39,7 +39,8 @@ func (s *service) createAPIToken(q *handlers.Request) error {
 		return handlers.Fail(http.StatusBadRequest, "name must not contain control characters")
 	}
 	if len(t.Scopes) == 0 {
-		return handlers.Fail(http.StatusBadRequest, "scopes must name at least one scope of "+strings.Join(store.Scopes, ", "))
+		return handlers.Fail(http.StatusBadRequest,
+			"scopes must name at least one scope of "+strings.Join(store.Scopes, ", "))
 	}
 	for _, scope := range t.Scopes {
 		if !slices.Contains(store.Scopes, scope) {

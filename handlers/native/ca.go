@@ -56,7 +56,8 @@ func (s *service) showCAKind(k *store.AuthorityKind, waiting []api.CAPending) ap
 		out.Rotation = showRotation(k.Rotation, waiting)
 	}
 	if r := k.Removed; r != nil {
-		out.RotationAdvised = fmt.Sprintf("node %d (%s), removed at %s, could read the CA keys", r.NodeID, r.Name, r.RemovedAt.UTC().Format(handlers.TimeFormat))
+		out.RotationAdvised = fmt.Sprintf("node %d (%s), removed at %s, could read the CA keys", r.NodeID, r.Name,
+			r.RemovedAt.UTC().Format(handlers.TimeFormat))
 	}
 	return out
 }
@@ -180,7 +181,8 @@ func caKinds(name string) []certs.Kind {
 func parseOverlap(text string) (*time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 || d > maxOverlap || d%time.Second != 0 {
-		return nil, handlers.Fail(http.StatusBadRequest, "overlap must be a duration of whole seconds between 0s and 2160h, such as 24h")
+		return nil, handlers.Fail(http.StatusBadRequest,
+			"overlap must be a duration of whole seconds between 0s and 2160h, such as 24h")
 	}
 	return &d, nil
 }
@@ -192,7 +194,8 @@ func caConflict(r *store.CARequest, overlap bool, cert, key string) string {
 	case !start && !goesOn && r.Action != store.CARollback:
 		return "action must be start, continue, drop or rollback"
 	case r.Force && !goesOn:
-		return "force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members"
+		return "force goes with the actions continue and drop only: a rotation that has begun can be made to go on " +
+			"without some members"
 	case overlap && r.Action == store.CADrop:
 		return "overlap does not go with the action drop, which ends the overlap"
 	case (cert != "" || key != "") && !start:
@@ -235,7 +238,8 @@ func (s *service) rotateCA(q *handlers.Request) error {
 	if r.Action != store.CADrop {
 		for _, p := range waiting {
 			if p.Reason != "" && !r.Force {
-				done.Warnings = append(done.Warnings, fmt.Sprintf("node %d (%s) %s: the rotation waits for it", p.NodeID, p.Name, p.Reason))
+				done.Warnings = append(done.Warnings,
+					fmt.Sprintf("node %d (%s) %s: the rotation waits for it", p.NodeID, p.Name, p.Reason))
 			}
 		}
 	}

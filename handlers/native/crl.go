@@ -10,8 +10,8 @@ func (s *service) httpCRL(q *handlers.Request) error { return s.crl(q, certs.HTT
 
 func (s *service) transportCRL(q *handlers.Request) error { return s.crl(q, certs.Transport) }
 
-// crl lists the certificates of an authority that are revoked: of removed members and of enrollments that were taken back.
-// It is for software that has enrolled; members know by themselves.
+// crl lists the certificates of an authority that are revoked: of removed members and of enrollments that were taken
+// back. It is for software that has enrolled; members know by themselves.
 func (s *service) crl(q *handlers.Request, kind certs.Kind) error {
 	ctx := q.Context()
 	list, err := s.Store.Certificates.Revoked(ctx, store.Linearisable, kind)

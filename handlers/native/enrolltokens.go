@@ -3,13 +3,13 @@ package native
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"muster/addr"
 	"net"
 	"net/http"
 	"strings"
 	"time"
 	"unicode"
 
+	"muster/addr"
 	"muster/api"
 	"muster/certs"
 	"muster/handlers"
@@ -105,7 +105,8 @@ func enrollTokenRequest(body []byte) (k store.APIKey, ttl time.Duration, err err
 	default:
 		return k, 0, handlers.Fail(http.StatusBadRequest, "scope must be node or kibana")
 	}
-	k.RoleDescriptors = []byte(`{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/` + privilege + `"]}}`)
+	k.RoleDescriptors = []byte(`{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/` +
+		privilege + `"]}}`)
 	if seconds == 0 {
 		seconds = handlers.DefaultTokenTTL
 	}
@@ -172,7 +173,8 @@ func (s *service) revokeEnrollToken(q *handlers.Request) error {
 		return handlers.Fail(http.StatusBadRequest, "keepEnrollments must be true or false")
 	}
 	id := q.Vars()["id"]
-	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
+	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor,
+		func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
 	if err != nil {
 		return err
 	}
@@ -228,7 +230,8 @@ func (s *service) revokeEnrollment(q *handlers.Request) error {
 func enrollAddresses(members []store.Member) ([]string, error) {
 	list, err := certs.FilterEnrollAddresses(store.JoinAddresses(members))
 	if err == nil && len(list) == 0 {
-		err = handlers.Fail(http.StatusConflict, "no member advertises an address that others can dial: start them with --advertise")
+		err = handlers.Fail(http.StatusConflict,
+			"no member advertises an address that others can dial: start them with --advertise")
 	}
 	return list, err
 }

@@ -1,5 +1,5 @@
-// Package native are muster's own endpoints: tokens, keys, certificate authorities, secrets, settings, leases, enrollment,
-// schema, audit, events, SQL, metrics and the description of all of it. The page for people is below it.
+// Package native are muster's own endpoints: tokens, keys, certificate authorities, secrets, settings, leases,
+// enrollment, schema, audit, events, SQL, metrics and the description of all of it. The page for people is below it.
 package native
 
 import (
@@ -52,7 +52,8 @@ type service struct {
 	members membership.Members
 }
 
-// New returns the endpoints as a family, with the common envelope. It answers for all paths that no other family claims.
+// New returns the endpoints as a family, with the common envelope. It answers for all paths that no other family
+// claims.
 func New(cfg Config) *handlers.Family {
 	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}}
 	f := handlers.Enveloped("native")

@@ -2,7 +2,6 @@ package native
 
 import (
 	"net/url"
-
 	"testing"
 
 	"muster/handlers/internal/handlerstest"

@@ -42,31 +42,9 @@ func (s *service) showJoinToken(t *store.JoinToken) api.JoinToken {
 
 // createJoinToken is our own: id optional, several uses, mode and labels decided by whoever makes the token.
 func (s *service) createJoinToken(q *handlers.Request) error {
-	f, err := handlers.ParseFields(q.Content)
+	want, ttl, err := joinTokenRequest(q.Content)
 	if err != nil {
 		return err
-	}
-	want := store.JoinToken{Format: f.Text("format", false, 0, 16), BindCIDR: f.Text("bindCidr", false, 0, 64), BindName: f.Text("bindName", false, 0, 128),
-		BindKey: f.Text("bindKey", false, 0, 64), NodeID: uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)), Mode: f.Text("mode", false, 0, 16),
-		Labels: f.Labels("labels"), Hosts: f.Texts("hosts", false), MaxUses: int(f.Integer("maxUses", false, 1, maxJoinUses))}
-	ttl := f.Integer("ttlSeconds", false, 1, maxJoinTTL)
-	if f.Err != nil {
-		return f.Err
-	}
-	if err := checkBinding(&want); err != nil {
-		return err
-	}
-	if want.Mode != "" && want.Mode != store.ModeFull && want.Mode != store.ModeReplicate {
-		return handlers.Fail(http.StatusBadRequest, "mode must be full or replicate")
-	}
-	if want.MaxUses == 0 {
-		want.MaxUses = 1
-	}
-	if want.NodeID != 0 && want.MaxUses != 1 {
-		return handlers.Fail(http.StatusBadRequest, "maxUses must be 1 for a token with a nodeId: one id is one member")
-	}
-	if ttl == 0 {
-		ttl = handlers.DefaultTokenTTL
 	}
 	ends := s.Now().Add(time.Duration(ttl) * time.Second).Truncate(time.Second)
 	want.ExpiresAt = *q.NoLonger(&ends)
@@ -77,6 +55,46 @@ func (s *service) createJoinToken(q *handlers.Request) error {
 	out := s.showJoinToken(t)
 	out.State, out.Token = "valid", t.Text // as when it was made, also when the request is a repetition
 	return q.Result(http.StatusCreated, out)
+}
+
+// joinTokenRequest reads the body; ttl is in seconds.
+func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) {
+	f, err := handlers.ParseFields(body)
+	if err != nil {
+		return want, 0, err
+	}
+	want = store.JoinToken{
+		Format:   f.Text("format", false, 0, 16),
+		BindCIDR: f.Text("bindCidr", false, 0, 64),
+		BindName: f.Text("bindName", false, 0, 128),
+		BindKey:  f.Text("bindKey", false, 0, 64),
+		NodeID:   uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)),
+		Mode:     f.Text("mode", false, 0, 16),
+		Labels:   f.Labels("labels"),
+		Hosts:    f.Texts("hosts", false),
+		MaxUses:  int(f.Integer("maxUses", false, 1, maxJoinUses)),
+	}
+	ttl = f.Integer("ttlSeconds", false, 1, maxJoinTTL)
+	if f.Err != nil {
+		return want, 0, f.Err
+	}
+	if err := checkBinding(&want); err != nil {
+		return want, 0, err
+	}
+	if want.Mode != "" && want.Mode != store.ModeFull && want.Mode != store.ModeReplicate {
+		return want, 0, handlers.Fail(http.StatusBadRequest, "mode must be full or replicate")
+	}
+	if want.MaxUses == 0 {
+		want.MaxUses = 1
+	}
+	if want.NodeID != 0 && want.MaxUses != 1 {
+		return want, 0, handlers.Fail(http.StatusBadRequest,
+			"maxUses must be 1 for a token with a nodeId: one id is one member")
+	}
+	if ttl == 0 {
+		ttl = handlers.DefaultTokenTTL
+	}
+	return want, ttl, nil
 }
 
 // checkBinding checks the format of a token and what it is to be bound to.
@@ -97,7 +115,8 @@ func checkBinding(t *store.JoinToken) error {
 	if _, err := hostlist.Parse(t.Hosts); err != nil {
 		return bad("hosts must be " + hostlist.Rule + ": " + err.Error())
 	}
-	if b, err := hex.DecodeString(t.BindKey); t.BindKey != "" && (err != nil || len(b) != 32 || t.BindKey != strings.ToLower(t.BindKey)) {
+	if b, err := hex.DecodeString(t.BindKey); t.BindKey != "" &&
+		(err != nil || len(b) != 32 || t.BindKey != strings.ToLower(t.BindKey)) {
 		return bad("bindKey must be the SHA-256 of a raw X25519 public key, 64 lower-case hexadecimal digits")
 	}
 	return nil

@@ -62,7 +62,7 @@ func (s *service) rotateDEK(q *handlers.Request) error {
 			return err
 		}
 	}
-	r, err := s.Store.Keys.PrepareRotation(q.Context(), 0, nil)
+	r, err := s.Store.Keys.PrepareDEKRotation(q.Context(), 0, nil)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,8 @@ func (s *service) rotateJoinKeys(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	return q.Result(http.StatusOK, api.JoinKeys{KIDs: done.KIDs, GraceUntil: api.Time(done.GraceUntil), TokensEnded: done.TokensEnded})
+	return q.Result(http.StatusOK,
+		api.JoinKeys{KIDs: done.KIDs, GraceUntil: api.Time(done.GraceUntil), TokensEnded: done.TokensEnded})
 }
 
 func showSecret(x *store.StoredSecret) api.SecretInfo {
@@ -124,7 +125,8 @@ const maxSecret = 64 << 10
 func secretNameOf(q *handlers.Request) (string, error) {
 	name := q.Vars()["name"]
 	if !secretName.MatchString(name) {
-		return "", handlers.Fail(http.StatusBadRequest, "name must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+		return "", handlers.Fail(http.StatusBadRequest,
+			"name must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
 	}
 	return name, nil
 }
@@ -160,7 +162,8 @@ func parseSecret(body []byte) ([]byte, error) {
 		return nil, f.Err
 	}
 	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
-	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(body, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(body), []byte(`\ufffd`)) {
+	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(body, []byte("\uFFFD")) &&
+		!bytes.Contains(bytes.ToLower(body), []byte(`\ufffd`)) {
 		return nil, handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
 	}
 	value := []byte(text)

@@ -50,7 +50,8 @@ func (s *service) putLease(q *handlers.Request) error {
 	if f.Err != nil {
 		return f.Err
 	}
-	l, created, err := s.Store.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind}, time.Duration(ttl)*time.Second)
+	l, created, err := s.Store.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind},
+		time.Duration(ttl)*time.Second)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ func (s *service) getSchema(q *handlers.Request) error {
 	return q.Result(http.StatusOK, state)
 }
 
-// migrateSchema applies the newest schema now. The leader does so by itself when every live member can work with it; this is
-// for leaving out members that are gone.
+// migrateSchema applies the newest schema now. The leader does so by itself when every live member can work with it;
+// this is for leaving out members that are gone.
 func (s *service) migrateSchema(q *handlers.Request) error {
 	var exclude []uint64
 	if len(q.Content) > 0 {

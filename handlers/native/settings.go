@@ -17,8 +17,8 @@ func (s *service) getSettings(q *handlers.Request) error {
 	return q.Result(http.StatusOK, values)
 }
 
-// putSettings changes the settings that the body names, all or none; null stands for the default. Unlike elsewhere in the
-// family an unknown name is refused, and names match exactly: a setting that was misspelt would silently not hold.
+// putSettings changes the settings that the body names, all or none; null stands for the default. Unlike elsewhere in
+// the family an unknown name is refused, and names match exactly: a setting that was misspelt would silently not hold.
 func (s *service) putSettings(q *handlers.Request) error {
 	var values map[string]json.RawMessage
 	if err := json.Unmarshal(q.Content, &values); err != nil || values == nil {
@@ -30,7 +30,8 @@ func (s *service) putSettings(q *handlers.Request) error {
 			return err
 		}
 		if !q.Token.Allows(scope) {
-			return handlers.Lacks(scope, handlers.Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope))
+			return handlers.Lacks(scope,
+				handlers.Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope))
 		}
 	}
 	values, err := s.Store.Settings.Set(q.Context(), q.Actor, values)

@@ -34,7 +34,8 @@ type autopilotConfig struct {
 }
 
 // ownNames turns our names of the settings in an error text into those of this family.
-var ownNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization", "ServerStabilizationTime",
+var ownNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization",
+	"ServerStabilizationTime",
 	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers")
 
 func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autopilotConfig, err error) {
@@ -109,7 +110,8 @@ func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 		}
 		return in, badAutopilot("the body must be a JSON object")
 	}
-	for _, d := range []struct{ name, value string }{{"LastContactThreshold", in.LastContactThreshold}, {"ServerStabilizationTime", in.ServerStabilizationTime}} {
+	for _, d := range []struct{ name, value string }{{"LastContactThreshold", in.LastContactThreshold},
+		{"ServerStabilizationTime", in.ServerStabilizationTime}} {
 		if _, err := time.ParseDuration(d.value); err != nil && d.value != "" {
 			return in, badAutopilot("%s must be a duration such as \"200ms\", not %.40q", d.name, d.value)
 		}

@@ -1,5 +1,5 @@
-// Package nomad is the Raft operator API as Nomad has it (reference nomad_raft): the configuration, removal and transfer,
-// autopilot, snapshots, and their small neighbours.
+// Package nomad is the Raft operator API as Nomad has it (reference nomad_raft): the configuration, removal and
+// transfer, autopilot, snapshots, and their small neighbours.
 package nomad
 
 import (
@@ -87,7 +87,8 @@ func New(cfg Config) *handlers.Family {
 		Unauthenticated: handlers.Failure{Status: http.StatusForbidden, Text: "Permission denied"},
 		Forbidden:       handlers.Failure{Status: http.StatusForbidden, Text: "Permission denied"},
 		NoLeader:        handlers.Failure{Status: http.StatusInternalServerError, Text: noLeader},
-		UnknownOutcome:  handlers.Failure{Status: http.StatusInternalServerError, Text: "leadership lost while committing log"},
+		UnknownOutcome: handlers.Failure{Status: http.StatusInternalServerError,
+			Text: "leadership lost while committing log"},
 	}
 }
 

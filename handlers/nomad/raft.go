@@ -94,8 +94,13 @@ func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	}
 	list := make([]raftServer, 0, len(servers))
 	for _, v := range servers {
-		server := raftServer{ID: strconv.FormatUint(v.NodeID, 10), Node: "(unknown)", RaftProtocol: "unknown",
-			Leader: v.NodeID == leader, Voter: v.Role == store.RoleVoter}
+		server := raftServer{
+			ID:           strconv.FormatUint(v.NodeID, 10),
+			Node:         "(unknown)",
+			RaftProtocol: "unknown",
+			Leader:       v.NodeID == leader,
+			Voter:        v.Role == store.RoleVoter,
+		}
 		if m := byID[v.NodeID]; m != nil {
 			server.ID, server.Address, server.Node, server.RaftProtocol = m.ID, m.RaftAddress, m.Name+"."+region, "3"
 		}

@@ -21,7 +21,8 @@ func checkRemovePeer(r *http.Request) error {
 	_, address := query["address"]
 	switch {
 	case !id && !address:
-		return handlers.Fail(http.StatusBadRequest, "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
+		return handlers.Fail(http.StatusBadRequest,
+			"Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
 	case id && address:
 		return handlers.Fail(http.StatusBadRequest, "Must specify only one of ?id or ?address")
 	}
@@ -88,9 +89,11 @@ func (s *service) removePeer(q *handlers.Request) error {
 	case errors.Is(err, membership.ErrLeader) && len(s.members.Voters()) == 1:
 		return handlers.Fail(http.StatusInternalServerError, "need at least one voter in configuration: {[]}")
 	case errors.Is(err, membership.ErrLeader):
-		return handlers.Fail(http.StatusInternalServerError, "the leader cannot be removed: transfer leadership first, then retry")
+		return handlers.Fail(http.StatusInternalServerError,
+			"the leader cannot be removed: transfer leadership first, then retry")
 	case errors.As(err, &quorum):
-		return handlers.Fail(http.StatusInternalServerError, "removing the peer would leave the cluster without a healthy quorum: "+err.Error())
+		return handlers.Fail(http.StatusInternalServerError,
+			"removing the peer would leave the cluster without a healthy quorum: "+err.Error())
 	case err != nil:
 		return err
 	}
@@ -103,7 +106,8 @@ type raftID struct {
 	ID      string
 }
 
-// transferLeadership moves leadership to a voter that is alive and caught up, and says first what is wrong if it is not.
+// transferLeadership moves leadership to a voter that is alive and caught up, and says first what is wrong if it is
+// not.
 func (s *service) transferLeadership(q *handlers.Request) error {
 	to, err := s.raftPeer(q, http.StatusBadRequest)
 	if err != nil {
@@ -144,7 +148,8 @@ func (s *service) transferTo(q *handlers.Request, to *store.Member) error {
 		return handlers.Fail(http.StatusInternalServerError, "failed to transfer leadership: "+fmt.Sprintf(format, args...))
 	}
 	if applied := s.Store.AppliedSchema(); to.MaxSchema < applied {
-		return failed("node %d runs %s, which knows the schema up to %d, and the database has %d: it would not lead", to.NodeID, to.BinaryVersion, to.MaxSchema, applied)
+		return failed("node %d runs %s, which knows the schema up to %d, and the database has %d: it would not lead",
+			to.NodeID, to.BinaryVersion, to.MaxSchema, applied)
 	}
 	if err := s.Cluster.CanLead(q.Context(), to.NodeID); err != nil {
 		return failed("%v", err)

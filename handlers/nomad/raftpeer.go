@@ -49,7 +49,8 @@ func (s *service) checkTransferHost(r *http.Request) error {
 		return transferAddress(documented)
 	}
 	for i := range members {
-		if h, _, err := net.SplitHostPort(members[i].RaftAddress); err == nil && addr.CanonicalHost(h) == addr.CanonicalHost(host) {
+		if h, _, err := net.SplitHostPort(members[i].RaftAddress); err == nil &&
+			addr.CanonicalHost(h) == addr.CanonicalHost(host) {
 			return nil
 		}
 	}

@@ -49,8 +49,8 @@ type health struct {
 	Message string `json:"message"`
 }
 
-// agentHealth tells whether this member stores and knows a leader. A bad state is a 500 in text/plain with the same JSON, as
-// documented.
+// agentHealth tells whether this member stores and knows a leader. A bad state is a 500 in text/plain with the same
+// JSON, as documented.
 func (s *service) agentHealth(q *handlers.Request) error {
 	kind := q.URL.Query().Get("type")
 	switch kind {
@@ -78,7 +78,8 @@ func (s *service) agentHealth(q *handlers.Request) error {
 }
 
 func badHealth(kind, text string) error {
-	return handlers.Fail(http.StatusInternalServerError, string(handlers.MustJSON(map[string]health{kind: {Message: text}})))
+	return handlers.Fail(http.StatusInternalServerError,
+		string(handlers.MustJSON(map[string]health{kind: {Message: text}})))
 }
 
 // agentMember is a server as clients of this family know members; keys in alphabetical order.
@@ -104,10 +105,20 @@ func (s *service) agentMember(m *store.Member, alive bool) agentMember {
 		host = m.RaftAddress
 	}
 	number, _ := strconv.Atoi(port)
-	out := agentMember{Addr: host, Port: number, Name: m.Name + "." + region, Status: "failed",
-		DelegateCur: 4, DelegateMax: 5, DelegateMin: 2, ProtocolCur: 2, ProtocolMax: 5, ProtocolMin: 1,
+	out := agentMember{
+		Addr:        host,
+		Port:        number,
+		Name:        m.Name + "." + region,
+		Status:      "failed",
+		DelegateCur: 4,
+		DelegateMax: 5,
+		DelegateMin: 2,
+		ProtocolCur: 2,
+		ProtocolMax: 5,
+		ProtocolMin: 1,
 		Tags: map[string]string{"role": "nomad", "region": region, "dc": datacenter, "build": m.BinaryVersion, "id": m.ID,
-			"port": port, "rpc_addr": host, "raft_vsn": "3", "vsn": "1", "revision": ""}}
+			"port": port, "rpc_addr": host, "raft_vsn": "3", "vsn": "1", "revision": ""},
+	}
 	if alive {
 		out.Status = "alive"
 	}
@@ -175,7 +186,8 @@ func (s *service) agentSelf(q *handlers.Request) error {
 		return err
 	}
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	raft := map[string]string{"last_log_index": number(s.Store.Mirror.Revision()), "num_peers": strconv.Itoa(max(0, len(servers)-1)),
+	raft := map[string]string{"last_log_index": number(s.Store.Mirror.Revision()),
+		"num_peers":        strconv.Itoa(max(0, len(servers)-1)),
 		"protocol_version": "3", "state": "Follower"}
 	if s.Store.Leading() {
 		raft["state"] = "Leader"
@@ -185,12 +197,15 @@ func (s *service) agentSelf(q *handlers.Request) error {
 		Member *agentMember                 `json:"member"`
 		Stats  map[string]map[string]string `json:"stats"`
 	}{
-		map[string]any{"Datacenter": datacenter, "NodeName": s.Name, "Region": region, "Server": map[string]any{"Enabled": true},
-			"Client": map[string]any{"Enabled": false}, "UI": map[string]any{"Enabled": false}, "Version": map[string]string{"Version": s.Version, "Revision": s.Commit}},
+		map[string]any{"Datacenter": datacenter, "NodeName": s.Name, "Region": region,
+			"Server": map[string]any{"Enabled": true},
+			"Client": map[string]any{"Enabled": false}, "UI": map[string]any{"Enabled": false},
+			"Version": map[string]string{"Version": s.Version, "Revision": s.Commit}},
 		self,
 		map[string]map[string]string{
-			"nomad": {"server": "true", "leader": strconv.FormatBool(s.Store.Leading()), "bootstrap": "false", "known_regions": "1"},
-			"raft":  raft,
+			"nomad": {"server": "true", "leader": strconv.FormatBool(s.Store.Leading()), "bootstrap": "false",
+				"known_regions": "1"},
+			"raft": raft,
 			"runtime": {"arch": runtime.GOARCH, "kernel.name": runtime.GOOS, "version": runtime.Version(),
 				"goroutines": strconv.Itoa(runtime.NumGoroutine()), "cpu_count": strconv.Itoa(runtime.NumCPU())},
 		},

@@ -1,11 +1,10 @@
-// Package zlayer is the join of a new member as ZLayer has it (reference zlayer_join): the one call that machines make which
-// belong to no cluster yet.
+// Package zlayer is the join of a new member as ZLayer has it (reference zlayer_join): the one call that machines make
+// which belong to no cluster yet.
 package zlayer
 
 import (
-	"time"
-
 	"net/http"
+	"time"
 
 	"muster/handlers"
 	"muster/store"

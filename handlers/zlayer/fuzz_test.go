@@ -2,10 +2,8 @@ package zlayer
 
 import (
 	"encoding/json"
-
 	"net/http"
 	"net/http/httptest"
-
 	"testing"
 
 	"muster/handlers/internal/handlerstest"

@@ -68,8 +68,8 @@ type joinPeer struct {
 	APIAddress  string `json:"api_address"`
 }
 
-// joinPeers bounds how many peers outside Raft an answer lists, so that a join costs the same however many members there are; Raft
-// servers are always all there.
+// joinPeers bounds how many peers outside Raft an answer lists, so that a join costs the same however many members
+// there are; Raft servers are always all there.
 const joinPeers = 32
 
 func (s *service) join(q *handlers.Request) error {
@@ -125,10 +125,11 @@ func (s *service) joiner(j *joinRequest, token verified) (in store.Joiner, err e
 	return in, err
 }
 
-// admit makes the joiner a member and returns the answer. It fails with store.ErrKeyMoved or store.ErrAuthorityMoved when what
-// it has prepared was replaced meanwhile. All that is read is read before the write: an error behind it would be taken for one
-// before it.
-func (s *service) admit(q *handlers.Request, j *joinRequest, in store.Joiner, notes []string) (out joinResponse, err error) {
+// admit makes the joiner a member and returns the answer. It fails with store.ErrKeyMoved or store.ErrAuthorityMoved
+// when what it has prepared was replaced meanwhile. All that is read is read before the write: an error behind it would
+// be taken for one before it.
+func (s *service) admit(q *handlers.Request, j *joinRequest, in store.Joiner, notes []string) (out joinResponse,
+	err error) {
 	ctx := q.Context()
 	known, err := s.knownToJoiners(ctx)
 	if err != nil {
@@ -139,7 +140,8 @@ func (s *service) admit(q *handlers.Request, j *joinRequest, in store.Joiner, no
 	}
 	var sealed []byte
 	if j.pubkey != nil {
-		if in.Wrap, sealed, in.DEKGeneration, err = store.WrapFor(s.Store, j.member.Recipient, [32]byte(j.pubkey)); err != nil {
+		if in.Wrap, sealed, in.DEKGeneration, err = store.WrapFor(s.Store, j.member.Recipient,
+			[32]byte(j.pubkey)); err != nil {
 			return out, err
 		}
 	}
@@ -199,7 +201,8 @@ func (s *service) knownToJoiners(ctx context.Context) (k known, err error) {
 }
 
 // admission is the answer to a joiner.
-func (s *service) admission(j *joinRequest, k known, joined store.Joined, notes []string) (out joinResponse, err error) {
+func (s *service) admission(j *joinRequest, k known, joined store.Joined, notes []string) (out joinResponse,
+	err error) {
 	m := &joined.Member
 	out = joinResponse{
 		NodeID:     m.ID,
@@ -271,8 +274,16 @@ func (s *service) certify(out *joinResponse, j *joinRequest, k known, joined sto
 }
 
 func peerOf(m *store.Member) joinPeer {
-	p := joinPeer{NodeID: m.ID, RaftNodeID: m.NodeID, AdvertiseAddr: m.AdvertiseAddr, OverlayPort: m.OverlayPort, WGPublicKey: m.WGPublicKey,
-		OverlayIP: m.OverlayIP, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress}
+	p := joinPeer{
+		NodeID:        m.ID,
+		RaftNodeID:    m.NodeID,
+		AdvertiseAddr: m.AdvertiseAddr,
+		OverlayPort:   m.OverlayPort,
+		WGPublicKey:   m.WGPublicKey,
+		OverlayIP:     m.OverlayIP,
+		RaftAddress:   m.RaftAddress,
+		APIAddress:    m.APIAddress,
+	}
 	if _, port, err := net.SplitHostPort(m.RaftAddress); err == nil {
 		n, _ := strconv.ParseUint(port, 10, 16)
 		p.RaftPort = uint16(n)

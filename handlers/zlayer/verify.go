@@ -35,7 +35,8 @@ func (s *service) verifyJoinToken(ctx context.Context, text string) (v verified,
 	}
 	c := t.Claims()
 	if c.ClusterID != s.ClusterID {
-		return v, unauthorized("Invalid join token: it was made by another cluster (%s); this is cluster %s", c.ClusterID, s.ClusterID)
+		return v, unauthorized("Invalid join token: it was made by another cluster (%s); this is cluster %s", c.ClusterID,
+			s.ClusterID)
 	}
 	keys, err := s.Store.Keys.List(ctx, store.AsLeader, store.KeyJoinHMAC)
 	if err != nil {
@@ -52,7 +53,8 @@ func (s *service) verifyJoinToken(ctx context.Context, text string) (v verified,
 			return v, unauthorized("Invalid join token: expired: it was good until %s and the cluster's clock says %s",
 				timeOf(c.ExpiresAt), now.UTC().Format(handlers.TimeFormat))
 		case errors.Is(err, certs.ErrTokenNotYetValid):
-			return v, unauthorized("Invalid join token: not yet valid: it was issued at %s and the cluster's clock says %s; are the members' clocks set?",
+			return v, unauthorized("Invalid join token: not yet valid: it was issued at %s and the cluster's clock says %s; "+
+				"are the members' clocks set?",
 				timeOf(c.IssuedAt), now.UTC().Format(handlers.TimeFormat))
 		case err == nil:
 			return s.accept(c.ID, &keys[i]), nil
@@ -97,10 +99,12 @@ func (s *service) verifySigned(ctx context.Context, text string) (v verified, er
 func (s *service) accept(id string, k *store.Key) verified {
 	v := verified{id: id, retired: !k.Verifies(s.Now())}
 	if age := s.Now().Sub(k.CreatedAt); age > signingKeyAge {
-		v.notes = append(v.notes, fmt.Sprintf("consider rotating the key that signs join tokens, last rotated %d days ago", int(age.Hours()/24)))
+		v.notes = append(v.notes,
+			fmt.Sprintf("consider rotating the key that signs join tokens, last rotated %d days ago", int(age.Hours()/24)))
 	}
 	if k.State == store.KeyGrace {
-		v.notes = append(v.notes, "the token was signed with a key that has been rotated since and is accepted for a limited time")
+		v.notes = append(v.notes,
+			"the token was signed with a key that has been rotated since and is accepted for a limited time")
 	}
 	return v
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestBeginningIsCommitted: what an earlier leadership has left in the log may be applied after a new one has copied the
-// database. Its first commit is refused then, and it does not answer with a copy that lacks something.
+// TestBeginningIsCommitted: what an earlier leadership has left in the log may be applied after a new one has copied
+// the database. Its first commit is refused then, and it does not answer with a copy that lacks something.
 func TestBeginningIsCommitted(t *testing.T) {
 	c := newTestCluster(t, 1)
 	if _, err := write(bg, c.leader()); err != nil {

@@ -37,7 +37,8 @@ BEGIN
   SELECT RAISE(ABORT, 'revision moved');
 END;
 -- +goose StatementEnd
-CREATE TABLE notes (revision INTEGER NOT NULL, seq INTEGER NOT NULL, request TEXT NOT NULL, PRIMARY KEY (revision, seq)) STRICT;
+CREATE TABLE notes (revision INTEGER NOT NULL, seq INTEGER NOT NULL, request TEXT NOT NULL, PRIMARY KEY (revision,
+seq)) STRICT;
 `)}}}
 
 // note writes what a request is known by later.
@@ -61,7 +62,8 @@ func testHooks(founder bool) Hooks {
 	}
 	if founder {
 		h.Found = func(tx *Tx) error {
-			if _, err := tx.Exec("INSERT INTO cluster (one, revision, batch_id, epoch, leader_node_id) VALUES (1, 1, '', 0, 1)"); err != nil {
+			if _, err := tx.Exec("INSERT INTO cluster (one, revision, batch_id, epoch, leader_node_id) " +
+				"VALUES (1, 1, '', 0, 1)"); err != nil {
 				return err
 			}
 			return note("found")(tx)

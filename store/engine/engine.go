@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -35,7 +34,22 @@ const (
 	commitPerMiB   = 500 * time.Millisecond // more, for a restore: its transaction can be as large as the database
 	resolveTimeout = 1500 * time.Millisecond
 	controlTimeout = 500 * time.Millisecond
+	// askTimeout bounds a question to the voters, or to dqlite, whether this leadership still holds: a caller waits for
+	// it.
+	askTimeout = time.Second
+	// migrateTimeout bounds schema steps, which may copy tables; nobody is answered meanwhile.
+	migrateTimeout = 30 * time.Second
+	// dialTimeout bounds a connection of dqlite to another server: dqlite dials again, and a member that is down must not
+	// hold a goroutine for long.
+	dialTimeout = 3 * time.Second
+	// dumpTimeout bounds a copy of the local replica; the mirror is a moment older when it takes longer.
+	dumpTimeout = 10 * time.Second
+	// leaderSpin is how often the local Raft server is asked while leadership changes hands, which takes milliseconds.
+	leaderSpin = 2 * time.Millisecond
 )
+
+// defaultLatency makes elections take about 360 ms to begin: enough for a busy disk, short for callers that wait.
+const defaultLatency = 24 * time.Millisecond
 
 // Config says where a member's state lives, how it reaches the others and whose tables these are.
 type Config struct {
@@ -173,7 +187,7 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.NetworkLatency = cmp.Or(c.NetworkLatency, 24*time.Millisecond)
+	c.NetworkLatency = cmp.Or(c.NetworkLatency, defaultLatency)
 	c.SnapshotThreshold, c.SnapshotTrailing = cmp.Or(c.SnapshotThreshold, 256), cmp.Or(c.SnapshotTrailing, 256)
 	h := &c.Hooks
 	if h.Prepare == nil {
@@ -332,8 +346,13 @@ func (e *Engine) Look() {
 	}
 }
 
+// maxFailures is how often in a row a member may fail to take leadership up before it passes it on: it may be out of
+// room or of file descriptors, and Raft does not know.
+const maxFailures = 3
+
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
 func (e *Engine) followLeadership(ctx context.Context) {
+	failures := 0 // to take leadership up, one after the other
 	for round := 0; ; round++ {
 		e.beat.Store(time.Now().UnixNano())
 		asked := time.Now()
@@ -353,14 +372,20 @@ func (e *Engine) followLeadership(ctx context.Context) {
 		e.observeLeader(id)
 		switch {
 		case id == e.cfg.NodeID && !e.Leading() && !e.yielding.Load() && !e.closing.Load():
-			if err := e.ascend(ctx); err != nil && ctx.Err() == nil {
-				e.log.Warn("leadership could not be taken up", "err", err)
-				if errors.Is(err, errNewSchema) || errors.Is(err, errDiskHolds) {
-					_, _ = e.RefreshServers(ctx)
-					e.passOn(ctx)
-				}
+			err := e.ascend(ctx)
+			if err == nil || ctx.Err() != nil {
+				failures = 0
+				break
+			}
+			failures++
+			e.log.Warn("leadership could not be taken up", "err", err)
+			if errors.Is(err, errNewSchema) || errors.Is(err, errDiskHolds) || failures >= maxFailures {
+				failures = 0
+				_, _ = e.RefreshServers(ctx)
+				e.passOn(ctx)
 			}
 		case id != e.cfg.NodeID:
+			failures = 0
 			e.descend(ErrNotLeader)
 		}
 		if round%10 == 0 {
@@ -383,13 +408,4 @@ func (e *Engine) followLeadership(ctx context.Context) {
 // election, 15 times the network latency.
 func (e *Engine) unbroken() bool {
 	return time.Since(time.Unix(0, e.observed.Load())) < 15*e.cfg.NetworkLatency
-}
-
-func removeWorking(dir string) error {
-	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
-		if err := os.Remove(filepath.Join(dir, workingName+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("the data directory cannot be used: %w", err)
-		}
-	}
-	return nil
 }

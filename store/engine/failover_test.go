@@ -32,7 +32,8 @@ func TestLeaderCutOff(t *testing.T) {
 			}
 			c.net.Isolate(old.NodeID(), true)
 			// It still believes that it leads, and only the others can tell it otherwise.
-			if err := promised(t, "linearisable read as soon as the leader is cut off", func() error { return old.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
+			if err := promised(t, "linearisable read as soon as the leader is cut off",
+				func() error { return old.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
 				t.Errorf("linearisable read as soon as the leader is cut off: %v", err)
 			}
 			// Until it knows, the old leader may fail writes in three ways; it must never take one.
@@ -50,7 +51,8 @@ func TestLeaderCutOff(t *testing.T) {
 				t.Fatal("the node that is cut off leads")
 			}
 			w.more("writes on the other side", 50)
-			if err := promised(t, "linearisable read on the old leader", func() error { return old.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
+			if err := promised(t, "linearisable read on the old leader",
+				func() error { return old.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
 				t.Errorf("linearisable read on the old leader: %v", err)
 			}
 			if err := old.Read(bg, Stale, func(*View) error { return nil }); err != nil {
@@ -142,7 +144,8 @@ func TestMajorityLost(t *testing.T) {
 					t.Errorf("write %d: %v", i, err)
 				}
 			}
-			if err := promised(t, "linearisable read", func() error { return s.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
+			if err := promised(t, "linearisable read",
+				func() error { return s.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
 				t.Errorf("linearisable read: %v", err)
 			}
 			if err := promised(t, "stale read", stale); err != nil {

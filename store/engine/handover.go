@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/canonical/go-dqlite/v3/client"
 )
 
 const (
@@ -87,7 +85,7 @@ func (e *Engine) settledLeader(ctx context.Context) uint64 {
 			return id
 		}
 		select {
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(leaderSpin):
 		case <-ctx.Done():
 			return 0
 		}
@@ -120,8 +118,7 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 	defer e.Look() // after yielding ends: if this member still leads, it goes on at once
 	defer e.yielding.Store(false)
 	e.descendWithin(ErrNotLeader, wait)
-	if err := e.node.change(ctx,
-		func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) }); err != nil {
+	if err := e.node.transfer(ctx, id); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
 	for { // it may have gone on from id already
@@ -130,7 +127,7 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 			break
 		}
 		select {
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(leaderSpin):
 		case <-ctx.Done():
 			return fmt.Errorf("transfer leadership: %w", ctx.Err())
 		}

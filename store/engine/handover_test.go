@@ -3,12 +3,13 @@ package engine
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// A leader that goes hands over although the voter that comes first in the configuration does not answer, or comes first
-// and swallows what it is sent.
+// A leader that goes hands over although the voter that comes first in the configuration does not answer, or comes
+// first and swallows what it is sent.
 func TestHandOverGoesOnBehindASilentVoter(t *testing.T) {
 	for _, hole := range []bool{false, true} {
 		c := newTestCluster(t, 3)
@@ -128,5 +129,39 @@ func TestLeaderIsForgotten(t *testing.T) {
 	}
 	if s.Following(7).Err() == nil {
 		t.Error("nobody follows node 7")
+	}
+}
+
+// A member that Raft has made the leader and that cannot take leadership up, for want of room for example, passes it on.
+func TestLeadershipIsPassedOn(t *testing.T) {
+	c := newTestCluster(t, 3)
+	var poor uint64
+	for id := range c.dirs {
+		if id != c.leader().NodeID() {
+			poor = id
+		}
+	}
+	c.stop(poor)
+	hooks := testHooks(false)
+	tries := atomic.Int32{}
+	hooks.Prepare = func(*View) error { tries.Add(1); return errors.New("there is no room") }
+	c.start(poor, hooks)
+	c.eventually("leadership is given to it", func() error {
+		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
+		defer cancel()
+		_ = c.leader().Transfer(ctx, poor)
+		if tries.Load() == 0 {
+			return errors.New("it has not tried to lead")
+		}
+		return nil
+	})
+	c.eventually("another one leads", func() error {
+		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
+		defer cancel()
+		_, err := write(ctx, c.leader())
+		return err
+	})
+	if c.leader().NodeID() == poor {
+		t.Error("it leads")
 	}
 }

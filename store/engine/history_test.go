@@ -144,7 +144,8 @@ func checkRevisions(t testing.TB, l *Engine) {
 	if now := integers(t, l, "SELECT revision FROM cluster"); len(now) != 1 || now[0] != int64(len(revisions)) {
 		t.Errorf("the cluster is at revision %v, the notes at %d", now, len(revisions))
 	}
-	if gaps := integers(t, l, "SELECT revision FROM notes GROUP BY revision HAVING min(seq) <> 1 OR max(seq) <> count(*)"); len(gaps) > 0 {
+	if gaps := integers(t, l,
+		"SELECT revision FROM notes GROUP BY revision HAVING min(seq) <> 1 OR max(seq) <> count(*)"); len(gaps) > 0 {
 		t.Errorf("notes are missing in revisions %v", gaps)
 	}
 }

@@ -40,7 +40,8 @@ var errLong = errors.New("too long")
 
 // The owner of the tables is asked at each moment, in the order that it can rely on.
 func TestHooks(t *testing.T) {
-	c := &testCluster{t: t, net: enginetest.New(), nodes: map[uint64]*Engine{}, dirs: map[uint64]string{1: filepath.Join(t.TempDir(), "1")}}
+	c := &testCluster{t: t, net: enginetest.New(), nodes: map[uint64]*Engine{},
+		dirs: map[uint64]string{1: filepath.Join(t.TempDir(), "1")}}
 	t.Cleanup(c.close)
 	m := &moments{}
 	h := testHooks(true)
@@ -118,7 +119,8 @@ func TestNext(t *testing.T) {
 	for i, end := range []error{nil, refused, nil} {
 		go func() {
 			defer wg.Done()
-			if err := e.Write(bg, "", func(tx *Tx) error { return errors.Join(note("n")(tx), end) }); (err == nil) != (end == nil) {
+			if err := e.Write(bg, "",
+				func(tx *Tx) error { return errors.Join(note("n")(tx), end) }); (err == nil) != (end == nil) {
 				t.Errorf("request %d: %v", i, err)
 			}
 		}()

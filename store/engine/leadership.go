@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/canonical/go-dqlite/v3/client"
@@ -163,7 +162,7 @@ func (e *Engine) ascend(ctx context.Context) error {
 // That commit is a barrier: what earlier leaders left in the log is applied before it.
 func (l *leadership) prepare(ctx context.Context) error {
 	e := l.engine
-	if err := l.db.within(30*time.Second, func(c *sql.Conn) error { return l.migrate(ctx, c) }); err != nil {
+	if err := l.db.within(migrateTimeout, func(c *sql.Conn) error { return l.migrate(ctx, c) }); err != nil {
 		return err
 	}
 	if e.hooks.Import != "" {
@@ -302,106 +301,4 @@ func (e *Engine) current() *leadership {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.lead
-}
-
-// confirmer makes many concurrent reads share one question to the voters. A read joins the round that begins
-// after it, never the one that is already under way.
-type confirmer struct {
-	ask     func() error
-	mu      sync.Mutex
-	running bool
-	next    *round
-	rounds  atomic.Uint64
-}
-
-type round struct {
-	done chan struct{}
-	err  error
-}
-
-func (c *confirmer) confirm(ctx context.Context) error {
-	c.mu.Lock()
-	if c.next == nil {
-		c.next = &round{done: make(chan struct{})}
-	}
-	r := c.next
-	if !c.running {
-		c.running = true
-		go c.run()
-	}
-	c.mu.Unlock()
-	select {
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		return ErrNoLeader
-	}
-}
-
-func (c *confirmer) run() {
-	for {
-		c.mu.Lock()
-		r := c.next
-		c.next = nil
-		if r == nil {
-			c.running = false
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
-		c.rounds.Add(1)
-		r.err = c.ask()
-		close(r.done)
-	}
-}
-
-// confirmMajority asks the voters which leader they follow. If a majority follows this node after the read has
-// begun, no other leader can have answered a write that the working copy lacks: that leader's voters would have
-// left this one (Raft, Ongaro 2014, section 6.4, with the heartbeat replaced by the question).
-func (l *leadership) confirmMajority() error {
-	e := l.engine
-	var others []uint64
-	voters := 0
-	for _, v := range e.Servers() {
-		if v.Role != RoleVoter {
-			continue
-		}
-		voters++
-		if v.NodeID != e.cfg.NodeID {
-			others = append(others, v.NodeID)
-		}
-	}
-	if voters == 0 {
-		return ErrNoLeader // the configuration is not known yet
-	}
-	need := voters/2 + 1
-	ctx, cancel := context.WithTimeout(l.ctx, time.Second)
-	defer cancel()
-	if id, err := e.FollowsNow(ctx); err != nil || id != e.cfg.NodeID {
-		return ErrNotLeader
-	}
-	if need > 1 && (e.cfg.Ask == nil || !e.cfg.Ask(ctx, others, need-1)) {
-		return ErrNoLeader
-	}
-	if !e.unbroken() { // this process stood still: the working copy has to be verified first
-		e.Look()
-		return ErrNoLeader
-	}
-	return nil
-}
-
-// verify asks dqlite whether this leadership is still the last one that has begun.
-func (l *leadership) verify(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	db, err := l.engine.node.open(ctx)
-	if err != nil {
-		return false
-	}
-	defer db.close()
-	var epoch uint64
-	err = db.within(time.Second, func(c *sql.Conn) error {
-		return c.QueryRowContext(ctx, "SELECT epoch FROM cluster").Scan(&epoch)
-	})
-	return err == nil && epoch == l.epoch
 }

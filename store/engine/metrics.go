@@ -42,8 +42,8 @@ func (i *instruments) committed(took time.Duration) {
 	i.commitNanos.Add(int64(took))
 }
 
-// Commits returns how many transactions this member has committed as the leader since it started, and how long they took
-// together.
+// Commits returns how many transactions this member has committed as the leader since it started, and how long they
+// took together.
 func (e *Engine) Commits() (n uint64, took time.Duration) {
 	return uint64(e.metrics.commits.Load()), time.Duration(e.metrics.commitNanos.Load())
 }

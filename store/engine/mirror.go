@@ -145,7 +145,7 @@ func (e *Engine) dumpTo(ctx context.Context, path string) error {
 		}
 		return plainHeader(path)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
 	defer cancel()
 	if err := e.decided(ctx); err != nil && e.Mirror.Revision() > 0 {
 		return err // the mirror that is there serves until then

@@ -14,15 +14,16 @@ import (
 func oldCopies(dir string) (list []string) {
 	files, _ := filepath.Glob("/proc/self/fd/*")
 	for _, f := range files {
-		if target, err := os.Readlink(f); err == nil && strings.HasPrefix(target, dir) && strings.HasSuffix(target, "(deleted)") {
+		if target, err := os.Readlink(f); err == nil && strings.HasPrefix(target, dir) &&
+			strings.HasSuffix(target, "(deleted)") {
 			list = append(list, target)
 		}
 	}
 	return list
 }
 
-// TestOldMirrorsAreClosed: a mirror that was replaced is closed when its readers are gone: a copy that stays open takes the
-// room of its file until the member ends.
+// TestOldMirrorsAreClosed: a mirror that was replaced is closed when its readers are gone: a copy that stays open takes
+// the room of its file until the member ends.
 func TestOldMirrorsAreClosed(t *testing.T) {
 	c := newTestCluster(t, 1)
 	e := c.leader()

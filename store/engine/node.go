@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	dqlite "github.com/canonical/go-dqlite/v3"
 	"github.com/canonical/go-dqlite/v3/client"
@@ -118,7 +117,7 @@ func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc 
 			return nil, err
 		}
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 			defer cancel()
 			remote, err := dial(ctx, id)
 			if err != nil {
@@ -224,10 +223,22 @@ func (n *node) servers(ctx context.Context) (list []Server, err error) {
 func (n *node) change(ctx context.Context, f func(context.Context, *client.Client) error) error {
 	c, err := client.New(ctx, raftName(n.id), client.WithDialFunc(n.dialLocal))
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoConnection, err)
 	}
 	defer c.Close()
 	return f(ctx, c)
+}
+
+var errNoConnection = errors.New("no connection to the local Raft server can be opened")
+
+// transfer asks Raft to hand leadership to a voter. A process without file descriptors asks on the connection that it
+// has.
+func (n *node) transfer(ctx context.Context, id uint64) error {
+	err := n.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) })
+	if errors.Is(err, errNoConnection) && ctx.Err() == nil {
+		err = n.control(ctx, func(c *client.Client) error { return c.Transfer(ctx, id) })
+	}
+	return err
 }
 
 // dump returns the database as this server has applied it, with or without a leader: one plain file, or

@@ -5,12 +5,15 @@ import (
 	"time"
 )
 
+// resolvePause is how long resolve waits before its first look, and a tenth of the longest pause between two looks:
+// each dumps the replica.
+const resolvePause = 10 * time.Millisecond
+
 // resolve finds out what became of a batch whose commit failed. Once the local replica shows a later epoch,
 // every entry of the old one is decided: the batch's first request has left its mark or never will.
 func (e *Engine) resolve(epoch, rev uint64, r *request, answer func(error)) {
 	deadline := time.Now().Add(resolveTimeout)
-	for wait := 10 * time.Millisecond; time.Now().Before(deadline) &&
-		!e.closing.Load(); wait = min(2*wait, 100*time.Millisecond) {
+	for wait := resolvePause; time.Now().Before(deadline) && !e.closing.Load(); wait = min(2*wait, 10*resolvePause) {
 		time.Sleep(wait)
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		committed, later, err := e.outcome(ctx, epoch, rev, r.id)

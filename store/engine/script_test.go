@@ -27,22 +27,42 @@ var steps = []struct {
 	query string
 	args  func(*rapid.T) []any
 }{
-	{"plain insert", "INSERT INTO parents (id, n, note, data) VALUES (?, ?, ?, ?)", func(t *rapid.T) []any { return []any{aKey(t), aNumber(t), aText(t), aBlob(t)} }},
-	{"plain insert, other columns", "INSERT INTO parents (id, n) VALUES (?, ?)", func(t *rapid.T) []any { return []any{aKey(t), aNumber(t)} }},
-	{"plain insert with constants", "INSERT INTO parents (id, n, note)\n\t\tVALUES (?, 7, 'it''s (a) ?')", func(t *rapid.T) []any { return []any{aKey(t)} }},
-	{"plain insert of a child", "INSERT INTO children (seq, parent, n, note) VALUES (?, ?, ?, ?)", func(t *rapid.T) []any { return []any{aNumber(t), aKey(t), aNumber(t), fmt.Sprint(aText(t))} }},
-	{"plain insert of a child, other columns", "INSERT INTO children (seq, n) VALUES (?, ?)", func(t *rapid.T) []any { return []any{aNumber(t), aNumber(t)} }},
-	{"update", "UPDATE parents SET n = n + ?, note = ? WHERE id = ?", func(t *rapid.T) []any { return []any{aNumber(t), aText(t), aKey(t)} }},
-	{"update of a key", "UPDATE parents SET id = ? WHERE id = ?", func(t *rapid.T) []any { return []any{aKey(t), aKey(t)} }},
-	{"update of children", "UPDATE children SET parent = ?, n = n + 1 WHERE seq = ?", func(t *rapid.T) []any { return []any{aKey(t), aNumber(t)} }},
-	{"update with a SELECT", "UPDATE parents SET n = (SELECT count(*) FROM children WHERE parent = parents.id) WHERE id = ?", func(t *rapid.T) []any { return []any{aKey(t)} }},
+	{"plain insert", "INSERT INTO parents (id, n, note, data) VALUES (?, ?, ?, ?)",
+		func(t *rapid.T) []any { return []any{aKey(t), aNumber(t), aText(t), aBlob(t)} }},
+	{"plain insert, other columns", "INSERT INTO parents (id, n) VALUES (?, ?)",
+		func(t *rapid.T) []any { return []any{aKey(t), aNumber(t)} }},
+	{"plain insert with constants", "INSERT INTO parents (id, n, note)\n\t\tVALUES (?, 7, 'it''s (a) ?')",
+		func(t *rapid.T) []any { return []any{aKey(t)} }},
+	{"plain insert of a child", "INSERT INTO children (seq, parent, n, note) VALUES (?, ?, ?, ?)",
+		func(t *rapid.T) []any { return []any{aNumber(t), aKey(t), aNumber(t), fmt.Sprint(aText(t))} }},
+	{"plain insert of a child, other columns", "INSERT INTO children (seq, n) VALUES (?, ?)",
+		func(t *rapid.T) []any { return []any{aNumber(t), aNumber(t)} }},
+	{"update", "UPDATE parents SET n = n + ?, note = ? WHERE id = ?",
+		func(t *rapid.T) []any { return []any{aNumber(t), aText(t), aKey(t)} }},
+	{"update of a key", "UPDATE parents SET id = ? WHERE id = ?",
+		func(t *rapid.T) []any { return []any{aKey(t), aKey(t)} }},
+	{"update of children", "UPDATE children SET parent = ?, n = n + 1 WHERE seq = ?",
+		func(t *rapid.T) []any { return []any{aKey(t), aNumber(t)} }},
+	{"update with a SELECT",
+		"UPDATE parents SET n = (SELECT count(*) FROM children WHERE parent = parents.id) WHERE id = ?",
+		func(t *rapid.T) []any { return []any{aKey(t)} }},
 	{"delete", "DELETE FROM parents WHERE id = ?", func(t *rapid.T) []any { return []any{aKey(t)} }},
 	{"delete of children", "DELETE FROM children WHERE n < ?", func(t *rapid.T) []any { return []any{aNumber(t)} }},
-	{"delete with a SELECT", "DELETE FROM children WHERE parent IN (SELECT id FROM parents WHERE n > ?)", func(t *rapid.T) []any { return []any{aNumber(t)} }},
-	{"upsert", "INSERT INTO parents (id, n, note) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET n = parents.n + excluded.n, note = excluded.note", func(t *rapid.T) []any { return []any{aKey(t), aNumber(t), aText(t)} }},
-	{"insert or nothing", "INSERT INTO children (seq, parent, n) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", func(t *rapid.T) []any { return []any{aNumber(t), aKey(t), aNumber(t)} }},
-	{"insert with a SELECT", "INSERT INTO children (seq, parent, n) SELECT coalesce(max(seq), 0) + 1, ?, count(*) FROM children", func(t *rapid.T) []any { return []any{aKey(t)} }},
-	{"insert from the other table", "INSERT INTO children (seq, parent, n) SELECT ? + 10, id, n FROM parents WHERE id = ?", func(t *rapid.T) []any { return []any{aNumber(t), aKey(t)} }},
+	{"delete with a SELECT", "DELETE FROM children WHERE parent IN (SELECT id FROM parents WHERE n > ?)",
+		func(t *rapid.T) []any { return []any{aNumber(t)} }},
+	{"upsert", "INSERT INTO parents (id, n, note) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE " +
+		"SET n = parents.n + excluded.n, note = excluded.note", func(t *rapid.T) []any {
+		return []any{aKey(t), aNumber(t),
+			aText(t)}
+	}},
+	{"insert or nothing", "INSERT INTO children (seq, parent, n) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+		func(t *rapid.T) []any { return []any{aNumber(t), aKey(t), aNumber(t)} }},
+	{"insert with a SELECT",
+		"INSERT INTO children (seq, parent, n) SELECT coalesce(max(seq), 0) + 1, ?, count(*) FROM children",
+		func(t *rapid.T) []any { return []any{aKey(t)} }},
+	{"insert from the other table",
+		"INSERT INTO children (seq, parent, n) SELECT ? + 10, id, n FROM parents WHERE id = ?",
+		func(t *rapid.T) []any { return []any{aNumber(t), aKey(t)} }},
 }
 
 func aKey(t *rapid.T) any    { return rapid.SampledFrom([]string{"a", "b", "it's", "ü?"}).Draw(t, "key") }
@@ -113,7 +133,8 @@ func compareScript(rt *rapid.T, a, b *bench) int {
 		request(func(tx *Tx) error {
 			for range rapid.IntRange(1, 4).Draw(rt, "statements") {
 				if rapid.IntRange(0, 7).Draw(rt, "keyed") == 0 {
-					name, value := rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "sequence"), rapid.Uint64Range(0, 99).Draw(rt, "value")
+					name, value := rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "sequence"),
+						rapid.Uint64Range(0, 99).Draw(rt, "value")
 					log = append(log, fmt.Sprint("setSequence ", name, value))
 					if err := tx.ExecLast("sequence/"+name, updateSequence, value, name); err != nil {
 						return err
@@ -169,10 +190,15 @@ func TestScriptKeepsOrder(t *testing.T) {
 	}{
 		{"delete between", []step{parent("a"), {"DELETE FROM parents WHERE id = ?", []any{"a"}}, parent("a")}},
 		{"update between", []step{parent("a"), {"UPDATE parents SET n = ?", []any{int64(9)}}, parent("b")}},
-		{"upsert between", []step{parent("a"), {"INSERT INTO parents (id, n) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET id = id || '2'", []any{"a", int64(0)}}, parent("a")}},
-		{"read between", []step{parent("a"), {"INSERT INTO children (seq, n) SELECT ?, count(*) FROM parents", []any{int64(1)}}, parent("b")}},
-		{"delete that cascades between", []step{parent("a"), child(1, "a"), {"DELETE FROM parents WHERE id = ?", []any{"a"}}, parent("a"), child(2, "a")}},
-		{"delete that cascades to the same key", []step{parent("a"), child(1, "a"), {"DELETE FROM parents WHERE id = ?", []any{"a"}}, parent("a"), child(1, "a")}},
+		{"upsert between", []step{parent("a"),
+			{"INSERT INTO parents (id, n) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET id = id || '2'",
+				[]any{"a", int64(0)}}, parent("a")}},
+		{"read between", []step{parent("a"), {"INSERT INTO children (seq, n) SELECT ?, count(*) FROM parents",
+			[]any{int64(1)}}, parent("b")}},
+		{"delete that cascades between", []step{parent("a"), child(1, "a"), {"DELETE FROM parents WHERE id = ?", []any{"a"}},
+			parent("a"), child(2, "a")}},
+		{"delete that cascades to the same key",
+			[]step{parent("a"), child(1, "a"), {"DELETE FROM parents WHERE id = ?", []any{"a"}}, parent("a"), child(1, "a")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			schema := fmt.Sprintf(scriptSchema, "ON DELETE CASCADE")
@@ -208,7 +234,8 @@ func TestScriptMerges(t *testing.T) {
 	var work script
 	for i := range 50 {
 		work.add(Statement{Query: "INSERT INTO parents (id, n) VALUES (?, ?)", Args: []any{fmt.Sprint(i), int64(i)}})
-		work.add(Statement{Query: "INSERT INTO children (seq, parent, n) VALUES (?, ?, ?)", Args: []any{int64(i), fmt.Sprint(i), int64(i)}})
+		work.add(Statement{Query: "INSERT INTO children (seq, parent, n) VALUES (?, ?, ?)",
+			Args: []any{int64(i), fmt.Sprint(i), int64(i)}})
 		work.add(Statement{Query: updateSequence, Args: []any{int64(i), "a"}, key: "sequence/a"})
 	}
 	text, err := work.text()
@@ -218,7 +245,8 @@ func TestScriptMerges(t *testing.T) {
 	if n := strings.Count(text, ";"); n != 4 {
 		t.Errorf("%d statements in %s", n, text)
 	}
-	if !strings.HasPrefix(text, "BEGIN;") || !strings.HasSuffix(text, ";COMMIT") || !strings.Contains(text, "SET value = 49 WHERE name = 'a'") {
+	if !strings.HasPrefix(text, "BEGIN;") || !strings.HasSuffix(text, ";COMMIT") ||
+		!strings.Contains(text, "SET value = 49 WHERE name = 'a'") {
 		t.Error(text)
 	}
 }
@@ -226,10 +254,12 @@ func TestScriptMerges(t *testing.T) {
 // Every value that a statement takes comes back from the database as it went in.
 func TestInlineRoundTrip(t *testing.T) {
 	db := memoryDB(t)
-	text := rapid.OneOf(rapid.String(), rapid.StringOfN(rapid.RuneFrom([]rune("'\"`-/*?;\\\x00\n\r\t日𝄞\ufeff\u202e$@:1")), 0, 20, -1),
+	text := rapid.OneOf(rapid.String(), rapid.StringOfN(rapid.RuneFrom([]rune("'\"`-/*?;\\\x00\n\r\t日𝄞\ufeff\u202e$@:1")),
+		0, 20, -1),
 		rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }))
 	number := rapid.OneOf(rapid.Int64(), rapid.SampledFrom([]int64{0, -1, 1, 1<<63 - 1, -1 << 63, -1<<63 + 1, 1<<53 + 1}))
-	value := rapid.OneOf(rapid.Map(text, func(s string) any { return s }), rapid.Map(number, func(n int64) any { return n }),
+	value := rapid.OneOf(rapid.Map(text, func(s string) any { return s }),
+		rapid.Map(number, func(n int64) any { return n }),
 		rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) any { return append([]byte{}, b...) }), rapid.Just[any](nil))
 	rapid.Check(t, func(rt *rapid.T) {
 		args := rapid.SliceOfN(value, 1, 8).Draw(rt, "args")

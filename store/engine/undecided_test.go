@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A leader that is cut off does not dump its replica until it follows another leader: its mirror stays as it is, and catches
-// up then.
+// A leader that is cut off does not dump its replica until it follows another leader: its mirror stays as it is, and
+// catches up then.
 func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 	before := undecidedAtMost
 	undecidedAtMost = time.Hour

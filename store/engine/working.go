@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -99,4 +100,13 @@ func (w *working) read(ctx context.Context, now time.Time, f func(*View) error) 
 		defer func() { _, _ = r.exec("COMMIT") }()
 		return f(&View{s: r, Now: now})
 	})
+}
+
+func removeWorking(dir string) error {
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := os.Remove(filepath.Join(dir, workingName+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the data directory cannot be used: %w", err)
+		}
+	}
+	return nil
 }

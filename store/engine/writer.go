@@ -193,7 +193,7 @@ func (l *leadership) nothingChanged(b *batch) error {
 		return err
 	}
 	go func() {
-		ctx, cancel := context.WithTimeout(l.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(l.ctx, askTimeout)
 		defer cancel()
 		if l.reads.confirm(ctx) != nil {
 			b.answer(ErrNotLeader)
@@ -204,8 +204,8 @@ func (l *leadership) nothingChanged(b *batch) error {
 	return nil
 }
 
-// text raises the revision and returns the whole transaction. The revision comes first: when another leadership has written
-// in between, the trigger on it is to say so, not the key of a row that both have written.
+// text raises the revision and returns the whole transaction. The revision comes first: when another leadership has
+// written in between, the trigger on it is to say so, not the key of a row that both have written.
 func (l *leadership) text(b *batch) (string, error) {
 	if b.rev > 1 { // the founding transaction inserts the row
 		id := uuid.NewString()

@@ -18,7 +18,8 @@ func hold(t *testing.T, e *Engine) (release func()) {
 	<-entered
 	return func() {
 		close(free)
-		if err := <-done; err != nil && !errors.Is(err, ErrNotLeader) { // it changes nothing, so a leader that is cut off cannot vouch for it
+		// it changes nothing, so a leader that is cut off cannot vouch for it
+		if err := <-done; err != nil && !errors.Is(err, ErrNotLeader) {
 			t.Error(err)
 		}
 	}

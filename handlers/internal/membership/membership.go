@@ -1,6 +1,6 @@
-// Package membership is what several families do with members in the same way: find the one that an operator means, by any
-// of its names, and take one out of the cluster without losing the quorum. It knows no envelope; what goes wrong is an
-// error that each family puts into its own words.
+// Package membership is what several families do with members in the same way: find the one that an operator means, by
+// any of its names, and take one out of the cluster without losing the quorum. It knows no envelope; what goes wrong is
+// an error that each family puts into its own words.
 package membership
 
 import (
@@ -32,14 +32,21 @@ type Members struct {
 	Cluster Cluster
 }
 
-// called lists what the members can be called by, dead ones too: an address that a dead member and a live one share must
-// not be taken for either.
+// called lists what the members can be called by, dead ones too: an address that a dead member and a live one share
+// must not be taken for either.
 func (x *Members) called(members []store.Member) []naming.Member {
 	list := make([]naming.Member, len(members))
 	for i := range members {
 		m := &members[i]
-		list[i] = naming.Member{NodeID: m.NodeID, ID: m.ID, Name: m.Name, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress,
-			Host: m.AdvertiseAddr, Status: x.Cluster.Alive(m.NodeID)}
+		list[i] = naming.Member{
+			NodeID:      m.NodeID,
+			ID:          m.ID,
+			Name:        m.Name,
+			RaftAddress: m.RaftAddress,
+			APIAddress:  m.APIAddress,
+			Host:        m.AdvertiseAddr,
+			Status:      x.Cluster.Alive(m.NodeID),
+		}
 	}
 	return list
 }
@@ -70,8 +77,8 @@ func (x *Members) Resolve(q *handlers.Request, text string, by Resolver) (*store
 	return nil, naming.ErrNone
 }
 
-// Filter reads a parameter that names a member, by any of its names; 0 when it is absent. A number need not be that of a
-// member of now.
+// Filter reads a parameter that names a member, by any of its names; 0 when it is absent. A number need not be that of
+// a member of now.
 func (x *Members) Filter(q *handlers.Request, name string) (uint64, error) {
 	values, given := q.URL.Query()[name]
 	if !given {

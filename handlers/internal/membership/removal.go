@@ -11,7 +11,8 @@ import (
 	"muster/store"
 )
 
-// HeaderTokensEnded says how many valid join tokens a removal has superseded; the documented answers have no room for it.
+// HeaderTokensEnded says how many valid join tokens a removal has superseded; the documented answers have no room for
+// it.
 const HeaderTokensEnded = "X-Muster-Tokens-Ended"
 
 // Removal is what has to hold for a member to be removed. It is judged before the removal and again in its transaction.
@@ -37,7 +38,8 @@ type QuorumError struct{ Why error }
 func (e *QuorumError) Error() string { return e.Why.Error() }
 
 // errVotersChanged: two removals at once must not both be right about the same three voters.
-var errVotersChanged = &store.Refusal{Code: store.Conflict, Message: "The voters of the cluster have changed meanwhile; look again and retry"}
+var errVotersChanged = &store.Refusal{Code: store.Conflict,
+	Message: "The voters of the cluster have changed meanwhile; look again and retry"}
 
 // check returns what does not hold about a member itself.
 func (r Removal) check(m *store.Member, leader uint64) error {
@@ -85,7 +87,8 @@ func (x *Members) Remove(q *handlers.Request, m *store.Member, r Removal) error 
 	return nil
 }
 
-// RemovedBefore reports whether this very request has removed a member before; then it says so in the answer's header, too.
+// RemovedBefore reports whether this very request has removed a member before; then it says so in the answer's header,
+// too.
 func (x *Members) RemovedBefore(q *handlers.Request) (again bool, err error) {
 	if again, err = x.Store.Answered(q.Context(), q.Actor); err != nil || !again {
 		return false, err

@@ -123,7 +123,7 @@ func (c *Cluster) Storing() api.Storing                    { return api.Storing{
 func (c *Cluster) Autopilot() autopilot.State              { return autopilot.State{} }
 
 func (c *Cluster) PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error) {
-	return c.Store.Keys.PrepareRotation(ctx, nodeID, nil)
+	return c.Store.Keys.PrepareDEKRotation(ctx, nodeID, nil)
 }
 
 func (c *Cluster) DiskRoom() int64 {

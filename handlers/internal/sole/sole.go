@@ -1,16 +1,16 @@
-// Package sole is a member in this process for tests: a real store that has founded a cluster, and the whole table of routes.
+// Package sole is a member in this process for tests: a real store that has founded a cluster, and the whole table of
+// routes.
 package sole
 
 import (
-	"encoding/base64"
-	"fmt"
-
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -45,7 +45,13 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 	}
 	f, admin := founding(t, identity.Recipient().String())
 	log := slog.New(slog.DiscardHandler)
-	out := &Member{T: t, Admin: admin, Dir: t.TempDir(), ask2: new(atomic.Pointer[func() bool]), peer: new(atomic.Pointer[store.Store])}
+	out := &Member{
+		T:     t,
+		Admin: admin,
+		Dir:   t.TempDir(),
+		ask2:  new(atomic.Pointer[func() bool]),
+		peer:  new(atomic.Pointer[store.Store]),
+	}
 	dial := func(ctx context.Context, _ uint64) (net.Conn, error) {
 		if peer := out.peer.Load(); peer != nil {
 			return peer.DialOwn(ctx)
@@ -56,7 +62,15 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 		confirms := out.ask2.Load()
 		return confirms == nil || (*confirms)()
 	}
-	st, err := store.Open(store.Config{Dir: out.Dir, NodeID: 1, Identity: identity, Founding: f, Logger: log, Dial: dial, Ask: ask})
+	st, err := store.Open(store.Config{
+		Dir:      out.Dir,
+		NodeID:   1,
+		Identity: identity,
+		Founding: f,
+		Logger:   log,
+		Dial:     dial,
+		Ask:      ask,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,9 +106,14 @@ func (s *Member) AddVoter(confirms func() bool) {
 	}
 	identity, err := certs.NewIdentity()
 	check(err)
-	peer, err := store.Open(store.Config{Dir: s.T.TempDir(), NodeID: 2, Identity: identity, Logger: slog.New(slog.DiscardHandler),
-		Dial: func(ctx context.Context, _ uint64) (net.Conn, error) { return s.Store.DialOwn(ctx) },
-		Ask:  func(context.Context, []uint64, int) bool { return true }})
+	peer, err := store.Open(store.Config{
+		Dir:      s.T.TempDir(),
+		NodeID:   2,
+		Identity: identity,
+		Logger:   slog.New(slog.DiscardHandler),
+		Dial:     func(ctx context.Context, _ uint64) (net.Conn, error) { return s.Store.DialOwn(ctx) },
+		Ask:      func(context.Context, []uint64, int) bool { return true },
+	})
 	check(err)
 	s.peer.Store(peer)
 	s.T.Cleanup(func() {
@@ -105,16 +124,29 @@ func (s *Member) AddVoter(confirms func() bool) {
 	ctx, cancel := context.WithTimeout(s.T.Context(), 30*time.Second)
 	defer cancel()
 	actor, recipient := store.Actor{Name: "test"}, identity.Recipient().String()
-	token, err := s.Store.JoinTokens.Create(ctx, actor, store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, KeyEpoch: 1, NodeID: 2, MaxUses: 1,
-		ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := s.Store.JoinTokens.Create(ctx, actor,
+		store.JoinToken{
+			ID:        store.NewID(),
+			Format:    store.FormatMuster,
+			KeyEpoch:  1,
+			NodeID:    2,
+			MaxUses:   1,
+			ExpiresAt: time.Now().Add(time.Hour),
+		})
 	check(err)
 	dek, generation, err := s.Store.Keys.ActiveDEK()
 	check(err)
 	wrap, err := certs.Wrap(dek[:], recipient)
 	check(err)
 	_, err = s.Store.Members.Join(ctx, actor, store.Joiner{TokenID: token.ID, Wrap: wrap, DEKGeneration: generation,
-		Member: store.Member{Mode: store.ModeFull, Name: "two", Recipient: recipient, RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002",
-			MaxSchema: store.LatestSchema()}})
+		Member: store.Member{
+			Mode:        store.ModeFull,
+			Name:        "two",
+			Recipient:   recipient,
+			RaftAddress: "127.0.0.1:7002",
+			APIAddress:  "127.0.0.1:5002",
+			MaxSchema:   store.LatestSchema(),
+		}})
 	check(err)
 	check(s.Store.Assign(ctx, 2, store.RoleVoter))
 	s.ask2.Store(&confirms)
@@ -134,26 +166,30 @@ func founding(t testing.TB, recipient string) (f *store.Founding, admin string) 
 	check(err)
 	admin = certs.NewSecret()
 	now := time.Now()
-	f = &store.Founding{ClusterID: certs.NewUUID(), CreatedAt: now, Wrap: wrap, AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(admin),
-		OverlayCIDR: "10.200.0.0/16", OverlaySlices: 28,
-		Member: store.Member{NodeID: 1, ID: certs.NewUUID(), Name: "one", Mode: store.ModeFull, Role: store.RoleVoter, Recipient: recipient,
-			RaftAddress: "127.0.0.1:7001", APIAddress: "127.0.0.1:5001", AdvertiseAddr: "127.0.0.1", MaxSchema: store.LatestSchema(),
-			DrainState: store.DrainActive}}
+	f = &store.Founding{
+		ClusterID:     certs.NewUUID(),
+		CreatedAt:     now,
+		Wrap:          wrap,
+		AdminTokenID:  store.NewID(),
+		AdminHash:     certs.HashSecret(admin),
+		OverlayCIDR:   "10.200.0.0/16",
+		OverlaySlices: 28,
+		Member: store.Member{
+			NodeID:        1,
+			ID:            certs.NewUUID(),
+			Name:          "one",
+			Mode:          store.ModeFull,
+			Role:          store.RoleVoter,
+			Recipient:     recipient,
+			RaftAddress:   "127.0.0.1:7001",
+			APIAddress:    "127.0.0.1:5001",
+			AdvertiseAddr: "127.0.0.1",
+			MaxSchema:     store.LatestSchema(),
+			DrainState:    store.DrainActive,
+		},
+	}
 	for _, purpose := range []string{store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT} {
-		secret := make([]byte, 32)
-		_, err := rand.Read(secret)
-		check(err)
-		k := store.SealedKey{Purpose: purpose, KID: hex.EncodeToString(secret[:4])}
-		switch purpose {
-		case store.KeyJoinSigning, store.KeyJWT:
-			public := ed25519.NewKeyFromSeed(secret).Public().(ed25519.PublicKey)
-			k.Public, k.KID = public, certs.KeyID(public)
-		case store.KeyJoinSecret:
-			secret = []byte(hex.EncodeToString(secret))
-		}
-		k.Sealed, err = dek.Seal(store.KeySecret(purpose, 1), 1, secret)
-		check(err)
-		f.Keys = append(f.Keys, k)
+		f.Keys = append(f.Keys, sealedKey(t, dek, purpose))
 	}
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 		ca, err := certs.NewCA(kind, f.ClusterID, now)
@@ -162,8 +198,9 @@ func founding(t testing.TB, recipient string) (f *store.Founding, admin string) 
 		check(err)
 		sealed, err := dek.Seal(store.AuthoritySecret(kind, 1), 1, key)
 		check(err)
-		f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(certs.EncodeCert(ca.Cert.Raw)), SealedKey: sealed,
-			ExpiresAt: ca.Cert.NotAfter})
+		f.Authorities = append(f.Authorities,
+			store.SealedAuthority{Kind: kind, CertPEM: string(certs.EncodeCert(ca.Cert.Raw)), SealedKey: sealed,
+				ExpiresAt: ca.Cert.NotAfter})
 	}
 	return f, admin
 }
@@ -176,8 +213,14 @@ func (s *Member) Token(scopes ...string) string {
 	}
 	secret := certs.NewSecret()
 	id := store.NewID()
-	_, err := s.Store.APITokens.Create(s.T.Context(), store.Actor{Name: "test"}, store.APIToken{ID: id, Name: "t-" + id, Scopes: scopes,
-		Secret: secret, SecretHash: certs.HashSecret(secret)})
+	_, err := s.Store.APITokens.Create(s.T.Context(), store.Actor{Name: "test"},
+		store.APIToken{
+			ID:         id,
+			Name:       "t-" + id,
+			Scopes:     scopes,
+			Secret:     secret,
+			SecretHash: certs.HashSecret(secret),
+		})
 	if err != nil {
 		s.T.Fatal(err)
 	}
@@ -261,8 +304,15 @@ func (s *Member) Option(name, value string) {
 func (s *Member) Expiring(in time.Duration, scopes ...string) (string, time.Time) {
 	s.T.Helper()
 	secret, at := certs.NewSecret(), time.Now().Add(in).Truncate(time.Second)
-	if _, err := s.Store.APITokens.Create(s.T.Context(), store.Actor{Name: "test"}, store.APIToken{ID: store.NewID(), Name: "short", Scopes: scopes,
-		Secret: secret, SecretHash: certs.HashSecret(secret), ExpiresAt: &at}); err != nil {
+	if _, err := s.Store.APITokens.Create(s.T.Context(), store.Actor{Name: "test"},
+		store.APIToken{
+			ID:         store.NewID(),
+			Name:       "short",
+			Scopes:     scopes,
+			Secret:     secret,
+			SecretHash: certs.HashSecret(secret),
+			ExpiresAt:  &at,
+		}); err != nil {
 		s.T.Fatal(err)
 	}
 	return secret, at
@@ -300,3 +350,25 @@ func Until(t testing.TB, what string, try func() bool) {
 
 // Generous is how long tests wait for what should happen at once.
 const Generous = 20 * time.Second
+
+// sealedKey makes a key for a purpose.
+func sealedKey(t testing.TB, dek certs.DEK, purpose string) store.SealedKey {
+	t.Helper()
+	secret := make([]byte, 32)
+	if _, err := rand.Read(secret); err != nil {
+		t.Fatal(err)
+	}
+	k := store.SealedKey{Purpose: purpose, KID: hex.EncodeToString(secret[:4])}
+	switch purpose {
+	case store.KeyJoinSigning, store.KeyJWT:
+		public := ed25519.NewKeyFromSeed(secret).Public().(ed25519.PublicKey)
+		k.Public, k.KID = public, certs.KeyID(public)
+	case store.KeyJoinSecret:
+		secret = []byte(hex.EncodeToString(secret))
+	}
+	var err error
+	if k.Sealed, err = dek.Seal(store.KeySecret(purpose, 1), 1, secret); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}

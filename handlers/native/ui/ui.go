@@ -26,8 +26,8 @@ var uiFiles embed.FS
 
 const uiPrefix = "/ui/"
 
-// uiPolicy lets the page load its own files and ask its own member, and nothing else: no inline script or style, no other
-// host, no frame around it.
+// uiPolicy lets the page load its own files and ask its own member, and nothing else: no inline script or style, no
+// other host, no frame around it.
 const uiPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -89,7 +89,8 @@ var assets = loadAssets()
 
 func loadAssets() map[string]asset {
 	// The types of scripts must not depend on the machine's own list of types.
-	types := map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+	types := map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
+		".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 	files, err := fs.ReadDir(uiFiles, ".")
 	if err != nil {
 		panic(err)
@@ -110,8 +111,8 @@ func loadAssets() map[string]asset {
 	return list
 }
 
-// servePage answers with a file of the page. Browsers keep it and ask whether it is still the same, so that the files of
-// one view are of one version after an upgrade.
+// servePage answers with a file of the page. Browsers keep it and ask whether it is still the same, so that the files
+// of one view are of one version after an upgrade.
 func servePage(q *handlers.Request) error {
 	name := strings.TrimPrefix(q.URL.Path, uiPrefix)
 	switch q.URL.Path {
@@ -151,7 +152,8 @@ func wantsPage(r *http.Request) bool {
 		switch kind = strings.ToLower(strings.TrimSpace(kind)); {
 		case kind == "text/html":
 			html = weight
-		case strings.HasSuffix(kind, "/xml"), strings.HasSuffix(kind, "+xml"), strings.HasPrefix(kind, "image/"), kind == "*/*": // browsers take these as well
+		case strings.HasSuffix(kind, "/xml"), strings.HasSuffix(kind, "+xml"), strings.HasPrefix(kind,
+			"image/"), kind == "*/*": // browsers take these as well
 		default:
 			other = max(other, weight)
 		}
