@@ -96,16 +96,17 @@ func (e *environment) reader(ctx context.Context) (*client.Client, error) {
 		}
 		return nil, err
 	}
-	if s.Leader && !e.stale {
-		return c, nil
-	}
 	said := false
-	return c.Stale(func(age client.Age) {
+	report := func(age client.Age) {
 		if !said {
 			e.say("%s", staleness(age, e.stale))
 		}
 		said = true
-	}), nil
+	}
+	if s.Leader && !e.stale {
+		return c.OrStale(report), nil // it may be lost at this moment
+	}
+	return c.Stale(report), nil
 }
 
 // staleness says how old an answer is, and why it is not the newest.

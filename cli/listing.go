@@ -68,6 +68,9 @@ func (e *environment) again(ctx context.Context, show func() error) error {
 		}
 		err := show()
 		var none *client.NoServerError
+		if ctx.Err() != nil {
+			return nil // that is how one stops watching
+		}
 		if err != nil && !errors.As(err, &none) {
 			return err
 		}
@@ -77,7 +80,7 @@ func (e *environment) again(ctx context.Context, show func() error) error {
 		select {
 		case err := <-failed:
 			if errors.Is(err, context.Canceled) {
-				return nil // that is how one stops watching
+				return nil
 			}
 			return err
 		case <-changed:

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,6 +58,24 @@ func TestEveryListCanBeWatched(t *testing.T) {
 	}
 }
 
+// shared is a buffer that is read while it is written.
+type shared struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 // TestWatchedList: the list is printed again after a change, and Ctrl-C ends it well.
 func TestWatchedList(t *testing.T) {
 	outside(t)
@@ -87,7 +106,8 @@ func TestWatchedList(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	code := make(chan int)
-	var out, errs bytes.Buffer
+	var out shared
+	var errs bytes.Buffer
 	go func() { code <- Main(ctx, []string{"members", "--watch", "--addr", s.URL}, nil, &out, &errs) }()
 	await := func(n int32) {
 		t.Helper()
@@ -100,6 +120,9 @@ func TestWatchedList(t *testing.T) {
 	await(1)
 	change <- struct{}{}
 	await(2)
+	for deadline := time.Now().Add(10 * time.Second); strings.Count(out.String(), "RAFT ADDRESS") < 2 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
 	cancel()
 	if got := <-code; got != 0 {
 		t.Errorf("exit %d: %s", got, errs.String())

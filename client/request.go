@@ -70,8 +70,30 @@ func plain[T any](ctx context.Context, c *Client, r request) (T, error) {
 	return out, nil
 }
 
-// do sends the request to one address after another until one answers, and again as r.repeat allows.
+// do makes a call. One that a replica can answer, too, is answered by one when there turns out to be no leader, if the Client
+// was made by OrStale.
 func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
+	if !c.orStale || !r.stale {
+		return c.untilAnswered(ctx, r)
+	}
+	first, cancel := context.WithTimeout(ctx, firstTry)
+	answer, err := c.untilAnswered(first, r)
+	late := first.Err() != nil
+	cancel()
+	if err == nil || ctx.Err() != nil || !late && !errors.Is(err, ErrNoLeader) && !errors.Is(err, ErrNoServer) {
+		return answer, err
+	}
+	switch s, failed := c.Survey(ctx); {
+	case failed != nil:
+		return nil, err
+	case s.Leader:
+		return c.untilAnswered(ctx, r)
+	}
+	return c.Stale(c.report).untilAnswered(ctx, r)
+}
+
+// untilAnswered sends the request to one address after another until one answers, and again as r.repeat allows.
+func (c *Client) untilAnswered(ctx context.Context, r request) ([]byte, error) {
 	var body []byte
 	if r.body != nil {
 		var err error

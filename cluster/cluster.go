@@ -1,5 +1,9 @@
-// Package cluster is what members do by themselves: they prove who they are to each other, the leader probes the
-// others, autopilot decides who votes and the reconcile loop makes the Raft configuration agree with SQL.
+// Package cluster is what members do by themselves, without a request of a client: the leader probes the others,
+// autopilot decides who votes, the reconcile loop makes the Raft configuration agree with SQL, and each member keeps its
+// certificates, its disk and its place in the cluster in order.
+//
+// It answers other members only. What clients see is handlers', what rows mean is store's, and the connections, files and
+// other clusters that it works with have packages of their own below; DESIGN.md says why.
 package cluster
 
 import (

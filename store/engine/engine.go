@@ -346,8 +346,8 @@ func (e *Engine) Look() {
 	}
 }
 
-// maxFailures is how often in a row a member may fail to take leadership up before it passes it on: it may be out of room or
-// of file descriptors, and Raft does not know.
+// maxFailures is how often in a row a member may fail to take leadership up before it passes it on: it may be out of
+// room or of file descriptors, and Raft does not know.
 const maxFailures = 3
 
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.

@@ -231,7 +231,8 @@ func (n *node) change(ctx context.Context, f func(context.Context, *client.Clien
 
 var errNoConnection = errors.New("no connection to the local Raft server can be opened")
 
-// transfer asks Raft to hand leadership to a voter. A process without file descriptors asks on the connection that it has.
+// transfer asks Raft to hand leadership to a voter. A process without file descriptors asks on the connection that it
+// has.
 func (n *node) transfer(ctx context.Context, id uint64) error {
 	err := n.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) })
 	if errors.Is(err, errNoConnection) && ctx.Err() == nil {
