@@ -179,6 +179,7 @@ func (p *place) here(text string, member int) string {
 	data := filepath.Join(p.dir, "data", strconv.Itoa(member))
 	text = strings.ReplaceAll(text, "/var/lib/muster", data)
 	text = strings.ReplaceAll(text, "/etc/muster", filepath.Join(p.dir, "etc"))
+	text = strings.ReplaceAll(text, "/srv/", p.dir+"/srv/")
 	return regexp.MustCompile(`\bDIR\b`).ReplaceAllString(text, data)
 }
 

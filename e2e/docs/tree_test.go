@@ -9,6 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"muster/cli"
 )
 
 // sources lists the files of the tree that have one of these endings, without what is not ours.
@@ -171,6 +176,60 @@ func TestNamedFiles(t *testing.T) {
 			if found, err := filepath.Glob("../../" + name); err != nil || len(found) == 0 {
 				t.Errorf("%s names %s, which is not there", page, name)
 			}
+		}
+	}
+}
+
+var longFlag = regexp.MustCompile("(?:^|[ `|])--([a-z][a-z0-9-]+)")
+
+// others are programs whose flags the documents show, too.
+var others = regexp.MustCompile(`\b(curl|openssl|age-keygen|sqlite3|basenc|base64|systemctl|journalctl|ssh|sed|go test|birdc|make)\b[^|&;]*`)
+
+// TestFlags: each flag that the documents name is one of muster's, and operations.md lists every flag of serve.
+func TestFlags(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{"help": true, "version": true}
+	serve := map[string]bool{}
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		note := func(f *pflag.Flag) { known[f.Name] = true }
+		cmd.Flags().VisitAll(note)
+		cmd.PersistentFlags().VisitAll(note)
+		if cmd.Name() == "serve" {
+			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+				if !f.Hidden && f.Name != "help" {
+					serve[f.Name] = true
+				}
+			})
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(cli.Command())
+	for _, name := range sources(t, ".md") {
+		if strings.Contains(name, "/reference/") || strings.HasSuffix(name, "DESIGN.md") {
+			continue // they tell of others
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			for _, m := range longFlag.FindAllStringSubmatch(others.ReplaceAllString(line, ""), -1) {
+				if !known[m[1]] {
+					t.Errorf("%s names --%s, and no command has it:\n%s", name, m[1], line)
+				}
+			}
+		}
+	}
+	operations, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range serve {
+		if !strings.Contains(string(operations), "`--"+name) {
+			t.Errorf("docs/operations.md does not list --%s of serve", name)
 		}
 	}
 }
