@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -200,4 +201,29 @@ func (b *browser) behaved(addr string) {
 	for _, s := range b.bad {
 		b.t.Errorf("the page: %s", s)
 	}
+}
+
+// share opens another tab: it is signed in too, and signed out with this one.
+func (b *browser) share(addr string) {
+	b.t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	defer cancel()
+	other := &browser{t: b.t, ctx: ctx}
+	other.open(addr + "/ui/#/members")
+	other.shows("node-2")
+	other.must(chromedp.Cancel(ctx))
+}
+
+// shoot writes a picture of the whole page into the directory that the variable SCREENSHOTS names, if it does. Those of
+// docs/page are made so.
+func (b *browser) shoot(name string) {
+	b.t.Helper()
+	dir := os.Getenv("SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	time.Sleep(time.Second) // let the page load what it shows
+	data, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	b.must(err)
+	b.must(os.WriteFile(filepath.Join(dir, name+".png"), data, 0o600))
 }

@@ -61,6 +61,7 @@ async function open(moved) {
   const found = all.find(([s]) => s === (section || "overview"));
   nav.replaceChildren(...Object.entries(sections).map(([group, list]) => h("div", null, h("h2", { class: "group" }, group), h("ul", null, list.map(([s, text, , scope]) => h("li", null,
     h("a", { href: "#/" + s, class: !may(scope) && "closed", title: !may(scope) && `Takes the scope ${scope}`, "aria-current": found?.[0] === s && (entry ? "true" : "page") }, text, !may(scope) && h("span", { class: "hidden" }, " (not allowed)"))))))));
+  const focused = document.activeElement;
   const root = h("section");
   main.replaceChildren(root);
   if (!found || entry && !found[4]) {
@@ -82,7 +83,7 @@ async function open(moved) {
   }
   if (moved) {
     scrollTo(0, 0);
-    (main.querySelector("h1") ?? main).focus();
+    if ([focused, document.body].includes(document.activeElement)) (main.querySelector("h1") ?? main).focus(); // nobody has moved it meanwhile
   }
 }
 
