@@ -450,6 +450,7 @@ func testUISignOut(_ *testing.T, c *cluster, b *browser) {
 	b.shows("This is what this member knows itself")
 	b.shows("The leader does not answer.")
 	b.shows("member.join")
+	b.answer(`real`)
 	b.click("Sign out")
 	b.await(`sessionStorage.length === 0`)
 }
