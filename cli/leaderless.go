@@ -40,11 +40,15 @@ func (e *noLeaderError) Error() string {
 
 // anybody makes a client for what every member answers by itself.
 func (e *environment) anybody() (*client.Client, error) {
+	if e.made != nil { // a token from stdin can be read once
+		return e.made, nil
+	}
 	cfg, err := e.config()
 	if err != nil {
 		return nil, err
 	}
-	return client.New(cfg)
+	e.made, err = client.New(cfg)
+	return e.made, err
 }
 
 // client makes a client for a command that needs a leader. It waits for one, and fails when there is none within

@@ -157,3 +157,28 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+// TestScopeIsNamed: a refusal for a missing scope says which one it takes and what the token has.
+func TestScopeIsNamed(t *testing.T) {
+	outside(t)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/status":
+			io.WriteString(w, `{"result":{"cluster":{"leaderNodeId":1}}}`)
+		case "/api/v1/whoami":
+			io.WriteString(w, `{"result":{"kind":"api-token","id":"t7","name":"ci","scopes":["cluster:read"]}}`)
+		default:
+			w.Header().Set("X-Muster-Scope", "cluster:manage")
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `{"error":"Forbidden"}`)
+		}
+	}))
+	defer s.Close()
+	code, _, stderr := run(t, "member", "resume", "2", "--addr", s.URL, "--token-file", "-")
+	if want := "muster: Forbidden (403)\nIt takes the scope cluster:manage. The token \"ci\" (t7) has cluster:read.\n"; code != 1 || stderr != want {
+		t.Errorf("exit %d, %q, want %q", code, stderr, want)
+	}
+	if code, stdout, stderr := run(t, "whoami", "--addr", s.URL, "--token-file", "-"); code != 0 || !strings.Contains(stdout, "SCOPES   cluster:read\n") {
+		t.Errorf("whoami: exit %d, %q, %q", code, stdout, stderr)
+	}
+}

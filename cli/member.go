@@ -51,7 +51,7 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 				labels = append(labels, name+"="+m.Labels[name])
 			}
 			return env.table([]string{"ID", cell(m.NodeID)}, [][]any{
-				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", m.Status}, {"ROLE", role(m)}, {"LEADER", m.IsLeader},
+				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"ROLE", role(m)}, {"LEADER", m.IsLeader},
 				{"MODE", m.Mode}, {"DRAIN", m.DrainState}, {"DRAIN CHANGED", m.DrainUpdatedAt},
 				{"API ADDRESS", m.APIAddress}, {"RAFT ADDRESS", m.RaftAddress}, {"OVERLAY IP", m.OverlayIP},
 				{"VERSION", m.BinaryVersion}, {"LABELS", strings.Join(labels, ", ")},

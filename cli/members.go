@@ -29,8 +29,16 @@ func printMembers(env *environment, members []client.Member) error {
 	return list(env, members,
 		[]string{"ID", "NAME", "STATUS", "ROLE", "LEADER", "DRAIN", "MODE", "API ADDRESS", "RAFT ADDRESS", "VERSION"},
 		func(m client.Member) []any {
-			return []any{m.NodeID, m.Name, m.Status, role(m), m.IsLeader, m.DrainState, m.Mode, m.APIAddress, m.RaftAddress, m.BinaryVersion}
+			return []any{m.NodeID, m.Name, status(m), role(m), m.IsLeader, m.DrainState, m.Mode, m.APIAddress, m.RaftAddress, m.BinaryVersion}
 		})
+}
+
+// status says how a member is: alive, down since it last answered, left when it said goodbye, or unknown.
+func status(m client.Member) string {
+	if m.Status == "left" && !m.DownSince.IsZero() {
+		return "down since " + m.DownSince.UTC().Format("15:04:05Z")
+	}
+	return m.Status
 }
 
 // role is the member's place in Raft, in the words of servers that have three and of those that have two.

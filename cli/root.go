@@ -48,6 +48,7 @@ type environment struct {
 	output    string   // -o: "table", "json" or, of a list, "name"
 	nameIn    string   // with -o name: the column to print, empty for the first
 	stale     bool     // --stale
+	made      *client.Client
 
 	tokenless bool // no token was found: a refusal says so
 }
@@ -187,7 +188,7 @@ func groups(env *environment) []commandGroup {
 			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
 			newSettingsCommand(env), newSchemaCommand(env), newBackupCommand(env), newRecoverCommand(env),
 		}},
-		{"This program", []*cobra.Command{newConfigCommand(env), newVersionCommand(env), newCompletionCommand(env)}},
+		{"This program", []*cobra.Command{newWhoAmICommand(env), newConfigCommand(env), newVersionCommand(env), newCompletionCommand(env)}},
 	}
 }
 

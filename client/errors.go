@@ -36,6 +36,7 @@ type Error struct {
 	Code       string        // machine-readable code where the API family has one (join), otherwise empty
 	Message    string        // the server's own sentence
 	RetryAfter time.Duration // what the server asked to wait before the next try; negative when it did not say
+	Scope      string        // that a caller which is known lacks, where the refusal is about that
 	Unknown    bool          // the server does not know whether the request was carried out: errors.Is finds ErrUnknownOutcome
 }
 
@@ -137,6 +138,7 @@ func answerError(resp *http.Response, body []byte) *Error {
 	e := &Error{
 		Status:     resp.StatusCode,
 		RetryAfter: retryAfter(resp),
+		Scope:      resp.Header.Get("X-Muster-Scope"),
 		Unknown:    resp.Header.Get(headerOutcome) == "unknown",
 	}
 	var envelope struct {

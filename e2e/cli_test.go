@@ -110,7 +110,8 @@ func testCommandLine(t *testing.T, c *cluster) {
 	}
 	read := command{env: c.env(reader)}
 	read.ok(t, "members")
-	if out := read.run(t, "join-token", "create"); out.code != 1 || out.stdout != "" || out.stderr != "muster: Forbidden (403)\n" {
+	if out := read.run(t, "join-token", "create"); out.code != 1 || out.stdout != "" || !strings.HasPrefix(out.stderr, "muster: Forbidden (403)\nIt takes the scope cluster:manage. The token \"reader\" (") ||
+		!strings.HasSuffix(out.stderr, ") has cluster:read, peering:read.\n") {
 		t.Errorf("join-token create with a reader's token: exit status %d: %q %q", out.code, out.stdout, out.stderr)
 	}
 	var id string
