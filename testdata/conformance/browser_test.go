@@ -76,7 +76,9 @@ func openBrowser(t *testing.T, ca string) *browser {
 		}),
 		chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 			_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
-				Source: `addEventListener("securitypolicyviolation", (e) => console.error("policy violated: " + e.violatedDirective + " " + e.blockedURI))`})
+				Source: `new MutationObserver(() => { if (!window.usable && document.querySelector(".headline, tbody tr")) window.usable = performance.now(); }).observe(document, { childList: true, subtree: true });
+					new PerformanceObserver((list) => { window.slow = Math.max(window.slow ?? 0, ...list.getEntries().map((e) => e.duration)); }).observe({ type: "longtask" });
+					addEventListener("securitypolicyviolation", (e) => console.error("policy violated: " + e.violatedDirective + " " + e.blockedURI))`})
 			return err
 		}),
 	} {
