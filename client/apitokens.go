@@ -46,3 +46,12 @@ func (c *Client) RevokeAPIToken(ctx context.Context, id string) error {
 	_, err := c.do(ctx, request{method: "DELETE", path: apiTokens + "/" + url.PathEscape(id), repeat: on503})
 	return err
 }
+
+// WhoAmI is what the cluster knows of the Client's token.
+type WhoAmI = api.Whoami
+
+// WhoAmI says whose token the Client shows and what it allows. It fails with an *Error of status 401 when the cluster does not
+// know it.
+func (c *Client) WhoAmI(ctx context.Context) (WhoAmI, error) {
+	return enveloped[WhoAmI](ctx, c, request{method: "GET", path: "/api/v1/whoami", repeat: always, stale: true})
+}
