@@ -46,7 +46,8 @@ func newAPITokenCreateCommand(env *environment) *cobra.Command {
 			if !t.ExpiresAt.IsZero() {
 				until = "expires at " + cell(t.ExpiresAt)
 			}
-			return env.secret(t, t.Token, "API token %s (%s) for %s %s; it is not shown again", t.ID, t.Name, strings.Join(t.Scopes, ", "), until)
+			return env.secret(t, t.Token, "API token %s (%s) for %s %s; it is not shown again", t.ID, t.Name,
+				strings.Join(t.Scopes, ", "), until)
 		},
 	}
 	flags := cmd.Flags()

@@ -130,7 +130,10 @@ func peeringNames(ctx context.Context, c *client.Client) ([]string, error) {
 
 func secretNames(ctx context.Context, c *client.Client) ([]string, error) {
 	list, err := c.Secrets(ctx)
-	return described(list, err, func(s client.SecretInfo) (string, string) { return s.Name, "version " + cell(s.Version) })
+	return described(list, err, func(s client.SecretInfo) (string, string) {
+		return s.Name,
+			"version " + cell(s.Version)
+	})
 }
 
 func leaseNames(ctx context.Context, c *client.Client) ([]string, error) {

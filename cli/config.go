@@ -27,7 +27,8 @@ func newConfigCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(env, rows, []string{"NAME", "VALUE", "FROM"}, func(o origin) []any { return []any{o.Name, o.Value, o.From} })
+			return list(env, rows, []string{"NAME", "VALUE", "FROM"},
+				func(o origin) []any { return []any{o.Name, o.Value, o.From} })
 		},
 	}
 	cmd.AddCommand(newConfigCheckCommand(env))
@@ -105,10 +106,13 @@ func (e *environment) origins() ([]origin, error) {
 	}
 	return []origin{
 		{"address", cmp.Or(strings.Join(cfg.Addrs, ","), client.DefaultAddr),
-			from(len(e.addrs) > 0, len(data.Addrs) > 0, len(env.Addrs) > 0, len(dev.Addrs) > 0, "--addr", "MUSTER_ADDR")},
-		{"token", token, from(e.tokenFile != "", data.Token != "", env.Token != "", dev.Token != "", "--token-file", "MUSTER_TOKEN")},
+			from(len(e.addrs) > 0, len(data.Addrs) > 0, len(env.Addrs) > 0, len(dev.Addrs) > 0, "--addr",
+				"MUSTER_ADDR")},
+		{"token", token, from(e.tokenFile != "", data.Token != "", env.Token != "", dev.Token != "", "--token-file",
+			"MUSTER_TOKEN")},
 		{"ca", cmp.Or(cfg.CACertFile, "those of this machine"),
-			from(e.caCert != "", data.CACertFile != "", env.CACertFile != "", dev.CACertFile != "", "--cacert", "MUSTER_CACERT")},
+			from(e.caCert != "", data.CACertFile != "", env.CACertFile != "", dev.CACertFile != "", "--cacert",
+				"MUSTER_CACERT")},
 	}, nil
 }
 
@@ -133,7 +137,8 @@ func variable(flag string) string {
 
 // configFlag adds --config to a command whose own flags can stand in a file.
 func configFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVar(file, "config", "", "file (YAML) in which these flags can stand, one a line: NAME: VALUE (or "+configVariable+")")
+	cmd.Flags().StringVar(file, "config", "",
+		"file (YAML) in which these flags can stand, one a line: NAME: VALUE (or "+configVariable+")")
 }
 
 // fromElsewhere sets the flags that the command line does not have: from the environment, and else from the file.

@@ -85,7 +85,8 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 	flags.StringVar(&r.BindCIDR, "cidr", "", "only machines that come from this prefix, such as 10.0.0.0/8")
 	flags.StringVar(&r.BindName, "name-pattern", "", "only machines whose --name fits this pattern, such as web-*")
 	flags.StringVar(&r.BindKey, "key-hash", "", "only the public key with this SHA-256, 64 hexadecimal digits")
-	flags.StringArrayVar(&r.Hosts, "host", nil, "host name, *.DOMAIN, IP address or network that the certificates of the new members may be for; repeatable")
+	flags.StringArrayVar(&r.Hosts, "host", nil,
+		"host name, *.DOMAIN, IP address or network that the certificates of the new members may be for; repeatable")
 	flags.StringArrayVar(&labels, "label", nil, "KEY=VALUE that the new members have; repeatable")
 	complete(cmd, "mode", "full", "replicate")
 	complete(cmd, "format", "muster", "zlayer")
@@ -129,7 +130,8 @@ func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 	if _, err := hostlist.Parse(r.Hosts); err != nil {
 		return usagef(cmd, "--host: %s", err)
 	}
-	if b, err := hex.DecodeString(r.BindKey); r.BindKey != "" && (err != nil || len(b) != 32 || r.BindKey != strings.ToLower(r.BindKey)) {
+	if b, err := hex.DecodeString(r.BindKey); r.BindKey != "" && (err != nil || len(b) != 32 ||
+		r.BindKey != strings.ToLower(r.BindKey)) {
 		return usagef(cmd, "--key-hash must be 64 lower-case hexadecimal digits")
 	}
 	return nil
@@ -138,7 +140,8 @@ func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 // boundTo tells what a token is bound to, in the words of the flags.
 func boundTo(t client.JoinToken) string {
 	var list []string
-	for _, b := range [][2]string{{"cidr", t.BindCIDR}, {"name", t.BindName}, {"key", t.BindKey[:min(8, len(t.BindKey))]},
+	for _, b := range [][2]string{{"cidr", t.BindCIDR}, {"name", t.BindName},
+		{"key", t.BindKey[:min(8, len(t.BindKey))]},
 		{"hosts", strings.Join(t.Hosts, "+")}} {
 		if b[1] != "" {
 			list = append(list, b[0]+"="+b[1])
@@ -175,10 +178,12 @@ func newJoinTokenListCommand(env *environment) *cobra.Command {
 				return err
 			}
 			return list(env, tokens,
-				[]string{"ID", "STATE", "MEMBER", "MODE", "USES", "CREATED", "BY", "EXPIRES", "FORMAT", "BOUND TO", "USED BY"},
+				[]string{"ID", "STATE", "MEMBER", "MODE", "USES", "CREATED", "BY", "EXPIRES", "FORMAT", "BOUND TO",
+					"USED BY"},
 				func(t client.JoinToken) []any {
 					uses := fmt.Sprintf("%d of %d", t.Uses, t.MaxUses)
-					return []any{t.ID, t.State, t.NodeID, t.Mode, uses, t.CreatedAt, t.CreatedBy, t.ExpiresAt, t.Format, boundTo(t), usedBy(t)}
+					return []any{t.ID, t.State, t.NodeID, t.Mode, uses, t.CreatedAt, t.CreatedBy, t.ExpiresAt, t.Format,
+						boundTo(t), usedBy(t)}
 				})
 		},
 	}, env)
@@ -248,7 +253,8 @@ func machineKey(dir string) (recipient string, err error) {
 		return "", err
 	}
 	if n != nil {
-		return "", fmt.Errorf("%s is the directory of a member already: a token that it joins with is for new ones", dir)
+		return "", fmt.Errorf("%s is the directory of a member already: a token that it joins with is for new ones",
+			dir)
 	}
 	id, err := d.Identity()
 	if err != nil {

@@ -96,7 +96,8 @@ func (f *serveFlags) advertised(flag, address string) (string, error) {
 		return addr.Canonical(net.JoinHostPort(f.advertise, port)), nil
 	}
 	if addr.Wildcard(host) {
-		return "", fmt.Errorf("--%s %s listens everywhere: say with --advertise how others reach this member", flag, address)
+		return "", fmt.Errorf("--%s %s listens everywhere: say with --advertise how others reach this member", flag,
+			address)
 	}
 	if err := addr.Check(address); err != nil {
 		return "", fmt.Errorf("--%s: %w: say with --advertise how others reach this member", flag, err)

@@ -33,7 +33,8 @@ next address is asked and nothing is left out.`,
 			if err != nil {
 				return err
 			}
-			return env.watch(cmd.Context(), c, client.WatchOptions{After: since, Types: types}, func(client.Event) bool { return true })
+			return env.watch(cmd.Context(), c, client.WatchOptions{After: since, Types: types},
+				func(client.Event) bool { return true })
 		},
 	}
 	cmd.Flags().StringSliceVar(&types, "type", nil, "only these types, comma-separated, such as member,token,leader")
@@ -42,7 +43,8 @@ next address is asked and nothing is left out.`,
 }
 
 // watch prints the events that want accepts, a line each, until it is interrupted.
-func (e *environment) watch(ctx context.Context, c *client.Client, opt client.WatchOptions, want func(client.Event) bool) error {
+func (e *environment) watch(ctx context.Context, c *client.Client, opt client.WatchOptions,
+	want func(client.Event) bool) error {
 	opt.Broken = func(err error) { e.say("%s; going on elsewhere", printable(err.Error())) }
 	err := c.Watch(ctx, opt, func(x client.Event) error {
 		if !want(x) {
@@ -89,7 +91,8 @@ func listing(cmd *cobra.Command) bool {
 }
 
 // nameColumns says which column -o name prints where that is not the first, by the path of the command.
-var nameColumns = map[string]string{"muster members": "NAME", "muster member list": "NAME", "muster cert list": "SERIAL"}
+var nameColumns = map[string]string{"muster members": "NAME", "muster member list": "NAME",
+	"muster cert list": "SERIAL"}
 
 // addWatch gives every command that prints a list the flag --watch.
 func addWatch(env *environment, cmd *cobra.Command) {

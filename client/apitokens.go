@@ -11,7 +11,8 @@ import (
 const apiTokens = "/api/v1/api-tokens"
 
 // Scopes lists what an API token can be for. "management" includes all others.
-var Scopes = []string{"management", "cluster:read", "cluster:manage", "peering:read", "peering:write", "enroll", "keys:manage"}
+var Scopes = []string{"management", "cluster:read", "cluster:manage", "peering:read", "peering:write", "enroll",
+	"keys:manage"}
 
 // APITokenRequest says what a new API token is for.
 type APITokenRequest struct {
