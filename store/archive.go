@@ -250,8 +250,8 @@ func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, key
 	return meta, WriteArchive(w, meta, f.Name(), keys)
 }
 
-// MirrorArchive writes an archive of the mirror of member nodeID, which does not run, to w. A recipient ("age1…"), if there
-// is one, gets the data-encryption keys that the member's own identity opens.
+// MirrorArchive writes an archive of the mirror of member nodeID, which does not run, to w. A recipient ("age1…"), if
+// there is one, gets the data-encryption keys that the member's own identity opens.
 func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Identity, recipient, binary string) error {
 	meta, err := describe(path)
 	if err != nil {

@@ -155,7 +155,8 @@ func TestNamedFiles(t *testing.T) {
 			tests[m[1]] = true
 		}
 	}
-	for _, page := range []string{"CONTRIBUTING.md", "docs/architecture.md", "store/DESIGN.md", "cluster/autopilot/DESIGN.md", "docs/reliability.md"} {
+	for _, page := range []string{"CONTRIBUTING.md", "docs/architecture.md", "store/DESIGN.md", "handlers/DESIGN.md", "cluster/DESIGN.md",
+		"cluster/autopilot/DESIGN.md", "docs/reliability.md"} {
 		text, err := os.ReadFile("../../" + page)
 		if err != nil {
 			t.Fatal(err)
