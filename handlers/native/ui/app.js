@@ -98,20 +98,22 @@ addEventListener("hashchange", () => {
   open(true);
 });
 
-// What the cluster says of a token. Without a leader this member says it, so that one can sign in and look. A member that is
-// too old to say it is asked for something small.
+// What the cluster says of a token. This member says it itself where it knows the token, so that nobody waits for a leader. A
+// member that is too old to say it is asked for something small.
 async function identify(secret) {
-  const tries = ["/api/v1/whoami", "/api/v1/whoami?stale", "/api/v1/cluster/autopilot/config?stale"];
-  for (const [i, path] of tries.entries()) {
-    try {
-      const me = await call("GET", path, secret ? { secret } : {});
-      return path.includes("whoami") ? me : null;
-    } catch (e) {
-      if (e.status === 403) return null; // a token that may not read the cluster is a token all the same
-      if (!(e.missing || e.status === 503) || i === tries.length - 1) throw e;
-      if (e.missing && i < 1) tries.splice(1, 1, tries[2]);
-    }
+  const options = secret ? { secret } : {};
+  try {
+    return await call("GET", "/api/v1/whoami?stale", options);
+  } catch (e) {
+    if (e.status === 403) return null;
+    if (!e.missing) throw e;
   }
+  try {
+    await call("GET", "/api/v1/cluster/autopilot/config?stale", options);
+  } catch (e) {
+    if (e.status !== 403) throw e; // a token that may not read the cluster is a token all the same
+  }
+  return null;
 }
 
 function signIn() {
