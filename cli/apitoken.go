@@ -73,9 +73,9 @@ func newAPITokenListCommand(env *environment) *cobra.Command {
 				return err
 			}
 			return list(env, tokens,
-				[]string{"ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED"},
+				[]string{"ID", "NAME", "SCOPES", "CREATED", "EXPIRES"},
 				func(t client.APIToken) []any {
-					return []any{t.ID, t.Name, strings.Join(t.Scopes, ","), t.CreatedAt, t.ExpiresAt, t.LastUsedAt}
+					return []any{t.ID, t.Name, strings.Join(t.Scopes, ","), t.CreatedAt, t.ExpiresAt}
 				})
 		},
 	}, env)
