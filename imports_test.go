@@ -25,11 +25,12 @@ var arrows = map[string][]string{
 	"naming":     {"addr"},
 	"netlimit":   {},
 
-	".":           {"cli"},
-	"scripts/man": {"cli"},
-	"cli":         {"node", "client", "api", "cluster/datadir", "store"}, // datadir and store: commands on files, without a member
-	"client":      {"api"},
-	"api":         {},
+	".":              {"cli"},
+	"scripts/man":    {"cli"},
+	"scripts/notice": {},
+	"cli":            {"node", "client", "api", "cluster/datadir", "store"}, // datadir and store: commands on files, without a member
+	"client":         {"api"},
+	"api":            {},
 	// A member that joins is a client of its cluster. node puts everything else together.
 	"node": {"api", "client", "handlers/…", "cluster/…", "store"},
 

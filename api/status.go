@@ -28,6 +28,7 @@ type ClusterStatus struct {
 	IsLeader             bool   `json:"isLeader"`
 	LeaderNodeID         uint64 `json:"leaderNodeId"` // 0 when no leader is known
 	AppliedIndex         uint64 `json:"appliedIndex"`
+	Term                 uint64 `json:"term,omitempty"` // Raft's; 0 outside Raft
 	ClusterID            string `json:"clusterId,omitempty"`
 	LeaderAPIAddress     string `json:"leaderAPIAddress,omitempty"` // URL
 	AppliedSchemaVersion int64  `json:"appliedSchemaVersion"`       // of the database

@@ -127,6 +127,9 @@ func (e *environment) warnPlain(addrs []string) {
 func (e *environment) hint(err error) string {
 	var refusal *client.Error
 	refused := errors.As(err, &refusal)
+	if text := e.lacks(err); text != "" {
+		return text
+	}
 	if e.tokenless && refused && (refusal.Status == 401 || refusal.Status == 403) {
 		return ": there is no token; give --token-file FILE, MUSTER_TOKEN, or --data DIR of the founder; on the machine of a member, muster recover token --data DIR makes a new one"
 	}

@@ -93,6 +93,7 @@ var examples = map[string][]string{
 	"recover adopt":  {"muster recover adopt --data /var/lib/muster muster-recovery-node-1.tar.gz"},
 	"recover token":  {"TOKEN=$(muster recover token --data /var/lib/muster)"},
 
+	"whoami":       {"muster whoami"},
 	"config":       {"muster config"},
 	"config check": {"muster config check /etc/muster/config.yaml"},
 	"version":      {"muster version -o json", "muster version --licenses"},

@@ -27,7 +27,8 @@ func (e *noLeaderError) Unwrap() error { return client.ErrNoLeader }
 func (e *noLeaderError) Error() string {
 	var b strings.Builder
 	all := e.survey.Answered + len(e.survey.Silent)
-	fmt.Fprintf(&b, "there is no leader: %d of %d addresses answered, and no member there knows one", e.survey.Answered, all)
+	fmt.Fprintf(&b, "there is no leader: %d of %d addresses answered, and no member there knows one", e.survey.Answered,
+		all)
 	for _, t := range e.survey.Silent {
 		why := "no answer yet"
 		if t.Err != nil {
@@ -40,11 +41,15 @@ func (e *noLeaderError) Error() string {
 
 // anybody makes a client for what every member answers by itself.
 func (e *environment) anybody() (*client.Client, error) {
+	if e.made != nil { // a token from stdin can be read once
+		return e.made, nil
+	}
 	cfg, err := e.config()
 	if err != nil {
 		return nil, err
 	}
-	return client.New(cfg)
+	e.made, err = client.New(cfg)
+	return e.made, err
 }
 
 // client makes a client for a command that needs a leader. It waits for one, and fails when there is none within
@@ -96,16 +101,17 @@ func (e *environment) reader(ctx context.Context) (*client.Client, error) {
 		}
 		return nil, err
 	}
-	if s.Leader && !e.stale {
-		return c, nil
-	}
 	said := false
-	return c.Stale(func(age client.Age) {
+	report := func(age client.Age) {
 		if !said {
 			e.say("%s", staleness(age, e.stale))
 		}
 		said = true
-	}), nil
+	}
+	if s.Leader && !e.stale {
+		return c.OrStale(report), nil // it may be lost at this moment
+	}
+	return c.Stale(report), nil
 }
 
 // staleness says how old an answer is, and why it is not the newest.
@@ -124,6 +130,7 @@ func staleness(age client.Age, wanted bool) string {
 
 // staleFlag adds --stale to a command that reads.
 func staleFlag(cmd *cobra.Command, env *environment) *cobra.Command {
-	cmd.Flags().BoolVar(&env.stale, "stale", false, "what the member that is asked has itself; this is also what is shown when there is no leader")
+	cmd.Flags().BoolVar(&env.stale, "stale", false,
+		"what the member that is asked has itself; this is also what is shown when there is no leader")
 	return cmd
 }

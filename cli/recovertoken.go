@@ -66,7 +66,8 @@ func makeToken(ctx context.Context, env *environment, o *datadir.Owned, q datadi
 	if err := o.Leave(q); err != nil {
 		return err
 	}
-	env.say("%s: the request waits in %s; the token %s works as soon as the member runs and there is a leader", why, env.data, q.ID)
+	env.say("%s: the request waits in %s; the token %s works as soon as the member runs and there is a leader", why,
+		env.data, q.ID)
 	return nil
 }
 
@@ -81,21 +82,48 @@ func hostAndUser() (host, name string) {
 // saver makes a backup: through the API, or as the owner of a member's files.
 type saver func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int64, error)
 
-// saver finds out how a backup is made. On the machine of a member its owner needs no token.
+// saver finds out how a backup is made. On the machine of a member its owner needs no token, and with --stale no member that
+// runs.
 func (e *environment) saver() (saver, error) {
 	c, err := e.anybody()
 	if err != nil {
 		return nil, err
 	}
-	if !e.tokenless || e.data == "" {
+	if e.data == "" || len(e.addrs) > 0 {
 		return c.SaveSnapshot, nil
 	}
 	o, err := datadir.OpenOwned(e.data)
-	if err != nil {
+	switch {
+	case err != nil && e.tokenless:
 		return nil, err
+	case err != nil:
+		return c.SaveSnapshot, nil
 	}
 	host, name := hostAndUser()
 	return func(ctx context.Context, w io.Writer, opts client.SnapshotOptions) (int64, error) {
+		runs := o.Running()
+		switch {
+		case !runs && opts.Stale:
+			out := &counter{w: w}
+			err := o.BackupStopped(out, opts.Recipient, Version)
+			return out.n, err
+		case !runs:
+			return 0, errors.New("the member of this directory does not run: start it, or save with --stale what its replica has")
+		case !e.tokenless:
+			return c.SaveSnapshot(ctx, w, opts)
+		}
 		return o.Backup(ctx, w, opts.Stale, opts.Recipient, host, name)
 	}, nil
+}
+
+// counter counts what is written.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
 }

@@ -33,8 +33,14 @@ type service struct {
 // newService takes the signals over that end a process which does not want them. From here on a log line never blocks.
 // SIGPIPE is caught, not ignored, so that hooks begin without our choice.
 func newService(env *environment) *service {
-	s := &service{lines: newLogWriter(env.stderr), hangups: make(chan os.Signal, 1), pipes: make(chan os.Signal, 1),
-		notices: make(chan string, noticeQueue), sent: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+	s := &service{
+		lines:   newLogWriter(env.stderr),
+		hangups: make(chan os.Signal, 1),
+		pipes:   make(chan os.Signal, 1),
+		notices: make(chan string, noticeQueue),
+		sent:    make(chan struct{}),
+		log:     slog.New(slog.DiscardHandler),
+	}
 	signal.Notify(s.hangups, syscall.SIGHUP)
 	signal.Notify(s.pipes, syscall.SIGPIPE)
 	env.stderr = s.lines // Main closes it when all is said

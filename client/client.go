@@ -78,8 +78,9 @@ type Client struct {
 	http    *http.Client
 	last    atomic.Int64 // index in addrs of the member that answered last
 
-	stale  bool      // reads are answered from the replica of the member that is asked
-	report func(Age) // of such answers
+	orStale bool      // reads are Stale where there is no leader
+	stale   bool      // reads are answered from the replica of the member that is asked
+	report  func(Age) // of such answers
 }
 
 // New makes a Client. It connects to nothing yet; it fails on an address that is none and on a CA certificate that

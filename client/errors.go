@@ -36,6 +36,7 @@ type Error struct {
 	Code       string        // machine-readable code where the API family has one (join), otherwise empty
 	Message    string        // the server's own sentence
 	RetryAfter time.Duration // what the server asked to wait before the next try; negative when it did not say
+	Scope      string        // that a caller which is known lacks, where the refusal is about that
 	Unknown    bool          // the server does not know whether the request was carried out: errors.Is finds ErrUnknownOutcome
 }
 
@@ -45,7 +46,8 @@ func (e *Error) Is(target error) bool {
 	case ErrUnknownOutcome:
 		return e.Unknown
 	case ErrNoLeader: // in the words of every family
-		return e.Status >= http.StatusInternalServerError && strings.Contains(strings.ToLower(e.Message), "no cluster leader")
+		return e.Status >= http.StatusInternalServerError && strings.Contains(strings.ToLower(e.Message),
+			"no cluster leader")
 	}
 	return false
 }
@@ -137,6 +139,7 @@ func answerError(resp *http.Response, body []byte) *Error {
 	e := &Error{
 		Status:     resp.StatusCode,
 		RetryAfter: retryAfter(resp),
+		Scope:      resp.Header.Get("X-Muster-Scope"),
 		Unknown:    resp.Header.Get(headerOutcome) == "unknown",
 	}
 	var envelope struct {
@@ -151,7 +154,8 @@ func answerError(resp *http.Response, body []byte) *Error {
 	case strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain"):
 		e.Message = strings.TrimSpace(string(body[:min(len(body), 500)]))
 	}
-	if e.Status == http.StatusBadRequest && strings.HasPrefix(string(body), "Client sent an HTTP request to an HTTPS server") {
+	if e.Status == http.StatusBadRequest && strings.HasPrefix(string(body),
+		"Client sent an HTTP request to an HTTPS server") {
 		e.Message = "it speaks TLS: its address begins with https://"
 	}
 	if e.Message == "" {

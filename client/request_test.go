@@ -280,6 +280,35 @@ func TestSurvey(t *testing.T) {
 	}
 }
 
+// TestOrStale: the leader is lost between the look for one and the read. A replica answers then; with a leader none does.
+func TestOrStale(t *testing.T) {
+	ages := 0
+	for _, leader := range []bool{true, false} {
+		m := newMember(t, func(w http.ResponseWriter, r *http.Request) {
+			stale := r.URL.Query().Has("stale")
+			switch {
+			case strings.HasSuffix(r.URL.Path, "/status"):
+				says(200, `{"result":{"version":"v","cluster":{"leaderNodeId":0}}}`)(w, r)
+			case leader || stale:
+				says(200, `{"result":[{"nodeId":1}]}`, "X-Muster-Known-Leader", fmt.Sprint(leader))(w, r)
+			default:
+				says(503, `{"error":"no cluster leader"}`)(w, r)
+			}
+		})
+		c := clientOf(t, m, m.URL).OrStale(func(Age) { ages++ })
+		if list, err := c.Members(context.Background()); err != nil || len(list) != 1 {
+			t.Errorf("leader %v: %v %v", leader, list, err)
+		}
+		requests, _ := m.seen()
+		if last := requests[len(requests)-1]; last.URL.Query().Has("stale") == leader {
+			t.Errorf("leader %v: the last request is %s", leader, last.URL)
+		}
+	}
+	if ages != 1 {
+		t.Errorf("the age was told %d times", ages)
+	}
+}
+
 func TestErrorShapes(t *testing.T) {
 	for _, test := range []struct {
 		contentType, body string

@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// firstTry is how long a read of OrStale waits for the leader before it looks whether there is one.
+const firstTry = 2 * time.Second
+
 // Age says how old an answer from a member's own replica may be.
 type Age struct {
 	Addr   string        // of the member that answered
@@ -24,6 +27,14 @@ func (c *Client) Stale(report func(Age)) *Client {
 	return stale
 }
 
+// OrStale returns a Client whose reads are as usual while there is a leader. When there turns out to be none, they are answered
+// as those of Stale, after two seconds at the most.
+func (c *Client) OrStale(report func(Age)) *Client {
+	either := c.Stale(report)
+	either.stale, either.orStale = false, true
+	return either
+}
+
 // tellAge reports the age of an answer, if it has one.
 func (c *Client) tellAge(addr string, h http.Header) {
 	leader := h.Get("X-Muster-Known-Leader")
@@ -31,5 +42,6 @@ func (c *Client) tellAge(addr string, h http.Header) {
 		return
 	}
 	ms, err := strconv.ParseInt(h.Get("X-Muster-Last-Contact"), 10, 64)
-	c.report(Age{Addr: addr, Leader: leader == "true", Ago: time.Duration(max(0, ms)) * time.Millisecond, Known: err == nil})
+	c.report(Age{Addr: addr, Leader: leader == "true", Ago: time.Duration(max(0, ms)) * time.Millisecond,
+		Known: err == nil})
 }

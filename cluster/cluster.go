@@ -1,5 +1,9 @@
-// Package cluster is what members do by themselves: they prove who they are to each other, the leader probes the
-// others, autopilot decides who votes and the reconcile loop makes the Raft configuration agree with SQL.
+// Package cluster is what members do by themselves, without a request of a client: the leader probes the others,
+// autopilot decides who votes, the reconcile loop makes the Raft configuration agree with SQL, and each member keeps its
+// certificates, its disk and its place in the cluster in order.
+//
+// It answers other members only. What clients see is handlers', what rows mean is store's, and the connections, files and
+// other clusters that it works with have packages of their own below; DESIGN.md says why.
 package cluster
 
 import (
@@ -91,8 +95,14 @@ func Start(cfg Config) *Cluster {
 	c.gate = &gate{m}
 	c.twins = &twins{member: m, last: map[uint64]string{}}
 	c.issuer = &issuer{m}
-	c.announcer = &announcer{member: m, view: c.view, membership: c.membership, twins: c.twins, issuer: c.issuer,
-		twin: make(chan error, 1)}
+	c.announcer = &announcer{
+		member:     m,
+		view:       c.view,
+		membership: c.membership,
+		twins:      c.twins,
+		issuer:     c.issuer,
+		twin:       make(chan error, 1),
+	}
 	c.renewal = &renewal{member: m, issuer: c.issuer, announcer: c.announcer, due: make(chan struct{}, 1)}
 	c.owner = &owner{member: m, archives: make(chan struct{}, 1)}
 	c.historian = &historian{m, c.view, newHistory(time.Now())}

@@ -156,6 +156,11 @@ func (ev *events) serve(w http.ResponseWriter, r *http.Request) {
 	} else if send(eventLine{}) != nil {
 		return
 	}
+	ev.send(r.Context(), at, send)
+}
+
+// send passes on what comes after a position, until somebody ends it.
+func (ev *events) send(ctx context.Context, at store.Position, send func(eventLine) error) {
 	beat := time.NewTicker(eventsBeat)
 	defer beat.Stop()
 	turned := ev.Store.Leadership()
@@ -183,7 +188,7 @@ func (ev *events) serve(w http.ResponseWriter, r *http.Request) {
 			if send(eventLine{}) != nil {
 				return
 			}
-		case <-r.Context().Done():
+		case <-ctx.Done():
 			return
 		case <-ev.closing:
 			return

@@ -4,13 +4,11 @@ import (
 	"context"
 	"testing"
 	"time"
-
-	"muster/netlimit"
 )
 
 // The fence lets nobody through when it cannot read, and does not say then that somebody is removed.
 func TestFenceFailsClosed(t *testing.T) {
-	m := startMember(t, netlimit.Limits{})
+	m := startMember(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := m.Store.Members.Fence(ctx, 1); err != nil {

@@ -116,9 +116,17 @@ func (h *history) show(nodeID uint64) api.History {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := len(h.samples)
-	out := api.History{NodeID: nodeID, Since: h.since.UTC().Truncate(time.Second), EverySeconds: int(historyEvery / time.Second),
-		At: make([]int64, n), Commits: make([]*uint64, n), CommitMs: make([]*float64, n), Servers: []api.ServerHistory{},
-		Leaders: append([]api.LeaderChange{}, h.leaders...), Health: append([]api.HealthChange{}, h.health...)}
+	out := api.History{
+		NodeID:       nodeID,
+		Since:        h.since.UTC().Truncate(time.Second),
+		EverySeconds: int(historyEvery / time.Second),
+		At:           make([]int64, n),
+		Commits:      make([]*uint64, n),
+		CommitMs:     make([]*float64, n),
+		Servers:      []api.ServerHistory{},
+		Leaders:      append([]api.LeaderChange{}, h.leaders...),
+		Health:       append([]api.HealthChange{}, h.health...),
+	}
 	at := map[uint64]int{}
 	for i, s := range h.samples {
 		out.At[i] = s.at.Unix()

@@ -15,7 +15,6 @@ import (
 
 	"muster/certs"
 	"muster/cluster/transport"
-	"muster/netlimit"
 	"muster/store"
 )
 
@@ -36,7 +35,7 @@ func (m *testMember) askAs(t *testing.T, node uint64, from, path string, body an
 
 // TestNamesOfRunningMembers: what the holder of a member's transport.key can get by announcements and renewals.
 func TestNamesOfRunningMembers(t *testing.T) {
-	m := startMember(t, netlimit.Limits{})
+	m := startMember(t)
 	ctx := t.Context()
 	key, err := m.Store.Keys.Active(ctx, store.AsLeader, store.KeyJoinHMAC)
 	if err != nil {
@@ -141,7 +140,7 @@ func TestNamesOfRunningMembers(t *testing.T) {
 
 // TestProofs: an address is a member's when the member itself answers there.
 func TestProofs(t *testing.T) {
-	m := startMember(t, netlimit.Limits{})
+	m := startMember(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := m.Transport.Prove(ctx, 1, m.address); err != nil {

@@ -14,7 +14,6 @@ import (
 
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
-	"muster/netlimit"
 	"muster/store"
 )
 
@@ -44,7 +43,7 @@ func (b *lockedBuffer) String() string {
 	return b.data.String()
 }
 
-func startMember(t *testing.T, limits netlimit.Limits) *testMember {
+func startMember(t *testing.T) *testMember {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -78,7 +77,6 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 		defer cancel()
 		return Fence(ctx, st, nil, id)
 	}, logger)
-	conns.Limits = limits
 	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding,
 		Logger: slog.New(slog.DiscardHandler),
 		Dial:   conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge})
@@ -108,11 +106,5 @@ func startMember(t *testing.T, limits netlimit.Limits) *testMember {
 	m := &testMember{Cluster: loops, node: node, address: address, log: log}
 	return m
 }
-
-var discard = slog.New(slog.DiscardHandler)
-
-func tcp(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 4000} }
-
-func tcpDial(address string) (net.Conn, error) { return net.DialTimeout("tcp", address, 5*time.Second) }
 
 func isGone(err error) bool { return errors.Is(err, store.ErrNotMember) }

@@ -75,13 +75,51 @@ type prober struct {
 }
 
 func newProber(probe func(context.Context, uint64) (Report, error), heard func()) *prober {
-	return &prober{probe: probe, newest: func() uint64 { return 0 }, heard: heard,
-		slots: make(chan struct{}, probeWorkers), seen: map[uint64]*observation{}}
+	return &prober{
+		probe:  probe,
+		newest: func() uint64 { return 0 },
+		heard:  heard,
+		slots:  make(chan struct{}, probeWorkers),
+		seen:   map[uint64]*observation{},
+	}
 }
 
 // round starts the probes that are due. It does not block: a member whose last probe is still out is left alone,
 // and when all workers are busy the rest comes next time.
 func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+ask:
+	for _, t := range p.dueLocked(targets, now) {
+		select {
+		case p.slots <- struct{}{}:
+		default:
+			break ask
+		}
+		t.running, t.asked = true, now
+		p.done.Add(1)
+		go p.run(ctx, t.nodeID, t.observation)
+	}
+	known := make(map[uint64]bool, len(targets))
+	for _, t := range targets {
+		known[t.nodeID] = true
+	}
+	for id, o := range p.seen {
+		if !known[id] && !o.running {
+			delete(p.seen, id)
+		}
+	}
+}
+
+// turn is a member that is to be asked.
+type turn struct {
+	target
+	*observation
+}
+
+// dueLocked lists the members whose next probe is due. There may be more than workers: Raft servers come first, then the
+// member that has waited longest.
+func (p *prober) dueLocked(targets []target, now time.Time) (due []turn) {
 	others := 0
 	for _, t := range targets {
 		if !t.raft {
@@ -89,16 +127,7 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 		}
 	}
 	interval := max(probeEvery, time.Duration(others)*time.Second/probesPerSec)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	type turn struct {
-		target
-		*observation
-	}
-	var due []turn
-	known := make(map[uint64]bool, len(targets))
 	for _, t := range targets {
-		known[t.nodeID] = true
 		o := p.seen[t.nodeID]
 		if o == nil {
 			o = &observation{}
@@ -120,7 +149,6 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 			due = append(due, turn{t, o})
 		}
 	}
-	// There may be more to ask than workers: Raft servers come first, then who was not asked for the longest time.
 	slices.SortStableFunc(due, func(a, b turn) int {
 		if a.raft != b.raft {
 			if a.raft {
@@ -130,22 +158,7 @@ func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 		}
 		return a.asked.Compare(b.asked)
 	})
-ask:
-	for _, t := range due {
-		select {
-		case p.slots <- struct{}{}:
-		default:
-			break ask
-		}
-		t.running, t.asked = true, now
-		p.done.Add(1)
-		go p.run(ctx, t.nodeID, t.observation)
-	}
-	for id, o := range p.seen {
-		if !known[id] && !o.running {
-			delete(p.seen, id)
-		}
-	}
+	return due
 }
 
 func (p *prober) run(ctx context.Context, id uint64, o *observation) {
@@ -225,9 +238,17 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 }
 
 func (c *Cluster) report() Report {
-	return Report{Incarnation: c.Incarnation, NodeID: c.Store.NodeID(), Version: c.Self.BinaryVersion,
-		Revision: c.Store.Mirror.Revision(), Leader: c.Store.LeaderID(),
-		Trust: c.renewal.trusted.Load(), DiskFree: c.Disk().Free, DiskLow: c.Disk().Low, Fault: c.Storing().own()}
+	return Report{
+		Incarnation: c.Incarnation,
+		NodeID:      c.Store.NodeID(),
+		Version:     c.Self.BinaryVersion,
+		Revision:    c.Store.Mirror.Revision(),
+		Leader:      c.Store.LeaderID(),
+		Trust:       c.renewal.trusted.Load(),
+		DiskFree:    c.Disk().Free,
+		DiskLow:     c.Disk().Low,
+		Fault:       c.Storing().own(),
+	}
 }
 
 // reach asks a member for a sign of life, briefly.

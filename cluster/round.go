@@ -37,6 +37,30 @@ func (t *term) round(ctx context.Context) error {
 	t.previous = autopilot.Carry(state)
 	in.Previous = t.previous
 	t.input.Store(&in)
+	t.publish(&state, members, cfg)
+	t.cost = time.Since(begin)
+	if err := t.drive(ctx, members); err != nil {
+		return err
+	}
+	if err := t.decide(ctx, plan, members); err != nil {
+		return err
+	}
+	if err := t.watchHealth(ctx, &state, now); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{t.reconcile, t.finishRemovals, t.rekey, t.advanceCA} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if now.Sub(t.since) < upgradeAfter { // members that are alive have announced themselves to this leader by then
+		return nil
+	}
+	return t.upgrade(ctx)
+}
+
+// publish shows what this round has seen to those who ask this member.
+func (vw *view) publish(state *autopilot.State, members []store.Member, cfg autopilot.Config) {
 	addresses := make(map[uint64]string, len(members))
 	for i := range members {
 		addresses[members[i].NodeID] = members[i].RaftAddress
@@ -48,35 +72,9 @@ func (t *term) round(ctx context.Context) error {
 		alive[v.NodeID] = v.NodeStatus
 		stalled[v.NodeID] = v.CannotStore != "" && v.Stalled > cfg.MaxLagTime
 	}
-	t.stalled.Store(&stalled)
-	t.state.Store(&state)
-	t.alive.Store(&alive)
-	t.cost = time.Since(begin)
-	if err := t.drive(ctx, members); err != nil {
-		return err
-	}
-	if err := t.decide(ctx, plan, members); err != nil {
-		return err
-	}
-	if err := t.watchHealth(ctx, &state, now); err != nil {
-		return err
-	}
-	if err := t.reconcile(ctx); err != nil {
-		return err
-	}
-	if err := t.finishRemovals(ctx); err != nil {
-		return err
-	}
-	if err := t.rekey(ctx); err != nil {
-		return err
-	}
-	if err := t.advanceCA(ctx); err != nil {
-		return err
-	}
-	if now.Sub(t.since) < upgradeAfter { // members that are alive have announced themselves to this leader by then
-		return nil
-	}
-	return t.upgrade(ctx)
+	vw.stalled.Store(&stalled)
+	vw.state.Store(state)
+	vw.alive.Store(&alive)
 }
 
 func targets(members []store.Member, servers []store.Server) []target {
@@ -98,14 +96,32 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 		roles[v.NodeID] = v.Role
 	}
 	seen := t.prober.snapshot()
-	in := autopilot.Input{LeaderID: t.Store.NodeID(), LeaderRevision: t.Store.Revision(), LeaderSince: t.since,
-		Previous: t.previous,
-		Members:  make([]autopilot.Observation, 0, len(members))}
+	in := autopilot.Input{
+		LeaderID:       t.Store.NodeID(),
+		LeaderRevision: t.Store.Revision(),
+		LeaderSince:    t.since,
+		Previous:       t.previous,
+		Members:        make([]autopilot.Observation, 0, len(members)),
+	}
 	for i := range members {
 		m, o := &members[i], seen[members[i].NodeID]
-		ob := autopilot.Observation{NodeID: m.NodeID, Name: m.Name, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
-			Role: string(roles[m.NodeID]), LastContact: o.LastContact, RTT: autopilot.Duration(o.RTT), Revision: o.Revision,
-			Version: o.Version, DiskLow: o.DiskLow, CannotStore: o.Fault, Stalled: autopilot.Duration(o.Stalled.Truncate(time.Millisecond)), Member: true, IsLeader: m.NodeID == in.LeaderID}
+		ob := autopilot.Observation{
+			NodeID:      m.NodeID,
+			Name:        m.Name,
+			Mode:        m.Mode,
+			DrainState:  m.DrainState,
+			Pinned:      m.Pinned,
+			Role:        string(roles[m.NodeID]),
+			LastContact: o.LastContact,
+			RTT:         autopilot.Duration(o.RTT),
+			Revision:    o.Revision,
+			Version:     o.Version,
+			DiskLow:     o.DiskLow,
+			CannotStore: o.Fault,
+			Stalled:     autopilot.Duration(o.Stalled.Truncate(time.Millisecond)),
+			Member:      true,
+			IsLeader:    m.NodeID == in.LeaderID,
+		}
 		if o.Interval > probeEvery {
 			ob.ProbeInterval = autopilot.Duration(o.Interval)
 		}

@@ -56,8 +56,13 @@ func (c *Cluster) serveTransferred(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the note cannot be read", http.StatusBadRequest)
 		return
 	}
-	actor := store.Actor{Accessor: note.Accessor, Name: note.Name, Remote: note.Remote, RequestID: note.Request,
-		NodeID: transport.MemberID(r.Context())}
+	actor := store.Actor{
+		Accessor:  note.Accessor,
+		Name:      note.Name,
+		Remote:    note.Remote,
+		RequestID: note.Request,
+		NodeID:    transport.MemberID(r.Context()),
+	}
 	serveLeader(c.member, w, r, func(ctx context.Context, _ uint64) (struct{}, error) {
 		return struct{}{}, c.Store.Audit.NoteTransferred(ctx, actor, note.To)
 	})

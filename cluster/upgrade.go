@@ -62,10 +62,15 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 		if m.MaxSchema == 0 || m.MaxSchema >= out.Latest {
 			continue
 		}
-		h := SchemaHolder{NodeID: m.NodeID, Name: m.Name, Version: m.BinaryVersion, MaxSchema: m.MaxSchema,
-			Status: c.Alive(m.NodeID),
+		h := SchemaHolder{
+			NodeID:    m.NodeID,
+			Name:      m.Name,
+			Version:   m.BinaryVersion,
+			MaxSchema: m.MaxSchema,
+			Status:    c.Alive(m.NodeID),
 			Reason: fmt.Sprintf("runs %s, which knows the schema up to %d: start a newer muster there", m.BinaryVersion,
-				m.MaxSchema)}
+				m.MaxSchema),
+		}
 		if h.Status == autopilot.StatusLeft {
 			if silence[m.NodeID] > cfg.DeadAfter.Std() {
 				continue

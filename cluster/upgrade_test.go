@@ -5,13 +5,12 @@ import (
 	"errors"
 	"testing"
 
-	"muster/netlimit"
 	"muster/store"
 )
 
 // TestExcludeNobody: who excludes a number that is no member's has meant another one.
 func TestExcludeNobody(t *testing.T) {
-	m := startMember(t, netlimit.Limits{})
+	m := startMember(t)
 	var refusal *store.Refusal
 	_, err := m.Migrate(context.Background(), store.Actor{Name: "test"}, []uint64{1, 99})
 	if !errors.As(err, &refusal) || refusal.Code != store.Invalid ||

@@ -110,7 +110,8 @@ func testCommandLine(t *testing.T, c *cluster) {
 	}
 	read := command{env: c.env(reader)}
 	read.ok(t, "members")
-	if out := read.run(t, "join-token", "create"); out.code != 1 || out.stdout != "" || out.stderr != "muster: Forbidden (403)\n" {
+	if out := read.run(t, "join-token", "create"); out.code != 1 || out.stdout != "" || !strings.HasPrefix(out.stderr, "muster: Forbidden (403)\nIt takes the scope cluster:manage. The token \"reader\" (") ||
+		!strings.HasSuffix(out.stderr, ") has cluster:read, peering:read.\n") {
 		t.Errorf("join-token create with a reader's token: exit status %d: %q %q", out.code, out.stdout, out.stderr)
 	}
 	var id string
@@ -219,7 +220,7 @@ func testExitStatus(t *testing.T, c *cluster) {
 		{nil, nil, 2, `^$`, `a command is missing`},
 		{[]string{"membres"}, nil, 2, `^$`, `^muster: unknown command "membres"; did you mean members`},
 		{[]string{"members", "--nothing"}, nil, 2, `^$`, `^muster: unknown flag: --nothing`},
-		{[]string{"members", "-o", "xml"}, nil, 2, `^$`, `^muster: -o "xml" is neither table nor json`},
+		{[]string{"members", "-o", "xml"}, nil, 2, `^$`, `^muster: -o "xml" is none of table, json, name`},
 		{[]string{"members", "extra"}, nil, 2, `^$`, `^muster: "extra" is one argument too many`},
 		{[]string{"serve"}, nil, 2, `^$`, `^muster: --data is missing`},
 		{[]string{"serve", "--data"}, nil, 2, `^$`, `^muster: flag needs an argument`},
@@ -234,16 +235,16 @@ func testExitStatus(t *testing.T, c *cluster) {
 		{[]string{"api-token", "create", "--name", "x", "--scope", "root"}, env, 2, `^$`, `^muster: --scope "root" is none of`},
 		{[]string{"api-token", "revoke", "nothing"}, env, 1, `^$`, `^muster: API token not found \(404\)\n$`},
 		{[]string{"sql"}, env, 2, `^$`, `^muster: the query is missing`},
-		{[]string{"members"}, env[:1], 1, `^$`, `CA that this machine does not know: give the cluster's CA with --cacert`},
+		{[]string{"members"}, env[:1], 3, `^$`, `CA that this machine does not know: give the cluster's CA with --cacert`},
 		{[]string{"members"}, []string{env[0], env[2]}, 1, `^$`, `^muster: Invalid token \(401\): there is no token; give --token-file`},
 		{[]string{"members"}, []string{env[0], env[2], "MUSTER_TOKEN=wrong"}, 1, `^$`, `^muster: Invalid token \(401\)\n$`},
-		{[]string{"members", "--addr", closed}, env, 1, `^$`, `^muster: no answer from https://` + regexp.QuoteMeta(closed) + `: connection refused\n$`},
+		{[]string{"members", "--addr", closed}, env, 3, `^$`, `^muster: no answer from https://` + regexp.QuoteMeta(closed) + `: connection refused\n$`},
 		{[]string{"members", "--addr", "ftp://x"}, env, 1, `^$`, `^muster: bad address`},
-		{[]string{"members", "--addr", c.members[0].raft}, env, 1, `^$`, `^muster: no answer from`},
+		{[]string{"members", "--addr", c.members[0].raft}, env, 3, `^$`, `^muster: no answer from`},
 		{[]string{"members", "--cacert", "/nowhere"}, env, 1, `^$`, `^muster: cannot read the CA certificate`},
 		{[]string{"members", "--token-file", "/nowhere"}, env, 1, `^$`, `^muster: cannot read the token`},
 		{[]string{"members", "--data", t.TempDir()}, nil, 1, `^$`, `is not the data directory of a member`},
-		{[]string{"status", "--addr", closed}, env, 1, ``, `muster: no server answered\n$`},
+		{[]string{"status", "--addr", closed}, env, 3, ``, `muster: no server answered\n$`},
 		{[]string{"status", "--addr", closed + "," + c.members[0].api}, env, 0, `Leader|Follower`, `connection refused`},
 	} {
 		out := command{env: x.env, dir: t.TempDir(), limit: 25 * time.Second}.run(t, x.args...)

@@ -474,7 +474,7 @@ func testEnrollCLI(t *testing.T, c *cluster) {
 	if err := json.Unmarshal([]byte(expect(0, "", "", "enroll-token", "list", "-o", "json").stdout), &list); err != nil || len(list) == 0 {
 		t.Errorf("list -o json: %v", err)
 	}
-	expect(0, "", "is revoked, and 1 enrollments with it", "enroll-token", "revoke", id)
+	expect(0, "", "is revoked, and 1 enrollment with it", "enroll-token", "revoke", id)
 	expect(1, "", "Enrollment token not found (404)", "enroll-token", "revoke", "nothing")
 	expect(1, "", "enrollment not found (404)", "enrollment", "revoke", "nothing")
 	expect(2, "", "--scope", "enroll-token", "create", "--scope", "x")

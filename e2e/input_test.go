@@ -20,7 +20,7 @@ func (u *user) state(t *testing.T, m *member) string {
 	}
 	list := u.members(t, m)
 	for i := range list { // what changes by itself
-		list[i].Status, list[i].Role, list[i].Suffrage, list[i].IsLeader = "", "", "", false
+		list[i].Status, list[i].Role, list[i].Suffrage, list[i].IsLeader, list[i].DownSince = "", "", "", false, time.Time{}
 	}
 	members, err := json.Marshal(list)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
 	"muster/client"
 )
 
@@ -179,6 +181,30 @@ func TestRecoverToken(t *testing.T) {
 	// While everything is off the request waits.
 	for _, m := range c.members {
 		m.stop(t)
+	}
+	for _, m := range []*member{leader, follower} { // with an admin.token or without one
+		stopped := filepath.Join(t.TempDir(), "backup")
+		if out := muster(t, "backup", "save", stopped, "--data", m.dir); out.code != 1 || !strings.Contains(out.stderr, "--stale") {
+			t.Errorf("a backup of a member that does not run: %+v", out)
+		}
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(key, []byte(id.String()+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, more := range [][]string{nil, {"--recipient", id.Recipient().String()}} {
+			file := stopped + fmt.Sprint(len(more))
+			if out := muster(t, append([]string{"backup", "save", file, "--stale", "--data", m.dir}, more...)...); out.code != 0 {
+				t.Errorf("its replica: %+v", out)
+			}
+			if out := muster(t, "backup", "inspect", file, "--identity", key, "-o", "json"); out.code != 0 ||
+				strings.Contains(strings.ReplaceAll(out.stdout, " ", ""), `"Openable":true`) != (more != nil) {
+				t.Errorf("its replica, inspected: %+v", out)
+			}
+		}
 	}
 	out := muster(t, "recover", "token", "--data", follower.dir)
 	token := strings.TrimSpace(out.stdout)

@@ -171,7 +171,8 @@ func admitted(plan datadir.Plan, answer *client.JoinResponse) datadir.Node {
 	return self
 }
 
-// explainJoin tells apart what an operator has to look at.
+// explainJoin tells apart what an operator has to look at. The client's error is not wrapped: to a command it means that
+// nobody answers, with an exit status with which a service manager does not start a member again.
 func explainJoin(err error) error {
 	hint := ""
 	switch {
@@ -182,7 +183,7 @@ func explainJoin(err error) error {
 	default:
 		hint = "nothing was written that a repetition of the same command would not use"
 	}
-	return fmt.Errorf("the cluster could not be joined: %w\n%s", err, hint)
+	return fmt.Errorf("the cluster could not be joined: %v\n%s", err, hint)
 }
 
 func pinned(fingerprint string) *tls.Config { return certs.PinnedTLS(fingerprint, time.Now) }

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -192,4 +193,80 @@ func TestFoundingIsFixed(t *testing.T) {
 			t.Errorf("%+v: %v", said, err)
 		}
 	}
+}
+
+// A start that fails half way gives up all that it has taken: the same directory and the same ports can be used again.
+func TestFailedStart(t *testing.T) {
+	cfg := config(filepath.Join(t.TempDir(), "data"))
+	n := start(t, cfg)
+	cfg.API, cfg.Raft = ports(t, cfg.Data)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"tls/http.crt", "tls/transport.crt", "node.key", "raft/metadata1"} {
+		path := filepath.Join(cfg.Data, name)
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		broken, err := node.Start(ctx, cfg)
+		cancel()
+		if err == nil {
+			broken.Close()
+			t.Errorf("it starts with a damaged %s", name)
+		}
+		if err := os.WriteFile(path, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, cfg)
+}
+
+// ports reads from node.json which ones a member has had.
+func ports(t *testing.T, dir string) (api, raft string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "node.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var known datadir.Node
+	if err := json.Unmarshal(data, &known); err != nil {
+		t.Fatal(err)
+	}
+	return known.APIAddress, known.RaftAddress
+}
+
+// A member whose cluster does not answer yet may be started again and again: its error is none that a service manager is
+// told to give up at.
+func TestJoinWithoutAnswer(t *testing.T) {
+	dir := t.TempDir()
+	one, two := config(filepath.Join(dir, "1")), config(filepath.Join(dir, "2"))
+	first := start(t, one)
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	request := client.JoinTokenRequest{TTL: time.Hour, MaxUses: 1, Mode: store.ModeReplicate}
+	token, err := dial(t, one.Data).CreateJoinToken(ctx, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.API, one.Raft = ports(t, one.Data)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	two.Join, two.Mode = token.Token, store.ModeReplicate
+	_, err = node.Start(ctx, two)
+	for _, final := range []error{client.ErrNoServer, client.ErrNoLeader, client.ErrUnknownOutcome, datadir.ErrRemoved} {
+		if errors.Is(err, final) {
+			t.Errorf("the error counts as %v", final)
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "the cluster could not be joined: ") {
+		t.Fatalf("nobody answers: %v", err)
+	}
+	start(t, one)
+	start(t, two)
 }

@@ -123,11 +123,6 @@ func (at APITokens) Recover(ctx context.Context, actor Actor, id, hash, how stri
 	})
 }
 
-// NoteBackup writes the audit row of a backup that the owner of a member's files takes.
-func (au Audit) NoteBackup(ctx context.Context, actor Actor, how string) error {
-	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
-}
-
 // List lists the tokens by time of creation.
 func (at APITokens) List(ctx context.Context, c Consistency) (list []APIToken, err error) {
 	err = at.s.Read(ctx, c, func(v *View) error {

@@ -250,6 +250,30 @@ func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, key
 	return meta, WriteArchive(w, meta, f.Name(), keys)
 }
 
+// MirrorArchive writes an archive of the mirror of member nodeID, which does not run, to w. A recipient ("age1…"), if
+// there is one, gets the data-encryption keys that the member's own identity opens.
+func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Identity, recipient, binary string) error {
+	meta, err := describe(path)
+	if err != nil {
+		return err
+	}
+	meta.NodeID, meta.CreatedAt, meta.Binary = nodeID, time.Now().UTC().Truncate(time.Second), binary
+	var keys []ArchiveKey
+	if recipient != "" {
+		if _, err := certs.PublicKey(recipient); err != nil {
+			return refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
+		}
+		deks, err := (&Archive{State: path}).Unlock(own)
+		if err != nil {
+			return err
+		}
+		if keys, err = wrapKeys(deks, recipient); err != nil {
+			return err
+		}
+	}
+	return WriteArchive(w, meta, path, keys)
+}
+
 // SnapshotFile is an archive in a file that has no name any more: closing it is all there is to clean up.
 type SnapshotFile struct {
 	*os.File

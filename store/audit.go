@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -246,118 +248,104 @@ func (v *View) auditRows() (n uint64, err error) {
 	return n, err
 }
 
-// sequencePruned is the revision up to which rows of what operators and members did may be missing. Rows of refused
-// attempts and of other clusters go by their own bounds; what reads on behind a position does not hear of those that
-// are gone.
-const sequencePruned = "audit_pruned"
-
-func (v *View) prunedRevision() (rev uint64, err error) {
-	_, err = v.get("SELECT value FROM sequences WHERE name = ?", []any{sequencePruned}, &rev)
-	return rev, err
+// made says in a row of the audit what was made: NAME=VALUE with blanks between them, what is empty left out. A value
+// with blanks or quotes is quoted as in Go. No secret may stand in it.
+func made(pairs ...any) string {
+	var b strings.Builder
+	for i := 0; i+1 < len(pairs); i += 2 {
+		value := madeValue(pairs[i+1])
+		if value == "" {
+			continue
+		}
+		if strings.ContainsAny(value, " \"\n\t\\") {
+			value = strconv.Quote(value)
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(pairs[i].(string))
+		b.WriteByte('=')
+		b.WriteString(value)
+	}
+	return b.String()
 }
 
-// pruneStep bounds how many rows one transaction deletes, but for a revision that has more of its own.
-const pruneStep = 1000
-
-// Prune deletes the oldest audit rows beyond what is to be kept, in one bounded step; more reports whether there is
-// another one to do. Rows are deleted by whole revisions, and only when there is at least a hundredth too many or one
-// is too old: each step leaves an audit row itself.
-func (au Audit) Prune(ctx context.Context, actor Actor) (more bool, err error) {
-	keep, err := au.s.Settings.AuditRetention(ctx, AsLeader)
-	if err != nil {
-		return false, err
-	}
-	for _, c := range []auditClass{{true, keep.MaxAge, keep.MaxRows}, {false, keep.OthersAge, keep.OthersRows}} {
-		left, err := au.pruneClass(ctx, actor, c)
-		if err != nil {
-			return false, err
+func madeValue(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case []string:
+		return strings.Join(v, ",")
+	case time.Duration:
+		if v <= 0 {
+			return ""
 		}
-		more = more || left
+		return v.Round(time.Second).String()
+	case map[string]string:
+		list := make([]string, 0, len(v))
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			list = append(list, k+":"+v[k])
+		}
+		return strings.Join(list, ",")
+	case uint64:
+		if v == 0 {
+			return ""
+		}
+		return strconv.FormatUint(v, 10)
+	case int:
+		return strconv.Itoa(v)
 	}
-	return more, nil
+	return fmt.Sprint(v)
 }
 
-// auditClass is what of the audit has one retention: what operators and members did, with the outcome "ok", or all
-// else.
-type auditClass struct {
-	ok      bool
-	maxAge  time.Duration
-	maxRows uint64
+// lifetime is how long something will be good that expires at a time; 0 for without end.
+func lifetime(now time.Time, expires *time.Time) time.Duration {
+	if expires == nil {
+		return 0
+	}
+	return expires.Sub(now)
 }
 
-func (c auditClass) String() string {
-	if c.ok {
-		return "rows"
-	}
-	return "rows of refusals, replays and other clusters"
+// RefusedAttempt is a refused call of the API, or several alike within a while.
+type RefusedAttempt struct {
+	Actor  string // whose credential it was, if it was a valid one
+	Remote string
+	Object string // method and pattern of the path
+	Detail string // why, and how often; never a credential
 }
 
-func (au Audit) pruneClass(ctx context.Context, actor Actor, c auditClass) (more bool, err error) {
-	var until uint64 // the newest revision that may go
-	err = au.s.Read(ctx, AsLeader, func(v *View) error {
-		until, err = v.pruneUntil(c)
-		return err
-	})
-	if err != nil || until == 0 {
-		return false, err
-	}
-	err = au.s.Write(ctx, actor, func(tx *Tx) error {
-		step := until
-		var last uint64
-		found, err := tx.get("SELECT revision FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision, seq LIMIT 1 OFFSET ?",
-			[]any{c.ok, int64(pruneStep)}, &last)
-		if err != nil {
-			return err
-		}
-		if more = found && last <= until; more {
-			var first uint64
-			if _, err := tx.get("SELECT min(revision) FROM audit WHERE (outcome = 'ok') = ?", []any{c.ok}, &first); err != nil {
-				return err
-			}
-			step = max(last-1, first)
-		}
-		n, err := tx.execCount("DELETE FROM audit WHERE revision <= ? AND (outcome = 'ok') = ?", step, c.ok)
-		if err != nil || n == 0 {
-			return err
-		}
-		if c.ok {
-			if err := tx.setSequence(sequencePruned, step); err != nil {
+// NoteRefusals writes an audit row for each of some refused attempts.
+func (au Audit) NoteRefusals(ctx context.Context, list []RefusedAttempt) error {
+	return au.s.Write(ctx, Actor{Name: "muster"}, func(tx *Tx) error {
+		for _, r := range list {
+			if err := tx.auditRow(AuditRow{Actor: r.Actor, NodeID: au.s.cfg.NodeID, Remote: r.Remote, Action: "access.refused",
+				Object: r.Object, Outcome: outcomeRefused, Detail: r.Detail}); err != nil {
 				return err
 			}
 		}
-		return tx.audit("audit.prune", "cluster", fmt.Sprintf("%d %v up to revision %d", n, c, step))
+		return nil
 	})
-	return more, err
 }
 
-// pruneUntil finds the newest revision that is not to be kept, 0 when there is nothing to delete.
-func (v *View) pruneUntil(keep auditClass) (until uint64, err error) {
-	if keep.maxAge > 0 {
-		type row struct {
-			revision uint64
-			at       string
+// NoteTransfer writes the audit row of a hand-over that an operator has asked for, before it is tried.
+func (au Audit) NoteTransfer(ctx context.Context, actor Actor, to uint64) error {
+	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "asked for") })
+}
+
+// NoteTransferred writes the audit row of how a hand-over to a member has ended. The member that leads now, and accepts
+// writes, is the one that writes it, and the object of the row.
+func (au Audit) NoteTransferred(ctx context.Context, actor Actor, to uint64) error {
+	return au.s.Write(ctx, actor, func(tx *Tx) error {
+		row := AuditRow{Actor: tx.actor.String(), NodeID: tx.actor.NodeID, Remote: tx.actor.Remote,
+			Action: "leader.transferred", Object: nodeObject(au.s.cfg.NodeID), Outcome: outcomeOK}
+		if to != au.s.cfg.NodeID {
+			row.Outcome, row.Detail = outcomeRefused, fmt.Sprintf("node %d was asked for; node %d leads", to, au.s.cfg.NodeID)
 		}
-		oldest, err := collect(v, func(rows *sql.Rows) (r row, err error) { return r, rows.Scan(&r.revision, &r.at) },
-			auditOldest, keep.ok, int64(2*pruneStep))
-		if err != nil {
-			return 0, err
-		}
-		limit := rfc3339(v.Now.Add(-keep.maxAge))
-		for _, r := range oldest {
-			if r.at >= limit {
-				break
-			}
-			until = r.revision
-		}
-	}
-	over := false
-	if over, err = v.get(auditNewestOf, []any{keep.ok, int64(keep.maxRows + keep.maxRows/100)},
-		new(uint64)); err != nil || !over {
-		return until, err
-	}
-	var first uint64
-	if _, err := v.get(auditNewestOf, []any{keep.ok, int64(keep.maxRows)}, &first); err != nil {
-		return 0, err
-	}
-	return max(until, first), nil
+		return tx.auditRow(row)
+	})
+}
+
+// NoteBackup writes the audit row of a backup that the owner of a member's files takes.
+func (au Audit) NoteBackup(ctx context.Context, actor Actor, how string) error {
+	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
 }

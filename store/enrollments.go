@@ -245,26 +245,6 @@ func (t *Tx) pruneEnrollments(before time.Time) (int64, error) {
 	return keys + enrollments, err
 }
 
-// Revoked lists what an authority has signed, is revoked and has not expired.
-func (cs Certificates) Revoked(ctx context.Context, c Consistency, kind certs.Kind) (list []certs.Revoked, err error) {
-	enrolled := CertEnrolled
-	if kind == certs.HTTP {
-		enrolled = CertIntermediate
-	}
-	err = cs.s.Read(ctx, c, func(v *View) error {
-		list, err = collect(v, func(rows *sql.Rows) (r certs.Revoked, err error) {
-			var at string
-			err = rows.Scan(&r.Serial, &at)
-			r.At = parseTime(at)
-			return r, err
-		}, "SELECT serial, revoked_at FROM certificates WHERE revoked_at IS NOT NULL AND kind IN (?, ?) "+
-			"AND expires_at >= ? ORDER BY revoked_at, serial",
-			string(kind), string(enrolled), rfc3339(v.Now))
-		return err
-	})
-	return list, err
-}
-
 // MakeTransport makes a transport key of its own for an enrollment, and a certificate that the authority signs.
 func (e *Enrolling) MakeTransport(ca certs.CA, keyType, clusterID string, now time.Time) error {
 	key, der, in, err := e.newKey(CertEnrolled, keyType, clusterID, now)

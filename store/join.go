@@ -81,7 +81,10 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 	if old.Hosts, _, err = t.certHosts(m, g); err != nil { // as it is allowed now
 		return err
 	}
-	if old.SecretEpoch != epoch || old.DEKGeneration != j.DEKGeneration {
+	switch outdated := old.SecretEpoch != epoch || old.DEKGeneration != j.DEKGeneration; {
+	case outdated && t.actor.Auto(): // the member that has passed it on repeats it, not the joiner
+		return errOutdated
+	case outdated:
 		return refuse(Conflict,
 			"the cluster's keys were rotated since this request was answered; join again, with another Idempotency-Key")
 	}

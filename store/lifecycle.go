@@ -281,24 +281,3 @@ func (ms Members) SetHealth(ctx context.Context, actor Actor, changes []HealthCh
 		return nil
 	})
 }
-
-// RefusedAttempt is a refused call of the API, or several alike within a while.
-type RefusedAttempt struct {
-	Actor  string // whose credential it was, if it was a valid one
-	Remote string
-	Object string // method and pattern of the path
-	Detail string // why, and how often; never a credential
-}
-
-// NoteRefusals writes an audit row for each of some refused attempts.
-func (au Audit) NoteRefusals(ctx context.Context, list []RefusedAttempt) error {
-	return au.s.Write(ctx, Actor{Name: "muster"}, func(tx *Tx) error {
-		for _, r := range list {
-			if err := tx.auditRow(AuditRow{Actor: r.Actor, NodeID: au.s.cfg.NodeID, Remote: r.Remote, Action: "access.refused",
-				Object: r.Object, Outcome: outcomeRefused, Detail: r.Detail}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}

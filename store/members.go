@@ -351,21 +351,3 @@ func (ms Members) RaftAddress(ctx context.Context, nodeID uint64) (address strin
 	}
 	return address, err == nil && ok
 }
-
-// NoteTransfer writes the audit row of a hand-over that an operator has asked for, before it is tried.
-func (au Audit) NoteTransfer(ctx context.Context, actor Actor, to uint64) error {
-	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "asked for") })
-}
-
-// NoteTransferred writes the audit row of how a hand-over to a member has ended. The member that leads now, and accepts
-// writes, is the one that writes it, and the object of the row.
-func (au Audit) NoteTransferred(ctx context.Context, actor Actor, to uint64) error {
-	return au.s.Write(ctx, actor, func(tx *Tx) error {
-		row := AuditRow{Actor: tx.actor.String(), NodeID: tx.actor.NodeID, Remote: tx.actor.Remote,
-			Action: "leader.transferred", Object: nodeObject(au.s.cfg.NodeID), Outcome: outcomeOK}
-		if to != au.s.cfg.NodeID {
-			row.Outcome, row.Detail = outcomeRefused, fmt.Sprintf("node %d was asked for; node %d leads", to, au.s.cfg.NodeID)
-		}
-		return tx.auditRow(row)
-	})
-}

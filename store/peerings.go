@@ -180,22 +180,6 @@ const settingDatacenter = "datacenter"
 // DefaultDatacenter is the datacenter of a cluster whose founder was told no other.
 const DefaultDatacenter = "dc1"
 
-// Datacenter returns the name of this cluster's datacenter, from the leader's memory or the local mirror.
-func (st Settings) Datacenter(ctx context.Context) (string, error) {
-	load := func(v *View) (string, error) {
-		name, err := v.setting(settingDatacenter)
-		if name == "" {
-			name = DefaultDatacenter
-		}
-		return name, err
-	}
-	name, err := recall(ctx, st.s, AsLeader, "datacenter", []string{"settings"}, load)
-	if err != nil {
-		name, err = recall(ctx, st.s, Stale, "", nil, load)
-	}
-	return name, err
-}
-
 func peeringObject(name string) string { return "peering/" + name }
 
 // jsonText is the text of a list or map in a JSON column; nothing is "[]" or "{}".

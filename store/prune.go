@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"fmt"
 	"time"
 )
 
@@ -82,4 +84,120 @@ func (t *Tx) pruneHistory() (deleted int64, err error) {
 	}
 	n, err := t.execCount("DELETE FROM removed_members WHERE raft_node_id <= ?", oldest)
 	return deleted + n, err
+}
+
+// sequencePruned is the revision up to which rows of what operators and members did may be missing. Rows of refused
+// attempts and of other clusters go by their own bounds; what reads on behind a position does not hear of those that
+// are gone.
+const sequencePruned = "audit_pruned"
+
+func (v *View) prunedRevision() (rev uint64, err error) {
+	_, err = v.get("SELECT value FROM sequences WHERE name = ?", []any{sequencePruned}, &rev)
+	return rev, err
+}
+
+// pruneStep bounds how many rows one transaction deletes, but for a revision that has more of its own.
+const pruneStep = 1000
+
+// Prune deletes the oldest audit rows beyond what is to be kept, in one bounded step; more reports whether there is
+// another one to do. Rows are deleted by whole revisions, and only when there is at least a hundredth too many or one
+// is too old: each step leaves an audit row itself.
+func (au Audit) Prune(ctx context.Context, actor Actor) (more bool, err error) {
+	keep, err := au.s.Settings.AuditRetention(ctx, AsLeader)
+	if err != nil {
+		return false, err
+	}
+	for _, c := range []auditClass{{true, keep.MaxAge, keep.MaxRows}, {false, keep.OthersAge, keep.OthersRows}} {
+		left, err := au.pruneClass(ctx, actor, c)
+		if err != nil {
+			return false, err
+		}
+		more = more || left
+	}
+	return more, nil
+}
+
+// auditClass is what of the audit has one retention: what operators and members did, with the outcome "ok", or all
+// else.
+type auditClass struct {
+	ok      bool
+	maxAge  time.Duration
+	maxRows uint64
+}
+
+func (c auditClass) String() string {
+	if c.ok {
+		return "rows"
+	}
+	return "rows of refusals, replays and other clusters"
+}
+
+func (au Audit) pruneClass(ctx context.Context, actor Actor, c auditClass) (more bool, err error) {
+	var until uint64 // the newest revision that may go
+	err = au.s.Read(ctx, AsLeader, func(v *View) error {
+		until, err = v.pruneUntil(c)
+		return err
+	})
+	if err != nil || until == 0 {
+		return false, err
+	}
+	err = au.s.Write(ctx, actor, func(tx *Tx) error {
+		step := until
+		var last uint64
+		found, err := tx.get("SELECT revision FROM audit WHERE (outcome = 'ok') = ? ORDER BY revision, seq LIMIT 1 OFFSET ?",
+			[]any{c.ok, int64(pruneStep)}, &last)
+		if err != nil {
+			return err
+		}
+		if more = found && last <= until; more {
+			var first uint64
+			if _, err := tx.get("SELECT min(revision) FROM audit WHERE (outcome = 'ok') = ?", []any{c.ok}, &first); err != nil {
+				return err
+			}
+			step = max(last-1, first)
+		}
+		n, err := tx.execCount("DELETE FROM audit WHERE revision <= ? AND (outcome = 'ok') = ?", step, c.ok)
+		if err != nil || n == 0 {
+			return err
+		}
+		if c.ok {
+			if err := tx.setSequence(sequencePruned, step); err != nil {
+				return err
+			}
+		}
+		return tx.audit("audit.prune", "cluster", fmt.Sprintf("%d %v up to revision %d", n, c, step))
+	})
+	return more, err
+}
+
+// pruneUntil finds the newest revision that is not to be kept, 0 when there is nothing to delete.
+func (v *View) pruneUntil(keep auditClass) (until uint64, err error) {
+	if keep.maxAge > 0 {
+		type row struct {
+			revision uint64
+			at       string
+		}
+		oldest, err := collect(v, func(rows *sql.Rows) (r row, err error) { return r, rows.Scan(&r.revision, &r.at) },
+			auditOldest, keep.ok, int64(2*pruneStep))
+		if err != nil {
+			return 0, err
+		}
+		limit := rfc3339(v.Now.Add(-keep.maxAge))
+		for _, r := range oldest {
+			if r.at >= limit {
+				break
+			}
+			until = r.revision
+		}
+	}
+	over := false
+	if over, err = v.get(auditNewestOf, []any{keep.ok, int64(keep.maxRows + keep.maxRows/100)},
+		new(uint64)); err != nil || !over {
+		return until, err
+	}
+	var first uint64
+	if _, err := v.get(auditNewestOf, []any{keep.ok, int64(keep.maxRows)}, &first); err != nil {
+		return 0, err
+	}
+	return max(until, first), nil
 }

@@ -40,7 +40,7 @@ func MirrorRemoved(path string, nodeID uint64) (removed bool, err error) {
 	return (viewOf(o)).removed(nodeID)
 }
 
-// MirrorCertKey is Store.CertKey from the mirror of a member that does not run.
+// MirrorCertKey is Members.CertKey from the mirror of a member that does not run.
 func MirrorCertKey(path string, nodeID uint64) (key string, err error) {
 	o, err := openFile(path)
 	if err != nil {

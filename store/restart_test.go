@@ -112,3 +112,34 @@ func audits(t testing.TB, s *Store, request string) int {
 func noLeader(err error) bool {
 	return errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnknownOutcome)
 }
+
+// A join that a member has passed on twice, with a rotation of the keys in between, is answered like a joiner that comes
+// once more: with the keys of now. Who repeats a join with an Idempotency-Key of its own is told to use another one.
+func TestJoinPassedOnTwice(t *testing.T) {
+	c := newTestCluster(t, 1)
+	l := c.leader()
+	for _, x := range []struct {
+		key     string
+		refused bool
+	}{{AutoKey + "a", false}, {"own", true}} {
+		tok, err := mint(bg, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := Joiner{TokenID: tok.ID, DEKGeneration: 1, Member: Member{Mode: ModeFull, Recipient: uuid.NewString(), RaftAddress: "10.0.0.9:7000"}}
+		actor := Actor{Name: "test", IdempotencyKey: x.key, RequestHash: "h"}
+		first, err := l.Members.Join(bg, actor, j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.DEKGeneration = 2
+		again, err := l.Members.Join(bg, actor, j)
+		var refusal *Refusal
+		switch refused := errors.As(err, &refusal) && refusal.Code == Conflict; {
+		case refused != x.refused, !refused && err != nil:
+			t.Errorf("with the key %s: %v", x.key, err)
+		case !refused && (again.Member.NodeID != first.Member.NodeID || again.DEKGeneration != 2):
+			t.Errorf("node %d with generation %d, node %d with generation %d", first.Member.NodeID, first.DEKGeneration, again.Member.NodeID, again.DEKGeneration)
+		}
+	}
+}

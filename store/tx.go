@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
@@ -154,6 +155,9 @@ func doOnce(ctx context.Context, s *Store, actor Actor, fn func(*Tx) error) erro
 	return err
 }
 
+// errOutdated of a check has a request carried out once more, which is safe, in place of its former answer.
+var errOutdated = errors.New("store: the answer has lost its worth")
+
 // makeOnceUnless is makeOnce for results that may have lost their worth: again refuses to return one once more.
 func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error,
 	fn func(*Tx) (T, error)) (result T, err error) {
@@ -172,11 +176,15 @@ func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again fun
 				return err
 			}
 			if again != nil {
-				if err := again(tx, &result); err != nil {
-					return err
-				}
+				err = again(tx, &result)
 			}
-			return tx.auditReplay()
+			if err == nil {
+				return tx.auditReplay()
+			}
+			if !errors.Is(err, errOutdated) {
+				return err
+			}
+			result = *new(T)
 		}
 		if result, err = fn(tx); err != nil {
 			return err

@@ -51,9 +51,16 @@ type entry struct {
 // NewBook makes the book of the member n. given says where others are now, by the operator's word. A file of the book
 // that cannot be read is only a pity.
 func NewBook(dir *Dir, n *Node, given []Place, log *slog.Logger) *Book {
-	b := &Book{dir: dir, self: n.NodeID, seeds: n.Others, given: given, log: log, recent: map[uint64]string{},
-		kept:  map[uint64]entry{},
-		heard: map[uint64]string{}}
+	b := &Book{
+		dir:    dir,
+		self:   n.NodeID,
+		seeds:  n.Others,
+		given:  given,
+		log:    log,
+		recent: map[uint64]string{},
+		kept:   map[uint64]entry{},
+		heard:  map[uint64]string{},
+	}
 	if dir == nil {
 		return b
 	}

@@ -106,6 +106,32 @@ func WriteBundle(d *Dir, r *Recovery, w io.Writer) error {
 	return errors.Join(out.Close(), zip.Close())
 }
 
+// unpack takes one file of a bundle: one of the Raft directory, the recovery, or the sums.
+func unpack(name string, body io.Reader, dir string, r *Recovery, sums map[string]string) error {
+	base, inside := strings.CutPrefix(name, RaftDir+"/")
+	switch {
+	case inside && base == filepath.Base(base) && base != "." && base != "..":
+		return writeFrom(filepath.Join(dir, base), body)
+	case name == recoveryFile:
+		text, err := io.ReadAll(io.LimitReader(body, 1<<20))
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(text, r)
+	case name == bundleSums:
+		lines := bufio.NewScanner(body)
+		for lines.Scan() {
+			if sum, name, ok := strings.Cut(lines.Text(), "  "); ok {
+				sums[name] = sum
+			}
+		}
+		return lines.Err()
+	}
+	return errForeignFile
+}
+
+var errForeignFile = errors.New("it holds a file that is not of a bundle")
+
 // readBundle unpacks the Raft directory of a bundle into dir and checks all sums.
 func readBundle(bundle, dir string) (*Recovery, error) {
 	f, err := os.Open(bundle)
@@ -132,25 +158,8 @@ func readBundle(bundle, dir string) (*Recovery, error) {
 			return nil, damaged
 		}
 		sum := sha256.New()
-		body := io.TeeReader(in, sum)
-		base, inside := strings.CutPrefix(h.Name, RaftDir+"/")
-		switch {
-		case inside && base == filepath.Base(base) && base != "." && base != "..":
-			err = writeFrom(filepath.Join(dir, base), body)
-		case h.Name == recoveryFile:
-			var text []byte
-			if text, err = io.ReadAll(io.LimitReader(body, 1<<20)); err == nil {
-				err = json.Unmarshal(text, &r)
-			}
-		case h.Name == bundleSums:
-			lines := bufio.NewScanner(body)
-			for lines.Scan() {
-				if sum, name, ok := strings.Cut(lines.Text(), "  "); ok {
-					want[name] = sum
-				}
-			}
-			err = lines.Err()
-		default:
+		err = unpack(h.Name, io.TeeReader(in, sum), dir, &r, want)
+		if errors.Is(err, errForeignFile) {
 			return nil, damaged
 		}
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"filippo.io/age"
 	"github.com/google/uuid"
 
 	"muster/certs"
@@ -71,15 +72,10 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err := store.CheckOverlay(p.OverlayCIDR, p.OverlaySlice); err != nil {
 		return nil, err
 	}
-	n := &Node{ClusterID: uuid.NewString(), NodeID: 1, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name,
-		APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
-	var brought certs.CA
-	if p.HTTPCACert != nil { // before anything is written
-		var err error
-		trial := certs.Leaf{Kind: certs.HTTP, ClusterID: n.ClusterID, NodeID: n.NodeID, Name: p.Name, Hosts: p.Hosts()}
-		if brought, _, err = certs.ParseAuthority(p.HTTPCACert, p.HTTPCAKey, trial, now); err != nil {
-			return nil, fmt.Errorf("--http-ca-cert and --http-ca-key: %w", err)
-		}
+	n := newNode(uuid.NewString(), 1, p)
+	brought, err := p.broughtCA(n, now) // before anything is written
+	if err != nil {
+		return nil, err
 	}
 	identity, err := d.Identity()
 	if err != nil {
@@ -91,21 +87,21 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		return nil, err
 	}
 	secret := certs.NewSecret()
-	host, _, err := net.SplitHostPort(p.RaftAddress)
+	member, err := d.firstMember(n, p, identity)
 	if err != nil {
 		return nil, err
 	}
-	certKey, err := d.certKey()
-	if err != nil {
-		return nil, err
+	f := store.Founding{
+		ClusterID:     n.ClusterID,
+		CreatedAt:     now,
+		Wrap:          wrap,
+		AdminTokenID:  store.NewID(),
+		AdminHash:     certs.HashSecret(secret),
+		OverlayCIDR:   p.OverlayCIDR,
+		OverlaySlices: p.OverlaySlice,
+		Datacenter:    p.Datacenter,
+		Member:        member,
 	}
-	f := store.Founding{ClusterID: n.ClusterID, CreatedAt: now, Wrap: wrap, AdminTokenID: store.NewID(),
-		AdminHash:   certs.HashSecret(secret),
-		OverlayCIDR: p.OverlayCIDR, OverlaySlices: p.OverlaySlice, Datacenter: p.Datacenter,
-		Member: store.Member{NodeID: 1, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter,
-			RaftAddress: p.RaftAddress,
-			APIAddress:  p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
-			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
 	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
 	if err != nil {
 		return nil, err
@@ -126,14 +122,76 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	if err := d.write(adminFile, []byte(secret+"\n"), 0o600); err != nil {
 		return nil, err
 	}
+	return n, d.saveFounding(n, f)
+}
+
+// saveFounding writes what the first start of the founder needs; node.json comes last.
+func (d *Dir) saveFounding(n *Node, f store.Founding) error {
 	record, err := json.Marshal(f)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := d.write(foundingFile, record, 0o600); err != nil {
-		return nil, err
+		return err
 	}
-	return n, d.SaveNode(n)
+	return d.SaveNode(n)
+}
+
+// newNode is the first member of a cluster.
+func newNode(clusterID string, nodeID uint64, p Plan) *Node {
+	return &Node{
+		ClusterID:   clusterID,
+		NodeID:      nodeID,
+		ID:          uuid.Must(uuid.NewV7()).String(),
+		Name:        p.Name,
+		APIAddress:  p.APIAddress,
+		RaftAddress: p.RaftAddress,
+		Others:      []Place{},
+	}
+}
+
+// firstMember is the row of the first member of a cluster.
+func (d *Dir) firstMember(n *Node, p Plan, identity *age.X25519Identity) (m store.Member, err error) {
+	host, _, err := net.SplitHostPort(p.RaftAddress)
+	if err != nil {
+		return m, err
+	}
+	certKey, err := d.certKey()
+	return store.Member{
+		NodeID:        n.NodeID,
+		ID:            n.ID,
+		Name:          p.Name,
+		Mode:          store.ModeFull,
+		Role:          store.RoleVoter,
+		RaftAddress:   p.RaftAddress,
+		APIAddress:    p.APIAddress,
+		AdvertiseAddr: host,
+		Recipient:     identity.Recipient().String(),
+		BinaryVersion: p.Version,
+		MaxSchema:     store.LatestSchema(),
+		OS:            runtime.GOOS,
+		Arch:          runtime.GOARCH,
+		DrainState:    store.DrainActive,
+		CertKey:       certKey,
+	}, err
+}
+
+// broughtCA checks the operator's CA by a leaf of the founder; it is empty when none was brought.
+func (p Plan) broughtCA(n *Node, now time.Time) (ca certs.CA, err error) {
+	if p.HTTPCACert == nil {
+		return ca, nil
+	}
+	trial := certs.Leaf{
+		Kind:      certs.HTTP,
+		ClusterID: n.ClusterID,
+		NodeID:    n.NodeID,
+		Name:      p.Name,
+		Hosts:     p.Hosts(),
+	}
+	if ca, _, err = certs.ParseAuthority(p.HTTPCACert, p.HTTPCAKey, trial, now); err != nil {
+		return ca, fmt.Errorf("--http-ca-cert and --http-ca-key: %w", err)
+	}
+	return ca, nil
 }
 
 // foundAuthority makes an authority, unless one was brought, and the founder's leaf of it.
@@ -158,8 +216,13 @@ func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind,
 	if operators {
 		chain = p.HTTPCACert
 	}
-	f.Authorities = append(f.Authorities, store.SealedAuthority{Kind: kind, CertPEM: string(chain), SealedKey: sealed,
-		ExpiresAt: ca.Cert.NotAfter, Operators: operators})
+	f.Authorities = append(f.Authorities, store.SealedAuthority{
+		Kind:      kind,
+		CertPEM:   string(chain),
+		SealedKey: sealed,
+		ExpiresAt: ca.Cert.NotAfter,
+		Operators: operators,
+	})
 
 	record, err := d.ownLeaf(n, p, kind, store.Issuer{CA: ca, Chain: chain, Bundle: caPEM}, now)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"muster/cluster/transport"
+	"muster/store"
 )
 
 // Owned is the data directory of a member, used by the owner of its files while the member may run.
@@ -116,6 +117,27 @@ func (o *Owned) Leave(q TokenRequest) error {
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && st.Uid != 0 {
 		return os.Chown(o.dir.file(name), int(st.Uid), int(st.Gid))
+	}
+	return nil
+}
+
+// BackupStopped writes an archive of the mirror to w while the member does not run, and keeps it from starting meanwhile.
+// recipient is as for the API, or empty.
+func (o *Owned) BackupStopped(w io.Writer, recipient, binary string) error {
+	lock, err := os.OpenFile(o.dir.file(lockFile), os.O_RDWR, 0)
+	if err != nil {
+		return dirError(o.dir.Path, err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.New("the member has been started meanwhile; try again")
+	}
+	own, err := o.dir.OwnIdentity()
+	if err != nil {
+		return err
+	}
+	if err := store.MirrorArchive(w, o.dir.file(mirrorFile), o.node.NodeID, own, recipient, binary); err != nil {
+		return fmt.Errorf("the mirror of this directory: %w", err)
 	}
 	return nil
 }

@@ -95,8 +95,13 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 	}
 	for i := range members {
 		m := &members[i]
-		p.Members = append(p.Members, RecoveryMember{NodeID: m.NodeID, Name: m.Name, Role: m.Role, RaftAddress: m.RaftAddress,
-			APIAddress: m.APIAddress})
+		p.Members = append(p.Members, RecoveryMember{
+			NodeID:      m.NodeID,
+			Name:        m.Name,
+			Role:        m.Role,
+			RaftAddress: m.RaftAddress,
+			APIAddress:  m.APIAddress,
+		})
 	}
 	if err := p.Ask(ctx, d, n); err != nil {
 		return nil, err
@@ -171,8 +176,14 @@ func ApplyRecovery(d *Dir, p *RecoveryPlan, others []Survivor, now time.Time) (*
 	if a := p.Applied; a != nil && a.Template == p.NodeID && a.After == p.Last && slices.Equal(a.Voters, voters) {
 		return a, nil
 	}
-	r := &Recovery{ID: uuid.NewString(), ClusterID: p.ClusterID, Template: p.NodeID, Voters: voters, Before: p.Last,
-		At: now.UTC().Truncate(time.Second)}
+	r := &Recovery{
+		ID:        uuid.NewString(),
+		ClusterID: p.ClusterID,
+		Template:  p.NodeID,
+		Voters:    voters,
+		Before:    p.Last,
+		At:        now.UTC().Truncate(time.Second),
+	}
 	if err := copyDir(d.file(RaftDir), d.file(keptName(now))); err != nil {
 		return nil, err
 	}

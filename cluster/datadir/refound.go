@@ -2,13 +2,9 @@ package datadir
 
 import (
 	"context"
-	"encoding/json"
-	"net"
-	"runtime"
 	"time"
 
 	"filippo.io/age"
-	"github.com/google/uuid"
 
 	"muster/certs"
 	"muster/store"
@@ -31,23 +27,14 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 	if err != nil {
 		return nil, err
 	}
-	host, _, err := net.SplitHostPort(p.RaftAddress)
-	if err != nil {
-		return nil, err
-	}
-	n := &Node{ClusterID: r.ClusterID, NodeID: r.NodeID, ID: uuid.Must(uuid.NewV7()).String(), Name: p.Name,
-		APIAddress: p.APIAddress, RaftAddress: p.RaftAddress, Others: []Place{}}
-	certKey, err := d.certKey()
+	n := newNode(r.ClusterID, r.NodeID, p)
+	member, err := d.firstMember(n, p, identity)
 	if err != nil {
 		return nil, err
 	}
 	secret := certs.NewSecret()
 	f := store.Refounder{AdminTokenID: store.NewID(), AdminHash: certs.HashSecret(secret),
-		Rotation: store.DEKRotation{DEK: certs.NewDEK()},
-		Member: store.Member{NodeID: n.NodeID, ID: n.ID, Name: p.Name, Mode: store.ModeFull, Role: store.RoleVoter,
-			RaftAddress: p.RaftAddress,
-			APIAddress:  p.APIAddress, AdvertiseAddr: host, Recipient: identity.Recipient().String(), BinaryVersion: p.Version,
-			MaxSchema: store.LatestSchema(), OS: runtime.GOOS, Arch: runtime.GOARCH, DrainState: store.DrainActive, CertKey: certKey}}
+		Rotation: store.DEKRotation{DEK: certs.NewDEK()}, Member: member}
 	if f.Rotation.Keys, err = store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret,
 		store.KeyJWT); err != nil {
 		return nil, err
@@ -65,14 +52,7 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 	if err := r.Write(f, now, d.file(restoreFile)); err != nil {
 		return nil, err
 	}
-	record, err := json.Marshal(store.Founding{Import: restoreFile, Member: f.Member})
-	if err != nil {
-		return nil, err
-	}
-	if err := d.write(foundingFile, record, 0o600); err != nil {
-		return nil, err
-	}
-	return n, d.SaveNode(n)
+	return n, d.saveFounding(n, store.Founding{Import: restoreFile, Member: member})
 }
 
 // certKey names the key of this member's transport certificates, which is made if it is not there yet.

@@ -55,6 +55,14 @@ func (p *Streams) Serve(conn net.Conn, relayed bool) {
 			}
 		}
 	}
+	if !p.toLeader(c, data, first, direct, known) {
+		_ = c.write(frame{Refused: &refusedFrame{refusedNotLeader, "there is no leader now"}}, time.Second)
+	}
+}
+
+// toLeader serves a connection here, where this member leads, or passes it on to the leader if it has come directly. It
+// returns false when no leader can be found in time.
+func (p *Streams) toLeader(c *peerConn, data []byte, first *frame, direct bool, known func()) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), leaderWithin)
 	defer cancel()
 	for ctx.Err() == nil {
@@ -68,7 +76,7 @@ func (p *Streams) Serve(conn net.Conn, relayed bool) {
 			stop()
 			if t != nil {
 				t.answer(c, first, direct, known)
-				return
+				return true
 			}
 			continue
 		}
@@ -78,11 +86,11 @@ func (p *Streams) Serve(conn net.Conn, relayed bool) {
 		to, err := p.net.DialRelay(ctx, leader)
 		if err == nil {
 			p.passOn(c, to, data, known)
-			return
+			return true
 		}
 		rest(ctx, 50*time.Millisecond)
 	}
-	_ = c.write(frame{Refused: &refusedFrame{refusedNotLeader, "there is no leader now"}}, time.Second)
+	return false
 }
 
 // passOn carries a connection of another cluster to the leader. It looks at the leader's first answer, which says

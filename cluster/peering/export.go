@@ -103,8 +103,14 @@ func (t *term) refresh() {
 	x := exported{roots: roots, addresses: store.PeeringAddresses(members), members: make([]exportedMember, len(members))}
 	for i := range members {
 		m := &members[i]
-		x.members[i] = exportedMember{store.PeerMember{ID: m.ID, Name: m.Name, NodeID: m.NodeID, RaftAddress: m.RaftAddress,
-			APIAddress: m.APIAddress, Health: t.alive(m.NodeID)}, m.Labels[labelExport]}
+		x.members[i] = exportedMember{store.PeerMember{
+			ID:          m.ID,
+			Name:        m.Name,
+			NodeID:      m.NodeID,
+			RaftAddress: m.RaftAddress,
+			APIAddress:  m.APIAddress,
+			Health:      t.alive(m.NodeID),
+		}, m.Labels[labelExport]}
 	}
 	t.export.publish(x)
 }

@@ -121,13 +121,7 @@ func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 		if err != nil {
 			return err
 		}
-		next := nextBeat
-		if asked.IsZero() {
-			next = earlier(next, heard.Add(s.ping))
-		} else {
-			next = earlier(next, asked.Add(s.ping/3))
-		}
-		wait := time.Until(next)
+		wait := time.Until(s.nextTurn(nextBeat, heard, asked))
 		if len(queue) > 0 {
 			wait = 0
 		}
@@ -149,6 +143,14 @@ func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 			return err
 		}
 	}
+}
+
+// nextTurn is when a heartbeat, a ping or the end of a silence is due.
+func (s *stream) nextTurn(beat, heard, asked time.Time) time.Time {
+	if asked.IsZero() {
+		return earlier(beat, heard.Add(s.ping))
+	}
+	return earlier(beat, asked.Add(s.ping/3))
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -129,9 +129,18 @@ func (p *Streams) Run(ctx context.Context) {
 
 func (p *Streams) lead(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &term{Streams: p, ctx: ctx, since: time.Now(), export: exporter{changed: make(chan struct{})},
-		streams: map[string]*stream{}, loops: map[string]*dialLoop{},
-		statuses: map[string]*streamStatus{}, missing: map[string]time.Time{}, records: map[string]*record{}, busy: map[string]bool{}}
+	t := &term{
+		Streams:  p,
+		ctx:      ctx,
+		since:    time.Now(),
+		export:   exporter{changed: make(chan struct{})},
+		streams:  map[string]*stream{},
+		loops:    map[string]*dialLoop{},
+		statuses: map[string]*streamStatus{},
+		missing:  map[string]time.Time{},
+		records:  map[string]*record{},
+		busy:     map[string]bool{},
+	}
 	t.wg.Go(func() {
 		defer cancel()
 		for turned := p.store.Leadership(); p.store.Leading(); turned = p.store.Leadership() {
@@ -347,45 +356,4 @@ func (t *term) clean(id string) {
 			return
 		}
 	}
-}
-
-// carry runs a stream; a newer one of the same peering takes its place.
-func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	s := &stream{term: t, id: p.ID, name: p.Name, meta: p.Meta, dialer: p.Dialer, conn: conn, status: t.status(p.ID),
-		cancel: cancel}
-	t.mu.Lock()
-	if old := t.streams[p.ID]; old != nil {
-		old.cancel(errReplaced)
-	}
-	t.streams[p.ID] = s
-	delete(t.missing, p.ID)
-	t.mu.Unlock()
-	t.note(p.ID, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringActive, "" })
-	// before it could be seen here
-	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) {
-		cancel(errDeleted)
-	}
-	t.refresh()
-	t.log.Info("a peering is up", "peering", p.Name, "remote", conn.RemoteAddr())
-	err := s.run(ctx)
-	t.mu.Lock()
-	if t.streams[p.ID] == s {
-		delete(t.streams, p.ID)
-	} else {
-		err = errReplaced
-	}
-	if err == errMoved {
-		t.missing[p.ID] = time.Now().Add(moveWithin)
-	}
-	t.mu.Unlock()
-	t.log.Info("a peering's stream has ended", "peering", p.Name, "why", err)
-	return err
-}
-
-// failure tells ends of a stream of which the peering's state must tell.
-func failure(err error) bool {
-	return err != errMoved && err != errTerminated && err != errDeleted && err != errReplaced &&
-		!errors.Is(err, context.Canceled)
 }

@@ -104,8 +104,15 @@ type Service struct {
 
 // New makes a transport that finds members by book and admits those that fence accepts. Serve makes it listen.
 func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logger) *Transport {
-	t := &Transport{creds: creds, book: book, fence: fence, log: log, conns: map[uint64]map[net.Conn]bool{},
-		strangers: newStrangers(log), DialBound: DefaultDialBound}
+	t := &Transport{
+		creds:     creds,
+		book:      book,
+		fence:     fence,
+		log:       log,
+		conns:     map[uint64]map[net.Conn]bool{},
+		strangers: newStrangers(log),
+		DialBound: DefaultDialBound,
+	}
 	creds.use(log)
 	t.client = t.newClient(false)
 	t.renewal = t.newClient(true)
@@ -195,28 +202,44 @@ func (t *Transport) handle(raw net.Conn) {
 		return
 	}
 	state := conn.ConnectionState()
-	if state.NegotiatedProtocol == ProtoPeer {
+	switch state.NegotiatedProtocol {
+	case ProtoPeer:
 		defer conn.Close()
 		if t.service.Peers != nil {
 			silentFor(raw, PeerSilence)
 			t.service.Peers(t.track(0, conn), false)
 		}
-		return
+	case protoHTTP:
+		t.handleHTTP(raw, conn)
+	default:
+		t.handleStream(ctx, raw, conn)
 	}
+}
+
+// handleHTTP hands a connection on to the HTTP server, which is fenced per request, with a status to show for it.
+func (t *Transport) handleHTTP(raw net.Conn, conn *tls.Conn) {
+	state := conn.ConnectionState()
 	id, err := t.creds.member(state)
 	if err != nil {
 		conn.Close()
 		return
 	}
-	if state.NegotiatedProtocol == protoHTTP { // fenced per request, with a status to show for it
-		in := t.httpIn
-		if aged(state) {
-			in = t.agedIn
-		}
-		in.give(t.track(id, conn))
-		if t.admits(id) == nil {
-			t.proven(raw)
-		}
+	in := t.httpIn
+	if aged(state) {
+		in = t.agedIn
+	}
+	in.give(t.track(id, conn))
+	if t.admits(id) == nil {
+		t.proven(raw)
+	}
+}
+
+// handleStream serves the other protocols of members, until the connection ends.
+func (t *Transport) handleStream(ctx context.Context, raw net.Conn, conn *tls.Conn) {
+	state := conn.ConnectionState()
+	id, err := t.creds.member(state)
+	if err != nil {
+		conn.Close()
 		return
 	}
 	if err := t.admits(id); err != nil {

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -179,6 +181,7 @@ func (p *place) here(text string, member int) string {
 	data := filepath.Join(p.dir, "data", strconv.Itoa(member))
 	text = strings.ReplaceAll(text, "/var/lib/muster", data)
 	text = strings.ReplaceAll(text, "/etc/muster", filepath.Join(p.dir, "etc"))
+	text = strings.ReplaceAll(text, "/srv/", p.dir+"/srv/")
 	return regexp.MustCompile(`\bDIR\b`).ReplaceAllString(text, data)
 }
 
@@ -211,14 +214,33 @@ func (p *place) do(s step, member int) (said string, code int, err error) {
 		return said, 0, err
 	}
 	if questions := strings.Count(strings.Join(s.prints, "\n"), "[y/N] y"); questions > 0 {
-		file := filepath.Join(p.dir, ".asked")
-		if err := os.WriteFile(file, []byte(command+"\n"), 0o600); err != nil {
+		master, terminal, err := openTerminal()
+		if err != nil {
 			return "", 0, err
 		}
-		command = fmt.Sprintf("(sleep 1; yes y | head -n %d; sleep 2) | script -qec 'bash --norc %s' /dev/null", questions, file)
-		return p.ask(command, "")
+		defer master.Close()
+		if _, err := master.WriteString(strings.Repeat("y\n", questions)); err != nil {
+			return "", 0, err
+		}
+		return p.ask(command, "<"+terminal)
 	}
 	return p.ask(command, "</dev/null")
+}
+
+// openTerminal makes a terminal on which a command can be answered; name is the file that the command reads.
+func openTerminal() (master *os.File, name string, err error) {
+	if master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0); err != nil {
+		return nil, "", err
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		master.Close()
+		return nil, "", err
+	}
+	return master, fmt.Sprintf("/dev/pts/%d", n), nil
 }
 
 // ask has the shell run a command to its end.

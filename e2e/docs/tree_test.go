@@ -9,6 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"muster/cli"
 )
 
 // sources lists the files of the tree that have one of these endings, without what is not ours.
@@ -124,6 +129,108 @@ func TestLinks(t *testing.T) {
 			if !slices.ContainsFunc(headings.FindAllStringSubmatch(string(page), -1), func(h []string) bool { return anchor(h[1]) == part }) {
 				t.Errorf("%s has a link to %s: %s has no such heading", name, m[1], target)
 			}
+		}
+	}
+}
+
+var (
+	inTicks  = regexp.MustCompile("`([A-Za-z0-9_./*-]+)`")
+	testName = regexp.MustCompile(`\bTest[A-Z]\w+`)
+	testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+)
+
+// TestNamedFiles: the files and tests that the pages for successors name are there.
+func TestNamedFiles(t *testing.T) {
+	t.Parallel()
+	tests := map[string]bool{}
+	for _, name := range sources(t, ".go") {
+		if !strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testFunc.FindAllStringSubmatch(string(text), -1) {
+			tests[m[1]] = true
+		}
+	}
+	for _, page := range []string{"CONTRIBUTING.md", "docs/architecture.md", "store/DESIGN.md", "handlers/DESIGN.md", "cluster/DESIGN.md",
+		"cluster/autopilot/DESIGN.md", "docs/reliability.md"} {
+		text, err := os.ReadFile("../../" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range testName.FindAllString(string(text), -1) {
+			if !tests[name] {
+				t.Errorf("%s names %s, and there is no such test", page, name)
+			}
+		}
+		if page != "CONTRIBUTING.md" && page != "docs/architecture.md" {
+			continue
+		}
+		for _, m := range inTicks.FindAllStringSubmatch(strings.ReplaceAll(string(text), "FAMILY", "consul"), -1) {
+			name := m[1]
+			if !strings.Contains(name, "/") || strings.HasPrefix(name, "/") || strings.HasPrefix(name, ".deps") {
+				continue
+			}
+			if found, err := filepath.Glob("../../" + name); err != nil || len(found) == 0 {
+				t.Errorf("%s names %s, which is not there", page, name)
+			}
+		}
+	}
+}
+
+var longFlag = regexp.MustCompile("(?:^|[ `|])--([a-z][a-z0-9-]+)")
+
+// others are programs whose flags the documents show, too.
+var others = regexp.MustCompile(`\b(curl|openssl|age-keygen|sqlite3|basenc|base64|systemctl|journalctl|ssh|sed|go test|birdc|make)\b[^|&;]*`)
+
+// TestFlags: each flag that the documents name is one of muster's, and operations.md lists every flag of serve.
+func TestFlags(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{"help": true, "version": true}
+	serve := map[string]bool{}
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		note := func(f *pflag.Flag) { known[f.Name] = true }
+		cmd.Flags().VisitAll(note)
+		cmd.PersistentFlags().VisitAll(note)
+		if cmd.Name() == "serve" {
+			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+				if !f.Hidden && f.Name != "help" {
+					serve[f.Name] = true
+				}
+			})
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(cli.Command())
+	for _, name := range sources(t, ".md") {
+		if strings.Contains(name, "/reference/") || strings.HasSuffix(name, "DESIGN.md") {
+			continue // they tell of others
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			for _, m := range longFlag.FindAllStringSubmatch(others.ReplaceAllString(line, ""), -1) {
+				if !known[m[1]] {
+					t.Errorf("%s names --%s, and no command has it:\n%s", name, m[1], line)
+				}
+			}
+		}
+	}
+	operations, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range serve {
+		if !strings.Contains(string(operations), "`--"+name) {
+			t.Errorf("docs/operations.md does not list --%s of serve", name)
 		}
 	}
 }

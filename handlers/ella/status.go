@@ -19,6 +19,7 @@ func (s *service) status(q *handlers.Request) error {
 		NodeID:       s.Store.NodeID(),
 		LeaderNodeID: leader,
 		ClusterID:    s.ClusterID,
+		Term:         s.Store.Term(),
 	}
 	st := api.Status{
 		Version:       s.Version,

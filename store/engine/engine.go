@@ -10,17 +10,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/canonical/go-dqlite/v3/client"
 )
 
 const databaseName = "muster"
@@ -277,64 +273,6 @@ func (e *Engine) Leadership() <-chan struct{} {
 	return e.turned
 }
 
-// Servers returns the Raft configuration as last read from the local server. It does not block.
-func (e *Engine) Servers() []Server {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return append([]Server(nil), e.servers...)
-}
-
-// RefreshServers reads the Raft configuration from the local server.
-func (e *Engine) RefreshServers(ctx context.Context) ([]Server, error) {
-	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
-	defer cancel()
-	list, err := e.node.servers(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the Raft configuration: %w", err)
-	}
-	e.mu.Lock()
-	e.servers = list
-	e.mu.Unlock()
-	return list, nil
-}
-
-// Assign brings a node into the Raft configuration with a role, or changes the role it has. It blocks until the
-// change is committed or ctx ends; a new voter must catch up first. Only the leader can do it.
-func (e *Engine) Assign(ctx context.Context, id uint64, role Role) error {
-	have := RoleNone
-	for _, v := range e.Servers() {
-		if v.NodeID == id {
-			have = v.Role
-		}
-	}
-	otherVoter := func(v Server) bool { return v.NodeID != id && v.Role == RoleVoter }
-	if role != RoleVoter && have == RoleVoter && !slices.ContainsFunc(e.Servers(), otherVoter) {
-		return fmt.Errorf("node %d is the last voter of the Raft configuration, which must not be without one", id)
-	}
-	err := e.node.change(ctx, func(ctx context.Context, c *client.Client) error {
-		switch {
-		case role == RoleNone:
-			return c.Remove(ctx, id)
-		case have == RoleNone:
-			if err := c.Add(ctx, client.NodeInfo{ID: id, Address: raftName(id), Role: client.Spare}); err != nil {
-				return err
-			}
-			if role == RoleSpare {
-				return nil
-			}
-			return c.Assign(ctx, id, role.dqlite())
-		case have == role:
-			return nil
-		default:
-			return c.Assign(ctx, id, role.dqlite())
-		}
-	})
-	if _, e := e.RefreshServers(context.WithoutCancel(ctx)); e != nil && err == nil {
-		err = e
-	}
-	return err
-}
-
 // Beat returns when this member last set out to look who leads, which it does all the time while it is well.
 func (e *Engine) Beat() time.Time { return time.Unix(0, e.beat.Load()) }
 
@@ -346,8 +284,8 @@ func (e *Engine) Look() {
 	}
 }
 
-// maxFailures is how often in a row a member may fail to take leadership up before it passes it on: it may be out of room or
-// of file descriptors, and Raft does not know.
+// maxFailures is how often in a row a member may fail to take leadership up before it passes it on: it may be out of
+// room or of file descriptors, and Raft does not know.
 const maxFailures = 3
 
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -231,7 +232,8 @@ func (n *node) change(ctx context.Context, f func(context.Context, *client.Clien
 
 var errNoConnection = errors.New("no connection to the local Raft server can be opened")
 
-// transfer asks Raft to hand leadership to a voter. A process without file descriptors asks on the connection that it has.
+// transfer asks Raft to hand leadership to a voter. A process without file descriptors asks on the connection that it
+// has.
 func (n *node) transfer(ctx context.Context, id uint64) error {
 	err := n.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) })
 	if errors.Is(err, errNoConnection) && ctx.Err() == nil {
@@ -291,4 +293,62 @@ func bootstrap(dir string, id uint64) error {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	return Reconfigure(raft, []uint64{id})
+}
+
+// Servers returns the Raft configuration as last read from the local server. It does not block.
+func (e *Engine) Servers() []Server {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([]Server(nil), e.servers...)
+}
+
+// RefreshServers reads the Raft configuration from the local server.
+func (e *Engine) RefreshServers(ctx context.Context) ([]Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	list, err := e.node.servers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the Raft configuration: %w", err)
+	}
+	e.mu.Lock()
+	e.servers = list
+	e.mu.Unlock()
+	return list, nil
+}
+
+// Assign brings a node into the Raft configuration with a role, or changes the role it has. It blocks until the
+// change is committed or ctx ends; a new voter must catch up first. Only the leader can do it.
+func (e *Engine) Assign(ctx context.Context, id uint64, role Role) error {
+	have := RoleNone
+	for _, v := range e.Servers() {
+		if v.NodeID == id {
+			have = v.Role
+		}
+	}
+	otherVoter := func(v Server) bool { return v.NodeID != id && v.Role == RoleVoter }
+	if role != RoleVoter && have == RoleVoter && !slices.ContainsFunc(e.Servers(), otherVoter) {
+		return fmt.Errorf("node %d is the last voter of the Raft configuration, which must not be without one", id)
+	}
+	err := e.node.change(ctx, func(ctx context.Context, c *client.Client) error {
+		switch {
+		case role == RoleNone:
+			return c.Remove(ctx, id)
+		case have == RoleNone:
+			if err := c.Add(ctx, client.NodeInfo{ID: id, Address: raftName(id), Role: client.Spare}); err != nil {
+				return err
+			}
+			if role == RoleSpare {
+				return nil
+			}
+			return c.Assign(ctx, id, role.dqlite())
+		case have == role:
+			return nil
+		default:
+			return c.Assign(ctx, id, role.dqlite())
+		}
+	})
+	if _, e := e.RefreshServers(context.WithoutCancel(ctx)); e != nil && err == nil {
+		err = e
+	}
+	return err
 }

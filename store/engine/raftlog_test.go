@@ -113,3 +113,28 @@ func TestCheckRecoverable(t *testing.T) {
 		})
 	}
 }
+
+// The term is that of the newer file, and a file that is not complete is as good as none.
+func TestTerm(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, words ...uint64) {
+		var data []byte
+		for _, w := range words {
+			data = binary.LittleEndian.AppendUint64(data, w)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range []struct {
+		name  string
+		words []uint64
+		want  uint64
+	}{{"metadata0", []uint64{1, 9, 9, 1}, 0}, {"metadata1", []uint64{1, 3, 7, 1}, 7}, {"metadata2", []uint64{1, 2, 6, 1}, 7}, {"metadata2", []uint64{1, 4, 8, 2}, 8},
+		{"metadata2", []uint64{1, 5}, 7}, {"metadata2", []uint64{2, 5, 9, 1}, 7}} {
+		write(x.name, x.words...)
+		if got := raftTerm(dir); got != x.want {
+			t.Errorf("after %s %v: %d, want %d", x.name, x.words, got, x.want)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -75,7 +76,9 @@ func openBrowser(t *testing.T, ca string) *browser {
 		}),
 		chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 			_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
-				Source: `addEventListener("securitypolicyviolation", (e) => console.error("policy violated: " + e.violatedDirective + " " + e.blockedURI))`})
+				Source: `new MutationObserver(() => { if (!window.usable && document.querySelector(".headline, tbody tr")) window.usable = performance.now(); }).observe(document, { childList: true, subtree: true });
+					new PerformanceObserver((list) => { window.slow = Math.max(window.slow ?? 0, ...list.getEntries().map((e) => e.duration)); }).observe({ type: "longtask" });
+					addEventListener("securitypolicyviolation", (e) => console.error("policy violated: " + e.violatedDirective + " " + e.blockedURI))`})
 			return err
 		}),
 	} {
@@ -200,4 +203,29 @@ func (b *browser) behaved(addr string) {
 	for _, s := range b.bad {
 		b.t.Errorf("the page: %s", s)
 	}
+}
+
+// share opens another tab: it is signed in too, and signed out with this one.
+func (b *browser) share(addr string) {
+	b.t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	defer cancel()
+	other := &browser{t: b.t, ctx: ctx}
+	other.open(addr + "/ui/#/members")
+	other.shows("node-2")
+	other.must(chromedp.Cancel(ctx))
+}
+
+// shoot writes a picture of the whole page into the directory that the variable SCREENSHOTS names, if it does. Those of
+// docs/page are made so.
+func (b *browser) shoot(name string) {
+	b.t.Helper()
+	dir := os.Getenv("SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	time.Sleep(time.Second) // let the page load what it shows
+	data, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	b.must(err)
+	b.must(os.WriteFile(filepath.Join(dir, name+".png"), data, 0o600))
 }

@@ -162,3 +162,16 @@ func (c *cluster) result(method, path, body string, out any) int {
 	}
 	return resp.StatusCode
 }
+
+// raw asks an endpoint of another family and forgets the answer.
+func (c *cluster) raw(method, path string) {
+	c.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), method, c.addrs[len(c.addrs)-1]+path, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	r.Header.Set("X-Nomad-Token", c.token)
+	if resp, err := c.http.Do(r); err == nil {
+		resp.Body.Close()
+	}
+}

@@ -39,7 +39,8 @@ func TestWebPage(t *testing.T) {
 		f    func(*testing.T, *cluster, *browser)
 	}{
 		{"sign in", testUISignIn}, {"drain and resume", testUIDrain}, {"join", testUIJoin}, {"remove", testUIRemove},
-		{"sections", testUISections}, {"events", testUIEvents}, {"tokens and authorities", testUIAuthorities}, {"many members", testUIMany}, {"layout", testUILayout}, {"connection", testUIConnection}, {"sign out", testUISignOut},
+		{"sections", testUISections}, {"events", testUIEvents}, {"tokens and authorities", testUIAuthorities}, {"many members", testUIMany}, {"address", testUIAddress}, {"hostile", testUIHostile}, {"scopes", testUIScopes}, {"layout", testUILayout}, {"connection", testUIConnection}, {"sign out", testUISignOut},
+		{"faults", testUIFaults},
 	} {
 		if !t.Run(s.name, func(t *testing.T) { b.t, c.t = t, t; s.f(t, c, b) }) {
 			break
@@ -133,10 +134,18 @@ func testUISignIn(t *testing.T, c *cluster, b *browser) {
 	b.shows("The cluster does not know this token.")
 	b.await(`document.activeElement.id === "token" && sessionStorage.length === 0`)
 	b.press(c.token + "\r")
+	b.shows("The cluster can write")
+	b.shows("It survives the loss of any one voter")
+	b.await(`document.querySelectorAll(".strips li").length === 3 && document.querySelector(".news li")`)
+	b.reload()
+	b.await(`window.usable`)
+	t.Logf("the page is usable after %.0f ms", eval[float64](b, `window.usable`))
+	b.open(c.addrs[2] + "/ui/#/members")
 	for i := range 3 {
 		b.shows(fmt.Sprintf("node-%d", i+1))
 	}
 	b.shows("leader, voter: 1 of 3") // autopilot's reason
+	b.share(c.addrs[2])
 	if kept := eval[string](b, `JSON.stringify({...sessionStorage})`); !strings.Contains(kept, c.token) {
 		t.Error("the token is not kept for the tab")
 	}
@@ -249,7 +258,8 @@ func testUIRemove(t *testing.T, c *cluster, b *browser) {
 // Sections are either there or say plainly that this member does not have them.
 func testUISections(t *testing.T, c *cluster, b *browser) {
 	for hash, texts := range map[string][]string{
-		"keys": {"Generation", "active", "Members that hold it"}, "raft": {"node-1.global", "Raft agrees with the members table.", "up to date", "This member"},
+		"keys": {"Generation", "active", "Members that hold it"}, "raft": {"node-1", "Raft agrees with the members table.", "Applied index", "This member"},
+		"autopilot": {"leader, voter: 1 of 3", "Stabilization"}, "schema": {"up to date"}, "settings": {"audit.max_age"}, "api-tokens": {"admin", "management"}, "secrets": {"There are no secrets."},
 		"enrollment": {"Enrollment tokens"}, "peerings": {"Peerings"}, "authorities": {"Certificates in use"}, "events": {"Events"}, "audit": {"Audit"},
 	} {
 		b.open(c.addrs[2] + "/ui/#/" + hash)
@@ -348,18 +358,25 @@ func testUILayout(t *testing.T, c *cluster, b *browser) {
 		}
 		for _, width := range []int64{320, 375, 1280} {
 			b.must(chromedp.Do(b.ctx, chromedp.EmulateViewport(width, 800)))
-			for _, hash := range []string{"members", "members/1", "join-tokens", "keys", "raft", "events", "audit", "peerings", "authorities", "enrollment"} {
+			for _, hash := range []string{"overview", "members", "members/1", "raft", "autopilot", "peerings", "join-tokens", "api-tokens", "enrollment", "keys", "authorities",
+				"secrets", "events", "audit", "backups", "settings", "schema"} {
 				b.open(c.addrs[2] + "/ui/#/" + hash)
 				b.await(`document.querySelector("main h1")`)
-				b.await(`document.querySelector("main .table, main .facts, main .note:not([hidden])")`)
+				b.await(`document.querySelector("main .table, main .facts, main .card, main .note:not([hidden])")`)
 				if over := eval[int](b, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
 					t.Errorf("%s, %d px wide, %s: %d px too wide", hash, width, scheme, over)
 				}
+				b.shoot(fmt.Sprintf("%s-%d-%s", strings.ReplaceAll(hash, "/", "-"), width, scheme))
 			}
 		}
 	}
 	b.must(chromedp.Do(b.ctx, chromedp.EmulateViewport(320, 700)))
 	b.open(c.addrs[2] + "/ui/#/members")
+	b.await(`document.querySelectorAll("tbody tr").length === 3`)
+	if high := eval[int](b, `Math.max(...[...document.querySelectorAll("tbody tr")].map((tr) => tr.offsetHeight))`); high > 90 {
+		t.Errorf("a member takes %d px on a telephone", high)
+	}
+	b.open(c.addrs[2] + "/ui/#/members/1")
 	b.click("Drain…")
 	if over := eval[int](b, `(() => { const r = document.querySelector("dialog").getBoundingClientRect(); return Math.ceil(Math.max(-r.left, r.right - innerWidth)); })()`); over > 0 {
 		t.Errorf("the dialog is %d px too wide for 320 px", over)
@@ -415,6 +432,16 @@ func testUIMany(_ *testing.T, c *cluster, b *browser) {
 	b.fill("Find", "many-9876")
 	b.shows("1 of 10000 members")
 	b.await(`document.querySelectorAll("tbody tr").length === 1 && document.querySelector("tbody").innerText.includes("node 9876")`)
+	for _, s := range [][2]string{{"shown again", `find.value = "", find.dispatchEvent(new Event("input"))`}, {"sorted", `document.querySelector("th button").click()`},
+		{"filtered", `find.value = "many-98", find.dispatchEvent(new Event("input"))`}} {
+		what, act := s[0], s[1]
+		took := eval[float64](b, `(() => { const find = document.querySelector("#find"), begin = performance.now(); `+act+`; document.body.offsetHeight; return performance.now() - begin; })()`)
+		b.t.Logf("10000 members are %s in %.0f ms", what, took)
+	}
+	eval[bool](b, `(() => { const find = document.querySelector("#find"); find.value = ""; find.dispatchEvent(new Event("input")); window.slow = 0; return true; })()`)
+	eval[bool](b, `(() => { let at = 0; const step = () => { scrollTo(0, at += 200); if (at < 6000) requestAnimationFrame(step); else window.scrolled = true; }; step(); return true; })()`)
+	b.await(`window.scrolled`)
+	b.t.Logf("while they are scrolled through, nothing takes longer than %.0f ms", eval[float64](b, `window.slow ?? 0`))
 	b.answer(`real`)
 }
 
@@ -431,10 +458,12 @@ func testUISignOut(_ *testing.T, c *cluster, b *browser) {
 	b.press(c.token + "\r")
 	b.click("Raft")
 	b.shows("This is what this member knows itself")
-	b.shows("node-2.global")
+	b.shows("node-2")
 	b.click("Audit")
 	b.shows("This is what this member knows itself")
+	b.shows("The leader does not answer.")
 	b.shows("member.join")
+	b.answer(`real`)
 	b.click("Sign out")
 	b.await(`sessionStorage.length === 0`)
 }

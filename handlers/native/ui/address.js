@@ -36,17 +36,16 @@ export function remember(params) {
 /** Puts a dialog into the address, as a step that Back takes away again. */
 export function enterDialog(name, of) {
   if (param("dialog") === name && param("of") === String(of)) return; // it was opened by its address
-  history.pushState({ dialog: true }, "", changed({ dialog: name, of }));
+  const step = history.state?.spare ? "replaceState" : "pushState"; // the step of a dialog that was closed is used again
+  history[step]({ spare: true }, "", changed({ dialog: name, of }));
 }
 
-/** Takes the dialog out of the address; `to` is where to go instead of back to what is below it. */
+/**
+ * Takes the dialog out of the address; `to` is where to go instead of what is below it. The step stays: going back in a script
+ * comes later than what somebody clicks meanwhile.
+ */
 export function leaveDialog(to) {
-  const there = param("dialog") !== "";
-  if (!to && there && history.state?.dialog) {
-    history.back();
-    return;
-  }
-  if (!to && !there) return;
-  history.replaceState(null, "", to ?? changed({ dialog: "", of: "" }));
+  if (!to && !param("dialog")) return;
+  history.replaceState(to ? null : history.state, "", to ?? changed({ dialog: "", of: "" }));
   if (to) dispatchEvent(new HashChangeEvent("hashchange"));
 }

@@ -110,7 +110,7 @@ export async function read(path, signal) {
     throw e.status === 503 && failed ? failed : e;
   }
   const ago = response.headers.get("X-Muster-Last-Contact"), now = response.headers.get("X-Muster-Known-Leader") === "true";
-  return { data: await result(response), since: now ? null : ago === null ? 0 : Date.now() - Number(ago) };
+  return { data: await result(response), since: now && !failed ? null : ago === null ? 0 : Date.now() - Number(ago) };
 }
 
 /**

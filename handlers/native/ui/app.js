@@ -61,6 +61,7 @@ async function open(moved) {
   const found = all.find(([s]) => s === (section || "overview"));
   nav.replaceChildren(...Object.entries(sections).map(([group, list]) => h("div", null, h("h2", { class: "group" }, group), h("ul", null, list.map(([s, text, , scope]) => h("li", null,
     h("a", { href: "#/" + s, class: !may(scope) && "closed", title: !may(scope) && `Takes the scope ${scope}`, "aria-current": found?.[0] === s && (entry ? "true" : "page") }, text, !may(scope) && h("span", { class: "hidden" }, " (not allowed)"))))))));
+  const focused = document.activeElement;
   const root = h("section");
   main.replaceChildren(root);
   if (!found || entry && !found[4]) {
@@ -82,7 +83,7 @@ async function open(moved) {
   }
   if (moved) {
     scrollTo(0, 0);
-    (main.querySelector("h1") ?? main).focus();
+    if ([focused, document.body].includes(document.activeElement)) (main.querySelector("h1") ?? main).focus(); // nobody has moved it meanwhile
   }
 }
 
@@ -97,20 +98,22 @@ addEventListener("hashchange", () => {
   open(true);
 });
 
-// What the cluster says of a token. Without a leader this member says it, so that one can sign in and look. A member that is
-// too old to say it is asked for something small.
+// What the cluster says of a token. This member says it itself where it knows the token, so that nobody waits for a leader. A
+// member that is too old to say it is asked for something small.
 async function identify(secret) {
-  const tries = ["/api/v1/whoami", "/api/v1/whoami?stale", "/api/v1/cluster/autopilot/config?stale"];
-  for (const [i, path] of tries.entries()) {
-    try {
-      const me = await call("GET", path, secret ? { secret } : {});
-      return path.includes("whoami") ? me : null;
-    } catch (e) {
-      if (e.status === 403) return null; // a token that may not read the cluster is a token all the same
-      if (!(e.missing || e.status === 503) || i === tries.length - 1) throw e;
-      if (e.missing && i < 1) tries.splice(1, 1, tries[2]);
-    }
+  const options = secret ? { secret } : {};
+  try {
+    return await call("GET", "/api/v1/whoami?stale", options);
+  } catch (e) {
+    if (e.status === 403) return null;
+    if (!e.missing) throw e;
   }
+  try {
+    await call("GET", "/api/v1/cluster/autopilot/config?stale", options);
+  } catch (e) {
+    if (e.status !== 403) throw e; // a token that may not read the cluster is a token all the same
+  }
+  return null;
 }
 
 function signIn() {

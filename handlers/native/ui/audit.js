@@ -40,7 +40,7 @@ export function show({ root, signal }) {
       list = older ? [...list, ...page.entries] : page.entries;
       next = page.next ?? "";
       grid.update(list);
-      state.textContent = since === null ? "" : `There is no leader. This is what this member knows itself${since ? `, as it was ${span((Date.now() - since) / 1000)} ago` : ", and it may be old"}.`;
+      state.textContent = since === null ? "" : `No leader answers. This is what this member knows itself${since ? `, as it was ${span((Date.now() - since) / 1000)} ago` : ", and it may be old"}.`;
     } catch (e) {
       if (signal.aborted || mine !== run) return;
       if (!(e instanceof APIError)) throw e;

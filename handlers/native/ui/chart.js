@@ -10,8 +10,8 @@ function svg(name, props, ...children) {
   return el;
 }
 
-/** A line over time: values may be null, where nothing is known. format(value) says one in words. */
-export function sparkline(title, values, format) {
+/** A line over time: values may be null, where nothing is known, or with `bridge` nothing happened. format(value) says one in words. */
+export function sparkline(title, values, format, bridge) {
   const known = values.filter((v) => v !== null);
   const last = known.at(-1), most = Math.max(...known, 0);
   const words = known.length ? `${format(last)} now, at most ${format(most)}` : "nothing is known yet";
@@ -19,7 +19,7 @@ export function sparkline(title, values, format) {
   const x = (i) => (values.length < 2 ? w : (i / (values.length - 1)) * w), y = (v) => high - 3 - (v / top) * (high - 6);
   let path = "", pen = false;
   values.forEach((v, i) => {
-    if (v === null) { pen = false; return; }
+    if (v === null) { pen &&= bridge; return; }
     path += `${pen ? "L" : "M"}${x(i).toFixed(1)} ${y(v).toFixed(1)}`;
     pen = true;
   });

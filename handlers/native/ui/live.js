@@ -2,7 +2,7 @@
 // no answer or no leader; it goes on by itself, at once when there is one.
 import { APIError, read } from "./api.js";
 import { h, muted, sleep, span } from "./dom.js";
-import { whenTurned } from "./pulse.js";
+import { leaderless, whenTurned } from "./pulse.js";
 import { may } from "./session.js";
 
 const longest = 15_000, retry = 1000; // ms
@@ -29,7 +29,7 @@ export function live({ load, draw, signal, every = 2500, pause, what = "This", s
       else if (error.status === 403) text = `This token does not allow it: ${error.scope ? `it takes the scope ${error.scope}` : error.message}.`;
       else text = `${error.message}.`;
     } else if (since !== null) {
-      text = "There is no leader. This is what this member knows itself" + (since ? "." : ", and it may be old.");
+      text = `${leaderless() ? "There is no leader" : "The leader does not answer"}. This is what this member knows itself` + (since ? "." : ", and it may be old.");
     }
     const at = error ? shown : since;
     if (at) text += ` Shown as it was ${span((Date.now() - at) / 1000)} ago.`;

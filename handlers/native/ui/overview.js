@@ -163,7 +163,7 @@ export function show({ root, signal }) {
     draw(now, body) {
       history = now;
       const figures = h("div", { class: "sparks" }, sparkline("Replication lag", most(history), (n) => `${n} revisions`),
-        sparkline("Commit latency", history.commitMs, (n) => `${n < 10 ? n.toFixed(1) : Math.round(n)} ms`),
+        sparkline("Commit latency", history.commitMs, (n) => `${n < 10 ? n.toFixed(1) : Math.round(n)} ms`, true),
         sparkline("Commits", history.commits, (n) => `${n} in ${history.everySeconds} s`));
       body.replaceChildren(h("section", { class: "card wide" }, h("h2", null, "The last hour"), muted("as this member remembers it, since ", moment(history.since)), figures,
         strips,

@@ -18,7 +18,7 @@ export function show({ root, signal }) {
     caption: "Servers of the Raft configuration", key: (s) => s.nodeId, empty: "There are no servers.", address: "servers-",
     columns: [
       { title: "Server", sort: (s) => s.name, cell: (s) => [h("div", { class: "line" }, h("a", { class: "name", href: link("members", s.nodeId) }, s.name), s.isLeader && !blind() && h("span", { class: "tag" }, "leader")), muted(`node ${s.nodeId}`)] },
-      { title: "Role", sort: (s) => s.role, cell: (s) => [role(s), s.electable === false && s.role === "voter" && muted("not electable")] },
+      { title: "Role", sort: (s) => s.role, cell: (s) => [role(s), !blind() && s.electable === false && s.role === "voter" && muted("not electable")] },
       { title: "Lag", num: true, sort: (s) => s.lag, cell: (s) => (blind() ? none() : s.lag) },
       { title: "Round trip", num: true, cell: (s) => (blind() || s.isLeader || !s.rtt ? none() : brief(s.rtt)) },
       { title: "Address", sort: (s) => s.raftAddress, cell: (s) => id(s.raftAddress, "the Raft address") },

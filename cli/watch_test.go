@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,6 +58,24 @@ func TestEveryListCanBeWatched(t *testing.T) {
 	}
 }
 
+// shared is a buffer that is read while it is written.
+type shared struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 // TestWatchedList: the list is printed again after a change, and Ctrl-C ends it well.
 func TestWatchedList(t *testing.T) {
 	outside(t)
@@ -87,7 +106,8 @@ func TestWatchedList(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	code := make(chan int)
-	var out, errs bytes.Buffer
+	var out shared
+	var errs bytes.Buffer
 	go func() { code <- Main(ctx, []string{"members", "--watch", "--addr", s.URL}, nil, &out, &errs) }()
 	await := func(n int32) {
 		t.Helper()
@@ -100,6 +120,9 @@ func TestWatchedList(t *testing.T) {
 	await(1)
 	change <- struct{}{}
 	await(2)
+	for deadline := time.Now().Add(10 * time.Second); strings.Count(out.String(), "RAFT ADDRESS") < 2 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
 	cancel()
 	if got := <-code; got != 0 {
 		t.Errorf("exit %d: %s", got, errs.String())
@@ -132,5 +155,30 @@ func TestCompletion(t *testing.T) {
 		if code != 0 || stdout != want {
 			t.Errorf("%s: exit %d, %q, %q; want %q", line, code, stdout, stderr, want)
 		}
+	}
+}
+
+// TestScopeIsNamed: a refusal for a missing scope says which one it takes and what the token has.
+func TestScopeIsNamed(t *testing.T) {
+	outside(t)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/status":
+			io.WriteString(w, `{"result":{"cluster":{"leaderNodeId":1}}}`)
+		case "/api/v1/whoami":
+			io.WriteString(w, `{"result":{"kind":"api-token","id":"t7","name":"ci","scopes":["cluster:read"]}}`)
+		default:
+			w.Header().Set("X-Muster-Scope", "cluster:manage")
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `{"error":"Forbidden"}`)
+		}
+	}))
+	defer s.Close()
+	code, _, stderr := run(t, "member", "resume", "2", "--addr", s.URL, "--token-file", "-")
+	if want := "muster: Forbidden (403)\nIt takes the scope cluster:manage. The token \"ci\" (t7) has cluster:read.\n"; code != 1 || stderr != want {
+		t.Errorf("exit %d, %q, want %q", code, stderr, want)
+	}
+	if code, stdout, stderr := run(t, "whoami", "--addr", s.URL, "--token-file", "-"); code != 0 || !strings.Contains(stdout, "SCOPES   cluster:read\n") {
+		t.Errorf("whoami: exit %d, %q, %q", code, stdout, stderr)
 	}
 }

@@ -1,0 +1,120 @@
+package conformance
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// What is shown stands in the address: it is there again after a reload, Back closes a dialog, and what does not exist is
+// said.
+func testUIAddress(t *testing.T, c *cluster, b *browser) {
+	page := c.addrs[2] + "/ui/"
+	b.open(page + "#/members")
+	b.fill("Find", "node-2")
+	b.await(`document.querySelectorAll("tbody tr").length === 1 && location.hash.includes("find=node-2")`)
+	b.click("Role")
+	b.click("Role")
+	b.await(`location.hash.includes("sort=-role")`)
+	b.reload()
+	b.await(`document.querySelectorAll("tbody tr").length === 1 && document.querySelector("#find").value === "node-2"`)
+	b.await(`document.querySelector("[aria-sort=descending]").innerText.includes("Role")`)
+
+	b.click("Drain…")
+	b.await(`location.hash.includes("dialog=drain&of=2") && document.querySelector("dialog")`)
+	eval[bool](b, `(history.back(), true)`)
+	b.await(`!document.querySelector("dialog") && !location.hash.includes("dialog") && location.hash.includes("find=node-2")`)
+	b.click("Drain…")
+	b.reload()
+	b.await(`document.querySelector("dialog h2")?.innerText.startsWith("Drain node-2")`)
+	b.press("\x1b")
+	b.await(`!document.querySelector("dialog") && !location.hash.includes("dialog")`)
+	b.click("Drain…")
+	b.open(page + "#/keys")
+	b.await(`!document.querySelector("dialog") && document.querySelector("h1")?.innerText === "Keys"`)
+
+	for _, hash := range []string{"#/nothing", "#/keys/1", "#/" + hostile} {
+		b.open(page + hash)
+		b.shows("This page has nothing at")
+	}
+	b.open(page + "#/members/4711")
+	b.shows("not found")
+	b.open(page + "#/audit?action=leader.")
+	b.await(`document.querySelectorAll("tbody tr").length > 0 && [...document.querySelectorAll("tbody tr")].every((tr) => tr.innerText.includes("leader."))`)
+
+	b.open(page + "#/members/1")
+	b.await(`document.querySelector(".copyid")`)
+	eval[bool](b, `(navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }, document.querySelector(".copyid").click(), true)`)
+	b.await(`window.copied?.length === 36 && document.querySelector(".copyid").innerText === "Copied"`)
+}
+
+// Every text that the API gives, in every section, is shown as it is.
+func testUIHostile(t *testing.T, c *cluster, b *browser) {
+	page := c.addrs[2] + "/ui/"
+	c.result("POST", "/api/v1/cluster/join-tokens", `{"bindName": "x*"}`, nil)
+	c.result("PUT", "/api/v1/cluster/secrets/db.password", `{"value": "s3cret"}`, nil)
+	c.result("PUT", "/api/v1/cluster/leases/one", `{"nodeId": 1, "ttlSeconds": 600}`, nil)
+	b.open(page + "#/schema")
+	b.shows("up to date")
+	// Whatever is no time, no state that the page reads, and no place in a log.
+	b.answer(`(url, o) => real(url, o).then(async (r) => {
+		if (url.includes("/events") || url.includes("/status") || url.includes("whoami") || !(r.headers.get("Content-Type") ?? "").includes("json")) return r;
+		const worse = (v, k) => typeof v === "string" ? (/^\d{4}-\d\d-\d\dT/.test(v) || ["next"].includes(k) ? v : ` + "`" + hostile + "${v}`" + `)
+			: Array.isArray(v) ? v.map((x) => worse(x)) : v && typeof v === "object" ? Object.fromEntries(Object.entries(v).map(([k, x]) => [k, worse(x, k)])) : v;
+		return new Response(JSON.stringify(worse(await r.json())), { status: r.status, headers: r.headers });
+	})`)
+	for _, hash := range []string{"overview", "members", "members/1", "raft", "autopilot", "peerings", "join-tokens", "api-tokens", "enrollment", "keys", "authorities",
+		"secrets", "audit", "settings", "schema", "members?dialog=remove&of=1"} {
+		b.open(page + "#/" + hash)
+		if !strings.HasPrefix(hash, "peerings") && hash != "settings" && hash != "schema" {
+			b.shows(hostile)
+		}
+		b.await(`document.querySelector("main h1")`)
+		if n := eval[int](b, `document.querySelectorAll("img, main script, iframe").length + (window.pwned ?? 0)`); n != 0 {
+			t.Errorf("%s: a text became HTML", hash)
+		}
+	}
+	eval[bool](b, `(document.querySelector("dialog")?.close(), true)`)
+	b.answer(`real`)
+	c.result("DELETE", "/api/v1/cluster/secrets/db.password", "", nil)
+}
+
+// What the token may not do is not offered, and the page says what it would take.
+func testUIScopes(t *testing.T, c *cluster, b *browser) {
+	page := c.addrs[2] + "/ui/"
+	var made struct{ Token string }
+	c.result("POST", "/api/v1/api-tokens", `{"name": "reader", "scopes": ["cluster:read"]}`, &made)
+	b.open(page + "#/members")
+	b.click("Sign out")
+	b.await(`document.activeElement.id === "token"`)
+	b.press(made.Token + "\r")
+	b.shows("node-2")
+	b.shows("Changing it takes the scope cluster:manage")
+	b.shows("reader cluster:read")
+	if n := eval[int](b, `[...document.querySelectorAll("main button")].filter((b) => /…$/.test(b.innerText)).length`); n != 0 {
+		t.Errorf("a token that may only read is offered %d actions", n)
+	}
+	for hash, scope := range map[string]string{"keys": "keys:manage", "api-tokens": "management", "backups": "management", "secrets": "keys:manage", "enrollment": "enroll", "peerings": "peering:read"} {
+		b.open(page + "#/" + hash)
+		b.shows("it takes the scope " + scope)
+	}
+	b.open(page + "#/overview")
+	b.shows("The cluster can write")
+	b.shows("http certificate")
+	b.click("Sign out")
+	b.await(`document.activeElement.id === "token"`)
+	b.press(c.token + "\r")
+	b.shows("The cluster can write")
+	b.open(page + "#/members")
+	b.await(control("Drain…"))
+}
+
+// reload loads the page anew.
+func (b *browser) reload() {
+	b.t.Helper()
+	eval[bool](b, `(window.old = true, true)`)
+	b.must(chromedp.Do(b.ctx, chromedp.Reload()))
+	b.await(fmt.Sprintf(`!window.old && document.readyState === %q`, "complete"))
+}
