@@ -33,7 +33,8 @@ type leadership struct {
 	work     *working
 	queue    chan *request
 	reads    confirmer
-	expected int // how many requests the next batch may hope for
+	expected int           // how many requests the next batch may hope for
+	took     time.Duration // by the last commit
 	memory   memory
 	schema   int64           // that holds while this member leads
 	migrated string          // what to say of a schema step that this leadership began with

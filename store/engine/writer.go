@@ -16,7 +16,8 @@ import (
 const (
 	// batchLimit bounds how many requests share a transaction, and so how long one commit can take.
 	batchLimit = 256
-	// gatherPause is the silence, and gatherAtMost the time, after which a batch is no longer waited for.
+	// gatherPause is the silence, and gatherAtMost the time, after which a batch is no longer waited for, at least. Where a
+	// commit takes long, a larger batch is worth more: it is an eighth and a half of what the last one took.
 	gatherPause  = time.Millisecond
 	gatherAtMost = 5 * time.Millisecond
 )
@@ -85,7 +86,8 @@ func (l *leadership) collect() []*request {
 		}
 	}
 	expected := min(l.expected, batchLimit)
-	deadline := time.Now().Add(gatherAtMost)
+	silence := max(gatherPause, l.took/8)
+	deadline := time.Now().Add(max(gatherAtMost, l.took/2))
 	for len(batch) < batchLimit {
 		select {
 		case r := <-l.queue:
@@ -96,7 +98,7 @@ func (l *leadership) collect() []*request {
 		if len(batch) >= expected || time.Now().After(deadline) {
 			return batch
 		}
-		pause := time.NewTimer(gatherPause)
+		pause := time.NewTimer(silence)
 		select {
 		case r := <-l.queue:
 			take(r)
@@ -244,7 +246,8 @@ func (l *leadership) committed(b *batch, begin time.Time) error {
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
 	e := l.engine
-	e.metrics.committed(time.Since(begin))
+	l.took = time.Since(begin)
+	e.metrics.committed(l.took)
 	e.metrics.batch.Observe(float64(len(b.changed)))
 	e.metrics.refused.Add(float64(len(b.refused)))
 	e.changes.advance(b.rev, b.work.tables)
