@@ -4,14 +4,13 @@ import "time"
 
 // APIToken is a credential of the API.
 type APIToken struct {
-	ID         string    `json:"id"`
-	Name       string    `json:"name"`
-	Scopes     []string  `json:"scopes"`
-	Token      string    `json:"token,omitempty"` // the secret: when it was just made, never again
-	CreatedBy  string    `json:"createdBy"`
-	CreatedAt  time.Time `json:"createdAt"`
-	ExpiresAt  time.Time `json:"expiresAt,omitzero"`  // zero: never
-	LastUsedAt time.Time `json:"lastUsedAt,omitzero"` // zero: not known to have been used
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Scopes    []string  `json:"scopes"`
+	Token     string    `json:"token,omitempty"` // the secret: when it was just made, never again
+	CreatedBy string    `json:"createdBy"`
+	CreatedAt time.Time `json:"createdAt"`
+	ExpiresAt time.Time `json:"expiresAt,omitzero"` // zero: never
 }
 
 // JoinToken lets machines join.

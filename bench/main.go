@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ type bench struct {
 	transfers, maxJoins, members int
 	secrets                      int
 	delays                       []time.Duration
+	clients                      []int
 
 	fleet   *fleet
 	muster  *musterSystem    // nil: not there
@@ -78,6 +80,7 @@ func run() int {
 		version = flag.Int("http", 1, "the `version` of HTTP that muster's clients speak, 1 or 2")
 		keyed   = flag.Bool("keyed", false, "mint with an Idempotency-Key also in the writes part")
 		delays  = flag.String("delays", "5ms,20ms,50ms", "the `times` between members in the latency part, one way")
+		clients = flag.String("clients", "1,16,64,256", "the `numbers` of clients that write at the leader")
 		limit   = flag.Duration("limit", 20*time.Minute, "give up after this time")
 	)
 	flag.DurationVar(&b.duration, "d", 5*time.Second, "duration of each throughput measurement")
@@ -110,6 +113,14 @@ func run() int {
 			return 2
 		}
 		b.delays = append(b.delays, d)
+	}
+	for text := range strings.SplitSeq(*clients, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			fmt.Fprintf(os.Stderr, "bench: %q is no number of clients\n", text)
+			return 2
+		}
+		b.clients = append(b.clients, n)
 	}
 	b.find(*muster, *etcd)
 	if b.muster != nil {

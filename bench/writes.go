@@ -8,7 +8,7 @@ import (
 // writes mints join tokens, each a committed row, beside etcd puts of 256 bytes under new keys.
 func (b *bench) writes(ctx context.Context) {
 	goals := map[int]*goal{1: ratioOf(0.7), 64: ratioOf(1)}
-	for _, clients := range []int{1, 16, 64, 256} {
+	for _, clients := range b.clients {
 		b.write(ctx, "leader", job{clients: clients, member: findLeader}, goals[clients])
 	}
 	b.write(ctx, "follower", job{clients: 64, member: findFollower}, nil)

@@ -46,7 +46,8 @@ func newAPITokenCreateCommand(env *environment) *cobra.Command {
 			if !t.ExpiresAt.IsZero() {
 				until = "expires at " + cell(t.ExpiresAt)
 			}
-			return env.secret(t, t.Token, "API token %s (%s) for %s %s; it is not shown again", t.ID, t.Name, strings.Join(t.Scopes, ", "), until)
+			return env.secret(t, t.Token, "API token %s (%s) for %s %s; it is not shown again", t.ID, t.Name,
+				strings.Join(t.Scopes, ", "), until)
 		},
 	}
 	flags := cmd.Flags()
@@ -72,9 +73,9 @@ func newAPITokenListCommand(env *environment) *cobra.Command {
 				return err
 			}
 			return list(env, tokens,
-				[]string{"ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED"},
+				[]string{"ID", "NAME", "SCOPES", "CREATED", "EXPIRES"},
 				func(t client.APIToken) []any {
-					return []any{t.ID, t.Name, strings.Join(t.Scopes, ","), t.CreatedAt, t.ExpiresAt, t.LastUsedAt}
+					return []any{t.ID, t.Name, strings.Join(t.Scopes, ","), t.CreatedAt, t.ExpiresAt}
 				})
 		},
 	}, env)

@@ -31,7 +31,8 @@ func newAuditCommand(env *environment) *cobra.Command {
 			}{{"since", since, &q.Since}, {"until", until, &q.Until}} {
 				var ok bool
 				if *f.into, ok = moment(f.text, time.Now()); !ok {
-					return usagef(cmd, "--%s %q is neither a time such as 2030-01-02T15:04:05Z nor a duration such as 2h", f.name, f.text)
+					return usagef(cmd,
+						"--%s %q is neither a time such as 2030-01-02T15:04:05Z nor a duration such as 2h", f.name, f.text)
 				}
 			}
 			c, err := env.reader(cmd.Context())
@@ -60,7 +61,8 @@ func newAuditCommand(env *environment) *cobra.Command {
 					return err
 				}
 			}
-			return env.watch(cmd.Context(), c, client.WatchOptions{After: last}, func(x client.Event) bool { return selects(q, node, x) })
+			return env.watch(cmd.Context(), c, client.WatchOptions{After: last},
+				func(x client.Event) bool { return selects(q, node, x) })
 		},
 	}
 	flags := cmd.Flags()
@@ -88,7 +90,8 @@ func moment(text string, now time.Time) (time.Time, bool) {
 }
 
 // newest reads the newest entries, oldest first, and the place behind everything that there was.
-func newest(ctx context.Context, c *client.Client, q client.AuditQuery, limit int) (all []client.Event, last string, err error) {
+func newest(ctx context.Context, c *client.Client, q client.AuditQuery, limit int) (all []client.Event, last string,
+	err error) {
 	end, err := c.Audit(ctx, client.AuditQuery{Descending: true, Limit: 1})
 	if err != nil {
 		return nil, "", err
@@ -123,7 +126,10 @@ func later(a, b client.Event) bool {
 
 // selects tells whether the server would list an entry for a query, of which node is the member.
 func selects(q client.AuditQuery, node uint64, x client.Event) bool {
-	return (q.Since.IsZero() || !x.At.Before(q.Since.Truncate(time.Second))) && (q.Until.IsZero() || !x.At.After(q.Until)) &&
-		(q.Actor == "" || x.Actor == q.Actor || strings.HasPrefix(x.Actor, q.Actor+" (") || strings.HasSuffix(x.Actor, "("+q.Actor+")")) &&
-		strings.HasPrefix(x.Action, q.Action) && (q.Object == "" || x.Object == q.Object) && (node == 0 || x.NodeID == node)
+	return (q.Since.IsZero() || !x.At.Before(q.Since.Truncate(time.Second))) &&
+		(q.Until.IsZero() || !x.At.After(q.Until)) &&
+		(q.Actor == "" || x.Actor == q.Actor || strings.HasPrefix(x.Actor, q.Actor+" (") || strings.HasSuffix(x.Actor,
+			"("+q.Actor+")")) &&
+		strings.HasPrefix(x.Action, q.Action) && (q.Object == "" || x.Object == q.Object) &&
+		(node == 0 || x.NodeID == node)
 }

@@ -29,7 +29,8 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 			if !state.Healthy {
 				healthy = "not healthy"
 			}
-			env.say("the cluster is %s and survives the loss of %s; leader: %s", healthy, count(state.FailureTolerance, "voter"), cell(state.LeaderNodeID))
+			env.say("the cluster is %s and survives the loss of %s; leader: %s", healthy, count(state.FailureTolerance,
+				"voter"), cell(state.LeaderNodeID))
 			return list(env, state.Servers,
 				[]string{"ID", "NAME", "STATUS", "HEALTHY", "ROLE", "LEADER", "LAG", "STABLE SINCE", "REASON"},
 				func(s client.AutopilotServer) []any {
@@ -37,7 +38,8 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 					if role == "" {
 						role = "member"
 					}
-					return []any{s.NodeID, s.Name, s.NodeStatus, s.Healthy, role, s.IsLeader, strconv.FormatUint(s.Lag, 10), s.StableSince, s.Reason}
+					return []any{s.NodeID, s.Name, s.NodeStatus, s.Healthy, role, s.IsLeader, strconv.FormatUint(s.Lag,
+						10), s.StableSince, s.Reason}
 				})
 		},
 	}
@@ -79,7 +81,8 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 				{"maxVoters", config.MaxVoters}, {"standBys", config.StandBys}, {"stabilization", config.Stabilization},
 				{"lastContactThreshold", config.LastContactThreshold}, {"maxLagRevisions", config.MaxLagRevisions},
 				{"maxLagTime", config.MaxLagTime},
-				{"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter}, {"minQuorum", config.MinQuorum},
+				{"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter}, {"minQuorum",
+					config.MinQuorum},
 			})
 		},
 	}

@@ -59,8 +59,10 @@ member need not run: its replica is saved as it is.`,
 			return env.saveFile(cmd.Context(), save, args[0], o)
 		},
 	}
-	cmd.Flags().BoolVar(&o.Stale, "stale", false, "take what the member that is asked has itself; works without a leader, and with --data without the member")
-	cmd.Flags().StringVar(&recipient, "recipient", "", "encrypt the backup to this age recipient (age1…), with all that is needed to open it")
+	cmd.Flags().BoolVar(&o.Stale, "stale", false,
+		"take what the member that is asked has itself; works without a leader, and with --data without the member")
+	cmd.Flags().StringVar(&recipient, "recipient", "",
+		"encrypt the backup to this age recipient (age1…), with all that is needed to open it")
 	cmd.Flags().BoolVar(&yes, "yes", false, "overwrite without asking")
 	return cmd
 }
@@ -85,7 +87,8 @@ func (e *environment) saveFile(ctx context.Context, save saver, name string, o c
 	return e.done("saved %s to %s", bytesText(size), name)
 }
 
-func saveBackup(ctx context.Context, env *environment, save saver, w io.Writer, o client.SnapshotOptions) (int64, error) {
+func saveBackup(ctx context.Context, env *environment, save saver, w io.Writer, o client.SnapshotOptions) (int64,
+	error) {
 	o.Progress = env.progress("received")
 	if o.Recipient == "" {
 		return save(ctx, w, o)
@@ -146,7 +149,8 @@ func (e *environment) openBackup(ctx context.Context, name string, identityFiles
 	in = buffered
 	if head, _ := buffered.Peek(len(ageHeader)); string(head) == ageHeader {
 		if len(b.identities) == 0 {
-			return nil, fmt.Errorf("%s is encrypted: give the identity that it was saved for with --identity FILE", name)
+			return nil, fmt.Errorf("%s is encrypted: give the identity that it was saved for with --identity FILE",
+				name)
 		}
 		var ids []age.Identity
 		for _, id := range b.identities {
@@ -156,7 +160,8 @@ func (e *environment) openBackup(ctx context.Context, name string, identityFiles
 			return nil, fmt.Errorf("%s cannot be decrypted with this identity", name)
 		}
 	}
-	if b.Archive, err = store.ReadArchive(ctx, in, b.dir, store.ArchiveLimits{State: store.MaxArchiveState}); err != nil {
+	if b.Archive, err = store.ReadArchive(ctx, in, b.dir,
+		store.ArchiveLimits{State: store.MaxArchiveState}); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return b, nil
@@ -193,13 +198,15 @@ func newBackupInspectCommand(env *environment) *cobra.Command {
 			m := b.Meta
 			env.say("the backup is intact: checksums, format and database")
 			if err := env.table([]string{"CLUSTER", "REVISION", "MADE", "BY NODE", "VERSION", "SCHEMA", "STATE"},
-				[][]any{{m.ClusterID, m.Index, m.CreatedAt, m.NodeID, m.Binary, m.Schema, bytesText(m.Size)}}); err != nil {
+				[][]any{{m.ClusterID, m.Index, m.CreatedAt, m.NodeID, m.Binary, m.Schema,
+					bytesText(m.Size)}}); err != nil {
 				return err
 			}
 			fmt.Fprintln(env.stdout)
-			return list(env, m.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "ID"}, func(x store.ArchiveMember) []any {
-				return []any{x.NodeID, x.Name, string(x.Role), x.Address, x.ID}
-			})
+			return list(env, m.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "ID"},
+				func(x store.ArchiveMember) []any {
+					return []any{x.NodeID, x.Name, string(x.Role), x.Address, x.ID}
+				})
 		},
 	}
 	cmd.Flags().StringArrayVar(&identities, "identity", nil, "age identity that the backup was saved for")
@@ -324,7 +331,8 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 	if f.Name == "" {
 		f.Name = node.HostName()
 	}
-	if err := env.confirm(yes, "found cluster %s anew in %s from revision %d, made %s? Its old members must never be started again",
+	if err := env.confirm(yes,
+		"found cluster %s anew in %s from revision %d, made %s? Its old members must never be started again",
 		b.Meta.ClusterID, f.data, b.Meta.Index, b.Meta.CreatedAt.Format(time.RFC3339)); err != nil {
 		return err
 	}
@@ -333,9 +341,11 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 		return err
 	}
 	defer dir.Close()
-	self, err := datadir.Refound(ctx, dir, b.Archive, b.identities, datadir.Plan{Name: f.Name, Mode: store.ModeFull, APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
+	self, err := datadir.Refound(ctx, dir, b.Archive, b.identities, datadir.Plan{Name: f.Name, Mode: store.ModeFull,
+		APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
 	if err != nil {
 		return err
 	}
-	return env.done("%s is node %d of cluster %s; start it with: muster serve --data %s --api %s --raft %s", f.data, self.NodeID, self.ClusterID, f.data, f.API, f.Raft)
+	return env.done("%s is node %d of cluster %s; start it with: muster serve --data %s --api %s --raft %s", f.data,
+		self.NodeID, self.ClusterID, f.data, f.API, f.Raft)
 }

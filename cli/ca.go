@@ -45,10 +45,12 @@ func newCAStatusCommand(env *environment) *cobra.Command {
 					if k.Rotation != nil && g.Generation == k.Rotation.New {
 						phase = k.Rotation.Phase
 					}
-					rows = append(rows, []any{k.Kind, g.Generation, g.State, phase, g.Origin, g.DaysLeft, g.NotAfter, g.Fingerprint})
+					rows = append(rows, []any{k.Kind, g.Generation, g.State, phase, g.Origin, g.DaysLeft, g.NotAfter,
+						g.Fingerprint})
 				}
 			}
-			if err := env.table([]string{"KIND", "GENERATION", "STATE", "ROTATION", "ORIGIN", "DAYS", "EXPIRES", "FINGERPRINT"}, rows); err != nil {
+			if err := env.table([]string{"KIND", "GENERATION", "STATE", "ROTATION", "ORIGIN", "DAYS", "EXPIRES",
+				"FINGERPRINT"}, rows); err != nil {
 				return err
 			}
 			for _, k := range kinds {
@@ -70,10 +72,13 @@ func caProgress(k client.CAKind) (lines []string) {
 	if r == nil {
 		return nil
 	}
-	what := map[string]string{"trust": "waits until every member trusts", "issue": "waits until every member has a certificate of"}[r.Phase]
+	what := map[string]string{"trust": "waits until every member trusts",
+		"issue": "waits until every member has a certificate of"}[r.Phase]
 	switch {
 	case r.DropAt != nil:
-		lines = append(lines, fmt.Sprintf("%s: every member has a certificate of generation %d; generation %d is dropped at %s", k.Kind, r.New, r.Old, cell(*r.DropAt)))
+		lines = append(lines,
+			fmt.Sprintf("%s: every member has a certificate of generation %d; generation %d is dropped at %s", k.Kind,
+				r.New, r.Old, cell(*r.DropAt)))
 	default:
 		lines = append(lines, fmt.Sprintf("%s: %s generation %d", k.Kind, what, r.New))
 	}
@@ -135,7 +140,8 @@ The cluster goes on by itself. The command waits until every member has new cert
 				return err
 			}
 			if drop && !r.DryRun {
-				if err := env.confirm(yes, "drop the old CA now? What has no certificate of the new one is locked out"); err != nil {
+				if err := env.confirm(yes,
+					"drop the old CA now? What has no certificate of the new one is locked out"); err != nil {
 					return err
 				}
 			}
@@ -168,7 +174,8 @@ The cluster goes on by itself. The command waits until every member has new cert
 	flags := cmd.Flags()
 	flags.StringVar(&r.Kind, "kind", "all", "http, transport or all")
 	flags.BoolVar(&r.DryRun, "dry-run", false, "say what would be done and change nothing")
-	flags.DurationVar(&overlap, "overlap", 24*time.Hour, "how long the old CA stays trusted once every member has new certificates, at most 2160h")
+	flags.DurationVar(&overlap, "overlap", 24*time.Hour,
+		"how long the old CA stays trusted once every member has new certificates, at most 2160h")
 	flags.BoolVar(&rollback, "rollback", false, "take the rotation that is under way back")
 	flags.BoolVar(&drop, "drop", false, "drop the old CA now, before the overlap is over")
 	flags.BoolVar(&r.Force, "force", false, "go on without the members that hold the rotation back")
@@ -252,7 +259,8 @@ func newCertListCommand(env *environment) *cobra.Command {
 					if c.RevokedAt != nil {
 						revoked = *c.RevokedAt
 					}
-					return []any{c.Kind, c.NodeID, c.Node, c.Authority, c.DaysLeft, c.ExpiresAt, c.IssuedAt, revoked, c.Serial}
+					return []any{c.Kind, c.NodeID, c.Node, c.Authority, c.DaysLeft, c.ExpiresAt, c.IssuedAt, revoked,
+						c.Serial}
 				})
 		},
 	}

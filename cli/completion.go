@@ -1,7 +1,13 @@
 package cli
 
 import (
+	"context"
+	"strings"
+	"time"
+
 	"github.com/spf13/cobra"
+
+	"muster/client"
 )
 
 func newCompletionCommand(env *environment) *cobra.Command {
@@ -22,4 +28,144 @@ func newCompletionCommand(env *environment) *cobra.Command {
 			return usagef(cmd, "the shell %q is none of bash, zsh, fish", args[0])
 		},
 	}
+}
+
+// completeWithin bounds how long a shell waits for names: longer, and the person has typed them.
+const completeWithin = time.Second
+
+// namer lists what a person may mean, each with a description after a tab.
+type namer func(ctx context.Context, c *client.Client) ([]string, error)
+
+// argumentNames are the commands whose first argument names something of the cluster, by their path.
+var argumentNames = map[string]namer{
+	"member show":         memberNames,
+	"member drain":        memberNames,
+	"member resume":       memberNames,
+	"member promote":      memberNames,
+	"member remove":       memberNames,
+	"raft transfer":       memberNames,
+	"raft remove":         memberNames,
+	"peering show":        peeringNames,
+	"peering members":     peeringNames,
+	"peering delete":      peeringNames,
+	"secret get":          secretNames,
+	"secret put":          secretNames,
+	"secret delete":       secretNames,
+	"lease delete":        leaseNames,
+	"join-token revoke":   joinTokenNames,
+	"api-token revoke":    apiTokenNames,
+	"enroll-token revoke": enrollTokenNames,
+	"enrollment revoke":   enrollmentNames,
+	"settings get":        settingNames,
+}
+
+// memberFlags are the flags whose value names a member.
+var memberFlags = []string{"member", "node", "exclude"}
+
+// addCompletions lets the shell complete names of the cluster that the command line so far reaches.
+func addCompletions(env *environment, cmd *cobra.Command) {
+	if names := argumentNames[strings.TrimPrefix(cmd.CommandPath(), "muster ")]; names != nil {
+		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return env.names(cmd.Context(), names)
+		}
+	}
+	for _, flag := range memberFlags {
+		if cmd.LocalNonPersistentFlags().Lookup(flag) == nil {
+			continue
+		}
+		of := func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return env.names(cmd.Context(), memberNames)
+		}
+		if err := cmd.RegisterFlagCompletionFunc(flag, of); err != nil {
+			panic(err) // registered twice: a slip in this package
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		addCompletions(env, sub)
+	}
+}
+
+// names asks the cluster, in silence: where nobody answers there is nothing to complete.
+func (e *environment) names(ctx context.Context, names namer) ([]string, cobra.ShellCompDirective) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, completeWithin)
+	defer cancel()
+	c, err := e.anybody()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	list, err := names(ctx, c.Stale(nil))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return list, cobra.ShellCompDirectiveNoFileComp
+}
+
+// described makes the lines that a shell shows of a list.
+func described[T any](list []T, err error, of func(T) (name, about string)) ([]string, error) {
+	lines := make([]string, 0, len(list))
+	for _, x := range list {
+		name, about := of(x)
+		lines = append(lines, cobra.CompletionWithDesc(printable(name), printable(about)))
+	}
+	return lines, err
+}
+
+func memberNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.Members(ctx)
+	return described(list, err, func(m client.Member) (string, string) {
+		return m.Name, "member " + cell(m.NodeID) + ", " + role(m) + ", " + m.Status
+	})
+}
+
+func peeringNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.Peerings(ctx)
+	return described(list, err, func(p client.Peering) (string, string) { return p.Name, p.State })
+}
+
+func secretNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.Secrets(ctx)
+	return described(list, err, func(s client.SecretInfo) (string, string) {
+		return s.Name,
+			"version " + cell(s.Version)
+	})
+}
+
+func leaseNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.Leases(ctx, 0)
+	return described(list, err, func(l client.Lease) (string, string) { return l.ID, "on member " + cell(l.NodeID) })
+}
+
+func joinTokenNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.JoinTokens(ctx)
+	return described(list, err, func(t client.JoinToken) (string, string) { return t.ID, t.State })
+}
+
+func apiTokenNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.APITokens(ctx)
+	return described(list, err, func(t client.APIToken) (string, string) { return t.ID, t.Name })
+}
+
+func enrollTokenNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.EnrollTokens(ctx)
+	return described(list, err, func(t client.EnrollToken) (string, string) { return t.ID, t.State })
+}
+
+func enrollmentNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.Enrollments(ctx)
+	return described(list, err, func(e client.Enrollment) (string, string) { return e.ID, e.Kind + ", " + e.State })
+}
+
+func settingNames(ctx context.Context, c *client.Client) ([]string, error) {
+	all, err := c.Settings(ctx)
+	names := make([]string, 0, len(all))
+	for name := range all {
+		names = append(names, name)
+	}
+	return names, err
 }

@@ -1,10 +1,17 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 
 	"muster/client"
 	"muster/node"
@@ -20,7 +27,8 @@ func newConfigCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(env, rows, []string{"NAME", "VALUE", "FROM"}, func(o origin) []any { return []any{o.Name, o.Value, o.From} })
+			return list(env, rows, []string{"NAME", "VALUE", "FROM"},
+				func(o origin) []any { return []any{o.Name, o.Value, o.From} })
 		},
 	}
 	cmd.AddCommand(newConfigCheckCommand(env))
@@ -98,9 +106,195 @@ func (e *environment) origins() ([]origin, error) {
 	}
 	return []origin{
 		{"address", cmp.Or(strings.Join(cfg.Addrs, ","), client.DefaultAddr),
-			from(len(e.addrs) > 0, len(data.Addrs) > 0, len(env.Addrs) > 0, len(dev.Addrs) > 0, "--addr", "MUSTER_ADDR")},
-		{"token", token, from(e.tokenFile != "", data.Token != "", env.Token != "", dev.Token != "", "--token-file", "MUSTER_TOKEN")},
+			from(len(e.addrs) > 0, len(data.Addrs) > 0, len(env.Addrs) > 0, len(dev.Addrs) > 0, "--addr",
+				"MUSTER_ADDR")},
+		{"token", token, from(e.tokenFile != "", data.Token != "", env.Token != "", dev.Token != "", "--token-file",
+			"MUSTER_TOKEN")},
 		{"ca", cmp.Or(cfg.CACertFile, "those of this machine"),
-			from(e.caCert != "", data.CACertFile != "", env.CACertFile != "", dev.CACertFile != "", "--cacert", "MUSTER_CACERT")},
+			from(e.caCert != "", data.CACertFile != "", env.CACertFile != "", dev.CACertFile != "", "--cacert",
+				"MUSTER_CACERT")},
 	}, nil
+}
+
+const (
+	maxConfigFile  = 1 << 20 // bytes
+	configVariable = "MUSTER_CONFIG"
+)
+
+// variables are the names of the environment that do not follow from a flag's name, and what stands between the elements of
+// a list.
+var variables = map[string]struct{ name, separator string }{
+	"join":        {name: "MUSTER_JOIN_TOKEN"},
+	"peer":        {name: "MUSTER_PEERS", separator: ","},
+	"drain-hook":  {separator: "\n"}, // commands have commas
+	"resume-hook": {separator: "\n"},
+}
+
+// variable is the name of the environment in which a flag of serve can stand.
+func variable(flag string) string {
+	return cmp.Or(variables[flag].name, "MUSTER_"+strings.ToUpper(strings.ReplaceAll(flag, "-", "_")))
+}
+
+// configFlag adds --config to a command whose own flags can stand in a file.
+func configFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "config", "",
+		"file (YAML) in which these flags can stand, one a line: NAME: VALUE (or "+configVariable+")")
+}
+
+// fromElsewhere sets the flags that the command line does not have: from the environment, and else from the file.
+func fromElsewhere(cmd *cobra.Command, file string) error {
+	flags := ownFlags(cmd)
+	given := map[string]bool{}
+	var bad error
+	flags.VisitAll(func(f *pflag.Flag) {
+		if bad == nil && f.Name != "config" {
+			bad = fromEnvironment(cmd, f)
+			given[f.Name] = f.Changed
+		}
+	})
+	if file = cmp.Or(file, os.Getenv(configVariable)); bad != nil || file == "" {
+		return bad
+	}
+	return readConfig(cmd, file, given)
+}
+
+// fromEnvironment sets a flag that the command line does not have from its variable, if that is set.
+func fromEnvironment(cmd *cobra.Command, f *pflag.Flag) error {
+	text, set := os.LookupEnv(variable(f.Name))
+	if !set || f.Changed {
+		return nil
+	}
+	for _, one := range elements(f.Name, text) {
+		if err := cmd.Flags().Set(f.Name, one); err != nil {
+			return usagef(cmd, "%s: %s", variable(f.Name), rule(err))
+		}
+	}
+	return nil
+}
+
+// ownFlags are those that describe a member: not the global ones, nor help.
+func ownFlags(cmd *cobra.Command) *pflag.FlagSet { return cmd.LocalNonPersistentFlags() }
+
+func elements(flag, text string) []string {
+	if sep := variables[flag].separator; sep != "" {
+		return strings.Split(strings.Trim(text, sep), sep)
+	}
+	return []string{text}
+}
+
+// readConfig sets the flags that are not given yet from a file: one mapping of names to values, or lists of them.
+func readConfig(cmd *cobra.Command, file string, given map[string]bool) error {
+	info, data, err := readLimited(file)
+	if err != nil {
+		return usagef(cmd, "the configuration cannot be read: %v", err)
+	}
+	root, err := mapping(data)
+	if err != nil {
+		return usagef(cmd, "%s: %v", file, err)
+	}
+	seen := map[string]bool{}
+	for i := 0; root != nil && i+1 < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		fail := func(format string, args ...any) error {
+			return usagef(cmd, "%s:%d: %s", file, key.Line, fmt.Sprintf(format, args...))
+		}
+		f := ownFlags(cmd).Lookup(key.Value)
+		switch {
+		case f == nil || f.Hidden || f.Name == "config" || f.Name == "help":
+			return fail("%s", unknownKey(cmd, key.Value))
+		case seen[f.Name]:
+			return fail("%s stands here twice", f.Name)
+		case f.Name == "join" && info.Mode().Perm()&0o077 != 0 && !strings.HasPrefix(value.Value, "@"):
+			return fail("join holds a token, and others may read this file (mode %04o): chmod 600 it, or write join: '@FILE'", info.Mode().Perm())
+		}
+		seen[f.Name] = true
+		list, err := valuesOf(f.Name, value)
+		if err != nil {
+			return fail("%s %v", f.Name, err)
+		}
+		for _, one := range list {
+			if given[f.Name] {
+				break
+			}
+			if err := ownFlags(cmd).Set(f.Name, one); err != nil {
+				return fail("%s: %s", f.Name, rule(err))
+			}
+		}
+	}
+	return nil
+}
+
+func readLimited(file string) (os.FileInfo, []byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1))
+	if err == nil && len(data) > maxConfigFile {
+		err = fmt.Errorf("%s is longer than 1 MiB", file)
+	}
+	return info, data, err
+}
+
+// mapping reads the one mapping of a YAML file; nil for a file that says nothing.
+func mapping(data []byte) (*yaml.Node, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, more yaml.Node
+	err := decoder.Decode(&doc)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case err != nil:
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	case decoder.Decode(&more) != io.EOF:
+		return nil, errors.New("it holds more than one document")
+	case len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode:
+		return nil, fmt.Errorf("line %d: it must be lines of the form NAME: VALUE", max(doc.Line, 1))
+	}
+	return doc.Content[0], nil
+}
+
+// valuesOf reads a value, or the list of a flag that is repeatable.
+func valuesOf(flag string, n *yaml.Node) ([]string, error) {
+	items := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		if variables[flag].separator == "" {
+			return nil, errors.New("must be one value, not a list")
+		}
+		items = n.Content
+	}
+	var list []string
+	for _, item := range items {
+		switch {
+		case item.Kind != yaml.ScalarNode:
+			return nil, errors.New("must be text, a number, true or false")
+		case item.Tag == "!!null" || blank(item.Value):
+			return nil, errors.New("is given but empty; leave it out or give it a value")
+		}
+		list = append(list, item.Value)
+	}
+	return list, nil
+}
+
+// unknownKey says that there is no such setting, and which one is nearest.
+func unknownKey(cmd *cobra.Command, name string) string {
+	text := fmt.Sprintf("there is no setting %q", name)
+	if like := nearestFlag(ownFlags(cmd), name); like != "" {
+		text += "; did you mean " + like + "?"
+	}
+	return text
+}
+
+// rule is what pflag says of a value, without what is said already.
+func rule(err error) string {
+	text := err.Error()
+	if i := strings.LastIndex(text, " flag: "); i >= 0 {
+		text = text[i+len(" flag: "):]
+	}
+	return strings.TrimPrefix(text, "strconv.")
 }

@@ -51,7 +51,8 @@ A second cluster, in another --data, takes the next ports that are free, unless 
 	flags.StringVar(&d.data, "data", "./data", "directory that holds the members' data directories")
 	flags.IntVar(&d.apiPort, "api-port", devAPIPort, "API port of the first member; the others follow")
 	flags.IntVar(&d.raftPort, "raft-port", devRaftPort, "cluster port of the first member; the others follow")
-	flags.StringVar(&d.datacenter, "datacenter", "", "name of the datacenter, as other clusters see it, when founding (default dc1)")
+	flags.StringVar(&d.datacenter, "datacenter", "",
+		"name of the datacenter, as other clusters see it, when founding (default dc1)")
 	return cmd
 }
 
@@ -252,7 +253,8 @@ func (d *devCluster) lastWords(n int) string {
 
 func (d *devCluster) join(ctx context.Context, c *client.Client, n int) error {
 	if d.member(n) == nil {
-		t, err := c.CreateJoinToken(ctx, client.JoinTokenRequest{NodeID: uint64(n), TTL: 10 * time.Minute, MaxUses: 1, Mode: store.ModeFull})
+		t, err := c.CreateJoinToken(ctx, client.JoinTokenRequest{NodeID: uint64(n), TTL: 10 * time.Minute, MaxUses: 1,
+			Mode: store.ModeFull})
 		if err != nil {
 			return fmt.Errorf("no join token for node %d: %w", n, err)
 		}
@@ -287,7 +289,8 @@ func (d *devCluster) formed(ctx context.Context, c *client.Client) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the cluster was not complete in time (%d members alive, %d voters); the logs are %s", alive, voters, filepath.Join(d.data, "*", devLog))
+			return fmt.Errorf("the cluster was not complete in time (%d members alive, %d voters); the logs are %s",
+				alive, voters, filepath.Join(d.data, "*", devLog))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -317,7 +320,8 @@ Try next, in another shell:
   ./muster join-token create%s
 
 Ctrl-C stops the cluster; the next start resumes it.`,
-		d.apiPort, filepath.Join(d.dir(1), "ca.crt"), filepath.Join(d.dir(1), "admin.token"), filepath.Join(d.data, "*", devLog),
+		d.apiPort, filepath.Join(d.dir(1), "ca.crt"), filepath.Join(d.dir(1), "admin.token"), filepath.Join(d.data, "*",
+			devLog),
 		data, filepath.Join(d.dir(1), "muster.db"), data)
 	return nil
 }

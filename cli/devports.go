@@ -35,7 +35,8 @@ func lockDev(data string, nodes int) (*os.File, error) {
 		dir := filepath.Join(data, fmt.Sprint(n))
 		if inUse(filepath.Join(dir, "lock")) {
 			f.Close()
-			return nil, fmt.Errorf("member %d of the cluster in %s runs already: stop it first, or give another --data", n, data)
+			return nil, fmt.Errorf("member %d of the cluster in %s runs already: stop it first, or give another --data",
+				n, data)
 		}
 	}
 	return f, nil

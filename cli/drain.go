@@ -62,7 +62,8 @@ func newMemberDrainCommand(env *environment) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&deadline, "deadline", time.Minute, "how long leases on the member may hold it up, at most 1h")
+	cmd.Flags().DurationVar(&deadline, "deadline", time.Minute,
+		"how long leases on the member may hold it up, at most 1h")
 	return cmd
 }
 
@@ -82,7 +83,8 @@ func (e *environment) heldLeases(ctx context.Context, c *client.Client, id uint6
 	if len(leases) > len(names) {
 		more = ", …"
 	}
-	e.say("warning: the deadline passed with %s still held: %s%s", count(len(leases), "lease"), printable(strings.Join(names, ", ")), more)
+	e.say("warning: the deadline passed with %s still held: %s%s", count(len(leases), "lease"),
+		printable(strings.Join(names, ", ")), more)
 }
 
 // waitDrained polls until the member is drained, with a line of progress on stderr. It bears with servers that do not

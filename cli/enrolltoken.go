@@ -9,7 +9,8 @@ import (
 )
 
 func newEnrollTokenCommand(env *environment) *cobra.Command {
-	group := newGroup("enroll-token", "Make, list and revoke the tokens with which other software enrolls (Elasticsearch's enrollment)")
+	group := newGroup("enroll-token",
+		"Make, list and revoke the tokens with which other software enrolls (Elasticsearch's enrollment)")
 	group.AddCommand(newEnrollTokenCreateCommand(env), newEnrollTokenListCommand(env), newEnrollTokenRevokeCommand(env))
 	return group
 }
@@ -44,7 +45,8 @@ func newEnrollTokenCreateCommand(env *environment) *cobra.Command {
 			if t.MaxUses > 1 {
 				uses = fmt.Sprintf("%d times", t.MaxUses)
 			}
-			return env.secret(t, t.Token, "enrollment token %s for a %s can be used %s until %s; it is not shown again", t.ID, t.Scope, uses, cell(t.ExpiresAt))
+			return env.secret(t, t.Token, "enrollment token %s for a %s can be used %s until %s; it is not shown again",
+				t.ID, t.Scope, uses, cell(t.ExpiresAt))
 		},
 	}
 	flags := cmd.Flags()
@@ -73,7 +75,8 @@ func newEnrollTokenListCommand(env *environment) *cobra.Command {
 			return list(env, tokens,
 				[]string{"ID", "NAME", "SCOPE", "STATE", "USES", "CREATED", "BY", "EXPIRES"},
 				func(t client.EnrollToken) []any {
-					return []any{t.ID, t.Name, t.Scope, t.State, fmt.Sprintf("%d of %d", t.Uses, t.MaxUses), t.CreatedAt, t.CreatedBy, t.ExpiresAt}
+					return []any{t.ID, t.Name, t.Scope, t.State, fmt.Sprintf("%d of %d", t.Uses, t.MaxUses),
+						t.CreatedAt, t.CreatedBy, t.ExpiresAt}
 				})
 		},
 	}, env)
@@ -119,7 +122,8 @@ func newEnrollmentCommand(env *environment) *cobra.Command {
 			return list(env, enrollments,
 				[]string{"ID", "KIND", "STATE", "ENROLLED", "FROM", "BY", "EXPIRES", "CERTIFICATE", "HTTP CA"},
 				func(e client.Enrollment) []any {
-					return []any{e.ID, e.Kind, e.State, e.EnrolledAt, e.Remote, e.EnrolledBy, e.ExpiresAt, e.TransportSerial, e.HTTPCASerial}
+					return []any{e.ID, e.Kind, e.State, e.EnrolledAt, e.Remote, e.EnrolledBy, e.ExpiresAt,
+						e.TransportSerial, e.HTTPCASerial}
 				})
 		},
 	}, env), &cobra.Command{

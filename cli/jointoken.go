@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -10,7 +11,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"muster/certs"
 	"muster/client"
+	"muster/cluster/datadir"
 	"muster/hostlist"
 )
 
@@ -81,7 +85,8 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 	flags.StringVar(&r.BindCIDR, "cidr", "", "only machines that come from this prefix, such as 10.0.0.0/8")
 	flags.StringVar(&r.BindName, "name-pattern", "", "only machines whose --name fits this pattern, such as web-*")
 	flags.StringVar(&r.BindKey, "key-hash", "", "only the public key with this SHA-256, 64 hexadecimal digits")
-	flags.StringArrayVar(&r.Hosts, "host", nil, "host name, *.DOMAIN, IP address or network that the certificates of the new members may be for; repeatable")
+	flags.StringArrayVar(&r.Hosts, "host", nil,
+		"host name, *.DOMAIN, IP address or network that the certificates of the new members may be for; repeatable")
 	flags.StringArrayVar(&labels, "label", nil, "KEY=VALUE that the new members have; repeatable")
 	complete(cmd, "mode", "full", "replicate")
 	complete(cmd, "format", "muster", "zlayer")
@@ -125,7 +130,8 @@ func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 	if _, err := hostlist.Parse(r.Hosts); err != nil {
 		return usagef(cmd, "--host: %s", err)
 	}
-	if b, err := hex.DecodeString(r.BindKey); r.BindKey != "" && (err != nil || len(b) != 32 || r.BindKey != strings.ToLower(r.BindKey)) {
+	if b, err := hex.DecodeString(r.BindKey); r.BindKey != "" && (err != nil || len(b) != 32 ||
+		r.BindKey != strings.ToLower(r.BindKey)) {
 		return usagef(cmd, "--key-hash must be 64 lower-case hexadecimal digits")
 	}
 	return nil
@@ -134,7 +140,8 @@ func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 // boundTo tells what a token is bound to, in the words of the flags.
 func boundTo(t client.JoinToken) string {
 	var list []string
-	for _, b := range [][2]string{{"cidr", t.BindCIDR}, {"name", t.BindName}, {"key", t.BindKey[:min(8, len(t.BindKey))]},
+	for _, b := range [][2]string{{"cidr", t.BindCIDR}, {"name", t.BindName},
+		{"key", t.BindKey[:min(8, len(t.BindKey))]},
 		{"hosts", strings.Join(t.Hosts, "+")}} {
 		if b[1] != "" {
 			list = append(list, b[0]+"="+b[1])
@@ -171,10 +178,12 @@ func newJoinTokenListCommand(env *environment) *cobra.Command {
 				return err
 			}
 			return list(env, tokens,
-				[]string{"ID", "STATE", "MEMBER", "MODE", "USES", "CREATED", "BY", "EXPIRES", "FORMAT", "BOUND TO", "USED BY"},
+				[]string{"ID", "STATE", "MEMBER", "MODE", "USES", "CREATED", "BY", "EXPIRES", "FORMAT", "BOUND TO",
+					"USED BY"},
 				func(t client.JoinToken) []any {
 					uses := fmt.Sprintf("%d of %d", t.Uses, t.MaxUses)
-					return []any{t.ID, t.State, t.NodeID, t.Mode, uses, t.CreatedAt, t.CreatedBy, t.ExpiresAt, t.Format, boundTo(t), usedBy(t)}
+					return []any{t.ID, t.State, t.NodeID, t.Mode, uses, t.CreatedAt, t.CreatedBy, t.ExpiresAt, t.Format,
+						boundTo(t), usedBy(t)}
 				})
 		},
 	}, env)
@@ -196,4 +205,60 @@ func newJoinTokenRevokeCommand(env *environment) *cobra.Command {
 			return env.done("join token %s is revoked", args[0])
 		},
 	}
+}
+
+// newJoinTokenKeyHashCommand makes the command that runs on the machine that is to join.
+func newJoinTokenKeyHashCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "key-hash [RECIPIENT] | --data DIR",
+		Short: "Print what create --key-hash takes for a machine's key",
+		Long: `Prints the SHA-256 of a machine's public key, for "join-token create --key-hash": only the machine that has this key can
+use such a token. Run it on the new machine with the --data that it will have: its key, DIR/node.key, is made if need be, and
+"serve --join" uses it. RECIPIENT is the public key itself (age1…), as node.key has it in its comment.`,
+		Args: atMostOne,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 1) == (env.data != "") {
+				return usagef(cmd, "give a public key (age1…) or --data DIR")
+			}
+			recipient := ""
+			if len(args) == 1 {
+				recipient = args[0]
+			} else {
+				made, err := machineKey(env.data)
+				if err != nil {
+					return err
+				}
+				recipient = made
+			}
+			key, err := certs.PublicKey(recipient)
+			if err != nil {
+				return usagef(cmd, "%q is not a public key of the form age1…", recipient)
+			}
+			sum := sha256.Sum256(key[:])
+			_, err = fmt.Fprintln(env.stdout, hex.EncodeToString(sum[:]))
+			return err
+		},
+	}
+}
+
+// machineKey reads the public key of the data directory dir, or makes it in an empty one.
+func machineKey(dir string) (recipient string, err error) {
+	d, err := datadir.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	n, err := d.Node()
+	if err != nil {
+		return "", err
+	}
+	if n != nil {
+		return "", fmt.Errorf("%s is the directory of a member already: a token that it joins with is for new ones",
+			dir)
+	}
+	id, err := d.Identity()
+	if err != nil {
+		return "", err
+	}
+	return id.Recipient().String(), nil
 }

@@ -142,13 +142,15 @@ func newKeyRotateCommand(env *environment) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for re-encryption; it goes on by itself")
-	cmd.Flags().DurationVar(&maxAge, "max-age", 0, "also have the cluster rotate by itself when the key is this old, at least 1h; 0s: never (default: as it is set)")
+	cmd.Flags().DurationVar(&maxAge, "max-age", 0,
+		"also have the cluster rotate by itself when the key is this old, at least 1h; 0s: never (default: as it is set)")
 	return cmd
 }
 
 // waitReencrypted polls until no generation before this one is in use, with its progress on stderr. It bears with servers
 // that do not answer for a while, as when leadership changes.
-func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, generation uint64) (s keyStatus, err error) {
+func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, generation uint64) (s keyStatus,
+	err error) {
 	bar := bar{env: e, tty: terminal(e.stderr)}
 	defer bar.end()
 	moved, last := time.Now(), -1
@@ -219,7 +221,8 @@ func (b *bar) show(percent, done, total int) {
 	switch {
 	case b.tty:
 		filled := percent * barWidth / 100
-		fmt.Fprintf(b.env.stderr, "\r[%s%s] %s ", strings.Repeat("#", filled), strings.Repeat("-", barWidth-filled), text)
+		fmt.Fprintf(b.env.stderr, "\r[%s%s] %s ", strings.Repeat("#", filled), strings.Repeat("-", barWidth-filled),
+			text)
 	case first || percent == 100 || time.Since(b.at) >= time.Second:
 		b.env.say("re-encrypting: %s", strings.TrimSpace(text))
 		b.at = time.Now()
@@ -276,13 +279,16 @@ func newJoinKeysRotateCommand(env *environment) *cobra.Command {
 				return env.json(keys)
 			}
 			if grace == 0 {
-				env.say("the join keys are new; no token that was made before can be used any more: %s", ended(keys.TokensEnded))
+				env.say("the join keys are new; no token that was made before can be used any more: %s",
+					ended(keys.TokensEnded))
 				return nil
 			}
-			env.say("the join keys are new; tokens that were made before can be used until %s: %s", cell(keys.GraceUntil), ended(keys.TokensEnded))
+			env.say("the join keys are new; tokens that were made before can be used until %s: %s",
+				cell(keys.GraceUntil), ended(keys.TokensEnded))
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&grace, "grace", 7*24*time.Hour, "how long tokens that were made before can be used, at most 2160h (90 days); 0s: not at all")
+	cmd.Flags().DurationVar(&grace, "grace", 7*24*time.Hour,
+		"how long tokens that were made before can be used, at most 2160h (90 days); 0s: not at all")
 	return cmd
 }

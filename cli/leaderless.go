@@ -27,7 +27,8 @@ func (e *noLeaderError) Unwrap() error { return client.ErrNoLeader }
 func (e *noLeaderError) Error() string {
 	var b strings.Builder
 	all := e.survey.Answered + len(e.survey.Silent)
-	fmt.Fprintf(&b, "there is no leader: %d of %d addresses answered, and no member there knows one", e.survey.Answered, all)
+	fmt.Fprintf(&b, "there is no leader: %d of %d addresses answered, and no member there knows one", e.survey.Answered,
+		all)
 	for _, t := range e.survey.Silent {
 		why := "no answer yet"
 		if t.Err != nil {
@@ -129,6 +130,7 @@ func staleness(age client.Age, wanted bool) string {
 
 // staleFlag adds --stale to a command that reads.
 func staleFlag(cmd *cobra.Command, env *environment) *cobra.Command {
-	cmd.Flags().BoolVar(&env.stale, "stale", false, "what the member that is asked has itself; this is also what is shown when there is no leader")
+	cmd.Flags().BoolVar(&env.stale, "stale", false,
+		"what the member that is asked has itself; this is also what is shown when there is no leader")
 	return cmd
 }

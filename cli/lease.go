@@ -39,7 +39,8 @@ func newLeaseListCommand(env *environment) *cobra.Command {
 				func(l client.Lease) []any { return []any{l.ID, l.NodeID, l.Kind, l.CreatedAt, l.ExpiresAt} })
 		},
 	}
-	cmd.Flags().StringVar(&member, "member", "", "only those of this member: its number, name, UUID, address or host name")
+	cmd.Flags().StringVar(&member, "member", "",
+		"only those of this member: its number, name, UUID, address or host name")
 	return staleFlag(cmd, env)
 }
 

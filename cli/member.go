@@ -22,7 +22,8 @@ func newMemberCommand(env *environment) *cobra.Command {
 		newMembersCommand(env, "list"),
 		newMemberShowCommand(env),
 		newMemberDrainCommand(env),
-		newMemberChange(env, "resume", "End or cancel the drain of a member", "takes part again", (*client.Client).ResumeMember),
+		newMemberChange(env, "resume", "End or cancel the drain of a member", "takes part again",
+			(*client.Client).ResumeMember),
 		newMemberChange(env, "promote", "Make a member a voter now", "is a voter", (*client.Client).PromoteMember),
 		newMemberRemoveCommand(env),
 	)
@@ -51,7 +52,8 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 				labels = append(labels, name+"="+m.Labels[name])
 			}
 			return env.table([]string{"ID", cell(m.NodeID)}, [][]any{
-				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"ROLE", role(m)}, {"LEADER", m.IsLeader},
+				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"ROLE",
+					role(m)}, {"LEADER", m.IsLeader},
 				{"MODE", m.Mode}, {"DRAIN", m.DrainState}, {"DRAIN CHANGED", m.DrainUpdatedAt},
 				{"API ADDRESS", m.APIAddress}, {"RAFT ADDRESS", m.RaftAddress}, {"OVERLAY IP", m.OverlayIP},
 				{"VERSION", m.BinaryVersion}, {"LABELS", strings.Join(labels, ", ")},
@@ -61,7 +63,8 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 }
 
 // newMemberChange makes a command that does one thing to one member, without flags.
-func newMemberChange(env *environment, name, short, outcome string, change func(*client.Client, context.Context, uint64) error) *cobra.Command {
+func newMemberChange(env *environment, name, short, outcome string, change func(*client.Client, context.Context,
+	uint64) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   name + " ID",
 		Short: short,
@@ -97,7 +100,8 @@ func newMemberRemoveCommand(env *environment) *cobra.Command {
 		}
 		return err
 	}
-	cmd := newMemberChange(env, "remove", "Remove a member for good: its identity is revoked and the keys change", "is removed", remove)
+	cmd := newMemberChange(env, "remove", "Remove a member for good: its identity is revoked and the keys change",
+		"is removed", remove)
 	cmd.Flags().BoolVar(&force, "force", false, "also a member that is not drained, and at the cost of the quorum")
 	return yesFlag(cmd, &yes)
 }
@@ -122,7 +126,8 @@ func findMember(ctx context.Context, c *client.Client, text string) (client.Memb
 	}
 	called := make([]naming.Member, len(members))
 	for i, m := range members {
-		called[i] = naming.Member{NodeID: m.NodeID, ID: m.ID, Name: m.Name, RaftAddress: m.RaftAddress, APIAddress: m.APIAddress, Status: m.Status}
+		called[i] = naming.Member{NodeID: m.NodeID, ID: m.ID, Name: m.Name, RaftAddress: m.RaftAddress,
+			APIAddress: m.APIAddress, Status: m.Status}
 	}
 	found, err := naming.Resolve(called, text)
 	if errors.Is(err, naming.ErrNone) {
@@ -134,4 +139,49 @@ func findMember(ctx context.Context, c *client.Client, text string) (client.Memb
 		}
 	}
 	return client.Member{}, err
+}
+
+// newMembersCommand makes "members" and, under its other name, "member list".
+func newMembersCommand(env *environment, use string) *cobra.Command {
+	return staleFlag(&cobra.Command{
+		Use:   use,
+		Short: "List the members of the cluster",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.reader(cmd.Context())
+			if err != nil {
+				return err
+			}
+			members, err := c.Members(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return printMembers(env, members)
+		},
+	}, env)
+}
+
+func printMembers(env *environment, members []client.Member) error {
+	return list(env, members,
+		[]string{"ID", "NAME", "STATUS", "ROLE", "LEADER", "DRAIN", "MODE", "API ADDRESS", "RAFT ADDRESS", "VERSION"},
+		func(m client.Member) []any {
+			return []any{m.NodeID, m.Name, status(m), role(m), m.IsLeader, m.DrainState, m.Mode, m.APIAddress,
+				m.RaftAddress, m.BinaryVersion}
+		})
+}
+
+// status says how a member is: alive, down since it last answered, left when it said goodbye, or unknown.
+func status(m client.Member) string {
+	if m.Status == "left" && !m.DownSince.IsZero() {
+		return "down since " + m.DownSince.UTC().Format("15:04:05Z")
+	}
+	return m.Status
+}
+
+// role is the member's place in Raft, in the words of servers that have three and of those that have two.
+func role(m client.Member) string {
+	if m.Role != "" {
+		return m.Role
+	}
+	return m.Suffrage
 }

@@ -53,12 +53,14 @@ func newPeeringTokenCommand(env *environment) *cobra.Command {
 			for _, w := range t.Warnings {
 				env.say("warning: %s", w)
 			}
-			return env.secret(t, t.PeeringToken, "peering token for %s; it works once, and replaces one that was not used", args[0])
+			return env.secret(t, t.PeeringToken,
+				"peering token for %s; it works once, and replaces one that was not used", args[0])
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&meta, "meta", nil, "KEY=VALUE kept with the peering; repeatable")
-	flags.StringSliceVar(&r.ServerExternalAddresses, "address", nil, "HOST:PORT that the other cluster is to dial, instead of what the members advertise; repeatable")
+	flags.StringSliceVar(&r.ServerExternalAddresses, "address", nil,
+		"HOST:PORT that the other cluster is to dial, instead of what the members advertise; repeatable")
 	flags.DurationVar(&ttl, "ttl", 0, "how long the token can be used (default without end)")
 	return cmd
 }
@@ -113,7 +115,8 @@ func newPeeringListCommand(env *environment) *cobra.Command {
 			return list(env, peerings,
 				[]string{"NAME", "STATE", "SINCE", "DIRECTION", "DATACENTER", "IMPORTED", "EXPORTED", "REASON"},
 				func(p client.Peering) []any {
-					return []any{p.Name, p.State, p.StatusSince, direction(p), p.Remote.Datacenter, len(p.StreamStatus.ImportedServices),
+					return []any{p.Name, p.State, p.StatusSince, direction(p), p.Remote.Datacenter,
+						len(p.StreamStatus.ImportedServices),
 						len(p.StreamStatus.ExportedServices), p.StatusReason}
 				})
 		},
@@ -156,10 +159,14 @@ func newPeeringShowCommand(env *environment) *cobra.Command {
 			}
 			dialled, others := p.Addresses()
 			return env.table([]string{"NAME", p.Name}, [][]any{
-				{"ID", p.ID}, {"STATE", p.State}, {"SINCE", p.StatusSince}, {"REASON", p.StatusReason}, {"DELETED", when(p.DeletedAt)},
-				{"DIRECTION", direction(p)}, {"DATACENTER", p.Remote.Datacenter}, {"PEER ID", p.PeerID}, {"SERVER NAME", p.PeerServerName},
-				{"ADDRESSES", strings.Join(dialled, " ")}, {"NOT DIALLED", strings.Join(others, " ")}, {"META", strings.Join(meta, " ")},
-				{"IMPORTED", strings.Join(p.StreamStatus.ImportedServices, " ")}, {"EXPORTED", strings.Join(p.StreamStatus.ExportedServices, " ")},
+				{"ID", p.ID}, {"STATE", p.State}, {"SINCE", p.StatusSince}, {"REASON", p.StatusReason}, {"DELETED",
+					when(p.DeletedAt)},
+				{"DIRECTION", direction(p)}, {"DATACENTER", p.Remote.Datacenter}, {"PEER ID", p.PeerID}, {"SERVER NAME",
+					p.PeerServerName},
+				{"ADDRESSES", strings.Join(dialled, " ")}, {"NOT DIALLED", strings.Join(others, " ")}, {"META",
+					strings.Join(meta, " ")},
+				{"IMPORTED", strings.Join(p.StreamStatus.ImportedServices, " ")}, {"EXPORTED",
+					strings.Join(p.StreamStatus.ExportedServices, " ")},
 				{"HEARTBEAT", when(p.StreamStatus.LastHeartbeat)},
 			})
 		},
@@ -177,10 +184,12 @@ func newPeeringDeleteCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := c.Peering(cmd.Context(), args[0]); err != nil { // the server takes a name that it does not know for deleted
+			if _, err := c.Peering(cmd.Context(),
+				args[0]); err != nil { // the server takes a name that it does not know for deleted
 				return err
 			}
-			if err := env.confirm(yes, "delete the peering %s? To come back it needs a new token of the other cluster", args[0]); err != nil {
+			if err := env.confirm(yes, "delete the peering %s? To come back it needs a new token of the other cluster",
+				args[0]); err != nil {
 				return err
 			}
 			if err := c.DeletePeering(cmd.Context(), args[0]); err != nil {

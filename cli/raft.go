@@ -12,7 +12,8 @@ import (
 
 func newRaftCommand(env *environment) *cobra.Command {
 	group := newGroup("raft", "Look at and change the Raft configuration")
-	group.AddCommand(newRaftPeersCommand(env), newRaftTransferCommand(env), newRaftRemoveCommand(env), newRaftDiffCommand(env))
+	group.AddCommand(newRaftPeersCommand(env), newRaftTransferCommand(env), newRaftRemoveCommand(env),
+		newRaftDiffCommand(env))
 	return group
 }
 
@@ -57,7 +58,8 @@ func newRaftDiffCommand(env *environment) *cobra.Command {
 			if len(diff) == 0 {
 				env.say("Raft and the members table agree")
 			}
-			return list(env, diff, []string{"ID", "WANT", "HAVE"}, func(d client.Difference) []any { return []any{d.NodeID, d.Want, d.Have} })
+			return list(env, diff, []string{"ID", "WANT", "HAVE"},
+				func(d client.Difference) []any { return []any{d.NodeID, d.Want, d.Have} })
 		},
 	}
 }

@@ -23,9 +23,11 @@ The last management token is lost: "muster recover token --data DIR" on the mach
 The majority is lost: stop every survivor. On each: "muster recover plan --data DIR". On the one with the newest log:
 "muster recover apply --data DIR --plan FILE…" with what the others' plans said (-o json). Carry the bundle that it
 makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. docs/recovery.md goes through it in order.`
-	group.PersistentFlags().Var(&peerFlag{}, "peer", "where another member's cluster listener is now, if it has moved; repeatable (or "+
-		"MUSTER_PEERS); apply keeps it for the next start")
-	group.AddCommand(newRecoverPlanCommand(env), newRecoverApplyCommand(env), newRecoverAdoptCommand(env), newRecoverTokenCommand(env))
+	group.PersistentFlags().Var(&peerFlag{}, "peer",
+		"where another member's cluster listener is now, if it has moved; repeatable (or "+
+			"MUSTER_PEERS); apply keeps it for the next start")
+	group.AddCommand(newRecoverPlanCommand(env), newRecoverApplyCommand(env), newRecoverAdoptCommand(env),
+		newRecoverTokenCommand(env))
 	return group
 }
 
@@ -66,18 +68,21 @@ func newRecoverPlanCommand(env *environment) *cobra.Command {
 				if env.output == "json" {
 					return env.json(p)
 				}
-				env.say("node %d (%s) of cluster %s: the log ends with %s; the mirror has revision %d", p.NodeID, p.Name, p.ClusterID, p.Last, p.Revision)
+				env.say("node %d (%s) of cluster %s: the log ends with %s; the mirror has revision %d", p.NodeID,
+					p.Name, p.ClusterID, p.Last, p.Revision)
 				env.say("if no other survivor has a newer log: muster recover apply --data %s --survivor NODE:TERM:INDEX (for each other one)", env.data)
 				env.say("to give it to the survivor that has: --survivor %d:%d:%d", p.NodeID, p.Last.Term, p.Last.Index)
 				for _, m := range p.Members {
 					if m.Answers {
-						env.say("no recovery is possible here: %v", env.explainRunning(&datadir.RunningError{Member: m}))
+						env.say("no recovery is possible here: %v",
+							env.explainRunning(&datadir.RunningError{Member: m}))
 						break
 					}
 				}
-				return list(env, p.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "RUNNING", "SAYS"}, func(m datadir.RecoveryMember) []any {
-					return []any{m.NodeID, m.Name, string(m.Role), m.RaftAddress, m.Answers, m.Said}
-				})
+				return list(env, p.Members, []string{"NODE", "NAME", "ROLE", "ADDRESS", "RUNNING", "SAYS"},
+					func(m datadir.RecoveryMember) []any {
+						return []any{m.NodeID, m.Name, string(m.Role), m.RaftAddress, m.Answers, m.Said}
+					})
 			})
 		},
 	}
@@ -93,7 +98,8 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (len(survivors)+len(plans) == 0) == !alone {
-				return usagef(cmd, "name the other survivors with --survivor or --plan, or say --alone when there is none")
+				return usagef(cmd,
+					"name the other survivors with --survivor or --plan, or say --alone when there is none")
 			}
 			return env.withStopped(cmd, func(d *datadir.Dir, p *datadir.RecoveryPlan) error {
 				others, err := otherSurvivors(cmd, p, survivors, plans)
@@ -122,10 +128,12 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 				if dryRun {
 					return env.done("this was a dry run: nothing was changed")
 				}
-				if err := env.confirm(yes, "force this configuration upon %s? The lost members must never be started again", env.data); err != nil {
+				if err := env.confirm(yes,
+					"force this configuration upon %s? The lost members must never be started again", env.data); err != nil {
 					return err
 				}
-				if err := p.AskAgain(cmd.Context(), d, others); err != nil { // the question may have stood there for long
+				if err := p.AskAgain(cmd.Context(), d,
+					others); err != nil { // the question may have stood there for long
 					return env.explainRunning(err)
 				}
 				if peers := cmd.Flag("peer").Value.(*peerFlag); len(peers.list) > 0 {
@@ -149,7 +157,8 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&survivors, "survivor", nil, "another survivor, NODE:TERM:INDEX as its plan said; repeatable")
-	flags.StringArrayVar(&plans, "plan", nil, "file with the plan of another survivor (recover plan -o json); repeatable")
+	flags.StringArrayVar(&plans, "plan", nil,
+		"file with the plan of another survivor (recover plan -o json); repeatable")
 	flags.BoolVar(&alone, "alone", false, "there is no other survivor")
 	flags.StringVar(&bundle, "bundle", "", "file for the bundle (default: muster-recovery-node-N.tar.gz here)")
 	flags.BoolVar(&dryRun, "dry-run", false, "only say what would be done")
@@ -166,7 +175,8 @@ func (e *environment) explainRunning(err error) error {
 	return fmt.Errorf("%w\nif the others work and only this member is left out, let it rejoin instead: muster serve --data %s (and its other flags) --rejoin --join TOKEN\nwith a token that muster join-token create makes on a working member", err, e.data)
 }
 
-func otherSurvivors(cmd *cobra.Command, p *datadir.RecoveryPlan, texts, files []string) (list []datadir.Survivor, err error) {
+func otherSurvivors(cmd *cobra.Command, p *datadir.RecoveryPlan, texts, files []string) (list []datadir.Survivor,
+	err error) {
 	for _, text := range texts {
 		var s datadir.Survivor
 		var rest string
@@ -186,7 +196,8 @@ func otherSurvivors(cmd *cobra.Command, p *datadir.RecoveryPlan, texts, files []
 			return nil, fmt.Errorf("%s is not what muster recover plan -o json says", name)
 		}
 		if other.ClusterID != p.ClusterID {
-			return nil, fmt.Errorf("%s is of cluster %s and this is a member of cluster %s", name, other.ClusterID, p.ClusterID)
+			return nil, fmt.Errorf("%s is of cluster %s and this is a member of cluster %s", name, other.ClusterID,
+				p.ClusterID)
 		}
 		list = append(list, datadir.Survivor{NodeID: other.NodeID, Last: other.Last})
 	}
@@ -213,7 +224,8 @@ func newRecoverAdoptCommand(env *environment) *cobra.Command {
 		Args:  exactly("BUNDLE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return env.withStopped(cmd, func(d *datadir.Dir, p *datadir.RecoveryPlan) error {
-				if err := env.confirm(yes, "replace the Raft log of %s by that of %s? The old one is kept beside it", env.data, args[0]); err != nil {
+				if err := env.confirm(yes, "replace the Raft log of %s by that of %s? The old one is kept beside it",
+					env.data, args[0]); err != nil {
 					return err
 				}
 				r, err := datadir.AdoptRecovery(d, p, args[0], time.Now())

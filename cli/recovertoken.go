@@ -66,7 +66,8 @@ func makeToken(ctx context.Context, env *environment, o *datadir.Owned, q datadi
 	if err := o.Leave(q); err != nil {
 		return err
 	}
-	env.say("%s: the request waits in %s; the token %s works as soon as the member runs and there is a leader", why, env.data, q.ID)
+	env.say("%s: the request waits in %s; the token %s works as soon as the member runs and there is a leader", why,
+		env.data, q.ID)
 	return nil
 }
 

@@ -140,11 +140,13 @@ carried out: the last line then says that it may have been, as it does with no o
 		return nil
 	}
 	flags := root.PersistentFlags()
-	flags.StringSliceVar(&env.addrs, "addr", nil, "API address of a member; several, comma-separated, are tried in turn (default "+client.DefaultAddr+")")
+	flags.StringSliceVar(&env.addrs, "addr", nil,
+		"API address of a member; several, comma-separated, are tried in turn (default "+client.DefaultAddr+")")
 	flags.StringVar(&env.tokenFile, "token-file", "", "file with the API token, - for stdin")
 	flags.StringVar(&env.caCert, "cacert", "", "file with the cluster's CA certificate (PEM)")
 	flags.StringVar(&env.data, "data", "", "data directory of a member on this machine: finds address, token and CA")
-	flags.StringVarP(&env.output, "output", "o", "table", "table, json (what the API answers; its schemas are in /api/v1/openapi.yaml) or, of a list, name")
+	flags.StringVarP(&env.output, "output", "o", "table",
+		"table, json (what the API answers; its schemas are in /api/v1/openapi.yaml) or, of a list, name")
 	complete(root, "output", "table", "json", "name")
 
 	for _, g := range groups(env) {
@@ -188,7 +190,8 @@ func groups(env *environment) []commandGroup {
 			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
 			newSettingsCommand(env), newSchemaCommand(env), newBackupCommand(env), newRecoverCommand(env),
 		}},
-		{"This program", []*cobra.Command{newWhoAmICommand(env), newConfigCommand(env), newVersionCommand(env), newCompletionCommand(env)}},
+		{"This program", []*cobra.Command{newWhoAmICommand(env), newConfigCommand(env), newVersionCommand(env),
+			newCompletionCommand(env)}},
 	}
 }
 
@@ -224,7 +227,8 @@ func newHelpCommand() *cobra.Command {
 
 // complete lets the shell complete a flag's value from a fixed list.
 func complete(cmd *cobra.Command, flag string, values ...string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values,
+		cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // no such flag: a slip in this package
 	}
 }

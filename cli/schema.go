@@ -55,7 +55,8 @@ takes part in replication but does not lead until it is replaced by a newer one.
 			return showSchema(env, state)
 		},
 	}
-	cmd.Flags().StringSliceVar(&exclude, "exclude", nil, "member that is gone: its number, name, UUID, address or host name; several, comma-separated")
+	cmd.Flags().StringSliceVar(&exclude, "exclude", nil,
+		"member that is gone: its number, name, UUID, address or host name; several, comma-separated")
 	return cmd
 }
 
@@ -72,7 +73,8 @@ func showSchema(env *environment, state client.Schema) error {
 		return nil
 	}
 	env.say("the database has schema %d; %d waits for:", state.Applied, state.Latest)
-	return list(env, state.HeldBackBy, []string{"ID", "NAME", "STATUS", "VERSION", "SCHEMA", "WHAT TO DO"}, func(h client.SchemaHolder) []any {
-		return []any{h.NodeID, h.Name, h.Status, h.BinaryVersion, h.MaxSchema, h.Reason}
-	})
+	return list(env, state.HeldBackBy, []string{"ID", "NAME", "STATUS", "VERSION", "SCHEMA", "WHAT TO DO"},
+		func(h client.SchemaHolder) []any {
+			return []any{h.NodeID, h.Name, h.Status, h.BinaryVersion, h.MaxSchema, h.Reason}
+		})
 }

@@ -17,7 +17,8 @@ const maxSecret = 64 << 10
 
 func newSecretCommand(env *environment) *cobra.Command {
 	group := newGroup("secret", "Keep, read and delete secrets, encrypted in the cluster")
-	group.AddCommand(newSecretPutCommand(env), newSecretGetCommand(env), newSecretListCommand(env), newSecretDeleteCommand(env))
+	group.AddCommand(newSecretPutCommand(env), newSecretGetCommand(env), newSecretListCommand(env),
+		newSecretDeleteCommand(env))
 	return group
 }
 

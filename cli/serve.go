@@ -72,13 +72,15 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.Name, "name", "", "name of this member (default: the host name)")
 	flags.StringVar(&f.API, "api", f.API, "address of the API listener")
 	flags.StringVar(&f.Raft, "raft", f.Raft, "address of the cluster listener")
-	flags.StringVar(&f.advertise, "advertise", "", "host or IP address that others reach this member by (default: that "+
-		"of --api and --raft)")
+	flags.StringVar(&f.advertise, "advertise", "",
+		"host or IP address that others reach this member by (default: that "+
+			"of --api and --raft)")
 	flags.StringVar(&f.Join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
 	flags.Var(&f.peers, "peer", "where another member's cluster listener is now, for when members have moved; "+
 		"repeatable (or MUSTER_PEERS, comma-separated)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
-	flags.StringVar(&f.PlainHTTP, "plain-http", "", "also serve the join, status and metrics without TLS at this address")
+	flags.StringVar(&f.PlainHTTP, "plain-http", "",
+		"also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.Var(&f.drainHooks, "drain-hook", "command to run here when this member is drained; repeatable, 5 s each")
@@ -95,9 +97,11 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 		"Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
 	flags.IntVar(&f.EventWindow, "event-window", f.EventWindow,
 		"newest events that are kept in memory for the readers of the stream")
-	flags.StringVar(&f.Founding.CACert, "http-ca-cert", "", "file with your own CA certificate for the API (PEM), when "+
-		"founding")
-	flags.StringVar(&f.Founding.CAKey, "http-ca-key", "", "file with its private key (PEM, not encrypted), when founding")
+	flags.StringVar(&f.Founding.CACert, "http-ca-cert", "",
+		"file with your own CA certificate for the API (PEM), when "+
+			"founding")
+	flags.StringVar(&f.Founding.CAKey, "http-ca-key", "",
+		"file with its private key (PEM, not encrypted), when founding")
 	flags.BoolVar(&f.Rejoin, "rejoin", false, "get new certificates with the join token: for a member whose "+
 		"certificates the cluster does not trust any more")
 	flags.StringVar(&f.founding.Datacenter, "datacenter", f.founding.Datacenter,

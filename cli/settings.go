@@ -30,7 +30,8 @@ func newSettingsCommand(env *environment) *cobra.Command {
 			}
 			value, known := all[args[0]]
 			if !known {
-				return fmt.Errorf("%s is not a setting; there are %s", args[0], strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+				return fmt.Errorf("%s is not a setting; there are %s", args[0],
+					strings.Join(slices.Sorted(maps.Keys(all)), ", "))
 			}
 			if env.output == "json" {
 				return env.json(value)

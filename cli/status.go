@@ -38,7 +38,8 @@ func newStatusCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := list(env, found,
-				[]string{"ADDRESS", "ID", "NAME", "ROLE", "READY", "LEADER", "REVISION", "SCHEMA", "VERSION", "CLUSTER"},
+				[]string{"ADDRESS", "ID", "NAME", "ROLE", "READY", "LEADER", "REVISION", "SCHEMA", "VERSION",
+					"CLUSTER"},
 				statusRow); err != nil {
 				return err
 			}
@@ -106,5 +107,6 @@ func statusRow(s addressStatus) []any {
 	if in == nil {
 		in = &client.ClusterStatus{}
 	}
-	return []any{s.Address, in.NodeID, s.Name, in.Role, s.Ready, in.LeaderNodeID, s.Revision, s.SchemaVersion, s.Version, in.ClusterID}
+	return []any{s.Address, in.NodeID, s.Name, in.Role, s.Ready, in.LeaderNodeID, s.Revision, s.SchemaVersion,
+		s.Version, in.ClusterID}
 }

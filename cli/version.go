@@ -30,11 +30,13 @@ func newVersionCommand(env *environment) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&licenses, "licenses", false, "print the licences of everything that is linked into this program")
+	cmd.Flags().BoolVar(&licenses, "licenses", false,
+		"print the licences of everything that is linked into this program")
 	return cmd
 }
 
 // versionText is what "muster version" and "muster --version" print.
 func versionText() string {
-	return fmt.Sprintf("muster %s (commit %s, %s, %s/%s)\n", Version, Commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("muster %s (commit %s, %s, %s/%s)\n", Version, Commit, runtime.Version(), runtime.GOOS,
+		runtime.GOARCH)
 }

@@ -11,7 +11,8 @@ import (
 const apiTokens = "/api/v1/api-tokens"
 
 // Scopes lists what an API token can be for. "management" includes all others.
-var Scopes = []string{"management", "cluster:read", "cluster:manage", "peering:read", "peering:write", "enroll", "keys:manage"}
+var Scopes = []string{"management", "cluster:read", "cluster:manage", "peering:read", "peering:write", "enroll",
+	"keys:manage"}
 
 // APITokenRequest says what a new API token is for.
 type APITokenRequest struct {
@@ -45,4 +46,13 @@ func (c *Client) APITokens(ctx context.Context) ([]APIToken, error) {
 func (c *Client) RevokeAPIToken(ctx context.Context, id string) error {
 	_, err := c.do(ctx, request{method: "DELETE", path: apiTokens + "/" + url.PathEscape(id), repeat: on503})
 	return err
+}
+
+// WhoAmI is what the cluster knows of the Client's token.
+type WhoAmI = api.Whoami
+
+// WhoAmI says whose token the Client shows and what it allows. It fails with an *Error of status 401 when the cluster does not
+// know it.
+func (c *Client) WhoAmI(ctx context.Context) (WhoAmI, error) {
+	return enveloped[WhoAmI](ctx, c, request{method: "GET", path: "/api/v1/whoami", repeat: always, stale: true})
 }

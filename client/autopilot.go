@@ -63,12 +63,14 @@ type Difference = api.Difference
 
 // AutopilotConfig reads autopilot's settings.
 func (c *Client) AutopilotConfig(ctx context.Context) (AutopilotConfig, error) {
-	return enveloped[AutopilotConfig](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot/config", repeat: always, stale: true})
+	return enveloped[AutopilotConfig](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot/config",
+		repeat: always, stale: true})
 }
 
 // SetAutopilotConfig changes the settings that fields names, with values as JSON has them, and returns all of them.
 func (c *Client) SetAutopilotConfig(ctx context.Context, fields map[string]any) (AutopilotConfig, error) {
-	return enveloped[AutopilotConfig](ctx, c, request{method: "PUT", path: "/api/v1/cluster/autopilot/config", body: fields, repeat: on503})
+	return enveloped[AutopilotConfig](ctx, c, request{method: "PUT", path: "/api/v1/cluster/autopilot/config",
+		body: fields, repeat: on503})
 }
 
 // RaftDiff lists where the Raft configuration does not agree with the members table; usually nowhere.
@@ -78,5 +80,6 @@ func (c *Client) RaftDiff(ctx context.Context) ([]Difference, error) {
 
 // Autopilot reads the leader's view of the members' health.
 func (c *Client) Autopilot(ctx context.Context) (Autopilot, error) {
-	return enveloped[Autopilot](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot", repeat: always, stale: true})
+	return enveloped[Autopilot](ctx, c, request{method: "GET", path: "/api/v1/cluster/autopilot", repeat: always,
+		stale: true})
 }

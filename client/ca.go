@@ -55,7 +55,8 @@ func (c *Client) CA(ctx context.Context) ([]CAKind, error) {
 // RotateCA starts the rotation of a certificate authority or changes one that is under way. It does not wait: CA shows how
 // far it is.
 func (c *Client) RotateCA(ctx context.Context, r CARequest) (CAChange, error) {
-	return enveloped[CAChange](ctx, c, request{method: "POST", path: "/api/v1/cluster/ca/rotate", body: r, repeat: alwaysKeyed})
+	return enveloped[CAChange](ctx, c, request{method: "POST", path: "/api/v1/cluster/ca/rotate", body: r,
+		repeat: alwaysKeyed})
 }
 
 // Certificates lists the leaves that the cluster has issued, those first that expire first.
@@ -71,5 +72,6 @@ func (c *Client) Certificates(ctx context.Context, f CertificateFilter) ([]Certi
 	set("expiresWithin", f.ExpiresWithin.String(), f.ExpiresWithin != 0)
 	set("current", "true", f.Current)
 	set("limit", strconv.Itoa(f.Limit), f.Limit != 0)
-	return enveloped[[]Certificate](ctx, c, request{method: "GET", path: "/api/v1/cluster/certificates", query: query, repeat: always, stale: true})
+	return enveloped[[]Certificate](ctx, c, request{method: "GET", path: "/api/v1/cluster/certificates", query: query,
+		repeat: always, stale: true})
 }

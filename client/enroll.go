@@ -39,7 +39,8 @@ func (c *Client) CreateEnrollToken(ctx context.Context, r EnrollTokenRequest) (N
 		TTLSeconds int64  `json:"ttlSeconds,omitempty"`
 		MaxUses    int    `json:"maxUses,omitempty"`
 	}{r.Name, r.Scope, seconds(r.TTL), r.MaxUses}
-	return enveloped[NewEnrollToken](ctx, c, request{method: "POST", path: enrollTokens, body: body, repeat: alwaysKeyed})
+	return enveloped[NewEnrollToken](ctx, c, request{method: "POST", path: enrollTokens, body: body,
+		repeat: alwaysKeyed})
 }
 
 // EnrollTokens lists the enrollment tokens, also those that can no longer be used.

@@ -46,7 +46,8 @@ func (e *Error) Is(target error) bool {
 	case ErrUnknownOutcome:
 		return e.Unknown
 	case ErrNoLeader: // in the words of every family
-		return e.Status >= http.StatusInternalServerError && strings.Contains(strings.ToLower(e.Message), "no cluster leader")
+		return e.Status >= http.StatusInternalServerError && strings.Contains(strings.ToLower(e.Message),
+			"no cluster leader")
 	}
 	return false
 }
@@ -153,7 +154,8 @@ func answerError(resp *http.Response, body []byte) *Error {
 	case strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain"):
 		e.Message = strings.TrimSpace(string(body[:min(len(body), 500)]))
 	}
-	if e.Status == http.StatusBadRequest && strings.HasPrefix(string(body), "Client sent an HTTP request to an HTTPS server") {
+	if e.Status == http.StatusBadRequest && strings.HasPrefix(string(body),
+		"Client sent an HTTP request to an HTTPS server") {
 		e.Message = "it speaks TLS: its address begins with https://"
 	}
 	if e.Message == "" {

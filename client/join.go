@@ -120,7 +120,8 @@ func Join(ctx context.Context, addrs []string, trust *tls.Config, r JoinRequest)
 func joinAt(ctx context.Context, hc *http.Client, addr string, body []byte, key string) (*JoinResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinAttempt)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/api/v1/cluster/join", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/api/v1/cluster/join",
+		bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

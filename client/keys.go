@@ -40,7 +40,8 @@ func (k NodeKey) PublicKey() (ed25519.PublicKey, error) {
 
 // Generations lists the generations of the data-encryption key, the oldest first.
 func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
-	return enveloped[[]Generation](ctx, c, request{method: "GET", path: "/api/v1/cluster/keys", repeat: always, stale: true})
+	return enveloped[[]Generation](ctx, c, request{method: "GET", path: "/api/v1/cluster/keys", repeat: always,
+		stale: true})
 }
 
 // RotateDEK makes a new generation of the data-encryption key and returns its number. Re-encryption goes on afterwards;
@@ -61,7 +62,8 @@ func (c *Client) RotateDEK(ctx context.Context, maxAge *time.Duration) (generati
 // seconds, rounded up, at most 90 days; with 0 they can not be used any more.
 func (c *Client) RotateJoinKeys(ctx context.Context, grace time.Duration) (JoinKeys, error) {
 	body := map[string]int64{"graceSeconds": seconds(grace)}
-	return enveloped[JoinKeys](ctx, c, request{method: "POST", path: "/api/v1/cluster/join-keys/rotate", body: body, repeat: alwaysKeyed})
+	return enveloped[JoinKeys](ctx, c, request{method: "POST", path: "/api/v1/cluster/join-keys/rotate", body: body,
+		repeat: alwaysKeyed})
 }
 
 // RenewNodeToken gets a new identity for the node whose identity is this Client's token (node_jwt of the join).

@@ -16,13 +16,15 @@ type Lease = api.Lease
 
 // PutLease grants a lease on a member or renews it for ttl, sent in whole seconds, rounded up, at most a day. A new lease on
 // a member that is being drained is refused (409).
-func (c *Client) PutLease(ctx context.Context, id string, nodeID uint64, kind string, ttl time.Duration) (Lease, error) {
+func (c *Client) PutLease(ctx context.Context, id string, nodeID uint64, kind string, ttl time.Duration) (Lease,
+	error) {
 	body := struct {
 		NodeID     uint64 `json:"nodeId"`
 		TTLSeconds int64  `json:"ttlSeconds"`
 		Kind       string `json:"kind,omitempty"`
 	}{nodeID, seconds(ttl), kind}
-	return enveloped[Lease](ctx, c, request{method: "PUT", path: leases + "/" + url.PathEscape(id), body: body, repeat: on503})
+	return enveloped[Lease](ctx, c, request{method: "PUT", path: leases + "/" + url.PathEscape(id), body: body,
+		repeat: on503})
 }
 
 // DeleteLease releases a lease before it expires.

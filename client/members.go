@@ -26,7 +26,8 @@ type HookOutcome = api.HookOutcome
 
 // Members lists the cluster's members by ascending NodeID.
 func (c *Client) Members(ctx context.Context) ([]Member, error) {
-	return enveloped[[]Member](ctx, c, request{method: "GET", path: "/api/v1/cluster/members", repeat: always, stale: true})
+	return enveloped[[]Member](ctx, c, request{method: "GET", path: "/api/v1/cluster/members", repeat: always,
+		stale: true})
 }
 
 // Member returns one member; an *Error with status 404 when there is none with that id.
@@ -40,7 +41,8 @@ func (c *Client) Member(ctx context.Context, nodeID uint64) (Member, error) {
 // once. It returns the state that was reached, DrainDraining or DrainDrained. Draining twice does what once does.
 func (c *Client) DrainMember(ctx context.Context, nodeID uint64, deadline time.Duration) (state string, err error) {
 	body := map[string]int64{"deadlineSeconds": seconds(deadline)}
-	result, err := enveloped[api.Drain](ctx, c, request{method: "POST", path: memberPath(nodeID, "/drain"), body: body, repeat: on503, slow: true})
+	result, err := enveloped[api.Drain](ctx, c, request{method: "POST", path: memberPath(nodeID, "/drain"), body: body,
+		repeat: on503, slow: true})
 	if err == nil && result.DrainState == "" {
 		err = fmt.Errorf("the answer to the drain of member %d names no state", nodeID)
 	}

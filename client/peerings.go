@@ -83,7 +83,8 @@ type NewPeeringToken struct {
 
 // PeeringToken makes a token; the peering is PENDING until it is used.
 func (c *Client) PeeringToken(ctx context.Context, r PeeringTokenRequest) (NewPeeringToken, error) {
-	return plain[NewPeeringToken](ctx, c, request{method: "POST", path: "/v1/peering/token", body: r, repeat: alwaysKeyed})
+	return plain[NewPeeringToken](ctx, c, request{method: "POST", path: "/v1/peering/token", body: r,
+		repeat: alwaysKeyed})
 }
 
 // EstablishPeering connects to the cluster that made the token, under a name of one's own. meta may be nil. It returns
@@ -105,7 +106,8 @@ func (c *Client) Peerings(ctx context.Context) ([]Peering, error) {
 
 // Peering reads one peering.
 func (c *Client) Peering(ctx context.Context, name string) (Peering, error) {
-	return plain[Peering](ctx, c, request{method: "GET", path: "/v1/peering/" + url.PathEscape(name), repeat: always, stale: true})
+	return plain[Peering](ctx, c, request{method: "GET", path: "/v1/peering/" + url.PathEscape(name), repeat: always,
+		stale: true})
 }
 
 // DeletePeering deletes a peering; what was imported through it is removed in the background. It is no error when there
@@ -117,5 +119,7 @@ func (c *Client) DeletePeering(ctx context.Context, name string) error {
 
 // PeerMembers lists the members that the other cluster exports.
 func (c *Client) PeerMembers(ctx context.Context, name string) ([]PeerMember, error) {
-	return enveloped[[]PeerMember](ctx, c, request{method: "GET", path: "/api/v1/peerings/" + url.PathEscape(name) + "/members", repeat: always, stale: true})
+	return enveloped[[]PeerMember](ctx, c,
+		request{method: "GET", path: "/api/v1/peerings/" + url.PathEscape(name) + "/members", repeat: always,
+			stale: true})
 }

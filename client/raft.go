@@ -25,17 +25,20 @@ type RaftServer struct {
 
 // RaftConfiguration reads the Raft configuration.
 func (c *Client) RaftConfiguration(ctx context.Context) (RaftConfiguration, error) {
-	return plain[RaftConfiguration](ctx, c, request{method: "GET", path: raft + "/configuration", repeat: always, stale: true})
+	return plain[RaftConfiguration](ctx, c, request{method: "GET", path: raft + "/configuration", repeat: always,
+		stale: true})
 }
 
 // TransferLeadership makes the server with this UUID the leader.
 func (c *Client) TransferLeadership(ctx context.Context, id string) error {
-	_, err := c.do(ctx, request{method: "PUT", path: raft + "/transfer-leadership", query: url.Values{"id": {id}}, repeat: on503})
+	_, err := c.do(ctx, request{method: "PUT", path: raft + "/transfer-leadership", query: url.Values{"id": {id}},
+		repeat: on503})
 	return err
 }
 
 // RemoveRaftPeer takes a server, given by its UUID or its Raft id, out of the Raft configuration.
 func (c *Client) RemoveRaftPeer(ctx context.Context, id string) error {
-	_, err := c.do(ctx, request{method: "DELETE", path: raft + "/peer", query: url.Values{"id": {id}}, repeat: on503, slow: true})
+	_, err := c.do(ctx, request{method: "DELETE", path: raft + "/peer", query: url.Values{"id": {id}}, repeat: on503,
+		slow: true})
 	return err
 }

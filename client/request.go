@@ -182,7 +182,8 @@ func (r request) again(e *Error) bool {
 
 // round asks each address at most once, beginning with the one that answered last. reached tells whether one of them
 // took a connection.
-func (c *Client) round(ctx context.Context, r request, body []byte, key string) (answer []byte, reached bool, err error) {
+func (c *Client) round(ctx context.Context, r request, body []byte, key string) (answer []byte, reached bool,
+	err error) {
 	var (
 		tried   []Attempt
 		refusal *Error
@@ -225,13 +226,15 @@ func (c *Client) round(ctx context.Context, r request, body []byte, key string) 
 
 // send makes one HTTP request. sent tells, when it failed, whether a connection was made, so that the request may have
 // been carried out. left is the number of addresses that remain, this one included: one that hangs leaves time for them.
-func (c *Client) send(ctx context.Context, addr string, r request, body []byte, key string, left int) (answer []byte, sent bool, err error) {
+func (c *Client) send(ctx context.Context, addr string, r request, body []byte, key string, left int) (answer []byte,
+	sent bool, err error) {
 	if deadline, ok := ctx.Deadline(); ok && r.repeat >= always && left > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, fairShare(time.Until(deadline), left))
 		defer cancel()
 	}
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent = true }})
+	traced := httptrace.WithClientTrace(ctx,
+		&httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent = true }})
 	target := addr + r.path
 	if len(r.query) > 0 {
 		target += "?" + r.query.Encode()

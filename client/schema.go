@@ -20,5 +20,6 @@ func (c *Client) Schema(ctx context.Context) (Schema, error) {
 // MigrateSchema applies the newest schema that the leader knows. Members in exclude do not hold it back, if they do not
 // answer. The leader migrates by itself when nobody holds it back.
 func (c *Client) MigrateSchema(ctx context.Context, exclude []uint64) (Schema, error) {
-	return enveloped[Schema](ctx, c, request{method: "POST", path: "/api/v1/cluster/schema/migrate", body: map[string]any{"exclude": exclude}, repeat: on503, slow: true})
+	return enveloped[Schema](ctx, c, request{method: "POST", path: "/api/v1/cluster/schema/migrate",
+		body: map[string]any{"exclude": exclude}, repeat: on503, slow: true})
 }

@@ -49,7 +49,8 @@ func (c *Client) Secret(ctx context.Context, name string) (Secret, error) {
 			err = fmt.Errorf("the value of secret %s is not Base64, as its encoding says", name)
 		}
 	case answer.Encoding != "":
-		err = fmt.Errorf("the value of secret %s has the encoding %q, which this client does not know", name, answer.Encoding)
+		err = fmt.Errorf("the value of secret %s has the encoding %q, which this client does not know", name,
+			answer.Encoding)
 	}
 	return s, err
 }

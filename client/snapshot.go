@@ -70,7 +70,8 @@ func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer, o SnapshotOption
 
 // RestoreSnapshot sends an archive of size bytes and blocks until the cluster has taken it over or refused it. It
 // returns what was changed, in words. It is sent once: after a broken connection the error is ErrUnknownOutcome.
-func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64, progress func(done, total int64)) (string, error) {
+func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64,
+	progress func(done, total int64)) (string, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	resp, err := c.stream(ctx, http.MethodPut, nil, counted(r, size, progress), size)
@@ -84,7 +85,8 @@ func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64, p
 
 // stream makes a request whose body or answer has any length. It moves on to the next address only while none can have
 // been reached, or the body has not been touched.
-func (c *Client) stream(ctx context.Context, method string, query url.Values, body io.Reader, size int64) (*http.Response, error) {
+func (c *Client) stream(ctx context.Context, method string, query url.Values, body io.Reader,
+	size int64) (*http.Response, error) {
 	var tried []Attempt
 	first := int(c.last.Load())
 	for i := range c.addrs {

@@ -42,5 +42,6 @@ func (c *Client) tellAge(addr string, h http.Header) {
 		return
 	}
 	ms, err := strconv.ParseInt(h.Get("X-Muster-Last-Contact"), 10, 64)
-	c.report(Age{Addr: addr, Leader: leader == "true", Ago: time.Duration(max(0, ms)) * time.Millisecond, Known: err == nil})
+	c.report(Age{Addr: addr, Leader: leader == "true", Ago: time.Duration(max(0, ms)) * time.Millisecond,
+		Known: err == nil})
 }

@@ -22,3 +22,8 @@ type ClusterStatus = api.ClusterStatus
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return enveloped[Status](ctx, c, request{method: "GET", path: "/api/v1/status", repeat: always})
 }
+
+// OpenAPI returns the description of the API as the member that answers serves it: OpenAPI 3.1 in YAML. It needs no token.
+func (c *Client) OpenAPI(ctx context.Context) ([]byte, error) {
+	return c.do(ctx, request{method: "GET", path: "/api/v1/openapi.yaml", repeat: always})
+}

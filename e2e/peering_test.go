@@ -24,6 +24,7 @@ func TestPeering(t *testing.T) {
 	leader := three.leader(t)
 	a := side{three, three.admin(t), three.others(leader)[0]}
 	b := side{one, one.admin(t), one.members[0]}
+	t.Run("datacenter", func(t *testing.T) { testDatacenter(t, b, "dc2") })
 	t.Run("paths", func(t *testing.T) { testPeeringPaths(t, a) })
 	t.Run("input", func(t *testing.T) { testPeeringInput(t, a, b) })
 	t.Run("access", func(t *testing.T) { testPeeringAccess(t, a) })
@@ -40,6 +41,15 @@ func TestPeering(t *testing.T) {
 	t.Run("leaders", func(t *testing.T) { testPeeringLeaders(t, a, b) })
 	t.Run("authorities", func(t *testing.T) { testPeeringAuthorities(t, a, b) })
 	t.Run("secrecy", func(t *testing.T) { testPeeringSecrecy(t, a, b) })
+}
+
+// testDatacenter: the raft family says the name that the cluster was founded with.
+func testDatacenter(t *testing.T, b side, name string) {
+	for path, want := range map[string]string{"/v1/agent/members": `"ServerDC":"` + name + `"`, "/v1/agent/self": `"Datacenter":"` + name + `"`} {
+		if a := b.u.do(b.at, "GET", path, ""); a.status != 200 || !strings.Contains(a.body, want) || !strings.Contains(a.body, `"dc":"`+name+`"`) {
+			t.Errorf("GET %s: %v; want %s", path, a, want)
+		}
+	}
 }
 
 func testPeeringPaths(t *testing.T, a side) {

@@ -97,9 +97,7 @@ type agentMember struct {
 	Tags        map[string]string
 }
 
-const datacenter = "dc1"
-
-func (s *service) agentMember(m *store.Member, alive bool) agentMember {
+func (s *service) agentMember(m *store.Member, datacenter string, alive bool) agentMember {
 	host, port, err := net.SplitHostPort(m.RaftAddress)
 	if err != nil {
 		host = m.RaftAddress
@@ -130,7 +128,7 @@ func (s *service) agentMember(m *store.Member, alive bool) agentMember {
 
 // raftMembers lists the members that are Raft servers as this member knows them, and asks each whether it lives. It
 // needs no leader; what the leader's probes have found is used where this member leads.
-func (s *service) raftMembers(q *handlers.Request) ([]agentMember, *agentMember, error) {
+func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMember, *agentMember, error) {
 	members, err := s.Store.Members.List(q.Context(), store.Stale)
 	if err != nil {
 		return nil, nil, err
@@ -146,13 +144,13 @@ func (s *service) raftMembers(q *handlers.Request) ([]agentMember, *agentMember,
 	var wait sync.WaitGroup
 	for i, m := range servers {
 		if m.NodeID == s.Store.NodeID() {
-			list[i], self = s.agentMember(m, true), i
+			list[i], self = s.agentMember(m, datacenter, true), i
 			continue
 		}
 		wait.Go(func() {
 			state := s.Cluster.Alive(m.NodeID)
 			alive := state == "alive" || state == "unknown" && s.Cluster.Reachable(q.Context(), m.NodeID) == nil
-			list[i] = s.agentMember(m, alive)
+			list[i] = s.agentMember(m, datacenter, alive)
 		})
 	}
 	wait.Wait()
@@ -163,7 +161,11 @@ func (s *service) raftMembers(q *handlers.Request) ([]agentMember, *agentMember,
 }
 
 func (s *service) agentMembers(q *handlers.Request) error {
-	list, _, err := s.raftMembers(q)
+	datacenter, err := s.Store.Settings.Datacenter(q.Context())
+	if err != nil {
+		return err
+	}
+	list, _, err := s.raftMembers(q, datacenter)
 	if err != nil {
 		return err
 	}
@@ -177,7 +179,11 @@ func (s *service) agentMembers(q *handlers.Request) error {
 
 // agentSelf describes the member that is asked.
 func (s *service) agentSelf(q *handlers.Request) error {
-	_, self, err := s.raftMembers(q)
+	datacenter, err := s.Store.Settings.Datacenter(q.Context())
+	if err != nil {
+		return err
+	}
+	_, self, err := s.raftMembers(q, datacenter)
 	if err != nil {
 		return err
 	}
