@@ -28,7 +28,7 @@ test: setup-test build
 	$(GO) test -tags $(TAGS) -race -p 1 -timeout 15m $$($(GO) list ./... | grep -v /e2e)
 	$(GO) test -tags $(TAGS) -parallel 3 -timeout 25m ./e2e
 	$(GO) test -tags $(TAGS) -timeout 10m ./e2e/faults
-	$(GO) test -tags $(TAGS) -timeout 5m -parallel 2 ./e2e/docs
+	$(GO) test -tags $(TAGS) -timeout 5m -parallel 3 ./e2e/docs
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test -timeout 3m ./...
 
 # The end-to-end tests with the race detector in every process: about five minutes on two cores.
@@ -37,7 +37,7 @@ race: setup-test
 
 # Every command of README.md and docs/, as it stands there, against real clusters (e2e/docs).
 docs-test: setup-test
-	$(GO) test -tags $(TAGS) -count 1 -timeout 5m -parallel 2 ./e2e/docs
+	$(GO) test -tags $(TAGS) -count 1 -timeout 5m -parallel 3 ./e2e/docs
 
 # What `go build` and `go test` need, for a shell: eval "$(make env)".
 env: setup

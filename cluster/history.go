@@ -12,8 +12,8 @@ import (
 	"muster/store"
 )
 
-// Each member remembers the last hour in memory: how far replicas were behind, how long commits took, who led, and who was
-// noted as unhealthy. It is for people who look at the cluster, and ends with the process.
+// Each member remembers the last hour in memory: how far replicas were behind, how long commits took, who led, and who
+// was noted as unhealthy. It is for people who look at the cluster, and ends with the process.
 const (
 	historyTick   = time.Second      // who leads, and who is unhealthy
 	historyEvery  = 10 * time.Second // figures
@@ -143,7 +143,8 @@ func (h *history) show(nodeID uint64) api.History {
 			if !known {
 				k = len(out.Servers)
 				at[f.NodeID] = k
-				out.Servers = append(out.Servers, api.ServerHistory{NodeID: f.NodeID, Lag: make([]*uint64, n), RTTMs: make([]*float64, n)})
+				lag, rtt := make([]*uint64, n), make([]*float64, n)
+				out.Servers = append(out.Servers, api.ServerHistory{NodeID: f.NodeID, Lag: lag, RTTMs: rtt})
 			}
 			out.Servers[k].Lag[i], out.Servers[k].RTTMs[i] = &f.Lag, &f.RTTMs
 		}
@@ -224,7 +225,8 @@ func (x *historian) ownFigures() figures {
 	return x.history.newest
 }
 
-// figures returns the leader's figures; nil when there is no leader, it does not answer, or this member is outside Raft.
+// figures returns the leader's figures; nil when there is no leader, it does not answer, or this member is outside
+// Raft.
 func (x *historian) figures(ctx context.Context) *figures {
 	leader := x.Store.LeaderID()
 	if leader == 0 || x.Store.Outside() { // thousands may be outside; they do not all ask

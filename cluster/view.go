@@ -60,7 +60,8 @@ func (vw *view) Autopilot() autopilot.State {
 // seen returns what the last round has of a member; nil for one that it does not know.
 func (vw *view) seen(nodeID uint64) *autopilot.Server {
 	servers := vw.state.Load().Servers
-	i, found := slices.BinarySearchFunc(servers, nodeID, func(v autopilot.Server, id uint64) int { return cmp.Compare(v.NodeID, id) })
+	byID := func(v autopilot.Server, id uint64) int { return cmp.Compare(v.NodeID, id) }
+	i, found := slices.BinarySearchFunc(servers, nodeID, byID)
 	if !found {
 		return nil
 	}
@@ -82,8 +83,8 @@ func (vw *view) CannotStore(nodeID uint64) string {
 	return ""
 }
 
-// DownSince returns when a member that does not answer was last heard of, as the leader's last round has it; the zero time
-// for one that answers, or where this member does not lead.
+// DownSince returns when a member that does not answer was last heard of, as of the leader's last round; the zero time for
+// one that answers, or where this member does not lead.
 func (vw *view) DownSince(nodeID uint64) time.Time {
 	if v := vw.seen(nodeID); v != nil {
 		return v.DownSince
@@ -91,8 +92,8 @@ func (vw *view) DownSince(nodeID uint64) time.Time {
 	return time.Time{}
 }
 
-// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has done
-// so for too short a time to tell.
+// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has
+// done so for too short a time to tell.
 func (vw *view) Alive(nodeID uint64) string {
 	if s, ok := (*vw.alive.Load())[nodeID]; ok {
 		return s

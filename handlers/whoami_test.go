@@ -10,7 +10,8 @@ import (
 	"muster/store"
 )
 
-// Everybody with a credential is told what it is and what it allows, from the leader and from the mirror, and never its secret.
+// Everybody with a credential is told what it is and what it allows, from the leader and from the mirror, and never its
+// secret.
 func TestWhoami(t *testing.T) {
 	s := sole.New(t)
 	list := callers(t, s)

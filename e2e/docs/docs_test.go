@@ -24,7 +24,7 @@ const asMuster = "MUSTER_E2E_RUN"
 const notRun = 16
 
 // settles is how long what a command shows may take to become what the document shows.
-const settles = 5 * time.Second
+const settles = 20 * time.Second
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asMuster) != "" { // what main.go does
@@ -64,7 +64,7 @@ func TestDocuments(t *testing.T) {
 					}
 				}
 				begin := time.Now()
-				for _, err := range runAll(t.TempDir(), blocks) {
+				for _, err := range runAll(t.TempDir(), settles, blocks) {
 					t.Error(err)
 				}
 				t.Logf("%d blocks in %v", len(blocks), time.Since(begin).Round(time.Millisecond))
@@ -79,7 +79,7 @@ func TestDocuments(t *testing.T) {
 var places atomic.Int64
 
 // runAll runs the blocks of a document, each in the place that it needs, and returns what is wrong.
-func runAll(dir string, blocks []block) (faults []error) {
+func runAll(dir string, settles time.Duration, blocks []block) (faults []error) {
 	var p *place
 	defer func() {
 		if p != nil {
@@ -112,14 +112,14 @@ func runAll(dir string, blocks []block) (faults []error) {
 		if failed {
 			continue
 		}
-		if err := p.runBlock(b); err != nil {
+		if err := p.runBlock(b, settles); err != nil {
 			faults, failed = append(faults, err), true
 		}
 	}
 	return faults
 }
 
-func (p *place) runBlock(b block) error {
+func (p *place) runBlock(b block, settles time.Duration) error {
 	var first []step
 	if b.needs.cluster > 0 {
 		first = append(first, step{line: b.line, command: fmt.Sprintf("muster dev --nodes %d", b.needs.cluster)})
@@ -136,7 +136,7 @@ func (p *place) runBlock(b block) error {
 		if i == len(first)+len(b.steps)-1 {
 			want = b.needs.exit
 		}
-		said, err := p.check(s, member, want)
+		said, err := p.check(s, member, want, settles)
 		if err != nil {
 			return fmt.Errorf("%s:%d: %s\n%w\nit prints:\n%s", b.file, s.line, s.command, err, said)
 		}
@@ -149,7 +149,7 @@ var looks = regexp.MustCompile(`^(sqlite3|curl -s |(\./)?muster (members|autopil
 	`enrollment list|audit|raft|doctor))\b`)
 
 // check runs a command and compares its exit status and what it has printed.
-func (p *place) check(s step, member, want int) (said string, err error) {
+func (p *place) check(s step, member, want int, settles time.Duration) (said string, err error) {
 	for deadline := time.Now().Add(settles); ; time.Sleep(100 * time.Millisecond) {
 		var code int
 		said, code, err = p.do(s, member)
@@ -192,7 +192,7 @@ func TestWrongCommandFails(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = errors.Join(runAll(t.TempDir(), blocks)...)
+			err = errors.Join(runAll(t.TempDir(), time.Second, blocks)...)
 			if x.fault == "" && err != nil || x.fault != "" && (err == nil || !strings.Contains(err.Error(), x.fault)) {
 				t.Errorf("want %q, got: %v", x.fault, err)
 			}

@@ -121,17 +121,15 @@ func (p *place) findPorts() error {
 // close ends everything that was started here.
 func (p *place) close() {
 	p.stdin.Close()
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		for range 250 {
-			left := marked(p.run)
-			for _, pid := range left {
-				_ = syscall.Kill(pid, s)
-			}
-			if len(left) == 0 {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
+	for range 250 {
+		left := marked(p.run)
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
+		if len(left) == 0 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	_ = p.shell.Wait()
 	p.hold.Close()

@@ -235,8 +235,8 @@ func Reconfigure(raftDir string, voters []uint64) error {
 // Term returns Raft's term as this member last knew it; 0 outside Raft.
 func (e *Engine) Term() uint64 { return raftTerm(filepath.Join(e.cfg.Dir, "raft")) }
 
-// raftTerm reads the newer of the two files that raft keeps its term in: a format word, the version of the file, the term, and
-// the vote (uv_metadata.c).
+// raftTerm reads the newer of the two files that raft keeps its term in: a format word, the version of the file, the
+// term, and the vote (uv_metadata.c).
 func raftTerm(raftDir string) (term uint64) {
 	newest := uint64(0)
 	for _, name := range []string{"metadata1", "metadata2"} {

@@ -122,7 +122,7 @@ const kinds = {
   outside: ["Outside Raft", (m) => m.role === "member"],
 };
 
-// The text that a search looks through; it is put together when somebody searches.
+// The text that a search looks through; it is put together while nothing else is to do, or when somebody searches.
 const texts = new WeakMap();
 function textOf(m) {
   let t = texts.get(m);
@@ -131,6 +131,15 @@ function textOf(m) {
     texts.set(m, t);
   }
   return t;
+}
+
+function prepare(list, signal) {
+  let i = 0;
+  const step = (idle) => {
+    while (i < list.length && idle.timeRemaining() > 3) textOf(list[i++]);
+    if (i < list.length && !signal.aborted) requestIdleCallback(step);
+  };
+  (window.requestIdleCallback ?? (() => {}))(step);
 }
 
 /** What can be done to a member, for the address and for buttons: [name, text, dialog, whether it fits]. */
@@ -179,6 +188,7 @@ export function show({ root, signal }) {
   const part = live({
     signal, load, what: "The list of members",
     draw({ pilot, list: now }, body) {
+      if (list !== now) prepare(now, signal);
       list = now;
       if (!body.firstChild) {
         body.append(sum, filters(h("div", { class: "field" }, h("label", { for: "find" }, "Find"), search),

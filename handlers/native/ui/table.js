@@ -3,7 +3,7 @@ import { param, remember } from "./address.js";
 import { button, h } from "./dom.js";
 import { blind } from "./pulse.js";
 
-const pageSize = 100;
+const pageSize = 50;
 
 // What texts are compared by: numbers in them count as numbers.
 const rank = (v) => (typeof v === "number" ? v : String(v).toLowerCase().replace(/\d+/g, (n) => n.padStart(16, "0")));

@@ -1,0 +1,103 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"muster/certs"
+	"muster/handlers"
+	"muster/store"
+)
+
+// establishPeering answers POST /v1/peering/establish. Nothing is written before the other side has accepted the
+// secret.
+func (s *service) establishPeering(q *handlers.Request) error {
+	in, token, err := establishRequest(q)
+	if err != nil {
+		return err
+	}
+	ctx := q.Context()
+	if done, err := s.Store.Answered(ctx, q.Actor); err != nil {
+		return err
+	} else if done { // the secret would not serve a second time
+		return writeJSON(q, struct{}{})
+	}
+	if err := s.notOwn(ctx, &token); err != nil {
+		return err
+	}
+	if err := s.whileDeleting(q, func() error { return s.Store.Peerings.CanEstablish(ctx, in.PeerName) }); err != nil {
+		return err
+	}
+	secret, err := s.exchange(ctx, token)
+	if err != nil {
+		return err
+	}
+	_, err = s.Store.Peerings.Establish(ctx, q.Actor, store.Establishing{
+		Name:             in.PeerName,
+		Meta:             in.Meta,
+		PeerID:           token.PeerID,
+		ServerName:       token.ServerName,
+		ServerAddresses:  token.ServerAddresses,
+		ManualAddresses:  token.ManualServerAddresses,
+		CAPems:           token.CA,
+		RemoteDatacenter: token.Remote.Datacenter,
+		ID:               certs.NewUUID(),
+	}, secret)
+	if err != nil {
+		return err
+	}
+	return writeJSON(q, struct{}{})
+}
+
+// notOwn refuses a token of this very cluster.
+func (s *service) notOwn(ctx context.Context, token *PeeringToken) error {
+	datacenter, err := s.Store.Settings.Datacenter(ctx)
+	if err != nil {
+		return err
+	}
+	if token.ServerName == certs.PeeringName(datacenter, s.ClusterID) {
+		return bad("cannot create a peering within the same cluster %q. Refer to the `exported-services` documentation "+
+			"if you want to export between partitions without peering", token.ServerName)
+	}
+	return nil
+}
+
+// exchange trades the secret of a token for a stream secret with the other cluster.
+func (s *service) exchange(ctx context.Context, token PeeringToken) (string, error) {
+	addresses := token.ManualServerAddresses
+	if len(addresses) == 0 {
+		addresses = token.ServerAddresses
+	}
+	if err := s.mayDialPeer(ctx, addresses); err != nil {
+		return "", err
+	}
+	secret, err := s.Peers.ExchangeSecret(ctx, addresses, token.ServerName, token.CA, token.PeerID,
+		token.EstablishmentSecret)
+	switch {
+	case errors.Is(err, store.ErrPeeringSecret):
+		return "", handlers.Fail(http.StatusForbidden, "a new peering token must be generated: "+err.Error())
+	case err != nil:
+		return "", handlers.Fail(http.StatusServiceUnavailable, err.Error())
+	}
+	return secret, nil
+}
+
+// mayDialPeer refuses a token none of whose addresses is in a network that this cluster dials. Host names are judged
+// when they are dialled.
+func (s *service) mayDialPeer(ctx context.Context, addresses []string) error {
+	var first error
+	for _, a := range addresses {
+		why, err := s.Peers.MayDial(ctx, a)
+		switch {
+		case err != nil:
+			return err
+		case why == nil:
+			return nil
+		case first == nil:
+			first = bad("%s is not a valid peering server address: %s; the setting %s says which networks are dialled", a, why,
+				store.SettingPeeringNetworks)
+		}
+	}
+	return first
+}
