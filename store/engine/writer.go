@@ -17,9 +17,11 @@ const (
 	// batchLimit bounds how many requests share a transaction, and so how long one commit can take.
 	batchLimit = 256
 	// gatherPause is the silence, and gatherAtMost the time, after which a batch is no longer waited for, at least. Where a
-	// commit takes long, a larger batch is worth more: it is an eighth and a half of what the last one took.
+	// commit takes long, a larger batch is worth more: it is an eighth and a half of what the last one took, but of no more
+	// than gatherWorth, so that a commit which got stuck does not delay those after it.
 	gatherPause  = time.Millisecond
 	gatherAtMost = 5 * time.Millisecond
+	gatherWorth  = 50 * time.Millisecond
 )
 
 // Write runs fn in a transaction on the leader and returns when a majority has committed it, or when it is
@@ -246,8 +248,9 @@ func (l *leadership) committed(b *batch, begin time.Time) error {
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
 	e := l.engine
-	l.took = time.Since(begin)
-	e.metrics.committed(l.took)
+	took := time.Since(begin)
+	l.took = min(took, gatherWorth)
+	e.metrics.committed(took)
 	e.metrics.batch.Observe(float64(len(b.changed)))
 	e.metrics.refused.Add(float64(len(b.refused)))
 	e.changes.advance(b.rev, b.work.tables)
