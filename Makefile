@@ -25,7 +25,7 @@ run: build
 	@./muster dev --data ./data
 
 test: setup-test build
-	$(GO) test -tags $(TAGS) -race -p 1 -timeout 15m $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test -tags $(TAGS) -race -p 2 -timeout 15m $$($(GO) list ./... | grep -v /e2e)
 	$(GO) test -tags $(TAGS) -parallel 3 -timeout 25m ./e2e
 	$(GO) test -tags $(TAGS) -timeout 10m ./e2e/faults
 	$(GO) test -tags $(TAGS) -timeout 5m -parallel 3 ./e2e/docs
