@@ -20,12 +20,27 @@ type transferNote struct {
 	Name     string `json:"name"`
 	Remote   string `json:"remote"`
 	Request  string `json:"request"`
+	Since    uint64 `json:"since"` // a revision of before the hand-over
 }
 
-// Transferred finds out who leads after a hand-over to a member, and has it note the outcome in the audit: a member
-// that answers this accepts writes. It blocks until one does or ctx ends, and then returns the error of the last try.
-func (c *Cluster) Transferred(ctx context.Context, actor store.Actor, to uint64) (leads uint64, err error) {
-	note, err := json.Marshal(transferNote{to, actor.Accessor, actor.Name, actor.Remote, actor.RequestID})
+// transferOutcome is the answer: whether the member has led since then.
+type transferOutcome struct {
+	Took bool `json:"took"`
+}
+
+// Transferred finds out what came of a hand-over to a member that began after a revision, and has the one that leads note it
+// in the audit: a member that answers this accepts writes. It returns the member that leadership went to, from which it
+// may have gone on already, or else the one that leads. It blocks until one does or ctx ends, and then returns the error of
+// the last try.
+func (c *Cluster) Transferred(ctx context.Context, actor store.Actor, to, since uint64) (leads uint64, err error) {
+	note, err := json.Marshal(transferNote{
+		To:       to,
+		Accessor: actor.Accessor,
+		Name:     actor.Name,
+		Remote:   actor.Remote,
+		Request:  actor.RequestID,
+		Since:    since,
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -33,13 +48,17 @@ func (c *Cluster) Transferred(ctx context.Context, actor store.Actor, to uint64)
 		if leads, err = c.Store.AwaitLeader(ctx); err != nil {
 			return 0, err
 		}
+		var out transferOutcome
 		if leads == c.Store.NodeID() {
 			actor.IdempotencyKey, actor.RequestHash = "", ""
-			err = c.Store.Audit.NoteTransferred(ctx, actor, to)
+			out.Took, err = c.Store.Audit.NoteTransferred(ctx, actor, to, since)
 		} else {
-			err = c.Transport.Call(ctx, http.MethodPost, leads, pathTransferred, bytes.NewReader(note), nil)
+			err = c.Transport.Call(ctx, http.MethodPost, leads, pathTransferred, bytes.NewReader(note), &out)
 		}
-		if err == nil {
+		switch {
+		case err == nil && out.Took:
+			return to, nil
+		case err == nil:
 			return leads, nil
 		}
 		select {
@@ -63,7 +82,8 @@ func (c *Cluster) serveTransferred(w http.ResponseWriter, r *http.Request) {
 		RequestID: note.Request,
 		NodeID:    transport.MemberID(r.Context()),
 	}
-	serveLeader(c.member, w, r, func(ctx context.Context, _ uint64) (struct{}, error) {
-		return struct{}{}, c.Store.Audit.NoteTransferred(ctx, actor, note.To)
+	serveLeader(c.member, w, r, func(ctx context.Context, _ uint64) (transferOutcome, error) {
+		took, err := c.Store.Audit.NoteTransferred(ctx, actor, note.To, note.Since)
+		return transferOutcome{took}, err
 	})
 }

@@ -332,17 +332,33 @@ func (au Audit) NoteTransfer(ctx context.Context, actor Actor, to uint64) error 
 	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "asked for") })
 }
 
-// NoteTransferred writes the audit row of how a hand-over to a member has ended. The member that leads now, and accepts
-// writes, is the one that writes it, and the object of the row.
-func (au Audit) NoteTransferred(ctx context.Context, actor Actor, to uint64) error {
-	return au.s.Write(ctx, actor, func(tx *Tx) error {
+// NoteTransferred writes the audit row of how a hand-over to a member has ended, and reports whether that member has led
+// since a revision of before it; leadership may have gone on from it already. The member that leads now, and accepts
+// writes, is the one that writes the row, and its object.
+func (au Audit) NoteTransferred(ctx context.Context, actor Actor, to, since uint64) (took bool, err error) {
+	err = au.s.Write(ctx, actor, func(tx *Tx) error {
+		if took = to == au.s.cfg.NodeID; !took && since > 0 {
+			if took, err = tx.ledSince(to, since); err != nil {
+				return err
+			}
+		}
 		row := AuditRow{Actor: tx.actor.String(), NodeID: tx.actor.NodeID, Remote: tx.actor.Remote,
 			Action: "leader.transferred", Object: nodeObject(au.s.cfg.NodeID), Outcome: outcomeOK}
-		if to != au.s.cfg.NodeID {
+		switch {
+		case took && to != au.s.cfg.NodeID:
+			row.Detail = fmt.Sprintf("node %d has led since; node %d leads", to, au.s.cfg.NodeID)
+		case !took:
 			row.Outcome, row.Detail = outcomeRefused, fmt.Sprintf("node %d was asked for; node %d leads", to, au.s.cfg.NodeID)
 		}
 		return tx.auditRow(row)
 	})
+	return took, err
+}
+
+// ledSince reports whether a member has begun to lead after a revision.
+func (t *Tx) ledSince(nodeID, revision uint64) (bool, error) {
+	return t.get("SELECT 1 FROM audit WHERE revision > ? AND action = 'leader.elected' AND object = ?",
+		[]any{revision, nodeObject(nodeID)}, new(int))
 }
 
 // NoteBackup writes the audit row of a backup that the owner of a member's files takes.

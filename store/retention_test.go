@@ -139,3 +139,37 @@ func TestHistoryIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestTransferThatWentOn: a member that leadership was handed to and that has handed it on has taken over all the same.
+func TestTransferThatWentOn(t *testing.T) {
+	c := newTestCluster(t, 1)
+	l := c.leader()
+	actor := Actor{Name: "test"}
+	since := l.Revision()
+	note := func(to uint64) bool {
+		t.Helper()
+		took, err := l.Audit.NoteTransferred(bg, actor, to, since)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return took
+	}
+	if note(9) {
+		t.Error("node 9 has never led")
+	}
+	if !note(l.NodeID()) {
+		t.Error("this member leads")
+	}
+	if err := l.Write(bg, actor, func(tx *Tx) error { return tx.audit("leader.elected", nodeObject(9), "epoch 9") }); err != nil {
+		t.Fatal(err)
+	}
+	if !note(9) {
+		t.Error("node 9 has led")
+	}
+	if since = l.Revision(); note(9) {
+		t.Error("node 9 has led before, not since")
+	}
+	if got := integers(t, l, "SELECT count(*) FROM audit WHERE action = 'leader.transferred' AND outcome = 'refused'"); got[0] != 2 {
+		t.Errorf("%d refused outcomes, want 2", got[0])
+	}
+}

@@ -40,8 +40,9 @@ type Cluster interface {
 	// Reachable returns why a member does not answer now, CanLead why leadership must not go to it now.
 	Reachable(ctx context.Context, nodeID uint64) error
 	CanLead(ctx context.Context, nodeID uint64) error
-	// Transferred returns who leads, and accepts writes, after a hand-over to a member, once the outcome is in the audit.
-	Transferred(ctx context.Context, actor store.Actor, to uint64) (uint64, error)
+	// Transferred returns the member that leadership went to in a hand-over that began after a revision, or else the one that
+	// leads, once the outcome is in the audit.
+	Transferred(ctx context.Context, actor store.Actor, to, since uint64) (uint64, error)
 
 	Autopilot() autopilot.State // the leader's view
 	StorageFault() string       // why this member does not store, a clause of a sentence; empty when it does

@@ -154,6 +154,7 @@ func (s *service) transferTo(q *handlers.Request, to *store.Member) error {
 	if err := s.Cluster.CanLead(q.Context(), to.NodeID); err != nil {
 		return failed("%v", err)
 	}
+	since := s.Store.Revision()
 	// The request is in the audit before leadership moves: afterwards this member can write no more.
 	if err := s.Store.Audit.NoteTransfer(q.Context(), q.Actor, to.NodeID); err != nil {
 		return err
@@ -172,7 +173,7 @@ func (s *service) transferTo(q *handlers.Request, to *store.Member) error {
 	}
 	after, cancel := context.WithTimeout(q.Context(), transferSettles)
 	defer cancel()
-	switch leads, err := s.Cluster.Transferred(after, q.Actor, to.NodeID); {
+	switch leads, err := s.Cluster.Transferred(after, q.Actor, to.NodeID, since); {
 	case err != nil:
 		s.Logger.Warn("transfer", "to", to.NodeID, "err", err)
 		return store.ErrUnknownOutcome

@@ -133,7 +133,7 @@ func (c *Cluster) DiskRoom() int64 {
 	return c.Room()
 }
 
-func (c *Cluster) Transferred(context.Context, store.Actor, uint64) (uint64, error) {
+func (c *Cluster) Transferred(context.Context, store.Actor, uint64, uint64) (uint64, error) {
 	if c.Leads == nil {
 		return 1, nil
 	}
