@@ -58,6 +58,7 @@ type Store struct {
 	Authorities  Authorities
 	Certificates Certificates
 	Settings     Settings
+	Workloads    Workloads
 	Audit        Audit
 	Events       Events
 	Archives     Archives
@@ -237,6 +238,8 @@ type (
 	Authorities struct{ s *Store }
 	// Certificates are the leaves that the authorities have issued.
 	Certificates struct{ s *Store }
+	// Workloads are software that gets identities.
+	Workloads struct{ s *Store }
 	// Settings are what operators and members have set, by name.
 	Settings struct{ s *Store }
 	// Audit says who did what.
@@ -261,6 +264,7 @@ func (s *Store) bind() {
 	s.Authorities = Authorities{s}
 	s.Certificates = Certificates{s}
 	s.Settings = Settings{s}
+	s.Workloads = Workloads{s}
 	s.Audit = Audit{s}
 	s.Events = Events{s}
 	s.Archives = Archives{s}
