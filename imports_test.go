@@ -46,7 +46,7 @@ var arrows = map[string][]string{
 	"handlers/native/ui":           family(),
 	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "store"}, // for tests
 
-	"cluster":           {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport",
+	"cluster": {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport",
 		"cluster/workload", "store"},
 	"cluster/autopilot": {},
 	"cluster/datadir":   {"cluster/transport", "store"},

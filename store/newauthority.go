@@ -237,9 +237,14 @@ func (as Authorities) BeginWorkload(ctx context.Context, actor Actor) error {
 var ErrNoWorkloadCA = errors.New("the cluster has no authority for identities of software yet; try again in a moment")
 
 // TrustBundle returns what others verify the identities of this cluster's software with. It needs no key, so that any
-// member has it from its mirror.
-func (as Authorities) TrustBundle(ctx context.Context, c Consistency) (*spiffebundle.Bundle, error) {
-	return recall(ctx, as.s, c, "trust-bundle", []string{"authorities", "jwt_authorities"}, (*View).trustBundle)
+// member has it from its mirror, with or without a leader.
+func (as Authorities) TrustBundle(ctx context.Context) (*spiffebundle.Bundle, error) {
+	tables := []string{"authorities", "jwt_authorities"}
+	b, err := recall(ctx, as.s, AsLeader, "trust-bundle", tables, (*View).trustBundle)
+	if errors.Is(err, ErrNotLeader) {
+		b, err = recall(ctx, as.s, Stale, "", nil, (*View).trustBundle)
+	}
+	return b, err
 }
 
 func (v *View) trustBundle() (*spiffebundle.Bundle, error) {

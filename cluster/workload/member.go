@@ -39,7 +39,7 @@ func (m *Member) Workloads(ctx context.Context) ([]store.Workload, error) {
 
 // Bundle returns what identities of this cluster are verified with.
 func (m *Member) Bundle(ctx context.Context) (*spiffebundle.Bundle, error) {
-	return own(ctx, m.Store.Authorities.TrustBundle)
+	return m.Store.Authorities.TrustBundle(ctx)
 }
 
 // PeerBundles lists the trust bundles of other clusters.
