@@ -20,6 +20,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"muster/certs"
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -321,7 +322,7 @@ func (w *svidWriter) write(x *workloadapi.X509Context) error {
 	if err := certs.WriteFile(filepath.Join(w.dir, "svid.pem"), chain, 0o644); err != nil {
 		return err
 	}
-	return w.env.done("%s is written to %s; it expires at %s", s.ID, w.dir, cell(s.Certificates[0].NotAfter))
+	return w.env.done("%s is written to %s; it expires at %s", s.ID, w.dir, console.Cell(s.Certificates[0].NotAfter))
 }
 
 func newWorkloadJWTCommand(env *environment) *cobra.Command {
@@ -354,7 +355,7 @@ func newWorkloadJWTCommand(env *environment) *cobra.Command {
 				return workloadError(err)
 			}
 			return env.secret(map[string]any{"spiffeId": s.ID.String(), "token": s.Marshal(), "expiresAt": s.Expiry},
-				s.Marshal(), "%s until %s", s.ID, cell(s.Expiry))
+				s.Marshal(), "%s until %s", s.ID, console.Cell(s.Expiry))
 		},
 	}
 	flags := cmd.Flags()
