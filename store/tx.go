@@ -200,9 +200,6 @@ func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again fun
 // remember keeps what a request is answered.
 func (s *Store) remember(tx *Tx, result any) error {
 	actor := tx.actor
-	if err := tx.boundAnswers(); err != nil {
-		return err
-	}
 	text, err := json.Marshal(result)
 	if err != nil {
 		return err
@@ -213,6 +210,9 @@ func (s *Store) remember(tx *Tx, result any) error {
 	}
 	sealed, generation, err := s.keys.seal(idempotencySeal(actor), plain)
 	if err != nil {
+		return err
+	}
+	if err := tx.boundAnswers(len(sealed)); err != nil {
 		return err
 	}
 	return tx.exec(`INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?)

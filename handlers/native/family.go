@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"muster/api"
+	"muster/certs"
 	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
@@ -50,12 +51,13 @@ type Settings interface {
 type service struct {
 	Config
 	members membership.Members
+	crls    *crls
 }
 
 // New returns the endpoints as a family, with the common envelope. It answers for all paths that no other family
 // claims.
 func New(cfg Config) *handlers.Family {
-	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}}
+	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}, &crls{make(chan struct{}, 1), map[certs.Kind]crl{}}}
 	f := handlers.Enveloped("native")
 	f.Paths, f.Routes = []string{"", "/api/v1/cluster/join-"}, s.routes()
 	return f

@@ -66,7 +66,7 @@ func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) 
 	want = store.JoinToken{
 		Format:   f.Text("format", false, 0, 16),
 		BindCIDR: f.Text("bindCidr", false, 0, 64),
-		BindName: f.Text("bindName", false, 0, 128),
+		BindName: f.Line("bindName", false, 0, 128),
 		BindKey:  f.Text("bindKey", false, 0, 64),
 		NodeID:   uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)),
 		Mode:     f.Text("mode", false, 0, 16),
