@@ -11,6 +11,7 @@ import (
 
 	"muster/certs"
 	"muster/store/engine"
+	"muster/store/foreign"
 )
 
 // Detached says what a new cluster has taken over from the replica of a member of another one.
@@ -80,7 +81,7 @@ func newScratch(ctx context.Context, path string) (*scratch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makeSchema(ctx, db, LatestSchema()); err != nil {
+	if err := foreign.Migrate(ctx, db, LatestSchema()); err != nil {
 		db.Close()
 		return nil, err
 	}
