@@ -125,7 +125,7 @@ func (t *Tx) boundPeerings() error {
 }
 
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
-// those of members make room for each other, looked at now and then: counting costs.
+// those that older members make room for each other, looked at now and then: counting costs.
 func (t *Tx) boundAnswers(size int) error {
 	err := t.boundBytes(size, maxAnswers, "answers remembered for the Idempotency-Keys",
 		"SELECT ifnull(sum(length(sealed)), 0) FROM idempotency WHERE accessor = ?", t.actor.Accessor)
@@ -133,9 +133,11 @@ func (t *Tx) boundAnswers(size int) error {
 		if err != nil {
 			return t.exec("DELETE FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.'", t.actor.Accessor)
 		}
-		if t.Rev%64 != 0 {
+		key := AutoKey + t.actor.Accessor
+		if t.counts.add(key, 2*autoAnswers) {
 			return nil
 		}
+		t.counts.set(key, autoAnswers)
 		var oldest string // that stays
 		many, err := t.get("SELECT key FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.' "+
 			"ORDER BY key DESC LIMIT 1 OFFSET ?",
