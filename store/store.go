@@ -70,6 +70,8 @@ type Store struct {
 	counts counts
 	keys   keyring
 
+	repeated map[string]bool // keys of requests that members have repeated in this leadership; the writer's own
+
 	inventories inventories
 	queries     chan struct{} // bounds how many statements of callers run at once
 }
@@ -117,6 +119,7 @@ func (s *Store) hooks() engine.Hooks {
 	h := engine.Hooks{
 		Prepare: func(v *engine.View) error {
 			s.counts.forget()
+			s.repeated = nil
 			if err := s.events.takeUp(view(v)); err != nil {
 				return fmt.Errorf("read the newest events: %w", err)
 			}
