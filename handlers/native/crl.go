@@ -14,15 +14,15 @@ func (s *service) transportCRL(q *handlers.Request) error { return s.crl(q, cert
 // back. It is for software that has enrolled; members know by themselves.
 func (s *service) crl(q *handlers.Request, kind certs.Kind) error {
 	ctx := q.Context()
-	list, err := s.Store.Certificates.Revoked(ctx, store.Linearisable, kind)
+	list, err := s.Certificates.Revoked(ctx, store.Linearisable, kind)
 	if err != nil {
 		return err
 	}
-	ca, err := s.Store.Authorities.Issuing(ctx, store.AsLeader, kind)
+	ca, err := s.Authorities.Issuing(ctx, store.AsLeader, kind)
 	if err != nil {
 		return err
 	}
-	der, err := ca.SignCRL(list, s.Store.Revision(), s.Now())
+	der, err := ca.SignCRL(list, s.Replica.Revision(), s.Now())
 	if err != nil {
 		return err
 	}
