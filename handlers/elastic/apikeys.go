@@ -78,7 +78,7 @@ func (s *service) createAPIKey(q *handlers.Request) error {
 		return err
 	}
 	q.OwnKey(&k, ttl)
-	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
+	if k, err = s.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	type answer struct {

@@ -52,14 +52,14 @@ func (s *service) createAPIToken(q *handlers.Request) error {
 	t.ExpiresAt = q.NoLonger(t.ExpiresAt)
 	t.Secret = certs.NewSecret()
 	t.SecretHash = certs.HashSecret(t.Secret)
-	if t, err = s.Store.APITokens.Create(q.Context(), q.Actor, t); err != nil {
+	if t, err = s.APITokens.Create(q.Context(), q.Actor, t); err != nil {
 		return err
 	}
 	return q.Result(http.StatusCreated, showAPIToken(&t))
 }
 
 func (s *service) listAPITokens(q *handlers.Request) error {
-	tokens, err := s.Store.APITokens.List(q.Context(), q.Consistency())
+	tokens, err := s.APITokens.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (s *service) listAPITokens(q *handlers.Request) error {
 }
 
 func (s *service) deleteAPIToken(q *handlers.Request) error {
-	if err := s.Store.APITokens.Delete(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.APITokens.Delete(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "API token revoked"})

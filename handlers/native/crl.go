@@ -23,6 +23,8 @@ type crls struct {
 	m    map[certs.Kind]crl
 }
 
+func newCRLs() *crls { return &crls{make(chan struct{}, 1), map[certs.Kind]crl{}} }
+
 type crl struct {
 	der   []byte
 	after uint64 // the revision of the last change that it knows
@@ -32,7 +34,7 @@ type crl struct {
 // crl lists the certificates of an authority that are revoked: of removed members and of enrollments that were taken
 // back. It is for software that has enrolled; members know by themselves.
 func (s *service) crl(q *handlers.Request, kind certs.Kind) error {
-	if err := s.Store.Confirm(q.Context()); err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
 	der, err := s.signedCRL(q.Context(), kind)
@@ -51,7 +53,7 @@ func (s *service) signedCRL(ctx context.Context, kind certs.Kind) ([]byte, error
 	case <-ctx.Done():
 		return nil, handlers.Later("the list is being made; try again")
 	}
-	after, now := s.Store.ChangedAt("certificates", "authorities"), s.Now()
+	after, now := s.Replica.ChangedAt("certificates", "authorities"), s.Now()
 	if last, ok := s.crls.m[kind]; ok && last.after == after && now.Sub(last.made).Abs() < crlFor {
 		return last.der, nil
 	}
@@ -63,13 +65,13 @@ func (s *service) signedCRL(ctx context.Context, kind certs.Kind) ([]byte, error
 }
 
 func (s *service) newCRL(ctx context.Context, kind certs.Kind) ([]byte, error) {
-	list, err := s.Store.Certificates.Revoked(ctx, store.AsLeader, kind)
+	list, err := s.Certificates.Revoked(ctx, store.AsLeader, kind)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := s.Store.Authorities.Issuing(ctx, store.AsLeader, kind)
+	ca, err := s.Authorities.Issuing(ctx, store.AsLeader, kind)
 	if err != nil {
 		return nil, err
 	}
-	return ca.SignCRL(list, s.Store.Revision(), s.Now())
+	return ca.SignCRL(list, s.Replica.Revision(), s.Now())
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"muster/api"
-	"muster/certs"
 	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
@@ -17,13 +16,27 @@ import (
 
 // Config is what the endpoints need.
 type Config struct {
-	Store     *store.Store
-	Cluster   Cluster
-	Settings  Settings
-	Tokens    *store.JoinTokenMint
-	ClusterID string
-	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
-	Now       func() time.Time
+	Replica      Replica
+	APIKeys      APIKeys
+	APITokens    APITokens
+	Audit        Audit
+	Authorities  Authorities
+	Certificates Certificates
+	Enrollments  Enrollments
+	JoinTokens   JoinTokens
+	Keys         Keys
+	Leases       Leases
+	Members      Members
+	Peerings     Peerings
+	Secrets      Secrets
+	Settings     Settings
+	Cluster      Cluster
+	Autopilot    Autopilot
+	Tokens       Tokens
+	NodeTokens   NodeTokens
+	ClusterID    string
+	Chain        func() [][]byte // what the API listener presents, DER, the leaf first
+	Now          func() time.Time
 }
 
 // Cluster is what the endpoints ask of the loops of the cluster.
@@ -40,8 +53,8 @@ type Cluster interface {
 	Installed(ctx context.Context) (store.Installed, map[uint64]string, error)
 }
 
-// Settings are those of autopilot.
-type Settings interface {
+// Autopilot are the settings of autopilot.
+type Autopilot interface {
 	// Get returns the configuration and the revision that last changed it, 0 for never.
 	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
 	// Merge returns the configuration with the fields of a JSON object changed, checked.
@@ -50,14 +63,14 @@ type Settings interface {
 
 type service struct {
 	Config
-	members membership.Members
-	crls    *crls
+	membership membership.Members
+	crls       *crls
 }
 
 // New returns the endpoints as a family, with the common envelope. It answers for all paths that no other family
 // claims.
 func New(cfg Config) *handlers.Family {
-	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}, &crls{make(chan struct{}, 1), map[certs.Kind]crl{}}}
+	s := &service{cfg, membership.Members{Replica: cfg.Replica, Members: cfg.Members, Cluster: cfg.Cluster}, newCRLs()}
 	f := handlers.Enveloped("native")
 	f.Paths, f.Routes = []string{"", "/api/v1/cluster/join-"}, s.routes()
 	return f

@@ -123,11 +123,11 @@ func checkBinding(t *store.JoinToken) error {
 }
 
 func (s *service) listJoinTokens(q *handlers.Request) error {
-	tokens, err := s.Store.JoinTokens.List(q.Context(), q.Consistency())
+	tokens, err := s.JoinTokens.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
-	uses, err := s.Store.JoinTokens.Uses(q.Context(), q.Consistency())
+	uses, err := s.JoinTokens.Uses(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (s *service) listJoinTokens(q *handlers.Request) error {
 }
 
 func (s *service) revokeJoinToken(q *handlers.Request) error {
-	if err := s.Store.JoinTokens.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.JoinTokens.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Join token revoked"})

@@ -56,7 +56,7 @@ func (s *service) putLease(q *handlers.Request) error {
 	if f.Err != nil {
 		return f.Err
 	}
-	l, created, err := s.Store.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind},
+	l, created, err := s.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind},
 		time.Duration(ttl)*time.Second)
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func (s *service) deleteLease(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.Leases.Delete(q.Context(), q.Actor, id); err != nil {
+	if err := s.Leases.Delete(q.Context(), q.Actor, id); err != nil {
 		return err
 	}
 	s.Cluster.Wake() // a drain may be waiting for it
@@ -81,11 +81,11 @@ func (s *service) deleteLease(q *handlers.Request) error {
 }
 
 func (s *service) listLeases(q *handlers.Request) error {
-	node, err := s.members.Filter(q, "nodeId")
+	node, err := s.membership.Filter(q, "nodeId")
 	if err != nil {
 		return err
 	}
-	leases, err := s.Store.Leases.List(q.Context(), q.Consistency(), node)
+	leases, err := s.Leases.List(q.Context(), q.Consistency(), node)
 	if err != nil {
 		return err
 	}
