@@ -25,8 +25,72 @@ type Actor struct {
 	Request   string // method and pattern of the path
 	Peer      bool   // what another cluster has said is the cause
 
-	IdempotencyKey string // of the request, or empty
-	RequestHash    string // what the key stands for: a repetition must be the same request
+	IdempotencyKey string   // of the request, or empty
+	RequestHash    string   // what the key stands for: a repetition must be the same request
+	Attempt        *Attempt // of a request that another member has passed on under a key of its own, or nil
+}
+
+// Attempt is one of the attempts at a request that a member passes on to the leader, and repeats under the same key until
+// its outcome is known. What it makes is told to that member ahead of the commit, instead of being remembered in the
+// database: when the leader is lost on the way, the audit tells the next one whether it was committed, and the member
+// has the answer.
+type Attempt struct {
+	Epoch uint64            // of the leadership that it is meant for; another one refuses it
+	Again bool              // an earlier one may have been carried out
+	Since uint64            // a revision that was committed before the first one was sent
+	Made  []byte            // what an earlier one has told; nil: nothing
+	Tell  func(made []byte) // nil: nobody wants to know. It must not block
+}
+
+type attemptKey struct{}
+
+// WithAttempt returns the context of a request that is passed on.
+func WithAttempt(ctx context.Context, a *Attempt) context.Context {
+	return context.WithValue(ctx, attemptKey{}, a)
+}
+
+// AttemptOf returns the attempt of a request, nil for one that is none.
+func AttemptOf(ctx context.Context) *Attempt {
+	a, _ := ctx.Value(attemptKey{}).(*Attempt)
+	return a
+}
+
+// ErrAnswerLost is for a request that was carried out and whose answer nobody has any more.
+var ErrAnswerLost = fmt.Errorf("%w: it was carried out, and its answer was lost with the leader", ErrUnknownOutcome)
+
+// claim refuses an attempt that is meant for another leadership, or that its member has given up and repeated since. The
+// next leadership knows of all that was committed before it, so it is enough to remember the repeated ones of this one.
+func (s *Store) claim(t *Tx, actor Actor) error {
+	a := actor.Attempt
+	switch {
+	case a == nil:
+	case a.Epoch != t.tx.Epoch:
+		return ErrNotLeader
+	case a.Again:
+		if s.repeated == nil || len(s.repeated) >= maxRepeated {
+			s.repeated = map[string]bool{}
+		}
+		s.repeated[actor.IdempotencyKey] = true
+	case s.repeated[actor.IdempotencyKey]:
+		return ErrNotLeader
+	}
+	return nil
+}
+
+const maxRepeated = 100_000
+
+// carriedOut finds what an earlier attempt has made, nil when there was none that was committed.
+func (v *View) carriedOut(actor Actor) (*remembrance, error) {
+	a := actor.Attempt
+	found, err := v.get("SELECT revision FROM audit WHERE revision > ? AND request_id = ? LIMIT 1",
+		[]any{a.Since, actor.IdempotencyKey}, new(uint64))
+	switch {
+	case err != nil || !found:
+		return nil, err
+	case a.Made == nil:
+		return nil, ErrAnswerLost
+	}
+	return &remembrance{RequestHash: actor.RequestHash, Result: a.Made}, nil
 }
 
 // Auto reports whether the Idempotency-Key is one that a member has made.
@@ -163,9 +227,15 @@ var errOutdated = errors.New("store: the answer has lost its worth")
 // makeOnceUnless is makeOnce for results that may have lost their worth: again refuses to return one once more.
 func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error,
 	fn func(*Tx) (T, error)) (result T, err error) {
+	if actor.IdempotencyKey != "" && actor.Attempt != nil {
+		actor.RequestID = actor.IdempotencyKey
+	}
 	err = s.Write(ctx, actor, func(tx *Tx) error {
 		if actor.IdempotencyKey == "" {
 			result, err = fn(tx)
+			return err
+		}
+		if err := s.claim(tx, actor); err != nil {
 			return err
 		}
 		old, err := s.answered(&tx.View, actor)
@@ -202,12 +272,15 @@ func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again fun
 // remember keeps what a request is answered.
 func (s *Store) remember(tx *Tx, result any) error {
 	actor := tx.actor
-	if err := tx.boundAnswers(); err != nil {
-		return err
-	}
 	text, err := json.Marshal(result)
 	if err != nil {
 		return err
+	}
+	if a := actor.Attempt; a != nil {
+		if a.Tell != nil {
+			a.Tell(text)
+		}
+		return nil
 	}
 	plain, err := json.Marshal(remembrance{RequestHash: actor.RequestHash, Result: text})
 	if err != nil {
@@ -215,6 +288,9 @@ func (s *Store) remember(tx *Tx, result any) error {
 	}
 	sealed, generation, err := s.keys.seal(idempotencySeal(actor), plain)
 	if err != nil {
+		return err
+	}
+	if err := tx.boundAnswers(len(sealed)); err != nil {
 		return err
 	}
 	return tx.exec(`INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?)
@@ -242,13 +318,22 @@ func idempotencySeal(actor Actor) string {
 
 // answered finds what a request of this key was answered before; nil when there was none.
 func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
+	a := actor.Attempt
+	if a != nil && !a.Again {
+		return nil, nil
+	}
 	var sealed []byte
 	var generation uint64
 	known, err := v.get("SELECT sealed, dek_generation FROM idempotency "+
 		"WHERE accessor = ? AND key = ? AND created_at >= ?",
 		[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(v.Now.Add(-rememberFor))}, &sealed, &generation)
-	if err != nil || !known {
+	switch {
+	case err != nil:
 		return nil, err
+	case !known && a != nil: // an older leader would have remembered it
+		return v.carriedOut(actor)
+	case !known:
+		return nil, nil
 	}
 	plain, err := s.keys.open(idempotencySeal(actor), generation, sealed)
 	if err != nil {

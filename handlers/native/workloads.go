@@ -45,7 +45,7 @@ func (s *service) createWorkload(q *handlers.Request) error {
 	if f.Err != nil {
 		return f.Err
 	}
-	w, created, err := s.Store.Workloads.Create(q.Context(), q.Actor, s.ClusterID, w)
+	w, created, err := s.Workloads.Create(q.Context(), q.Actor, s.ClusterID, w)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (s *service) createWorkload(q *handlers.Request) error {
 }
 
 func (s *service) listWorkloads(q *handlers.Request) error {
-	list, err := s.Store.Workloads.List(q.Context(), q.Consistency())
+	list, err := s.Workloads.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (s *service) listWorkloads(q *handlers.Request) error {
 }
 
 func (s *service) getWorkload(q *handlers.Request) error {
-	w, err := s.Store.Workloads.Get(q.Context(), q.Consistency(), q.Vars()["id"])
+	w, err := s.Workloads.Get(q.Context(), q.Consistency(), q.Vars()["id"])
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (s *service) getWorkload(q *handlers.Request) error {
 }
 
 func (s *service) deleteWorkload(q *handlers.Request) error {
-	if err := s.Store.Workloads.Delete(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.Workloads.Delete(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Workload deleted"})
@@ -86,7 +86,7 @@ func (s *service) deleteWorkload(q *handlers.Request) error {
 // trustBundle publishes what identities of this cluster's software are verified with (SPIFFE Federation, section 5.1). Any
 // member has it, with or without a leader.
 func (s *service) trustBundle(q *handlers.Request) error {
-	bundle, err := s.Store.Authorities.TrustBundle(q.Context())
+	bundle, err := s.Authorities.TrustBundle(q.Context())
 	if errors.Is(err, store.ErrNoWorkloadCA) {
 		return handlers.Fail(http.StatusServiceUnavailable, err.Error())
 	}
