@@ -13,7 +13,7 @@ import (
 // like that the member would forget what it has confirmed and for whom it has voted: entries that were answered could be lost,
 // and two leaders elected in one term. That it votes its replica says, which lies beside the log. A stand-by gets all again.
 func (d *Dir) CheckLog(n *Node) error {
-	role, err := store.MirrorRole(d.file(mirrorFile), n.NodeID)
+	role, err := store.MirrorRole(d.file(MirrorFile), n.NodeID)
 	if err != nil || role != store.RoleVoter {
 		return nil // the mirror is only a copy: it must not stand in the way
 	}
