@@ -21,10 +21,10 @@ const RaftDir = "raft"
 
 // recoveryFile marks a directory whose Raft configuration was forced; the first leader afterwards settles the members
 // table by it.
-const (
-	recoveryFile = "recovery.json"
-	MirrorFile   = "muster.db"
-)
+const recoveryFile = "recovery.json"
+
+// MirrorFile is the mirror of the database, in the data directory.
+const MirrorFile = "muster.db"
 
 // RecoveryMember is a member as a survivor knows it.
 type RecoveryMember struct {
