@@ -320,6 +320,18 @@ func TestLostGround(t *testing.T) {
 	u.awaitSettled(t, first, 1, 2, 3)
 	u.lead(t, first)
 
+	recovered := 0
+	recovers := func() {
+		u.recovers(t, m, first)
+		recovered++
+		eventually(t, formed, "it is in the audit that it is back", func() error { // which the next fault needs to be news
+			a := u.do(first, "GET", "/api/v1/audit?action=member.healthy", "")
+			if strings.Count(a.body, `"member.healthy"`) < recovered {
+				return fmt.Errorf("%v", a)
+			}
+			return nil
+		})
+	}
 	away := m.file("raft.away")
 	if err := os.Rename(m.file("raft"), away); err != nil {
 		t.Fatal(err)
@@ -328,7 +340,7 @@ func TestLostGround(t *testing.T) {
 	if err := os.Rename(away, m.file("raft")); err != nil {
 		t.Fatal(err)
 	}
-	u.recovers(t, m, first)
+	recovers()
 
 	limit := func(to uint64) {
 		if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: to, Max: unix.RLIM_INFINITY}, nil); err != nil {
@@ -338,7 +350,7 @@ func TestLostGround(t *testing.T) {
 	limit(1 << 20)
 	u.fails(t, m, first, "its process may not write files as large as it needs (RLIMIT_FSIZE, LimitFSIZE)")
 	limit(unix.RLIM_INFINITY)
-	u.recovers(t, m, first)
+	recovers()
 
 	dir, err := os.Open(m.dir)
 	if err != nil {
