@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"muster/api"
+	"muster/cluster/backup"
 	"muster/cluster/datadir"
 	"muster/cluster/peering"
 	"muster/cluster/transport"
@@ -80,6 +81,7 @@ type Cluster struct {
 	events     *events
 	historian  *historian
 	peers      *peering.Streams
+	backups    *backup.Maker
 
 	told sync.Map // removed members that the others have been told of
 	stop context.CancelFunc
@@ -115,6 +117,7 @@ func Start(cfg Config) *Cluster {
 		Loopback:  dialpolicy.OnLoopback(cfg.Self.RaftAddress),
 		Logger:    cfg.Logger,
 	})
+	c.backups = backup.NewMaker(c.backupConfig())
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
 	for _, loop := range []func(context.Context){
@@ -136,10 +139,14 @@ func Start(cfg Config) *Cluster {
 // Peerings are this member's streams to other clusters.
 func (c *Cluster) Peerings() *peering.Streams { return c.peers }
 
+// Backups are the files that this member writes and reads for the leader.
+func (c *Cluster) Backups() *backup.Maker { return c.backups }
+
 // Close ends the loops and waits for them.
 func (c *Cluster) Close() {
 	c.stop()
 	close(c.events.closing)
+	c.backups.Close()
 	c.done.Wait()
 	c.Book.Save()
 }
@@ -204,6 +211,7 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.events.serve)
 	mux.HandleFunc("GET "+pathFigures, c.historian.serve)
+	c.backups.Register(mux)
 	return mux
 }
 

@@ -64,6 +64,9 @@ func (t *term) run(ctx context.Context) {
 	pruning := make(chan struct{})
 	go func() { defer close(pruning); t.pruneAudit(ctx) }()
 	defer func() { <-pruning }()
+	saving := make(chan struct{})
+	go func() { defer close(saving); t.saves().Run(ctx) }()
+	defer func() { <-saving }()
 	defer t.hooks.done.Wait()
 	defer t.prober.done.Wait()
 	for {

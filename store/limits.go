@@ -188,6 +188,9 @@ var Sizes = []Size{
 	{"peering_tombstones", "ca_pems", "CA", 64 << 10},
 	{"peering_tombstones", "sealed", "the stream secret", 4096},
 
+	{"backups", "target", "backup.directory", 1024},
+	{"backups", "reason", "the reason", 2048},
+
 	{"idempotency", "key", "Idempotency-Key", 128},
 	{"idempotency", "sealed", "the answer, which an Idempotency-Key has the cluster remember,", 256 << 10},
 
@@ -229,6 +232,7 @@ var ownColumns = map[string][]string{
 	"peering_secrets":    {"peering_id", "establish_hash", "establish_expires_at", "pending_hash", "active_hash"},
 	"peer_members":       {"peering_id"},
 	"peering_tombstones": {"id", "pending_hash", "active_hash", "deleted_at"},
+	"backups":            {"id", "cause", "state", "tried", "name", "started_at", "finished_at", "sha256"},
 	"idempotency":        {"accessor", "created_at"},
 	"audit":              {"at", "action", "outcome"},
 	"unhealthy_members":  {"*"},
