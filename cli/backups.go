@@ -228,7 +228,7 @@ func (e *environment) verifyFile(ctx context.Context, name string, identities []
 	}
 	defer b.close()
 	if len(b.identities) == 0 {
-		return fmt.Errorf("%s is intact: checksums, format and database; with --identity, what is sealed in it is opened, too",
+		return e.done("%s is intact: checksums, format and database; with --identity, what is sealed in it is opened, too",
 			name)
 	}
 	if err := b.Rehearse(ctx, b.identities...); err != nil {

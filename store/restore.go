@@ -111,7 +111,9 @@ func (a *Archive) Rehearse(ctx context.Context, identities ...*age.X25519Identit
 }
 
 // Rehearse is the function of an archive with this member's identity.
-func (ar Archives) Rehearse(ctx context.Context, a *Archive) error { return a.Rehearse(ctx, ar.s.cfg.Identity) }
+func (ar Archives) Rehearse(ctx context.Context, a *Archive) error {
+	return a.Rehearse(ctx, ar.s.cfg.Identity)
+}
 
 // Restore makes what people have put into the cluster as it was in an archive of the same cluster, in one transaction.
 // What the cluster is stays: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are opened

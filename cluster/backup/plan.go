@@ -97,7 +97,9 @@ func (s State) LastGood() *store.Backup {
 	return &s.Backups[i]
 }
 
-func (s State) present(b store.Backup) bool { return b.State == store.BackupGood && s.Members[b.NodeID] }
+func (s State) present(b store.Backup) bool {
+	return b.State == store.BackupGood && s.Members[b.NodeID]
+}
 
 // Next is when the next backup is due by the schedule; planned is false when none is. After failures it is tried again
 // after a minute, two, four and so on, at most the interval or an hour.
