@@ -46,6 +46,11 @@ const (
 // Active reports whether the backup is not over.
 func (b *Backup) Active() bool { return b.State == BackupWaiting || b.State == BackupRunning }
 
+// Present reports whether the backup is good and its holder one of the members.
+func (b *Backup) Present(members map[uint64]bool) bool {
+	return b.State == BackupGood && members[b.NodeID]
+}
+
 const selectBackups = "SELECT id, cause, state, raft_node_id, tried, name, target, recipients, started_at, " +
 	"coalesce(finished_at, ''), size, sha256, state_revision, reason, created_rev FROM backups"
 

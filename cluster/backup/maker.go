@@ -24,7 +24,11 @@ import (
 // Maker writes and reads backups on this member, when the leader says so.
 type Maker struct {
 	Config
-	open func(target string) (target, error) // a test may open something else
+	self     uint64
+	archives archives
+	mirror   mirror
+	open     func(path string) (target, error)
+	stall    time.Duration // how long one operation of a target may take
 
 	ctx  context.Context // ends with the member
 	stop context.CancelFunc
@@ -32,12 +36,25 @@ type Maker struct {
 	job  *job // the last one
 }
 
+// archives is what it asks of the store's archives.
+type archives interface {
+	Backup(ctx context.Context, w io.Writer, recipients []string, binary string) (store.ArchiveMeta, error)
+	Read(ctx context.Context, r io.Reader, limits store.ArchiveLimits) (*store.Archive, error)
+	Rehearse(ctx context.Context, a *store.Archive) error
+}
+
+// mirror is the state as this member has it.
+type mirror interface {
+	Path() string
+	Revision() uint64
+	Changed() <-chan struct{}
+}
+
 // NewMaker returns the maker of this member; Close ends it.
 func NewMaker(cfg Config) *Maker {
-	m := &Maker{Config: cfg}
-	m.open = func(path string) (target, error) {
-		return openDirectory(path, strconv.FormatUint(cfg.Store.NodeID(), 10))
-	}
+	m := &Maker{Config: cfg, self: cfg.Store.NodeID(), archives: cfg.Store.Archives, mirror: cfg.Store.Mirror,
+		stall: stallAfter}
+	m.open = func(path string) (target, error) { return openDirectory(path, strconv.FormatUint(m.self, 10)) }
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -116,9 +133,9 @@ func (m *Maker) make(ctx context.Context, o order) (outcome, error) {
 		case <-ctx.Done():
 			return outcome{}, ctx.Err()
 		case <-stalled.C:
-			if d := j.watch.waited(); d > stallAfter {
+			if d := j.watch.waited(); d > m.stall {
 				j.cancel()
-				return failed(fmt.Errorf("the target has not answered for %v", d.Round(time.Second))), nil
+				return failed(fmt.Errorf("the target has not answered for %v", d.Round(time.Millisecond))), nil
 			}
 		}
 	}
@@ -197,7 +214,7 @@ func (m *Maker) work(ctx context.Context, o order, w *watch) (out outcome, err e
 	if err := m.awaitRevision(ctx, o.Revision); err != nil {
 		return out, err
 	}
-	state, err := os.Stat(m.Store.Mirror.Path())
+	state, err := os.Stat(m.mirror.Path())
 	if err != nil {
 		return out, err
 	}
@@ -267,14 +284,14 @@ func (m *Maker) awaitRevision(ctx context.Context, revision uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		changed := m.Store.Mirror.Changed()
-		if m.Store.Mirror.Revision() >= revision {
+		changed := m.mirror.Changed()
+		if m.mirror.Revision() >= revision {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("its replica is at revision %d, and %d is wanted", m.Store.Mirror.Revision(), revision)
+			return fmt.Errorf("its replica is at revision %d, and %d is wanted", m.mirror.Revision(), revision)
 		}
 	}
 }
@@ -303,7 +320,7 @@ func (m *Maker) write(ctx context.Context, f io.Writer, o order, out *outcome) (
 		}
 		w = sealed
 	}
-	meta, err := m.Store.Archives.Backup(ctx, &whileWriter{ctx, w}, o.Recipients, m.Version)
+	meta, err := m.archives.Backup(ctx, &whileWriter{ctx, w}, o.Recipients, m.Version)
 	if err == nil && sealed != nil {
 		err = sealed.Close()
 	}
@@ -371,7 +388,7 @@ func (m *Maker) prove(ctx context.Context, r io.Reader, with []age.Identity, enc
 }
 
 func (m *Maker) rehearse(ctx context.Context, r io.Reader) error {
-	a, err := m.Store.Archives.Read(ctx, r, store.ArchiveLimits{State: store.MaxArchiveState, Room: m.Room})
+	a, err := m.archives.Read(ctx, r, store.ArchiveLimits{State: store.MaxArchiveState, Room: m.Room})
 	if err != nil {
 		return err
 	}
@@ -380,7 +397,7 @@ func (m *Maker) rehearse(ctx context.Context, r io.Reader) error {
 			m.Logger.Warn("the files of a backup that was restored on trial were not removed", "err", err)
 		}
 	}()
-	return m.Store.Archives.Rehearse(ctx, a)
+	return m.archives.Rehearse(ctx, a)
 }
 
 // check says why nothing can be kept at a target; empty when that works. It blocks for at most checkWithin.

@@ -65,7 +65,7 @@ func (m *Maker) serveFile(w http.ResponseWriter, r *http.Request) {
 
 // call sends an order to a member, which may be this one.
 func (m *Maker) call(ctx context.Context, id uint64, path string, o order) (out outcome, err error) {
-	if id == m.Store.NodeID() {
+	if id == m.self {
 		switch path {
 		case pathMake:
 			return m.make(ctx, o)
@@ -114,7 +114,7 @@ func (m *Maker) Verify(ctx context.Context, b *store.Backup) (reason string, err
 
 // File opens the file of a backup, wherever it is. The error is a refusal when its holder does not have it.
 func (m *Maker) File(ctx context.Context, b *store.Backup) (io.ReadCloser, int64, error) {
-	if b.NodeID == m.Store.NodeID() {
+	if b.NodeID == m.self {
 		r, size, err := m.read(order{Target: b.Target, Name: b.Name})
 		if err != nil {
 			return nil, 0, gone(b, err.Error())

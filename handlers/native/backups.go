@@ -23,7 +23,7 @@ func showBackup(b *store.Backup, members map[uint64]bool) api.Backup {
 		File:      b.Name,
 		Target:    b.Target,
 		Encrypted: b.Recipients > 0,
-		Present:   b.State == store.BackupGood && members[b.NodeID],
+		Present:   b.Present(members),
 		StartedAt: api.Time(b.StartedAt),
 		Bytes:     b.Size,
 		SHA256:    b.SHA256,
