@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -28,7 +29,7 @@ func backupRow(b client.Backup) []any {
 	}
 	size, took := "", ""
 	if b.Bytes > 0 {
-		size = bytesText(b.Bytes)
+		size = console.Bytes(b.Bytes)
 	}
 	if b.FinishedAt != nil {
 		took = b.FinishedAt.Sub(b.StartedAt).String()
@@ -89,7 +90,7 @@ func (e *environment) backupStatus(s *client.BackupStatus) error {
 	}
 	good, next, active := "", time.Time{}, ""
 	if s.LastGood != nil {
-		good = fmt.Sprintf("%s, node %d", cell(s.LastGood.StartedAt), s.LastGood.NodeID)
+		good = fmt.Sprintf("%s, node %d", console.Cell(s.LastGood.StartedAt), s.LastGood.NodeID)
 	}
 	if s.NextAt != nil {
 		next = *s.NextAt
@@ -147,7 +148,7 @@ func (e *environment) backupResult(b client.Backup) error {
 	case b.State == "failed":
 		return fmt.Errorf("backup %s failed: %s", b.ID, b.Reason)
 	case b.State == "good":
-		e.say("backup %s is good: %s on node %d, %s", b.ID, filepath.Join(b.Target, b.File), b.NodeID, bytesText(b.Bytes))
+		e.say("backup %s is good: %s on node %d, %s", b.ID, filepath.Join(b.Target, b.File), b.NodeID, console.Bytes(b.Bytes))
 	default:
 		e.say("backup %s is under way", b.ID)
 	}
@@ -235,5 +236,5 @@ func (e *environment) verifyFile(ctx context.Context, name string, identities []
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return e.done("%s is intact, can be restored, and opens with this identity: cluster %s, revision %d, made %s", name,
-		b.Meta.ClusterID, b.Meta.Index, cell(b.Meta.CreatedAt))
+		b.Meta.ClusterID, b.Meta.Index, console.Cell(b.Meta.CreatedAt))
 }
