@@ -180,7 +180,7 @@ func groups(env *environment) []commandGroup {
 		{"Run a member", []*cobra.Command{newServeCommand(env), newDevCommand(env)}},
 		{"Members", []*cobra.Command{
 			newMembersCommand(env, "members"), newMemberCommand(env), newJoinTokenCommand(env), newJoinKeysCommand(env),
-			newLeaseCommand(env), newAutopilotCommand(env), newRaftCommand(env),
+			newLeaseCommand(env), newAutopilotCommand(env), newRaftCommand(env), newLeaveCommand(env), newDetachCommand(env),
 		}},
 		{"Keys, certificates and access", []*cobra.Command{
 			newAPITokenCommand(env), newKeyCommand(env), newSecretCommand(env), newCACommand(env), newCertCommand(env),

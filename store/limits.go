@@ -58,12 +58,45 @@ func (t *Tx) boundAPITokens() error {
 	return t.bound(SettingLimitAPITokens, "API tokens", "SELECT count(*) FROM api_tokens")
 }
 
-func (t *Tx) boundAPIKeys(owner string) error {
+// What rows of one credential hold together, in bytes, where they can be large: many of them come to much more than their
+// number says. Smaller ones are bounded by that alone.
+const (
+	largeRow         = 4 << 10
+	maxKeyDocuments  = 16 << 20
+	maxJoinDocuments = 16 << 20
+	maxAnswers       = 64 << 20
+)
+
+// boundBytes refuses another row of so many bytes when a credential would keep more than most with it.
+func (t *Tx) boundBytes(row, most int, what, query string, args ...any) error {
+	if row < largeRow {
+		return nil
+	}
+	var have int64
+	if _, err := t.get(query, args, &have); err != nil {
+		return err
+	}
+	if int(have)+row > most {
+		return refuse(Full, "%s of this credential take %d bytes, and no more than %d are kept", what, have, most)
+	}
+	return nil
+}
+
+func (t *Tx) boundAPIKeys(owner string, size int) error {
+	if err := t.boundBytes(size, maxKeyDocuments, "role_descriptors and metadata of the API keys",
+		"SELECT ifnull(sum(length(role_descriptors) + length(metadata)), 0) FROM api_keys WHERE owner_id = ?",
+		owner); err != nil {
+		return err
+	}
 	return t.bound(SettingLimitAPIKeys, "API keys and enrollment tokens of this credential",
 		"SELECT count(*) FROM api_keys WHERE owner_id = ?", owner)
 }
 
-func (t *Tx) boundJoinTokens(owner string) error {
+func (t *Tx) boundJoinTokens(owner string, size int) error {
+	if err := t.boundBytes(size, maxJoinDocuments, "labels and hosts of the join tokens",
+		"SELECT ifnull(sum(length(labels) + length(hosts)), 0) FROM join_tokens WHERE created_by = ?", owner); err != nil {
+		return err
+	}
 	return t.bound(SettingLimitJoinTokens, "join tokens of this credential",
 		"SELECT count(*) FROM join_tokens WHERE created_by = ?", owner)
 }
@@ -93,8 +126,13 @@ func (t *Tx) boundPeerings() error {
 
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
 // those that older members make room for each other, looked at now and then: counting costs.
-func (t *Tx) boundAnswers() error {
+func (t *Tx) boundAnswers(size int) error {
+	err := t.boundBytes(size, maxAnswers, "answers remembered for the Idempotency-Keys",
+		"SELECT ifnull(sum(length(sealed)), 0) FROM idempotency WHERE accessor = ?", t.actor.Accessor)
 	if t.actor.Auto() {
+		if err != nil {
+			return t.exec("DELETE FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.'", t.actor.Accessor)
+		}
 		key := AutoKey + t.actor.Accessor
 		if t.counts.add(key, 2*autoAnswers) {
 			return nil
@@ -108,6 +146,9 @@ func (t *Tx) boundAnswers() error {
 			return err
 		}
 		return t.exec("DELETE FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < ?", t.actor.Accessor, oldest)
+	}
+	if err != nil {
+		return err
 	}
 	return t.bound(SettingLimitAnswers, "answers remembered for the Idempotency-Keys of this credential",
 		"SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')", t.actor.Accessor)

@@ -223,13 +223,10 @@ func (r *registered) move(tx *Tx, from, to *keyring, below, active uint64, limit
 		if err != nil {
 			return moved, fmt.Errorf("re-encrypt %s: %w", v.name, err)
 		}
-		value, generation, err := to.seal(v.name, plain)
+		value, err := to.sealUnder(active, v.name, plain)
 		clear(plain)
 		if err != nil {
-			return moved, err
-		}
-		if generation != active {
-			return moved, fmt.Errorf("re-encrypt %s: this leader holds generation %d, not %d", v.name, generation, active)
+			return moved, fmt.Errorf("re-encrypt %s under generation %d: %w", v.name, active, err)
 		}
 		args := slices.Concat([]any{value, active}, v.key, []any{v.generation})
 		if err := tx.exec(r.update(&t), args...); err != nil {

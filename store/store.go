@@ -275,19 +275,22 @@ func (s *Store) bind() {
 	s.Backups = Backups{s}
 }
 
+// Answer is what a query has found.
+type Answer = foreign.Answer
+
 // Query runs one reading statement of the caller's on the local mirror, with or without a leader, and returns at most
 // limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory,
 // time and what the statement may use are bounded; two statements run at a time, others wait. What is wrong
 // with the statement is a Refusal; ErrBusy comes when none could be begun in time.
-func (s *Store) Query(ctx context.Context, query string, limit int) (foreign.Answer, error) {
+func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
 	select {
 	case s.queries <- struct{}{}:
 		defer func() { <-s.queries }()
 	case <-ctx.Done():
-		return foreign.Answer{}, ErrBusy
+		return Answer{}, ErrBusy
 	}
 	if _, err := os.Stat(s.Mirror.Path()); err != nil {
-		return foreign.Answer{}, ErrNoLeader // there is no mirror yet
+		return Answer{}, ErrNoLeader // there is no mirror yet
 	}
 	return foreign.Query(ctx, s.Mirror.Path(), query, limit)
 }

@@ -37,7 +37,7 @@ func showBackup(b *store.Backup, members map[uint64]bool) api.Backup {
 }
 
 func (s *service) memberIDs(q *handlers.Request) (map[uint64]bool, error) {
-	list, err := s.Store.Members.List(q.Context(), q.Consistency())
+	list, err := s.Members.List(q.Context(), q.Consistency())
 	ids := make(map[uint64]bool, len(list))
 	for i := range list {
 		ids[list[i].NodeID] = true
@@ -47,7 +47,7 @@ func (s *service) memberIDs(q *handlers.Request) (map[uint64]bool, error) {
 
 // listBackups lists the records, the newest first.
 func (s *service) listBackups(q *handlers.Request) error {
-	list, err := s.Store.Backups.List(q.Context(), q.Consistency())
+	list, err := s.Backups.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (s *service) backupStatus(q *handlers.Request) error {
 
 // runBackup has one made now, and answers with its record: that of the one which is under way, if there is one.
 func (s *service) runBackup(q *handlers.Request) error {
-	b, err := s.Store.Backups.Open(q.Context(), q.Actor, store.BackupByRequest)
+	b, err := s.Backups.Open(q.Context(), q.Actor, store.BackupByRequest)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (s *service) runBackup(q *handlers.Request) error {
 }
 
 func (s *service) findBackup(q *handlers.Request) (*store.Backup, error) {
-	b, err := s.Store.Backups.Get(q.Context(), q.Consistency(), q.Vars()["id"])
+	b, err := s.Backups.Get(q.Context(), q.Consistency(), q.Vars()["id"])
 	if err == nil && b == nil {
 		err = handlers.Fail(http.StatusNotFound, "backup not found")
 	}
@@ -153,7 +153,7 @@ func (s *service) verifyBackup(q *handlers.Request) error {
 	}
 	reason, damaged := s.Cluster.VerifyBackup(q.Context(), b)
 	if damaged {
-		if err := s.Store.Backups.Spoil(q.Context(), q.Actor, b.ID, reason); err != nil {
+		if err := s.Backups.Spoil(q.Context(), q.Actor, b.ID, reason); err != nil {
 			return err
 		}
 	}
