@@ -201,6 +201,7 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("GET "+datadir.PathOwnerBackup, c.owner.serveOwnerBackup)
 	mux.HandleFunc("GET "+pathBackup, c.owner.serveBackup)
 	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
+	mux.HandleFunc("POST "+transport.PathPrepare, c.servePrepare)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.events.serve)
 	mux.HandleFunc("GET "+pathFigures, c.historian.serve)

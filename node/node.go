@@ -197,6 +197,7 @@ func (n *Node) openStore(identity *age.X25519Identity, founding *store.Founding)
 		Dial:              n.transport.DialRaft,
 		Ask:               n.transport.Ask,
 		Nudge:             n.transport.Nudge,
+		Prepare:           n.transport.Prepare,
 		Fetch:             n.fetchMirror,
 		NetworkLatency:    n.cfg.NetworkLatency,
 		SnapshotThreshold: n.cfg.SnapshotThreshold,

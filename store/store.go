@@ -27,6 +27,8 @@ type Config struct {
 	Dial     DialRaft            // authenticated streams to the dqlite port of other members
 	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
 	Nudge func(nodes []uint64)
+	// Prepare asks another voter to get ready for the leadership that it is about to get.
+	Prepare func(ctx context.Context, node uint64, p Preparation) (revision uint64, err error)
 	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
 	Fetch func(ctx context.Context, after uint64, path string) (newer bool, err error)
 	// what the first transaction of a new cluster writes; nil on members that joined
@@ -91,6 +93,7 @@ func Open(cfg Config) (*Store, error) {
 		NodeID:            cfg.NodeID,
 		Dial:              cfg.Dial,
 		Nudge:             cfg.Nudge,
+		Prepare:           cfg.Prepare,
 		Fetch:             cfg.Fetch,
 		Ask:               cfg.Ask,
 		Logger:            cfg.Logger,

@@ -26,13 +26,14 @@ type working struct {
 
 const readerCount = 4
 
-func openWorking(dir string, image []byte, latest int64) (*working, error) {
+// openWorking makes a working copy of the file that dump writes.
+func openWorking(dir string, latest int64, dump func(path string) error) (*working, error) {
 	if err := removeWorking(dir); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, workingName)
-	if err := os.WriteFile(path, image, 0o600); err != nil {
-		return nil, fmt.Errorf("write the leader's working copy: %w", err)
+	if err := dump(path); err != nil {
+		return nil, fmt.Errorf("copy the database: %w", err)
 	}
 	w := &working{dir: dir, readers: make(chan *session, readerCount), closed: make(chan struct{})}
 	open := func(params string) (*session, error) {
