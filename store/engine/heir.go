@@ -153,10 +153,11 @@ func (e *Engine) makeHeir(ctx context.Context) (err error) {
 	h.work, err = openWorking(e.cfg.Dir, e.cfg.Schema.Latest, func(path string) error {
 		return e.node.dumpInto(ctx, path)
 	})
-	if err == nil {
-		h.timer = time.AfterFunc(heirLasts, h.drop)
+	if err != nil {
+		return err
 	}
-	return err
+	h.timer = time.AfterFunc(heirLasts, h.drop)
+	return h.work.warm()
 }
 
 // apply runs the texts that the copy does not have yet. Each raises the revision, which fails when one is missing.

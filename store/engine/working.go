@@ -65,8 +65,23 @@ func openWorking(dir string, latest int64, dump func(path string) error) (*worki
 	return w, nil
 }
 
-// close waits for the readers that are under way; reads that come later get ErrNotLeader.
+// warm has the readers read the schema, which each does at its first statement.
+func (w *working) warm() error {
+	for range readerCount {
+		r := <-w.readers
+		_, err := (&View{s: r}).position()
+		w.readers <- r
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close waits for the readers that are under way; reads that come later get ErrNotLeader. The files go first: SQLite would
+// bring the database up to date when its last connection is closed.
 func (w *working) close() {
+	_ = removeWorking(w.dir)
 	close(w.closed)
 	for range readerCount {
 		r := <-w.readers
@@ -76,7 +91,6 @@ func (w *working) close() {
 	for _, db := range w.dbs {
 		db.Close()
 	}
-	_ = removeWorking(w.dir)
 }
 
 // withReader lends f one of the readers.
