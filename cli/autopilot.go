@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -30,7 +32,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 				healthy = "not healthy"
 			}
 			env.say("the cluster is %s and survives the loss of %s; leader: %s", healthy, count(state.FailureTolerance,
-				"voter"), cell(state.LeaderNodeID))
+				"voter"), console.Cell(state.LeaderNodeID))
 			return list(env, state.Servers,
 				[]string{"ID", "NAME", "STATUS", "HEALTHY", "ROLE", "LEADER", "LAG", "STABLE SINCE", "REASON"},
 				func(s client.AutopilotServer) []any {

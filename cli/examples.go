@@ -34,6 +34,9 @@ var examples = map[string][]string{
 	},
 	"join-keys rotate": {"muster join-keys rotate --grace 1h"},
 
+	"leave":  {"muster leave --data /var/lib/muster", "muster leave --data /var/lib/muster --deadline 10m --yes"},
+	"detach": {"muster detach --data /var/lib/muster", "muster detach --data /srv/copy --name lab-1 --datacenter lab"},
+
 	"lease list":   {"muster lease list --member node-3"},
 	"lease put":    {"muster lease put session-7 --member node-3 --ttl 5m"},
 	"lease delete": {"muster lease delete session-7"},
@@ -69,6 +72,19 @@ var examples = map[string][]string{
 	"peering show":      {"muster peering show berlin"},
 	"peering members":   {"muster peering members berlin"},
 	"peering delete":    {"muster peering delete berlin --yes"},
+
+	"workload create": {
+		"muster workload create /billing/api --user billing",
+		"muster workload create /db --unit postgresql.service --node node-2 --host db.example.org",
+	},
+	"workload list":   {"muster workload list"},
+	"workload show":   {"muster workload show /billing/api"},
+	"workload delete": {"muster workload delete /billing/api --yes"},
+	"workload fetch": {
+		"muster workload fetch --socket /run/muster/spiffe.sock",
+		"muster workload fetch --write /run/billing/tls --watch",
+	},
+	"workload jwt": {"TOKEN=$(muster workload jwt --audience https://billing.example.org)"},
 
 	"enroll-token create": {"TOKEN=$(muster enroll-token create)"},
 	"enroll-token list":   {"muster enroll-token list"},

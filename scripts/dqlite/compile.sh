@@ -3,8 +3,8 @@
 # and `make test-engine` call it with what they need.
 #
 #   compile.sh TREE OUT lib [CFLAGS…]    OUT/lib/libdqlite.a and OUT/include
-#   compile.sh TREE OUT tests [CFLAGS…]  OUT/unit-test and OUT/raft-test: dqlite's tests of what the patches touch, with the
-#                                        system's SQLite
+#   compile.sh TREE OUT tests [CFLAGS…]  OUT/unit-test and OUT/raft-test: dqlite's tests of what the patches touch, its VFS with
+#                                        the system's SQLite, and its Raft on simulated disks and networks
 set -euo pipefail
 
 tree=$1 out=$2 what=$3
@@ -47,10 +47,10 @@ case $what in
     rm -rf "$out/obj"
     {
       list libraft_la
-      printf '%s\n' src/tracing.c src/lib/{assert,sm,threadpool}.c test/lib/munit.c test/raft/lib/{cluster,fault,fsm,heap}.c \
-        test/raft/integration/{main_core,test_election,test_replication,test_tick,test_transfer}.c
-    } | objects "$out/obj" -w -I.
-    "${CC:-cc}" "$@" -o "$out/raft-test" "$out"/obj/*.o -l:libuv_a.a -llz4 -lpthread -lm -ldl
+      list raft_core_integration_test
+      printf '%s\n' src/lib/assert.c test/lib/munit.c test/raft/lib/{addrinfo,aio,cluster,dir,fault,fsm,heap,loop,tcp}.c
+    } | objects "$out/obj" -w -I. -Iinclude
+    "${CC:-cc}" "$@" -o "$out/raft-test" "$out"/obj/*.o -luv -llz4 -lpthread -lm -ldl
     rm -rf "$out/obj"
     ;;
   *) echo "compile.sh: lib or tests" >&2; exit 2 ;;

@@ -1,0 +1,118 @@
+// Package devdir keeps the directory of a "muster dev": one process has it at a time, and its cluster keeps its ports.
+package devdir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// The ports of the first member of the first cluster on a machine.
+const (
+	APIPort  = 5000
+	RaftPort = 7000
+)
+
+const clusters = 20 // of "muster dev" on one machine, for the search for free ports
+
+// Lock takes the directory of a "muster dev" for this process, until the file is closed. It fails when another one has it, or
+// when one of its members runs already.
+func Lock(data string, nodes int) (*os.File, error) {
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fmt.Errorf("%s cannot be made: %w", data, err)
+	}
+	f, err := os.Open(data)
+	if err != nil {
+		return nil, err
+	}
+	if !flock(f) {
+		f.Close()
+		return nil, fmt.Errorf("another muster dev runs the cluster in %s", data)
+	}
+	for n := 1; n <= nodes; n++ {
+		dir := filepath.Join(data, fmt.Sprint(n))
+		if inUse(filepath.Join(dir, "lock")) {
+			f.Close()
+			return nil, fmt.Errorf("member %d of the cluster in %s runs already: stop it first, or give another --data",
+				n, data)
+		}
+	}
+	return f, nil
+}
+
+// inUse reports whether a process holds the lock file of a member.
+func inUse(name string) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !flock(f)
+}
+
+func flock(f *os.File) bool {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+}
+
+// Ports finds the ports of a cluster of which none were given: those that it had, or the first that are free. dir is the
+// directory of its first member.
+func Ports(dir string, nodes int) (api, raft int, err error) {
+	if api, raft, err = kept(dir); err != nil || api != 0 {
+		return api, raft, err
+	}
+	step := (nodes + 9) / 10 * 10
+	for i := range clusters {
+		api, raft = APIPort+i*step, RaftPort+i*step
+		if free(api, nodes) && free(raft, nodes) {
+			return api, raft, nil
+		}
+	}
+	return 0, 0, fmt.Errorf("no ports for %d members are free from %d and %d on: say which with --api-port and --raft-port",
+		nodes, APIPort, RaftPort)
+}
+
+// kept reads the ports of a member of before; 0 when there is none.
+func kept(dir string) (api, raft int, err error) {
+	name := filepath.Join(dir, "node.json")
+	text, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	var was struct{ APIAddress, RaftAddress string }
+	if err := json.Unmarshal(text, &was); err != nil {
+		return 0, 0, fmt.Errorf("%s is not valid: %w", name, err)
+	}
+	for _, p := range []struct {
+		address string
+		port    *int
+	}{{was.APIAddress, &api}, {was.RaftAddress, &raft}} {
+		_, port, err := net.SplitHostPort(p.address)
+		if err == nil {
+			*p.port, err = strconv.Atoi(port)
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("%s has no address of the form HOST:PORT: %q", name, p.address)
+		}
+	}
+	return api, raft, nil
+}
+
+// free reports whether n ports from first on can be listened on.
+func free(first, n int) bool {
+	for port := first; port < first+n; port++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}

@@ -1,0 +1,137 @@
+// Package process is what a member owes the machine that it runs on: a log that never blocks, signals, and notices for the
+// service manager. It knows nothing of members.
+package process
+
+import (
+	"context"
+	"io"
+	"log"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	noticeQueue = 32
+	noticeFlush = 300 * time.Millisecond
+	statusEvery = 5 * time.Second
+)
+
+// Service is what a member owes the machine it runs on: its descriptors, its signals, and the service manager that has
+// started it, if there is one.
+type Service struct {
+	lines   *LogWriter
+	hangups chan os.Signal
+	pipes   chan os.Signal
+	notices chan string
+	sent    chan struct{} // closed when the last notice is out
+	log     *slog.Logger
+}
+
+// NewService takes the signals over that end a process which does not want them. From here on a log line never blocks.
+// SIGPIPE is caught, not ignored, so that hooks begin without our choice.
+func NewService(stderr io.Writer) *Service {
+	s := &Service{
+		lines:   NewLogWriter(stderr),
+		hangups: make(chan os.Signal, 1),
+		pipes:   make(chan os.Signal, 1),
+		notices: make(chan string, noticeQueue),
+		sent:    make(chan struct{}),
+		log:     slog.New(slog.DiscardHandler),
+	}
+	signal.Notify(s.hangups, syscall.SIGHUP)
+	signal.Notify(s.pipes, syscall.SIGPIPE)
+	log.SetOutput(s.lines)
+	go s.send()
+	return s
+}
+
+// Lines is the log: a writer that never blocks. Whoever writes the last words closes it; Close does not.
+func (s *Service) Lines() *LogWriter { return s.lines }
+
+// Logs makes a logger tell of lost lines.
+func (s *Service) Logs(l *slog.Logger) {
+	s.log = l
+	s.lines.tell(func(lost uint64) { l.Warn("log lines were lost: their reader was gone or too slow", "lines", lost) })
+}
+
+// Close sends what waits for the service manager. The signals stay caught: the process is about to end, and its last
+// words must not be what kills it.
+func (s *Service) Close() {
+	close(s.notices)
+	select {
+	case <-s.sent:
+	case <-time.After(noticeFlush):
+	}
+}
+
+// send passes notices on. Its socket may block, so nobody waits for it.
+func (s *Service) send() {
+	defer close(s.sent)
+	for text := range s.notices {
+		if _, err := daemon.SdNotify(false, text); err != nil {
+			s.log.Debug("the service manager was not notified", "err", err)
+		}
+	}
+}
+
+// Notify sends a notice to the service manager; it never blocks.
+func (s *Service) Notify(text string) {
+	select {
+	case s.notices <- text:
+	default: // the manager does not read
+	}
+}
+
+// Run tells the service manager that the member is ready and how it is, keeps its watchdog quiet for as long as the
+// member is alive, and reloads on SIGHUP. It returns when ctx ends.
+func (s *Service) Run(ctx context.Context, reload func() error, status func() string, alive func() bool) {
+	last := status()
+	s.Notify(daemon.SdNotifyReady + "\nSTATUS=" + last)
+	var watchdog <-chan time.Time
+	if limit, err := daemon.SdWatchdogEnabled(false); err == nil && limit > 0 {
+		t := time.NewTicker(max(limit/3, time.Millisecond))
+		defer t.Stop()
+		watchdog = t.C
+	}
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-watchdog:
+			if alive() {
+				s.Notify(daemon.SdNotifyWatchdog)
+			}
+		case <-tick.C:
+			if now := status(); now != last {
+				last = now
+				s.Notify("STATUS=" + now)
+			}
+		case <-s.hangups:
+			s.Notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+			if err := reload(); err != nil {
+				s.log.Warn("SIGHUP: the certificates could not be read again; those in use stay", "err", err)
+			} else {
+				s.log.Info("SIGHUP: the certificates were read again")
+			}
+			s.Notify(daemon.SdNotifyReady + "\nSTATUS=" + last)
+		}
+	}
+}
+
+// Managed reports whether a service manager has started this process and wants to be notified.
+func Managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
+// Collector counts the log lines that nobody has read.
+func (s *Service) Collector() prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_log_lines_lost_total",
+		Help: "Log lines that could not be written, because their reader was gone or too slow."},
+		func() float64 { return float64(s.lines.lost.Load()) })
+}

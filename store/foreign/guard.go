@@ -1,0 +1,159 @@
+package foreign
+
+/*
+#include <stdlib.h>
+#include <time.h>
+
+// What is used of SQLite's C interface and what go-sqlite3 does not offer.
+typedef struct {
+	void *(*xMalloc)(int);
+	void  (*xFree)(void *);
+	void *(*xRealloc)(void *, int);
+	int   (*xSize)(void *);
+	int   (*xRoundup)(int);
+	int   (*xInit)(void *);
+	void  (*xShutdown)(void *);
+	void *pAppData;
+} mem_methods; // sqlite3_mem_methods
+extern int  sqlite3_config(int, ...);
+extern void sqlite3_progress_handler(void *db, int ops, int (*handler)(void *), void *arg);
+enum { CONFIG_MALLOC = 4, CONFIG_GETMALLOC = 5 };
+
+typedef struct {
+	long long until; // nanoseconds of CLOCK_MONOTONIC
+	long long left;  // bytes
+	int       why;   // 1 time, 2 memory
+	int       stop;  // the caller waits no longer
+} muster_guard;
+
+static mem_methods plain;
+static __thread muster_guard *current;
+
+static int spend(long long n) {
+	if (!current)
+		return 1;
+	if (current->left < n) {
+		current->why = 2;
+		return 0;
+	}
+	current->left -= n;
+	return 1;
+}
+
+static void *guarded_malloc(int n) { return spend(n) ? plain.xMalloc(n) : 0; }
+
+static void guarded_free(void *p) {
+	if (current)
+		current->left += plain.xSize(p);
+	plain.xFree(p);
+}
+
+static void *guarded_realloc(void *p, int n) {
+	return spend(current ? (long long)n - plain.xSize(p) : 0) ? plain.xRealloc(p, n) : 0;
+}
+
+// SQLite takes this before it is used for the first time only.
+static int muster_guard_install(void) {
+	mem_methods m;
+	int rc = sqlite3_config(CONFIG_GETMALLOC, &plain);
+	if (rc)
+		return rc;
+	m = plain;
+	m.xMalloc = guarded_malloc;
+	m.xFree = guarded_free;
+	m.xRealloc = guarded_realloc;
+	return sqlite3_config(CONFIG_MALLOC, &m);
+}
+
+static long long muster_now(void) {
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static int muster_guard_check(void *arg) {
+	muster_guard *g = arg;
+	if (!g->why && (__atomic_load_n(&g->stop, __ATOMIC_RELAXED) || muster_now() > g->until))
+		g->why = 1;
+	return g->why;
+}
+
+static muster_guard *muster_guard_begin(void *db, long long ns, long long bytes) {
+	muster_guard *g = calloc(1, sizeof *g);
+	if (!g)
+		return 0;
+	g->until = muster_now() + ns;
+	g->left = bytes;
+	sqlite3_progress_handler(db, 20, muster_guard_check, g);
+	return current = g;
+}
+
+static void muster_guard_stop(muster_guard *g) { __atomic_store_n(&g->stop, 1, __ATOMIC_RELAXED); }
+
+static void muster_guard_end(void *db) {
+	sqlite3_progress_handler(db, 0, 0, 0);
+	free(current);
+	current = 0;
+}
+*/
+import "C"
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"runtime"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+func init() {
+	if rc := C.muster_guard_install(); rc != 0 {
+		panic("store/foreign: SQLite was in use before its memory could be guarded")
+	}
+}
+
+// What bounds a statement: errors of this package wrap them.
+var (
+	ErrTime   = errors.New("the query takes too long")
+	ErrMemory = errors.New("the query takes too much memory")
+)
+
+// bounded runs f, which uses the connection, with limits that SQLite itself keeps: when ctx ends or the time is over
+// its statements are interrupted, and what it allocates on this thread beyond memory bytes fails. SQLite's own limit of
+// memory is the whole process's, and an overrun would stop the leader's writes; the time does not depend on
+// sqlite3_interrupt either, which is lost when no statement runs at that moment. f must not leave its goroutine, so it
+// gives go-sqlite3 no context. The error is ErrTime or ErrMemory when a limit was met, else f's.
+func bounded(ctx context.Context, conn *sqlite3.SQLiteConn, limit time.Duration, memory int64, f func() error) error {
+	field := reflect.ValueOf(conn).Elem().FieldByName("db")
+	if !field.IsValid() || field.Kind() != reflect.Pointer || field.IsNil() {
+		return errors.New("store/foreign: go-sqlite3 keeps its handle elsewhere")
+	}
+	db := field.UnsafePointer()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	g := C.muster_guard_begin(db, C.longlong(limit), C.longlong(memory))
+	if g == nil {
+		return errors.New("store/foreign: out of memory")
+	}
+	defer C.muster_guard_end(db)
+	stopped := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		C.muster_guard_stop(g)
+		close(stopped)
+	})
+	err := f()
+	if !cancel() {
+		<-stopped
+	}
+	switch {
+	case err == nil:
+		return nil
+	case g.why == 1:
+		return ErrTime
+	case g.why == 2:
+		return ErrMemory
+	}
+	return err
+}

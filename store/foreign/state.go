@@ -1,0 +1,360 @@
+package foreign
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+	"github.com/pressly/goose/v3"
+
+	"muster/migrations"
+	"muster/store/engine"
+)
+
+// A state file comes from somebody. Before anything is asked of it, its schema is compared, text by text, with those
+// that this binary's own steps make: no trigger, view, index or check of the archive's ever runs, because only ours are
+// there. Then its rows are copied into a database that this binary has made.
+
+const (
+	archiveMemory = 128 << 20 // bytes of SQLite's for looking at a state and copying it
+	archiveValue  = 16 << 20  // bytes of one value
+	archiveTime   = 10 * time.Minute
+	schemaMemory  = 8 << 20 // for reading the schema: ours takes less than one
+	schemaTime    = 10 * time.Second
+)
+
+// ErrNoDatabase refuses a file that is no database of muster's.
+var ErrNoDatabase = engine.Refuse(engine.Invalid, "the archive's state is not a database of muster's")
+
+// openForeign opens a database file that was written by somebody else, to read it.
+func openForeign(path string) (*sqlite3.SQLiteConn, error) {
+	opened, err := (&sqlite3.SQLiteDriver{}).Open(engine.FileURL(path, "mode=ro&immutable=1&_query_only=1"))
+	if err != nil {
+		return nil, err
+	}
+	conn := opened.(*sqlite3.SQLiteConn)
+	conn.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, archiveValue)
+	conn.SetLimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+	conn.SetLimit(sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 1)
+	for _, query := range []string{"PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON"} {
+		if err := pragma(conn, query); err != nil {
+			opened.Close()
+			return nil, err
+		}
+	}
+	return conn, nil
+}
+
+// run runs one statement that has no rows.
+func run(conn *sqlite3.SQLiteConn, query string, args ...driver.Value) error {
+	rows, err := conn.Query(query, args)
+	if err != nil {
+		return err
+	}
+	if err = rows.Next(nil); err == io.EOF {
+		err = nil
+	}
+	return errors.Join(err, rows.Close())
+}
+
+// texts reads all rows of a query, each as one text; more than most are an error.
+func texts(conn *sqlite3.SQLiteConn, query string, most int) (list []string, err error) {
+	rows, err := conn.Query(query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	values := make([]driver.Value, len(rows.Columns()))
+	for {
+		if err := rows.Next(values); err == io.EOF {
+			return list, nil
+		} else if err != nil {
+			return nil, err
+		}
+		var line []string
+		for _, v := range values {
+			text, ok := v.(string)
+			if !ok && v != nil {
+				return nil, errors.New("a column is no text")
+			}
+			line = append(line, text)
+		}
+		if list = append(list, strings.Join(line, " ")); len(list) > most {
+			return nil, errors.New("too many rows")
+		}
+	}
+}
+
+const selectShape = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+
+// Check compares a state's schema with that of the version that it is said to have, then looks for damage.
+func Check(ctx context.Context, path string, version int64) error {
+	if version > migrations.Latest {
+		return engine.Refuse(engine.Invalid, "the archive has schema %d and this binary knows %d: use a newer muster", version,
+			migrations.Latest)
+	}
+	want, err := shapeAt(ctx, version)
+	if err != nil {
+		return engine.Refuse(engine.Invalid, "the archive has schema %d, which this binary does not know", version)
+	}
+	rows, bytes, err := schemaSize(path, len(want))
+	if err != nil || rows != len(want) || bytes > recordsOf(want) {
+		return foreignSchema(version)
+	}
+	conn, err := openForeign(path)
+	if err != nil {
+		return ErrNoDatabase
+	}
+	defer conn.Close()
+	err = bounded(ctx, conn, schemaTime, schemaMemory, func() error {
+		have, err := texts(conn, selectShape, 2*len(want))
+		if err != nil {
+			return ErrNoDatabase
+		}
+		if !slices.Equal(have, want) {
+			return foreignSchema(version)
+		}
+		return nil
+	})
+	if errors.Is(err, ErrTime) || errors.Is(err, ErrMemory) {
+		return ErrNoDatabase
+	}
+	if err != nil {
+		return err
+	}
+	return bounded(ctx, conn, archiveTime, archiveMemory, func() error {
+		verdict, err := texts(conn, "PRAGMA integrity_check(1)", 1)
+		if err != nil || !slices.Equal(verdict, []string{"ok"}) {
+			return engine.Refuse(engine.Invalid, "the archive's state is damaged")
+		}
+		if broken, err := texts(conn, "SELECT 'x' FROM pragma_foreign_key_check LIMIT 1", 1); err != nil || len(broken) > 0 {
+			return engine.Refuse(engine.Invalid, "the archive's state is damaged")
+		}
+		return nil
+	})
+}
+
+func foreignSchema(version int64) error {
+	return engine.Refuse(engine.Invalid, "the archive's state is not a database of muster's: its schema is not that of version %d",
+		version)
+}
+
+// recordsOf is how many bytes the records of a schema have at most: beside the texts, a header and the number of a
+// page.
+func recordsOf(shape []string) (n uint64) {
+	for _, text := range shape {
+		n += uint64(len(text)) + 32
+	}
+	return n
+}
+
+var schemaShapes sync.Map // of what shapeAt has found, by version
+
+// shapeAt returns the schema of a version, as its steps make it.
+func shapeAt(ctx context.Context, version int64) ([]string, error) {
+	if known, ok := schemaShapes.Load(version); ok {
+		return known.([]string), nil
+	}
+	db, err := sql.Open("sqlite3", ":memory:")
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	if err := Migrate(ctx, db, version); err != nil {
+		return nil, err
+	}
+	c, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	var list []string
+	err = c.Raw(func(conn any) error {
+		list, err = texts(conn.(*sqlite3.SQLiteConn), selectShape, 10_000)
+		return err
+	})
+	if err == nil {
+		schemaShapes.Store(version, list)
+	}
+	return list, err
+}
+
+// Migrate brings an empty or older database to a version.
+func Migrate(ctx context.Context, db *sql.DB, version int64) error {
+	db.SetMaxOpenConns(1)
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations.FS)
+	if err != nil {
+		return err
+	}
+	_, err = p.UpTo(ctx, version)
+	return err
+}
+
+// Copy makes a database of a schema version at path and copies the rows of a state that Check has found good.
+func Copy(ctx context.Context, from, path string, version int64, tables []string) error {
+	db, err := sql.Open("sqlite3", engine.FileURL(path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := Migrate(ctx, db, version); err != nil {
+		return err
+	}
+	l, err := engine.NewLocal(db, migrations.Latest)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	v := l.View(time.Time{})
+	var copies []string
+	for _, name := range tables {
+		t, err := v.Table(name)
+		if errors.Is(err, engine.ErrNoTable) { // of a later step
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		copies = append(copies, t.CopyFrom("archive"))
+	}
+	return l.Conn().Raw(func(c any) error {
+		conn := c.(*sqlite3.SQLiteConn)
+		conn.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, archiveValue)
+		if err := pragma(conn, "PRAGMA trusted_schema = OFF"); err != nil {
+			return err
+		}
+		if err := run(conn, "ATTACH ? AS archive", engine.FileURL(from, "mode=ro&immutable=1")); err != nil {
+			return err
+		}
+		return bounded(ctx, conn, archiveTime, archiveMemory, func() error {
+			for _, query := range copies {
+				if err := run(conn, query); err != nil {
+					return err
+				}
+			}
+			return run(conn, "DETACH archive")
+		})
+	})
+}
+
+// SQLite parses all of a file's schema when it is opened, and needs a time that grows with the square of the number of
+// objects. So the table of the schema is measured before SQLite sees the file. Its tree begins on the first page; the
+// format is SQLite's (https://www.sqlite.org/fileformat2.html).
+
+const (
+	fileHeader   = 100
+	interiorPage = 5
+	leafPage     = 13
+	utf8Text     = 1
+)
+
+var errSchemaPages = errors.New("its schema has another size")
+
+// schemaSize counts the rows of a file's schema and the bytes of their records. It gives up with errSchemaPages when
+// there are more than most rows, or when the pages are no table.
+func schemaSize(path string, most int) (rows int, bytes uint64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	header := make([]byte, fileHeader)
+	if _, err := f.ReadAt(header, 0); err != nil || string(header[:16]) != "SQLite format 3\x00" ||
+		binary.BigEndian.Uint32(header[56:]) != utf8Text {
+		return 0, 0, errSchemaPages
+	}
+	size := int64(binary.BigEndian.Uint16(header[16:]))
+	if size == 1 {
+		size = 1 << 16
+	}
+	if size < 512 || size&(size-1) != 0 {
+		return 0, 0, errSchemaPages
+	}
+	page := make([]byte, size)
+	todo := []uint32{1}
+	for seen := 0; len(todo) > 0; seen++ {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n == 0 || seen > 2*most+2 || len(todo) > 2*most+2 { // a tree of that many rows has fewer pages; a circle has more
+			return 0, 0, errSchemaPages
+		}
+		if _, err := f.ReadAt(page, (int64(n)-1)*size); err != nil {
+			return 0, 0, errSchemaPages
+		}
+		p, err := schemaPage(page, n == 1)
+		if err != nil {
+			return 0, 0, err
+		}
+		todo = append(todo, p.children...)
+		if rows += p.rows; rows > most {
+			return 0, 0, errSchemaPages
+		}
+		bytes += p.bytes
+	}
+	return rows, bytes, nil
+}
+
+// tablePage is what one page of a table holds.
+type tablePage struct {
+	children []uint32
+	rows     int
+	bytes    uint64 // of the records, with what lies on overflow pages
+}
+
+func schemaPage(page []byte, first bool) (p tablePage, err error) {
+	h := page
+	if first {
+		h = page[fileHeader:]
+	}
+	cells, pointers := int(binary.BigEndian.Uint16(h[3:])), 8
+	switch h[0] {
+	case leafPage:
+		p.rows = cells
+	case interiorPage:
+		p.children = append(p.children, binary.BigEndian.Uint32(h[8:]))
+		pointers = 12
+	default:
+		return p, errSchemaPages
+	}
+	if pointers+2*cells > len(h) {
+		return p, errSchemaPages
+	}
+	for i := range cells {
+		at := int(binary.BigEndian.Uint16(h[pointers+2*i:]))
+		if at+4 > len(page) {
+			return p, errSchemaPages
+		}
+		if h[0] == interiorPage {
+			p.children = append(p.children, binary.BigEndian.Uint32(page[at:]))
+			continue
+		}
+		n := sqliteVarint(page[at:])
+		if p.bytes += n; n > maxSchemaRow {
+			return p, errSchemaPages
+		}
+	}
+	return p, nil
+}
+
+// maxSchemaRow is more than any record of a schema of ours has, in bytes.
+const maxSchemaRow = 1 << 20
+
+// sqliteVarint reads an integer of up to three bytes; a longer one is too large for a row of a schema.
+func sqliteVarint(b []byte) (n uint64) {
+	for i := range min(len(b), 3) {
+		n = n<<7 | uint64(b[i]&0x7f)
+		if b[i] < 0x80 {
+			return n
+		}
+	}
+	return maxSchemaRow + 1
+}
