@@ -108,7 +108,7 @@ func (t *Tx) announce(a Announcement) error {
 		return err
 	}
 	if zone != old.Zone {
-		if err := t.exec("UPDATE members SET zone = ? WHERE raft_node_id = ?", zone, int64(m.NodeID)); err != nil {
+		if err := t.setZone(m.NodeID, zone); err != nil {
 			return err
 		}
 	}
@@ -264,4 +264,13 @@ func (t *Tx) zoneAfter(m *Member, zone string) (string, error) {
 		return "", nil
 	}
 	return zone, nil
+}
+
+// setZone stores the zone of a member, if the schema has a place for it.
+func (t *Tx) setZone(nodeID uint64, zone string) error {
+	n, err := t.SchemaVersion()
+	if err != nil || n < zonesSchema {
+		return err
+	}
+	return t.exec("UPDATE members SET zone = ? WHERE raft_node_id = ?", zone, int64(nodeID))
 }

@@ -22,8 +22,7 @@ func (r *round) losses() (list []Zone, spread string) {
 		case z.voters == 0:
 			one.Reason = "no vote is here"
 		default:
-			one.Reason = "without it " + outOf(left, r.voters) + " voters are left, and a majority needs " +
-				itoa(majority(r.voters))
+			one.Reason = "its loss leaves " + outOf(left, r.voters) + " voters, and a majority needs " + itoa(majority(r.voters))
 			if !one.Survivable {
 				one.Reason += ": " + r.obstacle(z)
 			}
@@ -59,26 +58,49 @@ func (r *round) fullest() *zone {
 
 // obstacle says why a zone is decisive, and what would change that.
 func (r *round) obstacle(z *zone) string {
-	votable := 0 // zones that have a vote or can take one
-	for _, o := range r.list {
-		if o.eligible > 0 || o.good > 0 {
-			votable++
-		}
-	}
 	switch {
 	case r.voters-z.voters >= majority(r.voters):
 		return count(r.voters-r.healthy, "voter") + " elsewhere " + agree(r.voters-r.healthy, "is", "are") + " not healthy"
 	case r.swap != nil:
 		return "a vote moves from " + r.swap.from.title() + " to node " + utoa(r.swap.to.NodeID) + " in " + r.swap.in.title() +
 			" when that is stable"
-	case len(r.list) == 1 || votable == 1:
+	case r.votable == 1:
 		return "no other zone has a member that may vote; start one in another zone"
 	case r.missing > 0:
 		return count(r.missing, "more voter") + " " + agree(r.missing, "is", "are") + " wanted, and no stand-by is ready"
-	case votable == 2:
+	case r.votable == 2:
 		return "of two zones one always has the majority; one member in a third zone would end that"
 	}
 	return "votes that an operator has given do not move; muster member drain takes one away"
+}
+
+// cost says what the zone of a member loses when the member is drained or removed; empty when another may vote there.
+func (r *round) cost(m *member) string {
+	z := m.zone
+	if z == nil || !m.full() || len(r.list) < 2 {
+		return ""
+	}
+	others := z.eligible
+	if m.candidate() {
+		others--
+	}
+	if others > 0 {
+		return ""
+	}
+	left := r.votable
+	if z.eligible > 0 {
+		left--
+	}
+	text := "no other member of " + z.title() + " may vote: "
+	switch left {
+	case 0:
+		return text + "nor may one of another zone"
+	case 1:
+		return text + "all votes will be in one zone, and the cluster does not survive its loss"
+	case 2:
+		return text + "votes will be in two zones, of which one always has the majority"
+	}
+	return text + "votes will be in " + itoa(left) + " zones"
 }
 
 func agree(n int, one, many string) string {

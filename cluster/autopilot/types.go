@@ -122,6 +122,8 @@ type Server struct {
 	DownSince time.Time `json:"downSince,omitzero"`
 	RTT       Duration  `json:"rtt,omitempty"`
 	Version   string    `json:"version,omitempty"`
+	// ZoneCost says what its drain or removal costs its zone; empty when nothing.
+	ZoneCost string `json:"zoneCost,omitempty"`
 	// Reason says in one sentence why it has the role it has and what is next.
 	Reason string `json:"reason"`
 }

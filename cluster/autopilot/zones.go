@@ -8,7 +8,7 @@ import (
 // zone is what one round knows of a zone.
 type zone struct {
 	name                                string
-	members, alive, eligible, votable   int
+	members, alive, eligible, full      int
 	standBys                            int
 	voters, healthy, good, loose, seats int // loose: good voters whose vote autopilot may take
 	enter                               []*member
@@ -17,7 +17,8 @@ type zone struct {
 // zoning is where the members stand. It is empty while no member has a zone.
 type zoning struct {
 	list []*zone // by name, the members without a zone last
-	full int     // zones with a member that may vote some day
+	// full counts the zones with a member that may vote some day, votable those with one that may now.
+	full, votable int
 }
 
 // swap gives one vote to a zone and then takes one from another.
@@ -52,8 +53,11 @@ func (r *round) zones() (z zoning) {
 		return cmp.Or(compareBool(a.name == "", b.name == ""), cmp.Compare(a.name, b.name))
 	})
 	for _, one := range z.list {
-		if one.votable > 0 {
+		if one.full > 0 {
 			z.full++
+		}
+		if one.eligible > 0 {
+			z.votable++
 		}
 	}
 	return z
@@ -69,7 +73,7 @@ func (r *round) count(m *member) {
 		z.eligible++
 	}
 	if m.full() {
-		z.votable++
+		z.full++
 	}
 	switch {
 	case !m.voter:
@@ -172,13 +176,14 @@ func (r *round) shed(victims []*member, drop func(*member, string) bool) {
 
 // tooMany says why a good voter loses its vote.
 func (r *round) tooMany(m *member, good, taken int) string {
-	switch {
-	case good > r.cfg.MaxVoters:
-		return "more voters than maxVoters (" + itoa(r.cfg.MaxVoters) + ")"
-	case good > r.most:
-		return "redundancyZones: " + count(r.most, "voter") + " are enough for " + count(r.full, "zone")
+	text := "more voters than maxVoters (" + itoa(r.cfg.MaxVoters) + ")"
+	if r.most < r.cfg.MaxVoters {
+		text = "redundancyZones: " + count(r.most, "voter") + " are enough for " + count(r.full, "zone")
 	}
-	return count(m.zone.good-taken, "vote") + " in " + m.zone.title() + ": another zone has one of them now"
+	if m.zone == nil || good > r.most+1 {
+		return text
+	}
+	return "one voter too many: " + m.zone.title() + " has " + count(m.zone.good-taken, "vote")
 }
 
 // entrants are the members that may take a stand-by seat, in the order of their ids.
