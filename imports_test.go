@@ -28,7 +28,10 @@ var arrows = map[string][]string{
 	".":              {"cli"},
 	"scripts/man":    {"cli"},
 	"scripts/notice": {},
-	"cli":            {"node", "client", "api", "cluster/datadir", "store"}, // datadir and store: commands on files, without a member
+	"cli":            {"cli/…", "node", "client", "api", "cluster/datadir", "store"}, // datadir and store: commands on files
+	"cli/console":    {},
+	"cli/devdir":     {},
+	"cli/process":    {},
 	"client":         {"api"},
 	"api":            {},
 	// A member that joins is a client of its cluster. node puts everything else together.
@@ -52,7 +55,8 @@ var arrows = map[string][]string{
 	"cluster/peering":   {"cluster/transport", "store"},
 	"cluster/transport": {"store"},
 
-	"store":                   {"store/engine"},
+	"store":                   {"store/engine", "store/foreign"},
+	"store/foreign":           {"store/engine"},
 	"store/engine":            {},
 	"store/engine/enginetest": {"store/engine"},
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -44,7 +46,7 @@ func newAPITokenCreateCommand(env *environment) *cobra.Command {
 			}
 			until := "does not expire"
 			if !t.ExpiresAt.IsZero() {
-				until = "expires at " + cell(t.ExpiresAt)
+				until = "expires at " + console.Cell(t.ExpiresAt)
 			}
 			return env.secret(t, t.Token, "API token %s (%s) for %s %s; it is not shown again", t.ID, t.Name,
 				strings.Join(t.Scopes, ", "), until)

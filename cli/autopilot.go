@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -31,7 +33,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 				healthy = "not healthy"
 			}
 			env.say("the cluster is %s and survives the loss of %s; leader: %s", healthy, count(state.FailureTolerance,
-				"voter"), cell(state.LeaderNodeID))
+				"voter"), console.Cell(state.LeaderNodeID))
 			if state.Spread != "" {
 				env.say("%s (muster autopilot zones)", state.Spread)
 			}
@@ -66,7 +68,8 @@ func newAutopilotZonesCommand(env *environment) *cobra.Command {
 			return list(env, state.Zones,
 				[]string{"ZONE", "SURVIVABLE", "VOTERS", "STAND-BYS", "ELIGIBLE", "ALIVE", "MEMBERS", "REASON"},
 				func(z client.AutopilotZone) []any {
-					return []any{cmp.Or(z.Name, "-"), z.Survivable, z.Voters, z.StandBys, z.Eligible, z.Alive, z.Members, z.Reason}
+					return []any{cmp.Or(z.Name, "-"), z.Survivable, z.Voters, z.StandBys, z.Eligible, z.Alive, z.Members,
+						z.Reason}
 				})
 		},
 	}
@@ -106,8 +109,9 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 				{"maxVoters", config.MaxVoters}, {"standBys", config.StandBys}, {"stabilization", config.Stabilization},
 				{"lastContactThreshold", config.LastContactThreshold}, {"maxLagRevisions", config.MaxLagRevisions},
 				{"maxLagTime", config.MaxLagTime},
-				{"redundancyZones", config.RedundancyZones}, {"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter}, {"minQuorum",
-					config.MinQuorum},
+				{"redundancyZones", config.RedundancyZones},
+				{"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter},
+				{"minQuorum", config.MinQuorum},
 			})
 		},
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/certs"
+	"muster/cli/console"
 	"muster/client"
 	"muster/cluster/datadir"
 	"muster/node"
@@ -84,12 +85,12 @@ func (e *environment) saveFile(ctx context.Context, save saver, name string, o c
 	if err := os.Rename(f.Name(), name); err != nil {
 		return err
 	}
-	return e.done("saved %s to %s", bytesText(size), name)
+	return e.done("saved %s to %s", console.Bytes(size), name)
 }
 
 func saveBackup(ctx context.Context, env *environment, save saver, w io.Writer, o client.SnapshotOptions) (int64,
 	error) {
-	o.Progress = env.progress("received")
+	o.Progress = console.Transfer(env.stderr, "received")
 	if o.Recipient == "" {
 		return save(ctx, w, o)
 	}
@@ -199,7 +200,7 @@ func newBackupInspectCommand(env *environment) *cobra.Command {
 			env.say("the backup is intact: checksums, format and database")
 			if err := env.table([]string{"CLUSTER", "REVISION", "MADE", "BY NODE", "VERSION", "SCHEMA", "STATE"},
 				[][]any{{m.ClusterID, m.Index, m.CreatedAt, m.NodeID, m.Binary, m.Schema,
-					bytesText(m.Size)}}); err != nil {
+					console.Bytes(m.Size)}}); err != nil {
 				return err
 			}
 			fmt.Fprintln(env.stdout)
@@ -294,7 +295,7 @@ func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes boo
 	if err != nil {
 		return err
 	}
-	changes, err := c.RestoreSnapshot(ctx, f, size, env.progress("sent"))
+	changes, err := c.RestoreSnapshot(ctx, f, size, console.Transfer(env.stderr, "sent"))
 	if err != nil {
 		return err
 	}

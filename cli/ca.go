@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -55,10 +56,10 @@ func newCAStatusCommand(env *environment) *cobra.Command {
 			}
 			for _, k := range kinds {
 				for _, line := range caProgress(k) {
-					env.say("%s", printable(line))
+					env.say("%s", console.Printable(line))
 				}
 				if k.RotationAdvised != "" {
-					env.say("%s", printable(fmt.Sprintf("%s: a rotation is advised: %s", k.Kind, k.RotationAdvised)))
+					env.say("%s", console.Printable(fmt.Sprintf("%s: a rotation is advised: %s", k.Kind, k.RotationAdvised)))
 				}
 			}
 			return nil
@@ -78,7 +79,7 @@ func caProgress(k client.CAKind) (lines []string) {
 	case r.DropAt != nil:
 		lines = append(lines,
 			fmt.Sprintf("%s: every member has a certificate of generation %d; generation %d is dropped at %s", k.Kind,
-				r.New, r.Old, cell(*r.DropAt)))
+				r.New, r.Old, console.Cell(*r.DropAt)))
 	default:
 		lines = append(lines, fmt.Sprintf("%s: %s generation %d", k.Kind, what, r.New))
 	}
@@ -150,7 +151,7 @@ The cluster goes on by itself. The command waits until every member has new cert
 				return err
 			}
 			for _, w := range done.Warnings {
-				env.say("%s", printable("warning: "+w))
+				env.say("%s", console.Printable("warning: "+w))
 			}
 			if env.output == "json" {
 				if err := env.json(done); err != nil {
@@ -158,7 +159,7 @@ The cluster goes on by itself. The command waits until every member has new cert
 				}
 			} else {
 				for _, s := range done.Steps {
-					env.say("%s", printable(s))
+					env.say("%s", console.Printable(s))
 				}
 			}
 			if r.DryRun {
@@ -207,7 +208,7 @@ func (e *environment) waitRotated(ctx context.Context, c *client.Client) error {
 			if text := strings.Join(lines, "\n"); text != said {
 				said = text
 				for _, line := range lines {
-					e.say("%s", printable(line))
+					e.say("%s", console.Printable(line))
 				}
 			}
 			if !busy {

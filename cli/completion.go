@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -111,7 +112,7 @@ func described[T any](list []T, err error, of func(T) (name, about string)) ([]s
 	lines := make([]string, 0, len(list))
 	for _, x := range list {
 		name, about := of(x)
-		lines = append(lines, cobra.CompletionWithDesc(printable(name), printable(about)))
+		lines = append(lines, cobra.CompletionWithDesc(console.Printable(name), console.Printable(about)))
 	}
 	return lines, err
 }
@@ -119,7 +120,7 @@ func described[T any](list []T, err error, of func(T) (name, about string)) ([]s
 func memberNames(ctx context.Context, c *client.Client) ([]string, error) {
 	list, err := c.Members(ctx)
 	return described(list, err, func(m client.Member) (string, string) {
-		return m.Name, "member " + cell(m.NodeID) + ", " + role(m) + ", " + m.Status
+		return m.Name, "member " + console.Cell(m.NodeID) + ", " + role(m) + ", " + m.Status
 	})
 }
 
@@ -132,13 +133,13 @@ func secretNames(ctx context.Context, c *client.Client) ([]string, error) {
 	list, err := c.Secrets(ctx)
 	return described(list, err, func(s client.SecretInfo) (string, string) {
 		return s.Name,
-			"version " + cell(s.Version)
+			"version " + console.Cell(s.Version)
 	})
 }
 
 func leaseNames(ctx context.Context, c *client.Client) ([]string, error) {
 	list, err := c.Leases(ctx, 0)
-	return described(list, err, func(l client.Lease) (string, string) { return l.ID, "on member " + cell(l.NodeID) })
+	return described(list, err, func(l client.Lease) (string, string) { return l.ID, "on member " + console.Cell(l.NodeID) })
 }
 
 func joinTokenNames(ctx context.Context, c *client.Client) ([]string, error) {

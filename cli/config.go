@@ -52,7 +52,7 @@ func newConfigCheckCommand(env *environment) *cobra.Command {
 			if f.JoinErr != nil {
 				return f.JoinErr
 			}
-			if _, err := f.config(env, &service{}); err != nil {
+			if _, err := f.config(env); err != nil {
 				return err
 			}
 			return env.done("the configuration is good")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/devdir"
 	"muster/client"
 	"muster/store"
 )
@@ -54,8 +55,8 @@ A second cluster, in another --data, takes the next ports that are free, unless 
 	flags := cmd.Flags()
 	flags.IntVar(&d.nodes, "nodes", 3, "number of members")
 	flags.StringVar(&d.data, "data", "./data", "directory that holds the members' data directories")
-	flags.IntVar(&d.apiPort, "api-port", devAPIPort, "API port of the first member; the others follow")
-	flags.IntVar(&d.raftPort, "raft-port", devRaftPort, "cluster port of the first member; the others follow")
+	flags.IntVar(&d.apiPort, "api-port", devdir.APIPort, "API port of the first member; the others follow")
+	flags.IntVar(&d.raftPort, "raft-port", devdir.RaftPort, "cluster port of the first member; the others follow")
 	flags.StringVar(&d.datacenter, "datacenter", "",
 		"name of the datacenter, as other clusters see it, when founding (default dc1)")
 	flags.StringSliceVar(&d.zones, "zones", nil, "zones that the members stand in, the first in the first, and so on "+
@@ -112,13 +113,13 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	d.begin = time.Now()
-	lock, err := lockDev(d.data, d.nodes)
+	lock, err := devdir.Lock(d.data, d.nodes)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 	if !d.fixed {
-		if d.apiPort, d.raftPort, err = devPorts(d.dir(1), d.nodes); err != nil {
+		if d.apiPort, d.raftPort, err = devdir.Ports(d.dir(1), d.nodes); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -85,35 +87,35 @@ func (e *environment) heldLeases(ctx context.Context, c *client.Client, id uint6
 		more = ", …"
 	}
 	e.say("warning: the deadline passed with %s still held: %s%s", count(len(leases), "lease"),
-		printable(strings.Join(names, ", ")), more)
+		console.Printable(strings.Join(names, ", ")), more)
 }
 
 // waitDrained polls until the member is drained, with a line of progress on stderr. It bears with servers that do not
 // answer for a while, as when leadership changes.
 func (e *environment) waitDrained(ctx context.Context, c *client.Client, id uint64, deadline time.Duration) error {
-	p := progress{env: e, tty: terminal(e.stderr)}
+	p := console.NewLine(e.stderr)
 	start := time.Now()
 	var trouble error
 	for {
-		p.show("member %d is draining", id, time.Since(start), deadline)
+		p.Show(fmt.Sprintf("member %d is draining", id), time.Since(start), deadline)
 		m, err := oneMember(ctx, c, id)
 		var refusal *client.Error
 		switch {
 		case err == nil && m.DrainState == client.DrainDrained:
-			p.end()
+			p.End()
 			return nil
 		case err == nil && m.DrainState == client.DrainActive:
-			p.end()
+			p.End()
 			return fmt.Errorf("the drain of member %d was cancelled", id)
 		case errors.As(err, &refusal) && refusal.Status < 500:
-			p.end()
+			p.End()
 			return err
 		}
 		trouble = err
 		select {
 		case <-time.After(drainPoll):
 		case <-ctx.Done():
-			p.end()
+			p.End()
 			if errors.Is(ctx.Err(), context.Canceled) {
 				e.say("the drain of member %d goes on; \"muster member resume %d\" cancels it", id, id)
 				return ctx.Err()
@@ -131,36 +133,4 @@ func oneMember(ctx context.Context, c *client.Client, id uint64) (client.Member,
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return c.Member(ctx, id)
-}
-
-// progress is a line that is rewritten on a terminal and written once elsewhere.
-type progress struct {
-	env   *environment
-	tty   bool
-	shown bool
-}
-
-func (p *progress) show(format string, id uint64, passed, limit time.Duration) {
-	text := fmt.Sprintf(format, id)
-	switch {
-	case p.tty:
-		fmt.Fprintf(p.env.stderr, "\r%s: %s of at most %s ", text, passed.Truncate(time.Second), limit)
-	case !p.shown:
-		p.env.say("%s, at most %s …", text, limit)
-	}
-	p.shown = true
-}
-
-// note shows a text that does not change, on a terminal only.
-func (p *progress) note(text string) {
-	if p.tty && !p.shown {
-		fmt.Fprint(p.env.stderr, text)
-		p.shown = true
-	}
-}
-
-func (p *progress) end() {
-	if p.tty && p.shown {
-		fmt.Fprintln(p.env.stderr)
-	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -46,7 +48,7 @@ func newEnrollTokenCreateCommand(env *environment) *cobra.Command {
 				uses = fmt.Sprintf("%d times", t.MaxUses)
 			}
 			return env.secret(t, t.Token, "enrollment token %s for a %s can be used %s until %s; it is not shown again",
-				t.ID, t.Scope, uses, cell(t.ExpiresAt))
+				t.ID, t.Scope, uses, console.Cell(t.ExpiresAt))
 		},
 	}
 	flags := cmd.Flags()

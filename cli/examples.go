@@ -34,6 +34,9 @@ var examples = map[string][]string{
 	},
 	"join-keys rotate": {"muster join-keys rotate --grace 1h"},
 
+	"leave":  {"muster leave --data /var/lib/muster", "muster leave --data /var/lib/muster --deadline 10m --yes"},
+	"detach": {"muster detach --data /var/lib/muster", "muster detach --data /srv/copy --name lab-1 --datacenter lab"},
+
 	"lease list":   {"muster lease list --member node-3"},
 	"lease put":    {"muster lease put session-7 --member node-3 --ttl 5m"},
 	"lease delete": {"muster lease delete session-7"},

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/certs"
+	"muster/cli/console"
 	"muster/client"
 	"muster/cluster/datadir"
 	"muster/hostlist"
@@ -73,7 +74,7 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 				how = "zlayer node join TOKEN"
 			}
 			return env.secret(t, t.Token, "join token %s can be used %s%s until %s, on the new machine: %s",
-				t.ID, uses, bound, cell(t.ExpiresAt), how)
+				t.ID, uses, bound, console.Cell(t.ExpiresAt), how)
 		},
 	}
 	flags := cmd.Flags()

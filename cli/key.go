@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -151,8 +152,8 @@ func newKeyRotateCommand(env *environment) *cobra.Command {
 // that do not answer for a while, as when leadership changes.
 func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, generation uint64) (s keyStatus,
 	err error) {
-	bar := bar{env: e, tty: terminal(e.stderr)}
-	defer bar.end()
+	bar := console.NewBar(e.stderr, "re-encrypting")
+	defer bar.End()
 	moved, last := time.Now(), -1
 	var trouble error
 	for {
@@ -167,7 +168,7 @@ func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, gen
 			for _, g := range generations {
 				busy = busy || g.Generation < generation && g.State == "re-encrypting"
 			}
-			bar.show(s.Percent, s.Total-s.Remaining, s.Total)
+			bar.Show(s.Percent, s.Total-s.Remaining, s.Total)
 			if !busy {
 				return s, nil
 			}
@@ -187,7 +188,7 @@ func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, gen
 		select {
 		case <-time.After(keyPoll):
 		case <-ctx.Done():
-			bar.end()
+			bar.End()
 			e.say("re-encryption goes on by itself; \"muster key status\" shows it")
 			return s, ctx.Err()
 		}
@@ -199,45 +200,6 @@ func someGenerations(ctx context.Context, c *client.Client) ([]client.Generation
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return c.Generations(ctx)
-}
-
-// bar is progress as a bar that is rewritten on a terminal, and as plain lines, one a second at most, elsewhere.
-type bar struct {
-	env   *environment
-	tty   bool
-	shown bool
-	last  int // percent
-	at    time.Time
-}
-
-const barWidth = 40
-
-func (b *bar) show(percent, done, total int) {
-	first := !b.shown
-	if !first && percent == b.last {
-		return
-	}
-	text := fmt.Sprintf("%3d %%  %d of %d values", percent, min(max(done, 0), total), total)
-	switch {
-	case b.tty:
-		filled := percent * barWidth / 100
-		fmt.Fprintf(b.env.stderr, "\r[%s%s] %s ", strings.Repeat("#", filled), strings.Repeat("-", barWidth-filled),
-			text)
-	case first || percent == 100 || time.Since(b.at) >= time.Second:
-		b.env.say("re-encrypting: %s", strings.TrimSpace(text))
-		b.at = time.Now()
-	default:
-		return
-	}
-	b.shown, b.last = true, percent
-}
-
-// end leaves the line of the bar.
-func (b *bar) end() {
-	if b.tty && b.shown {
-		fmt.Fprintln(b.env.stderr)
-	}
-	b.shown = false
 }
 
 func newJoinKeysCommand(env *environment) *cobra.Command {
@@ -284,7 +246,7 @@ func newJoinKeysRotateCommand(env *environment) *cobra.Command {
 				return nil
 			}
 			env.say("the join keys are new; tokens that were made before can be used until %s: %s",
-				cell(keys.GraceUntil), ended(keys.TokensEnded))
+				console.Cell(keys.GraceUntil), ended(keys.TokensEnded))
 			return nil
 		},
 	}

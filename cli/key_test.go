@@ -198,22 +198,6 @@ func TestKeyRotateInterrupted(t *testing.T) {
 	}
 }
 
-func TestBar(t *testing.T) {
-	var out bytes.Buffer
-	b := bar{env: &environment{stderr: &out}, tty: true}
-	for _, n := range []int{0, 0, 5, 10} {
-		b.show(n*10, n, 10)
-	}
-	b.end()
-	b.end()
-	want := "\r[" + strings.Repeat("-", 40) + "]   0 %  0 of 10 values " +
-		"\r[" + strings.Repeat("#", 20) + strings.Repeat("-", 20) + "]  50 %  5 of 10 values " +
-		"\r[" + strings.Repeat("#", 40) + "] 100 %  10 of 10 values \n"
-	if out.String() != want {
-		t.Errorf("%q\nwant %q", out.String(), want)
-	}
-}
-
 func TestStatusOfKeys(t *testing.T) {
 	for _, test := range []struct{ list, want string }{
 		{`[{"generation":1,"state":"active"}]`, `{"generation":1,"state":"active","percent":100,"total":0,"remaining":0,"holders":0}`},

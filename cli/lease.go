@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -75,7 +77,7 @@ func newLeasePutCommand(env *environment) *cobra.Command {
 			if env.output == "json" {
 				return env.json(l)
 			}
-			env.say("lease %s on member %d holds until %s", l.ID, l.NodeID, cell(l.ExpiresAt))
+			env.say("lease %s on member %d holds until %s", l.ID, l.NodeID, console.Cell(l.ExpiresAt))
 			return nil
 		},
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
 	"muster/client"
 	"muster/naming"
 )
@@ -51,7 +52,7 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 			for _, name := range slices.Sorted(maps.Keys(m.Labels)) {
 				labels = append(labels, name+"="+m.Labels[name])
 			}
-			return env.table([]string{"ID", cell(m.NodeID)}, [][]any{
+			return env.table([]string{"ID", console.Cell(m.NodeID)}, [][]any{
 				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"ROLE",
 					role(m)}, {"LEADER", m.IsLeader},
 				{"MODE", m.Mode}, {"ZONE", m.Zone}, {"DRAIN", m.DrainState}, {"DRAIN CHANGED", m.DrainUpdatedAt},
@@ -113,7 +114,7 @@ type zoneCost string
 
 func (e *environment) zoneCost(ctx context.Context, c *client.Client, id uint64) zoneCost {
 	m, _ := oneMember(ctx, c, id)
-	return zoneCost(printable(m.ZoneCost))
+	return zoneCost(console.Printable(m.ZoneCost))
 }
 
 func (z zoneCost) question() string {

@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
-	"text/tabwriter"
-	"time"
-	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 )
 
 // say writes a sentence to stderr.
@@ -37,11 +35,10 @@ func (e *environment) secret(object any, secret, format string, args ...any) err
 	return nil
 }
 
-func (e *environment) json(v any) error {
-	encoder := json.NewEncoder(e.stdout)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
+func (e *environment) json(v any) error { return console.JSON(e.stdout, v) }
+
+func (e *environment) table(header []string, rows [][]any) error {
+	return console.Table(e.stdout, header, rows)
 }
 
 // list prints items as a table with one row each, or as a JSON array.
@@ -63,67 +60,23 @@ func list[T any](e *environment, items []T, header []string, row func(T) []any) 
 func (e *environment) nameColumn(header []string, rows [][]any) error {
 	column := max(0, slices.Index(header, e.nameIn))
 	for _, row := range rows {
-		if _, err := fmt.Fprintln(e.stdout, cell(row[column])); err != nil {
+		if _, err := fmt.Fprintln(e.stdout, console.Cell(row[column])); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *environment) table(header []string, rows [][]any) error {
-	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	line := strings.Join(header, "\t")
-	for _, row := range rows {
-		fmt.Fprintln(w, line)
-		cells := make([]string, len(row))
-		for i, value := range row {
-			cells[i] = cell(value)
-		}
-		line = strings.Join(cells, "\t")
-	}
-	fmt.Fprintln(w, line)
-	return w.Flush()
+// yesFlag adds --yes to a command that asks before it does what cannot be undone.
+func yesFlag(cmd *cobra.Command, yes *bool) *cobra.Command {
+	cmd.Flags().BoolVar(yes, "yes", false, "do it without asking")
+	return cmd
 }
 
-// cell writes one value for a table: "-" for what is absent, yes and no, times in UTC, and nothing that would move the
-// terminal's cursor.
-func cell(value any) string {
-	text := ""
-	switch v := value.(type) {
-	case bool:
-		text = "no"
-		if v {
-			text = "yes"
-		}
-	case time.Time:
-		if !v.IsZero() {
-			text = v.UTC().Format(time.RFC3339)
-		}
-	case uint64: // an id, of which 0 is none
-		if v != 0 {
-			text = strconv.FormatUint(v, 10)
-		}
-	default:
-		text = fmt.Sprint(v)
+// confirm asks before something that cannot be undone, unless --yes was given.
+func (e *environment) confirm(yes bool, format string, args ...any) error {
+	if yes {
+		return nil
 	}
-	if text == "" {
-		return "-"
-	}
-	return printable(text)
-}
-
-// printable escapes control characters, tabs and line ends included.
-func printable(text string) string {
-	if strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
+	return console.Confirm(e.stdin, e.stderr, fmt.Sprintf(format, args...))
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
+	"muster/cli/process"
 	"muster/client"
 	"muster/cluster/datadir"
 )
@@ -79,7 +81,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	default:
 		env.complain(err.Error() + env.hint(err))
 	}
-	if errors.Is(err, datadir.ErrRemoved) && managed() {
+	if errors.Is(err, datadir.ErrRemoved) && process.Managed() {
 		return exitRemoved // the unit says not to start it again
 	}
 	return 1
@@ -89,8 +91,8 @@ const mayHaveHappened = "It may have happened or not: look before you repeat it.
 
 // flush waits a moment for what a member's log still has to write.
 func (e *environment) flush() {
-	if w, ok := e.stderr.(*logWriter); ok {
-		w.close()
+	if w, ok := e.stderr.(*process.LogWriter); ok {
+		w.Close()
 	}
 }
 
@@ -98,7 +100,7 @@ func (e *environment) flush() {
 func (e *environment) complain(text string) {
 	lines := strings.Split(inWords(text), "\n")
 	for i := range lines {
-		lines[i] = printable(lines[i])
+		lines[i] = console.Printable(lines[i])
 	}
 	e.say("muster: %s", strings.Join(lines, "\n"))
 }
@@ -178,7 +180,7 @@ func groups(env *environment) []commandGroup {
 		{"Run a member", []*cobra.Command{newServeCommand(env), newDevCommand(env)}},
 		{"Members", []*cobra.Command{
 			newMembersCommand(env, "members"), newMemberCommand(env), newJoinTokenCommand(env), newJoinKeysCommand(env),
-			newLeaseCommand(env), newAutopilotCommand(env), newRaftCommand(env),
+			newLeaseCommand(env), newAutopilotCommand(env), newRaftCommand(env), newLeaveCommand(env), newDetachCommand(env),
 		}},
 		{"Keys, certificates and access", []*cobra.Command{
 			newAPITokenCommand(env), newKeyCommand(env), newSecretCommand(env), newCACommand(env), newCertCommand(env),

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -64,7 +66,7 @@ func (e *environment) readSecret(file string) ([]byte, error) {
 		}
 		defer f.Close()
 		in = f
-	} else if terminal(in) {
+	} else if console.Terminal(in) {
 		e.say("type the value and end it with Ctrl-D on a line of its own")
 	}
 	if in == nil {
@@ -100,7 +102,7 @@ func newSecretGetCommand(env *environment) *cobra.Command {
 			if _, err := env.stdout.Write(s.Value); err != nil {
 				return err
 			}
-			if terminal(env.stdout) { // elsewhere what was put is what comes out
+			if console.Terminal(env.stdout) { // elsewhere what was put is what comes out
 				fmt.Fprintln(env.stdout)
 			}
 			return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"muster/cli/process"
 	"muster/cluster/datadir"
 	"muster/node"
 	"muster/store"
@@ -143,13 +144,15 @@ func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {
 
 // serve runs a member until ctx ends.
 func serve(ctx context.Context, env *environment, f serveFlags) error {
-	service := newService(env)
-	defer service.close()
-	cfg, err := f.config(env, service)
+	service := process.NewService(env.stderr)
+	env.stderr = service.Lines() // Main closes it when all is said
+	defer service.Close()
+	cfg, err := f.config(env)
 	if err != nil {
 		return err
 	}
-	service.logs(cfg.Logger)
+	cfg.Collectors = []prometheus.Collector{service.Collector()}
+	service.Logs(cfg.Logger)
 	member, err := node.Start(ctx, cfg)
 	if err != nil {
 		return err
@@ -158,10 +161,10 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	managed := make(chan struct{})
 	go func() {
 		defer close(managed)
-		service.run(running, member.Reload, member.Sentence, member.Lively)
+		service.Run(running, member.Reload, member.Sentence, member.Lively)
 	}()
 	failed := member.Wait(ctx)
-	service.notify(daemon.SdNotifyStopping + "\nSTATUS=stopping")
+	service.Notify(daemon.SdNotifyStopping + "\nSTATUS=stopping")
 	failed = errors.Join(failed, member.Close())
 	stop()
 	<-managed
@@ -169,7 +172,7 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 }
 
 // config is the member that the command line describes.
-func (f *serveFlags) config(env *environment, service *service) (cfg node.Config, err error) {
+func (f *serveFlags) config(env *environment) (cfg node.Config, err error) {
 	cfg = f.Config
 	if cfg.APIAddress, cfg.RaftAddress, err = f.addresses(); err != nil {
 		return cfg, err
@@ -189,7 +192,6 @@ func (f *serveFlags) config(env *environment, service *service) (cfg node.Config
 	cfg.Version, cfg.Commit = Version, Commit
 	cfg.Members = f.peers.list
 	cfg.DrainHooks, cfg.ResumeHooks = f.drainHooks.list, f.resumeHooks.list
-	cfg.Collectors = []prometheus.Collector{service.collector()}
 	if f.given["mode"] {
 		cfg.Mode = f.mode
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -45,7 +46,7 @@ next address is asked and nothing is left out.`,
 // watch prints the events that want accepts, a line each, until it is interrupted.
 func (e *environment) watch(ctx context.Context, c *client.Client, opt client.WatchOptions,
 	want func(client.Event) bool) error {
-	opt.Broken = func(err error) { e.say("%s; going on elsewhere", printable(err.Error())) }
+	opt.Broken = func(err error) { e.say("%s; going on elsewhere", console.Printable(err.Error())) }
 	err := c.Watch(ctx, opt, func(x client.Event) error {
 		if !want(x) {
 			return nil
@@ -76,7 +77,7 @@ func (e *environment) event(x client.Event) error {
 	if x.Detail != "" {
 		line += "  (" + x.Detail + ")"
 	}
-	_, err := fmt.Fprintln(e.stdout, printable(line))
+	_, err := fmt.Fprintln(e.stdout, console.Printable(line))
 	return err
 }
 
@@ -132,7 +133,7 @@ func (e *environment) again(ctx context.Context, show func() error) error {
 		})
 	}()
 	for {
-		if terminal(e.stdout) {
+		if console.Terminal(e.stdout) {
 			fmt.Fprint(e.stdout, clearAll)
 		}
 		err := show()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -30,7 +31,7 @@ func newWhoAmICommand(env *environment) *cobra.Command {
 			if env.output == "json" {
 				return env.json(me)
 			}
-			return env.table([]string{"NAME", cell(me.Name)}, [][]any{
+			return env.table([]string{"NAME", console.Cell(me.Name)}, [][]any{
 				{"KIND", me.Kind},
 				{"ID", me.ID},
 				{"SCOPES", strings.Join(me.Scopes, " ")},

@@ -50,11 +50,12 @@ func (o *owner) recoverToken(ctx context.Context, q datadir.TokenRequest) error 
 }
 
 func (o *owner) makeToken(ctx context.Context, nodeID uint64, q datadir.TokenRequest) error {
-	o.log.Warn("the owner of a member's files makes a management token",
-		"node", nodeID, "host", q.Host, "user", q.User, "token", q.ID)
-	how := fmt.Sprintf("management token made on host %s by user %s, as the owner of the files of node %d", q.Host, q.User,
-		nodeID)
-	return o.Store.APITokens.Recover(ctx, ownerOf(nodeID), q.ID, q.Hash, how)
+	want := q.Wanted()
+	o.log.Warn("the owner of a member's files makes an API token",
+		"node", nodeID, "host", q.Host, "user", q.User, "token", q.ID, "scope", want.Scope)
+	how := fmt.Sprintf("%s token made on host %s by user %s, as the owner of the files of node %d", want.Scope, q.Host,
+		q.User, nodeID)
+	return o.Store.APITokens.Recover(ctx, ownerOf(nodeID), want, how)
 }
 
 // ownerOf is the actor of what the owner of a member's files does.

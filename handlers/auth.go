@@ -221,7 +221,8 @@ func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
 	if !q.route.Enrolls || again == "" || len(again) > maxIdempotencyKey {
 		return false, nil
 	}
-	return s.Store.Answered(q.Context(), store.Actor{Accessor: key.ID, IdempotencyKey: again, RequestHash: requestHash(q)})
+	return s.Store.Answered(q.Context(), store.Actor{Accessor: key.ID, IdempotencyKey: again, RequestHash: requestHash(q),
+		Attempt: s.attemptOf(q)})
 }
 
 // authenticateNode accepts a node's identity, or the internal bearer that is derived from the join secret (reference

@@ -49,7 +49,7 @@ const (
 )
 
 // unknown says that a request may have been carried out. It is to be sent again at once only where that is safe.
-func (f *Family) unknown(q *Request, _ error) {
+func (f *Family) unknown(q *Request, err error) {
 	advice := lookFirst
 	switch key := q.Header.Get(HeaderKey); {
 	case f.Repeat != "":
@@ -59,6 +59,9 @@ func (f *Family) unknown(q *Request, _ error) {
 	}
 	h := q.W.Header()
 	h.Set(headerOutcome, outcomeUnknown)
+	if errors.Is(err, store.ErrAnswerLost) && store.AttemptOf(q.Context()) != nil {
+		h.Set(headerLost, "1")
+	}
 	if advice != lookFirst {
 		h.Set("Retry-After", "1")
 	}
@@ -191,6 +194,7 @@ func passOn(w http.ResponseWriter, resp *http.Response, data []byte) {
 	for k, v := range resp.Header {
 		h[k] = v
 	}
+	h.Del(headerLost)
 	w.WriteHeader(resp.StatusCode)
 	_, _ = w.Write(data)
 }

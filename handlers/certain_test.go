@@ -27,6 +27,7 @@ import (
 type relay struct {
 	mu      sync.Mutex
 	leader  http.Handler
+	epoch   func() uint64      // of its leadership
 	steps   []string           // of the next request: what happens to each attempt
 	giveUp  context.CancelFunc // ends the caller's patience
 	forward int
@@ -46,8 +47,19 @@ func (x *relay) Forward(r *http.Request, _ uint64) (*http.Response, error) {
 	x.forward++
 	x.mu.Unlock()
 	r.Host = "node-1"
+	told := true
 	deliver := func() *http.Response {
 		w := httptest.NewRecorder()
+		if a := store.AttemptOf(r.Context()); a != nil && x.epoch != nil {
+			in := *a
+			in.Epoch = x.epoch()
+			in.Tell = func(made []byte) {
+				if told {
+					a.Made = made
+				}
+			}
+			r = r.WithContext(store.WithAttempt(r.Context(), &in))
+		}
 		x.leader.ServeHTTP(w, r)
 		return w.Result()
 	}
@@ -63,6 +75,10 @@ func (x *relay) Forward(r *http.Request, _ uint64) (*http.Response, error) {
 	case "lost":
 		return nil, lostError{false}
 	case "carried out, then lost":
+		deliver()
+		return nil, lostError{false}
+	case "carried out, then lost with what was told":
+		told = false
 		deliver()
 		return nil, lostError{false}
 	case "not the leader":
@@ -104,7 +120,7 @@ func newTestFollower(t *testing.T, leader *sole.Member, mirror string) *testFoll
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &testFollower{relay: &relay{leader: leader.Internal(), giveUp: func() {}}}
+	f := &testFollower{relay: &relay{leader: leader.Internal(), epoch: leader.Store.Epoch, giveUp: func() {}}}
 	cfg := sole.NewConfig(st, leader.ClusterID, "two")
 	cfg.Peers = f.relay
 	f.Member = &sole.Member{Server: sole.Serve(cfg), T: t, Admin: leader.Admin}
@@ -285,6 +301,11 @@ func TestRepeatedIsTheFirst(t *testing.T) {
 		if w := f.through(lost, x.method, x.target, x.body); w.Code >= 300 {
 			t.Errorf("%s %s: %d %s", x.method, x.target, w.Code, w.Body)
 		}
+	}
+	before := f.relay.forward
+	w := f.through([]string{"carried out, then lost with what was told"}, "POST", "/api/v1/cluster/join-tokens", `{}`)
+	if w.Code != 503 || w.Header().Get(handlers.HeaderOutcome) != handlers.OutcomeUnknown || f.relay.forward != before+2 {
+		t.Errorf("an answer that was lost, after %d attempts: %d %v %s", f.relay.forward-before, w.Code, w.Header(), w.Body)
 	}
 	if w := s.Call("DELETE", "/api/v1/cluster/leases/l", s.Admin, ""); w.Code != 404 {
 		t.Errorf("a lease that is gone: %d %s", w.Code, w.Body)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,11 +24,12 @@ import (
 const (
 	headerForwarded = "X-Muster-Forwarded" // set on what a member passes on: it is not passed on again
 	headerNotLeader = "X-Muster-Not-Leader"
-	headerAsked     = "X-Muster-Asked" // the Raft id of the member that the caller has asked
-	headerBody      = "X-Muster-Body"  // the request came with a body that is not passed on, and why
-	bodyEmpty       = "1"              // it means nothing
-	bodyDropped     = "dropped"        // the caller was not known, so that it was not read
-	leaderChanged   = "changed"        // in headerNotLeader: something was changed all the same
+	headerAsked     = "X-Muster-Asked"       // the Raft id of the member that the caller has asked
+	headerBody      = "X-Muster-Body"        // the request came with a body that is not passed on, and why
+	bodyEmpty       = "1"                    // it means nothing
+	headerLost      = "X-Muster-Answer-Lost" // the request was carried out, and no leader has its answer
+	bodyDropped     = "dropped"              // the caller was not known, so that it was not read
+	leaderChanged   = "changed"              // in headerNotLeader: something was changed all the same
 	HeaderKey       = "Idempotency-Key"
 )
 
@@ -57,6 +59,7 @@ type Request struct {
 	doubt   bool            // an attempt may have carried it out
 	Failed  bool            // it counts as a failed attempt of its address, once that is confirmed
 	vouched *store.APIToken // who the leader says is asking
+	attempt *store.Attempt  // at having it answered elsewhere; nil before the first one
 
 	turnedAway bool // the caller was not let in
 }
@@ -105,7 +108,7 @@ func (s *Server) attempt(rt *Route, o origin, q *Request, giveUp time.Time) (aga
 			return true, err
 		case errors.Is(err, store.ErrUnknownOutcome):
 			q.doubt = true
-			return q.Header.Get(HeaderKey) != "" || !q.changes, err
+			return (q.Header.Get(HeaderKey) != "" || !q.changes) && !errors.Is(err, store.ErrAnswerLost), err
 		case err != nil:
 			s.answer(rt, q, err)
 		}
@@ -175,9 +178,23 @@ func (s *Server) carryOut(rt *Route, o origin, q *Request) error {
 				fmt.Sprintf("%s must be at most %d characters long", HeaderKey, maxIdempotencyKey))
 		}
 		q.Actor.IdempotencyKey, q.Actor.RequestHash = key, requestHash(q)
+		q.Actor.Attempt = s.attemptOf(q)
 	}
 	q.Actor.Request = rt.Method + " " + rt.Path
 	return s.settle(rt, q)
+}
+
+// attemptOf returns the attempt that a request is whose key a member has made: one that was passed on, or one that was to
+// be and is answered here after all.
+func (s *Server) attemptOf(q *Request) *store.Attempt {
+	switch {
+	case !strings.HasPrefix(q.Header.Get(HeaderKey), store.AutoKey):
+		return nil
+	case q.attempt != nil:
+		q.attempt.Epoch, q.attempt.Again = s.Store.Epoch(), q.doubt
+		return q.attempt
+	}
+	return store.AttemptOf(q.Context())
 }
 
 var maxIdempotencyKey = store.MaxSize("idempotency", "key")
@@ -212,7 +229,7 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 		}
 		defer context.AfterFunc(following, func() { time.AfterFunc(partingWithin, cancel) })()
 	}
-	r := q.forLeader(ctx, s.Store.NodeID())
+	r := q.forLeader(ctx, s.Store.NodeID(), s.Store.Mirror.Revision())
 	if err := q.Block.Place(q); err != nil {
 		return false, err
 	}
@@ -234,7 +251,7 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 		return true, store.ErrNotLeader
 	}
 	if resp.Header.Get(headerOutcome) != "" {
-		if q.doubt = true; repeatable {
+		if q.doubt = true; repeatable && resp.Header.Get(headerLost) == "" {
 			return true, store.ErrUnknownOutcome
 		}
 	}
@@ -254,7 +271,14 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 
 // forLeader is the request as it is passed on. One that changes something gets a key of our own, which makes it safe to
 // repeat when the leader dies before it answers.
-func (q *Request) forLeader(ctx context.Context, asked uint64) *http.Request {
+func (q *Request) forLeader(ctx context.Context, asked, since uint64) *http.Request {
+	if !q.whole {
+		if q.attempt == nil {
+			q.attempt = &store.Attempt{Since: since}
+		}
+		q.attempt.Again = q.doubt
+		ctx = store.WithAttempt(ctx, q.attempt)
+	}
 	r := q.Request.Clone(ctx)
 	if !q.whole {
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.Content)), int64(len(q.Content))

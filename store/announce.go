@@ -239,13 +239,14 @@ func (v *View) addZones(list []Member) error {
 		return z, err
 	}
 	first, last := int64(list[0].NodeID), int64(list[len(list)-1].NodeID)
-	zones, err := collect(v, scan, "SELECT raft_node_id, zone FROM members WHERE zone <> '' AND raft_node_id BETWEEN ? AND ? "+
-		"ORDER BY raft_node_id", min(first, last), max(first, last))
+	zones, err := collect(v, scan, "SELECT raft_node_id, zone FROM members WHERE zone <> '' "+
+		"AND raft_node_id BETWEEN ? AND ? ORDER BY raft_node_id", min(first, last), max(first, last))
 	if err != nil {
 		return err
 	}
 	for i := range list {
-		at, ok := slices.BinarySearchFunc(zones, list[i].NodeID, func(z zoned, id uint64) int { return cmp.Compare(z.id, id) })
+		at, ok := slices.BinarySearchFunc(zones, list[i].NodeID,
+			func(z zoned, id uint64) int { return cmp.Compare(z.id, id) })
 		if ok {
 			list[i].Zone = zones[at].zone
 		}

@@ -101,25 +101,41 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 	})
 }
 
-// Recover stores a management token that the owner of a member's files has chosen; the audit says how it came
-// about. The same token again changes nothing.
-func (at APITokens) Recover(ctx context.Context, actor Actor, id, hash, how string) error {
+// RecoveredToken is a token that the owner of a member's files has chosen.
+type RecoveredToken struct {
+	ID, Hash string // of the secret
+	Scope    string
+	TTL      time.Duration // whole seconds; 0: without end
+}
+
+// Recover stores a token that the owner of a member's files has chosen; the audit says how it came about. The same
+// token again changes nothing.
+func (at APITokens) Recover(ctx context.Context, actor Actor, t RecoveredToken, how string) error {
+	scopes, err := json.Marshal([]string{t.Scope})
+	if err != nil {
+		return err
+	}
 	return at.s.Write(ctx, actor, func(tx *Tx) error {
 		var have string
-		known, err := tx.get("SELECT secret_hash FROM api_tokens WHERE id = ?", []any{id}, &have)
+		known, err := tx.get("SELECT secret_hash FROM api_tokens WHERE id = ?", []any{t.ID}, &have)
 		switch {
 		case err != nil:
 			return err
-		case known && have == hash:
+		case known && have == t.Hash:
 			return nil
 		case known:
 			return refuse(Conflict, "another API token has that id")
 		}
-		if err := tx.exec(insertAPIToken, id, "recovered", hash, `["`+ScopeManagement+`"]`, actor.String(), tx.Now, nil,
+		var ends *time.Time
+		if t.TTL > 0 {
+			end := tx.Now.Add(t.TTL)
+			ends = &end
+		}
+		if err := tx.exec(insertAPIToken, t.ID, "recovered", t.Hash, string(scopes), actor.String(), tx.Now, ends,
 			int64(tx.Rev)); err != nil {
 			return err
 		}
-		return tx.audit("api_token.recover", "api_token/"+id, how)
+		return tx.audit("api_token.recover", "api_token/"+t.ID, how)
 	})
 }
 

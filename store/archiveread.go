@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"muster/store/foreign"
 )
 
 // ArchiveLimits bound what reading an archive may take.
@@ -76,12 +78,12 @@ func ReadArchive(ctx context.Context, r io.Reader, dir string, limits ArchiveLim
 	if a.Meta.Version != archiveVersion {
 		return nil, refuse(Invalid, "the archive has format %d and this binary knows %d", a.Meta.Version, archiveVersion)
 	}
-	if err := checkState(ctx, a.State, a.Meta.Schema); err != nil {
+	if err := foreign.Check(ctx, a.State, a.Meta.Schema); err != nil {
 		return nil, err
 	}
 	inside, err := describe(a.State)
 	if err != nil {
-		return nil, errNoDatabase
+		return nil, foreign.ErrNoDatabase
 	}
 	if inside.ClusterID != a.Meta.ClusterID || inside.Index != a.Meta.Index || inside.Schema != a.Meta.Schema ||
 		x.size != a.Meta.Size {

@@ -92,12 +92,14 @@ func (t *Tx) boundPeerings() error {
 }
 
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
-// those of members make room for each other, looked at now and then: counting costs.
+// those that older members make room for each other, looked at now and then: counting costs.
 func (t *Tx) boundAnswers() error {
 	if t.actor.Auto() {
-		if t.Rev%64 != 0 {
+		key := AutoKey + t.actor.Accessor
+		if t.counts.add(key, 2*autoAnswers) {
 			return nil
 		}
+		t.counts.set(key, autoAnswers)
 		var oldest string // that stays
 		many, err := t.get("SELECT key FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.' "+
 			"ORDER BY key DESC LIMIT 1 OFFSET ?",

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"muster/store/foreign"
 )
 
 // queryBench is a file like a member's mirror.
@@ -78,7 +80,7 @@ func TestQueryRefuses(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(bg, limit)
 		begin := time.Now()
-		a, err := queryFile(ctx, path, query, 10)
+		a, err := foreign.Query(ctx, path, query, 10)
 		cancel()
 		if took := time.Since(begin); took > 30*time.Second {
 			t.Errorf("%.80s: took %v", query, took)
@@ -116,21 +118,21 @@ func TestQueryAnswers(t *testing.T) {
 		"SELECT row_number() OVER (ORDER BY revision, seq) FROM audit LIMIT 1": "[[1]]", "-- nothing": "[]",
 		"SELECT strftime('%Y', '2030-01-02')": "[[2030]]", "SELECT instr('abc', 'c'), replace('abc', 'b', 'x')": "[[3 axc]]",
 	} {
-		a, err := queryFile(bg, path, query, 10)
+		a, err := foreign.Query(bg, path, query, 10)
 		if err != nil || fmt.Sprint(a.Rows) != want || a.Truncated {
 			t.Errorf("%s: %v %v %v, want %s", query, a.Rows, a.Truncated, err, want)
 		}
 	}
 	for _, view := range []string{"v_members", "v_tokens", "v_enrollments", "v_peerings", "v_keys", "v_audit", "v_authorities", "v_certificates"} {
-		if _, err := queryFile(bg, path, "SELECT * FROM "+view, 10); err != nil {
+		if _, err := foreign.Query(bg, path, "SELECT * FROM "+view, 10); err != nil {
 			t.Errorf("%s: %v", view, err)
 		}
 	}
-	if a, err := queryFile(bg, path, endless+"SELECT i FROM n", 10); err != nil || len(a.Rows) != 10 || !a.Truncated {
+	if a, err := foreign.Query(bg, path, endless+"SELECT i FROM n", 10); err != nil || len(a.Rows) != 10 || !a.Truncated {
 		t.Errorf("rows: %d %v %v", len(a.Rows), a.Truncated, err)
 	}
-	a, err := queryFile(bg, path, endless+"SELECT printf('%100000d', i) FROM n", 10_000)
-	if err != nil || len(a.Rows) != maxQueryAnswer/100_008 || !a.Truncated {
+	a, err := foreign.Query(bg, path, endless+"SELECT printf('%100000d', i) FROM n", 10_000)
+	if err != nil || len(a.Rows) != foreign.MaxAnswer/100_008 || !a.Truncated {
 		t.Errorf("bytes: %d rows %v %v", len(a.Rows), a.Truncated, err)
 	}
 }
@@ -155,7 +157,7 @@ func TestQueryEnds(t *testing.T) {
 		} {
 			ctx, cancel := end()
 			begin := time.Now()
-			_, err := queryFile(ctx, path, query, 10)
+			_, err := foreign.Query(ctx, path, query, 10)
 			cancel()
 			if took := time.Since(begin); err == nil || took > 20*time.Second {
 				t.Errorf("%s, %.80s: %v after %v", name, query, err, took)

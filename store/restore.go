@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"muster/store/engine"
+	"muster/store/foreign"
 )
 
 // scratch is the state of an archive as a local database that may be changed.
@@ -24,10 +25,14 @@ type scratch struct {
 // openScratch makes a database of a schema version beside the state of an archive, with the state's rows.
 func openScratch(ctx context.Context, a *Archive, version int64) (*scratch, error) {
 	x := &scratch{path: a.State + ".own"}
+	var tables []string
+	for i := range registry {
+		tables = append(tables, registry[i].name)
+	}
 	if err := os.Remove(x.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	if err := copyState(ctx, a.State, x.path, a.Meta.Schema); err != nil {
+	if err := foreign.Copy(ctx, a.State, x.path, a.Meta.Schema, tables); err != nil {
 		return nil, fmt.Errorf("copy the archive's state: %w", err)
 	}
 	var err error
@@ -35,7 +40,7 @@ func openScratch(ctx context.Context, a *Archive, version int64) (*scratch, erro
 		engine.FileURL(x.path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0")); err != nil {
 		return nil, err
 	}
-	if err := makeSchema(ctx, x.db, version); err != nil {
+	if err := foreign.Migrate(ctx, x.db, version); err != nil {
 		x.db.Close()
 		return nil, fmt.Errorf("bring the archive's schema up to date: %w", err)
 	}
@@ -112,7 +117,7 @@ func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restor
 	}
 	x, err := openScratch(ctx, a, schema)
 	switch {
-	case errors.Is(err, errQueryTime) || ctx.Err() != nil:
+	case errors.Is(err, foreign.ErrTime) || ctx.Err() != nil:
 		return out, errRestoreTime
 	case err != nil:
 		ar.s.log.Warn("the archive's state could not be copied", "err", err)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"muster/migrations"
 	"muster/store/engine"
+	"muster/store/foreign"
 )
 
 // Config says where a member's state lives and how it reaches the others.
@@ -68,6 +70,8 @@ type Store struct {
 	counts counts
 	keys   keyring
 
+	repeated map[string]bool // keys of requests that members have repeated in this leadership; the writer's own
+
 	inventories inventories
 	queries     chan struct{} // bounds how many statements of callers run at once
 }
@@ -115,6 +119,7 @@ func (s *Store) hooks() engine.Hooks {
 	h := engine.Hooks{
 		Prepare: func(v *engine.View) error {
 			s.counts.forget()
+			s.repeated = nil
 			if err := s.events.takeUp(view(v)); err != nil {
 				return fmt.Errorf("read the newest events: %w", err)
 			}
@@ -264,4 +269,21 @@ func (s *Store) bind() {
 	s.Audit = Audit{s}
 	s.Events = Events{s}
 	s.Archives = Archives{s}
+}
+
+// Query runs one reading statement of the caller's on the local mirror, with or without a leader, and returns at most
+// limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory,
+// time and what the statement may use are bounded; two statements run at a time, others wait. What is wrong
+// with the statement is a Refusal; ErrBusy comes when none could be begun in time.
+func (s *Store) Query(ctx context.Context, query string, limit int) (foreign.Answer, error) {
+	select {
+	case s.queries <- struct{}{}:
+		defer func() { <-s.queries }()
+	case <-ctx.Done():
+		return foreign.Answer{}, ErrBusy
+	}
+	if _, err := os.Stat(s.Mirror.Path()); err != nil {
+		return foreign.Answer{}, ErrNoLeader // there is no mirror yet
+	}
+	return foreign.Query(ctx, s.Mirror.Path(), query, limit)
 }

@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -23,8 +25,72 @@ type Actor struct {
 	Request   string // method and pattern of the path
 	Peer      bool   // what another cluster has said is the cause
 
-	IdempotencyKey string // of the request, or empty
-	RequestHash    string // what the key stands for: a repetition must be the same request
+	IdempotencyKey string   // of the request, or empty
+	RequestHash    string   // what the key stands for: a repetition must be the same request
+	Attempt        *Attempt // of a request that another member has passed on under a key of its own, or nil
+}
+
+// Attempt is one of the attempts at a request that a member passes on to the leader, and repeats under the same key until
+// its outcome is known. What it makes is told to that member ahead of the commit, instead of being remembered in the
+// database: when the leader is lost on the way, the audit tells the next one whether it was committed, and the member
+// has the answer.
+type Attempt struct {
+	Epoch uint64            // of the leadership that it is meant for; another one refuses it
+	Again bool              // an earlier one may have been carried out
+	Since uint64            // a revision that was committed before the first one was sent
+	Made  []byte            // what an earlier one has told; nil: nothing
+	Tell  func(made []byte) // nil: nobody wants to know. It must not block
+}
+
+type attemptKey struct{}
+
+// WithAttempt returns the context of a request that is passed on.
+func WithAttempt(ctx context.Context, a *Attempt) context.Context {
+	return context.WithValue(ctx, attemptKey{}, a)
+}
+
+// AttemptOf returns the attempt of a request, nil for one that is none.
+func AttemptOf(ctx context.Context) *Attempt {
+	a, _ := ctx.Value(attemptKey{}).(*Attempt)
+	return a
+}
+
+// ErrAnswerLost is for a request that was carried out and whose answer nobody has any more.
+var ErrAnswerLost = fmt.Errorf("%w: it was carried out, and its answer was lost with the leader", ErrUnknownOutcome)
+
+// claim refuses an attempt that is meant for another leadership, or that its member has given up and repeated since. The
+// next leadership knows of all that was committed before it, so it is enough to remember the repeated ones of this one.
+func (s *Store) claim(t *Tx, actor Actor) error {
+	a := actor.Attempt
+	switch {
+	case a == nil:
+	case a.Epoch != t.tx.Epoch:
+		return ErrNotLeader
+	case a.Again:
+		if s.repeated == nil || len(s.repeated) >= maxRepeated {
+			s.repeated = map[string]bool{}
+		}
+		s.repeated[actor.IdempotencyKey] = true
+	case s.repeated[actor.IdempotencyKey]:
+		return ErrNotLeader
+	}
+	return nil
+}
+
+const maxRepeated = 100_000
+
+// carriedOut finds what an earlier attempt has made, nil when there was none that was committed.
+func (v *View) carriedOut(actor Actor) (*remembrance, error) {
+	a := actor.Attempt
+	found, err := v.get("SELECT revision FROM audit WHERE revision > ? AND request_id = ? LIMIT 1",
+		[]any{a.Since, actor.IdempotencyKey}, new(uint64))
+	switch {
+	case err != nil || !found:
+		return nil, err
+	case a.Made == nil:
+		return nil, ErrAnswerLost
+	}
+	return &remembrance{RequestHash: actor.RequestHash, Result: a.Made}, nil
 }
 
 // Auto reports whether the Idempotency-Key is one that a member has made.
@@ -161,9 +227,15 @@ var errOutdated = errors.New("store: the answer has lost its worth")
 // makeOnceUnless is makeOnce for results that may have lost their worth: again refuses to return one once more.
 func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error,
 	fn func(*Tx) (T, error)) (result T, err error) {
+	if actor.IdempotencyKey != "" && actor.Attempt != nil {
+		actor.RequestID = actor.IdempotencyKey
+	}
 	err = s.Write(ctx, actor, func(tx *Tx) error {
 		if actor.IdempotencyKey == "" {
 			result, err = fn(tx)
+			return err
+		}
+		if err := s.claim(tx, actor); err != nil {
 			return err
 		}
 		old, err := s.answered(&tx.View, actor)
@@ -200,11 +272,17 @@ func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again fun
 // remember keeps what a request is answered.
 func (s *Store) remember(tx *Tx, result any) error {
 	actor := tx.actor
-	if err := tx.boundAnswers(); err != nil {
-		return err
-	}
 	text, err := json.Marshal(result)
 	if err != nil {
+		return err
+	}
+	if a := actor.Attempt; a != nil {
+		if a.Tell != nil {
+			a.Tell(text)
+		}
+		return nil
+	}
+	if err := tx.boundAnswers(); err != nil {
 		return err
 	}
 	plain, err := json.Marshal(remembrance{RequestHash: actor.RequestHash, Result: text})
@@ -240,13 +318,22 @@ func idempotencySeal(actor Actor) string {
 
 // answered finds what a request of this key was answered before; nil when there was none.
 func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
+	a := actor.Attempt
+	if a != nil && !a.Again {
+		return nil, nil
+	}
 	var sealed []byte
 	var generation uint64
 	known, err := v.get("SELECT sealed, dek_generation FROM idempotency "+
 		"WHERE accessor = ? AND key = ? AND created_at >= ?",
 		[]any{actor.Accessor, actor.IdempotencyKey, rfc3339(v.Now.Add(-rememberFor))}, &sealed, &generation)
-	if err != nil || !known {
+	switch {
+	case err != nil:
 		return nil, err
+	case !known && a != nil: // an older leader would have remembered it
+		return v.carriedOut(actor)
+	case !known:
+		return nil, nil
 	}
 	plain, err := s.keys.open(idempotencySeal(actor), generation, sealed)
 	if err != nil {
@@ -293,3 +380,78 @@ const (
 // NewID returns a fresh id of 32 lower hex digits that grows with time (UUID version 7, RFC 9562). dqlite
 // replicates whole pages: rows that land side by side make a batch several times smaller than random keys do.
 func NewID() string { return strings.ReplaceAll(uuid.Must(uuid.NewV7()).String(), "-", "") }
+
+// counts knows of what is bounded how many rows there are at most, so that not every row that is added has all counted.
+// It belongs to the leader, whose writer is the only one that adds any.
+type counts struct {
+	mu   sync.Mutex
+	most map[string]*count
+}
+
+type count struct {
+	rows   uint64 // at most: those that were counted, and those that were to be added since
+	checks uint64 // that are left until they are counted again
+}
+
+const (
+	minCountChecks = 256     // a count is good for that many additions, or for an eighth of what was counted
+	maxCounts      = 100_000 // that are remembered
+)
+
+// forget is for a leadership that begins: nothing is known of what others have added.
+func (c *counts) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.most = nil
+}
+
+// add notes that one more is to be added and reports whether there are surely fewer than a limit. If not, they must be
+// counted. A row whose transaction fails stays noted until the next count.
+func (c *counts) add(key string, limit uint64) bool {
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.most[key]
+	if n == nil || n.checks == 0 || n.rows >= limit {
+		return false
+	}
+	n.rows++
+	n.checks--
+	return true
+}
+
+// set notes what was counted just before one more is added.
+func (c *counts) set(key string, rows uint64) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.most == nil || len(c.most) >= maxCounts {
+		c.most = map[string]*count{}
+	}
+	c.most[key] = &count{rows: rows + 1, checks: max(minCountChecks, rows/8)}
+}
+
+// bound refuses one more row where a query counts as many as a setting allows.
+func (t *Tx) bound(option, what, query string, args ...any) error {
+	most, err := t.number(option)
+	if err != nil {
+		return err
+	}
+	key := option + fmt.Sprint(args...)
+	if t.counts.add(key, most) {
+		return nil
+	}
+	var have uint64
+	if _, err := t.get(query, args, &have); err != nil {
+		return err
+	}
+	if have >= most {
+		return refuse(Full, "there are %d %s, and the setting %s allows no more", have, what, option)
+	}
+	t.counts.set(key, have)
+	return nil
+}

@@ -11,8 +11,8 @@ func (r *round) losses() (list []Zone, spread string) {
 	for _, z := range r.list {
 		left := r.healthy - z.healthy
 		one := Zone{
-			Name: z.name, Members: z.members, Alive: z.alive, Eligible: z.eligible, Voters: z.voters, StandBys: z.standBys,
-			Survivable: r.voters > 0 && left >= majority(r.voters),
+			Name: z.name, Members: z.members, Alive: z.alive, Eligible: z.eligible, Voters: z.voters,
+			StandBys: z.standBys, Survivable: r.voters > 0 && left >= majority(r.voters),
 		}
 		switch {
 		case r.voters == 0:
@@ -22,7 +22,8 @@ func (r *round) losses() (list []Zone, spread string) {
 		case z.voters == 0:
 			one.Reason = "no vote is here"
 		default:
-			one.Reason = "its loss leaves " + outOf(left, r.voters) + " voters, and a majority needs " + itoa(majority(r.voters))
+			one.Reason = "its loss leaves " + outOf(left, r.voters) + " voters, and a majority needs " +
+				itoa(majority(r.voters))
 			if !one.Survivable {
 				one.Reason += ": " + r.obstacle(z)
 			}
@@ -62,8 +63,8 @@ func (r *round) obstacle(z *zone) string {
 	case r.voters-z.voters >= majority(r.voters):
 		return count(r.voters-r.healthy, "voter") + " elsewhere " + agree(r.voters-r.healthy, "is", "are") + " not healthy"
 	case r.swap != nil:
-		return "a vote moves from " + r.swap.from.title() + " to node " + utoa(r.swap.to.NodeID) + " in " + r.swap.in.title() +
-			" when that is stable"
+		return "a vote moves from " + r.swap.from.title() + " to node " + utoa(r.swap.to.NodeID) + " in " +
+			r.swap.to.zone.title() + " when that is stable"
 	case r.votable == 1:
 		return "no other zone has a member that may vote; start one in another zone"
 	case r.missing > 0:

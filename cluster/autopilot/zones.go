@@ -23,8 +23,8 @@ type zoning struct {
 
 // swap gives one vote to a zone and then takes one from another.
 type swap struct {
-	to       *member
-	from, in *zone
+	to   *member
+	from *zone
 }
 
 // zones finds the zones and counts what is in them.
@@ -283,7 +283,7 @@ func (r *round) imbalance() *swap {
 	if to == nil {
 		return nil
 	}
-	return &swap{to: to, from: from, in: to.zone}
+	return &swap{to: to, from: from}
 }
 
 // sooner orders members by how soon a vote should go to them.

@@ -72,6 +72,13 @@ type Dir struct {
 
 // Open creates the directory if needed and locks it. Errors are sentences for the person who gave it.
 func Open(path string) (*Dir, error) {
+	if _, err := os.Stat(filepath.Join(path, detachingDir, nodeFile)); err == nil {
+		return nil, errDetaching
+	}
+	return open(path)
+}
+
+func open(path string) (*Dir, error) {
 	_, err := os.Stat(path)
 	d := &Dir{Path: path, made: errors.Is(err, fs.ErrNotExist)}
 	if err := os.MkdirAll(path, 0o700); err != nil {

@@ -69,29 +69,40 @@ func (d *Dir) HasCA(pem []byte) (bool, error) {
 // administrator's token, and a sealed record of what the first transaction is to write. It may be repeated after
 // a crash. The cluster exists once the store has made that transaction.
 func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
-	if err := store.CheckOverlay(p.OverlayCIDR, p.OverlaySlice); err != nil {
+	n, f, _, err := d.prepareFounding(p, now)
+	if err != nil {
 		return nil, err
+	}
+	return n, d.saveFounding(n, *f)
+}
+
+// prepareFounding makes everything of a new cluster but its record and node.json. It returns the data-encryption key
+// that is wrapped in the record.
+func (d *Dir) prepareFounding(p Plan, now time.Time) (*Node, *store.Founding, certs.DEK, error) {
+	dek := certs.NewDEK()
+	fail := func(err error) (*Node, *store.Founding, certs.DEK, error) { return nil, nil, dek, err }
+	if err := store.CheckOverlay(p.OverlayCIDR, p.OverlaySlice); err != nil {
+		return fail(err)
 	}
 	n := newNode(uuid.NewString(), 1, p)
 	brought, err := p.broughtCA(n, now) // before anything is written
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
 	identity, err := d.Identity()
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
-	dek := certs.NewDEK()
 	wrap, err := certs.Wrap(dek[:], identity.Recipient().String())
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
 	secret := certs.NewSecret()
 	member, err := d.firstMember(n, p, identity)
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
-	f := store.Founding{
+	f := &store.Founding{
 		ClusterID:     n.ClusterID,
 		CreatedAt:     now,
 		Wrap:          wrap,
@@ -102,6 +113,20 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		Datacenter:    p.Datacenter,
 		Member:        member,
 	}
+	if f.Keys, err = foundKeys(dek); err != nil {
+		return fail(err)
+	}
+	if err := foundAuthority(d, f, n, p, certs.HTTP, brought, dek, now); err != nil {
+		return fail(err)
+	}
+	if err := foundAuthority(d, f, n, p, certs.Transport, certs.CA{}, dek, now); err != nil {
+		return fail(err)
+	}
+	return n, f, dek, d.write(adminFile, []byte(secret+"\n"), 0o600)
+}
+
+// foundKeys makes the first epoch of each key of a cluster.
+func foundKeys(dek certs.DEK) (list []store.SealedKey, err error) {
 	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning, store.KeyJoinSecret, store.KeyJWT)
 	if err != nil {
 		return nil, err
@@ -111,18 +136,9 @@ func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.Keys = append(f.Keys, store.SealedKey{Purpose: key.Purpose, KID: key.KID, Public: key.Public, Sealed: sealed})
+		list = append(list, store.SealedKey{Purpose: key.Purpose, KID: key.KID, Public: key.Public, Sealed: sealed})
 	}
-	if err := foundAuthority(d, &f, n, p, certs.HTTP, brought, dek, now); err != nil {
-		return nil, err
-	}
-	if err := foundAuthority(d, &f, n, p, certs.Transport, certs.CA{}, dek, now); err != nil {
-		return nil, err
-	}
-	if err := d.write(adminFile, []byte(secret+"\n"), 0o600); err != nil {
-		return nil, err
-	}
-	return n, d.saveFounding(n, f)
+	return list, nil
 }
 
 // saveFounding writes what the first start of the founder needs; node.json comes last.

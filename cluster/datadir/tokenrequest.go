@@ -4,9 +4,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
+	"time"
+
+	"muster/store"
 )
 
 // Paths of the requests that the owner of a member's files sends to that member, over its cluster listener.
@@ -20,12 +25,25 @@ const MaxTokenRequest = 4 << 10
 
 const requestPrefix = "recover-token-"
 
-// TokenRequest asks for a management token. The secret stays with who asks; only its hash is written.
+// TokenRequest asks for an API token. The secret stays with the caller; only its hash is written.
 type TokenRequest struct {
-	ID   string `json:"id"`
-	Hash string `json:"hash"` // SHA-256 of the secret, lower hex
-	Host string `json:"host"` // where it was asked for
-	User string `json:"user"`
+	ID    string `json:"id"`
+	Hash  string `json:"hash"` // SHA-256 of the secret, lower hex
+	Host  string `json:"host"` // where it was asked for
+	User  string `json:"user"`
+	Scope string `json:"scope,omitempty"` // empty: management
+	TTL   int64  `json:"ttl,omitempty"`   // seconds, at most a day; 0: without end
+}
+
+const maxTokenTTL = 24 * 60 * 60 // seconds
+
+// Wanted is the token that is asked for.
+func (q *TokenRequest) Wanted() store.RecoveredToken {
+	t := store.RecoveredToken{ID: q.ID, Hash: q.Hash, Scope: q.Scope, TTL: time.Duration(q.TTL) * time.Second}
+	if t.Scope == "" {
+		t.Scope = store.ScopeManagement
+	}
+	return t
 }
 
 // Check tells what is wrong with a request.
@@ -35,6 +53,12 @@ func (q *TokenRequest) Check() error {
 	}
 	if q.ID == "" || len(q.ID) > 64 || len(q.Host) > 255 || len(q.User) > 255 {
 		return errors.New("id, host and user must be at most 64, 255 and 255 bytes long, and id must not be empty")
+	}
+	if q.TTL < 0 || q.TTL > maxTokenTTL {
+		return fmt.Errorf("ttl must be between 0 and %d seconds", maxTokenTTL)
+	}
+	if q.Scope != "" && !slices.Contains(store.Scopes, q.Scope) {
+		return errors.New("scope must be one that an API token can have")
 	}
 	return nil
 }

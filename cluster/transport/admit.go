@@ -30,29 +30,34 @@ func (t *Transport) Expel(nodeID uint64) {
 func (t *Transport) fenced(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, err := t.creds.member(*r.TLS)
-		if err == nil {
-			err = t.admits(id)
-		}
-		if err == nil && t.service.Confirm != nil {
-			err = t.service.Confirm(r, id)
-		}
-		if err != nil { // nothing happened: what a member has passed on is its own to answer, and is tried again while it may
-			w.Header().Set(headerNotLeader, "1")
-		}
-		switch {
-		case errors.Is(err, store.ErrNotMember):
-			if store.WasRemoved(err) {
-				w.Header().Set(headerRemoved, "1")
-			}
-			http.Error(w, err.Error(), http.StatusGone)
-			return
-		case err != nil: // not known now; the caller must not take that for its removal
-			http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now",
-				http.StatusServiceUnavailable)
-			return
-		}
-		handler.ServeHTTP(w, r.WithContext(WithMember(r.Context(), id)))
+		t.admit(w, r.WithContext(WithMember(r.Context(), id)), id, err, handler)
 	})
+}
+
+// admit lets in one request of a member. unproven is why its connection does not show who it is, nil if it does.
+func (t *Transport) admit(w http.ResponseWriter, r *http.Request, id uint64, unproven error, handler http.Handler) {
+	err := unproven
+	if err == nil {
+		err = t.admits(id)
+	}
+	if err == nil && t.service.Confirm != nil {
+		err = t.service.Confirm(r, id)
+	}
+	if err != nil { // nothing happened: what a member has passed on is its own to answer, and is tried again while it may
+		w.Header().Set(headerNotLeader, "1")
+	}
+	switch {
+	case errors.Is(err, store.ErrNotMember):
+		if store.WasRemoved(err) {
+			w.Header().Set(headerRemoved, "1")
+		}
+		http.Error(w, err.Error(), http.StatusGone)
+	case err != nil: // not known now; the caller must not take that for its removal
+		http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now",
+			http.StatusServiceUnavailable)
+	default:
+		handler.ServeHTTP(w, r)
+	}
 }
 
 type memberKey struct{}

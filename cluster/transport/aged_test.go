@@ -84,6 +84,10 @@ func (agedReplica) DialOwn(context.Context) (net.Conn, error) {
 
 func (agedReplica) FollowsNow(context.Context) (uint64, error) { return 7, nil }
 
+func (agedReplica) Epoch() uint64 { return 7 }
+
+func (agedReplica) Revision() uint64 { return 70 }
+
 // Everything that the cluster listener serves is tried with leaves that are good, have expired, or are wrong: an
 // expired one opens Raft, the question of who leads and the requests of renewal, to members whose key is known, and
 // nothing else.

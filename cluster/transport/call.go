@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"muster/store"
 )
 
 // Paths of internal requests that the transport itself knows of; those who serve them register them.
@@ -139,12 +141,18 @@ func (t *Transport) Nudge(nodes []uint64) {
 	}
 }
 
-// Forward sends a client's request to a member's internal HTTP. Its errors have a method NotSent, which reports whether
+// Forward sends a client's request to a member's internal HTTP: one that is an attempt (store.Attempt) over the connection
+// that all of them share, with the whole answer, others by HTTP/2. Its errors have a method NotSent, which reports whether
 // the member has certainly not seen the request.
 func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = "https", HostOf(nodeID)+":1", HostOf(nodeID)
 	if t.service.Alternatives != nil && t.service.Alternatives(nodeID) {
 		r = r.WithContext(context.WithValue(r.Context(), boundKey{}, t.DialBound))
+	}
+	if a := store.AttemptOf(r.Context()); a != nil {
+		if resp, known, err := t.share(r, nodeID, a); known {
+			return resp, err
+		}
 	}
 	var sent atomic.Bool // the client may try several connections, and the last one says nothing of those before it
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }}

@@ -86,7 +86,7 @@ func (c *Credentials) server() *tls.Config {
 		return &tls.Config{
 			MinVersion:             tls.VersionTLS13,
 			Certificates:           []tls.Certificate{t.leaf},
-			NextProtos:             []string{protoRaft, protoAsk, protoHTTP, protoRelay},
+			NextProtos:             []string{protoRaft, protoAsk, protoHTTP, protoCalls, protoRelay},
 			ClientAuth:             tls.RequireAnyClientCert, // verified below: an expired one may still renew itself
 			SessionTicketsDisabled: true,                     // a resumed session would outlive a change of trust
 			VerifyConnection: func(s tls.ConnectionState) error {

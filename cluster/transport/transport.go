@@ -33,6 +33,8 @@ const (
 type Replica interface {
 	DialOwn(ctx context.Context) (net.Conn, error)
 	FollowsNow(ctx context.Context) (uint64, error)
+	Epoch() uint64    // of this member's leadership, 0 while another one leads
+	Revision() uint64 // that it has committed
 }
 
 // Book knows where members are.
@@ -77,6 +79,7 @@ type Transport struct {
 	client  *http.Transport
 	renewal *http.Transport // for requests of renewal, where a leaf has expired
 	askers  askers
+	lines   lines
 
 	gone      sync.Map // ids of members that this one has heard to be removed
 	strangers *Strangers
@@ -117,6 +120,8 @@ func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logg
 	t.client = t.newClient(false)
 	t.renewal = t.newClient(true)
 	t.renewal.DisableKeepAlives = true // the next request may find a fresh leaf
+	t.lines.ctx, t.lines.end = context.WithCancel(context.Background())
+	t.lines.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoCalls, false) }
 	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk, true) }
 	return t
 }
@@ -260,6 +265,8 @@ func (t *Transport) handleStream(ctx context.Context, raw net.Conn, conn *tls.Co
 		store.Splice(tracked, own)
 	case protoAsk:
 		serveAsk(tracked, t.service.Replica)
+	case protoCalls:
+		t.serveCalls(tracked, id)
 	case protoRelay:
 		if t.service.Peers != nil {
 			t.service.Peers(tracked, true)
@@ -301,6 +308,7 @@ func (t *Transport) Cut(nodeID uint64) {
 		}
 	}
 	t.askers.forget(nodeID)
+	t.lines.cut(nodeID)
 	t.client.CloseIdleConnections()
 }
 
@@ -332,6 +340,7 @@ func (t *Transport) Close() {
 		t.Cut(id)
 	}
 	t.askers.close()
+	t.lines.close()
 	t.client.CloseIdleConnections()
 	t.done.Wait()
 }

@@ -118,7 +118,8 @@ func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 			return in, badAutopilot("%s must be a duration such as \"200ms\", not %.40q", d.name, d.value)
 		}
 	}
-	for name, set := range map[string]bool{"DisableUpgradeMigration": in.DisableUpgradeMigration, "EnableCustomUpgrades": in.EnableCustomUpgrades} {
+	for name, set := range map[string]bool{"DisableUpgradeMigration": in.DisableUpgradeMigration,
+		"EnableCustomUpgrades": in.EnableCustomUpgrades} {
 		if set {
 			return in, badAutopilot("%s must be false: there is no such thing here", name)
 		}

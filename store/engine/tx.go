@@ -9,7 +9,8 @@ import (
 // Tx is a transaction of the single writer. Reads see what the transaction has written so far.
 type Tx struct {
 	View
-	Rev uint64 // the revision that this transaction will have
+	Rev   uint64 // the revision that this transaction will have
+	Epoch uint64 // of the leadership, 0 outside of one
 
 	recorded  []Statement
 	next      uint64

@@ -1,4 +1,4 @@
-package cli
+package devdir
 
 import (
 	"fmt"
@@ -13,11 +13,11 @@ import (
 // by hand.
 func TestDevLock(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	first, err := lockDev(data, 3)
+	first, err := Lock(data, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockDev(data, 3); err == nil || !strings.Contains(err.Error(), "another muster dev runs the cluster") {
+	if _, err := Lock(data, 3); err == nil || !strings.Contains(err.Error(), "another muster dev runs the cluster") {
 		t.Errorf("a second one: %v", err)
 	}
 	first.Close()
@@ -32,10 +32,10 @@ func TestDevLock(t *testing.T) {
 	if !flock(member) {
 		t.Fatal("the lock file cannot be locked")
 	}
-	if _, err := lockDev(data, 3); err == nil || !strings.Contains(err.Error(), "member 2 of the cluster") {
+	if _, err := Lock(data, 3); err == nil || !strings.Contains(err.Error(), "member 2 of the cluster") {
 		t.Errorf("with a member that runs: %v", err)
 	}
-	other, err := lockDev(data, 1)
+	other, err := Lock(data, 1)
 	if err != nil {
 		t.Fatalf("that member is none of this cluster: %v", err)
 	}
@@ -45,25 +45,25 @@ func TestDevLock(t *testing.T) {
 // TestDevPorts: a cluster keeps its ports, and a new one takes free ones.
 func TestDevPorts(t *testing.T) {
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", devRaftPort+1))
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", RaftPort+1))
 	if err == nil { // otherwise somebody else has it
 		defer l.Close()
 	}
-	api, raft, err := devPorts(dir, 3)
-	if err != nil || api == devAPIPort || raft-api != devRaftPort-devAPIPort || api%10 != 0 {
-		t.Errorf("ports %d and %d, %v; %d is taken", api, raft, err, devRaftPort+1)
+	api, raft, err := Ports(dir, 3)
+	if err != nil || api == APIPort || raft-api != RaftPort-APIPort || api%10 != 0 {
+		t.Errorf("ports %d and %d, %v; %d is taken", api, raft, err, RaftPort+1)
 	}
 	kept := `{"apiAddress":"127.0.0.1:5120","raftAddress":"127.0.0.1:7120"}`
 	if err := os.WriteFile(filepath.Join(dir, "node.json"), []byte(kept), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if api, raft, err = devPorts(dir, 3); api != 5120 || raft != 7120 || err != nil {
+	if api, raft, err = Ports(dir, 3); api != 5120 || raft != 7120 || err != nil {
 		t.Errorf("ports %d and %d, %v", api, raft, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "node.json"), []byte(`{"apiAddress":"x"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err = devPorts(dir, 3); err == nil {
+	if _, _, err = Ports(dir, 3); err == nil {
 		t.Error("an address without a port is taken")
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package process
 
 import (
 	"bytes"
@@ -44,7 +44,7 @@ func (s *stubborn) set(err error, hold chan struct{}) {
 // TestLogWriter: a log that nobody reads costs lines, which are counted, and never stops who writes.
 func TestLogWriter(t *testing.T) {
 	out := &stubborn{}
-	w := newLogWriter(out)
+	w := NewLogWriter(out)
 	told := make(chan uint64, 10)
 	w.tell(func(n uint64) { told <- n })
 	fmt.Fprintln(w, "first")
@@ -69,7 +69,7 @@ func TestLogWriter(t *testing.T) {
 	if n := <-told; n < 2990 {
 		t.Errorf("told of %d lost lines", n)
 	}
-	w.close()
+	w.Close()
 	if text := out.text.String(); !strings.HasPrefix(text, "first\n") || !strings.HasSuffix(text, "last\n") {
 		t.Errorf("it begins with %.20q and ends with %.20q", text, text[max(0, len(text)-20):])
 	}
@@ -88,12 +88,12 @@ func TestLogWriterEnds(t *testing.T) {
 	}
 	defer r.Close()
 	defer out.Close()
-	w := newLogWriter(struct{ io.Writer }{out})
+	w := NewLogWriter(struct{ io.Writer }{out})
 	for range 1000 {
 		fmt.Fprintln(w, strings.Repeat("y", 1000))
 	}
 	ended := make(chan struct{})
-	go func() { w.close(); close(ended) }()
+	go func() { w.Close(); close(ended) }()
 	select {
 	case <-ended:
 	case <-time.After(20 * time.Second):

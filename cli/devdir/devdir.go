@@ -1,4 +1,5 @@
-package cli
+// Package devdir keeps the directory of a "muster dev": one process has it at a time, and its cluster keeps its ports.
+package devdir
 
 import (
 	"encoding/json"
@@ -11,15 +12,17 @@ import (
 	"syscall"
 )
 
+// The ports of the first member of the first cluster on a machine.
 const (
-	devAPIPort  = 5000
-	devRaftPort = 7000
-	devClusters = 20 // of "muster dev" on one machine, for the search for free ports
+	APIPort  = 5000
+	RaftPort = 7000
 )
 
-// lockDev takes the directory of a "muster dev" for this process, until the file is closed. It fails when another one has it, or
+const clusters = 20 // of "muster dev" on one machine, for the search for free ports
+
+// Lock takes the directory of a "muster dev" for this process, until the file is closed. It fails when another one has it, or
 // when one of its members runs already.
-func lockDev(data string, nodes int) (*os.File, error) {
+func Lock(data string, nodes int) (*os.File, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("%s cannot be made: %w", data, err)
 	}
@@ -56,25 +59,25 @@ func flock(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
-// devPorts finds the ports of a cluster of which none were given: those that it had, or the first that are free. dir is the
+// Ports finds the ports of a cluster of which none were given: those that it had, or the first that are free. dir is the
 // directory of its first member.
-func devPorts(dir string, nodes int) (api, raft int, err error) {
-	if api, raft, err = keptPorts(dir); err != nil || api != 0 {
+func Ports(dir string, nodes int) (api, raft int, err error) {
+	if api, raft, err = kept(dir); err != nil || api != 0 {
 		return api, raft, err
 	}
 	step := (nodes + 9) / 10 * 10
-	for i := range devClusters {
-		api, raft = devAPIPort+i*step, devRaftPort+i*step
-		if portsFree(api, nodes) && portsFree(raft, nodes) {
+	for i := range clusters {
+		api, raft = APIPort+i*step, RaftPort+i*step
+		if free(api, nodes) && free(raft, nodes) {
 			return api, raft, nil
 		}
 	}
 	return 0, 0, fmt.Errorf("no ports for %d members are free from %d and %d on: say which with --api-port and --raft-port",
-		nodes, devAPIPort, devRaftPort)
+		nodes, APIPort, RaftPort)
 }
 
-// keptPorts reads the ports of a member of before; 0 when there is none.
-func keptPorts(dir string) (api, raft int, err error) {
+// kept reads the ports of a member of before; 0 when there is none.
+func kept(dir string) (api, raft int, err error) {
 	name := filepath.Join(dir, "node.json")
 	text, err := os.ReadFile(name)
 	if errors.Is(err, os.ErrNotExist) {
@@ -102,8 +105,8 @@ func keptPorts(dir string) (api, raft int, err error) {
 	return api, raft, nil
 }
 
-// portsFree reports whether n ports from first on can be listened on.
-func portsFree(first, n int) bool {
+// free reports whether n ports from first on can be listened on.
+func free(first, n int) bool {
 	for port := first; port < first+n; port++ {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {

@@ -1,4 +1,6 @@
-package store
+// Package foreign runs SQL that somebody else has written and reads database files that somebody else has made, within
+// bounds of memory and time. It knows no noun: what is in the tables does not concern it.
+package foreign
 
 import (
 	"context"
@@ -7,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -24,30 +25,19 @@ type Answer struct {
 	Truncated bool // there were more rows than fit the limits
 }
 
+// MaxAnswer bounds all values of an answer together, in bytes; a value counts 8 more.
+const MaxAnswer = 4 << 20
+
 // maxQueryTime bounds a query whose context has no deadline.
 const maxQueryTime = 5 * time.Second
 
-// Query runs one reading statement of the caller's on the local mirror, with or without a leader, and returns at most
-// limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory,
-// time and what the statement may use are bounded (below); two statements run at a time, others wait. What is wrong
-// with the statement is a Refusal; ErrBusy comes when none could be begun in time.
-func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
-	select {
-	case s.queries <- struct{}{}:
-		defer func() { <-s.queries }()
-	case <-ctx.Done():
-		return Answer{}, ErrBusy
-	}
-	if _, err := os.Stat(s.Mirror.Path()); err != nil {
-		return Answer{}, ErrNoLeader // there is no mirror yet
-	}
-	return queryFile(ctx, s.Mirror.Path(), query, limit)
-}
-
-func queryFile(ctx context.Context, path, query string, limit int) (a Answer, err error) {
+// Query runs one reading statement of a caller's on a database file that nobody writes and returns at most limit rows and
+// 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory, time and what the
+// statement may use are bounded. What is wrong with the statement is a refusal.
+func Query(ctx context.Context, path, query string, limit int) (a Answer, err error) {
 	opened, err := (&sqlite3.SQLiteDriver{}).Open(engine.FileURL(path, "mode=ro&immutable=1&_query_only=1"))
 	if err != nil {
-		return a, ErrNoLeader
+		return a, engine.ErrNoLeader
 	}
 	defer opened.Close()
 	conn := opened.(*sqlite3.SQLiteConn)
@@ -77,7 +67,7 @@ func queryFile(ctx context.Context, path, query string, limit int) (a Answer, er
 // take reads rows until one of the limits is met.
 func (a *Answer) take(rows driver.Rows, limit int) error {
 	a.Columns, a.Rows = rows.Columns(), [][]any{}
-	left := maxQueryAnswer
+	left := MaxAnswer
 	for {
 		values := make([]driver.Value, len(a.Columns))
 		if err := rows.Next(values); err == io.EOF {
@@ -107,7 +97,7 @@ func (a *Answer) take(rows driver.Rows, limit int) error {
 			}
 		}
 		if left < 0 && len(a.Rows) == 0 {
-			return refuse(Invalid, "query: a row of the answer is larger than %d bytes", maxQueryAnswer)
+			return engine.Refuse(engine.Invalid, "query: a row of the answer is larger than %d bytes", MaxAnswer)
 		}
 		if left < 0 || len(a.Rows) == limit {
 			a.Truncated = true
@@ -119,20 +109,20 @@ func (a *Answer) take(rows driver.Rows, limit int) error {
 
 func queryError(ctx context.Context, rules *authorizer, err error) error {
 	var e sqlite3.Error
-	var refusal *Refusal
+	var refusal *engine.Refusal
 	switch {
 	case errors.As(err, &refusal):
 		return refusal
 	case rules.refused != "":
-		return refuse(Invalid, "query: %s", rules.refused)
-	case errors.Is(err, errQueryMemory):
-		return refuse(Invalid, "query: %v", errQueryMemory)
-	case errors.Is(err, errQueryTime), ctx.Err() != nil:
-		return refuse(Invalid, "query: %v", errQueryTime)
+		return engine.Refuse(engine.Invalid, "query: %s", rules.refused)
+	case errors.Is(err, ErrMemory):
+		return engine.Refuse(engine.Invalid, "query: %v", ErrMemory)
+	case errors.Is(err, ErrTime), ctx.Err() != nil:
+		return engine.Refuse(engine.Invalid, "query: %v", ErrTime)
 	case errors.As(err, &e):
-		return refuse(Invalid, "query: %s", strings.TrimSpace(e.Error()))
+		return engine.Refuse(engine.Invalid, "query: %s", strings.TrimSpace(e.Error()))
 	case strings.Contains(err.Error(), "not enough args"):
-		return refuse(Invalid, "query must not have parameters")
+		return engine.Refuse(engine.Invalid, "query must not have parameters")
 	default:
 		return err
 	}
@@ -142,7 +132,6 @@ func queryError(ctx context.Context, rules *authorizer, err error) error {
 const (
 	maxQueryText   = 100_000
 	maxQueryValue  = 256 << 10
-	maxQueryAnswer = 4 << 20  // of all values together; a value counts 8 bytes more
 	maxQueryMemory = 24 << 20 // of sorting, grouping and compiling
 )
 

@@ -1,4 +1,4 @@
-package cli
+package process
 
 import (
 	"bytes"
@@ -13,9 +13,9 @@ const (
 	logFlush = time.Second // for what waits at the end
 )
 
-// logWriter writes lines to a descriptor of which nobody knows who reads it: a journal that restarts, a pipe that is
+// LogWriter writes lines to a descriptor of which nobody knows who reads it: a journal that restarts, a pipe that is
 // closed, a terminal that was stopped. Write never blocks and never fails; what cannot be written is lost and counted.
-type logWriter struct {
+type LogWriter struct {
 	out  io.Writer
 	lost atomic.Uint64
 
@@ -28,14 +28,15 @@ type logWriter struct {
 	done   chan struct{}
 }
 
-func newLogWriter(out io.Writer) *logWriter {
-	w := &logWriter{out: out, more: make(chan struct{}, 1), done: make(chan struct{})}
+// NewLogWriter begins to write to out; Close ends it.
+func NewLogWriter(out io.Writer) *LogWriter {
+	w := &LogWriter{out: out, more: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.run()
 	return w
 }
 
 // Write takes a line, or counts it as lost when too many wait.
-func (w *logWriter) Write(p []byte) (int, error) {
+func (w *LogWriter) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -51,13 +52,13 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (w *logWriter) tell(told func(lost uint64)) {
+func (w *LogWriter) tell(told func(lost uint64)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.told = told
 }
 
-func (w *logWriter) wake() {
+func (w *LogWriter) wake() {
 	select {
 	case w.more <- struct{}{}:
 	default:
@@ -65,7 +66,7 @@ func (w *logWriter) wake() {
 }
 
 // next takes the oldest line, nil when there is none. told is nil once the writer is closed.
-func (w *logWriter) next() (line []byte, told func(uint64), closed bool) {
+func (w *LogWriter) next() (line []byte, told func(uint64), closed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.closed {
@@ -80,7 +81,7 @@ func (w *logWriter) next() (line []byte, told func(uint64), closed bool) {
 	return line, told, w.closed
 }
 
-func (w *logWriter) run() {
+func (w *LogWriter) run() {
 	defer close(w.done)
 	known := uint64(0)
 	for {
@@ -101,8 +102,8 @@ func (w *logWriter) run() {
 	}
 }
 
-// close writes what waits, for a second at most; later lines are lost.
-func (w *logWriter) close() {
+// Close writes what waits, for a second at most; later lines are lost.
+func (w *LogWriter) Close() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()

@@ -1,4 +1,4 @@
-package store
+package foreign
 
 /*
 #include <stdlib.h>
@@ -110,31 +110,32 @@ import (
 
 func init() {
 	if rc := C.muster_guard_install(); rc != 0 {
-		panic("store: SQLite was in use before its memory could be guarded")
+		panic("store/foreign: SQLite was in use before its memory could be guarded")
 	}
 }
 
+// What bounds a statement: errors of this package wrap them.
 var (
-	errQueryTime   = errors.New("the query takes too long")
-	errQueryMemory = errors.New("the query takes too much memory")
+	ErrTime   = errors.New("the query takes too long")
+	ErrMemory = errors.New("the query takes too much memory")
 )
 
 // bounded runs f, which uses the connection, with limits that SQLite itself keeps: when ctx ends or the time is over
 // its statements are interrupted, and what it allocates on this thread beyond memory bytes fails. SQLite's own limit of
 // memory is the whole process's, and an overrun would stop the leader's writes; the time does not depend on
 // sqlite3_interrupt either, which is lost when no statement runs at that moment. f must not leave its goroutine, so it
-// gives go-sqlite3 no context. The error is errQueryTime or errQueryMemory when a limit was met, else f's.
+// gives go-sqlite3 no context. The error is ErrTime or ErrMemory when a limit was met, else f's.
 func bounded(ctx context.Context, conn *sqlite3.SQLiteConn, limit time.Duration, memory int64, f func() error) error {
 	field := reflect.ValueOf(conn).Elem().FieldByName("db")
 	if !field.IsValid() || field.Kind() != reflect.Pointer || field.IsNil() {
-		return errors.New("store: go-sqlite3 keeps its handle elsewhere")
+		return errors.New("store/foreign: go-sqlite3 keeps its handle elsewhere")
 	}
 	db := field.UnsafePointer()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	g := C.muster_guard_begin(db, C.longlong(limit), C.longlong(memory))
 	if g == nil {
-		return errors.New("store: out of memory")
+		return errors.New("store/foreign: out of memory")
 	}
 	defer C.muster_guard_end(db)
 	stopped := make(chan struct{})
@@ -150,9 +151,9 @@ func bounded(ctx context.Context, conn *sqlite3.SQLiteConn, limit time.Duration,
 	case err == nil:
 		return nil
 	case g.why == 1:
-		return errQueryTime
+		return ErrTime
 	case g.why == 2:
-		return errQueryMemory
+		return ErrMemory
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package cli
+package process
 
 import (
 	"bytes"
@@ -26,15 +26,15 @@ func TestServiceWatchdog(t *testing.T) {
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", path)
 	t.Setenv("WATCHDOG_USEC", "60000")
-	s := newService(&environment{stderr: io.Discard})
-	s.logs(slog.New(slog.NewTextHandler(&bytes.Buffer{}, nil)))
+	s := NewService(io.Discard)
+	s.Logs(slog.New(slog.NewTextHandler(&bytes.Buffer{}, nil)))
 	var alive atomic.Bool
 	alive.Store(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.run(ctx, func() error { return errors.New("unreadable") }, func() string { return "is well" }, alive.Load)
+		s.Run(ctx, func() error { return errors.New("unreadable") }, func() string { return "is well" }, alive.Load)
 	}()
 	next := func(limit time.Duration) string {
 		var b [1024]byte
@@ -65,5 +65,5 @@ func TestServiceWatchdog(t *testing.T) {
 	}
 	cancel()
 	<-ended
-	s.close()
+	s.Close()
 }

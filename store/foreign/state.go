@@ -1,4 +1,4 @@
-package store
+package foreign
 
 import (
 	"context"
@@ -32,7 +32,8 @@ const (
 	schemaTime    = 10 * time.Second
 )
 
-var errNoDatabase = refuse(Invalid, "the archive's state is not a database of muster's")
+// ErrNoDatabase refuses a file that is no database of muster's.
+var ErrNoDatabase = engine.Refuse(engine.Invalid, "the archive's state is not a database of muster's")
 
 // openForeign opens a database file that was written by somebody else, to read it.
 func openForeign(path string) (*sqlite3.SQLiteConn, error) {
@@ -95,15 +96,15 @@ func texts(conn *sqlite3.SQLiteConn, query string, most int) (list []string, err
 
 const selectShape = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
 
-// checkState compares a state's schema with that of the version that it is said to have, then looks for damage.
-func checkState(ctx context.Context, path string, version int64) error {
-	if version > LatestSchema() {
-		return refuse(Invalid, "the archive has schema %d and this binary knows %d: use a newer muster", version,
-			LatestSchema())
+// Check compares a state's schema with that of the version that it is said to have, then looks for damage.
+func Check(ctx context.Context, path string, version int64) error {
+	if version > migrations.Latest {
+		return engine.Refuse(engine.Invalid, "the archive has schema %d and this binary knows %d: use a newer muster", version,
+			migrations.Latest)
 	}
 	want, err := shapeAt(ctx, version)
 	if err != nil {
-		return refuse(Invalid, "the archive has schema %d, which this binary does not know", version)
+		return engine.Refuse(engine.Invalid, "the archive has schema %d, which this binary does not know", version)
 	}
 	rows, bytes, err := schemaSize(path, len(want))
 	if err != nil || rows != len(want) || bytes > recordsOf(want) {
@@ -111,21 +112,21 @@ func checkState(ctx context.Context, path string, version int64) error {
 	}
 	conn, err := openForeign(path)
 	if err != nil {
-		return errNoDatabase
+		return ErrNoDatabase
 	}
 	defer conn.Close()
 	err = bounded(ctx, conn, schemaTime, schemaMemory, func() error {
 		have, err := texts(conn, selectShape, 2*len(want))
 		if err != nil {
-			return errNoDatabase
+			return ErrNoDatabase
 		}
 		if !slices.Equal(have, want) {
 			return foreignSchema(version)
 		}
 		return nil
 	})
-	if errors.Is(err, errQueryTime) || errors.Is(err, errQueryMemory) {
-		return errNoDatabase
+	if errors.Is(err, ErrTime) || errors.Is(err, ErrMemory) {
+		return ErrNoDatabase
 	}
 	if err != nil {
 		return err
@@ -133,17 +134,17 @@ func checkState(ctx context.Context, path string, version int64) error {
 	return bounded(ctx, conn, archiveTime, archiveMemory, func() error {
 		verdict, err := texts(conn, "PRAGMA integrity_check(1)", 1)
 		if err != nil || !slices.Equal(verdict, []string{"ok"}) {
-			return refuse(Invalid, "the archive's state is damaged")
+			return engine.Refuse(engine.Invalid, "the archive's state is damaged")
 		}
 		if broken, err := texts(conn, "SELECT 'x' FROM pragma_foreign_key_check LIMIT 1", 1); err != nil || len(broken) > 0 {
-			return refuse(Invalid, "the archive's state is damaged")
+			return engine.Refuse(engine.Invalid, "the archive's state is damaged")
 		}
 		return nil
 	})
 }
 
 func foreignSchema(version int64) error {
-	return refuse(Invalid, "the archive's state is not a database of muster's: its schema is not that of version %d",
+	return engine.Refuse(engine.Invalid, "the archive's state is not a database of muster's: its schema is not that of version %d",
 		version)
 }
 
@@ -168,7 +169,7 @@ func shapeAt(ctx context.Context, version int64) ([]string, error) {
 		return nil, err
 	}
 	defer db.Close()
-	if err := makeSchema(ctx, db, version); err != nil {
+	if err := Migrate(ctx, db, version); err != nil {
 		return nil, err
 	}
 	c, err := db.Conn(ctx)
@@ -187,8 +188,8 @@ func shapeAt(ctx context.Context, version int64) ([]string, error) {
 	return list, err
 }
 
-// makeSchema brings an empty or older database to a version.
-func makeSchema(ctx context.Context, db *sql.DB, version int64) error {
+// Migrate brings an empty or older database to a version.
+func Migrate(ctx context.Context, db *sql.DB, version int64) error {
 	db.SetMaxOpenConns(1)
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations.FS)
 	if err != nil {
@@ -198,25 +199,25 @@ func makeSchema(ctx context.Context, db *sql.DB, version int64) error {
 	return err
 }
 
-// copyState makes a database of a schema version at path and copies the rows of a state that checkState has found good.
-func copyState(ctx context.Context, from, path string, version int64) error {
+// Copy makes a database of a schema version at path and copies the rows of a state that Check has found good.
+func Copy(ctx context.Context, from, path string, version int64, tables []string) error {
 	db, err := sql.Open("sqlite3", engine.FileURL(path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0"))
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := makeSchema(ctx, db, version); err != nil {
+	if err := Migrate(ctx, db, version); err != nil {
 		return err
 	}
-	l, err := engine.NewLocal(db, LatestSchema())
+	l, err := engine.NewLocal(db, migrations.Latest)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	v := l.View(time.Time{})
 	var copies []string
-	for _, r := range registry {
-		t, err := v.Table(r.name)
+	for _, name := range tables {
+		t, err := v.Table(name)
 		if errors.Is(err, engine.ErrNoTable) { // of a later step
 			continue
 		}

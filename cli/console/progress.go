@@ -1,0 +1,88 @@
+package console
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// Line is a line that is rewritten on a terminal and written once elsewhere.
+type Line struct {
+	w     io.Writer
+	tty   bool
+	shown bool
+}
+
+// NewLine makes a line that was not shown yet.
+func NewLine(w io.Writer) *Line { return &Line{w: w, tty: Terminal(w)} }
+
+// Show says what is under way, for how long, and how long at most.
+func (p *Line) Show(text string, passed, limit time.Duration) {
+	switch {
+	case p.tty:
+		fmt.Fprintf(p.w, "\r%s: %s of at most %s ", text, passed.Truncate(time.Second), limit)
+	case !p.shown:
+		fmt.Fprintf(p.w, "%s, at most %s …\n", text, limit)
+	}
+	p.shown = true
+}
+
+// Note shows a text that does not change, on a terminal only.
+func (p *Line) Note(text string) {
+	if p.tty && !p.shown {
+		fmt.Fprint(p.w, text)
+		p.shown = true
+	}
+}
+
+// End leaves the line.
+func (p *Line) End() {
+	if p.tty && p.shown {
+		fmt.Fprintln(p.w)
+	}
+}
+
+// Bar is progress as a bar that is rewritten on a terminal, and as plain lines, one a second at most, elsewhere.
+type Bar struct {
+	w     io.Writer
+	verb  string
+	tty   bool
+	shown bool
+	last  int // percent
+	at    time.Time
+}
+
+// NewBar makes a bar; verb begins the plain lines.
+func NewBar(w io.Writer, verb string) *Bar { return &Bar{w: w, verb: verb, tty: Terminal(w)} }
+
+const barWidth = 40
+
+// Show draws the bar; total is a number of values.
+func (b *Bar) Show(percent, done, total int) {
+	first := !b.shown
+	if !first && percent == b.last {
+		return
+	}
+	text := fmt.Sprintf("%3d %%  %d of %d values", percent, min(max(done, 0), total), total)
+	switch {
+	case b.tty:
+		filled := percent * barWidth / 100
+		fmt.Fprintf(b.w, "\r[%s%s] %s ", strings.Repeat("#", filled), strings.Repeat("-", barWidth-filled),
+			text)
+	case first || percent == 100 || time.Since(b.at) >= time.Second:
+		fmt.Fprintf(b.w, "%s: %s\n", b.verb, strings.TrimSpace(text))
+		b.at = time.Now()
+	default:
+		return
+	}
+	b.shown, b.last = true, percent
+}
+
+// End leaves the line of the bar.
+func (b *Bar) End() {
+	if b.tty && b.shown {
+		fmt.Fprintln(b.w)
+	}
+	b.shown = false
+}
