@@ -122,6 +122,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 		"of these, from one address, or one /64 with IPv6 (default 512)")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and "+
 		"vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
+	flags.StringVar(&f.SpiffeSocket, "spiffe-socket", "", "also serve the SPIFFE Workload API at this Unix socket, an "+
+		"absolute path")
 	registerLimits(flags, &f.Config)
 	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")

@@ -192,8 +192,12 @@ func (is *issuer) trust(ctx context.Context, _ uint64) (a trustAnswer, err error
 	if err != nil {
 		return a, err
 	}
-	return trustAnswer{t.Revision, trustOfOne{t.HTTP.Chain, t.HTTP.Bundle},
-		trustOfOne{t.Transport.Chain, t.Transport.Bundle}}, nil
+	a = trustAnswer{t.Revision, trustOfOne{t.HTTP.Chain, t.HTTP.Bundle},
+		trustOfOne{t.Transport.Chain, t.Transport.Bundle}, 0}
+	if t.Workload.Generation > 0 {
+		a.Workload = t.Revision
+	}
+	return a, nil
 }
 
 func (is *issuer) serveTrust(w http.ResponseWriter, r *http.Request) {
@@ -247,6 +251,8 @@ type trustAnswer struct {
 	Revision  uint64     `json:"revision"`
 	HTTP      trustOfOne `json:"http"`
 	Transport trustOfOne `json:"transport"`
+	// Workload is the revision up to which a member has to know the workload authorities; 0 while there is none.
+	Workload uint64 `json:"workload,omitempty"`
 }
 
 type trustOfOne struct {

@@ -52,6 +52,9 @@ func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 	}
 	c.keeper.collect(set)
 	c.Transport.Collect(out)
+	if c.workloads != nil {
+		c.workloads.Collect(out)
+	}
 	state := c.Autopilot()
 	if len(state.Servers) == 0 {
 		return

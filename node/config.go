@@ -51,6 +51,7 @@ type Config struct {
 	RestoreLimit                        int64         // bytes, unpacked; 0: the default of handlers
 	PeerPing                            time.Duration // 0: peering.DefaultPing
 	DrainHooks, ResumeHooks             []Hook
+	SpiffeSocket                        string // where software gets identities, an absolute path; empty: nowhere
 
 	Limits             handlers.Limits // requests of clients
 	Connections        netlimit.Limits // of clients

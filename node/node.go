@@ -245,6 +245,7 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 	n.clients = n.cfg.clients()
 	loops := cluster.Start(cluster.Config{
 		Connections: n.clients,
+		Workloads:   n.listeners.spiffe,
 		Store:       n.store,
 		Transport:   n.transport,
 		Book:        n.book,

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"muster/addr"
 )
@@ -55,9 +57,6 @@ func (a *Announcement) check() error {
 		}
 	}
 	a.RaftAddress, a.APIAddress = addr.Canonical(a.RaftAddress), addr.Canonical(a.APIAddress)
-	if len(a.Name) > 64 {
-		return refuse(Invalid, "the name must have at most 64 bytes")
-	}
 	if a.Mode != "" && a.Mode != ModeFull && a.Mode != ModeReplicate {
 		return refuse(Invalid, "the mode must be full or replicate")
 	}
@@ -84,7 +83,10 @@ func (t *Tx) announce(a Announcement) error {
 	}
 	m := old.movedTo(a.RaftAddress, a.APIAddress)
 	m.BinaryVersion, m.MaxSchema = a.BinaryVersion, a.MaxSchema
-	if a.Name != "" {
+	if a.Name != "" && a.Name != old.Name {
+		if err := checkMemberName(a.Name); err != nil {
+			return err
+		}
 		m.Name = a.Name
 	}
 	if a.Mode != "" {
@@ -148,7 +150,17 @@ func (j *Joiner) claims(nodeID uint64, role Role, _ string) Claim {
 	return ClaimDead
 }
 
-// unique refuses addresses and a name that another live member has. It returns sentences about dead members that have
+// checkMemberName refuses a name that nobody could write or read as it is.
+func checkMemberName(name string) error {
+	if name == "" || len(name) > 64 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) ||
+		strings.TrimSpace(name) != name {
+		return refuse(Invalid, "the name must be 1 to 64 bytes of UTF-8, without control characters or white space around it")
+	}
+	return nil
+}
+
+// unique refuses addresses and a name that another live member has, also one that differs by case or by a dot at its end:
+// names are mostly those of hosts, for which both are the same. It returns sentences about dead members that have
 // them, too: those keep their rows, and nobody may take one for the other.
 func (t *Tx) unique(m *Member, addresses, name bool,
 	claims func(uint64, Role, string) Claim) (notes []string, err error) {
@@ -165,6 +177,7 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 		return h, err
 	}, `SELECT raft_node_id, raft_role, name, raft_address, api_address FROM members
 		WHERE raft_node_id <> ?1 AND (?4 AND name = ?5
+		OR ?4 AND raft_role > '' AND rtrim(name, '.') = rtrim(?5, '.') COLLATE NOCASE
 		OR ?6 AND raft_address IN (?2, ?3) OR ?6 AND api_address IN (?2, ?3))
 		ORDER BY raft_role = '', raft_node_id LIMIT 100`,
 		int64(m.NodeID), m.RaftAddress, m.APIAddress, name, m.Name, addresses)
@@ -207,7 +220,7 @@ func (t *Tx) freeName(nodeID uint64, uuid string) (string, error) {
 }
 
 // zonesSchema is the schema step since which members have zones.
-const zonesSchema = 3
+const zonesSchema = 4
 
 // NoZone in an announcement takes a member out of its zone.
 const NoZone = "none"

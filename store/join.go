@@ -201,6 +201,9 @@ func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Jo
 		}
 		m.Labels = labels
 	}
+	if err := checkMemberName(m.Name); err != nil {
+		return out, err
+	}
 	if out.Warnings, err = t.unique(&m, true, true, j.claims); err != nil {
 		return out, err
 	}

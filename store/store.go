@@ -60,6 +60,7 @@ type Store struct {
 	Authorities  Authorities
 	Certificates Certificates
 	Settings     Settings
+	Workloads    Workloads
 	Audit        Audit
 	Events       Events
 	Archives     Archives
@@ -242,6 +243,8 @@ type (
 	Authorities struct{ s *Store }
 	// Certificates are the leaves that the authorities have issued.
 	Certificates struct{ s *Store }
+	// Workloads are software that gets identities.
+	Workloads struct{ s *Store }
 	// Settings are what operators and members have set, by name.
 	Settings struct{ s *Store }
 	// Audit says who did what.
@@ -266,24 +269,28 @@ func (s *Store) bind() {
 	s.Authorities = Authorities{s}
 	s.Certificates = Certificates{s}
 	s.Settings = Settings{s}
+	s.Workloads = Workloads{s}
 	s.Audit = Audit{s}
 	s.Events = Events{s}
 	s.Archives = Archives{s}
 }
 
+// Answer is what a query has found.
+type Answer = foreign.Answer
+
 // Query runs one reading statement of the caller's on the local mirror, with or without a leader, and returns at most
 // limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory,
 // time and what the statement may use are bounded; two statements run at a time, others wait. What is wrong
 // with the statement is a Refusal; ErrBusy comes when none could be begun in time.
-func (s *Store) Query(ctx context.Context, query string, limit int) (foreign.Answer, error) {
+func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
 	select {
 	case s.queries <- struct{}{}:
 		defer func() { <-s.queries }()
 	case <-ctx.Done():
-		return foreign.Answer{}, ErrBusy
+		return Answer{}, ErrBusy
 	}
 	if _, err := os.Stat(s.Mirror.Path()); err != nil {
-		return foreign.Answer{}, ErrNoLeader // there is no mirror yet
+		return Answer{}, ErrNoLeader // there is no mirror yet
 	}
 	return foreign.Query(ctx, s.Mirror.Path(), query, limit)
 }

@@ -10,14 +10,15 @@ import (
 	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
-	"muster/store"
 )
 
 // Config is what the family needs.
 type Config struct {
-	Store     *store.Store
+	Replica   Replica
+	Mirror    Mirror
+	Members   Members
 	Cluster   Cluster
-	Tokens    *store.JoinTokenMint
+	Tokens    Tokens
 	ClusterID string
 	Name      string // of this member
 	Version   string // of this program
@@ -44,12 +45,12 @@ type Cluster interface {
 
 type service struct {
 	Config
-	members membership.Members
+	membership membership.Members
 }
 
 // New returns the family.
 func New(cfg Config) *handlers.Family {
-	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}}
+	s := &service{cfg, membership.Members{Replica: cfg.Replica, Members: cfg.Members, Cluster: cfg.Cluster}}
 	f := handlers.Enveloped("ella")
 	f.Routes = s.routes()
 	return f

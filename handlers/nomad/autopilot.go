@@ -40,7 +40,7 @@ var ownNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold
 	"redundancyZones", "EnableRedundancyZones")
 
 func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autopilotConfig, err error) {
-	cfg, rev, err := s.Settings.Get(ctx, c)
+	cfg, rev, err := s.Autopilot.Get(ctx, c)
 	if err != nil {
 		return out, err
 	}
@@ -81,14 +81,14 @@ func (s *service) putAutopilot(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	value, err := s.Settings.Replace(q.Context(), in.set)
+	value, err := s.Autopilot.Replace(q.Context(), in.set)
 	switch {
 	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
 		return err
 	case err != nil:
 		return badAutopilot("%s", ownNames.Replace(err.Error()))
 	}
-	done, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
+	done, err := s.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
 	if err != nil {
 		return err
 	}
@@ -219,22 +219,22 @@ func (h *clusterHealth) addZone(v *autopilot.Server, id string) {
 // autopilotHealth answers 200, or 429 with the same JSON while the cluster is not healthy, so that load balancers and
 // scripts see it; `?status=200` keeps the 200, which lets the official command line show the table.
 func (s *service) autopilotHealth(q *handlers.Request) error {
-	if err := s.Store.Confirm(q.Context()); err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
 	var state autopilot.State
 	known := func() bool { // a leader of a moment ago has not finished its first round
 		state = s.Cluster.Autopilot()
-		return len(state.Servers) > 0 || !s.Store.Leading()
+		return len(state.Servers) > 0 || !s.Replica.Leading()
 	}
 	wait, cancel := context.WithTimeout(q.Context(), 2*time.Second)
 	defer cancel()
 	membership.Poll(wait, known)
-	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
+	members, err := s.Members.List(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
-	cluster, err := s.Store.Cluster(q.Context(), store.AsLeader)
+	cluster, err := s.Replica.Cluster(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
