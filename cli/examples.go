@@ -42,6 +42,7 @@ var examples = map[string][]string{
 	"lease delete": {"muster lease delete session-7"},
 
 	"autopilot":        {"muster autopilot"},
+	"autopilot zones":  {"muster autopilot zones"},
 	"autopilot config": {"muster autopilot config", "muster autopilot config maxVoters=3 cleanupDeadMembers=true"},
 	"raft peers":       {"muster raft peers --stale"},
 	"raft diff":        {"muster raft diff"},

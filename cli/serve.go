@@ -80,6 +80,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.Var(&f.peers, "peer", "where another member's cluster listener is now, for when members have moved; "+
 		"repeatable (or MUSTER_PEERS, comma-separated)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
+	flags.StringVar(&f.Zone, "zone", "", "zone that this member stands in, for members that may be lost together; "+
+		"votes are spread over zones; none takes it out of its zone (default: as it was)")
 	flags.StringVar(&f.PlainHTTP, "plain-http", "",
 		"also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")

@@ -254,7 +254,7 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 		Hooks:       &cluster.Hooks{Drain: n.cfg.DrainHooks, Resume: n.cfg.ResumeHooks, Node: *n.self, Log: n.log},
 		Dir:         n.dir,
 		Incarnation: self,
-		Given:       cluster.Given{Name: n.cfg.Name, Mode: n.cfg.Mode},
+		Given:       cluster.Given{Name: n.cfg.Name, Mode: n.cfg.Mode, Zone: n.cfg.Zone},
 		ReloadHTTP:  n.Reload,
 		PeerPing:    n.cfg.PeerPing,
 		DiskReserve: n.cfg.DiskReserve,

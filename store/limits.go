@@ -175,6 +175,7 @@ var Sizes = []Size{
 	{"members", "advertise_addr", "advertise_addr", 255},
 	{"members", "wg_public_key", "wg_public_key", 255},
 	{"members", "binary_version", "binary_version", 64},
+	{"members", "zone", "zone", 63},
 	{"members", "os", "os", 32},
 	{"members", "arch", "arch", 32},
 	{"members", "resources", "gpus and services", 16 << 10},
