@@ -64,6 +64,7 @@ func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Fam
 			Members:      n.store.Members,
 			Peerings:     n.store.Peerings,
 			Secrets:      n.store.Secrets,
+			Workloads:    n.store.Workloads,
 			Settings:     n.store.Settings,
 			NodeTokens:   &store.NodeTokens{Store: n.store, ClusterID: id, Now: time.Now},
 			Cluster:      loops,

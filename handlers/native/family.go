@@ -30,6 +30,7 @@ type Config struct {
 	Peerings     Peerings
 	Secrets      Secrets
 	Settings     Settings
+	Workloads    Workloads
 	Cluster      Cluster
 	Autopilot    Autopilot
 	Tokens       Tokens

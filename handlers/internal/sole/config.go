@@ -66,6 +66,7 @@ func Serve(c *Config) *handlers.Server {
 			Members:      st.Members,
 			Peerings:     st.Peerings,
 			Secrets:      st.Secrets,
+			Workloads:    st.Workloads,
 			Settings:     st.Settings,
 			NodeTokens:   &store.NodeTokens{Store: st, ClusterID: id, Now: now},
 			Cluster:      c.Cluster,
@@ -164,6 +165,7 @@ func (c *Cluster) Reachable(context.Context, uint64) error { return nil }
 func (c *Cluster) CanLead(context.Context, uint64) error   { return nil }
 func (c *Cluster) Notices() []string                       { return nil }
 func (c *Cluster) StorageFault() string                    { return "" }
+func (c *Cluster) ZoneCost(uint64) string                  { return "" }
 func (c *Cluster) CannotStore(uint64) string               { return "" }
 func (c *Cluster) DiskLow(uint64) bool                     { return false }
 func (c *Cluster) Disk() api.Disk                          { return api.Disk{} }
