@@ -65,8 +65,12 @@ func (b *Blocking) Place(q *Request) error {
 	return nil
 }
 
-// identity is whose share a request uses: the token's, or where this member does not know it, the credential's.
+// identity is whose share a request uses: the token's, or where this member does not know it, the credential's. API keys
+// use that of their owner, who can make many.
 func (q *Request) identity() string {
+	if q.Key != nil {
+		return q.Key.OwnerID
+	}
 	if q.Token != nil {
 		return q.Token.ID
 	}

@@ -268,6 +268,9 @@ func unzip(q *handlers.Request) error {
 		return refuse(http.StatusRequestEntityTooLarge, errorTypes[http.StatusRequestEntityTooLarge],
 			"the body must not be larger than 1 MiB")
 	}
+	if err := handlers.CheckValues(data); err != nil {
+		return err
+	}
 	q.Content = data
 	q.Header.Del("Content-Encoding") // the request may be tried again, or passed on
 	return nil

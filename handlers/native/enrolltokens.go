@@ -5,9 +5,7 @@ import (
 	"encoding/hex"
 	"net"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
 
 	"muster/addr"
 	"muster/api"
@@ -86,15 +84,12 @@ func enrollTokenRequest(body []byte) (k store.APIKey, ttl time.Duration, err err
 	}
 	k = store.APIKey{
 		Kind:    store.KeyKindEnrollment,
-		Name:    f.Text("name", false, 0, 256),
+		Name:    f.Line("name", false, 0, 256),
 		MaxUses: max(1, int(f.Integer("maxUses", false, 1, maxEnrollUses))),
 	}
 	seconds, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 0, 16)
 	if f.Err != nil {
 		return k, 0, f.Err
-	}
-	if strings.ContainsFunc(k.Name, unicode.IsControl) {
-		return k, 0, handlers.Fail(http.StatusBadRequest, "name must not contain control characters")
 	}
 	privilege := ""
 	switch scope {

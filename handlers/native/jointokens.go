@@ -67,7 +67,7 @@ func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) 
 	want = store.JoinToken{
 		Format:   f.Text("format", false, 1, 16),
 		BindCIDR: f.Text("bindCidr", false, 1, 64),
-		BindName: f.Text("bindName", false, 1, 128),
+		BindName: f.Line("bindName", false, 1, 128),
 		BindKey:  f.Text("bindKey", false, 1, 64),
 		NodeID:   uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)),
 		Mode:     f.Text("mode", false, 1, 16),

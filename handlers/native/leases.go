@@ -3,7 +3,10 @@ package native
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"muster/api"
 	"muster/certs"
@@ -31,6 +34,9 @@ func leaseID(q *handlers.Request) (string, error) {
 	if err != nil || id == "" || len(id) > maxLeaseID {
 		return "", handlers.Fail(http.StatusBadRequest, "the lease id must have 1 to 128 bytes")
 	}
+	if !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
+		return "", handlers.Fail(http.StatusBadRequest, "the lease id must be text without control characters")
+	}
 	return id, nil
 }
 
@@ -46,7 +52,7 @@ func (s *service) putLease(q *handlers.Request) error {
 	}
 	node := f.Integer("nodeId", true, 1, certs.MaxNodeID)
 	ttl := f.Integer("ttlSeconds", true, 1, maxLeaseTTL)
-	kind := f.Text("kind", false, 0, 64)
+	kind := f.Line("kind", false, 0, 64)
 	if f.Err != nil {
 		return f.Err
 	}
