@@ -62,6 +62,7 @@ fuzz: setup
 test-engine:
 	@scripts/setup.sh engine
 	ASAN_OPTIONS=detect_leaks=0 .deps/dqlite-tests/unit-test
+	ASAN_OPTIONS=detect_leaks=0 .deps/dqlite-tests/raft-test
 
 # muster with a libdqlite under AddressSanitizer. Go has its own handlers of signals: run it with
 # ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_abort=0

@@ -17,7 +17,7 @@ var shared = []string{"addr", "certs", "dialpolicy", "hostlist", "migrations", "
 // arrows says, for each room, what it may import of ours besides the shared packages. A room with /… stands for
 // all below it, and for itself. Imports run one way: docs/architecture.md has the picture.
 var arrows = map[string][]string{
-	"addr":       {},
+	"addr":       {"dialpolicy"},
 	"certs":      {},
 	"dialpolicy": {},
 	"hostlist":   {"addr"},
@@ -49,11 +49,13 @@ var arrows = map[string][]string{
 	"handlers/native/ui":           family(),
 	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "store"}, // for tests
 
-	"cluster":           {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport", "store"},
+	"cluster": {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport",
+		"cluster/workload", "store"},
 	"cluster/autopilot": {},
 	"cluster/datadir":   {"cluster/transport", "store"},
 	"cluster/peering":   {"cluster/transport", "store"},
 	"cluster/transport": {"store"},
+	"cluster/workload":  {"cluster/transport", "store"},
 
 	"store":                   {"store/engine", "store/foreign"},
 	"store/foreign":           {"store/engine"},

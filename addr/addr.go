@@ -1,5 +1,5 @@
 // Package addr checks network addresses for use, not for form: whether another machine can dial what somebody wrote.
-// Flags, join requests, announcements, peerings and tokens all ask it. It resolves no names and imports nothing of ours.
+// Flags, join requests, announcements, peerings and tokens all ask it. It resolves no names.
 package addr
 
 import (
@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"muster/dialpolicy"
 )
 
 // ErrForm is matched by the errors about text that is no address at all, as opposed to one that nobody can use.
@@ -45,7 +47,13 @@ func CheckHost(host string) error {
 	case ip.Is4() && ip.As4()[0] == 0:
 		return fmt.Errorf("%s is in 0.0.0.0/8, which nobody can dial", host)
 	}
-	return usable(ip, host)
+	if err := usable(ip, host); err != nil {
+		return err
+	}
+	if err := dialpolicy.Never(ip); err != nil {
+		return fmt.Errorf("%s is not for members: %w", host, err)
+	}
+	return nil
 }
 
 // CheckListen returns why a listener cannot have the address s, which must be HOST:PORT. An empty host and the

@@ -188,6 +188,9 @@ func readConfig(cmd *cobra.Command, file string, given map[string]bool) error {
 	if err != nil {
 		return usagef(cmd, "the configuration cannot be read: %v", err)
 	}
+	if len(bytes.TrimSpace(data)) == 0 { // the disk may have been full when it was written
+		return usagef(cmd, "%s is empty; name no file, or write the settings into it", file)
+	}
 	root, err := mapping(data)
 	if err != nil {
 		return usagef(cmd, "%s: %v", file, err)
@@ -268,13 +271,17 @@ func valuesOf(flag string, n *yaml.Node) ([]string, error) {
 		}
 		items = n.Content
 	}
+	empty := errors.New("is given but empty; leave it out or give it a value")
+	if len(items) == 0 {
+		return nil, empty
+	}
 	var list []string
 	for _, item := range items {
 		switch {
 		case item.Kind != yaml.ScalarNode:
 			return nil, errors.New("must be text, a number, true or false")
 		case item.Tag == "!!null" || blank(item.Value):
-			return nil, errors.New("is given but empty; leave it out or give it a value")
+			return nil, empty
 		}
 		list = append(list, item.Value)
 	}

@@ -41,6 +41,8 @@ func TestConfigFile(t *testing.T) {
 		{"a mapping for a value", "data: d\nname: {a: b}\n", 0o644, "FILE:2: name must be text, a number, true or false"},
 		{"empty", "data: d\nname:\n", 0o644, "FILE:2: name is given but empty; leave it out or give it a value"},
 		{"empty text", "data: d\nname: ''\n", 0o644, "FILE:2: name is given but empty"},
+		{"an empty list", "data: d\npeer: []\n", 0o644, "FILE:2: peer is given but empty"},
+		{"an empty file", "\n", 0o644, "FILE is empty; name no file"},
 		{"twice", "data: d\nname: a\nname: b\n", 0o644, "FILE:3: name stands here twice"},
 		{"no mapping", "- data\n", 0o644, "FILE: line 1: it must be lines of the form NAME: VALUE"},
 		{"no YAML", "data: [d\n", 0o644, "FILE: "},

@@ -42,6 +42,7 @@ var examples = map[string][]string{
 	"lease delete": {"muster lease delete session-7"},
 
 	"autopilot":        {"muster autopilot"},
+	"autopilot zones":  {"muster autopilot zones"},
 	"autopilot config": {"muster autopilot config", "muster autopilot config maxVoters=3 cleanupDeadMembers=true"},
 	"raft peers":       {"muster raft peers --stale"},
 	"raft diff":        {"muster raft diff"},
@@ -72,6 +73,19 @@ var examples = map[string][]string{
 	"peering show":      {"muster peering show berlin"},
 	"peering members":   {"muster peering members berlin"},
 	"peering delete":    {"muster peering delete berlin --yes"},
+
+	"workload create": {
+		"muster workload create /billing/api --user billing",
+		"muster workload create /db --unit postgresql.service --node node-2 --host db.example.org",
+	},
+	"workload list":   {"muster workload list"},
+	"workload show":   {"muster workload show /billing/api"},
+	"workload delete": {"muster workload delete /billing/api --yes"},
+	"workload fetch": {
+		"muster workload fetch --socket /run/muster/spiffe.sock",
+		"muster workload fetch --write /run/billing/tls --watch",
+	},
+	"workload jwt": {"TOKEN=$(muster workload jwt --audience https://billing.example.org)"},
 
 	"enroll-token create": {"TOKEN=$(muster enroll-token create)"},
 	"enroll-token list":   {"muster enroll-token list"},

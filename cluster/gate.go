@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,10 +26,17 @@ const (
 )
 
 // Fence returns an error for a node that is not to be talked to; see store.Fence. A member without state lets in the
-// members that can bring it: those it was told of when it joined, and the leader that these name.
+// members that can bring it: those it was told of when it joined, and the leader that these name. One whose disk does not
+// answer goes by the Raft configuration, which is in memory: it must not look dead, nor be without a leader, on top of that.
 func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID uint64) error {
 	err := s.Members.Fence(ctx, nodeID)
-	if err == nil || errors.Is(err, store.ErrNotMember) || s.Mirror.Revision() != 0 {
+	if err == nil || errors.Is(err, store.ErrNotMember) {
+		return err
+	}
+	if slices.ContainsFunc(s.Servers(), func(v store.Server) bool { return v.NodeID == nodeID }) {
+		return nil
+	}
+	if s.Mirror.Revision() != 0 {
 		return err
 	}
 	if nodeID == s.LeaderID() {

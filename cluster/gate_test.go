@@ -34,3 +34,23 @@ func TestFenceFailsClosed(t *testing.T) {
 		}
 	}
 }
+
+// TestFenceWithoutReplica: a member that cannot read its replica lets in the servers of the Raft configuration, and nobody
+// else.
+func TestFenceWithoutReplica(t *testing.T) {
+	m := startMember(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := m.Store.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Store.Members.Fence(ctx, 1); err == nil {
+		t.Fatal("the replica can be read")
+	}
+	if err := Fence(ctx, m.Store, nil, 1); err != nil {
+		t.Errorf("a server: %v", err)
+	}
+	if err := Fence(ctx, m.Store, nil, 99); err == nil || isGone(err) {
+		t.Errorf("a stranger: %v", err)
+	}
+}

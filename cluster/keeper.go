@@ -1,24 +1,13 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
-	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"muster/cluster/datadir"
-	"muster/store"
 )
 
 // A member that answers but does not store is worth less than a dead one: it counts as a voter and confirms nothing. So
@@ -32,8 +21,7 @@ const (
 	stuck       = 30 * time.Second // for the watchdog: loops that have not run for so long do not run any more
 	standstill  = 2 * time.Second  // a judge that slept for longer stood still with the whole process
 
-	fewInodes    = 8 // the Raft log and the mirror make new files all the time
-	enoughInodes = 12
+	enoughInodes = datadir.FewInodes * 3 / 2
 
 	trialSize = 4096
 )
@@ -44,6 +32,8 @@ const (
 	faultReadOnly = "its file system is read-only"
 	faultInodes   = "its file system is out of inodes"
 	faultFull     = "its file system is full"
+	faultGone     = "its data directory is gone"
+	faultOther    = "its data directory is not the one that it was started with"
 	faultBytes    = "its disk returns other bytes than were written"
 	faultAccept   = "it cannot accept connections: no file descriptors are left"
 	faultStalled  = "its replica does not move although there is more to replicate"
@@ -135,7 +125,7 @@ func (s *storage) judge(now time.Time, stalled bool) (verdict Storing, changed b
 }
 
 func (s *storage) fault(now time.Time, stalled bool) string {
-	limit := uint64(fewInodes)
+	limit := uint64(datadir.FewInodes)
 	if s.now.Fault == faultInodes {
 		limit = enoughInodes
 	}
@@ -169,67 +159,6 @@ func (s *storage) judgedAt() time.Time {
 	return s.judged
 }
 
-// faultOf puts an error of a trial into words that name no path.
-func faultOf(err error) string {
-	var number syscall.Errno
-	switch {
-	case err == nil:
-		return ""
-	case errors.Is(err, errOtherBytes):
-		return faultBytes
-	case errors.Is(err, syscall.EROFS):
-		return faultReadOnly
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return faultFull
-	case errors.As(err, &number):
-		return "its disk refuses writes: " + number.Error()
-	}
-	return "its disk refuses writes"
-}
-
-var errOtherBytes = errors.New("the bytes read are not those written")
-
-// tryDisk writes a small file beside the Raft log, waits until it is on the disk and reads it again. It blocks for as
-// long as the disk does.
-func tryDisk(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // there is no Raft log yet
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var block, read [trialSize]byte
-	for i := 0; i < trialSize; i += 8 {
-		binary.LittleEndian.PutUint64(block[i:], rand.Uint64())
-	}
-	if _, err := f.WriteAt(block[:], 0); err != nil {
-		return err
-	}
-	fd := int(f.Fd())
-	if err := unix.Fdatasync(fd); err != nil {
-		return err
-	}
-	_ = unix.Fadvise(fd, 0, trialSize, unix.FADV_DONTNEED) // what is read should come from the disk
-	if _, err := f.ReadAt(read[:], 0); err != nil {
-		return err
-	}
-	if !bytes.Equal(block[:], read[:]) {
-		return errOtherBytes
-	}
-	return nil
-}
-
-// lookAtInodes asks the file system what it can still take.
-func lookAtInodes(dir string) (look, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return look{}, err
-	}
-	return look{inodes: st.Files, freeInodes: st.Ffree, readOnly: st.Flags&unix.ST_RDONLY != 0}, nil
-}
-
 // keeper watches the disk that this member keeps its state on.
 type keeper struct {
 	*member
@@ -254,6 +183,7 @@ func (k *keeper) Storing() Storing { return k.storage.verdict() }
 // does, so nobody waits for it.
 func (k *keeper) useDisk(ctx context.Context) {
 	dir := k.Store.Dir()
+	var at ground
 	for next := time.Now(); ; {
 		if ctx.Err() != nil {
 			return
@@ -263,7 +193,10 @@ func (k *keeper) useDisk(ctx context.Context) {
 			k.storage.saw(l)
 		}
 		if began := time.Now(); !began.Before(next) && ctx.Err() == nil {
-			err := tryDisk(dir)
+			err := at.check(dir)
+			if err == nil {
+				err = tryDisk(dir)
+			}
 			k.storage.tried(began, time.Now(), err)
 			next = began.Add(storeEvery)
 		}

@@ -37,12 +37,14 @@ func TestStorageVerdict(t *testing.T) {
 		{"read-only after an error", failing(syscall.EROFS), false, faultReadOnly},
 		{"mounted read-only", seeing(look{inodes: 9, freeInodes: 9, readOnly: true}), false, faultReadOnly},
 		{"no inodes", seeing(look{inodes: 1000}), false, faultInodes},
-		{"few inodes", seeing(look{inodes: 1000, freeInodes: fewInodes - 1}), false, faultInodes},
+		{"few inodes", seeing(look{inodes: 1000, freeInodes: datadir.FewInodes - 1}), false, faultInodes},
 		{"no fixed number of inodes", seeing(look{}), false, ""},
 		{"full", failing(syscall.ENOSPC), false, faultFull},
 		{"quota", failing(syscall.EDQUOT), false, faultFull},
 		{"broken", failing(syscall.EIO), false, "its disk refuses writes: input/output error"},
 		{"other bytes", failing(errOtherBytes), false, faultBytes},
+		{"gone", failing(errGone), false, faultGone},
+		{"another directory", failing(errOtherPlace), false, faultOther},
 		{"no descriptors", func(s *storage, at time.Time) { well(s, at); s.accepts(false) }, false, faultAccept},
 		{"the replica stands still", well, true, faultStalled},
 		{"well", well, false, ""},
@@ -109,8 +111,8 @@ func TestInodesHysteresis(t *testing.T) {
 	for _, c := range []struct {
 		free uint64
 		ok   bool
-	}{{enoughInodes, true}, {fewInodes, true}, {fewInodes - 1, false}, {fewInodes, false}, {enoughInodes - 1,
-		false}, {enoughInodes, true}, {fewInodes, true}} {
+	}{{enoughInodes, true}, {datadir.FewInodes, true}, {datadir.FewInodes - 1, false}, {datadir.FewInodes, false}, {enoughInodes - 1,
+		false}, {enoughInodes, true}, {datadir.FewInodes, true}} {
 		now = now.Add(judgeEvery)
 		s.saw(look{inodes: 100, freeInodes: c.free})
 		s.tried(now, now, nil)
@@ -198,4 +200,35 @@ func BenchmarkTryDisk(b *testing.B) {
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
 	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
 	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-us/op")
+}
+
+// TestGround: a Raft log that is deleted or covered by another directory is missed; one that is not there yet is not.
+func TestGround(t *testing.T) {
+	dir := t.TempDir()
+	raft := filepath.Join(dir, datadir.RaftDir)
+	metadata := filepath.Join(raft, "metadata2")
+	var g ground
+	for _, x := range []struct {
+		what string
+		do   func() error
+		want error
+	}{
+		{"nothing yet", func() error { return nil }, nil},
+		{"an empty log", func() error { return os.Mkdir(raft, 0o700) }, nil},
+		{"a vote", func() error { return os.WriteFile(metadata, nil, 0o600) }, nil},
+		{"its files are deleted", func() error { return os.Remove(metadata) }, errGone},
+		{"they are back", func() error { return os.WriteFile(metadata, nil, 0o600) }, nil},
+		{"it has another name", func() error { return os.Rename(raft, raft+".old") }, errGone},
+		{"another one is there", func() error { return os.CopyFS(raft, os.DirFS(raft+".old")) }, errOtherPlace},
+		{"the old one is back", func() error {
+			return errors.Join(os.RemoveAll(raft), os.Rename(raft+".old", raft))
+		}, nil},
+	} {
+		if err := x.do(); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.check(dir); !errors.Is(err, x.want) {
+			t.Errorf("%s: %v, want %v", x.what, err, x.want)
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,7 +58,7 @@ func OnLoopback(address string) bool {
 
 // Check returns an error for an IP address that is not to be dialled.
 func (p Policy) Check(ip netip.Addr) error {
-	if err := never(ip); err != nil {
+	if err := Never(ip); err != nil {
 		return err
 	}
 	ip = embedded(ip.Unmap())
@@ -103,24 +104,24 @@ var metadata = []netip.Addr{
 	netip.MustParseAddr("100.100.100.200"),    // Alibaba Cloud
 	netip.MustParseAddr("168.63.129.16"),      // Azure
 	netip.MustParseAddr("192.0.0.192"),        // Oracle Cloud
-	netip.MustParseAddr("fd00:ec2::254"),      // AWS
 	netip.MustParseAddr("fd00:c1::a9fe:a9fe"), // Oracle Cloud
 	netip.MustParseAddr("fd20:ce::254"),       // Google Cloud
 	netip.MustParseAddr("fd00:42::42"),        // Scaleway
 }
 
+// awsServices is where AWS has its own: metadata, credentials of containers, time, names.
+var awsServices = netip.MustParsePrefix("fd00:ec2::/32")
+
 var reserved = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4")}
 
-// never returns an error for an address that no setting makes one to dial.
-func never(ip netip.Addr) error {
+// Never returns an error for an address that no setting makes one to dial.
+func Never(ip netip.Addr) error {
 	if ip.Zone() != "" {
 		return errors.New("addresses with a zone are never dialled")
 	}
 	ip = embedded(ip.Unmap())
-	for _, m := range metadata {
-		if ip == m {
-			return errors.New("metadata services are never dialled")
-		}
+	if slices.Contains(metadata, ip) || awsServices.Contains(ip) {
+		return errors.New("metadata services are never dialled")
 	}
 	switch {
 	case !ip.IsValid(), ip.IsUnspecified():
@@ -138,10 +139,16 @@ func never(ip netip.Addr) error {
 	return nil
 }
 
+// Where an IPv6 address leads to an IPv4 address that is in it: RFC 6052 and RFC 8215 (NAT64), RFC 3056 (6to4), RFC 4291
+// (compatible), RFC 2765 (translated), RFC 4380 (Teredo, with the bits turned over), RFC 5214 (ISATAP, in the last half).
 var (
-	nat64  = netip.MustParsePrefix("64:ff9b::/96")
-	sixTo4 = netip.MustParsePrefix("2002::/16")
-	compat = netip.MustParsePrefix("::/96")
+	nat64      = netip.MustParsePrefix("64:ff9b::/96")
+	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")
+	sixTo4     = netip.MustParsePrefix("2002::/16")
+	compat     = netip.MustParsePrefix("::/96")
+	translated = netip.MustParsePrefix("::ffff:0:0:0/96")
+	teredo     = netip.MustParsePrefix("2001::/32")
+	isatap     = [4]byte{0, 0, 0x5e, 0xfe}
 )
 
 // embedded returns the IPv4 address to which an IPv6 address leads, or the address itself.
@@ -150,8 +157,11 @@ func embedded(ip netip.Addr) netip.Addr {
 	switch {
 	case !ip.Is6() || ip.IsUnspecified() || ip.IsLoopback():
 		return ip
-	case nat64.Contains(ip), compat.Contains(ip):
+	case nat64.Contains(ip), localNAT64.Contains(ip), compat.Contains(ip), translated.Contains(ip),
+		[4]byte{b[8] &^ 2, b[9], b[10], b[11]} == isatap:
 		return netip.AddrFrom4([4]byte(b[12:16]))
+	case teredo.Contains(ip):
+		return netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})
 	case sixTo4.Contains(ip):
 		return netip.AddrFrom4([4]byte(b[2:6]))
 	}
@@ -174,7 +184,7 @@ func HostPort(s string) error {
 		return errors.New("its port is not a number from 1 to 65535")
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		return never(ip)
+		return Never(ip)
 	}
 	name := strings.TrimSuffix(host, ".")
 	labels := strings.Split(name, ".")
@@ -195,5 +205,5 @@ func IP(s string) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return true, never(ip)
+	return true, Never(ip)
 }

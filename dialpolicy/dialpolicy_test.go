@@ -20,7 +20,9 @@ func TestHostPort(t *testing.T) {
 		strings.Repeat("a", 64) + ":80", strings.Repeat("a.", 127) + "aa:80", "0.0.0.0:80", "[::]:80", "10.0.0.256:7000", "1:80", "10.1:80", "0x7f.1:80",
 		"a.0x7f000001:80", "1.2.3.4.5:80", "01.2.3.4:80", "169.254.169.254:80", "[fe80::1]:80", "[fe80::1%25eth0]:80", "[fe80::1%eth0]:80",
 		"[::ffff:169.254.169.254]:80", "[64:ff9b::a9fe:a9fe]:80", "[2002:a9fe:a9fe::1]:80", "[::169.254.169.254]:80", "224.0.0.1:80", "[ff02::1]:80",
-		"255.255.255.255:80", "0.1.2.3:80", "240.0.0.1:80", "100.100.100.200:80", "168.63.129.16:80", "192.0.0.192:80", "[fd00:ec2::254]:80"} {
+		"255.255.255.255:80", "0.1.2.3:80", "240.0.0.1:80", "100.100.100.200:80", "168.63.129.16:80", "192.0.0.192:80", "[fd00:ec2::254]:80",
+		"[fd00:ec2::23]:80", "[64:ff9b:1::a9fe:a9fe]:80", "[::ffff:0:169.254.169.254]:80", "[2001::5601:5601]:80", "[2001:db8::5efe:169.254.169.254]:80",
+		"[2001:db8::200:5efe:6464:64c8]:80"} {
 		if HostPort(bad) == nil {
 			t.Errorf("%q is taken", bad)
 		}
@@ -43,7 +45,9 @@ func TestPolicies(t *testing.T) {
 	}{
 		{"any", false, "10.1.2.3", true}, {"any", false, "8.8.8.8", true}, {"any", false, "2001:db8::1", true}, {"any", false, "::ffff:10.1.2.3", true},
 		{"any", false, "127.0.0.1", false}, {"any", false, "127.9.9.9", false}, {"any", false, "::1", false}, {"any", false, "::ffff:127.0.0.1", false},
-		{"any", false, "64:ff9b::7f00:1", false}, {"any", false, "2002:7f00:1::", false}, {"any", false, "::127.0.0.1", false},
+		{"any", false, "64:ff9b::7f00:1", false}, {"any", false, "64:ff9b:1::7f00:1", false},
+		{"any", false, "::ffff:0:127.0.0.1", false}, {"any", false, "2001:0:1::80ff:fffe", false}, {"any", false, "2001:db8::5efe:127.0.0.1", false},
+		{"any", false, "2001:db8::5efe:10.0.0.1", true}, {"any", false, "2002:7f00:1::", false}, {"any", false, "::127.0.0.1", false},
 		{"any", true, "127.0.0.1", true}, {"any", true, "::1", true}, {"10.0.0.0/8", true, "127.0.0.1", true},
 		{"any", true, "169.254.169.254", false}, {"any", true, "169.254.1.1", false}, {"any", true, "fe80::1", false}, {"any", true, "0.0.0.0", false},
 		{"any", true, "::", false}, {"any", true, "::ffff:0.0.0.0", false}, {"any", true, "64:ff9b::a9fe:a9fe", false}, {"any", true, "fd00:ec2::254", false},

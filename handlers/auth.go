@@ -243,7 +243,7 @@ func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if !ok || c.ID != "" || strings.Count(c.Secret, ".") != 2 {
 		return nil, nil
 	}
-	keys, _, err := NodeKeys(q.Context(), s.Store, s.Now())
+	keys, _, err := NodeKeys(q.Context(), s.Store.Keys, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -259,9 +259,14 @@ func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	return &store.APIToken{ID: "node/" + m.ID, Name: m.Name, Scopes: []string{store.ScopeClusterRead}}, nil
 }
 
+// Keyring lists the epochs of a key of the cluster.
+type Keyring interface {
+	List(ctx context.Context, c store.Consistency, purpose string) ([]store.Key, error)
+}
+
 // NodeKeys returns the public keys that node identities are verified with, by their ids, and the ids, the newest first.
-func NodeKeys(ctx context.Context, st *store.Store, now time.Time) (map[string]ed25519.PublicKey, []string, error) {
-	list, err := st.Keys.List(ctx, store.AsLeader, store.KeyJWT)
+func NodeKeys(ctx context.Context, ring Keyring, now time.Time) (map[string]ed25519.PublicKey, []string, error) {
+	list, err := ring.List(ctx, store.AsLeader, store.KeyJWT)
 	if err != nil {
 		return nil, nil, err
 	}

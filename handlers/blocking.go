@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"muster/certs"
-	"muster/store"
 )
 
 // A blocking query names the index that its caller knows and is answered when there is a newer one, or when its time is
@@ -66,8 +65,12 @@ func (b *Blocking) Place(q *Request) error {
 	return nil
 }
 
-// identity is whose share a request uses: the token's, or where this member does not know it, the credential's.
+// identity is whose share a request uses: the token's, or where this member does not know it, the credential's. API keys
+// use that of their owner, who can make many.
 func (q *Request) identity() string {
+	if q.Key != nil {
+		return q.Key.OwnerID
+	}
 	if q.Token != nil {
 		return q.Token.ID
 	}
@@ -94,8 +97,13 @@ func (b *Blocking) remaining() time.Duration {
 // Over tells whether the query is to be answered with what there is.
 func (b *Blocking) Over() bool { return b.remaining() == 0 }
 
+// Changes tells when tables change: *store.Store.
+type Changes interface {
+	AwaitChange(ctx context.Context, after uint64, tables ...string) uint64
+}
+
 // Await blocks until one of the tables has changed after the revision, the query's time is over or leadership turns.
-func (b *Blocking) Await(ctx context.Context, s *store.Store, after uint64, tables ...string) {
+func (b *Blocking) Await(ctx context.Context, s Changes, after uint64, tables ...string) {
 	ctx, cancel := context.WithDeadline(ctx, b.until)
 	defer cancel()
 	s.AwaitChange(ctx, after, tables...)

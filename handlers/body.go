@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -51,29 +52,49 @@ func dropBody(w http.ResponseWriter, r *http.Request) {
 
 var errNoRoom = errors.New("no room for the body")
 
-// rationed counts what is read of a stranger's body.
+// rationed counts what is read of a body.
 type rationed struct {
 	io.Reader
-	place *stay
+	ration *ration
+}
+
+// maxValues bounds the values in a body of JSON: what is made of it takes many times its length when it has many small
+// ones.
+const maxValues = 10_000
+
+// CheckValues refuses a body with too many values. It looks at the bytes alone and makes nothing of them.
+func CheckValues(data []byte) error {
+	commas, text := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case c == '"':
+			text = !text
+		case text && c == '\\':
+			i++
+		case !text && c == ',':
+			commas++
+		}
+	}
+	if commas >= maxValues {
+		return Fail(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body must have at most %d values", maxValues))
+	}
+	return nil
 }
 
 func (r *rationed) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	if n > 0 && !r.place.take(n) {
+	if n > 0 && !r.ration.take(n) {
 		return 0, errNoRoom
 	}
 	return n, err
 }
 
 // receive reads the body under a deadline, and at most so much of it as its caller may send.
-func (q *Request) receive(p *stay) ([]byte, error) {
-	within := bodyWithin
-	var body io.Reader = http.MaxBytesReader(q.W, q.Request.Body, BodyLimit)
-	if p != nil {
-		within, body = strangerBodyWithin, &rationed{body, p}
-		_ = http.NewResponseController(q.W).SetReadDeadline(time.Now().Add(within))
+func (q *Request) receive(r *ration) ([]byte, error) {
+	if q.stranger {
+		_ = http.NewResponseController(q.W).SetReadDeadline(time.Now().Add(strangerBodyWithin))
 	}
-	data, err := io.ReadAll(body)
+	data, err := io.ReadAll(&rationed{http.MaxBytesReader(q.W, q.Request.Body, BodyLimit), r})
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -84,5 +105,5 @@ func (q *Request) receive(p *stay) ([]byte, error) {
 		dropBody(q.W, q.Request)
 		return nil, Fail(http.StatusBadRequest, "the body could not be read")
 	}
-	return data, nil
+	return data, CheckValues(data)
 }

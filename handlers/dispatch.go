@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -137,7 +138,7 @@ func (s *Server) answer(rt *Route, q *Request, err error) {
 		dropBodyIfAny(q.W, q.Request)
 	}
 	if rt.Family.Render(q.W, err) {
-		s.log.Error("request failed", "method", q.Method, "path", q.URL.Path, "err", err)
+		s.quiet.Log(slog.LevelError, "request failed", "method", q.Method, "path", pathOf(q.Request), "err", err)
 	}
 }
 

@@ -34,6 +34,16 @@ func (s *Server) ForgetFailures() { s.failures = newFailureLimiter() }
 // FailingHosts returns how many addresses have failed attempts.
 func (s *Server) FailingHosts() int { return len(s.failures.hosts) }
 
+// KnownBytes is how much of bodies one credential may have in memory; BodyBytes is how much there is of all.
+const KnownBytes = knownBytes
+
+// BodyBytes returns how many bytes of the bodies of known callers are in memory.
+func (s *Server) BodyBytes() int {
+	s.bodies.mu.Lock()
+	defer s.bodies.mu.Unlock()
+	return s.bodies.taken
+}
+
 // Working, Strangers and Waiting return how many slots, places of strangers and places of blocking queries are taken.
 func (s *Server) Working() int { return len(s.slots) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -71,6 +72,15 @@ func (f *Fields) Text(name string, required bool, least, most int) (s string) {
 	return s
 }
 
+// Line is Text without control characters, for what is shown in lists and logs.
+func (f *Fields) Line(name string, required bool, least, most int) string {
+	s := f.Text(name, required, least, most)
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		f.Refuse("%s must not contain control characters", name)
+	}
+	return s
+}
+
 func (f *Fields) Texts(name string, required bool) (list []string) {
 	f.Get(name, required, "an array of strings", &list)
 	return list
@@ -116,6 +126,9 @@ func (f *Fields) Labels(name string) (m map[string]string) {
 	for k, v := range m {
 		if k == "" || len(k) > maxLabelBytes || len(v) > maxLabelBytes {
 			f.Refuse("%s must have keys of 1 to %d bytes and values of at most %d bytes", name, maxLabelBytes, maxLabelBytes)
+		}
+		if strings.ContainsFunc(k+v, unicode.IsControl) {
+			f.Refuse("%s must not contain control characters", name)
 		}
 	}
 	return m

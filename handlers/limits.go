@@ -57,8 +57,63 @@ const (
 	refusedCrossOrigin = "cross_origin"
 )
 
-// strangerBytes is how much of their bodies the strangers of one address may have in memory together.
-const strangerBytes = 8 << 20
+// How much of the bodies of their requests callers may have in memory together: the strangers of one address, and who
+// shows one credential.
+const (
+	strangerBytes    = 8 << 20
+	allStrangerBytes = 64 << 20
+	knownBytes       = 16 << 20
+	allKnownBytes    = 128 << 20
+)
+
+// rations bound the bytes that callers hold, each of them and all together.
+type rations struct {
+	each, all int
+	mu        sync.Mutex
+	taken     int
+	m         map[string]int
+}
+
+func newRations(each, all int) *rations { return &rations{each: each, all: all, m: map[string]int{}} }
+
+// of returns what a request of a caller takes from.
+func (x *rations) of(caller string) *ration { return &ration{rations: x, caller: caller} }
+
+// ration is what one request holds. Its methods take nil for a request that nothing is counted for.
+type ration struct {
+	*rations
+	caller string
+	bytes  int
+}
+
+// take counts n more bytes of a body and reports whether there is room for them.
+func (r *ration) take(n int) bool {
+	if r == nil {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.m[r.caller]+n > r.each || r.taken+n > r.all {
+		return false
+	}
+	r.m[r.caller] += n
+	r.taken += n
+	r.bytes += n
+	return true
+}
+
+func (r *ration) giveBack() {
+	if r == nil || r.bytes == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken -= r.bytes
+	if r.m[r.caller] -= r.bytes; r.m[r.caller] == 0 {
+		delete(r.m, r.caller)
+	}
+	r.bytes = 0
+}
 
 // rooms hold the requests of strangers: those whose caller has not shown who it is. Each address has one room.
 type rooms struct {
@@ -71,7 +126,6 @@ type room struct {
 	rooms *rooms
 	from  netip.Addr
 	open  int
-	bytes int
 }
 
 func newRooms(limit int) *rooms { return &rooms{limit: limit, m: map[netip.Addr]*room{}} }
@@ -103,25 +157,7 @@ func (x *rooms) open() (n int) {
 }
 
 // stay is what one request of a stranger holds. Its methods take nil for a caller that is known.
-type stay struct {
-	room  *room
-	bytes int
-}
-
-// take counts n more bytes of a body and reports whether there is room for them.
-func (p *stay) take(n int) bool {
-	if p == nil {
-		return true
-	}
-	p.room.rooms.mu.Lock()
-	defer p.room.rooms.mu.Unlock()
-	if p.room.bytes+n > strangerBytes {
-		return false
-	}
-	p.room.bytes += n
-	p.bytes += n
-	return true
-}
+type stay struct{ room *room }
 
 func (p *stay) leave() {
 	if p == nil {
@@ -130,7 +166,6 @@ func (p *stay) leave() {
 	x := p.room.rooms
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	p.room.bytes -= p.bytes
 	if p.room.open--; p.room.open == 0 {
 		delete(x.m, p.room.from)
 	}
@@ -198,6 +233,7 @@ func addressOf(r *http.Request, o origin) netip.Addr {
 // tooMany is the refusal of a request for which there is no room, in its family's envelope.
 func (s *Server) tooMany(w http.ResponseWriter, f *Family, why, text string, after time.Duration) {
 	s.sentAway.WithLabelValues(why).Inc()
+	recorderOf(w).sentAway = true
 	w.Header().Set("Retry-After", retryAfter(after))
 	f.Fail(w, http.StatusServiceUnavailable, 0, text)
 }

@@ -8,21 +8,46 @@ import (
 	"muster/store"
 )
 
-// What the strangers of an address send is bounded in bytes, too.
-func TestStrangersBytes(t *testing.T) {
-	x := newRooms(10)
-	ip := addressOf(httptest.NewRequest("GET", "/", nil), origin{})
-	a, b := x.enter(ip), x.enter(ip)
-	if !a.take(strangerBytes-1) || b.take(2) || !b.take(1) {
-		t.Error("the bytes of an address are not counted together")
+// What callers send is bounded in bytes, for each of them and for all together, and counts until the request ends.
+func TestBytesOfBodies(t *testing.T) {
+	x := newRations(100, 150)
+	a, b, c := x.of("a"), x.of("a"), x.of("c")
+	if !a.take(99) || b.take(2) || !b.take(1) {
+		t.Error("the bytes of one caller are not counted together")
 	}
-	a.leave()
-	if !b.take(strangerBytes - 1) {
-		t.Error("bytes were not given back")
+	if c.take(51) || !c.take(50) {
+		t.Error("the bytes of all are not counted together")
 	}
-	b.leave()
-	if len(x.m) != 0 {
-		t.Error("a room is left over")
+	a.giveBack()
+	a.giveBack()
+	if b.take(100) || !b.take(99) {
+		t.Error("bytes were not given back once")
+	}
+	b.giveBack()
+	c.giveBack()
+	(*ration)(nil).giveBack()
+	if len(x.m) != 0 || x.taken != 0 {
+		t.Error("something is left over")
+	}
+}
+
+// Nothing is made of a body that has many small values.
+func TestManyValues(t *testing.T) {
+	for name, x := range map[string]struct {
+		body string
+		ok   bool
+	}{
+		"none":              {"", true},
+		"as many as may be": {"[0" + strings.Repeat(",0", maxValues-1) + "]", true},
+		"numbers":           {"[0" + strings.Repeat(",0", maxValues) + "]", false},
+		"fields":            {"{" + strings.Repeat(`"a":"\"",`, maxValues), false},
+		"a text":            {`{"query":"` + strings.Repeat(",", 100_000) + `"}`, true},
+		"escaped":           {`{"query":"` + strings.Repeat(`\",`, 50_000) + `"}`, true},
+		"after a text":      {`{"query":"\\"` + strings.Repeat(",", maxValues) + `}`, false},
+	} {
+		if err := CheckValues([]byte(x.body)); (err == nil) != x.ok {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -68,15 +68,8 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 			fam.Fail(rec, http.StatusForbidden, store.Forbidden, "a web page of another origin must not send this request")
 			return
 		}
-		if !o.forwarded && !s.known(fam, conn, r) {
-			if rec.place = s.rooms.enter(addressOf(r, o)); rec.place == nil {
-				dropBodyIfAny(rec, r)
-				// It holds no place, so not for long.
-				_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second))
-				s.tooMany(rec, fam, refusedStrangers,
-					"too many requests of this address at once that show no valid credential; try again", time.Second)
-				return
-			}
+		if !o.forwarded && !s.letIn(fam, conn, rec, r, o) {
+			return
 		}
 		if fam.Wrap == nil || o.forwarded {
 			h(rec, r)
@@ -88,6 +81,25 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 	})
 }
 
+// letIn finds out who is there. It refuses a stranger for which there is no place.
+func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.Request, o origin) bool {
+	if who := s.known(fam, conn, r); who != "" {
+		rec.ration = s.bodies.of(who)
+		return true
+	}
+	from := addressOf(r, o)
+	if rec.place = s.rooms.enter(from); rec.place == nil {
+		dropBodyIfAny(rec, r)
+		// It holds no place, so not for long.
+		_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second))
+		s.tooMany(rec, fam, refusedStrangers,
+			"too many requests of this address at once that show no valid credential; try again", time.Second)
+		return false
+	}
+	rec.ration = s.strangerBodies.of(from.String())
+	return true
+}
+
 func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
 	if announcesBody(r) {
 		dropBody(w, r)
@@ -97,12 +109,13 @@ func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
 // finish ends a request, also one that has panicked.
 func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http.Request, begin time.Time) {
 	if p := recover(); p != nil {
-		s.log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		s.quiet.Log(slog.LevelError, "panic", "method", r.Method, "path", pathOf(r), "panic", p, "stack", string(debug.Stack()))
 		if !rec.wrote {
 			fam.Fail(rec, http.StatusInternalServerError, 0, "internal error")
 		}
 	}
 	rec.release()
+	rec.ration.giveBack()
 	if rec.place != nil {
 		// With HTTP/2 a small answer would be sent only after this, and a stranger that does not take it would hold it
 		// without a place.
@@ -112,21 +125,37 @@ func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http
 		rec.place.leave()
 	}
 	s.observe(rt, o, r, rec.status, time.Since(begin))
-	level := slog.LevelDebug
-	if rec.status >= 500 {
+	s.logRequest(o, rec, r, time.Since(begin))
+}
+
+// logRequest writes a line about a request that has failed. One that a limit has refused is in the metric.
+func (s *Server) logRequest(o origin, rec *recorder, r *http.Request, took time.Duration) {
+	write, level := s.log.Log, slog.LevelDebug
+	if rec.status >= 500 && !rec.sentAway {
 		level = slog.LevelWarn
+		write = func(_ context.Context, level slog.Level, text string, args ...any) { s.quiet.Log(level, text, args...) }
 	}
 	if s.log.Enabled(r.Context(), level) {
-		s.log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
-			"took", time.Since(begin).Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
+		write(r.Context(), level, "request", "method", r.Method, "path", pathOf(r), "status", rec.status,
+			"took", took.Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
 	}
 }
 
-// known reports whether the caller has shown a credential that this member knows, now or earlier on this connection. It
-// asks nobody else: who may do what is decided later, at the leader.
-func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) bool {
-	if conn != nil && conn.IsProven() {
-		return true
+const maxLoggedPath = 256
+
+// pathOf is the path of a request as the log has it.
+func pathOf(r *http.Request) string {
+	if p := r.URL.Path; len(p) > maxLoggedPath {
+		return p[:maxLoggedPath] + "…"
+	}
+	return r.URL.Path
+}
+
+// known returns whose credential the caller has shown, now or earlier on this connection; "" when it has shown none that
+// this member knows. It asks nobody else: who may do what is decided later, at the leader.
+func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) string {
+	if conn != nil && conn.ProvenBy() != "" {
+		return conn.ProvenBy()
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
@@ -140,12 +169,13 @@ func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) bool {
 		token = q.Token
 	}
 	if err != nil || token == nil {
-		return false
+		return ""
 	}
+	q.Token = token
 	if conn != nil && len(token.Scopes) > 0 {
-		conn.Proven()
+		conn.Proven(q.identity())
 	}
-	return true
+	return q.identity()
 }
 
 // dispatch answers a request here or has the leader answer it (5 to 9). While there is no leader, or leadership turns
@@ -167,7 +197,7 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 		if errors.Is(err, errNoRoom) {
 			dropBodyIfAny(w, r)
 			s.tooMany(w, rt.Family, refusedBodies,
-				"too much is sent from this address at once without a valid credential; try again", time.Second)
+				"too much is sent at once by this caller, or by all together; try again", time.Second)
 			return
 		}
 		s.answer(rt, q, err)
@@ -197,7 +227,7 @@ func (s *Server) receive(rt *Route, o origin, q *Request, rec *recorder) (err er
 			q.Request.Body = &watchedBody{ReadCloser: q.Request.Body}
 		}
 	case q.needsBody(rt) && !s.pointless(rt, o, q):
-		if q.Content, err = q.receive(rec.place); err != nil {
+		if q.Content, err = q.receive(rec.ration); err != nil {
 			return err
 		}
 		q.HasBody = len(q.Content) > 0
@@ -326,7 +356,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 	}
 	giveUp := time.Now().Add(AnswerWithin)
 	for {
-		begin := time.Now()
+		begin, turned := time.Now(), s.Store.Leadership()
 		again, err := s.attempt(rt, o, q, giveUp)
 		if err == nil {
 			return
@@ -338,7 +368,9 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 			s.answer(rt, q, err)
 			return
 		}
+		s.Store.Look()
 		select {
+		case <-turned:
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 		}

@@ -296,6 +296,6 @@ func overfullConn(t *testing.T) net.Conn {
 		if c.Overfull() {
 			return c
 		}
-		c.Proven()
+		c.Proven("somebody")
 	}
 }

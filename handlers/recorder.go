@@ -11,8 +11,11 @@ type recorder struct {
 	wrote  bool
 
 	server *Server
-	place  *stay // in the room of its address; nil for a caller that is known
-	slot   bool  // it is in work
+	place  *stay   // in the room of its address; nil for a caller that is known
+	ration *ration // of the memory for bodies; nil for what a member passes on
+	slot   bool    // it is in work
+
+	sentAway bool // because of a limit
 }
 
 func (r *recorder) WriteHeader(status int) {

@@ -18,7 +18,10 @@ import (
 )
 
 const (
-	BodyLimit    = 1 << 20
+	BodyLimit = 1 << 20
+	// lines about requests that have failed
+	logLinesPerSec, logLinesBurst = 10, 100
+
 	AnswerWithin = 4800 * time.Millisecond // a caller without a leader is told so within 5 s
 )
 
@@ -49,6 +52,7 @@ type Config struct {
 type Server struct {
 	Config
 	log      *slog.Logger
+	quiet    *netlimit.QuietLog // for what callers can cause as often as they like
 	families []*Family
 	routes   []*Route
 	failures *failureLimiter
@@ -56,8 +60,11 @@ type Server struct {
 	streams  *streams
 	refusals *refusals
 	*instruments
-	rooms    *rooms  // of strangers
-	waiting  *shares // blocking queries
+	rooms   *rooms  // of strangers
+	waiting *shares // blocking queries
+
+	strangerBodies, bodies *rations // of strangers, and of callers that are known
+
 	api      http.Handler
 	internal http.Handler
 	plain    http.Handler
@@ -72,12 +79,16 @@ func New(cfg Config, families ...*Family) *Server {
 	s := &Server{
 		Config:   cfg,
 		log:      cfg.Logger,
+		quiet:    netlimit.NewQuietLog(cfg.Logger, logLinesPerSec, logLinesBurst),
 		failures: newFailureLimiter(),
 		slots:    make(chan struct{}, cfg.Limits.Requests),
 		streams:  newStreams(cfg.Limits),
 		refusals: newRefusals(),
 		rooms:    newRooms(cfg.Limits.StrangersPerAddress),
 		waiting:  newShares(cfg.Limits.Blocking, cfg.Limits.BlockingPerIdentity),
+
+		strangerBodies: newRations(strangerBytes, allStrangerBytes),
+		bodies:         newRations(knownBytes, allKnownBytes),
 	}
 	s.instruments = newInstruments(s)
 	s.enter(families)

@@ -95,7 +95,7 @@ type Conn struct {
 	limiter    *Limiter
 	from       netip.Addr
 	overfull   bool
-	proven     atomic.Bool
+	proven     atomic.Pointer[string] // by whom
 	closed     atomic.Bool
 	prev, next *Conn // strangers of the same address, the oldest first
 }
@@ -203,12 +203,18 @@ func (l *Limiter) unlink(a *address, c *Conn) {
 // Overfull reports that there is no room for this connection: it is to be told so and closed.
 func (c *Conn) Overfull() bool { return c.overfull }
 
-// IsProven reports whether Proven was called.
-func (c *Conn) IsProven() bool { return c.proven.Load() }
+// ProvenBy returns who has shown a valid credential first; "" while nobody has.
+func (c *Conn) ProvenBy() string {
+	if by := c.proven.Load(); by != nil {
+		return *by
+	}
+	return ""
+}
 
-// Proven says that a valid credential was shown on this connection. It may be called any number of times.
-func (c *Conn) Proven() {
-	if c.proven.Load() || c.proven.Swap(true) {
+// Proven says whose valid credential was shown on this connection. The first counts; it may be called any number of
+// times.
+func (c *Conn) Proven(by string) {
+	if !c.proven.CompareAndSwap(nil, &by) {
 		return
 	}
 	l := c.limiter

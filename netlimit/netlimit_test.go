@@ -50,8 +50,8 @@ func TestOldestStrangerGivesWay(t *testing.T) {
 		c := from("192.0.2.1")
 		inner, conns = append(inner, c), append(conns, l.Admit(c))
 		if i == 0 {
-			conns[0].Proven()
-			conns[0].Proven()
+			conns[0].Proven("x")
+			conns[0].Proven("x")
 		}
 	}
 	for i, want := range []bool{false, true, true, false, false, false} {
@@ -65,7 +65,7 @@ func TestOldestStrangerGivesWay(t *testing.T) {
 	for _, c := range conns { // also those that were closed already
 		_ = c.Close()
 		_ = c.Close()
-		c.Proven()
+		c.Proven("x")
 	}
 	if l.Open() != 1 || len(l.addresses) != 1 {
 		t.Errorf("%d open of %d addresses at the end", l.Open(), len(l.addresses))
@@ -92,7 +92,7 @@ func TestAllConnections(t *testing.T) {
 	taken, overfull := 0, 0
 	for range 100 {
 		if c := l.Admit(from("192.0.2.1")); c != nil {
-			c.Proven()
+			c.Proven("x")
 			taken++
 			if c.Overfull() {
 				overfull++
@@ -111,7 +111,7 @@ func TestAllStrangers(t *testing.T) {
 	for i := range 50 {
 		c := from(fmt.Sprintf("192.0.2.%d", i))
 		member = append(member, c)
-		l.Admit(c).Proven()
+		l.Admit(c).Proven("x")
 	}
 	for i := range 500 {
 		l.Admit(from(fmt.Sprintf("198.51.100.%d", i%200)))
@@ -192,7 +192,7 @@ func TestConcurrent(t *testing.T) {
 					continue
 				}
 				if i%3 == 0 {
-					go c.Proven()
+					go c.Proven("x")
 				}
 				if i%5 == 0 {
 					time.Sleep(time.Microsecond)

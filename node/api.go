@@ -33,7 +33,14 @@ func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 	}, families(n, view{loops}, cluster.Settings{Store: n.store})...)
 }
 
+// families are all of them, the page last.
 func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
+	list := append(ownFamilies(n, loops, settings), foreignFamilies(n, loops, settings)...)
+	return append(list, ui.New())
+}
+
+// ownFamilies are those that make muster's own join tokens.
+func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
 	id, name, version, commit := n.self.ClusterID, n.self.Name, n.cfg.Version, n.cfg.Commit
 	tokens := &store.JoinTokenMint{
 		Store:     n.store,
@@ -44,16 +51,33 @@ func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family
 	}
 	return []*handlers.Family{
 		native.New(native.Config{
-			Store:     n.store,
-			Cluster:   loops,
-			Settings:  settings,
-			Tokens:    tokens,
-			ClusterID: id,
-			Chain:     func() [][]byte { return n.leaf.Load().Certificate },
-			Now:       time.Now,
+			Replica:      n.store,
+			APIKeys:      n.store.APIKeys,
+			APITokens:    n.store.APITokens,
+			Audit:        n.store.Audit,
+			Authorities:  n.store.Authorities,
+			Certificates: n.store.Certificates,
+			Enrollments:  n.store.Enrollments,
+			JoinTokens:   n.store.JoinTokens,
+			Keys:         n.store.Keys,
+			Leases:       n.store.Leases,
+			Members:      n.store.Members,
+			Peerings:     n.store.Peerings,
+			Secrets:      n.store.Secrets,
+			Workloads:    n.store.Workloads,
+			Settings:     n.store.Settings,
+			NodeTokens:   &store.NodeTokens{Store: n.store, ClusterID: id, Now: time.Now},
+			Cluster:      loops,
+			Autopilot:    settings,
+			Tokens:       tokens,
+			ClusterID:    id,
+			Chain:        func() [][]byte { return n.leaf.Load().Certificate },
+			Now:          time.Now,
 		}),
 		ella.New(ella.Config{
-			Store:     n.store,
+			Replica:   n.store,
+			Mirror:    n.store.Mirror,
+			Members:   n.store.Members,
 			Cluster:   loops,
 			Tokens:    tokens,
 			ClusterID: id,
@@ -62,9 +86,26 @@ func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family
 			Commit:    commit,
 			Now:       time.Now,
 		}),
-		zlayer.New(zlayer.Config{Store: n.store, Cluster: loops, ClusterID: id, Now: time.Now}),
+	}
+}
+
+// foreignFamilies are the other documented APIs.
+func foreignFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
+	id, name, version, commit := n.self.ClusterID, n.self.Name, n.cfg.Version, n.cfg.Commit
+	return []*handlers.Family{
+		zlayer.New(zlayer.Config{
+			Admissions: &store.Admissions{Store: n.store, ClusterID: id, Now: time.Now},
+			Keys:       n.store.Keys,
+			Cluster:    loops,
+			ClusterID:  id,
+			Now:        time.Now,
+		}),
 		elastic.New(elastic.Config{
-			Store:     n.store,
+			Replica:   n.store,
+			APIKeys:   n.store.APIKeys,
+			Members:   n.store.Members,
+			Settings:  n.store.Settings,
+			Enroller:  &store.Enroller{Store: n.store, ClusterID: id, Now: time.Now},
 			Cluster:   loops,
 			ClusterID: id,
 			Name:      name,
@@ -72,11 +113,25 @@ func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family
 			Commit:    commit,
 			Now:       time.Now,
 		}),
-		consul.New(consul.Config{Store: n.store, Peers: peers{loops.Peerings()}, ClusterID: id, Now: time.Now}),
+		consul.New(consul.Config{
+			Replica:     n.store,
+			Authorities: n.store.Authorities,
+			Members:     n.store.Members,
+			Peerings:    n.store.Peerings,
+			Settings:    n.store.Settings,
+			Peers:       peers{loops.Peerings()},
+			ClusterID:   id,
+			Now:         time.Now,
+		}),
 		nomad.New(nomad.Config{
-			Store:        n.store,
+			Replica:      n.store,
+			Mirror:       n.store.Mirror,
+			Archives:     n.store.Archives,
+			Audit:        n.store.Audit,
+			Members:      n.store.Members,
+			Settings:     n.store.Settings,
 			Cluster:      loops,
-			Settings:     settings,
+			Autopilot:    settings,
 			Name:         name,
 			Version:      version,
 			Commit:       commit,
@@ -84,6 +139,5 @@ func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family
 			Now:          time.Now,
 			Logger:       n.log,
 		}),
-		ui.New(),
 	}
 }

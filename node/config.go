@@ -30,6 +30,9 @@ type Config struct {
 	Name string // empty: the host's name, or another when the cluster has that one already
 	Mode string // store.ModeFull or store.ModeReplicate; empty: full, or what the members table says
 
+	// Zone is where the member stands, as store.CheckZone has it; empty: as the members table says; store.NoZone: in none.
+	Zone string
+
 	// Join is the token of a cluster to join; empty: with an empty directory, found one. A member that has joined before
 	// needs none.
 	Join    string
@@ -48,6 +51,7 @@ type Config struct {
 	RestoreLimit                        int64         // bytes, unpacked; 0: the default of handlers
 	PeerPing                            time.Duration // 0: peering.DefaultPing
 	DrainHooks, ResumeHooks             []Hook
+	SpiffeSocket                        string // where software gets identities, an absolute path; empty: nowhere
 
 	Limits             handlers.Limits // requests of clients
 	Connections        netlimit.Limits // of clients
@@ -101,6 +105,11 @@ func Default() Config {
 func (c *Config) check() error {
 	if c.Mode != "" && c.Mode != store.ModeFull && c.Mode != store.ModeReplicate {
 		return fmt.Errorf("--mode must be full or replicate, not %q", c.Mode)
+	}
+	if c.Zone != "" {
+		if err := store.CheckZone(c.Zone); err != nil {
+			return fmt.Errorf("--zone: %w", err)
+		}
 	}
 	if c.Founding.Datacenter != "" && !certs.ValidDatacenter(c.Founding.Datacenter) {
 		return fmt.Errorf("--datacenter must be a DNS label in lower case, not %q", c.Founding.Datacenter)

@@ -197,6 +197,7 @@ func (n *Node) openStore(identity *age.X25519Identity, founding *store.Founding)
 		Dial:              n.transport.DialRaft,
 		Ask:               n.transport.Ask,
 		Nudge:             n.transport.Nudge,
+		Prepare:           n.transport.Prepare,
 		Fetch:             n.fetchMirror,
 		NetworkLatency:    n.cfg.NetworkLatency,
 		SnapshotThreshold: n.cfg.SnapshotThreshold,
@@ -245,6 +246,7 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 	n.clients = n.cfg.clients()
 	loops := cluster.Start(cluster.Config{
 		Connections: n.clients,
+		Workloads:   n.listeners.spiffe,
 		Store:       n.store,
 		Transport:   n.transport,
 		Book:        n.book,
@@ -252,7 +254,7 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 		Hooks:       &cluster.Hooks{Drain: n.cfg.DrainHooks, Resume: n.cfg.ResumeHooks, Node: *n.self, Log: n.log},
 		Dir:         n.dir,
 		Incarnation: self,
-		Given:       cluster.Given{Name: n.cfg.Name, Mode: n.cfg.Mode},
+		Given:       cluster.Given{Name: n.cfg.Name, Mode: n.cfg.Mode, Zone: n.cfg.Zone},
 		ReloadHTTP:  n.Reload,
 		PeerPing:    n.cfg.PeerPing,
 		DiskReserve: n.cfg.DiskReserve,

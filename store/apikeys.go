@@ -118,7 +118,7 @@ func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, er
 		return err
 	}
 	return makeOnceUnless(ctx, ak.s, actor, again, func(tx *Tx) (APIKey, error) {
-		if err := tx.boundAPIKeys(k.OwnerID); err != nil {
+		if err := tx.boundAPIKeys(k.OwnerID, len(k.RoleDescriptors)+len(k.Metadata)); err != nil {
 			return k, err
 		}
 		k.CreatedAt = tx.Now

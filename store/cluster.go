@@ -42,6 +42,32 @@ func (s *Store) Cluster(ctx context.Context, c Consistency) (out Cluster, err er
 	return out, err
 }
 
+// ReplicaState is what a member's own replica says, without asking anybody.
+type ReplicaState struct {
+	Founded          bool
+	Schema           int64  // that was applied
+	LeaderAPIAddress string // of the member that was asked about; empty when it is not known
+}
+
+// Replica reads the state of this member's replica, and what it knows of the member that leads. With an error it returns
+// what was read before that.
+func (s *Store) Replica(ctx context.Context, leader uint64) (r ReplicaState, err error) {
+	err = s.Read(ctx, Stale, func(v *View) error {
+		if _, r.Founded, err = v.Cluster(); err != nil {
+			return err
+		}
+		if r.Schema, err = v.SchemaVersion(); err != nil {
+			return err
+		}
+		m, err := v.Member(leader)
+		if err == nil && m != nil {
+			r.LeaderAPIAddress = m.APIAddress
+		}
+		return err
+	})
+	return r, err
+}
+
 // Names of settings.
 const (
 	settingOverlayCIDR = "overlay_cidr"

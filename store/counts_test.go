@@ -17,7 +17,7 @@ func TestCountsHoldTheLimit(t *testing.T) {
 			if err := tx.exec(putSetting, SettingLimitJoinTokens, fmt.Sprint(limit), tx.Rev); err != nil {
 				return err
 			}
-			if err := tx.boundJoinTokens("me"); err != nil {
+			if err := tx.boundJoinTokens("me", 0); err != nil {
 				return err
 			}
 			k := JoinToken{ID: NewID(), Format: FormatMuster, MaxUses: 1, CreatedBy: "me", CreatedAt: b.now, ExpiresAt: b.now}
@@ -66,7 +66,7 @@ func BenchmarkTriedMint(b *testing.B) {
 				k := JoinToken{ID: NewID(), Format: FormatMuster, MaxUses: 1, CreatedBy: "me", CreatedAt: w.now, ExpiresAt: w.now}
 				if _, err := w.write(func(tx *Tx) error {
 					tx.counts = known
-					return errors.Join(tx.boundJoinTokens("me"), tx.insertJoinToken(&k, "{}"), tx.audit("join_token.create", "join_token/"+k.ID, ""))
+					return errors.Join(tx.boundJoinTokens("me", 0), tx.insertJoinToken(&k, "{}"), tx.audit("join_token.create", "join_token/"+k.ID, ""))
 				}); err != nil {
 					b.Fatal(err)
 				}

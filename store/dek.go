@@ -155,28 +155,38 @@ func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int
 	if err != nil || !pending {
 		return 0, err
 	}
-	err = ks.s.Write(ctx, actor, func(tx *Tx) error {
-		var active uint64
-		if _, err := tx.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
-			return err
-		}
-		var err error
-		if moved, err = moveSealed(tx, &ks.s.keys, &ks.s.keys, active, active, limit); err != nil {
-			return err
-		}
-		if moved > 0 {
-			return tx.audit("dek.reencrypt", fmt.Sprintf("dek/%d", active), fmt.Sprintf("%d values", moved))
-		}
-		n, err := tx.execCount("UPDATE dek_generations SET state = 'retired' WHERE state = 're-encrypting'")
-		if err != nil || n == 0 {
-			return err
-		}
-		if err := tx.exec("DELETE FROM dek_wraps WHERE generation < ?", active); err != nil {
-			return err
-		}
-		return tx.audit("dek.retire", fmt.Sprintf("dek/%d", active-1), "")
+	err = ks.s.Write(ctx, actor, func(tx *Tx) (err error) {
+		moved, err = tx.reencrypt(&ks.s.keys, limit)
+		return err
 	})
 	return moved, err
+}
+
+// reencrypt is one step of Reencrypt. The rotation before it may be in the same batch, so that its key is expected, but not
+// adopted: values are sealed under it, but the old generations are not retired while others of the batch still seal under
+// them.
+func (t *Tx) reencrypt(ring *keyring, limit int) (moved int, err error) {
+	var active uint64
+	if _, err := t.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
+		return 0, err
+	}
+	if moved, err = moveSealed(t, ring, ring, active, active, limit); err != nil {
+		return 0, err
+	}
+	if moved > 0 {
+		return moved, t.audit("dek.reencrypt", fmt.Sprintf("dek/%d", active), fmt.Sprintf("%d values", moved))
+	}
+	if !ring.seals(active) {
+		return 0, nil
+	}
+	n, err := t.execCount("UPDATE dek_generations SET state = 'retired' WHERE state = 're-encrypting'")
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	if err := t.exec("DELETE FROM dek_wraps WHERE generation < ?", active); err != nil {
+		return 0, err
+	}
+	return 0, t.audit("dek.retire", fmt.Sprintf("dek/%d", active-1), "")
 }
 
 // keyring holds the generations of the data-encryption key that this member can open. Everything sealed in the
@@ -267,13 +277,33 @@ func (k *keyring) seal(name string, plain []byte) (sealed []byte, generation uin
 	return sealed, generation, err
 }
 
-func (k *keyring) open(name string, generation uint64, sealed []byte) ([]byte, error) {
-	k.mu.RLock()
-	dek, ok := k.deks[generation]
+// sealUnder seals under a generation that the database has, which may be one that is not adopted yet.
+func (k *keyring) sealUnder(generation uint64, name string, plain []byte) ([]byte, error) {
+	dek, ok := k.held(generation)
 	if !ok {
+		return nil, errNoKey
+	}
+	return dek.Seal(name, generation, plain)
+}
+
+// seals reports whether a generation is the one that new values are sealed under.
+func (k *keyring) seals(generation uint64) bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.active == generation
+}
+
+func (k *keyring) held(generation uint64) (dek certs.DEK, ok bool) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if dek, ok = k.deks[generation]; !ok {
 		dek, ok = k.expected[generation]
 	}
-	k.mu.RUnlock()
+	return dek, ok
+}
+
+func (k *keyring) open(name string, generation uint64, sealed []byte) ([]byte, error) {
+	dek, ok := k.held(generation)
 	if !ok {
 		return nil, errNoKey
 	}

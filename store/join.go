@@ -201,6 +201,9 @@ func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Jo
 		}
 		m.Labels = labels
 	}
+	if err := checkMemberName(m.Name); err != nil {
+		return out, err
+	}
 	if out.Warnings, err = t.unique(&m, true, true, j.claims); err != nil {
 		return out, err
 	}
@@ -210,6 +213,11 @@ func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Jo
 	}
 	if err := t.insertMember(&m, grants); err != nil {
 		return out, err
+	}
+	if zone := m.Labels["zone"]; zone != NoZone && CheckZone(zone) == nil {
+		if err := t.setZone(m.NodeID, zone); err != nil {
+			return out, err
+		}
 	}
 	if j.Wrap != nil {
 		if err := t.exec(insertWrap, j.DEKGeneration, m.NodeID, j.Wrap, t.Rev); err != nil {

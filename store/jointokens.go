@@ -118,7 +118,7 @@ func (jt JoinTokens) Create(ctx context.Context, actor Actor, t JoinToken) (Join
 		return err
 	}
 	return makeOnceUnless(ctx, jt.s, actor, again, func(tx *Tx) (JoinToken, error) {
-		if err := tx.boundJoinTokens(actor.String()); err != nil {
+		if err := tx.boundJoinTokens(actor.String(), len(labels)+len(hosts)); err != nil {
 			return t, err
 		}
 		if t.NodeID != 0 {

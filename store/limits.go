@@ -22,6 +22,7 @@ const (
 	SettingLimitSecrets      = "limits.secrets"
 	SettingLimitPeerings     = "limits.peerings"
 	SettingLimitAnswers      = "limits.answers"
+	SettingLimitWorkloads    = "limits.workloads"
 )
 
 // autoAnswers is how many answers are kept per caller to requests that members have passed on. They serve for seconds,
@@ -46,6 +47,8 @@ var limitSettings = []Setting{
 	limitSetting(SettingLimitPeerings, 1000,
 		"how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
 	limitSetting(SettingLimitSecrets, 20_000, "how many secrets there may be, each of at most 64 KiB"),
+	limitSetting(SettingLimitWorkloads, 1000,
+		"how many workloads may be registered; each member keeps certificates for those that are for it or for any"),
 }
 
 func limitSetting(name string, standard uint64, help string) Setting {
@@ -58,12 +61,45 @@ func (t *Tx) boundAPITokens() error {
 	return t.bound(SettingLimitAPITokens, "API tokens", "SELECT count(*) FROM api_tokens")
 }
 
-func (t *Tx) boundAPIKeys(owner string) error {
+// What rows of one credential hold together, in bytes, where they can be large: many of them come to much more than their
+// number says. Smaller ones are bounded by that alone.
+const (
+	largeRow         = 4 << 10
+	maxKeyDocuments  = 16 << 20
+	maxJoinDocuments = 16 << 20
+	maxAnswers       = 64 << 20
+)
+
+// boundBytes refuses another row of so many bytes when a credential would keep more than most with it.
+func (t *Tx) boundBytes(row, most int, what, query string, args ...any) error {
+	if row < largeRow {
+		return nil
+	}
+	var have int64
+	if _, err := t.get(query, args, &have); err != nil {
+		return err
+	}
+	if int(have)+row > most {
+		return refuse(Full, "%s of this credential take %d bytes, and no more than %d are kept", what, have, most)
+	}
+	return nil
+}
+
+func (t *Tx) boundAPIKeys(owner string, size int) error {
+	if err := t.boundBytes(size, maxKeyDocuments, "role_descriptors and metadata of the API keys",
+		"SELECT ifnull(sum(length(role_descriptors) + length(metadata)), 0) FROM api_keys WHERE owner_id = ?",
+		owner); err != nil {
+		return err
+	}
 	return t.bound(SettingLimitAPIKeys, "API keys and enrollment tokens of this credential",
 		"SELECT count(*) FROM api_keys WHERE owner_id = ?", owner)
 }
 
-func (t *Tx) boundJoinTokens(owner string) error {
+func (t *Tx) boundJoinTokens(owner string, size int) error {
+	if err := t.boundBytes(size, maxJoinDocuments, "labels and hosts of the join tokens",
+		"SELECT ifnull(sum(length(labels) + length(hosts)), 0) FROM join_tokens WHERE created_by = ?", owner); err != nil {
+		return err
+	}
 	return t.bound(SettingLimitJoinTokens, "join tokens of this credential",
 		"SELECT count(*) FROM join_tokens WHERE created_by = ?", owner)
 }
@@ -93,8 +129,13 @@ func (t *Tx) boundPeerings() error {
 
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
 // those that older members make room for each other, looked at now and then: counting costs.
-func (t *Tx) boundAnswers() error {
+func (t *Tx) boundAnswers(size int) error {
+	err := t.boundBytes(size, maxAnswers, "answers remembered for the Idempotency-Keys",
+		"SELECT ifnull(sum(length(sealed)), 0) FROM idempotency WHERE accessor = ?", t.actor.Accessor)
 	if t.actor.Auto() {
+		if err != nil {
+			return t.exec("DELETE FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.'", t.actor.Accessor)
+		}
 		key := AutoKey + t.actor.Accessor
 		if t.counts.add(key, 2*autoAnswers) {
 			return nil
@@ -108,6 +149,9 @@ func (t *Tx) boundAnswers() error {
 			return err
 		}
 		return t.exec("DELETE FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < ?", t.actor.Accessor, oldest)
+	}
+	if err != nil {
+		return err
 	}
 	return t.bound(SettingLimitAnswers, "answers remembered for the Idempotency-Keys of this credential",
 		"SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')", t.actor.Accessor)
@@ -131,6 +175,7 @@ var Sizes = []Size{
 	{"members", "advertise_addr", "advertise_addr", 255},
 	{"members", "wg_public_key", "wg_public_key", 255},
 	{"members", "binary_version", "binary_version", 64},
+	{"members", "zone", "zone", 63},
 	{"members", "os", "os", 32},
 	{"members", "arch", "arch", 32},
 	{"members", "resources", "gpus and services", 16 << 10},
@@ -190,6 +235,15 @@ var Sizes = []Size{
 	{"peering_tombstones", "ca_pems", "CA", 64 << 10},
 	{"peering_tombstones", "sealed", "the stream secret", 4096},
 
+	{"workloads", "path", "path", 1024},
+	{"workloads", "unix_user", "user", 64},
+	{"workloads", "unix_group", "group", 64},
+	{"workloads", "systemd_unit", "unit", 255},
+	{"workloads", "hosts", "hosts", 4096},
+	{"workloads", "created_by", "the name of the credential", 1200},
+	{"peer_bundles", "trust_domain", "the trust domain", 255},
+	{"peer_bundles", "bundle", "the trust bundle", 64 << 10},
+
 	{"idempotency", "key", "Idempotency-Key", 128},
 	{"idempotency", "sealed", "the answer, which an Idempotency-Key has the cluster remember,", 256 << 10},
 
@@ -230,6 +284,9 @@ var ownColumns = map[string][]string{
 	"peerings":           {"id", "state", "status_since", "deleted_at"},
 	"peering_secrets":    {"peering_id", "establish_hash", "establish_expires_at", "pending_hash", "active_hash"},
 	"peer_members":       {"peering_id"},
+	"workloads":          {"id", "created_at"},
+	"jwt_authorities":    {"*"},
+	"peer_bundles":       {"peering_id", "received_at"},
 	"peering_tombstones": {"id", "pending_hash", "active_hash", "deleted_at"},
 	"idempotency":        {"accessor", "created_at"},
 	"audit":              {"at", "action", "outcome"},

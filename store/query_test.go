@@ -43,6 +43,8 @@ func TestQueryRefuses(t *testing.T) {
 		"CREATE VIRTUAL TABLE temp.x USING fts4(y)": "must only read", "REINDEX": "must only read", "ANALYZE": "must only read",
 		"ALTER TABLE members RENAME TO x": "", "BEGIN IMMEDIATE": "one statement", "SAVEPOINT a": "one statement",
 		"VACUUM": "", "VACUUM INTO '" + outside + "'": "", "ATTACH '" + outside + "' AS x": "attached", "ATTACH ':memory:' AS x": "attached", "DETACH main": "attached",
+		"SELECT 1; SELECT 2": "one statement", "SELECT 1;;SELECT 2": "one statement", "/* a */ SELECT 1; -- b\nSELECT 2": "one statement",
+		"SELECT 1\x00; DELETE FROM members": "NUL", "SELECT 'a\x00b'": "NUL",
 		"SELECT 1; DELETE FROM members": "must only read", "CREATE TEMP TABLE x AS SELECT 1; SELECT 1": "must only read",
 		"PRAGMA hard_heap_limit": "PRAGMA hard_heap_limit", "PRAGMA hard_heap_limit = 1": "PRAGMA hard_heap_limit", "PRAGMA soft_heap_limit(1)": "PRAGMA",
 		"PRAGMA temp_store_directory = '/'": "PRAGMA", "PRAGMA data_store_directory = '/'": "PRAGMA", "PRAGMA temp_store = 1": "PRAGMA", "PRAGMA query_only = 0": "PRAGMA",

@@ -50,6 +50,7 @@ var registry = []registered{
 	{name: "api_tokens", fate: restored},
 	{name: "api_keys", fate: restored},
 	{name: "secrets", fate: restored, sealed: &sealed{column: "sealed", name: "'secret/' || name || '/' || version"}},
+	{name: "workloads", fate: restored},
 	{name: "sealed_secrets", fate: restored, sealed: &sealed{column: "sealed", name: "name"},
 		own: func(key string) bool { return strings.HasPrefix(key, "key/") }},
 	{name: "authorities", fate: kept, sealed: &sealed{
@@ -61,6 +62,7 @@ var registry = []registered{
 		sealed: &sealed{column: "sealed", name: "'idempotency/' || accessor || '/' || key"}},
 	{name: "peering_secrets", fate: kept, sealed: &sealed{column: "sealed", name: "'peering/' || peering_id"}},
 	{name: "peering_tombstones", fate: kept, sealed: &sealed{column: "sealed", name: "'peering/' || id"}},
+	{name: "jwt_authorities", fate: kept},
 	{name: "cluster", fate: kept},
 	{name: "sequences", fate: kept},
 	{name: "members", fate: kept},
@@ -77,6 +79,7 @@ var registry = []registered{
 	{name: "unhealthy_members", fate: kept},
 	{name: "peerings", fate: kept},
 	{name: "peer_members", fate: kept},
+	{name: "peer_bundles", fate: kept},
 	{name: "audit", fate: kept},
 }
 
@@ -222,13 +225,10 @@ func (r *registered) move(tx *Tx, from, to *keyring, below, active uint64, limit
 		if err != nil {
 			return moved, fmt.Errorf("re-encrypt %s: %w", v.name, err)
 		}
-		value, generation, err := to.seal(v.name, plain)
+		value, err := to.sealUnder(active, v.name, plain)
 		clear(plain)
 		if err != nil {
-			return moved, err
-		}
-		if generation != active {
-			return moved, fmt.Errorf("re-encrypt %s: this leader holds generation %d, not %d", v.name, generation, active)
+			return moved, fmt.Errorf("re-encrypt %s under generation %d: %w", v.name, active, err)
 		}
 		args := slices.Concat([]any{value, active}, v.key, []any{v.generation})
 		if err := tx.exec(r.update(&t), args...); err != nil {

@@ -142,7 +142,7 @@ var AllSettings = slices.SortedFunc(slices.Values(append([]Setting{
 	hostsSetting(SettingCertificateHosts,
 		"which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
 	networksSetting(SettingPeeringNetworks, "which networks other clusters are dialled in"),
-}, limitSettings...)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
+}, slices.Concat(limitSettings, workloadSettings)...)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
 
 func flagSetting(name string, standard bool, help string) Setting {
 	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,

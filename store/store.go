@@ -29,6 +29,8 @@ type Config struct {
 	Dial     DialRaft            // authenticated streams to the dqlite port of other members
 	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
 	Nudge func(nodes []uint64)
+	// Prepare asks another voter to get ready for the leadership that it is about to get.
+	Prepare func(ctx context.Context, node uint64, p Preparation) (revision uint64, err error)
 	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
 	Fetch func(ctx context.Context, after uint64, path string) (newer bool, err error)
 	// what the first transaction of a new cluster writes; nil on members that joined
@@ -60,6 +62,7 @@ type Store struct {
 	Authorities  Authorities
 	Certificates Certificates
 	Settings     Settings
+	Workloads    Workloads
 	Audit        Audit
 	Events       Events
 	Archives     Archives
@@ -95,6 +98,7 @@ func Open(cfg Config) (*Store, error) {
 		NodeID:            cfg.NodeID,
 		Dial:              cfg.Dial,
 		Nudge:             cfg.Nudge,
+		Prepare:           cfg.Prepare,
 		Fetch:             cfg.Fetch,
 		Ask:               cfg.Ask,
 		Logger:            cfg.Logger,
@@ -242,6 +246,8 @@ type (
 	Authorities struct{ s *Store }
 	// Certificates are the leaves that the authorities have issued.
 	Certificates struct{ s *Store }
+	// Workloads are software that gets identities.
+	Workloads struct{ s *Store }
 	// Settings are what operators and members have set, by name.
 	Settings struct{ s *Store }
 	// Audit says who did what.
@@ -266,24 +272,28 @@ func (s *Store) bind() {
 	s.Authorities = Authorities{s}
 	s.Certificates = Certificates{s}
 	s.Settings = Settings{s}
+	s.Workloads = Workloads{s}
 	s.Audit = Audit{s}
 	s.Events = Events{s}
 	s.Archives = Archives{s}
 }
 
+// Answer is what a query has found.
+type Answer = foreign.Answer
+
 // Query runs one reading statement of the caller's on the local mirror, with or without a leader, and returns at most
 // limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory,
 // time and what the statement may use are bounded; two statements run at a time, others wait. What is wrong
 // with the statement is a Refusal; ErrBusy comes when none could be begun in time.
-func (s *Store) Query(ctx context.Context, query string, limit int) (foreign.Answer, error) {
+func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
 	select {
 	case s.queries <- struct{}{}:
 		defer func() { <-s.queries }()
 	case <-ctx.Done():
-		return foreign.Answer{}, ErrBusy
+		return Answer{}, ErrBusy
 	}
 	if _, err := os.Stat(s.Mirror.Path()); err != nil {
-		return foreign.Answer{}, ErrNoLeader // there is no mirror yet
+		return Answer{}, ErrNoLeader // there is no mirror yet
 	}
 	return foreign.Query(ctx, s.Mirror.Path(), query, limit)
 }

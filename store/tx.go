@@ -282,15 +282,15 @@ func (s *Store) remember(tx *Tx, result any) error {
 		}
 		return nil
 	}
-	if err := tx.boundAnswers(); err != nil {
-		return err
-	}
 	plain, err := json.Marshal(remembrance{RequestHash: actor.RequestHash, Result: text})
 	if err != nil {
 		return err
 	}
 	sealed, generation, err := s.keys.seal(idempotencySeal(actor), plain)
 	if err != nil {
+		return err
+	}
+	if err := tx.boundAnswers(len(sealed)); err != nil {
 		return err
 	}
 	return tx.exec(`INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES (?, ?, ?, ?, ?)

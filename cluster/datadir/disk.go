@@ -99,3 +99,37 @@ func (r Reserve) Of(total uint64) uint64 {
 		return share
 	}
 }
+
+// FewInodes is how many a file system must have free: the Raft log and the mirror make new files all the time.
+const FewInodes = 8
+
+// disk says what the file system lets a member write.
+func (x *doctor) disk(reserve Reserve) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(x.d.Path, &st); err != nil {
+		x.say("disk", FindingWarn, "", "the file system cannot be looked at: %v", err)
+		return
+	}
+	state, detail, next := diskFinding(&st, reserve)
+	x.say("disk", state, next, "%s", detail)
+}
+
+func diskFinding(st *unix.Statfs_t, reserve Reserve) (state, detail, next string) {
+	free := st.Bavail * uint64(st.Bsize)
+	keep := reserve.Of(st.Blocks * uint64(st.Bsize))
+	detail = fmt.Sprintf("%d MiB are free", free>>20)
+	switch {
+	case st.Flags&unix.ST_RDONLY != 0:
+		return FindingFail, "the file system is read-only",
+			"look for why (dmesg): after an error, stop the member, fsck, mount and start it"
+	case free < 16<<20:
+		return FindingFail, detail, "make room or add disk before anything else"
+	case st.Files > 0 && st.Ffree < FewInodes:
+		return FindingFail, fmt.Sprintf("%s, but only %d inodes", detail, st.Ffree),
+			"delete files (df -i), or move the directory to a file system with more inodes"
+	case free < keep:
+		return FindingWarn, fmt.Sprintf("%s, %d MiB are kept in reserve", detail, keep>>20),
+			"make room or add disk: below its reserve a member gives leadership and vote away"
+	}
+	return FindingOK, detail, ""
+}

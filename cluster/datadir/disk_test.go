@@ -3,6 +3,7 @@ package datadir
 import (
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -65,4 +66,31 @@ func TestDiskHysteresis(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDiskFinding: the doctor sees what a member stops storing for.
+func TestDiskFinding(t *testing.T) {
+	good := unix.Statfs_t{Bsize: 4096, Blocks: 1 << 20, Bavail: 1 << 19, Files: 1000, Ffree: 900}
+	reserve, err := ParseReserve("256MiB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		change func(*unix.Statfs_t)
+		state  string
+		detail string
+	}{
+		{func(*unix.Statfs_t) {}, FindingOK, "2048 MiB are free"},
+		{func(st *unix.Statfs_t) { st.Files, st.Ffree = 0, 0 }, FindingOK, "2048 MiB are free"}, // btrfs counts none
+		{func(st *unix.Statfs_t) { st.Ffree = 7 }, FindingFail, "2048 MiB are free, but only 7 inodes"},
+		{func(st *unix.Statfs_t) { st.Flags = unix.ST_RDONLY }, FindingFail, "the file system is read-only"},
+		{func(st *unix.Statfs_t) { st.Bavail = 1 }, FindingFail, "0 MiB are free"},
+		{func(st *unix.Statfs_t) { st.Bavail = 40 << 8 }, FindingWarn, "40 MiB are free, 256 MiB are kept in reserve"},
+	} {
+		st := good
+		x.change(&st)
+		if state, detail, next := diskFinding(&st, reserve); state != x.state || detail != x.detail || (next == "") != (state == FindingOK) {
+			t.Errorf("%+v: %s, %q, %q", st, state, detail, next)
+		}
+	}
 }

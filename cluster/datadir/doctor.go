@@ -79,6 +79,10 @@ func (x *doctor) directory() bool {
 	}
 	n, err := x.d.Node()
 	switch {
+	case errors.Is(err, syscall.EIO):
+		x.say("directory", FindingFail, "look at the disk (dmesg) before anything else; a member whose disk is lost is removed, "+
+			"and joins anew with an empty directory", "%v", err)
+		return false
 	case err != nil:
 		x.say("directory", FindingFail, "restore node.json from a copy, or remove the member and join anew with an empty "+
 			"directory", "%v", err)
@@ -216,22 +220,6 @@ func (x *doctor) mirror() []store.Member {
 		x.say("mirror", FindingOK, "", "muster.db is intact: revision %d, schema %d, %s", c.Revision, schema, count(len(members), "member"))
 	}
 	return members
-}
-
-func (x *doctor) disk(reserve Reserve) {
-	free, total, err := StatDisk(x.d.Path)
-	keep := reserve.Of(total)
-	switch {
-	case err != nil:
-		x.say("disk", FindingWarn, "", "the file system cannot be looked at: %v", err)
-	case free < 16<<20:
-		x.say("disk", FindingFail, "make room or add disk before anything else", "%d MiB are free", free>>20)
-	case free < keep:
-		x.say("disk", FindingWarn, "make room or add disk: below its reserve a member gives leadership and vote away",
-			"%d MiB are free, %d MiB are kept in reserve", free>>20, keep>>20)
-	default:
-		x.say("disk", FindingOK, "", "%d MiB are free", free>>20)
-	}
 }
 
 func (x *doctor) ports(ctx context.Context) {

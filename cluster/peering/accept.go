@@ -51,7 +51,7 @@ func (p *Streams) Serve(conn net.Conn, relayed bool) {
 		if direct {
 			p.strangers.Peer(conn.RemoteAddr(), time.Now())
 			if n := netlimit.Of(conn); n != nil {
-				n.Proven()
+				n.Proven("peer")
 			}
 		}
 	}

@@ -133,10 +133,10 @@ func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses
 	for i, err := range last { // also of those for which there was no time: how many there were would tell of the network
 		said := errUnreachable.Error()
 		if err != nil {
-			log.Warn("a peering secret could not be exchanged", "address", addresses[i], "err", causeOf(err))
+			log.Warn("a peering secret could not be exchanged", "address", addresses[i], "err", printable(causeOf(err).Error(), 300))
 			var r *refusal
 			if errors.As(err, &r) {
-				said = r.Error()
+				said = printable(r.Error(), 300)
 			}
 		}
 		fmt.Fprintf(&b, "\t* failed to exchange peering secret through address %q: %s\n", addresses[i], said)

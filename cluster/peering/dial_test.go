@@ -102,6 +102,19 @@ func TestDialFailuresAreAlike(t *testing.T) {
 			t.Errorf("%s: the log has %s, want %q", x.what, log.String(), x.cause)
 		}
 	}
+	// What the other side says of a refusal is shown as far as it can be.
+	talks := listenFor(t, func(conn net.Conn) {
+		c := peerConn{Conn: tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{right}, NextProtos: []string{transport.ProtoPeer}})}
+		if _, err := c.read(); err == nil {
+			_ = c.write(frame{Refused: &refusedFrame{refusedOther, "a\r\n\x1b[2J" + strings.Repeat("x", 3000)}}, time.Second)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	_, err = loopbackDialer.exchangeAny(ctx, slog.New(slog.DiscardHandler), []string{talks}, name, roots, exchangeFrame{"id", "secret"})
+	if err == nil || !strings.Contains(err.Error(), ": a???[2Jxxx") || len(err.Error()) > 500 || strings.ContainsAny(err.Error(), "\r\x1b") {
+		t.Errorf("a refusal is told as %q", err)
+	}
 	// The state of a peering is for readers of the API, too.
 	_, err = loopbackDialer.dial(context.Background(), closed, name, roots)
 	if got := reasonOf(err); !errors.Is(err, errUnreachable) ||

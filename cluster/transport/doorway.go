@@ -73,7 +73,7 @@ func (t *Transport) serverTLS() *tls.Config {
 func (t *Transport) proven(raw net.Conn) {
 	t.strangers.Member(raw.RemoteAddr(), time.Now())
 	if c := netlimit.Of(raw); c != nil {
-		c.Proven()
+		c.Proven("member")
 	}
 }
 

@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"context"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -37,7 +36,7 @@ type Strangers struct {
 
 	failures atomic.Uint64 // since the start
 	refused  atomic.Uint64 // connections that were hung up on
-	quiet    quietLog
+	quiet    *netlimit.QuietLog
 }
 
 type failing struct {
@@ -50,7 +49,7 @@ type failing struct {
 func newStrangers(log *slog.Logger) *Strangers {
 	return &Strangers{failing: map[netip.Addr]*failing{}, members: map[netip.Addr]time.Time{},
 		peers: map[netip.Addr]time.Time{},
-		quiet: quietLog{log: log, limit: rate.NewLimiter(logLinesPerSec, logLinesBurst)}}
+		quiet: netlimit.NewQuietLog(log, logLinesPerSec, logLinesBurst)}
 }
 
 // Failed counts a failure of an address.
@@ -144,26 +143,5 @@ func (s *Strangers) tooMany(addr netip.Addr, now time.Time) bool {
 
 // Log writes a line about strangers: so many, and counts the others.
 func (s *Strangers) Log(level slog.Level, text string, args ...any) {
-	s.quiet.write(level, text, args...)
-}
-
-// quietLog writes so many lines and counts the others.
-type quietLog struct {
-	log    *slog.Logger
-	limit  *rate.Limiter
-	missed atomic.Uint64
-}
-
-func (q *quietLog) write(level slog.Level, text string, args ...any) {
-	if !q.log.Enabled(context.Background(), level) {
-		return
-	}
-	if !q.limit.Allow() {
-		q.missed.Add(1)
-		return
-	}
-	if n := q.missed.Swap(0); n > 0 {
-		args = append(args, "lines_left_out", n)
-	}
-	q.log.Log(context.Background(), level, text, args...)
+	s.quiet.Log(level, text, args...)
 }

@@ -40,7 +40,8 @@ func TestCampaign(t *testing.T) {
 	c.disks = c.makeRoom()
 	c.net = newNetwork(int(members))
 	c.net.owner, c.net.pids = c.owner, c.pids
-	t.Cleanup(func() { c.end(); c.keep(); c.unmount() })
+	c.host = observe(t, c.root, c.pids)
+	t.Cleanup(func() { c.end(); c.keep(); c.unmount(); c.host.close() })
 	c.found()
 	c.note("%d members vote", members)
 	c.run()
@@ -110,7 +111,7 @@ func (c *campaign) run() {
 func (c *campaign) endEpoch(e *epoch) {
 	c.mend()
 	begin := time.Now()
-	if err := within(patience, c.whole); err != nil {
+	if err := c.host.within(patience, c.whole); err != nil {
 		c.violate("everything is mended, but not whole within %v: %v", patience, err)
 	}
 	c.note("whole again after %v", time.Since(begin).Round(10*time.Millisecond))
@@ -185,7 +186,7 @@ func (c *campaign) restore(e *epoch, s *step) {
 	}
 	a := <-answered
 	c.mend()
-	if err := within(patience, c.whole); err != nil {
+	if err := c.host.within(patience, c.whole); err != nil {
 		c.violate("not whole after a restore: %v", err)
 	}
 	if s.with != nil {
@@ -236,6 +237,7 @@ func (c *campaign) report() {
 			gaps[len(gaps)/2].Round(10*time.Millisecond), gaps[len(gaps)-1].Round(10*time.Millisecond)))
 	}
 	slices.Sort(lines)
+	c.note("the machine: %v", c.host)
 	c.note("figures:\n%s", strings.Join(lines, "\n"))
 }
 
@@ -259,6 +261,7 @@ func (c *campaign) keep() {
 	for i, s := range c.plan.steps {
 		fmt.Fprintf(&text, "fault %d: %s\n", i+1, s)
 	}
+	fmt.Fprintln(&text, "the machine:", c.host)
 	for _, x := range c.wrong {
 		fmt.Fprintln(&text, x)
 	}

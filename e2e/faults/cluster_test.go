@@ -45,6 +45,7 @@ type campaign struct {
 	octet int
 	token string
 	net   *network
+	host  *machine
 	rec   *recorder
 	begin time.Time
 
@@ -230,7 +231,7 @@ func (m *member) kill() {
 }
 
 // terminate ends the member as systemd does; it returns what is wrong with how it ended.
-func (m *member) terminate() (fault string) {
+func (m *member) terminate(host *machine) (fault string) {
 	m.freezeDisk(false)
 	m.mu.Lock()
 	m.disturbed.Add(1)
@@ -242,7 +243,7 @@ func (m *member) terminate() (fault string) {
 	}
 	p.signal(syscall.SIGCONT)
 	p.signal(syscall.SIGTERM)
-	if !p.endsWithin(5*time.Second + slack) {
+	if host.within(5*time.Second+slack, p.hasEnded) != nil {
 		p.kill()
 		return fmt.Sprintf("%s has not ended within 5 s of SIGTERM", m.name)
 	}
@@ -284,7 +285,7 @@ func (c *campaign) found() {
 		if err := m.start(); err != nil {
 			c.t.Fatal(err)
 		}
-		if err := within(patience, m.ready); err != nil {
+		if err := c.host.within(patience, m.ready); err != nil {
 			c.t.Fatalf("%s: %v\n%s", m.name, err, lastLines(m.log, 20))
 		}
 		if place == 0 {
@@ -295,7 +296,7 @@ func (c *campaign) found() {
 			c.token = strings.TrimSpace(string(data))
 		}
 	}
-	if err := within(patience, c.whole); err != nil {
+	if err := c.host.within(patience, c.whole); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -398,7 +399,7 @@ func (c *campaign) end() {
 		}
 	}
 	for _, m := range all {
-		if p := m.current(); p != nil && !p.endsWithin(10*time.Second) {
+		if p := m.current(); p != nil && c.host.within(10*time.Second, p.hasEnded) != nil {
 			p.kill()
 			c.violate("%s has not ended within 10 s of SIGTERM", m.name)
 		}

@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,6 +26,10 @@ const asMuster = "MUSTER_FAULTS_RUN"
 var runID = fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano())
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asEcho) != "" {
+		echo()
+		return
+	}
 	if os.Getenv(asMuster) != "" { // what main.go does
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
@@ -129,24 +134,9 @@ func (p *process) running() bool {
 	}
 }
 
-// endsWithin waits for the process to end by itself.
-func (p *process) endsWithin(limit time.Duration) bool {
-	select {
-	case <-p.ended:
-		return true
-	case <-time.After(limit):
-		return false
+func (p *process) hasEnded() error {
+	if p.running() {
+		return errors.New("it runs")
 	}
-}
-
-// within repeats try until it succeeds or the time is up, and returns the last error.
-func within(limit time.Duration, try func() error) error {
-	deadline := time.Now().Add(limit)
-	for {
-		err := try()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	return nil
 }

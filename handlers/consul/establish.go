@@ -18,7 +18,7 @@ func (s *service) establishPeering(q *handlers.Request) error {
 		return err
 	}
 	ctx := q.Context()
-	if done, err := s.Store.Answered(ctx, q.Actor); err != nil {
+	if done, err := s.Replica.Answered(ctx, q.Actor); err != nil {
 		return err
 	} else if done { // the secret would not serve a second time
 		return writeJSON(q, struct{}{})
@@ -26,14 +26,14 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	if err := s.notOwn(ctx, &token); err != nil {
 		return err
 	}
-	if err := s.whileDeleting(q, func() error { return s.Store.Peerings.CanEstablish(ctx, in.PeerName) }); err != nil {
+	if err := s.whileDeleting(q, func() error { return s.Peerings.CanEstablish(ctx, in.PeerName) }); err != nil {
 		return err
 	}
 	secret, err := s.exchange(ctx, token)
 	if err != nil {
 		return err
 	}
-	_, err = s.Store.Peerings.Establish(ctx, q.Actor, store.Establishing{
+	_, err = s.Peerings.Establish(ctx, q.Actor, store.Establishing{
 		Name:             in.PeerName,
 		Meta:             in.Meta,
 		PeerID:           token.PeerID,
@@ -52,7 +52,7 @@ func (s *service) establishPeering(q *handlers.Request) error {
 
 // notOwn refuses a token of this very cluster.
 func (s *service) notOwn(ctx context.Context, token *PeeringToken) error {
-	datacenter, err := s.Store.Settings.Datacenter(ctx)
+	datacenter, err := s.Settings.Datacenter(ctx)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"muster/handlers"
-	"muster/store"
 )
 
 // Headers of answered reads (reference consul_peering, section 1.1).
@@ -19,10 +18,14 @@ const (
 
 // Config is what the family needs.
 type Config struct {
-	Store     *store.Store
-	Peers     Peers
-	ClusterID string
-	Now       func() time.Time
+	Replica     Replica
+	Authorities Authorities
+	Members     Members
+	Peerings    Peerings
+	Settings    Settings
+	Peers       Peers
+	ClusterID   string
+	Now         func() time.Time
 }
 
 // Peers are the other clusters.

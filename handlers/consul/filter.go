@@ -63,6 +63,10 @@ func checkFilter(text string) string {
 	if len(negated.FindAllString(quoted.ReplaceAllString(text, `""`), -1)) > 2*maxFilterDepth {
 		return "filter must not have more than 16 times not"
 	}
+	// Each of `any` and `all` within another multiplies the steps by the length of a list.
+	if strings.Contains(quoted.ReplaceAllString(text, `""`), "{") {
+		return "filter must not have any or all"
+	}
 	// A counted repetition can make a pattern of ten bytes need a hundred megabytes.
 	if matches.MatchString(text) && strings.Contains(text, "{") {
 		return "a pattern of filter must not have a counted repetition"

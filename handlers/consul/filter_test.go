@@ -27,6 +27,9 @@ func TestFilterBounds(t *testing.T) {
 		"nots":           {strings.Repeat("not ", 400) + `Name == "x"`, false},
 		"repetition":     {`Name matches "(\\pL{1000}){1}"`, false},
 		"not a field":    {`Nothing == "x"`, false},
+		"all":            {`all PeerServerAddresses as a { a == "x" }`, false},
+		"any of any":     {strings.Repeat(`any Meta as k, v { `, 6) + `v == "x"` + strings.Repeat(" }", 6), false},
+		"braces in text": {`Name == "any x as y { }"`, true},
 	} {
 		begin := time.Now()
 		_, err := peeringFilter(httptest.NewRequest("GET", "/v1/peerings?filter="+url.QueryEscape(x.filter), nil))

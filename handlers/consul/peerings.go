@@ -107,9 +107,9 @@ func (s *service) peering(q *handlers.Request, p *store.Peering) (peering, error
 // working copy, or stale.
 func (s *service) peerMembers(q *handlers.Request, peeringID string) ([]store.PeerMember, error) {
 	if q.Stale {
-		return s.Store.Peerings.Members(q.Context(), store.Stale, peeringID)
+		return s.Peerings.Members(q.Context(), store.Stale, peeringID)
 	}
-	return s.Store.Peerings.Members(q.Context(), store.AsLeader, peeringID)
+	return s.Peerings.Members(q.Context(), store.AsLeader, peeringID)
 }
 
 func someTime(t time.Time) *time.Time {
@@ -143,8 +143,8 @@ func (s *service) readPeering(q *handlers.Request) error {
 	name := peeringNameOf(q.Request)
 	was := unknown
 	for {
-		table := s.Store.ChangedAt(store.TablePeerings)
-		p, err := s.Store.Peerings.ByName(q.Context(), q.Consistency(), name)
+		table := s.Replica.ChangedAt(store.TablePeerings)
+		p, err := s.Peerings.ByName(q.Context(), q.Consistency(), name)
 		if err != nil {
 			return err
 		}
@@ -162,7 +162,7 @@ func (s *service) readPeering(q *handlers.Request) error {
 			if err := q.Block.Place(q); err != nil {
 				return err
 			}
-			q.Block.Await(q.Context(), s.Store, table, store.TablePeerings)
+			q.Block.Await(q.Context(), s.Replica, table, store.TablePeerings)
 		case p == nil:
 			return handlers.Fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
 		default:
@@ -183,8 +183,8 @@ func (s *service) listPeerings(q *handlers.Request) error {
 		return err
 	}
 	for {
-		table := max(s.Store.ChangedAt(store.TablePeerings), 1)
-		peerings, err := s.Store.Peerings.List(q.Context(), q.Consistency())
+		table := max(s.Replica.ChangedAt(store.TablePeerings), 1)
+		peerings, err := s.Peerings.List(q.Context(), q.Consistency())
 		if err != nil {
 			return err
 		}
@@ -192,7 +192,7 @@ func (s *service) listPeerings(q *handlers.Request) error {
 			if err := q.Block.Place(q); err != nil {
 				return err
 			}
-			q.Block.Await(q.Context(), s.Store, max(q.Block.Index, table), store.TablePeerings)
+			q.Block.Await(q.Context(), s.Replica, max(q.Block.Index, table), store.TablePeerings)
 			continue
 		}
 		list, err := s.show(q, peerings, filter)
@@ -231,7 +231,7 @@ func (s *service) show(q *handlers.Request, peerings []store.Peering, filter *be
 
 // deletePeering marks the peering for deletion; what does not exist is deleted already.
 func (s *service) deletePeering(q *handlers.Request) error {
-	if err := s.Store.Peerings.Delete(q.Context(), q.Actor, peeringNameOf(q.Request)); err != nil {
+	if err := s.Peerings.Delete(q.Context(), q.Actor, peeringNameOf(q.Request)); err != nil {
 		return err
 	}
 	emptyAnswer(q.W)
@@ -242,13 +242,13 @@ func (s *service) deletePeering(q *handlers.Request) error {
 func (s *service) whileDeleting(q *handlers.Request, f func() error) error {
 	until := time.Now().Add(deletionWithin)
 	for {
-		table := s.Store.ChangedAt(store.TablePeerings)
+		table := s.Replica.ChangedAt(store.TablePeerings)
 		err := f()
 		if !store.ErrPeeringDeleting(err) || time.Now().After(until) {
 			return err
 		}
 		ctx, cancel := context.WithDeadline(q.Context(), until)
-		s.Store.AwaitChange(ctx, table, store.TablePeerings)
+		s.Replica.AwaitChange(ctx, table, store.TablePeerings)
 		cancel()
 	}
 }
@@ -260,25 +260,10 @@ func (s *service) generatePeeringToken(q *handlers.Request) error {
 		return err
 	}
 	ctx := q.Context()
-	roots, err := s.Store.Authorities.Bundle(ctx, certs.Transport)
+	token, err := s.newToken(ctx, in.ServerExternalAddresses)
 	if err != nil {
 		return err
 	}
-	members, err := s.Store.Members.Raft(ctx, store.AsLeader)
-	if err != nil {
-		return err
-	}
-	datacenter, err := s.Store.Settings.Datacenter(ctx)
-	if err != nil {
-		return err
-	}
-	token := PeeringToken{
-		CA:                    roots,
-		ManualServerAddresses: in.ServerExternalAddresses,
-		ServerAddresses:       store.PeeringAddresses(members),
-		ServerName:            certs.PeeringName(datacenter, s.ClusterID),
-	}
-	token.Remote.Datacenter = datacenter
 	minted, err := s.mintToken(q, store.PeeringToken{
 		Name:   in.PeerName,
 		Meta:   in.Meta,
@@ -294,6 +279,30 @@ func (s *service) generatePeeringToken(q *handlers.Request) error {
 		PeeringToken string
 		Warnings     []string `json:",omitempty"`
 	}{minted.Text, warnings(in.ServerExternalAddresses)})
+}
+
+// newToken is a token without a peering: where this cluster is reached, and whom to trust there.
+func (s *service) newToken(ctx context.Context, external []string) (token PeeringToken, err error) {
+	roots, err := s.Authorities.Bundle(ctx, certs.Transport)
+	if err != nil {
+		return token, err
+	}
+	members, err := s.Members.Raft(ctx, store.AsLeader)
+	if err != nil {
+		return token, err
+	}
+	datacenter, err := s.Settings.Datacenter(ctx)
+	if err != nil {
+		return token, err
+	}
+	token = PeeringToken{
+		CA:                    roots,
+		ManualServerAddresses: external,
+		ServerAddresses:       store.PeeringAddresses(members),
+		ServerName:            certs.PeeringName(datacenter, s.ClusterID),
+	}
+	token.Remote.Datacenter = datacenter
+	return token, nil
 }
 
 // encode is the token's text for a peering and a secret.
@@ -315,7 +324,7 @@ func (s *service) tokenTTL(q *handlers.Request, ttl time.Duration) time.Duration
 
 func (s *service) mintToken(q *handlers.Request, k store.PeeringToken) (minted store.MintedPeering, err error) {
 	err = s.whileDeleting(q, func() (err error) {
-		minted, err = s.Store.Peerings.MintToken(q.Context(), q.Actor, k, certs.HashSecret(k.Secret))
+		minted, err = s.Peerings.MintToken(q.Context(), q.Actor, k, certs.HashSecret(k.Secret))
 		return err
 	})
 	return minted, err

@@ -78,7 +78,7 @@ func (s *service) createAPIKey(q *handlers.Request) error {
 		return err
 	}
 	q.OwnKey(&k, ttl)
-	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
+	if k, err = s.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	type answer struct {
@@ -128,6 +128,9 @@ func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err err
 		if most := store.MaxSize("api_keys", name); len(m[name]) > most {
 			return k, 0, invalidRequest(fmt.Sprintf("[%s] must be at most %d bytes long", name, most))
 		}
+		if depth(m[name]) > maxDocumentDepth {
+			return k, 0, invalidRequest(fmt.Sprintf("[%s] must have at most %d levels", name, maxDocumentDepth))
+		}
 	}
 	if len(roles) > 0 {
 		k.RoleDescriptors = m["role_descriptors"]
@@ -136,6 +139,29 @@ func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err err
 		k.Metadata = m["metadata"]
 	}
 	return k, ttl, grant(q, &k, roles)
+}
+
+// maxDocumentDepth bounds the levels of a document that is kept: shown with `pretty` it grows with their square.
+const maxDocumentDepth = 20
+
+// depth counts the levels of a JSON text.
+func depth(text json.RawMessage) (deepest int) {
+	level, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case quoted:
+		case c == '{' || c == '[':
+			level++
+			deepest = max(deepest, level)
+		case c == '}' || c == ']':
+			level--
+		}
+	}
+	return deepest
 }
 
 // grant gives a key what its role descriptors ask for, as far as the caller has it.

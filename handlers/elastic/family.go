@@ -30,7 +30,11 @@ const (
 
 // Config is what the family needs.
 type Config struct {
-	Store     *store.Store
+	Replica   Replica
+	APIKeys   APIKeys
+	Members   Members
+	Settings  Settings
+	Enroller  Enroller
 	Cluster   Cluster
 	ClusterID string
 	Name      string // of this member
@@ -264,6 +268,9 @@ func unzip(q *handlers.Request) error {
 		return refuse(http.StatusRequestEntityTooLarge, errorTypes[http.StatusRequestEntityTooLarge],
 			"the body must not be larger than 1 MiB")
 	}
+	if err := handlers.CheckValues(data); err != nil {
+		return err
+	}
 	q.Content = data
 	q.Header.Del("Content-Encoding") // the request may be tried again, or passed on
 	return nil
@@ -305,7 +312,7 @@ func (s *service) admit(ep *endpoint, q *handlers.Request) error {
 		return illegalArgument("request [%s %s] does not support having a body", q.Method, q.URL.Path)
 	}
 	if ep.gated {
-		o, err := s.Store.Settings.Enrollment(q.Context(), store.AsLeader)
+		o, err := s.Settings.Enrollment(q.Context(), store.AsLeader)
 		if err != nil {
 			return err
 		}

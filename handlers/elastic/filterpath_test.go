@@ -1,6 +1,7 @@
 package elastic
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -51,5 +52,19 @@ func TestFilterPathBounds(t *testing.T) {
 	}
 	if got := filterPaths(ctx, big, f); len(got.items) >= 1000 {
 		t.Error("nobody waits for it, and it goes on")
+	}
+}
+
+// An answer that is indented does not grow with the square of its levels.
+func TestPrettyIsBounded(t *testing.T) {
+	text := strings.Repeat("[", 5000) + strings.Repeat("]", 5000)
+	tree, err := readNode(json.NewDecoder(strings.NewReader(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	tree.print(&b, true, "\n")
+	if b.Len() > 100*len(text) || !json.Valid(b.Bytes()) {
+		t.Errorf("%d bytes become %d", len(text), b.Len())
 	}
 }

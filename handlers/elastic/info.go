@@ -87,10 +87,10 @@ func (s *service) self(q *handlers.Request) error {
 
 // health is green when every voter lives and yellow when one does not; without a majority nobody answers at all.
 func (s *service) health(q *handlers.Request) error {
-	if err := s.Store.Confirm(q.Context()); err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
-	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
+	members, err := s.Members.List(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (s *service) health(q *handlers.Request) error {
 
 // healthOf is green when every voter lives, and how many members do.
 func (s *service) healthOf(members []store.Member) (status string, alive int) {
-	roles, status := membership.Roles(s.Store.Servers()), "green"
+	roles, status := membership.Roles(s.Replica.Servers()), "green"
 	for i := range members {
 		id := members[i].NodeID
 		switch {
@@ -192,7 +192,7 @@ func writeNodes(q *handlers.Request, nodes map[string]nodeInfo) error {
 
 // listNodes lists all members, as clients want them that look for more addresses.
 func (s *service) listNodes(q *handlers.Request) error {
-	members, err := s.Store.Members.List(q.Context(), store.Linearisable)
+	members, err := s.Members.List(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (s *service) listNodes(q *handlers.Request) error {
 
 // localNode describes the member that the caller has asked.
 func (s *service) localNode(q *handlers.Request) error {
-	m, err := s.Store.Members.Get(q.Context(), store.AsLeader, q.Asked)
+	m, err := s.Members.Get(q.Context(), store.AsLeader, q.Asked)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (s *service) getAPIKeys(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys.List(q.Context(), store.Linearisable, "")
+	keys, err := s.APIKeys.List(q.Context(), store.Linearisable, "")
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (s *service) invalidateAPIKeys(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor, s.matcher(q, k), false)
+	revoked, err := s.APIKeys.Revoke(q.Context(), q.Actor, s.matcher(q, k), false)
 	if err != nil {
 		return err
 	}

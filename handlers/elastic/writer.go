@@ -105,6 +105,9 @@ func readNode(dec *json.Decoder) (*node, error) {
 	return n, err
 }
 
+// maxIndented bounds the levels that are told apart by their indentation.
+const maxIndented = 32
+
 // print writes the node; newline is a line end with the indentation of the node itself.
 func (n *node) print(b *bytes.Buffer, pretty bool, newline string) {
 	if n.kind == 0 {
@@ -112,7 +115,10 @@ func (n *node) print(b *bytes.Buffer, pretty bool, newline string) {
 		return
 	}
 	b.WriteByte(byte(n.kind))
-	inner := newline + "  "
+	inner := newline
+	if len(inner) <= 2*maxIndented { // as deep as answers are; older versions have kept deeper documents
+		inner += "  "
+	}
 	for i, item := range n.items {
 		if i > 0 {
 			b.WriteByte(',')

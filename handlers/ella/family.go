@@ -10,14 +10,15 @@ import (
 	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
-	"muster/store"
 )
 
 // Config is what the family needs.
 type Config struct {
-	Store     *store.Store
+	Replica   Replica
+	Mirror    Mirror
+	Members   Members
 	Cluster   Cluster
-	Tokens    *store.JoinTokenMint
+	Tokens    Tokens
 	ClusterID string
 	Name      string // of this member
 	Version   string // of this program
@@ -36,6 +37,7 @@ type Cluster interface {
 	Notices() []string                 // what this member's operator has to do now, a sentence each
 	Disk() api.Disk                    // how full this member's disk is
 	Storing() api.Storing              // whether this member stores, and how its disk answers
+	ZoneCost(nodeID uint64) string     // what a member's drain or removal costs its zone
 	CannotStore(nodeID uint64) string  // why a member does not store, as the leader's last round has it
 	DownSince(nodeID uint64) time.Time // when a member that does not answer last did, the zero time for any other
 	DiskLow(nodeID uint64) bool        // a member has said that its disk is nearly full, as the leader's probes have it
@@ -43,12 +45,12 @@ type Cluster interface {
 
 type service struct {
 	Config
-	members membership.Members
+	membership membership.Members
 }
 
 // New returns the family.
 func New(cfg Config) *handlers.Family {
-	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}}
+	s := &service{cfg, membership.Members{Replica: cfg.Replica, Members: cfg.Members, Cluster: cfg.Cluster}}
 	f := handlers.Enveloped("ella")
 	f.Routes = s.routes()
 	return f

@@ -16,6 +16,9 @@ import (
 
 const maxDrainSeconds = 3600
 
+// HeaderWarning is a sentence about what a change costs that was or was not carried out.
+const HeaderWarning = "X-Muster-Warning"
+
 func (s *service) getMember(q *handlers.Request) error {
 	m, _, err := s.lookUp(q, false)
 	if err != nil {
@@ -32,7 +35,7 @@ func (s *service) getMember(q *handlers.Request) error {
 
 // removeMember follows the documented order of checks; the quorum check is ours and comes last.
 func (s *service) removeMember(q *handlers.Request) error {
-	if again, err := s.members.RemovedBefore(q); err != nil {
+	if again, err := s.membership.RemovedBefore(q); err != nil {
 		return err
 	} else if again {
 		return q.Result(http.StatusOK, handlers.Message{Message: "Cluster member removed"})
@@ -41,13 +44,16 @@ func (s *service) removeMember(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
+	if cost := s.Cluster.ZoneCost(m.NodeID); cost != "" { // the documented answer has no room for it
+		q.W.Header().Set(HeaderWarning, cost)
+	}
 	force := query.Get("force") == "true" // only the literal counts, as documented
 	conflict := func(format string, args ...any) error {
 		return handlers.Fail(http.StatusConflict, fmt.Sprintf(format, args...))
 	}
 	var drain *membership.NotDrainedError
 	var quorum *membership.QuorumError
-	switch err := s.members.Remove(q, m, membership.Removal{Drained: !force, Quorum: !force}); {
+	switch err := s.membership.Remove(q, m, membership.Removal{Drained: !force, Quorum: !force}); {
 	case errors.Is(err, membership.ErrLeader):
 		return conflict("Cannot remove the current leader; drain this node first so leadership transfers, then retry")
 	case errors.As(err, &drain):
@@ -68,11 +74,11 @@ func (s *service) promoteMember(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	again, err := s.Store.Answered(q.Context(), q.Actor)
+	again, err := s.Replica.Answered(q.Context(), q.Actor)
 	if err != nil {
 		return err
 	}
-	if !again && membership.Roles(s.Store.Servers())[m.NodeID] == store.RoleVoter {
+	if !again && membership.Roles(s.Replica.Servers())[m.NodeID] == store.RoleVoter {
 		return handlers.Fail(http.StatusConflict, "Node is already a voter")
 	}
 	if m.Mode == store.ModeReplicate {
@@ -81,12 +87,12 @@ func (s *service) promoteMember(q *handlers.Request) error {
 	if err := s.Cluster.Reachable(q.Context(), m.NodeID); err != nil {
 		return handlers.Fail(http.StatusConflict, fmt.Sprintf("Failed to promote node to voter: %s", err))
 	}
-	if err := s.Store.Members.Promote(q.Context(), q.Actor, m.NodeID); err != nil {
+	if err := s.Members.Promote(q.Context(), q.Actor, m.NodeID); err != nil {
 		return err
 	}
 	s.Cluster.Wake()
 	if !membership.Poll(q.Context(), func() bool {
-		return membership.Roles(s.Store.Servers())[m.NodeID] == store.RoleVoter || !s.Store.Leading()
+		return membership.Roles(s.Replica.Servers())[m.NodeID] == store.RoleVoter || !s.Replica.Leading()
 	}) {
 		return q.Result(http.StatusOK,
 			handlers.Message{Message: "Cluster member will be a voter as soon as it has caught up"})
@@ -125,10 +131,11 @@ func (s *service) drainMember(q *handlers.Request) error {
 	if body.Deadline < 0 || body.Deadline > maxDrainSeconds {
 		return handlers.Fail(http.StatusBadRequest, "deadlineSeconds must be between 0 and 3600")
 	}
-	m, err = s.Store.Members.BeginDrain(q.Context(), q.Actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
+	m, err = s.Members.BeginDrain(q.Context(), q.Actor, m.NodeID, time.Duration(body.Deadline)*time.Second)
 	if err != nil {
 		return err
 	}
+	cost := s.Cluster.ZoneCost(m.NodeID)
 	s.Cluster.Wake()
 	if body.Deadline == 0 && m.DrainState == store.DrainDraining && !s.Now().Before(*m.DrainDeadline) {
 		if m, err = s.awaitMember(q.Context(), m,
@@ -136,15 +143,19 @@ func (s *service) drainMember(q *handlers.Request) error {
 			return err
 		}
 	}
-	return q.Result(http.StatusOK, showDrain(m))
+	out := showDrain(m)
+	if cost != "" {
+		out.Warnings = append(out.Warnings, cost)
+	}
+	return q.Result(http.StatusOK, out)
 }
 
 // awaitMember waits until a member's row fulfils a condition, or for as long as the request may take.
 func (s *service) awaitMember(ctx context.Context, m *store.Member, done func(*store.Member) bool) (*store.Member,
 	error) {
 	for !done(m) {
-		before := s.Store.Revision()
-		now, err := s.Store.Members.Get(ctx, store.AsLeader, m.NodeID)
+		before := s.Replica.Revision()
+		now, err := s.Members.Get(ctx, store.AsLeader, m.NodeID)
 		if err != nil {
 			return m, err
 		}
@@ -156,8 +167,8 @@ func (s *service) awaitMember(ctx context.Context, m *store.Member, done func(*s
 		case done(m) || ctx.Err() != nil:
 			return m, nil
 		}
-		s.Store.AwaitChange(ctx, before, "members")
-		if !s.Store.Leading() {
+		s.Replica.AwaitChange(ctx, before, "members")
+		if !s.Replica.Leading() {
 			return m, store.ErrNotLeader // the next leader knows how it ends
 		}
 	}
@@ -169,7 +180,7 @@ func (s *service) resumeMember(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if m, err = s.Store.Members.Resume(q.Context(), q.Actor, m.NodeID); err != nil {
+	if m, err = s.Members.Resume(q.Context(), q.Actor, m.NodeID); err != nil {
 		return err
 	}
 	s.Cluster.Wake()

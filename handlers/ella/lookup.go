@@ -39,7 +39,7 @@ func (s *service) lookUp(q *handlers.Request, positive bool) (*store.Member, url
 	}
 	id, number := naming.Number(text)
 	if !number {
-		m, err := s.members.Resolve(q, text, naming.Resolve)
+		m, err := s.membership.Resolve(q, text, naming.Resolve)
 		if errors.Is(err, naming.ErrNone) {
 			err = handlers.Fail(http.StatusBadRequest, "Invalid node ID")
 		}
@@ -48,11 +48,7 @@ func (s *service) lookUp(q *handlers.Request, positive bool) (*store.Member, url
 	if positive && id < 1 {
 		return nil, nil, handlers.Fail(http.StatusBadRequest, "Invalid node ID")
 	}
-	var m *store.Member
-	err = s.Store.Read(q.Context(), q.Consistency(), func(v *store.View) (err error) {
-		m, err = v.Member(uint64(max(id, 0)))
-		return err
-	})
+	m, err := s.Members.Get(q.Context(), q.Consistency(), uint64(max(id, 0)))
 	if err == nil && m == nil {
 		err = handlers.Fail(http.StatusNotFound, "Cluster member not found")
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 func (s *service) listMembers(q *handlers.Request) error {
-	members, err := s.Store.Members.List(q.Context(), q.Consistency())
+	members, err := s.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -30,9 +30,9 @@ func (s *service) listMembers(q *handlers.Request) error {
 // servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server.
 func (s *service) servers(q *handlers.Request) ([]store.Server, error) {
 	if !q.Stale {
-		return s.Store.Servers(), nil
+		return s.Replica.Servers(), nil
 	}
-	return s.Store.RefreshServers(q.Context())
+	return s.Replica.RefreshServers(q.Context())
 }
 
 // member describes a member by its row and by the role that holds in Raft.
@@ -43,7 +43,7 @@ func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Membe
 		APIAddress:     "https://" + m.APIAddress,
 		BinaryVersion:  m.BinaryVersion,
 		Suffrage:       "nonvoter",
-		IsLeader:       m.NodeID == s.Store.LeaderID(),
+		IsLeader:       m.NodeID == s.Replica.LeaderID(),
 		DrainState:     m.DrainState,
 		DrainUpdatedAt: api.TimeOf(m.DrainUpdatedAt),
 		ID:             m.ID,
@@ -56,6 +56,8 @@ func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Membe
 		Labels:         m.Labels,
 		JoinedAt:       api.Time(m.JoinedAt),
 		DownSince:      api.Time(s.Cluster.DownSince(m.NodeID)),
+		Zone:           m.Zone,
+		ZoneCost:       s.Cluster.ZoneCost(m.NodeID),
 		DiskLow:        s.Cluster.DiskLow(m.NodeID),
 		CannotStore:    s.Cluster.CannotStore(m.NodeID),
 		DrainDeadline:  showDrain(m).Deadline,
@@ -71,10 +73,10 @@ func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Membe
 }
 
 func (s *service) autopilot(q *handlers.Request) error {
-	if q.Stale && !s.Store.Leading() {
+	if q.Stale && !s.Replica.Leading() {
 		return s.staleAutopilot(q)
 	}
-	if err := s.Store.Confirm(q.Context()); err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, s.Cluster.Autopilot())
@@ -83,10 +85,10 @@ func (s *service) autopilot(q *handlers.Request) error {
 // staleAutopilot answers without a leader: who the members are and who votes, as this member last knew it. Nobody knows
 // how they are, so nobody is healthy. Where a leader is known, it answers.
 func (s *service) staleAutopilot(q *handlers.Request) error {
-	if s.Store.LeaderID() != 0 {
+	if s.Replica.LeaderID() != 0 {
 		return store.ErrNoLeader
 	}
-	members, err := s.Store.Members.List(q.Context(), store.Stale)
+	members, err := s.Members.List(q.Context(), store.Stale)
 	if err != nil {
 		return err
 	}
@@ -106,6 +108,7 @@ func (s *service) staleAutopilot(q *handlers.Request) error {
 			Name:            m.Name,
 			Role:            string(roles[m.NodeID]),
 			Mode:            m.Mode,
+			Zone:            m.Zone,
 			DrainState:      m.DrainState,
 			Version:         m.BinaryVersion,
 			Reason:          "there is no leader that would know how it is",

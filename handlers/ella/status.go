@@ -11,19 +11,19 @@ import (
 
 // status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
 func (s *service) status(q *handlers.Request) error {
-	leader := s.Store.LeaderID()
+	leader := s.Replica.LeaderID()
 	disk, storing := s.Cluster.Disk(), s.Cluster.Storing()
 	cluster := &api.ClusterStatus{
 		Enabled:      true,
 		Role:         "Follower",
-		NodeID:       s.Store.NodeID(),
+		NodeID:       s.Replica.NodeID(),
 		LeaderNodeID: leader,
 		ClusterID:    s.ClusterID,
-		Term:         s.Store.Term(),
+		Term:         s.Replica.Term(),
 	}
 	st := api.Status{
 		Version:       s.Version,
-		Revision:      s.Store.Mirror.Revision(),
+		Revision:      s.Mirror.Revision(),
 		Ready:         storing.Fault == "",
 		SchemaVersion: store.LatestSchema(),
 		Commit:        s.Commit,
@@ -36,8 +36,8 @@ func (s *service) status(q *handlers.Request) error {
 	if storing.Fault != "" {
 		st.Reason = "this member cannot store: " + storing.Fault
 	}
-	if s.Store.Leading() {
-		cluster.Role, cluster.IsLeader, st.Revision = "Leader", true, s.Store.Revision()
+	if s.Replica.Leading() {
+		cluster.Role, cluster.IsLeader, st.Revision = "Leader", true, s.Replica.Revision()
 	} else if leader == 0 {
 		cluster.Role = "Candidate"
 	}
@@ -51,19 +51,9 @@ func (s *service) status(q *handlers.Request) error {
 // for one.
 func (s *service) replica(ctx context.Context, st *api.Status) {
 	cluster := st.Cluster
-	_ = s.Store.Read(ctx, store.Stale, func(v *store.View) error {
-		_, founded, err := v.Cluster()
-		if err != nil {
-			return err
-		}
-		st.Initialized = founded
-		if cluster.AppliedSchemaVersion, err = v.SchemaVersion(); err != nil {
-			return err
-		}
-		m, err := v.Member(cluster.LeaderNodeID)
-		if err == nil && m != nil {
-			cluster.LeaderAPIAddress = "https://" + m.APIAddress
-		}
-		return err
-	})
+	replica, _ := s.Replica.Replica(ctx, cluster.LeaderNodeID)
+	st.Initialized, cluster.AppliedSchemaVersion = replica.Founded, replica.Schema
+	if replica.LeaderAPIAddress != "" {
+		cluster.LeaderAPIAddress = "https://" + replica.LeaderAPIAddress
+	}
 }

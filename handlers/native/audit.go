@@ -27,12 +27,12 @@ func (s *service) audit(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if f.NodeID, err = s.members.Filter(q, "node"); err != nil {
+	if f.NodeID, err = s.membership.Filter(q, "node"); err != nil {
 		return err
 	}
 	limit := f.Limit
 	f.Limit++ // whether there is another page
-	list, err := s.Store.Audit.List(q.Context(), q.Consistency(), f)
+	list, err := s.Audit.List(q.Context(), q.Consistency(), f)
 	if err != nil {
 		return err
 	}

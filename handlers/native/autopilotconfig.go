@@ -12,7 +12,7 @@ import (
 
 // raftDiff lists where the Raft configuration does not agree with the members table.
 func (s *service) raftDiff(q *handlers.Request) error {
-	if err := s.Store.Confirm(q.Context()); err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
 	diff, err := s.Cluster.Diff(q.Context())
@@ -23,7 +23,7 @@ func (s *service) raftDiff(q *handlers.Request) error {
 }
 
 func (s *service) getAutopilotConfig(q *handlers.Request) error {
-	cfg, _, err := s.Settings.Get(q.Context(), q.Consistency())
+	cfg, _, err := s.Autopilot.Get(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -35,14 +35,14 @@ func (s *service) putAutopilotConfig(q *handlers.Request) error {
 	if !json.Valid(q.Content) || bytes.TrimSpace(q.Content)[0] != '{' {
 		return handlers.Fail(http.StatusBadRequest, "the body must be a JSON object")
 	}
-	merged, err := s.Settings.Merge(q.Context(), q.Content)
+	merged, err := s.Autopilot.Merge(q.Context(), q.Content)
 	if err != nil {
 		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
 			return err
 		}
 		return handlers.Fail(http.StatusBadRequest, err.Error())
 	}
-	if _, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
+	if _, err := s.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, merged, nil); err != nil {
 		return err
 	}
 	s.Cluster.Wake()

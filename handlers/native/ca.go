@@ -17,7 +17,7 @@ import (
 
 // showCA shows the certificate authorities and what is going on with them.
 func (s *service) showCA(q *handlers.Request) error {
-	list, err := s.Store.Authorities.List(q.Context(), q.Consistency())
+	list, err := s.Authorities.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (s *service) pending(ctx context.Context) (store.Installed, []api.CAPending
 	if err != nil {
 		return in, nil, err
 	}
-	holders, err := s.Store.Authorities.Holders(ctx, store.AsLeader)
+	holders, err := s.Authorities.Holders(ctx, store.AsLeader)
 	if err != nil {
 		return in, nil, err
 	}
@@ -105,7 +105,7 @@ func (s *service) pending(ctx context.Context) (store.Installed, []api.CAPending
 		if in.Nodes[id] {
 			continue
 		}
-		m, err := s.Store.Members.Get(ctx, store.AsLeader, id)
+		m, err := s.Members.Get(ctx, store.AsLeader, id)
 		if err != nil {
 			return in, nil, err
 		}
@@ -147,7 +147,7 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 	}
 	bad := func(text string) (store.CARequest, error) { return r, handlers.Fail(http.StatusBadRequest, text) }
 	if r.Kinds = caKinds(kind); r.Kinds == nil {
-		return bad("kind must be http, transport or all")
+		return bad("kind must be http, transport, workload or all")
 	}
 	r.Action = cmp.Or(r.Action, store.CAStart)
 	if why := caConflict(&r, f.Has("overlap"), cert, key); why != "" {
@@ -171,8 +171,8 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 func caKinds(name string) []certs.Kind {
 	switch name {
 	case "", "all":
-		return []certs.Kind{certs.HTTP, certs.Transport}
-	case "http", "transport":
+		return []certs.Kind{certs.HTTP, certs.Transport, certs.Workload}
+	case "http", "transport", "workload":
 		return []certs.Kind{certs.Kind(name)}
 	}
 	return nil
@@ -203,7 +203,7 @@ func caConflict(r *store.CARequest, overlap bool, cert, key string) string {
 	case (cert == "") != (key == ""):
 		return "certPEM and keyPEM must be given together"
 	case cert != "" && len(r.Kinds) > 1:
-		return "kind must be http or transport with certPEM: one CA is for one kind"
+		return "kind must be http, transport or workload with certPEM: one CA is for one kind"
 	}
 	return ""
 }
@@ -219,7 +219,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 		return err
 	}
 	if r.Action != store.CAStart && len(r.Kinds) > 1 { // of those that are under way
-		running, err := s.Store.Authorities.Rotations(q.Context(), store.AsLeader)
+		running, err := s.Authorities.Rotations(q.Context(), store.AsLeader)
 		if err != nil {
 			return err
 		}
@@ -230,7 +230,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 			r.Kinds = append(r.Kinds, running[i].Kind)
 		}
 	}
-	done, err := s.Store.Authorities.Change(q.Context(), q.Actor, r)
+	done, err := s.Authorities.Change(q.Context(), q.Actor, r)
 	if err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (s *service) listCertificates(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.Store.Certificates.List(q.Context(), q.Consistency(), f)
+	list, err := s.Certificates.List(q.Context(), q.Consistency(), f)
 	if err != nil {
 		return err
 	}
@@ -289,7 +289,7 @@ func (s *service) certificateFilter(q *handlers.Request) (f store.CertificateFil
 	if len(f.Kind) > 32 {
 		return bad("kind must be the name of a kind, such as http or transport")
 	}
-	if f.NodeID, err = s.members.Filter(q, "nodeId"); err != nil {
+	if f.NodeID, err = s.membership.Filter(q, "nodeId"); err != nil {
 		return f, err
 	}
 	if v := query.Get("expiresWithin"); v != "" {

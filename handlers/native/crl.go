@@ -1,6 +1,9 @@
 package native
 
 import (
+	"context"
+	"time"
+
 	"muster/certs"
 	"muster/handlers"
 	"muster/store"
@@ -10,23 +13,65 @@ func (s *service) httpCRL(q *handlers.Request) error { return s.crl(q, certs.HTT
 
 func (s *service) transportCRL(q *handlers.Request) error { return s.crl(q, certs.Transport) }
 
+// crlFor is how long a list is given out again while nothing changes. It is good for a day.
+const crlFor = time.Hour
+
+// crls are the lists that were signed last. Anybody may ask for one, so that signing it for each of them would be work
+// for strangers.
+type crls struct {
+	turn chan struct{} // one at a time: others wait for what it makes
+	m    map[certs.Kind]crl
+}
+
+func newCRLs() *crls { return &crls{make(chan struct{}, 1), map[certs.Kind]crl{}} }
+
+type crl struct {
+	der   []byte
+	after uint64 // the revision of the last change that it knows
+	made  time.Time
+}
+
 // crl lists the certificates of an authority that are revoked: of removed members and of enrollments that were taken
 // back. It is for software that has enrolled; members know by themselves.
 func (s *service) crl(q *handlers.Request, kind certs.Kind) error {
-	ctx := q.Context()
-	list, err := s.Store.Certificates.Revoked(ctx, store.Linearisable, kind)
-	if err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
-	ca, err := s.Store.Authorities.Issuing(ctx, store.AsLeader, kind)
-	if err != nil {
-		return err
-	}
-	der, err := ca.SignCRL(list, s.Store.Revision(), s.Now())
+	der, err := s.signedCRL(q.Context(), kind)
 	if err != nil {
 		return err
 	}
 	q.W.Header().Set("Content-Type", "application/pkix-crl")
 	_, err = q.W.Write(der)
 	return err
+}
+
+func (s *service) signedCRL(ctx context.Context, kind certs.Kind) ([]byte, error) {
+	select {
+	case s.crls.turn <- struct{}{}:
+		defer func() { <-s.crls.turn }()
+	case <-ctx.Done():
+		return nil, handlers.Later("the list is being made; try again")
+	}
+	after, now := s.Replica.ChangedAt("certificates", "authorities"), s.Now()
+	if last, ok := s.crls.m[kind]; ok && last.after == after && now.Sub(last.made).Abs() < crlFor {
+		return last.der, nil
+	}
+	der, err := s.newCRL(ctx, kind)
+	if err == nil {
+		s.crls.m[kind] = crl{der, after, now}
+	}
+	return der, err
+}
+
+func (s *service) newCRL(ctx context.Context, kind certs.Kind) ([]byte, error) {
+	list, err := s.Certificates.Revoked(ctx, store.AsLeader, kind)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := s.Authorities.Issuing(ctx, store.AsLeader, kind)
+	if err != nil {
+		return nil, err
+	}
+	return ca.SignCRL(list, s.Replica.Revision(), s.Now())
 }

@@ -5,9 +5,7 @@ import (
 	"encoding/hex"
 	"net"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
 
 	"muster/addr"
 	"muster/api"
@@ -65,7 +63,7 @@ func (s *service) createEnrollToken(q *handlers.Request) error {
 	if k.Text, err = s.enrollTokenText(q, &k); err != nil {
 		return err
 	}
-	if k, err = s.Store.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
+	if k, err = s.APIKeys.Create(q.Context(), q.Actor, k); err != nil {
 		return err
 	}
 	out := s.showEnrollToken(&k)
@@ -86,15 +84,12 @@ func enrollTokenRequest(body []byte) (k store.APIKey, ttl time.Duration, err err
 	}
 	k = store.APIKey{
 		Kind:    store.KeyKindEnrollment,
-		Name:    f.Text("name", false, 0, 256),
+		Name:    f.Line("name", false, 0, 256),
 		MaxUses: max(1, int(f.Integer("maxUses", false, 1, maxEnrollUses))),
 	}
 	seconds, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 0, 16)
 	if f.Err != nil {
 		return k, 0, f.Err
-	}
-	if strings.ContainsFunc(k.Name, unicode.IsControl) {
-		return k, 0, handlers.Fail(http.StatusBadRequest, "name must not contain control characters")
 	}
 	privilege := ""
 	switch scope {
@@ -115,7 +110,7 @@ func enrollTokenRequest(body []byte) (k store.APIKey, ttl time.Duration, err err
 
 // enrollTokenText is the token of a key: where to enroll, whom to trust there, and the key.
 func (s *service) enrollTokenText(q *handlers.Request, k *store.APIKey) (string, error) {
-	members, err := s.Store.Members.Raft(q.Context(), store.AsLeader)
+	members, err := s.Members.Raft(q.Context(), store.AsLeader)
 	if err != nil {
 		return "", err
 	}
@@ -141,7 +136,7 @@ func (s *service) presentedCA(q *handlers.Request) ([]byte, error) {
 	if chain := s.Chain(); len(chain) > 1 {
 		return chain[1], nil
 	}
-	ca, err := s.Store.Authorities.Issuing(q.Context(), store.AsLeader, certs.HTTP)
+	ca, err := s.Authorities.Issuing(q.Context(), store.AsLeader, certs.HTTP)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +147,7 @@ func (s *service) listEnrollTokens(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	keys, err := s.Store.APIKeys.List(q.Context(), q.Consistency(), store.KeyKindEnrollment)
+	keys, err := s.APIKeys.List(q.Context(), q.Consistency(), store.KeyKindEnrollment)
 	if err != nil {
 		return err
 	}
@@ -173,7 +168,7 @@ func (s *service) revokeEnrollToken(q *handlers.Request) error {
 		return handlers.Fail(http.StatusBadRequest, "keepEnrollments must be true or false")
 	}
 	id := q.Vars()["id"]
-	revoked, err := s.Store.APIKeys.Revoke(q.Context(), q.Actor,
+	revoked, err := s.APIKeys.Revoke(q.Context(), q.Actor,
 		func(k *store.APIKey) bool { return k.ID == id && k.Kind == store.KeyKindEnrollment }, keep != "true")
 	if err != nil {
 		return err
@@ -191,7 +186,7 @@ func (s *service) listEnrollments(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	rows, err := s.Store.Enrollments.List(q.Context(), q.Consistency())
+	rows, err := s.Enrollments.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -220,7 +215,7 @@ func (s *service) revokeEnrollment(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	if err := s.Store.Enrollments.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.Enrollments.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Enrollment revoked"})

@@ -16,13 +16,28 @@ import (
 
 // Config is what the endpoints need.
 type Config struct {
-	Store     *store.Store
-	Cluster   Cluster
-	Settings  Settings
-	Tokens    *store.JoinTokenMint
-	ClusterID string
-	Chain     func() [][]byte // what the API listener presents, DER, the leaf first
-	Now       func() time.Time
+	Replica      Replica
+	APIKeys      APIKeys
+	APITokens    APITokens
+	Audit        Audit
+	Authorities  Authorities
+	Certificates Certificates
+	Enrollments  Enrollments
+	JoinTokens   JoinTokens
+	Keys         Keys
+	Leases       Leases
+	Members      Members
+	Peerings     Peerings
+	Secrets      Secrets
+	Settings     Settings
+	Workloads    Workloads
+	Cluster      Cluster
+	Autopilot    Autopilot
+	Tokens       Tokens
+	NodeTokens   NodeTokens
+	ClusterID    string
+	Chain        func() [][]byte // what the API listener presents, DER, the leaf first
+	Now          func() time.Time
 }
 
 // Cluster is what the endpoints ask of the loops of the cluster.
@@ -39,8 +54,8 @@ type Cluster interface {
 	Installed(ctx context.Context) (store.Installed, map[uint64]string, error)
 }
 
-// Settings are those of autopilot.
-type Settings interface {
+// Autopilot are the settings of autopilot.
+type Autopilot interface {
 	// Get returns the configuration and the revision that last changed it, 0 for never.
 	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
 	// Merge returns the configuration with the fields of a JSON object changed, checked.
@@ -49,13 +64,14 @@ type Settings interface {
 
 type service struct {
 	Config
-	members membership.Members
+	membership membership.Members
+	crls       *crls
 }
 
 // New returns the endpoints as a family, with the common envelope. It answers for all paths that no other family
 // claims.
 func New(cfg Config) *handlers.Family {
-	s := &service{cfg, membership.Members{Store: cfg.Store, Cluster: cfg.Cluster}}
+	s := &service{cfg, membership.Members{Replica: cfg.Replica, Members: cfg.Members, Cluster: cfg.Cluster}, newCRLs()}
 	f := handlers.Enveloped("native")
 	f.Paths, f.Routes = []string{"", "/api/v1/cluster/join-"}, s.routes()
 	return f

@@ -66,7 +66,7 @@ func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) 
 	want = store.JoinToken{
 		Format:   f.Text("format", false, 0, 16),
 		BindCIDR: f.Text("bindCidr", false, 0, 64),
-		BindName: f.Text("bindName", false, 0, 128),
+		BindName: f.Line("bindName", false, 0, 128),
 		BindKey:  f.Text("bindKey", false, 0, 64),
 		NodeID:   uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)),
 		Mode:     f.Text("mode", false, 0, 16),
@@ -123,11 +123,11 @@ func checkBinding(t *store.JoinToken) error {
 }
 
 func (s *service) listJoinTokens(q *handlers.Request) error {
-	tokens, err := s.Store.JoinTokens.List(q.Context(), q.Consistency())
+	tokens, err := s.JoinTokens.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
-	uses, err := s.Store.JoinTokens.Uses(q.Context(), q.Consistency())
+	uses, err := s.JoinTokens.Uses(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (s *service) listJoinTokens(q *handlers.Request) error {
 }
 
 func (s *service) revokeJoinToken(q *handlers.Request) error {
-	if err := s.Store.JoinTokens.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
+	if err := s.JoinTokens.Revoke(q.Context(), q.Actor, q.Vars()["id"]); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Join token revoked"})

@@ -2,7 +2,6 @@ package native
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"encoding/base64"
 	"net/http"
 	"regexp"
@@ -18,7 +17,7 @@ import (
 
 // listGenerations shows the generations of the data-encryption key and how far re-encryption is.
 func (s *service) listGenerations(q *handlers.Request) error {
-	list, err := s.Store.Keys.Generations(q.Context(), q.Consistency())
+	list, err := s.Keys.Generations(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -58,15 +57,15 @@ func (s *service) rotateDEK(q *handlers.Request) error {
 	if setAge {
 		actor := q.Actor
 		actor.IdempotencyKey = "" // the key stands for the rotation; setting the same age twice is harmless
-		if err := s.Store.Settings.SetDEKMaxAge(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
+		if err := s.Settings.SetDEKMaxAge(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
 			return err
 		}
 	}
-	r, err := s.Store.Keys.PrepareDEKRotation(q.Context(), 0, nil)
+	r, err := s.Keys.PrepareDEKRotation(q.Context(), 0, nil)
 	if err != nil {
 		return err
 	}
-	n, err := s.Store.Keys.RotateDEK(q.Context(), q.Actor, r, "on demand")
+	n, err := s.Keys.RotateDEK(q.Context(), q.Actor, r, "on demand")
 	if err != nil {
 		return err
 	}
@@ -100,7 +99,7 @@ func (s *service) rotateJoinKeys(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	done, err := s.Store.Keys.Rotate(q.Context(), q.Actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
+	done, err := s.Keys.Rotate(q.Context(), q.Actor, keys, s.Now().Add(time.Duration(grace)*time.Second))
 	if err != nil {
 		return err
 	}
@@ -140,7 +139,7 @@ func (s *service) putSecret(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	x, err := s.Store.Secrets.Put(q.Context(), q.Actor, name, value)
+	x, err := s.Secrets.Put(q.Context(), q.Actor, name, value)
 	if err != nil {
 		return err
 	}
@@ -188,7 +187,7 @@ func (s *service) getSecret(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	x, err := s.Store.Secrets.Get(q.Context(), store.Linearisable, name)
+	x, err := s.Secrets.Get(q.Context(), store.Linearisable, name)
 	if err != nil {
 		return err
 	}
@@ -203,7 +202,7 @@ func (s *service) getSecret(q *handlers.Request) error {
 }
 
 func (s *service) listSecrets(q *handlers.Request) error {
-	list, err := s.Store.Secrets.List(q.Context(), q.Consistency())
+	list, err := s.Secrets.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -219,7 +218,7 @@ func (s *service) deleteSecret(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.Secrets.Delete(q.Context(), q.Actor, name); err != nil {
+	if err := s.Secrets.Delete(q.Context(), q.Actor, name); err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Secret deleted"})
@@ -227,7 +226,7 @@ func (s *service) deleteSecret(q *handlers.Request) error {
 
 // jwks publishes the keys that node identities are verified with.
 func (s *service) jwks(q *handlers.Request) error {
-	keys, order, err := handlers.NodeKeys(q.Context(), s.Store, s.Now())
+	keys, order, err := handlers.NodeKeys(q.Context(), s.Keys, s.Now())
 	if err != nil {
 		return err
 	}
@@ -235,23 +234,14 @@ func (s *service) jwks(q *handlers.Request) error {
 	return nil
 }
 
-// nodeJWT signs the identity of a member.
-func (s *service) nodeJWT(key *store.Key, m *store.Member) (string, error) {
-	return certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, s.ClusterID, m.ID, m.NodeID, s.Now())
-}
-
 // renewNodeToken gives a node a new identity for the one that it shows.
 func (s *service) renewNodeToken(q *handlers.Request) error {
 	if q.Node == nil {
 		return handlers.Fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
 	}
-	key, err := s.Store.Keys.Active(q.Context(), store.AsLeader, store.KeyJWT)
+	text, ends, err := s.NodeTokens.Mint(q.Context(), q.Node)
 	if err != nil {
 		return err
 	}
-	text, err := s.nodeJWT(key, q.Node)
-	if err != nil {
-		return err
-	}
-	return q.Result(http.StatusOK, api.NodeToken{NodeJWT: text, ExpiresAt: api.Time(s.Now().Add(certs.NodeJWTLifetime))})
+	return q.Result(http.StatusOK, api.NodeToken{NodeJWT: text, ExpiresAt: api.Time(ends)})
 }

@@ -3,7 +3,10 @@ package native
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"muster/api"
 	"muster/certs"
@@ -31,6 +34,9 @@ func leaseID(q *handlers.Request) (string, error) {
 	if err != nil || id == "" || len(id) > maxLeaseID {
 		return "", handlers.Fail(http.StatusBadRequest, "the lease id must have 1 to 128 bytes")
 	}
+	if !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
+		return "", handlers.Fail(http.StatusBadRequest, "the lease id must be text without control characters")
+	}
 	return id, nil
 }
 
@@ -46,11 +52,11 @@ func (s *service) putLease(q *handlers.Request) error {
 	}
 	node := f.Integer("nodeId", true, 1, certs.MaxNodeID)
 	ttl := f.Integer("ttlSeconds", true, 1, maxLeaseTTL)
-	kind := f.Text("kind", false, 0, 64)
+	kind := f.Line("kind", false, 0, 64)
 	if f.Err != nil {
 		return f.Err
 	}
-	l, created, err := s.Store.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind},
+	l, created, err := s.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind},
 		time.Duration(ttl)*time.Second)
 	if err != nil {
 		return err
@@ -67,7 +73,7 @@ func (s *service) deleteLease(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.Leases.Delete(q.Context(), q.Actor, id); err != nil {
+	if err := s.Leases.Delete(q.Context(), q.Actor, id); err != nil {
 		return err
 	}
 	s.Cluster.Wake() // a drain may be waiting for it
@@ -75,11 +81,11 @@ func (s *service) deleteLease(q *handlers.Request) error {
 }
 
 func (s *service) listLeases(q *handlers.Request) error {
-	node, err := s.members.Filter(q, "nodeId")
+	node, err := s.membership.Filter(q, "nodeId")
 	if err != nil {
 		return err
 	}
-	leases, err := s.Store.Leases.List(q.Context(), q.Consistency(), node)
+	leases, err := s.Leases.List(q.Context(), q.Consistency(), node)
 	if err != nil {
 		return err
 	}

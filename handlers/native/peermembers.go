@@ -10,7 +10,7 @@ import (
 
 // listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.
 func (s *service) listPeerMembers(q *handlers.Request) error {
-	p, err := s.Store.Peerings.ByName(q.Context(), q.Consistency(), q.Vars()["name"])
+	p, err := s.Peerings.ByName(q.Context(), q.Consistency(), q.Vars()["name"])
 	if err != nil {
 		return err
 	}
@@ -21,7 +21,7 @@ func (s *service) listPeerMembers(q *handlers.Request) error {
 	if q.Stale {
 		from = store.Stale
 	}
-	members, err := s.Store.Peerings.Members(q.Context(), from, p.ID)
+	members, err := s.Peerings.Members(q.Context(), from, p.ID)
 	if err != nil {
 		return err
 	}

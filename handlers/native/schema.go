@@ -8,7 +8,7 @@ import (
 
 // getSchema says which schema the database has and which members keep it there.
 func (s *service) getSchema(q *handlers.Request) error {
-	if err := s.Store.Confirm(q.Context()); err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
 	state, err := s.Cluster.Schema(q.Context())

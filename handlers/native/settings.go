@@ -10,7 +10,7 @@ import (
 
 // getSettings shows the value of every setting by its name.
 func (s *service) getSettings(q *handlers.Request) error {
-	values, err := s.Store.Settings.Values(q.Context(), q.Consistency())
+	values, err := s.Settings.Values(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (s *service) putSettings(q *handlers.Request) error {
 				handlers.Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope))
 		}
 	}
-	values, err := s.Store.Settings.Set(q.Context(), q.Actor, values)
+	values, err := s.Settings.Set(q.Context(), q.Actor, values)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func (s *service) sql(q *handlers.Request) error {
 	if f.Err != nil {
 		return f.Err
 	}
-	a, err := s.Store.Query(q.Context(), query, sqlRows)
+	a, err := s.Replica.Query(q.Context(), query, sqlRows)
 	if errors.Is(err, store.ErrBusy) {
 		return handlers.Later("too many queries at once; try again")
 	}

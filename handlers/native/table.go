@@ -29,6 +29,12 @@ func (s *service) clusterRoutes() []handlers.Route {
 		{Method: "GET", Path: "/api/v1/cluster/settings", Scope: store.ScopeClusterRead, At: handlers.HereStale,
 			Serve: s.getSettings},
 		{Method: "PUT", Path: "/api/v1/cluster/settings", Scope: store.ScopeClusterManage, Serve: s.putSettings},
+		{Method: "POST", Path: "/api/v1/workloads", Scope: store.ScopeClusterManage, Serve: s.createWorkload},
+		{Method: "GET", Path: "/api/v1/workloads", Scope: store.ScopeClusterRead, At: handlers.HereStale,
+			Serve: s.listWorkloads},
+		{Method: "GET", Path: "/api/v1/workloads/{id}", Scope: store.ScopeClusterRead, At: handlers.HereStale,
+			Serve: s.getWorkload},
+		{Method: "DELETE", Path: "/api/v1/workloads/{id}", Scope: store.ScopeClusterManage, Serve: s.deleteWorkload},
 	}
 }
 
@@ -72,6 +78,7 @@ func (s *service) keyRoutes() []handlers.Route {
 		{Method: "PUT", Path: "/api/v1/cluster/secrets/{name}", Scope: store.ScopeKeysManage, Serve: s.putSecret},
 		{Method: "GET", Path: "/api/v1/cluster/secrets/{name}", Scope: store.ScopeKeysManage, Serve: s.getSecret},
 		{Method: "DELETE", Path: "/api/v1/cluster/secrets/{name}", Scope: store.ScopeKeysManage, Serve: s.deleteSecret},
+		{Method: "GET", Path: "/.well-known/spiffe/bundle", At: handlers.Here, Serve: s.trustBundle},
 		{Method: "GET", Path: "/.well-known/http.crl", Serve: s.httpCRL},
 		{Method: "GET", Path: "/.well-known/transport.crl", Serve: s.transportCRL},
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // autopilotConfig is the one autopilot setting in the words of the Raft operator API; order and types as on the wire
-// (reference nomad_raft, section 4). The last three booleans belong to things that muster does not have.
+// (reference nomad_raft, section 4). The last two booleans belong to things that muster does not have.
 type autopilotConfig struct {
 	LastContactThreshold    string
 	ServerStabilizationTime string
@@ -36,10 +36,11 @@ type autopilotConfig struct {
 // ownNames turns our names of the settings in an error text into those of this family.
 var ownNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization",
 	"ServerStabilizationTime",
-	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers")
+	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers",
+	"redundancyZones", "EnableRedundancyZones")
 
 func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autopilotConfig, err error) {
-	cfg, rev, err := s.Settings.Get(ctx, c)
+	cfg, rev, err := s.Autopilot.Get(ctx, c)
 	if err != nil {
 		return out, err
 	}
@@ -50,6 +51,7 @@ func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autop
 		CleanupDeadServers:      cfg.CleanupDeadMembers,
 		MaxTrailingLogs:         cfg.MaxLagRevisions,
 		MinQuorum:               uint(max(0, cfg.MinQuorum)),
+		EnableRedundancyZones:   cfg.RedundancyZones,
 		CreateIndex:             1,
 		ModifyIndex:             max(1, rev),
 	}, nil
@@ -79,14 +81,14 @@ func (s *service) putAutopilot(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	value, err := s.Settings.Replace(q.Context(), in.set)
+	value, err := s.Autopilot.Replace(q.Context(), in.set)
 	switch {
 	case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
 		return err
 	case err != nil:
 		return badAutopilot("%s", ownNames.Replace(err.Error()))
 	}
-	done, err := s.Store.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
+	done, err := s.Settings.Put(q.Context(), q.Actor, store.SettingAutopilot, value, cas)
 	if err != nil {
 		return err
 	}
@@ -116,8 +118,8 @@ func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 			return in, badAutopilot("%s must be a duration such as \"200ms\", not %.40q", d.name, d.value)
 		}
 	}
-	for name, set := range map[string]bool{"EnableRedundancyZones": in.EnableRedundancyZones,
-		"DisableUpgradeMigration": in.DisableUpgradeMigration, "EnableCustomUpgrades": in.EnableCustomUpgrades} {
+	for name, set := range map[string]bool{"DisableUpgradeMigration": in.DisableUpgradeMigration,
+		"EnableCustomUpgrades": in.EnableCustomUpgrades} {
 		if set {
 			return in, badAutopilot("%s must be false: there is no such thing here", name)
 		}
@@ -129,6 +131,7 @@ func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 func (in *autopilotConfig) set(cfg *autopilot.Config) {
 	stabilization, _ := time.ParseDuration(in.ServerStabilizationTime) // "" is 0
 	cfg.Stabilization, cfg.CleanupDeadMembers = autopilot.Duration(stabilization), in.CleanupDeadServers
+	cfg.RedundancyZones = in.EnableRedundancyZones
 	if d, _ := time.ParseDuration(in.LastContactThreshold); d != 0 {
 		cfg.LastContactThreshold = autopilot.Duration(d)
 	}
@@ -179,27 +182,59 @@ type clusterHealth struct {
 	Leader           string
 	Servers          []serverHealth
 	Voters           []string
+	// RedundancyZones are the Raft servers of each zone, by its name.
+	RedundancyZones map[string]*zoneHealth `json:",omitempty"`
+}
+
+type zoneHealth struct {
+	Servers          []string
+	Voters           []string
+	FailureTolerance int // healthy servers that may fail while one is left
+	healthy          int
+}
+
+// addZone counts a server in its zone.
+func (h *clusterHealth) addZone(v *autopilot.Server, id string) {
+	if v.Zone == "" {
+		return
+	}
+	if h.RedundancyZones == nil {
+		h.RedundancyZones = map[string]*zoneHealth{}
+	}
+	z := h.RedundancyZones[v.Zone]
+	if z == nil {
+		z = &zoneHealth{Voters: []string{}}
+		h.RedundancyZones[v.Zone] = z
+	}
+	z.Servers = append(z.Servers, id)
+	if v.HasVotingRights {
+		z.Voters = append(z.Voters, id)
+	}
+	if v.Healthy {
+		z.healthy++
+	}
+	z.FailureTolerance = max(0, z.healthy-1)
 }
 
 // autopilotHealth answers 200, or 429 with the same JSON while the cluster is not healthy, so that load balancers and
 // scripts see it; `?status=200` keeps the 200, which lets the official command line show the table.
 func (s *service) autopilotHealth(q *handlers.Request) error {
-	if err := s.Store.Confirm(q.Context()); err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
 	var state autopilot.State
 	known := func() bool { // a leader of a moment ago has not finished its first round
 		state = s.Cluster.Autopilot()
-		return len(state.Servers) > 0 || !s.Store.Leading()
+		return len(state.Servers) > 0 || !s.Replica.Leading()
 	}
 	wait, cancel := context.WithTimeout(q.Context(), 2*time.Second)
 	defer cancel()
 	membership.Poll(wait, known)
-	members, err := s.Store.Members.List(q.Context(), store.AsLeader)
+	members, err := s.Members.List(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
-	cluster, err := s.Store.Cluster(q.Context(), store.AsLeader)
+	cluster, err := s.Replica.Cluster(q.Context(), store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -216,7 +251,8 @@ func (s *service) showHealth(state autopilot.State, members []store.Member, clus
 	for i := range members {
 		uuids[members[i].NodeID] = members[i].ID
 	}
-	out := clusterHealth{state.FailureTolerance, state.Healthy, uuids[state.LeaderNodeID], []serverHealth{}, []string{}}
+	out := clusterHealth{FailureTolerance: state.FailureTolerance, Healthy: state.Healthy,
+		Leader: uuids[state.LeaderNodeID], Servers: []serverHealth{}, Voters: []string{}}
 	for _, id := range state.Voters {
 		out.Voters = append(out.Voters, uuids[id])
 	}
@@ -247,6 +283,7 @@ func (s *service) showHealth(state autopilot.State, members []store.Member, clus
 			h.LastContact = max(0, now.Sub(v.LastContact)).Round(time.Millisecond / 10).String()
 		}
 		out.Servers = append(out.Servers, h)
+		out.addZone(v, h.ID)
 	}
 	return out
 }

@@ -22,9 +22,14 @@ const noLeader = "No cluster leader"
 
 // Config is what the family needs.
 type Config struct {
-	Store        *store.Store
-	Cluster      Cluster
+	Replica      Replica
+	Mirror       Mirror
+	Archives     Archives
+	Audit        Audit
+	Members      Members
 	Settings     Settings
+	Cluster      Cluster
+	Autopilot    Autopilot
 	Name         string // of this member
 	Version      string // of this program
 	Commit       string
@@ -49,8 +54,8 @@ type Cluster interface {
 	DiskRoom() int64            // how many bytes may be written before the disk's reserve is met
 }
 
-// Settings are those of autopilot.
-type Settings interface {
+// Autopilot are the settings of autopilot.
+type Autopilot interface {
 	// Get returns the configuration and the revision that last changed it, 0 for never.
 	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
 	// Replace returns the configuration with what the family knows of it set anew, checked: set is given one in which that
@@ -60,9 +65,9 @@ type Settings interface {
 
 type service struct {
 	Config
-	members   membership.Members
-	snapshots chan struct{} // bounds how many are made at once
-	restores  chan struct{} // the same for restores
+	membership membership.Members
+	snapshots  chan struct{} // bounds how many are made at once
+	restores   chan struct{} // the same for restores
 }
 
 // New returns the family. It answers errors as plain text (reference nomad_raft, section 1).
@@ -71,10 +76,10 @@ func New(cfg Config) *handlers.Family {
 		cfg.RestoreLimit = store.MaxArchiveState
 	}
 	s := &service{
-		Config:    cfg,
-		members:   membership.Members{Store: cfg.Store, Cluster: cfg.Cluster},
-		snapshots: make(chan struct{}, 2),
-		restores:  make(chan struct{}, 1),
+		Config:     cfg,
+		membership: membership.Members{Replica: cfg.Replica, Members: cfg.Members, Cluster: cfg.Cluster},
+		snapshots:  make(chan struct{}, 2),
+		restores:   make(chan struct{}, 1),
 	}
 	return &handlers.Family{
 		Name:   "nomad",

@@ -74,17 +74,17 @@ func (s *service) raftConfiguration(q *handlers.Request) error {
 // raftServers lists the servers of the Raft configuration with what the members table knows of them.
 func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	ctx := q.Context()
-	members, err := s.Store.Members.List(ctx, q.Consistency())
-	if q.Stale && s.Store.Leading() { // the leader knows better than its mirror, and need ask nobody
-		members, err = s.Store.Members.List(ctx, store.AsLeader)
+	members, err := s.Members.List(ctx, q.Consistency())
+	if q.Stale && s.Replica.Leading() { // the leader knows better than its mirror, and need ask nobody
+		members, err = s.Members.List(ctx, store.AsLeader)
 	}
 	if err != nil {
 		return nil, err
 	}
-	leader, servers := s.Store.NodeID(), s.Store.Servers()
+	leader, servers := s.Replica.NodeID(), s.Replica.Servers()
 	if q.Stale { // as this member's own Raft server has it
-		leader = s.Store.LeaderID()
-		if servers, err = s.Store.RefreshServers(ctx); err != nil {
+		leader = s.Replica.LeaderID()
+		if servers, err = s.Replica.RefreshServers(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -111,9 +111,9 @@ func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 
 func (s *service) revision(_ context.Context, stale bool) uint64 {
 	if stale {
-		return s.Store.Mirror.Revision()
+		return s.Mirror.Revision()
 	}
-	return s.Store.Revision()
+	return s.Replica.Revision()
 }
 
 // pretty tells whether the query asks for indented JSON; only pretty=0 is off.

@@ -74,7 +74,7 @@ func checkUUID(s string) error {
 // removePeer removes the member through the same operation as the members family, with the quorum check and without
 // the drain that its page does not know.
 func (s *service) removePeer(q *handlers.Request) error {
-	if again, err := s.members.RemovedBefore(q); err != nil {
+	if again, err := s.membership.RemovedBefore(q); err != nil {
 		return err
 	} else if again {
 		q.W.WriteHeader(http.StatusOK)
@@ -85,8 +85,8 @@ func (s *service) removePeer(q *handlers.Request) error {
 		return err
 	}
 	var quorum *membership.QuorumError
-	switch err := s.members.Remove(q, m, membership.Removal{Quorum: true}); {
-	case errors.Is(err, membership.ErrLeader) && len(s.members.Voters()) == 1:
+	switch err := s.membership.Remove(q, m, membership.Removal{Quorum: true}); {
+	case errors.Is(err, membership.ErrLeader) && len(s.membership.Voters()) == 1:
 		return handlers.Fail(http.StatusInternalServerError, "need at least one voter in configuration: {[]}")
 	case errors.Is(err, membership.ErrLeader):
 		return handlers.Fail(http.StatusInternalServerError,
@@ -113,7 +113,7 @@ func (s *service) transferLeadership(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	members, err := s.Store.Members.List(q.Context(), store.Linearisable)
+	members, err := s.Members.List(q.Context(), store.Linearisable)
 	if err != nil {
 		return err
 	}
@@ -124,15 +124,15 @@ func (s *service) transferLeadership(q *handlers.Request) error {
 		To   raftID
 	}{To: raftID{to.RaftAddress, to.ID}}
 	for i := range members {
-		if members[i].NodeID == s.Store.NodeID() {
+		if members[i].NodeID == s.Replica.NodeID() {
 			out.From = raftID{members[i].RaftAddress, members[i].ID}
 		}
 	}
-	if to.NodeID == s.Store.NodeID() {
+	if to.NodeID == s.Replica.NodeID() {
 		out.Noop = true
 		return writeJSON(q, out)
 	}
-	if membership.Roles(s.Store.Servers())[to.NodeID] != store.RoleVoter {
+	if membership.Roles(s.Replica.Servers())[to.NodeID] != store.RoleVoter {
 		return handlers.Fail(http.StatusBadRequest, fmt.Sprintf("node %d is not a voter", to.NodeID))
 	}
 	if err := s.transferTo(q, to); err != nil {
@@ -147,21 +147,21 @@ func (s *service) transferTo(q *handlers.Request, to *store.Member) error {
 	failed := func(format string, args ...any) error {
 		return handlers.Fail(http.StatusInternalServerError, "failed to transfer leadership: "+fmt.Sprintf(format, args...))
 	}
-	if applied := s.Store.AppliedSchema(); to.MaxSchema < applied {
+	if applied := s.Replica.AppliedSchema(); to.MaxSchema < applied {
 		return failed("node %d runs %s, which knows the schema up to %d, and the database has %d: it would not lead",
 			to.NodeID, to.BinaryVersion, to.MaxSchema, applied)
 	}
 	if err := s.Cluster.CanLead(q.Context(), to.NodeID); err != nil {
 		return failed("%v", err)
 	}
-	since := s.Store.Revision()
+	since := s.Replica.Revision()
 	// The request is in the audit before leadership moves: afterwards this member can write no more.
-	if err := s.Store.Audit.NoteTransfer(q.Context(), q.Actor, to.NodeID); err != nil {
+	if err := s.Audit.NoteTransfer(q.Context(), q.Actor, to.NodeID); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), 2*time.Second)
 	defer cancel()
-	err := s.Store.Transfer(ctx, to.NodeID)
+	err := s.Replica.Transfer(ctx, to.NodeID)
 	var refusal *store.Refusal
 	switch {
 	case errors.As(err, &refusal):

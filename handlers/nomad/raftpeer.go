@@ -22,8 +22,8 @@ func (s *service) raftPeer(q *handlers.Request, status int) (*store.Member, erro
 	if _, ok := query["address"]; ok {
 		kind, wanted, by = "address", query.Get("address"), naming.ResolveAddress
 	}
-	m, err := s.members.Resolve(q, wanted, by)
-	if err == nil && membership.Roles(s.Store.Servers())[m.NodeID] == store.RoleNone {
+	m, err := s.membership.Resolve(q, wanted, by)
+	if err == nil && membership.Roles(s.Replica.Servers())[m.NodeID] == store.RoleNone {
 		err = naming.ErrNone
 	}
 	if errors.Is(err, naming.ErrNone) {
@@ -44,7 +44,7 @@ func (s *service) checkTransferHost(r *http.Request) error {
 	if documented == nil || err != nil || addr.Check(text) != nil {
 		return transferAddress(documented)
 	}
-	members, err := s.Store.Members.List(r.Context(), store.Stale)
+	members, err := s.Members.List(r.Context(), store.Stale)
 	if err != nil {
 		return transferAddress(documented)
 	}

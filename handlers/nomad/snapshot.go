@@ -24,7 +24,7 @@ func (s *service) saveSnapshot(q *handlers.Request) error {
 	var keys []store.ArchiveKey
 	if recipient := q.URL.Query().Get("recipient"); recipient != "" {
 		var err error
-		if keys, err = s.Store.Archives.Keys(recipient); err != nil {
+		if keys, err = s.Archives.Keys(recipient); err != nil {
 			return err
 		}
 	}
@@ -34,7 +34,7 @@ func (s *service) saveSnapshot(q *handlers.Request) error {
 	case <-q.Context().Done():
 		return handlers.Later("too many snapshots at once; try again")
 	}
-	f, err := s.Store.Archives.SnapshotFile(q.Context(), q.Consistency(), keys, s.Version)
+	f, err := s.Archives.SnapshotFile(q.Context(), q.Consistency(), keys, s.Version)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (s *service) restoreSnapshot(q *handlers.Request) error {
 		}
 		return err
 	}
-	if err := s.Store.Confirm(q.Context()); err != nil {
+	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
 	select { // each one needs room for two copies of the state
@@ -69,7 +69,7 @@ func (s *service) restoreSnapshot(q *handlers.Request) error {
 		return handlers.Later("another restore is under way; try again")
 	}
 	limits := store.ArchiveLimits{State: s.RestoreLimit, Room: s.Cluster.DiskRoom}
-	archive, err := s.Store.Archives.Read(q.Context(), http.MaxBytesReader(q.W, q.Request.Body, restoreLimit), limits)
+	archive, err := s.Archives.Read(q.Context(), http.MaxBytesReader(q.W, q.Request.Body, restoreLimit), limits)
 	if err != nil {
 		return refused(err)
 	}
@@ -78,7 +78,7 @@ func (s *service) restoreSnapshot(q *handlers.Request) error {
 			s.Logger.Warn("the files of a restore were not removed", "err", err)
 		}
 	}()
-	done, err := s.Store.Archives.Restore(q.Context(), q.Actor, archive)
+	done, err := s.Archives.Restore(q.Context(), q.Actor, archive)
 	if err != nil {
 		if errors.Is(err, store.ErrKeyMoved) {
 			return handlers.Later("the data-encryption key was rotated meanwhile; try again")

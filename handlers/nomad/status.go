@@ -16,11 +16,11 @@ func (s *service) regions(q *handlers.Request) error { return writeJSON(q, []str
 
 // statusLeader answers with the leader's address; with `stale` and no leader, with the empty string.
 func (s *service) statusLeader(q *handlers.Request) error {
-	members, err := s.Store.Members.List(q.Context(), q.Consistency())
+	members, err := s.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}
-	leader := s.Store.LeaderID()
+	leader := s.Replica.LeaderID()
 	for i := range members {
 		if members[i].NodeID == leader {
 			return writeJSON(q, members[i].RaftAddress)
@@ -64,13 +64,13 @@ func (s *service) agentHealth(q *handlers.Request) error {
 		return badHealth("server", "this member cannot store: "+fault)
 	}
 	if handlers.IsStale(q.Request) {
-		if s.Store.LeaderID() == 0 {
+		if s.Replica.LeaderID() == 0 {
 			return badHealth("server", "no leader")
 		}
 	} else {
 		ctx, cancel := context.WithTimeout(q.Context(), handlers.AnswerWithin-handlers.AnswerWithin/10)
 		defer cancel()
-		if _, err := s.Store.AwaitLeader(ctx); err != nil {
+		if _, err := s.Replica.AwaitLeader(ctx); err != nil {
 			return badHealth("server", noLeader)
 		}
 	}
@@ -120,7 +120,7 @@ func (s *service) agentMember(m *store.Member, datacenter string, alive bool) ag
 	if alive {
 		out.Status = "alive"
 	}
-	if m.NodeID == s.Store.NodeID() {
+	if m.NodeID == s.Replica.NodeID() {
 		out.Tags["revision"] = s.Commit
 	}
 	return out
@@ -129,13 +129,13 @@ func (s *service) agentMember(m *store.Member, datacenter string, alive bool) ag
 // raftMembers lists the members that are Raft servers as this member knows them, and asks each whether it lives. It
 // needs no leader; what the leader's probes have found is used where this member leads.
 func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMember, *agentMember, error) {
-	members, err := s.Store.Members.List(q.Context(), store.Stale)
+	members, err := s.Members.List(q.Context(), store.Stale)
 	if err != nil {
 		return nil, nil, err
 	}
 	var servers []*store.Member
 	for i := range members {
-		if m := &members[i]; m.Role != store.RoleNone || m.NodeID == s.Store.NodeID() {
+		if m := &members[i]; m.Role != store.RoleNone || m.NodeID == s.Replica.NodeID() {
 			servers = append(servers, m)
 		}
 	}
@@ -143,7 +143,7 @@ func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMe
 	self := 0
 	var wait sync.WaitGroup
 	for i, m := range servers {
-		if m.NodeID == s.Store.NodeID() {
+		if m.NodeID == s.Replica.NodeID() {
 			list[i], self = s.agentMember(m, datacenter, true), i
 			continue
 		}
@@ -161,7 +161,7 @@ func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMe
 }
 
 func (s *service) agentMembers(q *handlers.Request) error {
-	datacenter, err := s.Store.Settings.Datacenter(q.Context())
+	datacenter, err := s.Settings.Datacenter(q.Context())
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (s *service) agentMembers(q *handlers.Request) error {
 
 // agentSelf describes the member that is asked.
 func (s *service) agentSelf(q *handlers.Request) error {
-	datacenter, err := s.Store.Settings.Datacenter(q.Context())
+	datacenter, err := s.Settings.Datacenter(q.Context())
 	if err != nil {
 		return err
 	}
@@ -187,15 +187,15 @@ func (s *service) agentSelf(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	servers, err := s.Store.RefreshServers(q.Context())
+	servers, err := s.Replica.RefreshServers(q.Context())
 	if err != nil {
 		return err
 	}
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	raft := map[string]string{"last_log_index": number(s.Store.Mirror.Revision()),
+	raft := map[string]string{"last_log_index": number(s.Mirror.Revision()),
 		"num_peers":        strconv.Itoa(max(0, len(servers)-1)),
 		"protocol_version": "3", "state": "Follower"}
-	if s.Store.Leading() {
+	if s.Replica.Leading() {
 		raft["state"] = "Leader"
 	}
 	return writeJSON(q, struct {
@@ -209,7 +209,7 @@ func (s *service) agentSelf(q *handlers.Request) error {
 			"Version": map[string]string{"Version": s.Version, "Revision": s.Commit}},
 		self,
 		map[string]map[string]string{
-			"nomad": {"server": "true", "leader": strconv.FormatBool(s.Store.Leading()), "bootstrap": "false",
+			"nomad": {"server": "true", "leader": strconv.FormatBool(s.Replica.Leading()), "bootstrap": "false",
 				"known_regions": "1"},
 			"raft": raft,
 			"runtime": {"arch": runtime.GOARCH, "kernel.name": runtime.GOOS, "version": runtime.Version(),

@@ -3,6 +3,7 @@
 package zlayer
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -12,16 +13,27 @@ import (
 
 // Config is what the family needs.
 type Config struct {
-	Store     *store.Store
-	Cluster   Cluster
-	ClusterID string
-	Now       func() time.Time
+	Admissions Admissions
+	Keys       Keys
+	Cluster    Cluster
+	ClusterID  string
+	Now        func() time.Time
 }
 
 // Cluster is what the family asks of the loops of the cluster.
 type Cluster interface {
 	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
 	Wake()                      // tells the leader's loops that membership has changed
+}
+
+// Admissions lets machines in: store.Admissions.
+type Admissions interface {
+	Admit(ctx context.Context, actor store.Actor, in store.Applicant, others int) (store.Admission, error)
+}
+
+// Keys are those that verify join tokens.
+type Keys interface {
+	List(ctx context.Context, c store.Consistency, purpose string) ([]store.Key, error)
 }
 
 type service struct{ Config }

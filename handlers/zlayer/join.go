@@ -1,17 +1,14 @@
 package zlayer
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 
 	"muster/certs"
 	"muster/handlers"
-	"muster/handlers/internal/membership"
 	"muster/store"
 )
 
@@ -86,160 +83,77 @@ func (s *service) join(q *handlers.Request) error {
 		}
 		return err
 	}
-	in, err := s.joiner(j, token)
+	q.Actor.Name = "join token " + token.id
+	out, err := s.Admissions.Admit(ctx, q.Actor, s.applicant(j, token), joinPeers+2) // the joiner itself may be among them
+	if out.Member.NodeID != 0 {
+		s.Cluster.Wake()
+	}
 	if err != nil {
 		return err
 	}
-	q.Actor.Name = "join token " + token.id
-	for {
-		out, err := s.admit(q, j, in, token.notes)
-		if (errors.Is(err, store.ErrKeyMoved) || errors.Is(err, store.ErrAuthorityMoved)) && ctx.Err() == nil {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		handlers.WriteJSON(q.W, http.StatusOK, out)
-		return nil
+	handlers.WriteJSON(q.W, http.StatusOK, s.response(&out, token.notes))
+	return nil
+}
+
+// applicant is what a request and its token ask the store for.
+func (s *service) applicant(j *joinRequest, token verified) store.Applicant {
+	return store.Applicant{
+		Joiner: store.Joiner{
+			Alive:      s.Cluster.Alive,
+			TokenID:    token.id,
+			KeyRetired: token.retired,
+			Member:     j.member,
+			PublicKey:  j.pubkey,
+		},
+		HTTPCSR:      j.httpCSR,
+		TransportCSR: j.transportCSR,
 	}
 }
 
-// joiner is what a request and its token ask the store for.
-func (s *service) joiner(j *joinRequest, token verified) (in store.Joiner, err error) {
-	in = store.Joiner{
-		Alive:      s.Cluster.Alive,
-		TokenID:    token.id,
-		KeyRetired: token.retired,
-		Member:     j.member,
-		PublicKey:  j.pubkey,
+// response is the answer to a machine that was let in.
+func (s *service) response(a *store.Admission, notes []string) joinResponse {
+	m := &a.Member
+	out := joinResponse{
+		NodeID:        m.ID,
+		RaftNodeID:    m.NodeID,
+		OverlayIP:     m.OverlayIP,
+		SliceCIDR:     m.SliceCIDR,
+		Role:          "learner",
+		NodeJWT:       a.NodeJWT,
+		WrappedDEK:    a.WrappedDEK,
+		DEKGeneration: a.DEKGeneration,
+		JoinSecret:    a.JoinSecret,
+		Warnings:      append(a.Warnings, notes...),
+		ClusterID:     s.ClusterID,
+		Name:          m.Name,
 	}
-	for _, c := range []struct {
-		kind certs.Kind
-		csr  []byte
-	}{{certs.HTTP, j.httpCSR}, {certs.Transport, j.transportCSR}} {
-		if c.csr != nil {
-			in.Certificates = append(in.Certificates, store.NewCertificate(c.kind, s.Now()))
-		}
-	}
-	in.CertKey, err = certKeyOf(j.transportCSR)
-	return in, err
-}
-
-// admit makes the joiner a member and returns the answer. It fails with store.ErrKeyMoved or store.ErrAuthorityMoved
-// when what it has prepared was replaced meanwhile. All that is read is read before the write: an error behind it would
-// be taken for one before it.
-func (s *service) admit(q *handlers.Request, j *joinRequest, in store.Joiner, notes []string) (out joinResponse,
-	err error) {
-	ctx := q.Context()
-	known, err := s.knownToJoiners(ctx)
-	if err != nil {
-		return out, err
-	}
-	for i := range in.Certificates {
-		in.Certificates[i].Authority = known.trust.Of(in.Certificates[i].Kind).Generation
-	}
-	var sealed []byte
-	if j.pubkey != nil {
-		if in.Wrap, sealed, in.DEKGeneration, err = store.WrapFor(s.Store, j.member.Recipient,
-			[32]byte(j.pubkey)); err != nil {
-			return out, err
-		}
-	}
-	joined, err := s.Store.Members.Join(ctx, q.Actor, in)
-	if err != nil {
-		return out, err
-	}
-	s.Cluster.Wake()
-	out, err = s.admission(j, known, joined, notes)
-	out.WrappedDEK, out.DEKGeneration = sealed, in.DEKGeneration
-	return out, err
-}
-
-// certKeyOf is the SHA-256 of the public key in a certificate request, "" when there is none.
-func certKeyOf(csr []byte) (string, error) {
-	if csr == nil {
-		return "", nil
-	}
-	request, err := certs.ParseCSR(csr)
-	if err != nil {
-		return "", err
-	}
-	return certs.KeyHash(request.PublicKey)
-}
-
-// known is what every joiner is told, and what its answer is signed with.
-type known struct {
-	secret       string
-	jwt          *store.Key
-	trust        *store.Trust
-	raft, others []store.Member
-	peering      string // the name under which other clusters ask for this one
-}
-
-func (s *service) knownToJoiners(ctx context.Context) (k known, err error) {
-	secret, err := s.Store.Keys.Active(ctx, store.AsLeader, store.KeyJoinSecret)
-	if err != nil {
-		return k, err
-	}
-	k.secret = string(secret.Secret)
-	if k.jwt, err = s.Store.Keys.Active(ctx, store.AsLeader, store.KeyJWT); err != nil {
-		return k, err
-	}
-	if k.trust, err = s.Store.Authorities.Trust(ctx, store.AsLeader); err != nil {
-		return k, err
-	}
-	datacenter, err := s.Store.Settings.Datacenter(ctx)
-	if err != nil {
-		return k, err
-	}
-	k.peering = certs.PeeringName(datacenter, s.ClusterID)
-	if k.raft, err = s.Store.Members.Raft(ctx, store.AsLeader); err != nil {
-		return k, err
-	}
-	k.others, err = s.Store.Members.Others(ctx, store.AsLeader, joinPeers+2) // the joiner itself may be among them
-	return k, err
-}
-
-// admission is the answer to a joiner.
-func (s *service) admission(j *joinRequest, k known, joined store.Joined, notes []string) (out joinResponse,
-	err error) {
-	m := &joined.Member
-	out = joinResponse{
-		NodeID:     m.ID,
-		RaftNodeID: m.NodeID,
-		OverlayIP:  m.OverlayIP,
-		SliceCIDR:  m.SliceCIDR,
-		Role:       "learner",
-		JoinSecret: k.secret,
-		Warnings:   append(joined.Warnings, notes...),
-		ClusterID:  s.ClusterID,
-		Name:       m.Name,
-	}
-	if membership.Roles(s.Store.Servers())[m.NodeID] == store.RoleVoter {
+	if a.Voter {
 		out.Role = "voter"
 	}
-	if m.Recipient != "" {
-		if out.NodeJWT, err = k.jwt.NodeJWT(s.ClusterID, m, s.Now()); err != nil {
-			return out, err
-		}
-	}
 	more := false
-	if out.Peers, more = k.peersOf(m.NodeID); more {
+	if out.Peers, more = peersOf(a); more {
 		out.Warnings = append(out.Warnings, fmt.Sprintf(
 			"peers lists the Raft servers and %d other members; GET /api/v1/cluster/members has them all", joinPeers))
 	}
-	return out, s.certify(&out, j, k, joined)
+	for _, leaf := range a.Leaves {
+		if leaf.Kind == certs.HTTP {
+			out.HTTPCert, out.HTTPCA = leaf.Chain, leaf.Root
+		} else {
+			out.TransportCert, out.TransportCA = leaf.Chain, leaf.Root
+		}
+	}
+	return out
 }
 
 // peersOf lists the other members to a joiner; more is that there are others outside Raft.
-func (k *known) peersOf(joiner uint64) (list []joinPeer, more bool) {
+func peersOf(a *store.Admission) (list []joinPeer, more bool) {
 	list = []joinPeer{}
 	left := joinPeers
-	for _, members := range [][]store.Member{k.raft, k.others} {
+	for _, members := range [][]store.Member{a.Raft, a.Others} {
 		for i := range members {
 			p := &members[i]
 			switch {
-			case p.NodeID == joiner:
+			case p.NodeID == a.Member.NodeID:
 			case p.Role != store.RoleNone:
 				list = append(list, peerOf(p))
 			case left > 0:
@@ -251,26 +165,6 @@ func (k *known) peersOf(joiner uint64) (list []joinPeer, more bool) {
 		}
 	}
 	return list, more
-}
-
-// certify signs the leaves that the joiner has asked for.
-func (s *service) certify(out *joinResponse, j *joinRequest, k known, joined store.Joined) error {
-	for _, record := range joined.Certificates {
-		csr, hosts := j.httpCSR, slices.Clone(joined.Hosts)
-		if record.Kind == certs.Transport {
-			csr, hosts = j.transportCSR, append(hosts, k.peering)
-		}
-		chain, root, err := record.Issue(k.trust.Of(record.Kind), csr, s.ClusterID, joined.Member.Name, hosts)
-		if err != nil {
-			return err
-		}
-		if record.Kind == certs.HTTP {
-			out.HTTPCert, out.HTTPCA = chain, root
-		} else {
-			out.TransportCert, out.TransportCA = chain, root
-		}
-	}
-	return nil
 }
 
 func peerOf(m *store.Member) joinPeer {

@@ -70,15 +70,15 @@ func (j *joinRequest) machine(f *handlers.Fields) (raftPort, apiPort int64) {
 	if f.Has("api_port") {
 		apiPort = f.Integer("api_port", true, 1, 65535)
 	}
-	m.WGPublicKey = f.Text("wg_public_key", true, 0, 255)
+	m.WGPublicKey = f.Line("wg_public_key", true, 0, 255)
 	m.Mode = store.ModeFull
 	if f.Has("mode") {
 		m.Mode = f.Text("mode", true, 0, 32)
 	}
 	m.OS, m.Arch = f.Text("os", false, 0, 32), f.Text("arch", false, 0, 32)
 	m.Labels = f.Labels("labels")
-	m.Name = f.Text("name", false, 1, 64)
-	m.BinaryVersion = f.Text("binary_version", false, 0, 64)
+	m.Name = f.Line("name", false, 1, 64)
+	m.BinaryVersion = f.Line("binary_version", false, 0, 64)
 	m.MaxSchema = f.Integer("max_schema", false, 0, 1<<31)
 	m.RaftAddress, m.APIAddress = f.Text("raft_address", false, 1, 300), f.Text("api_address", false, 1, 300)
 	return raftPort, apiPort

@@ -38,7 +38,7 @@ func (s *service) verifyJoinToken(ctx context.Context, text string) (v verified,
 		return v, unauthorized("Invalid join token: it was made by another cluster (%s); this is cluster %s", c.ClusterID,
 			s.ClusterID)
 	}
-	keys, err := s.Store.Keys.List(ctx, store.AsLeader, store.KeyJoinHMAC)
+	keys, err := s.Keys.List(ctx, store.AsLeader, store.KeyJoinHMAC)
 	if err != nil {
 		return v, err
 	}
@@ -73,7 +73,7 @@ func (s *service) verifySigned(ctx context.Context, text string) (v verified, er
 	case err != nil:
 		return v, unauthorized("Invalid join token: malformed: %s", strings.TrimPrefix(err.Error(), "certs: "))
 	}
-	keys, err := s.Store.Keys.List(ctx, store.AsLeader, store.KeyJoinSigning)
+	keys, err := s.Keys.List(ctx, store.AsLeader, store.KeyJoinSigning)
 	if err != nil {
 		return v, err
 	}

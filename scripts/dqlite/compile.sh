@@ -3,7 +3,8 @@
 # and `make test-engine` call it with what they need.
 #
 #   compile.sh TREE OUT lib [CFLAGS…]    OUT/lib/libdqlite.a and OUT/include
-#   compile.sh TREE OUT tests [CFLAGS…]  OUT/unit-test: dqlite's unit tests of what the patches touch, with the system's SQLite
+#   compile.sh TREE OUT tests [CFLAGS…]  OUT/unit-test and OUT/raft-test: dqlite's tests of what the patches touch, its VFS with
+#                                        the system's SQLite, and its Raft on simulated disks and networks
 set -euo pipefail
 
 tree=$1 out=$2 what=$3
@@ -43,6 +44,13 @@ case $what in
     printf '%s\n' src/{vfs,format,tracing}.c src/lib/assert.c test/lib/{fault,fs,heap,munit,sqlite}.c \
       test/unit/{main,test_vfs,test_vfs_extra}.c | objects "$out/obj" -w
     "${CC:-cc}" "$@" -o "$out/unit-test" "$out"/obj/*.o -lsqlite3 -lpthread -lm -ldl
+    rm -rf "$out/obj"
+    {
+      list libraft_la
+      list raft_core_integration_test
+      printf '%s\n' src/lib/assert.c test/lib/munit.c test/raft/lib/{addrinfo,aio,cluster,dir,fault,fsm,heap,loop,tcp}.c
+    } | objects "$out/obj" -w -I. -Iinclude
+    "${CC:-cc}" "$@" -o "$out/raft-test" "$out"/obj/*.o -luv -llz4 -lpthread -lm -ldl
     rm -rf "$out/obj"
     ;;
   *) echo "compile.sh: lib or tests" >&2; exit 2 ;;

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -51,7 +52,16 @@ func Query(ctx context.Context, path, query string, limit int) (a Answer, err er
 		left = min(left, there-there/20) // the answer has to be written, too
 	}
 	err = bounded(ctx, conn, left, maxQueryMemory, func() error {
-		rows, err := conn.Query(query, nil)
+		statement, err := onlyStatement(conn, query)
+		if err != nil {
+			return err
+		}
+		if statement == nil {
+			a.Columns, a.Rows = []string{}, [][]any{}
+			return nil
+		}
+		defer statement.Close()
+		rows, err := statement.Query(nil)
 		if err != nil {
 			return err
 		}
@@ -62,6 +72,35 @@ func Query(ctx context.Context, path, query string, limit int) (a Answer, err er
 		return Answer{}, queryError(ctx, rules, err)
 	}
 	return a, nil
+}
+
+// onlyStatement compiles a query that is one statement, nil when there is none in it. SQLite compiles the first one of a
+// text and knows what is left; go-sqlite3 would run that, too, and keeps it to itself.
+func onlyStatement(conn *sqlite3.SQLiteConn, query string) (driver.Stmt, error) {
+	if strings.ContainsRune(query, 0) { // where the text would end for SQLite
+		return nil, engine.Refuse(engine.Invalid, "query must not have a NUL character")
+	}
+	var only driver.Stmt
+	for query != "" {
+		s, err := conn.Prepare(query)
+		if err != nil {
+			return nil, err
+		}
+		inside := reflect.ValueOf(s).Elem()
+		query = inside.FieldByName("t").String()
+		switch empty := inside.FieldByName("s").IsNil(); { // a comment is a statement without anything in it
+		case empty:
+			_ = s.Close()
+		case only != nil:
+			return nil, errors.Join(engine.Refuse(engine.Invalid, "query: it must be one statement"), s.Close(), only.Close())
+		default:
+			only = s
+		}
+	}
+	if only != nil && only.NumInput() > 0 {
+		return nil, errors.Join(engine.Refuse(engine.Invalid, "query must not have parameters"), only.Close())
+	}
+	return only, nil
 }
 
 // take reads rows until one of the limits is met.
@@ -121,8 +160,6 @@ func queryError(ctx context.Context, rules *authorizer, err error) error {
 		return engine.Refuse(engine.Invalid, "query: %v", ErrTime)
 	case errors.As(err, &e):
 		return engine.Refuse(engine.Invalid, "query: %s", strings.TrimSpace(e.Error()))
-	case strings.Contains(err.Error(), "not enough args"):
-		return engine.Refuse(engine.Invalid, "query must not have parameters")
 	default:
 		return err
 	}

@@ -26,9 +26,24 @@ type Cluster interface {
 	PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error)
 }
 
+// Replica is this member's part of the cluster: *store.Store.
+type Replica interface {
+	NodeID() uint64
+	Servers() []store.Server // of Raft's configuration, as the leader has it
+	Answered(ctx context.Context, actor store.Actor) (known bool, err error)
+}
+
+// Table is the members table: store.Members.
+type Table interface {
+	List(ctx context.Context, c store.Consistency) ([]store.Member, error)
+	Remove(ctx context.Context, actor store.Actor, nodeID uint64, rotation *store.DEKRotation,
+		check func(*store.Member) error) (tokensEnded int, err error)
+}
+
 // Members are the members of the cluster.
 type Members struct {
-	Store   *store.Store
+	Replica Replica
+	Members Table
 	Cluster Cluster
 }
 
@@ -57,7 +72,7 @@ type Resolver func([]naming.Member, string) (naming.Member, error)
 // Resolve finds the member that an operator means, as the leader has it, or this member where the query allows that. It
 // returns naming.ErrNone when nobody is called so, and a 409 with the candidates when several are.
 func (x *Members) Resolve(q *handlers.Request, text string, by Resolver) (*store.Member, error) {
-	members, err := x.Store.Members.List(q.Context(), q.Consistency())
+	members, err := x.Members.List(q.Context(), q.Consistency())
 	if err != nil {
 		return nil, err
 	}

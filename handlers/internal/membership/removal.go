@@ -56,7 +56,7 @@ func (r Removal) check(m *store.Member, leader uint64) error {
 // returns ErrLeader, a *NotDrainedError or a *QuorumError when what has to hold does not.
 func (x *Members) Remove(q *handlers.Request, m *store.Member, r Removal) error {
 	ctx := q.Context()
-	if err := r.check(m, x.Store.NodeID()); err != nil {
+	if err := r.check(m, x.Replica.NodeID()); err != nil {
 		return err
 	}
 	voters := x.Voters()
@@ -69,8 +69,8 @@ func (x *Members) Remove(q *handlers.Request, m *store.Member, r Removal) error 
 	if err != nil {
 		return err
 	}
-	ended, err := x.Store.Members.Remove(ctx, q.Actor, m.NodeID, rotation, func(m *store.Member) error {
-		if err := r.check(m, x.Store.NodeID()); err != nil {
+	ended, err := x.Members.Remove(ctx, q.Actor, m.NodeID, rotation, func(m *store.Member) error {
+		if err := r.check(m, x.Replica.NodeID()); err != nil {
 			return err
 		}
 		if r.Quorum && !slices.Equal(voters, x.Voters()) {
@@ -90,10 +90,10 @@ func (x *Members) Remove(q *handlers.Request, m *store.Member, r Removal) error 
 // RemovedBefore reports whether this very request has removed a member before; then it says so in the answer's header,
 // too.
 func (x *Members) RemovedBefore(q *handlers.Request) (again bool, err error) {
-	if again, err = x.Store.Answered(q.Context(), q.Actor); err != nil || !again {
+	if again, err = x.Replica.Answered(q.Context(), q.Actor); err != nil || !again {
 		return false, err
 	}
-	ended, err := x.Store.Members.Remove(q.Context(), q.Actor, 0, nil, nil)
+	ended, err := x.Members.Remove(q.Context(), q.Actor, 0, nil, nil)
 	if err == nil {
 		q.W.Header().Set(HeaderTokensEnded, strconv.Itoa(ended))
 	}
@@ -102,7 +102,7 @@ func (x *Members) RemovedBefore(q *handlers.Request) (again bool, err error) {
 
 // Voters lists who votes in Raft now, by node id.
 func (x *Members) Voters() (list []uint64) {
-	for _, v := range x.Store.Servers() {
+	for _, v := range x.Replica.Servers() {
 		if v.Role == store.RoleVoter {
 			list = append(list, v.NodeID)
 		}
@@ -116,5 +116,5 @@ func (x *Members) Voters() (list []uint64) {
 func (x *Members) awaitOutOfRaft(ctx context.Context, nodeID uint64) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	Poll(ctx, func() bool { return Roles(x.Store.Servers())[nodeID] == store.RoleNone })
+	Poll(ctx, func() bool { return Roles(x.Replica.Servers())[nodeID] == store.RoleNone })
 }

@@ -51,18 +51,35 @@ func NewConfig(st *store.Store, clusterID, name string) *Config {
 func Serve(c *Config) *handlers.Server {
 	st, id, now := c.Store, c.ClusterID, c.Now
 	tokens := &store.JoinTokenMint{Store: st, ClusterID: id, Leaf: func() []byte { return c.Leaf }, Now: now}
-	return handlers.New(c.Config,
+	families := []*handlers.Family{
 		native.New(native.Config{
-			Store:     st,
-			Cluster:   c.Cluster,
-			Settings:  settings{},
-			Tokens:    tokens,
-			ClusterID: id,
-			Chain:     func() [][]byte { return nil },
-			Now:       now,
+			Replica:      st,
+			APIKeys:      st.APIKeys,
+			APITokens:    st.APITokens,
+			Audit:        st.Audit,
+			Authorities:  st.Authorities,
+			Certificates: st.Certificates,
+			Enrollments:  st.Enrollments,
+			JoinTokens:   st.JoinTokens,
+			Keys:         st.Keys,
+			Leases:       st.Leases,
+			Members:      st.Members,
+			Peerings:     st.Peerings,
+			Secrets:      st.Secrets,
+			Workloads:    st.Workloads,
+			Settings:     st.Settings,
+			NodeTokens:   &store.NodeTokens{Store: st, ClusterID: id, Now: now},
+			Cluster:      c.Cluster,
+			Autopilot:    settings{},
+			Tokens:       tokens,
+			ClusterID:    id,
+			Chain:        func() [][]byte { return nil },
+			Now:          now,
 		}),
 		ella.New(ella.Config{
-			Store:     st,
+			Replica:   st,
+			Mirror:    st.Mirror,
+			Members:   st.Members,
 			Cluster:   c.Cluster,
 			Tokens:    tokens,
 			ClusterID: id,
@@ -71,9 +88,27 @@ func Serve(c *Config) *handlers.Server {
 			Commit:    c.Commit,
 			Now:       now,
 		}),
-		zlayer.New(zlayer.Config{Store: st, Cluster: c.Cluster, ClusterID: id, Now: now}),
+	}
+	return handlers.New(c.Config, append(append(families, foreign(c)...), ui.New())...)
+}
+
+// foreign are the documented APIs but ella's.
+func foreign(c *Config) []*handlers.Family {
+	st, id, now := c.Store, c.ClusterID, c.Now
+	return []*handlers.Family{
+		zlayer.New(zlayer.Config{
+			Admissions: &store.Admissions{Store: st, ClusterID: id, Now: now},
+			Keys:       st.Keys,
+			Cluster:    c.Cluster,
+			ClusterID:  id,
+			Now:        now,
+		}),
 		elastic.New(elastic.Config{
-			Store:     st,
+			Replica:   st,
+			APIKeys:   st.APIKeys,
+			Members:   st.Members,
+			Settings:  st.Settings,
+			Enroller:  &store.Enroller{Store: st, ClusterID: id, Now: now},
 			Cluster:   c.Cluster,
 			ClusterID: id,
 			Name:      c.Name,
@@ -81,11 +116,25 @@ func Serve(c *Config) *handlers.Server {
 			Commit:    c.Commit,
 			Now:       now,
 		}),
-		consul.New(consul.Config{Store: st, Peers: noClusters{}, ClusterID: id, Now: now}),
+		consul.New(consul.Config{
+			Replica:     st,
+			Authorities: st.Authorities,
+			Members:     st.Members,
+			Peerings:    st.Peerings,
+			Settings:    st.Settings,
+			Peers:       noClusters{},
+			ClusterID:   id,
+			Now:         now,
+		}),
 		nomad.New(nomad.Config{
-			Store:        st,
+			Replica:      st,
+			Mirror:       st.Mirror,
+			Archives:     st.Archives,
+			Audit:        st.Audit,
+			Members:      st.Members,
+			Settings:     st.Settings,
 			Cluster:      c.Cluster,
-			Settings:     settings{},
+			Autopilot:    settings{},
 			Name:         c.Name,
 			Version:      c.Version,
 			Commit:       c.Commit,
@@ -93,7 +142,7 @@ func Serve(c *Config) *handlers.Server {
 			Now:          now,
 			Logger:       c.Logger,
 		}),
-		ui.New())
+	}
 }
 
 // Cluster stands for the loops of a cluster of one, in which everything is fine. A test may set its fields.
@@ -116,6 +165,7 @@ func (c *Cluster) Reachable(context.Context, uint64) error { return nil }
 func (c *Cluster) CanLead(context.Context, uint64) error   { return nil }
 func (c *Cluster) Notices() []string                       { return nil }
 func (c *Cluster) StorageFault() string                    { return "" }
+func (c *Cluster) ZoneCost(uint64) string                  { return "" }
 func (c *Cluster) CannotStore(uint64) string               { return "" }
 func (c *Cluster) DiskLow(uint64) bool                     { return false }
 func (c *Cluster) Disk() api.Disk                          { return api.Disk{} }

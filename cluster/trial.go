@@ -1,0 +1,120 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"muster/cluster/datadir"
+	"muster/store"
+)
+
+// faultOf puts an error of a trial into words that name no path.
+func faultOf(err error) string {
+	var number syscall.Errno
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, errOtherBytes):
+		return faultBytes
+	case errors.Is(err, errGone):
+		return faultGone
+	case errors.Is(err, errOtherPlace):
+		return faultOther
+	case errors.Is(err, syscall.EROFS):
+		return faultReadOnly
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return faultFull
+	case errors.As(err, &number):
+		return "its disk refuses writes: " + number.Error()
+	}
+	return "its disk refuses writes"
+}
+
+var (
+	errOtherBytes = errors.New("the bytes read are not those written")
+	errGone       = errors.New("the Raft log is not there any more")
+	errOtherPlace = errors.New("another directory is in the place of the Raft log")
+)
+
+// ground is the directory of the Raft log as it was first seen. When it is deleted, unmounted or mounted over, the Raft server
+// goes on writing into files that nobody will find again, and every write succeeds.
+type ground struct {
+	seen, metadata bool
+	dev, ino       uint64
+}
+
+// check compares the directory with what it was. There may be none yet.
+func (g *ground) check(dir string) error {
+	raft := filepath.Join(dir, datadir.RaftDir)
+	var st unix.Stat_t
+	switch err := unix.Stat(raft, &st); {
+	case errors.Is(err, fs.ErrNotExist) && g.seen:
+		return errGone
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case g.seen && (g.dev != uint64(st.Dev) || g.ino != st.Ino):
+		return errOtherPlace
+	}
+	g.seen, g.dev, g.ino = true, uint64(st.Dev), st.Ino
+	for _, name := range []string{"metadata1", "metadata2"} { // term and vote; there is always one of them
+		if unix.Stat(filepath.Join(raft, name), &st) == nil {
+			g.metadata = true
+			return nil
+		}
+	}
+	if g.metadata {
+		return errGone
+	}
+	return nil
+}
+
+// tryDisk writes a small file beside the Raft log, waits until it is on the disk and reads it again. It blocks for as
+// long as the disk does.
+func tryDisk(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // there is no Raft log yet
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var block, read [trialSize]byte
+	for i := 0; i < trialSize; i += 8 {
+		binary.LittleEndian.PutUint64(block[i:], rand.Uint64())
+	}
+	if _, err := f.WriteAt(block[:], 0); err != nil {
+		return err
+	}
+	fd := int(f.Fd())
+	if err := unix.Fdatasync(fd); err != nil {
+		return err
+	}
+	_ = unix.Fadvise(fd, 0, trialSize, unix.FADV_DONTNEED) // what is read should come from the disk
+	if _, err := f.ReadAt(read[:], 0); err != nil {
+		return err
+	}
+	if !bytes.Equal(block[:], read[:]) {
+		return errOtherBytes
+	}
+	return nil
+}
+
+// lookAtInodes asks the file system what it can still take.
+func lookAtInodes(dir string) (look, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return look{}, err
+	}
+	return look{inodes: st.Files, freeInodes: st.Ffree, readOnly: st.Flags&unix.ST_RDONLY != 0}, nil
+}

@@ -1,0 +1,45 @@
+package ella
+
+import (
+	"context"
+	"time"
+
+	"muster/handlers/internal/membership"
+	"muster/store"
+)
+
+// What the family needs of the store, piece by piece: the methods of the same names say what they promise.
+
+// Replica is this member's part of the cluster: who leads, who votes, how far it is.
+type Replica interface {
+	membership.Replica
+
+	AwaitChange(ctx context.Context, after uint64, tables ...string) uint64
+	Confirm(ctx context.Context) error
+	LeaderID() uint64
+	Leading() bool
+	RefreshServers(ctx context.Context) ([]store.Server, error)
+	Replica(ctx context.Context, leader uint64) (r store.ReplicaState, err error)
+	Revision() uint64
+	Term() uint64
+}
+
+// Mirror is the database file of this member.
+type Mirror interface {
+	Revision() uint64 // of the state that it has
+}
+
+// Members is the members table.
+type Members interface {
+	membership.Table
+
+	BeginDrain(ctx context.Context, actor store.Actor, nodeID uint64, wait time.Duration) (*store.Member, error)
+	Get(ctx context.Context, c store.Consistency, nodeID uint64) (m *store.Member, err error)
+	Promote(ctx context.Context, actor store.Actor, nodeID uint64) error
+	Resume(ctx context.Context, actor store.Actor, nodeID uint64) (*store.Member, error)
+}
+
+// Tokens makes join tokens: store.JoinTokenMint.
+type Tokens interface {
+	Mint(ctx context.Context, actor store.Actor, t store.JoinToken) (*store.JoinToken, error)
+}

@@ -1,0 +1,56 @@
+package nomad
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+
+	"muster/handlers/internal/membership"
+	"muster/store"
+)
+
+// What the family needs of the store, piece by piece: the methods of the same names say what they promise.
+
+// Replica is this member's part of the cluster: who leads, who votes, how far it is.
+type Replica interface {
+	membership.Replica
+
+	AppliedSchema() int64
+	AwaitLeader(ctx context.Context) (uint64, error)
+	Cluster(ctx context.Context, c store.Consistency) (out store.Cluster, err error)
+	Confirm(ctx context.Context) error
+	LeaderID() uint64
+	Leading() bool
+	RefreshServers(ctx context.Context) ([]store.Server, error)
+	Revision() uint64
+	Transfer(ctx context.Context, id uint64) error
+}
+
+// Mirror is the database file of this member.
+type Mirror interface {
+	Revision() uint64 // of the state that it has
+}
+
+// Archives are the archives of the state.
+type Archives interface {
+	Keys(recipient string) ([]store.ArchiveKey, error)
+	Read(ctx context.Context, r io.Reader, limits store.ArchiveLimits) (*store.Archive, error)
+	Restore(ctx context.Context, actor store.Actor, a *store.Archive) (store.Restored, error)
+	SnapshotFile(ctx context.Context, c store.Consistency, keys []store.ArchiveKey, binary string) (*store.SnapshotFile, error)
+}
+
+// Audit is the audit.
+type Audit interface {
+	NoteTransfer(ctx context.Context, actor store.Actor, to uint64) error
+}
+
+// Members is the members table.
+type Members interface {
+	membership.Table
+}
+
+// Settings are the cluster's settings.
+type Settings interface {
+	Datacenter(ctx context.Context) (string, error)
+	Put(ctx context.Context, actor store.Actor, name string, value json.RawMessage, cas *uint64) (bool, error)
+}
