@@ -4,7 +4,7 @@ import "time"
 
 // CAKind is everything about the certificate authorities of one kind.
 type CAKind struct {
-	Kind            string         `json:"kind"`        // "http" or "transport"
+	Kind            string         `json:"kind"`        // "http", "transport" or "workload"
 	Generations     []CAGeneration `json:"generations"` // the oldest first
 	Rotation        *CARotation    `json:"rotation,omitempty"`
 	RotationAdvised string         `json:"rotationAdvised,omitempty"` // why the CA should be rotated

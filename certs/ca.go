@@ -22,7 +22,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Kind tells muster's two certificate authorities apart.
+// Kind tells muster's certificate authorities apart. The third, Workload, stands with what it signs.
 type Kind string
 
 const (
@@ -97,6 +97,13 @@ func NewSuccessor(kind Kind, clusterID string, generation uint64, now time.Time)
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId:          keyID,
 	}
+	if kind == Workload { // a signing certificate of a trust domain names it (X509-SVID section 3.2)
+		domain, err := TrustDomain(clusterID)
+		if err != nil {
+			return CA{}, err
+		}
+		tmpl.URIs = []*url.URL{domain.ID().URL()}
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		return CA{}, fmt.Errorf("certs: make the %s CA: %w", kind, err)
@@ -146,6 +153,9 @@ func (ca CA) Sign(pub crypto.PublicKey, l Leaf) ([]byte, error) {
 	}
 	if err := checkScope(l.Kind, l.ClusterID); err != nil {
 		return nil, err
+	}
+	if l.Kind == Workload {
+		return nil, errors.New("certs: the workload authority signs SVIDs, and no certificate of a member")
 	}
 	if l.NodeID == 0 || l.NodeID > MaxNodeID {
 		return nil, fmt.Errorf("certs: node id must be 1..%d, got %d", uint64(MaxNodeID), l.NodeID)
@@ -221,7 +231,7 @@ func NodeID(cert *x509.Certificate, clusterID string) (uint64, error) {
 }
 
 func checkScope(kind Kind, clusterID string) error {
-	if kind != HTTP && kind != Transport {
+	if kind != HTTP && kind != Transport && kind != Workload {
 		return fmt.Errorf("certs: unknown certificate kind %q", string(kind))
 	}
 	if !isUUID(clusterID) {

@@ -112,7 +112,7 @@ The cluster goes on by itself. The command waits until every member has new cert
 			case (certFile == "") != (keyFile == ""):
 				return usagef(cmd, "--cert and --key must be given together")
 			case certFile != "" && r.Kind == "all":
-				return usagef(cmd, "--cert is for one kind: give --kind http or --kind transport")
+				return usagef(cmd, "--cert is for one kind: give --kind http, transport or workload")
 			case rollback:
 				r.Action = "rollback"
 			case drop:
@@ -133,6 +133,9 @@ The cluster goes on by itself. The command waits until every member has new cert
 				data, err := os.ReadFile(f.name)
 				if err != nil {
 					return fmt.Errorf("cannot read the CA: %w", err)
+				}
+				if blank(string(data)) {
+					return fmt.Errorf("cannot read the CA: %s is empty", f.name)
 				}
 				*f.into = string(data)
 			}
@@ -173,7 +176,7 @@ The cluster goes on by itself. The command waits until every member has new cert
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&r.Kind, "kind", "all", "http, transport or all")
+	flags.StringVar(&r.Kind, "kind", "all", "http, transport, workload (identities of software) or all")
 	flags.BoolVar(&r.DryRun, "dry-run", false, "say what would be done and change nothing")
 	flags.DurationVar(&overlap, "overlap", 24*time.Hour,
 		"how long the old CA stays trusted once every member has new certificates, at most 2160h")
@@ -183,7 +186,7 @@ The cluster goes on by itself. The command waits until every member has new cert
 	flags.StringVar(&certFile, "cert", "", "file with your own CA certificate (PEM), followed by those that certify it")
 	flags.StringVar(&keyFile, "key", "", "file with its private key (PEM, not encrypted)")
 	flags.BoolVar(&noWait, "no-wait", false, "do not wait; the cluster goes on by itself")
-	complete(cmd, "kind", "all", "http", "transport")
+	complete(cmd, "kind", "all", "http", "transport", "workload")
 	return yesFlag(cmd, &yes)
 }
 

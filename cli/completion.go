@@ -53,6 +53,8 @@ var argumentNames = map[string]namer{
 	"secret put":          secretNames,
 	"secret delete":       secretNames,
 	"lease delete":        leaseNames,
+	"workload show":       workloadNames,
+	"workload delete":     workloadNames,
 	"join-token revoke":   joinTokenNames,
 	"api-token revoke":    apiTokenNames,
 	"enroll-token revoke": enrollTokenNames,
@@ -135,6 +137,11 @@ func secretNames(ctx context.Context, c *client.Client) ([]string, error) {
 		return s.Name,
 			"version " + console.Cell(s.Version)
 	})
+}
+
+func workloadNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.Workloads(ctx)
+	return described(list, err, func(w client.Workload) (string, string) { return w.ID, w.Path })
 }
 
 func leaseNames(ctx context.Context, c *client.Client) ([]string, error) {

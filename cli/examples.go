@@ -42,6 +42,7 @@ var examples = map[string][]string{
 	"lease delete": {"muster lease delete session-7"},
 
 	"autopilot":        {"muster autopilot"},
+	"autopilot zones":  {"muster autopilot zones"},
 	"autopilot config": {"muster autopilot config", "muster autopilot config maxVoters=3 cleanupDeadMembers=true"},
 	"raft peers":       {"muster raft peers --stale"},
 	"raft diff":        {"muster raft diff"},
@@ -73,6 +74,19 @@ var examples = map[string][]string{
 	"peering members":   {"muster peering members berlin"},
 	"peering delete":    {"muster peering delete berlin --yes"},
 
+	"workload create": {
+		"muster workload create /billing/api --user billing",
+		"muster workload create /db --unit postgresql.service --node node-2 --host db.example.org",
+	},
+	"workload list":   {"muster workload list"},
+	"workload show":   {"muster workload show /billing/api"},
+	"workload delete": {"muster workload delete /billing/api --yes"},
+	"workload fetch": {
+		"muster workload fetch --socket /run/muster/spiffe.sock",
+		"muster workload fetch --write /run/billing/tls --watch",
+	},
+	"workload jwt": {"TOKEN=$(muster workload jwt --audience https://billing.example.org)"},
+
 	"enroll-token create": {"TOKEN=$(muster enroll-token create)"},
 	"enroll-token list":   {"muster enroll-token list"},
 	"enroll-token revoke": {"muster enroll-token revoke 3f2a9c4e"},
@@ -90,6 +104,14 @@ var examples = map[string][]string{
 	"schema migrate": {"muster schema migrate --exclude 3"},
 	"backup save":    {"muster backup save cluster.tgz", "muster backup save cluster.tgz --stale"},
 	"backup inspect": {"muster backup inspect cluster.tgz"},
+	"backup list":    {"muster backup list", "muster backup list -o json | jq -r '.[0].state'"},
+	"backup status":  {"muster backup status"},
+	"backup run":     {"muster backup run"},
+	"backup get":     {"muster backup get 3f2a9c4e cluster.tgz.age"},
+	"backup verify": {
+		"muster backup verify 3f2a9c4e",
+		"muster backup verify cluster.tgz.age --identity operator.key",
+	},
 	"backup restore": {"muster backup restore cluster.tgz"},
 	"recover plan":   {"muster recover plan --data /var/lib/muster"},
 	"recover apply":  {"muster recover apply --data /var/lib/muster --dry-run"},

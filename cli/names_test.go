@@ -12,18 +12,19 @@ import (
 
 // byMember are the commands and flags that take a member, with what they send when it is member 2.
 var byMember = map[string]string{
-	"member show ID":           "GET /api/v1/cluster/members",
-	"member drain ID":          "POST /api/v1/cluster/members/2/drain",
-	"member resume ID":         "POST /api/v1/cluster/members/2/resume",
-	"member promote ID":        "POST /api/v1/cluster/members/2/promote",
-	"member remove ID":         "DELETE /api/v1/cluster/members/2",
-	"raft transfer ID":         "PUT /v1/operator/raft/transfer-leadership?id=" + uuidB,
-	"raft remove ID --yes":     "DELETE /v1/operator/raft/peer?id=" + uuidB,
-	"lease list --member ID":   "GET /api/v1/cluster/leases?nodeId=2",
-	"lease put x --member ID":  `PUT /api/v1/cluster/leases/x {"nodeId":2,`,
-	"cert list --node ID":      "GET /api/v1/cluster/certificates?current=true&nodeId=2",
-	"audit --node ID":          "GET /api/v1/audit?", // the server looks for the member, also without a leader
-	"schema migrate --exclude": `POST /api/v1/cluster/schema/migrate {"exclude":[2]}`,
+	"member show ID":                     "GET /api/v1/cluster/members",
+	"member drain ID":                    "POST /api/v1/cluster/members/2/drain",
+	"member resume ID":                   "POST /api/v1/cluster/members/2/resume",
+	"member promote ID":                  "POST /api/v1/cluster/members/2/promote",
+	"member remove ID":                   "DELETE /api/v1/cluster/members/2",
+	"raft transfer ID":                   "PUT /v1/operator/raft/transfer-leadership?id=" + uuidB,
+	"raft remove ID --yes":               "DELETE /v1/operator/raft/peer?id=" + uuidB,
+	"lease list --member ID":             "GET /api/v1/cluster/leases?nodeId=2",
+	"lease put x --member ID":            `PUT /api/v1/cluster/leases/x {"nodeId":2,`,
+	"cert list --node ID":                "GET /api/v1/cluster/certificates?current=true&nodeId=2",
+	"audit --node ID":                    "GET /api/v1/audit?", // the server looks for the member, also without a leader
+	"workload create /x --user u --node": `POST /api/v1/workloads {"path":"/x","nodeId":2,"user":"u"}`,
+	"schema migrate --exclude":           `POST /api/v1/cluster/schema/migrate {"exclude":[2]}`,
 }
 
 // TestEveryNameOfAMember: whatever takes a member takes each of its names, and nothing else does something.
@@ -34,6 +35,7 @@ func TestEveryNameOfAMember(t *testing.T) {
 		"GET /api/v1/cluster/leases":           {`{"result":[]}`},
 		"PUT /api/v1/cluster/leases/x":         {`{"result":{"id":"x","nodeId":2}}`},
 		"GET /api/v1/cluster/certificates":     {`{"result":[]}`},
+		"POST /api/v1/workloads":               {`{"result":{"id":"x","spiffeId":"spiffe://c/x"}}`},
 		"GET /api/v1/audit":                    {`{"result":{"entries":[]}}`},
 		"POST /api/v1/cluster/schema/migrate":  {`{"result":{"applied":2,"latest":2}}`},
 		"POST /api/v1/cluster/members/2/drain": {`{"result":{"message":"x","drainState":"drained"}}`},

@@ -186,7 +186,7 @@ func groups(env *environment) []commandGroup {
 			newAPITokenCommand(env), newKeyCommand(env), newSecretCommand(env), newCACommand(env), newCertCommand(env),
 		}},
 		{"Other clusters and other software", []*cobra.Command{
-			newPeeringCommand(env), newEnrollTokenCommand(env), newEnrollmentCommand(env),
+			newPeeringCommand(env), newWorkloadCommand(env), newEnrollTokenCommand(env), newEnrollmentCommand(env),
 		}},
 		{"Look after a cluster", []*cobra.Command{
 			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),

@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"muster/api"
+	"muster/cluster/backup"
 	"muster/cluster/datadir"
 	"muster/cluster/peering"
 	"muster/cluster/transport"
+	"muster/cluster/workload"
 	"muster/dialpolicy"
 	"muster/netlimit"
 	"muster/store"
@@ -55,6 +57,8 @@ type Config struct {
 	DiskReserve datadir.Reserve // room that the member keeps on its disk
 
 	Connections *netlimit.Limiter // of the listeners for clients; nil: nobody counts
+
+	Workloads *workload.Listener // where software gets its identity; nil: nowhere on this member
 }
 
 // member is what all parts of a member work with.
@@ -80,6 +84,9 @@ type Cluster struct {
 	events     *events
 	historian  *historian
 	peers      *peering.Streams
+	backups    *backup.Maker
+	signer     *workload.Signer
+	workloads  *workload.API // nil: there is no socket
 
 	told sync.Map // removed members that the others have been told of
 	stop context.CancelFunc
@@ -105,6 +112,7 @@ func Start(cfg Config) *Cluster {
 	}
 	c.renewal = &renewal{member: m, issuer: c.issuer, announcer: c.announcer, due: make(chan struct{}, 1)}
 	c.owner = &owner{member: m, archives: make(chan struct{}, 1)}
+	c.signer = &workload.Signer{Store: cfg.Store, ClusterID: cfg.Transport.ClusterID()}
 	c.historian = &historian{m, c.view, newHistory(time.Now())}
 	c.events = &events{member: m, closing: make(chan struct{})}
 	c.peers = peering.New(peering.Config{
@@ -115,8 +123,10 @@ func Start(cfg Config) *Cluster {
 		Loopback:  dialpolicy.OnLoopback(cfg.Self.RaftAddress),
 		Logger:    cfg.Logger,
 	})
+	c.backups = backup.NewMaker(c.backupConfig())
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
+	c.serveWorkloads(ctx)
 	for _, loop := range []func(context.Context){
 		c.peers.Run,
 		c.events.follow,
@@ -133,13 +143,39 @@ func Start(cfg Config) *Cluster {
 	return c
 }
 
+// serveWorkloads gives software on this machine its identities, where a socket was asked for.
+func (c *Cluster) serveWorkloads(ctx context.Context) {
+	if c.Workloads == nil {
+		return
+	}
+	remote := &workload.Member{Store: c.Store, Transport: c.Transport, Signer: c.signer}
+	w, err := workload.New(workload.Config{
+		Listener:  c.Workloads,
+		ClusterID: c.Transport.ClusterID(),
+		NodeID:    c.Store.NodeID(),
+		Registry:  remote,
+		Leader:    remote,
+		Logger:    c.log,
+	})
+	if err != nil { // a cluster id that is none
+		c.log.Error("the SPIFFE Workload API cannot be served", "err", err)
+		return
+	}
+	c.workloads, c.renewal.workloads = w, w
+	c.done.Go(func() { w.Run(ctx) })
+}
+
 // Peerings are this member's streams to other clusters.
 func (c *Cluster) Peerings() *peering.Streams { return c.peers }
+
+// Backups are the files that this member writes and reads for the leader.
+func (c *Cluster) Backups() *backup.Maker { return c.backups }
 
 // Close ends the loops and waits for them.
 func (c *Cluster) Close() {
 	c.stop()
 	close(c.events.closing)
+	c.backups.Close()
 	c.done.Wait()
 	c.Book.Save()
 }
@@ -193,6 +229,7 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("POST "+transport.PathCertificates, c.issuer.serveCertificates)
 	mux.HandleFunc("GET "+transport.PathTrust, c.issuer.serveTrust)
 	mux.HandleFunc("POST "+pathNodeToken, c.issuer.serveNodeToken)
+	c.signer.Handle(mux, c.log)
 	mux.HandleFunc("GET "+pathMember, c.gate.serveMember)
 	mux.HandleFunc("POST "+pathRemoved, c.gate.serveRemoved)
 	mux.HandleFunc("POST "+transport.PathNudge, func(http.ResponseWriter, *http.Request) { c.Store.Look() })
@@ -201,9 +238,11 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("GET "+datadir.PathOwnerBackup, c.owner.serveOwnerBackup)
 	mux.HandleFunc("GET "+pathBackup, c.owner.serveBackup)
 	mux.HandleFunc("POST "+pathTransferred, c.serveTransferred)
+	mux.HandleFunc("POST "+transport.PathPrepare, c.servePrepare)
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.events.serve)
 	mux.HandleFunc("GET "+pathFigures, c.historian.serve)
+	c.backups.Register(mux)
 	return mux
 }
 

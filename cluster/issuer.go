@@ -192,8 +192,12 @@ func (is *issuer) trust(ctx context.Context, _ uint64) (a trustAnswer, err error
 	if err != nil {
 		return a, err
 	}
-	return trustAnswer{t.Revision, trustOfOne{t.HTTP.Chain, t.HTTP.Bundle},
-		trustOfOne{t.Transport.Chain, t.Transport.Bundle}}, nil
+	a = trustAnswer{t.Revision, trustOfOne{t.HTTP.Chain, t.HTTP.Bundle},
+		trustOfOne{t.Transport.Chain, t.Transport.Bundle}, 0}
+	if t.Workload.Generation > 0 {
+		a.Workload = t.Revision
+	}
+	return a, nil
 }
 
 func (is *issuer) serveTrust(w http.ResponseWriter, r *http.Request) {
@@ -230,6 +234,7 @@ func (is *issuer) serveNodeToken(w http.ResponseWriter, r *http.Request) {
 // serveLeader answers another member with what the leader makes for it.
 func serveLeader[T any](m *member, w http.ResponseWriter, r *http.Request,
 	make func(context.Context, uint64) (T, error)) {
+	m.Store.AwaitOwn(r.Context())
 	out, err := make(r.Context(), transport.MemberID(r.Context()))
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
@@ -247,6 +252,8 @@ type trustAnswer struct {
 	Revision  uint64     `json:"revision"`
 	HTTP      trustOfOne `json:"http"`
 	Transport trustOfOne `json:"transport"`
+	// Workload is the revision up to which a member has to know the workload authorities; 0 while there is none.
+	Workload uint64 `json:"workload,omitempty"`
 }
 
 type trustOfOne struct {

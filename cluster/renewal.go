@@ -16,6 +16,7 @@ import (
 	"muster/certs"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
+	"muster/cluster/workload"
 	"muster/store"
 )
 
@@ -34,6 +35,7 @@ type renewal struct {
 	*member
 	issuer    *issuer
 	announcer *announcer
+	workloads *workload.API          // nil: this member gives no software an identity
 	due       chan struct{}          // wakes it before its time
 	expected  atomic.Uint64          // revision of store.Trust that a leader has told of
 	trusted   atomic.Uint64          // and the one that is in effect here
@@ -245,6 +247,11 @@ func (r *renewal) syncTrust(ctx context.Context) error {
 		err = r.reload()
 	} else if err = r.renewNow(ctx); err == nil {
 		r.log.Info("certificates renewed", "why", "another authority issues")
+	}
+	if err == nil && r.workloads != nil && a.Workload > 0 {
+		settle, cancel := context.WithTimeout(ctx, syncTimeout)
+		defer cancel()
+		err = r.workloads.Settle(settle, a.Workload)
 	}
 	if err == nil {
 		r.trusted.Store(a.Revision)

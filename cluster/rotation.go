@@ -39,7 +39,14 @@ func (t *term) succeed(ctx context.Context, rotations []store.CARotation) error 
 		return err
 	}
 	now := t.Store.Now()
-	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+	kinds := []certs.Kind{certs.HTTP, certs.Transport, certs.Workload}
+	if trust.Workload.Generation == 0 { // a cluster that is new, or has a new schema
+		if err := t.Store.Authorities.BeginWorkload(ctx, t.actor()); err != nil {
+			return err
+		}
+		kinds = kinds[:2]
+	}
+	for _, kind := range kinds {
 		i := slices.IndexFunc(rotations, func(r store.CARotation) bool { return r.Kind == kind })
 		by := trust.Of(kind)
 		switch {

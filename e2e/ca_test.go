@@ -43,7 +43,7 @@ func testCARefusals(t *testing.T, c *cluster) {
 	}{
 		{`[]`, 400, `the body must be a JSON object`},
 		{`{"kind":7}`, 400, `kind must be a string`},
-		{`{"kind":"both"}`, 400, `kind must be http, transport or all`},
+		{`{"kind":"both"}`, 400, `kind must be http, transport, workload or all`},
 		{`{"action":"stop"}`, 400, `action must be start, continue, drop or rollback`},
 		{`{"dryRun":"yes"}`, 400, `dryRun must be true or false`},
 		{`{"dry_run":true}`, 400, `"dry_run" is not a field of this request`},
@@ -54,7 +54,8 @@ func testCARefusals(t *testing.T, c *cluster) {
 		{`{"action":"drop","overlap":"1h"}`, 400, `overlap does not go with the action drop, which ends the overlap`},
 		{`{"force":true}`, 400, `force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members`},
 		{own("http", pem(cert), ""), 400, `certPEM and keyPEM must be given together`},
-		{own("all", pem(cert), pem(key)), 400, `kind must be http or transport with certPEM: one CA is for one kind`},
+		{`{"kind":"http","certPEM":"","keyPEM":""}`, 400, `certPEM and keyPEM must not be empty`},
+		{own("all", pem(cert), pem(key)), 400, `kind must be http, transport or workload with certPEM: one CA is for one kind`},
 		{own("http", "x", pem(key)), 400, `the CA certificate must be PEM text with one or more certificates, the CA's own first`},
 		{own("http", pem(cert), "x"), 400, `the CA key must be one private key in PEM, not encrypted`},
 		{own("http", pem(cert), pem(other)), 400, `the CA key does not belong to the CA certificate`},

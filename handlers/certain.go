@@ -114,6 +114,7 @@ func (s *Server) confirmed(o origin, q *Request, err error) error {
 // workForwarded answers another member, which tries again while it may when this one does not lead.
 func (s *Server) workForwarded(rt *Route, o origin, q *Request) {
 	var err error
+	s.Store.AwaitOwn(q.Context()) // the member that passes it on may have heard of an election first
 	vouching := q.Header.Get(headerVouch) != ""
 	if vouching {
 		err = s.confirmed(o, q, s.admit(rt, o, q))

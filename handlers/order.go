@@ -357,7 +357,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 	}
 	giveUp := time.Now().Add(AnswerWithin)
 	for {
-		begin := time.Now()
+		begin, turned := time.Now(), s.Store.Leadership()
 		again, err := s.attempt(rt, o, q, giveUp)
 		if err == nil {
 			return
@@ -369,7 +369,9 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 			s.answer(rt, q, err)
 			return
 		}
+		s.Store.Look()
 		select {
+		case <-turned:
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 		}

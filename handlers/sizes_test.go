@@ -58,6 +58,9 @@ func tooLongRequests(s *sole.Member) map[string][]tooLongRequest {
 		return tooLongRequest{"POST", "/v1/peering/establish",
 			object("PeerName", "x", "PeeringToken", base64.StdEncoding.EncodeToString(handlers.MustJSON(m))), nil, "peering token"}
 	}
+	workload := func(field string, value any) tooLongRequest {
+		return tooLongRequest{"POST", "/api/v1/workloads", object("path", "/x", "user", "x", field, value), nil, field}
+	}
 	text := func(table, column string) string { return strings.Repeat("x", store.MaxSize(table, column)+1) }
 	many := map[string]string{}
 	for i := range 65 {
@@ -105,6 +108,11 @@ func tooLongRequests(s *sole.Member) map[string][]tooLongRequest {
 		"peerings.ca_pems":           {peering("CA", strings.Split(strings.TrimSuffix(strings.Repeat(string(certs.EncodeCert(authority(s)))+"!", 300), "!"), "!"))},
 		"peerings.remote_datacenter": {peering("Remote", map[string]string{"Datacenter": text("peerings", "remote_datacenter")})},
 		"peerings.meta":              {{"POST", "/v1/peering/token", object("PeerName", "x", "Meta", many), nil, "meta"}},
+		"workloads.path":             {workload("path", "/"+text("workloads", "path"))},
+		"workloads.unix_user":        {workload("user", text("workloads", "unix_user"))},
+		"workloads.unix_group":       {workload("group", text("workloads", "unix_group"))},
+		"workloads.systemd_unit":     {workload("unit", text("workloads", "systemd_unit"))},
+		"workloads.hosts":            {workload("hosts", slices.Repeat([]string{"x"}, 17)), workload("hosts", []string{text("workloads", "hosts")})},
 		"idempotency.key": {{"POST", "/api/v1/cluster/join-tokens", `{}`, []string{"Idempotency-Key", text("idempotency", "key")}, "Idempotency-Key"},
 			{"GET", "/_security/enroll/node", "", []string{"Idempotency-Key", text("idempotency", "key")}, "Idempotency-Key"}},
 	}
@@ -122,9 +130,9 @@ func authority(s *sole.Member) []byte {
 
 // notByRequest are columns that no request of the API fills with a text of the caller's choice: the cluster listener, other
 // clusters, names of credentials and addresses do, which are bounded where they come from. The writer bounds them all.
-var notByRequest = []string{"members.hooks_outcome", "members.hosts", "removed_members.name", "join_tokens.created_by", "join_token_uses.remote", "api_tokens.created_by",
-	"api_keys.owner_name", "enrollments.enrolled_by", "enrollments.remote", "ca_rotations.started_by", "peerings.status_reason", "peering_secrets.sealed",
-	"peer_members.", "peering_tombstones.", "idempotency.sealed", "audit."}
+var notByRequest = []string{"members.hooks_outcome", "members.hosts", "members.zone", "removed_members.name", "join_tokens.created_by", "join_token_uses.remote", "api_tokens.created_by",
+	"api_keys.owner_name", "backups.", "enrollments.enrolled_by", "enrollments.remote", "ca_rotations.started_by", "peerings.status_reason", "peering_secrets.sealed",
+	"peer_members.", "peer_bundles.", "workloads.created_by", "peering_tombstones.", "idempotency.sealed", "audit."}
 
 // TestTooLongForTheTable walks the table of sizes: what is longer is refused by every route with a sentence that names the
 // field and the rule, in the family's envelope, and changes nothing.
@@ -182,6 +190,7 @@ func TestRowsAreBounded(t *testing.T) {
 		{store.SettingLimitEnrollments, "GET", "/_security/enroll/kibana?human=false&format=%d", "", s.EnrollKey(`{"scope":"kibana","maxUses":100}`)},
 		{store.SettingLimitLeases, "PUT", "/api/v1/cluster/leases/l%d", `{"nodeId":1,"ttlSeconds":100}`, admin},
 		{store.SettingLimitSecrets, "PUT", "/api/v1/cluster/secrets/s%d", `{"value":"x"}`, admin},
+		{store.SettingLimitWorkloads, "POST", "/api/v1/workloads", `{"path":"/w%d","user":"x"}`, admin},
 		{store.SettingLimitPeerings, "POST", "/v1/peering/token", `{"PeerName":"p%d"}`, admin},
 		{store.SettingLimitAnswers, "POST", "/api/v1/cluster/join-tokens", `{"labels":{"n":"%d"}}`, admin},
 	} {

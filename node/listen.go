@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+
+	"muster/cluster/workload"
 )
 
 // listeners are all that a member listens on. They are opened before anything is written, so that an address which
@@ -12,6 +14,7 @@ import (
 type listeners struct {
 	api, raft net.Listener
 	plain     net.Listener // nil: there is none
+	spiffe    *workload.Listener
 }
 
 // openListeners opens them and completes what others dial.
@@ -27,6 +30,11 @@ func openListeners(c *Config) (l listeners, err error) {
 			return listeners{}, errors.Join(err, l.close())
 		}
 	}
+	if c.SpiffeSocket != "" {
+		if l.spiffe, err = workload.Listen(c.SpiffeSocket); err != nil {
+			return listeners{}, errors.Join(err, l.close())
+		}
+	}
 	if c.APIAddress == "" {
 		c.APIAddress = l.api.Addr().String()
 	}
@@ -39,7 +47,11 @@ func openListeners(c *Config) (l listeners, err error) {
 // close closes what is open still: whoever serves a listener closes it, too.
 func (l listeners) close() error {
 	var failed error
-	for _, one := range []net.Listener{l.api, l.raft, l.plain} {
+	open := []net.Listener{l.api, l.raft, l.plain}
+	if l.spiffe != nil {
+		open = append(open, l.spiffe)
+	}
+	for _, one := range open {
 		if one == nil {
 			continue
 		}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -73,19 +72,23 @@ func (v *View) inUse(kind certs.Kind) ([]Authority, error) {
 	return list, err
 }
 
-// open opens the authority's key.
-func (a *Authority) open(ring *keyring) (certs.CA, error) {
+// open opens the authority's key, and that of JWT-SVIDs which a workload authority has besides.
+func (a *Authority) open(ring *keyring) (ca certs.CA, signs certs.JWTAuthority, err error) {
 	list, err := certs.ParseCerts([]byte(a.CertPEM))
 	if err != nil {
-		return certs.CA{}, err
+		return ca, signs, err
 	}
 	plain, err := ring.open(AuthoritySecret(a.Kind, a.Generation), a.dek, a.sealed)
 	if err != nil {
-		return certs.CA{}, err
+		return ca, signs, err
 	}
 	defer clear(plain)
+	if a.Kind == certs.Workload {
+		key, signs, err := certs.ParseWorkloadKeys(plain)
+		return certs.CA{Cert: list[0], Key: key}, signs, err
+	}
 	key, err := certs.ParseKey(plain)
-	return certs.CA{Cert: list[0], Key: key}, err
+	return certs.CA{Cert: list[0], Key: key}, certs.JWTAuthority{}, err
 }
 
 // Issuer is what signs the leaves of one kind now, and what goes with them.
@@ -100,28 +103,46 @@ type Issuer struct {
 	Chain []byte
 	// Bundle is PEM of what is trusted, the CA itself first.
 	Bundle []byte
+	// JWT signs JWT-SVIDs; of the workload authority alone.
+	JWT certs.JWTAuthority
 }
 
 // Trust is what members are to present and to accept, as of a revision. Callers must not modify it.
 type Trust struct {
 	Revision        uint64 // that last changed it
 	HTTP, Transport Issuer
+	Workload        Issuer // of generation 0 while the cluster has none yet
 }
 
 // Of returns the part of one kind.
 func (t *Trust) Of(kind certs.Kind) *Issuer {
-	if kind == certs.Transport {
+	switch kind {
+	case certs.Transport:
 		return &t.Transport
+	case certs.Workload:
+		return &t.Workload
 	}
 	return &t.HTTP
+}
+
+// kindsInUse lists the kinds that this cluster has an authority of: a cluster with an older schema has no workload
+// authority.
+func (v *View) kindsInUse() ([]certs.Kind, error) {
+	return collect(v, func(rows *sql.Rows) (kind certs.Kind, err error) {
+		return kind, rows.Scan((*string)(&kind))
+	}, "SELECT DISTINCT kind FROM authorities ORDER BY kind")
 }
 
 // Trust reads who issues certificates and who is trusted, with the keys.
 func (as Authorities) Trust(ctx context.Context, c Consistency) (*Trust, error) {
 	return recall(ctx, as.s, c, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
 		rev, err := v.trustRevision()
+		if err != nil {
+			return nil, err
+		}
 		t := &Trust{Revision: rev}
-		for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+		kinds, err := v.kindsInUse()
+		for _, kind := range kinds {
 			if err == nil {
 				*t.Of(kind), err = v.issuer(&as.s.keys, kind)
 			}
@@ -142,12 +163,11 @@ func (v *View) issuer(ring *keyring, kind certs.Kind) (i Issuer, err error) {
 	}
 	a := &list[0]
 	i.Generation, i.Operators = a.Generation, a.Origin == OriginOperator
-	if i.CA, err = a.open(ring); err != nil {
+	if i.CA, i.JWT, err = a.open(ring); err != nil {
 		return i, err
 	}
-	i.Bundle = ownPEM(a)
+	i.Bundle = bundleOf(list)
 	for j := range list[1:] {
-		i.Bundle = append(i.Bundle, ownPEM(&list[1+j])...)
 		i.Chain = append(append(i.Chain, a.crossPEM...), ownPEM(&list[1+j])...)
 	}
 	i.Chain = append(i.Chain, a.CertPEM...)
@@ -209,14 +229,17 @@ type RemovedHolder struct {
 	RemovedAt time.Time
 }
 
-// List lists the authorities of both kinds with what is going on.
+// List lists the authorities of all kinds with what is going on.
 func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
 	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"},
 		func(v *View) ([]AuthorityKind, error) {
 			var out []AuthorityKind
-			for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
+			kinds, err := v.kindsInUse()
+			if err != nil {
+				return nil, err
+			}
+			for _, kind := range kinds {
 				k := AuthorityKind{Kind: kind}
-				var err error
 				if k.Generations, err = collect(v, scanAuthority, selectAuthorities+" WHERE kind = ? ORDER BY generation",
 					string(kind)); err != nil {
 					return nil, err
@@ -241,154 +264,4 @@ func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind,
 			}
 			return out, nil
 		})
-}
-
-// startCA makes the new authority, or takes the operator's, and has the old and the new one certify each other.
-func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, ...any), out *CAChange) error {
-	list, err := tx.inUse(kind)
-	if err != nil {
-		return err
-	}
-	old, err := list[0].open(&as.s.keys)
-	if err != nil {
-		return err
-	}
-	c, _, err := tx.Cluster()
-	if err != nil {
-		return err
-	}
-	a := Authority{Kind: kind, Origin: OriginMuster}
-	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(kind)},
-		&a.Generation); err != nil {
-		return err
-	}
-	var next certs.CA
-	if q.CertPEM == nil {
-		if next, err = certs.NewSuccessor(kind, c.ID, a.Generation, tx.Now); err != nil {
-			return err
-		}
-		a.CertPEM = string(certs.EncodeCert(next.Cert.Raw))
-	} else if next, err = as.operatorsCA(tx, q, &list[0], &a, c.ID); err != nil {
-		return err
-	}
-	crossNew, crossOld, warning := cross(old, next, tx.Now)
-	if warning != "" {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", kind, warning))
-	}
-	if left := next.Cert.NotAfter.Sub(tx.Now); left < 3*expiryWarning {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it",
-			kind, int(left.Hours()/24)))
-	}
-	overlap := DefaultCAOverlap
-	if q.Overlap != nil {
-		overlap = *q.Overlap
-	}
-	a.crossPEM = crossNew
-	if err := as.insertSuccessor(tx, &a, next); err != nil {
-		return err
-	}
-	if err := tx.execAll([]statement{
-		{query: "UPDATE authorities SET cross_pem = ?, modified_rev = ? WHERE kind = ? AND state = 'active'",
-			args: []any{crossOld, tx.Rev, string(kind)}},
-		{query: `INSERT INTO ca_rotations (kind, phase, old_generation, new_generation, overlap_seconds, started_at,
-			started_by, phase_at, modified_rev)
-			VALUES (?, 'trust', ?, ?, ?, ?, ?, ?, ?)`,
-			args: []any{string(kind), list[0].Generation, a.Generation, int64(overlap / time.Second), tx.Now, tx.actor.String(),
-				tx.Now, tx.Rev}},
-	}); err != nil {
-		return err
-	}
-	holders, err := tx.trustHolders()
-	if err != nil {
-		return err
-	}
-	if kind == certs.HTTP {
-		if err := tx.warnOfPins(overlap, out); err != nil {
-			return err
-		}
-	}
-	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject,
-		rfc3339(next.Cert.NotAfter), len(holders))
-	step("then it issues, and every member gets new certificates")
-	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
-	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
-}
-
-// insertSuccessor stores an authority that is to be trusted, with its key.
-func (as Authorities) insertSuccessor(tx *Tx, a *Authority, ca certs.CA) error {
-	key, err := certs.EncodeKey(ca.Key)
-	if err != nil {
-		return err
-	}
-	defer clear(key)
-	sealed, dek, err := as.s.keys.seal(AuthoritySecret(a.Kind, a.Generation), key)
-	if err != nil {
-		return err
-	}
-	return tx.exec(`INSERT INTO authorities (kind, generation, state, origin, cert_pem, cross_pem, fingerprint,
-		sealed_key, dek_generation, created_at, expires_at,
-			created_rev, modified_rev) VALUES (?, ?, 'prepared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		string(a.Kind), a.Generation, a.Origin, a.CertPEM, a.crossPEM, certs.Fingerprint(ca.Cert.Raw), sealed, dek, tx.Now,
-		ca.Cert.NotAfter, tx.Rev, tx.Rev)
-}
-
-// operatorsCA checks what an operator brings.
-func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, clusterID string) (certs.CA, error) {
-	members, err := tx.Members()
-	if err != nil {
-		return certs.CA{}, err
-	}
-	trial := certs.Leaf{Kind: a.Kind, ClusterID: clusterID, NodeID: 1, Name: "trial"}
-	seen := map[string]bool{}
-	for i := range members {
-		g, err := tx.grantsOf(&members[i])
-		if err != nil {
-			return certs.CA{}, err
-		}
-		hosts, _, err := tx.certHosts(&members[i], g)
-		if err != nil {
-			return certs.CA{}, err
-		}
-		for _, h := range hosts {
-			if !seen[h] {
-				seen[h] = true
-				trial.Hosts = append(trial.Hosts, h)
-			}
-		}
-	}
-	ca, chain, err := certs.ParseAuthority(q.CertPEM, q.KeyPEM, trial, tx.Now)
-	if err != nil {
-		return ca, refuse(Invalid, "%s", err.Error())
-	}
-	if certs.Fingerprint(ca.Cert.Raw) == old.Fingerprint {
-		return ca, refuse(Conflict, "this is the %s CA that the cluster has already", a.Kind)
-	}
-	if ca.Cert.Subject.String() == old.Subject {
-		return ca, refuse(Invalid,
-			"the subject of the CA certificate must differ from that of the current %s CA: verifiers find an issuer by its "+
-				"name", a.Kind)
-	}
-	other := certs.Transport
-	if a.Kind == certs.Transport {
-		other = certs.HTTP
-	}
-	others, err := tx.inUse(other)
-	if err != nil {
-		return ca, err
-	}
-	for i := range others {
-		list, err := certs.ParseCerts([]byte(others[i].CertPEM))
-		if err != nil {
-			return ca, err
-		}
-		if bytes.Equal(list[0].RawSubjectPublicKeyInfo, ca.Cert.RawSubjectPublicKeyInfo) {
-			return ca, refuse(Conflict,
-				"this is the %s CA: with one key for both, a certificate of one listener would open the other", other)
-		}
-	}
-	a.Origin = OriginOperator
-	for _, c := range chain {
-		a.CertPEM += string(certs.EncodeCert(c.Raw))
-	}
-	return ca, nil
 }

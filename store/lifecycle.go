@@ -187,6 +187,9 @@ func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotati
 		}); err != nil {
 			return 0, err
 		}
+		if err := tx.deleteWorkloadsOf(m.NodeID); err != nil {
+			return 0, err
+		}
 		generation, err := tx.rotateDEK(rotation, fmt.Sprintf("node %d removed", m.NodeID))
 		if err != nil {
 			return 0, err

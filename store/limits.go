@@ -22,6 +22,7 @@ const (
 	SettingLimitSecrets      = "limits.secrets"
 	SettingLimitPeerings     = "limits.peerings"
 	SettingLimitAnswers      = "limits.answers"
+	SettingLimitWorkloads    = "limits.workloads"
 )
 
 // autoAnswers is how many answers are kept per caller to requests that members have passed on. They serve for seconds,
@@ -46,6 +47,8 @@ var limitSettings = []Setting{
 	limitSetting(SettingLimitPeerings, 1000,
 		"how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
 	limitSetting(SettingLimitSecrets, 20_000, "how many secrets there may be, each of at most 64 KiB"),
+	limitSetting(SettingLimitWorkloads, 1000,
+		"how many workloads may be registered; each member keeps certificates for those that are for it or for any"),
 }
 
 func limitSetting(name string, standard uint64, help string) Setting {
@@ -172,6 +175,7 @@ var Sizes = []Size{
 	{"members", "advertise_addr", "advertise_addr", 255},
 	{"members", "wg_public_key", "wg_public_key", 255},
 	{"members", "binary_version", "binary_version", 64},
+	{"members", "zone", "zone", 63},
 	{"members", "os", "os", 32},
 	{"members", "arch", "arch", 32},
 	{"members", "resources", "gpus and services", 16 << 10},
@@ -231,6 +235,17 @@ var Sizes = []Size{
 	{"peering_tombstones", "ca_pems", "CA", 64 << 10},
 	{"peering_tombstones", "sealed", "the stream secret", 4096},
 
+	{"backups", "target", "backup.directory", 1024},
+	{"backups", "reason", "the reason", 2048},
+	{"workloads", "path", "path", 1024},
+	{"workloads", "unix_user", "user", 64},
+	{"workloads", "unix_group", "group", 64},
+	{"workloads", "systemd_unit", "unit", 255},
+	{"workloads", "hosts", "hosts", 4096},
+	{"workloads", "created_by", "the name of the credential", 1200},
+	{"peer_bundles", "trust_domain", "the trust domain", 255},
+	{"peer_bundles", "bundle", "the trust bundle", 64 << 10},
+
 	{"idempotency", "key", "Idempotency-Key", 128},
 	{"idempotency", "sealed", "the answer, which an Idempotency-Key has the cluster remember,", 256 << 10},
 
@@ -271,7 +286,11 @@ var ownColumns = map[string][]string{
 	"peerings":           {"id", "state", "status_since", "deleted_at"},
 	"peering_secrets":    {"peering_id", "establish_hash", "establish_expires_at", "pending_hash", "active_hash"},
 	"peer_members":       {"peering_id"},
+	"workloads":          {"id", "created_at"},
+	"jwt_authorities":    {"*"},
+	"peer_bundles":       {"peering_id", "received_at"},
 	"peering_tombstones": {"id", "pending_hash", "active_hash", "deleted_at"},
+	"backups":            {"id", "cause", "state", "tried", "name", "started_at", "finished_at", "sha256"},
 	"idempotency":        {"accessor", "created_at"},
 	"audit":              {"at", "action", "outcome"},
 	"unhealthy_members":  {"*"},

@@ -159,6 +159,9 @@ func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
 	if err := t.putPeeringSecrets(id, x); err != nil {
 		return err
 	}
+	if err := t.forgetPeerBundle(id); err != nil { // another cluster may be behind the name now
+		return err
+	}
 	return t.audit("peering.exchange", peeringObject(p.Name), "")
 }
 

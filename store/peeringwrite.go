@@ -79,6 +79,11 @@ func (t *Tx) establishPeering(e Establishing, sealed []byte, generation uint64) 
 		p.Meta = e.Meta
 	}
 	same := p.PeerID == e.PeerID && p.ServerName == e.ServerName
+	if old != nil && !same { // another cluster may be behind the name now
+		if err := t.forgetPeerBundle(p.ID); err != nil {
+			return p, err
+		}
+	}
 	if !same || p.State != PeeringActive {
 		p.ServerAddresses = e.ServerAddresses
 		p.turn(PeeringEstablishing, "", t.Now)
@@ -102,14 +107,23 @@ type PeerNews struct {
 	Reason    string // why it is FAILING
 	Roots     []string
 	Addresses []string // of the acceptor's members; what an operator gave is not touched
+	Bundle    *PeerBundle
 }
 
 // StoreNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing
 // that has changed. It returns how many bytes that were, about; 0 when nothing was new.
 func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
 	p, err := ps.ByID(ctx, AsLeader, id)
-	if err != nil || p == nil || p.Ended() || len(news.changes(p)) == 0 { // the writer has other things to do
+	if err != nil || p == nil || p.Ended() {
 		return 0, err
+	}
+	if news.Bundle != nil {
+		if known, err := ps.Bundles(ctx, AsLeader); err != nil || !news.Bundle.newFor(p, known) {
+			news.Bundle = nil // and where there is no such table yet
+		}
+	}
+	if news.Bundle == nil && len(news.changes(p)) == 0 { // the writer has other things to do
+		return 0, nil
 	}
 	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
 		stored, err = tx.storePeerNews(id, news)
@@ -141,8 +155,13 @@ func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
 		return 0, err
 	}
 	changed := news.changes(p)
+	if news.Bundle != nil {
+		if stored, err = t.putPeerBundle(p, news.Bundle); err != nil {
+			return 0, err
+		}
+	}
 	if len(changed) == 0 {
-		return 0, nil
+		return stored, nil
 	}
 	if news.State != "" {
 		p.turn(news.State, news.Reason, t.Now)
@@ -161,7 +180,7 @@ func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
 			return 0, err
 		}
 	}
-	return rowBytes + lengthOf(p.CAPems) + lengthOf(p.ServerAddresses) + len(p.StatusReason), nil
+	return stored + rowBytes + lengthOf(p.CAPems) + lengthOf(p.ServerAddresses) + len(p.StatusReason), nil
 }
 
 // rowBytes is what a row costs besides its texts, about.
@@ -189,6 +208,9 @@ func (ps Peerings) Terminate(ctx context.Context, actor Actor, id string) error 
 func (t *Tx) terminatePeering(p *Peering) error {
 	p.turn(PeeringTerminated, ErrPeeringTerminated.Error(), t.Now)
 	if err := t.putPeering(p); err != nil {
+		return err
+	}
+	if err := t.forgetPeerBundle(p.ID); err != nil {
 		return err
 	}
 	return t.audit("peering.terminated", peeringObject(p.Name), "")
@@ -220,6 +242,9 @@ func (t *Tx) deletePeering(name string) error {
 		return err
 	}
 	if err := t.exec("DELETE FROM peering_secrets WHERE peering_id = ?", p.ID); err != nil {
+		return err
+	}
+	if err := t.forgetPeerBundle(p.ID); err != nil {
 		return err
 	}
 	return t.audit("peering.delete", peeringObject(p.Name), "")

@@ -50,6 +50,7 @@ var registry = []registered{
 	{name: "api_tokens", fate: restored},
 	{name: "api_keys", fate: restored},
 	{name: "secrets", fate: restored, sealed: &sealed{column: "sealed", name: "'secret/' || name || '/' || version"}},
+	{name: "workloads", fate: restored},
 	{name: "sealed_secrets", fate: restored, sealed: &sealed{column: "sealed", name: "name"},
 		own: func(key string) bool { return strings.HasPrefix(key, "key/") }},
 	{name: "authorities", fate: kept, sealed: &sealed{
@@ -61,6 +62,7 @@ var registry = []registered{
 		sealed: &sealed{column: "sealed", name: "'idempotency/' || accessor || '/' || key"}},
 	{name: "peering_secrets", fate: kept, sealed: &sealed{column: "sealed", name: "'peering/' || peering_id"}},
 	{name: "peering_tombstones", fate: kept, sealed: &sealed{column: "sealed", name: "'peering/' || id"}},
+	{name: "jwt_authorities", fate: kept},
 	{name: "cluster", fate: kept},
 	{name: "sequences", fate: kept},
 	{name: "members", fate: kept},
@@ -77,6 +79,8 @@ var registry = []registered{
 	{name: "unhealthy_members", fate: kept},
 	{name: "peerings", fate: kept},
 	{name: "peer_members", fate: kept},
+	{name: "backups", fate: kept},
+	{name: "peer_bundles", fate: kept},
 	{name: "audit", fate: kept},
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"muster/certs"
@@ -207,6 +208,11 @@ func (t *Tx) retire(r *CARotation, generation uint64, action string) error {
 	}); err != nil {
 		return err
 	}
+	if r.Kind == certs.Workload {
+		if err := t.exec("DELETE FROM jwt_authorities WHERE generation = ?", generation); err != nil {
+			return err
+		}
+	}
 	return t.audit(action, caObject(r.Kind), fmt.Sprintf("generation %d is retired and its key erased", generation))
 }
 
@@ -258,6 +264,9 @@ func (as Authorities) Change(ctx context.Context, actor Actor, q CARequest) (out
 func (as Authorities) changeCA(tx *Tx, q CARequest) (CAChange, error) {
 	out := CAChange{Steps: []string{}, Warnings: []string{}}
 	missing, err := tx.missing(q.Installed)
+	if err == nil {
+		q.Kinds, err = tx.kindsThereAre(q.Kinds)
+	}
 	for _, kind := range q.Kinds {
 		var r *CARotation
 		if err == nil {
@@ -268,6 +277,18 @@ func (as Authorities) changeCA(tx *Tx, q CARequest) (CAChange, error) {
 		}
 	}
 	return out, err
+}
+
+// kindsThereAre leaves the workload authority out of a request for all where the cluster has none yet.
+func (t *Tx) kindsThereAre(asked []certs.Kind) ([]certs.Kind, error) {
+	known, err := t.kindsInUse()
+	if err != nil || !slices.Contains(asked, certs.Workload) || slices.Contains(known, certs.Workload) {
+		return asked, err
+	}
+	if len(asked) == 1 {
+		return nil, refuse(Conflict, "%s", ErrNoWorkloadCA.Error())
+	}
+	return slices.DeleteFunc(slices.Clone(asked), func(k certs.Kind) bool { return k == certs.Workload }), nil
 }
 
 func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation, missing int, out *CAChange) error {

@@ -147,11 +147,14 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 	}
 	bad := func(text string) (store.CARequest, error) { return r, handlers.Fail(http.StatusBadRequest, text) }
 	if r.Kinds = caKinds(kind); r.Kinds == nil {
-		return bad("kind must be http, transport or all")
+		return bad("kind must be http, transport, workload or all")
 	}
 	r.Action = cmp.Or(r.Action, store.CAStart)
 	if why := caConflict(&r, f.Has("overlap"), cert, key); why != "" {
 		return bad(why)
+	}
+	if cert == "" && (f.Has("certPEM") || f.Has("keyPEM")) { // without them the cluster makes itself a CA
+		return bad("certPEM and keyPEM must not be empty")
 	}
 	for column, text := range map[string]string{"cert_pem": cert, "sealed_key": key} {
 		if err := store.CheckSize("authorities", column, []byte(text)); err != nil {
@@ -171,8 +174,8 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 func caKinds(name string) []certs.Kind {
 	switch name {
 	case "", "all":
-		return []certs.Kind{certs.HTTP, certs.Transport}
-	case "http", "transport":
+		return []certs.Kind{certs.HTTP, certs.Transport, certs.Workload}
+	case "http", "transport", "workload":
 		return []certs.Kind{certs.Kind(name)}
 	}
 	return nil
@@ -203,7 +206,7 @@ func caConflict(r *store.CARequest, overlap bool, cert, key string) string {
 	case (cert == "") != (key == ""):
 		return "certPEM and keyPEM must be given together"
 	case cert != "" && len(r.Kinds) > 1:
-		return "kind must be http or transport with certPEM: one CA is for one kind"
+		return "kind must be http, transport or workload with certPEM: one CA is for one kind"
 	}
 	return ""
 }

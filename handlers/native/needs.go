@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+
 	"muster/certs"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
@@ -49,6 +51,15 @@ type Authorities interface {
 	Issuing(ctx context.Context, c store.Consistency, kind certs.Kind) (certs.CA, error)
 	List(ctx context.Context, c store.Consistency) ([]store.AuthorityKind, error)
 	Rotations(ctx context.Context, c store.Consistency) ([]store.CARotation, error)
+	TrustBundle(ctx context.Context) (*spiffebundle.Bundle, error)
+}
+
+// Backups are the records of backups.
+type Backups interface {
+	Get(ctx context.Context, c store.Consistency, id string) (*store.Backup, error)
+	List(ctx context.Context, c store.Consistency) ([]store.Backup, error)
+	Open(ctx context.Context, actor store.Actor, cause string) (store.Backup, error)
+	Spoil(ctx context.Context, actor store.Actor, id, reason string) error
 }
 
 // Certificates are the certificates that were issued.
@@ -116,6 +127,14 @@ type Settings interface {
 	Set(ctx context.Context, actor store.Actor, values map[string]json.RawMessage) (map[string]json.RawMessage, error)
 	SetDEKMaxAge(ctx context.Context, actor store.Actor, age time.Duration) error
 	Values(ctx context.Context, c store.Consistency) (map[string]json.RawMessage, error)
+}
+
+// Workloads are software that gets identities.
+type Workloads interface {
+	Create(ctx context.Context, actor store.Actor, clusterID string, w store.Workload) (store.Workload, bool, error)
+	Delete(ctx context.Context, actor store.Actor, id string) error
+	Get(ctx context.Context, c store.Consistency, id string) (store.Workload, error)
+	List(ctx context.Context, c store.Consistency) ([]store.Workload, error)
 }
 
 // Tokens makes join tokens: store.JoinTokenMint.

@@ -8,7 +8,7 @@ import { may } from "./session.js";
 import { table } from "./table.js";
 
 const path = "/api/v1/cluster/ca";
-const names = { http: "HTTP CA", transport: "Transport CA" };
+const names = { http: "HTTP CA", transport: "Transport CA", workload: "Workload CA" };
 
 const days = (n) => mark(n < 0 ? "bad" : n < 7 ? "bad" : n < 30 ? "warn" : "good", n < 0 ? "expired" : `${n} days left`);
 

@@ -2,7 +2,7 @@
 import { actor, clock, h, mark, muted, none, short } from "./dom.js";
 
 /** The types of events. */
-export const types = ["access", "autopilot", "certificate", "cluster", "key", "leader", "lease", "member", "operation", "peering", "secret", "setting", "token"];
+export const types = ["access", "autopilot", "certificate", "cluster", "key", "leader", "lease", "member", "operation", "peering", "secret", "setting", "token", "workload"];
 
 /** The columns of a log. */
 export const columns = [

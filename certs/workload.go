@@ -1,0 +1,278 @@
+package certs
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Workload certificates are X509-SVIDs: identities of software. Their authority is one of its own, so that no identity of
+// software opens a listener of the cluster.
+const Workload Kind = "workload"
+
+const (
+	maxWorkloadPath = 1024 // bytes
+	maxSPIFFEID     = 2048 // bytes, SPIFFE-ID section 2.3
+	maxBundle       = 64 << 10
+	maxBundleKeys   = 32
+	// bundleHint is how often others are to fetch the trust bundle anew. A new authority is in it long before it issues.
+	bundleHint = 5 * time.Minute
+)
+
+// reservedPaths begin SPIFFE IDs that are the cluster's own: members are /node/<raft id>.
+var reservedPaths = []string{"/node", "/muster", "/spire"}
+
+// WorkloadID is the SPIFFE ID of a workload in the trust domain of a cluster, which is its cluster id. The error is a
+// sentence that names the field "path" and the rule (SPIFFE-ID section 2.2).
+func WorkloadID(clusterID, path string) (spiffeid.ID, error) {
+	domain, err := TrustDomain(clusterID)
+	if err != nil {
+		return spiffeid.ID{}, err
+	}
+	if path == "" || path[0] != '/' {
+		return spiffeid.ID{}, errors.New("path must begin with /, such as /billing/api")
+	}
+	if len(path) > maxWorkloadPath {
+		return spiffeid.ID{}, fmt.Errorf("path must be at most %d bytes long", maxWorkloadPath)
+	}
+	for _, own := range reservedPaths {
+		if path == own || strings.HasPrefix(path, own+"/") {
+			return spiffeid.ID{}, fmt.Errorf("path must not begin with %s, which is reserved", own)
+		}
+	}
+	id, err := spiffeid.FromPath(domain, path)
+	if err != nil {
+		return id, errors.New("path must be segments of letters, digits, '.', '-' and '_' behind one / each, " +
+			"none empty, '.' or '..'")
+	}
+	return id, nil
+}
+
+// NodeSVID is the SPIFFE ID of a member, the same as in its transport certificates.
+func NodeSVID(clusterID string, id uint64) (spiffeid.ID, error) {
+	return spiffeid.FromURI(NodeURI(clusterID, id))
+}
+
+// TrustDomain is that of a cluster: its id, which is a UUID in lower case.
+func TrustDomain(clusterID string) (spiffeid.TrustDomain, error) {
+	if !isUUID(clusterID) {
+		return spiffeid.TrustDomain{}, errors.New("certs: the cluster id must be a lower-case UUID")
+	}
+	return spiffeid.TrustDomainFromString(clusterID)
+}
+
+// SVID says what an X509-SVID is to contain.
+type SVID struct {
+	ID                  spiffeid.ID
+	Hosts               []string // DNS names and IP addresses, for verifiers that go by these
+	NotBefore, NotAfter time.Time
+}
+
+// SignSVID issues an X509-SVID for pub, in DER (X509-SVID section 4): one URI SAN, no CA, good for both ends of TLS.
+func (ca CA) SignSVID(pub crypto.PublicKey, s SVID) ([]byte, error) {
+	if ca.Cert == nil || ca.Key == nil || !ca.Cert.IsCA {
+		return nil, errors.New("certs: sign: the authority has no CA certificate or no key")
+	}
+	if s.ID.IsZero() || s.ID.Path() == "" || len(s.ID.String()) > maxSPIFFEID {
+		return nil, errors.New("certs: an X509-SVID needs a SPIFFE ID with a path, of at most 2048 bytes")
+	}
+	if err := checkPublicKey(pub); err != nil {
+		return nil, err
+	}
+	ips, names, err := splitHosts(s.Hosts)
+	if err != nil {
+		return nil, err
+	}
+	from, to := later(s.NotBefore, ca.Cert.NotBefore), earlier(s.NotAfter, ca.Cert.NotAfter)
+	if !from.Before(to) {
+		return nil, errors.New("certs: the validity asked for is outside the CA's own")
+	}
+	serial, keyID, err := serialAndKeyID(pub)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{Organization: []string{"muster"}},
+		NotBefore:             from.UTC(),
+		NotAfter:              to.UTC(),
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		SubjectKeyId:          keyID,
+		IPAddresses:           ips,
+		DNSNames:              names,
+		URIs:                  []*url.URL{s.ID.URL()},
+	}, ca.Cert, pub, ca.Key)
+	if err != nil {
+		return nil, fmt.Errorf("certs: sign the X509-SVID of %s: %w", s.ID, err)
+	}
+	return der, nil
+}
+
+// JWTAuthority is a key that signs JWT-SVIDs.
+type JWTAuthority struct {
+	Key *ecdsa.PrivateKey // P-256: JWT-SVIDs are signed with ES256, EdDSA is not among their algorithms
+	KID string
+}
+
+// Format keeps the key out of logs.
+func (a JWTAuthority) Format(w fmt.State, _ rune) { fmt.Fprintf(w, "JWTAuthority(%s)", a.KID) }
+
+// NewJWTAuthority makes a key that signs JWT-SVIDs.
+func NewJWTAuthority() (JWTAuthority, error) {
+	key, err := NewKey()
+	if err != nil {
+		return JWTAuthority{}, err
+	}
+	return jwtAuthority(key)
+}
+
+func jwtAuthority(key *ecdsa.PrivateKey) (JWTAuthority, error) {
+	hash, err := KeyHash(key.Public())
+	if err != nil {
+		return JWTAuthority{}, err
+	}
+	return JWTAuthority{Key: key, KID: hash[:32]}, nil
+}
+
+// EncodeWorkloadKeys writes what a workload authority signs with as two blocks of PEM: the key of its certificate, then that of
+// its JWT-SVIDs. They are sealed as one.
+func EncodeWorkloadKeys(ca CA, a JWTAuthority) ([]byte, error) {
+	first, err := EncodeKey(ca.Key)
+	if err != nil {
+		return nil, err
+	}
+	second, err := EncodeKey(a.Key)
+	if err != nil {
+		return nil, err
+	}
+	return append(first, second...), nil
+}
+
+// ParseWorkloadKeys reads what EncodeWorkloadKeys writes.
+func ParseWorkloadKeys(data []byte) (crypto.Signer, JWTAuthority, error) {
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return nil, JWTAuthority{}, errors.New("certs: the keys of the workload authority are not PEM")
+	}
+	key, err := ParseKey(data[:len(data)-len(rest)])
+	if err != nil {
+		return nil, JWTAuthority{}, err
+	}
+	second, err := ParseKey(rest)
+	if err != nil {
+		return nil, JWTAuthority{}, err
+	}
+	signer, ok := second.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, JWTAuthority{}, errors.New("certs: the key of JWT-SVIDs is not ECDSA")
+	}
+	a, err := jwtAuthority(signer)
+	return key, a, err
+}
+
+// EncodePublicKey writes a public key as PKIX in PEM ("PUBLIC KEY").
+func EncodePublicKey(pub crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", fmt.Errorf("certs: encode the public key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
+}
+
+// ParsePublicKey reads what EncodePublicKey writes.
+func ParsePublicKey(text string) (crypto.PublicKey, error) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, errors.New("certs: expected a PEM block PUBLIC KEY")
+	}
+	return x509.ParsePKIXPublicKey(block.Bytes)
+}
+
+// Sign makes a JWT-SVID (JWT-SVID sections 2 and 3): ES256, with the claims sub, aud, iat and exp.
+func (a JWTAuthority) Sign(id spiffeid.ID, audience []string, now time.Time, lifetime time.Duration) (string, error) {
+	signer, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: a.Key, KeyID: a.KID}},
+		(&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return "", fmt.Errorf("certs: sign a JWT-SVID: %w", err)
+	}
+	text, err := jwt.Signed(signer).Claims(jwt.Claims{
+		Subject:  id.String(),
+		Audience: audience,
+		IssuedAt: jwt.NewNumericDate(now),
+		Expiry:   jwt.NewNumericDate(now.Add(lifetime)),
+	}).Serialize()
+	if err != nil {
+		return "", fmt.Errorf("certs: sign a JWT-SVID: %w", err)
+	}
+	return text, nil
+}
+
+// NewBundle is the trust bundle of a cluster (SPIFFE Trust Domain and Bundle, section 4). sequence rises with every change.
+func NewBundle(clusterID string, roots []*x509.Certificate, keys map[string]crypto.PublicKey,
+	sequence uint64) (*spiffebundle.Bundle, error) {
+	domain, err := TrustDomain(clusterID)
+	if err != nil {
+		return nil, err
+	}
+	b := spiffebundle.New(domain)
+	b.SetX509Authorities(roots)
+	b.SetJWTAuthorities(keys)
+	b.SetSequenceNumber(sequence)
+	b.SetRefreshHint(bundleHint)
+	return b, nil
+}
+
+// ParseBundle reads the trust bundle of another cluster. It refuses what has no authority for X509-SVIDs, more than a bundle
+// of a cluster can have, and roots that are none.
+func ParseBundle(clusterID string, data []byte) (*spiffebundle.Bundle, error) {
+	domain, err := TrustDomain(clusterID)
+	if err != nil {
+		return nil, errors.New("the trust domain must be a lower-case UUID, the id of a cluster")
+	}
+	if len(data) > maxBundle {
+		return nil, fmt.Errorf("the trust bundle must be at most %d bytes long", maxBundle)
+	}
+	b, err := spiffebundle.Parse(domain, data)
+	if err != nil {
+		return nil, errors.New("the trust bundle is not in SPIFFE's format")
+	}
+	roots := b.X509Authorities()
+	if len(roots) == 0 || len(roots)+len(b.JWTAuthorities()) > maxBundleKeys {
+		return nil, fmt.Errorf("the trust bundle must have an X.509 authority, and at most %d authorities", maxBundleKeys)
+	}
+	for _, root := range roots {
+		if !root.IsCA || checkPublicKey(root.PublicKey) != nil {
+			return nil, errors.New("the trust bundle has an authority that is no certificate authority")
+		}
+	}
+	for _, key := range b.JWTAuthorities() {
+		if checkPublicKey(key) != nil {
+			return nil, errors.New("the trust bundle has a key that is too weak or of an unknown kind")
+		}
+	}
+	return b, nil
+}
+
+// CheckHosts refuses hosts that no certificate can be for, in a sentence without a prefix.
+func CheckHosts(hosts []string) error {
+	if _, _, err := splitHosts(hosts); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "certs: "))
+	}
+	return nil
+}

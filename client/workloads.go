@@ -1,0 +1,45 @@
+package client
+
+import (
+	"context"
+	"net/url"
+
+	"muster/api"
+)
+
+const workloads = "/api/v1/workloads"
+
+// Workload is software that gets an identity from the members it runs on.
+type Workload = api.Workload
+
+// WorkloadRequest says which processes are a workload: those that match every selector that is given. At least one is.
+type WorkloadRequest struct {
+	Path   string   `json:"path"`             // of its SPIFFE ID, such as /billing/api
+	NodeID uint64   `json:"nodeId,omitempty"` // the member that it runs on; 0: any
+	User   string   `json:"user,omitempty"`
+	Group  string   `json:"group,omitempty"`
+	Unit   string   `json:"unit,omitempty"`
+	Hosts  []string `json:"hosts,omitempty"` // in its certificates besides the SPIFFE ID
+}
+
+// CreateWorkload registers a workload. The same request again returns the same registration.
+func (c *Client) CreateWorkload(ctx context.Context, r WorkloadRequest) (Workload, error) {
+	return enveloped[Workload](ctx, c, request{method: "POST", path: workloads, body: r, repeat: alwaysKeyed})
+}
+
+// Workloads lists the registered workloads by path.
+func (c *Client) Workloads(ctx context.Context) ([]Workload, error) {
+	return enveloped[[]Workload](ctx, c, request{method: "GET", path: workloads, repeat: always, stale: true})
+}
+
+// Workload returns one registration.
+func (c *Client) Workload(ctx context.Context, id string) (Workload, error) {
+	return enveloped[Workload](ctx, c, request{method: "GET", path: workloads + "/" + url.PathEscape(id), repeat: always,
+		stale: true})
+}
+
+// DeleteWorkload takes a registration away.
+func (c *Client) DeleteWorkload(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{method: "DELETE", path: workloads + "/" + url.PathEscape(id), repeat: on503})
+	return err
+}

@@ -1,0 +1,163 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+)
+
+const (
+	maxSocketPath = 107 // bytes, sun_path of unix(7) without its end
+	socketMode    = 0o666
+	liveWithin    = time.Second // for a process that still serves a socket to take a connection
+)
+
+// Listener accepts connections on a Unix socket and knows whose they are.
+type Listener struct {
+	*net.UnixListener
+	users *users
+}
+
+// Listen makes the socket. What is there from a process that has ended is replaced; anything else is left alone and refused.
+// Errors are sentences for the person who starts the member.
+func Listen(path string) (*Listener, error) {
+	if err := checkSocketPath(path); err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("--spiffe-socket %s is in use by another process", path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("--spiffe-socket %s: this process may not write to the directory", path)
+	case err != nil:
+		return nil, fmt.Errorf("--spiffe-socket %s cannot be listened on: %w", path, err)
+	}
+	// Every user may ask; what it is told depends on who it is.
+	if err := os.Chmod(path, socketMode); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("--spiffe-socket %s: %w", path, err)
+	}
+	return &Listener{UnixListener: l, users: newUsers()}, nil
+}
+
+func checkSocketPath(path string) error {
+	switch {
+	case strings.HasPrefix(path, "unix:"):
+		return fmt.Errorf("--spiffe-socket must be the path alone, without unix:, not %q", path)
+	case !filepath.IsAbs(path) || strings.ContainsRune(path, 0):
+		return fmt.Errorf("--spiffe-socket must be an absolute path, such as /run/muster/spiffe.sock, not %q", path)
+	case len(path) > maxSocketPath:
+		return fmt.Errorf("--spiffe-socket must be at most %d bytes long, as the kernel has it; %q has %d", maxSocketPath,
+			path, len(path))
+	}
+	dir, err := os.Stat(filepath.Dir(path))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("--spiffe-socket %s: the directory %s does not exist; make it first", path, filepath.Dir(path))
+	case err != nil:
+		return fmt.Errorf("--spiffe-socket %s: %w", path, err)
+	case !dir.IsDir():
+		return fmt.Errorf("--spiffe-socket %s: %s is not a directory", path, filepath.Dir(path))
+	}
+	return nil
+}
+
+// removeStale takes away the socket of a process that has ended, and nothing else.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("--spiffe-socket %s: %w", path, err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("--spiffe-socket %s is there and is not a socket; it was left alone", path)
+	}
+	conn, err := net.DialTimeout("unix", path, liveWithin)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("--spiffe-socket %s is in use by another process", path)
+	case !errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("--spiffe-socket %s is there, and whether a process serves it cannot be told: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("--spiffe-socket %s was left by another process and cannot be removed: %w", path, err)
+	}
+	return nil
+}
+
+// Accept returns the next connection of a user that has not too many.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		c, err := callerOf(conn)
+		if err != nil || !l.users.connect(c.uid) {
+			conn.Close()
+			continue
+		}
+		return &callerConn{UnixConn: conn, caller: c, users: l.users}, nil
+	}
+}
+
+// callerConn is a connection with what is known of its other end.
+type callerConn struct {
+	*net.UnixConn
+	caller caller
+	users  *users
+	once   sync.Once
+}
+
+func (c *callerConn) Close() error {
+	c.once.Do(func() { c.users.disconnect(c.caller.uid) })
+	return c.UnixConn.Close()
+}
+
+// peerCredentials lets gRPC know whose a connection is. There is no handshake: the kernel has done it.
+type peerCredentials struct{}
+
+// authInfo is what gRPC carries with each call.
+type authInfo struct {
+	credentials.CommonAuthInfo
+	caller *caller
+}
+
+func (authInfo) AuthType() string { return "unix" }
+
+var errNoCaller = errors.New("the connection has no caller")
+
+func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	c, ok := conn.(*callerConn)
+	if !ok {
+		return nil, nil, errNoCaller
+	}
+	return conn, authInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, &c.caller}, nil
+}
+
+func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errNoCaller
+}
+
+func (peerCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "unix"}
+}
+
+func (peerCredentials) Clone() credentials.TransportCredentials { return peerCredentials{} }
+func (peerCredentials) OverrideServerName(string) error         { return nil }

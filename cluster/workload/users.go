@@ -1,0 +1,169 @@
+package workload
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"muster/store"
+)
+
+// What the users of a machine may take of the socket.
+const (
+	maxConnections  = 1024
+	userConnections = 128
+	userStreams     = 256
+	userPerSecond   = 200 // requests and connections
+	userBurst       = 500
+	idleFor         = time.Minute
+	manyUsers       = 1024 // that are remembered before idle ones are forgotten
+
+	refusedEvery = time.Minute // between two audit rows of one user
+	maxRefused   = 32          // users with a row in a minute
+)
+
+// users bounds what each user takes.
+type users struct {
+	mu     sync.Mutex
+	all    map[uint32]*userUse
+	open   int
+	refuse refusals
+
+	turnedAway atomic.Uint64 // connections and requests beyond the limits
+}
+
+// userUse is what one user takes now.
+type userUse struct {
+	connections, streams int
+	limit                *rate.Limiter
+	last                 time.Time
+}
+
+func newUsers() *users {
+	return &users{all: map[uint32]*userUse{}, refuse: refusals{known: map[uint32]*refused{}, wake: make(chan struct{}, 1)}}
+}
+
+func (us *users) of(uid uint32, now time.Time) *userUse {
+	u := us.all[uid]
+	if u == nil {
+		if len(us.all) >= manyUsers {
+			for id, other := range us.all {
+				if other.connections == 0 && other.streams == 0 && now.Sub(other.last) > idleFor {
+					delete(us.all, id)
+				}
+			}
+		}
+		u = &userUse{limit: rate.NewLimiter(userPerSecond, userBurst)}
+		us.all[uid] = u
+	}
+	u.last = now
+	return u
+}
+
+// connect takes a place for a connection and reports whether there was one.
+func (us *users) connect(uid uint32) bool {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	now := time.Now()
+	u := us.of(uid, now)
+	if us.open >= maxConnections || u.connections >= userConnections || !u.limit.AllowN(now, 1) {
+		us.turnedAway.Add(1)
+		return false
+	}
+	us.open++
+	u.connections++
+	return true
+}
+
+func (us *users) disconnect(uid uint32) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	us.open--
+	us.of(uid, time.Now()).connections--
+}
+
+// request takes a place for a request, which free gives back; ok is false when the user has too many.
+func (us *users) request(uid uint32) (free func(), ok bool) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	now := time.Now()
+	u := us.of(uid, now)
+	if u.streams >= userStreams || !u.limit.AllowN(now, 1) {
+		us.turnedAway.Add(1)
+		return nil, false
+	}
+	u.streams++
+	return func() {
+		us.mu.Lock()
+		defer us.mu.Unlock()
+		us.of(uid, time.Now()).streams--
+	}, true
+}
+
+// figures returns how many connections and requests there are now.
+func (us *users) figures() (connections, streams int) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	for _, u := range us.all {
+		streams += u.streams
+	}
+	return us.open, streams
+}
+
+// refusals remembers callers without an identity, for the audit: one row a minute for each user at most.
+type refusals struct {
+	mu    sync.Mutex
+	known map[uint32]*refused
+	wake  chan struct{}
+	total atomic.Uint64
+}
+
+type refused struct {
+	store.RefusedCaller
+	noted time.Time // when its last row was written
+}
+
+// note counts a caller that was refused.
+func (r *refusals) note(c *caller, now time.Time) {
+	r.total.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.known[c.uid]
+	if x == nil {
+		for uid, old := range r.known {
+			if old.Count == 0 && now.Sub(old.noted) > refusedEvery {
+				delete(r.known, uid)
+			}
+		}
+		if len(r.known) >= maxRefused {
+			return // the metric counts it
+		}
+		x = &refused{RefusedCaller: store.RefusedCaller{UID: c.uid}}
+		r.known[c.uid] = x
+	}
+	x.GID, x.Unit = c.gid, c.unit()
+	x.Count++
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// due takes what may be written now, and returns when the next row is due; zero for never.
+func (r *refusals) due(now time.Time) (list []store.RefusedCaller, next time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range r.known {
+		switch at := x.noted.Add(refusedEvery); {
+		case x.Count == 0:
+		case !now.Before(at):
+			list = append(list, x.RefusedCaller)
+			x.Count, x.noted = 0, now
+		case next.IsZero() || at.Before(next):
+			next = at
+		}
+	}
+	return list, next
+}
