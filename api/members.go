@@ -30,6 +30,8 @@ type Member struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	JoinedAt  time.Time         `json:"joinedAt"`
 	DownSince time.Time         `json:"downSince,omitzero"` // when one that does not answer last did
+	Zone      string            `json:"zone,omitempty"`     // where it stands; empty: it has not said so
+	ZoneCost  string            `json:"zoneCost,omitempty"` // what its drain or removal costs its zone, a sentence
 	DiskLow   bool              `json:"diskLow,omitempty"`  // it has said that its disk is nearly full
 	// CannotStore is why it does not store, a clause of a sentence, as the leader's probes have it; empty when it does.
 	CannotStore string `json:"cannotStore,omitempty"`

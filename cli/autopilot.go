@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -33,20 +34,45 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 			}
 			env.say("the cluster is %s and survives the loss of %s; leader: %s", healthy, count(state.FailureTolerance,
 				"voter"), console.Cell(state.LeaderNodeID))
+			if state.Spread != "" {
+				env.say("%s (muster autopilot zones)", state.Spread)
+			}
 			return list(env, state.Servers,
-				[]string{"ID", "NAME", "STATUS", "HEALTHY", "ROLE", "LEADER", "LAG", "STABLE SINCE", "REASON"},
+				[]string{"ID", "NAME", "STATUS", "HEALTHY", "ROLE", "LEADER", "ZONE", "LAG", "STABLE SINCE", "REASON"},
 				func(s client.AutopilotServer) []any {
-					role := s.Role
-					if role == "" {
-						role = "member"
-					}
-					return []any{s.NodeID, s.Name, s.NodeStatus, s.Healthy, role, s.IsLeader, strconv.FormatUint(s.Lag,
-						10), s.StableSince, s.Reason}
+					return []any{s.NodeID, s.Name, s.NodeStatus, s.Healthy, cmp.Or(s.Role, "member"), s.IsLeader, s.Zone,
+						strconv.FormatUint(s.Lag, 10), s.StableSince, s.Reason}
 				})
 		},
 	}
-	cmd.AddCommand(newAutopilotConfigCommand(env))
+	cmd.AddCommand(newAutopilotConfigCommand(env), newAutopilotZonesCommand(env))
 	return staleFlag(cmd, env)
+}
+
+// newAutopilotZonesCommand shows for each zone what its loss would cost.
+func newAutopilotZonesCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "zones",
+		Short: "Show for each zone whether the cluster survives its loss, and why not",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.reader(cmd.Context())
+			if err != nil {
+				return err
+			}
+			state, err := c.Autopilot(cmd.Context())
+			if err != nil {
+				return err
+			}
+			env.say("%s", cmp.Or(state.Spread, "no member has a zone; muster serve --zone NAME gives it one"))
+			return list(env, state.Zones,
+				[]string{"ZONE", "SURVIVABLE", "VOTERS", "STAND-BYS", "ELIGIBLE", "ALIVE", "MEMBERS", "REASON"},
+				func(z client.AutopilotZone) []any {
+					return []any{cmp.Or(z.Name, "-"), z.Survivable, z.Voters, z.StandBys, z.Eligible, z.Alive, z.Members,
+						z.Reason}
+				})
+		},
+	}
 }
 
 // newAutopilotConfigCommand shows the settings, or changes those that are given as NAME=VALUE.
@@ -83,8 +109,9 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 				{"maxVoters", config.MaxVoters}, {"standBys", config.StandBys}, {"stabilization", config.Stabilization},
 				{"lastContactThreshold", config.LastContactThreshold}, {"maxLagRevisions", config.MaxLagRevisions},
 				{"maxLagTime", config.MaxLagTime},
-				{"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter}, {"minQuorum",
-					config.MinQuorum},
+				{"redundancyZones", config.RedundancyZones},
+				{"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter},
+				{"minQuorum", config.MinQuorum},
 			})
 		},
 	}

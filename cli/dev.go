@@ -43,6 +43,11 @@ A second cluster, in another --data, takes the next ports that are free, unless 
 			if d.nodes < 1 || d.nodes > maxDevNodes {
 				return usagef(cmd, "--nodes must be between 1 and %d", maxDevNodes)
 			}
+			for _, zone := range d.zones {
+				if err := store.CheckZone(zone); err != nil {
+					return usagef(cmd, "--zones: %s", err)
+				}
+			}
 			d.fixed = cmd.Flags().Changed("api-port") || cmd.Flags().Changed("raft-port")
 			return d.run(cmd.Context())
 		},
@@ -54,6 +59,8 @@ A second cluster, in another --data, takes the next ports that are free, unless 
 	flags.IntVar(&d.raftPort, "raft-port", devdir.RaftPort, "cluster port of the first member; the others follow")
 	flags.StringVar(&d.datacenter, "datacenter", "",
 		"name of the datacenter, as other clusters see it, when founding (default dc1)")
+	flags.StringSliceVar(&d.zones, "zones", nil, "zones that the members stand in, the first in the first, and so on "+
+		"around")
 	return cmd
 }
 
@@ -63,8 +70,9 @@ type devCluster struct {
 	nodes             int
 	data              string
 	apiPort, raftPort int
-	fixed             bool   // the ports were given
-	datacenter        string // empty: the default of serve
+	fixed             bool     // the ports were given
+	datacenter        string   // empty: the default of serve
+	zones             []string // members take turns; empty: as it was
 
 	members []*devMember
 	begin   time.Time
@@ -84,6 +92,9 @@ func (d *devCluster) args(n int) []string {
 		"--api", fmt.Sprintf("127.0.0.1:%d", d.apiPort+n-1), "--raft", fmt.Sprintf("127.0.0.1:%d", d.raftPort+n-1)}
 	if n == 1 && d.datacenter != "" {
 		args = append(args, "--datacenter", d.datacenter)
+	}
+	if len(d.zones) > 0 {
+		args = append(args, "--zone", d.zones[(n-1)%len(d.zones)])
 	}
 	return args
 }

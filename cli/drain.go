@@ -36,6 +36,7 @@ func newMemberDrainCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			env.zoneCost(cmd.Context(), c, id).warn(env)
 			ctx, cancel := context.WithTimeout(cmd.Context(), deadline+drainGrace)
 			defer cancel()
 			begin := cmd.Context()

@@ -42,6 +42,7 @@ var examples = map[string][]string{
 	"lease delete": {"muster lease delete session-7"},
 
 	"autopilot":        {"muster autopilot"},
+	"autopilot zones":  {"muster autopilot zones"},
 	"autopilot config": {"muster autopilot config", "muster autopilot config maxVoters=3 cleanupDeadMembers=true"},
 	"raft peers":       {"muster raft peers --stale"},
 	"raft diff":        {"muster raft diff"},
@@ -103,6 +104,14 @@ var examples = map[string][]string{
 	"schema migrate": {"muster schema migrate --exclude 3"},
 	"backup save":    {"muster backup save cluster.tgz", "muster backup save cluster.tgz --stale"},
 	"backup inspect": {"muster backup inspect cluster.tgz"},
+	"backup list":    {"muster backup list", "muster backup list -o json | jq -r '.[0].state'"},
+	"backup status":  {"muster backup status"},
+	"backup run":     {"muster backup run"},
+	"backup get":     {"muster backup get 3f2a9c4e cluster.tgz.age"},
+	"backup verify": {
+		"muster backup verify 3f2a9c4e",
+		"muster backup verify cluster.tgz.age --identity operator.key",
+	},
 	"backup restore": {"muster backup restore cluster.tgz"},
 	"recover plan":   {"muster recover plan --data /var/lib/muster"},
 	"recover apply":  {"muster recover apply --data /var/lib/muster --dry-run"},

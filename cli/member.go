@@ -55,7 +55,7 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 			return env.table([]string{"ID", console.Cell(m.NodeID)}, [][]any{
 				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"ROLE",
 					role(m)}, {"LEADER", m.IsLeader},
-				{"MODE", m.Mode}, {"DRAIN", m.DrainState}, {"DRAIN CHANGED", m.DrainUpdatedAt},
+				{"MODE", m.Mode}, {"ZONE", m.Zone}, {"DRAIN", m.DrainState}, {"DRAIN CHANGED", m.DrainUpdatedAt},
 				{"API ADDRESS", m.APIAddress}, {"RAFT ADDRESS", m.RaftAddress}, {"OVERLAY IP", m.OverlayIP},
 				{"VERSION", m.BinaryVersion}, {"LABELS", strings.Join(labels, ", ")},
 			})
@@ -90,11 +90,13 @@ func newMemberChange(env *environment, name, short, outcome string, change func(
 func newMemberRemoveCommand(env *environment) *cobra.Command {
 	var force, yes bool
 	remove := func(c *client.Client, ctx context.Context, id uint64) error {
+		cost := env.zoneCost(ctx, c, id)
 		if force {
-			if err := env.confirm(yes, "remove member %d for good, without a drain?", id); err != nil {
+			if err := env.confirm(yes, "remove member %d for good, without a drain?%s", id, cost.question()); err != nil {
 				return err
 			}
 		}
+		cost.warn(env)
 		tokens, err := c.RemoveMember(ctx, id, force)
 		if err == nil && tokens > 0 && env.output != "json" {
 			env.say("the join keys have changed; %s", ended(tokens))
@@ -105,6 +107,27 @@ func newMemberRemoveCommand(env *environment) *cobra.Command {
 		"is removed", remove)
 	cmd.Flags().BoolVar(&force, "force", false, "also a member that is not drained, and at the cost of the quorum")
 	return yesFlag(cmd, &yes)
+}
+
+// zoneCost is what a drain or removal costs a zone; empty when nothing.
+type zoneCost string
+
+func (e *environment) zoneCost(ctx context.Context, c *client.Client, id uint64) zoneCost {
+	m, _ := oneMember(ctx, c, id)
+	return zoneCost(console.Printable(m.ZoneCost))
+}
+
+func (z zoneCost) question() string {
+	if z == "" {
+		return ""
+	}
+	return " It costs a zone: " + string(z)
+}
+
+func (z zoneCost) warn(env *environment) {
+	if z != "" {
+		env.say("warning: this costs a zone: %s", string(z))
+	}
 }
 
 // memberID makes the member's number of what the person wrote; only a name, UUID or address needs a question to the server.
@@ -164,9 +187,9 @@ func newMembersCommand(env *environment, use string) *cobra.Command {
 
 func printMembers(env *environment, members []client.Member) error {
 	return list(env, members,
-		[]string{"ID", "NAME", "STATUS", "ROLE", "LEADER", "DRAIN", "MODE", "API ADDRESS", "RAFT ADDRESS", "VERSION"},
+		[]string{"ID", "NAME", "STATUS", "ROLE", "LEADER", "DRAIN", "MODE", "ZONE", "API ADDRESS", "RAFT ADDRESS", "VERSION"},
 		func(m client.Member) []any {
-			return []any{m.NodeID, m.Name, status(m), role(m), m.IsLeader, m.DrainState, m.Mode, m.APIAddress,
+			return []any{m.NodeID, m.Name, status(m), role(m), m.IsLeader, m.DrainState, m.Mode, m.Zone, m.APIAddress,
 				m.RaftAddress, m.BinaryVersion}
 		})
 }

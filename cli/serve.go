@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,6 +81,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.Var(&f.peers, "peer", "where another member's cluster listener is now, for when members have moved; "+
 		"repeatable (or MUSTER_PEERS, comma-separated)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
+	flags.StringVar(&f.Zone, "zone", "", "zone that this member stands in, for members that may be lost together; "+
+		"votes are spread over zones; none takes it out of its zone (default: as it was)")
 	flags.StringVar(&f.PlainHTTP, "plain-http", "",
 		"also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -187,6 +190,9 @@ func (f *serveFlags) config(env *environment) (cfg node.Config, err error) {
 	}
 	if cfg.RestoreLimit, err = datadir.ParseSize(f.restoreMax); err != nil {
 		return cfg, fmt.Errorf("--restore-limit: %w", err)
+	}
+	if f.NetworkLatency < time.Millisecond { // 0 stands for the default in a Config
+		return cfg, fmt.Errorf("--network-latency must be between 1ms and %v, not %v", node.MaxNetworkLatency, f.NetworkLatency)
 	}
 	cfg.Data, cfg.Say = f.data, env.say
 	cfg.Version, cfg.Commit = Version, Commit

@@ -14,6 +14,20 @@ type Autopilot struct {
 	LeaderNodeID     uint64            `json:"leaderNodeId"`     // 0 when no leader is known
 	Voters           []uint64          `json:"voters"`           // ascending
 	Servers          []AutopilotServer `json:"servers"`          // every member, by ascending NodeID
+	Zones            []AutopilotZone   `json:"zones,omitempty"`  // by name; empty while no member has a zone
+	Spread           string            `json:"spread,omitempty"` // a sentence: which zone may be lost, and what would help
+}
+
+// AutopilotZone is what would be lost with one zone.
+type AutopilotZone struct {
+	Name       string `json:"name"` // empty: the members that have no zone
+	Members    int    `json:"members"`
+	Alive      int    `json:"alive"`
+	Eligible   int    `json:"eligible"` // members that vote or may get a vote now
+	Voters     int    `json:"voters"`
+	StandBys   int    `json:"standBys"`
+	Survivable bool   `json:"survivable"` // the healthy voters elsewhere are a majority of all
+	Reason     string `json:"reason"`
 }
 
 // AutopilotServer is the health of one member.
@@ -29,6 +43,8 @@ type AutopilotServer struct {
 	Name        string    `json:"name,omitempty"`
 	Role        string    `json:"role,omitempty"` // voter, standby, spare; empty outside Raft
 	Mode        string    `json:"mode,omitempty"`
+	Zone        string    `json:"zone,omitempty"`
+	ZoneCost    string    `json:"zoneCost,omitempty"` // what its drain or removal costs its zone, a sentence
 	DrainState  string    `json:"drainState,omitempty"`
 	Pinned      bool      `json:"pinned,omitempty"` // promoted by an operator
 	Electable   bool      `json:"electable"`
@@ -56,6 +72,7 @@ type AutopilotConfig struct {
 	CleanupDeadMembers   bool   `json:"cleanupDeadMembers"`
 	DeadAfter            string `json:"deadAfter"`
 	MinQuorum            int    `json:"minQuorum"`
+	RedundancyZones      bool   `json:"redundancyZones"` // one voter in each zone is enough
 }
 
 // Difference is one point on which the Raft configuration does not agree with the members table.

@@ -37,7 +37,9 @@ func (an *announcer) run(ctx context.Context) {
 		turned := an.Store.Leadership()
 		retry := time.After(time.Second)
 		if an.announceOnce(ctx) && !an.Store.Outside() {
-			retry = nil
+			if retry = nil; !an.zoned(ctx) {
+				retry = time.After(zoneRetry)
+			}
 		}
 		an.warnLeftBehind()
 		select {
@@ -48,12 +50,29 @@ func (an *announcer) run(ctx context.Context) {
 	}
 }
 
+// zoneRetry is how long a member waits before it says its zone again, because the cluster has no place for it yet: a member
+// whose muster is older leads, or keeps the schema where it is.
+const zoneRetry = 5 * time.Second
+
+// zoned reports whether this member is known to be in the zone that its command line says.
+func (an *announcer) zoned(ctx context.Context) bool {
+	want := an.Given.Zone
+	if want == "" {
+		return true
+	}
+	if want == store.NoZone {
+		want = ""
+	}
+	m, err := an.Store.Members.Get(ctx, store.Stale, an.Store.NodeID())
+	return err == nil && m != nil && m.Zone == want
+}
+
 // hintFor is how long a member outside Raft believes who the leader is; it asks again each second.
 const hintFor = 3 * time.Second
 
 // Given is what the command line says of a member, where it says so: empty fields leave what is stored.
 type Given struct {
-	Name, Mode string
+	Name, Mode, Zone string
 }
 
 // announcement is what is sent of it. A leader that is older than incarnations ignores them.
@@ -189,7 +208,7 @@ func (m *member) knownMembers(ctx context.Context) []uint64 {
 // the command line gives, the rest is announced all the same: the others must know where this member is.
 func (an *announcer) announceTo(ctx context.Context, id uint64) error {
 	a := announcement{Announcement: an.Self, Incarnation: an.Incarnation}
-	a.Name, a.Mode = an.Given.Name, an.Given.Mode
+	a.Name, a.Mode, a.Zone = an.Given.Name, an.Given.Mode, an.Given.Zone
 	err := an.sendAnnouncement(ctx, id, a)
 	text := notTaken(err)
 	if text == "" {
@@ -201,10 +220,10 @@ func (an *announcer) announceTo(ctx context.Context, id uint64) error {
 	if old := an.unheard.Swap(&text); old == nil || *old != text {
 		an.log.Warn("the leader does not take what this member says of itself; it asks again", "why", text)
 	}
-	if a.Name == "" && a.Mode == "" {
+	if a.Name == "" && a.Mode == "" && a.Zone == "" {
 		return err
 	}
-	a.Name, a.Mode = "", ""
+	a.Name, a.Mode, a.Zone = "", "", ""
 	if again := an.sendAnnouncement(ctx, id, a); again != nil {
 		return again
 	}

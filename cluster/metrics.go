@@ -29,6 +29,10 @@ var (
 	descServerRTT = gauge("muster_server_probe_rtt_seconds", "Round-trip of the last probe of a Raft server; on the "+
 		"leader only.", "node")
 
+	descZones    = gauge("muster_zones", "Zones that members stand in; on the leader only.")
+	descDecisive = gauge("muster_zones_decisive", "Zones whose loss the cluster would not survive now; on the leader "+
+		"only.")
+
 	descStoring   = gauge("muster_storing", "1 while this member can store; its log and its status say why it cannot.")
 	descStoreTime = gauge("muster_storing_write_seconds", "How long the last small write of this member to its disk "+
 		"took, until it was read again.")
@@ -79,6 +83,14 @@ func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 	set(descHealthy, float64(healthy))
 	set(descVoters, float64(len(state.Voters)))
 	set(descTolerance, float64(state.FailureTolerance))
+	decisive := 0
+	for i := range state.Zones {
+		if !state.Zones[i].Survivable {
+			decisive++
+		}
+	}
+	set(descZones, float64(len(state.Zones)))
+	set(descDecisive, float64(decisive))
 }
 
 func (k *keeper) collect(set func(*prometheus.Desc, float64, ...string)) {

@@ -109,6 +109,7 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 			NodeID:      m.NodeID,
 			Name:        m.Name,
 			Mode:        m.Mode,
+			Zone:        m.Zone,
 			DrainState:  m.DrainState,
 			Pinned:      m.Pinned,
 			Role:        string(roles[m.NodeID]),

@@ -74,6 +74,15 @@ func (vw *view) DiskLow(nodeID uint64) bool {
 	return v != nil && v.DiskLow
 }
 
+// ZoneCost says what the drain or removal of a member costs its zone, as of the leader's last round; empty when nothing,
+// or where this member does not lead.
+func (vw *view) ZoneCost(nodeID uint64) string {
+	if v := vw.seen(nodeID); v != nil {
+		return v.ZoneCost
+	}
+	return ""
+}
+
 // CannotStore returns why a member does not store, as of the leader's last round; empty when it does, or where this
 // member does not lead.
 func (vw *view) CannotStore(nodeID uint64) string {

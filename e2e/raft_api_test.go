@@ -217,7 +217,7 @@ func testRaftAutopilot(t *testing.T, c *cluster) {
 		{"", `{"LastContactThreshold":"-1s"}`, 400, "Error parsing autopilot config: LastContactThreshold must be between 100ms and 10m0s, not -1s"},
 		{"", `{"MaxTrailingLogs":-1}`, 400, "Error parsing autopilot config: MaxTrailingLogs must be a uint64, not a number -1"},
 		{"", `{"MinQuorum":6}`, 400, "Error parsing autopilot config: MinQuorum must be between 1 and maxVoters (5), not 6"},
-		{"", `{"EnableRedundancyZones":true}`, 400, "Error parsing autopilot config: EnableRedundancyZones must be false: there is no such thing here"},
+		{"", `{"EnableRedundancyZones":1}`, 400, "Error parsing autopilot config: EnableRedundancyZones must be a bool, not a number"},
 		{"?cas=abc", first, 400, `Error parsing cas value: strconv.ParseUint: parsing "abc": invalid syntax`},
 		{"?cas=77", first, 200, "false"},
 	} {

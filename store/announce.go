@@ -1,9 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,6 +23,7 @@ type Announcement struct {
 	MaxSchema     int64
 	Name          string `json:",omitempty"` // as its command line says; empty: as it is
 	Mode          string `json:",omitempty"`
+	Zone          string `json:",omitempty"` // NoZone: in none any more
 
 	// Claims reports whether a member lives and is at an address; nil stands for a leader that knows of nobody.
 	Claims func(nodeID uint64, address string) Claim `json:"-"`
@@ -56,6 +60,9 @@ func (a *Announcement) check() error {
 	if a.Mode != "" && a.Mode != ModeFull && a.Mode != ModeReplicate {
 		return refuse(Invalid, "the mode must be full or replicate")
 	}
+	if a.Zone != "" {
+		return CheckZone(a.Zone)
+	}
 	return nil
 }
 
@@ -63,11 +70,15 @@ func (t *Tx) announce(a Announcement) error {
 	same, err := t.get(`SELECT 1 FROM members WHERE raft_node_id = ?1 AND raft_address = ?2 AND api_address = ?3
 		AND binary_version = ?4 AND max_schema = ?5 AND (?6 = '' OR name = ?6) AND (?7 = '' OR mode = ?7)`,
 		[]any{int64(a.NodeID), a.RaftAddress, a.APIAddress, a.BinaryVersion, a.MaxSchema, a.Name, a.Mode}, new(int))
-	if err != nil || same {
+	if err != nil || same && a.Zone == "" {
 		return err
 	}
 	old, err := t.Member(a.NodeID)
 	if err != nil || old == nil {
+		return err
+	}
+	zone, err := t.zoneAfter(old, a.Zone)
+	if err != nil || same && zone == old.Zone {
 		return err
 	}
 	m := old.movedTo(a.RaftAddress, a.APIAddress)
@@ -98,12 +109,20 @@ func (t *Tx) announce(a Announcement) error {
 		m.MaxSchema, m.Name, m.Mode, t.Rev, m.NodeID); err != nil {
 		return err
 	}
+	if zone != old.Zone {
+		if err := t.setZone(m.NodeID, zone); err != nil {
+			return err
+		}
+	}
 	words := []string{m.RaftAddress, m.APIAddress, m.BinaryVersion}
 	if m.Name != old.Name {
 		words = append(words, fmt.Sprintf("name %s instead of %s", m.Name, old.Name))
 	}
 	if m.Mode != old.Mode {
 		words = append(words, fmt.Sprintf("mode %s instead of %s", m.Mode, old.Mode))
+	}
+	if zone != old.Zone {
+		words = append(words, fmt.Sprintf("zone %s instead of %s", cmp.Or(zone, NoZone), cmp.Or(old.Zone, NoZone)))
 	}
 	return t.audit("member.announce", nodeObject(a.NodeID), strings.Join(append(words, notes...), "; "))
 }
@@ -198,4 +217,74 @@ func (t *Tx) freeName(nodeID uint64, uuid string) (string, error) {
 		name += "-" + uuid[len(uuid)-6:]
 	}
 	return name, err
+}
+
+// zonesSchema is the schema step since which members have zones.
+const zonesSchema = 4
+
+// NoZone in an announcement takes a member out of its zone.
+const NoZone = "none"
+
+var zoneName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
+
+// CheckZone refuses what is no name of a zone: at most 63 lower-case letters, digits, dots, underscores and dashes, a
+// letter or digit at both ends. NoZone passes.
+func CheckZone(name string) error {
+	if !zoneName.MatchString(name) {
+		return refuse(Invalid, "the zone must be 1 to 63 lower-case letters, digits, dots, underscores or dashes, with a "+
+			"letter or digit at both ends, not %.80q", name)
+	}
+	return nil
+}
+
+// addZones adds the zones to members, which they have since a schema step.
+func (v *View) addZones(list []Member) error {
+	n, err := v.SchemaVersion()
+	if err != nil || n < zonesSchema || len(list) == 0 {
+		return err
+	}
+	type zoned struct {
+		id   uint64
+		zone string
+	}
+	scan := func(r *sql.Rows) (z zoned, err error) {
+		err = r.Scan(&z.id, &z.zone)
+		return z, err
+	}
+	first, last := int64(list[0].NodeID), int64(list[len(list)-1].NodeID)
+	zones, err := collect(v, scan, "SELECT raft_node_id, zone FROM members WHERE zone <> '' "+
+		"AND raft_node_id BETWEEN ? AND ? ORDER BY raft_node_id", min(first, last), max(first, last))
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		at, ok := slices.BinarySearchFunc(zones, list[i].NodeID,
+			func(z zoned, id uint64) int { return cmp.Compare(z.id, id) })
+		if ok {
+			list[i].Zone = zones[at].zone
+		}
+	}
+	return nil
+}
+
+// zoneAfter is the zone of a member that says it is in zone; empty changes nothing. Before the schema has a place for
+// zones, nobody has one.
+func (t *Tx) zoneAfter(m *Member, zone string) (string, error) {
+	n, err := t.SchemaVersion()
+	switch {
+	case err != nil || n < zonesSchema || zone == "":
+		return m.Zone, err
+	case zone == NoZone:
+		return "", nil
+	}
+	return zone, nil
+}
+
+// setZone stores the zone of a member, if the schema has a place for it.
+func (t *Tx) setZone(nodeID uint64, zone string) error {
+	n, err := t.SchemaVersion()
+	if err != nil || n < zonesSchema {
+		return err
+	}
+	return t.exec("UPDATE members SET zone = ? WHERE raft_node_id = ?", zone, int64(nodeID))
 }

@@ -214,6 +214,11 @@ func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Jo
 	if err := t.insertMember(&m, grants); err != nil {
 		return out, err
 	}
+	if zone := m.Labels["zone"]; zone != NoZone && CheckZone(zone) == nil {
+		if err := t.setZone(m.NodeID, zone); err != nil {
+			return out, err
+		}
+	}
 	if j.Wrap != nil {
 		if err := t.exec(insertWrap, j.DEKGeneration, m.NodeID, j.Wrap, t.Rev); err != nil {
 			return out, err

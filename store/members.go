@@ -29,6 +29,7 @@ type Member struct {
 	ID             string            `json:"id"` // UUID
 	Name           string            `json:"name"`
 	Mode           string            `json:"mode"`
+	Zone           string            `json:"zone"` // empty: none
 	Role           Role              `json:"role"`
 	Pinned         bool              `json:"pinned"` // promoted by an operator
 	RaftAddress    string            `json:"raftAddress"`
@@ -121,7 +122,11 @@ func (v *View) Members() ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return collect(v, memberScanner(p), selectMembers+" ORDER BY m.raft_node_id")
+	list, err := collect(v, memberScanner(p), selectMembers+" ORDER BY m.raft_node_id")
+	if err != nil {
+		return nil, err
+	}
+	return list, v.addZones(list)
 }
 
 // Member reads one member; nil when there is none.
@@ -142,7 +147,11 @@ func (v *View) membersBy(query string, args ...any) ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return collect(v, memberScanner(p), query, args...)
+	list, err := collect(v, memberScanner(p), query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return list, v.addZones(list)
 }
 
 var memberTables = []string{"members", "overlay_allocations"}

@@ -56,6 +56,9 @@ type Config struct {
 	DeadAfter          Duration `json:"deadAfter"`
 	// MinQuorum is the number of healthy voters below which nothing is cleaned up.
 	MinQuorum int `json:"minQuorum"`
+	// RedundancyZones: one voter in each zone is enough, the other members of a zone stand by. Three voters are kept
+	// also where there are fewer zones.
+	RedundancyZones bool `json:"redundancyZones"`
 }
 
 // DefaultConfig returns the values a new cluster starts with.

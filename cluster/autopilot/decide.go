@@ -13,10 +13,11 @@ import (
 // majority of the voters answer, since then no change could be committed.
 func Decide(in Input, cfg Config, now time.Time) (State, Plan) {
 	r := newRound(&in, &cfg, now)
+	r.swap = r.imbalance()
 	r.seating = r.seat()
 	plan := Plan{}
 	if r.mayChange() {
-		steps := []func() Plan{r.replace, r.transfer, r.orphans, r.demote, r.fill, r.standBy, r.add, r.evict, r.cleanup}
+		steps := []func() Plan{r.replace, r.transfer, r.orphans, r.demote, r.fill, r.balance, r.standBy, r.add, r.evict, r.cleanup}
 		if r.lead.fails != "" { // the next change to the log may be one that its disk never answers
 			steps = slices.Insert(steps, 0, r.transfer)
 		}
@@ -66,7 +67,7 @@ func (r *round) replace() Plan {
 	if len(p) > 0 || r.bads == 0 || r.voters%2 == 0 || r.missing == 0 {
 		return p
 	}
-	if c := r.ready(); len(c) > 0 {
+	if c := r.choose(r.ready(), 1); len(c) > 0 {
 		p = append(p, change(KindPromote, c[0], RoleVoter, "takes the place of "+r.worstVoter().culprit()))
 	}
 	return p
@@ -84,9 +85,9 @@ func (r *round) fill() Plan {
 		n = min(n, 1)
 	}
 	var p Plan
-	for i := 0; i < n; i++ {
-		p = append(p, change(KindPromote, c[i], RoleVoter,
-			"stable for "+brief(r.now.Sub(c[i].stableSince))+": becomes voter "+outOf(r.voters+i+1, max(r.want, r.voters+n))))
+	for i, m := range r.choose(c, n) {
+		p = append(p, change(KindPromote, m, RoleVoter,
+			"stable for "+brief(r.now.Sub(m.stableSince))+": becomes voter "+outOf(r.voters+i+1, max(r.want, r.voters+n))))
 	}
 	return p
 }
@@ -142,30 +143,20 @@ func (r *round) demote() Plan {
 		return true
 	}
 
-	loose, good := 0, 0 // voters that count against MaxVoters, and the good ones
+	loose := 0 // voters that count against the most that there may be
 	for _, m := range victims {
 		switch {
 		case m.Member && !m.full() && drop(m, "replicate-only: never votes"):
 		case m.full() && !m.Pinned:
 			loose++
-			if m.good() {
-				good++
-			}
 		}
 	}
 	for _, m := range victims {
-		if m.Pinned || !m.full() {
-			continue
-		}
-		if m.good() {
-			if good > r.cfg.MaxVoters && drop(m, "more voters than maxVoters ("+itoa(r.cfg.MaxVoters)+")") {
-				good--
-				loose--
-			}
-		} else if loose > r.cfg.MaxVoters && drop(m, m.fault()+": another votes in its place") {
+		if !m.Pinned && m.full() && !m.good() && loose > r.most && drop(m, m.fault()+": another votes in its place") {
 			loose--
 		}
 	}
+	r.shed(victims, drop)
 	for _, m := range victims {
 		if t.voters%2 == 0 && !m.good() && drop(m, m.fault()+": another votes in its place") {
 			break

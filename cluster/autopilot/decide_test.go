@@ -36,6 +36,7 @@ func TestFailureTolerance(t *testing.T) {
 func TestSettle(t *testing.T) {
 	max3 := func(c *Config) { c.MaxVoters = 3 }
 	max7 := func(c *Config) { c.MaxVoters = 7 }
+	zoned := func(c *Config) { c.RedundancyZones = true }
 	noStandBys := func(c *Config) { c.StandBys = 0 }
 	cleanup := func(c *Config) { c.CleanupDeadMembers = true; c.DeadAfter = Duration(time.Minute) }
 	cleanupMin3 := func(c *Config) { cleanup(c); c.MinQuorum = 3 }
@@ -154,6 +155,42 @@ func TestSettle(t *testing.T) {
 		{"full disks everywhere", cluster("1 V full-disk", "2 V full-disk", "3 V full-disk"), nil, ""},
 		{"full disk gets no vote", cluster("1 V", "2 S full-disk", "3 S"), nil, ""},
 		{"full disk does not enter", cluster("1 V", "2 V", "3 V", "4 - full-disk"), nil, ""},
+
+		{"zones: votes and seats are spread", cluster("1 V @a", "2 - @a", "3 - @a", "4 - @b", "5 - @b", "6 - @c"), max3,
+			"add 4 6 2 5; promote 4 6"},
+		{"zones: a vote moves", cluster("1 V @a", "2 V @a", "3 V @b", "4 S @c", "5 S @c"), max3, "promote 4; demote 2"},
+		{"zones: the leader keeps its vote", func() Input {
+			in := cluster("1 V @a", "2 V @a", "3 V @b", "4 S @c", "5 S @c")
+			in.LeaderID = 2
+			return in
+		}(), max3, "promote 4; demote 1"},
+		{"zones: nobody else is there", cluster("1 V @a", "2 V @a", "3 V @b", "4 S @a", "5 S @a"), max3, ""},
+		{"zones: two stay two to one", cluster("1 V @a", "2 V @a", "3 V @b", "4 S @a", "5 S @b"), max3, ""},
+		{"zones: a stable member only", cluster("1 V @a", "2 V @a", "3 V @b", "4 S @c fresh"), max3, ""},
+		{"zones: three of five", cluster("1 V @a", "2 V @a", "3 V @a", "4 V @b", "5 V @c", "6 S @b", "7 S @c"), nil, "promote 6; demote 3"},
+		{"zones: four of five", cluster("1 V @a", "2 V @a", "3 V @a", "4 V @a", "5 V @b", "6 S @b", "7 S @c"), nil,
+			"promote 7; demote 4; promote 6; demote 3"},
+		{"zones: all of one zone", cluster("1 V @a", "2 V @a", "3 V @a", "4 - @b", "5 - @c"), max3,
+			"add 4 5; promote 4; demote 3; promote 5; demote 2"},
+		{"zones: all of one zone, no seats", cluster("1 V @a", "2 V @a", "3 V @a", "4 - @b", "5 - @c"), func(c *Config) { max3(c); noStandBys(c) },
+			"add 4; promote 4; demote 3; add 5; promote 5; demote 2; remove 3 2"},
+		{"zones: a lost zone's vote goes elsewhere", cluster("1 V @a", "2 V @b", "3 V @c silent", "4 S @c silent", "5 S @b", "6 - @a"), max3,
+			"promote 5; demote 3; add 6; remove 4"},
+		{"zones: a dead voter's goes to its own zone", cluster("1 V @a", "2 V @b", "3 V @c silent", "4 S @b", "5 S @c"), max3, "promote 5; demote 3"},
+		{"zones: back from the loss", cluster("1 V @a", "2 V @b", "3 S @c", "4 S @c", "5 V @b", "6 S @a"), max3, "promote 3; demote 5; remove 6"},
+		{"zones: stand-bys are spread", cluster("1 V @a", "2 V @b", "3 V @c", "4 S @a", "5 S @a", "6 - @b"), max3, "add 6; remove 5"},
+		{"zones: no zone is one, too", cluster("1 V", "2 V", "3 V @a", "4 S @b"), max3, "promote 4; demote 2"},
+		{"zones: pinned votes stay", cluster("1 V @a", "2 V @a pinned", "3 V @b", "4 S @c"), max3, ""},
+		{"zones: an interrupted move goes on", cluster("1 V @a", "2 V @a", "3 V @b", "4 V @c"), max3, "demote 2"},
+		{"zones: replicas do not count", cluster("1 V @a", "2 V @a", "3 V @b", "4 S @c replicate"), max3, ""},
+
+		{"redundancy zones: one voter each", cluster("1 V @a", "2 V @a", "3 V @b", "4 V @b", "5 V @c", "6 S @c"), zoned, "demote 4 2; remove 6"},
+		{"redundancy zones: filled up", cluster("1 V @a", "2 - @a", "3 - @b", "4 - @b", "5 - @c"), zoned, "add 3 5 2 4; promote 3 5"},
+		{"redundancy zones: the stand-by of the zone", cluster("1 V @a", "2 V @b silent", "3 V @c", "4 S @a", "5 S @b"), zoned, "promote 5; demote 2"},
+		{"redundancy zones: another zone's when one is lost", cluster("1 V @a", "2 V @b silent", "3 V @c", "4 S @a", "5 S @b silent"), zoned,
+			"promote 4; demote 2"},
+		{"redundancy zones: two zones keep three voters", cluster("1 V @a", "2 V @b", "3 V @b", "4 S @a", "5 S @b"), zoned, ""},
+		{"redundancy zones: without zones nothing changes", cluster("1 V", "2 V", "3 V", "4 V", "5 V"), zoned, ""},
 
 		{"clean-up is off", cluster("1 V", "2 V", "3 V", "4 - silent"), nil, ""},
 		{"clean-up", cluster("1 V", "2 V", "3 V", "4 - silent"), cleanup, "cleanup 4"},
@@ -449,7 +486,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,"maxLagTime":"20s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2}`
+	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,"maxLagTime":"20s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,"redundancyZones":false}`
 	b, err := json.Marshal(testConfig())
 	if err != nil || string(b) != want {
 		t.Errorf("%s, %v", b, err)

@@ -26,6 +26,7 @@ type member struct {
 	fails string
 	why   string // reason of the change planned for it
 	due   bool   // it is to enter Raft, in this round or a later one
+	zone  *zone  // nil while no member has a zone, and for an orphan
 }
 
 func (m *member) full() bool   { return m.Member && m.Mode == ModeFull }
@@ -77,6 +78,11 @@ type round struct {
 	lead           *member
 
 	voters, healthy, alive, goods, bads int
+	// most is how many voters there may be, without those that an operator pinned.
+	most int
+	zoning
+	// swap moves a vote to another zone; nil when none is to move.
+	swap *swap
 	// want is the number of voters to fill up to; missing is what it lacks.
 	want, missing int
 	seating       seating
@@ -103,10 +109,13 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 	}
 	r.ms = slices.CompactFunc(r.ms, func(a, b member) bool { return a.NodeID == b.NodeID })
 
+	for i := range r.ms {
+		r.assess(&r.ms[i])
+	}
+	r.zoning = r.zones()
 	eligible, full := 0, 0
 	for i := range r.ms {
 		m := &r.ms[i]
-		r.assess(m)
 		if m.candidate() {
 			eligible++
 		}
@@ -137,9 +146,10 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 	}
 	// What the eligible members allow, and never less than the number there
 	// was before voters died or drained: those are replaced one for one.
-	r.want = max(TargetVoters(eligible, cfg.MaxVoters), TargetVoters(full, cfg.MaxVoters))
+	r.most = r.zoning.most(cfg)
+	r.want = max(TargetVoters(eligible, r.most), TargetVoters(full, r.most))
 	if full > r.goods && r.voters%2 == 1 { // one of them can be replaced now
-		r.want = max(r.want, min(r.goods+1, cfg.MaxVoters))
+		r.want = max(r.want, min(r.goods+1, r.most))
 	}
 	r.missing = max(0, r.want-r.goods)
 	return r

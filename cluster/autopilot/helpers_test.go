@@ -21,7 +21,7 @@ func testConfig() Config {
 // cluster builds an Input from one line per node, "id role [word…]":
 // role V, S, P (spare) or -, words: silent, never, lag, draining, drained,
 // full-disk, frozen (cannot store), stalled, replicate, orphan, pinned, fresh (healthy for 4 s only), back (recovering),
-// rare (probed every 50 s, last 30 s ago). Node 1 leads since an hour ago.
+// rare (probed every 50 s, last 30 s ago), @ZONE. Node 1 leads since an hour ago.
 func cluster(lines ...string) Input {
 	in := Input{LeaderID: 1, LeaderRevision: 5000, LeaderSince: t0.Add(-time.Hour), Previous: map[uint64]Health{}}
 	for _, l := range lines {
@@ -34,6 +34,10 @@ func cluster(lines ...string) Input {
 		o.Role = map[string]string{"V": RoleVoter, "S": RoleStandBy, "P": RoleSpare, "-": RoleOutside}[w[1]]
 		h := Health{Healthy: true, StableSince: t0.Add(-30 * time.Minute)}
 		for _, x := range w[2:] {
+			if zone, ok := strings.CutPrefix(x, "@"); ok {
+				o.Zone = zone
+				continue
+			}
 			switch x {
 			case "silent":
 				o.LastContact = t0.Add(-time.Minute)

@@ -18,6 +18,7 @@ func genConfig(t *rapid.T) Config {
 	c.CleanupDeadMembers = rapid.Bool().Draw(t, "cleanup")
 	c.DeadAfter = Duration(time.Minute)
 	c.MinQuorum = rapid.IntRange(1, 3).Draw(t, "minQuorum")
+	c.RedundancyZones = rapid.IntRange(0, 3).Draw(t, "redundancyZones") == 0
 	return c
 }
 
@@ -28,6 +29,7 @@ func genInput(t *rapid.T) Input {
 		return rapid.SampledFrom(append(slices.Repeat([]string{usual}, 3*len(other)), other...))
 	}
 	n := rapid.IntRange(1, 14).Draw(t, "n")
+	zones := rapid.SampledFrom([][]string{{""}, {"", "a"}, {"a", "b"}, {"a", "b", "c"}, {"a", "b", "c", "d", ""}}).Draw(t, "zones")
 	for i := range n {
 		o := Observation{NodeID: uint64(i + 1), Name: fmt.Sprint("n", i+1)}
 		o.Member = rapid.IntRange(0, 9).Draw(t, "row") > 0
@@ -36,6 +38,7 @@ func genInput(t *rapid.T) Input {
 			o.Mode = often(ModeFull, ModeReplicate).Draw(t, "mode")
 			o.DrainState = often(DrainActive, DrainDraining, DrainDrained).Draw(t, "drain")
 			o.Pinned = rapid.IntRange(0, 6).Draw(t, "pinned") == 0
+			o.Zone = rapid.SampledFrom(zones).Draw(t, "zone")
 			o.DiskLow = rapid.IntRange(0, 6).Draw(t, "diskLow") == 0
 			if rapid.IntRange(0, 6).Draw(t, "cannotStore") == 0 {
 				o.CannotStore = "its disk does not answer"
@@ -138,7 +141,7 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			goods++
 			if o.Pinned {
 				pins++
-			} else if goods-pins > cfg.MaxVoters {
+			} else if moving := min(1, len(s.Zones)); goods-pins > cfg.MaxVoters+moving { // one vote may be on its way to another zone
 				t.Fatalf("more than %d voters: %+v", cfg.MaxVoters, p)
 			}
 		case KindTransfer:
@@ -299,4 +302,78 @@ func TestPropertyCanRemove(t *testing.T) {
 			}
 		}
 	})
+}
+
+// genZoned is a cluster in which every member is well and nobody is pinned.
+func genZoned(t *rapid.T) Input {
+	in := Input{LeaderRevision: 5000, LeaderSince: t0.Add(-time.Hour), LeaderID: 1, Previous: map[uint64]Health{}}
+	zones := rapid.IntRange(1, 5).Draw(t, "zones")
+	voters := rapid.SampledFrom([]int{1, 3, 3, 5}).Draw(t, "voters")
+	for i := range rapid.IntRange(voters, 16).Draw(t, "n") {
+		o := Observation{NodeID: uint64(i + 1), Member: true, Mode: ModeFull, DrainState: DrainActive, Revision: 5000, LastContact: t0}
+		o.Zone = string(rune('a' + rapid.IntRange(0, zones-1).Draw(t, "zone")))
+		switch {
+		case i < voters:
+			o.Role = RoleVoter
+		case rapid.Bool().Draw(t, "stand-by"):
+			o.Role = RoleStandBy
+		}
+		in.Members = append(in.Members, o)
+		in.Previous[o.NodeID] = Health{Healthy: true, StableSince: t0.Add(-time.Hour)}
+	}
+	return in
+}
+
+// When all are well, the votes end up spread as evenly as the zones' members allow: no zone has two votes more than
+// another that could take one. The state says so, and agrees with what the loss of the zone does.
+func TestPropertySpread(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in, cfg := genZoned(t), genConfig(t)
+		var s State
+		for round := 0; ; round++ {
+			var p Plan
+			s, p = Decide(in, cfg, t0)
+			checkPlan(t, in, cfg, t0, s, p)
+			if len(p) == 0 {
+				break
+			}
+			if round > 60 {
+				t.Fatalf("no rest: %+v", p)
+			}
+			in.Previous = Carry(s)
+			in = apply(in, p)
+		}
+		checkSpread(t, in.Members, cfg, s)
+	})
+}
+
+// checkSpread holds a cluster at rest, in which all are well, against what zones promise.
+func checkSpread(t fataler, members []Observation, cfg Config, s State) {
+	votes, others, zones := map[string]int{}, map[string]int{}, map[string]bool{}
+	for _, o := range members {
+		zones[o.Zone] = true
+		if o.Role == RoleVoter {
+			votes[o.Zone]++
+		} else {
+			others[o.Zone]++
+		}
+	}
+	for z, n := range votes {
+		for other := range others {
+			if n >= votes[other]+2 {
+				t.Fatalf("zone %s has %d votes, zone %s has %d and a member for another: %v", z, n, other, votes[other], members)
+			}
+		}
+	}
+	if cfg.RedundancyZones && len(s.Voters) > min(cfg.MaxVoters, max(3, oddFloor(len(zones)))) {
+		t.Fatalf("%d voters in %d zones", len(s.Voters), len(zones))
+	}
+	for _, z := range s.Zones {
+		if left := len(s.Voters) - votes[z.Name]; z.Survivable != (left >= majority(len(s.Voters))) || z.Voters != votes[z.Name] {
+			t.Fatalf("zone %+v: %d of %d voters are elsewhere", z, left, len(s.Voters))
+		}
+		if !z.Survivable && len(zones) > 2 && len(s.Voters) > 1 && z.Voters <= len(s.Voters)/2 {
+			t.Fatalf("zone %+v is decisive among %d zones", z, len(zones))
+		}
+	}
 }

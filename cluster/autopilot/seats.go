@@ -34,12 +34,16 @@ func (r *round) enterable(m *member) bool {
 
 func (r *round) seat() seating {
 	var s seating
-	var pinned, full, repl, others []*member
-	pending, holders, replicas := 0, 0, 0
+	var pinned, repl, others []*member
+	pending, holders, replicas, moving := 0, 0, 0, 0
 	for _, m := range r.seated {
 		switch {
 		case m.Pinned && m.candidate():
 			pending++
+			continue
+		case r.swap != nil && m == r.swap.to: // its seat is safe until it votes
+			holders++
+			moving++
 			continue
 		case !r.holds(m):
 		case m.full():
@@ -54,6 +58,7 @@ func (r *round) seat() seating {
 			replicas++
 		}
 	}
+	var full entrants
 	most := r.cfg.StandBys + r.missing
 	for i := range r.ms {
 		m := &r.ms[i]
@@ -61,41 +66,56 @@ func (r *round) seat() seating {
 		case !r.enterable(m):
 		case m.full() && m.Pinned:
 			pinned = append(pinned, m)
-		case m.full() && len(full) < most:
-			full = append(full, m)
-		case !m.full() && len(repl) < most:
+		case r.swap != nil && m == r.swap.to:
+			s.add = append(s.add, m)
+			holders++
+		case m.full():
+			full.offer(m, most)
+		case len(repl) < most:
 			repl = append(repl, m)
 		}
 	}
 
 	missing := max(0, r.missing-pending-len(pinned))
 	s.seats = r.cfg.StandBys + missing
-	take := func(from []*member, n int) int {
-		n = max(0, min(n, len(from)))
-		s.add = append(s.add, from[:n]...)
-		return n
-	}
-	take(pinned, len(pinned))
-	holders += take(full, s.seats-holders)
+	s.add = append(s.add, pinned...)
+	entering := full.take(s.seats - holders)
+	holders += len(entering)
 	s.wanted = max(0, s.seats-holders)
 	// Replicate-only members can never fill the place of a missing voter.
-	replicas += take(repl, r.cfg.StandBys-max(0, holders-missing)-replicas)
+	repl = repl[:max(0, min(r.cfg.StandBys-max(0, holders-missing)-replicas, len(repl)))]
+	s.add = append(append(s.add, entering...), repl...)
+	replicas += len(repl)
 	s.taken = min(s.seats, holders+replicas)
+	if len(s.add) == 0 && s.seats > 1 {
+		s.add = full.fairer(r.seated)
+	}
 	for _, m := range s.add {
 		m.due = true
 	}
-
-	slices.SortFunc(others, func(a, b *member) int {
-		return cmp.Or(cmp.Compare(r.seatWorth(a), r.seatWorth(b)), cmp.Compare(b.NodeID, a.NodeID))
-	})
-	over := max(0, len(others)-s.seats)
-	s.evict = others[:over]
-	for _, m := range others[over:] {
+	s.evict, others = r.leaving(others, max(0, s.seats-moving))
+	for _, m := range others {
 		if m.Role == RoleSpare && m.alive && m.active() {
 			s.raise = append(s.raise, m)
 		}
 	}
 	return s
+}
+
+// leaving splits stand-bys into those that have to go, so that only as many as there are seats stay, and the others.
+func (r *round) leaving(list []*member, seats int) (gone, stay []*member) {
+	over := max(0, len(list)-seats)
+	taken := map[*zone]int{}
+	for range over {
+		worst := slices.MinFunc(list, func(a, b *member) int {
+			return cmp.Or(cmp.Compare(r.seatWorth(a), r.seatWorth(b)), cmp.Compare(b.crowd(taken), a.crowd(taken)),
+				compareBool(a.healthy, b.healthy), cmp.Compare(b.NodeID, a.NodeID))
+		})
+		taken[worst.zone]++
+		gone = append(gone, worst)
+		list = slices.DeleteFunc(slices.Clone(list), func(m *member) bool { return m == worst })
+	}
+	return gone, list
 }
 
 // seatWorth orders stand-bys for eviction, the first to go lowest.
@@ -111,10 +131,8 @@ func (r *round) seatWorth(m *member) int {
 		return 3
 	case m.Role == RoleSpare:
 		return 4
-	case !m.healthy:
-		return 5
 	}
-	return 6
+	return 5
 }
 
 func (r *round) add() Plan {

@@ -30,6 +30,7 @@ type sim struct {
 	since    time.Time
 	previous map[uint64]Health
 	next     uint64
+	zones    int
 
 	events, changes int
 	eventAt         time.Time
@@ -43,6 +44,8 @@ func newSim(t testing.TB, seed uint64) *sim {
 	s := &sim{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), cfg: testConfig(), now: t0, next: 1, last: map[uint64]Change{}, calm: map[uint64]bool{}, lastEvents: map[uint64]int{}}
 	s.cfg.MaxVoters = []int{3, 5, 7}[s.rnd.IntN(3)]
 	s.cfg.StandBys = s.rnd.IntN(4)
+	s.zones = s.rnd.IntN(5) // 0: nobody has one
+	s.cfg.RedundancyZones = s.rnd.IntN(4) == 0
 	s.join(RoleVoter)
 	return s
 }
@@ -64,9 +67,12 @@ func (s *sim) join(role string) *node {
 	if s.rnd.IntN(6) == 0 && role != RoleVoter {
 		n.Mode = ModeReplicate
 	}
+	if s.zones > 0 {
+		n.Zone = string(rune('a' + s.rnd.IntN(s.zones)))
+	}
 	s.next++
 	s.nodes = append(s.nodes, n)
-	s.say("node %d joins, %s", n.NodeID, n.Mode)
+	s.say("node %d joins, %s, zone %s", n.NodeID, n.Mode, n.Zone)
 	return n
 }
 
@@ -97,7 +103,7 @@ func (s *sim) happened() { s.events, s.eventAt = s.events+1, s.now }
 func (s *sim) event() {
 	n := s.nodes[s.rnd.IntN(len(s.nodes))]
 	s.happened()
-	switch k := s.rnd.IntN(22); {
+	switch k := s.rnd.IntN(24); {
 	case k < 5 && len(s.nodes) < 14:
 		s.join(RoleOutside)
 	case k < 9:
@@ -128,6 +134,11 @@ func (s *sim) event() {
 	case k == 18:
 		s.cfg.StandBys = s.rnd.IntN(4)
 		s.say("stand-bys %d", s.cfg.StandBys)
+	case k == 22 && s.zones > 0: // restarted with another zone
+		n.Zone = string(rune('a' + s.rnd.IntN(s.zones)))
+		s.say("node %d moves to zone %s", n.NodeID, n.Zone)
+	case k == 23 && s.zones > 0: // a whole zone goes, if the others can do without
+		s.loseZone(n.Zone)
 	case k >= 20:
 		if n.CannotStore == "" && !s.spares(n) && s.rnd.IntN(2) == 0 {
 			n.CannotStore = "its disk does not answer"
@@ -141,6 +152,25 @@ func (s *sim) event() {
 			s.say("node %d removed", n.NodeID)
 			n.Member, n.Mode, n.DrainState, n.Pinned = false, "", "", false
 			s.sweep()
+		}
+	}
+}
+
+// loseZone stops the machines of a zone, unless they are the majority.
+func (s *sim) loseZone(zone string) {
+	all, up := s.voters()
+	for _, n := range s.nodes {
+		if n.Role == RoleVoter && n.works() && n.Zone == zone {
+			up--
+		}
+	}
+	if up < majority(all) {
+		return
+	}
+	s.say("zone %s is lost", zone)
+	for _, n := range s.nodes {
+		if n.Zone == zone {
+			n.up = false
 		}
 	}
 }
@@ -306,18 +336,50 @@ func (s *sim) checkRest() {
 			}
 		}
 	}
-	want := min(eligible, TargetVoters(eligible, s.cfg.MaxVoters))
+	want := min(eligible, TargetVoters(eligible, s.most()))
 	switch {
 	case goods < want:
 		s.Fatalf("%d good voters, %d eligible, want %d", goods, eligible, want)
 	case loose > s.cfg.MaxVoters:
 		s.Fatalf("%d voters, at most %d", loose, s.cfg.MaxVoters)
-	case bads > 0 && (goods+bads)%2 == 1 && standBys > 0 && goods < s.cfg.MaxVoters:
+	case bads > 0 && (goods+bads)%2 == 1 && standBys > 0 && goods < s.most():
 		s.Fatalf("%d bad voters and %d stand-bys", bads, standBys)
 	case full > 0 && standBys < s.cfg.StandBys:
 		s.Fatalf("%d of %d stand-bys while %d are outside", standBys, s.cfg.StandBys, full)
 	case pinnedOut > 0:
 		s.Fatalf("%d pinned members do not vote", pinnedOut)
+	}
+}
+
+// most is how many voters there may be.
+func (s *sim) most() int {
+	zones := map[string]bool{}
+	for _, n := range s.nodes {
+		if n.Member && n.Mode == ModeFull {
+			zones[n.Zone] = true
+		}
+	}
+	if s.zones == 0 || !s.cfg.RedundancyZones {
+		return s.cfg.MaxVoters
+	}
+	return min(s.cfg.MaxVoters, max(3, oddFloor(len(zones))))
+}
+
+// checkZones: where all are well, their votes are spread.
+func (s *sim) checkZones() {
+	var all []Observation
+	for _, n := range s.nodes {
+		if !n.Member || n.Mode != ModeFull {
+			continue
+		}
+		if n.Pinned || !n.works() || n.DrainState != DrainActive {
+			return
+		}
+		all = append(all, n.Observation)
+	}
+	st, _ := Decide(s.input(), s.cfg, s.now)
+	if s.zones > 0 && len(all) > 0 {
+		checkSpread(s, all, s.cfg, st)
 	}
 }
 
@@ -349,6 +411,7 @@ func TestSimulatedCluster(t *testing.T) {
 			if s.leader != 0 {
 				if all, up := s.voters(); up >= majority(all) {
 					s.checkRest()
+					s.checkZones()
 				}
 			}
 			for _, n := range s.nodes {

@@ -20,6 +20,7 @@ func (r *round) state() State {
 	for _, m := range r.voting {
 		s.Voters = append(s.Voters, m.NodeID)
 	}
+	s.Zones, s.Spread = r.losses()
 	electable := r.electable()
 	t := r.newTeller()
 	for i := range r.ms {
@@ -28,9 +29,10 @@ func (r *round) state() State {
 		*v = Server{
 			NodeID: m.NodeID, NodeStatus: StatusLeft, Healthy: m.healthy, IsLeader: m.leader,
 			HasVotingRights: m.voter, StableSince: Stamp{m.stableSince},
-			Name: m.Name, Role: m.Role, Mode: m.Mode, DrainState: m.DrainState, Pinned: m.Pinned,
+			Name: m.Name, Role: m.Role, Mode: m.Mode, Zone: m.Zone, DrainState: m.DrainState, Pinned: m.Pinned,
 			Electable: m.voter && electable(m), Recovering: m.recovering, Failed: m.failed, DiskLow: m.DiskLow,
-			CannotStore: m.fails, Stalled: m.Stalled, Lag: m.lag, RTT: m.RTT, Version: m.Version, Reason: t.reason(m),
+			CannotStore: m.fails, Stalled: m.Stalled, Lag: m.lag, RTT: m.RTT, Version: m.Version,
+			ZoneCost: r.cost(m), Reason: t.reason(m),
 		}
 		switch {
 		case m.alive:
@@ -228,6 +230,8 @@ func (r *round) enough() string {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+func utoa(n uint64) string { return strconv.FormatUint(n, 10) }
 
 func outOf(i, n int) string { return itoa(i) + " of " + itoa(n) }
 

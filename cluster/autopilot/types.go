@@ -28,6 +28,9 @@ type Observation struct {
 	Name       string `json:"name,omitempty"`
 	Mode       string `json:"mode,omitempty"`
 	DrainState string `json:"drainState,omitempty"`
+	// Zone is where it stands; members of one zone may be lost together. Members without one count as one zone as soon
+	// as any member has one.
+	Zone string `json:"zone,omitempty"`
 	// Pinned: an operator promoted it by hand.
 	Pinned bool `json:"pinned,omitempty"`
 	// Role in the Raft configuration that holds now.
@@ -99,6 +102,7 @@ type Server struct {
 	Name       string `json:"name,omitempty"`
 	Role       string `json:"role,omitempty"`
 	Mode       string `json:"mode,omitempty"`
+	Zone       string `json:"zone,omitempty"`
 	DrainState string `json:"drainState,omitempty"`
 	Pinned     bool   `json:"pinned,omitempty"`
 	// Electable: leadership may go to it. Only voters are; a drained, draining
@@ -118,6 +122,8 @@ type Server struct {
 	DownSince time.Time `json:"downSince,omitzero"`
 	RTT       Duration  `json:"rtt,omitempty"`
 	Version   string    `json:"version,omitempty"`
+	// ZoneCost says what its drain or removal costs its zone; empty when nothing.
+	ZoneCost string `json:"zoneCost,omitempty"`
 	// Reason says in one sentence why it has the role it has and what is next.
 	Reason string `json:"reason"`
 }
@@ -131,6 +137,23 @@ type State struct {
 	LeaderNodeID     uint64   `json:"leaderNodeId"`
 	Voters           []uint64 `json:"voters"`
 	Servers          []Server `json:"servers"`
+	// Zones in the order of their names, the members without one last; empty while no member has a zone.
+	Zones []Zone `json:"zones,omitempty"`
+	// Spread says in one sentence which zone the cluster can lose, and what would make it better.
+	Spread string `json:"spread,omitempty"`
+}
+
+// Zone is what would be lost with one zone.
+type Zone struct {
+	Name     string `json:"name"` // empty: the members that have no zone
+	Members  int    `json:"members"`
+	Alive    int    `json:"alive"`
+	Eligible int    `json:"eligible"` // members that vote or may get a vote now
+	Voters   int    `json:"voters"`
+	StandBys int    `json:"standBys"`
+	// Survivable: the healthy voters elsewhere are a majority of all.
+	Survivable bool   `json:"survivable"`
+	Reason     string `json:"reason"`
 }
 
 // Kind names what a Change does.

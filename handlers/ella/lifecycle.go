@@ -16,6 +16,9 @@ import (
 
 const maxDrainSeconds = 3600
 
+// HeaderWarning is a sentence about what a change costs that was or was not carried out.
+const HeaderWarning = "X-Muster-Warning"
+
 func (s *service) getMember(q *handlers.Request) error {
 	m, _, err := s.lookUp(q, false)
 	if err != nil {
@@ -40,6 +43,9 @@ func (s *service) removeMember(q *handlers.Request) error {
 	m, query, err := s.lookUp(q, false)
 	if err != nil {
 		return err
+	}
+	if cost := s.Cluster.ZoneCost(m.NodeID); cost != "" { // the documented answer has no room for it
+		q.W.Header().Set(HeaderWarning, cost)
 	}
 	force := query.Get("force") == "true" // only the literal counts, as documented
 	conflict := func(format string, args ...any) error {
@@ -129,6 +135,7 @@ func (s *service) drainMember(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
+	cost := s.Cluster.ZoneCost(m.NodeID)
 	s.Cluster.Wake()
 	if body.Deadline == 0 && m.DrainState == store.DrainDraining && !s.Now().Before(*m.DrainDeadline) {
 		if m, err = s.awaitMember(q.Context(), m,
@@ -136,7 +143,11 @@ func (s *service) drainMember(q *handlers.Request) error {
 			return err
 		}
 	}
-	return q.Result(http.StatusOK, showDrain(m))
+	out := showDrain(m)
+	if cost != "" {
+		out.Warnings = append(out.Warnings, cost)
+	}
+	return q.Result(http.StatusOK, out)
 }
 
 // awaitMember waits until a member's row fulfils a condition, or for as long as the request may take.

@@ -19,7 +19,7 @@ import (
 )
 
 // autopilotConfig is the one autopilot setting in the words of the Raft operator API; order and types as on the wire
-// (reference nomad_raft, section 4). The last three booleans belong to things that muster does not have.
+// (reference nomad_raft, section 4). The last two booleans belong to things that muster does not have.
 type autopilotConfig struct {
 	LastContactThreshold    string
 	ServerStabilizationTime string
@@ -36,7 +36,8 @@ type autopilotConfig struct {
 // ownNames turns our names of the settings in an error text into those of this family.
 var ownNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization",
 	"ServerStabilizationTime",
-	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers")
+	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers",
+	"redundancyZones", "EnableRedundancyZones")
 
 func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autopilotConfig, err error) {
 	cfg, rev, err := s.Autopilot.Get(ctx, c)
@@ -50,6 +51,7 @@ func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autop
 		CleanupDeadServers:      cfg.CleanupDeadMembers,
 		MaxTrailingLogs:         cfg.MaxLagRevisions,
 		MinQuorum:               uint(max(0, cfg.MinQuorum)),
+		EnableRedundancyZones:   cfg.RedundancyZones,
 		CreateIndex:             1,
 		ModifyIndex:             max(1, rev),
 	}, nil
@@ -116,8 +118,8 @@ func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 			return in, badAutopilot("%s must be a duration such as \"200ms\", not %.40q", d.name, d.value)
 		}
 	}
-	for name, set := range map[string]bool{"EnableRedundancyZones": in.EnableRedundancyZones,
-		"DisableUpgradeMigration": in.DisableUpgradeMigration, "EnableCustomUpgrades": in.EnableCustomUpgrades} {
+	for name, set := range map[string]bool{"DisableUpgradeMigration": in.DisableUpgradeMigration,
+		"EnableCustomUpgrades": in.EnableCustomUpgrades} {
 		if set {
 			return in, badAutopilot("%s must be false: there is no such thing here", name)
 		}
@@ -129,6 +131,7 @@ func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 func (in *autopilotConfig) set(cfg *autopilot.Config) {
 	stabilization, _ := time.ParseDuration(in.ServerStabilizationTime) // "" is 0
 	cfg.Stabilization, cfg.CleanupDeadMembers = autopilot.Duration(stabilization), in.CleanupDeadServers
+	cfg.RedundancyZones = in.EnableRedundancyZones
 	if d, _ := time.ParseDuration(in.LastContactThreshold); d != 0 {
 		cfg.LastContactThreshold = autopilot.Duration(d)
 	}
@@ -179,6 +182,38 @@ type clusterHealth struct {
 	Leader           string
 	Servers          []serverHealth
 	Voters           []string
+	// RedundancyZones are the Raft servers of each zone, by its name.
+	RedundancyZones map[string]*zoneHealth `json:",omitempty"`
+}
+
+type zoneHealth struct {
+	Servers          []string
+	Voters           []string
+	FailureTolerance int // healthy servers that may fail while one is left
+	healthy          int
+}
+
+// addZone counts a server in its zone.
+func (h *clusterHealth) addZone(v *autopilot.Server, id string) {
+	if v.Zone == "" {
+		return
+	}
+	if h.RedundancyZones == nil {
+		h.RedundancyZones = map[string]*zoneHealth{}
+	}
+	z := h.RedundancyZones[v.Zone]
+	if z == nil {
+		z = &zoneHealth{Voters: []string{}}
+		h.RedundancyZones[v.Zone] = z
+	}
+	z.Servers = append(z.Servers, id)
+	if v.HasVotingRights {
+		z.Voters = append(z.Voters, id)
+	}
+	if v.Healthy {
+		z.healthy++
+	}
+	z.FailureTolerance = max(0, z.healthy-1)
 }
 
 // autopilotHealth answers 200, or 429 with the same JSON while the cluster is not healthy, so that load balancers and
@@ -216,7 +251,8 @@ func (s *service) showHealth(state autopilot.State, members []store.Member, clus
 	for i := range members {
 		uuids[members[i].NodeID] = members[i].ID
 	}
-	out := clusterHealth{state.FailureTolerance, state.Healthy, uuids[state.LeaderNodeID], []serverHealth{}, []string{}}
+	out := clusterHealth{FailureTolerance: state.FailureTolerance, Healthy: state.Healthy,
+		Leader: uuids[state.LeaderNodeID], Servers: []serverHealth{}, Voters: []string{}}
 	for _, id := range state.Voters {
 		out.Voters = append(out.Voters, uuids[id])
 	}
@@ -247,6 +283,7 @@ func (s *service) showHealth(state autopilot.State, members []store.Member, clus
 			h.LastContact = max(0, now.Sub(v.LastContact)).Round(time.Millisecond / 10).String()
 		}
 		out.Servers = append(out.Servers, h)
+		out.addZone(v, h.ID)
 	}
 	return out
 }

@@ -16,6 +16,7 @@ const fields = [
   ["lastContactThreshold", "Silence", "After which a server is not healthy, such as 2s."],
   ["maxLagRevisions", "Lag at most", "In revisions, of a healthy replica."],
   ["maxLagTime", "Standstill at most", "Of a replica that has more to replicate, such as 30s."],
+  ["redundancyZones", "Redundancy zones", "One voter in each zone is enough, the other members of a zone stand by."],
   ["cleanupDeadMembers", "Remove dead members", "For good, after the time below."],
   ["deadAfter", "Dead after", "A Go duration, such as 24h."],
   ["minQuorum", "Voters that a clean-up leaves", "Healthy ones, at least."],
@@ -47,14 +48,28 @@ export function show({ root, signal }) {
       { title: "Why", cell: (s) => s.reason || none() },
     ],
   });
+  const zones = table({
+    caption: "Zones", key: (z) => z.name, empty: "No member has a zone.",
+    columns: [
+      { title: "Zone", sort: (z) => z.name, cell: (z) => z.name || muted("none") },
+      { title: "Its loss", sort: (z) => (z.survivable ? 1 : 0), cell: (z) => (z.survivable ? mark("good", "survived") : mark("bad", "stops the cluster")) },
+      { title: "Voters", num: true, sort: (z) => z.voters, cell: (z) => z.voters },
+      { title: "Stand-bys", num: true, sort: (z) => z.standBys, cell: (z) => z.standBys },
+      { title: "Members that answer", num: true, sort: (z) => z.alive, cell: (z) => `${z.alive} of ${z.members}` },
+      { title: "Why", cell: (z) => z.reason },
+    ],
+  });
+  const spread = h("section", null, h("h2", null, "Zones"), zones.el);
   const sum = h("div");
   const part = live({
     signal, what: "Autopilot", load: (ask) => ask("/api/v1/cluster/autopilot"),
     draw(pilot, body) {
-      if (!body.firstChild) body.append(sum, grid.el);
-      put(sum, [pilot.healthy, pilot.failureTolerance, pilot.voters], () => facts(
+      if (!body.firstChild) body.append(sum, grid.el, spread);
+      put(sum, [pilot.healthy, pilot.failureTolerance, pilot.voters, pilot.spread], () => facts(
         ["Voters", blind() ? mark("idle", "unknown") : pilot.healthy ? mark("good", "all healthy") : mark("bad", "not all healthy")],
-        ["They vote", String(pilot.voters.length)], ["Failures it survives", blind() ? "unknown" : String(pilot.failureTolerance)]));
+        ["They vote", String(pilot.voters.length)], ["Failures it survives", blind() ? "unknown" : String(pilot.failureTolerance)], pilot.spread && ["Zones", pilot.spread]));
+      spread.hidden = !pilot.zones?.length;
+      zones.update(pilot.zones ?? []);
       grid.update(pilot.servers.map((s) => ({ ...merge({}, s), nodeId: s.nodeId, name: s.name ?? `node ${s.nodeId}`, role: s.role, isLeader: s.isLeader, electable: s.electable, recovering: s.recovering, cannotStore: s.cannotStore, diskLow: s.diskLow })));
     },
   });

@@ -59,7 +59,7 @@ export function show({ root, signal, id }) {
       put(about, m, () => facts(
         ["Status", status(m)], ["Autopilot says", m.reason || none()],
         ["Stable since", when(m.stableSince)], m.downSince && !blind() && ["Last contact", when(m.downSince)],
-        ["Role", [role(m), m.pinned ? muted(" promoted by an operator") : ""]], ["Suffrage", m.suffrage], ["Mode", m.mode],
+        ["Role", [role(m), m.pinned ? muted(" promoted by an operator") : ""]], ["Suffrage", m.suffrage], ["Mode", m.mode], m.zone && ["Zone", [m.zone, m.zoneCost && muted(` if drained or removed, ${m.zoneCost}`)]],
         ["Lag", blind() ? none() : `${m.lag} revisions`], ["Drain", drain(m)], m.cannotStore && ["Storing", [mark("bad", "cannot store"), muted(` ${m.cannotStore}`)]], m.diskLow && ["Disk", mark("warn", "low")],
         ["Node", String(m.nodeId)], ["Id", copied(m.id, "the id")], ["Version", m.binaryVersion],
         ["API", copied(m.apiAddress, "the API address")], ["Raft", copied(m.raftAddress, "the Raft address")], m.recipient && ["Recipient", copied(m.recipient, "the age recipient")], ["Overlay", [m.overlayIp || "–", m.sliceCidr && muted(` ${m.sliceCidr}`)]],

@@ -43,11 +43,13 @@ export function drain(m) {
 
 const who = (m) => `${m.name} (node ${m.nodeId})`;
 
+const zoneCost = (m) => m.zoneCost ? h("p", null, mark("warn", "It costs a zone:"), ` ${m.zoneCost}.`) : null;
+
 export function drainDialog(m, changed) {
   ask({
     at: ["drain", m.nodeId],
     title: `Drain ${who(m)}`, action: "Drain",
-    intro: h("p", null, "The member gets no new leases. Its drain hooks run, its leases are waited for until the deadline, and leadership goes elsewhere. It stays a member and can be resumed."),
+    intro: [h("p", null, "The member gets no new leases. Its drain hooks run, its leases are waited for until the deadline, and leadership goes elsewhere. It stays a member and can be resumed."), zoneCost(m)],
     fields: [{ name: "deadline", label: "Deadline in seconds", type: "number", value: 60, min: 0, max: 3600, required: true, help: "How long its leases may hold it up, 0 to 3600." }],
     command: (v) => `muster member drain ${m.nodeId} --deadline ${v.deadline || 0}s`,
     run: (v) => call("POST", `${base}${m.nodeId}/drain`, { body: { deadlineSeconds: Number(v.deadline) } }),
@@ -102,7 +104,7 @@ export function removeDialog(m) {
     at: ["remove", m.nodeId],
     title: `Remove ${who(m)}`, action: "Remove for good", danger: true, typed: m.name,
     intro: [h("p", null, "Its identity is revoked, its connections are cut and the keys of the cluster change. It cannot come back as this member: its number is never used again."),
-      m.drainState === "drained" ? null : h("p", null, mark("warn", `It is ${m.drainState}, not drained.`), " Drain it first, or force the removal.")],
+      m.drainState === "drained" ? null : h("p", null, mark("warn", `It is ${m.drainState}, not drained.`), " Drain it first, or force the removal."), zoneCost(m)],
     fields: [{ name: "force", type: "checkbox", label: "Force", help: "Remove it although it is not drained, or although too few healthy voters would be left. The cluster may lose its quorum." }],
     command: (v) => `muster member remove ${m.nodeId}${v.force ? " --force" : ""}`,
     run: (v) => call("DELETE", `${base}${m.nodeId}${v.force ? "?force=true" : ""}`),
@@ -127,7 +129,7 @@ const texts = new WeakMap();
 function textOf(m) {
   let t = texts.get(m);
   if (!t) {
-    t = [m.name, m.nodeId, m.id, m.apiAddress, m.raftAddress, m.binaryVersion, ...Object.entries(m.labels ?? {}).map(([k, v]) => `${k}=${v}`)].join("\n").toLowerCase();
+    t = [m.name, m.nodeId, m.id, m.apiAddress, m.raftAddress, m.binaryVersion, m.zone ?? "", ...Object.entries(m.labels ?? {}).map(([k, v]) => `${k}=${v}`)].join("\n").toLowerCase();
     texts.set(m, t);
   }
   return t;
@@ -164,7 +166,7 @@ export function show({ root, signal }) {
     columns: [
       { title: "Member", sort: (m) => m.name, cell: (m) => [h("div", { class: "line" }, h("a", { href: link("members", m.nodeId), class: "name" }, m.name), m.isLeader && !blind() && h("span", { class: "tag" }, "leader")), muted(`node ${m.nodeId}`)] },
       { title: "Status", sort: (m) => `${m.healthy ? 1 : 0}${m.status}`, cell: (m) => [status(m), m.cannotStore && mark("bad", "cannot store"), m.diskLow && mark("warn", "disk low"), h("div", { class: "reason" }, m.reason)] },
-      { title: "Role", sort: (m) => m.role, cell: (m) => [h("div", { class: "short" }, role(m)), m.mode === "replicate" && muted("replicate-only")] },
+      { title: "Role", sort: (m) => m.role, cell: (m) => [h("div", { class: "short" }, role(m)), m.mode === "replicate" && muted("replicate-only"), m.zone && muted(`zone ${m.zone}`)] },
       { title: "Lag", num: true, sort: (m) => m.lag, cell: (m) => (blind() ? none() : m.lag) },
       { title: "Drain", sort: (m) => m.drainState, cell: drain },
       { title: "Address and version", sort: (m) => m.apiAddress, cell: (m) => h("div", { class: "addresses" }, h("div", null, m.apiAddress.replace("https://", "")), muted("raft ", m.raftAddress), muted(m.binaryVersion)) },
