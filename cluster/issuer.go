@@ -234,6 +234,7 @@ func (is *issuer) serveNodeToken(w http.ResponseWriter, r *http.Request) {
 // serveLeader answers another member with what the leader makes for it.
 func serveLeader[T any](m *member, w http.ResponseWriter, r *http.Request,
 	make func(context.Context, uint64) (T, error)) {
+	m.Store.AwaitOwn(r.Context())
 	out, err := make(r.Context(), transport.MemberID(r.Context()))
 	switch {
 	case errors.Is(err, store.ErrNotLeader):

@@ -79,7 +79,7 @@ func startMember(t *testing.T) *testMember {
 	}, logger)
 	st, err = store.Open(store.Config{Dir: dir.Path, NodeID: node.NodeID, Identity: identity, Founding: founding,
 		Logger: slog.New(slog.DiscardHandler),
-		Dial:   conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge})
+		Dial:   conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge, Prepare: conns.Prepare})
 	must(err)
 	close(opened)
 	loops := Start(Config{Store: st, Transport: conns, Book: book, Logger: logger, Hooks: &Hooks{Node: *node, Log: logger},

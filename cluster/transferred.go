@@ -87,3 +87,22 @@ func (c *Cluster) serveTransferred(w http.ResponseWriter, r *http.Request) {
 		return transferOutcome{took}, err
 	})
 }
+
+// maxPreparation bounds the texts of a preparation, which leaders send of the newest batches only.
+const maxPreparation = 16 << 20
+
+// servePrepare does what the leader asks for that is about to hand over to this member.
+func (c *Cluster) servePrepare(w http.ResponseWriter, r *http.Request) {
+	var p store.Preparation
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPreparation)).Decode(&p); err != nil {
+		http.Error(w, "the preparation cannot be read", http.StatusBadRequest)
+		return
+	}
+	revision, err := c.Store.PrepareToLead(r.Context(), transport.MemberID(r.Context()), p)
+	if err != nil {
+		c.log.Debug("prepare to lead", "for", transport.MemberID(r.Context()), "err", err)
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	writeJSON(w, transport.Prepared{Revision: revision})
+}

@@ -24,6 +24,7 @@ const (
 	headerVouch    = "X-Muster-Vouch"
 	headerAccessor = "X-Muster-Accessor"
 	headerName     = "X-Muster-Name"
+	headerEnds     = "X-Muster-Ends" // RFC 3339; absent for a credential without end
 )
 
 // honest makes an error that says that nothing has happened say otherwise when an earlier attempt may have done it, and
@@ -113,6 +114,7 @@ func (s *Server) confirmed(o origin, q *Request, err error) error {
 // workForwarded answers another member, which tries again while it may when this one does not lead.
 func (s *Server) workForwarded(rt *Route, o origin, q *Request) {
 	var err error
+	s.Store.AwaitOwn(q.Context()) // the member that passes it on may have heard of an election first
 	vouching := q.Header.Get(headerVouch) != ""
 	if vouching {
 		err = s.confirmed(o, q, s.admit(rt, o, q))

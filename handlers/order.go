@@ -187,6 +187,7 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 		W:        w,
 		server:   s,
 		route:    rt,
+		origin:   o,
 		changes:  rt.Changes() || rt.Keyed,
 		whole:    rt.Whole,
 		Block:    parseBlocking(rt, o, r),
@@ -356,7 +357,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 	}
 	giveUp := time.Now().Add(AnswerWithin)
 	for {
-		begin := time.Now()
+		begin, turned := time.Now(), s.Store.Leadership()
 		again, err := s.attempt(rt, o, q, giveUp)
 		if err == nil {
 			return
@@ -368,7 +369,9 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 			s.answer(rt, q, err)
 			return
 		}
+		s.Store.Look()
 		select {
+		case <-turned:
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 		}

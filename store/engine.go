@@ -17,6 +17,8 @@ type (
 	Server = engine.Server
 	// DialRaft opens an authenticated stream to the dqlite port of a member.
 	DialRaft = engine.DialRaft
+	// Preparation is what a leader sends to the voter that it is about to hand over to.
+	Preparation = engine.Preparation
 	// Refusal is an error that is meant for the caller.
 	Refusal = engine.Refusal
 	// Code classifies a refusal.

@@ -29,6 +29,8 @@ type Config struct {
 	Dial     DialRaft            // authenticated streams to the dqlite port of other members
 	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
 	Nudge func(nodes []uint64)
+	// Prepare asks another voter to get ready for the leadership that it is about to get.
+	Prepare func(ctx context.Context, node uint64, p Preparation) (revision uint64, err error)
 	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
 	Fetch func(ctx context.Context, after uint64, path string) (newer bool, err error)
 	// what the first transaction of a new cluster writes; nil on members that joined
@@ -64,6 +66,7 @@ type Store struct {
 	Audit        Audit
 	Events       Events
 	Archives     Archives
+	Backups      Backups
 
 	cfg    Config
 	log    *slog.Logger
@@ -96,6 +99,7 @@ func Open(cfg Config) (*Store, error) {
 		NodeID:            cfg.NodeID,
 		Dial:              cfg.Dial,
 		Nudge:             cfg.Nudge,
+		Prepare:           cfg.Prepare,
 		Fetch:             cfg.Fetch,
 		Ask:               cfg.Ask,
 		Logger:            cfg.Logger,
@@ -253,6 +257,8 @@ type (
 	Events struct{ s *Store }
 	// Archives are snapshots of the state and what is made of them.
 	Archives struct{ s *Store }
+	// Backups are the records of what members save by themselves.
+	Backups struct{ s *Store }
 )
 
 // bind makes the nouns, which are views of the store.
@@ -273,6 +279,7 @@ func (s *Store) bind() {
 	s.Audit = Audit{s}
 	s.Events = Events{s}
 	s.Archives = Archives{s}
+	s.Backups = Backups{s}
 }
 
 // Answer is what a query has found.

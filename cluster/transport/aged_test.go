@@ -76,7 +76,7 @@ func serveAged(t *testing.T, n *agedNode) string {
 type agedReplica struct{}
 
 // DialOwn gives Raft streams an echo.
-func (agedReplica) DialOwn(context.Context) (net.Conn, error) {
+func (agedReplica) DialOwn(context.Context, uint64) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	go func() { defer ours.Close(); _, _ = io.Copy(ours, ours) }()
 	return theirs, nil

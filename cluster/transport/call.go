@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,7 @@ const (
 	PathTrust        = "/internal/trust"
 	PathCertificates = "/internal/certificates"
 	PathNudge        = "/internal/nudge"
+	PathPrepare      = "/internal/prepare"
 )
 
 // headerRemoved on a refusal says that the node was removed, and that its id is never used again.
@@ -139,6 +141,22 @@ func (t *Transport) Nudge(nodes []uint64) {
 			_ = t.Call(ctx, http.MethodPost, id, PathNudge, nil, nil)
 		}()
 	}
+}
+
+// Prepared is a voter's answer to a Preparation.
+type Prepared struct {
+	Revision uint64 `json:"revision"` // of its copy
+}
+
+// Prepare asks a voter to get ready for the leadership that it is about to get. It blocks until it is, or ctx ends.
+func (t *Transport) Prepare(ctx context.Context, node uint64, p store.Preparation) (revision uint64, err error) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return 0, err
+	}
+	var out Prepared
+	err = t.Call(ctx, http.MethodPost, node, PathPrepare, bytes.NewReader(body), &out)
+	return out.Revision, err
 }
 
 // Forward sends a client's request to a member's internal HTTP: one that is an attempt (store.Attempt) over the connection

@@ -31,7 +31,8 @@ const (
 
 // Replica is what the transport needs from the store.
 type Replica interface {
-	DialOwn(ctx context.Context) (net.Conn, error)
+	// DialOwn connects a member's Raft server to this one's.
+	DialOwn(ctx context.Context, from uint64) (net.Conn, error)
 	FollowsNow(ctx context.Context) (uint64, error)
 	Epoch() uint64    // of this member's leadership, 0 while another one leads
 	Revision() uint64 // that it has committed
@@ -257,7 +258,7 @@ func (t *Transport) handleStream(ctx context.Context, raw net.Conn, conn *tls.Co
 	defer tracked.Close()
 	switch state.NegotiatedProtocol {
 	case protoRaft:
-		own, err := t.service.Replica.DialOwn(ctx)
+		own, err := t.service.Replica.DialOwn(ctx, id)
 		if err != nil {
 			t.log.Debug("the local Raft server does not take a connection", "err", err)
 			return

@@ -79,6 +79,8 @@ type testCluster struct {
 	mu    sync.Mutex
 	nodes map[uint64]*Engine
 	dirs  map[uint64]string
+	// prepare, if it is not nil, takes what node from asks of a voter before it hands over. It is set before it can be asked.
+	prepare func(ctx context.Context, from uint64, heir *Engine, p Preparation) (uint64, error)
 }
 
 func newTestCluster(t testing.TB, n int) *testCluster {
@@ -116,6 +118,16 @@ func (c *testCluster) start(id uint64, hooks Hooks) {
 		Ask:    func(ctx context.Context, ids []uint64, need int) bool { return c.net.Ask(ctx, id, ids, need) },
 		Schema: testSchema,
 		Hooks:  hooks,
+		Prepare: func(ctx context.Context, to uint64, p Preparation) (uint64, error) {
+			heir := c.node(to)
+			if heir == nil || c.net.Isolated(to) {
+				return 0, errors.New("unreachable")
+			}
+			if c.prepare != nil {
+				return c.prepare(ctx, id, heir, p)
+			}
+			return heir.PrepareToLead(ctx, id, p)
+		},
 	}
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", id)

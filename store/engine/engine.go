@@ -54,6 +54,8 @@ type Config struct {
 	Dial   DialRaft // authenticated streams to the dqlite port of other members
 	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
 	Nudge func(nodes []uint64)
+	// Prepare asks another voter to get ready for the leadership that it is about to get, see PrepareToLead.
+	Prepare func(ctx context.Context, node uint64, p Preparation) (revision uint64, err error)
 	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
 	Fetch  func(ctx context.Context, after uint64, path string) (newer bool, err error)
 	Ask    func(ctx context.Context, nodes []uint64, need int) bool // do that many of the nodes follow this one now?
@@ -121,6 +123,7 @@ type Engine struct {
 	lastLed  atomic.Int64  // when it last knew one, in nanoseconds; 0 for not yet
 	hint     atomic.Pointer[leaderHint]
 	restless atomic.Int64 // until when the leader is looked for often, Unix nanoseconds
+	eager    atomic.Int64 // until when it is looked for without a pause, Unix nanoseconds
 	// when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
 	lost     atomic.Int64
 	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
@@ -129,6 +132,8 @@ type Engine struct {
 	closing  atomic.Bool
 	schema   atomic.Pointer[migration] // asked for; applied when leadership is taken up next
 	yielding atomic.Bool               // a transfer is under way: leadership is not taken up again meanwhile
+
+	heir heir // what this member has prepared for the leadership that it is about to get
 
 	mu      sync.Mutex
 	lead    *leadership   // nil while another member leads
@@ -217,6 +222,13 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.stop()
 	e.done.Wait()
 	e.descend(ErrClosed)
+	if ending := e.ended(); ending != nil {
+		select {
+		case <-ending:
+		case <-time.After(endingWait):
+		}
+	}
+	e.heir.drop()
 	e.Mirror.close()
 	return e.node.close()
 }
@@ -241,8 +253,14 @@ func (e *Engine) FollowsNow(ctx context.Context) (uint64, error) {
 	return e.node.leader(ctx)
 }
 
-// DialOwn connects to the dqlite server of this process.
-func (e *Engine) DialOwn(ctx context.Context) (net.Conn, error) { return e.node.dialLocal(ctx, "") }
+// DialOwn connects another member's Raft server to that of this process.
+func (e *Engine) DialOwn(ctx context.Context, from uint64) (net.Conn, error) {
+	c, err := e.node.dialLocal(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return &listened{Conn: c, heard: func() { e.heard(from) }}, nil
+}
 
 // AwaitLeader blocks until there is a leader and, if it is this member, until it accepts writes.
 // It returns ErrNoLeader when ctx ends first.
@@ -263,6 +281,20 @@ func (e *Engine) AwaitLeader(ctx context.Context) (uint64, error) {
 			return 0, ErrNoLeader
 		}
 	}
+}
+
+// AwaitOwn blocks while this member's Raft server leads and the engine does not accept writes yet, at most until ctx ends
+// or another member leads. It is for requests of those that have heard of an election before this member has.
+func (e *Engine) AwaitOwn(ctx context.Context) {
+	if e.Leading() || e.yielding.Load() {
+		return
+	}
+	if id, err := e.FollowsNow(ctx); err != nil || id != e.cfg.NodeID {
+		return
+	}
+	e.observeLeader(e.cfg.NodeID)
+	e.Look()
+	_, _ = e.AwaitLeader(ctx)
 }
 
 // Leadership returns a channel that is closed when leadership next changes in any way, for loops that run on
@@ -329,17 +361,24 @@ func (e *Engine) followLeadership(ctx context.Context) {
 		if round%10 == 0 {
 			_, _ = e.RefreshServers(ctx)
 		}
-		poll := leaderPoll
-		if id == 0 && !e.Outside() || time.Now().UnixNano() < e.restless.Load() {
-			poll = electionPoll
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(poll):
+		case <-time.After(e.poll(id)):
 		case <-e.look:
 		}
 	}
+}
+
+// poll is how long followLeadership waits for its next look while it follows a node.
+func (e *Engine) poll(id uint64) time.Duration {
+	switch now := time.Now().UnixNano(); {
+	case now < e.eager.Load():
+		return leaderSpin
+	case id == 0 && !e.Outside(), now < e.restless.Load():
+		return electionPoll
+	}
+	return leaderPoll
 }
 
 // unbroken reports whether leadership was looked at so recently that no other member can have led since: that takes an

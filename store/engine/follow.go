@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"net"
 	"time"
 )
 
@@ -67,6 +68,38 @@ func (e *Engine) Suspect(id uint64) {
 		e.restless.Store(time.Now().Add(restlessFor).UnixNano())
 		e.Look()
 	}
+}
+
+// eagerFor is how long the leader is looked for without a pause after a Raft server has spoken that does not lead: what
+// it says takes effect after a moment.
+const eagerFor = 20 * time.Millisecond
+
+// heard is called when another member's Raft server has said something to this one's. Who follows a leader hears from
+// that one alone: others ask for votes, give theirs, or lead.
+func (e *Engine) heard(from uint64) {
+	known := e.leaderID.Load()
+	if known == from || known == e.cfg.NodeID && e.Leading() {
+		return
+	}
+	e.expectElection(eagerFor)
+}
+
+// expectElection has this member look who leads without a pause.
+func (e *Engine) expectElection(within time.Duration) {
+	e.eager.Store(time.Now().Add(within).UnixNano())
+	e.Look()
+}
+
+// listened is the local end of a stream that comes from another member's Raft server.
+type listened struct {
+	net.Conn
+	heard func()
+}
+
+func (l *listened) Write(p []byte) (int, error) {
+	n, err := l.Conn.Write(p)
+	l.heard()
+	return n, err
 }
 
 // Outside reports whether this member takes no part in Raft: others know a leader and its own server does not.

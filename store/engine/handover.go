@@ -117,7 +117,12 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 	}
 	defer e.Look() // after yielding ends: if this member still leads, it goes on at once
 	defer e.yielding.Store(false)
+	bringUp := func() {}
+	if wait != stepDownWait {
+		bringUp = e.groom(ctx, id)
+	}
 	e.descendWithin(ErrNotLeader, wait)
+	bringUp()
 	if err := e.node.transfer(ctx, id); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}

@@ -36,6 +36,8 @@ type leadership struct {
 	expected int           // how many requests the next batch may hope for
 	took     time.Duration // by the last commit
 	memory   memory
+	recent   recent          // texts of the newest batches
+	prepared bool            // the working copy was made before this member was elected
 	schema   int64           // that holds while this member leads
 	migrated string          // what to say of a schema step that this leadership began with
 	ctx      context.Context // ends with the leadership
@@ -154,7 +156,7 @@ func (e *Engine) ascend(ctx context.Context) error {
 	e.turned = make(chan struct{})
 	e.mu.Unlock()
 	go l.write()
-	e.log.Info("leading", "epoch", l.epoch, "revision", e.changes.revision(), "after",
+	e.log.Info("leading", "epoch", l.epoch, "revision", e.changes.revision(), "prepared", l.prepared, "after",
 		time.Since(begin).Round(time.Millisecond))
 	return nil
 }
@@ -171,41 +173,14 @@ func (l *leadership) prepare(ctx context.Context) error {
 			return fmt.Errorf("found the cluster from a backup: %w", err)
 		}
 	}
-	var revision int64
-	founded := true
-	err := l.db.within(commitTimeout, func(c *sql.Conn) error {
-		err := c.QueryRowContext(ctx, "SELECT revision FROM cluster").Scan(&revision)
-		if errors.Is(err, sql.ErrNoRows) {
-			founded, err = false, nil
-		}
-		return err
-	})
+	at, founded, err := l.position(ctx)
 	if err != nil {
-		return fmt.Errorf("read the revision: %w", err)
+		return err
 	}
-	for try := 0; ; try++ {
-		dumpCtx, cancel := context.WithTimeout(ctx, commitTimeout)
-		image, err := e.node.dump(dumpCtx)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("copy the database: %w", err)
-		}
-		if l.work, err = openWorking(e.cfg.Dir, image, e.cfg.Schema.Latest); err != nil {
-			return err
-		}
-		v := &View{s: l.work.writer, Now: e.cfg.Now()}
-		have, err := v.revision()
-		if err == nil && have == uint64(revision) {
-			break
-		}
-		l.work.close()
-		l.work = nil
-		if try == 100 {
-			return fmt.Errorf("the local copy stays at revision %d, the cluster is at %d: %w", have, revision, err)
-		}
-		time.Sleep(time.Duration(try) * time.Millisecond)
+	if err := l.copy(ctx, at); err != nil {
+		return err
 	}
-	e.changes.reset(uint64(revision))
+	e.changes.reset(at.Revision)
 	if err := e.hooks.Prepare(&View{s: l.work.writer, Now: e.cfg.Now()}); err != nil {
 		return err
 	}
@@ -218,6 +193,52 @@ func (l *leadership) prepare(ctx context.Context) error {
 		}
 	}
 	return l.commitAlone(l.begin)
+}
+
+// position reads through dqlite which batch was the last one; founded is false while there was none.
+func (l *leadership) position(ctx context.Context) (at position, founded bool, err error) {
+	founded = true
+	err = l.db.within(commitTimeout, func(c *sql.Conn) error {
+		err := c.QueryRowContext(ctx, selectPosition).Scan(&at.Revision, &at.Batch)
+		if errors.Is(err, sql.ErrNoRows) {
+			founded, err = false, nil
+		}
+		return err
+	})
+	if err != nil {
+		return at, founded, fmt.Errorf("read the revision: %w", err)
+	}
+	return at, founded, nil
+}
+
+// copy takes the working copy that was made beforehand or makes one, of the state at a position.
+func (l *leadership) copy(ctx context.Context, at position) error {
+	e := l.engine
+	if l.work = e.heir.take(at, l.schema); l.work != nil {
+		l.prepared = true
+		return nil
+	}
+	for try := 0; ; try++ {
+		w, err := openWorking(e.cfg.Dir, e.cfg.Schema.Latest, func(path string) error {
+			ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+			defer cancel()
+			return e.node.dumpInto(ctx, path)
+		})
+		if err != nil {
+			return err
+		}
+		have, err := (&View{s: w.writer}).position()
+		if err == nil && have == at {
+			l.work = w
+			return nil
+		}
+		w.close()
+		if try == 100 {
+			return fmt.Errorf("the local copy stays at revision %d, the cluster is at %d: %w", have.Revision, at.Revision,
+				err)
+		}
+		time.Sleep(time.Duration(try) * time.Millisecond)
+	}
 }
 
 // commitAlone commits a transaction of the leadership's own. A nil error means that it is committed.
@@ -268,7 +289,7 @@ func (e *Engine) descendWithin(reason error, wait time.Duration) {
 		l.work.close()
 	}()
 	select {
-	case <-ending:
+	case <-l.done: // the files may take a moment longer, which nobody waits for but the next leadership of this member
 	case <-time.After(wait):
 		e.log.Warn("the disk holds the writer of this leadership; others lead meanwhile", "epoch", l.epoch)
 	}

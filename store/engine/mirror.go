@@ -150,14 +150,7 @@ func (e *Engine) dumpTo(ctx context.Context, path string) error {
 	if err := e.decided(ctx); err != nil && e.Mirror.Revision() > 0 {
 		return err // the mirror that is there serves until then
 	}
-	image, err := e.node.dump(ctx)
-	if err != nil {
-		return err
-	}
-	if len(image) < 100 {
-		return errors.New("the replica is empty")
-	}
-	if err := os.WriteFile(path, image, 0o600); err != nil {
+	if err := e.node.dumpInto(ctx, path); err != nil {
 		return err
 	}
 	return plainHeader(path)
@@ -355,20 +348,13 @@ func (m *Mirror) Path() string { return m.path }
 
 // ReadReplica runs fn on the replica as it is at this moment, without waiting for the mirror.
 func (e *Engine) ReadReplica(ctx context.Context, fn func(*View) error) error {
-	image, err := e.node.dump(ctx)
-	if err != nil {
-		return err
-	}
 	f, err := os.CreateTemp(e.cfg.Dir, "replica-*.db")
 	if err != nil {
 		return err
 	}
+	f.Close()
 	defer os.Remove(f.Name())
-	if _, err := f.Write(image); err != nil {
-		f.Close()
-		return err
-	}
-	if err := errors.Join(f.Close(), plainHeader(f.Name())); err != nil {
+	if err := errors.Join(e.node.dumpInto(ctx, f.Name()), plainHeader(f.Name())); err != nil {
 		return err
 	}
 	o, err := OpenFile(f.Name(), e.cfg.Schema.Latest)

@@ -242,28 +242,6 @@ func (n *node) transfer(ctx context.Context, id uint64) error {
 	return err
 }
 
-// dump returns the database as this server has applied it, with or without a leader: one plain file, or
-// nothing when the server has not received any state.
-func (n *node) dump(ctx context.Context) ([]byte, error) {
-	var data []byte
-	err := n.change(ctx, func(ctx context.Context, c *client.Client) error {
-		files, err := c.Dump(ctx, databaseName)
-		if err != nil {
-			return err
-		}
-		for _, f := range files {
-			switch {
-			case f.Name == databaseName:
-				data = f.Data
-			case len(f.Data) > 0:
-				return errors.New("engine: dqlite's dump has a write-ahead log, which it never had")
-			}
-		}
-		return nil
-	})
-	return data, err
-}
-
 func (n *node) close() error {
 	n.mu.Lock()
 	if n.ctl != nil {

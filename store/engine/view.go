@@ -113,6 +113,19 @@ func (v *View) revision() (rev uint64, err error) {
 	return rev, err
 }
 
+// position is which batch the state ends with: two states of one cluster with the same position are the same.
+type position struct {
+	Revision uint64
+	Batch    string
+}
+
+const selectPosition = "SELECT revision, batch_id FROM cluster"
+
+func (v *View) position() (at position, err error) {
+	_, err = v.Get(selectPosition, nil, &at.Revision, &at.Batch)
+	return at, err
+}
+
 // SchemaVersion reads the newest step of the schema that was applied.
 func (v *View) SchemaVersion() (n int64, err error) {
 	_, err = v.Get(selectSchema, nil, &n)

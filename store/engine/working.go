@@ -26,13 +26,14 @@ type working struct {
 
 const readerCount = 4
 
-func openWorking(dir string, image []byte, latest int64) (*working, error) {
+// openWorking makes a working copy of the file that dump writes.
+func openWorking(dir string, latest int64, dump func(path string) error) (*working, error) {
 	if err := removeWorking(dir); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, workingName)
-	if err := os.WriteFile(path, image, 0o600); err != nil {
-		return nil, fmt.Errorf("write the leader's working copy: %w", err)
+	if err := dump(path); err != nil {
+		return nil, fmt.Errorf("copy the database: %w", err)
 	}
 	w := &working{dir: dir, readers: make(chan *session, readerCount), closed: make(chan struct{})}
 	open := func(params string) (*session, error) {
@@ -64,8 +65,23 @@ func openWorking(dir string, image []byte, latest int64) (*working, error) {
 	return w, nil
 }
 
-// close waits for the readers that are under way; reads that come later get ErrNotLeader.
+// warm has the readers read the schema, which each does at its first statement.
+func (w *working) warm() error {
+	for range readerCount {
+		r := <-w.readers
+		_, err := (&View{s: r}).position()
+		w.readers <- r
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close waits for the readers that are under way; reads that come later get ErrNotLeader. The files go first: SQLite would
+// bring the database up to date when its last connection is closed.
 func (w *working) close() {
+	_ = removeWorking(w.dir)
 	close(w.closed)
 	for range readerCount {
 		r := <-w.readers
@@ -75,7 +91,6 @@ func (w *working) close() {
 	for _, db := range w.dbs {
 		db.Close()
 	}
-	_ = removeWorking(w.dir)
 }
 
 // withReader lends f one of the readers.

@@ -164,6 +164,7 @@ func (l *leadership) commit(list []*request) error {
 	} else if err != nil {
 		return l.failed(b, refused, err)
 	}
+	l.recent.add(b.rev, text)
 	return l.committed(b, begin)
 }
 

@@ -54,7 +54,7 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 	}
 	dial := func(ctx context.Context, _ uint64) (net.Conn, error) {
 		if peer := out.peer.Load(); peer != nil {
-			return peer.DialOwn(ctx)
+			return peer.DialOwn(ctx, 1)
 		}
 		return nil, errors.New("there is nobody else")
 	}
@@ -111,7 +111,7 @@ func (s *Member) AddVoter(confirms func() bool) {
 		NodeID:   2,
 		Identity: identity,
 		Logger:   slog.New(slog.DiscardHandler),
-		Dial:     func(ctx context.Context, _ uint64) (net.Conn, error) { return s.Store.DialOwn(ctx) },
+		Dial:     func(ctx context.Context, _ uint64) (net.Conn, error) { return s.Store.DialOwn(ctx, 2) },
 		Ask:      func(context.Context, []uint64, int) bool { return true },
 	})
 	check(err)

@@ -10,7 +10,7 @@ import (
 
 // Node is a member on the net.
 type Node interface {
-	DialOwn(ctx context.Context) (net.Conn, error)
+	DialOwn(ctx context.Context, from uint64) (net.Conn, error)
 	FollowsNow(ctx context.Context) (uint64, error)
 }
 
@@ -73,7 +73,7 @@ func (n *Net) Dial(ctx context.Context, from, to uint64) (net.Conn, error) {
 	if node == nil || down {
 		return nil, errors.New("unreachable")
 	}
-	conn, err := node.DialOwn(ctx)
+	conn, err := node.DialOwn(ctx, from)
 	if err != nil {
 		return nil, err
 	}

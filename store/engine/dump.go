@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+)
+
+// A dump is the database as the local server has applied it, with or without a leader. It is asked for in dqlite's wire
+// protocol (dqlite.io, "Wire protocol") instead of with go-dqlite's client, which would hold all of it in memory twice:
+// from the server's socket it goes straight into a file.
+
+const (
+	wireVersion = 1
+	wireDump    = 15 // request: the name of a database
+	wireFailure = 0  // answer: a code and a text
+	wireFiles   = 9  // answer: how many files; of each the name, the size and the contents
+)
+
+var errNoReplica = errors.New("the replica is empty")
+
+// dumpInto writes the replica to a new file, which is readable by its owner only. It returns errNoReplica when the
+// server has not received any state.
+func (n *node) dumpInto(ctx context.Context, path string) error {
+	conn, err := n.dialLocal(ctx, "")
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoConnection, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	err = dumpFrom(conn, f)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func dumpFrom(conn net.Conn, f *os.File) error {
+	name := append([]byte(databaseName), make([]byte, 8-len(databaseName)%8)...)
+	request := binary.LittleEndian.AppendUint64(nil, wireVersion)
+	request = binary.LittleEndian.AppendUint32(request, uint32(len(name)/8))
+	request = append(request, wireDump, 0, 0, 0)
+	if _, err := conn.Write(append(request, name...)); err != nil {
+		return err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return err
+	}
+	body := &io.LimitedReader{R: conn, N: int64(binary.LittleEndian.Uint32(head[:])) * 8}
+	switch head[4] {
+	case wireFiles:
+	case wireFailure:
+		text, err := io.ReadAll(io.LimitReader(body, 1<<10))
+		if err != nil || len(text) < 8 {
+			return errors.Join(errNoReplica, err)
+		}
+		return fmt.Errorf("%w: %s", errNoReplica, bytes.Trim(text[8:], "\x00"))
+	default:
+		return fmt.Errorf("engine: dqlite answers a dump with %d", head[4])
+	}
+	files, err := readWord(body)
+	if err != nil {
+		return err
+	}
+	found := false
+	for range files {
+		name, size, err := fileHead(body)
+		switch {
+		case err != nil:
+			return err
+		case name == databaseName:
+			if size < 100 || size > uint64(body.N) {
+				return errNoReplica
+			}
+			if _, err := io.CopyN(f, conn, int64(size)); err != nil {
+				return err
+			}
+			body.N -= int64(size)
+			found = true
+		case size > 0:
+			return errors.New("engine: dqlite's dump has a write-ahead log, which it never had")
+		}
+	}
+	if !found {
+		return errNoReplica
+	}
+	return nil
+}
+
+// fileHead reads the name of a file, which ends with a zero and fills whole words, and its size.
+func fileHead(r io.Reader) (name string, size uint64, err error) {
+	var b strings.Builder
+	for {
+		var word [8]byte
+		if _, err := io.ReadFull(r, word[:]); err != nil {
+			return "", 0, err
+		}
+		if end := bytes.IndexByte(word[:], 0); end >= 0 {
+			b.Write(word[:end])
+			break
+		}
+		b.Write(word[:])
+	}
+	size, err = readWord(r)
+	return b.String(), size, err
+}
+
+func readWord(r io.Reader) (uint64, error) {
+	var word [8]byte
+	_, err := io.ReadFull(r, word[:])
+	return binary.LittleEndian.Uint64(word[:]), err
+}
