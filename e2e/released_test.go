@@ -96,7 +96,8 @@ func TestUpgradeFromReleased(t *testing.T) {
 	third.start(t)
 	third.awaitReady(t)
 	eventually(t, formed, "the upgrade sees that the third member is back", func() error {
-		if out := cmd.run(t, "upgrade", "status"); strings.Contains(out.stderr, "does not answer") {
+		out := cmd.run(t, "upgrade", "status", "-o", "json")
+		if out.code != 0 || strings.Contains(out.stdout, `"state": "down"`) || strings.Count(out.stdout, `"nodeStatus": "alive"`) != 3 {
 			return fmt.Errorf("%+v", out)
 		}
 		return nil
