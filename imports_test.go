@@ -49,9 +49,10 @@ var arrows = map[string][]string{
 	"handlers/native/ui":           family(),
 	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "store"}, // for tests
 
-	"cluster": {"api", "cluster/autopilot", "cluster/datadir", "cluster/peering", "cluster/transport",
+	"cluster": {"api", "cluster/autopilot", "cluster/backup", "cluster/datadir", "cluster/peering", "cluster/transport",
 		"cluster/workload", "store"},
 	"cluster/autopilot": {},
+	"cluster/backup":    {"cluster/transport", "store"},
 	"cluster/datadir":   {"cluster/transport", "store"},
 	"cluster/peering":   {"cluster/transport", "store"},
 	"cluster/transport": {"store"},

@@ -24,7 +24,9 @@ import (
 
 func newBackupCommand(env *environment) *cobra.Command {
 	group := newGroup("backup", "Save the state of the cluster, look at a backup, and restore one")
-	group.AddCommand(newBackupSaveCommand(env), newBackupRestoreCommand(env), newBackupInspectCommand(env))
+	group.AddCommand(newBackupSaveCommand(env), newBackupRestoreCommand(env), newBackupInspectCommand(env),
+		newBackupListCommand(env), newBackupStatusCommand(env), newBackupRunCommand(env), newBackupGetCommand(env),
+		newBackupVerifyCommand(env))
 	return group
 }
 

@@ -2,14 +2,10 @@ package client
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 )
 
@@ -48,24 +44,12 @@ func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer, o SnapshotOption
 	if o.Recipient != "" {
 		query.Set("recipient", o.Recipient)
 	}
-	resp, err := c.stream(ctx, http.MethodGet, query, nil, 0)
+	resp, err := c.stream(ctx, http.MethodGet, snapshotPath, query, nil, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	digest, ok := strings.CutPrefix(resp.Header.Get("Digest"), "sha-256=")
-	if !ok {
-		return 0, errors.New("the answer has no SHA-256 digest: this is not a snapshot")
-	}
-	sum := sha256.New()
-	size, err = io.Copy(io.MultiWriter(w, sum), counted(resp.Body, resp.ContentLength, o.Progress))
-	if err != nil {
-		return size, fmt.Errorf("the snapshot did not arrive whole: %w", err)
-	}
-	if base64.StdEncoding.EncodeToString(sum.Sum(nil)) != digest {
-		return size, errors.New("the snapshot did not arrive whole: its digest does not match")
-	}
-	return size, nil
+	return receive(w, resp, o.Progress)
 }
 
 // RestoreSnapshot sends an archive of size bytes and blocks until the cluster has taken it over or refused it. It
@@ -74,7 +58,7 @@ func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64,
 	progress func(done, total int64)) (string, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	resp, err := c.stream(ctx, http.MethodPut, nil, counted(r, size, progress), size)
+	resp, err := c.stream(ctx, http.MethodPut, snapshotPath, nil, counted(r, size, progress), size)
 	if err != nil {
 		return "", err
 	}
@@ -85,13 +69,13 @@ func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64,
 
 // stream makes a request whose body or answer has any length. It moves on to the next address only while none can have
 // been reached, or the body has not been touched.
-func (c *Client) stream(ctx context.Context, method string, query url.Values, body io.Reader,
+func (c *Client) stream(ctx context.Context, method, path string, query url.Values, body io.Reader,
 	size int64) (*http.Response, error) {
 	var tried []Attempt
 	first := int(c.last.Load())
 	for i := range c.addrs {
 		n := (first + i) % len(c.addrs)
-		target := c.addrs[n] + snapshotPath
+		target := c.addrs[n] + path
 		if len(query) > 0 {
 			target += "?" + query.Encode()
 		}

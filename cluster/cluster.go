@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"muster/api"
+	"muster/cluster/backup"
 	"muster/cluster/datadir"
 	"muster/cluster/peering"
 	"muster/cluster/transport"
@@ -83,6 +84,7 @@ type Cluster struct {
 	events     *events
 	historian  *historian
 	peers      *peering.Streams
+	backups    *backup.Maker
 	signer     *workload.Signer
 	workloads  *workload.API // nil: there is no socket
 
@@ -121,6 +123,7 @@ func Start(cfg Config) *Cluster {
 		Loopback:  dialpolicy.OnLoopback(cfg.Self.RaftAddress),
 		Logger:    cfg.Logger,
 	})
+	c.backups = backup.NewMaker(c.backupConfig())
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
 	c.serveWorkloads(ctx)
@@ -165,10 +168,14 @@ func (c *Cluster) serveWorkloads(ctx context.Context) {
 // Peerings are this member's streams to other clusters.
 func (c *Cluster) Peerings() *peering.Streams { return c.peers }
 
+// Backups are the files that this member writes and reads for the leader.
+func (c *Cluster) Backups() *backup.Maker { return c.backups }
+
 // Close ends the loops and waits for them.
 func (c *Cluster) Close() {
 	c.stop()
 	close(c.events.closing)
+	c.backups.Close()
 	c.done.Wait()
 	c.Book.Save()
 }
@@ -235,6 +242,7 @@ func (c *Cluster) internal() *http.ServeMux {
 	mux.HandleFunc("GET "+pathMirror, c.serveMirror)
 	mux.HandleFunc("GET "+pathEvents, c.events.serve)
 	mux.HandleFunc("GET "+pathFigures, c.historian.serve)
+	c.backups.Register(mux)
 	return mux
 }
 

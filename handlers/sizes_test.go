@@ -131,7 +131,7 @@ func authority(s *sole.Member) []byte {
 // notByRequest are columns that no request of the API fills with a text of the caller's choice: the cluster listener, other
 // clusters, names of credentials and addresses do, which are bounded where they come from. The writer bounds them all.
 var notByRequest = []string{"members.hooks_outcome", "members.hosts", "members.zone", "removed_members.name", "join_tokens.created_by", "join_token_uses.remote", "api_tokens.created_by",
-	"api_keys.owner_name", "enrollments.enrolled_by", "enrollments.remote", "ca_rotations.started_by", "peerings.status_reason", "peering_secrets.sealed",
+	"api_keys.owner_name", "backups.", "enrollments.enrolled_by", "enrollments.remote", "ca_rotations.started_by", "peerings.status_reason", "peering_secrets.sealed",
 	"peer_members.", "peer_bundles.", "workloads.created_by", "peering_tombstones.", "idempotency.sealed", "audit."}
 
 // TestTooLongForTheTable walks the table of sizes: what is longer is refused by every route with a sentence that names the

@@ -56,6 +56,7 @@ func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Fam
 			APITokens:    n.store.APITokens,
 			Audit:        n.store.Audit,
 			Authorities:  n.store.Authorities,
+			Backups:      n.store.Backups,
 			Certificates: n.store.Certificates,
 			Enrollments:  n.store.Enrollments,
 			JoinTokens:   n.store.JoinTokens,

@@ -2,11 +2,16 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"time"
 
 	"muster/api"
 	"muster/cluster"
+	"muster/cluster/backup"
 	"muster/cluster/peering"
 	"muster/handlers/consul"
+	"muster/handlers/native"
 	"muster/store"
 )
 
@@ -48,6 +53,37 @@ func (v view) Schema(ctx context.Context) (api.Schema, error) {
 func (v view) Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error) {
 	state, err := v.Cluster.Migrate(ctx, actor, exclude)
 	return schema(state), err
+}
+
+// BackupState returns how it stands with the backups.
+func (v view) BackupState(ctx context.Context, c store.Consistency) (out native.BackupState, err error) {
+	s, err := backup.Look(ctx, v.Store, c, time.Now())
+	if err != nil {
+		return out, err
+	}
+	out = native.BackupState{Settings: s.Settings, LastGood: s.LastGood(), Last: s.Last(), Active: s.Active(),
+		Problems: s.Problems()}
+	if next, planned := s.Next(); planned && out.Active == nil {
+		if next.Before(s.Now) {
+			next = s.Now
+		}
+		out.Next = &next
+	}
+	return out, nil
+}
+
+// VerifyBackup has the holder of a backup read it again.
+func (v view) VerifyBackup(ctx context.Context, b *store.Backup) (reason string, damaged bool) {
+	reason, err := v.Backups().Verify(ctx, b)
+	if err != nil {
+		return fmt.Sprintf("node %d does not answer", b.NodeID), false
+	}
+	return reason, reason != ""
+}
+
+// OpenBackup opens the file of a backup, wherever it is.
+func (v view) OpenBackup(ctx context.Context, b *store.Backup) (io.ReadCloser, int64, error) {
+	return v.Backups().File(ctx, b)
 }
 
 func schema(state cluster.SchemaState) api.Schema {

@@ -232,6 +232,27 @@ func (ar Archives) Keys(recipient string) ([]ArchiveKey, error) {
 // little memory; commits go on meanwhile.
 func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys []ArchiveKey,
 	binary string) (ArchiveMeta, error) {
+	return ar.write(ctx, c, w, binary, func(string) ([]ArchiveKey, error) { return keys, nil })
+}
+
+// Backup is Snapshot of the local replica, with the data-encryption keys in it for each of the recipients ("age1…"). It
+// works on every member: the keys are those that this member's own identity opens in the state.
+func (ar Archives) Backup(ctx context.Context, w io.Writer, recipients []string, binary string) (ArchiveMeta, error) {
+	return ar.write(ctx, Stale, w, binary, func(state string) (keys []ArchiveKey, err error) {
+		if len(recipients) == 0 {
+			return nil, nil
+		}
+		a := &Archive{State: state}
+		deks, err := a.Unlock(ar.s.cfg.Identity)
+		if err == nil {
+			err = a.Rewrap(deks, recipients)
+		}
+		return a.Keys, err
+	})
+}
+
+func (ar Archives) write(ctx context.Context, c Consistency, w io.Writer, binary string,
+	keys func(state string) ([]ArchiveKey, error)) (ArchiveMeta, error) {
 	var meta ArchiveMeta
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
@@ -246,8 +267,12 @@ func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, key
 	if meta, err = describe(f.Name()); err != nil {
 		return meta, err
 	}
+	wraps, err := keys(f.Name())
+	if err != nil {
+		return meta, err
+	}
 	meta.NodeID, meta.CreatedAt, meta.Binary = ar.s.cfg.NodeID, ar.s.cfg.Now().UTC().Truncate(time.Second), binary
-	return meta, WriteArchive(w, meta, f.Name(), keys)
+	return meta, WriteArchive(w, meta, f.Name(), wraps)
 }
 
 // MirrorArchive writes an archive of the mirror of member nodeID, which does not run, to w. A recipient ("age1…"), if

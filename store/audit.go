@@ -40,7 +40,7 @@ const (
 )
 
 // EventTypes lists the types that audit rows are sorted into.
-var EventTypes = []string{"access", "autopilot", "certificate", "cluster", "key", "leader", "lease", "member",
+var EventTypes = []string{"access", "autopilot", "backup", "certificate", "cluster", "key", "leader", "lease", "member",
 	"operation", "peering", "secret", "setting", "token", "workload"}
 
 // typeOf sorts an action by its first word; what autopilot has decided or seen is of its own type.
@@ -51,7 +51,7 @@ func typeOf(action string) string {
 	}
 	noun, _, _ := strings.Cut(action, ".")
 	switch noun {
-	case "access", "leader", "lease", "member", "operation", "peering", "secret", "setting", "workload":
+	case "access", "backup", "leader", "lease", "member", "operation", "peering", "secret", "setting", "workload":
 		return noun
 	case "certificate", "ca", "enrollment":
 		return "certificate"

@@ -235,6 +235,8 @@ var Sizes = []Size{
 	{"peering_tombstones", "ca_pems", "CA", 64 << 10},
 	{"peering_tombstones", "sealed", "the stream secret", 4096},
 
+	{"backups", "target", "backup.directory", 1024},
+	{"backups", "reason", "the reason", 2048},
 	{"workloads", "path", "path", 1024},
 	{"workloads", "unix_user", "user", 64},
 	{"workloads", "unix_group", "group", 64},
@@ -288,6 +290,7 @@ var ownColumns = map[string][]string{
 	"jwt_authorities":    {"*"},
 	"peer_bundles":       {"peering_id", "received_at"},
 	"peering_tombstones": {"id", "pending_hash", "active_hash", "deleted_at"},
+	"backups":            {"id", "cause", "state", "tried", "name", "started_at", "finished_at", "sha256"},
 	"idempotency":        {"accessor", "created_at"},
 	"audit":              {"at", "action", "outcome"},
 	"unhealthy_members":  {"*"},

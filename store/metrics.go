@@ -29,7 +29,14 @@ var (
 		"When the newest leaf of a member expires: of this member, and the earliest of any member.", "kind", "of")
 	descAuthority = gauge("muster_authority_expiry_timestamp_seconds",
 		"When the first authority of a kind that is in use expires.", "kind")
-	descWindow = gauge("muster_event_window_events", "Events that are kept in memory for readers.")
+	descBackupInterval = gauge("muster_backup_interval_seconds", "How often a backup is to be made; 0 is never.")
+	descBackupGood     = gauge("muster_backup_last_good_timestamp_seconds",
+		"When the last good backup that a member has was begun; 0 while there is none.")
+	descBackupBytes = gauge("muster_backup_last_good_bytes", "Size of that backup.")
+	descBackupTook  = gauge("muster_backup_last_good_duration_seconds", "How long it took to make it.")
+	descBackupOK    = gauge("muster_backup_last_ok", "1 when the last backup that is over is good; absent while there is none.")
+	descBackups     = gauge("muster_backups", "Records of backups by state.", "state")
+	descWindow      = gauge("muster_event_window_events", "Events that are kept in memory for readers.")
 )
 
 // Describe sends nothing, which makes the collector an unchecked one: what there is depends on the member's part.
@@ -47,6 +54,62 @@ func (s *Store) Collect(out chan<- prometheus.Metric) {
 	s.events.mu.Unlock()
 	set(descWindow, float64(window))
 	s.collectInventory(set)
+	s.collectBackups(set)
+}
+
+// collectBackups shows nothing while the database has no backups to speak of.
+func (s *Store) collectBackups(set func(*prometheus.Desc, float64, ...string)) {
+	ctx, cancel := context.WithTimeout(context.Background(), inventoryTimeout)
+	defer cancel()
+	var o BackupSettings
+	var list []Backup
+	members := map[uint64]bool{}
+	if err := s.local(ctx, func(v *View) (err error) {
+		if o, err = v.backupSettings(); err != nil {
+			return err
+		}
+		if list, err = v.backups(); err != nil {
+			return err
+		}
+		ids, err := collect(v, func(rows *sql.Rows) (id uint64, err error) { return id, rows.Scan(&id) },
+			"SELECT raft_node_id FROM members")
+		for _, id := range ids {
+			members[id] = true
+		}
+		return err
+	}); err != nil {
+		return
+	}
+	set(descBackupInterval, o.Interval.Seconds())
+	states := map[string]int{BackupGood: 0, BackupFailed: 0, BackupWaiting: 0, BackupRunning: 0}
+	var good, last *Backup
+	for i := range list {
+		b := &list[i]
+		states[b.State]++
+		if good == nil && b.Present(members) {
+			good = b
+		}
+		if last == nil && !b.Active() {
+			last = b
+		}
+	}
+	for state, n := range states {
+		set(descBackups, float64(n), state)
+	}
+	if good == nil {
+		set(descBackupGood, 0)
+	} else {
+		set(descBackupGood, float64(good.StartedAt.Unix()))
+		set(descBackupBytes, float64(good.Size))
+		set(descBackupTook, good.FinishedAt.Sub(good.StartedAt).Seconds())
+	}
+	switch {
+	case last == nil:
+	case last.State == BackupGood:
+		set(descBackupOK, 1)
+	default:
+		set(descBackupOK, 0)
+	}
 }
 
 func (s *Store) collectInventory(set func(*prometheus.Desc, float64, ...string)) {

@@ -79,6 +79,7 @@ var registry = []registered{
 	{name: "unhealthy_members", fate: kept},
 	{name: "peerings", fate: kept},
 	{name: "peer_members", fate: kept},
+	{name: "backups", fate: kept},
 	{name: "peer_bundles", fate: kept},
 	{name: "audit", fate: kept},
 }

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"filippo.io/age"
+
+	"muster/certs"
 	"muster/store/engine"
 	"muster/store/foreign"
 )
@@ -87,6 +90,34 @@ func (r Restored) String() string {
 		return "nothing had changed"
 	}
 	return strings.Join(list, ", ")
+}
+
+// Rehearse restores an archive into a scratch database below its directory, brings that to the newest schema, and opens
+// every sealed value with the keys that the identities open. It returns why that does not work;
+// nothing else happens. It needs as much room as the state takes, once more.
+func (a *Archive) Rehearse(ctx context.Context, identities ...*age.X25519Identity) error {
+	deks, err := a.Unlock(identities...)
+	if err != nil {
+		return err
+	}
+	x, err := openScratch(ctx, a, LatestSchema())
+	if err != nil {
+		return fmt.Errorf("the state cannot be restored: %w", err)
+	}
+	defer x.close()
+	newest := uint64(0)
+	for generation := range deks {
+		newest = max(newest, generation)
+	}
+	if err := reseal(localTx(x.view()), deks, certs.NewDEK(), newest+1); err != nil {
+		return fmt.Errorf("what is sealed in the state cannot be opened: %w", err)
+	}
+	return nil
+}
+
+// Rehearse is the function of an archive with this member's identity.
+func (ar Archives) Rehearse(ctx context.Context, a *Archive) error {
+	return a.Rehearse(ctx, ar.s.cfg.Identity)
 }
 
 // Restore makes what people have put into the cluster as it was in an archive of the same cluster, in one transaction.

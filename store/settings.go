@@ -122,7 +122,7 @@ const (
 )
 
 // AllSettings lists every setting that operators change, by name.
-var AllSettings = slices.SortedFunc(slices.Values(append([]Setting{
+var AllSettings = slices.SortedFunc(slices.Values(slices.Concat([]Setting{
 	durationSetting(SettingAuditMaxAge, 90*24*time.Hour, time.Hour, 100*366*24*time.Hour, "how long audit rows are kept"),
 	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000,
 		"how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
@@ -142,7 +142,7 @@ var AllSettings = slices.SortedFunc(slices.Values(append([]Setting{
 	hostsSetting(SettingCertificateHosts,
 		"which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
 	networksSetting(SettingPeeringNetworks, "which networks other clusters are dialled in"),
-}, slices.Concat(limitSettings, workloadSettings)...)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
+}, limitSettings, backupSettings, workloadSettings)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
 
 func flagSetting(name string, standard bool, help string) Setting {
 	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,

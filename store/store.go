@@ -66,6 +66,7 @@ type Store struct {
 	Audit        Audit
 	Events       Events
 	Archives     Archives
+	Backups      Backups
 
 	cfg    Config
 	log    *slog.Logger
@@ -256,6 +257,8 @@ type (
 	Events struct{ s *Store }
 	// Archives are snapshots of the state and what is made of them.
 	Archives struct{ s *Store }
+	// Backups are the records of what members save by themselves.
+	Backups struct{ s *Store }
 )
 
 // bind makes the nouns, which are views of the store.
@@ -276,6 +279,7 @@ func (s *Store) bind() {
 	s.Audit = Audit{s}
 	s.Events = Events{s}
 	s.Archives = Archives{s}
+	s.Backups = Backups{s}
 }
 
 // Answer is what a query has found.

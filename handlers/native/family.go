@@ -5,6 +5,7 @@ package native
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"time"
 
 	"muster/api"
@@ -21,6 +22,7 @@ type Config struct {
 	APITokens    APITokens
 	Audit        Audit
 	Authorities  Authorities
+	Backups      Backups
 	Certificates Certificates
 	Enrollments  Enrollments
 	JoinTokens   JoinTokens
@@ -50,8 +52,22 @@ type Cluster interface {
 
 	History() api.History // what this member remembers of the last hour
 
+	// BackupState is how it stands with the backups. VerifyBackup has the holder of one read it again, and returns why that
+	// cannot be done or what is wrong with it. OpenBackup opens its file, wherever it is.
+	BackupState(ctx context.Context, c store.Consistency) (BackupState, error)
+	VerifyBackup(ctx context.Context, b *store.Backup) (reason string, damaged bool)
+	OpenBackup(ctx context.Context, b *store.Backup) (io.ReadCloser, int64, error)
+
 	// Installed tells which members have put the present trust into effect, and why others have not.
 	Installed(ctx context.Context) (store.Installed, map[uint64]string, error)
+}
+
+// BackupState is how it stands with the backups; what is not there is nil.
+type BackupState struct {
+	Settings               store.BackupSettings
+	LastGood, Last, Active *store.Backup
+	Next                   *time.Time
+	Problems               []string
 }
 
 // Autopilot are the settings of autopilot.

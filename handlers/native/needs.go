@@ -54,6 +54,14 @@ type Authorities interface {
 	TrustBundle(ctx context.Context) (*spiffebundle.Bundle, error)
 }
 
+// Backups are the records of backups.
+type Backups interface {
+	Get(ctx context.Context, c store.Consistency, id string) (*store.Backup, error)
+	List(ctx context.Context, c store.Consistency) ([]store.Backup, error)
+	Open(ctx context.Context, actor store.Actor, cause string) (store.Backup, error)
+	Spoil(ctx context.Context, actor store.Actor, id, reason string) error
+}
+
 // Certificates are the certificates that were issued.
 type Certificates interface {
 	List(ctx context.Context, c store.Consistency, f store.CertificateFilter) (list []store.IssuedCertificate, err error)

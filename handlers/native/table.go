@@ -9,7 +9,8 @@ import (
 
 // routes are the rows of the family.
 func (s *service) routes() []handlers.Route {
-	return slices.Concat(s.clusterRoutes(), s.credentialRoutes(), s.keyRoutes(), s.observeRoutes())
+	return slices.Concat(s.clusterRoutes(), s.credentialRoutes(), s.keyRoutes(), s.observeRoutes(),
+		s.backupRoutes())
 }
 
 func (s *service) clusterRoutes() []handlers.Route {
@@ -94,5 +95,21 @@ func (s *service) observeRoutes() []handlers.Route {
 		{Method: "GET", Path: "/api/v1/events", Scope: store.ScopeClusterRead, At: handlers.Here, Stream: true},
 		{Method: "GET", Path: "/api/v1/audit", Scope: store.ScopeClusterRead, At: handlers.HereStale, Serve: s.audit},
 		{Method: "GET", Path: "/metrics", At: handlers.Here, Plain: true, Serve: handlers.ServeMetrics},
+	}
+}
+
+func (s *service) backupRoutes() []handlers.Route {
+	return []handlers.Route{
+		{Method: "GET", Path: "/api/v1/backups", Scope: store.ScopeClusterRead, At: handlers.HereStale,
+			Serve: s.listBackups},
+		{Method: "POST", Path: "/api/v1/backups", Scope: store.ScopeClusterManage, Serve: s.runBackup},
+		{Method: "GET", Path: "/api/v1/backups/status", Scope: store.ScopeClusterRead, At: handlers.HereStale,
+			Serve: s.backupStatus},
+		{Method: "GET", Path: "/api/v1/backups/{id}", Scope: store.ScopeClusterRead, At: handlers.HereStale,
+			Serve: s.getBackup},
+		{Method: "POST", Path: "/api/v1/backups/{id}/verify", Scope: store.ScopeClusterManage, Within: handlers.Long,
+			Serve: s.verifyBackup},
+		{Method: "GET", Path: "/api/v1/backups/{id}/file", Scope: store.ScopeManagement, At: handlers.HereStale,
+			Whole: true, Within: handlers.Long, Serve: s.backupFile},
 	}
 }

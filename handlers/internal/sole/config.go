@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -58,6 +59,7 @@ func Serve(c *Config) *handlers.Server {
 			APITokens:    st.APITokens,
 			Audit:        st.Audit,
 			Authorities:  st.Authorities,
+			Backups:      st.Backups,
 			Certificates: st.Certificates,
 			Enrollments:  st.Enrollments,
 			JoinTokens:   st.JoinTokens,
@@ -212,6 +214,17 @@ func (settings) Replace(_ context.Context, set func(*autopilot.Config)) (json.Ra
 	cfg := autopilot.DefaultConfig()
 	set(&cfg)
 	return json.Marshal(cfg)
+}
+
+func (c *Cluster) BackupState(ctx context.Context, from store.Consistency) (out native.BackupState, err error) {
+	out.Settings, err = c.Store.Backups.Settings(ctx, from)
+	return out, err
+}
+
+func (c *Cluster) VerifyBackup(context.Context, *store.Backup) (string, bool) { return "", false }
+
+func (c *Cluster) OpenBackup(context.Context, *store.Backup) (io.ReadCloser, int64, error) {
+	return nil, 0, errors.New("there are no files")
 }
 
 func (c *Cluster) Installed(context.Context) (store.Installed, map[uint64]string, error) {

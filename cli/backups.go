@@ -1,0 +1,240 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"muster/cli/console"
+	"muster/client"
+)
+
+// backupRow is a line of the table of backups.
+func backupRow(b client.Backup) []any {
+	where := ""
+	if b.File != "" {
+		where = filepath.Join(b.Target, b.File)
+	}
+	switch {
+	case b.State == "good" && !b.Present:
+		where += " (its member was removed)"
+	case b.State == "failed":
+		where = b.Reason
+	}
+	size, took := "", ""
+	if b.Bytes > 0 {
+		size = console.Bytes(b.Bytes)
+	}
+	if b.FinishedAt != nil {
+		took = b.FinishedAt.Sub(b.StartedAt).String()
+	}
+	return []any{b.ID, b.State, b.StartedAt, took, b.NodeID, size, b.Revision, where}
+}
+
+func newBackupListCommand(env *environment) *cobra.Command {
+	return staleFlag(&cobra.Command{
+		Use:   "list",
+		Short: "List the backups that members have made by themselves",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.reader(cmd.Context())
+			if err != nil {
+				return err
+			}
+			all, err := c.Backups(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return list(env, all, []string{"ID", "STATE", "STARTED", "TOOK", "MEMBER", "SIZE", "REVISION", "FILE"}, backupRow)
+		},
+	}, env)
+}
+
+func newBackupStatusCommand(env *environment) *cobra.Command {
+	return staleFlag(&cobra.Command{
+		Use:   "status",
+		Short: "Say how it stands with the backups; the exit status is 1 when something is to be mended",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.reader(cmd.Context())
+			if err != nil {
+				return err
+			}
+			s, err := c.BackupStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if env.output == "json" {
+				err = env.json(s)
+			} else {
+				err = env.backupStatus(&s)
+			}
+			if err == nil && len(s.Problems) > 0 {
+				err = errors.New(s.Problems[0])
+			}
+			return err
+		},
+	}, env)
+}
+
+func (e *environment) backupStatus(s *client.BackupStatus) error {
+	often := "never"
+	if n := s.Settings.IntervalSeconds; n > 0 {
+		often = (time.Duration(n) * time.Second).String()
+	}
+	good, next, active := "", time.Time{}, ""
+	if s.LastGood != nil {
+		good = fmt.Sprintf("%s, node %d", console.Cell(s.LastGood.StartedAt), s.LastGood.NodeID)
+	}
+	if s.NextAt != nil {
+		next = *s.NextAt
+	}
+	if s.Active != nil {
+		active = s.Active.ID
+	}
+	for _, problem := range s.Problems {
+		e.say("%s", problem)
+	}
+	return e.table([]string{"EVERY", "DIRECTORY", "RECIPIENTS", "LAST GOOD", "NEXT", "RUNNING"},
+		[][]any{{often, s.Settings.Directory, len(s.Settings.Recipients), good, next, active}})
+}
+
+func newBackupRunCommand(env *environment) *cobra.Command {
+	var detach bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Have a member make a backup now, into the directory of the settings",
+		Long: `Has a member make a backup now and waits for it. What is under way already is waited for instead. The exit status is 0
+when the backup is good and 1 when it failed.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.client(cmd.Context())
+			if err != nil {
+				return err
+			}
+			b, err := c.RunBackup(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if !detach {
+				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+				defer cancel()
+				if b, err = c.AwaitBackup(ctx, b.ID); err != nil {
+					return fmt.Errorf("backup %s is still under way: %w", b.ID, err)
+				}
+			}
+			return env.backupResult(b)
+		},
+	}
+	cmd.Flags().BoolVar(&detach, "detach", false, "do not wait for it")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Hour, "how long to wait for it")
+	return cmd
+}
+
+func (e *environment) backupResult(b client.Backup) error {
+	switch {
+	case e.output == "json":
+		if err := e.json(b); err != nil || b.State != "failed" {
+			return err
+		}
+		return fmt.Errorf("backup %s failed: %s", b.ID, b.Reason)
+	case b.State == "failed":
+		return fmt.Errorf("backup %s failed: %s", b.ID, b.Reason)
+	case b.State == "good":
+		e.say("backup %s is good: %s on node %d, %s", b.ID, filepath.Join(b.Target, b.File), b.NodeID, console.Bytes(b.Bytes))
+	default:
+		e.say("backup %s is under way", b.ID)
+	}
+	return nil
+}
+
+func newBackupGetCommand(env *environment) *cobra.Command {
+	var o client.SnapshotOptions
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "get ID FILE",
+		Short: "Fetch a backup that a member holds, through any member; - writes to stdout",
+		Args:  exactly("ID", "FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.anybody()
+			if err != nil {
+				return err
+			}
+			save := func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int64, error) {
+				return c.SaveBackup(ctx, w, args[0], o)
+			}
+			if args[1] == "-" {
+				_, err := save(cmd.Context(), env.stdout, o)
+				return err
+			}
+			if _, err := os.Stat(args[1]); err == nil {
+				if err := env.confirm(yes, "%s exists; overwrite it?", args[1]); err != nil {
+					return err
+				}
+			}
+			return env.saveFile(cmd.Context(), save, args[1], o)
+		},
+	}
+	cmd.Flags().BoolVar(&o.Stale, "stale", false, "ask the member itself, without a leader")
+	return yesFlag(cmd, &yes)
+}
+
+func newBackupVerifyCommand(env *environment) *cobra.Command {
+	var identities []string
+	cmd := &cobra.Command{
+		Use:   "verify ID|FILE",
+		Short: "Read a backup again: a file on this machine, or one that a member holds",
+		Long: `Reads a backup again. A FILE on this machine is decrypted, checked, restored into a scratch database, and everything
+that is sealed in it is opened: that takes --identity, with the key that it was encrypted to or the node.key of a member
+of then. Of a backup that a member holds, the member compares the digest with that of what it wrote; one that is not
+encrypted it restores into a scratch database, too. The exit status is 0 when all is well and 1 when it is not.`,
+		Args: exactly("ID or FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Stat(args[0]); err == nil || args[0] == "-" || len(identities) > 0 {
+				return env.verifyFile(cmd.Context(), args[0], identities)
+			}
+			c, err := env.client(cmd.Context())
+			if err != nil {
+				return err
+			}
+			check, err := c.VerifyBackup(cmd.Context(), args[0])
+			switch {
+			case err != nil:
+				return err
+			case !check.OK:
+				return fmt.Errorf("backup %s is not what it was: %s", args[0], check.Reason)
+			case check.Restored:
+				return env.done("backup %s is intact and can be restored", args[0])
+			}
+			return env.done("backup %s is what was written; to open it, its holder lacks the identity: get it and give --identity",
+				args[0])
+		},
+	}
+	cmd.Flags().StringArrayVar(&identities, "identity", nil, "age identity that opens the backup; repeatable")
+	return cmd
+}
+
+// verifyFile checks a backup on this machine in every respect.
+func (e *environment) verifyFile(ctx context.Context, name string, identities []string) error {
+	b, err := e.openBackup(ctx, name, identities)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if len(b.identities) == 0 {
+		return e.done("%s is intact: checksums, format and database; with --identity, what is sealed in it is opened, too",
+			name)
+	}
+	if err := b.Rehearse(ctx, b.identities...); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return e.done("%s is intact, can be restored, and opens with this identity: cluster %s, revision %d, made %s", name,
+		b.Meta.ClusterID, b.Meta.Index, console.Cell(b.Meta.CreatedAt))
+}

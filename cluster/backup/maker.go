@@ -1,0 +1,481 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"filippo.io/age"
+	"golang.org/x/sys/unix"
+
+	"muster/store"
+)
+
+// Maker writes and reads backups on this member, when the leader says so.
+type Maker struct {
+	Config
+	self     uint64
+	archives archives
+	mirror   mirror
+	open     func(path string) (target, error)
+	stall    time.Duration // how long one operation of a target may take
+
+	ctx  context.Context // ends with the member
+	stop context.CancelFunc
+	mu   sync.Mutex
+	job  *job // the last one
+}
+
+// archives is what it asks of the store's archives.
+type archives interface {
+	Backup(ctx context.Context, w io.Writer, recipients []string, binary string) (store.ArchiveMeta, error)
+	Read(ctx context.Context, r io.Reader, limits store.ArchiveLimits) (*store.Archive, error)
+	Rehearse(ctx context.Context, a *store.Archive) error
+}
+
+// mirror is the state as this member has it.
+type mirror interface {
+	Path() string
+	Revision() uint64
+	Changed() <-chan struct{}
+}
+
+// NewMaker returns the maker of this member; Close ends it.
+func NewMaker(cfg Config) *Maker {
+	m := &Maker{Config: cfg, self: cfg.Store.NodeID(), archives: cfg.Store.Archives, mirror: cfg.Store.Mirror,
+		stall: stallAfter}
+	m.open = func(path string) (target, error) { return openDirectory(path, strconv.FormatUint(m.self, 10)) }
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	return m
+}
+
+// Close ends what is under way and waits for it, unless it waits for a target that does not answer.
+func (m *Maker) Close() {
+	m.stop()
+	m.mu.Lock()
+	j := m.job
+	m.mu.Unlock()
+	if j == nil {
+		return
+	}
+	for timer := time.NewTicker(50 * time.Millisecond); ; {
+		select {
+		case <-j.done:
+			timer.Stop()
+			return
+		case <-timer.C:
+			if j.watch.waited() > time.Second {
+				timer.Stop()
+				return
+			}
+		}
+	}
+}
+
+// job is one backup that is being made, or was.
+type job struct {
+	id      string
+	cancel  context.CancelFunc
+	done    chan struct{}
+	outcome outcome // when done
+	watch   watch
+	waiting int // leaders that wait for it
+	idle    *time.Timer
+	left    bool // nobody waited for it any more
+}
+
+func (j *job) over() bool {
+	select {
+	case <-j.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// watch knows how long an operation of a target has been under way.
+type watch struct{ since atomic.Int64 }
+
+func (w *watch) begin() { w.since.Store(time.Now().UnixNano()) }
+func (w *watch) end()   { w.since.Store(0) }
+
+func (w *watch) waited() time.Duration {
+	if at := w.since.Load(); at != 0 {
+		return time.Since(time.Unix(0, at))
+	}
+	return 0
+}
+
+// make carries out an order, or waits for the one of the same id that is under way: a leader that takes over asks again.
+// It goes on for a while when ctx ends, so that there is somebody to ask.
+func (m *Maker) make(ctx context.Context, o order) (outcome, error) {
+	j, err := m.begin(o)
+	if err != nil {
+		return failed(err), nil
+	}
+	defer m.leave(j)
+	stalled := time.NewTicker(time.Second)
+	defer stalled.Stop()
+	for {
+		select {
+		case <-j.done:
+			return j.outcome, nil
+		case <-ctx.Done():
+			return outcome{}, ctx.Err()
+		case <-stalled.C:
+			if d := j.watch.waited(); d > m.stall {
+				j.cancel()
+				return failed(fmt.Errorf("the target has not answered for %v", d.Round(time.Millisecond))), nil
+			}
+		}
+	}
+}
+
+// begin starts a job or joins the one of the same id.
+func (m *Maker) begin(o order) (*job, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if j := m.job; j != nil {
+		if j.id == o.ID && !(j.over() && j.left) {
+			j.waiting++
+			if j.idle != nil {
+				j.idle.Stop()
+			}
+			return j, nil
+		}
+		if !j.over() {
+			return nil, errors.New("an earlier backup is still under way there")
+		}
+	}
+	if m.ctx.Err() != nil {
+		return nil, errors.New("the member is stopping")
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, makeWithin)
+	j := &job{id: o.ID, cancel: cancel, done: make(chan struct{}), waiting: 1}
+	m.job = j
+	go func() {
+		defer close(j.done)
+		defer cancel()
+		background()
+		var err error
+		if j.outcome, err = m.work(ctx, o, &j.watch); err != nil {
+			m.Logger.Warn("a backup failed", "backup", o.ID, "target", o.Target, "err", err)
+			j.outcome = failed(err)
+		}
+	}()
+	return j, nil
+}
+
+// leave is what a leader does that waits no longer. A job that nobody asks for any more is given up.
+func (m *Maker) leave(j *job) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if j.waiting--; j.waiting > 0 || j.over() {
+		return
+	}
+	j.idle = time.AfterFunc(abandonAfter, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if j.waiting == 0 && !j.over() {
+			j.left = true
+			j.cancel()
+		}
+	})
+}
+
+// background gives this goroutine a thread of its own, which gets the processor and the disk when nobody else wants them.
+// The thread ends with the goroutine.
+func background() {
+	runtime.LockOSThread()
+	const whoProcess, bestEffort, last = 1, 2 << 13, 7 // ioprio_set(2)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
+	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, uintptr(unix.Gettid()), bestEffort|last)
+}
+
+// scratchCopies is how many times the state lies in the data directory at most: as it is copied, as it is read back, and
+// as it is restored.
+const scratchCopies = 3
+
+// work makes one backup. What it has written is read back before it gets its name.
+func (m *Maker) work(ctx context.Context, o order, w *watch) (out outcome, err error) {
+	if !validName(o.Name) {
+		return out, errors.New("the name of the file is not one of a backup")
+	}
+	if err := m.awaitRevision(ctx, o.Revision); err != nil {
+		return out, err
+	}
+	state, err := os.Stat(m.mirror.Path())
+	if err != nil {
+		return out, err
+	}
+	if size := state.Size(); m.Room() < scratchCopies*size {
+		return out, fmt.Errorf("there is no room beside the database: %d bytes are needed while a backup is made",
+			scratchCopies*size)
+	}
+	w.begin()
+	t, err := m.open(o.Target)
+	w.end()
+	if err != nil {
+		return out, err
+	}
+	defer t.Close()
+	f, err := watched(w, func() (file, error) { return t.Create(o.Name) })
+	if err != nil {
+		return out, err
+	}
+	defer f.Discard()
+	in := &watchedFile{f, w}
+	proof, err := m.write(ctx, in, o, &out)
+	if err != nil {
+		return out, err
+	}
+	if err := m.proveFile(ctx, in, proof, &out); err != nil {
+		return out, fmt.Errorf("what was written does not read back: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return out, err
+	}
+	_, err = watched(w, func() (struct{}, error) { return struct{}{}, f.Commit() })
+	return out, err
+}
+
+func watched[T any](w *watch, f func() (T, error)) (T, error) {
+	w.begin()
+	defer w.end()
+	return f()
+}
+
+// watchedFile tells the watch when it waits.
+type watchedFile struct {
+	file
+	w *watch
+}
+
+func (f *watchedFile) Write(p []byte) (int, error) {
+	return watched(f.w, func() (int, error) { return f.file.Write(p) })
+}
+
+func (f *watchedFile) Reread() (io.Reader, error) {
+	r, err := watched(f.w, f.file.Reread)
+	return &watchedReader{r, f.w}, err
+}
+
+type watchedReader struct {
+	io.Reader
+	w *watch
+}
+
+func (r *watchedReader) Read(p []byte) (int, error) {
+	return watched(r.w, func() (int, error) { return r.Reader.Read(p) })
+}
+
+// awaitRevision waits until this member's mirror has what the leader had when it gave the order.
+func (m *Maker) awaitRevision(ctx context.Context, revision uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		changed := m.mirror.Changed()
+		if m.mirror.Revision() >= revision {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("its replica is at revision %d, and %d is wanted", m.mirror.Revision(), revision)
+		}
+	}
+}
+
+// write writes the archive, encrypted where there are recipients. One of them is made for this file alone: its identity,
+// which is returned, opens the file for as long as this process remembers it.
+func (m *Maker) write(ctx context.Context, f io.Writer, o order, out *outcome) (proof *age.X25519Identity, err error) {
+	sum := sha256.New()
+	size := &counter{}
+	w := io.MultiWriter(f, sum, size)
+	var sealed io.WriteCloser
+	if len(o.Recipients) > 0 {
+		if proof, err = age.GenerateX25519Identity(); err != nil {
+			return nil, err
+		}
+		to := []age.Recipient{proof.Recipient()}
+		for _, text := range o.Recipients {
+			r, err := age.ParseX25519Recipient(text)
+			if err != nil {
+				return nil, errors.New("a recipient is not an age X25519 recipient (age1…)")
+			}
+			to = append(to, r)
+		}
+		if sealed, err = age.Encrypt(w, to...); err != nil {
+			return nil, err
+		}
+		w = sealed
+	}
+	meta, err := m.archives.Backup(ctx, &whileWriter{ctx, w}, o.Recipients, m.Version)
+	if err == nil && sealed != nil {
+		err = sealed.Close()
+	}
+	out.Size, out.SHA256, out.Revision = size.n, hex.EncodeToString(sum.Sum(nil)), meta.Index
+	return proof, err
+}
+
+type counter struct{ n int64 }
+
+func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
+
+// whileWriter writes until ctx ends.
+type whileWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (w *whileWriter) Write(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.w.Write(p)
+}
+
+// proveFile reads a file that was just written.
+func (m *Maker) proveFile(ctx context.Context, f file, proof *age.X25519Identity, want *outcome) error {
+	r, err := f.Reread()
+	if err != nil {
+		return err
+	}
+	var with []age.Identity
+	if proof != nil {
+		with = append(with, proof)
+	}
+	return m.prove(ctx, r, with, proof != nil, want.Size, want.SHA256)
+}
+
+// prove reads a file to its end and compares its digest. Where it can be opened, it is restored into a scratch database.
+func (m *Maker) prove(ctx context.Context, r io.Reader, with []age.Identity, encrypted bool, size int64,
+	sha string) error {
+	sum, n := sha256.New(), &counter{}
+	raw := io.TeeReader(r, io.MultiWriter(sum, n))
+	if !encrypted || len(with) > 0 {
+		in := raw
+		var err error
+		if encrypted {
+			if in, err = age.Decrypt(raw, with...); err != nil {
+				return err
+			}
+		}
+		if err := m.rehearse(ctx, in); err != nil {
+			return err
+		}
+	}
+	if _, err := io.Copy(io.Discard, raw); err != nil {
+		return err
+	}
+	if n.n != size {
+		return fmt.Errorf("it has %d bytes, and %d were written", n.n, size)
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != sha {
+		return errors.New("its digest is not that of what was written")
+	}
+	return nil
+}
+
+func (m *Maker) rehearse(ctx context.Context, r io.Reader) error {
+	a, err := m.archives.Read(ctx, r, store.ArchiveLimits{State: store.MaxArchiveState, Room: m.Room})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := a.Close(); err != nil {
+			m.Logger.Warn("the files of a backup that was restored on trial were not removed", "err", err)
+		}
+	}()
+	return m.archives.Rehearse(ctx, a)
+}
+
+// check says why nothing can be kept at a target; empty when that works. It blocks for at most checkWithin.
+func (m *Maker) check(ctx context.Context, o order) outcome {
+	return m.briefly(ctx, checkWithin, func() outcome {
+		t, err := m.open(o.Target)
+		if err != nil {
+			return failed(err)
+		}
+		defer t.Close()
+		if d, ok := t.(*directory); ok {
+			if err := d.check(); err != nil {
+				return failed(err)
+			}
+		}
+		return outcome{}
+	})
+}
+
+// remove deletes a file.
+func (m *Maker) remove(ctx context.Context, o order) outcome {
+	if !validName(o.Name) {
+		return failed(errors.New("the name of the file is not one of a backup"))
+	}
+	return m.briefly(ctx, checkWithin, func() outcome {
+		t, err := m.open(o.Target)
+		if err == nil {
+			defer t.Close()
+			err = t.Remove(o.Name)
+		}
+		if err != nil {
+			return failed(err)
+		}
+		return outcome{}
+	})
+}
+
+// briefly does not wait for a target that does not answer.
+func (m *Maker) briefly(ctx context.Context, d time.Duration, f func() outcome) outcome {
+	done := make(chan outcome, 1)
+	go func() { done <- f() }()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case out := <-done:
+		return out
+	case <-ctx.Done():
+		return failed(ctx.Err())
+	case <-timer.C:
+		return failed(fmt.Errorf("the target has not answered for %v", d))
+	}
+}
+
+// verify reads a file again: its digest, and where it is not encrypted all that is in it.
+func (m *Maker) verify(ctx context.Context, o order) outcome {
+	r, size, err := m.read(o)
+	if err != nil {
+		return failed(err)
+	}
+	defer r.Close()
+	if size != o.Size {
+		return failed(fmt.Errorf("it has %d bytes, and %d were written", size, o.Size))
+	}
+	if err := m.prove(ctx, r, nil, strings.HasSuffix(o.Name, encryptedSuffix), o.Size, o.SHA256); err != nil {
+		return failed(err)
+	}
+	return outcome{}
+}
+
+// read opens a file.
+func (m *Maker) read(o order) (io.ReadCloser, int64, error) {
+	if !validName(o.Name) {
+		return nil, 0, errNoFile
+	}
+	t, err := m.open(o.Target)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer t.Close()
+	return t.Open(o.Name)
+}

@@ -1,0 +1,140 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"muster/cluster/transport"
+	"muster/store"
+)
+
+// Register adds the requests of other members. What changes something is for the leader to ask.
+func (m *Maker) Register(mux *http.ServeMux) {
+	mux.HandleFunc("POST "+pathMake, func(w http.ResponseWriter, r *http.Request) {
+		m.serve(w, r, func(ctx context.Context, o order) (outcome, error) { return m.make(ctx, o) })
+	})
+	for path, do := range map[string]func(context.Context, order) outcome{
+		pathCheck: m.check, pathRemove: m.remove, pathVerify: m.verify} {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+			m.serve(w, r, func(ctx context.Context, o order) (outcome, error) { return do(ctx, o), nil })
+		})
+	}
+	mux.HandleFunc("GET "+pathFile, m.serveFile)
+}
+
+// maxOrder bounds an order: a directory and some recipients.
+const maxOrder = 16 << 10
+
+func (m *Maker) serve(w http.ResponseWriter, r *http.Request, do func(context.Context, order) (outcome, error)) {
+	if leader := m.Store.LeaderID(); leader != 0 && leader != transport.MemberID(r.Context()) {
+		http.Error(w, "that is for the leader to ask", http.StatusMisdirectedRequest)
+		return
+	}
+	var o order
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder)).Decode(&o); err != nil {
+		http.Error(w, "the order cannot be read", http.StatusBadRequest)
+		return
+	}
+	out, err := do(r.Context(), o)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out)
+}
+
+func (m *Maker) serveFile(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	f, size, err := m.read(order{Target: q.Get("target"), Name: q.Get("name")})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	defer f.Close()
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	_, _ = io.Copy(w, f)
+}
+
+// call sends an order to a member, which may be this one.
+func (m *Maker) call(ctx context.Context, id uint64, path string, o order) (out outcome, err error) {
+	if id == m.self {
+		switch path {
+		case pathMake:
+			return m.make(ctx, o)
+		case pathCheck:
+			return m.check(ctx, o), nil
+		case pathRemove:
+			return m.remove(ctx, o), nil
+		}
+		return m.verify(ctx, o), nil
+	}
+	body, err := json.Marshal(o)
+	if err != nil {
+		return out, err
+	}
+	err = m.Transport.Call(ctx, http.MethodPost, id, path, bytes.NewReader(body), &out)
+	return out, err
+}
+
+func (l *Leader) make(ctx context.Context, id uint64, o order) (outcome, error) {
+	return l.Maker.call(ctx, id, pathMake, o)
+}
+
+// ask is call within d; what goes wrong on the way is a reason like any other.
+func (l *Leader) ask(ctx context.Context, id uint64, d time.Duration, path string, o order) outcome {
+	return l.Maker.ask(ctx, id, d, path, o)
+}
+
+func (m *Maker) ask(ctx context.Context, id uint64, d time.Duration, path string, o order) outcome {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	out, err := m.call(ctx, id, path, o)
+	if err != nil {
+		return failed(errors.New("it does not answer"))
+	}
+	return out
+}
+
+// Verify has the holder of a backup read the file again, and returns why it is not what it was; empty when it is. An
+// error says that the holder cannot be asked. It blocks for minutes when the file is large.
+func (m *Maker) Verify(ctx context.Context, b *store.Backup) (reason string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	out, err := m.call(ctx, b.NodeID, pathVerify, order{Target: b.Target, Name: b.Name, Size: b.Size, SHA256: b.SHA256})
+	return out.Reason, err
+}
+
+// File opens the file of a backup, wherever it is. The error is a refusal when its holder does not have it.
+func (m *Maker) File(ctx context.Context, b *store.Backup) (io.ReadCloser, int64, error) {
+	if b.NodeID == m.self {
+		r, size, err := m.read(order{Target: b.Target, Name: b.Name})
+		if err != nil {
+			return nil, 0, gone(b, err.Error())
+		}
+		return r, size, nil
+	}
+	q := url.Values{"target": {b.Target}, "name": {b.Name}}
+	resp, err := m.Transport.Get(ctx, b.NodeID, pathFile+"?"+q.Encode())
+	if err != nil {
+		return nil, 0, gone(b, "the member does not answer")
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		resp.Body.Close()
+		return nil, 0, gone(b, string(bytes.TrimSpace(text)))
+	}
+	return resp.Body, resp.ContentLength, nil
+}
+
+func gone(b *store.Backup, why string) error {
+	return &store.Refusal{Code: store.Conflict,
+		Message: "the backup cannot be read from node " + strconv.FormatUint(b.NodeID, 10) + ": " + why}
+}

@@ -1,0 +1,260 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// target is where files of backups are kept.
+type target interface {
+	// Create begins a file that gets its name when it is committed.
+	Create(name string) (file, error)
+	// Open reads a file of a size in bytes.
+	Open(name string) (r io.ReadCloser, size int64, err error)
+	// Remove deletes a file; one that is not there is no error.
+	Remove(name string) error
+	Close() error
+}
+
+// file is one that is being written.
+type file interface {
+	io.Writer
+	// Reread makes what was written safe and reads it from its beginning.
+	Reread() (io.Reader, error)
+	// Commit gives the file its name, in place of one that had it.
+	Commit() error
+	// Discard ends it; one that was not committed is gone.
+	Discard()
+}
+
+// directory is a target on this machine. Nothing in it is reached by a symbolic link, and nobody but this process's user
+// may put anything there.
+type directory struct {
+	root *os.Root
+	tag  string // in the names of files without a name: the member's
+}
+
+const partial = ".muster-*.partial" // the star stands for the tag and a number
+
+// openDirectory opens a directory. Its errors are clauses that say what is wrong with it.
+func openDirectory(path, tag string) (*directory, error) {
+	seen, err := os.Lstat(path)
+	if err != nil {
+		return nil, plain(err)
+	}
+	switch {
+	case seen.Mode()&fs.ModeSymlink != 0:
+		return nil, errors.New("it is a symbolic link")
+	case !seen.IsDir():
+		return nil, errors.New("it is not a directory")
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, plain(err)
+	}
+	is, err := root.Stat(".")
+	if err == nil && !os.SameFile(seen, is) {
+		err = errors.New("it was replaced while it was being opened")
+	}
+	if err == nil {
+		err = owned(is)
+	}
+	if err != nil {
+		root.Close()
+		return nil, plain(err)
+	}
+	return &directory{root, tag}, nil
+}
+
+// owned refuses a directory in which another user may replace files.
+func owned(info fs.FileInfo) error {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok:
+		return errors.New("its owner is not known")
+	case int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("it belongs to user %d, and muster runs as user %d", st.Uid, os.Geteuid())
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("others may write to it: its mode is %04o, and 0700 is right", info.Mode().Perm())
+	}
+	return nil
+}
+
+// plain says in a clause what an error of the file system means; nil stays nil.
+func plain(err error) error {
+	var text string
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		text = "there is no such directory"
+	case errors.Is(err, syscall.ENOSPC):
+		text = "there is no room left on it"
+	case errors.Is(err, syscall.EDQUOT):
+		text = "the quota on it is used up"
+	case errors.Is(err, syscall.EROFS):
+		text = "it is read-only"
+	case errors.Is(err, fs.ErrPermission):
+		text = "muster may not write to it"
+	default:
+		return err
+	}
+	return errors.New(text)
+}
+
+// check tries to write a file.
+func (d *directory) check() error {
+	d.sweep()
+	f, err := d.create()
+	if err != nil {
+		return err
+	}
+	defer f.Discard()
+	if _, err := f.Write([]byte("muster")); err != nil {
+		return err
+	}
+	return plain(f.Sync())
+}
+
+// sweep deletes what this member has left behind when it was killed.
+func (d *directory) sweep() {
+	left, _ := fs.Glob(d.root.FS(), strings.Replace(partial, "*", d.tag+"-*", 1))
+	for _, name := range left {
+		_ = d.root.Remove(name)
+	}
+}
+
+func (d *directory) Create(name string) (file, error) {
+	f, err := d.create()
+	if err != nil {
+		return nil, err
+	}
+	f.name = name
+	return f, nil
+}
+
+func (d *directory) create() (*partialFile, error) {
+	temporary := strings.Replace(partial, "*", fmt.Sprintf("%s-%d", d.tag, time.Now().UnixNano()), 1)
+	f, err := d.root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, plain(err)
+	}
+	return &partialFile{File: f, in: d, temporary: temporary, since: time.Now()}, nil
+}
+
+func (d *directory) Open(name string) (io.ReadCloser, int64, error) {
+	info, err := d.root.Lstat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a file")
+	}
+	if err != nil {
+		return nil, 0, noFile(err)
+	}
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, 0, noFile(err)
+	}
+	return f, info.Size(), nil
+}
+
+// errNoFile says that a file is not where it was.
+var errNoFile = errors.New("the file is gone")
+
+func noFile(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNoFile
+	}
+	return err
+}
+
+func (d *directory) Remove(name string) error {
+	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return plain(err)
+	}
+	return d.sync()
+}
+
+func (d *directory) sync() error {
+	self, err := d.root.Open(".")
+	if err != nil {
+		return plain(err)
+	}
+	defer self.Close()
+	return plain(self.Sync())
+}
+
+func (d *directory) Close() error { return d.root.Close() }
+
+// A file is written in steps, each of which is on the disk before the next one begins, with a rest after each: one large
+// flush at the end would hold up what the Raft log flushes to the same disk.
+const (
+	pieceBytes = 1 << 20
+	pieceRest  = 3 // times as long as the piece took
+	longRest   = time.Second
+)
+
+// partialFile is a file of a directory that has not got its name.
+type partialFile struct {
+	*os.File
+	in              *directory
+	name, temporary string
+	since           time.Time // when the piece was begun
+	piece           int       // bytes of it so far
+	committed       bool
+}
+
+func (f *partialFile) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		part := p[:min(len(p), pieceBytes-f.piece)]
+		var m int
+		m, err = f.File.Write(part)
+		n, f.piece, p = n+m, f.piece+m, p[m:]
+		if err == nil && f.piece == pieceBytes {
+			err = unix.Fdatasync(int(f.Fd()))
+			time.Sleep(min(pieceRest*time.Since(f.since), longRest))
+			f.piece, f.since = 0, time.Now()
+		}
+	}
+	return n, plain(err)
+}
+
+// Reread reads from the disk, as far as that can be asked for: what is in the page cache proves little.
+func (f *partialFile) Reread() (io.Reader, error) {
+	if err := f.Sync(); err != nil {
+		return nil, plain(err)
+	}
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, plain(err)
+	}
+	return struct{ io.Reader }{f.File}, nil
+}
+
+func (f *partialFile) Commit() error {
+	if err := f.in.root.Rename(f.temporary, f.name); err != nil {
+		return plain(err)
+	}
+	f.committed = true
+	return f.in.sync()
+}
+
+func (f *partialFile) Discard() {
+	f.Close()
+	if !f.committed {
+		_ = f.in.root.Remove(f.temporary)
+	}
+}
+
+// validName tells the name of a file of ours.
+func validName(name string) bool {
+	ok, err := filepath.Match("muster-????????-????????T??????Z-????????????.tgz*", name)
+	return err == nil && ok && !strings.ContainsAny(name, "/\x00") && (strings.HasSuffix(name, ".tgz") ||
+		strings.HasSuffix(name, encryptedSuffix))
+}

@@ -1,0 +1,345 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"muster/certs"
+)
+
+// Backup is the record of a backup that a member makes by itself, or has made.
+type Backup struct {
+	ID         string
+	Cause      string // BackupBySchedule or BackupByRequest
+	State      string
+	NodeID     uint64   // that writes or holds the file; 0 while nobody does
+	Tried      []uint64 // members that were given up
+	Name       string   // of the file
+	Target     string   // a directory on the member
+	Recipients int      // for how many the file is encrypted
+	StartedAt  time.Time
+	FinishedAt time.Time // zero while it is not over
+	Size       int64     // bytes
+	SHA256     string    // of the file, in hexadecimal digits
+	Revision   uint64    // that the state in it has
+	Reason     string    // why it failed, or why members were given up
+	CreatedRev uint64
+}
+
+// Causes and states of backups.
+const (
+	BackupBySchedule = "schedule"
+	BackupByRequest  = "request"
+
+	BackupWaiting = "waiting"
+	BackupRunning = "running"
+	BackupGood    = "good"
+	BackupFailed  = "failed"
+)
+
+// Active reports whether the backup is not over.
+func (b *Backup) Active() bool { return b.State == BackupWaiting || b.State == BackupRunning }
+
+// Present reports whether the backup is good and its holder one of the members.
+func (b *Backup) Present(members map[uint64]bool) bool {
+	return b.State == BackupGood && members[b.NodeID]
+}
+
+const selectBackups = "SELECT id, cause, state, raft_node_id, tried, name, target, recipients, started_at, " +
+	"coalesce(finished_at, ''), size, sha256, state_revision, reason, created_rev FROM backups"
+
+func scanBackup(rows *sql.Rows) (b Backup, err error) {
+	var tried, started, finished string
+	if err = rows.Scan(&b.ID, &b.Cause, &b.State, &b.NodeID, &tried, &b.Name, &b.Target, &b.Recipients, &started,
+		&finished, &b.Size, &b.SHA256, &b.Revision, &b.Reason, &b.CreatedRev); err != nil {
+		return b, err
+	}
+	b.StartedAt, b.FinishedAt = parseTime(started), parseTime(finished)
+	return b, json.Unmarshal([]byte(tried), &b.Tried)
+}
+
+func (v *View) backups() ([]Backup, error) {
+	return collect(v, scanBackup, selectBackups+" ORDER BY created_rev DESC")
+}
+
+// List lists the records, the newest first. Callers must not modify them.
+func (bk Backups) List(ctx context.Context, c Consistency) ([]Backup, error) {
+	return recall(ctx, bk.s, c, "backups", []string{"backups"}, (*View).backups)
+}
+
+// Get reads a record; nil when there is none of that id.
+func (bk Backups) Get(ctx context.Context, c Consistency, id string) (*Backup, error) {
+	list, err := bk.List(ctx, c)
+	if i := slices.IndexFunc(list, func(b Backup) bool { return b.ID == id }); i >= 0 {
+		return &list[i], err
+	}
+	return nil, err
+}
+
+func (v *View) backup(id string) (*Backup, error) {
+	list, err := collect(v, scanBackup, selectBackups+" WHERE id = ?", id)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+func (v *View) activeBackup() (*Backup, error) {
+	list, err := collect(v, scanBackup, selectBackups+" WHERE state IN ('waiting', 'running')")
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+// Open makes the record of a backup that waits for a member, because of cause. It returns that of the one which is under
+// way instead, if there is one.
+func (bk Backups) Open(ctx context.Context, actor Actor, cause string) (Backup, error) {
+	return makeOnce(ctx, bk.s, actor, func(tx *Tx) (Backup, error) {
+		o, err := tx.backupSettings()
+		if err != nil {
+			return Backup{}, err
+		}
+		if o.Directory == "" {
+			return Backup{}, refuse(Conflict, "there is nowhere to save a backup: set %s", SettingBackupDirectory)
+		}
+		active, err := tx.activeBackup()
+		if err != nil {
+			return Backup{}, err
+		}
+		if active != nil {
+			return *active, nil
+		}
+		b := Backup{ID: NewID(), Cause: cause, State: BackupWaiting, StartedAt: tx.Now, CreatedRev: tx.Rev}
+		if err := tx.exec("INSERT INTO backups (id, cause, state, started_at, created_rev, modified_rev) "+
+			"VALUES (?, ?, ?, ?, ?, ?)", b.ID, b.Cause, b.State, b.StartedAt, tx.Rev, tx.Rev); err != nil {
+			return b, err
+		}
+		return b, tx.audit("backup.open", "backup/"+b.ID, cause)
+	})
+}
+
+// Assign gives a backup that is not over to member b.NodeID, which is to write the file b.Name; b.Reason says why others
+// were given up. The error is ErrUnderWay when it is over.
+func (bk Backups) Assign(ctx context.Context, actor Actor, b Backup) error {
+	return bk.s.Write(ctx, actor, func(tx *Tx) error {
+		now, err := tx.backup(b.ID)
+		if err != nil {
+			return err
+		}
+		if now == nil || !now.Active() {
+			return ErrUnderWay
+		}
+		tried := append([]uint64{}, now.Tried...)
+		if now.NodeID != 0 && now.NodeID != b.NodeID && !slices.Contains(tried, now.NodeID) {
+			tried = append(tried, now.NodeID)
+		}
+		text, err := json.Marshal(tried)
+		if err != nil {
+			return err
+		}
+		if err := tx.exec("UPDATE backups SET state = ?, raft_node_id = ?, tried = ?, name = ?, target = ?, "+
+			"recipients = ?, reason = ?, modified_rev = ? WHERE id = ?", BackupRunning, b.NodeID, string(text), b.Name,
+			b.Target, b.Recipients, cut("backups", "reason", b.Reason), tx.Rev, b.ID); err != nil {
+			return err
+		}
+		return tx.audit("backup.start", "backup/"+b.ID, fmt.Sprintf("%s: %s", nodeObject(b.NodeID), b.Path()))
+	})
+}
+
+// Path is where the file is, for people.
+func (b *Backup) Path() string {
+	if b.Name == "" {
+		return ""
+	}
+	return strings.TrimSuffix(b.Target, "/") + "/" + b.Name
+}
+
+// Finish records how a backup has ended: b.State is BackupGood or BackupFailed. Nothing happens when it is over already,
+// or has gone to another member since.
+func (bk Backups) Finish(ctx context.Context, actor Actor, b Backup) error {
+	return bk.s.Write(ctx, actor, func(tx *Tx) error {
+		now, err := tx.backup(b.ID)
+		if err != nil || now == nil || !now.Active() || now.NodeID != b.NodeID {
+			return err
+		}
+		if err := tx.exec("UPDATE backups SET state = ?, finished_at = ?, size = ?, sha256 = ?, state_revision = ?, "+
+			"reason = ?, modified_rev = ? WHERE id = ?", b.State, tx.Now, b.Size, b.SHA256, b.Revision,
+			cut("backups", "reason", b.Reason), tx.Rev, b.ID); err != nil {
+			return err
+		}
+		if b.State == BackupFailed {
+			return tx.audit("backup.fail", "backup/"+b.ID, b.Reason)
+		}
+		return tx.audit("backup.finish", "backup/"+b.ID,
+			fmt.Sprintf("%s: %s, %d bytes, revision %d", nodeObject(b.NodeID), now.Path(), b.Size, b.Revision))
+	})
+}
+
+// Spoil records that the file of a good backup is not what it was.
+func (bk Backups) Spoil(ctx context.Context, actor Actor, id, reason string) error {
+	return bk.s.Write(ctx, actor, func(tx *Tx) error {
+		b, err := tx.backup(id)
+		if err != nil || b == nil || b.State != BackupGood {
+			return err
+		}
+		if err := tx.exec("UPDATE backups SET state = ?, reason = ?, modified_rev = ? WHERE id = ?", BackupFailed,
+			cut("backups", "reason", reason), tx.Rev, id); err != nil {
+			return err
+		}
+		return tx.audit("backup.spoil", "backup/"+id, reason)
+	})
+}
+
+// Forget deletes the record of a backup whose file is gone, and says why.
+func (bk Backups) Forget(ctx context.Context, actor Actor, id, why string) error {
+	return bk.s.Write(ctx, actor, func(tx *Tx) error {
+		b, err := tx.backup(id)
+		if err != nil || b == nil || b.Active() {
+			return err
+		}
+		if err := tx.exec("DELETE FROM backups WHERE id = ?", id); err != nil {
+			return err
+		}
+		return tx.audit("backup.delete", "backup/"+id, fmt.Sprintf("%s: %s: %s", nodeObject(b.NodeID), b.Path(), why))
+	})
+}
+
+// Settings of backups.
+const (
+	SettingBackupInterval   = "backup.interval"
+	SettingBackupKeep       = "backup.keep"
+	SettingBackupKeepFor    = "backup.keep_for"
+	SettingBackupRecipients = "backup.recipients"
+	SettingBackupDirectory  = "backup.directory"
+)
+
+// Bounds of the settings of backups.
+const (
+	minBackupInterval   = time.Minute
+	maxBackupInterval   = 31 * 24 * time.Hour
+	maxBackupKeep       = 1000
+	minBackupKeepFor    = time.Hour
+	maxBackupKeepFor    = 100 * 366 * 24 * time.Hour
+	maxBackupRecipients = 16
+	noBackupRecipients  = "none"
+	noBackupDirectory   = "none"
+)
+
+var backupSettings = []Setting{
+	offSetting(SettingBackupInterval, minBackupInterval, maxBackupInterval,
+		"how often a member saves the state by itself; \"0s\" is never"),
+	numberSetting(SettingBackupKeep, 14, 1, maxBackupKeep, "how many good backups are kept"),
+	offSetting(SettingBackupKeepFor, minBackupKeepFor, maxBackupKeepFor,
+		"how long backups are kept; \"0s\" is as long as there are not too many. The last good one always stays"),
+	{Name: SettingBackupRecipients, Default: quote(noBackupRecipients),
+		Help: "whom backups are encrypted to; who has one of the identities can begin anew from a backup",
+		Rule: fmt.Sprintf("%q or up to %d age X25519 recipients (age1…), with commas between them", noBackupRecipients,
+			maxBackupRecipients),
+		valid: func(v json.RawMessage) bool {
+			var s string
+			return json.Unmarshal(v, &s) == nil && validRecipients(s)
+		}},
+	{Name: SettingBackupDirectory, Default: quote(noBackupDirectory),
+		Help: "the directory that backups are saved in, on each member that has it",
+		Rule: fmt.Sprintf("%q or an absolute path of at most %d bytes without . and .. in it", noBackupDirectory,
+			MaxSize("backups", "target")),
+		valid: func(v json.RawMessage) bool {
+			var s string
+			return json.Unmarshal(v, &s) == nil && (s == noBackupDirectory || validDirectory(s))
+		}},
+}
+
+// offSetting makes a setting that is a duration within bounds, or "0s" for off, which is the default.
+func offSetting(name string, least, most time.Duration, help string) Setting {
+	o := durationSetting(name, 0, least, most, help)
+	o.Rule = `"0s" or ` + o.Rule
+	inner := o.valid
+	o.valid = func(v json.RawMessage) bool {
+		var s string
+		if json.Unmarshal(v, &s) != nil {
+			return false
+		}
+		d, err := time.ParseDuration(s)
+		return err == nil && d == 0 || inner(v)
+	}
+	return o
+}
+
+func validRecipients(s string) bool {
+	if s == noBackupRecipients {
+		return true
+	}
+	list := splitRecipients(s)
+	for i, r := range list {
+		if _, err := certs.PublicKey(r); err != nil || slices.Contains(list[:i], r) {
+			return false
+		}
+	}
+	return len(list) > 0 && len(list) <= maxBackupRecipients
+}
+
+func splitRecipients(s string) (list []string) {
+	for r := range strings.SplitSeq(s, ",") {
+		list = append(list, strings.TrimSpace(r))
+	}
+	return list
+}
+
+func validDirectory(s string) bool {
+	return path.IsAbs(s) && path.Clean(s) == s && s != "/" && len(s) <= MaxSize("backups", "target") &&
+		strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) < 0
+}
+
+// BackupSettings say when a member saves the state by itself, where, and what is kept.
+type BackupSettings struct {
+	Interval   time.Duration // 0 is never
+	Keep       int           // good ones
+	KeepFor    time.Duration // 0 is as long as there are not too many
+	Recipients []string      // age recipients
+	Directory  string        // empty: none is set
+}
+
+func (v *View) backupSettings() (o BackupSettings, err error) {
+	all, err := v.settings()
+	if err != nil {
+		return o, err
+	}
+	return readBackupSettings(all)
+}
+
+func readBackupSettings(all map[string]json.RawMessage) (o BackupSettings, err error) {
+	var interval, keepFor, recipients string
+	for name, into := range map[string]any{SettingBackupInterval: &interval, SettingBackupKeep: &o.Keep,
+		SettingBackupKeepFor: &keepFor, SettingBackupRecipients: &recipients, SettingBackupDirectory: &o.Directory} {
+		if err := json.Unmarshal(all[name], into); err != nil {
+			return o, err
+		}
+	}
+	if o.Interval, err = time.ParseDuration(interval); err != nil {
+		return o, err
+	}
+	if recipients != noBackupRecipients {
+		o.Recipients = splitRecipients(recipients)
+	}
+	if o.Directory == noBackupDirectory {
+		o.Directory = ""
+	}
+	o.KeepFor, err = time.ParseDuration(keepFor)
+	return o, err
+}
+
+// Settings reads the settings of backups.
+func (bk Backups) Settings(ctx context.Context, c Consistency) (o BackupSettings, err error) {
+	all, err := bk.s.Settings.Values(ctx, c)
+	if err != nil {
+		return o, err
+	}
+	return readBackupSettings(all)
+}
