@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: build run test docs-test env test-engine asan race faults lint bench man notice image install clean setup setup-test setup-bench FORCE
+.PHONY: dist dist-test build run test docs-test env test-engine asan race faults lint bench man notice image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -29,6 +29,7 @@ test: setup-test build
 	$(GO) test -tags $(TAGS) -parallel 3 -timeout 25m ./e2e
 	$(GO) test -tags $(TAGS) -timeout 10m ./e2e/faults
 	$(GO) test -tags $(TAGS) -timeout 5m -parallel 3 ./e2e/docs
+	MUSTER_BINARY=$(CURDIR)/muster $(GO) test -tags $(TAGS) -timeout 5m ./e2e/dist
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test -timeout 3m ./...
 
 # The end-to-end tests with the race detector in every process: about five minutes on two cores.
@@ -110,6 +111,14 @@ image: build
 	tar -C .deps/image --numeric-owner --owner=65532 --group=65532 --mode=0700 -cf data.tar data
 	docker build -f deploy/Dockerfile -t muster .; code=$$?; rm -f data.tar; exit $$code
 
+# What is handed out: archives and Debian packages (amd64, arm64), an SBOM, checksums. The same commit makes the same bytes;
+# dist-test builds twice and compares.
+dist: setup
+	scripts/dist.sh dist
+
+dist-test: setup-test
+	MUSTER_DIST_TEST=1 $(GO) test -tags $(TAGS) -count 1 -v -timeout 40m ./e2e/dist
+
 # The binary, its manual pages, the completions and the systemd unit: make install [PREFIX=/usr] [DESTDIR=…], as root.
 PREFIX ?= /usr/local
 UNITS  ?= /etc/systemd/system
@@ -132,4 +141,4 @@ setup-bench:
 	@scripts/setup.sh bench
 
 clean:
-	rm -rf muster muster-asan data man
+	rm -rf muster muster-asan data man dist

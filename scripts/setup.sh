@@ -7,6 +7,7 @@
 #   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age, bird2, chromium, ext4's tools; promtool into .deps/bin)
 #   scripts/setup.sh bench   the above and the yardstick (etcd)
 #   scripts/setup.sh asan    the same libdqlite under AddressSanitizer, into .deps/dqlite-asan
+#   scripts/setup.sh arm64   a cross compiler and the same libdqlite for arm64, into .deps/arm64, for `make dist`
 #   scripts/setup.sh engine  dqlite's own tests of what the patches touch, into .deps/dqlite-tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -114,13 +115,32 @@ get_promtool() {
   rm -rf "$work"
 }
 
+# libraries_of_arm64 fetches what muster links from Debian's packages of that architecture, into .deps/arm64/root. This machine
+# learns of no foreign architecture.
+libraries_of_arm64() {
+  local dir=$deps/arm64 p log=$deps/apt.log
+  local apt=(apt-get -q -o APT::Architectures::=amd64 -o APT::Architectures::=arm64 -o APT::Sandbox::User=root -o "Dir::State::lists=$deps/arm64/lists")
+  [ ! -e "$dir/root/done" ] || return 0
+  say "fetching libuv, lz4 and sqlite3 for arm64"
+  rm -rf "$dir/root" "$dir/packages"; mkdir -p "$dir/root" "$dir/packages" "$dir/lists/partial"
+  (cd "$dir/packages" && "${apt[@]}" update && "${apt[@]}" download libuv1-dev:arm64 liblz4-dev:arm64 libsqlite3-dev:arm64) >>"$log" 2>&1 || return 1
+  for p in "$dir"/packages/*.deb; do dpkg-deb -x "$p" "$dir/root" || return 1; done
+  touch "$dir/root/done"
+}
+
 packages gcc libc6-dev libuv1-dev liblz4-dev ca-certificates
 case "${1:-build}" in
   build)  ;;
-  test)   packages sqlite3 age bird2 chromium openssl e2fsprogs mount util-linux; get_promtool ;;
+  test)   packages adduser sqlite3 age bird2 chromium openssl e2fsprogs mount util-linux; get_promtool ;;
   bench)  packages sqlite3 age etcd-server etcd-client ;;
   asan)   dqlite lib dqlite-asan -O1 -g -fno-omit-frame-pointer -fsanitize=address; exit ;;
   engine) dqlite tests dqlite-tests -g -fsanitize=address; exit ;;
-  *)      fail "usage: scripts/setup.sh build|test|bench|asan|engine" ;;
+  arm64)
+    packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    libraries_of_arm64 || fail "the libraries for arm64 could not be fetched; apt's words are in .deps/apt.log."
+    export CC=aarch64-linux-gnu-gcc
+    dqlite lib arm64/dqlite -O2 "-I$deps/arm64/root/usr/include"
+    exit ;;
+  *)      fail "usage: scripts/setup.sh build|test|bench|asan|arm64|engine" ;;
 esac
 dqlite lib dqlite -O2

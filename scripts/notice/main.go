@@ -1,7 +1,9 @@
 // Command notice writes NOTICE: the licences of everything that is linked into muster. It asks go list for the modules and reads
 // their licences from the module cache; those of the C libraries come from their Debian packages and from dqlite's source.
+// It writes the same list as a bill of materials, too.
 //
 //	go run ./scripts/notice NOTICE
+//	go run ./scripts/notice -sbom VERSION FILE
 package main
 
 import (
@@ -30,13 +32,18 @@ type part struct {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: notice FILE")
+	write, args := notice, os.Args[1:]
+	if len(args) == 3 && args[0] == "-sbom" {
+		version := args[1]
+		write, args = func() (string, error) { return sbom(version) }, args[2:]
+	}
+	if len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "usage: notice [-sbom VERSION] FILE")
 		os.Exit(2)
 	}
-	text, err := notice()
+	text, err := write()
 	if err == nil {
-		err = os.WriteFile(os.Args[1], []byte(text), 0o644)
+		err = os.WriteFile(args[0], []byte(text), 0o644)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "notice:", err)
@@ -45,20 +52,26 @@ func main() {
 }
 
 func notice() (string, error) {
-	parts, err := modules()
+	parts, err := linked()
 	if err != nil {
 		return "", err
+	}
+	return write(parts)
+}
+
+// linked lists everything that is linked, with its licences.
+func linked() ([]part, error) {
+	parts, err := modules()
+	if err != nil {
+		return nil, err
 	}
 	for i := range parts {
 		if parts[i].texts, err = licencesIn(parts[i].dir); err != nil {
-			return "", fmt.Errorf("%s: %w", parts[i].name, err)
+			return nil, fmt.Errorf("%s: %w", parts[i].name, err)
 		}
 	}
 	others, err := libraries()
-	if err != nil {
-		return "", err
-	}
-	return write(append(others, parts...))
+	return append(others, parts...), err
 }
 
 // modules lists the Go modules of which packages are linked.
