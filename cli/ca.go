@@ -134,6 +134,9 @@ The cluster goes on by itself. The command waits until every member has new cert
 				if err != nil {
 					return fmt.Errorf("cannot read the CA: %w", err)
 				}
+				if blank(string(data)) {
+					return fmt.Errorf("cannot read the CA: %s is empty", f.name)
+				}
 				*f.into = string(data)
 			}
 			c, err := env.client(cmd.Context())

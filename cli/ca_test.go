@@ -54,6 +54,7 @@ func TestCACommands(t *testing.T) {
 		{"ca rotate --kind http --cert " + cert, 2, "", nil, []string{"muster: --cert and --key must be given together"}},
 		{"ca rotate --rollback --drop", 2, "", nil, []string{"muster: --rollback goes with neither"}},
 		{"ca rotate --force --kind http --cert " + cert + " --key " + key, 2, "", nil, []string{"muster: --cert and --key are for a new rotation"}},
+		{"ca rotate --kind http --cert /dev/null --key " + key, 1, "", nil, []string{"muster: cannot read the CA: /dev/null is empty"}},
 		{"ca rotate --kind http --cert /nowhere --key " + key, 1, "", nil, []string{"muster: cannot read the CA: open /nowhere: no such file"}},
 		{"ca", 2, "", nil, []string{"muster: a command is missing"}},
 		{"serve --data x --rejoin", 2, "", nil, []string{"muster: --rejoin needs a join token"}},

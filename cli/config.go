@@ -52,7 +52,11 @@ func newConfigCheckCommand(env *environment) *cobra.Command {
 			if f.JoinErr != nil {
 				return f.JoinErr
 			}
-			if _, err := f.config(env); err != nil {
+			cfg, err := f.config(env)
+			if err == nil {
+				err = cfg.Check()
+			}
+			if err != nil {
 				return err
 			}
 			return env.done("the configuration is good")
@@ -219,7 +223,7 @@ func readConfig(cmd *cobra.Command, file string, given map[string]bool) error {
 			if given[f.Name] {
 				break
 			}
-			if err := ownFlags(cmd).Set(f.Name, one); err != nil {
+			if err := cmd.Flags().Set(f.Name, one); err != nil { // not the set of ownFlags: nobody asks that what was given
 				return fail("%s: %s", f.Name, rule(err))
 			}
 		}

@@ -28,7 +28,7 @@ func TestConfigFile(t *testing.T) {
 		mode       os.FileMode
 		want       string // "" for a good one; FILE is the file's name
 	}{
-		{"good", "data: d\napi: 127.0.0.1:6000\nlog-format: json\nsnapshot-threshold: 512\nrejoin: false\n", 0o644, ""},
+		{"good", "data: d\napi: 127.0.0.1:6000\nlog-format: json\nsnapshot-threshold: 512\nsnapshot-trailing: 512\nrejoin: false\n", 0o644, ""},
 		{"lists", "data: d\ndrain-hook:\n- a=/bin/true\n- b=echo x, y\npeer: [2=127.0.0.1:7001, 3=127.0.0.1:7002]\n", 0o644, ""},
 		{"comments and nothing", "# nothing\ndata: d\n", 0o644, ""},
 		{"unknown", "data: d\napii: 127.0.0.1:1\n", 0o644, `FILE:2: there is no setting "apii"; did you mean api?`},
@@ -49,6 +49,15 @@ func TestConfigFile(t *testing.T) {
 		{"two documents", "data: d\n---\nname: x\n", 0o644, "FILE: it holds more than one document"},
 		{"a rule of a flag", "data: d\nevent-window: 3\n", 0o644, "--event-window must be between 16 and 1000000, not 3"},
 		{"a rule of an address", "data: d\napi: 0.0.0.0:5000\n", 0o644, "--api 0.0.0.0:5000 listens everywhere"},
+		{"a mode that is none", "data: d\nmode: half\n", 0o644, `--mode must be full or replicate, not "half"`},
+		{"a datacenter that is none", "data: d\ndatacenter: DC_1\n", 0o644, `--datacenter must be a DNS label in lower case, not "DC_1"`},
+		{"an overlay that is none", "data: d\noverlay-slice: 0\n", 0o644, "slice"},
+		{"one address for two", "data: d\napi: 127.0.0.1:6000\nraft: 127.0.0.1:6000\n", 0o644,
+			"--api and --raft cannot share the address 127.0.0.1:6000"},
+		{"without TLS at the same address", "data: d\nplain-http: 127.0.0.1:7000\n", 0o644,
+			"--plain-http and --raft cannot share the address 127.0.0.1:7000"},
+		{"no latency", "data: d\nnetwork-latency: 0s\n", 0o644, "--network-latency must be between 1ms and 5s, not 0s"},
+		{"elections of hours", "data: d\nnetwork-latency: 1h\n", 0o644, "--network-latency must be between 1ms and 5s, not 1h0m0s"},
 		{"a token that others can read", "data: d\njoin: AQAAsecret\n", 0o644, "FILE:2: join holds a token, and others may read this file (mode 0644)"},
 		{"a token for the owner alone", "data: d\njoin: AQAAsecret\n", 0o600, ""},
 		{"a token in a file of its own", "data: d\njoin: '@/does/not/exist'\n", 0o644, "the token file cannot be read"},

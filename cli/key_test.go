@@ -93,6 +93,7 @@ func TestKeyCommands(t *testing.T) {
 		{"join-keys rotate --grace 2161h", 2, "", nil, []string{"muster: --grace 2161h0m0s is not between"}},
 		{"secret put", 2, "", nil, []string{"muster: NAME is missing"}},
 		{"secret put db --token-file -", 2, "", nil, []string{"muster: the token and the value cannot both come from stdin"}},
+		{"secret put db --file /dev/null", 1, "", nil, []string{"muster: the value is empty, and nothing is stored\n"}},
 		{"secret put db --file /nowhere", 1, "", nil, []string{"muster: cannot read the value: open /nowhere: no such file or directory\n"}},
 		{"secret get", 2, "", nil, []string{"muster: NAME is missing"}},
 		{"lease put web/1", 2, "", nil, []string{"muster: --member is missing"}},

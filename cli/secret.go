@@ -76,6 +76,9 @@ func (e *environment) readSecret(file string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the value: %w", err)
 	}
+	if len(value) == 0 { // a command before a pipe has failed, most likely
+		return nil, errors.New("the value is empty, and nothing is stored")
+	}
 	if len(value) > maxSecret {
 		return nil, errors.New("the value is longer than 64 KiB")
 	}

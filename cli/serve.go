@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
@@ -189,6 +190,9 @@ func (f *serveFlags) config(env *environment) (cfg node.Config, err error) {
 	}
 	if cfg.RestoreLimit, err = datadir.ParseSize(f.restoreMax); err != nil {
 		return cfg, fmt.Errorf("--restore-limit: %w", err)
+	}
+	if f.NetworkLatency < time.Millisecond { // 0 stands for the default in a Config
+		return cfg, fmt.Errorf("--network-latency must be between 1ms and %v, not %v", node.MaxNetworkLatency, f.NetworkLatency)
 	}
 	cfg.Data, cfg.Say = f.data, env.say
 	cfg.Version, cfg.Commit = Version, Commit

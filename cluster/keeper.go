@@ -34,6 +34,7 @@ const (
 	faultFull     = "its file system is full"
 	faultGone     = "its data directory is gone"
 	faultOther    = "its data directory is not the one that it was started with"
+	faultLimit    = "its process may not write files as large as it needs (RLIMIT_FSIZE, LimitFSIZE)"
 	faultBytes    = "its disk returns other bytes than were written"
 	faultAccept   = "it cannot accept connections: no file descriptors are left"
 	faultStalled  = "its replica does not move although there is more to replicate"
@@ -63,6 +64,7 @@ func (s Storing) own() string {
 type look struct {
 	inodes, freeInodes uint64
 	readOnly           bool
+	limited            bool // files may not become as large as they have to
 }
 
 // storage judges whether this member stores. The looks come from one goroutine, which a failed disk may block for good.
@@ -134,6 +136,8 @@ func (s *storage) fault(now time.Time, stalled bool) string {
 		return faultStuck
 	case s.looked.readOnly:
 		return faultReadOnly
+	case s.looked.limited:
+		return faultLimit
 	case s.failure != "":
 		return s.failure
 	case s.looked.inodes > 0 && s.looked.freeInodes < limit:

@@ -37,6 +37,7 @@ func TestStorageVerdict(t *testing.T) {
 		{"read-only after an error", failing(syscall.EROFS), false, faultReadOnly},
 		{"mounted read-only", seeing(look{inodes: 9, freeInodes: 9, readOnly: true}), false, faultReadOnly},
 		{"no inodes", seeing(look{inodes: 1000}), false, faultInodes},
+		{"small files", seeing(look{inodes: 1000, freeInodes: 900, limited: true}), false, faultLimit},
 		{"few inodes", seeing(look{inodes: 1000, freeInodes: datadir.FewInodes - 1}), false, faultInodes},
 		{"no fixed number of inodes", seeing(look{}), false, ""},
 		{"full", failing(syscall.ENOSPC), false, faultFull},

@@ -110,11 +110,24 @@ func tryDisk(dir string) error {
 	return nil
 }
 
-// lookAtInodes asks the file system what it can still take.
+// leastFile is a segment of the Raft log with room to spare.
+const leastFile = 16 << 20
+
+// lookAtInodes asks the file system what it can still take, and the kernel how large a file may be: as large as a segment,
+// and as a snapshot, which is about as large as the mirror.
 func lookAtInodes(dir string) (look, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return look{}, err
 	}
-	return look{inodes: st.Files, freeInodes: st.Ffree, readOnly: st.Flags&unix.ST_RDONLY != 0}, nil
+	l := look{inodes: st.Files, freeInodes: st.Ffree, readOnly: st.Flags&unix.ST_RDONLY != 0}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err == nil {
+		needed := uint64(leastFile)
+		if info, err := os.Stat(filepath.Join(dir, datadir.MirrorFile)); err == nil {
+			needed += 2 * uint64(info.Size())
+		}
+		l.limited = limit.Cur < needed
+	}
+	return l, nil
 }

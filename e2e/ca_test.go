@@ -54,6 +54,7 @@ func testCARefusals(t *testing.T, c *cluster) {
 		{`{"action":"drop","overlap":"1h"}`, 400, `overlap does not go with the action drop, which ends the overlap`},
 		{`{"force":true}`, 400, `force goes with the actions continue and drop only: a rotation that has begun can be made to go on without some members`},
 		{own("http", pem(cert), ""), 400, `certPEM and keyPEM must be given together`},
+		{`{"kind":"http","certPEM":"","keyPEM":""}`, 400, `certPEM and keyPEM must not be empty`},
 		{own("all", pem(cert), pem(key)), 400, `kind must be http, transport or workload with certPEM: one CA is for one kind`},
 		{own("http", "x", pem(key)), 400, `the CA certificate must be PEM text with one or more certificates, the CA's own first`},
 		{own("http", pem(cert), "x"), 400, `the CA key must be one private key in PEM, not encrypted`},

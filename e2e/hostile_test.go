@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -28,15 +29,15 @@ func (m *member) rss(t *testing.T) int {
 	return pages * os.Getpagesize()
 }
 
-// attacker opens connections to a member and never takes anything.
+// attacker opens connections to an address of a member and never takes anything.
 type attacker struct {
-	m    *member
+	addr string
 	mu   sync.Mutex
 	open []net.Conn
 }
 
 func (a *attacker) dial(proto string) net.Conn {
-	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", a.m.api, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}})
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", a.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}})
 	if err != nil {
 		return nil // there is no room for it, as it should be
 	}
@@ -123,6 +124,7 @@ func TestHostileClients(t *testing.T) {
 		}
 	}
 	served("before")
+	nothing := "ApiKey " + u.apiKey(t, m, `{"name":"nothing","role_descriptors":{"x":{"cluster":[]}}}`).Encoded
 	for _, x := range []struct {
 		name string
 		do   func(*attacker)
@@ -137,6 +139,22 @@ func TestHostileClients(t *testing.T) {
 			})
 		}},
 		{"windows", func(a *attacker) { crowd(40, func(int) { a.windowless("/api/v1/openapi.yaml", 250) }) }},
+		{"windows of all that is open", func(a *attacker) {
+			open := []string{"/metrics", "/.well-known/http.crl", "/.well-known/transport.crl", "/.well-known/jwks.json", "/ui/", "/ui/app.js", "/api/v1/status"}
+			crowd(10*len(open), func(i int) { a.windowless(open[i%len(open)], 100) })
+		}},
+		{"bodies of a key without scopes", func(a *attacker) {
+			part := strings.Repeat("x", 990_000)
+			crowd(300, func(int) {
+				a.say("POST /v1/peering/token HTTP/1.1\r\nHost: x\r\nAuthorization: " + nothing + "\r\nContent-Length: 1000000\r\n\r\n" + part)
+			})
+		}},
+		{"joins of many values", func(a *attacker) {
+			body := `{"gpus":[` + strings.TrimSuffix(strings.Repeat("{},", 330_000), ",") + "]}"
+			crowd(60, func(int) {
+				a.say(fmt.Sprintf("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+			})
+		}},
 		{"half-sent", func(a *attacker) {
 			crowd(2000, func(int) {
 				a.say("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 1000))
@@ -149,7 +167,7 @@ func TestHostileClients(t *testing.T) {
 		}},
 		{"idle", func(a *attacker) { crowd(3000, func(int) { a.dial("h2") }) }},
 	} {
-		a := &attacker{m: m}
+		a := &attacker{addr: m.api}
 		before := m.rss(t)
 		x.do(a)
 		served(x.name)
@@ -160,7 +178,7 @@ func TestHostileClients(t *testing.T) {
 		}
 		a.end()
 	}
-	a := &attacker{m: m}
+	a := &attacker{addr: m.api}
 	defer a.end()
 	crowd(1600, func(i int) {
 		switch {
@@ -172,5 +190,39 @@ func TestHostileClients(t *testing.T) {
 			a.say("GET /v1/peerings?filter=" + strings.Repeat("(", 12) + " HTTP/1.1\r\nHost: x\r\n\r\n")
 		}
 	})
+	begin := time.Now()
 	served("all at once")
+	t.Logf("served after %v", time.Since(begin).Round(time.Millisecond))
+}
+
+// What comes to the cluster listener before anybody has shown who it is takes little memory, whatever protocol it is for
+// and however long its messages say they are, and does not keep members from each other.
+func TestHostileClusterConnections(t *testing.T) {
+	c := newCluster(t, 3)
+	m := c.leader(t)
+	message := func(n int, text string) string {
+		return string(binary.BigEndian.AppendUint32(nil, uint32(n))) + text
+	}
+	open := `{"open":{"peerId":"x","secret":"y"}}`
+	payloads := []string{
+		message(1<<20, strings.Repeat("x", 1<<20)), message(1<<31, strings.Repeat("x", 64<<10)), message(4096, open[:20]+strings.Repeat("x", 4000)),
+		message(len(open), open), strings.Repeat(message(16, `{"heartbeat":{}}`), 4000), "", strings.Repeat("\x00", 1<<20),
+	}
+	for _, proto := range []string{"muster-peer/1", "muster-peer-relay/1", "muster-raft/1", "muster-ask/1", "muster-calls/1", "h2", "http/1.1"} {
+		a := &attacker{addr: m.raft}
+		before := m.rss(t)
+		crowd(len(payloads)*60, func(i int) {
+			if c := a.dial(proto); c != nil {
+				_ = c.SetWriteDeadline(time.Now().Add(5 * time.Second))
+				_, _ = io.WriteString(c, payloads[i%len(payloads)])
+			}
+		})
+		if more := m.rss(t) - before; more > 60<<20 {
+			t.Errorf("%s: the member has %d MB more", proto, more>>20)
+		} else {
+			t.Logf("%s: %d MB more", proto, more>>20)
+		}
+		c.admin(t).apiToken(t, m, "after-"+strings.NewReplacer("/", "-", ".", "-").Replace(proto), "cluster:read")
+		a.end()
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // diskSize is enough for a small member with its log and its snapshots.
@@ -292,6 +294,87 @@ func TestReadOnly(t *testing.T) {
 	for range 10 {
 		u.create(t, first, `{}`)
 	}
+	m.kill()
+	unmount(t, m.dir)
+	if out, err := exec.Command("fsck.ext4", "-p", "-f", m.dir+".img").CombinedOutput(); err != nil && !strings.Contains(err.Error(), "exit status 1") {
+		t.Fatalf("fsck: %v: %s", err, out)
+	}
+	m.mount(t)
+	m.start(t)
+	u.recovers(t, m, first)
+}
+
+// TestLostGround: a voter whose data directory is not there any more, whose files may not grow or whose disk fails counts for
+// nothing, though it answers, until that is mended.
+func TestLostGround(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := found(t)
+	m := c.add()
+	m.ownDisk(t)
+	c.join(m)
+	c.join(c.add())
+	c.awaitVoters(t)
+	u, first := c.admin(t), c.members[0]
+	u.awaitSettled(t, first, 1, 2, 3)
+	u.lead(t, first)
+
+	recovered := 0
+	recovers := func() {
+		u.recovers(t, m, first)
+		recovered++
+		eventually(t, formed, "it is in the audit that it is back", func() error { // which the next fault needs to be news
+			a := u.do(first, "GET", "/api/v1/audit?action=member.healthy", "")
+			if strings.Count(a.body, `"member.healthy"`) < recovered {
+				return fmt.Errorf("%v", a)
+			}
+			return nil
+		})
+	}
+	away := m.file("raft.away")
+	if err := os.Rename(m.file("raft"), away); err != nil {
+		t.Fatal(err)
+	}
+	u.fails(t, m, first, "its data directory is gone")
+	if err := os.Rename(away, m.file("raft")); err != nil {
+		t.Fatal(err)
+	}
+	recovers()
+
+	limit := func(to uint64) {
+		if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: to, Max: unix.RLIM_INFINITY}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(1 << 20)
+	u.fails(t, m, first, "its process may not write files as large as it needs (RLIMIT_FSIZE, LimitFSIZE)")
+	limit(unix.RLIM_INFINITY)
+	recovers()
+
+	dir, err := os.Open(m.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const shutdown, noLogFlush = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN: from here on every access fails
+	err = unix.IoctlSetPointerInt(int(dir.Fd()), shutdown, noLogFlush)
+	dir.Close()
+	if err != nil {
+		t.Skipf("this kernel does not let a file system fail: %v", err)
+	}
+	// Nothing can be read either, not even by this test. The member answers the leader all the same.
+	eventually(t, formed, "the leader hears what is wrong", func() error {
+		state, err := u.autopilot(first)
+		if err != nil {
+			return err
+		}
+		for _, s := range state.Servers {
+			if s.NodeID == uint64(m.n) && s.CannotStore == "its disk refuses writes: input/output error" && state.FailureTolerance == 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", state)
+	})
 	m.kill()
 	unmount(t, m.dir)
 	if out, err := exec.Command("fsck.ext4", "-p", "-f", m.dir+".img").CombinedOutput(); err != nil && !strings.Contains(err.Error(), "exit status 1") {

@@ -89,6 +89,9 @@ func (s *Server) admit(rt *Route, o origin, q *Request) error {
 	return err
 }
 
+// Recheck asks again who is calling, and whether they may: for a request that has waited.
+func (q *Request) Recheck() error { return q.server.admit(q.route, q.origin, q) }
+
 // admitCommon lets in who shows a member's identity or a credential that has the scope of the route.
 func (s *Server) admitCommon(q *Request) error {
 	denial, err := s.authenticate(q)
@@ -225,6 +228,9 @@ func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
 		Attempt: s.attemptOf(q)})
 }
 
+// accessorOfMembers is who shows the internal bearer.
+const accessorOfMembers = "internal"
+
 // authenticateNode accepts a node's identity, or the internal bearer that is derived from the join secret (reference
 // zlayer_join, section 5.2), as a credential that may read the cluster. Both end with the node's membership: the
 // identity is looked up, and the secret changes with every removal.
@@ -237,7 +243,7 @@ func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 		if subtle.ConstantTimeCompare([]byte(bearer), []byte(certs.InternalBearer(string(key.Secret)))) != 1 {
 			return nil, nil
 		}
-		return &store.APIToken{ID: "internal", Name: "a member", Scopes: []string{store.ScopeClusterRead}}, nil
+		return &store.APIToken{ID: accessorOfMembers, Name: "a member", Scopes: []string{store.ScopeClusterRead}}, nil
 	}
 	c, ok := q.route.Family.credential(q.Request)
 	if !ok || c.ID != "" || strings.Count(c.Secret, ".") != 2 {

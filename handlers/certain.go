@@ -24,6 +24,7 @@ const (
 	headerVouch    = "X-Muster-Vouch"
 	headerAccessor = "X-Muster-Accessor"
 	headerName     = "X-Muster-Name"
+	headerEnds     = "X-Muster-Ends" // RFC 3339; absent for a credential without end
 )
 
 // honest makes an error that says that nothing has happened say otherwise when an earlier attempt may have done it, and

@@ -47,6 +47,7 @@ type Request struct {
 	Asked   uint64 // the member that the caller has asked
 	server  *Server
 	route   *Route
+	origin  origin
 	whole   bool      // the body is large: the handler reads it, and it is passed on as it comes
 	Block   *Blocking // nil unless the query waits for a change
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,10 +98,11 @@ func (s *Server) stream(rt *Route, o origin, w http.ResponseWriter, r *http.Requ
 			s.answer(rt, q, err)
 			return
 		}
+		bearerOf(q.Token).tell(w.Header())
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	err := s.mayRead(rt, o, q)
+	who, err := s.mayRead(rt, o, q)
 	var e eventQuery
 	if err == nil {
 		e, err = parseEventQuery(r)
@@ -117,11 +119,61 @@ func (s *Server) stream(rt *Route, o origin, w http.ResponseWriter, r *http.Requ
 	}
 	defer giveBack()
 	recorderOf(w).known() // its place is among the readers now
-	s.answer(rt, q, s.follow(rt, o, q, e))
+	s.answer(rt, q, s.follow(rt, o, q, e, who))
+}
+
+// bearer is whose credential a reader has shown, and when that ends by itself (zero: not).
+type bearer struct {
+	accessor string
+	ends     time.Time
+}
+
+func bearerOf(t *store.APIToken) (b bearer) {
+	if t != nil {
+		b.accessor = t.ID
+		if t.ExpiresAt != nil {
+			b.ends = *t.ExpiresAt
+		}
+	}
+	return b
+}
+
+// tell and bearerIn are how a leader says it to the member that has asked.
+func (b bearer) tell(h http.Header) {
+	h.Set(headerAccessor, url.QueryEscape(b.accessor))
+	if !b.ends.IsZero() {
+		h.Set(headerEnds, b.ends.UTC().Format(time.RFC3339))
+	}
+}
+
+func bearerIn(h http.Header) (b bearer) {
+	b.accessor, _ = url.QueryUnescape(h.Get(headerAccessor))
+	b.ends, _ = time.Parse(time.RFC3339, h.Get(headerEnds))
+	return b
+}
+
+// endedBy reports whether one of the events may have ended the credential. A removal ends the identities of members, and
+// a restore may end any.
+func (b bearer) endedBy(list []*store.Event) bool {
+	for _, e := range list {
+		switch e.Action {
+		case "api_token.delete", "api_key.revoke":
+			if _, id, _ := strings.Cut(e.Object, "/"); id == b.accessor {
+				return true
+			}
+		case "member.remove":
+			if b.accessor == accessorOfMembers || strings.HasPrefix(b.accessor, "node/") {
+				return true
+			}
+		case "cluster.restore":
+			return true
+		}
+	}
+	return false
 }
 
 // mayRead checks the credential of a reader: the leader knows best; without one, the local mirror must do.
-func (s *Server) mayRead(rt *Route, o origin, q *Request) error {
+func (s *Server) mayRead(rt *Route, o origin, q *Request) (bearer, error) {
 	ctx, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
 	leader := s.Store.LeaderID()
@@ -134,7 +186,7 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request) error {
 			local.Stale = true
 			err = s.admit(rt, o, &local)
 		}
-		return err
+		return bearerOf(local.Token), err
 	}
 	r := q.Clone(ctx)
 	r.Body, r.RequestURI = http.NoBody, ""
@@ -145,23 +197,23 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request) error {
 		defer resp.Body.Close()
 		switch resp.StatusCode {
 		case http.StatusNoContent:
-			return nil
+			return bearerIn(resp.Header), nil
 		case http.StatusUnauthorized:
-			return Fail(rt.Family.Unauthenticated.Status, rt.Family.Unauthenticated.Text)
+			return bearer{}, Fail(rt.Family.Unauthenticated.Status, rt.Family.Unauthenticated.Text)
 		case http.StatusForbidden:
-			return Lacks(rt.Scope, Fail(rt.Family.Forbidden.Status, rt.Family.Forbidden.Text))
+			return bearer{}, Lacks(rt.Scope, Fail(rt.Family.Forbidden.Status, rt.Family.Forbidden.Text))
 		case http.StatusTooManyRequests:
-			return Fail(http.StatusTooManyRequests, tooManyFailures)
+			return bearer{}, Fail(http.StatusTooManyRequests, tooManyFailures)
 		}
 	}
 	if err = s.admit(rt, o, &local); refuses(err) { // the leader may know the caller
-		return store.ErrNoLeader
+		err = store.ErrNoLeader
 	}
-	return err
+	return bearerOf(local.Token), err
 }
 
 // follow finds where to begin and then writes events until the reader, the token or the member goes.
-func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery) error {
+func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery, who bearer) error {
 	reader := s.Store.Events.Read(e.from) // first: it makes this member ask the leader
 	defer func() { reader.Close() }()
 	wait, cancel := context.WithTimeout(q.Context(), learnPosition)
@@ -194,17 +246,22 @@ func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery) error {
 	if err := out.begin(e.from); err != nil {
 		return nil
 	}
-	s.pump(rt, o, q, e, reader, out)
+	s.pump(rt, o, q, e, reader, out, who)
 	return nil
 }
 
-func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *store.EventReader, out *eventWriter) {
+func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *store.EventReader, out *eventWriter,
+	who bearer) {
 	ctx, cancel := context.WithCancel(q.Context())
 	defer cancel()
 	defer context.AfterFunc(s.streams.open, cancel)()
 	checked := time.Now().Add(-rand.N(recheckToken / 2)) // not all at once
 	for {
-		wait, stop := context.WithTimeout(ctx, heartbeat)
+		until := heartbeat
+		if !who.ends.IsZero() {
+			until = min(until, max(time.Until(who.ends), 0)+time.Millisecond)
+		}
+		wait, stop := context.WithTimeout(ctx, until)
 		list, err := reader.Next(wait, eventBatch)
 		stop()
 		switch {
@@ -222,11 +279,17 @@ func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *sto
 			s.log.Debug("a stream of events has ended", "err", err)
 			return
 		}
-		if time.Since(checked) > recheckToken {
+		now := s.Now()
+		ended := who.endedBy(list) || !who.ends.IsZero() && !now.Before(who.ends)
+		if ended || time.Since(checked) > recheckToken {
 			checked = time.Now()
 			var known *Error
-			if err := s.mayRead(rt, o, q); errors.As(err, &known) && known.Status != http.StatusTooManyRequests {
+			again, err := s.mayRead(rt, o, q)
+			if err != nil && ended || errors.As(err, &known) && known.Status != http.StatusTooManyRequests {
 				return
+			}
+			if err == nil {
+				who = again
 			}
 		}
 		if out.events(list, e.types, reader.Position()) != nil {

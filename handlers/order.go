@@ -187,6 +187,7 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 		W:        w,
 		server:   s,
 		route:    rt,
+		origin:   o,
 		changes:  rt.Changes() || rt.Keyed,
 		whole:    rt.Whole,
 		Block:    parseBlocking(rt, o, r),

@@ -80,6 +80,9 @@ func (n *Node) again(ctx context.Context, known *datadir.Node) (self *datadir.No
 	if err := n.dir.CheckRemoved(known); err != nil {
 		return nil, err
 	}
+	if err := n.dir.CheckLog(known); err != nil {
+		return nil, err
+	}
 	if err := checkSameCluster(known, n.cfg.Join); err != nil {
 		return nil, err
 	}

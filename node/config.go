@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -101,8 +102,11 @@ func Default() Config {
 	}
 }
 
-// check refuses what cannot be carried out, before anything is opened. Its sentences name the flags of `muster serve`.
-func (c *Config) check() error {
+// MaxNetworkLatency is how far apart members may be: an election takes up to 30 times as long.
+const MaxNetworkLatency = 5 * time.Second
+
+// Check refuses what cannot be carried out, before anything is opened. Its sentences name the flags of `muster serve`.
+func (c *Config) Check() error {
 	if c.Mode != "" && c.Mode != store.ModeFull && c.Mode != store.ModeReplicate {
 		return fmt.Errorf("--mode must be full or replicate, not %q", c.Mode)
 	}
@@ -117,6 +121,15 @@ func (c *Config) check() error {
 	if min(c.ClusterConnections.All, c.ClusterConnections.Strangers, c.ClusterConnections.PerAddress) < 0 {
 		return errors.New("--cluster-connections, --cluster-strangers and --cluster-strangers-per-address must not be " +
 			"negative")
+	}
+	if c.NetworkLatency < 0 || c.NetworkLatency > MaxNetworkLatency {
+		return fmt.Errorf("--network-latency must be between 1ms and %v, not %v", MaxNetworkLatency, c.NetworkLatency)
+	}
+	for _, x := range [][4]string{{"--api", c.API, "--raft", c.Raft}, {"--plain-http", c.PlainHTTP, "--api", c.API},
+		{"--plain-http", c.PlainHTTP, "--raft", c.Raft}} {
+		if x[1] == x[3] && x[1] != "" && !strings.HasSuffix(x[1], ":0") {
+			return fmt.Errorf("%s and %s cannot share the address %s", x[0], x[2], x[1])
+		}
 	}
 	if c.SnapshotThreshold == 0 || c.SnapshotTrailing < c.SnapshotThreshold {
 		return errors.New("--snapshot-threshold must be at least 1, and --snapshot-trailing at least as much")

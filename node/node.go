@@ -62,7 +62,7 @@ type Node struct {
 // clients and other members until Close. It blocks until that is so; ctx bounds this and nothing later. Errors are
 // sentences for the person who starts the member; a refused start leaves an empty directory as it was.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	if cfg.Say == nil {

@@ -226,6 +226,60 @@ func TestFailedStart(t *testing.T) {
 	start(t, cfg)
 }
 
+// TestLostLog: a voter whose Raft log is gone does not start and forget what it has confirmed; put back, it does.
+func TestLostLog(t *testing.T) {
+	cfg := config(filepath.Join(t.TempDir(), "data"))
+	n := start(t, cfg)
+	cfg.API, cfg.Raft = ports(t, cfg.Data)
+	c := dial(t, cfg.Data)
+	await(t, "the mirror has the member as a voter", func(context.Context) bool {
+		role, err := store.MirrorRole(filepath.Join(cfg.Data, "muster.db"), 1)
+		return err == nil && role == store.RoleVoter
+	})
+	c.Close()
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	raft := filepath.Join(cfg.Data, "raft")
+	kept := filepath.Join(t.TempDir(), "kept")
+	if err := os.CopyFS(kept, os.DirFS(raft)); err != nil {
+		t.Fatal(err)
+	}
+	for what, x := range map[string]struct {
+		pattern, want string
+	}{
+		"the directory": {"", "the Raft log of this member is gone: there is no "},
+		"all of it":     {"*", "the Raft log of this member is gone: nothing is in "},
+		"the votes":     {"metadata*", "the term and the vote of this member are gone: "},
+	} {
+		files, err := filepath.Glob(filepath.Join(raft, x.pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		for _, f := range files {
+			if err := os.RemoveAll(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		broken, err := node.Start(ctx, cfg)
+		cancel()
+		if err == nil {
+			broken.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), x.want) || !strings.Contains(err.Error(), "muster member remove 1 --force") {
+			t.Errorf("without %s: %v", what, err)
+		}
+		if err := os.RemoveAll(raft); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(raft, os.DirFS(kept)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, cfg)
+}
+
 // ports reads from node.json which ones a member has had.
 func ports(t *testing.T, dir string) (api, raft string) {
 	t.Helper()

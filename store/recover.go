@@ -40,6 +40,18 @@ func MirrorRemoved(path string, nodeID uint64) (removed bool, err error) {
 	return (viewOf(o)).removed(nodeID)
 }
 
+// MirrorRole is the role of a member as the mirror of one that does not run has it; RoleNone for a member that it does not know.
+func MirrorRole(path string, nodeID uint64) (Role, error) {
+	o, err := openFile(path)
+	if err != nil {
+		return RoleNone, err
+	}
+	defer o.Close()
+	var role Role
+	_, err = (viewOf(o)).get("SELECT raft_role FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, (*string)(&role))
+	return role, err
+}
+
 // MirrorCertKey is Members.CertKey from the mirror of a member that does not run.
 func MirrorCertKey(path string, nodeID uint64) (key string, err error) {
 	o, err := openFile(path)

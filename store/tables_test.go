@@ -133,10 +133,14 @@ func TestDigest(t *testing.T) {
 
 func TestDiagnose(t *testing.T) {
 	for text, want := range map[string]string{
-		"load closed segment 0000000000000042-0000000000000100: found 58 entries (expected 59)":    "fewer or more entries",
-		"closed segment 0000000000000300-0000000000000310 is past last snapshot snapshot-2-256-99": "are missing",
-		"load open segment open-1: read preamble: no space left on device":                         "no room on the disk",
-		"entries batch 3 starting at byte 8: data checksum mismatch":                               "is damaged",
+		"load closed segment 0000000000000042-0000000000000100: found 58 entries (expected 59)":                         "fewer or more entries",
+		"closed segment 0000000000000300-0000000000000310 is past last snapshot snapshot-2-256-99":                      "are missing",
+		"load open segment open-1: read preamble: no space left on device":                                              "no room on the disk",
+		"raft_start(): io: unexpected closed segment 0000000000000769-0000000000000988: first index should have been 1": "are missing",
+		"raft_start(): io: short read: 0 bytes instead of 1101864":                                                      "is damaged",
+		"load open segment open-3: read header: short":                                                                  "is damaged",
+		"uv_loop_init(): too many open files":                                                                           "too few files",
+		"entries batch 3 starting at byte 8: data checksum mismatch":                                                    "is damaged",
 	} {
 		got, known := Diagnose(errText(text))
 		if !known || !strings.Contains(got.What, want) || got.Next == "" {

@@ -34,7 +34,8 @@ type Service struct {
 }
 
 // NewService takes the signals over that end a process which does not want them. From here on a log line never blocks.
-// SIGPIPE is caught, not ignored, so that hooks begin without our choice.
+// SIGPIPE is caught, not ignored, so that hooks begin without our choice; so is SIGXFSZ, with which a write fails that makes a
+// file larger than the process may write.
 func NewService(stderr io.Writer) *Service {
 	s := &Service{
 		lines:   NewLogWriter(stderr),
@@ -45,7 +46,7 @@ func NewService(stderr io.Writer) *Service {
 		log:     slog.New(slog.DiscardHandler),
 	}
 	signal.Notify(s.hangups, syscall.SIGHUP)
-	signal.Notify(s.pipes, syscall.SIGPIPE)
+	signal.Notify(s.pipes, syscall.SIGPIPE, syscall.SIGXFSZ)
 	log.SetOutput(s.lines)
 	go s.send()
 	return s

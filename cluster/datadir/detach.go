@@ -73,7 +73,7 @@ func Detach(ctx context.Context, d *Dir, name, datacenter, version string, now t
 // detachInto makes the new cluster in a directory of its own.
 func (d *Dir) detachInto(ctx context.Context, next *Dir, was *Node, out *Detachment, name, datacenter, version string,
 	now time.Time) (*Node, error) {
-	fixed, err := store.MirrorFounding(d.file(mirrorFile))
+	fixed, err := store.MirrorFounding(d.file(MirrorFile))
 	if err != nil {
 		return nil, fmt.Errorf("the mirror of %s cannot be read, so there is nothing to detach: %w", d.Path, err)
 	}
@@ -109,7 +109,7 @@ func (d *Dir) detachInto(ctx context.Context, next *Dir, was *Node, out *Detachm
 	if err != nil {
 		return nil, err
 	}
-	if out.Taken, err = store.Detach(ctx, d.file(mirrorFile), own, f, dek, next.file(restoreFile)); err != nil {
+	if out.Taken, err = store.Detach(ctx, d.file(MirrorFile), own, f, dek, next.file(restoreFile)); err != nil {
 		return nil, err
 	}
 	return n, next.saveFounding(n, store.Founding{Import: restoreFile, Member: f.Member})

@@ -124,7 +124,7 @@ func (x *doctor) lock() *os.File {
 func (x *doctor) modes() {
 	var bad []string
 	for _, name := range []string{identityFile, adminFile, foundingFile, restoreFile, httpKey, transportKey, recoveryFile,
-		mirrorFile, bookFile} {
+		MirrorFile, bookFile} {
 		if info, err := os.Stat(x.d.file(name)); err == nil && info.Mode().Perm()&0o077 != 0 {
 			bad = append(bad, fmt.Sprintf("%s (%v)", name, info.Mode().Perm()))
 		}
@@ -202,13 +202,13 @@ func count(n int, noun string) string {
 }
 
 func (x *doctor) mirror() []store.Member {
-	schema, err := store.CheckMirror(x.d.file(mirrorFile))
+	schema, err := store.CheckMirror(x.d.file(MirrorFile))
 	if err != nil {
 		x.say("mirror", FindingWarn, "the mirror is only a copy: delete muster.db and start the member, which makes it anew",
 			"muster.db cannot be used: %s", plainError(err))
 		return nil
 	}
-	c, members, err := store.MirrorMembers(x.d.file(mirrorFile))
+	c, members, err := store.MirrorMembers(x.d.file(MirrorFile))
 	switch {
 	case err != nil:
 		x.say("mirror", FindingWarn, "delete muster.db and start the member, which makes it anew",

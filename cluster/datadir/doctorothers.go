@@ -16,7 +16,7 @@ func (x *doctor) accepted(ctx context.Context, members []store.Member) {
 		return // said already, or the member itself knows better
 	}
 	creds.Known = func(id uint64) string {
-		key, _ := store.MirrorCertKey(x.d.file(mirrorFile), id)
+		key, _ := store.MirrorCertKey(x.d.file(MirrorFile), id)
 		return key
 	}
 	var mu sync.Mutex

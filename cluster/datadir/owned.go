@@ -136,7 +136,7 @@ func (o *Owned) BackupStopped(w io.Writer, recipient, binary string) error {
 	if err != nil {
 		return err
 	}
-	if err := store.MirrorArchive(w, o.dir.file(mirrorFile), o.node.NodeID, own, recipient, binary); err != nil {
+	if err := store.MirrorArchive(w, o.dir.file(MirrorFile), o.node.NodeID, own, recipient, binary); err != nil {
 		return fmt.Errorf("the mirror of this directory: %w", err)
 	}
 	return nil

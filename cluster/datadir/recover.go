@@ -21,10 +21,10 @@ const RaftDir = "raft"
 
 // recoveryFile marks a directory whose Raft configuration was forced; the first leader afterwards settles the members
 // table by it.
-const (
-	recoveryFile = "recovery.json"
-	mirrorFile   = "muster.db"
-)
+const recoveryFile = "recovery.json"
+
+// MirrorFile is the mirror of the database, in the data directory.
+const MirrorFile = "muster.db"
 
 // RecoveryMember is a member as a survivor knows it.
 type RecoveryMember struct {
@@ -82,7 +82,7 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 	if err := store.CheckRecoverable(d.file(RaftDir), n.NodeID); err != nil {
 		return nil, err
 	}
-	c, members, err := store.MirrorMembers(d.file(mirrorFile))
+	c, members, err := store.MirrorMembers(d.file(MirrorFile))
 	if err != nil { // it is only a copy: node.json knows the Raft servers, too
 		members = []store.Member{{NodeID: n.NodeID, Name: n.Name, Role: store.RoleVoter, RaftAddress: n.RaftAddress}}
 		for _, place := range n.Others {

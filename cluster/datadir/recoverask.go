@@ -35,7 +35,7 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 		return err
 	}
 	creds.Known = func(id uint64) string {
-		key, _ := store.MirrorCertKey(d.file(mirrorFile), id)
+		key, _ := store.MirrorCertKey(d.file(MirrorFile), id)
 		return key
 	}
 	// The operator, node.json and the book may know better than the mirror.

@@ -43,7 +43,7 @@ func (d *Dir) CheckRemoved(n *Node) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return dirError(d.Path, err)
 	}
-	if removed, err := store.MirrorRemoved(d.file(mirrorFile), n.NodeID); err != nil || !removed {
+	if removed, err := store.MirrorRemoved(d.file(MirrorFile), n.NodeID); err != nil || !removed {
 		return nil // the mirror is only a copy: it must not stand in the way
 	}
 	if err := d.MarkRemoved(n); err != nil {

@@ -163,6 +163,9 @@ func (s *service) readPeering(q *handlers.Request) error {
 				return err
 			}
 			q.Block.Await(q.Context(), s.Replica, table, store.TablePeerings)
+			if err := q.Recheck(); err != nil {
+				return err
+			}
 		case p == nil:
 			return handlers.Fail(http.StatusNotFound, `Peering not found for "`+name+`"`)
 		default:
@@ -193,6 +196,9 @@ func (s *service) listPeerings(q *handlers.Request) error {
 				return err
 			}
 			q.Block.Await(q.Context(), s.Replica, max(q.Block.Index, table), store.TablePeerings)
+			if err := q.Recheck(); err != nil {
+				return err
+			}
 			continue
 		}
 		list, err := s.show(q, peerings, filter)

@@ -153,6 +153,9 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 	if why := caConflict(&r, f.Has("overlap"), cert, key); why != "" {
 		return bad(why)
 	}
+	if cert == "" && (f.Has("certPEM") || f.Has("keyPEM")) { // without them the cluster makes itself a CA
+		return bad("certPEM and keyPEM must not be empty")
+	}
 	for column, text := range map[string]string{"cert_pem": cert, "sealed_key": key} {
 		if err := store.CheckSize("authorities", column, []byte(text)); err != nil {
 			return r, err

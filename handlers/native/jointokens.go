@@ -57,19 +57,20 @@ func (s *service) createJoinToken(q *handlers.Request) error {
 	return q.Result(http.StatusCreated, out)
 }
 
-// joinTokenRequest reads the body; ttl is in seconds.
+// joinTokenRequest reads the body; ttl is in seconds. What is given but empty is refused: a token that was to be bound must not
+// be one that everybody can use.
 func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) {
 	f, err := handlers.ParseFields(body)
 	if err != nil {
 		return want, 0, err
 	}
 	want = store.JoinToken{
-		Format:   f.Text("format", false, 0, 16),
-		BindCIDR: f.Text("bindCidr", false, 0, 64),
-		BindName: f.Line("bindName", false, 0, 128),
-		BindKey:  f.Text("bindKey", false, 0, 64),
+		Format:   f.Text("format", false, 1, 16),
+		BindCIDR: f.Text("bindCidr", false, 1, 64),
+		BindName: f.Line("bindName", false, 1, 128),
+		BindKey:  f.Text("bindKey", false, 1, 64),
 		NodeID:   uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)),
-		Mode:     f.Text("mode", false, 0, 16),
+		Mode:     f.Text("mode", false, 1, 16),
 		Labels:   f.Labels("labels"),
 		Hosts:    f.Texts("hosts", false),
 		MaxUses:  int(f.Integer("maxUses", false, 1, maxJoinUses)),

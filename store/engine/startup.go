@@ -26,15 +26,17 @@ var startErrors = []struct {
 	text *regexp.Regexp
 	Diagnosis
 }{
-	{regexp.MustCompile(`closed segment .* is past last snapshot`),
+	{regexp.MustCompile(`closed segment .* (is past last snapshot|first index should have been)`),
 		Diagnosis{"entries between the last snapshot and the first segment of the Raft log are missing", nextRejoin}},
 	{regexp.MustCompile(`found \d+ entries \(expected \d+\)`),
 		Diagnosis{"a segment of the Raft log holds fewer or more entries than its name says: the machine or its disk " +
 			"failed while it was written", nextRejoin}},
 	{regexp.MustCompile(`(?i)no space left|ENOSPC|not enough (disk )?space`),
 		Diagnosis{"there is no room on the disk", nextRoom}},
-	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|read
-		(segment|entry|preamble|header)|decode|describe_last_entry failed`),
+	{regexp.MustCompile(`too many open files`), Diagnosis{"this process may open too few files",
+		"raise its limit (LimitNOFILE in the systemd unit, ulimit -n), then start again"}},
+	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|` +
+		`short read|read (segment|entry|preamble|header)|decode|describe_last_entry failed`),
 		Diagnosis{"the Raft log is damaged", nextRejoin}},
 	{regexp.MustCompile(`(?i)metadata[12]`), Diagnosis{"the Raft metadata are damaged", nextRejoin}},
 	{regexp.MustCompile(`(?i)lock`),

@@ -1,0 +1,49 @@
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"muster/store"
+)
+
+// CheckLog refuses the directory of a voter whose Raft log is gone, as after a deletion, or a mount that is missing. Started
+// like that the member would forget what it has confirmed and for whom it has voted: entries that were answered could be lost,
+// and two leaders elected in one term. That it votes its replica says, which lies beside the log. A stand-by gets all again.
+func (d *Dir) CheckLog(n *Node) error {
+	role, err := store.MirrorRole(d.file(MirrorFile), n.NodeID)
+	if err != nil || role != store.RoleVoter {
+		return nil // the mirror is only a copy: it must not stand in the way
+	}
+	dir := d.file(RaftDir)
+	what := ""
+	files, err := store.InspectRaft(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		what = "the Raft log of this member is gone: there is no " + dir
+	case err != nil:
+		return nil // dqlite says it better
+	case files.Segments+files.Open+files.Snapshots == 0:
+		what = "the Raft log of this member is gone: nothing is in " + dir
+	case !d.hasVotes():
+		what = "the term and the vote of this member are gone: neither metadata1 nor metadata2 is in " + dir
+	default:
+		return nil
+	}
+	return fmt.Errorf("%s. It votes, and would forget what it has confirmed: put the files back if they were moved; else run "+
+		"\"muster member remove %d --force\" on another member, and join with an empty directory", what, n.NodeID)
+}
+
+// hasVotes reports whether one of the files is there in which dqlite keeps term and vote.
+func (d *Dir) hasVotes() bool {
+	for _, name := range raftMetadata {
+		if _, err := os.Stat(d.file(RaftDir + "/" + name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+var raftMetadata = []string{"metadata1", "metadata2"}
