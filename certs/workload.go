@@ -1,15 +1,18 @@
 package certs
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -236,6 +239,24 @@ func NewBundle(clusterID string, roots []*x509.Certificate, keys map[string]cryp
 	b.SetSequenceNumber(sequence)
 	b.SetRefreshHint(bundleHint)
 	return b, nil
+}
+
+// EncodeBundle writes a trust bundle in SPIFFE's format. The same bundle always gives the same text.
+func EncodeBundle(b *spiffebundle.Bundle) ([]byte, error) {
+	data, err := b.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("certs: encode a trust bundle: %w", err)
+	}
+	var doc struct {
+		Keys        []json.RawMessage `json:"keys"`
+		Sequence    uint64            `json:"spiffe_sequence,omitempty"`
+		RefreshHint int64             `json:"spiffe_refresh_hint,omitempty"`
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return nil, fmt.Errorf("certs: encode a trust bundle: %w", err)
+	}
+	slices.SortFunc(doc.Keys, func(a, b json.RawMessage) int { return bytes.Compare(a, b) })
+	return json.Marshal(doc)
 }
 
 // ParseBundle reads the trust bundle of another cluster. It refuses what has no authority for X509-SVIDs, more than a bundle

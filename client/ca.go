@@ -23,7 +23,7 @@ type CAPending = api.CAPending
 
 // CARequest asks for a change of the certificate authorities. What is empty is left to the cluster.
 type CARequest struct {
-	Kind    string `json:"kind,omitempty"`   // "http", "transport" or "all", the default
+	Kind    string `json:"kind,omitempty"`   // "http", "transport", "workload" or "all", the default
 	Action  string `json:"action,omitempty"` // "start", the default, "continue", "drop" or "rollback"
 	DryRun  bool   `json:"dryRun,omitempty"`
 	Force   bool   `json:"force,omitempty"`   // continue or drop without the members that hold the rotation back

@@ -180,6 +180,8 @@ func TestSettle(t *testing.T) {
 		{"zones: back from the loss", cluster("1 V @a", "2 V @b", "3 S @c", "4 S @c", "5 V @b", "6 S @a"), max3, "promote 3; demote 5; remove 6"},
 		{"zones: stand-bys are spread", cluster("1 V @a", "2 V @b", "3 V @c", "4 S @a", "5 S @a", "6 - @b"), max3, "add 6; remove 5"},
 		{"zones: no zone is one, too", cluster("1 V", "2 V", "3 V @a", "4 S @b"), max3, "promote 4; demote 2"},
+		{"zones: two stay two", cluster("1 V @a", "2 V @b"), max3, ""},
+		{"zones: two without one stay two", cluster("1 V", "2 V", "3 - @a silent"), max3, ""},
 		{"zones: pinned votes stay", cluster("1 V @a", "2 V @a pinned", "3 V @b", "4 S @c"), max3, ""},
 		{"zones: an interrupted move goes on", cluster("1 V @a", "2 V @a", "3 V @b", "4 V @c"), max3, "demote 2"},
 		{"zones: replicas do not count", cluster("1 V @a", "2 V @a", "3 V @b", "4 S @c replicate"), max3, ""},

@@ -138,7 +138,8 @@ func (r *round) choose(c []*member, n int) []*member {
 }
 
 // shed takes votes of good voters away: of more than there may be, and with zones also of one more than wanted, which
-// is what a vote that moves leaves behind. The fullest zone goes first.
+// is what a vote that moves leaves behind. The fullest zone goes first. Two stay two: with one alone all that it has confirmed is
+// in one place.
 func (r *round) shed(victims []*member, drop func(*member, string) bool) {
 	good := 0
 	for _, m := range victims {
@@ -148,7 +149,7 @@ func (r *round) shed(victims []*member, drop func(*member, string) bool) {
 	}
 	limit := r.most
 	if len(r.list) > 0 && r.bads == 0 {
-		limit = min(limit, r.want)
+		limit = min(limit, max(r.want, 2))
 	}
 	taken := map[*zone]int{}
 	for good > limit {

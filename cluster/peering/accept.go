@@ -223,10 +223,10 @@ func refusalOf(err error) *refusedFrame {
 func (t *term) accept(ctx context.Context, p *store.Peering, c *peerConn) {
 	datacenter, err := t.store.Settings.Datacenter(ctx)
 	if err == nil {
-		err = c.write(frame{Opened: &openedFrame{datacenter}}, frameTimeout)
+		err = c.write(frame{Opened: &openedFrame{datacenter + " " + takesIdentity}}, frameTimeout)
 	}
 	if err == nil {
-		err = t.carry(t.ctx, p, c)
+		err = t.carry(t.ctx, p, c, false)
 	}
 	if failure(err) {
 		t.down(p.ID, err)

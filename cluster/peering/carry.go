@@ -8,20 +8,24 @@ import (
 	"muster/store"
 )
 
-// carry runs a stream; a newer one of the same peering takes its place.
-func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn) error {
+// carry runs a stream; with identity the other side understands identityFrame. a newer one of the same peering takes its place.
+func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn, identity bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &stream{
-		term:   t,
-		id:     p.ID,
-		name:   p.Name,
-		meta:   p.Meta,
-		dialer: p.Dialer,
-		conn:   conn,
-		status: t.status(p.ID),
-		cancel: cancel,
+		term: t,
+		id:   p.ID,
+		name: p.Name,
+
+		serverName: p.ServerName,
+		meta:       p.Meta,
+		dialer:     p.Dialer,
+		conn:       conn,
+		status:     t.status(p.ID),
+		cancel:     cancel,
+		tells:      make(chan struct{}, 1),
 	}
+	s.identity.Store(identity)
 	t.mu.Lock()
 	if old := t.streams[p.ID]; old != nil {
 		old.cancel(errReplaced)

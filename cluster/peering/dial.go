@@ -188,7 +188,7 @@ func (d peerDialer) open(ctx context.Context, p *store.Peering, address, secret,
 		conn.Close()
 		return nil, err
 	}
-	conn.known = true
+	conn.known, conn.identity = true, answer.Opened.takes(takesIdentity)
 	return conn, nil
 }
 

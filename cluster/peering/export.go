@@ -27,6 +27,8 @@ type exported struct {
 	roots     []string
 	addresses []string
 	members   []exportedMember
+	domain    string             // trust domain of this cluster's software
+	bundle    string             // and what its identities are verified with; empty while there is none
 	list      []store.PeerMember // what of it one stream was told
 }
 
@@ -78,7 +80,7 @@ func (e *exporter) publish(x exported) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if slices.Equal(x.roots, e.current.roots) && slices.Equal(x.addresses, e.current.addresses) &&
-		slices.Equal(x.members, e.current.members) {
+		slices.Equal(x.members, e.current.members) && x.bundle == e.current.bundle {
 		return
 	}
 	x.sequence = e.current.sequence + 1
@@ -111,6 +113,11 @@ func (t *term) refresh() {
 			APIAddress:  m.APIAddress,
 			Health:      t.alive(m.NodeID),
 		}, m.Labels[labelExport]}
+	}
+	if bundle, err := t.store.Authorities.TrustBundle(t.ctx); err == nil {
+		if text, err := certs.EncodeBundle(bundle); err == nil {
+			x.domain, x.bundle = bundle.TrustDomain().Name(), string(text)
+		}
 	}
 	t.export.publish(x)
 }

@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,6 +44,7 @@ type frame struct {
 	Addresses  *addressesFrame `json:"addresses,omitempty"` // acceptor: where its members are
 	Trust      *trustFrame     `json:"trust,omitempty"`     // what the sender's members are verified with from now on
 	Members    *membersFrame   `json:"members,omitempty"`   // what the sender exports, in pieces
+	Identity   *identityFrame  `json:"identity,omitempty"`  // what identities of the sender's software are verified with
 	Terminated *struct{}       `json:"terminated,omitempty"`
 	Moved      *struct{}       `json:"moved,omitempty"` // the sender leads no more; its successor takes the stream up
 }
@@ -61,8 +64,18 @@ type openFrame struct {
 	Datacenter string `json:"datacenter,omitempty"`
 }
 
+// openedFrame is strictly read, and of a dialer that does not know it no field may be new. What the acceptor understands
+// besides stands behind the datacenter, a word each: dialers have never looked at that text.
 type openedFrame struct {
 	Datacenter string `json:"datacenter,omitempty"`
+}
+
+// takesIdentity is the word of an acceptor that understands identityFrame. A dialer that reads it sends one, and shows by that
+// that it understands them, too.
+const takesIdentity = "identity"
+
+func (f *openedFrame) takes(word string) bool {
+	return slices.Contains(strings.Fields(f.Datacenter), word)
 }
 
 type refusedFrame struct {
@@ -86,6 +99,11 @@ type addressesFrame struct {
 type trustFrame struct {
 	Sequence uint64   `json:"sequence"` // rises within a stream
 	PEMs     []string `json:"pems"`
+}
+
+type identityFrame struct {
+	TrustDomain string `json:"trustDomain"` // the sender's cluster id
+	Bundle      string `json:"bundle"`      // JSON, SPIFFE's format
 }
 
 type membersFrame struct {
@@ -132,6 +150,8 @@ type peerConn struct {
 	net.Conn
 	mu    sync.Mutex // one writer at a time
 	known bool       // the other side has shown who it is: its messages may be long
+
+	identity bool // of a dialer: the acceptor has said that it understands identityFrame
 }
 
 // read blocks for the next message.

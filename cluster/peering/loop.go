@@ -66,7 +66,7 @@ func (t *term) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted
 		var conn *peerConn
 		if conn, err = dialer.open(ctx, p, addresses[l.next%len(addresses)], secret, datacenter); err == nil {
 			begin := time.Now()
-			err = t.carry(ctx, p, conn)
+			err = t.carry(ctx, p, conn, conn.identity)
 			return time.Since(begin) > streamLasts, err
 		}
 		if why := causeOf(err).Error(); why != l.why { // once, not with each try

@@ -98,5 +98,8 @@ func after(older, newer store.PeerNews) store.PeerNews {
 	if newer.Addresses != nil {
 		older.Addresses = newer.Addresses
 	}
+	if newer.Bundle != nil {
+		older.Bundle = newer.Bundle
+	}
 	return older
 }

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"muster/certs"
 	"muster/dialpolicy"
 	"muster/store"
 )
@@ -48,11 +49,13 @@ var (
 type stream struct {
 	*term
 	id, name string // of the peering
-	meta     map[string]string
-	dialer   bool
-	conn     *peerConn
-	status   *streamStatus
-	cancel   context.CancelCauseFunc
+
+	serverName string // of the acceptor, on a dialer's side
+	meta       map[string]string
+	dialer     bool
+	conn       *peerConn
+	status     *streamStatus
+	cancel     context.CancelCauseFunc
 
 	heard    atomic.Int64 // when the last message came, Unix nanoseconds
 	beat     atomic.Int64 // when the last heartbeat came
@@ -63,6 +66,8 @@ type stream struct {
 	frames   *rate.Limiter           // messages that are read
 	bytes    *rate.Limiter
 	sequence uint64
+	identity atomic.Bool   // the other side understands identityFrame
+	tells    chan struct{} // identity has become true
 }
 
 // run speaks until the stream ends and says why it did. A context that ends tells the other side why, by its cause.
@@ -136,6 +141,8 @@ func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 		case <-changed:
 			x, changed = s.export.now()
 			queue = s.news(&sent, x, queue)
+		case <-s.tells:
+			queue = s.news(&sent, x, queue)
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -179,6 +186,9 @@ func (s *stream) news(sent *exported, x exported, queue []frame) []frame {
 	if !slices.Equal(sent.roots, x.roots) && len(x.roots) > 0 {
 		queue = append(queue, frame{Trust: &trustFrame{Sequence: x.sequence, PEMs: x.roots}})
 	}
+	if s.identity.Load() && x.bundle != "" && sent.bundle != x.bundle {
+		queue = append(queue, frame{Identity: &identityFrame{x.domain, x.bundle}})
+	}
 	if !s.dialer && !slices.Equal(sent.addresses, x.addresses) && len(x.addresses) > 0 {
 		queue = append(queue, frame{Addresses: &addressesFrame{x.addresses}})
 	}
@@ -192,6 +202,9 @@ func (s *stream) news(sent *exported, x exported, queue []frame) []frame {
 		}
 	}
 	*sent = x
+	if !s.identity.Load() {
+		sent.bundle = ""
+	}
 	sent.list = x.membersFor(s.name, s.meta)
 	s.status.exports(sent.list)
 	return queue
@@ -257,11 +270,35 @@ func (s *stream) take(ctx context.Context, f *frame) error {
 		s.status.received()
 		s.note(s.id, func(n *store.PeerNews) { n.Addresses = f.Addresses.List })
 		return nil
+	case f.Identity != nil:
+		return s.takeIdentity(f.Identity)
 	case f.Members != nil:
 		s.status.received()
 		return s.gather(f.Members)
 	}
 	return errors.New("the peer says something that does not belong on a stream")
+}
+
+// takeIdentity notes what identities of the other cluster's software are verified with. Its trust domain is its cluster id,
+// which a dialer knows from the server name that the acceptor has proven.
+func (s *stream) takeIdentity(f *identityFrame) error {
+	if _, err := certs.ParseBundle(f.TrustDomain, []byte(f.Bundle)); err != nil {
+		return fmt.Errorf("the peer announces identities that cannot be used: %w", err)
+	}
+	s.status.received()
+	if !s.identity.Swap(true) {
+		select {
+		case s.tells <- struct{}{}:
+		default:
+		}
+	}
+	if f.TrustDomain == s.net.ClusterID() || s.dialer && !strings.HasSuffix(s.serverName, ".peering."+f.TrustDomain+".consul") {
+		s.log.Warn("the trust bundle of a peer is left out: the trust domain is not its own", "peering", s.name,
+			"trustDomain", f.TrustDomain)
+		return nil
+	}
+	s.note(s.id, func(n *store.PeerNews) { n.Bundle = &store.PeerBundle{TrustDomain: f.TrustDomain, Bundle: f.Bundle} })
+	return nil
 }
 
 // gather puts a list together; a complete one takes the place of one that was not applied yet.

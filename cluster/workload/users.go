@@ -19,6 +19,8 @@ const (
 	userBurst       = 500
 	idleFor         = time.Minute
 	manyUsers       = 1024 // that are remembered before idle ones are forgotten
+	maxUsers        = 4096
+	sweepEvery      = time.Second
 
 	refusedEvery = time.Minute // between two audit rows of one user
 	maxRefused   = 32          // users with a row in a minute
@@ -28,6 +30,7 @@ const (
 type users struct {
 	mu     sync.Mutex
 	all    map[uint32]*userUse
+	swept  time.Time // when idle ones were forgotten
 	open   int
 	refuse refusals
 
@@ -48,7 +51,8 @@ func newUsers() *users {
 func (us *users) of(uid uint32, now time.Time) *userUse {
 	u := us.all[uid]
 	if u == nil {
-		if len(us.all) >= manyUsers {
+		if len(us.all) >= manyUsers && now.Sub(us.swept) > sweepEvery {
+			us.swept = now
 			for id, other := range us.all {
 				if other.connections == 0 && other.streams == 0 && now.Sub(other.last) > idleFor {
 					delete(us.all, id)
@@ -67,6 +71,10 @@ func (us *users) connect(uid uint32) bool {
 	us.mu.Lock()
 	defer us.mu.Unlock()
 	now := time.Now()
+	if us.all[uid] == nil && len(us.all) >= maxUsers {
+		us.turnedAway.Add(1)
+		return false
+	}
 	u := us.of(uid, now)
 	if us.open >= maxConnections || u.connections >= userConnections || !u.limit.AllowN(now, 1) {
 		us.turnedAway.Add(1)

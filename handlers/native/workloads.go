@@ -93,7 +93,7 @@ func (s *service) trustBundle(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	text, err := bundle.Marshal()
+	text, err := certs.EncodeBundle(bundle)
 	if err != nil {
 		return err
 	}
