@@ -10,7 +10,7 @@ import (
 // routes are the rows of the family.
 func (s *service) routes() []handlers.Route {
 	return slices.Concat(s.clusterRoutes(), s.credentialRoutes(), s.keyRoutes(), s.observeRoutes(),
-		s.backupRoutes())
+		s.backupRoutes(), s.loginRoutes())
 }
 
 func (s *service) clusterRoutes() []handlers.Route {
