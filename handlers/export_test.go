@@ -28,7 +28,7 @@ func (s *Server) Families() []*Family { return s.families }
 // FamilyOf finds the family that a path belongs to.
 func (s *Server) FamilyOf(path string) *Family { return s.familyOf(path) }
 
-// ForgetFailures begins to count failed attempts anew; FailingHosts is how many addresses are counted.
+// ForgetFailures begins to count failed attempts from zero; FailingHosts is how many addresses are counted.
 func (s *Server) ForgetFailures() { s.failures = newFailureLimiter() }
 
 // FailingHosts returns how many addresses have failed attempts.

@@ -88,7 +88,7 @@ func openFile(path string) (*engine.File, error) { return engine.OpenFile(path, 
 
 func viewOf(f *engine.File) *View { return view(f.View(time.Time{})) }
 
-// Errors that callers tell apart, besides those of the engine (engine.go). All else is internal and its text is for the
+// Errors that callers tell apart, besides the engine's (engine.go). All else is internal and its text is for the
 // log only.
 var (
 	// ErrUnderWay: another operation of the kind is under way and this one can begin when it is done. Nothing happened.
