@@ -131,9 +131,7 @@ install: build man
 	./muster completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_muster
 	./muster completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/muster.fish
 	install -d $(DESTDIR)$(UNITS)
-	for unit in muster.service muster-backup.service muster-backup.timer; do \
-		sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/$$unit >$(DESTDIR)$(UNITS)/$$unit; \
-	done
+	sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/muster.service >$(DESTDIR)$(UNITS)/muster.service
 
 setup:
 	@scripts/setup.sh build

@@ -53,6 +53,9 @@ var examples = map[string][]string{
 		"TOKEN=$(muster api-token create --name ci --scope cluster:read)",
 		"muster api-token create --name ops --scope cluster:manage,keys:manage --ttl 720h",
 	},
+	"login":  {"export MUSTER_TOKEN=$(muster login)", "muster login --browser > token"},
+	"logout": {"muster logout"},
+
 	"api-token list":   {"muster api-token list"},
 	"api-token revoke": {"muster api-token revoke 3f2a9c4e"},
 

@@ -192,7 +192,7 @@ func groups(env *environment) []commandGroup {
 			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
 			newSettingsCommand(env), newSchemaCommand(env), newBackupCommand(env), newRecoverCommand(env),
 		}},
-		{"This program", []*cobra.Command{newWhoAmICommand(env), newConfigCommand(env), newVersionCommand(env),
+		{"This program", []*cobra.Command{newLoginCommand(env), newLogoutCommand(env), newWhoAmICommand(env), newConfigCommand(env), newVersionCommand(env),
 			newCompletionCommand(env)}},
 	}
 }

@@ -1,5 +1,7 @@
 package handlers
 
+import "net/http/httptest"
+
 // What tests of the whole table see of the engine.
 
 // The headers between members, and of an unknown outcome.
@@ -26,7 +28,9 @@ var WithConnection = withConnection
 func (s *Server) Families() []*Family { return s.families }
 
 // FamilyOf finds the family that a path belongs to.
-func (s *Server) FamilyOf(path string) *Family { return s.familyOf(path) }
+func (s *Server) FamilyOf(path string) *Family {
+	return s.familyOf(httptest.NewRequest("GET", path, nil))
+}
 
 // ForgetFailures begins to count failed attempts from zero; FailingHosts is how many addresses are counted.
 func (s *Server) ForgetFailures() { s.failures = newFailureLimiter() }

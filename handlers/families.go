@@ -14,7 +14,10 @@ type Family struct {
 	Name   string
 	Routes []Route
 	// Paths are beginnings of the paths that are its own where no row serves them; the longest of all families counts.
-	Paths   []string
+	Paths []string
+	// Speaks reports whether a request that no row serves comes from a client of this family, wherever its path leads; nil:
+	// that cannot be told.
+	Speaks  func(*http.Request) bool
 	Headers func(http.ResponseWriter)
 	Fail    func(w http.ResponseWriter, status int, code store.Code, message string)
 

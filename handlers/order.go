@@ -47,7 +47,7 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 		if rt != nil {
 			fam = rt.Family
 		} else {
-			fam = s.familyOf(r.URL.Path)
+			fam = s.familyOf(r)
 		}
 		rec := &recorder{ResponseWriter: w, server: s}
 		defer s.finish(rt, o, fam, rec, r, time.Now())

@@ -62,7 +62,7 @@ func (rt *Route) Sensitive() bool {
 	case store.ScopeClusterRead, store.ScopePeeringRead:
 		return rt.Changes()
 	case "":
-		return rt.Method == http.MethodPost
+		return rt.Changes()
 	}
 	return true
 }
@@ -94,12 +94,18 @@ func (s *Server) enter(families []*Family) {
 	}
 }
 
-// familyOf finds the family that a path belongs to: that of a row of its shape, or else the one that claims the longest
-// beginning of it.
-func (s *Server) familyOf(path string) *Family {
+// familyOf finds the family that a request belongs to: that of a row of its path's shape, or else one whose client sends
+// it, or the one that claims the longest beginning of the path.
+func (s *Server) familyOf(r *http.Request) *Family {
+	path := r.URL.Path
 	for _, rt := range s.routes {
 		if rt.fits(path) {
 			return rt.Family
+		}
+	}
+	for _, f := range s.families {
+		if f.Speaks != nil && f.Speaks(r) {
+			return f
 		}
 	}
 	found, longest := s.families[0], -1

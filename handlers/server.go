@@ -143,7 +143,7 @@ func (s *Server) router(o origin) http.Handler {
 
 // noRoute answers where nobody serves the path.
 func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
-	f := s.familyOf(r.URL.Path)
+	f := s.familyOf(r)
 	if f.NoRoute != nil {
 		f.NoRoute(w, r)
 		return
@@ -153,7 +153,7 @@ func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 
 // noMethod answers where nobody serves the method.
 func (s *Server) noMethod(w http.ResponseWriter, r *http.Request) {
-	f, allowed := s.familyOf(r.URL.Path), s.methodsOf(r.URL.Path)
+	f, allowed := s.familyOf(r), s.methodsOf(r.URL.Path)
 	if f.NoMethod != nil {
 		f.NoMethod(w, r, allowed)
 		return

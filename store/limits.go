@@ -256,46 +256,6 @@ var Sizes = []Size{
 	{"audit", "request_id", "the request id", 128},
 }
 
-// ownColumns are filled by muster alone, with ids, hashes, times and words of its own. "*" stands for all of a table.
-var ownColumns = map[string][]string{
-	"cluster":   {"*"},
-	"settings":  {"name"},
-	"sequences": {"*"},
-	"members": {"id", "mode", "raft_role", "recipient", "drain_state", "drain_updated_at", "drain_deadline",
-		"hooks_pending", "joined_at",
-		"join_token_id", "cert_key"},
-	"leases":              {"created_at", "expires_at"},
-	"operations":          {"*"},
-	"removed_members":     {"id", "recipient", "removed_at"},
-	"overlay_allocations": {"*"},
-	"join_tokens":         {"id", "format", "mode", "created_at", "expires_at", "revoked_at"},
-	"join_token_uses":     {"token_id", "recipient", "used_at"},
-	"api_tokens":          {"id", "scopes", "secret_hash", "created_at", "expires_at"},
-	"api_keys":            {"id", "kind", "scopes", "secret_hash", "owner_id", "created_at", "expires_at", "revoked_at"},
-	"enrollments": {"id", "kind", "key_id", "transport_serial", "http_ca_serial", "service_token_id",
-		"enrolled_at", "expires_at", "revoked_at"},
-	"authorities": {"kind", "state", "origin", "cross_pem", "fingerprint", "created_at", "expires_at",
-		"warned_at"},
-	"ca_rotations":       {"kind", "phase", "started_at", "phase_at", "drop_at"},
-	"certificates":       {"*"},
-	"dek_generations":    {"*"},
-	"dek_wraps":          {"*"},
-	"cluster_keys":       {"*"},
-	"secrets":            {"created_at", "updated_at"},
-	"sealed_secrets":     {"*"},
-	"peerings":           {"id", "state", "status_since", "deleted_at"},
-	"peering_secrets":    {"peering_id", "establish_hash", "establish_expires_at", "pending_hash", "active_hash"},
-	"peer_members":       {"peering_id"},
-	"workloads":          {"id", "created_at"},
-	"jwt_authorities":    {"*"},
-	"peer_bundles":       {"peering_id", "received_at"},
-	"peering_tombstones": {"id", "pending_hash", "active_hash", "deleted_at"},
-	"backups":            {"id", "cause", "state", "tried", "name", "started_at", "finished_at", "sha256"},
-	"idempotency":        {"accessor", "created_at"},
-	"audit":              {"at", "action", "outcome"},
-	"unhealthy_members":  {"*"},
-}
-
 // MaxSize returns how many bytes a column may hold. It panics for one that is in no table of sizes.
 func MaxSize(table, column string) int { return sizeOf(table, column).Max }
 

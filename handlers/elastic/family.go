@@ -56,6 +56,7 @@ func New(cfg Config) *handlers.Family {
 	return &handlers.Family{
 		Name:   "elastic",
 		Paths:  []string{"/_"},
+		Speaks: ownMediaType,
 		Routes: s.routes(),
 
 		Headers: func(w http.ResponseWriter) {
@@ -91,6 +92,14 @@ func New(cfg Config) *handlers.Family {
 					r.URL.RequestURI(), r.Method, strings.Join(allowed, ", "))).Write(w)
 		},
 	}
+}
+
+// ownMediaType reports whether a request names the original's own media type, as its official clients do: they also ask
+// for paths below names of indices, which do not begin with "/_".
+func ownMediaType(r *http.Request) bool {
+	return slices.ContainsFunc(slices.Concat(r.Header["Accept"], r.Header["Content-Type"]), func(text string) bool {
+		return strings.Contains(strings.ToLower(text), "application/vnd.elasticsearch+")
+	})
 }
 
 // errorTypes says what an error is called when nothing but its status is known.

@@ -36,6 +36,7 @@ type Config struct {
 	Cluster      Cluster
 	Autopilot    Autopilot
 	Tokens       Tokens
+	People       People
 	NodeTokens   NodeTokens
 	ClusterID    string
 	Chain        func() [][]byte // what the API listener presents, DER, the leaf first

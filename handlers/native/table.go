@@ -10,7 +10,7 @@ import (
 // routes are the rows of the family.
 func (s *service) routes() []handlers.Route {
 	return slices.Concat(s.clusterRoutes(), s.credentialRoutes(), s.keyRoutes(), s.observeRoutes(),
-		s.backupRoutes())
+		s.backupRoutes(), s.loginRoutes())
 }
 
 func (s *service) clusterRoutes() []handlers.Route {
@@ -94,6 +94,8 @@ func (s *service) observeRoutes() []handlers.Route {
 		{Method: "POST", Path: "/api/v1/sql", Scope: store.ScopeManagement, At: handlers.Here, Serve: s.sql},
 		{Method: "GET", Path: "/api/v1/events", Scope: store.ScopeClusterRead, At: handlers.Here, Stream: true},
 		{Method: "GET", Path: "/api/v1/audit", Scope: store.ScopeClusterRead, At: handlers.HereStale, Serve: s.audit},
+		{Method: "GET", Path: "/api/v1/prometheus/targets", Scope: store.ScopeClusterRead, At: handlers.HereStale,
+			Serve: s.prometheusTargets},
 		{Method: "GET", Path: "/metrics", At: handlers.Here, Plain: true, Serve: handlers.ServeMetrics},
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // raftServer is one server of the configuration; keys in alphabetical order, as on the wire (reference
-// nomad_raft, sections 1 and 2).
+// nomad_raft, sections 1 and 2). Consul's command line asks for the same and reads other names, which follow.
 type raftServer struct {
 	Address      string
 	ID           string
@@ -21,6 +21,9 @@ type raftServer struct {
 	Node         string
 	RaftProtocol string
 	Voter        bool
+
+	LastIndex       uint64 // revision of its replica, as the leader knows; 0 elsewhere
+	ProtocolVersion string // RaftProtocol
 }
 
 type raftConfiguration struct {
@@ -92,6 +95,7 @@ func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	for i := range members {
 		byID[members[i].NodeID] = &members[i]
 	}
+	reached := s.reached()
 	list := make([]raftServer, 0, len(servers))
 	for _, v := range servers {
 		server := raftServer{
@@ -100,13 +104,26 @@ func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 			RaftProtocol: "unknown",
 			Leader:       v.NodeID == leader,
 			Voter:        v.Role == store.RoleVoter,
+			LastIndex:    reached[v.NodeID],
 		}
 		if m := byID[v.NodeID]; m != nil {
 			server.ID, server.Address, server.Node, server.RaftProtocol = m.ID, m.RaftAddress, m.Name+"."+region, "3"
 		}
+		server.ProtocolVersion = server.RaftProtocol
 		list = append(list, server)
 	}
 	return list, nil
+}
+
+// reached is the revision that each server has, as of the leader's last round.
+func (s *service) reached() map[uint64]uint64 {
+	now, state := s.Replica.Revision(), s.Cluster.Autopilot()
+	list := make(map[uint64]uint64, len(state.Servers))
+	for i := range state.Servers {
+		v := &state.Servers[i]
+		list[v.NodeID] = now - min(now, v.Lag)
+	}
+	return list
 }
 
 func (s *service) revision(_ context.Context, stale bool) uint64 {

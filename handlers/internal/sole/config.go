@@ -18,6 +18,7 @@ import (
 	"muster/handlers/native"
 	"muster/handlers/native/ui"
 	"muster/handlers/nomad"
+	"muster/handlers/signin"
 	"muster/handlers/zlayer"
 	"muster/store"
 )
@@ -74,6 +75,7 @@ func Serve(c *Config) *handlers.Server {
 			Cluster:      c.Cluster,
 			Autopilot:    settings{},
 			Tokens:       tokens,
+			People:       signin.New(now),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return nil },
 			Now:          now,

@@ -40,6 +40,8 @@ func New() *handlers.Family {
 			{Method: "GET", Path: "/ui", At: handlers.Here, Serve: servePage},
 			{Method: "GET", Path: uiPrefix, At: handlers.Here, Serve: servePage},
 			{Method: "GET", Path: uiPrefix + "{file}", At: handlers.Here, Serve: servePage},
+			{Method: "GET", Path: uiPrefix + "{file}/{more}", At: handlers.Here, Serve: servePage},
+			{Method: "GET", Path: uiPrefix + "{file}/{more}/{rest}", At: handlers.Here, Serve: servePage},
 		},
 		Aside: &handlers.Aside{Method: http.MethodGet, Path: "/", Takes: wantsPage, Serve: toPage},
 
@@ -123,6 +125,11 @@ func servePage(q *handlers.Request) error {
 		name = "index.html"
 	}
 	a, ok := assets[name]
+	if section := elsewhere(name); !ok && section != "" {
+		q.W.Header().Set("Cache-Control", "no-store")
+		http.Redirect(q.W, q.Request, uiPrefix+"#/"+section, http.StatusFound)
+		return nil
+	}
 	if !ok {
 		return handlers.Fail(http.StatusNotFound, "there is nothing at this path")
 	}
@@ -132,6 +139,26 @@ func servePage(q *handlers.Request) error {
 	h.Set("ETag", a.etag)
 	http.ServeContent(q.W, q.Request, "", time.Time{}, bytes.NewReader(a.data))
 	return nil
+}
+
+// The command lines of Nomad and Consul print links to pages of their own products. They lead to the section that has
+// what was asked for.
+var (
+	nomadPages = map[string]string{"servers": "members", "clients": "members", "topology": "members", "jobs": "overview",
+		"evaluations": "overview", "allocations": "overview", "operations": "autopilot", "settings": "api-tokens",
+		"administration": "api-tokens"}
+	consulPages = map[string]string{"peers": "peerings", "nodes": "members", "services": "members", "acls": "api-tokens",
+		"overview": "overview", "kv": "secrets", "intentions": "overview"} // below the name of a datacenter
+)
+
+// elsewhere is the section that a path of another product means, empty for none.
+func elsewhere(name string) string {
+	first, rest, deeper := strings.Cut(name, "/")
+	if section := nomadPages[first]; section != "" || !deeper {
+		return section
+	}
+	second, _, _ := strings.Cut(rest, "/")
+	return consulPages[second]
 }
 
 // wantsPage reports whether a request for the root is a browser's: it names HTML and likes nothing better. Clients of the

@@ -26,6 +26,22 @@ func TestWantsPage(t *testing.T) {
 	}
 }
 
+// What other products' command lines print leads to a section that there is, and nothing leads to another host.
+func TestElsewhere(t *testing.T) {
+	app := string(assets["app.js"].data)
+	for name, want := range map[string]string{
+		"servers": "members", "servers/node-1.global": "members", "clients/5b": "members", "jobs": "overview",
+		"jobs/web/deployments": "overview", "settings/tokens": "api-tokens", "dc1/peers": "peerings",
+		"dc1/peers/berlin": "peerings", "dc1/overview/server-status": "overview", "dc1/acls/tokens": "api-tokens",
+		"style2.css": "", "dc1": "", "dc1/nothing": "", "": "", "/example.com": "", "https:/example.com": "",
+	} {
+		got := elsewhere(name)
+		if got != want || got != "" && !strings.Contains(app, `["`+got+`", `) {
+			t.Errorf("%q leads to %q", name, got)
+		}
+	}
+}
+
 // The page is small, complete, and holds nothing that its policy would block or that could turn a value into HTML.
 func TestAssets(t *testing.T) {
 	bytes := 0
