@@ -13,6 +13,7 @@ import (
 	"muster/handlers/native"
 	"muster/handlers/native/ui"
 	"muster/handlers/nomad"
+	"muster/handlers/signin"
 	"muster/handlers/zlayer"
 	"muster/store"
 )
@@ -71,6 +72,7 @@ func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Fam
 			Cluster:      loops,
 			Autopilot:    settings,
 			Tokens:       tokens,
+			People:       signin.New(time.Now),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return n.leaf.Load().Certificate },
 			Now:          time.Now,
