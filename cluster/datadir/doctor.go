@@ -172,6 +172,10 @@ func (x *doctor) twins() {
 }
 
 func (x *doctor) raftLog() {
+	if err := x.d.CheckLog(x.node); err != nil {
+		x.say("raft log", FindingFail, "see docs/recovery.md: one member is broken", "%v", err)
+		return
+	}
 	dir := x.d.file(RaftDir)
 	files, err := store.InspectRaft(dir)
 	if err == nil && !x.running {

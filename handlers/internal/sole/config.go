@@ -196,6 +196,9 @@ func (c *Cluster) Transferred(context.Context, store.Actor, uint64, uint64) (uin
 
 func (c *Cluster) Diff(context.Context) ([]api.Difference, error) { return []api.Difference{}, nil }
 func (c *Cluster) Schema(context.Context) (api.Schema, error)     { return api.Schema{}, nil }
+func (c *Cluster) Upgrade(context.Context, string) (autopilot.Upgrade, error) {
+	return autopilot.Upgrade{Wait: []string{}, Members: []autopilot.UpgradeMember{}}, nil
+}
 
 func (c *Cluster) Migrate(context.Context, store.Actor, []uint64) (api.Schema, error) {
 	return api.Schema{}, nil
