@@ -130,7 +130,7 @@ func (v *View) Members() ([]Member, error) {
 	return list, v.addZones(list)
 }
 
-// Member reads one member; nil when there is none.
+// Member reads one member, or nil.
 func (v *View) Member(nodeID uint64) (*Member, error) {
 	return v.memberBy(selectMembers+" WHERE m.raft_node_id = ?", int64(nodeID))
 }
@@ -239,7 +239,7 @@ func (ms Members) SetRoles(ctx context.Context, actor Actor, changes []RoleChang
 	})
 }
 
-// Get reads one member; nil when there is none.
+// Get reads one member, or nil.
 func (ms Members) Get(ctx context.Context, c Consistency, nodeID uint64) (m *Member, err error) {
 	err = ms.s.Read(ctx, c, func(v *View) error {
 		m, err = v.Member(nodeID)
@@ -266,7 +266,7 @@ func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Membe
 // ErrNotMember is what an error is that says so of a node: it is none of the cluster's, or not any more.
 var ErrNotMember = errors.New("not a current cluster member")
 
-// NotMember is the error for such a node; removed says that it was a member, which is final.
+// NotMember is the error for such a node. removed says that it was a member; it can never be one again.
 func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }
 
 // goneError: a node is not to be talked to.
