@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
@@ -50,8 +51,25 @@ func (m *Member) PeerBundles(ctx context.Context) ([]store.PeerBundle, error) {
 // Changed is closed when this member's mirror is replaced, which it is soon after each change.
 func (m *Member) Changed() <-chan struct{} { return m.Store.Mirror.Changed() }
 
-// ask sends a request to the leader, or answers it here where this member leads.
+// ask is askOnce until that succeeds, the request is refused for good, or ctx ends: leadership may be about to move.
 func ask[Q, A any](ctx context.Context, m *Member, path string, q Q,
+	here func(context.Context, uint64, Q) (A, error)) (A, error) {
+	for {
+		a, err := askOnce(ctx, m, path, q, here)
+		var refused *transport.StatusError
+		if err == nil || Invalid(err) || errors.As(err, &refused) && refused.Final() {
+			return a, err
+		}
+		select {
+		case <-time.After(lookRest):
+		case <-ctx.Done():
+			return a, err
+		}
+	}
+}
+
+// askOnce sends a request to the leader, or answers it here where this member leads.
+func askOnce[Q, A any](ctx context.Context, m *Member, path string, q Q,
 	here func(context.Context, uint64, Q) (A, error)) (a A, err error) {
 	leader, err := m.Store.AwaitLeader(ctx)
 	if err != nil {
