@@ -131,7 +131,9 @@ install: build man
 	./muster completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_muster
 	./muster completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/muster.fish
 	install -d $(DESTDIR)$(UNITS)
-	sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/muster.service >$(DESTDIR)$(UNITS)/muster.service
+	for unit in muster.service muster-upgrade.service; do \
+		sed 's|/usr/local/bin/muster|$(PREFIX)/bin/muster|' deploy/$$unit >$(DESTDIR)$(UNITS)/$$unit; \
+	done
 
 setup:
 	@scripts/setup.sh build

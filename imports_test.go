@@ -44,7 +44,9 @@ var arrows = map[string][]string{
 	"handlers/ella":                family(),
 	"handlers/consul":              family(),
 	"handlers/nomad":               family(),
-	"handlers/native":              family("handlers/native/openapi"),
+	"handlers/signin":              {},
+	"handlers/signin/signintest":   {}, // for tests
+	"handlers/native":              family("handlers/native/openapi", "handlers/signin"),
 	"handlers/native/openapi":      {},
 	"handlers/native/ui":           family(),
 	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "store"}, // for tests

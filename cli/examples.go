@@ -53,6 +53,9 @@ var examples = map[string][]string{
 		"TOKEN=$(muster api-token create --name ci --scope cluster:read)",
 		"muster api-token create --name ops --scope cluster:manage,keys:manage --ttl 720h",
 	},
+	"login":  {"export MUSTER_TOKEN=$(muster login)", "muster login --browser > token"},
+	"logout": {"muster logout"},
+
 	"api-token list":   {"muster api-token list"},
 	"api-token revoke": {"muster api-token revoke 3f2a9c4e"},
 
@@ -102,6 +105,13 @@ var examples = map[string][]string{
 	"settings set":   {"muster settings set enrollment.enabled=false"},
 	"schema":         {"muster schema"},
 	"schema migrate": {"muster schema migrate --exclude 3"},
+	"upgrade status": {"muster upgrade status"},
+	"upgrade plan":   {"muster upgrade plan", "muster upgrade plan --to v1.1.0"},
+	"upgrade next": {
+		"muster upgrade next --to v1.1.0",
+		`muster upgrade next --to v1.1.0 --exec 'ssh "$UPGRADE_HOST" sudo systemctl restart muster'`,
+		`muster upgrade next --data /var/lib/muster --member self --exec 'systemctl restart muster'`,
+	},
 	"backup save":    {"muster backup save cluster.tgz", "muster backup save cluster.tgz --stale"},
 	"backup inspect": {"muster backup inspect cluster.tgz"},
 	"backup list":    {"muster backup list", "muster backup list -o json | jq -r '.[0].state'"},

@@ -190,9 +190,9 @@ func groups(env *environment) []commandGroup {
 		}},
 		{"Look after a cluster", []*cobra.Command{
 			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
-			newSettingsCommand(env), newSchemaCommand(env), newBackupCommand(env), newRecoverCommand(env),
+			newSettingsCommand(env), newSchemaCommand(env), newUpgradeCommand(env), newBackupCommand(env), newRecoverCommand(env),
 		}},
-		{"This program", []*cobra.Command{newWhoAmICommand(env), newConfigCommand(env), newVersionCommand(env),
+		{"This program", []*cobra.Command{newLoginCommand(env), newLogoutCommand(env), newWhoAmICommand(env), newConfigCommand(env), newVersionCommand(env),
 			newCompletionCommand(env)}},
 	}
 }

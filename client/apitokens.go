@@ -24,7 +24,7 @@ type APITokenRequest struct {
 // APIToken is an API token as it is listed, without its secret.
 type APIToken = api.APIToken
 
-// NewAPIToken is an API token that was just made, with its secret, which is never shown again.
+// NewAPIToken is a new API token with its secret. The secret is never shown again.
 type NewAPIToken = api.APIToken
 
 // CreateAPIToken makes a token for calls to the API.
@@ -55,4 +55,47 @@ type WhoAmI = api.Whoami
 // know it.
 func (c *Client) WhoAmI(ctx context.Context) (WhoAmI, error) {
 	return enveloped[WhoAmI](ctx, c, request{method: "GET", path: "/api/v1/whoami", repeat: always, stale: true})
+}
+
+// LoginMethods says where people sign in.
+type LoginMethods = api.LoginMethods
+
+// DeviceLogin is a sign-in that goes on in a browser somewhere else.
+type DeviceLogin = api.DeviceLogin
+
+// CodeLogin is what a browser brings back from the identity provider (RFC 7636).
+type CodeLogin struct {
+	Code        string `json:"code"`
+	Verifier    string `json:"codeVerifier"`
+	RedirectURI string `json:"redirectUri"`
+	Nonce       string `json:"nonce,omitempty"`
+}
+
+const login = "/api/v1/login"
+
+// LoginMethods returns where people sign in; its Issuer is empty when nobody does. It needs no token.
+func (c *Client) LoginMethods(ctx context.Context) (LoginMethods, error) {
+	return enveloped[LoginMethods](ctx, c, request{method: "GET", path: login, repeat: always})
+}
+
+// BeginDeviceLogin begins a sign-in without a browser here. It needs no token.
+func (c *Client) BeginDeviceLogin(ctx context.Context) (DeviceLogin, error) {
+	return enveloped[DeviceLogin](ctx, c, request{method: "POST", path: login + "/device"})
+}
+
+// PollDeviceLogin asks once whether the person has said yes. The token is empty while that has not happened.
+func (c *Client) PollDeviceLogin(ctx context.Context, deviceCode string) (NewAPIToken, error) {
+	body := map[string]string{"deviceCode": deviceCode}
+	return enveloped[NewAPIToken](ctx, c, request{method: "POST", path: login, body: body})
+}
+
+// LogIn signs a person in with what a browser has brought back.
+func (c *Client) LogIn(ctx context.Context, code CodeLogin) (NewAPIToken, error) {
+	return enveloped[NewAPIToken](ctx, c, request{method: "POST", path: login, body: code})
+}
+
+// LogOut revokes the Client's own token, which must be that of a person who has signed in.
+func (c *Client) LogOut(ctx context.Context) error {
+	_, err := c.do(ctx, request{method: "DELETE", path: login, repeat: on503})
+	return err
 }

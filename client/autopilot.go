@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net/url"
 	"time"
 
 	"muster/api"
@@ -73,6 +74,42 @@ type AutopilotConfig struct {
 	DeadAfter            string `json:"deadAfter"`
 	MinQuorum            int    `json:"minQuorum"`
 	RedundancyZones      bool   `json:"redundancyZones"` // one voter in each zone is enough
+}
+
+// Upgrade says who runs which muster, whom to restart next, and why nobody may be restarted now.
+type Upgrade struct {
+	Target       string          `json:"target"`         // the version to come to
+	Schema       int64           `json:"schema"`         // that the database has
+	NewestSchema int64           `json:"newestSchema"`   // that the target knows; 0: nobody runs it yet
+	Done         bool            `json:"done"`           // everybody runs the target, and its schema is applied
+	Summary      string          `json:"summary"`        // a sentence
+	Next         uint64          `json:"next,omitempty"` // 0: nobody may be restarted now
+	Wait         []string        `json:"wait"`           // why, sentences
+	Members      []UpgradeMember `json:"members"`        // in the order of restarts
+}
+
+// UpgradeMember is one member in the order of restarts.
+type UpgradeMember struct {
+	NodeID     uint64 `json:"nodeId"`
+	Name       string `json:"name"`
+	Zone       string `json:"zone,omitempty"`
+	Role       string `json:"role,omitempty"` // voter, standby, spare; empty outside Raft
+	IsLeader   bool   `json:"isLeader"`
+	NodeStatus string `json:"nodeStatus"`
+	Healthy    bool   `json:"healthy"`
+	Version    string `json:"version"`
+	MaxSchema  int64  `json:"maxSchema"`
+	State      string `json:"state"`          // upgraded, next, waiting, or down
+	Note       string `json:"note,omitempty"` // what to know before its restart
+}
+
+// Upgrade asks the leader for the state of an upgrade to a version; empty: the newest that runs.
+func (c *Client) Upgrade(ctx context.Context, version string) (Upgrade, error) {
+	path := "/api/v1/cluster/upgrade"
+	if version != "" {
+		path += "?version=" + url.QueryEscape(version)
+	}
+	return enveloped[Upgrade](ctx, c, request{method: "GET", path: path, repeat: always})
 }
 
 // Difference is one point on which the Raft configuration does not agree with the members table.

@@ -33,6 +33,8 @@ var (
 	descDecisive = gauge("muster_zones_decisive", "Zones whose loss the cluster would not survive now; on the leader "+
 		"only.")
 
+	descVersions = gauge("muster_versions", "Versions of muster that the members which answer run; on the leader only.")
+
 	descStoring   = gauge("muster_storing", "1 while this member can store; its log and its status say why it cannot.")
 	descStoreTime = gauge("muster_storing_write_seconds", "How long the last small write of this member to its disk "+
 		"took, until it was read again.")
@@ -83,6 +85,13 @@ func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 	set(descHealthy, float64(healthy))
 	set(descVoters, float64(len(state.Voters)))
 	set(descTolerance, float64(state.FailureTolerance))
+	versions := map[string]bool{}
+	for i := range state.Servers {
+		if v := &state.Servers[i]; v.NodeStatus == autopilot.StatusAlive && v.Version != "" {
+			versions[v.Version] = true
+		}
+	}
+	set(descVersions, float64(len(versions)))
 	decisive := 0
 	for i := range state.Zones {
 		if !state.Zones[i].Survivable {

@@ -83,6 +83,35 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	return out, nil
 }
 
+// Upgrade says who runs which muster, who is to be restarted next, and why nobody may be now. An empty target is the
+// newest version that runs.
+func (c *Cluster) Upgrade(ctx context.Context, target string) (autopilot.Upgrade, error) {
+	in := autopilot.UpgradeInput{State: c.Autopilot(), Schema: c.Store.AppliedSchema(), Target: target}
+	if in.Schema == 0 {
+		return autopilot.Upgrade{}, store.ErrNotLeader
+	}
+	var err error
+	if in.Config, _, err = c.settings.Get(ctx, store.AsLeader); err != nil {
+		return autopilot.Upgrade{}, err
+	}
+	members, err := c.Store.Members.List(ctx, store.AsLeader)
+	if err != nil {
+		return autopilot.Upgrade{}, err
+	}
+	for i := range members {
+		m := &members[i]
+		in.Binaries = append(in.Binaries, autopilot.Binary{NodeID: m.NodeID, Version: m.BinaryVersion, MaxSchema: m.MaxSchema})
+	}
+	rotations, err := c.Store.Authorities.Rotations(ctx, store.AsLeader)
+	if err != nil {
+		return autopilot.Upgrade{}, err
+	}
+	for _, r := range rotations {
+		in.Wait = append(in.Wait, fmt.Sprintf("a rotation of the %s authority is under way: muster ca status", r.Kind))
+	}
+	return autopilot.PlanUpgrade(in, time.Now()), nil
+}
+
 // Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided
 // that they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but
 // does not lead. A number in exclude that is no member's is refused: it was meant for another one.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -42,6 +43,7 @@ type member struct {
 	raft     string
 	args     []string
 	env      []string // besides that of all
+	binary   string   // another muster than this one; empty: this one
 }
 
 // newCluster forms a cluster of n voters from nothing, with a real token for each member.
@@ -158,7 +160,7 @@ func (m *member) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	cmd := exec.Command(self(), m.args...)
+	cmd := exec.Command(cmp.Or(m.binary, self()), m.args...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = out, out, environment(m.env...)
 	if m.process, err = launch(cmd); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asMuster) != "" { // what main.go does
 		laterSchema(os.Getenv(asLater))
 		shortLives(os.Getenv(asShortLived))
+		cli.Version = cmp.Or(os.Getenv(asVersion), cli.Version)
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 		stop()

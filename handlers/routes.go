@@ -62,7 +62,7 @@ func (rt *Route) Sensitive() bool {
 	case store.ScopeClusterRead, store.ScopePeeringRead:
 		return rt.Changes()
 	case "":
-		return rt.Method == http.MethodPost
+		return rt.Changes()
 	}
 	return true
 }

@@ -91,7 +91,12 @@ func find(members []Member, text string, fits func(*Member) bool) (Member, error
 const Region = ".global"
 
 func (m *Member) named(text string) bool {
-	return strings.EqualFold(m.ID, text) || m.Name == text || m.Name+Region == text
+	return strings.EqualFold(m.ID, text) || same(m.Name, text) || same(m.Name+Region, text)
+}
+
+// same compares names as those of hosts are compared: without regard to case, and to a dot at the end.
+func same(name, text string) bool {
+	return strings.EqualFold(strings.TrimSuffix(name, "."), strings.TrimSuffix(text, "."))
 }
 
 func (m *Member) at(text string) bool {

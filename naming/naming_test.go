@@ -20,10 +20,11 @@ func TestResolve(t *testing.T) {
 	for text, want := range map[string][]uint64{
 		"1": {1}, "4": {4}, "7": nil, "0": nil, "-1": nil, "": nil,
 		"aaaaaaaa-0000-4000-8000-000000000003": {3}, "AAAAAAAA-0000-4000-8000-000000000003": {3},
-		"moved": {3}, "moved.global": {3}, "web-1": {1, 5}, "web": nil, "Moved": nil,
+		"moved": {3}, "moved.global": {3}, "web-1": {1, 5}, "web": nil, "Moved": {3},
 		"10.0.0.1:7000": {1}, "10.0.0.1:5000": {1}, "https://10.0.0.1:5000/": {1}, "10.0.0.1": {1}, "10.0.0.1:1": nil,
 		"10.0.0.4:7000": {3, 4}, "10.0.0.4": {3, 4}, "10.0.0.3": {3}, "10.0.0.4:5000": {4},
 		"box-2.example:7000": {2}, "BOX-2.example.:5000": {2}, "box-2.example": {2, 6},
+		"MOVED": {3}, "moved.": {3}, "Web-1.": {1, 5}, "Moved.global": {3}, "move": nil,
 		"[0::1]:7000": {5}, "::1": {5}, "[::1]": {5},
 	} {
 		m, err := Resolve(members, text)

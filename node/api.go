@@ -13,6 +13,7 @@ import (
 	"muster/handlers/native"
 	"muster/handlers/native/ui"
 	"muster/handlers/nomad"
+	"muster/handlers/signin"
 	"muster/handlers/zlayer"
 	"muster/store"
 )
@@ -39,7 +40,7 @@ func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family
 	return append(list, ui.New())
 }
 
-// ownFamilies are those that make muster's own join tokens.
+// ownFamilies mint muster's own join tokens.
 func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
 	id, name, version, commit := n.self.ClusterID, n.self.Name, n.cfg.Version, n.cfg.Commit
 	tokens := &store.JoinTokenMint{
@@ -71,6 +72,7 @@ func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Fam
 			Cluster:      loops,
 			Autopilot:    settings,
 			Tokens:       tokens,
+			People:       signin.New(time.Now),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return n.leaf.Load().Certificate },
 			Now:          time.Now,

@@ -142,7 +142,7 @@ var AllSettings = slices.SortedFunc(slices.Values(slices.Concat([]Setting{
 	hostsSetting(SettingCertificateHosts,
 		"which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
 	networksSetting(SettingPeeringNetworks, "which networks other clusters are dialled in"),
-}, limitSettings, backupSettings, workloadSettings)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
+}, limitSettings, backupSettings, workloadSettings, loginSettings)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
 
 func flagSetting(name string, standard bool, help string) Setting {
 	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,
@@ -228,7 +228,7 @@ func findSetting(name string) (*Setting, error) {
 	return nil, refuse(Invalid, "%s is not a setting; there are %s", name, strings.Join(names, ", "))
 }
 
-// settings reads the values of all settings that hold now, with the defaults of those that were never set.
+// settings reads the values of all settings; a setting that was never set has its default.
 func (v *View) settings() (map[string]json.RawMessage, error) {
 	all := make(map[string]json.RawMessage, len(AllSettings))
 	for _, o := range AllSettings {

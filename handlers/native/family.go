@@ -36,6 +36,7 @@ type Config struct {
 	Cluster      Cluster
 	Autopilot    Autopilot
 	Tokens       Tokens
+	People       People
 	NodeTokens   NodeTokens
 	ClusterID    string
 	Chain        func() [][]byte // what the API listener presents, DER, the leaf first
@@ -48,6 +49,8 @@ type Cluster interface {
 
 	Diff(ctx context.Context) ([]api.Difference, error) // where Raft does not agree with SQL
 	Schema(ctx context.Context) (api.Schema, error)     // what the database has, and who holds it back
+	// Upgrade says who is to be restarted next on the way to a version; empty: the newest that runs.
+	Upgrade(ctx context.Context, target string) (autopilot.Upgrade, error)
 	Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error)
 
 	History() api.History // what this member remembers of the last hour

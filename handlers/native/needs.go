@@ -37,6 +37,8 @@ type APITokens interface {
 	Create(ctx context.Context, actor store.Actor, t store.APIToken) (store.APIToken, error)
 	Delete(ctx context.Context, actor store.Actor, id string) error
 	List(ctx context.Context, c store.Consistency) (list []store.APIToken, err error)
+	Login(ctx context.Context, actor store.Actor, t store.APIToken, subject string) (store.APIToken, error)
+	Logout(ctx context.Context, actor store.Actor, t *store.APIToken) error
 }
 
 // Audit is the audit.
@@ -123,6 +125,7 @@ type Secrets interface {
 
 // Settings are the cluster's settings.
 type Settings interface {
+	Login(ctx context.Context, c store.Consistency) (store.LoginSettings, error)
 	Put(ctx context.Context, actor store.Actor, name string, value json.RawMessage, cas *uint64) (bool, error)
 	Set(ctx context.Context, actor store.Actor, values map[string]json.RawMessage) (map[string]json.RawMessage, error)
 	SetDEKMaxAge(ctx context.Context, actor store.Actor, age time.Duration) error

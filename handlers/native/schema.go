@@ -18,6 +18,24 @@ func (s *service) getSchema(q *handlers.Request) error {
 	return q.Result(http.StatusOK, state)
 }
 
+const maxVersion = 64 // bytes, as in the members table
+
+// getUpgrade says who runs which version, who is to be restarted next, and why nobody may be now.
+func (s *service) getUpgrade(q *handlers.Request) error {
+	target := q.URL.Query().Get("version")
+	if q.URL.Query().Has("version") && (target == "" || len(target) > maxVersion) {
+		return handlers.Fail(http.StatusBadRequest, "version must have 1 to 64 bytes")
+	}
+	if err := s.Replica.Confirm(q.Context()); err != nil {
+		return err
+	}
+	up, err := s.Cluster.Upgrade(q.Context(), target)
+	if err != nil {
+		return err
+	}
+	return q.Result(http.StatusOK, up)
+}
+
 // migrateSchema applies the newest schema now. The leader does so by itself when every live member can work with it;
 // this is for leaving out members that are gone.
 func (s *service) migrateSchema(q *handlers.Request) error {

@@ -10,7 +10,7 @@ import (
 // routes are the rows of the family.
 func (s *service) routes() []handlers.Route {
 	return slices.Concat(s.clusterRoutes(), s.credentialRoutes(), s.keyRoutes(), s.observeRoutes(),
-		s.backupRoutes())
+		s.backupRoutes(), s.loginRoutes())
 }
 
 func (s *service) clusterRoutes() []handlers.Route {
@@ -20,6 +20,7 @@ func (s *service) clusterRoutes() []handlers.Route {
 		{Method: "PUT", Path: "/api/v1/cluster/autopilot/config", Scope: store.ScopeClusterManage,
 			Serve: s.putAutopilotConfig},
 		{Method: "GET", Path: "/api/v1/cluster/raft/diff", Scope: store.ScopeClusterRead, Serve: s.raftDiff},
+		{Method: "GET", Path: "/api/v1/cluster/upgrade", Scope: store.ScopeClusterRead, Serve: s.getUpgrade},
 		{Method: "GET", Path: "/api/v1/cluster/schema", Scope: store.ScopeClusterRead, Serve: s.getSchema},
 		{Method: "POST", Path: "/api/v1/cluster/schema/migrate", Scope: store.ScopeClusterManage, Within: handlers.Slow,
 			Serve: s.migrateSchema},

@@ -49,7 +49,7 @@ case $what in
       list libraft_la
       list raft_core_integration_test
       printf '%s\n' src/lib/assert.c test/lib/munit.c test/raft/lib/{addrinfo,aio,cluster,dir,fault,fsm,heap,loop,tcp}.c \
-        test/raft/unit/test_byte.c
+        test/raft/integration/test_uv_send.c test/raft/unit/test_byte.c
     } | objects "$out/obj" -w -I. -Iinclude
     "${CC:-cc}" "$@" -o "$out/raft-test" "$out"/obj/*.o -luv -llz4 -lpthread -lm -ldl
     rm -rf "$out/obj"

@@ -18,6 +18,7 @@ import (
 	"muster/handlers/native"
 	"muster/handlers/native/ui"
 	"muster/handlers/nomad"
+	"muster/handlers/signin"
 	"muster/handlers/zlayer"
 	"muster/store"
 )
@@ -74,6 +75,7 @@ func Serve(c *Config) *handlers.Server {
 			Cluster:      c.Cluster,
 			Autopilot:    settings{},
 			Tokens:       tokens,
+			People:       signin.New(now),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return nil },
 			Now:          now,
@@ -194,12 +196,15 @@ func (c *Cluster) Transferred(context.Context, store.Actor, uint64, uint64) (uin
 
 func (c *Cluster) Diff(context.Context) ([]api.Difference, error) { return []api.Difference{}, nil }
 func (c *Cluster) Schema(context.Context) (api.Schema, error)     { return api.Schema{}, nil }
+func (c *Cluster) Upgrade(context.Context, string) (autopilot.Upgrade, error) {
+	return autopilot.Upgrade{Wait: []string{}, Members: []autopilot.UpgradeMember{}}, nil
+}
 
 func (c *Cluster) Migrate(context.Context, store.Actor, []uint64) (api.Schema, error) {
 	return api.Schema{}, nil
 }
 
-// settings are those of autopilot.
+// settings stand for autopilot's.
 type settings struct{}
 
 func (settings) Get(context.Context, store.Consistency) (autopilot.Config, uint64, error) {

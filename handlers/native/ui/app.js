@@ -4,6 +4,7 @@ import { APIError, call, read, whenRefused } from "./api.js";
 import { agree, offer } from "./dialog.js";
 import { h, moment, span } from "./dom.js";
 import { blind, follow, leaderless, pulse } from "./pulse.js";
+import { comeBack, provider } from "./signin.js";
 import { borrow, may, setWhoami, token, whenChanged, whoami } from "./session.js";
 
 // What the navigation shows: [name in the address, title, file, scope that seeing it takes, what one entry's function is called].
@@ -19,6 +20,7 @@ const sections = {
   Access: [
     ["join-tokens", "Join tokens", () => import("./jointokens.js"), "cluster:read"],
     ["api-tokens", "API tokens", () => import("./apitokens.js"), "management"],
+    ["workloads", "Workloads", () => import("./workloads.js"), "cluster:read"],
     ["enrollment", "Enrollment", () => import("./enrollment.js"), "enroll"],
   ],
   Trust: [
@@ -125,7 +127,7 @@ function signIn() {
     h("div", { class: "field" }, h("label", { for: "token" }, "API token"), input,
       h("small", { id: "token-help" }, "It holds for all tabs of this browser with this page, and is forgotten with the last of them. The founder's is in ", h("code", null, "DIR/admin.token"),
         "; make others with ", h("code", null, "muster api-token create"), ".")),
-    error, go);
+    error, go, provider((text) => { error.textContent = text; }));
   form.addEventListener("submit", async (e) => {
     e.preventDefault();
     const secret = input.value.trim();
@@ -230,12 +232,20 @@ async function watchToken() {
 async function begin() {
   follow(banner);
   setInterval(banner, 1000);
+  let failed = "";
+  try {
+    const secret = await comeBack();
+    if (secret) token.set(secret);
+  } catch (e) {
+    failed = `You are not signed in: ${e.message}.`;
+  }
   await borrow();
   if (token.get()) {
     try { setWhoami(await Promise.race([identify(), new Promise((_, no) => { setTimeout(no, 1500); })]), true); } catch { /* the sections say what is wrong */ }
     if (token.get()) await open(); // else it was refused, and that is said
   } else {
     await open();
+    main.querySelector(".error").textContent = failed;
   }
   whenChanged(() => open());
   setInterval(watchToken, 30_000);
