@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"time"
 )
 
@@ -291,20 +292,23 @@ func WasRemoved(err error) bool {
 // when nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in
 // whoever has not been removed. Before the first replica there is nothing to go by.
 func (ms Members) Fence(ctx context.Context, nodeID uint64) error {
-	known, removed := false, false
-	err := ms.s.Read(ctx, AsLeader, func(v *View) (err error) {
-		known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
-		if err == nil && !known {
-			removed, err = v.removed(nodeID)
+	type standing struct{ known, removed bool }
+	key := "fence/" + strconv.FormatUint(nodeID, 10)
+	tables := []string{"members", "removed_members"}
+	is, err := recall(ctx, ms.s, AsLeader, key, tables, func(v *View) (is standing, err error) {
+		is.known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
+		if err == nil && !is.known {
+			is.removed, err = v.removed(nodeID)
 		}
-		return err
+		return is, err
 	})
 	if err == nil {
-		if !known {
-			return &goneError{nodeID, removed}
+		if !is.known {
+			return &goneError{nodeID, is.removed}
 		}
 		return nil
 	}
+	removed := false
 	err = ms.s.Read(ctx, Stale, func(v *View) (err error) {
 		removed, err = v.removed(nodeID)
 		return err
