@@ -13,7 +13,7 @@ import (
 )
 
 // A muster built with this tag profiles itself into the directory that PROFILE_DIR names: on SIGUSR1 it leaves PID.cpu and
-// PID.mutex there and begins anew. It is for the benchmark.
+// PID.mutex there and starts over. It is for the benchmark.
 func init() {
 	dir := os.Getenv("PROFILE_DIR")
 	if dir == "" {

@@ -1,4 +1,4 @@
-// Package api has the wire types of muster's own endpoints, for those who serve them and for the client. It knows
+// Package api has the wire types of muster's own endpoints, for the server and the client. It knows
 // nothing of how they are answered.
 package api
 
@@ -34,7 +34,7 @@ type ClusterStatus struct {
 	AppliedSchemaVersion int64  `json:"appliedSchemaVersion"`       // of the database
 }
 
-// Storing tells whether a member can store, as it finds out by writing to its disk every two seconds.
+// Storing reports whether a member can store, as it finds out by writing to its disk every two seconds.
 type Storing struct {
 	OK         bool      `json:"ok"`
 	Fault      string    `json:"fault,omitempty"`    // why it cannot, a clause of a sentence

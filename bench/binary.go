@@ -55,7 +55,7 @@ func because(err error) string {
 	return fmt.Sprintf(" (%v)", err)
 }
 
-// isStatic tells whether the program needs neither a dynamic loader nor a shared library.
+// isStatic reports whether the program needs neither a dynamic loader nor a shared library.
 func isStatic(name string) (bool, error) {
 	f, err := elf.Open(name)
 	if err != nil {

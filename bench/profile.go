@@ -10,7 +10,7 @@ import (
 )
 
 // Profiles come from a muster that is built with -tags profile: it profiles itself all the time into a directory that an
-// environment variable names, and on SIGUSR1 leaves what it has and begins anew.
+// environment variable names, and on SIGUSR1 leaves what it has and starts over.
 
 const profileVariable = "PROFILE_DIR"
 

@@ -52,7 +52,7 @@ func (ca CA) CrossSign(next *x509.Certificate, now time.Time) ([]byte, error) {
 	return der, nil
 }
 
-// Issued tells whether the authority has signed a certificate.
+// Issued reports whether the authority has signed a certificate.
 func (ca CA) Issued(cert *x509.Certificate) bool {
 	return bytes.Equal(cert.RawIssuer, ca.Cert.RawSubject) && cert.CheckSignatureFrom(ca.Cert) == nil
 }

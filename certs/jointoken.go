@@ -36,7 +36,7 @@ const (
 )
 
 // JoinClaims is the payload of a join token. The order of the fields is the
-// order of their keys on the wire: first those of Ella Core, then ours.
+// order of their keys on the wire: first Ella Core's, then ours.
 type JoinClaims struct {
 	ID        string `json:"id"`      // 32 lower-case hex digits, unique per token
 	NodeID    uint64 `json:"node_id"` // Raft node id, at most MaxNodeID; 0 = any

@@ -209,7 +209,7 @@ func TestNodeJWTProperties(t *testing.T) {
 	})
 }
 
-// sameBytes tells whether two texts decode to the same three parts. The last character of a part has bits that are left over;
+// sameBytes reports whether two texts decode to the same three parts. The last character of a part has bits that are left over;
 // a library may ignore them. Nothing looks an identity up by its text, so the spelling does not matter.
 func sameBytes(a, b string) bool {
 	p, q := strings.Split(a, "."), strings.Split(b, ".")

@@ -8,7 +8,7 @@ import (
 
 var datacenterLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// ValidDatacenter tells whether a name can be that of a datacenter: a DNS label in lower case.
+// ValidDatacenter reports whether a name can be that of a datacenter: a DNS label in lower case.
 func ValidDatacenter(name string) bool { return datacenterLabel.MatchString(name) }
 
 var (
@@ -18,13 +18,13 @@ var (
 	peeringID  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 )
 
-// ValidPeeringName tells whether a name can be that of a cluster as PeeringName makes it.
+// ValidPeeringName reports whether a name can be that of a cluster as PeeringName makes it.
 func ValidPeeringName(name string) bool { return peeringName.MatchString(name) }
 
-// ValidServerName tells whether a name is a DNS name in lower case with at least two labels, and no IP address.
+// ValidServerName reports whether a name is a DNS name in lower case with at least two labels, and no IP address.
 func ValidServerName(name string) bool { return len(name) <= 253 && serverName.MatchString(name) }
 
-// ValidPeeringID tells whether a text can be the ID of a peering, or a secret that belongs to one.
+// ValidPeeringID reports whether a text can be the ID of a peering, or a secret that belongs to one.
 func ValidPeeringID(id string) bool { return peeringID.MatchString(id) }
 
 // PeeringName is the server name under which other clusters ask for this one, server.<datacenter>.peering.<cluster

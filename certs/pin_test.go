@@ -66,7 +66,7 @@ func TestVerifyPinned(t *testing.T) {
 	}
 }
 
-// TestPinnedTLS also proves that a resumed session is judged anew.
+// TestPinnedTLS also proves that a resumed session is judged again.
 func TestPinnedTLS(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		ca := must(NewCA(HTTP, testCluster, testNow))

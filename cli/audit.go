@@ -125,7 +125,7 @@ func later(a, b client.Event) bool {
 	return a.Revision > b.Revision || a.Revision == b.Revision && a.Seq > b.Seq
 }
 
-// selects tells whether the server would list an entry for a query, of which node is the member.
+// selects reports whether the server would list an entry for a query, of which node is the member.
 func selects(q client.AuditQuery, node uint64, x client.Event) bool {
 	return (q.Since.IsZero() || !x.At.Before(q.Since.Truncate(time.Second))) &&
 		(q.Until.IsZero() || !x.At.After(q.Until)) &&

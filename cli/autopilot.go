@@ -75,7 +75,7 @@ func newAutopilotZonesCommand(env *environment) *cobra.Command {
 	}
 }
 
-// newAutopilotConfigCommand shows the settings, or changes those that are given as NAME=VALUE.
+// newAutopilotConfigCommand shows the settings, or changes them by NAME=VALUE.
 func newAutopilotConfigCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "config [NAME=VALUE…]",

@@ -256,7 +256,7 @@ That needs --identity: the node.key of a member that the backup names, or the id
 	return cmd
 }
 
-// restoreBackup sends the archive. Where an identity was given, its keys are wrapped anew for the servers there are now:
+// restoreBackup sends the archive. Where an identity was given, its keys are wrapped again for the servers there are now:
 // none of them has to have been a member at the time of the backup.
 func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes bool) error {
 	c, err := env.client(ctx)

@@ -176,7 +176,7 @@ func fromEnvironment(cmd *cobra.Command, f *pflag.Flag) error {
 	return nil
 }
 
-// ownFlags are those that describe a member: not the global ones, nor help.
+// ownFlags describe a member; the global ones and help do not.
 func ownFlags(cmd *cobra.Command) *pflag.FlagSet { return cmd.LocalNonPersistentFlags() }
 
 func elements(flag, text string) []string {

@@ -94,7 +94,7 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 	return cmd
 }
 
-// parseLabels reads KEY=VALUE pairs; nil when there are none.
+// parseLabels reads KEY=VALUE pairs, or nil.
 func parseLabels(cmd *cobra.Command, pairs []string) (map[string]string, error) {
 	return parsePairs(cmd, "label", pairs)
 }

@@ -24,7 +24,7 @@ type APITokenRequest struct {
 // APIToken is an API token as it is listed, without its secret.
 type APIToken = api.APIToken
 
-// NewAPIToken is an API token that was just made, with its secret, which is never shown again.
+// NewAPIToken is a new API token with its secret. The secret is never shown again.
 type NewAPIToken = api.APIToken
 
 // CreateAPIToken makes a token for calls to the API.

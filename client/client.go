@@ -18,7 +18,7 @@
 // A call fails with an *Error when a server has refused it (its Status, Code and Message are the server's), with a
 // *NoServerError when none answered (errors.Is(err, ErrNoServer)), with ErrUnknownOutcome when the request was sent and may
 // have been carried out or the server says so itself, and with the context's error when that ended first. Whatever else an
-// error is, errors.Is(err, ErrUnknownOutcome) tells whether something may have happened. No error holds the token.
+// error is, errors.Is(err, ErrUnknownOutcome) reports whether something may have happened. No error holds the token.
 //
 // Every call blocks until it is answered, until its context ends, or, when the context has no deadline of its own, until
 // Config.Timeout has passed. A Client is safe for use by several goroutines.

@@ -10,7 +10,7 @@ import (
 // Status is what one member says about itself.
 type Status = api.Status
 
-// Storing tells whether a member can store, as it finds out by writing to its disk every two seconds.
+// Storing reports whether a member can store, as it finds out by writing to its disk every two seconds.
 type Storing = api.Storing
 
 // Disk tells how full a member's disk is, in bytes.

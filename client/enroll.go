@@ -43,7 +43,7 @@ func (c *Client) CreateEnrollToken(ctx context.Context, r EnrollTokenRequest) (N
 		repeat: alwaysKeyed})
 }
 
-// EnrollTokens lists the enrollment tokens, also those that can no longer be used.
+// EnrollTokens lists the enrollment tokens, used and expired ones included.
 func (c *Client) EnrollTokens(ctx context.Context) ([]EnrollToken, error) {
 	return enveloped[[]EnrollToken](ctx, c, request{method: "GET", path: enrollTokens, repeat: always, stale: true})
 }

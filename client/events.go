@@ -45,7 +45,7 @@ const (
 	watchSilence  = 40 * time.Second // the server says something every 15 s
 	watchRetry    = 100 * time.Millisecond
 	maxWatchRetry = 2 * time.Second
-	watchDoubts   = 20 // refusals in a row that may be those of a member which is behind
+	watchDoubts   = 20 // refusals in a row that a member which lags may give
 )
 
 // Watch calls fn for each event, in order and once, until ctx ends, fn returns an error, or the cluster refuses. When the
@@ -120,7 +120,7 @@ type watch struct {
 // stopError is what fn has returned.
 type stopError struct{ error }
 
-// follow reads one stream to its end; began tells whether it was one.
+// follow reads one stream to its end; began reports whether it was one.
 func (w *watch) follow(ctx context.Context, addr string) (began bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

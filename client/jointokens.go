@@ -21,7 +21,7 @@ type JoinTokenRequest struct {
 	BindCIDR string            // only callers from this prefix may use it
 	BindName string            // only machines whose names fit this pattern, such as "web-*"
 	BindKey  string            // only the public key with this SHA-256, 64 lower-case hexadecimal digits
-	Hosts    []string          // host names, patterns, addresses and networks that the certificates of those who join may be for
+	Hosts    []string          // host names, patterns, addresses and networks allowed in the certificates of new members
 	Labels   map[string]string // put on the new members, before what they say themselves
 }
 
@@ -31,7 +31,7 @@ type JoinToken = api.JoinToken
 // TokenUse is one member that was admitted by a join token.
 type TokenUse = api.TokenUse
 
-// NewJoinToken is a join token that was just made, with its secret, which is never shown again.
+// NewJoinToken is a new join token with its secret. The secret is never shown again.
 type NewJoinToken = api.JoinToken
 
 // CreateJoinToken makes a token with which a machine becomes a member.
@@ -52,7 +52,7 @@ func (c *Client) CreateJoinToken(ctx context.Context, r JoinTokenRequest) (NewJo
 	return enveloped[NewJoinToken](ctx, c, request{method: "POST", path: joinTokens, body: body, repeat: alwaysKeyed})
 }
 
-// JoinTokens lists the join tokens, also those that can no longer be used.
+// JoinTokens lists the join tokens, used and expired ones included.
 func (c *Client) JoinTokens(ctx context.Context) ([]JoinToken, error) {
 	return enveloped[[]JoinToken](ctx, c, request{method: "GET", path: joinTokens, repeat: always, stale: true})
 }

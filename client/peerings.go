@@ -49,7 +49,7 @@ func (p *Peering) Addresses() (dialled, others []string) {
 	return p.Dials, others
 }
 
-// StreamStatus tells what goes over a peering. Names are those of members; times are nil when nothing has happened.
+// StreamStatus tells what goes over a peering. The names are members' names; a time is nil when nothing has happened.
 type StreamStatus struct {
 	ImportedServices []string   `json:"ImportedServices"`
 	ExportedServices []string   `json:"ExportedServices"`

@@ -169,7 +169,7 @@ func (r request) honest(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 }
 
-// again tells whether the request may be repeated after this answer.
+// again reports whether the request may be repeated after this answer.
 func (r request) again(e *Error) bool {
 	if e.Status == http.StatusInternalServerError { // how the raft family says that there is no leader
 		return e.RetryAfter >= 0 && r.repeat >= always
@@ -180,7 +180,7 @@ func (r request) again(e *Error) bool {
 	return e.RetryAfter >= 0 || r.repeat > on503
 }
 
-// round asks each address at most once, beginning with the one that answered last. reached tells whether one of them
+// round asks each address at most once, beginning with the one that answered last. reached reports whether one of them
 // took a connection.
 func (c *Client) round(ctx context.Context, r request, body []byte, key string) (answer []byte, reached bool,
 	err error) {

@@ -117,7 +117,7 @@ func (c *Client) stream(ctx context.Context, method, path string, query url.Valu
 	return nil, &NoServerError{Tried: tried}
 }
 
-// watched tells whether any of a body was taken. It hides what else the reader can do, so that it is not closed.
+// watched reports whether any of a body was taken. It hides what else the reader can do, so that it is not closed.
 type watched struct {
 	io.Reader
 	touched *bool

@@ -13,7 +13,7 @@ const afterFirst = 500 * time.Millisecond
 type Survey struct {
 	Leader   bool      // one of them knows a leader
 	Answered int       // how many gave an answer
-	Silent   []Attempt // the others, with the reason; those that were not waited for have none
+	Silent   []Attempt // the others, with the reason; without one when the answer was not awaited
 }
 
 // Survey asks all addresses at once how their members are. The next call of this Client begins with a member that knows a

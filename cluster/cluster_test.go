@@ -117,7 +117,7 @@ func TestProberIsBounded(t *testing.T) {
 	}
 }
 
-// Members that do not answer are many and asked often while they are young; nobody waits for ever behind them.
+// Members that do not answer are many and asked often while they are young; nobody waits forever behind them.
 func TestProberIsFair(t *testing.T) {
 	begin := time.Now()
 	const last = 3*probeWorkers + 1

@@ -59,7 +59,7 @@ func (t *term) round(ctx context.Context) error {
 	return t.upgrade(ctx)
 }
 
-// publish shows what this round has seen to those who ask this member.
+// publish makes the observations of this round available to readers on this member.
 func (vw *view) publish(state *autopilot.State, members []store.Member, cfg autopilot.Config) {
 	addresses := make(map[uint64]string, len(members))
 	for i := range members {

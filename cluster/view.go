@@ -68,7 +68,7 @@ func (vw *view) seen(nodeID uint64) *autopilot.Server {
 	return &servers[i]
 }
 
-// DiskLow tells whether a member has said that its disk is nearly full, as the leader's probes have it.
+// DiskLow reports whether a member has said that its disk is nearly full, as the leader's probes have it.
 func (vw *view) DiskLow(nodeID uint64) bool {
 	v := vw.seen(nodeID)
 	return v != nil && v.DiskLow

@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// Any is the text of a policy that allows all networks but those that are never dialled.
+// Any is the text of a policy that allows every network except the ones that are never dialled.
 const Any = "any"
 
 // maxNetworks bounds the networks that a policy lists.
@@ -46,7 +46,7 @@ func Parse(text string) (p Policy, err error) {
 	return p, nil
 }
 
-// OnLoopback tells whether the host of an address of this machine is on loopback.
+// OnLoopback reports whether the host of an address of this machine is on loopback.
 func OnLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -199,7 +199,7 @@ func HostPort(s string) error {
 	return nil
 }
 
-// IP returns an error for an IP address that is never dialled, and for what is none; ok tells whether it is one.
+// IP returns an error for an IP address that is never dialled, and for what is none; ok reports whether it is one.
 func IP(s string) (ok bool, err error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil {

@@ -67,7 +67,7 @@ func pack(t *testing.T, files map[string][]byte) []byte {
 
 const snapshotPath = "/v1/operator/snapshot"
 
-// TestBackup saves and restores a running cluster, and then begins anew from a backup alone.
+// TestBackup saves and restores a running cluster, and then starts over from a backup alone.
 func TestBackup(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)

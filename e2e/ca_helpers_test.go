@@ -286,7 +286,7 @@ func bodyOf(t *testing.T, v any) string {
 	return string(data)
 }
 
-// issuedBy tells whether the member presents a leaf of the CA with this fingerprint on both of its listeners' files.
+// issuedBy reports whether the member presents a leaf of the CA with this fingerprint on both of its listeners' files.
 func issuedBy(m *member, cert string, pem string) error {
 	data, err := os.ReadFile(m.file(cert))
 	if err != nil {

@@ -130,7 +130,7 @@ func (u *user) enrollments(t *testing.T, m *member) []client.Enrollment {
 	return get[[]client.Enrollment](t, u, m, "GET", "/api/v1/cluster/enrollments", "")
 }
 
-// golden compares an answer with the file of that name; ids in it are {id}. MUSTER_GOLDEN=write writes the files anew.
+// golden compares an answer with the file of that name; ids in it are {id}. MUSTER_GOLDEN=write writes the files again.
 func golden(t *testing.T, name string, a answer, ids ...string) {
 	t.Helper()
 	if a.err != nil {

@@ -13,7 +13,7 @@ import (
 	"muster/client"
 )
 
-// killAt starts a member and kills it in the moment in which one of its files appears; it tells whether it came so far.
+// killAt starts a member and kills it in the moment in which one of its files appears; it reports whether it came so far.
 func (m *member) killAt(t *testing.T, file string) {
 	t.Helper()
 	m.start(t)
@@ -157,7 +157,7 @@ func (g *gate) pass(to, from net.Conn, said *atomic.Int64, answers bool) {
 	}
 }
 
-// closed tells whether the other side of a connection is gone, and takes nothing from it.
+// closed reports whether the other side of a connection is gone, and takes nothing from it.
 func (g *gate) closed(c net.Conn) bool {
 	_, err := c.Write(nil)
 	return err != nil

@@ -164,7 +164,7 @@ func (x *exchange) compare(router routers.Router) error {
 	return nil
 }
 
-// sloppy tells whether a test has sent what a description cannot express and the members take all the same: white space, or
+// sloppy reports whether a test has sent what a description cannot express and the members take all the same: white space, or
 // more behind the JSON value.
 func sloppy(body string) bool {
 	return body != "" && !json.Valid([]byte(body))

@@ -51,7 +51,7 @@ func parseBlocking(rt *Route, o origin, r *http.Request) *Blocking {
 	return &Blocking{Index: index, until: time.Now().Add(wait)}
 }
 
-// Place takes a place among those that wait, of which an identity has its share. It is for a request that has said all.
+// Place takes a slot for waiting; each identity has a share of them. The request must have been read to its end.
 func (b *Blocking) Place(q *Request) error {
 	if b == nil || b.free != nil {
 		return nil
@@ -94,7 +94,7 @@ func (b *Blocking) remaining() time.Duration {
 	return max(time.Until(b.until), 0)
 }
 
-// Over tells whether the query is to be answered with what there is.
+// Over reports whether the query is to be answered with what there is.
 func (b *Blocking) Over() bool { return b.remaining() == 0 }
 
 // Changes tells when tables change: *store.Store.

@@ -28,7 +28,7 @@ func announcesBody(r *http.Request) bool {
 
 // needsBody reports whether the body of a request has to be there before it is answered. Nobody waits for those of GET
 // and HEAD, and of most DELETEs, which mean nothing, except where the request is to be held back for long: a place
-// there is for those who have said all.
+// there is for requests that were read to their end.
 func (q *Request) needsBody(rt *Route) bool {
 	if !announcesBody(q.Request) || rt.Whole {
 		return false

@@ -183,12 +183,12 @@ func (s *Server) answerVouched(rt *Route, o origin, q *Request) {
 			s.answer(rt, q, store.ErrNoLeader)
 			return
 		}
-		passOn(q.W, resp, data)
+		relay(q.W, resp, data)
 	}
 }
 
-// passOn gives the leader's answer to the caller.
-func passOn(w http.ResponseWriter, resp *http.Response, data []byte) {
+// relay gives the leader's answer to the caller.
+func relay(w http.ResponseWriter, resp *http.Response, data []byte) {
 	h := w.Header()
 	for k := range h {
 		h.Del(k)

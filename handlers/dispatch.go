@@ -95,7 +95,7 @@ func (q *Request) touched() bool {
 	return ok && b.taken.Load()
 }
 
-// attempt tries once; again tells whether trying once more is safe and may help. It waits for a leader until giveUp.
+// attempt tries once; again reports whether trying once more is safe and may help. It waits for a leader until giveUp.
 func (s *Server) attempt(rt *Route, o origin, q *Request, giveUp time.Time) (again bool, err error) {
 	wait, cancel := context.WithDeadline(q.Context(), giveUp)
 	leader, err := s.Store.AwaitLeader(wait)
@@ -264,7 +264,7 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 			return repeatable, store.ErrUnknownOutcome
 		}
 	}
-	passOn(q.W, resp, data)
+	relay(q.W, resp, data)
 	if q.whole {
 		_, _ = io.Copy(q.W, resp.Body)
 	}

@@ -32,7 +32,7 @@ func (s *Server) FamilyOf(path string) *Family {
 	return s.familyOf(httptest.NewRequest("GET", path, nil))
 }
 
-// ForgetFailures begins to count failed attempts anew; FailingHosts is how many addresses are counted.
+// ForgetFailures begins to count failed attempts from zero; FailingHosts is how many addresses are counted.
 func (s *Server) ForgetFailures() { s.failures = newFailureLimiter() }
 
 // FailingHosts returns how many addresses have failed attempts.

@@ -45,7 +45,7 @@ func (f *Fields) Refuse(format string, args ...any) {
 	}
 }
 
-// Get decodes a field into v and tells whether it was there; what is the kind of value for the error text.
+// Get decodes a field into v and reports whether it was there; what is the kind of value for the error text.
 func (f *Fields) Get(name string, required bool, what string, v any) bool {
 	raw, ok := f.Raw[strings.ToLower(name)]
 	if !ok || string(raw) == "null" {
@@ -98,7 +98,7 @@ func (f *Fields) Integer(name string, required bool, least, most int64) (n int64
 	return n
 }
 
-// Has tells whether the field is there and not null.
+// Has reports whether the field is there and not null.
 func (f *Fields) Has(name string) bool {
 	raw, ok := f.Raw[strings.ToLower(name)]
 	return ok && string(raw) != "null"

@@ -3,12 +3,14 @@ package handlers_test
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
+	"muster/api"
 	"muster/handlers"
 	"muster/handlers/internal/sole"
 	"muster/handlers/native/openapi"
@@ -114,5 +116,56 @@ func checkOperation(t *testing.T, rt *handlers.Route, op *openapi3.Operation) {
 		if status == fmt.Sprint(rt.Family.NoLeader.Status) && response.Value.Headers["Retry-After"] == nil {
 			t.Errorf("%s has Retry-After, which is not described", status)
 		}
+	}
+}
+
+// TestOpenAPIDescribesTheFields: each field of the wire types of our own endpoints is described, and what is described is
+// served.
+func TestOpenAPIDescribesTheFields(t *testing.T) {
+	doc := description(t)
+	for name, served := range map[string]any{
+		"Member":     api.Member{},
+		"Hook":       api.HookOutcome{},
+		"Drain":      api.Drain{},
+		"Lease":      api.Lease{},
+		"Generation": api.Generation{},
+		"Schema":     api.Schema{},
+		"SecretInfo": api.SecretInfo{},
+		"Difference": api.Difference{},
+		"Enrollment": api.Enrollment{},
+		"PeerMember": api.PeerMember{},
+		"Status":     api.Status{},
+		"Whoami":     api.Whoami{},
+	} {
+		ref := doc.Components.Schemas[name]
+		if ref == nil {
+			t.Errorf("there is no schema %s", name)
+			continue
+		}
+		described := map[string]bool{}
+		properties(ref.Value, described)
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(served)) {
+			if field.Anonymous {
+				continue
+			}
+			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if !described[key] {
+				t.Errorf("%s has the field %q, which is not described", name, key)
+			}
+			delete(described, key)
+		}
+		for key := range described {
+			t.Errorf("%s is described with the field %q, which is not served", name, key)
+		}
+	}
+}
+
+// properties collects those of a schema and of what it is put together from.
+func properties(schema *openapi3.Schema, names map[string]bool) {
+	for name := range schema.Properties {
+		names[name] = true
+	}
+	for _, part := range schema.AllOf {
+		properties(part.Value, names)
 	}
 }

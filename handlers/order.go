@@ -282,7 +282,7 @@ func (s *Server) pointless(rt *Route, o origin, q *Request) bool {
 	return s.Store.Confirm(q.Context()) == nil // a leader that is none any more does not know it either
 }
 
-// checks are those of the arguments, the body's last.
+// checks runs the checks of the arguments, the body's last.
 func (rt *Route) checks(q *Request) error {
 	check := rt.Check
 	if check == nil && rt.At == HereStale {

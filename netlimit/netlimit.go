@@ -163,7 +163,7 @@ func (l *Limiter) crowded() (most *address) {
 	return most
 }
 
-// forget takes out the oldest stranger of an address, which is to be closed.
+// forget removes the oldest stranger of an address and returns it; the caller closes it.
 func (l *Limiter) forget(a *address) *Conn {
 	c := a.oldest
 	c.closed.Store(true)
@@ -244,7 +244,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	return nil, syscall.EINVAL
 }
 
-// Of returns the counted connection below a connection that may be wrapped, such as one of TLS; nil when there is none.
+// Of returns the counted connection below a connection that may be wrapped, such as one of TLS, or nil.
 func Of(conn net.Conn) *Conn {
 	for conn != nil {
 		if c, ok := conn.(*Conn); ok {

@@ -40,7 +40,7 @@ func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family
 	return append(list, ui.New())
 }
 
-// ownFamilies are those that make muster's own join tokens.
+// ownFamilies mint muster's own join tokens.
 func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
 	id, name, version, commit := n.self.ClusterID, n.self.Name, n.cfg.Version, n.cfg.Commit
 	tokens := &store.JoinTokenMint{

@@ -125,7 +125,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// closing has f called by Close, before those that are there already.
+// closing makes Close call f before all functions that were registered earlier.
 func (n *Node) closing(f func() error) { n.closers = append(n.closers, f) }
 
 // Close gives leadership away, ends all requests and stops the member. It blocks for a few seconds at most.

@@ -33,14 +33,20 @@ func config(dir string) node.Config {
 	return cfg
 }
 
-func start(t *testing.T, cfg node.Config) *node.Node {
+func begin(t testing.TB, ctx context.Context, cfg node.Config) *node.Node {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
 	n, err := node.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n
+}
+
+func start(t *testing.T, cfg node.Config) *node.Node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	n := begin(t, ctx, cfg)
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
 			t.Error("close:", err)

@@ -144,7 +144,7 @@ func orObject(v json.RawMessage) string {
 
 func keyObject(id string) string { return "api_key/" + id }
 
-// List lists the keys by time of creation, all of them or those of one kind.
+// List returns the keys by time of creation, all of them or one kind.
 func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []APIKey, err error) {
 	err = ak.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIKey, selectAPIKeys+" WHERE ?1 = '' OR kind = ?1 ORDER BY created_at, id", kind)
@@ -153,7 +153,7 @@ func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []
 	return list, err
 }
 
-// ByID finds a key, also one that is no longer good for anything; nil when there is none.
+// ByID finds a key, also one that is no longer good for anything, or nil.
 func (ak APIKeys) ByID(ctx context.Context, c Consistency, id string) (k *APIKey, err error) {
 	load := func(v *View) (err error) {
 		k, err = v.apiKey(id)

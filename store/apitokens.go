@@ -183,7 +183,7 @@ func (at APITokens) ByHash(ctx context.Context, c Consistency, hash string) (*AP
 	return at.findToken(ctx, c, "hash/"+hash, " WHERE secret_hash = ?", hash)
 }
 
-// ByID finds the valid token with this id; nil when there is none.
+// ByID finds the valid token with this id, or nil.
 func (at APITokens) ByID(ctx context.Context, c Consistency, id string) (*APIToken, error) {
 	return at.findToken(ctx, c, "id/"+id, " WHERE id = ?", id)
 }

@@ -337,7 +337,7 @@ func (ar Archives) Read(ctx context.Context, r io.Reader, limits ArchiveLimits) 
 	return ReadArchive(ctx, r, ar.s.cfg.Dir, limits)
 }
 
-// temporary names the files of snapshots and restores that are under way; Open removes those of a killed process.
+// temporary names the files of snapshots and restores that are under way; Open removes the ones that a killed process has left.
 const temporary = ".snapshot-*.tmp"
 
 func removeTemporary(dir string) {

@@ -30,7 +30,7 @@ type Authority struct {
 	Generation  uint64
 	State       string
 	Origin      string
-	CertPEM     string // the CA's own certificate, then those that certify it
+	CertPEM     string // the CA's own certificate, then its issuers'
 	Fingerprint string
 	Subject     string // RFC 2253
 	NotBefore   time.Time

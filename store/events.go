@@ -22,7 +22,7 @@ type Event struct {
 	text []byte
 }
 
-// Text returns what encode makes of the event, which is done once for all readers. encode must always be the same.
+// Text returns the encoded event. It is encoded once for all readers, so encode must always be the same function.
 func (e *Event) Text(encode func(*AuditRow) []byte) []byte {
 	e.once.Do(func() { e.text = encode(&e.AuditRow) })
 	return e.text
@@ -80,7 +80,7 @@ func (f *feed) resetLocked(after Position) {
 	f.broadcast()
 }
 
-// add appends events that follow on those which are there. Repetitions are left out.
+// add appends the events that follow the stored ones and skips repetitions.
 func (f *feed) add(rows []AuditRow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -361,7 +361,7 @@ func (ev Events) End() (Position, bool) {
 }
 
 // Rest lets a member that does not lead stop following events while it has no readers; it reports whether that is so.
-// Then the window begins anew.
+// Then the window starts over.
 func (ev Events) Rest() bool { return ev.s.events.rest() }
 
 // Told appends the leader's rows to the window of a member that does not lead. With begin, the window is emptied first

@@ -71,7 +71,7 @@ func (t *Tx) setGrants(nodeID uint64, g hostGrants) error {
 	return t.exec("UPDATE members SET hosts = ? WHERE raft_node_id = ?", string(text), int64(nodeID))
 }
 
-// canonicalHosts lists the hosts of a member's addresses, each once, but for those that mean the machine itself.
+// canonicalHosts lists the hosts of a member's addresses, each once, without loopback.
 func canonicalHosts(m *Member) (list []string) {
 	for _, h := range m.Hosts() {
 		if h = addr.CanonicalHost(h); !addr.Loopback(h) && !slices.Contains(list, h) {
@@ -273,7 +273,7 @@ func (t *Tx) grantRejoined(j Joiner, old, m *Member, token *JoinToken, remote st
 	return g, t.setGrants(m.NodeID, g)
 }
 
-// grants is what a token allows those who join with it.
+// grants is what a token allows its users.
 func (k *JoinToken) grants() hostGrants {
 	return hostGrants{Token: k.Hosts, Network: k.BindCIDR}
 }

@@ -140,7 +140,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	return t.joinNew(j, id, token, actor)
 }
 
-// knownJoiner finds the member that has this key; nil when there is none. The key of a removed member is refused.
+// knownJoiner finds the member that has this key, or nil. The key of a removed member is refused.
 func (t *Tx) knownJoiner(recipient string) (*Member, error) {
 	if recipient == "" {
 		return nil, nil
@@ -272,7 +272,7 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	if m.CertKey != "" && j.CertKey != m.CertKey {
 		return out, refuse(Forbidden,
 			"node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member "+
-				"to let the machine in anew", m.NodeID)
+				"to let the machine in again", m.NodeID)
 	}
 	moved := *m
 	moved.RaftAddress, moved.APIAddress, moved.AdvertiseAddr = j.Member.RaftAddress, j.Member.APIAddress,

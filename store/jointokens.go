@@ -23,7 +23,7 @@ type JoinToken struct {
 	Labels    map[string]string
 	BindCIDR  string   // only callers from this prefix may use it
 	BindName  string   // only names that fit this pattern (path.Match)
-	Hosts     []string // that the certificates of those who join may be for; see package hostlist
+	Hosts     []string // allowed in the certificates of new members; see package hostlist
 	BindKey   string   // only the public key with this SHA-256, lower hex
 	Uses      int
 	MaxUses   int

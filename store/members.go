@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"time"
 )
 
@@ -129,7 +130,7 @@ func (v *View) Members() ([]Member, error) {
 	return list, v.addZones(list)
 }
 
-// Member reads one member; nil when there is none.
+// Member reads one member, or nil.
 func (v *View) Member(nodeID uint64) (*Member, error) {
 	return v.memberBy(selectMembers+" WHERE m.raft_node_id = ?", int64(nodeID))
 }
@@ -238,7 +239,7 @@ func (ms Members) SetRoles(ctx context.Context, actor Actor, changes []RoleChang
 	})
 }
 
-// Get reads one member; nil when there is none.
+// Get reads one member, or nil.
 func (ms Members) Get(ctx context.Context, c Consistency, nodeID uint64) (m *Member, err error) {
 	err = ms.s.Read(ctx, c, func(v *View) error {
 		m, err = v.Member(nodeID)
@@ -265,7 +266,7 @@ func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Membe
 // ErrNotMember is what an error is that says so of a node: it is none of the cluster's, or not any more.
 var ErrNotMember = errors.New("not a current cluster member")
 
-// NotMember is the error for such a node; removed says that it was a member, which is final.
+// NotMember is the error for such a node. removed says that it was a member; it can never be one again.
 func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }
 
 // goneError: a node is not to be talked to.
@@ -291,20 +292,23 @@ func WasRemoved(err error) bool {
 // when nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in
 // whoever has not been removed. Before the first replica there is nothing to go by.
 func (ms Members) Fence(ctx context.Context, nodeID uint64) error {
-	known, removed := false, false
-	err := ms.s.Read(ctx, AsLeader, func(v *View) (err error) {
-		known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
-		if err == nil && !known {
-			removed, err = v.removed(nodeID)
+	type standing struct{ known, removed bool }
+	key := "fence/" + strconv.FormatUint(nodeID, 10)
+	tables := []string{"members", "removed_members"}
+	is, err := recall(ctx, ms.s, AsLeader, key, tables, func(v *View) (is standing, err error) {
+		is.known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
+		if err == nil && !is.known {
+			is.removed, err = v.removed(nodeID)
 		}
-		return err
+		return is, err
 	})
 	if err == nil {
-		if !known {
-			return &goneError{nodeID, removed}
+		if !is.known {
+			return &goneError{nodeID, is.removed}
 		}
 		return nil
 	}
+	removed := false
 	err = ms.s.Read(ctx, Stale, func(v *View) (err error) {
 		removed, err = v.removed(nodeID)
 		return err

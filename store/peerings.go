@@ -98,12 +98,12 @@ func (v *View) peeringBy(query string, args ...any) (*Peering, error) {
 	return &list[0], nil
 }
 
-// PeeringByName reads one peering; nil when there is none. Names have no upper case.
+// PeeringByName reads one peering, or nil. Names have no upper case.
 func (v *View) PeeringByName(name string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE name = ?", strings.ToLower(name))
 }
 
-// PeeringByID reads one peering by its ID; nil when there is none.
+// PeeringByID reads one peering by its ID, or nil.
 func (v *View) PeeringByID(id string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE id = ?", id)
 }
@@ -117,7 +117,7 @@ func (ps Peerings) List(ctx context.Context, c Consistency) ([]Peering, error) {
 	return recall(ctx, ps.s, c, "peerings", []string{"peerings"}, (*View).peerings)
 }
 
-// ByName reads one peering by name; nil when there is none. Callers must not modify it.
+// ByName reads one peering by name, or nil. Callers must not modify it.
 func (ps Peerings) ByName(ctx context.Context, c Consistency, name string) (*Peering, error) {
 	list, err := ps.List(ctx, c)
 	if err != nil {
@@ -131,7 +131,7 @@ func (ps Peerings) ByName(ctx context.Context, c Consistency, name string) (*Pee
 	return &list[i], nil
 }
 
-// ByID reads one peering by ID; nil when there is none.
+// ByID reads one peering by ID, or nil.
 func (ps Peerings) ByID(ctx context.Context, c Consistency, id string) (*Peering, error) {
 	list, err := ps.List(ctx, c)
 	if err != nil {

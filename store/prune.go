@@ -48,7 +48,7 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	})
 }
 
-// How much is kept of what is over, for those who look back: nobody can make these rows without end.
+// How many rows about the past are kept: nobody may create them without bound.
 const (
 	retiredKept = 1_000   // data-encryption keys, join keys of a purpose, authorities of a kind
 	removedKept = 100_000 // removed members: their numbers and identities are not given out again

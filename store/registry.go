@@ -21,7 +21,7 @@ const (
 	// emptied tables hold what serves for a while: a restore takes all rows away.
 	emptied fate = "emptied"
 	// kept tables hold what the running cluster is: who it is, who belongs to it, its keys, and what has happened.
-	// Peerings are among them: their state is one with the other cluster's, which is not restored.
+	// Peerings are among them: their state belongs together with the other cluster's, and that is not restored.
 	kept fate = "kept"
 )
 

@@ -65,7 +65,7 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 	})
 }
 
-// Get reads a value; nil when there is none of that name.
+// Get reads a value, or nil if none has that name.
 func (sx Secrets) Get(ctx context.Context, c Consistency, name string) (*StoredSecret, error) {
 	var list []sealedSecret
 	err := sx.s.Read(ctx, c, func(v *View) (err error) {

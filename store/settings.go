@@ -228,7 +228,7 @@ func findSetting(name string) (*Setting, error) {
 	return nil, refuse(Invalid, "%s is not a setting; there are %s", name, strings.Join(names, ", "))
 }
 
-// settings reads the values of all settings that hold now, with the defaults of those that were never set.
+// settings reads the values of all settings; a setting that was never set has its default.
 func (v *View) settings() (map[string]json.RawMessage, error) {
 	all := make(map[string]json.RawMessage, len(AllSettings))
 	for _, o := range AllSettings {

@@ -365,7 +365,7 @@ func TestSQL(t *testing.T) {
 		}
 		if engine.PlainInsert(f.query) {
 			if key := integerKey(t, b, engine.TableOf(f.query)); key != "" && !regexp.MustCompile(`(?s)\(.*\b`+key+`\b.*\)\s+VALUES`).MatchString(f.query) {
-				t.Errorf("%s: SQLite chooses %s.%s, and chooses anew when rows are rearranged: %s", f.at, engine.TableOf(f.query), key, f.query)
+				t.Errorf("%s: SQLite chooses %s.%s, and chooses again when rows are rearranged: %s", f.at, engine.TableOf(f.query), key, f.query)
 			}
 		}
 	}

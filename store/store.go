@@ -261,7 +261,7 @@ type (
 	Backups struct{ s *Store }
 )
 
-// bind makes the nouns, which are views of the store.
+// bind makes the nouns: views of the store.
 func (s *Store) bind() {
 	s.Members = Members{s}
 	s.Leases = Leases{s}

@@ -109,7 +109,7 @@ func (a Actor) String() string {
 
 func newRequestID() string { return uuid.NewString() }
 
-// View reads one consistent state. It is valid only inside the function that it is given to.
+// View reads one consistent state. It is valid only inside that function.
 type View struct {
 	v   *engine.View
 	Now time.Time // the time of the transaction or read
@@ -389,7 +389,7 @@ type counts struct {
 }
 
 type count struct {
-	rows   uint64 // at most: those that were counted, and those that were to be added since
+	rows   uint64 // an upper bound: the last count and every addition since
 	checks uint64 // that are left until they are counted again
 }
 

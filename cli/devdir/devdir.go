@@ -59,7 +59,7 @@ func flock(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
-// Ports finds the ports of a cluster of which none were given: those that it had, or the first that are free. dir is the
+// Ports finds the ports of a cluster when none were given: its former ones, or the first that are free. dir is the
 // directory of its first member.
 func Ports(dir string, nodes int) (api, raft int, err error) {
 	if api, raft, err = kept(dir); err != nil || api != 0 {
@@ -76,7 +76,7 @@ func Ports(dir string, nodes int) (api, raft int, err error) {
 		nodes, APIPort, RaftPort)
 }
 
-// kept reads the ports of a member of before; 0 when there is none.
+// kept reads the ports of a member of before, or 0.
 func kept(dir string) (api, raft int, err error) {
 	name := filepath.Join(dir, "node.json")
 	text, err := os.ReadFile(name)

@@ -70,7 +70,7 @@ type fataler interface {
 	Fatalf(string, ...any)
 }
 
-// stores tells whether a member stores, as far as an observation says.
+// stores reports whether a member stores, as far as an observation says.
 func stores(in Input, cfg Config, o Observation) bool {
 	replicates := o.Role == RoleVoter || o.Role == RoleStandBy
 	return o.CannotStore == "" && (isLeader(&in, &o) || !replicates || o.Stalled <= cfg.MaxLagTime)

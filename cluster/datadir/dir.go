@@ -247,7 +247,7 @@ func (d *Dir) Identity() (*age.X25519Identity, error) {
 func (d *Dir) OwnIdentity() (*age.X25519Identity, error) {
 	if _, err := os.Stat(d.file(identityFile)); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the data directory %s has lost its node.key: restore the file, or remove the member and "+
-			"join anew with an empty directory", d.Path)
+			"join again with an empty directory", d.Path)
 	}
 	return d.Identity()
 }

@@ -84,7 +84,7 @@ func (x *doctor) directory() bool {
 			"and joins anew with an empty directory", "%v", err)
 		return false
 	case err != nil:
-		x.say("directory", FindingFail, "restore node.json from a copy, or remove the member and join anew with an empty "+
+		x.say("directory", FindingFail, "restore node.json from a copy, or remove the member and join again with an empty "+
 			"directory", "%v", err)
 		return false
 	case n == nil:
@@ -146,7 +146,7 @@ func (x *doctor) identity() {
 		_, err = certs.ParseIdentity(data)
 	}
 	if err != nil {
-		x.say("identity", FindingFail, "restore node.key from a copy, or remove the member and join anew with an empty "+
+		x.say("identity", FindingFail, "restore node.key from a copy, or remove the member and join again with an empty "+
 			"directory", "node.key cannot be used: %s", plainError(err))
 		return
 	}
@@ -172,6 +172,10 @@ func (x *doctor) twins() {
 }
 
 func (x *doctor) raftLog() {
+	if err := x.d.CheckLog(x.node); err != nil {
+		x.say("raft log", FindingFail, "see docs/recovery.md: one member is broken", "%v", err)
+		return
+	}
 	dir := x.d.file(RaftDir)
 	files, err := store.InspectRaft(dir)
 	if err == nil && !x.running {
@@ -204,14 +208,14 @@ func count(n int, noun string) string {
 func (x *doctor) mirror() []store.Member {
 	schema, err := store.CheckMirror(x.d.file(MirrorFile))
 	if err != nil {
-		x.say("mirror", FindingWarn, "the mirror is only a copy: delete muster.db and start the member, which makes it anew",
+		x.say("mirror", FindingWarn, "the mirror is only a copy: delete muster.db and start the member, which makes it again",
 			"muster.db cannot be used: %s", plainError(err))
 		return nil
 	}
 	c, members, err := store.MirrorMembers(x.d.file(MirrorFile))
 	switch {
 	case err != nil:
-		x.say("mirror", FindingWarn, "delete muster.db and start the member, which makes it anew",
+		x.say("mirror", FindingWarn, "delete muster.db and start the member, which makes it again",
 			"muster.db cannot be read: %v", err)
 	case schema > store.LatestSchema():
 		x.say("mirror", FindingFail, "use the newer muster that the other members have",

@@ -221,7 +221,7 @@ func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Reco
 	case r.Template == p.NodeID:
 		return nil, fmt.Errorf("the bundle was made here, on node %d: just start this member", p.NodeID)
 	case !slices.Contains(r.Voters, p.NodeID):
-		return nil, fmt.Errorf("node %d is not among the survivors that the bundle names (%v): join it anew with an empty "+
+		return nil, fmt.Errorf("node %d is not among the survivors that the bundle names (%v): join it again with an empty "+
 			"directory", p.NodeID, r.Voters)
 	case p.Last == r.After:
 		return nil, errors.New("the bundle was adopted here already: just start this member")

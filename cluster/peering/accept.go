@@ -17,7 +17,7 @@ const (
 	leaderWithin     = 3 * time.Second // a dialer that arrives during an election waits for its end
 )
 
-// Serve takes a connection of another cluster. Its first message, which is short and comes soon, says who it is. On a
+// Serve takes a connection of another cluster. Its first message says which one; it must be short and come soon. On a
 // member that does not lead, that and all that follows is passed on to the leader byte for byte: the dialer need not be
 // able to reach every member. Only what has been passed on once is refused.
 func (p *Streams) Serve(conn net.Conn, relayed bool) {
@@ -130,7 +130,7 @@ func (p *Streams) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
 
 const tooManyStreams = "there are too many streams of peerings here; try again later"
 
-// take and free count streams of those who have shown who they are.
+// take and free count the streams of authenticated clusters.
 func (p *Streams) take() bool {
 	select {
 	case p.slots <- struct{}{}:

@@ -275,7 +275,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// printable replaces what is no printable ASCII and cuts the text.
+// printable replaces bytes outside printable ASCII and truncates the text.
 func printable(s string, most int) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

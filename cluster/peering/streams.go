@@ -54,9 +54,9 @@ type Streams struct {
 	ping  time.Duration
 	log   *slog.Logger
 	alive func(nodeID uint64) string
-	slots chan struct{} // of those that have shown who they are
+	slots chan struct{} // for clusters that have authenticated
 
-	relayed   chan struct{} // places of those that have not
+	relayed   chan struct{} // for connections that have not authenticated
 	strangers *transport.Strangers
 
 	loopback bool

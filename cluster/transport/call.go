@@ -17,7 +17,7 @@ import (
 	"muster/store"
 )
 
-// Paths of internal requests that the transport itself knows of; those who serve them register them.
+// Paths of internal requests that the transport itself knows; their servers register them.
 const (
 	PathProbe        = "/internal/probe"
 	PathAnnounce     = "/internal/announce"

@@ -3,7 +3,7 @@
 // one port and are told apart by ALPN.
 //
 // It knows identities, not purposes: who is a member it is told by a fence, where members are by a Book, and what the
-// requests mean is up to those who serve them.
+// requests mean is up to their handlers.
 package transport
 
 import (
@@ -106,7 +106,7 @@ type Service struct {
 	Peers func(conn net.Conn, relayed bool)
 }
 
-// New makes a transport that finds members by book and admits those that fence accepts. Serve makes it listen.
+// New makes a transport that finds members by book and admits the members that fence accepts. Serve makes it listen.
 func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logger) *Transport {
 	t := &Transport{
 		creds:     creds,
@@ -199,7 +199,7 @@ func (t *Transport) handle(raw net.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		if !errors.Is(err, errTooManyFailures) && !errors.Is(err, net.ErrClosed) { // not those that have given way to others
+		if !errors.Is(err, errTooManyFailures) && !errors.Is(err, net.ErrClosed) { // a connection that was evicted is no failure
 			t.strangers.Failed(raw.RemoteAddr(), time.Now())
 		}
 		t.strangers.Log(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(),
@@ -275,7 +275,7 @@ func (t *Transport) handleStream(ctx context.Context, raw net.Conn, conn *tls.Co
 	}
 }
 
-// track registers a connection under its member and sweeps out those that have ended. It does not wrap the
+// track registers a connection under its member and drops closed ones. It does not wrap the
 // connection: net/http must get the *tls.Conn itself, or it would not see that HTTP/2 was negotiated.
 func (t *Transport) track(id uint64, conn *tls.Conn) net.Conn {
 	t.mu.Lock()
@@ -283,7 +283,7 @@ func (t *Transport) track(id uint64, conn *tls.Conn) net.Conn {
 	if t.conns[id] == nil {
 		t.conns[id] = map[net.Conn]bool{}
 	}
-	for c := range t.conns[id] { // forget those that have ended
+	for c := range t.conns[id] { // drop closed ones
 		if tc, ok := c.(*tls.Conn); ok && ended(tc) {
 			delete(t.conns[id], c)
 		}

@@ -15,8 +15,8 @@ const (
 	maxConnections  = 1024
 	userConnections = 128
 	userStreams     = 256
-	userPerSecond   = 200 // requests and connections
-	userBurst       = 500
+	userPerSecond   = 1000 // requests and connections
+	userBurst       = 2000
 	idleFor         = time.Minute
 	manyUsers       = 1024 // that are remembered before idle ones are forgotten
 	maxUsers        = 4096

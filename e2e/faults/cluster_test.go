@@ -181,7 +181,7 @@ func (m *member) current() *process {
 	return m.process
 }
 
-// answers tells whether the member runs and is not frozen.
+// answers reports whether the member runs and is not frozen.
 func (m *member) answers() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -301,7 +301,7 @@ func (c *campaign) found() {
 	}
 }
 
-// ready tells whether the member's own status is that it is ready, and remembers its id.
+// ready reports whether the member's own status is that it is ready, and remembers its id.
 func (m *member) ready() error {
 	if p := m.current(); p == nil || !p.running() {
 		return fmt.Errorf("it has ended")
@@ -317,7 +317,7 @@ func (m *member) ready() error {
 	return nil
 }
 
-// whole tells whether every member answers, and is seen by every other as a living voter under one leader.
+// whole reports whether every member answers, and is seen by every other as a living voter under one leader.
 func (c *campaign) whole() error {
 	for _, m := range c.members() {
 		if err := m.ready(); err != nil {

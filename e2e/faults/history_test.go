@@ -28,7 +28,7 @@ type op struct {
 
 func (o *op) is(v verdict) bool { return o.Verdict == v.String() }
 
-// open tells whether it may have been carried out: nobody knows, or the answer is one that says nothing.
+// open reports whether it may have been carried out: nobody knows, or the answer is one that says nothing.
 func (o *op) open() bool { return o.is(unknown) || o.is(strange) }
 
 // recorder is the record of all requests, in the order of their ends.

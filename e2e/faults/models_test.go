@@ -15,7 +15,7 @@ import (
 // forever is the return of a request whose outcome is not known: it may take effect at any later time, or never.
 const forever = int64(1) << 62
 
-// timeline makes operations of those records that constrain a model. use tells whether one does.
+// timeline makes operations of those records that constrain a model. use reports whether one does.
 func timeline(ops []*op, use func(*op) bool) (list []porcupine.Operation) {
 	pending := 1 << 20
 	for _, o := range ops {

@@ -15,7 +15,7 @@ const (
 	maxFilterSteps = 50_000 // of the parser, which goes back on its tracks
 )
 
-// peeringFilter reads the filter of a list; nil when there is none. It is for callers that are known: the parser of the
+// peeringFilter reads the filter of a list, or nil. It is for callers that are known: the parser of the
 // library costs far more than the text is long.
 func peeringFilter(r *http.Request) (*bexpr.Evaluator, error) {
 	text := r.URL.Query().Get("filter")

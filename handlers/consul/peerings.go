@@ -127,7 +127,7 @@ const (
 	missing
 )
 
-// queryHeaders are those of an answered read.
+// queryHeaders sets the headers of an answered read.
 func queryHeaders(q *handlers.Request, index uint64) {
 	h := q.W.Header()
 	h.Set("X-Consul-Index", strconv.FormatUint(max(index, 1), 10))

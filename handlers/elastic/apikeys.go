@@ -176,7 +176,7 @@ func grant(q *handlers.Request, k *store.APIKey, roles map[string]json.RawMessag
 	return nil
 }
 
-// emptyRoles tells whether role descriptors are there and ask for nothing: all that a key may give to another.
+// emptyRoles reports whether role descriptors are there and ask for nothing: all that a key may give to another.
 func emptyRoles(roles map[string]json.RawMessage) bool {
 	for _, raw := range roles {
 		var role map[string]json.RawMessage

@@ -193,7 +193,7 @@ type endpoint struct {
 	handlers.Route
 	action     string   // what it is called in refusals
 	privileges string   // the cluster privileges of the original that grant it
-	params     []string // of the query, besides those that every endpoint takes
+	params     []string // of the query, besides commonParams
 	gated      bool     // only while enrollment is enabled
 	body       bool     // takes one
 }
@@ -204,7 +204,7 @@ const (
 	privilegesMonitor = "monitor,manage,all"
 )
 
-// commonParams are those that every endpoint takes; the ones that are true or false come first.
+// commonParams are taken by every endpoint; the Boolean ones come first.
 var commonParams = []string{"pretty", "human", "error_trace", "filter_path", "format"}
 
 const booleanParams = 3
@@ -221,7 +221,7 @@ func mediaVersion(header string) (version string, found bool) {
 	return "", false
 }
 
-// spoken tells whether answers can have this version: one major more than the original has, so that clients of 7, 8 and
+// spoken reports whether answers can have this version: one major more than the original has, so that clients of 7, 8 and
 // 9 are served alike.
 func spoken(version string) bool {
 	n, err := strconv.Atoi(version)

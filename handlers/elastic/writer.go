@@ -182,7 +182,7 @@ func filterPaths(ctx context.Context, n *node, p pathFilter) *node {
 	return n
 }
 
-// only keeps the members that paths name; nil when there are none.
+// only keeps the members that paths name, or nil.
 func (f *filtering) only(n *node, paths pathPatterns, at position) *node {
 	out := &node{kind: n.kind}
 	for i, item := range n.items {

@@ -221,7 +221,7 @@ func (s *service) rotateCA(q *handlers.Request) error {
 	if r.Installed, waiting, err = s.pending(q.Context()); err != nil {
 		return err
 	}
-	if r.Action != store.CAStart && len(r.Kinds) > 1 { // of those that are under way
+	if r.Action != store.CAStart && len(r.Kinds) > 1 { // several may be under way
 		running, err := s.Authorities.Rotations(q.Context(), store.AsLeader)
 		if err != nil {
 			return err

@@ -231,7 +231,7 @@ func enrollAddresses(members []store.Member) ([]string, error) {
 	return list, err
 }
 
-// nearOnly tells whether addresses mean the machine itself.
+// nearOnly reports whether addresses mean the machine itself.
 func nearOnly(list []string) bool {
 	near := true
 	for _, a := range list {

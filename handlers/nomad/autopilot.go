@@ -33,7 +33,7 @@ type autopilotConfig struct {
 	ModifyIndex             uint64
 }
 
-// ownNames turns our names of the settings in an error text into those of this family.
+// ownNames translates our setting names in an error text into this family's.
 var ownNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization",
 	"ServerStabilizationTime",
 	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers",
@@ -44,7 +44,7 @@ func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autop
 	if err != nil {
 		return out, err
 	}
-	// A cluster has a configuration from its founding, which is revision 1, on.
+	// The configuration exists from the founding on, at revision 1.
 	return autopilotConfig{
 		LastContactThreshold:    cfg.LastContactThreshold.String(),
 		ServerStabilizationTime: cfg.Stabilization.String(),

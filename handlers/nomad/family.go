@@ -58,7 +58,7 @@ type Cluster interface {
 type Autopilot interface {
 	// Get returns the configuration and the revision that last changed it, 0 for never.
 	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
-	// Replace returns the configuration with what the family knows of it set anew, checked: set is given one in which that
+	// Replace returns the configuration with what the family knows of it replaced, checked: set is given one in which that
 	// has its default values, and all else what it is now.
 	Replace(ctx context.Context, set func(*autopilot.Config)) (json.RawMessage, error)
 }

@@ -133,7 +133,7 @@ func (s *service) revision(_ context.Context, stale bool) uint64 {
 	return s.Replica.Revision()
 }
 
-// pretty tells whether the query asks for indented JSON; only pretty=0 is off.
+// pretty reports whether the query asks for indented JSON; only pretty=0 is off.
 func pretty(q *handlers.Request) bool {
 	values, given := q.URL.Query()["pretty"]
 	return given && values[0] != "0"

@@ -49,7 +49,7 @@ type health struct {
 	Message string `json:"message"`
 }
 
-// agentHealth tells whether this member stores and knows a leader. A bad state is a 500 in text/plain with the same
+// agentHealth reports whether this member stores and knows a leader. A bad state is a 500 in text/plain with the same
 // JSON, as documented.
 func (s *service) agentHealth(q *handlers.Request) error {
 	kind := q.URL.Query().Get("type")

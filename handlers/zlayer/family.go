@@ -31,7 +31,7 @@ type Admissions interface {
 	Admit(ctx context.Context, actor store.Actor, in store.Applicant, others int) (store.Admission, error)
 }
 
-// Keys are those that verify join tokens.
+// Keys has the keys that verify join tokens.
 type Keys interface {
 	List(ctx context.Context, c store.Consistency, purpose string) ([]store.Key, error)
 }

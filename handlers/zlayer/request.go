@@ -23,7 +23,7 @@ type joinRequest struct {
 	transportCSR []byte
 }
 
-// parseJoin reads the body. The status codes are those of the original: 415 without a JSON content type, 400 for
+// parseJoin reads the body. The status codes are the original's: 415 without a JSON content type, 400 for
 // what is not JSON, 422 for a wrong type or value.
 func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))

@@ -37,7 +37,7 @@ func (e *Engine) passOn(ctx context.Context) {
 	}
 }
 
-// heirs lists the other voters, those that answer at this moment first.
+// heirs lists the other voters; the ones that answer at this moment come first.
 func (e *Engine) heirs(ctx context.Context) (list []uint64) {
 	for _, v := range e.Servers() {
 		if v.Role == RoleVoter && v.NodeID != e.cfg.NodeID {

@@ -20,7 +20,7 @@ func Inline(query string, args []any) (string, error) {
 //
 // A batch travels to dqlite as one text, because each bound statement would be a round trip of its own and dqlite takes
 // arguments for single statements only. Placeholders inside string literals, quoted names and comments are left alone.
-// Accepted argument types are those that Tx.Exec makes of others: nil, int64, string and []byte.
+// It accepts the argument types to which Tx.Exec converts: nil, int64, string and []byte.
 func inline(b *strings.Builder, query string, args []any) error {
 	next := 0
 	used := make([]bool, len(args))

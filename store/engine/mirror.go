@@ -48,7 +48,7 @@ const (
 func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
 	m := &Mirror{path: path, latest: latest, log: log, turned: make(chan struct{})}
 	if err := m.swap(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		log.Warn("the mirror of the last run cannot be read; it is made anew", "err", err)
+		log.Warn("the mirror of the last run cannot be read; it is made again", "err", err)
 	}
 	return m
 }

@@ -72,7 +72,7 @@ func Configuration(raftDir string) (list []Server, err error) {
 	return list, nil
 }
 
-// snapshotConfiguration reads the configuration of the newest complete snapshot; nil when there is none.
+// snapshotConfiguration reads the configuration of the newest complete snapshot, or nil.
 func snapshotConfiguration(raftDir string) ([]Server, error) {
 	files, err := filepath.Glob(filepath.Join(raftDir, "snapshot-*.meta"))
 	if err != nil {
@@ -108,7 +108,7 @@ func snapshotConfiguration(raftDir string) ([]Server, error) {
 	return decodeConfiguration(data[header : header+int(size)])
 }
 
-// lastChange finds the last entry of a segment that changes the configuration; nil when there is none. An open segment
+// lastChange finds the last entry of a segment that changes the configuration, or nil. An open segment
 // ends with zeros, or with what was being written when the process was killed.
 func lastChange(data []byte) (change []byte, err error) {
 	if len(data) == 0 {

@@ -60,7 +60,7 @@ func (e *Engine) Confirm(ctx context.Context) error {
 	return l.reads.confirm(ctx)
 }
 
-// Copy writes the state to a new file, which is readable by its owner only.
+// Copy writes the state to a new file with mode 0600.
 func (e *Engine) Copy(ctx context.Context, c Consistency, path string) error {
 	if c == Stale {
 		return e.Mirror.copyTo(path)

@@ -18,7 +18,7 @@ type request struct {
 
 	mu   sync.Mutex // held while fn runs
 	left bool       // the caller has gone: fn must not run any more
-	ran  bool       // fn has changed something, which is committed or not
+	ran  bool       // fn has changed something; that may be committed or not
 }
 
 // leave ends the wait of a caller whose request the writer has taken. It reports whether what fn has done may be

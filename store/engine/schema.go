@@ -33,7 +33,7 @@ type migration struct {
 	by      string
 }
 
-// Migrate brings the schema to a version: this member takes its leadership up anew and applies the steps that are
+// Migrate brings the schema to a version: this member takes its leadership up again and applies the steps that are
 // missing before anything else. by says at whose word. It blocks until that is done, leadership is lost or ctx ends;
 // requests that arrive meanwhile wait.
 func (e *Engine) Migrate(ctx context.Context, by string, version int64) error {

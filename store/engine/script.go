@@ -53,7 +53,7 @@ func shapeOf(query string) *shape {
 	return s
 }
 
-// PlainInsert reports whether a statement is one of those that a batch merges.
+// PlainInsert reports whether a batch may merge the statement.
 func PlainInsert(query string) bool { return shapeOf(query).insert != "" }
 
 func (s *script) add(st Statement) {

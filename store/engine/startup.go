@@ -17,8 +17,8 @@ type Diagnosis struct {
 
 const (
 	nextRejoin = "never delete segments by hand; if the other members have a quorum, remove this member (muster member " +
-		"remove) and join it anew with an empty directory; if not, see docs/recovery.md"
-	nextRoom = "make room on the disk, then start again; if it still fails, remove this member and join it anew with " +
+		"remove) and join it again with an empty directory; if not, see docs/recovery.md"
+	nextRoom = "make room on the disk, then start again; if it still fails, remove this member and join it again with " +
 		"an empty directory"
 )
 

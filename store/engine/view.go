@@ -61,7 +61,7 @@ func (s *session) exec(query string, args ...any) (sql.Result, error) {
 	return st.Exec(args...)
 }
 
-// View reads one consistent state. It is valid only inside the function that it is given to.
+// View reads one consistent state. It is valid only inside that function.
 type View struct {
 	s   *session
 	Now time.Time // the time of the transaction or read

@@ -188,7 +188,7 @@ var queryLimits = map[int]int{
 }
 
 // Everything that a query may use. What is not here is refused: load_extension, the makers of large values, what writes
-// to SQLite's log, and whatever a later SQLite brings. Pragmas are those that describe the schema and change nothing.
+// to SQLite's log, and whatever a later SQLite brings. The pragmas here describe the schema and change nothing.
 var (
 	queryFunctions = words(`-> ->> abs avg char coalesce concat concat_ws count cume_dist current_date current_time
 		current_timestamp date datetime dense_rank first_value format glob group_concat hex if ifnull iif instr json

@@ -176,7 +176,7 @@ func (b *browser) fill(label, text string) {
 	b.must(chromedp.Do(b.ctx, chromedp.KeyEvent(text)))
 }
 
-// answer puts a function in the place of the page's fetch, until the page is loaded anew; real is what it replaces.
+// answer puts a function in the place of the page's fetch, until the page is reloaded; real is what it replaces.
 func (b *browser) answer(js string) {
 	b.t.Helper()
 	eval[bool](b, `(() => { const real = window.real ??= window.fetch.bind(window); window.fetch = `+js+`; return true; })()`)

@@ -121,7 +121,7 @@ func testUIScopes(t *testing.T, c *cluster, b *browser) {
 	b.await(control("Drain…"))
 }
 
-// reload loads the page anew.
+// reload reloads the page.
 func (b *browser) reload() {
 	b.t.Helper()
 	eval[bool](b, `(window.old = true, true)`)

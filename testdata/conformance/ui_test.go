@@ -255,7 +255,7 @@ func testUIRemove(t *testing.T, c *cluster, b *browser) {
 func testUISections(t *testing.T, c *cluster, b *browser) {
 	for hash, texts := range map[string][]string{
 		"keys": {"Generation", "active", "Members that hold it"}, "raft": {"node-1", "Raft agrees with the members table.", "Applied index", "This member"},
-		"autopilot": {"leader, voter: 1 of 3", "Stabilization"}, "schema": {"up to date"}, "settings": {"audit.max_age"}, "api-tokens": {"admin", "management"}, "secrets": {"There are no secrets."},
+		"autopilot": {"leader, voter: 1 of 3", "Stabilization"}, "schema": {"up to date"}, "settings": {"audit.max_age"}, "api-tokens": {"admin", "management"}, "secrets": {"There are no secrets."}, "workloads": {"No workload is registered."},
 		"enrollment": {"Enrollment tokens"}, "peerings": {"Peerings"}, "authorities": {"Certificates in use"}, "events": {"Events"}, "audit": {"Audit"},
 	} {
 		b.open(c.addrs[2] + "/ui/#/" + hash)

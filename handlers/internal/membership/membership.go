@@ -22,7 +22,7 @@ type Cluster interface {
 
 	// CanRemove returns why a removal would leave too few live voters.
 	CanRemove(ctx context.Context, nodeID uint64) error
-	// PrepareRemoval makes anew what a removal makes worthless.
+	// PrepareRemoval replaces what a removal makes worthless.
 	PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error)
 }
 

@@ -204,7 +204,7 @@ func (c *Cluster) Migrate(context.Context, store.Actor, []uint64) (api.Schema, e
 	return api.Schema{}, nil
 }
 
-// settings are those of autopilot.
+// settings stand for autopilot's.
 type settings struct{}
 
 func (settings) Get(context.Context, store.Consistency) (autopilot.Config, uint64, error) {

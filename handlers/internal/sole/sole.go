@@ -95,7 +95,7 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 	return out
 }
 
-// AddVoter makes the cluster one of two voters; confirms tells whether the second one confirms the first.
+// AddVoter makes the cluster one of two voters; confirms reports whether the second one confirms the first.
 func (s *Member) AddVoter(confirms func() bool) {
 	s.T.Helper()
 	check := func(err error) {
@@ -333,7 +333,7 @@ func (s *Member) EnrollKey(body string) string {
 	return APIKeyHeader(t.Key)
 }
 
-// APIKeyHeader is the Authorization of an API key, which is id:secret.
+// APIKeyHeader is the Authorization header for an API key (id:secret).
 func APIKeyHeader(key string) string {
 	return "ApiKey " + base64.StdEncoding.EncodeToString([]byte(key))
 }

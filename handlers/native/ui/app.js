@@ -20,6 +20,7 @@ const sections = {
   Access: [
     ["join-tokens", "Join tokens", () => import("./jointokens.js"), "cluster:read"],
     ["api-tokens", "API tokens", () => import("./apitokens.js"), "management"],
+    ["workloads", "Workloads", () => import("./workloads.js"), "cluster:read"],
     ["enrollment", "Enrollment", () => import("./enrollment.js"), "enroll"],
   ],
   Trust: [

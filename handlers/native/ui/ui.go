@@ -161,7 +161,7 @@ func elsewhere(name string) string {
 	return consulPages[second]
 }
 
-// wantsPage tells whether a request for the root is a browser's: it names HTML and likes nothing better. Clients of the
+// wantsPage reports whether a request for the root is a browser's: it names HTML and likes nothing better. Clients of the
 // API families, which say nothing or name JSON, get what their family answers there.
 func wantsPage(r *http.Request) bool {
 	if r.URL.Path != "/" || r.Method != http.MethodGet && r.Method != http.MethodHead {
