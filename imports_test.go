@@ -148,3 +148,21 @@ func importsOfOurs(t *testing.T) map[string][]string {
 	}
 	return found
 }
+
+// A room fits in one look: at most 25 files, 40 where there is one for each command or noun. Tests do not count.
+func TestRoomsAreSmall(t *testing.T) {
+	for room := range importsOfOurs(t) {
+		files, err := filepath.Glob(filepath.Join(room, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = slices.DeleteFunc(files, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+		most := 25
+		if room == "cli" || room == "store" {
+			most = 40
+		}
+		if len(files) > most {
+			t.Errorf("%s has %d files, more than %d: make a room of a part of it", room, len(files), most)
+		}
+	}
+}

@@ -287,3 +287,68 @@ func TestBackupsThatFail(t *testing.T) {
 		}
 	}
 }
+
+// A backup that the leader has only just ordered is carried on by the next one, when that leader stops; and what a member
+// held that is removed does not count any longer.
+func TestBackupsOutliveMembers(t *testing.T) {
+	g := startGroup(t, 3)
+	vault := t.TempDir()
+	if err := os.Chmod(vault, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	g.set(t, map[string]any{"backup.directory": vault})
+	leader := int(g.leader(t))
+	g.c = clientAt(t, g.dirs[0], g.dirs[leader%3]) // one that goes on
+	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
+	defer cancel()
+	asked, err := g.c.RunBackup(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.nodes[leader-1].Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := g.c.AwaitBackup(ctx, asked.ID)
+	if err != nil || b.State != "good" || b.NodeID == uint64(leader) {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	if files, err := os.ReadDir(vault); err != nil || len(files) != 1 || files[0].Name() != b.File {
+		t.Errorf("%v, %v", files, err)
+	}
+	g.nodes[leader-1] = start(t, again(t, g.dirs[leader-1]))
+	holder, other := b.NodeID, uint64(0)
+	for id := uint64(1); id <= 3; id++ {
+		if id != holder {
+			other = id
+		}
+	}
+	g.c = clientAt(t, g.dirs[0], g.dirs[other-1])
+	await(t, "the holder does not lead", func(ctx context.Context) bool {
+		if g.leader(t) != holder {
+			return true
+		}
+		_ = g.c.TransferLeadership(ctx, fmt.Sprint(other))
+		return false
+	})
+	await(t, "the holder is removed", func(ctx context.Context) bool {
+		_, err := g.c.RemoveMember(ctx, holder, true)
+		return err == nil
+	})
+	if _, err := g.c.SaveBackup(ctx, &bytes.Buffer{}, b.ID, client.SnapshotOptions{}); err == nil ||
+		!strings.Contains(err.Error(), "is no member any more") {
+		t.Errorf("from a removed member: %v", err)
+	}
+	g.set(t, map[string]any{"backup.interval": "1h"})
+	await(t, "another one is made", func(ctx context.Context) bool {
+		s, err := g.c.BackupStatus(ctx)
+		return err == nil && s.LastGood != nil && s.LastGood.ID != b.ID && s.LastGood.Present
+	})
+}
+
+// again is the configuration of a member that is started once more, where it was.
+func again(t *testing.T, dir string) node.Config {
+	t.Helper()
+	cfg := config(dir)
+	cfg.API, cfg.Raft = ports(t, dir)
+	return cfg
+}

@@ -41,7 +41,7 @@ files() {
   install -Dm644 "$work/completions/fish" "$dir/usr/share/fish/vendor_completions.d/muster.fish"
   install -m644 NOTICE "$dir/usr/share/doc/muster/copyright"
   gzip -9nc CHANGELOG.md >"$dir/usr/share/doc/muster/changelog.gz"
-  for unit in muster.service muster-backup.service muster-backup.timer; do
+  for unit in muster.service muster-upgrade.service; do
     [ ! -e "deploy/$unit" ] || sed 's|/usr/local/bin/muster|/usr/bin/muster|; s|^DynamicUser=yes$|DynamicUser=no|' \
       "deploy/$unit" >"$dir/usr/lib/systemd/system/$unit"
   done

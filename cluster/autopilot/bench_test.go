@@ -39,6 +39,16 @@ func BenchmarkDecide(b *testing.B) {
 			}
 		})
 	}
+	in := big(10_000)
+	for i := range in.Members {
+		in.Members[i].Zone = string(rune('a' + i%3))
+	}
+	b.Run("10000 in zones", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			Decide(in, testConfig(), t0)
+		}
+	})
 }
 
 func BenchmarkCarry(b *testing.B) {

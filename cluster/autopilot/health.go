@@ -109,13 +109,14 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 	}
 	r.ms = slices.CompactFunc(r.ms, func(a, b member) bool { return a.NodeID == b.NodeID })
 
-	for i := range r.ms {
-		r.assess(&r.ms[i])
-	}
-	r.zoning = r.zones()
+	zoned, zones := r.zoned(), map[string]*zone{}
 	eligible, full := 0, 0
 	for i := range r.ms {
 		m := &r.ms[i]
+		r.assess(m)
+		if zoned {
+			r.place(m, zones)
+		}
 		if m.candidate() {
 			eligible++
 		}
@@ -146,6 +147,7 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 	}
 	// What the eligible members allow, and never less than the number there
 	// was before voters died or drained: those are replaced one for one.
+	r.arrange()
 	r.most = r.zoning.most(cfg)
 	r.want = max(TargetVoters(eligible, r.most), TargetVoters(full, r.most))
 	if full > r.goods && r.voters%2 == 1 { // one of them can be replaced now

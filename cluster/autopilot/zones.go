@@ -27,28 +27,33 @@ type swap struct {
 	from *zone
 }
 
-// zones finds the zones and counts what is in them.
-func (r *round) zones() (z zoning) {
-	if !slices.ContainsFunc(r.ms, func(m member) bool { return m.Member && m.Zone != "" }) {
-		return z
-	}
-	by := map[string]*zone{}
-	last := &zone{name: "\x00"}
+// zoned reports whether any member has a zone.
+func (r *round) zoned() bool {
 	for i := range r.ms {
-		m := &r.ms[i]
-		if !m.Member {
-			continue
+		if r.ms[i].Zone != "" && r.ms[i].Member {
+			return true
 		}
-		if m.Zone != last.name { // neighbours often share one
-			if last = by[m.Zone]; last == nil {
-				last = &zone{name: m.Zone}
-				by[m.Zone] = last
-				z.list = append(z.list, last)
-			}
-		}
-		m.zone = last
-		r.count(m)
 	}
+	return false
+}
+
+// place finds the zone of a member and counts what is in it.
+func (r *round) place(m *member, by map[string]*zone) {
+	if !m.Member {
+		return
+	}
+	if m.zone = r.near(m.Zone); m.zone == nil {
+		if m.zone = by[m.Zone]; m.zone == nil {
+			m.zone = &zone{name: m.Zone}
+			by[m.Zone] = m.zone
+			r.list = append(r.list, m.zone)
+		}
+	}
+	r.count(m)
+}
+
+// arrange sorts the zones when all members are counted.
+func (z *zoning) arrange() {
 	slices.SortFunc(z.list, func(a, b *zone) int {
 		return cmp.Or(compareBool(a.name == "", b.name == ""), cmp.Compare(a.name, b.name))
 	})
@@ -60,7 +65,16 @@ func (r *round) zones() (z zoning) {
 			z.votable++
 		}
 	}
-	return z
+}
+
+// near looks among the first zones, which are all of most clusters'; that is cheaper than a map.
+func (z *zoning) near(name string) *zone {
+	for _, one := range z.list[:min(len(z.list), 8)] {
+		if one.name == name {
+			return one
+		}
+	}
+	return nil
 }
 
 func (r *round) count(m *member) {
@@ -269,6 +283,9 @@ func (r *round) imbalance() *swap {
 	}
 	// The vote that is too many afterwards has to go again, and only then does autopilot take one.
 	if from == nil || loose != r.want {
+		return nil
+	}
+	if !slices.ContainsFunc(r.list, func(z *zone) bool { return z.good+2 <= from.good && z.eligible > 0 }) {
 		return nil
 	}
 	var to *member

@@ -64,7 +64,13 @@ var (
 	descMirrorAge  = gauge("muster_mirror_age_seconds", "Time since the mirror was last replaced.")
 	descMirrorSize = gauge("muster_mirror_size_bytes",
 		"Size of the mirror; about what the database takes of this member's memory.")
-	descDisk = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
+	descRaftTerm      = gauge("muster_raft_term", "Raft's term as this member last knew it; absent outside Raft.")
+	descRaftIndex     = gauge("muster_raft_log_index", "Last index in a finished segment of this member's Raft log.")
+	descRaftBytes     = gauge("muster_raft_bytes", "Size of this member's Raft log and snapshots on its disk.")
+	descRaftSegments  = gauge("muster_raft_log_segments", "Finished segments of this member's Raft log.")
+	descRaftSnapshots = gauge("muster_raft_snapshots", "Raft snapshots on this member's disk.")
+	descRaftSnapshot  = gauge("muster_raft_snapshot_index", "Index of the newest of them; 0 while there is none.")
+	descDisk          = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
 )
 
 // Collect sends what this member knows of its engine. It asks no other member.
@@ -101,6 +107,7 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 			set(descServers, float64(roles[r]), string(r))
 		}
 	}
+	e.collectRaft(set)
 	if info, err := os.Stat(e.Mirror.path); err == nil {
 		set(descMirrorAge, time.Since(info.ModTime()).Seconds())
 		set(descMirrorSize, float64(info.Size()))
@@ -109,4 +116,19 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 	if err := unix.Statfs(filepath.Dir(e.Mirror.path), &fs); err == nil {
 		set(descDisk, float64(fs.Bavail)*float64(fs.Bsize))
 	}
+}
+
+// collectRaft shows what the names of the files of the Raft directory tell; files that come and go meanwhile are no fault.
+func (e *Engine) collectRaft(set func(*prometheus.Desc, float64, ...string)) {
+	term := e.Term()
+	f, err := InspectRaft(filepath.Join(e.cfg.Dir, "raft"))
+	if term == 0 || err != nil {
+		return
+	}
+	set(descRaftTerm, float64(term))
+	set(descRaftIndex, float64(max(f.Last, f.Snapshot)))
+	set(descRaftBytes, float64(f.Bytes))
+	set(descRaftSegments, float64(f.Segments))
+	set(descRaftSnapshots, float64(f.Snapshots))
+	set(descRaftSnapshot, float64(f.Snapshot))
 }

@@ -85,8 +85,35 @@ function restore(file, meta, report) {
   });
 }
 
+const states = { good: "good", failed: "bad", running: "warn", waiting: "warn" };
+
+// What members have saved by themselves, and what is to be mended about it.
+async function made(into) {
+  const [list, status] = await Promise.all([call("GET", "/api/v1/backups"), call("GET", "/api/v1/backups/status")]);
+  const row = (b) => h("tr", null, h("td", null, mark(states[b.state] ?? "warn", b.state)), h("td", null, clock(b.startedAt)), h("td", null, b.nodeId ? `node ${b.nodeId}` : "–"),
+    h("td", null, b.bytes ? bytes(b.bytes) : "–"), h("td", null, b.reason || (b.state === "good" && !b.present ? "its member was removed" : b.file || "")));
+  into.replaceChildren(
+    ...status.problems.map((text) => h("p", { class: "error" }, text)),
+    h("p", { class: "note" }, status.settings.intervalSeconds ? `Every ${status.settings.intervalSeconds / 3600} h into ${status.settings.directory || "no directory"}.` : "No interval is set: nothing is saved by itself.",
+      status.nextAt ? [" The next one: ", clock(status.nextAt), "."] : ""),
+    list.length ? h("table", null, h("thead", null, h("tr", null, ["State", "Begun", "Member", "Size", "File"].map((t) => h("th", { scope: "col" }, t)))), h("tbody", null, list.map(row))) : muted("There is none yet."));
+}
+
+function run(again) {
+  ask({
+    at: ["run"], title: "Have a backup made now", action: "Make it",
+    intro: h("p", null, "A member saves the state into the directory of the settings, reads it back, and restores it on trial."),
+    command: () => "muster backup run --detach",
+    run: () => call("POST", "/api/v1/backups", {}),
+    done: () => { toast("A member makes it"); setTimeout(again, 3000); },
+  });
+}
+
 /** The section. */
-export function show({ root }) {
+export function show({ root, signal }) {
+  const own = h("div", { role: "status" });
+  const look = () => made(own).catch((e) => { if (!signal?.aborted) own.replaceChildren(h("p", { class: "error" }, e.message)); });
+  look();
   const input = h("input", { type: "file", id: "archive", accept: ".gz,.tgz,.snap,application/gzip" });
   const found = h("div", { role: "status" }), report = h("div", { role: "status" });
   input.addEventListener("change", async () => {
@@ -100,8 +127,9 @@ export function show({ root }) {
       found.replaceChildren(h("p", { class: "error" }, `${file.name} is no backup that this page can read: ${e.message}. One that is encrypted to an age recipient is opened with age first.`));
     }
   });
-  offer({ save });
-  root.append(heading("Backups", button("Download a backup…", save, "primary")),
+  offer({ save, run: () => run(look) });
+  root.append(heading("Backups", button("Download a backup…", save, "primary"), button("Make one now…", () => run(look))),
+    h("h2", null, "Made by members"), own,
     h("h2", null, "Look into a file"), h("p", { class: "note" }, "The file is read here in the browser, and sent nowhere until it is restored."),
     h("div", { class: "field" }, h("label", { for: "archive" }, "A backup"), input), found, report);
 }
