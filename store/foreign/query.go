@@ -61,7 +61,7 @@ func Query(ctx context.Context, path, query string, limit int) (a Answer, err er
 			return nil
 		}
 		defer statement.Close()
-		rows, err := statement.Query(nil)
+		rows, err := statement.(driver.StmtQueryContext).QueryContext(context.WithoutCancel(ctx), nil)
 		if err != nil {
 			return err
 		}
