@@ -40,7 +40,7 @@ func TestUpgrade(t *testing.T) {
 			[]string{"restarting b (2)", "2 10.0.0.2", "waiting: b (2) is not well yet", "restarting a (1)", "1 10.0.0.1"}},
 		{"next, the restart fails", "upgrade next --exec exit,7", []string{begun}, 1, nil, []string{"the restart of b (2) failed: exit status 7"}},
 		{"next says all", "upgrade next --watch", []string{begun, half, half, done}, 0, []string{"b\na\n"}, []string{"what is so"}},
-		{"not in time", "upgrade next --timeout 10ms", []string{restarted}, 1, nil, []string{"not within 10ms: b (2) is not well yet"}},
+		{"not in time", "upgrade next --timeout 3s", []string{restarted}, 1, nil, []string{"not within 3s: b (2) is not well yet"}},
 		{"no time", "upgrade next --timeout -1s", nil, 2, nil, []string{"--timeout must not be negative"}},
 		{"self is nobody", "upgrade next --member self", nil, 2, nil, []string{"--member self needs --data"}},
 		{"an old leader", "upgrade plan", []string{`404 {"error":"no such endpoint"}`}, 1, nil, []string{"the leader's muster is too old to lead an upgrade"}},

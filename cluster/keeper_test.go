@@ -152,7 +152,7 @@ func TestTryDisk(t *testing.T) {
 // TestProberStalled: time counts while the leader has more than the replica and the replica does not move.
 func TestProberStalled(t *testing.T) {
 	var newest, replica uint64 = 10, 10
-	fail := false
+	fail, replicates := false, true
 	p := newProber(func(context.Context, uint64) (Report, error) {
 		if fail {
 			return Report{}, errors.New("silent")
@@ -161,7 +161,7 @@ func TestProberStalled(t *testing.T) {
 	}, func() {})
 	p.newest = func() uint64 { return newest }
 	ask := func() time.Duration {
-		p.round(context.Background(), []target{{nodeID: 2, raft: true}}, time.Now().Add(time.Hour))
+		p.round(context.Background(), []target{{nodeID: 2, raft: true, replicates: replicates}}, time.Now().Add(time.Hour))
 		p.done.Wait()
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -182,6 +182,21 @@ func TestProberStalled(t *testing.T) {
 		if got := ask(); (got >= time.Minute) != c.stalled {
 			t.Errorf("step %d: stalled for %v", i, got)
 		}
+	}
+	// Outside of Raft a replica may stand still, and what has passed then does not count when the member enters.
+	newest, replicates = 40, false
+	for range 2 {
+		if got := ask(); got >= time.Minute {
+			t.Errorf("outside of Raft: stalled for %v", got)
+		}
+		back(time.Hour)
+	}
+	replicates = true
+	if got := ask(); got >= time.Minute {
+		t.Errorf("just in Raft: stalled for %v", got)
+	}
+	if back(time.Hour); ask() < time.Minute {
+		t.Error("in Raft for an hour: not stalled")
 	}
 }
 

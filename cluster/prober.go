@@ -47,6 +47,8 @@ type target struct {
 	raft     bool // is a Raft server, or is to become one
 	joinedAt time.Time
 	awaited  bool // by a rotation of the authorities
+
+	replicates bool // Raft sends it what is committed
 }
 
 // observation is what the probes have brought so far.
@@ -58,6 +60,7 @@ type observation struct {
 	Stalled     time.Duration // how long the replica had not moved by the last answer, though the leader had more
 
 	moved   time.Time // when the replica last moved, or had nothing to move to
+	sent    bool      // Raft sends the member what is committed: before that, its replica may stand still
 	asked   time.Time // when the last probe began
 	running bool
 }
@@ -133,6 +136,9 @@ func (p *prober) dueLocked(targets []target, now time.Time) (due []turn) {
 			o = &observation{}
 			p.seen[t.nodeID] = o
 		}
+		if o.sent != t.replicates {
+			o.sent, o.moved = t.replicates, time.Now()
+		}
 		o.Interval = probeEvery
 		switch {
 		case t.raft:
@@ -173,7 +179,7 @@ func (p *prober) run(ctx context.Context, id uint64, o *observation) {
 	news := false
 	if err == nil {
 		news = o.LastContact.IsZero() || o.Trust != r.Trust
-		if o.LastContact.IsZero() || r.Revision >= newest || r.Revision > o.Revision {
+		if !o.sent || o.LastContact.IsZero() || r.Revision >= newest || r.Revision > o.Revision {
 			o.moved = begin
 		}
 		o.Stalled = begin.Sub(o.moved)

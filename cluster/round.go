@@ -78,14 +78,20 @@ func (vw *view) publish(state *autopilot.State, members []store.Member, cfg auto
 }
 
 func targets(members []store.Member, servers []store.Server) []target {
-	raft := make(map[uint64]bool, len(servers))
+	raft := make(map[uint64]store.Role, len(servers))
 	for _, v := range servers {
-		raft[v.NodeID] = true
+		raft[v.NodeID] = v.Role
 	}
 	list := make([]target, len(members))
 	for i := range members {
 		m := &members[i]
-		list[i] = target{nodeID: m.NodeID, raft: raft[m.NodeID] || m.Role != store.RoleNone, joinedAt: m.JoinedAt}
+		role, server := raft[m.NodeID]
+		list[i] = target{
+			nodeID:     m.NodeID,
+			raft:       server || m.Role != store.RoleNone,
+			replicates: role == store.RoleVoter || role == store.RoleStandBy,
+			joinedAt:   m.JoinedAt,
+		}
 	}
 	return list
 }

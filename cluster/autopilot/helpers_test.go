@@ -122,6 +122,9 @@ func apply(in Input, p Plan) Input {
 			continue
 		}
 		if r, ok := role[o.NodeID]; ok {
+			if r == RoleStandBy && o.Role != RoleVoter {
+				o.Stalled = 0 // what has passed before Raft sends it anything does not count
+			}
 			o.Role = r
 			if !o.Member && r == RoleOutside {
 				continue

@@ -127,7 +127,7 @@ func (p *planner) notReady(v *Server, b Binary) {
 	patience := p.Config.LastContactThreshold.Std() + p.Config.Stabilization.Std()
 	who := called(v.Name, v.NodeID)
 	switch {
-	case v.Role == RoleOutside && v.NodeStatus != StatusAlive:
+	case v.Role == RoleOutside && v.NodeStatus == StatusLeft:
 	case v.DrainState == DrainDraining:
 		p.wait(who + " is draining")
 	case v.NodeStatus == StatusUnknown:
