@@ -46,7 +46,7 @@ on this machine. What it prints is an API token with the scopes that oidc.rules 
 			case err != nil:
 				return err
 			case how.Issuer == "":
-				return errors.New("nobody signs in to this cluster: the setting oidc.issuer is empty")
+				return errors.New("nobody signs in to this cluster: the setting oidc.issuer is none")
 			case how.Problem != "":
 				return errors.New(how.Problem + "; API tokens work as before")
 			}

@@ -30,6 +30,7 @@ const (
 	maxLoginName      = 64 // bytes, as of any API token
 	loginCreator      = "sign-in"
 	defaultLoginClaim = "email"
+	noLogin           = "none" // of a setting: nothing
 )
 
 // LoginRule gives scopes to whoever has a value in a claim: a text, or one of a list of texts.
@@ -51,30 +52,33 @@ type LoginSettings struct {
 }
 
 var loginSettings = []Setting{
-	{Name: SettingOIDCIssuer, Default: `""`, Help: "the OpenID provider that people sign in with; \"\" is none",
-		Rule: "\"\" or the https:// URL of an OpenID provider, of at most 255 bytes, without query; http:// on loopback alone",
-		valid: textRule(func(s string) bool {
-			return s == "" || validIssuer(s)
-		})},
+	{Name: SettingOIDCIssuer, Default: quote(noLogin), Help: "the OpenID provider that people sign in with",
+		Rule: quote(noLogin) + " or the https:// URL of an OpenID provider, of at most 255 bytes, without query; http:// on " +
+			"loopback alone",
+		valid: wordRule(func(s string) bool { return s == noLogin || validIssuer(s) })},
 	{Name: SettingOIDCClientID, Default: `"muster"`, Help: "this cluster's id at the OpenID provider",
-		Rule: "a printable text of 1 to 255 bytes", valid: textRule(func(s string) bool { return s != "" })},
-	{Name: SettingOIDCSecret, Default: `""`, Help: "which stored secret is this cluster's at the OpenID provider",
-		Rule: "\"\" or the name of a stored secret, of at most 255 bytes", valid: textRule(func(string) bool { return true })},
-	{Name: SettingOIDCAudience, Default: `""`, Help: "whom ID tokens must be for; \"\" is oidc.client_id",
-		Rule: "a printable text of at most 255 bytes", valid: textRule(func(string) bool { return true })},
+		Rule: wordText, valid: wordRule(nil)},
+	{Name: SettingOIDCSecret, Default: quote(noLogin), Help: "which stored secret is this cluster's at the OpenID provider",
+		Rule: quote(noLogin) + " or the name of a stored secret", valid: wordRule(nil)},
+	{Name: SettingOIDCAudience, Default: quote(noLogin), Help: "whom ID tokens must be for; \"none\" stands for oidc.client_id",
+		Rule: quote(noLogin) + " or " + wordText, valid: wordRule(nil)},
 	{Name: SettingOIDCName, Default: quote(defaultLoginClaim), Help: "the claim that a person is called by, in the audit too",
-		Rule: "the name of a claim, of 1 to 255 bytes", valid: textRule(func(s string) bool { return s != "" })},
-	{Name: SettingOIDCRules, Default: `[]`, Help: "which scopes people have, by their claims",
-		Rule: fmt.Sprintf("a list of at most %d {\"claim\": …, \"value\": …, \"scopes\": […]}; scopes are of %s", maxLoginRules,
-			strings.Join(Scopes, ", ")), valid: validLoginRules},
+		Rule: "the name of a claim, " + wordText, valid: wordRule(nil)},
+	{Name: SettingOIDCRules, Default: quote(noLogin), Help: "which scopes people have, by their claims",
+		Rule: fmt.Sprintf("%q or a list of at most %d {\"claim\": …, \"value\": …, \"scopes\": […]}; scopes are of %s", noLogin,
+			maxLoginRules, strings.Join(Scopes, ", ")), valid: validLoginRules},
 	durationSetting(SettingOIDCLifetime, time.Hour, 5*time.Minute, 24*time.Hour,
 		"how long a person is signed in; other claims or rules show at the next time"),
 }
 
-func textRule(ok func(string) bool) func(json.RawMessage) bool {
+const wordText = "a printable text of 1 to 255 bytes without spaces"
+
+// wordRule accepts such a text, if ok, which may be nil, does too.
+func wordRule(ok func(string) bool) func(json.RawMessage) bool {
 	return func(v json.RawMessage) bool {
 		var s string
-		return json.Unmarshal(v, &s) == nil && v[0] == '"' && len(s) <= maxLoginText && printableText(s) && ok(s)
+		return json.Unmarshal(v, &s) == nil && s != "" && len(s) <= maxLoginText && printableText(s) &&
+			!strings.Contains(s, " ") && (ok == nil || ok(s))
 	}
 }
 
@@ -92,8 +96,11 @@ func validIssuer(s string) bool {
 }
 
 func validLoginRules(v json.RawMessage) bool {
+	if string(v) == quote(noLogin) {
+		return true
+	}
 	var list []LoginRule
-	if json.Unmarshal(v, &list) != nil || v[0] != '[' || len(list) > maxLoginRules || len(v) > 16<<10 {
+	if json.Unmarshal(v, &list) != nil || len(list) == 0 || len(list) > maxLoginRules || len(v) > 16<<10 {
 		return false
 	}
 	text := func(s string) bool { return s != "" && len(s) <= maxLoginText && printableText(s) }
@@ -109,16 +116,27 @@ func validLoginRules(v json.RawMessage) bool {
 // Login reads them.
 func (st Settings) Login(ctx context.Context, c Consistency) (l LoginSettings, err error) {
 	var lifetime string
+	var rules json.RawMessage
 	if err = st.values(ctx, c, map[string]any{
 		SettingOIDCIssuer:   &l.Issuer,
 		SettingOIDCClientID: &l.ClientID,
 		SettingOIDCSecret:   &l.Secret,
 		SettingOIDCAudience: &l.Audience,
 		SettingOIDCName:     &l.NameClaim,
-		SettingOIDCRules:    &l.Rules,
+		SettingOIDCRules:    &rules,
 		SettingOIDCLifetime: &lifetime,
 	}); err != nil {
 		return l, err
+	}
+	for _, s := range []*string{&l.Issuer, &l.Secret, &l.Audience} {
+		if *s == noLogin {
+			*s = ""
+		}
+	}
+	if string(rules) != quote(noLogin) {
+		if err = json.Unmarshal(rules, &l.Rules); err != nil {
+			return l, err
+		}
 	}
 	l.Lifetime, err = time.ParseDuration(lifetime)
 	return l, err
@@ -172,10 +190,15 @@ func (at APITokens) Login(ctx context.Context, actor Actor, t APIToken, subject 
 		t.CreatedBy = strings.ToValidUTF8(t.CreatedBy[:maxLoginText], "")
 	}
 	err = at.s.Write(ctx, actor, func(tx *Tx) error {
-		if err := tx.exec(`DELETE FROM api_tokens WHERE created_by = ? AND id NOT IN (SELECT id FROM api_tokens
-			WHERE created_by = ? ORDER BY created_at DESC, id DESC LIMIT ?)`, t.CreatedBy, t.CreatedBy,
-			loginsPerPerson-1); err != nil {
+		mine, err := collect(&tx.View, scanAPIToken, selectAPITokens+" WHERE created_by = ? ORDER BY created_at, id", t.CreatedBy)
+		if err != nil {
 			return err
+		}
+		for len(mine) >= loginsPerPerson {
+			if err := tx.exec("DELETE FROM api_tokens WHERE id = ?", mine[0].ID); err != nil {
+				return err
+			}
+			mine = mine[1:]
 		}
 		if err := tx.boundAPITokens(); err != nil {
 			return err

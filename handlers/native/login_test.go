@@ -188,7 +188,7 @@ func TestLoginProvider(t *testing.T) {
 	}
 	for name, value := range map[string]string{
 		"oidc.issuer":    `"http://example.org"`,
-		"oidc.client_id": `""`,
+		"oidc.client_id": `"a b"`,
 		"oidc.rules":     `[{"claim":"x","value":"y","scopes":["root"]}]`,
 		"oidc.lifetime":  `"48h"`,
 		"oidc.audience":  `7`,
