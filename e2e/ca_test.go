@@ -201,7 +201,7 @@ func testCARotation(t *testing.T, c *cluster) {
 	}
 	c.members = c.members[:len(c.members)-1]
 	after.end(t)
-	late.awaitSQL(t, "SELECT state || length(sealed_key) || length(cross_pem) FROM authorities WHERE generation = 1", "retired00\nretired00")
+	late.awaitSQL(t, "SELECT state || length(sealed_key) || length(cross_pem) FROM authorities WHERE generation = 1", "retired00\nretired00\nretired00")
 	for _, x := range c.members { // each leads with the new keys
 		if x != late {
 			u.lead(t, x)

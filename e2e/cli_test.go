@@ -54,7 +54,7 @@ func testCommandLine(t *testing.T, c *cluster) {
 			t.Errorf("members: %s%s", out.stdout, out.stderr)
 		}
 		for i, m := range c.members {
-			if f := strings.Fields(rows[i+1]); len(f) < 10 || f[0] != fmt.Sprint(m.n) || f[1] != fmt.Sprintf("node-%d", m.n) || f[2] != "alive" || f[3] != "voter" || f[7] != "https://"+m.api || f[8] != m.raft {
+			if f := strings.Fields(rows[i+1]); len(f) < 11 || f[0] != fmt.Sprint(m.n) || f[1] != fmt.Sprintf("node-%d", m.n) || f[2] != "alive" || f[3] != "voter" || f[8] != "https://"+m.api || f[9] != m.raft {
 				return fmt.Errorf("row %d of the members: %s", i+1, rows[i+1])
 			}
 		}

@@ -154,7 +154,7 @@ func TestDev(t *testing.T) {
 	}
 	// Ports that are taken: one sentence, and nothing stays behind.
 	other := startDev(t, filepath.Join(t.TempDir(), "other"), api, api)
-	if code, err := other.exit(20 * time.Second); code != 1 || err != nil || !strings.Contains(other.said(), "is in use by another process") {
+	if code, err := other.exit(20 * time.Second); code != 1 || err != nil || !strings.Contains(other.said(), "cannot share the address") {
 		t.Errorf("muster dev with the same port twice: exit status %d, %v\n%s", code, err, other.said())
 	}
 	if left := devMembers(other.data); len(left) > 0 {

@@ -87,7 +87,7 @@ func testMirrors(t *testing.T, c *cluster) {
 		}
 		for _, q := range []struct{ query, want string }{
 			{"SELECT group_concat(name) FROM (SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name)",
-				"v_audit,v_authorities,v_certificates,v_enrollments,v_keys,v_members,v_peerings,v_tokens"},
+				"v_audit,v_authorities,v_backups,v_certificates,v_enrollments,v_keys,v_members,v_peerings,v_tokens,v_workloads"},
 			{"SELECT generation, state, holders, held_by FROM v_keys", "1|active|3|1 2 3"},
 			{"SELECT count(*) FROM v_peerings", "0"},
 			{"SELECT kind, bound_to, used, state FROM v_tokens WHERE kind = 'join' ORDER BY bound_to", "join|node 2|1 of 1|used\njoin|node 3|1 of 1|used"},

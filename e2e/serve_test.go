@@ -232,7 +232,7 @@ func testPorts(t *testing.T, c *cluster) {
 	for _, x := range []struct{ name, api, raft, want string }{
 		{"the API port in use", busy, free(), "--api " + busy + " is in use by another process"},
 		{"the cluster port in use", free(), busy, "--raft " + busy + " is in use by another process"},
-		{"both on one port", same, same, "--raft " + same + " is in use by another process"},
+		{"both on one port", same, same, "--api and --raft cannot share the address " + same},
 		{"a running member's port", c.members[0].api, free(), "--api " + c.members[0].api + " is in use by another process"},
 		{"somebody else's address", "203.0.113.1:5000", free(), "--api 203.0.113.1:5000 is not an address of this machine"},
 		{"no port", "127.0.0.1", free(), "--api must be HOST:PORT"},

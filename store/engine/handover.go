@@ -112,8 +112,16 @@ func (e *Engine) StepDown(ctx context.Context, id uint64) error {
 
 func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) error {
 	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
-	if e.yielding.Swap(true) {
-		return Refuse(Conflict, "leadership transfer in progress")
+	for e.yielding.Swap(true) { // another transfer goes first; afterwards it is for the next leader
+		select {
+		case <-time.After(leaderSpin):
+		case <-ctx.Done():
+			return Refuse(Conflict, "leadership transfer in progress")
+		}
+	}
+	if !e.Leading() {
+		e.yielding.Store(false)
+		return ErrNotLeader
 	}
 	defer e.Look() // after yielding ends: if this member still leads, it goes on at once
 	defer e.yielding.Store(false)
