@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"encoding/json"
 	"strconv"
 	"strings"
 
@@ -117,13 +118,16 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 	}
 }
 
-// settingValue reads a number or a truth value as JSON has it; all else is a string.
+// settingValue reads a number, a truth value or a list as JSON has it; all else is a string.
 func settingValue(text string) any {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return n
 	}
 	if text == "true" || text == "false" {
 		return text == "true"
+	}
+	if strings.HasPrefix(text, "[") && json.Valid([]byte(text)) {
+		return json.RawMessage(text)
 	}
 	return text
 }
