@@ -119,6 +119,20 @@ func checkOperation(t *testing.T, rt *handlers.Route, op *openapi3.Operation) {
 	}
 }
 
+// Every setting is described: the schema takes no others.
+func TestOpenAPIDescribesTheSettings(t *testing.T) {
+	described := map[string]bool{}
+	properties(description(t).Components.Schemas["Settings"].Value, described)
+	for _, o := range store.AllSettings {
+		if !described[o.Name] {
+			t.Errorf("the setting %s is not described", o.Name)
+		}
+	}
+	if len(described) != len(store.AllSettings) {
+		t.Errorf("%d settings are described, and there are %d", len(described), len(store.AllSettings))
+	}
+}
+
 // TestOpenAPIDescribesTheFields: each field of the wire types of our own endpoints is described, and what is described is
 // served.
 func TestOpenAPIDescribesTheFields(t *testing.T) {
