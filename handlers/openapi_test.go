@@ -14,6 +14,7 @@ import (
 	"muster/handlers"
 	"muster/handlers/internal/sole"
 	"muster/handlers/native/openapi"
+	"muster/store"
 )
 
 func description(t *testing.T) *openapi3.T {
