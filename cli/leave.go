@@ -153,7 +153,7 @@ func (d *departure) client(ctx context.Context) (*client.Client, error) {
 		}
 		for _, m := range members {
 			if m.NodeID != d.owned.NodeID() && m.Status == "alive" {
-				cfg.Addrs = append(cfg.Addrs, "https://"+m.APIAddress)
+				cfg.Addrs = append(cfg.Addrs, m.APIAddress)
 			}
 		}
 	}
