@@ -65,12 +65,11 @@ func TestHalfSentBodiesHoldNoSlot(t *testing.T) {
 		}
 	}
 	sole.Until(t, "the strangers are in their room", func() bool { return s.Strangers() >= 1 })
-	if w := s.Call("GET", "/api/v1/cluster/members", s.Admin, ""); w.Code != 200 {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
-	if n := s.Working(); n != 0 {
-		t.Errorf("%d slots are taken", n)
-	}
+	// Those that are refused have the slot for a moment.
+	sole.Until(t, "a read has the slot", func() bool {
+		return s.Call("GET", "/api/v1/cluster/members", s.Admin, "").Code == 200
+	})
+	sole.Until(t, "no slot is taken", func() bool { return s.Working() == 0 })
 }
 
 // Nobody waits for the body of a request that needs none, or of one that is refused whatever its body says.

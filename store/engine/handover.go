@@ -112,14 +112,16 @@ func (e *Engine) StepDown(ctx context.Context, id uint64) error {
 
 func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) error {
 	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
+	waited := false
 	for e.yielding.Swap(true) { // another transfer goes first; afterwards it is for the next leader
+		waited = true
 		select {
 		case <-time.After(leaderSpin):
 		case <-ctx.Done():
 			return Refuse(Conflict, "leadership transfer in progress")
 		}
 	}
-	if !e.Leading() {
+	if waited && !e.Leading() {
 		e.yielding.Store(false)
 		return ErrNotLeader
 	}
