@@ -14,7 +14,7 @@ export CGO_LDFLAGS := -L$(DEPS)/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -l
 TAGS   := netgo,osusergo
 STATIC := -linkmode external -extldflags "-static -Wl,--no-warnings" -s -w
 
-.PHONY: dist dist-test build run test docs-test env test-engine asan race faults lint bench man notice image install clean setup setup-test setup-bench FORCE
+.PHONY: dist dist-test upgrade-test build run test docs-test env test-engine asan race faults lint bench man notice image install clean setup setup-test setup-bench FORCE
 
 build: setup muster
 
@@ -35,6 +35,10 @@ test: setup-test build
 # The end-to-end tests with the race detector in every process: about five minutes on two cores.
 race: setup-test
 	$(GO) test -tags $(TAGS) -race -timeout 25m ./e2e
+
+# Three members of the released muster become this one, under load.
+upgrade-test: setup-test
+	MUSTER_E2E_RELEASED=1 $(GO) test -tags $(TAGS) -count 1 -v -timeout 10m -run 'TestUpgradeFromReleased$$' ./e2e
 
 # Every command of README.md and docs/, as it stands there, against real clusters (e2e/docs).
 docs-test: setup-test

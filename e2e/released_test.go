@@ -50,6 +50,9 @@ var releasedMuster = sync.OnceValues(func() (string, error) {
 // restarted back to back while the third is dead; muster upgrade leads the rest. Nothing that was answered is lost.
 func TestUpgradeFromReleased(t *testing.T) {
 	t.Parallel()
+	if os.Getenv("MUSTER_E2E_RELEASED") == "" {
+		t.Skip("it builds the released muster from the history: make upgrade-test")
+	}
 	if exec.Command("git", "-C", "..", "cat-file", "-e", released+"^{commit}").Run() != nil {
 		t.Skip("the released commit is not in this copy of the history")
 	}
@@ -97,19 +100,35 @@ func TestUpgradeFromReleased(t *testing.T) {
 	third.awaitReady(t)
 	eventually(t, formed, "the upgrade sees that the third member is back", func() error {
 		out := cmd.run(t, "upgrade", "status", "-o", "json")
+		if strings.Contains(out.stderr, "too old to lead") {
+			_ = cmd.run(t, "raft", "transfer", "node-1")
+		}
 		if out.code != 0 || strings.Contains(out.stdout, `"state": "down"`) || strings.Count(out.stdout, `"nodeStatus": "alive"`) != 3 {
 			return fmt.Errorf("%+v", out)
 		}
 		return nil
 	})
 	wait := command{env: cmd.env, limit: 2 * formed}
-	if out := wait.run(t, "upgrade", "next", "--timeout", formed.String()); out.code != 0 || out.stdout != "node-3\n" {
-		t.Fatalf("next: %+v", out)
-	}
-	out := cmd.run(t, "upgrade", "plan", "-o", "json")
-	if !strings.Contains(out.stdout, `"schema": 2`) || !strings.Contains(out.stdout, fmt.Sprintf(`"newestSchema": %d`, migrations.Latest)) {
-		t.Errorf("plan: %+v", out)
-	}
+	eventually(t, formed, "the third member is next", func() error {
+		out := wait.run(t, "upgrade", "next", "--timeout", formed.String())
+		if strings.Contains(out.stderr, "too old to lead") {
+			_ = cmd.run(t, "raft", "transfer", "node-1")
+		}
+		if out.code != 0 || out.stdout != "node-3\n" {
+			return fmt.Errorf("%+v", out)
+		}
+		return nil
+	})
+	eventually(t, formed, "the plan knows both schemas", func() error { // the released member may lead for a moment
+		out := cmd.run(t, "upgrade", "plan", "-o", "json")
+		if strings.Contains(out.stderr, "too old to lead") {
+			_ = cmd.run(t, "raft", "transfer", "node-1")
+		}
+		if !strings.Contains(out.stdout, `"schema": 2`) || !strings.Contains(out.stdout, fmt.Sprintf(`"newestSchema": %d`, migrations.Latest)) {
+			return fmt.Errorf("%+v", out)
+		}
+		return nil
+	})
 	third.args = append(third.args, "--zone", "c") // the schema has no place for it yet
 	third.upgrade(t)
 	eventually(t, formed, "the upgrade is done", func() error {
