@@ -51,8 +51,11 @@ func (s *service) howToLogIn(q *handlers.Request) error {
 		Scopes:   signin.Scopes,
 	}
 	ends, err := s.People.Endpoints(q.Context(), signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID})
-	if err != nil {
-		out.Problem = "the identity provider does not answer"
+	switch {
+	case errors.Is(err, signin.ErrBusy):
+		return s.notSignedIn(q, err)
+	case err != nil:
+		out.Problem = signin.ErrAway.Error()
 	}
 	out.AuthorizationEndpoint, out.Device = ends.Authorization, ends.Device
 	return q.Result(http.StatusOK, out)

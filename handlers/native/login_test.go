@@ -3,6 +3,7 @@ package native_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,27 @@ func TestLoginProvider(t *testing.T) {
 	if w := s.Call("POST", "/api/v1/login", "", fmt.Sprintf(`{"idToken":%q}`, p.IDToken(nil))); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("while the provider is away: %d %s", w.Code, w.Body)
 	}
+	// A provider that takes connections and says nothing is asked once; others do not wait behind that.
+	quiet, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer quiet.Close()
+	set(t, s, fmt.Sprintf(`{"oidc.issuer":"http://%s"}`, quiet.Addr()))
+	codes := make(chan int, 5)
+	for range cap(codes) {
+		go func() { codes <- s.Call("GET", "/api/v1/login", "", "").Code }()
+	}
+	got := map[int]int{}
+	for range cap(codes) {
+		got[<-codes]++
+	}
+	if got[429] == 0 || got[200]+got[429] != cap(codes) {
+		t.Errorf("answers while one asks a provider that says nothing: %v", got)
+	}
+	sole.Until(t, "it is said that the provider does not answer", func() bool {
+		return strings.Contains(s.Call("GET", "/api/v1/login", "", "").Body.String(), "does not answer")
+	})
 	if w := s.Call("GET", "/api/v1/whoami", last, ""); w.Code != 200 {
 		t.Errorf("who is in while the provider is away: %d", w.Code)
 	}

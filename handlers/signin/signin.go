@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -25,7 +26,8 @@ const (
 	answerWithin = 4 * time.Second // of the provider, for everything that one request takes
 	maxAnswer    = 256 << 10       // bytes of one of its answers
 	remembered   = 10 * time.Minute
-	perSecond    = 10 // requests to the provider, and twice as many at once
+	awayFor      = 2 * time.Second // a provider that did not answer is not asked again for so long
+	perSecond    = 10              // requests to the provider, and twice as many at once
 )
 
 // Provider is where people sign in, as the settings have it.
@@ -60,14 +62,14 @@ type Client struct {
 	limit *rate.Limiter
 	now   func() time.Time
 
-	mu    sync.Mutex
-	found *discovered
+	asking sync.Mutex // held while the provider is asked what it says of itself
+	found  atomic.Pointer[discovered]
 }
 
 type discovered struct {
 	issuer   string
 	at       time.Time
-	provider *oidc.Provider
+	provider *oidc.Provider // nil: it did not answer
 }
 
 // New returns a client. now is the clock by which tokens end.
@@ -94,26 +96,40 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// discover returns what the provider says of itself, which is remembered.
+// discover returns what the provider says of itself, which is remembered, as is that it did not answer. One request at a
+// time asks; nobody waits behind it.
 func (c *Client) discover(ctx context.Context, p Provider) (*oidc.Provider, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.found; f != nil && f.issuer == p.Issuer && time.Since(f.at) < remembered {
-		return f.provider, nil
+	last := c.found.Load()
+	if last != nil && last.issuer != p.Issuer {
+		last = nil
 	}
+	if f := last; f != nil {
+		switch age := time.Since(f.at); {
+		case f.provider == nil && age < awayFor:
+			return nil, ErrAway
+		case f.provider != nil && age < remembered:
+			return f.provider, nil
+		}
+	}
+	if !c.asking.TryLock() {
+		return nil, ErrBusy
+	}
+	defer c.asking.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	// Its keys are fetched with this context later.
 	found, err := oidc.NewProvider(oidc.ClientContext(ctx, c.http), p.Issuer)
 	switch {
 	case err == nil:
-		c.found = &discovered{p.Issuer, time.Now(), found}
+		c.found.Store(&discovered{p.Issuer, time.Now(), found})
 		return found, nil
 	case errors.Is(err, ErrBusy):
 		return nil, ErrBusy
-	case c.found != nil && c.found.issuer == p.Issuer:
-		return c.found.provider, nil
+	case last != nil && last.provider != nil: // as it was, for a while
+		c.found.Store(&discovered{p.Issuer, time.Now().Add(awayFor - remembered), last.provider})
+		return last.provider, nil
 	}
+	c.found.Store(&discovered{issuer: p.Issuer, at: time.Now()})
 	return nil, fmt.Errorf("%w: %w", ErrAway, err)
 }
 
