@@ -29,6 +29,9 @@ func exactly(names ...string) cobra.PositionalArgs {
 			return usagef(cmd, "%s is missing", strings.Join(names[len(args):], " and "))
 		}
 		if len(args) > len(names) {
+			if cmd.HasSubCommands() {
+				return unknownCommand(cmd, args[len(names)])
+			}
 			return usagef(cmd, "%q is one argument too many", args[len(names)])
 		}
 		for i, a := range args {

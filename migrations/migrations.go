@@ -13,5 +13,5 @@ var files embed.FS
 // that this binary works with. They are variables so that a test can be a muster of a later version.
 var (
 	FS     fs.FS = files
-	Latest int64 = 5
+	Latest int64 = 6
 )

@@ -52,7 +52,8 @@ type Node struct {
 
 	serving context.Context // ends when clients are no longer served
 	servers sync.WaitGroup
-	failed  chan error // why this member must end
+	failed  chan error            // why this member must end
+	ended   atomic.Pointer[error] // why Wait has ended; nil while it has not, or when that was in order
 
 	ready   bool
 	closers []func() error // in the order in which the parts came about
@@ -241,6 +242,9 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 		ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)
 		defer cancel()
 		n.store.HandOver(ctx)
+		if n.ready && n.ended.Load() == nil {
+			n.loops.Load().Goodbye()
+		}
 		return nil
 	})
 	n.clients = n.cfg.clients()
@@ -314,6 +318,14 @@ func (n *Node) awaitFounded(ctx context.Context) error {
 // datadir.ErrRemoved, a *cluster.TwinError, a listener that has ended, or a founding that was another one. Close is
 // still to be called.
 func (n *Node) Wait(ctx context.Context) error {
+	err := n.wait(ctx)
+	if err != nil {
+		n.ended.Store(&err)
+	}
+	return err
+}
+
+func (n *Node) wait(ctx context.Context) error {
 	loops := n.loops.Load()
 	differs, stop := context.WithCancel(n.serving)
 	defer stop()

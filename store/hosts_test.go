@@ -62,7 +62,7 @@ func TestHostsOfJoin(t *testing.T) {
 			b := hostBench(t, x.setting)
 			alive := func(uint64) string {
 				if x.dead {
-					return "left"
+					return "down"
 				}
 				return "alive"
 			}

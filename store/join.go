@@ -22,7 +22,7 @@ type Joiner struct {
 	KeyRetired    bool          // the token was signed with a key that recognises former users only
 	CertKey       string        // SHA-256 of the public key that certificates are asked for, lower hex, or empty
 
-	// Alive reports "alive", "left" or "unknown" of a member; nil stands for a leader that knows of nobody.
+	// Alive reports "alive", "down", "left" or "unknown" of a member; nil stands for a leader that knows of nobody.
 	Alive func(nodeID uint64) string
 }
 

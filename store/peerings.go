@@ -59,7 +59,7 @@ type PeerMember struct {
 	NodeID      uint64 `json:"nodeId"`
 	RaftAddress string `json:"raftAddress"`
 	APIAddress  string `json:"apiAddress"`
-	Health      string `json:"health"` // "alive", "left" or "unknown", as its own cluster sees it
+	Health      string `json:"health"` // "alive", "down", "left" or "unknown", as its own cluster sees it
 }
 
 // Size is how many bytes the texts have.

@@ -34,12 +34,14 @@ type Cluster interface {
 	Reachable(ctx context.Context, nodeID uint64) error
 	Autopilot() autopilot.State // the leader's view
 
-	Notices() []string                 // what this member's operator has to do now, a sentence each
-	Disk() api.Disk                    // how full this member's disk is
-	Storing() api.Storing              // whether this member stores, and how its disk answers
-	ZoneCost(nodeID uint64) string     // what a member's drain or removal costs its zone
-	CannotStore(nodeID uint64) string  // why a member does not store, as the leader's last round has it
-	DownSince(nodeID uint64) time.Time // when a member that does not answer last did, the zero time for any other
+	Notices() []string                // what this member's operator has to do now, a sentence each
+	Disk() api.Disk                   // how full this member's disk is
+	Storing() api.Storing             // whether this member stores, and how its disk answers
+	ZoneCost(nodeID uint64) string    // what a member's drain or removal costs its zone
+	CannotStore(nodeID uint64) string // why a member does not store, as the leader's last round has it
+	// Remembered is what this member's replica knows of all: without a leader nobody knows how they are.
+	Remembered(ctx context.Context) (autopilot.State, error)
+	DownSince(nodeID uint64) time.Time // when a member that is down last answered, the zero time for any other
 	DiskLow(nodeID uint64) bool        // a member has said that its disk is nearly full, as the leader's probes have it
 }
 

@@ -48,9 +48,10 @@ type Cluster interface {
 	membership.Cluster
 
 	Diff(ctx context.Context) ([]api.Difference, error) // where Raft does not agree with SQL
-	Schema(ctx context.Context) (api.Schema, error)     // what the database has, and who holds it back
+	// Schema says what the database has, and who holds it back.
+	Schema(ctx context.Context, from store.Consistency) (api.Schema, error)
 	// Upgrade says who is to be restarted next on the way to a version; empty: the newest that runs.
-	Upgrade(ctx context.Context, target string) (autopilot.Upgrade, error)
+	Upgrade(ctx context.Context, from store.Consistency, target string) (autopilot.Upgrade, error)
 	Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error)
 
 	History() api.History // what this member remembers of the last hour

@@ -22,7 +22,7 @@ type Config struct {
 
 // Cluster is what the family asks of the loops of the cluster.
 type Cluster interface {
-	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Alive(nodeID uint64) string // "alive", "down", "left" or "unknown", as the leader's probes have it
 	Wake()                      // tells the leader's loops that membership has changed
 }
 

@@ -190,6 +190,16 @@ func testUIJoin(t *testing.T, c *cluster, b *browser) {
 	if len(fields) != 6 || strings.Join(fields[:5], " ") != "muster serve --data DIR --join" {
 		t.Fatalf("the line for the new machine is %q", line)
 	}
+	kept := fmt.Sprintf(`document.querySelector("dialog")?.innerText.includes(%q)`, fields[5])
+	eval[bool](b, `(history.back(), true)`) // neither a slip of the hand nor another address takes it away
+	b.shows("It is shown once. Press Done to go on.")
+	b.press("\x1b")
+	b.press("\x1b")
+	b.open(c.addrs[2] + "/ui/#/keys")
+	b.await(`document.querySelector("main h1").innerText === "Keys"`)
+	b.await(kept)
+	b.open(c.addrs[2] + "/ui/#/join-tokens")
+	b.await(kept)
 	b.click("Done")
 	b.await(`!document.querySelector("dialog")`)
 	b.await(fmt.Sprintf(`!document.body.innerText.includes(%q)`, fields[5]))

@@ -17,7 +17,7 @@ import (
 
 // Cluster is what is asked of the loops of the cluster.
 type Cluster interface {
-	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Alive(nodeID uint64) string // "alive", "down", "left" or "unknown", as the leader's probes have it
 	Wake()                      // tells the leader's loops that membership has changed
 
 	// CanRemove returns why a removal would leave too few live voters.

@@ -5,7 +5,8 @@ import { button, clock, facts, h, heading, id, mark, muted, toast, word } from "
 import { leaderless } from "./pulse.js";
 
 const path = "/v1/operator/snapshot";
-const bytes = (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`);
+const bytes = (n) =>
+  n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`;
 const metaLimit = 1 << 20;
 
 // Reads the first file of the archive, which says what it is: a gzip'ed tar with meta.json in front.
@@ -26,7 +27,9 @@ async function inspect(file) {
     const text = (from, length) => new TextDecoder().decode(data.subarray(from, from + length)).replace(/\0.*$/s, "");
     for (let at = 0; ;) {
       await need(at + 512);
-      const name = text(at, 100), size = parseInt(text(at + 124, 12).trim(), 8), kind = text(at + 156, 1);
+      const name = text(at, 100),
+        size = parseInt(text(at + 124, 12).trim(), 8),
+        kind = text(at + 156, 1);
       if (!name || !(size >= 0) || at + size > 4 * metaLimit) throw new Error("it has no meta.json in front");
       if (name === "meta.json" && kind !== "x") {
         await need(at + 512 + size);
@@ -40,19 +43,51 @@ async function inspect(file) {
 }
 
 function about(file, meta) {
-  return h("section", { class: "panel" }, h("h3", null, file.name), facts(
-    ["Made", clock(String(meta.CreatedAt ?? ""))], ["Cluster", id(String(meta.ClusterID ?? ""), "the id of the cluster")], ["Revision", String(meta.Index ?? "")],
-    ["Schema", String(meta.Schema ?? "")], ["Made by", `node ${meta.NodeID ?? "?"}, ${meta.Binary ?? "?"}`], ["State", bytes(meta.Size ?? 0)], ["File", bytes(file.size)],
-    ["Members then", (meta.Members ?? []).map((m) => h("div", null, String(m.Name), muted(` node ${m.NodeID}`)))]));
+  return h(
+    "section",
+    { class: "panel" },
+    h("h3", null, file.name),
+    facts(
+      ["Made", clock(String(meta.CreatedAt ?? ""))],
+      ["Cluster", id(String(meta.ClusterID ?? ""), "the id of the cluster")],
+      ["Revision", String(meta.Index ?? "")],
+      ["Schema", String(meta.Schema ?? "")],
+      ["Made by", `node ${meta.NodeID ?? "?"}, ${meta.Binary ?? "?"}`],
+      ["State", bytes(meta.Size ?? 0)],
+      ["File", bytes(file.size)],
+      ["Members then", (meta.Members ?? []).map((m) => h("div", null, String(m.Name), muted(` node ${m.NodeID}`)))],
+    ),
+  );
 }
 
 function save() {
   ask({
-    at: ["save"], title: "Download a backup", action: "Download",
-    intro: h("p", null, "The whole state, without what is sealed being opened: only members of today's cluster can read that, unless a recipient is named."),
-    fields: [{ name: "recipient", label: "Also for the recipient", placeholder: "age1…", help: "An age recipient, whose identity can then open what is sealed." },
-      { name: "stale", label: "As this member has it", type: "checkbox", value: leaderless(), help: "Works without a leader; it may be old." }],
-    command: (v) => `muster backup save FILE${v.recipient && ` --recipient ${word(v.recipient)}`}${v.stale ? " --stale" : ""}`,
+    at: ["save"],
+    title: "Download a backup",
+    action: "Download",
+    intro: h(
+      "p",
+      null,
+      "The whole state, without what is sealed being opened: only members of today's cluster can read that, " +
+        "unless a recipient is named.",
+    ),
+    fields: [
+      {
+        name: "recipient",
+        label: "Also for the recipient",
+        placeholder: "age1…",
+        help: "An age recipient, whose identity can then open what is sealed.",
+      },
+      {
+        name: "stale",
+        label: "As this member has it",
+        type: "checkbox",
+        value: leaderless(),
+        help: "Works without a leader; it may be old.",
+      },
+    ],
+    command: (v) =>
+      `muster backup save FILE${v.recipient && ` --recipient ${word(v.recipient)}`}${v.stale ? " --stale" : ""}`,
     async run(v) {
       const query = new URLSearchParams();
       if (v.recipient) query.set("recipient", v.recipient);
@@ -64,15 +99,28 @@ function save() {
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
       return name;
     },
-    done: (name) => { toast(`${name} is downloaded`); },
+    done: (name) => {
+      toast(`${name} is downloaded`);
+    },
   });
 }
 
 function restore(file, meta, report) {
   ask({
-    at: ["restore"], title: `Restore ${file.name}`, action: "Restore", danger: true, typed: "restore",
-    intro: [h("p", null, "What people have put in becomes what it was: tokens, peerings, secrets, settings. Members, keys and certificates stay as they are now, and what was revoked stays revoked."),
-      about(file, meta)],
+    at: ["restore"],
+    title: `Restore ${file.name}`,
+    action: "Restore",
+    danger: true,
+    typed: "restore",
+    intro: [
+      h(
+        "p",
+        null,
+        "What people have put in becomes what it was: tokens, peerings, secrets, settings. Members, keys and " +
+          "certificates stay as they are now, and what was revoked stays revoked.",
+      ),
+      about(file, meta),
+    ],
     command: () => `muster backup restore ${word(file.name)}`,
     async run() {
       const response = await large("PUT", path, { raw: file });
@@ -90,46 +138,109 @@ const states = { good: "good", failed: "bad", running: "warn", waiting: "warn" }
 // What members have saved by themselves, and what is to be mended about it.
 async function made(into) {
   const [list, status] = await Promise.all([call("GET", "/api/v1/backups"), call("GET", "/api/v1/backups/status")]);
-  const row = (b) => h("tr", null, h("td", null, mark(states[b.state] ?? "warn", b.state)), h("td", null, clock(b.startedAt)), h("td", null, b.nodeId ? `node ${b.nodeId}` : "–"),
-    h("td", null, b.bytes ? bytes(b.bytes) : "–"), h("td", null, b.reason || (b.state === "good" && !b.present ? "its member was removed" : b.file || "")));
+  const row = (b) =>
+    h(
+      "tr",
+      null,
+      h("td", null, mark(states[b.state] ?? "warn", b.state)),
+      h("td", null, clock(b.startedAt)),
+      h("td", null, b.nodeId ? `node ${b.nodeId}` : "–"),
+      h("td", null, b.bytes ? bytes(b.bytes) : "–"),
+      h("td", null, b.reason || (b.state === "good" && !b.present ? "its member was removed" : b.file || "")),
+    );
   into.replaceChildren(
     ...status.problems.map((text) => h("p", { class: "error" }, text)),
-    h("p", { class: "note" }, status.settings.intervalSeconds ? `Every ${status.settings.intervalSeconds / 3600} h into ${status.settings.directory || "no directory"}.` : "No interval is set: nothing is saved by itself.",
-      status.nextAt ? [" The next one: ", clock(status.nextAt), "."] : ""),
-    list.length ? h("table", null, h("thead", null, h("tr", null, ["State", "Begun", "Member", "Size", "File"].map((t) => h("th", { scope: "col" }, t)))), h("tbody", null, list.map(row))) : muted("There is none yet."));
+    h(
+      "p",
+      { class: "note" },
+      status.settings.intervalSeconds
+        ? `Every ${status.settings.intervalSeconds / 3600} h into ${status.settings.directory || "no directory"}.`
+        : "No interval is set: nothing is saved by itself.",
+      status.nextAt ? [" The next one: ", clock(status.nextAt), "."] : "",
+    ),
+    list.length
+      ? h(
+          "table",
+          null,
+          h(
+            "thead",
+            null,
+            h(
+              "tr",
+              null,
+              ["State", "Begun", "Member", "Size", "File"].map((t) => h("th", { scope: "col" }, t)),
+            ),
+          ),
+          h("tbody", null, list.map(row)),
+        )
+      : muted("There is none yet."),
+  );
 }
 
 function run(again) {
   ask({
-    at: ["run"], title: "Have a backup made now", action: "Make it",
-    intro: h("p", null, "A member saves the state into the directory of the settings, reads it back, and restores it on trial."),
+    at: ["run"],
+    title: "Have a backup made now",
+    action: "Make it",
+    intro: h(
+      "p",
+      null,
+      "A member saves the state into the directory of the settings, reads it back, and restores it on trial.",
+    ),
     command: () => "muster backup run --detach",
     run: () => call("POST", "/api/v1/backups", {}),
-    done: () => { toast("A member makes it"); setTimeout(again, 3000); },
+    done: () => {
+      toast("A member makes it");
+      setTimeout(again, 3000);
+    },
   });
 }
 
 /** The section. */
 export function show({ root, signal }) {
   const own = h("div", { role: "status" });
-  const look = () => made(own).catch((e) => { if (!signal?.aborted) own.replaceChildren(h("p", { class: "error" }, e.message)); });
+  const look = () =>
+    made(own).catch((e) => {
+      if (!signal?.aborted) own.replaceChildren(h("p", { class: "error" }, e.message));
+    });
   look();
   const input = h("input", { type: "file", id: "archive", accept: ".gz,.tgz,.snap,application/gzip" });
-  const found = h("div", { role: "status" }), report = h("div", { role: "status" });
+  const found = h("div", { role: "status" }),
+    report = h("div", { role: "status" });
   input.addEventListener("change", async () => {
     const file = input.files[0];
     report.replaceChildren();
     if (!file) return;
     try {
       const meta = await inspect(file);
-      found.replaceChildren(about(file, meta), button("Restore it…", () => restore(file, meta, report), "danger"));
+      found.replaceChildren(
+        about(file, meta),
+        button("Restore it…", () => restore(file, meta, report), "danger"),
+      );
     } catch (e) {
-      found.replaceChildren(h("p", { class: "error" }, `${file.name} is no backup that this page can read: ${e.message}. One that is encrypted to an age recipient is opened with age first.`));
+      found.replaceChildren(
+        h(
+          "p",
+          { class: "error" },
+          `${file.name} is no backup that this page can read: ${e.message}. ` +
+            "One that is encrypted to an age recipient is opened with age first.",
+        ),
+      );
     }
   });
   offer({ save, run: () => run(look) });
-  root.append(heading("Backups", button("Download a backup…", save, "primary"), button("Make one now…", () => run(look))),
-    h("h2", null, "Made by members"), own,
-    h("h2", null, "Look into a file"), h("p", { class: "note" }, "The file is read here in the browser, and sent nowhere until it is restored."),
-    h("div", { class: "field" }, h("label", { for: "archive" }, "A backup"), input), found, report);
+  root.append(
+    heading(
+      "Backups",
+      button("Download a backup…", save, "primary"),
+      button("Make one now…", () => run(look)),
+    ),
+    h("h2", null, "Made by members"),
+    own,
+    h("h2", null, "Look into a file"),
+    h("p", { class: "note" }, "The file is read here in the browser, and sent nowhere until it is restored."),
+    h("div", { class: "field" }, h("label", { for: "archive" }, "A backup"), input),
+    found,
+    report,
+  );
 }
