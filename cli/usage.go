@@ -90,7 +90,7 @@ func edits(a, b string) int {
 func unknownCommand(cmd *cobra.Command, name string) error {
 	cmd.SuggestionsMinimumDistance = 2
 	if like := cmd.SuggestionsFor(name); len(like) > 0 {
-		off := func(s string) int { return max(len(s)-len(name), len(name)-len(s)) }
+		off := func(s string) int { return edits(name, s) }
 		slices.SortStableFunc(like, func(a, b string) int { return off(a) - off(b) }) // the likeliest first
 		return usagef(cmd, "unknown command %q; did you mean %s?", name, strings.Join(like, " or "))
 	}

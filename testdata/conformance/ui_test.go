@@ -196,7 +196,7 @@ func testUIJoin(t *testing.T, c *cluster, b *browser) {
 	b.press("\x1b")
 	b.press("\x1b")
 	b.open(c.addrs[2] + "/ui/#/keys")
-	b.await(`document.querySelector("main h1").innerText === "Keys"`)
+	b.await(`document.querySelector("main h1")?.innerText === "Keys"`)
 	b.await(kept)
 	b.open(c.addrs[2] + "/ui/#/join-tokens")
 	b.await(kept)
@@ -266,6 +266,7 @@ func testUISections(t *testing.T, c *cluster, b *browser) {
 	for hash, texts := range map[string][]string{
 		"keys": {"Generation", "active", "Members that hold it"}, "raft": {"node-1", "Raft agrees with the members table.", "Applied index", "This member"},
 		"autopilot": {"leader, voter: 1 of 3", "Stabilization"}, "schema": {"up to date"}, "settings": {"audit.max_age"}, "api-tokens": {"admin", "management"}, "secrets": {"There are no secrets."}, "workloads": {"No workload is registered."},
+		"backups":    {"There is none yet.", "No interval is set"},
 		"enrollment": {"Enrollment tokens"}, "peerings": {"Peerings"}, "authorities": {"Certificates in use"}, "events": {"Events"}, "audit": {"Audit"},
 	} {
 		b.open(c.addrs[2] + "/ui/#/" + hash)

@@ -1,8 +1,10 @@
 // Backups: download one, look into a file without sending it anywhere, and restore one.
 import { call, large } from "./api.js";
-import { ask, offer } from "./dialog.js";
-import { button, clock, facts, h, heading, id, mark, muted, toast, word } from "./dom.js";
+import { agree, ask, offer } from "./dialog.js";
+import { button, clock, facts, h, heading, id, mark, muted, none, show as put, span, toast, when, word } from "./dom.js";
+import { live } from "./live.js";
 import { leaderless } from "./pulse.js";
+import { table } from "./table.js";
 
 const path = "/v1/operator/snapshot";
 const bytes = (n) =>
@@ -94,14 +96,9 @@ function save() {
       if (v.stale) query.set("stale", "");
       const response = await large("GET", query.size ? `${path}?${query}` : path);
       const name = `muster-${response.headers.get("X-Nomad-Index") ?? "backup"}.tar.gz`;
-      const url = URL.createObjectURL(await response.blob());
-      h("a", { href: url, download: name }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 60_000);
-      return name;
+      await download(response, name);
     },
-    done: (name) => {
-      toast(`${name} is downloaded`);
-    },
+    done: () => undefined,
   });
 }
 
@@ -133,48 +130,115 @@ function restore(file, meta, report) {
   });
 }
 
-const states = { good: "good", failed: "bad", running: "warn", waiting: "warn" };
+const states = { good: "good", failed: "bad", running: "busy", waiting: "busy" };
+
+// Saves what an answer brings under a name.
+async function download(response, name) {
+  const url = URL.createObjectURL(await response.blob());
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  toast(`${name} is downloaded`);
+}
+
+function fetchOne(b) {
+  ask({
+    at: ["get", b.id],
+    title: `Download the backup of ${b.startedAt}`,
+    action: "Download",
+    intro: h("p", null, "The file as its member has written it", b.encrypted ? ", encrypted." : "."),
+    command: () => `muster backup get ${b.id} FILE`,
+    run: () => large("GET", `/api/v1/backups/${encodeURIComponent(b.id)}/file?stale`),
+    done: (response) => {
+      download(response, b.file);
+    },
+  });
+}
+
+function verify(b, again) {
+  ask({
+    at: ["verify", b.id],
+    title: `Read the backup of ${b.startedAt} again`,
+    action: "Read it",
+    intro: h(
+      "p",
+      null,
+      "Its member compares the file with what it wrote, and restores on trial what is not encrypted.",
+    ),
+    command: () => `muster backup verify ${b.id}`,
+    run: () => call("POST", `/api/v1/backups/${encodeURIComponent(b.id)}/verify`, { body: {}, ms: 9 * 60_000 }),
+    done: (check) => {
+      toast(check.ok ? "It is what was written" : `It is not what it was: ${check.reason}`);
+      again();
+    },
+  });
+}
 
 // What members have saved by themselves, and what is to be mended about it.
-async function made(into) {
-  const [list, status] = await Promise.all([call("GET", "/api/v1/backups"), call("GET", "/api/v1/backups/status")]);
-  const row = (b) =>
-    h(
-      "tr",
-      null,
-      h("td", null, mark(states[b.state] ?? "warn", b.state)),
-      h("td", null, clock(b.startedAt)),
-      h("td", null, b.nodeId ? `node ${b.nodeId}` : "–"),
-      h("td", null, b.bytes ? bytes(b.bytes) : "–"),
-      h("td", null, b.reason || (b.state === "good" && !b.present ? "its member was removed" : b.file || "")),
-    );
-  into.replaceChildren(
-    ...status.problems.map((text) => h("p", { class: "error" }, text)),
+function made(signal) {
+  const said = h("div");
+  const again = () => part.refresh();
+  const whole = (b) => b.state === "good" && b.present;
+  const grid = table({
+    caption: "Backups that members have made",
+    key: (b) => b.id,
+    empty: "There is none yet.",
+    address: "made-",
+    columns: [
+      { title: "State", sort: (b) => b.state, cell: (b) => mark(states[b.state] ?? "warn", b.state) },
+      { title: "Begun", sort: (b) => b.startedAt, cell: (b) => when(b.startedAt) },
+      { title: "Member", sort: (b) => b.nodeId, cell: (b) => (b.nodeId ? `node ${b.nodeId}` : none()) },
+      { title: "Size", num: true, sort: (b) => b.bytes, cell: (b) => (b.bytes ? bytes(b.bytes) : none()) },
+      { title: "File", cell: (b) => b.reason || (b.file && !b.present ? "its member was removed" : b.file) || none() },
+      {
+        title: "Action",
+        cell: (b) =>
+          whole(b) && [
+            button("Download…", () => fetchOne(b), "", b.id),
+            button("Check…", () => verify(b, again), "", b.id),
+          ],
+      },
+    ],
+  });
+  let now = [];
+  const find = (dialog) => (of) => {
+    const b = now.find((x) => x.id === of);
+    if (b && whole(b)) dialog(b, again);
+  };
+  const part = live({
+    signal,
+    every: 3000,
+    what: "The list of backups",
+    async load(ask) {
+      const [list, status] = await Promise.all([ask("/api/v1/backups"), ask("/api/v1/backups/status")]);
+      return { list, status };
+    },
+    draw({ list, status }, body) {
+      now = list;
+      if (!body.firstChild) {
+        body.append(said, grid.el);
+        offer({ save, run: () => run(again), get: find(fetchOne), verify: find(verify) });
+      }
+      put(said, status, () => plan(status));
+      grid.update(list);
+      agree();
+    },
+  });
+  return part;
+}
+
+function plan(status) {
+  const every = status.settings.intervalSeconds;
+  return [
+    status.problems.map((text) => h("p", { class: "error" }, text)),
     h(
       "p",
       { class: "note" },
-      status.settings.intervalSeconds
-        ? `Every ${status.settings.intervalSeconds / 3600} h into ${status.settings.directory || "no directory"}.`
+      every
+        ? `Every ${span(every)} into ${status.settings.directory || "no directory"}.`
         : "No interval is set: nothing is saved by itself.",
-      status.nextAt ? [" The next one: ", clock(status.nextAt), "."] : "",
+      status.nextAt && [" The next one is made ", when(status.nextAt), "."],
     ),
-    list.length
-      ? h(
-          "table",
-          null,
-          h(
-            "thead",
-            null,
-            h(
-              "tr",
-              null,
-              ["State", "Begun", "Member", "Size", "File"].map((t) => h("th", { scope: "col" }, t)),
-            ),
-          ),
-          h("tbody", null, list.map(row)),
-        )
-      : muted("There is none yet."),
-  );
+  ];
 }
 
 function run(again) {
@@ -198,12 +262,7 @@ function run(again) {
 
 /** The section. */
 export function show({ root, signal }) {
-  const own = h("div", { role: "status" });
-  const look = () =>
-    made(own).catch((e) => {
-      if (!signal?.aborted) own.replaceChildren(h("p", { class: "error" }, e.message));
-    });
-  look();
+  const own = made(signal);
   const input = h("input", { type: "file", id: "archive", accept: ".gz,.tgz,.snap,application/gzip" });
   const found = h("div", { role: "status" }),
     report = h("div", { role: "status" });
@@ -228,15 +287,15 @@ export function show({ root, signal }) {
       );
     }
   });
-  offer({ save, run: () => run(look) });
+  offer({ save, run: () => run(own.refresh) });
   root.append(
     heading(
       "Backups",
       button("Download a backup…", save, "primary"),
-      button("Make one now…", () => run(look)),
+      button("Make one now…", () => run(own.refresh)),
     ),
     h("h2", null, "Made by members"),
-    own,
+    own.el,
     h("h2", null, "Look into a file"),
     h("p", { class: "note" }, "The file is read here in the browser, and sent nowhere until it is restored."),
     h("div", { class: "field" }, h("label", { for: "archive" }, "A backup"), input),

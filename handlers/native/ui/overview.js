@@ -3,7 +3,7 @@
 import { link } from "./address.js";
 import { get } from "./api.js";
 import { sparkline, strip } from "./chart.js";
-import { actor, clock, h, heading, mark, moment, muted, none, short, show as put, span } from "./dom.js";
+import { actor, clock, h, heading, mark, moment, muted, none, short, show as put, span, when } from "./dom.js";
 import { expiry } from "./expiry.js";
 import { live } from "./live.js";
 import { merge, status, unwell } from "./members.js";
@@ -177,6 +177,20 @@ function disks(list, s) {
   );
 }
 
+// How it stands with the backups that members make by themselves.
+function saved(s) {
+  const on = s.settings.intervalSeconds > 0;
+  return h(
+    "section",
+    { class: "card" },
+    h("h2", null, h("a", { href: "#/backups" }, "Backups")),
+    s.problems.map((p) => h("p", null, mark("bad", "to be mended"), " ", p)),
+    !on && !s.problems.length && h("p", null, mark("idle", "none by themselves")),
+    s.lastGood ? h("p", null, "last good ", when(s.lastGood.startedAt)) : on && h("p", null, mark("warn", "none yet")),
+    s.active ? h("p", null, mark("busy", "one is being made")) : s.nextAt && muted("next ", when(s.nextAt)),
+  );
+}
+
 // Who led and who was well, as spans of time for each Raft server and each member that was not well.
 function story(history, list) {
   const now = Date.now(),
@@ -265,6 +279,13 @@ export function show({ root, signal }) {
     },
   });
   const ends = expiry(signal);
+  const kept = live({
+    signal,
+    every: 15_000,
+    what: "The backups",
+    load: (ask) => ask("/api/v1/backups/status"),
+    draw: (s, body) => put(body, s, () => saved(s)),
+  });
   const strips = h("ul", { class: "strips", "aria-label": "Who led, and who was well" });
   function drawStory() {
     if (history) strips.replaceChildren(...story(history, list));
@@ -334,5 +355,5 @@ export function show({ root, signal }) {
       );
     },
   });
-  root.append(heading("Overview"), part.el, h("div", { class: "cards" }, cards, ends.el), past.el, news.el);
+  root.append(heading("Overview"), part.el, h("div", { class: "cards" }, cards, ends.el, kept.el), past.el, news.el);
 }

@@ -1,6 +1,5 @@
 // Versions and the schema of the database: how far an upgrade is, and who holds it back.
 import { link } from "./address.js";
-import { get } from "./api.js";
 import { facts, h, heading, mark, muted, none, show as put } from "./dom.js";
 import { live } from "./live.js";
 import { blind, pulse } from "./pulse.js";
@@ -43,7 +42,7 @@ export function show({ root, signal }) {
     signal,
     every: 3000,
     what: "The upgrade",
-    load: (ask, s) => get("/api/v1/cluster/upgrade", s),
+    load: (ask) => ask("/api/v1/cluster/upgrade"),
     draw(up, body) {
       if (!body.firstChild) body.append(said, grid.el);
       put(said, [up.summary, up.wait, up.target], () => [
@@ -62,7 +61,7 @@ export function show({ root, signal }) {
     signal,
     every: 5000,
     what: "The schema",
-    load: (ask, s) => get("/api/v1/cluster/schema", s),
+    load: (ask) => ask("/api/v1/cluster/schema"),
     draw(s, body) {
       put(body, s, () => [
         facts(
