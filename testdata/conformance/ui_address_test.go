@@ -102,14 +102,17 @@ func testUIHostile(t *testing.T, c *cluster, b *browser) {
 func testUIScopes(t *testing.T, c *cluster, b *browser) {
 	page := c.addrs[2] + "/ui/"
 	var made struct{ Token string }
-	c.result("POST", "/api/v1/api-tokens", `{"name": "reader", "scopes": ["cluster:read"]}`, &made)
+	c.result("POST", "/api/v1/api-tokens", `{"name": "reader `+hostile+`", "scopes": ["cluster:read"]}`, &made)
 	b.open(page + "#/members")
 	b.click("Sign out")
 	b.await(`document.activeElement.id === "token"`)
 	b.press(made.Token + "\r")
 	b.shows("node-2")
 	b.shows("Changing it takes the scope cluster:manage")
-	b.shows("reader cluster:read")
+	b.shows("reader " + hostile + " cluster:read") // whoever is signed in is called so
+	if n := eval[int](b, `document.querySelectorAll("img").length + (window.pwned ?? 0)`); n != 0 {
+		t.Error("the name of a token became HTML")
+	}
 	n := eval[int](b, `[...document.querySelectorAll("main button")].filter((b) => /…$/.test(b.innerText)).length`)
 	if n != 0 {
 		t.Errorf("a token that may only read is offered %d actions", n)

@@ -1,7 +1,22 @@
 // Backups: download one, look into a file without sending it anywhere, and restore one.
 import { call, large } from "./api.js";
 import { agree, ask, offer } from "./dialog.js";
-import { button, clock, facts, h, heading, id, mark, muted, none, show as put, span, toast, when, word } from "./dom.js";
+import {
+  button,
+  clock,
+  facts,
+  h,
+  heading,
+  id,
+  mark,
+  muted,
+  none,
+  show as put,
+  span,
+  toast,
+  when,
+  word,
+} from "./dom.js";
 import { live } from "./live.js";
 import { leaderless } from "./pulse.js";
 import { table } from "./table.js";

@@ -56,9 +56,9 @@ export function expiry(signal) {
   const card = (list) =>
     h(
       "section",
-      { class: "card" },
+      { class: "card whole" },
       h("h2", null, "Ends next"),
-      list.length ? h("ul", { class: "plain" }, list.map(line)) : none(),
+      list.length ? h("ul", { class: "plain side" }, list.map(line)) : none(),
     );
   const draw = (list, body) => put(body, list, () => card(list));
   const load = async (ask) => together(await endings(ask));

@@ -3,7 +3,8 @@ import { agree, offer } from "./dialog.js";
 import { button, facts, h, heading, id as copied, labels, mark, muted, none, show as put, when } from "./dom.js";
 import { live, offered } from "./live.js";
 import { blind } from "./pulse.js";
-import { actions, drain, merge, role, status } from "./members.js";
+import { actions } from "./memberactions.js";
+import { drain, merge, role, status } from "./members.js";
 import { may } from "./session.js";
 import { table } from "./table.js";
 

@@ -1,14 +1,12 @@
 // The list of members, and what can be done to one.
 import { link, param, remember } from "./address.js";
-import { call } from "./api.js";
-import { agree, ask, offer } from "./dialog.js";
-import { button, facts, filters, h, heading, labels, mark, moment, muted, none, show as put, toast } from "./dom.js";
+import { agree, offer } from "./dialog.js";
+import { button, facts, filters, h, heading, labels, mark, moment, muted, none, show as put, sleep } from "./dom.js";
 import { live, offered } from "./live.js";
+import { actions } from "./memberactions.js";
 import { blind } from "./pulse.js";
 import { may } from "./session.js";
 import { table } from "./table.js";
-
-const base = "/api/v1/cluster/members/";
 
 // Members with what autopilot says about each.
 async function load(ask) {
@@ -49,139 +47,6 @@ export function drain(m) {
   return mark("good", "active");
 }
 
-const who = (m) => `${m.name} (node ${m.nodeId})`;
-
-const zoneCost = (m) => (m.zoneCost ? h("p", null, mark("warn", "It costs a zone:"), ` ${m.zoneCost}.`) : null);
-
-export function drainDialog(m, changed) {
-  ask({
-    at: ["drain", m.nodeId],
-    title: `Drain ${who(m)}`,
-    action: "Drain",
-    intro: [
-      h(
-        "p",
-        null,
-        "The member gets no new leases. Its drain hooks run, its leases are waited for until the deadline, and " +
-          "leadership goes elsewhere. It stays a member and can be resumed.",
-      ),
-      zoneCost(m),
-    ],
-    fields: [
-      {
-        name: "deadline",
-        label: "Deadline in seconds",
-        type: "number",
-        value: 60,
-        min: 0,
-        max: 3600,
-        required: true,
-        help: "How long its leases may hold it up, 0 to 3600.",
-      },
-    ],
-    command: (v) => `muster member drain ${m.nodeId} --deadline ${v.deadline || 0}s`,
-    run: (v) => call("POST", `${base}${m.nodeId}/drain`, { body: { deadlineSeconds: Number(v.deadline) } }),
-    done: (r) => {
-      toast(`${who(m)} is ${r.drainState}`);
-      for (const w of r.warnings ?? []) toast(w);
-      changed();
-      return link("members", m.nodeId);
-    },
-  });
-}
-
-export function resumeDialog(m, changed) {
-  ask({
-    at: ["resume", m.nodeId],
-    title: `Resume ${who(m)}`,
-    action: "Resume",
-    intro: h(
-      "p",
-      null,
-      "A drain that is under way is cancelled. The member's resume hooks run and it takes leases again.",
-    ),
-    command: () => `muster member resume ${m.nodeId}`,
-    run: () => call("POST", `${base}${m.nodeId}/resume`),
-    done: (r) => {
-      toast(`${who(m)} is resumed`);
-      for (const w of r.warnings ?? []) toast(w);
-      changed();
-    },
-  });
-}
-
-export function promoteDialog(m, changed) {
-  ask({
-    at: ["promote", m.nodeId],
-    title: `Promote ${who(m)}`,
-    action: "Promote",
-    intro: h(
-      "p",
-      null,
-      "The member becomes a voter at once, beyond what autopilot would do, and autopilot does not undo it.",
-    ),
-    command: () => `muster member promote ${m.nodeId}`,
-    run: () => call("POST", `${base}${m.nodeId}/promote`),
-    done: (r) => {
-      toast(`${who(m)}: ${r.message}`);
-      changed();
-    },
-  });
-}
-
-export function transferDialog(m, changed) {
-  ask({
-    at: ["transfer", m.nodeId],
-    title: `Make ${who(m)} the leader`,
-    action: "Transfer leadership",
-    intro: h("p", null, "Leadership moves to this member. Requests that are under way are answered a moment later."),
-    command: () => `muster raft transfer ${m.nodeId}`,
-    run: () => call("PUT", `/v1/operator/raft/transfer-leadership?id=${encodeURIComponent(m.id)}`),
-    done: () => {
-      toast(`${who(m)} leads`);
-      changed();
-    },
-  });
-}
-
-export function removeDialog(m) {
-  ask({
-    at: ["remove", m.nodeId],
-    title: `Remove ${who(m)}`,
-    action: "Remove for good",
-    danger: true,
-    typed: m.name,
-    intro: [
-      h(
-        "p",
-        null,
-        "Its identity is revoked, its connections are cut and the keys of the cluster change. It cannot come " +
-          "back as this member: its number is never used again.",
-      ),
-      m.drainState === "drained"
-        ? null
-        : h("p", null, mark("warn", `It is ${m.drainState}, not drained.`), " Drain it first, or force the removal."),
-      zoneCost(m),
-    ],
-    fields: [
-      {
-        name: "force",
-        type: "checkbox",
-        label: "Force",
-        help:
-          "Remove it although it is not drained, or although too few healthy voters would be left. The cluster may " +
-          "lose its quorum.",
-      },
-    ],
-    command: (v) => `muster member remove ${m.nodeId}${v.force ? " --force" : ""}`,
-    run: (v) => call("DELETE", `${base}${m.nodeId}${v.force ? "?force=true" : ""}`),
-    done: () => {
-      toast(`${who(m)} is removed`);
-      return link("members");
-    },
-  });
-}
-
 const kinds = {
   all: ["All members", () => true],
   unwell: ["Down or not healthy", (m) => !m.healthy],
@@ -213,6 +78,8 @@ function textOf(m) {
   return t;
 }
 
+const longest = 30; // ms, of one piece of work
+
 function prepare(list, signal) {
   let i = 0;
   const step = (idle) => {
@@ -221,15 +88,6 @@ function prepare(list, signal) {
   };
   (window.requestIdleCallback ?? (() => {}))(step);
 }
-
-/** What can be done to a member, for the address and for buttons: [name, text, dialog, whether it fits]. */
-export const actions = [
-  ["drain", "Drain…", drainDialog, (m) => m.drainState === "active", "cluster:manage"],
-  ["resume", "Resume…", resumeDialog, (m) => m.drainState !== "active", "cluster:manage"],
-  ["promote", "Promote…", promoteDialog, (m) => m.role !== "voter" && m.mode !== "replicate", "cluster:manage"],
-  ["transfer", "Make it leader…", transferDialog, (m) => m.role === "voter" && !m.isLeader, "management"],
-  ["remove", "Remove…", removeDialog, () => true, "cluster:manage"],
-];
 
 /** The section. */
 export function show({ root, signal }) {
@@ -317,10 +175,21 @@ export function show({ root, signal }) {
         : []),
     ],
   });
-  function filter() {
-    const text = search.value.trim().toLowerCase(),
+  let turn = 0;
+  async function filter() {
+    // of many members, piece by piece: the page goes on in between
+    const mine = ++turn,
+      all = list,
+      some = [],
+      text = search.value.trim().toLowerCase(),
       fits = kinds[only.value][1];
-    const some = list.filter((m) => fits(m) && (!text || textOf(m).includes(text)));
+    for (let i = 0, begin = performance.now(); i < all.length; i++) {
+      if (fits(all[i]) && (!text || textOf(all[i]).includes(text))) some.push(all[i]);
+      if (i % 100 !== 99 || performance.now() - begin < longest) continue;
+      await sleep(0);
+      if (mine !== turn || signal.aborted) return;
+      begin = performance.now();
+    }
     const said = some.length === list.length ? `${list.length} members` : `${some.length} of ${list.length} members`;
     if (found.textContent !== said) found.textContent = said;
     grid.update(some);

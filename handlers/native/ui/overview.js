@@ -355,5 +355,5 @@ export function show({ root, signal }) {
       );
     },
   });
-  root.append(heading("Overview"), part.el, h("div", { class: "cards" }, cards, ends.el, kept.el), past.el, news.el);
+  root.append(heading("Overview"), part.el, h("div", { class: "cards" }, cards, kept.el, ends.el), past.el, news.el);
 }
