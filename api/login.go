@@ -12,6 +12,13 @@ type LoginMethods struct {
 	Problem               string   `json:"problem,omitempty"` // why nobody can sign in now
 }
 
+// LoginPending says that the person has not decided yet. With Slower the questions come too often: the interval grows by
+// five seconds (RFC 8628, section 3.5).
+type LoginPending struct {
+	Message string `json:"message"`
+	Slower  bool   `json:"slower,omitempty"`
+}
+
 // DeviceLogin is a sign-in that goes on in a browser somewhere else (RFC 8628, section 3.2).
 type DeviceLogin struct {
 	DeviceCode              string    `json:"deviceCode"`
