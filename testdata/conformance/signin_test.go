@@ -78,7 +78,9 @@ func TestSignIn(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) { c.t = t; way.f(t, c, issuer) })
 	}
 	c.t = t
-	var audit struct{ Entries []struct{ Action, Actor string } }
+	var audit struct {
+		Entries []struct{ Action, Actor string }
+	}
 	c.result("GET", "/api/v1/audit?limit=1000", "", &audit)
 	logins := 0
 	for _, a := range audit.Entries {
