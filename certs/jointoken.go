@@ -122,7 +122,7 @@ func ParseJoinToken(token string) (*JoinToken, error) {
 	case len(raw) < want:
 		return nil, malformed("the token looks truncated: %d of %d bytes", len(raw), want)
 	case len(raw) > want:
-		return nil, malformed("the token has %d extra bytes at its end", len(raw)-want)
+		return nil, malformed("the token has %d bytes too many at its end", len(raw)-want)
 	case base64.RawURLEncoding.EncodeToString(raw) != token:
 		return nil, malformed("the token's last character is not the canonical one")
 	}

@@ -63,7 +63,7 @@ func (p Policy) Check(ip netip.Addr) error {
 	}
 	ip = embedded(ip.Unmap())
 	if ip.IsLoopback() && !p.Loopback {
-		return errors.New("only members that are on loopback themselves dial loopback")
+		return errors.New("loopback is dialled only by members that are on loopback themselves")
 	}
 	if p.Any || ip.IsLoopback() {
 		return nil

@@ -257,7 +257,8 @@ func (s *Server) checkEarly(rt *Route, o origin, q *Request) error {
 		return nil
 	}
 	err := rt.checks(q)
-	if err != nil && q.stranger && rt.Scope != "" && s.Store.Confirm(q.Context()) == nil { // another member may know the caller
+	// Unless this member leads, another one may know the caller.
+		if err != nil && q.stranger && rt.Scope != "" && s.Store.Confirm(q.Context()) == nil {
 		if limited := s.failures.count(remote); limited != nil {
 			return limited
 		}

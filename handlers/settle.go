@@ -23,7 +23,7 @@ func (s *Server) settle(rt *Route, q *Request) error {
 			if q.Context().Err() == nil {
 				continue
 			}
-			return Fail(http.StatusConflict, "the cluster's keys were being rotated for as long as this request could wait; try again")
+			return Fail(http.StatusConflict, "the cluster's keys were being rotated while this request waited; try again")
 		case errors.Is(err, store.ErrUnderWay):
 			s.Store.AwaitChange(q.Context(), before, "operations")
 			if !s.Store.Leading() {
