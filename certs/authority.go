@@ -94,7 +94,7 @@ func ParseAuthority(certPEM, keyPEM []byte, trial Leaf, now time.Time) (CA, []*x
 	for i, c := range chain {
 		if weakSignature[c.SignatureAlgorithm] {
 			return fail("certificate %d of the CA certificate is signed with %s, which verifiers reject", i+1,
-							c.SignatureAlgorithm)
+				c.SignatureAlgorithm)
 		}
 		if i > 0 {
 			if err := chain[i-1].CheckSignatureFrom(c); err != nil {

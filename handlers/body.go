@@ -15,7 +15,7 @@ const cheapBytes = 1024
 const (
 	bodyWithin         = 30 * time.Second // for an authenticated caller; equal to the listener's read timeout
 	strangerBodyWithin = 10 * time.Second
-	dropWithin         = 500 * time.Millisecond // time to drain the body after the answer: closing on unread data would lose the answer
+	dropWithin         = 500 * time.Millisecond // to drain the body: closing on unread data would lose the answer
 	writeWithin        = 10 * time.Second       // a caller that reads nothing of its answer for this long is disconnected
 )
 

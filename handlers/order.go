@@ -258,7 +258,7 @@ func (s *Server) checkEarly(rt *Route, o origin, q *Request) error {
 	}
 	err := rt.checks(q)
 	// Unless this member leads, another one may know the caller.
-		if err != nil && q.stranger && rt.Scope != "" && s.Store.Confirm(q.Context()) == nil {
+	if err != nil && q.stranger && rt.Scope != "" && s.Store.Confirm(q.Context()) == nil {
 		if limited := s.failures.count(remote); limited != nil {
 			return limited
 		}
