@@ -12,6 +12,13 @@ type LoginMethods struct {
 	Problem               string   `json:"problem,omitempty"` // why sign-in does not work now
 }
 
+// LoginPending means that the person has not decided yet. Slower means that the client polls too often: it must add five
+// seconds to its interval (RFC 8628, section 3.5).
+type LoginPending struct {
+	Message string `json:"message"`
+	Slower  bool   `json:"slower,omitempty"`
+}
+
 // DeviceLogin is a sign-in that is completed in a browser on another device (RFC 8628, section 3.2).
 type DeviceLogin struct {
 	DeviceCode              string    `json:"deviceCode"`

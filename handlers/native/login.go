@@ -45,12 +45,9 @@ func (s *service) howToLogIn(q *handlers.Request) error {
 	if set.Issuer == "" {
 		return q.Result(http.StatusOK, api.LoginMethods{})
 	}
-	out := api.LoginMethods{
-		Issuer:   set.Issuer,
-		ClientID: set.ClientID,
-		Scopes:   signin.Scopes,
-	}
-	ends, err := s.People.Endpoints(q.Context(), signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID})
+	p := signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID, Scopes: set.Ask}
+	out := api.LoginMethods{Issuer: p.Issuer, ClientID: p.ClientID, Scopes: p.Asks()}
+	ends, err := s.People.Endpoints(q.Context(), p)
 	switch {
 	case errors.Is(err, signin.ErrBusy):
 		return s.notSignedIn(q, err)
@@ -69,7 +66,7 @@ func (s *service) provider(q *handlers.Request) (p signin.Provider, set store.Lo
 	if set.Issuer == "" {
 		return p, set, errNoSignIn
 	}
-	p = signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID, Audience: set.Audience}
+	p = signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID, Audience: set.Audience, Scopes: set.Ask}
 	if set.Secret != "" {
 		secret, err := s.Secrets.Get(q.Context(), store.Linearisable, set.Secret)
 		if err != nil {
@@ -175,7 +172,7 @@ func (s *service) notSignedIn(q *handlers.Request, err error) error {
 	var refused *signin.RefusedError
 	switch {
 	case errors.Is(err, signin.ErrPending):
-		return q.Result(http.StatusAccepted, handlers.Message{Message: signin.ErrPending.Error()})
+		return q.Result(http.StatusAccepted, api.LoginPending{Message: err.Error(), Slower: errors.Is(err, signin.ErrSlower)})
 	case errors.As(err, &refused):
 		q.Failed = true
 		return handlers.Fail(http.StatusUnauthorized, refused.Why)

@@ -75,7 +75,7 @@ func Serve(c *Config) *handlers.Server {
 			Cluster:      c.Cluster,
 			Autopilot:    settings{},
 			Tokens:       tokens,
-			People:       signin.New(now),
+			People:       signin.New(now, slog.New(slog.DiscardHandler)),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return nil },
 			Now:          now,
