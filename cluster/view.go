@@ -88,7 +88,7 @@ func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
 			Zone:            m.Zone,
 			DrainState:      m.DrainState,
 			Version:         m.BinaryVersion,
-			Reason:          "there is no leader that would know how it is",
+			Reason:          "unknown: there is no leader",
 		}
 		if voter {
 			state.Voters = append(state.Voters, m.NodeID)

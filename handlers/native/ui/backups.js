@@ -188,6 +188,9 @@ function verify(b, again) {
   });
 }
 
+// Where a backup is: a file in a directory of its member, or in a bucket.
+const place = (b) => (b.file && b.target.startsWith("s3://") ? `${b.target}/${b.file}` : b.file);
+
 // What members have saved by themselves, and what is to be mended about it.
 function made(signal) {
   const said = h("div");
@@ -203,7 +206,10 @@ function made(signal) {
       { title: "Begun", sort: (b) => b.startedAt, cell: (b) => when(b.startedAt) },
       { title: "Member", sort: (b) => b.nodeId, cell: (b) => (b.nodeId ? `node ${b.nodeId}` : none()) },
       { title: "Size", num: true, sort: (b) => b.bytes, cell: (b) => (b.bytes ? bytes(b.bytes) : none()) },
-      { title: "File", cell: (b) => b.reason || (b.file && !b.present ? "its member was removed" : b.file) || none() },
+      {
+        title: "File",
+        cell: (b) => b.reason || (b.state === "good" && !b.present ? "its member was removed" : place(b)) || none(),
+      },
       {
         title: "Action",
         cell: (b) =>
@@ -249,7 +255,7 @@ function plan(status) {
       "p",
       { class: "note" },
       every
-        ? `Every ${span(every)} into ${status.settings.directory || "no directory"}.`
+        ? `Every ${span(every)} into ${status.settings.directory || "nowhere: no directory is set"}.`
         : "No interval is set: nothing is saved by itself.",
       status.nextAt && [" The next one is made ", when(status.nextAt), "."],
     ),
@@ -261,11 +267,7 @@ function run(again) {
     at: ["run"],
     title: "Have a backup made now",
     action: "Make it",
-    intro: h(
-      "p",
-      null,
-      "A member saves the state into the directory of the settings, reads it back, and restores it on trial.",
-    ),
+    intro: h("p", null, "A member saves the state to where the settings say, reads it back, and restores it on trial."),
     command: () => "muster backup run --detach",
     run: () => call("POST", "/api/v1/backups", {}),
     done: () => {

@@ -188,7 +188,8 @@ export function ask(o) {
     if (dialog.hasAttribute("data-held")) e.preventDefault();
   });
   dialog.addEventListener("keydown", (e) => {
-    if (e.key === "Escape" && dialog.hasAttribute("data-held")) e.preventDefault(); // a second one would close it all the same
+    // A second Escape would close it all the same.
+    if (e.key === "Escape" && dialog.hasAttribute("data-held")) e.preventDefault();
   });
   dialog.addEventListener("close", () => {
     dialog.remove();

@@ -2,7 +2,7 @@
 // members.
 import { link } from "./address.js";
 import { get } from "./api.js";
-import { facts, h, heading, id, mark, muted, none, show as put } from "./dom.js";
+import { clock, facts, h, heading, id, mark, muted, none, show as put } from "./dom.js";
 import { live } from "./live.js";
 import { role } from "./members.js";
 import { blind } from "./pulse.js";
@@ -12,6 +12,12 @@ import { table } from "./table.js";
 export const brief = (d) => (d ? d.replace(/(\d+\.\d)\d+/, "$1") : "");
 
 const bytes = (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} GB` : `${(n / 1e6).toFixed(0)} MB`);
+
+// What Raft keeps on the disk of this member.
+const kept = (r) => [
+  `${(r.logBytes / 1e6).toFixed(1)} MB of log up to index ${r.logIndex}, ${r.snapshots} snapshots`,
+  r.snapshotAt && [", the newest of ", clock(r.snapshotAt)],
+];
 
 /** The section. */
 export function show({ root, signal }) {
@@ -101,6 +107,7 @@ export function show({ root, signal }) {
           ],
           s.cluster.term && ["Term", String(s.cluster.term)],
           ["Applied index", String(s.cluster.appliedIndex)],
+          s.raft && ["Raft on its disk", kept(s.raft)],
           ["Version", [s.version, muted(` ${s.commit}`)]],
           ["Cluster", id(s.cluster.clusterId, "the id of the cluster")],
           s.storing && [
