@@ -176,6 +176,7 @@ var words = []struct {
 	{regexp.MustCompile(`\?force=true`), "--force"},
 	{regexp.MustCompile(`POST /api/v1/cluster/join-tokens`), "muster join-token create"},
 	{regexp.MustCompile(`; force goes on without them`), "; --force goes on without them"},
+	{regexp.MustCompile(`; look before you repeat it, which is always safe with an Idempotency-Key`), ""}, // mayHaveHappened says it
 }
 
 // inWords puts a sentence of the server into the words of the command line.

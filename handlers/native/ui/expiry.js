@@ -3,7 +3,7 @@ import { h, mark, muted, none, show as put, span } from "./dom.js";
 import { live } from "./live.js";
 import { may } from "./session.js";
 
-// Of all that the token may see, soonest first: [{at, what, name, href, warn}]; warn is how many days before it is said.
+// Of all that the token may see, soonest first: [{at, what, name, href, warn}]; warn: how many days before, it is said.
 async function endings(ask) {
   const [cas, certificates, joins, tokens, enrolls] = await Promise.all([
     ask("/api/v1/cluster/ca"),
