@@ -87,6 +87,9 @@ func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.
 		rec.ration = s.bodies.of(who)
 		return true
 	}
+	if conn != nil {
+		conn.Charge(costOfRequest)
+	}
 	from := addressOf(r, o)
 	if rec.place = s.rooms.enter(from); rec.place == nil {
 		dropBodyIfAny(rec, r)
@@ -218,6 +221,9 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 	q.Request = r.WithContext(ctx)
 	q.deadlines(rt, within)
 	s.work(ctx, rt, o, q)
+	if conn := connectionOf(r.Context()); conn != nil && rt.Proves && rec.status == http.StatusOK {
+		conn.Proven(rt.Path + " from " + addressOf(r, o).String())
+	}
 }
 
 // receive checks what is cheap to check and reads the body.

@@ -25,6 +25,7 @@ type Route struct {
 	Blocks  bool          // knows blocking queries (index, wait)
 	NoHead  bool          // a GET whose original refuses HEAD
 	HasBody bool          // a DELETE whose body means something
+	Proves  bool          // its body holds a credential, which is good if it succeeds
 
 	// What is wrong with the request whoever is calling: its line and headers, its body, and what is checked against this
 	// member's own replica. Each may be nil; Check of a HereStale route is CheckStale then.

@@ -199,9 +199,9 @@ func remoteOf(r *http.Request, o origin) string {
 	return host
 }
 
-// Serve listens for clients until ctx ends and then lets requests that are under way finish for a moment. A connection
-// has at most so many streams at once, with HTTP/2.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log *slog.Logger) error {
+// Serve has one of the handlers answer the clients of a listener until ctx ends, and then lets requests that are under
+// way finish for a moment.
+func (s *Server) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -210,14 +210,17 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ConnContext:       withConnection,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          streams,
+			MaxConcurrentStreams:          s.Limits.Streams,
 			MaxReceiveBufferPerConnection: 256 << 10,
 			MaxReceiveBufferPerStream:     256 << 10,
 			WriteByteTimeout:              writeWithin,
 			SendPingTimeout:               time.Minute,
 		},
+	}
+	if err := serveHTTP2(srv, func() { s.sentAway.WithLabelValues(refusedFrames).Inc() }); err != nil {
+		return err
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()

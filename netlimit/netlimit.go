@@ -15,11 +15,12 @@ import (
 	"time"
 )
 
-// Limits are the most connections at once; 0 is no limit.
+// Limits are the most connections at once, and what they may cost; 0 is no limit.
 type Limits struct {
 	All        int
 	PerAddress int // of one address (of one /64 with IPv6) that have shown no valid credential
 	Strangers  int // of all addresses, that have shown no valid credential
+	Bytes      int // a second, that those of one address that have shown none may cost; see Charge
 }
 
 // spare is how many connections beyond All are taken, to be told that there is no room.
@@ -36,6 +37,8 @@ type Limiter struct {
 
 	refused atomic.Uint64
 	evicted atomic.Uint64
+	paced   atomic.Uint64
+	paces   paces
 	starved starvation
 }
 
@@ -48,7 +51,8 @@ type address struct {
 
 // New makes a limiter.
 func New(limits Limits) *Limiter {
-	return &Limiter{limits: limits, addresses: map[netip.Addr]*address{}}
+	return &Limiter{limits: limits, addresses: map[netip.Addr]*address{},
+		paces: paces{perSecond: limits.Bytes, m: map[netip.Addr]*pace{}}}
 }
 
 // Open returns how many connections are open.
@@ -98,6 +102,12 @@ type Conn struct {
 	proven     atomic.Pointer[string] // by whom
 	closed     atomic.Bool
 	prev, next *Conn // strangers of the same address, the oldest first
+
+	pace *pace         // of its address; nil: there is no limit
+	cost atomic.Int64  // bytes
+	due  atomic.Int64  // when it is paid, unix time in ns; 0: it has cost nothing
+	wake chan struct{} // ends the wait for that
+	over atomic.Bool   // its deadline for reading is
 }
 
 // Admit counts a connection that was accepted elsewhere; nil when there is no room for it.
@@ -123,6 +133,7 @@ func (l *Limiter) Admit(inner net.Conn) *Conn {
 	for _, v := range victims {
 		l.evicted.Add(1)
 		_ = v.Conn.Close()
+		v.rouse()
 	}
 	if !taken {
 		l.refused.Add(1)
@@ -130,6 +141,10 @@ func (l *Limiter) Admit(inner net.Conn) *Conn {
 	}
 	if c.overfull {
 		l.refused.Add(1)
+	}
+	if l.limits.Bytes > 0 {
+		c.pace, c.wake = l.paces.of(c.from, time.Now()), make(chan struct{}, 1)
+		c.Charge(costOfConnection)
 	}
 	return c
 }
@@ -223,6 +238,7 @@ func (c *Conn) Proven(by string) {
 	if !c.closed.Load() {
 		l.unlink(l.addresses[c.from], c)
 	}
+	c.rouse()
 }
 
 // Close closes the connection, which then no longer counts.
@@ -233,7 +249,9 @@ func (c *Conn) Close() error {
 		l.discount(c)
 	}
 	l.mu.Unlock()
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	c.rouse()
+	return err
 }
 
 // SyscallConn gives access to the socket, for its options.

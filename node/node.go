@@ -278,17 +278,16 @@ func (n *Node) serveMembers() {
 // serveClients answers clients until serving ends.
 func (n *Node) serveClients() {
 	n.servers.Go(func() { n.api.KeepRefusals(n.serving) })
-	streams := n.cfg.Limits.Streams
 	secure := tls.NewListener(n.clients.Listener(n.listeners.api), &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.leaf.Load(), nil },
 	})
-	n.servers.Go(func() { n.failed <- handlers.Serve(n.serving, secure, n.api.API(), streams, n.log) })
+	n.servers.Go(func() { n.failed <- n.api.Serve(n.serving, secure, n.api.API()) })
 	if plain := n.listeners.plain; plain != nil {
 		n.log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", n.cfg.PlainHTTP)
 		n.servers.Go(func() {
-			n.failed <- handlers.Serve(n.serving, n.clients.Listener(plain), n.api.Plain(), streams, n.log)
+			n.failed <- n.api.Serve(n.serving, n.clients.Listener(plain), n.api.Plain())
 		})
 	}
 }
