@@ -20,6 +20,7 @@ import (
 	"muster/cluster"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
+	"muster/dialpolicy"
 	"muster/handlers"
 	"muster/netlimit"
 	"muster/store"
@@ -162,6 +163,7 @@ func (n *Node) openTransport() error {
 	n.book = datadir.NewBook(n.dir, n.self, n.cfg.Members, n.log)
 	n.transport = transport.New(creds, n.book, n.fence, n.log)
 	n.transport.Limits = transport.ListenerLimits(n.cfg.ClusterConnections)
+	n.transport.Dials.Loopback = dialpolicy.OnLoopback(n.self.RaftAddress)
 	// TCP and TLS take four ways, and machines are busy.
 	n.transport.DialBound = max(transport.DefaultDialBound, 8*n.cfg.NetworkLatency)
 	n.closing(func() error { n.transport.Close(); return nil })

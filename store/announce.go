@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"muster/addr"
+	"muster/dialpolicy"
 )
 
 // Announcement is what a member says of itself when it starts.
@@ -172,6 +173,11 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 	if m.RaftAddress != "" && m.RaftAddress == m.APIAddress {
 		return nil, refuse(Invalid, "the API and the cluster listener cannot share the address %s", m.RaftAddress)
 	}
+	if addresses {
+		if err := t.reachable(m); err != nil {
+			return nil, err
+		}
+	}
 	rows, err := collect(&t.View, func(r *sql.Rows) (h holder, err error) {
 		err = r.Scan(&h.id, (*string)(&h.role), &h.name, &h.raft, &h.api)
 		return h, err
@@ -207,6 +213,23 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 				"remove node %d by its number", h.id, h.name, what, h.id))
 	}
 	return notes[:min(len(notes), 3)], nil
+}
+
+// reachable refuses a loopback address of a member when this one is not on loopback: it would dial itself there.
+func (t *Tx) reachable(m *Member) error {
+	for _, x := range []struct{ field, address string }{
+		{"the Raft address", m.RaftAddress}, {"the API address", m.APIAddress}} {
+		if !dialpolicy.OnLoopback(x.address) {
+			continue
+		}
+		self, err := t.Member(t.self)
+		if err != nil || self == nil || dialpolicy.OnLoopback(self.RaftAddress) {
+			return err
+		}
+		return refuse(Invalid, "%s %s is on loopback, and node %d at %s is not: give an address that it can dial",
+			x.field, x.address, t.self, self.RaftAddress)
+	}
+	return nil
 }
 
 // freeName makes a name for a member that has brought none.

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/dialpolicy"
 	"muster/netlimit"
 	"muster/store"
 )
@@ -69,6 +70,8 @@ type Transport struct {
 
 	// DialBound is how long a connection may take when the request can go to another member. Set before Serve.
 	DialBound time.Duration
+	// Dials says which addresses may be dialled. New allows all but those that never are; set before Serve.
+	Dials dialpolicy.Policy
 	// Limits bound the connections to the listener; set before Serve, the zero value stands for DefaultLimits.
 	Limits netlimit.Limits
 
@@ -116,6 +119,7 @@ func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logg
 		conns:     map[uint64]map[net.Conn]bool{},
 		strangers: newStrangers(log),
 		DialBound: DefaultDialBound,
+		Dials:     dialpolicy.Policy{Any: true, Loopback: true},
 	}
 	creds.use(log)
 	t.client = t.newClient(false)

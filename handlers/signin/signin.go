@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,8 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 	"golang.org/x/time/rate"
+
+	"muster/dialpolicy"
 )
 
 const (
@@ -72,21 +75,34 @@ type discovered struct {
 	provider *oidc.Provider // nil: it did not answer
 }
 
-// New returns a client. now is the clock by which tokens end.
-func New(now func() time.Time) *Client {
+// New returns a client. now is the clock by which tokens end; dials says where a provider may be. Proxies of the
+// environment are not judged: they are the machine's own.
+func New(now func() time.Time, dials dialpolicy.Policy) *Client {
 	c := &Client{limit: rate.NewLimiter(perSecond, 2*perSecond), now: now}
-	c.http = &http.Client{Transport: bounded{c.limit}, Timeout: answerWithin}
+	direct := http.DefaultTransport.(*http.Transport).Clone()
+	direct.Proxy, direct.DisableKeepAlives = nil, true
+	direct.DialContext = (&net.Dialer{Timeout: answerWithin, Control: dials.Control}).DialContext
+	c.http = &http.Client{Transport: bounded{c.limit, direct}, Timeout: answerWithin}
 	return c
 }
 
 // bounded sends few requests, and reads little of each answer.
-type bounded struct{ limit *rate.Limiter }
+type bounded struct {
+	limit  *rate.Limiter
+	direct http.RoundTripper
+}
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !b.limit.Allow() {
 		return nil, ErrBusy
 	}
-	resp, err := http.DefaultTransport.RoundTrip(r)
+	way := b.direct
+	if proxy, err := http.ProxyFromEnvironment(r); err != nil {
+		return nil, err
+	} else if proxy != nil {
+		way = http.DefaultTransport
+	}
+	resp, err := way.RoundTrip(r)
 	if err == nil {
 		resp.Body = struct {
 			io.Reader
