@@ -107,11 +107,10 @@ func describe(path string) (m ArchiveMeta, err error) {
 	if m.Schema, err = v.SchemaVersion(); err != nil {
 		return m, err
 	}
-	members, err := v.Members()
-	for i := range members {
-		x := &members[i]
-		m.Members = append(m.Members, ArchiveMember{x.NodeID, x.ID, x.Name, x.Role, x.RaftAddress})
-	}
+	m.Members, err = collect(v, func(rows *sql.Rows) (x ArchiveMember, err error) {
+		err = rows.Scan(&x.NodeID, &x.ID, &x.Name, (*string)(&x.Role), &x.Address)
+		return x, err
+	}, "SELECT raft_node_id, id, name, raft_role, raft_address FROM members ORDER BY raft_node_id")
 	return m, err
 }
 
@@ -181,9 +180,12 @@ type Archive struct {
 // Close removes the files that ReadArchive has made.
 func (a *Archive) Close() error { return os.RemoveAll(a.dir) }
 
+// maxWrap is more than any wrap of ours has, in bytes: one for each of so many others costs as much to look at.
+const maxWrap = 4 << 10
+
 // Unlock opens the keys that are wrapped for any of the identities, beside the state or, for those who were members
 // then, inside it.
-func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
+func (a *Archive) Unlock(ctx context.Context, identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
 	out := map[uint64]certs.DEK{}
 	o, err := openFile(a.State)
 	if err != nil {
@@ -195,6 +197,12 @@ func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DE
 		return k, err
 	}, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
 	for _, k := range append(keys, a.Keys...) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if len(k.Wrap) > maxWrap {
+			continue
+		}
 		for _, id := range identities {
 			if plain, err := certs.Unwrap(k.Wrap, id); err == nil && len(plain) == len(certs.DEK{}) {
 				out[k.Generation] = certs.DEK(plain)
@@ -243,7 +251,7 @@ func (ar Archives) Backup(ctx context.Context, w io.Writer, recipients []string,
 			return nil, nil
 		}
 		a := &Archive{State: state}
-		deks, err := a.Unlock(ar.s.cfg.Identity)
+		deks, err := a.Unlock(ctx, ar.s.cfg.Identity)
 		if err == nil {
 			err = a.Rewrap(deks, recipients)
 		}
@@ -288,7 +296,7 @@ func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Ident
 		if _, err := certs.PublicKey(recipient); err != nil {
 			return refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
 		}
-		deks, err := (&Archive{State: path}).Unlock(own)
+		deks, err := (&Archive{State: path}).Unlock(context.Background(), own)
 		if err != nil {
 			return err
 		}
