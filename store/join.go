@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"sync"
+	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 )
 
 // Joiner is a request to become a member, checked and with everything prepared that needs no transaction.
@@ -315,7 +318,41 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	if out.Certificates, err = t.issue(j.Certificates, m.NodeID); err != nil {
 		return out, err
 	}
-	return out, t.audit("member.rejoin", nodeObject(m.NodeID), "with join_token/"+token.ID)
+	row := AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote, Action: "member.rejoin",
+		Object: nodeObject(m.NodeID), Outcome: outcomeOK, Detail: "with join_token/" + token.ID}
+	if !t.tx.Changed() || !t.rejoins.may(m.NodeID, t.Now) {
+		row.Outcome = outcomeReplayed
+	}
+	return out, t.auditRow(row)
+}
+
+// rejoinings bounds what members that join again add to what is kept of operators and members: a used token can be shown
+// without end. Further rows are kept with those of answers that are given again.
+type rejoinings struct {
+	mu sync.Mutex
+	m  map[uint64]*rate.Limiter
+}
+
+const (
+	rejoinsPerHour = 60      // of one member
+	maxRejoining   = 100_000 // members that are remembered
+)
+
+func (x *rejoinings) may(nodeID uint64, now time.Time) bool {
+	if x == nil {
+		return true
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	l := x.m[nodeID]
+	if l == nil {
+		if x.m == nil || len(x.m) >= maxRejoining {
+			x.m = map[uint64]*rate.Limiter{}
+		}
+		l = rate.NewLimiter(rate.Every(time.Hour/rejoinsPerHour), rejoinsPerHour)
+		x.m[nodeID] = l
+	}
+	return l.AllowN(now, 1)
 }
 
 func (t *Tx) issue(list []Certificate, nodeID uint64) ([]Certificate, error) {

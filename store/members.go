@@ -182,6 +182,9 @@ func (t *Tx) insertMember(m *Member, g hostGrants) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := t.boundBytes(&boundOfMembers, "", 0, len(resources)+len(labels)); err != nil {
+		return err
+	}
 	schema, err := t.SchemaVersion()
 	if err != nil {
 		return err
