@@ -19,7 +19,8 @@ const (
 	idleFrames    = 200     // at once
 	idleFramesSec = 20      // a second for long: far above what clients send that cancel requests and ask for signs of life
 	costOfReset   = 2       // a request was begun for nothing
-	blockPerFrame = 4 << 10 // longer blocks of headers count as a frame for each of these
+	longBlock     = 4 << 10 // of headers: longer ones count, as a frame for each perLongBlock bytes
+	perLongBlock  = 512
 	dataPerFrame  = 256     // DATA frames that are shorter and do not end a body are idle
 	sentPerWindow = 1 << 10 // a client may say so often that it has taken what it was sent
 )
@@ -102,9 +103,12 @@ func (c *framesConn) pass(p []byte) bool {
 func (c *framesConn) idleness(kind http2.FrameType, flags http2.Flags) int {
 	switch kind {
 	case http2.FrameHeaders:
-		return c.rest / blockPerFrame
+		if c.rest > longBlock {
+			return c.rest / perLongBlock
+		}
+		return 0
 	case http2.FrameContinuation:
-		return 1 + c.rest/blockPerFrame
+		return 1 + c.rest/perLongBlock
 	case http2.FrameData:
 		if c.rest >= dataPerFrame || flags.Has(http2.FlagDataEndStream) {
 			return 0

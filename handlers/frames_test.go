@@ -8,12 +8,14 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +29,7 @@ import (
 )
 
 // servingTLS runs the API on a real listener of this machine, as muster serve does, and returns its address.
-func servingTLS(t *testing.T, limits netlimit.Limits) (*sole.Member, string) {
+func servingTLS(t testing.TB, limits netlimit.Limits) (*sole.Member, string) {
 	t.Helper()
 	limiter := netlimit.New(limits)
 	s := sole.New(t, func(c *sole.Config) { c.Connections = limiter })
@@ -268,5 +270,94 @@ func TestFramesOfClients(t *testing.T) {
 	ok("GET", "/api/v1/cluster/members", nil)
 	if n := metric(t, s, `muster_http_sent_away_total{limit="frames"}`); n != 0 {
 		t.Errorf("%d connections were ended", n)
+	}
+}
+
+// asker sends requests over one connection, while it is there.
+type asker struct {
+	t      *testing.T
+	client *http.Client
+	addr   string
+	reused bool // the last one went over a connection that was there
+}
+
+func newAsker(t *testing.T, addr string) *asker {
+	a := &asker{t: t, addr: addr, client: &http.Client{Timeout: 30 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}}
+	t.Cleanup(a.client.CloseIdleConnections)
+	return a
+}
+
+func (a *asker) ask(method, path, token, body string) int {
+	a.t.Helper()
+	ctx := httptrace.WithClientTrace(a.t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { a.reused = c.Reused }})
+	r, err := http.NewRequestWithContext(ctx, method, "https://"+a.addr+path, strings.NewReader(body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := a.client.Do(r)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// A connection whose credential is good no more is a stranger's again: it gives way to the next one.
+func TestConnectionOfARevokedCredential(t *testing.T) {
+	s, addr := servingTLS(t, netlimit.Limits{PerAddress: 1})
+	w := s.Call("POST", "/api/v1/api-tokens", s.Admin, `{"name":"x","scopes":["cluster:read"]}`)
+	var made struct{ Result struct{ ID, Token string } }
+	if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil || w.Code != 201 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	a := newAsker(t, addr)
+	const path = "/api/v1/cluster/members"
+	if status := a.ask("GET", path, made.Result.Token, ""); status != 200 {
+		t.Fatal(status)
+	}
+	dialH2(t, addr)
+	if status := a.ask("GET", path, made.Result.Token, ""); status != 200 || !a.reused {
+		t.Fatalf("%d, over the same connection: %v", status, a.reused)
+	}
+	if w := s.Call("DELETE", "/api/v1/api-tokens/"+made.Result.ID, s.Admin, ""); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if status := a.ask("GET", path, made.Result.Token, ""); status != 401 || !a.reused {
+		t.Fatalf("%d, over the same connection: %v", status, a.reused)
+	}
+	dialH2(t, addr)
+	if status := a.ask("GET", path, made.Result.Token, ""); status != 401 || a.reused {
+		t.Fatalf("%d, over the same connection: %v", status, a.reused)
+	}
+}
+
+// A machine that has joined has shown a credential, though it stood in the body; one that was refused has not.
+func TestConnectionOfAJoin(t *testing.T) {
+	s, addr := servingTLS(t, netlimit.Limits{PerAddress: 1})
+	w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{"maxUses":9}`)
+	var made struct{ Result struct{ Token string } }
+	if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil || w.Code != 201 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	a, c := newAsker(t, addr), newCandidate(t, made.Result.Token, false)
+	const path = "/api/v1/cluster/join"
+	for _, x := range []struct {
+		token string
+		want  int
+	}{{"wrong", 401}, {made.Result.Token, 200}} {
+		body := c.with("token", x.token)
+		if status := a.ask("POST", path, "", body); status != x.want {
+			t.Fatalf("%s: %d", x.token, status)
+		}
+		dialH2(t, addr)
+		if status := a.ask("POST", path, "", body); status != x.want || a.reused != (x.want == 200) {
+			t.Errorf("%s: %d, over the same connection: %v", x.token, status, a.reused)
+		}
 	}
 }

@@ -127,6 +127,11 @@ func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http
 		}
 		rec.place.leave()
 	}
+	if rec.status == http.StatusUnauthorized {
+		if conn := connectionOf(r.Context()); conn != nil && conn.ProvenBy() != "" { // by what is good no more
+			conn.Disproven()
+		}
+	}
 	s.observe(rt, o, r, rec.status, time.Since(begin))
 	s.logRequest(o, rec, r, time.Since(begin))
 }

@@ -157,8 +157,13 @@ func (l *Limiter) count(c *Conn) {
 		l.addresses[c.from] = a
 	}
 	l.open++
-	l.strangers++
 	a.open++
+	l.link(a, c)
+}
+
+// link adds a connection to the strangers of its address, as the newest. The caller holds the lock.
+func (l *Limiter) link(a *address, c *Conn) {
+	l.strangers++
 	a.strangers++
 	if c.prev = a.newest; c.prev != nil {
 		c.prev.next = c
@@ -229,16 +234,29 @@ func (c *Conn) ProvenBy() string {
 // Proven says whose valid credential was shown on this connection. The first counts; it may be called any number of
 // times.
 func (c *Conn) Proven(by string) {
-	if !c.proven.CompareAndSwap(nil, &by) {
+	if c.proven.Load() != nil {
 		return
 	}
 	l := c.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !c.proven.CompareAndSwap(nil, &by) {
+		return
+	}
 	if !c.closed.Load() {
 		l.unlink(l.addresses[c.from], c)
 	}
 	c.rouse()
+}
+
+// Disproven says that the credential is good no more: the connection is a stranger's again.
+func (c *Conn) Disproven() {
+	l := c.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.proven.Swap(nil) != nil && !c.closed.Load() {
+		l.link(l.addresses[c.from], c)
+	}
 }
 
 // Close closes the connection, which then no longer counts.

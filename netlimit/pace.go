@@ -15,10 +15,11 @@ const (
 	costOfRead       = 64   // a record and a call of the kernel
 	sentPerByte      = 8    // bytes that are sent cost an eighth
 	// freshBytes are what a connection may cost before it counts with those of its address that have cost more: a
-	// newcomer waits for newcomers only, and they have twice as much.
+	// newcomer waits for newcomers only, and they have more.
 	freshBytes = 16 << 10
-	paceBurst  = 2 * time.Second // of work that an address may ask for at once
-	pacedMost  = 10_000          // addresses that are remembered; the others share one pace
+	forFresh   = 3           // times as much
+	paceBurst  = time.Second // of work that an address may ask for at once
+	pacedMost  = 10_000      // addresses that are remembered; the others share one pace
 )
 
 // paces are those of all addresses.
@@ -78,7 +79,7 @@ func (c *Conn) Charge(bytes int) {
 	}
 	at, cost := &c.pace.spent, int64(bytes)*int64(time.Second)/int64(c.limiter.paces.perSecond)
 	if c.cost.Add(int64(bytes)) <= freshBytes {
-		at, cost = &c.pace.fresh, cost/2
+		at, cost = &c.pace.fresh, cost/forFresh
 	}
 	c.due.Store(take(at, time.Now().UnixNano(), cost))
 }

@@ -77,7 +77,7 @@ func TestPace(t *testing.T) {
 					}
 					time.Sleep(within - time.Since(begin))
 					done.Store(1)
-					most := int64(3*perSecond*(within+paceBurst).Seconds()) + int64(many*(size+costOfRead))
+					most := int64((1+forFresh)*perSecond*(within+paceBurst).Seconds()) + int64(many*(size+costOfRead))
 					if n := read.Load(); n > most || size > 1 && n < most/100 {
 						t.Errorf("%d bytes were read, %d at most", n, most)
 					}
