@@ -331,6 +331,7 @@ func TestConnectionOfARevokedCredential(t *testing.T) {
 	if status := a.ask("GET", path, made.Result.Token, ""); status != 401 || !a.reused {
 		t.Fatalf("%d, over the same connection: %v", status, a.reused)
 	}
+	dialH2(t, addr) // takes the place of the older stranger
 	dialH2(t, addr)
 	if status := a.ask("GET", path, made.Result.Token, ""); status != 401 || a.reused {
 		t.Fatalf("%d, over the same connection: %v", status, a.reused)

@@ -56,6 +56,7 @@ func hostileRequests(t *testing.T, cluster string) map[string]x509.CertificateRe
 // format and when it joins again.
 func TestRequestsNameNobody(t *testing.T) {
 	s := sole.New(t)
+	port := 7300
 	for _, format := range []string{"muster", "zlayer"} {
 		for name, request := range hostileRequests(t, s.ClusterID) {
 			w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, fmt.Sprintf(`{"format":%q}`, format))
@@ -64,6 +65,8 @@ func TestRequestsNameNobody(t *testing.T) {
 				t.Fatalf("%d %s", w.Code, w.Body)
 			}
 			c := newCandidate(t, made.Result.Token, false)
+			c.body["raft_port"], c.body["api_port"] = port, port+1
+			port += 2
 			for _, field := range []string{"http_csr", "transport_csr"} {
 				key, err := certs.NewKey()
 				if err != nil {
@@ -81,7 +84,7 @@ func TestRequestsNameNobody(t *testing.T) {
 			}
 			for range 2 {
 				w := s.Call("POST", "/api/v1/cluster/join", "", c.with("advertise_addr", "192.0.2.1"), "Content-Type", "application/json")
-				if w.Code == 400 { // it is malformed, and nobody is let in
+				if w.Code == 422 { // it is malformed, and nobody is let in
 					continue
 				}
 				var out struct {
