@@ -18,6 +18,7 @@ func genConfig(t *rapid.T) Config {
 	c.CleanupDeadMembers = rapid.Bool().Draw(t, "cleanup")
 	c.DeadAfter = Duration(time.Minute)
 	c.MinQuorum = rapid.IntRange(1, 3).Draw(t, "minQuorum")
+	c.UpgradeMigration = rapid.Bool().Draw(t, "upgradeMigration")
 	c.RedundancyZones = rapid.IntRange(0, 3).Draw(t, "redundancyZones") == 0
 	return c
 }
@@ -38,6 +39,7 @@ func genInput(t *rapid.T) Input {
 			o.Mode = often(ModeFull, ModeReplicate).Draw(t, "mode")
 			o.DrainState = often(DrainActive, DrainDraining, DrainDrained).Draw(t, "drain")
 			o.Pinned = rapid.IntRange(0, 6).Draw(t, "pinned") == 0
+			o.Version = rapid.SampledFrom([]string{"v1.0", "v1.0", "v1.1", "v1.10", ""}).Draw(t, "version")
 			o.Zone = rapid.SampledFrom(zones).Draw(t, "zone")
 			o.DiskLow = rapid.IntRange(0, 6).Draw(t, "diskLow") == 0
 			if rapid.IntRange(0, 6).Draw(t, "cannotStore") == 0 {

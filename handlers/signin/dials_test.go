@@ -2,6 +2,7 @@ package signin
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -20,13 +21,13 @@ func TestDials(t *testing.T) {
 	}))
 	defer provider.Close()
 	for _, loopback := range []bool{false, true} {
-		c := New(time.Now, dialpolicy.Policy{Any: true, Loopback: loopback})
+		c := New(time.Now, slog.New(slog.DiscardHandler), dialpolicy.Policy{Any: true, Loopback: loopback})
 		_, err := c.discover(t.Context(), Provider{Issuer: provider.URL})
 		if !errors.Is(err, ErrAway) || asked.Load() > 0 != loopback {
 			t.Errorf("loopback %t: %v, asked %d times", loopback, err, asked.Load())
 		}
 	}
-	c := New(time.Now, dialpolicy.Policy{Any: true, Loopback: true})
+	c := New(time.Now, slog.New(slog.DiscardHandler), anywhere)
 	if _, err := c.discover(t.Context(), Provider{Issuer: "http://169.254.169.254/"}); !errors.Is(err, ErrAway) {
 		t.Error(err)
 	}
