@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
-	"sync"
-	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/time/rate"
 )
 
 // Joiner is a request to become a member, checked and with everything prepared that needs no transaction.
@@ -324,35 +321,6 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 		row.Outcome = outcomeReplayed
 	}
 	return out, t.auditRow(row)
-}
-
-// rejoinings bounds what members that join again add to what is kept of operators and members: a used token can be shown
-// without end. Further rows are kept with those of answers that are given again.
-type rejoinings struct {
-	mu sync.Mutex
-	m  map[uint64]*rate.Limiter
-}
-
-const (
-	rejoinsPerHour = 60      // of one member
-	maxRejoining   = 100_000 // members that are remembered
-)
-
-func (x *rejoinings) may(nodeID uint64, now time.Time) bool {
-	if x == nil {
-		return true
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	l := x.m[nodeID]
-	if l == nil {
-		if x.m == nil || len(x.m) >= maxRejoining {
-			x.m = map[uint64]*rate.Limiter{}
-		}
-		l = rate.NewLimiter(rate.Every(time.Hour/rejoinsPerHour), rejoinsPerHour)
-		x.m[nodeID] = l
-	}
-	return l.AllowN(now, 1)
 }
 
 func (t *Tx) issue(list []Certificate, nodeID uint64) ([]Certificate, error) {
