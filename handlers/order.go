@@ -84,7 +84,7 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 // letIn identifies the caller. It rejects a stranger when the room of its address is full.
 func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.Request, o origin) bool {
 	if who := s.known(fam, conn, r); who != "" {
-		rec.ration = s.bodies.of(who)
+		rec.rationed(s.bodies, who)
 		return true
 	}
 	if conn != nil {
@@ -99,7 +99,7 @@ func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.
 			"too many concurrent requests from this address without a valid credential; try again", time.Second)
 		return false
 	}
-	rec.ration = s.strangerBodies.of(from.String())
+	rec.rationed(s.strangerBodies, from.String())
 	return true
 }
 
