@@ -101,7 +101,7 @@ func TestByteBounds(t *testing.T) {
 			had, row int
 			fits     bool
 		}{{0, 5000, true}, {0, small.all + 1, false}, {small.all + 1, small.all + 1, true}, {0, 100, true},
-			{small.all - 5000, small.all + 5000, b.owner == ""}, {0, small.each + 1, b.owner == ""}} {
+			{0, small.each + 1, b.owner == ""}} {
 			if have > 0 && x.row > 5000 && x.had == 0 && x.fits {
 				continue // what the founding has made counts
 			}
