@@ -25,6 +25,8 @@ const (
 	renewRetry     = 5 * time.Second
 	renewLeast     = time.Second
 	renewWarnEvery = 30 * time.Second
+	clockLook      = 10 * time.Second // whether the clock was set
+	clockStep      = time.Minute
 	syncTimeout    = 10 * time.Second // for an answer of the leader, and for a leader
 	// withheldFor is how long a member does not ask again for hosts that the leader has left out.
 	withheldFor = time.Hour
@@ -56,12 +58,28 @@ func (r *renewal) run(ctx context.Context) {
 				r.log.Debug("certificates, trust or node identity could not be refreshed yet", "err", err)
 			}
 		}
+		r.rest(ctx, max(wait, renewLeast))
+	}
+}
+
+// rest waits, at most until there is something to do: a leader has told of it, or the clock was set.
+func (r *renewal) rest(ctx context.Context, wait time.Duration) {
+	began := time.Now()
+	for left := wait; left > 0 && !clockSet(began, time.Now()); left = wait - time.Since(began) {
 		select {
-		case <-time.After(max(wait, renewLeast)):
+		case <-time.After(min(left, clockLook)):
 		case <-r.due:
+			return
 		case <-ctx.Done():
+			return
 		}
 	}
+}
+
+// clockSet reports whether the clock was set between two times by more than certificates begin too early, or whether the
+// machine slept, while which the monotonic clock of Linux stands still.
+func clockSet(began, now time.Time) bool {
+	return (now.Round(0).Sub(began.Round(0)) - now.Sub(began)).Abs() > clockStep
 }
 
 func (r *renewal) refresh(ctx context.Context) error {
@@ -94,7 +112,7 @@ func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 		}
 		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not live longer
 			left := untilRenewal(leaf, now)
-			if left <= 0 {
+			if left <= 0 || now.Before(leaf.NotBefore) {
 				return expiryText(leaf, now), wait
 			}
 			wait = min(wait, left)
@@ -118,6 +136,9 @@ func untilRenewal(leaf *x509.Certificate, now time.Time) time.Duration {
 }
 
 func expiryText(leaf *x509.Certificate, now time.Time) string {
+	if now.Before(leaf.NotBefore) {
+		return "it is not valid before " + leaf.NotBefore.UTC().Format(time.RFC3339) + " by this machine's clock"
+	}
 	if now.After(leaf.NotAfter) {
 		return "it has expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
 	}

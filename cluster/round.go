@@ -102,6 +102,7 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 		roles[v.NodeID] = v.Role
 	}
 	seen := t.prober.snapshot()
+	t.watchClocks(seen, func(id uint64) bool { return roles[id] != "" })
 	in := autopilot.Input{
 		LeaderID:       t.Store.NodeID(),
 		LeaderRevision: t.Store.Revision(),

@@ -74,7 +74,7 @@ func (t *term) run(ctx context.Context) {
 		if err := t.round(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
 			t.log.Warn("autopilot", "err", err)
 		}
-		if time.Since(t.pruned) > pruneEvery {
+		if time.Since(t.pruned) > pruneEvery && !t.clocks.doubted() {
 			t.pruned = time.Now()
 			for what, f := range map[string]func() error{
 				"prune":  func() error { return t.Store.Prune(ctx, t.actor()) },
@@ -108,7 +108,9 @@ func (t *term) pruneAudit(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		wait = pruneEvery
+		if wait = pruneEvery; t.clocks.doubted() { // what is deleted by its age does not come back
+			continue
+		}
 		more, err := t.Store.Audit.Prune(ctx, t.actor())
 		switch {
 		case err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader):

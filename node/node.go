@@ -30,6 +30,7 @@ const (
 	handOverWithin = 1500 * time.Millisecond // to give leadership to another member at the end
 	closeWithin    = time.Second             // of the database
 	lookupWithin   = time.Second             // in the members table, for a connection that waits
+	fewestFiles    = 64                      // that a process must be able to open to begin with
 )
 
 // Node is a running member.
@@ -77,6 +78,10 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 // start goes through the parts. The order matters: what can fail without leaving a trace comes first.
 func (n *Node) start(ctx context.Context) (err error) {
+	if files, err := netlimit.Descriptors(); err == nil && files < fewestFiles {
+		return fmt.Errorf("this process may open %d files, and a member needs at least %d: raise its limit (LimitNOFILE in the "+
+			"systemd unit, ulimit -n)", files, fewestFiles)
+	}
 	if n.dir, err = datadir.Open(n.cfg.Data); err != nil {
 		return err
 	}

@@ -35,7 +35,8 @@ func (f *fakeStore) Path() string             { return f.path }
 func (f *fakeStore) Revision() uint64         { return 7 }
 func (f *fakeStore) Changed() <-chan struct{} { return nil }
 
-func (f *fakeStore) Backup(ctx context.Context, w io.Writer, _ []string, _ string) (store.ArchiveMeta, error) {
+func (f *fakeStore) Snapshot(ctx context.Context, _ store.Consistency, w io.Writer, _ []string,
+	_ string) (store.ArchiveMeta, error) {
 	f.begun.Add(1)
 	select {
 	case <-f.hold:

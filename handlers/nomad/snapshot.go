@@ -21,12 +21,9 @@ const headerRestored = "X-Muster-Restored"
 // digest goes before it. With `recipient`, an age recipient, the archive also holds the data-encryption keys for that
 // recipient.
 func (s *service) saveSnapshot(q *handlers.Request) error {
-	var keys []store.ArchiveKey
+	var recipients []string
 	if recipient := q.URL.Query().Get("recipient"); recipient != "" {
-		var err error
-		if keys, err = s.Archives.Keys(recipient); err != nil {
-			return err
-		}
+		recipients = append(recipients, recipient)
 	}
 	select { // each one needs room for a copy of the database
 	case s.snapshots <- struct{}{}:
@@ -34,7 +31,7 @@ func (s *service) saveSnapshot(q *handlers.Request) error {
 	case <-q.Context().Done():
 		return handlers.Later("too many snapshots at once; try again")
 	}
-	f, err := s.Archives.SnapshotFile(q.Context(), q.Consistency(), keys, s.Version)
+	f, err := s.Archives.SnapshotFile(q.Context(), q.Consistency(), recipients, s.Version)
 	if err != nil {
 		return err
 	}

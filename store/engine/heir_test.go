@@ -272,18 +272,18 @@ func TestElectionIsHeard(t *testing.T) {
 		}
 		return nil
 	})
-	e.eager.Store(0)
+	e.eager.set(time.Time{})
 	e.heard(l.NodeID())
-	if e.eager.Load() != 0 {
+	if !e.eager.get().IsZero() {
 		t.Error("the leader speaks, and an election is expected")
 	}
 	e.heard(e.NodeID()%3 + 1)
-	if e.eager.Load() == 0 || e.poll(l.NodeID()) != leaderSpin {
+	if e.eager.get().IsZero() || e.poll(l.NodeID()) != leaderSpin {
 		t.Error("another member speaks, and nobody looks")
 	}
-	l.eager.Store(0)
+	l.eager.set(time.Time{})
 	l.heard(e.NodeID())
-	if l.eager.Load() != 0 {
+	if !l.eager.get().IsZero() {
 		t.Error("the leader is answered, and expects an election")
 	}
 }
