@@ -248,6 +248,10 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 		return c.report(), nil
 	}
 	err = c.Transport.Call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id]), nil, &r)
+	if out, e := c.Store.Members.LeftOut(ctx, store.AsLeader); e == nil && slices.Contains(out, id) {
+		c.strays.note(id, err == nil || transport.LeftOut(err))
+		return Report{}, store.ErrLeftOut
+	}
 	return r, err
 }
 

@@ -18,6 +18,7 @@ type view struct {
 	input   atomic.Pointer[autopilot.Input] // nil where this member does not lead
 	stalled atomic.Pointer[map[uint64]bool] // members whose replica stands still
 	clocks  clocks
+	strays  strays
 	probing atomic.Pointer[prober] // of this leadership; nil where this member does not lead
 }
 
@@ -118,6 +119,7 @@ func (vw *view) forget() {
 	vw.input.Store(nil)
 	vw.probing.Store(nil)
 	vw.clocks.forget()
+	vw.strays.forget()
 }
 
 // successor is the voter that leadership should go to, 0 when there is none.

@@ -211,7 +211,8 @@ func TestFrozenLeader(t *testing.T) {
 			u.awaitSettled(t, first, 1, 2, 3)
 			u.lead(t, m)
 			m.freeze(t, true)
-			begin := time.Now()
+			begin, snapshot := time.Now(), make(chan answer, 1)
+			go func() { snapshot <- u.do(m, "GET", "/v1/operator/snapshot", "") }()
 			eventually(t, formed, "another one leads", func() error {
 				if busy {
 					_ = u.do(first, "POST", "/api/v1/cluster/join-tokens", `{}`)
@@ -231,6 +232,17 @@ func TestFrozenLeader(t *testing.T) {
 				}
 				return err
 			})
+			select {
+			case a := <-snapshot: // it was asked while the disk stood still, which is not waited for
+				if a.err != nil || a.status != 200 && a.status != 503 && a.status != 500 {
+					t.Errorf("a snapshot: %d %v", a.status, a.err)
+				}
+			case <-time.After(formed):
+				t.Error("a snapshot waits for a disk that does not answer")
+			}
+			for _, path := range []string{"/v1/agent/self", "/v1/operator/raft/configuration?stale", "/api/v1/cluster/members?stale"} {
+				u.do(m, "GET", path, "").is(t, path+" of a member with such a disk", 200, "")
+			}
 			m.freeze(t, false)
 			u.recovers(t, m, first)
 			u.lead(t, m)

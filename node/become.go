@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"muster/cluster/datadir"
+	"muster/naming"
 	"muster/store"
 )
 
@@ -24,6 +25,11 @@ func (n *Node) become(ctx context.Context) (*datadir.Node, error) {
 	if known != nil {
 		self, err := n.again(ctx, known)
 		return n.marked(self, err)
+	}
+	if n.cfg.Name != "" {
+		if err := store.CheckMemberName(n.cfg.Name); err != nil {
+			return nil, fmt.Errorf("--name: %w", err)
+		}
 	}
 	if err := n.dir.CheckFresh(); err != nil {
 		return nil, err
@@ -76,6 +82,9 @@ func (n *Node) plan() datadir.Plan {
 // HostName is the name of a member that was given none.
 func HostName() string {
 	if name, err := os.Hostname(); err == nil {
+		if _, number := naming.Number(name); number {
+			return "host-" + name
+		}
 		return name
 	}
 	return "muster"

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,7 @@ type Node struct {
 
 	dir       *datadir.Dir
 	self      *datadir.Node // what node.json says
+	leftOut   []uint64      // by a recovery that is not in the members table yet
 	listeners listeners
 	transport *transport.Transport
 	book      *datadir.Book
@@ -93,6 +96,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if n.self, err = n.become(ctx); err != nil {
 		return err
 	}
+	n.leftOut = n.leftOutNow()
 	identity, err := n.dir.OwnIdentity()
 	if err != nil {
 		return err
@@ -173,10 +177,30 @@ func (n *Node) openTransport() error {
 	return nil
 }
 
+// leftOutNow lists the members that a recovery of this directory has left out and that the members table does not name yet.
+func (n *Node) leftOutNow() []uint64 {
+	r, err := n.dir.Recovery()
+	if err != nil || r == nil {
+		return nil
+	}
+	list, err := store.MirrorLeftOut(filepath.Join(n.dir.Path, datadir.MirrorFile), r.Voters)
+	if err != nil { // it is only a copy: node.json knows the Raft servers, too
+		for _, place := range n.self.Others {
+			if !slices.Contains(r.Voters, place.NodeID) {
+				list = append(list, place.NodeID)
+			}
+		}
+	}
+	return list
+}
+
 // fence lets members in. Nobody is let in while the database is not open.
 func (n *Node) fence(id uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
 	defer cancel()
+	if slices.Contains(n.leftOut, id) {
+		return store.ErrLeftOut
+	}
 	if st := n.opened.Load(); st != nil {
 		return cluster.Fence(ctx, st, n.self.Others, id)
 	}

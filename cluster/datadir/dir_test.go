@@ -31,3 +31,38 @@ func TestDataDirectoryOfFileSystem(t *testing.T) {
 		}
 	}
 }
+
+// TestUnmounted: a directory below a mount point of fstab(5) on which nothing is mounted is told from all others.
+func TestUnmounted(t *testing.T) {
+	const fstab = `# comment
+UUID=1 /              ext4 defaults 0 1
+UUID=2 /srv/data      ext4 nofail 0 2
+UUID=3 /srv/data/deep xfs  defaults 0 2
+UUID=4 /srv/with\040space/ ext4 defaults 0 2
+tmpfs  /memory        tmpfs defaults 0 0
+UUID=5 none           swap sw 0 0
+/dev/x /auto          ext4 noauto
+short
+`
+	const root, data = "21 1 254:0 / / rw - ext4 /dev/vda rw\n", "30 21 254:1 / /srv/data rw,relatime shared:1 - ext4 /dev/vdb rw\n"
+	for _, x := range []struct{ path, mounts, want string }{
+		{"/srv/data", root, "/srv/data"},
+		{"/srv/data/muster", root, "/srv/data"},
+		{"/srv/data/muster", root + data, ""},
+		{"/srv/data/deep/muster", root + data, "/srv/data/deep"},
+		{"/srv/database", root, ""},
+		{"/srv", root, ""},
+		{"/srv/with space/muster", root, "/srv/with space"},
+		{"/srv/with space/muster", root + "31 21 254:2 / /srv/with\\040space rw - ext4 /dev/vdc rw\n", ""},
+		{"/memory/muster", root, ""},
+		{"/auto/muster", root, "/auto"},
+		{"/", root, ""},
+	} {
+		if got := unmounted([]string{x.path}, []byte(fstab), []byte(x.mounts)); got != x.want {
+			t.Errorf("%s with\n%s: %q, want %q", x.path, x.mounts, got, x.want)
+		}
+	}
+	if got := unmounted([]string{"/link", "/srv/data/muster"}, []byte(fstab), []byte(root)); got != "/srv/data" {
+		t.Errorf("through a symbolic link: %q", got)
+	}
+}

@@ -51,6 +51,7 @@ type Cluster interface {
 
 	Autopilot() autopilot.State // the leader's view
 	StorageFault() string       // why this member does not store, a clause of a sentence; empty when it does
+	DiskStuck() bool            // this member's disk does not answer
 	DiskRoom() int64            // how many bytes may be written before the disk's reserve is met
 }
 
