@@ -1,9 +1,11 @@
 package datadir
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -64,5 +66,47 @@ short
 	}
 	if got := unmounted([]string{"/link", "/srv/data/muster"}, []byte(fstab), []byte(root)); got != "/srv/data" {
 		t.Errorf("through a symbolic link: %q", got)
+	}
+}
+
+// TestGiveBack: what root makes in the directory of another user becomes that user's, and nothing outside of it.
+func TestGiveBack(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can")
+	}
+	const user = 54321
+	base := t.TempDir()
+	dir, outside := filepath.Join(base, "data"), filepath.Join(base, "outside")
+	for _, name := range []string{dir, outside, filepath.Join(dir, "raft")} {
+		if err := os.Mkdir(name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{filepath.Join(outside, "secret"), filepath.Join(outside, "linked"), filepath.Join(dir, "raft", "segment")} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := errors.Join(os.Symlink(outside, filepath.Join(dir, "away")), os.Link(filepath.Join(outside, "linked"), filepath.Join(dir, "hard")),
+		os.Chown(dir, user, user))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := func(name string) uint32 {
+		info, err := os.Lstat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Sys().(*syscall.Stat_t).Uid
+	}
+	x := &doctor{d: &Dir{Path: dir}}
+	if x.owners(); len(x.list) != 1 || x.list[0].State != FindingFail || !strings.Contains(x.list[0].Next, "chown -R 54321") {
+		t.Errorf("doctor says %+v", x.list)
+	}
+	giveBack(dir)
+	for name, want := range map[string]uint32{"raft": user, "raft/segment": user, "away": 0, "away/secret": 0, "hard": 0} {
+		if got := owner(filepath.Join(dir, name)); got != want {
+			t.Errorf("%s belongs to %d, want %d", name, got, want)
+		}
 	}
 }

@@ -51,12 +51,14 @@ func (x *doctor) say(check, state, next, format string, args ...any) {
 // that it closes open segments of a stopped member's log, as its next start would.
 func Examine(ctx context.Context, path string, reserve Reserve) []Finding {
 	x := &doctor{d: &Dir{Path: path}}
+	defer giveBack(path) // root may have closed segments
 	if !x.directory() {
 		return x.list
 	}
 	if lock := x.lock(); lock != nil {
 		defer lock.Close()
 	}
+	x.owners()
 	x.modes()
 	x.identity()
 	x.twins()
