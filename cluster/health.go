@@ -104,6 +104,8 @@ func unhealthyReason(v *autopilot.Server, now time.Time) string {
 const (
 	skewTold   = 5 * time.Second // from here on a difference is told of
 	skewHeard  = time.Minute     // how long a leader's word about this member's clock counts
+	skewWrong  = time.Minute     // by which a leader's clock must be off for it to give leadership away
+	cedeEvery  = 30 * time.Second
 	skewAnswer = 10 * time.Second
 	clocksTold = 5 // lines of the log in one round
 	fixClocks  = "synchronise the clocks (chrony, systemd-timesyncd): tokens, certificates and leases go by them"
@@ -123,7 +125,8 @@ type clocks struct {
 	own    time.Duration            // how far this one is ahead of the leader's
 	at     time.Time                // when a leader last told its own
 	others map[uint64]time.Duration // of a leader: those that differ from its own, and how far they are ahead
-	doubt  bool                     // of a leader: half of the others differ, so that its own may be the wrong one
+	wrong  bool                     // of a leader: most of the others agree on another time, so that its own clock is wrong
+	doubt  bool                     // of a leader: as many differ as agree with its own, which may be the wrong one
 }
 
 // heard takes how far this clock is ahead of a leader's.
@@ -135,7 +138,7 @@ func (c *clocks) heard(ahead time.Duration, now time.Time) {
 
 // saw takes what a leader's probes have found and returns the members whose clocks have begun, or ceased, to differ.
 func (c *clocks) saw(seen map[uint64]observation, raft func(id uint64) bool, own uint64, now time.Time) (news map[uint64]bool) {
-	others, asked, differ := map[uint64]time.Duration{}, 0, 0
+	others, asked, differ := map[uint64]time.Duration{}, 0, []time.Duration{}
 	news = map[uint64]bool{}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,14 +152,18 @@ func (c *clocks) saw(seen map[uint64]observation, raft func(id uint64) bool, own
 		if o.Skew.Abs() > skewTold {
 			others[id] = o.Skew
 			if raft(id) {
-				differ++
+				differ = append(differ, o.Skew)
 			}
 		}
 		if _, before := c.others[id]; before != (others[id] != 0) {
 			news[id] = !before
 		}
 	}
-	c.others, c.doubt, c.at = others, differ > 0 && 2*differ >= asked, time.Time{}
+	agree := 1 + asked - len(differ)
+	c.others, c.at, c.doubt, c.wrong = others, time.Time{}, len(differ) > 0 && len(differ) >= agree, false
+	if len(differ) > agree {
+		c.wrong = slices.Max(differ)-slices.Min(differ) < 2*skewTold && differ[0].Abs() > skewWrong
+	}
 	return news
 }
 
@@ -164,7 +171,7 @@ func (c *clocks) saw(seen map[uint64]observation, raft func(id uint64) bool, own
 func (c *clocks) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.others, c.doubt = nil, false
+	c.others, c.doubt, c.wrong = nil, false, false
 }
 
 // doubted reports whether a leader's own clock may be the wrong one.
@@ -172,6 +179,13 @@ func (c *clocks) doubted() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.doubt
+}
+
+// isWrong reports whether a leader's own clock is the wrong one.
+func (c *clocks) isWrong() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wrong
 }
 
 // ahead is how far this member's clock is ahead of the leader's, 0 on the leader and where nobody has told.
@@ -207,6 +221,25 @@ func apart(ahead time.Duration) string {
 		return (-ahead).Round(time.Second).String() + " behind"
 	}
 	return ahead.Round(time.Second).String() + " ahead of"
+}
+
+// cede gives leadership to another voter when this leader's clock is wrong: tokens, certificates and leases go by the clock of
+// whoever leads, and members do not take its certificates for valid, nor it theirs.
+func (t *term) cede(ctx context.Context) {
+	if !t.clocks.isWrong() || time.Since(t.ceded) < cedeEvery {
+		return
+	}
+	to := t.successor()
+	if to == 0 {
+		return
+	}
+	t.ceded = time.Now()
+	t.log.Warn("leadership goes to another member: the clock of this one is wrong", "to", to)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if err := t.Store.Transfer(ctx, to); err != nil {
+		t.log.Warn("leadership could not be given away", "to", to, "err", err)
+	}
 }
 
 // watchClocks tells of clocks that differ from this leader's.

@@ -112,13 +112,16 @@ type strays struct {
 	run map[uint64]bool
 }
 
-func (s *strays) note(id uint64, runs bool) {
+// note takes whether one runs, and reports whether that is new.
+func (s *strays) note(id uint64, runs bool) (appears bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.run == nil {
 		s.run = map[uint64]bool{}
 	}
+	appears = runs && !s.run[id]
 	s.run[id] = runs
+	return appears
 }
 
 func (s *strays) forget() {

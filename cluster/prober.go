@@ -249,7 +249,10 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 	}
 	err = c.Transport.Call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id]), nil, &r)
 	if out, e := c.Store.Members.LeftOut(ctx, store.AsLeader); e == nil && slices.Contains(out, id) {
-		c.strays.note(id, err == nil || transport.LeftOut(err))
+		if c.strays.note(id, err == nil || transport.LeftOut(err)) {
+			c.log.Warn("a member that was left out when the cluster was recovered runs all the same: where it leads, two clusters have "+
+				"one identity", "node", id)
+		}
 		return Report{}, store.ErrLeftOut
 	}
 	return r, err

@@ -22,6 +22,7 @@ import (
 
 const (
 	renewCheck     = time.Hour
+	renewDoubted   = 30 * time.Second // while this leader's clock may be wrong
 	renewRetry     = 5 * time.Second
 	renewLeast     = time.Second
 	renewWarnEvery = 30 * time.Second
@@ -112,10 +113,14 @@ func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 		}
 		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not live longer
 			left := untilRenewal(leaf, now)
-			if left <= 0 || now.Before(leaf.NotBefore) {
+			switch due := left <= 0 || now.Before(leaf.NotBefore); {
+			case due && r.announcer.clocks.doubted(): // by this clock; others would take the new leaf for one of another time
+				wait = min(wait, renewDoubted)
+			case due:
 				return expiryText(leaf, now), wait
+			default:
+				wait = min(wait, left)
 			}
-			wait = min(wait, left)
 		}
 		if known := r.peeringName(); kind == certs.Transport && known != "" && leaf.VerifyHostname(known) != nil {
 			return "other clusters do not know it by its name", wait

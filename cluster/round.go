@@ -39,6 +39,7 @@ func (t *term) round(ctx context.Context) error {
 	t.input.Store(&in)
 	t.publish(&state, members, cfg)
 	t.cost = time.Since(begin)
+	t.cede(ctx)
 	if err := t.drive(ctx, members); err != nil {
 		return err
 	}

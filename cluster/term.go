@@ -40,6 +40,7 @@ type term struct {
 	prober   *prober
 	hooks    hookWork
 	pruned   time.Time
+	ceded    time.Time     // when leadership was last given away because of this member's clock
 	checked  time.Time     // when it was last looked at what expires
 	cost     time.Duration // of observing and deciding in the last round
 	settled  bool          // a recovery that this member has been through is in the members table
