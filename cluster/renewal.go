@@ -22,12 +22,12 @@ import (
 
 const (
 	renewCheck     = time.Hour
-	renewDoubted   = 30 * time.Second // while this leader's clock may be wrong
 	renewRetry     = 5 * time.Second
 	renewLeast     = time.Second
 	renewWarnEvery = 30 * time.Second
 	clockLook      = 10 * time.Second // whether the clock was set
 	clockStep      = time.Minute
+	clockSettle    = 5 * time.Second  // after which a leader knows whether its own clock is the wrong one
 	syncTimeout    = 10 * time.Second // for an answer of the leader, and for a leader
 	// withheldFor is how long a member does not ask again for hosts that the leader has left out.
 	withheldFor = time.Hour
@@ -45,6 +45,8 @@ type renewal struct {
 	tokenKey  atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
 	withheld  withheld
 	warned    time.Time
+
+	clock, set time.Time // when the clock was last looked at, and when it was last found to have been set; of run alone
 }
 
 // run keeps this member's certificates valid, in step with its addresses and with the authorities, and its node
@@ -77,6 +79,16 @@ func (r *renewal) rest(ctx context.Context, wait time.Duration) {
 	}
 }
 
+// clockCounts reports whether this member may go by its clock: it was not set a moment ago, and is not doubted. A leader with a
+// wrong clock would make leaves of another time, which nobody else takes for valid.
+func (r *renewal) clockCounts(now time.Time) bool {
+	if !r.clock.IsZero() && clockSet(r.clock, now) {
+		r.set = now
+	}
+	r.clock = now
+	return (r.set.IsZero() || now.Sub(r.set) >= clockSettle) && !r.announcer.clocks.doubted()
+}
+
 // clockSet reports whether the clock was set between two times by more than certificates begin too early, or whether the
 // machine slept, while which the monotonic clock of Linux stands still.
 func clockSet(began, now time.Time) bool {
@@ -106,6 +118,7 @@ func (r *renewal) refresh(ctx context.Context) error {
 // reason says why the leaves should be replaced, "" when they need not be, and how long to wait before the next look.
 func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 	wait = renewCheck
+	counts := r.clockCounts(now)
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 		leaf, err := r.Dir.Leaf(kind)
 		if err != nil {
@@ -114,8 +127,8 @@ func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not live longer
 			left := untilRenewal(leaf, now)
 			switch due := left <= 0 || now.Before(leaf.NotBefore); {
-			case due && r.announcer.clocks.doubted(): // by this clock; others would take the new leaf for one of another time
-				wait = min(wait, renewDoubted)
+			case due && !counts:
+				wait = min(wait, clockSettle)
 			case due:
 				return expiryText(leaf, now), wait
 			default:

@@ -198,13 +198,14 @@ func (n *Node) leftOutNow() []uint64 {
 func (n *Node) fence(id uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
 	defer cancel()
-	if slices.Contains(n.leftOut, id) {
+	err := store.ErrNoLeader
+	if st := n.opened.Load(); st != nil {
+		err = cluster.Fence(ctx, st, n.self.Others, id)
+	}
+	if slices.Contains(n.leftOut, id) && !errors.Is(err, store.ErrNotMember) {
 		return store.ErrLeftOut
 	}
-	if st := n.opened.Load(); st != nil {
-		return cluster.Fence(ctx, st, n.self.Others, id)
-	}
-	return store.ErrNoLeader
+	return err
 }
 
 // introduce asks the others whether this directory may be started: a copy of a running member's may not.
