@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// VerifyAged verifies a leaf with what was presented behind it, as of now. A leaf that has expired, or that is not valid yet
-// because a clock was wrong when it was made or is wrong here, and that has nothing else wrong verifies too, and is reported
-// as aged: its whole chain was valid when it ended, or will be when it begins. What it may still be good for is the caller's
-// decision.
-func VerifyAged(presented []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage, now time.Time) (aged bool, err error) {
+// VerifyAged verifies a leaf with what was presented behind it, as of now. A leaf that has expired, or that is not
+// valid yet because a clock was wrong when it was made or is wrong here, and that has nothing else wrong verifies
+// too, and is reported as aged: its whole chain was valid when it ended, or will be when it begins. What it may still
+// be good for is the caller's decision.
+func VerifyAged(presented []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage,
+	now time.Time) (aged bool, err error) {
 	if len(presented) == 0 {
 		return false, errors.New("certs: no certificate was presented")
 	}

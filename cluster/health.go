@@ -99,8 +99,8 @@ func unhealthyReason(v *autopilot.Server, now time.Time) string {
 	return fmt.Sprintf("no answer for %v", now.Sub(v.LastContact).Round(time.Second))
 }
 
-// Clocks of machines are set, and differ. Nothing that decides who votes, leads or is dead goes by them; tokens, certificates,
-// leases and what is deleted by its age do.
+// Clocks of machines are set, and differ. Nothing that decides who votes, leads or is dead goes by them; tokens,
+// certificates, leases and what is deleted by its age do.
 const (
 	skewTold   = 5 * time.Second // from here on a difference is told of
 	skewHeard  = time.Minute     // how long a leader's word about this member's clock counts
@@ -125,7 +125,7 @@ type clocks struct {
 	own    time.Duration            // how far this one is ahead of the leader's
 	at     time.Time                // when a leader last told its own
 	others map[uint64]time.Duration // of a leader: those that differ from its own, and how far they are ahead
-	wrong  bool                     // of a leader: most of the others agree on another time, so that its own clock is wrong
+	wrong  bool                     // of a leader: most of the others agree on another time
 	doubt  bool                     // of a leader: as many differ as agree with its own, which may be the wrong one
 }
 
@@ -137,7 +137,8 @@ func (c *clocks) heard(ahead time.Duration, now time.Time) {
 }
 
 // saw takes what a leader's probes have found and returns the members whose clocks have begun, or ceased, to differ.
-func (c *clocks) saw(seen map[uint64]observation, raft func(id uint64) bool, own uint64, now time.Time) (news map[uint64]bool) {
+func (c *clocks) saw(seen map[uint64]observation, raft func(id uint64) bool, own uint64,
+	now time.Time) (news map[uint64]bool) {
 	others, asked, differ := map[uint64]time.Duration{}, 0, []time.Duration{}
 	news = map[uint64]bool{}
 	c.mu.Lock()
@@ -223,8 +224,8 @@ func apart(ahead time.Duration) string {
 	return ahead.Round(time.Second).String() + " ahead of"
 }
 
-// cede gives leadership to another voter when this leader's clock is wrong: tokens, certificates and leases go by the clock of
-// whoever leads, and members do not take its certificates for valid, nor it theirs.
+// cede gives leadership to another voter when this leader's clock is wrong: tokens, certificates and leases go by the
+// clock of whoever leads, and members do not take its certificates for valid, nor it theirs.
 func (t *term) cede(ctx context.Context) {
 	if !t.clocks.isWrong() || time.Since(t.ceded) < cedeEvery {
 		return
@@ -251,7 +252,8 @@ func (t *term) watchClocks(seen map[uint64]observation, raft func(id uint64) boo
 			return
 		}
 		if differs {
-			t.log.Warn("the clock of a member is not this leader's: synchronise them", "node", id, "ahead", seen[id].Skew.Round(time.Second))
+			t.log.Warn("the clock of a member is not this leader's: synchronise them", "node", id,
+				"ahead", seen[id].Skew.Round(time.Second))
 		} else {
 			t.log.Info("the clock of a member agrees again", "node", id)
 		}

@@ -105,8 +105,8 @@ func (m *member) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { m.Transp
 // A member that was away for a whole rotation of the transport authority is left behind: it does not trust the others'
 // certificates, or they refuse its own. It can only learn that by trying, and has to say what mends it.
 
-// strays are members that a recovery has left out and that run all the same: with the log of before, or as another cluster of
-// the same identity, when the recovery was applied on two machines.
+// strays are members that a recovery has left out and that run all the same: with the log of before, or as another
+// cluster of the same identity, when the recovery was applied on two machines.
 type strays struct {
 	mu  sync.Mutex
 	run map[uint64]bool
@@ -136,8 +136,9 @@ func (s *strays) notices() (list []string) {
 	defer s.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(s.run)) {
 		if s.run[id] {
-			list = append(list, fmt.Sprintf("node %d was left out when the cluster was recovered, and it runs: where it leads, two "+
-				"clusters have one identity; stop it, \"muster member remove %d --force\" here, and let it join with an empty directory",
+			list = append(list, fmt.Sprintf("node %d was left out when the cluster was recovered, and it runs: where it "+
+				"leads, two clusters have one identity; stop it, \"muster member remove %d --force\" here, and let it join with "+
+				"an empty directory",
 				id, id))
 		}
 	}

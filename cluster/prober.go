@@ -123,8 +123,8 @@ type turn struct {
 	*observation
 }
 
-// dueLocked lists the members whose next probe is due. There may be more than workers: Raft servers come first, then the
-// member that has waited longest.
+// dueLocked lists the members whose next probe is due. There may be more than workers: Raft servers come first, then
+// the member that has waited longest.
 func (p *prober) dueLocked(targets []target, now time.Time) (due []turn) {
 	others := 0
 	for _, t := range targets {
@@ -250,8 +250,8 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 	err = c.Transport.Call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id]), nil, &r)
 	if out, e := c.Store.Members.LeftOut(ctx, store.AsLeader); e == nil && slices.Contains(out, id) {
 		if c.strays.note(id, err == nil || transport.LeftOut(err)) {
-			c.log.Warn("a member that was left out when the cluster was recovered runs all the same: where it leads, two clusters have "+
-				"one identity", "node", id)
+			c.log.Warn("a member that was left out when the cluster was recovered runs all the same: where it leads, two "+
+				"clusters have one identity", "node", id)
 		}
 		return Report{}, store.ErrLeftOut
 	}

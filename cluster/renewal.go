@@ -79,8 +79,8 @@ func (r *renewal) rest(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// clockCounts reports whether this member may go by its clock: it was not set a moment ago, and is not doubted. A leader with a
-// wrong clock would make leaves of another time, which nobody else takes for valid.
+// clockCounts reports whether this member may go by its clock: it was not set a moment ago, and is not doubted. A
+// leader with a wrong clock would make leaves of another time, which nobody else takes for valid.
 func (r *renewal) clockCounts(now time.Time) bool {
 	if !r.clock.IsZero() && clockSet(r.clock, now) {
 		r.set = now
@@ -89,8 +89,8 @@ func (r *renewal) clockCounts(now time.Time) bool {
 	return (r.set.IsZero() || now.Sub(r.set) >= clockSettle) && !r.announcer.clocks.doubted()
 }
 
-// clockSet reports whether the clock was set between two times by more than certificates begin too early, or whether the
-// machine slept, while which the monotonic clock of Linux stands still.
+// clockSet reports whether the clock was set between two times by more than certificates begin too early, or whether
+// the machine slept, while which the monotonic clock of Linux stands still.
 func clockSet(began, now time.Time) bool {
 	return (now.Round(0).Sub(began.Round(0)) - now.Sub(began)).Abs() > clockStep
 }

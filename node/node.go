@@ -82,8 +82,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // start goes through the parts. The order matters: what can fail without leaving a trace comes first.
 func (n *Node) start(ctx context.Context) (err error) {
 	if files, err := netlimit.Descriptors(); err == nil && files < fewestFiles {
-		return fmt.Errorf("this process may open %d files, and a member needs at least %d: raise its limit (LimitNOFILE in the "+
-			"systemd unit, ulimit -n)", files, fewestFiles)
+		return fmt.Errorf("this process may open %d files, and a member needs at least %d: raise its limit (LimitNOFILE in "+
+			"the systemd unit, ulimit -n)", files, fewestFiles)
 	}
 	if n.dir, err = datadir.Open(n.cfg.Data); err != nil {
 		return err
@@ -177,7 +177,8 @@ func (n *Node) openTransport() error {
 	return nil
 }
 
-// leftOutNow lists the members that a recovery of this directory has left out and that the members table does not name yet.
+// leftOutNow lists the members that a recovery of this directory has left out and that the members table does not
+// name yet.
 func (n *Node) leftOutNow() []uint64 {
 	r, err := n.dir.Recovery()
 	if err != nil || r == nil {

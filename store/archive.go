@@ -223,8 +223,9 @@ func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 	return nil
 }
 
-// ownKeys wraps for each recipient ("age1…") the generations of the data-encryption key that a member's own identity opens in
-// the state at path: any member can, whether it leads or not, and they are those that the state is sealed with.
+// ownKeys wraps for each recipient ("age1…") the generations of the data-encryption key that a member's own identity
+// opens in the state at path: any member can, whether it leads or not, and they are those that the state is sealed
+// with.
 func ownKeys(path string, nodeID uint64, own *age.X25519Identity, recipients []string) ([]ArchiveKey, error) {
 	if len(recipients) == 0 {
 		return nil, nil
@@ -248,9 +249,9 @@ func checkRecipients(recipients []string) error {
 	return nil
 }
 
-// Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica, for which neither
-// a leader nor a quorum is needed. Each of the recipients ("age1…") gets the data-encryption keys. It needs room for one
-// copy of the database in the data directory while it runs, and little memory; commits go on meanwhile.
+// Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica, for which
+// neither a leader nor a quorum is needed. Each of the recipients ("age1…") gets the data-encryption keys. It needs
+// room for one copy of the database in the data directory while it runs, and little memory; commits go on meanwhile.
 func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, recipients []string,
 	binary string) (ArchiveMeta, error) {
 	var meta ArchiveMeta
@@ -338,7 +339,8 @@ func (ar Archives) Read(ctx context.Context, r io.Reader, limits ArchiveLimits) 
 	return ReadArchive(ctx, r, ar.s.cfg.Dir, limits)
 }
 
-// temporary names the files of snapshots and restores that are under way; Open removes the ones that a killed process has left.
+// temporary names the files of snapshots and restores that are under way; Open removes the ones that a killed process
+// has left.
 const temporary = ".snapshot-*.tmp"
 
 func removeTemporary(dir string) {

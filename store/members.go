@@ -267,8 +267,8 @@ func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Membe
 var ErrNotMember = errors.New("not a current cluster member")
 
 // ErrLeftOut is what an error is that says of a member that a recovery has left it out.
-var ErrLeftOut = errors.New("this member was left out when the cluster was recovered, and its log is not that of the cluster any " +
-	"more: stop it, and let the machine join with an empty data directory and a new token")
+var ErrLeftOut = errors.New("this member was left out when the cluster was recovered, and its log is not that of " +
+	"the cluster any more: stop it, and let the machine join with an empty data directory and a new token")
 
 // NotMember is the error for such a node. removed says that it was a member; it can never be one again.
 func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }

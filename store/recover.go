@@ -41,7 +41,8 @@ func MirrorRemoved(path string, nodeID uint64) (removed bool, err error) {
 	return (viewOf(o)).removed(nodeID)
 }
 
-// MirrorRole is the role of a member as the mirror of one that does not run has it; RoleNone for a member that it does not know.
+// MirrorRole is the role of a member as the mirror of one that does not run has it; RoleNone for a member that it
+// does not know.
 func MirrorRole(path string, nodeID uint64) (Role, error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -82,14 +83,15 @@ func CheckMirror(path string) (schema int64, err error) {
 	return v.SchemaVersion()
 }
 
-// What a recovery leaves in the settings: its id, and the Raft servers that recoveries have left out, a list of numbers.
+// What a recovery leaves in the settings: its id, and the Raft servers that recoveries have left out, a list of
+// numbers.
 const (
 	settingRecovery = "recovery"
 	settingLeftOut  = "recovery_left_out"
 )
 
-// LeftOut returns the members that recoveries have left out. Their logs have gone other ways: they are talked to no more.
-// Callers must not modify the list.
+// LeftOut returns the members that recoveries have left out. Their logs have gone other ways: they are talked to no
+// more. Callers must not modify the list.
 func (ms Members) LeftOut(ctx context.Context, c Consistency) ([]uint64, error) {
 	return recall(ctx, ms.s, c, "left-out", []string{"settings"}, (*View).leftOut)
 }
@@ -119,8 +121,8 @@ func MirrorLeftOut(path string, voters []uint64) (list []uint64, err error) {
 }
 
 // SettleRecovery makes the members table agree with a Raft configuration that was forced by a recovery: members that
-// are no Raft servers any more keep their rows, lose their roles, and are left out from then on. It does so once for each
-// recovery.
+// are no Raft servers any more keep their rows, lose their roles, and are left out from then on. It does so once for
+// each recovery.
 func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) error {
 	servers, err := ms.s.RefreshServers(ctx)
 	if err != nil {

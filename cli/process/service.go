@@ -1,5 +1,5 @@
-// Package process is what a member owes the machine that it runs on: a log that never blocks, signals, and notices for the
-// service manager. It knows nothing of members.
+// Package process is what a member owes the machine that it runs on: a log that never blocks, signals, and notices
+// for the service manager. It knows nothing of members.
 package process
 
 import (
@@ -35,14 +35,14 @@ type Service struct {
 	log     *slog.Logger
 }
 
-// meaningless lists the signals that mean nothing to a member and would end it without a hand-over: logrotate and its like send
-// them to whatever has a log.
+// meaningless lists the signals that mean nothing to a member and would end it without a hand-over: logrotate and its
+// like send them to whatever has a log.
 var meaningless = []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPROF,
 	syscall.SIGIO, syscall.SIGPWR, syscall.SIGSTKFLT, syscall.SIGXCPU}
 
-// NewService takes the signals over that end a process which does not want them. From here on a log line never blocks.
-// SIGPIPE is caught, not ignored, so that hooks begin without our choice; so is SIGXFSZ, with which a write fails that makes a
-// file larger than the process may write.
+// NewService takes the signals over that end a process which does not want them. From here on a log line never
+// blocks. SIGPIPE is caught, not ignored, so that hooks begin without our choice; so is SIGXFSZ, with which a write
+// fails that makes a file larger than the process may write.
 func NewService(stderr io.Writer) *Service {
 	s := &Service{
 		lines:   NewLogWriter(stderr),

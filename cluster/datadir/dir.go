@@ -125,8 +125,8 @@ func dirError(path string, err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) && errors.Is(err, fs.ErrPermission) && at.Path != path {
 		if _, there := os.Lstat(at.Path); there == nil {
-			return fmt.Errorf("%s cannot be used by this user: it may belong to another one, such as root, if a command was run as "+
-				"root once; \"chown -R USER %s\" as root gives everything back", at.Path, path)
+			return fmt.Errorf("%s cannot be used by this user: it may belong to another one, such as root, if a command was "+
+				"run as root once; \"chown -R USER %s\" as root gives everything back", at.Path, path)
 		}
 	}
 	switch {

@@ -90,8 +90,11 @@ func (x *doctor) directory() bool {
 			"directory", "%v", err)
 		return false
 	case n == nil:
-		x.say("directory", FindingFail, "give the data directory of a member with --data",
-			"%s has no node.json: it has not taken part in a cluster", x.d.Path)
+		next := "give the data directory of a member with --data"
+		if err := x.d.CheckFresh(); err != nil { // its disk may not be mounted
+			next = err.Error()
+		}
+		x.say("directory", FindingFail, next, "%s has no node.json: it has not taken part in a cluster", x.d.Path)
 		return false
 	}
 	x.node = n

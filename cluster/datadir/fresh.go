@@ -17,19 +17,20 @@ import (
 	"muster/certs"
 )
 
-// The directory of a member whose disk is not mounted is empty, or not there: to a start it looks like that of a machine that
-// never was a member. What follows tells the two apart by what is known outside of the directory.
+// The directory of a member whose disk is not mounted is empty, or not there: to a start it looks like that of a
+// machine that never was a member. What follows tells the two apart by what is known outside of the directory.
 
 // fewestBytes is how much room a directory must have in which a member begins: its Raft log and its database.
 const fewestBytes = 8 << 20
 
-// CheckFresh refuses a directory in which nothing is to begin: it has no room, or it is to be on a disk that is not mounted.
+// CheckFresh refuses a directory in which nothing is to begin: it has no room, or it is to be on a disk that is not
+// mounted.
 func (d *Dir) CheckFresh() error {
 	table, _ := os.ReadFile("/etc/fstab") // none: nothing is said
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	if point := unmounted(d.places(), table, mounts); point != "" && len(mounts) > 0 {
-		return fmt.Errorf("the data directory %s is empty, and %s, where it is to be by /etc/fstab, is not mounted: nothing begins "+
-			"in its place. Mount it and start again, or take the line out of /etc/fstab", d.Path, point)
+		return fmt.Errorf("the data directory %s is empty, and %s, where it is to be by /etc/fstab, is not mounted: "+
+			"nothing begins in its place. Mount it and start again, or take the line out of /etc/fstab", d.Path, point)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(d.Path, &st); err != nil {
@@ -37,8 +38,8 @@ func (d *Dir) CheckFresh() error {
 	}
 	switch free := st.Bavail * uint64(st.Bsize); {
 	case free < fewestBytes:
-		return fmt.Errorf("there is no space left for the data directory %s: %d KiB are free, and a member needs %d MiB to begin "+
-			"with", d.Path, free>>10, fewestBytes>>20)
+		return fmt.Errorf("there is no space left for the data directory %s: %d KiB are free, and a member needs %d MiB to "+
+			"begin with", d.Path, free>>10, fewestBytes>>20)
 	case st.Files > 0 && st.Ffree < FewInodes:
 		return fmt.Errorf("there are only %d inodes left for the data directory %s (df -i)", st.Ffree, d.Path)
 	}
@@ -121,12 +122,12 @@ func (d *Dir) CheckMark(path string) error {
 		err = json.Unmarshal(text, &m)
 	}
 	if err != nil || m.NodeID == 0 {
-		return fmt.Errorf("--mark %s cannot be read, and may say that this machine is a member: no cluster is founded; delete it if "+
-			"this machine is none", path)
+		return fmt.Errorf("--mark %s cannot be read, and may say that this machine is a member: no cluster is founded; "+
+			"delete it if this machine is none", path)
 	}
-	return fmt.Errorf("this machine is node %d (%s) of cluster %s, as %s says, and the data directory %s is empty: no cluster is "+
-		"founded. Mount its disk and start again; if the member is gone for good, join with --join TOKEN, or delete %s to found a "+
-		"new cluster", m.NodeID, m.Name, m.ClusterID, path, d.Path, path)
+	return fmt.Errorf("this machine is node %d (%s) of cluster %s, as %s says, and the data directory %s is empty: no "+
+		"cluster is founded. Mount its disk and start again; if the member is gone for good, join with --join TOKEN, or "+
+		"delete %s to found a new cluster", m.NodeID, m.Name, m.ClusterID, path, d.Path, path)
 }
 
 // Mark notes at path which member this machine is, if that is not there yet.

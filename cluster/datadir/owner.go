@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// giveBack gives to the owner of a directory what root has made in it: the member could not be started as its user any more.
-// It touches what belongs to root, has one name and is in the directory; what fails is left as it is.
+// giveBack gives to the owner of a directory what root has made in it: the member could not be started as its user
+// any more. It touches what belongs to root, has one name and is in the directory; what fails is left as it is.
 func giveBack(dir string) {
 	info, err := os.Stat(dir)
 	if err != nil || os.Geteuid() != 0 {

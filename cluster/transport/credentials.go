@@ -43,10 +43,10 @@ type trust struct {
 	roots *x509.CertPool
 }
 
-// ErrExpired: a certificate at one end of a connection has expired or is not valid yet, and the connection is not for Raft
-// or renewal.
-var ErrExpired = errors.New("the certificate has expired, or is not valid yet by this machine's clock: until it is renewed " +
-	"it is good for Raft and for its renewal alone")
+// ErrExpired: a certificate at one end of a connection has expired or is not valid yet, and the connection is not for
+// Raft or renewal.
+var ErrExpired = errors.New("the certificate has expired, or is not valid yet by this machine's clock: until it is " +
+	"renewed it is good for Raft and for its renewal alone")
 
 // expiredEvery is how often an expired leaf of one member is told of.
 const expiredEvery = time.Minute
@@ -128,8 +128,8 @@ func (c *Credentials) client(nodeID uint64, proto string, aged bool) *tls.Config
 	}
 }
 
-// verify checks the certificate of the other end and returns whose it is. With aged it accepts a leaf that has expired, or
-// is not valid yet, and has nothing else wrong, if it is for the key that this member knows of that node.
+// verify checks the certificate of the other end and returns whose it is. With aged it accepts a leaf that has
+// expired, or is not valid yet, and has nothing else wrong, if it is for the key that this member knows of that node.
 func (c *Credentials) verify(s tls.ConnectionState, t *trust, use x509.ExtKeyUsage, aged bool) (uint64, error) {
 	old, err := certs.VerifyAged(s.PeerCertificates, t.roots, use, time.Now())
 	if err != nil {
@@ -176,8 +176,8 @@ func (c *Credentials) warn(id uint64, leaf *x509.Certificate) {
 	switch {
 	case !tell:
 	case time.Now().Before(leaf.NotBefore):
-		log.Warn("A CERTIFICATE THAT IS NOT VALID YET was accepted, for Raft and its renewal alone; is the clock right, here and "+
-			"where it was made?", "node", id, "begins", leaf.NotBefore.UTC().Format(time.RFC3339))
+		log.Warn("A CERTIFICATE THAT IS NOT VALID YET was accepted, for Raft and its renewal alone; is the clock right, "+
+			"here and where it was made?", "node", id, "begins", leaf.NotBefore.UTC().Format(time.RFC3339))
 	default:
 		log.Warn("AN EXPIRED CERTIFICATE was accepted, for Raft and its renewal alone; "+
 			"it is renewed as soon as there is a leader", "node", id, "expired", leaf.NotAfter.UTC().Format(time.RFC3339))

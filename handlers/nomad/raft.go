@@ -74,8 +74,8 @@ func (s *service) raftConfiguration(q *handlers.Request) error {
 	return writeJSON(q, raftConfiguration{Index: s.revision(q.Context(), q.Stale), Servers: servers})
 }
 
-// ownServers is the Raft configuration of this member's own Raft server, as it was last known when that does not answer,
-// because its disk does not.
+// ownServers is the Raft configuration of this member's own Raft server, as it was last known when that does not
+// answer, because its disk does not.
 func (s *service) ownServers(ctx context.Context) []store.Server {
 	if servers, err := s.Replica.RefreshServers(ctx); err == nil {
 		return servers

@@ -42,8 +42,8 @@ func (s *service) saveSnapshot(q *handlers.Request) error {
 	return nil
 }
 
-// snapshot makes the file of an archive. It does not wait for a disk that does not answer: nobody can end what waits for
-// that, which keeps its place until the disk answers.
+// snapshot makes the file of an archive. It does not wait for a disk that does not answer: nobody can end what waits
+// for that, which keeps its place until the disk answers.
 func (s *service) snapshot(ctx context.Context, c store.Consistency, recipients []string) (*store.SnapshotFile, error) {
 	select { // each one needs room for a copy of the database
 	case s.snapshots <- struct{}{}:
