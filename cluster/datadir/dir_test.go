@@ -100,7 +100,7 @@ func TestGiveBack(t *testing.T) {
 		return info.Sys().(*syscall.Stat_t).Uid
 	}
 	x := &doctor{d: &Dir{Path: dir}}
-	if x.owners(); len(x.list) != 1 || x.list[0].State != FindingFail || !strings.Contains(x.list[0].Next, "chown -R 54321") {
+	if !x.owners() || len(x.list) != 1 || x.list[0].State != FindingFail || !strings.Contains(x.list[0].Next, "chown -R 54321") {
 		t.Errorf("doctor says %+v", x.list)
 	}
 	giveBack(dir)

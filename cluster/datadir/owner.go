@@ -39,8 +39,9 @@ func giveBack(dir string) {
 	})
 }
 
-// owners looks for files of other users than the directory's: what root has made there keeps the member's user out.
-func (x *doctor) owners() {
+// owners looks for files of other users than the directory's: what root has made there keeps the member's user out. It
+// reports whether there are some.
+func (x *doctor) owners() bool {
 	uid := func(info fs.FileInfo, err error) (uint32, bool) {
 		if err != nil {
 			return 0, false
@@ -50,7 +51,7 @@ func (x *doctor) owners() {
 	}
 	owner, ok := uid(os.Stat(x.d.Path))
 	if !ok {
-		return
+		return false
 	}
 	others, first := 0, ""
 	_ = filepath.WalkDir(x.d.Path, func(path string, e fs.DirEntry, err error) error {
@@ -68,4 +69,5 @@ func (x *doctor) owners() {
 		x.say("owner", FindingFail, fmt.Sprintf("as root, chown -R %d %s", owner, x.d.Path),
 			"%s in it belong to other users than user %d, whose it is (%s)", count(others, "file"), owner, first)
 	}
+	return others > 0
 }
