@@ -187,7 +187,10 @@ func (p *prober) run(ctx context.Context, id uint64, o *observation) {
 		}
 		o.Stalled = begin.Sub(o.moved)
 		o.Report, o.LastContact, o.RTT = r, time.Now(), time.Since(begin)
-		o.Skew = skew(r.Clock, begin.Add(o.RTT/2))
+		// Where this process stood still, or its clock was set, in the middle of it, nothing can be said.
+		if took := skew(o.LastContact, begin); took >= 0 && took <= probeTimeout {
+			o.Skew = skew(r.Clock, begin.Add(took/2))
+		}
 	}
 	p.mu.Unlock()
 	if news {
