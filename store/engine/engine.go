@@ -122,6 +122,13 @@ type Engine struct {
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	lastLed  moment        // when it last knew one
 	hint     atomic.Pointer[leaderHint]
+
+	files struct { // of the Raft directory, as they were last seen
+		sync.Mutex
+		at   time.Time
+		last RaftFiles
+		term uint64
+	}
 	restless moment // until when the leader is looked for often
 	eager    moment // until when it is looked for without a pause
 	// when this member's leadership ended; nil once it follows another leader or leads again
