@@ -58,6 +58,7 @@ func openFounder(t *testing.T) (st *store.Store, forward func(time.Duration)) {
 
 // A data-encryption key that has become too old is replaced, and what it sealed is readable afterwards.
 func TestRotationByAge(t *testing.T) {
+	t.Parallel()
 	st, forward := openFounder(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

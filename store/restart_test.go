@@ -19,6 +19,7 @@ func (c *testCluster) joinAny(recipient string) (Joined, error) {
 
 // (h) All state survives a restart of all nodes, the epoch grows, and ids go on where they were.
 func TestRestartOfAll(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	ids := map[uint64]bool{1: true, 2: true, 3: true}
 	next := uint64(4)
@@ -36,10 +37,10 @@ func TestRestartOfAll(t *testing.T) {
 	epoch := integers(t, c.leader(), "SELECT epoch FROM cluster")[0]
 	for round := range 2 {
 		before := c.agree()
-		for id := range c.dirs {
+		for id := range c.Dirs {
 			c.stop(id)
 		}
-		for id := range c.dirs {
+		for id := range c.Dirs {
 			c.start(id)
 		}
 		l := c.leader()
@@ -116,6 +117,7 @@ func noLeader(err error) bool {
 // A join that a member has passed on twice, with a rotation of the keys in between, is answered like a joiner that comes
 // once more: with the keys of now. Who repeats a join with an Idempotency-Key of its own is told to use another one.
 func TestJoinPassedOnTwice(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	for _, x := range []struct {

@@ -381,13 +381,6 @@ func (c *campaign) checkProcesses() {
 	}
 }
 
-// lastLines shortens a log for a report.
-func lastLines(file string, n int) string {
-	text, _ := os.ReadFile(file)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
 // end stops all members and looks for what none may say.
 func (c *campaign) end() {
 	all := append(c.members(), c.past...)
