@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// VerifyAged verifies a leaf with what was presented behind it, as of now. A leaf that has expired and has nothing else
-// wrong verifies too, and is reported as expired: its whole chain was valid when it ended. What it may still be good for
-// is the caller's decision.
+// VerifyAged verifies a presented chain, the leaf first, as of now. An expired leaf verifies too and is reported as
+// expired, provided that its chain was valid when it expired. The caller decides what an expired leaf may still do.
 func VerifyAged(presented []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage, now time.Time) (expired bool, err error) {
 	if len(presented) == 0 {
 		return false, errors.New("certs: no certificate was presented")

@@ -144,7 +144,7 @@ func TestStrangersOfOneAddress(t *testing.T) {
 		half(t, addr, "POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 	}
 	sole.Until(t, "the room is full", func() bool { return s.Strangers() == 4 })
-	if w := from(s, "127.0.0.1:1", "GET", "/api/v1/status", ""); !strings.HasPrefix(w.Body.String(), `{"error":"too many requests of this address`) {
+	if w := from(s, "127.0.0.1:1", "GET", "/api/v1/status", ""); !strings.HasPrefix(w.Body.String(), `{"error":"too many concurrent requests from this address`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for _, path := range []string{"/", "/v1/peerings", "/v1/status/leader", "/nothing", "/ui/"} {
@@ -240,7 +240,7 @@ func TestReadersPerIdentity(t *testing.T) {
 	reader := s.Token(store.ScopeClusterRead)
 	read(reader)
 	sole.Until(t, "one reads", func() bool { return s.EventReaders() == 1 })
-	if status, body := answerOf(t, read(reader)); status != 503 || !strings.Contains(body, "as many readers as it takes") {
+	if status, body := answerOf(t, read(reader)); status != 503 || !strings.Contains(body, "the limit of readers") {
 		t.Errorf("%d %s", status, body)
 	}
 	read(s.Admin)
@@ -289,8 +289,8 @@ func TestOverfullConnections(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
 	for _, x := range []struct{ path, body string }{
-		{"/api/v1/status", `{"error":"this member has as many connections as it takes; try another one"}`},
-		{"/v1/status/leader", "this member has as many connections as it takes; try another one"},
+		{"/api/v1/status", `{"error":"this member has reached its limit of connections; try another one"}`},
+		{"/v1/status/leader", "this member has reached its limit of connections; try another one"},
 	} {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest("GET", x.path, nil)

@@ -339,7 +339,7 @@ func TestBackupsOutliveMembers(t *testing.T) {
 		return err == nil
 	})
 	if _, err := g.c.SaveBackup(ctx, &bytes.Buffer{}, b.ID, client.SnapshotOptions{}); err == nil ||
-		!strings.Contains(err.Error(), "is no member any more") {
+		!strings.Contains(err.Error(), "is no longer a member") {
 		t.Errorf("from a removed member: %v", err)
 	}
 	g.set(t, map[string]any{"backup.interval": "1h"})

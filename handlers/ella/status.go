@@ -9,7 +9,7 @@ import (
 	"muster/store"
 )
 
-// status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
+// status serves what this member knows without asking others; it needs no leader (reference ella_members, 1.3).
 func (s *service) status(q *handlers.Request) error {
 	leader := s.Replica.LeaderID()
 	disk, storing := s.Cluster.Disk(), s.Cluster.Storing()
@@ -47,8 +47,7 @@ func (s *service) status(q *handlers.Request) error {
 	return q.Result(http.StatusOK, st)
 }
 
-// replica adds what this member's replica says. A new member has none for a moment; its status is not the place to wait
-// for one.
+// replica adds the state of this member's replica. A new member has none yet; the status does not wait for it.
 func (s *service) replica(ctx context.Context, st *api.Status) {
 	cluster := st.Cluster
 	replica, _ := s.Replica.Replica(ctx, cluster.LeaderNodeID)

@@ -11,15 +11,15 @@ import (
 	"muster/store"
 )
 
-// restoreLimit bounds the compressed archive that a restore takes.
+// restoreLimit is the maximum size of a compressed archive in bytes.
 const restoreLimit = 4 << 30
 
-// headerRestored tells what a restore has changed; the documented answer has no body.
+// headerRestored is the header that describes what a restore changed; the documented answer has no body.
 const headerRestored = "X-Muster-Restored"
 
-// saveSnapshot answers with an archive of the state (reference nomad_raft, section 4). It is made in a file first: its
-// digest goes before it. With `recipient`, an age recipient, the archive also holds the data-encryption keys for that
-// recipient.
+// saveSnapshot serves an archive of the state (reference nomad_raft, section 4). It writes it to a file first, because
+// the digest is in a header. With `recipient`, an age recipient, the archive also has the data-encryption keys,
+// encrypted for that recipient.
 func (s *service) saveSnapshot(q *handlers.Request) error {
 	var keys []store.ArchiveKey
 	if recipient := q.URL.Query().Get("recipient"); recipient != "" {
@@ -49,8 +49,8 @@ func (s *service) saveSnapshot(q *handlers.Request) error {
 	return nil
 }
 
-// restoreSnapshot takes an archive, checks all of it, and makes the cluster's contents what they were, in one
-// transaction; docs/backup.md tells what that means. The answer is empty, as documented.
+// restoreSnapshot checks an archive completely and restores the cluster's contents from it in one transaction, see
+// docs/backup.md. The answer is empty, as documented.
 func (s *service) restoreSnapshot(q *handlers.Request) error {
 	refused := func(err error) error {
 		var refusal *store.Refusal
@@ -81,7 +81,7 @@ func (s *service) restoreSnapshot(q *handlers.Request) error {
 	done, err := s.Archives.Restore(q.Context(), q.Actor, archive)
 	if err != nil {
 		if errors.Is(err, store.ErrKeyMoved) {
-			return handlers.Later("the data-encryption key was rotated meanwhile; try again")
+			return handlers.Later("the data-encryption key was rotated in the meantime; try again")
 		}
 		return refused(err)
 	}
