@@ -228,13 +228,15 @@ func helperFetch(ctx context.Context, socket string) {
 		return
 	}
 	defer c.Close()
-	x, err := c.FetchX509Context(ctx)
+	x, err := onceReady(ctx, c.FetchX509Context)
 	if err != nil {
 		fmt.Println("x509", status.Code(err), status.Convert(err).Message())
 	} else {
 		fmt.Println("x509", x.DefaultSVID().ID)
 	}
-	j, err := c.FetchJWTSVID(ctx, jwtsvid.Params{Audience: "billing"})
+	j, err := onceReady(ctx, func(ctx context.Context) (*jwtsvid.SVID, error) {
+		return c.FetchJWTSVID(ctx, jwtsvid.Params{Audience: "billing"})
+	})
 	if err != nil {
 		fmt.Println("jwt", status.Code(err), status.Convert(err).Message())
 		return
@@ -244,6 +246,17 @@ func helperFetch(ctx context.Context, socket string) {
 		fmt.Println("valid", err)
 	} else {
 		fmt.Println("valid", v.ID)
+	}
+}
+
+// onceReady asks again for as long as the answer is that the identity is not ready yet: on a busy machine its certificate may take
+// longer than a request waits.
+func onceReady[T any](ctx context.Context, fetch func(context.Context) (T, error)) (T, error) {
+	for ; ; time.Sleep(10 * time.Millisecond) {
+		out, err := fetch(ctx)
+		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+			return out, err
+		}
 	}
 }
 
