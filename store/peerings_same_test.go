@@ -12,7 +12,6 @@ import (
 // Many callers do all that there is to do with a few peerings at the same time; then the leader's working copy and
 // dqlite's own copies on all nodes must be the same.
 func TestPeeringsAreTheSameEverywhere(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 3)
 	l := c.leader()
 	actor := Actor{Name: "it's \"x\" ?"}

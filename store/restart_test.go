@@ -19,7 +19,6 @@ func (c *testCluster) joinAny(recipient string) (Joined, error) {
 
 // (h) All state survives a restart of all nodes, the epoch grows, and ids go on where they were.
 func TestRestartOfAll(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 3)
 	ids := map[uint64]bool{1: true, 2: true, 3: true}
 	next := uint64(4)

@@ -19,7 +19,6 @@ import (
 // copies on all nodes must be the same, and the audit must tell exactly what was answered.
 // MUSTER_SEED repeats the draws of a run (not the interleaving).
 func TestAllCopiesAreTheSame(t *testing.T) {
-	t.Parallel()
 	seed := rand.Uint64()
 	if s := os.Getenv("MUSTER_SEED"); s != "" {
 		var err error

@@ -38,7 +38,7 @@ func Found(t testing.TB) *Sole {
 	s.Logger = slog.New(slog.NewTextHandler(s.Log, nil))
 	s.Dir, err = datadir.Open(filepath.Join(t.TempDir(), "data"))
 	must(t, err)
-	t.Cleanup(func() { s.Dir.Close() })
+	t.Cleanup(func() { s.Dir.Close(); l.Close() })
 	s.Node, err = datadir.Found(s.Dir, datadir.Plan{
 		Name:         "one",
 		Mode:         store.ModeFull,
@@ -54,30 +54,36 @@ func Found(t testing.TB) *Sole {
 	return s
 }
 
-// Open opens the member's state, which talks to others through conns. Both are closed at the end of the test.
-func (s *Sole) Open(t testing.TB, conns *transport.Transport) {
+// Open opens the member's state, which talks to others through conns, if it is not nil; change adjusts how. Both are closed at
+// the end of the test.
+func (s *Sole) Open(t testing.TB, conns *transport.Transport, change ...func(*store.Config)) {
 	t.Helper()
 	identity, err := s.Dir.OwnIdentity()
 	must(t, err)
 	founding, err := s.Dir.Founding()
 	must(t, err)
-	s.Store, err = store.Open(store.Config{
+	cfg := store.Config{
 		Dir:      s.Dir.Path,
 		NodeID:   s.Node.NodeID,
 		Identity: identity,
 		Founding: founding,
 		Logger:   slog.New(slog.DiscardHandler),
-		Dial:     conns.DialRaft,
-		Ask:      conns.Ask,
-		Nudge:    conns.Nudge,
-		Prepare:  conns.Prepare,
-	})
+	}
+	if conns != nil {
+		cfg.Dial, cfg.Ask, cfg.Nudge, cfg.Prepare = conns.DialRaft, conns.Ask, conns.Nudge, conns.Prepare
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s.Store, err = store.Open(cfg)
 	must(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = s.Store.Close(ctx)
-		conns.Close()
+		if conns != nil {
+			conns.Close()
+		}
 	})
 }
 
