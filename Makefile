@@ -34,12 +34,13 @@ GO_TEST := $(GO) test -tags $(TAGS) -ldflags '-s -w' $(VET)
 test: setup-test build
 	GORACE=atexit_sleep_ms=0 $(GO_TEST) -race -p 2 -parallel 4 -timeout 15m $$($(GO) list ./... | grep -v '/e2e\|/cluster/autopilot$$')
 	$(GO_TEST) -p 1 -parallel 4 -timeout 25m ./cluster/autopilot ./e2e
-	@$(MAKE) --no-print-directory -j 2 -O VET=$(VET) test-processes test-clients
+	$(GO_TEST) -timeout 10m ./e2e/faults
+	@$(MAKE) --no-print-directory -j 2 -O VET=$(VET) test-documents test-clients
 
-# Faults, the documents' commands, the package, and the official clients of other systems: real processes, one of each at a time.
-.PHONY: test-processes test-clients
-test-processes:
-	MUSTER_BINARY=$(CURDIR)/muster $(GO_TEST) -p 2 -parallel 3 -timeout 10m ./e2e/faults ./e2e/docs ./e2e/dist
+# The documents' commands and the package, beside the official clients of other systems.
+.PHONY: test-documents test-clients
+test-documents:
+	MUSTER_BINARY=$(CURDIR)/muster $(GO_TEST) -p 2 -parallel 3 -timeout 10m ./e2e/docs ./e2e/dist
 test-clients:
 	cd testdata/conformance && CGO_ENABLED=0 $(GO) test $(VET) -parallel 3 -timeout 5m ./...
 
