@@ -155,6 +155,7 @@ func (c *Cluster) serveWorkloads(ctx context.Context) {
 		NodeID:    c.Store.NodeID(),
 		Registry:  remote,
 		Leader:    remote,
+		Kept:      c.Dir.WorkloadsFile(),
 		Logger:    c.log,
 	})
 	if err != nil { // a cluster id that is none

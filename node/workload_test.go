@@ -147,6 +147,9 @@ func TestHelperProcess(t *testing.T) {
 		helperDial(t, ctx, source(t, ctx, socket), args[2])
 	case "fetch":
 		helperFetch(ctx, socket)
+	case "fetch-when-told":
+		_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+		helperFetch(ctx, socket)
 	}
 }
 

@@ -41,6 +41,7 @@ const (
 	transportCert = "tls/transport.crt"
 	transportCA   = "tls/transport-ca.crt"
 	nodeTokenFile = "node.jwt"
+	workloadsFile = "workloads.json"
 )
 
 // Node is what a member knows of itself before its database is there: the contents of DIR/node.json.

@@ -123,8 +123,8 @@ func (x *doctor) lock() *os.File {
 
 func (x *doctor) modes() {
 	var bad []string
-	for _, name := range []string{identityFile, adminFile, foundingFile, restoreFile, httpKey, transportKey, recoveryFile,
-		MirrorFile, bookFile} {
+	for _, name := range []string{identityFile, adminFile, workloadsFile, foundingFile, restoreFile, httpKey, transportKey,
+		recoveryFile, MirrorFile, bookFile} {
 		if info, err := os.Stat(x.d.file(name)); err == nil && info.Mode().Perm()&0o077 != 0 {
 			bad = append(bad, fmt.Sprintf("%s (%v)", name, info.Mode().Perm()))
 		}
