@@ -38,6 +38,7 @@ func staleReads(t *testing.T) (list []string) {
 
 // TestStale: the only member that is left of three answers every read that has ?stale, at once, and says how old it is.
 func TestStale(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	admin := c.admin(t)
 	leader := c.leader(t)
@@ -109,6 +110,7 @@ func backupWithoutLeader(t *testing.T, cmd command, dir string) {
 // TestCommandsWithoutLeader: one member of three is left, the others are dead or hang. A command that reads shows what that
 // member knew and how old it is; one that changes something says for certain that nothing has happened.
 func TestCommandsWithoutLeader(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*member){"killed": func(m *member) { m.kill() }, "frozen": func(m *member) { m.pause() }} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -153,21 +153,30 @@ func (u *user) recovers(t *testing.T, m, through *member) {
 	m.awaitReady(t)
 }
 
+// withGround forms a cluster of three voters, of which the second one's data directory is what ground makes. It returns the
+// administrator, the first member, which leads, and the second.
+func withGround(t *testing.T, ground func(*member, *testing.T)) (u *user, first, m *member) {
+	t.Helper()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := found(t)
+	m = c.add()
+	ground(m, t)
+	c.join(m)
+	c.join(c.add())
+	c.awaitVoters(t)
+	u, first = c.admin(t), c.members[0]
+	u.awaitSettled(t, first, 1, 2, 3)
+	u.lead(t, first)
+	return u, first, m
+}
+
 // TestFrozenVoter: a voter whose disk does not answer counts for nothing, the others go on, and their number is judged
 // without it. When the disk answers again it is a healthy voter.
 func TestFrozenVoter(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
-	c := found(t)
-	m := c.add()
-	m.ownDisk(t)
-	c.join(m)
-	c.join(c.add())
-	c.awaitVoters(t)
-	u, first, third := c.admin(t), c.members[0], c.members[2]
-	u.awaitSettled(t, first, 1, 2, 3)
-	u.lead(t, first)
+	u, first, m := withGround(t, (*member).ownDisk)
+	third := u.cluster.members[2]
 	u.drain(first, 3, `{"deadlineSeconds":0}`)
 	u.awaitDrain(t, first, 3, "drained", formed)
 	u.recovers(t, m, first)
@@ -197,18 +206,9 @@ func TestFrozenVoter(t *testing.T) {
 // TestFrozenLeader: a leader whose disk does not answer is followed by another one, and takes part again when it answers.
 func TestFrozenLeader(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
 	for _, busy := range []bool{false, true} {
 		t.Run(map[bool]string{false: "idle", true: "busy"}[busy], func(t *testing.T) {
-			c := found(t)
-			m := c.add()
-			m.ownDisk(t)
-			c.join(m)
-			c.join(c.add())
-			c.awaitVoters(t)
-			u, first := c.admin(t), c.members[0]
-			u.awaitSettled(t, first, 1, 2, 3)
+			u, first, m := withGround(t, (*member).ownDisk)
 			u.lead(t, m)
 			m.freeze(t, true)
 			begin, snapshot := time.Now(), make(chan answer, 1)
@@ -253,17 +253,7 @@ func TestFrozenLeader(t *testing.T) {
 // TestNoInodes: a voter whose file system has no inodes left counts for nothing until there are some again.
 func TestNoInodes(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
-	c := found(t)
-	m := c.add()
-	m.ownMemory(t, "nr_inodes=120")
-	c.join(m)
-	c.join(c.add())
-	c.awaitVoters(t)
-	u, first := c.admin(t), c.members[0]
-	u.awaitSettled(t, first, 1, 2, 3)
-	u.lead(t, first)
+	u, first, m := withGround(t, func(m *member, t *testing.T) { m.ownMemory(t, "nr_inodes=120") })
 	if err := os.Mkdir(m.file("fill"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -283,17 +273,7 @@ func TestNoInodes(t *testing.T) {
 // it is a healthy voter.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
-	c := found(t)
-	m := c.add()
-	m.ownDisk(t)
-	c.join(m)
-	c.join(c.add())
-	c.awaitVoters(t)
-	u, first := c.admin(t), c.members[0]
-	u.awaitSettled(t, first, 1, 2, 3)
-	u.lead(t, first)
+	u, first, m := withGround(t, (*member).ownDisk)
 	device, err := exec.Command("findmnt", "-n", "-o", "SOURCE", "--target", m.dir).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -320,17 +300,7 @@ func TestReadOnly(t *testing.T) {
 // nothing, though it answers, until that is mended.
 func TestLostGround(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
-	c := found(t)
-	m := c.add()
-	m.ownDisk(t)
-	c.join(m)
-	c.join(c.add())
-	c.awaitVoters(t)
-	u, first := c.admin(t), c.members[0]
-	u.awaitSettled(t, first, 1, 2, 3)
-	u.lead(t, first)
+	u, first, m := withGround(t, (*member).ownDisk)
 
 	recovered := 0
 	recovers := func() {
