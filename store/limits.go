@@ -115,6 +115,7 @@ func (t *Tx) boundBytes(b *byteBound, owner string, had, row int) error {
 	return check(b.all, "", "")
 }
 
+// boundAPIKeys counts bytes: octet_length does not read the documents for that, as length would.
 func (t *Tx) boundAPIKeys(owner string, size int) error {
 	if err := t.boundBytes(&boundOfKeys, owner, 0, size); err != nil {
 		return err
