@@ -62,3 +62,13 @@ func TestUpgradeMigration(t *testing.T) {
 		t.Errorf("%d of %d secrets: %v", len(list), written, err)
 	}
 }
+
+// TestRaftFigures: a member tells what it has of Raft.
+func TestRaftFigures(t *testing.T) {
+	g := startGroup(t, 1)
+	await(t, "the status has Raft's figures", func(ctx context.Context) bool {
+		s, err := g.c.Status(ctx)
+		return err == nil && s.Raft != nil && s.Raft.Term > 0 && s.Raft.LogBytes > 0 && s.Raft.Bytes >= s.Raft.LogBytes &&
+			s.Cluster.Term == s.Raft.Term
+	})
+}
