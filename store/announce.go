@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"muster/addr"
+	"muster/dialpolicy"
 )
 
 // Announcement is what a member says of itself when it starts.
@@ -88,7 +90,7 @@ func (t *Tx) announce(a Announcement) error {
 	m := old.movedTo(a.RaftAddress, a.APIAddress)
 	m.BinaryVersion, m.MaxSchema = a.BinaryVersion, a.MaxSchema
 	if a.Name != "" && a.Name != old.Name {
-		if err := checkMemberName(a.Name); err != nil {
+		if err := CheckMemberName(a.Name); err != nil {
 			return err
 		}
 		m.Name = a.Name
@@ -193,11 +195,14 @@ func (j *Joiner) claims(nodeID uint64, role Role, _ string) Claim {
 	return ClaimDead
 }
 
-// checkMemberName refuses a name that nobody could write or read as it is.
-func checkMemberName(name string) error {
+// CheckMemberName refuses a name that nobody could write or read as it is, or that means another member.
+func CheckMemberName(name string) error {
 	if name == "" || len(name) > 64 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) ||
 		strings.TrimSpace(name) != name {
 		return refuse(Invalid, "the name must be 1 to 64 bytes of UTF-8, without control characters or white space around it")
+	}
+	if _, err := strconv.ParseInt(name, 10, 64); err == nil {
+		return refuse(Invalid, "the name must not be a whole number: %s means the member with that number", name)
 	}
 	return nil
 }
@@ -214,6 +219,11 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 	}
 	if m.RaftAddress != "" && m.RaftAddress == m.APIAddress {
 		return nil, refuse(Invalid, "the API and the cluster listener cannot share the address %s", m.RaftAddress)
+	}
+	if addresses {
+		if err := t.reachable(m); err != nil {
+			return nil, err
+		}
 	}
 	rows, err := collect(&t.View, func(r *sql.Rows) (h holder, err error) {
 		err = r.Scan(&h.id, (*string)(&h.role), &h.name, &h.raft, &h.api)
@@ -250,6 +260,23 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 				"remove node %d by its number", h.id, h.name, what, h.id))
 	}
 	return notes[:min(len(notes), 3)], nil
+}
+
+// reachable refuses a loopback address of a member when this one is not on loopback: it would dial itself there.
+func (t *Tx) reachable(m *Member) error {
+	for _, x := range []struct{ field, address string }{
+		{"the Raft address", m.RaftAddress}, {"the API address", m.APIAddress}} {
+		if !dialpolicy.OnLoopback(x.address) {
+			continue
+		}
+		self, err := t.Member(t.self)
+		if err != nil || self == nil || dialpolicy.OnLoopback(self.RaftAddress) {
+			return err
+		}
+		return refuse(Invalid, "%s %s is on loopback, and node %d at %s is not: give an address that it can dial",
+			x.field, x.address, t.self, self.RaftAddress)
+	}
+	return nil
 }
 
 // freeName makes a name for a member that has brought none.

@@ -203,6 +203,18 @@ func (t *Tx) putPeering(p *Peering) error {
 	if texts[3], err = jsonText(p.Meta, "{}"); err != nil {
 		return err
 	}
+	row, had := 0, 0
+	for _, text := range texts {
+		row += len(text)
+	}
+	if row >= largeRow && p.CreatedRev != 0 {
+		if _, err := t.get(boundOfPeerings.sum()+" WHERE id = ?", []any{p.ID}, &had); err != nil {
+			return err
+		}
+	}
+	if err := t.boundBytes(&boundOfPeerings, "", had, row); err != nil {
+		return err
+	}
 	p.ModifiedRev = t.Rev
 	if p.CreatedRev == 0 {
 		p.CreatedRev = t.Rev
