@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,12 +15,17 @@ import (
 	"muster/client"
 )
 
+// backupPath is where a backup lies: on its member, or in a bucket.
+func backupPath(b client.Backup) string {
+	if b.File == "" {
+		return ""
+	}
+	return strings.TrimSuffix(b.Target, "/") + "/" + b.File
+}
+
 // backupRow is a line of the table of backups.
 func backupRow(b client.Backup) []any {
-	where := ""
-	if b.File != "" {
-		where = filepath.Join(b.Target, b.File)
-	}
+	where := backupPath(b)
 	switch {
 	case b.State == "good" && !b.Present:
 		where += " (its member was removed)"
@@ -101,7 +106,7 @@ func (e *environment) backupStatus(s *client.BackupStatus) error {
 	for _, problem := range s.Problems {
 		e.say("%s", problem)
 	}
-	return e.table([]string{"EVERY", "DIRECTORY", "RECIPIENTS", "LAST GOOD", "NEXT", "RUNNING"},
+	return e.table([]string{"EVERY", "WHERE", "RECIPIENTS", "LAST GOOD", "NEXT", "RUNNING"},
 		[][]any{{often, s.Settings.Directory, len(s.Settings.Recipients), good, next, active}})
 }
 
@@ -110,7 +115,7 @@ func newBackupRunCommand(env *environment) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Have a member make a backup now, into the directory of the settings",
+		Short: "Have a member make a backup now, to where the settings say",
 		Long: `Has a member make a backup now and waits for it. What is under way already is waited for instead. The exit status is 0
 when the backup is good and 1 when it failed.`,
 		Args: exactly(),
@@ -126,7 +131,8 @@ when the backup is good and 1 when it failed.`,
 			if !detach {
 				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 				defer cancel()
-				if b, err = c.AwaitBackup(ctx, b.ID); err != nil {
+				b, err = during(env, "backup "+b.ID+" is being made", func() (client.Backup, error) { return c.AwaitBackup(ctx, b.ID) })
+				if err != nil {
 					return fmt.Errorf("backup %s is still under way: %w", b.ID, err)
 				}
 			}
@@ -148,7 +154,7 @@ func (e *environment) backupResult(b client.Backup) error {
 	case b.State == "failed":
 		return fmt.Errorf("backup %s failed: %s", b.ID, b.Reason)
 	case b.State == "good":
-		e.say("backup %s is good: %s on node %d, %s", b.ID, filepath.Join(b.Target, b.File), b.NodeID, console.Bytes(b.Bytes))
+		e.say("backup %s is good: %s on node %d, %s", b.ID, backupPath(b), b.NodeID, console.Bytes(b.Bytes))
 	default:
 		e.say("backup %s is under way", b.ID)
 	}
@@ -167,6 +173,11 @@ func newBackupGetCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			s, err := c.Survey(cmd.Context())
+			if err != nil {
+				return err
+			}
+			o.Stale = o.Stale || !s.Leader // it is the same file
 			save := func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int64, error) {
 				return c.SaveBackup(ctx, w, args[0], o)
 			}
@@ -204,7 +215,9 @@ encrypted it restores into a scratch database, too. The exit status is 0 when al
 			if err != nil {
 				return err
 			}
-			check, err := c.VerifyBackup(cmd.Context(), args[0])
+			check, err := during(env, "its holder reads it", func() (client.BackupCheck, error) {
+				return c.VerifyBackup(cmd.Context(), args[0])
+			})
 			switch {
 			case err != nil:
 				return err
@@ -232,7 +245,8 @@ func (e *environment) verifyFile(ctx context.Context, name string, identities []
 		return e.done("%s is intact: checksums, format and database; with --identity, what is sealed in it is opened, too",
 			name)
 	}
-	if err := b.Rehearse(ctx, b.identities...); err != nil {
+	err = console.While(e.stderr, "restoring it on trial", func() error { return b.Rehearse(ctx, b.identities...) })
+	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return e.done("%s is intact, can be restored, and opens with this identity: cluster %s, revision %d, made %s", name,

@@ -27,7 +27,7 @@ func (r *round) state() State {
 		m := &r.ms[i]
 		v := &s.Servers[i]
 		*v = Server{
-			NodeID: m.NodeID, NodeStatus: StatusLeft, Healthy: m.healthy, IsLeader: m.leader,
+			NodeID: m.NodeID, NodeStatus: StatusDown, Healthy: m.healthy, IsLeader: m.leader,
 			HasVotingRights: m.voter, StableSince: Stamp{m.stableSince},
 			Name: m.Name, Role: m.Role, Mode: m.Mode, Zone: m.Zone, DrainState: m.DrainState, Pinned: m.Pinned,
 			Electable: m.voter && electable(m), Recovering: m.recovering, Failed: m.failed, DiskLow: m.DiskLow,
@@ -37,6 +37,8 @@ func (r *round) state() State {
 		switch {
 		case m.alive:
 			v.NodeStatus = StatusAlive
+		case m.left():
+			v.NodeStatus, v.LeftAt = StatusLeft, m.LeftAt.UTC().Truncate(time.Millisecond)
 		case m.LastContact.IsZero() && !m.dead && !r.in.LeaderSince.IsZero():
 			v.NodeStatus = StatusUnknown
 		case m.LastContact.IsZero():
@@ -108,6 +110,8 @@ func (t *teller) reason(m *member) string {
 		return t.voterReason(m, place)
 	}
 	switch {
+	case m.left():
+		return "has left: its process was ended in order"
 	case !m.alive && m.LastContact.IsZero() && m.inRaft:
 		return "has not answered this leader yet"
 	case !m.alive && m.LastContact.IsZero():
@@ -132,6 +136,8 @@ func (t *teller) reason(m *member) string {
 		return m.was() + ", back for " + t.waited(m) + ", then considered for Raft again"
 	case m.due:
 		return "outside Raft: enters as stand-by in the next round"
+	case t.migrating(m) != "":
+		return "outside Raft: " + t.migrating(m)
 	case t.seating.wanted > 0:
 		return "outside Raft: enters after its next probe"
 	}
@@ -144,6 +150,8 @@ func (t *teller) voterReason(m *member, place string) string {
 		return "replicate-only: gives leadership and vote away when another healthy voter exists"
 	case m.Mode != ModeFull:
 		return "replicate-only: loses its vote when the healthy voters are a majority without it"
+	case m.left():
+		return "has left: keeps its vote until a stand-by takes it"
 	case m.dead && m.LastContact.IsZero():
 		return "has not answered this leader: keeps its vote until a stand-by takes it"
 	case m.dead:
@@ -164,7 +172,7 @@ func (t *teller) voterReason(m *member, place string) string {
 
 func (t *teller) standByReason(m *member) string {
 	i := slices.Index(t.seatOrder, m)
-	switch {
+	switch held := t.migrating(m); {
 	case !m.healthy:
 		return "stand-by: " + t.behind(m)
 	case m.recovering:
@@ -173,6 +181,8 @@ func (t *teller) standByReason(m *member) string {
 		return "spare: waits for a stand-by seat"
 	case !t.mayChange():
 		return "stand-by: no change while only " + outOf(t.alive, t.voters) + " voters answer"
+	case held != "" && (t.swap == nil || m != t.swap.to):
+		return "stand-by: " + held
 	case !m.stable && i < t.missing:
 		return "stable for " + t.waited(m) + ", then voter"
 	case !m.stable:

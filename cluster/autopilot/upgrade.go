@@ -25,17 +25,18 @@ const (
 
 // UpgradeMember is one member in the order in which they are restarted.
 type UpgradeMember struct {
-	NodeID     uint64 `json:"nodeId"`
-	Name       string `json:"name"`
-	Zone       string `json:"zone,omitempty"`
-	Role       string `json:"role,omitempty"` // empty outside Raft
-	IsLeader   bool   `json:"isLeader"`
-	NodeStatus string `json:"nodeStatus"`
-	Healthy    bool   `json:"healthy"`
-	Version    string `json:"version"`
-	MaxSchema  int64  `json:"maxSchema"`
-	State      string `json:"state"`
-	Note       string `json:"note,omitempty"` // what to know before its restart
+	NodeID     uint64    `json:"nodeId"`
+	Name       string    `json:"name"`
+	Zone       string    `json:"zone,omitempty"`
+	Role       string    `json:"role,omitempty"` // empty outside Raft
+	IsLeader   bool      `json:"isLeader"`
+	NodeStatus string    `json:"nodeStatus"`
+	DownSince  time.Time `json:"downSince,omitzero"`
+	Healthy    bool      `json:"healthy"`
+	Version    string    `json:"version"`
+	MaxSchema  int64     `json:"maxSchema"`
+	State      string    `json:"state"`
+	Note       string    `json:"note,omitempty"` // what to know before its restart
 }
 
 // Upgrade says who runs which muster, whom to restart next, and why nobody may be restarted now.
@@ -58,7 +59,22 @@ type UpgradeInput struct {
 	Schema   int64    // that the database has
 	Target   string   // empty: the newest version that runs
 	Wait     []string // what else makes a restart unwise now
+	// LeaderSince is when the leader began; zero when that is not known.
+	LeaderSince time.Time
+	// Leaves are the certificates that members show each other.
+	Leaves []Leaf
 }
+
+// Leaf is when a certificate of a member ends.
+type Leaf struct {
+	NodeID   uint64
+	Kind     string
+	NotAfter time.Time
+}
+
+// leafLeast is how long a certificate must still be valid: it is renewed weeks earlier, and a member that comes back with one
+// that has ended has to be joined anew.
+const leafLeast = 7 * 24 * time.Hour
 
 // PlanUpgrade is pure, like Decide. The order is: members outside Raft, stand-bys, voters, the leader; of each kind one zone
 // after the other. One member is restarted at a time, and only while all Raft servers that answer are well and the
@@ -100,7 +116,7 @@ func (p *planner) collect() {
 		}
 		p.up.Members = append(p.up.Members, UpgradeMember{
 			NodeID: b.NodeID, Name: v.Name, Zone: v.Zone, Role: v.Role, IsLeader: v.IsLeader,
-			NodeStatus: v.NodeStatus, Healthy: v.Healthy, Version: b.Version, MaxSchema: b.MaxSchema,
+			NodeStatus: v.NodeStatus, DownSince: v.DownSince, Healthy: v.Healthy, Version: b.Version, MaxSchema: b.MaxSchema,
 		})
 		p.notReady(v, b)
 	}
@@ -127,7 +143,7 @@ func (p *planner) notReady(v *Server, b Binary) {
 	patience := p.Config.LastContactThreshold.Std() + p.Config.Stabilization.Std()
 	who := called(v.Name, v.NodeID)
 	switch {
-	case v.Role == RoleOutside && v.NodeStatus == StatusLeft:
+	case v.Role == RoleOutside && Gone(v.NodeStatus):
 	case v.DrainState == DrainDraining:
 		p.wait(who + " is draining")
 	case v.NodeStatus == StatusUnknown:
@@ -136,8 +152,10 @@ func (p *planner) notReady(v *Server, b Binary) {
 		p.wait(who + " has just been restarted")
 	case v.NodeStatus == StatusAlive && (v.Recovering || !v.Healthy):
 		p.wait(who + " is not well yet: " + v.Reason)
-	case v.NodeStatus == StatusLeft && !v.DownSince.IsZero() && p.now.Sub(v.DownSince) <= patience:
-		p.wait(who + " has not answered for " + brief(p.now.Sub(v.DownSince)))
+	case v.NodeStatus == StatusAlive && v.DiskLow:
+		p.wait(who + " is low on disk space: a start needs some")
+	case Gone(v.NodeStatus) && v.Silent(p.now) > 0 && v.Silent(p.now) <= patience:
+		p.wait(who + " has not answered for " + brief(v.Silent(p.now)))
 	}
 }
 
@@ -174,7 +192,7 @@ func (p *planner) aim() {
 		}
 		p.behind++
 		m.State = UpgradeWaiting
-		if m.NodeStatus == StatusLeft {
+		if Gone(m.NodeStatus) {
 			m.State = UpgradeDown
 			m.Note = "does not answer: start it with the new version, or remove it"
 			p.down++
@@ -188,9 +206,14 @@ func (p *planner) judge() {
 		p.wait("a step back: " + p.up.Target + " knows the schema up to " + strconv.FormatInt(s, 10) + ", and the database has " +
 			strconv.FormatInt(p.Schema, 10))
 	}
+	if age := p.now.Sub(p.LeaderSince); !p.LeaderSince.IsZero() && age < p.Config.Stabilization.Std() {
+		p.wait("the leader leads for " + brief(max(0, age)) + " only: it judges the others after " +
+			brief(p.Config.Stabilization.Std()))
+	}
 	for _, why := range p.Wait {
 		p.wait(why)
 	}
+	p.expiring()
 	i := slices.IndexFunc(p.up.Members, func(m UpgradeMember) bool { return m.State == UpgradeWaiting })
 	if i < 0 {
 		return
@@ -207,6 +230,24 @@ func (p *planner) judge() {
 		p.up.Next = m.NodeID
 	} else {
 		m.State = UpgradeWaiting
+	}
+}
+
+// expiring notes certificates that nobody has renewed. Of a member that is upgraded already or does not answer they say nothing
+// about the next restart.
+func (p *planner) expiring() {
+	for _, l := range p.Leaves {
+		left := l.NotAfter.Sub(p.now)
+		i := slices.IndexFunc(p.up.Members, func(m UpgradeMember) bool { return m.NodeID == l.NodeID && m.State == UpgradeWaiting })
+		if i < 0 || left >= leafLeast {
+			continue
+		}
+		who := "the " + l.Kind + " certificate of " + called(p.up.Members[i].Name, l.NodeID)
+		if left <= 0 {
+			p.wait(who + " has expired: it would not be let in again")
+		} else {
+			p.wait(who + " expires in " + brief(left) + ", and nobody has renewed it")
+		}
 	}
 }
 

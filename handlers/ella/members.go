@@ -27,15 +27,19 @@ func (s *service) listMembers(q *handlers.Request) error {
 	return q.Result(http.StatusOK, list)
 }
 
-// servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server.
+// servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server,
+// as it was last known when that does not answer, because its disk does not.
 func (s *service) servers(q *handlers.Request) ([]store.Server, error) {
 	if !q.Stale {
 		return s.Replica.Servers(), nil
 	}
-	return s.Replica.RefreshServers(q.Context())
+	if servers, err := s.Replica.RefreshServers(q.Context()); err == nil {
+		return servers, nil
+	}
+	return s.Replica.Servers(), nil
 }
 
-// member describes a member by its row and by the role that holds in Raft.
+// member describes a member from its row and its role in Raft.
 func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Member {
 	out := api.Member{
 		NodeID:         m.NodeID,
@@ -63,6 +67,9 @@ func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Membe
 		DrainDeadline:  showDrain(m).Deadline,
 		Hooks:          hooks(m),
 	}
+	if out.Status == autopilot.StatusLeft {
+		out.LeftAt = api.TimeOf(m.LeftAt)
+	}
 	if role := roles[m.NodeID]; role != store.RoleNone {
 		out.Role = string(role)
 		if role == store.RoleVoter {
@@ -82,45 +89,20 @@ func (s *service) autopilot(q *handlers.Request) error {
 	return q.Result(http.StatusOK, s.Cluster.Autopilot())
 }
 
-// staleAutopilot answers without a leader: who the members are and who votes, as this member last knew it. Nobody knows
-// how they are, so nobody is healthy. Where a leader is known, it answers.
+// staleAutopilot answers without a leader, with the members and voters that this member last knew. Their health is
+// unknown, so none is healthy. When a leader is known, the request is forwarded to it.
 func (s *service) staleAutopilot(q *handlers.Request) error {
 	if s.Replica.LeaderID() != 0 {
 		return store.ErrNoLeader
 	}
-	members, err := s.Members.List(q.Context(), store.Stale)
+	state, err := s.Cluster.Remembered(q.Context())
 	if err != nil {
 		return err
-	}
-	servers, err := s.servers(q)
-	if err != nil {
-		return err
-	}
-	roles := membership.Roles(servers)
-	state := autopilot.State{Voters: []uint64{}, Servers: make([]autopilot.Server, len(members))}
-	for i, m := range members {
-		voter := roles[m.NodeID] == store.RoleVoter
-		state.Servers[i] = autopilot.Server{
-			NodeID:          m.NodeID,
-			RaftAddress:     m.RaftAddress,
-			NodeStatus:      "unknown",
-			HasVotingRights: voter,
-			Name:            m.Name,
-			Role:            string(roles[m.NodeID]),
-			Mode:            m.Mode,
-			Zone:            m.Zone,
-			DrainState:      m.DrainState,
-			Version:         m.BinaryVersion,
-			Reason:          "there is no leader that would know how it is",
-		}
-		if voter {
-			state.Voters = append(state.Voters, m.NodeID)
-		}
 	}
 	return q.Result(http.StatusOK, state)
 }
 
-// hooks are the outcomes of a member's last drain or resume.
+// hooks returns the outcomes of the hooks of a member's last drain or resume.
 func hooks(m *store.Member) (list []api.HookOutcome) {
 	for _, h := range m.Hooks {
 		list = append(list, api.HookOutcome(h))

@@ -4,40 +4,52 @@ import (
 	"net/http"
 
 	"muster/handlers"
+	"muster/store"
 )
 
-// getSchema says which schema the database has and which members keep it there.
+// getSchema serves the schema versions and the members that block a newer one.
 func (s *service) getSchema(q *handlers.Request) error {
-	if err := s.Replica.Confirm(q.Context()); err != nil {
+	from, err := s.confirmed(q)
+	if err != nil {
 		return err
 	}
-	state, err := s.Cluster.Schema(q.Context())
+	state, err := s.Cluster.Schema(q.Context(), from)
 	if err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, state)
 }
 
+// confirmed is from where what only the leader's loops know is to be told: by the leader, once it is known to be that
+// still, or by this member's replica where the query says so.
+func (s *service) confirmed(q *handlers.Request) (store.Consistency, error) {
+	if q.Stale {
+		return store.Stale, nil
+	}
+	return store.AsLeader, s.Replica.Confirm(q.Context())
+}
+
 const maxVersion = 64 // bytes, as in the members table
 
-// getUpgrade says who runs which version, who is to be restarted next, and why nobody may be now.
+// getUpgrade serves the members' versions, the member to restart next, and the reason when none may be restarted now.
 func (s *service) getUpgrade(q *handlers.Request) error {
 	target := q.URL.Query().Get("version")
 	if q.URL.Query().Has("version") && (target == "" || len(target) > maxVersion) {
 		return handlers.Fail(http.StatusBadRequest, "version must have 1 to 64 bytes")
 	}
-	if err := s.Replica.Confirm(q.Context()); err != nil {
+	from, err := s.confirmed(q)
+	if err != nil {
 		return err
 	}
-	up, err := s.Cluster.Upgrade(q.Context(), target)
+	up, err := s.Cluster.Upgrade(q.Context(), from, target)
 	if err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, up)
 }
 
-// migrateSchema applies the newest schema now. The leader does so by itself when every live member can work with it;
-// this is for leaving out members that are gone.
+// migrateSchema applies the newest schema now. The leader does so automatically when every live member supports it;
+// this endpoint is for excluding members that are gone.
 func (s *service) migrateSchema(q *handlers.Request) error {
 	var exclude []uint64
 	if len(q.Content) > 0 {

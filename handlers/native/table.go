@@ -7,7 +7,7 @@ import (
 	"muster/store"
 )
 
-// routes are the rows of the family.
+// routes returns the family's rows of the route table.
 func (s *service) routes() []handlers.Route {
 	return slices.Concat(s.clusterRoutes(), s.credentialRoutes(), s.keyRoutes(), s.observeRoutes(),
 		s.backupRoutes(), s.loginRoutes())
@@ -20,8 +20,10 @@ func (s *service) clusterRoutes() []handlers.Route {
 		{Method: "PUT", Path: "/api/v1/cluster/autopilot/config", Scope: store.ScopeClusterManage,
 			Serve: s.putAutopilotConfig},
 		{Method: "GET", Path: "/api/v1/cluster/raft/diff", Scope: store.ScopeClusterRead, Serve: s.raftDiff},
-		{Method: "GET", Path: "/api/v1/cluster/upgrade", Scope: store.ScopeClusterRead, Serve: s.getUpgrade},
-		{Method: "GET", Path: "/api/v1/cluster/schema", Scope: store.ScopeClusterRead, Serve: s.getSchema},
+		{Method: "GET", Path: "/api/v1/cluster/upgrade", Scope: store.ScopeClusterRead, At: handlers.HereStale,
+			Serve: s.getUpgrade},
+		{Method: "GET", Path: "/api/v1/cluster/schema", Scope: store.ScopeClusterRead, At: handlers.HereStale,
+			Serve: s.getSchema},
 		{Method: "POST", Path: "/api/v1/cluster/schema/migrate", Scope: store.ScopeClusterManage, Within: handlers.Slow,
 			Serve: s.migrateSchema},
 		{Method: "GET", Path: "/api/v1/cluster/leases", Scope: store.ScopeClusterRead, At: handlers.HereStale,

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 
+	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/store"
 )
@@ -37,7 +38,7 @@ func (s *service) statusPeers(q *handlers.Request) error {
 	}
 	peers := []string{}
 	for _, v := range list {
-		if v.Address != "" { // of a server that this replica has not heard of yet
+		if v.Address != "" { // empty for a server that this replica does not know yet
 			peers = append(peers, v.Address)
 		}
 	}
@@ -49,8 +50,8 @@ type health struct {
 	Message string `json:"message"`
 }
 
-// agentHealth reports whether this member stores and knows a leader. A bad state is a 500 in text/plain with the same
-// JSON, as documented.
+// agentHealth reports whether this member can write to its disk and knows a leader. As documented, a bad state is a 500
+// in text/plain with the same JSON.
 func (s *service) agentHealth(q *handlers.Request) error {
 	kind := q.URL.Query().Get("type")
 	switch kind {
@@ -82,7 +83,7 @@ func badHealth(kind, text string) error {
 		string(handlers.MustJSON(map[string]health{kind: {Message: text}})))
 }
 
-// agentMember is a server as clients of this family know members; keys in alphabetical order.
+// agentMember is a member in this family's form; keys in alphabetical order.
 type agentMember struct {
 	Addr        string
 	DelegateCur int
@@ -97,7 +98,7 @@ type agentMember struct {
 	Tags        map[string]string
 }
 
-func (s *service) agentMember(m *store.Member, datacenter string, alive bool) agentMember {
+func (s *service) agentMember(m *store.Member, datacenter, status string) agentMember {
 	host, port, err := net.SplitHostPort(m.RaftAddress)
 	if err != nil {
 		host = m.RaftAddress
@@ -107,7 +108,7 @@ func (s *service) agentMember(m *store.Member, datacenter string, alive bool) ag
 		Addr:        host,
 		Port:        number,
 		Name:        m.Name + "." + region,
-		Status:      "failed",
+		Status:      status,
 		DelegateCur: 4,
 		DelegateMax: 5,
 		DelegateMin: 2,
@@ -117,17 +118,14 @@ func (s *service) agentMember(m *store.Member, datacenter string, alive bool) ag
 		Tags: map[string]string{"role": "nomad", "region": region, "dc": datacenter, "build": m.BinaryVersion, "id": m.ID,
 			"port": port, "rpc_addr": host, "raft_vsn": "3", "vsn": "1", "revision": ""},
 	}
-	if alive {
-		out.Status = "alive"
-	}
 	if m.NodeID == s.Replica.NodeID() {
 		out.Tags["revision"] = s.Commit
 	}
 	return out
 }
 
-// raftMembers lists the members that are Raft servers as this member knows them, and asks each whether it lives. It
-// needs no leader; what the leader's probes have found is used where this member leads.
+// raftMembers lists the members that are Raft servers and asks each whether it is alive. It needs no leader; on the
+// leader it uses the results of the probes.
 func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMember, *agentMember, error) {
 	members, err := s.Members.List(q.Context(), store.Stale)
 	if err != nil {
@@ -144,13 +142,11 @@ func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMe
 	var wait sync.WaitGroup
 	for i, m := range servers {
 		if m.NodeID == s.Replica.NodeID() {
-			list[i], self = s.agentMember(m, datacenter, true), i
+			list[i], self = s.agentMember(m, datacenter, autopilot.StatusAlive), i
 			continue
 		}
 		wait.Go(func() {
-			state := s.Cluster.Alive(m.NodeID)
-			alive := state == "alive" || state == "unknown" && s.Cluster.Reachable(q.Context(), m.NodeID) == nil
-			list[i] = s.agentMember(m, datacenter, alive)
+			list[i] = s.agentMember(m, datacenter, s.serfStatus(q, m))
 		})
 	}
 	wait.Wait()
@@ -158,6 +154,24 @@ func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMe
 		return list, &agentMember{}, nil
 	}
 	return list, &list[self], nil
+}
+
+// serfStatus is how a member is, in this family's words: alive, left or failed. Where this member does not lead it asks the
+// member itself.
+func (s *service) serfStatus(q *handlers.Request, m *store.Member) string {
+	status := s.Cluster.Alive(m.NodeID)
+	if status == autopilot.StatusUnknown {
+		switch {
+		case s.Cluster.Reachable(q.Context(), m.NodeID) == nil:
+			status = autopilot.StatusAlive
+		case m.LeftAt != nil:
+			status = autopilot.StatusLeft
+		}
+	}
+	if status == autopilot.StatusAlive || status == autopilot.StatusLeft {
+		return status
+	}
+	return statusFailed
 }
 
 func (s *service) agentMembers(q *handlers.Request) error {
@@ -177,7 +191,7 @@ func (s *service) agentMembers(q *handlers.Request) error {
 	}{list, datacenter, s.Name, region})
 }
 
-// agentSelf describes the member that is asked.
+// agentSelf describes the member that received the request.
 func (s *service) agentSelf(q *handlers.Request) error {
 	datacenter, err := s.Settings.Datacenter(q.Context())
 	if err != nil {
@@ -187,10 +201,7 @@ func (s *service) agentSelf(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	servers, err := s.Replica.RefreshServers(q.Context())
-	if err != nil {
-		return err
-	}
+	servers := s.ownServers(q.Context())
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	raft := map[string]string{"last_log_index": number(s.Mirror.Revision()),
 		"num_peers":        strconv.Itoa(max(0, len(servers)-1)),
