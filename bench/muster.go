@@ -20,7 +20,7 @@ import (
 // musterSystem runs the binary from outside, as its users do: HTTPS, tokens, one port.
 type musterSystem struct {
 	program string
-	label   string        // under which it is reported; empty: muster
+	label   string // under which it is reported; empty: muster
 	http2   bool
 	keyed   bool          // each write carries an Idempotency-Key, as those of our Go client do
 	flags   []string      // more of them for `serve`
