@@ -10,7 +10,7 @@ import (
 const restlessFor = 2 * time.Second
 
 // LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
-// that others have named; 0 for none. It does not block; the answer is at most 100 ms old, or as old as the hint.
+// that others have named; 0 for none. It does not block; the answer is at most half a second old, or as old as the hint.
 func (e *Engine) LeaderID() uint64 {
 	if id := e.leaderID.Load(); id != 0 {
 		return id
@@ -74,14 +74,28 @@ func (e *Engine) Suspect(id uint64) {
 // it says takes effect after a moment.
 const eagerFor = 20 * time.Millisecond
 
-// heard is called when another member's Raft server has said something to this one's. Who follows a leader hears from
-// that one alone: others ask for votes, give theirs, or lead.
-func (e *Engine) heard(from uint64) {
-	known := e.leaderID.Load()
-	if known == from || known == e.cfg.NodeID && e.Leading() {
-		return
+// heartbeatsAtMost is more than Raft says where it has nothing to say, and less than any entry that changes the database,
+// which has a page of it at least.
+const heartbeatsAtMost = 512
+
+// heard is called when another member's Raft server has said something to this one's, of so many bytes. Who follows a
+// leader hears from that one alone: others ask for votes, give theirs, or lead.
+func (e *Engine) heard(from uint64, bytes int) {
+	if bytes > heartbeatsAtMost {
+		select {
+		case e.grown <- struct{}{}:
+		default:
+		}
 	}
-	e.expectElection(eagerFor)
+	switch known := e.leaderID.Load(); {
+	case from == e.LeaderID():
+		e.spoke.Store(time.Now().UnixNano())
+	case known == e.cfg.NodeID && e.Leading():
+	case e.Outside(): // its own Raft server never names a leader: there is nothing to wait for
+		e.Look()
+	default:
+		e.expectElection(eagerFor)
+	}
 }
 
 // expectElection has this member look who leads without a pause.
@@ -93,12 +107,12 @@ func (e *Engine) expectElection(within time.Duration) {
 // listened is the local end of a stream that comes from another member's Raft server.
 type listened struct {
 	net.Conn
-	heard func()
+	heard func(bytes int)
 }
 
 func (l *listened) Write(p []byte) (int, error) {
 	n, err := l.Conn.Write(p)
-	l.heard()
+	l.heard(n)
 	return n, err
 }
 

@@ -273,16 +273,16 @@ func TestElectionIsHeard(t *testing.T) {
 		return nil
 	})
 	e.eager.Store(0)
-	e.heard(l.NodeID())
+	e.heard(l.NodeID(), 64)
 	if e.eager.Load() != 0 {
 		t.Error("the leader speaks, and an election is expected")
 	}
-	e.heard(e.NodeID()%3 + 1)
+	e.heard(e.NodeID()%3+1, 64)
 	if e.eager.Load() == 0 || e.poll(l.NodeID()) != leaderSpin {
 		t.Error("another member speaks, and nobody looks")
 	}
 	l.eager.Store(0)
-	l.heard(e.NodeID())
+	l.heard(e.NodeID(), 64)
 	if l.eager.Load() != 0 {
 		t.Error("the leader is answered, and expects an election")
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	dqlite "github.com/canonical/go-dqlite/v3"
 	"github.com/canonical/go-dqlite/v3/client"
@@ -289,9 +290,15 @@ func (e *Engine) RefreshServers(ctx context.Context) ([]Server, error) {
 		return nil, fmt.Errorf("read the Raft configuration: %w", err)
 	}
 	e.mu.Lock()
-	e.servers = list
+	e.servers, e.read = list, time.Now()
 	e.mu.Unlock()
 	return list, nil
+}
+
+func (e *Engine) serversAge() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Since(e.read)
 }
 
 // Assign brings a node into the Raft configuration with a role, or changes the role it has. It blocks until the
