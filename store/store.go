@@ -370,6 +370,7 @@ var (
 var (
 	WithEffects      = engine.WithEffects
 	Splice           = engine.Splice
+	Direct           = engine.Direct
 	Diagnose         = engine.Diagnose
 	InspectRaft      = engine.InspectRaft
 	LastEntry        = engine.LastEntry

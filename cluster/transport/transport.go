@@ -195,7 +195,7 @@ func (t *Transport) accept(l net.Listener) {
 
 func (t *Transport) handle(raw net.Conn) {
 	silentFor(raw, userTimeout)
-	conn := tls.Server(raw, t.serverTLS())
+	conn := tls.Server(store.Direct(raw), t.serverTLS())
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"net"
 	"time"
 )
 
@@ -102,18 +101,6 @@ func (e *Engine) heard(from uint64, bytes int) {
 func (e *Engine) expectElection(within time.Duration) {
 	e.eager.Store(time.Now().Add(within).UnixNano())
 	e.Look()
-}
-
-// listened is the local end of a stream that comes from another member's Raft server.
-type listened struct {
-	net.Conn
-	heard func(bytes int)
-}
-
-func (l *listened) Write(p []byte) (int, error) {
-	n, err := l.Conn.Write(p)
-	l.heard(n)
-	return n, err
 }
 
 // Outside reports whether this member takes no part in Raft: others know a leader and its own server does not.
