@@ -376,8 +376,8 @@ func (e *Engine) followLeadership(ctx context.Context) {
 	}
 }
 
-// poll is how long followLeadership waits for its next look while it follows a node. A leader looks twice in the time that
-// an election takes, see unbroken. Elsewhere nothing is to be seen while the leader speaks: who follows it is woken by
+// poll is how long followLeadership waits for its next look while it follows a node. A leader looks twice in the time
+// that an election takes, see unbroken. Elsewhere nothing is to be seen while the leader speaks: who follows it is woken by
 // what others say, and by a connection that breaks.
 func (e *Engine) poll(id uint64) time.Duration {
 	switch now := time.Now(); {

@@ -9,7 +9,8 @@ import (
 const restlessFor = 2 * time.Second
 
 // LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
-// that others have named; 0 for none. It does not block; the answer is at most half a second old, or as old as the hint.
+// that others have named; 0 for none. It does not block; the answer is at most half a second old, or as old as the
+// hint.
 func (e *Engine) LeaderID() uint64 {
 	if id := e.leaderID.Load(); id != 0 {
 		return id
@@ -73,8 +74,8 @@ func (e *Engine) Suspect(id uint64) {
 // it says takes effect after a moment.
 const eagerFor = 20 * time.Millisecond
 
-// heartbeatsAtMost is more than Raft says where it has nothing to say, and less than any entry that changes the database,
-// which has a page of it at least.
+// heartbeatsAtMost is more than Raft says where it has nothing to say, and less than any entry that changes the
+// database, which has a page of it at least.
 const heartbeatsAtMost = 512
 
 // heard is called when another member's Raft server has said something to this one's, of so many bytes. Who follows a

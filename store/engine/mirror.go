@@ -73,7 +73,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 		}
 		if e.Outside() && e.cfg.Fetch != nil {
 			if now.After(fetch) {
-				m.renew(ctx, func(ctx context.Context, path string) error { return m.fetch(ctx, e.cfg.Fetch, path) })
+				m.renew(ctx, func(ctx context.Context, path string) error { return m.fetch(ctx, e, path) })
 				fetch = time.Now().Add(fetchEvery + 20*time.Since(now))
 			}
 			wait = min(wait, time.Until(fetch))
@@ -101,8 +101,8 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 }
 
 // fetch is for Fetch, which another member may have nothing for.
-func (m *Mirror) fetch(ctx context.Context, get func(context.Context, uint64, string) (bool, error), path string) error {
-	newer, err := get(ctx, m.Revision(), path)
+func (m *Mirror) fetch(ctx context.Context, e *Engine, path string) error {
+	newer, err := e.cfg.Fetch(ctx, m.Revision(), path)
 	if err == nil && !newer {
 		err = errNotNewer
 	}
@@ -119,7 +119,8 @@ const (
 )
 
 // pace decides when the replica is copied. While there is always something new, copying takes a small share of the
-// time, however large the database is. When that ends, the last change is copied at once, as often as the credit allows.
+// time, however large the database is. When that ends, the last change is copied at once, as often as the credit
+// allows.
 type pace struct {
 	ended  time.Time     // when the last copy was complete
 	took   time.Duration // by it
@@ -148,7 +149,8 @@ func (p *pace) creditAt(now time.Time) time.Duration {
 // next returns when the next copy is due if the newest change was that at a time, as far as is known now.
 func (p *pace) next(now, newest time.Time) time.Time {
 	rested, quiet := p.ended.Add(mirrorRest), newest.Add(mirrorQuiet)
-	turn := later(p.ended.Add(min(max(mirrorRest, mirrorShare*p.took), mirrorMost)), earlier(quiet, p.dirty.Add(mirrorRest)))
+	rest := min(max(mirrorRest, mirrorShare*p.took), mirrorMost)
+	turn := later(p.ended.Add(rest), earlier(quiet, p.dirty.Add(mirrorRest)))
 	if p.creditAt(now) > 0 {
 		turn = earlier(turn, later(rested, quiet))
 	}
@@ -175,8 +177,8 @@ var errNotNewer = errors.New("there is nothing newer")
 // ignores names that are not its own.
 const TrialFile = "storing"
 
-// version tells states of the replica apart without reading it, and since when it is that: the leader knows its revision,
-// a follower sees its Raft log being written. A follower learns a moment after the entry that it is committed, so a
+// version tells states of the replica apart without reading it, and since when it is that: the leader knows its
+// revision, a follower sees its Raft log being written. A follower learns a moment after the entry that it is committed, so a
 // copy made within that moment does not count.
 func (e *Engine) version() (version string, since time.Time) {
 	if e.Leading() {

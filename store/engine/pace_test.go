@@ -9,6 +9,7 @@ import (
 // case so seldom that the leader takes the replica for one that stands still.
 func TestPaceOfMirror(t *testing.T) {
 	begin := time.Unix(1_000_000, 0)
+	const ms, second = time.Millisecond, time.Second
 	for _, tc := range []struct {
 		name           string
 		took           time.Duration // by each copy
@@ -17,12 +18,12 @@ func TestPaceOfMirror(t *testing.T) {
 		longest        time.Duration // from a change to the copy that shows it
 		last           time.Duration // from the last change
 	}{
-		{"small, always written", 10 * time.Millisecond, 10 * time.Millisecond, time.Minute, 30, 600 * time.Millisecond, 600 * time.Millisecond},
-		{"100 MB, always written", 100 * time.Millisecond, 10 * time.Millisecond, 5 * time.Minute, 40, 4 * time.Second, time.Second},
-		{"huge, always written", 400 * time.Millisecond, 10 * time.Millisecond, 5 * time.Minute, 100, 5 * time.Second, 5 * time.Second},
-		{"100 MB, a change now and then", 100 * time.Millisecond, 5 * time.Second, 5 * time.Minute, 30, time.Second, time.Second},
-		{"100 MB, a change each second", 100 * time.Millisecond, time.Second, 10 * time.Minute, 40, 4 * time.Second, 4 * time.Second},
-		{"one change", 100 * time.Millisecond, time.Hour, time.Second, 100, 400 * time.Millisecond, 400 * time.Millisecond},
+		{"small, always written", 10 * ms, 10 * ms, time.Minute, 30, 600 * ms, 600 * ms},
+		{"100 MB, always written", 100 * ms, 10 * ms, 5 * time.Minute, 40, 4 * second, second},
+		{"huge, always written", 400 * ms, 10 * ms, 5 * time.Minute, 100, 5 * second, 5 * second},
+		{"100 MB, a change now and then", 100 * ms, 5 * second, 5 * time.Minute, 30, second, second},
+		{"100 MB, a change each second", 100 * ms, second, 10 * time.Minute, 40, 4 * second, 4 * second},
+		{"one change", 100 * ms, time.Hour, second, 100, 400 * ms, 400 * ms},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := pace{credit: mirrorCredit}

@@ -90,18 +90,20 @@ func (l *listened) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// direct is a socket whose reads and writes, which never block, are made without telling Go's scheduler. It would prepare
-// for calls that block, and wake the thread that watches over those: on a member that has little to do, that is a
-// third of what it costs.
+// direct is a socket whose reads and writes, which never block, are made without telling Go's scheduler. It would
+// prepare for calls that block, and wake the thread that watches over those.
 type direct struct {
 	net.Conn
 	raw syscall.RawConn
 }
 
+// watched says that the race detector watches, which learns from the usual reads and writes what happens before what.
+var watched bool
+
 // Direct returns conn with reads and writes that cost less, if it is a socket, and otherwise itself.
 func Direct(conn net.Conn) net.Conn {
 	s, ok := conn.(syscall.Conn)
-	if !ok {
+	if !ok || watched {
 		return conn
 	}
 	raw, err := s.SyscallConn()
@@ -127,7 +129,7 @@ func (d *direct) Read(p []byte) (n int, err error) {
 	case err != nil:
 		return 0, err
 	case errno != 0:
-		return 0, &net.OpError{Op: "read", Net: d.LocalAddr().Network(), Addr: d.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
+		return 0, d.failed("read", errno)
 	case n == 0:
 		return 0, io.EOF
 	}
@@ -145,15 +147,21 @@ func (d *direct) Write(p []byte) (n int, err error) {
 		})
 	}
 	if err == nil && errno != 0 {
-		err = &net.OpError{Op: "write", Net: d.LocalAddr().Network(), Addr: d.RemoteAddr(), Err: os.NewSyscallError("write", errno)}
+		err = d.failed("write", errno)
 	}
 	return n, err
+}
+
+func (d *direct) failed(call string, errno syscall.Errno) error {
+	return &net.OpError{Op: call, Net: d.LocalAddr().Network(), Addr: d.RemoteAddr(),
+		Err: os.NewSyscallError(call, errno)}
 }
 
 // trySocket reads or writes once; nothing was moved when it returns an error.
 func trySocket(call, fd uintptr, p []byte) (n int, errno syscall.Errno) {
 	for {
-		r, _, errno := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		at := unsafe.Pointer(unsafe.SliceData(p))
+		r, _, errno := syscall.RawSyscall(call, fd, uintptr(at), uintptr(len(p)))
 		switch errno {
 		case 0:
 			return int(r), 0
