@@ -11,7 +11,7 @@ import (
 	"muster/cli"
 )
 
-// notice has the licences of what is linked; scripts/notice makes it.
+// notice contains the licences of all linked modules; scripts/notice generates it.
 //
 //go:embed NOTICE
 var notice string

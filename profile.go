@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// A muster built with this tag profiles itself into the directory that PROFILE_DIR names: on SIGUSR1 it leaves PID.cpu and
-// PID.mutex there and starts over. It is for the benchmark.
+// With this build tag muster profiles itself: on SIGUSR1 it writes PID.cpu and PID.mutex into PROFILE_DIR and starts a
+// new profile. It is for the benchmark.
 func init() {
 	dir := os.Getenv("PROFILE_DIR")
 	if dir == "" {

@@ -1,5 +1,5 @@
-// Package addr checks network addresses for use, not for form: whether another machine can dial what somebody wrote.
-// Flags, join requests, announcements, peerings and tokens all ask it. It resolves no names.
+// Package addr checks whether other machines can dial a network address, beyond its syntax. Flags, join requests,
+// announcements, peerings and tokens are all checked here. It resolves no names.
 package addr
 
 import (
@@ -13,7 +13,7 @@ import (
 	"muster/dialpolicy"
 )
 
-// ErrForm is matched by the errors about text that is no address at all, as opposed to one that nobody can use.
+// ErrForm matches errors about text that is not an address, as opposed to an address that others cannot dial.
 var ErrForm = errors.New("not an address")
 
 type formError struct{ text string }
@@ -39,11 +39,11 @@ func CheckHost(host string) error {
 		return err
 	}
 	if ip.Zone() != "" {
-		return fmt.Errorf("%s has a zone, which means something on one machine only", host)
+		return fmt.Errorf("%s has a zone, which is valid on one machine only", host)
 	}
 	switch ip = ip.Unmap(); {
 	case ip.IsUnspecified():
-		return fmt.Errorf("%s stands for every address of a machine; others need one that they can dial", host)
+		return fmt.Errorf("%s is a wildcard address; give one that other machines can dial", host)
 	case ip.Is4() && ip.As4()[0] == 0:
 		return fmt.Errorf("%s is in 0.0.0.0/8, which nobody can dial", host)
 	}
@@ -56,8 +56,8 @@ func CheckHost(host string) error {
 	return nil
 }
 
-// CheckListen returns why a listener cannot have the address s, which must be HOST:PORT. An empty host and the
-// unspecified addresses stand for all of the machine's addresses; link-local ones need their zone.
+// CheckListen returns why a listener cannot be bound to s, which must be HOST:PORT. An empty host and the unspecified
+// addresses mean all of the machine's addresses; link-local addresses need a zone.
 func CheckListen(s string) error {
 	host, err := split(s)
 	if err != nil || host == "" {
@@ -71,7 +71,7 @@ func CheckListen(s string) error {
 	switch {
 	case bare.Is6() && bare.IsLinkLocalUnicast():
 		if ip.Zone() == "" {
-			return fmt.Errorf("%s is link-local: say with a zone on which interface, such as %s%%eth0", host, host)
+			return fmt.Errorf("%s is link-local: add the zone of its interface, such as %s%%eth0", host, host)
 		}
 		return nil
 	case ip.Zone() != "":
@@ -82,33 +82,33 @@ func CheckListen(s string) error {
 	return usable(bare, host)
 }
 
-// usable rejects what no machine has as its own address, or only on one link.
+// usable rejects addresses that a machine cannot own (multicast, broadcast) or that are valid on one link only.
 func usable(ip netip.Addr, host string) error {
 	switch {
 	case ip.IsMulticast():
-		return fmt.Errorf("%s is a multicast address; give that of one machine", host)
+		return fmt.Errorf("%s is a multicast address; give the address of one machine", host)
 	case ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return fmt.Errorf("%s is the broadcast address; give that of one machine", host)
+		return fmt.Errorf("%s is the broadcast address; give the address of one machine", host)
 	case ip.IsLinkLocalUnicast():
 		return fmt.Errorf("%s is link-local: other machines cannot dial it", host)
 	}
 	return nil
 }
 
-// Wildcard reports whether a host stands for every address of the machine.
+// Wildcard reports whether a host means every address of the machine.
 func Wildcard(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.WithZone("").Unmap().IsUnspecified()
 }
 
-// Loopback reports whether a host is one that only its own machine can dial.
+// Loopback reports whether only its own machine can dial a host.
 func Loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
-// Canonical returns the one way to write HOST:PORT that equal addresses have in common. What is no address comes back
-// as it is.
+// Canonical returns HOST:PORT in its canonical spelling, so that equal addresses compare equal. It returns text that is
+// not an address unchanged.
 func Canonical(s string) string {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -136,7 +136,7 @@ func split(s string) (host string, err error) {
 	return host, nil
 }
 
-// parseHost returns the IP address that a host is, or the zero Addr for a name.
+// parseHost returns the host as an IP address, or the zero Addr for a name.
 func parseHost(host string) (netip.Addr, error) {
 	if host == "" {
 		return netip.Addr{}, badForm("the host is missing")
@@ -147,7 +147,7 @@ func parseHost(host string) (netip.Addr, error) {
 	return netip.Addr{}, checkName(host)
 }
 
-// checkName accepts DNS names, with the underscore that container networks put into them.
+// checkName accepts DNS names. It allows underscores, which container networks use.
 func checkName(name string) error {
 	bad := badForm("%q is neither an IP address nor a host name", name)
 	labels := strings.Split(strings.TrimSuffix(name, "."), ".")

@@ -14,14 +14,14 @@ type CAKind struct {
 type CAGeneration struct {
 	Generation  uint64    `json:"generation"`
 	State       string    `json:"state"`  // "prepared", "active", "trusted" or "retired"
-	Origin      string    `json:"origin"` // "muster", or "operator" for one that was brought
+	Origin      string    `json:"origin"` // "muster", or "operator" for an imported one
 	Fingerprint string    `json:"fingerprint"`
 	Subject     string    `json:"subject"`
 	NotBefore   time.Time `json:"notBefore"`
 	NotAfter    time.Time `json:"notAfter"`
 	DaysLeft    int       `json:"daysLeft"`
 	CreatedAt   time.Time `json:"createdAt"`
-	Certificate string    `json:"certificate"` // PEM; an operator's with those that certify it
+	Certificate string    `json:"certificate"` // PEM; an operator's CA with its chain
 }
 
 // CARotation is a rotation that is under way.
@@ -35,7 +35,7 @@ type CARotation struct {
 	PhaseSince time.Time   `json:"phaseSince"`
 	Overlap    string      `json:"overlap"` // a Go duration
 	DropAt     *time.Time  `json:"dropAt,omitempty"`
-	Pending    []CAPending `json:"pending"` // members that it waits for, or has left behind
+	Pending    []CAPending `json:"pending"` // members it waits for, or has stopped waiting for
 }
 
 // CAPending is a member that a rotation waits for.
@@ -45,7 +45,7 @@ type CAPending struct {
 	Reason string `json:"reason"`
 }
 
-// CAChange says what a CARequest did, or would do.
+// CAChange is the effect of a CARequest, done or planned.
 type CAChange struct {
 	DryRun   bool     `json:"dryRun"`
 	Steps    []string `json:"steps"`
@@ -57,7 +57,7 @@ type Certificate struct {
 	Serial    string     `json:"serial"` // lower hex
 	Kind      string     `json:"kind"`
 	NodeID    uint64     `json:"nodeId,omitempty"`
-	Node      string     `json:"node,omitempty"`      // name of the member, empty when it is none any more
+	Node      string     `json:"node,omitempty"`      // name of the member; empty when it was removed
 	Authority uint64     `json:"authority,omitempty"` // generation of the CA of that kind
 	IssuedAt  time.Time  `json:"issuedAt"`
 	ExpiresAt time.Time  `json:"expiresAt"`

@@ -6,19 +6,19 @@ import "time"
 type Generation struct {
 	Generation uint64    `json:"generation"`
 	State      string    `json:"state"`  // "active" for the newest, then "re-encrypting" and "retired"
-	Reason     string    `json:"reason"` // why it was made
+	Reason     string    `json:"reason"` // why it was generated
 	CreatedAt  time.Time `json:"createdAt"`
 	Holders    int       `json:"holders"`   // members that can open it
 	Total      int       `json:"total"`     // values that were to be re-encrypted when it became active
 	Remaining  int       `json:"remaining"` // of those, not re-encrypted yet; for the active generation
 }
 
-// JoinKeys is what a rotation of the join keys has made.
+// JoinKeys is the result of a rotation of the join keys.
 type JoinKeys struct {
 	KIDs       map[string]string `json:"kids"` // key id by purpose, "join-hmac" and "join-signing"
 	GraceUntil time.Time         `json:"graceUntil"`
 
-	// TokensEnded is how many join tokens were valid until then; they can be used during the grace only.
+	// TokensEnded is how many join tokens the rotation superseded; they stay valid during the grace period only.
 	TokensEnded int `json:"tokensEnded"`
 }
 
@@ -28,16 +28,16 @@ type NodeToken struct {
 	ExpiresAt time.Time `json:"expiresAt"`
 }
 
-// SecretInfo is what is known of a secret without its value.
+// SecretInfo describes a secret without its value.
 type SecretInfo struct {
 	Name       string    `json:"name"`
 	Version    uint64    `json:"version"`    // rises by one with each PutSecret
-	Generation uint64    `json:"generation"` // of the data-encryption key that it is sealed under
+	Generation uint64    `json:"generation"` // of the data-encryption key that seals it
 	CreatedAt  time.Time `json:"createdAt"`
 	UpdatedAt  time.Time `json:"updatedAt"`
 }
 
-// SecretValue is a secret as it is read.
+// SecretValue is a secret with its value.
 type SecretValue struct {
 	SecretInfo
 	Value    string `json:"value"`

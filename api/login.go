@@ -2,22 +2,29 @@ package api
 
 import "time"
 
-// LoginMethods says where people sign in; Issuer is empty when nobody does.
+// LoginMethods describes the OpenID provider for sign-in; Issuer is empty when sign-in is not configured.
 type LoginMethods struct {
 	Issuer                string   `json:"issuer"`
 	ClientID              string   `json:"clientId,omitempty"`
 	AuthorizationEndpoint string   `json:"authorizationEndpoint,omitempty"`
-	Device                bool     `json:"device"` // the device flow is known there
+	Device                bool     `json:"device"` // the provider supports the device flow
 	Scopes                []string `json:"scopes,omitempty"`
-	Problem               string   `json:"problem,omitempty"` // why nobody can sign in now
+	Problem               string   `json:"problem,omitempty"` // why sign-in does not work now
 }
 
-// DeviceLogin is a sign-in that goes on in a browser somewhere else (RFC 8628, section 3.2).
+// LoginPending means that the person has not decided yet. Slower means that the client polls too often: it must add five
+// seconds to its interval (RFC 8628, section 3.5).
+type LoginPending struct {
+	Message string `json:"message"`
+	Slower  bool   `json:"slower,omitempty"`
+}
+
+// DeviceLogin is a sign-in that is completed in a browser on another device (RFC 8628, section 3.2).
 type DeviceLogin struct {
 	DeviceCode              string    `json:"deviceCode"`
 	UserCode                string    `json:"userCode"`
 	VerificationURI         string    `json:"verificationUri"`
 	VerificationURIComplete string    `json:"verificationUriComplete,omitempty"`
-	Interval                int64     `json:"interval"` // seconds between two questions whether it is done
+	Interval                int64     `json:"interval"` // seconds between two polls
 	ExpiresAt               time.Time `json:"expiresAt,omitzero"`
 }

@@ -11,7 +11,7 @@ const (
 
 // Member is one machine of the cluster; the documented fields come first (reference ella_members, section 1.2).
 type Member struct {
-	NodeID         uint64    `json:"nodeId"`      // the Raft id, 1 … 2^53-1, never used twice
+	NodeID         uint64    `json:"nodeId"`      // the Raft id, 1 … 2^53-1, never reused
 	RaftAddress    string    `json:"raftAddress"` // HOST:PORT of the cluster listener
 	APIAddress     string    `json:"apiAddress"`  // URL
 	BinaryVersion  string    `json:"binaryVersion"`
@@ -29,19 +29,20 @@ type Member struct {
 	SliceCIDR string            `json:"sliceCidr"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	JoinedAt  time.Time         `json:"joinedAt"`
-	DownSince time.Time         `json:"downSince,omitzero"` // when one that does not answer last did
-	Zone      string            `json:"zone,omitempty"`     // where it stands; empty: it has not said so
-	ZoneCost  string            `json:"zoneCost,omitempty"` // what its drain or removal costs its zone, a sentence
-	DiskLow   bool              `json:"diskLow,omitempty"`  // it has said that its disk is nearly full
-	// CannotStore is why it does not store, a clause of a sentence, as the leader's probes have it; empty when it does.
+	DownSince time.Time         `json:"downSince,omitzero"` // last contact with a member that does not answer
+	Zone      string            `json:"zone,omitempty"`     // failure domain; empty: not set
+	ZoneCost  string            `json:"zoneCost,omitempty"` // what its drain or removal means for its zone, a sentence
+	DiskLow   bool              `json:"diskLow,omitempty"`  // it reports that its disk is nearly full
+	// CannotStore is why the member cannot write to its disk, a clause of a sentence, from the leader's probes; empty when
+	// it can.
 	CannotStore string `json:"cannotStore,omitempty"`
 
-	Recipient     string        `json:"recipient,omitempty"`     // the age public key; set where one member is asked for
+	Recipient     string        `json:"recipient,omitempty"`     // the age public key; set when one member is requested
 	DrainDeadline string        `json:"drainDeadline,omitempty"` // RFC 3339, while it is draining
 	Hooks         []HookOutcome `json:"hooks,omitempty"`         // of the last drain or resume
 }
 
-// HookOutcome is how one drain or resume hook ended on its member.
+// HookOutcome is the result of one drain or resume hook on its member.
 type HookOutcome struct {
 	Name    string `json:"name"`
 	OK      bool   `json:"ok"`
@@ -49,7 +50,7 @@ type HookOutcome struct {
 	Millis  int64  `json:"millis"`
 }
 
-// Drain is the answer to a drain; what the hooks said is ours.
+// Drain is the answer to a drain; the hooks' results are muster's addition.
 type Drain struct {
 	DrainState string        `json:"drainState"` // DrainDraining or DrainDrained
 	Hooks      []HookOutcome `json:"hooks,omitempty"`
@@ -57,7 +58,7 @@ type Drain struct {
 	Warnings   []string      `json:"warnings,omitempty"`
 }
 
-// Lease is work that a member has promised, which its drain waits for.
+// Lease records work that runs on a member; a drain waits for it.
 type Lease struct {
 	ID        string    `json:"id"`
 	NodeID    uint64    `json:"nodeId"`

@@ -1,13 +1,13 @@
 package api
 
-// Schema says which schema the database has, which one the leader's muster knows, and who keeps it from being applied.
+// Schema has the schema versions of the database and of the leader's binary, and the members that block a newer one.
 type Schema struct {
 	Applied    int64          `json:"applied"`
 	Latest     int64          `json:"latest"`
 	HeldBackBy []SchemaHolder `json:"heldBackBy"`
 }
 
-// SchemaHolder is a member that cannot work with the newer schema.
+// SchemaHolder is a member that blocks the newer schema.
 type SchemaHolder struct {
 	NodeID        uint64 `json:"nodeId"`
 	Name          string `json:"name"`
@@ -17,9 +17,9 @@ type SchemaHolder struct {
 	Reason        string `json:"reason"`
 }
 
-// Difference is one point on which the Raft configuration does not agree with the members table.
+// Difference is one difference between the Raft configuration and the members table.
 type Difference struct {
 	NodeID uint64 `json:"nodeId"`
-	Want   string `json:"want"` // role by the members table; empty: not a Raft server
+	Want   string `json:"want"` // role from the members table; empty: not a Raft server
 	Have   string `json:"have"` // role in Raft
 }

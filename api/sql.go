@@ -4,15 +4,15 @@ package api
 type SQLResult struct {
 	Columns   []string `json:"columns"`
 	Rows      [][]any  `json:"rows"`
-	Truncated bool     `json:"truncated"` // there were more rows than the server gives
+	Truncated bool     `json:"truncated"` // there were more rows than the server returns
 }
 
-// PeerMember is a member of another cluster that this one exports.
+// PeerMember is a member of another cluster, as that cluster exports it.
 type PeerMember struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
 	NodeID      uint64 `json:"nodeId"`
 	RaftAddress string `json:"raftAddress"`
 	APIAddress  string `json:"apiAddress"`
-	Health      string `json:"health"` // "alive", "left" or "unknown", as its own cluster sees it
+	Health      string `json:"health"` // "alive", "left" or "unknown", as reported by its own cluster
 }

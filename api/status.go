@@ -1,23 +1,36 @@
-// Package api has the wire types of muster's own endpoints, for the server and the client. It knows
-// nothing of how they are answered.
+// Package api has the wire types of muster's own endpoints, shared by server and client. It has no behaviour.
 package api
 
 import "time"
 
-// Status is what one member says about itself.
+// Status is one member's report about itself.
 type Status struct {
 	Version       string         `json:"version"`
 	Revision      uint64         `json:"revision"` // of the cluster: raised once per committed change
 	Initialized   bool           `json:"initialized"`
 	Ready         bool           `json:"ready"`
 	Reason        string         `json:"reason,omitempty"` // why it is not ready
-	SchemaVersion int64          `json:"schemaVersion"`    // the newest that the member's muster knows
+	SchemaVersion int64          `json:"schemaVersion"`    // the newest that the member's binary knows
 	Commit        string         `json:"commit"`
 	Name          string         `json:"name"`
 	Cluster       *ClusterStatus `json:"cluster,omitempty"`
-	Notices       []string       `json:"notices,omitempty"` // what the operator has to do now, a sentence each
+	Notices       []string       `json:"notices,omitempty"` // what the operator should do now, a sentence each
 	Storing       *Storing       `json:"storing,omitempty"`
 	Disk          *Disk          `json:"disk,omitempty"`
+	Raft          *RaftFiles     `json:"raft,omitempty"` // nil outside Raft
+}
+
+// RaftFiles is what a member has of Raft on its disk, as of a second ago at most.
+type RaftFiles struct {
+	Term          uint64     `json:"term"`
+	LogIndex      uint64     `json:"logIndex"`    // last index in a finished segment or snapshot
+	LogSegments   int        `json:"logSegments"` // finished ones
+	LogBytes      int64      `json:"logBytes"`    // open segments are as large as they may become
+	Bytes         int64      `json:"bytes"`       // with snapshots
+	Snapshots     int        `json:"snapshots"`
+	SnapshotIndex uint64     `json:"snapshotIndex"` // of the newest; 0 for none
+	SnapshotAt    *time.Time `json:"snapshotAt,omitempty"`
+	SyncMs        int64      `json:"syncMs"` // how long the last small write beside the log took, synced and read again
 }
 
 // ClusterStatus is a member's view of its cluster.
@@ -34,21 +47,21 @@ type ClusterStatus struct {
 	AppliedSchemaVersion int64  `json:"appliedSchemaVersion"`       // of the database
 }
 
-// Storing reports whether a member can store, as it finds out by writing to its disk every two seconds.
+// Storing reports whether a member can write to its disk. It tests that every two seconds.
 type Storing struct {
 	OK         bool      `json:"ok"`
 	Fault      string    `json:"fault,omitempty"`    // why it cannot, a clause of a sentence
 	Since      time.Time `json:"since,omitzero"`     // of the fault
-	LastWrite  time.Time `json:"lastWrite,omitzero"` // when a write was last on the disk and read again
+	LastWrite  time.Time `json:"lastWrite,omitzero"` // when a test write was last synced and read back
 	WriteMs    int64     `json:"writeMs"`            // how long that took, in milliseconds
 	FreeInodes uint64    `json:"freeInodes"`
 	Inodes     uint64    `json:"inodes"` // 0 where the file system has no fixed number
 }
 
-// Disk tells how full a member's disk is, in bytes.
+// Disk is how full a member's disk is, in bytes.
 type Disk struct {
 	FreeBytes    uint64 `json:"freeBytes"`
 	TotalBytes   uint64 `json:"totalBytes"`
-	ReserveBytes uint64 `json:"reserveBytes"` // what the member keeps
-	Low          bool   `json:"low"`          // that is reached: leadership and vote go elsewhere
+	ReserveBytes uint64 `json:"reserveBytes"` // free space that the member keeps
+	Low          bool   `json:"low"`          // the reserve is reached: leadership and vote move elsewhere
 }

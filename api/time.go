@@ -2,10 +2,10 @@ package api
 
 import "time"
 
-// Time returns a time as the wire has it: in UTC and in whole seconds.
+// Time returns a time in its wire form: UTC, whole seconds.
 func Time(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
-// TimeOf is Time for one that may be absent: nil becomes the zero time.
+// TimeOf is Time for an optional time: nil becomes the zero time.
 func TimeOf(t *time.Time) time.Time {
 	if t == nil {
 		return time.Time{}
@@ -13,7 +13,7 @@ func TimeOf(t *time.Time) time.Time {
 	return Time(*t)
 }
 
-// TimePointer is Time for one that may be absent and stays so.
+// TimePointer is Time for an optional time: nil stays nil.
 func TimePointer(t *time.Time) *time.Time {
 	if t == nil {
 		return nil

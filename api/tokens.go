@@ -7,7 +7,7 @@ type APIToken struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
 	Scopes    []string  `json:"scopes"`
-	Token     string    `json:"token,omitempty"` // the secret: when it was just made, never again
+	Token     string    `json:"token,omitempty"` // the secret; only in the answer that creates it
 	CreatedBy string    `json:"createdBy"`
 	CreatedAt time.Time `json:"createdAt"`
 	ExpiresAt time.Time `json:"expiresAt,omitzero"` // zero: never
@@ -16,8 +16,8 @@ type APIToken struct {
 // JoinToken lets machines join.
 type JoinToken struct {
 	ID        string            `json:"id"`
-	Token     string            `json:"token,omitempty"`  // the text: when it was just made, never again
-	NodeID    uint64            `json:"nodeId,omitempty"` // 0: not bound to one
+	Token     string            `json:"token,omitempty"`  // the text; only in the answer that creates it
+	NodeID    uint64            `json:"nodeId,omitempty"` // 0: any
 	Mode      string            `json:"mode,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	Format    string            `json:"format"` // "muster" or "zlayer"
@@ -34,7 +34,7 @@ type JoinToken struct {
 	ExpiresAt time.Time         `json:"expiresAt"`
 }
 
-// TokenUse is one member that was admitted by a join token.
+// TokenUse is one use of a join token: the member that it admitted.
 type TokenUse struct {
 	NodeID uint64    `json:"nodeId"`
 	UsedAt time.Time `json:"usedAt"`
@@ -44,7 +44,7 @@ type TokenUse struct {
 // EnrollToken lets other software enroll.
 type EnrollToken struct {
 	ID        string    `json:"id"`
-	Token     string    `json:"token,omitempty"` // the text: when it was just made, never again
+	Token     string    `json:"token,omitempty"` // the text; only in the answer that creates it
 	Name      string    `json:"name"`
 	Scope     string    `json:"scope"` // "node" or "kibana"
 	State     string    `json:"state"` // "valid", "used", "expired" or "revoked"
@@ -56,7 +56,7 @@ type EnrollToken struct {
 	Warnings  []string  `json:"warnings,omitempty"`
 }
 
-// Enrollment is the record of key material that was handed to other software, without that material.
+// Enrollment is the record of key material issued to other software, without the material.
 type Enrollment struct {
 	ID              string    `json:"id"`
 	Kind            string    `json:"kind"`  // "node" or "kibana"
@@ -65,8 +65,8 @@ type Enrollment struct {
 	Remote          string    `json:"remote"`                    // the address it came from
 	TokenID         string    `json:"tokenId,omitempty"`         // of the enrollment token or API key
 	TransportSerial string    `json:"transportSerial,omitempty"` // of its transport certificate, lower-case hex
-	HTTPCASerial    string    `json:"httpCaSerial,omitempty"`    // of its intermediate HTTP CA, if it has one
-	ServiceTokenID  string    `json:"serviceTokenId,omitempty"`  // the API token that a Kibana was given
+	HTTPCASerial    string    `json:"httpCaSerial,omitempty"`    // of its intermediate HTTP CA, if any
+	ServiceTokenID  string    `json:"serviceTokenId,omitempty"`  // the API token issued to a Kibana
 	EnrolledAt      time.Time `json:"enrolledAt"`
 	ExpiresAt       time.Time `json:"expiresAt"`
 	RevokedAt       time.Time `json:"revokedAt,omitzero"`

@@ -8,15 +8,15 @@ const (
 	CredentialKey    = "api-key"
 	CredentialEnroll = "enrollment-token"
 	CredentialNode   = "node"   // a member's identity
-	CredentialMember = "member" // the bearer that all members share
+	CredentialMember = "member" // the bearer token that all members share
 )
 
-// Whoami is what the cluster knows of the credential that a request shows; the secret is not part of it.
+// Whoami describes the credential of a request, without its secret.
 type Whoami struct {
 	Kind      string    `json:"kind"`
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
-	Scopes    []string  `json:"scopes"`             // what it allows; management includes all others
+	Scopes    []string  `json:"scopes"`             // management includes all others
 	ExpiresAt time.Time `json:"expiresAt,omitzero"` // zero: never
 	NodeID    uint64    `json:"nodeId,omitempty"`   // of a member's identity
 }

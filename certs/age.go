@@ -16,8 +16,8 @@ import (
 	"golang.org/x/crypto/nacl/box"
 )
 
-// ErrUnwrap says that a wrap or a sealed box does not open with this key. Why
-// is not said.
+// ErrUnwrap means that a wrap or a sealed box does not open with this key. It
+// does not say why.
 var ErrUnwrap = errors.New("certs: cannot be opened with this key")
 
 // maxUnwrapped bounds what Unwrap returns: it is for keys, not for files.
@@ -59,9 +59,9 @@ func ParseIdentity(file []byte) (*age.X25519Identity, error) {
 	return found, nil
 }
 
-// Bech32 writes 32 bytes as 52 characters of this alphabet, followed by six of
-// checksum. age checks the checksum but keeps the bytes to itself, so they are
-// read with encoding/base32, which packs bits in the same order.
+// bech32Data decodes the data part of Bech32: 32 bytes are 52 characters of this
+// alphabet, followed by six of checksum. age verifies the checksum but does not
+// export the bytes; encoding/base32 packs bits in the same order.
 var bech32Data = base32.NewEncoding("qpzry9x8gf2tvdw0s3jn54khce6mua7l").WithPadding(base32.NoPadding)
 
 const bech32Len, bech32Check = 52, 6
@@ -80,7 +80,8 @@ func bech32Bytes(s, prefix string) (raw [32]byte, err error) {
 }
 
 // PublicKey returns the raw X25519 public key of an "age1…" recipient, as the
-// join request carries it (secrets_pubkey). It refuses what [Recipient] would.
+// join request carries it (secrets_pubkey). It rejects the keys that [Recipient]
+// rejects.
 func PublicKey(recipient string) (pub [32]byte, err error) {
 	// Checks prefix and checksum; its error quotes the input, which may be a
 	// private key put in the wrong place.
@@ -99,8 +100,8 @@ func PublicKey(recipient string) (pub [32]byte, err error) {
 }
 
 // Recipient writes a raw X25519 public key as an "age1…" recipient. The zero
-// key and the other low-order points, to which anybody could decrypt, and
-// encodings of points that no X25519 implementation produces give [ErrWeakKey].
+// key and the other low-order points (anybody could decrypt) and non-canonical
+// encodings give [ErrWeakKey].
 func Recipient(pub [32]byte) (string, error) {
 	key, err := checkX25519(pub)
 	if err != nil {
@@ -114,9 +115,9 @@ func Recipient(pub [32]byte) (string, error) {
 }
 
 func checkX25519(pub [32]byte) (*ecdh.PublicKey, error) {
-	// A number of 2^255-19 or more is another spelling of a smaller one. The
-	// owner knows his key by the smaller, and both age and sealed boxes mix
-	// the spelling into the key: he could not open what is made for it.
+	// A number of 2^255-19 or more is a non-canonical encoding of a smaller
+	// one. age and sealed boxes hash the encoding into the key, so the owner,
+	// who has the canonical one, could not open the result.
 	high := pub[31] >= 0x80
 	if pub[31] == 0x7f && pub[0] >= 0xed {
 		high = true
@@ -131,8 +132,8 @@ func checkX25519(pub [32]byte) (*ecdh.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: not an X25519 public key", ErrWeakKey)
 	}
-	// Every X25519 scalar is a multiple of 8, the order of the small subgroup:
-	// any one of them takes a low-order point to zero, which ECDH refuses.
+	// Every X25519 scalar is a multiple of 8, the order of the small subgroup,
+	// so any of them maps a low-order point to zero, which ECDH rejects.
 	probe, err := ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, 32))
 	if err != nil {
 		return nil, err

@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// minAuthorityLeft is how long an operator's CA must still be valid.
+// minAuthorityLeft is the minimum remaining validity of an operator's CA.
 const minAuthorityLeft = 24 * time.Hour
 
-// ErrNoCrossSign: the authority must not have another CA below it, or the two are never valid at the same time.
+// ErrNoCrossSign means that the authority may not certify another CA, or that the two are never valid at the same time.
 var ErrNoCrossSign = errors.New("certs: the authority cannot sign another CA")
 
-// CrossSign certifies another CA's name and key, in DER: who trusts ca alone verifies the leaves of next, when this
-// certificate is in the chain that is presented. It is valid while both CAs are.
+// CrossSign certifies another CA's name and key and returns the certificate in DER. With it in the presented chain, a
+// verifier that trusts only ca accepts the leaves of next. It is valid while both CAs are.
 func (ca CA) CrossSign(next *x509.Certificate, now time.Time) ([]byte, error) {
 	below := -1 // no bound
 	switch {
@@ -57,10 +57,10 @@ func (ca CA) Issued(cert *x509.Certificate) bool {
 	return bytes.Equal(cert.RawIssuer, ca.Cert.RawSubject) && cert.CheckSignatureFrom(ca.Cert) == nil
 }
 
-// ParseAuthority reads an operator's CA: certPEM is its certificate, which those that certify it may follow in order;
-// keyPEM its private key (PKCS#8, SEC 1 or PKCS#1, not encrypted). trial is a certificate as it is going to issue them,
-// for every host of the cluster: it is signed and verified, so that a name constraint, an extended key usage or a path
-// length that rules muster's certificates out is found now. Errors are sentences that name the rule, without a prefix.
+// ParseAuthority reads an operator's CA. certPEM is its certificate, optionally followed by its chain in order; keyPEM
+// is its private key (PKCS#8, SEC 1 or PKCS#1, not encrypted). It signs and verifies trial, a certificate with every
+// host of the cluster, so that a name constraint, an extended key usage or a path length that excludes muster's
+// certificates fails now. Errors are sentences that name the rule, without a prefix.
 func ParseAuthority(certPEM, keyPEM []byte, trial Leaf, now time.Time) (CA, []*x509.Certificate, error) {
 	fail := func(format string, args ...any) (CA, []*x509.Certificate, error) {
 		return CA{}, nil, fmt.Errorf(format, args...)
@@ -93,7 +93,8 @@ func ParseAuthority(certPEM, keyPEM []byte, trial Leaf, now time.Time) (CA, []*x
 	}
 	for i, c := range chain {
 		if weakSignature[c.SignatureAlgorithm] {
-			return fail("certificate %d of the CA certificate is signed with %s, which verifiers refuse", i+1, c.SignatureAlgorithm)
+			return fail("certificate %d of the CA certificate is signed with %s, which verifiers reject", i+1,
+				c.SignatureAlgorithm)
 		}
 		if i > 0 {
 			if err := chain[i-1].CheckSignatureFrom(c); err != nil {
@@ -133,7 +134,7 @@ func (ca CA) try(l Leaf, now time.Time) error {
 	return nil
 }
 
-// reason is what is wrong with a certificate, without the package's name.
+// reason describes a verification error, without the prefixes of certs and x509.
 func reason(err error) string {
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage {

@@ -22,7 +22,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Kind tells muster's certificate authorities apart. The third, Workload, stands with what it signs.
+// Kind is the kind of a certificate authority. The third kind, Workload, is declared in workload.go.
 type Kind string
 
 const (
@@ -33,8 +33,8 @@ const (
 )
 
 const (
-	// A machine that joins with a slow clock must not find a CA "from the
-	// future", so a new CA is already an hour old.
+	// A new CA is backdated by an hour, so that a machine with a slow
+	// clock can join.
 	caBackdate = time.Hour
 	// Two CAs may stand between the root and a leaf: the cross-signed
 	// successor during a CA rotation, and an intermediate.
@@ -43,10 +43,10 @@ const (
 	maxName = 64
 )
 
-// CAEnd says until when a CA made now is valid: ten years. It is a variable for tests, which have no ten years.
+// CAEnd returns the expiry of a CA made now: ten years later. It is a variable so that tests can shorten it.
 var CAEnd = func(now time.Time) time.Time { return now.AddDate(10, 0, 0) }
 
-// CA is a certificate authority: its own certificate and the key that signs.
+// CA is a certificate authority: its certificate and its private key.
 type CA struct {
 	Cert *x509.Certificate
 	Key  crypto.Signer
@@ -68,8 +68,8 @@ func NewCA(kind Kind, clusterID string, now time.Time) (CA, error) {
 	return NewSuccessor(kind, clusterID, 1, now)
 }
 
-// NewSuccessor makes the CA of a generation, 1 for the founder's. From the second on the number is part of the common
-// name: verifiers look for an issuer by its name, and two CAs of one name would be taken for each other.
+// NewSuccessor makes the CA of a generation; the founder's is 1. From the second on, the common name contains the
+// number: verifiers find an issuer by its name and would confuse two CAs of the same name.
 func NewSuccessor(kind Kind, clusterID string, generation uint64, now time.Time) (CA, error) {
 	if err := checkScope(kind, clusterID); err != nil {
 		return CA{}, err
@@ -124,7 +124,7 @@ func NewKey() (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// Leaf says what a member's certificate is to contain.
+// Leaf is the content of a member's certificate.
 type Leaf struct {
 	Kind      Kind
 	ClusterID string // UUID, lower case
@@ -133,20 +133,20 @@ type Leaf struct {
 	// Hosts are IP addresses or DNS names, without port, brackets, zone or
 	// wildcard. For Kind HTTP localhost, 127.0.0.1 and ::1 are always added.
 	Hosts []string
-	// NotBefore and NotAfter are cut to the CA's own validity, because a leaf
-	// that outlives its CA is a promise that no verifier keeps.
+	// NotBefore and NotAfter are clamped to the CA's own validity: verifiers
+	// reject a leaf that outlives its CA.
 	NotBefore, NotAfter time.Time
-	// Serial is the certificate's number, from [NewSerial]; a caller that records
-	// the certificate before it is signed chooses it. nil stands for a new one.
+	// Serial is the serial number; nil means a new one. A caller that records
+	// the certificate before signing it takes one from [NewSerial].
 	Serial *big.Int
 }
 
-// Sign issues a certificate for pub, in DER. The names come from l alone: of a
-// member's CSR only the public key is used, so that a joiner cannot ask for
-// somebody else's identity. The certificate is good for both ends of TLS and
-// carries the member's identity as its only URI SAN, see [NodeURI].
+// Sign issues a certificate for pub, in DER. All names come from l; only the
+// public key of a member's CSR is used, so a joiner cannot request another
+// member's identity. The certificate is valid for TLS servers and clients and
+// has the member's identity as its only URI SAN, see [NodeURI].
 //
-// It returns [ErrWeakKey] for a public key that [ParseCSR] would refuse.
+// It returns [ErrWeakKey] for a public key that [ParseCSR] would reject.
 func (ca CA) Sign(pub crypto.PublicKey, l Leaf) ([]byte, error) {
 	if ca.Cert == nil || ca.Key == nil || !ca.Cert.IsCA {
 		return nil, errors.New("certs: sign: the authority has no CA certificate or no key")
@@ -155,7 +155,7 @@ func (ca CA) Sign(pub crypto.PublicKey, l Leaf) ([]byte, error) {
 		return nil, err
 	}
 	if l.Kind == Workload {
-		return nil, errors.New("certs: the workload authority signs SVIDs, and no certificate of a member")
+		return nil, errors.New("certs: the workload authority signs SVIDs only, not certificates of members")
 	}
 	if l.NodeID == 0 || l.NodeID > MaxNodeID {
 		return nil, fmt.Errorf("certs: node id must be 1..%d, got %d", uint64(MaxNodeID), l.NodeID)
@@ -211,10 +211,9 @@ func NodeURI(clusterID string, id uint64) *url.URL {
 	return &url.URL{Scheme: "spiffe", Host: clusterID, Path: "/node/" + strconv.FormatUint(id, 10)}
 }
 
-// NodeID reads the Raft node id (1..MaxNodeID) out of a member's certificate.
-// The certificate must have exactly one URI SAN, it must be this cluster's, and
-// be written just as [NodeURI] writes it. The caller has already verified the
-// certificate's chain.
+// NodeID returns the Raft node id (1..MaxNodeID) in a member's certificate. The
+// certificate must have exactly one URI SAN, of this cluster, spelled exactly as
+// [NodeURI] writes it. The caller must have verified the certificate's chain.
 func NodeID(cert *x509.Certificate, clusterID string) (uint64, error) {
 	if len(cert.URIs) != 1 {
 		return 0, fmt.Errorf("certs: the certificate has %d URI names, a member's has exactly one", len(cert.URIs))
@@ -222,8 +221,8 @@ func NodeID(cert *x509.Certificate, clusterID string) (uint64, error) {
 	got := cert.URIs[0].String()
 	_, num, _ := strings.Cut(got, "/node/")
 	id, err := strconv.ParseUint(num, 10, 64)
-	// Comparing with the one canonical spelling refuses leading zeros,
-	// queries, user names, upper case and everything else at once.
+	// Comparing with the canonical spelling rejects leading zeros, queries,
+	// user names, upper case and every other variant.
 	if err != nil || id == 0 || id > MaxNodeID || NodeURI(clusterID, id).String() != got {
 		return 0, errors.New("certs: the certificate's URI name is not a member of this cluster")
 	}
@@ -255,7 +254,7 @@ func checkName(name string) error {
 
 // serialAndKeyID makes a random 128-bit serial number and the key identifier of
 // pub: the first 160 bits of SHA-256 over its SubjectPublicKeyInfo (RFC 7093,
-// section 2, method 4; nobody compares it with anything but itself).
+// section 2, method 4).
 func serialAndKeyID(pub crypto.PublicKey) (*big.Int, []byte, error) {
 	spki, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// Revoked is a certificate that is not to be trusted any more.
+// Revoked is an entry of a revocation list.
 type Revoked struct {
 	Serial string // lower hex
 	At     time.Time
 }
 
-// crlLifetime is after what time a verifier must ask again.
+// crlLifetime is how long a revocation list is valid.
 const crlLifetime = 24 * time.Hour
 
-// SignCRL makes the list of certificates that are revoked (RFC 5280, section 5), in DER, good for a day from now. number
-// must rise from one list to the next.
+// SignCRL returns a certificate revocation list (RFC 5280, section 5) in DER, valid for a day from now. number must
+// increase from one list to the next.
 func (ca CA) SignCRL(list []Revoked, number uint64, now time.Time) ([]byte, error) {
 	if ca.Cert == nil || ca.Key == nil {
 		return nil, errors.New("certs: sign a revocation list: the authority has no certificate or no key")

@@ -33,8 +33,8 @@ func NewCSR(key crypto.Signer, name string) ([]byte, error) {
 
 // ParseCSR reads a certificate request (DER, or one PEM block) and checks that
 // the requester holds the private key. RSA keys of 2048 to 8192 bits, ECDSA
-// keys on P-256, P-384 and P-521, and Ed25519 keys are accepted; others give
-// [ErrWeakKey].
+// keys on P-256, P-384 and P-521, and Ed25519 keys are accepted; other keys
+// give [ErrWeakKey].
 func ParseCSR(der []byte) (*x509.CertificateRequest, error) {
 	if len(der) > maxCSR {
 		return nil, fmt.Errorf("certs: the certificate request is larger than %d bytes", maxCSR)
@@ -51,7 +51,7 @@ func ParseCSR(der []byte) (*x509.CertificateRequest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certs: not a PKCS#10 certificate request: %w", err)
 	}
-	// Before the signature, because checking one made with an enormous key is
+	// Before the signature: verifying one made with an enormous key is
 	// expensive.
 	if err := checkPublicKey(csr.PublicKey); err != nil {
 		return nil, err
@@ -83,7 +83,8 @@ func checkPublicKey(pub crypto.PublicKey) error {
 	return fmt.Errorf("%w: only ECDSA, RSA and Ed25519 keys are accepted", ErrWeakKey)
 }
 
-// KeyHash is SHA-256 of a public key's SubjectPublicKeyInfo in DER, in lower hex: what a member's certificates are bound to.
+// KeyHash is the SHA-256 of a public key's SubjectPublicKeyInfo in DER, as lower-case hex. A member's certificates are
+// bound to it.
 func KeyHash(pub crypto.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"encoding/hex"
 )
 
-// The two tags keep the uses of one join secret apart; they are ZLayer's
-// (reference/zlayer_join.md 2.2 (b) and 5.2), the zero byte included.
+// The domain-separation tags for keys derived from a join secret. They are
+// ZLayer's (reference/zlayer_join.md 2.2 (b) and 5.2), the zero byte included.
 const (
 	tagInternalBearer = "zlayer-raft-internal-token-v1\x00"
 	tagHS256JoinKey   = "zlayer-join-token-v1\x00"
@@ -28,9 +28,9 @@ func HS256JoinKey(joinSecret string) [32]byte {
 	return sha256.Sum256([]byte(tagHS256JoinKey + joinSecret))
 }
 
-// HashSecret is what the database keeps of an API token's secret: the
-// lower-case hex SHA-256. A plain hash is enough because the secrets are 256
-// random bits (see [NewSecret]); it would not be for passwords.
+// HashSecret returns the hash of an API token's secret that the database
+// stores: SHA-256 in lower-case hex. A plain hash is enough because secrets are
+// 256 random bits (see [NewSecret]); it would not be for passwords.
 func HashSecret(secret string) string {
 	sum := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(sum[:])

@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// NewRSAKey makes an RSA key of 4096 bits, for software that takes no other. It takes a second or more of computing.
+// NewRSAKey makes an RSA key of 4096 bits, for software that accepts no other kind. It takes a second or more of CPU
+// time.
 func NewRSAKey() (crypto.Signer, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 4096)
 	if err != nil {
@@ -25,18 +26,18 @@ func NewRSAKey() (crypto.Signer, error) {
 	return key, nil
 }
 
-// EnrolledURI is the identity inside the certificate of other software that has enrolled:
-// spiffe://<cluster id>/enrolled/<enrollment id>. [NodeID] never takes it for a member's.
+// EnrolledURI is the identity in the certificate of enrolled software: spiffe://<cluster id>/enrolled/<enrollment id>.
+// [NodeID] never accepts it as a member's.
 func EnrolledURI(clusterID, enrollmentID string) *url.URL {
 	return &url.URL{Scheme: "spiffe", Host: clusterID, Path: "/enrolled/" + enrollmentID}
 }
 
-// Enrolled says what is made for software that enrolls.
+// Enrolled is the content of a certificate for software that enrolls.
 type Enrolled struct {
 	ClusterID    string // UUID, lower case
 	EnrollmentID string
 	Serial       *big.Int
-	// NotBefore and NotAfter are cut to the CA's own validity.
+	// NotBefore and NotAfter are clamped to the CA's own validity.
 	NotBefore, NotAfter time.Time
 }
 
@@ -57,8 +58,9 @@ func (e Enrolled) check(ca CA, pub crypto.PublicKey) (from, to time.Time, err er
 	return from.UTC(), to.UTC(), nil
 }
 
-// SignEnrolled issues a transport certificate, in DER, for software that is not a member: good for both ends of TLS, and
-// with [EnrolledURI] as its only name. Addresses it has none: nobody knows yet where that software will run.
+// SignEnrolled issues a transport certificate, in DER, for software that is not a member. It is valid for TLS servers
+// and clients and has [EnrolledURI] as its only name; it has no addresses because it is not known where the software
+// will run.
 func (ca CA) SignEnrolled(pub crypto.PublicKey, e Enrolled) ([]byte, error) {
 	from, to, err := e.check(ca, pub)
 	if err != nil {
@@ -91,13 +93,13 @@ func (ca CA) SignEnrolled(pub crypto.PublicKey, e Enrolled) ([]byte, error) {
 
 // Permitted are the hosts that an intermediate may sign for besides loopback.
 type Permitted struct {
-	Names    []string // each with all names below it: name constraints know no other way
-	Below    []string // the names below these, without these
+	Names    []string // each with its subdomains: name constraints cannot exclude them
+	Below    []string // only the subdomains of these
 	Networks []netip.Prefix
 }
 
-// dns lists the constraints. A name with one of the excluded below it, or equal to it, is left out: verifiers do not take a
-// wildcard for the names that it stands for, so that *.example.org would pass although host.example.org is excluded.
+// dns lists the permitted DNS names. It omits a name that equals an excluded one or has an excluded one below it,
+// because a wildcard passes verifiers: *.example.org would be accepted although host.example.org is excluded.
 func (p Permitted) dns(excluded []string) []string {
 	list := []string{"localhost"}
 	add := func(name, constraint string) {
@@ -118,7 +120,7 @@ func (p Permitted) dns(excluded []string) []string {
 	return list
 }
 
-// ips lists the constraints, loopback among them.
+// ips lists the permitted networks, including loopback.
 func (p Permitted) ips() (list []*net.IPNet) {
 	for _, n := range append([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, p.Networks...) {
 		list = append(list, &net.IPNet{IP: n.Masked().Addr().AsSlice(), Mask: net.CIDRMask(n.Bits(), n.Addr().BitLen())})
@@ -126,9 +128,9 @@ func (p Permitted) ips() (list []*net.IPNet) {
 	return list
 }
 
-// SignIntermediate issues a certificate, in DER, that makes the holder of pub an authority for server certificates, of
-// leaves only. It is constrained by name: a leaf verifies only for permitted hosts and loopback, and not for one of the
-// hosts that are not to be impersonated or with the identity of a member.
+// SignIntermediate issues a CA certificate for pub, in DER, that may sign only leaves, only for servers. Name
+// constraints limit it: its leaves verify only for permitted hosts and loopback, never for the hosts in except and
+// never with a member's identity.
 func (ca CA) SignIntermediate(pub crypto.PublicKey, e Enrolled, permitted Permitted, except []string) ([]byte, error) {
 	from, to, err := e.check(ca, pub)
 	if err != nil {
@@ -153,7 +155,7 @@ func (ca CA) SignIntermediate(pub crypto.PublicKey, e Enrolled, permitted Permit
 		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		ExtKeyUsage:                 []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		SubjectKeyId:                keyID,
-		PermittedDNSDomainsCritical: true, // the constraints as a whole
+		PermittedDNSDomainsCritical: true, // marks all name constraints as critical
 		ExcludedURIDomains:          []string{e.ClusterID},
 		PermittedDNSDomains:         permitted.dns(names),
 		PermittedIPRanges:           permitted.ips(),

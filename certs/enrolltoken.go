@@ -12,11 +12,11 @@ import (
 	"strings"
 )
 
-// EnrollVersion is the version of Elasticsearch that a cluster says it is: clients of the majors 8 and 9 speak to a 9.
+// EnrollVersion is the version of Elasticsearch that a cluster reports: clients of the majors 8 and 9 accept a 9.
 const EnrollVersion = "9.0.0"
 
-// EnrollToken is Elasticsearch's enrollment token (reference/es_enroll.md, section 4): where to enroll, whom to trust
-// there, and the key to show. The order of the fields is that of the wire.
+// EnrollToken is Elasticsearch's enrollment token (reference/es_enroll.md, section 4): where to enroll, which CA to
+// trust and the key to present. The fields are in wire order.
 type EnrollToken struct {
 	Version     string   `json:"ver"` // of the issuer
 	Addresses   []string `json:"adr"` // HTTPS, host:port
@@ -35,7 +35,7 @@ func (t EnrollToken) Encode() (string, error) {
 	return base64.StdEncoding.EncodeToString(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), nil
 }
 
-// ParseEnrollToken reads what Encode writes. Like the original it is strict: a field more or less is an error.
+// ParseEnrollToken reads what Encode writes. Like the original it is strict: a missing or additional field is an error.
 func ParseEnrollToken(text string) (t EnrollToken, err error) {
 	if text == "" {
 		return t, errors.New("certs: Cannot decode enrollment token from an empty string")
@@ -55,9 +55,9 @@ func ParseEnrollToken(text string) (t EnrollToken, err error) {
 	return t, nil
 }
 
-// FilterEnrollAddresses chooses the addresses that an enrollment token carries: none that means every interface; loopback
-// addresses only when there are no others; IPv4 and names before IPv6, otherwise in the order given; each once. An
-// address is a host with or without a port.
+// FilterEnrollAddresses chooses the addresses for an enrollment token: no wildcard addresses; loopback only when there
+// are no others; IPv4 and names before IPv6, otherwise in the order given; no duplicates. An address is a host with or
+// without a port.
 func FilterEnrollAddresses(list []string) ([]string, error) {
 	var near, far []string
 	ipv6 := map[string]bool{}

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// ErrSealed is the one answer to everything that does not open: wrong key,
-// name or generation, damaged or foreign bytes.
+// ErrSealed is the only error for a value that does not open: wrong key, name
+// or generation, damaged or foreign bytes.
 var ErrSealed = errors.New("certs: the sealed value does not open")
 
 const (
@@ -21,8 +21,8 @@ const (
 	redactedDEK  = "DEK(redacted)"
 )
 
-// DEK is a data encryption key, 32 random bytes. It prints as "DEK(redacted)"
-// whatever the verb.
+// DEK is a data-encryption key, 32 random bytes. It prints as "DEK(redacted)"
+// with every verb.
 type DEK [32]byte
 
 // NewDEK makes a fresh key.

@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 )
 
-// WriteFile puts data at path so that a crash at any moment leaves the old file
-// or the new one, whole: temporary name in the same directory, fsync, rename,
-// fsync of the directory. The mode is exactly perm, whatever the umask; use
-// 0600 for keys. A symbolic link at path is replaced, not followed.
+// WriteFile replaces the file at path atomically: after a crash it is the old
+// file or the new one, complete. It writes a temporary file in the same
+// directory, syncs it, renames it and syncs the directory. The mode is exactly
+// perm, regardless of the umask; use 0600 for keys. It replaces a symbolic link
+// at path and does not follow it.
 //
-// Every file with key material goes through here. The errors name the path:
-// they are for the log of the machine itself, not for an HTTP answer.
+// Every file with key material is written here. Errors name the path, so they
+// are for the local log, not for HTTP answers.
 func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
@@ -48,8 +49,8 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	return syncDir(dir)
 }
 
-// syncDir makes a rename durable: without it the new name can be lost in a
-// power cut although the file's content is on disk.
+// syncDir makes a rename durable: without it a power cut can lose the new name
+// although the content is on disk.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

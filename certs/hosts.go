@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// splitHosts sorts hosts into IP addresses and DNS names, each once.
+// splitHosts splits hosts into IP addresses and DNS names, without duplicates.
 func splitHosts(hosts []string) (ips []net.IP, names []string, err error) {
 	for _, h := range hosts {
 		if addr, err := netip.ParseAddr(h); err == nil {
 			if addr.Zone() != "" {
-				return nil, nil, fmt.Errorf("certs: host %q: an address with a zone means something on one machine only", h)
+				return nil, nil, fmt.Errorf("certs: host %q: an address with a zone is valid on one machine only", h)
 			}
 			ip := net.IP(addr.Unmap().AsSlice())
 			if !slices.ContainsFunc(ips, ip.Equal) {
@@ -37,8 +37,8 @@ func splitHosts(hosts []string) (ips []net.IP, names []string, err error) {
 	return ips, names, nil
 }
 
-// checkDNSName accepts lower-case host names: RFC 1123, and the underscore that
-// container networks put into names.
+// checkDNSName accepts lower-case host names (RFC 1123) and underscores, which
+// container networks use.
 func checkDNSName(name string) error {
 	if name == "" || len(name) > 253 {
 		return errors.New("a DNS name has 1 to 253 characters")

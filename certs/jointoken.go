@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// The reasons for refusing a token of either format; test with errors.Is. The
-// wrapping error says in a sentence what is wrong, without quoting the token.
+// The reasons for rejecting a token of either format; test with errors.Is. The
+// wrapping error describes the problem in a sentence, without quoting the token.
 var (
 	ErrTokenMalformed   = errors.New("malformed token")
 	ErrTokenSignature   = errors.New("token signature does not verify")
@@ -29,26 +29,26 @@ const (
 	minJoinKey       = 16           // bytes, as in the original
 	maxUnixTime      = 253402300799 // 9999-12-31T23:59:59Z, the last that RFC 3339 can write
 
-	// JoinSkew is how far the clock of the verifying member may be behind that
-	// of the minting one. Expiry has no such slack: a token that is listed as
-	// expired admits nobody.
+	// JoinSkew is how far the clock of the verifying member may be behind the
+	// clock of the minting member. Expiry has no tolerance: a token that is
+	// listed as expired admits nobody.
 	JoinSkew = 60 * time.Second
 )
 
-// JoinClaims is the payload of a join token. The order of the fields is the
-// order of their keys on the wire: first Ella Core's, then ours.
+// JoinClaims is the payload of a join token. The fields are in wire order:
+// first Ella Core's, then muster's.
 type JoinClaims struct {
 	ID        string `json:"id"`      // 32 lower-case hex digits, unique per token
 	NodeID    uint64 `json:"node_id"` // Raft node id, at most MaxNodeID; 0 = any
 	IssuedAt  int64  `json:"iat"`     // Unix seconds
 	ExpiresAt int64  `json:"exp"`     // Unix seconds, inclusive
-	// LCP is the fingerprint of the minting leader's own certificate.
+	// LCP is the fingerprint of the minting leader's certificate.
 	LCP       string `json:"lcp"`
 	ClusterID string `json:"cid"` // UUID, lower case
 	// CAFingerprint is the fingerprint of the cluster's HTTP CA, see
 	// [VerifyPinned]. May be empty.
 	CAFingerprint string `json:"caf,omitempty"`
-	// Addresses are API addresses, host:port, where a joiner may try. May be
+	// Addresses are API addresses, host:port, that a joiner can try. May be
 	// empty.
 	Addresses []string `json:"adr,omitempty"`
 }
@@ -59,7 +59,7 @@ type JoinClaims struct {
 //	base64url( 0x01 | uint32_be(len(P)) | P | HMAC-SHA256(key, 0x01 | P) )
 //
 // without padding, P being the claims as compact JSON. key has at least 16
-// bytes, else [ErrWeakKey]; claims that [ParseJoinToken] would refuse give
+// bytes, else [ErrWeakKey]; claims that [ParseJoinToken] would reject give
 // [ErrTokenMalformed].
 func MintJoinToken(key []byte, c JoinClaims) (string, error) {
 	if len(key) < minJoinKey {
@@ -82,19 +82,18 @@ func MintJoinToken(key []byte, c JoinClaims) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(raw), nil
 }
 
-// JoinToken is a join token that has been read. Until [JoinToken.Verify] has
-// returned nil its claims are what somebody says, no more.
+// JoinToken is a parsed join token. Its claims are unverified until
+// [JoinToken.Verify] has returned nil.
 type JoinToken struct {
 	claims  JoinClaims
 	payload []byte // as received: the MAC covers these bytes, not a re-encoding
 	mac     []byte
 }
 
-// ParseJoinToken reads a join token without verifying it, as a joiner must,
-// who has no key. Only the one canonical spelling is read: no padding, no
-// stray bits, no white space (trim what a person has pasted beforehand). Claims
-// that are not known are ignored, so that newer members can add some. Errors
-// wrap [ErrTokenMalformed].
+// ParseJoinToken parses a join token without verifying it: a joiner has no key.
+// It accepts only the canonical spelling: no padding, no stray bits, no white
+// space (trim pasted text before). It ignores unknown claims, so that newer
+// members can add some. Errors wrap [ErrTokenMalformed].
 func ParseJoinToken(token string) (*JoinToken, error) {
 	const maxLen = (joinHeader+maxJoinPayload+sha256.Size)*4/3 + 1
 	if token == "" {
@@ -108,7 +107,7 @@ func ParseJoinToken(token string) (*JoinToken, error) {
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) < joinHeader {
-		// The alphabet is right, so the length is what is impossible.
+		// The alphabet is right, so the length must be wrong.
 		return nil, malformed("the token looks truncated")
 	}
 	if raw[0] != joinTokenVersion {
@@ -227,8 +226,8 @@ func (c JoinClaims) check() error {
 	return nil
 }
 
-// checkBase64URL looks for what Go's decoder would let pass (line breaks) or
-// report by position only, and says it in words.
+// checkBase64URL finds what Go's decoder accepts (line breaks) or reports by
+// position only, and describes it in words.
 func checkBase64URL(s string) error {
 	for _, c := range []byte(s) {
 		switch {

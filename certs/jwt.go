@@ -10,8 +10,8 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// NodeClaims is what a node identity says (RFC 7519; `roles` and `node_id` as reference zlayer_join, section 5.1, has
-// them).
+// NodeClaims are the claims of a node identity (RFC 7519; `roles` and `node_id` from reference zlayer_join, section
+// 5.1).
 type NodeClaims struct {
 	jwt.Claims
 	Roles      []string `json:"roles"`
@@ -22,7 +22,7 @@ type NodeClaims struct {
 // NodeJWTLifetime is how long a node identity is valid.
 const NodeJWTLifetime = 24 * time.Hour
 
-// ErrNodeJWT is any reason for which a node identity is not accepted.
+// ErrNodeJWT is the only error for a node identity that is not accepted.
 var ErrNodeJWT = errors.New("certs: the node identity is not valid")
 
 // MintNodeJWT signs the identity of a node with EdDSA (RFC 8037).
@@ -42,7 +42,7 @@ func MintNodeJWT(key ed25519.PrivateKey, kid, clusterID, nodeID string, raftNode
 	return text, nil
 }
 
-// PeekNodeJWT reads by which key a node identity is signed and when it expires, without verifying it.
+// PeekNodeJWT returns the key id and the expiry of a node identity without verifying it.
 func PeekNodeJWT(text string) (kid string, expires time.Time, err error) {
 	token, err := jwt.ParseSigned(text, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil || len(token.Headers) != 1 {
@@ -55,8 +55,8 @@ func PeekNodeJWT(text string) (kid string, expires time.Time, err error) {
 	return token.Headers[0].KeyID, c.Expiry.Time(), nil
 }
 
-// VerifyNodeJWT checks a node identity against the public keys by key id. A minute of clock skew is allowed. Whether the
-// node is still a member is for the caller to look up.
+// VerifyNodeJWT verifies a node identity with the public keys, by key id. It tolerates a minute of clock skew before
+// the start of its validity, none after its end. The caller must check that the node is still a member.
 func VerifyNodeJWT(text, clusterID string, keys map[string]ed25519.PublicKey, now time.Time) (*NodeClaims, error) {
 	token, err := jwt.ParseSigned(text, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil || len(token.Headers) != 1 {
@@ -71,12 +71,12 @@ func VerifyNodeJWT(text, clusterID string, keys map[string]ed25519.PublicKey, no
 		return nil, ErrNodeJWT
 	}
 	if err := c.Validate(jwt.Expected{Issuer: "muster:" + clusterID, Time: now}); err != nil || c.NodeID == "" || c.RaftNodeID == 0 || c.Expiry == nil || now.After(c.Expiry.Time()) {
-		return nil, ErrNodeJWT // Validate has a minute of leeway on both sides; an identity that has expired is worth nothing
+		return nil, ErrNodeJWT // Validate has a minute of leeway on both sides; expiry must have none
 	}
 	return &c, nil
 }
 
-// JWKS is the public document that verifies node identities (RFC 7517).
+// JWKS returns the public keys that verify node identities (RFC 7517).
 func JWKS(keys map[string]ed25519.PublicKey, order []string) jose.JSONWebKeySet {
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, kid := range order {

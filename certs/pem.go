@@ -14,8 +14,8 @@ import (
 
 const fingerprintPrefix = "sha256:"
 
-// Fingerprint is "sha256:" and the lower-case hex SHA-256 of a certificate's
-// DER: the form Ella Core uses for its pins (reference/ella_members.md 2.1).
+// Fingerprint returns "sha256:" and the lower-case hex SHA-256 of a
+// certificate's DER, as Ella Core's pins (reference/ella_members.md 2.1).
 func Fingerprint(der []byte) string {
 	sum := sha256.Sum256(der)
 	return fingerprintPrefix + hex.EncodeToString(sum[:])
@@ -37,8 +37,8 @@ func isLowerHex(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// EncodeCert writes certificates (DER) as PEM, in the order given: a chain has
-// the leaf first.
+// EncodeCert writes certificates (DER) as PEM, in the order given; put the leaf
+// first.
 func EncodeCert(ders ...[]byte) []byte {
 	var out []byte
 	for _, der := range ders {
@@ -58,9 +58,9 @@ func EncodeKey(key crypto.Signer) ([]byte, error) {
 }
 
 // ParseCerts reads one or more PEM certificates. Other blocks, damaged blocks
-// and text after the last block are refused, because a bundle that silently
-// lost a certificate fails much later and elsewhere; text between blocks
-// (openssl writes it) is skipped.
+// and text after the last block are errors, because a bundle that silently lost
+// a certificate fails much later and elsewhere; text between blocks (openssl
+// writes it) is skipped.
 func ParseCerts(data []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	begins := bytes.Count(data, []byte("-----BEGIN "))
@@ -88,8 +88,7 @@ func ParseCerts(data []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// ParseKey reads one PKCS#8 private key in PEM. The error says nothing about
-// the content.
+// ParseKey reads one PKCS#8 private key in PEM. Errors do not quote the content.
 func ParseKey(data []byte) (crypto.Signer, error) {
 	block, rest := pem.Decode(data)
 	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {

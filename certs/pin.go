@@ -12,22 +12,22 @@ import (
 
 var (
 	// ErrPinMismatch: no certificate that the server presented has the pinned
-	// fingerprint. Another cluster, an outdated token, or somebody in between.
+	// fingerprint. Another cluster, an outdated token, or a man in the middle.
 	ErrPinMismatch = errors.New("certs: the server does not present the pinned CA")
-	// ErrUntrusted: the pinned certificate is there, but is not a CA or did
-	// not issue the server's certificate.
+	// ErrUntrusted: the pinned certificate was presented, but is not a CA or
+	// did not issue the server's certificate.
 	ErrUntrusted = errors.New("certs: the server's certificate was not issued by the pinned CA")
-	// ErrNotYetValid and ErrExpired: the certificates are right but the time
-	// is not; most often this machine's clock is wrong.
+	// ErrNotYetValid and ErrExpired: the chain is genuine but not valid at this
+	// time; most often this machine's clock is wrong.
 	ErrNotYetValid = errors.New("certs: the server's certificate is not valid yet")
 	ErrExpired     = errors.New("certs: the server's certificate has expired")
 )
 
-// VerifyPinned checks a presented chain (DER, the server's own certificate
-// first) against the fingerprint of a CA: one of the certificates has that
-// fingerprint, it is a CA, and the first certificate is a server certificate
-// issued by it, where the remaining ones may serve as intermediates. Names are
-// not checked, see [PinnedTLS].
+// VerifyPinned verifies a presented chain (DER, the server's certificate first)
+// against the fingerprint of a CA: one certificate of the chain must have that
+// fingerprint and be a CA, and the first must be a server certificate issued by
+// it, with the others as possible intermediates. Names are not checked, see
+// [PinnedTLS].
 //
 // Errors wrap ErrPinMismatch, ErrUntrusted, ErrNotYetValid or ErrExpired.
 func VerifyPinned(rawCerts [][]byte, pin string, now time.Time) error {
@@ -56,10 +56,10 @@ func VerifyPinned(rawCerts [][]byte, pin string, now time.Time) error {
 	if !root.BasicConstraintsValid || !root.IsCA {
 		return fmt.Errorf("%w: the pinned certificate is not a CA", ErrUntrusted)
 	}
-	// The chain is judged at the moment nearest to now at which both ends of
-	// it are valid; only then is the clock looked at. So "your clock is wrong"
-	// is said of a genuine chain only, and x509's single reason for "too
-	// early" and "too late" is told apart.
+	// Verify the chain at the moment nearest to now at which both its ends are
+	// valid, and only then look at the clock. Thus a wrong clock is reported for
+	// genuine chains only, and "too early" and "too late" can be told apart,
+	// which x509 reports as one reason.
 	leaf := chain[0]
 	from, to := later(leaf.NotBefore, root.NotBefore), earlier(leaf.NotAfter, root.NotAfter)
 	roots := x509.NewCertPool()
@@ -81,20 +81,19 @@ func VerifyPinned(rawCerts [][]byte, pin string, now time.Time) error {
 	return nil
 }
 
-// PinnedTLS is the client configuration of a machine that knows a cluster by
-// nothing but the fingerprint of its CA, from a join token. now is called once
-// per handshake. A malformed pin makes every handshake fail.
+// PinnedTLS returns the client configuration of a machine that knows only the
+// fingerprint of a cluster's CA, from a join token. It calls now once per
+// handshake. With a malformed pin every handshake fails.
 func PinnedTLS(pin string, now func() time.Time) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		// The built-in check needs a trusted root and a name beforehand. A
-		// joiner has neither: it may reach the member through a forwarded
-		// port or an address that the certificate cannot know. The pin is
-		// the whole trust, and VerifyConnection enforces it.
+		// The built-in check needs a trusted root and a name. A joiner has
+		// neither: it may reach the member through a forwarded port or at
+		// an address that is not in the certificate. Trust rests on the
+		// pin alone, which VerifyConnection enforces.
 		InsecureSkipVerify: true,
-		// Not VerifyPeerCertificate: that is skipped when a session is
-		// resumed, so a chain accepted once would stay accepted after it
-		// has expired.
+		// Not VerifyPeerCertificate, which is skipped when a session is
+		// resumed: a chain would stay accepted after it has expired.
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			raw := make([][]byte, len(cs.PeerCertificates))
 			for i, c := range cs.PeerCertificates {

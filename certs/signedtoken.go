@@ -17,9 +17,9 @@ const (
 	maxSignedToken = 16 << 10 // characters; the original's are about 500
 )
 
-// SignedClaims are the claims of ZLayer's signed join token, in the order of
-// the wire. Times are kept as the text they are, because the signature covers
-// that text; write them with [SignedTime].
+// SignedClaims are the claims of ZLayer's signed join token, in wire order.
+// Times are kept as text, because the signature covers that text; write them
+// with [SignedTime].
 type SignedClaims struct {
 	APIEndpoint    string `json:"api_endpoint"`  // host:port, no scheme
 	RaftEndpoint   string `json:"raft_endpoint"` // host:port
@@ -30,8 +30,8 @@ type SignedClaims struct {
 	Iss            string `json:"iss"` // id of the minting node, opaque
 }
 
-// SignedTime writes a time the way the original does (chrono's to_rfc3339 of a
-// UTC time): "+00:00" instead of "Z", and 0, 3, 6 or 9 digits of a second.
+// SignedTime formats a time as the original does (chrono's to_rfc3339 of a UTC
+// time): "+00:00" instead of "Z", and 0, 3, 6 or 9 fractional digits.
 func SignedTime(t time.Time) string {
 	t = t.UTC()
 	layout := "2006-01-02T15:04:05"
@@ -47,8 +47,8 @@ func SignedTime(t time.Time) string {
 	return t.Format(layout) + "+00:00"
 }
 
-// KeyID names a signing key: the first 8 lower-case hex digits of SHA-256 over
-// the 32-byte public key.
+// KeyID returns the id of a signing key: the first 8 lower-case hex digits of
+// the SHA-256 of the 32-byte public key.
 func KeyID(pub ed25519.PublicKey) string {
 	sum := sha256.Sum256(pub)
 	return hex.EncodeToString(sum[:4])
@@ -85,7 +85,7 @@ func MintSignedToken(key ed25519.PrivateKey, c SignedClaims) (string, error) {
 	return s, nil
 }
 
-// SignedToken is a signed join token that has been read, not yet verified.
+// SignedToken is a parsed signed join token, not yet verified.
 type SignedToken struct {
 	claims   SignedClaims
 	iat, exp time.Time
@@ -93,8 +93,8 @@ type SignedToken struct {
 	sig      []byte
 }
 
-// TokenVersionError says that a signed token is of a version muster does not
-// read; it counts as [ErrTokenMalformed]. The original also has a version 2,
+// TokenVersionError is the error for a version of signed tokens that muster
+// does not read; it is an [ErrTokenMalformed]. The original also has a version 2,
 // which its own tools never mint.
 type TokenVersionError struct{ Got int64 }
 
@@ -105,11 +105,11 @@ func (e *TokenVersionError) Error() string {
 // Is makes errors.Is(err, ErrTokenMalformed) hold.
 func (e *TokenVersionError) Is(target error) bool { return target == ErrTokenMalformed }
 
-// ParseSignedToken reads a signed token without verifying it. Stricter than
-// the original, it accepts the canonical spelling only: encoding the token
-// again must give s. Otherwise a revoked token could be spelled differently
-// and escape a revocation by hash. Trim pasted white space beforehand.
-// Errors wrap [ErrTokenMalformed] or are a [*TokenVersionError].
+// ParseSignedToken parses a signed token without verifying it. Stricter than
+// the original, it accepts only the canonical spelling (encoding the token again
+// must give s), because another spelling would escape a revocation by hash. Trim
+// pasted white space before. Errors wrap [ErrTokenMalformed] or are a
+// [*TokenVersionError].
 func ParseSignedToken(s string) (*SignedToken, error) {
 	if s == "" {
 		return nil, malformed("the token is empty")
@@ -154,9 +154,8 @@ func ParseSignedToken(s string) (*SignedToken, error) {
 }
 
 // LooksSigned reports whether s decodes (base64url or standard base64) to a
-// JSON object with the keys v, kid and sig. Such a token is meant to be a
-// signed one, and the original returns its error instead of trying the other
-// formats.
+// JSON object with the keys v, kid and sig. For such a token the original
+// returns its error instead of trying the other formats.
 func LooksSigned(s string) bool {
 	s = strings.TrimRight(strings.TrimSpace(s), "=")
 	if len(s) > maxSignedToken {
@@ -178,11 +177,11 @@ func LooksSigned(s string) bool {
 // Claims returns the token's claims, verified or not.
 func (t *SignedToken) Claims() SignedClaims { return t.claims }
 
-// KeyID names the key that the token says it is signed with; look the public
-// key up by it before calling [SignedToken.Verify].
+// KeyID returns the id of the key that the token claims to be signed with; use
+// it to look up the public key for [SignedToken.Verify].
 func (t *SignedToken) KeyID() string { return t.kid }
 
-// IssuedAt and ExpiresAt are the times of the claims.
+// IssuedAt and ExpiresAt are the claims iat and exp.
 func (t *SignedToken) IssuedAt() time.Time  { return t.iat }
 func (t *SignedToken) ExpiresAt() time.Time { return t.exp }
 
@@ -193,12 +192,12 @@ func (t *SignedToken) ID() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Verify checks the signature and then that now < exp, without leeway. iat is
-// not compared with the clock; the original does not do so either. Errors wrap
+// Verify checks the signature and then that now < exp, without leeway. Like the
+// original it does not compare iat with the clock. Errors wrap
 // [ErrTokenSignature] or [ErrTokenExpired].
 func (t *SignedToken) Verify(pub ed25519.PublicKey, now time.Time) error {
 	if len(pub) != ed25519.PublicKeySize || KeyID(pub) != t.kid {
-		return fmt.Errorf("%w: it is signed with the key %s, not with the one given", ErrTokenSignature, t.kid)
+		return fmt.Errorf("%w: it is signed with the key %s, not with the given key", ErrTokenSignature, t.kid)
 	}
 	if !ed25519.Verify(pub, t.claims.encode(), t.sig) {
 		return fmt.Errorf("%w: Ed25519 signature is wrong", ErrTokenSignature)
@@ -209,8 +208,8 @@ func (t *SignedToken) Verify(pub ed25519.PublicKey, now time.Time) error {
 	return nil
 }
 
-// Hash is ZLayer's revocation hash: lower-case hex SHA-256 of the trimmed token.
-// What already is such a hash (64 lower-case hex digits) is returned as it is.
+// Hash returns ZLayer's revocation hash: lower-case hex SHA-256 of the trimmed
+// token. It returns 64 lower-case hex digits, already a hash, unchanged.
 func Hash(token string) string {
 	token = strings.TrimSpace(token)
 	if isLowerHex(token, 64) {

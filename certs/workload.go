@@ -22,8 +22,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Workload certificates are X509-SVIDs: identities of software. Their authority is one of its own, so that no identity of
-// software opens a listener of the cluster.
+// Workload is the kind of the authority that signs X509-SVIDs, the identities of software. It is separate, so that a
+// workload's identity is not accepted by a listener of the cluster.
 const Workload Kind = "workload"
 
 const (
@@ -31,14 +31,14 @@ const (
 	maxSPIFFEID     = 2048 // bytes, SPIFFE-ID section 2.3
 	maxBundle       = 64 << 10
 	maxBundleKeys   = 32
-	// bundleHint is how often others are to fetch the trust bundle anew. A new authority is in it long before it issues.
+	// bundleHint is the refresh interval of the trust bundle. A new authority is in it long before it issues.
 	bundleHint = 5 * time.Minute
 )
 
-// reservedPaths begin SPIFFE IDs that are the cluster's own: members are /node/<raft id>.
+// reservedPaths are prefixes of the cluster's own SPIFFE IDs: members are /node/<raft id>.
 var reservedPaths = []string{"/node", "/muster", "/spire"}
 
-// WorkloadID is the SPIFFE ID of a workload in the trust domain of a cluster, which is its cluster id. The error is a
+// WorkloadID returns the SPIFFE ID of a workload in a cluster's trust domain, which is the cluster id. The error is a
 // sentence that names the field "path" and the rule (SPIFFE-ID section 2.2).
 func WorkloadID(clusterID, path string) (spiffeid.ID, error) {
 	domain, err := TrustDomain(clusterID)
@@ -58,7 +58,7 @@ func WorkloadID(clusterID, path string) (spiffeid.ID, error) {
 	}
 	id, err := spiffeid.FromPath(domain, path)
 	if err != nil {
-		return id, errors.New("path must be segments of letters, digits, '.', '-' and '_' behind one / each, " +
+		return id, errors.New("path must consist of segments of letters, digits, '.', '-' and '_' after one / each, " +
 			"none empty, '.' or '..'")
 	}
 	return id, nil
@@ -69,7 +69,7 @@ func NodeSVID(clusterID string, id uint64) (spiffeid.ID, error) {
 	return spiffeid.FromURI(NodeURI(clusterID, id))
 }
 
-// TrustDomain is that of a cluster: its id, which is a UUID in lower case.
+// TrustDomain returns the trust domain of a cluster: its id, a UUID in lower case.
 func TrustDomain(clusterID string) (spiffeid.TrustDomain, error) {
 	if !isUUID(clusterID) {
 		return spiffeid.TrustDomain{}, errors.New("certs: the cluster id must be a lower-case UUID")
@@ -77,14 +77,14 @@ func TrustDomain(clusterID string) (spiffeid.TrustDomain, error) {
 	return spiffeid.TrustDomainFromString(clusterID)
 }
 
-// SVID says what an X509-SVID is to contain.
+// SVID is the content of an X509-SVID.
 type SVID struct {
 	ID                  spiffeid.ID
-	Hosts               []string // DNS names and IP addresses, for verifiers that go by these
+	Hosts               []string // DNS names and IP addresses, for verifiers that check these
 	NotBefore, NotAfter time.Time
 }
 
-// SignSVID issues an X509-SVID for pub, in DER (X509-SVID section 4): one URI SAN, no CA, good for both ends of TLS.
+// SignSVID issues an X509-SVID for pub, in DER (X509-SVID section 4): one URI SAN, no CA, for TLS servers and clients.
 func (ca CA) SignSVID(pub crypto.PublicKey, s SVID) ([]byte, error) {
 	if ca.Cert == nil || ca.Key == nil || !ca.Cert.IsCA {
 		return nil, errors.New("certs: sign: the authority has no CA certificate or no key")
@@ -128,7 +128,7 @@ func (ca CA) SignSVID(pub crypto.PublicKey, s SVID) ([]byte, error) {
 
 // JWTAuthority is a key that signs JWT-SVIDs.
 type JWTAuthority struct {
-	Key *ecdsa.PrivateKey // P-256: JWT-SVIDs are signed with ES256, EdDSA is not among their algorithms
+	Key *ecdsa.PrivateKey // P-256, for ES256; JWT-SVIDs do not allow EdDSA
 	KID string
 }
 
@@ -152,8 +152,8 @@ func jwtAuthority(key *ecdsa.PrivateKey) (JWTAuthority, error) {
 	return JWTAuthority{Key: key, KID: hash[:32]}, nil
 }
 
-// EncodeWorkloadKeys writes what a workload authority signs with as two blocks of PEM: the key of its certificate, then that of
-// its JWT-SVIDs. They are sealed as one.
+// EncodeWorkloadKeys writes the keys of a workload authority as two PEM blocks, sealed as one value: the key of its
+// certificate, then the key of its JWT-SVIDs.
 func EncodeWorkloadKeys(ca CA, a JWTAuthority) ([]byte, error) {
 	first, err := EncodeKey(ca.Key)
 	if err != nil {
@@ -226,7 +226,8 @@ func (a JWTAuthority) Sign(id spiffeid.ID, audience []string, now time.Time, lif
 	return text, nil
 }
 
-// NewBundle is the trust bundle of a cluster (SPIFFE Trust Domain and Bundle, section 4). sequence rises with every change.
+// NewBundle returns the trust bundle of a cluster (SPIFFE Trust Domain and Bundle, section 4). sequence must increase
+// with every change.
 func NewBundle(clusterID string, roots []*x509.Certificate, keys map[string]crypto.PublicKey,
 	sequence uint64) (*spiffebundle.Bundle, error) {
 	domain, err := TrustDomain(clusterID)
@@ -259,8 +260,8 @@ func EncodeBundle(b *spiffebundle.Bundle) ([]byte, error) {
 	return json.Marshal(doc)
 }
 
-// ParseBundle reads the trust bundle of another cluster. It refuses what has no authority for X509-SVIDs, more than a bundle
-// of a cluster can have, and roots that are none.
+// ParseBundle reads the trust bundle of another cluster. It rejects a bundle without an authority for X509-SVIDs, with
+// more authorities than a cluster can have, or with a root that is not a CA.
 func ParseBundle(clusterID string, data []byte) (*spiffebundle.Bundle, error) {
 	domain, err := TrustDomain(clusterID)
 	if err != nil {
@@ -279,7 +280,7 @@ func ParseBundle(clusterID string, data []byte) (*spiffebundle.Bundle, error) {
 	}
 	for _, root := range roots {
 		if !root.IsCA || checkPublicKey(root.PublicKey) != nil {
-			return nil, errors.New("the trust bundle has an authority that is no certificate authority")
+			return nil, errors.New("the trust bundle has an X.509 authority that is not a CA")
 		}
 	}
 	for _, key := range b.JWTAuthorities() {
@@ -290,7 +291,7 @@ func ParseBundle(clusterID string, data []byte) (*spiffebundle.Bundle, error) {
 	return b, nil
 }
 
-// CheckHosts refuses hosts that no certificate can be for, in a sentence without a prefix.
+// CheckHosts rejects hosts that cannot be in a certificate. The error is a sentence without a prefix.
 func CheckHosts(hosts []string) error {
 	if _, _, err := splitHosts(hosts); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "certs: "))

@@ -80,14 +80,19 @@ func (e *environment) loginElsewhere(ctx context.Context, c *client.Client) (t c
 	if d.VerificationURIComplete != "" {
 		e.say("or open %s", console.Printable(d.VerificationURIComplete))
 	}
+	interval := time.Duration(d.Interval) * time.Second
 	for {
 		select {
-		case <-time.After(time.Duration(d.Interval) * time.Second):
+		case <-time.After(interval):
 		case <-ctx.Done():
 			return t, ctx.Err()
 		}
-		if t, err = c.PollDeviceLogin(ctx, d.DeviceCode); err != nil || t.Token != "" {
+		var slower bool
+		if t, slower, err = c.PollDeviceLogin(ctx, d.DeviceCode); err != nil || t.Token != "" {
 			return t, err
+		}
+		if slower {
+			interval += 5 * time.Second // RFC 8628, section 3.5
 		}
 	}
 }

@@ -71,6 +71,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	configFlag(cmd, &f.file)
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "", "data directory")
+	flags.StringVar(&f.Mark, "mark", "", "file outside of --data that notes which member this machine is; where it says "+
+		"so, no cluster is founded when the data directory is empty, as it is when its disk is not mounted")
 	flags.StringVar(&f.Name, "name", "", "name of this member (default: the host name)")
 	flags.StringVar(&f.API, "api", f.API, "address of the API listener")
 	flags.StringVar(&f.Raft, "raft", f.Raft, "address of the cluster listener")
@@ -145,6 +147,9 @@ func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {
 	return nil, fmt.Errorf("--log-format must be text or json, not %q", f.logFormat)
 }
 
+// stopWithin is how long a member may take to stop: leadership is given away, requests end, and the database is closed, within 5 s.
+const stopWithin = 4500 * time.Millisecond
+
 // serve runs a member until ctx ends.
 func serve(ctx context.Context, env *environment, f serveFlags) error {
 	service := process.NewService(env.stderr)
@@ -168,7 +173,10 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	}()
 	failed := member.Wait(ctx)
 	service.Notify(daemon.SdNotifyStopping + "\nSTATUS=stopping")
-	failed = errors.Join(failed, member.Close())
+	failed = errors.Join(failed, process.Stop(member.Close, stopWithin, env.stderr))
+	if errors.Is(failed, process.ErrNotStopped) {
+		cfg.Logger.Error(process.ErrNotStopped.Error())
+	}
 	stop()
 	<-managed
 	return failed

@@ -83,10 +83,15 @@ func (c *Client) BeginDeviceLogin(ctx context.Context) (DeviceLogin, error) {
 	return enveloped[DeviceLogin](ctx, c, request{method: "POST", path: login + "/device"})
 }
 
-// PollDeviceLogin asks once whether the person has said yes. The token is empty while that has not happened.
-func (c *Client) PollDeviceLogin(ctx context.Context, deviceCode string) (NewAPIToken, error) {
+// PollDeviceLogin asks once whether the person has said yes. The token is empty while that has not happened;
+// slower says that the next question is to come five seconds later than this one did.
+func (c *Client) PollDeviceLogin(ctx context.Context, deviceCode string) (t NewAPIToken, slower bool, err error) {
 	body := map[string]string{"deviceCode": deviceCode}
-	return enveloped[NewAPIToken](ctx, c, request{method: "POST", path: login, body: body})
+	answer, err := enveloped[struct {
+		NewAPIToken
+		api.LoginPending
+	}](ctx, c, request{method: "POST", path: login, body: body})
+	return answer.NewAPIToken, answer.Slower, err
 }
 
 // LogIn signs a person in with what a browser has brought back.

@@ -31,15 +31,18 @@ type announcer struct {
 
 // run tells the leader this member's addresses and version, when it starts and whenever leadership turns, until the
 // leader has them. A member that has moved may not hear from any leader before it has announced itself: then it asks
-// every member that it knows.
+// every member that it knows. A member whose own Raft server knows no leader, as one that is no Raft server yet, goes on
+// each second: that is how it learns of the next leader.
 func (an *announcer) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		turned := an.Store.Leadership()
-		retry := time.After(time.Second)
-		if an.announceOnce(ctx) && !an.Store.Outside() {
-			if retry = nil; !an.zoned(ctx) {
-				retry = time.After(zoneRetry)
-			}
+		again := time.Second
+		if an.announceOnce(ctx) {
+			again = an.announcesAgain(ctx)
+		}
+		var retry <-chan time.Time
+		if again > 0 {
+			retry = time.After(again)
 		}
 		an.warnLeftBehind()
 		select {
@@ -53,6 +56,18 @@ func (an *announcer) run(ctx context.Context) {
 // zoneRetry is how long a member waits before it says its zone again, because the cluster has no place for it yet: a member
 // whose muster is older leads, or keeps the schema where it is.
 const zoneRetry = 5 * time.Second
+
+// announcesAgain returns when a member announces itself again that the leader has heard, 0 for not before leadership turns. One
+// whose own Raft server knows no leader learns of the next one only by that.
+func (an *announcer) announcesAgain(ctx context.Context) time.Duration {
+	switch {
+	case !an.Store.Follows():
+		return time.Second
+	case !an.zoned(ctx):
+		return zoneRetry
+	}
+	return 0
+}
 
 // zoned reports whether this member is known to be in the zone that its command line says.
 func (an *announcer) zoned(ctx context.Context) bool {
@@ -86,7 +101,7 @@ func (an *announcer) announceOnce(ctx context.Context) bool {
 		err := an.announceTo(ctx, leader)
 		if err == nil {
 			an.lonely(true)
-			if an.Store.Outside() {
+			if !an.Store.Follows() { // also when the hint has ended meanwhile
 				an.Store.HintLeader(leader, hintFor)
 			}
 			return true

@@ -155,6 +155,7 @@ func (c *Cluster) serveWorkloads(ctx context.Context) {
 		NodeID:    c.Store.NodeID(),
 		Registry:  remote,
 		Leader:    remote,
+		Kept:      c.Dir.WorkloadsFile(),
 		Logger:    c.log,
 	})
 	if err != nil { // a cluster id that is none
@@ -263,7 +264,8 @@ func (c *Cluster) History() api.History { return c.historian.History() }
 // Notices is what this member's operator has to do now, a sentence each: what there is, a semicolon, what mends it. It is
 // nil when that is nothing.
 func (c *Cluster) Notices() []string {
-	list := c.announcer.notices()
+	list := append(c.announcer.notices(), c.clocks.notices(time.Now())...)
+	list = append(list, c.strays.notices()...)
 	if d := c.Disk(); d.Low {
 		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, %d MiB are kept in reserve; "+
 			"make room, but delete "+

@@ -1,5 +1,5 @@
-// Package dialpolicy judges which addresses of other clusters a member connects to: their form, and the networks that
-// they are in. It opens no connections, resolves no names, and imports nothing of muster's.
+// Package dialpolicy decides which addresses of other clusters a member may connect to, by their syntax and their
+// networks. It opens no connections, resolves no names, and imports no other package of muster.
 package dialpolicy
 
 import (
@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// Any is the text of a policy that allows every network except the ones that are never dialled.
+// Any is the text of the policy that allows every network except those that Never rejects.
 const Any = "any"
 
 // maxNetworks bounds the networks that a policy lists.
@@ -27,7 +27,7 @@ type Policy struct {
 	Loopback bool // this member is itself on loopback
 }
 
-// Parse reads a policy: "any", or networks in CIDR form with commas between them. Loopback is left to the caller.
+// Parse reads a policy: "any", or a comma-separated list of networks in CIDR form. The caller sets Loopback.
 func Parse(text string) (p Policy, err error) {
 	if text == Any {
 		return Policy{Any: true}, nil
@@ -56,7 +56,7 @@ func OnLoopback(address string) bool {
 	return err == nil && ip.Unmap().IsLoopback() || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
-// Check returns an error for an IP address that is not to be dialled.
+// Check returns an error for an IP address that the policy does not allow.
 func (p Policy) Check(ip netip.Addr) error {
 	if err := Never(ip); err != nil {
 		return err
@@ -73,10 +73,10 @@ func (p Policy) Check(ip netip.Addr) error {
 			return nil
 		}
 	}
-	return errors.New("it is in none of the networks that may be dialled")
+	return errors.New("it is not in a network that may be dialled")
 }
 
-// CheckLiteral is Check for HOST:PORT; host names pass, as they are judged when they are resolved.
+// CheckLiteral is Check for HOST:PORT. Host names pass: Control checks them when they are resolved.
 func (p Policy) CheckLiteral(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -89,17 +89,17 @@ func (p Policy) CheckLiteral(address string) error {
 	return p.Check(ip)
 }
 
-// Control is a net.Dialer's: it sees each address after resolution, just before the connection is made, so that a name
-// that resolves to something else the second time gains nothing.
+// Control is for net.Dialer. It checks each resolved address just before the connection is made, so a name that
+// resolves differently the second time (DNS rebinding) is checked as well.
 func (p Policy) Control(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return fmt.Errorf("the address %q cannot be judged", address)
+		return fmt.Errorf("the address %q cannot be checked", address)
 	}
 	return p.Check(ap.Addr())
 }
 
-// metadata lists where clouds tell machines their secrets, besides link-local addresses.
+// metadata lists the metadata services of clouds that are not at link-local addresses. They hold machines' credentials.
 var metadata = []netip.Addr{
 	netip.MustParseAddr("100.100.100.200"),    // Alibaba Cloud
 	netip.MustParseAddr("168.63.129.16"),      // Azure
@@ -109,12 +109,12 @@ var metadata = []netip.Addr{
 	netip.MustParseAddr("fd00:42::42"),        // Scaleway
 }
 
-// awsServices is where AWS has its own: metadata, credentials of containers, time, names.
+// awsServices is the IPv6 network of AWS's own services: metadata, container credentials, time, DNS.
 var awsServices = netip.MustParsePrefix("fd00:ec2::/32")
 
 var reserved = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4")}
 
-// Never returns an error for an address that no setting makes one to dial.
+// Never returns an error for an address that no policy can allow.
 func Never(ip netip.Addr) error {
 	if ip.Zone() != "" {
 		return errors.New("addresses with a zone are never dialled")
@@ -139,8 +139,8 @@ func Never(ip netip.Addr) error {
 	return nil
 }
 
-// Where an IPv6 address leads to an IPv4 address that is in it: RFC 6052 and RFC 8215 (NAT64), RFC 3056 (6to4), RFC 4291
-// (compatible), RFC 2765 (translated), RFC 4380 (Teredo, with the bits turned over), RFC 5214 (ISATAP, in the last half).
+// IPv6 forms that embed an IPv4 address: RFC 6052 and RFC 8215 (NAT64), RFC 3056 (6to4), RFC 4291 (compatible), RFC
+// 2765 (translated), RFC 4380 (Teredo, bits inverted), RFC 5214 (ISATAP, in the lower half).
 var (
 	nat64      = netip.MustParsePrefix("64:ff9b::/96")
 	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")
@@ -151,7 +151,7 @@ var (
 	isatap     = [4]byte{0, 0, 0x5e, 0xfe}
 )
 
-// embedded returns the IPv4 address to which an IPv6 address leads, or the address itself.
+// embedded returns the IPv4 address that an IPv6 address embeds, or the address itself.
 func embedded(ip netip.Addr) netip.Addr {
 	b := ip.As16()
 	switch {
@@ -173,8 +173,8 @@ var (
 	number = regexp.MustCompile(`^(0[xX][0-9a-fA-F]*|[0-9]+)$`)
 )
 
-// HostPort returns an error for what is not HOST:PORT in its usual form, and for IP addresses that are never dialled.
-// IPv6 addresses stand in brackets; the last label of a host name is no number, which would be a misspelt IPv4 address.
+// HostPort returns an error for text that is not HOST:PORT, and for IP addresses that Never rejects. IPv6 addresses are
+// in brackets. The last label of a host name must not be a number: it would be a mistyped IPv4 address.
 func HostPort(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || len(s) > 260 || net.JoinHostPort(host, port) != s {
@@ -199,7 +199,7 @@ func HostPort(s string) error {
 	return nil
 }
 
-// IP returns an error for an IP address that is never dialled, and for what is none; ok reports whether it is one.
+// IP returns an error for text that is not an IP address (ok is false) and for an IP address that Never rejects.
 func IP(s string) (ok bool, err error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil {

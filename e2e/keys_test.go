@@ -227,8 +227,8 @@ func testNodeIdentity(t *testing.T, c *cluster) {
 		t.Errorf("renewed until %v", fresh.ExpiresAt)
 	}
 	c.as(t, fresh.NodeJWT).members(t, c.members[0])
-	u.do(c.members[0], "POST", "/api/v1/cluster/node-token", "").expect(t, "renewal with an API token", 403, `{"error":"only a node can renew its identity, with the one it has"}`)
-	c.nobody(t).do(c.members[0], "POST", "/api/v1/cluster/node-token", "", bearer).expect(t, "renewal with the bearer", 403, `{"error":"only a node can renew its identity, with the one it has"}`)
+	u.do(c.members[0], "POST", "/api/v1/cluster/node-token", "").expect(t, "renewal with an API token", 403, `{"error":"only a node can renew its identity, with its present identity"}`)
+	c.nobody(t).do(c.members[0], "POST", "/api/v1/cluster/node-token", "", bearer).expect(t, "renewal with the bearer", 403, `{"error":"only a node can renew its identity, with its present identity"}`)
 
 	parts := strings.Split(r.NodeJWT, ".")
 	_, stranger, _ := ed25519.GenerateKey(nil)

@@ -48,7 +48,7 @@ func TestMembersRemove(t *testing.T) {
 	leader = c.lead2(t, leader)
 	u.drain(leader, stays.n, "").expect(t, "drain", 200, `{"result":{"drainState":"drained"}}`)
 	next.kill()
-	quorum := fmt.Sprintf(`{"error":"Removing node %d would leave the cluster without a healthy quorum: without node %d only 1 of 2 voters would be live, and a majority needs 2; pass ?force=true to remove it all the same"}`, stays.n, stays.n)
+	quorum := fmt.Sprintf(`{"error":"Removing node %d would leave the cluster without a healthy quorum: without node %d only 1 of 2 voters would be live, and a majority needs 2; pass ?force=true to remove it anyway"}`, stays.n, stays.n)
 	eventually(t, 10*time.Second, "the death is noticed", func() error {
 		state, err := u.autopilot(leader)
 		if err == nil && state.Healthy {

@@ -90,7 +90,7 @@ func testAudit(t *testing.T, c *cluster) {
 		"since=yesterday":                    `{"error":"since must be a time as in RFC 3339, such as 2030-01-02T15:04:05Z"}`,
 		"until=1":                            `{"error":"until must be a time as in RFC 3339, such as 2030-01-02T15:04:05Z"}`,
 		"node=0":                             `{"error":"node must be a member's number"}`,
-		"after=x":                            `{"error":"after must be the place of an entry, such as 12.1, or a revision"}`,
+		"after=x":                            `{"error":"after must be the id of an entry, such as 12.1, or a revision"}`,
 		"action=" + strings.Repeat("a", 257): `{"error":"action must have at most 256 bytes"}`,
 	} {
 		u.do(m, "GET", "/api/v1/audit?"+query, "").expect(t, query, 400, body)
@@ -284,6 +284,7 @@ func promtool(t *testing.T) string {
 // TestAlertRules: Prometheus accepts the alert rules, they fire when they should, and they and the dashboard ask for
 // metrics that are documented.
 func TestAlertRules(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		cmd := exec.Command(promtool(t), args...)
 		cmd.Dir = "../docs/metrics"

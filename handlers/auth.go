@@ -13,33 +13,33 @@ import (
 	"muster/store"
 )
 
-// Credential is what a request shows: a bare secret, or an id with its secret. With Basic the id may also be the name
+// Credential is the credential of a request: a secret, or an id with a secret. With Basic the id may also be the name
 // of an API token.
 type Credential struct{ Scheme, ID, Secret string }
 
-// Reason is why a caller is not let in.
+// Reason is why authentication or authorization failed.
 type Reason int
 
 const (
-	NoCredential      Reason = iota // none was shown, or one that cannot be read
-	UnknownCredential               // it is nobody's
+	NoCredential      Reason = iota // none was presented, or it cannot be parsed
+	UnknownCredential               // no token or key has it
 	UnknownKey                      // no API key has this id
-	WrongSecret                     // an API key has this id, and another secret
+	WrongSecret                     // an API key has this id but another secret
 	KeyEnded                        // Denial.Key is revoked or has expired
-	KeyUsedUp                       // Denial.Key has been used as often as it may
-	MissingScope                    // the caller is known and may not
+	KeyUsedUp                       // Denial.Key has no uses left
+	MissingScope                    // the credential is valid but lacks the scope
 )
 
-// Denial is why a request is not let in; its family says it in its own words.
+// Denial describes a failed authentication or authorization; the request's family words it.
 type Denial struct {
 	Reason     Reason
-	Credential Credential    // as it was shown
-	Key        *store.APIKey // whose credential it is, where that is a key that is good no more
-	Scope      string        // what it would take
+	Credential Credential    // as presented
+	Key        *store.APIKey // the key, for KeyEnded and KeyUsedUp
+	Scope      string        // the scope that is needed
 }
 
-// credential reads the credential from wherever the families put it (design section 8.9). The documented
-// precedence of Nomad holds: its own header wins over Authorization.
+// credential reads the credential from any of the headers that the families use. As Nomad documents, its own header
+// takes precedence over Authorization.
 func (f *Family) credential(r *http.Request) (c Credential, ok bool) {
 	if f.Credential != nil {
 		if c, ok := f.Credential(r); c.Secret != "" {
@@ -68,7 +68,7 @@ func (f *Family) credential(r *http.Request) (c Credential, ok bool) {
 	return Credential{}, false
 }
 
-// admit finds out who is asking and whether they may.
+// admit authenticates and authorizes a request.
 func (s *Server) admit(rt *Route, o origin, q *Request) error {
 	q.Actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remoteOf(q.Request, o)}
 	if q.vouched != nil {
@@ -89,10 +89,10 @@ func (s *Server) admit(rt *Route, o origin, q *Request) error {
 	return err
 }
 
-// Recheck asks again who is calling, and whether they may: for a request that has waited.
+// Recheck authenticates and authorizes a request again after it has waited.
 func (q *Request) Recheck() error { return q.server.admit(q.route, q.origin, q) }
 
-// admitCommon lets in who shows a member's identity or a credential that has the scope of the route.
+// admitCommon admits a member's identity, or a credential with the scope of the route.
 func (s *Server) admitCommon(q *Request) error {
 	denial, err := s.authenticate(q)
 	if err == nil && denial == nil && !q.Allows(q.route.Scope) {
@@ -105,7 +105,7 @@ func (s *Server) admitCommon(q *Request) error {
 	return q.route.Family.deny(q, denial)
 }
 
-// AdmitKnown lets in who shows a credential that the cluster knows, whatever it allows.
+// AdmitKnown admits every valid credential, whatever its scopes.
 func AdmitKnown(q *Request) error {
 	denial, err := q.server.authenticate(q)
 	if err != nil || denial == nil {
@@ -114,7 +114,7 @@ func AdmitKnown(q *Request) error {
 	return q.route.Family.deny(q, denial)
 }
 
-// deny says why a request is not let in.
+// deny returns the refusal in the family's words.
 func (f *Family) deny(q *Request, d *Denial) (err error) {
 	switch {
 	case f.Denied != nil:
@@ -130,10 +130,10 @@ func (f *Family) deny(q *Request, d *Denial) (err error) {
 	return err
 }
 
-// HeaderScope names the scope that a refused request would have taken.
+// HeaderScope is the header of a refusal that names the missing scope.
 const HeaderScope = "X-Muster-Scope"
 
-// lacking is the refusal of a caller that is known and lacks a scope.
+// lacking is a refusal for a missing scope.
 type lacking struct {
 	error
 	scope string
@@ -141,16 +141,15 @@ type lacking struct {
 
 func (e *lacking) Unwrap() error { return e.error }
 
-// Lacks adds to a refusal, which a family says in its own words, the scope that the caller lacks. The answer names it
-// in HeaderScope.
+// Lacks adds the missing scope to a family's refusal; the answer has it in HeaderScope.
 func Lacks(scope string, refusal error) error { return &lacking{refusal, scope} }
 
-// Allows reports whether the credential allows what the route does. An enrollment token enrolls and does nothing else.
+// Allows reports whether the credential has a scope. An enrollment token can only enroll.
 func (q *Request) Allows(scope string) bool {
 	return q.Token.Allows(scope) && (q.route.Enrolls || q.Key == nil || q.Key.Kind != store.KeyKindEnrollment)
 }
 
-// authenticate finds whose credential a request shows, a member's among them.
+// authenticate finds the member, token or key that a request's credential belongs to.
 func (s *Server) authenticate(q *Request) (*Denial, error) {
 	q.Token = nil
 	if !q.Stale {
@@ -162,7 +161,7 @@ func (s *Server) authenticate(q *Request) (*Denial, error) {
 	return q.Identify()
 }
 
-// Identify finds whose API token or key the request shows, and sets Token and Key; when it is nobody's, it returns why,
+// Identify finds the API token or key of the request and sets Token and Key. When there is none it returns the reason,
 // and the request counts as a failed attempt.
 func (q *Request) Identify() (*Denial, error) {
 	q.Token = nil
@@ -176,7 +175,7 @@ func (q *Request) Identify() (*Denial, error) {
 	return denial, err
 }
 
-// recognise finds whose credential it is and sets Token and Key.
+// recognise finds the API token or key of a credential and sets Token and Key.
 func (s *Server) recognise(q *Request, c Credential) (*Denial, error) {
 	ctx, from := q.Context(), q.Consistency()
 	token, err := s.findToken(ctx, from, c)
@@ -218,7 +217,7 @@ func (s *Server) recognise(q *Request, c Credential) (*Denial, error) {
 	return nil, nil
 }
 
-// repeats reports whether what has used a key up is this very request, an earlier time.
+// repeats reports whether an earlier attempt of this same request took the last use of a key.
 func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
 	again := q.Header.Get(HeaderKey)
 	if !q.route.Enrolls || again == "" || len(again) > maxIdempotencyKey {
@@ -228,12 +227,12 @@ func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
 		Attempt: s.attemptOf(q)})
 }
 
-// accessorOfMembers is who shows the internal bearer.
+// accessorOfMembers is the accessor of requests with the internal bearer.
 const accessorOfMembers = "internal"
 
-// authenticateNode accepts a node's identity, or the internal bearer that is derived from the join secret (reference
-// zlayer_join, section 5.2), as a credential that may read the cluster. Both end with the node's membership: the
-// identity is looked up, and the secret changes with every removal.
+// authenticateNode accepts a node identity, or the internal bearer derived from the join secret (reference zlayer_join,
+// section 5.2), with the scope cluster:read. Neither outlives the node's membership: the identity is looked up, and the
+// secret changes with every removal.
 func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if bearer := q.Header.Get("X-ZLayer-Internal-Token"); bearer != "" {
 		key, err := s.Store.Keys.Active(q.Context(), store.AsLeader, store.KeyJoinSecret)
@@ -270,7 +269,7 @@ type Keyring interface {
 	List(ctx context.Context, c store.Consistency, purpose string) ([]store.Key, error)
 }
 
-// NodeKeys returns the public keys that node identities are verified with, by their ids, and the ids, the newest first.
+// NodeKeys returns the public keys that verify node identities by key id, and the key ids, newest first.
 func NodeKeys(ctx context.Context, ring Keyring, now time.Time) (map[string]ed25519.PublicKey, []string, error) {
 	list, err := ring.List(ctx, store.AsLeader, store.KeyJWT)
 	if err != nil {
@@ -286,7 +285,7 @@ func NodeKeys(ctx context.Context, ring Keyring, now time.Time) (map[string]ed25
 	return keys, order, nil
 }
 
-// findToken finds the API token that a credential shows; nil when there is none that is valid.
+// findToken returns the valid API token of a credential, or nil.
 func (s *Server) findToken(ctx context.Context, from store.Consistency, c Credential) (*store.APIToken, error) {
 	hash := certs.HashSecret(c.Secret)
 	if c.ID == "" || c.Scheme == "basic" {
@@ -303,8 +302,7 @@ func (s *Server) findToken(ctx context.Context, from store.Consistency, c Creden
 	return token, nil
 }
 
-// NoLonger is when something ends that is made with the caller's credential and would end at a time, or never (nil):
-// with the credential at the latest.
+// NoLonger limits the expiry of a new credential (nil: never) to the expiry of the credential that creates it.
 func (q *Request) NoLonger(at *time.Time) *time.Time {
 	if own := q.Token.ExpiresAt; own != nil && (at == nil || own.Before(*at)) {
 		return own
@@ -312,8 +310,7 @@ func (q *Request) NoLonger(at *time.Time) *time.Time {
 	return at
 }
 
-// OwnKey fills in what of a new API key does not come from the request: id, secret and owner, and when it ends. It does
-// not outlive the credential that makes it.
+// OwnKey sets id, secret, owner and expiry of a new API key. The key does not outlive the credential that creates it.
 func (q *Request) OwnKey(k *store.APIKey, ttl time.Duration) {
 	k.ID, k.Secret = store.NewID(), certs.NewSecret()
 	k.SecretHash, k.OwnerID, k.OwnerName = certs.HashSecret(k.Secret), q.Token.ID, q.Token.Name
@@ -321,7 +318,7 @@ func (q *Request) OwnKey(k *store.APIKey, ttl time.Duration) {
 		at := q.server.Now().Add(ttl).Truncate(time.Second)
 		k.ExpiresAt = &at
 	}
-	if q.Key != nil { // keys of keys are their owner's, and count as such
+	if q.Key != nil { // a key made with a key belongs to the same owner and counts as the owner's
 		k.OwnerID, k.OwnerName = q.Key.OwnerID, q.Key.OwnerName
 	}
 	k.ExpiresAt = q.NoLonger(k.ExpiresAt)

@@ -10,8 +10,8 @@ import (
 	"muster/certs"
 )
 
-// A blocking query names the index that its caller knows and is answered when there is a newer one, or when its time is
-// over (reference consul_peering, section 1.6).
+// A blocking query names the index that its caller has. It is answered when there is a newer one, or after its maximum
+// wait (reference consul_peering, section 1.6).
 
 const (
 	defaultWait = 300 * time.Second
@@ -23,11 +23,11 @@ const (
 type Blocking struct {
 	Index uint64
 	until time.Time
-	free  func() // gives its place back; nil while it has none
+	free  func() // releases its slot; nil while it has none
 }
 
-// parseBlocking reads what a blocking query asks for; nil when this is none. Malformed parameters are left to the
-// route's check.
+// parseBlocking reads the parameters of a blocking query; it returns nil for other requests. It ignores malformed
+// parameters: the route's check reports them.
 func parseBlocking(rt *Route, o origin, r *http.Request) *Blocking {
 	if !rt.Blocks || r.URL.RawQuery == "" {
 		return nil
@@ -42,7 +42,7 @@ func parseBlocking(rt *Route, o origin, r *http.Request) *Blocking {
 		wait = defaultWait
 	}
 	wait = min(wait, maxWait)
-	wait += rand.N(wait/16 + 1) // so that not all callers come back at once
+	wait += rand.N(wait/16 + 1) // jitter: so that callers do not return all at once
 	if o.forwarded {
 		if left, err := time.ParseDuration(r.Header.Get(headerWait)); err == nil {
 			wait = min(max(left, 0), maxWait+maxWait/16)
@@ -51,7 +51,7 @@ func parseBlocking(rt *Route, o origin, r *http.Request) *Blocking {
 	return &Blocking{Index: index, until: time.Now().Add(wait)}
 }
 
-// Place takes a slot for waiting; each identity has a share of them. The request must have been read to its end.
+// Place takes a slot for waiting, of which each identity has a share. The request's body must have been read.
 func (b *Blocking) Place(q *Request) error {
 	if b == nil || b.free != nil {
 		return nil
@@ -61,12 +61,12 @@ func (b *Blocking) Place(q *Request) error {
 		q.W.Header().Set("Retry-After", "1")
 		return Fail(http.StatusTooManyRequests, "too many blocking queries at once; try again")
 	}
-	recorderOf(q.W).release() // waiting is no work
+	recorderOf(q.W).release() // a waiting query needs no request slot
 	return nil
 }
 
-// identity is whose share a request uses: the token's, or where this member does not know it, the credential's. API keys
-// use that of their owner, who can make many.
+// identity returns the identity whose share of slots a request uses: the token's, or the credential's where this member
+// does not know the token. API keys use their owner's, because an owner can create many.
 func (q *Request) identity() string {
 	if q.Key != nil {
 		return q.Key.OwnerID
@@ -86,7 +86,7 @@ func (b *Blocking) done() {
 	}
 }
 
-// remaining is how long the query may still wait.
+// remaining returns how long the query may still wait.
 func (b *Blocking) remaining() time.Duration {
 	if b == nil {
 		return 0
@@ -94,15 +94,15 @@ func (b *Blocking) remaining() time.Duration {
 	return max(time.Until(b.until), 0)
 }
 
-// Over reports whether the query is to be answered with what there is.
+// Over reports whether the query must be answered now, changed or not.
 func (b *Blocking) Over() bool { return b.remaining() == 0 }
 
-// Changes tells when tables change: *store.Store.
+// Changes waits for changes of tables: *store.Store.
 type Changes interface {
 	AwaitChange(ctx context.Context, after uint64, tables ...string) uint64
 }
 
-// Await blocks until one of the tables has changed after the revision, the query's time is over or leadership turns.
+// Await blocks until one of the tables has changed after the revision, the wait is over or leadership changes.
 func (b *Blocking) Await(ctx context.Context, s Changes, after uint64, tables ...string) {
 	ctx, cancel := context.WithDeadline(ctx, b.until)
 	defer cancel()

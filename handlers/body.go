@@ -9,26 +9,25 @@ import (
 	"time"
 )
 
-// cheapBytes bounds what is checked of a stranger's arguments: checks of so little cost nothing worth protecting.
+// cheapBytes bounds the arguments that are checked before authentication. Checking so little costs nothing.
 const cheapBytes = 1024
 
 const (
-	bodyWithin         = 30 * time.Second // of a caller that is known; the listener's read time-out is the same
+	bodyWithin         = 30 * time.Second // for an authenticated caller; equal to the listener's read timeout
 	strangerBodyWithin = 10 * time.Second
-	dropWithin         = 500 * time.Millisecond // what comes of a body after its answer; closing on it would lose that
-	writeWithin        = 10 * time.Second       // a caller that takes nothing of its answer for this long is cut
+	dropWithin         = 500 * time.Millisecond // to drain the body: closing on unread data would lose the answer
+	writeWithin        = 10 * time.Second       // a caller that reads nothing of its answer for this long is disconnected
 )
 
 func retryAfter(d time.Duration) string { return strconv.Itoa(max(1, int(d.Seconds()))) }
 
-// announcesBody reports whether the request has a body, or says so.
+// announcesBody reports whether the request has, or announces, a body.
 func announcesBody(r *http.Request) bool {
 	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 }
 
-// needsBody reports whether the body of a request has to be there before it is answered. Nobody waits for those of GET
-// and HEAD, and of most DELETEs, which mean nothing, except where the request is to be held back for long: a place
-// there is for requests that were read to their end.
+// needsBody reports whether the body must be read before the answer. Bodies of GET, HEAD and most DELETEs have no
+// meaning and are not read, except for blocking queries: only a request that was read completely may wait.
 func (q *Request) needsBody(rt *Route) bool {
 	if !announcesBody(q.Request) || rt.Whole {
 		return false
@@ -37,12 +36,12 @@ func (q *Request) needsBody(rt *Route) bool {
 	case http.MethodGet, http.MethodHead:
 		return q.Block != nil
 	case http.MethodDelete:
-		return rt.HasBody // the others say all in the path
+		return rt.HasBody // other DELETEs have everything in the path
 	}
 	return true
 }
 
-// dropBody answers without the body: the connection cannot be used again, and its end is not waited for.
+// dropBody discards the body: the connection is closed after the answer, without reading the rest.
 func dropBody(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
@@ -52,17 +51,16 @@ func dropBody(w http.ResponseWriter, r *http.Request) {
 
 var errNoRoom = errors.New("no room for the body")
 
-// rationed counts what is read of a body.
+// rationed reads a body and counts its bytes against a ration.
 type rationed struct {
 	io.Reader
 	ration *ration
 }
 
-// maxValues bounds the values in a body of JSON: what is made of it takes many times its length when it has many small
-// ones.
+// maxValues bounds the values in a JSON body: decoded, many small values take many times the body's length.
 const maxValues = 10_000
 
-// CheckValues refuses a body with too many values. It looks at the bytes alone and makes nothing of them.
+// CheckValues rejects a body with too many values. It scans the bytes without decoding them.
 func CheckValues(data []byte) error {
 	commas, text := 0, false
 	for i := 0; i < len(data); i++ {
@@ -89,7 +87,7 @@ func (r *rationed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// receive reads the body under a deadline, and at most so much of it as its caller may send.
+// receive reads the body with a deadline, up to 1 MiB and within the caller's ration.
 func (q *Request) receive(r *ration) ([]byte, error) {
 	if q.stranger {
 		_ = http.NewResponseController(q.W).SetReadDeadline(time.Now().Add(strangerBodyWithin))

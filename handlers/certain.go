@@ -9,26 +9,26 @@ import (
 	"muster/store"
 )
 
-// What is answered is certain, or says that it is not. Two things are not: what became of a request whose leader has
-// gone in the middle, and what a leader remembers that may be none any more.
+// An answer is certain, or says that it is not. Two things can be uncertain: the outcome of a request whose leader
+// failed while it was carried out, and the state of a leader that may have been replaced.
 
-// headerOutcome says of an error, with the value "unknown", that the request may have been carried out. Errors without
-// it say that it was not, or not as a whole.
+// headerOutcome with the value "unknown" marks an error whose request may have been carried out. Without it the request
+// was not carried out, or not completely.
 const (
 	headerOutcome  = "X-Muster-Outcome"
 	outcomeUnknown = "unknown"
 )
 
-// Headers of a member that asks the leader who is asking it, and of the answer.
+// Headers of a member's question to the leader about a credential, and of the answer.
 const (
 	headerVouch    = "X-Muster-Vouch"
 	headerAccessor = "X-Muster-Accessor"
 	headerName     = "X-Muster-Name"
-	headerEnds     = "X-Muster-Ends" // RFC 3339; absent for a credential without end
+	headerEnds     = "X-Muster-Ends" // RFC 3339; absent for a credential that does not expire
 )
 
-// honest makes an error that says that nothing has happened say otherwise when an earlier attempt may have done it, and
-// the other way round for requests that change nothing.
+// honest corrects an error's statement about the outcome: "nothing happened" becomes "unknown" when an earlier attempt
+// may have succeeded, and "unknown" becomes "nothing happened" for requests that change nothing.
 func (q *Request) honest(err error) error {
 	nothing := errors.Is(err, store.ErrNoLeader) || errors.Is(err, store.ErrNotLeader) ||
 		errors.Is(err, store.ErrClosed) ||
@@ -42,14 +42,14 @@ func (q *Request) honest(err error) error {
 	return err
 }
 
-// Sentences behind the family's own words for an unknown outcome.
+// Sentences that follow the family's own words for an unknown outcome.
 const (
 	mayHaveHappened = ": the request may or may not have been carried out; "
 	repeatWithKey   = "repeat it with the same " + HeaderKey
 	lookFirst       = "look before you repeat it, which is always safe with an " + HeaderKey
 )
 
-// unknown says that a request may have been carried out. It is to be sent again at once only where that is safe.
+// unknown answers that a request may have been carried out. Retry-After is set only where repeating it is safe.
 func (f *Family) unknown(q *Request, err error) {
 	advice := lookFirst
 	switch key := q.Header.Get(HeaderKey); {
@@ -69,8 +69,7 @@ func (f *Family) unknown(q *Request, err error) {
 	f.Fail(q.W, f.UnknownOutcome.Status, 0, f.UnknownOutcome.Text+mayHaveHappened+advice)
 }
 
-// refuses reports whether an error refuses what the state of the cluster does not allow: it is worth as much as that
-// state.
+// refuses reports whether an error is a refusal that depends on the state of the cluster.
 func refuses(err error) bool {
 	status := 0
 	var known *Error
@@ -92,9 +91,9 @@ func refuses(err error) bool {
 	return false
 }
 
-// confirmed lets a refusal through that rests on a confirmed state: a majority follows this member, and did when the
-// refusal was found. Otherwise the request belongs to the leader that there is now. Only then is it counted as a failed
-// attempt. What the caller wants to have stale is not confirmed, and not counted.
+// confirmed returns a refusal only when a majority confirms that this member led while it was decided; otherwise it
+// returns an error that sends the request to the current leader. Only a confirmed refusal counts as a failed attempt.
+// Stale requests are not confirmed and not counted.
 func (s *Server) confirmed(o origin, q *Request, err error) error {
 	if !refuses(err) || q.Stale {
 		return err
@@ -111,10 +110,10 @@ func (s *Server) confirmed(o origin, q *Request, err error) error {
 	return err
 }
 
-// workForwarded answers another member, which tries again while it may when this one does not lead.
+// workForwarded answers a request that another member forwarded. That member retries when this one does not lead.
 func (s *Server) workForwarded(rt *Route, o origin, q *Request) {
 	var err error
-	s.Store.AwaitOwn(q.Context()) // the member that passes it on may have heard of an election first
+	s.Store.AwaitOwn(q.Context()) // the forwarding member may have learnt of the election first
 	vouching := q.Header.Get(headerVouch) != ""
 	if vouching {
 		err = s.confirmed(o, q, s.admit(rt, o, q))
@@ -141,8 +140,8 @@ func (s *Server) workForwarded(rt *Route, o origin, q *Request) {
 	}
 }
 
-// answerVouched answers a request that only this member can answer and whose caller it does not know: the leader says
-// whether it may. A refusal is the leader's own.
+// answerVouched answers a request that only this member can answer, for a caller that it does not know. It asks the
+// leader to authorize the caller and passes on the leader's refusal.
 func (s *Server) answerVouched(rt *Route, o origin, q *Request) {
 	q.Failed = false
 	leader := s.Store.LeaderID()
@@ -187,7 +186,7 @@ func (s *Server) answerVouched(rt *Route, o origin, q *Request) {
 	}
 }
 
-// relay gives the leader's answer to the caller.
+// relay writes the leader's answer to the caller.
 func relay(w http.ResponseWriter, resp *http.Response, data []byte) {
 	h := w.Header()
 	for k := range h {

@@ -23,52 +23,52 @@ import (
 
 // Headers between members.
 const (
-	headerForwarded = "X-Muster-Forwarded" // set on what a member passes on: it is not passed on again
+	headerForwarded = "X-Muster-Forwarded" // marks a forwarded request, which is not forwarded again
 	headerNotLeader = "X-Muster-Not-Leader"
-	headerAsked     = "X-Muster-Asked"       // the Raft id of the member that the caller has asked
-	headerBody      = "X-Muster-Body"        // the request came with a body that is not passed on, and why
-	bodyEmpty       = "1"                    // it means nothing
-	headerLost      = "X-Muster-Answer-Lost" // the request was carried out, and no leader has its answer
-	bodyDropped     = "dropped"              // the caller was not known, so that it was not read
-	leaderChanged   = "changed"              // in headerNotLeader: something was changed all the same
+	headerAsked     = "X-Muster-Asked"       // the Raft id of the member that received the request
+	headerBody      = "X-Muster-Body"        // the request's body was not forwarded, and why
+	bodyEmpty       = "1"                    // it has no meaning
+	headerLost      = "X-Muster-Answer-Lost" // the request was carried out, but its answer is lost
+	bodyDropped     = "dropped"              // it was not read because the caller was unknown
+	leaderChanged   = "changed"              // in headerNotLeader: something was changed nevertheless
 	HeaderKey       = "Idempotency-Key"
 )
 
-// Request is what a handler works on.
+// Request is a request as handlers see it.
 type Request struct {
 	*http.Request
 	W       http.ResponseWriter
 	Content []byte
 	Token   *store.APIToken // nil on open routes
-	Key     *store.APIKey   // that token is, if it is one
-	Node    *store.Member   // whose identity the request shows, if it is a node's
+	Key     *store.APIKey   // set when Token is an API key's
+	Node    *store.Member   // set when the credential is a node identity
 	Actor   store.Actor
 	Stale   bool
-	Asked   uint64 // the member that the caller has asked
+	Asked   uint64 // the member that received the request
 	server  *Server
 	route   *Route
 	origin  origin
-	whole   bool      // the body is large: the handler reads it, and it is passed on as it comes
+	whole   bool      // the body is a stream: the handler reads it, and it is forwarded as a stream
 	Block   *Blocking // nil unless the query waits for a change
 
-	stranger bool // its caller has shown no credential that this member knows
-	HasBody  bool // it came with a body, which may not have been read
-	dropped  bool // it needs a body that was not read: its caller would be refused whatever it says
+	stranger bool // no credential that this member knows
+	HasBody  bool // it has a body, read or not
+	dropped  bool // its body was not read, because the caller will be refused in any case
 	checked  bool // the route's checks have passed
 
-	changes bool            // as the route says: it may change something
-	effects *store.Effects  // what it has changed here; nil for one that changes nothing
-	doubt   bool            // an attempt may have carried it out
-	Failed  bool            // it counts as a failed attempt of its address, once that is confirmed
-	vouched *store.APIToken // who the leader says is asking
-	attempt *store.Attempt  // at having it answered elsewhere; nil before the first one
+	changes bool            // it may change something, by its route
+	effects *store.Effects  // its changes at this member; nil for reads
+	doubt   bool            // an earlier attempt may have carried it out
+	Failed  bool            // it counts as a failed attempt of its address, once confirmed
+	vouched *store.APIToken // the caller's token as the leader reported it
+	attempt *store.Attempt  // the attempt to have it answered elsewhere; nil before the first
 
-	turnedAway bool // the caller was not let in
+	turnedAway bool // authentication or authorization failed
 }
 
 func (q *Request) Vars() map[string]string { return mux.Vars(q.Request) }
 
-// Consistency is where this request may be answered from.
+// Consistency returns the consistency that the request asks for.
 func (q *Request) Consistency() store.Consistency {
 	if q.Stale {
 		return store.Stale
@@ -76,7 +76,7 @@ func (q *Request) Consistency() store.Consistency {
 	return store.Linearisable
 }
 
-// watchedBody remembers whether any of a body was taken: what is left of it cannot be served again.
+// watchedBody records whether any of a streamed body was read: then the request cannot be repeated.
 type watchedBody struct {
 	io.ReadCloser
 	taken atomic.Bool
@@ -95,7 +95,7 @@ func (q *Request) touched() bool {
 	return ok && b.taken.Load()
 }
 
-// attempt tries once; again reports whether trying once more is safe and may help. It waits for a leader until giveUp.
+// attempt tries once, waiting for a leader until giveUp; again reports whether a further attempt is safe and useful.
 func (s *Server) attempt(rt *Route, o origin, q *Request, giveUp time.Time) (again bool, err error) {
 	wait, cancel := context.WithDeadline(q.Context(), giveUp)
 	leader, err := s.Store.AwaitLeader(wait)
@@ -123,7 +123,7 @@ func (s *Server) answer(rt *Route, q *Request, err error) {
 	if err == nil {
 		return
 	}
-	if recorderOf(q.W).wrote { // its caller has gone while it was being written: no fault of this member
+	if recorderOf(q.W).wrote { // the caller disconnected while it was written: not a fault of this member
 		s.log.Debug("an answer was cut off", "method", q.Method, "path", q.URL.Path, "err", err)
 		return
 	}
@@ -143,7 +143,7 @@ func (s *Server) answer(rt *Route, q *Request, err error) {
 	}
 }
 
-// handle answers here. What refuses the caller is confirmed; see confirmed.
+// handle answers at this member. Refusals are confirmed; see confirmed.
 func (s *Server) handle(rt *Route, o origin, q *Request) error {
 	err := s.confirmed(o, q, s.carryOut(rt, o, q))
 	if q.effects != nil && q.effects.Changed() {
@@ -158,7 +158,7 @@ func (s *Server) carryOut(rt *Route, o origin, q *Request) error {
 		return err
 	}
 	q.turnedAway = false
-	if q.dropped { // the caller has become known meanwhile
+	if q.dropped { // the caller has become known in the meantime
 		return Later("the credential was not known a moment ago; try again")
 	}
 	if err := checkParameters(q.URL.Query()); err != nil {
@@ -186,8 +186,8 @@ func (s *Server) carryOut(rt *Route, o origin, q *Request) error {
 	return s.settle(rt, q)
 }
 
-// attemptOf returns the attempt that a request is whose key a member has made: one that was passed on, or one that was to
-// be and is answered here after all.
+// attemptOf returns the attempt of a request whose idempotency key a member generated: a forwarded request, or one that
+// was to be forwarded and is answered here after all.
 func (s *Server) attemptOf(q *Request) *store.Attempt {
 	switch {
 	case !strings.HasPrefix(q.Header.Get(HeaderKey), store.AutoKey):
@@ -201,10 +201,10 @@ func (s *Server) attemptOf(q *Request) *store.Attempt {
 
 var maxIdempotencyKey = store.MaxSize("idempotency", "key")
 
-// requestHash is what an Idempotency-Key stands for: method, path, query and body.
+// requestHash identifies the request that an Idempotency-Key belongs to: method, path, query and body.
 func requestHash(q *Request) string {
 	target, raw := q.URL.EscapedPath(), q.URL.RawQuery
-	if query := q.URL.Query(); query.Has("human") { // which clients may add, and which changes no answer
+	if query := q.URL.Query(); query.Has("human") { // clients may add it; it does not change the answer's meaning
 		query.Del("human")
 		raw = query.Encode()
 	}
@@ -215,16 +215,16 @@ func requestHash(q *Request) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// partingWithin is how long a leader that others have followed may still take to answer: one that has handed leadership
-// over is alive, and what it has to say may be just that.
+// partingWithin is how long to wait for an answer of a former leader: after a hand-over it is alive and may still
+// answer, if only that it no longer leads.
 const partingWithin = 250 * time.Millisecond
 
-// forward passes the request on to the leader with the caller's own credentials and its answer back as it is.
+// forward sends the request to the leader with the caller's own credentials and relays the answer unchanged.
 func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
-	repeatable := !q.whole || !q.changes // a key makes it so where it changes something
+	repeatable := !q.whole || !q.changes // an idempotency key makes a change repeatable
 	ctx, cancel := context.WithCancel(q.Context())
 	defer cancel()
-	if !q.whole { // nobody waits for a leader that leads no more
+	if !q.whole { // stop waiting when the leader has been replaced
 		following := s.Store.Following(leader)
 		if following.Err() != nil {
 			return true, store.ErrNotLeader
@@ -271,8 +271,8 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 	return false, nil
 }
 
-// forLeader is the request as it is passed on. One that changes something gets a key of our own, which makes it safe to
-// repeat when the leader dies before it answers.
+// forLeader returns the request in its forwarded form. A request that changes something gets a generated idempotency
+// key, so that it can be repeated when the leader dies before it answers.
 func (q *Request) forLeader(ctx context.Context, asked, since uint64) *http.Request {
 	if !q.whole {
 		if q.attempt == nil {
@@ -286,7 +286,7 @@ func (q *Request) forLeader(ctx context.Context, asked, since uint64) *http.Requ
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.Content)), int64(len(q.Content))
 	}
 	if !q.whole && len(q.Content) == 0 {
-		r.Body = http.NoBody // or HTTP/2 would announce one
+		r.Body = http.NoBody // otherwise HTTP/2 would announce one
 	}
 	r.RequestURI = ""
 	r.Header.Set(headerForwarded, "1")
@@ -309,8 +309,8 @@ func (q *Request) forLeader(ctx context.Context, asked, since uint64) *http.Requ
 	return r
 }
 
-// DecodeJSON reads the first JSON value of a body as the members family does: unknown fields and what follows are
-// ignored, field names match without regard to case.
+// DecodeJSON decodes the first JSON value of a body as the members family does: it ignores unknown fields and anything
+// after the value, and matches field names case-insensitively.
 func DecodeJSON(body []byte, v any) error {
 	return json.NewDecoder(bytes.NewReader(body)).Decode(v)
 }

@@ -6,11 +6,11 @@ import (
 	"muster/store"
 )
 
-// TimeFormat is how times are written, in UTC.
+// TimeFormat is the format of times in answers, in UTC.
 const TimeFormat = "2006-01-02T15:04:05Z"
 
-// Enveloped returns a family that speaks as the members family and muster's own endpoints do (reference ella_members,
-// section 1.1).
+// Enveloped returns a family with the envelope of the members family and muster's own endpoints (reference
+// ella_members, section 1.1).
 func Enveloped(name string) *Family {
 	return &Family{
 		Name: name,

@@ -19,7 +19,7 @@ import (
 const (
 	eventBatch    = 512
 	heartbeat     = 15 * time.Second
-	streamWrite   = 10 * time.Second // a reader that takes nothing for this long is cut
+	streamWrite   = 10 * time.Second // a reader that reads nothing for this long is disconnected
 	recheckToken  = time.Minute
 	flushesPerSec = 10_000                 // of all readers of a member together
 	maxPace       = 200 * time.Millisecond // between two flushes to one reader
@@ -27,7 +27,7 @@ const (
 	learnPosition = 2 * time.Second
 )
 
-// streams counts the readers of this member; they have places of their own, apart from other requests.
+// streams counts the readers of this member, which have slots of their own, apart from other requests.
 type streams struct {
 	readers *shares
 	open    context.Context // ends when the member stops
@@ -40,14 +40,13 @@ func newStreams(l Limits) *streams {
 	return x
 }
 
-// EndStreams ends all streams of events, so that their readers go elsewhere at once instead of holding up the end of
-// this member.
+// EndStreams ends all streams of events, so that readers reconnect elsewhere at once and do not delay the shutdown.
 func (s *Server) EndStreams() { s.streams.end() }
 
 // EventReaders returns how many streams of events are open on this member.
 func (s *Server) EventReaders() int { return s.streams.readers.taken() }
 
-// eventQuery is what a reader asks for.
+// eventQuery has the parameters of a stream.
 type eventQuery struct {
 	from    store.Position
 	hasFrom bool
@@ -66,7 +65,7 @@ func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 		}
 		e.from, e.hasFrom = store.After(rev), true
 	}
-	if id := r.Header.Get("Last-Event-ID"); id != "" { // a reconnecting browser sends both: this one is newer
+	if id := r.Header.Get("Last-Event-ID"); id != "" { // a reconnecting browser sends both; this is the newer one
 		if e.from, e.hasFrom = store.ParsePosition(id); !e.hasFrom || e.from.Revision >= 1<<53 {
 			return e, Fail(http.StatusBadRequest, "Last-Event-ID must be the id of an event, such as 12.1")
 		}
@@ -74,7 +73,7 @@ func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 	for _, list := range query["type"] {
 		for t := range strings.SplitSeq(list, ",") {
 			if slices.Contains(e.types, t) {
-				return e, Fail(http.StatusBadRequest, "type must name each type once")
+				return e, Fail(http.StatusBadRequest, "type must not name a type twice")
 			}
 			if !slices.Contains(store.EventTypes, t) {
 				return e, Fail(http.StatusBadRequest,
@@ -86,10 +85,10 @@ func parseEventQuery(r *http.Request) (e eventQuery, err error) {
 	return e, nil
 }
 
-// stream answers a request for a stream on the member that was asked, and returns when the stream has ended.
+// stream serves a stream of events on the member that received the request, and returns when the stream has ended.
 func (s *Server) stream(rt *Route, o origin, w http.ResponseWriter, r *http.Request) {
 	q := &Request{Request: r, W: w, server: s, route: rt}
-	if o.forwarded { // nobody forwards a stream; the leader is asked about a credential
+	if o.forwarded { // streams are not forwarded: this is a question about a credential
 		q.Stale = false
 		ctx, cancel := context.WithTimeout(r.Context(), learnPosition)
 		defer cancel()
@@ -114,15 +113,15 @@ func (s *Server) stream(rt *Route, o origin, w http.ResponseWriter, r *http.Requ
 	giveBack := s.streams.readers.take(q.identity())
 	if giveBack == nil {
 		s.tooMany(w, rt.Family, refusedReaders,
-			"this member, or this identity on it, has as many readers as it takes; try another member", 5*time.Second)
+			"the limit of readers of this member, or of this identity on it, is reached; try another member", 5*time.Second)
 		return
 	}
 	defer giveBack()
-	recorderOf(w).known() // its place is among the readers now
+	recorderOf(w).known() // it holds a reader's slot now
 	s.answer(rt, q, s.follow(rt, o, q, e, who))
 }
 
-// bearer is whose credential a reader has shown, and when that ends by itself (zero: not).
+// bearer identifies a reader's credential, with its expiry (zero: none).
 type bearer struct {
 	accessor string
 	ends     time.Time
@@ -138,7 +137,7 @@ func bearerOf(t *store.APIToken) (b bearer) {
 	return b
 }
 
-// tell and bearerIn are how a leader says it to the member that has asked.
+// tell writes a bearer into the headers of the leader's answer; bearerIn reads it at the member that asked.
 func (b bearer) tell(h http.Header) {
 	h.Set(headerAccessor, url.QueryEscape(b.accessor))
 	if !b.ends.IsZero() {
@@ -152,8 +151,8 @@ func bearerIn(h http.Header) (b bearer) {
 	return b
 }
 
-// endedBy reports whether one of the events may have ended the credential. A removal ends the identities of members, and
-// a restore may end any.
+// endedBy reports whether one of the events may have invalidated the credential. A removal invalidates node identities,
+// and a restore may invalidate any credential.
 func (b bearer) endedBy(list []*store.Event) bool {
 	for _, e := range list {
 		switch e.Action {
@@ -172,7 +171,7 @@ func (b bearer) endedBy(list []*store.Event) bool {
 	return false
 }
 
-// mayRead checks the credential of a reader: the leader knows best; without one, the local mirror must do.
+// mayRead authorizes a reader: at the leader, or from the local mirror when there is no leader.
 func (s *Server) mayRead(rt *Route, o origin, q *Request) (bearer, error) {
 	ctx, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
@@ -212,9 +211,10 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request) (bearer, error) {
 	return bearerOf(local.Token), err
 }
 
-// follow finds where to begin and then writes events until the reader, the token or the member goes.
+// follow finds the start position and then writes events until the reader disconnects, its credential ends or the
+// member stops.
 func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery, who bearer) error {
-	reader := s.Store.Events.Read(e.from) // first: it makes this member ask the leader
+	reader := s.Store.Events.Read(e.from) // first: it makes this member subscribe to the leader
 	defer func() { reader.Close() }()
 	wait, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
@@ -255,7 +255,7 @@ func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *sto
 	ctx, cancel := context.WithCancel(q.Context())
 	defer cancel()
 	defer context.AfterFunc(s.streams.open, cancel)()
-	checked := time.Now().Add(-rand.N(recheckToken / 2)) // not all at once
+	checked := time.Now().Add(-rand.N(recheckToken / 2)) // jitter: not all readers at once
 	for {
 		until := heartbeat
 		if !who.ends.IsZero() {
@@ -295,7 +295,7 @@ func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *sto
 		if out.events(list, e.types, reader.Position()) != nil {
 			return
 		}
-		// Readers that wake together would compete with the commits that woke them.
+		// Pace the flushes: readers that all wake together would compete with the commits that woke them.
 		pace := min(max(time.Duration(s.EventReaders())*time.Second/flushesPerSec, minPace), maxPace)
 		select {
 		case <-time.After(pace/2 + rand.N(pace)):
@@ -305,22 +305,22 @@ func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *sto
 	}
 }
 
-// eventWriter writes server-sent events (WHATWG HTML, section 9.2). Each flush has a deadline of its own.
+// eventWriter writes server-sent events (WHATWG HTML, section 9.2). Each flush has its own deadline.
 type eventWriter struct {
 	w   http.ResponseWriter
 	ctl *http.ResponseController
 	buf []byte
-	at  store.Position // the last id that was written
+	at  store.Position // the last id written
 }
 
 func newEventWriter(w http.ResponseWriter) *eventWriter {
 	return &eventWriter{w: w, ctl: http.NewResponseController(w)}
 }
 
-// begin sends the headers and, as an id without an event, where the stream begins: a reader that loses the connection
-// before the first event resumes from there.
+// begin sends the headers and the start position, as an id without an event: a reader that loses the connection before
+// the first event resumes from it.
 func (e *eventWriter) begin(at store.Position) error {
-	_ = e.ctl.SetReadDeadline(time.Time{}) // the server's is for requests
+	_ = e.ctl.SetReadDeadline(time.Time{}) // the server's own deadline is for requests
 	h := e.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
@@ -336,7 +336,7 @@ func (e *eventWriter) heartbeat(at store.Position) error {
 	return e.position(at)
 }
 
-// position moves a reader's id past events that it did not ask for.
+// position advances a reader's id past events of other types.
 func (e *eventWriter) position(at store.Position) error {
 	if at != e.at {
 		e.buf = fmt.Appendf(e.buf, "id: %v\n\n", at)
@@ -348,7 +348,7 @@ func (e *eventWriter) position(at store.Position) error {
 func (e *eventWriter) dropped(at store.Position) error {
 	e.buf = fmt.Appendf(e.buf,
 		"id: %v\nevent: dropped\ndata: {\"resume\":\"%v\","+
-			"\"error\":\"too slow: begin again with this as Last-Event-ID\"}\n\n", at, at)
+			"\"error\":\"too slow: reconnect with this Last-Event-ID\"}\n\n", at, at)
 	return e.flush()
 }
 
@@ -360,7 +360,7 @@ func (e *eventWriter) events(list []*store.Event, types []string, at store.Posit
 		e.buf = append(e.buf, x.Text(eventText)...)
 		e.at = x.Position()
 	}
-	if len(e.buf) == 0 { // nothing for this reader; its id moves with the next heartbeat
+	if len(e.buf) == 0 { // nothing for this reader; the next heartbeat advances its id
 		return nil
 	}
 	return e.flush()
@@ -379,7 +379,7 @@ func (e *eventWriter) flush() error {
 	if err == nil {
 		err = e.ctl.Flush()
 	}
-	_ = e.ctl.SetWriteDeadline(time.Time{}) // with HTTP/2 it would end the stream also while nothing is written
+	_ = e.ctl.SetWriteDeadline(time.Time{}) // with HTTP/2 the deadline would end an idle stream
 	return err
 }
 

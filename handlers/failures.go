@@ -11,7 +11,7 @@ import (
 	"muster/netlimit"
 )
 
-// failureLimiter bounds how often one address may show a wrong credential. Valid ones never wait for it.
+// failureLimiter limits how often one address may present a wrong credential. Valid credentials are never delayed.
 type failureLimiter struct {
 	mu    sync.Mutex
 	hosts map[string]*failing
@@ -31,7 +31,7 @@ const tooManyFailures = "too many failed attempts; try again in a minute"
 
 func newFailureLimiter() *failureLimiter { return &failureLimiter{hosts: map[string]*failing{}} }
 
-// spent reports whether an address has failed as often as it may, without counting anything.
+// spent reports whether an address has reached the limit. It counts nothing.
 func (l *failureLimiter) spent(host string) bool {
 	host = failingHost(host)
 	l.mu.Lock()
@@ -40,7 +40,8 @@ func (l *failureLimiter) spent(host string) bool {
 	return f != nil && f.limit.Tokens() < 1
 }
 
-// failingHost is what counts as one address: with IPv6 a /64, of which one caller may have all.
+// failingHost returns the key that failures are counted by: the address, or with IPv6 its /64, all of which one caller
+// may own.
 func failingHost(host string) string {
 	if ip, err := netip.ParseAddr(host); err == nil && !ip.Is4() {
 		return netlimit.GroupOf(ip).String()
@@ -48,7 +49,7 @@ func failingHost(host string) string {
 	return host
 }
 
-// count notes a failure and returns an error when there have been too many.
+// count records a failure and returns an error when the limit is reached.
 func (l *failureLimiter) count(host string) error {
 	host = failingHost(host)
 	l.mu.Lock()

@@ -9,61 +9,60 @@ import (
 	"muster/store"
 )
 
-// Family is one of the documented APIs: its rows of the table, its envelope, its headers, its texts.
+// Family is one of the APIs: its routes, envelope, headers and texts.
 type Family struct {
 	Name   string
 	Routes []Route
-	// Paths are beginnings of the paths that are its own where no row serves them; the longest of all families counts.
+	// Paths are path prefixes: a path that no route serves belongs to the family with the longest matching prefix.
 	Paths []string
-	// Speaks reports whether a request that no row serves comes from a client of this family, wherever its path leads; nil:
-	// that cannot be told.
+	// Speaks reports whether a request that no route serves comes from a client of this family, whatever its path; nil:
+	// never.
 	Speaks  func(*http.Request) bool
 	Headers func(http.ResponseWriter)
 	Fail    func(w http.ResponseWriter, status int, code store.Code, message string)
 
 	Unauthenticated Failure // no valid credential
-	Forbidden       Failure // a credential that does not allow it
+	Forbidden       Failure // the credential lacks the scope
 	NoLeader        Failure
 	UnknownOutcome  Failure
 
-	// What a family does in a way of its own; nil or empty is the common way.
+	// What a family does in its own way; nil or empty means the common way.
 
-	// Aside answers before the table is asked.
+	// Aside answers before routing.
 	Aside *Aside
-	// Credential is where the family looks for one first; without a Secret there is none.
+	// Credential reads a credential from the family's own header, which takes precedence. Without a Secret there is none.
 	Credential func(*http.Request) (c Credential, ok bool)
 	// Denied replaces Unauthenticated and Forbidden.
 	Denied func(q *Request, d *Denial) error
-	// Wrap shapes every answer on its way to the client.
+	// Wrap transforms every answer on its way to the client.
 	Wrap func(http.ResponseWriter, *http.Request) Finisher
-	// NoRoute answers where nobody serves the path, NoMethod where nobody serves the method.
+	// NoRoute answers for a path that no route serves, NoMethod for a method that no route of the path serves.
 	NoRoute  func(w http.ResponseWriter, r *http.Request)
 	NoMethod func(w http.ResponseWriter, r *http.Request, allowed []string)
-	// Age is the family's own spelling of the headers of a stale answer.
+	// Age has the family's own names of the headers of a stale answer.
 	Age *AgeHeaders
-	// Repeat says how to repeat a request whose outcome is unknown.
+	// Repeat tells the caller how to repeat a request whose outcome is unknown.
 	Repeat string
 }
 
-// Aside takes requests before the table of routes is asked, as the router of an original would.
+// Aside answers requests before routing, as the router of an original does.
 type Aside struct {
-	Method, Path string // how metrics count it
+	Method, Path string // labels in metrics
 	Takes        func(*http.Request) bool
 	Serve        http.HandlerFunc
 }
 
-// AgeHeaders are the names of a family's headers that mean what HeaderKnownLeader and HeaderLastContact do; both are
-// always there.
+// AgeHeaders are a family's names of HeaderKnownLeader and HeaderLastContact; its answers always have both.
 type AgeHeaders struct{ KnownLeader, LastContact string }
 
-// OwnError is an error that a family writes in a way of its own.
+// OwnError is an error that a family renders itself.
 type OwnError interface {
 	error
 	HTTPStatus() int
 	Write(http.ResponseWriter)
 }
 
-// Finisher holds an answer back until it is complete.
+// Finisher buffers an answer until it is complete.
 type Finisher interface {
 	http.ResponseWriter
 	Finish()
@@ -74,18 +73,18 @@ type Failure struct {
 	Text   string
 }
 
-// Error is an answer whose status and text the handler knows exactly.
+// Error is an error with the exact status and text of its answer.
 type Error struct {
 	Status int
 	Text   string
-	later  bool // Retry-After says so
+	later  bool // set Retry-After
 }
 
 func (e *Error) Error() string { return e.Text }
 
 func Fail(status int, text string) error { return &Error{Status: status, Text: text} }
 
-// Later is 503 for what was not done and can be in a moment.
+// Later returns a 503 for a request that was not carried out and can be retried soon.
 func Later(text string) error { return &Error{http.StatusServiceUnavailable, text, true} }
 
 var statusOf = map[store.Code]int{
@@ -98,8 +97,8 @@ var statusOf = map[store.Code]int{
 	store.Full:         http.StatusConflict,
 }
 
-// Render writes an error as the family does. What is not meant for callers becomes a plain 500; the caller of
-// render logs it.
+// Render writes an error in the family's envelope. An internal error becomes a plain 500, and internal is true: the
+// caller of Render logs it.
 func (f *Family) Render(w http.ResponseWriter, err error) (internal bool) {
 	var known *Error
 	var refusal *store.Refusal
@@ -118,7 +117,7 @@ func (f *Family) Render(w http.ResponseWriter, err error) (internal bool) {
 	case errors.As(err, &refusal):
 		f.Fail(w, statusOf[refusal.Code], refusal.Code, refusal.Message)
 	case errors.Is(err, syscall.ENOSPC):
-		f.Fail(w, http.StatusInternalServerError, 0, "there is no room left on the disk of the member that does this")
+		f.Fail(w, http.StatusInternalServerError, 0, "the disk of the member that carries this out is full")
 	case errors.Is(err, store.ErrOldSchema):
 		send(Failure{http.StatusServiceUnavailable, store.ErrOldSchema.Error()})
 	case errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrClosed):
@@ -130,7 +129,7 @@ func (f *Family) Render(w http.ResponseWriter, err error) (internal bool) {
 	return false
 }
 
-// PlainFail writes an error as plain text, for families whose errors are that.
+// PlainFail writes an error as plain text, for families with plain-text errors.
 func PlainFail(w http.ResponseWriter, status int, _ store.Code, message string) {
 	if message != "" {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -139,7 +138,7 @@ func PlainFail(w http.ResponseWriter, status int, _ store.Code, message string) 
 	_, _ = w.Write([]byte(message))
 }
 
-// WriteJSON writes v on one line without a newline behind it, as the families do.
+// WriteJSON writes v on one line without a trailing newline, as the originals do.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	data := MustJSON(v)
 	w.Header().Set("Content-Type", "application/json")
@@ -147,7 +146,7 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(data)
 }
 
-// MustJSON marshals what always can be.
+// MustJSON marshals a value that cannot fail.
 func MustJSON(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {

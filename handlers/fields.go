@@ -10,16 +10,16 @@ import (
 	"unicode/utf8"
 )
 
-// Fields reads a JSON object field by field. The first thing that is wrong is kept in err, as a sentence that
-// names the field and the rule; what is read after it is zero. Field names match without regard to case and
-// unknown fields are ignored, as the originals do.
+// Fields reads a JSON object field by field. It keeps the first error, a sentence that names the field and the rule;
+// reads after it return zero values. Like the originals it matches field names case-insensitively and ignores unknown
+// fields.
 type Fields struct {
 	Raw    map[string]json.RawMessage
 	Status int // of errors about a value
 	Err    error
 }
 
-// ParseFields reads the object of a body; a bad value is a 400.
+// ParseFields reads the object in a body; a bad value is a 400.
 func ParseFields(body []byte) (*Fields, error) {
 	var m map[string]json.RawMessage
 	if len(bytes.TrimSpace(body)) == 0 {
@@ -45,7 +45,7 @@ func (f *Fields) Refuse(format string, args ...any) {
 	}
 }
 
-// Get decodes a field into v and reports whether it was there; what is the kind of value for the error text.
+// Get decodes a field into v and reports whether it was present; what describes the expected value in the error text.
 func (f *Fields) Get(name string, required bool, what string, v any) bool {
 	raw, ok := f.Raw[strings.ToLower(name)]
 	if !ok || string(raw) == "null" {
@@ -61,7 +61,7 @@ func (f *Fields) Get(name string, required bool, what string, v any) bool {
 	return f.Err == nil
 }
 
-// Text reads a string whose length in bytes is within bounds.
+// Text reads a string of least to most bytes.
 func (f *Fields) Text(name string, required bool, least, most int) (s string) {
 	if !f.Get(name, required, "a string", &s) {
 		return ""
@@ -72,7 +72,7 @@ func (f *Fields) Text(name string, required bool, least, most int) (s string) {
 	return s
 }
 
-// Line is Text without control characters, for what is shown in lists and logs.
+// Line is Text without control characters, for values that appear in lists and logs.
 func (f *Fields) Line(name string, required bool, least, most int) string {
 	s := f.Text(name, required, least, most)
 	if strings.ContainsFunc(s, unicode.IsControl) {
@@ -86,7 +86,7 @@ func (f *Fields) Texts(name string, required bool) (list []string) {
 	return list
 }
 
-// Integer reads a whole number within bounds; 0 when the field is absent.
+// Integer reads an integer within bounds; 0 when the field is absent.
 func (f *Fields) Integer(name string, required bool, least, most int64) (n int64) {
 	if !f.Get(name, required, fmt.Sprintf("a whole number between %d and %d", least, most), &n) {
 		return 0
@@ -98,16 +98,16 @@ func (f *Fields) Integer(name string, required bool, least, most int64) (n int64
 	return n
 }
 
-// Has reports whether the field is there and not null.
+// Has reports whether the field is present and not null.
 func (f *Fields) Has(name string) bool {
 	raw, ok := f.Raw[strings.ToLower(name)]
 	return ok && string(raw) != "null"
 }
 
-// MaxTokenTTL is how long, in seconds, a token may be good that has an end.
+// MaxTokenTTL is the maximum lifetime, in seconds, of a token that expires.
 const MaxTokenTTL = 10 * 366 * 24 * 3600
 
-// DefaultTokenTTL is how long, in seconds, a token is good of which its maker does not say it.
+// DefaultTokenTTL is the lifetime, in seconds, of a token created without one.
 const DefaultTokenTTL = 1800
 
 const (

@@ -9,13 +9,13 @@ import (
 	"sync"
 )
 
-// compressors are kept: one costs more to make than an answer to compress.
+// compressors are pooled: creating one costs more than compressing an answer.
 var compressors = sync.Pool{New: func() any {
 	z, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
 	return z
 }}
 
-// Send writes a body, compressed when the caller takes that and it is large enough.
+// Send writes a body, compressed when the caller accepts gzip and it has at least gzipFrom bytes.
 func (q *Request) Send(status int, kind string, data []byte, gzipFrom int) error {
 	h := q.W.Header()
 	h.Set("Content-Type", kind)

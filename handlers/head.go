@@ -24,7 +24,7 @@ func withHead(next http.Handler, stream bool) http.Handler {
 	})
 }
 
-// headWriter keeps what a GET writes from the wire and counts it, for the header that says how much it is.
+// headWriter discards the body of a GET and counts its bytes for Content-Length.
 type headWriter struct {
 	http.ResponseWriter
 	stream bool
@@ -33,7 +33,7 @@ type headWriter struct {
 	sent   bool
 }
 
-// WriteHeader keeps the status until the length of the answer is known.
+// WriteHeader holds the status back until the length of the answer is known.
 func (w *headWriter) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
@@ -49,9 +49,9 @@ func (w *headWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-var errHeadersSent = errors.New("the headers are sent, and nobody asked for a body")
+var errHeadersSent = errors.New("the headers are sent, and HEAD has no body")
 
-// FlushError sends the headers of a stream, whose length nobody knows, and returns an error so that it ends.
+// FlushError sends the headers of a stream, without a length, and returns an error to end it.
 func (w *headWriter) FlushError() error {
 	if !w.stream {
 		return nil
@@ -76,7 +76,7 @@ func (w *headWriter) send(complete bool) {
 	w.ResponseWriter.WriteHeader(w.status)
 }
 
-// withSlash takes a slash behind the path of any route that has none itself.
+// withSlash accepts a trailing slash on the path of any route.
 func withSlash(m *mux.Router) http.Handler {
 	serves := func(r *http.Request) bool {
 		var match mux.RouteMatch

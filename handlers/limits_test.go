@@ -54,7 +54,7 @@ func TestManyValues(t *testing.T) {
 // Every list of events is bounded: no type twice.
 func TestEventTypesAreBounded(t *testing.T) {
 	r := httptest.NewRequest("GET", "/api/v1/events?type=member,member", nil)
-	if _, err := parseEventQuery(r); err == nil || err.Error() != "type must name each type once" {
+	if _, err := parseEventQuery(r); err == nil || err.Error() != "type must not name a type twice" {
 		t.Error(err)
 	}
 	r = httptest.NewRequest("GET", "/api/v1/events?type="+strings.Join(store.EventTypes, ","), nil)

@@ -13,7 +13,7 @@ import (
 	"muster/netlimit"
 )
 
-// instruments count what this member's listeners do. Routes are patterns of the table, never raw paths.
+// instruments are the metrics of this member's listeners. Routes are patterns of the table, never raw paths.
 type instruments struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -27,22 +27,22 @@ type instruments struct {
 func newInstruments(s *Server) *instruments {
 	i := &instruments{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "muster_http_requests_total",
-			Help: "Requests that were answered, by pattern of the path; forwarded ones count on both members."},
+			Help: "Requests answered, by path pattern; forwarded requests count on both members."},
 			[]string{"method", "route", "code", "via"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "muster_http_request_duration_seconds",
-			Help: "Time to the end of the answer; streams of events are left out.",
+			Help: "Time until the answer was complete, without streams of events.",
 			Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 				5}}, []string{"method", "route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_http_requests_in_flight",
-			Help: "Requests that are being answered, streams of events not among them."}),
+			Help: "Requests in progress, without streams of events."}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_http_overload_total",
-			Help: "Requests that were sent away because there were too many at once."}),
+			Help: "Requests rejected because too many were in progress."}),
 		sentAway: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "muster_http_sent_away_total",
-			Help: "Requests that were refused because of a limit, by the limit."}, []string{"limit"}),
+			Help: "Requests rejected by a limit, by limit."}, []string{"limit"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_event_readers_dropped_total",
-			Help: "Readers of events that were cut off for being too slow."}),
+			Help: "Readers of events disconnected because they were too slow."}),
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_build_info", Help: "1, with what this program is.",
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_build_info", Help: "1, labelled with the version.",
 		ConstLabels: prometheus.Labels{"version": s.Version, "commit": s.Commit, "go": runtime.Version()}})
 	build.Set(1)
 	readers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_event_readers",
@@ -57,10 +57,10 @@ func newInstruments(s *Server) *instruments {
 		i.sentAway.WithLabelValues(limit)
 	}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_strangers",
-		Help: "Requests under way whose callers have shown no valid credential."},
+		Help: "Requests in progress without a valid credential."},
 		func() float64 { return float64(s.rooms.open()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_blocking_queries",
-			Help: "Blocking queries that wait."},
+			Help: "Blocking queries that are waiting."},
 			func() float64 { return float64(s.waiting.taken()) }))
 	registry.MustRegister(connectionMetrics(s.Connections)...)
 	registry.MustRegister(s.Store)
@@ -69,7 +69,7 @@ func newInstruments(s *Server) *instruments {
 	return i
 }
 
-// observe counts one answer.
+// observe records one answer.
 func (i *instruments) observe(rt *Route, o origin, r *http.Request, status int, took time.Duration) {
 	method, path, via := r.Method, "other", "api"
 	if rt != nil {
@@ -89,19 +89,19 @@ func (i *instruments) observe(rt *Route, o origin, r *http.Request, status int, 
 	}
 }
 
-// knownMethods bounds the label: a caller may send any word as the method.
+// knownMethods bounds the label's values: a caller can send any word as method.
 var knownMethods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true,
 	"DELETE": true, "OPTIONS": true}
 
-// ServeMetrics answers in the format of Prometheus, on every member by itself. It shows numbers only and needs no
-// token, like the status.
+// ServeMetrics serves this member's metrics in the Prometheus format. It has only numbers and, like the status, needs
+// no token.
 func ServeMetrics(q *Request) error {
 	q.W.Header().Del("Content-Type")
 	q.server.handler.ServeHTTP(q.W, q.Request)
 	return nil
 }
 
-// connectionMetrics show what the listeners hold; nothing where nobody counts.
+// connectionMetrics returns the metrics of the listeners' connections; none without a limiter.
 func connectionMetrics(l *netlimit.Limiter) []prometheus.Collector {
 	if l == nil {
 		return nil
@@ -111,10 +111,10 @@ func connectionMetrics(l *netlimit.Limiter) []prometheus.Collector {
 			Help: "Open connections of the listeners for clients."},
 			func() float64 { return float64(l.Open()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_refused_total",
-			Help: "Connections that were not taken because there were too many."},
+			Help: "Connections rejected because there were too many."},
 			func() float64 { return float64(l.Refused()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_evicted_total",
-			Help: "Connections without a valid credential that were closed to make room for others."},
+			Help: "Connections without a valid credential closed to make room for others."},
 			func() float64 { return float64(l.Evicted()) }),
 	}
 }

@@ -13,10 +13,10 @@ import (
 	"muster/store"
 )
 
-// Every request is treated in this order, whatever its family and listener. What costs more comes later, and a place is
-// given to a request only when it has done its part:
+// Every request is processed in this order, whatever its family and listener. Costly steps come late, and a request
+// gets a slot only when it has been received completely:
 //
-//  1. connection limits: netlimit, before anything is read; a connection beyond them is told so (guard)
+//  1. connection limits: netlimit, before anything is read; a connection beyond them gets an error (guard)
 //  2. headers: net/http reads them under a deadline and a limit of size; browsers of other origins end here (guard)
 //  3. route: the router has chosen it (router)
 //  4. authentication and failure limit: who shows nothing valid is a stranger and needs a place in the room of its
@@ -27,11 +27,11 @@ import (
 //  8. work under the route's deadline (dispatch)
 //  9. answer under a write deadline that fits the route; the slot is free from its first byte on (recorder)
 
-// crossOrigin knows the requests that a browser makes for the page of somebody else.
+// crossOrigin detects requests that a browser makes on behalf of another origin.
 var crossOrigin = http.NewCrossOriginProtection()
 
-// foreign reports whether a page of another origin makes a browser send this. Some reads make something new each time:
-// they count as what they are.
+// foreign reports whether a browser sends this request for a page of another origin. GETs that create something count
+// as changes.
 func foreign(rt *Route, r *http.Request) bool {
 	if rt != nil && rt.Keyed && r.Method == http.MethodGet {
 		probe := http.Request{Method: http.MethodPost, Header: r.Header, Host: r.Host, URL: r.URL}
@@ -40,7 +40,7 @@ func foreign(rt *Route, r *http.Request) bool {
 	return crossOrigin.Check(r) != nil
 }
 
-// guard does what comes before the body (1 to 4), isolates panics and writes the log line.
+// guard does the steps before the body (1 to 4), recovers panics and writes the log line.
 func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var fam *Family
@@ -52,13 +52,13 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 		rec := &recorder{ResponseWriter: w, server: s}
 		defer s.finish(rt, o, fam, rec, r, time.Now())
 		fam.Headers(rec)
-		if rt == nil || rt.Serve == nil { // nobody will read its body
+		if rt == nil || rt.Serve == nil { // no handler reads its body
 			dropBodyIfAny(rec, r)
 		}
 		conn := connectionOf(r.Context())
 		if conn != nil && conn.Overfull() {
 			w.Header().Set("Connection", "close")
-			s.tooMany(rec, fam, refusedConnections, "this member has as many connections as it takes; try another one",
+			s.tooMany(rec, fam, refusedConnections, "this member has reached its limit of connections; try another one",
 				5*time.Second)
 			return
 		}
@@ -81,7 +81,7 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 	})
 }
 
-// letIn finds out who is there. It refuses a stranger for which there is no place.
+// letIn identifies the caller. It rejects a stranger when the room of its address is full.
 func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.Request, o origin) bool {
 	if who := s.known(fam, conn, r); who != "" {
 		rec.ration = s.bodies.of(who)
@@ -90,10 +90,10 @@ func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.
 	from := addressOf(r, o)
 	if rec.place = s.rooms.enter(from); rec.place == nil {
 		dropBodyIfAny(rec, r)
-		// It holds no place, so not for long.
+		// It holds no place, so the write must be quick.
 		_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second))
 		s.tooMany(rec, fam, refusedStrangers,
-			"too many requests of this address at once that show no valid credential; try again", time.Second)
+			"too many concurrent requests from this address without a valid credential; try again", time.Second)
 		return false
 	}
 	rec.ration = s.strangerBodies.of(from.String())
@@ -106,7 +106,7 @@ func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// finish ends a request, also one that has panicked.
+// finish ends a request, including one that panicked.
 func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http.Request, begin time.Time) {
 	if p := recover(); p != nil {
 		s.quiet.Log(slog.LevelError, "panic", "method", r.Method, "path", pathOf(r), "panic", p, "stack", string(debug.Stack()))
@@ -117,8 +117,8 @@ func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http
 	rec.release()
 	rec.ration.giveBack()
 	if rec.place != nil {
-		// With HTTP/2 a small answer would be sent only after this, and a stranger that does not take it would hold it
-		// without a place.
+		// With HTTP/2 a small answer would be sent only after this function, and a stranger that does not read it would
+		// hold it without a place.
 		if r.ProtoMajor == 2 && rec.wrote {
 			_ = http.NewResponseController(rec.ResponseWriter).Flush()
 		}
@@ -128,7 +128,7 @@ func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http
 	s.logRequest(o, rec, r, time.Since(begin))
 }
 
-// logRequest writes a line about a request that has failed. One that a limit has refused is in the metric.
+// logRequest logs a failed request. Requests rejected by a limit are only counted in the metric.
 func (s *Server) logRequest(o origin, rec *recorder, r *http.Request, took time.Duration) {
 	write, level := s.log.Log, slog.LevelDebug
 	if rec.status >= 500 && !rec.sentAway {
@@ -143,7 +143,7 @@ func (s *Server) logRequest(o origin, rec *recorder, r *http.Request, took time.
 
 const maxLoggedPath = 256
 
-// pathOf is the path of a request as the log has it.
+// pathOf returns the path of a request for the log.
 func pathOf(r *http.Request) string {
 	if p := r.URL.Path; len(p) > maxLoggedPath {
 		return p[:maxLoggedPath] + "…"
@@ -151,8 +151,8 @@ func pathOf(r *http.Request) string {
 	return r.URL.Path
 }
 
-// known returns whose credential the caller has shown, now or earlier on this connection; "" when it has shown none that
-// this member knows. It asks nobody else: who may do what is decided later, at the leader.
+// known returns the identity of the valid credential that the caller has presented, now or earlier on this connection;
+// "" without one that this member knows. It asks no other member: authorization is decided later, at the leader.
 func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) string {
 	if conn != nil && conn.ProvenBy() != "" {
 		return conn.ProvenBy()
@@ -178,8 +178,8 @@ func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) string
 	return q.identity()
 }
 
-// dispatch answers a request here or has the leader answer it (5 to 9). While there is no leader, or leadership turns
-// under the request, it tries again until answerWithin is over: a caller sees a fail-over as a slow answer.
+// dispatch answers a request here or forwards it to the leader (5 to 9). While there is no leader, or leadership
+// changes during the request, it retries until AnswerWithin is over: a caller sees a fail-over as a slow answer.
 func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Request) {
 	rec := recorderOf(w)
 	q := &Request{
@@ -198,7 +198,7 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 		if errors.Is(err, errNoRoom) {
 			dropBodyIfAny(w, r)
 			s.tooMany(w, rt.Family, refusedBodies,
-				"too much is sent at once by this caller, or by all together; try again", time.Second)
+				"the bodies of this caller's requests, or of all requests together, are too large; try again", time.Second)
 			return
 		}
 		s.answer(rt, q, err)
@@ -220,7 +220,7 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 	s.work(ctx, rt, o, q)
 }
 
-// receive checks what is cheap to check and reads the body.
+// receive does the cheap checks and reads the body.
 func (s *Server) receive(rt *Route, o origin, q *Request, rec *recorder) (err error) {
 	switch {
 	case rt.Whole:
@@ -233,7 +233,7 @@ func (s *Server) receive(rt *Route, o origin, q *Request, rec *recorder) (err er
 		}
 		q.HasBody = len(q.Content) > 0
 		if q.Method == http.MethodGet || q.Method == http.MethodHead {
-			q.Content = nil // it means nothing
+			q.Content = nil // it has no meaning
 		}
 	case announcesBody(q.Request):
 		q.HasBody, q.dropped = true, q.needsBody(rt)
@@ -245,19 +245,20 @@ func (s *Server) receive(rt *Route, o origin, q *Request, rec *recorder) (err er
 	return s.checkEarly(rt, o, q)
 }
 
-// checkEarly looks at the arguments before anybody has asked who is calling, as the originals do. A stranger's are left
-// for later when there is too much of them, or when its address has failed often enough; what is wrong with them counts
-// as a failed attempt.
+// checkEarly checks the arguments before authentication, as the originals do. For a stranger it postpones the check
+// when the arguments are long or its address has reached the failure limit, and a bad argument counts as a failed
+// attempt.
 func (s *Server) checkEarly(rt *Route, o origin, q *Request) error {
 	remote := remoteOf(q.Request, o)
 	if o.forwarded && q.Header.Get(headerVouch) != "" {
-		return nil // nothing is asked for but who is calling
+		return nil // only the credential is in question
 	}
 	if q.dropped || q.stranger && (!q.cheap() || rt.Scope != "" && s.failures.spent(remote)) {
 		return nil
 	}
 	err := rt.checks(q)
-	if err != nil && q.stranger && rt.Scope != "" && s.Store.Confirm(q.Context()) == nil { // elsewhere it may be known
+	// Unless this member leads, another one may know the caller.
+	if err != nil && q.stranger && rt.Scope != "" && s.Store.Confirm(q.Context()) == nil {
 		if limited := s.failures.count(remote); limited != nil {
 			return limited
 		}
@@ -266,12 +267,12 @@ func (s *Server) checkEarly(rt *Route, o origin, q *Request) error {
 	return err
 }
 
-// cheap reports whether there is so little to check that anybody may have it checked.
+// cheap reports whether the arguments are short enough to be checked for anybody.
 func (q *Request) cheap() bool {
 	return len(q.URL.RawQuery) <= cheapBytes && len(q.Content) <= cheapBytes
 }
 
-// pointless reports whether a stranger will be refused whatever its body says: nobody waits for that.
+// pointless reports whether a stranger will be refused whatever its body is, so that the body need not be read.
 func (s *Server) pointless(rt *Route, o origin, q *Request) bool {
 	if !q.stranger || o.forwarded || !rt.asks() || !s.Store.Leading() {
 		return false // a member that does not lead may not know a new credential yet
@@ -279,10 +280,10 @@ func (s *Server) pointless(rt *Route, o origin, q *Request) bool {
 	if rt.Vet != nil && q.ContentLength >= 0 && q.ContentLength <= cheapBytes {
 		return false
 	}
-	return s.Store.Confirm(q.Context()) == nil // a leader that is none any more does not know it either
+	return s.Store.Confirm(q.Context()) == nil // a deposed leader may not know it either
 }
 
-// checks runs the checks of the arguments, the body's last.
+// checks runs the route's checks of the arguments, the body's last.
 func (rt *Route) checks(q *Request) error {
 	check := rt.Check
 	if check == nil && rt.At == HereStale {
@@ -304,8 +305,8 @@ func (rt *Route) checks(q *Request) error {
 	return nil
 }
 
-// deadlines makes the listener's own fit the route: those are for requests that are answered at once. A stranger's are
-// shorter, since it holds a place of its address until its answer is written.
+// deadlines sets read and write deadlines that fit the route, in place of the listener's, which are for requests that
+// are answered at once. A stranger's are shorter, since it holds a place of its address until its answer is written.
 func (q *Request) deadlines(rt *Route, within time.Duration) {
 	control := http.NewResponseController(q.W)
 	switch {
@@ -322,7 +323,7 @@ func (q *Request) deadlines(rt *Route, within time.Duration) {
 	}
 }
 
-// work has the request answered.
+// work answers the request here or through the leader.
 func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 	if o.forwarded && q.Header.Get(headerVouch) != "" {
 		s.workForwarded(rt, o, q)
@@ -342,7 +343,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 			s.answerVouched(rt, o, q)
 			return
 		}
-		// A member that has joined a moment ago has no replica yet, or not the caller's token: the leader decides.
+		// A member that has just joined may have no replica yet, or not the caller's token: the leader decides.
 		q.Stale, q.Failed = false, false
 		unsayAge(q)
 	}
@@ -362,7 +363,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 		if err == nil {
 			return
 		}
-		if time.Since(begin) > time.Second { // it got somewhere before leadership turned: the clock starts again
+		if time.Since(begin) > time.Second { // it made progress before leadership changed: restart the clock
 			giveUp = time.Now().Add(AnswerWithin)
 		}
 		if !again || q.touched() || ctx.Err() != nil || time.Now().After(giveUp) {

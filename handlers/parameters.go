@@ -8,18 +8,18 @@ import (
 	"slices"
 )
 
-// Bounds of the parameters of all queries. Lists and patterns cost what they are long; expressions have bounds of their
-// own.
+// Bounds of query parameters. The cost of lists and patterns grows with their length; expressions have their own
+// bounds.
 const (
 	maxParameters     = 64
 	MaxParameterBytes = 1024
 	MaxListed         = 1000 // ids that one request may name in its body
 )
 
-// longParameters have a rule and a text of their own.
+// longParameters have their own limit and error text.
 var longParameters = []string{"filter", "filter_path"}
 
-// checkParameters refuses a query with too many parameters, or one with too much of them.
+// checkParameters rejects a query with too many parameters or too long ones.
 func checkParameters(query url.Values) error {
 	count := 0
 	for _, name := range slices.Sorted(maps.Keys(query)) {

@@ -4,7 +4,7 @@ import (
 	"net/http"
 )
 
-// recorder remembers what was answered, and what the request holds.
+// recorder records the status of the answer and what the request holds.
 type recorder struct {
 	http.ResponseWriter
 	status int
@@ -12,10 +12,10 @@ type recorder struct {
 
 	server *Server
 	place  *stay   // in the room of its address; nil for a caller that is known
-	ration *ration // of the memory for bodies; nil for what a member passes on
-	slot   bool    // it is in work
+	ration *ration // of the memory for bodies; nil for forwarded requests
+	slot   bool    // it holds a request slot
 
-	sentAway bool // because of a limit
+	sentAway bool // rejected by a limit
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -36,7 +36,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// work takes a slot; false when there is none.
+// work takes a request slot; false when all are taken.
 func (r *recorder) work() bool {
 	select {
 	case r.server.slots <- struct{}{}:
@@ -48,7 +48,7 @@ func (r *recorder) work() bool {
 	}
 }
 
-// release gives the slot back: writing an answer that its caller does not take is no work.
+// release returns the slot when the answer begins: a caller that reads slowly must not hold one.
 func (r *recorder) release() {
 	if r.slot {
 		r.slot = false
@@ -57,13 +57,13 @@ func (r *recorder) release() {
 	}
 }
 
-// known gives a stranger's place back: it has shown who it is.
+// known returns a stranger's place once it has presented a valid credential.
 func (r *recorder) known() {
 	r.place.leave()
 	r.place = nil
 }
 
-// recorderOf finds the recorder below what a family has put around it.
+// recorderOf finds the recorder below a family's wrappers.
 func recorderOf(w http.ResponseWriter) *recorder {
 	for {
 		if r, ok := w.(*recorder); ok {

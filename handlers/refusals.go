@@ -16,20 +16,20 @@ import (
 )
 
 const (
-	refusalWindow    = time.Minute // attempts that are alike and no further apart become one row
-	maxRefusalWindow = time.Hour   // the window doubles with each row, so that long attempts do not fill the audit
+	refusalWindow    = time.Minute // equal attempts within it become one audit row
+	maxRefusalWindow = time.Hour   // the window doubles with each row, so that lasting attempts do not fill the audit
 	refusalTick      = time.Second
-	refusalEvery     = 10 * time.Second // a row, for the whole cluster: only the leader writes them
+	refusalEvery     = 10 * time.Second // one row, for the whole cluster: only the leader writes them
 	refusalBurst     = 60               // rows
-	maxRefusals      = 1000             // different ones that are remembered; the rest is counted together
-	kindsOfOne       = 20               // different ones of one address; the rest of that address is counted together
+	maxRefusals      = 1000             // distinct attempts in memory; the rest is counted together
+	kindsOfOne       = 20               // distinct attempts of one address; the rest of that address is counted together
 )
 
-// refusals collects refused attempts until they are written to the audit.
+// refusals aggregates refused attempts until they are written to the audit.
 type refusals struct {
 	mu    sync.Mutex
 	m     map[refusalKey]*refusal
-	of    map[string]int // kinds in m, by address
+	of    map[string]int // entries in m, by address
 	limit *rate.Limiter
 }
 
@@ -47,7 +47,7 @@ func newRefusals() *refusals {
 		limit: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst)}
 }
 
-const tooManyKinds = "too many different attempts to tell apart"
+const tooManyKinds = "too many different attempts to list"
 
 func (x *refusals) note(k refusalKey, now time.Time) {
 	x.mu.Lock()
@@ -72,7 +72,7 @@ func (x *refusals) note(k refusalKey, now time.Time) {
 	r.count++
 }
 
-// due takes out what is to be written now: a new kind of attempt at once, further ones like it after a minute, then
+// due removes and returns the rows to write now: a new kind of attempt at once, further equal ones after a minute, then
 // two, and so on up to an hour.
 func (x *refusals) due(now time.Time) (list []store.RefusedAttempt) {
 	x.mu.Lock()
@@ -102,8 +102,8 @@ func (x *refusals) due(now time.Time) (list []store.RefusedAttempt) {
 	return list
 }
 
-// KeepRefusals writes refused attempts to the audit until ctx ends. Those that cannot be written, because this member
-// does not lead, are in the log at least.
+// KeepRefusals writes refused attempts to the audit until ctx ends. Attempts that cannot be written because this member
+// does not lead are at least logged.
 func (s *Server) KeepRefusals(ctx context.Context) {
 	tick := time.NewTicker(refusalTick)
 	defer tick.Stop()
@@ -127,8 +127,8 @@ func (s *Server) KeepRefusals(ctx context.Context) {
 	}
 }
 
-// noteRefusal remembers a refused attempt at something that changes or reveals: never what the caller has sent, and the
-// pattern of the path, not the path.
+// noteRefusal records a refused attempt at a sensitive route: the pattern of the path, never the path or anything else
+// that the caller sent.
 func (s *Server) noteRefusal(rt *Route, q *Request, err error) {
 	if !rt.Sensitive() {
 		return
@@ -149,8 +149,7 @@ func (s *Server) noteRefusal(rt *Route, q *Request, err error) {
 	}
 }
 
-// plainReason cuts a refusal down to what it says of every attempt of its kind: what comes after may be the caller's
-// own words, or a time.
+// plainReason cuts a refusal down to its constant part: the rest may be the caller's input, or a time.
 func plainReason(text string) string {
 	if what, rest, ok := strings.Cut(text, ": "); ok {
 		rest, _, _ = strings.Cut(rest, ":")

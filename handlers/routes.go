@@ -9,54 +9,54 @@ import (
 	"muster/store"
 )
 
-// Route is one line of the table of everything that muster answers. A family gives its own; the engine does the rest.
+// Route is one row of the route table. A family declares its routes; the engine does the rest.
 type Route struct {
 	Method  string
 	Path    string
 	Family  *Family // set by the engine
-	Scope   string  // what the API token must allow; "" is open to everybody
+	Scope   string  // scope that the credential needs; "": open to everybody
 	At      Place
-	Within  time.Duration // how long an answer may take; 0 stands for AnswerWithin
+	Within  time.Duration // limit of the time to answer; 0: AnswerWithin
 	Whole   bool          // body and answer are streams of any length
-	Plain   bool          // served without TLS too, where that is switched on
-	Keyed   bool          // makes something new each time, although it is no POST
-	Enrolls bool          // what an enrollment token is for
+	Plain   bool          // also served without TLS, where that is enabled
+	Keyed   bool          // creates something, although it is not a POST
+	Enrolls bool          // an enrollment token may use it
 	Stream  bool          // a stream of events; Serve is not used
-	Blocks  bool          // knows blocking queries (index, wait)
-	NoHead  bool          // a GET whose original refuses HEAD
-	HasBody bool          // a DELETE whose body means something
+	Blocks  bool          // supports blocking queries (index, wait)
+	NoHead  bool          // a GET whose original rejects HEAD
+	HasBody bool          // a DELETE with a meaningful body
 
-	// What is wrong with the request whoever is calling: its line and headers, its body, and what is checked against this
-	// member's own replica. Each may be nil; Check of a HereStale route is CheckStale then.
+	// Checks that do not depend on the caller: of the request line and headers, of the body, and against this member's own
+	// replica. Each may be nil; Check of a HereStale route is CheckStale then.
 	Check     func(*http.Request) error
 	Vet       func(*Request) error
 	CheckHere func(*http.Request) error
 
-	// Admit lets a request in and sets its Token and Key; nil stands for the common way.
+	// Admit authenticates and authorizes a request and sets its Token and Key; nil means the common way.
 	Admit func(*Request) error
 	Serve func(*Request) error
 }
 
-// Place says which member answers.
+// Place is which member answers.
 type Place int
 
 const (
-	AtLeader  Place = iota // the leader, wherever the request arrives
-	Here                   // the member that was asked
-	HereStale              // the leader, or the member that was asked when the query says ?stale
+	AtLeader  Place = iota // the leader, whichever member receives the request
+	Here                   // the member that receives the request
+	HereStale              // the leader, or with ?stale the member that receives the request
 )
 
-// Slow is how long a request may take that waits for machines, not for the database.
+// Slow is the time limit of requests that wait for machines, not only for the database.
 const Slow = 70 * time.Second
 
-// Long is how long a snapshot or its restoration may take; the listener's own limit is a little longer.
+// Long is the time limit of a snapshot or a restore; the listener's own limit is a little longer.
 const Long = 9 * time.Minute
 
-// Changes reports whether the method is one that changes something.
+// Changes reports whether the route's method changes something.
 func (rt *Route) Changes() bool { return rt.Method != http.MethodGet && rt.Method != http.MethodHead }
 
-// Sensitive reports whether refused attempts at the route are kept: all that change something, and reading what not
-// every reader of the cluster may.
+// Sensitive reports whether refused attempts at the route are audited: attempts to change something, or to read
+// something that needs more than cluster:read.
 func (rt *Route) Sensitive() bool {
 	switch rt.Scope {
 	case store.ScopeClusterRead, store.ScopePeeringRead:
@@ -67,14 +67,14 @@ func (rt *Route) Sensitive() bool {
 	return true
 }
 
-// Heads reports whether the route answers HEAD as well: each GET does, but those whose original refuses it and those
-// that make something new each time.
+// Heads reports whether the route also answers HEAD: every GET does, except those whose original rejects it and those
+// that create something.
 func (rt *Route) Heads() bool { return rt.Method == http.MethodGet && !rt.Keyed && !rt.NoHead }
 
-// asks reports whether the route wants to know who is calling.
+// asks reports whether the route authenticates its caller.
 func (rt *Route) asks() bool { return rt.Scope != "" || rt.Admit != nil }
 
-// fits reports whether a path has the shape of the route's, in which {x} stands for one segment.
+// fits reports whether a path matches the route's pattern, in which {x} stands for one segment.
 func (rt *Route) fits(path string) bool {
 	p, q := strings.Split(rt.Path, "/"), strings.Split(path, "/")
 	return slices.EqualFunc(p, q, func(p, q string) bool { return p == q || strings.HasPrefix(p, "{") })
@@ -83,7 +83,7 @@ func (rt *Route) fits(path string) bool {
 // Routes returns the table, of all families.
 func (s *Server) Routes() []*Route { return s.routes }
 
-// enter adds the families and their rows.
+// enter adds the families and their routes.
 func (s *Server) enter(families []*Family) {
 	s.families = append(s.families, families...)
 	for _, f := range families {
@@ -94,8 +94,8 @@ func (s *Server) enter(families []*Family) {
 	}
 }
 
-// familyOf finds the family that a request belongs to: that of a row of its path's shape, or else one whose client sends
-// it, or the one that claims the longest beginning of the path.
+// familyOf returns the family that a request belongs to: the family of a route that its path fits, or else the family
+// whose client sends it, or else the one with the longest matching prefix.
 func (s *Server) familyOf(r *http.Request) *Family {
 	path := r.URL.Path
 	for _, rt := range s.routes {
@@ -119,7 +119,7 @@ func (s *Server) familyOf(r *http.Request) *Family {
 	return found
 }
 
-// methodsOf lists the methods of the rows that a path fits.
+// methodsOf lists the methods of the routes that a path fits.
 func (s *Server) methodsOf(path string) (methods []string) {
 	for _, rt := range s.routes {
 		if rt.fits(path) {

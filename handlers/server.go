@@ -1,6 +1,6 @@
-// Package handlers is the engine of the API: listener, table of routes, the order in which a request is treated, limits,
-// authentication, forwarding to the leader, blocking queries and streams. What is answered, and in which words, is the
-// families', each in a room below; it knows none of them.
+// Package handlers is the engine of the API: listener, route table, the order in which a request is processed, limits,
+// authentication, forwarding to the leader, blocking queries and streams. The endpoints, with their envelopes and
+// texts, are in the families' packages below it; it knows none of them.
 package handlers
 
 import (
@@ -19,20 +19,20 @@ import (
 
 const (
 	BodyLimit = 1 << 20
-	// lines about requests that have failed
+	// log lines about failed requests
 	logLinesPerSec, logLinesBurst = 10, 100
 
-	AnswerWithin = 4800 * time.Millisecond // a caller without a leader is told so within 5 s
+	AnswerWithin = 4800 * time.Millisecond // without a leader a caller gets an error within 5 s
 )
 
 // Peers reaches the other members.
 type Peers interface {
-	// Forward sends the request to a member over the cluster listener. An error that has a method
-	// NotSent() bool returning true means that the member never saw it.
+	// Forward sends the request to a member over the cluster listener. An error with a method NotSent() bool that
+	// returns true means that the member did not receive it.
 	Forward(r *http.Request, nodeID uint64) (*http.Response, error)
 }
 
-// Config is what the engine needs.
+// Config holds the dependencies of the engine.
 type Config struct {
 	Store     *store.Store
 	Peers     Peers
@@ -43,16 +43,16 @@ type Config struct {
 	Logger    *slog.Logger
 
 	Limits      Limits
-	Connections *netlimit.Limiter // counts the connections of the listeners; nil: nobody does
+	Connections *netlimit.Limiter // counts the listeners' connections; nil: no limit
 
-	Collectors []prometheus.Collector // what /metrics shows besides requests and the store
+	Collectors []prometheus.Collector // metrics besides those of requests and the store
 }
 
 // Server answers API requests on every member.
 type Server struct {
 	Config
 	log      *slog.Logger
-	quiet    *netlimit.QuietLog // for what callers can cause as often as they like
+	quiet    *netlimit.QuietLog // for lines that callers can cause at will
 	families []*Family
 	routes   []*Route
 	failures *failureLimiter
@@ -63,14 +63,14 @@ type Server struct {
 	rooms   *rooms  // of strangers
 	waiting *shares // blocking queries
 
-	strangerBodies, bodies *rations // of strangers, and of callers that are known
+	strangerBodies, bodies *rations // of strangers, and of authenticated callers
 
 	api      http.Handler
 	internal http.Handler
 	plain    http.Handler
 }
 
-// New puts the tables of the families together.
+// New returns a server with the routes of all families.
 func New(cfg Config, families ...*Family) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -98,16 +98,17 @@ func New(cfg Config, families ...*Family) *Server {
 	return s
 }
 
-// API serves clients.
+// API returns the handler for clients.
 func (s *Server) API() http.Handler { return s.api }
 
-// Plain serves clients that cannot speak TLS: the join and what is open to everybody.
+// Plain returns the handler for clients without TLS: the join and the open routes.
 func (s *Server) Plain() http.Handler { return s.plain }
 
-// Internal serves what other members forward. It must only be reachable over the cluster listener.
+// Internal returns the handler for requests that other members forward. It must only be reachable over the cluster
+// listener.
 func (s *Server) Internal() http.Handler { return s.internal }
 
-// origin tells how a request came in.
+// origin is the listener that a request arrived at.
 type origin struct {
 	forwarded bool
 	plain     bool
@@ -141,7 +142,7 @@ func (s *Server) router(o origin) http.Handler {
 	return h
 }
 
-// noRoute answers where nobody serves the path.
+// noRoute answers for a path that no route serves.
 func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 	f := s.familyOf(r)
 	if f.NoRoute != nil {
@@ -151,7 +152,7 @@ func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 	f.Fail(w, http.StatusNotFound, store.NotFound, "there is nothing at this path")
 }
 
-// noMethod answers where nobody serves the method.
+// noMethod answers for a method that no route of the path serves.
 func (s *Server) noMethod(w http.ResponseWriter, r *http.Request) {
 	f, allowed := s.familyOf(r), s.methodsOf(r.URL.Path)
 	if f.NoMethod != nil {
@@ -164,7 +165,7 @@ func (s *Server) noMethod(w http.ResponseWriter, r *http.Request) {
 	f.Fail(w, http.StatusMethodNotAllowed, store.Invalid, "the method "+r.Method+" is not allowed here")
 }
 
-// asides lets the families answer what they do before the table is asked.
+// asides calls the families' Aside before routing.
 func (s *Server) asides(o origin, next http.Handler) http.Handler {
 	for _, f := range s.families {
 		a := f.Aside
@@ -183,7 +184,7 @@ func (s *Server) asides(o origin, next http.Handler) http.Handler {
 	return next
 }
 
-const headerRemote = "X-Muster-Remote" // the caller's address, said by the member that forwards
+const headerRemote = "X-Muster-Remote" // the caller's address, set by the forwarding member
 
 func remoteOf(r *http.Request, o origin) string {
 	addr := r.RemoteAddr
@@ -199,14 +200,14 @@ func remoteOf(r *http.Request, o origin) string {
 	return host
 }
 
-// Serve listens for clients until ctx ends and then lets requests that are under way finish for a moment. A connection
-// has at most so many streams at once, with HTTP/2.
+// Serve serves clients until ctx ends and then gives requests in progress a moment to finish. streams is the maximum
+// number of concurrent streams of an HTTP/2 connection.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       bodyWithin,
-		WriteTimeout:      bodyWithin + 2*AnswerWithin + writeWithin, // of what is answered at once; others set their own
+		WriteTimeout:      bodyWithin + 2*AnswerWithin + writeWithin, // for requests answered at once; others set their own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ConnContext:       withConnection,

@@ -8,11 +8,11 @@ import (
 	"muster/store"
 )
 
-// settle runs a handler until its outcome rests on nothing that passes by itself: what another request held it up with
-// (store.ErrUnderWay) or changed while it was being prepared (store.ErrKeyMoved, store.ErrAuthorityMoved) is waited for
-// up to the caller's deadline. In all three cases nothing has happened.
+// settle runs a handler again, until the caller's deadline, while it fails for a transient reason: an equal request is
+// in progress (store.ErrUnderWay), or a key or an authority changed while it was being prepared (store.ErrKeyMoved,
+// store.ErrAuthorityMoved). In all three cases nothing has happened.
 func (s *Server) settle(rt *Route, q *Request) error {
-	if q.whole { // its body cannot be served twice
+	if q.whole { // its body cannot be read twice
 		return rt.Serve(q)
 	}
 	for {
@@ -23,7 +23,7 @@ func (s *Server) settle(rt *Route, q *Request) error {
 			if q.Context().Err() == nil {
 				continue
 			}
-			return Fail(http.StatusConflict, "the cluster's keys were being rotated until the request's time was up; try again")
+			return Fail(http.StatusConflict, "the cluster's keys were being rotated while this request waited; try again")
 		case errors.Is(err, store.ErrUnderWay):
 			s.Store.AwaitChange(q.Context(), before, "operations")
 			if !s.Store.Leading() {
@@ -33,7 +33,7 @@ func (s *Server) settle(rt *Route, q *Request) error {
 				continue
 			}
 			return Fail(http.StatusConflict,
-				fmt.Sprintf("%s; it was waited for as long as this request may take: try again", err))
+				fmt.Sprintf("%s; this request waited for as long as it could: try again", err))
 		}
 		return err
 	}

@@ -5,14 +5,14 @@ import (
 	"strconv"
 )
 
-// Headers of a stale answer. Known-Leader is whether the member that answers knows a leader now; Last-Contact is how
-// long ago, in milliseconds, it last knew one, and absent when it has known none since it started.
+// Headers of a stale answer. Known-Leader is whether the answering member knows a leader now; Last-Contact is how long
+// ago, in milliseconds, it last knew one, and is absent when it has known none since it started.
 const (
 	HeaderKnownLeader = "X-Muster-Known-Leader"
 	HeaderLastContact = "X-Muster-Last-Contact"
 )
 
-// IsStale reads the `stale` parameter; its value was checked before.
+// IsStale reads the `stale` parameter, which CheckStale has checked.
 func IsStale(r *http.Request) bool {
 	v, given := r.URL.Query()["stale"]
 	if !given {
@@ -22,7 +22,7 @@ func IsStale(r *http.Request) bool {
 	return v[0] == "" || err == nil && on
 }
 
-// CheckStale refuses a `stale` that is neither true nor false, with the text that the raft family documents.
+// CheckStale rejects a `stale` that is neither true nor false, with the text that Nomad documents.
 func CheckStale(r *http.Request) error {
 	if v, given := r.URL.Query()["stale"]; given && v[0] != "" {
 		if _, err := strconv.ParseBool(v[0]); err != nil {
@@ -32,13 +32,13 @@ func CheckStale(r *http.Request) error {
 	return nil
 }
 
-// stale reports whether the member that was asked answers by itself. What waits for a change asks the leader, which
-// knows of changes first.
+// stale reports whether the member that received the request answers it. Blocking queries go to the leader, which sees
+// changes first.
 func (rt *Route) stale(r *http.Request) bool {
 	return rt.At == HereStale && IsStale(r) && !(rt.Blocks && r.URL.Query().Has("index"))
 }
 
-// sayAge says in the headers how old a stale answer may be.
+// sayAge sets the headers with the age of a stale answer.
 func (s *Server) sayAge(q *Request) {
 	ago, known := s.Store.SinceLeader()
 	h := q.W.Header()
@@ -53,7 +53,7 @@ func (s *Server) sayAge(q *Request) {
 	}
 }
 
-// unsayAge takes back what sayAge said, of a request that goes on to the leader.
+// unsayAge removes the headers that sayAge set, for a request that is forwarded to the leader after all.
 func unsayAge(q *Request) {
 	h := q.W.Header()
 	h.Del(HeaderKnownLeader)

@@ -1,5 +1,5 @@
-// Package hostlist judges which hosts an operator allows: names, patterns, addresses and networks. It resolves no names and
-// imports nothing of ours but package addr.
+// Package hostlist parses and matches lists of allowed hosts: names, patterns, addresses and networks. It resolves no
+// names and imports only package addr.
 package hostlist
 
 import (
@@ -17,17 +17,17 @@ const Max = 64
 // Rule says what an entry must be, as it completes "NAME must be …".
 const Rule = "up to 64 host names, patterns such as *.example.org, IP addresses or networks such as 10.0.0.0/8"
 
-// List is what an operator allows. The zero value allows nothing.
+// List is a list of allowed hosts. The zero value allows none.
 type List struct {
 	Exact    []string       // host names, lower case
-	Below    []string       // names: all that end with a dot and this one are allowed, at any depth
+	Below    []string       // names whose subdomains are allowed, at any depth
 	Networks []netip.Prefix // single addresses are networks of one
 }
 
 // None is the text of a list that allows nothing.
 const None = "none"
 
-// Split reads a list that is one text with commas.
+// Split splits a comma-separated list.
 func Split(text string) []string {
 	if text == None {
 		return nil
@@ -55,7 +55,7 @@ func Parse(entries []string) (l List, err error) {
 func (l *List) add(entry string) error {
 	if p, err := netip.ParsePrefix(entry); err == nil {
 		if p != p.Masked() || p.Addr().Is4In6() {
-			return fmt.Errorf("%s is not a network such as 10.0.0.0/8: it has bits beyond its length", entry)
+			return fmt.Errorf("%s is not a network such as 10.0.0.0/8: it has host bits set", entry)
 		}
 		l.Networks = append(l.Networks, p)
 		return nil
@@ -85,7 +85,7 @@ func isIP(host string) bool {
 	return err == nil
 }
 
-// Names reports whether the list has this very host: its name, or its address alone.
+// Names reports whether the list has an entry for exactly this host: its name, or its address as a single entry.
 func (l *List) Names(host string) bool {
 	host = addr.CanonicalHost(host)
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -94,7 +94,7 @@ func (l *List) Names(host string) bool {
 	return slices.Contains(l.Exact, host)
 }
 
-// Allows reports whether a host is in the list, by itself, by a pattern or by a network.
+// Allows reports whether an entry of the list matches a host: a name, a pattern or a network.
 func (l *List) Allows(host string) bool {
 	host = addr.CanonicalHost(host)
 	if ip, err := netip.ParseAddr(host); err == nil {

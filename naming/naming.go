@@ -1,5 +1,5 @@
-// Package naming finds a member by what an operator wrote. Every endpoint and every command asks Resolve, so that the
-// same words never mean two machines. It imports nothing of ours but package addr and does no input or output.
+// Package naming finds the member that an operator's text names. Every endpoint and every command uses Resolve, so that
+// the same text never names two machines. It imports only package addr and does no I/O.
 package naming
 
 import (
@@ -12,7 +12,7 @@ import (
 	"muster/addr"
 )
 
-// Member is what a member can be called by. Dead members have their names and addresses for as long as they have a row.
+// Member holds the names and addresses of a member. A dead member keeps them until it is removed.
 type Member struct {
 	NodeID      uint64
 	ID          string // UUID
@@ -23,10 +23,10 @@ type Member struct {
 	Status      string // "alive", "left", "unknown" or empty
 }
 
-// ErrNone means that no member is called so.
+// ErrNone means that no member has this name.
 var ErrNone = errors.New("no such member")
 
-// Ambiguous is the error when several members can be meant.
+// Ambiguous is the error for a text that names several members.
 type Ambiguous struct {
 	Text       string
 	Candidates []Member
@@ -46,7 +46,7 @@ func (e *Ambiguous) Error() string {
 			break
 		}
 	}
-	return fmt.Sprintf("%q can mean %d members: %s; give the number of the one that is meant", e.Text, len(e.Candidates),
+	return fmt.Sprintf("%q can mean %d members: %s; give the member's number", e.Text, len(e.Candidates),
 		strings.Join(list, ", "))
 }
 
@@ -56,14 +56,14 @@ func Number(text string) (id int64, ok bool) {
 	return id, err == nil
 }
 
-// Resolve returns the member that text means: its number, or else its UUID, name, address or host name. A whole number is
-// always a member's number, whatever names there are. It returns ErrNone or an *Ambiguous.
+// Resolve returns the member that text means: its number, or else its UUID, name, address or host name. A whole number
+// is always a member's number, whatever names there are. It returns ErrNone or an *Ambiguous.
 func Resolve(members []Member, text string) (Member, error) {
 	return find(members, text, func(m *Member) bool { return m.named(text) || m.at(text) })
 }
 
-// ResolveAddress is Resolve for text that can only be an address (HOST:PORT, of the cluster or the API listener) or a host
-// name.
+// ResolveAddress is Resolve for text that can only be an address (HOST:PORT, of the cluster or the API listener) or a
+// host name.
 func ResolveAddress(members []Member, text string) (Member, error) {
 	return find(members, text, func(m *Member) bool { return m.at(text) })
 }
@@ -87,14 +87,14 @@ func find(members []Member, text string, fits func(*Member) bool) (Member, error
 	return Member{}, &Ambiguous{Text: text, Candidates: found}
 }
 
-// Region is what the Raft operator API puts behind the names of members.
+// Region is the suffix that the Raft operator API appends to the names of members.
 const Region = ".global"
 
 func (m *Member) named(text string) bool {
 	return strings.EqualFold(m.ID, text) || same(m.Name, text) || same(m.Name+Region, text)
 }
 
-// same compares names as those of hosts are compared: without regard to case, and to a dot at the end.
+// same compares host names: case and a trailing dot do not matter.
 func same(name, text string) bool {
 	return strings.EqualFold(strings.TrimSuffix(name, "."), strings.TrimSuffix(text, "."))
 }
@@ -119,7 +119,7 @@ func (m *Member) at(text string) bool {
 	return addr.CanonicalHost(m.Host) == text
 }
 
-// hostPort takes the scheme off an API address.
+// hostPort removes the scheme from an API address.
 func hostPort(s string) string {
 	s = strings.TrimPrefix(strings.TrimPrefix(s, "https://"), "http://")
 	return strings.TrimSuffix(s, "/")

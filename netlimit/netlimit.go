@@ -1,9 +1,9 @@
-// Package netlimit bounds the connections that the listeners of this process take: all together, and those of one
-// address that have not shown a valid credential yet. It knows nothing of what is spoken on them.
+// Package netlimit limits the connections that the listeners of this process accept: in total, and per address those
+// that have not presented a valid credential yet (strangers). It knows nothing of the protocol.
 //
-// A connection that has shown who it is (Proven) no longer counts against its address: many machines may share one.
-// When there is no room, the oldest connection that has shown nothing gives way to the new one, so that a stranger
-// who holds connections never keeps a caller with a credential out, also not one at the same address.
+// A connection that has presented a valid credential (Proven) no longer counts against its address, because many
+// machines may share one. At the limit the oldest stranger is closed in favour of the new connection, so strangers that
+// hold connections open cannot lock out a caller with a credential, not even one at the same address.
 package netlimit
 
 import (
@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// Limits are the most connections at once; 0 is no limit.
+// Limits are the maximum numbers of concurrent connections; 0 means no limit.
 type Limits struct {
 	All        int
 	PerAddress int // of one address (of one /64 with IPv6) that have shown no valid credential
 	Strangers  int // of all addresses, that have shown no valid credential
 }
 
-// spare is how many connections beyond All are taken, to be told that there is no room.
+// spare is the number of connections accepted beyond All, only to be answered that there is no room.
 const spare = 16
 
 // Limiter counts the connections of one or more listeners.
@@ -39,14 +39,14 @@ type Limiter struct {
 	starved starvation
 }
 
-// address is what one address has open.
+// address counts the open connections of one address.
 type address struct {
 	open           int
 	strangers      int
 	oldest, newest *Conn // of the strangers, linked by their next
 }
 
-// New makes a limiter.
+// New returns a limiter.
 func New(limits Limits) *Limiter {
 	return &Limiter{limits: limits, addresses: map[netip.Addr]*address{}}
 }
@@ -58,13 +58,13 @@ func (l *Limiter) Open() int {
 	return l.open
 }
 
-// Refused returns how many connections were not taken since the start.
+// Refused returns how many connections were rejected since the start.
 func (l *Limiter) Refused() uint64 { return l.refused.Load() }
 
-// Evicted returns how many connections were closed since the start to make room for others.
+// Evicted returns how many connections were closed to make room for others since the start.
 func (l *Limiter) Evicted() uint64 { return l.evicted.Load() }
 
-// Listener returns a listener whose connections count. Each one that Accept returns is a *Conn.
+// Listener wraps a listener so that its connections count. Its Accept returns a *Conn.
 func (l *Limiter) Listener(inner net.Listener) net.Listener {
 	return &listener{Listener: inner, limiter: l}
 }
@@ -74,7 +74,7 @@ type listener struct {
 	limiter *Limiter
 }
 
-// Accept waits for the next connection for which there is room, and closes those for which there is none.
+// Accept waits for the next connection for which there is room, and closes the others.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		inner, err := l.Listener.Accept()
@@ -100,7 +100,7 @@ type Conn struct {
 	prev, next *Conn // strangers of the same address, the oldest first
 }
 
-// Admit counts a connection that was accepted elsewhere; nil when there is no room for it.
+// Admit counts a connection that was accepted elsewhere. It returns nil when there is no room.
 func (l *Limiter) Admit(inner net.Conn) *Conn {
 	c := &Conn{Conn: inner, limiter: l, from: Group(inner.RemoteAddr())}
 	var victims []*Conn
@@ -153,7 +153,7 @@ func (l *Limiter) count(c *Conn) {
 	a.newest = c
 }
 
-// crowded returns the address with the most strangers; nil when there is none at all.
+// crowded returns the address with the most strangers, or nil without strangers.
 func (l *Limiter) crowded() (most *address) {
 	for _, a := range l.addresses {
 		if a.strangers > 0 && (most == nil || a.strangers > most.strangers) {
@@ -163,7 +163,7 @@ func (l *Limiter) crowded() (most *address) {
 	return most
 }
 
-// forget removes the oldest stranger of an address and returns it; the caller closes it.
+// forget removes the oldest stranger of an address from the count and returns it. The caller closes it.
 func (l *Limiter) forget(a *address) *Conn {
 	c := a.oldest
 	c.closed.Store(true)
@@ -180,7 +180,7 @@ func (l *Limiter) discount(c *Conn) {
 	}
 }
 
-// unlink removes a connection from the strangers of its address, if it is one.
+// unlink removes a connection from the strangers of its address, if it is among them.
 func (l *Limiter) unlink(a *address, c *Conn) {
 	if c.prev == nil && a.oldest != c {
 		return
@@ -200,10 +200,10 @@ func (l *Limiter) unlink(a *address, c *Conn) {
 	l.strangers--
 }
 
-// Overfull reports that there is no room for this connection: it is to be told so and closed.
+// Overfull reports that there is no room for this connection: answer it with an error and close it.
 func (c *Conn) Overfull() bool { return c.overfull }
 
-// ProvenBy returns who has shown a valid credential first; "" while nobody has.
+// ProvenBy returns the identity of the first valid credential presented, or "".
 func (c *Conn) ProvenBy() string {
 	if by := c.proven.Load(); by != nil {
 		return *by
@@ -211,8 +211,8 @@ func (c *Conn) ProvenBy() string {
 	return ""
 }
 
-// Proven says whose valid credential was shown on this connection. The first counts; it may be called any number of
-// times.
+// Proven records that a valid credential of the given identity was presented on this connection. Only the first call
+// counts.
 func (c *Conn) Proven(by string) {
 	if !c.proven.CompareAndSwap(nil, &by) {
 		return

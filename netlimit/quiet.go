@@ -8,20 +8,19 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// QuietLog writes a bounded number of lines a second and counts the others, for what callers can cause as often as they
-// like.
+// QuietLog is a rate-limited log for events that callers can cause at will. It counts the lines that it drops.
 type QuietLog struct {
 	log    *slog.Logger
 	limit  *rate.Limiter
 	missed atomic.Uint64
 }
 
-// NewQuietLog returns a log that writes perSecond lines a second for long, and burst at once.
+// NewQuietLog returns a log that sustains perSecond lines a second with bursts of burst lines.
 func NewQuietLog(log *slog.Logger, perSecond, burst int) *QuietLog {
 	return &QuietLog{log: log, limit: rate.NewLimiter(rate.Limit(perSecond), burst)}
 }
 
-// Log writes a line, if there is room for it. The next one says how many were left out.
+// Log writes a line unless the limit is reached. The next line says how many were dropped.
 func (q *QuietLog) Log(level slog.Level, text string, args ...any) {
 	if !q.log.Enabled(context.Background(), level) {
 		return

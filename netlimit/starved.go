@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	starvedAfter = 2 * time.Second // shorter shortages pass by themselves
+	starvedAfter = 2 * time.Second // shorter shortages are not reported
 	starvedFor   = 3 * time.Second // without another failure; servers try again within a second
 )
 
-// starvation remembers since when nothing can be accepted because there are no descriptors, or no memory for them.
+// starvation tracks since when accept fails for lack of file descriptors or memory.
 type starvation struct {
 	mu          sync.Mutex
 	first, last time.Time // failures, since the last success
@@ -32,8 +32,8 @@ func (s *starvation) note(now time.Time, err error) {
 	}
 }
 
-// Starved reports whether the listeners have not been able to accept for two seconds, because this process or the machine
-// has no descriptors or memory left.
+// Starved reports whether the listeners have not been able to accept for two seconds, because this process or the
+// machine has no descriptors or memory left.
 func (l *Limiter) Starved(now time.Time) bool {
 	if l == nil {
 		return false

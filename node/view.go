@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"time"
 
@@ -29,6 +28,9 @@ func (v view) DiskRoom() int64 { return v.Cluster.Disk().Room() }
 
 // Storing returns whether this member stores, and how its disk answers.
 func (v view) Storing() api.Storing { return api.Storing(v.Cluster.Storing()) }
+
+// DiskStuck reports whether this member's disk does not answer.
+func (v view) DiskStuck() bool { return v.Cluster.Storing().Stuck() }
 
 // StorageFault returns why this member does not store, empty when it does.
 func (v view) StorageFault() string { return v.Cluster.Storing().Fault }
@@ -74,11 +76,7 @@ func (v view) BackupState(ctx context.Context, c store.Consistency) (out native.
 
 // VerifyBackup has the holder of a backup read it again.
 func (v view) VerifyBackup(ctx context.Context, b *store.Backup) (reason string, damaged bool) {
-	reason, err := v.Backups().Verify(ctx, b)
-	if err != nil {
-		return fmt.Sprintf("node %d does not answer", b.NodeID), false
-	}
-	return reason, reason != ""
+	return v.Backups().Verify(ctx, b)
 }
 
 // OpenBackup opens the file of a backup, wherever it is.

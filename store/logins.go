@@ -19,12 +19,14 @@ const (
 	SettingOIDCSecret   = "oidc.client_secret"
 	SettingOIDCAudience = "oidc.audience"
 	SettingOIDCName     = "oidc.name_claim"
+	SettingOIDCScopes   = "oidc.scopes"
 	SettingOIDCRules    = "oidc.rules"
 	SettingOIDCLifetime = "oidc.lifetime"
 )
 
 const (
 	maxLoginRules     = 32
+	maxLoginScopes    = 16
 	maxLoginText      = 255 // bytes of a claim, a value, an id
 	loginsPerPerson   = 10
 	maxLoginName      = 64 // bytes, as of any API token
@@ -47,6 +49,7 @@ type LoginSettings struct {
 	Secret    string // name of the stored secret with the client's secret, or empty
 	Audience  string
 	NameClaim string
+	Ask       []string // scopes of the provider's, besides openid, email and profile
 	Rules     []LoginRule
 	Lifetime  time.Duration // of what a person gets
 }
@@ -64,6 +67,10 @@ var loginSettings = []Setting{
 		Rule: quote(noLogin) + " or " + wordText, valid: wordRule(nil)},
 	{Name: SettingOIDCName, Default: quote(defaultLoginClaim), Help: "the claim that a person is called by, in the audit too",
 		Rule: "the name of a claim, " + wordText, valid: wordRule(nil)},
+	{Name: SettingOIDCScopes, Default: quote(noLogin),
+		Help: "what is asked of the OpenID provider besides openid, email and profile, such as groups",
+		Rule: fmt.Sprintf("%q or up to %d scopes (RFC 6749, section 3.3) of at most 64 characters, with commas between them",
+			noLogin, maxLoginScopes), valid: wordRule(validLoginScopes)},
 	{Name: SettingOIDCRules, Default: quote(noLogin), Help: "which scopes people have, by their claims",
 		Rule: fmt.Sprintf("%q or a list of at most %d {\"claim\": …, \"value\": …, \"scopes\": […]}; scopes are of %s", noLogin,
 			maxLoginRules, strings.Join(Scopes, ", ")), valid: validLoginRules},
@@ -95,6 +102,17 @@ func validIssuer(s string) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && ip != nil && ip.IsLoopback()
 }
 
+func validLoginScopes(s string) bool {
+	list := strings.Split(s, ",")
+	for i, scope := range list {
+		if scope == "" || len(scope) > 64 || slices.Contains(list[:i], scope) ||
+			strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			return false
+		}
+	}
+	return len(list) <= maxLoginScopes
+}
+
 func validLoginRules(v json.RawMessage) bool {
 	if string(v) == quote(noLogin) {
 		return true
@@ -115,7 +133,7 @@ func validLoginRules(v json.RawMessage) bool {
 
 // Login reads them.
 func (st Settings) Login(ctx context.Context, c Consistency) (l LoginSettings, err error) {
-	var lifetime string
+	var lifetime, ask string
 	var rules json.RawMessage
 	if err = st.values(ctx, c, map[string]any{
 		SettingOIDCIssuer:   &l.Issuer,
@@ -123,6 +141,7 @@ func (st Settings) Login(ctx context.Context, c Consistency) (l LoginSettings, e
 		SettingOIDCSecret:   &l.Secret,
 		SettingOIDCAudience: &l.Audience,
 		SettingOIDCName:     &l.NameClaim,
+		SettingOIDCScopes:   &ask,
 		SettingOIDCRules:    &rules,
 		SettingOIDCLifetime: &lifetime,
 	}); err != nil {
@@ -132,6 +151,9 @@ func (st Settings) Login(ctx context.Context, c Consistency) (l LoginSettings, e
 		if *s == noLogin {
 			*s = ""
 		}
+	}
+	if ask != noLogin {
+		l.Ask = strings.Split(ask, ",")
 	}
 	if string(rules) != quote(noLogin) {
 		if err = json.Unmarshal(rules, &l.Rules); err != nil {

@@ -266,6 +266,10 @@ func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Membe
 // ErrNotMember is what an error is that says so of a node: it is none of the cluster's, or not any more.
 var ErrNotMember = errors.New("not a current cluster member")
 
+// ErrLeftOut is what an error is that says of a member that a recovery has left it out.
+var ErrLeftOut = errors.New("this member was left out when the cluster was recovered, and its log is not that of " +
+	"the cluster any more: stop it, and let the machine join with an empty data directory and a new token")
+
 // NotMember is the error for such a node. removed says that it was a member; it can never be one again.
 func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }
 
@@ -292,32 +296,40 @@ func WasRemoved(err error) bool {
 // when nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in
 // whoever has not been removed. Before the first replica there is nothing to go by.
 func (ms Members) Fence(ctx context.Context, nodeID uint64) error {
-	type standing struct{ known, removed bool }
+	type standing struct{ known, removed, leftOut bool }
 	key := "fence/" + strconv.FormatUint(nodeID, 10)
-	tables := []string{"members", "removed_members"}
+	tables := []string{"members", "removed_members", "settings"}
 	is, err := recall(ctx, ms.s, AsLeader, key, tables, func(v *View) (is standing, err error) {
 		is.known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
 		if err == nil && !is.known {
 			is.removed, err = v.removed(nodeID)
+		} else if err == nil {
+			is.leftOut, err = v.isLeftOut(nodeID)
 		}
 		return is, err
 	})
 	if err == nil {
-		if !is.known {
+		switch {
+		case !is.known:
 			return &goneError{nodeID, is.removed}
+		case is.leftOut:
+			return ErrLeftOut
 		}
 		return nil
 	}
-	removed := false
 	err = ms.s.Read(ctx, Stale, func(v *View) (err error) {
-		removed, err = v.removed(nodeID)
+		if is.removed, err = v.removed(nodeID); err == nil {
+			is.leftOut, err = v.isLeftOut(nodeID)
+		}
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("whether node-id %d is a member cannot be read: %w", nodeID, err)
-	}
-	if removed {
+	case is.removed:
 		return &goneError{nodeID, true}
+	case is.leftOut:
+		return ErrLeftOut
 	}
 	return nil
 }

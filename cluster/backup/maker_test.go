@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"muster/internal/await"
 	"muster/store"
 )
 
@@ -35,7 +36,8 @@ func (f *fakeStore) Path() string             { return f.path }
 func (f *fakeStore) Revision() uint64         { return 7 }
 func (f *fakeStore) Changed() <-chan struct{} { return nil }
 
-func (f *fakeStore) Backup(ctx context.Context, w io.Writer, _ []string, _ string) (store.ArchiveMeta, error) {
+func (f *fakeStore) Snapshot(ctx context.Context, _ store.Consistency, w io.Writer, _ []string,
+	_ string) (store.ArchiveMeta, error) {
 	f.begun.Add(1)
 	select {
 	case <-f.hold:
@@ -66,7 +68,7 @@ func newMaker(t *testing.T) (*Maker, *fakeStore) {
 	close(f.hold)
 	m := &Maker{Config: Config{Room: func() int64 { return 1 << 40 }, Logger: slog.New(slog.DiscardHandler)}, self: 1,
 		archives: f, mirror: f, stall: stallAfter}
-	m.open = func(path string) (target, error) { return openDirectory(path, "1") }
+	m.open = func(_ context.Context, o order) (target, error) { return openDirectory(o.Target, "1") }
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	t.Cleanup(m.Close)
 	return m, f
@@ -165,7 +167,7 @@ func TestTheSameOrderAgain(t *testing.T) {
 	first, leave := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() { _, err := m.make(first, o); left <- err }()
-	until(t, func() bool { return f.begun.Load() == 1 })
+	await.True(t, "the archive is being written", func() bool { return f.begun.Load() == 1 })
 	leave() // the leader has lost its leadership
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
@@ -194,7 +196,7 @@ func TestAbandoned(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _, _ = m.make(ctx, o) }()
-	until(t, func() bool { return f.begun.Load() == 1 })
+	await.True(t, "the archive is being written", func() bool { return f.begun.Load() == 1 })
 	leave()
 	<-done
 	m.mu.Lock()
@@ -243,8 +245,8 @@ func TestTargetThatHangs(t *testing.T) {
 			m, _ := newMaker(t)
 			dir := vault(t)
 			release := make(chan struct{})
-			m.open = func(path string) (target, error) {
-				d, err := openDirectory(path, "1")
+			m.open = func(_ context.Context, o order) (target, error) {
+				d, err := openDirectory(o.Target, "1")
 				return &hung{d, release, writes}, err
 			}
 			m.stall = 100 * time.Millisecond
@@ -269,8 +271,8 @@ func TestTargetThatHangs(t *testing.T) {
 func TestWhatDoesNotReadBack(t *testing.T) {
 	m, _ := newMaker(t)
 	dir := vault(t)
-	m.open = func(path string) (target, error) {
-		d, err := openDirectory(path, "1")
+	m.open = func(_ context.Context, o order) (target, error) {
+		d, err := openDirectory(o.Target, "1")
 		return &forgetful{d}, err
 	}
 	out, err := m.make(t.Context(), order{ID: "one", Name: fileName, Target: dir})
@@ -319,26 +321,17 @@ func TestNames(t *testing.T) {
 		if out := m.remove(t.Context(), order{Target: dir, Name: name}); out.Reason == "" {
 			t.Errorf("%q is deleted", name)
 		}
-		if _, _, err := m.read(order{Target: dir, Name: name}); err == nil {
+		if _, _, err := m.read(t.Context(), order{Target: dir, Name: name}); err == nil {
 			t.Errorf("%q is read", name)
 		}
 	}
 	if err := os.Symlink(m.mirror.Path(), filepath.Join(dir, fileName)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := m.read(order{Target: dir, Name: fileName}); err == nil {
+	if _, _, err := m.read(t.Context(), order{Target: dir, Name: fileName}); err == nil {
 		t.Error("a symbolic link is followed")
 	}
 	if out := m.remove(t.Context(), order{Target: dir, Name: fileName}); out.Reason != "" || len(names(t, dir)) != 0 {
 		t.Errorf("%+v", out)
-	}
-}
-
-func until(t *testing.T, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("not within 30 s")
-		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"muster/store"
 )
 
-// establishPeering answers POST /v1/peering/establish. Nothing is written before the other side has accepted the
+// establishPeering serves POST /v1/peering/establish. It writes nothing before the other cluster has accepted the
 // secret.
 func (s *service) establishPeering(q *handlers.Request) error {
 	in, token, err := establishRequest(q)
@@ -20,7 +20,7 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	ctx := q.Context()
 	if done, err := s.Replica.Answered(ctx, q.Actor); err != nil {
 		return err
-	} else if done { // the secret would not serve a second time
+	} else if done { // the secret works only once
 		return writeJSON(q, struct{}{})
 	}
 	if err := s.notOwn(ctx, &token); err != nil {
@@ -50,7 +50,7 @@ func (s *service) establishPeering(q *handlers.Request) error {
 	return writeJSON(q, struct{}{})
 }
 
-// notOwn refuses a token of this very cluster.
+// notOwn rejects a token of this cluster.
 func (s *service) notOwn(ctx context.Context, token *PeeringToken) error {
 	datacenter, err := s.Settings.Datacenter(ctx)
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *service) notOwn(ctx context.Context, token *PeeringToken) error {
 	return nil
 }
 
-// exchange trades the secret of a token for a stream secret with the other cluster.
+// exchange exchanges the token's secret for a stream secret at the other cluster.
 func (s *service) exchange(ctx context.Context, token PeeringToken) (string, error) {
 	addresses := token.ManualServerAddresses
 	if len(addresses) == 0 {
@@ -83,7 +83,7 @@ func (s *service) exchange(ctx context.Context, token PeeringToken) (string, err
 	return secret, nil
 }
 
-// mayDialPeer refuses a token none of whose addresses is in a network that this cluster dials. Host names are judged
+// mayDialPeer rejects a token when the setting peering.networks allows none of its addresses. Host names are checked
 // when they are dialled.
 func (s *service) mayDialPeer(ctx context.Context, addresses []string) error {
 	var first error

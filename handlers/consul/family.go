@@ -1,5 +1,5 @@
-// Package consul is the peering with other clusters as Consul has it (reference consul_peering): tokens, establishing,
-// reading with blocking queries, and deleting.
+// Package consul serves Consul's cluster peering API (reference consul_peering): tokens, establishing, reading with
+// blocking queries, and deleting.
 package consul
 
 import (
@@ -10,13 +10,13 @@ import (
 	"muster/handlers"
 )
 
-// Headers of answered reads (reference consul_peering, section 1.1).
+// Headers of reads (reference consul_peering, section 1.1).
 const (
 	headerKnownLeader = "X-Consul-Knownleader"
 	headerLastContact = "X-Consul-Lastcontact"
 )
 
-// Config is what the family needs.
+// Config holds the dependencies of the family.
 type Config struct {
 	Replica     Replica
 	Authorities Authorities
@@ -30,19 +30,20 @@ type Config struct {
 
 // Peers are the other clusters.
 type Peers interface {
-	// ExchangeSecret trades the secret of another cluster's token for a stream secret; store.ErrPeeringSecret when
-	// that cluster refuses it, and what the error says is for the caller when it cannot be reached.
+	// ExchangeSecret exchanges the secret of another cluster's token for a stream secret. It returns
+	// store.ErrPeeringSecret when that cluster rejects it; when the cluster cannot be reached, the error's text is for
+	// the caller.
 	ExchangeSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID,
 		secret string) (string, error)
-	// MayDial tells why an address of another cluster must not be dialled, as far as that is known before it is resolved.
+	// MayDial returns why an address of another cluster must not be dialled, as far as that is known before resolution.
 	MayDial(ctx context.Context, address string) (why, err error)
-	// Stream is what the leader knows of a peering's stream.
+	// Stream returns the state of a peering's stream at the leader.
 	Stream(peeringID string) Stream
 }
 
 type service struct{ Config }
 
-// New returns the family. It answers errors as plain text, too, with the policy of its access control on every answer
+// New returns the family. Its errors are plain text, and every answer has the header with the default ACL policy
 // (reference consul_peering, section 1.2).
 func New(cfg Config) *handlers.Family {
 	s := &service{cfg}

@@ -8,15 +8,15 @@ import (
 	"github.com/hashicorp/go-bexpr"
 )
 
-// Bounds of a filter. What it costs to read and to apply grows with these, not faster.
+// Bounds of a filter. The cost to parse and apply it is linear in these.
 const (
 	maxFilterBytes = 2048
 	maxFilterDepth = 8      // of parentheses and of `not`
-	maxFilterSteps = 50_000 // of the parser, which goes back on its tracks
+	maxFilterSteps = 50_000 // of the parser, which backtracks
 )
 
-// peeringFilter reads the filter of a list, or nil. It is for callers that are known: the parser of the
-// library costs far more than the text is long.
+// peeringFilter parses the filter of a list; nil without one. It must only be called for authenticated callers, because
+// the library's parser is expensive.
 func peeringFilter(r *http.Request) (*bexpr.Evaluator, error) {
 	text := r.URL.Query().Get("filter")
 	if text == "" {
@@ -28,7 +28,7 @@ func peeringFilter(r *http.Request) (*bexpr.Evaluator, error) {
 	}
 	filter, err := bexpr.CreateEvaluator(text, bexpr.WithMaxExpressions(maxFilterSteps))
 	if err == nil {
-		_, err = filter.Evaluate(peering{Meta: map[string]string{}}) // fields that there are not
+		_, err = filter.Evaluate(peering{Meta: map[string]string{}}) // fails for unknown fields
 	}
 	if err != nil {
 		return nil, bad("%s%s", failed, err)
@@ -42,7 +42,7 @@ var (
 	matches = regexp.MustCompile(`(?i)\bmatches\b`)
 )
 
-// checkFilter says what is too much about a filter, "" when nothing is.
+// checkFilter returns which bound a filter exceeds, or "".
 func checkFilter(text string) string {
 	if len(text) > maxFilterBytes {
 		return "filter must be at most 2048 bytes long"
@@ -63,11 +63,11 @@ func checkFilter(text string) string {
 	if len(negated.FindAllString(quoted.ReplaceAllString(text, `""`), -1)) > 2*maxFilterDepth {
 		return "filter must not have more than 16 times not"
 	}
-	// Each of `any` and `all` within another multiplies the steps by the length of a list.
+	// Each nested `any` or `all` multiplies the steps by the length of a list.
 	if strings.Contains(quoted.ReplaceAllString(text, `""`), "{") {
 		return "filter must not have any or all"
 	}
-	// A counted repetition can make a pattern of ten bytes need a hundred megabytes.
+	// With a counted repetition a pattern of ten bytes can need a hundred megabytes.
 	if matches.MatchString(text) && strings.Contains(text, "{") {
 		return "a pattern of filter must not have a counted repetition"
 	}

@@ -23,8 +23,8 @@ import (
 	"muster/store"
 )
 
-// PeeringGenerateTokenRequest is the documented body; TokenTTL is ours. The names of this and the next two types are
-// part of the documented error texts.
+// PeeringGenerateTokenRequest is the documented body; TokenTTL is muster's addition. The names of this and the next two
+// types are part of the documented error texts.
 type PeeringGenerateTokenRequest struct {
 	PeerName                string
 	Partition               string
@@ -41,7 +41,7 @@ type PeeringEstablishRequest struct {
 	Meta         map[string]string
 }
 
-// PeeringToken is what a peering token holds, in Base64 (reference consul_peering, section 2.1).
+// PeeringToken is the content of a peering token, which is Base64 (reference consul_peering, section 2.1).
 type PeeringToken struct {
 	CA                    []string
 	ManualServerAddresses []string
@@ -64,7 +64,7 @@ func bad(format string, args ...any) error {
 	return handlers.Fail(http.StatusBadRequest, fmt.Sprintf(format, args...))
 }
 
-// jsonError says what is wrong as the original does, whose types are in other packages.
+// jsonError words a decoding error as the original does, with the package and type names that it has there.
 func jsonError(err error, pkg, name string) string {
 	var e *json.UnmarshalTypeError
 	if errors.As(err, &e) && e.Field == "" {
@@ -73,7 +73,7 @@ func jsonError(err error, pkg, name string) string {
 	return err.Error()
 }
 
-// decodePeering reads the first JSON value of a body; unknown fields are refused.
+// decodePeering decodes the first JSON value of a body and rejects unknown fields.
 func decodePeering(body []byte, name string, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
@@ -83,7 +83,7 @@ func decodePeering(body []byte, name string, v any) error {
 	return nil
 }
 
-// checkPartition refuses what only another edition of the original knows.
+// checkPartition rejects partitions, a feature of Consul Enterprise.
 func checkPartition(r *http.Request) error {
 	if r.Header.Get("X-Consul-Partition") != "" {
 		return bad(`Invalid header: "X-Consul-Partition" - Partitions are a Consul Enterprise feature`)
@@ -173,7 +173,7 @@ func tokenRequest(q *handlers.Request) (in PeeringGenerateTokenRequest, ttl time
 	}
 	for _, a := range in.ServerExternalAddresses {
 		if isIP, err := dialpolicy.IP(a); isIP && err == nil {
-			continue // it lacks a port, of which warnings tells
+			continue // it has no port, which warnings reports
 		}
 		if err := checkPeerAddress(a); err != nil {
 			return in, 0, err
@@ -218,7 +218,7 @@ func establishRequest(q *handlers.Request) (in PeeringEstablishRequest, token Pe
 	return in, token, checkPeeringMeta(in.Meta)
 }
 
-// parsePeeringToken checks what a token says, but not its secret.
+// parsePeeringToken decodes a token and checks its content, but not its secret.
 func parsePeeringToken(text string) (token PeeringToken, err error) {
 	data, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
@@ -272,8 +272,8 @@ func checkTokenCAs(list []string) error {
 	return nil
 }
 
-// checkNames holds what goes to the other side, and into the database, to the forms that muster's own tokens have. The
-// original checks none of these.
+// checkNames checks that the values sent to the other cluster and stored in the database have the form of muster's own
+// tokens. The original does not check them.
 func (t *PeeringToken) checkNames() error {
 	switch {
 	case !certs.ValidServerName(t.ServerName):
@@ -288,7 +288,7 @@ func (t *PeeringToken) checkNames() error {
 	return nil
 }
 
-// checkPeeringSizes refuses a token that holds more than a peering may keep, before anybody is dialled.
+// checkPeeringSizes rejects a token with more content than a peering may store, before any address is dialled.
 func checkPeeringSizes(t *PeeringToken) error {
 	for column, v := range map[string]any{"peer_id": t.PeerID, "server_name": t.ServerName,
 		"remote_datacenter": t.Remote.Datacenter, "ca_pems": t.CA,
@@ -304,7 +304,8 @@ func checkPeeringSizes(t *PeeringToken) error {
 	return nil
 }
 
-// checkPeerAddress refuses what no dialer can use with the documented text, and tells why where the form is right.
+// checkPeerAddress rejects an address that cannot be dialled with the documented text, and adds the reason when the
+// syntax is right.
 func checkPeerAddress(a string) error {
 	err := dialpolicy.HostPort(a)
 	if err == nil {
@@ -319,10 +320,10 @@ func checkPeerAddress(a string) error {
 	return bad("%s", text)
 }
 
-// excerpt quotes the beginning of what a caller has sent.
+// excerpt quotes the beginning of a caller's input.
 func excerpt(s string) string { return fmt.Sprintf("%.100q", s) }
 
-// checkPeeringName is for requests about one peering.
+// checkPeeringName requires a name in requests about one peering.
 func checkPeeringName(r *http.Request) error {
 	if peeringNameOf(r) == "" {
 		return bad("Must specify a name to fetch.")
@@ -346,7 +347,7 @@ func checkPeeringList(r *http.Request) error {
 	return checkReadParameters(r)
 }
 
-// checkReadParameters refuses malformed parameters of reads with the documented texts (reference consul_peering, 1.6).
+// checkReadParameters rejects malformed parameters of reads with the documented texts (reference consul_peering, 1.6).
 func checkReadParameters(r *http.Request) error {
 	query := r.URL.Query()
 	if v := query.Get("wait"); v != "" {

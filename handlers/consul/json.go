@@ -8,10 +8,10 @@ import (
 	"muster/handlers"
 )
 
-// gzipFrom is the size from which an answer is worth compressing, the original's threshold.
+// gzipFrom is the minimum size in bytes of compressed answers, as in the original.
 const gzipFrom = 1400
 
-// writeJSON writes v compactly, or with four spaces and a newline when the query says `pretty`.
+// writeJSON writes v compactly, or with `pretty` indented by four spaces and with a final newline.
 func writeJSON(q *handlers.Request, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {

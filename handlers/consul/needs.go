@@ -7,26 +7,26 @@ import (
 	"muster/store"
 )
 
-// What the family needs of the store, piece by piece: the methods of the same names say what they promise.
+// The interfaces that the family needs from the store. The methods of the same names document their behaviour.
 
-// Replica is this member's part of the cluster: who leads, who votes, how far it is.
+// Replica is this member's replica of the state and its view of leadership: *store.Store.
 type Replica interface {
 	Answered(ctx context.Context, actor store.Actor) (known bool, err error)
 	AwaitChange(ctx context.Context, after uint64, tables ...string) uint64
 	ChangedAt(tables ...string) uint64
 }
 
-// Authorities are the certificate authorities.
+// Authorities are the certificate authorities: store.Authorities.
 type Authorities interface {
 	Bundle(ctx context.Context, kind certs.Kind) (list []string, err error)
 }
 
-// Members is the members table.
+// Members is the members table: store.Members.
 type Members interface {
 	Raft(ctx context.Context, c store.Consistency) ([]store.Member, error)
 }
 
-// Peerings are the peerings with other clusters.
+// Peerings are the peerings with other clusters: store.Peerings.
 type Peerings interface {
 	ByName(ctx context.Context, c store.Consistency, name string) (*store.Peering, error)
 	CanEstablish(ctx context.Context, name string) error
@@ -37,7 +37,7 @@ type Peerings interface {
 	MintToken(ctx context.Context, actor store.Actor, k store.PeeringToken, hash string) (store.MintedPeering, error)
 }
 
-// Settings are the cluster's settings.
+// Settings are the cluster's settings: store.Settings.
 type Settings interface {
 	Datacenter(ctx context.Context) (string, error)
 }

@@ -14,12 +14,12 @@ import (
 
 const peeringPrefix = "/v1/peering"
 
-// peeringPaths is what the family's own router would answer, before the table of routes is asked: redirects, methods
-// and paths that it does not serve (reference consul_peering, section 1.1).
+// peeringPaths answers before routing what the original's router answers itself: redirects, wrong methods and unknown
+// paths (reference consul_peering, section 1.1).
 type peeringPaths struct{ routes []handlers.Route }
 
-// methods lists what a path of the family answers to, none for a path that it does not have. A path that a row names is
-// an endpoint, never a peering.
+// methods lists the methods of a path of the family; none for an unknown path. A path that a route names is an
+// endpoint, never the name of a peering.
 func (p peeringPaths) methods(path string) (exact []string) {
 	var named []string
 	for i := range p.routes {
@@ -38,7 +38,7 @@ func (p peeringPaths) methods(path string) (exact []string) {
 	return exact
 }
 
-// cleanPath is a path without empty and dotted segments; a slash at the end stays.
+// cleanPath removes empty and dotted segments of a path; it keeps a trailing slash.
 func cleanPath(p string) string {
 	clean := path.Clean("/" + p)
 	if clean != "/" && strings.HasSuffix(p, "/") {
@@ -47,7 +47,7 @@ func cleanPath(p string) string {
 	return clean
 }
 
-// takes reports whether a request is one of the family's that the table of routes does not serve.
+// takes reports whether a request belongs to the family and no route serves it.
 func (p peeringPaths) takes(r *http.Request) bool {
 	clean := cleanPath(r.URL.Path)
 	if !strings.HasPrefix(clean, peeringPrefix) {
@@ -61,7 +61,7 @@ func printablePath(p string) bool {
 	return strings.IndexFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }
 
-// serve handles what takes has taken.
+// serve answers the requests that takes accepts.
 func (p peeringPaths) serve(w http.ResponseWriter, r *http.Request) {
 	clean := cleanPath(r.URL.Path)
 	if clean == peeringPrefix {
@@ -94,11 +94,11 @@ func emptyAnswer(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// anonymousToken is how clients of the family name the identity of who shows no token.
+// anonymousToken is the name of the identity of requests without a token.
 const anonymousToken = "anonymous"
 
-// peeringCredential reads the token from where the family has it, in its order; the first that is not empty counts.
-// Only here may it stand in the query, of which nothing is ever logged.
+// peeringCredential reads the token from the places that the family documents, in that order; the first that is not
+// empty counts. Only this family accepts a token in the query; queries are never logged.
 func peeringCredential(r *http.Request) (handlers.Credential, bool) {
 	for _, secret := range []string{r.URL.Query().Get("token"), strings.TrimSpace(r.Header.Get("X-Consul-Token")),
 		bearerOf(r)} {
@@ -116,7 +116,7 @@ func bearerOf(r *http.Request) string {
 	return ""
 }
 
-// deniedPeering says who may not do what (reference consul_peering, section 6).
+// deniedPeering words a refusal (reference consul_peering, section 6).
 func deniedPeering(q *handlers.Request, d *handlers.Denial) error {
 	_, shown := peeringCredential(q.Request)
 	switch {

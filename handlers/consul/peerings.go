@@ -18,10 +18,10 @@ import (
 
 const (
 	establishWithin = 8 * time.Second
-	deletionWithin  = 1500 * time.Millisecond // a name whose deletion is under way is waited for
+	deletionWithin  = 1500 * time.Millisecond // how long a request waits for the deletion of a peering of the same name
 )
 
-// Stream is what the leader knows of a peering's stream; times are zero until something has happened.
+// Stream is the state of a peering's stream at the leader; times are zero before the first event.
 type Stream struct {
 	LastHeartbeat time.Time
 	LastReceive   time.Time
@@ -29,7 +29,7 @@ type Stream struct {
 	Exported      []string // names of members, sorted
 }
 
-// peering is the documented object, its fields in the documented order; what comes after Remote is ours.
+// peering is the documented object, with its fields in the documented order; the fields after Remote are muster's.
 type peering struct {
 	ID                  string
 	Name                string
@@ -51,12 +51,12 @@ type peering struct {
 	StatusReason string `json:",omitempty"` // why it is FAILING or TERMINATED
 	StatusSince  *time.Time
 	Dialer       bool     // this cluster dials the other one
-	Dials        []string `json:",omitempty"` // at these addresses, where an operator gave others than PeerServerAddresses
+	Dials        []string `json:",omitempty"` // addresses that an operator gave in place of PeerServerAddresses
 }
 
-// streamStatus has null where nothing is known.
+// streamStatus has null for unknown values.
 type streamStatus struct {
-	ImportedServices []string // names of members, as of the other one
+	ImportedServices []string // names of members of the other cluster
 	ExportedServices []string
 	LastHeartbeat    *time.Time
 	LastReceive      *time.Time
@@ -103,8 +103,8 @@ func (s *service) peering(q *handlers.Request, p *store.Peering) (peering, error
 	return out, nil
 }
 
-// peerMembers lists what another cluster exports, as the read of its peering that came before is: from the leader's
-// working copy, or stale.
+// peerMembers lists the members that another cluster exports, with the consistency of the preceding read of the
+// peering: from the leader's working copy, or stale.
 func (s *service) peerMembers(q *handlers.Request, peeringID string) ([]store.PeerMember, error) {
 	if q.Stale {
 		return s.Peerings.Members(q.Context(), store.Stale, peeringID)
@@ -120,25 +120,25 @@ func someTime(t time.Time) *time.Time {
 	return &t
 }
 
-// What a blocking query waits to see changed.
+// The tables that blocking queries watch.
 const (
 	unknown = iota
 	there
 	missing
 )
 
-// queryHeaders sets the headers of an answered read.
+// queryHeaders sets the headers of a read.
 func queryHeaders(q *handlers.Request, index uint64) {
 	h := q.W.Header()
 	h.Set("X-Consul-Index", strconv.FormatUint(max(index, 1), 10))
-	if h.Get(headerKnownLeader) == "" { // set already where the answer is stale
+	if h.Get(headerKnownLeader) == "" { // a stale answer has it already
 		h.Set(headerKnownLeader, "true")
 		h.Set(headerLastContact, "0")
 	}
 	h.Set("X-Consul-Query-Backend", "blocking-query")
 }
 
-// readPeering answers GET /v1/peering/:name. A blocking query wakes when this peering changes, comes or goes.
+// readPeering serves GET /v1/peering/:name. A blocking query wakes when this peering is created, changed or deleted.
 func (s *service) readPeering(q *handlers.Request) error {
 	name := peeringNameOf(q.Request)
 	was := unknown
@@ -179,7 +179,7 @@ func (s *service) readPeering(q *handlers.Request) error {
 	}
 }
 
-// listPeerings answers GET /v1/peerings. A blocking query wakes when any peering changes.
+// listPeerings serves GET /v1/peerings. A blocking query wakes when any peering changes.
 func (s *service) listPeerings(q *handlers.Request) error {
 	filter, err := peeringFilter(q.Request)
 	if err != nil {
@@ -210,7 +210,7 @@ func (s *service) listPeerings(q *handlers.Request) error {
 	}
 }
 
-// show describes the peerings that fit a filter, all where it is nil.
+// show returns the peerings that match a filter; all when it is nil.
 func (s *service) show(q *handlers.Request, peerings []store.Peering, filter *bexpr.Evaluator) ([]peering, error) {
 	list := []peering{}
 	for i := range peerings {
@@ -235,7 +235,7 @@ func (s *service) show(q *handlers.Request, peerings []store.Peering, filter *be
 	return list, nil
 }
 
-// deletePeering marks the peering for deletion; what does not exist is deleted already.
+// deletePeering marks the peering for deletion. A peering that does not exist counts as deleted.
 func (s *service) deletePeering(q *handlers.Request) error {
 	if err := s.Peerings.Delete(q.Context(), q.Actor, peeringNameOf(q.Request)); err != nil {
 		return err
@@ -244,7 +244,7 @@ func (s *service) deletePeering(q *handlers.Request) error {
 	return nil
 }
 
-// whileDeleting repeats f for a moment while a peering of the same name is still being deleted.
+// whileDeleting retries f for a moment while a peering of the same name is still being deleted.
 func (s *service) whileDeleting(q *handlers.Request, f func() error) error {
 	until := time.Now().Add(deletionWithin)
 	for {
@@ -259,7 +259,7 @@ func (s *service) whileDeleting(q *handlers.Request, f func() error) error {
 	}
 }
 
-// generatePeeringToken answers POST /v1/peering/token.
+// generatePeeringToken serves POST /v1/peering/token.
 func (s *service) generatePeeringToken(q *handlers.Request) error {
 	in, ttl, err := tokenRequest(q)
 	if err != nil {
@@ -287,7 +287,7 @@ func (s *service) generatePeeringToken(q *handlers.Request) error {
 	}{minted.Text, warnings(in.ServerExternalAddresses)})
 }
 
-// newToken is a token without a peering: where this cluster is reached, and whom to trust there.
+// newToken returns a token without ID and secret: this cluster's addresses and the CAs to trust.
 func (s *service) newToken(ctx context.Context, external []string) (token PeeringToken, err error) {
 	roots, err := s.Authorities.Bundle(ctx, certs.Transport)
 	if err != nil {
@@ -311,14 +311,14 @@ func (s *service) newToken(ctx context.Context, external []string) (token Peerin
 	return token, nil
 }
 
-// encode is the token's text for a peering and a secret.
+// encode returns the token's text for a peering and a secret.
 func (t PeeringToken) encode(peeringID, secret string) (string, error) {
 	t.PeerID, t.EstablishmentSecret = peeringID, secret
 	text, err := json.Marshal(t)
 	return base64.StdEncoding.EncodeToString(text), err
 }
 
-// tokenTTL is how long a token is good, 0 for without end: it does not outlive the credential that makes it.
+// tokenTTL limits a token's lifetime (0: unlimited) to that of the credential that creates it.
 func (s *service) tokenTTL(q *handlers.Request, ttl time.Duration) time.Duration {
 	if own := q.Token.ExpiresAt; own != nil {
 		if left := own.Sub(s.Now()); ttl == 0 || left < ttl {
@@ -336,11 +336,11 @@ func (s *service) mintToken(q *handlers.Request, k store.PeeringToken) (minted s
 	return minted, err
 }
 
-// warnings names addresses that a token may carry, as the original's may, but that nobody can dial.
+// warnings lists addresses that a token may contain, as in the original, but that cannot be dialled.
 func warnings(addresses []string) (list []string) {
 	for _, a := range addresses {
 		if _, err := netip.ParseAddr(a); err == nil {
-			list = append(list, a+" has no port: a cluster that establishes the peering with this token will refuse it")
+			list = append(list, a+" has no port: the other cluster will reject this token")
 		}
 	}
 	return list

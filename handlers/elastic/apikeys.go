@@ -22,8 +22,8 @@ const (
 	actionInvalidateKey = "cluster:admin/xpack/security/api_key/invalidate"
 )
 
-// privilegeScopes says which of our scopes a cluster privilege of the original stands for. Other privileges are kept
-// with the key and grant nothing.
+// privilegeScopes maps cluster privileges of the original to muster's scopes. Other privileges are stored with the key
+// and grant nothing.
 var privilegeScopes = map[string]string{
 	"all":                                        store.ScopeManagement,
 	"manage_security":                            store.ScopeEnroll,
@@ -35,12 +35,12 @@ var privilegeScopes = map[string]string{
 	"monitor": store.ScopeClusterRead,
 }
 
-// invalidRequest is how the original refuses a request whose fields do not make sense together.
+// invalidRequest is the original's refusal of a request that fails validation.
 func invalidRequest(text string) error {
 	return refuse(http.StatusBadRequest, "action_request_validation_exception", "Validation Failed: 1: %s;", text)
 }
 
-// strictObject reads a body that has known fields only.
+// strictObject decodes a body and rejects unknown fields.
 func strictObject(body []byte, parser string, known ...string) (map[string]json.RawMessage, error) {
 	if len(body) == 0 {
 		return nil, refuse(http.StatusBadRequest, "parse_exception", "request body is required")
@@ -58,7 +58,7 @@ func strictObject(body []byte, parser string, known ...string) (map[string]json.
 	return m, nil
 }
 
-// field decodes one of them; absent and null leave v as it is.
+// field decodes one field; absent and null leave v unchanged.
 func field(m map[string]json.RawMessage, parser, name string, v any) error {
 	raw, ok := m[name]
 	if !ok || string(raw) == "null" {
@@ -70,8 +70,8 @@ func field(m map[string]json.RawMessage, parser, name string, v any) error {
 	return nil
 }
 
-// createAPIKey makes a key that is good until it expires. It grants what its role descriptors ask for as far as the
-// caller has it itself, or all that the caller has when there are none.
+// createAPIKey creates a key. It grants the scopes that its role descriptors request and the caller has, or without
+// role descriptors all scopes of the caller.
 func (s *service) createAPIKey(q *handlers.Request) error {
 	k, ttl, err := keyRequest(q)
 	if err != nil {
@@ -86,7 +86,7 @@ func (s *service) createAPIKey(q *handlers.Request) error {
 		Name       string `json:"name"`
 		Expiration int64  `json:"expiration,omitempty"` // milliseconds since 1970
 		APIKey     string `json:"api_key"`
-		Encoded    string `json:"encoded"` // what an Authorization header takes behind "ApiKey "
+		Encoded    string `json:"encoded"` // for the header "Authorization: ApiKey …"
 	}
 	out := answer{ID: k.ID, Name: k.Name, APIKey: k.Secret,
 		Encoded: base64.StdEncoding.EncodeToString([]byte(k.ID + ":" + k.Secret))}
@@ -97,7 +97,7 @@ func (s *service) createAPIKey(q *handlers.Request) error {
 	return nil
 }
 
-// keyRequest reads the body of a request for a key.
+// keyRequest reads the body of the creation of a key.
 func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err error) {
 	const parser = "create_api_key_request"
 	m, err := strictObject(q.Content, parser, "name", "expiration", "role_descriptors", "metadata")
@@ -141,10 +141,10 @@ func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err err
 	return k, ttl, grant(q, &k, roles)
 }
 
-// maxDocumentDepth bounds the levels of a document that is kept: shown with `pretty` it grows with their square.
+// maxDocumentDepth bounds the nesting of a stored document: the size of its indented form grows with the square of it.
 const maxDocumentDepth = 20
 
-// depth counts the levels of a JSON text.
+// depth returns the nesting depth of a JSON text.
 func depth(text json.RawMessage) (deepest int) {
 	level, quoted := 0, false
 	for i := 0; i < len(text); i++ {
@@ -164,7 +164,7 @@ func depth(text json.RawMessage) (deepest int) {
 	return deepest
 }
 
-// grant gives a key what its role descriptors ask for, as far as the caller has it.
+// grant sets the scopes of a key: those that its role descriptors request and the caller has.
 func grant(q *handlers.Request, k *store.APIKey, roles map[string]json.RawMessage) (err error) {
 	if k.Scopes, err = grantedScopes(q, roles); err != nil {
 		return err
@@ -176,7 +176,7 @@ func grant(q *handlers.Request, k *store.APIKey, roles map[string]json.RawMessag
 	return nil
 }
 
-// emptyRoles reports whether role descriptors are there and ask for nothing: all that a key may give to another.
+// emptyRoles reports whether there are role descriptors and none has a privilege: a key can create only such keys.
 func emptyRoles(roles map[string]json.RawMessage) bool {
 	for _, raw := range roles {
 		var role map[string]json.RawMessage
@@ -210,7 +210,7 @@ func checkKeyName(name string) error {
 	return nil
 }
 
-// grantedScopes is what role descriptors come to for this caller.
+// grantedScopes returns the scopes that role descriptors grant, limited to the caller's.
 func grantedScopes(q *handlers.Request, roles map[string]json.RawMessage) ([]string, error) {
 	if len(roles) == 0 {
 		return q.Token.Scopes, nil
@@ -230,7 +230,7 @@ func grantedScopes(q *handlers.Request, roles map[string]json.RawMessage) ([]str
 			case !known:
 			case q.Token.Allows(scope):
 				scopes = append(scopes, scope)
-			case scope == store.ScopeManagement: // all of what the caller has
+			case scope == store.ScopeManagement: // all scopes of the caller
 				scopes = append(scopes, q.Token.Scopes...)
 			}
 		}
@@ -239,8 +239,7 @@ func grantedScopes(q *handlers.Request, roles map[string]json.RawMessage) ([]str
 	return slices.Compact(scopes), nil
 }
 
-// timeValue reads a duration as Elasticsearch writes it: a whole number and one of d, h, m, s, ms, micros and nanos. ""
-// is 0.
+// timeValue parses Elasticsearch's durations: an integer and one of d, h, m, s, ms, micros and nanos. "" is 0.
 func timeValue(name, text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil

@@ -10,7 +10,7 @@ import (
 	"muster/handlers"
 )
 
-// notIdentified says in the documented words why nobody is known by what a request shows.
+// notIdentified words a failed authentication as documented.
 func notIdentified(q *handlers.Request, d *handlers.Denial, now time.Time) error {
 	scheme, rest, _ := strings.Cut(strings.TrimSpace(q.Header.Get("Authorization")), " ")
 	c, why := d.Credential, ""
@@ -27,7 +27,7 @@ func notIdentified(q *handlers.Request, d *handlers.Denial, now time.Time) error
 	return notAuthenticated(unableToAuthenticate, why)
 }
 
-// keyRefusal says what is wrong with an API key.
+// keyRefusal words the refusal of an API key.
 func keyRefusal(d *handlers.Denial, now time.Time) string {
 	switch d.Reason {
 	case handlers.UnknownKey:
@@ -49,7 +49,7 @@ func notAuthenticated(reason, additional string) error {
 			Header: map[string][]string{"WWW-Authenticate": challenges}}}
 }
 
-// malformedKey says what is wrong with something that is not Base64 of id:secret.
+// malformedKey describes the error in a credential that is not the Base64 of id:secret.
 func malformedKey(text string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 	if i := strings.IndexFunc(text, func(r rune) bool { return !strings.ContainsRune(alphabet, r) }); i >= 0 {

@@ -9,8 +9,8 @@ import (
 	"muster/store"
 )
 
-// enrollNodeResponse is the answer to an enrolling node (reference es_enroll, section 2): DER in standard Base64, in
-// the order of the original.
+// enrollNodeResponse is the answer to an enrolling node (reference es_enroll, section 2): DER in standard Base64,
+// fields in wire order.
 type enrollNodeResponse struct {
 	HTTPCAKey       []byte   `json:"http_ca_key"` // PKCS#8, not encrypted
 	HTTPCACert      []byte   `json:"http_ca_cert"`
@@ -20,7 +20,7 @@ type enrollNodeResponse struct {
 	NodesAddresses  []string `json:"nodes_addresses"` // of the cluster listeners, host:port
 }
 
-// enrollNode hands key material to a node of other software.
+// enrollNode issues key material to a node of other software.
 func (s *service) enrollNode(q *handlers.Request) error {
 	m, err := s.Enroller.Node(q.Context(), enrolling(q), keyID(q))
 	switch {
@@ -29,7 +29,7 @@ func (s *service) enrollNode(q *handlers.Request) error {
 			"Unable to enroll node. The operator's HTTP authority must not certify another one")
 	case errors.Is(err, store.ErrRootReplaced):
 		return refuse(http.StatusForbidden, "security_exception",
-			"the HTTP authority whose key this request was answered with is not the cluster's any more; "+
+			"the HTTP authority has been replaced since this request was first answered; "+
 				"enroll with another enrollment token")
 	case err != nil:
 		return notEnrolled(err)
@@ -45,7 +45,7 @@ func (s *service) enrollNode(q *handlers.Request) error {
 	return nil
 }
 
-// keyID is that of the API key that enrolls; empty when it is an API token.
+// keyID returns the id of the API key that enrolls; empty for an API token.
 func keyID(q *handlers.Request) string {
 	if q.Key == nil {
 		return ""
@@ -53,7 +53,7 @@ func keyID(q *handlers.Request) string {
 	return q.Key.ID
 }
 
-// enrolling is the actor of an enrollment.
+// enrolling returns the actor of an enrollment.
 func enrolling(q *handlers.Request) store.Actor {
 	if q.Key != nil {
 		q.Actor.Name = "API key " + q.Key.Name
@@ -61,8 +61,8 @@ func enrolling(q *handlers.Request) store.Actor {
 	return q.Actor
 }
 
-// notEnrolled is why an enrollment failed. What its transaction finds out about the key is told as if it had been known
-// before.
+// notEnrolled words a failed enrollment. A refusal of the key inside the transaction reads like a failed
+// authentication.
 func notEnrolled(err error) error {
 	var refusal *store.Refusal
 	if errors.As(err, &refusal) && refusal.Code == store.Unauthorized {
@@ -71,7 +71,7 @@ func notEnrolled(err error) error {
 	return err
 }
 
-// enrollKibana gives a Kibana the HTTP CA and a service token (reference es_enroll, section 7).
+// enrollKibana issues the HTTP CA certificate and a service token to a Kibana (reference es_enroll, section 7).
 func (s *service) enrollKibana(q *handlers.Request) error {
 	m, err := s.Enroller.Kibana(q.Context(), enrolling(q), keyID(q))
 	if err != nil {

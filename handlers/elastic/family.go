@@ -1,5 +1,5 @@
-// Package elastic is the enrollment of other software with the cluster as Elasticsearch has it (reference es_enroll):
-// nodes and Kibanas that enroll, API keys, and what clients ask to see what they talk to.
+// Package elastic serves the part of Elasticsearch's API that other software enrolls with (reference es_enroll):
+// enrollment of nodes and Kibanas, API keys, and the endpoints that clients use to identify a server.
 package elastic
 
 import (
@@ -21,14 +21,14 @@ import (
 	"muster/store"
 )
 
-// elasticVersion is what this API says it is: clients of the majors 8 and 9 speak to a 9.
+// elasticVersion is the version that this API reports: clients of the majors 8 and 9 accept a 9.
 const (
 	spokenVersion = certs.EnrollVersion
 	spokenMajor   = 9
-	productName   = "Elasticsearch" // official clients refuse to work with anything else
+	productName   = "Elasticsearch" // official clients reject any other product
 )
 
-// Config is what the family needs.
+// Config holds the dependencies of the family.
 type Config struct {
 	Replica   Replica
 	APIKeys   APIKeys
@@ -43,9 +43,9 @@ type Config struct {
 	Now       func() time.Time
 }
 
-// Cluster is what the family asks of the loops of the cluster.
+// Cluster is the part of the cluster's loops that the family needs.
 type Cluster interface {
-	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Alive(nodeID uint64) string // "alive", "left" or "unknown", from the leader's probes
 }
 
 type service struct{ Config }
@@ -65,7 +65,7 @@ func New(cfg Config) *handlers.Family {
 		},
 		Fail: func(w http.ResponseWriter, status int, code store.Code, message string) {
 			if code == store.Full {
-				status = http.StatusBadRequest // as the original says it of its own limits
+				status = http.StatusBadRequest // the original's status for exceeded limits
 			}
 			(&apiError{Status: status, cause: cause{Type: errorTypes[status], Reason: message}}).Write(w)
 		},
@@ -78,7 +78,7 @@ func New(cfg Config) *handlers.Family {
 			}{fmt.Sprintf("no handler found for uri [%s] and method [%s]", r.URL.RequestURI(), r.Method)})
 		},
 		NoMethod: func(w http.ResponseWriter, r *http.Request, allowed []string) {
-			if r.URL.Path == "/" { // the original lists it there, and nowhere else
+			if r.URL.Path == "/" { // the original has the header there only
 				allowed = append(allowed, http.MethodHead)
 			}
 			w.Header().Set("Allow", strings.Join(allowed, ","))
@@ -94,15 +94,15 @@ func New(cfg Config) *handlers.Family {
 	}
 }
 
-// ownMediaType reports whether a request names the original's own media type, as its official clients do: they also ask
-// for paths below names of indices, which do not begin with "/_".
+// ownMediaType reports whether a request has the original's media type, as official clients send it. They also request
+// paths below index names, which do not begin with "/_".
 func ownMediaType(r *http.Request) bool {
 	return slices.ContainsFunc(slices.Concat(r.Header["Accept"], r.Header["Content-Type"]), func(text string) bool {
 		return strings.Contains(strings.ToLower(text), "application/vnd.elasticsearch+")
 	})
 }
 
-// errorTypes says what an error is called when nothing but its status is known.
+// errorTypes are the error types for errors of which only the status is known.
 var errorTypes = map[int]string{
 	http.StatusBadRequest:            "illegal_argument_exception",
 	http.StatusUnauthorized:          "security_exception",
@@ -115,7 +115,7 @@ var errorTypes = map[int]string{
 	http.StatusServiceUnavailable:    "master_not_discovered_exception",
 }
 
-// cause is an error without its envelope; the order of the keys is that of the wire.
+// cause is an error without its envelope, fields in wire order.
 type cause struct {
 	Type       string              `json:"type"`
 	Reason     string              `json:"reason"`
@@ -124,7 +124,7 @@ type cause struct {
 	Header     map[string][]string `json:"header,omitempty"`
 }
 
-// apiError is an answer with the whole envelope, or with text alone where the original has no more.
+// apiError is an error with the full envelope, or with only a text where the original has no more.
 type apiError struct {
 	cause
 	Status int
@@ -133,7 +133,7 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.text + e.Reason }
 
-// challenges is how a caller may say who it is, in the order and the words of the original.
+// challenges are the values of WWW-Authenticate, in the original's order.
 var challenges = []string{`Basic realm="security", charset="UTF-8"`, `Bearer realm="security"`, "ApiKey"}
 
 // HTTPStatus is the status of the answer.
@@ -163,7 +163,7 @@ func (e *apiError) Write(w http.ResponseWriter) {
 	}{whole{[]cause{root}, e.cause}, e.Status})
 }
 
-// writeJSON writes v on one line; unlike encoding/json's default it leaves <, > and & as they are.
+// writeJSON writes v on one line, without HTML escaping.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -188,14 +188,14 @@ func textError(status int, text string) *apiError {
 	return &apiError{Status: status, text: text}
 }
 
-// endpoint is what the family needs to know of a route besides what all families do.
+// endpoint is a route with the attributes that only this family has.
 type endpoint struct {
 	handlers.Route
-	action     string   // what it is called in refusals
+	action     string   // its name in refusals
 	privileges string   // the cluster privileges of the original that grant it
 	params     []string // of the query, besides commonParams
 	gated      bool     // only while enrollment is enabled
-	body       bool     // takes one
+	body       bool     // it accepts a body
 }
 
 const (
@@ -204,7 +204,7 @@ const (
 	privilegesMonitor = "monitor,manage,all"
 )
 
-// commonParams are taken by every endpoint; the Boolean ones come first.
+// commonParams are accepted by every endpoint; the Boolean ones come first.
 var commonParams = []string{"pretty", "human", "error_trace", "filter_path", "format"}
 
 const booleanParams = 3
@@ -221,14 +221,14 @@ func mediaVersion(header string) (version string, found bool) {
 	return "", false
 }
 
-// spoken reports whether answers can have this version: one major more than the original has, so that clients of 7, 8 and
-// 9 are served alike.
+// spoken reports whether answers can have this version. It accepts one major more than the original, so that clients of
+// 7, 8 and 9 work.
 func spoken(version string) bool {
 	n, err := strconv.Atoi(version)
 	return err == nil && n <= spokenMajor && n >= spokenMajor-2
 }
 
-// checkAccept refuses versions of answers that are not spoken, before anything else.
+// checkAccept rejects unsupported versions in Accept, before anything else.
 func checkAccept(r *http.Request) error { return checkMedia(r, "Accept") }
 
 func checkMedia(r *http.Request, name string) error {
@@ -243,8 +243,7 @@ func checkMedia(r *http.Request, name string) error {
 		CausedBy: &cause{Type: "status_exception", Reason: why}}}
 }
 
-// checkBody refuses bodies of a type that is not understood; like the original it does so before it asks who is
-// calling.
+// checkBody rejects bodies of unsupported types; like the original it does so before authentication.
 func checkBody(q *handlers.Request) error {
 	if !q.HasBody {
 		return nil
@@ -260,7 +259,7 @@ func checkBody(q *handlers.Request) error {
 	return checkMedia(q.Request, "Content-Type")
 }
 
-// unzip unpacks a body: official clients can be told to send them compressed.
+// unzip decompresses a body: official clients can be configured to compress them.
 func unzip(q *handlers.Request) error {
 	if len(q.Content) == 0 || !strings.EqualFold(q.Header.Get("Content-Encoding"), "gzip") {
 		return nil
@@ -281,11 +280,11 @@ func unzip(q *handlers.Request) error {
 		return err
 	}
 	q.Content = data
-	q.Header.Del("Content-Encoding") // the request may be tried again, or passed on
+	q.Header.Del("Content-Encoding") // the request may be repeated or forwarded
 	return nil
 }
 
-// routes are the rows of the family.
+// routes returns the family's rows of the route table.
 func (s *service) routes() []handlers.Route {
 	endpoints := s.endpoints()
 	rows := make([]handlers.Route, len(endpoints))
@@ -298,8 +297,8 @@ func (s *service) routes() []handlers.Route {
 	return rows
 }
 
-// admit decides whether a request goes on, in the documented order: who is calling, what is wrong with the
-// parameters and the body, whether enrollment is enabled, whether the caller may.
+// admit admits a request in the documented order: authentication, parameters and body, whether enrollment is enabled,
+// authorization.
 func (s *service) admit(ep *endpoint, q *handlers.Request) error {
 	if err := checkBody(q); err != nil {
 		return err
@@ -363,7 +362,7 @@ func (ep *endpoint) checkParams(r *http.Request) error {
 	return nil
 }
 
-// boolParam reads a flag of the query; one without a value is on.
+// boolParam reads a flag of the query; a flag without a value is on.
 func boolParam(query url.Values, name string) (on bool, err error) {
 	switch v := query.Get(name); v {
 	case "true", "":
@@ -375,7 +374,7 @@ func boolParam(query url.Values, name string) (on bool, err error) {
 	}
 }
 
-// unauthorizedFor is the refusal of a caller that is known and may not do an action, which the privileges grant.
+// unauthorizedFor refuses an authenticated caller that lacks the privileges for an action.
 func unauthorizedFor(q *handlers.Request, action, privileges string) error {
 	who := fmt.Sprintf("user [%s] with effective roles [%s]", q.Token.Name, strings.Join(q.Token.Scopes, ","))
 	if q.Key != nil {

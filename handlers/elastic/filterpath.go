@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Bounds of a filter_path. What it costs to read and to apply grows with these, not faster.
+// Bounds of a filter_path. The cost to parse and apply it is linear in these.
 const (
 	maxPathsBytes = 4096
 	maxPaths      = 64  // of a filter_path
 	maxSegments   = 128 // of all of them together
 )
 
-// pathFilter is a filter_path: what to keep and what to drop. Segments are separated by dots, * stands for any text of
-// a segment and ** for any number of segments; arrays are passed through.
+// pathFilter is a filter_path: patterns of the paths to keep and to drop. Dots separate segments, * matches any text
+// within a segment and ** any number of segments; arrays have no segment of their own.
 type pathFilter struct{ keep, drop pathPatterns }
 
 // pathPatterns are the patterns of one list.
@@ -49,7 +49,7 @@ func parseFilterPath(list string) (f pathFilter, err error) {
 	return f, nil
 }
 
-// simplified makes one of each row of **, which all mean the same.
+// simplified collapses repeated ** segments.
 func simplified(pattern []string) []string {
 	out := pattern[:0]
 	for _, segment := range pattern {
@@ -60,8 +60,8 @@ func simplified(pattern []string) []string {
 	return out
 }
 
-// position is how far each pattern has come: the set of segments that may match the next key. Each segment is there at
-// most once, so that a step costs no more than there are segments, however many ways lead to it.
+// position is the state of each pattern: the set of segments that may match the next key. Being a set, it never holds
+// more entries than the pattern has segments, so a step is linear.
 type position [][]bool
 
 func (p pathPatterns) begin() position {
@@ -73,7 +73,8 @@ func (p pathPatterns) begin() position {
 	return at
 }
 
-// advance returns where the patterns are below a key, nil when nowhere, and whether one of them ends with it.
+// advance returns the state of the patterns below a key, nil when none matches, and whether one of them ends with the
+// key.
 func (p pathPatterns) advance(at position, key string) (below position, whole bool) {
 	below = make(position, len(p))
 	found := false

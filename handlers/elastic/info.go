@@ -10,10 +10,10 @@ import (
 	"muster/store"
 )
 
-// clusterName is what clusters are called in this family: it has a name besides the id, and ours have none.
+// clusterName is the cluster name in this family's answers; muster's clusters have only an id.
 const clusterName = "muster"
 
-// info is what clients ask first, to see what they talk to (HEAD: whether it is there).
+// info answers the request by which clients identify the server (HEAD: whether it is up).
 func (s *service) info(q *handlers.Request) error {
 	type version struct {
 		Number       string `json:"number"`
@@ -45,7 +45,7 @@ func (s *service) info(q *handlers.Request) error {
 	return nil
 }
 
-// self tells who is calling.
+// self describes the caller's credential.
 func (s *service) self(q *handlers.Request) error {
 	type realm struct {
 		Name string `json:"name"`
@@ -85,7 +85,7 @@ func (s *service) self(q *handlers.Request) error {
 	return nil
 }
 
-// health is green when every voter lives and yellow when one does not; without a majority nobody answers at all.
+// health is green when every voter is alive and yellow otherwise. Without a majority there is no answer, so never red.
 func (s *service) health(q *handlers.Request) error {
 	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (s *service) health(q *handlers.Request) error {
 	return nil
 }
 
-// healthOf is green when every voter lives, and how many members do.
+// healthOf returns green when every voter is alive, else yellow, and the number of members that are alive.
 func (s *service) healthOf(members []store.Member) (status string, alive int) {
 	roles, status := membership.Roles(s.Replica.Servers()), "green"
 	for i := range members {
@@ -190,7 +190,7 @@ func writeNodes(q *handlers.Request, nodes map[string]nodeInfo) error {
 	return nil
 }
 
-// listNodes lists all members, as clients want them that look for more addresses.
+// listNodes lists all members; clients use it to discover addresses (sniffing).
 func (s *service) listNodes(q *handlers.Request) error {
 	members, err := s.Members.List(q.Context(), store.Linearisable)
 	if err != nil {
@@ -203,7 +203,7 @@ func (s *service) listNodes(q *handlers.Request) error {
 	return writeNodes(q, nodes)
 }
 
-// localNode describes the member that the caller has asked.
+// localNode describes the member that received the request.
 func (s *service) localNode(q *handlers.Request) error {
 	m, err := s.Members.Get(q.Context(), store.AsLeader, q.Asked)
 	if err != nil {

@@ -9,14 +9,14 @@ import (
 	"muster/store"
 )
 
-// keyQuery says which keys a request is about.
+// keyQuery selects API keys.
 type keyQuery struct {
 	ids                   []string
 	name, username, realm string
 	owner, activeOnly     bool
 }
 
-// realm is the one that all our users are of.
+// realmName is the realm of all users.
 const realmName = "muster"
 
 func (s *service) matcher(q *handlers.Request, k keyQuery) func(*store.APIKey) bool {
@@ -33,7 +33,7 @@ func (s *service) matcher(q *handlers.Request, k keyQuery) func(*store.APIKey) b
 	}
 }
 
-// ownOnly refuses a caller that asks for the keys of others without the right to.
+// ownOnly rejects a query for other owners' keys by a caller without that privilege.
 func ownOnly(q *handlers.Request, k keyQuery, action string) error {
 	if k.owner || q.Token.Allows(store.ScopeManagement) || q.Key != nil && slices.Equal(k.ids, []string{q.Key.ID}) {
 		return nil
@@ -56,7 +56,7 @@ type apiKeyInfo struct {
 	RoleDescriptors json.RawMessage `json:"role_descriptors"`
 }
 
-// getAPIKeys lists keys, the keys of enrollment tokens among them, never their secrets.
+// getAPIKeys lists keys, including those of enrollment tokens, without their secrets.
 func (s *service) getAPIKeys(q *handlers.Request) error {
 	k, err := keyQueryOf(q)
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *service) getAPIKeys(q *handlers.Request) error {
 	return nil
 }
 
-// keyQueryOf reads which keys are asked for.
+// keyQueryOf reads the query of a list.
 func keyQueryOf(q *handlers.Request) (k keyQuery, err error) {
 	query := q.URL.Query()
 	k = keyQuery{name: query.Get("name"), username: query.Get("username"), realm: query.Get("realm_name")}
@@ -147,7 +147,7 @@ func checkKeyQuery(k keyQuery) error {
 	return nil
 }
 
-// invalidateAPIKeys makes keys useless. What was enrolled with them stays: muster's own endpoint revokes that too.
+// invalidateAPIKeys invalidates keys. Software enrolled with them stays enrolled; muster's own endpoint revokes it too.
 func (s *service) invalidateAPIKeys(q *handlers.Request) error {
 	k, err := keyRevocation(q)
 	if err != nil {
@@ -165,7 +165,7 @@ func (s *service) invalidateAPIKeys(q *handlers.Request) error {
 	return nil
 }
 
-// keyRevocation reads which keys are to be invalidated.
+// keyRevocation reads the query of an invalidation.
 func keyRevocation(q *handlers.Request) (k keyQuery, err error) {
 	const parser = "invalidate_api_key"
 	m, err := strictObject(q.Content, parser, "id", "ids", "name", "owner", "username", "realm_name")

@@ -5,7 +5,7 @@ import (
 	"muster/store"
 )
 
-// endpoints are the family's rows, each with what the family needs to know of it besides what all do.
+// endpoints returns the family's routes with their attributes.
 func (s *service) endpoints() []endpoint {
 	return append(s.keyEndpoints(), s.infoEndpoints()...)
 }

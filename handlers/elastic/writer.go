@@ -9,8 +9,8 @@ import (
 	"muster/handlers"
 )
 
-// shaper shapes an answer of the enrollment family as its request asks: the media type of the Accept header,
-// `pretty` and `filter_path` (reference es_enroll, section 1). Handlers write compact JSON and need not know of it.
+// shaper transforms an answer as its request asks: media type of the Accept header, `pretty` and `filter_path`
+// (reference es_enroll, section 1). Handlers just write compact JSON.
 type shaper struct {
 	http.ResponseWriter
 	r      *http.Request
@@ -22,10 +22,10 @@ func newShaper(w http.ResponseWriter, r *http.Request) handlers.Finisher {
 	return &shaper{ResponseWriter: w, r: r, status: http.StatusOK}
 }
 
-// WriteHeader keeps the status until the answer is complete.
+// WriteHeader holds the status back until the answer is complete.
 func (w *shaper) WriteHeader(status int) { w.status = status }
 
-// Write keeps a part of the body.
+// Write buffers a part of the body.
 func (w *shaper) Write(p []byte) (int, error) { return w.body.Write(p) }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -39,7 +39,7 @@ func (w *shaper) Finish() {
 		}
 		data = w.shape(data)
 	}
-	w.Header().Del("Content-Length") // of the answer that another member gave
+	w.Header().Del("Content-Length") // set by the member that answered
 	w.ResponseWriter.WriteHeader(w.status)
 	_, _ = w.ResponseWriter.Write(data)
 }
@@ -49,7 +49,7 @@ func (w *shaper) shape(data []byte) []byte {
 	pretty, err := boolParam(query, "pretty")
 	filter, bad := parseFilterPath(query.Get("filter_path"))
 	if w.status >= http.StatusBadRequest || bad != nil {
-		filter = pathFilter{} // errors are always whole
+		filter = pathFilter{} // errors are never filtered
 	}
 	if err != nil || !pretty && len(filter.keep)+len(filter.drop) == 0 {
 		return data
@@ -105,7 +105,7 @@ func readNode(dec *json.Decoder) (*node, error) {
 	return n, err
 }
 
-// maxIndented bounds the levels that are told apart by their indentation.
+// maxIndented bounds the levels that are indented.
 const maxIndented = 32
 
 // print writes the node; newline is a line end with the indentation of the node itself.
@@ -116,7 +116,7 @@ func (n *node) print(b *bytes.Buffer, pretty bool, newline string) {
 	}
 	b.WriteByte(byte(n.kind))
 	inner := newline
-	if len(inner) <= 2*maxIndented { // as deep as answers are; older versions have kept deeper documents
+	if len(inner) <= 2*maxIndented { // deeper only in documents that older versions have stored
 		inner += "  "
 	}
 	for i, item := range n.items {
@@ -148,18 +148,18 @@ func (n *node) print(b *bytes.Buffer, pretty bool, newline string) {
 func writeScalar(b *bytes.Buffer, v any) {
 	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // of what a decoder has made
+	_ = enc.Encode(v) // cannot fail: v comes from a decoder
 	b.Truncate(b.Len() - 1)
 }
 
-// filtering applies a filter_path to an answer, as long as somebody waits for it.
+// filtering applies a filter_path to an answer until its context ends.
 type filtering struct {
 	ctx   context.Context
 	steps int
 	ended bool
 }
 
-// over reports whether nobody waits any more; it looks once in a while.
+// over reports whether the context has ended; it checks every few steps.
 func (f *filtering) over() bool {
 	if f.steps++; f.steps%256 == 0 {
 		f.ended = f.ctx.Err() != nil
@@ -167,7 +167,7 @@ func (f *filtering) over() bool {
 	return f.ended
 }
 
-// filterPaths keeps what a filter_path names and drops what its paths with a minus in front do.
+// filterPaths keeps the paths that a filter_path includes and drops those that it excludes.
 func filterPaths(ctx context.Context, n *node, p pathFilter) *node {
 	f := &filtering{ctx: ctx}
 	if len(p.drop) > 0 {
@@ -182,7 +182,7 @@ func filterPaths(ctx context.Context, n *node, p pathFilter) *node {
 	return n
 }
 
-// only keeps the members that paths name, or nil.
+// only keeps the fields that paths match; nil when nothing is left.
 func (f *filtering) only(n *node, paths pathPatterns, at position) *node {
 	out := &node{kind: n.kind}
 	for i, item := range n.items {
@@ -212,7 +212,7 @@ func (f *filtering) only(n *node, paths pathPatterns, at position) *node {
 	return out
 }
 
-// without drops the members that paths name, and objects that nothing is left of; nil when nothing is left of all.
+// without drops the fields that paths match, and objects that become empty; nil when nothing is left.
 func (f *filtering) without(n *node, paths pathPatterns, at position) *node {
 	if n.kind == 0 || len(n.items) == 0 || at == nil {
 		return n

@@ -1,5 +1,5 @@
-// Package ella is the members API as Ella Core has it (reference ella_members): the member list, drain, resume,
-// promotion and removal, what a member says of itself, and join tokens of the documented kind.
+// Package ella serves Ella Core's members API (reference ella_members): the member list, drain, resume, promotion and
+// removal, a member's status, and join tokens of the documented kind.
 package ella
 
 import (
@@ -12,7 +12,7 @@ import (
 	"muster/handlers/internal/membership"
 )
 
-// Config is what the family needs.
+// Config holds the dependencies of the family.
 type Config struct {
 	Replica   Replica
 	Mirror    Mirror
@@ -26,21 +26,21 @@ type Config struct {
 	Now       func() time.Time
 }
 
-// Cluster is what the family asks of the loops of the cluster.
+// Cluster is the part of the cluster's loops that the family needs.
 type Cluster interface {
 	membership.Cluster
 
-	// Reachable returns why a member does not answer now.
+	// Reachable asks a member now and returns why it does not answer.
 	Reachable(ctx context.Context, nodeID uint64) error
 	Autopilot() autopilot.State // the leader's view
 
-	Notices() []string                 // what this member's operator has to do now, a sentence each
+	Notices() []string                 // what this member's operator should do now, a sentence each
 	Disk() api.Disk                    // how full this member's disk is
-	Storing() api.Storing              // whether this member stores, and how its disk answers
-	ZoneCost(nodeID uint64) string     // what a member's drain or removal costs its zone
-	CannotStore(nodeID uint64) string  // why a member does not store, as the leader's last round has it
-	DownSince(nodeID uint64) time.Time // when a member that does not answer last did, the zero time for any other
-	DiskLow(nodeID uint64) bool        // a member has said that its disk is nearly full, as the leader's probes have it
+	Storing() api.Storing              // whether this member can write to its disk
+	ZoneCost(nodeID uint64) string     // what a member's drain or removal means for its zone
+	CannotStore(nodeID uint64) string  // why a member cannot write to its disk, from the leader's last round
+	DownSince(nodeID uint64) time.Time // last contact with a member that does not answer; otherwise zero
+	DiskLow(nodeID uint64) bool        // a member reports that its disk is nearly full, from the leader's probes
 }
 
 type service struct {

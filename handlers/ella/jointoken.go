@@ -14,7 +14,7 @@ const (
 	maxMintTTL = 86400 // seconds
 )
 
-// mintJoinToken is the documented endpoint: a single-use token for one node id (reference ella_members, 1.2).
+// mintJoinToken serves the documented endpoint: a single-use token for one node id (reference ella_members, 1.2).
 func (s *service) mintJoinToken(q *handlers.Request) error {
 	f, err := handlers.ParseFields(q.Content)
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *service) mintJoinToken(q *handlers.Request) error {
 	}{t.Text, t.ExpiresAt.Unix(), t.ID})
 }
 
-// undecoded is the refusal of a body whose fields cannot be read: the documented words, and why.
+// undecoded returns the refusal of a body with unreadable fields: the documented words, and the reason.
 func undecoded(err error) error {
 	return handlers.Fail(http.StatusBadRequest, "decode body: "+err.Error())
 }

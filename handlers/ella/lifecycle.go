@@ -16,7 +16,7 @@ import (
 
 const maxDrainSeconds = 3600
 
-// HeaderWarning is a sentence about what a change costs that was or was not carried out.
+// HeaderWarning is the header with a sentence about the consequences of a change, carried out or refused.
 const HeaderWarning = "X-Muster-Warning"
 
 func (s *service) getMember(q *handlers.Request) error {
@@ -33,7 +33,7 @@ func (s *service) getMember(q *handlers.Request) error {
 	return q.Result(http.StatusOK, out)
 }
 
-// removeMember follows the documented order of checks; the quorum check is ours and comes last.
+// removeMember follows the documented order of checks; the quorum check is muster's addition and comes last.
 func (s *service) removeMember(q *handlers.Request) error {
 	if again, err := s.membership.RemovedBefore(q); err != nil {
 		return err
@@ -44,7 +44,7 @@ func (s *service) removeMember(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	if cost := s.Cluster.ZoneCost(m.NodeID); cost != "" { // the documented answer has no room for it
+	if cost := s.Cluster.ZoneCost(m.NodeID); cost != "" { // the documented answer has no field for it
 		q.W.Header().Set(HeaderWarning, cost)
 	}
 	force := query.Get("force") == "true" // only the literal counts, as documented
@@ -61,14 +61,15 @@ func (s *service) removeMember(q *handlers.Request) error {
 			"or pass ?force=true to skip", drain.State, drain.NodeID)
 	case errors.As(err, &quorum):
 		return conflict("Removing node %d would leave the cluster without a healthy quorum: %s; "+
-			"pass ?force=true to remove it all the same", m.NodeID, quorum)
+			"pass ?force=true to remove it anyway", m.NodeID, quorum)
 	case err != nil:
 		return err
 	}
 	return q.Result(http.StatusOK, handlers.Message{Message: "Cluster member removed"})
 }
 
-// promoteMember answers when the member votes. It works at once, beyond what autopilot would do, and stays.
+// promoteMember answers when the member is a voter. The promotion takes effect at once, also beyond autopilot's
+// maximum, and autopilot does not undo it.
 func (s *service) promoteMember(q *handlers.Request) error {
 	m, _, err := s.lookUp(q, false)
 	if err != nil {
@@ -113,8 +114,8 @@ func showDrain(m *store.Member) api.Drain {
 	return out
 }
 
-// drainMember records the drain and, with deadline 0, waits until it is done. Whoever leads carries it on: when the
-// leader itself is drained, the request is answered by the next one.
+// drainMember records the drain and, with deadline 0, waits until it is complete. Any leader continues it: when the
+// leader itself is drained, the next leader answers the request.
 func (s *service) drainMember(q *handlers.Request) error {
 	m, _, err := s.lookUp(q, true)
 	if err != nil {
@@ -150,7 +151,7 @@ func (s *service) drainMember(q *handlers.Request) error {
 	return q.Result(http.StatusOK, out)
 }
 
-// awaitMember waits until a member's row fulfils a condition, or for as long as the request may take.
+// awaitMember waits until a member's row meets a condition, up to the request's deadline.
 func (s *service) awaitMember(ctx context.Context, m *store.Member, done func(*store.Member) bool) (*store.Member,
 	error) {
 	for !done(m) {
@@ -169,7 +170,7 @@ func (s *service) awaitMember(ctx context.Context, m *store.Member, done func(*s
 		}
 		s.Replica.AwaitChange(ctx, before, "members")
 		if !s.Replica.Leading() {
-			return m, store.ErrNotLeader // the next leader knows how it ends
+			return m, store.ErrNotLeader // the next leader continues it
 		}
 	}
 	return m, nil
@@ -197,7 +198,7 @@ func (s *service) resumeMember(q *handlers.Request) error {
 	}{Message: handlers.Message{Message: "Cluster member resumed"}, Hooks: hooks(m), Warnings: showDrain(m).Warnings}
 	if m.HooksPending != "" {
 		out.Warnings = append(out.Warnings,
-			fmt.Sprintf("node %d does not answer; its resume hooks run when it is back", m.NodeID))
+			fmt.Sprintf("node %d does not answer; its resume hooks will run when it answers again", m.NodeID))
 	}
 	return q.Result(http.StatusOK, out)
 }

@@ -11,8 +11,8 @@ import (
 	"muster/store"
 )
 
-// memberText reads {id} of a members path. Released official clients glue the query to the path
-// (`/members/2%3Fforce=true`); what stands behind the question mark is taken for the query it was meant to be.
+// memberText reads {id} of a members path. Released official clients escape the question mark
+// (`/members/2%3Fforce=true`); the part after it is parsed as the query.
 func memberText(q *handlers.Request) (text string, query url.Values, err error) {
 	query = q.URL.Query()
 	text, err = url.PathUnescape(q.Vars()["id"])
@@ -30,8 +30,8 @@ func memberText(q *handlers.Request) (text string, query url.Values, err error) 
 	return text, query, nil
 }
 
-// lookUp finds the member of a request: by its number, UUID, name, address or host name. 0 and negative numbers are
-// invalid for drain and resume and simply unknown elsewhere, as in the original; so is any text that names nobody.
+// lookUp finds the member of a request by number, UUID, name, address or host name. As in the original, 0, negative
+// numbers and texts that name no member are invalid for drain and resume (400) and unknown elsewhere (404).
 func (s *service) lookUp(q *handlers.Request, positive bool) (*store.Member, url.Values, error) {
 	text, query, err := memberText(q)
 	if err != nil {

@@ -27,15 +27,19 @@ func (s *service) listMembers(q *handlers.Request) error {
 	return q.Result(http.StatusOK, list)
 }
 
-// servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server.
+// servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server,
+// as it was last known when that does not answer, because its disk does not.
 func (s *service) servers(q *handlers.Request) ([]store.Server, error) {
 	if !q.Stale {
 		return s.Replica.Servers(), nil
 	}
-	return s.Replica.RefreshServers(q.Context())
+	if servers, err := s.Replica.RefreshServers(q.Context()); err == nil {
+		return servers, nil
+	}
+	return s.Replica.Servers(), nil
 }
 
-// member describes a member by its row and by the role that holds in Raft.
+// member describes a member from its row and its role in Raft.
 func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Member {
 	out := api.Member{
 		NodeID:         m.NodeID,
@@ -82,8 +86,8 @@ func (s *service) autopilot(q *handlers.Request) error {
 	return q.Result(http.StatusOK, s.Cluster.Autopilot())
 }
 
-// staleAutopilot answers without a leader: who the members are and who votes, as this member last knew it. Nobody knows
-// how they are, so nobody is healthy. Where a leader is known, it answers.
+// staleAutopilot answers without a leader, with the members and voters that this member last knew. Their health is
+// unknown, so none is healthy. When a leader is known, the request is forwarded to it.
 func (s *service) staleAutopilot(q *handlers.Request) error {
 	if s.Replica.LeaderID() != 0 {
 		return store.ErrNoLeader
@@ -111,7 +115,7 @@ func (s *service) staleAutopilot(q *handlers.Request) error {
 			Zone:            m.Zone,
 			DrainState:      m.DrainState,
 			Version:         m.BinaryVersion,
-			Reason:          "there is no leader that would know how it is",
+			Reason:          "unknown: there is no leader",
 		}
 		if voter {
 			state.Voters = append(state.Voters, m.NodeID)
@@ -120,7 +124,7 @@ func (s *service) staleAutopilot(q *handlers.Request) error {
 	return q.Result(http.StatusOK, state)
 }
 
-// hooks are the outcomes of a member's last drain or resume.
+// hooks returns the outcomes of the hooks of a member's last drain or resume.
 func hooks(m *store.Member) (list []api.HookOutcome) {
 	for _, h := range m.Hooks {
 		list = append(list, api.HookOutcome(h))

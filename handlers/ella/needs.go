@@ -8,9 +8,9 @@ import (
 	"muster/store"
 )
 
-// What the family needs of the store, piece by piece: the methods of the same names say what they promise.
+// The interfaces that the family needs from the store. The methods of the same names document their behaviour.
 
-// Replica is this member's part of the cluster: who leads, who votes, how far it is.
+// Replica is this member's replica of the state and its view of leadership: *store.Store.
 type Replica interface {
 	membership.Replica
 
@@ -21,15 +21,15 @@ type Replica interface {
 	RefreshServers(ctx context.Context) ([]store.Server, error)
 	Replica(ctx context.Context, leader uint64) (r store.ReplicaState, err error)
 	Revision() uint64
-	Term() uint64
+	RaftFiles() (f store.RaftFiles, term uint64)
 }
 
-// Mirror is the database file of this member.
+// Mirror is this member's mirror, its local database file.
 type Mirror interface {
-	Revision() uint64 // of the state that it has
+	Revision() uint64 // of the state in it
 }
 
-// Members is the members table.
+// Members is the members table: store.Members.
 type Members interface {
 	membership.Table
 
@@ -39,7 +39,7 @@ type Members interface {
 	Resume(ctx context.Context, actor store.Actor, nodeID uint64) (*store.Member, error)
 }
 
-// Tokens makes join tokens: store.JoinTokenMint.
+// Tokens creates join tokens: store.JoinTokenMint.
 type Tokens interface {
 	Mint(ctx context.Context, actor store.Actor, t store.JoinToken) (*store.JoinToken, error)
 }

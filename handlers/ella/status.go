@@ -9,17 +9,18 @@ import (
 	"muster/store"
 )
 
-// status is what this member knows by itself; it answers with or without a leader (reference ella_members, 1.3).
+// status serves what this member knows without asking others; it needs no leader (reference ella_members, 1.3).
 func (s *service) status(q *handlers.Request) error {
 	leader := s.Replica.LeaderID()
 	disk, storing := s.Cluster.Disk(), s.Cluster.Storing()
+	files, term := s.Replica.RaftFiles()
 	cluster := &api.ClusterStatus{
 		Enabled:      true,
 		Role:         "Follower",
 		NodeID:       s.Replica.NodeID(),
 		LeaderNodeID: leader,
 		ClusterID:    s.ClusterID,
-		Term:         s.Replica.Term(),
+		Term:         term,
 	}
 	st := api.Status{
 		Version:       s.Version,
@@ -32,6 +33,10 @@ func (s *service) status(q *handlers.Request) error {
 		Notices:       s.Cluster.Notices(),
 		Storing:       &storing,
 		Disk:          &disk,
+	}
+	if term != 0 {
+		st.Raft = raftFiles(files, term)
+		st.Raft.SyncMs = storing.WriteMs
 	}
 	if storing.Fault != "" {
 		st.Reason = "this member cannot store: " + storing.Fault
@@ -47,8 +52,23 @@ func (s *service) status(q *handlers.Request) error {
 	return q.Result(http.StatusOK, st)
 }
 
-// replica adds what this member's replica says. A new member has none for a moment; its status is not the place to wait
-// for one.
+func raftFiles(f store.RaftFiles, term uint64) *api.RaftFiles {
+	out := &api.RaftFiles{
+		Term:          term,
+		LogIndex:      max(f.Last, f.Snapshot),
+		LogSegments:   f.Segments,
+		LogBytes:      f.LogBytes,
+		Bytes:         f.Bytes,
+		Snapshots:     f.Snapshots,
+		SnapshotIndex: f.Snapshot,
+	}
+	if !f.TakenAt.IsZero() {
+		out.SnapshotAt = api.TimePointer(&f.TakenAt)
+	}
+	return out
+}
+
+// replica adds the state of this member's replica. A new member has none yet; the status does not wait for it.
 func (s *service) replica(ctx context.Context, st *api.Status) {
 	cluster := st.Cluster
 	replica, _ := s.Replica.Replica(ctx, cluster.LeaderNodeID)

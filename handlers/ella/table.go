@@ -5,7 +5,7 @@ import (
 	"muster/store"
 )
 
-// routes are the rows of the family.
+// routes returns the family's rows of the route table.
 func (s *service) routes() []handlers.Route {
 	return []handlers.Route{
 		{Method: "GET", Path: "/api/v1/status", At: handlers.Here, Plain: true, Serve: s.status},

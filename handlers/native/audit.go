@@ -18,7 +18,7 @@ const (
 
 type auditPage struct {
 	Entries []store.AuditRow `json:"entries"`
-	Next    string           `json:"next,omitempty"` // what to give as after for the next page
+	Next    string           `json:"next,omitempty"` // value of after for the next page
 }
 
 // audit lists audit rows, a page at a time.
@@ -66,7 +66,7 @@ func parseAuditFilter(query url.Values) (f store.AuditFilter, err error) {
 	}
 	if v := query.Get("after"); v != "" {
 		if f.After, f.HasAfter = store.ParsePosition(v); !f.HasAfter {
-			return bad("after must be the place of an entry, such as 12.1, or a revision")
+			return bad("after must be the id of an entry, such as 12.1, or a revision")
 		}
 	}
 	f.Limit = auditLimit

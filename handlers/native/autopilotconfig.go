@@ -10,7 +10,7 @@ import (
 	"muster/store"
 )
 
-// raftDiff lists where the Raft configuration does not agree with the members table.
+// raftDiff lists the differences between the Raft configuration and the members table.
 func (s *service) raftDiff(q *handlers.Request) error {
 	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
@@ -30,7 +30,7 @@ func (s *service) getAutopilotConfig(q *handlers.Request) error {
 	return q.Result(http.StatusOK, cfg)
 }
 
-// putAutopilotConfig changes the fields that the body has and leaves the others.
+// putAutopilotConfig changes the fields in the body and keeps the others.
 func (s *service) putAutopilotConfig(q *handlers.Request) error {
 	if !json.Valid(q.Content) || bytes.TrimSpace(q.Content)[0] != '{' {
 		return handlers.Fail(http.StatusBadRequest, "the body must be a JSON object")

@@ -12,7 +12,7 @@ import (
 	"muster/store"
 )
 
-// showBackup is a record as the wire has it; members are those of the cluster.
+// showBackup converts a record to its wire form; members are the node ids of the cluster.
 func showBackup(b *store.Backup, members map[uint64]bool) api.Backup {
 	out := api.Backup{
 		ID:        b.ID,
@@ -62,7 +62,7 @@ func (s *service) listBackups(q *handlers.Request) error {
 	return q.Result(http.StatusOK, out)
 }
 
-// backupStatus sums up how it stands.
+// backupStatus summarises the backups.
 func (s *service) backupStatus(q *handlers.Request) error {
 	found, err := s.Cluster.BackupState(q.Context(), q.Consistency())
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *service) backupStatus(q *handlers.Request) error {
 	return q.Result(http.StatusOK, out)
 }
 
-// runBackup has one made now, and answers with its record: that of the one which is under way, if there is one.
+// runBackup starts a backup and answers with its record. If one is already running, it answers with that.
 func (s *service) runBackup(q *handlers.Request) error {
 	b, err := s.Backups.Open(q.Context(), q.Actor, store.BackupByRequest)
 	if err != nil {
@@ -126,7 +126,7 @@ func (s *service) getBackup(q *handlers.Request) error {
 	return q.Result(http.StatusOK, showBackup(b, members))
 }
 
-// heldBackup finds a backup whose file can be asked for.
+// heldBackup finds a backup whose holder is a member.
 func (s *service) heldBackup(q *handlers.Request) (*store.Backup, error) {
 	b, err := s.findBackup(q)
 	if err != nil {
@@ -138,14 +138,14 @@ func (s *service) heldBackup(q *handlers.Request) (*store.Backup, error) {
 		return nil, err
 	case b.State != store.BackupGood:
 		return nil, handlers.Fail(http.StatusConflict, "the backup is "+b.State+": it has no file")
-	case !members[b.NodeID]:
+	case !b.Present(members):
 		return nil, handlers.Fail(http.StatusConflict,
-			"node "+strconv.FormatUint(b.NodeID, 10)+", which had the file, is no member any more")
+			"node "+strconv.FormatUint(b.NodeID, 10)+", which had the file, is no longer a member")
 	}
 	return b, nil
 }
 
-// verifyBackup has the holder read the file again. One that is not what it was counts as failed from then on.
+// verifyBackup asks the holder to verify the file. A backup whose file has changed counts as failed from then on.
 func (s *service) verifyBackup(q *handlers.Request) error {
 	b, err := s.heldBackup(q)
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *service) verifyBackup(q *handlers.Request) error {
 		Restored: reason == "" && b.Recipients == 0})
 }
 
-// backupFile sends the file, wherever it is.
+// backupFile sends the file, from whichever member holds it.
 func (s *service) backupFile(q *handlers.Request) error {
 	b, err := s.heldBackup(q)
 	if err != nil {

@@ -13,13 +13,12 @@ func (s *service) httpCRL(q *handlers.Request) error { return s.crl(q, certs.HTT
 
 func (s *service) transportCRL(q *handlers.Request) error { return s.crl(q, certs.Transport) }
 
-// crlFor is how long a list is given out again while nothing changes. It is good for a day.
+// crlFor is how long a signed list is served again while nothing changes. It is valid for a day.
 const crlFor = time.Hour
 
-// crls are the lists that were signed last. Anybody may ask for one, so that signing it for each of them would be work
-// for strangers.
+// crls caches the last signed lists: the endpoint is open, so strangers could otherwise cause a signature per request.
 type crls struct {
-	turn chan struct{} // one at a time: others wait for what it makes
+	turn chan struct{} // one signs at a time; others wait for its result
 	m    map[certs.Kind]crl
 }
 
@@ -27,12 +26,12 @@ func newCRLs() *crls { return &crls{make(chan struct{}, 1), map[certs.Kind]crl{}
 
 type crl struct {
 	der   []byte
-	after uint64 // the revision of the last change that it knows
+	after uint64 // the revision that it is based on
 	made  time.Time
 }
 
-// crl lists the certificates of an authority that are revoked: of removed members and of enrollments that were taken
-// back. It is for software that has enrolled; members know by themselves.
+// crl serves the revocation list of an authority: certificates of removed members and revoked enrollments. It is for
+// enrolled software; members learn of revocations from the state.
 func (s *service) crl(q *handlers.Request, kind certs.Kind) error {
 	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
@@ -51,7 +50,7 @@ func (s *service) signedCRL(ctx context.Context, kind certs.Kind) ([]byte, error
 	case s.crls.turn <- struct{}{}:
 		defer func() { <-s.crls.turn }()
 	case <-ctx.Done():
-		return nil, handlers.Later("the list is being made; try again")
+		return nil, handlers.Later("the list is being signed; try again")
 	}
 	after, now := s.Replica.ChangedAt("certificates", "authorities"), s.Now()
 	if last, ok := s.crls.m[kind]; ok && last.after == after && now.Sub(last.made).Abs() < crlFor {

@@ -38,7 +38,7 @@ const (
 	maxEnrollUses = 1_000_000
 )
 
-// notByKey refuses API keys: what an enrollment token may do once would make as many more of them as it likes.
+// notByKey rejects API keys as credentials: with an enrollment token one could otherwise create more of them.
 func notByKey(q *handlers.Request) error {
 	if q.Key != nil {
 		return handlers.Fail(http.StatusForbidden, "Forbidden")
@@ -46,8 +46,8 @@ func notByKey(q *handlers.Request) error {
 	return nil
 }
 
-// createEnrollToken makes what the original has a tool for: a key for one enrollment, with where to use it and whom to
-// trust there.
+// createEnrollToken creates an enrollment token, which the original creates with a tool: a key for one enrollment with
+// the addresses to use and the CA to trust.
 func (s *service) createEnrollToken(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
@@ -67,9 +67,9 @@ func (s *service) createEnrollToken(q *handlers.Request) error {
 		return err
 	}
 	out := s.showEnrollToken(&k)
-	out.State = "valid" // as it was when it was made, also when the request is a repetition
+	out.State = "valid" // its state at creation, also for a repeated request
 	if t, err := certs.ParseEnrollToken(k.Text); err == nil && nearOnly(t.Addresses) {
-		out.Warnings = []string{"the token names loopback addresses only: it can be used on this machine alone"}
+		out.Warnings = []string{"the token has loopback addresses only: it can be used on this machine only"}
 	}
 	return q.Result(http.StatusCreated, out)
 }
@@ -108,7 +108,7 @@ func enrollTokenRequest(body []byte) (k store.APIKey, ttl time.Duration, err err
 	return k, time.Duration(seconds) * time.Second, nil
 }
 
-// enrollTokenText is the token of a key: where to enroll, whom to trust there, and the key.
+// enrollTokenText returns the token of a key: the addresses, the CA to trust, and the key.
 func (s *service) enrollTokenText(q *handlers.Request, k *store.APIKey) (string, error) {
 	members, err := s.Members.Raft(q.Context(), store.AsLeader)
 	if err != nil {
@@ -131,7 +131,7 @@ func (s *service) enrollTokenText(q *handlers.Request, k *store.APIKey) (string,
 	}.Encode()
 }
 
-// presentedCA is the certificate, in DER, whose fingerprint a joining node looks for behind the leaf.
+// presentedCA returns the certificate, in DER, whose fingerprint a joining node looks for in the presented chain.
 func (s *service) presentedCA(q *handlers.Request) ([]byte, error) {
 	if chain := s.Chain(); len(chain) > 1 {
 		return chain[1], nil
@@ -158,7 +158,7 @@ func (s *service) listEnrollTokens(q *handlers.Request) error {
 	return q.Result(http.StatusOK, list)
 }
 
-// revokeEnrollToken takes back what was enrolled with the token too, unless keepEnrollments=true.
+// revokeEnrollToken also revokes the enrollments made with the token, unless keepEnrollments=true.
 func (s *service) revokeEnrollToken(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
@@ -221,17 +221,17 @@ func (s *service) revokeEnrollment(q *handlers.Request) error {
 	return q.Result(http.StatusOK, handlers.Message{Message: "Enrollment revoked"})
 }
 
-// enrollAddresses are the API addresses that an enrollment token carries.
+// enrollAddresses returns the API addresses for an enrollment token.
 func enrollAddresses(members []store.Member) ([]string, error) {
 	list, err := certs.FilterEnrollAddresses(store.JoinAddresses(members))
 	if err == nil && len(list) == 0 {
 		err = handlers.Fail(http.StatusConflict,
-			"no member advertises an address that others can dial: start them with --advertise")
+			"no member advertises an address that others can dial: start members with --advertise")
 	}
 	return list, err
 }
 
-// nearOnly reports whether addresses mean the machine itself.
+// nearOnly reports whether all addresses are loopback addresses.
 func nearOnly(list []string) bool {
 	near := true
 	for _, a := range list {

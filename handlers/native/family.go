@@ -1,5 +1,5 @@
-// Package native are muster's own endpoints: tokens, keys, certificate authorities, secrets, settings, leases,
-// enrollment, schema, audit, events, SQL, metrics and the description of all of it. The page for people is below it.
+// Package native serves muster's own endpoints: tokens, keys, certificate authorities, secrets, settings, leases,
+// enrollment, schema, audit, events, SQL, metrics and the OpenAPI description. The web page is in native/ui.
 package native
 
 import (
@@ -15,7 +15,7 @@ import (
 	"muster/store"
 )
 
-// Config is what the endpoints need.
+// Config holds the dependencies of the family.
 type Config struct {
 	Replica      Replica
 	APIKeys      APIKeys
@@ -39,33 +39,33 @@ type Config struct {
 	People       People
 	NodeTokens   NodeTokens
 	ClusterID    string
-	Chain        func() [][]byte // what the API listener presents, DER, the leaf first
+	Chain        func() [][]byte // the chain that the API listener presents, DER, the leaf first
 	Now          func() time.Time
 }
 
-// Cluster is what the endpoints ask of the loops of the cluster.
+// Cluster is the part of the cluster's loops that the family needs.
 type Cluster interface {
 	membership.Cluster
 
-	Diff(ctx context.Context) ([]api.Difference, error) // where Raft does not agree with SQL
-	Schema(ctx context.Context) (api.Schema, error)     // what the database has, and who holds it back
-	// Upgrade says who is to be restarted next on the way to a version; empty: the newest that runs.
+	Diff(ctx context.Context) ([]api.Difference, error) // differences between Raft's configuration and the members table
+	Schema(ctx context.Context) (api.Schema, error)     // schema versions, and the members that block a newer one
+	// Upgrade returns the state of an upgrade to a version (empty: the newest that runs) and the member to restart next.
 	Upgrade(ctx context.Context, target string) (autopilot.Upgrade, error)
 	Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error)
 
-	History() api.History // what this member remembers of the last hour
+	History() api.History // the last hour, as this member recorded it
 
-	// BackupState is how it stands with the backups. VerifyBackup has the holder of one read it again, and returns why that
-	// cannot be done or what is wrong with it. OpenBackup opens its file, wherever it is.
+	// BackupState returns the state of the backups. VerifyBackup asks the holder to verify a backup and returns why that
+	// failed or what is wrong with the file. OpenBackup opens its file on whichever member holds it.
 	BackupState(ctx context.Context, c store.Consistency) (BackupState, error)
 	VerifyBackup(ctx context.Context, b *store.Backup) (reason string, damaged bool)
 	OpenBackup(ctx context.Context, b *store.Backup) (io.ReadCloser, int64, error)
 
-	// Installed tells which members have put the present trust into effect, and why others have not.
+	// Installed returns which members have applied the current trust, and why others have not.
 	Installed(ctx context.Context) (store.Installed, map[uint64]string, error)
 }
 
-// BackupState is how it stands with the backups; what is not there is nil.
+// BackupState is the state of the backups; nil means none.
 type BackupState struct {
 	Settings               store.BackupSettings
 	LastGood, Last, Active *store.Backup
@@ -75,9 +75,9 @@ type BackupState struct {
 
 // Autopilot are the settings of autopilot.
 type Autopilot interface {
-	// Get returns the configuration and the revision that last changed it, 0 for never.
+	// Get returns the configuration and the revision that last changed it; 0: never changed.
 	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
-	// Merge returns the configuration with the fields of a JSON object changed, checked.
+	// Merge returns the checked configuration with the fields of a JSON object applied.
 	Merge(ctx context.Context, patch []byte) (json.RawMessage, error)
 }
 

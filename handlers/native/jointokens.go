@@ -40,7 +40,7 @@ func (s *service) showJoinToken(t *store.JoinToken) api.JoinToken {
 	}
 }
 
-// createJoinToken is our own: id optional, several uses, mode and labels decided by whoever makes the token.
+// createJoinToken is muster's own endpoint: optional node id, several uses, and mode and labels set by the token.
 func (s *service) createJoinToken(q *handlers.Request) error {
 	want, ttl, err := joinTokenRequest(q.Content)
 	if err != nil {
@@ -53,12 +53,12 @@ func (s *service) createJoinToken(q *handlers.Request) error {
 		return err
 	}
 	out := s.showJoinToken(t)
-	out.State, out.Token = "valid", t.Text // as when it was made, also when the request is a repetition
+	out.State, out.Token = "valid", t.Text // its state at creation, also for a repeated request
 	return q.Result(http.StatusCreated, out)
 }
 
-// joinTokenRequest reads the body; ttl is in seconds. What is given but empty is refused: a token that was to be bound must not
-// be one that everybody can use.
+// joinTokenRequest reads the body; ttl is in seconds. It rejects empty bindings: a token meant to be bound must not
+// become one that everybody can use.
 func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) {
 	f, err := handlers.ParseFields(body)
 	if err != nil {
@@ -98,7 +98,7 @@ func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) 
 	return want, ttl, nil
 }
 
-// checkBinding checks the format of a token and what it is to be bound to.
+// checkBinding checks the format and the bindings of a token.
 func checkBinding(t *store.JoinToken) error {
 	bad := func(text string) error { return handlers.Fail(http.StatusBadRequest, text) }
 	if t.Format != "" && t.Format != store.FormatMuster && t.Format != store.FormatZLayer {

@@ -15,7 +15,7 @@ import (
 	"muster/store"
 )
 
-// listGenerations shows the generations of the data-encryption key and how far re-encryption is.
+// listGenerations lists the generations of the data-encryption key and the progress of re-encryption.
 func (s *service) listGenerations(q *handlers.Request) error {
 	list, err := s.Keys.Generations(q.Context(), q.Consistency())
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *service) listGenerations(q *handlers.Request) error {
 	return q.Result(http.StatusOK, out)
 }
 
-// rotateDEK makes a new generation now and, with maxAgeSeconds, sets the age at which the cluster does so by itself.
+// rotateDEK makes a new generation and, with maxAgeSeconds, sets the age of automatic rotation.
 func (s *service) rotateDEK(q *handlers.Request) error {
 	var age int64
 	var setAge bool
@@ -51,12 +51,12 @@ func (s *service) rotateDEK(q *handlers.Request) error {
 			return f.Err
 		}
 		if age > 0 && age < 3600 {
-			return handlers.Fail(http.StatusBadRequest, "maxAgeSeconds must be 0, for never, or at least 3600")
+			return handlers.Fail(http.StatusBadRequest, "maxAgeSeconds must be 0 (never) or at least 3600")
 		}
 	}
 	if setAge {
 		actor := q.Actor
-		actor.IdempotencyKey = "" // the key stands for the rotation; setting the same age twice is harmless
+		actor.IdempotencyKey = "" // the key is for the rotation; setting the same age twice is harmless
 		if err := s.Settings.SetDEKMaxAge(q.Context(), actor, time.Duration(age)*time.Second); err != nil {
 			return err
 		}
@@ -80,7 +80,7 @@ const (
 	maxKeyGrace     = 90 * 86400 // seconds
 )
 
-// rotateJoinKeys begins a new epoch of the keys that sign join tokens; tokens made before are good for the grace.
+// rotateJoinKeys makes a new epoch of the keys that sign join tokens; older tokens stay valid for the grace period.
 func (s *service) rotateJoinKeys(q *handlers.Request) error {
 	grace := int64(defaultKeyGrace)
 	if len(q.Content) > 0 {
@@ -160,7 +160,7 @@ func parseSecret(body []byte) ([]byte, error) {
 	if !f.Get("value", true, "a string", &text) {
 		return nil, f.Err
 	}
-	// encoding/json puts U+FFFD where the text is not Unicode; a secret must come back as it went in.
+	// encoding/json replaces invalid Unicode by U+FFFD; a secret must be returned unchanged.
 	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(body, []byte("\uFFFD")) &&
 		!bytes.Contains(bytes.ToLower(body), []byte(`\ufffd`)) {
 		return nil, handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
@@ -224,7 +224,7 @@ func (s *service) deleteSecret(q *handlers.Request) error {
 	return q.Result(http.StatusOK, handlers.Message{Message: "Secret deleted"})
 }
 
-// jwks publishes the keys that node identities are verified with.
+// jwks publishes the keys that verify node identities.
 func (s *service) jwks(q *handlers.Request) error {
 	keys, order, err := handlers.NodeKeys(q.Context(), s.Keys, s.Now())
 	if err != nil {
@@ -234,10 +234,10 @@ func (s *service) jwks(q *handlers.Request) error {
 	return nil
 }
 
-// renewNodeToken gives a node a new identity for the one that it shows.
+// renewNodeToken issues a new identity to a node that authenticates with its present one.
 func (s *service) renewNodeToken(q *handlers.Request) error {
 	if q.Node == nil {
-		return handlers.Fail(http.StatusForbidden, "only a node can renew its identity, with the one it has")
+		return handlers.Fail(http.StatusForbidden, "only a node can renew its identity, with its present identity")
 	}
 	text, ends, err := s.NodeTokens.Mint(q.Context(), q.Node)
 	if err != nil {

@@ -76,7 +76,7 @@ func (s *service) deleteLease(q *handlers.Request) error {
 	if err := s.Leases.Delete(q.Context(), q.Actor, id); err != nil {
 		return err
 	}
-	s.Cluster.Wake() // a drain may be waiting for it
+	s.Cluster.Wake() // a drain may wait for it
 	return q.Result(http.StatusOK, handlers.Message{Message: "Lease released"})
 }
 

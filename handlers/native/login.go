@@ -16,7 +16,7 @@ import (
 	"muster/store"
 )
 
-// People asks an OpenID provider who somebody is.
+// People identifies people through an OpenID provider.
 type People interface {
 	Endpoints(ctx context.Context, p signin.Provider) (signin.Endpoints, error)
 	Device(ctx context.Context, p signin.Provider) (*oauth2.DeviceAuthResponse, error)
@@ -36,7 +36,7 @@ func (s *service) loginRoutes() []handlers.Route {
 	}
 }
 
-// howToLogIn tells a page or a command line where people sign in.
+// howToLogIn serves the sign-in methods to the page and the command line.
 func (s *service) howToLogIn(q *handlers.Request) error {
 	set, err := s.Settings.Login(q.Context(), q.Consistency())
 	if err != nil {
@@ -45,12 +45,9 @@ func (s *service) howToLogIn(q *handlers.Request) error {
 	if set.Issuer == "" {
 		return q.Result(http.StatusOK, api.LoginMethods{})
 	}
-	out := api.LoginMethods{
-		Issuer:   set.Issuer,
-		ClientID: set.ClientID,
-		Scopes:   signin.Scopes,
-	}
-	ends, err := s.People.Endpoints(q.Context(), signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID})
+	p := signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID, Scopes: set.Ask}
+	out := api.LoginMethods{Issuer: p.Issuer, ClientID: p.ClientID, Scopes: p.Asks()}
+	ends, err := s.People.Endpoints(q.Context(), p)
 	switch {
 	case errors.Is(err, signin.ErrBusy):
 		return s.notSignedIn(q, err)
@@ -61,7 +58,7 @@ func (s *service) howToLogIn(q *handlers.Request) error {
 	return q.Result(http.StatusOK, out)
 }
 
-// provider is where people sign in now.
+// provider returns the configured OpenID provider.
 func (s *service) provider(q *handlers.Request) (p signin.Provider, set store.LoginSettings, err error) {
 	if set, err = s.Settings.Login(q.Context(), store.Linearisable); err != nil {
 		return p, set, err
@@ -69,7 +66,7 @@ func (s *service) provider(q *handlers.Request) (p signin.Provider, set store.Lo
 	if set.Issuer == "" {
 		return p, set, errNoSignIn
 	}
-	p = signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID, Audience: set.Audience}
+	p = signin.Provider{Issuer: set.Issuer, ClientID: set.ClientID, Audience: set.Audience, Scopes: set.Ask}
 	if set.Secret != "" {
 		secret, err := s.Secrets.Get(q.Context(), store.Linearisable, set.Secret)
 		if err != nil {
@@ -103,8 +100,8 @@ func (s *service) beginDevice(q *handlers.Request) error {
 	})
 }
 
-// logIn gives a person an API token with the scopes that the rules give for the claims. The person is shown by one of
-// three: an authorization code with its PKCE verifier, a device code, or an ID token.
+// logIn issues an API token with the scopes that the rules grant for the person's claims. It takes an authorization
+// code with its PKCE verifier, a device code, or an ID token.
 func (s *service) logIn(q *handlers.Request) error {
 	ask, err := s.shown(q)
 	if err != nil {
@@ -133,7 +130,7 @@ func (s *service) logIn(q *handlers.Request) error {
 	return q.Result(http.StatusCreated, showAPIToken(&t))
 }
 
-// shown reads by what a person is shown.
+// shown reads the person's credential.
 func (s *service) shown(q *handlers.Request) (func(signin.Provider) (signin.Person, error), error) {
 	f, err := handlers.ParseFields(q.Content)
 	if err != nil {
@@ -170,12 +167,12 @@ func (s *service) shown(q *handlers.Request) (func(signin.Provider) (signin.Pers
 	return func(p signin.Provider) (signin.Person, error) { return s.People.Exchange(ctx, p, code) }, nil
 }
 
-// notSignedIn words why somebody is not signed in.
+// notSignedIn words a failed sign-in.
 func (s *service) notSignedIn(q *handlers.Request, err error) error {
 	var refused *signin.RefusedError
 	switch {
 	case errors.Is(err, signin.ErrPending):
-		return q.Result(http.StatusAccepted, handlers.Message{Message: signin.ErrPending.Error()})
+		return q.Result(http.StatusAccepted, api.LoginPending{Message: err.Error(), Slower: errors.Is(err, signin.ErrSlower)})
 	case errors.As(err, &refused):
 		q.Failed = true
 		return handlers.Fail(http.StatusUnauthorized, refused.Why)
@@ -190,7 +187,7 @@ func (s *service) notSignedIn(q *handlers.Request, err error) error {
 	return err
 }
 
-// logOut revokes the token that asks.
+// logOut revokes the token of the request.
 func (s *service) logOut(q *handlers.Request) error {
 	if err := s.APITokens.Logout(q.Context(), q.Actor, q.Token); err != nil {
 		return err

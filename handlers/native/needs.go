@@ -13,9 +13,10 @@ import (
 	"muster/store"
 )
 
-// What the family needs of the store, piece by piece: the methods of the same names say what they promise.
+// The interfaces that the family needs from the store, named after the store's types. The methods of the same names
+// document their behaviour.
 
-// Replica is this member's part of the cluster: who leads, who votes, how far it is.
+// Replica is this member's replica of the state and its view of leadership: *store.Store.
 type Replica interface {
 	membership.Replica
 
@@ -70,7 +71,7 @@ type Certificates interface {
 	Revoked(ctx context.Context, c store.Consistency, kind certs.Kind) (list []certs.Revoked, err error)
 }
 
-// Enrollments are what was handed to other software.
+// Enrollments are the records of key material issued to other software.
 type Enrollments interface {
 	List(ctx context.Context, c store.Consistency) (list []store.Enrollment, err error)
 	Revoke(ctx context.Context, actor store.Actor, id string) error
@@ -140,12 +141,12 @@ type Workloads interface {
 	List(ctx context.Context, c store.Consistency) ([]store.Workload, error)
 }
 
-// Tokens makes join tokens: store.JoinTokenMint.
+// Tokens creates join tokens: store.JoinTokenMint.
 type Tokens interface {
 	Mint(ctx context.Context, actor store.Actor, t store.JoinToken) (*store.JoinToken, error)
 }
 
-// NodeTokens makes the identities of members: store.NodeTokens.
+// NodeTokens issues node identities: store.NodeTokens.
 type NodeTokens interface {
 	Mint(ctx context.Context, m *store.Member) (text string, ends time.Time, err error)
 }

@@ -8,7 +8,7 @@ import (
 	"muster/store"
 )
 
-// listPeerMembers answers GET /api/v1/peerings/{name}/members: what the other cluster exports.
+// listPeerMembers serves GET /api/v1/peerings/{name}/members: the members that the other cluster exports.
 func (s *service) listPeerMembers(q *handlers.Request) error {
 	p, err := s.Peerings.ByName(q.Context(), q.Consistency(), q.Vars()["name"])
 	if err != nil {

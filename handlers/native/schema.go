@@ -6,7 +6,7 @@ import (
 	"muster/handlers"
 )
 
-// getSchema says which schema the database has and which members keep it there.
+// getSchema serves the schema versions and the members that block a newer one.
 func (s *service) getSchema(q *handlers.Request) error {
 	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
@@ -20,7 +20,7 @@ func (s *service) getSchema(q *handlers.Request) error {
 
 const maxVersion = 64 // bytes, as in the members table
 
-// getUpgrade says who runs which version, who is to be restarted next, and why nobody may be now.
+// getUpgrade serves the members' versions, the member to restart next, and the reason when none may be restarted now.
 func (s *service) getUpgrade(q *handlers.Request) error {
 	target := q.URL.Query().Get("version")
 	if q.URL.Query().Has("version") && (target == "" || len(target) > maxVersion) {
@@ -36,8 +36,8 @@ func (s *service) getUpgrade(q *handlers.Request) error {
 	return q.Result(http.StatusOK, up)
 }
 
-// migrateSchema applies the newest schema now. The leader does so by itself when every live member can work with it;
-// this is for leaving out members that are gone.
+// migrateSchema applies the newest schema now. The leader does so automatically when every live member supports it;
+// this endpoint is for excluding members that are gone.
 func (s *service) migrateSchema(q *handlers.Request) error {
 	var exclude []uint64
 	if len(q.Content) > 0 {

@@ -8,7 +8,7 @@ import (
 	"muster/store"
 )
 
-// getSettings shows the value of every setting by its name.
+// getSettings serves the values of all settings by name.
 func (s *service) getSettings(q *handlers.Request) error {
 	values, err := s.Settings.Values(q.Context(), q.Consistency())
 	if err != nil {
@@ -17,8 +17,8 @@ func (s *service) getSettings(q *handlers.Request) error {
 	return q.Result(http.StatusOK, values)
 }
 
-// putSettings changes the settings that the body names, all or none; null stands for the default. Unlike elsewhere in
-// the family an unknown name is refused, and names match exactly: a setting that was misspelt would silently not hold.
+// putSettings changes the settings in the body, all or none; null means the default. Unlike elsewhere in the family,
+// unknown names are rejected and names are case-sensitive: a misspelt setting would silently have no effect.
 func (s *service) putSettings(q *handlers.Request) error {
 	var values map[string]json.RawMessage
 	if err := json.Unmarshal(q.Content, &values); err != nil || values == nil {
@@ -31,7 +31,7 @@ func (s *service) putSettings(q *handlers.Request) error {
 		}
 		if !q.Token.Allows(scope) {
 			return handlers.Lacks(scope,
-				handlers.Fail(http.StatusForbidden, "the setting "+name+" takes a token with the scope "+scope))
+				handlers.Fail(http.StatusForbidden, "the setting "+name+" needs a token with the scope "+scope))
 		}
 	}
 	values, err := s.Settings.Set(q.Context(), q.Actor, values)

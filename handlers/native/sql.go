@@ -11,7 +11,7 @@ import (
 
 const sqlRows = 10_000
 
-// sql runs one read-only query on the mirror of the member that is asked.
+// sql runs one read-only query on the mirror of the member that received the request.
 func (s *service) sql(q *handlers.Request) error {
 	f, err := handlers.ParseFields(q.Content)
 	if err != nil {

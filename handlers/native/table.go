@@ -7,7 +7,7 @@ import (
 	"muster/store"
 )
 
-// routes are the rows of the family.
+// routes returns the family's rows of the route table.
 func (s *service) routes() []handlers.Route {
 	return slices.Concat(s.clusterRoutes(), s.credentialRoutes(), s.keyRoutes(), s.observeRoutes(),
 		s.backupRoutes(), s.loginRoutes())

@@ -9,7 +9,7 @@ import (
 	"muster/store"
 )
 
-// promTargets are members that are scraped in the same way, as Prometheus' HTTP service discovery has it
+// promTargets is a target group of Prometheus' HTTP service discovery
 // (https://prometheus.io/docs/prometheus/latest/http_sd/).
 type promTargets struct {
 	Targets []string          `json:"targets"`

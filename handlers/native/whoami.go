@@ -8,7 +8,7 @@ import (
 	"muster/store"
 )
 
-// whoami tells callers who they are; any credential that the cluster knows will do.
+// whoami describes the caller's credential; any valid one is accepted.
 func (s *service) whoami(q *handlers.Request) error {
 	t := q.Token
 	me := api.Whoami{Kind: api.CredentialToken, ID: t.ID, Name: t.Name, Scopes: t.Scopes}

@@ -28,7 +28,7 @@ func (s *service) showWorkload(w *store.Workload) api.Workload {
 	return out
 }
 
-// createWorkload registers a workload: 201 for a new registration, 200 for one that is there already.
+// createWorkload registers a workload: 201 for a new registration, 200 for an existing one.
 func (s *service) createWorkload(q *handlers.Request) error {
 	f, err := handlers.ParseFields(q.Content)
 	if err != nil {
@@ -83,8 +83,8 @@ func (s *service) deleteWorkload(q *handlers.Request) error {
 	return q.Result(http.StatusOK, handlers.Message{Message: "Workload deleted"})
 }
 
-// trustBundle publishes what identities of this cluster's software are verified with (SPIFFE Federation, section 5.1). Any
-// member has it, with or without a leader.
+// trustBundle publishes the trust bundle that verifies this cluster's workload identities (SPIFFE Federation, section
+// 5.1). Every member serves it, with or without a leader.
 func (s *service) trustBundle(q *handlers.Request) error {
 	bundle, err := s.Authorities.TrustBundle(q.Context())
 	if errors.Is(err, store.ErrNoWorkloadCA) {

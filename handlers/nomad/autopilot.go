@@ -18,8 +18,8 @@ import (
 	"muster/store"
 )
 
-// autopilotConfig is the one autopilot setting in the words of the Raft operator API; order and types as on the wire
-// (reference nomad_raft, section 4). The last two booleans belong to things that muster does not have.
+// autopilotConfig is the autopilot configuration in the terms of the Raft operator API; order and types as on the wire
+// (reference nomad_raft, section 4). The last boolean is a feature that muster does not have.
 type autopilotConfig struct {
 	LastContactThreshold    string
 	ServerStabilizationTime string
@@ -27,13 +27,13 @@ type autopilotConfig struct {
 	MaxTrailingLogs         uint64
 	MinQuorum               uint
 	EnableRedundancyZones   bool
-	DisableUpgradeMigration bool
+	DisableUpgradeMigration *bool // absent: as it is
 	EnableCustomUpgrades    bool
 	CreateIndex             uint64
 	ModifyIndex             uint64
 }
 
-// ownNames translates our setting names in an error text into this family's.
+// ownNames replaces muster's setting names in an error text by this family's.
 var ownNames = strings.NewReplacer("lastContactThreshold", "LastContactThreshold", "stabilization",
 	"ServerStabilizationTime",
 	"maxLagRevisions", "MaxTrailingLogs", "minQuorum", "MinQuorum", "cleanupDeadMembers", "CleanupDeadServers",
@@ -44,7 +44,8 @@ func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autop
 	if err != nil {
 		return out, err
 	}
-	// The configuration exists from the founding on, at revision 1.
+	stays := !cfg.UpgradeMigration
+	// The configuration exists since the founding, at revision 1.
 	return autopilotConfig{
 		LastContactThreshold:    cfg.LastContactThreshold.String(),
 		ServerStabilizationTime: cfg.Stabilization.String(),
@@ -52,6 +53,7 @@ func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autop
 		MaxTrailingLogs:         cfg.MaxLagRevisions,
 		MinQuorum:               uint(max(0, cfg.MinQuorum)),
 		EnableRedundancyZones:   cfg.RedundancyZones,
+		DisableUpgradeMigration: &stays,
 		CreateIndex:             1,
 		ModifyIndex:             max(1, rev),
 	}, nil
@@ -62,7 +64,7 @@ func (s *service) getAutopilot(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	// This type has a marshaller of its own at the original: `pretty` only adds the end of the line.
+	// The original has a custom marshaller for this type, so `pretty` only adds a newline.
 	text := handlers.MustJSON(cfg)
 	if pretty(q) {
 		text = append(text, '\n')
@@ -70,8 +72,8 @@ func (s *service) getAutopilot(q *handlers.Request) error {
 	return q.Send(http.StatusOK, "application/json", text, 0)
 }
 
-// putAutopilot replaces the settings that this family knows; a field that is absent becomes zero, and where zero
-// is no possible value, the default. With `cas` it does so only if ModifyIndex is still that.
+// putAutopilot replaces the settings that this family knows. An absent field becomes zero, or the default where zero is
+// not valid; an absent DisableUpgradeMigration changes nothing, for zero would begin to move votes. With `cas` it does so only if ModifyIndex still has that value.
 func (s *service) putAutopilot(q *handlers.Request) error {
 	in, err := parseAutopilot(q.Content)
 	if err != nil {
@@ -118,20 +120,20 @@ func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 			return in, badAutopilot("%s must be a duration such as \"200ms\", not %.40q", d.name, d.value)
 		}
 	}
-	for name, set := range map[string]bool{"DisableUpgradeMigration": in.DisableUpgradeMigration,
-		"EnableCustomUpgrades": in.EnableCustomUpgrades} {
-		if set {
-			return in, badAutopilot("%s must be false: there is no such thing here", name)
-		}
+	if in.EnableCustomUpgrades {
+		return in, badAutopilot("EnableCustomUpgrades must be false: there is no such thing here")
 	}
 	return in, nil
 }
 
-// set puts the family's settings into a configuration that has the defaults of them.
+// set copies the family's settings into a configuration that has their defaults.
 func (in *autopilotConfig) set(cfg *autopilot.Config) {
 	stabilization, _ := time.ParseDuration(in.ServerStabilizationTime) // "" is 0
 	cfg.Stabilization, cfg.CleanupDeadMembers = autopilot.Duration(stabilization), in.CleanupDeadServers
 	cfg.RedundancyZones = in.EnableRedundancyZones
+	if in.DisableUpgradeMigration != nil {
+		cfg.UpgradeMigration = !*in.DisableUpgradeMigration
+	}
 	if d, _ := time.ParseDuration(in.LastContactThreshold); d != 0 {
 		cfg.LastContactThreshold = autopilot.Duration(d)
 	}
@@ -153,7 +155,7 @@ func casOf(r *http.Request) (*uint64, error) {
 	if err != nil {
 		return nil, handlers.Fail(http.StatusBadRequest, "Error parsing cas value: "+err.Error())
 	}
-	if n == 1 { // the configuration of the founding: never set
+	if n == 1 { // the founding's configuration: never changed
 		n = 0
 	}
 	return &n, nil
@@ -175,7 +177,7 @@ type serverHealth struct {
 	StableSince string
 }
 
-// clusterHealth is the answer about all of them.
+// clusterHealth is the whole answer.
 type clusterHealth struct {
 	FailureTolerance int
 	Healthy          bool
@@ -189,11 +191,11 @@ type clusterHealth struct {
 type zoneHealth struct {
 	Servers          []string
 	Voters           []string
-	FailureTolerance int // healthy servers that may fail while one is left
+	FailureTolerance int // healthy servers that may fail while one remains
 	healthy          int
 }
 
-// addZone counts a server in its zone.
+// addZone adds a server to its zone.
 func (h *clusterHealth) addZone(v *autopilot.Server, id string) {
 	if v.Zone == "" {
 		return
@@ -216,14 +218,14 @@ func (h *clusterHealth) addZone(v *autopilot.Server, id string) {
 	z.FailureTolerance = max(0, z.healthy-1)
 }
 
-// autopilotHealth answers 200, or 429 with the same JSON while the cluster is not healthy, so that load balancers and
-// scripts see it; `?status=200` keeps the 200, which lets the official command line show the table.
+// autopilotHealth answers 200, or 429 with the same JSON while the cluster is not healthy, for load balancers and
+// scripts. With `?status=200` it always answers 200, so that the official command line shows the table.
 func (s *service) autopilotHealth(q *handlers.Request) error {
 	if err := s.Replica.Confirm(q.Context()); err != nil {
 		return err
 	}
 	var state autopilot.State
-	known := func() bool { // a leader of a moment ago has not finished its first round
+	known := func() bool { // a new leader has not finished its first round yet
 		state = s.Cluster.Autopilot()
 		return len(state.Servers) > 0 || !s.Replica.Leading()
 	}
@@ -245,7 +247,7 @@ func (s *service) autopilotHealth(q *handlers.Request) error {
 	return q.Send(http.StatusTooManyRequests, "text/plain; charset=utf-8", handlers.MustJSON(out), 0)
 }
 
-// showHealth writes the leader's view as the family does, which knows members by their UUIDs.
+// showHealth converts the leader's view into the family's, which identifies members by UUID.
 func (s *service) showHealth(state autopilot.State, members []store.Member, cluster store.Cluster) clusterHealth {
 	uuids := make(map[uint64]string, len(members))
 	for i := range members {

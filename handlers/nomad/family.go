@@ -1,5 +1,5 @@
-// Package nomad is the Raft operator API as Nomad has it (reference nomad_raft): the configuration, removal and
-// transfer, autopilot, snapshots, and their small neighbours.
+// Package nomad serves Nomad's Raft operator API (reference nomad_raft): configuration, removal of peers, leadership
+// transfer, autopilot, snapshots, and the status and agent endpoints that its clients use.
 package nomad
 
 import (
@@ -20,7 +20,7 @@ const raftConfigurationPath = "/v1/operator/raft/configuration"
 
 const noLeader = "No cluster leader"
 
-// Config is what the family needs.
+// Config holds the dependencies of the family.
 type Config struct {
 	Replica      Replica
 	Mirror       Mirror
@@ -33,44 +33,45 @@ type Config struct {
 	Name         string // of this member
 	Version      string // of this program
 	Commit       string
-	RestoreLimit int64 // how many bytes the state of an archive may have unpacked; 0: store.MaxArchiveState
+	RestoreLimit int64 // maximum uncompressed size of an archive's state in bytes; 0: store.MaxArchiveState
 	Now          func() time.Time
 	Logger       *slog.Logger
 }
 
-// Cluster is what the family asks of the loops of the cluster.
+// Cluster is the part of the cluster's loops that the family needs.
 type Cluster interface {
 	membership.Cluster
 
-	// Reachable returns why a member does not answer now, CanLead why leadership must not go to it now.
+	// Reachable asks a member now and returns why it does not answer. CanLead returns why it cannot lead now.
 	Reachable(ctx context.Context, nodeID uint64) error
 	CanLead(ctx context.Context, nodeID uint64) error
-	// Transferred returns the member that leadership went to in a hand-over that began after a revision, or else the one that
-	// leads, once the outcome is in the audit.
+	// Transferred waits until the outcome of a hand-over that began after a revision is in the audit, and returns the
+	// member that took over, or else the current leader.
 	Transferred(ctx context.Context, actor store.Actor, to, since uint64) (uint64, error)
 
 	Autopilot() autopilot.State // the leader's view
-	StorageFault() string       // why this member does not store, a clause of a sentence; empty when it does
-	DiskRoom() int64            // how many bytes may be written before the disk's reserve is met
+	StorageFault() string       // why this member cannot write to its disk, a clause of a sentence; empty when it can
+	DiskStuck() bool            // this member's disk does not answer
+	DiskRoom() int64            // bytes that may be written before the disk's reserve is reached
 }
 
-// Autopilot are the settings of autopilot.
+// Autopilot has the configuration of autopilot.
 type Autopilot interface {
-	// Get returns the configuration and the revision that last changed it, 0 for never.
+	// Get returns the configuration and the revision that last changed it; 0: never changed.
 	Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error)
-	// Replace returns the configuration with what the family knows of it replaced, checked: set is given one in which that
-	// has its default values, and all else what it is now.
+	// Replace returns the checked configuration after set has changed it. set gets the present configuration with the
+	// fields that the family knows reset to their defaults.
 	Replace(ctx context.Context, set func(*autopilot.Config)) (json.RawMessage, error)
 }
 
 type service struct {
 	Config
 	membership membership.Members
-	snapshots  chan struct{} // bounds how many are made at once
-	restores   chan struct{} // the same for restores
+	snapshots  chan struct{} // limits concurrent snapshots
+	restores   chan struct{} // limits concurrent restores
 }
 
-// New returns the family. It answers errors as plain text (reference nomad_raft, section 1).
+// New returns the family. Its errors are plain text (reference nomad_raft, section 1).
 func New(cfg Config) *handlers.Family {
 	if cfg.RestoreLimit == 0 {
 		cfg.RestoreLimit = store.MaxArchiveState

@@ -9,9 +9,9 @@ import (
 	"muster/store"
 )
 
-// What the family needs of the store, piece by piece: the methods of the same names say what they promise.
+// The interfaces that the family needs from the store. The methods of the same names document their behaviour.
 
-// Replica is this member's part of the cluster: who leads, who votes, how far it is.
+// Replica is this member's replica of the state and its view of leadership: *store.Store.
 type Replica interface {
 	membership.Replica
 
@@ -26,30 +26,29 @@ type Replica interface {
 	Transfer(ctx context.Context, id uint64) error
 }
 
-// Mirror is the database file of this member.
+// Mirror is this member's mirror, its local database file.
 type Mirror interface {
-	Revision() uint64 // of the state that it has
+	Revision() uint64 // of the state in it
 }
 
-// Archives are the archives of the state.
+// Archives saves and restores the state: store.Archives.
 type Archives interface {
-	Keys(recipient string) ([]store.ArchiveKey, error)
 	Read(ctx context.Context, r io.Reader, limits store.ArchiveLimits) (*store.Archive, error)
 	Restore(ctx context.Context, actor store.Actor, a *store.Archive) (store.Restored, error)
-	SnapshotFile(ctx context.Context, c store.Consistency, keys []store.ArchiveKey, binary string) (*store.SnapshotFile, error)
+	SnapshotFile(ctx context.Context, c store.Consistency, recipients []string, binary string) (*store.SnapshotFile, error)
 }
 
-// Audit is the audit.
+// Audit is the audit: store.Audit.
 type Audit interface {
 	NoteTransfer(ctx context.Context, actor store.Actor, to uint64) error
 }
 
-// Members is the members table.
+// Members is the members table: store.Members.
 type Members interface {
 	membership.Table
 }
 
-// Settings are the cluster's settings.
+// Settings are the cluster's settings: store.Settings.
 type Settings interface {
 	Datacenter(ctx context.Context) (string, error)
 	Put(ctx context.Context, actor store.Actor, name string, value json.RawMessage, cas *uint64) (bool, error)

@@ -12,8 +12,8 @@ import (
 	"muster/store"
 )
 
-// raftServer is one server of the configuration; keys in alphabetical order, as on the wire (reference
-// nomad_raft, sections 1 and 2). Consul's command line asks for the same and reads other names, which follow.
+// raftServer is one server of the configuration; keys in alphabetical order, as on the wire (reference nomad_raft,
+// sections 1 and 2). Consul's command line uses the same endpoint and reads the other names, which follow.
 type raftServer struct {
 	Address      string
 	ID           string
@@ -22,7 +22,7 @@ type raftServer struct {
 	RaftProtocol string
 	Voter        bool
 
-	LastIndex       uint64 // revision of its replica, as the leader knows; 0 elsewhere
+	LastIndex       uint64 // revision of its replica, at the leader; 0 elsewhere
 	ProtocolVersion string // RaftProtocol
 }
 
@@ -31,10 +31,10 @@ type raftConfiguration struct {
 	Servers []raftServer
 }
 
-// region is the one that members' names carry for clients of the raft family.
+// region is the region in members' names for this family's clients.
 const region = "global"
 
-// checkStale refuses malformed common parameters with the documented texts.
+// checkStale rejects malformed common parameters with the documented texts.
 func checkStale(r *http.Request) error {
 	query := r.URL.Query()
 	if err := handlers.CheckStale(r); err != nil {
@@ -58,7 +58,7 @@ func checkStale(r *http.Request) error {
 	return checkRegion(r)
 }
 
-// checkRegion refuses every region but ours; all requests of the family may name one.
+// checkRegion rejects every other region; all requests of the family may name one.
 func checkRegion(r *http.Request) error {
 	if v := r.URL.Query().Get("region"); v != "" && v != region {
 		return handlers.Fail(http.StatusInternalServerError, "No path to region")
@@ -74,11 +74,20 @@ func (s *service) raftConfiguration(q *handlers.Request) error {
 	return writeJSON(q, raftConfiguration{Index: s.revision(q.Context(), q.Stale), Servers: servers})
 }
 
-// raftServers lists the servers of the Raft configuration with what the members table knows of them.
+// ownServers is the Raft configuration of this member's own Raft server, as it was last known when that does not
+// answer, because its disk does not.
+func (s *service) ownServers(ctx context.Context) []store.Server {
+	if servers, err := s.Replica.RefreshServers(ctx); err == nil {
+		return servers
+	}
+	return s.Replica.Servers()
+}
+
+// raftServers lists the servers of the Raft configuration with the details in the members table.
 func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	ctx := q.Context()
 	members, err := s.Members.List(ctx, q.Consistency())
-	if q.Stale && s.Replica.Leading() { // the leader knows better than its mirror, and need ask nobody
+	if q.Stale && s.Replica.Leading() { // the leader's state is newer than its mirror and costs no request
 		members, err = s.Members.List(ctx, store.AsLeader)
 	}
 	if err != nil {
@@ -86,10 +95,7 @@ func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	}
 	leader, servers := s.Replica.NodeID(), s.Replica.Servers()
 	if q.Stale { // as this member's own Raft server has it
-		leader = s.Replica.LeaderID()
-		if servers, err = s.Replica.RefreshServers(ctx); err != nil {
-			return nil, err
-		}
+		leader, servers = s.Replica.LeaderID(), s.ownServers(ctx)
 	}
 	byID := make(map[uint64]*store.Member, len(members))
 	for i := range members {
@@ -115,7 +121,7 @@ func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	return list, nil
 }
 
-// reached is the revision that each server has, as of the leader's last round.
+// reached returns the revision of each server, from the leader's last round.
 func (s *service) reached() map[uint64]uint64 {
 	now, state := s.Replica.Revision(), s.Cluster.Autopilot()
 	list := make(map[uint64]uint64, len(state.Servers))
@@ -139,7 +145,7 @@ func pretty(q *handlers.Request) bool {
 	return given && values[0] != "0"
 }
 
-// writeJSON writes v compactly, or with four spaces when the query says `pretty`.
+// writeJSON writes v compactly, or with `pretty` indented by four spaces.
 func writeJSON(q *handlers.Request, v any) error {
 	data := handlers.MustJSON(v)
 	if pretty(q) {

@@ -14,7 +14,7 @@ import (
 	"muster/store"
 )
 
-// checkRemovePeer is the argument check of the documented page: id or address, exactly one (reference nomad_raft, 3.2).
+// checkRemovePeer checks the arguments as documented: exactly one of id and address (reference nomad_raft, 3.2).
 func checkRemovePeer(r *http.Request) error {
 	query := r.URL.Query()
 	_, id := query["id"]
@@ -29,7 +29,7 @@ func checkRemovePeer(r *http.Request) error {
 	return checkRegion(r)
 }
 
-// checkTransfer follows the documented order; the first rule that is broken is named (reference nomad_raft, 3.3).
+// checkTransfer checks the arguments in the documented order (reference nomad_raft, 3.3).
 func checkTransfer(r *http.Request) error {
 	bad := func(format string, args ...any) error {
 		return handlers.Fail(http.StatusBadRequest, fmt.Sprintf(format, args...))
@@ -57,7 +57,7 @@ func checkTransfer(r *http.Request) error {
 		}
 		return checkRegion(r)
 	}
-	return checkRegion(r) // the address itself: checkTransferHost
+	return checkRegion(r) // checkTransferHost checks the address itself
 }
 
 func checkUUID(s string) error {
@@ -71,8 +71,8 @@ func checkUUID(s string) error {
 	return err
 }
 
-// removePeer removes the member through the same operation as the members family, with the quorum check and without
-// the drain that its page does not know.
+// removePeer removes the member by the same operation as the members family, with the quorum check but, as documented,
+// without requiring a drain.
 func (s *service) removePeer(q *handlers.Request) error {
 	if again, err := s.membership.RemovedBefore(q); err != nil {
 		return err
@@ -106,8 +106,7 @@ type raftID struct {
 	ID      string
 }
 
-// transferLeadership moves leadership to a voter that is alive and caught up, and says first what is wrong if it is
-// not.
+// transferLeadership hands leadership to a voter that is alive and caught up, and rejects any other.
 func (s *service) transferLeadership(q *handlers.Request) error {
 	to, err := s.raftPeer(q, http.StatusBadRequest)
 	if err != nil {
@@ -141,8 +140,8 @@ func (s *service) transferLeadership(q *handlers.Request) error {
 	return writeJSON(q, out)
 }
 
-// transferTo hands leadership over and returns nil when the member leads: it accepts writes, and the audit says so. It
-// returns ErrUnknownOutcome when nobody is known to lead afterwards.
+// transferTo hands leadership over. It returns nil when the member accepts writes and the audit records it, and
+// ErrUnknownOutcome when no leader is known afterwards.
 func (s *service) transferTo(q *handlers.Request, to *store.Member) error {
 	failed := func(format string, args ...any) error {
 		return handlers.Fail(http.StatusInternalServerError, "failed to transfer leadership: "+fmt.Sprintf(format, args...))
@@ -155,7 +154,7 @@ func (s *service) transferTo(q *handlers.Request, to *store.Member) error {
 		return failed("%v", err)
 	}
 	since := s.Replica.Revision()
-	// The request is in the audit before leadership moves: afterwards this member can write no more.
+	// Audit the request before leadership moves: afterwards this member cannot write.
 	if err := s.Audit.NoteTransfer(q.Context(), q.Actor, to.NodeID); err != nil {
 		return err
 	}

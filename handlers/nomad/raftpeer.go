@@ -14,8 +14,8 @@ import (
 	"muster/store"
 )
 
-// raftPeer is the Raft server that the query names: ?id by any name of a member, ?address by an address or host name.
-// All members are looked at, also those outside Raft: what names a dead one as well is ambiguous.
+// raftPeer finds the Raft server that the query names: ?id by any name of a member, ?address by an address or host
+// name. It searches all members, also outside Raft, so that a text that also names a dead member is ambiguous.
 func (s *service) raftPeer(q *handlers.Request, status int) (*store.Member, error) {
 	query := q.URL.Query()
 	kind, wanted, by := "id", query.Get("id"), membership.Resolver(naming.Resolve)
@@ -32,8 +32,8 @@ func (s *service) raftPeer(q *handlers.Request, status int) (*store.Member, erro
 	return m, err
 }
 
-// checkTransferHost accepts an address with a host name where a member advertises that host, and gives the documented
-// refusal otherwise: the original knows IP addresses only. What a stranger can learn here, GET /v1/status/peers tells.
+// checkTransferHost accepts an address with a host name that a member advertises and rejects others with the documented
+// text: the original accepts only IP addresses. It reveals no more than GET /v1/status/peers, which is open.
 func (s *service) checkTransferHost(r *http.Request) error {
 	text := r.URL.Query().Get("address")
 	if text == "" {

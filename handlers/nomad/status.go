@@ -37,7 +37,7 @@ func (s *service) statusPeers(q *handlers.Request) error {
 	}
 	peers := []string{}
 	for _, v := range list {
-		if v.Address != "" { // of a server that this replica has not heard of yet
+		if v.Address != "" { // empty for a server that this replica does not know yet
 			peers = append(peers, v.Address)
 		}
 	}
@@ -49,8 +49,8 @@ type health struct {
 	Message string `json:"message"`
 }
 
-// agentHealth reports whether this member stores and knows a leader. A bad state is a 500 in text/plain with the same
-// JSON, as documented.
+// agentHealth reports whether this member can write to its disk and knows a leader. As documented, a bad state is a 500
+// in text/plain with the same JSON.
 func (s *service) agentHealth(q *handlers.Request) error {
 	kind := q.URL.Query().Get("type")
 	switch kind {
@@ -82,7 +82,7 @@ func badHealth(kind, text string) error {
 		string(handlers.MustJSON(map[string]health{kind: {Message: text}})))
 }
 
-// agentMember is a server as clients of this family know members; keys in alphabetical order.
+// agentMember is a member in this family's form; keys in alphabetical order.
 type agentMember struct {
 	Addr        string
 	DelegateCur int
@@ -126,8 +126,8 @@ func (s *service) agentMember(m *store.Member, datacenter string, alive bool) ag
 	return out
 }
 
-// raftMembers lists the members that are Raft servers as this member knows them, and asks each whether it lives. It
-// needs no leader; what the leader's probes have found is used where this member leads.
+// raftMembers lists the members that are Raft servers and asks each whether it is alive. It needs no leader; on the
+// leader it uses the results of the probes.
 func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMember, *agentMember, error) {
 	members, err := s.Members.List(q.Context(), store.Stale)
 	if err != nil {
@@ -177,7 +177,7 @@ func (s *service) agentMembers(q *handlers.Request) error {
 	}{list, datacenter, s.Name, region})
 }
 
-// agentSelf describes the member that is asked.
+// agentSelf describes the member that received the request.
 func (s *service) agentSelf(q *handlers.Request) error {
 	datacenter, err := s.Settings.Datacenter(q.Context())
 	if err != nil {
@@ -187,10 +187,7 @@ func (s *service) agentSelf(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	servers, err := s.Replica.RefreshServers(q.Context())
-	if err != nil {
-		return err
-	}
+	servers := s.ownServers(q.Context())
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	raft := map[string]string{"last_log_index": number(s.Mirror.Revision()),
 		"num_peers":        strconv.Itoa(max(0, len(servers)-1)),

@@ -5,7 +5,7 @@ import (
 	"muster/store"
 )
 
-// routes are the rows of the family.
+// routes returns the family's rows of the route table.
 func (s *service) routes() []handlers.Route {
 	return []handlers.Route{
 		{Method: "DELETE", Path: "/v1/operator/raft/peer", Scope: store.ScopeManagement, Within: handlers.Slow,

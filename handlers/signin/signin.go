@@ -12,7 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,8 +38,9 @@ const (
 type Provider struct {
 	Issuer   string // URL
 	ClientID string
-	Secret   string // of a confidential client, or empty
-	Audience string // that ID tokens must be for; empty: ClientID
+	Secret   string   // of a confidential client, or empty
+	Audience string   // that ID tokens must be for; empty: ClientID
+	Scopes   []string // to be asked for besides those that always are
 }
 
 // Person is somebody whom the provider knows.
@@ -49,6 +54,7 @@ var (
 	ErrAway    = errors.New("the identity provider does not answer")
 	ErrBusy    = errors.New("too many people sign in at once; try again")
 	ErrPending = errors.New("the person has not said yes yet")
+	ErrSlower  = fmt.Errorf("%w, and is asked for too often", ErrPending) // RFC 8628, section 3.5
 )
 
 // RefusedError is why somebody is not signed in.
@@ -61,6 +67,7 @@ type Client struct {
 	http  *http.Client
 	limit *rate.Limiter
 	now   func() time.Time
+	log   *slog.Logger
 
 	asking sync.Mutex // held while the provider is asked what it says of itself
 	found  atomic.Pointer[discovered]
@@ -70,23 +77,32 @@ type discovered struct {
 	issuer   string
 	at       time.Time
 	provider *oidc.Provider // nil: it did not answer
+	keys     oidc.KeySet    // its keys, as far as they were needed
+	about    metadata
 }
 
-// New returns a client. now is the clock by which tokens end.
-func New(now func() time.Time) *Client {
-	c := &Client{limit: rate.NewLimiter(perSecond, 2*perSecond), now: now}
-	c.http = &http.Client{Transport: bounded{c.limit}, Timeout: answerWithin}
+// New returns a client. now is the clock by which tokens end; log hears why a provider cannot be used, which strangers are
+// not told.
+func New(now func() time.Time, log *slog.Logger) *Client {
+	c := &Client{limit: rate.NewLimiter(perSecond, 2*perSecond), now: now, log: log}
+	c.http = &http.Client{Transport: bounded{c.limit, transport()}, Timeout: answerWithin, CheckRedirect: noRedirect}
 	return c
 }
 
 // bounded sends few requests, and reads little of each answer.
-type bounded struct{ limit *rate.Limiter }
+type bounded struct {
+	limit *rate.Limiter
+	next  http.RoundTripper
+}
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !b.limit.Allow() {
 		return nil, ErrBusy
 	}
-	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err := allowed(r.URL.String(), r.URL.Scheme == "http"); err != nil {
+		return nil, err
+	}
+	resp, err := b.next.RoundTrip(r)
 	if err == nil {
 		resp.Body = struct {
 			io.Reader
@@ -98,7 +114,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // discover returns what the provider says of itself, which is remembered, as is that it did not answer. One request at a
 // time asks; nobody waits behind it.
-func (c *Client) discover(ctx context.Context, p Provider) (*oidc.Provider, error) {
+func (c *Client) discover(ctx context.Context, p Provider) (*discovered, error) {
 	last := c.found.Load()
 	if last != nil && last.issuer != p.Issuer {
 		last = nil
@@ -108,29 +124,45 @@ func (c *Client) discover(ctx context.Context, p Provider) (*oidc.Provider, erro
 		case f.provider == nil && age < awayFor:
 			return nil, ErrAway
 		case f.provider != nil && age < remembered:
-			return f.provider, nil
+			return f, nil
 		}
 	}
 	if !c.asking.TryLock() {
 		return nil, ErrBusy
 	}
 	defer c.asking.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, c.http), answerWithin)
 	defer cancel()
-	// Its keys are fetched with this context later.
-	found, err := oidc.NewProvider(oidc.ClientContext(ctx, c.http), p.Issuer)
+	now, err := learn(ctx, p.Issuer)
 	switch {
 	case err == nil:
-		c.found.Store(&discovered{p.Issuer, time.Now(), found})
-		return found, nil
+		c.found.Store(now)
+		return now, nil
 	case errors.Is(err, ErrBusy):
 		return nil, ErrBusy
 	case last != nil && last.provider != nil: // as it was, for a while
-		c.found.Store(&discovered{p.Issuer, time.Now().Add(awayFor - remembered), last.provider})
-		return last.provider, nil
+		again := *last
+		again.at = time.Now().Add(awayFor - remembered)
+		c.found.Store(&again)
+		return last, nil
 	}
 	c.found.Store(&discovered{issuer: p.Issuer, at: time.Now()})
+	c.log.Warn("nobody can sign in: the identity provider cannot be used", "issuer", p.Issuer, "err", brief(err))
 	return nil, fmt.Errorf("%w: %w", ErrAway, err)
+}
+
+// learn asks a provider what it says of itself. ctx has the HTTP client, for its keys too.
+func learn(ctx context.Context, issuer string) (*discovered, error) {
+	provider, err := oidc.NewProvider(ctx, issuer)
+	if err != nil {
+		return nil, err
+	}
+	d := &discovered{issuer: issuer, at: time.Now(), provider: provider}
+	if err := provider.Claims(&d.about); err != nil {
+		return nil, err
+	}
+	d.keys = oidc.NewRemoteKeySet(ctx, d.about.Keys)
+	return d, d.usable()
 }
 
 // Endpoints are where a person goes.
@@ -145,16 +177,20 @@ func (c *Client) Endpoints(ctx context.Context, p Provider) (Endpoints, error) {
 	if err != nil {
 		return Endpoints{}, err
 	}
-	e := found.Endpoint()
+	e := found.provider.Endpoint()
 	return Endpoints{e.AuthURL, e.DeviceAuthURL != ""}, nil
 }
 
-func (c *Client) config(found *oidc.Provider, p Provider) *oauth2.Config {
-	return &oauth2.Config{ClientID: p.ClientID, ClientSecret: p.Secret, Endpoint: found.Endpoint(), Scopes: Scopes}
+func (c *Client) config(found *discovered, p Provider) *oauth2.Config {
+	e := found.provider.Endpoint()
+	e.AuthStyle = found.about.style(p.Secret)
+	return &oauth2.Config{ClientID: p.ClientID, ClientSecret: p.Secret, Endpoint: e, Scopes: p.Asks()}
 }
 
-// Scopes are what is asked for of a person.
-var Scopes = []string{oidc.ScopeOpenID, "email", "profile"}
+// Asks lists the scopes that are asked for.
+func (p Provider) Asks() []string {
+	return slices.Concat([]string{oidc.ScopeOpenID, "email", "profile"}, p.Scopes)
+}
 
 // Code is what a browser brings back from the provider.
 type Code struct{ Code, Verifier, RedirectURI, Nonce string }
@@ -173,7 +209,7 @@ func (c *Client) Device(ctx context.Context, p Provider) (*oauth2.DeviceAuthResp
 	if err != nil {
 		return nil, err
 	}
-	if found.Endpoint().DeviceAuthURL == "" {
+	if found.provider.Endpoint().DeviceAuthURL == "" {
 		return nil, &RefusedError{"the identity provider does not know the device flow"}
 	}
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, c.http), answerWithin)
@@ -208,7 +244,38 @@ func (c *Client) exchange(ctx context.Context, p Provider, nonce string,
 	if !ok {
 		return Person{}, &RefusedError{"the identity provider gave no ID token"}
 	}
-	return c.verify(ctx, found, p, raw, nonce)
+	who, err := c.verify(ctx, found, p, raw, nonce)
+	if err != nil {
+		return who, err
+	}
+	return who, c.complete(ctx, found, token, &who)
+}
+
+// complete adds what the provider tells at its userinfo endpoint alone: most claims (OpenID Connect Core 1.0, section 5.4).
+// What the ID token says stays. A provider that has no such endpoint, or refuses, has told all.
+func (c *Client) complete(ctx context.Context, found *discovered, token *oauth2.Token, who *Person) error {
+	if found.provider.UserInfoEndpoint() == "" || token.AccessToken == "" {
+		return nil
+	}
+	info, err := found.provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	var unreachable *url.Error
+	switch {
+	case errors.As(err, &unreachable):
+		return told(err)
+	case err != nil:
+		return nil
+	case info.Subject != who.Subject: // section 5.3.2
+		return &RefusedError{"the identity provider speaks of two different people"}
+	}
+	var more map[string]any
+	if err := info.Claims(&more); err != nil {
+		return &RefusedError{"the claims of the person cannot be read"}
+	}
+	for name, value := range who.Claims {
+		more[name] = value
+	}
+	who.Claims = more
+	return nil
 }
 
 // Verify finds out whom an ID token is of.
@@ -222,18 +289,20 @@ func (c *Client) Verify(ctx context.Context, p Provider, idToken, nonce string) 
 	return c.verify(ctx, found, p, idToken, nonce)
 }
 
-func (c *Client) verify(ctx context.Context, found *oidc.Provider, p Provider, raw, nonce string) (Person, error) {
+func (c *Client) verify(ctx context.Context, found *discovered, p Provider, raw, nonce string) (Person, error) {
 	audience := p.Audience
 	if audience == "" {
 		audience = p.ClientID
 	}
-	token, err := found.VerifierContext(ctx, &oidc.Config{ClientID: audience, Now: c.now}).Verify(ctx, raw)
+	keys := &noting{KeySet: found.keys}
+	token, err := oidc.NewVerifier(found.issuer, keys, &oidc.Config{ClientID: audience, Now: c.now,
+		SupportedSigningAlgs: found.about.algorithms()}).Verify(ctx, raw)
 	var expired *oidc.TokenExpiredError
 	switch {
 	case errors.As(err, &expired):
 		return Person{}, &RefusedError{"the ID token has expired"}
-	case errors.Is(err, ErrBusy), errors.Is(err, context.DeadlineExceeded):
-		return Person{}, told(err)
+	case keys.away():
+		return Person{}, told(keys.err)
 	case err != nil:
 		return Person{}, &RefusedError{"the ID token is not one of the identity provider's for this cluster"}
 	case nonce != "" && token.Nonce != nonce:
@@ -243,7 +312,29 @@ func (c *Client) verify(ctx context.Context, found *oidc.Provider, p Provider, r
 	if err := token.Claims(&who.Claims); err != nil {
 		return who, &RefusedError{"the claims of the ID token cannot be read"}
 	}
+	if azp, given := who.Claims["azp"]; given && azp != p.ClientID && p.Audience == "" { // section 3.1.3.7
+		return who, &RefusedError{"the ID token was given to another client"}
+	}
+	if !validSubject(who.Subject) {
+		return who, &RefusedError{"the subject of the ID token must be a printable text of 1 to 240 bytes"}
+	}
 	return who, nil
+}
+
+// noting remembers why a signature could not be judged: the verifier says it in words alone.
+type noting struct {
+	oidc.KeySet
+	err error
+}
+
+func (n *noting) VerifySignature(ctx context.Context, raw string) (payload []byte, err error) {
+	payload, n.err = n.KeySet.VerifySignature(ctx, raw)
+	return payload, n.err
+}
+
+// away reports whether the provider's keys could not be had, which the library says in words as well.
+func (n *noting) away() bool {
+	return n.err != nil && (errors.Is(n.err, context.DeadlineExceeded) || strings.HasPrefix(n.err.Error(), "fetching keys "))
 }
 
 // told sorts what went wrong with the provider.
@@ -255,8 +346,10 @@ func told(err error) error {
 		return nil
 	case errors.Is(err, ErrBusy):
 		return ErrBusy
-	case errors.As(err, &answer) && (answer.ErrorCode == "authorization_pending" || answer.ErrorCode == "slow_down"):
+	case errors.As(err, &answer) && answer.ErrorCode == "authorization_pending":
 		return ErrPending
+	case errors.As(err, &answer) && answer.ErrorCode == "slow_down":
+		return ErrSlower
 	case errors.As(err, &answer) && answer.Response != nil && answer.Response.StatusCode < 500:
 		return &RefusedError{"the identity provider refuses: " + word(answer.ErrorCode)}
 	case errors.As(err, &syntax):

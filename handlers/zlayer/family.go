@@ -1,5 +1,5 @@
-// Package zlayer is the join of a new member as ZLayer has it (reference zlayer_join): the one call that machines make
-// which belong to no cluster yet.
+// Package zlayer serves the join of a new member in ZLayer's form (reference zlayer_join). It is the only call for
+// machines that do not belong to the cluster yet.
 package zlayer
 
 import (
@@ -11,7 +11,7 @@ import (
 	"muster/store"
 )
 
-// Config is what the family needs.
+// Config holds the dependencies of the family.
 type Config struct {
 	Admissions Admissions
 	Keys       Keys
@@ -20,18 +20,18 @@ type Config struct {
 	Now        func() time.Time
 }
 
-// Cluster is what the family asks of the loops of the cluster.
+// Cluster is the part of the cluster's loops that the family needs.
 type Cluster interface {
-	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Alive(nodeID uint64) string // "alive", "left" or "unknown", from the leader's probes
 	Wake()                      // tells the leader's loops that membership has changed
 }
 
-// Admissions lets machines in: store.Admissions.
+// Admissions admits machines: store.Admissions.
 type Admissions interface {
 	Admit(ctx context.Context, actor store.Actor, in store.Applicant, others int) (store.Admission, error)
 }
 
-// Keys has the keys that verify join tokens.
+// Keys returns the keys that verify join tokens: store.Keys.
 type Keys interface {
 	List(ctx context.Context, c store.Consistency, purpose string) ([]store.Key, error)
 }

@@ -12,8 +12,7 @@ import (
 	"muster/store"
 )
 
-// octets is a byte string that is an array of numbers on the wire, as the join family has it. (encoding/json
-// would make it Base64.)
+// octets is a byte string that is an array of numbers on the wire. (encoding/json would use Base64.)
 type octets []byte
 
 // MarshalJSON writes [1,2,3].
@@ -29,8 +28,8 @@ func (o octets) MarshalJSON() ([]byte, error) {
 	return append(b, ']'), nil
 }
 
-// joinResponse is ClusterJoinResponse (reference zlayer_join, section 1.3), then our own fields. Optional fields
-// are absent, never null.
+// joinResponse is ClusterJoinResponse (reference zlayer_join, section 1.3) with muster's additional fields. Optional
+// fields are absent, never null.
 type joinResponse struct {
 	NodeID        string     `json:"node_id"`
 	RaftNodeID    uint64     `json:"raft_node_id"`
@@ -47,7 +46,7 @@ type joinResponse struct {
 	ClusterID     string `json:"cluster_id"`
 	Name          string `json:"name"`
 	HTTPCert      string `json:"http_cert,omitempty"` // PEM, the leaf first
-	HTTPCA        string `json:"http_ca,omitempty"`   // PEM, during a rotation several
+	HTTPCA        string `json:"http_ca,omitempty"`   // PEM; several during a rotation
 	TransportCert string `json:"transport_cert,omitempty"`
 	TransportCA   string `json:"transport_ca,omitempty"`
 }
@@ -65,8 +64,8 @@ type joinPeer struct {
 	APIAddress  string `json:"api_address"`
 }
 
-// joinPeers bounds how many peers outside Raft an answer lists, so that a join costs the same however many members
-// there are; Raft servers are always all there.
+// joinPeers bounds the members outside Raft that an answer lists, so that the cost of a join does not grow with the
+// cluster. All Raft servers are listed.
 const joinPeers = 32
 
 func (s *service) join(q *handlers.Request) error {
@@ -95,7 +94,7 @@ func (s *service) join(q *handlers.Request) error {
 	return nil
 }
 
-// applicant is what a request and its token ask the store for.
+// applicant returns the join that a request and its token ask the store for.
 func (s *service) applicant(j *joinRequest, token verified) store.Applicant {
 	return store.Applicant{
 		Joiner: store.Joiner{
@@ -110,7 +109,7 @@ func (s *service) applicant(j *joinRequest, token verified) store.Applicant {
 	}
 }
 
-// response is the answer to a machine that was let in.
+// response returns the answer for an admitted machine.
 func (s *service) response(a *store.Admission, notes []string) joinResponse {
 	m := &a.Member
 	out := joinResponse{
@@ -145,7 +144,7 @@ func (s *service) response(a *store.Admission, notes []string) joinResponse {
 	return out
 }
 
-// peersOf lists the other members to a joiner; more is that there are others outside Raft.
+// peersOf lists the other members for a joiner; more reports that there are further members outside Raft.
 func peersOf(a *store.Admission) (list []joinPeer, more bool) {
 	list = []joinPeer{}
 	left := joinPeers

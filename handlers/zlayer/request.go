@@ -14,11 +14,11 @@ import (
 	"muster/store"
 )
 
-// joinRequest is ClusterJoinRequest (section 2.1) and our own fields, checked.
+// joinRequest is ClusterJoinRequest (section 2.1) with muster's additional fields, checked.
 type joinRequest struct {
 	token        string
 	member       store.Member
-	pubkey       []byte // nil when the joiner holds no keys
+	pubkey       []byte // nil: the joiner holds no keys
 	httpCSR      []byte
 	transportCSR []byte
 }
@@ -60,7 +60,7 @@ func parseJoin(r *http.Request, body []byte) (*joinRequest, error) {
 	return j, nil
 }
 
-// machine reads what the machine says of itself; the ports are for addresses that it does not give.
+// machine reads the machine's description of itself. The ports complete addresses that the request does not contain.
 func (j *joinRequest) machine(f *handlers.Fields) (raftPort, apiPort int64) {
 	m := &j.member
 	m.AdvertiseAddr = f.Text("advertise_addr", true, 1, 255)
@@ -84,7 +84,7 @@ func (j *joinRequest) machine(f *handlers.Fields) (raftPort, apiPort int64) {
 	return raftPort, apiPort
 }
 
-// resources reads what the machine says of itself and keeps it as one JSON document.
+// resources reads the machine's resources and stores them as one JSON document.
 func (j *joinRequest) resources(f *handlers.Fields) {
 	var r struct {
 		CPU      float64         `json:"cpu_total,omitempty"`

@@ -14,19 +14,19 @@ import (
 	"muster/store"
 )
 
-// verified is a join token whose signature is good.
+// verified is a join token with a valid signature.
 type verified struct {
 	id      string
-	retired bool     // the key's grace is over: the token only shows who used it before
+	retired bool     // the key's grace period is over: the token only identifies a member that used it before
 	notes   []string // for the operator
 }
 
-// signingKeyAge is when a joiner's operator is told that the key should be rotated.
+// signingKeyAge is the age at which the joiner's operator is advised to rotate the key.
 const signingKeyAge = 90 * 24 * time.Hour
 
-// verifyJoinToken checks what can be checked without the token's record, in either format.
+// verifyJoinToken verifies a token of either format as far as possible without its record in the database.
 func (s *service) verifyJoinToken(ctx context.Context, text string) (v verified, err error) {
-	if certs.LooksSigned(text) { // never taken for anything else from here on
+	if certs.LooksSigned(text) { // from here on it is not tried as another format
 		return s.verifySigned(ctx, text)
 	}
 	t, err := certs.ParseJoinToken(text)
@@ -45,7 +45,7 @@ func (s *service) verifyJoinToken(ctx context.Context, text string) (v verified,
 	now := s.Now()
 	for i := range keys {
 		switch err := t.Verify(keys[i].Secret, now); {
-		case keys[i].State == store.KeyRetired: // by a removal: the removed member knows it, so it admits nobody
+		case keys[i].State == store.KeyRetired: // retired by a removal: the removed member knows the key, so it admits nobody
 			if err == nil || !errors.Is(err, certs.ErrTokenSignature) {
 				return v, unauthorized("Invalid join token: %s", store.Superseded)
 			}
@@ -63,7 +63,7 @@ func (s *service) verifyJoinToken(ctx context.Context, text string) (v verified,
 	return v, unauthorized("Invalid join token: invalid_signature")
 }
 
-// verifySigned checks a token in ZLayer's format, with its texts (reference zlayer_join, section 2.2).
+// verifySigned verifies a token in ZLayer's format, with ZLayer's error texts (reference zlayer_join, section 2.2).
 func (s *service) verifySigned(ctx context.Context, text string) (v verified, err error) {
 	t, err := certs.ParseSignedToken(text)
 	var version *certs.TokenVersionError

@@ -3,14 +3,12 @@ package engine
 import (
 	"context"
 	"sync"
-	"time"
 )
 
 // changes is the leader's feed of commits: the revision, and the revision at which each table last changed.
 type changes struct {
 	mu     sync.Mutex
 	rev    uint64
-	at     time.Time // of the revision
 	tables map[string]uint64
 	base   uint64 // revision at which this process began to watch: tables not in the map are as old as that
 	wake   chan struct{}
@@ -24,25 +22,18 @@ func (c *changes) revision() uint64 {
 	return c.rev
 }
 
-// newest returns the revision and when it was committed.
-func (c *changes) newest() (rev uint64, at time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.rev, c.at
-}
-
 // reset is for the beginning of a leadership, when nothing is known of what others have changed.
 func (c *changes) reset(rev uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rev, c.base, c.at, c.tables = rev, rev, time.Now(), map[string]uint64{}
+	c.rev, c.base, c.tables = rev, rev, map[string]uint64{}
 	c.broadcast()
 }
 
 func (c *changes) advance(rev uint64, tables map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rev, c.at = rev, time.Now()
+	c.rev = rev
 	for t := range tables {
 		c.tables[t] = rev
 	}

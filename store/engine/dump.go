@@ -154,19 +154,25 @@ var errUndecided = errors.New("this member has just lost its leadership: what be
 // a leader's.
 var undecidedAtMost = 2 * time.Second
 
+// losesNow notes that this member's leadership ends.
+func (e *Engine) losesNow() {
+	now := time.Now()
+	e.lost.Store(&now)
+}
+
 // decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its
 // Raft server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment
 // later.
 func (e *Engine) decided(ctx context.Context) error {
 	lost := e.lost.Load()
-	if lost == 0 {
+	if lost == nil {
 		return nil
 	}
 	if id, err := e.FollowsNow(ctx); err == nil && id != 0 && id != e.cfg.NodeID {
-		e.lost.CompareAndSwap(lost, 0)
+		e.lost.CompareAndSwap(lost, nil)
 		return nil
 	}
-	if time.Since(time.Unix(0, lost)) > undecidedAtMost {
+	if time.Since(*lost) > undecidedAtMost {
 		return nil
 	}
 	return errUndecided

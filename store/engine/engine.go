@@ -122,15 +122,22 @@ type Engine struct {
 	metrics instruments
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
-	lastLed  atomic.Int64  // when it last knew one, in nanoseconds; 0 for not yet
+	lastLed  moment        // when it last knew one
 	hint     atomic.Pointer[leaderHint]
-	restless atomic.Int64 // until when the leader is looked for often, Unix nanoseconds
-	eager    atomic.Int64 // until when it is looked for without a pause, Unix nanoseconds
-	// when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
-	lost     atomic.Int64
-	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
-	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
-	spoke    atomic.Int64  // when the leader's Raft server last said something, Unix nanoseconds
+
+	files struct { // of the Raft directory, as they were last seen
+		sync.Mutex
+		at   time.Time
+		last RaftFiles
+		term uint64
+	}
+	restless moment // until when the leader is looked for often
+	eager    moment // until when it is looked for without a pause
+	// when this member's leadership ended; nil once it follows another leader or leads again
+	lost     atomic.Pointer[time.Time]
+	observed moment        // when leadership was last known to be unbroken
+	beat     moment        // when followLeadership last began a round
+	spoke    moment        // when the leader's Raft server last said something
 	grown    chan struct{} // wakes the mirror: Raft has brought entries
 	look     chan struct{} // wakes followLeadership before its time
 	closing  atomic.Bool
@@ -312,7 +319,7 @@ func (e *Engine) Leadership() <-chan struct{} {
 }
 
 // Beat returns when this member last set out to look who leads, which it does all the time while it is well.
-func (e *Engine) Beat() time.Time { return time.Unix(0, e.beat.Load()) }
+func (e *Engine) Beat() time.Time { return e.beat.get() }
 
 // Look makes this member find out at once who leads, instead of at its next look.
 func (e *Engine) Look() {
@@ -330,7 +337,7 @@ const maxFailures = 3
 func (e *Engine) followLeadership(ctx context.Context) {
 	failures := 0 // to take leadership up, one after the other
 	for {
-		e.beat.Store(time.Now().UnixNano())
+		e.beat.set(time.Now())
 		asked := time.Now()
 		id, err := e.FollowsNow(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -343,7 +350,7 @@ func (e *Engine) followLeadership(ctx context.Context) {
 				e.log.Warn("leadership was lost and won again unnoticed; it starts afresh")
 				e.descend(ErrNotLeader)
 			}
-			e.observed.Store(asked.UnixNano())
+			e.observed.set(asked)
 		}
 		e.observeLeader(id)
 		switch {
@@ -377,17 +384,17 @@ func (e *Engine) followLeadership(ctx context.Context) {
 }
 
 // poll is how long followLeadership waits for its next look while it follows a node. A leader looks twice in the time
-// that an election takes, see unbroken. Elsewhere nothing is to be seen while the leader speaks: who follows it is woken by
-// what others say, and by a connection that breaks.
+// that an election takes, see unbroken. Elsewhere nothing is to be seen while the leader speaks: who follows it is woken
+// by what others say, and by a connection that breaks.
 func (e *Engine) poll(id uint64) time.Duration {
 	switch now := time.Now(); {
-	case now.UnixNano() < e.eager.Load():
+	case now.Before(e.eager.get()):
 		return leaderSpin
-	case id == 0 && !e.Outside(), now.UnixNano() < e.restless.Load():
+	case id == 0 && !e.Outside(), now.Before(e.restless.get()):
 		return electionPoll
 	case id == e.cfg.NodeID:
 		return max(leaderPoll, 15*e.cfg.NetworkLatency/2)
-	case e.Outside(), now.Sub(time.Unix(0, e.spoke.Load())) < calmPoll:
+	case e.Outside(), now.Sub(e.spoke.get()) < calmPoll:
 		return calmPoll
 	}
 	return leaderPoll
@@ -396,5 +403,5 @@ func (e *Engine) poll(id uint64) time.Duration {
 // unbroken reports whether leadership was looked at so recently that no other member can have led since: that takes an
 // election, 15 times the network latency.
 func (e *Engine) unbroken() bool {
-	return time.Since(time.Unix(0, e.observed.Load())) < 15*e.cfg.NetworkLatency
+	return time.Since(e.observed.get()) < 15*e.cfg.NetworkLatency
 }

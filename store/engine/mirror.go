@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -54,12 +55,15 @@ func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
 // knows no leader, though others do, is a stand-by, which replicates, or no Raft server at all: it also asks others
 // for a newer copy.
 func (m *Mirror) keep(ctx context.Context, e *Engine) {
-	var fetch time.Time
+	var fetch, since time.Time
 	p := pace{credit: mirrorCredit}
-	copied := "" // the version that the mirror shows
+	seen, copied := "", "" // versions: the newest, and what the mirror shows
 	for {
 		commits, now := e.changes.wait(), time.Now()
-		v, since := e.version()
+		v := e.version()
+		if v != seen {
+			seen, since = v, now
+		}
 		wait := mirrorLook
 		if v != copied {
 			p.noteChange(now)
@@ -177,24 +181,21 @@ var errNotNewer = errors.New("there is nothing newer")
 // ignores names that are not its own.
 const TrialFile = "storing"
 
-// version tells states of the replica apart without reading it, and since when it is that: the leader knows its
-// revision, a follower sees its Raft log being written. A follower learns a moment after the entry that it is committed, so a
-// copy made within that moment does not count.
-func (e *Engine) version() (version string, since time.Time) {
+// version tells states of the replica apart without reading it: the leader knows its revision, a follower sees
+// its Raft log being written. A follower learns a moment after the entry that it is committed, so a copy made
+// within that moment does not count as settled. The times of files are only compared with each other: clocks are set.
+func (e *Engine) version() string {
 	if e.Leading() {
-		revision, at := e.changes.newest()
-		return fmt.Sprint("revision ", revision), at
+		return fmt.Sprint("revision ", e.changes.revision())
 	}
+	var text strings.Builder
 	entries, _ := os.ReadDir(filepath.Join(e.cfg.Dir, "raft"))
 	for _, entry := range entries {
-		if entry.Name() == TrialFile {
-			continue
-		}
-		if info, err := entry.Info(); err == nil {
-			since = later(since, info.ModTime())
+		if info, err := entry.Info(); err == nil && entry.Name() != TrialFile {
+			fmt.Fprint(&text, entry.Name(), " ", info.Size(), " ", info.ModTime().UnixNano(), "\n")
 		}
 	}
-	return fmt.Sprint("log ", since.UnixNano()), since
+	return text.String()
 }
 
 // renew replaces the file by what write makes, unless that is older: a server that has left Raft still has its last

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // Diagnosis is a known reason why dqlite does not start, and what to do about it.
@@ -33,6 +34,13 @@ var startErrors = []struct {
 			"failed while it was written", nextRejoin}},
 	{regexp.MustCompile(`(?i)no space left|ENOSPC|not enough (disk )?space`),
 		Diagnosis{"there is no room on the disk", nextRoom}},
+	{regexp.MustCompile(`(?i)permission denied|not writable`), Diagnosis{"a file of the Raft log belongs to another " +
+		"user than this one: a command may have been run as root once",
+		"as root, chown -R USER the data directory, then start again"}},
+	{regexp.MustCompile(`dqlite does not start: (raft_bootstrap\(\): )?$`),
+		Diagnosis{"dqlite gives no reason: threads, open files or memory may have run out",
+			"raise the limits of this process (TasksMax, LimitNOFILE and MemoryMax in the systemd unit; ulimit -a), " +
+				"then start again"}},
 	{regexp.MustCompile(`too many open files`), Diagnosis{"this process may open too few files",
 		"raise its limit (LimitNOFILE in the systemd unit, ulimit -n), then start again"}},
 	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|` +
@@ -70,7 +78,9 @@ type RaftFiles struct {
 	Open      int
 	Snapshot  uint64 // index of the newest snapshot, 0 for none
 	Snapshots int
+	TakenAt   time.Time // of the newest snapshot; zero for none
 	Bytes     int64
+	LogBytes  int64 // of it, in segments; open ones are as large as they may become
 }
 
 // InspectRaft looks at the files of a Raft directory, without opening any, for what keeps dqlite from starting: gaps
@@ -89,6 +99,9 @@ func InspectRaft(dir string) (f RaftFiles, err error) {
 		}
 		f.Bytes += info.Size()
 		name := e.Name()
+		if closedSegment.MatchString(name) || openSegment.MatchString(name) {
+			f.LogBytes += info.Size()
+		}
 		number := func(s string) uint64 { n, _ := strconv.ParseUint(s, 10, 64); return n }
 		if m := closedSegment.FindStringSubmatch(name); m != nil {
 			if info.Size() == 0 {
@@ -104,7 +117,9 @@ func InspectRaft(dir string) (f RaftFiles, err error) {
 				continue // an unfinished one, which dqlite ignores
 			}
 			f.Snapshots++
-			f.Snapshot = max(f.Snapshot, number(m[2]))
+			if index := number(m[2]); index >= f.Snapshot {
+				f.Snapshot, f.TakenAt = index, info.ModTime()
+			}
 		}
 	}
 	f.Segments = len(spans)

@@ -1,4 +1,4 @@
-// Package handlerstest is for tests of decoders, which need no member.
+// Package handlerstest has helpers for tests of decoders, which need no member.
 package handlerstest
 
 import (
@@ -8,7 +8,7 @@ import (
 	"muster/handlers"
 )
 
-// RefusedWell fails unless an error is one that a caller may see.
+// RefusedWell fails unless err is an error that callers may see.
 func RefusedWell(t *testing.T, err error) {
 	t.Helper()
 	var known *handlers.Error

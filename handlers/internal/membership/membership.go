@@ -1,6 +1,5 @@
-// Package membership is what several families do with members in the same way: find the one that an operator means, by
-// any of its names, and take one out of the cluster without losing the quorum. It knows no envelope; what goes wrong is
-// an error that each family puts into its own words.
+// Package membership is the code about members that several families share: resolving a name to a member, and removing
+// a member without losing the quorum. It knows no envelope; each family words its errors.
 package membership
 
 import (
@@ -15,18 +14,18 @@ import (
 	"muster/store"
 )
 
-// Cluster is what is asked of the loops of the cluster.
+// Cluster is the part of the cluster's loops that this package needs.
 type Cluster interface {
-	Alive(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Alive(nodeID uint64) string // "alive", "left" or "unknown", from the leader's probes
 	Wake()                      // tells the leader's loops that membership has changed
 
 	// CanRemove returns why a removal would leave too few live voters.
 	CanRemove(ctx context.Context, nodeID uint64) error
-	// PrepareRemoval replaces what a removal makes worthless.
+	// PrepareRemoval generates the replacements of the keys that the removed member knows.
 	PrepareRemoval(ctx context.Context, nodeID uint64) (*store.DEKRotation, error)
 }
 
-// Replica is this member's part of the cluster: *store.Store.
+// Replica is this member's replica: *store.Store.
 type Replica interface {
 	NodeID() uint64
 	Servers() []store.Server // of Raft's configuration, as the leader has it
@@ -47,8 +46,8 @@ type Members struct {
 	Cluster Cluster
 }
 
-// called lists what the members can be called by, dead ones too: an address that a dead member and a live one share
-// must not be taken for either.
+// called lists the names and addresses of all members, including dead ones: an address that a dead and a live member
+// share must name neither.
 func (x *Members) called(members []store.Member) []naming.Member {
 	list := make([]naming.Member, len(members))
 	for i := range members {
@@ -66,11 +65,11 @@ func (x *Members) called(members []store.Member) []naming.Member {
 	return list
 }
 
-// Resolver finds the member that a text names: naming.Resolve by any of its names, naming.ResolveAddress by an address.
+// Resolver finds the member that a text names: naming.Resolve or naming.ResolveAddress.
 type Resolver func([]naming.Member, string) (naming.Member, error)
 
-// Resolve finds the member that an operator means, as the leader has it, or this member where the query allows that. It
-// returns naming.ErrNone when nobody is called so, and a 409 with the candidates when several are.
+// Resolve finds the member that text names, with the request's consistency. It returns naming.ErrNone when there is
+// none, and a 409 with the candidates when there are several.
 func (x *Members) Resolve(q *handlers.Request, text string, by Resolver) (*store.Member, error) {
 	members, err := x.Members.List(q.Context(), q.Consistency())
 	if err != nil {
@@ -92,8 +91,7 @@ func (x *Members) Resolve(q *handlers.Request, text string, by Resolver) (*store
 	return nil, naming.ErrNone
 }
 
-// Filter reads a parameter that names a member, by any of its names; 0 when it is absent. A number need not be that of
-// a member of now.
+// Filter reads a query parameter that names a member; 0 when it is absent. A number may be that of a removed member.
 func (x *Members) Filter(q *handlers.Request, name string) (uint64, error) {
 	values, given := q.URL.Query()[name]
 	if !given {
@@ -116,7 +114,7 @@ func (x *Members) Filter(q *handlers.Request, name string) (uint64, error) {
 	return m.NodeID, nil
 }
 
-// Roles are the roles of Raft servers by node id.
+// Roles returns the roles of Raft servers by node id.
 func Roles(servers []store.Server) map[uint64]store.Role {
 	m := make(map[uint64]store.Role, len(servers))
 	for _, v := range servers {
@@ -125,7 +123,7 @@ func Roles(servers []store.Server) map[uint64]store.Role {
 	return m
 }
 
-// Poll checks a condition of this process every few milliseconds until it holds, or ctx ends (false).
+// Poll checks a condition every few milliseconds until it holds (true) or ctx ends (false).
 func Poll(ctx context.Context, holds func() bool) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

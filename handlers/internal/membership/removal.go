@@ -11,20 +11,20 @@ import (
 	"muster/store"
 )
 
-// HeaderTokensEnded says how many valid join tokens a removal has superseded; the documented answers have no room for
-// it.
+// HeaderTokensEnded is the header with the number of valid join tokens that a removal has superseded; the documented
+// answers have no field for it.
 const HeaderTokensEnded = "X-Muster-Tokens-Ended"
 
-// Removal is what has to hold for a member to be removed. It is judged before the removal and again in its transaction.
+// Removal lists the conditions of a removal. They are checked before the removal and again in its transaction.
 type Removal struct {
-	Drained bool // the member is drained
-	Quorum  bool // enough live voters are left
+	Drained bool // the member must be drained
+	Quorum  bool // enough live voters must remain
 }
 
-// ErrLeader is that the member which is to be removed leads.
+// ErrLeader means that the member to be removed is the leader.
 var ErrLeader = errors.New("the member leads")
 
-// NotDrainedError is that a member is not drained.
+// NotDrainedError means that the member is not drained.
 type NotDrainedError struct {
 	NodeID uint64
 	State  string
@@ -32,16 +32,16 @@ type NotDrainedError struct {
 
 func (e *NotDrainedError) Error() string { return "the member is not drained (state=" + e.State + ")" }
 
-// QuorumError is that too few live voters would be left.
+// QuorumError means that too few live voters would remain.
 type QuorumError struct{ Why error }
 
 func (e *QuorumError) Error() string { return e.Why.Error() }
 
-// errVotersChanged: two removals at once must not both be right about the same three voters.
+// errVotersChanged: two concurrent removals must not both count on the same three voters.
 var errVotersChanged = &store.Refusal{Code: store.Conflict,
-	Message: "The voters of the cluster have changed meanwhile; look again and retry"}
+	Message: "The voters of the cluster have changed in the meantime; check the members and retry"}
 
-// check returns what does not hold about a member itself.
+// check returns the condition about the member itself that does not hold.
 func (r Removal) check(m *store.Member, leader uint64) error {
 	switch {
 	case m.NodeID == leader:
@@ -52,8 +52,8 @@ func (r Removal) check(m *store.Member, leader uint64) error {
 	return nil
 }
 
-// Remove takes a member out of the cluster, for whichever family asks, and waits a moment until it is out of Raft. It
-// returns ErrLeader, a *NotDrainedError or a *QuorumError when what has to hold does not.
+// Remove removes a member from the cluster and waits a moment until it is out of Raft. It returns ErrLeader, a
+// *NotDrainedError or a *QuorumError when a condition does not hold.
 func (x *Members) Remove(q *handlers.Request, m *store.Member, r Removal) error {
 	ctx := q.Context()
 	if err := r.check(m, x.Replica.NodeID()); err != nil {
@@ -87,8 +87,8 @@ func (x *Members) Remove(q *handlers.Request, m *store.Member, r Removal) error 
 	return nil
 }
 
-// RemovedBefore reports whether this very request has removed a member before; then it says so in the answer's header,
-// too.
+// RemovedBefore reports whether an earlier attempt of this request removed the member. If so it also sets the answer's
+// header.
 func (x *Members) RemovedBefore(q *handlers.Request) (again bool, err error) {
 	if again, err = x.Replica.Answered(q.Context(), q.Actor); err != nil || !again {
 		return false, err
@@ -100,7 +100,7 @@ func (x *Members) RemovedBefore(q *handlers.Request) (again bool, err error) {
 	return err == nil, err
 }
 
-// Voters lists who votes in Raft now, by node id.
+// Voters lists the node ids of Raft's current voters.
 func (x *Members) Voters() (list []uint64) {
 	for _, v := range x.Replica.Servers() {
 		if v.Role == store.RoleVoter {
@@ -111,8 +111,8 @@ func (x *Members) Voters() (list []uint64) {
 	return list
 }
 
-// awaitOutOfRaft waits a moment for the leader's loop to take a node out of the configuration, so that the usual
-// answer is the whole truth. The removal is committed already and goes on without this request.
+// awaitOutOfRaft waits a moment for the leader's loop to remove a node from Raft's configuration, so that the removal
+// is usually complete when it is answered. It is already committed and goes on without this request.
 func (x *Members) awaitOutOfRaft(ctx context.Context, nodeID uint64) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

@@ -23,7 +23,7 @@ import (
 	"muster/store"
 )
 
-// Config is what a test may change of a member. The zero values of its own fields stand for a cluster of one.
+// Config is the configuration of a test's member. The zero values of its own fields mean a cluster of one.
 type Config struct {
 	handlers.Config
 	Name         string
@@ -49,7 +49,7 @@ func NewConfig(st *store.Store, clusterID, name string) *Config {
 	}
 }
 
-// Serve puts the whole table together, as node does.
+// Serve returns a server with the routes of all families, as node does.
 func Serve(c *Config) *handlers.Server {
 	st, id, now := c.Store, c.ClusterID, c.Now
 	tokens := &store.JoinTokenMint{Store: st, ClusterID: id, Leaf: func() []byte { return c.Leaf }, Now: now}
@@ -75,7 +75,7 @@ func Serve(c *Config) *handlers.Server {
 			Cluster:      c.Cluster,
 			Autopilot:    settings{},
 			Tokens:       tokens,
-			People:       signin.New(now),
+			People:       signin.New(now, slog.New(slog.DiscardHandler)),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return nil },
 			Now:          now,
@@ -96,7 +96,7 @@ func Serve(c *Config) *handlers.Server {
 	return handlers.New(c.Config, append(append(families, foreign(c)...), ui.New())...)
 }
 
-// foreign are the documented APIs but ella's.
+// foreign returns the foreign APIs except Ella's.
 func foreign(c *Config) []*handlers.Family {
 	st, id, now := c.Store, c.ClusterID, c.Now
 	return []*handlers.Family{
@@ -149,14 +149,14 @@ func foreign(c *Config) []*handlers.Family {
 	}
 }
 
-// Cluster stands for the loops of a cluster of one, in which everything is fine. A test may set its fields.
+// Cluster is a fake of the loops of a healthy cluster of one. A test may set its fields.
 type Cluster struct {
 	Store *store.Store
-	Room  func() int64                    // bytes that may be written; nil: any
+	Room  func() int64                    // bytes that may be written; nil: no limit
 	Leads func() (nodeID uint64, _ error) // who leads after a transfer; nil: member 1
 }
 
-// What the families ask of the loops.
+// The methods that the families need.
 
 func (c *Cluster) Alive(uint64) string { return "alive" }
 func (c *Cluster) DownSince(uint64) time.Time {
@@ -169,6 +169,7 @@ func (c *Cluster) Reachable(context.Context, uint64) error { return nil }
 func (c *Cluster) CanLead(context.Context, uint64) error   { return nil }
 func (c *Cluster) Notices() []string                       { return nil }
 func (c *Cluster) StorageFault() string                    { return "" }
+func (c *Cluster) DiskStuck() bool                         { return false }
 func (c *Cluster) ZoneCost(uint64) string                  { return "" }
 func (c *Cluster) CannotStore(uint64) string               { return "" }
 func (c *Cluster) DiskLow(uint64) bool                     { return false }
@@ -204,7 +205,7 @@ func (c *Cluster) Migrate(context.Context, store.Actor, []uint64) (api.Schema, e
 	return api.Schema{}, nil
 }
 
-// settings stand for autopilot's.
+// settings is a fake of autopilot's settings.
 type settings struct{}
 
 func (settings) Get(context.Context, store.Consistency) (autopilot.Config, uint64, error) {
@@ -236,14 +237,14 @@ func (c *Cluster) Installed(context.Context) (store.Installed, map[uint64]string
 	return store.Installed{}, nil, nil
 }
 
-// nobody is a cluster without other members.
+// nobody is a transport without other members.
 type nobody struct{}
 
 func (nobody) Forward(*http.Request, uint64) (*http.Response, error) {
 	return nil, errors.New("there is nobody else")
 }
 
-// noClusters are no other clusters.
+// noClusters is a fake of peering without other clusters.
 type noClusters struct{}
 
 func (noClusters) ExchangeSecret(context.Context, []string, string, []string, string, string) (string, error) {

@@ -1,5 +1,4 @@
-// Package sole is a member in this process for tests: a real store that has founded a cluster, and the whole table of
-// routes.
+// Package sole runs a member in the test's process: a real store that has founded a cluster, and all routes.
 package sole
 
 import (
@@ -23,10 +22,11 @@ import (
 
 	"muster/certs"
 	"muster/handlers"
+	"muster/internal/await"
 	"muster/store"
 )
 
-// Member is a member with a real store that has founded a cluster, in this process. It leads, and there is nobody else.
+// Member is a member with a real store that has founded a cluster of one, which it leads.
 type Member struct {
 	*handlers.Server
 	T     testing.TB
@@ -95,7 +95,7 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 	return out
 }
 
-// AddVoter makes the cluster one of two voters; confirms reports whether the second one confirms the first.
+// AddVoter adds a second voter; confirms reports whether it confirms the first as leader.
 func (s *Member) AddVoter(confirms func() bool) {
 	s.T.Helper()
 	check := func(err error) {
@@ -152,7 +152,7 @@ func (s *Member) AddVoter(confirms func() bool) {
 	s.ask2.Store(&confirms)
 }
 
-// founding is the first transaction of a cluster with all that a real one has, and the secret of its first API token.
+// founding returns the first transaction of a cluster, and the secret of its first API token.
 func founding(t testing.TB, recipient string) (f *store.Founding, admin string) {
 	t.Helper()
 	check := func(err error) {
@@ -205,7 +205,7 @@ func founding(t testing.TB, recipient string) (f *store.Founding, admin string) 
 	return f, admin
 }
 
-// Token makes an API token with these scopes and returns its secret.
+// Token creates an API token with these scopes and returns its secret.
 func (s *Member) Token(scopes ...string) string {
 	s.T.Helper()
 	if scopes == nil {
@@ -227,13 +227,13 @@ func (s *Member) Token(scopes ...string) string {
 	return secret
 }
 
-// Call asks the API as a client with a bearer token does; headers are pairs of name and value.
+// Call sends a request to the API with a bearer token; headers are pairs of name and value.
 func (s *Member) Call(method, target, token, body string, headers ...string) *httptest.ResponseRecorder {
 	s.T.Helper()
 	return s.Ask(s.API(), method, target, token, body, headers...)
 }
 
-// Ask is Call for one of the other listeners.
+// Ask is Call for another listener's handler.
 func (s *Member) Ask(h http.Handler, method, target, token, body string, headers ...string) *httptest.ResponseRecorder {
 	s.T.Helper()
 	var in io.Reader = http.NoBody
@@ -269,18 +269,13 @@ func (s *Member) Serving() string {
 	return l.Addr().String()
 }
 
-// Query reads rows of the mirror, once it has all that was committed.
+// Query reads rows of the mirror once it has caught up.
 func (s *Member) Query(query string) string {
 	s.T.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	await.True(s.T, "the mirror catches up", func() bool {
 		a, err := s.Store.Query(s.T.Context(), "SELECT revision FROM cluster", 1)
-		if err == nil && len(a.Rows) == 1 && fmt.Sprint(a.Rows[0][0]) == fmt.Sprint(s.Store.Revision()) {
-			break
-		}
-		if time.Now().After(deadline) {
-			s.T.Fatal("the mirror does not catch up")
-		}
-	}
+		return err == nil && len(a.Rows) == 1 && fmt.Sprint(a.Rows[0][0]) == fmt.Sprint(s.Store.Revision())
+	})
 	a, err := s.Store.Query(s.T.Context(), query, 1000)
 	if err != nil {
 		s.T.Fatal(query, err)
@@ -292,7 +287,7 @@ func (s *Member) Query(query string) string {
 	return strings.Join(out, " ")
 }
 
-// Option sets an option as an operator does.
+// Option sets a setting as an operator does.
 func (s *Member) Option(name, value string) {
 	s.T.Helper()
 	if w := s.Call("PUT", "/api/v1/cluster/settings", s.Admin, fmt.Sprintf(`{%q:%s}`, name, value)); w.Code != 200 {
@@ -300,7 +295,7 @@ func (s *Member) Option(name, value string) {
 	}
 }
 
-// Expiring makes an API token that ends soon, and returns its secret and its end.
+// Expiring creates an API token that expires soon, and returns its secret and its expiry.
 func (s *Member) Expiring(in time.Duration, scopes ...string) (string, time.Time) {
 	s.T.Helper()
 	secret, at := certs.NewSecret(), time.Now().Add(in).Truncate(time.Second)
@@ -318,7 +313,7 @@ func (s *Member) Expiring(in time.Duration, scopes ...string) (string, time.Time
 	return secret, at
 }
 
-// EnrollKey makes an enrollment token and returns the header that shows its key.
+// EnrollKey creates an enrollment token and returns the Authorization header with its key.
 func (s *Member) EnrollKey(body string) string {
 	s.T.Helper()
 	w := s.Call("POST", "/api/v1/cluster/enrollment-tokens", s.Admin, body)
@@ -333,7 +328,7 @@ func (s *Member) EnrollKey(body string) string {
 	return APIKeyHeader(t.Key)
 }
 
-// APIKeyHeader is the Authorization header for an API key (id:secret).
+// APIKeyHeader returns the Authorization header for an API key (id:secret).
 func APIKeyHeader(key string) string {
 	return "ApiKey " + base64.StdEncoding.EncodeToString([]byte(key))
 }
@@ -341,17 +336,13 @@ func APIKeyHeader(key string) string {
 // Until polls until try succeeds.
 func Until(t testing.TB, what string, try func() bool) {
 	t.Helper()
-	for end := time.Now().Add(Generous); !try(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("has not happened: " + what)
-		}
-	}
+	await.True(t, what, try)
 }
 
-// Generous is how long tests wait for what should happen at once.
-const Generous = 20 * time.Second
+// Generous is how long tests wait for something that should happen at once.
+const Generous = await.Limit
 
-// sealedKey makes a key for a purpose.
+// sealedKey generates a key for a purpose.
 func sealedKey(t testing.TB, dek certs.DEK, purpose string) store.SealedKey {
 	t.Helper()
 	secret := make([]byte, 32)

@@ -1,4 +1,4 @@
-// Package openapi is the description of everything that muster serves.
+// Package openapi has the OpenAPI description of all endpoints.
 package openapi
 
 import (
@@ -7,16 +7,16 @@ import (
 	"sync"
 )
 
-// The description of the API is written by hand, a file per family, so that each can be read beside its handlers. Every
-// file is YAML in its own right and has `paths` and `components`; head.yaml has all else.
+// The description is written by hand, a file per family, to be read beside the handlers. Every file is valid YAML with
+// `paths` and `components`; head.yaml has everything else.
 //
 //go:embed *.yaml
 var files embed.FS
 
-// Document returns the description of everything that muster serves, OpenAPI 3.1 in YAML.
+// Document returns the description of all endpoints, OpenAPI 3.1 in YAML.
 func Document() []byte { return document() }
 
-// document puts the sections of the same name one behind the other.
+// document concatenates the sections of the same name.
 var document = sync.OnceValue(func() []byte {
 	names, err := files.ReadDir(".")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package ui is the web page for people, and its family: what goes wrong under /ui/ is told in HTML.
+// Package ui serves the web page. It is a family of its own, whose errors are HTML.
 package ui
 
 import (
@@ -19,19 +19,19 @@ import (
 	"muster/store"
 )
 
-// uiFiles is the web page: files as they are, nothing is built. It talks to the API like any other client.
+// uiFiles is the web page: plain files, without a build step. It uses the API like any other client.
 //
 //go:embed *.html *.css *.js *.svg
 var uiFiles embed.FS
 
 const uiPrefix = "/ui/"
 
-// uiPolicy lets the page load its own files and ask its own member, and nothing else: no inline script or style, no
-// other host, no frame around it.
+// uiPolicy allows the page its own files and requests to its own member, nothing else: no inline script or style, no
+// other host, no framing.
 const uiPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// New returns the family of the web page: what goes wrong under /ui/ is told in HTML.
+// New returns the family of the web page.
 func New() *handlers.Family {
 	return &handlers.Family{
 		Name:  "ui",
@@ -80,7 +80,7 @@ var uiFailure = template.Must(template.New("failure").Parse(`<!doctype html>
 </html>
 `))
 
-// asset is a file of the page as it is answered.
+// asset is a file of the page with its headers.
 type asset struct {
 	data  []byte
 	ctype string
@@ -90,7 +90,7 @@ type asset struct {
 var assets = loadAssets()
 
 func loadAssets() map[string]asset {
-	// The types of scripts must not depend on the machine's own list of types.
+	// Media types must not depend on the machine's mime.types.
 	types := map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
 		".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 	files, err := fs.ReadDir(uiFiles, ".")
@@ -113,8 +113,8 @@ func loadAssets() map[string]asset {
 	return list
 }
 
-// servePage answers with a file of the page. Browsers keep it and ask whether it is still the same, so that the files
-// of one view are of one version after an upgrade.
+// servePage serves a file of the page. Browsers cache it but revalidate it, so that after an upgrade all files of a
+// view have the same version.
 func servePage(q *handlers.Request) error {
 	name := strings.TrimPrefix(q.URL.Path, uiPrefix)
 	switch q.URL.Path {
@@ -141,8 +141,8 @@ func servePage(q *handlers.Request) error {
 	return nil
 }
 
-// The command lines of Nomad and Consul print links to pages of their own products. They lead to the section that has
-// what was asked for.
+// The command lines of Nomad and Consul print links to their own web pages. These paths redirect to the section with
+// the same subject.
 var (
 	nomadPages = map[string]string{"servers": "members", "clients": "members", "topology": "members", "jobs": "overview",
 		"evaluations": "overview", "allocations": "overview", "operations": "autopilot", "settings": "api-tokens",
@@ -151,7 +151,7 @@ var (
 		"overview": "overview", "kv": "secrets", "intentions": "overview"} // below the name of a datacenter
 )
 
-// elsewhere is the section that a path of another product means, empty for none.
+// elsewhere returns the section for a path of another product's page, or "".
 func elsewhere(name string) string {
 	first, rest, deeper := strings.Cut(name, "/")
 	if section := nomadPages[first]; section != "" || !deeper {
@@ -161,8 +161,8 @@ func elsewhere(name string) string {
 	return consulPages[second]
 }
 
-// wantsPage reports whether a request for the root is a browser's: it names HTML and likes nothing better. Clients of the
-// API families, which say nothing or name JSON, get what their family answers there.
+// wantsPage reports whether a request for / comes from a browser: its Accept prefers HTML. Clients of the API families,
+// which accept anything or JSON, get their family's answer.
 func wantsPage(r *http.Request) bool {
 	if r.URL.Path != "/" || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
@@ -180,7 +180,7 @@ func wantsPage(r *http.Request) bool {
 		case kind == "text/html":
 			html = weight
 		case strings.HasSuffix(kind, "/xml"), strings.HasSuffix(kind, "+xml"), strings.HasPrefix(kind,
-			"image/"), kind == "*/*": // browsers take these as well
+			"image/"), kind == "*/*": // browsers accept these as well
 		default:
 			other = max(other, weight)
 		}
@@ -188,7 +188,7 @@ func wantsPage(r *http.Request) bool {
 	return html > 0 && html > other
 }
 
-// toPage sends browsers that ask for the root to the page.
+// toPage redirects browsers from / to the page.
 func toPage(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Vary", "Accept")

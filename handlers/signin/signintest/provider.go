@@ -6,8 +6,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"net/http"
@@ -33,7 +35,10 @@ type Provider struct {
 	kid    int
 	claims map[string]any
 	codes  map[string]grant
-	yes    bool // to device flows
+	yes    bool           // to device flows
+	often  int            // how many questions of a device flow come too often
+	told   map[string]any // at the userinfo endpoint; nil: there is none
+	says   map[string]any // what discovery says otherwise
 	asked  map[string]int
 }
 
@@ -49,6 +54,7 @@ func New(t testing.TB, claims map[string]any) *Provider {
 	mux.HandleFunc("GET /keys", p.keys)
 	mux.HandleFunc("GET /authorize", p.authorize)
 	mux.HandleFunc("POST /token", p.token)
+	mux.HandleFunc("GET /userinfo", p.userinfo)
 	mux.HandleFunc("POST /device", p.device)
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
@@ -69,6 +75,38 @@ func (p *Provider) Rotate() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.key, p.kid = key, p.kid+1
+}
+
+// Tell has the provider tell claims at a userinfo endpoint (OpenID Connect Core 1.0, section 5.3).
+func (p *Provider) Tell(claims map[string]any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = claims
+}
+
+// Say changes what discovery says.
+func (p *Provider) Say(change map[string]any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.says = change
+}
+
+// Slow has the provider say slow_down n times to a device flow.
+func (p *Provider) Slow(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.often = n
+}
+
+// Key is the provider's public key, in PEM, which somebody may take for the secret of a HMAC.
+func (p *Provider) Key() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	der, err := x509.MarshalPKIXPublicKey(p.key.Public())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
 // Approve has the person say yes to device flows.
@@ -131,14 +169,27 @@ func (p *Provider) sign(change map[string]any) string {
 }
 
 func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{
+	all := map[string]any{
 		"issuer":                                p.URL,
 		"authorization_endpoint":                p.URL + "/authorize",
 		"token_endpoint":                        p.URL + "/token",
 		"device_authorization_endpoint":         p.URL + "/device",
 		"jwks_uri":                              p.URL + "/keys",
 		"id_token_signing_alg_values_supported": []string{"RS256"},
-	})
+	}
+	if p.told != nil {
+		all["userinfo_endpoint"] = p.URL + "/userinfo"
+	}
+	maps.Copy(all, p.says)
+	answer(w, http.StatusOK, all)
+}
+
+func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "Bearer opaque" {
+		http.Error(w, "invalid_token", http.StatusUnauthorized)
+		return
+	}
+	answer(w, http.StatusOK, p.told)
 }
 
 func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
@@ -191,6 +242,9 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.PostFormValue("device_code") != "device-1":
 			refuse(w, http.StatusBadRequest, "invalid_grant")
+		case p.often > 0:
+			p.often--
+			refuse(w, http.StatusBadRequest, "slow_down")
 		case !p.yes:
 			refuse(w, http.StatusBadRequest, "authorization_pending")
 		default:
