@@ -94,7 +94,12 @@ func (t *Transport) Prove(ctx context.Context, nodeID uint64, address string) er
 
 // dialAt connects to one address, which must be that of the member. Host names are resolved at each try.
 func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto string, aged bool) (*tls.Conn, error) {
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return LimitSilence(c, userTimeout) }}
+	d := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
+		if err := t.Dials.Control(network, address, c); err != nil {
+			return err
+		}
+		return LimitSilence(c, userTimeout)
+	}}
 	raw, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
