@@ -226,6 +226,7 @@ func (c *Cluster) internal() *http.ServeMux {
 	})
 	mux.HandleFunc("POST "+pathHello, c.twins.serveHello)
 	mux.HandleFunc("POST "+transport.PathAnnounce, c.announcer.serveAnnounce)
+	mux.HandleFunc("POST "+pathGoodbye, c.announcer.serveGoodbye)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
 	mux.HandleFunc("POST "+transport.PathCertificates, c.issuer.serveCertificates)
 	mux.HandleFunc("GET "+transport.PathTrust, c.issuer.serveTrust)
@@ -264,7 +265,8 @@ func (c *Cluster) History() api.History { return c.historian.History() }
 // Notices is what this member's operator has to do now, a sentence each: what there is, a semicolon, what mends it. It is
 // nil when that is nothing.
 func (c *Cluster) Notices() []string {
-	list := c.announcer.notices()
+	list := append(c.announcer.notices(), c.clocks.notices(time.Now())...)
+	list = append(list, c.strays.notices()...)
 	if d := c.Disk(); d.Low {
 		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, %d MiB are kept in reserve; "+
 			"make room, but delete "+

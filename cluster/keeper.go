@@ -52,6 +52,9 @@ type Storing struct {
 	Inodes     uint64    `json:"inodes"` // 0 where the file system has no fixed number
 }
 
+// Stuck reports whether the disk does not answer: whatever waits for it waits for as long as that lasts.
+func (s Storing) Stuck() bool { return s.Fault == faultStuck }
+
 // own is the fault that this member has found itself.
 func (s Storing) own() string {
 	if s.Fault == faultStalled {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -104,6 +105,46 @@ func (m *member) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { m.Transp
 // A member that was away for a whole rotation of the transport authority is left behind: it does not trust the others'
 // certificates, or they refuse its own. It can only learn that by trying, and has to say what mends it.
 
+// strays are members that a recovery has left out and that run all the same: with the log of before, or as another
+// cluster of the same identity, when the recovery was applied on two machines.
+type strays struct {
+	mu  sync.Mutex
+	run map[uint64]bool
+}
+
+// note takes whether one runs, and reports whether that is new.
+func (s *strays) note(id uint64, runs bool) (appears bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.run == nil {
+		s.run = map[uint64]bool{}
+	}
+	appears = runs && !s.run[id]
+	s.run[id] = runs
+	return appears
+}
+
+func (s *strays) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.run = nil
+}
+
+// notices are sentences for the operator.
+func (s *strays) notices() (list []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(s.run)) {
+		if s.run[id] {
+			list = append(list, fmt.Sprintf("node %d was left out when the cluster was recovered, and it runs: where it "+
+				"leads, two clusters have one identity; stop it, \"muster member remove %d --force\" here, and let it join with "+
+				"an empty directory",
+				id, id))
+		}
+	}
+	return list
+}
+
 const leftBehindEvery = time.Minute // how often the log says so
 
 // troubles remembers whose certificates do not agree with this member's.
@@ -111,6 +152,8 @@ type troubles struct {
 	mu     sync.Mutex
 	with   map[uint64]string
 	warned time.Time
+
+	leftOut uint64 // a member that says that a recovery has left this one out
 }
 
 // note takes the outcome of talking to a member. Whoever talks to this one shows that it is not left behind.
@@ -119,6 +162,8 @@ func (t *troubles) note(id uint64, err error) {
 	defer t.mu.Unlock()
 	var status *transport.StatusError
 	switch trouble := transport.TroubleOf(err); {
+	case transport.LeftOut(err):
+		t.leftOut = id
 	case trouble != "":
 		if t.with == nil {
 			t.with = map[uint64]string{}
@@ -129,6 +174,13 @@ func (t *troubles) note(id uint64, err error) {
 	default:
 		delete(t.with, id) // it is not there, which says nothing
 	}
+}
+
+// refusing is a member that says that a recovery has left this one out, 0 for none.
+func (t *troubles) refusing() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leftOut
 }
 
 // text is one sentence about it, "" when there is nothing to say.
@@ -151,6 +203,9 @@ func (an *announcer) leftBehind() string {
 	if an.Store.LeaderID() != 0 {
 		return ""
 	}
+	if id := an.troubles.refusing(); id != 0 {
+		return fmt.Sprintf("node %d runs and refuses this member; %s", id, store.ErrLeftOut)
+	}
 	if text := an.troubles.text(); text != "" {
 		return text + "; " + datadir.NextRejoin
 	}
@@ -169,4 +224,38 @@ func (an *announcer) warnLeftBehind() {
 	if tell {
 		an.log.Warn(text)
 	}
+}
+
+// A member whose process is ended in order tells the leader. Without that word it would look like one that has died.
+
+const (
+	pathGoodbye   = "/internal/goodbye"
+	goodbyeWithin = 800 * time.Millisecond // a process must end, also when nobody leads
+	goodbyePause  = 100 * time.Millisecond // between two tries, when who leads does not change
+)
+
+// Goodbye tells the leader that this member's process ends in order. It is for a member whose loops have ended; one that
+// leads itself tells nobody. It blocks for 0.8 s at most, and when no leader takes it in that time nobody learns of it.
+func (c *Cluster) Goodbye() {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWithin)
+	defer cancel()
+	for ctx.Err() == nil {
+		turned := c.Store.Leadership()
+		leader := c.Store.LeaderID()
+		if leader == c.Store.NodeID() ||
+			leader != 0 && c.Transport.Call(ctx, http.MethodPost, leader, pathGoodbye, http.NoBody, nil) == nil {
+			return
+		}
+		select {
+		case <-turned:
+		case <-time.After(goodbyePause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// serveGoodbye takes another member's word that its process ends.
+func (an *announcer) serveGoodbye(w http.ResponseWriter, r *http.Request) {
+	id := transport.MemberID(r.Context()) // a member speaks for itself only
+	an.answer(w, id, an.Store.Members.SayGoodbye(r.Context(), store.Actor{Name: transport.HostOf(id), NodeID: id}, id))
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -35,6 +36,9 @@ var (
 
 	descVersions = gauge("muster_versions", "Versions of muster that the members which answer run; on the leader only.")
 
+	descClock = gauge("muster_clock_skew_seconds", "How far the clock of this member is ahead of the leader's, as the "+
+		"leader has told; 0 on the leader.")
+
 	descStoring   = gauge("muster_storing", "1 while this member can store; its log and its status say why it cannot.")
 	descStoreTime = gauge("muster_storing_write_seconds", "How long the last small write of this member to its disk "+
 		"took, until it was read again.")
@@ -53,6 +57,7 @@ func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	c.keeper.collect(set)
+	set(descClock, c.clocks.ahead(time.Now()).Seconds())
 	c.Transport.Collect(out)
 	if c.workloads != nil {
 		c.workloads.Collect(out)

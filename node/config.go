@@ -23,6 +23,10 @@ import (
 type Config struct {
 	Data string // data directory; made when it is not there
 
+	// Mark is a file outside of Data that notes which member this machine is: with an empty Data no cluster is founded
+	// then. Empty: nothing is noted.
+	Mark string
+
 	API, Raft string // listeners, HOST:PORT; port 0 takes a free one
 	PlainHTTP string // listener without TLS, HOST:PORT; empty: none
 	// APIAddress and RaftAddress are what others dial, HOST:PORT; empty: the address of the listener.
@@ -98,7 +102,7 @@ func Default() Config {
 		RestoreLimit:      16 << 30,
 		PeerPing:          peering.DefaultPing,
 		Limits:            handlers.DefaultLimits,
-		Connections:       netlimit.Limits{All: 8192, PerAddress: 1024},
+		Connections:       netlimit.Limits{All: 8192, PerAddress: 1024, Bytes: 1_000_000},
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"muster/cluster"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
+	"muster/dialpolicy"
 	"muster/handlers"
 	"muster/netlimit"
 	"muster/store"
@@ -30,6 +33,7 @@ const (
 	handOverWithin = 1500 * time.Millisecond // to give leadership to another member at the end
 	closeWithin    = time.Second             // of the database
 	lookupWithin   = time.Second             // in the members table, for a connection that waits
+	fewestFiles    = 64                      // that a process must be able to open to begin with
 )
 
 // Node is a running member.
@@ -39,6 +43,7 @@ type Node struct {
 
 	dir       *datadir.Dir
 	self      *datadir.Node // what node.json says
+	leftOut   []uint64      // by a recovery that is not in the members table yet
 	listeners listeners
 	transport *transport.Transport
 	book      *datadir.Book
@@ -52,7 +57,8 @@ type Node struct {
 
 	serving context.Context // ends when clients are no longer served
 	servers sync.WaitGroup
-	failed  chan error // why this member must end
+	failed  chan error            // why this member must end
+	ended   atomic.Pointer[error] // why Wait has ended; nil while it has not, or when that was in order
 
 	ready   bool
 	closers []func() error // in the order in which the parts came about
@@ -77,6 +83,10 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 // start goes through the parts. The order matters: what can fail without leaving a trace comes first.
 func (n *Node) start(ctx context.Context) (err error) {
+	if files, err := netlimit.Descriptors(); err == nil && files < fewestFiles {
+		return fmt.Errorf("this process may open %d files, and a member needs at least %d: raise its limit (LimitNOFILE in "+
+			"the systemd unit, ulimit -n)", files, fewestFiles)
+	}
 	if n.dir, err = datadir.Open(n.cfg.Data); err != nil {
 		return err
 	}
@@ -88,6 +98,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if n.self, err = n.become(ctx); err != nil {
 		return err
 	}
+	n.leftOut = n.leftOutNow()
 	identity, err := n.dir.OwnIdentity()
 	if err != nil {
 		return err
@@ -162,20 +173,43 @@ func (n *Node) openTransport() error {
 	n.book = datadir.NewBook(n.dir, n.self, n.cfg.Members, n.log)
 	n.transport = transport.New(creds, n.book, n.fence, n.log)
 	n.transport.Limits = transport.ListenerLimits(n.cfg.ClusterConnections)
+	n.transport.Dials.Loopback = dialpolicy.OnLoopback(n.self.RaftAddress)
 	// TCP and TLS take four ways, and machines are busy.
 	n.transport.DialBound = max(transport.DefaultDialBound, 8*n.cfg.NetworkLatency)
 	n.closing(func() error { n.transport.Close(); return nil })
 	return nil
 }
 
+// leftOutNow lists the members that a recovery of this directory has left out and that the members table does not
+// name yet.
+func (n *Node) leftOutNow() []uint64 {
+	r, err := n.dir.Recovery()
+	if err != nil || r == nil {
+		return nil
+	}
+	list, err := store.MirrorLeftOut(filepath.Join(n.dir.Path, datadir.MirrorFile), r.Voters)
+	if err != nil { // it is only a copy: node.json knows the Raft servers, too
+		for _, place := range n.self.Others {
+			if !slices.Contains(r.Voters, place.NodeID) {
+				list = append(list, place.NodeID)
+			}
+		}
+	}
+	return list
+}
+
 // fence lets members in. Nobody is let in while the database is not open.
 func (n *Node) fence(id uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
 	defer cancel()
+	err := store.ErrNoLeader
 	if st := n.opened.Load(); st != nil {
-		return cluster.Fence(ctx, st, n.self.Others, id)
+		err = cluster.Fence(ctx, st, n.self.Others, id)
 	}
-	return store.ErrNoLeader
+	if slices.Contains(n.leftOut, id) && !errors.Is(err, store.ErrNotMember) {
+		return store.ErrLeftOut
+	}
+	return err
 }
 
 // introduce asks the others whether this directory may be started: a copy of a running member's may not.
@@ -241,6 +275,9 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 		ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)
 		defer cancel()
 		n.store.HandOver(ctx)
+		if n.ready && n.ended.Load() == nil {
+			n.loops.Load().Goodbye()
+		}
 		return nil
 	})
 	n.clients = n.cfg.clients()
@@ -278,17 +315,16 @@ func (n *Node) serveMembers() {
 // serveClients answers clients until serving ends.
 func (n *Node) serveClients() {
 	n.servers.Go(func() { n.api.KeepRefusals(n.serving) })
-	streams := n.cfg.Limits.Streams
 	secure := tls.NewListener(n.clients.Listener(n.listeners.api), &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.leaf.Load(), nil },
 	})
-	n.servers.Go(func() { n.failed <- handlers.Serve(n.serving, secure, n.api.API(), streams, n.log) })
+	n.servers.Go(func() { n.failed <- n.api.Serve(n.serving, secure, n.api.API()) })
 	if plain := n.listeners.plain; plain != nil {
 		n.log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", n.cfg.PlainHTTP)
 		n.servers.Go(func() {
-			n.failed <- handlers.Serve(n.serving, n.clients.Listener(plain), n.api.Plain(), streams, n.log)
+			n.failed <- n.api.Serve(n.serving, n.clients.Listener(plain), n.api.Plain())
 		})
 	}
 }
@@ -314,6 +350,14 @@ func (n *Node) awaitFounded(ctx context.Context) error {
 // datadir.ErrRemoved, a *cluster.TwinError, a listener that has ended, or a founding that was another one. Close is
 // still to be called.
 func (n *Node) Wait(ctx context.Context) error {
+	err := n.wait(ctx)
+	if err != nil {
+		n.ended.Store(&err)
+	}
+	return err
+}
+
+func (n *Node) wait(ctx context.Context) error {
 	loops := n.loops.Load()
 	differs, stop := context.WithCancel(n.serving)
 	defer stop()

@@ -86,6 +86,7 @@ func await(t *testing.T, what string, holds func(context.Context) bool) {
 // Two members live in one process: one founds, the other joins and votes, and is told when it is removed. A member that
 // is started again is the one that it was.
 func TestMembers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	one, two := config(filepath.Join(dir, "1")), config(filepath.Join(dir, "2"))
 	one.Name, two.Name = "one", "two"
@@ -126,6 +127,54 @@ func TestMembers(t *testing.T) {
 	})
 	if err := again.Wait(ctx); !errors.Is(err, datadir.ErrRemoved) {
 		t.Errorf("the removed member ends with %v", err)
+	}
+}
+
+// A member whose process is ended in order has left, whether it led or not, and is alive once it is back. One that ends
+// because of a fault has not said goodbye: it is down.
+func TestGoodbye(t *testing.T) {
+	g := startGroup(t, 3)
+	for _, x := range []struct {
+		what, want string
+		leads, bad bool
+	}{
+		{what: "the leader", leads: true, want: "left"},
+		{what: "another one", want: "left"},
+		{what: "one that ends because of a fault", bad: true, want: "down"},
+	} {
+		gone := int(g.leader(t))
+		if !x.leads {
+			gone = gone%3 + 1
+		}
+		c := clientAt(t, g.dirs[0], g.dirs[gone%3])
+		g.c = c
+		await(t, "all are alive", func(ctx context.Context) bool {
+			members, err := c.Members(ctx)
+			return err == nil && len(members) == 3 && members[0].Status+members[1].Status+members[2].Status == "alivealivealive"
+		})
+		if x.bad {
+			g.nodes[gone-1].Fail(errors.New("a fault"))
+		}
+		if err := g.nodes[gone-1].Close(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, x.what+" is "+x.want, func(ctx context.Context) bool {
+			members, err := c.Members(ctx)
+			if err != nil {
+				return false
+			}
+			m := members[gone-1]
+			return m.Status == x.want && m.LeftAt.IsZero() == x.bad && m.DownSince.IsZero() != x.bad
+		})
+		state, err := c.Autopilot(t.Context())
+		if s := state.Servers[gone-1]; err != nil || s.NodeStatus != x.want || s.Healthy || s.LeftAt.IsZero() != x.bad {
+			t.Errorf("%s: autopilot says %+v, %v", x.what, s, err)
+		}
+		g.nodes[gone-1] = start(t, again(t, g.dirs[gone-1]))
+		await(t, x.what+" is back", func(ctx context.Context) bool {
+			m, err := c.Member(ctx, uint64(gone))
+			return err == nil && m.Status == "alive" && m.LeftAt.IsZero() && m.DownSince.IsZero()
+		})
 	}
 }
 
@@ -174,6 +223,7 @@ func TestRefusals(t *testing.T) {
 
 // What is fixed when a cluster is founded cannot be said otherwise later; what was not said does not matter.
 func TestFoundingIsFixed(t *testing.T) {
+	t.Parallel()
 	cfg := config(filepath.Join(t.TempDir(), "data"))
 	cfg.Founding = node.Founding{Datacenter: "here", OverlaySlice: 26}
 	if err := start(t, cfg).Close(); err != nil {
@@ -203,6 +253,7 @@ func TestFoundingIsFixed(t *testing.T) {
 
 // A start that fails half way gives up all that it has taken: the same directory and the same ports can be used again.
 func TestFailedStart(t *testing.T) {
+	t.Parallel()
 	cfg := config(filepath.Join(t.TempDir(), "data"))
 	n := start(t, cfg)
 	cfg.API, cfg.Raft = ports(t, cfg.Data)
@@ -234,6 +285,7 @@ func TestFailedStart(t *testing.T) {
 
 // TestLostLog: a voter whose Raft log is gone does not start and forget what it has confirmed; put back, it does.
 func TestLostLog(t *testing.T) {
+	t.Parallel()
 	cfg := config(filepath.Join(t.TempDir(), "data"))
 	n := start(t, cfg)
 	cfg.API, cfg.Raft = ports(t, cfg.Data)
@@ -303,6 +355,7 @@ func ports(t *testing.T, dir string) (api, raft string) {
 // A member whose cluster does not answer yet may be started again and again: its error is none that a service manager is
 // told to give up at.
 func TestJoinWithoutAnswer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	one, two := config(filepath.Join(dir, "1")), config(filepath.Join(dir, "2"))
 	first := start(t, one)

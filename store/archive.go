@@ -107,11 +107,10 @@ func describe(path string) (m ArchiveMeta, err error) {
 	if m.Schema, err = v.SchemaVersion(); err != nil {
 		return m, err
 	}
-	members, err := v.Members()
-	for i := range members {
-		x := &members[i]
-		m.Members = append(m.Members, ArchiveMember{x.NodeID, x.ID, x.Name, x.Role, x.RaftAddress})
-	}
+	m.Members, err = collect(v, func(rows *sql.Rows) (x ArchiveMember, err error) {
+		err = rows.Scan(&x.NodeID, &x.ID, &x.Name, (*string)(&x.Role), &x.Address)
+		return x, err
+	}, "SELECT raft_node_id, id, name, raft_role, raft_address FROM members ORDER BY raft_node_id")
 	return m, err
 }
 
@@ -181,11 +180,20 @@ type Archive struct {
 // Close removes the files that ReadArchive has made.
 func (a *Archive) Close() error { return os.RemoveAll(a.dir) }
 
+// maxWrap is more than any wrap of ours has, in bytes: one for each of so many others costs as much to look at.
+const maxWrap = 4 << 10
+
 // Unlock opens the keys that are wrapped for any of the identities, beside the state or, for those who were members
 // then, inside it.
-func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
+func (a *Archive) Unlock(ctx context.Context, identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
+	return unlock(ctx, a.State, identities, a.Keys, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
+}
+
+// unlock opens, with the identities, the keys that a query finds in the state at path, and more.
+func unlock(ctx context.Context, path string, identities []*age.X25519Identity, more []ArchiveKey, query string,
+	args ...any) (map[uint64]certs.DEK, error) {
 	out := map[uint64]certs.DEK{}
-	o, err := openFile(a.State)
+	o, err := openFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -193,8 +201,14 @@ func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DE
 	keys, err := collect(viewOf(o), func(rows *sql.Rows) (k ArchiveKey, err error) {
 		err = rows.Scan(&k.Generation, &k.Wrap)
 		return k, err
-	}, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
-	for _, k := range append(keys, a.Keys...) {
+	}, query, args...)
+	for _, k := range append(keys, more...) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if len(k.Wrap) > maxWrap {
+			continue
+		}
 		for _, id := range identities {
 			if plain, err := certs.Unwrap(k.Wrap, id); err == nil && len(plain) == len(certs.DEK{}) {
 				out[k.Generation] = certs.DEK(plain)
@@ -217,43 +231,42 @@ func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 	return nil
 }
 
-// Keys wraps all generations of the data-encryption key that this member holds for a recipient ("age1…").
-func (ar Archives) Keys(recipient string) ([]ArchiveKey, error) {
-	if _, err := certs.PublicKey(recipient); err != nil {
-		return nil, refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
+// ownKeys wraps for each recipient ("age1…") the generations of the data-encryption key that a member's own identity
+// opens in the state at path: any member can, whether it leads or not, and they are those that the state is sealed
+// with.
+func ownKeys(ctx context.Context, path string, nodeID uint64, own *age.X25519Identity,
+	recipients []string) ([]ArchiveKey, error) {
+	if len(recipients) == 0 {
+		return nil, nil
 	}
-	ar.s.keys.mu.RLock()
-	defer ar.s.keys.mu.RUnlock()
-	return wrapKeys(ar.s.keys.deks, recipient)
+	deks, err := unlock(ctx, path, []*age.X25519Identity{own}, nil,
+		"SELECT generation, wrap FROM dek_wraps WHERE raft_node_id = ?", nodeID)
+	if err != nil {
+		return nil, err
+	}
+	a := &Archive{}
+	err = a.Rewrap(deks, recipients)
+	return a.Keys, err
 }
 
-// Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica, for which neither
-// a leader nor a quorum is needed. It needs room for one copy of the database in the data directory while it runs, and
-// little memory; commits go on meanwhile.
-func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys []ArchiveKey,
+func checkRecipients(recipients []string) error {
+	for _, r := range recipients {
+		if _, err := certs.PublicKey(r); err != nil {
+			return refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
+		}
+	}
+	return nil
+}
+
+// Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica, for which
+// neither a leader nor a quorum is needed. Each of the recipients ("age1…") gets the data-encryption keys. It needs
+// room for one copy of the database in the data directory while it runs, and little memory; commits go on meanwhile.
+func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, recipients []string,
 	binary string) (ArchiveMeta, error) {
-	return ar.write(ctx, c, w, binary, func(string) ([]ArchiveKey, error) { return keys, nil })
-}
-
-// Backup is Snapshot of the local replica, with the data-encryption keys in it for each of the recipients ("age1…"). It
-// works on every member: the keys are those that this member's own identity opens in the state.
-func (ar Archives) Backup(ctx context.Context, w io.Writer, recipients []string, binary string) (ArchiveMeta, error) {
-	return ar.write(ctx, Stale, w, binary, func(state string) (keys []ArchiveKey, err error) {
-		if len(recipients) == 0 {
-			return nil, nil
-		}
-		a := &Archive{State: state}
-		deks, err := a.Unlock(ar.s.cfg.Identity)
-		if err == nil {
-			err = a.Rewrap(deks, recipients)
-		}
-		return a.Keys, err
-	})
-}
-
-func (ar Archives) write(ctx context.Context, c Consistency, w io.Writer, binary string,
-	keys func(state string) ([]ArchiveKey, error)) (ArchiveMeta, error) {
 	var meta ArchiveMeta
+	if err := checkRecipients(recipients); err != nil {
+		return meta, err
+	}
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
 		return meta, err
@@ -267,12 +280,12 @@ func (ar Archives) write(ctx context.Context, c Consistency, w io.Writer, binary
 	if meta, err = describe(f.Name()); err != nil {
 		return meta, err
 	}
-	wraps, err := keys(f.Name())
+	keys, err := ownKeys(ctx, f.Name(), ar.s.cfg.NodeID, ar.s.cfg.Identity, recipients)
 	if err != nil {
 		return meta, err
 	}
 	meta.NodeID, meta.CreatedAt, meta.Binary = ar.s.cfg.NodeID, ar.s.cfg.Now().UTC().Truncate(time.Second), binary
-	return meta, WriteArchive(w, meta, f.Name(), wraps)
+	return meta, WriteArchive(w, meta, f.Name(), keys)
 }
 
 // MirrorArchive writes an archive of the mirror of member nodeID, which does not run, to w. A recipient ("age1…"), if
@@ -283,18 +296,16 @@ func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Ident
 		return err
 	}
 	meta.NodeID, meta.CreatedAt, meta.Binary = nodeID, time.Now().UTC().Truncate(time.Second), binary
-	var keys []ArchiveKey
+	var recipients []string
 	if recipient != "" {
-		if _, err := certs.PublicKey(recipient); err != nil {
-			return refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
-		}
-		deks, err := (&Archive{State: path}).Unlock(own)
-		if err != nil {
-			return err
-		}
-		if keys, err = wrapKeys(deks, recipient); err != nil {
-			return err
-		}
+		recipients = []string{recipient}
+	}
+	if err := checkRecipients(recipients); err != nil {
+		return err
+	}
+	keys, err := ownKeys(context.Background(), path, nodeID, own, recipients)
+	if err != nil {
+		return err
 	}
 	return WriteArchive(w, meta, path, keys)
 }
@@ -308,7 +319,7 @@ type SnapshotFile struct {
 }
 
 // SnapshotFile makes an archive like Snapshot, in a file, so that its digest is known before the first byte is sent.
-func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveKey,
+func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, recipients []string,
 	binary string) (*SnapshotFile, error) {
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
@@ -317,7 +328,7 @@ func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []Archi
 	os.Remove(f.Name())
 	sum := sha256.New()
 	out := &SnapshotFile{File: f}
-	if out.Meta, err = ar.Snapshot(ctx, c, io.MultiWriter(f, sum), keys, binary); err != nil {
+	if out.Meta, err = ar.Snapshot(ctx, c, io.MultiWriter(f, sum), recipients, binary); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -337,7 +348,8 @@ func (ar Archives) Read(ctx context.Context, r io.Reader, limits ArchiveLimits) 
 	return ReadArchive(ctx, r, ar.s.cfg.Dir, limits)
 }
 
-// temporary names the files of snapshots and restores that are under way; Open removes the ones that a killed process has left.
+// temporary names the files of snapshots and restores that are under way; Open removes the ones that a killed process
+// has left.
 const temporary = ".snapshot-*.tmp"
 
 func removeTemporary(dir string) {

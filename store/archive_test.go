@@ -101,7 +101,7 @@ func regular(name string, data []byte) tarFile {
 	return tarFile{tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o600}, data}
 }
 
-var testLimits = ArchiveLimits{State: 64 << 20}
+var testLimits = ArchiveLimits{State: 16 << 20}
 
 // refusedArchive reads an archive that must be refused at once, and checks that nothing is left.
 func refusedArchive(t *testing.T, name string, archive io.Reader, limits ArchiveLimits, want string) {
@@ -129,8 +129,65 @@ func refusedArchive(t *testing.T, name string, archive io.Reader, limits Archive
 	}
 }
 
+// repacked replaces bytes of an archive's tar.
+func repacked(t *testing.T, archive []byte, old, by string) []byte {
+	t.Helper()
+	zip, err := gzip.NewReader(bytes.NewReader(archive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(zip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	again := gzip.NewWriter(&out)
+	_, _ = again.Write(bytes.ReplaceAll(plain, []byte(old), []byte(by)))
+	again.Close()
+	return out.Bytes()
+}
+
+func emptyGzip(t *testing.T) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := gzip.NewWriter(&out).Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// repeated reads the same bytes without end.
+type repeated struct {
+	part []byte
+	at   int
+}
+
+func (r *repeated) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		k := copy(p[n:], r.part[r.at:])
+		n, r.at = n+k, (r.at+k)%len(r.part)
+	}
+	return n, nil
+}
+
+// TestUnlockIsBounded: what lies in a state as wraps of its keys is looked at while somebody waits, and not at any length.
+func TestUnlockIsBounded(t *testing.T) {
+	identity := mustIdentity(t)
+	path := changed(t, queryBench(t), "UPDATE dek_wraps SET wrap = zeroblob(100000)")
+	a := &Archive{State: path}
+	if deks, err := a.Unlock(bg, identity); err != nil || len(deks) > 0 {
+		t.Errorf("%d keys, %v", len(deks), err)
+	}
+	ctx, cancel := context.WithCancel(bg)
+	cancel()
+	if _, err := a.Unlock(ctx, identity); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // Nothing in an archive's database runs: whatever has another schema than ours is refused before.
 func TestForeignSchemas(t *testing.T) {
+	t.Parallel()
 	state := queryBench(t)
 	const loop = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 	for name, statements := range map[string][]string{
@@ -165,6 +222,7 @@ func TestForeignSchemas(t *testing.T) {
 
 // Damage, lies about versions and rows that break our own rules are found.
 func TestForeignStates(t *testing.T) {
+	t.Parallel()
 	state := queryBench(t)
 	data, err := os.ReadFile(state)
 	if err != nil {
@@ -215,6 +273,7 @@ func TestForeignStates(t *testing.T) {
 
 // The parts of an archive are what a snapshot has: sizes before bytes, each name once, plain files.
 func TestForeignArchives(t *testing.T) {
+	t.Parallel()
 	state := queryBench(t)
 	data, err := os.ReadFile(state)
 	if err != nil {
@@ -280,7 +339,7 @@ func TestForeignArchives(t *testing.T) {
 		plain, _ := gzip.NewReader(bytes.NewReader(good))
 		_, _ = io.Copy(zip, plain)
 		block := make([]byte, 1<<20)
-		for range 64 {
+		for range 8 {
 			_, _ = zip.Write(block)
 		}
 		zip.Close()
@@ -299,7 +358,7 @@ func TestForeignArchives(t *testing.T) {
 		"a directory": {packed(t, m, kind(s, tar.TypeDir)), ""}, "a device": {packed(t, m, kind(s, tar.TypeChar)), "not as it should be"}, "a pipe": {packed(t, m, kind(s, tar.TypeFifo)), "not as it should be"},
 		"a path upwards": {packed(t, m, named("../state.bin")), "it holds"}, "an absolute path": {packed(t, m, named("/state.bin")), "it holds"}, "a dot": {packed(t, m, named("./state.bin")), "it holds"},
 		"a long name": {packed(t, m, named(strings.Repeat("n", 5000))), "it holds"}, "a name with a line": {packed(t, m, named("a\nb")), "it holds"}, "no name": {packed(t, m, named("")), ""},
-		"announced too large": {packed(t, m, huge), "16"}, "larger than the limit": {packed(t, regular(archiveState, make([]byte, 65<<20))), "at most"},
+		"announced too large": {packed(t, m, huge), "16"}, "larger than the limit": {packed(t, regular(archiveState, make([]byte, 17<<20))), "at most"},
 		"large meta": {packed(t, regular(archiveMeta, make([]byte, 2<<20)), s), "meta.json is not as it should be"}, "meta is no JSON": {packed(t, regular(archiveMeta, []byte("x")), s), "meta.json cannot be read"},
 		"goes on behind its end": {trailing(), "goes on behind its end"},
 		"another size":           {packed(t, regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s, sums(regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s)), "does not describe its state"},
@@ -310,12 +369,23 @@ func TestForeignArchives(t *testing.T) {
 		refusedArchive(t, name, bytes.NewReader(x.archive), testLimits, x.want)
 	}
 	refusedArchive(t, "bomb", bomb(10<<30), testLimits, "at most")
-	full := ArchiveLimits{State: 64 << 20, Room: func() int64 { return 2*int64(len(data)) - 1 }}
+	refusedArchive(t, "too much to carry", bytes.NewReader(good), ArchiveLimits{State: 64 << 20, Carry: 1000}, "carry at once")
+	holes := regular(archiveState, append([]byte("1\n0\n0\n"), make([]byte, 506)...))
+	holes.PAXRecords = map[string]string{"XNU.sparse.major": "1", "XNU.sparse.minor": "0", "XNU.sparse.name": archiveState, "XNU.sparse.realsize": fmt.Sprint(60 << 20)}
+	refusedArchive(t, "a file with holes", bytes.NewReader(repacked(t, packed(t, m, holes), "XNU.sparse", "GNU.sparse")), testLimits, "not as it should be")
+	full := ArchiveLimits{State: 16 << 20, Room: func() int64 { return 2*int64(len(data)) - 1 }}
 	refusedArchive(t, "no room", bytes.NewReader(good), full, "no room")
 	// Whoever waits no longer is not worked for.
 	ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
+	nothing := io.MultiReader(bytes.NewReader(good[:len(good)/2]), &repeated{part: packed(t)})
+	if a, err := ReadArchive(ctx, &repeated{part: emptyGzip(t)}, t.TempDir(), testLimits); err == nil || !strings.Contains(err.Error(), "takes too long") {
+		t.Error("nothing, again and again, until the deadline:", a, err)
+	}
+	if a, err := ReadArchive(ctx, nothing, t.TempDir(), testLimits); err == nil {
+		t.Error("half of an archive and then others:", a, err)
+	}
 	if a, err := ReadArchive(ctx, bomb(1<<40), t.TempDir(), ArchiveLimits{State: 1 << 50}); err == nil || !strings.Contains(err.Error(), "takes too long") {
 		t.Error("a bomb until the deadline:", a, err)
 	}

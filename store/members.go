@@ -52,6 +52,7 @@ type Member struct {
 	HooksPending   string            `json:"hooksPending"` // "", "drain" or "resume"
 	Hooks          []HookOutcome     `json:"hooks"`        // of the last drain or resume
 	JoinedAt       time.Time         `json:"joinedAt"`
+	LeftAt         *time.Time        `json:"leftAt,omitempty"` // when it said that its process ends; nil since it came back
 	JoinTokenID    string            `json:"joinTokenId"`
 	CertKey        string            `json:"certKey"` // SHA-256 of the public key in its transport certificate, lower hex
 	OverlayIP      string            `json:"overlayIp"`
@@ -127,7 +128,7 @@ func (v *View) Members() ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return list, v.addZones(list)
+	return list, v.addLater(list)
 }
 
 // Member reads one member, or nil.
@@ -152,7 +153,7 @@ func (v *View) membersBy(query string, args ...any) ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return list, v.addZones(list)
+	return list, v.addLater(list)
 }
 
 var memberTables = []string{"members", "overlay_allocations"}
@@ -180,6 +181,9 @@ func (t *Tx) insertMember(m *Member, g hostGrants) (err error) {
 		m.JoinedAt, optional(m.JoinTokenID), m.CertKey, t.Rev, t.Rev}
 	hosts, err := json.Marshal(g)
 	if err != nil {
+		return err
+	}
+	if err := t.boundBytes(&boundOfMembers, "", 0, len(resources)+len(labels)); err != nil {
 		return err
 	}
 	schema, err := t.SchemaVersion()
@@ -266,6 +270,10 @@ func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Membe
 // ErrNotMember is what an error is that says so of a node: it is none of the cluster's, or not any more.
 var ErrNotMember = errors.New("not a current cluster member")
 
+// ErrLeftOut is what an error is that says of a member that a recovery has left it out.
+var ErrLeftOut = errors.New("this member was left out when the cluster was recovered, and its log is not that of " +
+	"the cluster any more: stop it, and let the machine join with an empty data directory and a new token")
+
 // NotMember is the error for such a node. removed says that it was a member; it can never be one again.
 func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }
 
@@ -292,32 +300,40 @@ func WasRemoved(err error) bool {
 // when nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in
 // whoever has not been removed. Before the first replica there is nothing to go by.
 func (ms Members) Fence(ctx context.Context, nodeID uint64) error {
-	type standing struct{ known, removed bool }
+	type standing struct{ known, removed, leftOut bool }
 	key := "fence/" + strconv.FormatUint(nodeID, 10)
-	tables := []string{"members", "removed_members"}
+	tables := []string{"members", "removed_members", "settings"}
 	is, err := recall(ctx, ms.s, AsLeader, key, tables, func(v *View) (is standing, err error) {
 		is.known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
 		if err == nil && !is.known {
 			is.removed, err = v.removed(nodeID)
+		} else if err == nil {
+			is.leftOut, err = v.isLeftOut(nodeID)
 		}
 		return is, err
 	})
 	if err == nil {
-		if !is.known {
+		switch {
+		case !is.known:
 			return &goneError{nodeID, is.removed}
+		case is.leftOut:
+			return ErrLeftOut
 		}
 		return nil
 	}
-	removed := false
 	err = ms.s.Read(ctx, Stale, func(v *View) (err error) {
-		removed, err = v.removed(nodeID)
+		if is.removed, err = v.removed(nodeID); err == nil {
+			is.leftOut, err = v.isLeftOut(nodeID)
+		}
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("whether node-id %d is a member cannot be read: %w", nodeID, err)
-	}
-	if removed {
+	case is.removed:
 		return &goneError{nodeID, true}
+	case is.leftOut:
+		return ErrLeftOut
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ var registry = []registered{
 // ownSetting tells which settings are the running cluster's: what was fixed when it was founded, and what a recovery
 // left.
 func ownSetting(name string) bool {
-	return strings.HasPrefix(name, "overlay_") || name == settingRecovery
+	return strings.HasPrefix(name, "overlay_") || name == settingRecovery || name == settingLeftOut
 }
 
 // registeredTable finds a table; nil when it is not registered.

@@ -41,9 +41,11 @@ func TestFramesAreStrict(t *testing.T) {
 		`{"members":{"list":[{"id":"x","nodeId":1.5}]}}`:  false,
 		`{"open":{"peerId":"a","secret":"b"},"moved":{}}`: false,
 		"{\"ping\":{}}\n": true,
-		`{"refused":{"code":"secret","message":"no"}}`:         true,
-		strings.Repeat("[", 20_000):                            false,
-		`{"addresses":{"list":["a"]},"addresses":{"x":["b"]}}`: false,
+		`{"refused":{"code":"secret","message":"no"}}`:                   true,
+		strings.Repeat("[", 20_000):                                      false,
+		`{"members":{"list":[` + strings.Repeat("{},", 25_000) + `{}]}}`: false,
+		`{"trust":{"pems":[` + strings.Repeat(`"",`, 25_000) + `""]}}`:   false,
+		`{"addresses":{"list":["a"]},"addresses":{"x":["b"]}}`:           false,
 	} {
 		if f, err := decodeFrame([]byte(text)); (err == nil) != ok {
 			t.Errorf("%.60s: %+v, %v", text, f, err)
@@ -232,6 +234,7 @@ func TestBackoff(t *testing.T) {
 
 // An exchange ends in time, also when nobody ever answers, and says so for each address.
 func TestExchangeEndsInTime(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)

@@ -2,15 +2,29 @@ package engine
 
 import (
 	"context"
-	"net"
+	"sync/atomic"
 	"time"
 )
+
+// moment is a time that goroutines share, the zero time at first. Unlike a number of nanoseconds it keeps the monotonic
+// reading: a clock that is set while the process runs moves no deadline and no age.
+type moment struct{ at atomic.Pointer[time.Time] }
+
+func (m *moment) set(t time.Time) { m.at.Store(&t) }
+
+func (m *moment) get() time.Time {
+	if t := m.at.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
 
 // restlessFor is how long the leader is looked for often after a connection to it has broken: an election takes less.
 const restlessFor = 2 * time.Second
 
 // LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
-// that others have named; 0 for none. It does not block; the answer is at most 100 ms old, or as old as the hint.
+// that others have named; 0 for none. It does not block; the answer is at most half a second old, or as old as the
+// hint.
 func (e *Engine) LeaderID() uint64 {
 	if id := e.leaderID.Load(); id != 0 {
 		return id
@@ -27,14 +41,14 @@ func (e *Engine) SinceLeader() (ago time.Duration, known bool) {
 	if e.LeaderID() != 0 {
 		return 0, true
 	}
-	last := e.lastLed.Load()
-	if h := e.hint.Load(); h != nil {
-		last = max(last, h.until.UnixNano())
+	last := e.lastLed.get()
+	if h := e.hint.Load(); h != nil && h.until.After(last) {
+		last = h.until
 	}
-	if last == 0 {
+	if last.IsZero() {
 		return 0, false
 	}
-	return max(0, time.Since(time.Unix(0, last))), true
+	return max(0, time.Since(last)), true
 }
 
 // leaderHint is what a member outside Raft was told by one that is inside.
@@ -65,7 +79,7 @@ func (e *Engine) Unreachable(id uint64) {
 // Suspect says that a connection to a member has broken. If it is the leader, this member looks often who leads.
 func (e *Engine) Suspect(id uint64) {
 	if id == e.LeaderID() && id != e.cfg.NodeID {
-		e.restless.Store(time.Now().Add(restlessFor).UnixNano())
+		e.restless.set(time.Now().Add(restlessFor))
 		e.Look()
 	}
 }
@@ -74,32 +88,34 @@ func (e *Engine) Suspect(id uint64) {
 // it says takes effect after a moment.
 const eagerFor = 20 * time.Millisecond
 
-// heard is called when another member's Raft server has said something to this one's. Who follows a leader hears from
-// that one alone: others ask for votes, give theirs, or lead.
-func (e *Engine) heard(from uint64) {
-	known := e.leaderID.Load()
-	if known == from || known == e.cfg.NodeID && e.Leading() {
-		return
+// heartbeatsAtMost is more than Raft says where it has nothing to say, and less than any entry that changes the
+// database, which has a page of it at least.
+const heartbeatsAtMost = 512
+
+// heard is called when another member's Raft server has said something to this one's, of so many bytes. Who follows a
+// leader hears from that one alone: others ask for votes, give theirs, or lead.
+func (e *Engine) heard(from uint64, bytes int) {
+	if bytes > heartbeatsAtMost {
+		select {
+		case e.grown <- struct{}{}:
+		default:
+		}
 	}
-	e.expectElection(eagerFor)
+	switch known := e.leaderID.Load(); {
+	case from == e.LeaderID():
+		e.spoke.set(time.Now())
+	case known == e.cfg.NodeID && e.Leading():
+	case e.Outside(): // its own Raft server never names a leader: there is nothing to wait for
+		e.Look()
+	default:
+		e.expectElection(eagerFor)
+	}
 }
 
 // expectElection has this member look who leads without a pause.
 func (e *Engine) expectElection(within time.Duration) {
-	e.eager.Store(time.Now().Add(within).UnixNano())
+	e.eager.set(time.Now().Add(within))
 	e.Look()
-}
-
-// listened is the local end of a stream that comes from another member's Raft server.
-type listened struct {
-	net.Conn
-	heard func()
-}
-
-func (l *listened) Write(p []byte) (int, error) {
-	n, err := l.Conn.Write(p)
-	l.heard()
-	return n, err
 }
 
 // Outside reports whether this member takes no part in Raft: others know a leader and its own server does not.
@@ -149,7 +165,7 @@ var ended = func() context.Context {
 func (e *Engine) observeLeader(id uint64) {
 	old := e.leaderID.Swap(id)
 	if id != 0 {
-		e.lastLed.Store(time.Now().UnixNano())
+		e.lastLed.set(time.Now())
 	}
 	if old == id {
 		return
