@@ -21,9 +21,9 @@ import (
 	"muster/certs"
 )
 
-// Names in a snapshot archive: a gzip'ed tar as the Raft operator API has it (reference nomad_raft, section 4).
-// archiveState is the plain SQLite file of the whole state, archiveKeys holds wraps of the data-encryption keys for
-// recipients that are no members, and is there only when somebody has asked for it.
+// Names in a snapshot archive: a gzipped tar as in the Raft operator API (reference nomad_raft, section 4).
+// archiveState is the SQLite file of the whole state; archiveKeys, which is optional, has the data-encryption keys
+// wrapped for recipients that are not members.
 const (
 	archiveMeta  = "meta.json"
 	archiveState = "state.bin"
@@ -44,7 +44,7 @@ type ArchiveMeta struct {
 	ClusterID string
 	Schema    int64
 	Binary    string
-	NodeID    uint64 // the member that made it
+	NodeID    uint64 // the member that wrote it
 	Members   []ArchiveMember
 }
 
@@ -80,7 +80,7 @@ func wrapKeys(deks map[uint64]certs.DEK, recipient string) (list []ArchiveKey, e
 	return list, nil
 }
 
-// describe fills in what the state itself says.
+// describe fills in the fields that the state determines.
 func describe(path string) (m ArchiveMeta, err error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -178,11 +178,11 @@ type Archive struct {
 	dir   string
 }
 
-// Close removes the files that ReadArchive has made.
+// Close removes the files that ReadArchive created.
 func (a *Archive) Close() error { return os.RemoveAll(a.dir) }
 
-// Unlock opens the keys that are wrapped for any of the identities, beside the state or, for those who were members
-// then, inside it.
+// Unlock opens the keys wrapped for any of the identities: in the archive's key file, or in the state for members of
+// that time.
 func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
 	out := map[uint64]certs.DEK{}
 	o, err := openFile(a.State)
@@ -204,7 +204,7 @@ func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DE
 	return out, err
 }
 
-// Rewrap replaces the archive's keys by the same ones for other recipients.
+// Rewrap wraps the archive's keys for other recipients.
 func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 	a.Keys = nil
 	for _, r := range recipients {
@@ -217,7 +217,7 @@ func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 	return nil
 }
 
-// Keys wraps all generations of the data-encryption key that this member holds for a recipient ("age1…").
+// Keys wraps all generations of the data-encryption key for a recipient ("age1…").
 func (ar Archives) Keys(recipient string) ([]ArchiveKey, error) {
 	if _, err := certs.PublicKey(recipient); err != nil {
 		return nil, refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
@@ -227,16 +227,16 @@ func (ar Archives) Keys(recipient string) ([]ArchiveKey, error) {
 	return wrapKeys(ar.s.keys.deks, recipient)
 }
 
-// Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica, for which neither
-// a leader nor a quorum is needed. It needs room for one copy of the database in the data directory while it runs, and
-// little memory; commits go on meanwhile.
+// Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica's, which needs
+// neither leader nor quorum. It needs disk space for one copy of the database in the data directory and little memory,
+// and does not block commits.
 func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys []ArchiveKey,
 	binary string) (ArchiveMeta, error) {
 	return ar.write(ctx, c, w, binary, func(string) ([]ArchiveKey, error) { return keys, nil })
 }
 
-// Backup is Snapshot of the local replica, with the data-encryption keys in it for each of the recipients ("age1…"). It
-// works on every member: the keys are those that this member's own identity opens in the state.
+// Backup is Snapshot of the local replica with the data-encryption keys for each of the recipients ("age1…"). It works
+// on every member: the member's own identity opens the keys in the state.
 func (ar Archives) Backup(ctx context.Context, w io.Writer, recipients []string, binary string) (ArchiveMeta, error) {
 	return ar.write(ctx, Stale, w, binary, func(state string) (keys []ArchiveKey, err error) {
 		if len(recipients) == 0 {
@@ -275,8 +275,8 @@ func (ar Archives) write(ctx context.Context, c Consistency, w io.Writer, binary
 	return meta, WriteArchive(w, meta, f.Name(), wraps)
 }
 
-// MirrorArchive writes an archive of the mirror of member nodeID, which does not run, to w. A recipient ("age1…"), if
-// there is one, gets the data-encryption keys that the member's own identity opens.
+// MirrorArchive writes an archive of the mirror of member nodeID, which must not be running, to w. With a recipient
+// ("age1…") it includes the data-encryption keys that the member's own identity opens.
 func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Identity, recipient, binary string) error {
 	meta, err := describe(path)
 	if err != nil {
@@ -299,7 +299,7 @@ func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Ident
 	return WriteArchive(w, meta, path, keys)
 }
 
-// SnapshotFile is an archive in a file that has no name any more: closing it is all there is to clean up.
+// SnapshotFile is an archive in an unlinked file: closing it frees everything.
 type SnapshotFile struct {
 	*os.File
 	Size   int64
@@ -307,7 +307,7 @@ type SnapshotFile struct {
 	Meta   ArchiveMeta
 }
 
-// SnapshotFile makes an archive like Snapshot, in a file, so that its digest is known before the first byte is sent.
+// SnapshotFile is Snapshot into a file, so that the digest is known before the first byte is sent.
 func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveKey,
 	binary string) (*SnapshotFile, error) {
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
@@ -337,7 +337,7 @@ func (ar Archives) Read(ctx context.Context, r io.Reader, limits ArchiveLimits) 
 	return ReadArchive(ctx, r, ar.s.cfg.Dir, limits)
 }
 
-// temporary names the files of snapshots and restores that are under way; Open removes the ones that a killed process has left.
+// temporary is the pattern of the temporary files of snapshots and restores. Open removes those of a killed process.
 const temporary = ".snapshot-*.tmp"
 
 func removeTemporary(dir string) {

@@ -300,7 +300,7 @@ func TestForeignArchives(t *testing.T) {
 		"a path upwards": {packed(t, m, named("../state.bin")), "it holds"}, "an absolute path": {packed(t, m, named("/state.bin")), "it holds"}, "a dot": {packed(t, m, named("./state.bin")), "it holds"},
 		"a long name": {packed(t, m, named(strings.Repeat("n", 5000))), "it holds"}, "a name with a line": {packed(t, m, named("a\nb")), "it holds"}, "no name": {packed(t, m, named("")), ""},
 		"announced too large": {packed(t, m, huge), "16"}, "larger than the limit": {packed(t, regular(archiveState, make([]byte, 65<<20))), "at most"},
-		"large meta": {packed(t, regular(archiveMeta, make([]byte, 2<<20)), s), "meta.json is not as it should be"}, "meta is no JSON": {packed(t, regular(archiveMeta, []byte("x")), s), "meta.json cannot be read"},
+		"large meta": {packed(t, regular(archiveMeta, make([]byte, 2<<20)), s), "meta.json has a wrong type or size"}, "meta is no JSON": {packed(t, regular(archiveMeta, []byte("x")), s), "meta.json cannot be read"},
 		"goes on behind its end": {trailing(), "goes on behind its end"},
 		"another size":           {packed(t, regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s, sums(regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s)), "does not describe its state"},
 	} {

@@ -13,22 +13,22 @@ import (
 	"muster/certs"
 )
 
-// Backup is the record of a backup that a member makes by itself, or has made.
+// Backup is the record of a backup, running or finished.
 type Backup struct {
 	ID         string
 	Cause      string // BackupBySchedule or BackupByRequest
 	State      string
-	NodeID     uint64   // that writes or holds the file; 0 while nobody does
-	Tried      []uint64 // members that were given up
+	NodeID     uint64   // that writes or holds the file; 0: none yet
+	Tried      []uint64 // members that failed
 	Name       string   // of the file
 	Target     string   // a directory on the member
-	Recipients int      // for how many the file is encrypted
+	Recipients int      // number of recipients of the encrypted file
 	StartedAt  time.Time
-	FinishedAt time.Time // zero while it is not over
+	FinishedAt time.Time // zero until it is finished
 	Size       int64     // bytes
 	SHA256     string    // of the file, in hexadecimal digits
-	Revision   uint64    // that the state in it has
-	Reason     string    // why it failed, or why members were given up
+	Revision   uint64    // of the state in it
+	Reason     string    // why it failed, or why members failed before
 	CreatedRev uint64
 }
 
@@ -43,10 +43,10 @@ const (
 	BackupFailed  = "failed"
 )
 
-// Active reports whether the backup is not over.
+// Active reports whether the backup is not finished.
 func (b *Backup) Active() bool { return b.State == BackupWaiting || b.State == BackupRunning }
 
-// Present reports whether the backup is good and its holder one of the members.
+// Present reports whether the backup is good and its holder is still a member.
 func (b *Backup) Present(members map[uint64]bool) bool {
 	return b.State == BackupGood && members[b.NodeID]
 }
@@ -73,7 +73,7 @@ func (bk Backups) List(ctx context.Context, c Consistency) ([]Backup, error) {
 	return recall(ctx, bk.s, c, "backups", []string{"backups"}, (*View).backups)
 }
 
-// Get reads a record; nil when there is none of that id.
+// Get returns a record, or nil.
 func (bk Backups) Get(ctx context.Context, c Consistency, id string) (*Backup, error) {
 	list, err := bk.List(ctx, c)
 	if i := slices.IndexFunc(list, func(b Backup) bool { return b.ID == id }); i >= 0 {
@@ -98,8 +98,8 @@ func (v *View) activeBackup() (*Backup, error) {
 	return &list[0], nil
 }
 
-// Open makes the record of a backup that waits for a member, because of cause. It returns that of the one which is under
-// way instead, if there is one.
+// Open creates the record of a backup that waits for a member. When a backup is already active, it returns that record
+// instead.
 func (bk Backups) Open(ctx context.Context, actor Actor, cause string) (Backup, error) {
 	return makeOnce(ctx, bk.s, actor, func(tx *Tx) (Backup, error) {
 		o, err := tx.backupSettings()
@@ -107,7 +107,7 @@ func (bk Backups) Open(ctx context.Context, actor Actor, cause string) (Backup, 
 			return Backup{}, err
 		}
 		if o.Directory == "" {
-			return Backup{}, refuse(Conflict, "there is nowhere to save a backup: set %s", SettingBackupDirectory)
+			return Backup{}, refuse(Conflict, "no directory for backups is set: set %s", SettingBackupDirectory)
 		}
 		active, err := tx.activeBackup()
 		if err != nil {
@@ -125,8 +125,8 @@ func (bk Backups) Open(ctx context.Context, actor Actor, cause string) (Backup, 
 	})
 }
 
-// Assign gives a backup that is not over to member b.NodeID, which is to write the file b.Name; b.Reason says why others
-// were given up. The error is ErrUnderWay when it is over.
+// Assign assigns an active backup to member b.NodeID, which will write the file b.Name; b.Reason is why other members
+// failed. It returns ErrUnderWay when the backup is finished.
 func (bk Backups) Assign(ctx context.Context, actor Actor, b Backup) error {
 	return bk.s.Write(ctx, actor, func(tx *Tx) error {
 		now, err := tx.backup(b.ID)
@@ -153,7 +153,7 @@ func (bk Backups) Assign(ctx context.Context, actor Actor, b Backup) error {
 	})
 }
 
-// Path is where the file is, for people.
+// Path returns the path of the file, for display.
 func (b *Backup) Path() string {
 	if b.Name == "" {
 		return ""
@@ -161,8 +161,8 @@ func (b *Backup) Path() string {
 	return strings.TrimSuffix(b.Target, "/") + "/" + b.Name
 }
 
-// Finish records how a backup has ended: b.State is BackupGood or BackupFailed. Nothing happens when it is over already,
-// or has gone to another member since.
+// Finish records the result of a backup: b.State is BackupGood or BackupFailed. It does nothing when the backup is
+// already finished or has been assigned to another member.
 func (bk Backups) Finish(ctx context.Context, actor Actor, b Backup) error {
 	return bk.s.Write(ctx, actor, func(tx *Tx) error {
 		now, err := tx.backup(b.ID)
@@ -182,7 +182,7 @@ func (bk Backups) Finish(ctx context.Context, actor Actor, b Backup) error {
 	})
 }
 
-// Spoil records that the file of a good backup is not what it was.
+// Spoil marks a good backup as failed because its file has changed.
 func (bk Backups) Spoil(ctx context.Context, actor Actor, id, reason string) error {
 	return bk.s.Write(ctx, actor, func(tx *Tx) error {
 		b, err := tx.backup(id)
@@ -197,7 +197,7 @@ func (bk Backups) Spoil(ctx context.Context, actor Actor, id, reason string) err
 	})
 }
 
-// Forget deletes the record of a backup whose file is gone, and says why.
+// Forget deletes the record of a backup whose file is gone; why goes into the audit.
 func (bk Backups) Forget(ctx context.Context, actor Actor, id, why string) error {
 	return bk.s.Write(ctx, actor, func(tx *Tx) error {
 		b, err := tx.backup(id)
@@ -234,20 +234,20 @@ const (
 
 var backupSettings = []Setting{
 	offSetting(SettingBackupInterval, minBackupInterval, maxBackupInterval,
-		"how often a member saves the state by itself; \"0s\" is never"),
+		"how often a member makes a backup; \"0s\" means never"),
 	numberSetting(SettingBackupKeep, 14, 1, maxBackupKeep, "how many good backups are kept"),
 	offSetting(SettingBackupKeepFor, minBackupKeepFor, maxBackupKeepFor,
-		"how long backups are kept; \"0s\" is as long as there are not too many. The last good one always stays"),
+		"how long backups are kept; \"0s\" means until there are too many. The last good one is always kept"),
 	{Name: SettingBackupRecipients, Default: quote(noBackupRecipients),
-		Help: "whom backups are encrypted to; who has one of the identities can begin anew from a backup",
-		Rule: fmt.Sprintf("%q or up to %d age X25519 recipients (age1…), with commas between them", noBackupRecipients,
+		Help: "recipients that backups are encrypted for; one of their identities is needed to found a cluster from a backup",
+		Rule: fmt.Sprintf("%q or up to %d age X25519 recipients (age1…), separated by commas", noBackupRecipients,
 			maxBackupRecipients),
 		valid: func(v json.RawMessage) bool {
 			var s string
 			return json.Unmarshal(v, &s) == nil && validRecipients(s)
 		}},
 	{Name: SettingBackupDirectory, Default: quote(noBackupDirectory),
-		Help: "the directory that backups are saved in, on each member that has it",
+		Help: "the directory for backups, on each member that has it",
 		Rule: fmt.Sprintf("%q or an absolute path of at most %d bytes without . and .. in it", noBackupDirectory,
 			MaxSize("backups", "target")),
 		valid: func(v json.RawMessage) bool {
@@ -297,13 +297,13 @@ func validDirectory(s string) bool {
 		strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) < 0
 }
 
-// BackupSettings say when a member saves the state by itself, where, and what is kept.
+// BackupSettings are the values of the settings backup.*.
 type BackupSettings struct {
-	Interval   time.Duration // 0 is never
-	Keep       int           // good ones
-	KeepFor    time.Duration // 0 is as long as there are not too many
+	Interval   time.Duration // 0: never
+	Keep       int           // number of good backups
+	KeepFor    time.Duration // 0: until there are too many
 	Recipients []string      // age recipients
-	Directory  string        // empty: none is set
+	Directory  string        // empty: not set
 }
 
 func (v *View) backupSettings() (o BackupSettings, err error) {
@@ -335,7 +335,7 @@ func readBackupSettings(all map[string]json.RawMessage) (o BackupSettings, err e
 	return o, err
 }
 
-// Settings reads the settings of backups.
+// Settings returns the settings of backups.
 func (bk Backups) Settings(ctx context.Context, c Consistency) (o BackupSettings, err error) {
 	all, err := bk.s.Settings.Values(ctx, c)
 	if err != nil {

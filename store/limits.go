@@ -10,8 +10,8 @@ import (
 	"muster/store/engine"
 )
 
-// Settings that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands
-// of members does not meet.
+// Settings that limit the number of rows that callers can create. A cluster of thousands of members does not reach the
+// defaults.
 const (
 	SettingLimitAPITokens    = "limits.api_tokens"
 	SettingLimitAPIKeys      = "limits.api_keys"
@@ -25,30 +25,30 @@ const (
 	SettingLimitWorkloads    = "limits.workloads"
 )
 
-// autoAnswers is how many answers are kept per caller to requests that members have passed on. They serve for seconds,
-// so that the oldest may go.
+// autoAnswers is how many answers to forwarded requests are kept per caller. They are needed for seconds, so the oldest
+// are deleted.
 const autoAnswers = 10_000
 
 var limitSettings = []Setting{
 	limitSetting(SettingLimitAnswers, 10_000,
-		"how many answers to the Idempotency-Keys of one credential are remembered, a day each"),
+		"how many answers for Idempotency-Keys are kept per credential, a day each"),
 	limitSetting(SettingLimitAPIKeys, 10_000,
-		"how many API keys and enrollment tokens of one credential there may be, revoked and expired ones of the last 30 "+
-			"days among them"),
+		"how many API keys and enrollment tokens one credential may have, including revoked and expired ones of the "+
+			"last 30 days"),
 	limitSetting(SettingLimitAPITokens, 10_000,
-		"how many API tokens there may be, expired ones of the last 30 days among them"),
+		"how many API tokens there may be, including expired ones of the last 30 days"),
 	limitSetting(SettingLimitCertificates, 1000,
-		"how many certificates one member may be given, expired ones of the last 30 days among them"),
+		"how many certificates one member may have, including expired ones of the last 30 days"),
 	limitSetting(SettingLimitEnrollments, 100_000,
-		"how many enrollments there may be, expired ones of the last 30 days among them"),
+		"how many enrollments there may be, including expired ones of the last 30 days"),
 	limitSetting(SettingLimitJoinTokens, 10_000,
-		"how many join tokens of one credential there may be, expired ones of the last 30 days among them"),
+		"how many join tokens one credential may have, including expired ones of the last 30 days"),
 	limitSetting(SettingLimitLeases, 10_000, "how many leases there may be on one member"),
 	limitSetting(SettingLimitPeerings, 1000,
-		"how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
+		"how many peerings there may be, including deleted ones that the other cluster does not know of yet"),
 	limitSetting(SettingLimitSecrets, 20_000, "how many secrets there may be, each of at most 64 KiB"),
 	limitSetting(SettingLimitWorkloads, 1000,
-		"how many workloads may be registered; each member keeps certificates for those that are for it or for any"),
+		"how many workloads may be registered; each member keeps certificates for its own and for those of any member"),
 }
 
 func limitSetting(name string, standard uint64, help string) Setting {
@@ -61,8 +61,8 @@ func (t *Tx) boundAPITokens() error {
 	return t.bound(SettingLimitAPITokens, "API tokens", "SELECT count(*) FROM api_tokens")
 }
 
-// What rows of one credential hold together, in bytes, where they can be large: many of them come to much more than their
-// number says. Smaller ones are bounded by that alone.
+// Limits in bytes of the rows of one credential, for rows that can be large. For small rows the limit of their number
+// is enough.
 const (
 	largeRow         = 4 << 10
 	maxKeyDocuments  = 16 << 20
@@ -70,7 +70,7 @@ const (
 	maxAnswers       = 64 << 20
 )
 
-// boundBytes refuses another row of so many bytes when a credential would keep more than most with it.
+// boundBytes rejects a row when the credential's rows would exceed most bytes with it.
 func (t *Tx) boundBytes(row, most int, what, query string, args ...any) error {
 	if row < largeRow {
 		return nil
@@ -80,7 +80,7 @@ func (t *Tx) boundBytes(row, most int, what, query string, args ...any) error {
 		return err
 	}
 	if int(have)+row > most {
-		return refuse(Full, "%s of this credential take %d bytes, and no more than %d are kept", what, have, most)
+		return refuse(Full, "%s of this credential take %d bytes, and the limit is %d", what, have, most)
 	}
 	return nil
 }
@@ -127,8 +127,9 @@ func (t *Tx) boundPeerings() error {
 		"SELECT (SELECT count(*) FROM peerings) + (SELECT count(*) FROM peering_tombstones)")
 }
 
-// boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
-// those that older members make room for each other, looked at now and then: counting costs.
+// boundAnswers makes room for one more remembered answer of the actor, or rejects it. Answers for callers' keys are
+// promised for a day. Of answers for keys that older members generate, the oldest are deleted; they are counted only
+// now and then because counting is expensive.
 func (t *Tx) boundAnswers(size int) error {
 	err := t.boundBytes(size, maxAnswers, "answers remembered for the Idempotency-Keys",
 		"SELECT ifnull(sum(length(sealed)), 0) FROM idempotency WHERE accessor = ?", t.actor.Accessor)
@@ -141,7 +142,7 @@ func (t *Tx) boundAnswers(size int) error {
 			return nil
 		}
 		t.counts.set(key, autoAnswers)
-		var oldest string // that stays
+		var oldest string // the oldest that is kept
 		many, err := t.get("SELECT key FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.' "+
 			"ORDER BY key DESC LIMIT 1 OFFSET ?",
 			[]any{t.actor.Accessor, autoAnswers}, &oldest)
@@ -157,15 +158,15 @@ func (t *Tx) boundAnswers(size int) error {
 		"SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')", t.actor.Accessor)
 }
 
-// Size bounds a column that others fill: callers, token holders, members, other clusters, archives.
+// Size limits a column with input of others: callers, token holders, members, other clusters, archives.
 type Size struct {
 	Table, Column string
-	Field         string // what callers call it, in refusals
+	Field         string // its name in refusals
 	Max           int    // bytes
 }
 
-// Sizes is the one table of them. The writer holds it (Tx.exec) and the schema, by a constraint of each column that is
-// named size_TABLE_COLUMN. TestSizes fails for a column of texts or bytes that is neither here nor in ownColumns.
+// Sizes lists all of them. The writer enforces them (Tx.exec), and the schema does by a constraint size_TABLE_COLUMN of
+// each column. TestSizes fails for a text or blob column that is neither here nor in ownColumns.
 var Sizes = []Size{
 	{"settings", "value", "the value", 16 << 10},
 
@@ -256,7 +257,7 @@ var Sizes = []Size{
 	{"audit", "request_id", "the request id", 128},
 }
 
-// MaxSize returns how many bytes a column may hold. It panics for one that is in no table of sizes.
+// MaxSize returns the limit of a column in bytes. It panics for a column that is not in Sizes.
 func MaxSize(table, column string) int { return sizeOf(table, column).Max }
 
 func sizeOf(table, column string) *Size {
@@ -268,7 +269,7 @@ func sizeOf(table, column string) *Size {
 	panic("store: " + table + "." + column + " has no size")
 }
 
-// check refuses a value that is too long.
+// check rejects a value that is too long.
 func (s *Size) check(v any) error {
 	n := 0
 	switch v := v.(type) {
@@ -283,10 +284,10 @@ func (s *Size) check(v any) error {
 	return nil
 }
 
-// CheckSize refuses a value that the column would not take. Callers use it before they do any work for a request.
+// CheckSize rejects a value that is too long for a column. Callers use it before they do any work for a request.
 func CheckSize(table, column string, value []byte) error { return sizeOf(table, column).check(value) }
 
-// cut shortens a text of ours that tells of what others have said, where the end may be lost.
+// cut truncates a text to the limit of its column, for generated texts that quote input.
 func cut(table, column, text string) string {
 	most := MaxSize(table, column)
 	if len(text) <= most {
@@ -302,7 +303,7 @@ func cut(table, column, text string) string {
 	return text + "…"
 }
 
-// sized is an argument of a statement that a size bounds.
+// sized is an argument of a statement that a Size limits.
 type sized struct {
 	arg  int
 	size *Size
@@ -315,7 +316,7 @@ var (
 	setArgument    = regexp.MustCompile(`(\w+) = (\?\d*|[^,?]*)`)
 )
 
-// boundsOf finds the arguments of a statement that go into columns with a size, by its text alone.
+// boundsOf finds the arguments of a statement for columns with a Size, from the statement's text.
 func boundsOf(query string) []sized {
 	if list, ok := sizedArguments.Load(query); ok {
 		return list.([]sized)
@@ -342,7 +343,7 @@ func boundsOf(query string) []sized {
 	return list
 }
 
-// each pairs columns with the arguments that are put into them.
+// each pairs columns with their arguments.
 func each(columns, values []string, add func(column string, arg int)) {
 	next := 0
 	for i := range min(len(columns), len(values)) {
@@ -360,7 +361,7 @@ func each(columns, values []string, add func(column string, arg int)) {
 	}
 }
 
-// checkSizes refuses a statement with a value that is too long for its column.
+// checkSizes rejects a statement with a value that is too long for its column.
 func checkSizes(query string, args []any) error {
 	for _, b := range boundsOf(query) {
 		if b.arg < len(args) {

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// StoredSecret is a value that an operator keeps in the cluster. Value is set only where it was asked for.
+// StoredSecret is a secret that an operator stores in the cluster. Only Get sets Value.
 type StoredSecret struct {
 	Name       string
 	Version    uint64
 	Value      []byte
-	Generation uint64 // of the data-encryption key that it is sealed under
+	Generation uint64 // of the data-encryption key that seals it
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 }
@@ -65,7 +65,7 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 	})
 }
 
-// Get reads a value, or nil if none has that name.
+// Get returns a secret with its value, or nil.
 func (sx Secrets) Get(ctx context.Context, c Consistency, name string) (*StoredSecret, error) {
 	var list []sealedSecret
 	err := sx.s.Read(ctx, c, func(v *View) (err error) {
@@ -82,7 +82,7 @@ func (sx Secrets) Get(ctx context.Context, c Consistency, name string) (*StoredS
 	return x, nil
 }
 
-// List lists the names, without values.
+// List lists the secrets, without values.
 func (sx Secrets) List(ctx context.Context, c Consistency) (list []StoredSecret, err error) {
 	err = sx.s.Read(ctx, c, func(v *View) error {
 		rows, err := collect(v, scanSecret, selectSecrets+" ORDER BY name")
@@ -94,7 +94,7 @@ func (sx Secrets) List(ctx context.Context, c Consistency) (list []StoredSecret,
 	return list, err
 }
 
-// Delete takes a value away for good.
+// Delete deletes a secret.
 func (sx Secrets) Delete(ctx context.Context, actor Actor, name string) error {
 	return doOnce(ctx, sx.s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM secrets WHERE name = ?", name)
