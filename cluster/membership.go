@@ -14,15 +14,15 @@ import (
 	"muster/store"
 )
 
-// membership is whether this member is one still, and what it keeps of the others' places.
+// membership tracks whether this node is still a member, and stores the addresses of the others.
 type membership struct {
 	*member
 	once     sync.Once
-	gone     chan struct{} // closed when this member has to stop
+	gone     chan struct{} // closed when this member must stop
 	nodeFile sync.Mutex    // held while node.json is read and written
 }
 
-// checkRemoved looks at the answer of another member for the word that this one is no longer known.
+// checkRemoved checks another member's answer for the information that this one was removed.
 func (ms *membership) checkRemoved(err error) {
 	var status *transport.StatusError
 	if errors.As(err, &status) && status.Status == http.StatusGone {
@@ -30,7 +30,7 @@ func (ms *membership) checkRemoved(err error) {
 	}
 }
 
-// leave ends this member; for good when it was removed.
+// leave stops this member, permanently when it was removed.
 func (ms *membership) leave(removed bool) {
 	ms.once.Do(func() {
 		if removed {
@@ -39,14 +39,14 @@ func (ms *membership) leave(removed bool) {
 				err = ms.Dir.MarkRemoved(n)
 			}
 			if err != nil {
-				ms.log.Warn("the removal could not be noted in the data directory", "err", err)
+				ms.log.Warn("the removal could not be recorded in the data directory", "err", err)
 			}
 		}
 		close(ms.gone)
 	})
 }
 
-// run cuts the connections of members that the replica says were removed, on every member.
+// run cuts the connections of removed members, on every member, when the removal arrives in its replica.
 func (ms *membership) run(ctx context.Context) {
 	cut := map[uint64]bool{}
 	for ctx.Err() == nil {
@@ -64,7 +64,7 @@ func (ms *membership) run(ctx context.Context) {
 			}
 		}
 		if err := ms.rememberPlaces(ctx); err != nil && ctx.Err() == nil {
-			ms.log.Debug("where the Raft servers are could not be noted", "err", err)
+			ms.log.Debug("the addresses of the Raft servers could not be stored", "err", err)
 		}
 		select {
 		case <-changed:
@@ -73,7 +73,7 @@ func (ms *membership) run(ctx context.Context) {
 	}
 }
 
-// rememberPlaces keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
+// rememberPlaces stores the Raft servers' addresses in node.json, for a start with an outdated replica.
 func (ms *membership) rememberPlaces(ctx context.Context) error {
 	members, err := ms.Store.Members.List(ctx, store.Stale)
 	if err != nil {
@@ -95,25 +95,25 @@ func (ms *membership) rememberPlaces(ctx context.Context) error {
 	return ms.Dir.SaveNode(n)
 }
 
-// cutGrace is how long connections with a removed member stay open: the removal may have been requested through that
-// member, and the answer has to reach the caller. New requests of the member are refused at once.
+// cutGrace is how long connections with a removed member stay open: the removal may have been requested through it, and
+// the answer must reach the caller. New requests of that member are refused at once.
 const cutGrace = 500 * time.Millisecond
 
 func (m *member) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { m.Transport.Cut(id) }) }
 
-// A member that was away for a whole rotation of the transport authority is left behind: it does not trust the others'
-// certificates, or they refuse its own. It can only learn that by trying, and has to say what mends it.
+// A member that was offline for a whole rotation of the transport authority is left behind: it does not trust the
+// others' certificates, or they reject its own. It learns that from failed connections and must report the remedy.
 
-const leftBehindEvery = time.Minute // how often the log says so
+const leftBehindEvery = time.Minute // interval of the log line
 
-// troubles remembers whose certificates do not agree with this member's.
+// troubles records members with which the TLS handshake fails because of certificates.
 type troubles struct {
 	mu     sync.Mutex
 	with   map[uint64]string
 	warned time.Time
 }
 
-// note takes the outcome of talking to a member. Whoever talks to this one shows that it is not left behind.
+// note records the result of a call to a member. A successful one proves that this member is not left behind.
 func (t *troubles) note(id uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -127,11 +127,11 @@ func (t *troubles) note(id uint64, err error) {
 	case err == nil || errors.As(err, &status):
 		clear(t.with)
 	default:
-		delete(t.with, id) // it is not there, which says nothing
+		delete(t.with, id) // it does not answer, which proves nothing
 	}
 }
 
-// text is one sentence about it, "" when there is nothing to say.
+// text describes the problem in a sentence, or returns "".
 func (t *troubles) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -146,7 +146,7 @@ func (t *troubles) text() string {
 	return fmt.Sprintf("this member is left behind: node %d runs, and %s", id, t.with[id])
 }
 
-// leftBehind says in a sentence that this member is left behind and what to do; empty when it is not.
+// leftBehind returns a notice with the remedy when this member is left behind, or "".
 func (an *announcer) leftBehind() string {
 	if an.Store.LeaderID() != 0 {
 		return ""
@@ -157,7 +157,7 @@ func (an *announcer) leftBehind() string {
 	return ""
 }
 
-// warnLeftBehind says it in the log, once a minute.
+// warnLeftBehind logs it, once a minute.
 func (an *announcer) warnLeftBehind() {
 	text := an.leftBehind()
 	an.troubles.mu.Lock()

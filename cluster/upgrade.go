@@ -10,15 +10,15 @@ import (
 	"muster/store"
 )
 
-// SchemaState says which schema the database has, which one this leader's binary knows, and who cannot work with it
-// yet.
+// SchemaState has the schema versions of the database and of this leader's binary, and the members that block a newer
+// one.
 type SchemaState struct {
 	Applied int64          `json:"applied"`
 	Latest  int64          `json:"latest"`
 	Held    []SchemaHolder `json:"heldBackBy"`
 }
 
-// SchemaHolder is a member that keeps the schema where it is.
+// SchemaHolder is a member that blocks a newer schema.
 type SchemaHolder struct {
 	NodeID    uint64 `json:"nodeId"`
 	Name      string `json:"name"`
@@ -28,8 +28,8 @@ type SchemaHolder struct {
 	Reason    string `json:"reason"`
 }
 
-// Schema compares the schema of the database with what the members can work with. A member that has been silent for
-// longer than autopilot's deadAfter no longer counts; machines that have joined by HTTP alone never read the database.
+// Schema compares the schema of the database with the versions that members support. It ignores members that have been
+// silent for longer than autopilot's deadAfter, and machines that joined by HTTP only, which never read the database.
 func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	out := SchemaState{Applied: c.Store.AppliedSchema(), Latest: store.LatestSchema(), Held: []SchemaHolder{}}
 	if out.Applied == 0 {
@@ -75,7 +75,7 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 			if silence[m.NodeID] > cfg.DeadAfter.Std() {
 				continue
 			}
-			h.Reason = fmt.Sprintf("does not answer, and knew the schema up to %d when it last did: start a newer muster "+
+			h.Reason = fmt.Sprintf("does not answer, and last supported the schema up to %d: start a newer muster "+
 				"there, remove the member or exclude it", m.MaxSchema)
 		}
 		out.Held = append(out.Held, h)
@@ -83,8 +83,8 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	return out, nil
 }
 
-// Upgrade says who runs which muster, who is to be restarted next, and why nobody may be now. An empty target is the
-// newest version that runs.
+// Upgrade returns the members' versions, the member to restart next, and the reasons when none may be restarted now. An
+// empty target means the newest version that runs.
 func (c *Cluster) Upgrade(ctx context.Context, target string) (autopilot.Upgrade, error) {
 	in := autopilot.UpgradeInput{State: c.Autopilot(), Schema: c.Store.AppliedSchema(), Target: target}
 	if in.Schema == 0 {
@@ -107,14 +107,14 @@ func (c *Cluster) Upgrade(ctx context.Context, target string) (autopilot.Upgrade
 		return autopilot.Upgrade{}, err
 	}
 	for _, r := range rotations {
-		in.Wait = append(in.Wait, fmt.Sprintf("a rotation of the %s authority is under way: muster ca status", r.Kind))
+		in.Wait = append(in.Wait, fmt.Sprintf("a rotation of the %s authority is in progress: muster ca status", r.Kind))
 	}
 	return autopilot.PlanUpgrade(in, time.Now()), nil
 }
 
-// Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided
-// that they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but
-// does not lead. A number in exclude that is no member's is refused: it was meant for another one.
+// Migrate brings the database to the schema of this leader's binary. Members in exclude do not block it, provided that
+// they do not answer; when such a member returns it replicates but does not lead until it is upgraded. It rejects
+// numbers in exclude that are not members, as probable mistakes.
 func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (SchemaState, error) {
 	state, err := c.Schema(ctx)
 	if err != nil {
@@ -133,7 +133,7 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 		switch {
 		case !slices.Contains(exclude, h.NodeID):
 			return state, &store.Refusal{Code: store.Conflict,
-				Message: fmt.Sprintf("node %d holds the schema back: it %s", h.NodeID, h.Reason)}
+				Message: fmt.Sprintf("node %d blocks the schema: it %s", h.NodeID, h.Reason)}
 		case h.Status != autopilot.StatusLeft:
 			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d cannot be excluded while it "+
 				"answers: start a newer muster there", h.NodeID)}
@@ -145,12 +145,12 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 	return SchemaState{Applied: state.Latest, Latest: state.Latest, Held: []SchemaHolder{}}, nil
 }
 
-// upgrade is the leader's own part: as soon as everybody can work with a newer schema, it is applied.
+// upgrade applies a newer schema as soon as every live member supports it.
 func (t *term) upgrade(ctx context.Context) error {
 	state, err := t.Schema(ctx)
 	if err != nil || state.Applied >= state.Latest || len(state.Held) > 0 {
 		return err
 	}
-	t.log.Info("every live member knows the newer schema", "from", state.Applied, "to", state.Latest)
+	t.log.Info("every live member supports the newer schema", "from", state.Applied, "to", state.Latest)
 	return t.Store.Migrate(ctx, t.actor(), state.Latest)
 }

@@ -79,7 +79,7 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 			return err
 		}
 	}
-	step("%d members are told to trust generation %d (%s, valid until %s)", a.Generation, next.Cert.Subject,
+	step("generation %d (%s, valid until %s) becomes trusted by %d members", a.Generation, next.Cert.Subject,
 		rfc3339(next.Cert.NotAfter), len(holders))
 	step("then it issues, and every member gets new certificates")
 	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
