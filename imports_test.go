@@ -53,12 +53,13 @@ var arrows = map[string][]string{
 
 	"cluster": {"api", "cluster/autopilot", "cluster/backup", "cluster/datadir", "cluster/peering", "cluster/transport",
 		"cluster/workload", "store"},
-	"cluster/autopilot": {},
-	"cluster/backup":    {"cluster/transport", "store"},
-	"cluster/datadir":   {"cluster/transport", "store"},
-	"cluster/peering":   {"cluster/transport", "store"},
-	"cluster/transport": {"store"},
-	"cluster/workload":  {"cluster/transport", "store"},
+	"cluster/autopilot":         {},
+	"cluster/backup":            {"cluster/transport", "store"},
+	"cluster/backup/buckettest": {}, // for tests
+	"cluster/datadir":           {"cluster/transport", "store"},
+	"cluster/peering":           {"cluster/transport", "store"},
+	"cluster/transport":         {"store"},
+	"cluster/workload":          {"cluster/transport", "store"},
 
 	"store":                   {"store/engine", "store/foreign"},
 	"store/foreign":           {"store/engine"},

@@ -34,7 +34,7 @@ type BackupStatus struct {
 // BackupSettings are the values of the settings backup.*.
 type BackupSettings struct {
 	IntervalSeconds int64    `json:"intervalSeconds"` // 0 is never
-	Directory       string   `json:"directory"`       // empty: none is set
+	Directory       string   `json:"directory"`       // or s3://BUCKET[/PREFIX]; empty: none is set
 	Recipients      []string `json:"recipients"`
 	Keep            int      `json:"keep"`
 	KeepForSeconds  int64    `json:"keepForSeconds"` // 0: until there are too many

@@ -17,6 +17,20 @@ type Status struct {
 	Notices       []string       `json:"notices,omitempty"` // what the operator should do now, a sentence each
 	Storing       *Storing       `json:"storing,omitempty"`
 	Disk          *Disk          `json:"disk,omitempty"`
+	Raft          *RaftFiles     `json:"raft,omitempty"` // nil outside Raft
+}
+
+// RaftFiles is what a member has of Raft on its disk, as of a second ago at most.
+type RaftFiles struct {
+	Term          uint64     `json:"term"`
+	LogIndex      uint64     `json:"logIndex"`    // last index in a finished segment or snapshot
+	LogSegments   int        `json:"logSegments"` // finished ones
+	LogBytes      int64      `json:"logBytes"`    // open segments are as large as they may become
+	Bytes         int64      `json:"bytes"`       // with snapshots
+	Snapshots     int        `json:"snapshots"`
+	SnapshotIndex uint64     `json:"snapshotIndex"` // of the newest; 0 for none
+	SnapshotAt    *time.Time `json:"snapshotAt,omitempty"`
+	SyncMs        int64      `json:"syncMs"` // how long the last small write beside the log took, synced and read again
 }
 
 // ClusterStatus is a member's view of its cluster.

@@ -110,7 +110,7 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 				{"maxVoters", config.MaxVoters}, {"standBys", config.StandBys}, {"stabilization", config.Stabilization},
 				{"lastContactThreshold", config.LastContactThreshold}, {"maxLagRevisions", config.MaxLagRevisions},
 				{"maxLagTime", config.MaxLagTime},
-				{"redundancyZones", config.RedundancyZones},
+				{"redundancyZones", config.RedundancyZones}, {"upgradeMigration", config.UpgradeMigration},
 				{"cleanupDeadMembers", config.CleanupDeadMembers}, {"deadAfter", config.DeadAfter},
 				{"minQuorum", config.MinQuorum},
 			})

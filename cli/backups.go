@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,12 +15,17 @@ import (
 	"muster/client"
 )
 
+// backupPath is where a backup lies: on its member, or in a bucket.
+func backupPath(b client.Backup) string {
+	if b.File == "" {
+		return ""
+	}
+	return strings.TrimSuffix(b.Target, "/") + "/" + b.File
+}
+
 // backupRow is a line of the table of backups.
 func backupRow(b client.Backup) []any {
-	where := ""
-	if b.File != "" {
-		where = filepath.Join(b.Target, b.File)
-	}
+	where := backupPath(b)
 	switch {
 	case b.State == "good" && !b.Present:
 		where += " (its member was removed)"
@@ -101,7 +106,7 @@ func (e *environment) backupStatus(s *client.BackupStatus) error {
 	for _, problem := range s.Problems {
 		e.say("%s", problem)
 	}
-	return e.table([]string{"EVERY", "DIRECTORY", "RECIPIENTS", "LAST GOOD", "NEXT", "RUNNING"},
+	return e.table([]string{"EVERY", "WHERE", "RECIPIENTS", "LAST GOOD", "NEXT", "RUNNING"},
 		[][]any{{often, s.Settings.Directory, len(s.Settings.Recipients), good, next, active}})
 }
 
@@ -110,7 +115,7 @@ func newBackupRunCommand(env *environment) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Have a member make a backup now, into the directory of the settings",
+		Short: "Have a member make a backup now, to where the settings say",
 		Long: `Has a member make a backup now and waits for it. What is under way already is waited for instead. The exit status is 0
 when the backup is good and 1 when it failed.`,
 		Args: exactly(),
@@ -148,7 +153,7 @@ func (e *environment) backupResult(b client.Backup) error {
 	case b.State == "failed":
 		return fmt.Errorf("backup %s failed: %s", b.ID, b.Reason)
 	case b.State == "good":
-		e.say("backup %s is good: %s on node %d, %s", b.ID, filepath.Join(b.Target, b.File), b.NodeID, console.Bytes(b.Bytes))
+		e.say("backup %s is good: %s on node %d, %s", b.ID, backupPath(b), b.NodeID, console.Bytes(b.Bytes))
 	default:
 		e.say("backup %s is under way", b.ID)
 	}

@@ -145,6 +145,9 @@ func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {
 	return nil, fmt.Errorf("--log-format must be text or json, not %q", f.logFormat)
 }
 
+// stopWithin is how long a member may take to stop: leadership is given away, requests end, and the database is closed, within 5 s.
+const stopWithin = 4500 * time.Millisecond
+
 // serve runs a member until ctx ends.
 func serve(ctx context.Context, env *environment, f serveFlags) error {
 	service := process.NewService(env.stderr)
@@ -168,7 +171,10 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	}()
 	failed := member.Wait(ctx)
 	service.Notify(daemon.SdNotifyStopping + "\nSTATUS=stopping")
-	failed = errors.Join(failed, member.Close())
+	failed = errors.Join(failed, process.Stop(member.Close, stopWithin, env.stderr))
+	if errors.Is(failed, process.ErrNotStopped) {
+		cfg.Logger.Error(process.ErrNotStopped.Error())
+	}
 	stop()
 	<-managed
 	return failed

@@ -73,7 +73,8 @@ type AutopilotConfig struct {
 	CleanupDeadMembers   bool   `json:"cleanupDeadMembers"`
 	DeadAfter            string `json:"deadAfter"`
 	MinQuorum            int    `json:"minQuorum"`
-	RedundancyZones      bool   `json:"redundancyZones"` // one voter in each zone is enough
+	RedundancyZones      bool   `json:"redundancyZones"`  // one voter in each zone is enough
+	UpgradeMigration     bool   `json:"upgradeMigration"` // votes move to a newer version when enough members run it
 }
 
 // Upgrade says who runs which muster, whom to restart next, and why nobody may be restarted now.

@@ -31,15 +31,18 @@ type announcer struct {
 
 // run announces this member's addresses and version to the leader, at the start and after each change of leader, until
 // the leader has them. A member that has moved may not learn of a leader before it has announced itself: then it
-// announces itself to every known member.
+// announces itself to every known member. A member whose own Raft server knows no leader, such as one that is not a
+// Raft server yet, repeats it each second: that is how it learns of the next leader.
 func (an *announcer) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		turned := an.Store.Leadership()
-		retry := time.After(time.Second)
-		if an.announceOnce(ctx) && !an.Store.Outside() {
-			if retry = nil; !an.zoned(ctx) {
-				retry = time.After(zoneRetry)
-			}
+		again := time.Second
+		if an.announceOnce(ctx) {
+			again = an.announcesAgain(ctx)
+		}
+		var retry <-chan time.Time
+		if again > 0 {
+			retry = time.After(again)
 		}
 		an.warnLeftBehind()
 		select {
@@ -53,6 +56,18 @@ func (an *announcer) run(ctx context.Context) {
 // zoneRetry is how long a member waits before it announces its zone again when the cluster cannot store it yet, because
 // an older version leads or holds the schema back.
 const zoneRetry = 5 * time.Second
+
+// announcesAgain returns when a member repeats an announcement that the leader has accepted; 0: not before a change of
+// leader. A member whose own Raft server knows no leader learns of the next one only by repeating it.
+func (an *announcer) announcesAgain(ctx context.Context) time.Duration {
+	switch {
+	case !an.Store.Follows():
+		return time.Second
+	case !an.zoned(ctx):
+		return zoneRetry
+	}
+	return 0
+}
 
 // zoned reports whether the stored zone of this member is the one on its command line.
 func (an *announcer) zoned(ctx context.Context) bool {
@@ -86,7 +101,7 @@ func (an *announcer) announceOnce(ctx context.Context) bool {
 		err := an.announceTo(ctx, leader)
 		if err == nil {
 			an.lonely(true)
-			if an.Store.Outside() {
+			if !an.Store.Follows() { // also when the hint has ended meanwhile
 				an.Store.HintLeader(leader, hintFor)
 			}
 			return true

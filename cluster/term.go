@@ -7,6 +7,7 @@ import (
 
 	"muster/cluster/autopilot"
 	"muster/cluster/backup"
+	"muster/dialpolicy"
 	"muster/store"
 )
 
@@ -139,6 +140,7 @@ func (c *Cluster) backupConfig() backup.Config {
 		Transport: c.Transport,
 		Version:   c.Self.BinaryVersion,
 		Room:      func() int64 { return c.Disk().Room() },
+		Loopback:  dialpolicy.OnLoopback(c.Self.RaftAddress),
 		Logger:    c.log,
 	}
 }

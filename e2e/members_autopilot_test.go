@@ -70,7 +70,7 @@ func (c *cluster) noVoteFor5(t *testing.T, u *user) {
 
 func testAutopilotSettings(t *testing.T, c *cluster, u *user) {
 	const path = "/api/v1/cluster/autopilot/config"
-	const usual = `{"result":{"maxVoters":5,"standBys":2,"stabilization":"2s","lastContactThreshold":"2s","maxLagRevisions":10000,"maxLagTime":"30s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,"redundancyZones":false}}`
+	const usual = `{"result":{"maxVoters":5,"standBys":2,"stabilization":"2s","lastContactThreshold":"2s","maxLagRevisions":10000,"maxLagTime":"30s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,"redundancyZones":false,"upgradeMigration":false}}`
 	for role, m := range c.throughBoth(t) {
 		u.do(m, "GET", path, "").expect(t, "the settings from the "+role, 200, usual)
 		for _, x := range []struct{ body, want string }{

@@ -199,7 +199,7 @@ func testRaftAutopilot(t *testing.T, c *cluster) {
 	const path = "/v1/operator/autopilot/configuration"
 	u := c.admin(t)
 	const first = `{"LastContactThreshold":"2s","ServerStabilizationTime":"10s","CleanupDeadServers":false,"MaxTrailingLogs":10000,"MinQuorum":2,` +
-		`"EnableRedundancyZones":false,"DisableUpgradeMigration":false,"EnableCustomUpgrades":false,"CreateIndex":1,"ModifyIndex":1}`
+		`"EnableRedundancyZones":false,"DisableUpgradeMigration":true,"EnableCustomUpgrades":false,"CreateIndex":1,"ModifyIndex":1}`
 	for _, m := range c.members {
 		u.do(m, "GET", path, "").expect(t, "defaults", 200, first)
 		u.do(m, "GET", path+"?stale&pretty", "").expect(t, "defaults, stale and pretty", 200, first+"\n")

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"time"
 
@@ -74,11 +73,7 @@ func (v view) BackupState(ctx context.Context, c store.Consistency) (out native.
 
 // VerifyBackup has the holder of a backup read it again.
 func (v view) VerifyBackup(ctx context.Context, b *store.Backup) (reason string, damaged bool) {
-	reason, err := v.Backups().Verify(ctx, b)
-	if err != nil {
-		return fmt.Sprintf("node %d does not answer", b.NodeID), false
-	}
-	return reason, reason != ""
+	return v.Backups().Verify(ctx, b)
 }
 
 // OpenBackup opens the file of a backup, wherever it is.

@@ -5,12 +5,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
-
-	"muster/certs"
 )
 
 // Backup is the record of a backup, running or finished.
@@ -21,7 +18,7 @@ type Backup struct {
 	NodeID     uint64   // that writes or holds the file; 0: none yet
 	Tried      []uint64 // members that failed
 	Name       string   // of the file
-	Target     string   // a directory on the member
+	Target     string   // a directory on the member, or a bucket
 	Recipients int      // number of recipients of the encrypted file
 	StartedAt  time.Time
 	FinishedAt time.Time // zero until it is finished
@@ -46,9 +43,9 @@ const (
 // Active reports whether the backup is not finished.
 func (b *Backup) Active() bool { return b.State == BackupWaiting || b.State == BackupRunning }
 
-// Present reports whether the backup is good and its holder is still a member.
+// Present reports whether the backup is good, and in a bucket or on a present member.
 func (b *Backup) Present(members map[uint64]bool) bool {
-	return b.State == BackupGood && members[b.NodeID]
+	return b.State == BackupGood && (InBucket(b.Target) || members[b.NodeID])
 }
 
 const selectBackups = "SELECT id, cause, state, raft_node_id, tried, name, target, recipients, started_at, " +
@@ -209,137 +206,4 @@ func (bk Backups) Forget(ctx context.Context, actor Actor, id, why string) error
 		}
 		return tx.audit("backup.delete", "backup/"+id, fmt.Sprintf("%s: %s: %s", nodeObject(b.NodeID), b.Path(), why))
 	})
-}
-
-// Settings of backups.
-const (
-	SettingBackupInterval   = "backup.interval"
-	SettingBackupKeep       = "backup.keep"
-	SettingBackupKeepFor    = "backup.keep_for"
-	SettingBackupRecipients = "backup.recipients"
-	SettingBackupDirectory  = "backup.directory"
-)
-
-// Bounds of the settings of backups.
-const (
-	minBackupInterval   = time.Minute
-	maxBackupInterval   = 31 * 24 * time.Hour
-	maxBackupKeep       = 1000
-	minBackupKeepFor    = time.Hour
-	maxBackupKeepFor    = 100 * 366 * 24 * time.Hour
-	maxBackupRecipients = 16
-	noBackupRecipients  = "none"
-	noBackupDirectory   = "none"
-)
-
-var backupSettings = []Setting{
-	offSetting(SettingBackupInterval, minBackupInterval, maxBackupInterval,
-		"how often a member makes a backup; \"0s\" means never"),
-	numberSetting(SettingBackupKeep, 14, 1, maxBackupKeep, "how many good backups are kept"),
-	offSetting(SettingBackupKeepFor, minBackupKeepFor, maxBackupKeepFor,
-		"how long backups are kept; \"0s\" means until there are too many. The last good one is always kept"),
-	{Name: SettingBackupRecipients, Default: quote(noBackupRecipients),
-		Help: "recipients that backups are encrypted for; one of their identities is needed to found a cluster from a backup",
-		Rule: fmt.Sprintf("%q or up to %d age X25519 recipients (age1…), separated by commas", noBackupRecipients,
-			maxBackupRecipients),
-		valid: func(v json.RawMessage) bool {
-			var s string
-			return json.Unmarshal(v, &s) == nil && validRecipients(s)
-		}},
-	{Name: SettingBackupDirectory, Default: quote(noBackupDirectory),
-		Help: "the directory for backups, on each member that has it",
-		Rule: fmt.Sprintf("%q or an absolute path of at most %d bytes without . and .. in it", noBackupDirectory,
-			MaxSize("backups", "target")),
-		valid: func(v json.RawMessage) bool {
-			var s string
-			return json.Unmarshal(v, &s) == nil && (s == noBackupDirectory || validDirectory(s))
-		}},
-}
-
-// offSetting makes a setting that is a duration within bounds, or "0s" for off, which is the default.
-func offSetting(name string, least, most time.Duration, help string) Setting {
-	o := durationSetting(name, 0, least, most, help)
-	o.Rule = `"0s" or ` + o.Rule
-	inner := o.valid
-	o.valid = func(v json.RawMessage) bool {
-		var s string
-		if json.Unmarshal(v, &s) != nil {
-			return false
-		}
-		d, err := time.ParseDuration(s)
-		return err == nil && d == 0 || inner(v)
-	}
-	return o
-}
-
-func validRecipients(s string) bool {
-	if s == noBackupRecipients {
-		return true
-	}
-	list := splitRecipients(s)
-	for i, r := range list {
-		if _, err := certs.PublicKey(r); err != nil || slices.Contains(list[:i], r) {
-			return false
-		}
-	}
-	return len(list) > 0 && len(list) <= maxBackupRecipients
-}
-
-func splitRecipients(s string) (list []string) {
-	for r := range strings.SplitSeq(s, ",") {
-		list = append(list, strings.TrimSpace(r))
-	}
-	return list
-}
-
-func validDirectory(s string) bool {
-	return path.IsAbs(s) && path.Clean(s) == s && s != "/" && len(s) <= MaxSize("backups", "target") &&
-		strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) < 0
-}
-
-// BackupSettings are the values of the settings backup.*.
-type BackupSettings struct {
-	Interval   time.Duration // 0: never
-	Keep       int           // number of good backups
-	KeepFor    time.Duration // 0: until there are too many
-	Recipients []string      // age recipients
-	Directory  string        // empty: not set
-}
-
-func (v *View) backupSettings() (o BackupSettings, err error) {
-	all, err := v.settings()
-	if err != nil {
-		return o, err
-	}
-	return readBackupSettings(all)
-}
-
-func readBackupSettings(all map[string]json.RawMessage) (o BackupSettings, err error) {
-	var interval, keepFor, recipients string
-	for name, into := range map[string]any{SettingBackupInterval: &interval, SettingBackupKeep: &o.Keep,
-		SettingBackupKeepFor: &keepFor, SettingBackupRecipients: &recipients, SettingBackupDirectory: &o.Directory} {
-		if err := json.Unmarshal(all[name], into); err != nil {
-			return o, err
-		}
-	}
-	if o.Interval, err = time.ParseDuration(interval); err != nil {
-		return o, err
-	}
-	if recipients != noBackupRecipients {
-		o.Recipients = splitRecipients(recipients)
-	}
-	if o.Directory == noBackupDirectory {
-		o.Directory = ""
-	}
-	o.KeepFor, err = time.ParseDuration(keepFor)
-	return o, err
-}
-
-// Settings returns the settings of backups.
-func (bk Backups) Settings(ctx context.Context, c Consistency) (o BackupSettings, err error) {
-	all, err := bk.s.Settings.Values(ctx, c)
-	if err != nil {
-		return o, err
-	}
-	return readBackupSettings(all)
 }

@@ -59,6 +59,9 @@ type Config struct {
 	// RedundancyZones: one voter in each zone is enough, the other members of a zone stand by. Three voters are kept
 	// also where there are fewer zones.
 	RedundancyZones bool `json:"redundancyZones"`
+	// UpgradeMigration: members with a newer version get no votes before as many run it as voters run an older one; then all
+	// votes move to them.
+	UpgradeMigration bool `json:"upgradeMigration"`
 }
 
 // DefaultConfig returns the values a new cluster starts with.

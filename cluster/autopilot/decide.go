@@ -13,7 +13,9 @@ import (
 // majority of the voters answer, since then no change could be committed.
 func Decide(in Input, cfg Config, now time.Time) (State, Plan) {
 	r := newRound(&in, &cfg, now)
-	r.swap = r.imbalance()
+	if r.swap = r.relieve(); r.swap == nil {
+		r.swap = r.imbalance()
+	}
 	r.seating = r.seat()
 	plan := Plan{}
 	if r.mayChange() {
@@ -49,7 +51,7 @@ func (r *round) ready() []*member {
 			c = append(c, m)
 		}
 	}
-	slices.SortFunc(c, byPromise)
+	slices.SortFunc(c, func(a, b *member) int { return cmp.Or(compareBool(!r.suits(a), !r.suits(b)), byPromise(a, b)) })
 	return c
 }
 
@@ -67,7 +69,11 @@ func (r *round) replace() Plan {
 	if len(p) > 0 || r.bads == 0 || r.voters%2 == 0 || r.missing == 0 {
 		return p
 	}
-	if c := r.choose(r.ready(), 1); len(c) > 0 {
+	c := r.ready()
+	if best := r.elect(); len(best) > 0 {
+		c = best
+	}
+	if c = r.choose(c, 1); len(c) > 0 {
 		p = append(p, change(KindPromote, c[0], RoleVoter, "takes the place of "+r.worstVoter().culprit()))
 	}
 	return p
@@ -76,7 +82,7 @@ func (r *round) replace() Plan {
 // fill promotes up to the wanted number, but only so many at once that the
 // number of voters is odd afterwards.
 func (r *round) fill() Plan {
-	c := r.ready()
+	c := r.elect()
 	n := min(r.missing, len(c))
 	if (r.voters+n)%2 == 0 {
 		n--
@@ -94,12 +100,13 @@ func (r *round) fill() Plan {
 
 // transfer hands leadership on when the leader should not have it.
 func (r *round) transfer() Plan {
-	if l := r.lead; l.full() && !l.drained() {
+	outdated := r.outdated()
+	if l := r.lead; l.full() && !l.drained() && !outdated {
 		return nil
 	}
 	var c []*member
 	for _, m := range r.voting {
-		if !m.leader && m.candidate() && m.healthy {
+		if !m.leader && m.candidate() && m.healthy && (m.fresh || !outdated) {
 			c = append(c, m)
 		}
 	}
@@ -107,6 +114,10 @@ func (r *round) transfer() Plan {
 		return nil
 	}
 	slices.SortFunc(c, byPromise)
+	if outdated && !r.lead.drained() {
+		return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from node "+utoa(r.lead.NodeID)+", which runs the older "+
+			r.lead.Version)}
+	}
 	return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from "+r.lead.culprit())}
 }
 

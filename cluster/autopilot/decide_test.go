@@ -488,7 +488,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,"maxLagTime":"20s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,"redundancyZones":false}`
+	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,"maxLagTime":"20s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,"redundancyZones":false,"upgradeMigration":false}`
 	b, err := json.Marshal(testConfig())
 	if err != nil || string(b) != want {
 		t.Errorf("%s, %v", b, err)

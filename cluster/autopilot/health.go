@@ -27,6 +27,8 @@ type member struct {
 	why   string // reason of the change planned for it
 	due   bool   // it is to enter Raft, in this round or a later one
 	zone  *zone  // nil while no member has a zone, and for an orphan
+	// fresh runs the newest version, old an older one; both are false without an upgrade migration.
+	fresh, old bool
 }
 
 func (m *member) full() bool   { return m.Member && m.Mode == ModeFull }
@@ -81,6 +83,7 @@ type round struct {
 	// most is how many voters there may be, without those that an operator pinned.
 	most int
 	zoning
+	migration
 	// swap moves a vote to another zone; nil when none is to move.
 	swap *swap
 	// want is the number of voters to fill up to; missing is what it lacks.
@@ -109,15 +112,18 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 	}
 	r.ms = slices.CompactFunc(r.ms, func(a, b member) bool { return a.NodeID == b.NodeID })
 
+	for i := range r.ms {
+		r.assess(&r.ms[i])
+	}
+	r.classify()
 	zoned, zones := r.zoned(), map[string]*zone{}
 	eligible, full := 0, 0
 	for i := range r.ms {
 		m := &r.ms[i]
-		r.assess(m)
 		if zoned {
 			r.place(m, zones)
 		}
-		if m.candidate() {
+		if m.candidate() && r.counts(m) {
 			eligible++
 		}
 		switch {

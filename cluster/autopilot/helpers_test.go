@@ -21,7 +21,7 @@ func testConfig() Config {
 // cluster builds an Input from one line per node, "id role [word…]":
 // role V, S, P (spare) or -, words: silent, never, lag, draining, drained,
 // full-disk, frozen (cannot store), stalled, replicate, orphan, pinned, fresh (healthy for 4 s only), back (recovering),
-// rare (probed every 50 s, last 30 s ago), @ZONE. Node 1 leads since an hour ago.
+// rare (probed every 50 s, last 30 s ago), @ZONE, vVERSION. Node 1 leads since an hour ago.
 func cluster(lines ...string) Input {
 	in := Input{LeaderID: 1, LeaderRevision: 5000, LeaderSince: t0.Add(-time.Hour), Previous: map[uint64]Health{}}
 	for _, l := range lines {
@@ -36,6 +36,10 @@ func cluster(lines ...string) Input {
 		for _, x := range w[2:] {
 			if zone, ok := strings.CutPrefix(x, "@"); ok {
 				o.Zone = zone
+				continue
+			}
+			if version, ok := strings.CutPrefix(x, "v"); ok && version[0] <= '9' {
+				o.Version = x
 				continue
 			}
 			switch x {

@@ -62,6 +62,8 @@ func (r *round) obstacle(z *zone) string {
 	switch {
 	case r.voters-z.voters >= majority(r.voters):
 		return count(r.voters-r.healthy, "voter") + " elsewhere " + agree(r.voters-r.healthy, "is", "are") + " not healthy"
+	case r.phase == phaseMove && r.behind > 0:
+		return "votes move to members with " + r.newest + " first"
 	case r.swap != nil:
 		return "a vote moves from " + r.swap.from.title() + " to node " + utoa(r.swap.to.NodeID) + " in " +
 			r.swap.to.zone.title() + " when that is stable"

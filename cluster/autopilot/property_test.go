@@ -18,6 +18,7 @@ func genConfig(t *rapid.T) Config {
 	c.CleanupDeadMembers = rapid.Bool().Draw(t, "cleanup")
 	c.DeadAfter = Duration(time.Minute)
 	c.MinQuorum = rapid.IntRange(1, 3).Draw(t, "minQuorum")
+	c.UpgradeMigration = rapid.Bool().Draw(t, "upgradeMigration")
 	c.RedundancyZones = rapid.IntRange(0, 3).Draw(t, "redundancyZones") == 0
 	return c
 }
@@ -38,6 +39,7 @@ func genInput(t *rapid.T) Input {
 			o.Mode = often(ModeFull, ModeReplicate).Draw(t, "mode")
 			o.DrainState = often(DrainActive, DrainDraining, DrainDrained).Draw(t, "drain")
 			o.Pinned = rapid.IntRange(0, 6).Draw(t, "pinned") == 0
+			o.Version = rapid.SampledFrom([]string{"v1.0", "v1.0", "v1.1", "v1.10", ""}).Draw(t, "version")
 			o.Zone = rapid.SampledFrom(zones).Draw(t, "zone")
 			o.DiskLow = rapid.IntRange(0, 6).Draw(t, "diskLow") == 0
 			if rapid.IntRange(0, 6).Draw(t, "cannotStore") == 0 {
@@ -110,6 +112,10 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 		}
 	}
 	had := voters.healthy >= majority(voters.voters)
+	moving := 0
+	if len(s.Zones) > 0 || cfg.UpgradeMigration {
+		moving = 1
+	}
 	for _, c := range p {
 		o, v := by[c.NodeID], srv[c.NodeID]
 		switch {
@@ -141,14 +147,16 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			goods++
 			if o.Pinned {
 				pins++
-			} else if moving := min(1, len(s.Zones)); goods-pins > cfg.MaxVoters+moving { // one vote may be on its way to another zone
+			} else if most := cfg.MaxVoters + moving; goods-pins > most { // one vote may be on its way elsewhere
 				t.Fatalf("more than %d voters: %+v", cfg.MaxVoters, p)
 			}
 		case KindTransfer:
 			if !fit || o.Role != RoleVoter || !v.Electable {
 				t.Fatalf("transfers to %+v", o)
 			}
-			if l := by[in.LeaderID]; l.Member && l.Mode == ModeFull && l.DrainState != DrainDrained && !l.DiskLow && l.CannotStore == "" {
+			l := by[in.LeaderID]
+			moves := cfg.UpgradeMigration && !l.Pinned && l.Version != "" && compareVersions(o.Version, l.Version) > 0
+			if l.Member && !moves && l.Mode == ModeFull && l.DrainState != DrainDrained && !l.DiskLow && l.CannotStore == "" {
 				t.Fatalf("transfers away from %+v", l)
 			}
 		case KindDemote:

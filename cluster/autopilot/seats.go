@@ -109,7 +109,7 @@ func (r *round) leaving(list []*member, seats int) (gone, stay []*member) {
 	for range over {
 		worst := slices.MinFunc(list, func(a, b *member) int {
 			return cmp.Or(cmp.Compare(r.seatWorth(a), r.seatWorth(b)), cmp.Compare(b.crowd(taken), a.crowd(taken)),
-				compareBool(a.healthy, b.healthy), cmp.Compare(b.NodeID, a.NodeID))
+				compareBool(!a.old, !b.old), compareBool(a.healthy, b.healthy), cmp.Compare(b.NodeID, a.NodeID))
 		})
 		taken[worst.zone]++
 		gone = append(gone, worst)

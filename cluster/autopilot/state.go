@@ -132,6 +132,8 @@ func (t *teller) reason(m *member) string {
 		return m.was() + ", back for " + t.waited(m) + ", then considered for Raft again"
 	case m.due:
 		return "outside Raft: enters as stand-by in the next round"
+	case t.migrating(m) != "":
+		return "outside Raft: " + t.migrating(m)
 	case t.seating.wanted > 0:
 		return "outside Raft: enters after its next probe"
 	}
@@ -164,7 +166,7 @@ func (t *teller) voterReason(m *member, place string) string {
 
 func (t *teller) standByReason(m *member) string {
 	i := slices.Index(t.seatOrder, m)
-	switch {
+	switch held := t.migrating(m); {
 	case !m.healthy:
 		return "stand-by: " + t.behind(m)
 	case m.recovering:
@@ -173,6 +175,8 @@ func (t *teller) standByReason(m *member) string {
 		return "spare: waits for a stand-by seat"
 	case !t.mayChange():
 		return "stand-by: no change while only " + outOf(t.alive, t.voters) + " voters answer"
+	case held != "" && (t.swap == nil || m != t.swap.to):
+		return "stand-by: " + held
 	case !m.stable && i < t.missing:
 		return "stable for " + t.waited(m) + ", then voter"
 	case !m.stable:

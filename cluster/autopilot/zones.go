@@ -24,7 +24,7 @@ type zoning struct {
 // swap gives one vote to a zone and then takes one from another.
 type swap struct {
 	to   *member
-	from *zone
+	from *zone // nil: from a voter that runs an older version
 }
 
 // zoned reports whether any member has a zone.
@@ -151,9 +151,8 @@ func (r *round) choose(c []*member, n int) []*member {
 	return chosen
 }
 
-// shed takes votes of good voters away: of more than there may be, and with zones also of one more than wanted, which
-// is what a vote that moves leaves behind. The fullest zone goes first. Two stay two: with one alone all that it has confirmed is
-// in one place.
+// shed takes votes of good voters away: of more than there may be, and where votes move also of one more than wanted, which
+// is what a vote that moves leaves behind. An older version goes first, then the fullest zone.
 func (r *round) shed(victims []*member, drop func(*member, string) bool) {
 	good := 0
 	for _, m := range victims {
@@ -161,15 +160,12 @@ func (r *round) shed(victims []*member, drop func(*member, string) bool) {
 			good++
 		}
 	}
-	limit := r.most
-	if len(r.list) > 0 && r.bads == 0 {
-		limit = min(limit, max(r.want, 2))
-	}
+	limit := r.limit()
 	taken := map[*zone]int{}
 	for good > limit {
 		best := -1
 		for i, m := range victims {
-			if m.Pinned || !m.good() || m.leader || m.why != "" {
+			if m.Pinned || !m.good() || m.leader || m.why != "" || r.spared(m) {
 				continue
 			}
 			if best < 0 || m.zone != nil && m.zone.good-taken[m.zone] > victims[best].zone.good-taken[victims[best].zone] {
@@ -192,6 +188,9 @@ func (r *round) shed(victims []*member, drop func(*member, string) bool) {
 // tooMany says why a good voter loses its vote.
 func (r *round) tooMany(m *member, good, taken int) string {
 	text := "more voters than maxVoters (" + itoa(r.cfg.MaxVoters) + ")"
+	if r.phase == phaseMove && m.old {
+		return "its vote moves to a member with " + r.newest + ": it runs the older " + m.Version
+	}
 	if r.most < r.cfg.MaxVoters {
 		text = "redundancyZones: " + count(r.most, "voter") + " are enough for " + count(r.full, "zone")
 	}
@@ -267,7 +266,7 @@ func (m *member) crowd(leaving map[*zone]int) int {
 // for it, when two or more are between them. So no zone has a majority while another has a member that may vote, unless
 // only two zones have any.
 func (r *round) imbalance() *swap {
-	if len(r.list) < 2 || r.bads > 0 || r.missing > 0 || r.lead == nil {
+	if len(r.list) < 2 || r.phase != phaseNone || r.bads > 0 || r.missing > 0 || r.lead == nil {
 		return nil
 	}
 	loose := 0
@@ -294,7 +293,7 @@ func (r *round) imbalance() *swap {
 		if m.zone == nil || m.voter || m.zone.good+2 > from.good || !m.candidate() || !m.inRaft && !r.enterable(m) {
 			continue
 		}
-		if to == nil || sooner(m, to) < 0 {
+		if to == nil || r.sooner(m, to) < 0 {
 			to = m
 		}
 	}
@@ -305,8 +304,12 @@ func (r *round) imbalance() *swap {
 }
 
 // sooner orders members by how soon a vote should go to them.
-func sooner(a, b *member) int {
-	return cmp.Or(cmp.Compare(a.zone.good, b.zone.good), compareBool(!a.inRaft, !b.inRaft),
+func (r *round) sooner(a, b *member) int {
+	fuller := 0
+	if a.zone != nil && b.zone != nil {
+		fuller = cmp.Compare(a.zone.good, b.zone.good)
+	}
+	return cmp.Or(fuller, compareBool(!a.inRaft, !b.inRaft),
 		compareBool(a.Role == RoleSpare, b.Role == RoleSpare), byPromise(a, b))
 }
 
@@ -319,6 +322,10 @@ func (r *round) balance() Plan {
 	m := r.swap.to
 	if m.Role != RoleStandBy || !m.healthy || r.now.Sub(m.stableSince) < r.cfg.Stabilization.Std() {
 		return nil
+	}
+	if r.swap.from == nil {
+		return Plan{change(KindPromote, m, RoleVoter, "a vote moves to the newer "+r.newest+": "+outOf(r.fresh, r.behind)+
+			" members run it")}
 	}
 	return Plan{change(KindPromote, m, RoleVoter, "a vote moves to "+m.zone.title()+", which has "+
 		itoa(m.zone.good)+"; "+r.swap.from.title()+" has "+itoa(r.swap.from.good))}

@@ -19,6 +19,7 @@ type Config struct {
 	Transport *transport.Transport
 	Version   string       // of this program
 	Room      func() int64 // bytes that may be written beside the database
+	Loopback  bool         // this member is itself on loopback, and so may buckets be
 	Logger    *slog.Logger
 }
 
@@ -40,6 +41,7 @@ type order struct {
 	Revision   uint64   `json:"revision,omitempty"` // that the state has at least
 	Size       int64    `json:"size,omitempty"`     // that the file must have
 	SHA256     string   `json:"sha256,omitempty"`
+	S3         *access  `json:"s3,omitempty"` // where the target is a bucket; nil: as this member knows it
 }
 
 // outcome is what came of an order.
@@ -48,6 +50,7 @@ type outcome struct {
 	SHA256   string `json:"sha256,omitempty"`
 	Revision uint64 `json:"revision,omitempty"`
 	Reason   string `json:"reason,omitempty"` // why it failed, a clause; empty when it did not
+	Unread   bool   `json:"unread,omitempty"` // nothing is known of the file: its target could not be asked
 }
 
 func failed(err error) outcome { return outcome{Reason: err.Error()} }

@@ -102,7 +102,7 @@ func (l *Leader) carry(ctx context.Context, b store.Backup, s State) error {
 			}
 			if reasons = append(reasons, why...); b.NodeID == 0 || slices.Contains(given, b.NodeID) {
 				b.State, b.Reason, b.Tried = store.BackupFailed, strings.Join(reasons, "; "), given
-				return l.finish(ctx, b, s.Settings)
+				return l.finish(ctx, b, s)
 			}
 		}
 		out, err := l.attempt(ctx, b, s)
@@ -112,7 +112,7 @@ func (l *Leader) carry(ctx context.Context, b store.Backup, s State) error {
 		if out.Reason == "" {
 			b.State, b.Size, b.SHA256, b.Revision = store.BackupGood, out.Size, out.SHA256, out.Revision
 			b.Reason, b.Tried = strings.Join(reasons, "; "), given
-			return l.finish(ctx, b, s.Settings)
+			return l.finish(ctx, b, s)
 		}
 		reasons = append(reasons, fmt.Sprintf("node %d: %s", b.NodeID, out.Reason))
 		given = append(given, b.NodeID)
@@ -126,6 +126,10 @@ func (l *Leader) assign(ctx context.Context, b *store.Backup, o store.BackupSett
 	if o.Directory == "" {
 		return []string{store.SettingBackupDirectory + " is not set"}, nil
 	}
+	a, err := l.access(ctx, o.Directory, o)
+	if err != nil {
+		return []string{err.Error()}, nil
+	}
 	asked := 0
 	candidates := l.spread(ctx)
 	if candidates == nil {
@@ -138,7 +142,7 @@ func (l *Leader) assign(ctx context.Context, b *store.Backup, o store.BackupSett
 		if asked++; asked > mostAsked {
 			break
 		}
-		out := l.ask(ctx, id, checkWithin+time.Second, pathCheck, order{Target: o.Directory})
+		out := l.ask(ctx, id, checkWithin+time.Second, pathCheck, order{Target: o.Directory, S3: a})
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -208,8 +212,12 @@ func (l *Leader) attempt(ctx context.Context, b store.Backup, s State) (outcome,
 	if !s.Members[b.NodeID] {
 		return failed(errors.New("it is no member any more")), nil
 	}
+	a, err := l.access(ctx, b.Target, s.Settings)
+	if err != nil {
+		return failed(err), nil
+	}
 	o := order{ID: b.ID, Name: b.Name, Target: b.Target, Recipients: s.Settings.Recipients,
-		Revision: l.Store.Revision()}
+		Revision: l.Store.Revision(), S3: a}
 	var lost time.Time
 	for {
 		out, err := l.make(ctx, b.NodeID, o)
@@ -232,8 +240,28 @@ func (l *Leader) attempt(ctx context.Context, b store.Backup, s State) (outcome,
 	}
 }
 
+// access is how members reach a target; nil for a directory.
+func (l *Leader) access(ctx context.Context, target string, o store.BackupSettings) (*access, error) {
+	if !store.InBucket(target) {
+		return nil, nil
+	}
+	return l.Maker.accessBy(ctx, o)
+}
+
+// discard has what a backup has left at its target deleted: by the member that has it, or by any for a bucket.
+func (l *Leader) discard(ctx context.Context, id uint64, b *store.Backup, s State) outcome {
+	a, err := l.access(ctx, b.Target, s.Settings)
+	if err != nil {
+		return failed(err)
+	}
+	if a != nil && !s.Members[id] {
+		id = l.Store.NodeID()
+	}
+	return l.ask(ctx, id, checkWithin+time.Second, pathRemove, order{Target: b.Target, Name: b.Name, S3: a})
+}
+
 // finish records how a backup ended. What members that were given up may have left behind is deleted.
-func (l *Leader) finish(ctx context.Context, b store.Backup, o store.BackupSettings) error {
+func (l *Leader) finish(ctx context.Context, b store.Backup, s State) error {
 	if err := l.Store.Backups.Finish(ctx, l.actor(), b); err != nil {
 		return err
 	}
@@ -242,10 +270,16 @@ func (l *Leader) finish(ctx context.Context, b store.Backup, o store.BackupSetti
 		level = l.Logger.Warn
 	}
 	level("backup", "id", b.ID, "state", b.State, "node", b.NodeID, "file", b.Path(), "bytes", b.Size, "reason", b.Reason)
-	for _, id := range b.Tried {
-		if id != b.NodeID && b.Name != "" {
-			l.ask(ctx, id, checkWithin+time.Second, pathRemove, order{Target: b.Target, Name: b.Name})
+	switch {
+	case b.Name == "":
+	case !store.InBucket(b.Target):
+		for _, id := range b.Tried {
+			if id != b.NodeID {
+				l.discard(ctx, id, &b, s)
+			}
 		}
+	case b.State == store.BackupFailed: // one name for all of them
+		l.discard(ctx, b.NodeID, &b, s)
 	}
 	return nil
 }
@@ -264,8 +298,8 @@ func (l *Leader) prune(ctx context.Context, list []Deletion) error {
 		if err != nil {
 			return err
 		}
-		if s.Members[d.NodeID] && d.Name != "" {
-			out := l.ask(ctx, d.NodeID, checkWithin+time.Second, pathRemove, order{Target: d.Target, Name: d.Name})
+		if (s.Members[d.NodeID] || store.InBucket(d.Target)) && d.Name != "" {
+			out := l.discard(ctx, d.NodeID, &d.Backup, s)
 			if out.Reason != "" {
 				if l.later[d.ID].IsZero() {
 					l.Logger.Warn("a backup that is not kept cannot be deleted", "file", d.Path(), "node", d.NodeID,

@@ -27,7 +27,7 @@ type Maker struct {
 	self     uint64
 	archives archives
 	mirror   mirror
-	open     func(path string) (target, error)
+	open     func(ctx context.Context, o order) (target, error)
 	stall    time.Duration // how long one operation of a target may take
 
 	ctx  context.Context // ends with the member
@@ -54,9 +54,53 @@ type mirror interface {
 func NewMaker(cfg Config) *Maker {
 	m := &Maker{Config: cfg, self: cfg.Store.NodeID(), archives: cfg.Store.Archives, mirror: cfg.Store.Mirror,
 		stall: stallAfter}
-	m.open = func(path string) (target, error) { return openDirectory(path, strconv.FormatUint(m.self, 10)) }
+	m.open = m.openTarget
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
+}
+
+// openTarget opens the target of an order. What is done there ends with ctx.
+func (m *Maker) openTarget(ctx context.Context, o order) (target, error) {
+	tag := strconv.FormatUint(m.self, 10)
+	if !store.InBucket(o.Target) {
+		return openDirectory(o.Target, tag)
+	}
+	if o.S3 == nil {
+		a, err := m.access(ctx)
+		if err != nil {
+			return nil, err
+		}
+		o.S3 = a
+	}
+	return openBucket(ctx, o.Target, tag, *o.S3, m.Loopback)
+}
+
+// access reads how a bucket is reached. A stored secret can be opened by the leader alone.
+func (m *Maker) access(ctx context.Context) (*access, error) {
+	o, err := m.Store.Backups.Settings(ctx, store.Stale)
+	if err != nil {
+		return nil, err
+	}
+	return m.accessBy(ctx, o)
+}
+
+func (m *Maker) accessBy(ctx context.Context, o store.BackupSettings) (*access, error) {
+	a := &access{S3Settings: o.S3}
+	if a.Credentials == "" {
+		return a, nil
+	}
+	secret, err := m.Store.Secrets.Get(ctx, store.AsLeader, a.Credentials)
+	if err != nil {
+		return nil, errors.New("the credentials cannot be read: " + err.Error())
+	}
+	if secret == nil {
+		return nil, errors.New("the secret that " + store.SettingBackupS3Credentials + " names does not exist")
+	}
+	var both bool
+	if a.AccessKey, a.SecretKey, both = strings.Cut(strings.TrimSpace(string(secret.Value)), ":"); !both || a.AccessKey == "" {
+		return nil, errors.New("the secret that " + store.SettingBackupS3Credentials + " names is not ACCESS-KEY:SECRET-KEY")
+	}
+	return a, nil
 }
 
 // Close ends what is under way and waits for it, unless it waits for a target that does not answer.
@@ -223,7 +267,7 @@ func (m *Maker) work(ctx context.Context, o order, w *watch) (out outcome, err e
 			scratchCopies*size)
 	}
 	w.begin()
-	t, err := m.open(o.Target)
+	t, err := m.open(ctx, o)
 	w.end()
 	if err != nil {
 		return out, err
@@ -402,18 +446,13 @@ func (m *Maker) rehearse(ctx context.Context, r io.Reader) error {
 
 // check says why nothing can be kept at a target; empty when that works. It blocks for at most checkWithin.
 func (m *Maker) check(ctx context.Context, o order) outcome {
-	return m.briefly(ctx, checkWithin, func() outcome {
-		t, err := m.open(o.Target)
+	return m.briefly(ctx, checkWithin, func(ctx context.Context) error {
+		t, err := m.open(ctx, o)
 		if err != nil {
-			return failed(err)
+			return err
 		}
 		defer t.Close()
-		if d, ok := t.(*directory); ok {
-			if err := d.check(); err != nil {
-				return failed(err)
-			}
-		}
-		return outcome{}
+		return t.check()
 	})
 }
 
@@ -422,57 +461,75 @@ func (m *Maker) remove(ctx context.Context, o order) outcome {
 	if !validName(o.Name) {
 		return failed(errors.New("the name of the file is not one of a backup"))
 	}
-	return m.briefly(ctx, checkWithin, func() outcome {
-		t, err := m.open(o.Target)
-		if err == nil {
-			defer t.Close()
-			err = t.Remove(o.Name)
-		}
+	return m.briefly(ctx, checkWithin, func(ctx context.Context) error {
+		t, err := m.open(ctx, o)
 		if err != nil {
-			return failed(err)
+			return err
 		}
-		return outcome{}
+		defer t.Close()
+		return t.Remove(o.Name)
 	})
 }
 
 // briefly does not wait for a target that does not answer.
-func (m *Maker) briefly(ctx context.Context, d time.Duration, f func() outcome) outcome {
-	done := make(chan outcome, 1)
-	go func() { done <- f() }()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+func (m *Maker) briefly(ctx context.Context, d time.Duration, f func(context.Context) error) outcome {
+	within, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f(within) }()
+	var err error
 	select {
-	case out := <-done:
-		return out
-	case <-ctx.Done():
+	case err = <-done:
+	case <-within.Done():
+	}
+	switch {
+	case ctx.Err() != nil:
 		return failed(ctx.Err())
-	case <-timer.C:
+	case within.Err() != nil:
 		return failed(fmt.Errorf("the target has not answered for %v", d))
-	}
-}
-
-// verify reads a file again: its digest, and where it is not encrypted all that is in it.
-func (m *Maker) verify(ctx context.Context, o order) outcome {
-	r, size, err := m.read(o)
-	if err != nil {
-		return failed(err)
-	}
-	defer r.Close()
-	if size != o.Size {
-		return failed(fmt.Errorf("it has %d bytes, and %d were written", size, o.Size))
-	}
-	if err := m.prove(ctx, r, nil, strings.HasSuffix(o.Name, encryptedSuffix), o.Size, o.SHA256); err != nil {
+	case err != nil:
 		return failed(err)
 	}
 	return outcome{}
 }
 
+// verify reads a file again: its digest, and where it is not encrypted all that is in it.
+func (m *Maker) verify(ctx context.Context, o order) outcome {
+	r, size, err := m.read(ctx, o)
+	if err != nil {
+		return outcome{Reason: err.Error(), Unread: !errors.Is(err, errNoFile)}
+	}
+	defer r.Close()
+	in := &troubled{Reader: r}
+	if size != o.Size {
+		return failed(fmt.Errorf("it has %d bytes, and %d were written", size, o.Size))
+	}
+	if err := m.prove(ctx, in, nil, strings.HasSuffix(o.Name, encryptedSuffix), o.Size, o.SHA256); err != nil {
+		return outcome{Reason: err.Error(), Unread: in.err != nil && store.InBucket(o.Target)}
+	}
+	return outcome{}
+}
+
+// troubled remembers that reading has failed, which says nothing about what would have been read.
+type troubled struct {
+	io.Reader
+	err error
+}
+
+func (t *troubled) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		t.err = err
+	}
+	return n, err
+}
+
 // read opens a file.
-func (m *Maker) read(o order) (io.ReadCloser, int64, error) {
+func (m *Maker) read(ctx context.Context, o order) (io.ReadCloser, int64, error) {
 	if !validName(o.Name) {
 		return nil, 0, errNoFile
 	}
-	t, err := m.open(o.Target)
+	t, err := m.open(ctx, o)
 	if err != nil {
 		return nil, 0, err
 	}

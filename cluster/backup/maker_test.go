@@ -66,7 +66,7 @@ func newMaker(t *testing.T) (*Maker, *fakeStore) {
 	close(f.hold)
 	m := &Maker{Config: Config{Room: func() int64 { return 1 << 40 }, Logger: slog.New(slog.DiscardHandler)}, self: 1,
 		archives: f, mirror: f, stall: stallAfter}
-	m.open = func(path string) (target, error) { return openDirectory(path, "1") }
+	m.open = func(_ context.Context, o order) (target, error) { return openDirectory(o.Target, "1") }
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	t.Cleanup(m.Close)
 	return m, f
@@ -243,8 +243,8 @@ func TestTargetThatHangs(t *testing.T) {
 			m, _ := newMaker(t)
 			dir := vault(t)
 			release := make(chan struct{})
-			m.open = func(path string) (target, error) {
-				d, err := openDirectory(path, "1")
+			m.open = func(_ context.Context, o order) (target, error) {
+				d, err := openDirectory(o.Target, "1")
 				return &hung{d, release, writes}, err
 			}
 			m.stall = 100 * time.Millisecond
@@ -269,8 +269,8 @@ func TestTargetThatHangs(t *testing.T) {
 func TestWhatDoesNotReadBack(t *testing.T) {
 	m, _ := newMaker(t)
 	dir := vault(t)
-	m.open = func(path string) (target, error) {
-		d, err := openDirectory(path, "1")
+	m.open = func(_ context.Context, o order) (target, error) {
+		d, err := openDirectory(o.Target, "1")
 		return &forgetful{d}, err
 	}
 	out, err := m.make(t.Context(), order{ID: "one", Name: fileName, Target: dir})
@@ -319,14 +319,14 @@ func TestNames(t *testing.T) {
 		if out := m.remove(t.Context(), order{Target: dir, Name: name}); out.Reason == "" {
 			t.Errorf("%q is deleted", name)
 		}
-		if _, _, err := m.read(order{Target: dir, Name: name}); err == nil {
+		if _, _, err := m.read(t.Context(), order{Target: dir, Name: name}); err == nil {
 			t.Errorf("%q is read", name)
 		}
 	}
 	if err := os.Symlink(m.mirror.Path(), filepath.Join(dir, fileName)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := m.read(order{Target: dir, Name: fileName}); err == nil {
+	if _, _, err := m.read(t.Context(), order{Target: dir, Name: fileName}); err == nil {
 		t.Error("a symbolic link is followed")
 	}
 	if out := m.remove(t.Context(), order{Target: dir, Name: fileName}); out.Reason != "" || len(names(t, dir)) != 0 {

@@ -88,7 +88,7 @@ func (s State) Last() *store.Backup {
 	return &s.Backups[i]
 }
 
-// LastGood is the newest backup that is there: its holder is a member. Nil when there is none.
+// LastGood is the newest backup that is there: in a bucket, or on a member. Nil when there is none.
 func (s State) LastGood() *store.Backup {
 	i := slices.IndexFunc(s.Backups, s.present)
 	if i < 0 {
@@ -98,7 +98,7 @@ func (s State) LastGood() *store.Backup {
 }
 
 func (s State) present(b store.Backup) bool {
-	return b.State == store.BackupGood && s.Members[b.NodeID]
+	return b.Present(s.Members)
 }
 
 // Next is when the next backup is due by the schedule; planned is false when none is. After failures it is tried again

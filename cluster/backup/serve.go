@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -53,7 +54,7 @@ func (m *Maker) serve(w http.ResponseWriter, r *http.Request, do func(context.Co
 
 func (m *Maker) serveFile(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	f, size, err := m.read(order{Target: q.Get("target"), Name: q.Get("name")})
+	f, size, err := m.read(r.Context(), order{Target: q.Get("target"), Name: q.Get("name")})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
@@ -103,26 +104,62 @@ func (m *Maker) ask(ctx context.Context, id uint64, d time.Duration, path string
 	return out
 }
 
-// Verify has the holder of a backup read the file again, and returns why it is not what it was; empty when it is. An
-// error says that the holder cannot be asked. It blocks for minutes when the file is large.
-func (m *Maker) Verify(ctx context.Context, b *store.Backup) (reason string, err error) {
+// Verify has the holder of a backup read the file again, and returns why that was in vain; empty when it was not. Damaged says
+// that the file is not what it was, else it could not be read now. It blocks for minutes when the file is large.
+func (m *Maker) Verify(ctx context.Context, b *store.Backup) (reason string, damaged bool) {
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
-	out, err := m.call(ctx, b.NodeID, pathVerify, order{Target: b.Target, Name: b.Name, Size: b.Size, SHA256: b.SHA256})
-	return out.Reason, err
+	id, err := m.holder(ctx, b)
+	if err != nil {
+		return err.Error(), false
+	}
+	out, err := m.call(ctx, id, pathVerify, order{Target: b.Target, Name: b.Name, Size: b.Size, SHA256: b.SHA256})
+	if err != nil {
+		return "node " + strconv.FormatUint(id, 10) + " does not answer", false
+	}
+	return out.Reason, out.Reason != "" && !out.Unread
+}
+
+// holder is the member that reads the file of a backup: the one that has it, or for a bucket the leader, which knows the
+// credentials; where each member has its own, the one that wrote it, while it is there.
+func (m *Maker) holder(ctx context.Context, b *store.Backup) (uint64, error) {
+	if !store.InBucket(b.Target) {
+		return b.NodeID, nil
+	}
+	o, err := m.Store.Backups.Settings(ctx, store.Stale)
+	if err != nil {
+		return 0, err
+	}
+	if o.S3.Credentials == "" {
+		list, err := m.Store.Members.List(ctx, store.Stale)
+		if err != nil {
+			return 0, err
+		}
+		if slices.ContainsFunc(list, func(x store.Member) bool { return x.NodeID == b.NodeID }) {
+			return b.NodeID, nil
+		}
+	}
+	if id := m.Store.LeaderID(); id != 0 {
+		return id, nil
+	}
+	return 0, gone(b, "there is no leader, which knows the credentials of the bucket")
 }
 
 // File opens the file of a backup, wherever it is. The error is a refusal when its holder does not have it.
 func (m *Maker) File(ctx context.Context, b *store.Backup) (io.ReadCloser, int64, error) {
-	if b.NodeID == m.self {
-		r, size, err := m.read(order{Target: b.Target, Name: b.Name})
+	id, err := m.holder(ctx, b)
+	if err != nil {
+		return nil, 0, err
+	}
+	if id == m.self {
+		r, size, err := m.read(ctx, order{Target: b.Target, Name: b.Name})
 		if err != nil {
 			return nil, 0, gone(b, err.Error())
 		}
 		return r, size, nil
 	}
 	q := url.Values{"target": {b.Target}, "name": {b.Name}}
-	resp, err := m.Transport.Get(ctx, b.NodeID, pathFile+"?"+q.Encode())
+	resp, err := m.Transport.Get(ctx, id, pathFile+"?"+q.Encode())
 	if err != nil {
 		return nil, 0, gone(b, "the member does not answer")
 	}

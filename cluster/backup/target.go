@@ -16,6 +16,8 @@ import (
 
 // target is where files of backups are kept.
 type target interface {
+	// check tries to write a file.
+	check() error
 	// Create begins a file that gets its name when it is committed.
 	Create(name string) (file, error)
 	// Open reads a file of a size in bytes.

@@ -244,6 +244,8 @@ func (m *member) terminate(host *machine) (fault string) {
 	p.signal(syscall.SIGCONT)
 	p.signal(syscall.SIGTERM)
 	if host.within(5*time.Second+slack, p.hasEnded) != nil {
+		p.signal(syscall.SIGQUIT) // its log gets what each goroutine waits for
+		_ = host.within(time.Second, p.hasEnded)
 		p.kill()
 		return fmt.Sprintf("%s has not ended within 5 s of SIGTERM", m.name)
 	}

@@ -21,7 +21,7 @@ type Replica interface {
 	RefreshServers(ctx context.Context) ([]store.Server, error)
 	Replica(ctx context.Context, leader uint64) (r store.ReplicaState, err error)
 	Revision() uint64
-	Term() uint64
+	RaftFiles() (f store.RaftFiles, term uint64)
 }
 
 // Mirror is this member's mirror, its local database file.

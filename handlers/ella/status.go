@@ -13,13 +13,14 @@ import (
 func (s *service) status(q *handlers.Request) error {
 	leader := s.Replica.LeaderID()
 	disk, storing := s.Cluster.Disk(), s.Cluster.Storing()
+	files, term := s.Replica.RaftFiles()
 	cluster := &api.ClusterStatus{
 		Enabled:      true,
 		Role:         "Follower",
 		NodeID:       s.Replica.NodeID(),
 		LeaderNodeID: leader,
 		ClusterID:    s.ClusterID,
-		Term:         s.Replica.Term(),
+		Term:         term,
 	}
 	st := api.Status{
 		Version:       s.Version,
@@ -33,6 +34,10 @@ func (s *service) status(q *handlers.Request) error {
 		Storing:       &storing,
 		Disk:          &disk,
 	}
+	if term != 0 {
+		st.Raft = raftFiles(files, term)
+		st.Raft.SyncMs = storing.WriteMs
+	}
 	if storing.Fault != "" {
 		st.Reason = "this member cannot store: " + storing.Fault
 	}
@@ -45,6 +50,22 @@ func (s *service) status(q *handlers.Request) error {
 	s.replica(q.Context(), &st)
 	q.W.Header().Set("X-Ella-Role", cluster.Role) // for load balancers, as documented
 	return q.Result(http.StatusOK, st)
+}
+
+func raftFiles(f store.RaftFiles, term uint64) *api.RaftFiles {
+	out := &api.RaftFiles{
+		Term:          term,
+		LogIndex:      max(f.Last, f.Snapshot),
+		LogSegments:   f.Segments,
+		LogBytes:      f.LogBytes,
+		Bytes:         f.Bytes,
+		Snapshots:     f.Snapshots,
+		SnapshotIndex: f.Snapshot,
+	}
+	if !f.TakenAt.IsZero() {
+		out.SnapshotAt = api.TimePointer(&f.TakenAt)
+	}
+	return out
 }
 
 // replica adds the state of this member's replica. A new member has none yet; the status does not wait for it.

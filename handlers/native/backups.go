@@ -138,7 +138,7 @@ func (s *service) heldBackup(q *handlers.Request) (*store.Backup, error) {
 		return nil, err
 	case b.State != store.BackupGood:
 		return nil, handlers.Fail(http.StatusConflict, "the backup is "+b.State+": it has no file")
-	case !members[b.NodeID]:
+	case !b.Present(members):
 		return nil, handlers.Fail(http.StatusConflict,
 			"node "+strconv.FormatUint(b.NodeID, 10)+", which had the file, is no longer a member")
 	}

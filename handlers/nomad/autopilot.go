@@ -19,7 +19,7 @@ import (
 )
 
 // autopilotConfig is the autopilot configuration in the terms of the Raft operator API; order and types as on the wire
-// (reference nomad_raft, section 4). The last two booleans are features that muster does not have.
+// (reference nomad_raft, section 4). The last boolean is a feature that muster does not have.
 type autopilotConfig struct {
 	LastContactThreshold    string
 	ServerStabilizationTime string
@@ -27,7 +27,7 @@ type autopilotConfig struct {
 	MaxTrailingLogs         uint64
 	MinQuorum               uint
 	EnableRedundancyZones   bool
-	DisableUpgradeMigration bool
+	DisableUpgradeMigration *bool // absent: as it is
 	EnableCustomUpgrades    bool
 	CreateIndex             uint64
 	ModifyIndex             uint64
@@ -44,6 +44,7 @@ func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autop
 	if err != nil {
 		return out, err
 	}
+	stays := !cfg.UpgradeMigration
 	// The configuration exists since the founding, at revision 1.
 	return autopilotConfig{
 		LastContactThreshold:    cfg.LastContactThreshold.String(),
@@ -52,6 +53,7 @@ func (s *service) autopilot(ctx context.Context, c store.Consistency) (out autop
 		MaxTrailingLogs:         cfg.MaxLagRevisions,
 		MinQuorum:               uint(max(0, cfg.MinQuorum)),
 		EnableRedundancyZones:   cfg.RedundancyZones,
+		DisableUpgradeMigration: &stays,
 		CreateIndex:             1,
 		ModifyIndex:             max(1, rev),
 	}, nil
@@ -71,7 +73,7 @@ func (s *service) getAutopilot(q *handlers.Request) error {
 }
 
 // putAutopilot replaces the settings that this family knows. An absent field becomes zero, or the default where zero is
-// not valid. With `cas` it does so only if ModifyIndex still has that value.
+// not valid; an absent DisableUpgradeMigration changes nothing, for zero would begin to move votes. With `cas` it does so only if ModifyIndex still has that value.
 func (s *service) putAutopilot(q *handlers.Request) error {
 	in, err := parseAutopilot(q.Content)
 	if err != nil {
@@ -118,11 +120,8 @@ func parseAutopilot(body []byte) (in autopilotConfig, err error) {
 			return in, badAutopilot("%s must be a duration such as \"200ms\", not %.40q", d.name, d.value)
 		}
 	}
-	for name, set := range map[string]bool{"DisableUpgradeMigration": in.DisableUpgradeMigration,
-		"EnableCustomUpgrades": in.EnableCustomUpgrades} {
-		if set {
-			return in, badAutopilot("%s must be false: there is no such thing here", name)
-		}
+	if in.EnableCustomUpgrades {
+		return in, badAutopilot("EnableCustomUpgrades must be false: there is no such thing here")
 	}
 	return in, nil
 }
@@ -132,6 +131,9 @@ func (in *autopilotConfig) set(cfg *autopilot.Config) {
 	stabilization, _ := time.ParseDuration(in.ServerStabilizationTime) // "" is 0
 	cfg.Stabilization, cfg.CleanupDeadMembers = autopilot.Duration(stabilization), in.CleanupDeadServers
 	cfg.RedundancyZones = in.EnableRedundancyZones
+	if in.DisableUpgradeMigration != nil {
+		cfg.UpgradeMigration = !*in.DisableUpgradeMigration
+	}
 	if d, _ := time.ParseDuration(in.LastContactThreshold); d != 0 {
 		cfg.LastContactThreshold = autopilot.Duration(d)
 	}

@@ -122,6 +122,13 @@ type Engine struct {
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
 	lastLed  atomic.Int64  // when it last knew one, in nanoseconds; 0 for not yet
 	hint     atomic.Pointer[leaderHint]
+
+	files struct { // of the Raft directory, as they were last seen
+		sync.Mutex
+		at   time.Time
+		last RaftFiles
+		term uint64
+	}
 	restless atomic.Int64 // until when the leader is looked for often, Unix nanoseconds
 	eager    atomic.Int64 // until when it is looked for without a pause, Unix nanoseconds
 	// when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again

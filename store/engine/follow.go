@@ -105,6 +105,9 @@ func (l *listened) Write(p []byte) (int, error) {
 // Outside reports whether this member takes no part in Raft: others know a leader and its own server does not.
 func (e *Engine) Outside() bool { return e.leaderID.Load() == 0 && e.LeaderID() != 0 }
 
+// Follows reports whether this member's own Raft server knows who leads, be it itself.
+func (e *Engine) Follows() bool { return e.leaderID.Load() != 0 }
+
 // term is the time for which this member follows one leader.
 type term struct {
 	leader uint64

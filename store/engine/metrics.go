@@ -67,6 +67,8 @@ var (
 	descRaftTerm      = gauge("muster_raft_term", "Raft's term as this member last knew it; absent outside Raft.")
 	descRaftIndex     = gauge("muster_raft_log_index", "Last index in a finished segment of this member's Raft log.")
 	descRaftBytes     = gauge("muster_raft_bytes", "Size of this member's Raft log and snapshots on its disk.")
+	descRaftLogBytes  = gauge("muster_raft_log_bytes", "Size of the segments of this member's Raft log.")
+	descRaftTaken     = gauge("muster_raft_snapshot_timestamp_seconds", "When the newest Raft snapshot was taken; absent while there is none.")
 	descRaftSegments  = gauge("muster_raft_log_segments", "Finished segments of this member's Raft log.")
 	descRaftSnapshots = gauge("muster_raft_snapshots", "Raft snapshots on this member's disk.")
 	descRaftSnapshot  = gauge("muster_raft_snapshot_index", "Index of the newest of them; 0 while there is none.")
@@ -120,15 +122,18 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 
 // collectRaft shows what the names of the files of the Raft directory tell; files that come and go meanwhile are no fault.
 func (e *Engine) collectRaft(set func(*prometheus.Desc, float64, ...string)) {
-	term := e.Term()
-	f, err := InspectRaft(filepath.Join(e.cfg.Dir, "raft"))
-	if term == 0 || err != nil {
+	f, term := e.RaftFiles()
+	if term == 0 {
 		return
 	}
 	set(descRaftTerm, float64(term))
 	set(descRaftIndex, float64(max(f.Last, f.Snapshot)))
 	set(descRaftBytes, float64(f.Bytes))
+	set(descRaftLogBytes, float64(f.LogBytes))
 	set(descRaftSegments, float64(f.Segments))
 	set(descRaftSnapshots, float64(f.Snapshots))
 	set(descRaftSnapshot, float64(f.Snapshot))
+	if !f.TakenAt.IsZero() {
+		set(descRaftTaken, float64(f.TakenAt.Unix()))
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	dqlite "github.com/canonical/go-dqlite/v3"
 	"github.com/canonical/go-dqlite/v3/client"
@@ -232,8 +233,20 @@ func Reconfigure(raftDir string, voters []uint64) error {
 	return nil
 }
 
-// Term returns Raft's term as this member last knew it; 0 outside Raft.
-func (e *Engine) Term() uint64 { return raftTerm(filepath.Join(e.cfg.Dir, "raft")) }
+// RaftFiles tells what is in this member's Raft directory, as of a second ago at most. The term is 0 outside Raft.
+func (e *Engine) RaftFiles() (f RaftFiles, term uint64) {
+	e.files.Lock()
+	defer e.files.Unlock()
+	if time.Since(e.files.at) < time.Second {
+		return e.files.last, e.files.term
+	}
+	dir := filepath.Join(e.cfg.Dir, "raft")
+	if f, err := InspectRaft(dir); err == nil { // else files come and go just now
+		e.files.last = f
+	}
+	e.files.at, e.files.term = time.Now(), raftTerm(dir)
+	return e.files.last, e.files.term
+}
 
 // raftTerm reads the newer of the two files that raft keeps its term in: a format word, the version of the file, the
 // term, and the vote (uv_metadata.c).

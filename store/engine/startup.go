@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // Diagnosis is a known reason why dqlite does not start, and what to do about it.
@@ -70,7 +71,9 @@ type RaftFiles struct {
 	Open      int
 	Snapshot  uint64 // index of the newest snapshot, 0 for none
 	Snapshots int
+	TakenAt   time.Time // of the newest snapshot; zero for none
 	Bytes     int64
+	LogBytes  int64 // of it, in segments; open ones are as large as they may become
 }
 
 // InspectRaft looks at the files of a Raft directory, without opening any, for what keeps dqlite from starting: gaps
@@ -89,6 +92,9 @@ func InspectRaft(dir string) (f RaftFiles, err error) {
 		}
 		f.Bytes += info.Size()
 		name := e.Name()
+		if closedSegment.MatchString(name) || openSegment.MatchString(name) {
+			f.LogBytes += info.Size()
+		}
 		number := func(s string) uint64 { n, _ := strconv.ParseUint(s, 10, 64); return n }
 		if m := closedSegment.FindStringSubmatch(name); m != nil {
 			if info.Size() == 0 {
@@ -104,7 +110,9 @@ func InspectRaft(dir string) (f RaftFiles, err error) {
 				continue // an unfinished one, which dqlite ignores
 			}
 			f.Snapshots++
-			f.Snapshot = max(f.Snapshot, number(m[2]))
+			if index := number(m[2]); index >= f.Snapshot {
+				f.Snapshot, f.TakenAt = index, info.ModTime()
+			}
 		}
 	}
 	f.Segments = len(spans)

@@ -17,6 +17,7 @@ const fields = [
   ["maxLagRevisions", "Lag at most", "In revisions, of a healthy replica."],
   ["maxLagTime", "Standstill at most", "Of a replica that has more to replicate, such as 30s."],
   ["redundancyZones", "Redundancy zones", "One voter in each zone is enough, the other members of a zone stand by."],
+  ["upgradeMigration", "Upgrade migration", "Votes move to members with a newer version when as many run it as voters run an older one."],
   ["cleanupDeadMembers", "Remove dead members", "For good, after the time below."],
   ["deadAfter", "Dead after", "A Go duration, such as 24h."],
   ["minQuorum", "Voters that a clean-up leaves", "Healthy ones, at least."],

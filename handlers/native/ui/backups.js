@@ -91,10 +91,10 @@ const states = { good: "good", failed: "bad", running: "warn", waiting: "warn" }
 async function made(into) {
   const [list, status] = await Promise.all([call("GET", "/api/v1/backups"), call("GET", "/api/v1/backups/status")]);
   const row = (b) => h("tr", null, h("td", null, mark(states[b.state] ?? "warn", b.state)), h("td", null, clock(b.startedAt)), h("td", null, b.nodeId ? `node ${b.nodeId}` : "–"),
-    h("td", null, b.bytes ? bytes(b.bytes) : "–"), h("td", null, b.reason || (b.state === "good" && !b.present ? "its member was removed" : b.file || "")));
+    h("td", null, b.bytes ? bytes(b.bytes) : "–"), h("td", null, b.reason || (b.state === "good" && !b.present ? "its member was removed" : b.file ? (b.target.startsWith("s3://") ? `${b.target}/${b.file}` : b.file) : "")));
   into.replaceChildren(
     ...status.problems.map((text) => h("p", { class: "error" }, text)),
-    h("p", { class: "note" }, status.settings.intervalSeconds ? `Every ${status.settings.intervalSeconds / 3600} h into ${status.settings.directory || "no directory"}.` : "No interval is set: nothing is saved by itself.",
+    h("p", { class: "note" }, status.settings.intervalSeconds ? `Every ${status.settings.intervalSeconds / 3600} h into ${status.settings.directory || "nowhere: no directory is set"}.` : "No interval is set: nothing is saved by itself.",
       status.nextAt ? [" The next one: ", clock(status.nextAt), "."] : ""),
     list.length ? h("table", null, h("thead", null, h("tr", null, ["State", "Begun", "Member", "Size", "File"].map((t) => h("th", { scope: "col" }, t)))), h("tbody", null, list.map(row))) : muted("There is none yet."));
 }
@@ -102,7 +102,7 @@ async function made(into) {
 function run(again) {
   ask({
     at: ["run"], title: "Have a backup made now", action: "Make it",
-    intro: h("p", null, "A member saves the state into the directory of the settings, reads it back, and restores it on trial."),
+    intro: h("p", null, "A member saves the state to where the settings say, reads it back, and restores it on trial."),
     command: () => "muster backup run --detach",
     run: () => call("POST", "/api/v1/backups", {}),
     done: () => { toast("A member makes it"); setTimeout(again, 3000); },

@@ -1,7 +1,7 @@
 // Raft's own view: its servers with how far behind and how far away they are, and where it does not agree with the members.
 import { link } from "./address.js";
 import { get } from "./api.js";
-import { facts, h, heading, id, mark, muted, none, show as put } from "./dom.js";
+import { clock, facts, h, heading, id, mark, muted, none, show as put } from "./dom.js";
 import { live } from "./live.js";
 import { role } from "./members.js";
 import { blind } from "./pulse.js";
@@ -45,6 +45,7 @@ export function show({ root, signal }) {
         ["Name", s.name], ["Node", String(s.cluster.nodeId)], ["Role", s.cluster.role.toLowerCase()],
         ["Leader", s.cluster.leaderNodeId ? h("a", { href: link("members", s.cluster.leaderNodeId) }, `node ${s.cluster.leaderNodeId}`) : mark("bad", "none")],
         s.cluster.term && ["Term", String(s.cluster.term)], ["Applied index", String(s.cluster.appliedIndex)], ["Version", [s.version, muted(` ${s.commit}`)]], ["Cluster", id(s.cluster.clusterId, "the id of the cluster")],
+        s.raft && ["Raft on its disk", [`${(s.raft.logBytes / 1e6).toFixed(1)} MB of log up to index ${s.raft.logIndex}, ${s.raft.snapshots} snapshots`, ...(s.raft.snapshotAt ? [", the newest of ", clock(s.raft.snapshotAt)] : [])]],
         s.storing && ["Storing", s.storing.ok ? [mark("good", "yes"), muted(` a write takes ${s.storing.writeMs} ms`)] : [mark("bad", "no"), muted(` ${s.storing.fault}`)]],
         s.disk && ["Disk", [s.disk.low ? mark("bad", "low") : mark("good", "enough"), muted(` ${bytes(s.disk.freeBytes)} free of ${bytes(s.disk.totalBytes)}`)]]));
     },
