@@ -175,10 +175,10 @@ func (b bearer) endedBy(list []*store.Event) bool {
 func (s *Server) mayRead(rt *Route, o origin, q *Request) (bearer, error) {
 	ctx, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
-	leader := s.Store.LeaderID()
+	leader := s.Replica.LeaderID()
 	local := *q
 	local.Request = q.WithContext(ctx)
-	local.Stale = leader != s.Store.NodeID()
+	local.Stale = leader != s.Replica.NodeID()
 	if leader == 0 || !local.Stale {
 		err := s.confirmed(o, &local, s.admit(rt, o, &local))
 		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
@@ -214,27 +214,27 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request) (bearer, error) {
 // follow finds the start position and then writes events until the reader disconnects, its credential ends or the
 // member stops.
 func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery, who bearer) error {
-	reader := s.Store.Events.Read(e.from) // first: it makes this member subscribe to the leader
+	reader := s.Events.Read(e.from) // first: it makes this member subscribe to the leader
 	defer func() { reader.Close() }()
 	wait, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
 	if !e.hasFrom {
-		at, err := s.Store.Events.Now(wait)
+		at, err := s.Events.Now(wait)
 		if err != nil {
 			return err
 		}
 		e.from = at
-		next := s.Store.Events.Read(at)
+		next := s.Events.Read(at)
 		reader.Close()
 		reader = next
-	} else if !s.Store.AwaitRevision(wait, e.from.Revision) {
-		if s.Store.LeaderID() == 0 {
+	} else if !s.Replica.AwaitRevision(wait, e.from.Revision) {
+		if s.Replica.LeaderID() == 0 {
 			return store.ErrNoLeader
 		}
 		return Fail(http.StatusBadRequest,
-			fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Store.KnownRevision()))
+			fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Replica.KnownRevision()))
 	}
-	oldest, err := s.Store.Events.Oldest(wait)
+	oldest, err := s.Events.Oldest(wait)
 	if err != nil && !errors.Is(err, store.ErrNoLeader) {
 		return err
 	}

@@ -28,6 +28,7 @@ import (
 // Member is a member with a real store that has founded a cluster of one, which it leads.
 type Member struct {
 	*handlers.Server
+	Store *store.Store
 	T     testing.TB
 	Admin string // a credential with the scope management
 	Dir   string
@@ -90,7 +91,7 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 	for _, c := range change {
 		c(cfg)
 	}
-	out.Server = Serve(cfg)
+	out.Server, out.Store = Serve(cfg), st
 	return out
 }
 
