@@ -49,7 +49,7 @@ var arrows = map[string][]string{
 	"handlers/native":              family("handlers/native/openapi", "handlers/signin"),
 	"handlers/native/openapi":      {},
 	"handlers/native/ui":           family(),
-	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "store"}, // for tests
+	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "internal/await", "store"}, // for tests
 
 	"cluster": {"api", "cluster/autopilot", "cluster/backup", "cluster/datadir", "cluster/peering", "cluster/transport",
 		"cluster/workload", "store"},
@@ -60,11 +60,14 @@ var arrows = map[string][]string{
 	"cluster/peering":           {"cluster/transport", "store"},
 	"cluster/transport":         {"store"},
 	"cluster/workload":          {"cluster/transport", "store"},
+	"cluster/clustertest":       {"cluster/datadir", "cluster/transport", "internal/await", "store"}, // for tests
 
 	"store":                   {"store/engine", "store/foreign"},
 	"store/foreign":           {"store/engine"},
 	"store/engine":            {},
-	"store/engine/enginetest": {"store/engine"},
+	"store/engine/enginetest": {"store/engine", "internal/await"}, // for tests
+
+	"internal/await": {}, // for tests
 }
 
 // family is what a family of the API may import: the engine, never another family.

@@ -10,7 +10,7 @@ import (
 
 var (
 	nodeLabel = regexp.MustCompile(`(\w+)\["([^"]+)"\]`)
-	notShown  = regexp.MustCompile(`^(scripts/|handlers/internal/(handlerstest|sole)|store/engine/enginetest|handlers/signin/signintest|cluster/backup/buckettest)`)
+	notShown  = regexp.MustCompile(`^(scripts/|handlers/internal/sole|internal/await)|test$`) // rooms for tests, and tools
 )
 
 // TestPicture: the picture of the rooms in docs/architecture.md has the arrows that the imports make, and no other.

@@ -6,9 +6,12 @@ import (
 	"time"
 )
 
-// VerifyAged verifies a presented chain, the leaf first, as of now. An expired leaf verifies too and is reported as
-// expired, provided that its chain was valid when it expired. The caller decides what an expired leaf may still do.
-func VerifyAged(presented []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage, now time.Time) (expired bool, err error) {
+// VerifyAged verifies a leaf with what was presented behind it, as of now. A leaf that has expired, or that is not
+// valid yet because a clock was wrong when it was made or is wrong here, and that has nothing else wrong verifies
+// too, and is reported as aged: its whole chain was valid when it ended, or will be when it begins. What it may still
+// be good for is the caller's decision.
+func VerifyAged(presented []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage,
+	now time.Time) (aged bool, err error) {
 	if len(presented) == 0 {
 		return false, errors.New("certs: no certificate was presented")
 	}
@@ -17,9 +20,17 @@ func VerifyAged(presented []*x509.Certificate, roots *x509.CertPool, use x509.Ex
 	for _, cert := range presented[1:] {
 		opts.Intermediates.AddCert(cert)
 	}
-	if expired = now.After(leaf.NotAfter); expired {
+	if aged = Aged(leaf, now); aged {
 		opts.CurrentTime = leaf.NotAfter
+		if now.Before(leaf.NotBefore) {
+			opts.CurrentTime = leaf.NotBefore
+		}
 	}
 	_, err = leaf.Verify(opts)
-	return expired, err
+	return aged, err
+}
+
+// Aged reports whether a leaf has expired or is not valid yet.
+func Aged(leaf *x509.Certificate, now time.Time) bool {
+	return now.After(leaf.NotAfter) || now.Before(leaf.NotBefore)
 }

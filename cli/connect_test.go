@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -164,6 +165,7 @@ func TestUnansweredIsExit3(t *testing.T) {
 		http.Error(w, `{"error":"not now"}`, http.StatusBadRequest)
 	}))
 	defer refusing.Close()
+	var all sync.WaitGroup // they wait for an answer, each for as long as the others
 	for _, x := range []struct {
 		args, addr string
 		code       int
@@ -176,9 +178,12 @@ func TestUnansweredIsExit3(t *testing.T) {
 		{"raft peers", leaderless.URL, exitUnanswered, "muster: No cluster leader (500)\n"},
 		{"members", refusing.URL, 1, "muster: not now (400)\n"},
 	} {
-		code, _, stderr := run(t, append(strings.Fields(x.args), "--addr", x.addr)...)
-		if code != x.code || !strings.HasSuffix(stderr, x.says) {
-			t.Errorf("%s: exit %d, %q; want %d, %q", x.args, code, stderr, x.code, x.says)
-		}
+		all.Go(func() {
+			code, _, stderr := run(t, append(strings.Fields(x.args), "--addr", x.addr)...)
+			if code != x.code || !strings.HasSuffix(stderr, x.says) {
+				t.Errorf("%s: exit %d, %q; want %d, %q", x.args, code, stderr, x.code, x.says)
+			}
+		})
 	}
+	all.Wait()
 }

@@ -58,6 +58,7 @@ type environment struct {
 // Main runs one command and returns the exit status. args are the arguments without the program's name. It blocks until
 // the command is done; cancelling ctx interrupts it.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	process.KeepOwnFiles()
 	env := &environment{stdin: stdin, stdout: stdout, stderr: stderr}
 	defer env.flush()
 	root := newRootCommand(env)

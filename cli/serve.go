@@ -71,6 +71,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	configFlag(cmd, &f.file)
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "", "data directory")
+	flags.StringVar(&f.Mark, "mark", "", "file outside of --data that notes which member this machine is; where it says "+
+		"so, no cluster is founded when the data directory is empty, as it is when its disk is not mounted")
 	flags.StringVar(&f.Name, "name", "", "name of this member (default: the host name)")
 	flags.StringVar(&f.API, "api", f.API, "address of the API listener")
 	flags.StringVar(&f.Raft, "raft", f.Raft, "address of the cluster listener")

@@ -10,9 +10,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
+
+	"muster/internal/await"
 )
 
 // TestNames: -o name prints what other commands take, a line each, for every list and for nothing else.
@@ -109,20 +110,10 @@ func TestWatchedList(t *testing.T) {
 	var out shared
 	var errs bytes.Buffer
 	go func() { code <- Main(ctx, []string{"members", "--watch", "--addr", s.URL}, nil, &out, &errs) }()
-	await := func(n int32) {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); lists.Load() < n; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d lists, want %d", lists.Load(), n)
-			}
-		}
-	}
-	await(1)
+	await.True(t, "one list", func() bool { return lists.Load() >= 1 })
 	change <- struct{}{}
-	await(2)
-	for deadline := time.Now().Add(10 * time.Second); strings.Count(out.String(), "RAFT ADDRESS") < 2 && time.Now().Before(deadline); {
-		time.Sleep(5 * time.Millisecond)
-	}
+	await.True(t, "another list", func() bool { return lists.Load() >= 2 })
+	await.True(t, "both are shown", func() bool { return strings.Count(out.String(), "RAFT ADDRESS") >= 2 })
 	cancel()
 	if got := <-code; got != 0 {
 		t.Errorf("exit %d: %s", got, errs.String())

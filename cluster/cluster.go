@@ -155,6 +155,7 @@ func (c *Cluster) serveWorkloads(ctx context.Context) {
 		NodeID:    c.Store.NodeID(),
 		Registry:  remote,
 		Leader:    remote,
+		Kept:      c.Dir.WorkloadsFile(),
 		Logger:    c.log,
 	})
 	if err != nil { // an invalid cluster id
@@ -263,7 +264,8 @@ func (c *Cluster) History() api.History { return c.historian.History() }
 // Notices returns what this member's operator should do now, a sentence each: the problem, a semicolon, the remedy. It
 // returns nil when there is nothing to do.
 func (c *Cluster) Notices() []string {
-	list := c.announcer.notices()
+	list := append(c.announcer.notices(), c.clocks.notices(time.Now())...)
+	list = append(list, c.strays.notices()...)
 	if d := c.Disk(); d.Low {
 		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, the reserve is %d MiB; "+
 			"make room, but delete "+

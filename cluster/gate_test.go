@@ -8,6 +8,7 @@ import (
 
 // The fence lets nobody through when it cannot read, and does not say then that somebody is removed.
 func TestFenceFailsClosed(t *testing.T) {
+	t.Parallel()
 	m := startMember(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -38,6 +39,7 @@ func TestFenceFailsClosed(t *testing.T) {
 // TestFenceWithoutReplica: a member that cannot read its replica lets in the servers of the Raft configuration, and nobody
 // else.
 func TestFenceWithoutReplica(t *testing.T) {
+	t.Parallel()
 	m := startMember(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

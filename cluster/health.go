@@ -3,6 +3,9 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"muster/cluster/autopilot"
@@ -94,4 +97,165 @@ func unhealthyReason(v *autopilot.Server, now time.Time) string {
 		return "has not answered this leader"
 	}
 	return fmt.Sprintf("no answer for %v", now.Sub(v.LastContact).Round(time.Second))
+}
+
+// Clocks of machines are set, and differ. Nothing that decides who votes, leads or is dead goes by them; tokens,
+// certificates, leases and what is deleted by its age do.
+const (
+	skewTold   = 5 * time.Second // from here on a difference is told of
+	skewHeard  = time.Minute     // how long a leader's word about this member's clock counts
+	skewWrong  = time.Minute     // by which a leader's clock must be off for it to give leadership away
+	cedeEvery  = 30 * time.Second
+	skewAnswer = 10 * time.Second
+	clocksTold = 5 // lines of the log in one round
+	fixClocks  = "synchronise the clocks (chrony, systemd-timesyncd): tokens, certificates and leases go by them"
+)
+
+// skew is how far one clock is ahead of another.
+func skew(clock, other time.Time) time.Duration {
+	if clock.IsZero() {
+		return 0
+	}
+	return clock.Round(0).Sub(other.Round(0)) // without the monotonic readings, of which there may be two
+}
+
+// clocks is what this member knows of clocks.
+type clocks struct {
+	mu     sync.Mutex
+	own    time.Duration            // how far this one is ahead of the leader's
+	at     time.Time                // when a leader last told its own
+	others map[uint64]time.Duration // of a leader: those that differ from its own, and how far they are ahead
+	wrong  bool                     // of a leader: most of the others agree on another time
+	doubt  bool                     // of a leader: as many differ as agree with its own, which may be the wrong one
+}
+
+// heard takes how far this clock is ahead of a leader's.
+func (c *clocks) heard(ahead time.Duration, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own, c.at = ahead, now
+}
+
+// saw takes what a leader's probes have found and returns the members whose clocks have begun, or ceased, to differ.
+func (c *clocks) saw(seen map[uint64]observation, raft func(id uint64) bool, own uint64,
+	now time.Time) (news map[uint64]bool) {
+	others, asked, differ := map[uint64]time.Duration{}, 0, []time.Duration{}
+	news = map[uint64]bool{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, o := range seen {
+		if id == own || o.LastContact.IsZero() || now.Sub(o.LastContact) > max(skewAnswer, 2*o.Interval) {
+			continue
+		}
+		if raft(id) {
+			asked++
+		}
+		if o.Skew.Abs() > skewTold {
+			others[id] = o.Skew
+			if raft(id) {
+				differ = append(differ, o.Skew)
+			}
+		}
+		if _, before := c.others[id]; before != (others[id] != 0) {
+			news[id] = !before
+		}
+	}
+	agree := 1 + asked - len(differ)
+	c.others, c.at, c.doubt, c.wrong = others, time.Time{}, len(differ) > 0 && len(differ) >= agree, false
+	if len(differ) > agree {
+		c.wrong = slices.Max(differ)-slices.Min(differ) < 2*skewTold && differ[0].Abs() > skewWrong
+	}
+	return news
+}
+
+// forget is for a leadership that has ended.
+func (c *clocks) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.others, c.doubt, c.wrong = nil, false, false
+}
+
+// doubted reports whether a leader's own clock may be the wrong one.
+func (c *clocks) doubted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.doubt
+}
+
+// isWrong reports whether a leader's own clock is the wrong one.
+func (c *clocks) isWrong() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wrong
+}
+
+// ahead is how far this member's clock is ahead of the leader's, 0 on the leader and where nobody has told.
+func (c *clocks) ahead(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at.IsZero() || now.Sub(c.at) > skewHeard {
+		return 0
+	}
+	return c.own
+}
+
+// notices are sentences for the operator.
+func (c *clocks) notices(now time.Time) (list []string) {
+	if own := c.ahead(now); own.Abs() > skewTold {
+		list = append(list, "this member's clock is "+apart(own)+" the leader's; "+fixClocks)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ids := slices.Sorted(maps.Keys(c.others))
+	for i, id := range ids {
+		if i == 3 {
+			return append(list, fmt.Sprintf("so do the clocks of %d more members; %s", len(ids)-i, fixClocks))
+		}
+		list = append(list, fmt.Sprintf("the clock of node %d is %s this leader's; %s", id, apart(c.others[id]), fixClocks))
+	}
+	return list
+}
+
+// apart words a difference.
+func apart(ahead time.Duration) string {
+	if ahead < 0 {
+		return (-ahead).Round(time.Second).String() + " behind"
+	}
+	return ahead.Round(time.Second).String() + " ahead of"
+}
+
+// cede gives leadership to another voter when this leader's clock is wrong: tokens, certificates and leases go by the
+// clock of whoever leads, and members do not take its certificates for valid, nor it theirs.
+func (t *term) cede(ctx context.Context) {
+	if !t.clocks.isWrong() || time.Since(t.ceded) < cedeEvery {
+		return
+	}
+	to := t.successor()
+	if to == 0 {
+		return
+	}
+	t.ceded = time.Now()
+	t.log.Warn("leadership goes to another member: the clock of this one is wrong", "to", to)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if err := t.Store.Transfer(ctx, to); err != nil {
+		t.log.Warn("leadership could not be given away", "to", to, "err", err)
+	}
+}
+
+// watchClocks tells of clocks that differ from this leader's.
+func (t *term) watchClocks(seen map[uint64]observation, raft func(id uint64) bool) {
+	told := 0
+	for id, differs := range t.clocks.saw(seen, raft, t.Store.NodeID(), time.Now()) {
+		if told++; told > clocksTold {
+			t.log.Warn("the clocks of more members differ, or agree again: is this leader's own right?")
+			return
+		}
+		if differs {
+			t.log.Warn("the clock of a member is not this leader's: synchronise them", "node", id,
+				"ahead", seen[id].Skew.Round(time.Second))
+		} else {
+			t.log.Info("the clock of a member agrees again", "node", id)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -67,5 +68,54 @@ func TestHealthChanges(t *testing.T) {
 	}
 	if at(20); len(seen) != 0 {
 		t.Errorf("%d members that are gone are remembered", len(seen))
+	}
+}
+
+// TestClocksOfOthers: what a leader makes of the clocks of the others: whom it tells of, when it doubts its own, and when it
+// knows that its own is wrong.
+func TestClocksOfOthers(t *testing.T) {
+	now := time.Now()
+	raft := func(id uint64) bool { return id < 10 }
+	for name, x := range map[string]struct {
+		skews        map[uint64]time.Duration
+		told         int
+		doubt, wrong bool
+	}{
+		"all agree":                       {map[uint64]time.Duration{2: time.Second, 3: -4 * time.Second}, 0, false, false},
+		"one of three differs":            {map[uint64]time.Duration{2: time.Hour, 3: 0}, 1, false, false},
+		"two of three differ alike":       {map[uint64]time.Duration{2: time.Hour, 3: time.Hour + time.Second}, 2, true, true},
+		"two of three, each by its own":   {map[uint64]time.Duration{2: time.Hour, 3: -time.Hour}, 2, true, false},
+		"two of three, by a little":       {map[uint64]time.Duration{2: 20 * time.Second, 3: 20 * time.Second}, 2, true, false},
+		"one of two differs":              {map[uint64]time.Duration{2: time.Hour}, 1, true, false},
+		"two of five differ":              {map[uint64]time.Duration{2: time.Hour, 3: time.Hour, 4: 0, 5: 0}, 2, false, false},
+		"only members outside of Raft do": {map[uint64]time.Duration{2: 0, 3: 0, 20: time.Hour, 21: time.Hour, 22: time.Hour}, 3, false, false},
+	} {
+		var c clocks
+		seen := map[uint64]observation{1: {LastContact: now, Skew: 9 * time.Hour}, 7: {Skew: time.Hour}} // itself, and one that is silent
+		for id, skew := range x.skews {
+			seen[id] = observation{LastContact: now, Skew: skew}
+		}
+		news := c.saw(seen, raft, 1, now)
+		if len(news) != x.told || c.doubted() != x.doubt || c.isWrong() != x.wrong {
+			t.Errorf("%s: news %v, doubted %v, wrong %v", name, news, c.doubted(), c.isWrong())
+		}
+		if news := c.saw(seen, raft, 1, now); len(news) != 0 {
+			t.Errorf("%s: news again: %v", name, news)
+		}
+		if got := len(c.notices(now)); got != min(x.told, 4) {
+			t.Errorf("%s: notices %q", name, c.notices(now))
+		}
+		c.forget()
+		if c.doubted() || c.isWrong() || len(c.notices(now)) != 0 {
+			t.Errorf("%s: not forgotten", name)
+		}
+	}
+	var c clocks
+	c.heard(-2*time.Hour, now)
+	if list := c.notices(now); len(list) != 1 || !strings.HasPrefix(list[0], "this member's clock is 2h0m0s behind the leader's;") {
+		t.Errorf("%q", list)
+	}
+	if c.ahead(now.Add(2*skewHeard)) != 0 {
+		t.Error("an old word of a leader counts")
 	}
 }

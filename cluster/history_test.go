@@ -7,6 +7,7 @@ import (
 
 // The memory holds an hour, however long the member runs and however often things change, and keeps what still holds.
 func TestHistoryIsBounded(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	h := newHistory(now)
 	h.look(now, 1, map[uint64]bool{7: true}) // and stays so

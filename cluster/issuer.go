@@ -82,8 +82,8 @@ func (is *issuer) proveAPI(ctx context.Context, nodeID uint64, address string) e
 	// replaced by the check below, which does not use names
 	d := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			expired, err := certs.VerifyAged(s.PeerCertificates, roots, x509.ExtKeyUsageServerAuth, time.Now())
-			if err != nil || expired {
+			aged, err := certs.VerifyAged(s.PeerCertificates, roots, x509.ExtKeyUsageServerAuth, time.Now())
+			if err != nil || aged {
 				return errors.Join(err, transport.ErrExpired)
 			}
 			id, err := certs.NodeID(s.PeerCertificates[0], is.Transport.ClusterID())

@@ -35,6 +35,7 @@ func (m *testMember) askAs(t *testing.T, node uint64, from, path string, body an
 
 // TestNamesOfRunningMembers: what the holder of a member's transport.key can get by announcements and renewals.
 func TestNamesOfRunningMembers(t *testing.T) {
+	t.Parallel()
 	m := startMember(t)
 	ctx := t.Context()
 	key, err := m.Store.Keys.Active(ctx, store.AsLeader, store.KeyJoinHMAC)
@@ -140,6 +141,7 @@ func TestNamesOfRunningMembers(t *testing.T) {
 
 // TestProofs: an address is a member's when the member itself answers there.
 func TestProofs(t *testing.T) {
+	t.Parallel()
 	m := startMember(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

@@ -52,6 +52,9 @@ type Storing struct {
 	Inodes     uint64    `json:"inodes"` // 0 where the file system has no fixed number
 }
 
+// Stuck reports whether the disk hangs: everything that waits for it waits as long as that lasts.
+func (s Storing) Stuck() bool { return s.Fault == faultStuck }
+
 // own returns the fault, unless a leader reported it.
 func (s Storing) own() string {
 	if s.Fault == faultStalled {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -104,6 +105,46 @@ func (m *member) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { m.Transp
 // A member that was offline for a whole rotation of the transport authority is left behind: it does not trust the
 // others' certificates, or they reject its own. It learns that from failed connections and must report the remedy.
 
+// strays tracks members that a recovery left out but that still run: with the log of before, or, when the recovery was
+// applied on two machines, as another cluster with the same identity.
+type strays struct {
+	mu  sync.Mutex
+	run map[uint64]bool
+}
+
+// note records whether a member runs; appears reports that it has just been found running.
+func (s *strays) note(id uint64, runs bool) (appears bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.run == nil {
+		s.run = map[uint64]bool{}
+	}
+	appears = runs && !s.run[id]
+	s.run[id] = runs
+	return appears
+}
+
+func (s *strays) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.run = nil
+}
+
+// notices returns a sentence for the operator for each of them.
+func (s *strays) notices() (list []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(s.run)) {
+		if s.run[id] {
+			list = append(list, fmt.Sprintf("node %d was left out when the cluster was recovered, and it runs: where it "+
+				"leads, two clusters have one identity; stop it, \"muster member remove %d --force\" here, and let it join with "+
+				"an empty directory",
+				id, id))
+		}
+	}
+	return list
+}
+
 const leftBehindEvery = time.Minute // interval of the log line
 
 // troubles records members with which the TLS handshake fails because of certificates.
@@ -111,6 +152,8 @@ type troubles struct {
 	mu     sync.Mutex
 	with   map[uint64]string
 	warned time.Time
+
+	leftOut uint64 // a member that says that a recovery has left this one out
 }
 
 // note records the result of a call to a member. A successful one proves that this member is not left behind.
@@ -119,6 +162,8 @@ func (t *troubles) note(id uint64, err error) {
 	defer t.mu.Unlock()
 	var status *transport.StatusError
 	switch trouble := transport.TroubleOf(err); {
+	case transport.LeftOut(err):
+		t.leftOut = id
 	case trouble != "":
 		if t.with == nil {
 			t.with = map[uint64]string{}
@@ -129,6 +174,13 @@ func (t *troubles) note(id uint64, err error) {
 	default:
 		delete(t.with, id) // it does not answer, which proves nothing
 	}
+}
+
+// refusing returns a member that reports that a recovery left this one out, or 0.
+func (t *troubles) refusing() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leftOut
 }
 
 // text describes the problem in a sentence, or returns "".
@@ -150,6 +202,9 @@ func (t *troubles) text() string {
 func (an *announcer) leftBehind() string {
 	if an.Store.LeaderID() != 0 {
 		return ""
+	}
+	if id := an.troubles.refusing(); id != 0 {
+		return fmt.Sprintf("node %d runs and refuses this member; %s", id, store.ErrLeftOut)
 	}
 	if text := an.troubles.text(); text != "" {
 		return text + "; " + datadir.NextRejoin

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -35,6 +36,9 @@ var (
 
 	descVersions = gauge("muster_versions", "Versions of muster on the members that answer; on the leader only.")
 
+	descClock = gauge("muster_clock_skew_seconds", "How far the clock of this member is ahead of the leader's, by the "+
+		"leader's measurement; 0 on the leader.")
+
 	descStoring   = gauge("muster_storing", "1 while this member can store; its status has the reason when it cannot.")
 	descStoreTime = gauge("muster_storing_write_seconds", "Duration of this member's last test write to its disk, "+
 		"until it was read back.")
@@ -53,6 +57,7 @@ func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	c.keeper.collect(set)
+	set(descClock, c.clocks.ahead(time.Now()).Seconds())
 	c.Transport.Collect(out)
 	if c.workloads != nil {
 		c.workloads.Collect(out)

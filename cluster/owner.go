@@ -218,15 +218,11 @@ func (o *owner) archive(w http.ResponseWriter, r *http.Request, from store.Consi
 	case <-r.Context().Done():
 		return
 	}
-	var keys []store.ArchiveKey
-	var err error
+	var recipients []string
 	if recipient := r.URL.Query().Get("recipient"); recipient != "" {
-		keys, err = o.Store.Archives.Keys(recipient)
+		recipients = append(recipients, recipient)
 	}
-	var f *store.SnapshotFile
-	if err == nil {
-		f, err = o.Store.Archives.SnapshotFile(r.Context(), from, keys, o.Self.BinaryVersion)
-	}
+	f, err := o.Store.Archives.SnapshotFile(r.Context(), from, recipients, o.Self.BinaryVersion)
 	var refusal *store.Refusal
 	switch {
 	case errors.As(err, &refusal):

@@ -39,6 +39,8 @@ type Report struct {
 	DiskFree uint64 `json:"diskFree"` // bytes free on the file system of its data directory
 	DiskLow  bool   `json:"diskLow"`  // less than its reserve
 	Fault    string `json:"fault"`    // why it cannot write to its disk, by its own test; empty when it can
+
+	Clock time.Time `json:"clock,omitzero"` // its clock; older members do not report it
 }
 
 // target is a member to probe.
@@ -57,6 +59,7 @@ type observation struct {
 	LastContact time.Time
 	RTT         time.Duration
 	Interval    time.Duration
+	Skew        time.Duration // how far its clock is ahead of the leader's, within half a round trip
 	Stalled     time.Duration // how long the replica had not advanced at the last answer, although the leader had more
 
 	moved   time.Time // when the replica last advanced, or was up to date
@@ -184,6 +187,10 @@ func (p *prober) run(ctx context.Context, id uint64, o *observation) {
 		}
 		o.Stalled = begin.Sub(o.moved)
 		o.Report, o.LastContact, o.RTT = r, time.Now(), time.Since(begin)
+		// Where this process stood still, or its clock was set, in the middle of it, nothing can be said.
+		if took := skew(o.LastContact, begin); took >= 0 && took <= probeTimeout {
+			o.Skew = skew(r.Clock, begin.Add(took/2))
+		}
 	}
 	p.mu.Unlock()
 	if news {
@@ -219,6 +226,7 @@ func probePath(trust uint64, key string, stalled bool) string {
 	if stalled {
 		q.Set("stalled", "true")
 	}
+	q.Set("clock", time.Now().UTC().Format(time.RFC3339Nano))
 	return transport.PathProbe + "?" + q.Encode()
 }
 
@@ -230,6 +238,9 @@ func (c *Cluster) hear(q url.Values) {
 		at = &now
 	}
 	c.stalledAt.Store(at)
+	if leaders, err := time.Parse(time.RFC3339Nano, q.Get("clock")); err == nil {
+		c.clocks.heard(skew(time.Now(), leaders), time.Now())
+	}
 	trust, _ := strconv.ParseUint(q.Get("trust"), 10, 64)
 	c.renewal.expect(trust, q.Get("key"))
 }
@@ -241,6 +252,13 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 		return c.report(), nil
 	}
 	err = c.Transport.Call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id]), nil, &r)
+	if out, e := c.Store.Members.LeftOut(ctx, store.AsLeader); e == nil && slices.Contains(out, id) {
+		if c.strays.note(id, err == nil || transport.LeftOut(err)) {
+			c.log.Warn("a member that was left out when the cluster was recovered runs all the same: where it leads, two "+
+				"clusters have one identity", "node", id)
+		}
+		return Report{}, store.ErrLeftOut
+	}
 	return r, err
 }
 
@@ -255,6 +273,7 @@ func (c *Cluster) report() Report {
 		DiskFree:    c.Disk().Free,
 		DiskLow:     c.Disk().Low,
 		Fault:       c.Storing().own(),
+		Clock:       time.Now().UTC(),
 	}
 }
 

@@ -25,6 +25,9 @@ const (
 	renewRetry     = 5 * time.Second
 	renewLeast     = time.Second
 	renewWarnEvery = 30 * time.Second
+	clockLook      = 10 * time.Second // interval of the check whether the clock was set
+	clockStep      = time.Minute
+	clockSettle    = 5 * time.Second  // after which a leader knows whether its own clock is the wrong one
 	syncTimeout    = 10 * time.Second // for a leader and its answer
 	// withheldFor is how long a member does not request hosts again that the leader has left out.
 	withheldFor = time.Hour
@@ -42,6 +45,8 @@ type renewal struct {
 	tokenKey  atomic.Pointer[string] // id of the key that signs node identities, announced by a leader
 	withheld  withheld
 	warned    time.Time
+
+	clock, set time.Time // when the clock was last looked at, and when it was last found to have been set; of run alone
 }
 
 // run renews this member's certificates before they expire and when its addresses or the authorities change, and its
@@ -56,12 +61,38 @@ func (r *renewal) run(ctx context.Context) {
 				r.log.Debug("certificates, trust or node identity could not be refreshed yet", "err", err)
 			}
 		}
+		r.rest(ctx, max(wait, renewLeast))
+	}
+}
+
+// rest waits, at most until there is something to do: a leader has told of it, or the clock was set.
+func (r *renewal) rest(ctx context.Context, wait time.Duration) {
+	began := time.Now()
+	for left := wait; left > 0 && !clockSet(began, time.Now()); left = wait - time.Since(began) {
 		select {
-		case <-time.After(max(wait, renewLeast)):
+		case <-time.After(min(left, clockLook)):
 		case <-r.due:
+			return
 		case <-ctx.Done():
+			return
 		}
 	}
+}
+
+// clockCounts reports whether this member may go by its clock: it was not set a moment ago, and is not doubted. A
+// leader with a wrong clock would make leaves of another time, which nobody else takes for valid.
+func (r *renewal) clockCounts(now time.Time) bool {
+	if !r.clock.IsZero() && clockSet(r.clock, now) {
+		r.set = now
+	}
+	r.clock = now
+	return (r.set.IsZero() || now.Sub(r.set) >= clockSettle) && !r.announcer.clocks.doubted()
+}
+
+// clockSet reports whether the clock was set between two times by more than certificates begin too early, or whether
+// the machine slept, while which the monotonic clock of Linux stands still.
+func clockSet(began, now time.Time) bool {
+	return (now.Round(0).Sub(began.Round(0)) - now.Sub(began)).Abs() > clockStep
 }
 
 func (r *renewal) refresh(ctx context.Context) error {
@@ -87,6 +118,7 @@ func (r *renewal) refresh(ctx context.Context) error {
 // reason returns why the leaves must be replaced, or "", and the time until the next check.
 func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 	wait = renewCheck
+	counts := r.clockCounts(now)
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
 		leaf, err := r.Dir.Leaf(kind)
 		if err != nil {
@@ -94,10 +126,14 @@ func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 		}
 		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not be valid longer
 			left := untilRenewal(leaf, now)
-			if left <= 0 {
+			switch due := left <= 0 || now.Before(leaf.NotBefore); {
+			case due && !counts:
+				wait = min(wait, clockSettle)
+			case due:
 				return expiryText(leaf, now), wait
+			default:
+				wait = min(wait, left)
 			}
-			wait = min(wait, left)
 		}
 		if known := r.peeringName(); kind == certs.Transport && known != "" && leaf.VerifyHostname(known) != nil {
 			return "it lacks the server name for other clusters", wait
@@ -119,6 +155,9 @@ func untilRenewal(leaf *x509.Certificate, now time.Time) time.Duration {
 }
 
 func expiryText(leaf *x509.Certificate, now time.Time) string {
+	if now.Before(leaf.NotBefore) {
+		return "it is not valid before " + leaf.NotBefore.UTC().Format(time.RFC3339) + " by this machine's clock"
+	}
 	if now.After(leaf.NotAfter) {
 		return "it has expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
 	}

@@ -39,6 +39,7 @@ func (t *term) round(ctx context.Context) error {
 	t.input.Store(&in)
 	t.publish(&state, members, cfg)
 	t.cost = time.Since(begin)
+	t.cede(ctx)
 	if err := t.drive(ctx, members); err != nil {
 		return err
 	}
@@ -102,6 +103,7 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 		roles[v.NodeID] = v.Role
 	}
 	seen := t.prober.snapshot()
+	t.watchClocks(seen, func(id uint64) bool { return roles[id] != "" })
 	in := autopilot.Input{
 		LeaderID:       t.Store.NodeID(),
 		LeaderRevision: t.Store.Revision(),

@@ -41,6 +41,7 @@ type term struct {
 	prober   *prober
 	hooks    hookWork
 	pruned   time.Time
+	ceded    time.Time     // when leadership was last handed over because of this member's clock
 	checked  time.Time     // last check for expiring certificates
 	cost     time.Duration // duration of observing and deciding in the last round
 	settled  bool          // a recovery of this member is applied to the members table
@@ -75,7 +76,7 @@ func (t *term) run(ctx context.Context) {
 		if err := t.round(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader) {
 			t.log.Warn("autopilot", "err", err)
 		}
-		if time.Since(t.pruned) > pruneEvery {
+		if time.Since(t.pruned) > pruneEvery && !t.clocks.doubted() {
 			t.pruned = time.Now()
 			for what, f := range map[string]func() error{
 				"prune":  func() error { return t.Store.Prune(ctx, t.actor()) },
@@ -109,7 +110,9 @@ func (t *term) pruneAudit(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		wait = pruneEvery
+		if wait = pruneEvery; t.clocks.doubted() { // what is deleted by its age does not come back
+			continue
+		}
 		more, err := t.Store.Audit.Prune(ctx, t.actor())
 		switch {
 		case err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotLeader):

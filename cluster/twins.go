@@ -16,6 +16,7 @@ import (
 
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
+	"muster/store"
 )
 
 const (
@@ -114,6 +115,9 @@ func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, 
 			if errors.As(r.err, &twin) {
 				_ = d.NoteTwin(true, twin.Address)
 				return twin
+			}
+			if transport.LeftOut(r.err) {
+				return fmt.Errorf("another member runs and refuses this one: %w", store.ErrLeftOut)
 			}
 			if r.err == nil && linger == nil {
 				book.Hear(r.places)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -102,14 +103,40 @@ func (c *Cluster) Upgrade(ctx context.Context, target string) (autopilot.Upgrade
 		m := &members[i]
 		in.Binaries = append(in.Binaries, autopilot.Binary{NodeID: m.NodeID, Version: m.BinaryVersion, MaxSchema: m.MaxSchema})
 	}
+	if err := c.upgradeWaits(ctx, &in); err != nil {
+		return autopilot.Upgrade{}, err
+	}
+	return autopilot.PlanUpgrade(in, time.Now()), nil
+}
+
+// upgradeWaits reads what else makes a restart unwise now: what a restart would break off, and what would keep a member out.
+func (c *Cluster) upgradeWaits(ctx context.Context, in *autopilot.UpgradeInput) error {
+	if now := c.input.Load(); now != nil {
+		in.LeaderSince = now.LeaderSince
+	}
 	rotations, err := c.Store.Authorities.Rotations(ctx, store.AsLeader)
 	if err != nil {
-		return autopilot.Upgrade{}, err
+		return err
 	}
 	for _, r := range rotations {
 		in.Wait = append(in.Wait, fmt.Sprintf("a rotation of the %s authority is in progress: muster ca status", r.Kind))
 	}
-	return autopilot.PlanUpgrade(in, time.Now()), nil
+	backups, err := c.Store.Backups.List(ctx, store.AsLeader)
+	if err != nil && !errors.Is(err, store.ErrOldSchema) {
+		return err
+	}
+	for i := range backups {
+		if b := &backups[i]; b.Active() {
+			in.Wait = append(in.Wait, "a backup is being made, and would begin anew: muster backup status")
+		}
+	}
+	expiries, err := c.Store.Certificates.Expiries(ctx, store.AsLeader)
+	for i := range expiries {
+		if e := &expiries[i]; e.NodeID != 0 {
+			in.Leaves = append(in.Leaves, autopilot.Leaf{NodeID: e.NodeID, Kind: e.Kind, NotAfter: e.NotAfter})
+		}
+	}
+	return err
 }
 
 // Migrate brings the database to the schema of this leader's binary. Members in exclude do not block it, provided that

@@ -10,6 +10,7 @@ import (
 
 // TestExcludeNobody: who excludes a number that is no member's has meant another one.
 func TestExcludeNobody(t *testing.T) {
+	t.Parallel()
 	m := startMember(t)
 	var refusal *store.Refusal
 	_, err := m.Migrate(context.Background(), store.Actor{Name: "test"}, []uint64{1, 99})

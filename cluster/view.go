@@ -17,7 +17,9 @@ type view struct {
 	alive   atomic.Pointer[map[uint64]string]
 	input   atomic.Pointer[autopilot.Input] // nil where this member does not lead
 	stalled atomic.Pointer[map[uint64]bool] // members whose replica does not advance
-	probing atomic.Pointer[prober]          // of this leadership; nil where this member does not lead
+	clocks  clocks
+	strays  strays
+	probing atomic.Pointer[prober] // of this leadership; nil where this member does not lead
 }
 
 func newView(m *member) *view {
@@ -116,6 +118,8 @@ func (vw *view) forget() {
 	vw.stalled.Store(&map[uint64]bool{})
 	vw.input.Store(nil)
 	vw.probing.Store(nil)
+	vw.clocks.forget()
+	vw.strays.forget()
 }
 
 // successor returns the voter to hand leadership to, or 0.

@@ -18,7 +18,7 @@ import (
 const formed = 40 * time.Second
 
 // clusters bounds how many clusters run at the same time.
-var clusters = make(chan struct{}, 3)
+var clusters = make(chan struct{}, 4)
 
 // cluster is a set of members that were made for one test.
 type cluster struct {

@@ -382,7 +382,9 @@ func TestStopAndStart(t *testing.T) {
 		m.signal(syscall.SIGKILL)
 	}
 	for _, m := range c.members {
-		<-m.ended
+		if _, err := m.exit(formed); err != nil {
+			t.Fatal(err)
+		}
 	}
 	stop()
 	for _, m := range c.members {

@@ -3,17 +3,11 @@ package e2e
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
-	"path/filepath"
-	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,134 +16,47 @@ import (
 	"time"
 
 	"muster/cli"
+	"muster/e2e/processes"
+	"muster/internal/await"
 )
 
-// asMuster in the environment makes this binary a muster; its value marks the processes of one run of the tests.
-const asMuster = "MUSTER_E2E_RUN"
-
-var runID = fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano())
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asMuster) != "" { // what main.go does
+	processes.Muster(func() {
 		laterSchema(os.Getenv(asLater))
 		shortLives(os.Getenv(asShortLived))
 		cli.Version = cmp.Or(os.Getenv(asVersion), cli.Version)
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-		stop()
-		os.Exit(code)
-	}
+	})
 	code := m.Run()
 	if lines, compared := undescribed(); len(lines) > 0 {
 		fmt.Fprintf(os.Stderr, "FAIL: of %d requests and answers, these do not agree with handlers/openapi:\n%s\n", compared, strings.Join(lines, "\n"))
 		code = 1
 	}
-	if left := ours(); len(left) > 0 {
-		fmt.Fprintf(os.Stderr, "FAIL: these processes of the tests were left running: %v\n", left)
-		for _, pid := range left {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
-		code = 1
-	}
-	os.Exit(code)
+	processes.Exit(code)
 }
-
-// ours lists the processes that this run of the tests has started, directly or not.
-func ours() (pids []int) {
-	mark := []byte(asMuster + "=" + runID + "\x00")
-	files, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, name := range files {
-		if env, err := os.ReadFile(name); err == nil && bytes.Contains(env, mark) {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// environment is that of the tests without what would configure a muster, and with the mark.
-func environment(extra ...string) []string {
-	var env []string
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "MUSTER_") {
-			env = append(env, e)
-		}
-	}
-	// The race detector would have each process sleep for a second before it ends.
-	return append(append(env, asMuster+"="+runID, "GORACE=atexit_sleep_ms=0"), extra...)
-}
-
-// starter starts all processes from one thread that never ends: the kernel sends Pdeathsig when the thread that
-// started a process ends, not when the program does.
-var starter = sync.OnceValue(func() chan<- func() {
-	c := make(chan func())
-	go func() {
-		runtime.LockOSThread()
-		for f := range c {
-			f()
-		}
-	}()
-	return c
-})
 
 // process is one muster.
 type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
+	*processes.Process
+	cmd *exec.Cmd
 }
 
-// launch starts `muster args…` in a process group of its own. It does not outlive the tests, however they end.
+// launch starts `muster args…`.
 func launch(cmd *exec.Cmd) (*process, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if cmd.Env == nil {
-		cmd.Env = environment()
-	}
-	started := make(chan error)
-	starter() <- func() { started <- cmd.Start() }
-	if err := <-started; err != nil {
+	p, err := processes.Start(cmd)
+	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	go func() { _ = cmd.Wait(); close(p.ended) }()
-	return p, nil
+	return &process{p, cmd}, nil
 }
 
-func self() string {
-	path, err := os.Executable()
-	if err != nil {
-		panic(err)
-	}
-	return path
-}
-
-func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
-
-// kill ends the process as a power cut would, and whatever is left of its group.
-func (p *process) kill() {
-	if p.running() {
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	}
-	<-p.ended
-}
-
-func (p *process) running() bool {
-	select {
-	case <-p.ended:
-		return false
-	default:
-		return true
-	}
-}
-
-// exit waits for the process to end by itself and returns its exit status; an error when it takes longer.
-func (p *process) exit(limit time.Duration) (int, error) {
-	select {
-	case <-p.ended:
-		return p.cmd.ProcessState.ExitCode(), nil
-	case <-time.After(limit):
-		return 0, fmt.Errorf("the process has not ended within %v", limit)
-	}
-}
+func self() string                                       { return processes.Self() }
+func environment(extra ...string) []string               { return processes.Environment(extra...) }
+func ours() []int                                        { return processes.Ours() }
+func lastLines(file string, n int) string                { return processes.LastLines(file, n) }
+func (p *process) signal(s syscall.Signal)               { p.Signal(s) }
+func (p *process) kill()                                 { p.Kill() }
+func (p *process) running() bool                         { return p.Running() }
+func (p *process) exit(limit time.Duration) (int, error) { return p.Exit(limit) }
 
 // outcome is what a command that ran to its end has said.
 type outcome struct {
@@ -205,16 +112,7 @@ func eventually(t *testing.T, limit time.Duration, what string, try func() error
 	}
 }
 
-func within(limit time.Duration, try func() error) error {
-	deadline := time.Now().Add(limit)
-	for {
-		err := try()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
+func within(limit time.Duration, try func() error) error { return await.Within(limit, try) }
 
 // ports lie below those that the kernel gives to outgoing connections: a member that was killed finds its own free. Each
 // run of the tests has a range to itself, for as long as it holds the first port of it.
@@ -274,13 +172,4 @@ func checkLog(t *testing.T, name, file string) {
 			t.Errorf("%s says %q in its log:\n%s", name, bad, text[max(0, i-200):min(len(text), i+4000)])
 		}
 	}
-}
-
-// lastLines shortens a log for a report.
-func lastLines(file string, n int) string {
-	text, _ := os.ReadFile(file)
-	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(text)), "\n"), func(line string) bool {
-		return strings.Contains(line, "level=DEBUG")
-	})
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

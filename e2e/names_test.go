@@ -34,6 +34,10 @@ func TestNames(t *testing.T) {
 		`{"error":"conflict","message":"Conflict: the name Node-1. belongs to node 1 (node-1), which is alive`)
 	u.do(third, "POST", "/api/v1/cluster/join", joinBody(t, token, "name", " node-9")).is(t, "white space around a name", 400,
 		`{"error":"bad_request","message":"Bad request: the name must be 1 to 64 bytes of UTF-8, without control characters or`)
+	u.do(third, "POST", "/api/v1/cluster/join", joinBody(t, token, "name", "2")).is(t, "another member's number as a name", 400,
+		`{"error":"bad_request","message":"Bad request: the name must not be a whole number: 2 means the member with that number`)
+	refusal(t, "a founder called by a number", t.TempDir(), "--name: the name must not be a whole number", command{}, append(listenFlags(), "--name", "2")...)
+	refusal(t, "white space around a founder's name", t.TempDir(), "--name: the name must be 1 to 64 bytes", command{}, append(listenFlags(), "--name", " x")...)
 	// One with a dead member's address is let in; from then on the address alone names nobody.
 	dead := c.others(leader)[0]
 	dead.kill()

@@ -284,6 +284,7 @@ func promtool(t *testing.T) string {
 // TestAlertRules: Prometheus accepts the alert rules, they fire when they should, and they and the dashboard ask for
 // metrics that are documented.
 func TestAlertRules(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		cmd := exec.Command(promtool(t), args...)
 		cmd.Dir = "../docs/metrics"

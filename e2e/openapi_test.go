@@ -26,6 +26,7 @@ import (
 
 // TestOpenAPI: a member serves the description to anybody.
 func TestOpenAPI(t *testing.T) {
+	t.Parallel()
 	c := found(t)
 	a := c.nobody(t).do(c.members[0], "GET", "/api/v1/openapi.yaml", "")
 	if a.status != 200 || a.body != string(openapi.Document()) || a.header.Get("Content-Type") != "application/yaml" {

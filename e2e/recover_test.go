@@ -18,130 +18,13 @@ func TestRecover(t *testing.T) {
 	stop := run(4, func() { book.mint(u, c.members[1]) })
 	book.awaitMore(t, 40)
 	stop()
-	// Three die, the leader among them. What was answered is on a majority; it is on these two as well, for entries that
-	// only the three had could be on no survivor.
-	leader := c.leader(t)
-	lost := append([]*member{leader}, c.others(leader)[:2]...)
-	left := c.others(lost...)
-	for _, m := range left {
-		eventually(t, formed, "the survivors have everything", func() error {
-			if now, all := m.status(t).Revision, leader.status(t).Revision; now < all {
-				return fmt.Errorf("node %d has revision %d of %d", m.n, now, all)
-			}
-			return nil
-		})
-	}
-	for _, m := range lost {
-		m.kill()
-	}
-
+	lost, left := loseThree(t, c)
 	a, b := left[0], left[1]
-	if out := muster(t, "recover", "plan", "--data", a.dir); out.code != 1 || !strings.Contains(out.stderr, "is in use by a running muster") {
-		t.Errorf("a plan for a member that runs: %+v", out)
-	}
-	b.stop(t)
-	if out := muster(t, "doctor", "--data", b.dir); !strings.Contains(out.stdout, "raft log") {
-		t.Errorf("doctor on a survivor: %+v", out)
-	}
-	dir := t.TempDir()
-	type plan struct {
-		NodeID  uint64
-		Last    struct{ Term, Index uint64 }
-		Members []struct {
-			NodeID  uint64
-			Answers bool
-		}
-	}
-	save := func(m *member) (plan, string) {
-		t.Helper()
-		out := muster(t, "recover", "plan", "--data", m.dir, "-o", "json")
-		if out.code != 0 {
-			t.Fatalf("plan: %+v", out)
-		}
-		file := filepath.Join(dir, fmt.Sprintf("plan-%d.json", m.n))
-		if err := os.WriteFile(file, []byte(out.stdout), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return jsonOf[plan](t, out), file
-	}
-	// While the other survivor runs, it answers, and applying is refused.
-	p, _ := save(b)
-	for _, m := range p.Members {
-		if m.Answers != (m.NodeID == uint64(a.n)) {
-			t.Errorf("node %d answers: %v", m.NodeID, m.Answers)
-		}
-	}
-	if out := muster(t, "recover", "apply", "--data", b.dir, "--alone", "--yes"); out.code != 1 || !strings.Contains(out.stderr, fmt.Sprintf("node %d is running", a.n)) {
-		t.Errorf("apply while a member runs: %+v", out)
-	}
-	a.stop(t)
-	if got := sqlite(t, a.db(), "SELECT count(*) FROM v_members"); got != "5" { // the mirror serves all the while
-		t.Errorf("the mirror has %s members", got)
-	}
-	pa, planA := save(a)
-	pb, planB := save(b)
-	template, other, otherPlan := a, b, planB
-	if pa.Last.Term < pb.Last.Term || pa.Last.Term == pb.Last.Term && pa.Last.Index < pb.Last.Index {
-		template, other, otherPlan = b, a, planA
-	}
-	bundle := filepath.Join(dir, "bundle.tgz")
-	wrongPlan := map[*member]string{a: planB, b: planA}[other]
-	if out := muster(t, "recover", "apply", "--data", other.dir, "--plan", wrongPlan, "--yes", "--bundle", bundle); out.code != 1 || !strings.Contains(out.stderr, "apply the recovery there") {
-		t.Errorf("apply on the wrong one: %+v", out)
-	}
-	for _, x := range []struct {
-		want string
-		code int
-		args []string
-	}{
-		{"--survivor", 2, nil},
-		{"NODE:TERM:INDEX", 2, []string{"--survivor", "x"}},
-		{"is not a member", 1, []string{"--survivor", "77:1:1"}},
-		{"has the newer log", 1, []string{"--survivor", fmt.Sprintf("%d:99:1", other.n)}},
-		{"named twice", 1, []string{"--survivor", fmt.Sprintf("%d:1:1", template.n)}},
-		{"--yes", 1, []string{"--plan", otherPlan}},
-	} {
-		out := muster(t, append([]string{"recover", "apply", "--data", template.dir}, x.args...)...)
-		if out.code != x.code || !strings.Contains(out.stderr, x.want) {
-			t.Errorf("apply %v: %+v, want %q", x.args, out, x.want)
-		}
-	}
-	apply := []string{"recover", "apply", "--data", template.dir, "--plan", otherPlan, "--bundle", bundle}
-	if out := muster(t, append(apply, "--dry-run")...); out.code != 0 || strings.Count(out.stderr, "is lost") != 3 || strings.Count(out.stderr, "becomes a voter") != 2 {
-		t.Errorf("dry run: %+v", out)
-	}
-	if again, _ := save(template); again.Last != map[*member]plan{a: pa, b: pb}[template].Last {
-		t.Errorf("the dry run has changed the log: %+v", again.Last)
-	}
-	for range 2 { // a second time changes nothing and makes the same bundle
-		if out := muster(t, append(apply, "--yes")...); out.code != 0 {
-			t.Fatalf("apply: %+v", out)
-		}
-	}
-	if kept, _ := filepath.Glob(filepath.Join(template.dir, "raft.before-recovery-*")); len(kept) != 1 {
-		t.Errorf("kept: %v", kept)
-	}
-	if out := muster(t, "recover", "adopt", "--data", template.dir, bundle, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "was made here") {
-		t.Errorf("adopt on the template: %+v", out)
-	}
-	broken := filepath.Join(dir, "broken.tgz")
-	data, err := os.ReadFile(bundle)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[len(data)/2] ^= 0xff
-	if err := os.WriteFile(broken, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out := muster(t, "recover", "adopt", "--data", other.dir, broken, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "damaged") {
-		t.Errorf("adopt of a damaged bundle: %+v", out)
-	}
-	if out := muster(t, "recover", "adopt", "--data", lost[0].dir, bundle, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "not among the survivors") {
-		t.Errorf("adopt on a lost one: %+v", out)
-	}
-	if out := muster(t, "recover", "adopt", "--data", other.dir, bundle, "--yes"); out.code != 0 {
-		t.Fatalf("adopt: %+v", out)
-	}
+	r := &recovery{t: t, dir: t.TempDir()}
+	r.whileOneRuns(a, b)
+	r.choose(a, b)
+	r.refusals()
+	r.carryOut(lost[0])
 
 	for _, m := range left {
 		m.start(t)
@@ -167,18 +50,7 @@ func TestRecover(t *testing.T) {
 		return err
 	})
 	u.put(t, b, "after", "the recovery")
-	// The lost ones are rows, and go without costing the quorum; the two survive the loss of neither, as two voters do.
-	for _, m := range lost {
-		if a := u.patiently(b, "DELETE", memberURL(m.n, "")+"?force=true", ""); a.status != 200 {
-			// Removals run one after the other.
-			eventually(t, formed, "a lost member is removed", func() error {
-				if a = u.do(b, "DELETE", memberURL(m.n, "")+"?force=true", ""); a.status != 200 && a.status != 404 {
-					return fmt.Errorf("%v", a)
-				}
-				return nil
-			})
-		}
-	}
+	removeLost(t, u, b, lost)
 	// A lost one that comes back all the same is turned away.
 	lost[1].start(t)
 	lost[1].awaitExpelled(t)
@@ -188,6 +60,180 @@ func TestRecover(t *testing.T) {
 	for _, m := range left {
 		if _, err := os.Stat(m.file("recovery.json")); err == nil && c.leader(t) == m {
 			t.Errorf("node %d still has its recovery.json", m.n)
+		}
+	}
+}
+
+// loseThree kills three of five members, the leader among them. What was answered is on a majority; it is on the two that are
+// left as well, for entries that only the three had could be on no survivor.
+func loseThree(t *testing.T, c *cluster) (lost, left []*member) {
+	t.Helper()
+	leader := c.leader(t)
+	lost = append([]*member{leader}, c.others(leader)[:2]...)
+	left = c.others(lost...)
+	for _, m := range left {
+		eventually(t, formed, "the survivors have everything", func() error {
+			if now, all := m.status(t).Revision, leader.status(t).Revision; now < all {
+				return fmt.Errorf("node %d has revision %d of %d", m.n, now, all)
+			}
+			return nil
+		})
+	}
+	for _, m := range lost {
+		m.kill()
+	}
+	return lost, left
+}
+
+// recoveryPlan is what `recover plan` says of a survivor.
+type recoveryPlan struct {
+	NodeID  uint64
+	Last    struct{ Term, Index uint64 }
+	Members []struct {
+		NodeID  uint64
+		Answers bool
+	}
+}
+
+// recovery is one with two survivors: the template has the newer log, the other one adopts what is made of it.
+type recovery struct {
+	t                    *testing.T
+	dir                  string // of plans and bundles
+	template, other      *member
+	last                 recoveryPlan // of the template
+	otherPlan, wrongPlan string       // files: of the other survivor, and the template's own
+}
+
+// save writes a survivor's plan into a file.
+func (r *recovery) save(m *member) (recoveryPlan, string) {
+	r.t.Helper()
+	out := muster(r.t, "recover", "plan", "--data", m.dir, "-o", "json")
+	if out.code != 0 {
+		r.t.Fatalf("plan: %+v", out)
+	}
+	file := filepath.Join(r.dir, fmt.Sprintf("plan-%d.json", m.n))
+	if err := os.WriteFile(file, []byte(out.stdout), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return jsonOf[recoveryPlan](r.t, out), file
+}
+
+// whileOneRuns: while a survivor runs, it answers the other one, and applying is refused. Both have ended then.
+func (r *recovery) whileOneRuns(a, b *member) {
+	t := r.t
+	t.Helper()
+	if out := muster(t, "recover", "plan", "--data", a.dir); out.code != 1 || !strings.Contains(out.stderr, "is in use by a running muster") {
+		t.Errorf("a plan for a member that runs: %+v", out)
+	}
+	b.stop(t)
+	if out := muster(t, "doctor", "--data", b.dir); !strings.Contains(out.stdout, "raft log") {
+		t.Errorf("doctor on a survivor: %+v", out)
+	}
+	p, _ := r.save(b)
+	for _, m := range p.Members {
+		if m.Answers != (m.NodeID == uint64(a.n)) {
+			t.Errorf("node %d answers: %v", m.NodeID, m.Answers)
+		}
+	}
+	if out := muster(t, "recover", "apply", "--data", b.dir, "--alone", "--yes"); out.code != 1 || !strings.Contains(out.stderr, fmt.Sprintf("node %d is running", a.n)) {
+		t.Errorf("apply while a member runs: %+v", out)
+	}
+	a.stop(t)
+	if got := sqlite(t, a.db(), "SELECT count(*) FROM v_members"); got != "5" { // the mirror serves all the while
+		t.Errorf("the mirror has %s members", got)
+	}
+}
+
+// choose makes the one with the newer log the template.
+func (r *recovery) choose(a, b *member) {
+	pa, planA := r.save(a)
+	pb, planB := r.save(b)
+	r.template, r.other, r.last, r.otherPlan, r.wrongPlan = a, b, pa, planB, planA
+	if pa.Last.Term < pb.Last.Term || pa.Last.Term == pb.Last.Term && pa.Last.Index < pb.Last.Index {
+		r.template, r.other, r.last, r.otherPlan, r.wrongPlan = b, a, pb, planA, planB
+	}
+}
+
+// refusals: nothing is applied on the wrong survivor, without all survivors, or without a confirmation.
+func (r *recovery) refusals() {
+	t, template, other := r.t, r.template, r.other
+	bundle := filepath.Join(r.dir, "bundle.tgz")
+	if out := muster(t, "recover", "apply", "--data", other.dir, "--plan", r.wrongPlan, "--yes", "--bundle", bundle); out.code != 1 || !strings.Contains(out.stderr, "apply the recovery there") {
+		t.Errorf("apply on the wrong one: %+v", out)
+	}
+	for _, x := range []struct {
+		want string
+		code int
+		args []string
+	}{
+		{"--survivor", 2, nil},
+		{"NODE:TERM:INDEX", 2, []string{"--survivor", "x"}},
+		{"is not a member", 1, []string{"--survivor", "77:1:1"}},
+		{"has the newer log", 1, []string{"--survivor", fmt.Sprintf("%d:99:1", other.n)}},
+		{"named twice", 1, []string{"--survivor", fmt.Sprintf("%d:1:1", template.n)}},
+		{"--yes", 1, []string{"--plan", r.otherPlan}},
+	} {
+		out := muster(t, append([]string{"recover", "apply", "--data", template.dir}, x.args...)...)
+		if out.code != x.code || !strings.Contains(out.stderr, x.want) {
+			t.Errorf("apply %v: %+v, want %q", x.args, out, x.want)
+		}
+	}
+}
+
+// carryOut applies the recovery on the template and has the other survivor adopt it; lost is one that may not.
+func (r *recovery) carryOut(lost *member) {
+	t, template, other := r.t, r.template, r.other
+	bundle := filepath.Join(r.dir, "bundle.tgz")
+	apply := []string{"recover", "apply", "--data", template.dir, "--plan", r.otherPlan, "--bundle", bundle}
+	if out := muster(t, append(apply, "--dry-run")...); out.code != 0 || strings.Count(out.stderr, "is lost") != 3 || strings.Count(out.stderr, "becomes a voter") != 2 {
+		t.Errorf("dry run: %+v", out)
+	}
+	if again, _ := r.save(template); again.Last != r.last.Last {
+		t.Errorf("the dry run has changed the log: %+v", again.Last)
+	}
+	for range 2 { // a second time changes nothing and makes the same bundle
+		if out := muster(t, append(apply, "--yes")...); out.code != 0 {
+			t.Fatalf("apply: %+v", out)
+		}
+	}
+	if kept, _ := filepath.Glob(filepath.Join(template.dir, "raft.before-recovery-*")); len(kept) != 1 {
+		t.Errorf("kept: %v", kept)
+	}
+	if out := muster(t, "recover", "adopt", "--data", template.dir, bundle, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "was made here") {
+		t.Errorf("adopt on the template: %+v", out)
+	}
+	broken := filepath.Join(r.dir, "broken.tgz")
+	data, err := os.ReadFile(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 0xff
+	if err := os.WriteFile(broken, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := muster(t, "recover", "adopt", "--data", other.dir, broken, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "damaged") {
+		t.Errorf("adopt of a damaged bundle: %+v", out)
+	}
+	if out := muster(t, "recover", "adopt", "--data", lost.dir, bundle, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "not among the survivors") {
+		t.Errorf("adopt on a lost one: %+v", out)
+	}
+	if out := muster(t, "recover", "adopt", "--data", other.dir, bundle, "--yes"); out.code != 0 {
+		t.Fatalf("adopt: %+v", out)
+	}
+}
+
+// removeLost: the lost ones are rows, and go without costing the quorum; the two survive the loss of neither, as two voters do.
+func removeLost(t *testing.T, u *user, through *member, lost []*member) {
+	t.Helper()
+	for _, m := range lost {
+		if a := u.patiently(through, "DELETE", memberURL(m.n, "")+"?force=true", ""); a.status != 200 {
+			// Removals run one after the other.
+			eventually(t, formed, "a lost member is removed", func() error {
+				if a = u.do(through, "DELETE", memberURL(m.n, "")+"?force=true", ""); a.status != 200 && a.status != 404 {
+					return fmt.Errorf("%v", a)
+				}
+				return nil
+			})
 		}
 	}
 }
@@ -241,4 +287,65 @@ func TestRecoverAlone(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestRecoveredTwice: two operators recover one cluster, each on another machine. The two ways that it goes from there never
+// meet: whoever starts second is refused, and so is a third member with the log of before. Each says what to do, and a member
+// that was left out joins again with an empty directory.
+func TestRecoveredTwice(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	u := c.admin(t)
+	awaitCopies(t, c, c.members...)
+	for _, m := range c.members {
+		m.kill()
+	}
+	one, two, three := c.members[0], c.members[1], c.members[2]
+	for _, m := range []*member{one, two} {
+		if out := muster(t, "recover", "apply", "--data", m.dir, "--alone", "--yes"); out.code != 0 {
+			t.Fatalf("apply: %+v", out)
+		}
+	}
+	one.start(t)
+	one.awaitReady(t)
+	u.put(t, one, "after", "the recovery")
+	for _, m := range []*member{two, three} {
+		m.start(t)
+		if code, err := m.exit(formed); err != nil || code != 1 {
+			t.Errorf("node %d ends with %d, %v", m.n, code, err)
+		}
+		if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text, "was left out when the cluster was recovered") {
+			t.Errorf("node %d says %s", m.n, lastLines(m.log, 3))
+		}
+		if err := os.Remove(m.log); err != nil { // it is an error in its log, as it should be
+			t.Error(err)
+		}
+	}
+	if servers, err := u.raftServers(one); err != nil || len(servers) != 1 {
+		t.Errorf("%+v, %v", servers, err)
+	}
+
+	// Started where it does not hear of the other, the second one runs; both say so when they meet.
+	one.stop(t)
+	two.start(t)
+	two.awaitReady(t)
+	one.start(t)
+	if code, err := one.exit(formed); err != nil || code != 1 {
+		t.Errorf("node 1 ends with %d, %v", code, err)
+	}
+	if err := os.Remove(one.log); err != nil {
+		t.Error(err)
+	}
+	two.stop(t)
+	one.start(t)
+	one.awaitReady(t)
+	if v, err := u.value(one, "after"); err != nil || v != "the recovery" {
+		t.Errorf("%q, %v", v, err)
+	}
+	if err := os.RemoveAll(three.dir); err != nil {
+		t.Fatal(err)
+	}
+	three.args = append(three.args[:9:9], "--name", "three-again", "--join", u.create(t, one, `{"ttlSeconds":300}`).Token)
+	three.start(t)
+	three.awaitReady(t)
 }

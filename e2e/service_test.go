@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -203,13 +204,56 @@ func TestServiceManager(t *testing.T) {
 	}
 }
 
+// TestStraySignals: signals that mean nothing to a member do nothing to it, also while it starts and stops.
+func TestStraySignals(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1)
+	m := c.members[0]
+	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPROF, syscall.SIGIO,
+		syscall.SIGPWR, syscall.SIGSTKFLT, syscall.SIGXCPU, syscall.SIGPIPE, syscall.SIGWINCH, syscall.SIGURG, syscall.SIGCHLD} {
+		m.signal(s)
+	}
+	eventually(t, formed, "the log tells of one", func() error {
+		if !strings.Contains(string(m.read(t, "../"+filepath.Base(m.log))), "means nothing to a member") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	c.admin(t).create(t, m, `{}`)
+	if !m.up() {
+		t.Errorf("it has ended: %v", m.cmd.ProcessState)
+	}
+}
+
+// TestCrashUnderAManager: what a watchdog sends, like any crash, ends a managed member with a signal. Status 2 would say that its
+// command line makes no sense, and the unit would not start it again.
+func TestCrashUnderAManager(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1)
+	m, g := c.members[0], newManager(t)
+	m.stop(t)
+	m.env = g.env(time.Minute)
+	m.start(t)
+	g.await(t, 0, "READY=1")
+	m.signal(syscall.SIGABRT)
+	if _, err := m.exit(formed); err != nil {
+		t.Fatal(err)
+	}
+	if how, ok := m.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !how.Signaled() || how.Signal() != syscall.SIGABRT {
+		t.Errorf("it ended with %v", m.cmd.ProcessState)
+	}
+	if err := os.Remove(m.log); err != nil { // it has the stacks
+		t.Error(err)
+	}
+}
+
 // TestUnit: the unit fits what serve does, and the image holds nothing but the binary.
 func TestUnit(t *testing.T) {
 	text, err := os.ReadFile("../deploy/muster.service")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"Type=notify", "NotifyAccess=main", "WatchdogSec=60s", "Restart=always", "RestartPreventExitStatus=2 3", "StartLimitIntervalSec=0",
+	for _, line := range []string{"Type=notify", "NotifyAccess=main", "WatchdogSec=60s", "Restart=always", "RestartPreventExitStatus=2 3", "Environment=GOTRACEBACK=crash", "StartLimitIntervalSec=0",
 		"ExecReload=/bin/kill -HUP $MAINPID", "KillMode=mixed", "TimeoutStopSec=15s", "MemoryMax=2G", "MemorySwapMax=0", "NoNewPrivileges=yes", "ProtectSystem=strict"} {
 		if !strings.Contains("\n"+string(text), "\n"+line+"\n") {
 			t.Errorf("the unit does not say %s", line)

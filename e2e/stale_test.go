@@ -3,12 +3,15 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"muster/handlers/native/openapi"
@@ -35,6 +38,7 @@ func staleReads(t *testing.T) (list []string) {
 
 // TestStale: the only member that is left of three answers every read that has ?stale, at once, and says how old it is.
 func TestStale(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	admin := c.admin(t)
 	leader := c.leader(t)
@@ -86,9 +90,27 @@ func TestStale(t *testing.T) {
 	}
 }
 
+// backupWithoutLeader saves what a member has that never led, with the keys for a recipient: the member opens them itself.
+func backupWithoutLeader(t *testing.T, cmd command, dir string) {
+	t.Helper()
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, file := filepath.Join(dir, "operator.key"), filepath.Join(dir, "stale.age")
+	if err := os.WriteFile(identity, []byte(id.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd.ok(t, "backup", "save", file, "--stale", "--recipient", id.Recipient().String())
+	if saved := jsonOf[struct{ Openable bool }](t, cmd.ok(t, "backup", "inspect", file, "--identity", identity, "-o", "json")); !saved.Openable {
+		t.Error("its keys cannot be opened by the identity that it was saved for")
+	}
+}
+
 // TestCommandsWithoutLeader: one member of three is left, the others are dead or hang. A command that reads shows what that
 // member knew and how old it is; one that changes something says for certain that nothing has happened.
 func TestCommandsWithoutLeader(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*member){"killed": func(m *member) { m.kill() }, "frozen": func(m *member) { m.pause() }} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,6 +134,7 @@ func TestCommandsWithoutLeader(t *testing.T) {
 					t.Errorf("muster %s: exit %d, %q, %q", line, out.code, out.stdout, out.stderr)
 				}
 			}
+			backupWithoutLeader(t, cmd, c.root)
 			out := cmd.run(t, "join-token", "create")
 			if out.code != 3 || out.stdout != "" || !strings.HasSuffix(out.stderr, "Nothing was sent, so nothing has happened.\n") {
 				t.Errorf("muster join-token create: exit %d, %q, %q", out.code, out.stdout, out.stderr)

@@ -153,21 +153,30 @@ func (u *user) recovers(t *testing.T, m, through *member) {
 	m.awaitReady(t)
 }
 
+// withGround forms a cluster of three voters, of which the second one's data directory is what ground makes. It returns the
+// administrator, the first member, which leads, and the second.
+func withGround(t *testing.T, ground func(*member, *testing.T)) (u *user, first, m *member) {
+	t.Helper()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := found(t)
+	m = c.add()
+	ground(m, t)
+	c.join(m)
+	c.join(c.add())
+	c.awaitVoters(t)
+	u, first = c.admin(t), c.members[0]
+	u.awaitSettled(t, first, 1, 2, 3)
+	u.lead(t, first)
+	return u, first, m
+}
+
 // TestFrozenVoter: a voter whose disk does not answer counts for nothing, the others go on, and their number is judged
 // without it. When the disk answers again it is a healthy voter.
 func TestFrozenVoter(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
-	c := found(t)
-	m := c.add()
-	m.ownDisk(t)
-	c.join(m)
-	c.join(c.add())
-	c.awaitVoters(t)
-	u, first, third := c.admin(t), c.members[0], c.members[2]
-	u.awaitSettled(t, first, 1, 2, 3)
-	u.lead(t, first)
+	u, first, m := withGround(t, (*member).ownDisk)
+	third := u.cluster.members[2]
 	u.drain(first, 3, `{"deadlineSeconds":0}`)
 	u.awaitDrain(t, first, 3, "drained", formed)
 	u.recovers(t, m, first)
@@ -197,21 +206,13 @@ func TestFrozenVoter(t *testing.T) {
 // TestFrozenLeader: a leader whose disk does not answer is followed by another one, and takes part again when it answers.
 func TestFrozenLeader(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
 	for _, busy := range []bool{false, true} {
 		t.Run(map[bool]string{false: "idle", true: "busy"}[busy], func(t *testing.T) {
-			c := found(t)
-			m := c.add()
-			m.ownDisk(t)
-			c.join(m)
-			c.join(c.add())
-			c.awaitVoters(t)
-			u, first := c.admin(t), c.members[0]
-			u.awaitSettled(t, first, 1, 2, 3)
+			u, first, m := withGround(t, (*member).ownDisk)
 			u.lead(t, m)
 			m.freeze(t, true)
-			begin := time.Now()
+			begin, snapshot := time.Now(), make(chan answer, 1)
+			go func() { snapshot <- u.do(m, "GET", "/v1/operator/snapshot", "") }()
 			eventually(t, formed, "another one leads", func() error {
 				if busy {
 					_ = u.do(first, "POST", "/api/v1/cluster/join-tokens", `{}`)
@@ -231,6 +232,17 @@ func TestFrozenLeader(t *testing.T) {
 				}
 				return err
 			})
+			select {
+			case a := <-snapshot: // it was asked while the disk stood still, which is not waited for
+				if a.err != nil || a.status != 200 && a.status != 503 && a.status != 500 {
+					t.Errorf("a snapshot: %d %v", a.status, a.err)
+				}
+			case <-time.After(formed):
+				t.Error("a snapshot waits for a disk that does not answer")
+			}
+			for _, path := range []string{"/v1/agent/self", "/v1/operator/raft/configuration?stale", "/api/v1/cluster/members?stale"} {
+				u.do(m, "GET", path, "").is(t, path+" of a member with such a disk", 200, "")
+			}
 			m.freeze(t, false)
 			u.recovers(t, m, first)
 			u.lead(t, m)
@@ -241,17 +253,7 @@ func TestFrozenLeader(t *testing.T) {
 // TestNoInodes: a voter whose file system has no inodes left counts for nothing until there are some again.
 func TestNoInodes(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
-	c := found(t)
-	m := c.add()
-	m.ownMemory(t, "nr_inodes=120")
-	c.join(m)
-	c.join(c.add())
-	c.awaitVoters(t)
-	u, first := c.admin(t), c.members[0]
-	u.awaitSettled(t, first, 1, 2, 3)
-	u.lead(t, first)
+	u, first, m := withGround(t, func(m *member, t *testing.T) { m.ownMemory(t, "nr_inodes=120") })
 	if err := os.Mkdir(m.file("fill"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -271,17 +273,7 @@ func TestNoInodes(t *testing.T) {
 // it is a healthy voter.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
-	c := found(t)
-	m := c.add()
-	m.ownDisk(t)
-	c.join(m)
-	c.join(c.add())
-	c.awaitVoters(t)
-	u, first := c.admin(t), c.members[0]
-	u.awaitSettled(t, first, 1, 2, 3)
-	u.lead(t, first)
+	u, first, m := withGround(t, (*member).ownDisk)
 	device, err := exec.Command("findmnt", "-n", "-o", "SOURCE", "--target", m.dir).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -308,17 +300,7 @@ func TestReadOnly(t *testing.T) {
 // nothing, though it answers, until that is mended.
 func TestLostGround(t *testing.T) {
 	t.Parallel()
-	clusters <- struct{}{}
-	t.Cleanup(func() { <-clusters })
-	c := found(t)
-	m := c.add()
-	m.ownDisk(t)
-	c.join(m)
-	c.join(c.add())
-	c.awaitVoters(t)
-	u, first := c.admin(t), c.members[0]
-	u.awaitSettled(t, first, 1, 2, 3)
-	u.lead(t, first)
+	u, first, m := withGround(t, (*member).ownDisk)
 
 	recovered := 0
 	recovers := func() {

@@ -122,6 +122,7 @@ func harmless(rt *handlers.Route) (target, body string) {
 // TestAccess walks over the table of routes and asks each as everybody who may come, directly and passed on by a member:
 // who may is never refused as somebody who may not, and the other way about.
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	list := callers(t, s)
 	sole.Until(t, "the mirror knows them all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
@@ -142,6 +143,12 @@ func TestAccess(t *testing.T) {
 					headers = append(slices.Clone(headers), "Content-Type", "application/json")
 				}
 				w := s.Ask(h, rt.Method, target, "", body, headers...)
+				for range 10 { // a process that has stood still for a moment must not be sure that it leads
+					if w.Code != http.StatusMisdirectedRequest {
+						break
+					}
+					w = s.Ask(h, rt.Method, target, "", body, headers...)
+				}
 				calls++
 				if c.node && rt.Family.Name == "elastic" {
 					c.scopes = nil

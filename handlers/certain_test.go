@@ -182,6 +182,7 @@ func forwardedRoutes(s *sole.Member) (list []*handlers.Route) {
 // TestUnknownIsSaid walks over all routes that the leader answers and over what can happen on the way to it. An answer says
 // that something may have happened if and only if it may.
 func TestUnknownIsSaid(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	f := newTestFollower(t, s, mirrorFile(s))
 	const up = "the caller's time is up"
@@ -241,6 +242,7 @@ func TestUnknownIsSaid(t *testing.T) {
 
 // TestTransferWithoutALeader: a transfer after which nobody is known to lead has an unknown outcome, not a refusal.
 func TestTransferWithoutALeader(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t, func(c *sole.Config) {
 		c.Cluster.Leads = func() (uint64, error) { return 0, store.ErrNoLeader }
 	})
@@ -253,6 +255,7 @@ func TestTransferWithoutALeader(t *testing.T) {
 
 // TestLaterSaysWhen: what can be done in a moment says so in every family.
 func TestLaterSaysWhen(t *testing.T) {
+	t.Parallel()
 	for _, f := range sole.New(t).Families() {
 		w := httptest.NewRecorder()
 		if internal := f.Render(w, handlers.Later("not now")); internal || w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "not now") {
@@ -276,6 +279,7 @@ func mirrorFile(s *sole.Member) string {
 // TestRepeatedIsTheFirst: what was carried out before the leader was lost is answered as it would have been, whatever the
 // method.
 func TestRepeatedIsTheFirst(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	f := newTestFollower(t, s, mirrorFile(s))
 	lost := []string{"carried out, then lost", "not sent", "answer"}
@@ -315,6 +319,7 @@ func TestRepeatedIsTheFirst(t *testing.T) {
 // TestStaleRefusalsAreTheLeaders: a member whose mirror is behind asks the leader about a token that it does not know, also
 // for what it answers itself.
 func TestStaleRefusalsAreTheLeaders(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	f := newTestFollower(t, s, mirrorFile(s))
 	f.Admin = s.Token(store.ScopeManagement)                                                // the mirror does not have it
@@ -358,6 +363,7 @@ func TestStaleRefusalsAreTheLeaders(t *testing.T) {
 // TestRefusalsAreConfirmed: a leader whom no majority confirms refuses nobody for what it remembers, on any route, and
 // counts nothing; as soon as it is confirmed it does.
 func TestRefusalsAreConfirmed(t *testing.T) {
+	t.Parallel()
 	var deposed atomic.Bool
 	s := sole.New(t)
 	s.AddVoter(func() bool { return !deposed.Load() })

@@ -87,6 +87,7 @@ type certificates struct {
 // TestNamesInCertificates walks the ways to certificates over the API: the join in both formats, by HTTP alone, once more,
 // and repeated. Requests come from 192.0.2.1.
 func TestNamesInCertificates(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{"muster", "zlayer"} {
 		t.Run(format, func(t *testing.T) {
 			s := sole.New(t)
@@ -166,6 +167,7 @@ func TestNamesInCertificates(t *testing.T) {
 
 // TestHostsOfTokens: what is no host is refused with the field and the rule.
 func TestHostsOfTokens(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	for _, bad := range []string{`["*"]`, `[""]`, `["a b"]`, `["10.0.0.1/8"]`, `["a:1"]`, `["0.0.0.0"]`, `"a"`, `[1]`, `{}`} {
 		if w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{"hosts":`+bad+`}`); w.Code != 400 || !strings.Contains(w.Body.String(), "hosts must be") {
@@ -185,6 +187,7 @@ func TestHostsOfTokens(t *testing.T) {
 // TestEnrolledIntermediate: the authority that enrolling software gets is for its own machine and for what the setting
 // allows.
 func TestEnrolledIntermediate(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	s.Option(store.SettingEnrollmentHTTPCA, `"intermediate"`)
 	get := func() *x509.Certificate {

@@ -26,6 +26,7 @@ const keyBody = `{"name":"x","role_descriptors":{"r":{"cluster":[]}}}`
 // TestEnrollmentTokenEnrollsOnly: whatever route it is shown at, used up or not, with an Idempotency-Key or without, an
 // enrollment token enrolls and does nothing else.
 func TestEnrollmentTokenEnrollsOnly(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	fresh, used := s.EnrollKey(`{"maxUses":1000}`), s.EnrollKey(`{}`)
 	if w := s.Call("GET", "/_security/enroll/node", "", "", "Authorization", used); w.Code != 200 {
@@ -110,6 +111,7 @@ func takeBack(s *sole.Member, c *creation, answer string) {
 // TestReplays: the same Idempotency-Key gets the same answer, whatever has changed in between, and a row in the audit;
 // another method, path, query or body is refused; what was revoked does not come back.
 func TestReplays(t *testing.T) {
+	t.Parallel()
 	config := (*sole.Config)(nil)
 	s := sole.New(t, func(c *sole.Config) { config, c.Leaf = c, []byte("one") })
 	for _, c := range creations(s) {
@@ -152,6 +154,7 @@ func TestReplays(t *testing.T) {
 
 // TestReplayOfAnEnrollment: what is no longer to be handed out is not, to a repeated request either.
 func TestReplayOfAnEnrollment(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	c := creation{method: "GET", path: "/_security/enroll/node", header: s.EnrollKey(`{}`)}
 	if w := create(s, &c, "k", "", ""); w.Code != 200 {
@@ -180,6 +183,7 @@ func TestReplayOfAnEnrollment(t *testing.T) {
 
 // TestNothingOutlivesItsMaker: what a credential that ends soon makes ends with it.
 func TestNothingOutlivesItsMaker(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	secret, end := s.Expiring(time.Minute, store.ScopeManagement)
 	for _, c := range creations(s) {
@@ -212,6 +216,7 @@ func TestNothingOutlivesItsMaker(t *testing.T) {
 
 // TestKeysOfKeys: a key makes keys that may do nothing, for its owner.
 func TestKeysOfKeys(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	w := s.Call("POST", "/_security/api_key", s.Admin, `{"name":"parent","expiration":"1h"}`, "Content-Type", "application/json")
 	var key struct{ Encoded string }
@@ -239,6 +244,7 @@ func TestKeysOfKeys(t *testing.T) {
 
 // TestSettingsThatWeaken: what shortens the record or lets others in is for the scope management.
 func TestSettingsThatWeaken(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	manage := s.Token(store.ScopeClusterManage)
 	for _, o := range store.AllSettings {

@@ -13,6 +13,7 @@ import (
 
 // TestPrometheusTargets: the answer is what Prometheus' HTTP service discovery reads, and a token that reads is enough.
 func TestPrometheusTargets(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	w := s.Call("GET", "/api/v1/prometheus/targets", s.Token(store.ScopeClusterRead), "")
 	var list []struct {
@@ -44,6 +45,7 @@ func TestPrometheusTargets(t *testing.T) {
 // TestForeignMediaType: a client that names Elasticsearch's media type gets its envelope wherever nobody else serves the
 // path; others get that of the path, and so does that client where somebody serves it.
 func TestForeignMediaType(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	const own = "application/vnd.elasticsearch+json;compatible-with=9"
 	for _, x := range []struct {
@@ -68,6 +70,7 @@ func TestForeignMediaType(t *testing.T) {
 
 // TestForeignLinks: links that other products' command lines print lead to the page, and to no other host.
 func TestForeignLinks(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	for path, want := range map[string]string{
 		"/ui/servers":                    "/ui/#/members",

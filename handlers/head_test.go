@@ -29,6 +29,7 @@ func somePath(rt *handlers.Route) string {
 
 // TestHead walks every route of GET: HEAD has the same status and headers and no body, where no original says otherwise.
 func TestHead(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	base := "http://" + s.Serving()
 	ask := func(method, path string) (*http.Response, []byte) {
@@ -93,6 +94,7 @@ func TestHead(t *testing.T) {
 
 // TestSlash walks every route of every family: a slash behind the path changes nothing, where no original says otherwise.
 func TestSlash(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	n := 0
 	for name, listener := range map[string]http.Handler{"api": s.API(), "plain": s.Plain(), "internal": s.Internal()} {
@@ -135,6 +137,7 @@ func TestSlash(t *testing.T) {
 
 // TestRootAllows: the method that is not allowed is answered with those that are, HEAD among them.
 func TestRootAllows(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	w := s.Call("POST", "/", s.Admin, "")
 	if want := `{"error":"Incorrect HTTP method for uri [/] and method [POST], allowed: [GET, HEAD]","status":405}`; w.Code != 405 || w.Body.String() != want {

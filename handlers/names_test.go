@@ -33,6 +33,7 @@ var byName = []string{
 // TestEveryNameOfAMember: each place answers each name of a member as it answers its number, tells a name that several
 // have from one that nobody has, and there is no place that is not tried.
 func TestEveryNameOfAMember(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	me, err := s.Store.Members.Get(t.Context(), store.AsLeader, 1)
 	if err != nil {
@@ -102,6 +103,7 @@ func TestEveryNameOfAMember(t *testing.T) {
 
 // TestAmbiguousNames: a name that several members have is a conflict everywhere, and the answer lists them.
 func TestAmbiguousNames(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{}`)
 	var token struct{ Result struct{ ID string } }

@@ -28,6 +28,7 @@ func description(t *testing.T) *openapi3.T {
 
 // TestOpenAPIIsValid: the assembled document is OpenAPI 3.1, and its examples are what its schemas say.
 func TestOpenAPIIsValid(t *testing.T) {
+	t.Parallel()
 	doc := description(t)
 	if !strings.HasPrefix(doc.OpenAPI, "3.1.") {
 		t.Errorf("the document says that it is OpenAPI %s", doc.OpenAPI)
@@ -51,6 +52,7 @@ func TestOpenAPIIsValid(t *testing.T) {
 // TestOpenAPIDescribesTheTable walks the table of routes and the document: both have the same operations, and of each
 // operation the document says what the table does.
 func TestOpenAPIDescribesTheTable(t *testing.T) {
+	t.Parallel()
 	s, doc := sole.New(t), description(t)
 	pattern := regexp.MustCompile(`\{(\w+):[^}]*\}`)
 	described := map[string]*openapi3.Operation{}
@@ -122,6 +124,7 @@ func checkOperation(t *testing.T, rt *handlers.Route, op *openapi3.Operation) {
 
 // Every setting is described: the schema takes no others.
 func TestOpenAPIDescribesTheSettings(t *testing.T) {
+	t.Parallel()
 	described := map[string]bool{}
 	properties(description(t).Components.Schemas["Settings"].Value, described)
 	for _, o := range store.AllSettings {
@@ -137,6 +140,7 @@ func TestOpenAPIDescribesTheSettings(t *testing.T) {
 // TestOpenAPIDescribesTheFields: each field of the wire types of our own endpoints is described, and what is described is
 // served.
 func TestOpenAPIDescribesTheFields(t *testing.T) {
+	t.Parallel()
 	doc := description(t)
 	for name, served := range map[string]any{
 		"Member":     api.Member{},

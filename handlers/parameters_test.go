@@ -15,6 +15,7 @@ import (
 // TestParametersAreBounded walks the parameters of every query that the description has: one that is too long, and too
 // many of them, are refused before anything happens, on every route.
 func TestParametersAreBounded(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	pattern := regexp.MustCompile(`\{(\w+):[^}]*\}`)
 	doc := description(t)

@@ -10,6 +10,7 @@ import (
 
 // TestSensitiveRoutes: what changes something is, and so is what reveals more than the state of the cluster.
 func TestSensitiveRoutes(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	for _, rt := range s.Routes() {
 		got, changes := rt.Sensitive(), rt.Changes()
@@ -31,6 +32,7 @@ func TestSensitiveRoutes(t *testing.T) {
 
 // TestFamilies: a path and a method that nobody serves are refused in the words of the family that is at home there.
 func TestFamilies(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	for _, rt := range s.Routes() {
 		if f := s.FamilyOf(somePath(rt)); f != rt.Family {
@@ -48,6 +50,7 @@ func TestFamilies(t *testing.T) {
 
 // TestMemberInProcess: the member of these tests answers as a real one does.
 func TestMemberInProcess(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	if w := s.Call("GET", "/api/v1/cluster/members", s.Admin, ""); w.Code != 200 || !strings.Contains(w.Body.String(), `"nodeId":1`) {
 		t.Errorf("%d %s", w.Code, w.Body)

@@ -137,6 +137,7 @@ var notByRequest = []string{"members.hooks_outcome", "members.hosts", "members.z
 // TestTooLongForTheTable walks the table of sizes: what is longer is refused by every route with a sentence that names the
 // field and the rule, in the family's envelope, and changes nothing.
 func TestTooLongForTheTable(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	requests := tooLongRequests(s)
 	for _, size := range store.Sizes {
@@ -173,6 +174,7 @@ func isListed(at string) bool {
 
 // TestRowsAreBounded: of everything that callers make there is as much as a setting allows, and the refusal names it.
 func TestRowsAreBounded(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	admin := "Bearer " + s.Admin
 	for _, x := range []struct {

@@ -13,6 +13,7 @@ import (
 // Everybody with a credential is told what it is and what it allows, from the leader and from the mirror, and never its
 // secret.
 func TestWhoami(t *testing.T) {
+	t.Parallel()
 	s := sole.New(t)
 	list := callers(t, s)
 	sole.Until(t, "the mirror knows them all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"muster/cluster/datadir"
+	"muster/naming"
 	"muster/store"
 )
 
@@ -21,16 +22,42 @@ func (n *Node) become(ctx context.Context) (*datadir.Node, error) {
 	if (known == nil || n.cfg.Rejoin) && n.cfg.JoinErr != nil {
 		return nil, n.cfg.JoinErr
 	}
+	if known != nil {
+		self, err := n.again(ctx, known)
+		return n.marked(self, err)
+	}
+	if n.cfg.Name != "" {
+		if err := store.CheckMemberName(n.cfg.Name); err != nil {
+			return nil, fmt.Errorf("--name: %w", err)
+		}
+	}
+	if err := n.dir.CheckFresh(); err != nil {
+		return nil, err
+	}
 	switch {
-	case known != nil:
-		return n.again(ctx, known)
 	case n.cfg.Join != "":
-		return n.join(ctx, nil)
+		self, err := n.join(ctx, nil)
+		return n.marked(self, err)
 	case len(n.cfg.Members) > 0:
 		return nil, fmt.Errorf("--peer says where other members are and %s is not the data directory of a member: "+
 			"give --join TOKEN too, or the right --data; without --peer a new cluster would be founded", n.cfg.Data)
+	case n.cfg.Mark != "":
+		if err := n.dir.CheckMark(n.cfg.Mark); err != nil {
+			return nil, err
+		}
 	}
-	return n.found()
+	self, err := n.found()
+	return n.marked(self, err)
+}
+
+// marked notes outside of the data directory who this machine is. That this fails is no reason not to start.
+func (n *Node) marked(self *datadir.Node, err error) (*datadir.Node, error) {
+	if err == nil && n.cfg.Mark != "" {
+		if err := n.dir.Mark(n.cfg.Mark, self); err != nil {
+			n.log.Warn("which member this machine is could not be noted outside of its data directory", "err", err)
+		}
+	}
+	return self, err
 }
 
 // plan is what this member is to be.
@@ -55,6 +82,9 @@ func (n *Node) plan() datadir.Plan {
 // HostName is the name of a member that was given none.
 func HostName() string {
 	if name, err := os.Hostname(); err == nil {
+		if _, number := naming.Number(name); number {
+			return "host-" + name
+		}
 		return name
 	}
 	return "muster"

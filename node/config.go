@@ -23,6 +23,10 @@ import (
 type Config struct {
 	Data string // data directory; made when it is not there
 
+	// Mark is a file outside of Data that notes which member this machine is: with an empty Data no cluster is founded
+	// then. Empty: nothing is noted.
+	Mark string
+
 	API, Raft string // listeners, HOST:PORT; port 0 takes a free one
 	PlainHTTP string // listener without TLS, HOST:PORT; empty: none
 	// APIAddress and RaftAddress are what others dial, HOST:PORT; empty: the address of the listener.

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +32,7 @@ const (
 	handOverWithin = 1500 * time.Millisecond // to give leadership to another member at the end
 	closeWithin    = time.Second             // of the database
 	lookupWithin   = time.Second             // in the members table, for a connection that waits
+	fewestFiles    = 64                      // that a process must be able to open to begin with
 )
 
 // Node is a running member.
@@ -39,6 +42,7 @@ type Node struct {
 
 	dir       *datadir.Dir
 	self      *datadir.Node // what node.json says
+	leftOut   []uint64      // by a recovery that is not in the members table yet
 	listeners listeners
 	transport *transport.Transport
 	book      *datadir.Book
@@ -77,6 +81,10 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 // start goes through the parts. The order matters: what can fail without leaving a trace comes first.
 func (n *Node) start(ctx context.Context) (err error) {
+	if files, err := netlimit.Descriptors(); err == nil && files < fewestFiles {
+		return fmt.Errorf("this process may open %d files, and a member needs at least %d: raise its limit (LimitNOFILE in "+
+			"the systemd unit, ulimit -n)", files, fewestFiles)
+	}
 	if n.dir, err = datadir.Open(n.cfg.Data); err != nil {
 		return err
 	}
@@ -88,6 +96,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if n.self, err = n.become(ctx); err != nil {
 		return err
 	}
+	n.leftOut = n.leftOutNow()
 	identity, err := n.dir.OwnIdentity()
 	if err != nil {
 		return err
@@ -168,14 +177,36 @@ func (n *Node) openTransport() error {
 	return nil
 }
 
+// leftOutNow lists the members that a recovery of this directory has left out and that the members table does not
+// name yet.
+func (n *Node) leftOutNow() []uint64 {
+	r, err := n.dir.Recovery()
+	if err != nil || r == nil {
+		return nil
+	}
+	list, err := store.MirrorLeftOut(filepath.Join(n.dir.Path, datadir.MirrorFile), r.Voters)
+	if err != nil { // it is only a copy: node.json knows the Raft servers, too
+		for _, place := range n.self.Others {
+			if !slices.Contains(r.Voters, place.NodeID) {
+				list = append(list, place.NodeID)
+			}
+		}
+	}
+	return list
+}
+
 // fence lets members in. Nobody is let in while the database is not open.
 func (n *Node) fence(id uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
 	defer cancel()
+	err := store.ErrNoLeader
 	if st := n.opened.Load(); st != nil {
-		return cluster.Fence(ctx, st, n.self.Others, id)
+		err = cluster.Fence(ctx, st, n.self.Others, id)
 	}
-	return store.ErrNoLeader
+	if slices.Contains(n.leftOut, id) && !errors.Is(err, store.ErrNotMember) {
+		return store.ErrLeftOut
+	}
+	return err
 }
 
 // introduce asks the others whether this directory may be started: a copy of a running member's may not.

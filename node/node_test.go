@@ -86,6 +86,7 @@ func await(t *testing.T, what string, holds func(context.Context) bool) {
 // Two members live in one process: one founds, the other joins and votes, and is told when it is removed. A member that
 // is started again is the one that it was.
 func TestMembers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	one, two := config(filepath.Join(dir, "1")), config(filepath.Join(dir, "2"))
 	one.Name, two.Name = "one", "two"
@@ -174,6 +175,7 @@ func TestRefusals(t *testing.T) {
 
 // What is fixed when a cluster is founded cannot be said otherwise later; what was not said does not matter.
 func TestFoundingIsFixed(t *testing.T) {
+	t.Parallel()
 	cfg := config(filepath.Join(t.TempDir(), "data"))
 	cfg.Founding = node.Founding{Datacenter: "here", OverlaySlice: 26}
 	if err := start(t, cfg).Close(); err != nil {
@@ -203,6 +205,7 @@ func TestFoundingIsFixed(t *testing.T) {
 
 // A start that fails half way gives up all that it has taken: the same directory and the same ports can be used again.
 func TestFailedStart(t *testing.T) {
+	t.Parallel()
 	cfg := config(filepath.Join(t.TempDir(), "data"))
 	n := start(t, cfg)
 	cfg.API, cfg.Raft = ports(t, cfg.Data)
@@ -234,6 +237,7 @@ func TestFailedStart(t *testing.T) {
 
 // TestLostLog: a voter whose Raft log is gone does not start and forget what it has confirmed; put back, it does.
 func TestLostLog(t *testing.T) {
+	t.Parallel()
 	cfg := config(filepath.Join(t.TempDir(), "data"))
 	n := start(t, cfg)
 	cfg.API, cfg.Raft = ports(t, cfg.Data)
@@ -303,6 +307,7 @@ func ports(t *testing.T, dir string) (api, raft string) {
 // A member whose cluster does not answer yet may be started again and again: its error is none that a service manager is
 // told to give up at.
 func TestJoinWithoutAnswer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	one, two := config(filepath.Join(dir, "1")), config(filepath.Join(dir, "2"))
 	first := start(t, one)

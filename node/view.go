@@ -29,6 +29,9 @@ func (v view) DiskRoom() int64 { return v.Cluster.Disk().Room() }
 // Storing returns whether this member stores, and how its disk answers.
 func (v view) Storing() api.Storing { return api.Storing(v.Cluster.Storing()) }
 
+// DiskStuck reports whether this member's disk does not answer.
+func (v view) DiskStuck() bool { return v.Cluster.Storing().Stuck() }
+
 // StorageFault returns why this member does not store, empty when it does.
 func (v view) StorageFault() string { return v.Cluster.Storing().Fault }
 

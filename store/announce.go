@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -84,7 +85,7 @@ func (t *Tx) announce(a Announcement) error {
 	m := old.movedTo(a.RaftAddress, a.APIAddress)
 	m.BinaryVersion, m.MaxSchema = a.BinaryVersion, a.MaxSchema
 	if a.Name != "" && a.Name != old.Name {
-		if err := checkMemberName(a.Name); err != nil {
+		if err := CheckMemberName(a.Name); err != nil {
 			return err
 		}
 		m.Name = a.Name
@@ -150,11 +151,14 @@ func (j *Joiner) claims(nodeID uint64, role Role, _ string) Claim {
 	return ClaimDead
 }
 
-// checkMemberName rejects a name that could not be typed or displayed.
-func checkMemberName(name string) error {
+// CheckMemberName rejects a name that could not be typed or displayed, or that could mean another member.
+func CheckMemberName(name string) error {
 	if name == "" || len(name) > 64 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) ||
 		strings.TrimSpace(name) != name {
 		return refuse(Invalid, "the name must be 1 to 64 bytes of UTF-8, without control characters or white space around it")
+	}
+	if _, err := strconv.ParseInt(name, 10, 64); err == nil {
+		return refuse(Invalid, "the name must not be a whole number: %s means the member with that number", name)
 	}
 	return nil
 }

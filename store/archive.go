@@ -184,8 +184,14 @@ func (a *Archive) Close() error { return os.RemoveAll(a.dir) }
 // Unlock opens the keys wrapped for any of the identities: in the archive's key file, or in the state for members of
 // that time.
 func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
+	return unlock(a.State, identities, a.Keys, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
+}
+
+// unlock opens, with the identities, the keys that a query finds in the state at path, and more.
+func unlock(path string, identities []*age.X25519Identity, more []ArchiveKey, query string,
+	args ...any) (map[uint64]certs.DEK, error) {
 	out := map[uint64]certs.DEK{}
-	o, err := openFile(a.State)
+	o, err := openFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -193,8 +199,8 @@ func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DE
 	keys, err := collect(viewOf(o), func(rows *sql.Rows) (k ArchiveKey, err error) {
 		err = rows.Scan(&k.Generation, &k.Wrap)
 		return k, err
-	}, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
-	for _, k := range append(keys, a.Keys...) {
+	}, query, args...)
+	for _, k := range append(keys, more...) {
 		for _, id := range identities {
 			if plain, err := certs.Unwrap(k.Wrap, id); err == nil && len(plain) == len(certs.DEK{}) {
 				out[k.Generation] = certs.DEK(plain)
@@ -217,43 +223,40 @@ func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 	return nil
 }
 
-// Keys wraps all generations of the data-encryption key for a recipient ("age1…").
-func (ar Archives) Keys(recipient string) ([]ArchiveKey, error) {
-	if _, err := certs.PublicKey(recipient); err != nil {
-		return nil, refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
+// ownKeys opens the data-encryption keys in the state at path with a member's own identity and wraps them for each
+// recipient ("age1…"). Any member can do so; these are the keys that the state is sealed under.
+func ownKeys(path string, nodeID uint64, own *age.X25519Identity, recipients []string) ([]ArchiveKey, error) {
+	if len(recipients) == 0 {
+		return nil, nil
 	}
-	ar.s.keys.mu.RLock()
-	defer ar.s.keys.mu.RUnlock()
-	return wrapKeys(ar.s.keys.deks, recipient)
+	deks, err := unlock(path, []*age.X25519Identity{own}, nil,
+		"SELECT generation, wrap FROM dek_wraps WHERE raft_node_id = ?", nodeID)
+	if err != nil {
+		return nil, err
+	}
+	a := &Archive{}
+	err = a.Rewrap(deks, recipients)
+	return a.Keys, err
+}
+
+func checkRecipients(recipients []string) error {
+	for _, r := range recipients {
+		if _, err := certs.PublicKey(r); err != nil {
+			return refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
+		}
+	}
+	return nil
 }
 
 // Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica's, which needs
-// neither leader nor quorum. It needs disk space for one copy of the database in the data directory and little memory,
-// and does not block commits.
-func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, keys []ArchiveKey,
+// neither leader nor quorum. It includes the data-encryption keys for each of the recipients ("age1…"). It needs disk
+// space for one copy of the database in the data directory and little memory, and does not block commits.
+func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, recipients []string,
 	binary string) (ArchiveMeta, error) {
-	return ar.write(ctx, c, w, binary, func(string) ([]ArchiveKey, error) { return keys, nil })
-}
-
-// Backup is Snapshot of the local replica with the data-encryption keys for each of the recipients ("age1…"). It works
-// on every member: the member's own identity opens the keys in the state.
-func (ar Archives) Backup(ctx context.Context, w io.Writer, recipients []string, binary string) (ArchiveMeta, error) {
-	return ar.write(ctx, Stale, w, binary, func(state string) (keys []ArchiveKey, err error) {
-		if len(recipients) == 0 {
-			return nil, nil
-		}
-		a := &Archive{State: state}
-		deks, err := a.Unlock(ar.s.cfg.Identity)
-		if err == nil {
-			err = a.Rewrap(deks, recipients)
-		}
-		return a.Keys, err
-	})
-}
-
-func (ar Archives) write(ctx context.Context, c Consistency, w io.Writer, binary string,
-	keys func(state string) ([]ArchiveKey, error)) (ArchiveMeta, error) {
 	var meta ArchiveMeta
+	if err := checkRecipients(recipients); err != nil {
+		return meta, err
+	}
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
 		return meta, err
@@ -267,12 +270,12 @@ func (ar Archives) write(ctx context.Context, c Consistency, w io.Writer, binary
 	if meta, err = describe(f.Name()); err != nil {
 		return meta, err
 	}
-	wraps, err := keys(f.Name())
+	keys, err := ownKeys(f.Name(), ar.s.cfg.NodeID, ar.s.cfg.Identity, recipients)
 	if err != nil {
 		return meta, err
 	}
 	meta.NodeID, meta.CreatedAt, meta.Binary = ar.s.cfg.NodeID, ar.s.cfg.Now().UTC().Truncate(time.Second), binary
-	return meta, WriteArchive(w, meta, f.Name(), wraps)
+	return meta, WriteArchive(w, meta, f.Name(), keys)
 }
 
 // MirrorArchive writes an archive of the mirror of member nodeID, which must not be running, to w. With a recipient
@@ -283,18 +286,16 @@ func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Ident
 		return err
 	}
 	meta.NodeID, meta.CreatedAt, meta.Binary = nodeID, time.Now().UTC().Truncate(time.Second), binary
-	var keys []ArchiveKey
+	var recipients []string
 	if recipient != "" {
-		if _, err := certs.PublicKey(recipient); err != nil {
-			return refuse(Invalid, "recipient must be an age X25519 recipient (age1…)")
-		}
-		deks, err := (&Archive{State: path}).Unlock(own)
-		if err != nil {
-			return err
-		}
-		if keys, err = wrapKeys(deks, recipient); err != nil {
-			return err
-		}
+		recipients = []string{recipient}
+	}
+	if err := checkRecipients(recipients); err != nil {
+		return err
+	}
+	keys, err := ownKeys(path, nodeID, own, recipients)
+	if err != nil {
+		return err
 	}
 	return WriteArchive(w, meta, path, keys)
 }
@@ -308,7 +309,7 @@ type SnapshotFile struct {
 }
 
 // SnapshotFile is Snapshot into a file, so that the digest is known before the first byte is sent.
-func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []ArchiveKey,
+func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, recipients []string,
 	binary string) (*SnapshotFile, error) {
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
 	if err != nil {
@@ -317,7 +318,7 @@ func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, keys []Archi
 	os.Remove(f.Name())
 	sum := sha256.New()
 	out := &SnapshotFile{File: f}
-	if out.Meta, err = ar.Snapshot(ctx, c, io.MultiWriter(f, sum), keys, binary); err != nil {
+	if out.Meta, err = ar.Snapshot(ctx, c, io.MultiWriter(f, sum), recipients, binary); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 // TestRotationTranscript plays testdata/ca_rotation: what an operator, the leader and three members do in the rotation
 // of the HTTP authority, and the state after each step. -rewrite writes what happens now.
 func TestRotationTranscript(t *testing.T) {
+	t.Parallel()
 	var m *rotationModel
 	datadriven.RunTest(t, "testdata/ca_rotation", func(t *testing.T, d *datadriven.TestData) string {
 		if d.Cmd == "cluster" {

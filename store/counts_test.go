@@ -9,6 +9,7 @@ import (
 // A limit holds to the row, however rarely rows are counted: also when additions have failed, when rows have gone, and
 // when the limit has moved.
 func TestCountsHoldTheLimit(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, migratedDB(t))
 	known := &counts{}
 	mint := func(limit uint64, fail error) error {

@@ -3,16 +3,14 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/pressly/goose/v3"
 	"go.uber.org/goleak"
 
 	"muster/certs"
-	"muster/migrations"
 	"muster/store/engine"
 	"muster/store/engine/enginetest"
 )
@@ -39,15 +37,18 @@ func memoryDB(t testing.TB) *sql.DB {
 	return db
 }
 
+// newestSchema is what makes the newest schema of an empty database. TestNewestSchema holds it against the steps.
+var newestSchema = sync.OnceValues(func() (string, error) { return schema().Script(bg) })
+
 // migratedDB is memoryDB with the newest schema.
 func migratedDB(t testing.TB) *sql.DB {
 	t.Helper()
-	db := memoryDB(t)
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations.FS)
+	text, err := newestSchema()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Up(context.Background()); err != nil {
+	db := memoryDB(t)
+	if _, err := db.Exec(text); err != nil {
 		t.Fatal(err)
 	}
 	return db
@@ -124,17 +125,17 @@ func contents(t testing.TB, v *View) map[string][]string {
 var difference = enginetest.Difference
 
 // dumpOf is what dqlite itself holds on a node.
-func (c *testCluster) dumpOf(id uint64) (out map[string][]string, err error) {
-	c.t.Helper()
+func (c *testCluster) dumpOf(s *Store) (out map[string][]string, err error) {
+	c.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err = c.node(id).ReadReplica(ctx, func(r *engine.View) error {
+	err = s.ReadReplica(ctx, func(r *engine.View) error {
 		v := view(r)
 		var verdict string
 		if _, err := v.get("PRAGMA integrity_check", nil, &verdict); err != nil || verdict != "ok" {
 			return fmt.Errorf("integrity_check: %s, %w", verdict, err)
 		}
-		out = contents(c.t, v)
+		out = contents(c.T, v)
 		return nil
 	})
 	return out, err
@@ -143,7 +144,7 @@ func (c *testCluster) dumpOf(id uint64) (out map[string][]string, err error) {
 // workingOf is what the leader answers from.
 func (c *testCluster) workingOf(s *Store) (out map[string][]string, err error) {
 	err = s.Read(context.Background(), AsLeader, func(v *View) error {
-		out = contents(c.t, v)
+		out = contents(c.T, v)
 		return nil
 	})
 	return out, err
@@ -151,38 +152,14 @@ func (c *testCluster) workingOf(s *Store) (out map[string][]string, err error) {
 
 // agree waits until the leader's working copy and every node's own replica have the same content, and returns it.
 func (c *testCluster) agree() map[string][]string {
-	c.t.Helper()
-	var want map[string][]string
-	c.eventually("all replicas have the same content", func() error {
-		c.mu.Lock()
-		var leader *Store
-		var ids []uint64
-		for id, s := range c.nodes {
-			ids = append(ids, id)
-			if s.Leading() {
-				leader = s
-			}
-		}
-		c.mu.Unlock()
-		if leader == nil {
-			return errors.New("no leader")
-		}
-		var err error
-		if want, err = c.workingOf(leader); err != nil {
+	c.T.Helper()
+	return c.Agree(c.workingOf, func(s *Store, want map[string][]string) error {
+		got, err := c.dumpOf(s)
+		if err != nil {
 			return err
 		}
-		for _, id := range ids {
-			got, err := c.dumpOf(id)
-			if err != nil {
-				return fmt.Errorf("node %d: %w", id, err)
-			}
-			if err := difference(want, got); err != nil {
-				return fmt.Errorf("the working copy of node %d and dqlite's own copy on node %d: %w", leader.NodeID(), id, err)
-			}
-		}
-		return nil
+		return difference(want, got)
 	})
-	return want
 }
 
 // integers reads one column of numbers on the leader.

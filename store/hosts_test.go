@@ -57,6 +57,7 @@ var hostCases = []hostCase{
 
 // TestHostsOfJoin: which hosts a machine gets certificates for when it joins, when it joins again and when it repeats itself.
 func TestHostsOfJoin(t *testing.T) {
+	t.Parallel()
 	for _, x := range hostCases {
 		t.Run(x.what, func(t *testing.T) {
 			b := hostBench(t, x.setting)
@@ -128,6 +129,7 @@ func TestHostsOfJoin(t *testing.T) {
 
 // TestHostsOfAnnouncement: a member that says of itself that it is elsewhere is believed what is allowed or shown.
 func TestHostsOfAnnouncement(t *testing.T) {
+	t.Parallel()
 	for _, x := range []struct {
 		what      string
 		raft, api string
@@ -164,6 +166,7 @@ func TestHostsOfAnnouncement(t *testing.T) {
 
 // TestHostsOfRenewal: a running member gets certificates all the same, without what is allowed no longer.
 func TestHostsOfRenewal(t *testing.T) {
+	t.Parallel()
 	b := hostBench(t, `"*.example"`)
 	if hosts, left := b.certHosts(2); !slices.Equal(hosts, []string{"two.example", "10.0.0.2"}) || len(left) > 0 {
 		t.Errorf("%q without %q", hosts, left)
@@ -185,6 +188,7 @@ func TestHostsOfRenewal(t *testing.T) {
 
 // TestHostsBeforeTheStep: members from before there were grants keep the hosts that they have, then and after the step.
 func TestHostsBeforeTheStep(t *testing.T) {
+	t.Parallel()
 	db, p := oldDB(t, 1)
 	b := newBench(t, db)
 	f := testFounding(t, mustIdentity(t))

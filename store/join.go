@@ -201,7 +201,7 @@ func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Jo
 		}
 		m.Labels = labels
 	}
-	if err := checkMemberName(m.Name); err != nil {
+	if err := CheckMemberName(m.Name); err != nil {
 		return out, err
 	}
 	if out.Warnings, err = t.unique(&m, true, true, j.claims); err != nil {

@@ -10,6 +10,7 @@ import (
 // TestTokenState walks the states of a join token: the list, the metric and the view of the sqlite3 prompt agree, and a
 // joiner is told the same.
 func TestTokenState(t *testing.T) {
+	t.Parallel()
 	rotate := func(grace time.Duration) func(*testing.T, *bench, *JoinToken) {
 		return func(t *testing.T, b *bench, _ *JoinToken) {
 			until := b.now.Add(grace)
@@ -95,6 +96,7 @@ func TestTokenState(t *testing.T) {
 
 // TestTokenOfOldKey: a token is never made with a key that has been replaced while it was being prepared.
 func TestTokenOfOldKey(t *testing.T) {
+	t.Parallel()
 	b := foundedBench(t, "10.0.0.0/16", 28)
 	_, err := b.write(func(tx *Tx) error { return tx.activeEpoch(&JoinToken{Format: FormatMuster, KeyEpoch: 2}) })
 	if !errors.Is(err, ErrKeyMoved) {

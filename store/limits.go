@@ -85,9 +85,10 @@ func (t *Tx) boundBytes(row, most int, what, query string, args ...any) error {
 	return nil
 }
 
+// boundAPIKeys counts bytes: octet_length does not read the documents for that, as length would.
 func (t *Tx) boundAPIKeys(owner string, size int) error {
 	if err := t.boundBytes(size, maxKeyDocuments, "role_descriptors and metadata of the API keys",
-		"SELECT ifnull(sum(length(role_descriptors) + length(metadata)), 0) FROM api_keys WHERE owner_id = ?",
+		"SELECT ifnull(sum(octet_length(role_descriptors) + octet_length(metadata)), 0) FROM api_keys WHERE owner_id = ?",
 		owner); err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (t *Tx) boundAPIKeys(owner string, size int) error {
 
 func (t *Tx) boundJoinTokens(owner string, size int) error {
 	if err := t.boundBytes(size, maxJoinDocuments, "labels and hosts of the join tokens",
-		"SELECT ifnull(sum(length(labels) + length(hosts)), 0) FROM join_tokens WHERE created_by = ?", owner); err != nil {
+		"SELECT ifnull(sum(octet_length(labels) + octet_length(hosts)), 0) FROM join_tokens WHERE created_by = ?", owner); err != nil {
 		return err
 	}
 	return t.bound(SettingLimitJoinTokens, "join tokens of this credential",

@@ -265,6 +265,10 @@ func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Membe
 // ErrNotMember matches errors about a node that is not, or no longer, a member.
 var ErrNotMember = errors.New("not a current cluster member")
 
+// ErrLeftOut means that a recovery left this member out.
+var ErrLeftOut = errors.New("this member was left out when the cluster was recovered, and its log is not that of " +
+	"the cluster any more: stop it, and let the machine join with an empty data directory and a new token")
+
 // NotMember returns the error for a node that is not a member. removed means that it was removed, which is final.
 func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }
 
@@ -290,32 +294,40 @@ func WasRemoved(err error) bool {
 // be read now. The leader accepts members only. Other members, whose replica may be slightly old, accept every node
 // that has not been removed. Before the first replica every node passes.
 func (ms Members) Fence(ctx context.Context, nodeID uint64) error {
-	type standing struct{ known, removed bool }
+	type standing struct{ known, removed, leftOut bool }
 	key := "fence/" + strconv.FormatUint(nodeID, 10)
-	tables := []string{"members", "removed_members"}
+	tables := []string{"members", "removed_members", "settings"}
 	is, err := recall(ctx, ms.s, AsLeader, key, tables, func(v *View) (is standing, err error) {
 		is.known, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
 		if err == nil && !is.known {
 			is.removed, err = v.removed(nodeID)
+		} else if err == nil {
+			is.leftOut, err = v.isLeftOut(nodeID)
 		}
 		return is, err
 	})
 	if err == nil {
-		if !is.known {
+		switch {
+		case !is.known:
 			return &goneError{nodeID, is.removed}
+		case is.leftOut:
+			return ErrLeftOut
 		}
 		return nil
 	}
-	removed := false
 	err = ms.s.Read(ctx, Stale, func(v *View) (err error) {
-		removed, err = v.removed(nodeID)
+		if is.removed, err = v.removed(nodeID); err == nil {
+			is.leftOut, err = v.isLeftOut(nodeID)
+		}
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("whether node-id %d is a member cannot be read: %w", nodeID, err)
-	}
-	if removed {
+	case is.removed:
 		return &goneError{nodeID, true}
+	case is.leftOut:
+		return ErrLeftOut
 	}
 	return nil
 }

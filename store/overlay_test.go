@@ -38,6 +38,7 @@ func (b *bench) release(id uint64) {
 
 // Vectors of the reference, section 2.3, and the order of hosts in section 4.1. The founder has key 1.
 func TestOverlayVectors(t *testing.T) {
+	t.Parallel()
 	b := foundedBench(t, "10.200.0.0/16", 28)
 	for id, want := range map[uint64]string{1: "10.200.175.192/28", 2: "10.200.1.80/28", 3: "10.200.230.32/28", 4: "10.200.94.48/28", 5: "10.200.67.0/28"} {
 		p := overlayPlan{netip.MustParsePrefix("10.200.0.0/16"), 28}
@@ -64,6 +65,7 @@ func TestOverlayVectors(t *testing.T) {
 }
 
 func TestOverlayIPv6(t *testing.T) {
+	t.Parallel()
 	b := foundedBench(t, "fd00:200::/48", 64)
 	for id := uint64(1); id <= 20; id++ {
 		ip, slice := "", ""
@@ -132,6 +134,7 @@ func TestCheckOverlay(t *testing.T) {
 
 // When there is no room, a join is refused with the documented words and leaves nothing behind, token included.
 func TestOverlayExhausted(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, cidr string
 		bits, room int
@@ -188,6 +191,7 @@ func TestOverlayExhausted(t *testing.T) {
 
 // What was released is kept back for the quarantine, and then the lowest goes first.
 func TestOverlayQuarantine(t *testing.T) {
+	t.Parallel()
 	b := foundedBench(t, "10.200.0.0/16", 28)
 	alloc := func(id uint64, want string) {
 		t.Helper()
@@ -230,6 +234,7 @@ func TestOverlayQuarantine(t *testing.T) {
 // Against a model that knows every slot: the lowest free host, the first free slice from the hash on, never one
 // that is held or in quarantine, and refusals exactly when there is none.
 func TestOverlayModel(t *testing.T) {
+	t.Parallel()
 	type slot struct {
 		holder   uint64
 		released time.Time

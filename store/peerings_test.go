@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -96,91 +95,8 @@ func newPeeringBench(t testing.TB) *peeringBench {
 
 var there = Establishing{Name: "them", PeerID: "far-id", ServerName: "server.x", ServerAddresses: []string{"1.2.3.4:5"}, CAPems: []string{"pem"}, RemoteDatacenter: "far"}
 
-// Each step is told with what it must leave: the state and the secrets (establishment/pending/active).
-func TestPeeringSteps(t *testing.T) {
-	type step struct {
-		what string
-		do   func(b *peeringBench) error
-		err  string // part of it, "" for success
-		want string // state, a space, secrets
-	}
-	tests := map[string][]step{
-		"an acceptor": {
-			{"a token", func(b *peeringBench) error { return b.token("us", "e1") }, "", "PENDING e1//"},
-			{"a stream without secrets", func(b *peeringBench) error { return b.open("id-1", "x") }, "unable to authorize connection", "PENDING e1//"},
-			{"another token", func(b *peeringBench) error { return b.token("us", "e2") }, "", "PENDING e2//"},
-			{"the superseded secret", func(b *peeringBench) error { return b.exchange("id-1", "e1", "s1") }, "invalid peering establishment secret", "PENDING e2//"},
-			{"no secret", func(b *peeringBench) error { return b.exchange("id-1", "", "s1") }, "invalid peering establishment secret", "PENDING e2//"},
-			{"an unknown peering", func(b *peeringBench) error { return b.exchange("id-9", "e2", "s1") }, "invalid peering establishment secret", "PENDING e2//"},
-			{"the right secret", func(b *peeringBench) error { return b.exchange("id-1", "e2", "s1") }, "", "PENDING /s1/"},
-			{"the same again", func(b *peeringBench) error { return b.exchange("id-1", "e2", "s2") }, "invalid peering establishment secret", "PENDING /s1/"},
-			{"a stream with a wrong secret", func(b *peeringBench) error { return b.open("id-1", "e2") }, "invalid peering stream secret", "PENDING /s1/"},
-			{"a stream with none", func(b *peeringBench) error { return b.open("id-1", "") }, "invalid peering stream secret", "PENDING /s1/"},
-			{"a stream for nobody", func(b *peeringBench) error { return b.open("", "s1") }, "must specify a PeerID", "PENDING /s1/"},
-			{"the pending secret", func(b *peeringBench) error { return b.open("id-1", "s1") }, "", "ACTIVE //s1"},
-			{"a token meanwhile", func(b *peeringBench) error { return b.token("us", "e3") }, "", "ACTIVE e3//s1"},
-			{"its exchange", func(b *peeringBench) error { return b.exchange("id-1", "e3", "s2") }, "", "ACTIVE /s2/s1"},
-			{"the old stream again", func(b *peeringBench) error { return b.open("id-1", "s1") }, "", "ACTIVE /s2/s1"},
-			{"the new one", func(b *peeringBench) error { return b.open("id-1", "s2") }, "", "ACTIVE //s2"},
-			{"the old one is over", func(b *peeringBench) error { return b.open("id-1", "s1") }, "invalid peering stream secret", "ACTIVE //s2"},
-			{"establish the same name", func(b *peeringBench) error { e := there; e.Name = "us"; return b.establish(e) }, "there is an existing peering expecting to be dialed", "ACTIVE //s2"},
-			{"the other side ends it", func(b *peeringBench) error { return b.terminate("us") }, "", "TERMINATED //s2"},
-			{"it ends once", func(b *peeringBench) error { return b.terminate("us") }, "", "TERMINATED //s2"},
-			{"a stream after the end", func(b *peeringBench) error { return b.open("id-1", "s2") }, "deleted by the other side", "TERMINATED //s2"},
-			{"a stranger after the end", func(b *peeringBench) error { return b.open("id-1", "s1") }, "marked as deleted", "TERMINATED //s2"},
-			{"a token takes it up again", func(b *peeringBench) error { return b.token("us", "e4") }, "", "PENDING e4//"},
-		},
-		"a dialer": {
-			{"establish", func(b *peeringBench) error { return b.establish(there) }, "", "ESTABLISHING //"},
-			{"a token for the name", func(b *peeringBench) error { return b.token("them", "e1") }, "there is already an established peering", "ESTABLISHING //"},
-			{"the wrong end is dialled", func(b *peeringBench) error { return b.open("id-1", "s") }, "the wrong end of peering is being dialed", "ESTABLISHING //"},
-			{"an exchange with a dialer", func(b *peeringBench) error { return b.exchange("id-1", "", "s") }, "invalid peering establishment secret", "ESTABLISHING //"},
-			{"the other side ends it", func(b *peeringBench) error { return b.terminate("them") }, "", "TERMINATED //"},
-			{"establish again", func(b *peeringBench) error { return b.establish(there) }, "", "ESTABLISHING //"},
-		},
-		"deletion": {
-			{"of nothing", func(b *peeringBench) error { return b.remove("us") }, "", " //"},
-			{"a token", func(b *peeringBench) error { return b.token("us", "e1") }, "", "PENDING e1//"},
-			{"an exchange", func(b *peeringBench) error { return b.exchange("id-1", "e1", "s1") }, "", "PENDING /s1/"},
-			{"deleted", func(b *peeringBench) error { return b.remove("US") }, "", "DELETING //"},
-			{"deleted again", func(b *peeringBench) error { return b.remove("us") }, "", "DELETING //"},
-			{"a token meanwhile", func(b *peeringBench) error { return b.token("us", "e2") }, "marked for deletion", "DELETING //"},
-			{"establish meanwhile", func(b *peeringBench) error { e := there; e.Name = "us"; return b.establish(e) }, "marked for deletion", "DELETING //"},
-			{"the end of the other side meanwhile", func(b *peeringBench) error { return b.terminate("us") }, "", "DELETING //"},
-			{"who has the secret is told", func(b *peeringBench) error { return b.open("id-1", "s1") }, "deleted by the other side", "DELETING //"},
-			{"who has none is not", func(b *peeringBench) error { return b.open("id-1", "e1") }, "marked as deleted", "DELETING //"},
-		},
-	}
-	for name, steps := range tests {
-		t.Run(name, func(t *testing.T) {
-			b := newPeeringBench(t)
-			for _, s := range steps {
-				var p Peering
-				for _, n := range []string{"us", "them"} {
-					if x := b.get(n); x.ID != "" {
-						p = x
-					}
-				}
-				err := s.do(b)
-				if (err == nil) != (s.err == "") || err != nil && !strings.Contains(err.Error(), s.err) {
-					t.Errorf("%s: %v, want %q", s.what, err, s.err)
-				}
-				after := b.get("us")
-				if after.ID == "" {
-					after = b.get("them")
-				}
-				if got := after.State + " " + b.secrets(after.Name); got != s.want {
-					t.Errorf("%s: it is %q, want %q", s.what, got, s.want)
-				}
-				if p.ID != "" && (after.ID != p.ID || after.CreatedRev != p.CreatedRev || after.Dialer != p.Dialer || after.ModifiedRev < p.ModifiedRev) {
-					t.Errorf("%s: %+v became %+v", s.what, p, after)
-				}
-			}
-		})
-	}
-}
-
 func TestPeeringTokenExpires(t *testing.T) {
+	t.Parallel()
 	b := newPeeringBench(t)
 	if err := b.do(func(tx *Tx) error {
 		_, err := tx.mintPeeringToken(PeeringToken{Name: "us", ID: "id", TTL: time.Hour}, "e")
@@ -201,6 +117,7 @@ func TestPeeringTokenExpires(t *testing.T) {
 
 // A dialer that leaves ends the peering, unless another token was used since; who has no secret ends nothing.
 func TestPeeringLeave(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	s, actor := c.leader(), Actor{Name: "test"}
 	state := func(want string) {
@@ -244,6 +161,7 @@ func TestPeeringLeave(t *testing.T) {
 
 // What a dialer knows survives a new token while the stream is up, and Meta stays unless it is given.
 func TestPeeringEstablishAgain(t *testing.T) {
+	t.Parallel()
 	b := newPeeringBench(t)
 	e := there
 	e.Meta = map[string]string{"a": "b"}
@@ -284,6 +202,7 @@ func TestPeeringEstablishAgain(t *testing.T) {
 // Whatever happens in whatever order: one establishment secret serves once, a stream opens only with the newest secrets,
 // the creation index stays, the modification index never falls, a role never changes.
 func TestPeeringSecretsProperty(t *testing.T) {
+	t.Parallel()
 	base := newPeeringBench(t)
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -354,6 +273,7 @@ func TestPeeringSecretsProperty(t *testing.T) {
 // A dialer's secret is sealed, moves to a new generation with everything else, and can be opened before and after; a
 // deleted peering's farewell, too.
 func TestPeeringSecretsAreReencrypted(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	s := c.leader()
 	for _, name := range []string{"one", "two"} {
@@ -405,6 +325,7 @@ func TestPeeringSecretsAreReencrypted(t *testing.T) {
 
 // Imported members follow the other side's list in steps, and go with the peering in steps.
 func TestPeerMembers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	s, actor := c.leader(), Actor{Name: "test"}
 	e := there

@@ -26,6 +26,7 @@ const endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
 
 // What a query may not do is refused, in a sentence that says what it is; nothing is written anywhere.
 func TestQueryRefuses(t *testing.T) {
+	t.Parallel()
 	path := queryBench(t)
 	before, err := os.ReadFile(path)
 	if err != nil {
@@ -110,6 +111,7 @@ func TestQueryRefuses(t *testing.T) {
 
 // What operators ask works, and each limit of the answer is said in it.
 func TestQueryAnswers(t *testing.T) {
+	t.Parallel()
 	path := queryBench(t)
 	for query, want := range map[string]string{
 		"SELECT node FROM v_members": "[[1]]", "SELECT count(*) > 0, max(trim(' a ')) FROM v_audit": "[[1 a]]",
@@ -141,6 +143,7 @@ func TestQueryAnswers(t *testing.T) {
 
 // A query ends soon after its deadline or its caller, whatever it does at that moment.
 func TestQueryEnds(t *testing.T) {
+	t.Parallel()
 	path := queryBench(t)
 	half := "printf('%.*c', 131000, 'a')"
 	for _, query := range []string{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"filippo.io/age"
@@ -81,10 +82,46 @@ func CheckMirror(path string) (schema int64, err error) {
 	return v.SchemaVersion()
 }
 
-const settingRecovery = "recovery"
+// What a recovery leaves in the settings: its id, and the Raft servers that recoveries have left out, a list of
+// numbers.
+const (
+	settingRecovery = "recovery"
+	settingLeftOut  = "recovery_left_out"
+)
+
+// LeftOut returns the members that recoveries have left out. Their logs have gone other ways: they are talked to no
+// more. Callers must not modify the list.
+func (ms Members) LeftOut(ctx context.Context, c Consistency) ([]uint64, error) {
+	return recall(ctx, ms.s, c, "left-out", []string{"settings"}, (*View).leftOut)
+}
+
+func (v *View) leftOut() (list []uint64, err error) {
+	d, err := v.document(settingLeftOut)
+	if err == nil && len(d.Value) > 0 {
+		err = json.Unmarshal(d.Value, &list)
+	}
+	return list, err
+}
+
+func (v *View) isLeftOut(nodeID uint64) (bool, error) {
+	list, err := v.leftOut()
+	return slices.Contains(list, nodeID), err
+}
+
+// MirrorLeftOut returns the Raft servers that a member's mirror knows and that are not among the voters of a recovery.
+func MirrorLeftOut(path string, voters []uint64) (list []uint64, err error) {
+	_, members, err := MirrorMembers(path)
+	for i := range members {
+		if m := &members[i]; m.Role != RoleNone && !slices.Contains(voters, m.NodeID) {
+			list = append(list, m.NodeID)
+		}
+	}
+	return list, err
+}
 
 // SettleRecovery makes the members table agree with the Raft configuration that a recovery forced: members that are no
-// longer Raft servers lose their roles but keep their rows. It does so once per recovery.
+// longer Raft servers lose their roles, keep their rows, and count as left out from then on. It does so once per
+// recovery.
 func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) error {
 	servers, err := ms.s.RefreshServers(ctx)
 	if err != nil {
@@ -108,6 +145,10 @@ func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) er
 			return err
 		}
 		lost := 0
+		out, err := tx.leftOut()
+		if err != nil {
+			return err
+		}
 		for i := range members {
 			m := &members[i]
 			if m.Role == roles[m.NodeID] {
@@ -115,16 +156,22 @@ func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) er
 			}
 			if roles[m.NodeID] == RoleNone {
 				lost++
+				out = append(out, m.NodeID)
 			}
 			if err := tx.exec("UPDATE members SET raft_role = ?, pinned = 0, modified_rev = ? WHERE raft_node_id = ?",
 				roles[m.NodeID], tx.Rev, m.NodeID); err != nil {
 				return err
 			}
 		}
-		if err := tx.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "+
-			"SET value = excluded.value, modified_rev = excluded.modified_rev",
-			settingRecovery, string(value), tx.Rev); err != nil {
+		list, err := json.Marshal(slices.Compact(slices.Sorted(slices.Values(out))))
+		if err != nil {
 			return err
+		}
+		for _, x := range [][2]string{{settingRecovery, string(value)}, {settingLeftOut, string(list)}} {
+			if err := tx.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "+
+				"SET value = excluded.value, modified_rev = excluded.modified_rev", x[0], x[1], tx.Rev); err != nil {
+				return err
+			}
 		}
 		return tx.audit("cluster.recover", "cluster", fmt.Sprintf("recovery %s: %d members are no longer Raft servers", id,
 			lost))

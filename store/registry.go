@@ -87,7 +87,7 @@ var registry = []registered{
 // ownSetting reports whether a setting belongs to the running cluster: one fixed at its founding, or left by a
 // recovery.
 func ownSetting(name string) bool {
-	return strings.HasPrefix(name, "overlay_") || name == settingRecovery
+	return strings.HasPrefix(name, "overlay_") || name == settingRecovery || name == settingLeftOut
 }
 
 // registeredTable returns a table's row of the registry, or nil.

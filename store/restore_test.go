@@ -13,6 +13,7 @@ import (
 // A restore never undoes a revocation. Each table that knows one is walked: it is left alone, or its revocations are
 // carried over; a table that is new must be in the list.
 func TestRestoreKeepsRevocations(t *testing.T) {
+	t.Parallel()
 	b := foundedBench(t, "10.200.0.0/16", 20)
 	for _, query := range []string{
 		`INSERT INTO api_tokens (id, name, secret_hash, scopes, created_by, created_at, created_rev) VALUES

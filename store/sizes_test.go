@@ -85,6 +85,7 @@ var ownColumns = map[string][]string{
 
 // TestSizes: every column of texts or bytes has a maximum, or is muster's own; the schema and the writer hold the maximum.
 func TestSizes(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, migratedDB(t))
 	seen := map[string]bool{}
 	for _, c := range dataColumns(t, b) {
@@ -128,6 +129,7 @@ func TestSizes(t *testing.T) {
 // Every statement of the package that fills a bounded column is recognised by its text, so that the writer can refuse a
 // value before the database does.
 func TestSizesAreChecked(t *testing.T) {
+	t.Parallel()
 	filled := map[string]bool{}
 	for _, f := range walkSQL(t).found {
 		if f.exec {
@@ -161,6 +163,7 @@ func TestSizesAreChecked(t *testing.T) {
 
 // The writer refuses what is too long by a sentence, and the database would.
 func TestTooLong(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, migratedDB(t))
 	tooLong := strings.Repeat("x", 65)
 	insert := "INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) VALUES (?, 1, ?, '', '', 1, 1)"
@@ -186,6 +189,7 @@ func TestTooLong(t *testing.T) {
 // TestStepOfSizes: rows that are longer than step 2 allows do not keep a cluster at step 1 for good, and what is within
 // the bounds is not touched.
 func TestStepOfSizes(t *testing.T) {
+	t.Parallel()
 	db, p := oldDB(t, 1)
 	old := newBench(t, db)
 	identity, err := certs.NewIdentity()
@@ -251,7 +255,7 @@ func TestStepOfSizes(t *testing.T) {
 }
 
 // TestStepThroughDqlite: the step is applied to a real cluster that has data of step 1.
-func TestStepThroughDqlite(t *testing.T) {
+func TestStepThroughDqlite(t *testing.T) { // alone: what is the newest schema is one for all
 	if testing.Short() {
 		t.Skip()
 	}
@@ -272,10 +276,10 @@ func TestStepThroughDqlite(t *testing.T) {
 		t.Fatal(err)
 	}
 	migrations.Latest = latest
-	for id := range c.dirs { // as newer binaries
+	for id := range c.Dirs { // as newer binaries
 		c.stop(id)
 	}
-	for id := range c.dirs {
+	for id := range c.Dirs {
 		c.start(id)
 	}
 	begin := time.Now()

@@ -140,7 +140,10 @@ func TestDiagnose(t *testing.T) {
 		"raft_start(): io: short read: 0 bytes instead of 1101864":                                                      "is damaged",
 		"load open segment open-3: read header: short":                                                                  "is damaged",
 		"uv_loop_init(): too many open files":                                                                           "too few files",
-		"entries batch 3 starting at byte 8: data checksum mismatch":                                                    "is damaged",
+		"dqlite does not start: raft_start(): io: load closed segment 1-1: read file: open: permission denied":          "another user",
+		"dqlite does not start: raft_bootstrap(): ":                                                                     "no reason",
+		"dqlite does not start: ":                                    "no reason",
+		"entries batch 3 starting at byte 8: data checksum mismatch": "is damaged",
 	} {
 		got, known := Diagnose(errText(text))
 		if !known || !strings.Contains(got.What, want) || got.Next == "" {

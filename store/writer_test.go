@@ -31,7 +31,7 @@ func hold(t *testing.T, s *Store) (release func()) {
 
 // queued waits until n requests wait for the writer.
 func (c *testCluster) queued(s *Store, n int) {
-	c.t.Helper()
+	c.T.Helper()
 	c.eventually(fmt.Sprint(n, " requests in the queue"), func() error {
 		if s.Waiting() < n {
 			return errors.New("fewer")
@@ -256,13 +256,13 @@ func TestRefusalWaitsForCommit(t *testing.T) {
 	c.queued(l, 1)
 	go func() { second <- join() }()
 	c.queued(l, 2)
-	c.net.Isolate(l.NodeID(), true)
+	c.Net.Isolate(l.NodeID(), true)
 	released := make(chan struct{})
 	go func() { release(); close(released) }()
 	errFirst := promised(t, "the join that uses the token", func() error { return <-first })
 	errSecond := promised(t, "the join after it", func() error { return <-second })
 	<-released
-	c.net.Isolate(l.NodeID(), false)
+	c.Net.Isolate(l.NodeID(), false)
 	var refusal *Refusal
 	c.agree()
 	if uses := integers(t, c.leader(), "SELECT uses FROM join_tokens WHERE id = ?", tok.ID)[0]; uses == 0 && errors.As(errSecond, &refusal) {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"muster/internal/await"
 )
 
 // stubborn is a log whose reader stalls, goes away and comes back.
@@ -50,7 +52,7 @@ func TestLogWriter(t *testing.T) {
 	fmt.Fprintln(w, "first")
 
 	hold := make(chan struct{})
-	await(t, "the first line", func() bool { out.mu.Lock(); defer out.mu.Unlock(); return out.text.Len() > 0 })
+	await.True(t, "the first line", func() bool { out.mu.Lock(); defer out.mu.Unlock(); return out.text.Len() > 0 })
 	out.set(nil, hold)
 	long := strings.Repeat("x", 1<<10)
 	for range 3000 { // more than the queue holds; nothing reads
@@ -63,7 +65,7 @@ func TestLogWriter(t *testing.T) {
 	}
 	out.set(errors.New("broken"), nil)
 	close(hold)
-	await(t, "all are lost", func() bool { return w.lost.Load() >= 2990 })
+	await.True(t, "all are lost", func() bool { return w.lost.Load() >= 2990 })
 	out.set(nil, nil)
 	fmt.Fprintln(w, "last")
 	if n := <-told; n < 2990 {
@@ -98,14 +100,5 @@ func TestLogWriterEnds(t *testing.T) {
 	case <-ended:
 	case <-time.After(20 * time.Second):
 		t.Error("it waits")
-	}
-}
-
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not in time", what)
-		}
 	}
 }

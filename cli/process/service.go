@@ -1,5 +1,5 @@
-// Package process is what a member owes the machine that it runs on: a log that never blocks, signals, and notices for the
-// service manager. It knows nothing of members.
+// Package process is what a member owes the machine that it runs on: a log that never blocks, signals, and notices
+// for the service manager. It knows nothing of members.
 package process
 
 import (
@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -28,26 +29,38 @@ type Service struct {
 	lines   *LogWriter
 	hangups chan os.Signal
 	pipes   chan os.Signal
+	strays  chan os.Signal
 	notices chan string
 	sent    chan struct{} // closed when the last notice is out
 	log     *slog.Logger
 }
 
-// NewService takes the signals over that end a process which does not want them. From here on a log line never blocks.
-// SIGPIPE is caught, not ignored, so that hooks begin without our choice; so is SIGXFSZ, with which a write fails that makes a
-// file larger than the process may write.
+// meaningless lists the signals that mean nothing to a member and would end it without a hand-over: logrotate and its
+// like send them to whatever has a log.
+var meaningless = []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPROF,
+	syscall.SIGIO, syscall.SIGPWR, syscall.SIGSTKFLT, syscall.SIGXCPU}
+
+// NewService takes the signals over that end a process which does not want them. From here on a log line never
+// blocks. SIGPIPE is caught, not ignored, so that hooks begin without our choice; so is SIGXFSZ, with which a write
+// fails that makes a file larger than the process may write.
 func NewService(stderr io.Writer) *Service {
 	s := &Service{
 		lines:   NewLogWriter(stderr),
 		hangups: make(chan os.Signal, 1),
 		pipes:   make(chan os.Signal, 1),
+		strays:  make(chan os.Signal, 1),
 		notices: make(chan string, noticeQueue),
 		sent:    make(chan struct{}),
 		log:     slog.New(slog.DiscardHandler),
 	}
 	signal.Notify(s.hangups, syscall.SIGHUP)
 	signal.Notify(s.pipes, syscall.SIGPIPE, syscall.SIGXFSZ)
+	signal.Notify(s.strays, meaningless...)
 	log.SetOutput(s.lines)
+	if Managed() {
+		// A crash, or the watchdog's SIGABRT, would end with status 2, with which the unit does not start a member again.
+		debug.SetTraceback("crash")
+	}
 	go s.send()
 	return s
 }
@@ -115,6 +128,8 @@ func (s *Service) Run(ctx context.Context, reload func() error, status func() st
 				last = now
 				s.Notify("STATUS=" + now)
 			}
+		case stray := <-s.strays:
+			s.log.Warn("a signal that means nothing to a member was ignored", "signal", stray.String())
 		case <-s.hangups:
 			s.Notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
 			if err := reload(); err != nil {
@@ -125,6 +140,11 @@ func (s *Service) Run(ctx context.Context, reload func() error, status func() st
 			s.Notify(daemon.SdNotifyReady + "\nSTATUS=" + last)
 		}
 	}
+}
+
+// KeepOwnFiles takes from the umask what would keep this process, or the next one of its user, from its own files.
+func KeepOwnFiles() {
+	syscall.Umask(syscall.Umask(0o077) &^ 0o700)
 }
 
 // Managed reports whether a service manager has started this process and wants to be notified.

@@ -200,7 +200,7 @@ func (r *round) assess(m *member) {
 		m.stableSince = prev.StableSince
 	case !known && !answered: // nothing is known of its health
 	default:
-		m.stableSince = r.now.UTC()
+		m.stableSince = r.now // with its monotonic reading: clocks are set
 	}
 	steady := m.healthy && r.now.Sub(m.stableSince) >= r.cfg.Stabilization.Std()
 	m.recovering = (answered && !m.alive) || m.fails != "" || (prev.Recovering && !steady && !m.leader)

@@ -58,7 +58,22 @@ type UpgradeInput struct {
 	Schema   int64    // that the database has
 	Target   string   // empty: the newest version that runs
 	Wait     []string // what else makes a restart unwise now
+	// LeaderSince is when the leader began; zero when that is not known.
+	LeaderSince time.Time
+	// Leaves are the certificates that members show each other.
+	Leaves []Leaf
 }
+
+// Leaf is when a certificate of a member ends.
+type Leaf struct {
+	NodeID   uint64
+	Kind     string
+	NotAfter time.Time
+}
+
+// leafLeast is how long a certificate must still be valid: it is renewed weeks earlier, and a member that comes back with one
+// that has ended has to be joined anew.
+const leafLeast = 7 * 24 * time.Hour
 
 // PlanUpgrade is pure, like Decide. The order is: members outside Raft, stand-bys, voters, the leader; of each kind one zone
 // after the other. One member is restarted at a time, and only while all Raft servers that answer are well and the
@@ -136,6 +151,8 @@ func (p *planner) notReady(v *Server, b Binary) {
 		p.wait(who + " has just been restarted")
 	case v.NodeStatus == StatusAlive && (v.Recovering || !v.Healthy):
 		p.wait(who + " is not well yet: " + v.Reason)
+	case v.NodeStatus == StatusAlive && v.DiskLow:
+		p.wait(who + " is low on disk space: a start needs some")
 	case v.NodeStatus == StatusLeft && !v.DownSince.IsZero() && p.now.Sub(v.DownSince) <= patience:
 		p.wait(who + " has not answered for " + brief(p.now.Sub(v.DownSince)))
 	}
@@ -188,9 +205,14 @@ func (p *planner) judge() {
 		p.wait("a step back: " + p.up.Target + " knows the schema up to " + strconv.FormatInt(s, 10) + ", and the database has " +
 			strconv.FormatInt(p.Schema, 10))
 	}
+	if age := p.now.Sub(p.LeaderSince); !p.LeaderSince.IsZero() && age < p.Config.Stabilization.Std() {
+		p.wait("the leader leads for " + brief(max(0, age)) + " only: it judges the others after " +
+			brief(p.Config.Stabilization.Std()))
+	}
 	for _, why := range p.Wait {
 		p.wait(why)
 	}
+	p.expiring()
 	i := slices.IndexFunc(p.up.Members, func(m UpgradeMember) bool { return m.State == UpgradeWaiting })
 	if i < 0 {
 		return
@@ -207,6 +229,24 @@ func (p *planner) judge() {
 		p.up.Next = m.NodeID
 	} else {
 		m.State = UpgradeWaiting
+	}
+}
+
+// expiring notes certificates that nobody has renewed. Of a member that is upgraded already or does not answer they say nothing
+// about the next restart.
+func (p *planner) expiring() {
+	for _, l := range p.Leaves {
+		left := l.NotAfter.Sub(p.now)
+		i := slices.IndexFunc(p.up.Members, func(m UpgradeMember) bool { return m.NodeID == l.NodeID && m.State == UpgradeWaiting })
+		if i < 0 || left >= leafLeast {
+			continue
+		}
+		who := "the " + l.Kind + " certificate of " + called(p.up.Members[i].Name, l.NodeID)
+		if left <= 0 {
+			p.wait(who + " has expired: it would not be let in again")
+		} else {
+			p.wait(who + " expires in " + brief(left) + ", and nobody has renewed it")
+		}
 	}
 }
 

@@ -74,6 +74,28 @@ func TestPlanUpgrade(t *testing.T) {
 			in.Wait = []string{"a rotation is under way"}
 			return in
 		}(), []uint64{2, 3, 1}, 0, "a rotation is under way", ""},
+		{"a full disk", upgradeOf(cluster("1 V", "2 V full-disk", "3 V", "4 S"), 3, "v1", "v2", "v1", "v1"), []uint64{4, 2, 3, 1}, 0,
+			"n2 (2) is low on disk space", ""},
+		{"a new leader", func() UpgradeInput {
+			in := upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v1")
+			in.LeaderSince = t0.Add(-3 * time.Second)
+			return in
+		}(), []uint64{2, 3, 1}, 0, "the leader leads for 3 s only: it judges the others after 10 s", ""},
+		{"a leader of a while ago", func() UpgradeInput {
+			in := upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v1")
+			in.LeaderSince = t0.Add(-10 * time.Second)
+			return in
+		}(), []uint64{2, 3, 1}, 3, "", "1 of 3 members run v2; next is n3 (3)"},
+		{"a certificate that ends soon", func() UpgradeInput {
+			in := upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v1")
+			in.Leaves = []Leaf{{1, "http", t0.Add(8 * 24 * time.Hour)}, {2, "http", t0}, {3, "transport", t0.Add(30 * time.Hour)}, {9, "http", t0}}
+			return in
+		}(), []uint64{2, 3, 1}, 0, "the transport certificate of n3 (3) expires in 30 h, and nobody has renewed it", ""},
+		{"one that has ended", func() UpgradeInput {
+			in := upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v1")
+			in.Leaves = []Leaf{{3, "http", t0.Add(-time.Hour)}}
+			return in
+		}(), []uint64{2, 3, 1}, 0, "the http certificate of n3 (3) has expired", ""},
 		{"no leader", UpgradeInput{Config: testConfig(), Binaries: []Binary{{1, "v1", 3}}}, nil, 0, "", "no member is known yet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

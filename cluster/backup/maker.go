@@ -38,7 +38,8 @@ type Maker struct {
 
 // archives is what it asks of the store's archives.
 type archives interface {
-	Backup(ctx context.Context, w io.Writer, recipients []string, binary string) (store.ArchiveMeta, error)
+	Snapshot(ctx context.Context, c store.Consistency, w io.Writer, recipients []string,
+		binary string) (store.ArchiveMeta, error)
 	Read(ctx context.Context, r io.Reader, limits store.ArchiveLimits) (*store.Archive, error)
 	Rehearse(ctx context.Context, a *store.Archive) error
 }
@@ -148,14 +149,18 @@ func (j *job) over() bool {
 }
 
 // watch knows how long an operation of a target has been under way.
-type watch struct{ since atomic.Int64 }
+type watch struct{ since atomic.Pointer[time.Time] }
 
-func (w *watch) begin() { w.since.Store(time.Now().UnixNano()) }
-func (w *watch) end()   { w.since.Store(0) }
+func (w *watch) begin() {
+	now := time.Now()
+	w.since.Store(&now)
+}
+
+func (w *watch) end() { w.since.Store(nil) }
 
 func (w *watch) waited() time.Duration {
-	if at := w.since.Load(); at != 0 {
-		return time.Since(time.Unix(0, at))
+	if at := w.since.Load(); at != nil {
+		return time.Since(*at)
 	}
 	return 0
 }
@@ -364,7 +369,7 @@ func (m *Maker) write(ctx context.Context, f io.Writer, o order, out *outcome) (
 		}
 		w = sealed
 	}
-	meta, err := m.archives.Backup(ctx, &whileWriter{ctx, w}, o.Recipients, m.Version)
+	meta, err := m.archives.Snapshot(ctx, store.Stale, &whileWriter{ctx, w}, o.Recipients, m.Version)
 	if err == nil && sealed != nil {
 		err = sealed.Close()
 	}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"muster/internal/await"
 	"muster/store"
 )
 
@@ -35,7 +36,8 @@ func (f *fakeStore) Path() string             { return f.path }
 func (f *fakeStore) Revision() uint64         { return 7 }
 func (f *fakeStore) Changed() <-chan struct{} { return nil }
 
-func (f *fakeStore) Backup(ctx context.Context, w io.Writer, _ []string, _ string) (store.ArchiveMeta, error) {
+func (f *fakeStore) Snapshot(ctx context.Context, _ store.Consistency, w io.Writer, _ []string,
+	_ string) (store.ArchiveMeta, error) {
 	f.begun.Add(1)
 	select {
 	case <-f.hold:
@@ -165,7 +167,7 @@ func TestTheSameOrderAgain(t *testing.T) {
 	first, leave := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() { _, err := m.make(first, o); left <- err }()
-	until(t, func() bool { return f.begun.Load() == 1 })
+	await.True(t, "the archive is being written", func() bool { return f.begun.Load() == 1 })
 	leave() // the leader has lost its leadership
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
@@ -194,7 +196,7 @@ func TestAbandoned(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _, _ = m.make(ctx, o) }()
-	until(t, func() bool { return f.begun.Load() == 1 })
+	await.True(t, "the archive is being written", func() bool { return f.begun.Load() == 1 })
 	leave()
 	<-done
 	m.mu.Lock()
@@ -331,14 +333,5 @@ func TestNames(t *testing.T) {
 	}
 	if out := m.remove(t.Context(), order{Target: dir, Name: fileName}); out.Reason != "" || len(names(t, dir)) != 0 {
 		t.Errorf("%+v", out)
-	}
-}
-
-func until(t *testing.T, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("not within 30 s")
-		}
 	}
 }

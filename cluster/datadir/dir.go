@@ -41,6 +41,7 @@ const (
 	transportCert = "tls/transport.crt"
 	transportCA   = "tls/transport-ca.crt"
 	nodeTokenFile = "node.jwt"
+	workloadsFile = "workloads.json"
 )
 
 // Node is what a member knows of itself before its database is there: the contents of DIR/node.json.
@@ -122,6 +123,13 @@ func sameFile(f *os.File, path string) (bool, error) {
 }
 
 func dirError(path string, err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) && errors.Is(err, fs.ErrPermission) && at.Path != path {
+		if _, there := os.Lstat(at.Path); there == nil {
+			return fmt.Errorf("%s cannot be used by this user: it may belong to another one, such as root, if a command was "+
+				"run as root once; \"chown -R USER %s\" as root gives everything back", at.Path, path)
+		}
+	}
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("the data directory %s is not writable", path)
@@ -136,6 +144,7 @@ func dirError(path string, err error) error {
 
 // Close releases the lock. A directory in which nothing has come about is left as it was.
 func (d *Dir) Close() error {
+	giveBack(d.Path)
 	if os.Remove(d.file(tlsDir)) == nil { // only when it is empty
 		_ = os.Remove(d.file(lockFile))
 	}

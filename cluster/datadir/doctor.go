@@ -51,18 +51,23 @@ func (x *doctor) say(check, state, next, format string, args ...any) {
 // that it closes open segments of a stopped member's log, as its next start would.
 func Examine(ctx context.Context, path string, reserve Reserve) []Finding {
 	x := &doctor{d: &Dir{Path: path}}
+	defer giveBack(path) // root may have closed segments
 	if !x.directory() {
 		return x.list
 	}
 	if lock := x.lock(); lock != nil {
 		defer lock.Close()
 	}
+	closed := x.owners() && os.Geteuid() != 0 // what cannot be read is not damaged
 	x.modes()
 	x.identity()
 	x.twins()
 	x.certificates()
-	x.raftLog()
-	members := x.mirror()
+	var members []store.Member
+	if !closed {
+		x.raftLog()
+		members = x.mirror()
+	}
 	x.disk(reserve)
 	x.ports(ctx)
 	x.accepted(ctx, members)
@@ -88,8 +93,11 @@ func (x *doctor) directory() bool {
 			"directory", "%v", err)
 		return false
 	case n == nil:
-		x.say("directory", FindingFail, "give the data directory of a member with --data",
-			"%s has no node.json: it has not taken part in a cluster", x.d.Path)
+		next := "give the data directory of a member with --data"
+		if err := x.d.CheckFresh(); err != nil { // its disk may not be mounted
+			next = err.Error()
+		}
+		x.say("directory", FindingFail, next, "%s has no node.json: it has not taken part in a cluster", x.d.Path)
 		return false
 	}
 	x.node = n
@@ -123,8 +131,8 @@ func (x *doctor) lock() *os.File {
 
 func (x *doctor) modes() {
 	var bad []string
-	for _, name := range []string{identityFile, adminFile, foundingFile, restoreFile, httpKey, transportKey, recoveryFile,
-		MirrorFile, bookFile} {
+	for _, name := range []string{identityFile, adminFile, workloadsFile, foundingFile, restoreFile, httpKey, transportKey,
+		recoveryFile, MirrorFile, bookFile} {
 		if info, err := os.Stat(x.d.file(name)); err == nil && info.Mode().Perm()&0o077 != 0 {
 			bad = append(bad, fmt.Sprintf("%s (%v)", name, info.Mode().Perm()))
 		}

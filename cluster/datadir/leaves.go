@@ -129,6 +129,9 @@ func (d *Dir) firstCert(name string) (*x509.Certificate, error) {
 	return list[0], nil
 }
 
+// WorkloadsFile is where the certificates of software on this machine are kept, with their keys.
+func (d *Dir) WorkloadsFile() string { return d.file(workloadsFile) }
+
 // NodeToken reads DIR/node.jwt, the identity for whatever runs on the member's machine.
 func (d *Dir) NodeToken() (string, error) {
 	data, err := d.read(nodeTokenFile)

@@ -14,6 +14,7 @@ import (
 // What a peer makes this cluster store stays within its budget, whichever way it tries: the newest is stored, and what
 // came in between is not.
 func TestPeerBudget(t *testing.T) {
+	t.Parallel()
 	m := startMember(t)
 	id, secret := m.token(t, "noisy")
 	_, answer := m.ask(t, frame{Exchange: &exchangeFrame{id, secret}})
@@ -70,6 +71,7 @@ func TestPeerBudget(t *testing.T) {
 
 // One list with the same member twice would be applied again and again.
 func TestMembersAreUnique(t *testing.T) {
+	t.Parallel()
 	s := &stream{imports: make(chan []store.PeerMember, 1)}
 	m := func(id string) store.PeerMember { return store.PeerMember{ID: id, Name: "n"} }
 	if err := s.gather(&membersFrame{First: true, List: []store.PeerMember{m("1"), m("2")}}); err != nil {
@@ -145,6 +147,7 @@ func TestBudget(t *testing.T) {
 
 // Before the other side has shown who it is, it may say little and only for a while.
 func TestFirstFrameIsShort(t *testing.T) {
+	t.Parallel()
 	m := startMember(t)
 	for _, n := range []uint32{0, firstFrameLimit + 1, 1 << 20, 1 << 31} {
 		c, err := m.stranger(t)
@@ -173,6 +176,7 @@ func TestFirstFrameIsShort(t *testing.T) {
 // Wrong secrets of either kind and handshakes that come to nothing cost an address its access for a while, few lines in
 // the log, and the database nothing.
 func TestWrongSecretsAreLimited(t *testing.T) {
+	t.Parallel()
 	m := startMember(t)
 	id, _ := m.token(t, "guessed")
 	before := m.audits(t)

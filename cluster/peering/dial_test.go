@@ -63,6 +63,7 @@ func ownLeaf(t *testing.T, name string) tls.Certificate {
 
 // What keeps a connection from coming about is the same to whoever named the address, and stands in the log.
 func TestDialFailuresAreAlike(t *testing.T) {
+	t.Parallel()
 	name := certs.PeeringName("dc1", certs.NewUUID())
 	right, wrong := ownLeaf(t, name), ownLeaf(t, "other.example")
 	l, err := net.Listen("tcp", "127.0.0.1:0")

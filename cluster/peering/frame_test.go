@@ -232,6 +232,7 @@ func TestBackoff(t *testing.T) {
 
 // An exchange ends in time, also when nobody ever answers, and says so for each address.
 func TestExchangeEndsInTime(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)

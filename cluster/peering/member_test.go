@@ -1,14 +1,12 @@
 package peering
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -16,8 +14,10 @@ import (
 	"go.uber.org/goleak"
 
 	"muster/certs"
+	"muster/cluster/clustertest"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
+	"muster/internal/await"
 	"muster/store"
 )
 
@@ -28,73 +28,32 @@ type testMember struct {
 	*Streams
 	node    *datadir.Node
 	address string
-	logged  *lockedBuffer
-}
-
-// lockedBuffer keeps what is logged.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.String()
+	logged  *clustertest.Log
 }
 
 func startMember(t *testing.T) *testMember {
 	t.Helper()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(err)
-	dir, err := datadir.Open(filepath.Join(t.TempDir(), "data"))
-	must(err)
-	m := &testMember{address: l.Addr().String(), logged: &lockedBuffer{}}
-	m.node, err = datadir.Found(dir, datadir.Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1",
-		RaftAddress: m.address,
-		Version:     "test", OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
-	must(err)
-	identity, err := dir.OwnIdentity()
-	must(err)
-	creds, err := dir.Credentials(m.node)
-	must(err)
-	founding, err := dir.Founding()
-	must(err)
-	logger := slog.New(slog.NewTextHandler(m.logged, nil))
-	conns := transport.New(creds, transport.Table(func(uint64) (string, bool) { return m.address, true }),
-		func(uint64) error { return nil }, logger)
-	st, err := store.Open(store.Config{Dir: dir.Path, NodeID: m.node.NodeID, Identity: identity, Founding: founding,
-		Logger: discard,
-		Dial:   conns.DialRaft, Ask: conns.Ask, Nudge: conns.Nudge})
-	must(err)
-	m.Streams = New(Config{Store: st, Transport: conns, Alive: func(uint64) string { return "alive" }, Loopback: true,
-		Logger: logger})
+	s := clustertest.Found(t)
+	conns := transport.New(s.Credentials, transport.Table(func(uint64) (string, bool) { return s.Address, true }),
+		func(uint64) error { return nil }, s.Logger)
+	s.Open(t, conns)
+	m := &testMember{node: s.Node, address: s.Address, logged: s.Log}
+	m.Streams = New(Config{
+		Store:     s.Store,
+		Transport: conns,
+		Alive:     func(uint64) string { return "alive" },
+		Loopback:  true,
+		Logger:    s.Logger,
+	})
 	running, stop := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { m.Run(running) })
-	conns.Serve(l, transport.Service{Replica: st, Handler: http.NotFoundHandler(), Peers: m.Serve})
+	conns.Serve(s.Listener, transport.Service{Replica: s.Store, Handler: http.NotFoundHandler(), Peers: m.Serve})
 	t.Cleanup(func() {
 		stop()
 		done.Wait()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = st.Close(ctx)
-		conns.Close()
-		dir.Close()
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), await.Limit)
 	defer cancel()
 	if m.leading(ctx) == nil {
 		t.Fatal("nobody takes care of peerings")

@@ -57,8 +57,8 @@ type stream struct {
 	status     *streamStatus
 	cancel     context.CancelCauseFunc
 
-	heard    atomic.Int64 // when the last message came, Unix nanoseconds
-	beat     atomic.Int64 // when the last heartbeat came
+	heard    atomic.Pointer[time.Time] // when the last message came
+	beat     atomic.Pointer[time.Time] // when the last heartbeat came
 	pings    chan struct{}
 	imports  chan []store.PeerMember // the newest complete list, not applied yet
 	pending  []store.PeerMember      // of a list that is still coming
@@ -75,9 +75,9 @@ func (s *stream) run(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
 	s.frames, s.bytes = rate.NewLimiter(framesPerSec, frameBurst), rate.NewLimiter(streamPerSec, streamBurst)
 	s.pings, s.imports = make(chan struct{}, 1), make(chan []store.PeerMember, 1)
-	now := time.Now().UnixNano()
-	s.heard.Store(now)
-	s.beat.Store(now)
+	now := time.Now()
+	s.heard.Store(&now)
+	s.beat.Store(&now)
 	failed := make(chan error, 1)
 	// What is being sent when the stream ends must not hold that up.
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(time.Now().Add(lastWords)) })
@@ -102,7 +102,7 @@ func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 	queue = s.news(&sent, x, queue)
 	for {
 		now := time.Now()
-		heard := time.Unix(0, s.heard.Load())
+		heard := *s.heard.Load()
 		if heard.After(asked) {
 			asked = time.Time{}
 		}
@@ -111,7 +111,7 @@ func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 		case !now.Before(nextBeat):
 			nextBeat = now.Add(heartbeatEvery)
 			err = s.conn.write(frame{Heartbeat: &struct{}{}}, frameTimeout)
-		case now.Sub(time.Unix(0, s.beat.Load())) > heartbeatTimeout:
+		case now.Sub(*s.beat.Load()) > heartbeatTimeout:
 			return errors.New("heartbeat timeout")
 		case asked.IsZero() && now.Sub(heard) >= s.ping:
 			asked = now
@@ -221,7 +221,8 @@ func (s *stream) listen(ctx context.Context) error {
 		if err := errors.Join(s.frames.WaitN(ctx, 1), s.bytes.WaitN(ctx, n)); err != nil {
 			return err
 		}
-		s.heard.Store(time.Now().UnixNano())
+		now := time.Now()
+		s.heard.Store(&now)
 		if ctx.Err() != nil { // another stream counts now
 			return context.Cause(ctx)
 		}
@@ -234,7 +235,8 @@ func (s *stream) listen(ctx context.Context) error {
 func (s *stream) take(ctx context.Context, f *frame) error {
 	switch {
 	case f.Heartbeat != nil:
-		s.beat.Store(time.Now().UnixNano())
+		now := time.Now()
+		s.beat.Store(&now)
 		s.status.heartbeat()
 		return nil
 	case f.Ping != nil:

@@ -12,6 +12,15 @@ import (
 // headerNotLeader is how handlers know that what they have passed on was not begun.
 const headerNotLeader = "X-Muster-Not-Leader"
 
+// StatusLeftOut is how a member is told that a recovery has left it out.
+const StatusLeftOut = http.StatusPreconditionFailed
+
+// LeftOut reports whether another member has told this one so.
+func LeftOut(err error) bool {
+	var status *StatusError
+	return errors.As(err, &status) && status.Status == StatusLeftOut
+}
+
 // admits is the fence, and knows of removals that the replica does not show yet.
 func (t *Transport) admits(nodeID uint64) error {
 	if _, gone := t.gone.Load(nodeID); gone {
@@ -52,6 +61,8 @@ func (t *Transport) admit(w http.ResponseWriter, r *http.Request, id uint64, unp
 			w.Header().Set(headerRemoved, "1")
 		}
 		http.Error(w, err.Error(), http.StatusGone)
+	case errors.Is(err, store.ErrLeftOut):
+		http.Error(w, err.Error(), StatusLeftOut)
 	case err != nil: // not known now; the caller must not take that for its removal
 		http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now",
 			http.StatusServiceUnavailable)

@@ -101,7 +101,7 @@ func TestAged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, past := now.Add(time.Hour), now.Add(-time.Minute)
+	good, past, later := now.Add(30*time.Minute), now.Add(-time.Minute), now.Add(25*time.Hour)
 	known := func(n *agedNode) func(uint64) string {
 		return func(id uint64) string {
 			if id == n.id {
@@ -127,6 +127,12 @@ func TestAged(t *testing.T) {
 			want: nothing},
 		"expired and another's key": {client: mk(t, 1, ca, past, ca), server: mk(t, 2, ca, good, ca), forged: true,
 			want: nothing},
+		"the client's begins later": {client: mk(t, 1, ca, later, ca), server: mk(t, 2, ca, good, ca), want: little},
+		"the server's begins later": {client: mk(t, 1, ca, good, ca), server: mk(t, 2, ca, later, ca), want: little},
+		"both begin later":          {client: mk(t, 1, ca, later, ca), server: mk(t, 2, ca, later, ca), want: little},
+		"begins later and key not known": {client: mk(t, 1, ca, later, ca), server: mk(t, 2, ca, good, ca), unknown: true,
+			want: nothing},
+		"begins later, of another CA":   {client: mk(t, 1, other, later, ca), server: mk(t, 2, ca, good, ca), want: nothing},
 		"expired, of another CA":        {client: mk(t, 1, other, past, ca), server: mk(t, 2, ca, good, ca), want: nothing},
 		"of another CA":                 {client: mk(t, 1, other, good, ca), server: mk(t, 2, ca, good, ca), want: nothing},
 		"the server's is of another CA": {client: mk(t, 1, ca, good, ca), server: mk(t, 2, other, past, ca), want: nothing},

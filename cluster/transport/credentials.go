@@ -43,9 +43,10 @@ type trust struct {
 	roots *x509.CertPool
 }
 
-// ErrExpired: a certificate at one end of a connection has expired, and the connection is not for Raft or renewal.
-var ErrExpired = errors.New("the certificate has expired: until it is renewed it is good for Raft and for its " +
-	"renewal alone")
+// ErrExpired: a certificate at one end of a connection has expired or is not valid yet, and the connection is not for
+// Raft or renewal.
+var ErrExpired = errors.New("the certificate has expired, or is not valid yet by this machine's clock: until it is " +
+	"renewed it is good for Raft and for its renewal alone")
 
 // expiredEvery is how often an expired leaf of one member is told of.
 const expiredEvery = time.Minute
@@ -106,7 +107,7 @@ func (c *Credentials) server() *tls.Config {
 }
 
 // client returns the TLS settings for a connection to one member. The member is known by the node id in its
-// certificate; names and addresses do not count. With aged the certificates of both ends may have expired.
+// certificate; names and addresses do not count. With aged the certificates of both ends may be out of their time.
 func (c *Credentials) client(nodeID uint64, proto string, aged bool) *tls.Config {
 	t := c.current.Load()
 	return &tls.Config{
@@ -115,7 +116,7 @@ func (c *Credentials) client(nodeID uint64, proto string, aged bool) *tls.Config
 		NextProtos:         []string{proto},
 		InsecureSkipVerify: true, // replaced by the check below, which has no host name to go by
 		VerifyConnection: func(s tls.ConnectionState) error {
-			if !aged && time.Now().After(t.leaf.Leaf.NotAfter) {
+			if !aged && certs.Aged(t.leaf.Leaf, time.Now()) {
 				return ErrExpired
 			}
 			id, err := c.verify(s, t, x509.ExtKeyUsageServerAuth, aged)
@@ -127,15 +128,15 @@ func (c *Credentials) client(nodeID uint64, proto string, aged bool) *tls.Config
 	}
 }
 
-// verify checks the certificate of the other end and returns whose it is. With aged it accepts a leaf that has expired
-// and has nothing else wrong, if it is for the key that this member knows of that node.
+// verify checks the certificate of the other end and returns whose it is. With aged it accepts a leaf that has
+// expired, or is not valid yet, and has nothing else wrong, if it is for the key that this member knows of that node.
 func (c *Credentials) verify(s tls.ConnectionState, t *trust, use x509.ExtKeyUsage, aged bool) (uint64, error) {
-	expired, err := certs.VerifyAged(s.PeerCertificates, t.roots, use, time.Now())
+	old, err := certs.VerifyAged(s.PeerCertificates, t.roots, use, time.Now())
 	if err != nil {
 		return 0, err
 	}
 	id, err := c.member(s)
-	if err != nil || !expired {
+	if err != nil || !old {
 		return id, err
 	}
 	leaf := s.PeerCertificates[0]
@@ -147,9 +148,9 @@ func (c *Credentials) verify(s tls.ConnectionState, t *trust, use x509.ExtKeyUsa
 		known = c.Known(id)
 	}
 	if hash, err := certs.KeyHash(leaf.PublicKey); err != nil || known == "" || hash != known {
-		return 0, fmt.Errorf("the certificate of node %d has expired and its key is not known here", id)
+		return 0, fmt.Errorf("the certificate of node %d has expired or is not valid yet, and its key is not known here", id)
 	}
-	c.warn(id, leaf.NotAfter)
+	c.warn(id, leaf)
 	return id, nil
 }
 
@@ -160,8 +161,8 @@ func (c *Credentials) use(log *slog.Logger) {
 	c.log = log
 }
 
-// warn says that an expired leaf was accepted, once a minute for each member.
-func (c *Credentials) warn(id uint64, ended time.Time) {
+// warn says that a leaf was accepted out of its time, once a minute for each member.
+func (c *Credentials) warn(id uint64, leaf *x509.Certificate) {
 	c.mu.Lock()
 	last, log := c.warned[id], c.log
 	tell := log != nil && time.Since(last) > expiredEvery
@@ -172,15 +173,20 @@ func (c *Credentials) warn(id uint64, ended time.Time) {
 		c.warned[id] = time.Now()
 	}
 	c.mu.Unlock()
-	if tell {
+	switch {
+	case !tell:
+	case time.Now().Before(leaf.NotBefore):
+		log.Warn("A CERTIFICATE THAT IS NOT VALID YET was accepted, for Raft and its renewal alone; is the clock right, "+
+			"here and where it was made?", "node", id, "begins", leaf.NotBefore.UTC().Format(time.RFC3339))
+	default:
 		log.Warn("AN EXPIRED CERTIFICATE was accepted, for Raft and its renewal alone; "+
-			"it is renewed as soon as there is a leader", "node", id, "expired", ended.UTC().Format(time.RFC3339))
+			"it is renewed as soon as there is a leader", "node", id, "expired", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 }
 
-// aged reports whether the leaf of the other end has expired.
+// aged reports whether the leaf of the other end has expired or is not valid yet.
 func aged(s tls.ConnectionState) bool {
-	return len(s.PeerCertificates) > 0 && time.Now().After(s.PeerCertificates[0].NotAfter)
+	return len(s.PeerCertificates) > 0 && certs.Aged(s.PeerCertificates[0], time.Now())
 }
 
 // peer returns the node id of the other end of a verified connection.

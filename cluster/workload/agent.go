@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -81,6 +82,9 @@ type agent struct {
 	current *state
 	changed chan struct{} // closed and replaced when current changes
 	looked  *look         // what the newest state was made of
+
+	kept   map[string]*svid // of before the start; nil once it was looked at
+	failed atomic.Uint64    // renewals in vain
 }
 
 // look is what the database says.
@@ -102,13 +106,19 @@ func newAgent(cfg Config) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agent{
+	a := &agent{
 		cfg:     cfg,
 		self:    self,
 		due:     make(chan struct{}, 1),
 		current: &state{},
 		changed: make(chan struct{}),
-	}, nil
+	}
+	if cfg.Kept != "" {
+		if a.kept, err = recall(cfg.Kept, cfg.ClusterID, time.Now()); err != nil {
+			cfg.Logger.Warn("the identities of workloads that were kept cannot be used", "file", cfg.Kept, "err", err)
+		}
+	}
+	return a, nil
 }
 
 // now returns what can be handed out and a channel that is closed when that changes.
@@ -134,6 +144,7 @@ func (a *agent) run(ctx context.Context) {
 		wait, err := a.refresh(ctx)
 		if err != nil && ctx.Err() == nil {
 			wait = min(wait, retryRest)
+			a.failed.Add(1)
 			if time.Since(warned) > time.Minute {
 				warned = time.Now()
 				a.cfg.Logger.Warn("identities of workloads could not be renewed yet", "err", err)
@@ -217,7 +228,11 @@ func (a *agent) refresh(ctx context.Context) (wait time.Duration, err error) {
 	}
 	var missing []order
 	for _, o := range a.orders(l.workloads) {
-		if s := old.svids[o.workload]; s != nil && slices.Equal(s.hosts, o.hosts) {
+		s := old.svids[o.workload]
+		if s == nil && a.kept[o.workload] != nil && a.kept[o.workload].id == o.id {
+			s = a.kept[o.workload]
+		}
+		if s != nil && slices.Equal(s.hosts, o.hosts) {
 			st.svids[o.workload] = s
 			if now.Before(s.renew) && issuedBy(s, l.bundle) {
 				continue
@@ -229,6 +244,7 @@ func (a *agent) refresh(ctx context.Context) (wait time.Duration, err error) {
 	if !l.same(a.looked) || len(st.svids) != len(old.svids) {
 		a.publish(st, l)
 	}
+	a.kept = nil
 	made := 0
 	for part := range slices.Chunk(missing, maxPerRequest) {
 		got, failed := a.get(ctx, part)
@@ -245,6 +261,11 @@ func (a *agent) refresh(ctx context.Context) (wait time.Duration, err error) {
 		made += len(got)
 		st = next
 		a.publish(st, l)
+	}
+	if made > 0 && a.cfg.Kept != "" {
+		if failed := keep(a.cfg.Kept, st); failed != nil {
+			err = errors.Join(err, failed)
+		}
 	}
 	if err == nil && made < len(missing) {
 		err = fmt.Errorf("the leader has signed for %d of %d", made, len(missing))

@@ -41,6 +41,8 @@ var (
 		"Requests to the SPIFFE Workload API of callers without an identity.", nil, nil)
 	descSVIDs = prometheus.NewDesc("muster_workload_svids", "Certificates that this member has ready for its workloads.", nil,
 		nil)
+	descFailed = prometheus.NewDesc("muster_workload_renewals_failed_total",
+		"Times that certificates of this member's workloads could not be renewed.", nil, nil)
 	descExpiry = prometheus.NewDesc("muster_workload_svid_expiry_seconds",
 		"Time until the first of this member's workload certificates ends.", nil, nil)
 )
@@ -64,6 +66,7 @@ func (w *API) Collect(out chan<- prometheus.Metric) {
 	gauge(descStreams, float64(streams))
 	count(descTurnedAway, w.users.turnedAway.Load())
 	count(descRefused, w.users.refuse.total.Load())
+	count(descFailed, w.agent.failed.Load())
 	st, _ := w.agent.now()
 	gauge(descSVIDs, float64(len(st.svids)))
 	if len(st.svids) > 0 {

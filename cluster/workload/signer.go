@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -89,18 +90,16 @@ func (s *Signer) SVIDs(ctx context.Context, nodeID uint64, q SVIDRequest) (a SVI
 	return a, nil
 }
 
-// above lists what follows a leaf: authorities that certify the one that issues, and are not trusted themselves.
+// above lists what follows a leaf: the authority that issues, where another one certifies it, and what certifies it in a
+// rotation. An operator's intermediate is presented although it is trusted here: others may know the one above it alone. Roots
+// are not.
 func above(by *store.Issuer) (chain [][]byte, err error) {
 	list, err := certs.ParseCerts(by.Chain)
 	if err != nil {
 		return nil, err
 	}
-	roots, err := certs.ParseCerts(by.Bundle)
-	if err != nil {
-		return nil, err
-	}
 	for _, c := range list {
-		if !slices.ContainsFunc(roots, c.Equal) {
+		if !bytes.Equal(c.RawIssuer, c.RawSubject) {
 			chain = append(chain, c.Raw)
 		}
 	}

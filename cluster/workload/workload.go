@@ -110,5 +110,6 @@ type Config struct {
 	NodeID    uint64
 	Registry  Registry
 	Leader    Leader
+	Kept      string // file with what is ready, for the next start; empty: nothing is kept
 	Logger    *slog.Logger
 }

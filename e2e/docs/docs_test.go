@@ -1,24 +1,19 @@
 package docs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"muster/cli"
+	"muster/e2e/processes"
 )
-
-// asMuster in the environment makes this binary a muster; its value marks the processes of a place.
-const asMuster = "MUSTER_E2E_RUN"
 
 // notRun bounds how many blocks may say that they cannot be run here.
 const notRun = 16
@@ -27,13 +22,7 @@ const notRun = 16
 const settles = 20 * time.Second
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asMuster) != "" { // what main.go does
-		cli.Version = "1a2b3c4d"
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-		stop()
-		os.Exit(code)
-	}
+	processes.Muster(func() { cli.Version = "1a2b3c4d" })
 	os.Exit(m.Run())
 }
 

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"muster/e2e/processes"
 )
 
 const (
@@ -61,12 +63,7 @@ func newPlace(dir, run string) (*place, error) {
 	}
 	p.shell = exec.Command("bash", "--noprofile", "--norc")
 	p.shell.Dir = dir
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "MUSTER_") && !strings.HasPrefix(e, "PATH=") {
-			p.shell.Env = append(p.shell.Env, e)
-		}
-	}
-	p.shell.Env = append(p.shell.Env, asMuster+"="+run, "GORACE=atexit_sleep_ms=0", "PATH="+bin+":"+os.Getenv("PATH"))
+	p.shell.Env = processes.Marked(run, "PATH="+bin+":"+os.Getenv("PATH"))
 	p.shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if p.stdin, err = p.shell.StdinPipe(); err != nil {
 		return nil, err
@@ -137,7 +134,7 @@ func (p *place) close() {
 
 // marked lists the processes of a run.
 func marked(run string) (pids []int) {
-	mark := []byte(asMuster + "=" + run + "\x00")
+	mark := []byte(processes.Mark + "=" + run + "\x00")
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, name := range files {
 		if env, err := os.ReadFile(name); err == nil && bytes.Contains(env, mark) {

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -146,33 +145,6 @@ func (c *campaign) newMember(place int) *member {
 		c.ownDisk(m)
 	}
 	return m
-}
-
-// forward passes on connections to the API, which joiners open to members.
-func forward(from, to string) (stop func(), err error) {
-	l, err := net.Listen("tcp", from)
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer in.Close()
-				out, err := net.Dial("tcp", to)
-				if err != nil {
-					return
-				}
-				defer out.Close()
-				go func() { _, _ = io.Copy(out, in); out.Close() }()
-				_, _ = io.Copy(in, out)
-			}()
-		}
-	}()
-	return func() { l.Close() }, nil
 }
 
 func (m *member) current() *process {
@@ -381,13 +353,6 @@ func (c *campaign) checkProcesses() {
 			_ = m.start()
 		}
 	}
-}
-
-// lastLines shortens a log for a report.
-func lastLines(file string, n int) string {
-	text, _ := os.ReadFile(file)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // end stops all members and looks for what none may say.

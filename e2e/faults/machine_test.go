@@ -2,6 +2,7 @@ package faults
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,9 +13,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"muster/e2e/processes"
 )
 
 // machine measures what the machine itself holds up, so that bounds judge muster and not what else runs beside it. Every
@@ -60,20 +62,14 @@ func echo() {
 
 // observe starts the measurement; its files are in dir.
 func observe(t *testing.T, dir string, pids func() []int) *machine {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(environment(), asEcho+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd := exec.Command(processes.Self())
+	cmd.Env = processes.Environment(asEcho + "=1")
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	file, err3 := os.Create(filepath.Join(dir, "canary"))
-	started := make(chan error)
-	starter() <- func() { started <- cmd.Start() }
-	if err := <-started; err != nil || err1 != nil || err2 != nil || err3 != nil {
-		t.Fatal(err, err1, err2, err3)
+	p, err := processes.Start(cmd)
+	if err := errors.Join(err, err1, err2, err3); err != nil {
+		t.Fatal(err)
 	}
 	m := &machine{ended: make(chan struct{}), stop: make(chan struct{}), pids: pids}
 	go func() {
@@ -81,7 +77,9 @@ func observe(t *testing.T, dir string, pids func() []int) *machine {
 		m.run(in, out, file)
 		in.Close()
 		file.Close()
-		_ = cmd.Wait()
+		if _, err := p.Exit(patience); err != nil {
+			t.Error("the other side of the rounds:", err)
+		}
 	}()
 	return m
 }

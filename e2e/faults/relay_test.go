@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -238,3 +239,30 @@ func hexAddr(s string) string {
 }
 
 func leftPad(s string) string { return strings.Repeat("0", 4-len(s)) + s }
+
+// forward passes on connections to the API, which joiners open to members.
+func forward(from, to string) (stop func(), err error) {
+	l, err := net.Listen("tcp", from)
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer in.Close()
+				out, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer out.Close()
+				go func() { _, _ = io.Copy(out, in); out.Close() }()
+				_, _ = io.Copy(in, out)
+			}()
+		}
+	}()
+	return func() { l.Close() }, nil
+}

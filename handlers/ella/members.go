@@ -27,12 +27,16 @@ func (s *service) listMembers(q *handlers.Request) error {
 	return q.Result(http.StatusOK, list)
 }
 
-// servers returns the Raft configuration: the leader's, or for a stale answer this member's.
+// servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server,
+// as it was last known when that does not answer, because its disk does not.
 func (s *service) servers(q *handlers.Request) ([]store.Server, error) {
 	if !q.Stale {
 		return s.Replica.Servers(), nil
 	}
-	return s.Replica.RefreshServers(q.Context())
+	if servers, err := s.Replica.RefreshServers(q.Context()); err == nil {
+		return servers, nil
+	}
+	return s.Replica.Servers(), nil
 }
 
 // member describes a member from its row and its role in Raft.

@@ -51,6 +51,7 @@ type Cluster interface {
 
 	Autopilot() autopilot.State // the leader's view
 	StorageFault() string       // why this member cannot write to its disk, a clause of a sentence; empty when it can
+	DiskStuck() bool            // this member's disk does not answer
 	DiskRoom() int64            // bytes that may be written before the disk's reserve is reached
 }
 

@@ -33,10 +33,9 @@ type Mirror interface {
 
 // Archives saves and restores the state: store.Archives.
 type Archives interface {
-	Keys(recipient string) ([]store.ArchiveKey, error)
 	Read(ctx context.Context, r io.Reader, limits store.ArchiveLimits) (*store.Archive, error)
 	Restore(ctx context.Context, actor store.Actor, a *store.Archive) (store.Restored, error)
-	SnapshotFile(ctx context.Context, c store.Consistency, keys []store.ArchiveKey, binary string) (*store.SnapshotFile, error)
+	SnapshotFile(ctx context.Context, c store.Consistency, recipients []string, binary string) (*store.SnapshotFile, error)
 }
 
 // Audit is the audit: store.Audit.

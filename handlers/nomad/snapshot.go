@@ -1,11 +1,13 @@
 package nomad
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"muster/handlers"
 	"muster/store"
@@ -21,20 +23,11 @@ const headerRestored = "X-Muster-Restored"
 // the digest is in a header. With `recipient`, an age recipient, the archive also has the data-encryption keys,
 // encrypted for that recipient.
 func (s *service) saveSnapshot(q *handlers.Request) error {
-	var keys []store.ArchiveKey
+	var recipients []string
 	if recipient := q.URL.Query().Get("recipient"); recipient != "" {
-		var err error
-		if keys, err = s.Archives.Keys(recipient); err != nil {
-			return err
-		}
+		recipients = append(recipients, recipient)
 	}
-	select { // each one needs room for a copy of the database
-	case s.snapshots <- struct{}{}:
-		defer func() { <-s.snapshots }()
-	case <-q.Context().Done():
-		return handlers.Later("too many snapshots at once; try again")
-	}
-	f, err := s.Archives.SnapshotFile(q.Context(), q.Consistency(), keys, s.Version)
+	f, err := s.snapshot(q.Context(), q.Consistency(), recipients)
 	if err != nil {
 		return err
 	}
@@ -48,6 +41,50 @@ func (s *service) saveSnapshot(q *handlers.Request) error {
 	_, _ = io.Copy(q.W, f)
 	return nil
 }
+
+// snapshot makes the file of an archive. It does not wait for a disk that does not answer: nobody can end what waits
+// for that, which keeps its place until the disk answers.
+func (s *service) snapshot(ctx context.Context, c store.Consistency, recipients []string) (*store.SnapshotFile, error) {
+	select { // each one needs room for a copy of the database
+	case s.snapshots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, handlers.Later("too many snapshots at once; try again")
+	}
+	type result struct {
+		file *store.SnapshotFile
+		err  error
+	}
+	made, left := make(chan result), make(chan struct{})
+	defer close(left)
+	go func() {
+		defer func() { <-s.snapshots }()
+		f, err := s.Archives.SnapshotFile(ctx, c, recipients, s.Version)
+		select {
+		case made <- result{f, err}:
+		case <-left:
+			if err == nil {
+				f.Close()
+			}
+		}
+	}()
+	look := time.NewTicker(storageLook)
+	defer look.Stop()
+	for {
+		select {
+		case r := <-made:
+			return r.file, r.err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-look.C:
+			if s.Cluster.DiskStuck() {
+				return nil, handlers.Later("this member's disk does not answer; ask another one")
+			}
+		}
+	}
+}
+
+// storageLook is how often a request that waits for the disk looks whether that answers.
+const storageLook = 500 * time.Millisecond
 
 // restoreSnapshot checks an archive completely and restores the cluster's contents from it in one transaction, see
 // docs/backup.md. The answer is empty, as documented.

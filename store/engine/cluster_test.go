@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
-	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
+	"muster/internal/await"
 	"muster/store/engine/enginetest"
 )
 
@@ -74,34 +73,22 @@ func testHooks(founder bool) Hooks {
 
 // testCluster is a set of real dqlite nodes in one process.
 type testCluster struct {
-	t     testing.TB
-	net   *enginetest.Net
-	mu    sync.Mutex
-	nodes map[uint64]*Engine
-	dirs  map[uint64]string
+	*enginetest.Cluster[*Engine]
 	// prepare, if it is not nil, takes what node from asks of a voter before it hands over. It is set before it can be asked.
 	prepare func(ctx context.Context, from uint64, heir *Engine, p Preparation) (uint64, error)
 }
 
 func newTestCluster(t testing.TB, n int) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, net: enginetest.New(), nodes: map[uint64]*Engine{}, dirs: map[uint64]string{}}
-	base := t.TempDir()
-	t.Cleanup(c.close)
-	for id := uint64(1); id <= uint64(n); id++ {
-		c.dirs[id] = filepath.Join(base, fmt.Sprint(id))
-		if err := os.MkdirAll(c.dirs[id], 0o700); err != nil {
-			t.Fatal(err)
-		}
-		c.start(id, testHooks(id == 1))
+	c := &testCluster{Cluster: enginetest.NewCluster[*Engine](t, n)}
+	for id := range uint64(n) {
+		c.start(id+1, testHooks(id == 0))
 	}
-	ctx, cancel := context.WithTimeout(bg, 10*time.Second)
+	c.Founded()
+	ctx, cancel := context.WithTimeout(bg, await.Limit)
 	defer cancel()
-	if _, err := c.nodes[1].AwaitLeader(ctx); err != nil {
-		t.Fatal("founder does not lead:", err)
-	}
 	for id := uint64(2); id <= uint64(n); id++ {
-		if err := c.leader().Assign(ctx, id, RoleVoter); err != nil {
+		if err := c.Leader().Assign(ctx, id, RoleVoter); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -109,18 +96,18 @@ func newTestCluster(t testing.TB, n int) *testCluster {
 }
 
 func (c *testCluster) start(id uint64, hooks Hooks) {
-	c.t.Helper()
+	c.T.Helper()
 	cfg := Config{
-		Dir:    c.dirs[id],
+		Dir:    c.Dirs[id],
 		NodeID: id,
 		Logger: slog.New(slog.DiscardHandler),
-		Dial:   func(ctx context.Context, to uint64) (net.Conn, error) { return c.net.Dial(ctx, id, to) },
-		Ask:    func(ctx context.Context, ids []uint64, need int) bool { return c.net.Ask(ctx, id, ids, need) },
+		Dial:   func(ctx context.Context, to uint64) (net.Conn, error) { return c.Net.Dial(ctx, id, to) },
+		Ask:    func(ctx context.Context, ids []uint64, need int) bool { return c.Net.Ask(ctx, id, ids, need) },
 		Schema: testSchema,
 		Hooks:  hooks,
 		Prepare: func(ctx context.Context, to uint64, p Preparation) (uint64, error) {
 			heir := c.node(to)
-			if heir == nil || c.net.Isolated(to) {
+			if heir == nil || c.Net.Isolated(to) {
 				return 0, errors.New("unreachable")
 			}
 			if c.prepare != nil {
@@ -134,71 +121,18 @@ func (c *testCluster) start(id uint64, hooks Hooks) {
 	}
 	e, err := Open(cfg)
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
-	c.net.Set(id, e)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.nodes[id] = e
+	c.Set(id, e)
 }
 
-func (c *testCluster) node(id uint64) *Engine {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.nodes[id]
-}
-
-// leader waits for the node that accepts writes.
-func (c *testCluster) leader() (found *Engine) {
-	c.t.Helper()
-	c.eventually("a leader", func() error {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for id, e := range c.nodes {
-			if !c.net.Isolated(id) && e.Leading() {
-				found = e
-				return nil
-			}
-		}
-		return errors.New("none leads")
-	})
-	return found
-}
+func (c *testCluster) node(id uint64) *Engine { return c.Node(id) }
+func (c *testCluster) leader() *Engine        { c.T.Helper(); return c.Leader() }
+func (c *testCluster) stop(id uint64)         { c.Stop(id) }
 
 func (c *testCluster) eventually(what string, f func() error) {
-	c.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			c.t.Fatalf("%s: %v", what, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-func (c *testCluster) stop(id uint64) {
-	c.mu.Lock()
-	e := c.nodes[id]
-	delete(c.nodes, id)
-	c.mu.Unlock()
-	c.net.Set(id, nil)
-	if e != nil {
-		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
-		defer cancel()
-		if err := e.Close(ctx); err != nil {
-			c.t.Error(err)
-		}
-	}
-}
-
-func (c *testCluster) close() {
-	for id := range c.dirs {
-		c.stop(id)
-	}
+	c.T.Helper()
+	await.NoError(c.T, what, f)
 }
 
 // write writes a note and returns the request that it is known by.
@@ -273,26 +207,14 @@ func (v *View) plainQuery(query string) (*sql.Rows, error) { return v.Query(quer
 
 // agree waits until the leader's working copy and every node's own replica have the same content.
 func (c *testCluster) agree() {
-	c.t.Helper()
-	c.eventually("all replicas have the same content", func() error {
-		want := map[string][]string{}
-		l := c.leader()
-		if err := l.Read(bg, AsLeader, func(v *View) error { want = contents(c.t, v.s); return nil }); err != nil {
-			return err
-		}
-		for id := range c.dirs {
-			e := c.node(id)
-			if e == nil {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(bg, 10*time.Second)
-			err := e.ReadReplica(ctx, func(v *View) error { return enginetest.Difference(want, contents(c.t, v.s)) })
-			cancel()
-			if err != nil {
-				return fmt.Errorf("the working copy of node %d and dqlite's own copy on node %d: %w", l.NodeID(), id, err)
-			}
-		}
-		return nil
+	c.T.Helper()
+	c.Agree(func(l *Engine) (want map[string][]string, err error) {
+		err = l.Read(bg, AsLeader, func(v *View) error { want = contents(c.T, v.s); return nil })
+		return want, err
+	}, func(e *Engine, want map[string][]string) error {
+		ctx, cancel := context.WithTimeout(bg, 10*time.Second)
+		defer cancel()
+		return e.ReadReplica(ctx, func(v *View) error { return enginetest.Difference(want, contents(c.T, v.s)) })
 	})
 }
 

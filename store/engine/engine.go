@@ -120,7 +120,7 @@ type Engine struct {
 	metrics instruments
 
 	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
-	lastLed  atomic.Int64  // when it last knew one, in nanoseconds; 0 for not yet
+	lastLed  moment        // when it last knew one
 	hint     atomic.Pointer[leaderHint]
 
 	files struct { // of the Raft directory, as they were last seen
@@ -129,12 +129,12 @@ type Engine struct {
 		last RaftFiles
 		term uint64
 	}
-	restless atomic.Int64 // until when the leader is looked for often, Unix nanoseconds
-	eager    atomic.Int64 // until when it is looked for without a pause, Unix nanoseconds
-	// when this member's leadership ended, Unix nanoseconds; 0 once it follows another leader or leads again
-	lost     atomic.Int64
-	observed atomic.Int64  // when leadership was last known to be unbroken, Unix nanoseconds
-	beat     atomic.Int64  // when followLeadership last began a round, Unix nanoseconds
+	restless moment // until when the leader is looked for often
+	eager    moment // until when it is looked for without a pause
+	// when this member's leadership ended; nil once it follows another leader or leads again
+	lost     atomic.Pointer[time.Time]
+	observed moment        // when leadership was last known to be unbroken
+	beat     moment        // when followLeadership last began a round
 	look     chan struct{} // wakes followLeadership before its time
 	closing  atomic.Bool
 	schema   atomic.Pointer[migration] // asked for; applied when leadership is taken up next
@@ -313,7 +313,7 @@ func (e *Engine) Leadership() <-chan struct{} {
 }
 
 // Beat returns when this member last set out to look who leads, which it does all the time while it is well.
-func (e *Engine) Beat() time.Time { return time.Unix(0, e.beat.Load()) }
+func (e *Engine) Beat() time.Time { return e.beat.get() }
 
 // Look makes this member find out at once who leads, instead of at its next look.
 func (e *Engine) Look() {
@@ -331,7 +331,7 @@ const maxFailures = 3
 func (e *Engine) followLeadership(ctx context.Context) {
 	failures := 0 // to take leadership up, one after the other
 	for round := 0; ; round++ {
-		e.beat.Store(time.Now().UnixNano())
+		e.beat.set(time.Now())
 		asked := time.Now()
 		id, err := e.FollowsNow(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -344,7 +344,7 @@ func (e *Engine) followLeadership(ctx context.Context) {
 				e.log.Warn("leadership was lost and won again unnoticed; it starts afresh")
 				e.descend(ErrNotLeader)
 			}
-			e.observed.Store(asked.UnixNano())
+			e.observed.set(asked)
 		}
 		e.observeLeader(id)
 		switch {
@@ -379,10 +379,10 @@ func (e *Engine) followLeadership(ctx context.Context) {
 
 // poll is how long followLeadership waits for its next look while it follows a node.
 func (e *Engine) poll(id uint64) time.Duration {
-	switch now := time.Now().UnixNano(); {
-	case now < e.eager.Load():
+	switch now := time.Now(); {
+	case now.Before(e.eager.get()):
 		return leaderSpin
-	case id == 0 && !e.Outside(), now < e.restless.Load():
+	case id == 0 && !e.Outside(), now.Before(e.restless.get()):
 		return electionPoll
 	}
 	return leaderPoll
@@ -391,5 +391,5 @@ func (e *Engine) poll(id uint64) time.Duration {
 // unbroken reports whether leadership was looked at so recently that no other member can have led since: that takes an
 // election, 15 times the network latency.
 func (e *Engine) unbroken() bool {
-	return time.Since(time.Unix(0, e.observed.Load())) < 15*e.cfg.NetworkLatency
+	return time.Since(e.observed.get()) < 15*e.cfg.NetworkLatency
 }

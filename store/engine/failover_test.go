@@ -13,6 +13,7 @@ import (
 // (a) A leader that is cut off answers what it cannot do, the others go on, and nothing is lost, doubled or
 // made up when it comes back.
 func TestLeaderCutOff(t *testing.T) {
+	t.Parallel()
 	for _, hole := range []bool{false, true} {
 		name := "connections break"
 		if hole {
@@ -20,17 +21,17 @@ func TestLeaderCutOff(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			c := newTestCluster(t, 3)
-			c.net.Swallow(hole)
+			c.Net.Swallow(hole)
 			w := c.run(6, 1, 2, 3)
 			w.more("writes before the cut", 50)
 			old := c.leader()
 			var others []uint64
-			for id := range c.dirs {
+			for id := range c.Dirs {
 				if id != old.NodeID() {
 					others = append(others, id)
 				}
 			}
-			c.net.Isolate(old.NodeID(), true)
+			c.Net.Isolate(old.NodeID(), true)
 			// It still believes that it leads, and only the others can tell it otherwise.
 			if err := promised(t, "linearisable read as soon as the leader is cut off",
 				func() error { return old.Read(bg, Linearisable, func(*View) error { return nil }) }); !noLeader(err) {
@@ -68,7 +69,7 @@ func TestLeaderCutOff(t *testing.T) {
 					})
 				}
 			}
-			c.net.Isolate(old.NodeID(), false)
+			c.Net.Isolate(old.NodeID(), false)
 			w.more("writes after healing", 50)
 			w.finish()
 		})
@@ -77,6 +78,7 @@ func TestLeaderCutOff(t *testing.T) {
 
 // (b) A leader that leaves hands over before it goes: at the moment that Close returns another member leads.
 func TestCloseHandsOver(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	w := c.run(4, 1, 2, 3)
 	w.more("writes before", 20)
@@ -84,7 +86,7 @@ func TestCloseHandsOver(t *testing.T) {
 	c.stop(old)
 	follows := map[uint64]uint64{}
 	handed := false
-	for id := range c.dirs {
+	for id := range c.Dirs {
 		if s := c.node(id); s != nil {
 			l, err := s.FollowsNow(bg)
 			if err != nil {
@@ -107,6 +109,7 @@ func TestCloseHandsOver(t *testing.T) {
 
 // (c) Without a majority every call is answered, and the local replica still serves.
 func TestMajorityLost(t *testing.T) {
+	t.Parallel()
 	for _, survivor := range []string{"leader", "follower"} {
 		t.Run("the "+survivor+" is left", func(t *testing.T) {
 			c := newTestCluster(t, 3)
@@ -130,7 +133,7 @@ func TestMajorityLost(t *testing.T) {
 				})
 			}
 			c.eventually("mirror of the survivor", stale)
-			for id := range c.dirs {
+			for id := range c.Dirs {
 				if id != left {
 					c.stop(id)
 				}
@@ -162,7 +165,7 @@ func TestMajorityLost(t *testing.T) {
 			if id, err := s.AwaitLeader(ctx); !errors.Is(err, ErrNoLeader) {
 				t.Errorf("AwaitLeader: %d, %v", id, err)
 			}
-			for id := range c.dirs {
+			for id := range c.Dirs {
 				if id != left {
 					c.start(id, testHooks(id == 1))
 				}
@@ -179,6 +182,7 @@ func TestMajorityLost(t *testing.T) {
 
 // (g) Transfers move the leadership, and no request that is under way is lost, doubled or left without an answer.
 func TestTransfers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	w := c.run(6, 1, 2, 3)
 	w.more("writes before", 20)
@@ -217,6 +221,7 @@ func TestTransfers(t *testing.T) {
 // A linearisable read counts the voters of the configuration that holds, from the first moment of a leadership on:
 // a member that was told of an older one would ask too few.
 func TestNewLeaderKnowsTheVoters(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	l := c.leader()
 	to := l.NodeID()%3 + 1

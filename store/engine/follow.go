@@ -3,8 +3,22 @@ package engine
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 )
+
+// moment is a time that goroutines share, the zero time at first. Unlike a number of nanoseconds it keeps the monotonic
+// reading: a clock that is set while the process runs moves no deadline and no age.
+type moment struct{ at atomic.Pointer[time.Time] }
+
+func (m *moment) set(t time.Time) { m.at.Store(&t) }
+
+func (m *moment) get() time.Time {
+	if t := m.at.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
 
 // restlessFor is how long the leader is looked for often after a connection to it has broken: an election takes less.
 const restlessFor = 2 * time.Second
@@ -27,14 +41,14 @@ func (e *Engine) SinceLeader() (ago time.Duration, known bool) {
 	if e.LeaderID() != 0 {
 		return 0, true
 	}
-	last := e.lastLed.Load()
-	if h := e.hint.Load(); h != nil {
-		last = max(last, h.until.UnixNano())
+	last := e.lastLed.get()
+	if h := e.hint.Load(); h != nil && h.until.After(last) {
+		last = h.until
 	}
-	if last == 0 {
+	if last.IsZero() {
 		return 0, false
 	}
-	return max(0, time.Since(time.Unix(0, last))), true
+	return max(0, time.Since(last)), true
 }
 
 // leaderHint is what a member outside Raft was told by one that is inside.
@@ -65,7 +79,7 @@ func (e *Engine) Unreachable(id uint64) {
 // Suspect says that a connection to a member has broken. If it is the leader, this member looks often who leads.
 func (e *Engine) Suspect(id uint64) {
 	if id == e.LeaderID() && id != e.cfg.NodeID {
-		e.restless.Store(time.Now().Add(restlessFor).UnixNano())
+		e.restless.set(time.Now().Add(restlessFor))
 		e.Look()
 	}
 }
@@ -86,7 +100,7 @@ func (e *Engine) heard(from uint64) {
 
 // expectElection has this member look who leads without a pause.
 func (e *Engine) expectElection(within time.Duration) {
-	e.eager.Store(time.Now().Add(within).UnixNano())
+	e.eager.set(time.Now().Add(within))
 	e.Look()
 }
 
@@ -149,7 +163,7 @@ var ended = func() context.Context {
 func (e *Engine) observeLeader(id uint64) {
 	old := e.leaderID.Swap(id)
 	if id != 0 {
-		e.lastLed.Store(time.Now().UnixNano())
+		e.lastLed.set(time.Now())
 	}
 	if old == id {
 		return

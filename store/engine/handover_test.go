@@ -11,9 +11,10 @@ import (
 // A leader that goes hands over although the voter that comes first in the configuration does not answer, or comes
 // first and swallows what it is sent.
 func TestHandOverGoesOnBehindASilentVoter(t *testing.T) {
+	t.Parallel()
 	for _, hole := range []bool{false, true} {
 		c := newTestCluster(t, 3)
-		c.net.Swallow(hole)
+		c.Net.Swallow(hole)
 		l := c.leader()
 		var silent, well uint64
 		for _, v := range l.Servers() {
@@ -23,7 +24,7 @@ func TestHandOverGoesOnBehindASilentVoter(t *testing.T) {
 				well = v.NodeID
 			}
 		}
-		c.net.Isolate(silent, true)
+		c.Net.Isolate(silent, true)
 		ctx, cancel := context.WithTimeout(bg, answerLimit)
 		l.HandOver(ctx)
 		cancel()
@@ -33,16 +34,17 @@ func TestHandOverGoesOnBehindASilentVoter(t *testing.T) {
 			}
 			return nil
 		})
-		c.close()
+		c.Close()
 	}
 }
 
 // A transfer to a voter that does not take it is followed by one to the next; the leader counts as none in between.
 func TestHandOverAfterAFailedTransfer(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	l := c.leader()
 	silent := l.NodeID()%3 + 1
-	c.net.Isolate(silent, true)
+	c.Net.Isolate(silent, true)
 	ctx, cancel := context.WithTimeout(bg, 700*time.Millisecond)
 	defer cancel()
 	if err := l.Transfer(ctx, silent); err == nil {
@@ -56,10 +58,11 @@ func TestHandOverAfterAFailedTransfer(t *testing.T) {
 // Who must wait for a majority no longer than it may is told so: that its write may happen, where it has been sent, and
 // that it never will, where it has not.
 func TestWriteEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
-	c.net.Swallow(true)
+	c.Net.Swallow(true)
 	l := c.leader()
-	c.net.Isolate(l.NodeID(), true)
+	c.Net.Isolate(l.NodeID(), true)
 	outer, effects := WithEffects(bg)
 	ctx, cancel := context.WithTimeout(outer, 50*time.Millisecond)
 	defer cancel()
@@ -134,9 +137,10 @@ func TestLeaderIsForgotten(t *testing.T) {
 
 // A member that Raft has made the leader and that cannot take leadership up, for want of room for example, passes it on.
 func TestLeadershipIsPassedOn(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	var poor uint64
-	for id := range c.dirs {
+	for id := range c.Dirs {
 		if id != c.leader().NodeID() {
 			poor = id
 		}

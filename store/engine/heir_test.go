@@ -16,7 +16,7 @@ import (
 
 // handOver transfers leadership to a voter until that has begun a leadership, and returns it with its state.
 func (c *testCluster) handOver(to uint64) (l *leadership) {
-	c.t.Helper()
+	c.T.Helper()
 	c.eventually(fmt.Sprint("node ", to, " leads"), func() error {
 		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
 		defer cancel()
@@ -37,6 +37,7 @@ func (c *testCluster) handOver(to uint64) (l *leadership) {
 // Who is handed leadership to has made its working copy before, while the old leader wrote on, and the copy is what dqlite
 // has.
 func TestHandOverIsPrepared(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	w := c.run(6, 1, 2, 3)
 	w.more("writes before", 20)
@@ -54,6 +55,7 @@ func TestHandOverIsPrepared(t *testing.T) {
 
 // A copy that is not what the cluster ends with is not used: the last texts were lost, or another leader came in between.
 func TestHeirIsNotTrusted(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(ctx context.Context, from uint64, heir *Engine, p Preparation) (uint64, error){
 		"the last texts are lost": func(ctx context.Context, from uint64, heir *Engine, p Preparation) (uint64, error) {
 			if p.Last {
@@ -102,6 +104,7 @@ func TestHeirIsNotTrusted(t *testing.T) {
 // Nobody but the leader that a member follows has it prepare, and nobody has the leader itself. A copy that is not used goes
 // with the member.
 func TestOnlyTheLeaderPrepares(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	l := c.leader()
 	heir := c.node(l.NodeID()%3 + 1)
@@ -128,7 +131,7 @@ func TestOnlyTheLeaderPrepares(t *testing.T) {
 		t.Fatalf("revision %d, %v", have, err)
 	}
 	c.stop(heir.NodeID())
-	if _, err := os.Stat(filepath.Join(c.dirs[heir.NodeID()], workingName)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(c.Dirs[heir.NodeID()], workingName)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the copy is left: %v", err)
 	}
 }
@@ -187,7 +190,7 @@ func TestDump(t *testing.T) {
 	if err := c.node(1).node.dumpInto(ended, path); !errors.Is(err, context.Canceled) {
 		t.Errorf("the caller has gone: %v", err)
 	}
-	c.dirs[2] = t.TempDir()
+	c.Dirs[2] = t.TempDir()
 	c.start(2, testHooks(false))
 	if err := c.node(2).node.dumpInto(bg, path); !errors.Is(err, errNoReplica) {
 		t.Errorf("a server without state: %v", err)
@@ -216,6 +219,7 @@ func TestDump(t *testing.T) {
 
 // Who has heard of an election first finds a leader that answers when it is ready to, not one that refuses.
 func TestAwaitOwn(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	to := c.leader().NodeID()%3 + 1
 	c.stop(to)
@@ -235,7 +239,7 @@ func TestAwaitOwn(t *testing.T) {
 		if l := c.node(to); elected.Load() || l.Leading() {
 			return nil
 		}
-		for id := range c.dirs {
+		for id := range c.Dirs {
 			if e := c.node(id); e.Leading() {
 				_ = e.Transfer(ctx, to)
 			}
@@ -250,7 +254,7 @@ func TestAwaitOwn(t *testing.T) {
 		_, err := write(ctx, e)
 		done <- err
 	}()
-	for id := range c.dirs {
+	for id := range c.Dirs {
 		if id != to {
 			c.node(id).AwaitOwn(bg) // returns at once where somebody else leads
 		}
@@ -263,6 +267,7 @@ func TestAwaitOwn(t *testing.T) {
 
 // A Raft server that speaks and does not lead has this member look who does, and only such a one.
 func TestElectionIsHeard(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	l := c.leader()
 	e := c.node(l.NodeID()%3 + 1)
@@ -272,18 +277,18 @@ func TestElectionIsHeard(t *testing.T) {
 		}
 		return nil
 	})
-	e.eager.Store(0)
+	e.eager.set(time.Time{})
 	e.heard(l.NodeID())
-	if e.eager.Load() != 0 {
+	if !e.eager.get().IsZero() {
 		t.Error("the leader speaks, and an election is expected")
 	}
 	e.heard(e.NodeID()%3 + 1)
-	if e.eager.Load() == 0 || e.poll(l.NodeID()) != leaderSpin {
+	if e.eager.get().IsZero() || e.poll(l.NodeID()) != leaderSpin {
 		t.Error("another member speaks, and nobody looks")
 	}
-	l.eager.Store(0)
+	l.eager.set(time.Time{})
 	l.heard(e.NodeID())
-	if l.eager.Load() != 0 {
+	if !l.eager.get().IsZero() {
 		t.Error("the leader is answered, and expects an election")
 	}
 }

@@ -69,7 +69,7 @@ func (w *writers) attempt(s *Engine) {
 
 // more waits until n further writes have been answered with success.
 func (w *writers) more(what string, n int64) {
-	w.c.t.Helper()
+	w.c.T.Helper()
 	from := w.acked.Load()
 	w.c.eventually(what, func() error {
 		if got := w.acked.Load() - from; got < n {
@@ -81,7 +81,7 @@ func (w *writers) more(what string, n int64) {
 
 // finish stops the writers and compares what they were told with what the cluster holds.
 func (w *writers) finish() {
-	t := w.c.t
+	t := w.c.T
 	t.Helper()
 	close(w.stop)
 	ended := make(chan struct{})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"go/parser"
 	"go/token"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,9 +39,7 @@ var errLong = errors.New("too long")
 
 // The owner of the tables is asked at each moment, in the order that it can rely on.
 func TestHooks(t *testing.T) {
-	c := &testCluster{t: t, net: enginetest.New(), nodes: map[uint64]*Engine{},
-		dirs: map[uint64]string{1: filepath.Join(t.TempDir(), "1")}}
-	t.Cleanup(c.close)
+	c := &testCluster{Cluster: enginetest.NewCluster[*Engine](t, 1)}
 	m := &moments{}
 	h := testHooks(true)
 	found, begin := h.Found, h.Begin
@@ -68,9 +65,6 @@ func TestHooks(t *testing.T) {
 			return errLong
 		}
 		return nil
-	}
-	if err := os.MkdirAll(c.dirs[1], 0o700); err != nil {
-		t.Fatal(err)
 	}
 	c.start(1, h)
 	e := c.leader()
@@ -147,6 +141,7 @@ func TestNext(t *testing.T) {
 
 // The same question is read once as long as nothing has changed; each consistency answers from its own state.
 func TestRecall(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	e := c.leader()
 	reads := 0

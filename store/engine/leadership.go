@@ -148,10 +148,10 @@ func (e *Engine) ascend(ctx context.Context) error {
 		return err
 	}
 	e.hooks.Lead(&View{s: l.work.writer, Now: e.cfg.Now()})
-	e.observed.Store(time.Now().UnixNano()) // the first commit has just proved it
+	e.observed.set(time.Now()) // the first commit has just proved it
 	e.mu.Lock()
 	e.lead = l
-	e.lost.Store(0) // the first commit of this leadership has decided everything before it
+	e.lost.Store(nil) // the first commit of this leadership has decided everything before it
 	close(e.turned)
 	e.turned = make(chan struct{})
 	e.mu.Unlock()
@@ -275,7 +275,7 @@ func (e *Engine) descendWithin(reason error, wait time.Duration) {
 	if l == nil {
 		return
 	}
-	e.lost.Store(time.Now().UnixNano())
+	e.losesNow()
 	l.end(reason)
 	ending := make(chan struct{})
 	e.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,13 +59,18 @@ func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
 // others do, is a stand-by, which replicates, or no Raft server at all: it also asks others for a newer copy.
 func (m *Mirror) keep(ctx context.Context, e *Engine) {
 	var rest, fetch time.Time
-	version := ""
+	var changed time.Time // when a new version was first seen
+	version, seen := "", ""
 	for {
 		now := time.Now()
-		if v, settled := e.version(); v != version && now.After(rest) {
+		v := e.version()
+		if v != seen {
+			seen, changed = v, now
+		}
+		if v != version && now.After(rest) {
 			if m.renew(ctx, e.dumpTo) {
 				rest = time.Now().Add(min(mirrorRest+40*time.Since(now), maxMirrorRest))
-				if settled {
+				if now.Sub(changed) > mirrorPoll || e.Leading() {
 					version = v
 				}
 			}
@@ -99,22 +105,19 @@ const TrialFile = "storing"
 
 // version tells states of the replica apart without reading it: the leader knows its revision, a follower sees
 // its Raft log being written. A follower learns a moment after the entry that it is committed, so a copy made
-// within that moment does not count as settled.
-func (e *Engine) version() (version string, settled bool) {
+// within that moment does not count as settled. The times of files are only compared with each other: clocks are set.
+func (e *Engine) version() string {
 	if e.Leading() {
-		return fmt.Sprint("revision ", e.changes.revision()), true
+		return fmt.Sprint("revision ", e.changes.revision())
 	}
-	newest := time.Time{}
+	var text strings.Builder
 	entries, _ := os.ReadDir(filepath.Join(e.cfg.Dir, "raft"))
 	for _, entry := range entries {
-		if entry.Name() == TrialFile {
-			continue
-		}
-		if info, err := entry.Info(); err == nil && info.ModTime().After(newest) {
-			newest = info.ModTime()
+		if info, err := entry.Info(); err == nil && entry.Name() != TrialFile {
+			fmt.Fprint(&text, entry.Name(), " ", info.Size(), " ", info.ModTime().UnixNano(), "\n")
 		}
 	}
-	return fmt.Sprint("log ", newest.UnixNano()), time.Since(newest) > mirrorPoll
+	return text.String()
 }
 
 // renew replaces the file by what write makes, unless that is older: a server that has left Raft still has its last
@@ -164,19 +167,25 @@ var errUndecided = errors.New("this member has just lost its leadership: what be
 // a leader's.
 var undecidedAtMost = 2 * time.Second
 
+// losesNow notes that this member's leadership ends.
+func (e *Engine) losesNow() {
+	now := time.Now()
+	e.lost.Store(&now)
+}
+
 // decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its
 // Raft server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment
 // later.
 func (e *Engine) decided(ctx context.Context) error {
 	lost := e.lost.Load()
-	if lost == 0 {
+	if lost == nil {
 		return nil
 	}
 	if id, err := e.FollowsNow(ctx); err == nil && id != 0 && id != e.cfg.NodeID {
-		e.lost.CompareAndSwap(lost, 0)
+		e.lost.CompareAndSwap(lost, nil)
 		return nil
 	}
-	if time.Since(time.Unix(0, lost)) > undecidedAtMost {
+	if time.Since(*lost) > undecidedAtMost {
 		return nil
 	}
 	return errUndecided

@@ -25,6 +25,7 @@ func oldCopies(dir string) (list []string) {
 // TestOldMirrorsAreClosed: a mirror that was replaced is closed when its readers are gone: a copy that stays open takes
 // the room of its file until the member ends.
 func TestOldMirrorsAreClosed(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	e := c.leader()
 	stop := make(chan struct{})
@@ -55,7 +56,7 @@ func TestOldMirrorsAreClosed(t *testing.T) {
 	close(stop)
 	wait.Wait()
 	c.eventually("no old copy is open", func() error {
-		if list := oldCopies(c.dirs[1]); len(list) > 0 {
+		if list := oldCopies(c.Dirs[1]); len(list) > 0 {
 			return fmt.Errorf("%d are open: %v", len(list), list)
 		}
 		return nil

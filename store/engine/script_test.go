@@ -77,6 +77,7 @@ func aBlob(t *rapid.T) any {
 // A batch travels to dqlite with its statements rearranged. Whatever the mix, the cluster must hold what the
 // leader has tried out one statement at a time.
 func TestScriptMeansTheSame(t *testing.T) {
+	t.Parallel()
 	for _, action := range []struct{ name, sql string }{{"no action", ""}, {"cascade", "ON DELETE CASCADE"}} {
 		t.Run(action.name, func(t *testing.T) {
 			merged := 0

@@ -8,6 +8,7 @@ import (
 
 // A stand-by holds the whole state without a vote.
 func TestStandByReplicates(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 4)
 	ctx := context.Background()
 	l := c.leader()

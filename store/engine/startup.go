@@ -34,6 +34,13 @@ var startErrors = []struct {
 			"failed while it was written", nextRejoin}},
 	{regexp.MustCompile(`(?i)no space left|ENOSPC|not enough (disk )?space`),
 		Diagnosis{"there is no room on the disk", nextRoom}},
+	{regexp.MustCompile(`(?i)permission denied|not writable`), Diagnosis{"a file of the Raft log belongs to another " +
+		"user than this one: a command may have been run as root once",
+		"as root, chown -R USER the data directory, then start again"}},
+	{regexp.MustCompile(`dqlite does not start: (raft_bootstrap\(\): )?$`),
+		Diagnosis{"dqlite gives no reason: threads, open files or memory may have run out",
+			"raise the limits of this process (TasksMax, LimitNOFILE and MemoryMax in the systemd unit; ulimit -a), " +
+				"then start again"}},
 	{regexp.MustCompile(`too many open files`), Diagnosis{"this process may open too few files",
 		"raise its limit (LimitNOFILE in the systemd unit, ulimit -n), then start again"}},
 	{regexp.MustCompile(`(?i)checksum|corrupt|unexpected format|malformed|is truncated|load (closed|open) segment|` +

@@ -29,7 +29,7 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 		}
 		return nil
 	})
-	c.net.Isolate(old.NodeID(), true)
+	c.Net.Isolate(old.NodeID(), true)
 	c.eventually("the old leader steps down", func() error {
 		if old.Leading() {
 			return errors.New("it leads")
@@ -39,7 +39,7 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 	if err := old.dumpTo(bg, filepath.Join(t.TempDir(), "dump.db")); !errors.Is(err, errUndecided) {
 		t.Errorf("a dump of the leader that was cut off: %v", err)
 	}
-	c.net.Isolate(old.NodeID(), false)
+	c.Net.Isolate(old.NodeID(), false)
 	var request string
 	c.eventually("a write", func() (err error) {
 		request, err = write(bg, c.leader())
@@ -66,7 +66,7 @@ func TestUndecidedEnds(t *testing.T) {
 	t.Cleanup(func() { undecidedAtMost = before })
 	c := newTestCluster(t, 3)
 	old := c.leader()
-	for id := range c.dirs {
+	for id := range c.Dirs {
 		if id != old.NodeID() {
 			c.stop(id)
 		}

@@ -227,8 +227,8 @@ func (l *leadership) failed(b *batch, refused bool, err error) error {
 	e := l.engine
 	_, _ = l.work.writer.exec("ROLLBACK")
 	e.metrics.failed.Inc()
-	e.lost.Store(time.Now().UnixNano()) // what the replica shows from now on may lack what is not decided yet
-	l.db.cut()                          // whatever dqlite still holds open for this connection goes with it
+	e.losesNow() // what the replica shows from now on may lack what is not decided yet
+	l.db.cut()   // whatever dqlite still holds open for this connection goes with it
 	if refused {
 		b.answer(ErrNotLeader)
 	} else {

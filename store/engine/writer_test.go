@@ -27,7 +27,7 @@ func hold(t *testing.T, e *Engine) (release func()) {
 
 // queued waits until n requests wait for the writer.
 func (c *testCluster) queued(e *Engine, n int) {
-	c.t.Helper()
+	c.T.Helper()
 	c.eventually(fmt.Sprint(n, " requests in the queue"), func() error {
 		if e.Waiting() < n {
 			return errors.New("fewer")

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,28 +42,33 @@ func binary(t *testing.T) string {
 	return path
 }
 
-// ports finds n free consecutive ports on loopback.
+// Ports lie below those that the kernel gives to outgoing connections, and below those of the other tests. Each run has
+// some to itself.
+const (
+	firstPort  = 18_000
+	portsOfRun = 100
+)
+
+var (
+	portsMu  sync.Mutex
+	nextPort = firstPort + os.Getpid()%20*portsOfRun
+)
+
+// ports finds n ports in a row that nobody listens on, others for each call.
 func ports(t *testing.T, n int) int {
 	t.Helper()
-	for try := 0; try < 50; try++ {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
+	portsMu.Lock()
+	defer portsMu.Unlock()
+	for found, tried := 0, 0; tried < portsOfRun; tried++ {
+		nextPort++
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort-1))
 		if err != nil {
-			t.Fatal(err)
+			found = 0
+			continue
 		}
-		base := first.Addr().(*net.TCPAddr).Port
-		open := []net.Listener{first}
-		for i := 1; i < n; i++ {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+i))
-			if err != nil {
-				break
-			}
-			open = append(open, l)
-		}
-		for _, l := range open {
-			l.Close()
-		}
-		if len(open) == n {
-			return base
+		l.Close()
+		if found++; found == n {
+			return nextPort - n
 		}
 	}
 	t.Fatal("no free ports in a row")

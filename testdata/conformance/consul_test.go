@@ -23,6 +23,7 @@ func consulClient(t *testing.T, c *cluster, addr, token string) *consul.Peerings
 
 // The peering API with the official Go client, between a cluster of three and one of a single member.
 func TestConsulPeering(t *testing.T) {
+	t.Parallel()
 	acceptor, dialer := start(t, 3), start(t, 1)
 	at := func(i int) *consul.Peerings { return consulClient(t, acceptor, acceptor.addrs[i], acceptor.token) }
 	there := consulClient(t, dialer, dialer.addrs[0], dialer.token)

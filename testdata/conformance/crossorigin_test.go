@@ -11,6 +11,7 @@ import (
 
 // TestCrossOrigin: a page of somebody else, in a browser that has signed in with a password, changes nothing here.
 func TestCrossOrigin(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")

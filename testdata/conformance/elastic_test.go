@@ -299,6 +299,7 @@ func (c *cluster) enrollToken(n int) (key, fingerprint, id string) {
 
 // The enrollment API with the official Go clients of both majors, typed and not, through every member.
 func TestElasticEnrollment(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	ctx := context.Background()
 	key, fingerprint, id := c.enrollToken(100)
@@ -431,6 +432,7 @@ func (c *cluster) refusals(ctx context.Context, fingerprint, key, id string) {
 
 // What the clients offer besides: finding out what they talk to, looking for more addresses, keeping house with keys.
 func TestElasticHousekeeping(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	ctx := context.Background()
 	_, fingerprint, _ := c.enrollToken(1)

@@ -25,6 +25,7 @@ func nomadAPI(t *testing.T, c *cluster, addr, token string) *nomad.Client {
 // The neighbours of the Raft operator API that an operator and the official command line touch, with the official client,
 // on every member alike.
 func TestNomadNeighbours(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	var leader string
 	for _, addr := range c.addrs {
@@ -89,6 +90,7 @@ func TestNomadNeighbours(t *testing.T) {
 }
 
 func TestNomadAutopilotAndSnapshot(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	op := func(i int) *nomad.Operator { return nomadAPI(t, c, c.addrs[i], c.token).Operator() }
 

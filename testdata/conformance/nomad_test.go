@@ -20,6 +20,7 @@ func nomadClient(t *testing.T, c *cluster, addr, token string) *nomad.Operator {
 
 // The Raft operator API with the official Go client, on every member alike.
 func TestNomadRaftOperator(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	var servers []*nomad.RaftServer
 	for _, addr := range c.addrs {

@@ -7,6 +7,7 @@ import (
 
 // Two clusters are connected and parted with nothing but their pages.
 func TestWebPagePeering(t *testing.T) {
+	t.Parallel()
 	near, far := start(t, 1), start(t, 1)
 	b, other := openBrowser(t, near.ca), openBrowser(t, far.ca)
 	for page, c := range map[*browser]*cluster{b: near, other: far} {

@@ -19,6 +19,7 @@ const hostile = `<img src=x onerror=window.pwned=1>`
 
 // The web page in a real browser, on a member that does not lead.
 func TestWebPage(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	addr := c.addrs[2]
 	c.eventually("the first member leads", func() error {

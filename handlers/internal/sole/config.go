@@ -178,6 +178,7 @@ func (c *Cluster) Reachable(context.Context, uint64) error { return nil }
 func (c *Cluster) CanLead(context.Context, uint64) error   { return nil }
 func (c *Cluster) Notices() []string                       { return nil }
 func (c *Cluster) StorageFault() string                    { return "" }
+func (c *Cluster) DiskStuck() bool                         { return false }
 func (c *Cluster) ZoneCost(uint64) string                  { return "" }
 func (c *Cluster) CannotStore(uint64) string               { return "" }
 func (c *Cluster) DiskLow(uint64) bool                     { return false }

@@ -22,6 +22,7 @@ import (
 
 	"muster/certs"
 	"muster/handlers"
+	"muster/internal/await"
 	"muster/store"
 )
 
@@ -272,15 +273,10 @@ func (s *Member) Serving() string {
 // Query reads rows of the mirror once it has caught up.
 func (s *Member) Query(query string) string {
 	s.T.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	await.True(s.T, "the mirror catches up", func() bool {
 		a, err := s.Store.Query(s.T.Context(), "SELECT revision FROM cluster", 1)
-		if err == nil && len(a.Rows) == 1 && fmt.Sprint(a.Rows[0][0]) == fmt.Sprint(s.Store.Revision()) {
-			break
-		}
-		if time.Now().After(deadline) {
-			s.T.Fatal("the mirror does not catch up")
-		}
-	}
+		return err == nil && len(a.Rows) == 1 && fmt.Sprint(a.Rows[0][0]) == fmt.Sprint(s.Store.Revision())
+	})
 	a, err := s.Store.Query(s.T.Context(), query, 1000)
 	if err != nil {
 		s.T.Fatal(query, err)
@@ -341,15 +337,11 @@ func APIKeyHeader(key string) string {
 // Until polls until try succeeds.
 func Until(t testing.TB, what string, try func() bool) {
 	t.Helper()
-	for end := time.Now().Add(Generous); !try(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("has not happened: " + what)
-		}
-	}
+	await.True(t, what, try)
 }
 
 // Generous is how long tests wait for something that should happen at once.
-const Generous = 20 * time.Second
+const Generous = await.Limit
 
 // sealedKey generates a key for a purpose.
 func sealedKey(t testing.TB, dek certs.DEK, purpose string) store.SealedKey {

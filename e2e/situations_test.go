@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"muster/handlers/native/openapi"
+)
+
+// harmlessRequest is a documented operation with arguments that change nothing of what is there.
+type harmlessRequest struct{ method, path, target, body string }
+
+// harmlessRequests lists all documented operations but those that stream.
+func harmlessRequests(t *testing.T) (list []harmlessRequest) {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromData(openapi.Document())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := json.Marshal(map[string]any{"CA": []string{}, "ServerAddresses": []string{"127.0.0.1:1"}, "PeerID": "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bodies := map[string]string{"/v1/peering/token": `{"PeerName":"x"}`, "/_security/api_key": `{"name":"x","id":"x"}`,
+		"/api/v1/sql": `{"query":"SELECT 1"}`, "/api/v1/cluster/join": `{"token":"x"}`, "/api/v1/cluster/pki/join-tokens": `{"nodeID":77}`,
+		"/api/v1/api-tokens":    `{"name":"q","scopes":["cluster:read"]}`,
+		"/v1/peering/establish": fmt.Sprintf(`{"PeerName":"x","PeeringToken":%q}`, base64.StdEncoding.EncodeToString(token))}
+	queries := map[string]string{"/v1/operator/raft/peer": "?id=999999",
+		"/v1/operator/raft/transfer-leadership": "?id=11111111-2222-4333-8444-555555555555"}
+	values := strings.NewReplacer("{id}", "999999", "{node}", "999999", "{name}", "nothing", "{file}", "nothing")
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			if path == "/api/v1/events" {
+				continue
+			}
+			r := harmlessRequest{method, path, values.Replace(path) + queries[path], ""}
+			if method == http.MethodPost || method == http.MethodPut {
+				if r.body = bodies[path]; r.body == "" {
+					r.body = "{}"
+				}
+			}
+			list = append(list, r)
+		}
+	}
+	slices.SortFunc(list, func(a, b harmlessRequest) int { return strings.Compare(a.path+a.method, b.path+b.method) })
+	return list
+}
+
+// askAll sends all requests at once and checks what each answer owes its caller: it comes, in its family's envelope, and says
+// whether something may have happened and when to try again.
+func (u *user) askAll(t *testing.T, m *member, situation string, list []harmlessRequest) {
+	t.Helper()
+	answers := make([]answer, len(list))
+	var all sync.WaitGroup
+	for i, r := range list {
+		all.Go(func() { answers[i] = u.do(m, r.method, r.target, r.body) })
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); all.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(2 * formed):
+		t.Fatalf("%s: not everything is answered", situation)
+	}
+	for i, r := range list {
+		a := answers[i]
+		what := fmt.Sprintf("%s: %s %s: %d %.200s", situation, r.method, r.target, a.status, a.body)
+		if a.err != nil {
+			t.Errorf("%s: %s %s: %v", situation, r.method, r.target, a.err)
+			continue
+		}
+		unknown := a.header.Get("X-Muster-Outcome") == "unknown"
+		keyed := strings.HasPrefix(r.path, "/_security/enroll/") // a GET that makes something new
+		// What the original answers with 500, and a health that is one.
+		refusal := r.path == "/v1/operator/snapshot" && strings.Contains(a.body, "failed to restore from snapshot") ||
+			r.path == "/v1/operator/raft/peer" && strings.Contains(a.body, "was not found") || r.path == "/v1/agent/health"
+		switch {
+		case strings.Contains(a.body, "internal error"):
+			t.Errorf("%s: an internal error", what)
+		case a.status >= 500 && !unknown && !refusal && a.header.Get("Retry-After") == "":
+			t.Errorf("%s: nothing has happened, and nothing says when to try again", what)
+		case a.status >= 400 && unknown != strings.Contains(a.body, "may or may not have been carried out") && r.method != http.MethodHead:
+			t.Errorf("%s: text and header disagree", what)
+		case unknown && r.method == http.MethodGet && !keyed:
+			t.Errorf("%s: a read has no outcome", what)
+		case a.status >= 400 && !strings.HasPrefix(r.path, "/v1/") && !strings.Contains(a.header.Get("Content-Type"), "json") && r.method != http.MethodHead:
+			t.Errorf("%s: not the family's envelope: %s", what, a.header.Get("Content-Type"))
+		}
+	}
+}
+
+// TestEverySituation walks over all documented operations while the leader hangs, has just died, the majority hangs and is
+// dead, and while a member starts alone.
+func TestEverySituation(t *testing.T) {
+	t.Parallel()
+	list := harmlessRequests(t)
+	if len(list) < 90 {
+		t.Errorf("only %d operations", len(list))
+	}
+	c := newCluster(t, 3)
+	u := c.admin(t)
+	asked, other := c.members[0], c.members[1]
+	u.lead(t, other)
+	other.pause()
+	u.askAll(t, asked, "the leader hangs", list)
+	other.carryOn()
+	c.awaitVoters(t)
+	u.lead(t, other)
+	other.kill()
+	u.askAll(t, asked, "the leader has just died", list)
+	c.members[2].pause()
+	u.askAll(t, asked, "the majority hangs", list)
+	u.askAll(t, asked, "nobody leads", list)
+	asked.stop(t)
+	asked.start(t)
+	asked.awaitReady(t)
+	u.askAll(t, asked, "it has started without a majority", list)
+	c.members[2].carryOn()
+}

@@ -1,0 +1,45 @@
+// Package await waits in tests for what happens in its own time. It polls: what a test awaits is a state of something real,
+// and tells nobody of it.
+package await
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// Limit is how long something may take that takes a moment on an idle machine. A test that passes never waits that long.
+const Limit = 30 * time.Second
+
+const between = 5 * time.Millisecond
+
+var errNot = errors.New("it does not hold")
+
+// True returns when holds reports true. It ends the test when that takes longer than Limit.
+func True(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	NoError(t, what, func() error {
+		if holds() {
+			return nil
+		}
+		return errNot
+	})
+}
+
+// NoError returns when try returns nil. It ends the test, with the last error, when that takes longer than Limit.
+func NoError(t testing.TB, what string, try func() error) {
+	t.Helper()
+	if err := Within(Limit, try); err != nil {
+		t.Fatalf("%s: not within %v: %v", what, Limit, err)
+	}
+}
+
+// Within repeats try until it returns nil, and returns its last error when limit has passed.
+func Within(limit time.Duration, try func() error) error {
+	for deadline := time.Now().Add(limit); ; time.Sleep(between) {
+		err := try()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
