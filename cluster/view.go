@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,45 @@ func (vw *view) Autopilot() autopilot.State {
 	return s
 }
 
+// Remembered returns the members and voters from this member's replica, without their health, which is unknown.
+func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
+	state := autopilot.State{Voters: []uint64{}}
+	members, err := vw.Store.Members.List(ctx, store.Stale)
+	if err != nil {
+		return state, err
+	}
+	servers, err := vw.Store.RefreshServers(ctx)
+	if err != nil {
+		return state, err
+	}
+	roles := make(map[uint64]store.Role, len(servers))
+	for _, v := range servers {
+		roles[v.NodeID] = v.Role
+	}
+	state.Servers = make([]autopilot.Server, len(members))
+	for i := range members {
+		m := &members[i]
+		voter := roles[m.NodeID] == store.RoleVoter
+		state.Servers[i] = autopilot.Server{
+			NodeID:          m.NodeID,
+			RaftAddress:     m.RaftAddress,
+			NodeStatus:      autopilot.StatusUnknown,
+			HasVotingRights: voter,
+			Name:            m.Name,
+			Role:            string(roles[m.NodeID]),
+			Mode:            m.Mode,
+			Zone:            m.Zone,
+			DrainState:      m.DrainState,
+			Version:         m.BinaryVersion,
+			Reason:          "unknown: there is no leader",
+		}
+		if voter {
+			state.Voters = append(state.Voters, m.NodeID)
+		}
+	}
+	return state, nil
+}
+
 // seen returns a member's state in the last round, or nil.
 func (vw *view) seen(nodeID uint64) *autopilot.Server {
 	servers := vw.state.Load().Servers
@@ -94,8 +134,8 @@ func (vw *view) CannotStore(nodeID uint64) string {
 	return ""
 }
 
-// DownSince returns the last contact with a member that does not answer, from the leader's last round; the zero time
-// for one that answers, or where this member does not lead.
+// DownSince returns the last contact with a member that is down, from the leader's last round; the zero time for one
+// that answers or has left, or where this member does not lead.
 func (vw *view) DownSince(nodeID uint64) time.Time {
 	if v := vw.seen(nodeID); v != nil {
 		return v.DownSince
@@ -103,8 +143,8 @@ func (vw *view) DownSince(nodeID uint64) time.Time {
 	return time.Time{}
 }
 
-// Alive returns "alive" or "left" from the leader's probes; "unknown" where this member does not lead, or not long
-// enough to know.
+// Alive returns "alive", "down" or "left" from the leader's probes; "unknown" where this member does not lead, or not
+// long enough to know.
 func (vw *view) Alive(nodeID uint64) string {
 	if s, ok := (*vw.alive.Load())[nodeID]; ok {
 		return s

@@ -137,10 +137,12 @@ type Tx struct {
 	View
 	Rev uint64 // the revision that this transaction creates
 
-	tx     *engine.Tx
-	actor  Actor
-	audits []AuditRow
-	counts *counts // nil: no cache of counts
+	tx      *engine.Tx
+	actor   Actor
+	audits  []AuditRow
+	counts  *counts     // nil: no cache of counts
+	rejoins *rejoinings // nil: not counted
+	self    uint64      // the member that carries it out; 0 outside a cluster
 }
 
 func newTx(t *engine.Tx, actor Actor) *Tx {
