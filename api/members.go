@@ -24,12 +24,13 @@ type Member struct {
 	Name      string            `json:"name"`
 	Mode      string            `json:"mode"`   // "full", or "replicate" for one that never votes
 	Role      string            `json:"role"`   // "voter", "standby", "spare", or "member" when it is not a Raft server
-	Status    string            `json:"status"` // "alive", "left" or "unknown"
+	Status    string            `json:"status"` // "alive", "down", "left" or "unknown"
 	OverlayIP string            `json:"overlayIp"`
 	SliceCIDR string            `json:"sliceCidr"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	JoinedAt  time.Time         `json:"joinedAt"`
-	DownSince time.Time         `json:"downSince,omitzero"` // last contact with a member that does not answer
+	DownSince time.Time         `json:"downSince,omitzero"` // last contact with a member that is down
+	LeftAt    time.Time         `json:"leftAt,omitzero"`    // when a member that has left said so
 	Zone      string            `json:"zone,omitempty"`     // failure domain; empty: not set
 	ZoneCost  string            `json:"zoneCost,omitempty"` // what its drain or removal means for its zone, a sentence
 	DiskLow   bool              `json:"diskLow,omitempty"`  // it reports that its disk is nearly full

@@ -14,5 +14,5 @@ type PeerMember struct {
 	NodeID      uint64 `json:"nodeId"`
 	RaftAddress string `json:"raftAddress"`
 	APIAddress  string `json:"apiAddress"`
-	Health      string `json:"health"` // "alive", "left" or "unknown", as reported by its own cluster
+	Health      string `json:"health"` // "alive", "down", "left" or "unknown", as reported by its own cluster
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,7 +42,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 			return list(env, state.Servers,
 				[]string{"ID", "NAME", "STATUS", "HEALTHY", "ROLE", "LEADER", "ZONE", "LAG", "STABLE SINCE", "REASON"},
 				func(s client.AutopilotServer) []any {
-					return []any{s.NodeID, s.Name, s.NodeStatus, s.Healthy, cmp.Or(s.Role, "member"), s.IsLeader, s.Zone,
+					return []any{s.NodeID, s.Name, statusSince(s.NodeStatus, s.DownSince), s.Healthy, cmp.Or(s.Role, "member"), s.IsLeader, s.Zone,
 						strconv.FormatUint(s.Lag, 10), s.StableSince, s.Reason}
 				})
 		},
@@ -52,7 +53,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 
 // newAutopilotZonesCommand shows for each zone what its loss would cost.
 func newAutopilotZonesCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "zones",
 		Short: "Show for each zone whether the cluster survives its loss, and why not",
 		Args:  exactly(),
@@ -65,7 +66,15 @@ func newAutopilotZonesCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			env.say("%s", cmp.Or(state.Spread, "no member has a zone; muster serve --zone NAME gives it one"))
+			zoned := func(s client.AutopilotServer) bool { return s.Zone != "" }
+			switch {
+			case state.Spread != "":
+				env.say("%s", state.Spread)
+			case slices.ContainsFunc(state.Servers, zoned):
+				env.say("without a leader nobody knows what the loss of a zone would cost")
+			default:
+				env.say("no member has a zone; muster serve --zone NAME gives it one")
+			}
 			return list(env, state.Zones,
 				[]string{"ZONE", "SURVIVABLE", "VOTERS", "STAND-BYS", "ELIGIBLE", "ALIVE", "MEMBERS", "REASON"},
 				func(z client.AutopilotZone) []any {
@@ -73,12 +82,12 @@ func newAutopilotZonesCommand(env *environment) *cobra.Command {
 						z.Reason}
 				})
 		},
-	}
+	}, env)
 }
 
 // newAutopilotConfigCommand shows the settings, or changes them by NAME=VALUE.
 func newAutopilotConfigCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "config [NAME=VALUE…]",
 		Short: "Show autopilot's settings, or change some",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -90,7 +99,11 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 				}
 				fields[name] = settingValue(value)
 			}
-			c, err := env.client(cmd.Context())
+			whom := env.client
+			if len(fields) == 0 {
+				whom = env.reader
+			}
+			c, err := whom(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -115,7 +128,7 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 				{"minQuorum", config.MinQuorum},
 			})
 		},
-	}
+	}, env)
 }
 
 // settingValue reads a number, a truth value or a list as JSON has it; all else is a string.

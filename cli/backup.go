@@ -191,7 +191,7 @@ func newBackupInspectCommand(env *environment) *cobra.Command {
 				return err
 			}
 			defer b.close()
-			deks, err := b.Unlock(b.identities...)
+			deks, err := b.Unlock(cmd.Context(), b.identities...)
 			if err != nil {
 				return err
 			}
@@ -263,7 +263,7 @@ func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes boo
 	if err != nil {
 		return err
 	}
-	deks, err := b.Unlock(b.identities...)
+	deks, err := b.Unlock(ctx, b.identities...)
 	if err != nil {
 		return err
 	}

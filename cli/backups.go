@@ -131,7 +131,8 @@ when the backup is good and 1 when it failed.`,
 			if !detach {
 				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 				defer cancel()
-				if b, err = c.AwaitBackup(ctx, b.ID); err != nil {
+				b, err = during(env, "backup "+b.ID+" is being made", func() (client.Backup, error) { return c.AwaitBackup(ctx, b.ID) })
+				if err != nil {
 					return fmt.Errorf("backup %s is still under way: %w", b.ID, err)
 				}
 			}
@@ -172,6 +173,11 @@ func newBackupGetCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			s, err := c.Survey(cmd.Context())
+			if err != nil {
+				return err
+			}
+			o.Stale = o.Stale || !s.Leader // it is the same file
 			save := func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int64, error) {
 				return c.SaveBackup(ctx, w, args[0], o)
 			}
@@ -209,7 +215,9 @@ encrypted it restores into a scratch database, too. The exit status is 0 when al
 			if err != nil {
 				return err
 			}
-			check, err := c.VerifyBackup(cmd.Context(), args[0])
+			check, err := during(env, "its holder reads it", func() (client.BackupCheck, error) {
+				return c.VerifyBackup(cmd.Context(), args[0])
+			})
 			switch {
 			case err != nil:
 				return err
@@ -237,7 +245,8 @@ func (e *environment) verifyFile(ctx context.Context, name string, identities []
 		return e.done("%s is intact: checksums, format and database; with --identity, what is sealed in it is opened, too",
 			name)
 	}
-	if err := b.Rehearse(ctx, b.identities...); err != nil {
+	err = console.While(e.stderr, "restoring it on trial", func() error { return b.Rehearse(ctx, b.identities...) })
+	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return e.done("%s is intact, can be restored, and opens with this identity: cluster %s, revision %d, made %s", name,

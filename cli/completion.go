@@ -59,7 +59,10 @@ var argumentNames = map[string]namer{
 	"api-token revoke":    apiTokenNames,
 	"enroll-token revoke": enrollTokenNames,
 	"enrollment revoke":   enrollmentNames,
+	"backup get":          backupNames,
+	"backup verify":       backupNames,
 	"settings get":        settingNames,
+	"settings set":        settingNames, // NAME=, for the value to follow
 }
 
 // memberFlags are the flags whose value names a member.
@@ -72,7 +75,14 @@ func addCompletions(env *environment, cmd *cobra.Command) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return env.names(cmd.Context(), names)
+			list, directive := env.names(cmd.Context(), names)
+			if cmd.Name() == "set" {
+				for i := range list {
+					list[i] += "="
+				}
+				directive |= cobra.ShellCompDirectiveNoSpace
+			}
+			return list, directive
 		}
 	}
 	for _, flag := range memberFlags {
@@ -142,6 +152,13 @@ func secretNames(ctx context.Context, c *client.Client) ([]string, error) {
 func workloadNames(ctx context.Context, c *client.Client) ([]string, error) {
 	list, err := c.Workloads(ctx)
 	return described(list, err, func(w client.Workload) (string, string) { return w.ID, w.Path })
+}
+
+func backupNames(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.Backups(ctx)
+	return described(list, err, func(b client.Backup) (string, string) {
+		return b.ID, b.State + ", " + console.Cell(b.StartedAt)
+	})
 }
 
 func leaseNames(ctx context.Context, c *client.Client) ([]string, error) {

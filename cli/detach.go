@@ -37,7 +37,9 @@ stopped is still one there, until "muster member remove ID --force". The old fil
 			if err := env.confirm(yes, "make of %s a new cluster? It is no part of the old one from then on", env.data); err != nil {
 				return err
 			}
-			out, err := datadir.Detach(cmd.Context(), d, name, datacenter, Version, time.Now())
+			out, err := during(env, "the new cluster is being made", func() (datadir.Detachment, error) {
+				return datadir.Detach(cmd.Context(), d, name, datacenter, Version, time.Now())
+			})
 			if err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/certs"
+	"muster/cli/console"
 	"muster/client"
 	"muster/cluster/datadir"
 	"muster/store"
@@ -80,7 +81,9 @@ func (d *departure) run(ctx context.Context, yes bool) (err error) {
 	if err := d.drain(ctx, c, self.NodeID); err != nil {
 		return err
 	}
-	tokens, err := c.RemoveMember(ctx, self.NodeID, d.force)
+	tokens, err := during(d.env, "the member is being removed", func() (int, error) {
+		return c.RemoveMember(ctx, self.NodeID, d.force)
+	})
 	if err != nil {
 		return fmt.Errorf("%w\nmember %d is drained and still a member: run muster leave again, or take it back with muster "+
 			"member resume %d", err, self.NodeID, self.NodeID)
@@ -88,7 +91,8 @@ func (d *departure) run(ctx context.Context, yes bool) (err error) {
 	if tokens > 0 && d.env.output != "json" {
 		d.env.say("the join keys have changed; %s", ended(tokens))
 	}
-	if err := d.awaitEnd(ctx); err != nil {
+	end := func() error { return d.awaitEnd(ctx) }
+	if err := console.While(d.env.stderr, "waiting for its process to end", end); err != nil {
 		return err
 	}
 	return d.env.done("member %d (%s) has left; %s is of no use to the cluster any more", self.NodeID, self.Name, d.env.data)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +54,7 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 				labels = append(labels, name+"="+m.Labels[name])
 			}
 			return env.table([]string{"ID", console.Cell(m.NodeID)}, [][]any{
-				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"ROLE",
+				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"LEFT AT", m.LeftAt}, {"ROLE",
 					role(m)}, {"LEADER", m.IsLeader},
 				{"MODE", m.Mode}, {"ZONE", m.Zone}, {"DRAIN", m.DrainState}, {"DRAIN CHANGED", m.DrainUpdatedAt},
 				{"API ADDRESS", m.APIAddress}, {"RAFT ADDRESS", m.RaftAddress}, {"OVERLAY IP", m.OverlayIP},
@@ -97,7 +98,7 @@ func newMemberRemoveCommand(env *environment) *cobra.Command {
 			}
 		}
 		cost.warn(env)
-		tokens, err := c.RemoveMember(ctx, id, force)
+		tokens, err := during(env, "the member is being removed", func() (int, error) { return c.RemoveMember(ctx, id, force) })
 		if err == nil && tokens > 0 && env.output != "json" {
 			env.say("the join keys have changed; %s", ended(tokens))
 		}
@@ -196,10 +197,18 @@ func printMembers(env *environment, members []client.Member) error {
 
 // status says how a member is: alive, down since it last answered, left when it said goodbye, or unknown.
 func status(m client.Member) string {
-	if m.Status == "left" && !m.DownSince.IsZero() {
-		return "down since " + m.DownSince.UTC().Format("15:04:05Z")
+	return statusSince(m.Status, m.DownSince)
+}
+
+// statusSince is a status as all tables show it; since is when a member that is down last answered.
+func statusSince(status string, since time.Time) string {
+	switch {
+	case status != "down" || since.IsZero():
+		return status
+	case time.Since(since) < 12*time.Hour:
+		return "down since " + since.UTC().Format("15:04:05Z")
 	}
-	return m.Status
+	return "down since " + since.UTC().Format("2006-01-02T15:04Z")
 }
 
 // role is the member's place in Raft, in the words of servers that have three and of those that have two.

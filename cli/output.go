@@ -67,6 +67,15 @@ func (e *environment) nameColumn(header []string, rows [][]any) error {
 	return nil
 }
 
+// during calls f, and on a terminal says what is under way when that takes a while.
+func during[T any](e *environment, what string, f func() (T, error)) (out T, err error) {
+	err = console.While(e.stderr, what, func() error {
+		out, err = f()
+		return err
+	})
+	return out, err
+}
+
 // yesFlag adds --yes to a command that asks before it does what cannot be undone.
 func yesFlag(cmd *cobra.Command, yes *bool) *cobra.Command {
 	cmd.Flags().BoolVar(yes, "yes", false, "do it without asking")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -89,7 +90,8 @@ func newPeeringEstablishCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.EstablishPeering(cmd.Context(), args[0], strings.TrimSpace(token), pairs); err != nil {
+			establish := func() error { return c.EstablishPeering(cmd.Context(), args[0], strings.TrimSpace(token), pairs) }
+			if err := console.While(env.stderr, "the other cluster is asked", establish); err != nil {
 				return err
 			}
 			return env.done("peering %s is established; it is ACTIVE in a moment", args[0])

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cli/console"
 	"muster/client"
 )
 
@@ -79,7 +80,8 @@ func newRaftTransferCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.TransferLeadership(cmd.Context(), uuid); err != nil {
+			move := func() error { return c.TransferLeadership(cmd.Context(), uuid) }
+			if err := console.While(env.stderr, "leadership is being handed over", move); err != nil {
 				return err
 			}
 			return env.done("leadership went to %s", args[0])

@@ -201,9 +201,10 @@ func groups(env *environment) []commandGroup {
 // newGroup makes a command that only holds others.
 func newGroup(use, short string) *cobra.Command {
 	return &cobra.Command{
-		Use:   use,
-		Short: short,
-		Args:  cobra.ArbitraryArgs,
+		Use:         use,
+		Short:       short,
+		Annotations: map[string]string{"group": "true"},
+		Args:        cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				cmd.PrintErrln(cmd.UsageString())
@@ -220,8 +221,11 @@ func newHelpCommand() *cobra.Command {
 		Short: "Say what a command does",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
-				return unknownCommand(cmd.Root(), strings.Join(args, " "))
+			switch {
+			case len(rest) > 0:
+				return unknownCommand(target, rest[0])
+			case err != nil:
+				return unknownCommand(target, strings.Join(args, " "))
 			}
 			return target.Help()
 		},

@@ -12,7 +12,7 @@ func newSchemaCommand(env *environment) *cobra.Command {
 		Short: "Show the schema of the database and who keeps a newer one from being applied",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client(cmd.Context())
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -24,7 +24,7 @@ func newSchemaCommand(env *environment) *cobra.Command {
 		},
 	}
 	cmd.AddCommand(newSchemaMigrateCommand(env))
-	return cmd
+	return staleFlag(cmd, env)
 }
 
 func newSchemaMigrateCommand(env *environment) *cobra.Command {
@@ -49,7 +49,9 @@ takes part in replication but does not lead until it is replaced by a newer one.
 					return err
 				}
 			}
-			state, err := c.MigrateSchema(cmd.Context(), ids)
+			state, err := during(env, "the schema is being applied", func() (client.Schema, error) {
+				return c.MigrateSchema(cmd.Context(), ids)
+			})
 			if err != nil {
 				return err
 			}

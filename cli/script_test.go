@@ -94,12 +94,29 @@ func running(ts *testscript.TestScript) map[string]*node.Node {
 	return ts.Value("members").(map[string]*node.Node)
 }
 
-// start begins a member in the directory of its name and ends it with the script.
-func start(ts *testscript.TestScript, name, token string) {
+func memberConfig(data, name, token string) node.Config {
 	cfg := node.Default()
-	cfg.Name, cfg.Data, cfg.API, cfg.Raft = name, ts.MkAbs("data-"+name), "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Name, cfg.Data, cfg.API, cfg.Raft = name, data, "127.0.0.1:0", "127.0.0.1:0"
 	cfg.NetworkLatency, cfg.Join = 5*time.Millisecond, token
 	cfg.Logger, cfg.Version = slog.New(slog.DiscardHandler), "test"
+	return cfg
+}
+
+// memberAt starts a member for a test.
+func memberAt(t *testing.T, data, name, token string) *node.Node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	n, err := node.Start(ctx, memberConfig(data, name, token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// start begins a member in the directory of its name and ends it with the script.
+func start(ts *testscript.TestScript, name, token string) {
+	cfg := memberConfig(ts.MkAbs("data-"+name), name, token)
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	member, err := node.Start(ctx, cfg)

@@ -113,6 +113,8 @@ func limitFlags(c *node.Config) []limitFlag {
 			"connections of clients at once, never more than half of the open files that the process may have"},
 		{"max-connections-per-address", &conns.PerAddress,
 			"connections of one address (IPv6: /64) at once that have shown no valid credential; the oldest gives way"},
+		{"max-bytes-per-address", &conns.Bytes,
+			"bytes a second that connections of one address (IPv6: /64) may cost that have shown no valid credential"},
 		{"max-requests", &l.Requests, "requests in work at once"},
 		{"max-requests-per-address", &l.StrangersPerAddress,
 			"requests of one address (IPv6: /64) at once that show no valid credential"},
@@ -136,7 +138,7 @@ func registerLimits(flags *pflag.FlagSet, c *node.Config) {
 	}
 }
 
-const mostOfAnything = 1_000_000
+const mostOfAnything = 1_000_000_000
 
 func checkLimits(c *node.Config) error {
 	for _, f := range limitFlags(c) {

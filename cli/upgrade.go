@@ -35,7 +35,7 @@ func toFlag(cmd *cobra.Command, to *string) *cobra.Command {
 
 func newUpgradeStatusCommand(env *environment) *cobra.Command {
 	var to string
-	return toFlag(&cobra.Command{
+	return staleFlag(toFlag(&cobra.Command{
 		Use:   "status",
 		Short: "Show which version and schema each member has, and whether the upgrade is done",
 		Args:  exactly(),
@@ -52,15 +52,15 @@ func newUpgradeStatusCommand(env *environment) *cobra.Command {
 			return list(env, up.Members, header,
 				func(m client.UpgradeMember) []any {
 					return []any{m.NodeID, m.Name, m.Version, m.MaxSchema, cmp.Or(m.Role, "member"), m.IsLeader, m.Zone,
-						m.NodeStatus, m.State}
+						statusSince(m.NodeStatus, m.DownSince), m.State}
 				})
 		},
-	}, &to)
+	}, &to), env)
 }
 
 func newUpgradePlanCommand(env *environment) *cobra.Command {
 	var to string
-	return toFlag(&cobra.Command{
+	return staleFlag(toFlag(&cobra.Command{
 		Use:   "plan",
 		Short: "Show in which order to restart the members, and what is not safe now",
 		Args:  exactly(),
@@ -82,11 +82,11 @@ func newUpgradePlanCommand(env *environment) *cobra.Command {
 					return []any{m.NodeID, m.Name, cmp.Or(m.Role, "member"), m.Zone, m.Version, m.State, m.Note}
 				})
 		},
-	}, &to)
+	}, &to), env)
 }
 
 func (e *environment) upgrade(ctx context.Context, to string) (client.Upgrade, error) {
-	c, err := e.client(ctx)
+	c, err := e.reader(ctx)
 	if err != nil {
 		return client.Upgrade{}, err
 	}

@@ -29,6 +29,9 @@ func exactly(names ...string) cobra.PositionalArgs {
 			return usagef(cmd, "%s is missing", strings.Join(names[len(args):], " and "))
 		}
 		if len(args) > len(names) {
+			if cmd.HasSubCommands() {
+				return unknownCommand(cmd, args[len(names)])
+			}
 			return usagef(cmd, "%q is one argument too many", args[len(names)])
 		}
 		for i, a := range args {
@@ -87,7 +90,7 @@ func edits(a, b string) int {
 func unknownCommand(cmd *cobra.Command, name string) error {
 	cmd.SuggestionsMinimumDistance = 2
 	if like := cmd.SuggestionsFor(name); len(like) > 0 {
-		off := func(s string) int { return max(len(s)-len(name), len(name)-len(s)) }
+		off := func(s string) int { return edits(name, s) }
 		slices.SortStableFunc(like, func(a, b string) int { return off(a) - off(b) }) // the likeliest first
 		return usagef(cmd, "unknown command %q; did you mean %s?", name, strings.Join(like, " or "))
 	}
@@ -173,6 +176,7 @@ var words = []struct {
 	{regexp.MustCompile(`\?force=true`), "--force"},
 	{regexp.MustCompile(`POST /api/v1/cluster/join-tokens`), "muster join-token create"},
 	{regexp.MustCompile(`; force goes on without them`), "; --force goes on without them"},
+	{regexp.MustCompile(`; look before you repeat it, which is always safe with an Idempotency-Key`), ""}, // mayHaveHappened says it
 }
 
 // inWords puts a sentence of the server into the words of the command line.

@@ -88,12 +88,20 @@ const (
 
 // listing reports whether a command prints a list: it knows -o name and --watch.
 func listing(cmd *cobra.Command) bool {
-	return slices.Contains([]string{"list", "members", "peers"}, cmd.Name()) && cmd.RunE != nil
+	if cmd.RunE == nil {
+		return false
+	}
+	return cmd.Name() == "list" || slices.Contains(alsoLists, cmd.CommandPath())
 }
+
+// alsoLists are the commands that print a list and are not called so.
+var alsoLists = []string{"muster members", "muster raft peers", "muster autopilot", "muster autopilot zones",
+	"muster upgrade status", "muster upgrade plan", "muster peering members"}
 
 // nameColumns says which column -o name prints where that is not the first, by the path of the command.
 var nameColumns = map[string]string{"muster members": "NAME", "muster member list": "NAME",
-	"muster cert list": "SERIAL"}
+	"muster autopilot": "NAME", "muster upgrade status": "NAME", "muster upgrade plan": "NAME",
+	"muster peering members": "NAME", "muster cert list": "SERIAL"}
 
 // addWatch gives every command that prints a list the flag --watch.
 func addWatch(env *environment, cmd *cobra.Command) {

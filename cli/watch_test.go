@@ -36,7 +36,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s -o name: exit %d, %q, %q; want %q", line, code, stdout, stderr, want)
 		}
 	}
-	for _, line := range []string{"member show 1", "status", "autopilot", "version"} {
+	for _, line := range []string{"member show 1", "status", "autopilot config", "version"} {
 		if code, _, stderr := run(t, append(strings.Fields(line), "-o", "name")...); code != 2 || !strings.Contains(stderr, "-o name is for commands that print a list") {
 			t.Errorf("%s -o name: exit %d, %q", line, code, stderr)
 		}

@@ -53,7 +53,8 @@ type AutopilotServer struct {
 	Failed      bool      `json:"failed,omitempty"`      // it recovers from being unable to store
 	DiskLow     bool      `json:"diskLow,omitempty"`     // it has said that its disk is nearly full
 	CannotStore string    `json:"cannotStore,omitempty"` // why it does not store, a clause of a sentence
-	DownSince   time.Time `json:"downSince,omitzero"`    // when one that does not answer last did
+	DownSince   time.Time `json:"downSince,omitzero"`    // when one that is down last answered
+	LeftAt      time.Time `json:"leftAt,omitzero"`       // when one that has left said so
 	Lag         uint64    `json:"lag"`                   // revisions behind the leader
 	Stalled     string    `json:"stalled,omitempty"`     // how long its replica has not moved though the leader had more
 	LastContact time.Time `json:"lastContact,omitzero"`
@@ -91,17 +92,18 @@ type Upgrade struct {
 
 // UpgradeMember is one member in the order of restarts.
 type UpgradeMember struct {
-	NodeID     uint64 `json:"nodeId"`
-	Name       string `json:"name"`
-	Zone       string `json:"zone,omitempty"`
-	Role       string `json:"role,omitempty"` // voter, standby, spare; empty outside Raft
-	IsLeader   bool   `json:"isLeader"`
-	NodeStatus string `json:"nodeStatus"`
-	Healthy    bool   `json:"healthy"`
-	Version    string `json:"version"`
-	MaxSchema  int64  `json:"maxSchema"`
-	State      string `json:"state"`          // upgraded, next, waiting, or down
-	Note       string `json:"note,omitempty"` // what to know before its restart
+	NodeID     uint64    `json:"nodeId"`
+	Name       string    `json:"name"`
+	Zone       string    `json:"zone,omitempty"`
+	Role       string    `json:"role,omitempty"` // voter, standby, spare; empty outside Raft
+	IsLeader   bool      `json:"isLeader"`
+	NodeStatus string    `json:"nodeStatus"`
+	DownSince  time.Time `json:"downSince,omitzero"`
+	Healthy    bool      `json:"healthy"`
+	Version    string    `json:"version"`
+	MaxSchema  int64     `json:"maxSchema"`
+	State      string    `json:"state"`          // upgraded, next, waiting, or down
+	Note       string    `json:"note,omitempty"` // what to know before its restart
 }
 
 // Upgrade asks the leader for the state of an upgrade to a version; empty: the newest that runs.
@@ -110,7 +112,7 @@ func (c *Client) Upgrade(ctx context.Context, version string) (Upgrade, error) {
 	if version != "" {
 		path += "?version=" + url.QueryEscape(version)
 	}
-	return enveloped[Upgrade](ctx, c, request{method: "GET", path: path, repeat: always})
+	return enveloped[Upgrade](ctx, c, request{method: "GET", path: path, repeat: always, stale: true})
 }
 
 // Difference is one point on which the Raft configuration does not agree with the members table.

@@ -51,7 +51,8 @@ type SchemaHolder = api.SchemaHolder
 
 // Schema reads the state of the database's schema.
 func (c *Client) Schema(ctx context.Context) (Schema, error) {
-	return enveloped[Schema](ctx, c, request{method: "GET", path: "/api/v1/cluster/schema", repeat: always})
+	return enveloped[Schema](ctx, c, request{method: "GET", path: "/api/v1/cluster/schema", repeat: always,
+		stale: true})
 }
 
 // MigrateSchema applies the newest schema that the leader knows. Members in exclude do not hold it back, if they do not

@@ -43,7 +43,7 @@ func (s served) start() (addr string, ca []byte, stop func()) {
 func Example() {
 	addr, ca, stop := served{
 		"GET /api/v1/cluster/members": {200, `{"result":[{"nodeId":1,"name":"node-1","suffrage":"voter","isLeader":true,"drainState":"active","status":"alive"},
-			{"nodeId":2,"name":"node-2","suffrage":"nonvoter","isLeader":false,"drainState":"active","status":"left"}]}`},
+			{"nodeId":2,"name":"node-2","suffrage":"nonvoter","isLeader":false,"drainState":"active","status":"down"}]}`},
 	}.start()
 	defer stop()
 
@@ -61,7 +61,7 @@ func Example() {
 	}
 	// Output:
 	// 1 node-1 voter alive
-	// 2 node-2 nonvoter left
+	// 2 node-2 nonvoter down
 }
 
 // A token for one machine, bound to an address range. Its text is shown once.

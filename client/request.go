@@ -269,6 +269,9 @@ func (c *Client) send(ctx context.Context, addr string, r request, body []byte, 
 	case err != nil:
 		return nil, true, c.explain(err, time.Since(start))
 	case resp.StatusCode >= 300:
+		if resp.StatusCode < 500 {
+			c.tellAge(addr, resp.Header) // what is not there may only not be there yet
+		}
 		return nil, true, answerError(resp, answer)
 	case len(answer) > maxAnswer:
 		return nil, true, &Error{Status: resp.StatusCode, Message: "the answer is longer than 64 MiB"}

@@ -328,6 +328,11 @@ func (an *announcer) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 	a.Evidence.Dialled = an.issuer.dialled(r.Context(), a.Announcement)
 	err := an.Store.Members.Announce(r.Context(), store.Actor{Name: transport.HostOf(a.NodeID), NodeID: a.NodeID},
 		a.Announcement)
+	an.answer(w, a.NodeID, err)
+}
+
+// answer says what became of a member's word about itself.
+func (an *announcer) answer(w http.ResponseWriter, nodeID uint64, err error) {
 	var no *store.Refusal
 	switch {
 	case errors.Is(err, store.ErrNotLeader):
@@ -335,7 +340,7 @@ func (an *announcer) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 	case errors.As(err, &no):
 		http.Error(w, no.Message, http.StatusConflict)
 	case err != nil:
-		an.log.Warn("announce", "node", a.NodeID, "err", err)
+		an.log.Warn("announce", "node", nodeID, "err", err)
 		http.Error(w, "the announcement was not taken", http.StatusServiceUnavailable)
 	default:
 		writeJSON(w, struct{}{})

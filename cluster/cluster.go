@@ -226,6 +226,7 @@ func (c *Cluster) internal() *http.ServeMux {
 	})
 	mux.HandleFunc("POST "+pathHello, c.twins.serveHello)
 	mux.HandleFunc("POST "+transport.PathAnnounce, c.announcer.serveAnnounce)
+	mux.HandleFunc("POST "+pathGoodbye, c.announcer.serveGoodbye)
 	mux.HandleFunc("POST "+pathHooks, c.Hooks.serve)
 	mux.HandleFunc("POST "+transport.PathCertificates, c.issuer.serveCertificates)
 	mux.HandleFunc("GET "+transport.PathTrust, c.issuer.serveTrust)

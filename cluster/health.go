@@ -93,6 +93,8 @@ func unhealthyReason(v *autopilot.Server, now time.Time) string {
 		return "cannot store: " + v.CannotStore
 	case v.NodeStatus == autopilot.StatusAlive:
 		return fmt.Sprintf("%d revisions behind", v.Lag)
+	case v.NodeStatus == autopilot.StatusLeft:
+		return "has left"
 	case v.LastContact.IsZero():
 		return "has not answered this leader"
 	}

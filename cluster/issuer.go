@@ -79,7 +79,7 @@ func (is *issuer) proveAPI(ctx context.Context, nodeID uint64, address string) e
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(trust.HTTP.Bundle)
 	// replaced by the check below, which does not go by names
-	d := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
+	d := tls.Dialer{NetDialer: &net.Dialer{Control: is.Transport.Dials.Control}, Config: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			aged, err := certs.VerifyAged(s.PeerCertificates, roots, x509.ExtKeyUsageServerAuth, time.Now())
 			if err != nil || aged {

@@ -122,6 +122,7 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 			Pinned:      m.Pinned,
 			Role:        string(roles[m.NodeID]),
 			LastContact: o.LastContact,
+			LeftAt:      left(m),
 			RTT:         autopilot.Duration(o.RTT),
 			Revision:    o.Revision,
 			Version:     o.Version,
@@ -143,6 +144,14 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 			CannotStore: o.Fault})
 	}
 	return in
+}
+
+// left is when a member said that its process ends, the zero time when it has not.
+func left(m *store.Member) time.Time {
+	if m.LeftAt == nil {
+		return time.Time{}
+	}
+	return *m.LeftAt
 }
 
 // decide writes the plan into SQL; the reconcile loop, on whichever member leads then, carries it out.

@@ -31,19 +31,17 @@ type SchemaHolder struct {
 
 // Schema compares the schema of the database with what the members can work with. A member that has been silent for
 // longer than autopilot's deadAfter no longer counts; machines that have joined by HTTP alone never read the database.
-func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
-	out := SchemaState{Applied: c.Store.AppliedSchema(), Latest: store.LatestSchema(), Held: []SchemaHolder{}}
-	if out.Applied == 0 {
-		return out, store.ErrNotLeader
+func (c *Cluster) Schema(ctx context.Context, from store.Consistency) (SchemaState, error) {
+	out := SchemaState{Latest: store.LatestSchema(), Held: []SchemaHolder{}}
+	var err error
+	if out.Applied, err = c.appliedSchema(ctx, from); err != nil || out.Applied >= out.Latest {
+		return out, err
 	}
-	if out.Applied >= out.Latest {
-		return out, nil
-	}
-	cfg, _, err := c.settings.Get(ctx, store.AsLeader)
+	cfg, _, err := c.settings.Get(ctx, from)
 	if err != nil {
 		return out, err
 	}
-	members, err := c.Store.Members.List(ctx, store.AsLeader)
+	members, err := c.Store.Members.List(ctx, from)
 	if err != nil {
 		return out, err
 	}
@@ -72,7 +70,7 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 			Reason: fmt.Sprintf("runs %s, which knows the schema up to %d: start a newer muster there", m.BinaryVersion,
 				m.MaxSchema),
 		}
-		if h.Status == autopilot.StatusLeft {
+		if autopilot.Gone(h.Status) {
 			if silence[m.NodeID] > cfg.DeadAfter.Std() {
 				continue
 			}
@@ -84,24 +82,46 @@ func (c *Cluster) Schema(ctx context.Context) (SchemaState, error) {
 	return out, nil
 }
 
-// Upgrade says who runs which muster, who is to be restarted next, and why nobody may be now. An empty target is the
-// newest version that runs.
-func (c *Cluster) Upgrade(ctx context.Context, target string) (autopilot.Upgrade, error) {
-	in := autopilot.UpgradeInput{State: c.Autopilot(), Schema: c.Store.AppliedSchema(), Target: target}
-	if in.Schema == 0 {
-		return autopilot.Upgrade{}, store.ErrNotLeader
+// appliedSchema is the schema of the leader's database, or of this member's replica.
+func (c *Cluster) appliedSchema(ctx context.Context, from store.Consistency) (int64, error) {
+	if from == store.Stale {
+		replica, err := c.Store.Replica(ctx, 0)
+		return replica.Schema, err
 	}
+	if n := c.Store.AppliedSchema(); n != 0 {
+		return n, nil
+	}
+	return 0, store.ErrNotLeader
+}
+
+// Upgrade says who runs which muster, who is to be restarted next, and why nobody may be now. An empty target is the
+// newest version that runs. By this member's replica alone nobody may be.
+func (c *Cluster) Upgrade(ctx context.Context, from store.Consistency, target string) (autopilot.Upgrade, error) {
+	in := autopilot.UpgradeInput{State: c.Autopilot(), Target: target}
 	var err error
-	if in.Config, _, err = c.settings.Get(ctx, store.AsLeader); err != nil {
+	if in.Schema, err = c.appliedSchema(ctx, from); err != nil {
 		return autopilot.Upgrade{}, err
 	}
-	members, err := c.Store.Members.List(ctx, store.AsLeader)
+	if from == store.Stale {
+		if in.State, err = c.Remembered(ctx); err != nil {
+			return autopilot.Upgrade{}, err
+		}
+	}
+	if in.Config, _, err = c.settings.Get(ctx, from); err != nil {
+		return autopilot.Upgrade{}, err
+	}
+	members, err := c.Store.Members.List(ctx, from)
 	if err != nil {
 		return autopilot.Upgrade{}, err
 	}
 	for i := range members {
 		m := &members[i]
 		in.Binaries = append(in.Binaries, autopilot.Binary{NodeID: m.NodeID, Version: m.BinaryVersion, MaxSchema: m.MaxSchema})
+	}
+	if from == store.Stale {
+		up := autopilot.PlanUpgrade(in, time.Now())
+		up.Wait = []string{"no leader was asked, so that nobody knows how the members are"}
+		return up, nil
 	}
 	if err := c.upgradeWaits(ctx, &in); err != nil {
 		return autopilot.Upgrade{}, err
@@ -143,7 +163,7 @@ func (c *Cluster) upgradeWaits(ctx context.Context, in *autopilot.UpgradeInput) 
 // that they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but
 // does not lead. A number in exclude that is no member's is refused: it was meant for another one.
 func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (SchemaState, error) {
-	state, err := c.Schema(ctx)
+	state, err := c.Schema(ctx, store.AsLeader)
 	if err != nil {
 		return state, err
 	}
@@ -161,7 +181,7 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 		case !slices.Contains(exclude, h.NodeID):
 			return state, &store.Refusal{Code: store.Conflict,
 				Message: fmt.Sprintf("node %d holds the schema back: it %s", h.NodeID, h.Reason)}
-		case h.Status != autopilot.StatusLeft:
+		case !autopilot.Gone(h.Status):
 			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d cannot be excluded while it "+
 				"answers: start a newer muster there", h.NodeID)}
 		}
@@ -174,7 +194,7 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 
 // upgrade is the leader's own part: as soon as everybody can work with a newer schema, it is applied.
 func (t *term) upgrade(ctx context.Context) error {
-	state, err := t.Schema(ctx)
+	state, err := t.Schema(ctx, store.AsLeader)
 	if err != nil || state.Applied >= state.Latest || len(state.Held) > 0 {
 		return err
 	}

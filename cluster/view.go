@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,45 @@ func (vw *view) Autopilot() autopilot.State {
 	return s
 }
 
+// Remembered returns what this member's replica has: who the members are and who votes. Nobody knows how they are.
+func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
+	state := autopilot.State{Voters: []uint64{}}
+	members, err := vw.Store.Members.List(ctx, store.Stale)
+	if err != nil {
+		return state, err
+	}
+	servers, err := vw.Store.RefreshServers(ctx)
+	if err != nil {
+		return state, err
+	}
+	roles := make(map[uint64]store.Role, len(servers))
+	for _, v := range servers {
+		roles[v.NodeID] = v.Role
+	}
+	state.Servers = make([]autopilot.Server, len(members))
+	for i := range members {
+		m := &members[i]
+		voter := roles[m.NodeID] == store.RoleVoter
+		state.Servers[i] = autopilot.Server{
+			NodeID:          m.NodeID,
+			RaftAddress:     m.RaftAddress,
+			NodeStatus:      autopilot.StatusUnknown,
+			HasVotingRights: voter,
+			Name:            m.Name,
+			Role:            string(roles[m.NodeID]),
+			Mode:            m.Mode,
+			Zone:            m.Zone,
+			DrainState:      m.DrainState,
+			Version:         m.BinaryVersion,
+			Reason:          "unknown: there is no leader",
+		}
+		if voter {
+			state.Voters = append(state.Voters, m.NodeID)
+		}
+	}
+	return state, nil
+}
+
 // seen returns what the last round has of a member; nil for one that it does not know.
 func (vw *view) seen(nodeID uint64) *autopilot.Server {
 	servers := vw.state.Load().Servers
@@ -94,8 +134,8 @@ func (vw *view) CannotStore(nodeID uint64) string {
 	return ""
 }
 
-// DownSince returns when a member that does not answer was last heard of, as of the leader's last round; the zero time for
-// one that answers, or where this member does not lead.
+// DownSince returns when a member that is down was last heard of, as of the leader's last round; the zero time for one
+// that answers or has left, or where this member does not lead.
 func (vw *view) DownSince(nodeID uint64) time.Time {
 	if v := vw.seen(nodeID); v != nil {
 		return v.DownSince
@@ -103,7 +143,7 @@ func (vw *view) DownSince(nodeID uint64) time.Time {
 	return time.Time{}
 }
 
-// Alive returns "alive" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has
+// Alive returns "alive", "down" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has
 // done so for too short a time to tell.
 func (vw *view) Alive(nodeID uint64) string {
 	if s, ok := (*vw.alive.Load())[nodeID]; ok {

@@ -109,6 +109,32 @@ func (a *attacker) windowless(path string, streams int) {
 	_, _ = c.Write(out)
 }
 
+// frames floods an HTTP/2 connection with frames that are no requests, or with requests that it gives up, until it is ended.
+func (a *attacker) frames(kind int) {
+	c := a.dial("h2")
+	if c == nil {
+		return
+	}
+	const settings, ping, reset, window, headers, endOfAll = 4, 6, 3, 8, 1, 5
+	out := append([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), h2frame(settings, 0, 0, nil)...)
+	for i := range 20_000 {
+		id := uint32(2*i + 1)
+		switch kind % 4 {
+		case 0:
+			out = append(out, h2frame(settings, 0, 0, nil)...)
+		case 1:
+			out = append(out, h2frame(ping, 0, 0, make([]byte, 8))...)
+		case 2:
+			out = append(out, h2frame(window, 0, 0, []byte{0, 0, 0, 1})...)
+		default: // :method GET, :scheme https, :path /, all indexed (RFC 7541, appendix A)
+			out = append(append(out, h2frame(headers, endOfAll, id, []byte{0x82, 0x87, 0x84, 0x41, 1, 'x'})...), h2frame(reset, 0, id, []byte{0, 0, 0, 8})...)
+		}
+	}
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_, _ = c.Write(out)
+	_, _ = io.Copy(io.Discard, c)
+}
+
 // A stranger at one address can neither take the memory of a member nor keep others out, whatever it holds.
 func TestHostileClients(t *testing.T) {
 	c := newCluster(t, 1)
@@ -165,6 +191,7 @@ func TestHostileClients(t *testing.T) {
 				a.say("GET /v1/peerings?index=1&wait=10m HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
 			})
 		}},
+		{"frames", func(a *attacker) { crowd(64, a.frames) }},
 		{"idle", func(a *attacker) { crowd(3000, func(int) { a.dial("h2") }) }},
 	} {
 		a := &attacker{addr: m.api}

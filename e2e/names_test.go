@@ -42,7 +42,7 @@ func TestNames(t *testing.T) {
 	dead := c.others(leader)[0]
 	dead.kill()
 	eventually(t, formed, "it is seen to be dead", func() error {
-		if r, err := u.row(leader, dead.n); err != nil || r.Status != "left" {
+		if r, err := u.row(leader, dead.n); err != nil || r.Status != "down" {
 			return fmt.Errorf("%+v, %v", r, err)
 		}
 		return nil

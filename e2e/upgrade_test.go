@@ -90,7 +90,7 @@ func TestRollingUpgrade(t *testing.T) {
 	third.signal(syscall.SIGKILL)
 	third.kill()
 	eventually(t, formed, "the dead member is noticed", func() error {
-		if s := schema(first); len(s.HeldBackBy) != 1 || s.HeldBackBy[0].Status != "left" {
+		if s := schema(first); len(s.HeldBackBy) != 1 || s.HeldBackBy[0].Status != "down" {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil

@@ -55,7 +55,11 @@ const (
 	refusedBlocking    = "blocking"
 	refusedReaders     = "readers"
 	refusedCrossOrigin = "cross_origin"
+	refusedFrames      = "frames" // of HTTP/2 that are no requests
 )
+
+// costOfRequest is what a request of a stranger costs besides its bytes, as netlimit counts it.
+const costOfRequest = 512
 
 // How much of the bodies of their requests callers may have in memory together: the strangers of one address, and who
 // shows one credential.

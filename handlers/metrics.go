@@ -52,8 +52,7 @@ func newInstruments(s *Server) *instruments {
 	registry.MustRegister(i.requests, i.duration, i.inFlight, i.refused, i.dropped, i.sentAway, build, readers,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, limit := range []string{refusedConnections, refusedRequests, refusedStrangers, refusedBodies, refusedBlocking,
-		refusedReaders,
-		refusedCrossOrigin} {
+		refusedReaders, refusedCrossOrigin, refusedFrames} {
 		i.sentAway.WithLabelValues(limit)
 	}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_strangers",
@@ -116,5 +115,8 @@ func connectionMetrics(l *netlimit.Limiter) []prometheus.Collector {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_evicted_total",
 			Help: "Connections without a valid credential closed to make room for others."},
 			func() float64 { return float64(l.Evicted()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_paced_total",
+			Help: "How often a connection without a valid credential was read later than it has sent, because of what its address costs."},
+			func() float64 { return float64(l.Paced()) }),
 	}
 }

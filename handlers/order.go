@@ -84,8 +84,11 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 // letIn identifies the caller. It rejects a stranger when the room of its address is full.
 func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.Request, o origin) bool {
 	if who := s.known(fam, conn, r); who != "" {
-		rec.ration = s.bodies.of(who)
+		rec.rationed(s.bodies, who)
 		return true
+	}
+	if conn != nil {
+		conn.Charge(costOfRequest)
 	}
 	from := addressOf(r, o)
 	if rec.place = s.rooms.enter(from); rec.place == nil {
@@ -96,7 +99,7 @@ func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.
 			"too many concurrent requests from this address without a valid credential; try again", time.Second)
 		return false
 	}
-	rec.ration = s.strangerBodies.of(from.String())
+	rec.rationed(s.strangerBodies, from.String())
 	return true
 }
 
@@ -123,6 +126,11 @@ func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http
 			_ = http.NewResponseController(rec.ResponseWriter).Flush()
 		}
 		rec.place.leave()
+	}
+	if rec.status == http.StatusUnauthorized {
+		if conn := connectionOf(r.Context()); conn != nil && conn.ProvenBy() != "" { // by what is good no more
+			conn.Disproven()
+		}
 	}
 	s.observe(rt, o, r, rec.status, time.Since(begin))
 	s.logRequest(o, rec, r, time.Since(begin))
@@ -218,6 +226,9 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 	q.Request = r.WithContext(ctx)
 	q.deadlines(rt, within)
 	s.work(ctx, rt, o, q)
+	if conn := connectionOf(r.Context()); conn != nil && rt.Proves && rec.status == http.StatusOK {
+		conn.Proven(rt.Path + " from " + addressOf(r, o).String())
+	}
 }
 
 // receive does the cheap checks and reads the body.

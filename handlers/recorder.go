@@ -13,6 +13,7 @@ type recorder struct {
 	server *Server
 	place  *stay   // in the room of its address; nil for a caller that is known
 	ration *ration // of the memory for bodies; nil for forwarded requests
+	own    ration  // what ration points to, where it does
 	slot   bool    // it holds a request slot
 
 	sentAway bool // rejected by a limit
@@ -46,6 +47,12 @@ func (r *recorder) work() bool {
 	default:
 		return false
 	}
+}
+
+// rationed has the body counted for a caller.
+func (r *recorder) rationed(x *rations, caller string) {
+	r.own = ration{rations: x, caller: caller}
+	r.ration = &r.own
 }
 
 // release returns the slot when the answer begins: a caller that reads slowly must not hold one.

@@ -25,6 +25,7 @@ type Route struct {
 	Blocks  bool          // supports blocking queries (index, wait)
 	NoHead  bool          // a GET whose original rejects HEAD
 	HasBody bool          // a DELETE with a meaningful body
+	Proves  bool          // the body holds a credential, which is valid if the request succeeds
 
 	// Checks that do not depend on the caller: of the request line and headers, of the body, and against this member's own
 	// replica. Each may be nil; Check of a HereStale route is CheckStale then.

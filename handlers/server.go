@@ -200,9 +200,9 @@ func remoteOf(r *http.Request, o origin) string {
 	return host
 }
 
-// Serve serves clients until ctx ends and then gives requests in progress a moment to finish. streams is the maximum
-// number of concurrent streams of an HTTP/2 connection.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log *slog.Logger) error {
+// Serve serves the clients of a listener with one of the handlers until ctx ends and then gives requests in progress a
+// moment to finish.
+func (s *Server) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -211,14 +211,17 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, streams int, log
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ConnContext:       withConnection,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          streams,
+			MaxConcurrentStreams:          s.Limits.Streams,
 			MaxReceiveBufferPerConnection: 256 << 10,
 			MaxReceiveBufferPerStream:     256 << 10,
 			WriteByteTimeout:              writeWithin,
 			SendPingTimeout:               time.Minute,
 		},
+	}
+	if err := serveHTTP2(srv, func() { s.sentAway.WithLabelValues(refusedFrames).Inc() }); err != nil {
+		return err
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()

@@ -13,5 +13,5 @@ var files embed.FS
 // version that this binary works with. They are variables so that a test can act as a later version.
 var (
 	FS     fs.FS = files
-	Latest int64 = 5
+	Latest int64 = 6
 )

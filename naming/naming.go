@@ -20,7 +20,7 @@ type Member struct {
 	RaftAddress string // HOST:PORT
 	APIAddress  string // HOST:PORT or an https URL
 	Host        string // advertised host without a port; may be empty
-	Status      string // "alive", "left", "unknown" or empty
+	Status      string // "alive", "down", "left", "unknown" or empty
 }
 
 // ErrNone means that no member has this name.

@@ -15,11 +15,12 @@ import (
 	"time"
 )
 
-// Limits are the maximum numbers of concurrent connections; 0 means no limit.
+// Limits are the maximum numbers of concurrent connections, and what they may cost; 0 means no limit.
 type Limits struct {
 	All        int
 	PerAddress int // of one address (of one /64 with IPv6) that have shown no valid credential
 	Strangers  int // of all addresses, that have shown no valid credential
+	Bytes      int // a second, that those of one address that have shown none may cost; see Charge
 }
 
 // spare is the number of connections accepted beyond All, only to be answered that there is no room.
@@ -36,6 +37,8 @@ type Limiter struct {
 
 	refused atomic.Uint64
 	evicted atomic.Uint64
+	paced   atomic.Uint64
+	paces   paces
 	starved starvation
 }
 
@@ -48,7 +51,8 @@ type address struct {
 
 // New returns a limiter.
 func New(limits Limits) *Limiter {
-	return &Limiter{limits: limits, addresses: map[netip.Addr]*address{}}
+	return &Limiter{limits: limits, addresses: map[netip.Addr]*address{},
+		paces: paces{perSecond: limits.Bytes, m: map[netip.Addr]*pace{}}}
 }
 
 // Open returns how many connections are open.
@@ -98,6 +102,12 @@ type Conn struct {
 	proven     atomic.Pointer[string] // by whom
 	closed     atomic.Bool
 	prev, next *Conn // strangers of the same address, the oldest first
+
+	pace *pace         // of its address; nil: there is no limit
+	cost atomic.Int64  // bytes
+	due  atomic.Int64  // when it is paid, unix time in ns; 0: it has cost nothing
+	wake chan struct{} // ends the wait for that
+	over atomic.Bool   // its deadline for reading is
 }
 
 // Admit counts a connection that was accepted elsewhere. It returns nil when there is no room.
@@ -123,6 +133,7 @@ func (l *Limiter) Admit(inner net.Conn) *Conn {
 	for _, v := range victims {
 		l.evicted.Add(1)
 		_ = v.Conn.Close()
+		v.rouse()
 	}
 	if !taken {
 		l.refused.Add(1)
@@ -130,6 +141,10 @@ func (l *Limiter) Admit(inner net.Conn) *Conn {
 	}
 	if c.overfull {
 		l.refused.Add(1)
+	}
+	if l.limits.Bytes > 0 {
+		c.pace, c.wake = l.paces.of(c.from, time.Now()), make(chan struct{}, 1)
+		c.Charge(costOfConnection)
 	}
 	return c
 }
@@ -142,8 +157,13 @@ func (l *Limiter) count(c *Conn) {
 		l.addresses[c.from] = a
 	}
 	l.open++
-	l.strangers++
 	a.open++
+	l.link(a, c)
+}
+
+// link adds a connection to the strangers of its address, as the newest. The caller holds the lock.
+func (l *Limiter) link(a *address, c *Conn) {
+	l.strangers++
 	a.strangers++
 	if c.prev = a.newest; c.prev != nil {
 		c.prev.next = c
@@ -214,14 +234,28 @@ func (c *Conn) ProvenBy() string {
 // Proven records that a valid credential of the given identity was presented on this connection. Only the first call
 // counts.
 func (c *Conn) Proven(by string) {
-	if !c.proven.CompareAndSwap(nil, &by) {
+	if c.proven.Load() != nil {
 		return
 	}
 	l := c.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !c.proven.CompareAndSwap(nil, &by) {
+		return
+	}
 	if !c.closed.Load() {
 		l.unlink(l.addresses[c.from], c)
+	}
+	c.rouse()
+}
+
+// Disproven says that the credential is good no more: the connection is a stranger's again.
+func (c *Conn) Disproven() {
+	l := c.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.proven.Swap(nil) != nil && !c.closed.Load() {
+		l.link(l.addresses[c.from], c)
 	}
 }
 
@@ -233,7 +267,9 @@ func (c *Conn) Close() error {
 		l.discount(c)
 	}
 	l.mu.Unlock()
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	c.rouse()
+	return err
 }
 
 // SyscallConn gives access to the socket, for its options.

@@ -194,6 +194,9 @@ func TestConcurrent(t *testing.T) {
 				if i%3 == 0 {
 					go c.Proven("x")
 				}
+				if i%4 == 0 {
+					go c.Disproven()
+				}
 				if i%5 == 0 {
 					time.Sleep(time.Microsecond)
 				}
@@ -210,5 +213,30 @@ func TestConcurrent(t *testing.T) {
 func TestDescriptors(t *testing.T) {
 	if n, err := Descriptors(); err != nil || n < 256 {
 		t.Errorf("%d, %v", n, err)
+	}
+}
+
+// A connection whose credential is good no more counts as a stranger's again, the newest of its address.
+func TestDisproven(t *testing.T) {
+	l := New(Limits{PerAddress: 2})
+	first, second := from("192.0.2.1"), from("192.0.2.1")
+	c := l.Admit(first)
+	c.Disproven() // of nothing
+	c.Proven("x")
+	l.Admit(second)
+	c.Disproven()
+	c.Disproven()
+	if c.ProvenBy() != "" || l.strangers != 2 {
+		t.Errorf("proven by %q, %d strangers", c.ProvenBy(), l.strangers)
+	}
+	l.Admit(from("192.0.2.1"))
+	if first.ended() || !second.ended() {
+		t.Errorf("the one that was known gave way: %v, the older stranger: %v", first.ended(), second.ended())
+	}
+	c.Proven("x")
+	_ = c.Close()
+	c.Disproven()
+	if l.Open() != 1 || l.strangers != 1 {
+		t.Errorf("%d open, %d strangers", l.Open(), l.strangers)
 	}
 }

@@ -72,7 +72,7 @@ func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Fam
 			Cluster:      loops,
 			Autopilot:    settings,
 			Tokens:       tokens,
-			People:       signin.New(time.Now, n.log),
+			People:       signin.New(time.Now, n.log, n.transport.Dials),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return n.leaf.Load().Certificate },
 			Now:          time.Now,

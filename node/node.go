@@ -22,6 +22,7 @@ import (
 	"muster/cluster"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
+	"muster/dialpolicy"
 	"muster/handlers"
 	"muster/netlimit"
 	"muster/store"
@@ -56,7 +57,8 @@ type Node struct {
 
 	serving context.Context // ends when clients are no longer served
 	servers sync.WaitGroup
-	failed  chan error // why this member must end
+	failed  chan error            // why this member must end
+	ended   atomic.Pointer[error] // why Wait has ended; nil while it has not, or when that was in order
 
 	ready   bool
 	closers []func() error // in the order in which the parts came about
@@ -171,6 +173,7 @@ func (n *Node) openTransport() error {
 	n.book = datadir.NewBook(n.dir, n.self, n.cfg.Members, n.log)
 	n.transport = transport.New(creds, n.book, n.fence, n.log)
 	n.transport.Limits = transport.ListenerLimits(n.cfg.ClusterConnections)
+	n.transport.Dials.Loopback = dialpolicy.OnLoopback(n.self.RaftAddress)
 	// TCP and TLS take four ways, and machines are busy.
 	n.transport.DialBound = max(transport.DefaultDialBound, 8*n.cfg.NetworkLatency)
 	n.closing(func() error { n.transport.Close(); return nil })
@@ -272,6 +275,9 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 		ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)
 		defer cancel()
 		n.store.HandOver(ctx)
+		if n.ready && n.ended.Load() == nil {
+			n.loops.Load().Goodbye()
+		}
 		return nil
 	})
 	n.clients = n.cfg.clients()
@@ -309,17 +315,16 @@ func (n *Node) serveMembers() {
 // serveClients answers clients until serving ends.
 func (n *Node) serveClients() {
 	n.servers.Go(func() { n.api.KeepRefusals(n.serving) })
-	streams := n.cfg.Limits.Streams
 	secure := tls.NewListener(n.clients.Listener(n.listeners.api), &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.leaf.Load(), nil },
 	})
-	n.servers.Go(func() { n.failed <- handlers.Serve(n.serving, secure, n.api.API(), streams, n.log) })
+	n.servers.Go(func() { n.failed <- n.api.Serve(n.serving, secure, n.api.API()) })
 	if plain := n.listeners.plain; plain != nil {
 		n.log.Warn("serving the join WITHOUT TLS: tokens and keys pass in clear text", "address", n.cfg.PlainHTTP)
 		n.servers.Go(func() {
-			n.failed <- handlers.Serve(n.serving, n.clients.Listener(plain), n.api.Plain(), streams, n.log)
+			n.failed <- n.api.Serve(n.serving, n.clients.Listener(plain), n.api.Plain())
 		})
 	}
 }
@@ -345,6 +350,14 @@ func (n *Node) awaitFounded(ctx context.Context) error {
 // datadir.ErrRemoved, a *cluster.TwinError, a listener that has ended, or a founding that was another one. Close is
 // still to be called.
 func (n *Node) Wait(ctx context.Context) error {
+	err := n.wait(ctx)
+	if err != nil {
+		n.ended.Store(&err)
+	}
+	return err
+}
+
+func (n *Node) wait(ctx context.Context) error {
 	loops := n.loops.Load()
 	differs, stop := context.WithCancel(n.serving)
 	defer stop()

@@ -130,6 +130,54 @@ func TestMembers(t *testing.T) {
 	}
 }
 
+// A member whose process is ended in order has left, whether it led or not, and is alive once it is back. One that ends
+// because of a fault has not said goodbye: it is down.
+func TestGoodbye(t *testing.T) {
+	g := startGroup(t, 3)
+	for _, x := range []struct {
+		what, want string
+		leads, bad bool
+	}{
+		{what: "the leader", leads: true, want: "left"},
+		{what: "another one", want: "left"},
+		{what: "one that ends because of a fault", bad: true, want: "down"},
+	} {
+		gone := int(g.leader(t))
+		if !x.leads {
+			gone = gone%3 + 1
+		}
+		c := clientAt(t, g.dirs[0], g.dirs[gone%3])
+		g.c = c
+		await(t, "all are alive", func(ctx context.Context) bool {
+			members, err := c.Members(ctx)
+			return err == nil && len(members) == 3 && members[0].Status+members[1].Status+members[2].Status == "alivealivealive"
+		})
+		if x.bad {
+			g.nodes[gone-1].Fail(errors.New("a fault"))
+		}
+		if err := g.nodes[gone-1].Close(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, x.what+" is "+x.want, func(ctx context.Context) bool {
+			members, err := c.Members(ctx)
+			if err != nil {
+				return false
+			}
+			m := members[gone-1]
+			return m.Status == x.want && m.LeftAt.IsZero() == x.bad && m.DownSince.IsZero() != x.bad
+		})
+		state, err := c.Autopilot(t.Context())
+		if s := state.Servers[gone-1]; err != nil || s.NodeStatus != x.want || s.Healthy || s.LeftAt.IsZero() != x.bad {
+			t.Errorf("%s: autopilot says %+v, %v", x.what, s, err)
+		}
+		g.nodes[gone-1] = start(t, again(t, g.dirs[gone-1]))
+		await(t, x.what+" is back", func(ctx context.Context) bool {
+			m, err := c.Member(ctx, uint64(gone))
+			return err == nil && m.Status == "alive" && m.LeftAt.IsZero() && m.DownSince.IsZero()
+		})
+	}
+}
+
 // What can be refused without a trace is: every listener is opened before the directory holds anything.
 func TestRefusals(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")

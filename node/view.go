@@ -46,8 +46,8 @@ func (v view) Diff(ctx context.Context) ([]api.Difference, error) {
 }
 
 // Schema returns what the database has, and who holds it back.
-func (v view) Schema(ctx context.Context) (api.Schema, error) {
-	state, err := v.Cluster.Schema(ctx)
+func (v view) Schema(ctx context.Context, from store.Consistency) (api.Schema, error) {
+	state, err := v.Cluster.Schema(ctx, from)
 	return schema(state), err
 }
 

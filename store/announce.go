@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"muster/addr"
+	"muster/dialpolicy"
 )
 
 // Announcement is what a member says of itself when it starts.
@@ -71,7 +72,11 @@ func (t *Tx) announce(a Announcement) error {
 	same, err := t.get(`SELECT 1 FROM members WHERE raft_node_id = ?1 AND raft_address = ?2 AND api_address = ?3
 		AND binary_version = ?4 AND max_schema = ?5 AND (?6 = '' OR name = ?6) AND (?7 = '' OR mode = ?7)`,
 		[]any{int64(a.NodeID), a.RaftAddress, a.APIAddress, a.BinaryVersion, a.MaxSchema, a.Name, a.Mode}, new(int))
-	if err != nil || same && a.Zone == "" {
+	if err != nil {
+		return err
+	}
+	back, err := t.comeBack(a.NodeID)
+	if err != nil || same && !back && a.Zone == "" {
 		return err
 	}
 	old, err := t.Member(a.NodeID)
@@ -79,7 +84,7 @@ func (t *Tx) announce(a Announcement) error {
 		return err
 	}
 	zone, err := t.zoneAfter(old, a.Zone)
-	if err != nil || same && zone == old.Zone {
+	if err != nil || same && !back && zone == old.Zone {
 		return err
 	}
 	m := old.movedTo(a.RaftAddress, a.APIAddress)
@@ -115,17 +120,56 @@ func (t *Tx) announce(a Announcement) error {
 			return err
 		}
 	}
+	m.Zone = zone
+	return t.audit("member.announce", nodeObject(a.NodeID), strings.Join(append(m.news(old, back), notes...), "; "))
+}
+
+// news says for the audit what an announcement has changed.
+func (m *Member) news(old *Member, back bool) []string {
 	words := []string{m.RaftAddress, m.APIAddress, m.BinaryVersion}
+	if back {
+		words = append(words, "it had left")
+	}
 	if m.Name != old.Name {
 		words = append(words, fmt.Sprintf("name %s instead of %s", m.Name, old.Name))
 	}
 	if m.Mode != old.Mode {
 		words = append(words, fmt.Sprintf("mode %s instead of %s", m.Mode, old.Mode))
 	}
-	if zone != old.Zone {
-		words = append(words, fmt.Sprintf("zone %s instead of %s", cmp.Or(zone, NoZone), cmp.Or(old.Zone, NoZone)))
+	if m.Zone != old.Zone {
+		words = append(words, fmt.Sprintf("zone %s instead of %s", cmp.Or(m.Zone, NoZone), cmp.Or(old.Zone, NoZone)))
 	}
-	return t.audit("member.announce", nodeObject(a.NodeID), strings.Join(append(words, notes...), "; "))
+	return words
+}
+
+// leftSchema is the schema step since which members that have left are told from those that are down.
+const leftSchema = 6
+
+// SayGoodbye notes that a member's process ends in order. Its next announcement takes that back. Before the schema has a
+// place for it, nothing happens.
+func (ms Members) SayGoodbye(ctx context.Context, actor Actor, nodeID uint64) error {
+	return ms.s.Write(ctx, actor, func(tx *Tx) error {
+		if n, err := tx.SchemaVersion(); err != nil || n < leftSchema {
+			return err
+		}
+		n, err := tx.execCount("UPDATE members SET left_at = ?, modified_rev = ? WHERE raft_node_id = ?", tx.Now, tx.Rev, int64(nodeID))
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("member.left", nodeObject(nodeID), "its process ends in order")
+	})
+}
+
+// comeBack takes a member's goodbye back, and reports whether there was one.
+func (t *Tx) comeBack(nodeID uint64) (bool, error) {
+	if n, err := t.SchemaVersion(); err != nil || n < leftSchema {
+		return false, err
+	}
+	back, err := t.get("SELECT 1 FROM members WHERE raft_node_id = ? AND left_at IS NOT NULL", []any{int64(nodeID)}, new(int))
+	if err != nil || !back {
+		return false, err
+	}
+	return true, t.exec("UPDATE members SET left_at = NULL WHERE raft_node_id = ?", int64(nodeID))
 }
 
 func (a *Announcement) claims(nodeID uint64, _ Role, address string) Claim {
@@ -176,6 +220,11 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 	if m.RaftAddress != "" && m.RaftAddress == m.APIAddress {
 		return nil, refuse(Invalid, "the API and the cluster listener cannot share the address %s", m.RaftAddress)
 	}
+	if addresses {
+		if err := t.reachable(m); err != nil {
+			return nil, err
+		}
+	}
 	rows, err := collect(&t.View, func(r *sql.Rows) (h holder, err error) {
 		err = r.Scan(&h.id, (*string)(&h.role), &h.name, &h.raft, &h.api)
 		return h, err
@@ -213,6 +262,23 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 	return notes[:min(len(notes), 3)], nil
 }
 
+// reachable refuses a loopback address of a member when this one is not on loopback: it would dial itself there.
+func (t *Tx) reachable(m *Member) error {
+	for _, x := range []struct{ field, address string }{
+		{"the Raft address", m.RaftAddress}, {"the API address", m.APIAddress}} {
+		if !dialpolicy.OnLoopback(x.address) {
+			continue
+		}
+		self, err := t.Member(t.self)
+		if err != nil || self == nil || dialpolicy.OnLoopback(self.RaftAddress) {
+			return err
+		}
+		return refuse(Invalid, "%s %s is on loopback, and node %d at %s is not: give an address that it can dial",
+			x.field, x.address, t.self, self.RaftAddress)
+	}
+	return nil
+}
+
 // freeName makes a name for a member that has brought none.
 func (t *Tx) freeName(nodeID uint64, uuid string) (string, error) {
 	name := fmt.Sprintf("node-%d", nodeID)
@@ -241,31 +307,36 @@ func CheckZone(name string) error {
 	return nil
 }
 
-// addZones adds the zones to members, which they have since a schema step.
-func (v *View) addZones(list []Member) error {
+// addLater adds to members what they have since later schema steps: zones, and when they have left.
+func (v *View) addLater(list []Member) error {
 	n, err := v.SchemaVersion()
 	if err != nil || n < zonesSchema || len(list) == 0 {
 		return err
 	}
-	type zoned struct {
+	query := "SELECT raft_node_id, zone, NULL FROM members WHERE zone <> ''"
+	if n >= leftSchema {
+		query = "SELECT raft_node_id, zone, left_at FROM members WHERE (zone <> '' OR left_at IS NOT NULL)"
+	}
+	type later struct {
 		id   uint64
 		zone string
+		left sql.NullString
 	}
-	scan := func(r *sql.Rows) (z zoned, err error) {
-		err = r.Scan(&z.id, &z.zone)
-		return z, err
+	scan := func(r *sql.Rows) (x later, err error) {
+		err = r.Scan(&x.id, &x.zone, &x.left)
+		return x, err
 	}
 	first, last := int64(list[0].NodeID), int64(list[len(list)-1].NodeID)
-	zones, err := collect(v, scan, "SELECT raft_node_id, zone FROM members WHERE zone <> '' "+
-		"AND raft_node_id BETWEEN ? AND ? ORDER BY raft_node_id", min(first, last), max(first, last))
+	rows, err := collect(v, scan, query+" AND raft_node_id BETWEEN ? AND ? ORDER BY raft_node_id", min(first, last),
+		max(first, last))
 	if err != nil {
 		return err
 	}
 	for i := range list {
-		at, ok := slices.BinarySearchFunc(zones, list[i].NodeID,
-			func(z zoned, id uint64) int { return cmp.Compare(z.id, id) })
+		at, ok := slices.BinarySearchFunc(rows, list[i].NodeID,
+			func(x later, id uint64) int { return cmp.Compare(x.id, id) })
 		if ok {
-			list[i].Zone = zones[at].zone
+			list[i].Zone, list[i].LeftAt = rows[at].zone, nullTime(rows[at].left)
 		}
 	}
 	return nil

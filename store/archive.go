@@ -107,11 +107,10 @@ func describe(path string) (m ArchiveMeta, err error) {
 	if m.Schema, err = v.SchemaVersion(); err != nil {
 		return m, err
 	}
-	members, err := v.Members()
-	for i := range members {
-		x := &members[i]
-		m.Members = append(m.Members, ArchiveMember{x.NodeID, x.ID, x.Name, x.Role, x.RaftAddress})
-	}
+	m.Members, err = collect(v, func(rows *sql.Rows) (x ArchiveMember, err error) {
+		err = rows.Scan(&x.NodeID, &x.ID, &x.Name, (*string)(&x.Role), &x.Address)
+		return x, err
+	}, "SELECT raft_node_id, id, name, raft_role, raft_address FROM members ORDER BY raft_node_id")
 	return m, err
 }
 
@@ -181,14 +180,17 @@ type Archive struct {
 // Close removes the files that ReadArchive has made.
 func (a *Archive) Close() error { return os.RemoveAll(a.dir) }
 
+// maxWrap is more than any wrap of ours has, in bytes: one for each of so many others costs as much to look at.
+const maxWrap = 4 << 10
+
 // Unlock opens the keys that are wrapped for any of the identities, beside the state or, for those who were members
 // then, inside it.
-func (a *Archive) Unlock(identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
-	return unlock(a.State, identities, a.Keys, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
+func (a *Archive) Unlock(ctx context.Context, identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
+	return unlock(ctx, a.State, identities, a.Keys, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
 }
 
 // unlock opens, with the identities, the keys that a query finds in the state at path, and more.
-func unlock(path string, identities []*age.X25519Identity, more []ArchiveKey, query string,
+func unlock(ctx context.Context, path string, identities []*age.X25519Identity, more []ArchiveKey, query string,
 	args ...any) (map[uint64]certs.DEK, error) {
 	out := map[uint64]certs.DEK{}
 	o, err := openFile(path)
@@ -201,6 +203,12 @@ func unlock(path string, identities []*age.X25519Identity, more []ArchiveKey, qu
 		return k, err
 	}, query, args...)
 	for _, k := range append(keys, more...) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if len(k.Wrap) > maxWrap {
+			continue
+		}
 		for _, id := range identities {
 			if plain, err := certs.Unwrap(k.Wrap, id); err == nil && len(plain) == len(certs.DEK{}) {
 				out[k.Generation] = certs.DEK(plain)
@@ -226,11 +234,12 @@ func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 // ownKeys wraps for each recipient ("age1…") the generations of the data-encryption key that a member's own identity
 // opens in the state at path: any member can, whether it leads or not, and they are those that the state is sealed
 // with.
-func ownKeys(path string, nodeID uint64, own *age.X25519Identity, recipients []string) ([]ArchiveKey, error) {
+func ownKeys(ctx context.Context, path string, nodeID uint64, own *age.X25519Identity,
+	recipients []string) ([]ArchiveKey, error) {
 	if len(recipients) == 0 {
 		return nil, nil
 	}
-	deks, err := unlock(path, []*age.X25519Identity{own}, nil,
+	deks, err := unlock(ctx, path, []*age.X25519Identity{own}, nil,
 		"SELECT generation, wrap FROM dek_wraps WHERE raft_node_id = ?", nodeID)
 	if err != nil {
 		return nil, err
@@ -271,7 +280,7 @@ func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, rec
 	if meta, err = describe(f.Name()); err != nil {
 		return meta, err
 	}
-	keys, err := ownKeys(f.Name(), ar.s.cfg.NodeID, ar.s.cfg.Identity, recipients)
+	keys, err := ownKeys(ctx, f.Name(), ar.s.cfg.NodeID, ar.s.cfg.Identity, recipients)
 	if err != nil {
 		return meta, err
 	}
@@ -294,7 +303,7 @@ func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Ident
 	if err := checkRecipients(recipients); err != nil {
 		return err
 	}
-	keys, err := ownKeys(path, nodeID, own, recipients)
+	keys, err := ownKeys(context.Background(), path, nodeID, own, recipients)
 	if err != nil {
 		return err
 	}

@@ -129,6 +129,62 @@ func refusedArchive(t *testing.T, name string, archive io.Reader, limits Archive
 	}
 }
 
+// repacked replaces bytes of an archive's tar.
+func repacked(t *testing.T, archive []byte, old, by string) []byte {
+	t.Helper()
+	zip, err := gzip.NewReader(bytes.NewReader(archive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(zip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	again := gzip.NewWriter(&out)
+	_, _ = again.Write(bytes.ReplaceAll(plain, []byte(old), []byte(by)))
+	again.Close()
+	return out.Bytes()
+}
+
+func emptyGzip(t *testing.T) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := gzip.NewWriter(&out).Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// repeated reads the same bytes without end.
+type repeated struct {
+	part []byte
+	at   int
+}
+
+func (r *repeated) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		k := copy(p[n:], r.part[r.at:])
+		n, r.at = n+k, (r.at+k)%len(r.part)
+	}
+	return n, nil
+}
+
+// TestUnlockIsBounded: what lies in a state as wraps of its keys is looked at while somebody waits, and not at any length.
+func TestUnlockIsBounded(t *testing.T) {
+	identity := mustIdentity(t)
+	path := changed(t, queryBench(t), "UPDATE dek_wraps SET wrap = zeroblob(100000)")
+	a := &Archive{State: path}
+	if deks, err := a.Unlock(bg, identity); err != nil || len(deks) > 0 {
+		t.Errorf("%d keys, %v", len(deks), err)
+	}
+	ctx, cancel := context.WithCancel(bg)
+	cancel()
+	if _, err := a.Unlock(ctx, identity); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // Nothing in an archive's database runs: whatever has another schema than ours is refused before.
 func TestForeignSchemas(t *testing.T) {
 	t.Parallel()
@@ -313,12 +369,23 @@ func TestForeignArchives(t *testing.T) {
 		refusedArchive(t, name, bytes.NewReader(x.archive), testLimits, x.want)
 	}
 	refusedArchive(t, "bomb", bomb(10<<30), testLimits, "at most")
+	refusedArchive(t, "too much to carry", bytes.NewReader(good), ArchiveLimits{State: 64 << 20, Carry: 1000}, "carry at once")
+	holes := regular(archiveState, append([]byte("1\n0\n0\n"), make([]byte, 506)...))
+	holes.PAXRecords = map[string]string{"XNU.sparse.major": "1", "XNU.sparse.minor": "0", "XNU.sparse.name": archiveState, "XNU.sparse.realsize": fmt.Sprint(60 << 20)}
+	refusedArchive(t, "a file with holes", bytes.NewReader(repacked(t, packed(t, m, holes), "XNU.sparse", "GNU.sparse")), testLimits, "not as it should be")
 	full := ArchiveLimits{State: 16 << 20, Room: func() int64 { return 2*int64(len(data)) - 1 }}
 	refusedArchive(t, "no room", bytes.NewReader(good), full, "no room")
 	// Whoever waits no longer is not worked for.
 	ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
+	nothing := io.MultiReader(bytes.NewReader(good[:len(good)/2]), &repeated{part: packed(t)})
+	if a, err := ReadArchive(ctx, &repeated{part: emptyGzip(t)}, t.TempDir(), testLimits); err == nil || !strings.Contains(err.Error(), "takes too long") {
+		t.Error("nothing, again and again, until the deadline:", a, err)
+	}
+	if a, err := ReadArchive(ctx, nothing, t.TempDir(), testLimits); err == nil {
+		t.Error("half of an archive and then others:", a, err)
+	}
 	if a, err := ReadArchive(ctx, bomb(1<<40), t.TempDir(), ArchiveLimits{State: 1 << 50}); err == nil || !strings.Contains(err.Error(), "takes too long") {
 		t.Error("a bomb until the deadline:", a, err)
 	}

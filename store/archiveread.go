@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"muster/store/engine"
 	"muster/store/foreign"
 )
 
@@ -22,6 +24,7 @@ import (
 type ArchiveLimits struct {
 	State int64        // bytes of the unpacked state
 	Room  func() int64 // bytes that may be written to the disk at this moment; nil does not ask
+	Carry int64        // bytes that a restore takes into memory and into one transaction; 0 stands for maxCarried
 }
 
 // MaxArchiveState is the largest state that is unpacked where no other limit is given, in bytes.
@@ -81,6 +84,9 @@ func ReadArchive(ctx context.Context, r io.Reader, dir string, limits ArchiveLim
 	if err := foreign.Check(ctx, a.State, a.Meta.Schema); err != nil {
 		return nil, err
 	}
+	if err := a.small(ctx, cmp.Or(limits.Carry, maxCarried)); err != nil {
+		return nil, err
+	}
 	inside, err := describe(a.State)
 	if err != nil {
 		return nil, foreign.ErrNoDatabase
@@ -108,7 +114,7 @@ func damaged(err error) error {
 }
 
 func (x *unpacking) extract(ctx context.Context, r io.Reader) error {
-	zip, err := gzip.NewReader(r)
+	zip, err := gzip.NewReader(whileIn(ctx, r)) // empty members yield nothing for as long as they come
 	if err != nil {
 		return damaged(eofIsUnexpected(err))
 	}
@@ -121,7 +127,7 @@ func (x *unpacking) extract(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return damaged(err)
 		}
-		if err := x.member(h, in); err != nil {
+		if err := x.member(h, whileIn(ctx, in)); err != nil {
 			return err
 		}
 	}
@@ -144,7 +150,7 @@ func (x *unpacking) member(h *tar.Header, in io.Reader) error {
 	default:
 		return refuse(Invalid, "the archive is not a snapshot of muster: it holds %.64q", h.Name)
 	}
-	if x.have[h.Name] != "" || h.Typeflag != tar.TypeReg || h.Size < 0 ||
+	if x.have[h.Name] != "" || h.Typeflag != tar.TypeReg || sparse(h) || h.Size < 0 ||
 		h.Name != archiveState && h.Size > maxArchiveMeta {
 		return refuse(Invalid, "the archive is not a snapshot of muster: %s is not as it should be", h.Name)
 	}
@@ -180,6 +186,56 @@ func (x *unpacking) member(h *tar.Header, in io.Reader) error {
 	}
 	if err != nil {
 		return refuse(Invalid, "the archive is damaged: %s cannot be read", h.Name)
+	}
+	return nil
+}
+
+// sparse reports whether a file has holes, for which nothing lies in the archive.
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	// maxCarried is how many bytes of a state a restore takes into memory and into one transaction: what people have put
+	// into a cluster.
+	maxCarried = 512 << 20
+	// perRow is what a row takes beside its values.
+	perRow = 64
+)
+
+// small refuses a state with more than a restore can carry. It blocks while it is counted, or until ctx ends.
+func (a *Archive) small(ctx context.Context, most int64) error {
+	o, err := openFile(a.State)
+	if err != nil {
+		return foreign.ErrNoDatabase
+	}
+	defer o.Close()
+	v, sum := viewOf(o), int64(0)
+	for i := range registry {
+		r := &registry[i]
+		if r.fate == kept && r.sealed == nil && r.name != "members" && r.name != "dek_wraps" {
+			continue
+		}
+		t, err := v.v.Table(r.name)
+		if errors.Is(err, engine.ErrNoTable) { // of a later step
+			continue
+		}
+		if err != nil {
+			return foreign.ErrNoDatabase
+		}
+		n, err := foreign.Measure(ctx, a.State, t.Bytes(perRow))
+		if err != nil {
+			return foreign.ErrNoDatabase
+		}
+		if sum += n; sum > most {
+			return refuse(Invalid, "the archive's state holds more than %d bytes in its tables up to %s, which a restore would "+
+				"have to carry at once", most, r.name)
+		}
 	}
 	return nil
 }

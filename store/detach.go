@@ -39,7 +39,7 @@ func Detach(ctx context.Context, replica string, own *age.X25519Identity, f *Fou
 		return out, errors.Join(err, errors.New("the mirror has never held a cluster"))
 	}
 	out.From, out.Revision = c.ID, c.Revision
-	deks, err := (&Archive{State: replica}).Unlock(own)
+	deks, err := (&Archive{State: replica}).Unlock(ctx, own)
 	if err != nil {
 		return out, err
 	}

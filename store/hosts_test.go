@@ -63,7 +63,7 @@ func TestHostsOfJoin(t *testing.T) {
 			b := hostBench(t, x.setting)
 			alive := func(uint64) string {
 				if x.dead {
-					return "left"
+					return "down"
 				}
 				return "alive"
 			}
@@ -279,4 +279,61 @@ func mustIdentity(t testing.TB) *age.X25519Identity {
 		t.Fatal(err)
 	}
 	return identity
+}
+
+// TestReachable: a member that is not on loopback would dial itself where another says that it is on loopback, so that no
+// way to say where a member is takes it. A cluster on loopback goes on as before.
+func TestReachable(t *testing.T) {
+	for _, x := range []struct {
+		address string
+		refused bool
+	}{
+		{"127.0.0.1:7003", true}, {"127.8.9.1:7003", true}, {"[::1]:7003", true}, {"[::ffff:127.0.0.1]:7003", true},
+		{"localhost:7003", true}, {"LOCALHOST.:7003", true}, {"10.0.0.3:7003", false},
+	} {
+		for _, field := range []string{"raft", "api"} {
+			for _, self := range []string{"10.0.0.1:7000", "127.0.0.1:7000"} {
+				b := hostBench(t, `"10.0.0.0/8"`)
+				b.exec("UPDATE members SET raft_address = ? WHERE raft_node_id = 1", self)
+				raft, api := "10.0.0.3:7003", "10.0.0.3:5003"
+				if field == "raft" {
+					raft = x.address
+				} else {
+					api = x.address
+				}
+				at := func(raft, api string) Joiner {
+					return Joiner{TokenID: "t", Alive: func(uint64) string { return "left" }, Member: Member{Name: "three", Mode: ModeFull,
+						Recipient: "age1three", RaftAddress: raft, APIAddress: api, AdvertiseAddr: "10.0.0.3"}}
+				}
+				join := func(j Joiner) error {
+					_, err := b.write(func(tx *Tx) error {
+						tx.self = 1
+						_, err := tx.join(j, NewID(), tx.actor)
+						return err
+					})
+					return err
+				}
+				b.hostToken("t", nil, "")
+				ways := map[string]error{"join": join(at(raft, api))}
+				if err := join(at("10.0.0.3:7004", "10.0.0.3:5004")); err != nil {
+					t.Fatal(err)
+				}
+				ways["join again"] = join(at(raft, api))
+				_, ways["announce"] = b.write(func(tx *Tx) error {
+					tx.self = 1
+					return tx.announce(Announcement{NodeID: 2, RaftAddress: raft, APIAddress: strings.ReplaceAll(api, ":5003", ":5007"),
+						BinaryVersion: "v", MaxSchema: 2, Evidence: HostEvidence{Remote: "10.0.0.3"}})
+				})
+				refused := x.refused && !strings.HasPrefix(self, "127.")
+				for way, err := range ways {
+					if way == "announce" && (!refused || x.refused && self != "10.0.0.1:7000") {
+						continue // it may collide with the member that has joined
+					}
+					if (err != nil && strings.Contains(err.Error(), "is on loopback, and node 1")) != refused {
+						t.Errorf("%s %s=%s at %s: %v", way, field, x.address, self, err)
+					}
+				}
+			}
+		}
+	}
 }

@@ -22,7 +22,7 @@ type Joiner struct {
 	KeyRetired    bool          // the token was signed with a key that recognises former users only
 	CertKey       string        // SHA-256 of the public key that certificates are asked for, lower hex, or empty
 
-	// Alive reports "alive", "left" or "unknown" of a member; nil stands for a leader that knows of nobody.
+	// Alive reports "alive", "down", "left" or "unknown" of a member; nil stands for a leader that knows of nobody.
 	Alive func(nodeID uint64) string
 }
 
@@ -315,7 +315,12 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	if out.Certificates, err = t.issue(j.Certificates, m.NodeID); err != nil {
 		return out, err
 	}
-	return out, t.audit("member.rejoin", nodeObject(m.NodeID), "with join_token/"+token.ID)
+	row := AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote, Action: "member.rejoin",
+		Object: nodeObject(m.NodeID), Outcome: outcomeOK, Detail: "with join_token/" + token.ID}
+	if !t.tx.Changed() || !t.rejoins.may(m.NodeID, t.Now) {
+		row.Outcome = outcomeReplayed
+	}
+	return out, t.auditRow(row)
 }
 
 func (t *Tx) issue(list []Certificate, nodeID uint64) ([]Certificate, error) {

@@ -252,9 +252,9 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 		if err != nil {
 			return StoredSecret{}, err
 		}
-		x := StoredSecret{Name: name, Version: 1, CreatedAt: tx.Now, UpdatedAt: tx.Now}
+		x, had := StoredSecret{Name: name, Version: 1, CreatedAt: tx.Now, UpdatedAt: tx.Now}, 0
 		if len(list) > 0 {
-			x.Version, x.CreatedAt = list[0].Version+1, list[0].CreatedAt
+			x.Version, x.CreatedAt, had = list[0].Version+1, list[0].CreatedAt, len(list[0].sealed)
 		} else if err := tx.boundSecrets(); err != nil {
 			return x, err
 		}
@@ -263,6 +263,9 @@ func (sx Secrets) Put(ctx context.Context, actor Actor, name string, value []byt
 			return x, err
 		}
 		x.Generation = generation
+		if err := tx.boundBytes(&boundOfSecrets, "", had, len(sealed)); err != nil {
+			return x, err
+		}
 		if err := tx.exec(`INSERT INTO secrets (name, version, sealed, dek_generation, created_at, updated_at, created_rev,
 			modified_rev)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE

@@ -61,35 +61,63 @@ func (t *Tx) boundAPITokens() error {
 	return t.bound(SettingLimitAPITokens, "API tokens", "SELECT count(*) FROM api_tokens")
 }
 
-// What rows of one credential hold together, in bytes, where they can be large: many of them come to much more than their
-// number says. Smaller ones are bounded by that alone.
-const (
-	largeRow         = 4 << 10
-	maxKeyDocuments  = 16 << 20
-	maxJoinDocuments = 16 << 20
-	maxAnswers       = 64 << 20
+// largeRow is from when on the bytes of a row are looked at: of smaller ones, their number says enough.
+const largeRow = 4 << 10
+
+// byteBound is what rows that can be large may hold together: many of them come to much more than their number says.
+type byteBound struct {
+	table, columns string
+	what           string // in refusals
+	owner          string // column that says whose a row is; "": nobody's own
+	each, all      int    // bytes, of one owner and of all
+}
+
+var (
+	boundOfKeys       = byteBound{"api_keys", "role_descriptors metadata", "role_descriptors and metadata of the API keys", "owner_id", 16 << 20, 256 << 20}
+	boundOfJoinTokens = byteBound{"join_tokens", "labels hosts", "labels and hosts of the join tokens", "created_by", 16 << 20, 128 << 20}
+	boundOfAnswers    = byteBound{"idempotency", "sealed", "answers remembered for the Idempotency-Keys", "accessor", 64 << 20, 256 << 20}
+	boundOfSecrets    = byteBound{"secrets", "sealed", "the values of the secrets", "", 0, 256 << 20}
+	boundOfMembers    = byteBound{"members", "resources labels", "gpus, services and labels of the members", "", 0, 128 << 20}
+	boundOfPeerings   = byteBound{"peerings", "server_addresses manual_addresses ca_pems meta",
+		"addresses, certificates and meta of the peerings", "", 0, 64 << 20}
 )
 
-// boundBytes refuses another row of so many bytes when a credential would keep more than most with it.
-func (t *Tx) boundBytes(row, most int, what, query string, args ...any) error {
-	if row < largeRow {
+var byteBounds = []*byteBound{&boundOfKeys, &boundOfJoinTokens, &boundOfAnswers, &boundOfSecrets, &boundOfMembers, &boundOfPeerings}
+
+func (b *byteBound) sum() string {
+	var list []string
+	for _, c := range strings.Fields(b.columns) {
+		list = append(list, "ifnull(octet_length("+c+"), 0)")
+	}
+	return strings.Join([]string{"SELECT", "ifnull(sum(" + strings.Join(list, " + ") + "), 0)", "FROM", b.table}, " ")
+}
+
+// boundBytes refuses a row of so many bytes, in place of one that had some, when there would be more than the bound.
+func (t *Tx) boundBytes(b *byteBound, owner string, had, row int) error {
+	if row < largeRow || row <= had {
 		return nil
 	}
-	var have int64
-	if _, err := t.get(query, args, &have); err != nil {
-		return err
+	check := func(most int, whose, where string, args ...any) error {
+		var have int64
+		if _, err := t.get(b.sum()+where, args, &have); err != nil {
+			return err
+		}
+		if int(have)-had+row > most {
+			return refuse(Full, "%s%s take %d bytes, and no more than %d are kept", b.what, whose, have, most)
+		}
+		return nil
 	}
-	if int(have)+row > most {
-		return refuse(Full, "%s of this credential take %d bytes, and no more than %d are kept", what, have, most)
+	if b.owner != "" {
+		if err := check(b.each, " of this credential", " WHERE "+b.owner+" = ?", owner); err != nil {
+			return err
+		}
 	}
-	return nil
+	return check(b.all, "", "")
 }
 
 // boundAPIKeys counts bytes: octet_length does not read the documents for that, as length would.
 func (t *Tx) boundAPIKeys(owner string, size int) error {
-	if err := t.boundBytes(size, maxKeyDocuments, "role_descriptors and metadata of the API keys",
-		"SELECT ifnull(sum(octet_length(role_descriptors) + octet_length(metadata)), 0) FROM api_keys WHERE owner_id = ?",
-		owner); err != nil {
+	if err := t.boundBytes(&boundOfKeys, owner, 0, size); err != nil {
 		return err
 	}
 	return t.bound(SettingLimitAPIKeys, "API keys and enrollment tokens of this credential",
@@ -97,8 +125,7 @@ func (t *Tx) boundAPIKeys(owner string, size int) error {
 }
 
 func (t *Tx) boundJoinTokens(owner string, size int) error {
-	if err := t.boundBytes(size, maxJoinDocuments, "labels and hosts of the join tokens",
-		"SELECT ifnull(sum(octet_length(labels) + octet_length(hosts)), 0) FROM join_tokens WHERE created_by = ?", owner); err != nil {
+	if err := t.boundBytes(&boundOfJoinTokens, owner, 0, size); err != nil {
 		return err
 	}
 	return t.bound(SettingLimitJoinTokens, "join tokens of this credential",
@@ -131,8 +158,7 @@ func (t *Tx) boundPeerings() error {
 // boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
 // those that older members make room for each other, looked at now and then: counting costs.
 func (t *Tx) boundAnswers(size int) error {
-	err := t.boundBytes(size, maxAnswers, "answers remembered for the Idempotency-Keys",
-		"SELECT ifnull(sum(length(sealed)), 0) FROM idempotency WHERE accessor = ?", t.actor.Accessor)
+	err := t.boundBytes(&boundOfAnswers, t.actor.Accessor, 0, size)
 	if t.actor.Auto() {
 		if err != nil {
 			return t.exec("DELETE FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.'", t.actor.Accessor)

@@ -52,6 +52,7 @@ type Member struct {
 	HooksPending   string            `json:"hooksPending"` // "", "drain" or "resume"
 	Hooks          []HookOutcome     `json:"hooks"`        // of the last drain or resume
 	JoinedAt       time.Time         `json:"joinedAt"`
+	LeftAt         *time.Time        `json:"leftAt,omitempty"` // when it said that its process ends; nil since it came back
 	JoinTokenID    string            `json:"joinTokenId"`
 	CertKey        string            `json:"certKey"` // SHA-256 of the public key in its transport certificate, lower hex
 	OverlayIP      string            `json:"overlayIp"`
@@ -127,7 +128,7 @@ func (v *View) Members() ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return list, v.addZones(list)
+	return list, v.addLater(list)
 }
 
 // Member reads one member, or nil.
@@ -152,7 +153,7 @@ func (v *View) membersBy(query string, args ...any) ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return list, v.addZones(list)
+	return list, v.addLater(list)
 }
 
 var memberTables = []string{"members", "overlay_allocations"}
@@ -180,6 +181,9 @@ func (t *Tx) insertMember(m *Member, g hostGrants) (err error) {
 		m.JoinedAt, optional(m.JoinTokenID), m.CertKey, t.Rev, t.Rev}
 	hosts, err := json.Marshal(g)
 	if err != nil {
+		return err
+	}
+	if err := t.boundBytes(&boundOfMembers, "", 0, len(resources)+len(labels)); err != nil {
 		return err
 	}
 	schema, err := t.SchemaVersion()

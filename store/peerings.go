@@ -59,7 +59,7 @@ type PeerMember struct {
 	NodeID      uint64 `json:"nodeId"`
 	RaftAddress string `json:"raftAddress"`
 	APIAddress  string `json:"apiAddress"`
-	Health      string `json:"health"` // "alive", "left" or "unknown", as its own cluster sees it
+	Health      string `json:"health"` // "alive", "down", "left" or "unknown", as its own cluster sees it
 }
 
 // Size is how many bytes the texts have.
@@ -201,6 +201,18 @@ func (t *Tx) putPeering(p *Peering) error {
 		}
 	}
 	if texts[3], err = jsonText(p.Meta, "{}"); err != nil {
+		return err
+	}
+	row, had := 0, 0
+	for _, text := range texts {
+		row += len(text)
+	}
+	if row >= largeRow && p.CreatedRev != 0 {
+		if _, err := t.get(boundOfPeerings.sum()+" WHERE id = ?", []any{p.ID}, &had); err != nil {
+			return err
+		}
+	}
+	if err := t.boundBytes(&boundOfPeerings, "", had, row); err != nil {
 		return err
 	}
 	p.ModifiedRev = t.Rev

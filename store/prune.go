@@ -4,7 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // tokenKept is how long a token's record outlives its expiry.
@@ -200,4 +203,33 @@ func (v *View) pruneUntil(keep auditClass) (until uint64, err error) {
 		return 0, err
 	}
 	return max(until, first), nil
+}
+
+// rejoinings bounds what members that join again add to what is kept of operators and members: a used token can be shown
+// without end. Further rows are kept with those of answers that are given again.
+type rejoinings struct {
+	mu sync.Mutex
+	m  map[uint64]*rate.Limiter
+}
+
+const (
+	rejoinsPerHour = 60      // of one member
+	maxRejoining   = 100_000 // members that are remembered
+)
+
+func (x *rejoinings) may(nodeID uint64, now time.Time) bool {
+	if x == nil {
+		return true
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	l := x.m[nodeID]
+	if l == nil {
+		if x.m == nil || len(x.m) >= maxRejoining {
+			x.m = map[uint64]*rate.Limiter{}
+		}
+		l = rate.NewLimiter(rate.Every(time.Hour/rejoinsPerHour), rejoinsPerHour)
+		x.m[nodeID] = l
+	}
+	return l.AllowN(now, 1)
 }

@@ -221,7 +221,7 @@ type Refounding struct {
 // archive was saved for.
 func OpenRefounding(ctx context.Context, a *Archive, identities []*age.X25519Identity) (r *Refounding, err error) {
 	r = &Refounding{Issuers: map[certs.Kind]Issuer{}}
-	if r.deks, err = a.Unlock(identities...); err != nil {
+	if r.deks, err = a.Unlock(ctx, identities...); err != nil {
 		return nil, err
 	}
 	if r.x, err = openScratch(ctx, a, LatestSchema()); err != nil {

@@ -96,7 +96,7 @@ func (r Restored) String() string {
 // every sealed value with the keys that the identities open. It returns why that does not work;
 // nothing else happens. It needs as much room as the state takes, once more.
 func (a *Archive) Rehearse(ctx context.Context, identities ...*age.X25519Identity) error {
-	deks, err := a.Unlock(identities...)
+	deks, err := a.Unlock(ctx, identities...)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (ar Archives) Rehearse(ctx context.Context, a *Archive) error {
 // API token that asks stays, too. It blocks until that is committed or ctx ends.
 func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
 	out := Restored{Revision: a.Meta.Index}
-	deks, err := a.Unlock(ar.s.cfg.Identity)
+	deks, err := a.Unlock(ctx, ar.s.cfg.Identity)
 	if err != nil {
 		return out, err
 	}

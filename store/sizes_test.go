@@ -49,7 +49,7 @@ var ownColumns = map[string][]string{
 	"settings":  {"name"},
 	"sequences": {"*"},
 	"members": {"id", "mode", "raft_role", "recipient", "drain_state", "drain_updated_at", "drain_deadline",
-		"hooks_pending", "joined_at",
+		"hooks_pending", "joined_at", "left_at",
 		"join_token_id", "cert_key"},
 	"leases":              {"created_at", "expires_at"},
 	"operations":          {"*"},

@@ -68,11 +68,12 @@ type Store struct {
 	Archives     Archives
 	Backups      Backups
 
-	cfg    Config
-	log    *slog.Logger
-	events feed
-	counts counts
-	keys   keyring
+	cfg     Config
+	log     *slog.Logger
+	events  feed
+	counts  counts
+	rejoins rejoinings
+	keys    keyring
 
 	repeated map[string]bool // keys of requests that members have repeated in this leadership; the writer's own
 
@@ -172,6 +173,8 @@ func (s *Store) transact(t *engine.Tx, actor Actor, fn func(*Tx) error) error {
 		actor.NodeID = s.cfg.NodeID
 	}
 	tx := newTx(t, actor)
+	tx.self = s.NodeID()
+	tx.rejoins = &s.rejoins
 	tx.counts = &s.counts
 	if err := fn(tx); err != nil {
 		return err
@@ -370,6 +373,7 @@ var (
 var (
 	WithEffects      = engine.WithEffects
 	Splice           = engine.Splice
+	Direct           = engine.Direct
 	Diagnose         = engine.Diagnose
 	InspectRaft      = engine.InspectRaft
 	LastEntry        = engine.LastEntry

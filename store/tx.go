@@ -137,10 +137,12 @@ type Tx struct {
 	View
 	Rev uint64 // the revision that this transaction will have
 
-	tx     *engine.Tx
-	actor  Actor
-	audits []AuditRow
-	counts *counts // nil: what is bounded is counted each time
+	tx      *engine.Tx
+	actor   Actor
+	audits  []AuditRow
+	counts  *counts     // nil: what is bounded is counted each time
+	rejoins *rejoinings // nil: they are not counted
+	self    uint64      // the member that carries it out; 0 outside a cluster
 }
 
 func newTx(t *engine.Tx, actor Actor) *Tx {

@@ -43,6 +43,39 @@ func (p *Line) End() {
 	}
 }
 
+// While calls f. On a terminal it says what is under way, and for how long, as soon as that is more than a second; elsewhere
+// it says nothing.
+func While(w io.Writer, what string, f func() error) error {
+	if !Terminal(w) {
+		return f()
+	}
+	return while(w, what, time.Second, f)
+}
+
+func while(w io.Writer, what string, every time.Duration, f func() error) error {
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for begin, shown := time.Now(), false; ; shown = true {
+			select {
+			case <-tick.C:
+				fmt.Fprintf(w, "\r%s: %s ", what, time.Since(begin).Truncate(time.Second))
+			case <-over:
+				if shown {
+					fmt.Fprintln(w)
+				}
+				return
+			}
+		}
+	}()
+	err := f()
+	close(over)
+	<-ended
+	return err
+}
+
 // Bar is progress as a bar that is rewritten on a terminal, and as plain lines, one a second at most, elsewhere.
 type Bar struct {
 	w     io.Writer

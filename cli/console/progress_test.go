@@ -2,8 +2,10 @@ package console
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestBar(t *testing.T) {
@@ -20,4 +22,32 @@ func TestBar(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("%q\nwant %q", out.String(), want)
 	}
+}
+
+// What takes long is said, and for how long; what does not is not.
+func TestWhile(t *testing.T) {
+	var quick, slow strings.Builder
+	failed := errors.New("failed")
+	if err := while(&quick, "working", time.Hour, func() error { return failed }); err != failed || quick.String() != "" {
+		t.Errorf("%v, %q", err, quick.String())
+	}
+	seen := make(chan struct{}, 1)
+	err := while(writer(func(p []byte) {
+		slow.Write(p)
+		select {
+		case seen <- struct{}{}:
+		default:
+		}
+	}), "working", time.Millisecond,
+		func() error { <-seen; return nil })
+	if err != nil || !strings.HasPrefix(slow.String(), "\rworking: 0s ") || !strings.HasSuffix(slow.String(), "\n") {
+		t.Errorf("%v, %q", err, slow.String())
+	}
+}
+
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
 }

@@ -55,6 +55,14 @@ func (m *member) good() bool {
 	return m.voter && m.full() && !m.dead && !m.drained()
 }
 
+// lateGoodbye is how long after its goodbye a process may still answer: it has more to close.
+const lateGoodbye = 10 * time.Second
+
+// left: it does not answer, and its last word was that its process ends.
+func (m *member) left() bool {
+	return !m.alive && !m.LeftAt.IsZero() && !m.LastContact.After(m.LeftAt.Add(lateGoodbye))
+}
+
 // candidate: full, active and there; may be a voter in time.
 func (m *member) candidate() bool {
 	if !m.full() || !m.active() {

@@ -27,7 +27,7 @@ func (r *round) state() State {
 		m := &r.ms[i]
 		v := &s.Servers[i]
 		*v = Server{
-			NodeID: m.NodeID, NodeStatus: StatusLeft, Healthy: m.healthy, IsLeader: m.leader,
+			NodeID: m.NodeID, NodeStatus: StatusDown, Healthy: m.healthy, IsLeader: m.leader,
 			HasVotingRights: m.voter, StableSince: Stamp{m.stableSince},
 			Name: m.Name, Role: m.Role, Mode: m.Mode, Zone: m.Zone, DrainState: m.DrainState, Pinned: m.Pinned,
 			Electable: m.voter && electable(m), Recovering: m.recovering, Failed: m.failed, DiskLow: m.DiskLow,
@@ -37,6 +37,8 @@ func (r *round) state() State {
 		switch {
 		case m.alive:
 			v.NodeStatus = StatusAlive
+		case m.left():
+			v.NodeStatus, v.LeftAt = StatusLeft, m.LeftAt.UTC().Truncate(time.Millisecond)
 		case m.LastContact.IsZero() && !m.dead && !r.in.LeaderSince.IsZero():
 			v.NodeStatus = StatusUnknown
 		case m.LastContact.IsZero():
@@ -108,6 +110,8 @@ func (t *teller) reason(m *member) string {
 		return t.voterReason(m, place)
 	}
 	switch {
+	case m.left():
+		return "has left: its process was ended in order"
 	case !m.alive && m.LastContact.IsZero() && m.inRaft:
 		return "has not answered this leader yet"
 	case !m.alive && m.LastContact.IsZero():
@@ -146,6 +150,8 @@ func (t *teller) voterReason(m *member, place string) string {
 		return "replicate-only: gives leadership and vote away when another healthy voter exists"
 	case m.Mode != ModeFull:
 		return "replicate-only: loses its vote when the healthy voters are a majority without it"
+	case m.left():
+		return "has left: keeps its vote until a stand-by takes it"
 	case m.dead && m.LastContact.IsZero():
 		return "has not answered this leader: keeps its vote until a stand-by takes it"
 	case m.dead:

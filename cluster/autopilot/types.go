@@ -17,7 +17,8 @@ const (
 	RoleOutside = "" // not in the Raft configuration
 
 	StatusAlive   = "alive"
-	StatusLeft    = "left"
+	StatusDown    = "down"    // does not answer, and has not said why
+	StatusLeft    = "left"    // does not answer: its process was ended in order, and had said so
 	StatusUnknown = "unknown" // to a leader so young that a silent machine had no time to answer it
 )
 
@@ -38,6 +39,8 @@ type Observation struct {
 	// LastContact is the time of the last answered probe; zero when it has not
 	// answered since this leader observes.
 	LastContact time.Time `json:"lastContact,omitzero"`
+	// LeftAt is when it said that its process ends; zero when it has not since it was last started.
+	LeftAt time.Time `json:"leftAt,omitzero"`
 	// ProbeInterval is set for a member that is probed less often than Raft
 	// servers are. It then counts as silent after two intervals.
 	ProbeInterval Duration `json:"probeInterval,omitempty"`
@@ -118,10 +121,12 @@ type Server struct {
 	// Lag in revisions behind the leader; 0 for a member without a replica.
 	Lag         uint64    `json:"lag"`
 	LastContact time.Time `json:"lastContact,omitzero"`
-	// DownSince is when a server that does not answer was last heard of: by this leader, or when this leader began.
+	// DownSince is when a server that is down was last heard of: by this leader, or when this leader began.
 	DownSince time.Time `json:"downSince,omitzero"`
-	RTT       Duration  `json:"rtt,omitempty"`
-	Version   string    `json:"version,omitempty"`
+	// LeftAt is when one that has left said so.
+	LeftAt  time.Time `json:"leftAt,omitzero"`
+	RTT     Duration  `json:"rtt,omitempty"`
+	Version string    `json:"version,omitempty"`
 	// ZoneCost says what its drain or removal costs its zone; empty when nothing.
 	ZoneCost string `json:"zoneCost,omitempty"`
 	// Reason says in one sentence why it has the role it has and what is next.
@@ -186,6 +191,20 @@ type Change struct {
 // transfer the node itself; before it takes the vote of a node that answers,
 // the other voters, of which a majority must answer.
 type Plan []Change
+
+// Gone reports whether a status is that of a member that does not answer, whether it has left or is down.
+func Gone(status string) bool { return status == StatusDown || status == StatusLeft }
+
+// Silent is how long a member that does not answer has been gone; 0 for any other.
+func (v *Server) Silent(now time.Time) time.Duration {
+	switch {
+	case v.NodeStatus == StatusLeft:
+		return now.Sub(v.LeftAt)
+	case v.DownSince.IsZero():
+		return 0
+	}
+	return now.Sub(v.DownSince)
+}
 
 // Carry returns what the next round needs as Input.Previous.
 func Carry(s State) map[uint64]Health {

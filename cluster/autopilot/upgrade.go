@@ -25,17 +25,18 @@ const (
 
 // UpgradeMember is one member in the order in which they are restarted.
 type UpgradeMember struct {
-	NodeID     uint64 `json:"nodeId"`
-	Name       string `json:"name"`
-	Zone       string `json:"zone,omitempty"`
-	Role       string `json:"role,omitempty"` // empty outside Raft
-	IsLeader   bool   `json:"isLeader"`
-	NodeStatus string `json:"nodeStatus"`
-	Healthy    bool   `json:"healthy"`
-	Version    string `json:"version"`
-	MaxSchema  int64  `json:"maxSchema"`
-	State      string `json:"state"`
-	Note       string `json:"note,omitempty"` // what to know before its restart
+	NodeID     uint64    `json:"nodeId"`
+	Name       string    `json:"name"`
+	Zone       string    `json:"zone,omitempty"`
+	Role       string    `json:"role,omitempty"` // empty outside Raft
+	IsLeader   bool      `json:"isLeader"`
+	NodeStatus string    `json:"nodeStatus"`
+	DownSince  time.Time `json:"downSince,omitzero"`
+	Healthy    bool      `json:"healthy"`
+	Version    string    `json:"version"`
+	MaxSchema  int64     `json:"maxSchema"`
+	State      string    `json:"state"`
+	Note       string    `json:"note,omitempty"` // what to know before its restart
 }
 
 // Upgrade says who runs which muster, whom to restart next, and why nobody may be restarted now.
@@ -115,7 +116,7 @@ func (p *planner) collect() {
 		}
 		p.up.Members = append(p.up.Members, UpgradeMember{
 			NodeID: b.NodeID, Name: v.Name, Zone: v.Zone, Role: v.Role, IsLeader: v.IsLeader,
-			NodeStatus: v.NodeStatus, Healthy: v.Healthy, Version: b.Version, MaxSchema: b.MaxSchema,
+			NodeStatus: v.NodeStatus, DownSince: v.DownSince, Healthy: v.Healthy, Version: b.Version, MaxSchema: b.MaxSchema,
 		})
 		p.notReady(v, b)
 	}
@@ -142,7 +143,7 @@ func (p *planner) notReady(v *Server, b Binary) {
 	patience := p.Config.LastContactThreshold.Std() + p.Config.Stabilization.Std()
 	who := called(v.Name, v.NodeID)
 	switch {
-	case v.Role == RoleOutside && v.NodeStatus == StatusLeft:
+	case v.Role == RoleOutside && Gone(v.NodeStatus):
 	case v.DrainState == DrainDraining:
 		p.wait(who + " is draining")
 	case v.NodeStatus == StatusUnknown:
@@ -153,8 +154,8 @@ func (p *planner) notReady(v *Server, b Binary) {
 		p.wait(who + " is not well yet: " + v.Reason)
 	case v.NodeStatus == StatusAlive && v.DiskLow:
 		p.wait(who + " is low on disk space: a start needs some")
-	case v.NodeStatus == StatusLeft && !v.DownSince.IsZero() && p.now.Sub(v.DownSince) <= patience:
-		p.wait(who + " has not answered for " + brief(p.now.Sub(v.DownSince)))
+	case Gone(v.NodeStatus) && v.Silent(p.now) > 0 && v.Silent(p.now) <= patience:
+		p.wait(who + " has not answered for " + brief(v.Silent(p.now)))
 	}
 }
 
@@ -191,7 +192,7 @@ func (p *planner) aim() {
 		}
 		p.behind++
 		m.State = UpgradeWaiting
-		if m.NodeStatus == StatusLeft {
+		if Gone(m.NodeStatus) {
 			m.State = UpgradeDown
 			m.Note = "does not answer: start it with the new version, or remove it"
 			p.down++

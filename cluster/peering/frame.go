@@ -27,6 +27,9 @@ const (
 	firstFrameLimit = 4 << 10          // before the other side has shown who it is, and for answers to that
 	frameTimeout    = 10 * time.Second // to hand one message to the kernel
 	membersPerFrame = 500
+	// maxCommas is more than a message has that is meant: what is made of very many small values takes fifty times their
+	// length.
+	maxCommas = 20_000
 )
 
 // frame is one message: exactly one field is set.
@@ -125,6 +128,9 @@ func refusedWith(err error, code string) bool {
 // decodeFrame is strict: one value, no unknown field, exactly one message in it.
 func decodeFrame(data []byte) (*frame, error) {
 	var f frame
+	if bytes.Count(data, []byte{','}) > maxCommas {
+		return nil, errors.New("a message of the peer has too many values")
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&f); err != nil {

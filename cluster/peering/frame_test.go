@@ -41,9 +41,11 @@ func TestFramesAreStrict(t *testing.T) {
 		`{"members":{"list":[{"id":"x","nodeId":1.5}]}}`:  false,
 		`{"open":{"peerId":"a","secret":"b"},"moved":{}}`: false,
 		"{\"ping\":{}}\n": true,
-		`{"refused":{"code":"secret","message":"no"}}`:         true,
-		strings.Repeat("[", 20_000):                            false,
-		`{"addresses":{"list":["a"]},"addresses":{"x":["b"]}}`: false,
+		`{"refused":{"code":"secret","message":"no"}}`:                   true,
+		strings.Repeat("[", 20_000):                                      false,
+		`{"members":{"list":[` + strings.Repeat("{},", 25_000) + `{}]}}`: false,
+		`{"trust":{"pems":[` + strings.Repeat(`"",`, 25_000) + `""]}}`:   false,
+		`{"addresses":{"list":["a"]},"addresses":{"x":["b"]}}`:           false,
 	} {
 		if f, err := decodeFrame([]byte(text)); (err == nil) != ok {
 			t.Errorf("%.60s: %+v, %v", text, f, err)

@@ -40,7 +40,7 @@ var actor = store.Actor{Name: "peering", Peer: true}
 type Config struct {
 	Store     *store.Store
 	Transport *transport.Transport
-	Alive     func(nodeID uint64) string // "alive", "left" or "unknown", as the leader's probes have it
+	Alive     func(nodeID uint64) string // "alive", "down", "left" or "unknown", as the leader's probes have it
 	Ping      time.Duration              // silence after which the other side is asked whether it is there; 0: DefaultPing
 	Loopback  bool                       // this member is on loopback itself, and may dial there
 	Logger    *slog.Logger

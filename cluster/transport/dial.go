@@ -7,6 +7,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"muster/store"
 )
 
 // dialStagger is the head start that a likelier address of a member has before the next one.
@@ -92,12 +94,17 @@ func (t *Transport) Prove(ctx context.Context, nodeID uint64, address string) er
 
 // dialAt connects to one address, which must be that of the member. Host names are resolved at each try.
 func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto string, aged bool) (*tls.Conn, error) {
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return LimitSilence(c, userTimeout) }}
+	d := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
+		if err := t.Dials.Control(network, address, c); err != nil {
+			return err
+		}
+		return LimitSilence(c, userTimeout)
+	}}
 	raw, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, t.creds.client(nodeID, proto, aged))
+	conn := tls.Client(store.Direct(raw), t.creds.client(nodeID, proto, aged))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("node %d at %s: %w", nodeID, address, err)

@@ -7,10 +7,12 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"muster/certs"
+	"muster/store"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -128,5 +130,73 @@ func TestForwardingDialsAreBounded(t *testing.T) {
 		if (took >= handshakeTimeout) == other {
 			t.Errorf("another member %t: the dial took %v", other, took)
 		}
+	}
+}
+
+// TestDialPolicy: no way to reach a member leads to an address that this one must not dial, whatever its name resolves to.
+func TestDialPolicy(t *testing.T) {
+	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-2*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := newAgedNode(t, 1, ca, time.Now().Add(time.Hour), ca)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var taken atomic.Int64
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			taken.Add(1)
+			conn.Close()
+		}
+	}()
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"127.0.0.1", "localhost", "::ffff:127.0.0.1", "169.254.169.254", "100.100.100.200", "fe80::1"} {
+		address := net.JoinHostPort(host, port)
+		tr := New(one.creds, Table(func(uint64) (string, bool) { return address, true }), nil, discard)
+		tr.Dials.Loopback = false
+		tr.DialBound = time.Second
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		request := func(ctx context.Context) *http.Request {
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		for way, dial := range map[string]func() error{
+			"raft":    func() error { _, err := tr.DialRaft(ctx, 2); return err },
+			"relay":   func() error { _, err := tr.DialRelay(ctx, 2); return err },
+			"prove":   func() error { return tr.Prove(ctx, 2, address) },
+			"call":    func() error { return tr.Call(ctx, http.MethodGet, 2, PathProbe, nil, nil) },
+			"call at": func() error { return tr.CallAt(ctx, http.MethodGet, 2, address, PathProbe, nil, nil) },
+			"get":     func() error { _, err := tr.Get(ctx, 2, PathProbe); return err },
+			"forward": func() error { _, err := tr.Forward(request(ctx), 2); return err },
+			"attempt": func() error { _, err := tr.Forward(request(store.WithAttempt(ctx, &store.Attempt{})), 2); return err },
+			"ask": func() error {
+				if tr.Ask(ctx, []uint64{2}, 1) {
+					return nil
+				}
+				return errors.New("no")
+			},
+		} {
+			if err := dial(); err == nil {
+				t.Errorf("%s of %s: no error", way, host)
+			}
+		}
+		cancel()
+		tr.Close()
+	}
+	if n := taken.Load(); n > 0 {
+		t.Errorf("%d connections were made", n)
 	}
 }

@@ -26,11 +26,14 @@ func (l *handedListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *handedListener) give(c net.Conn) {
+// give blocks until the server has the connection, and returns false, with the connection closed, when it takes no more.
+func (l *handedListener) give(c net.Conn) bool {
 	select {
 	case l.conns <- c:
+		return true
 	case <-l.closed:
 		c.Close()
+		return false
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/dialpolicy"
 	"muster/netlimit"
 	"muster/store"
 )
@@ -69,6 +70,8 @@ type Transport struct {
 
 	// DialBound is how long a connection may take when the request can go to another member. Set before Serve.
 	DialBound time.Duration
+	// Dials says which addresses may be dialled. New allows all but those that never are; set before Serve.
+	Dials dialpolicy.Policy
 	// Limits bound the connections to the listener; set before Serve, the zero value stands for DefaultLimits.
 	Limits netlimit.Limits
 
@@ -88,7 +91,7 @@ type Transport struct {
 
 	mu       sync.Mutex
 	listener net.Listener
-	conns    map[uint64]map[net.Conn]bool // open connections by member, to be cut when it is removed
+	open     openConns
 	done     sync.WaitGroup
 }
 
@@ -113,9 +116,9 @@ func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logg
 		book:      book,
 		fence:     fence,
 		log:       log,
-		conns:     map[uint64]map[net.Conn]bool{},
 		strangers: newStrangers(log),
 		DialBound: DefaultDialBound,
+		Dials:     dialpolicy.Policy{Any: true, Loopback: true},
 	}
 	creds.use(log)
 	t.client = t.newClient(false)
@@ -169,6 +172,7 @@ func (t *Transport) newServer(handler http.Handler) *http.Server {
 		TLSConfig:         &tls.Config{NextProtos: []string{protoHTTP}},
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
+		ConnState:         t.open.state,
 		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
 	}
 }
@@ -188,14 +192,19 @@ func (t *Transport) accept(l net.Listener) {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		t.done.Add(1)
-		go func() { defer t.done.Done(); t.handle(raw) }()
+		t.done.Go(func() {
+			t.open.add(raw, 0)
+			if !t.handle(raw) {
+				t.open.remove(raw)
+			}
+		})
 	}
 }
 
-func (t *Transport) handle(raw net.Conn) {
+// handle serves a connection to its end, or returns true when the HTTP server serves it from now on.
+func (t *Transport) handle(raw net.Conn) (handedOn bool) {
 	silentFor(raw, userTimeout)
-	conn := tls.Server(raw, t.serverTLS())
+	conn := tls.Server(store.Direct(raw), t.serverTLS())
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -205,7 +214,7 @@ func (t *Transport) handle(raw net.Conn) {
 		t.strangers.Log(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(),
 			"err", err)
 		raw.Close()
-		return
+		return false
 	}
 	state := conn.ConnectionState()
 	switch state.NegotiatedProtocol {
@@ -213,49 +222,50 @@ func (t *Transport) handle(raw net.Conn) {
 		defer conn.Close()
 		if t.service.Peers != nil {
 			silentFor(raw, PeerSilence)
-			t.service.Peers(t.track(0, conn), false)
+			t.service.Peers(conn, false)
 		}
 	case protoHTTP:
-		t.handleHTTP(raw, conn)
+		return t.handleHTTP(raw, conn)
 	default:
 		t.handleStream(ctx, raw, conn)
 	}
+	return false
 }
 
 // handleHTTP hands a connection on to the HTTP server, which is fenced per request, with a status to show for it.
-func (t *Transport) handleHTTP(raw net.Conn, conn *tls.Conn) {
+func (t *Transport) handleHTTP(raw net.Conn, conn *tls.Conn) bool {
 	state := conn.ConnectionState()
 	id, err := t.creds.member(state)
 	if err != nil {
 		conn.Close()
-		return
+		return false
 	}
 	in := t.httpIn
 	if aged(state) {
 		in = t.agedIn
 	}
-	in.give(t.track(id, conn))
+	t.open.add(raw, id)
 	if t.admits(id) == nil {
 		t.proven(raw)
 	}
+	return in.give(conn)
 }
 
-// handleStream serves the other protocols of members, until the connection ends.
+// handleStream serves the other protocols of members, until the connection ends. It is noted as the member's before the
+// fence is asked: a removal between the two cuts it.
 func (t *Transport) handleStream(ctx context.Context, raw net.Conn, conn *tls.Conn) {
+	defer conn.Close()
 	state := conn.ConnectionState()
 	id, err := t.creds.member(state)
 	if err != nil {
-		conn.Close()
 		return
 	}
+	t.open.add(raw, id)
 	if err := t.admits(id); err != nil {
 		t.strangers.Log(slog.LevelWarn, "a connection was refused", "node", id, "remote", raw.RemoteAddr(), "err", err)
-		conn.Close()
 		return
 	}
 	t.proven(raw)
-	tracked := t.track(id, conn)
-	defer tracked.Close()
 	switch state.NegotiatedProtocol {
 	case protoRaft:
 		own, err := t.service.Replica.DialOwn(ctx, id)
@@ -263,51 +273,21 @@ func (t *Transport) handleStream(ctx context.Context, raw net.Conn, conn *tls.Co
 			t.log.Debug("the local Raft server does not take a connection", "err", err)
 			return
 		}
-		store.Splice(tracked, own)
+		store.Splice(conn, own)
 	case protoAsk:
-		serveAsk(tracked, t.service.Replica)
+		serveAsk(conn, t.service.Replica)
 	case protoCalls:
-		t.serveCalls(tracked, id)
+		t.serveCalls(conn, id)
 	case protoRelay:
 		if t.service.Peers != nil {
-			t.service.Peers(tracked, true)
+			t.service.Peers(conn, true)
 		}
 	}
-}
-
-// track registers a connection under its member and drops closed ones. It does not wrap the
-// connection: net/http must get the *tls.Conn itself, or it would not see that HTTP/2 was negotiated.
-func (t *Transport) track(id uint64, conn *tls.Conn) net.Conn {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.conns[id] == nil {
-		t.conns[id] = map[net.Conn]bool{}
-	}
-	for c := range t.conns[id] { // drop closed ones
-		if tc, ok := c.(*tls.Conn); ok && ended(tc) {
-			delete(t.conns[id], c)
-		}
-	}
-	t.conns[id][conn] = true
-	return conn
-}
-
-// ended reports whether a connection was closed on this side: its deadline can no longer be set.
-func ended(c *tls.Conn) bool {
-	return c.NetConn().(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Time{}) != nil
 }
 
 // Cut closes all connections with a member, at once.
 func (t *Transport) Cut(nodeID uint64) {
-	t.mu.Lock()
-	conns := t.conns[nodeID]
-	delete(t.conns, nodeID)
-	t.mu.Unlock()
-	for c := range conns {
-		if tc, ok := c.(*tls.Conn); ok {
-			tc.NetConn().Close()
-		}
-	}
+	t.open.cut(nodeID)
 	t.askers.forget(nodeID)
 	t.lines.cut(nodeID)
 	t.client.CloseIdleConnections()
@@ -331,15 +311,7 @@ func (t *Transport) Close() {
 		t.http.Close()
 		t.aged.Close()
 	}
-	t.mu.Lock()
-	ids := make([]uint64, 0, len(t.conns))
-	for id := range t.conns {
-		ids = append(ids, id)
-	}
-	t.mu.Unlock()
-	for _, id := range ids {
-		t.Cut(id)
-	}
+	t.open.close()
 	t.askers.close()
 	t.lines.close()
 	t.client.CloseIdleConnections()

@@ -34,6 +34,12 @@ func TestCampaign(t *testing.T) {
 	if members < 3 {
 		t.Fatalf("MEMBERS must be at least 3, not %d", members)
 	}
+	if kinds := strings.Fields(os.Getenv("KINDS")); len(kinds) > 0 {
+		maps.DeleteFunc(deck, func(kind string, _ int) bool { return !slices.Contains(kinds, kind) })
+		if len(deck) != len(kinds) {
+			t.Fatalf("KINDS must be kinds of faults, not %q", kinds)
+		}
+	}
 	c := &campaign{t: t, plan: newPlan(seed, int(members), int(faults)), root: t.TempDir(), rec: newRecorder(), begin: time.Now(),
 		figures: map[string][]time.Duration{}}
 	c.octet = loopback(t)

@@ -45,7 +45,7 @@ type Config struct {
 
 // Cluster is the part of the cluster's loops that the family needs.
 type Cluster interface {
-	Alive(nodeID uint64) string // "alive", "left" or "unknown", from the leader's probes
+	Alive(nodeID uint64) string // "alive", "down", "left" or "unknown", from the leader's probes
 }
 
 type service struct{ Config }

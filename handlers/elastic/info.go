@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 
+	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
 	"muster/store"
@@ -128,7 +129,7 @@ func (s *service) healthOf(members []store.Member) (status string, alive int) {
 	for i := range members {
 		id := members[i].NodeID
 		switch {
-		case s.Cluster.Alive(id) != "left":
+		case !autopilot.Gone(s.Cluster.Alive(id)):
 			alive++
 		case roles[id] == store.RoleVoter:
 			status = "yellow"

@@ -39,8 +39,10 @@ type Cluster interface {
 	Storing() api.Storing              // whether this member can write to its disk
 	ZoneCost(nodeID uint64) string     // what a member's drain or removal means for its zone
 	CannotStore(nodeID uint64) string  // why a member cannot write to its disk, from the leader's last round
-	DownSince(nodeID uint64) time.Time // last contact with a member that does not answer; otherwise zero
+	DownSince(nodeID uint64) time.Time // last contact with a member that is down; otherwise zero
 	DiskLow(nodeID uint64) bool        // a member reports that its disk is nearly full, from the leader's probes
+	// Remembered is what this member's replica knows of all: without a leader nobody knows how they are.
+	Remembered(ctx context.Context) (autopilot.State, error)
 }
 
 type service struct {

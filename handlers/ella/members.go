@@ -67,6 +67,9 @@ func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Membe
 		DrainDeadline:  showDrain(m).Deadline,
 		Hooks:          hooks(m),
 	}
+	if out.Status == autopilot.StatusLeft {
+		out.LeftAt = api.TimeOf(m.LeftAt)
+	}
 	if role := roles[m.NodeID]; role != store.RoleNone {
 		out.Role = string(role)
 		if role == store.RoleVoter {
@@ -92,34 +95,9 @@ func (s *service) staleAutopilot(q *handlers.Request) error {
 	if s.Replica.LeaderID() != 0 {
 		return store.ErrNoLeader
 	}
-	members, err := s.Members.List(q.Context(), store.Stale)
+	state, err := s.Cluster.Remembered(q.Context())
 	if err != nil {
 		return err
-	}
-	servers, err := s.servers(q)
-	if err != nil {
-		return err
-	}
-	roles := membership.Roles(servers)
-	state := autopilot.State{Voters: []uint64{}, Servers: make([]autopilot.Server, len(members))}
-	for i, m := range members {
-		voter := roles[m.NodeID] == store.RoleVoter
-		state.Servers[i] = autopilot.Server{
-			NodeID:          m.NodeID,
-			RaftAddress:     m.RaftAddress,
-			NodeStatus:      "unknown",
-			HasVotingRights: voter,
-			Name:            m.Name,
-			Role:            string(roles[m.NodeID]),
-			Mode:            m.Mode,
-			Zone:            m.Zone,
-			DrainState:      m.DrainState,
-			Version:         m.BinaryVersion,
-			Reason:          "unknown: there is no leader",
-		}
-		if voter {
-			state.Voters = append(state.Voters, m.NodeID)
-		}
 	}
 	return q.Result(http.StatusOK, state)
 }

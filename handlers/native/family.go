@@ -48,9 +48,10 @@ type Cluster interface {
 	membership.Cluster
 
 	Diff(ctx context.Context) ([]api.Difference, error) // differences between Raft's configuration and the members table
-	Schema(ctx context.Context) (api.Schema, error)     // schema versions, and the members that block a newer one
+	// Schema returns schema versions, and the members that block a newer one.
+	Schema(ctx context.Context, from store.Consistency) (api.Schema, error)
 	// Upgrade returns the state of an upgrade to a version (empty: the newest that runs) and the member to restart next.
-	Upgrade(ctx context.Context, target string) (autopilot.Upgrade, error)
+	Upgrade(ctx context.Context, from store.Consistency, target string) (autopilot.Upgrade, error)
 	Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (api.Schema, error)
 
 	History() api.History // the last hour, as this member recorded it

@@ -4,18 +4,29 @@ import (
 	"net/http"
 
 	"muster/handlers"
+	"muster/store"
 )
 
 // getSchema serves the schema versions and the members that block a newer one.
 func (s *service) getSchema(q *handlers.Request) error {
-	if err := s.Replica.Confirm(q.Context()); err != nil {
+	from, err := s.confirmed(q)
+	if err != nil {
 		return err
 	}
-	state, err := s.Cluster.Schema(q.Context())
+	state, err := s.Cluster.Schema(q.Context(), from)
 	if err != nil {
 		return err
 	}
 	return q.Result(http.StatusOK, state)
+}
+
+// confirmed is from where what only the leader's loops know is to be told: by the leader, once it is known to be that
+// still, or by this member's replica where the query says so.
+func (s *service) confirmed(q *handlers.Request) (store.Consistency, error) {
+	if q.Stale {
+		return store.Stale, nil
+	}
+	return store.AsLeader, s.Replica.Confirm(q.Context())
 }
 
 const maxVersion = 64 // bytes, as in the members table
@@ -26,10 +37,11 @@ func (s *service) getUpgrade(q *handlers.Request) error {
 	if q.URL.Query().Has("version") && (target == "" || len(target) > maxVersion) {
 		return handlers.Fail(http.StatusBadRequest, "version must have 1 to 64 bytes")
 	}
-	if err := s.Replica.Confirm(q.Context()); err != nil {
+	from, err := s.confirmed(q)
+	if err != nil {
 		return err
 	}
-	up, err := s.Cluster.Upgrade(q.Context(), target)
+	up, err := s.Cluster.Upgrade(q.Context(), from, target)
 	if err != nil {
 		return err
 	}

@@ -161,6 +161,9 @@ func casOf(r *http.Request) (*uint64, error) {
 	return &n, nil
 }
 
+// statusFailed is what this family says of a member that is down.
+const statusFailed = "failed"
+
 // serverHealth is one server of the answer; order as on the wire.
 type serverHealth struct {
 	LastContact string
@@ -278,8 +281,8 @@ func (s *service) showHealth(state autopilot.State, members []store.Member, clus
 			Voter:       v.HasVotingRights,
 			StableSince: v.StableSince.UTC().Format(handlers.TimeFormat),
 		}
-		if v.NodeStatus != autopilot.StatusAlive {
-			h.SerfStatus = "failed"
+		if v.NodeStatus != autopilot.StatusAlive && v.NodeStatus != autopilot.StatusLeft {
+			h.SerfStatus = statusFailed
 		}
 		if !v.IsLeader && !v.LastContact.IsZero() {
 			h.LastContact = max(0, now.Sub(v.LastContact)).Round(time.Millisecond / 10).String()

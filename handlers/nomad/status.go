@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 
+	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/store"
 )
@@ -97,7 +98,7 @@ type agentMember struct {
 	Tags        map[string]string
 }
 
-func (s *service) agentMember(m *store.Member, datacenter string, alive bool) agentMember {
+func (s *service) agentMember(m *store.Member, datacenter, status string) agentMember {
 	host, port, err := net.SplitHostPort(m.RaftAddress)
 	if err != nil {
 		host = m.RaftAddress
@@ -107,7 +108,7 @@ func (s *service) agentMember(m *store.Member, datacenter string, alive bool) ag
 		Addr:        host,
 		Port:        number,
 		Name:        m.Name + "." + region,
-		Status:      "failed",
+		Status:      status,
 		DelegateCur: 4,
 		DelegateMax: 5,
 		DelegateMin: 2,
@@ -116,9 +117,6 @@ func (s *service) agentMember(m *store.Member, datacenter string, alive bool) ag
 		ProtocolMin: 1,
 		Tags: map[string]string{"role": "nomad", "region": region, "dc": datacenter, "build": m.BinaryVersion, "id": m.ID,
 			"port": port, "rpc_addr": host, "raft_vsn": "3", "vsn": "1", "revision": ""},
-	}
-	if alive {
-		out.Status = "alive"
 	}
 	if m.NodeID == s.Replica.NodeID() {
 		out.Tags["revision"] = s.Commit
@@ -144,13 +142,11 @@ func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMe
 	var wait sync.WaitGroup
 	for i, m := range servers {
 		if m.NodeID == s.Replica.NodeID() {
-			list[i], self = s.agentMember(m, datacenter, true), i
+			list[i], self = s.agentMember(m, datacenter, autopilot.StatusAlive), i
 			continue
 		}
 		wait.Go(func() {
-			state := s.Cluster.Alive(m.NodeID)
-			alive := state == "alive" || state == "unknown" && s.Cluster.Reachable(q.Context(), m.NodeID) == nil
-			list[i] = s.agentMember(m, datacenter, alive)
+			list[i] = s.agentMember(m, datacenter, s.serfStatus(q, m))
 		})
 	}
 	wait.Wait()
@@ -158,6 +154,24 @@ func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMe
 		return list, &agentMember{}, nil
 	}
 	return list, &list[self], nil
+}
+
+// serfStatus is how a member is, in this family's words: alive, left or failed. Where this member does not lead it asks the
+// member itself.
+func (s *service) serfStatus(q *handlers.Request, m *store.Member) string {
+	status := s.Cluster.Alive(m.NodeID)
+	if status == autopilot.StatusUnknown {
+		switch {
+		case s.Cluster.Reachable(q.Context(), m.NodeID) == nil:
+			status = autopilot.StatusAlive
+		case m.LeftAt != nil:
+			status = autopilot.StatusLeft
+		}
+	}
+	if status == autopilot.StatusAlive || status == autopilot.StatusLeft {
+		return status
+	}
+	return statusFailed
 }
 
 func (s *service) agentMembers(q *handlers.Request) error {

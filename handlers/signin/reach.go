@@ -21,11 +21,14 @@ import (
 // What a provider says of itself names addresses that this member asks, and one that browsers are sent to. A provider that
 // went wrong must not turn the member against its neighbours, nor the page against the person.
 
+// anywhere allows what a setting may name at all.
+var anywhere = dialpolicy.Policy{Any: true, Loopback: true}
+
 // transport connects like any other, except to what nobody's setting may name: metadata services and the like.
-func transport() *http.Transport {
+func transport(dials dialpolicy.Policy, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	dialer := net.Dialer{Timeout: answerWithin, KeepAlive: 30 * time.Second,
-		Control: dialpolicy.Policy{Any: true, Loopback: true}.Control}
+	t.Proxy = proxy
+	dialer := net.Dialer{Timeout: answerWithin, KeepAlive: 30 * time.Second, Control: dials.Control}
 	t.DialContext = dialer.DialContext
 	t.MaxResponseHeaderBytes = maxAnswer
 	return t

@@ -24,6 +24,8 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 	"golang.org/x/time/rate"
+
+	"muster/dialpolicy"
 )
 
 const (
@@ -83,16 +85,18 @@ type discovered struct {
 
 // New returns a client. now is the clock by which tokens end; log hears why a provider cannot be used, which strangers are
 // not told.
-func New(now func() time.Time, log *slog.Logger) *Client {
+//
+// dials says where a provider may be. Proxies of the environment are the machine's own, and may be on loopback.
+func New(now func() time.Time, log *slog.Logger, dials dialpolicy.Policy) *Client {
 	c := &Client{limit: rate.NewLimiter(perSecond, 2*perSecond), now: now, log: log}
-	c.http = &http.Client{Transport: bounded{c.limit, transport()}, Timeout: answerWithin, CheckRedirect: noRedirect}
+	c.http = &http.Client{Transport: bounded{c.limit, transport(dials, nil), transport(anywhere, http.ProxyFromEnvironment)}, Timeout: answerWithin, CheckRedirect: noRedirect}
 	return c
 }
 
 // bounded sends few requests, and reads little of each answer.
 type bounded struct {
-	limit *rate.Limiter
-	next  http.RoundTripper
+	limit        *rate.Limiter
+	next, behind http.RoundTripper // without a proxy, and behind one
 }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -102,7 +106,13 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := allowed(r.URL.String(), r.URL.Scheme == "http"); err != nil {
 		return nil, err
 	}
-	resp, err := b.next.RoundTrip(r)
+	next := b.next
+	if proxy, err := http.ProxyFromEnvironment(r); err != nil {
+		return nil, err
+	} else if proxy != nil {
+		next = b.behind
+	}
+	resp, err := next.RoundTrip(r)
 	if err == nil {
 		resp.Body = struct {
 			io.Reader

@@ -92,6 +92,16 @@ func (t *Table) Remove() string {
 	return strings.Join([]string{"DELETE", "FROM", t.Name, "WHERE", strings.Join(t.KeyNames(), " = ? AND ") + " = ?"}, " ")
 }
 
+// Bytes is the query for how many bytes the values of all rows have, and perRow more for each row, as a text.
+func (t *Table) Bytes(perRow int) string {
+	var sum []string
+	for _, c := range t.Columns {
+		sum = append(sum, "ifnull(octet_length("+c+"), 0)")
+	}
+	return strings.Join([]string{"SELECT", fmt.Sprintf("CAST(ifnull(sum(%d + %s), 0) AS TEXT)", perRow,
+		strings.Join(sum, " + ")), "FROM", t.Name}, " ")
+}
+
 // Each reads all rows by primary key.
 func (v *View) Each(t *Table, row func([]any) error) error {
 	rows, err := v.Query(t.SelectAll())

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -141,6 +142,23 @@ func Check(ctx context.Context, path string, version int64) error {
 		}
 		return nil
 	})
+}
+
+// Measure asks a state that Check has found good for one number, as a text.
+func Measure(ctx context.Context, path, query string) (n int64, err error) {
+	conn, err := openForeign(path)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	err = bounded(ctx, conn, archiveTime, archiveMemory, func() error {
+		found, err := texts(conn, query, 1)
+		if err == nil && len(found) == 1 {
+			n, err = strconv.ParseInt(found[0], 10, 64)
+		}
+		return err
+	})
+	return n, err
 }
 
 func foreignSchema(version int64) error {

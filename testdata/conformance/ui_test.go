@@ -191,6 +191,16 @@ func testUIJoin(t *testing.T, c *cluster, b *browser) {
 	if len(fields) != 6 || strings.Join(fields[:5], " ") != "muster serve --data DIR --join" {
 		t.Fatalf("the line for the new machine is %q", line)
 	}
+	kept := fmt.Sprintf(`document.querySelector("dialog")?.innerText.includes(%q)`, fields[5])
+	eval[bool](b, `(history.back(), true)`) // neither a slip of the hand nor another address takes it away
+	b.shows("It is shown once. Press Done to go on.")
+	b.press("\x1b")
+	b.press("\x1b")
+	b.open(c.addrs[2] + "/ui/#/keys")
+	b.await(`document.querySelector("main h1")?.innerText === "Keys"`)
+	b.await(kept)
+	b.open(c.addrs[2] + "/ui/#/join-tokens")
+	b.await(kept)
 	b.click("Done")
 	b.await(`!document.querySelector("dialog")`)
 	b.await(fmt.Sprintf(`!document.body.innerText.includes(%q)`, fields[5]))
@@ -257,6 +267,7 @@ func testUISections(t *testing.T, c *cluster, b *browser) {
 	for hash, texts := range map[string][]string{
 		"keys": {"Generation", "active", "Members that hold it"}, "raft": {"node-1", "Raft agrees with the members table.", "Applied index", "This member"},
 		"autopilot": {"leader, voter: 1 of 3", "Stabilization"}, "schema": {"up to date"}, "settings": {"audit.max_age"}, "api-tokens": {"admin", "management"}, "secrets": {"There are no secrets."}, "workloads": {"No workload is registered."},
+		"backups":    {"There is none yet.", "No interval is set"},
 		"enrollment": {"Enrollment tokens"}, "peerings": {"Peerings"}, "authorities": {"Certificates in use"}, "events": {"Events"}, "audit": {"Audit"},
 	} {
 		b.open(c.addrs[2] + "/ui/#/" + hash)

@@ -16,7 +16,7 @@ import (
 
 // Cluster is the part of the cluster's loops that this package needs.
 type Cluster interface {
-	Alive(nodeID uint64) string // "alive", "left" or "unknown", from the leader's probes
+	Alive(nodeID uint64) string // "alive", "down", "left" or "unknown", from the leader's probes
 	Wake()                      // tells the leader's loops that membership has changed
 
 	// CanRemove returns why a removal would leave too few live voters.

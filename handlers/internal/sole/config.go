@@ -11,6 +11,7 @@ import (
 
 	"muster/api"
 	"muster/cluster/autopilot"
+	"muster/dialpolicy"
 	"muster/handlers"
 	"muster/handlers/consul"
 	"muster/handlers/elastic"
@@ -75,7 +76,7 @@ func Serve(c *Config) *handlers.Server {
 			Cluster:      c.Cluster,
 			Autopilot:    settings{},
 			Tokens:       tokens,
-			People:       signin.New(now, slog.New(slog.DiscardHandler)),
+			People:       signin.New(now, slog.New(slog.DiscardHandler), dialpolicy.Policy{Any: true, Loopback: true}),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return nil },
 			Now:          now,
@@ -162,6 +163,9 @@ func (c *Cluster) Alive(uint64) string { return "alive" }
 func (c *Cluster) DownSince(uint64) time.Time {
 	return time.Time{}
 }
+func (c *Cluster) Remembered(context.Context) (autopilot.State, error) {
+	return c.Autopilot(), nil
+}
 func (c *Cluster) History() api.History                    { return api.History{} }
 func (c *Cluster) Wake()                                   {}
 func (c *Cluster) CanRemove(context.Context, uint64) error { return nil }
@@ -196,8 +200,10 @@ func (c *Cluster) Transferred(context.Context, store.Actor, uint64, uint64) (uin
 }
 
 func (c *Cluster) Diff(context.Context) ([]api.Difference, error) { return []api.Difference{}, nil }
-func (c *Cluster) Schema(context.Context) (api.Schema, error)     { return api.Schema{}, nil }
-func (c *Cluster) Upgrade(context.Context, string) (autopilot.Upgrade, error) {
+func (c *Cluster) Schema(context.Context, store.Consistency) (api.Schema, error) {
+	return api.Schema{}, nil
+}
+func (c *Cluster) Upgrade(context.Context, store.Consistency, string) (autopilot.Upgrade, error) {
 	return autopilot.Upgrade{Wait: []string{}, Members: []autopilot.UpgradeMember{}}, nil
 }
 

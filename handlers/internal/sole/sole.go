@@ -259,7 +259,7 @@ func (s *Member) Serving() string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- handlers.Serve(ctx, l, s.API(), s.Limits.Streams, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- s.Serve(ctx, l, s.API()) }()
 	s.T.Cleanup(func() {
 		cancel()
 		<-done

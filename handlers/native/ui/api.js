@@ -5,7 +5,9 @@ import { token } from "./session.js";
 let onRefused = () => {};
 
 /** Calls f when the server does not know the token any more. */
-export function whenRefused(f) { onRefused = f; }
+export function whenRefused(f) {
+  onRefused = f;
+}
 
 /** An answer that is not a success; status 0 stands for no answer at all. */
 export class APIError extends Error {
@@ -14,9 +16,16 @@ export class APIError extends Error {
     this.status = status;
     this.scope = scope; // what it would take, where that is what lacks
   }
-  get lost() { return this.status === 0; }
-  /** The member does not know the endpoint, as one of an older version does not; what is at an endpoint may be missing too. */
-  get missing() { return this.status === 405 || this.status === 404 && this.message.includes("nothing at this path"); }
+  get lost() {
+    return this.status === 0;
+  }
+  /**
+   * The member does not know the endpoint, as one of an older version does not; what is at an endpoint may be
+   * missing too.
+   */
+  get missing() {
+    return this.status === 405 || (this.status === 404 && this.message.includes("nothing at this path"));
+  }
 }
 
 const patience = { GET: 12_000 }; // ms; a drain or a promotion may take as long as the server allows it
@@ -34,15 +43,25 @@ async function failure(response) {
   try {
     const body = JSON.parse(text);
     message = body.message ?? body.error?.reason ?? body.error ?? text;
-  } catch { /* plain text */ }
-  return new APIError(response.status, String(message || `the server answered ${response.status}`), response.headers.get("X-Muster-Scope") ?? "");
+  } catch {
+    /* plain text */
+  }
+  return new APIError(
+    response.status,
+    String(message || `the server answered ${response.status}`),
+    response.headers.get("X-Muster-Scope") ?? "",
+  );
 }
 
 async function ask(path, options, signal, ms) {
   const limit = AbortSignal.timeout(ms);
   try {
     return await fetch(path, {
-      ...options, cache: "no-store", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer",
+      ...options,
+      cache: "no-store",
+      credentials: "omit",
+      redirect: "error",
+      referrerPolicy: "no-referrer",
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
     });
   } catch (e) {
@@ -57,7 +76,12 @@ async function request(method, path, { body, raw, signal, secret, ms } = {}) {
   if (secret) h.Authorization = "Bearer " + secret; // a token that is only being tried
   if (body !== undefined) h["Content-Type"] = "application/json";
   if (method === "POST") h["Idempotency-Key"] = crypto.randomUUID(); // the members may repeat it without harm
-  const response = await ask(path, { method, headers: h, body: raw ?? (body === undefined ? undefined : JSON.stringify(body)) }, signal, ms ?? patience[method] ?? 75_000);
+  const response = await ask(
+    path,
+    { method, headers: h, body: raw ?? (body === undefined ? undefined : JSON.stringify(body)) },
+    signal,
+    ms ?? patience[method] ?? 75_000,
+  );
   if (!response.ok) {
     const e = await failure(response);
     if (e.status === 401 && !secret) onRefused();
@@ -87,8 +111,8 @@ export const get = (path, signal) => call("GET", path, { signal });
 export const large = (method, path, options) => request(method, path, { ...options, ms: 9 * 60_000 });
 
 /**
- * Reads from the leader, and where there is none from what this member has itself. Returns {data, since}: since is when what
- * is shown was true, in ms, for what is old; 0 when that is not known, null for what is true now.
+ * Reads from the leader, and where there is none from what this member has itself. Returns {data, since}: since is
+ * when what is shown was true, in ms, for what is old; 0 when that is not known, null for what is true now.
  */
 export async function read(path, signal) {
   let failed = null;
@@ -109,7 +133,8 @@ export async function read(path, signal) {
   } catch (e) {
     throw e.status === 503 && failed ? failed : e;
   }
-  const ago = response.headers.get("X-Muster-Last-Contact"), now = response.headers.get("X-Muster-Known-Leader") === "true";
+  const ago = response.headers.get("X-Muster-Last-Contact"),
+    now = response.headers.get("X-Muster-Known-Leader") === "true";
   return { data: await result(response), since: now && !failed ? null : ago === null ? 0 : Date.now() - Number(ago) };
 }
 
@@ -128,7 +153,12 @@ export async function stream(path, lastID, { on, heard, signal }) {
   };
   alive();
   try {
-    const response = await fetch(path, { headers: headers(extra), cache: "no-store", credentials: "omit", signal: AbortSignal.any([signal, quiet.signal]) });
+    const response = await fetch(path, {
+      headers: headers(extra),
+      cache: "no-store",
+      credentials: "omit",
+      signal: AbortSignal.any([signal, quiet.signal]),
+    });
     if (!response.ok) {
       const e = await failure(response);
       if (e.status === 401) onRefused();
@@ -148,7 +178,8 @@ export async function stream(path, lastID, { on, heard, signal }) {
         for (const line of block.split("\n")) {
           const at = line.indexOf(":");
           if (at < 1) continue; // a comment
-          const field = line.slice(0, at), text = line.slice(at + 1).replace(/^ /, "");
+          const field = line.slice(0, at),
+            text = line.slice(at + 1).replace(/^ /, "");
           if (field === "id") event.id = text;
           else if (field === "event") event.type = text;
           else if (field === "data") event.data += (event.data && "\n") + text;

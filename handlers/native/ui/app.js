@@ -1,14 +1,14 @@
 // The frame: signing in and out, which section is shown, and whether this member and a leader answer.
 import { parse } from "./address.js";
 import { APIError, call, read, whenRefused } from "./api.js";
-import { agree, offer } from "./dialog.js";
+import { agree, closeDialog, offer } from "./dialog.js";
 import { h, moment, span } from "./dom.js";
 import { blind, follow, leaderless, pulse } from "./pulse.js";
 import { comeBack, provider } from "./signin.js";
 import { borrow, may, setWhoami, token, whenChanged, whoami } from "./session.js";
 
-// What the navigation shows: [name in the address, title, file, scope that seeing it takes, what one entry's function is called].
-// A section is loaded when it is first shown.
+// What the navigation shows: [name in the address, title, file, scope that seeing it takes, what one entry's
+// function is called]. A section is loaded when it is first shown.
 const sections = {
   Cluster: [
     ["overview", "Overview", () => import("./overview.js"), "cluster:read"],
@@ -61,22 +61,68 @@ async function open(moved) {
     return;
   }
   const found = all.find(([s]) => s === (section || "overview"));
-  nav.replaceChildren(...Object.entries(sections).map(([group, list]) => h("div", null, h("h2", { class: "group" }, group), h("ul", null, list.map(([s, text, , scope]) => h("li", null,
-    h("a", { href: "#/" + s, class: !may(scope) && "closed", title: !may(scope) && `Takes the scope ${scope}`, "aria-current": found?.[0] === s && (entry ? "true" : "page") }, text, !may(scope) && h("span", { class: "hidden" }, " (not allowed)"))))))));
+  nav.replaceChildren(
+    ...Object.entries(sections).map(([group, list]) =>
+      h(
+        "div",
+        null,
+        h("h2", { class: "group" }, group),
+        h(
+          "ul",
+          null,
+          list.map(([s, text, , scope]) =>
+            h(
+              "li",
+              null,
+              h(
+                "a",
+                {
+                  href: "#/" + s,
+                  class: !may(scope) && "closed",
+                  title: !may(scope) && `Takes the scope ${scope}`,
+                  "aria-current": found?.[0] === s && (entry ? "true" : "page"),
+                },
+                text,
+                !may(scope) && h("span", { class: "hidden" }, " (not allowed)"),
+              ),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
   const focused = document.activeElement;
   const root = h("section");
   main.replaceChildren(root);
-  if (!found || entry && !found[4]) {
+  if (!found || (entry && !found[4])) {
     document.title = "Not found – muster";
-    root.append(h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, "Not found")),
-      h("p", null, "This page has nothing at ", h("code", null, "#/" + path), ". ", h("a", { href: "#/overview" }, "Go to the overview"), "."));
+    root.append(
+      h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, "Not found")),
+      h(
+        "p",
+        null,
+        "This page has nothing at ",
+        h("code", null, "#/" + path),
+        ". ",
+        h("a", { href: "#/overview" }, "Go to the overview"),
+        ".",
+      ),
+    );
   } else {
     const [name, title, list, scope, one] = found;
     document.title = `${entry ? `${title}: ${entry}` : title} – muster`;
     root.className = name;
     if (!may(scope)) {
-      root.append(h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, title)),
-        h("p", { class: "note lacking" }, `This token may not see it: it takes the scope `, h("code", null, scope), "."));
+      root.append(
+        h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, title)),
+        h(
+          "p",
+          { class: "note lacking" },
+          `This token may not see it: it takes the scope `,
+          h("code", null, scope),
+          ".",
+        ),
+      );
     } else {
       const file = await (entry ? one : list)();
       if (signal.aborted) return;
@@ -85,7 +131,8 @@ async function open(moved) {
   }
   if (moved) {
     scrollTo(0, 0);
-    if ([focused, document.body].includes(document.activeElement)) (main.querySelector("h1") ?? main).focus(); // nobody has moved it meanwhile
+    // nobody has moved it meanwhile
+    if ([focused, document.body].includes(document.activeElement)) (main.querySelector("h1") ?? main).focus();
   }
 }
 
@@ -96,12 +143,12 @@ addEventListener("hashchange", () => {
     agree();
     return;
   }
-  document.querySelectorAll("dialog").forEach((d) => d.close("back"));
+  closeDialog();
   open(true);
 });
 
-// What the cluster says of a token. This member says it itself where it knows the token, so that nobody waits for a leader. A
-// member that is too old to say it is asked for something small.
+// What the cluster says of a token. This member says it itself where it knows the token, so that nobody waits for a
+// leader. A member that is too old to say it is asked for something small.
 async function identify(secret) {
   const options = secret ? { secret } : {};
   try {
@@ -120,14 +167,41 @@ async function identify(secret) {
 
 function signIn() {
   const error = h("p", { class: "error", role: "alert" });
-  const input = h("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "token-help" });
+  const input = h("input", {
+    id: "token",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+    "aria-describedby": "token-help",
+  });
   const go = h("button", { type: "submit", class: "primary" }, "Sign in");
-  const form = h("form", { method: "dialog", novalidate: true, class: "signin" },
+  const form = h(
+    "form",
+    { method: "dialog", novalidate: true, class: "signin" },
     h("h1", null, "Sign in"),
-    h("div", { class: "field" }, h("label", { for: "token" }, "API token"), input,
-      h("small", { id: "token-help" }, "It holds for all tabs of this browser with this page, and is forgotten with the last of them. The founder's is in ", h("code", null, "DIR/admin.token"),
-        "; make others with ", h("code", null, "muster api-token create"), ".")),
-    error, go, provider((text) => { error.textContent = text; }));
+    h(
+      "div",
+      { class: "field" },
+      h("label", { for: "token" }, "API token"),
+      input,
+      h(
+        "small",
+        { id: "token-help" },
+        "It holds for all tabs of this browser with this page, and is forgotten with the last of them. The " +
+          "founder's is in ",
+        h("code", null, "DIR/admin.token"),
+        "; make others with ",
+        h("code", null, "muster api-token create"),
+        ".",
+      ),
+    ),
+    error,
+    go,
+    provider((text) => {
+      error.textContent = text;
+    }),
+  );
   form.addEventListener("submit", async (e) => {
     e.preventDefault();
     const secret = input.value.trim();
@@ -141,7 +215,8 @@ function signIn() {
       if (/[^\x21-\x7e]/.test(secret)) throw new APIError(401, "");
       setWhoami(await identify(secret), true);
     } catch (e) {
-      error.textContent = e.status === 401 ? "The cluster does not know this token." : `The token could not be checked: ${e.message}.`;
+      error.textContent =
+        e.status === 401 ? "The cluster does not know this token." : `The token could not be checked: ${e.message}.`;
       input.select();
       return;
     } finally {
@@ -156,19 +231,28 @@ function signIn() {
 
 async function signOut(message) {
   token.clear();
-  document.querySelectorAll("dialog").forEach((d) => d.close("back"));
+  closeDialog();
   await open();
   if (message) main.querySelector(".error").textContent = message;
 }
 
-whenRefused(() => { if (token.get()) signOut("The cluster does not know this token any more."); });
+whenRefused(() => {
+  if (token.get()) signOut("The cluster does not know this token any more.");
+});
 $("signout").addEventListener("click", () => signOut());
 
 // Who is signed in, and until when.
 function who() {
   const me = token.get() ? whoami() : null;
-  $("who").replaceChildren(...(me ? [me.name, h("span", { class: "dim" }, ` ${me.scopes.join(", ") || "no scope"}`),
-    ...(me.expiresAt ? [h("span", { class: "dim" }, ", until ", moment(me.expiresAt))] : [])] : []));
+  $("who").replaceChildren(
+    ...(me
+      ? [
+          me.name,
+          h("span", { class: "dim" }, ` ${me.scopes.join(", ") || "no scope"}`),
+          ...(me.expiresAt ? [h("span", { class: "dim" }, ", until ", moment(me.expiresAt))] : []),
+        ]
+      : []),
+  );
   $("who").title = me ? `${me.kind} ${me.id}` : "";
 }
 
@@ -184,7 +268,8 @@ nav.addEventListener("keydown", (e) => {
   menu.focus();
 });
 
-document.querySelector(".skip").addEventListener("click", (e) => { // the address names the section and stays
+document.querySelector(".skip").addEventListener("click", (e) => {
+  // the address names the section and stays
   e.preventDefault();
   main.focus();
 });
@@ -207,17 +292,25 @@ paint(themeNow());
 function banner() {
   const { status, lost, heard } = pulse();
   let text = "";
-  if (lost) text = "No connection to this member. The page goes on by itself as soon as it answers; another member's page shows the cluster meanwhile.";
-  else if (leaderless()) text = "There is no leader: the cluster cannot change anything. What is shown is what this member knows itself, and nobody knows how the members are. A majority of the voters must be up and reach each other.";
+  if (lost)
+    text =
+      "No connection to this member. The page goes on by itself as soon as it answers; another member's page " +
+      "shows the cluster meanwhile.";
+  else if (leaderless())
+    text =
+      "There is no leader: the cluster cannot change anything. What is shown is what this member knows itself, " +
+      "and nobody knows how the members are. A majority of the voters must be up and reach each other.";
   else if (blind()) text = "The leader does not answer. What is shown may be old.";
   else if (status?.reason) text = `This member is not ready: ${status.reason}.`;
-  if (!lost && status?.notices) text = [text, ...status.notices.map((n) => `${n[0].toUpperCase()}${n.slice(1)}.`)].filter(Boolean).join(" ");
+  if (!lost && status?.notices)
+    text = [text, ...status.notices.map((n) => `${n[0].toUpperCase()}${n.slice(1)}.`)].filter(Boolean).join(" ");
   $("banner").className = blind() ? "bad" : "warn";
   $("banner").hidden = !text;
   if ($("banner-text").textContent !== text) $("banner-text").textContent = text;
   $("banner-age").textContent = lost && heard ? `Last answer ${span((Date.now() - heard) / 1000)} ago.` : "";
   if (status) {
-    const where = `${status.name} · node ${status.cluster.nodeId} · ${lost ? "no answer" : status.cluster.role.toLowerCase()}`;
+    const role = lost ? "no answer" : status.cluster.role.toLowerCase();
+    const where = `${status.name} · node ${status.cluster.nodeId} · ${role}`;
     if ($("where").textContent !== where) $("where").textContent = where;
     $("where").title = `cluster ${status.cluster.clusterId ?? ""}, version ${status.version}`;
   }
@@ -226,7 +319,11 @@ function banner() {
 // What the token allows may change, and it may end.
 async function watchToken() {
   if (!token.get() || document.hidden) return;
-  try { setWhoami((await read("/api/v1/whoami")).data); } catch { /* the sections say what is wrong */ }
+  try {
+    setWhoami((await read("/api/v1/whoami")).data);
+  } catch {
+    /* the sections say what is wrong */
+  }
 }
 
 async function begin() {
@@ -241,7 +338,19 @@ async function begin() {
   }
   await borrow();
   if (token.get()) {
-    try { setWhoami(await Promise.race([identify(), new Promise((_, no) => { setTimeout(no, 1500); })]), true); } catch { /* the sections say what is wrong */ }
+    try {
+      setWhoami(
+        await Promise.race([
+          identify(),
+          new Promise((_, no) => {
+            setTimeout(no, 1500);
+          }),
+        ]),
+        true,
+      );
+    } catch {
+      /* the sections say what is wrong */
+    }
     if (token.get()) await open(); // else it was refused, and that is said
   } else {
     await open();

@@ -23,7 +23,9 @@ export function show({ root, signal }) {
   };
   const more = button("Older entries", () => load(true));
   more.hidden = true;
-  let list = [], next = "", run = 0;
+  let list = [],
+    next = "",
+    run = 0;
 
   async function load(older) {
     const mine = ++run;
@@ -40,7 +42,11 @@ export function show({ root, signal }) {
       list = older ? [...list, ...page.entries] : page.entries;
       next = page.next ?? "";
       grid.update(list);
-      state.textContent = since === null ? "" : `No leader answers. This is what this member knows itself${since ? `, as it was ${span((Date.now() - since) / 1000)} ago` : ", and it may be old"}.`;
+      state.textContent =
+        since === null
+          ? ""
+          : "No leader answers. This is what this member knows itself" +
+            (since ? `, as it was ${span((Date.now() - since) / 1000)} ago.` : ", and it may be old.");
     } catch (e) {
       if (signal.aborted || mine !== run) return;
       if (!(e instanceof APIError)) throw e;
@@ -50,9 +56,24 @@ export function show({ root, signal }) {
   }
   let timer;
   const form = h("form", null, filters(Object.values(fields).map((f) => f.row)));
-  form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(load, 250); });
-  form.addEventListener("submit", (e) => { e.preventDefault(); load(); });
+  form.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(load, 250);
+  });
+  form.addEventListener("submit", (e) => {
+    e.preventDefault();
+    load();
+  });
   whenTurned(() => load(), signal);
-  root.append(heading("Audit", button("Look again", () => load())), form, state, grid.el, more);
+  root.append(
+    heading(
+      "Audit",
+      button("Look again", () => load()),
+    ),
+    form,
+    state,
+    grid.el,
+    more,
+  );
   load();
 }

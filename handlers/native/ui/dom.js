@@ -13,8 +13,11 @@ export function h(name, props, ...children) {
   return el;
 }
 
-const nodes = (list) => list.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false && c !== "")
-  .map((c) => (c instanceof Node ? c : String(c)));
+const nodes = (list) =>
+  list
+    .flat(Infinity)
+    .filter((c) => c !== null && c !== undefined && c !== false && c !== "")
+    .map((c) => (c instanceof Node ? c : String(c)));
 
 /** Replaces what is in an element, but only when what it shows has changed: focus and selection stay. */
 export function show(el, data, make) {
@@ -44,22 +47,39 @@ export const none = () => h("span", { class: "muted none" }, "–");
 
 /** A text with its long ids cut down to what tells them apart; the whole is its title. */
 export function short(text) {
-  const cut = String(text).replace(/\b[0-9a-f]{26}([0-9a-f]{6})\b/g, "…$1").replace(/\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g, "$1…");
+  const cut = String(text)
+    .replace(/\b[0-9a-f]{26}([0-9a-f]{6})\b/g, "…$1")
+    .replace(/\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g, "$1…");
   return cut === String(text) ? cut : h("span", { title: text }, cut);
 }
 
 /** Who did something: a name, and as much of the token's id as tells two of one name apart. */
 export function actor(text) {
   const [, name, id] = /^(.*) \(([0-9a-f]{32})\)$/.exec(text ?? "") ?? [];
-  return id ? h("span", { title: text }, name, h("span", { class: "dim" }, ` …${id.slice(-6)}`)) : text ? short(text) : none();
+  return id
+    ? h("span", { title: text }, name, h("span", { class: "dim" }, ` …${id.slice(-6)}`))
+    : text
+      ? short(text)
+      : none();
 }
 
 export const labels = (map) => {
   const list = Object.entries(map ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
-  return list.length ? h("ul", { class: "labels" }, list.map(([k, v]) => h("li", null, v === "" ? k : `${k}=${v}`))) : none();
+  return list.length
+    ? h(
+        "ul",
+        { class: "labels" },
+        list.map(([k, v]) => h("li", null, v === "" ? k : `${k}=${v}`)),
+      )
+    : none();
 };
 
-const units = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+const units = [
+  [86_400, "d"],
+  [3600, "h"],
+  [60, "min"],
+  [1, "s"],
+];
 
 /** A length of time in seconds, in its largest unit. */
 export function span(seconds) {
@@ -77,7 +97,11 @@ const relative = (date) => {
 export function when(text) {
   const date = new Date(text ?? NaN);
   if (Number.isNaN(date.getTime()) || date.getUTCFullYear() < 1971) return none();
-  const el = h("time", { datetime: date.toISOString(), title: date.toISOString().replace(/\.\d+Z$/, "Z") }, relative(date));
+  const el = h(
+    "time",
+    { datetime: date.toISOString(), title: date.toISOString().replace(/\.\d+Z$/, "Z") },
+    relative(date),
+  );
   el.dataset.tick = "";
   return el;
 }
@@ -91,15 +115,18 @@ setInterval(() => {
 
 /** The time of a day, with the day when that was not today. */
 export function moment(text) {
-  const iso = new Date(text).toISOString(), today = iso.slice(0, 10) === new Date().toISOString().slice(0, 10);
+  const iso = new Date(text).toISOString(),
+    today = iso.slice(0, 10) === new Date().toISOString().slice(0, 10);
   return h("time", { datetime: iso, title: iso }, (today ? "" : iso.slice(0, 10) + " ") + iso.slice(11, 19));
 }
 
 /** The exact time to the second, for logs. */
-export const clock = (text) => h("time", { datetime: text, title: text }, String(text).replace("T", " ").replace("Z", ""));
+export const clock = (text) =>
+  h("time", { datetime: text, title: text }, String(text).replace("T", " ").replace("Z", ""));
 
 /** A button; what it acts on is said where it stands among others of the same text. */
-export const button = (text, onclick, kind = "", on = "") => h("button", { type: "button", class: kind, "aria-label": on && `${text} ${on}`, onclick }, text);
+export const button = (text, onclick, kind = "", on = "") =>
+  h("button", { type: "button", class: kind, "aria-label": on && `${text} ${on}`, onclick }, text);
 
 // Copies a text; where that is not allowed, `otherwise` makes it easy to do by hand.
 async function copy(b, text, otherwise) {
@@ -110,37 +137,69 @@ async function copy(b, text, otherwise) {
   } catch {
     b.textContent = otherwise();
   }
-  setTimeout(() => { b.textContent = before; }, 2500);
+  setTimeout(() => {
+    b.textContent = before;
+  }, 2500);
 }
 
 /** A short text such as an id or an address, with a button that copies it. */
 export function id(text, what) {
   if (!text) return none();
   const shown = code(text);
-  const b = h("button", { type: "button", class: "copyid quiet", title: "Copy", "aria-label": `Copy ${what} ${text}`,
-    onclick: () => copy(b, text, () => { getSelection().selectAllChildren(shown); return "Ctrl+C"; }) });
+  const b = h("button", {
+    type: "button",
+    class: "copyid quiet",
+    title: "Copy",
+    "aria-label": `Copy ${what} ${text}`,
+    onclick: () =>
+      copy(b, text, () => {
+        getSelection().selectAllChildren(shown);
+        return "Ctrl+C";
+      }),
+  });
   return h("span", { class: "id" }, shown, b);
 }
 
 /** A text with a button that copies it. */
 export function copyable(text, what) {
   const shown = h("code", { tabindex: "0", "aria-label": what }, text);
-  const b = button("Copy", () => copy(b, text, () => { getSelection().selectAllChildren(shown); return "Press Ctrl+C"; }), "quiet");
+  const b = button(
+    "Copy",
+    () =>
+      copy(b, text, () => {
+        getSelection().selectAllChildren(shown);
+        return "Press Ctrl+C";
+      }),
+    "quiet",
+  );
   b.setAttribute("aria-label", "Copy " + what);
   return h("div", { class: "copy" }, shown, b);
 }
 
-export const facts = (...pairs) => h("dl", { class: "facts" }, pairs.filter(Boolean).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
+export const facts = (...pairs) =>
+  h(
+    "dl",
+    { class: "facts" },
+    pairs.filter(Boolean).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))),
+  );
 
 /** Filters above a list; narrow screens fold them. */
 export function filters(...fields) {
   const wide = matchMedia("(min-width: 46.01rem)");
-  const el = h("details", { class: "filters", role: "search", open: wide.matches }, h("summary", null, "Filter"), h("div", null, ...fields));
-  wide.addEventListener("change", () => { el.open = wide.matches; });
+  const el = h(
+    "details",
+    { class: "filters", role: "search", open: wide.matches },
+    h("summary", null, "Filter"),
+    h("div", null, ...fields),
+  );
+  wide.addEventListener("change", () => {
+    el.open = wide.matches;
+  });
   return el;
 }
 
-export const heading = (title, ...actions) => h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, title), h("div", { class: "actions" }, ...actions));
+export const heading = (title, ...actions) =>
+  h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, title), h("div", { class: "actions" }, ...actions));
 
 /** Says something that happened, for eyes and screen readers. */
 export function toast(text) {
@@ -159,6 +218,13 @@ export function sleep(ms, signal) {
       return;
     }
     const t = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => { clearTimeout(t); resolve(); }, { once: true });
+    signal?.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(t);
+        resolve();
+      },
+      { once: true },
+    );
   });
 }

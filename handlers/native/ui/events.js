@@ -10,7 +10,13 @@ const keep = 500; // entries that are shown
 
 /** The section: the latest entries, and then whatever comes. */
 export function show({ root, signal }) {
-  const grid = table({ caption: "Events, the newest first", kind: "log", columns, key, empty: "Nothing has happened yet." });
+  const grid = table({
+    caption: "Events, the newest first",
+    kind: "log",
+    columns,
+    key,
+    empty: "Nothing has happened yet.",
+  });
   const state = h("p", { class: "note", role: "status" }, "Connecting …");
   const hold = button("Hold", () => {
     held = !held;
@@ -18,8 +24,16 @@ export function show({ root, signal }) {
     hold.setAttribute("aria-pressed", String(held));
     draw();
   });
-  const only = h("select", { id: "type" }, Object.assign(h("option", null, "All"), { value: "" }), types.map((t) => h("option", { value: t }, t)));
-  let list = [], held = false, last = "", due = false;
+  const only = h(
+    "select",
+    { id: "type" },
+    Object.assign(h("option", null, "All"), { value: "" }),
+    types.map((t) => h("option", { value: t }, t)),
+  );
+  let list = [],
+    held = false,
+    last = "",
+    due = false;
   if (types.includes(param("type"))) only.value = param("type");
   only.addEventListener("change", () => {
     remember({ type: only.value });
@@ -27,9 +41,10 @@ export function show({ root, signal }) {
   });
 
   function draw(always) {
-    if (held && !always || due) return;
+    if ((held && !always) || due) return;
     due = true;
-    requestAnimationFrame(() => { // a burst is drawn once
+    requestAnimationFrame(() => {
+      // a burst is drawn once
       due = false;
       grid.update(list.filter((e) => !only.value || e.type === only.value));
     });
@@ -43,7 +58,9 @@ export function show({ root, signal }) {
     list = [entry, ...list].slice(0, keep);
     draw();
   }
-  const say = (text) => { if (state.textContent !== text) state.textContent = text; };
+  const say = (text) => {
+    if (state.textContent !== text) state.textContent = text;
+  };
 
   let wake = new AbortController();
   whenTurned(() => wake.abort(), signal);
@@ -51,13 +68,22 @@ export function show({ root, signal }) {
   async function run() {
     for (let pause = 500; !signal.aborted;) {
       try {
-        if (!last) { // begin with what happened a moment ago
+        if (!last) {
+          // begin with what happened a moment ago
           const { data: page } = await read("/api/v1/audit?order=desc&limit=50", signal);
           list = page.entries;
           draw();
           last = list.length ? key(list[0]) : "";
         }
-        await stream("/api/v1/events", last, { signal, on: add, heard: () => { pause = 500; say("Live"); state.className = "note live-on"; } });
+        await stream("/api/v1/events", last, {
+          signal,
+          on: add,
+          heard: () => {
+            pause = 500;
+            say("Live");
+            state.className = "note live-on";
+          },
+        });
         say("The stream has ended. Connecting again …");
       } catch (e) {
         if (signal.aborted) return;
@@ -81,6 +107,11 @@ export function show({ root, signal }) {
       pause = Math.min(2 * pause, 5000);
     }
   }
-  root.append(heading("Events", hold), filters(h("div", { class: "field" }, h("label", { for: "type" }, "Type"), only)), state, grid.el);
+  root.append(
+    heading("Events", hold),
+    filters(h("div", { class: "field" }, h("label", { for: "type" }, "Type"), only)),
+    state,
+    grid.el,
+  );
   run();
 }

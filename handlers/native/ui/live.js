@@ -1,24 +1,30 @@
-// A part of the page that is asked for again and again. What was shown last stays, dimmed and with its age, while there is
-// no answer or no leader; it goes on by itself, at once when there is one.
+// A part of the page that is asked for again and again. What was shown last stays, dimmed and with its age, while
+// there is no answer or no leader; it goes on by itself, at once when there is one.
 import { APIError, read } from "./api.js";
 import { h, muted, sleep, span } from "./dom.js";
 import { leaderless, whenTurned } from "./pulse.js";
 import { may } from "./session.js";
 
-const longest = 15_000, retry = 1000; // ms
+const longest = 15_000,
+  retry = 1000; // ms
 
 /** What is said in the place of something that the token may not see or do. */
-export const lacking = (scope, what) => h("p", { class: "note lacking" }, `${what} takes a token with the scope `, h("code", null, scope), ".");
+export const lacking = (scope, what) =>
+  h("p", { class: "note lacking" }, `${what} takes a token with the scope `, h("code", null, scope), ".");
 
 /**
- * load(ask, signal) fetches with ask(path), draw(data, body) shows, pause(data) may give the ms until the next time. scope is
- * what seeing it takes. Returns {el, refresh}.
+ * load(ask, signal) fetches with ask(path), draw(data, body) shows, pause(data) may give the ms until the next
+ * time. scope is what seeing it takes. Returns {el, refresh}.
  */
 export function live({ load, draw, signal, every = 2500, pause, what = "This", scope }) {
   const note = h("p", { class: "note", hidden: true });
   const body = h("div", { class: "live" });
   const el = h("div", null, note, body);
-  let data, shown = 0, since = null, error = null, wake = new AbortController(); // shown: when the data came; since: when they were true
+  let data,
+    shown = 0,
+    since = null,
+    error = null,
+    wake = new AbortController(); // shown: when the data came; since: when they were true
   if (scope && !may(scope)) return { el: lacking(scope, what), refresh() {} };
 
   function say() {
@@ -26,10 +32,13 @@ export function live({ load, draw, signal, every = 2500, pause, what = "This", s
     let text = "";
     if (error) {
       if (error.missing && !shown) text = `${what} is not available on this member.`;
-      else if (error.status === 403) text = `This token does not allow it: ${error.scope ? `it takes the scope ${error.scope}` : error.message}.`;
+      else if (error.status === 403)
+        text = `This token does not allow it: ${error.scope ? `it takes the scope ${error.scope}` : error.message}.`;
       else text = `${error.message}.`;
     } else if (since !== null) {
-      text = `${leaderless() ? "There is no leader" : "The leader does not answer"}. This is what this member knows itself` + (since ? "." : ", and it may be old.");
+      text =
+        `${leaderless() ? "There is no leader" : "The leader does not answer"}. This is what this member knows itself` +
+        (since ? "." : ", and it may be old.");
     }
     const at = error ? shown : since;
     if (at) text += ` Shown as it was ${span((Date.now() - at) / 1000)} ago.`;
@@ -41,7 +50,8 @@ export function live({ load, draw, signal, every = 2500, pause, what = "This", s
   async function run() {
     const tick = setInterval(say, 1000);
     signal.addEventListener("abort", () => clearInterval(tick), { once: true });
-    whenTurned(() => { // who leads has changed: what is under way may hang, and what is shown may be wrong
+    whenTurned(() => {
+      // who leads has changed: what is under way may hang, and what is shown may be wrong
       if (shown) draw(data, body);
       wake.abort();
     }, signal);
@@ -61,7 +71,8 @@ export function live({ load, draw, signal, every = 2500, pause, what = "This", s
         if (signal.aborted) return;
         [shown, since, error] = [Date.now(), oldest, null];
         draw(data, body);
-        wait = Math.max(pause?.(data) ?? every, Math.min(10 * (performance.now() - begin), longest)); // a large cluster is asked less often
+        // a large cluster is asked less often
+        wait = Math.max(pause?.(data) ?? every, Math.min(10 * (performance.now() - begin), longest));
       } catch (e) {
         if (signal.aborted) return;
         if (wake.signal.aborted) continue;
@@ -79,4 +90,5 @@ export function live({ load, draw, signal, every = 2500, pause, what = "This", s
 }
 
 /** An action that takes a scope: what is given when the token has it, or what it would take. */
-export const offered = (scope, ...actions) => (may(scope) ? actions : muted("Changing it takes the scope ", h("code", null, scope)));
+export const offered = (scope, ...actions) =>
+  may(scope) ? actions : muted("Changing it takes the scope ", h("code", null, scope));

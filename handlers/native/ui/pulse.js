@@ -1,8 +1,10 @@
-// The pulse of the member that serves the page: whether it answers, and whether it knows a leader. Without either nobody knows
-// how members are: the page is blind, shows what was known, and calls no health good.
+// The pulse of the member that serves the page: whether it answers, and whether it knows a leader. Without either
+// nobody knows how members are: the page is blind, shows what was known, and calls no health good.
 import { sleep } from "./dom.js";
 
-const every = 1000, hurry = 500, patience = 2500; // ms
+const every = 1000,
+  hurry = 500,
+  patience = 2500; // ms
 const listeners = new Set();
 const state = { status: null, heard: 0, lost: false, doubt: false };
 
@@ -38,7 +40,13 @@ export function doubt(on) {
 
 async function look() {
   const limit = AbortSignal.timeout(patience);
-  const r = await fetch("/api/v1/status", { cache: "no-store", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer", signal: limit });
+  const r = await fetch("/api/v1/status", {
+    cache: "no-store",
+    credentials: "omit",
+    redirect: "error",
+    referrerPolicy: "no-referrer",
+    signal: limit,
+  });
   if (!r.ok) throw new Error("no status");
   return (await r.json()).result;
 }

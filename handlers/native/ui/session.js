@@ -1,5 +1,5 @@
-// Who is signed in. The token is kept in this tab's session storage and handed to other tabs of this very origin when they ask
-// for it; it ends with the last tab. docs/security.md says why it is no cookie.
+// Who is signed in. The token is kept in this tab's session storage and handed to other tabs of this very origin
+// when they ask for it; it ends with the last tab. docs/security.md says why it is no cookie.
 
 const key = "muster-token";
 const channel = new BroadcastChannel("muster-session"); // heard by pages of the same scheme, host and port alone
@@ -36,13 +36,18 @@ channel.addEventListener("message", ({ data }) => {
 const tell = () => listeners.forEach((f) => f());
 
 /** Calls f when another tab has signed this one in or out, or when what the token allows has changed. */
-export function whenChanged(f) { listeners.add(f); }
+export function whenChanged(f) {
+  listeners.add(f);
+}
 
 /** Asks other tabs for their token, and waits for a moment. */
 export function borrow() {
   if (token.get()) return Promise.resolve();
   return new Promise((resolve) => {
-    waiting = () => { waiting = null; resolve(); };
+    waiting = () => {
+      waiting = null;
+      resolve();
+    };
     setTimeout(() => waiting?.(), 120);
     channel.postMessage({ ask: true });
   });

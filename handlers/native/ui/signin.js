@@ -1,24 +1,39 @@
 // Signing in with the cluster's identity provider: the page goes there and comes back with a code, which this member
-// exchanges (authorization code with PKCE, RFC 7636). What has to be remembered meanwhile is in this tab's session storage.
+// exchanges (authorization code with PKCE, RFC 7636). What has to be remembered meanwhile is in this tab's session
+// storage.
 import { h } from "./dom.js";
 import { call } from "./api.js";
 
 const key = "muster-signin";
 const redirectUri = location.origin + "/ui/";
 
-const base64url = (bytes) => btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+const base64url = (bytes) =>
+  btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)));
 
 /** A button for the identity provider, once it is known that there is one; fail(text) shows what goes wrong. */
 export function provider(fail) {
   const place = h("div", { class: "provider" });
-  call("GET", "/api/v1/login").then((how) => {
-    if (!how.issuer) return;
-    const button = h("button", { type: "button", disabled: !how.authorizationEndpoint }, "Sign in with ", new URL(how.issuer).host);
-    button.addEventListener("click", () => leave(how).catch((e) => fail(`The sign-in could not begin: ${e.message}.`)));
-    place.append(button);
-    if (how.problem) place.append(h("p", { class: "note" }, `${how.problem}; API tokens work as before.`));
-  }, () => {}); // there is no leader, or the member is too old: tokens remain
+  call("GET", "/api/v1/login").then(
+    (how) => {
+      if (!how.issuer) return;
+      const button = h(
+        "button",
+        { type: "button", disabled: !how.authorizationEndpoint },
+        "Sign in with ",
+        new URL(how.issuer).host,
+      );
+      button.addEventListener("click", () =>
+        leave(how).catch((e) => fail(`The sign-in could not begin: ${e.message}.`)),
+      );
+      place.append(button);
+      if (how.problem) place.append(h("p", { class: "note" }, `${how.problem}; API tokens work as before.`));
+    },
+    () => {},
+  ); // there is no leader, or the member is too old: tokens remain
   return place;
 }
 
@@ -28,14 +43,23 @@ async function leave(how) {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(flow.codeVerifier));
   const to = new URL(how.authorizationEndpoint);
   for (const [name, value] of Object.entries({
-    response_type: "code", client_id: how.clientId, redirect_uri: redirectUri, scope: how.scopes.join(" "), state: flow.state,
-    nonce: flow.nonce, code_challenge: base64url(new Uint8Array(digest)), code_challenge_method: "S256",
-  })) to.searchParams.set(name, value);
+    response_type: "code",
+    client_id: how.clientId,
+    redirect_uri: redirectUri,
+    scope: how.scopes.join(" "),
+    state: flow.state,
+    nonce: flow.nonce,
+    code_challenge: base64url(new Uint8Array(digest)),
+    code_challenge_method: "S256",
+  }))
+    to.searchParams.set(name, value);
   location.assign(to);
 }
 
-/** Takes what the identity provider has sent this page back with, out of its address too. Returns the new token's secret, or
- * null when the page was not sent back; throws when the sign-in has failed. */
+/**
+ * Takes what the identity provider has sent this page back with, out of its address too. Returns the new token's
+ * secret, or null when the page was not sent back; throws when the sign-in has failed.
+ */
 export async function comeBack() {
   const answer = new URLSearchParams(location.search);
   if (!answer.has("state")) return null;

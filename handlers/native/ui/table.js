@@ -6,21 +6,29 @@ import { blind } from "./pulse.js";
 const pageSize = 50;
 
 // What texts are compared by: numbers in them count as numbers.
-const rank = (v) => (typeof v === "number" ? v : String(v).toLowerCase().replace(/\d+/g, (n) => n.padStart(16, "0")));
+const rank = (v) =>
+  typeof v === "number"
+    ? v
+    : String(v)
+        .toLowerCase()
+        .replace(/\d+/g, (n) => n.padStart(16, "0"));
 
 const slug = (title) => title.toLowerCase().replaceAll(" ", "-");
 
 /**
  * columns: [{title, cell(item), sort?(item), num?}]; key(item) names a row. Order and page stand in the address, behind
- * `address` where a section has several tables. Returns {el, update(items)}; the roles are explicit because narrow screens
- * show rows as cards.
+ * `address` where a section has several tables. Returns {el, update(items)}; the roles are explicit because narrow
+ * screens show rows as cards.
  */
 export function table({ caption, columns, key, empty, address = "", kind = "" }) {
-  let items = [], at = pageSize * Math.max(0, (Number(param(address + "page")) || 1) - 1), order = ordered(param(address + "sort")); // order: {column, down}
+  let items = [],
+    at = pageSize * Math.max(0, (Number(param(address + "page")) || 1) - 1),
+    order = ordered(param(address + "sort")); // order: {column, down}
   const rows = new Map();
   const body = h("tbody", { role: "rowgroup" });
   const range = h("p", { class: "muted" });
-  const back = button("Previous", () => turn(-1)), next = button("Next", () => turn(1));
+  const back = button("Previous", () => turn(-1)),
+    next = button("Next", () => turn(1));
   const pager = h("div", { class: "pager", hidden: true }, range, back, next);
   const nothing = h("p", { class: "empty", hidden: true }, empty);
 
@@ -28,15 +36,23 @@ export function table({ caption, columns, key, empty, address = "", kind = "" })
     const column = columns.findIndex((c) => c.sort && slug(c.title) === text.replace(/^-/, ""));
     return column < 0 ? null : { column, down: text.startsWith("-") };
   }
-  const place = () => remember({ [address + "sort"]: order ? (order.down ? "-" : "") + slug(columns[order.column].title) : "",
-    [address + "page"]: at ? at / pageSize + 1 : "" });
+  const place = () =>
+    remember({
+      [address + "sort"]: order ? (order.down ? "-" : "") + slug(columns[order.column].title) : "",
+      [address + "page"]: at ? at / pageSize + 1 : "",
+    });
 
   const heads = columns.map((c, i) => {
     const title = c.sort ? button(c.title, () => sort(i), "sort") : c.title;
     return h("th", { role: "columnheader", scope: "col", class: c.num && "num" }, title);
   });
-  const grid = h("table", { role: "table" }, h("caption", { class: "hidden" }, caption),
-    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads)), body);
+  const grid = h(
+    "table",
+    { role: "table" },
+    h("caption", { class: "hidden" }, caption),
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads)),
+    body,
+  );
 
   function sort(i) {
     order = { column: i, down: order?.column === i && !order.down };
@@ -52,11 +68,19 @@ export function table({ caption, columns, key, empty, address = "", kind = "" })
   }
   function sorted() {
     if (!order) return items;
-    const f = columns[order.column].sort, sign = order.down ? -1 : 1;
-    return items.map((item) => ({ item, by: rank(f(item)) })).sort((a, b) => (a.by < b.by ? -sign : a.by > b.by ? sign : 0)).map((x) => x.item);
+    const f = columns[order.column].sort,
+      sign = order.down ? -1 : 1;
+    return items
+      .map((item) => ({ item, by: rank(f(item)) }))
+      .sort((a, b) => (a.by < b.by ? -sign : a.by > b.by ? sign : 0))
+      .map((x) => x.item);
   }
   function make(item) {
-    return h("tr", { role: "row" }, columns.map((c) => h("td", { role: "cell", class: c.num && "num", "data-title": c.title }, c.cell(item))));
+    return h(
+      "tr",
+      { role: "row" },
+      columns.map((c) => h("td", { role: "cell", class: c.num && "num", "data-title": c.title }, c.cell(item))),
+    );
   }
   function draw() {
     heads.forEach((th, i) => {
@@ -65,15 +89,17 @@ export function table({ caption, columns, key, empty, address = "", kind = "" })
     });
     const all = sorted();
     if (all.length) at = Math.max(0, Math.min(at, Math.floor((all.length - 1) / pageSize) * pageSize));
-    const wanted = all.slice(at, at + pageSize), seen = new Set();
+    const wanted = all.slice(at, at + pageSize),
+      seen = new Set();
     wanted.forEach((item, i) => {
-      const k = String(key(item)), sign = blind() + JSON.stringify(item);
+      const k = String(key(item)),
+        sign = blind() + JSON.stringify(item);
       seen.add(k);
       let row = rows.get(k);
       if (!row || row.sign !== sign) {
         const tr = make(item);
         if (row) swap(row.tr, tr);
-        rows.set(k, row = { sign, tr });
+        rows.set(k, (row = { sign, tr }));
       }
       if (body.children[i] !== row.tr) body.insertBefore(row.tr, body.children[i] ?? null);
     });
