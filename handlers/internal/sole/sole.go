@@ -85,9 +85,7 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 	if _, err := st.AwaitLeader(ctx); err != nil {
 		t.Fatal("the founder does not lead:", err)
 	}
-	if err := st.Confirm(ctx); err != nil {
-		t.Fatal(err)
-	}
+	await.NoError(t, "the founder is confirmed", func() error { return st.Confirm(ctx) })
 	cfg := NewConfig(st, f.ClusterID, "one")
 	for _, c := range change {
 		c(cfg)
