@@ -224,7 +224,7 @@ func (b *browser) shoot(name string) {
 	if dir == "" {
 		return
 	}
-	time.Sleep(time.Second) // let the page load what it shows
+	time.Sleep(time.Second)                                       // let the page load what it shows
 	data, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(85)) // below 100 it is a JPEG
 	b.must(err)
 	b.must(os.WriteFile(filepath.Join(dir, name+".jpg"), data, 0o600))
