@@ -32,7 +32,7 @@ GO_TEST := $(GO) test -tags $(TAGS) -ldflags '-s -w' $(VET)
 # Most tests wait, for elections, disks and processes, and not for a processor: several run at once. autopilot has no goroutines
 # that the race detector could judge, and computes much. A test binary with the detector sleeps for a second before it ends.
 test: setup-test build
-	GORACE=atexit_sleep_ms=0 $(GO_TEST) -race -p 2 -parallel 4 -timeout 15m $$($(GO) list ./... | grep -v '/e2e\|/cluster/autopilot$$')
+	GORACE=atexit_sleep_ms=0 $(GO_TEST) -race -p 2 -parallel 3 -timeout 15m $$($(GO) list ./... | grep -v '/e2e\|/cluster/autopilot$$')
 	$(GO_TEST) -p 1 -parallel 4 -timeout 25m ./cluster/autopilot ./e2e
 	$(GO_TEST) -timeout 10m ./e2e/faults
 	@$(MAKE) --no-print-directory -j 2 -O VET=$(VET) test-documents test-clients

@@ -15,7 +15,7 @@ import (
 	"muster/store"
 )
 
-// announcer tells the leader where this member is, and takes what others say of themselves.
+// announcer announces this member to the leader, and receives other members' announcements.
 type announcer struct {
 	*member
 	*view
@@ -23,16 +23,16 @@ type announcer struct {
 	twins      *twins
 	issuer     *issuer
 	notice     atomic.Pointer[string]
-	alone      struct{ since, said time.Time } // nobody has answered since, and when that was said
-	unheard    atomic.Pointer[string]          // what the leader last said against this member's announcement
-	twin       chan error                      // gets the *TwinError that ends this member
+	alone      struct{ since, said time.Time } // no member has answered since, and the last log line about that
+	unheard    atomic.Pointer[string]          // the leader's last refusal of this member's announcement
+	twin       chan error                      // receives the *TwinError that ends this member
 	troubles   troubles
 }
 
-// run tells the leader this member's addresses and version, when it starts and whenever leadership turns, until the
-// leader has them. A member that has moved may not hear from any leader before it has announced itself: then it asks
-// every member that it knows. A member whose own Raft server knows no leader, as one that is no Raft server yet, goes on
-// each second: that is how it learns of the next leader.
+// run announces this member's addresses and version to the leader, at the start and after each change of leader, until
+// the leader has them. A member that has moved may not learn of a leader before it has announced itself: then it
+// announces itself to every known member. A member whose own Raft server knows no leader, such as one that is not a
+// Raft server yet, repeats it each second: that is how it learns of the next leader.
 func (an *announcer) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		turned := an.Store.Leadership()
@@ -53,12 +53,12 @@ func (an *announcer) run(ctx context.Context) {
 	}
 }
 
-// zoneRetry is how long a member waits before it says its zone again, because the cluster has no place for it yet: a member
-// whose muster is older leads, or keeps the schema where it is.
+// zoneRetry is how long a member waits before it announces its zone again when the cluster cannot store it yet, because
+// an older version leads or holds the schema back.
 const zoneRetry = 5 * time.Second
 
-// announcesAgain returns when a member announces itself again that the leader has heard, 0 for not before leadership turns. One
-// whose own Raft server knows no leader learns of the next one only by that.
+// announcesAgain returns when a member repeats an announcement that the leader has accepted; 0: not before a change of
+// leader. A member whose own Raft server knows no leader learns of the next one only by repeating it.
 func (an *announcer) announcesAgain(ctx context.Context) time.Duration {
 	switch {
 	case !an.Store.Follows():
@@ -69,7 +69,7 @@ func (an *announcer) announcesAgain(ctx context.Context) time.Duration {
 	return 0
 }
 
-// zoned reports whether this member is known to be in the zone that its command line says.
+// zoned reports whether the stored zone of this member is the one on its command line.
 func (an *announcer) zoned(ctx context.Context) bool {
 	want := an.Given.Zone
 	if want == "" {
@@ -82,15 +82,15 @@ func (an *announcer) zoned(ctx context.Context) bool {
 	return err == nil && m != nil && m.Zone == want
 }
 
-// hintFor is how long a member outside Raft believes who the leader is; it asks again each second.
+// hintFor is how long a member outside Raft trusts a hint of the leader; it asks again each second.
 const hintFor = 3 * time.Second
 
-// Given is what the command line says of a member, where it says so: empty fields leave what is stored.
+// Given has a member's attributes from its command line; empty fields keep the stored value.
 type Given struct {
 	Name, Mode, Zone string
 }
 
-// announcement is what is sent of it. A leader that is older than incarnations ignores them.
+// announcement is the wire form. Older leaders ignore the incarnation.
 type announcement struct {
 	store.Announcement
 	Incarnation
@@ -113,7 +113,7 @@ func (an *announcer) announceOnce(ctx context.Context) bool {
 	return an.announceToAll(ctx)
 }
 
-// announceToAll tries every known member at once: some addresses may be dead.
+// announceToAll tries all known members concurrently: some addresses may be dead.
 func (an *announcer) announceToAll(ctx context.Context) bool {
 	members := an.knownMembers(ctx)
 	leaders := make(chan uint64, len(members))
@@ -148,8 +148,8 @@ func (an *announcer) announceToAll(ctx context.Context) bool {
 	return false
 }
 
-// announceToNamed announces this member to the leader that another member has named. Where that one has met the leader, it
-// is asked when the leader is not where this member knows it: all may have moved at once.
+// announceToNamed announces this member to the leader that another member named. If the leader is not at its known
+// address it asks that member for the address: all members may have moved at once.
 func (an *announcer) announceToNamed(ctx context.Context, leader, by uint64) error {
 	err := an.announceTo(ctx, leader)
 	var answered *transport.StatusError
@@ -172,13 +172,13 @@ func (an *announcer) announceToNamed(ctx context.Context, leader, by uint64) err
 
 const (
 	lonelyAfter = 10 * time.Second // without any answer
-	lonelyEvery = time.Minute      // then it is said, and again
+	lonelyEvery = time.Minute      // interval of the log line
 )
 
 const lonelyText = "no other member answers where it was last; start the others, and if they have moved, start this " +
 	"member with --peer ID=HOST:PORT for one of them, or with --rejoin --join TOKEN and a new token"
 
-// lonely notes whether anybody has answered, and says what to do when nobody has for a while.
+// lonely records whether any member has answered, and logs advice when none has for a while.
 func (an *announcer) lonely(answered bool) {
 	if answered {
 		an.alone.since, an.alone.said = time.Time{}, time.Time{}
@@ -219,8 +219,8 @@ func (m *member) knownMembers(ctx context.Context) []uint64 {
 	return list
 }
 
-// announceTo announces this member to another one or, if that is itself, to its own store. When the leader refuses what
-// the command line gives, the rest is announced all the same: the others must know where this member is.
+// announceTo announces this member to another one or, if that is itself, to its own store. When the leader refuses
+// attributes from the command line, it announces the rest without them: the others must know where this member is.
 func (an *announcer) announceTo(ctx context.Context, id uint64) error {
 	a := announcement{Announcement: an.Self, Incarnation: an.Incarnation}
 	a.Name, a.Mode, a.Zone = an.Given.Name, an.Given.Mode, an.Given.Zone
@@ -233,7 +233,7 @@ func (an *announcer) announceTo(ctx context.Context, id uint64) error {
 		return err
 	}
 	if old := an.unheard.Swap(&text); old == nil || *old != text {
-		an.log.Warn("the leader does not take what this member says of itself; it asks again", "why", text)
+		an.log.Warn("the leader refuses this member's announcement; it is repeated", "why", text)
 	}
 	if a.Name == "" && a.Mode == "" && a.Zone == "" {
 		return err
@@ -273,7 +273,7 @@ func (an *announcer) sendAnnouncement(ctx context.Context, id uint64, a announce
 	return err
 }
 
-// accepted keeps a new name where the next start finds it.
+// accepted stores a new name in node.json for the next start.
 func (an *announcer) accepted(name string) {
 	an.unheard.Store(nil)
 	an.membership.nodeFile.Lock()
@@ -281,12 +281,12 @@ func (an *announcer) accepted(name string) {
 	if n, err := an.Dir.Node(); err == nil && n != nil && name != "" && n.Name != name {
 		n.Name = name
 		if err := an.Dir.SaveNode(n); err != nil {
-			an.log.Warn("the new name could not be noted", "err", err)
+			an.log.Warn("the new name could not be stored in node.json", "err", err)
 		}
 	}
 }
 
-// notTaken is the leader's sentence about an announcement that it will not take, "" for any other error.
+// notTaken returns the leader's refusal of an announcement, or "" for any other error.
 func notTaken(err error) string {
 	var status *transport.StatusError
 	if errors.As(err, &status) && status.Status == http.StatusConflict {
@@ -299,7 +299,7 @@ func notTaken(err error) string {
 	return ""
 }
 
-// misdirected reads which leader a member names that does not lead itself, 0 for none.
+// misdirected returns the leader that a non-leader named, or 0.
 func misdirected(err error) uint64 {
 	var status *transport.StatusError
 	if !errors.As(err, &status) || status.Status != http.StatusMisdirectedRequest {
@@ -309,15 +309,15 @@ func misdirected(err error) uint64 {
 	return id
 }
 
-// serveAnnounce takes what another member says of itself. One that does not lead remembers the address for its own
-// Raft server, so that a member which has moved can be reached before the leader knows, and names the leader.
+// serveAnnounce receives another member's announcement. A member that does not lead remembers the address for its own
+// Raft server, so that a moved member can be reached before the leader knows it, and names the leader.
 func (an *announcer) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 	var a announcement
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&a); err != nil {
 		http.Error(w, "the announcement cannot be read", http.StatusBadRequest)
 		return
 	}
-	a.NodeID = transport.MemberID(r.Context()) // a member speaks for itself only
+	a.NodeID = transport.MemberID(r.Context()) // a member can only announce itself
 	if twin := an.twins.twinOf(r.Context(), hello{Incarnation: a.Incarnation, NodeID: a.NodeID,
 		RaftAddress: a.RaftAddress}, false); twin != nil {
 		refuseTwin(w, twin)
@@ -341,14 +341,14 @@ func (an *announcer) answer(w http.ResponseWriter, nodeID uint64, err error) {
 		http.Error(w, no.Message, http.StatusConflict)
 	case err != nil:
 		an.log.Warn("announce", "node", nodeID, "err", err)
-		http.Error(w, "the announcement was not taken", http.StatusServiceUnavailable)
+		http.Error(w, "the announcement could not be stored", http.StatusServiceUnavailable)
 	default:
 		writeJSON(w, struct{}{})
 	}
 }
 
-// claims reports whether a member lives where another one wants to be. A member that answers from another place than
-// its row says has moved itself, and only has not come to say so: two members may change places.
+// claims reports whether a member is alive at an address that another one announces. A member that answers from another
+// address than its row has moved but not announced itself yet: two members may swap addresses.
 func (an *announcer) claims(nodeID uint64, address string) store.Claim {
 	if nodeID == an.Store.NodeID() {
 		if address == "" || address == an.Self.RaftAddress || address == an.Self.APIAddress {
@@ -367,17 +367,16 @@ func (an *announcer) claims(nodeID uint64, address string) store.Claim {
 	return store.ClaimAlive
 }
 
-// notices are those about this member's place in the cluster; see Notices.
+// notices returns the notices about this member's addresses; see Notices.
 func (an *announcer) notices() (list []string) {
-	if text := an.leftBehind(); text != "" { // nobody answers a member that is, so that the next need not be said
+	if text := an.leftBehind(); text != "" { // then no member answers, and lonelyText would be redundant
 		list = append(list, text)
 	} else if text := an.notice.Load(); text != nil {
 		list = append(list, *text)
 	}
 	if text := an.unheard.Load(); text != nil {
-		list = append(list, "the leader does not take what this member says of itself: "+*text+"; what is stored holds: "+
-			"leave that "+
-			"flag out or give another value")
+		list = append(list, "the leader refuses this member's announcement: "+*text+"; the stored values stay in effect: "+
+			"omit that flag or give another value")
 	}
 	return list
 }

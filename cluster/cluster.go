@@ -1,9 +1,9 @@
-// Package cluster is what members do by themselves, without a request of a client: the leader probes the others,
-// autopilot decides who votes, the reconcile loop makes the Raft configuration agree with SQL, and each member keeps its
-// certificates, its disk and its place in the cluster in order.
+// Package cluster runs the background loops of a member: the leader probes the others, autopilot decides who votes, the
+// reconcile loop applies the members table to the Raft configuration, and each member maintains its certificates, its
+// disk and its addresses.
 //
-// It answers other members only. What clients see is handlers', what rows mean is store's, and the connections, files and
-// other clusters that it works with have packages of their own below; DESIGN.md says why.
+// It serves other members only. Package handlers serves clients, package store has the tables, and the packages below
+// have connections, files, peerings, backups and workloads; DESIGN.md explains the design.
 package cluster
 
 import (
@@ -29,7 +29,7 @@ import (
 
 const (
 	roundEvery    = 500 * time.Millisecond
-	roundRest     = 20 // times as long as observing and deciding took
+	roundRest     = 20 // a round may take 1/20 of the time
 	maxRoundRest  = 5 * time.Second
 	assignTimeout = 10 * time.Second
 	pruneEvery    = time.Minute
@@ -37,7 +37,7 @@ const (
 	pruneRest     = 50 * time.Millisecond
 )
 
-// Config is what a member's own loops need to know.
+// Config holds the dependencies of the loops.
 type Config struct {
 	Store     *store.Store
 	Transport *transport.Transport
@@ -45,31 +45,31 @@ type Config struct {
 	Self      store.Announcement
 	Hooks     *Hooks
 	Dir       *datadir.Dir
-	// ReloadHTTP makes the API listener use the certificate file that has been renewed.
+	// ReloadHTTP makes the API listener use the renewed certificate file.
 	ReloadHTTP func() error
-	// Incarnation is that of this process; Given is what the command line says of this member besides its addresses.
+	// Incarnation identifies this process. Given has this member's attributes from the command line.
 	Incarnation Incarnation
 	Given       Given
-	// silence after which the other side of a peering is asked whether it is there; 0: peering.DefaultPing
+	// silence after which the other cluster of a peering is pinged; 0: peering.DefaultPing
 	PeerPing time.Duration
 	Logger   *slog.Logger
 
-	DiskReserve datadir.Reserve // room that the member keeps on its disk
+	DiskReserve datadir.Reserve // disk space that the member keeps free
 
-	Connections *netlimit.Limiter // of the listeners for clients; nil: nobody counts
+	Connections *netlimit.Limiter // of the listeners for clients; nil: no limit
 
-	Workloads *workload.Listener // where software gets its identity; nil: nowhere on this member
+	Workloads *workload.Listener // socket of the SPIFFE Workload API; nil: none
 }
 
-// member is what all parts of a member work with.
+// member is the state that all loops share.
 type member struct {
 	Config
 	log      *slog.Logger
 	settings Settings
-	kick     chan struct{} // wakes the leader's loop before its time
+	kick     chan struct{} // wakes the leader's loop
 }
 
-// Cluster runs the loops of one member. Its parts have jobs of their own; what a leader does besides is in term.
+// Cluster runs the loops of one member. The leader's loop is in term.
 type Cluster struct {
 	*member
 	*view
@@ -88,12 +88,12 @@ type Cluster struct {
 	signer     *workload.Signer
 	workloads  *workload.API // nil: there is no socket
 
-	told sync.Map // removed members that the others have been told of
+	told sync.Map // removed members that were announced to the others
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
 
-// Start begins the loops; Close ends them.
+// Start starts the loops; Close ends them.
 func Start(cfg Config) *Cluster {
 	m := &member{Config: cfg, log: cfg.Logger, settings: Settings{cfg.Store}, kick: make(chan struct{}, 1)}
 	c := &Cluster{member: m, view: newView(m)}
@@ -143,7 +143,7 @@ func Start(cfg Config) *Cluster {
 	return c
 }
 
-// serveWorkloads gives software on this machine its identities, where a socket was asked for.
+// serveWorkloads serves the SPIFFE Workload API, if there is a socket.
 func (c *Cluster) serveWorkloads(ctx context.Context) {
 	if c.Workloads == nil {
 		return
@@ -158,7 +158,7 @@ func (c *Cluster) serveWorkloads(ctx context.Context) {
 		Kept:      c.Dir.WorkloadsFile(),
 		Logger:    c.log,
 	})
-	if err != nil { // a cluster id that is none
+	if err != nil { // an invalid cluster id
 		c.log.Error("the SPIFFE Workload API cannot be served", "err", err)
 		return
 	}
@@ -166,10 +166,10 @@ func (c *Cluster) serveWorkloads(ctx context.Context) {
 	c.done.Go(func() { w.Run(ctx) })
 }
 
-// Peerings are this member's streams to other clusters.
+// Peerings returns this member's streams to other clusters.
 func (c *Cluster) Peerings() *peering.Streams { return c.peers }
 
-// Backups are the files that this member writes and reads for the leader.
+// Backups returns the maker of this member's backup files.
 func (c *Cluster) Backups() *backup.Maker { return c.backups }
 
 // Close ends the loops and waits for them.
@@ -181,7 +181,7 @@ func (c *Cluster) Close() {
 	c.Book.Save()
 }
 
-// Wake lets the leader's loop run at once, after something it should look at has changed.
+// Wake makes the leader's loop run at once, after a change that concerns it.
 func (m *member) Wake() {
 	select {
 	case m.kick <- struct{}{}:
@@ -202,8 +202,8 @@ func (m *member) actor() store.Actor {
 	return store.Actor{Name: "autopilot", NodeID: m.Store.NodeID()}
 }
 
-// Serve serves other members and other clusters at l, until the transport is closed: the requests of this package, and
-// with clients what other members pass on for theirs.
+// Serve serves other members and other clusters at l until the transport is closed: this package's requests, and with
+// clients the requests that other members forward.
 func (c *Cluster) Serve(l net.Listener, clients http.Handler) {
 	mux := c.internal()
 	mux.Handle("/", clients)
@@ -253,22 +253,22 @@ func writeJSON(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// Twin gets the *TwinError that says why this process must end: another one has its identity.
+// Twin receives a *TwinError when this process must end because another one has its identity.
 func (c *Cluster) Twin() <-chan error { return c.announcer.twin }
 
-// Removed is closed when another member has said that this one is not in the cluster any more.
+// Removed is closed when this member has been removed from the cluster.
 func (c *Cluster) Removed() <-chan struct{} { return c.membership.gone }
 
-// History returns what this member remembers of the last hour.
+// History returns the last hour as this member recorded it.
 func (c *Cluster) History() api.History { return c.historian.History() }
 
-// Notices is what this member's operator has to do now, a sentence each: what there is, a semicolon, what mends it. It is
-// nil when that is nothing.
+// Notices returns what this member's operator should do now, a sentence each: the problem, a semicolon, the remedy. It
+// returns nil when there is nothing to do.
 func (c *Cluster) Notices() []string {
 	list := append(c.announcer.notices(), c.clocks.notices(time.Now())...)
 	list = append(list, c.strays.notices()...)
 	if d := c.Disk(); d.Low {
-		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, %d MiB are kept in reserve; "+
+		list = append(list, fmt.Sprintf("this member is low on disk space: %d MiB are free, the reserve is %d MiB; "+
 			"make room, but delete "+
 			"nothing in the data directory", d.Free>>20, d.Reserve>>20))
 	}

@@ -21,10 +21,10 @@ import (
 
 const (
 	hooksLimit = 60 * time.Second // for all hooks of one drain
-	hooksRetry = 2 * time.Second  // a resume hook waits for its member as long as it takes
+	hooksRetry = 2 * time.Second  // a resume hook is retried until its member answers
 )
 
-// hookWork keeps the leader from asking a member twice at the same time.
+// hookWork prevents concurrent hook requests to one member.
 type hookWork struct {
 	mu   sync.Mutex
 	busy map[uint64]uint64    // node -> generation
@@ -32,7 +32,7 @@ type hookWork struct {
 	done sync.WaitGroup
 }
 
-// drive carries on every drain and resume that is recorded in SQL, one step per round.
+// drive continues every recorded drain and resume, one step per round.
 func (t *term) drive(ctx context.Context, members []store.Member) error {
 	for i := range members {
 		m := &members[i]
@@ -48,8 +48,8 @@ func (t *term) drive(ctx context.Context, members []store.Member) error {
 	return nil
 }
 
-// drainStep waits for the leases, then gives leadership away, then ends the drain. The last step is for the leader
-// after the hand-over, whoever that is.
+// drainStep waits for the leases, then hands leadership over, then finishes the drain. After a hand-over the new leader
+// does the last step.
 func (t *term) drainStep(ctx context.Context, m *store.Member) error {
 	if m.DrainDeadline != nil && time.Now().Before(*m.DrainDeadline) {
 		n, err := t.Store.Leases.Count(ctx, store.AsLeader, m.NodeID)
@@ -64,9 +64,9 @@ func (t *term) drainStep(ctx context.Context, m *store.Member) error {
 			return t.Store.Transfer(tctx, to)
 		}
 		if time.Since(t.since) < 3*time.Second && t.otherVoters() {
-			return nil // who could take over is not known yet
+			return nil // no successor is known yet
 		}
-		t.log.Warn("this member is drained and keeps leading: there is no other voter that could", "node", m.NodeID)
+		t.log.Warn("this member is drained but keeps leading: no other voter can lead", "node", m.NodeID)
 	}
 	return t.Store.Members.FinishDrain(ctx, t.actor(), m.NodeID, m.DrainGen)
 }
@@ -94,8 +94,8 @@ func (t *term) startHooks(ctx context.Context, m store.Member) {
 	}()
 }
 
-// runHooks has the member run its hooks and records the outcome. A member that cannot be reached is drained all the
-// same, with a word about it, so that it can be removed; the hooks of a resume wait until it is back.
+// runHooks makes the member run its hooks and records the outcome. A member that cannot be reached is drained without
+// its hooks, with a note, so that it can be removed; resume hooks wait until it answers.
 func (t *term) runHooks(ctx context.Context, m store.Member) error {
 	hctx, cancel := context.WithTimeout(ctx, hooksLimit)
 	defer cancel()
@@ -126,13 +126,13 @@ func (t *term) runHooks(ctx context.Context, m store.Member) error {
 
 const hookTimeout = 5 * time.Second
 
-// Hook is a command that a member runs when it is drained or resumed.
+// Hook is a command that a member runs for a drain or resume.
 type Hook struct {
 	Name    string
 	Command string // for /bin/sh -c
 }
 
-// ParseHook reads NAME=COMMAND.
+// ParseHook parses NAME=COMMAND.
 func ParseHook(s string) (Hook, error) {
 	name, command, ok := strings.Cut(s, "=")
 	if !ok || name == "" || strings.TrimSpace(command) == "" {
@@ -141,7 +141,7 @@ func ParseHook(s string) (Hook, error) {
 	return Hook{Name: name, Command: command}, nil
 }
 
-// Hooks are a member's own commands.
+// Hooks runs a member's hooks.
 type Hooks struct {
 	Drain, Resume []Hook
 	Node          datadir.Node
@@ -157,8 +157,8 @@ type hookRun struct {
 	outcome    []store.HookOutcome
 }
 
-// run executes the hooks of a kind one after the other. Asked again for the same generation, as a new leader does, it
-// returns what happened the first time.
+// run executes the hooks of a kind in order. For a repeated generation, which a new leader requests, it returns the
+// first outcome.
 func (h *Hooks) run(ctx context.Context, kind string, generation uint64) []store.HookOutcome {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -184,13 +184,13 @@ func (h *Hooks) one(ctx context.Context, hook Hook, kind string) store.HookOutco
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", hook.Command)
 	cmd.Env = append(os.Environ(), "MUSTER_HOOK="+kind, fmt.Sprintf("MUSTER_NODE_ID=%d", h.Node.NodeID),
 		"MUSTER_NODE_NAME="+h.Node.Name)
-	// A hook that hangs is ended with all that it has started. What it leaves behind when it ends by itself may stay.
+	// A hook that hangs is killed with its process group. Processes left by a hook that exits may go on.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 200 * time.Millisecond
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it ended well and left something running that holds its output open
+		err = nil // it succeeded and left a process that holds its output open
 	}
 	o := store.HookOutcome{Name: hook.Name, OK: err == nil, Millis: time.Since(begin).Milliseconds()}
 	switch {
@@ -199,7 +199,7 @@ func (h *Hooks) one(ctx context.Context, hook Hook, kind string) store.HookOutco
 	case err != nil:
 		o.Message = err.Error()
 	}
-	// What a hook prints is for the member's own log; it may hold anything.
+	// A hook's output goes only to the member's own log, because it may contain anything.
 	h.Log.Info("hook", "kind", kind, "name", hook.Name, "ok", o.OK, "took", time.Since(begin).Round(time.Millisecond),
 		"output", strings.TrimSpace(string(out)))
 	return o
@@ -214,6 +214,6 @@ func (h *Hooks) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "kind must be drain or resume", http.StatusBadRequest)
 		return
 	}
-	// Not the request's context: a hook that was begun is seen through when the leader goes away.
+	// Not the request's context: a hook that has begun must finish even if the leader disconnects.
 	writeJSON(w, h.run(context.WithoutCancel(r.Context()), q.Kind, q.Generation))
 }

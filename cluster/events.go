@@ -17,20 +17,19 @@ const (
 	eventsRetry    = 50 * time.Millisecond
 	maxEventsRetry = time.Second
 	eventsBeat     = 2 * time.Second
-	eventsSilence  = 3 * eventsBeat // after which a member asks again
+	eventsSilence  = 3 * eventsBeat // after which a member reconnects
 	eventsBatch    = 512
-	eventsLinger   = 30 * time.Second // after the last reader has gone
+	eventsLinger   = 30 * time.Second // after the last reader has ended
 )
 
-// events brings the leader's events to the readers at this member, and the leader's to other members.
+// events transfers the leader's events to this member's readers, and serves the leader's events to other members.
 type events struct {
 	*member
 	closing chan struct{}
 }
 
-// follow keeps this member's window of events up to date while somebody reads there: one stream from the leader,
-// however many readers there are. It begins behind what the window has, so that nothing is missing or there twice when
-// the leader changes.
+// follow keeps this member's window of events up to date while it has readers, with one stream from the leader for all
+// of them. The stream starts after the window's end, so that a change of leader neither skips nor repeats events.
 func (ev *events) follow(ctx context.Context) {
 	wait := eventsRetry
 	for ctx.Err() == nil {
@@ -66,7 +65,7 @@ func (ev *events) follow(ctx context.Context) {
 	}
 }
 
-// whileRead blocks until leadership turns, nobody has read for a while, or stop.
+// whileRead blocks until leadership changes, there have been no readers for a while, or stop is closed.
 func (ev *events) whileRead(turned, stop <-chan struct{}) {
 	for {
 		readers, changed := ev.Store.Events.Readers()
@@ -88,14 +87,14 @@ func (ev *events) whileRead(turned, stop <-chan struct{}) {
 	}
 }
 
-// eventLine is one line of the stream between members: where the leader's window ends, when the stream starts over, or
-// events; an empty line is a sign of life.
+// eventLine is one line of the stream between members: events, or the end of the leader's window when the stream starts
+// over. An empty line is a heartbeat.
 type eventLine struct {
 	Begin *store.Position  `json:"begin,omitempty"`
 	Rows  []store.AuditRow `json:"rows,omitempty"`
 }
 
-// receive reads from the leader until the stream breaks; got reports whether it brought anything.
+// receive reads from the leader until the stream ends; got reports whether anything arrived.
 func (ev *events) receive(ctx context.Context, leader uint64) (got bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -127,14 +126,14 @@ func (ev *events) receive(ctx context.Context, leader uint64) (got bool, err err
 	}
 }
 
-// serve streams the leader's window to another member. A member whose window ends before this one begins is told to
-// start over: its readers find the gap in its mirror.
+// serve streams the leader's window to another member. A member whose window ends before this window begins must start
+// over; its readers get the missing events from its mirror.
 func (ev *events) serve(w http.ResponseWriter, r *http.Request) {
 	out := json.NewEncoder(w)
 	ctl := http.NewResponseController(w)
 	send := func(line eventLine) error {
 		_ = ctl.SetWriteDeadline(time.Now().Add(eventsSilence))
-		defer func() { _ = ctl.SetWriteDeadline(time.Time{}) }() // it would end the stream also while nothing is written
+		defer func() { _ = ctl.SetWriteDeadline(time.Time{}) }() // the deadline would end an idle stream
 		if err := out.Encode(line); err != nil {
 			return err
 		}
@@ -159,7 +158,7 @@ func (ev *events) serve(w http.ResponseWriter, r *http.Request) {
 	ev.send(r.Context(), at, send)
 }
 
-// send passes on what comes after a position, until somebody ends it.
+// send sends the events after a position until ctx ends or writing fails.
 func (ev *events) send(ctx context.Context, at store.Position, send func(eventLine) error) {
 	beat := time.NewTicker(eventsBeat)
 	defer beat.Stop()

@@ -13,8 +13,8 @@ import (
 
 const pathMirror = "/internal/mirror"
 
-// FetchMirror copies the mirror of a Raft server into a file, if it is newer than a revision. Members ask different
-// servers, so that many of them do not meet at the leader.
+// FetchMirror copies the mirror of a Raft server into a file, if it is newer than a revision. Members choose different
+// servers, so that they do not all load the leader.
 func (c *Cluster) FetchMirror(ctx context.Context, after uint64, path string) (newer bool, err error) {
 	members := c.knownMembers(ctx)
 	for i := range members {

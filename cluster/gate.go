@@ -21,13 +21,13 @@ const (
 	pathRemoved = "/internal/removed"
 
 	confirmWithin = 2 * time.Second
-	confirmLeader = 300 * time.Millisecond // of who may have become the leader
-	removedWithin = 2 * time.Second        // to tell another member of a removal
+	confirmLeader = 300 * time.Millisecond // of a member that may have become the leader
+	removedWithin = 2 * time.Second        // to notify another member of a removal
 )
 
-// Fence returns an error for a node that is not to be talked to; see store.Fence. A member without state lets in the
-// members that can bring it: those it was told of when it joined, and the leader that these name. One whose disk does not
-// answer goes by the Raft configuration, which is in memory: it must not look dead, nor be without a leader, on top of that.
+// Fence returns an error for a node that must not be talked to; see store.Members.Fence. A member without state accepts
+// the members that it learnt when it joined, and the leader that these name. A member whose disk hangs uses the Raft
+// configuration in memory, so that it does not also appear dead or lose its leader.
 func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID uint64) error {
 	err := s.Members.Fence(ctx, nodeID)
 	if err == nil || errors.Is(err, store.ErrNotMember) {
@@ -50,27 +50,27 @@ func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID ui
 	return err
 }
 
-// gate confirms with the leader who is a member.
+// gate confirms membership with the leader.
 type gate struct{ *member }
 
-// unconfirmed are the internal requests that must be served without a leader: they say nothing but who leads. ofLeaders
-// are requests that only a leader makes, perhaps one that this member has not heard of yet.
+// unconfirmed are the internal requests that must work without a leader; they reveal only who leads. ofLeaders are
+// requests that only a leader sends, possibly one that this member does not know yet.
 var (
 	unconfirmed = map[string]bool{transport.PathAnnounce: true, transport.PathNudge: true, pathRemoved: true,
 		pathMember: true}
 	ofLeaders = map[string]bool{transport.PathProbe: true, pathHooks: true}
 )
 
-// confirm asks the leader, and the leader the voters, whether the member that an internal request comes from is one
-// still: what is known here may be a moment old. The leader itself is let through, the owner of this member's files,
-// and what clients have sent to another member: that has a credential of its own, and is answered by leaders only.
+// confirm checks with the leader, which asks the voters, whether the sender of an internal request is still a member:
+// local knowledge may be slightly old. It passes the leader itself, operators with access to this member's files, and
+// forwarded client requests, which have their own credential and are answered only by leaders.
 func (g *gate) confirm(r *http.Request, nodeID uint64) error {
 	path := r.URL.Path
 	switch {
 	case unconfirmed[path], nodeID == g.Store.NodeID(), !strings.HasPrefix(path,
 		"/internal/"), nodeID == g.Store.LeaderID():
 		return nil
-	case ofLeaders[path] && g.votes(nodeID): // it may be the next leader, and the last one may be silent
+	case ofLeaders[path] && g.votes(nodeID): // it may be the new leader while the old one does not answer
 		ctx, cancel := context.WithTimeout(r.Context(), confirmLeader)
 		defer cancel()
 		if err := g.confirmMember(ctx, nodeID); errors.Is(err, store.ErrNotMember) {
@@ -81,7 +81,7 @@ func (g *gate) confirm(r *http.Request, nodeID uint64) error {
 	return g.confirmMember(r.Context(), nodeID)
 }
 
-// votes reports whether a node is a voter, as the local Raft server has it.
+// votes reports whether a node is a voter, from the local Raft server.
 func (g *gate) votes(nodeID uint64) bool {
 	for _, v := range g.Store.Servers() {
 		if v.NodeID == nodeID {
@@ -91,7 +91,7 @@ func (g *gate) votes(nodeID uint64) bool {
 	return false
 }
 
-// confirmMember returns nil for a member, ErrNotMember for what is none, and another error when no leader says so.
+// confirmMember returns nil for a member, ErrNotMember for any other node, and another error when no leader answers.
 func (g *gate) confirmMember(ctx context.Context, nodeID uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmWithin)
 	defer cancel()
@@ -110,7 +110,7 @@ func (g *gate) confirmMember(ctx context.Context, nodeID uint64) error {
 
 type memberAnswer struct {
 	Member  bool `json:"member"`
-	Removed bool `json:"removed"` // it was one
+	Removed bool `json:"removed"` // it was removed
 }
 
 func (g *gate) isMember(ctx context.Context, nodeID uint64) (a memberAnswer, err error) {
@@ -127,7 +127,7 @@ func (g *gate) serveMember(w http.ResponseWriter, r *http.Request) {
 	serveLeader(g.member, w, r, func(ctx context.Context, _ uint64) (memberAnswer, error) { return g.isMember(ctx, id) })
 }
 
-// serveRemoved hears of a removal. It takes nobody's word for it but the leader's.
+// serveRemoved receives the notification of a removal, which it confirms with the leader.
 func (g *gate) serveRemoved(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseUint(r.URL.Query().Get("node"), 10, 64)
 	if err != nil || id == g.Store.NodeID() {
@@ -140,7 +140,7 @@ func (g *gate) serveRemoved(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, struct{}{})
 }
 
-// elsewhere reports whether a request to a member can go to another one: a voter besides it and this member.
+// elsewhere reports whether a request to a member can go to another voter than that and this member.
 func (g *gate) elsewhere(nodeID uint64) bool {
 	for _, v := range g.Store.Servers() {
 		if v.Role == store.RoleVoter && v.NodeID != nodeID && v.NodeID != g.Store.NodeID() {

@@ -12,23 +12,23 @@ import (
 	"muster/store"
 )
 
-// A change of health is noted when it has lasted, so that a member that comes and goes is not written about each time.
+// A change of health is recorded when it has lasted, so that a flapping member does not cause a write each time.
 const (
 	unhealthyFor  = 3 * time.Second
 	healthyFor    = 10 * time.Second
-	healthPerTick = 10 // changes in one round; the rest follows in the next ones
+	healthPerTick = 10 // maximum changes in one round; the rest follows in the next rounds
 )
 
-// sighting is what this leadership has seen of a member's health.
+// sighting is a member's health as observed in this leadership.
 type sighting struct {
 	healthy bool
 	since   time.Time
 	alive   bool // it has answered this leader at least once
-	failed  bool // when it was unhealthy last, it was because it could not store
+	failed  bool // it was last unhealthy because it could not write to its disk
 }
 
-// watchHealth notes in SQL which members have stopped answering and which are back. What was noted by an earlier leader
-// holds on. A member outside Raft that has never answered this leader is not news: it may never have been started.
+// watchHealth records in SQL which members have become unhealthy or healthy. Records of earlier leaders stay valid. It
+// ignores a member outside Raft that has never answered this leader, which may never have been started.
 func (t *term) watchHealth(ctx context.Context, state *autopilot.State, now time.Time) error {
 	noted, err := t.Store.Members.Unhealthy(ctx, store.AsLeader)
 	if err != nil {
@@ -43,7 +43,7 @@ func (t *term) watchHealth(ctx context.Context, state *autopilot.State, now time
 	return t.Store.Members.SetHealth(ctx, t.actor(), changes)
 }
 
-// healthChanges brings the sightings up to date and finds what is to be noted.
+// healthChanges updates the sightings and returns the changes to record.
 func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *autopilot.State,
 	now time.Time) (changes []store.HealthChange) {
 	there := make(map[uint64]bool, len(state.Servers))
@@ -64,7 +64,7 @@ func healthChanges(seen map[uint64]*sighting, noted map[uint64]bool, state *auto
 		s.alive = s.alive || v.NodeStatus == autopilot.StatusAlive
 		lasted := now.Sub(s.since)
 		switch {
-		case v.Mode == "": // in Raft without a row: on its way out
+		case v.Mode == "": // in Raft without a row: being removed
 		case len(changes) == healthPerTick:
 		case s.healthy && noted[v.NodeID] && lasted >= healthyFor:
 			changes = append(changes, store.HealthChange{NodeID: v.NodeID, Healthy: true, Reason: healthyReason(s)})

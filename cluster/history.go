@@ -12,22 +12,22 @@ import (
 	"muster/store"
 )
 
-// Each member remembers the last hour in memory: how far replicas were behind, how long commits took, who led, and who
-// was noted as unhealthy. It is for people who look at the cluster, and ends with the process.
+// Each member keeps the last hour in memory: lag of replicas, commit latency, leaders, and changes of health. It is for
+// the web page and is lost when the process ends.
 const (
 	historyTick   = time.Second      // who leads, and who is unhealthy
 	historyEvery  = 10 * time.Second // figures
-	historyKept   = 360              // of them: an hour
+	historyKept   = 360              // samples: an hour
 	historyFor    = historyKept * historyEvery
-	changesKept   = 2000 // changes of health or leadership; older ones make room
+	changesKept   = 2000 // changes of health or leadership; the oldest are dropped
 	figuresWithin = 2 * time.Second
 	pathFigures   = "/internal/figures" // a Raft server, to the leader
 )
 
-// figures are what only the leader knows, as of its last sample.
+// figures are the leader's last sample, which only it has.
 type figures struct {
-	Commits  uint64         `json:"commits"`  // transactions since the sample before
-	CommitMs float64        `json:"commitMs"` // mean time of one, until a majority had it
+	Commits  uint64         `json:"commits"`  // transactions since the previous sample
+	CommitMs float64        `json:"commitMs"` // mean commit latency
 	Servers  []serverFigure `json:"servers"`
 }
 
@@ -37,7 +37,7 @@ type serverFigure struct {
 	RTTMs  float64 `json:"rttMs"`
 }
 
-// history is the memory of one member.
+// history is the recorded hour of one member.
 type history struct {
 	mu        sync.Mutex
 	since     time.Time
@@ -45,19 +45,19 @@ type history struct {
 	leaders   []api.LeaderChange
 	health    []api.HealthChange
 	unhealthy map[uint64]bool
-	newest    figures // of this member's own leadership
+	newest    figures // measured by this member as leader
 }
 
 type sample struct {
 	at      time.Time
-	figures *figures // nil: no leader has told
+	figures *figures // nil: no figures from a leader
 }
 
 func newHistory(now time.Time) *history {
 	return &history{since: now, unhealthy: map[uint64]bool{}}
 }
 
-// look notes who leads and who is unhealthy; a nil map stands for "not known now".
+// look records the leader and the unhealthy members; a nil map means unknown.
 func (h *history) look(now time.Time, leader uint64, unhealthy map[uint64]bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -78,14 +78,14 @@ func (h *history) look(now time.Time, leader uint64, unhealthy map[uint64]bool) 
 			}
 		}
 	}
-	// What held when the kept time begins stays, so that a line of time has a beginning.
+	// Keep the last change before the hour: it is the state at its beginning.
 	for len(h.leaders) > 1 && (len(h.leaders) > changesKept || now.Sub(h.leaders[1].At) > historyFor) {
 		h.leaders = h.leaders[1:]
 	}
 	h.health = forget(h.health, now)
 }
 
-// forget drops changes that are too old or too many, but not the one that still tells how a member is.
+// forget drops changes that are too old or too many, but keeps the last one of each member.
 func forget(list []api.HealthChange, now time.Time) []api.HealthChange {
 	last := map[uint64]int{}
 	for i, c := range list {
@@ -111,7 +111,7 @@ func (h *history) add(now time.Time, f *figures) {
 	}
 }
 
-// show copies the memory into columns.
+// show returns the history in columns.
 func (h *history) show(nodeID uint64) api.History {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -153,17 +153,17 @@ func (h *history) show(nodeID uint64) api.History {
 	return out
 }
 
-// historian fills the memory of a member.
+// historian records the history of a member.
 type historian struct {
 	*member
 	view    *view
 	history *history
 }
 
-// History returns what this member remembers of the last hour.
+// History returns the last hour as this member recorded it.
 func (x *historian) History() api.History { return x.history.show(x.Store.NodeID()) }
 
-// run fills the memory until ctx ends.
+// run records until ctx ends.
 func (x *historian) run(ctx context.Context) {
 	tick := time.NewTicker(historyTick)
 	defer tick.Stop()
@@ -196,7 +196,7 @@ func (x *historian) run(ctx context.Context) {
 	}
 }
 
-// measure makes the figures that this member tells while it leads.
+// measure takes this member's sample as leader.
 func (x *historian) measure(commits uint64, took time.Duration) {
 	f := figures{Commits: commits, Servers: []serverFigure{}}
 	if commits > 0 {
@@ -225,11 +225,10 @@ func (x *historian) ownFigures() figures {
 	return x.history.newest
 }
 
-// figures returns the leader's figures; nil when there is no leader, it does not answer, or this member is outside
-// Raft.
+// figures returns the leader's figures; nil without an answering leader, and on members outside Raft.
 func (x *historian) figures(ctx context.Context) *figures {
 	leader := x.Store.LeaderID()
-	if leader == 0 || x.Store.Outside() { // thousands may be outside; they do not all ask
+	if leader == 0 || x.Store.Outside() { // there may be thousands outside Raft, too many to ask
 		return nil
 	}
 	if leader == x.Store.NodeID() {

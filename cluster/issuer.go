@@ -22,10 +22,10 @@ import (
 
 const (
 	pathNodeToken = "/internal/node-token"
-	proofWithin   = 2 * time.Second // for connections to the addresses that a member says it has
+	proofWithin   = 2 * time.Second // for connections to the addresses that a member announces
 )
 
-// remoteHost is the IP address that an internal request came from.
+// remoteHost returns the source IP address of an internal request.
 func remoteHost(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -34,11 +34,11 @@ func remoteHost(r *http.Request) string {
 	return host
 }
 
-// issuer makes what only a leader may make: leaves, trust and node identities, for itself and for others.
+// issuer issues, as the leader, leaves, trust and node identities for all members.
 type issuer struct{ *member }
 
-// dialled connects to those addresses of a member whose hosts are otherwise neither allowed nor proven, and returns the
-// hosts where the member itself has answered. It blocks for two seconds at the most.
+// dialled connects to the addresses of a member whose hosts are neither allowed nor proven yet, and returns the hosts
+// where the member itself answered. It blocks for at most two seconds.
 func (is *issuer) dialled(ctx context.Context, a store.Announcement) (proven []string) {
 	left, err := is.Store.Members.UnprovenHosts(ctx, a)
 	if err != nil || len(left) == 0 {
@@ -56,7 +56,8 @@ func (is *issuer) dialled(ctx context.Context, a store.Announcement) (proven []s
 		}
 		all.Go(func() {
 			if err := dial(ctx, a.NodeID, address); err != nil {
-				is.log.Debug("a member does not answer where it says that it is", "node", a.NodeID, "address", address, "err", err)
+				is.log.Debug("a member does not answer at an address that it announces", "node", a.NodeID, "address", address,
+					"err", err)
 				return
 			}
 			mu.Lock()
@@ -70,7 +71,7 @@ func (is *issuer) dialled(ctx context.Context, a store.Announcement) (proven []s
 	return proven
 }
 
-// proveAPI shows that a member's API listener is at an address. The member is known by the node id in the certificate.
+// proveAPI proves that a member's API listener is at an address, by the node id in its certificate.
 func (is *issuer) proveAPI(ctx context.Context, nodeID uint64, address string) error {
 	trust, err := is.Store.Authorities.Trust(ctx, store.AsLeader)
 	if err != nil {
@@ -78,7 +79,7 @@ func (is *issuer) proveAPI(ctx context.Context, nodeID uint64, address string) e
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(trust.HTTP.Bundle)
-	// replaced by the check below, which does not go by names
+	// replaced by the check below, which does not use names
 	d := tls.Dialer{NetDialer: &net.Dialer{Control: is.Transport.Dials.Control}, Config: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			aged, err := certs.VerifyAged(s.PeerCertificates, roots, x509.ExtKeyUsageServerAuth, time.Now())
@@ -117,7 +118,7 @@ func (is *issuer) issue(ctx context.Context, nodeID uint64, q certificateRequest
 	for i := range records {
 		by := trust.Of(records[i].Kind)
 		if !now.Before(by.Cert.NotAfter) {
-			return a, fmt.Errorf("the %s authority has ended and its successor does not issue yet", records[i].Kind)
+			return a, fmt.Errorf("the %s authority has expired and its successor does not issue yet", records[i].Kind)
 		}
 		records[i].NodeID, records[i].Authority = nodeID, by.Generation
 	}
@@ -171,10 +172,10 @@ func (is *issuer) serveCertificates(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// certificateRequest and certificateAnswer are how a member gets new leaves from the leader, over a connection that
-// its old one has authenticated.
+// certificateRequest and certificateAnswer are the messages by which a member gets new leaves from the leader, over a
+// connection authenticated by its old leaf.
 type certificateRequest struct {
-	HTTP      []byte `json:"http"` // DER of a certificate request
+	HTTP      []byte `json:"http"` // CSR in DER
 	Transport []byte `json:"transport"`
 }
 
@@ -184,7 +185,7 @@ type certificateAnswer struct {
 	Transport   []byte `json:"transport"`
 	TransportCA []byte `json:"transportCa"`
 
-	LeftOut []string `json:"leftOut,omitempty"` // hosts of this member that nobody has allowed or proven
+	LeftOut []string `json:"leftOut,omitempty"` // hosts of this member that are neither allowed nor proven
 }
 
 func (is *issuer) trust(ctx context.Context, _ uint64) (a trustAnswer, err error) {
@@ -204,12 +205,12 @@ func (is *issuer) serveTrust(w http.ResponseWriter, r *http.Request) {
 	serveLeader(is.member, w, r, is.trust)
 }
 
-// nodeToken is an identity of a node, for whatever runs on its machine.
+// nodeToken is a node identity, for software on the member's machine.
 type nodeToken struct {
 	NodeJWT string `json:"nodeJwt"`
 }
 
-// mintToken signs the identity of a member. That the request has come over the cluster listener proves who it is.
+// mintToken signs the identity of a member, which the cluster listener has authenticated.
 func (is *issuer) mintToken(ctx context.Context, nodeID uint64) (t nodeToken, err error) {
 	m, err := is.Store.Members.Get(ctx, store.AsLeader, nodeID)
 	if err != nil {
@@ -231,7 +232,7 @@ func (is *issuer) serveNodeToken(w http.ResponseWriter, r *http.Request) {
 	serveLeader(is.member, w, r, is.mintToken)
 }
 
-// serveLeader answers another member with what the leader makes for it.
+// serveLeader answers another member's request to the leader.
 func serveLeader[T any](m *member, w http.ResponseWriter, r *http.Request,
 	make func(context.Context, uint64) (T, error)) {
 	m.Store.AwaitOwn(r.Context())
@@ -247,12 +248,12 @@ func serveLeader[T any](m *member, w http.ResponseWriter, r *http.Request,
 	}
 }
 
-// trustAnswer is store.Trust without keys: the chains that a member presents and the authorities that it accepts.
+// trustAnswer is store.Trust without keys: the chains to present and the authorities to accept.
 type trustAnswer struct {
 	Revision  uint64     `json:"revision"`
 	HTTP      trustOfOne `json:"http"`
 	Transport trustOfOne `json:"transport"`
-	// Workload is the revision up to which a member has to know the workload authorities; 0 while there is none.
+	// Workload is the revision of the workload authorities; 0: none.
 	Workload uint64 `json:"workload,omitempty"`
 }
 

@@ -10,52 +10,52 @@ import (
 	"muster/cluster/datadir"
 )
 
-// A member that answers but does not store is worth less than a dead one: it counts as a voter and confirms nothing. So
-// each member tries its disk itself. A disk that has failed often does not answer at all, and the thread that waits for
-// it cannot be ended; all that waits is one goroutine, and others judge it by the age of its last success.
+// A member that answers but cannot write is worse than a dead one: it counts as a voter and confirms nothing. So each
+// member tests its own disk. A failed disk often hangs, and the thread that waits for it cannot be stopped; therefore
+// only one goroutine uses the disk, and others judge it by the age of its last success.
 const (
 	lookEvery   = time.Second     // at the file system: room, inodes, read-only
 	storeEvery  = 2 * time.Second // a write beside the Raft log
 	storeWithin = 6 * time.Second // without a success the disk counts as failed
 	judgeEvery  = 500 * time.Millisecond
-	stuck       = 30 * time.Second // for the watchdog: loops that have not run for so long do not run any more
-	standstill  = 2 * time.Second  // a judge that slept for longer stood still with the whole process
+	stuck       = 30 * time.Second // for the watchdog: loops that have not run for this long are hung
+	standstill  = 2 * time.Second  // a longer gap means that the whole process was suspended
 
 	enoughInodes = datadir.FewInodes * 3 / 2
 
 	trialSize = 4096
 )
 
-// Faults of storing; each is a clause of a sentence.
+// Storage faults; each is a clause of a sentence.
 const (
 	faultStuck    = "its disk does not answer"
 	faultReadOnly = "its file system is read-only"
 	faultInodes   = "its file system is out of inodes"
 	faultFull     = "its file system is full"
 	faultGone     = "its data directory is gone"
-	faultOther    = "its data directory is not the one that it was started with"
+	faultOther    = "its data directory has been replaced since its start"
 	faultLimit    = "its process may not write files as large as it needs (RLIMIT_FSIZE, LimitFSIZE)"
-	faultBytes    = "its disk returns other bytes than were written"
+	faultBytes    = "its disk returns other data than was written"
 	faultAccept   = "it cannot accept connections: no file descriptors are left"
-	faultStalled  = "its replica does not move although there is more to replicate"
+	faultStalled  = "its replica does not advance although the leader has more"
 )
 
-// Storing says whether a member stores, and why not.
+// Storing reports whether a member can write to its disk, and why not.
 type Storing struct {
 	OK    bool      `json:"ok"`
-	Fault string    `json:"fault,omitempty"` // why it does not, a clause of a sentence
+	Fault string    `json:"fault,omitempty"` // why it cannot, a clause of a sentence
 	Since time.Time `json:"since,omitzero"`  // of the fault
 
-	LastWrite  time.Time `json:"lastWrite,omitzero"` // when a write was last on the disk and read again
-	WriteMs    int64     `json:"writeMs"`            // how long that took
+	LastWrite  time.Time `json:"lastWrite,omitzero"` // when a test write was last synced and read back
+	WriteMs    int64     `json:"writeMs"`            // its duration in milliseconds
 	FreeInodes uint64    `json:"freeInodes"`
 	Inodes     uint64    `json:"inodes"` // 0 where the file system has no fixed number
 }
 
-// Stuck reports whether the disk does not answer: whatever waits for it waits for as long as that lasts.
+// Stuck reports whether the disk hangs: everything that waits for it waits as long as that lasts.
 func (s Storing) Stuck() bool { return s.Fault == faultStuck }
 
-// own is the fault that this member has found itself.
+// own returns the fault, unless a leader reported it.
 func (s Storing) own() string {
 	if s.Fault == faultStalled {
 		return ""
@@ -63,29 +63,30 @@ func (s Storing) own() string {
 	return s.Fault
 }
 
-// look is what one look at the file system has found.
+// look is the result of one check of the file system.
 type look struct {
 	inodes, freeInodes uint64
 	readOnly           bool
-	limited            bool // files may not become as large as they have to
+	limited            bool // RLIMIT_FSIZE is too small
 }
 
-// storage judges whether this member stores. The looks come from one goroutine, which a failed disk may block for good.
+// storage decides whether this member can write to its disk. One goroutine supplies the results, which a failed disk
+// may block forever.
 type storage struct {
 	mu      sync.Mutex
 	now     Storing
-	last    time.Time // success, or the time from which on one can be expected
-	failure string    // of the last trial
+	last    time.Time // last success, or the time since which one is expected
+	failure string    // of the last test
 	looked  look
 	judged  time.Time
-	starved bool // nothing can be accepted
+	starved bool // no connections can be accepted
 }
 
 func newStorage(now time.Time) *storage {
 	return &storage{now: Storing{OK: true}, last: now, judged: now}
 }
 
-// tried takes the outcome of a trial that began at a time.
+// tried records the result of a test write.
 func (s *storage) tried(began, ended time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,19 +104,19 @@ func (s *storage) saw(l look) {
 	s.now.FreeInodes, s.now.Inodes = l.freeInodes, l.inodes
 }
 
-// accepts takes whether the listeners can accept connections.
+// accepts records whether the listeners can accept connections.
 func (s *storage) accepts(can bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.starved = !can
 }
 
-// judge brings the verdict up to date and reports whether it has changed.
+// judge updates the verdict and reports whether it has changed.
 func (s *storage) judge(now time.Time, stalled bool) (verdict Storing, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now.Sub(s.judged) > standstill && now.After(s.last) {
-		s.last = now // it was this process that did not run
+		s.last = now // this process was suspended, not the disk
 	}
 	s.judged = now
 	fault := s.fault(now, stalled)
@@ -153,7 +154,7 @@ func (s *storage) fault(now time.Time, stalled bool) string {
 	return ""
 }
 
-// verdict returns the last one.
+// verdict returns the last verdict.
 func (s *storage) verdict() Storing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,14 +167,14 @@ func (s *storage) judgedAt() time.Time {
 	return s.judged
 }
 
-// keeper watches the disk that this member keeps its state on.
+// keeper watches the disk of the data directory.
 type keeper struct {
 	*member
 	*view
 	storage   *storage
 	disk      atomic.Pointer[datadir.Disk]
-	stepping  atomic.Bool               // leadership is being given away because this member cannot store
-	stalledAt atomic.Pointer[time.Time] // when a leader last said that this replica stands still; nil when it does not
+	stepping  atomic.Bool               // leadership is being handed over because this member cannot write
+	stalledAt atomic.Pointer[time.Time] // when a leader last reported that this replica does not advance; nil: it does
 }
 
 func newKeeper(m *member, vw *view) *keeper {
@@ -183,11 +184,11 @@ func newKeeper(m *member, vw *view) *keeper {
 	return k
 }
 
-// Storing returns whether this member stores, as of half a second ago.
+// Storing returns whether this member can write to its disk, at most half a second old.
 func (k *keeper) Storing() Storing { return k.storage.verdict() }
 
-// useDisk looks at the disk and writes to it, again and again. It may hang in a system call for as long as the disk
-// does, so nobody waits for it.
+// useDisk checks the disk and writes to it periodically. It may hang in a system call as long as the disk does, so
+// nothing may wait for it.
 func (k *keeper) useDisk(ctx context.Context) {
 	dir := k.Store.Dir()
 	var at ground
@@ -215,15 +216,15 @@ func (k *keeper) useDisk(ctx context.Context) {
 	}
 }
 
-// run judges the disk by what useDisk brings, tells of changes, and gives leadership away while this member
-// cannot store.
+// run judges the disk by the results of useDisk, logs changes, and hands leadership over while this member cannot
+// write.
 func (k *keeper) run(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); k.useDisk(ctx) }()
 	defer func() {
 		select {
 		case <-ended:
-		case <-time.After(time.Second): // the disk holds it
+		case <-time.After(time.Second): // the disk hangs
 		}
 	}()
 	for {
@@ -237,15 +238,15 @@ func (k *keeper) run(ctx context.Context) {
 		verdict, changed := k.storage.judge(now, k.toldStalled(now))
 		switch {
 		case changed && verdict.OK:
-			k.log.Info("this member stores again")
+			k.log.Info("this member can store again")
 			k.Wake()
 		case changed:
-			k.log.Warn("this member cannot store: leadership and vote go to other members where there are some",
+			k.log.Warn("this member cannot store: leadership and vote move to other members, if there are any",
 				"reason", verdict.Fault)
 			k.Wake()
 		}
 		if verdict.own() != "" && k.stepping.CompareAndSwap(false, true) {
-			go func() { // the disk may hold it
+			go func() { // the disk may hang it
 				defer k.stepping.Store(false)
 				k.stepDown(ctx)
 			}()
@@ -253,19 +254,19 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// toldStalled reports whether a leader has said within the last seconds that this replica stands still.
+// toldStalled reports whether a leader has reported in the last seconds that this replica does not advance.
 func (k *keeper) toldStalled(now time.Time) bool {
 	at := k.stalledAt.Load()
 	return at != nil && now.Sub(*at) < 3*probeEvery
 }
 
 // Lively reports, for a watchdog, whether the loops of this member run. A member that waits for its disk counts as
-// alive: a restart would not help it.
+// alive, because a restart would not help.
 func (k *keeper) Lively() bool {
 	return time.Since(k.storage.judgedAt()) < stuck && (k.Storing().own() != "" || time.Since(k.Store.Beat()) < stuck)
 }
 
-// Sentence says in a few words how this member is, for the status line of a service manager.
+// Sentence summarises this member's state for the status line of a service manager.
 func (k *keeper) Sentence() string {
 	own, leader := k.Store.NodeID(), k.Store.LeaderID()
 	text := fmt.Sprintf("node %d follows node %d", own, leader)
@@ -281,7 +282,8 @@ func (k *keeper) Sentence() string {
 	return text
 }
 
-// stepDown gives leadership to another voter. It needs neither the disk nor the leader's loop, which may wait for it.
+// stepDown hands leadership to another voter. It needs neither the disk nor the leader's loop, which may wait for the
+// disk.
 func (k *keeper) stepDown(ctx context.Context) {
 	if !k.Store.Leading() {
 		return
@@ -290,23 +292,23 @@ func (k *keeper) stepDown(ctx context.Context) {
 	if to == 0 {
 		return
 	}
-	k.log.Warn("leadership goes to another member: this one cannot store", "to", to)
+	k.log.Warn("leadership is handed over because this member cannot write to its disk", "to", to)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := k.Store.StepDown(ctx, to); err != nil && ctx.Err() == nil {
-		k.log.Warn("leadership could not be given away", "to", to, "err", err)
+		k.log.Warn("leadership could not be handed over", "to", to, "err", err)
 	}
 }
 
-// Disk returns what the last look has found.
+// Disk returns the result of the last check.
 func (k *keeper) Disk() datadir.Disk { return *k.disk.Load() }
 
-// look looks once, and says so when that changes anything.
+// look checks the disk space once and logs changes.
 func (k *keeper) look() {
 	before := k.Disk()
 	free, total, err := datadir.StatDisk(k.Store.Dir())
 	if err != nil {
-		k.log.Debug("the disk could not be looked at", "err", err)
+		k.log.Debug("the disk space could not be read", "err", err)
 		return
 	}
 	before.Reserve = k.DiskReserve.Of(total)
@@ -314,11 +316,11 @@ func (k *keeper) look() {
 	k.disk.Store(&now)
 	switch {
 	case now.Low && !before.Low:
-		k.log.Warn("low on disk space: leadership and vote go to other members where there are some; make room or add disk",
+		k.log.Warn("low on disk space: leadership and vote move to other members, if there are any; make room or add disk",
 			"free", now.Free, "reserve", now.Reserve)
 		k.Wake()
 	case !now.Low && before.Low:
-		k.log.Info("there is room on the disk again", "free", now.Free, "reserve", now.Reserve)
+		k.log.Info("enough disk space again", "free", now.Free, "reserve", now.Reserve)
 		k.Wake()
 	}
 }

@@ -15,15 +15,15 @@ import (
 	"muster/store"
 )
 
-// membership is whether this member is one still, and what it keeps of the others' places.
+// membership tracks whether this node is still a member, and stores the addresses of the others.
 type membership struct {
 	*member
 	once     sync.Once
-	gone     chan struct{} // closed when this member has to stop
+	gone     chan struct{} // closed when this member must stop
 	nodeFile sync.Mutex    // held while node.json is read and written
 }
 
-// checkRemoved looks at the answer of another member for the word that this one is no longer known.
+// checkRemoved checks another member's answer for the information that this one was removed.
 func (ms *membership) checkRemoved(err error) {
 	var status *transport.StatusError
 	if errors.As(err, &status) && status.Status == http.StatusGone {
@@ -31,7 +31,7 @@ func (ms *membership) checkRemoved(err error) {
 	}
 }
 
-// leave ends this member; for good when it was removed.
+// leave stops this member, permanently when it was removed.
 func (ms *membership) leave(removed bool) {
 	ms.once.Do(func() {
 		if removed {
@@ -40,14 +40,14 @@ func (ms *membership) leave(removed bool) {
 				err = ms.Dir.MarkRemoved(n)
 			}
 			if err != nil {
-				ms.log.Warn("the removal could not be noted in the data directory", "err", err)
+				ms.log.Warn("the removal could not be recorded in the data directory", "err", err)
 			}
 		}
 		close(ms.gone)
 	})
 }
 
-// run cuts the connections of members that the replica says were removed, on every member.
+// run cuts the connections of removed members, on every member, when the removal arrives in its replica.
 func (ms *membership) run(ctx context.Context) {
 	cut := map[uint64]bool{}
 	for ctx.Err() == nil {
@@ -65,7 +65,7 @@ func (ms *membership) run(ctx context.Context) {
 			}
 		}
 		if err := ms.rememberPlaces(ctx); err != nil && ctx.Err() == nil {
-			ms.log.Debug("where the Raft servers are could not be noted", "err", err)
+			ms.log.Debug("the addresses of the Raft servers could not be stored", "err", err)
 		}
 		select {
 		case <-changed:
@@ -74,7 +74,7 @@ func (ms *membership) run(ctx context.Context) {
 	}
 }
 
-// rememberPlaces keeps in node.json where the Raft servers are, for a start at which the replica is older than that.
+// rememberPlaces stores the Raft servers' addresses in node.json, for a start with an outdated replica.
 func (ms *membership) rememberPlaces(ctx context.Context) error {
 	members, err := ms.Store.Members.List(ctx, store.Stale)
 	if err != nil {
@@ -96,23 +96,23 @@ func (ms *membership) rememberPlaces(ctx context.Context) error {
 	return ms.Dir.SaveNode(n)
 }
 
-// cutGrace is how long connections with a removed member stay open: the removal may have been requested through that
-// member, and the answer has to reach the caller. New requests of the member are refused at once.
+// cutGrace is how long connections with a removed member stay open: the removal may have been requested through it, and
+// the answer must reach the caller. New requests of that member are refused at once.
 const cutGrace = 500 * time.Millisecond
 
 func (m *member) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { m.Transport.Cut(id) }) }
 
-// A member that was away for a whole rotation of the transport authority is left behind: it does not trust the others'
-// certificates, or they refuse its own. It can only learn that by trying, and has to say what mends it.
+// A member that was offline for a whole rotation of the transport authority is left behind: it does not trust the
+// others' certificates, or they reject its own. It learns that from failed connections and must report the remedy.
 
-// strays are members that a recovery has left out and that run all the same: with the log of before, or as another
-// cluster of the same identity, when the recovery was applied on two machines.
+// strays tracks members that a recovery left out but that still run: with the log of before, or, when the recovery was
+// applied on two machines, as another cluster with the same identity.
 type strays struct {
 	mu  sync.Mutex
 	run map[uint64]bool
 }
 
-// note takes whether one runs, and reports whether that is new.
+// note records whether a member runs; appears reports that it has just been found running.
 func (s *strays) note(id uint64, runs bool) (appears bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +130,7 @@ func (s *strays) forget() {
 	s.run = nil
 }
 
-// notices are sentences for the operator.
+// notices returns a sentence for the operator for each of them.
 func (s *strays) notices() (list []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,9 +145,9 @@ func (s *strays) notices() (list []string) {
 	return list
 }
 
-const leftBehindEvery = time.Minute // how often the log says so
+const leftBehindEvery = time.Minute // interval of the log line
 
-// troubles remembers whose certificates do not agree with this member's.
+// troubles records members with which the TLS handshake fails because of certificates.
 type troubles struct {
 	mu     sync.Mutex
 	with   map[uint64]string
@@ -156,7 +156,7 @@ type troubles struct {
 	leftOut uint64 // a member that says that a recovery has left this one out
 }
 
-// note takes the outcome of talking to a member. Whoever talks to this one shows that it is not left behind.
+// note records the result of a call to a member. A successful one proves that this member is not left behind.
 func (t *troubles) note(id uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -172,18 +172,18 @@ func (t *troubles) note(id uint64, err error) {
 	case err == nil || errors.As(err, &status):
 		clear(t.with)
 	default:
-		delete(t.with, id) // it is not there, which says nothing
+		delete(t.with, id) // it does not answer, which proves nothing
 	}
 }
 
-// refusing is a member that says that a recovery has left this one out, 0 for none.
+// refusing returns a member that reports that a recovery left this one out, or 0.
 func (t *troubles) refusing() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.leftOut
 }
 
-// text is one sentence about it, "" when there is nothing to say.
+// text describes the problem in a sentence, or returns "".
 func (t *troubles) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -198,7 +198,7 @@ func (t *troubles) text() string {
 	return fmt.Sprintf("this member is left behind: node %d runs, and %s", id, t.with[id])
 }
 
-// leftBehind says in a sentence that this member is left behind and what to do; empty when it is not.
+// leftBehind returns a notice with the remedy when this member is left behind, or "".
 func (an *announcer) leftBehind() string {
 	if an.Store.LeaderID() != 0 {
 		return ""
@@ -212,7 +212,7 @@ func (an *announcer) leftBehind() string {
 	return ""
 }
 
-// warnLeftBehind says it in the log, once a minute.
+// warnLeftBehind logs it, once a minute.
 func (an *announcer) warnLeftBehind() {
 	text := an.leftBehind()
 	an.troubles.mu.Lock()

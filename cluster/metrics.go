@@ -14,7 +14,7 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
-// What only the leader's probes tell is shown by the leader only; others leave it out.
+// Metrics from the leader's probes exist on the leader only.
 var (
 	descReachable = gauge("muster_members_reachable", "Members that answer the leader's probes; on the leader only.")
 	descHealthy   = gauge("muster_members_healthy", "Members that answer and keep up; on the leader only.")
@@ -25,33 +25,33 @@ var (
 		"node")
 	descServerLag = gauge("muster_server_lag_revisions", "Revisions that the mirror of a Raft server is behind; on the "+
 		"leader only.", "node")
-	descStalled = gauge("muster_server_stalled_seconds", "How long the replica of a Raft server has not moved though "+
-		"there was more to replicate; on the leader only.", "node")
+	descStalled = gauge("muster_server_stalled_seconds", "How long the replica of a Raft server has not advanced "+
+		"although the leader has more; on the leader only.", "node")
 	descServerRTT = gauge("muster_server_probe_rtt_seconds", "Round-trip of the last probe of a Raft server; on the "+
 		"leader only.", "node")
 
-	descZones    = gauge("muster_zones", "Zones that members stand in; on the leader only.")
-	descDecisive = gauge("muster_zones_decisive", "Zones whose loss the cluster would not survive now; on the leader "+
+	descZones    = gauge("muster_zones", "Zones that have members; on the leader only.")
+	descDecisive = gauge("muster_zones_decisive", "Zones whose loss the cluster does not survive; on the leader "+
 		"only.")
 
-	descVersions = gauge("muster_versions", "Versions of muster that the members which answer run; on the leader only.")
+	descVersions = gauge("muster_versions", "Versions of muster on the members that answer; on the leader only.")
 
-	descClock = gauge("muster_clock_skew_seconds", "How far the clock of this member is ahead of the leader's, as the "+
-		"leader has told; 0 on the leader.")
+	descClock = gauge("muster_clock_skew_seconds", "How far the clock of this member is ahead of the leader's, by the "+
+		"leader's measurement; 0 on the leader.")
 
-	descStoring   = gauge("muster_storing", "1 while this member can store; its log and its status say why it cannot.")
-	descStoreTime = gauge("muster_storing_write_seconds", "How long the last small write of this member to its disk "+
-		"took, until it was read again.")
-	descStoredAt = gauge("muster_storing_last_write_timestamp_seconds", "When such a write last came back.")
+	descStoring   = gauge("muster_storing", "1 while this member can store; its status has the reason when it cannot.")
+	descStoreTime = gauge("muster_storing_write_seconds", "Duration of this member's last test write to its disk, "+
+		"until it was read back.")
+	descStoredAt = gauge("muster_storing_last_write_timestamp_seconds", "When such a test write last succeeded.")
 	descInodes   = gauge("muster_disk_free_inodes", "Inodes left on the file system of the data directory; absent "+
 		"where it has no fixed number.")
 )
 
-// Describe says nothing, which makes the collector an unchecked one: other members than the leader show less.
+// Describe sends nothing, which makes the collector unchecked: only the leader has all metrics.
 func (c *Cluster) Describe(chan<- *prometheus.Desc) {}
 
-// Collect implements prometheus.Collector from what this member knows of its disk and from the leader's last round.
-// Members outside Raft are counted, not listed.
+// Collect implements prometheus.Collector from the state of this member's disk and the leader's last round. Members
+// outside Raft are counted, not listed.
 func (c *Cluster) Collect(out chan<- prometheus.Metric) {
 	set := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)

@@ -18,22 +18,23 @@ import (
 	"muster/store"
 )
 
-// The owner of a member's files may always get back in: who can read its transport key is let in by the member itself,
-// over the cluster listener. What was asked of a member that does not run, or knows no leader, waits in a file beside.
+// An operator with access to a member's files (its owner) can always recover access: the member accepts connections
+// with its own transport key on the cluster listener. Requests to a member that does not run, or has no leader, wait in
+// a file.
 
 const (
 	pathRecoverToken = "/internal/recover-token" // that member, to the leader
 	ownerEvery       = time.Second
-	ownerFiles       = 16 // requests that may wait
+	ownerFiles       = 16 // maximum number of waiting requests
 )
 
-// owner serves the owner of a member's files.
+// owner serves the owner of this member's files.
 type owner struct {
 	*member
-	archives chan struct{} // bounds the backups that are made at once
+	archives chan struct{} // limits concurrent backups
 }
 
-// recoverToken has the leader make the token. It blocks until there is a leader or ctx ends.
+// recoverToken asks the leader to create the token. It blocks until there is a leader or ctx ends.
 func (o *owner) recoverToken(ctx context.Context, q datadir.TokenRequest) error {
 	leader, err := o.Store.AwaitLeader(ctx)
 	if err != nil {
@@ -58,12 +59,12 @@ func (o *owner) makeToken(ctx context.Context, nodeID uint64, q datadir.TokenReq
 	return o.Store.APITokens.Recover(ctx, ownerOf(nodeID), want, how)
 }
 
-// ownerOf is the actor of what the owner of a member's files does.
+// ownerOf returns the actor for the owner of a member's files.
 func ownerOf(nodeID uint64) store.Actor {
 	return store.Actor{Name: "owner of the files of " + transport.HostOf(nodeID), NodeID: nodeID}
 }
 
-// serveOwnerToken takes a request of who holds this member's own key.
+// serveOwnerToken serves a request authenticated by this member's own key.
 func (o *owner) serveOwnerToken(w http.ResponseWriter, r *http.Request) {
 	if err := o.ownOnly(transport.MemberID(r.Context())); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
@@ -76,7 +77,7 @@ func (o *owner) serveRecoverToken(w http.ResponseWriter, r *http.Request) {
 	o.serveToken(w, r, o.makeToken)
 }
 
-// ownOnly refuses every member but this one.
+// ownOnly rejects every member but this one.
 func (o *owner) ownOnly(nodeID uint64) error {
 	if nodeID != o.Store.NodeID() {
 		return errors.New("only the owner of this member's files may ask for that")
@@ -111,7 +112,7 @@ func (o *owner) serveToken(w http.ResponseWriter, r *http.Request,
 	}
 }
 
-// run carries out what the owner of the files has left in the directory, as soon as there is a leader.
+// run carries out the requests that the owner left in the directory, as soon as there is a leader.
 func (o *owner) run(ctx context.Context) {
 	for rest(ctx, ownerEvery) {
 		for i, name := range o.Dir.TokenRequests() {
@@ -143,7 +144,7 @@ func (o *owner) run(ctx context.Context) {
 	}
 }
 
-// rest sleeps, and reports whether ctx still goes on.
+// rest sleeps and reports whether ctx has not ended.
 func rest(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -159,7 +160,8 @@ const (
 	pathBackup = "/internal/backup" // that member, from the leader
 )
 
-// serveOwnerBackup answers who holds this member's own key with an archive: the leader's, or with stale this member's.
+// serveOwnerBackup serves an archive to the owner of this member's files: of the leader's state, or with stale of this
+// member's.
 func (o *owner) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 	if err := o.ownOnly(transport.MemberID(r.Context())); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
@@ -167,14 +169,14 @@ func (o *owner) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Query().Get("stale") != "" {
 		q := r.URL.Query()
-		o.log.Warn("the owner of this member's files saves a backup of its replica", "host", q.Get("host"),
+		o.log.Warn("the owner of this member's files makes a backup of its replica", "host", q.Get("host"),
 			"user", q.Get("user"))
 		o.archive(w, r, store.Stale)
 		return
 	}
 	leader, err := o.Store.AwaitLeader(r.Context())
 	if err != nil {
-		http.Error(w, "there is no leader; with --stale it is what this member has", http.StatusServiceUnavailable)
+		http.Error(w, "there is no leader; use --stale for this member's replica", http.StatusServiceUnavailable)
 		return
 	}
 	if leader == o.Store.NodeID() {
@@ -183,7 +185,7 @@ func (o *owner) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 	}
 	resp, err := o.Transport.Get(r.Context(), leader, pathBackup+"?"+r.URL.RawQuery)
 	if err != nil {
-		http.Error(w, "the leader cannot be asked; with --stale it is what this member has", http.StatusServiceUnavailable)
+		http.Error(w, "the leader does not answer; use --stale for this member's replica", http.StatusServiceUnavailable)
 		return
 	}
 	defer resp.Body.Close()
@@ -196,7 +198,7 @@ func (o *owner) serveOwnerBackup(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, resp.Body)
 }
 
-// serveBackup answers a member, for the owner of its files. The audit has it before the first byte is sent.
+// serveBackup serves a backup to a member, for its owner. It is audited before the first byte is sent.
 func (o *owner) serveBackup(w http.ResponseWriter, r *http.Request) {
 	id, q := transport.MemberID(r.Context()), r.URL.Query()
 	how := fmt.Sprintf("backup saved on host %.255s by user %.255s, as the owner of the files of node %d", q.Get("host"),

@@ -20,12 +20,12 @@ import (
 const (
 	probeTimeout   = 1500 * time.Millisecond
 	probeWorkers   = 32
-	probesPerSec   = 200                    // bound for the whole leader, whatever the number of members
-	probeEvery     = time.Second            // Raft servers, and others while the bound allows it
-	probeNewEvery  = 100 * time.Millisecond // a member that has never answered, while it is young
+	probesPerSec   = 200                    // limit of the leader, for any number of members
+	probeEvery     = time.Second            // Raft servers, and others within the limit
+	probeNewEvery  = 100 * time.Millisecond // a new member that has never answered
 	probeNewPeriod = 30 * time.Second
-	probeHurry     = 200 * time.Millisecond // members that a rotation of the authorities waits for
-	hurryMost      = 40                     // of them at once
+	probeHurry     = 200 * time.Millisecond // members that a CA rotation waits for
+	hurryMost      = 40                     // at most this many of them
 )
 
 // Report is a member's answer to a probe.
@@ -33,47 +33,47 @@ type Report struct {
 	Incarnation
 	NodeID   uint64 `json:"nodeId"`
 	Version  string `json:"version"`
-	Revision uint64 `json:"revision"` // of its local replica, 0 when it has none
+	Revision uint64 `json:"revision"` // of its local replica; 0: none
 	Leader   uint64 `json:"leader"`   // the leader that its Raft server follows
-	Trust    uint64 `json:"trust"`    // revision of store.Trust that it has put into effect, 0 before the first
-	DiskFree uint64 `json:"diskFree"` // bytes that it may still write to the file system of its data directory
-	DiskLow  bool   `json:"diskLow"`  // less than it keeps in reserve
-	Fault    string `json:"fault"`    // why it cannot store, as it has found out itself; empty when it can
+	Trust    uint64 `json:"trust"`    // revision of store.Trust that it has applied; 0: none
+	DiskFree uint64 `json:"diskFree"` // bytes free on the file system of its data directory
+	DiskLow  bool   `json:"diskLow"`  // less than its reserve
+	Fault    string `json:"fault"`    // why it cannot write to its disk, by its own test; empty when it can
 
-	Clock time.Time `json:"clock,omitzero"` // what its clock says; older members do not tell
+	Clock time.Time `json:"clock,omitzero"` // its clock; older members do not report it
 }
 
-// target is a member as the prober sees it.
+// target is a member to probe.
 type target struct {
 	nodeID   uint64
-	raft     bool // is a Raft server, or is to become one
+	raft     bool // is, or will be, a Raft server
 	joinedAt time.Time
-	awaited  bool // by a rotation of the authorities
+	awaited  bool // by a CA rotation
 
-	replicates bool // Raft sends it what is committed
+	replicates bool // Raft replicates to it
 }
 
-// observation is what the probes have brought so far.
+// observation is the accumulated result of the probes of a member.
 type observation struct {
 	Report
 	LastContact time.Time
 	RTT         time.Duration
 	Interval    time.Duration
-	Skew        time.Duration // how far its clock is ahead of the leader's, to within half a round trip
-	Stalled     time.Duration // how long the replica had not moved by the last answer, though the leader had more
+	Skew        time.Duration // how far its clock is ahead of the leader's, within half a round trip
+	Stalled     time.Duration // how long the replica had not advanced at the last answer, although the leader had more
 
-	moved   time.Time // when the replica last moved, or had nothing to move to
-	sent    bool      // Raft sends the member what is committed: before that, its replica may stand still
+	moved   time.Time // when the replica last advanced, or was up to date
+	sent    bool      // Raft replicates to it: before that its replica need not advance
 	asked   time.Time // when the last probe began
 	running bool
 }
 
-// prober asks members how they are. It belongs to one leadership: a new leader begins without prejudice.
+// prober probes members. It belongs to one leadership: a new leader starts without observations.
 type prober struct {
 	probe  func(ctx context.Context, nodeID uint64) (Report, error)
 	newest func() uint64 // the leader's revision
 	slots  chan struct{}
-	heard  func() // called when a member answers for the first time, or has put other trust into effect
+	heard  func() // called when a member answers for the first time, or has applied other trust
 
 	mu   sync.Mutex
 	seen map[uint64]*observation
@@ -90,8 +90,8 @@ func newProber(probe func(context.Context, uint64) (Report, error), heard func()
 	}
 }
 
-// round starts the probes that are due. It does not block: a member whose last probe is still out is left alone,
-// and when all workers are busy the rest comes next time.
+// round starts the probes that are due. It does not block: it skips members with a pending probe, and when all workers
+// are busy the rest follows in the next round.
 func (p *prober) round(ctx context.Context, targets []target, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,14 +117,14 @@ ask:
 	}
 }
 
-// turn is a member that is to be asked.
+// turn is a member to probe in this round.
 type turn struct {
 	target
 	*observation
 }
 
-// dueLocked lists the members whose next probe is due. There may be more than workers: Raft servers come first, then
-// the member that has waited longest.
+// dueLocked lists the members whose next probe is due, in order of priority: Raft servers first, then the member that
+// has waited longest.
 func (p *prober) dueLocked(targets []target, now time.Time) (due []turn) {
 	others := 0
 	for _, t := range targets {
@@ -198,7 +198,7 @@ func (p *prober) run(ctx context.Context, id uint64, o *observation) {
 	}
 }
 
-// snapshot returns what is known of every member.
+// snapshot returns the observations of all members.
 func (p *prober) snapshot() map[uint64]observation {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -209,7 +209,8 @@ func (p *prober) snapshot() map[uint64]observation {
 	return m
 }
 
-// announced is what the leader's probes tell members of: the revision of the trust and the key of node identities.
+// announced returns the values that the leader's probes announce: the revision of the trust and the key id of node
+// identities.
 func (c *Cluster) announced(ctx context.Context) (trust uint64, key string) {
 	if t, err := c.Store.Authorities.Trust(ctx, store.AsLeader); err == nil {
 		trust = t.Revision
@@ -229,7 +230,7 @@ func probePath(trust uint64, key string, stalled bool) string {
 	return transport.PathProbe + "?" + q.Encode()
 }
 
-// hear reads what a probe tells.
+// hear reads the values that a probe announces.
 func (c *Cluster) hear(q url.Values) {
 	var at *time.Time
 	if q.Get("stalled") == "true" {
@@ -276,7 +277,7 @@ func (c *Cluster) report() Report {
 	}
 }
 
-// reach asks a member for a sign of life, briefly.
+// reach checks with a short timeout that a member answers.
 func (c *Cluster) reach(ctx context.Context, nodeID uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -284,7 +285,7 @@ func (c *Cluster) reach(ctx context.Context, nodeID uint64) error {
 	return err
 }
 
-// Reachable returns why a member does not answer, nil when it does. It blocks for at most 1.5 s.
+// Reachable probes a member and returns why it does not answer. It blocks for at most 1.5 s.
 func (c *Cluster) Reachable(ctx context.Context, nodeID uint64) error {
 	if err := c.reach(ctx, nodeID); err != nil {
 		return fmt.Errorf("node %d does not answer", nodeID)
@@ -292,8 +293,8 @@ func (c *Cluster) Reachable(ctx context.Context, nodeID uint64) error {
 	return nil
 }
 
-// CanLead returns why a member must not lead now: it does not answer, is too far behind, cannot store or is low on disk
-// space. It returns nil when it may. It asks the member itself and blocks for at most 1.5 s.
+// CanLead probes a member and returns why it must not lead now: it does not answer, is too far behind, cannot write to
+// its disk or is low on disk space. It blocks for at most 1.5 s.
 func (c *Cluster) CanLead(ctx context.Context, nodeID uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -317,9 +318,9 @@ func (c *Cluster) CanLead(ctx context.Context, nodeID uint64) error {
 	return nil
 }
 
-// CanRemove returns, as one sentence, why removing a member would leave too few live voters; nil when enough stay.
-// Before it refuses, it probes the voters that count as dead: right after a change of leader that is all of them, and
-// one that answers and stores counts as live. It blocks for at most 1.5 s.
+// CanRemove returns, as a sentence, why removing a member would leave too few live voters. Before it refuses, it probes
+// the voters that count as dead, which after a change of leader are all of them; a voter that answers and can write
+// counts as live. It blocks for at most 1.5 s.
 func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 	last := c.input.Load()
 	if last == nil {
@@ -352,10 +353,10 @@ func (c *Cluster) CanRemove(ctx context.Context, nodeID uint64) error {
 	return autopilot.CanRemove(in, nodeID)
 }
 
-// storesNow asks a voter whether it is there, stores, and has kept up.
+// storesNow probes a voter and reports whether it answers, can write to its disk and keeps up.
 func (c *Cluster) storesNow(ctx context.Context, id uint64) bool {
 	if c.CannotStore(id) != "" {
-		return false // by the last answer that it gave this leader, at most a moment ago
+		return false // by its last answer to this leader
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

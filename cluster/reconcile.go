@@ -11,14 +11,14 @@ import (
 	"muster/store"
 )
 
-// Difference is one point on which Raft's configuration does not agree with the members table.
+// Difference is one difference between Raft's configuration and the members table.
 type Difference struct {
 	NodeID uint64     `json:"nodeId"`
-	Want   store.Role `json:"want"` // as the members table says; empty: not a Raft server
+	Want   store.Role `json:"want"` // from the members table; empty: not a Raft server
 	Have   store.Role `json:"have"`
 }
 
-// differences lists what reconcile has to do; what strengthens the quorum comes first.
+// differences lists the steps of reconcile; steps that strengthen the quorum come first.
 func differences(members []store.Member, servers []store.Server) []Difference {
 	have := make(map[uint64]store.Role, len(servers))
 	for _, v := range servers {
@@ -45,7 +45,7 @@ func differences(members []store.Member, servers []store.Server) []Difference {
 	return list
 }
 
-// reconcile makes the Raft configuration agree with SQL, one step after the other.
+// reconcile makes the Raft configuration agree with the members table, step by step.
 func (t *term) reconcile(ctx context.Context) error {
 	members, err := t.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
@@ -53,7 +53,7 @@ func (t *term) reconcile(ctx context.Context) error {
 	}
 	for _, d := range differences(members, t.Store.Servers()) {
 		if d.Have == store.RoleNone && t.Alive(d.NodeID) != autopilot.StatusAlive {
-			continue // a machine that is gone would only weaken the quorum
+			continue // adding a machine that does not answer would weaken the quorum
 		}
 		actx, cancel := context.WithTimeout(ctx, assignTimeout)
 		err := t.Store.Assign(actx, d.NodeID, d.Want)
@@ -66,7 +66,7 @@ func (t *term) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// Diff lists where the Raft configuration does not agree with the members table.
+// Diff lists the differences between the Raft configuration and the members table.
 func (c *Cluster) Diff(ctx context.Context) ([]Difference, error) {
 	members, err := c.Store.Members.List(ctx, store.AsLeader)
 	if err != nil {
@@ -79,7 +79,7 @@ func (c *Cluster) Diff(ctx context.Context) ([]Difference, error) {
 	return list, nil
 }
 
-// finishRemovals closes the operation of each removed member that is out of Raft, and its connections.
+// finishRemovals finishes the removal of each member that is out of Raft, and cuts its connections.
 func (t *term) finishRemovals(ctx context.Context) error {
 	removals, err := t.Store.Members.RunningRemovals(ctx, store.AsLeader)
 	if err != nil {
@@ -102,8 +102,8 @@ next:
 	return nil
 }
 
-// tellRemoved tells the Raft servers of a removal, which they would see in their replica later: they have copies of the
-// state to give away. Whoever does not hear of it asks the leader before it gives anything.
+// tellRemoved notifies the Raft servers of a removal before it arrives in their replicas, because they serve copies of
+// the state. A server that misses the notification confirms membership with the leader before it serves anything.
 func (t *term) tellRemoved(ctx context.Context, nodeID uint64) {
 	if _, told := t.told.LoadOrStore(nodeID, true); told {
 		return
@@ -117,7 +117,7 @@ func (t *term) tellRemoved(ctx context.Context, nodeID uint64) {
 			ctx, cancel := context.WithTimeout(ctx, removedWithin)
 			defer cancel()
 			if err := t.Transport.Call(ctx, http.MethodPost, v.NodeID, path, nil, nil); err != nil {
-				t.log.Debug("a removal was not told", "removed", nodeID, "to", v.NodeID, "err", err)
+				t.log.Debug("a Raft server was not notified of a removal", "removed", nodeID, "to", v.NodeID, "err", err)
 			}
 		})
 	}

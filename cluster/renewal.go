@@ -25,32 +25,32 @@ const (
 	renewRetry     = 5 * time.Second
 	renewLeast     = time.Second
 	renewWarnEvery = 30 * time.Second
-	clockLook      = 10 * time.Second // whether the clock was set
+	clockLook      = 10 * time.Second // interval of the check whether the clock was set
 	clockStep      = time.Minute
 	clockSettle    = 5 * time.Second  // after which a leader knows whether its own clock is the wrong one
-	syncTimeout    = 10 * time.Second // for an answer of the leader, and for a leader
-	// withheldFor is how long a member does not ask again for hosts that the leader has left out.
+	syncTimeout    = 10 * time.Second // for a leader and its answer
+	// withheldFor is how long a member does not request hosts again that the leader has left out.
 	withheldFor = time.Hour
 )
 
-// renewal keeps this member's certificates, its trust and its node identity up to date.
+// renewal keeps this member's certificates, trust and node identity up to date.
 type renewal struct {
 	*member
 	issuer    *issuer
 	announcer *announcer
-	workloads *workload.API          // nil: this member gives no software an identity
-	due       chan struct{}          // wakes it before its time
-	expected  atomic.Uint64          // revision of store.Trust that a leader has told of
-	trusted   atomic.Uint64          // and the one that is in effect here
-	tokenKey  atomic.Pointer[string] // id of the key that signs node identities, as a leader has told
+	workloads *workload.API          // nil: this member does not serve the Workload API
+	due       chan struct{}          // wakes it early
+	expected  atomic.Uint64          // revision of store.Trust that a leader has announced
+	trusted   atomic.Uint64          // revision that is applied here
+	tokenKey  atomic.Pointer[string] // id of the key that signs node identities, announced by a leader
 	withheld  withheld
 	warned    time.Time
 
 	clock, set time.Time // when the clock was last looked at, and when it was last found to have been set; of run alone
 }
 
-// run keeps this member's certificates valid, in step with its addresses and with the authorities, and its node
-// identity fresh, without a restart.
+// run renews this member's certificates before they expire and when its addresses or the authorities change, and its
+// node identity, without a restart.
 func (r *renewal) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := r.refresh(ctx)
@@ -115,7 +115,7 @@ func (r *renewal) refresh(ctx context.Context) error {
 	return nil
 }
 
-// reason says why the leaves should be replaced, "" when they need not be, and how long to wait before the next look.
+// reason returns why the leaves must be replaced, or "", and the time until the next check.
 func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 	wait = renewCheck
 	counts := r.clockCounts(now)
@@ -124,7 +124,7 @@ func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 		if err != nil {
 			return "a certificate file cannot be read", wait
 		}
-		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not live longer
+		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not be valid longer
 			left := untilRenewal(leaf, now)
 			switch due := left <= 0 || now.Before(leaf.NotBefore); {
 			case due && !counts:
@@ -136,7 +136,7 @@ func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 			}
 		}
 		if known := r.peeringName(); kind == certs.Transport && known != "" && leaf.VerifyHostname(known) != nil {
-			return "other clusters do not know it by its name", wait
+			return "it lacks the server name for other clusters", wait
 		}
 		for _, host := range (datadir.Plan{APIAddress: r.Self.APIAddress, RaftAddress: r.Self.RaftAddress}).AddressHosts() {
 			if leaf.VerifyHostname(host) != nil && !r.withheld.has(host, now) {
@@ -147,7 +147,8 @@ func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 	return "", wait
 }
 
-// untilRenewal is how long a leaf has still more than a third of its life, not counting that it begins early.
+// untilRenewal returns the time until less than a third of a leaf's lifetime remains; the lifetime excludes the
+// backdating.
 func untilRenewal(leaf *x509.Certificate, now time.Time) time.Duration {
 	life := leaf.NotAfter.Sub(leaf.NotBefore) - store.LeafBackdate
 	return leaf.NotAfter.Add(-life / 3).Sub(now)
@@ -170,7 +171,7 @@ func (r *renewal) renewNow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.announcer.announceTo(ctx, leader); err != nil { // the new leaf is for the addresses that the leader knows
+	if err := r.announcer.announceTo(ctx, leader); err != nil { // the new leaf has the addresses that the leader knows
 		return err
 	}
 	keys, err := datadir.PrepareJoin(r.Dir, "node")
@@ -192,13 +193,14 @@ func (r *renewal) renewNow(ctx context.Context) error {
 		return err
 	}
 	if r.withheld.note(a.LeftOut, time.Now()) {
-		r.log.Warn("this member's certificates are not for all of its hosts: an operator allows them with the setting "+store.SettingCertificateHosts,
+		r.log.Warn("this member's certificates lack some of its hosts: an operator can allow them with the setting "+
+			store.SettingCertificateHosts,
 			"hosts", a.LeftOut)
 	}
 	return r.install(a)
 }
 
-// install writes the new leaves and uses them from the next connection on.
+// install writes the new leaves, which new connections use.
 func (r *renewal) install(a certificateAnswer) error {
 	if err := r.Dir.Install(datadir.Leaves{HTTP: a.HTTP, HTTPCA: a.HTTPCA, Transport: a.Transport,
 		TransportCA: a.TransportCA}, r.Transport.Credentials()); err != nil {
@@ -207,7 +209,7 @@ func (r *renewal) install(a certificateAnswer) error {
 	return r.ReloadHTTP()
 }
 
-// peeringName is the name under which other clusters ask for this one, "" while the datacenter is not known.
+// peeringName returns this cluster's TLS server name for other clusters, or "" while the datacenter is unknown.
 func (m *member) peeringName() string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -218,8 +220,8 @@ func (m *member) peeringName() string {
 	return certs.PeeringName(datacenter, m.Transport.ClusterID())
 }
 
-// expect wakes the renewal when something is not as the leader has it. It believes the leader in nothing else: what it
-// then gets comes from whoever leads.
+// expect wakes the renewal when this member's state differs from the announced one. The announcement is only a trigger:
+// the content is then requested from the current leader.
 func (r *renewal) expect(trust uint64, key string) {
 	r.expected.Store(trust)
 	if old := r.tokenKey.Load(); key != "" && (old == nil || *old != key) {
@@ -233,7 +235,7 @@ func (r *renewal) expect(trust uint64, key string) {
 	}
 }
 
-// fromLeader asks the leader, or this member itself when it leads.
+// fromLeader calls the leader, or this member itself when it leads.
 func fromLeader[T any](ctx context.Context, m *member, method, path string,
 	own func(context.Context, uint64) (T, error)) (out T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
@@ -249,8 +251,8 @@ func fromLeader[T any](ctx context.Context, m *member, method, path string,
 	return out, err
 }
 
-// syncTrust puts the leader's trust into effect: first what is accepted, then what is presented, with new leaves if
-// another authority issues now. Connections that are open stay.
+// syncTrust applies the leader's trust: first the accepted authorities, then the presented chains, with new leaves if
+// another authority issues now. Open connections stay.
 func (r *renewal) syncTrust(ctx context.Context) error {
 	if have := r.trusted.Load(); have > 0 && have >= r.expected.Load() {
 		return nil
@@ -260,7 +262,7 @@ func (r *renewal) syncTrust(ctx context.Context) error {
 		return err
 	}
 	if a.Revision < r.trusted.Load() {
-		return nil // of a leader that has been deposed and does not know
+		return nil // from a deposed leader
 	}
 	kinds := []struct {
 		kind certs.Kind
@@ -298,7 +300,7 @@ func (r *renewal) syncTrust(ctx context.Context) error {
 	return err
 }
 
-// reload uses the files of both listeners from the next connection on.
+// reload makes both listeners use their current files for new connections.
 func (r *renewal) reload() error {
 	if err := r.Dir.Load(r.Transport.Credentials()); err != nil {
 		return err
@@ -306,8 +308,7 @@ func (r *renewal) reload() error {
 	return r.ReloadHTTP()
 }
 
-// syncToken keeps DIR/node.jwt valid: it is renewed in the middle of its life and when the key that signs it has
-// changed.
+// syncToken keeps DIR/node.jwt valid: it renews it after half of its lifetime and when the signing key has changed.
 func (r *renewal) syncToken(ctx context.Context) error {
 	if !r.tokenDue(time.Now()) {
 		return nil
@@ -332,15 +333,15 @@ func (r *renewal) tokenDue(now time.Time) bool {
 	return key != nil && *key != kid
 }
 
-// withheld are hosts of this member that the leader leaves out of its certificates, so that it does not ask for them
-// without end.
+// withheld lists the hosts of this member that the leader leaves out of its certificates, so that it does not request
+// them all the time.
 type withheld struct {
 	mu    sync.Mutex
 	hosts []string
 	until time.Time
 }
 
-// note remembers what was left out, and reports whether that is news.
+// note records the hosts that were left out, and reports whether the list has changed.
 func (w *withheld) note(hosts []string, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

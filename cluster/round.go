@@ -54,13 +54,13 @@ func (t *term) round(ctx context.Context) error {
 			return err
 		}
 	}
-	if now.Sub(t.since) < upgradeAfter { // members that are alive have announced themselves to this leader by then
+	if now.Sub(t.since) < upgradeAfter { // until then live members announce themselves to this leader
 		return nil
 	}
 	return t.upgrade(ctx)
 }
 
-// publish makes the observations of this round available to readers on this member.
+// publish makes this round's observations available to readers on this member.
 func (vw *view) publish(state *autopilot.State, members []store.Member, cfg autopilot.Config) {
 	addresses := make(map[uint64]string, len(members))
 	for i := range members {
@@ -146,7 +146,7 @@ func (t *term) observe(members []store.Member, servers []store.Server) autopilot
 	return in
 }
 
-// left is when a member said that its process ends, the zero time when it has not.
+// left returns when a member announced the end of its process, or the zero time.
 func left(m *store.Member) time.Time {
 	if m.LeftAt == nil {
 		return time.Time{}
@@ -154,14 +154,14 @@ func left(m *store.Member) time.Time {
 	return *m.LeftAt
 }
 
-// decide writes the plan into SQL; the reconcile loop, on whichever member leads then, carries it out.
+// decide stores the plan in SQL; the reconcile loop, of this or a later leader, carries it out.
 func (t *term) decide(ctx context.Context, plan autopilot.Plan, members []store.Member) error {
 	var changes []store.RoleChange
 	for _, ch := range plan {
 		switch ch.Kind {
 		case autopilot.KindTransfer:
 			if err := t.reach(ctx, ch.NodeID); err != nil {
-				return nil // it is decided again when the probes have noticed, too
+				return nil // decided again when the probes have noticed it as well
 			}
 			t.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
 			tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
@@ -170,7 +170,7 @@ func (t *term) decide(ctx context.Context, plan autopilot.Plan, members []store.
 		case autopilot.KindCleanup:
 			t.log.Info("autopilot", "change", ch.Kind, "node", ch.NodeID, "reason", ch.Reason)
 			if err := t.CanRemove(ctx, ch.NodeID); err != nil {
-				return nil // decided on older news
+				return nil // decided on outdated observations
 			}
 			rotation, err := t.PrepareRemoval(ctx, ch.NodeID)
 			if err != nil {
@@ -181,11 +181,10 @@ func (t *term) decide(ctx context.Context, plan autopilot.Plan, members []store.
 		}
 		i := slices.IndexFunc(members, func(m store.Member) bool { return m.NodeID == ch.NodeID })
 		if i < 0 || members[i].Role == store.Role(ch.Role) {
-			continue // an orphan, or decided already: reconcile's business
+			continue // an orphan, or already decided: left to reconcile
 		}
 		if ch.Kind == autopilot.KindPromote || ch.Kind == autopilot.KindAdd {
-			// The last answer may be older than the machine's death, and a vote given to a dead machine can cost
-			// the majority.
+			// The machine may have died since its last answer, and a vote for a dead machine can cost the majority.
 			if t.reach(ctx, ch.NodeID) != nil {
 				break
 			}
@@ -201,11 +200,11 @@ func (t *term) decide(ctx context.Context, plan autopilot.Plan, members []store.
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	t.Wake() // one change often makes the next one possible
+	t.Wake() // one change often enables the next
 	return t.Store.Members.SetRoles(ctx, t.actor(), changes)
 }
 
-// majorityWithout asks the voters other than one that store, now, whether they would be enough by themselves.
+// majorityWithout probes the voters except one and reports whether those that can write are a majority without it.
 func (t *term) majorityWithout(ctx context.Context, nodeID uint64) bool {
 	var others []uint64
 	voters := 0
@@ -215,7 +214,7 @@ func (t *term) majorityWithout(ctx context.Context, nodeID uint64) bool {
 		}
 		voters++
 		if t.CannotStore(v.NodeID) != "" {
-			continue // it may answer, and confirms nothing
+			continue // it may answer but cannot confirm writes
 		}
 		if v.NodeID != t.Store.NodeID() {
 			others = append(others, v.NodeID)

@@ -12,10 +12,10 @@ import (
 	"muster/store"
 )
 
-// Settings are autopilot's, in the settings table.
+// Settings has the configuration of autopilot, stored in the settings table.
 type Settings struct{ Store *store.Store }
 
-// Get returns the configuration with the requested consistency, and the revision that last changed it, 0 for never.
+// Get returns the configuration and the revision that last changed it; 0: never changed.
 func (s Settings) Get(ctx context.Context, from store.Consistency) (autopilot.Config, uint64, error) {
 	cfg := autopilot.DefaultConfig()
 	set, err := s.Store.Settings.Get(ctx, from, store.SettingAutopilot)
@@ -35,8 +35,8 @@ func (s Settings) Merge(ctx context.Context, patch []byte) (json.RawMessage, err
 	return merge(cfg, patch)
 }
 
-// Replace is for an API that replaces the fields it knows: set is given a configuration in which those have their default
-// values and all others what they are now. The result is checked; nothing is stored.
+// Replace is for an API that replaces the fields it knows. set gets the present configuration with those fields reset
+// to their defaults. Replace checks the result and stores nothing.
 func (s Settings) Replace(ctx context.Context, set func(*autopilot.Config)) (json.RawMessage, error) {
 	cfg, _, err := s.Get(ctx, store.AsLeader)
 	if err != nil {
@@ -62,7 +62,7 @@ func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
 	return checked(cfg)
 }
 
-// checked returns a configuration as it is stored.
+// checked validates a configuration and returns its stored form.
 func checked(cfg autopilot.Config) (json.RawMessage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

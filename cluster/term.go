@@ -11,7 +11,7 @@ import (
 	"muster/store"
 )
 
-// lead waits for this member to lead and runs the leader's loop for as long as it does.
+// lead runs the leader's loop whenever this member leads.
 func (c *Cluster) lead(ctx context.Context) {
 	for ctx.Err() == nil {
 		turned := c.Store.Leadership()
@@ -33,7 +33,7 @@ func (c *Cluster) lead(ctx context.Context) {
 	}
 }
 
-// term is one leadership: what the leader does, round after round.
+// term is one leadership with its loop.
 type term struct {
 	*Cluster
 	since    time.Time
@@ -41,10 +41,10 @@ type term struct {
 	prober   *prober
 	hooks    hookWork
 	pruned   time.Time
-	ceded    time.Time     // when leadership was last given away because of this member's clock
-	checked  time.Time     // when it was last looked at what expires
-	cost     time.Duration // of observing and deciding in the last round
-	settled  bool          // a recovery that this member has been through is in the members table
+	ceded    time.Time     // when leadership was last handed over because of this member's clock
+	checked  time.Time     // last check for expiring certificates
+	cost     time.Duration // duration of observing and deciding in the last round
+	settled  bool          // a recovery of this member is applied to the members table
 
 	sightings map[uint64]*sighting
 }
@@ -87,7 +87,7 @@ func (t *term) run(ctx context.Context) {
 				}
 			}
 		}
-		// With many members observing takes its time: it gets a twentieth of the leader's, however often it is woken.
+		// With many members observing is expensive: limit it to a twentieth of the time, however often it is woken.
 		select {
 		case <-ctx.Done():
 			return
@@ -102,7 +102,7 @@ func (t *term) run(ctx context.Context) {
 	}
 }
 
-// pruneAudit deletes old audit rows, in small steps with room for others between them, while this member leads.
+// pruneAudit deletes old audit rows in small steps, with pauses for other writes, while this member leads.
 func (t *term) pruneAudit(ctx context.Context) {
 	for wait := pruneEvery; ; {
 		select {
@@ -123,8 +123,8 @@ func (t *term) pruneAudit(ctx context.Context) {
 	}
 }
 
-// settleRecovery tells the members table of a recovery that this member has been through, before anything else is done
-// with Raft's configuration.
+// settleRecovery applies a recovery of this member to the members table, before anything else changes Raft's
+// configuration.
 func (t *term) settleRecovery(ctx context.Context) error {
 	r, err := t.Dir.Recovery()
 	if err != nil || r == nil {
@@ -148,15 +148,15 @@ func (c *Cluster) backupConfig() backup.Config {
 	}
 }
 
-// saves is the part of a leadership that has backups made.
+// saves returns the leader's part of backups.
 func (t *term) saves() *backup.Leader {
 	return &backup.Leader{Config: t.backupConfig(), Maker: t.backups, Candidates: t.savers}
 }
 
-// probedAfter is how long a leadership lasts before members that do not answer are known as such.
+// probedAfter is the age of a leadership from which members that do not answer are known.
 const probedAfter = 3 * time.Second
 
-// savers lists the members that may write a backup now: Raft servers first, whose replica is the newest.
+// savers lists the members that can write a backup now; Raft servers first, because their replicas are the newest.
 func (t *term) savers() []uint64 {
 	state := t.state.Load()
 	if len(state.Servers) == 0 || time.Since(t.since) < probedAfter {

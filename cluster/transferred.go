@@ -13,14 +13,14 @@ import (
 
 const pathTransferred = "/internal/transferred"
 
-// transferNote is what a member that has handed leadership over tells the one that leads now.
+// transferNote is the message of a member that has handed leadership over to the current leader.
 type transferNote struct {
 	To       uint64 `json:"to"`
 	Accessor string `json:"accessor"`
 	Name     string `json:"name"`
 	Remote   string `json:"remote"`
 	Request  string `json:"request"`
-	Since    uint64 `json:"since"` // a revision of before the hand-over
+	Since    uint64 `json:"since"` // a revision before the hand-over
 }
 
 // transferOutcome is the answer: whether the member has led since then.
@@ -28,10 +28,10 @@ type transferOutcome struct {
 	Took bool `json:"took"`
 }
 
-// Transferred finds out what came of a hand-over to a member that began after a revision, and has the one that leads note it
-// in the audit: a member that answers this accepts writes. It returns the member that leadership went to, from which it
-// may have gone on already, or else the one that leads. It blocks until one does or ctx ends, and then returns the error of
-// the last try.
+// Transferred determines the outcome of a hand-over to a member that began after revision since, and makes the current
+// leader record it in the audit, which proves that the leader accepts writes. It returns to if that member has led
+// since, even if leadership has moved on, or else the current leader. It blocks until a leader answers or ctx ends, and
+// then returns the last error.
 func (c *Cluster) Transferred(ctx context.Context, actor store.Actor, to, since uint64) (leads uint64, err error) {
 	note, err := json.Marshal(transferNote{
 		To:       to,
@@ -88,10 +88,10 @@ func (c *Cluster) serveTransferred(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// maxPreparation bounds the texts of a preparation, which leaders send of the newest batches only.
+// maxPreparation bounds the size of a preparation in bytes; leaders only send the newest batches.
 const maxPreparation = 16 << 20
 
-// servePrepare does what the leader asks for that is about to hand over to this member.
+// servePrepare prepares this member to take over leadership.
 func (c *Cluster) servePrepare(w http.ResponseWriter, r *http.Request) {
 	var p store.Preparation
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPreparation)).Decode(&p); err != nil {

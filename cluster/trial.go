@@ -16,7 +16,7 @@ import (
 	"muster/store"
 )
 
-// faultOf puts an error of a trial into words that name no path.
+// faultOf describes the error of a test write without naming a path.
 func faultOf(err error) string {
 	var number syscall.Errno
 	switch {
@@ -40,18 +40,18 @@ func faultOf(err error) string {
 
 var (
 	errOtherBytes = errors.New("the bytes read are not those written")
-	errGone       = errors.New("the Raft log is not there any more")
-	errOtherPlace = errors.New("another directory is in the place of the Raft log")
+	errGone       = errors.New("the Raft log is gone")
+	errOtherPlace = errors.New("the directory of the Raft log has been replaced")
 )
 
-// ground is the directory of the Raft log as it was first seen. When it is deleted, unmounted or mounted over, the Raft server
-// goes on writing into files that nobody will find again, and every write succeeds.
+// ground identifies the directory of the Raft log as first seen. When it is deleted, unmounted or mounted over, the
+// Raft server continues to write into unreachable files, and every write succeeds.
 type ground struct {
 	seen, metadata bool
 	dev, ino       uint64
 }
 
-// check compares the directory with what it was. There may be none yet.
+// check compares the directory with the first one. It may not exist yet.
 func (g *ground) check(dir string) error {
 	raft := filepath.Join(dir, datadir.RaftDir)
 	var st unix.Stat_t
@@ -66,7 +66,7 @@ func (g *ground) check(dir string) error {
 		return errOtherPlace
 	}
 	g.seen, g.dev, g.ino = true, uint64(st.Dev), st.Ino
-	for _, name := range []string{"metadata1", "metadata2"} { // term and vote; there is always one of them
+	for _, name := range []string{"metadata1", "metadata2"} { // term and vote; at least one always exists
 		if unix.Stat(filepath.Join(raft, name), &st) == nil {
 			g.metadata = true
 			return nil
@@ -78,8 +78,7 @@ func (g *ground) check(dir string) error {
 	return nil
 }
 
-// tryDisk writes a small file beside the Raft log, waits until it is on the disk and reads it again. It blocks for as
-// long as the disk does.
+// tryDisk writes a small file beside the Raft log, syncs it and reads it back. It blocks as long as the disk does.
 func tryDisk(dir string) error {
 	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -100,7 +99,7 @@ func tryDisk(dir string) error {
 	if err := unix.Fdatasync(fd); err != nil {
 		return err
 	}
-	_ = unix.Fadvise(fd, 0, trialSize, unix.FADV_DONTNEED) // what is read should come from the disk
+	_ = unix.Fadvise(fd, 0, trialSize, unix.FADV_DONTNEED) // read from the disk, not the page cache
 	if _, err := f.ReadAt(read[:], 0); err != nil {
 		return err
 	}
@@ -110,11 +109,11 @@ func tryDisk(dir string) error {
 	return nil
 }
 
-// leastFile is a segment of the Raft log with room to spare.
+// leastFile is more than the size of a segment of the Raft log.
 const leastFile = 16 << 20
 
-// lookAtInodes asks the file system what it can still take, and the kernel how large a file may be: as large as a segment,
-// and as a snapshot, which is about as large as the mirror.
+// lookAtInodes reads the free inodes of the file system and the process's limit of file sizes, which must allow a
+// segment and a snapshot, which is about as large as the mirror.
 func lookAtInodes(dir string) (look, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {

@@ -22,35 +22,35 @@ import (
 const (
 	pathHello = "/internal/hello"
 
-	helloLimit  = 600 * time.Millisecond // for all members together, before this one takes part in Raft
+	helloLimit  = 600 * time.Millisecond // for all members together, before this one starts Raft
 	helloLinger = 150 * time.Millisecond // after the first answer
-	helloMost   = 16                     // members that are asked
-	twinLimit   = 400 * time.Millisecond // for a look at where a member was
+	helloMost   = 16                     // maximum number of members to ask
+	twinLimit   = 400 * time.Millisecond // to check a former address of a member
 )
 
-// Incarnation is one start of a member. A copied disk has the identity of the member it was copied from, and another
-// incarnation: that is how the two are told apart.
+// Incarnation identifies one run of a member's process. The process of a copied data directory has the same identity
+// but another incarnation, which distinguishes the two.
 type Incarnation struct {
 	ID        string    `json:"incarnation,omitempty"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 }
 
-// NewIncarnation makes the one of this process.
+// NewIncarnation returns the incarnation of this process.
 func NewIncarnation() Incarnation {
 	id := make([]byte, 12)
 	_, _ = rand.Read(id) // never fails
 	return Incarnation{ID: hex.EncodeToString(id), StartedAt: time.Now().UTC().Truncate(time.Millisecond)}
 }
 
-// hello is what a member says of itself before it takes part in anything.
+// hello is a member's first message after its start.
 type hello struct {
 	Incarnation
 	NodeID      uint64          `json:"nodeId,omitempty"`
 	RaftAddress string          `json:"raftAddress"`
-	Places      []datadir.Place `json:"peers,omitempty"` // in the answer: where others are
+	Places      []datadir.Place `json:"peers,omitempty"` // in the answer: addresses of members
 }
 
-// TwinError says that another process has this member's identity.
+// TwinError means that another process has this member's identity.
 type TwinError struct {
 	NodeID  uint64    `json:"nodeId"`
 	Address string    `json:"address"` // of the other process
@@ -68,9 +68,9 @@ func (e *TwinError) Error() string {
 		e.NodeID, e.Address, since)
 }
 
-// Introduce tells the other members that this one is starting, before it takes part in Raft, and learns from them where
-// others are. It returns a *TwinError when a process with this identity runs already: one that they see, or one at an
-// address that this directory had before. Members that do not answer in time are not waited for.
+// Introduce announces this member's start to the others, before it starts Raft, and learns addresses from them. It
+// returns a *TwinError when a process with this identity already runs, known to them or at a former address of this
+// directory. It does not wait for members that do not answer in time.
 func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, d *datadir.Dir, n *datadir.Node,
 	self Incarnation, before ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, helloLimit)
@@ -133,7 +133,7 @@ func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, 
 	return nil
 }
 
-// asTwin makes a TwinError of the answer that means one.
+// asTwin converts an error answer into a *TwinError, if it is one.
 func asTwin(err error) error {
 	var status *transport.StatusError
 	if !errors.As(err, &status) || status.Status != http.StatusLocked {
@@ -146,21 +146,21 @@ func asTwin(err error) error {
 	return &twin
 }
 
-// twins tells a second process with a member's identity from that member.
+// twins detects second processes with a member's identity.
 type twins struct {
 	*member
 	mu   sync.Mutex
-	last map[uint64]string // which incarnation of each member was let in
+	last map[uint64]string // accepted incarnation of each member
 }
 
-// serveHello answers a member that is starting.
+// serveHello answers a starting member.
 func (tw *twins) serveHello(w http.ResponseWriter, r *http.Request) {
 	var h hello
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&h); err != nil {
-		http.Error(w, "the greeting cannot be read", http.StatusBadRequest)
+		http.Error(w, "the hello cannot be read", http.StatusBadRequest)
 		return
 	}
-	h.NodeID = transport.MemberID(r.Context()) // a member speaks for itself only
+	h.NodeID = transport.MemberID(r.Context()) // a member can only introduce itself
 	if twin := tw.twinOf(r.Context(), h, true); twin != nil {
 		refuseTwin(w, twin)
 		return
@@ -181,10 +181,10 @@ func refuseTwin(w http.ResponseWriter, twin *TwinError) {
 	_ = json.NewEncoder(w).Encode(twin)
 }
 
-// twinOf returns another process that has the identity of h's member; nil when nobody finds one. With starting, h does
-// not serve yet, so its own address is not asked.
+// twinOf returns another process with the identity of h's member, or nil. With starting, h does not serve yet, so its
+// own address is not checked.
 func (tw *twins) twinOf(ctx context.Context, h hello, starting bool) *TwinError {
-	if h.ID == "" { // a muster that is older than incarnations
+	if h.ID == "" { // an older version without incarnations
 		return nil
 	}
 	if h.NodeID == tw.Store.NodeID() {
@@ -211,7 +211,7 @@ func (tw *twins) twinOf(ctx context.Context, h hello, starting bool) *TwinError 
 	return nil
 }
 
-// lookForTwin asks at every place where the member is known to be for its incarnation.
+// lookForTwin asks for the incarnation at every known address of the member.
 func (tw *twins) lookForTwin(ctx context.Context, h hello, starting bool) *TwinError {
 	ctx, cancel := context.WithTimeout(ctx, twinLimit)
 	defer cancel()
@@ -243,7 +243,7 @@ func (tw *twins) lookForTwin(ctx context.Context, h hello, starting bool) *TwinE
 	return nil
 }
 
-// hearTwin takes another member's word, in a probe, that a second process with this member's identity was refused.
+// hearTwin reads from a probe that another member rejected a second process with this member's identity.
 func (tw *twins) hearTwin(q url.Values) {
 	if id := q.Get("twin"); id != "" && id != tw.Incarnation.ID {
 		tw.refused(q.Get("at"))
@@ -255,6 +255,6 @@ func (tw *twins) refused(at string) {
 		"delete the copy",
 		"at", at)
 	if err := tw.Dir.NoteTwin(false, at); err != nil {
-		tw.log.Warn("the second process could not be noted", "err", err)
+		tw.log.Warn("the second process could not be recorded", "err", err)
 	}
 }

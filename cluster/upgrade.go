@@ -11,15 +11,15 @@ import (
 	"muster/store"
 )
 
-// SchemaState says which schema the database has, which one this leader's binary knows, and who cannot work with it
-// yet.
+// SchemaState has the schema versions of the database and of this leader's binary, and the members that block a newer
+// one.
 type SchemaState struct {
 	Applied int64          `json:"applied"`
 	Latest  int64          `json:"latest"`
 	Held    []SchemaHolder `json:"heldBackBy"`
 }
 
-// SchemaHolder is a member that keeps the schema where it is.
+// SchemaHolder is a member that blocks a newer schema.
 type SchemaHolder struct {
 	NodeID    uint64 `json:"nodeId"`
 	Name      string `json:"name"`
@@ -29,8 +29,8 @@ type SchemaHolder struct {
 	Reason    string `json:"reason"`
 }
 
-// Schema compares the schema of the database with what the members can work with. A member that has been silent for
-// longer than autopilot's deadAfter no longer counts; machines that have joined by HTTP alone never read the database.
+// Schema compares the schema of the database with the versions that members support. It ignores members that have been
+// silent for longer than autopilot's deadAfter, and machines that joined by HTTP only, which never read the database.
 func (c *Cluster) Schema(ctx context.Context, from store.Consistency) (SchemaState, error) {
 	out := SchemaState{Latest: store.LatestSchema(), Held: []SchemaHolder{}}
 	var err error
@@ -74,7 +74,7 @@ func (c *Cluster) Schema(ctx context.Context, from store.Consistency) (SchemaSta
 			if silence[m.NodeID] > cfg.DeadAfter.Std() {
 				continue
 			}
-			h.Reason = fmt.Sprintf("does not answer, and knew the schema up to %d when it last did: start a newer muster "+
+			h.Reason = fmt.Sprintf("does not answer, and last supported the schema up to %d: start a newer muster "+
 				"there, remove the member or exclude it", m.MaxSchema)
 		}
 		out.Held = append(out.Held, h)
@@ -82,7 +82,7 @@ func (c *Cluster) Schema(ctx context.Context, from store.Consistency) (SchemaSta
 	return out, nil
 }
 
-// appliedSchema is the schema of the leader's database, or of this member's replica.
+// appliedSchema returns the schema version of the leader's database, or of this member's replica.
 func (c *Cluster) appliedSchema(ctx context.Context, from store.Consistency) (int64, error) {
 	if from == store.Stale {
 		replica, err := c.Store.Replica(ctx, 0)
@@ -139,7 +139,7 @@ func (c *Cluster) upgradeWaits(ctx context.Context, in *autopilot.UpgradeInput) 
 		return err
 	}
 	for _, r := range rotations {
-		in.Wait = append(in.Wait, fmt.Sprintf("a rotation of the %s authority is under way: muster ca status", r.Kind))
+		in.Wait = append(in.Wait, fmt.Sprintf("a rotation of the %s authority is in progress: muster ca status", r.Kind))
 	}
 	backups, err := c.Store.Backups.List(ctx, store.AsLeader)
 	if err != nil && !errors.Is(err, store.ErrOldSchema) {
@@ -159,9 +159,9 @@ func (c *Cluster) upgradeWaits(ctx context.Context, in *autopilot.UpgradeInput) 
 	return err
 }
 
-// Migrate brings the database to the schema of this leader's binary. Members in exclude do not hold it back, provided
-// that they do not answer; a muster that is too old for the schema takes part in replication when it comes back, but
-// does not lead. A number in exclude that is no member's is refused: it was meant for another one.
+// Migrate brings the database to the schema of this leader's binary. Members in exclude do not block it, provided that
+// they do not answer; when such a member returns it replicates but does not lead until it is upgraded. It rejects
+// numbers in exclude that are not members, as probable mistakes.
 func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint64) (SchemaState, error) {
 	state, err := c.Schema(ctx, store.AsLeader)
 	if err != nil {
@@ -180,7 +180,7 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 		switch {
 		case !slices.Contains(exclude, h.NodeID):
 			return state, &store.Refusal{Code: store.Conflict,
-				Message: fmt.Sprintf("node %d holds the schema back: it %s", h.NodeID, h.Reason)}
+				Message: fmt.Sprintf("node %d blocks the schema: it %s", h.NodeID, h.Reason)}
 		case !autopilot.Gone(h.Status):
 			return state, &store.Refusal{Code: store.Conflict, Message: fmt.Sprintf("node %d cannot be excluded while it "+
 				"answers: start a newer muster there", h.NodeID)}
@@ -192,12 +192,12 @@ func (c *Cluster) Migrate(ctx context.Context, actor store.Actor, exclude []uint
 	return SchemaState{Applied: state.Latest, Latest: state.Latest, Held: []SchemaHolder{}}, nil
 }
 
-// upgrade is the leader's own part: as soon as everybody can work with a newer schema, it is applied.
+// upgrade applies a newer schema as soon as every live member supports it.
 func (t *term) upgrade(ctx context.Context) error {
 	state, err := t.Schema(ctx, store.AsLeader)
 	if err != nil || state.Applied >= state.Latest || len(state.Held) > 0 {
 		return err
 	}
-	t.log.Info("every live member knows the newer schema", "from", state.Applied, "to", state.Latest)
+	t.log.Info("every live member supports the newer schema", "from", state.Applied, "to", state.Latest)
 	return t.Store.Migrate(ctx, t.actor(), state.Latest)
 }

@@ -11,13 +11,13 @@ import (
 	"muster/store"
 )
 
-// view is what the leader's last round has seen. It is empty where this member does not lead.
+// view has the observations of the leader's last round. It is empty where this member does not lead.
 type view struct {
 	*member
 	state   atomic.Pointer[autopilot.State]
 	alive   atomic.Pointer[map[uint64]string]
 	input   atomic.Pointer[autopilot.Input] // nil where this member does not lead
-	stalled atomic.Pointer[map[uint64]bool] // members whose replica stands still
+	stalled atomic.Pointer[map[uint64]bool] // members whose replica does not advance
 	clocks  clocks
 	strays  strays
 	probing atomic.Pointer[prober] // of this leadership; nil where this member does not lead
@@ -29,14 +29,14 @@ func newView(m *member) *view {
 	return vw
 }
 
-// Autopilot returns the state that the leader saw in its last round; it is empty on other members and in the
-// first moments of a leadership.
+// Autopilot returns the state from the leader's last round; it is empty on other members and at the beginning of a
+// leadership.
 func (vw *view) Autopilot() autopilot.State {
 	s := *vw.state.Load()
 	if len(s.Servers) == 0 {
 		return s
 	}
-	// Who votes may have changed since the last round; all endpoints say the same of it.
+	// Roles may have changed since the last round; use the current ones, as all endpoints do.
 	roles := map[uint64]store.Role{}
 	for _, v := range vw.Store.Servers() {
 		roles[v.NodeID] = v.Role
@@ -60,7 +60,7 @@ func (vw *view) Autopilot() autopilot.State {
 	return s
 }
 
-// Remembered returns what this member's replica has: who the members are and who votes. Nobody knows how they are.
+// Remembered returns the members and voters from this member's replica, without their health, which is unknown.
 func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
 	state := autopilot.State{Voters: []uint64{}}
 	members, err := vw.Store.Members.List(ctx, store.Stale)
@@ -99,7 +99,7 @@ func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
 	return state, nil
 }
 
-// seen returns what the last round has of a member; nil for one that it does not know.
+// seen returns a member's state in the last round, or nil.
 func (vw *view) seen(nodeID uint64) *autopilot.Server {
 	servers := vw.state.Load().Servers
 	byID := func(v autopilot.Server, id uint64) int { return cmp.Compare(v.NodeID, id) }
@@ -110,14 +110,14 @@ func (vw *view) seen(nodeID uint64) *autopilot.Server {
 	return &servers[i]
 }
 
-// DiskLow reports whether a member has said that its disk is nearly full, as the leader's probes have it.
+// DiskLow reports whether a member's disk is nearly full, from the leader's probes.
 func (vw *view) DiskLow(nodeID uint64) bool {
 	v := vw.seen(nodeID)
 	return v != nil && v.DiskLow
 }
 
-// ZoneCost says what the drain or removal of a member costs its zone, as of the leader's last round; empty when nothing,
-// or where this member does not lead.
+// ZoneCost returns what the drain or removal of a member means for its zone, from the leader's last round; empty for no
+// consequence, or where this member does not lead.
 func (vw *view) ZoneCost(nodeID uint64) string {
 	if v := vw.seen(nodeID); v != nil {
 		return v.ZoneCost
@@ -125,8 +125,8 @@ func (vw *view) ZoneCost(nodeID uint64) string {
 	return ""
 }
 
-// CannotStore returns why a member does not store, as of the leader's last round; empty when it does, or where this
-// member does not lead.
+// CannotStore returns why a member cannot write to its disk, from the leader's last round; empty when it can, or where
+// this member does not lead.
 func (vw *view) CannotStore(nodeID uint64) string {
 	if v := vw.seen(nodeID); v != nil {
 		return v.CannotStore
@@ -134,7 +134,7 @@ func (vw *view) CannotStore(nodeID uint64) string {
 	return ""
 }
 
-// DownSince returns when a member that is down was last heard of, as of the leader's last round; the zero time for one
+// DownSince returns the last contact with a member that is down, from the leader's last round; the zero time for one
 // that answers or has left, or where this member does not lead.
 func (vw *view) DownSince(nodeID uint64) time.Time {
 	if v := vw.seen(nodeID); v != nil {
@@ -143,8 +143,8 @@ func (vw *view) DownSince(nodeID uint64) time.Time {
 	return time.Time{}
 }
 
-// Alive returns "alive", "down" or "left" as the leader's probes have it; "unknown" where this member does not lead, or has
-// done so for too short a time to tell.
+// Alive returns "alive", "down" or "left" from the leader's probes; "unknown" where this member does not lead, or not
+// long enough to know.
 func (vw *view) Alive(nodeID uint64) string {
 	if s, ok := (*vw.alive.Load())[nodeID]; ok {
 		return s
@@ -162,7 +162,7 @@ func (vw *view) forget() {
 	vw.strays.forget()
 }
 
-// successor is the voter that leadership should go to, 0 when there is none.
+// successor returns the voter to hand leadership to, or 0.
 func (vw *view) successor() uint64 {
 	state := vw.Autopilot()
 	best := -1

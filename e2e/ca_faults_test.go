@@ -31,7 +31,8 @@ func TestCAFaults(t *testing.T) {
 	t.Run("left behind", func(t *testing.T) { testCALeftBehind(t, c, away) })
 }
 
-// testOwnFounding: the founder takes an operator's CA for the API, and refuses one that is none before it writes anything.
+// testOwnFounding: the founder takes an operator's CA for the API, and refuses one that is none before it writes
+// anything.
 func testOwnFounding(t *testing.T, c *cluster, cert, key string) {
 	m := c.add()
 	plain := m.args
@@ -105,7 +106,7 @@ func testCALeadersKilled(t *testing.T, c *cluster, away *member) {
 	away.pause()
 	u.rotateCA(t, m, `{"kind":"all","overlap":"5s"}`)
 	u.waitsFor(t, m, "trust", id, "does not answer")
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue"}`).expect(t, "continue", 409, `{"error":"the rotation of the http CA waits for 1 members in the phase trust; force goes on without them"}`)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue"}`).expect(t, "continue", 409, `{"error":"the rotation of the http CA waits for 1 members in the phase trust; force continues without them"}`)
 	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"drop"}`).is(t, "drop", 409, `{"error":"the new http CA does not issue yet`)
 	m = killLeader(t, c, away)
 	u.waitsFor(t, m, "trust", id, "does not answer")
@@ -147,8 +148,8 @@ func testCALeadersKilled(t *testing.T, c *cluster, away *member) {
 	m.awaitSQL(t, "SELECT group_concat(action, ' ') FROM (SELECT action FROM audit WHERE object = 'ca/transport' ORDER BY revision, seq)", "ca.rotate ca.issue ca.overlap ca.drop")
 }
 
-// testCALeftBehind: a member that was away for a whole rotation holds it back and can catch up; one without which it went
-// to its end gets back with --rejoin, as the member that it was.
+// testCALeftBehind: a member that was away for a whole rotation holds it back and can catch up; one without which it
+// went to its end gets back with --rejoin, as the member that it was.
 func testCALeftBehind(t *testing.T, c *cluster, away *member) {
 	u := c.fresh(t)
 	m := c.others(away)[0]

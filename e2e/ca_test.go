@@ -60,9 +60,9 @@ func testCARefusals(t *testing.T, c *cluster) {
 		{own("http", pem(cert), "x"), 400, `the CA key must be one private key in PEM, not encrypted`},
 		{own("http", pem(cert), pem(other)), 400, `the CA key does not belong to the CA certificate`},
 		{own("http", leaf, leafKey), 400, `the CA certificate is not that of a CA: its basic constraints must say CA:TRUE`},
-		{`{"action":"continue"}`, 409, `no rotation of the http CA is under way`},
-		{`{"action":"drop","kind":"transport"}`, 409, `no rotation of the transport CA is under way`},
-		{`{"action":"rollback","kind":"http"}`, 409, `no rotation of the http CA is under way`},
+		{`{"action":"continue"}`, 409, `no rotation of the http CA is in progress`},
+		{`{"action":"drop","kind":"transport"}`, 409, `no rotation of the transport CA is in progress`},
+		{`{"action":"rollback","kind":"http"}`, 409, `no rotation of the http CA is in progress`},
 	} {
 		u.do(m, "POST", "/api/v1/cluster/ca/rotate", x.body).expect(t, x.body, x.status, string(marshalled(t, map[string]string{"error": x.text})))
 	}
@@ -98,8 +98,8 @@ func marshalled(t *testing.T, v any) []byte {
 	return data
 }
 
-// testCARotation replaces both authorities under clients that know the old one alone, clients that know the new one alone,
-// and machines that join with tokens of before and of now. Not one call fails.
+// testCARotation replaces both authorities under clients that know the old one alone, clients that know the new one
+// alone, and machines that join with tokens of before and of now. Not one call fails.
 func testCARotation(t *testing.T, c *cluster) {
 	u, m := c.admin(t), c.members[1]
 	old := string(c.members[0].read(t, "ca.crt"))
@@ -119,7 +119,7 @@ func testCARotation(t *testing.T, c *cluster) {
 		})}
 	change := u.rotateCA(t, m, `{"kind":"all","overlap":"1h"}`)
 	t.Logf("%q %q", change.Steps, change.Warnings)
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"kind":"all"}`).is(t, "a second rotation", 409, `{"error":"a rotation of the http CA is under way, in the phase `)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"kind":"all"}`).is(t, "a second rotation", 409, `{"error":"a rotation of the http CA is in progress, in the phase `)
 	eventually(t, formed, "every member trusts the new CA", func() error {
 		k, err := u.tryCA(m, "http")
 		if err == nil && phase(k) == "trust" {
@@ -234,7 +234,7 @@ func testCARollback(t *testing.T, c *cluster) {
 	loads = append(loads, c.joins(t, "joins with a token of the second CA", func() (string, error) { return pinned, nil }))
 	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue","kind":"http"}`).is(t, "continue in the overlap", 409, `{"error":"the rotation of the http CA waits for nothing but the overlap`)
 	u.rotateCA(t, m, `{"action":"rollback","kind":"http"}`)
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"rollback","kind":"http"}`).is(t, "a second rollback", 409, `{"error":"the rotation of the http CA is being rolled back already"}`)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"rollback","kind":"http"}`).is(t, "a second rollback", 409, `{"error":"the rotation of the http CA is already being rolled back"}`)
 	u.awaitPhase(t, m, "overlap", "http")
 	for _, x := range c.members[:3] {
 		if err := issuedBy(x, "tls/http.crt", was.Certificate); err != nil {

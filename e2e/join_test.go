@@ -234,7 +234,7 @@ func testBadJoinTokens(t *testing.T, c *cluster) {
 	}
 	unchanged(t, c, func(u *user) {
 		u.do(c.members[1], "POST", "/api/v1/cluster/join", joinBody(t, two.Token, "secrets_pubkey", public)).expect(t, "a member with another node's token", 409,
-			`{"error":"conflict","message":"Conflict: the token is for node 811 and this key belongs to node 810"}`)
+			`{"error":"conflict","message":"Conflict: the token is for node 811 but this key belongs to node 810"}`)
 	})
 	if a := u.do(c.members[1], "POST", "/api/v1/cluster/join", joinBody(t, two.Token)); a.status != 200 || placeOf(t, a).id != 811 {
 		t.Errorf("node 811 with its own token: %v", a)

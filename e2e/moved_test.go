@@ -23,8 +23,8 @@ func (m *member) peer(other *member) []string {
 	return []string{"--peer", fmt.Sprintf("%d=%s", other.n, other.raft)}
 }
 
-// TestStraggler: all five have moved, and one of them comes back when the others have long found each other. By itself it
-// says what to do; told of one other, it is back.
+// TestStraggler: all five have moved, and one of them comes back when the others have long found each other. By itself
+// it says what to do; told of one other, it is back.
 func TestStraggler(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 5)
@@ -89,8 +89,8 @@ func TestStraggler(t *testing.T) {
 	}
 }
 
-// TestFlagsThatDiffer: a flag that differs from what is stored takes effect through the leader, with a row in the audit, is
-// refused there with a sentence, or ends the start with one.
+// TestFlagsThatDiffer: a flag that differs from what is stored takes effect through the leader, with a row in the
+// audit, is refused there with a sentence, or ends the start with one.
 func TestFlagsThatDiffer(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -132,7 +132,7 @@ func TestFlagsThatDiffer(t *testing.T) {
 	third.awaitReady(t)
 	eventually(t, formed, "it says why its name is not taken", func() error {
 		st, err := third.tryStatus()
-		if err == nil && !strings.Contains(strings.Join(st.Notices, "\n"), "the name node-1 is that of node 1") {
+		if err == nil && !strings.Contains(strings.Join(st.Notices, "\n"), "the name node-1 belongs to node 1") {
 			err = fmt.Errorf("%v", st.Notices)
 		}
 		return err
@@ -243,8 +243,8 @@ func TestRecoverMoved(t *testing.T) {
 	u.put(t, other, "after", "the recovery")
 }
 
-// TestClonedDiskCutOff: a copy of a member that starts while nobody answers it is found out when the others do: it ends, and
-// both say so.
+// TestClonedDiskCutOff: a copy of a member that starts while nobody answers it is found out when the others do: it
+// ends, and both say so.
 func TestClonedDiskCutOff(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)

@@ -27,11 +27,11 @@ func TestNames(t *testing.T) {
 	// A machine with a live member's address or name is refused; the token stays good.
 	token := u.create(t, leader, `{}`).Token
 	u.do(third, "POST", "/api/v1/cluster/join", joinBody(t, token, "raft_address", leader.raft)).is(t, "a live address", 409,
-		`{"error":"conflict","message":"Conflict: the address `+leader.raft+` is that of node `)
+		`{"error":"conflict","message":"Conflict: the address `+leader.raft+` belongs to node `)
 	u.do(third, "POST", "/api/v1/cluster/join", joinBody(t, token, "name", "node-1")).is(t, "a live name", 409,
-		`{"error":"conflict","message":"Conflict: the name node-1 is that of node 1 (node-1), which is alive`)
+		`{"error":"conflict","message":"Conflict: the name node-1 belongs to node 1 (node-1), which is alive`)
 	u.do(third, "POST", "/api/v1/cluster/join", joinBody(t, token, "name", "Node-1.")).is(t, "a live name, written otherwise", 409,
-		`{"error":"conflict","message":"Conflict: the name Node-1. is that of node 1 (node-1), which is alive`)
+		`{"error":"conflict","message":"Conflict: the name Node-1. belongs to node 1 (node-1), which is alive`)
 	u.do(third, "POST", "/api/v1/cluster/join", joinBody(t, token, "name", " node-9")).is(t, "white space around a name", 400,
 		`{"error":"bad_request","message":"Bad request: the name must be 1 to 64 bytes of UTF-8, without control characters or`)
 	u.do(third, "POST", "/api/v1/cluster/join", joinBody(t, token, "name", "2")).is(t, "another member's number as a name", 400,

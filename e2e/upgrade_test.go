@@ -95,7 +95,7 @@ func TestRollingUpgrade(t *testing.T) {
 		}
 		return nil
 	})
-	if out := cmd.run(t, "schema", "migrate"); out.code != 1 || !strings.Contains(out.stderr, "node 3 holds the schema back") {
+	if out := cmd.run(t, "schema", "migrate"); out.code != 1 || !strings.Contains(out.stderr, "node 3 blocks the schema") {
 		t.Errorf("not leaving out the dead member: %+v", out)
 	}
 	write()

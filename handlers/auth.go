@@ -70,7 +70,7 @@ func (f *Family) credential(r *http.Request) (c Credential, ok bool) {
 
 // admit authenticates and authorizes a request.
 func (s *Server) admit(rt *Route, o origin, q *Request) error {
-	q.Actor = store.Actor{NodeID: s.Store.NodeID(), Remote: remoteOf(q.Request, o)}
+	q.Actor = store.Actor{NodeID: s.Replica.NodeID(), Remote: remoteOf(q.Request, o)}
 	if q.vouched != nil {
 		q.Token, q.Actor.Accessor, q.Actor.Name = q.vouched, q.vouched.ID, q.vouched.Name
 		return nil
@@ -188,11 +188,11 @@ func (s *Server) recognise(q *Request, c Credential) (*Denial, error) {
 	case c.ID == "":
 		return &Denial{Reason: UnknownCredential, Credential: c}, nil
 	}
-	known, err := s.Store.APITokens.ByID(ctx, from, c.ID)
+	known, err := s.APITokens.ByID(ctx, from, c.ID)
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.Store.APIKeys.ByID(ctx, from, c.ID)
+	key, err := s.APIKeys.ByID(ctx, from, c.ID)
 	denied := func(why Reason) (*Denial, error) { return &Denial{Reason: why, Credential: c, Key: key}, nil }
 	switch {
 	case err != nil:
@@ -223,7 +223,7 @@ func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
 	if !q.route.Enrolls || again == "" || len(again) > maxIdempotencyKey {
 		return false, nil
 	}
-	return s.Store.Answered(q.Context(), store.Actor{Accessor: key.ID, IdempotencyKey: again, RequestHash: requestHash(q),
+	return s.Replica.Answered(q.Context(), store.Actor{Accessor: key.ID, IdempotencyKey: again, RequestHash: requestHash(q),
 		Attempt: s.attemptOf(q)})
 }
 
@@ -235,7 +235,7 @@ const accessorOfMembers = "internal"
 // secret changes with every removal.
 func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if bearer := q.Header.Get("X-ZLayer-Internal-Token"); bearer != "" {
-		key, err := s.Store.Keys.Active(q.Context(), store.AsLeader, store.KeyJoinSecret)
+		key, err := s.Keys.Active(q.Context(), store.AsLeader, store.KeyJoinSecret)
 		if err != nil {
 			return nil, err
 		}
@@ -248,7 +248,7 @@ func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if !ok || c.ID != "" || strings.Count(c.Secret, ".") != 2 {
 		return nil, nil
 	}
-	keys, _, err := NodeKeys(q.Context(), s.Store.Keys, s.Now())
+	keys, _, err := NodeKeys(q.Context(), s.Keys, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +256,7 @@ func (s *Server) authenticateNode(q *Request) (*store.APIToken, error) {
 	if err != nil {
 		return nil, nil
 	}
-	m, err := s.Store.Members.Get(q.Context(), store.AsLeader, claims.RaftNodeID)
+	m, err := s.Members.Get(q.Context(), store.AsLeader, claims.RaftNodeID)
 	if err != nil || m == nil || m.ID != claims.NodeID {
 		return nil, err
 	}
@@ -289,13 +289,13 @@ func NodeKeys(ctx context.Context, ring Keyring, now time.Time) (map[string]ed25
 func (s *Server) findToken(ctx context.Context, from store.Consistency, c Credential) (*store.APIToken, error) {
 	hash := certs.HashSecret(c.Secret)
 	if c.ID == "" || c.Scheme == "basic" {
-		token, err := s.Store.APITokens.ByHash(ctx, from, hash)
+		token, err := s.APITokens.ByHash(ctx, from, hash)
 		if err != nil || token == nil || c.ID == "" || c.ID == token.ID || c.ID == token.Name {
 			return token, err
 		}
 		return nil, nil
 	}
-	token, err := s.Store.APITokens.ByID(ctx, from, c.ID)
+	token, err := s.APITokens.ByID(ctx, from, c.ID)
 	if err != nil || token == nil || subtle.ConstantTimeCompare([]byte(token.SecretHash), []byte(hash)) != 1 {
 		return nil, err
 	}

@@ -98,7 +98,7 @@ func (s *Server) confirmed(o origin, q *Request, err error) error {
 	if !refuses(err) || q.Stale {
 		return err
 	}
-	if unconfirmed := s.Store.Confirm(q.Context()); unconfirmed != nil {
+	if unconfirmed := s.Replica.Confirm(q.Context()); unconfirmed != nil {
 		q.Failed = false
 		return unconfirmed
 	}
@@ -113,7 +113,7 @@ func (s *Server) confirmed(o origin, q *Request, err error) error {
 // workForwarded answers a request that another member forwarded. That member retries when this one does not lead.
 func (s *Server) workForwarded(rt *Route, o origin, q *Request) {
 	var err error
-	s.Store.AwaitOwn(q.Context()) // the forwarding member may have learnt of the election first
+	s.Replica.AwaitOwn(q.Context()) // the forwarding member may have learnt of the election first
 	vouching := q.Header.Get(headerVouch) != ""
 	if vouching {
 		err = s.confirmed(o, q, s.admit(rt, o, q))
@@ -144,8 +144,8 @@ func (s *Server) workForwarded(rt *Route, o origin, q *Request) {
 // leader to authorize the caller and passes on the leader's refusal.
 func (s *Server) answerVouched(rt *Route, o origin, q *Request) {
 	q.Failed = false
-	leader := s.Store.LeaderID()
-	if leader == s.Store.NodeID() {
+	leader := s.Replica.LeaderID()
+	if leader == s.Replica.NodeID() {
 		local := *q
 		local.Stale = false
 		if err := s.confirmed(o, &local, s.admit(rt, o, &local)); err != nil {

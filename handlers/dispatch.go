@@ -98,12 +98,12 @@ func (q *Request) touched() bool {
 // attempt tries once, waiting for a leader until giveUp; again reports whether a further attempt is safe and useful.
 func (s *Server) attempt(rt *Route, o origin, q *Request, giveUp time.Time) (again bool, err error) {
 	wait, cancel := context.WithDeadline(q.Context(), giveUp)
-	leader, err := s.Store.AwaitLeader(wait)
+	leader, err := s.Replica.AwaitLeader(wait)
 	cancel()
 	if err != nil {
 		return false, err
 	}
-	if leader == s.Store.NodeID() {
+	if leader == s.Replica.NodeID() {
 		err := s.handle(rt, o, q)
 		switch {
 		case errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrNoLeader):
@@ -170,7 +170,7 @@ func (s *Server) carryOut(rt *Route, o origin, q *Request) error {
 		}
 		q.checked = true
 	}
-	q.Asked = s.Store.NodeID()
+	q.Asked = s.Replica.NodeID()
 	if o.forwarded {
 		q.Asked, _ = strconv.ParseUint(q.Header.Get(headerAsked), 10, 64)
 	}
@@ -193,7 +193,7 @@ func (s *Server) attemptOf(q *Request) *store.Attempt {
 	case !strings.HasPrefix(q.Header.Get(HeaderKey), store.AutoKey):
 		return nil
 	case q.attempt != nil:
-		q.attempt.Epoch, q.attempt.Again = s.Store.Epoch(), q.doubt
+		q.attempt.Epoch, q.attempt.Again = s.Replica.Epoch(), q.doubt
 		return q.attempt
 	}
 	return store.AttemptOf(q.Context())
@@ -225,13 +225,13 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 	ctx, cancel := context.WithCancel(q.Context())
 	defer cancel()
 	if !q.whole { // stop waiting when the leader has been replaced
-		following := s.Store.Following(leader)
+		following := s.Replica.Following(leader)
 		if following.Err() != nil {
 			return true, store.ErrNotLeader
 		}
 		defer context.AfterFunc(following, func() { time.AfterFunc(partingWithin, cancel) })()
 	}
-	r := q.forLeader(ctx, s.Store.NodeID(), s.Store.Mirror.Revision())
+	r := q.forLeader(ctx, s.Replica.NodeID(), s.Mirror.Revision())
 	if err := q.Block.Place(q); err != nil {
 		return false, err
 	}
@@ -240,7 +240,7 @@ func (s *Server) forward(q *Request, leader uint64) (again bool, err error) {
 		var e interface{ NotSent() bool }
 		notSent := errors.As(err, &e) && e.NotSent()
 		s.log.Debug("a request could not be forwarded", "to", leader, "err", err)
-		s.Store.Unreachable(leader)
+		s.Replica.Unreachable(leader)
 		if notSent {
 			return true, store.ErrNoLeader
 		}

@@ -101,7 +101,7 @@ func (s *Server) stream(rt *Route, o origin, w http.ResponseWriter, r *http.Requ
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	who, err := s.mayRead(rt, o, q)
+	who, err := s.mayRead(rt, o, q, 0)
 	var e eventQuery
 	if err == nil {
 		e, err = parseEventQuery(r)
@@ -171,19 +171,30 @@ func (b bearer) endedBy(list []*store.Event) bool {
 	return false
 }
 
-// mayRead authorizes a reader: at the leader, or from the local mirror when there is no leader.
-func (s *Server) mayRead(rt *Route, o origin, q *Request) (bearer, error) {
+// mayRead authorizes a reader: at the leader, or from the local mirror when there is no leader. A mirror that does not have the
+// revision since, which the reader has been told of, says nothing: what is read may be the end of the credential.
+func (s *Server) mayRead(rt *Route, o origin, q *Request, since uint64) (bearer, error) {
 	ctx, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
-	leader := s.Store.LeaderID()
+	leader := s.Replica.LeaderID()
 	local := *q
 	local.Request = q.WithContext(ctx)
-	local.Stale = leader != s.Store.NodeID()
-	if leader == 0 || !local.Stale {
+	local.Stale = leader != s.Replica.NodeID()
+	fromMirror := func() error {
+		if s.Mirror.Revision() < since {
+			return store.ErrNoLeader
+		}
+		local.Stale = true
+		return s.admit(rt, o, &local)
+	}
+	if leader == 0 {
+		err := fromMirror()
+		return bearerOf(local.Token), err
+	}
+	if !local.Stale {
 		err := s.confirmed(o, &local, s.admit(rt, o, &local))
 		if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrNoLeader) {
-			local.Stale = true
-			err = s.admit(rt, o, &local)
+			err = fromMirror()
 		}
 		return bearerOf(local.Token), err
 	}
@@ -205,7 +216,7 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request) (bearer, error) {
 			return bearer{}, Fail(http.StatusTooManyRequests, tooManyFailures)
 		}
 	}
-	if err = s.admit(rt, o, &local); refuses(err) { // the leader may know the caller
+	if err = fromMirror(); refuses(err) { // the leader may know the caller
 		err = store.ErrNoLeader
 	}
 	return bearerOf(local.Token), err
@@ -214,27 +225,27 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request) (bearer, error) {
 // follow finds the start position and then writes events until the reader disconnects, its credential ends or the
 // member stops.
 func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery, who bearer) error {
-	reader := s.Store.Events.Read(e.from) // first: it makes this member subscribe to the leader
+	reader := s.Events.Read(e.from) // first: it makes this member subscribe to the leader
 	defer func() { reader.Close() }()
 	wait, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
 	if !e.hasFrom {
-		at, err := s.Store.Events.Now(wait)
+		at, err := s.Events.Now(wait)
 		if err != nil {
 			return err
 		}
 		e.from = at
-		next := s.Store.Events.Read(at)
+		next := s.Events.Read(at)
 		reader.Close()
 		reader = next
-	} else if !s.Store.AwaitRevision(wait, e.from.Revision) {
-		if s.Store.LeaderID() == 0 {
+	} else if !s.Replica.AwaitRevision(wait, e.from.Revision) {
+		if s.Replica.LeaderID() == 0 {
 			return store.ErrNoLeader
 		}
 		return Fail(http.StatusBadRequest,
-			fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Store.KnownRevision()))
+			fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Replica.KnownRevision()))
 	}
-	oldest, err := s.Store.Events.Oldest(wait)
+	oldest, err := s.Events.Oldest(wait)
 	if err != nil && !errors.Is(err, store.ErrNoLeader) {
 		return err
 	}
@@ -284,7 +295,7 @@ func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *sto
 		if ended || time.Since(checked) > recheckToken {
 			checked = time.Now()
 			var known *Error
-			again, err := s.mayRead(rt, o, q)
+			again, err := s.mayRead(rt, o, q, reader.Position().Revision)
 			if err != nil && ended || errors.As(err, &known) && known.Status != http.StatusTooManyRequests {
 				return
 			}

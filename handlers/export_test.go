@@ -1,6 +1,10 @@
 package handlers
 
-import "net/http/httptest"
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+)
 
 // What tests of the whole table see of the engine.
 
@@ -14,6 +18,14 @@ const (
 	LeaderChanged   = leaderChanged
 	MayHaveHappened = mayHaveHappened
 )
+
+// MayRead returns why a reader of events that has been told of the revision since may not go on, nil when it may.
+func (s *Server) MayRead(r *http.Request, since uint64) error {
+	i := slices.IndexFunc(s.routes, func(rt *Route) bool { return rt.Path == "/api/v1/events" })
+	rt := s.routes[i]
+	_, err := s.mayRead(rt, origin{}, &Request{Request: r, W: httptest.NewRecorder(), server: s, route: rt}, since)
+	return err
+}
 
 // FailuresPerMinute is how often an address may fail.
 const FailuresPerMinute = failuresPerMinute

@@ -62,7 +62,7 @@ func newInstruments(s *Server) *instruments {
 			Help: "Blocking queries that are waiting."},
 			func() float64 { return float64(s.waiting.taken()) }))
 	registry.MustRegister(connectionMetrics(s.Connections)...)
-	registry.MustRegister(s.Store)
+	registry.MustRegister(s.Replica)
 	registry.MustRegister(s.Collectors...)
 	i.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8, Timeout: AnswerWithin})
 	return i

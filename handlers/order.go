@@ -269,7 +269,7 @@ func (s *Server) checkEarly(rt *Route, o origin, q *Request) error {
 	}
 	err := rt.checks(q)
 	// Unless this member leads, another one may know the caller.
-	if err != nil && q.stranger && rt.Scope != "" && s.Store.Confirm(q.Context()) == nil {
+	if err != nil && q.stranger && rt.Scope != "" && s.Replica.Confirm(q.Context()) == nil {
 		if limited := s.failures.count(remote); limited != nil {
 			return limited
 		}
@@ -285,13 +285,13 @@ func (q *Request) cheap() bool {
 
 // pointless reports whether a stranger will be refused whatever its body is, so that the body need not be read.
 func (s *Server) pointless(rt *Route, o origin, q *Request) bool {
-	if !q.stranger || o.forwarded || !rt.asks() || !s.Store.Leading() {
+	if !q.stranger || o.forwarded || !rt.asks() || !s.Replica.Leading() {
 		return false // a member that does not lead may not know a new credential yet
 	}
 	if rt.Vet != nil && q.ContentLength >= 0 && q.ContentLength <= cheapBytes {
 		return false
 	}
-	return s.Store.Confirm(q.Context()) == nil // a deposed leader may not know it either
+	return s.Replica.Confirm(q.Context()) == nil // a deposed leader may not know it either
 }
 
 // checks runs the route's checks of the arguments, the body's last.
@@ -347,7 +347,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 		}
 		err := s.handle(rt, o, q)
 		switch {
-		case !q.turnedAway && (rt.At == Here || !errors.Is(err, store.ErrNoLeader)), s.Store.LeaderID() == 0:
+		case !q.turnedAway && (rt.At == Here || !errors.Is(err, store.ErrNoLeader)), s.Replica.LeaderID() == 0:
 			s.answer(rt, q, err)
 			return
 		case rt.At == Here:
@@ -369,7 +369,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 	}
 	giveUp := time.Now().Add(AnswerWithin)
 	for {
-		begin, turned := time.Now(), s.Store.Leadership()
+		begin, turned := time.Now(), s.Replica.Leadership()
 		again, err := s.attempt(rt, o, q, giveUp)
 		if err == nil {
 			return
@@ -381,7 +381,7 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 			s.answer(rt, q, err)
 			return
 		}
-		s.Store.Look()
+		s.Replica.Look()
 		select {
 		case <-turned:
 		case <-time.After(20 * time.Millisecond):

@@ -118,7 +118,7 @@ func (s *Server) KeepRefusals(ctx context.Context) {
 			continue
 		}
 		wctx, cancel := context.WithTimeout(ctx, AnswerWithin)
-		if err := s.Store.Audit.NoteRefusals(wctx, list); err != nil && ctx.Err() == nil {
+		if err := s.Audit.NoteRefusals(wctx, list); err != nil && ctx.Err() == nil {
 			for _, r := range list {
 				s.log.Warn("refused", "actor", r.Actor, "remote", r.Remote, "object", r.Object, "detail", r.Detail)
 			}

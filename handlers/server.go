@@ -34,7 +34,15 @@ type Peers interface {
 
 // Config holds the dependencies of the engine.
 type Config struct {
-	Store     *store.Store
+	Replica   Replica
+	Mirror    Mirror
+	APIKeys   APIKeys
+	APITokens APITokens
+	Audit     Audit
+	Events    Events
+	Keys      Keys
+	Members   Members
+
 	Peers     Peers
 	ClusterID string
 	Version   string

@@ -16,7 +16,7 @@ func (s *Server) settle(rt *Route, q *Request) error {
 		return rt.Serve(q)
 	}
 	for {
-		before := s.Store.Revision()
+		before := s.Replica.Revision()
 		err := rt.Serve(q)
 		switch {
 		case errors.Is(err, store.ErrKeyMoved), errors.Is(err, store.ErrAuthorityMoved):
@@ -25,8 +25,8 @@ func (s *Server) settle(rt *Route, q *Request) error {
 			}
 			return Fail(http.StatusConflict, "the cluster's keys were being rotated while this request waited; try again")
 		case errors.Is(err, store.ErrUnderWay):
-			s.Store.AwaitChange(q.Context(), before, "operations")
-			if !s.Store.Leading() {
+			s.Replica.AwaitChange(q.Context(), before, "operations")
+			if !s.Replica.Leading() {
 				return store.ErrNotLeader
 			}
 			if q.Context().Err() == nil {

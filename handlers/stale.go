@@ -40,7 +40,7 @@ func (rt *Route) stale(r *http.Request) bool {
 
 // sayAge sets the headers with the age of a stale answer.
 func (s *Server) sayAge(q *Request) {
-	ago, known := s.Store.SinceLeader()
+	ago, known := s.Replica.SinceLeader()
 	h := q.W.Header()
 	knows, contact := strconv.FormatBool(known && ago == 0), strconv.FormatInt(ago.Milliseconds(), 10)
 	h.Set(HeaderKnownLeader, knows)

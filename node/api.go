@@ -21,7 +21,14 @@ import (
 // newAPI puts the tables of all families together.
 func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 	return handlers.New(handlers.Config{
-		Store:       n.store,
+		Replica:     n.store,
+		Mirror:      n.store.Mirror,
+		APIKeys:     n.store.APIKeys,
+		APITokens:   n.store.APITokens,
+		Audit:       n.store.Audit,
+		Events:      n.store.Events,
+		Keys:        n.store.Keys,
+		Members:     n.store.Members,
 		Peers:       n.transport,
 		ClusterID:   n.self.ClusterID,
 		Version:     n.cfg.Version,

@@ -101,7 +101,6 @@ func (g *group) leader(t *testing.T) (id uint64) {
 // An interval and a directory are enough: a member that does not lead saves the state, for the recipients alone, and
 // everybody can list, verify and fetch it.
 func TestBackupsBySchedule(t *testing.T) {
-	t.Parallel()
 	g := startGroup(t, 3)
 	vault := t.TempDir()
 	if err := os.Chmod(vault, 0o700); err != nil {
@@ -194,7 +193,6 @@ func clientAt(t *testing.T, admin, dir string) *client.Client {
 // What is kept is bounded by a number; files go with their records. A file that somebody has changed counts as failed
 // from when that is found.
 func TestBackupsAreKept(t *testing.T) {
-	t.Parallel()
 	g := startGroup(t, 1)
 	vault := t.TempDir()
 	if err := os.Chmod(vault, 0o700); err != nil {
@@ -242,7 +240,6 @@ func TestBackupsAreKept(t *testing.T) {
 
 // What stands in the way is said.
 func TestBackupsThatFail(t *testing.T) {
-	t.Parallel()
 	g := startGroup(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -294,7 +291,6 @@ func TestBackupsThatFail(t *testing.T) {
 // A backup that the leader has only just ordered is carried on by the next one, when that leader stops; and what a member
 // held that is removed does not count any longer.
 func TestBackupsOutliveMembers(t *testing.T) {
-	t.Parallel()
 	g := startGroup(t, 3)
 	vault := t.TempDir()
 	if err := os.Chmod(vault, 0o700); err != nil {

@@ -67,7 +67,6 @@ func clusterOf(t *testing.T, ctx context.Context, c *client.Client) string {
 
 // TestMemberIdentity: the official client gets the member's own identity from the socket.
 func TestMemberIdentity(t *testing.T) {
-	t.Parallel()
 	dir := openDir(t)
 	cfg := config(filepath.Join(dir, "1"))
 	cfg.SpiffeSocket = filepath.Join(dir, "spiffe.sock")
@@ -285,7 +284,6 @@ func twoMembers(t *testing.T, ctx context.Context, dir string) (*client.Client, 
 // TestWorkloads: two processes of two users on two members talk mutual TLS with what the sockets give them, also while the
 // workload authority is replaced; a third user gets nothing, and one row of the audit says so.
 func TestWorkloads(t *testing.T) {
-	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("it runs processes as other users, which takes root")
 	}

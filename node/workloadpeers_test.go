@@ -17,7 +17,6 @@ import (
 // TestWorkloadsOfPeers: software of two clusters that have a peering talks mutual TLS, each known by its own cluster's
 // bundle, also after one of them has replaced its authority; when the peering is deleted, it is over.
 func TestWorkloadsOfPeers(t *testing.T) {
-	t.Parallel()
 	dir := openDir(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
 	defer cancel()

@@ -4,6 +4,7 @@
 #
 #   scripts/dist.sh OUT [ARCH…]     ARCH is amd64 or arm64; without one both, arm64 if a cross compiler installs
 #   scripts/dist.sh deb OUT BINARY  only the Debian package of this machine, of a binary that is there
+#   scripts/dist.sh binary OUT ARCH only the binary
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -110,6 +111,11 @@ if [ "${1:-}" = deb ]; then
   completions "$3"
   files "$work/tree" "$3"
   deb "$work/tree" "$(go env GOHOSTARCH)" "$2"
+  exit
+fi
+
+if [ "${1:-}" = binary ]; then
+  binary "$3" "$2"
   exit
 fi
 

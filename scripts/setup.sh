@@ -7,7 +7,7 @@
 #   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age, bird2, chromium, ext4's tools; promtool into .deps/bin)
 #   scripts/setup.sh bench   the above and the yardstick (etcd)
 #   scripts/setup.sh asan    the same libdqlite under AddressSanitizer, into .deps/dqlite-asan
-#   scripts/setup.sh arm64   a cross compiler and the same libdqlite for arm64, into .deps/arm64, for `make dist`
+#   scripts/setup.sh arm64   a cross compiler, an emulator, and the same libdqlite for arm64, into .deps/arm64, for `make dist`
 #   scripts/setup.sh engine  dqlite's own tests of what the patches touch, into .deps/dqlite-tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -136,7 +136,7 @@ case "${1:-build}" in
   asan)   dqlite lib dqlite-asan -O1 -g -fno-omit-frame-pointer -fsanitize=address; exit ;;
   engine) dqlite tests dqlite-tests -g -fsanitize=address; exit ;;
   arm64)
-    packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
     libraries_of_arm64 || fail "the libraries for arm64 could not be fetched; apt's words are in .deps/apt.log."
     export CC=aarch64-linux-gnu-gcc
     dqlite lib arm64/dqlite -O2 "-I$deps/arm64/root/usr/include"

@@ -16,35 +16,35 @@ import (
 	"muster/dialpolicy"
 )
 
-// Announcement is what a member says of itself when it starts.
+// Announcement is a member's report about itself at its start.
 type Announcement struct {
 	NodeID        uint64
 	RaftAddress   string
 	APIAddress    string
 	BinaryVersion string
 	MaxSchema     int64
-	Name          string `json:",omitempty"` // as its command line says; empty: as it is
+	Name          string `json:",omitempty"` // from its command line; empty: unchanged
 	Mode          string `json:",omitempty"`
-	Zone          string `json:",omitempty"` // NoZone: in none any more
+	Zone          string `json:",omitempty"` // empty: unchanged; NoZone: remove it from its zone
 
-	// Claims reports whether a member lives and is at an address; nil stands for a leader that knows of nobody.
+	// Claims reports whether a member is alive at an address; nil: nothing is known about any member.
 	Claims func(nodeID uint64, address string) Claim `json:"-"`
-	// Evidence shows that the hosts of new addresses are the member's.
+	// Evidence proves that the hosts of new addresses belong to the member.
 	Evidence HostEvidence `json:"-"`
 }
 
-// Claim is what is known of a member that has an address or a name which another one wants.
+// Claim is what the leader knows about a member whose address or name another member wants.
 type Claim int
 
 // The outcomes of Claims.
 const (
-	ClaimDead    Claim = iota // it does not answer, or is elsewhere
-	ClaimUnknown              // leadership is too young to tell
+	ClaimDead    Claim = iota // it does not answer, or is at another address
+	ClaimUnknown              // the leader is too new to know
 	ClaimAlive
 )
 
-// Announce brings a member's addresses, version, name and mode up to date; it changes nothing when they are the same.
-// An address or a name that belongs to another live member is refused.
+// Announce updates a member's addresses, version, name, mode and zone; it writes nothing when they are unchanged. It
+// rejects an address or a name that belongs to another live member.
 func (ms Members) Announce(ctx context.Context, actor Actor, a Announcement) error {
 	if err := a.check(); err != nil {
 		return err
@@ -179,8 +179,8 @@ func (a *Announcement) claims(nodeID uint64, _ Role, address string) Claim {
 	return a.Claims(nodeID, address)
 }
 
-// claims is what the leader's probes say of a member. One outside Raft that has not been heard of does not count: what
-// has joined by HTTP alone never answers.
+// claims converts the probes' state of a member. A member outside Raft with unknown state counts as dead: a member that
+// joined by HTTP only never answers probes.
 func (j *Joiner) claims(nodeID uint64, role Role, _ string) Claim {
 	status := ""
 	if j.Alive != nil {
@@ -195,7 +195,7 @@ func (j *Joiner) claims(nodeID uint64, role Role, _ string) Claim {
 	return ClaimDead
 }
 
-// CheckMemberName refuses a name that nobody could write or read as it is, or that means another member.
+// CheckMemberName rejects a name that could not be typed or displayed, or that could mean another member.
 func CheckMemberName(name string) error {
 	if name == "" || len(name) > 64 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) ||
 		strings.TrimSpace(name) != name {
@@ -207,9 +207,9 @@ func CheckMemberName(name string) error {
 	return nil
 }
 
-// unique refuses addresses and a name that another live member has, also one that differs by case or by a dot at its end:
-// names are mostly those of hosts, for which both are the same. It returns sentences about dead members that have
-// them, too: those keep their rows, and nobody may take one for the other.
+// unique rejects addresses and a name that another live member has. Names that differ only by case or a trailing dot
+// are equal, as for host names. It returns warnings about dead members with the same address or name, which keep their
+// rows.
 func (t *Tx) unique(m *Member, addresses, name bool,
 	claims func(uint64, Role, string) Claim) (notes []string, err error) {
 	type holder struct {
@@ -249,10 +249,10 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 		}
 		switch claims(h.id, h.role, address) {
 		case ClaimAlive:
-			return nil, refuse(Conflict, "%s is that of node %d (%s), which is alive: %s", what, h.id, h.name, way)
+			return nil, refuse(Conflict, "%s belongs to node %d (%s), which is alive: %s", what, h.id, h.name, way)
 		case ClaimUnknown:
 			return nil, refuse(Conflict,
-				"%s is that of node %d (%s), of which it is not known yet whether it is alive: try again "+
+				"%s belongs to node %d (%s), and it is not known yet whether that is alive: try again "+
 					"in a few seconds, or %s", what, h.id, h.name, way)
 		}
 		notes = append(notes,
@@ -262,7 +262,7 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 	return notes[:min(len(notes), 3)], nil
 }
 
-// reachable refuses a loopback address of a member when this one is not on loopback: it would dial itself there.
+// reachable rejects a loopback address of a member when this one is not on loopback: it would dial itself there.
 func (t *Tx) reachable(m *Member) error {
 	for _, x := range []struct{ field, address string }{
 		{"the Raft address", m.RaftAddress}, {"the API address", m.APIAddress}} {
@@ -279,7 +279,7 @@ func (t *Tx) reachable(m *Member) error {
 	return nil
 }
 
-// freeName makes a name for a member that has brought none.
+// freeName generates a name for a member without one.
 func (t *Tx) freeName(nodeID uint64, uuid string) (string, error) {
 	name := fmt.Sprintf("node-%d", nodeID)
 	taken, err := t.get("SELECT 1 FROM members WHERE name = ?", []any{name}, new(int))
@@ -289,16 +289,16 @@ func (t *Tx) freeName(nodeID uint64, uuid string) (string, error) {
 	return name, err
 }
 
-// zonesSchema is the schema step since which members have zones.
+// zonesSchema is the schema step that added zones.
 const zonesSchema = 4
 
-// NoZone in an announcement takes a member out of its zone.
+// NoZone in an announcement removes a member from its zone.
 const NoZone = "none"
 
 var zoneName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 
-// CheckZone refuses what is no name of a zone: at most 63 lower-case letters, digits, dots, underscores and dashes, a
-// letter or digit at both ends. NoZone passes.
+// CheckZone rejects an invalid zone name: it must be at most 63 lower-case letters, digits, dots, underscores and
+// dashes, with a letter or digit at both ends. NoZone passes.
 func CheckZone(name string) error {
 	if !zoneName.MatchString(name) {
 		return refuse(Invalid, "the zone must be 1 to 63 lower-case letters, digits, dots, underscores or dashes, with a "+
@@ -307,7 +307,7 @@ func CheckZone(name string) error {
 	return nil
 }
 
-// addLater adds to members what they have since later schema steps: zones, and when they have left.
+// addLater sets the fields of members that later schema steps added: zones, and the time they left.
 func (v *View) addLater(list []Member) error {
 	n, err := v.SchemaVersion()
 	if err != nil || n < zonesSchema || len(list) == 0 {
@@ -342,8 +342,8 @@ func (v *View) addLater(list []Member) error {
 	return nil
 }
 
-// zoneAfter is the zone of a member that says it is in zone; empty changes nothing. Before the schema has a place for
-// zones, nobody has one.
+// zoneAfter returns a member's zone after an announcement of zone; empty keeps it. Without the schema step of zones it
+// is empty.
 func (t *Tx) zoneAfter(m *Member, zone string) (string, error) {
 	n, err := t.SchemaVersion()
 	switch {
@@ -355,7 +355,7 @@ func (t *Tx) zoneAfter(m *Member, zone string) (string, error) {
 	return zone, nil
 }
 
-// setZone stores the zone of a member, if the schema has a place for it.
+// setZone stores the zone of a member, if the schema has zones.
 func (t *Tx) setZone(nodeID uint64, zone string) error {
 	n, err := t.SchemaVersion()
 	if err != nil || n < zonesSchema {

@@ -10,15 +10,15 @@ import (
 
 // Kinds of API keys.
 const (
-	KeyKindAPI        = "api_key"          // made by POST /_security/api_key, good until it expires
+	KeyKindAPI        = "api_key"          // created by POST /_security/api_key
 	KeyKindEnrollment = "enrollment_token" // the key of an enrollment token
 )
 
-// ScopeEnrollKibana is what only API keys can have: it opens the enrollment of a Kibana, not that of a node.
+// ScopeEnrollKibana is a scope that only API keys can have: it allows to enroll a Kibana, not a node.
 const ScopeEnrollKibana = "enroll:kibana"
 
-// APIKey is a credential in Elasticsearch's form: an id and a secret that are shown together. Unlike an API token it is
-// invalidated, not deleted, so that whoever still has it can be told why it is refused.
+// APIKey is a credential in Elasticsearch's form: an id and a secret, presented together. Unlike an API token it is
+// invalidated, not deleted, so that a refusal can give the reason.
 type APIKey struct {
 	ID              string
 	Kind            string
@@ -27,9 +27,9 @@ type APIKey struct {
 	Text            string // of an enrollment token, only in the answer to its creation
 	SecretHash      string // lower hex SHA-256
 	Scopes          []string
-	RoleDescriptors json.RawMessage // as its maker wrote them
+	RoleDescriptors json.RawMessage // as in the request
 	Metadata        json.RawMessage
-	OwnerID         string // id of the credential that made it
+	OwnerID         string // id of the credential that created it
 	OwnerName       string
 	Uses            int // enrollments
 	MaxUses         int // 0: any number
@@ -38,7 +38,7 @@ type APIKey struct {
 	RevokedAt       *time.Time
 }
 
-// State tells in one word what the key is good for.
+// State returns the key's state in one word.
 func (k *APIKey) State(now time.Time) string {
 	switch {
 	case k.RevokedAt != nil:
@@ -52,11 +52,11 @@ func (k *APIKey) State(now time.Time) string {
 	}
 }
 
-// UsedUp reports whether it has been used as often as it may.
+// UsedUp reports whether no uses are left.
 func (k *APIKey) UsedUp() bool { return k.MaxUses > 0 && k.Uses >= k.MaxUses }
 
-// Refusal is why the key does not authenticate anybody now, in Elasticsearch's words; "" when it does. That a key is
-// used up is for the caller to judge: a request that is repeated may be the one that has used it.
+// Refusal returns why the key is invalid, in Elasticsearch's words, or "". It does not consider UsedUp: a repeated
+// request may be the one that took the last use.
 func (k *APIKey) Refusal(now time.Time) string {
 	switch {
 	case k.RevokedAt != nil:
@@ -67,10 +67,10 @@ func (k *APIKey) Refusal(now time.Time) string {
 	return ""
 }
 
-// Used is the refusal of a key that has been used up.
+// Used returns the refusal of a key without uses left.
 func (k *APIKey) Used() string { return "api key [" + k.ID + "] has already been used" }
 
-// Token is the key as what authorises requests.
+// Token returns the key as an API token, which authorizes requests.
 func (k *APIKey) Token() *APIToken {
 	return &APIToken{
 		ID:        k.ID,
@@ -100,7 +100,7 @@ func scanAPIKey(rows *sql.Rows) (k APIKey, err error) {
 	return k, json.Unmarshal([]byte(scopes), &k.Scopes)
 }
 
-// Create stores a key; all but CreatedAt is the caller's.
+// Create stores a key; the caller sets all fields but CreatedAt.
 func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, error) {
 	if k.Scopes == nil {
 		k.Scopes = []string{}
@@ -113,7 +113,7 @@ func (ak APIKeys) Create(ctx context.Context, actor Actor, k APIKey) (APIKey, er
 		now, err := tx.apiKey(old.ID)
 		if err == nil && (now == nil || now.RevokedAt != nil) {
 			err = refuse(Forbidden,
-				"the key that this request has made is invalidated; an Idempotency-Key does not bring it back")
+				"the key that this request created has been invalidated; an Idempotency-Key does not restore it")
 		}
 		return err
 	}
@@ -144,7 +144,7 @@ func orObject(v json.RawMessage) string {
 
 func keyObject(id string) string { return "api_key/" + id }
 
-// List returns the keys by time of creation, all of them or one kind.
+// List returns the keys of a kind ("": all) by time of creation.
 func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []APIKey, err error) {
 	err = ak.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanAPIKey, selectAPIKeys+" WHERE ?1 = '' OR kind = ?1 ORDER BY created_at, id", kind)
@@ -153,7 +153,7 @@ func (ak APIKeys) List(ctx context.Context, c Consistency, kind string) (list []
 	return list, err
 }
 
-// ByID finds a key, also one that is no longer good for anything, or nil.
+// ByID returns a key, valid or not, or nil.
 func (ak APIKeys) ByID(ctx context.Context, c Consistency, id string) (k *APIKey, err error) {
 	load := func(v *View) (err error) {
 		k, err = v.apiKey(id)
@@ -175,14 +175,14 @@ func (v *View) apiKey(id string) (*APIKey, error) {
 	return &list[0], nil
 }
 
-// Revoked says what became of keys that were to be revoked.
+// Revoked is the result of a revocation of keys.
 type Revoked struct {
 	Now         []string // ids
-	Before      []string // ids of keys that had been revoked already
-	Enrollments int      // made with them, and revoked now
+	Before      []string // ids of keys that were revoked before
+	Enrollments int      // enrollments made with them, revoked now
 }
 
-// Revoke makes the keys useless that match, and with enrollments also what was enrolled with them.
+// Revoke revokes the keys that match and, with enrollments, the enrollments made with them.
 func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) bool,
 	enrollments bool) (Revoked, error) {
 	return makeOnce(ctx, ak.s, actor, func(tx *Tx) (out Revoked, err error) {
@@ -226,7 +226,7 @@ func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) b
 	})
 }
 
-// NamePattern reports whether a name fits a pattern in which * stands for any text.
+// NamePattern reports whether a name matches a pattern in which * stands for any text.
 func NamePattern(pattern, name string) bool {
 	head, rest, star := strings.Cut(pattern, "*")
 	if !star {

@@ -23,7 +23,7 @@ const (
 var Scopes = []string{ScopeManagement, ScopeClusterRead, ScopeClusterManage, ScopePeeringRead, ScopePeeringWrite,
 	ScopeEnroll, ScopeKeysManage}
 
-// APIToken is a credential of the API. The secret itself is known to its holder only.
+// APIToken is a credential of the API. Only its hash is stored.
 type APIToken struct {
 	ID         string
 	Name       string
@@ -35,7 +35,7 @@ type APIToken struct {
 	ExpiresAt  *time.Time
 }
 
-// Allows reports whether the token carries a scope, by itself or through one that includes it.
+// Allows reports whether the token has a scope, directly or through one that includes it.
 func (t *APIToken) Allows(scope string) bool {
 	for _, have := range t.Scopes {
 		switch {
@@ -73,7 +73,7 @@ func nullTime(s sql.NullString) *time.Time {
 	return &t
 }
 
-// Create stores a token; ID, Name, Secret, SecretHash and Scopes are the caller's.
+// Create stores a token; the caller sets ID, Name, Secret, SecretHash and Scopes.
 func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APIToken, error) {
 	scopes, err := json.Marshal(t.Scopes)
 	if err != nil {
@@ -83,7 +83,7 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 		there, err := tx.get("SELECT 1 FROM api_tokens WHERE id = ?", []any{old.ID}, new(int))
 		if err == nil && !there {
 			err = refuse(Forbidden,
-				"the API token that this request has made is deleted; an Idempotency-Key does not bring it back")
+				"the API token that this request created has been deleted; an Idempotency-Key does not restore it")
 		}
 		return err
 	}
@@ -101,15 +101,15 @@ func (at APITokens) Create(ctx context.Context, actor Actor, t APIToken) (APITok
 	})
 }
 
-// RecoveredToken is a token that the owner of a member's files has chosen.
+// RecoveredToken is a token created by an operator with access to a member's files.
 type RecoveredToken struct {
 	ID, Hash string // of the secret
 	Scope    string
-	TTL      time.Duration // whole seconds; 0: without end
+	TTL      time.Duration // whole seconds; 0: does not expire
 }
 
-// Recover stores a token that the owner of a member's files has chosen; the audit says how it came about. The same
-// token again changes nothing.
+// Recover stores a token created by an operator with access to a member's files; how goes into the audit. Storing the
+// same token again changes nothing.
 func (at APITokens) Recover(ctx context.Context, actor Actor, t RecoveredToken, how string) error {
 	scopes, err := json.Marshal([]string{t.Scope})
 	if err != nil {
@@ -148,8 +148,8 @@ func (at APITokens) List(ctx context.Context, c Consistency) (list []APIToken, e
 	return list, err
 }
 
-// Delete takes a token away at once. The last token with the scope management stays: without it nobody
-// could make another.
+// Delete deletes a token. It rejects the last token with scope management that does not expire: without it nobody could
+// create another.
 func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, at.s, actor, func(tx *Tx) error {
 		list, err := collect(&tx.View, scanAPIToken, selectAPITokens)
@@ -177,13 +177,12 @@ func (at APITokens) Delete(ctx context.Context, actor Actor, id string) error {
 	})
 }
 
-// ByHash finds the valid token with this secret hash, in the leader's memory or the local mirror; nil when
-// there is none.
+// ByHash returns the valid token with this secret hash, or nil.
 func (at APITokens) ByHash(ctx context.Context, c Consistency, hash string) (*APIToken, error) {
 	return at.findToken(ctx, c, "hash/"+hash, " WHERE secret_hash = ?", hash)
 }
 
-// ByID finds the valid token with this id, or nil.
+// ByID returns the valid token with this id, or nil.
 func (at APITokens) ByID(ctx context.Context, c Consistency, id string) (*APIToken, error) {
 	return at.findToken(ctx, c, "id/"+id, " WHERE id = ?", id)
 }
@@ -195,7 +194,7 @@ func (at APITokens) findToken(ctx context.Context, c Consistency, key, where, ar
 			return nil, err
 		}
 		if len(list) == 0 {
-			return nil, errNoSuchToken // errors are not remembered, so that guesses do not fill the memory
+			return nil, errNoSuchToken // errors are not cached, so guesses do not fill the cache
 		}
 		return &list[0], nil
 	}

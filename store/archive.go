@@ -21,9 +21,9 @@ import (
 	"muster/certs"
 )
 
-// Names in a snapshot archive: a gzip'ed tar as the Raft operator API has it (reference nomad_raft, section 4).
-// archiveState is the plain SQLite file of the whole state, archiveKeys holds wraps of the data-encryption keys for
-// recipients that are no members, and is there only when somebody has asked for it.
+// Names in a snapshot archive: a gzipped tar as in the Raft operator API (reference nomad_raft, section 4).
+// archiveState is the SQLite file of the whole state; archiveKeys, which is optional, has the data-encryption keys
+// wrapped for recipients that are not members.
 const (
 	archiveMeta  = "meta.json"
 	archiveState = "state.bin"
@@ -44,7 +44,7 @@ type ArchiveMeta struct {
 	ClusterID string
 	Schema    int64
 	Binary    string
-	NodeID    uint64 // the member that made it
+	NodeID    uint64 // the member that wrote it
 	Members   []ArchiveMember
 }
 
@@ -80,7 +80,7 @@ func wrapKeys(deks map[uint64]certs.DEK, recipient string) (list []ArchiveKey, e
 	return list, nil
 }
 
-// describe fills in what the state itself says.
+// describe fills in the fields that the state determines.
 func describe(path string) (m ArchiveMeta, err error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -177,14 +177,14 @@ type Archive struct {
 	dir   string
 }
 
-// Close removes the files that ReadArchive has made.
+// Close removes the files that ReadArchive created.
 func (a *Archive) Close() error { return os.RemoveAll(a.dir) }
 
-// maxWrap is more than any wrap of ours has, in bytes: one for each of so many others costs as much to look at.
+// maxWrap is the maximum size of a wrap in bytes; genuine ones are smaller.
 const maxWrap = 4 << 10
 
-// Unlock opens the keys that are wrapped for any of the identities, beside the state or, for those who were members
-// then, inside it.
+// Unlock opens the keys wrapped for any of the identities: in the archive's key file, or in the state for members of
+// that time.
 func (a *Archive) Unlock(ctx context.Context, identities ...*age.X25519Identity) (map[uint64]certs.DEK, error) {
 	return unlock(ctx, a.State, identities, a.Keys, "SELECT generation, wrap FROM dek_wraps ORDER BY generation")
 }
@@ -218,7 +218,7 @@ func unlock(ctx context.Context, path string, identities []*age.X25519Identity, 
 	return out, err
 }
 
-// Rewrap replaces the archive's keys by the same ones for other recipients.
+// Rewrap wraps the archive's keys for other recipients.
 func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 	a.Keys = nil
 	for _, r := range recipients {
@@ -231,9 +231,8 @@ func (a *Archive) Rewrap(deks map[uint64]certs.DEK, recipients []string) error {
 	return nil
 }
 
-// ownKeys wraps for each recipient ("age1…") the generations of the data-encryption key that a member's own identity
-// opens in the state at path: any member can, whether it leads or not, and they are those that the state is sealed
-// with.
+// ownKeys opens the data-encryption keys in the state at path with a member's own identity and wraps them for each
+// recipient ("age1…"). Any member can do so; these are the keys that the state is sealed under.
 func ownKeys(ctx context.Context, path string, nodeID uint64, own *age.X25519Identity,
 	recipients []string) ([]ArchiveKey, error) {
 	if len(recipients) == 0 {
@@ -258,9 +257,9 @@ func checkRecipients(recipients []string) error {
 	return nil
 }
 
-// Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica, for which
-// neither a leader nor a quorum is needed. Each of the recipients ("age1…") gets the data-encryption keys. It needs
-// room for one copy of the database in the data directory while it runs, and little memory; commits go on meanwhile.
+// Snapshot writes an archive of the state to w: the leader's state, or with Stale the local replica's, which needs
+// neither leader nor quorum. It includes the data-encryption keys for each of the recipients ("age1…"). It needs disk
+// space for one copy of the database in the data directory and little memory, and does not block commits.
 func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, recipients []string,
 	binary string) (ArchiveMeta, error) {
 	var meta ArchiveMeta
@@ -288,8 +287,8 @@ func (ar Archives) Snapshot(ctx context.Context, c Consistency, w io.Writer, rec
 	return meta, WriteArchive(w, meta, f.Name(), keys)
 }
 
-// MirrorArchive writes an archive of the mirror of member nodeID, which does not run, to w. A recipient ("age1…"), if
-// there is one, gets the data-encryption keys that the member's own identity opens.
+// MirrorArchive writes an archive of the mirror of member nodeID, which must not be running, to w. With a recipient
+// ("age1…") it includes the data-encryption keys that the member's own identity opens.
 func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Identity, recipient, binary string) error {
 	meta, err := describe(path)
 	if err != nil {
@@ -310,7 +309,7 @@ func MirrorArchive(w io.Writer, path string, nodeID uint64, own *age.X25519Ident
 	return WriteArchive(w, meta, path, keys)
 }
 
-// SnapshotFile is an archive in a file that has no name any more: closing it is all there is to clean up.
+// SnapshotFile is an archive in an unlinked file: closing it frees everything.
 type SnapshotFile struct {
 	*os.File
 	Size   int64
@@ -318,7 +317,7 @@ type SnapshotFile struct {
 	Meta   ArchiveMeta
 }
 
-// SnapshotFile makes an archive like Snapshot, in a file, so that its digest is known before the first byte is sent.
+// SnapshotFile is Snapshot into a file, so that the digest is known before the first byte is sent.
 func (ar Archives) SnapshotFile(ctx context.Context, c Consistency, recipients []string,
 	binary string) (*SnapshotFile, error) {
 	f, err := os.CreateTemp(ar.s.cfg.Dir, temporary)
@@ -348,8 +347,7 @@ func (ar Archives) Read(ctx context.Context, r io.Reader, limits ArchiveLimits) 
 	return ReadArchive(ctx, r, ar.s.cfg.Dir, limits)
 }
 
-// temporary names the files of snapshots and restores that are under way; Open removes the ones that a killed process
-// has left.
+// temporary is the pattern of the temporary files of snapshots and restores. Open removes those of a killed process.
 const temporary = ".snapshot-*.tmp"
 
 func removeTemporary(dir string) {

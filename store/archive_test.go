@@ -352,15 +352,15 @@ func TestForeignArchives(t *testing.T) {
 		"nothing": {nil, "failed to decompress"}, "no gzip": {[]byte("hello"), "failed to decompress"}, "half": {good[:len(good)/2], "failed to decompress"},
 		"no sum of the compressed data": {good[:len(good)-6], "failed to decompress"}, "empty tar": {packed(t), "it has no meta.json"},
 		"no state": {packed(t, m, sums(m)), "it has no state.bin"}, "no sums": {packed(t, m, s), "it has no SHA256SUMS"}, "no meta": {packed(t, s, sums(s)), "it has no meta.json"},
-		"wrong sum": {packed(t, m, s, sums(m, regular(archiveState, nil))), "checksum of state.bin"}, "state twice": {packed(t, m, s, s, sums(m, s)), "not as it should be"},
-		"meta twice": {packed(t, m, m, s, sums(m, s)), "not as it should be"}, "sums twice": {packed(t, m, s, sums(m, s), sums(m, s)), "not as it should be"},
-		"a link": {packed(t, m, kind(s, tar.TypeSymlink)), "not as it should be"}, "a hard link": {packed(t, m, kind(s, tar.TypeLink)), "not as it should be"},
-		"a directory": {packed(t, m, kind(s, tar.TypeDir)), ""}, "a device": {packed(t, m, kind(s, tar.TypeChar)), "not as it should be"}, "a pipe": {packed(t, m, kind(s, tar.TypeFifo)), "not as it should be"},
+		"wrong sum": {packed(t, m, s, sums(m, regular(archiveState, nil))), "checksum of state.bin"}, "state twice": {packed(t, m, s, s, sums(m, s)), "a wrong type or size"},
+		"meta twice": {packed(t, m, m, s, sums(m, s)), "a wrong type or size"}, "sums twice": {packed(t, m, s, sums(m, s), sums(m, s)), "a wrong type or size"},
+		"a link": {packed(t, m, kind(s, tar.TypeSymlink)), "a wrong type or size"}, "a hard link": {packed(t, m, kind(s, tar.TypeLink)), "a wrong type or size"},
+		"a directory": {packed(t, m, kind(s, tar.TypeDir)), ""}, "a device": {packed(t, m, kind(s, tar.TypeChar)), "a wrong type or size"}, "a pipe": {packed(t, m, kind(s, tar.TypeFifo)), "a wrong type or size"},
 		"a path upwards": {packed(t, m, named("../state.bin")), "it holds"}, "an absolute path": {packed(t, m, named("/state.bin")), "it holds"}, "a dot": {packed(t, m, named("./state.bin")), "it holds"},
 		"a long name": {packed(t, m, named(strings.Repeat("n", 5000))), "it holds"}, "a name with a line": {packed(t, m, named("a\nb")), "it holds"}, "no name": {packed(t, m, named("")), ""},
 		"announced too large": {packed(t, m, huge), "16"}, "larger than the limit": {packed(t, regular(archiveState, make([]byte, 17<<20))), "at most"},
-		"large meta": {packed(t, regular(archiveMeta, make([]byte, 2<<20)), s), "meta.json is not as it should be"}, "meta is no JSON": {packed(t, regular(archiveMeta, []byte("x")), s), "meta.json cannot be read"},
-		"goes on behind its end": {trailing(), "goes on behind its end"},
+		"large meta": {packed(t, regular(archiveMeta, make([]byte, 2<<20)), s), "meta.json has a wrong type or size"}, "meta is no JSON": {packed(t, regular(archiveMeta, []byte("x")), s), "meta.json cannot be read"},
+		"goes on behind its end": {trailing(), "data after its end"},
 		"another size":           {packed(t, regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s, sums(regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s)), "does not describe its state"},
 	} {
 		if name == "announced too large" {
@@ -374,7 +374,7 @@ func TestForeignArchives(t *testing.T) {
 	holes.PAXRecords = map[string]string{"XNU.sparse.major": "1", "XNU.sparse.minor": "0", "XNU.sparse.name": archiveState, "XNU.sparse.realsize": fmt.Sprint(60 << 20)}
 	refusedArchive(t, "a file with holes", bytes.NewReader(repacked(t, packed(t, m, holes), "XNU.sparse", "GNU.sparse")), testLimits, "not as it should be")
 	full := ArchiveLimits{State: 16 << 20, Room: func() int64 { return 2*int64(len(data)) - 1 }}
-	refusedArchive(t, "no room", bytes.NewReader(good), full, "no room")
+	refusedArchive(t, "no room", bytes.NewReader(good), full, "much disk space")
 	// Whoever waits no longer is not worked for.
 	ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
 	defer cancel()

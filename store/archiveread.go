@@ -20,36 +20,37 @@ import (
 	"muster/store/foreign"
 )
 
-// ArchiveLimits bound what reading an archive may take.
+// ArchiveLimits bound the resources for reading an archive.
 type ArchiveLimits struct {
-	State int64        // bytes of the unpacked state
-	Room  func() int64 // bytes that may be written to the disk at this moment; nil does not ask
-	Carry int64        // bytes that a restore takes into memory and into one transaction; 0 stands for maxCarried
+	State int64        // bytes of the uncompressed state
+	Room  func() int64 // returns the bytes that may be written to the disk now; nil: no limit
+	Carry int64        // bytes that a restore holds in memory and in one transaction; 0: maxCarried
 }
 
-// MaxArchiveState is the largest state that is unpacked where no other limit is given, in bytes.
+// MaxArchiveState is the default limit of the uncompressed state in bytes.
 const MaxArchiveState = 16 << 30
 
-// scratchCopies is how many times the state lies on the disk while an archive is read and restored: as it came, and as
-// a database of our own making.
+// scratchCopies is the number of copies of the state on disk during a restore: the unpacked file, and the database made
+// from it.
 const scratchCopies = 2
 
-// admits checks the size of the state that an archive announces, before a byte of it is written.
+// admits checks the announced size of an archive's state before any of it is written.
 func (l ArchiveLimits) admits(size int64) error {
 	if size > l.State {
-		return refuse(Invalid, "the archive's state has %d bytes unpacked, and this member takes %d at most", size, l.State)
+		return refuse(Invalid, "the archive's state has %d bytes uncompressed, and this member accepts at most %d", size,
+			l.State)
 	}
 	if l.Room != nil && size > l.Room()/scratchCopies {
 		return refuse(Invalid,
-			"the archive's state has %d bytes unpacked: there is no room for it on the disk of the member that restores it, "+
-				"whose reserve is kept free", size)
+			"the archive's state has %d bytes uncompressed: the member that restores it does not have this much "+
+				"disk space beyond its reserve", size)
 	}
 	return nil
 }
 
-// ReadArchive reads an archive into a new directory below dir and checks everything that can be checked without the
-// cluster: the sizes, the sums, the format, and that the state is an intact database with a schema of muster's. Nothing
-// in the archive runs. It blocks until that is done or ctx ends. Errors are refusals in a sentence.
+// ReadArchive reads an archive into a new directory below dir and checks everything that does not need the cluster:
+// sizes, checksums, format, and that the state is an intact database with a schema of muster's. No SQL of the archive
+// (views, triggers) is executed. It blocks until that is done or ctx ends. Errors are refusals in a sentence.
 func ReadArchive(ctx context.Context, r io.Reader, dir string, limits ArchiveLimits) (_ *Archive, err error) {
 	tmp, err := os.MkdirTemp(dir, temporary)
 	if err != nil {
@@ -106,7 +107,7 @@ type unpacking struct {
 	size       int64             // of the state
 }
 
-// maxPadding is what may follow the end of the tar: tar fills its last block.
+// maxPadding bounds the padding after the end of the tar.
 const maxPadding = 1 << 20
 
 func damaged(err error) error {
@@ -131,17 +132,17 @@ func (x *unpacking) extract(ctx context.Context, r io.Reader) error {
 			return err
 		}
 	}
-	n, err := io.Copy(io.Discard, io.LimitReader(plain, maxPadding)) // the sum of the compressed data comes last
+	n, err := io.Copy(io.Discard, io.LimitReader(plain, maxPadding)) // the checksum of the compressed data comes last
 	if err != nil {
 		return damaged(err)
 	}
 	if n == maxPadding {
-		return refuse(Invalid, "the archive is not a snapshot of muster: it goes on behind its end")
+		return refuse(Invalid, "the archive is not a snapshot of muster: there is data after its end")
 	}
 	return nil
 }
 
-// member takes one file of the archive; names, kinds and sizes that a snapshot does not have are refused.
+// member reads one file of the archive. It rejects names, types and sizes that a snapshot does not have.
 func (x *unpacking) member(h *tar.Header, in io.Reader) error {
 	var into io.Writer
 	var text bytes.Buffer
@@ -152,7 +153,7 @@ func (x *unpacking) member(h *tar.Header, in io.Reader) error {
 	}
 	if x.have[h.Name] != "" || h.Typeflag != tar.TypeReg || sparse(h) || h.Size < 0 ||
 		h.Name != archiveState && h.Size > maxArchiveMeta {
-		return refuse(Invalid, "the archive is not a snapshot of muster: %s is not as it should be", h.Name)
+		return refuse(Invalid, "the archive is not a snapshot of muster: %s has a wrong type or size", h.Name)
 	}
 	into = &text
 	if h.Name == archiveState {
@@ -247,7 +248,7 @@ func eofIsUnexpected(err error) error {
 	return err
 }
 
-// whileIn reads until ctx ends: what a few compressed bytes unpack to does not depend on when the next ones arrive.
+// whileIn returns a reader that fails when ctx ends: decompressing a few bytes can go on for long without reading any.
 func whileIn(ctx context.Context, r io.Reader) io.Reader { return &contextReader{ctx, r} }
 
 type contextReader struct {

@@ -8,7 +8,6 @@ import (
 // What a member passes on is carried out once, however often it is repeated, and is answered the same as long as the member
 // has what it was told.
 func TestAttempts(t *testing.T) {
-	t.Parallel()
 	l := newTestCluster(t, 1).leader()
 	key := func() Actor { return Actor{Name: "test", IdempotencyKey: AutoKey + NewID(), RequestHash: "h"} }
 	try := func(actor Actor, a Attempt) (token string, told []byte, err error) {

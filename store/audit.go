@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// AuditRow says who did what. There is one for each mutation that was committed, written in its transaction.
+// AuditRow records who did what. Each committed mutation writes one in its transaction.
 type AuditRow struct {
 	Revision  uint64 `json:"revision"`
 	Seq       uint64 `json:"seq"` // counts within the revision, from 1
@@ -21,29 +21,29 @@ type AuditRow struct {
 	Action    string `json:"action"`
 	Object    string `json:"object"`
 	Actor     string `json:"actor"`
-	NodeID    uint64 `json:"node"` // the member that took the request
+	NodeID    uint64 `json:"node"` // the member that received the request
 	Remote    string `json:"remote,omitempty"`
-	Outcome   string `json:"outcome"` // "ok"; what has a retention of its own: "refused", "replayed", "reported"
+	Outcome   string `json:"outcome"` // "ok"; with a separate retention: "refused", "replayed", "reported"
 	Detail    string `json:"detail,omitempty"`
 	RequestID string `json:"requestId"`
 }
 
-// Position returns where the row stands.
+// Position returns the position of the row.
 func (r *AuditRow) Position() Position { return Position{r.Revision, r.Seq} }
 
 // Outcomes of audit rows.
 const (
 	outcomeOK       = "ok"
-	outcomeRefused  = "refused"  // an attempt at something
-	outcomeReplayed = "replayed" // an answer given once more to the same Idempotency-Key
-	outcomeReported = "reported" // another cluster has said so
+	outcomeRefused  = "refused"  // a refused attempt
+	outcomeReplayed = "replayed" // a repeated answer for an Idempotency-Key
+	outcomeReported = "reported" // reported by another cluster
 )
 
-// EventTypes lists the types that audit rows are sorted into.
+// EventTypes lists the types of audit rows.
 var EventTypes = []string{"access", "autopilot", "backup", "certificate", "cluster", "key", "leader", "lease", "member",
 	"operation", "peering", "secret", "setting", "token", "workload"}
 
-// typeOf sorts an action by its first word; what autopilot has decided or seen is of its own type.
+// typeOf returns the type of an action by its first word; decisions and observations of autopilot have their own type.
 func typeOf(action string) string {
 	switch action {
 	case "member.role", "member.healthy", "member.unhealthy":
@@ -64,16 +64,16 @@ func typeOf(action string) string {
 	return "cluster"
 }
 
-// Position is a place in the history: behind one audit row, or behind a whole revision.
+// Position is a place in the audit: after one row, or after a whole revision.
 type Position struct{ Revision, Seq uint64 }
 
-// wholeRevision stands for the last row of a revision, however many it has.
+// wholeRevision is the Seq after all rows of a revision.
 const wholeRevision = math.MaxInt64
 
-// After returns the place behind everything that a revision did.
+// After returns the position after all rows of a revision.
 func After(revision uint64) Position { return Position{revision, wholeRevision} }
 
-// String writes "revision.seq", or "revision" for the place behind a whole revision.
+// String returns "revision.seq", or "revision" for the position after a whole revision.
 func (p Position) String() string {
 	if p.Seq == wholeRevision {
 		return strconv.FormatUint(p.Revision, 10)
@@ -81,7 +81,7 @@ func (p Position) String() string {
 	return fmt.Sprintf("%d.%d", p.Revision, p.Seq)
 }
 
-// ParsePosition reads what String has written.
+// ParsePosition parses what String returns.
 func ParsePosition(text string) (p Position, ok bool) {
 	rev, seq, both := strings.Cut(text, ".")
 	var err error
@@ -104,7 +104,7 @@ const insertAudit = `INSERT INTO audit (revision, seq, at, actor, node_id, remot
 	request_id)
 	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-// audit writes the row that says who did what; every mutation has one. Detail must not hold a secret.
+// audit writes the audit row of a mutation; every mutation must have one. detail must not contain a secret.
 func (t *Tx) audit(action, object, detail string) error {
 	outcome := outcomeOK
 	if t.actor.Peer {
@@ -114,7 +114,7 @@ func (t *Tx) audit(action, object, detail string) error {
 		Action: action, Object: object, Outcome: outcome, Detail: detail})
 }
 
-// auditRow writes a row whose place, time, type and request are the transaction's.
+// auditRow writes a row with the position, time, type and request of the transaction.
 func (t *Tx) auditRow(r AuditRow) error {
 	r.Revision, r.Seq, r.At, r.Type, r.RequestID = t.Rev, t.tx.Next(), rfc3339(t.Now), typeOf(r.Action), t.actor.RequestID
 	r.Actor, r.Remote, r.Object = cut("audit", "actor", r.Actor), cut("audit", "remote", r.Remote),
@@ -141,8 +141,8 @@ func scanAudit(rows *sql.Rows) (r AuditRow, err error) {
 // AuditFilter selects audit rows. Zero fields select everything.
 type AuditFilter struct {
 	Since, Until time.Time // of the leader's clock, both inclusive, in whole seconds
-	Actor        string    // the whole actor, or the name or the accessor in it
-	Action       string    // what the action begins with
+	Actor        string    // the whole actor, or its name or accessor
+	Action       string    // prefix of the action
 	Object       string
 	NodeID       uint64
 	After        Position // exclusive, in the order asked for
@@ -165,7 +165,7 @@ const (
 	auditNewestAfter = "SELECT revision, seq FROM audit ORDER BY revision DESC, seq DESC LIMIT 1 OFFSET ?"
 )
 
-// clockSkew is how far the clocks of two leaders may be apart without rows being missed by their time.
+// clockSkew is the difference of two leaders' clocks up to which a search by time misses no rows.
 const clockSkew = 24 * time.Hour
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
@@ -218,8 +218,8 @@ func textTime(t time.Time) string {
 	return rfc3339(t)
 }
 
-// auditFrom finds the first revision that was committed at or after a time, by halving: no index on times has to be
-// kept up with each commit. Where clocks went backwards it finds one of the places.
+// auditFrom returns the first revision committed at or after a time. It uses binary search over revisions, which avoids
+// an index on times. Where clocks went backwards it returns one of the candidates.
 func (v *View) auditFrom(t time.Time) (uint64, error) {
 	newest, err := v.revision()
 	if err != nil {
@@ -248,8 +248,8 @@ func (v *View) auditRows() (n uint64, err error) {
 	return n, err
 }
 
-// made says in a row of the audit what was made: NAME=VALUE with blanks between them, what is empty left out. A value
-// with blanks or quotes is quoted as in Go. No secret may stand in it.
+// made formats the detail of an audit row: NAME=VALUE pairs separated by blanks, without empty values. Values with
+// blanks or quotes are quoted as in Go. It must not contain a secret.
 func made(pairs ...any) string {
 	var b strings.Builder
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -298,7 +298,7 @@ func madeValue(v any) string {
 	return fmt.Sprint(v)
 }
 
-// lifetime is how long something will be good that expires at a time; 0 for without end.
+// lifetime returns the time until an expiry; 0: never expires.
 func lifetime(now time.Time, expires *time.Time) time.Duration {
 	if expires == nil {
 		return 0
@@ -306,15 +306,15 @@ func lifetime(now time.Time, expires *time.Time) time.Duration {
 	return expires.Sub(now)
 }
 
-// RefusedAttempt is a refused call of the API, or several alike within a while.
+// RefusedAttempt is a refused request, or several equal ones within a window.
 type RefusedAttempt struct {
-	Actor  string // whose credential it was, if it was a valid one
+	Actor  string // of the credential, if it was valid
 	Remote string
-	Object string // method and pattern of the path
+	Object string // method and path pattern
 	Detail string // why, and how often; never a credential
 }
 
-// NoteRefusals writes an audit row for each of some refused attempts.
+// NoteRefusals writes an audit row for each refused attempt.
 func (au Audit) NoteRefusals(ctx context.Context, list []RefusedAttempt) error {
 	return au.s.Write(ctx, Actor{Name: "muster"}, func(tx *Tx) error {
 		for _, r := range list {
@@ -327,14 +327,14 @@ func (au Audit) NoteRefusals(ctx context.Context, list []RefusedAttempt) error {
 	})
 }
 
-// NoteTransfer writes the audit row of a hand-over that an operator has asked for, before it is tried.
+// NoteTransfer writes the audit row of a requested hand-over before it begins.
 func (au Audit) NoteTransfer(ctx context.Context, actor Actor, to uint64) error {
 	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("leader.transfer", nodeObject(to), "asked for") })
 }
 
-// NoteTransferred writes the audit row of how a hand-over to a member has ended, and reports whether that member has led
-// since a revision of before it; leadership may have gone on from it already. The member that leads now, and accepts
-// writes, is the one that writes the row, and its object.
+// NoteTransferred writes the audit row of the outcome of a hand-over to a member. took reports whether that member has
+// led since a revision before the hand-over; leadership may have moved on since. The current leader writes the row and
+// is its object.
 func (au Audit) NoteTransferred(ctx context.Context, actor Actor, to, since uint64) (took bool, err error) {
 	err = au.s.Write(ctx, actor, func(tx *Tx) error {
 		if took = to == au.s.cfg.NodeID; !took && since > 0 {
@@ -361,7 +361,7 @@ func (t *Tx) ledSince(nodeID, revision uint64) (bool, error) {
 		[]any{revision, nodeObject(nodeID)}, new(int))
 }
 
-// NoteBackup writes the audit row of a backup that the owner of a member's files takes.
+// NoteBackup writes the audit row of a backup that an operator makes with access to a member's files.
 func (au Audit) NoteBackup(ctx context.Context, actor Actor, how string) error {
 	return au.s.Write(ctx, actor, func(tx *Tx) error { return tx.audit("backup.save", "cluster", how) })
 }

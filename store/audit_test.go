@@ -164,7 +164,6 @@ func TestAuditFrom(t *testing.T) {
 // TestAuditRetention: the leader deletes the oldest rows beyond the limit, in steps; who asks for what is gone is told so,
 // and what is kept is told from anywhere.
 func TestAuditRetention(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	set := func(name, value string) error {
@@ -240,7 +239,6 @@ func TestAuditRetention(t *testing.T) {
 
 // TestHealthNoted: a change of health is written once, whoever asks for it how often.
 func TestHealthNoted(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	actor := Actor{Name: "test"}

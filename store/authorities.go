@@ -14,14 +14,14 @@ import (
 const (
 	AuthorityPrepared = "prepared" // trusted, does not issue yet
 	AuthorityActive   = "active"   // issues
-	AuthorityTrusted  = "trusted"  // issued once, is trusted still
-	AuthorityRetired  = "retired"  // worth nothing; its key is erased
+	AuthorityTrusted  = "trusted"  // no longer issues, still trusted
+	AuthorityRetired  = "retired"  // not trusted; its key is erased
 )
 
 // Origins of a certificate authority.
 const (
 	OriginMuster   = "muster"
-	OriginOperator = "operator" // brought by the operator
+	OriginOperator = "operator" // imported by the operator
 )
 
 // Authority is one generation of a certificate authority, without its key.
@@ -37,7 +37,7 @@ type Authority struct {
 	NotAfter    time.Time
 	CreatedAt   time.Time
 
-	crossPEM string // the CA certified by the other one of a rotation
+	crossPEM string // the CA cross-signed by the other CA of a rotation
 	sealed   []byte
 	dek      uint64
 }
@@ -61,7 +61,7 @@ func scanAuthority(rows *sql.Rows) (a Authority, err error) {
 	return a, nil
 }
 
-// inUse reads the authorities of a kind that are trusted, the one that issues first.
+// inUse returns the trusted authorities of a kind, the issuing one first.
 func (v *View) inUse(kind certs.Kind) ([]Authority, error) {
 	list, err := collect(v, scanAuthority,
 		selectAuthorities+` WHERE kind = ? AND state IN ('prepared', 'active', 'trusted')
@@ -72,7 +72,7 @@ func (v *View) inUse(kind certs.Kind) ([]Authority, error) {
 	return list, err
 }
 
-// open opens the authority's key, and that of JWT-SVIDs which a workload authority has besides.
+// open opens the authority's key, and a workload authority's key for JWT-SVIDs.
 func (a *Authority) open(ring *keyring) (ca certs.CA, signs certs.JWTAuthority, err error) {
 	list, err := certs.ParseCerts([]byte(a.CertPEM))
 	if err != nil {
@@ -91,30 +91,30 @@ func (a *Authority) open(ring *keyring) (ca certs.CA, signs certs.JWTAuthority, 
 	return certs.CA{Cert: list[0], Key: key}, certs.JWTAuthority{}, err
 }
 
-// Issuer is what signs the leaves of one kind now, and what goes with them.
+// Issuer is the authority that signs leaves of one kind, with the certificates to present and to trust.
 type Issuer struct {
 	certs.CA
 	Generation uint64
-	Operators  bool // the CA was brought by the operator
-	// Chain is PEM that follows a leaf where it is presented. During a rotation it begins with this CA, certified by the
-	// other one, so that clients that know the other alone verify the leaf; then comes the other CA, for clients that pin
-	// it. This CA's own certificate comes last: OpenSSL takes the first certificate with the issuer's name and would stop
-	// at a root that it does not trust.
+	Operators  bool // the CA was imported by the operator
+	// Chain is the PEM text to present after a leaf. During a rotation it begins with this CA cross-signed by the other
+	// one, so that clients that trust only the other one verify the leaf; then the other CA, for clients that pin it.
+	// This CA's own certificate comes last: OpenSSL uses the first certificate with the issuer's name and would stop at a
+	// root that it does not trust.
 	Chain []byte
-	// Bundle is PEM of what is trusted, the CA itself first.
+	// Bundle is the PEM text of the trusted CAs, this CA first.
 	Bundle []byte
-	// JWT signs JWT-SVIDs; of the workload authority alone.
+	// JWT signs JWT-SVIDs; only the workload authority has one.
 	JWT certs.JWTAuthority
 }
 
-// Trust is what members are to present and to accept, as of a revision. Callers must not modify it.
+// Trust is the set of authorities that issue and are trusted, as of a revision. Callers must not modify it.
 type Trust struct {
 	Revision        uint64 // that last changed it
 	HTTP, Transport Issuer
-	Workload        Issuer // of generation 0 while the cluster has none yet
+	Workload        Issuer // generation 0 while the cluster has none
 }
 
-// Of returns the part of one kind.
+// Of returns the issuer of one kind.
 func (t *Trust) Of(kind certs.Kind) *Issuer {
 	switch kind {
 	case certs.Transport:
@@ -125,15 +125,14 @@ func (t *Trust) Of(kind certs.Kind) *Issuer {
 	return &t.HTTP
 }
 
-// kindsInUse lists the kinds that this cluster has an authority of: a cluster with an older schema has no workload
-// authority.
+// kindsInUse lists the kinds of authorities that this cluster has: with an older schema there is no workload authority.
 func (v *View) kindsInUse() ([]certs.Kind, error) {
 	return collect(v, func(rows *sql.Rows) (kind certs.Kind, err error) {
 		return kind, rows.Scan((*string)(&kind))
 	}, "SELECT DISTINCT kind FROM authorities ORDER BY kind")
 }
 
-// Trust reads who issues certificates and who is trusted, with the keys.
+// Trust returns the authorities that issue, with their keys, and those that are trusted.
 func (as Authorities) Trust(ctx context.Context, c Consistency) (*Trust, error) {
 	return recall(ctx, as.s, c, "trust", []string{"authorities"}, func(v *View) (*Trust, error) {
 		rev, err := v.trustRevision()
@@ -174,16 +173,16 @@ func (v *View) issuer(ring *keyring, kind certs.Kind) (i Issuer, err error) {
 	return i, nil
 }
 
-// ownPEM is the CA's certificate alone: who certifies an operator's CA is not trusted for that.
+// ownPEM returns the CA's own certificate without its chain: the issuers of an operator's CA are not trusted.
 func ownPEM(a *Authority) []byte {
 	list, err := certs.ParseCerts([]byte(a.CertPEM))
 	if err != nil {
-		return nil // scanAuthority has parsed it
+		return nil // cannot happen: scanAuthority has parsed it
 	}
 	return certs.EncodeCert(list[0].Raw)
 }
 
-// Issuing returns the certificate authority of a kind that issues now, with its key.
+// Issuing returns the issuing certificate authority of a kind, with its key.
 func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kind) (certs.CA, error) {
 	t, err := as.Trust(ctx, c)
 	if err != nil {
@@ -192,9 +191,9 @@ func (as Authorities) Issuing(ctx context.Context, c Consistency, kind certs.Kin
 	return t.Of(kind).CA, nil
 }
 
-// Bundle returns the certificates of the authorities of a kind that are trusted now, each as PEM, the one that
-// issues first: during a rotation there are two. It reads the leader's state, or the local replica on other members. To
-// watch it, wait for changes of the table "authorities" (AwaitChange on the leader, Mirror.Changed elsewhere).
+// Bundle returns the certificates of the trusted authorities of a kind, each as PEM, the issuing one first; there are
+// two during a rotation. It reads the leader's state, or the local replica on other members. To watch it, wait for
+// changes of the table "authorities" (AwaitChange on the leader, Mirror.Changed elsewhere).
 func (as Authorities) Bundle(ctx context.Context, kind certs.Kind) (list []string, err error) {
 	load := func(v *View) ([]string, error) {
 		all, err := v.inUse(kind)
@@ -214,22 +213,22 @@ func (as Authorities) Bundle(ctx context.Context, kind certs.Kind) (list []strin
 	return list, err
 }
 
-// AuthorityKind is everything about the authorities of one kind.
+// AuthorityKind has the authorities of one kind with their rotation.
 type AuthorityKind struct {
 	Kind        certs.Kind
 	Generations []Authority // oldest first
-	Rotation    *CARotation // nil when none is under way
+	Rotation    *CARotation // nil: none in progress
 	Removed     *RemovedHolder
 }
 
-// RemovedHolder is a member that was removed after the active authority was made, and could read its key.
+// RemovedHolder is a member that was removed after the active authority was created and could have read its key.
 type RemovedHolder struct {
 	NodeID    uint64
 	Name      string
 	RemovedAt time.Time
 }
 
-// List lists the authorities of all kinds with what is going on.
+// List lists the authorities of all kinds with their rotations.
 func (as Authorities) List(ctx context.Context, c Consistency) ([]AuthorityKind, error) {
 	return recall(ctx, as.s, c, "authorities", []string{"authorities", "ca_rotations", "removed_members"},
 		func(v *View) ([]AuthorityKind, error) {

@@ -10,22 +10,22 @@ import (
 	"time"
 )
 
-// Backup is the record of a backup that a member makes by itself, or has made.
+// Backup is the record of a backup, running or finished.
 type Backup struct {
 	ID         string
 	Cause      string // BackupBySchedule or BackupByRequest
 	State      string
-	NodeID     uint64   // that writes or holds the file; 0 while nobody does
-	Tried      []uint64 // members that were given up
+	NodeID     uint64   // that writes or holds the file; 0: none yet
+	Tried      []uint64 // members that failed
 	Name       string   // of the file
 	Target     string   // a directory on the member, or a bucket
-	Recipients int      // for how many the file is encrypted
+	Recipients int      // number of recipients of the encrypted file
 	StartedAt  time.Time
-	FinishedAt time.Time // zero while it is not over
+	FinishedAt time.Time // zero until it is finished
 	Size       int64     // bytes
 	SHA256     string    // of the file, in hexadecimal digits
-	Revision   uint64    // that the state in it has
-	Reason     string    // why it failed, or why members were given up
+	Revision   uint64    // of the state in it
+	Reason     string    // why it failed, or why members failed before
 	CreatedRev uint64
 }
 
@@ -40,10 +40,10 @@ const (
 	BackupFailed  = "failed"
 )
 
-// Active reports whether the backup is not over.
+// Active reports whether the backup is not finished.
 func (b *Backup) Active() bool { return b.State == BackupWaiting || b.State == BackupRunning }
 
-// Present reports whether the backup is good, and in a bucket or on one of the members.
+// Present reports whether the backup is good, and in a bucket or on a present member.
 func (b *Backup) Present(members map[uint64]bool) bool {
 	return b.State == BackupGood && (InBucket(b.Target) || members[b.NodeID])
 }
@@ -70,7 +70,7 @@ func (bk Backups) List(ctx context.Context, c Consistency) ([]Backup, error) {
 	return recall(ctx, bk.s, c, "backups", []string{"backups"}, (*View).backups)
 }
 
-// Get reads a record; nil when there is none of that id.
+// Get returns a record, or nil.
 func (bk Backups) Get(ctx context.Context, c Consistency, id string) (*Backup, error) {
 	list, err := bk.List(ctx, c)
 	if i := slices.IndexFunc(list, func(b Backup) bool { return b.ID == id }); i >= 0 {
@@ -95,8 +95,8 @@ func (v *View) activeBackup() (*Backup, error) {
 	return &list[0], nil
 }
 
-// Open makes the record of a backup that waits for a member, because of cause. It returns that of the one which is under
-// way instead, if there is one.
+// Open creates the record of a backup that waits for a member. When a backup is already active, it returns that record
+// instead.
 func (bk Backups) Open(ctx context.Context, actor Actor, cause string) (Backup, error) {
 	return makeOnce(ctx, bk.s, actor, func(tx *Tx) (Backup, error) {
 		o, err := tx.backupSettings()
@@ -104,7 +104,7 @@ func (bk Backups) Open(ctx context.Context, actor Actor, cause string) (Backup, 
 			return Backup{}, err
 		}
 		if o.Directory == "" {
-			return Backup{}, refuse(Conflict, "there is nowhere to save a backup: set %s", SettingBackupDirectory)
+			return Backup{}, refuse(Conflict, "no directory for backups is set: set %s", SettingBackupDirectory)
 		}
 		active, err := tx.activeBackup()
 		if err != nil {
@@ -122,8 +122,8 @@ func (bk Backups) Open(ctx context.Context, actor Actor, cause string) (Backup, 
 	})
 }
 
-// Assign gives a backup that is not over to member b.NodeID, which is to write the file b.Name; b.Reason says why others
-// were given up. The error is ErrUnderWay when it is over.
+// Assign assigns an active backup to member b.NodeID, which will write the file b.Name; b.Reason is why other members
+// failed. It returns ErrUnderWay when the backup is finished.
 func (bk Backups) Assign(ctx context.Context, actor Actor, b Backup) error {
 	return bk.s.Write(ctx, actor, func(tx *Tx) error {
 		now, err := tx.backup(b.ID)
@@ -150,7 +150,7 @@ func (bk Backups) Assign(ctx context.Context, actor Actor, b Backup) error {
 	})
 }
 
-// Path is where the file is, for people.
+// Path returns the path of the file, for display.
 func (b *Backup) Path() string {
 	if b.Name == "" {
 		return ""
@@ -158,8 +158,8 @@ func (b *Backup) Path() string {
 	return strings.TrimSuffix(b.Target, "/") + "/" + b.Name
 }
 
-// Finish records how a backup has ended: b.State is BackupGood or BackupFailed. Nothing happens when it is over already,
-// or has gone to another member since.
+// Finish records the result of a backup: b.State is BackupGood or BackupFailed. It does nothing when the backup is
+// already finished or has been assigned to another member.
 func (bk Backups) Finish(ctx context.Context, actor Actor, b Backup) error {
 	return bk.s.Write(ctx, actor, func(tx *Tx) error {
 		now, err := tx.backup(b.ID)
@@ -179,7 +179,7 @@ func (bk Backups) Finish(ctx context.Context, actor Actor, b Backup) error {
 	})
 }
 
-// Spoil records that the file of a good backup is not what it was.
+// Spoil marks a good backup as failed because its file has changed.
 func (bk Backups) Spoil(ctx context.Context, actor Actor, id, reason string) error {
 	return bk.s.Write(ctx, actor, func(tx *Tx) error {
 		b, err := tx.backup(id)
@@ -194,7 +194,7 @@ func (bk Backups) Spoil(ctx context.Context, actor Actor, id, reason string) err
 	})
 }
 
-// Forget deletes the record of a backup whose file is gone, and says why.
+// Forget deletes the record of a backup whose file is gone; why goes into the audit.
 func (bk Backups) Forget(ctx context.Context, actor Actor, id, why string) error {
 	return bk.s.Write(ctx, actor, func(tx *Tx) error {
 		b, err := tx.backup(id)

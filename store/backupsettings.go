@@ -43,13 +43,13 @@ const (
 
 var backupSettings = []Setting{
 	offSetting(SettingBackupInterval, minBackupInterval, maxBackupInterval,
-		"how often a member saves the state by itself; \"0s\" is never"),
+		"how often a member makes a backup; \"0s\" means never"),
 	numberSetting(SettingBackupKeep, 14, 1, maxBackupKeep, "how many good backups are kept"),
 	offSetting(SettingBackupKeepFor, minBackupKeepFor, maxBackupKeepFor,
-		"how long backups are kept; \"0s\" is as long as there are not too many. The last good one always stays"),
+		"how long backups are kept; \"0s\" means until there are too many. The last good one is always kept"),
 	{Name: SettingBackupRecipients, Default: quote(noBackupRecipients),
-		Help: "whom backups are encrypted to; who has one of the identities can begin anew from a backup",
-		Rule: fmt.Sprintf("%q or up to %d age X25519 recipients (age1…), with commas between them", noBackupRecipients,
+		Help: "recipients that backups are encrypted for; one of their identities is needed to found a cluster from a backup",
+		Rule: fmt.Sprintf("%q or up to %d age X25519 recipients (age1…), separated by commas", noBackupRecipients,
 			maxBackupRecipients),
 		valid: func(v json.RawMessage) bool {
 			var s string
@@ -166,11 +166,11 @@ func validDirectory(s string) bool {
 		strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) < 0
 }
 
-// BackupSettings say when a member saves the state by itself, where, and what is kept.
+// BackupSettings are the values of the settings backup.*.
 type BackupSettings struct {
-	Interval   time.Duration // 0 is never
+	Interval   time.Duration // 0: never
 	Keep       int           // good ones
-	KeepFor    time.Duration // 0 is as long as there are not too many
+	KeepFor    time.Duration // 0: until there are too many
 	Recipients []string      // age recipients
 	Directory  string        // or s3://BUCKET[/PREFIX]; empty: none is set
 	S3         S3Settings

@@ -13,38 +13,37 @@ import (
 )
 
 const (
-	// LeafBackdate is how much earlier than it was made a leaf begins, for machines whose clocks are slow.
+	// LeafBackdate is how far the start of a leaf's validity is backdated, for machines with slow clocks.
 	LeafBackdate = time.Hour
-	// certificateKept is how long a certificate is remembered after it has expired.
+	// certificateKept is how long the record of a certificate is kept after its expiry.
 	certificateKept = 30 * 24 * time.Hour
-	// expiryWarning is how long before its end a certificate in use is warned of.
+	// expiryWarning is how long before its expiry a certificate in use is reported.
 	expiryWarning = 30 * 24 * time.Hour
 	// expiryBatch bounds the warnings of one transaction.
 	expiryBatch = 200
 )
 
-// LeafLifetime is how long a member's certificates are valid; they are renewed long before. It is a variable for tests,
-// which let them expire.
+// LeafLifetime is the validity of a member's certificates, which are renewed long before their expiry. It is a variable
+// so that tests can let them expire.
 var LeafLifetime = 90 * 24 * time.Hour
 
-// Certificate is a leaf that the cluster issues. Its number is chosen before it is signed, so that the
-// transaction which admits a member records it and the signing needs no transaction.
+// Certificate is the record of a leaf. Its serial number is chosen before it is signed, so that the transaction that
+// admits a member can record it, and signing happens outside the transaction.
 type Certificate struct {
 	Serial    string     `json:"serial"` // lower hex
 	Kind      certs.Kind `json:"kind"`
 	NodeID    uint64     `json:"nodeId"`
-	Authority uint64     `json:"authority,omitempty"` // generation that is to sign it; 0 stands for the active one
+	Authority uint64     `json:"authority,omitempty"` // generation of its CA; 0: the active one
 	IssuedAt  time.Time  `json:"issuedAt"`
 	ExpiresAt time.Time  `json:"expiresAt"`
 }
 
-// NewCertificate chooses the number and the validity of a leaf.
+// NewCertificate chooses the serial number and the validity of a leaf.
 func NewCertificate(kind certs.Kind, now time.Time) Certificate {
 	return Certificate{Serial: certs.NewSerial().Text(16), Kind: kind, IssuedAt: now, ExpiresAt: now.Add(LeafLifetime)}
 }
 
-// Sign makes the certificate, in DER. It begins an hour early, for machines whose clocks are slow, and ends with its CA
-// at the latest.
+// Sign issues the certificate, in DER. Its validity is backdated by LeafBackdate and ends no later than its CA's.
 func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name string, hosts []string) ([]byte, error) {
 	serial, ok := new(big.Int).SetString(c.Serial, 16)
 	if !ok {
@@ -55,7 +54,8 @@ func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name str
 		NotBefore: c.IssuedAt.Add(-LeafBackdate), NotAfter: c.ExpiresAt})
 }
 
-// insertCertificate records a leaf. It refuses one whose authority has been rotated since it was chosen.
+// insertCertificate records a leaf. It returns ErrAuthorityMoved when its authority has been rotated since it was
+// chosen.
 func (t *Tx) insertCertificate(c Certificate) error {
 	if err := t.boundCertificates(c.NodeID); err != nil {
 		return err
@@ -80,14 +80,14 @@ func (t *Tx) insertCertificate(c Certificate) error {
 		c.Serial, string(c.Kind), c.NodeID, optional(generation), c.IssuedAt, c.ExpiresAt, t.Rev)
 }
 
-// CertHosts says which hosts the certificates of a member are for, and which of its hosts are left out because nobody
-// has allowed or proven them, or because another member has them.
+// CertHosts splits a member's hosts into those in its certificates, and those left out because they are neither allowed
+// nor proven, or because another member has them.
 type CertHosts struct {
 	For, LeftOut []string
 }
 
-// Record notes leaves that are about to be signed for a member, and returns for which hosts. It returns
-// ErrAuthorityMoved when another authority issues than the one that was chosen.
+// Record records leaves that will be signed for a member and returns their hosts. It returns ErrAuthorityMoved when the
+// chosen authority no longer issues.
 func (cs Certificates) Record(ctx context.Context, actor Actor, nodeID uint64, list []Certificate,
 	e HostEvidence) (CertHosts, error) {
 	return makeOnce(ctx, cs.s, actor, func(tx *Tx) (out CertHosts, err error) {
@@ -124,15 +124,15 @@ func (cs Certificates) Record(ctx context.Context, actor Actor, nodeID uint64, l
 	})
 }
 
-// IssuedCertificate is a leaf that was issued.
+// IssuedCertificate is a leaf with its state.
 type IssuedCertificate struct {
 	Certificate
-	NodeName  string // empty when the node is no member any more
+	NodeName  string // empty when the node was removed
 	RevokedAt *time.Time
-	Current   bool // the newest of its kind that a member has
+	Current   bool // the member's newest of its kind
 }
 
-// CertificateFilter says which certificates are asked for; zero fields do not matter.
+// CertificateFilter selects certificates; zero fields select all.
 type CertificateFilter struct {
 	NodeID        uint64
 	Kind          string
@@ -141,7 +141,7 @@ type CertificateFilter struct {
 	Limit         int
 }
 
-// List lists leaves, those first that expire first.
+// List lists leaves by expiry, the earliest first.
 func (cs Certificates) List(ctx context.Context, c Consistency,
 	f CertificateFilter) (list []IssuedCertificate, err error) {
 	before := "9999"
@@ -169,7 +169,7 @@ func (cs Certificates) List(ctx context.Context, c Consistency,
 	return list, err
 }
 
-// Expiry is when something that is in use ends.
+// Expiry is the expiry of a leaf or an authority in use.
 type Expiry struct {
 	Kind     string // "http" or "transport" for a member's leaf, "http-ca" or "transport-ca" for an authority
 	NodeID   uint64 // of leaves
@@ -178,10 +178,10 @@ type Expiry struct {
 
 	serial     string // of leaves
 	generation uint64 // of authorities
-	warned     bool   // or need not be: the leaf of an authority that ends with it
+	warned     bool   // or not needed: a leaf that expires with its authority
 }
 
-// String names what expires, without a secret.
+// String describes the certificate.
 func (e *Expiry) String() string {
 	if e.NodeID == 0 {
 		return fmt.Sprintf("the %s authority, generation %d,", strings.TrimSuffix(e.Kind, "-ca"), e.generation)
@@ -192,8 +192,8 @@ func (e *Expiry) String() string {
 // DaysLeft is negative once it has expired.
 func (e *Expiry) DaysLeft(now time.Time) float64 { return e.NotAfter.Sub(now).Hours() / 24 }
 
-// Expiries lists when the certificates in use end: the newest leaf of each kind of every member, and the
-// authorities that are trusted. It does not list what was issued to programs that are not members.
+// Expiries lists the expiries of the certificates in use: the newest leaf of each kind of every member, and the trusted
+// authorities. It does not list certificates of software that is not a member.
 func (cs Certificates) Expiries(ctx context.Context, c Consistency) ([]Expiry, error) {
 	return recall(ctx, cs.s, c, "expiries", []string{"certificates", "authorities", "members"}, (*View).expiries)
 }
@@ -216,8 +216,8 @@ func (v *View) expiries() ([]Expiry, error) {
 		WHERE n = 1`)
 }
 
-// WarnOfExpiry writes an audit row, once for each, about what is in use and has less than 30 days left, and returns
-// what it wrote about.
+// WarnOfExpiry writes one audit row for each certificate in use that expires within 30 days, and returns those newly
+// reported.
 func (cs Certificates) WarnOfExpiry(ctx context.Context, actor Actor) (warned []Expiry, err error) {
 	all, err := recall(ctx, cs.s, AsLeader, "expiries", []string{"certificates", "authorities", "members"},
 		(*View).expiries)
@@ -231,7 +231,7 @@ func (cs Certificates) WarnOfExpiry(ctx context.Context, actor Actor) (warned []
 	return warned, err
 }
 
-// expiring picks what is to be warned of.
+// expiring selects the expiries to warn of.
 func expiring(list []Expiry, now time.Time) (out []Expiry) {
 	for _, e := range list {
 		if !e.warned && e.NotAfter.Before(now.Add(expiryWarning)) && len(out) < expiryBatch {
@@ -268,7 +268,7 @@ func (t *Tx) warnOfExpiry() ([]Expiry, error) {
 	return list, nil
 }
 
-// Revoked lists what an authority has signed, is revoked and has not expired.
+// Revoked lists the revoked certificates of an authority that have not expired.
 func (cs Certificates) Revoked(ctx context.Context, c Consistency, kind certs.Kind) (list []certs.Revoked, err error) {
 	enrolled := CertEnrolled
 	if kind == certs.HTTP {

@@ -42,15 +42,15 @@ func (s *Store) Cluster(ctx context.Context, c Consistency) (out Cluster, err er
 	return out, err
 }
 
-// ReplicaState is what a member's own replica says, without asking anybody.
+// ReplicaState is the state of a member's own replica.
 type ReplicaState struct {
 	Founded          bool
-	Schema           int64  // that was applied
-	LeaderAPIAddress string // of the member that was asked about; empty when it is not known
+	Schema           int64  // applied schema version
+	LeaderAPIAddress string // empty when it is not known
 }
 
-// Replica reads the state of this member's replica, and what it knows of the member that leads. With an error it returns
-// what was read before that.
+// Replica returns the state of this member's replica and the leader's API address in it. With an error it also returns
+// what it read before.
 func (s *Store) Replica(ctx context.Context, leader uint64) (r ReplicaState, err error) {
 	err = s.Read(ctx, Stale, func(v *View) error {
 		if _, r.Founded, err = v.Cluster(); err != nil {
@@ -79,8 +79,8 @@ func (v *View) setting(name string) (value string, err error) {
 	return value, err
 }
 
-// Founding is everything that the first transaction of a cluster writes. All key material in it is sealed or
-// hashed already, so it may wait in a file between the first start and that transaction.
+// Founding is the content of the first transaction of a cluster. All key material in it is sealed or hashed, so it may
+// be stored in a file between the first start and that transaction.
 type Founding struct {
 	ClusterID     string            `json:"clusterId"`
 	CreatedAt     time.Time         `json:"createdAt"`
@@ -94,8 +94,8 @@ type Founding struct {
 	OverlayCIDR   string            `json:"overlayCidr"`
 	OverlaySlices int               `json:"overlaySliceBits"`
 	Datacenter    string            `json:"datacenter,omitempty"` // empty: dc1
-	// Import names a file of the data directory with the whole state, made by Refounding; all other fields but Member
-	// are empty then.
+	// Import names a file in the data directory with the whole state, written by Refounding. All other fields but Member
+	// are then empty.
 	Import string `json:"import,omitempty"`
 }
 
@@ -105,7 +105,7 @@ type SealedAuthority struct {
 	CertPEM   string     `json:"certPem"`
 	SealedKey []byte     `json:"sealedKey"`
 	ExpiresAt time.Time  `json:"expiresAt"`
-	Operators bool       `json:"operators,omitempty"` // brought by the operator
+	Operators bool       `json:"operators,omitempty"` // imported by the operator
 }
 
 func (a *SealedAuthority) origin() string {
@@ -115,7 +115,7 @@ func (a *SealedAuthority) origin() string {
 	return OriginMuster
 }
 
-// SealedKey is the first epoch of a key of the cluster, its secret part sealed under generation 1.
+// SealedKey is the first epoch of a cluster key, its secret part sealed under generation 1.
 type SealedKey struct {
 	Purpose string `json:"purpose"`
 	KID     string `json:"kid"`
@@ -123,7 +123,7 @@ type SealedKey struct {
 	Sealed  []byte `json:"sealed"`
 }
 
-// AuthoritySecret is the name under which the key of an authority is sealed.
+// AuthoritySecret returns the name that the key of an authority is sealed with.
 func AuthoritySecret(kind certs.Kind, generation uint64) string {
 	return fmt.Sprintf("authority/%s/%d", kind, generation)
 }

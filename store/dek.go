@@ -14,15 +14,16 @@ import (
 	"muster/certs"
 )
 
-// Rotation is a new data-encryption key with everything that can be prepared outside a transaction: wraps for the
-// members that there were, and the keys that get a new epoch with it.
+// DEKRotation is a new data-encryption key with everything that is prepared outside the transaction: wraps for the
+// members, and new epochs of other keys.
 type DEKRotation struct {
 	DEK   certs.DEK
 	Wraps map[uint64][]byte // by raft node id
 	Keys  []NewKey
 }
 
-// PrepareDEKRotation wraps a new key for every member that holds keys, except one. It takes about 0.1 ms per member.
+// PrepareDEKRotation generates a key and wraps it for every member that holds keys, except one (0: none). It takes
+// about 0.1 ms per member.
 func (ks Keys) PrepareDEKRotation(ctx context.Context, without uint64, keys []NewKey) (*DEKRotation, error) {
 	members, err := ks.s.Members.List(ctx, AsLeader)
 	if err != nil {
@@ -58,7 +59,7 @@ func (ks Keys) PrepareDEKRotation(ctx context.Context, without uint64, keys []Ne
 	return r, failed
 }
 
-// rotateDEK makes a new generation the active one. The old ones stay readable until everything is re-encrypted.
+// rotateDEK makes a new generation active. The old ones stay readable until re-encryption is complete.
 func (t *Tx) rotateDEK(r *DEKRotation, reason string) (generation uint64, err error) {
 	var total int
 	if _, err := t.get("SELECT coalesce(max(generation), 0) + 1 FROM dek_generations", nil, &generation); err != nil {
@@ -85,7 +86,7 @@ func (t *Tx) rotateDEK(r *DEKRotation, reason string) (generation uint64, err er
 			continue
 		}
 		wrap := r.Wraps[m.NodeID]
-		if wrap == nil { // it joined since
+		if wrap == nil { // it joined after the preparation
 			if wrap, err = certs.Wrap(r.DEK[:], m.Recipient); err != nil {
 				return 0, err
 			}
@@ -101,7 +102,7 @@ func (t *Tx) rotateDEK(r *DEKRotation, reason string) (generation uint64, err er
 	return generation, t.rotateKeys(r.Keys, nil, seal)
 }
 
-// RotateDEK makes a new data-encryption key for the members that there are, and returns its generation.
+// RotateDEK makes a prepared data-encryption key active and returns its generation.
 func (ks Keys) RotateDEK(ctx context.Context, actor Actor, r *DEKRotation, reason string) (uint64, error) {
 	return makeOnce(ctx, ks.s, actor, func(tx *Tx) (generation uint64, err error) {
 		if generation, err = tx.rotateDEK(r, reason); err != nil {
@@ -113,15 +114,15 @@ func (ks Keys) RotateDEK(ctx context.Context, actor Actor, r *DEKRotation, reaso
 	})
 }
 
-// Generation is one data-encryption key.
+// Generation is one generation of the data-encryption key.
 type Generation struct {
 	Generation uint64
 	State      string
 	Reason     string
 	CreatedAt  time.Time
-	Holders    int // members that have a wrap
-	Total      int // values that were to be re-encrypted when it became active
-	Remaining  int // of those, still sealed under an older one; for the active generation
+	Holders    int // members with a wrap
+	Total      int // values to re-encrypt when it became active
+	Remaining  int // of those, still under an older generation; for the active one
 }
 
 // Generations lists the generations of the data-encryption key, oldest first.
@@ -145,9 +146,9 @@ func (ks Keys) Generations(ctx context.Context, c Consistency) (list []Generatio
 	return list, err
 }
 
-// Reencrypt moves up to limit values to the active generation, in one transaction, and retires the old generations when
-// nothing is left. It returns how many it has moved; 0 means that all is done. Any leader can go on where another
-// stopped.
+// Reencrypt re-encrypts up to limit values under the active generation, in one transaction, and retires the old
+// generations when none is left. It returns the number of values; 0 means that re-encryption is complete. Any leader
+// can continue it.
 func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int, err error) {
 	pending, err := recall(ctx, ks.s, AsLeader, "dek/pending", []string{"dek_generations"}, func(v *View) (bool, error) {
 		return v.get("SELECT 1 FROM dek_generations WHERE state = 're-encrypting'", nil, new(int))
@@ -162,9 +163,9 @@ func (ks Keys) Reencrypt(ctx context.Context, actor Actor, limit int) (moved int
 	return moved, err
 }
 
-// reencrypt is one step of Reencrypt. The rotation before it may be in the same batch, so that its key is expected, but not
-// adopted: values are sealed under it, but the old generations are not retired while others of the batch still seal under
-// them.
+// reencrypt is one step of Reencrypt. The rotation may be in the same batch, in which case its key is expected but not
+// yet adopted: it seals values under that key, but does not retire the old generations, because other transactions of
+// the batch may still seal under them.
 func (t *Tx) reencrypt(ring *keyring, limit int) (moved int, err error) {
 	var active uint64
 	if _, err := t.get("SELECT generation FROM dek_generations WHERE state = 'active'", nil, &active); err != nil {
@@ -189,22 +190,22 @@ func (t *Tx) reencrypt(ring *keyring, limit int) (moved int, err error) {
 	return 0, t.audit("dek.retire", fmt.Sprintf("dek/%d", active-1), "")
 }
 
-// keyring holds the generations of the data-encryption key that this member can open. Everything sealed in the
-// database goes through it; the keys live in memory only.
+// keyring holds the generations of the data-encryption key that this member can open. It seals and opens all sealed
+// values of the database. The keys are in memory only.
 type keyring struct {
 	mu       sync.RWMutex
 	identity *age.X25519Identity
 	nodeID   uint64
 	deks     map[uint64]certs.DEK
 	active   uint64
-	expected map[uint64]certs.DEK // of rotations that this leader has begun: committed perhaps, not yet adopted
+	expected map[uint64]certs.DEK // of this leader's rotations that may be committed but are not adopted yet
 }
 
 func (k *keyring) init(identity *age.X25519Identity, nodeID uint64) {
 	k.identity, k.nodeID, k.deks, k.expected = identity, nodeID, map[uint64]certs.DEK{}, map[uint64]certs.DEK{}
 }
 
-// load opens the wraps that are addressed to this member.
+// load opens this member's wraps.
 func (k *keyring) load(v *View) error {
 	type wrap struct {
 		generation uint64
@@ -238,13 +239,12 @@ func (k *keyring) load(v *View) error {
 		return fmt.Errorf("no wrap of generation %d is addressed to node %d", active, k.nodeID)
 	}
 	k.active = active
-	clear(k.expected) // another leader may have given these numbers to other keys
+	clear(k.expected) // another leader may have used these generations for other keys
 	return nil
 }
 
-// expect takes a generation that is about to be committed: others read it from the moment of the commit on, which is
-// before whoever has asked for it learns of that and adopts it. A number that was not committed is given, and expected,
-// again.
+// expect adds a generation that is about to be committed: other requests can read it as soon as it is committed, which
+// is before the rotation returns and adopts it. A generation whose commit failed is used, and expected, again.
 func (k *keyring) expect(generation uint64, dek certs.DEK) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -254,7 +254,7 @@ func (k *keyring) expect(generation uint64, dek certs.DEK) {
 	k.expected[generation] = dek
 }
 
-// adopt takes a generation that this leader has just committed.
+// adopt makes a committed generation the one that new values are sealed under.
 func (k *keyring) adopt(generation uint64, dek certs.DEK) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -277,7 +277,7 @@ func (k *keyring) seal(name string, plain []byte) (sealed []byte, generation uin
 	return sealed, generation, err
 }
 
-// sealUnder seals under a generation that the database has, which may be one that is not adopted yet.
+// sealUnder seals under a generation in the database, adopted or expected.
 func (k *keyring) sealUnder(generation uint64, name string, plain []byte) ([]byte, error) {
 	dek, ok := k.held(generation)
 	if !ok {
@@ -286,7 +286,7 @@ func (k *keyring) sealUnder(generation uint64, name string, plain []byte) ([]byt
 	return dek.Seal(name, generation, plain)
 }
 
-// seals reports whether a generation is the one that new values are sealed under.
+// seals reports whether new values are sealed under a generation.
 func (k *keyring) seals(generation uint64) bool {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -310,7 +310,7 @@ func (k *keyring) open(name string, generation uint64, sealed []byte) ([]byte, e
 	return dek.Open(name, generation, sealed)
 }
 
-// ActiveDEK returns the data-encryption key and its generation, for the joiner that is to hold it too.
+// ActiveDEK returns the active data-encryption key and its generation, to wrap it for a joiner.
 func (ks Keys) ActiveDEK() (certs.DEK, uint64, error) {
 	ks.s.keys.mu.RLock()
 	defer ks.s.keys.mu.RUnlock()

@@ -14,18 +14,18 @@ import (
 	"muster/store/foreign"
 )
 
-// Detached says what a new cluster has taken over from the replica of a member of another one.
+// Detached describes what a new cluster has taken over from a member's replica of another cluster.
 type Detached struct {
 	From     string `json:"from"`     // id of that cluster
 	Revision uint64 `json:"revision"` // of the replica
 	Settings int    `json:"settings"`
 	Secrets  int    `json:"secrets"`
-	Closed   int    `json:"closed"` // secrets that the member could not open any more: they stay behind
+	Closed   int    `json:"closed"` // secrets that the member could not open, which were not taken over
 }
 
-// Detach writes the state of a new cluster into a file: what f founds, and from a replica of another cluster the
-// settings and those secrets that the identity of its member opens, sealed under the new key dek. Members, tokens,
-// peerings, authorities, keys and the audit stay behind. The replica is not changed.
+// Detach writes the state of a new cluster into a file: the founding f, and from the replica of another cluster its
+// settings and the secrets that its member's identity opens, sealed under the new key dek. It does not take over
+// members, tokens, peerings, authorities, keys and the audit. The replica is not changed.
 func Detach(ctx context.Context, replica string, own *age.X25519Identity, f *Founding, dek certs.DEK,
 	path string) (out Detached, err error) {
 	from, err := openFile(replica)
@@ -36,7 +36,7 @@ func Detach(ctx context.Context, replica string, own *age.X25519Identity, f *Fou
 	v := viewOf(from)
 	c, founded, err := v.Cluster()
 	if err != nil || !founded {
-		return out, errors.Join(err, errors.New("the mirror has never held a cluster"))
+		return out, errors.Join(err, errors.New("the mirror has no cluster"))
 	}
 	out.From, out.Revision = c.ID, c.Revision
 	deks, err := (&Archive{State: replica}).Unlock(ctx, own)
@@ -72,7 +72,7 @@ func Detach(ctx context.Context, replica string, own *age.X25519Identity, f *Fou
 	return out, t.exec("COMMIT")
 }
 
-// newScratch makes an empty database of the newest schema.
+// newScratch creates an empty database with the newest schema.
 func newScratch(ctx context.Context, path string) (*scratch, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -93,7 +93,7 @@ func newScratch(ctx context.Context, path string) (*scratch, error) {
 	return &scratch{path: path, db: db, s: s}, nil
 }
 
-// takeSettings stores the settings of another cluster, but those that are fixed at its founding.
+// takeSettings copies the settings of another cluster, except those fixed at its founding.
 func (t *Tx) takeSettings(from *View, out *Detached) error {
 	type setting struct{ name, value string }
 	list, err := collect(from, func(rows *sql.Rows) (s setting, err error) {
@@ -115,7 +115,7 @@ func (t *Tx) takeSettings(from *View, out *Detached) error {
 	return nil
 }
 
-// takeSecrets stores the secrets of another cluster that a ring opens, under a new key.
+// takeSecrets copies the secrets of another cluster that the ring opens, sealed under a new key.
 func (t *Tx) takeSecrets(from *View, ring *keyring, dek certs.DEK, out *Detached) error {
 	list, err := collect(from, scanSecret, selectSecrets+" ORDER BY name")
 	if err != nil {

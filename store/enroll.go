@@ -13,7 +13,7 @@ import (
 	"muster/certs"
 )
 
-// Enroller makes what other software gets when it enrolls, and records it.
+// Enroller issues and records the key material of other software that enrolls.
 type Enroller struct {
 	Store     *Store
 	ClusterID string
@@ -21,18 +21,18 @@ type Enroller struct {
 }
 
 var (
-	// ErrNoIntermediate: the operator's HTTP authority must not certify another one. Nothing happened.
-	ErrNoIntermediate = errors.New("the operator's HTTP authority must not certify another one")
-	// ErrRootReplaced: the HTTP authority whose key a repeated request was answered with is not the cluster's any more.
-	ErrRootReplaced = errors.New("the HTTP authority is not the cluster's any more")
+	// ErrNoIntermediate: the operator's HTTP authority may not certify an intermediate. Nothing happened.
+	ErrNoIntermediate = errors.New("the operator's HTTP authority may not certify an intermediate")
+	// ErrRootReplaced: a repeated request was first answered with the key of an HTTP authority that has been replaced.
+	ErrRootReplaced = errors.New("the HTTP authority has been replaced")
 )
 
-// kibanaTokenLifetime is how long the service token of a Kibana is good.
+// kibanaTokenLifetime is the lifetime of the service token of a Kibana.
 const kibanaTokenLifetime = 30 * 24 * time.Hour
 
-// Node enrolls a node, with the API key keyID or, when that is empty, with an API token. Its transport key and
-// certificate are made for this call alone; all is prepared before the transaction that consumes the credential and
-// records it. HTTPCAKey is always there in the result. It fails with ErrNoIntermediate and ErrRootReplaced.
+// Node enrolls a node with the API key keyID or, when that is empty, with an API token. The transport key and
+// certificate are generated for this call, before the transaction that records the enrollment and consumes a use of the
+// key. The result always has HTTPCAKey. Errors are ErrNoIntermediate and ErrRootReplaced among others.
 func (en *Enroller) Node(ctx context.Context, actor Actor, keyID string) (m Material, err error) {
 	st := en.Store
 	options, err := st.Settings.Enrollment(ctx, AsLeader)
@@ -74,7 +74,7 @@ func (en *Enroller) prepareNode(ctx context.Context, e *Enrolling, actor Actor, 
 		return err
 	}
 	e.Material.HTTPCACert = root.Cert.Raw
-	// The key of an authority that the operator has brought is not the cluster's to give away.
+	// The key of an operator's own CA is never handed out.
 	if options.HTTPCA != HTTPCAIntermediate && !root.Operators {
 		return nil
 	}
@@ -89,8 +89,8 @@ func (en *Enroller) prepareNode(ctx context.Context, e *Enrolling, actor Actor, 
 	return e.makeIntermediate(root.CA, options.KeyType, en.ClusterID, en.Now(), permitted, members, actor.Remote)
 }
 
-// finishNode commits an enrollment and returns what it has made, or what a request that this one repeats was answered.
-// The key of the root is in no answer that is remembered: it is handed out again while it is the same one.
+// finishNode commits an enrollment and returns its material, or for a repeated request the first answer. Remembered
+// answers do not contain the root's key; it is added again as long as the root is the same.
 func (en *Enroller) finishNode(ctx context.Context, actor Actor, e Enrolling, root Issuer) (m Material, err error) {
 	rootKey, err := certs.MarshalKey(root.Key)
 	if err != nil {
@@ -109,8 +109,8 @@ func (en *Enroller) finishNode(ctx context.Context, actor Actor, e Enrolling, ro
 	return m, nil
 }
 
-// Kibana enrolls a Kibana: it gets the HTTP authority's certificate and a service token, an API token without any
-// scope, which shows who is calling and opens nothing of the cluster.
+// Kibana enrolls a Kibana. It gets the HTTP authority's certificate and a service token, an API token without scopes,
+// which authenticates it but allows nothing.
 func (en *Enroller) Kibana(ctx context.Context, actor Actor, keyID string) (m Material, err error) {
 	root, err := en.Store.Authorities.Issuing(ctx, AsLeader, certs.HTTP)
 	if err != nil {
@@ -131,7 +131,7 @@ func (en *Enroller) Kibana(ctx context.Context, actor Actor, keyID string) (m Ma
 	return e.Material, err
 }
 
-// makeTransport makes a transport key of its own for an enrollment, and a certificate that the authority signs.
+// makeTransport generates the transport key of an enrollment and signs its certificate.
 func (e *Enrolling) makeTransport(ca certs.CA, keyType, clusterID string, now time.Time) error {
 	key, der, in, err := e.newKey(CertEnrolled, keyType, clusterID, now)
 	if err != nil {
@@ -143,8 +143,8 @@ func (e *Enrolling) makeTransport(ca certs.CA, keyType, clusterID string, now ti
 	return err
 }
 
-// makeIntermediate makes an authority for the machine that enrolls from an address and for what is allowed. It cannot
-// sign for the members' own hosts, except for those on that machine.
+// makeIntermediate issues an intermediate CA for the enrolling machine's address and the allowed hosts. It cannot sign
+// for members' hosts, except hosts on that machine.
 func (e *Enrolling) makeIntermediate(root certs.CA, keyType, clusterID string, now time.Time, allowed certs.Permitted,
 	members []Member, remote string) error {
 	if ip, err := netip.ParseAddr(remote); err == nil {
@@ -169,7 +169,7 @@ func (e *Enrolling) makeIntermediate(root certs.CA, keyType, clusterID string, n
 	return err
 }
 
-// newKey makes a key and the record of the certificate that is to be signed for it.
+// newKey generates a key and the record of its future certificate.
 func (e *Enrolling) newKey(kind certs.Kind, keyType, clusterID string,
 	now time.Time) (key crypto.Signer, der []byte, in certs.Enrolled, err error) {
 	if keyType == KeyTypeRSA {

@@ -9,31 +9,31 @@ import (
 	"muster/certs"
 )
 
-// Kinds of enrollments, and of certificates that are made for them.
+// Kinds of enrollments, and of their certificates.
 const (
 	EnrollNode   = "node"
 	EnrollKibana = "kibana"
 
 	CertEnrolled     certs.Kind = "enrolled"          // a transport certificate of other software
-	CertIntermediate certs.Kind = "http-intermediate" // an authority of its own for the HTTP layer
+	CertIntermediate certs.Kind = "http-intermediate" // an intermediate CA for the HTTP layer
 )
 
-// Enrollment is the record of key material that was handed to other software.
+// Enrollment is the record of key material issued to other software.
 type Enrollment struct {
 	ID              string
 	Kind            string
-	KeyID           string // of the API key that was used, empty when it was an API token
+	KeyID           string // the API key that was used; empty for an API token
 	EnrolledBy      string
 	Remote          string
 	TransportSerial string // lower hex
-	HTTPCASerial    string // lower hex; empty when the key of the root was handed out
-	ServiceTokenID  string // the API token that a Kibana was given
+	HTTPCASerial    string // lower hex; empty when the root's key was issued
+	ServiceTokenID  string // the API token issued to a Kibana
 	EnrolledAt      time.Time
-	ExpiresAt       time.Time // of what was handed out
+	ExpiresAt       time.Time // of the issued material
 	RevokedAt       *time.Time
 }
 
-// State tells in one word what was handed out is good for.
+// State returns the enrollment's state in one word.
 func (e *Enrollment) State(now time.Time) string {
 	switch {
 	case e.RevokedAt != nil:
@@ -45,24 +45,24 @@ func (e *Enrollment) State(now time.Time) string {
 	}
 }
 
-// Material is what is made for one enrollment, and what a repetition with the same Idempotency-Key gets again. All of
-// it is DER. It is stored nowhere but sealed, for that repetition.
+// Material is the key material of one enrollment, all in DER. It is stored only sealed, for a repetition with the same
+// Idempotency-Key.
 type Material struct {
 	TransportKey    []byte // PKCS#8
 	TransportCert   []byte
 	TransportCACert []byte
-	HTTPCAKey       []byte // PKCS#8, of an intermediate authority; nil when it is the root's
+	HTTPCAKey       []byte // PKCS#8, of an intermediate CA; nil when it is the root's
 	HTTPCACert      []byte
 	ServiceToken    APIToken // with its secret
 	NodesAddresses  []string // of the cluster listeners, host:port
 }
 
-// Enrolling is an enrollment with everything that was prepared for it.
+// Enrolling is an enrollment with its prepared material.
 type Enrolling struct {
 	Enrollment
 	Certificates []Certificate
 	Material     Material
-	Replay       bool // the request was answered before: nothing was prepared for it
+	Replay       bool // a repeated request: nothing was prepared
 }
 
 const selectEnrollments = `SELECT id, kind, key_id, enrolled_by, remote, coalesce(transport_serial, ''),
@@ -78,13 +78,13 @@ func scanEnrollment(rows *sql.Rows) (e Enrollment, err error) {
 	return e, err
 }
 
-// Enroll consumes one use of the key, if it was a key, and records what is handed out, in one transaction: a refused
-// enrollment consumes nothing. A refusal with code Unauthorized says why the key is not good any more.
+// Enroll consumes one use of the key, if there is one, and records the enrollment, in one transaction: a refused
+// enrollment consumes nothing. A refusal with code Unauthorized says why the key is invalid.
 func (en Enrollments) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enrolling, error) {
 	return makeOnceUnless(ctx, en.s, actor, (*Tx).enrolledAgain, func(tx *Tx) (Enrolling, error) {
 		if e.Replay {
 			return e, refuse(Conflict,
-				"the answer to this Idempotency-Key is remembered no longer; repeat the request with another key")
+				"the answer for this Idempotency-Key has expired; repeat the request with another key")
 		}
 		if err := tx.boundEnrollments(); err != nil {
 			return e, err
@@ -134,7 +134,7 @@ func (en Enrollments) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enr
 	})
 }
 
-// enrolledAgain decides whether what was handed out before may be handed out again.
+// enrolledAgain checks whether a repeated request may get its first answer.
 func (t *Tx) enrolledAgain(old *Enrolling) error {
 	if old.KeyID != "" {
 		k, err := t.apiKey(old.KeyID)
@@ -153,7 +153,7 @@ func (t *Tx) enrolledAgain(old *Enrolling) error {
 	}
 	if len(list) == 0 || list[0].RevokedAt != nil {
 		return refuse(Forbidden,
-			"the enrollment that this request has made is revoked; an Idempotency-Key does not bring it back")
+			"the enrollment of this request has been revoked; an Idempotency-Key does not restore it")
 	}
 	values, err := t.settings()
 	if err != nil {
@@ -161,10 +161,10 @@ func (t *Tx) enrolledAgain(old *Enrolling) error {
 	}
 	switch {
 	case string(values[SettingEnrollment]) != "true":
-		return refuse(Forbidden, "enrollment is not enabled any more")
+		return refuse(Forbidden, "enrollment is no longer enabled")
 	case old.Kind == EnrollNode && old.HTTPCASerial == "" && string(values[SettingEnrollmentHTTPCA]) != quote(HTTPCARoot):
 		return refuse(Forbidden,
-			"the key of the HTTP authority is not handed out any more; enroll with another enrollment token")
+			"the key of the HTTP authority is no longer handed out; enroll with another enrollment token")
 	}
 	return nil
 }
@@ -183,12 +183,12 @@ func (t *Tx) useAPIKey(id string) error {
 	case k.UsedUp():
 		return refuse(Unauthorized, "%s", k.Used())
 	}
-	// Of the many uses of one key in a batch, dqlite is told the last count only.
+	// When a batch has several uses of one key, only the last count goes to dqlite.
 	return t.execLast("api_key/"+k.ID, "UPDATE api_keys SET uses = ?, modified_rev = ? WHERE id = ?", k.Uses+1, t.Rev,
 		k.ID)
 }
 
-// List lists what was handed out, by time.
+// List lists the enrollments by time.
 func (en Enrollments) List(ctx context.Context, c Consistency) (list []Enrollment, err error) {
 	err = en.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, scanEnrollment, selectEnrollments+" ORDER BY enrolled_at, id")
@@ -197,7 +197,7 @@ func (en Enrollments) List(ctx context.Context, c Consistency) (list []Enrollmen
 	return list, err
 }
 
-// Revoke marks the certificates of an enrollment as revoked and deletes its service token. Revoking twice is no
+// Revoke marks the certificates of an enrollment as revoked and deletes its service token. Revoking twice is not an
 // error.
 func (en Enrollments) Revoke(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, en.s, actor, func(tx *Tx) error {
@@ -231,7 +231,7 @@ func (t *Tx) revokeEnrollment(e *Enrollment, detail string) error {
 	return t.audit("enrollment.revoke", enrollmentObject(e.ID), detail)
 }
 
-// pruneEnrollments forgets keys long expired or revoked, and the records of certificates that expired long ago.
+// pruneEnrollments deletes keys and enrollments that expired or were revoked before a time.
 func (t *Tx) pruneEnrollments(before time.Time) (int64, error) {
 	keys, err := t.execCount("DELETE FROM api_keys WHERE expires_at < ?1 OR revoked_at < ?1", before)
 	if err != nil {

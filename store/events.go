@@ -8,14 +8,14 @@ import (
 	"sync"
 )
 
-// The stream of events is the audit table: rows are written in the transaction of what they tell of, are replicated
-// with it and never change. So any member can tell the same story from any position, and a change of leader is no
-// more to a reader than a pause.
+// The stream of events is the audit table: rows are written in the transaction that they describe, are replicated with
+// it and never change. So any member can serve the same stream from any position, and a reader sees a change of leader
+// only as a pause.
 //
-// Each member keeps the newest rows in memory. The leader adds to them what it has just committed; another member
-// gets them from the leader, as long as somebody reads there. What is older comes from SQL.
+// Each member keeps the newest rows in memory. The leader appends what it commits; another member gets rows from the
+// leader while it has readers. Older rows come from SQL.
 
-// Event is an audit row with room for what readers make of it.
+// Event is an audit row with its encoded form.
 type Event struct {
 	AuditRow
 	once sync.Once
@@ -30,31 +30,31 @@ func (e *Event) Text(encode func(*AuditRow) []byte) []byte {
 
 const (
 	defaultEventWindow = 2048
-	eventsAtStart      = 1024 // rows that a new leader takes from SQL
+	eventsAtStart      = 1024 // rows that a new leader reads from SQL
 )
 
-// ErrSlow says that a reader was overtaken by the window: it has to begin again from its position.
+// ErrSlow means that the window has moved past a reader: it must reconnect at its position.
 var ErrSlow = errors.New("the reader is too slow")
 
-// ErrPruned says that what comes after a position is no longer kept.
-var ErrPruned = errors.New("what came after this position is no longer kept")
+// ErrPruned means that events after a position have been deleted.
+var ErrPruned = errors.New("events after this position are no longer kept")
 
-// feed is a window on the newest events: it holds all of them after start.
+// feed is a window of the newest events: all events after start.
 type feed struct {
 	mu         sync.Mutex
-	limit      int // of events: the window holds the newest limit at least, and at most twice as many
+	limit      int // the window holds at least limit events, at most twice as many
 	events     []*Event
 	start, end Position
 	ready      bool // start and end are known
-	resting    bool // nobody has read for a while, and the end was left where it was
-	leading    bool // what this member commits is added; nobody else tells it anything
+	resting    bool // there have been no readers for a while, so the window is not updated
+	leading    bool // this member appends what it commits, and accepts rows from no other
 	resets     int
-	staged     []AuditRow // of the batch that is being committed
+	staged     []AuditRow // of the batch in progress
 	wake       chan struct{}
 
 	readers int
-	wanted  chan struct{} // closed and replaced when the first reader comes or the last one goes
-	history chan struct{} // readers of SQL at a time: others have to get at it, too
+	wanted  chan struct{} // closed and replaced when the first reader begins or the last one ends
+	history chan struct{} // limits concurrent reads of SQL, to leave room for other requests
 }
 
 const historyReaders = 2
@@ -67,7 +67,7 @@ func (f *feed) init(limit int) {
 		make(chan struct{}, historyReaders)
 }
 
-// reset forgets what the window holds; it goes on after a position.
+// reset empties the window, which continues after a position.
 func (f *feed) reset(after Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -113,7 +113,7 @@ func (f *feed) broadcast() {
 	f.wake = make(chan struct{})
 }
 
-// after returns up to limit events after a position; inside is false when the window begins later.
+// after returns up to limit events after a position; inside is false when the window begins after it.
 func (f *feed) after(p Position, limit int) (list []*Event, inside bool, resets int, wake <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -124,14 +124,14 @@ func (f *feed) after(p Position, limit int) (list []*Event, inside bool, resets 
 	return f.events[i:min(len(f.events), i+limit):len(f.events)], true, f.resets, f.wake
 }
 
-// position returns the end of the window; fresh is false when it has been left behind, or is not known yet.
+// position returns the end of the window; fresh is false when it is not being updated, or not known yet.
 func (f *feed) position() (end Position, fresh bool, wake <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.end, f.ready && !f.resting, f.wake
 }
 
-// rest leaves the window where it is, unless there are readers; it goes on with a reset.
+// rest stops updating the window, unless there are readers. Afterwards it needs a reset.
 func (f *feed) rest() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -141,7 +141,7 @@ func (f *feed) rest() bool {
 	return f.resting
 }
 
-// yield is for the end of a leadership: from now on others tell.
+// yield ends a leadership: from now on rows come from the new leader.
 func (f *feed) yield() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -151,7 +151,7 @@ func (f *feed) yield() {
 // takeUp fills the window at the beginning of a leadership.
 func (f *feed) takeUp(v *View) error {
 	f.mu.Lock()
-	f.leading, f.staged = true, nil // a former leader's stream may still be there
+	f.leading, f.staged = true, nil // the stream from a former leader may still be open
 	f.mu.Unlock()
 	tail, err := collect(v, scanAudit, selectAudit+" ORDER BY revision DESC, seq DESC LIMIT ?",
 		int64(min(eventsAtStart, f.limit)))
@@ -171,14 +171,14 @@ func (f *feed) takeUp(v *View) error {
 	return nil
 }
 
-// stage keeps what a transaction has committed until its whole batch is.
+// stage holds the rows of a transaction until its batch is committed.
 func (f *feed) stage(rows []AuditRow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.staged = append(f.staged, rows...)
 }
 
-// publish adds what a batch has committed.
+// publish appends the rows of a committed batch.
 func (f *feed) publish() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -186,16 +186,16 @@ func (f *feed) publish() {
 	f.staged = nil
 }
 
-// EventReader reads events in order from a position on. It is for one goroutine.
+// EventReader reads events in order after a position. It must be used by one goroutine.
 type EventReader struct {
 	s      *Store
 	at     Position
-	live   bool // it has reached the window
+	live   bool // it reads from the window
 	resets int
 }
 
-// Read begins to read after a position. Close must be called: a member that does not lead asks the leader for
-// events while it has readers.
+// Read returns a reader of the events after a position. Call Close: a member that does not lead subscribes to the
+// leader while it has readers.
 func (ev Events) Read(after Position) *EventReader {
 	f := &ev.s.events
 	f.mu.Lock()
@@ -207,7 +207,7 @@ func (ev Events) Read(after Position) *EventReader {
 	return &EventReader{s: ev.s, at: after}
 }
 
-// Close ends the reading.
+// Close ends the reader.
 func (r *EventReader) Close() {
 	f := &r.s.events
 	f.mu.Lock()
@@ -218,19 +218,18 @@ func (r *EventReader) Close() {
 	}
 }
 
-// Readers tells how many readers there are and returns a channel that is closed when the first one comes or the
-// last one goes.
+// Readers returns the number of readers and a channel that is closed when the first one begins or the last one ends.
 func (ev Events) Readers() (int, <-chan struct{}) {
 	ev.s.events.mu.Lock()
 	defer ev.s.events.mu.Unlock()
 	return ev.s.events.readers, ev.s.events.wanted
 }
 
-// Position returns the position behind the last event that Next has returned.
+// Position returns the position after the last event that Next returned.
 func (r *EventReader) Position() Position { return r.at }
 
-// Next blocks until there are events after the position, and returns at most limit of them. It returns ErrSlow when the
-// reader had caught up and was overtaken since, ErrPruned when there is a gap, and ctx's error when that ends first.
+// Next blocks until there are events after the position and returns at most limit of them. It returns ErrSlow when the
+// reader had caught up but the window has moved past it, ErrPruned when there is a gap, and ctx's error when ctx ends.
 func (r *EventReader) Next(ctx context.Context, limit int) ([]*Event, error) {
 	for {
 		mirrored := r.s.Mirror.Changed()
@@ -299,8 +298,8 @@ func (ev Events) Oldest(ctx context.Context) (revision uint64, err error) {
 	return revision, err
 }
 
-// Now returns the position behind the newest event that this member knows of. A member that has had no readers
-// waits for the leader to tell it, until ctx ends; then its mirror must do.
+// Now returns the position after the newest event that this member knows. A member without readers waits until ctx ends
+// for the leader to report it, and then uses its mirror.
 func (ev Events) Now(ctx context.Context) (p Position, err error) {
 	for {
 		end, fresh, wake := ev.s.events.position()
@@ -320,7 +319,7 @@ func (ev Events) Now(ctx context.Context) (p Position, err error) {
 	}
 }
 
-// KnownRevision returns the newest revision that this member has heard of. It asks nobody.
+// KnownRevision returns the newest revision that this member knows. It asks no other member.
 func (s *Store) KnownRevision() uint64 {
 	end, _, _ := s.events.position()
 	rev := max(end.Revision, s.Mirror.Revision())
@@ -330,7 +329,7 @@ func (s *Store) KnownRevision() uint64 {
 	return rev
 }
 
-// AwaitRevision blocks until this member has heard of a revision, or ctx ends; it tells which.
+// AwaitRevision blocks until this member knows of a revision (true) or ctx ends (false).
 func (s *Store) AwaitRevision(ctx context.Context, revision uint64) bool {
 	for {
 		mirrored := s.Mirror.Changed()
@@ -347,25 +346,25 @@ func (s *Store) AwaitRevision(ctx context.Context, revision uint64) bool {
 	}
 }
 
-// Window serves another member, which keeps a window of its own: events after a position that lies in this
-// leader's window. ok is false when it does not, or when this member does not lead.
+// Window returns events after a position for the window of another member. ok is false when the position is not in this
+// leader's window, or when this member does not lead.
 func (ev Events) Window(after Position, limit int) (list []*Event, wake <-chan struct{}, ok bool) {
 	list, inside, _, wake := ev.s.events.after(after, limit)
 	return list, wake, inside && ev.s.Leading()
 }
 
-// End returns the end of the window and whether there is one to go on from.
+// End returns the end of the window; false when it is not up to date.
 func (ev Events) End() (Position, bool) {
 	end, fresh, _ := ev.s.events.position()
 	return end, fresh
 }
 
-// Rest lets a member that does not lead stop following events while it has no readers; it reports whether that is so.
-// Then the window starts over.
+// Rest stops the updates of the window on a member that does not lead and has no readers; it reports whether it did.
+// The window then starts again with Told.
 func (ev Events) Rest() bool { return ev.s.events.rest() }
 
-// Told appends the leader's rows to the window of a member that does not lead. With begin, the window is emptied first
-// and starts at that position. It returns false when this member leads itself.
+// Told appends rows received from the leader to the window. With begin it first empties the window, which then starts
+// at that position. It returns false when this member leads itself.
 func (ev Events) Told(begin *Position, rows []AuditRow) bool {
 	f := &ev.s.events
 	f.mu.Lock()

@@ -12,30 +12,31 @@ import (
 	"muster/hostlist"
 )
 
-// hostsSchema is the schema step since which members and join tokens have hosts.
+// hostsSchema is the schema step that added hosts to members and join tokens.
 const hostsSchema = 2
 
-// HostEvidence is what shows that hosts are a member's own. None of it comes from the member's words.
+// HostEvidence proves that hosts belong to a member. None of it is the member's own claim.
 type HostEvidence struct {
 	Remote  string   // the IP address that the request came from
-	Dialled []string // hosts where, dialled by this leader just now, the member's key has answered
-	Own     bool     // it is the leader itself, by its own command line
+	Dialled []string // hosts that this leader has just dialled and where the member's key answered
+	Own     bool     // the leader's own hosts, from its command line
 }
 
-// hostGrants are the hosts that a member's certificates may be for, besides loopback and what a setting allows.
+// hostGrants are the hosts that a member's certificates may contain, besides loopback and those that the setting
+// allows.
 type hostGrants struct {
-	Token   []string `json:"token,omitempty"`   // what its join token allows
-	Network string   `json:"network,omitempty"` // that its join token is bound to
-	Proven  []string `json:"proven,omitempty"`  // by evidence; none is another member's name
+	Token   []string `json:"token,omitempty"`   // allowed by its join token
+	Network string   `json:"network,omitempty"` // network that its join token is bound to
+	Proven  []string `json:"proven,omitempty"`  // proven by evidence; none is another member's name
 }
 
-// hostRule decides about the hosts of one member.
+// hostRule decides which hosts one member may have.
 type hostRule struct {
 	grants         hostGrants
 	token, setting hostlist.List
 }
 
-// grantsOf reads what a member was granted. Before there were grants, a member's hosts were its own word.
+// grantsOf returns the grants of a member. With a schema before grants, a member's own hosts count as granted.
 func (v *View) grantsOf(m *Member) (g hostGrants, err error) {
 	n, err := v.SchemaVersion()
 	if err != nil {
@@ -53,7 +54,7 @@ func (v *View) grantsOf(m *Member) (g hostGrants, err error) {
 	return g, json.Unmarshal([]byte(text), &g)
 }
 
-// setGrants stores what a member is granted.
+// setGrants stores a member's grants.
 func (t *Tx) setGrants(nodeID uint64, g hostGrants) error {
 	n, err := t.SchemaVersion()
 	if err != nil || n < hostsSchema {
@@ -71,7 +72,7 @@ func (t *Tx) setGrants(nodeID uint64, g hostGrants) error {
 	return t.exec("UPDATE members SET hosts = ? WHERE raft_node_id = ?", string(text), int64(nodeID))
 }
 
-// canonicalHosts lists the hosts of a member's addresses, each once, without loopback.
+// canonicalHosts lists the hosts of a member's addresses without duplicates and loopback.
 func canonicalHosts(m *Member) (list []string) {
 	for _, h := range m.Hosts() {
 		if h = addr.CanonicalHost(h); !addr.Loopback(h) && !slices.Contains(list, h) {
@@ -81,13 +82,13 @@ func canonicalHosts(m *Member) (list []string) {
 	return list
 }
 
-// isIP reports whether a host is an address and no name.
+// isIP reports whether a host is an IP address.
 func isIP(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err == nil
 }
 
-// hostRule makes the rule for a member with these grants.
+// hostRule returns the rule for a member with these grants.
 func (v *View) hostRule(g hostGrants) (r hostRule, err error) {
 	r.grants = g
 	if r.token, err = hostlist.Parse(g.Token); err != nil {
@@ -100,7 +101,7 @@ func (v *View) hostRule(g hostGrants) (r hostRule, err error) {
 	return r, err
 }
 
-// certificateHosts reads the setting.
+// certificateHosts reads the setting certificates.hosts.
 func (v *View) certificateHosts() (hostlist.List, error) {
 	var text string
 	set, err := v.document(SettingCertificateHosts)
@@ -111,13 +112,13 @@ func (v *View) certificateHosts() (hostlist.List, error) {
 		return hostlist.List{}, nil
 	}
 	list, err := hostlist.Parse(hostlist.Split(text))
-	if err != nil { // a newer member may have set what this one does not know: it allows nothing here
+	if err != nil { // a newer member may have set a value that this one cannot parse: it allows nothing here
 		return hostlist.List{}, nil
 	}
 	return list, nil
 }
 
-// CertificateHosts returns the hosts that the setting allows.
+// CertificateHosts returns the hosts that the setting certificates.hosts allows.
 func (st Settings) CertificateHosts(ctx context.Context, c Consistency) (list hostlist.List, err error) {
 	err = st.s.Read(ctx, c, func(v *View) error {
 		list, err = v.certificateHosts()
@@ -126,7 +127,7 @@ func (st Settings) CertificateHosts(ctx context.Context, c Consistency) (list ho
 	return list, err
 }
 
-// hostHolder is another member that has a host, by an address or as its name.
+// hostHolder is another member that has a host in an address or as its name.
 type hostHolder struct {
 	id   uint64
 	role Role
@@ -145,7 +146,7 @@ func (v *View) hostHolders(host string, except uint64) ([]hostHolder, error) {
 		int64(except), host, at)
 }
 
-// prove adds to the grants of a member what the evidence shows, and drops what was proven of hosts that it has no more.
+// prove adds the hosts that the evidence proves to a member's grants and drops proven hosts that it no longer has.
 func (v *View) prove(m *Member, g hostGrants, e HostEvidence) (hostGrants, error) {
 	remote := addr.CanonicalHost(e.Remote)
 	var proven []string
@@ -166,9 +167,9 @@ func (v *View) prove(m *Member, g hostGrants, e HostEvidence) (hostGrants, error
 	return g, nil
 }
 
-// admitHosts decides about the hosts of a member that joins or has moved, and returns its grants with what was proven.
-// It refuses names that are not the member's, and with strict addresses too. claims reports whether another member
-// lives.
+// admitHosts checks the hosts of a member that joins or has moved, and returns its grants with proven hosts added. It
+// rejects names that are neither allowed nor proven, with strict also addresses. claims reports whether another member
+// is alive.
 func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool,
 	claims func(uint64, Role, string) Claim) (hostGrants, error) {
 	g, err := t.prove(m, g, e)
@@ -197,10 +198,11 @@ func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool,
 			return g, err
 		}
 		for _, o := range holders {
-			// A machine may take the place of a dead one, if an operator has said so in as many words.
+			// A machine may replace a dead member if its join token names the host explicitly.
 			if !r.token.Names(h) || claims(o.id, o.role, "") != ClaimDead {
 				return g, refuse(Forbidden,
-					"the host %s is that of node %d (%s), and no certificate is for another member's: remove node %d first, "+
+					"the host %s belongs to node %d (%s), and certificates must not have another member's host: remove node "+
+						"%d first, "+
 						"or give this machine another one with --raft, --api or --advertise", h, o.id, o.name, o.id)
 			}
 		}
@@ -208,8 +210,8 @@ func (t *Tx) admitHosts(m *Member, g hostGrants, e HostEvidence, strict bool,
 	return g, nil
 }
 
-// certHosts splits the hosts of a member into those that its certificates are for, and those that nobody has allowed or
-// proven, or that another member has.
+// certHosts splits the hosts of a member into those for its certificates, and those that are neither allowed nor proven
+// or that another member has.
 func (v *View) certHosts(m *Member, g hostGrants) (hosts, left []string, err error) {
 	r, err := v.hostRule(g)
 	if err != nil {
@@ -235,8 +237,8 @@ func (v *View) certHosts(m *Member, g hostGrants) (hosts, left []string, err err
 	return hosts, left, nil
 }
 
-// UnprovenHosts lists the hosts of addresses that a member announces, or has, which are neither allowed nor shown to be
-// its own by where the request came from: the caller may dial them.
+// UnprovenHosts lists the hosts of a member's announced or present addresses that are neither allowed nor proven by the
+// request's source address. The caller may dial them to prove them.
 func (ms Members) UnprovenHosts(ctx context.Context, a Announcement) (left []string, err error) {
 	err = ms.s.Read(ctx, AsLeader, func(v *View) error {
 		old, err := v.Member(a.NodeID)
@@ -257,8 +259,7 @@ func (ms Members) UnprovenHosts(ctx context.Context, a Announcement) (left []str
 	return left, err
 }
 
-// grantRejoined decides about the hosts of a member that joins once more. What the token names takes the place of what
-// an older one did.
+// grantRejoined checks the hosts of a member that rejoins. The new token's hosts replace those of the former token.
 func (t *Tx) grantRejoined(j Joiner, old, m *Member, token *JoinToken, remote string) (hostGrants, error) {
 	g, err := t.grantsOf(old)
 	if err != nil {
@@ -273,13 +274,13 @@ func (t *Tx) grantRejoined(j Joiner, old, m *Member, token *JoinToken, remote st
 	return g, t.setGrants(m.NodeID, g)
 }
 
-// grants is what a token allows its users.
+// grants returns the hosts that a token allows.
 func (k *JoinToken) grants() hostGrants {
 	return hostGrants{Token: k.Hosts, Network: k.BindCIDR}
 }
 
-// grantMoved decides about the hosts of a member's new addresses. A host of a dead member is not for another that says
-// so itself.
+// grantMoved checks the hosts of a member's new addresses. A member cannot take over a dead member's host by its own
+// claim.
 func (t *Tx) grantMoved(old, m *Member, e HostEvidence) error {
 	g, err := t.grantsOf(old)
 	if err != nil {
@@ -291,7 +292,7 @@ func (t *Tx) grantMoved(old, m *Member, e HostEvidence) error {
 	return t.setGrants(m.NodeID, g)
 }
 
-// movedTo is the member at other addresses.
+// movedTo returns the member with other addresses.
 func (m Member) movedTo(raft, api string) Member {
 	if host, _, err := net.SplitHostPort(raft); err == nil && raft != m.RaftAddress {
 		m.AdvertiseAddr = host

@@ -11,36 +11,36 @@ import (
 	"github.com/google/uuid"
 )
 
-// Joiner is a request to become a member, checked and with everything prepared that needs no transaction.
+// Joiner is a checked request to become a member, with everything that is prepared outside the transaction.
 type Joiner struct {
 	TokenID       string
 	Member        Member // without NodeID, ID, overlay and times
 	Wrap          []byte // the data-encryption key for Member.Recipient, or nil
 	DEKGeneration uint64
-	Certificates  []Certificate // to be issued; NodeID is filled in
-	PublicKey     []byte        // raw, for tokens that are bound to it
-	KeyRetired    bool          // the token was signed with a key that recognises former users only
-	CertKey       string        // SHA-256 of the public key that certificates are asked for, lower hex, or empty
+	Certificates  []Certificate // to be issued; Join sets NodeID
+	PublicKey     []byte        // raw, for tokens bound to a key
+	KeyRetired    bool          // the token's key is retired: it identifies former users only
+	CertKey       string        // SHA-256 of the CSR's public key, lower hex, or empty
 
-	// Alive reports "alive", "down", "left" or "unknown" of a member; nil stands for a leader that knows of nobody.
+	// Alive returns "alive", "down", "left" or "unknown" for a member; nil: nothing is known about any member.
 	Alive func(nodeID uint64) string
 }
 
-// Joined is the identity that a joiner has been given.
+// Joined is the identity given to a joiner.
 type Joined struct {
 	Member       Member
-	Rejoined     bool // it was a member already
+	Rejoined     bool // it was already a member
 	Certificates []Certificate
-	Hosts        []string // that the certificates are for
+	Hosts        []string // in its certificates
 	Warnings     []string
 
-	DEKGeneration, SecretEpoch uint64 // of the keys that the answer tells; 0 in answers of older members
+	DEKGeneration, SecretEpoch uint64 // of the keys in the answer; 0 in answers of older members
 }
 
-// Join verifies the token, allocates an identity, registers the member and consumes the token in one
-// transaction: a refused join consumes nothing. The same token with the same key gives the same identity again.
+// Join verifies the token, allocates an identity, registers the member and consumes the token, in one transaction: a
+// refused join consumes nothing. The same token with the same key gives the same identity.
 func (ms Members) Join(ctx context.Context, actor Actor, j Joiner) (Joined, error) {
-	id := uuid.Must(uuid.NewV7()).String() // grows with time: see NewID
+	id := uuid.Must(uuid.NewV7()).String() // increases with time: see NewID
 	return makeOnceUnless(ctx, ms.s, actor, func(tx *Tx, old *Joined) error { return tx.joinedAgain(j, old) },
 		func(tx *Tx) (out Joined, err error) {
 			if out, err = tx.join(j, id, actor); err == nil {
@@ -56,8 +56,8 @@ func (t *Tx) joinSecretEpoch() (epoch uint64, err error) {
 	return epoch, err
 }
 
-// joinedAgain decides whether a joiner that repeats its request may be answered as before: with the keys of then, while
-// its token is good and it is a member.
+// joinedAgain checks whether a repeated request may get its first answer: its token must be valid, the joiner a member,
+// and the keys in the answer current.
 func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 	if _, err := t.livingToken(j.TokenID); err != nil {
 		return err
@@ -68,7 +68,7 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 	}
 	if m == nil || m.ID != old.Member.ID {
 		return refuse(Forbidden,
-			"the member that this request has made was removed; an Idempotency-Key does not bring it back")
+			"the member that this request created has been removed; an Idempotency-Key does not restore it")
 	}
 	epoch, err := t.joinSecretEpoch()
 	if err != nil {
@@ -78,11 +78,11 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 	if err != nil {
 		return err
 	}
-	if old.Hosts, _, err = t.certHosts(m, g); err != nil { // as it is allowed now
+	if old.Hosts, _, err = t.certHosts(m, g); err != nil { // by the present rules
 		return err
 	}
 	switch outdated := old.SecretEpoch != epoch || old.DEKGeneration != j.DEKGeneration; {
-	case outdated && t.actor.Auto(): // the member that has passed it on repeats it, not the joiner
+	case outdated && t.actor.Auto(): // the forwarding member repeats it, not the joiner
 		return errOutdated
 	case outdated:
 		return refuse(Conflict,
@@ -91,7 +91,7 @@ func (t *Tx) joinedAgain(j Joiner, old *Joined) error {
 	return nil
 }
 
-// livingToken finds a join token that was not revoked and has not expired.
+// livingToken returns a join token that is neither revoked nor expired.
 func (t *Tx) livingToken(id string) (*JoinToken, error) {
 	token, err := t.joinToken(id)
 	switch {
@@ -140,7 +140,7 @@ func (t *Tx) join(j Joiner, id string, actor Actor) (out Joined, err error) {
 	return t.joinNew(j, id, token, actor)
 }
 
-// knownJoiner finds the member that has this key, or nil. The key of a removed member is refused.
+// knownJoiner returns the member with this key, or nil. It rejects the key of a removed member.
 func (t *Tx) knownJoiner(recipient string) (*Member, error) {
 	if recipient == "" {
 		return nil, nil
@@ -157,7 +157,7 @@ func (t *Tx) knownJoiner(recipient string) (*Member, error) {
 	return t.memberBy(selectMembers+" WHERE m.recipient = ?", recipient)
 }
 
-// useTokenAgain uses a token for a member that joins once more, unless it has come with that token before.
+// useTokenAgain consumes a use of a token for a member that rejoins, unless it has already used that token.
 func (t *Tx) useTokenAgain(j *Joiner, token *JoinToken, nodeID uint64, actor Actor) error {
 	again, err := t.get("SELECT 1 FROM join_token_uses WHERE token_id = ? AND raft_node_id = ?",
 		[]any{token.ID, int64(nodeID)}, new(int))
@@ -173,7 +173,7 @@ func (t *Tx) useTokenAgain(j *Joiner, token *JoinToken, nodeID uint64, actor Act
 	return t.useToken(token, nodeID, j.Member.Recipient, actor)
 }
 
-// joinNew makes a new member.
+// joinNew registers a new member.
 func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Joined, err error) {
 	m := j.Member
 	if token.Mode != "" {
@@ -196,7 +196,7 @@ func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Jo
 		for k, v := range m.Labels {
 			labels[k] = v
 		}
-		for k, v := range token.Labels { // the token's labels are the operator's word
+		for k, v := range token.Labels { // the operator's labels take precedence
 			labels[k] = v
 		}
 		m.Labels = labels
@@ -236,7 +236,7 @@ func (t *Tx) joinNew(j Joiner, id string, token *JoinToken, actor Actor) (out Jo
 
 var errSuperseded = refuse(Unauthorized, "Invalid join token: %s", Superseded)
 
-// admits checks what a token is bound to.
+// admits checks the bindings of a token.
 func (k *JoinToken) admits(j *Joiner, remote string) error {
 	if k.BindCIDR != "" {
 		prefix, err := netip.ParsePrefix(k.BindCIDR)
@@ -262,17 +262,17 @@ func (k *JoinToken) admits(j *Joiner, remote string) error {
 	return nil
 }
 
-// rejoin refreshes what a member has said of itself; identity, addresses of the overlay and role stay.
+// rejoin updates a member's description of itself; identity, overlay addresses and role are unchanged.
 func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out Joined, err error) {
 	if token.NodeID != 0 && token.NodeID != m.NodeID {
-		return out, refuse(Conflict, "the token is for node %d and this key belongs to node %d", token.NodeID, m.NodeID)
+		return out, refuse(Conflict, "the token is for node %d but this key belongs to node %d", token.NodeID, m.NodeID)
 	}
-	// The public key alone proves nothing, everybody may read it: a member that has certificates shows by its request for
-	// new ones that it is the machine that it says.
+	// The public key proves nothing, since everybody can read it. A member that has certificates must prove that it owns
+	// their key: its CSR is signed with it.
 	if m.CertKey != "" && j.CertKey != m.CertKey {
 		return out, refuse(Forbidden,
-			"node %d has certificates: it joins again with a transport_csr of the key that they are for; remove the member "+
-				"to let the machine in again", m.NodeID)
+			"node %d has certificates: to rejoin, send a transport_csr signed with their key, or remove the member "+
+				"and join as a new one", m.NodeID)
 	}
 	moved := *m
 	moved.RaftAddress, moved.APIAddress, moved.AdvertiseAddr = j.Member.RaftAddress, j.Member.APIAddress,
@@ -339,7 +339,7 @@ func (t *Tx) useToken(token *JoinToken, nodeID uint64, recipient string, actor A
 	if token.Uses >= token.MaxUses {
 		return refuse(Unauthorized, "Join token already used (replay)")
 	}
-	// Of the many joins of a batch with one token, dqlite is told the last count only.
+	// When a batch has several joins with one token, only the last count goes to dqlite.
 	if err := t.execLast("token/"+token.ID, "UPDATE join_tokens SET uses = ?, modified_rev = ? WHERE id = ?",
 		token.Uses+1, t.Rev, token.ID); err != nil {
 		return err
@@ -349,8 +349,8 @@ func (t *Tx) useToken(token *JoinToken, nodeID uint64, recipient string, actor A
 		token.ID, nodeID, optional(recipient), t.Now, actor.Remote)
 }
 
-// nodeIDFor takes the id that the token was made for, or the next of the sequence that nobody has, had or was
-// promised by a token that can still be used.
+// nodeIDFor returns the token's node id, or the next id of the sequence that no member has or had and no usable token
+// reserves.
 func (t *Tx) nodeIDFor(token *JoinToken) (uint64, error) {
 	var last uint64
 	if _, err := t.get("SELECT value FROM sequences WHERE name = 'raft_node_id'", nil, &last); err != nil {

@@ -10,10 +10,10 @@ import (
 // Formats of join tokens.
 const (
 	FormatMuster = "muster" // an HMAC token of the members family
-	FormatZLayer = "zlayer" // a signed envelope of the join family
+	FormatZLayer = "zlayer" // a signed token of the join family
 )
 
-// JoinToken is the record of a join token; the token itself is computed from it and the join key.
+// JoinToken is the record of a join token; the token's text is computed from it and the join key.
 type JoinToken struct {
 	ID        string // 32 lower hex digits, or the 64 of a signed token
 	Text      string // only in the answer to its creation
@@ -21,10 +21,10 @@ type JoinToken struct {
 	NodeID    uint64 // 0: any
 	Mode      string // "": the joiner's choice
 	Labels    map[string]string
-	BindCIDR  string   // only callers from this prefix may use it
-	BindName  string   // only names that fit this pattern (path.Match)
+	BindCIDR  string   // only for callers from this prefix
+	BindName  string   // only for names that match this pattern (path.Match)
 	Hosts     []string // allowed in the certificates of new members; see package hostlist
-	BindKey   string   // only the public key with this SHA-256, lower hex
+	BindKey   string   // only for the public key with this SHA-256, lower hex
 	Uses      int
 	MaxUses   int
 	CreatedBy string
@@ -32,11 +32,11 @@ type JoinToken struct {
 	ExpiresAt time.Time
 	RevokedAt *time.Time
 
-	Superseded bool   // the epoch of the key that signed it verifies no longer
-	KeyEpoch   uint64 `json:"-"` // of the key that signs it, when it is made
+	Superseded bool   // the epoch of its signing key no longer verifies
+	KeyEpoch   uint64 `json:"-"` // of the signing key, at creation
 }
 
-// States of a join token, the same wherever it is shown and in what its joiner is told.
+// States of a join token, the same in lists and in refusals.
 const (
 	TokenValid      = "valid"
 	TokenUsed       = "used"
@@ -45,7 +45,7 @@ const (
 	TokenSuperseded = "superseded"
 )
 
-// State returns in one word what the token is good for.
+// State returns the token's state in one word.
 func (t *JoinToken) State(now time.Time) string {
 	switch {
 	case t.RevokedAt != nil:
@@ -61,13 +61,14 @@ func (t *JoinToken) State(now time.Time) string {
 	}
 }
 
-// Superseded is what the joiner with such a token is told.
+// Superseded is the refusal of a joiner with a superseded token.
 const Superseded = "superseded: it was signed with a key that the cluster has replaced, by a rotation or because a " +
 	"member was removed; ask for a new token"
 
-// superseded decides, with the time as its argument, whether a row t of join_tokens was signed in an epoch that
-// verifies no longer. A token is only made with the active epoch (JoinTokens.Create), so its epoch is the newest one
-// that is older than the token; an epoch of the token's own revision began behind it in the same batch.
+// superseded is an SQL expression, with the time as its argument, for whether a row t of join_tokens was signed in an
+// epoch that no longer verifies. A token is signed with the active epoch (JoinTokens.Create), so its epoch is the
+// newest one older than the token. An epoch of the token's own revision is younger: it was created later in the same
+// batch.
 const (
 	superseded = `NOT EXISTS (SELECT 1 FROM cluster_keys k
 		WHERE k.purpose = CASE t.format WHEN 'zlayer' THEN 'join-signing' ELSE 'join-hmac' END
@@ -95,8 +96,8 @@ func scanJoinToken(rows *sql.Rows) (t JoinToken, err error) {
 	return t, json.Unmarshal([]byte(labels), &t.Labels)
 }
 
-// Create stores a token whose ID, NodeID, Mode, Labels, MaxUses and ExpiresAt the caller has chosen. A
-// token for the id of a member, or of a former one, is refused.
+// Create stores a token; the caller sets ID, NodeID, Mode, Labels, MaxUses and ExpiresAt. It rejects a node id of a
+// present or former member.
 func (jt JoinTokens) Create(ctx context.Context, actor Actor, t JoinToken) (JoinToken, error) {
 	if t.Labels == nil {
 		t.Labels = map[string]string{}
@@ -113,7 +114,7 @@ func (jt JoinTokens) Create(ctx context.Context, actor Actor, t JoinToken) (Join
 		now, err := tx.joinToken(old.ID)
 		if err == nil && (now == nil || now.RevokedAt != nil) {
 			err = refuse(Forbidden,
-				"the join token that this request has made is revoked; an Idempotency-Key does not bring it back")
+				"the join token that this request created has been revoked; an Idempotency-Key does not restore it")
 		}
 		return err
 	}
@@ -152,7 +153,7 @@ func (t *Tx) insertJoinToken(k *JoinToken, labels string) error {
 		k.CreatedBy, k.CreatedAt, k.ExpiresAt, t.Rev, t.Rev)
 }
 
-// activeEpoch fails with ErrKeyMoved when the key that the token is to be signed with has been replaced meanwhile.
+// activeEpoch returns ErrKeyMoved when the token's signing key has been replaced since it was read.
 func (t *Tx) activeEpoch(k *JoinToken) error {
 	purpose := KeyJoinHMAC
 	if k.Format == FormatZLayer {
@@ -204,7 +205,7 @@ func (v *View) joinToken(id string) (*JoinToken, error) {
 	return &list[0], v.tokenHosts(list)
 }
 
-// tokenHosts adds the hosts to tokens, which they have since a schema step.
+// tokenHosts sets the hosts of tokens, if the schema has them.
 func (v *View) tokenHosts(list []JoinToken) error {
 	n, err := v.SchemaVersion()
 	if err != nil || n < hostsSchema {
@@ -225,7 +226,7 @@ func (v *View) tokenHosts(list []JoinToken) error {
 	return nil
 }
 
-// TokenUse is one member that was admitted by a token.
+// TokenUse is one use of a token: the member that it admitted.
 type TokenUse struct {
 	TokenID string
 	NodeID  uint64
@@ -233,7 +234,7 @@ type TokenUse struct {
 	Remote  string
 }
 
-// Uses lists who was admitted by which token and when.
+// Uses lists all uses of tokens.
 func (jt JoinTokens) Uses(ctx context.Context, c Consistency) (list []TokenUse, err error) {
 	err = jt.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (u TokenUse, err error) {
@@ -247,7 +248,7 @@ func (jt JoinTokens) Uses(ctx context.Context, c Consistency) (list []TokenUse, 
 	return list, err
 }
 
-// Revoke makes a token useless. Revoking twice is no error.
+// Revoke revokes a token. Revoking twice is not an error.
 func (jt JoinTokens) Revoke(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, jt.s, actor, func(tx *Tx) error {
 		t, err := tx.joinToken(id)

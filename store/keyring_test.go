@@ -12,7 +12,6 @@ import (
 // TestKeysReadableDuringRotation: from the moment that a rotation is committed, what it has sealed can be opened, also by
 // those who read before the one who has asked for it hears of the commit.
 func TestKeysReadableDuringRotation(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	s := c.leader()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -65,7 +64,6 @@ func TestExpectedKeys(t *testing.T) {
 // TestReencryptBesideRotation: values move to a generation whose rotation is in the same batch, which retires none; that is
 // for when nothing is sealed under the old ones any more.
 func TestReencryptBesideRotation(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	s := c.leader()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

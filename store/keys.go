@@ -17,7 +17,7 @@ import (
 const (
 	KeyJoinHMAC    = "join-hmac"    // signs muster's own join tokens
 	KeyJoinSigning = "join-signing" // Ed25519, signs join tokens in ZLayer's format
-	KeyJoinSecret  = "join-secret"  // what internal bearers are derived from
+	KeyJoinSecret  = "join-secret"  // internal bearers are derived from it
 	KeyJWT         = "jwt"          // Ed25519, signs node identities
 )
 
@@ -28,7 +28,7 @@ const (
 	KeyRetired = "retired"
 )
 
-// Key is one epoch of a key of the cluster.
+// Key is one epoch of a cluster key.
 type Key struct {
 	Purpose    string
 	Epoch      uint64
@@ -40,12 +40,12 @@ type Key struct {
 	GraceUntil *time.Time
 }
 
-// Verifies reports whether what the key has signed is still accepted from anybody.
+// Verifies reports whether signatures of the key are still accepted.
 func (k *Key) Verifies(now time.Time) bool {
 	return k.State == KeyActive || k.State == KeyGrace && k.GraceUntil != nil && now.Before(*k.GraceUntil)
 }
 
-// NewKey is a key that is to become the next epoch of its purpose.
+// NewKey is the key of the next epoch of a purpose.
 type NewKey struct {
 	Purpose string
 	KID     string
@@ -53,13 +53,13 @@ type NewKey struct {
 	Secret  []byte
 }
 
-// KeySecret is the name under which the secret part of a key is sealed.
+// KeySecret returns the name that the secret part of a key is sealed with.
 func KeySecret(purpose string, epoch uint64) string { return fmt.Sprintf("key/%s/%d", purpose, epoch) }
 
 const insertKey = "INSERT INTO cluster_keys (purpose, epoch, state, kid, public, created_at, created_rev, " +
 	"modified_rev) VALUES (?, ?, 'active', ?, ?, ?, ?, ?)"
 
-// List returns all epochs of a purpose that are kept, the newest first, with their secrets. Callers must not modify it.
+// List returns the kept epochs of a purpose, the newest first, with their secrets. Callers must not modify it.
 func (ks Keys) List(ctx context.Context, c Consistency, purpose string) ([]Key, error) {
 	return recall(ctx, ks.s, c, "keys/"+purpose, []string{"cluster_keys", "sealed_secrets"}, func(v *View) ([]Key, error) {
 		list, err := v.keys(purpose)
@@ -111,10 +111,11 @@ func (v *View) keys(purpose string) ([]Key, error) {
 		"WHERE purpose = ? ORDER BY epoch DESC", purpose)
 }
 
-// sealer seals a value under a generation that the transaction knows of.
+// sealer seals a value under a generation that exists in the transaction.
 type sealer func(name string, plain []byte) (sealed []byte, generation uint64, err error)
 
-// rotateKeys begins a new epoch of each key. The one before keeps verifying until graceUntil, or is retired at once.
+// rotateKeys begins a new epoch of each key. The previous one verifies until graceUntil, or with nil is retired at
+// once.
 func (t *Tx) rotateKeys(list []NewKey, graceUntil *time.Time, seal sealer) error {
 	state := KeyRetired
 	if graceUntil != nil {
@@ -147,22 +148,22 @@ func (t *Tx) rotateKeys(list []NewKey, graceUntil *time.Time, seal sealer) error
 	return nil
 }
 
-// KeyRotated is the answer to a rotation of keys.
+// KeyRotated is the result of a rotation of keys.
 type KeyRotated struct {
 	KIDs       map[string]string // by purpose
 	GraceUntil time.Time
 
-	TokensEnded int // join tokens that were valid and are good for the grace only
+	TokensEnded int // join tokens that were valid and now end with the grace period
 }
 
-// validTokens counts the join tokens that admit somebody now.
+// validTokens counts the valid join tokens.
 func (v *View) validTokens() (n int, err error) {
 	now := rfc3339(v.Now)
 	_, err = v.get(countValidTokens, []any{now, now}, &n)
 	return n, err
 }
 
-// Rotate begins a new epoch of each key; what the old ones have signed is accepted until graceUntil.
+// Rotate begins a new epoch of each key; signatures of the old ones are accepted until graceUntil.
 func (ks Keys) Rotate(ctx context.Context, actor Actor, list []NewKey, graceUntil time.Time) (KeyRotated, error) {
 	return makeOnce(ctx, ks.s, actor, func(tx *Tx) (KeyRotated, error) {
 		out := KeyRotated{KIDs: map[string]string{}, GraceUntil: graceUntil}
@@ -184,7 +185,7 @@ func (ks Keys) Rotate(ctx context.Context, actor Actor, list []NewKey, graceUnti
 	})
 }
 
-// NewKeys makes a key for each purpose.
+// NewKeys generates a key for each purpose.
 func NewKeys(purposes ...string) (list []NewKey, err error) {
 	for _, p := range purposes {
 		k, err := newKey(p)
@@ -196,7 +197,7 @@ func NewKeys(purposes ...string) (list []NewKey, err error) {
 	return list, nil
 }
 
-// newKey makes a key for a purpose: an Ed25519 seed, 32 random bytes, or their hexadecimal text.
+// newKey generates a key for a purpose: an Ed25519 seed, 32 random bytes, or their hexadecimal text.
 func newKey(purpose string) (k NewKey, err error) {
 	k = NewKey{Purpose: purpose, Secret: make([]byte, 32)}
 	if _, err := rand.Read(k.Secret); err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// HookOutcome is how one drain or resume hook ended on its member.
+// HookOutcome is the result of one drain or resume hook on its member.
 type HookOutcome struct {
 	Name    string `json:"name"`
 	OK      bool   `json:"ok"`
@@ -24,8 +24,8 @@ const (
 
 var errNoMember = refuse(NotFound, "Cluster member not found")
 
-// BeginDrain marks a member as draining; leases on it are waited for until the deadline. A member that is draining or
-// drained already stays as it is. Whoever leads carries the drain on.
+// BeginDrain marks a member as draining, with a deadline for its leases. A member that is already draining or drained
+// is unchanged. Any leader continues the drain.
 func (ms Members) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wait time.Duration) (*Member, error) {
 	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (*Member, error) {
 		m, err := tx.Member(nodeID)
@@ -38,7 +38,7 @@ func (ms Members) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wa
 			return m, nil
 		}
 		deadline := tx.Now
-		if wait > 0 { // times are whole seconds: never earlier than was asked for
+		if wait > 0 { // times are whole seconds: round up
 			deadline = tx.Now.Add(wait + time.Second - 1).Truncate(time.Second)
 		}
 		if err := tx.exec(`UPDATE members SET drain_state = 'draining', drain_updated_at = ?1,
@@ -54,7 +54,7 @@ func (ms Members) BeginDrain(ctx context.Context, actor Actor, nodeID uint64, wa
 	})
 }
 
-// HooksDone records how the hooks of a drain or resume ended. A generation that is no longer the member's is ignored.
+// HooksDone records the outcomes of the hooks of a drain or resume. It ignores an outdated generation.
 func (ms Members) HooksDone(ctx context.Context, actor Actor, nodeID, generation uint64, kind string,
 	outcome []HookOutcome) error {
 	if outcome == nil {
@@ -75,8 +75,8 @@ func (ms Members) HooksDone(ctx context.Context, actor Actor, nodeID, generation
 	})
 }
 
-// FinishDrain marks a drain as done, unless a resume has come in between. New leases that arrived too late to be
-// refused do not hold it up: whether to wait was the caller's decision.
+// FinishDrain marks a member as drained, unless it was resumed in the meantime. It does not check leases: the caller
+// decides whether to wait for them.
 func (ms Members) FinishDrain(ctx context.Context, actor Actor, nodeID, generation uint64) error {
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount(`UPDATE members SET drain_state = 'drained', drain_updated_at = ?, modified_rev = ?
@@ -88,7 +88,7 @@ func (ms Members) FinishDrain(ctx context.Context, actor Actor, nodeID, generati
 	})
 }
 
-// Resume ends or cancels a drain. It changes nothing for a member that is active.
+// Resume ends or cancels a drain. It does nothing for an active member.
 func (ms Members) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Member, error) {
 	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (*Member, error) {
 		m, err := tx.Member(nodeID)
@@ -113,7 +113,7 @@ func (ms Members) Resume(ctx context.Context, actor Actor, nodeID uint64) (*Memb
 	})
 }
 
-// Promote makes a member a voter at an operator's word: autopilot does not undo it.
+// Promote makes a member a voter by an operator's decision, which autopilot does not undo.
 func (ms Members) Promote(ctx context.Context, actor Actor, nodeID uint64) error {
 	return doOnce(ctx, ms.s, actor, func(tx *Tx) error {
 		m, err := tx.Member(nodeID)
@@ -137,12 +137,11 @@ func (ms Members) Promote(ctx context.Context, actor Actor, nodeID uint64) error
 
 const removal = "member.remove"
 
-// Remove takes a machine out of the cluster in one transaction: its row, its leases, its addresses, its wraps of the
-// data-encryption key; its certificates are revoked and its id and key are refused for good. What it knew is worth
-// nothing afterwards: the rotation makes a new data-encryption key and new epochs of the keys that it could open. Only
-// one removal is under way at a time; the leader's loop, whoever leads, takes the node out of Raft and then calls
-// FinishRemoval. check runs inside the transaction, so that two removals cannot both be judged by the same state. It
-// returns how many join tokens that were valid are superseded by the new keys.
+// Remove removes a member in one transaction. It deletes its row, leases, addresses and wraps of the data-encryption
+// key, revokes its certificates, and refuses its id and key from then on. The rotation replaces the data-encryption key
+// and the keys that the member could open. Only one removal runs at a time: afterwards the leader's loop, of any
+// leader, removes the node from Raft and calls FinishRemoval. check runs inside the transaction, so that two removals
+// are not checked against the same state. Remove returns how many valid join tokens the new keys supersede.
 func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotation *DEKRotation,
 	check func(*Member) error) (tokensEnded int, err error) {
 	return makeOnce(ctx, ms.s, actor, func(tx *Tx) (tokensEnded int, err error) {
@@ -201,7 +200,7 @@ func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotati
 	})
 }
 
-// FinishRemoval records that a removed member is out of the Raft configuration.
+// FinishRemoval records that a removed member is no longer in the Raft configuration.
 func (ms Members) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64) error {
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount("UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? "+
@@ -214,7 +213,7 @@ func (ms Members) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64)
 	})
 }
 
-// RunningRemovals lists the nodes whose removal has yet to be finished.
+// RunningRemovals lists the nodes whose removal is not finished.
 func (ms Members) RunningRemovals(ctx context.Context, c Consistency) ([]uint64, error) {
 	return recall(ctx, ms.s, c, "removals", []string{"operations"}, func(v *View) ([]uint64, error) {
 		return collect(v, func(rows *sql.Rows) (id uint64, err error) {
@@ -225,7 +224,7 @@ func (ms Members) RunningRemovals(ctx context.Context, c Consistency) ([]uint64,
 	})
 }
 
-// Removed lists the nodes that were members once, from the local replica.
+// Removed lists the removed members.
 func (ms Members) Removed(ctx context.Context, c Consistency) (list []uint64, err error) {
 	err = ms.s.Read(ctx, c, func(v *View) error {
 		list, err = collect(v, func(rows *sql.Rows) (id uint64, err error) {
@@ -237,14 +236,14 @@ func (ms Members) Removed(ctx context.Context, c Consistency) (list []uint64, er
 	return list, err
 }
 
-// HealthChange is a member that has stopped answering, or answers again.
+// HealthChange is a change of a member's health.
 type HealthChange struct {
 	NodeID  uint64
 	Healthy bool
 	Reason  string
 }
 
-// Unhealthy lists the members that are noted as unhealthy. Callers must not modify the map.
+// Unhealthy lists the members recorded as unhealthy. Callers must not modify the map.
 func (ms Members) Unhealthy(ctx context.Context, c Consistency) (map[uint64]bool, error) {
 	return recall(ctx, ms.s, c, "unhealthy", []string{"unhealthy_members"}, func(v *View) (map[uint64]bool, error) {
 		list, err := collect(v, func(rows *sql.Rows) (id uint64, err error) { return id, rows.Scan(&id) },
@@ -257,7 +256,7 @@ func (ms Members) Unhealthy(ctx context.Context, c Consistency) (map[uint64]bool
 	})
 }
 
-// SetHealth notes changes of health, each with an audit row; what is noted already is left alone.
+// SetHealth records changes of health, each with an audit row; it skips those already recorded.
 func (ms Members) SetHealth(ctx context.Context, actor Actor, changes []HealthChange) error {
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		for _, c := range changes {
@@ -285,7 +284,7 @@ func (ms Members) SetHealth(ctx context.Context, actor Actor, changes []HealthCh
 	})
 }
 
-// Lease says that something still runs on a member. It counts until it expires, is renewed or is given back.
+// Lease records that something runs on a member. It ends when it expires or is deleted.
 type Lease struct {
 	ID        string
 	NodeID    uint64
@@ -294,8 +293,8 @@ type Lease struct {
 	ExpiresAt time.Time
 }
 
-// Put makes or renews a lease. A new one on a member that is being drained is refused; renewing goes on, so that
-// what runs there can end in peace. A lease stays on its member.
+// Put creates or renews a lease; the result reports whether it is new. It rejects a new lease on a member that is
+// draining, but renews an existing one, so that running work can finish. A lease cannot move to another member.
 func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duration) (Lease, bool, error) {
 	created := false
 	l, err := makeOnce(ctx, ls.s, actor, func(tx *Tx) (Lease, error) {
@@ -310,7 +309,7 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 		if err != nil {
 			return l, err
 		}
-		l.ExpiresAt = tx.Now.Add(ttl + time.Second - 1).Truncate(time.Second) // never shorter than granted
+		l.ExpiresAt = tx.Now.Add(ttl + time.Second - 1).Truncate(time.Second) // round up
 		if len(old) > 0 {
 			if old[0].NodeID != l.NodeID {
 				return l, refuse(Conflict, "the lease is held on node %d; delete it first to move it", old[0].NodeID)
@@ -328,7 +327,7 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 		if err := tx.boundLeases(l.NodeID); err != nil {
 			return l, err
 		}
-		if err := tx.exec("DELETE FROM leases WHERE id = ?", l.ID); err != nil { // expired, not yet pruned
+		if err := tx.exec("DELETE FROM leases WHERE id = ?", l.ID); err != nil { // an expired one that is not pruned yet
 			return l, err
 		}
 		created, l.CreatedAt = true, tx.Now
@@ -342,7 +341,7 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 	return l, created, err
 }
 
-// Delete gives a lease back.
+// Delete deletes a lease.
 func (ls Leases) Delete(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, ls.s, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM leases WHERE id = ?", id)
@@ -365,7 +364,7 @@ func (v *View) leases(where string, args ...any) ([]Lease, error) {
 	}, "SELECT id, raft_node_id, kind, created_at, expires_at FROM leases"+where+" ORDER BY id", args...)
 }
 
-// List lists the leases that have not expired, of one member or, with nodeID 0, of all.
+// List lists the current leases of one member or, with nodeID 0, of all.
 func (ls Leases) List(ctx context.Context, c Consistency, nodeID uint64) (list []Lease, err error) {
 	err = ls.s.Read(ctx, c, func(v *View) error {
 		if nodeID == 0 {
@@ -378,7 +377,7 @@ func (ls Leases) List(ctx context.Context, c Consistency, nodeID uint64) (list [
 	return list, err
 }
 
-// Count counts what still runs on a member.
+// Count counts the current leases of a member.
 func (ls Leases) Count(ctx context.Context, c Consistency, nodeID uint64) (n int, err error) {
 	err = ls.s.Read(ctx, c, func(v *View) error {
 		_, err := v.get("SELECT count(*) FROM leases WHERE raft_node_id = ? AND expires_at > ?",

@@ -10,8 +10,8 @@ import (
 	"muster/store/engine"
 )
 
-// Settings that bound how many rows there may be of what callers make. Each has a default that a cluster of thousands
-// of members does not meet.
+// Settings that limit the number of rows that callers can create. A cluster of thousands of members does not reach the
+// defaults.
 const (
 	SettingLimitAPITokens    = "limits.api_tokens"
 	SettingLimitAPIKeys      = "limits.api_keys"
@@ -25,30 +25,30 @@ const (
 	SettingLimitWorkloads    = "limits.workloads"
 )
 
-// autoAnswers is how many answers are kept per caller to requests that members have passed on. They serve for seconds,
-// so that the oldest may go.
+// autoAnswers is how many answers to forwarded requests are kept per caller. They are needed for seconds, so the oldest
+// are deleted.
 const autoAnswers = 10_000
 
 var limitSettings = []Setting{
 	limitSetting(SettingLimitAnswers, 10_000,
-		"how many answers to the Idempotency-Keys of one credential are remembered, a day each"),
+		"how many answers for Idempotency-Keys are kept per credential, a day each"),
 	limitSetting(SettingLimitAPIKeys, 10_000,
-		"how many API keys and enrollment tokens of one credential there may be, revoked and expired ones of the last 30 "+
-			"days among them"),
+		"how many API keys and enrollment tokens one credential may have, including revoked and expired ones of the "+
+			"last 30 days"),
 	limitSetting(SettingLimitAPITokens, 10_000,
-		"how many API tokens there may be, expired ones of the last 30 days among them"),
+		"how many API tokens there may be, including expired ones of the last 30 days"),
 	limitSetting(SettingLimitCertificates, 1000,
-		"how many certificates one member may be given, expired ones of the last 30 days among them"),
+		"how many certificates one member may have, including expired ones of the last 30 days"),
 	limitSetting(SettingLimitEnrollments, 100_000,
-		"how many enrollments there may be, expired ones of the last 30 days among them"),
+		"how many enrollments there may be, including expired ones of the last 30 days"),
 	limitSetting(SettingLimitJoinTokens, 10_000,
-		"how many join tokens of one credential there may be, expired ones of the last 30 days among them"),
+		"how many join tokens one credential may have, including expired ones of the last 30 days"),
 	limitSetting(SettingLimitLeases, 10_000, "how many leases there may be on one member"),
 	limitSetting(SettingLimitPeerings, 1000,
-		"how many peerings there may be, deleted ones that the other cluster does not know of yet among them"),
+		"how many peerings there may be, including deleted ones that the other cluster does not know of yet"),
 	limitSetting(SettingLimitSecrets, 20_000, "how many secrets there may be, each of at most 64 KiB"),
 	limitSetting(SettingLimitWorkloads, 1000,
-		"how many workloads may be registered; each member keeps certificates for those that are for it or for any"),
+		"how many workloads may be registered; each member keeps certificates for its own and for those of any member"),
 }
 
 func limitSetting(name string, standard uint64, help string) Setting {
@@ -61,14 +61,15 @@ func (t *Tx) boundAPITokens() error {
 	return t.bound(SettingLimitAPITokens, "API tokens", "SELECT count(*) FROM api_tokens")
 }
 
-// largeRow is from when on the bytes of a row are looked at: of smaller ones, their number says enough.
+// largeRow is the size in bytes from which a row counts against a byteBound; for small rows the limit of their number
+// is enough.
 const largeRow = 4 << 10
 
-// byteBound is what rows that can be large may hold together: many of them come to much more than their number says.
+// byteBound is a limit in bytes of rows that can be large.
 type byteBound struct {
 	table, columns string
 	what           string // in refusals
-	owner          string // column that says whose a row is; "": nobody's own
+	owner          string // column with the owner of a row; "": none
 	each, all      int    // bytes, of one owner and of all
 }
 
@@ -92,7 +93,7 @@ func (b *byteBound) sum() string {
 	return strings.Join([]string{"SELECT", "ifnull(sum(" + strings.Join(list, " + ") + "), 0)", "FROM", b.table}, " ")
 }
 
-// boundBytes refuses a row of so many bytes, in place of one that had some, when there would be more than the bound.
+// boundBytes rejects a row of row bytes, which replaces one of had bytes, when the bound would be exceeded.
 func (t *Tx) boundBytes(b *byteBound, owner string, had, row int) error {
 	if row < largeRow || row <= had {
 		return nil
@@ -155,8 +156,9 @@ func (t *Tx) boundPeerings() error {
 		"SELECT (SELECT count(*) FROM peerings) + (SELECT count(*) FROM peering_tombstones)")
 }
 
-// boundAnswers makes room for one more remembered answer of the actor, or refuses it. Callers' keys are promised a day;
-// those that older members make room for each other, looked at now and then: counting costs.
+// boundAnswers makes room for one more remembered answer of the actor, or rejects it. Answers for callers' keys are
+// promised for a day. Of answers for keys that older members generate, the oldest are deleted; they are counted only
+// now and then because counting is expensive.
 func (t *Tx) boundAnswers(size int) error {
 	err := t.boundBytes(&boundOfAnswers, t.actor.Accessor, 0, size)
 	if t.actor.Auto() {
@@ -168,7 +170,7 @@ func (t *Tx) boundAnswers(size int) error {
 			return nil
 		}
 		t.counts.set(key, autoAnswers)
-		var oldest string // that stays
+		var oldest string // the oldest that is kept
 		many, err := t.get("SELECT key FROM idempotency WHERE accessor = ? AND key >= 'auto-' AND key < 'auto.' "+
 			"ORDER BY key DESC LIMIT 1 OFFSET ?",
 			[]any{t.actor.Accessor, autoAnswers}, &oldest)
@@ -184,15 +186,15 @@ func (t *Tx) boundAnswers(size int) error {
 		"SELECT count(*) FROM idempotency WHERE accessor = ? AND (key < 'auto-' OR key >= 'auto.')", t.actor.Accessor)
 }
 
-// Size bounds a column that others fill: callers, token holders, members, other clusters, archives.
+// Size limits a column with input of others: callers, token holders, members, other clusters, archives.
 type Size struct {
 	Table, Column string
-	Field         string // what callers call it, in refusals
+	Field         string // its name in refusals
 	Max           int    // bytes
 }
 
-// Sizes is the one table of them. The writer holds it (Tx.exec) and the schema, by a constraint of each column that is
-// named size_TABLE_COLUMN. TestSizes fails for a column of texts or bytes that is neither here nor in ownColumns.
+// Sizes lists all of them. The writer enforces them (Tx.exec), and the schema does by a constraint size_TABLE_COLUMN of
+// each column. TestSizes fails for a text or blob column that is neither here nor in ownColumns.
 var Sizes = []Size{
 	{"settings", "value", "the value", 16 << 10},
 
@@ -283,7 +285,7 @@ var Sizes = []Size{
 	{"audit", "request_id", "the request id", 128},
 }
 
-// MaxSize returns how many bytes a column may hold. It panics for one that is in no table of sizes.
+// MaxSize returns the limit of a column in bytes. It panics for a column that is not in Sizes.
 func MaxSize(table, column string) int { return sizeOf(table, column).Max }
 
 func sizeOf(table, column string) *Size {
@@ -295,7 +297,7 @@ func sizeOf(table, column string) *Size {
 	panic("store: " + table + "." + column + " has no size")
 }
 
-// check refuses a value that is too long.
+// check rejects a value that is too long.
 func (s *Size) check(v any) error {
 	n := 0
 	switch v := v.(type) {
@@ -310,10 +312,10 @@ func (s *Size) check(v any) error {
 	return nil
 }
 
-// CheckSize refuses a value that the column would not take. Callers use it before they do any work for a request.
+// CheckSize rejects a value that is too long for a column. Callers use it before they do any work for a request.
 func CheckSize(table, column string, value []byte) error { return sizeOf(table, column).check(value) }
 
-// cut shortens a text of ours that tells of what others have said, where the end may be lost.
+// cut truncates a text to the limit of its column, for generated texts that quote input.
 func cut(table, column, text string) string {
 	most := MaxSize(table, column)
 	if len(text) <= most {
@@ -329,7 +331,7 @@ func cut(table, column, text string) string {
 	return text + "…"
 }
 
-// sized is an argument of a statement that a size bounds.
+// sized is an argument of a statement that a Size limits.
 type sized struct {
 	arg  int
 	size *Size
@@ -342,7 +344,7 @@ var (
 	setArgument    = regexp.MustCompile(`(\w+) = (\?\d*|[^,?]*)`)
 )
 
-// boundsOf finds the arguments of a statement that go into columns with a size, by its text alone.
+// boundsOf finds the arguments of a statement for columns with a Size, from the statement's text.
 func boundsOf(query string) []sized {
 	if list, ok := sizedArguments.Load(query); ok {
 		return list.([]sized)
@@ -369,7 +371,7 @@ func boundsOf(query string) []sized {
 	return list
 }
 
-// each pairs columns with the arguments that are put into them.
+// each pairs columns with their arguments.
 func each(columns, values []string, add func(column string, arg int)) {
 	next := 0
 	for i := range min(len(columns), len(values)) {
@@ -387,7 +389,7 @@ func each(columns, values []string, add func(column string, arg int)) {
 	}
 }
 
-// checkSizes refuses a statement with a value that is too long for its column.
+// checkSizes rejects a statement with a value that is too long for its column.
 func checkSizes(query string, args []any) error {
 	for _, b := range boundsOf(query) {
 		if b.arg < len(args) {

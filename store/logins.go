@@ -12,7 +12,7 @@ import (
 	"unicode"
 )
 
-// Settings of the sign-in of people.
+// Settings of sign-in.
 const (
 	SettingOIDCIssuer   = "oidc.issuer"
 	SettingOIDCClientID = "oidc.client_id"
@@ -32,26 +32,26 @@ const (
 	maxLoginName      = 64 // bytes, as of any API token
 	loginCreator      = "sign-in"
 	defaultLoginClaim = "email"
-	noLogin           = "none" // of a setting: nothing
+	noLogin           = "none" // value of an unset setting
 )
 
-// LoginRule gives scopes to whoever has a value in a claim: a text, or one of a list of texts.
+// LoginRule grants scopes to people with a value in a claim, which is a string or a list of strings.
 type LoginRule struct {
 	Claim  string   `json:"claim"`
 	Value  string   `json:"value"`
 	Scopes []string `json:"scopes"`
 }
 
-// LoginSettings say who signs in where, and what they may.
+// LoginSettings are the values of the settings oidc.*.
 type LoginSettings struct {
-	Issuer    string // empty: nobody signs in
+	Issuer    string // empty: sign-in is off
 	ClientID  string
 	Secret    string // name of the stored secret with the client's secret, or empty
 	Audience  string
 	NameClaim string
 	Ask       []string // scopes of the provider's, besides openid, email and profile
 	Rules     []LoginRule
-	Lifetime  time.Duration // of what a person gets
+	Lifetime  time.Duration // of the token of a person
 }
 
 var loginSettings = []Setting{
@@ -61,26 +61,26 @@ var loginSettings = []Setting{
 		valid: wordRule(func(s string) bool { return s == noLogin || validIssuer(s) })},
 	{Name: SettingOIDCClientID, Default: `"muster"`, Help: "this cluster's id at the OpenID provider",
 		Rule: wordText, valid: wordRule(nil)},
-	{Name: SettingOIDCSecret, Default: quote(noLogin), Help: "which stored secret is this cluster's at the OpenID provider",
+	{Name: SettingOIDCSecret, Default: quote(noLogin), Help: "the stored secret with this cluster's client secret",
 		Rule: quote(noLogin) + " or the name of a stored secret", valid: wordRule(nil)},
-	{Name: SettingOIDCAudience, Default: quote(noLogin), Help: "whom ID tokens must be for; \"none\" stands for oidc.client_id",
+	{Name: SettingOIDCAudience, Default: quote(noLogin), Help: "the audience of ID tokens; \"none\" means oidc.client_id",
 		Rule: quote(noLogin) + " or " + wordText, valid: wordRule(nil)},
-	{Name: SettingOIDCName, Default: quote(defaultLoginClaim), Help: "the claim that a person is called by, in the audit too",
+	{Name: SettingOIDCName, Default: quote(defaultLoginClaim), Help: "the claim with a person's name, also for the audit",
 		Rule: "the name of a claim, " + wordText, valid: wordRule(nil)},
 	{Name: SettingOIDCScopes, Default: quote(noLogin),
 		Help: "what is asked of the OpenID provider besides openid, email and profile, such as groups",
 		Rule: fmt.Sprintf("%q or up to %d scopes (RFC 6749, section 3.3) of at most 64 characters, with commas between them",
 			noLogin, maxLoginScopes), valid: wordRule(validLoginScopes)},
-	{Name: SettingOIDCRules, Default: quote(noLogin), Help: "which scopes people have, by their claims",
+	{Name: SettingOIDCRules, Default: quote(noLogin), Help: "the scopes that claims grant",
 		Rule: fmt.Sprintf("%q or a list of at most %d {\"claim\": …, \"value\": …, \"scopes\": […]}; scopes are of %s", noLogin,
 			maxLoginRules, strings.Join(Scopes, ", ")), valid: validLoginRules},
 	durationSetting(SettingOIDCLifetime, time.Hour, 5*time.Minute, 24*time.Hour,
-		"how long a person is signed in; other claims or rules show at the next time"),
+		"how long a sign-in lasts; changed claims and rules take effect at the next one"),
 }
 
 const wordText = "a printable text of 1 to 255 bytes without spaces"
 
-// wordRule accepts such a text, if ok, which may be nil, does too.
+// wordRule accepts a JSON string that wordText describes and that ok, if not nil, accepts.
 func wordRule(ok func(string) bool) func(json.RawMessage) bool {
 	return func(v json.RawMessage) bool {
 		var s string
@@ -131,7 +131,7 @@ func validLoginRules(v json.RawMessage) bool {
 	return true
 }
 
-// Login reads them.
+// Login returns the settings of sign-in.
 func (st Settings) Login(ctx context.Context, c Consistency) (l LoginSettings, err error) {
 	var lifetime, ask string
 	var rules json.RawMessage
@@ -164,8 +164,8 @@ func (st Settings) Login(ctx context.Context, c Consistency) (l LoginSettings, e
 	return l, err
 }
 
-// Scopes returns what the claims of a person give, sorted; none when no rule fits. A claim of another type than text or a
-// list of texts gives nothing.
+// Scopes returns the scopes that a person's claims grant, sorted; none when no rule matches. A claim that is neither a
+// string nor a list of strings grants nothing.
 func (l *LoginSettings) Scopes(claims map[string]any) (scopes []string) {
 	for _, r := range l.Rules {
 		has := false
@@ -183,7 +183,7 @@ func (l *LoginSettings) Scopes(claims map[string]any) (scopes []string) {
 	return slices.Compact(scopes)
 }
 
-// Called is what a person is called: the claim that the settings name, or the subject.
+// Called returns a person's name: the claim that the settings name, or the subject.
 func (l *LoginSettings) Called(subject string, claims map[string]any) string {
 	name, _ := claims[l.NameClaim].(string)
 	if name == "" || len(name) > maxLoginName || !printableText(name) {
@@ -200,7 +200,7 @@ func (l *LoginSettings) Called(subject string, claims map[string]any) string {
 	}, name)
 }
 
-// Login stores the token of a person who has signed in. Of one person no more than a few are kept: the oldest make room.
+// Login stores the token of a person who has signed in. Only a few are kept per person: it deletes the oldest.
 func (at APITokens) Login(ctx context.Context, actor Actor, t APIToken, subject string) (APIToken, error) {
 	scopes, err := json.Marshal(t.Scopes)
 	if err != nil {
@@ -236,10 +236,10 @@ func (at APITokens) Login(ctx context.Context, actor Actor, t APIToken, subject 
 	return t, err
 }
 
-// Logout takes the token of a person who has signed in away; one that was made in another way stays.
+// Logout deletes the token of a sign-in; it rejects a token created in another way.
 func (at APITokens) Logout(ctx context.Context, actor Actor, t *APIToken) error {
 	if !strings.HasPrefix(t.CreatedBy, loginCreator+" ") {
-		return refuse(Conflict, "this API token is of no sign-in; it is revoked with the scope management")
+		return refuse(Conflict, "this API token is not from a sign-in; revoking it needs the scope management")
 	}
 	return at.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM api_tokens WHERE id = ?", t.ID)

@@ -10,7 +10,6 @@ import (
 
 // TestAuditSaysWhatWasMade: the row of a token or key names its scopes, uses and life, and nothing of its secret.
 func TestAuditSaysWhatWasMade(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	actor := Actor{Name: "test"}

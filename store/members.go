@@ -24,7 +24,7 @@ const (
 	DrainDrained  = "drained"
 )
 
-// Member is a machine of the cluster. Raft roles in it are what the cluster wants; what holds is Servers.
+// Member is a machine of the cluster. Its Raft role is the desired one; Store.Servers returns the actual ones.
 type Member struct {
 	NodeID         uint64            `json:"nodeId"`
 	ID             string            `json:"id"` // UUID
@@ -38,7 +38,7 @@ type Member struct {
 	AdvertiseAddr  string            `json:"advertiseAddr"`
 	OverlayPort    uint16            `json:"overlayPort"`
 	WGPublicKey    string            `json:"wgPublicKey"`
-	Recipient      string            `json:"recipient"` // age1…, empty when the member holds no keys
+	Recipient      string            `json:"recipient"` // age1…; empty when the member holds no keys
 	BinaryVersion  string            `json:"binaryVersion"`
 	MaxSchema      int64             `json:"maxSchema"`
 	OS             string            `json:"os"`
@@ -61,7 +61,7 @@ type Member struct {
 	ModifiedRev    uint64            `json:"modifiedRev"`
 }
 
-// Hosts lists the names and addresses that a member's certificates are for.
+// Hosts lists the hosts of a member's addresses, without duplicates.
 func (m *Member) Hosts() []string {
 	var list []string
 	seen := map[string]bool{"": true}
@@ -118,7 +118,7 @@ func memberScanner(p overlayPlan) func(*sql.Rows) (Member, error) {
 	}
 }
 
-// Members reads all members by raft node id.
+// Members returns all members by node id.
 func (v *View) Members() ([]Member, error) {
 	p, err := v.overlayPlan()
 	if err != nil {
@@ -131,7 +131,7 @@ func (v *View) Members() ([]Member, error) {
 	return list, v.addLater(list)
 }
 
-// Member reads one member, or nil.
+// Member returns one member, or nil.
 func (v *View) Member(nodeID uint64) (*Member, error) {
 	return v.memberBy(selectMembers+" WHERE m.raft_node_id = ?", int64(nodeID))
 }
@@ -158,7 +158,7 @@ func (v *View) membersBy(query string, args ...any) ([]Member, error) {
 
 var memberTables = []string{"members", "overlay_allocations"}
 
-// List lists the members by raft node id. Callers must not modify the list.
+// List lists the members by node id. Callers must not modify the list.
 func (ms Members) List(ctx context.Context, c Consistency) ([]Member, error) {
 	return recall(ctx, ms.s, c, "members", memberTables, (*View).Members)
 }
@@ -211,14 +211,14 @@ func (t *Tx) insertMember(m *Member, g hostGrants) (err error) {
 	return err
 }
 
-// RoleChange is a decision of autopilot about one member.
+// RoleChange is autopilot's decision about the role of one member.
 type RoleChange struct {
 	NodeID uint64
 	Role   Role
 	Reason string
 }
 
-// SetRoles records which members are to be Raft servers and how; the reconcile loop makes it so.
+// SetRoles records the desired Raft roles of members; the reconcile loop applies them.
 func (ms Members) SetRoles(ctx context.Context, actor Actor, changes []RoleChange) error {
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		for _, c := range changes {
@@ -243,7 +243,7 @@ func (ms Members) SetRoles(ctx context.Context, actor Actor, changes []RoleChang
 	})
 }
 
-// Get reads one member, or nil.
+// Get returns one member, or nil.
 func (ms Members) Get(ctx context.Context, c Consistency, nodeID uint64) (m *Member, err error) {
 	err = ms.s.Read(ctx, c, func(v *View) error {
 		m, err = v.Member(nodeID)
@@ -252,32 +252,31 @@ func (ms Members) Get(ctx context.Context, c Consistency, nodeID uint64) (m *Mem
 	return m, err
 }
 
-// Raft lists the members that are, or are to be, Raft servers. Callers must not modify
-// the list.
+// Raft lists the members whose desired role is that of a Raft server. Callers must not modify the list.
 func (ms Members) Raft(ctx context.Context, c Consistency) ([]Member, error) {
 	return recall(ctx, ms.s, c, "raft-members", memberTables, func(v *View) ([]Member, error) {
 		return v.membersBy(selectMembers + " WHERE m.raft_role <> '' ORDER BY m.raft_node_id")
 	})
 }
 
-// Others lists members that are not Raft servers, limit at the most. Callers must not modify the list.
+// Others lists at most limit members that are not Raft servers. Callers must not modify the list.
 func (ms Members) Others(ctx context.Context, c Consistency, limit int) ([]Member, error) {
 	return recall(ctx, ms.s, c, fmt.Sprintf("other-members/%d", limit), memberTables, func(v *View) ([]Member, error) {
 		return v.membersBy(selectMembers+" WHERE m.raft_role = '' ORDER BY m.raft_node_id LIMIT ?", int64(limit))
 	})
 }
 
-// ErrNotMember is what an error is that says so of a node: it is none of the cluster's, or not any more.
+// ErrNotMember matches errors about a node that is not, or no longer, a member.
 var ErrNotMember = errors.New("not a current cluster member")
 
-// ErrLeftOut is what an error is that says of a member that a recovery has left it out.
+// ErrLeftOut means that a recovery left this member out.
 var ErrLeftOut = errors.New("this member was left out when the cluster was recovered, and its log is not that of " +
 	"the cluster any more: stop it, and let the machine join with an empty data directory and a new token")
 
-// NotMember is the error for such a node. removed says that it was a member; it can never be one again.
+// NotMember returns the error for a node that is not a member. removed means that it was removed, which is final.
 func NotMember(nodeID uint64, removed bool) error { return &goneError{nodeID, removed} }
 
-// goneError: a node is not to be talked to.
+// goneError is the error for a node that must not be talked to.
 type goneError struct {
 	nodeID  uint64
 	removed bool
@@ -289,16 +288,15 @@ func (e *goneError) Error() string {
 
 func (e *goneError) Is(target error) bool { return target == ErrNotMember }
 
-// WasRemoved reports whether an error of Fence says that the node was removed, which is final: ids are never used
-// again.
+// WasRemoved reports whether an error of Fence means that the node was removed. That is final: ids are never reused.
 func WasRemoved(err error) bool {
 	var gone *goneError
 	return errors.As(err, &gone) && gone.removed
 }
 
-// Fence returns an error for a node that is not to be talked to: ErrNotMember when that is known, and another error
-// when nothing can be known now. The leader lets in members only; others, whose replica may be a moment old, let in
-// whoever has not been removed. Before the first replica there is nothing to go by.
+// Fence returns an error for a node that must not be talked to: ErrNotMember, or another error when membership cannot
+// be read now. The leader accepts members only. Other members, whose replica may be slightly old, accept every node
+// that has not been removed. Before the first replica every node passes.
 func (ms Members) Fence(ctx context.Context, nodeID uint64) error {
 	type standing struct{ known, removed, leftOut bool }
 	key := "fence/" + strconv.FormatUint(nodeID, 10)
@@ -342,8 +340,8 @@ func (v *View) removed(nodeID uint64) (bool, error) {
 	return v.get("SELECT 1 FROM removed_members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int))
 }
 
-// CertKey returns the SHA-256 of the public key that a member's transport certificates are for, in lower hex, from the
-// leader's working copy or the local replica; "" when it is not known.
+// CertKey returns the SHA-256 of the public key in a member's transport certificates, in lower hex, from the leader's
+// working copy or the local replica; "" when it is not known.
 func (ms Members) CertKey(ctx context.Context, nodeID uint64) (key string) {
 	find := func(v *View) error {
 		_, err := v.get("SELECT cert_key FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &key)
@@ -355,8 +353,8 @@ func (ms Members) CertKey(ctx context.Context, nodeID uint64) (key string) {
 	return key
 }
 
-// ConfirmedFence is Fence as a majority has confirmed it after the call began. It blocks for a second at the most, and
-// returns ErrNotLeader on members that do not lead.
+// ConfirmedFence returns a node's membership, confirmed by a majority after the call began. It blocks for at most a
+// second and returns ErrNotLeader on members that do not lead.
 func (ms Members) ConfirmedFence(ctx context.Context, nodeID uint64) (member, removed bool, err error) {
 	err = ms.s.Read(ctx, Linearisable, func(v *View) (err error) {
 		if member, err = v.get("SELECT 1 FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, new(int)); err == nil &&
@@ -368,7 +366,7 @@ func (ms Members) ConfirmedFence(ctx context.Context, nodeID uint64) (member, re
 	return member, removed, err
 }
 
-// RaftAddress finds where a member's cluster listener is, in the leader's working copy or the local replica.
+// RaftAddress returns the address of a member's cluster listener, from the leader's working copy or the local replica.
 func (ms Members) RaftAddress(ctx context.Context, nodeID uint64) (address string, ok bool) {
 	find := func(v *View) (err error) {
 		ok, err = v.get("SELECT raft_address FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, &address)

@@ -17,32 +17,32 @@ var (
 	descRevision   = gauge("muster_revision", "Newest revision of the cluster that this member knows.")
 	descEpoch      = gauge("muster_epoch", "Number of leaderships that have begun in this cluster.")
 	descMembers    = gauge("muster_members", "Members of the cluster by Raft role and drain state.", "role", "drain")
-	descUnhealthy  = gauge("muster_members_unhealthy", "Members that are noted as unhealthy.")
+	descUnhealthy  = gauge("muster_members_unhealthy", "Members that are recorded as unhealthy.")
 	descTokens     = gauge("muster_tokens", "Tokens by kind and state.", "kind", "state")
 	descPeerings   = gauge("muster_peerings", "Peerings by state.", "state")
 	descLeases     = gauge("muster_leases", "Leases that have not expired.")
 	descAudit      = gauge("muster_audit_rows", "Rows of the audit table.")
 	descGeneration = gauge("muster_dek_generation", "Active generation of the data-encryption key.")
-	descSealed     = gauge("muster_dek_reencrypt_values", "Values that were sealed when the active generation began.")
-	descRemaining  = gauge("muster_dek_reencrypt_remaining", "Values that are still sealed under an older generation.")
+	descSealed     = gauge("muster_dek_reencrypt_values", "Values to re-encrypt when the active generation became active.")
+	descRemaining  = gauge("muster_dek_reencrypt_remaining", "Values still sealed under an older generation.")
 	descCert       = gauge("muster_certificate_expiry_timestamp_seconds",
-		"When the newest leaf of a member expires: of this member, and the earliest of any member.", "kind", "of")
+		"Expiry of the newest leaf of this member, and the earliest of any member.", "kind", "of")
 	descAuthority = gauge("muster_authority_expiry_timestamp_seconds",
-		"When the first authority of a kind that is in use expires.", "kind")
-	descBackupInterval = gauge("muster_backup_interval_seconds", "How often a backup is to be made; 0 is never.")
+		"Earliest expiry of the authorities of a kind in use.", "kind")
+	descBackupInterval = gauge("muster_backup_interval_seconds", "Interval of scheduled backups; 0: never.")
 	descBackupGood     = gauge("muster_backup_last_good_timestamp_seconds",
-		"When the last good backup that a member has was begun; 0 while there is none.")
+		"Start of the last good backup whose holder is a member; 0 without one.")
 	descBackupBytes = gauge("muster_backup_last_good_bytes", "Size of that backup.")
-	descBackupTook  = gauge("muster_backup_last_good_duration_seconds", "How long it took to make it.")
-	descBackupOK    = gauge("muster_backup_last_ok", "1 when the last backup that is over is good; absent while there is none.")
+	descBackupTook  = gauge("muster_backup_last_good_duration_seconds", "Duration of that backup.")
+	descBackupOK    = gauge("muster_backup_last_ok", "1 when the last finished backup is good; absent without one.")
 	descBackups     = gauge("muster_backups", "Records of backups by state.", "state")
 	descWindow      = gauge("muster_event_window_events", "Events that are kept in memory for readers.")
 )
 
-// Describe sends nothing, which makes the collector an unchecked one: what there is depends on the member's part.
+// Describe sends nothing, which makes the collector unchecked: its metrics depend on the member's role.
 func (s *Store) Describe(chan<- *prometheus.Desc) {}
 
-// Collect implements prometheus.Collector with what this member knows by itself. It asks no other member.
+// Collect implements prometheus.Collector from this member's state. It asks no other member.
 func (s *Store) Collect(out chan<- prometheus.Metric) {
 	set := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -57,7 +57,7 @@ func (s *Store) Collect(out chan<- prometheus.Metric) {
 	s.collectBackups(set)
 }
 
-// collectBackups shows nothing while the database has no backups to speak of.
+// collectBackups sends nothing while backups are neither configured nor recorded.
 func (s *Store) collectBackups(set func(*prometheus.Desc, float64, ...string)) {
 	ctx, cancel := context.WithTimeout(context.Background(), inventoryTimeout)
 	defer cancel()
@@ -117,7 +117,7 @@ func (s *Store) collectInventory(set func(*prometheus.Desc, float64, ...string))
 	defer cancel()
 	in, err := s.Inventory(ctx)
 	if err != nil {
-		return // a new member has no replica for a moment
+		return // a new member has no replica yet
 	}
 	set(descEpoch, float64(in.Epoch))
 	for k, n := range in.Members {
@@ -147,7 +147,7 @@ func (s *Store) collectInventory(set func(*prometheus.Desc, float64, ...string))
 	}
 }
 
-// Inventory is what the database holds, in numbers.
+// Inventory has the counts of the database's contents.
 type Inventory struct {
 	Revision   uint64
 	Epoch      uint64
@@ -158,18 +158,18 @@ type Inventory struct {
 	Leases     int
 	AuditRows  uint64
 	Generation uint64 // active data-encryption key
-	Total      int    // values that were to be re-encrypted when it became active
-	Remaining  int    // of those, still sealed under an older one
+	Total      int    // values to re-encrypt when it became active
+	Remaining  int    // of those, still under an older generation
 
 	Authorities map[string]time.Time // earliest expiry of those in use, by kind
-	// earliest expiry of the newest leaf of each member, by kind, and whose: "own" or "any"
+	// earliest expiry of members' newest leaves, by kind and "own" or "any"
 	Certificates map[[2]string]time.Time
 }
 
-// inventoryTimeout bounds what a scrape waits for the database; its other metrics are sent all the same.
+// inventoryTimeout is how long a scrape waits for the database; other metrics are sent in any case.
 const inventoryTimeout = time.Second
 
-// inventoryAge is how old an inventory may be although nothing has changed: tokens expire by themselves.
+// inventoryAge is the maximum age of an inventory while nothing changes: tokens expire without a change.
 const inventoryAge = 15 * time.Second
 
 type inventories struct {
@@ -178,8 +178,8 @@ type inventories struct {
 	at   time.Time
 }
 
-// Inventory counts what the database holds: on the leader as of now, elsewhere as of the local mirror. What has not
-// changed is not counted again for 15 s. It asks nobody and returns ErrNoLeader where there is no mirror yet.
+// Inventory counts the contents of the database: the leader's, or elsewhere the local mirror's. Without changes it
+// returns a cached result for up to 15 s. It asks no other member and returns ErrNoLeader before the first mirror.
 func (s *Store) Inventory(ctx context.Context) (*Inventory, error) {
 	c := &s.inventories
 	c.mu.Lock()

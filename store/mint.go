@@ -11,7 +11,7 @@ import (
 	"muster/certs"
 )
 
-// JoinTokenMint makes the texts of join tokens and records them.
+// JoinTokenMint creates join tokens: it signs their texts and records them.
 type JoinTokenMint struct {
 	Store     *Store
 	ClusterID string
@@ -20,8 +20,8 @@ type JoinTokenMint struct {
 	Now       func() time.Time
 }
 
-// Mint makes a token: a repeated request gets the first text, whoever leads. It fails with ErrKeyMoved when the key
-// that signs it is replaced meanwhile: a token must not be dead before it is given out.
+// Mint creates a token; a repeated request gets the first text from any leader. It returns ErrKeyMoved when the signing
+// key is replaced in the meantime, so that a token is not superseded before it is returned.
 func (j *JoinTokenMint) Mint(ctx context.Context, actor Actor, t JoinToken) (made *JoinToken, err error) {
 	if t.Format == FormatZLayer {
 		err = j.sign(ctx, &t)
@@ -31,12 +31,12 @@ func (j *JoinTokenMint) Mint(ctx context.Context, actor Actor, t JoinToken) (mad
 	if err != nil {
 		return nil, err
 	}
-	// Last: an error behind the write would be taken for one before it, and the request repeated.
+	// This must be last: an error after the write would look like one before it, and the request would be repeated.
 	t, err = j.Store.JoinTokens.Create(ctx, actor, t)
-	return &t, err // of the first time, when the request is a repetition
+	return &t, err // the first token, when the request is repeated
 }
 
-// authenticate makes a token in the documented format of the members family.
+// authenticate creates the text of a token in the members family's format, with a MAC.
 func (j *JoinTokenMint) authenticate(ctx context.Context, t *JoinToken) error {
 	t.ID, t.Format = NewID(), FormatMuster
 	key, err := j.Store.Keys.Active(ctx, AsLeader, KeyJoinHMAC)
@@ -65,8 +65,8 @@ func (j *JoinTokenMint) authenticate(ctx context.Context, t *JoinToken) error {
 	return err
 }
 
-// sign makes a token in ZLayer's format, from which a stock joiner finds its way: it dials http://<api_endpoint>, so
-// this member's --plain-http listener is named when there is one.
+// sign creates the text of a token in ZLayer's format. A stock joiner dials http://<api_endpoint>, so that is this
+// member's --plain-http listener, if it has one.
 func (j *JoinTokenMint) sign(ctx context.Context, t *JoinToken) error {
 	key, err := j.Store.Keys.Active(ctx, AsLeader, KeyJoinSigning)
 	if err != nil {
@@ -104,8 +104,8 @@ func (j *JoinTokenMint) sign(ctx context.Context, t *JoinToken) error {
 	return nil
 }
 
-// JoinAddresses are the API addresses that a token carries: the Raft servers, so that it stays short and stays
-// good when some of them are gone. What nobody can dial is left out: an older muster let members advertise it.
+// JoinAddresses returns the API addresses for a token: those of the Raft servers, so that it is short and still works
+// when some are gone. It omits addresses that cannot be dialled, which older versions let members advertise.
 func JoinAddresses(members []Member) []string {
 	var list []string
 	for i := range members {
@@ -121,8 +121,8 @@ func (k *Key) nodeJWT(clusterID string, m *Member, now time.Time) (string, error
 	return certs.MintNodeJWT(ed25519.NewKeyFromSeed(k.Secret), k.KID, clusterID, m.ID, m.NodeID, now)
 }
 
-// wrapFor gives a new holder the data-encryption key twice: as an age file for the database, as a sealed box for the
-// wire.
+// wrapFor encrypts the data-encryption key for a new holder twice: as an age file for the database, and as a sealed box
+// for the wire.
 func (s *Store) wrapFor(recipient string, pub [32]byte) (wrap, sealed []byte, generation uint64, err error) {
 	dek, generation, err := s.Keys.ActiveDEK()
 	if err != nil {
@@ -135,8 +135,7 @@ func (s *Store) wrapFor(recipient string, pub [32]byte) (wrap, sealed []byte, ge
 	return wrap, sealed, generation, err
 }
 
-// issue signs a leaf of the record for a certificate request. The chain begins with it; the root is what to trust. Both
-// are PEM.
+// issue signs the leaf of a record for a CSR. It returns the chain, leaf first, and the root to trust, both PEM.
 func (c *Certificate) issue(by *Issuer, csr []byte, clusterID, name string,
 	hosts []string) (chain, root string, err error) {
 	request, err := certs.ParseCSR(csr)
@@ -150,14 +149,14 @@ func (c *Certificate) issue(by *Issuer, csr []byte, clusterID, name string,
 	return string(certs.EncodeCert(der)) + string(by.Chain), string(by.Bundle), nil
 }
 
-// NodeTokens makes the identities that members show to software.
+// NodeTokens issues node identities, which software on a member presents.
 type NodeTokens struct {
 	Store     *Store
 	ClusterID string
 	Now       func() time.Time
 }
 
-// Mint signs the identity of a member and returns it with the time at which it ends.
+// Mint signs the identity of a member and returns it with its expiry.
 func (n *NodeTokens) Mint(ctx context.Context, m *Member) (text string, ends time.Time, err error) {
 	key, err := n.Store.Keys.Active(ctx, AsLeader, KeyJWT)
 	if err != nil {
@@ -168,49 +167,49 @@ func (n *NodeTokens) Mint(ctx context.Context, m *Member) (text string, ends tim
 	return text, now.Add(certs.NodeJWTLifetime), err
 }
 
-// Admissions lets machines in.
+// Admissions admits machines to the cluster.
 type Admissions struct {
 	Store     *Store
 	ClusterID string
 	Now       func() time.Time
 }
 
-// Applicant is a machine that asks to be let in. The certificates and the wrap of its Joiner are made here.
+// Applicant is a machine that asks to join. Admit fills in the certificates and the wrap of its Joiner.
 type Applicant struct {
 	Joiner
 	HTTPCSR, TransportCSR []byte // DER; nil for none
 }
 
-// Leaf is a certificate that was issued, as PEM.
+// Leaf is an issued certificate, as PEM.
 type Leaf struct {
 	Kind  certs.Kind
 	Chain string // the certificate first
-	Root  string // what to trust; during a rotation several
+	Root  string // CAs to trust; several during a rotation
 }
 
-// Admission is what a machine that was let in is told.
+// Admission is the answer for an admitted machine.
 type Admission struct {
 	Joined
 	Voter      bool
 	JoinSecret string
 	NodeJWT    string // empty for a machine without a key
-	WrappedDEK []byte // a sealed box for its key; nil without one
+	WrappedDEK []byte // a sealed box for its key; nil: no key
 	Leaves     []Leaf
 	Raft       []Member // the Raft servers
-	Others     []Member // some of the other members, the joiner perhaps among them
+	Others     []Member // some of the other members, possibly including the joiner
 }
 
-// admissionBasis is what admissions rest on. It is read before anything is written: a read that fails must not leave a
-// member that was told nothing.
+// admissionBasis is the state that an admission needs. It is read before the write, so that a failed read does not
+// leave a registered member without an answer.
 type admissionBasis struct {
 	secret, jwt  *Key
 	trust        *Trust
 	raft, others []Member
-	peering      string // the name under which other clusters ask for this one
+	peering      string // this cluster's TLS server name for other clusters
 }
 
-// Admit lets a machine in, once: repeated with the same token and key it gives the same identity. others bounds the
-// members outside Raft that it tells of. It blocks until that is committed or ctx ends.
+// Admit admits a machine. Repeated with the same token and key it gives the same identity. others is the maximum number
+// of members outside Raft in the answer. It blocks until the join is committed or ctx ends.
 func (a *Admissions) Admit(ctx context.Context, actor Actor, in Applicant, others int) (Admission, error) {
 	for _, c := range []struct {
 		kind certs.Kind
@@ -232,7 +231,7 @@ func (a *Admissions) Admit(ctx context.Context, actor Actor, in Applicant, other
 	}
 }
 
-// certKeyOf is the hash of the public key that a transport certificate is asked for; empty when none is.
+// certKeyOf returns the hash of the public key in a CSR; "" without a CSR.
 func certKeyOf(csr []byte) (string, error) {
 	if csr == nil {
 		return "", nil
@@ -304,7 +303,7 @@ func (a *Admissions) admit(ctx context.Context, actor Actor, in *Applicant, othe
 	return out, a.certify(&out, in, b)
 }
 
-// certify signs the certificates that were asked for.
+// certify signs the requested certificates.
 func (a *Admissions) certify(out *Admission, in *Applicant, b admissionBasis) error {
 	for i := range out.Certificates {
 		record := &out.Certificates[i]

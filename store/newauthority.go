@@ -14,7 +14,7 @@ import (
 	"muster/certs"
 )
 
-// startCA makes the new authority, or takes the operator's, and has the old and the new one certify each other.
+// startCA generates the new authority, or imports the operator's, and cross-signs the old and the new one.
 func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(string, ...any), out *CAChange) error {
 	list, err := tx.inUse(kind)
 	if err != nil {
@@ -47,7 +47,7 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", kind, warning))
 	}
 	if left := next.Cert.NotAfter.Sub(tx.Now); left < 3*expiryWarning {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and no certificate outlives it",
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: the new CA expires in %d days, and so do all its certificates",
 			kind, int(left.Hours()/24)))
 	}
 	overlap := DefaultCAOverlap
@@ -86,14 +86,14 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
 }
 
-// operatorsCA checks what an operator brings.
+// operatorsCA checks an operator's CA.
 func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, clusterID string) (certs.CA, error) {
 	members, err := tx.Members()
 	if err != nil {
 		return certs.CA{}, err
 	}
 	trial := certs.Leaf{Kind: a.Kind, ClusterID: clusterID, NodeID: 1, Name: "trial"}
-	if a.Kind == certs.Workload { // it signs for no member
+	if a.Kind == certs.Workload { // it signs no certificates of members
 		trial.Kind, members = certs.Transport, nil
 	}
 	seen := map[string]bool{}
@@ -118,7 +118,7 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 		return ca, refuse(Invalid, "%s", err.Error())
 	}
 	if certs.Fingerprint(ca.Cert.Raw) == old.Fingerprint {
-		return ca, refuse(Conflict, "this is the %s CA that the cluster has already", a.Kind)
+		return ca, refuse(Conflict, "the cluster already uses this %s CA", a.Kind)
 	}
 	if ca.Cert.Subject.String() == old.Subject {
 		return ca, refuse(Invalid,
@@ -135,7 +135,7 @@ func (as Authorities) operatorsCA(tx *Tx, q CARequest, old, a *Authority, cluste
 	return ca, nil
 }
 
-// notAnother refuses a CA whose key is that of another kind.
+// notAnother rejects a CA that has the key of an authority of another kind.
 func (t *Tx) notAnother(kind certs.Kind, ca certs.CA) error {
 	kinds, err := t.kindsInUse()
 	if err != nil {
@@ -163,7 +163,7 @@ func (t *Tx) notAnother(kind certs.Kind, ca certs.CA) error {
 	return nil
 }
 
-// insertAuthority stores an authority with its key. One for workloads gets a key for JWT-SVIDs with it.
+// insertAuthority stores an authority with its key. A workload authority also gets a key for JWT-SVIDs.
 func (as Authorities) insertAuthority(tx *Tx, a *Authority, ca certs.CA) error {
 	var key []byte
 	var err error
@@ -187,8 +187,8 @@ func (as Authorities) insertAuthority(tx *Tx, a *Authority, ca certs.CA) error {
 		tx.Now, ca.Cert.NotAfter, tx.Rev, tx.Rev)
 }
 
-// newJWTAuthority makes the key that signs JWT-SVIDs in a generation, stores its public part, and returns both keys of the
-// generation as they are sealed.
+// newJWTAuthority generates a generation's key for JWT-SVIDs, stores its public part, and returns both private keys of
+// the generation in the form in which they are sealed.
 func (t *Tx) newJWTAuthority(generation uint64, ca certs.CA) ([]byte, error) {
 	signs, err := certs.NewJWTAuthority()
 	if err != nil {
@@ -205,8 +205,8 @@ func (t *Tx) newJWTAuthority(generation uint64, ca certs.CA) ([]byte, error) {
 	return certs.EncodeWorkloadKeys(ca, signs)
 }
 
-// BeginWorkload makes the first workload authority of a cluster that has none. It does nothing where there is one, or where
-// the schema does not know it yet.
+// BeginWorkload creates the first workload authority of a cluster. It does nothing when there is one, or when the
+// schema does not support it yet.
 func (as Authorities) BeginWorkload(ctx context.Context, actor Actor) error {
 	return as.s.Write(ctx, actor, func(tx *Tx) error {
 		if n, err := tx.SchemaVersion(); err != nil || n < workloadsSchema {
@@ -233,11 +233,11 @@ func (as Authorities) BeginWorkload(ctx context.Context, actor Actor) error {
 	})
 }
 
-// ErrNoWorkloadCA: the cluster has no workload authority yet; its leader makes one as soon as the schema knows it.
+// ErrNoWorkloadCA: the cluster has no workload authority yet; its leader creates one as soon as the schema supports it.
 var ErrNoWorkloadCA = errors.New("the cluster has no authority for identities of software yet; try again in a moment")
 
-// TrustBundle returns what others verify the identities of this cluster's software with. It needs no key, so that any
-// member has it from its mirror, with or without a leader.
+// TrustBundle returns the trust bundle that verifies the identities of this cluster's workloads. It has no secrets, so
+// any member serves it from its mirror, with or without a leader.
 func (as Authorities) TrustBundle(ctx context.Context) (*spiffebundle.Bundle, error) {
 	tables := []string{"authorities", "jwt_authorities"}
 	b, err := recall(ctx, as.s, AsLeader, "trust-bundle", tables, (*View).trustBundle)
@@ -281,7 +281,7 @@ func (v *View) trustBundle() (*spiffebundle.Bundle, error) {
 	return certs.NewBundle(c.ID, roots, keys, sequence)
 }
 
-// bundleOf is PEM of the authorities' own certificates.
+// bundleOf returns the authorities' own certificates as PEM.
 func bundleOf(list []Authority) (text []byte) {
 	for i := range list {
 		text = append(text, ownPEM(&list[i])...)

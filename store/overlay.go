@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// overlayQuarantine is how long an address that was released is kept from the next member, so that stale routes
-// and caches of other machines have forgotten its last holder.
+// overlayQuarantine is how long a released address is not reused, so that other machines' routes and caches of its last
+// holder expire.
 const overlayQuarantine = time.Hour
 
-// overlayPlan is how the cluster's CIDR is divided (reference zlayer_join, section 4.1).
+// overlayPlan is the division of the cluster's CIDR (reference zlayer_join, section 4.1).
 type overlayPlan struct {
 	cidr      netip.Prefix
 	sliceBits int
@@ -46,7 +46,7 @@ func (st Settings) OverlayCIDR(ctx context.Context, c Consistency) (cidr string,
 	return cidr, err
 }
 
-// hosts returns how many host numbers there are, from 1; the broadcast address of IPv4 is none of them.
+// hosts returns the number of host addresses, numbered from 1; IPv4's broadcast address is excluded.
 func (p overlayPlan) hosts() uint64 {
 	free := p.cidr.Addr().BitLen() - p.cidr.Bits()
 	if free >= 62 {
@@ -84,21 +84,21 @@ func offset(base netip.Addr, n uint64, shift int) netip.Addr {
 	return netip.AddrFrom16(a)
 }
 
-// sliceStart is the documented start of the probe: FNV-1a of the decimal node id.
+// sliceStart returns the documented start of the search: FNV-1a of the decimal node id.
 func sliceStart(nodeID, slices uint64) uint64 {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%d", nodeID)
 	return h.Sum64() % slices
 }
 
-// CheckOverlay validates how a new cluster's CIDR is to be divided.
+// CheckOverlay validates the division of a new cluster's CIDR.
 func CheckOverlay(cidr string, sliceBits int) error {
 	p, err := netip.ParsePrefix(cidr)
 	switch {
 	case err != nil:
 		return refuse(Invalid, "overlay CIDR %q is not a prefix such as 10.200.0.0/16", cidr)
 	case p != p.Masked():
-		return refuse(Invalid, "overlay CIDR %s has bits beyond its length; did you mean %s?", p, p.Masked())
+		return refuse(Invalid, "overlay CIDR %s has host bits set; did you mean %s?", p, p.Masked())
 	case p.Addr().BitLen()-p.Bits() < 2:
 		return refuse(Invalid, "overlay CIDR %s has no room for members", p)
 	case sliceBits < p.Bits() || sliceBits > p.Addr().BitLen():
@@ -107,9 +107,9 @@ func CheckOverlay(cidr string, sliceBits int) error {
 	return nil
 }
 
-// allocate gives a member the lowest free host of the cluster's CIDR and a slice near its hash. Its cost does not
-// depend on how many members there are: hosts above the high-water mark are free, those below it that were
-// released are indexed. (Left to itself, SQLite would walk the primary key, which has the slots in order.)
+// allocateOverlay gives a member the lowest free host of the cluster's CIDR and a slice near its hash. Its cost does
+// not depend on the number of members: hosts above the high-water mark are free, and released ones below it are
+// indexed. (Without INDEXED BY, SQLite would scan the primary key, which is ordered by slot.)
 func (t *Tx) allocateOverlay(nodeID uint64) (ip, slice string, err error) {
 	p, err := t.overlayPlan()
 	if err != nil {
@@ -149,8 +149,8 @@ func (t *Tx) freeHost(p overlayPlan) (host uint64, err error) {
 	return host, t.setSequence("overlay_host", host)
 }
 
-// freeSlice probes linearly from the member's hash, as documented. 'overlay_slices' counts the slots that were
-// ever used: while it is below their number the probe must end at a free one.
+// freeSlice probes linearly from the member's hash, as documented. The sequence overlay_slices counts the slots that
+// were ever used: while it is below the number of slots the probe finds a free one.
 func (t *Tx) freeSlice(p overlayPlan, nodeID uint64) (slot uint64, err error) {
 	n := p.slices()
 	before := rfc3339(t.Now.Add(-overlayQuarantine))

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// States of peerings (reference consul_peering, section 4). All of them are stored: what a peering was last known to be
-// survives a change of leader and a restart.
+// States of peerings (reference consul_peering, section 4). The state is stored, so it survives a change of leader and
+// a restart.
 const (
-	PeeringPending      = "PENDING"      // a token was made and not used yet
-	PeeringEstablishing = "ESTABLISHING" // the secrets are exchanged, the stream is yet to come
+	PeeringPending      = "PENDING"      // a token was created but not used yet
+	PeeringEstablishing = "ESTABLISHING" // the secrets are exchanged, but there is no stream yet
 	PeeringActive       = "ACTIVE"
 	PeeringFailing      = "FAILING"
-	PeeringDeleting     = "DELETING"   // deleted here; what was imported is being removed
-	PeeringTerminated   = "TERMINATED" // deleted by the other side
+	PeeringDeleting     = "DELETING"   // deleted here; imported members are being removed
+	PeeringTerminated   = "TERMINATED" // deleted by the other cluster
 )
 
 // Peering is a connection to another cluster.
@@ -26,8 +26,8 @@ type Peering struct {
 	ID               string
 	Name             string
 	State            string
-	Dialer           bool   // this side has used the token, and dials
-	PeerID           string // a dialer's: the ID that the acceptor gave
+	Dialer           bool   // this cluster has used the token, and dials
+	PeerID           string // at a dialer: the acceptor's ID of the peering
 	ServerName       string
 	ServerAddresses  []string
 	ManualAddresses  []string
@@ -41,7 +41,7 @@ type Peering struct {
 	ModifiedRev      uint64
 }
 
-// Addresses lists where a dialer tries to reach the other side: what an operator gave takes precedence.
+// Addresses lists the addresses that a dialer tries: the operator's, or else the acceptor's.
 func (p *Peering) Addresses() []string {
 	if len(p.ManualAddresses) > 0 {
 		return p.ManualAddresses
@@ -49,7 +49,7 @@ func (p *Peering) Addresses() []string {
 	return p.ServerAddresses
 }
 
-// Ended reports whether the peering can have no stream any more.
+// Ended reports whether the peering can no longer have a stream.
 func (p *Peering) Ended() bool { return p.State == PeeringDeleting || p.State == PeeringTerminated }
 
 // PeerMember is a member of another cluster.
@@ -59,10 +59,10 @@ type PeerMember struct {
 	NodeID      uint64 `json:"nodeId"`
 	RaftAddress string `json:"raftAddress"`
 	APIAddress  string `json:"apiAddress"`
-	Health      string `json:"health"` // "alive", "down", "left" or "unknown", as its own cluster sees it
+	Health      string `json:"health"` // "alive", "down", "left" or "unknown", as reported by its own cluster
 }
 
-// Size is how many bytes the texts have.
+// Size returns the length of the texts in bytes.
 func (m *PeerMember) Size() int {
 	return len(m.ID) + len(m.Name) + len(m.RaftAddress) + len(m.APIAddress) + len(m.Health)
 }
@@ -98,12 +98,12 @@ func (v *View) peeringBy(query string, args ...any) (*Peering, error) {
 	return &list[0], nil
 }
 
-// PeeringByName reads one peering, or nil. Names have no upper case.
+// PeeringByName returns one peering, or nil. Names are lower case.
 func (v *View) PeeringByName(name string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE name = ?", strings.ToLower(name))
 }
 
-// PeeringByID reads one peering by its ID, or nil.
+// PeeringByID returns one peering by its ID, or nil.
 func (v *View) PeeringByID(id string) (*Peering, error) {
 	return v.peeringBy(selectPeerings+" WHERE id = ?", id)
 }
@@ -117,7 +117,7 @@ func (ps Peerings) List(ctx context.Context, c Consistency) ([]Peering, error) {
 	return recall(ctx, ps.s, c, "peerings", []string{"peerings"}, (*View).peerings)
 }
 
-// ByName reads one peering by name, or nil. Callers must not modify it.
+// ByName returns one peering by name, or nil. Callers must not modify it.
 func (ps Peerings) ByName(ctx context.Context, c Consistency, name string) (*Peering, error) {
 	list, err := ps.List(ctx, c)
 	if err != nil {
@@ -131,7 +131,7 @@ func (ps Peerings) ByName(ctx context.Context, c Consistency, name string) (*Pee
 	return &list[i], nil
 }
 
-// ByID reads one peering by ID, or nil.
+// ByID returns one peering by ID, or nil.
 func (ps Peerings) ByID(ctx context.Context, c Consistency, id string) (*Peering, error) {
 	list, err := ps.List(ctx, c)
 	if err != nil {
@@ -143,10 +143,10 @@ func (ps Peerings) ByID(ctx context.Context, c Consistency, id string) (*Peering
 	return nil, nil
 }
 
-// TablePeerings is the table to wait for with AwaitChange.
+// TablePeerings is the table of peerings, for AwaitChange.
 const TablePeerings = "peerings"
 
-// Members lists what another cluster exports, by name. Callers must not modify the list.
+// Members lists the members that another cluster exports, by name. Callers must not modify the list.
 func (ps Peerings) Members(ctx context.Context, c Consistency, peeringID string) ([]PeerMember, error) {
 	return recall(ctx, ps.s, c, "peer_members/"+peeringID, []string{"peer_members"}, func(v *View) ([]PeerMember, error) {
 		return v.peerMembers(peeringID)
@@ -160,9 +160,9 @@ func (v *View) peerMembers(peeringID string) ([]PeerMember, error) {
 		"WHERE peering_id = ? ORDER BY name, id", peeringID)
 }
 
-const peeringAddresses = 16 // that a dialer is told; Raft servers come first
+const peeringAddresses = 16 // maximum number of addresses sent to a dialer; Raft servers come first
 
-// PeeringAddresses lists where other clusters can dial: any member will do, Raft servers know best.
+// PeeringAddresses lists the addresses for other clusters to dial: any member works; Raft servers come first.
 func PeeringAddresses(members []Member) (list []string) {
 	for _, raft := range []bool{true, false} {
 		for i := range members {
@@ -174,15 +174,15 @@ func PeeringAddresses(members []Member) (list []string) {
 	return list
 }
 
-// settingDatacenter names the cluster's datacenter, the label in the server name that peers ask for.
+// settingDatacenter is the setting with the cluster's datacenter, a label of its TLS server name for other clusters.
 const settingDatacenter = "datacenter"
 
-// DefaultDatacenter is the datacenter of a cluster whose founder was told no other.
+// DefaultDatacenter is the datacenter of a cluster that was founded without one.
 const DefaultDatacenter = "dc1"
 
 func peeringObject(name string) string { return "peering/" + name }
 
-// jsonText is the text of a list or map in a JSON column; nothing is "[]" or "{}".
+// jsonText encodes a list or map for a JSON column; nil becomes none ("[]" or "{}").
 func jsonText[T []string | map[string]string](v T, none string) (string, error) {
 	if len(v) == 0 {
 		return none, nil
@@ -191,7 +191,7 @@ func jsonText[T []string | map[string]string](v T, none string) (string, error) 
 	return string(text), err
 }
 
-// putPeering writes all of a peering's row and raises its revision.
+// putPeering writes the whole row of a peering and raises its revision.
 func (t *Tx) putPeering(p *Peering) error {
 	var texts [4]string
 	var err error
@@ -232,7 +232,7 @@ func (t *Tx) putPeering(p *Peering) error {
 		p.RemoteDatacenter, p.StatusReason, p.StatusSince, p.DeletedAt, p.ModifiedRev, p.ID)
 }
 
-// turn changes the state; when it does not change, the time since when it holds stays.
+// turn sets the state and reason; StatusSince changes only with the state.
 func (p *Peering) turn(state, reason string, now time.Time) {
 	if p.State != state {
 		p.StatusSince = now
@@ -240,10 +240,10 @@ func (p *Peering) turn(state, reason string, now time.Time) {
 	p.State, p.StatusReason = state, cut("peerings", "status_reason", reason)
 }
 
-// tombstoneKept is how long a cluster that was away can still learn that its peering was deleted.
+// tombstoneKept is how long a disconnected cluster can still learn that its peering was deleted.
 const tombstoneKept = 90 * 24 * time.Hour
 
-// Tombstone is a peering that a dialer has deleted, while the acceptor does not know that yet.
+// Tombstone is a peering deleted by a dialer, of which the acceptor does not know yet.
 type Tombstone struct {
 	ID         string
 	Name       string
@@ -255,7 +255,7 @@ type Tombstone struct {
 	DeletedAt  time.Time
 }
 
-// bury writes the tombstone of a peering: what this side needs to tell the other one that the peering was deleted.
+// bury writes the tombstone of a peering: the data needed to tell the other cluster that the peering was deleted.
 func (t *Tx) bury(p *Peering, x peeringSecrets) error {
 	addresses, err := jsonText(p.Addresses(), "[]")
 	if err != nil {
@@ -272,7 +272,7 @@ func (t *Tx) bury(p *Peering, x peeringSecrets) error {
 		optional(x.generation), t.Now)
 }
 
-// Farewells lists the deletions that the acceptor does not know of yet.
+// Farewells lists the deletions that the acceptors do not know of yet.
 func (ps Peerings) Farewells(ctx context.Context, c Consistency) ([]Tombstone, error) {
 	return recall(ctx, ps.s, c, "farewells", []string{"peering_tombstones"}, func(v *View) ([]Tombstone, error) {
 		return collect(v, func(rows *sql.Rows) (k Tombstone, err error) {
@@ -299,7 +299,7 @@ func (ps Peerings) Farewells(ctx context.Context, c Consistency) ([]Tombstone, e
 	})
 }
 
-// FarewellSaid deletes a tombstone whose acceptor knows of the deletion. outcome says how it learned that.
+// FarewellSaid deletes the tombstone of a deletion that the acceptor knows. outcome goes into the audit.
 func (ps Peerings) FarewellSaid(ctx context.Context, actor Actor, id, outcome string) error {
 	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		var name string
@@ -314,7 +314,7 @@ func (ps Peerings) FarewellSaid(ctx context.Context, actor Actor, id, outcome st
 	})
 }
 
-// Prune forgets deletions that nobody has asked about for long.
+// Prune deletes old tombstones.
 func (ps Peerings) Prune(ctx context.Context, actor Actor) error {
 	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		n, err := tx.execCount("DELETE FROM peering_tombstones WHERE deleted_at < ?", tx.Now.Add(-tombstoneKept))

@@ -117,7 +117,6 @@ func TestPeeringTokenExpires(t *testing.T) {
 
 // A dialer that leaves ends the peering, unless another token was used since; who has no secret ends nothing.
 func TestPeeringLeave(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	s, actor := c.leader(), Actor{Name: "test"}
 	state := func(want string) {
@@ -273,7 +272,6 @@ func TestPeeringSecretsProperty(t *testing.T) {
 // A dialer's secret is sealed, moves to a new generation with everything else, and can be opened before and after; a
 // deleted peering's farewell, too.
 func TestPeeringSecretsAreReencrypted(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	s := c.leader()
 	for _, name := range []string{"one", "two"} {
@@ -325,7 +323,6 @@ func TestPeeringSecretsAreReencrypted(t *testing.T) {
 
 // Imported members follow the other side's list in steps, and go with the peering in steps.
 func TestPeerMembers(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	s, actor := c.leader(), Actor{Name: "test"}
 	e := there

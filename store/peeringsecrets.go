@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Errors of peering streams that the protocol tells apart; the texts are the documented ones (reference
-// consul_peering, sections 1.4 and 3).
+// Errors of peering streams that the protocol distinguishes, with the documented texts (reference consul_peering,
+// sections 1.4 and 3).
 var (
-	// ErrPeeringSecret: the establishment secret is wrong, used, superseded or expired, or nobody knows the peering.
+	// ErrPeeringSecret: the establishment secret is wrong, used, superseded or expired, or the peering is unknown.
 	ErrPeeringSecret = refuse(Forbidden, "invalid peering establishment secret")
-	// ErrStreamSecret: the stream secret is none that this cluster has given out for the peering.
+	// ErrStreamSecret: the stream secret is not one that this cluster has issued for the peering.
 	ErrStreamSecret = refuse(Forbidden, "invalid peering stream secret")
-	// ErrPeeringTerminated: the peering was deleted here, and whoever asks has shown that it was theirs.
+	// ErrPeeringTerminated: the peering was deleted here, and the caller has proven that it was its peering.
 	ErrPeeringTerminated = refuse(Conflict, "the peering was deleted by the other side")
 
 	errDeletingPeering = refuse(Conflict, "failed to write peering: cannot write to peering that is marked for deletion")
 )
 
-// ErrPeeringDeleting tells that a peering of this name is being deleted.
+// ErrPeeringDeleting reports whether an error means that a peering of this name is being deleted.
 func ErrPeeringDeleting(err error) bool { return err == errDeletingPeering }
 
 // peeringSecrets is a row of peering_secrets.
@@ -52,36 +52,36 @@ func (t *Tx) putPeeringSecrets(id string, x peeringSecrets) error {
 		id, x.establish, x.expires, x.pending, x.active, x.sealed, optional(x.generation))
 }
 
-// sameHash compares in constant time; nothing is equal to an empty hash.
+// sameHash compares in constant time; an empty hash equals nothing.
 func sameHash(have, shown string) bool {
 	return have != "" && subtle.ConstantTimeCompare([]byte(have), []byte(shown)) == 1
 }
 
-// PeeringToken is what a new token is made for. Secret is its one-time secret; it and ID are used when they are needed.
+// PeeringToken is a request for a token. Secret is its one-time secret; ID is used for a new peering.
 type PeeringToken struct {
 	Name   string
-	Meta   map[string]string // nil: keep what there is
-	TTL    time.Duration     // 0: without end
-	ID     string            // of the peering, if it is a new one
+	Meta   map[string]string // nil: unchanged
+	TTL    time.Duration     // 0: does not expire
+	ID     string            // of the peering, if it is new
 	Secret string
-	Encode func(peeringID, secret string) (string, error) // makes the text of the token; it must not block
+	Encode func(peeringID, secret string) (string, error) // returns the text of the token; it must not block
 }
 
-// MintedPeering is a peering with the secret that the answer's token carries.
+// MintedPeering is a peering with the secret in its new token.
 type MintedPeering struct {
 	Peering Peering
 	Secret  string
 	Text    string
 }
 
-// MintToken makes the peering of this name wait for a dialer that shows the secret with this hash, once. The
-// secret of an earlier token that was not used is worth nothing from then on; a stream that is up is not disturbed.
+// MintToken creates a peering of this name, or uses the existing one, which then accepts one dialer with the secret of
+// this hash. It invalidates the secret of an earlier unused token; it does not interrupt an open stream.
 func (ps Peerings) MintToken(ctx context.Context, actor Actor, k PeeringToken, hash string) (MintedPeering, error) {
 	again := func(tx *Tx, old *MintedPeering) error {
 		p, err := tx.PeeringByID(old.Peering.ID)
 		if err == nil && (p == nil || p.Ended()) {
 			err = refuse(Forbidden,
-				"the peering that this request has made a token for is deleted; an Idempotency-Key does not bring it back")
+				"the peering that this request created a token for has been deleted; an Idempotency-Key does not restore it")
 		}
 		return err
 	}
@@ -112,7 +112,7 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 			return p, errDeletingPeering
 		case p.Dialer:
 			return p, refuse(Invalid, "cannot create peering with name: %q; there is already an established peering", p.Name)
-		case p.State == PeeringTerminated: // it may be used again, by whoever gets this token
+		case p.State == PeeringTerminated: // the new token's user may use it again
 			p.turn(PeeringPending, "", t.Now)
 		default:
 			if x, err = t.peeringSecrets(p.ID); err != nil {
@@ -137,10 +137,10 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 	return p, t.audit("peering.token", peeringObject(p.Name), made("ttl", k.TTL))
 }
 
-// ExchangeSecret trades the one-time secret of a token for a stream secret, of which only the hash is told here.
-// Of two that show the same secret, one succeeds.
+// ExchangeSecret exchanges the one-time secret of a token for a stream secret, of which this function gets only the
+// hash. Of two callers with the same secret, one succeeds.
 func (ps Peerings) ExchangeSecret(ctx context.Context, actor Actor, id, hash, streamHash string) error {
-	// A wrong secret costs the writer nothing.
+	// Check first with a read, so that a wrong secret does not occupy the writer.
 	if err := ps.s.Read(ctx, Linearisable, func(v *View) error {
 		_, _, err := v.authorizeExchange(id, hash)
 		return err
@@ -159,13 +159,13 @@ func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
 	if err := t.putPeeringSecrets(id, x); err != nil {
 		return err
 	}
-	if err := t.forgetPeerBundle(id); err != nil { // another cluster may be behind the name now
+	if err := t.forgetPeerBundle(id); err != nil { // the name may now belong to another cluster
 		return err
 	}
 	return t.audit("peering.exchange", peeringObject(p.Name), "")
 }
 
-// authorizeExchange checks who trades the secret of a token.
+// authorizeExchange checks the secret of a token.
 func (v *View) authorizeExchange(id, hash string) (*Peering, peeringSecrets, error) {
 	p, err := v.PeeringByID(id)
 	if err != nil {
@@ -184,8 +184,8 @@ func (v *View) authorizeExchange(id, hash string) (*Peering, peeringSecrets, err
 	return p, x, nil
 }
 
-// OpenStream lets a dialer in that shows a stream secret: the active one, which writes nothing, or the pending one,
-// which becomes the active one by that. ErrPeeringTerminated is for who had a peering that was deleted.
+// OpenStream authorizes a dialer by its stream secret: the active one, which writes nothing, or the pending one, which
+// thereby becomes active. It returns ErrPeeringTerminated for the dialer of a peering that was deleted here.
 func (ps Peerings) OpenStream(ctx context.Context, actor Actor, id, hash, datacenter string) (p *Peering, err error) {
 	promoted := false
 	err = ps.s.Read(ctx, Linearisable, func(v *View) error {
@@ -228,7 +228,7 @@ func (t *Tx) openPeeringStream(id, hash, datacenter string) (*Peering, error) {
 	return p, t.audit("peering.active", peeringObject(p.Name), "")
 }
 
-// authorizeStream checks who opens a stream.
+// authorizeStream checks the secret of a stream.
 func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error) {
 	if id == "" {
 		return nil, peeringSecrets{}, refuse(Invalid, "initial subscription request must specify a PeerID")
@@ -269,8 +269,8 @@ func (v *View) authorizeStream(id, hash string) (*Peering, peeringSecrets, error
 	return p, x, nil
 }
 
-// Leave is for a dialer that has deleted the peering: it shows the stream secret once more, and the peering is
-// TERMINATED here. It is no error when it was so already.
+// Leave marks the peering as TERMINATED for a dialer that has deleted it and proves itself by the stream secret.
+// Repeating it is not an error.
 func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) error {
 	if err := ps.s.Read(ctx, Linearisable, func(v *View) error {
 		_, _, err := v.authorizeStream(id, hash)
@@ -285,7 +285,7 @@ func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) erro
 			return nil
 		case err != nil:
 			return err
-		// another token was used since: the peering goes on without the one that leaves
+		// another token was used in the meantime: the peering continues without the dialer that leaves
 		case x.pending != "" && !sameHash(x.pending, hash):
 			x.active = ""
 			if err := tx.putPeeringSecrets(id, x); err != nil {
@@ -299,7 +299,7 @@ func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) erro
 
 func peeringSeal(id string) string { return "peering/" + id }
 
-// StreamSecret opens the secret with which a dialer opens its stream.
+// StreamSecret returns the secret that a dialer opens its stream with.
 func (ps Peerings) StreamSecret(ctx context.Context, c Consistency, id string) (string, error) {
 	var x peeringSecrets
 	err := ps.s.Read(ctx, c, func(v *View) (err error) {

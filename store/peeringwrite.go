@@ -6,20 +6,20 @@ import (
 	"slices"
 )
 
-// Establishing is a token that is to be used, checked.
+// Establishing is a checked token to establish a peering with.
 type Establishing struct {
 	Name             string
-	Meta             map[string]string // nil: keep what there is
+	Meta             map[string]string // nil: unchanged
 	PeerID           string
 	ServerName       string
 	ServerAddresses  []string
 	ManualAddresses  []string
 	CAPems           []string
 	RemoteDatacenter string
-	ID               string // of the peering, if it is a new one
+	ID               string // of the peering, if it is new
 }
 
-// CanEstablish refuses a name that no peering can be established under, before anything is sent to the other side.
+// CanEstablish rejects a name that cannot be established, before anything is sent to the other cluster.
 func (ps Peerings) CanEstablish(ctx context.Context, name string) error {
 	return ps.s.Read(ctx, Linearisable, func(v *View) error {
 		p, err := v.PeeringByName(name)
@@ -43,8 +43,8 @@ func mayEstablish(p *Peering) error {
 	return nil
 }
 
-// Establish records the outcome of an exchange: where the acceptor is and the secret that it gave. A peering that
-// is ACTIVE stays so, its stream goes on, and the addresses that it has learnt are kept.
+// Establish records the result of an exchange: the acceptor's addresses and its stream secret. A peering that is ACTIVE
+// stays so, keeps its stream and the addresses that it has learnt.
 func (ps Peerings) Establish(ctx context.Context, actor Actor, e Establishing, secret string) (Peering, error) {
 	return makeOnce(ctx, ps.s, actor, func(tx *Tx) (Peering, error) {
 		id := e.ID
@@ -101,17 +101,17 @@ func (t *Tx) establishPeering(e Establishing, sealed []byte, generation uint64) 
 	return p, t.audit("peering.establish", peeringObject(p.Name), p.PeerID)
 }
 
-// PeerNews is what has become known of a peering; zero fields say nothing.
+// PeerNews is an update about a peering; zero fields are unchanged.
 type PeerNews struct {
 	State     string // PeeringActive or PeeringFailing
 	Reason    string // why it is FAILING
 	Roots     []string
-	Addresses []string // of the acceptor's members; what an operator gave is not touched
+	Addresses []string // of the acceptor's members; the operator's addresses are unchanged
 	Bundle    *PeerBundle
 }
 
-// StoreNews stores what is new of a peering that has not ended, in one transaction with an audit row for each thing
-// that has changed. It returns how many bytes that were, about; 0 when nothing was new.
+// StoreNews stores an update about a peering that has not ended, in one transaction with an audit row for each change.
+// It returns the approximate number of bytes; 0 when nothing was new.
 func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news PeerNews) (stored int, err error) {
 	p, err := ps.ByID(ctx, AsLeader, id)
 	if err != nil || p == nil || p.Ended() {
@@ -119,10 +119,10 @@ func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news P
 	}
 	if news.Bundle != nil {
 		if known, err := ps.Bundles(ctx, AsLeader); err != nil || !news.Bundle.newFor(p, known) {
-			news.Bundle = nil // and where there is no such table yet
+			news.Bundle = nil // or the schema has no such table yet
 		}
 	}
-	if news.Bundle == nil && len(news.changes(p)) == 0 { // the writer has other things to do
+	if news.Bundle == nil && len(news.changes(p)) == 0 { // do not occupy the writer for nothing
 		return 0, nil
 	}
 	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
@@ -132,7 +132,7 @@ func (ps Peerings) StoreNews(ctx context.Context, actor Actor, id string, news P
 	return stored, err
 }
 
-// changes lists, as actions of the audit, what the news change of a peering.
+// changes lists the audit actions for the changes that the news make to a peering.
 func (n *PeerNews) changes(p *Peering) (list []string) {
 	switch {
 	case n.State == PeeringActive && p.State != PeeringActive:
@@ -140,7 +140,7 @@ func (n *PeerNews) changes(p *Peering) (list []string) {
 	case n.State == PeeringFailing && (p.State != PeeringFailing || p.StatusReason != n.Reason):
 		list = append(list, "peering.failing")
 	}
-	if n.Roots != nil && !slices.Equal(p.CAPems, n.Roots) { // the other side's next leaf may come from a new one
+	if n.Roots != nil && !slices.Equal(p.CAPems, n.Roots) { // the other cluster's next leaf may be issued by a new CA
 		list = append(list, "peering.trust")
 	}
 	if n.Addresses != nil && !slices.Equal(p.ServerAddresses, n.Addresses) {
@@ -183,7 +183,7 @@ func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
 	return stored + rowBytes + lengthOf(p.CAPems) + lengthOf(p.ServerAddresses) + len(p.StatusReason), nil
 }
 
-// rowBytes is what a row costs besides its texts, about.
+// rowBytes is the approximate size of a row besides its texts.
 const rowBytes = 300
 
 func lengthOf(list []string) (n int) {
@@ -193,7 +193,7 @@ func lengthOf(list []string) (n int) {
 	return n
 }
 
-// Terminate records that the other side has deleted the peering.
+// Terminate records that the other cluster has deleted the peering.
 func (ps Peerings) Terminate(ctx context.Context, actor Actor, id string) error {
 	return ps.s.Write(ctx, actor, func(tx *Tx) error {
 		p, err := tx.PeeringByID(id)
@@ -204,7 +204,7 @@ func (ps Peerings) Terminate(ctx context.Context, actor Actor, id string) error 
 	})
 }
 
-// terminatePeering leaves the secrets where they are: the other side may ask once more whether it was heard.
+// terminatePeering keeps the secrets: the other cluster may repeat its farewell.
 func (t *Tx) terminatePeering(p *Peering) error {
 	p.turn(PeeringTerminated, ErrPeeringTerminated.Error(), t.Now)
 	if err := t.putPeering(p); err != nil {
@@ -216,8 +216,8 @@ func (t *Tx) terminatePeering(p *Peering) error {
 	return t.audit("peering.terminated", peeringObject(p.Name), "")
 }
 
-// Delete marks a peering for deletion and forgets its secrets; the leader's loop removes what was imported and
-// then the row. Deleting what is not there, or is being deleted, does nothing.
+// Delete marks a peering for deletion and deletes its secrets; the leader's loop removes the imported members and then
+// the row. Deleting an unknown peering, or one that is being deleted, does nothing.
 func (ps Peerings) Delete(ctx context.Context, actor Actor, name string) error {
 	return doOnce(ctx, ps.s, actor, func(tx *Tx) error { return tx.deletePeering(name) })
 }
@@ -250,11 +250,11 @@ func (t *Tx) deletePeering(name string) error {
 	return t.audit("peering.delete", peeringObject(p.Name), "")
 }
 
-// cleanBatch bounds how many imported members one transaction changes.
+// cleanBatch is the maximum number of imported members that one transaction changes.
 const cleanBatch = 500
 
-// Clean removes some of what was imported through a peering that has ended, and when nothing is left and it was
-// deleted here, the peering. It returns true when there is nothing more to do.
+// Clean removes a batch of the imported members of a peering that has ended, and when none is left and the peering was
+// deleted here, the peering. done reports that nothing is left to do.
 func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool, err error) {
 	err = ps.s.Write(ctx, actor, func(tx *Tx) error {
 		p, err := tx.PeeringByID(id)
@@ -287,9 +287,8 @@ func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool
 	return done, err
 }
 
-// Import makes what was imported through a peering equal to the list, which is in the order of ids, some changes at a
-// time. It returns how many it has made and how many bytes those were, about; 0 when there is nothing to change or the
-// peering has ended.
+// Import makes the imported members of a peering equal to list, which must be ordered by id, in batches. It returns the
+// number of changes and their approximate size in bytes; 0 when nothing is left to change or the peering has ended.
 func (ps Peerings) Import(ctx context.Context, actor Actor, id string,
 	list []PeerMember) (changed, bytes int, err error) {
 	if same, err := ps.imported(ctx, id, list); err != nil || same {
@@ -302,7 +301,7 @@ func (ps Peerings) Import(ctx context.Context, actor Actor, id string,
 	return changed, bytes, err
 }
 
-// imported reports whether a list is what was imported already, without the writer.
+// imported reports whether a list equals the imported members, without using the writer.
 func (ps Peerings) imported(ctx context.Context, id string, list []PeerMember) (bool, error) {
 	have, err := ps.s.Peerings.Members(ctx, AsLeader, id)
 	if err != nil || len(have) != len(list) {

@@ -10,12 +10,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// tokenKept is how long a token's record outlives its expiry.
+// tokenKept is how long the record of a token is kept after its expiry.
 const tokenKept = 30 * 24 * time.Hour
 
-// Prune deletes records that nobody can need any more: join tokens, API tokens and API keys long expired, remembered
-// answers, expired leases, enrollments whose certificates expired long ago, and the oldest of what is retired or
-// removed.
+// Prune deletes records that are no longer needed: tokens, keys and enrollments that expired long ago, remembered
+// answers, expired leases, and the oldest retired keys and removed members.
 func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	return s.Write(ctx, actor, func(tx *Tx) error {
 		tokens, err := tx.execCount("DELETE FROM join_tokens WHERE expires_at < ?", tx.Now.Add(-tokenKept))
@@ -51,14 +50,14 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 	})
 }
 
-// How many rows about the past are kept: nobody may create them without bound.
+// The maximum numbers of historical rows.
 const (
 	retiredKept = 1_000   // data-encryption keys, join keys of a purpose, authorities of a kind
-	removedKept = 100_000 // removed members: their numbers and identities are not given out again
+	removedKept = 100_000 // removed members, whose ids and keys are never accepted again
 )
 
-// pruneHistory deletes the oldest of what is over beyond what is kept. The newest of each table always stays: the next
-// number follows from it.
+// pruneHistory deletes the oldest historical rows beyond these numbers. It keeps the newest row of each table, from
+// which the next number is derived.
 func (t *Tx) pruneHistory() (deleted int64, err error) {
 	for _, q := range []struct {
 		query string
@@ -89,9 +88,9 @@ func (t *Tx) pruneHistory() (deleted int64, err error) {
 	return deleted + n, err
 }
 
-// sequencePruned is the revision up to which rows of what operators and members did may be missing. Rows of refused
-// attempts and of other clusters go by their own bounds; what reads on behind a position does not hear of those that
-// are gone.
+// sequencePruned is the revision up to which audit rows of operators and members may have been deleted. Rows of refused
+// attempts and of other clusters have their own retention; a reader that resumes at a position is not told of deleted
+// ones.
 const sequencePruned = "audit_pruned"
 
 func (v *View) prunedRevision() (rev uint64, err error) {
@@ -99,12 +98,12 @@ func (v *View) prunedRevision() (rev uint64, err error) {
 	return rev, err
 }
 
-// pruneStep bounds how many rows one transaction deletes, but for a revision that has more of its own.
+// pruneStep is the maximum number of rows that one transaction deletes, unless a single revision has more.
 const pruneStep = 1000
 
-// Prune deletes the oldest audit rows beyond what is to be kept, in one bounded step; more reports whether there is
-// another one to do. Rows are deleted by whole revisions, and only when there is at least a hundredth too many or one
-// is too old: each step leaves an audit row itself.
+// Prune deletes the oldest audit rows beyond the retention in one bounded step; more reports whether another step is
+// needed. It deletes whole revisions, and only when a row is too old or there are over a hundredth too many, because
+// each step writes an audit row itself.
 func (au Audit) Prune(ctx context.Context, actor Actor) (more bool, err error) {
 	keep, err := au.s.Settings.AuditRetention(ctx, AsLeader)
 	if err != nil {
@@ -120,8 +119,7 @@ func (au Audit) Prune(ctx context.Context, actor Actor) (more bool, err error) {
 	return more, nil
 }
 
-// auditClass is what of the audit has one retention: what operators and members did, with the outcome "ok", or all
-// else.
+// auditClass is a class of audit rows with its own retention: rows with the outcome "ok", or all others.
 type auditClass struct {
 	ok      bool
 	maxAge  time.Duration
@@ -136,7 +134,7 @@ func (c auditClass) String() string {
 }
 
 func (au Audit) pruneClass(ctx context.Context, actor Actor, c auditClass) (more bool, err error) {
-	var until uint64 // the newest revision that may go
+	var until uint64 // the newest revision to delete
 	err = au.s.Read(ctx, AsLeader, func(v *View) error {
 		until, err = v.pruneUntil(c)
 		return err
@@ -173,7 +171,7 @@ func (au Audit) pruneClass(ctx context.Context, actor Actor, c auditClass) (more
 	return more, err
 }
 
-// pruneUntil finds the newest revision that is not to be kept, 0 when there is nothing to delete.
+// pruneUntil returns the newest revision to delete; 0: none.
 func (v *View) pruneUntil(keep auditClass) (until uint64, err error) {
 	if keep.maxAge > 0 {
 		type row struct {

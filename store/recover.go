@@ -15,7 +15,7 @@ import (
 	"muster/certs"
 )
 
-// MirrorMembers reads cluster and members from the mirror of a member that does not run.
+// MirrorMembers reads cluster and members from the mirror of a stopped member.
 func MirrorMembers(path string) (Cluster, []Member, error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -31,7 +31,7 @@ func MirrorMembers(path string) (Cluster, []Member, error) {
 	return c, members, err
 }
 
-// MirrorRemoved reports whether the mirror of a member that does not run says that a node was removed.
+// MirrorRemoved reports whether a node was removed, from the mirror of a stopped member.
 func MirrorRemoved(path string, nodeID uint64) (removed bool, err error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -41,8 +41,7 @@ func MirrorRemoved(path string, nodeID uint64) (removed bool, err error) {
 	return (viewOf(o)).removed(nodeID)
 }
 
-// MirrorRole is the role of a member as the mirror of one that does not run has it; RoleNone for a member that it
-// does not know.
+// MirrorRole returns the desired role of a member from the mirror of a stopped member; RoleNone for an unknown one.
 func MirrorRole(path string, nodeID uint64) (Role, error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -54,7 +53,7 @@ func MirrorRole(path string, nodeID uint64) (Role, error) {
 	return role, err
 }
 
-// MirrorCertKey is Members.CertKey from the mirror of a member that does not run.
+// MirrorCertKey is Members.CertKey from the mirror of a stopped member.
 func MirrorCertKey(path string, nodeID uint64) (key string, err error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -65,7 +64,7 @@ func MirrorCertKey(path string, nodeID uint64) (key string, err error) {
 	return key, err
 }
 
-// CheckMirror looks for damage inside the mirror of a member.
+// CheckMirror checks the integrity of the mirror of a stopped member and returns its schema version.
 func CheckMirror(path string) (schema int64, err error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -120,9 +119,9 @@ func MirrorLeftOut(path string, voters []uint64) (list []uint64, err error) {
 	return list, err
 }
 
-// SettleRecovery makes the members table agree with a Raft configuration that was forced by a recovery: members that
-// are no Raft servers any more keep their rows, lose their roles, and are left out from then on. It does so once for
-// each recovery.
+// SettleRecovery makes the members table agree with the Raft configuration that a recovery forced: members that are no
+// longer Raft servers lose their roles, keep their rows, and count as left out from then on. It does so once per
+// recovery.
 func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) error {
 	servers, err := ms.s.RefreshServers(ctx)
 	if err != nil {
@@ -174,17 +173,17 @@ func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) er
 				return err
 			}
 		}
-		return tx.audit("cluster.recover", "cluster", fmt.Sprintf("recovery %s: %d members are no Raft servers any more", id,
+		return tx.audit("cluster.recover", "cluster", fmt.Sprintf("recovery %s: %d members are no longer Raft servers", id,
 			lost))
 	})
 }
 
-// FoundingSettings is what is fixed when a cluster is founded.
+// FoundingSettings are the settings that are fixed when a cluster is founded.
 type FoundingSettings struct {
 	Datacenter, OverlayCIDR, OverlaySlice string
 }
 
-// MirrorFounding reads it from a member's mirror.
+// MirrorFounding reads them from the mirror of a stopped member.
 func MirrorFounding(path string) (f FoundingSettings, err error) {
 	o, err := openFile(path)
 	if err != nil {
@@ -204,12 +203,12 @@ func MirrorFounding(path string) (f FoundingSettings, err error) {
 	return f, nil
 }
 
-// Refounding turns the state of an archive into that of a new cluster of one member, which continues the old one: same
-// cluster id, same authorities, same contents. The old members are removed, as if an operator had done it: their ids
-// and keys are refused, and what they knew is replaced.
+// Refounding turns the state of an archive into the state of a cluster of one new member that continues the old
+// cluster: same cluster id, authorities and contents. The old members are removed: their ids and keys are refused, and
+// the keys that they knew are replaced.
 type Refounding struct {
 	ClusterID string
-	NodeID    uint64 // of the new member: an id that was never used
+	NodeID    uint64 // of the new member, never used before
 	Revision  uint64 // of the archive
 	Issuers   map[certs.Kind]Issuer
 
@@ -217,8 +216,8 @@ type Refounding struct {
 	deks map[uint64]certs.DEK
 }
 
-// OpenRefounding opens a copy of an archive's state with the identity of an old member or with one that the
-// archive was saved for.
+// OpenRefounding opens a copy of an archive's state with the identity of an old member or of a recipient of the
+// archive.
 func OpenRefounding(ctx context.Context, a *Archive, identities []*age.X25519Identity) (r *Refounding, err error) {
 	r = &Refounding{Issuers: map[certs.Kind]Issuer{}}
 	if r.deks, err = a.Unlock(ctx, identities...); err != nil {
@@ -258,19 +257,19 @@ func OpenRefounding(ctx context.Context, a *Archive, identities []*age.X25519Ide
 	return r, nil
 }
 
-// Close closes the state without a change, or after Write.
+// Close releases the copy, with or without a Write.
 func (r *Refounding) Close() { r.x.close() }
 
-// Refounder is the one member of the new cluster.
+// Refounder is the only member of the new cluster.
 type Refounder struct {
 	Member       Member
 	Certificates []Certificate
-	Rotation     DEKRotation // with no wraps: there is one member
+	Rotation     DEKRotation // without wraps: Write wraps it for the only member
 	AdminTokenID string
 	AdminHash    string
 }
 
-// Write changes the state and puts it into a file.
+// Write changes the state and writes it to a file.
 func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 	actor := Actor{Name: "muster", NodeID: r.NodeID, RequestID: newRequestID()}
 	t := newTx(r.x.s.View(now).Offline(r.Revision+1, checkSizes), actor)

@@ -12,37 +12,37 @@ import (
 	"muster/store/engine"
 )
 
-// fate says what a restore does with a table.
+// fate is what a restore does with a table.
 type fate string
 
 const (
-	// restored tables hold what people have put into the cluster: a restore makes them as they were.
+	// restored tables have the contents that users put into the cluster: a restore brings them back.
 	restored fate = "restored"
-	// emptied tables hold what serves for a while: a restore takes all rows away.
+	// emptied tables have short-lived contents: a restore deletes all rows.
 	emptied fate = "emptied"
-	// kept tables hold what the running cluster is: who it is, who belongs to it, its keys, and what has happened.
-	// Peerings are among them: their state belongs together with the other cluster's, and that is not restored.
+	// kept tables describe the running cluster: identity, members, keys, audit. Peerings are among them, because their
+	// state must match the other cluster's, which is not restored.
 	kept fate = "kept"
 )
 
-// registered is a table in the registry.
+// registered is a row of the registry.
 type registered struct {
 	name   string
 	fate   fate
 	sealed *sealed
-	// own tells which rows of a restored table belong to the running cluster all the same, by their keys.
+	// own reports, by key, which rows of a restored table belong to the running cluster and are kept.
 	own func(key string) bool
 }
 
-// sealed is a column with values under the data-encryption key. The generation stands beside it, in dek_generation.
+// sealed is a column with values sealed under the data-encryption key; dek_generation has their generation.
 type sealed struct {
 	column string
-	name   string // SQL of what the seal is bound to
-	where  string // SQL of which rows have a value; empty for all
+	name   string // SQL expression of the name that the seal is bound to
+	where  string // SQL condition of the rows with a value; empty: all
 }
 
-// registry is the one list of tables. What a restore does, what is re-encrypted, how far that is and what is cleaned up
-// is computed from it. TestRegistry fails for a table or a sealed column of the schema that is not here.
+// registry lists all tables. Restores, re-encryption with its progress, and clean-up are derived from it. TestRegistry
+// fails for a table or a sealed column of the schema that is not here.
 var registry = []registered{
 	{name: "settings", fate: restored, own: ownSetting},
 	{name: "join_tokens", fate: restored},
@@ -84,13 +84,13 @@ var registry = []registered{
 	{name: "audit", fate: kept},
 }
 
-// ownSetting tells which settings are the running cluster's: what was fixed when it was founded, and what a recovery
-// left.
+// ownSetting reports whether a setting belongs to the running cluster: one fixed at its founding, or left by a
+// recovery.
 func ownSetting(name string) bool {
 	return strings.HasPrefix(name, "overlay_") || name == settingRecovery || name == settingLeftOut
 }
 
-// registeredTable finds a table; nil when it is not registered.
+// registeredTable returns a table's row of the registry, or nil.
 func registeredTable(name string) *registered {
 	i := slices.IndexFunc(registry, func(r registered) bool { return r.name == name })
 	if i < 0 {
@@ -102,8 +102,8 @@ func registeredTable(name string) *registered {
 // owns reports whether a row belongs to the running cluster.
 func (r *registered) owns(key string) bool { return r.own != nil && r.own(key) }
 
-// find is the query for up to ?2 values of a generation below ?1: the name of the seal, the value, its generation and
-// then the row's key.
+// find returns the query for up to ?2 values of a generation below ?1: the name of the seal, the value, its generation,
+// and the row's key.
 func (r *registered) find(t *engine.Table) string {
 	keys := strings.Join(t.KeyNames(), ", ")
 	return strings.Join([]string{"SELECT", r.sealed.name + ", " + r.sealed.column + ", dek_generation, " + keys, "FROM",
@@ -111,7 +111,8 @@ func (r *registered) find(t *engine.Table) string {
 		"WHERE dek_generation < ?1" + r.sealed.and(), "ORDER BY", keys, "LIMIT ?2"}, " ")
 }
 
-// update is the statement that replaces a value: the new one, its generation, the row's key and the generation before.
+// update returns the statement that replaces a value. Its arguments are the new value, its generation, the row's key
+// and the old generation.
 func (r *registered) update(t *engine.Table) string {
 	return strings.Join([]string{"UPDATE", r.name, "SET", r.sealed.column + " = ?, dek_generation = ?",
 		"WHERE", strings.Join(t.KeyNames(), " = ? AND ") + " = ? AND dek_generation = ?"}, " ")
@@ -124,7 +125,7 @@ func (s *sealed) and() string {
 	return " AND " + s.where
 }
 
-// countSealed counts the values of a generation below ?1.
+// countSealed is the query that counts the values of a generation below ?1.
 var countSealed = func() string {
 	var counts []string
 	for _, r := range registry {
@@ -137,8 +138,8 @@ var countSealed = func() string {
 	return strings.Join([]string{"SELECT", strings.Join(counts, " + ")}, " ")
 }()
 
-// cleanArchive takes out of an archive's state what a restore does not bring back and could not open: sealed values of
-// kept tables and of rows that are the running cluster's own, and what serves for a while.
+// cleanArchive deletes from an archive's state what a restore does not bring back and perhaps could not open: sealed
+// values of kept tables and of own rows, and emptied tables.
 func cleanArchive(t *Tx) error {
 	for i := range registry {
 		r := &registry[i]
@@ -176,7 +177,7 @@ func (t *Tx) removeRows(name string, match func(key string) bool) error {
 	return nil
 }
 
-// moveSealed opens up to limit values of a generation below one with one keyring and seals them under the active
+// moveSealed opens up to limit values of a generation below below with one keyring and seals them under the active
 // generation of another.
 func moveSealed(tx *Tx, from, to *keyring, below, active uint64, limit int) (moved int, err error) {
 	for i := range registry {
@@ -193,7 +194,7 @@ func moveSealed(tx *Tx, from, to *keyring, below, active uint64, limit int) (mov
 	return moved, nil
 }
 
-// sealedValue is one that is to be moved.
+// sealedValue is a sealed value to move.
 type sealedValue struct {
 	name       string
 	sealed     []byte
@@ -240,23 +241,22 @@ func (r *registered) move(tx *Tx, from, to *keyring, below, active uint64, limit
 	return moved, nil
 }
 
-// reseal moves every sealed value of a scratch database from the keys of the archive to another one.
+// reseal re-encrypts every sealed value of a scratch database, from the archive's keys to another key.
 func reseal(t *Tx, from map[uint64]certs.DEK, to certs.DEK, generation uint64) error {
 	old := &keyring{deks: from}
 	ring := &keyring{deks: map[uint64]certs.DEK{generation: to}, active: generation}
 	below := uint64(math.MaxInt64)
-	if from[generation] == to { // what is under this key already stays
+	if from[generation] == to { // already under this key
 		below = generation
 	}
 	_, err := moveSealed(t, old, ring, below, generation, math.MaxInt32)
 	return err
 }
 
-// delta is how many rows a restore has touched.
+// delta is the number of rows that a restore has changed.
 type delta struct{ Added, Changed, Removed int }
 
-// become makes a table of the transaction hold the rows that it has in another database, and touches no row that is the
-// same already.
+// become makes a table equal to the one of another database. It writes only rows that differ.
 func (t *Tx) become(ctx context.Context, r *registered, want *View) (d delta, err error) {
 	tb, err := t.v.Table(r.name)
 	if err != nil {
@@ -275,7 +275,7 @@ func (t *Tx) become(ctx context.Context, r *registered, want *View) (d delta, er
 	}
 	var added, changed [][]any
 	if err := want.v.Each(&tb, func(row []any) error {
-		if ctx.Err() != nil { // other writes wait meanwhile
+		if ctx.Err() != nil { // other writes are waiting
 			return errRestoreTime
 		}
 		_, text := tb.KeyOf(row)

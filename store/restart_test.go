@@ -116,7 +116,6 @@ func noLeader(err error) bool {
 // A join that a member has passed on twice, with a rotation of the keys in between, is answered like a joiner that comes
 // once more: with the keys of now. Who repeats a join with an Idempotency-Key of its own is told to use another one.
 func TestJoinPassedOnTwice(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	for _, x := range []struct {

@@ -18,14 +18,14 @@ import (
 	"muster/store/foreign"
 )
 
-// scratch is the state of an archive as a local database that may be changed.
+// scratch is the state of an archive as a local, writable database.
 type scratch struct {
 	path string
 	db   *sql.DB
 	s    *engine.Local
 }
 
-// openScratch makes a database of a schema version beside the state of an archive, with the state's rows.
+// openScratch creates a database with a schema version in the archive's directory and copies the state's rows into it.
 func openScratch(ctx context.Context, a *Archive, version int64) (*scratch, error) {
 	x := &scratch{path: a.State + ".own"}
 	var tables []string
@@ -54,7 +54,7 @@ func openScratch(ctx context.Context, a *Archive, version int64) (*scratch, erro
 	return x, nil
 }
 
-// view reads the database.
+// view returns a view of the database.
 func (x *scratch) view() *View { return view(x.s.View(time.Time{})) }
 
 func (x *scratch) close() {
@@ -62,7 +62,7 @@ func (x *scratch) close() {
 	x.db.Close()
 }
 
-// shape describes the schema, to tell a database of muster's from one that merely looks like it.
+// shape describes the schema, to compare it with muster's own.
 func (v *View) shape() ([]string, error) {
 	return collect(v, func(rows *sql.Rows) (line string, err error) {
 		err = rows.Scan(&line)
@@ -73,13 +73,13 @@ func (v *View) shape() ([]string, error) {
 
 var errRestoreTime = refuse(Invalid, "restoring the archive takes too long")
 
-// Restored tells what a restore has done, by table; tables that were the same already are not in it.
+// Restored lists the changes of a restore by table, without unchanged tables.
 type Restored struct {
 	Revision uint64 // of the archive
 	Tables   map[string]delta
 }
 
-// String lists the tables that were touched.
+// String lists the changed tables.
 func (r Restored) String() string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(r.Tables)) {
@@ -92,9 +92,9 @@ func (r Restored) String() string {
 	return strings.Join(list, ", ")
 }
 
-// Rehearse restores an archive into a scratch database below its directory, brings that to the newest schema, and opens
-// every sealed value with the keys that the identities open. It returns why that does not work;
-// nothing else happens. It needs as much room as the state takes, once more.
+// Rehearse restores an archive into a scratch database in its directory, migrates that to the newest schema, and opens
+// every sealed value with the keys that the identities open. It returns why that fails and changes nothing else. It
+// needs disk space for another copy of the state.
 func (a *Archive) Rehearse(ctx context.Context, identities ...*age.X25519Identity) error {
 	deks, err := a.Unlock(ctx, identities...)
 	if err != nil {
@@ -110,20 +110,20 @@ func (a *Archive) Rehearse(ctx context.Context, identities ...*age.X25519Identit
 		newest = max(newest, generation)
 	}
 	if err := reseal(localTx(x.view()), deks, certs.NewDEK(), newest+1); err != nil {
-		return fmt.Errorf("what is sealed in the state cannot be opened: %w", err)
+		return fmt.Errorf("the sealed values of the state cannot be opened: %w", err)
 	}
 	return nil
 }
 
-// Rehearse is the function of an archive with this member's identity.
+// Rehearse is Archive.Rehearse with this member's identity.
 func (ar Archives) Rehearse(ctx context.Context, a *Archive) error {
 	return a.Rehearse(ctx, ar.s.cfg.Identity)
 }
 
-// Restore makes what people have put into the cluster as it was in an archive of the same cluster, in one transaction.
-// What the cluster is stays: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are opened
-// with the archive's keys and sealed under the present one. A join token that was used or revoked since stays so; the
-// API token that asks stays, too. It blocks until that is committed or ctx ends.
+// Restore restores the users' contents of the cluster from an archive of the same cluster, in one transaction. It keeps
+// what describes the running cluster: identity, members, Raft, addresses, authorities, keys, audit. Sealed values are
+// opened with the archive's keys and sealed under the active one. Join tokens that were used or revoked since stay so,
+// and the caller's API token is kept. It blocks until that is committed or ctx ends.
 func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restored, error) {
 	out := Restored{Revision: a.Meta.Index}
 	deks, err := a.Unlock(ctx, ar.s.cfg.Identity)
@@ -131,7 +131,7 @@ func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restor
 		return out, err
 	}
 	ar.s.keys.mu.RLock()
-	for generation, dek := range ar.s.keys.deks { // a member that joined later may hold the archive's keys all the same
+	for generation, dek := range ar.s.keys.deks { // a member that joined later may hold the archive's keys as well
 		if _, known := deks[generation]; !known {
 			deks[generation] = dek
 		}
@@ -225,8 +225,8 @@ func (ar Archives) restore(ctx context.Context, tx *Tx, v *View, a *Archive, act
 		rfc3339(a.Meta.CreatedAt), out))
 }
 
-// carry takes over into the archive's state what a restore must not undo: uses and revocations of join tokens, API keys
-// and API tokens, and the credential of who asks. What else can be revoked is in tables that a restore leaves alone.
+// carry copies into the archive's state what a restore must not undo: uses and revocations of join tokens, API keys and
+// API tokens, and the caller's credential. Everything else that can be revoked is in kept tables.
 func carry(tx *Tx, v *View, actor Actor) error {
 	local := localTx(v)
 	for _, name := range []string{"api_tokens", "api_keys"} {
@@ -275,7 +275,7 @@ func carry(tx *Tx, v *View, actor Actor) error {
 	})
 }
 
-// mark is what a credential has come to.
+// mark has the uses and revocation of a credential.
 type mark struct {
 	id      string
 	uses    int64
@@ -287,7 +287,7 @@ func scanMark(rows *sql.Rows) (m mark, err error) {
 	return m, err
 }
 
-// forget deletes the archive's credentials that this cluster does not have: a revoked token is a row that was deleted.
+// forget deletes credentials of the archive that this cluster does not have: a revoked API token is a deleted row.
 func forget(tx, local *Tx, name string) error {
 	t, err := tx.v.Table(name)
 	if err != nil {
@@ -304,8 +304,8 @@ func forget(tx, local *Tx, name string) error {
 	return local.removeRows(name, func(key string) bool { return !kept[key] })
 }
 
-// raiseSequences makes sure that nothing the archive has handed out is handed out again, also when it knows more than
-// this cluster, which may have been founded from an older archive.
+// raiseSequences makes sure that numbers allocated in the archive are not reused, also when the archive is ahead of
+// this cluster, which may have been founded from an older one.
 func raiseSequences(tx *Tx, v *View) error {
 	type sequence struct {
 		name  string

@@ -9,7 +9,6 @@ import (
 // TestRefusalsDisplaceNothing: rows of refusals, replays and other clusters go by their own number, whatever there is of
 // them; those of operators and members stay.
 func TestRefusalsDisplaceNothing(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	actor := Actor{Name: "test"}
@@ -90,7 +89,6 @@ func TestRefusalsDisplaceNothing(t *testing.T) {
 // TestHistoryIsBounded: what rotations and removals leave behind does not grow without end, and what comes next is still
 // numbered behind all that there was.
 func TestHistoryIsBounded(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	actor := Actor{Name: "test"}
@@ -144,7 +142,6 @@ func TestHistoryIsBounded(t *testing.T) {
 
 // TestTransferThatWentOn: a member that leadership was handed to and that has handed it on has taken over all the same.
 func TestTransferThatWentOn(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster(t, 1)
 	l := c.leader()
 	actor := Actor{Name: "test"}

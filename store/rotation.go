@@ -13,21 +13,21 @@ import (
 
 // Phases of the rotation of an authority.
 const (
-	PhaseTrust   = "trust"   // the new CA becomes trusted by every member
+	PhaseTrust   = "trust"   // every member learns to trust the new CA
 	PhaseIssue   = "issue"   // the new CA issues; every member gets new leaves
 	PhaseOverlap = "overlap" // both are trusted until the old one is dropped
 )
 
-// What Authorities.Change can be asked for.
+// Actions of Authorities.Change.
 const (
 	CAStart    = "start"
-	CAContinue = "continue" // to the next phase, if need be without the members that hold the rotation back
-	CADrop     = "drop"     // the old CA now, before the overlap is over
+	CAContinue = "continue" // to the next phase; with force without the members that it waits for
+	CADrop     = "drop"     // drop the old CA now, before the end of the overlap
 	CARollback = "rollback"
 )
 
-// CARotation is a rotation that is under way. A rollback of one whose new CA has issued already is a rotation back: Old
-// and New have changed places.
+// CARotation is a rotation in progress. The rollback of a rotation whose new CA already issues is a rotation in the
+// other direction, with Old and New swapped.
 type CARotation struct {
 	Kind       certs.Kind
 	Phase      string
@@ -54,7 +54,7 @@ func scanRotation(rows *sql.Rows) (r CARotation, err error) {
 	return r, err
 }
 
-// caRotation reads the rotation of a kind; nil when none is under way.
+// caRotation returns the rotation of a kind, or nil.
 func (v *View) caRotation(kind certs.Kind) (*CARotation, error) {
 	list, err := collect(v, scanRotation, selectRotations+" WHERE kind = ?", string(kind))
 	if err != nil || len(list) == 0 {
@@ -63,16 +63,16 @@ func (v *View) caRotation(kind certs.Kind) (*CARotation, error) {
 	return &list[0], nil
 }
 
-// Rotations lists the rotations that are under way.
+// Rotations lists the rotations in progress.
 func (as Authorities) Rotations(ctx context.Context, c Consistency) ([]CARotation, error) {
 	return recall(ctx, as.s, c, "ca-rotations", []string{"ca_rotations"}, func(v *View) ([]CARotation, error) {
 		return collect(v, scanRotation, selectRotations+" ORDER BY kind")
 	})
 }
 
-// Holders lists the members that have a certificate for the cluster listener, which members that joined by HTTP alone
-// do not have: a rotation waits for them. A member whose certificate has expired counts as well: it renews the
-// certificate when it comes back, and could not if its authority had been dropped meanwhile. As the leader has it.
+// Holders lists the members with a certificate for the cluster listener, for which a rotation waits. Members that
+// joined by HTTP only have none. A member with an expired certificate counts: it renews the certificate when it
+// returns, and could not if its authority had been dropped.
 func (as Authorities) Holders(ctx context.Context, c Consistency) ([]uint64, error) {
 	return recall(ctx, as.s, c, "trust-holders", []string{"certificates", "members"}, (*View).trustHolders)
 }
@@ -86,13 +86,13 @@ func (v *View) trustHolders() ([]uint64, error) {
 		AND c.revoked_at IS NULL) ORDER BY m.raft_node_id`)
 }
 
-// Installed says which members have put a revision of Trust into effect.
+// Installed is the revision of Trust that each member has applied.
 type Installed struct {
 	Revision uint64
 	Nodes    map[uint64]bool
 }
 
-// missing counts the members that have not put into effect what the transaction sees.
+// missing counts the members that have not applied the current trust.
 func (t *Tx) missing(in Installed) (n int, err error) {
 	rev, err := t.trustRevision()
 	if err != nil {
@@ -107,8 +107,8 @@ func (t *Tx) missing(in Installed) (n int, err error) {
 	return n, err
 }
 
-// Advance brings every rotation to its next phase that has nothing left to wait for, and reports whether it has changed
-// anything. Any leader may call it at any time.
+// Advance moves every rotation that waits for nothing to its next phase, and reports whether there was one. Any leader
+// may call it at any time.
 func (as Authorities) Advance(ctx context.Context, actor Actor, in Installed) (changed bool, err error) {
 	rotations, err := as.Rotations(ctx, AsLeader)
 	if err != nil || len(rotations) == 0 {
@@ -155,7 +155,8 @@ func (t *Tx) advanceCA(in Installed) (changed bool, err error) {
 	return changed, nil
 }
 
-// due reports whether the rotation can go on. The overlap ends by the clock: every member got there before it began.
+// due reports whether the rotation can continue. The overlap ends by time alone: all members were ready before it
+// began.
 func (r *CARotation) due(ready bool, now time.Time) bool {
 	if r.Phase == PhaseOverlap {
 		return !now.Before(*r.DropAt)
@@ -163,7 +164,7 @@ func (r *CARotation) due(ready bool, now time.Time) bool {
 	return ready
 }
 
-// next goes to the phase after this one.
+// next moves the rotation to its next phase.
 func (t *Tx) next(r *CARotation) error {
 	switch r.Phase {
 	case PhaseTrust:
@@ -180,7 +181,7 @@ func (t *Tx) next(r *CARotation) error {
 	}
 }
 
-// swap lets the new authority issue and the old one be trusted only.
+// swap makes the new authority issue and the old one only trusted.
 func (t *Tx) swap(r *CARotation, action string) error {
 	if err := t.execAll([]statement{
 		{query: "UPDATE authorities SET state = 'trusted', modified_rev = ? WHERE kind = ? AND generation = ?",
@@ -197,7 +198,7 @@ func (t *Tx) swap(r *CARotation, action string) error {
 	return t.audit(action, caObject(r.Kind), fmt.Sprintf("generation %d issues, %d is trusted", r.New, r.Old))
 }
 
-// retire ends a rotation: one authority leaves the bundles and its key is erased.
+// retire ends a rotation: one authority is removed from the bundles and its key erased.
 func (t *Tx) retire(r *CARotation, generation uint64, action string) error {
 	if err := t.execAll([]statement{
 		{query: "UPDATE authorities SET state = 'retired', sealed_key = x'', cross_pem = '', modified_rev = ? " +
@@ -218,31 +219,31 @@ func (t *Tx) retire(r *CARotation, generation uint64, action string) error {
 
 func caObject(kind certs.Kind) string { return "ca/" + string(kind) }
 
-// CARequest asks for a change of one authority or both.
+// CARequest is a request to change the rotations of one or more kinds.
 type CARequest struct {
 	Kinds   []certs.Kind
 	Action  string
 	DryRun  bool
-	Force   bool           // for CAContinue and CADrop: without the members that hold the rotation back
-	Overlap *time.Duration // whole seconds; nil: as it is, or DefaultCAOverlap
-	// CertPEM and KeyPEM are an operator's own CA, for CAStart and one kind.
+	Force   bool           // for CAContinue and CADrop: without the members that it waits for
+	Overlap *time.Duration // whole seconds; nil: unchanged, or DefaultCAOverlap
+	// CertPEM and KeyPEM are an operator's CA, for CAStart and one kind.
 	CertPEM, KeyPEM []byte
 	Installed       Installed
 }
 
-// DefaultCAOverlap is as long as the longest life of a token of the documented endpoint.
+// DefaultCAOverlap is the longest lifetime of a token of the documented endpoint.
 const DefaultCAOverlap = 24 * time.Hour
 
-// CAChange says what a request does, or would do.
+// CAChange is the effect of a request, done or planned.
 type CAChange struct {
 	Steps    []string `json:"steps"`
 	Warnings []string `json:"warnings"`
 }
 
-var errDryRun = errors.New("store: nothing is to be changed")
+var errDryRun = errors.New("store: dry run")
 
-// Change starts a rotation, or changes one that is under way, all or nothing. With DryRun it refuses what it would
-// refuse and changes nothing.
+// Change starts rotations or changes those in progress, all or none. With DryRun it makes the same checks but changes
+// nothing.
 func (as Authorities) Change(ctx context.Context, actor Actor, q CARequest) (out CAChange, err error) {
 	if q.DryRun {
 		actor.IdempotencyKey = ""
@@ -251,7 +252,7 @@ func (as Authorities) Change(ctx context.Context, actor Actor, q CARequest) (out
 	out, err = makeOnce(ctx, as.s, actor, func(tx *Tx) (CAChange, error) {
 		out, err := as.changeCA(tx, q)
 		if err == nil && q.DryRun {
-			tried, err = out, errDryRun // which takes back what was done
+			tried, err = out, errDryRun // rolls back
 		}
 		return out, err
 	})
@@ -279,7 +280,7 @@ func (as Authorities) changeCA(tx *Tx, q CARequest) (CAChange, error) {
 	return out, err
 }
 
-// kindsThereAre leaves the workload authority out of a request for all where the cluster has none yet.
+// kindsThereAre removes the workload authority from a request for all kinds when the cluster has none yet.
 func (t *Tx) kindsThereAre(asked []certs.Kind) ([]certs.Kind, error) {
 	known, err := t.kindsInUse()
 	if err != nil || !slices.Contains(asked, certs.Workload) || slices.Contains(known, certs.Workload) {
@@ -297,14 +298,15 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 	}
 	if q.Action == CAStart {
 		if r != nil {
-			return refuse(Conflict, "a rotation of the %s CA is under way, in the phase %s; only one at a time", kind, r.Phase)
+			return refuse(Conflict, "a rotation of the %s CA is in progress, in the phase %s; only one at a time", kind, r.Phase)
 		}
 		return as.startCA(tx, q, kind, step, out)
 	}
 	if r == nil {
-		return refuse(Conflict, "no rotation of the %s CA is under way", kind)
+		return refuse(Conflict, "no rotation of the %s CA is in progress", kind)
 	}
-	held := refuse(Conflict, "the rotation of the %s CA waits for %d members in the phase %s; force goes on without them",
+	held := refuse(Conflict, "the rotation of the %s CA waits for %d members in the phase %s; force continues without "+
+		"them",
 		kind, missing, r.Phase)
 	if q.Overlap != nil {
 		r.Overlap = *q.Overlap
@@ -314,7 +316,7 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 		switch {
 		case r.Phase == PhaseOverlap:
 			return refuse(Conflict,
-				"the rotation of the %s CA waits for nothing but the overlap, which ends at %s; drop ends it now", kind,
+				"the rotation of the %s CA only waits for the end of the overlap at %s; drop ends it now", kind,
 				rfc3339(*r.DropAt))
 		case missing > 0 && !q.Force:
 			return held
@@ -332,16 +334,16 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 		case r.Phase == PhaseIssue && missing > 0 && !q.Force:
 			return held
 		}
-		step("generation %d is not trusted any more, from now on", r.Old)
+		step("generation %d is no longer trusted", r.Old)
 		out.Warnings = append(out.Warnings,
-			fmt.Sprintf("%s: clients that have the old CA alone, and join tokens that pin it, are refused from now on", kind))
+			fmt.Sprintf("%s: clients that trust only the old CA, and join tokens that pin it, no longer work", kind))
 		return tx.retire(r, r.Old, "ca.drop")
 	default:
 		switch {
 		case r.RolledBack:
-			return refuse(Conflict, "the rotation of the %s CA is being rolled back already", kind)
+			return refuse(Conflict, "the rotation of the %s CA is already being rolled back", kind)
 		case r.Phase == PhaseTrust:
-			step("generation %d, which has not issued anything, is taken back", r.New)
+			step("generation %d, which has not issued anything, is removed", r.New)
 			return tx.retire(r, r.New, "ca.rollback")
 		}
 		r.Old, r.New, r.RolledBack = r.New, r.Old, true
@@ -351,7 +353,7 @@ func (as Authorities) change(tx *Tx, q CARequest, kind certs.Kind, r *CARotation
 	}
 }
 
-// cross has two authorities certify each other, as PEM: who trusts one of them verifies what the other has issued.
+// cross cross-signs two authorities and returns both certificates as PEM: who trusts one verifies leaves of the other.
 func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning string) {
 	if der, err := old.CrossSign(next.Cert, now); err == nil {
 		nextByOld = string(certs.EncodeCert(der))
@@ -361,13 +363,13 @@ func cross(old, next certs.CA, now time.Time) (nextByOld, oldByNext, warning str
 	if der, err := next.CrossSign(old.Cert, now); err == nil {
 		oldByNext = string(certs.EncodeCert(der))
 	} else if warning == "" {
-		warning = "the new CA cannot certify the old one: clients that have the new CA alone work once every member has " +
+		warning = "the new CA cannot certify the old one: clients that trust only the new CA work once every member has " +
 			"its new certificates"
 	}
 	return nextByOld, oldByNext, warning
 }
 
-// warnOfPins warns of join tokens that pin the CA which a rotation replaces and outlive its overlap.
+// warnOfPins warns of join tokens that pin the old CA and expire after the overlap.
 func (t *Tx) warnOfPins(overlap time.Duration, out *CAChange) error {
 	var tokens int
 	_, err := t.get("SELECT count(*) FROM join_tokens WHERE format = 'muster' AND revoked_at IS NULL "+

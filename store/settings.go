@@ -13,13 +13,13 @@ import (
 	"muster/hostlist"
 )
 
-// SettingAutopilot is the configuration of autopilot, a JSON document that package cluster understands.
+// SettingAutopilot is the configuration of autopilot, a JSON document that package cluster defines.
 const SettingAutopilot = "autopilot"
 
-// settingKeyRotation is the greatest age of a data-encryption key, a JSON string with a Go duration; "0s" is never.
+// settingKeyRotation is the maximum age of a data-encryption key, a JSON string with a Go duration; "0s": no limit.
 const settingKeyRotation = "key_rotation"
 
-// DEKMaxAge returns the age at which the data-encryption key is replaced, 0 for never.
+// DEKMaxAge returns the age at which the data-encryption key is replaced; 0: never.
 func (st Settings) DEKMaxAge(ctx context.Context, c Consistency) (time.Duration, error) {
 	set, err := st.Get(ctx, c, settingKeyRotation)
 	if err != nil || set.Value == nil {
@@ -32,7 +32,7 @@ func (st Settings) DEKMaxAge(ctx context.Context, c Consistency) (time.Duration,
 	return time.ParseDuration(text)
 }
 
-// SetDEKMaxAge sets the age at which the data-encryption key is replaced, 0 for never.
+// SetDEKMaxAge sets the age at which the data-encryption key is replaced; 0: never.
 func (st Settings) SetDEKMaxAge(ctx context.Context, actor Actor, age time.Duration) error {
 	text, err := json.Marshal(age.String())
 	if err != nil {
@@ -48,7 +48,7 @@ type Document struct {
 	ModifiedRev uint64
 }
 
-// Get reads a setting; its value is nil when it was never set.
+// Get returns a setting; its value is nil when it was never set.
 func (st Settings) Get(ctx context.Context, c Consistency, name string) (Document, error) {
 	return recall(ctx, st.s, c, "setting/"+name, []string{"settings"},
 		func(v *View) (Document, error) { return v.document(name) })
@@ -63,8 +63,8 @@ func (v *View) document(name string) (out Document, err error) {
 	return out, err
 }
 
-// Put replaces a setting. With cas not nil it does so only if the setting was last changed at that revision, and
-// reports whether it did.
+// Put replaces a setting. With cas it does so only if the setting was last changed at that revision, and reports
+// whether it did.
 func (st Settings) Put(ctx context.Context, actor Actor, name string, value json.RawMessage,
 	cas *uint64) (bool, error) {
 	return makeOnce(ctx, st.s, actor, func(tx *Tx) (bool, error) {
@@ -88,13 +88,13 @@ func (st Settings) Put(ctx context.Context, actor Actor, name string, value json
 const putSetting = `INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?)
 	ON CONFLICT (name) DO UPDATE SET value = excluded.value, modified_rev = excluded.modified_rev`
 
-// Setting is one that operators see and change by name. Its value is one JSON value.
+// Setting is a setting that operators read and change by name. Its value is one JSON value.
 type Setting struct {
 	Name    string
 	Default string // JSON
-	Rule    string // what a value must be, as it completes "NAME must be …"
-	Help    string // one line, what it decides
-	Scope   string // what changes it besides ScopeManagement; empty for what weakens the record or admits others
+	Rule    string // what a value must be; it completes "NAME must be …"
+	Help    string // one line: what it controls
+	Scope   string // that may change it besides ScopeManagement; empty where it weakens the audit or admits others
 
 	valid func(json.RawMessage) bool
 }
@@ -127,21 +127,21 @@ var AllSettings = slices.SortedFunc(slices.Values(slices.Concat([]Setting{
 	numberSetting(SettingAuditMaxRows, 200_000, 1000, 1_000_000,
 		"how many audit rows are kept; each costs about 0.2 kB of memory on every member"),
 	durationSetting(SettingRefusalsAge, 30*24*time.Hour, time.Hour, 100*366*24*time.Hour,
-		"how long rows of refused attempts, repeated answers and other clusters are kept"),
+		"how long audit rows of refused attempts, repeated answers and other clusters are kept"),
 	numberSetting(SettingRefusalsRows, 20_000, 1000, 1_000_000,
-		"how many rows of refused attempts, repeated answers and other clusters are kept, besides the others"),
+		"how many audit rows of refused attempts, repeated answers and other clusters are kept, in addition"),
 	flagSetting(SettingEnrollment, true, "whether other software can enroll"),
 	choiceSetting(SettingEnrollmentHTTPCA,
-		"what an enrolling node signs its HTTP certificates with: the key of the cluster's HTTP authority, or an "+
-			"intermediate of its own",
+		"which CA an enrolling node signs its HTTP certificates with: the cluster's HTTP authority, or an "+
+			"intermediate CA of its own",
 		HTTPCARoot, HTTPCAIntermediate),
-	choiceSetting(SettingEnrollmentKeyType, "the kind of keys that are made for enrolling nodes", KeyTypeECDSA,
+	choiceSetting(SettingEnrollmentKeyType, "the kind of keys generated for enrolling nodes", KeyTypeECDSA,
 		KeyTypeRSA),
 	durationSetting(SettingEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour,
-		"how long what is made for an enrolling node is valid"),
+		"how long the certificates of an enrolling node are valid"),
 	hostsSetting(SettingCertificateHosts,
-		"which hosts certificates of members and of what enrolling nodes sign may be for, besides what is proven"),
-	networksSetting(SettingPeeringNetworks, "which networks other clusters are dialled in"),
+		"hosts allowed in certificates of members and of enrolled nodes, besides proven ones"),
+	networksSetting(SettingPeeringNetworks, "networks in which other clusters may be dialled"),
 }, limitSettings, backupSettings, workloadSettings, loginSettings)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
 
 func flagSetting(name string, standard bool, help string) Setting {
@@ -149,7 +149,7 @@ func flagSetting(name string, standard bool, help string) Setting {
 		valid: func(v json.RawMessage) bool { return string(v) == "true" || string(v) == "false" }}
 }
 
-// choiceSetting makes a setting that is one of some words; the first is the default.
+// choiceSetting returns a setting with a fixed set of values; the first is the default.
 func choiceSetting(name, help string, choices ...string) Setting {
 	return Setting{Name: name, Default: quote(choices[0]), Rule: "one of " + strings.Join(choices, ", "), Help: help,
 		valid: func(v json.RawMessage) bool {
@@ -158,7 +158,7 @@ func choiceSetting(name, help string, choices ...string) Setting {
 		}}
 }
 
-// durationSetting makes a setting whose value is a Go duration string within bounds.
+// durationSetting returns a setting that is a Go duration string within bounds.
 func durationSetting(name string, standard, least, most time.Duration, help string) Setting {
 	return Setting{Name: name, Default: quote(standard.String()),
 		Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
@@ -172,7 +172,7 @@ func durationSetting(name string, standard, least, most time.Duration, help stri
 		}}
 }
 
-// numberSetting makes a setting that is a whole number within bounds.
+// numberSetting returns a setting that is an integer within bounds.
 func numberSetting(name string, standard, least, most uint64, help string) Setting {
 	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least,
 		most), Help: help,
@@ -182,10 +182,10 @@ func numberSetting(name string, standard, least, most uint64, help string) Setti
 		}}
 }
 
-// networksSetting makes a setting that is a policy of package dialpolicy; all networks are the default.
+// networksSetting returns a setting that is a policy of package dialpolicy; the default is all networks.
 func networksSetting(name, help string) Setting {
 	return Setting{Name: name, Default: quote(dialpolicy.Any), Help: help,
-		Rule: quote(dialpolicy.Any) + " or up to 64 networks with commas between them, such as \"10.0.0.0/8,2001:db8::/32\"",
+		Rule: quote(dialpolicy.Any) + " or up to 64 networks separated by commas, such as \"10.0.0.0/8,2001:db8::/32\"",
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -196,10 +196,10 @@ func networksSetting(name, help string) Setting {
 		}}
 }
 
-// hostsSetting makes a setting that is a list of package hostlist; nothing is the default.
+// hostsSetting returns a setting that is a list of package hostlist; the default is none.
 func hostsSetting(name, help string) Setting {
 	return Setting{Name: name, Default: quote(hostlist.None), Help: help,
-		Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", with commas between them",
+		Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", separated by commas",
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -211,7 +211,7 @@ func hostsSetting(name, help string) Setting {
 }
 
 func quote(s string) string {
-	b, _ := json.Marshal(s) // a string always can
+	b, _ := json.Marshal(s) // cannot fail for a string
 	return string(b)
 }
 
@@ -225,10 +225,10 @@ func findSetting(name string) (*Setting, error) {
 	for _, o := range AllSettings {
 		names = append(names, o.Name)
 	}
-	return nil, refuse(Invalid, "%s is not a setting; there are %s", name, strings.Join(names, ", "))
+	return nil, refuse(Invalid, "%s is not a setting; the settings are %s", name, strings.Join(names, ", "))
 }
 
-// settings reads the values of all settings; a setting that was never set has its default.
+// settings returns the values of all settings; a setting that was never set has its default.
 func (v *View) settings() (map[string]json.RawMessage, error) {
 	all := make(map[string]json.RawMessage, len(AllSettings))
 	for _, o := range AllSettings {
@@ -237,7 +237,7 @@ func (v *View) settings() (map[string]json.RawMessage, error) {
 			return nil, err
 		}
 		all[o.Name] = json.RawMessage(o.Default)
-		if set.Value != nil && o.valid(set.Value) { // a newer member may have set what this one does not know
+		if set.Value != nil && o.valid(set.Value) { // a newer member may have set a value that this one does not know
 			all[o.Name] = set.Value
 		}
 	}
@@ -249,7 +249,7 @@ func (st Settings) Values(ctx context.Context, c Consistency) (map[string]json.R
 	return recall(ctx, st.s, c, "settings", []string{"settings"}, (*View).settings)
 }
 
-// number reads a setting that is a number.
+// number returns a setting that is a number.
 func (v *View) number(name string) (n uint64, err error) {
 	o, err := findSetting(name)
 	if err != nil {
@@ -266,7 +266,7 @@ func (v *View) number(name string) (n uint64, err error) {
 	return n, json.Unmarshal(value, &n)
 }
 
-// SettingScope returns the scope that changing a setting takes.
+// SettingScope returns the scope that may change a setting.
 func SettingScope(name string) (string, error) {
 	o, err := findSetting(name)
 	if err != nil {
@@ -278,8 +278,7 @@ func SettingScope(name string) (string, error) {
 	return o.Scope, nil
 }
 
-// Set changes the settings that are named, all or none of them; null stands for the default. It returns the value of
-// every setting.
+// Set changes the given settings, all or none; null means the default. It returns the values of all settings.
 func (st Settings) Set(ctx context.Context, actor Actor,
 	values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
 	for name, value := range values {
@@ -317,7 +316,7 @@ func (st Settings) Set(ctx context.Context, actor Actor,
 	})
 }
 
-// EnrollmentSettings says whether and how other software enrolls.
+// EnrollmentSettings are the values of the settings enrollment.*.
 type EnrollmentSettings struct {
 	Enabled  bool
 	HTTPCA   string // HTTPCARoot or HTTPCAIntermediate
@@ -325,7 +324,7 @@ type EnrollmentSettings struct {
 	Lifetime time.Duration
 }
 
-// Enrollment reads them.
+// Enrollment returns the settings of enrollment.
 func (st Settings) Enrollment(ctx context.Context, c Consistency) (o EnrollmentSettings, err error) {
 	var lifetime string
 	if err := st.values(ctx, c, map[string]any{SettingEnrollment: &o.Enabled, SettingEnrollmentHTTPCA: &o.HTTPCA,
@@ -337,8 +336,8 @@ func (st Settings) Enrollment(ctx context.Context, c Consistency) (o EnrollmentS
 	return o, err
 }
 
-// AuditRetention bounds the audit table. All of the database is in memory on every member. What strangers and other
-// clusters make the cluster write is counted by itself: it never displaces what operators and members have done.
+// AuditRetention limits the audit table; the whole database is in every member's memory. Rows caused by strangers and
+// other clusters are counted separately, so that they never displace rows of operators and members.
 type AuditRetention struct {
 	MaxAge, OthersAge   time.Duration
 	MaxRows, OthersRows uint64
@@ -359,7 +358,7 @@ func (st Settings) AuditRetention(ctx context.Context, c Consistency) (r AuditRe
 	return r, err
 }
 
-// PeeringNetworks returns where other clusters are dialled; Loopback is left to the caller.
+// PeeringNetworks returns the policy for dialling other clusters; the caller sets Loopback.
 func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (dialpolicy.Policy, error) {
 	var text string
 	if err := st.values(ctx, c, map[string]any{SettingPeeringNetworks: &text}); err != nil {
@@ -368,7 +367,7 @@ func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (dialpoli
 	return dialpolicy.Parse(text)
 }
 
-// values reads some settings.
+// values reads several settings.
 func (st Settings) values(ctx context.Context, c Consistency, into map[string]any) error {
 	all, err := recall(ctx, st.s, c, "settings", []string{"settings"}, (*View).settings)
 	if err != nil {
@@ -382,7 +381,7 @@ func (st Settings) values(ctx context.Context, c Consistency, into map[string]an
 	return nil
 }
 
-// Datacenter returns the name of this cluster's datacenter, from the leader's memory or the local mirror.
+// Datacenter returns the name of this cluster's datacenter, from the leader's working copy or the local mirror.
 func (st Settings) Datacenter(ctx context.Context) (string, error) {
 	load := func(v *View) (string, error) {
 		name, err := v.setting(settingDatacenter)

@@ -1,8 +1,8 @@
 // Package store keeps the state of the cluster: one SQLite database that dqlite's Raft replicates.
 //
-// It and its engine are the only packages that speak SQL and dqlite. Every mutation is one transaction that runs on the
+// It and its subpackages are the only ones that use SQL and dqlite. Every mutation is one transaction that runs on the
 // leader (ErrNotLeader elsewhere), writes its own audit row and raises the cluster's revision; every call has a
-// deadline. DESIGN.md says why it is built as it is.
+// deadline. DESIGN.md explains the design.
 package store
 
 import (
@@ -21,29 +21,29 @@ import (
 	"muster/store/foreign"
 )
 
-// Config says where a member's state lives and how it reaches the others.
+// Config configures a member's store.
 type Config struct {
 	Dir      string              // data directory of the member
-	NodeID   uint64              // raft node id; 1 founds a cluster when Dir is empty
+	NodeID   uint64              // Raft node id; 1 founds a cluster when Dir is empty
 	Identity *age.X25519Identity // opens this member's wraps of the data-encryption key
-	Dial     DialRaft            // authenticated streams to the dqlite port of other members
+	Dial     DialRaft            // opens an authenticated stream to the dqlite port of a member
 	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
 	Nudge func(nodes []uint64)
 	// Prepare asks another voter to get ready for the leadership that it is about to get.
 	Prepare func(ctx context.Context, node uint64, p Preparation) (revision uint64, err error)
 	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
 	Fetch func(ctx context.Context, after uint64, path string) (newer bool, err error)
-	// what the first transaction of a new cluster writes; nil on members that joined
+	// the first transaction of a new cluster; nil on members that joined
 	Founding *Founding
-	Ask      func(ctx context.Context, nodes []uint64, need int) bool // do that many of the nodes follow this one now?
+	Ask      func(ctx context.Context, nodes []uint64, need int) bool // reports whether need of the nodes follow this one
 	Logger   *slog.Logger
 	Now      func() time.Time
 
-	NetworkLatency    time.Duration // one way; the election time-out is 15 times that
+	NetworkLatency    time.Duration // one way; the election timeout is 15 times that
 	SnapshotThreshold uint64        // log entries between two snapshots
 	SnapshotTrailing  uint64        // log entries kept behind a snapshot for slow followers
 
-	EventWindow int // events kept in memory for readers of the stream; 0 stands for 2048
+	EventWindow int // events in memory for readers of the stream; 0: 2048
 }
 
 // Store is one member's replica of the cluster's tables. All methods are safe for concurrent use.
@@ -75,13 +75,13 @@ type Store struct {
 	rejoins rejoinings
 	keys    keyring
 
-	repeated map[string]bool // keys of requests that members have repeated in this leadership; the writer's own
+	repeated map[string]bool // keys of forwarded requests that were repeated in this leadership; only the writer uses it
 
 	inventories inventories
-	queries     chan struct{} // bounds how many statements of callers run at once
+	queries     chan struct{} // limits concurrent queries of callers
 }
 
-// Open starts the member's engine, which follows the leadership. It does not wait for a leader.
+// Open starts the member's engine. It does not wait for a leader.
 func Open(cfg Config) (*Store, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -117,10 +117,10 @@ func Open(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// schema is what this binary knows of the schema when it opens a store.
+// schema returns the schema of this binary.
 func schema() engine.Schema { return engine.Schema{Steps: migrations.FS, Latest: migrations.Latest} }
 
-// hooks tell the engine what it must know of the tables.
+// hooks connect the engine with the tables.
 func (s *Store) hooks() engine.Hooks {
 	h := engine.Hooks{
 		Prepare: func(v *engine.View) error {
@@ -155,7 +155,7 @@ func (s *Store) hooks() engine.Hooks {
 	return h
 }
 
-// noteBeginning writes the audit rows of a leadership that begins.
+// noteBeginning writes the audit rows of the beginning of a leadership.
 func (t *Tx) noteBeginning(b engine.Beginning) error {
 	if b.Migrated != "" {
 		if err := t.audit("schema.migrate", fmt.Sprintf("schema/%d", b.Schema), b.Migrated); err != nil {
@@ -167,7 +167,7 @@ func (t *Tx) noteBeginning(b engine.Beginning) error {
 
 var errNoAudit = errors.New("store: a mutation without an audit row")
 
-// transact runs fn on a transaction of the engine. A mutation must have written an audit row.
+// transact runs fn on a transaction of the engine. It fails for a mutation that wrote no audit row.
 func (s *Store) transact(t *engine.Tx, actor Actor, fn func(*Tx) error) error {
 	if actor.NodeID == 0 {
 		actor.NodeID = s.cfg.NodeID
@@ -189,7 +189,7 @@ func (s *Store) transact(t *engine.Tx, actor Actor, fn func(*Tx) error) error {
 	return nil
 }
 
-// Write runs fn in a transaction on the leader; see the engine's Write. What fn changes, it must write an audit row of.
+// Write runs fn in a transaction on the leader; see the engine's Write. If fn changes data it must write an audit row.
 func (s *Store) Write(ctx context.Context, actor Actor, fn func(*Tx) error) error {
 	if actor.RequestID == "" {
 		actor.RequestID = newRequestID()
@@ -197,18 +197,17 @@ func (s *Store) Write(ctx context.Context, actor Actor, fn func(*Tx) error) erro
 	return s.Engine.Write(ctx, actor.RequestID, func(t *engine.Tx) error { return s.transact(t, actor, fn) })
 }
 
-// Read runs fn on one consistent state; see the engine's Read for what it returns.
+// Read runs fn on one consistent state; see the engine's Read.
 func (s *Store) Read(ctx context.Context, c Consistency, fn func(*View) error) error {
 	return s.Engine.Read(ctx, c, func(v *engine.View) error { return fn(view(v)) })
 }
 
-// local reads the leader's working copy or, elsewhere, the mirror, whichever is there; it asks nobody.
+// local reads the leader's working copy or, elsewhere, the mirror, without asking other members.
 func (s *Store) local(ctx context.Context, fn func(*View) error) error {
 	return s.Local(ctx, func(v *engine.View) error { return fn(view(v)) })
 }
 
-// recall is a read of a noun that is asked for often: the leader answers from memory while none of the tables has
-// changed.
+// recall is Read with a cache, for frequent reads: the leader answers from memory while none of the tables has changed.
 func recall[T any](ctx context.Context, s *Store, c Consistency, key string, tables []string,
 	load func(*View) (T, error)) (T, error) {
 	return engine.Recall(ctx, s.Engine, c, key, tables, func(v *engine.View) (T, error) { return load(view(v)) })
@@ -222,49 +221,49 @@ func (s *Store) Migrate(ctx context.Context, actor Actor, version int64) error {
 // Dir returns the member's data directory.
 func (s *Store) Dir() string { return s.cfg.Dir }
 
-// LatestSchema is the newest database schema that this binary works with.
+// LatestSchema returns the newest schema version that this binary supports.
 func LatestSchema() int64 { return migrations.Latest }
 
-// The nouns of the cluster. Each is a view of the store with the methods that concern it, and is reached as a field of
-// Store. Who reads says from which state: Linearisable, AsLeader or Stale.
+// The nouns of the cluster. Each is a field of Store with the methods that concern it. Every read states its
+// consistency: Linearisable, AsLeader or Stale.
 type (
-	// Members are the machines of the cluster: who joins, announces itself, is drained, removed and talked to.
+	// Members are the machines of the cluster: joins, announcements, drains, removals, and the fence.
 	Members struct{ s *Store }
-	// Leases say what still runs on a member.
+	// Leases record what runs on members.
 	Leases struct{ s *Store }
 	// JoinTokens admit machines to the cluster.
 	JoinTokens struct{ s *Store }
 	// APITokens are the credentials of the API.
 	APITokens struct{ s *Store }
-	// APIKeys are credentials in Elasticsearch's form, enrollment tokens among them.
+	// APIKeys are credentials in Elasticsearch's form, including enrollment tokens.
 	APIKeys struct{ s *Store }
-	// Enrollments are what was handed out to other software.
+	// Enrollments are the records of key material issued to other software.
 	Enrollments struct{ s *Store }
-	// Peerings are connections to other clusters, with what those export.
+	// Peerings are connections to other clusters, with the members that those export.
 	Peerings struct{ s *Store }
-	// Keys are the keys of the cluster and the data-encryption key that all secrets are sealed under.
+	// Keys are the cluster's keys and the data-encryption key that seals all secrets.
 	Keys struct{ s *Store }
-	// Secrets are values that operators keep in the cluster.
+	// Secrets are values that operators store in the cluster.
 	Secrets struct{ s *Store }
-	// Authorities are the certificate authorities with their rotations and what members trust.
+	// Authorities are the certificate authorities, their rotations and the members' trust.
 	Authorities struct{ s *Store }
 	// Certificates are the leaves that the authorities have issued.
 	Certificates struct{ s *Store }
-	// Workloads are software that gets identities.
+	// Workloads are the registrations of software that gets identities.
 	Workloads struct{ s *Store }
-	// Settings are what operators and members have set, by name.
+	// Settings are the cluster's settings, by name.
 	Settings struct{ s *Store }
-	// Audit says who did what.
+	// Audit records who did what.
 	Audit struct{ s *Store }
 	// Events are the audit as a stream.
 	Events struct{ s *Store }
-	// Archives are snapshots of the state and what is made of them.
+	// Archives are snapshots of the state, their backup and restore.
 	Archives struct{ s *Store }
-	// Backups are the records of what members save by themselves.
+	// Backups are the records of scheduled and requested backups.
 	Backups struct{ s *Store }
 )
 
-// bind makes the nouns: views of the store.
+// bind sets the nouns.
 func (s *Store) bind() {
 	s.Members = Members{s}
 	s.Leases = Leases{s}
@@ -285,13 +284,13 @@ func (s *Store) bind() {
 	s.Backups = Backups{s}
 }
 
-// Answer is what a query has found.
+// Answer is the result of a query.
 type Answer = foreign.Answer
 
-// Query runs one reading statement of the caller's on the local mirror, with or without a leader, and returns at most
-// limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory,
-// time and what the statement may use are bounded; two statements run at a time, others wait. What is wrong
-// with the statement is a Refusal; ErrBusy comes when none could be begun in time.
+// Query runs one read-only statement of a caller on the local mirror, with or without a leader, and returns at most
+// limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its own deadline expires. Memory,
+// time and the SQL that it may use are limited; two statements run at a time, others wait. Errors in the statement are
+// a Refusal; ErrBusy means that it could not begin in time.
 func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
 	select {
 	case s.queries <- struct{}{}:
@@ -305,9 +304,9 @@ func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, err
 	return foreign.Query(ctx, s.Mirror.Path(), query, limit)
 }
 
-// What callers need of the engine's words. Nobody but this package imports the engine.
+// The engine's types that callers need. Only this package imports the engine.
 type (
-	// Consistency says which state a read may be answered from.
+	// Consistency is the state that a read may be answered from.
 	Consistency = engine.Consistency
 	// Role is a server's role in the Raft configuration.
 	Role = engine.Role
@@ -315,19 +314,19 @@ type (
 	Server = engine.Server
 	// DialRaft opens an authenticated stream to the dqlite port of a member.
 	DialRaft = engine.DialRaft
-	// Preparation is what a leader sends to the voter that it is about to hand over to.
+	// Preparation is what a leader sends to the voter that it will hand over to.
 	Preparation = engine.Preparation
-	// Refusal is an error that is meant for the caller.
+	// Refusal is an error with a text for the caller.
 	Refusal = engine.Refusal
 	// Code classifies a refusal.
 	Code = engine.Code
-	// Effects remembers whether the writes of one request have changed anything.
+	// Effects records whether the writes of one request have changed anything.
 	Effects = engine.Effects
 	// Diagnosis is a known reason why dqlite does not start, and what to do about it.
 	Diagnosis = engine.Diagnosis
-	// RaftFiles is what the names of the files of a Raft directory tell.
+	// RaftFiles is what the file names in a Raft directory reveal.
 	RaftFiles = engine.RaftFiles
-	// Entry names the last entry of a Raft log.
+	// Entry identifies an entry of a Raft log.
 	Entry = engine.Entry
 )
 
@@ -346,7 +345,7 @@ const (
 	RoleVoter   = engine.RoleVoter
 )
 
-// The classes of refusals that every API family knows how to express.
+// Codes of refusals, which every API family can express.
 const (
 	Invalid      = engine.Invalid
 	Unauthorized = engine.Unauthorized
@@ -357,10 +356,10 @@ const (
 	Full         = engine.Full
 )
 
-// TrialFile is a file beside the Raft log with which a member finds out whether it can store.
+// TrialFile is the file beside the Raft log that a member writes to test its disk.
 const TrialFile = engine.TrialFile
 
-// Errors of the engine that callers tell apart.
+// Errors of the engine that callers distinguish.
 var (
 	ErrNotLeader      = engine.ErrNotLeader
 	ErrNoLeader       = engine.ErrNoLeader
@@ -369,10 +368,11 @@ var (
 	ErrOldSchema      = engine.ErrOldSchema
 )
 
-// Functions of the engine for the files of a member that does not run, and for streams.
+// Functions of the engine for the files of a stopped member, and for streams.
 var (
 	WithEffects      = engine.WithEffects
 	Splice           = engine.Splice
+	Direct           = engine.Direct
 	Diagnose         = engine.Diagnose
 	InspectRaft      = engine.InspectRaft
 	LastEntry        = engine.LastEntry
@@ -381,21 +381,20 @@ var (
 	CheckRecoverable = engine.CheckRecoverable
 )
 
-// openFile opens a database file that nobody writes.
+// openFile opens a database file that no process writes.
 func openFile(path string) (*engine.File, error) { return engine.OpenFile(path, LatestSchema()) }
 
 func viewOf(f *engine.File) *View { return view(f.View(time.Time{})) }
 
-// Errors that callers tell apart, besides those of the engine (engine.go). All else is internal and its text is for the
-// log only.
+// Errors that callers distinguish, besides those of the engine. All others are internal, with texts for the log only.
 var (
-	// ErrUnderWay: another operation of the kind is under way and this one can begin when it is done. Nothing happened.
-	ErrUnderWay = errors.New("another operation of the kind is under way")
+	// ErrUnderWay: another operation of this kind is in progress, and this one must wait for it. Nothing happened.
+	ErrUnderWay = errors.New("another operation of this kind is in progress")
 	// ErrKeyMoved: a key that the request needs was rotated while it was being prepared. Nothing happened.
-	ErrKeyMoved = errors.New("a key was rotated meanwhile")
+	ErrKeyMoved = errors.New("a key was rotated in the meantime")
 	// ErrAuthorityMoved: a certificate authority was rotated while the request was being prepared. Nothing happened.
-	ErrAuthorityMoved = errors.New("a certificate authority was rotated meanwhile")
-	// ErrBusy: too many calls of this kind are under way, and none has ended in time. Nothing happened.
+	ErrAuthorityMoved = errors.New("a certificate authority was rotated in the meantime")
+	// ErrBusy: too many calls of this kind are in progress, and none ended in time. Nothing happened.
 	ErrBusy = errors.New("too many at once")
 )
 

@@ -15,51 +15,51 @@ import (
 	"muster/store/engine"
 )
 
-// Actor is who asks for a mutation; it goes into the audit row.
+// Actor is who causes a mutation; it goes into the audit row.
 type Actor struct {
 	Accessor  string // id of the API token, empty for the member itself
-	Name      string // its name, or what acted
-	NodeID    uint64 // the member that took the request
+	Name      string // its name, or the name of a loop
+	NodeID    uint64 // the member that received the request
 	Remote    string // address of the caller
 	RequestID string // chosen by the caller or made here
-	Request   string // method and pattern of the path
-	Peer      bool   // what another cluster has said is the cause
+	Request   string // method and path pattern
+	Peer      bool   // the cause is a message of another cluster
 
 	IdempotencyKey string   // of the request, or empty
-	RequestHash    string   // what the key stands for: a repetition must be the same request
-	Attempt        *Attempt // of a request that another member has passed on under a key of its own, or nil
+	RequestHash    string   // of the request of the key: a repetition must be equal
+	Attempt        *Attempt // of a request that another member forwards under a generated key, or nil
 }
 
-// Attempt is one of the attempts at a request that a member passes on to the leader, and repeats under the same key until
-// its outcome is known. What it makes is told to that member ahead of the commit, instead of being remembered in the
-// database: when the leader is lost on the way, the audit tells the next one whether it was committed, and the member
+// Attempt is one attempt at a request that a member forwards to the leader and repeats under the same key until its
+// outcome is known. The leader sends its result to that member before the commit, instead of storing it in the
+// database. If the leader is lost, the next one finds in the audit whether the attempt was committed, and the member
 // has the answer.
 type Attempt struct {
-	Epoch uint64            // of the leadership that it is meant for; another one refuses it
-	Again bool              // an earlier one may have been carried out
-	Since uint64            // a revision that was committed before the first one was sent
-	Made  []byte            // what an earlier one has told; nil: nothing
-	Tell  func(made []byte) // nil: nobody wants to know. It must not block
+	Epoch uint64            // of the leadership that it is for; another one rejects it
+	Again bool              // an earlier attempt may have been carried out
+	Since uint64            // a revision committed before the first attempt was sent
+	Made  []byte            // result of an earlier attempt; nil: none received
+	Tell  func(made []byte) // sends the result; may be nil. It must not block
 }
 
 type attemptKey struct{}
 
-// WithAttempt returns the context of a request that is passed on.
+// WithAttempt returns the context of a forwarded request.
 func WithAttempt(ctx context.Context, a *Attempt) context.Context {
 	return context.WithValue(ctx, attemptKey{}, a)
 }
 
-// AttemptOf returns the attempt of a request, nil for one that is none.
+// AttemptOf returns the attempt of a request, or nil.
 func AttemptOf(ctx context.Context) *Attempt {
 	a, _ := ctx.Value(attemptKey{}).(*Attempt)
 	return a
 }
 
-// ErrAnswerLost is for a request that was carried out and whose answer nobody has any more.
+// ErrAnswerLost: the request was carried out, but its answer is lost.
 var ErrAnswerLost = fmt.Errorf("%w: it was carried out, and its answer was lost with the leader", ErrUnknownOutcome)
 
-// claim refuses an attempt that is meant for another leadership, or that its member has given up and repeated since. The
-// next leadership knows of all that was committed before it, so it is enough to remember the repeated ones of this one.
+// claim rejects an attempt for another leadership, or one that its member has given up and repeated since. It only
+// needs to remember the repeated ones of this leadership: the next one sees everything that was committed before it.
 func (s *Store) claim(t *Tx, actor Actor) error {
 	a := actor.Attempt
 	switch {
@@ -79,7 +79,7 @@ func (s *Store) claim(t *Tx, actor Actor) error {
 
 const maxRepeated = 100_000
 
-// carriedOut finds what an earlier attempt has made, nil when there was none that was committed.
+// carriedOut returns the result of an earlier attempt, or nil when none was committed.
 func (v *View) carriedOut(actor Actor) (*remembrance, error) {
 	a := actor.Attempt
 	found, err := v.get("SELECT revision FROM audit WHERE revision > ? AND request_id = ? LIMIT 1",
@@ -93,7 +93,7 @@ func (v *View) carriedOut(actor Actor) (*remembrance, error) {
 	return &remembrance{RequestHash: actor.RequestHash, Result: a.Made}, nil
 }
 
-// Auto reports whether the Idempotency-Key is one that a member has made.
+// Auto reports whether a member generated the Idempotency-Key.
 func (a Actor) Auto() bool { return strings.HasPrefix(a.IdempotencyKey, AutoKey) }
 
 func (a Actor) String() string {
@@ -109,7 +109,7 @@ func (a Actor) String() string {
 
 func newRequestID() string { return uuid.NewString() }
 
-// View reads one consistent state. It is valid only inside that function.
+// View reads one consistent state. It is valid only inside the function that gets it.
 type View struct {
 	v   *engine.View
 	Now time.Time // the time of the transaction or read
@@ -129,19 +129,19 @@ func collect[T any](v *View, scan func(*sql.Rows) (T, error), query string, args
 	return engine.Collect(v.v, scan, query, args...)
 }
 
-// SchemaVersion reads the newest step of the schema that was applied.
+// SchemaVersion returns the newest applied schema step.
 func (v *View) SchemaVersion() (int64, error) { return v.v.SchemaVersion() }
 
-// Tx is a transaction of the single writer. Reads see what the transaction has written so far.
+// Tx is a transaction of the single writer. Its reads see its own writes.
 type Tx struct {
 	View
-	Rev uint64 // the revision that this transaction will have
+	Rev uint64 // the revision that this transaction creates
 
 	tx      *engine.Tx
 	actor   Actor
 	audits  []AuditRow
-	counts  *counts     // nil: what is bounded is counted each time
-	rejoins *rejoinings // nil: they are not counted
+	counts  *counts     // nil: no cache of counts
+	rejoins *rejoinings // nil: not counted
 	self    uint64      // the member that carries it out; 0 outside a cluster
 }
 
@@ -149,7 +149,7 @@ func newTx(t *engine.Tx, actor Actor) *Tx {
 	return &Tx{View: View{&t.View, t.Now}, Rev: t.Rev, tx: t, actor: actor}
 }
 
-// localTx changes a database outside the cluster.
+// localTx returns a transaction on a database outside the cluster.
 func localTx(v *View) *Tx { return newTx(v.v.Offline(0, checkSizes), Actor{}) }
 
 type statement struct {
@@ -164,7 +164,7 @@ func (t *Tx) exec(query string, args ...any) error {
 	return err
 }
 
-// execCount is exec and returns how many rows the statement has changed.
+// execCount is exec and returns the number of changed rows.
 func (t *Tx) execCount(query string, args ...any) (int64, error) { return t.tx.Exec(query, args...) }
 
 // execAll runs statements one after the other.
@@ -177,22 +177,23 @@ func (t *Tx) execAll(list []statement) error {
 	return nil
 }
 
-// execLast is exec for what an earlier statement of the same key has set: of a batch, dqlite is told the last one only.
+// execLast is exec for a statement that overwrites earlier ones of the same key: of a batch, only the last goes to
+// dqlite.
 func (t *Tx) execLast(key, query string, args ...any) error {
 	return t.tx.ExecLast(key, query, args...)
 }
 
-// setSequence moves a counter.
+// setSequence sets a counter.
 func (t *Tx) setSequence(name string, value uint64) error {
 	return t.execLast("sequence/"+name, updateSequence, value, name)
 }
 
 const updateSequence = "UPDATE sequences SET value = ? WHERE name = ?"
 
-// rfc3339 is the one text form of times in the database.
+// rfc3339 formats times for the database.
 func rfc3339(t time.Time) string { return engine.Time(t) }
 
-// parseTime reads what rfc3339 wrote.
+// parseTime parses what rfc3339 returns.
 func parseTime(s string) time.Time {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
@@ -210,23 +211,23 @@ func optional[T comparable](v T) any {
 	return v
 }
 
-// makeOnce runs fn like Write and returns what it made. When the actor's request carries an Idempotency-Key, the result
-// is remembered, sealed, in the same transaction. A repetition within a day gets it again, and leaves an audit row of
-// its own.
+// makeOnce runs fn like Write and returns its result. With an Idempotency-Key the result is stored, sealed, in the same
+// transaction; a repetition within a day gets the same result and writes an audit row of its own.
 func makeOnce[T any](ctx context.Context, s *Store, actor Actor, fn func(*Tx) (T, error)) (T, error) {
 	return makeOnceUnless(ctx, s, actor, nil, fn)
 }
 
-// doOnce is makeOnce for requests whose answer says nothing but that they were carried out.
+// doOnce is makeOnce for requests without a result.
 func doOnce(ctx context.Context, s *Store, actor Actor, fn func(*Tx) error) error {
 	_, err := makeOnce(ctx, s, actor, func(tx *Tx) (struct{}, error) { return struct{}{}, fn(tx) })
 	return err
 }
 
-// errOutdated of a check has a request carried out once more, which is safe, in place of its former answer.
-var errOutdated = errors.New("store: the answer has lost its worth")
+// errOutdated, returned by the check of a repetition, means to carry the request out again, which must be safe.
+var errOutdated = errors.New("store: the remembered answer is outdated")
 
-// makeOnceUnless is makeOnce for results that may have lost their worth: again refuses to return one once more.
+// makeOnceUnless is makeOnce for results that can become outdated: again returns an error for a result that must not be
+// returned again.
 func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again func(*Tx, *T) error,
 	fn func(*Tx) (T, error)) (result T, err error) {
 	if actor.IdempotencyKey != "" && actor.Attempt != nil {
@@ -264,14 +265,14 @@ func makeOnceUnless[T any](ctx context.Context, s *Store, actor Actor, again fun
 			return err
 		}
 		if !tx.tx.Changed() {
-			return nil // nothing has changed: there is nothing that must not be done twice
+			return nil // nothing has changed, so a repetition is harmless
 		}
 		return s.remember(tx, result)
 	})
 	return result, err
 }
 
-// remember keeps what a request is answered.
+// remember stores the result of a request.
 func (s *Store) remember(tx *Tx, result any) error {
 	actor := tx.actor
 	text, err := json.Marshal(result)
@@ -301,10 +302,10 @@ func (s *Store) remember(tx *Tx, result any) error {
 		actor.Accessor, actor.IdempotencyKey, sealed, generation, tx.Now)
 }
 
-// AutoKey begins the Idempotency-Keys that members make themselves when they pass a request on: nobody has repeated it.
+// AutoKey is the prefix of the Idempotency-Keys that members generate for requests that they forward.
 const AutoKey = "auto-"
 
-// auditReplay writes the row that says who was given an answer once more to which request.
+// auditReplay writes the audit row of a repeated answer.
 func (t *Tx) auditReplay() error {
 	if t.actor.Auto() || t.actor.Request == "" {
 		return nil
@@ -318,7 +319,7 @@ func idempotencySeal(actor Actor) string {
 	return "idempotency/" + actor.Accessor + "/" + actor.IdempotencyKey
 }
 
-// answered finds what a request of this key was answered before; nil when there was none.
+// answered returns the stored result for the actor's key, or nil.
 func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
 	a := actor.Attempt
 	if a != nil && !a.Again {
@@ -332,7 +333,7 @@ func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !known && a != nil: // an older leader would have remembered it
+	case !known && a != nil: // an older leader would have stored it
 		return v.carriedOut(actor)
 	case !known:
 		return nil, nil
@@ -351,8 +352,7 @@ func (s *Store) answered(v *View, actor Actor) (*remembrance, error) {
 	return &old, nil
 }
 
-// Answered reports whether the request was carried out before, so that what must be done once outside the database is
-// not done again.
+// Answered reports whether the request was carried out before, for callers with effects outside the database.
 func (s *Store) Answered(ctx context.Context, actor Actor) (known bool, err error) {
 	if actor.IdempotencyKey == "" {
 		return false, nil
@@ -365,50 +365,50 @@ func (s *Store) Answered(ctx context.Context, actor Actor) (known bool, err erro
 	return known, err
 }
 
-// remembrance is what is sealed under an Idempotency-Key. The hash of the request is sealed, too: a request may hold a
-// secret that could be guessed from its hash.
+// remembrance is the value stored, sealed, for an Idempotency-Key. It includes the hash of the request, because a
+// request may contain a secret that could be guessed from its hash.
 type remembrance struct {
 	RequestHash string          `json:"requestHash"`
 	Result      json.RawMessage `json:"result"`
 }
 
-// rememberFor is how long the answer to an Idempotency-Key is kept; the keys that members make themselves when they
-// forward a request ("auto-…") serve for seconds.
+// rememberFor is how long a result is stored for an Idempotency-Key. Results for members' generated keys ("auto-…") are
+// needed for seconds only.
 const (
 	rememberFor     = 24 * time.Hour
 	rememberAutoFor = 10 * time.Minute
 )
 
-// NewID returns a fresh id of 32 lower hex digits that grows with time (UUID version 7, RFC 9562). dqlite
-// replicates whole pages: rows that land side by side make a batch several times smaller than random keys do.
+// NewID returns a new id of 32 lower hex digits that increases with time (UUID version 7, RFC 9562). dqlite replicates
+// whole pages: with ordered keys a batch is several times smaller than with random ones.
 func NewID() string { return strings.ReplaceAll(uuid.Must(uuid.NewV7()).String(), "-", "") }
 
-// counts knows of what is bounded how many rows there are at most, so that not every row that is added has all counted.
-// It belongs to the leader, whose writer is the only one that adds any.
+// counts caches upper bounds of the numbers of rows that are limited, so that not every insert counts them. Only the
+// leader's writer uses it, which is the only one to insert rows.
 type counts struct {
 	mu   sync.Mutex
 	most map[string]*count
 }
 
 type count struct {
-	rows   uint64 // an upper bound: the last count and every addition since
-	checks uint64 // that are left until they are counted again
+	rows   uint64 // an upper bound: the last count plus later inserts
+	checks uint64 // inserts until the next count
 }
 
 const (
-	minCountChecks = 256     // a count is good for that many additions, or for an eighth of what was counted
-	maxCounts      = 100_000 // that are remembered
+	minCountChecks = 256     // a count is valid for this many inserts, or for an eighth of it
+	maxCounts      = 100_000 // maximum size of the cache
 )
 
-// forget is for a leadership that begins: nothing is known of what others have added.
+// forget empties the cache at the beginning of a leadership: other leaders have inserted rows.
 func (c *counts) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.most = nil
 }
 
-// add notes that one more is to be added and reports whether there are surely fewer than a limit. If not, they must be
-// counted. A row whose transaction fails stays noted until the next count.
+// add records an insert and reports whether the number of rows is certainly below a limit. If not, the caller must
+// count them. An insert whose transaction fails stays recorded until the next count.
 func (c *counts) add(key string, limit uint64) bool {
 	if c == nil {
 		return false
@@ -424,7 +424,7 @@ func (c *counts) add(key string, limit uint64) bool {
 	return true
 }
 
-// set notes what was counted just before one more is added.
+// set records a count, taken just before an insert.
 func (c *counts) set(key string, rows uint64) {
 	if c == nil {
 		return
@@ -437,7 +437,7 @@ func (c *counts) set(key string, rows uint64) {
 	c.most[key] = &count{rows: rows + 1, checks: max(minCountChecks, rows/8)}
 }
 
-// bound refuses one more row where a query counts as many as a setting allows.
+// bound rejects an insert when the query counts as many rows as the setting allows.
 func (t *Tx) bound(option, what, query string, args ...any) error {
 	most, err := t.number(option)
 	if err != nil {

@@ -13,24 +13,24 @@ import (
 	"muster/certs"
 )
 
-// workloadsSchema is the step that brought the workload authority and the tables of workloads.
+// workloadsSchema is the schema step that added the workload authority and the tables of workloads.
 const workloadsSchema = 3
 
-// Workload is software that gets an identity from the members it runs on. A process is that workload when it matches every
+// Workload is software that gets an identity from the members it runs on. A process belongs to it when it matches every
 // selector that is not empty: Unix user, Unix group, systemd unit.
 type Workload struct {
 	ID        string
 	Path      string // of its SPIFFE ID in the trust domain of the cluster, such as /billing/api
 	NodeID    uint64 // the member that it runs on; 0: any
-	User      string // name or number, as the member's /etc/passwd has it
-	Group     string // name or number; supplementary groups count
+	User      string // name in the member's /etc/passwd, or uid
+	Group     string // name or gid; supplementary groups count
 	Unit      string // such as postgresql.service
 	Hosts     []string
 	CreatedBy string
 	CreatedAt time.Time
 }
 
-// Settings of the identities of software.
+// Settings of workload identities.
 const (
 	SettingX509Lifetime = "workloads.x509_lifetime"
 	SettingJWTLifetime  = "workloads.jwt_lifetime"
@@ -38,7 +38,7 @@ const (
 
 var workloadSettings = []Setting{
 	durationSetting(SettingX509Lifetime, time.Hour, 5*time.Minute, 7*24*time.Hour,
-		"how long certificates of workloads are valid; they are renewed in the middle of their life"),
+		"how long certificates of workloads are valid; they are renewed after half of that"),
 	durationSetting(SettingJWTLifetime, 5*time.Minute, time.Minute, time.Hour, "how long JWT-SVIDs of workloads are valid"),
 }
 
@@ -57,7 +57,7 @@ func (st Settings) Lifetimes(ctx context.Context, c Consistency) (x509, jwt time
 
 const (
 	maxWorkloadHosts = 16
-	nobody           = 65534 // stands for every user that the kernel has no number for
+	nobody           = 65534 // the kernel's id for unmapped users
 )
 
 var (
@@ -65,7 +65,7 @@ var (
 	unitName    = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]{1,200}\.(service|scope|slice)$`)
 )
 
-// Check refuses what cannot be registered, in a sentence that names the field and the rule.
+// Check rejects an invalid registration, in a sentence that names the field and the rule.
 func (w *Workload) Check(clusterID string) error {
 	if _, err := certs.WorkloadID(clusterID, w.Path); err != nil {
 		return refuse(Invalid, "%s", err.Error())
@@ -91,7 +91,7 @@ func (w *Workload) Check(clusterID string) error {
 	return nil
 }
 
-// validAccount reports whether a text can name a user or a group.
+// validAccount reports whether a text is a valid name or id of a user or a group.
 func validAccount(name string) bool {
 	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
 		return strconv.FormatUint(n, 10) == name && n != nobody && n != 1<<32-1
@@ -112,8 +112,8 @@ func scanWorkload(rows *sql.Rows) (w Workload, err error) {
 	return w, json.Unmarshal([]byte(hosts), &w.Hosts)
 }
 
-// Create registers a workload and reports whether it is new: the same selectors for the same path on the same member are
-// the same registration.
+// Create registers a workload and reports whether it is new: the same selectors for the same path on the same member
+// are the same registration.
 func (ws Workloads) Create(ctx context.Context, actor Actor, clusterID string, w Workload) (Workload, bool, error) {
 	if err := w.Check(clusterID); err != nil {
 		return w, false, err
@@ -167,7 +167,7 @@ func (t *Tx) createWorkload(w Workload) (Workload, bool, error) {
 
 func workloadObject(path string) string { return "workload" + path }
 
-// Delete takes a registration away: its identities are not renewed and not handed out any more.
+// Delete deletes a registration: its identities are no longer issued or renewed.
 func (ws Workloads) Delete(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, ws.s, actor, func(tx *Tx) error {
 		list, err := collect(&tx.View, scanWorkload, selectWorkloads+" WHERE id = ?", id)
@@ -186,7 +186,7 @@ func (ws Workloads) Delete(ctx context.Context, actor Actor, id string) error {
 
 var errNoWorkload = refuse(NotFound, "workload not found")
 
-// deleteWorkloadsOf forgets what was registered for a member that is removed: its number is not given out again.
+// deleteWorkloadsOf deletes the registrations for a removed member, whose id is never reused.
 func (t *Tx) deleteWorkloadsOf(nodeID uint64) error {
 	if n, err := t.SchemaVersion(); err != nil || n < workloadsSchema {
 		return err
@@ -201,7 +201,7 @@ func (ws Workloads) List(ctx context.Context, c Consistency) ([]Workload, error)
 	})
 }
 
-// Get reads one registration.
+// Get returns one registration.
 func (ws Workloads) Get(ctx context.Context, c Consistency, id string) (w Workload, err error) {
 	list, err := ws.List(ctx, c)
 	if err != nil {
@@ -214,7 +214,7 @@ func (ws Workloads) Get(ctx context.Context, c Consistency, id string) (w Worklo
 	return list[i], nil
 }
 
-// Of lists what a member may hand identities out for: registered for it, or for any member.
+// Of lists the workloads that a member may issue identities for: those registered for it, or for any member.
 func (ws Workloads) Of(ctx context.Context, c Consistency, nodeID uint64) (list []Workload, err error) {
 	all, err := ws.List(ctx, c)
 	for i := range all {
@@ -225,14 +225,14 @@ func (ws Workloads) Of(ctx context.Context, c Consistency, nodeID uint64) (list 
 	return list, err
 }
 
-// RefusedCaller is a process without an identity that has asked a member for one.
+// RefusedCaller is a process that asked a member for an identity and has none.
 type RefusedCaller struct {
 	UID, GID uint32
 	Unit     string // empty when it is not known
-	Count    int    // how often, since the last row
+	Count    int    // requests since the last row
 }
 
-// NoteRefused writes an audit row for each caller that was refused.
+// NoteRefused writes an audit row for each refused caller.
 func (ws Workloads) NoteRefused(ctx context.Context, nodeID uint64, list []RefusedCaller) error {
 	actor := Actor{Name: "workload", NodeID: nodeID}
 	return ws.s.Write(ctx, actor, func(tx *Tx) error {
@@ -254,8 +254,7 @@ type PeerBundle struct {
 	Bundle      string // JSON, SPIFFE's format
 }
 
-// Bundles lists the trust bundles of the clusters that this one has a peering with. A peering that is interrupted keeps its
-// bundle; one that has ended has none.
+// Bundles lists the trust bundles of peered clusters. An interrupted peering keeps its bundle; an ended one has none.
 func (ps Peerings) Bundles(ctx context.Context, c Consistency) ([]PeerBundle, error) {
 	return recall(ctx, ps.s, c, "peer-bundles", []string{"peerings", "peer_bundles"}, (*View).peerBundles)
 }
@@ -267,9 +266,9 @@ func (v *View) peerBundles() ([]PeerBundle, error) {
 		WHERE p.state NOT IN ('DELETING', 'TERMINATED') ORDER BY b.trust_domain`)
 }
 
-// newFor reports whether a bundle is to be stored for a peering. Which trust domain the other cluster has is decided by the
-// first bundle; a later one of another trust domain, and one of a trust domain that this cluster or another peering has, is
-// not believed.
+// newFor reports whether to store a bundle for a peering. The first bundle fixes the other cluster's trust domain: it
+// rejects a later bundle with another trust domain, and a bundle with the trust domain of this cluster or another
+// peering.
 func (b *PeerBundle) newFor(p *Peering, known []PeerBundle) bool {
 	for i := range known {
 		k := &known[i]
@@ -283,8 +282,8 @@ func (b *PeerBundle) newFor(p *Peering, known []PeerBundle) bool {
 	return true
 }
 
-// putPeerBundle stores the trust bundle that another cluster has told. It returns how many bytes that were, about; 0 when it
-// is not believed.
+// putPeerBundle stores a trust bundle received from another cluster. It returns the approximate size in bytes; 0 when
+// the bundle is rejected.
 func (t *Tx) putPeerBundle(p *Peering, b *PeerBundle) (int, error) {
 	known, err := t.peerBundles()
 	if err != nil || !b.newFor(p, known) {

@@ -31,6 +31,50 @@ type access struct {
 	SecretKey string `json:",omitempty"`
 }
 
+// openTarget opens the target of an order. What is done there ends with ctx.
+func (m *Maker) openTarget(ctx context.Context, o order) (target, error) {
+	tag := strconv.FormatUint(m.self, 10)
+	if !store.InBucket(o.Target) {
+		return openDirectory(o.Target, tag)
+	}
+	if o.S3 == nil {
+		a, err := m.access(ctx)
+		if err != nil {
+			return nil, err
+		}
+		o.S3 = a
+	}
+	return openBucket(ctx, o.Target, tag, *o.S3, m.Loopback)
+}
+
+// access reads how a bucket is reached. A stored secret can be opened by the leader alone.
+func (m *Maker) access(ctx context.Context) (*access, error) {
+	o, err := m.Store.Backups.Settings(ctx, store.Stale)
+	if err != nil {
+		return nil, err
+	}
+	return m.accessBy(ctx, o)
+}
+
+func (m *Maker) accessBy(ctx context.Context, o store.BackupSettings) (*access, error) {
+	a := &access{S3Settings: o.S3}
+	if a.Credentials == "" {
+		return a, nil
+	}
+	secret, err := m.Store.Secrets.Get(ctx, store.AsLeader, a.Credentials)
+	if err != nil {
+		return nil, errors.New("the credentials cannot be read: " + err.Error())
+	}
+	if secret == nil {
+		return nil, errors.New("the secret that " + store.SettingBackupS3Credentials + " names does not exist")
+	}
+	var both bool
+	if a.AccessKey, a.SecretKey, both = strings.Cut(strings.TrimSpace(string(secret.Value)), ":"); !both || a.AccessKey == "" {
+		return nil, errors.New("the secret that " + store.SettingBackupS3Credentials + " names is not ACCESS-KEY:SECRET-KEY")
+	}
+	return a, nil
+}
+
 const (
 	// partBytes is how much of a file is in memory, and what one request carries.
 	partBytes = 8 << 20

@@ -43,7 +43,8 @@ func (t *Transport) newClient(aged bool) *http.Transport {
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: 2,
 		IdleConnTimeout:     time.Minute,
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+		// A probe each second is a sign of life, too.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 1500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
 			MaxConcurrentStreams: 1000},
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"muster/store"
 )
 
 // dialStagger is the head start that a likelier address of a member has before the next one.
@@ -102,7 +104,7 @@ func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto st
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, t.creds.client(nodeID, proto, aged))
+	conn := tls.Client(store.Direct(raw), t.creds.client(nodeID, proto, aged))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("node %d at %s: %w", nodeID, address, err)

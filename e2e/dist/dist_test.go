@@ -114,3 +114,25 @@ func TestReproducible(t *testing.T) {
 		t.Errorf("two builds differ:\n%s\n%s", sums[0], sums[1])
 	}
 }
+
+// TestArm64 builds the binary for arm64 and has an emulator run it: it is static, and says the same as the one of this machine. A
+// member does not run there: dqlite needs io_setup, which the emulator of processes does not have. It takes minutes: `make
+// dist-test` runs it.
+func TestArm64(t *testing.T) {
+	if os.Getenv("MUSTER_DIST_TEST") == "" {
+		t.Skip("it builds for another architecture: make dist-test")
+	}
+	run(t, nil, filepath.Join(root, "scripts/setup.sh"), "arm64")
+	emulator, err := exec.LookPath("qemu-aarch64-static")
+	if err != nil {
+		t.Skip("there is no emulator of arm64")
+	}
+	other, here := filepath.Join(t.TempDir(), "muster"), binary(t)
+	run(t, nil, filepath.Join(root, "scripts/dist.sh"), "binary", other, "arm64")
+	if out := run(t, nil, emulator, other, "version"); !strings.Contains(out, "muster") {
+		t.Errorf("its version: %s", out)
+	}
+	if got, want := run(t, nil, emulator, other, "completion", "bash"), run(t, nil, here, "completion", "bash"); got != want {
+		t.Errorf("its completions differ: %d bytes, and %d here", len(got), len(want))
+	}
+}

@@ -282,8 +282,10 @@ func TestLoginHostile(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
 	defer elsewhere.Close()
 	for name, serve := range map[string]http.HandlerFunc{
-		"redirects": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL+r.URL.Path, 307) },
-		"is deep":   func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("[", 200_000)) },
+		"redirects": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusTemporaryRedirect)
+		},
+		"is deep": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("[", 200_000)) },
 		"never ends": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"issuer":"`, strings.Repeat("x", 1<<20), `"}`)
 		},

@@ -10,6 +10,9 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
 )
 
 // A dump is the database as the local server has applied it, with or without a leader. It is asked for in dqlite's wire
@@ -120,4 +123,91 @@ func readWord(r io.Reader) (uint64, error) {
 	var word [8]byte
 	_, err := io.ReadFull(r, word[:])
 	return binary.LittleEndian.Uint64(word[:]), err
+}
+
+// dumpTo writes the local replica to a file, readable by its owner only.
+func (e *Engine) dumpTo(ctx context.Context, path string) error {
+	os.Remove(path)
+	if l := e.current(); l != nil {
+		// The leader copies its working copy: dqlite would hold up commits for as long as its dump takes.
+		if err := l.work.copyTo(ctx, path); err != nil {
+			return err
+		}
+		return plainHeader(path)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
+	defer cancel()
+	if err := e.decided(ctx); err != nil && e.Mirror.Revision() > 0 {
+		return err // the mirror that is there serves until then
+	}
+	if err := e.node.dumpInto(ctx, path); err != nil {
+		return err
+	}
+	return plainHeader(path)
+}
+
+var errUndecided = errors.New("this member has just lost its leadership: what becomes of its last entries is not " +
+	"decided yet")
+
+// undecidedAtMost is how long a member that has lost its leadership waits for another leader before it dumps its
+// replica all the same: without a majority nothing decides its last entries, and Raft has long stopped taking them for
+// a leader's.
+var undecidedAtMost = 2 * time.Second
+
+// losesNow notes that this member's leadership ends.
+func (e *Engine) losesNow() {
+	now := time.Now()
+	e.lost.Store(&now)
+}
+
+// decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its
+// Raft server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment
+// later.
+func (e *Engine) decided(ctx context.Context) error {
+	lost := e.lost.Load()
+	if lost == nil {
+		return nil
+	}
+	if id, err := e.FollowsNow(ctx); err == nil && id != 0 && id != e.cfg.NodeID {
+		e.lost.CompareAndSwap(lost, nil)
+		return nil
+	}
+	if time.Since(*lost) > undecidedAtMost {
+		return nil
+	}
+	return errUndecided
+}
+
+// plainHeader marks the file as not being in WAL mode (file format, bytes 18 and 19): a WAL database makes the
+// sqlite3 shell leave files beside it, which the next replacement would turn into rubbish.
+func plainHeader(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte{1, 1}, 18)
+	return errors.Join(err, f.Close())
+}
+
+func (w *working) copyTo(ctx context.Context, path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	dst, err := (&sqlite3.SQLiteDriver{}).Open(FileURL(path, "_synchronous=OFF"))
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	return w.withReader(ctx, func(r *session) error {
+		return r.conn.Raw(func(src any) error {
+			b, err := dst.(*sqlite3.SQLiteConn).Backup("main", src.(*sqlite3.SQLiteConn), "main")
+			if err != nil {
+				return err
+			}
+			_, err = b.Step(-1)
+			return errors.Join(err, b.Finish())
+		})
+	})
 }

@@ -24,8 +24,10 @@ const databaseName = "muster"
 // Times that bound every wait. The sum of a commit and its resolution stays under the 5 s in which a caller is
 // promised an answer.
 const (
-	leaderPoll     = 100 * time.Millisecond // while there is a leader
+	leaderPoll     = 100 * time.Millisecond // while there is a leader that is silent
+	calmPoll       = 500 * time.Millisecond // while it speaks
 	electionPoll   = 20 * time.Millisecond  // while there is none
+	serversEvery   = 2 * time.Second        // the Raft configuration is read, where nobody else does
 	commitTimeout  = 3 * time.Second
 	commitPerMiB   = 500 * time.Millisecond // more, for a restore: its transaction can be as large as the database
 	resolveTimeout = 1500 * time.Millisecond
@@ -135,6 +137,8 @@ type Engine struct {
 	lost     atomic.Pointer[time.Time]
 	observed moment        // when leadership was last known to be unbroken
 	beat     moment        // when followLeadership last began a round
+	spoke    moment        // when the leader's Raft server last said something
+	grown    chan struct{} // wakes the mirror: Raft has brought entries
 	look     chan struct{} // wakes followLeadership before its time
 	closing  atomic.Bool
 	schema   atomic.Pointer[migration] // asked for; applied when leadership is taken up next
@@ -147,6 +151,7 @@ type Engine struct {
 	turned  chan struct{} // closed and replaced whenever leaderID or lead changes
 	term    term          // of the leader that this member follows
 	servers []Server      // last known Raft configuration
+	read    time.Time     // when servers was read
 	ending  chan struct{} // closed when the last leadership has let go of its files; nil before the first one
 
 	stop context.CancelFunc
@@ -171,6 +176,7 @@ func Open(cfg Config) (*Engine, error) {
 		log:    cfg.Logger,
 		turned: make(chan struct{}),
 		look:   make(chan struct{}, 1),
+		grown:  make(chan struct{}, 1),
 		stop:   cancel,
 	}
 	n, err := startNode(cfg, e.Suspect)
@@ -266,7 +272,7 @@ func (e *Engine) DialOwn(ctx context.Context, from uint64) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &listened{Conn: c, heard: func() { e.heard(from) }}, nil
+	return &listened{Conn: c, heard: func(n int) { e.heard(from, n) }}, nil
 }
 
 // AwaitLeader blocks until there is a leader and, if it is this member, until it accepts writes.
@@ -330,7 +336,7 @@ const maxFailures = 3
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
 func (e *Engine) followLeadership(ctx context.Context) {
 	failures := 0 // to take leadership up, one after the other
-	for round := 0; ; round++ {
+	for {
 		e.beat.set(time.Now())
 		asked := time.Now()
 		id, err := e.FollowsNow(ctx)
@@ -365,7 +371,7 @@ func (e *Engine) followLeadership(ctx context.Context) {
 			failures = 0
 			e.descend(ErrNotLeader)
 		}
-		if round%10 == 0 {
+		if e.serversAge() > serversEvery {
 			_, _ = e.RefreshServers(ctx)
 		}
 		select {
@@ -377,13 +383,19 @@ func (e *Engine) followLeadership(ctx context.Context) {
 	}
 }
 
-// poll is how long followLeadership waits for its next look while it follows a node.
+// poll is how long followLeadership waits for its next look while it follows a node. A leader looks twice in the time
+// that an election takes, see unbroken. Elsewhere nothing is to be seen while the leader speaks: who follows it is woken
+// by what others say, and by a connection that breaks.
 func (e *Engine) poll(id uint64) time.Duration {
 	switch now := time.Now(); {
 	case now.Before(e.eager.get()):
 		return leaderSpin
 	case id == 0 && !e.Outside(), now.Before(e.restless.get()):
 		return electionPoll
+	case id == e.cfg.NodeID:
+		return max(leaderPoll, 15*e.cfg.NetworkLatency/2)
+	case e.Outside(), now.Sub(e.spoke.get()) < calmPoll:
+		return calmPoll
 	}
 	return leaderPoll
 }

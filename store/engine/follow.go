@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"net"
 	"sync/atomic"
 	"time"
 )
@@ -24,7 +23,8 @@ func (m *moment) get() time.Time {
 const restlessFor = 2 * time.Second
 
 // LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
-// that others have named; 0 for none. It does not block; the answer is at most 100 ms old, or as old as the hint.
+// that others have named; 0 for none. It does not block; the answer is at most half a second old, or as old as the
+// hint.
 func (e *Engine) LeaderID() uint64 {
 	if id := e.leaderID.Load(); id != 0 {
 		return id
@@ -88,32 +88,34 @@ func (e *Engine) Suspect(id uint64) {
 // it says takes effect after a moment.
 const eagerFor = 20 * time.Millisecond
 
-// heard is called when another member's Raft server has said something to this one's. Who follows a leader hears from
-// that one alone: others ask for votes, give theirs, or lead.
-func (e *Engine) heard(from uint64) {
-	known := e.leaderID.Load()
-	if known == from || known == e.cfg.NodeID && e.Leading() {
-		return
+// heartbeatsAtMost is more than Raft says where it has nothing to say, and less than any entry that changes the
+// database, which has a page of it at least.
+const heartbeatsAtMost = 512
+
+// heard is called when another member's Raft server has said something to this one's, of so many bytes. Who follows a
+// leader hears from that one alone: others ask for votes, give theirs, or lead.
+func (e *Engine) heard(from uint64, bytes int) {
+	if bytes > heartbeatsAtMost {
+		select {
+		case e.grown <- struct{}{}:
+		default:
+		}
 	}
-	e.expectElection(eagerFor)
+	switch known := e.leaderID.Load(); {
+	case from == e.LeaderID():
+		e.spoke.set(time.Now())
+	case known == e.cfg.NodeID && e.Leading():
+	case e.Outside(): // its own Raft server never names a leader: there is nothing to wait for
+		e.Look()
+	default:
+		e.expectElection(eagerFor)
+	}
 }
 
 // expectElection has this member look who leads without a pause.
 func (e *Engine) expectElection(within time.Duration) {
 	e.eager.set(time.Now().Add(within))
 	e.Look()
-}
-
-// listened is the local end of a stream that comes from another member's Raft server.
-type listened struct {
-	net.Conn
-	heard func()
-}
-
-func (l *listened) Write(p []byte) (int, error) {
-	n, err := l.Conn.Write(p)
-	l.heard()
-	return n, err
 }
 
 // Outside reports whether this member takes no part in Raft: others know a leader and its own server does not.

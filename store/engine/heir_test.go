@@ -278,16 +278,16 @@ func TestElectionIsHeard(t *testing.T) {
 		return nil
 	})
 	e.eager.set(time.Time{})
-	e.heard(l.NodeID())
+	e.heard(l.NodeID(), 64)
 	if !e.eager.get().IsZero() {
 		t.Error("the leader speaks, and an election is expected")
 	}
-	e.heard(e.NodeID()%3 + 1)
+	e.heard(e.NodeID()%3+1, 64)
 	if e.eager.get().IsZero() || e.poll(l.NodeID()) != leaderSpin {
 		t.Error("another member speaks, and nobody looks")
 	}
 	l.eager.set(time.Time{})
-	l.heard(e.NodeID())
+	l.heard(e.NodeID(), 64)
 	if !l.eager.get().IsZero() {
 		t.Error("the leader is answered, and expects an election")
 	}

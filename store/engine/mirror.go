@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/mattn/go-sqlite3"
 )
 
 // Mirror is DIR/muster.db: a plain SQLite file of the local replica, replaced as a whole soon after a change.
@@ -40,10 +38,9 @@ type File struct {
 }
 
 const (
-	mirrorPoll    = 200 * time.Millisecond
-	mirrorRest    = 500 * time.Millisecond
-	maxMirrorRest = 2 * time.Second
-	fetchEvery    = 2 * time.Second // a member outside Raft asks another one for its mirror
+	mirrorPoll = 20 * time.Millisecond  // while somebody waits for the first copy
+	mirrorLook = 800 * time.Millisecond // where nothing has told of a change
+	fetchEvery = 2 * time.Second        // a member outside Raft asks another one for its mirror
 )
 
 func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
@@ -54,47 +51,128 @@ func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
 	return m
 }
 
-// keep renews the file whenever the replica has changed, and rests 40 times as long as the copying took, within bounds:
-// a large database costs little of its server's time. A member whose own Raft server knows no leader, though
-// others do, is a stand-by, which replicates, or no Raft server at all: it also asks others for a newer copy.
+// keep renews the file when the replica has changed, at the pace that its size allows. A member whose own Raft server
+// knows no leader, though others do, is a stand-by, which replicates, or no Raft server at all: it also asks others
+// for a newer copy.
 func (m *Mirror) keep(ctx context.Context, e *Engine) {
-	var rest, fetch time.Time
-	var changed time.Time // when a new version was first seen
-	version, seen := "", ""
+	var fetch, since time.Time
+	p := pace{credit: mirrorCredit}
+	seen, copied := "", "" // versions: the newest, and what the mirror shows
 	for {
-		now := time.Now()
+		commits, now := e.changes.wait(), time.Now()
 		v := e.version()
 		if v != seen {
-			seen, changed = v, now
+			seen, since = v, now
 		}
-		if v != version && now.After(rest) {
-			if m.renew(ctx, e.dumpTo) {
-				rest = time.Now().Add(min(mirrorRest+40*time.Since(now), maxMirrorRest))
-				if now.Sub(changed) > mirrorPoll || e.Leading() {
-					version = v
+		wait := mirrorLook
+		if v != copied {
+			p.noteChange(now)
+			if wait = p.next(now, since).Sub(now); wait <= 0 {
+				renewed := m.renew(ctx, e.dumpTo)
+				p.noteCopy(now, time.Now())
+				if renewed && (e.Leading() || now.Sub(since) >= mirrorQuiet) {
+					copied = v
 				}
 			}
 		}
-		if e.Outside() && e.cfg.Fetch != nil && now.After(fetch) {
-			m.renew(ctx, func(ctx context.Context, path string) error {
-				newer, err := e.cfg.Fetch(ctx, e.Mirror.Revision(), path)
-				if err == nil && !newer {
-					err = errNotNewer
-				}
-				return err
-			})
-			fetch = time.Now().Add(fetchEvery + 20*time.Since(now))
+		if e.Outside() && e.cfg.Fetch != nil {
+			if now.After(fetch) {
+				m.renew(ctx, func(ctx context.Context, path string) error { return m.fetch(ctx, e, path) })
+				fetch = time.Now().Add(fetchEvery + 20*time.Since(now))
+			}
+			wait = min(wait, time.Until(fetch))
 		}
-		poll := mirrorPoll
-		if e.Mirror.Revision() == 0 { // somebody waits for the first copy
-			poll = mirrorPoll / 10
+		if m.Revision() == 0 { // somebody waits for the first copy
+			wait = min(wait, mirrorPoll)
+		}
+		grown := e.grown
+		if v != copied { // what else happens will be in the copy that is due
+			commits, grown = nil, nil
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(poll):
+		case <-time.After(max(wait, mirrorPoll)):
+		case <-commits:
+		case <-grown: // it is being written
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(mirrorQuiet / 2):
+			}
 		}
 	}
+}
+
+// fetch is for Fetch, which another member may have nothing for.
+func (m *Mirror) fetch(ctx context.Context, e *Engine, path string) error {
+	newer, err := e.cfg.Fetch(ctx, m.Revision(), path)
+	if err == nil && !newer {
+		err = errNotNewer
+	}
+	return err
+}
+
+const (
+	mirrorQuiet = 200 * time.Millisecond // after this silence what Raft has brought is committed
+	mirrorRest  = 500 * time.Millisecond // between two copies at least
+	mirrorShare = 33                     // copying takes one part in so many of a processor
+	mirrorMost  = 4 * time.Second        // between two copies, however large: the leader judges replicas by their mirrors
+	// mirrorCredit is for copies that come sooner because nobody writes any more. It fills as time passes.
+	mirrorCredit = 2 * time.Second
+)
+
+// pace decides when the replica is copied. While there is always something new, copying takes a small share of the
+// time, however large the database is. When that ends, the last change is copied at once, as often as the credit
+// allows.
+type pace struct {
+	ended  time.Time     // when the last copy was complete
+	took   time.Duration // by it
+	dirty  time.Time     // when the first change after it was seen; zero for not yet
+	credit time.Duration // when it was complete
+}
+
+func (p *pace) noteChange(now time.Time) {
+	if p.dirty.IsZero() {
+		p.dirty = now
+	}
+}
+
+func (p *pace) noteCopy(began, ended time.Time) {
+	p.credit = p.creditAt(began) - ended.Sub(began)
+	p.ended, p.took, p.dirty = ended, ended.Sub(began), time.Time{}
+}
+
+func (p *pace) creditAt(now time.Time) time.Duration {
+	if p.ended.IsZero() {
+		return p.credit
+	}
+	return min(p.credit+now.Sub(p.ended)/mirrorShare, mirrorCredit)
+}
+
+// next returns when the next copy is due if the newest change was that at a time, as far as is known now.
+func (p *pace) next(now, newest time.Time) time.Time {
+	rested, quiet := p.ended.Add(mirrorRest), newest.Add(mirrorQuiet)
+	rest := min(max(mirrorRest, mirrorShare*p.took), mirrorMost)
+	turn := later(p.ended.Add(rest), earlier(quiet, p.dirty.Add(mirrorRest)))
+	if p.creditAt(now) > 0 {
+		turn = earlier(turn, later(rested, quiet))
+	}
+	return turn
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 var errNotNewer = errors.New("there is nothing newer")
@@ -136,93 +214,6 @@ func (m *Mirror) renew(ctx context.Context, write func(context.Context, string) 
 		m.log.Debug("the mirror was not renewed", "err", err)
 	}
 	return err == nil
-}
-
-// dumpTo writes the local replica to a file, readable by its owner only.
-func (e *Engine) dumpTo(ctx context.Context, path string) error {
-	os.Remove(path)
-	if l := e.current(); l != nil {
-		// The leader copies its working copy: dqlite would hold up commits for as long as its dump takes.
-		if err := l.work.copyTo(ctx, path); err != nil {
-			return err
-		}
-		return plainHeader(path)
-	}
-	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
-	defer cancel()
-	if err := e.decided(ctx); err != nil && e.Mirror.Revision() > 0 {
-		return err // the mirror that is there serves until then
-	}
-	if err := e.node.dumpInto(ctx, path); err != nil {
-		return err
-	}
-	return plainHeader(path)
-}
-
-var errUndecided = errors.New("this member has just lost its leadership: what becomes of its last entries is not " +
-	"decided yet")
-
-// undecidedAtMost is how long a member that has lost its leadership waits for another leader before it dumps its
-// replica all the same: without a majority nothing decides its last entries, and Raft has long stopped taking them for
-// a leader's.
-var undecidedAtMost = 2 * time.Second
-
-// losesNow notes that this member's leadership ends.
-func (e *Engine) losesNow() {
-	now := time.Now()
-	e.lost.Store(&now)
-}
-
-// decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its
-// Raft server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment
-// later.
-func (e *Engine) decided(ctx context.Context) error {
-	lost := e.lost.Load()
-	if lost == nil {
-		return nil
-	}
-	if id, err := e.FollowsNow(ctx); err == nil && id != 0 && id != e.cfg.NodeID {
-		e.lost.CompareAndSwap(lost, nil)
-		return nil
-	}
-	if time.Since(*lost) > undecidedAtMost {
-		return nil
-	}
-	return errUndecided
-}
-
-// plainHeader marks the file as not being in WAL mode (file format, bytes 18 and 19): a WAL database makes the
-// sqlite3 shell leave files beside it, which the next replacement would turn into rubbish.
-func plainHeader(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt([]byte{1, 1}, 18)
-	return errors.Join(err, f.Close())
-}
-
-func (w *working) copyTo(ctx context.Context, path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	dst, err := (&sqlite3.SQLiteDriver{}).Open(FileURL(path, "_synchronous=OFF"))
-	if err != nil {
-		return err
-	}
-	defer dst.Close()
-	return w.withReader(ctx, func(r *session) error {
-		return r.conn.Raw(func(src any) error {
-			b, err := dst.(*sqlite3.SQLiteConn).Backup("main", src.(*sqlite3.SQLiteConn), "main")
-			if err != nil {
-				return err
-			}
-			_, err = b.Step(-1)
-			return errors.Join(err, b.Finish())
-		})
-	})
 }
 
 // FileURL names a database file to SQLite, with parameters of the driver.

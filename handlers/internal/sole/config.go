@@ -27,6 +27,7 @@ import (
 // Config is the configuration of a test's member. The zero values of its own fields mean a cluster of one.
 type Config struct {
 	handlers.Config
+	Store        *store.Store
 	Name         string
 	Leaf         []byte // DER of the API listener's certificate
 	RestoreLimit int64
@@ -37,7 +38,14 @@ type Config struct {
 func NewConfig(st *store.Store, clusterID, name string) *Config {
 	return &Config{
 		Config: handlers.Config{
-			Store:     st,
+			Replica:   st,
+			Mirror:    st.Mirror,
+			APIKeys:   st.APIKeys,
+			APITokens: st.APITokens,
+			Audit:     st.Audit,
+			Events:    st.Events,
+			Keys:      st.Keys,
+			Members:   st.Members,
 			Peers:     nobody{},
 			ClusterID: clusterID,
 			Version:   "test",
@@ -45,6 +53,7 @@ func NewConfig(st *store.Store, clusterID, name string) *Config {
 			Now:       time.Now,
 			Logger:    slog.New(slog.DiscardHandler),
 		},
+		Store:   st,
 		Name:    name,
 		Cluster: &Cluster{Store: st},
 	}

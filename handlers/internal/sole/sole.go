@@ -29,6 +29,7 @@ import (
 // Member is a member with a real store that has founded a cluster of one, which it leads.
 type Member struct {
 	*handlers.Server
+	Store *store.Store
 	T     testing.TB
 	Admin string // a credential with the scope management
 	Dir   string
@@ -84,14 +85,12 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 	if _, err := st.AwaitLeader(ctx); err != nil {
 		t.Fatal("the founder does not lead:", err)
 	}
-	if err := st.Confirm(ctx); err != nil {
-		t.Fatal(err)
-	}
+	await.NoError(t, "the founder is confirmed", func() error { return st.Confirm(ctx) })
 	cfg := NewConfig(st, f.ClusterID, "one")
 	for _, c := range change {
 		c(cfg)
 	}
-	out.Server = Serve(cfg)
+	out.Server, out.Store = Serve(cfg), st
 	return out
 }
 
