@@ -189,9 +189,11 @@ func (b *bench) connect(ctx context.Context, s system, c cluster, j job) (run fu
 		clients, op = 1, func(ctx context.Context, _ int) error { return t.transaction(ctx, j.clients) }
 	}
 	run = func(d time.Duration) sample {
-		cpu, before := totalCPU(c.processes()), countCommits(ctx, c)
+		before := countCommits(ctx, c) // costs CPU that is no part of the load
+		cpu := totalCPU(c.processes())
 		sum := load(ctx, clients, d, 1<<20, op)
-		sum.cpu, sum.commit = totalCPU(c.processes())-cpu, countCommits(ctx, c).since(before)
+		sum.cpu = totalCPU(c.processes()) - cpu
+		sum.commit = countCommits(ctx, c).since(before)
 		if clients < j.clients { // each transaction was that many operations
 			sum.good = slices.Concat(slices.Repeat([][]time.Duration{sum.good}, j.clients)...)
 		}

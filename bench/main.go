@@ -73,6 +73,7 @@ func run() int {
 	var (
 		muster  = flag.String("muster", "../muster", "the muster `program`")
 		etcd    = flag.String("etcd", "etcd", "the etcd `program`")
+		rival   = flag.String("rival", "", "another muster `program`, or a script that runs one, to measure beside under the loads")
 		only    = flag.String("only", usual, "the `parts` to measure")
 		json    = flag.String("json", "", "also write the report to this `file`")
 		profile = flag.String("profile", "", "leave CPU and mutex profiles of muster's members in this `directory`; needs a muster built with -tags profile")
@@ -125,6 +126,14 @@ func run() int {
 	b.find(*muster, *etcd)
 	if b.muster != nil {
 		b.muster.http2, b.muster.keyed = *version == 2, *keyed
+	}
+	if path, err := exec.LookPath(*rival); err == nil && b.muster != nil {
+		other := *b.muster
+		other.label = "rival"
+		other.program, _ = filepath.Abs(path)
+		b.beside = append(b.beside, &other)
+	} else if *rival != "" {
+		b.report.note("the rival was not measured: %v", err)
 	}
 	if len(b.systems) == 0 {
 		fmt.Fprintln(os.Stderr, "bench: there is neither a muster nor an etcd to measure")

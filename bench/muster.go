@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -19,13 +20,14 @@ import (
 // musterSystem runs the binary from outside, as its users do: HTTPS, tokens, one port.
 type musterSystem struct {
 	program string
+	label   string // under which it is reported; empty: muster
 	http2   bool
 	keyed   bool          // each write carries an Idempotency-Key, as those of our Go client do
 	flags   []string      // more of them for `serve`
 	delay   time.Duration // between the members, one way; 0: none is added
 }
 
-func (*musterSystem) name() string { return "muster" }
+func (s *musterSystem) name() string { return cmp.Or(s.label, "muster") }
 
 type musterCluster struct {
 	system *musterSystem

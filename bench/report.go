@@ -69,15 +69,16 @@ type row struct {
 	Etcd    *value  `json:"etcd"`
 	EtcdTLS *value  `json:"etcdTLS,omitempty"`
 	Engine  *value  `json:"engine,omitempty"`
+	Rival   *value  `json:"rival,omitempty"` // another muster
 	Ratio   float64 `json:"ratio,omitempty"` // above 1: muster is better
 	Goal    string  `json:"goal,omitempty"`
 	Met     *bool   `json:"met,omitempty"`
 }
 
 // columns are the systems that a row compares.
-var columns = []string{"muster", "etcd", "etcd-tls", "engine"}
+var columns = []string{"muster", "etcd", "etcd-tls", "engine", "rival"}
 
-func (l *row) values() []*value { return []*value{l.Muster, l.Etcd, l.EtcdTLS, l.Engine} }
+func (l *row) values() []*value { return []*value{l.Muster, l.Etcd, l.EtcdTLS, l.Engine, l.Rival} }
 
 type report struct {
 	Machine map[string]string `json:"machine"`
@@ -88,7 +89,8 @@ type report struct {
 
 // add makes a row. With lower, smaller values are better ones.
 func (r *report) add(what, unit string, lower bool, o outcome, g *goal) {
-	line := row{What: what, Unit: unit, Muster: o["muster"], Etcd: o["etcd"], EtcdTLS: o["etcd-tls"], Engine: o["engine"]}
+	line := row{What: what, Unit: unit, Muster: o["muster"], Etcd: o["etcd"], EtcdTLS: o["etcd-tls"], Engine: o["engine"],
+		Rival: o["rival"]}
 	muster, haveMuster := o.ok("muster")
 	etcd, haveEtcd := o.ok("etcd")
 	if haveMuster && haveEtcd && muster.Value > 0 && etcd.Value > 0 {
@@ -192,7 +194,7 @@ func (r *report) print(out io.Writer) {
 			met = map[bool]string{true: "ok", false: "MISSED"}[*l.Met]
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.What, l.cpu(), l.figures(), ratio,
-			cmp.Or(l.Goal, "-"), met, l.Muster.showLatency(), l.Etcd.showLatency(), l.Muster.showCommit())
+			cmp.Or(l.Goal, "-"), met, l.Muster.showLatency(), l.Etcd.showLatency(), join([]*value{l.Muster, l.Rival}, (*value).showCommit))
 	}
 	w.Flush()
 	fmt.Fprintln(out, "\nratio: how many times better muster is than etcd (above 1: more per second, or less time or memory)")

@@ -218,7 +218,7 @@ func testExitStatus(t *testing.T, c *cluster) {
 		{[]string{"completion", "zsh"}, nil, 0, `compdef`, `^$`},
 		{[]string{"completion", "fish"}, nil, 0, `complete -c muster`, `^$`},
 		{nil, nil, 2, `^$`, `a command is missing`},
-		{[]string{"membres"}, nil, 2, `^$`, `^muster: unknown command "membres"; did you mean members`},
+		{[]string{"membres"}, nil, 2, `^$`, `^muster: unknown command "membres"; did you mean member or members`},
 		{[]string{"members", "--nothing"}, nil, 2, `^$`, `^muster: unknown flag: --nothing`},
 		{[]string{"members", "-o", "xml"}, nil, 2, `^$`, `^muster: -o "xml" is none of table, json, name`},
 		{[]string{"members", "extra"}, nil, 2, `^$`, `^muster: "extra" is one argument too many`},

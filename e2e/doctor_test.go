@@ -283,7 +283,7 @@ func testNoRoomAtAll(t *testing.T, u *user, small, other *member) {
 	if v, err := u.value(small, "written"); err != nil || !strings.HasPrefix(v, "while a disk") {
 		t.Errorf("through the member without room: %.20q, %v", v, err)
 	}
-	if a := u.do(small, "GET", snapshotPath+"?stale", ""); a.status != 500 || !strings.Contains(a.body, "no room left on the disk") {
+	if a := u.do(small, "GET", snapshotPath+"?stale", ""); a.status != 500 || !strings.Contains(a.body, "the disk of the member that carries this out is full") {
 		t.Errorf("a snapshot on the full disk: %v", a)
 	}
 	if st := small.status(t); !st.Ready || st.Disk.FreeBytes > 1<<20 {

@@ -121,7 +121,7 @@ func testKeysBadInput(t *testing.T, c *cluster) {
 		{"POST", "keys/rotate", `{`, 400, "the body must be a JSON object"},
 		{"POST", "keys/rotate", `{"maxAgeSeconds":"1h"}`, 400, "maxAgeSeconds must be a whole number"},
 		{"POST", "keys/rotate", `{"maxAgeSeconds":-1}`, 400, "maxAgeSeconds must be a whole number"},
-		{"POST", "keys/rotate", `{"maxAgeSeconds":3599}`, 400, "maxAgeSeconds must be 0, for never, or at least 3600"},
+		{"POST", "keys/rotate", `{"maxAgeSeconds":3599}`, 400, "maxAgeSeconds must be 0 (never) or at least 3600"},
 		{"POST", "keys/rotate", `{"maxAgeSeconds":99999999999}`, 400, "maxAgeSeconds must be a whole number"},
 	} {
 		what := fmt.Sprintf("%s %.60s %.40q", x.method, x.path, x.body)

@@ -302,7 +302,7 @@ func TestReachable(t *testing.T) {
 					api = x.address
 				}
 				at := func(raft, api string) Joiner {
-					return Joiner{TokenID: "t", Alive: func(uint64) string { return "left" }, Member: Member{Name: "three", Mode: ModeFull,
+					return Joiner{TokenID: "t", Alive: func(uint64) string { return "down" }, Member: Member{Name: "three", Mode: ModeFull,
 						Recipient: "age1three", RaftAddress: raft, APIAddress: api, AdvertiseAddr: "10.0.0.3"}}
 				}
 				join := func(j Joiner) error {

@@ -224,8 +224,8 @@ func (b *browser) shoot(name string) {
 	if dir == "" {
 		return
 	}
-	time.Sleep(time.Second) // let the page load what it shows
-	data, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	time.Sleep(time.Second)                                       // let the page load what it shows
+	data, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(85)) // below 100 it is a JPEG
 	b.must(err)
-	b.must(os.WriteFile(filepath.Join(dir, name+".png"), data, 0o600))
+	b.must(os.WriteFile(filepath.Join(dir, name+".jpg"), data, 0o600))
 }
