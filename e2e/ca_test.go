@@ -232,7 +232,7 @@ func testCARollback(t *testing.T, c *cluster) {
 	loads := []*load{c.reads(t, "a client with the first CA", was.Certificate), c.reads(t, "a client with the second CA", now.Certificate)}
 	pinned := u.create(t, m, `{"maxUses":1000}`).Token
 	loads = append(loads, c.joins(t, "joins with a token of the second CA", func() (string, error) { return pinned, nil }))
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue","kind":"http"}`).is(t, "continue in the overlap", 409, `{"error":"the rotation of the http CA waits for nothing but the overlap`)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue","kind":"http"}`).is(t, "continue in the overlap", 409, `{"error":"the rotation of the http CA only waits for the end of the overlap`)
 	u.rotateCA(t, m, `{"action":"rollback","kind":"http"}`)
 	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"rollback","kind":"http"}`).is(t, "a second rollback", 409, `{"error":"the rotation of the http CA is already being rolled back"}`)
 	u.awaitPhase(t, m, "overlap", "http")

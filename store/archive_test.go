@@ -372,7 +372,7 @@ func TestForeignArchives(t *testing.T) {
 	refusedArchive(t, "too much to carry", bytes.NewReader(good), ArchiveLimits{State: 64 << 20, Carry: 1000}, "carry at once")
 	holes := regular(archiveState, append([]byte("1\n0\n0\n"), make([]byte, 506)...))
 	holes.PAXRecords = map[string]string{"XNU.sparse.major": "1", "XNU.sparse.minor": "0", "XNU.sparse.name": archiveState, "XNU.sparse.realsize": fmt.Sprint(60 << 20)}
-	refusedArchive(t, "a file with holes", bytes.NewReader(repacked(t, packed(t, m, holes), "XNU.sparse", "GNU.sparse")), testLimits, "not as it should be")
+	refusedArchive(t, "a file with holes", bytes.NewReader(repacked(t, packed(t, m, holes), "XNU.sparse", "GNU.sparse")), testLimits, "a wrong type or size")
 	full := ArchiveLimits{State: 16 << 20, Room: func() int64 { return 2*int64(len(data)) - 1 }}
 	refusedArchive(t, "no room", bytes.NewReader(good), full, "much disk space")
 	// Whoever waits no longer is not worked for.
