@@ -75,7 +75,7 @@ func testEnrollSettings(t *testing.T, c *cluster) {
 	} {
 		u.do(c.members[2], "PUT", settingsPath, body).expect(t, "settings "+body, 400, want)
 	}
-	if a := u.do(c.members[0], "PUT", settingsPath, `{"Enrollment.enabled":false}`); a.status != 400 || !strings.HasPrefix(a.body, `{"error":"Enrollment.enabled is not a setting; there are `) {
+	if a := u.do(c.members[0], "PUT", settingsPath, `{"Enrollment.enabled":false}`); a.status != 400 || !strings.HasPrefix(a.body, `{"error":"Enrollment.enabled is not a setting; the settings are `) {
 		t.Errorf("an unknown name: %v", a)
 	}
 	holds("after what was refused")

@@ -35,7 +35,7 @@ func testJoinAsAnother(t *testing.T, c *cluster) {
 		for what, more := range map[string][]any{"without a request for certificates": nil, "with a key of its own": {"transport_csr", csr}} {
 			fields := append([]any{"secrets_pubkey", numbers, "advertise_addr", "10.66.66.66"}, more...)
 			a := c.nobody(t).do(c.members[1], "POST", "/api/v1/cluster/join", joinBody(t, u.create(t, c.members[1], `{}`).Token, fields...))
-			if a.status != 403 || !strings.Contains(a.body, "transport_csr of the key that they are for") {
+			if a.status != 403 || !strings.Contains(a.body, "send a transport_csr signed with their key") {
 				t.Errorf("as node %d, %s: %v", victim.n, what, a)
 			}
 		}

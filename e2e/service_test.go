@@ -239,7 +239,7 @@ func TestCrashUnderAManager(t *testing.T) {
 	if _, err := m.exit(formed); err != nil {
 		t.Fatal(err)
 	}
-	if how, ok := m.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !how.Signaled() || how.Signal() != syscall.SIGABRT {
+	if how, ok := m.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !how.Signaled() { // by SIGABRT, or by what Go sends to its own threads for their stacks
 		t.Errorf("it ended with %v", m.cmd.ProcessState)
 	}
 	if err := os.Remove(m.log); err != nil { // it has the stacks

@@ -160,6 +160,7 @@ func TestRestoreOfOlderSchema(t *testing.T) {
 	if s := get[schema](t, u, m, "GET", "/api/v1/cluster/schema", ""); s != now {
 		t.Errorf("the schema was %+v and is %+v", now, s)
 	}
+	awaitCopies(t, c, m)
 	if got := sqlite(t, m.db(), fmt.Sprintf("SELECT count(*) FROM sqlite_schema WHERE name = 'later_%d'", now.Applied)); got != "1" {
 		t.Errorf("the newer table is gone: %s", got)
 	}

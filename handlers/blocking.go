@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/store"
 )
 
 // A blocking query names the index that its caller has. It is answered when there is a newer one, or after its maximum
@@ -100,11 +101,31 @@ func (b *Blocking) Over() bool { return b.remaining() == 0 }
 // Changes waits for changes of tables: *store.Store.
 type Changes interface {
 	AwaitChange(ctx context.Context, after uint64, tables ...string) uint64
+	AwaitChanges(ctx context.Context, all ...store.Since)
+	ChangedAt(tables ...string) uint64
 }
 
-// Await blocks until one of the tables has changed after the revision, the wait is over or leadership changes.
-func (b *Blocking) Await(ctx context.Context, s Changes, after uint64, tables ...string) {
-	ctx, cancel := context.WithDeadline(ctx, b.until)
+// Await blocks until one of the tables has changed after the revision, the wait is over or leadership changes. It returns an error
+// as soon as the caller's credential has ended.
+func (b *Blocking) Await(q *Request, after uint64, tables ...string) error {
+	changes, credentials := q.server.Replica, store.Since{Tables: []string{store.TableAPITokens, store.TableAPIKeys}}
+	until := b.until
+	if ends := bearerOf(q.Token).ends; !ends.IsZero() && ends.Before(until) {
+		until = ends
+	}
+	if q.Key != nil && q.Key.ExpiresAt != nil && q.Key.ExpiresAt.Before(until) {
+		until = *q.Key.ExpiresAt
+	}
+	ctx, cancel := context.WithDeadline(q.Context(), until)
 	defer cancel()
-	s.AwaitChange(ctx, after, tables...)
+	for {
+		credentials.Revision = changes.ChangedAt(credentials.Tables...)
+		if err := q.Recheck(); err != nil { // also before it waits: it may have ended since the query came
+			return err
+		}
+		changes.AwaitChanges(ctx, store.Since{Revision: after, Tables: tables}, credentials)
+		if ctx.Err() != nil || changes.ChangedAt(credentials.Tables...) == credentials.Revision {
+			return q.Recheck()
+		}
+	}
 }

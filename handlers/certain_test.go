@@ -123,7 +123,7 @@ func newTestFollower(t *testing.T, leader *sole.Member, mirror string) *testFoll
 	f := &testFollower{relay: &relay{leader: leader.Internal(), epoch: leader.Store.Epoch, giveUp: func() {}}}
 	cfg := sole.NewConfig(st, leader.ClusterID, "two")
 	cfg.Peers = f.relay
-	f.Member = &sole.Member{Server: sole.Serve(cfg), T: t, Admin: leader.Admin}
+	f.Member = &sole.Member{Server: sole.Serve(cfg), Store: st, T: t, Admin: leader.Admin}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { // it hears who leads again and again, as a member outside Raft does

@@ -184,7 +184,9 @@ func (s *Server) mayRead(rt *Route, o origin, q *Request, since uint64) (bearer,
 		if s.Mirror.Revision() < since {
 			return store.ErrNoLeader
 		}
-		local.Stale = true
+		ctx, cancel := context.WithTimeout(q.Context(), learnPosition) // asking the leader may have taken all of its time
+		defer cancel()
+		local.Request, local.Stale = q.WithContext(ctx), true
 		return s.admit(rt, o, &local)
 	}
 	if leader == 0 {

@@ -332,6 +332,7 @@ func TestMirrorBehindItsReader(t *testing.T) {
 	s.AddVoter(func() bool { return !deposed.Load() })
 	unknown := httptest.NewRequest("GET", "/api/v1/events", nil)
 	unknown.Header.Set("Authorization", "Bearer "+certs.NewSecret())
+	sole.Until(t, "the mirror has all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
 	deposed.Store(true) // from here on only the mirror answers who nobody knows
 	var refusal *handlers.Error
 	if err := s.MayRead(unknown, 0); !errors.As(err, &refusal) || refusal.Status != 401 {

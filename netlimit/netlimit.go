@@ -52,7 +52,7 @@ type address struct {
 // New returns a limiter.
 func New(limits Limits) *Limiter {
 	return &Limiter{limits: limits, addresses: map[netip.Addr]*address{},
-		paces: paces{perSecond: limits.Bytes, m: map[netip.Addr]*pace{}}}
+		paces: newPaces(limits.Bytes)}
 }
 
 // Open returns how many connections are open.
@@ -143,7 +143,7 @@ func (l *Limiter) Admit(inner net.Conn) *Conn {
 		l.refused.Add(1)
 	}
 	if l.limits.Bytes > 0 {
-		c.pace, c.wake = l.paces.of(c.from, time.Now()), make(chan struct{}, 1)
+		c.pace, c.wake = l.paces.of(c.from), make(chan struct{}, 1)
 		c.Charge(costOfConnection)
 	}
 	return c

@@ -24,22 +24,30 @@ const (
 
 // paces are those of all addresses.
 type paces struct {
-	perSecond int // bytes; 0 is no limit
+	perSecond int       // bytes; 0 is no limit
+	began     time.Time // what pace counts from, with a monotonic reading: the machine's clock may be set
 	mu        sync.Mutex
 	m         map[netip.Addr]*pace
 	others    pace
 }
 
-// pace says how far the work that was asked for has come: when what was taken last is paid (unix time in ns).
+// pace says how far the work that was asked for has come: when what was taken last is paid (see paces.clock).
 type pace struct{ fresh, spent atomic.Int64 }
 
-func (x *paces) of(from netip.Addr, now time.Time) *pace {
+func newPaces(perSecond int) paces {
+	return paces{perSecond: perSecond, began: time.Now().Add(-paceBurst), m: map[netip.Addr]*pace{}}
+}
+
+// clock returns the nanoseconds since the beginning.
+func (x *paces) clock() int64 { return int64(time.Since(x.began)) }
+
+func (x *paces) of(from netip.Addr) *pace {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	p := x.m[from]
 	if p == nil {
 		if len(x.m) >= pacedMost {
-			x.forget(now)
+			x.forget()
 		}
 		if len(x.m) >= pacedMost {
 			return &x.others
@@ -51,8 +59,8 @@ func (x *paces) of(from netip.Addr, now time.Time) *pace {
 }
 
 // forget drops the addresses that owe nothing. The caller holds the lock.
-func (x *paces) forget(now time.Time) {
-	past := now.Add(-paceBurst).UnixNano()
+func (x *paces) forget() {
+	past := x.clock() - int64(paceBurst)
 	for from, p := range x.m {
 		if p.fresh.Load() < past && p.spent.Load() < past {
 			delete(x.m, from)
@@ -81,7 +89,7 @@ func (c *Conn) Charge(bytes int) {
 	if c.cost.Add(int64(bytes)) <= freshBytes {
 		at, cost = &c.pace.fresh, cost/forFresh
 	}
-	c.due.Store(take(at, time.Now().UnixNano(), cost))
+	c.due.Store(take(at, c.limiter.paces.clock(), cost))
 }
 
 // await blocks until what the connection has cost is paid, its deadline for reading is over or it is closed.
@@ -90,7 +98,7 @@ func (c *Conn) await() {
 	if due == 0 || c.proven.Load() != nil {
 		return
 	}
-	wait := time.Until(time.Unix(0, due))
+	wait := time.Duration(due - c.limiter.paces.clock())
 	if wait <= 0 {
 		return
 	}

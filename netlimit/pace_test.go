@@ -127,14 +127,14 @@ func TestPacedAddresses(t *testing.T) {
 		l := New(Limits{Bytes: 1_000_000})
 		from := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
 		for i := range pacedMost + 5 {
-			p := l.paces.of(from(i), time.Now())
-			take(&p.spent, time.Now().UnixNano(), 1)
+			p := l.paces.of(from(i))
+			take(&p.spent, l.paces.clock(), 1)
 			if (p == &l.paces.others) != (i >= pacedMost) {
 				t.Fatalf("address %d: %v", i, p == &l.paces.others)
 			}
 		}
 		time.Sleep(2 * paceBurst)
-		if p := l.paces.of(from(pacedMost+5), time.Now()); p == &l.paces.others || len(l.paces.m) != 1 {
+		if p := l.paces.of(from(pacedMost+5)); p == &l.paces.others || len(l.paces.m) != 1 {
 			t.Errorf("%d addresses are remembered", len(l.paces.m))
 		}
 	})

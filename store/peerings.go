@@ -143,8 +143,12 @@ func (ps Peerings) ByID(ctx context.Context, c Consistency, id string) (*Peering
 	return nil, nil
 }
 
-// TablePeerings is the table of peerings, for AwaitChange.
-const TablePeerings = "peerings"
+// Tables, for AwaitChange.
+const (
+	TablePeerings  = "peerings"
+	TableAPITokens = "api_tokens"
+	TableAPIKeys   = "api_keys"
+)
 
 // Members lists the members that another cluster exports, by name. Callers must not modify the list.
 func (ps Peerings) Members(ctx context.Context, c Consistency, peeringID string) ([]PeerMember, error) {

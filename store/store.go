@@ -312,6 +312,8 @@ type (
 	Role = engine.Role
 	// Server is one entry of the Raft configuration.
 	Server = engine.Server
+	// Since is a revision after which changes of some tables count.
+	Since = engine.Since
 	// DialRaft opens an authenticated stream to the dqlite port of a member.
 	DialRaft = engine.DialRaft
 	// Preparation is what a leader sends to the voter that it will hand over to.

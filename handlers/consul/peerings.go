@@ -162,8 +162,7 @@ func (s *service) readPeering(q *handlers.Request) error {
 			if err := q.Block.Place(q); err != nil {
 				return err
 			}
-			q.Block.Await(q.Context(), s.Replica, table, store.TablePeerings)
-			if err := q.Recheck(); err != nil {
+			if err := q.Block.Await(q, table, store.TablePeerings); err != nil {
 				return err
 			}
 		case p == nil:
@@ -195,8 +194,7 @@ func (s *service) listPeerings(q *handlers.Request) error {
 			if err := q.Block.Place(q); err != nil {
 				return err
 			}
-			q.Block.Await(q.Context(), s.Replica, max(q.Block.Index, table), store.TablePeerings)
-			if err := q.Recheck(); err != nil {
+			if err := q.Block.Await(q, max(q.Block.Index, table), store.TablePeerings); err != nil {
 				return err
 			}
 			continue

@@ -57,9 +57,9 @@ func TestRestoreLimits(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d %q", name, w.Code, w.Body, status, want)
 		}
 	}
-	refused("beyond the setting", archiveOfZeros(t, 40<<20), 500, "takes 33554432 at most")
+	refused("beyond the setting", archiveOfZeros(t, 40<<20), 500, "accepts at most 33554432")
 	room = func() int64 { return 1 << 16 }
-	refused("no room", good, 500, "there is no room for it")
+	refused("no room", good, 500, "does not have this much disk space")
 	asked, answer, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	room = func() int64 {
 		asked <- struct{}{}
@@ -68,7 +68,7 @@ func TestRestoreLimits(t *testing.T) {
 	}
 	go func() {
 		defer close(done)
-		refused("the first one", good, 500, "there is no room for it")
+		refused("the first one", good, 500, "does not have this much disk space")
 	}()
 	<-asked
 	refused("another one", good, 503, "another restore is under way")

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -65,19 +66,32 @@ func (c *changes) wait() <-chan struct{} {
 // Revision returns the newest revision that this member has committed as leader. It does not block.
 func (e *Engine) Revision() uint64 { return e.changes.revision() }
 
+// Since is a revision after which changes of some tables count.
+type Since struct {
+	Revision uint64
+	Tables   []string
+}
+
 // AwaitChange blocks until one of the tables has changed after the revision, the leadership ends or ctx ends,
-// and returns the revision of the newest change.
+// and returns the revision of the newest of them.
 func (e *Engine) AwaitChange(ctx context.Context, after uint64, tables ...string) uint64 {
+	e.AwaitChanges(ctx, Since{Revision: after, Tables: tables})
+	return e.changes.of(tables...)
+}
+
+// AwaitChanges blocks until a table has changed after the revision that is given with it, the leadership ends or ctx ends.
+func (e *Engine) AwaitChanges(ctx context.Context, all ...Since) {
 	for {
 		wake, turned := e.changes.wait(), e.Leadership()
-		if rev := e.changes.of(tables...); rev > after || !e.Leading() {
-			return rev
+		changed := func(s Since) bool { return e.changes.of(s.Tables...) > s.Revision }
+		if slices.ContainsFunc(all, changed) || !e.Leading() {
+			return
 		}
 		select {
 		case <-wake:
 		case <-turned:
 		case <-ctx.Done():
-			return e.changes.of(tables...)
+			return
 		}
 	}
 }
