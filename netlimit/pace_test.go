@@ -134,7 +134,7 @@ func TestPacedAddresses(t *testing.T) {
 			}
 		}
 		time.Sleep(2 * paceBurst)
-		if p := l.paces.of(from(pacedMost+5)); p == &l.paces.others || len(l.paces.m) != 1 {
+		if p := l.paces.of(from(pacedMost + 5)); p == &l.paces.others || len(l.paces.m) != 1 {
 			t.Errorf("%d addresses are remembered", len(l.paces.m))
 		}
 	})

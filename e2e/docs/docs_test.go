@@ -16,7 +16,7 @@ import (
 )
 
 // notRun bounds how many blocks may say that they cannot be run here.
-const notRun = 16
+const notRun = 17
 
 // settles is how long what a command shows may take to become what the document shows.
 const settles = 20 * time.Second

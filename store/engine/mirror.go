@@ -67,7 +67,8 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 		wait := mirrorLook
 		if v != copied {
 			p.noteChange(now)
-			if wait = p.next(now, since).Sub(now); wait <= 0 {
+			wait = p.next(now, since).Sub(now)
+			if wait <= 0 || m.Revision() == 0 { // the first copy is waited for
 				renewed := m.renew(ctx, e.dumpTo)
 				p.noteCopy(now, time.Now())
 				if renewed && (e.Leading() || now.Sub(since) >= mirrorQuiet) {
@@ -82,7 +83,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 			}
 			wait = min(wait, time.Until(fetch))
 		}
-		if m.Revision() == 0 { // somebody waits for the first copy
+		if m.Revision() == 0 {
 			wait = min(wait, mirrorPoll)
 		}
 		grown := e.grown
