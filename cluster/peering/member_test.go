@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -136,5 +135,3 @@ func (m *testMember) audits(t *testing.T) int {
 	}
 	return len(rows)
 }
-
-var discard = slog.New(slog.DiscardHandler)
