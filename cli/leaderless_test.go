@@ -16,6 +16,7 @@ import (
 
 	"muster/cli"
 	"muster/client"
+	"muster/internal/await"
 )
 
 // onFiles are the commands that ask no cluster, or work on the files of this machine first.
@@ -70,26 +71,17 @@ func leaderless(t *testing.T) {
 		t.Setenv("MUSTER_TOKEN", cfg.Token)
 		t.Setenv("MUSTER_CACERT", cfg.CACertFile)
 	}
-	await(t, "three vote", func() bool {
+	await.True(t, "three vote", func() bool {
 		state, err := c.Autopilot(t.Context())
 		return err == nil && len(state.Voters) == 3
 	})
-}
-
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(within); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, within)
-		}
-	}
 }
 
 // TestEveryCommandWithoutLeader walks all commands that ask a cluster. Without a leader one that reads answers from the member
 // that is asked, and says so; one that writes ends with 3 and says that nothing has happened.
 func TestEveryCommandWithoutLeader(t *testing.T) {
 	leaderless(t)
-	await(t, "nobody leads", func() bool {
+	await.True(t, "nobody leads", func() bool {
 		var out bytes.Buffer
 		cli.Main(t.Context(), []string{"status", "-o", "json"}, strings.NewReader(""), &out, &out)
 		return strings.Contains(out.String(), `"Candidate"`)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"muster/internal/await"
 	"muster/node"
 )
 
@@ -53,13 +54,13 @@ func TestWorkloadFiles(t *testing.T) {
 	if code, _, stderr := run(t, "workload", "create", "/web", "--user", fmt.Sprint(os.Geteuid()), "--host", "localhost", "--data", cfg.Data); code != 0 {
 		t.Fatal(stderr)
 	}
-	for !strings.HasSuffix(identityIn(files), "/web") {
+	await.NoError(t, "the files are written", func() error {
 		code, _, stderr := run(t, "workload", "fetch", "--socket", cfg.SpiffeSocket, "--write", files)
-		if ctx.Err() != nil {
-			t.Fatalf("the files are not written: %d %s", code, stderr)
+		if !strings.HasSuffix(identityIn(files), "/web") {
+			return fmt.Errorf("%d %s", code, stderr)
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return nil
+	})
 	pair, err := tls.LoadX509KeyPair(filepath.Join(files, "svid.pem"), filepath.Join(files, "svid_key.pem"))
 	if err != nil {
 		t.Fatal(err)

@@ -45,6 +45,7 @@ type asker struct {
 	mu   sync.Mutex // held while a question is under way
 	cmu  sync.Mutex
 	conn net.Conn
+	gone bool // it was forgotten: what is dialled now is closed at once
 }
 
 func (a *askers) of(id uint64) *asker {
@@ -99,9 +100,10 @@ func (p *asker) follows(ctx context.Context, dial func(context.Context, uint64) 
 		if err != nil {
 			return false
 		}
-		p.cmu.Lock()
-		p.conn = conn
-		p.cmu.Unlock()
+		if !p.keep(conn) {
+			conn.Close()
+			return false
+		}
 	}
 	var answer [8]byte
 	_ = conn.SetDeadline(time.Now().Add(askTimeout))
@@ -114,6 +116,24 @@ func (p *asker) follows(ctx context.Context, dial func(context.Context, uint64) 
 		return false
 	}
 	return binary.BigEndian.Uint64(answer[:]) == self
+}
+
+// keep notes a connection that was dialled, unless the asker was forgotten meanwhile.
+func (p *asker) keep(conn net.Conn) bool {
+	p.cmu.Lock()
+	defer p.cmu.Unlock()
+	if !p.gone {
+		p.conn = conn
+	}
+	return !p.gone
+}
+
+// end drops the connection for good.
+func (p *asker) end() {
+	p.cmu.Lock()
+	p.gone = true
+	p.cmu.Unlock()
+	p.drop()
 }
 
 func (p *asker) drop() {
@@ -131,7 +151,7 @@ func (a *askers) forget(id uint64) {
 	delete(a.voters, id)
 	a.mu.Unlock()
 	if p != nil {
-		p.drop()
+		p.end()
 	}
 }
 
@@ -141,6 +161,6 @@ func (a *askers) close() {
 	a.voters = nil
 	a.mu.Unlock()
 	for _, p := range voters {
-		p.drop()
+		p.end()
 	}
 }

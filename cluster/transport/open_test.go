@@ -101,3 +101,28 @@ func TestOpenConnsClose(t *testing.T) {
 	listens.open.add(here, 0)
 	ends(t, there)
 }
+
+// A connection that is being made to a member while that is cut off is not kept.
+func TestAskerForgottenWhileItDials(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	var a askers
+	a.dial = func(context.Context, uint64) (net.Conn, error) {
+		a.forget(2)
+		return here, nil
+	}
+	answered := make(chan error, 1)
+	go func() { // member 2 follows member 1, and says so where it is asked
+		_, err := io.ReadFull(there, make([]byte, 1))
+		if err == nil {
+			_, err = there.Write([]byte{0, 0, 0, 0, 0, 0, 0, 1})
+		}
+		answered <- err
+	}()
+	if a.of(2).follows(t.Context(), a.dial, 2, 1) {
+		t.Error("who was forgotten has answered")
+	}
+	if err := <-answered; err == nil {
+		t.Error("who was forgotten was asked")
+	}
+}
