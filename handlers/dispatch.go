@@ -119,12 +119,25 @@ func (s *Server) attempt(rt *Route, o origin, q *Request, giveUp time.Time) (aga
 	return s.forward(q, leader)
 }
 
+// statusAbandoned stands in logs and metrics for a request whose caller disconnected before the answer, as in nginx. It
+// is never received.
+const statusAbandoned = 499
+
+// abandoned reports whether the caller has disconnected: nobody reads the answer, and an error that follows from it is
+// no failure of this member.
+func abandoned(r *http.Request) bool {
+	return errors.Is(r.Context().Err(), context.Canceled)
+}
+
 func (s *Server) answer(rt *Route, q *Request, err error) {
 	if err == nil {
 		return
 	}
-	if recorderOf(q.W).wrote { // the caller disconnected while it was written: not a fault of this member
-		s.log.Debug("an answer was cut off", "method", q.Method, "path", q.URL.Path, "err", err)
+	if rec := recorderOf(q.W); rec.wrote || abandoned(q.Request) {
+		s.log.Debug("an answer was cut off", "method", q.Method, "path", pathOf(q.Request), "err", err)
+		if !rec.wrote {
+			rec.WriteHeader(statusAbandoned)
+		}
 		return
 	}
 	if err = q.honest(err); errors.Is(err, store.ErrUnknownOutcome) {

@@ -132,6 +132,9 @@ func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http
 			conn.Disproven()
 		}
 	}
+	if rec.status >= 500 && abandoned(r) {
+		rec.status = statusAbandoned
+	}
 	s.observe(rt, o, r, rec.status, time.Since(begin))
 	s.logRequest(o, rec, r, time.Since(begin))
 }
