@@ -53,9 +53,9 @@ func newAPITokenCreateCommand(env *environment) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&r.Name, "name", "", "what the token is called in lists and in the audit log")
+	flags.StringVar(&r.Name, "name", "", "name of the token in lists and in the audit")
 	flags.StringSliceVar(&r.Scopes, "scope", nil, "what it is for: "+strings.Join(client.Scopes, ", "))
-	flags.DurationVar(&r.TTL, "ttl", 0, "how long it can be used (default without end)")
+	flags.DurationVar(&r.TTL, "ttl", 0, "lifetime (default: unlimited)")
 	complete(cmd, "scope", client.Scopes...)
 	return cmd
 }

@@ -41,7 +41,7 @@ func newAuditCommand(env *environment) *cobra.Command {
 				return err
 			}
 			var node uint64
-			if follow && q.Node != "" { // events have the number
+			if follow && q.Node != "" { // events contain the number
 				if node, err = memberID(cmd.Context(), c, q.Node); err != nil {
 					return err
 				}
@@ -67,18 +67,18 @@ func newAuditCommand(env *environment) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on, a line each")
-	flags.StringVar(&since, "since", "", "not before this time (RFC 3339), or a duration ago")
-	flags.StringVar(&until, "until", "", "not after this time, or a duration ago")
-	flags.StringVar(&q.Actor, "actor", "", "by whom: a name or the id of a token")
-	flags.StringVar(&q.Action, "action", "", "what the action begins with, such as member.")
+	flags.BoolVarP(&follow, "follow", "f", false, "continue with new entries, a line each")
+	flags.StringVar(&since, "since", "", "entries since this time (RFC 3339), or since a duration ago")
+	flags.StringVar(&until, "until", "", "entries until this time, or until a duration ago")
+	flags.StringVar(&q.Actor, "actor", "", "actor: a name or the id of a token")
+	flags.StringVar(&q.Action, "action", "", "beginning of the action, such as member.")
 	flags.StringVar(&q.Object, "object", "", "on what, such as node/3")
-	flags.StringVar(&q.Node, "node", "", "taken by this member: its number, name, UUID, address or host name")
+	flags.StringVar(&q.Node, "node", "", "entries of this member: its number, name, UUID, address or host name")
 	flags.IntVar(&limit, "limit", 50, "how many at most")
 	return staleFlag(cmd, env)
 }
 
-// moment reads a time, or a duration before now; the zero time for nothing.
+// moment parses a time (RFC 3339) or a duration before now; an empty text gives the zero time.
 func moment(text string, now time.Time) (time.Time, bool) {
 	if text == "" {
 		return time.Time{}, true
@@ -90,7 +90,7 @@ func moment(text string, now time.Time) (time.Time, bool) {
 	return t, err == nil
 }
 
-// newest reads the newest entries, oldest first, and the place behind everything that there was.
+// newest returns the newest entries, oldest first, and the position after the last one.
 func newest(ctx context.Context, c *client.Client, q client.AuditQuery, limit int) (all []client.Event, last string,
 	err error) {
 	end, err := c.Audit(ctx, client.AuditQuery{Descending: true, Limit: 1})
@@ -125,7 +125,7 @@ func later(a, b client.Event) bool {
 	return a.Revision > b.Revision || a.Revision == b.Revision && a.Seq > b.Seq
 }
 
-// selects reports whether the server would list an entry for a query, of which node is the member.
+// selects reports whether the server would list an entry for a query; node is the number of the query's member.
 func selects(q client.AuditQuery, node uint64, x client.Event) bool {
 	return (q.Since.IsZero() || !x.At.Before(q.Since.Truncate(time.Second))) &&
 		(q.Until.IsZero() || !x.At.After(q.Until)) &&

@@ -51,7 +51,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 	return staleFlag(cmd, env)
 }
 
-// newAutopilotZonesCommand shows for each zone what its loss would cost.
+// newAutopilotZonesCommand makes the command that shows the cost of losing each zone.
 func newAutopilotZonesCommand(env *environment) *cobra.Command {
 	return staleFlag(&cobra.Command{
 		Use:   "zones",
@@ -71,9 +71,9 @@ func newAutopilotZonesCommand(env *environment) *cobra.Command {
 			case state.Spread != "":
 				env.say("%s", state.Spread)
 			case slices.ContainsFunc(state.Servers, zoned):
-				env.say("without a leader nobody knows what the loss of a zone would cost")
+				env.say("without a leader the cost of losing a zone is unknown")
 			default:
-				env.say("no member has a zone; muster serve --zone NAME gives it one")
+				env.say("no member has a zone; set one with muster serve --zone NAME")
 			}
 			return list(env, state.Zones,
 				[]string{"ZONE", "SURVIVABLE", "VOTERS", "STAND-BYS", "ELIGIBLE", "ALIVE", "MEMBERS", "REASON"},
@@ -85,11 +85,11 @@ func newAutopilotZonesCommand(env *environment) *cobra.Command {
 	}, env)
 }
 
-// newAutopilotConfigCommand shows the settings, or changes them by NAME=VALUE.
+// newAutopilotConfigCommand makes the command that shows the settings, or changes them with NAME=VALUE.
 func newAutopilotConfigCommand(env *environment) *cobra.Command {
 	return staleFlag(&cobra.Command{
 		Use:   "config [NAME=VALUE…]",
-		Short: "Show autopilot's settings, or change some",
+		Short: "Show or change autopilot's settings",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fields := map[string]any{}
 			for _, arg := range args {
@@ -131,7 +131,7 @@ func newAutopilotConfigCommand(env *environment) *cobra.Command {
 	}, env)
 }
 
-// settingValue reads a number, a truth value or a list as JSON has it; all else is a string.
+// settingValue parses a JSON number, boolean or list; any other text is a string.
 func settingValue(text string) any {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return n

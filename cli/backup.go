@@ -23,7 +23,7 @@ import (
 )
 
 func newBackupCommand(env *environment) *cobra.Command {
-	group := newGroup("backup", "Save the state of the cluster, look at a backup, and restore one")
+	group := newGroup("backup", "Save, inspect and restore backups of the cluster")
 	group.AddCommand(newBackupSaveCommand(env), newBackupRestoreCommand(env), newBackupInspectCommand(env),
 		newBackupListCommand(env), newBackupStatusCommand(env), newBackupRunCommand(env), newBackupGetCommand(env),
 		newBackupVerifyCommand(env))
@@ -63,14 +63,14 @@ member need not run: its replica is saved as it is.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.Stale, "stale", false,
-		"take what the member that is asked has itself; works without a leader, and with --data without the member")
+		"save the contacted member's replica; works without a leader, and with --data without a running member")
 	cmd.Flags().StringVar(&recipient, "recipient", "",
-		"encrypt the backup to this age recipient (age1…), with all that is needed to open it")
+		"encrypt the backup, keys included, to this age recipient (age1…)")
 	cmd.Flags().BoolVar(&yes, "yes", false, "overwrite without asking")
 	return cmd
 }
 
-// saveFile writes a backup under its name only when it is complete.
+// saveFile saves a backup; the file gets its name only when it is complete.
 func (e *environment) saveFile(ctx context.Context, save saver, name string, o client.SnapshotOptions) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".backup-*.tmp")
 	if err != nil {
@@ -117,7 +117,7 @@ type backupFile struct {
 
 func (b *backupFile) close() { _ = os.RemoveAll(b.dir) }
 
-// openBackup reads a backup below a directory of its own, decrypts it where that is needed, and checks it.
+// openBackup reads a backup into a temporary directory, decrypts it if necessary, and checks it.
 func (e *environment) openBackup(ctx context.Context, name string, identityFiles []string) (_ *backupFile, err error) {
 	b := &backupFile{}
 	for _, file := range identityFiles {
@@ -152,7 +152,7 @@ func (e *environment) openBackup(ctx context.Context, name string, identityFiles
 	in = buffered
 	if head, _ := buffered.Peek(len(ageHeader)); string(head) == ageHeader {
 		if len(b.identities) == 0 {
-			return nil, fmt.Errorf("%s is encrypted: give the identity that it was saved for with --identity FILE",
+			return nil, fmt.Errorf("%s is encrypted: give the identity of its recipient with --identity FILE",
 				name)
 		}
 		var ids []age.Identity
@@ -172,18 +172,18 @@ func (e *environment) openBackup(ctx context.Context, name string, identityFiles
 
 const ageHeader = "age-encryption.org/v1"
 
-// backupSummary is what inspect tells.
+// backupSummary is the output of inspect.
 type backupSummary struct {
 	store.ArchiveMeta
-	Openable bool // whether the identities that were given open its keys
-	Keys     int  // wraps of data-encryption keys beside the state
+	Openable bool // the given identities open its keys
+	Keys     int  // wraps of data-encryption keys next to the state
 }
 
 func newBackupInspectCommand(env *environment) *cobra.Command {
 	var identities []string
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "Check a backup and tell what is in it; - reads stdin",
+		Short: "Check a backup and describe its content; - reads stdin",
 		Args:  exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := env.openBackup(cmd.Context(), args[0], identities)
@@ -212,7 +212,7 @@ func newBackupInspectCommand(env *environment) *cobra.Command {
 				})
 		},
 	}
-	cmd.Flags().StringArrayVar(&identities, "identity", nil, "age identity that the backup was saved for")
+	cmd.Flags().StringArrayVar(&identities, "identity", nil, "age identity of the backup's recipient")
 	return cmd
 }
 
@@ -252,12 +252,12 @@ That needs --identity: the node.key of a member that the backup names, or the id
 	flags.StringVar(&f.Name, "name", "", "founding: name of the new member (default: the host name)")
 	flags.StringVar(&f.API, "api", "127.0.0.1:5000", "founding: address of the API listener")
 	flags.StringVar(&f.Raft, "raft", "127.0.0.1:7000", "founding: address of the cluster listener")
-	flags.StringVar(&f.advertise, "advertise", "", "founding: host or IP address that others reach this member by")
+	flags.StringVar(&f.advertise, "advertise", "", "founding: host or IP address at which others reach this member")
 	return cmd
 }
 
-// restoreBackup sends the archive. Where an identity was given, its keys are wrapped again for the servers there are now:
-// none of them has to have been a member at the time of the backup.
+// restoreBackup sends the archive. With an identity it first wraps the keys for the present Raft servers, so that none of them
+// needs to have been a member at the time of the backup.
 func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes bool) error {
 	c, err := env.client(ctx)
 	if err != nil {
@@ -329,7 +329,7 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 		return err
 	}
 	if len(b.identities) == 0 {
-		return fmt.Errorf("founding a cluster in %s from a backup needs --identity: the node.key of a member that it names, or the identity that it was saved for", f.data)
+		return fmt.Errorf("founding a cluster in %s from a backup needs --identity: the node.key of a member in it, or the identity of its recipient", f.data)
 	}
 	if f.Name == "" {
 		f.Name = node.HostName()

@@ -15,7 +15,7 @@ import (
 	"muster/client"
 )
 
-// backupPath is where a backup lies: on its member, or in a bucket.
+// backupPath returns the place of a backup: a path on its member, or an object in a bucket.
 func backupPath(b client.Backup) string {
 	if b.File == "" {
 		return ""
@@ -23,7 +23,7 @@ func backupPath(b client.Backup) string {
 	return strings.TrimSuffix(b.Target, "/") + "/" + b.File
 }
 
-// backupRow is a line of the table of backups.
+// backupRow returns the cells of a backup in the table.
 func backupRow(b client.Backup) []any {
 	where := backupPath(b)
 	switch {
@@ -64,7 +64,7 @@ func newBackupListCommand(env *environment) *cobra.Command {
 func newBackupStatusCommand(env *environment) *cobra.Command {
 	return staleFlag(&cobra.Command{
 		Use:   "status",
-		Short: "Say how it stands with the backups; the exit status is 1 when something is to be mended",
+		Short: "Show the state of the backups; the exit status is 1 when something needs attention",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.reader(cmd.Context())
@@ -115,7 +115,7 @@ func newBackupRunCommand(env *environment) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Have a member make a backup now, to where the settings say",
+		Short: "Let a member make a backup now, as the settings say",
 		Long: `Has a member make a backup now and waits for it. What is under way already is waited for instead. The exit status is 0
 when the backup is good and 1 when it failed.`,
 		Args: exactly(),
@@ -177,7 +177,7 @@ func newBackupGetCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o.Stale = o.Stale || !s.Leader // it is the same file
+			o.Stale = o.Stale || !s.Leader // a replica serves the same file
 			save := func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int64, error) {
 				return c.SaveBackup(ctx, w, args[0], o)
 			}
@@ -201,7 +201,7 @@ func newBackupVerifyCommand(env *environment) *cobra.Command {
 	var identities []string
 	cmd := &cobra.Command{
 		Use:   "verify ID|FILE",
-		Short: "Read a backup again: a file on this machine, or one that a member holds",
+		Short: "Verify a backup: a file on this machine, or one that a member holds",
 		Long: `Reads a backup again. A FILE on this machine is decrypted, checked, restored into a scratch database, and everything
 that is sealed in it is opened: that takes --identity, with the key that it was encrypted to or the node.key of a member
 of then. Of a backup that a member holds, the member compares the digest with that of what it wrote; one that is not
@@ -226,7 +226,7 @@ encrypted it restores into a scratch database, too. The exit status is 0 when al
 			case check.Restored:
 				return env.done("backup %s is intact and can be restored", args[0])
 			}
-			return env.done("backup %s is what was written; to open it, its holder lacks the identity: get it and give --identity",
+			return env.done("backup %s is unchanged; its member lacks the identity to open it: get the file and give --identity",
 				args[0])
 		},
 	}
@@ -234,7 +234,7 @@ encrypted it restores into a scratch database, too. The exit status is 0 when al
 	return cmd
 }
 
-// verifyFile checks a backup on this machine in every respect.
+// verifyFile checks a backup file on this machine completely, as a restore would.
 func (e *environment) verifyFile(ctx context.Context, name string, identities []string) error {
 	b, err := e.openBackup(ctx, name, identities)
 	if err != nil {
@@ -242,7 +242,7 @@ func (e *environment) verifyFile(ctx context.Context, name string, identities []
 	}
 	defer b.close()
 	if len(b.identities) == 0 {
-		return e.done("%s is intact: checksums, format and database; with --identity, what is sealed in it is opened, too",
+		return e.done("%s is intact: checksums, format and database; with --identity, its sealed values are checked, too",
 			name)
 	}
 	err = console.While(e.stderr, "restoring it on trial", func() error { return b.Rehearse(ctx, b.identities...) })

@@ -17,7 +17,7 @@ import (
 const caPoll = 300 * time.Millisecond
 
 func newCACommand(env *environment) *cobra.Command {
-	group := newGroup("ca", "Look at and rotate the certificate authorities of the cluster")
+	group := newGroup("ca", "Show and rotate the certificate authorities of the cluster")
 	group.AddCommand(newCAStatusCommand(env), newCARotateCommand(env))
 	return group
 }
@@ -25,7 +25,7 @@ func newCACommand(env *environment) *cobra.Command {
 func newCAStatusCommand(env *environment) *cobra.Command {
 	return staleFlag(&cobra.Command{
 		Use:   "status",
-		Short: "Show the certificate authorities and how far a rotation is",
+		Short: "Show the certificate authorities and the progress of a rotation",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.reader(cmd.Context())
@@ -67,7 +67,7 @@ func newCAStatusCommand(env *environment) *cobra.Command {
 	}, env)
 }
 
-// caProgress says in sentences what a rotation waits for.
+// caProgress describes in sentences what a rotation waits for.
 func caProgress(k client.CAKind) (lines []string) {
 	r := k.Rotation
 	if r == nil {
@@ -96,7 +96,7 @@ func newCARotateCommand(env *environment) *cobra.Command {
 	var certFile, keyFile string
 	cmd := &cobra.Command{
 		Use:   "rotate",
-		Short: "Make a new certificate authority and hand everything over to it, or take that back",
+		Short: "Rotate to a new certificate authority, or roll the rotation back",
 		Long: `Make a new certificate authority, or bring your own, and hand everything over to it in phases: first every member trusts
 it, then it issues and every member gets new certificates, and after the overlap the old one is dropped. Nothing stops
 working meanwhile; clients and join tokens that know the old CA alone work until it is dropped.
@@ -145,7 +145,7 @@ The cluster goes on by itself. The command waits until every member has new cert
 			}
 			if drop && !r.DryRun {
 				if err := env.confirm(yes,
-					"drop the old CA now? What has no certificate of the new one is locked out"); err != nil {
+					"drop the old CA now? Members and clients without the new one are locked out"); err != nil {
 					return err
 				}
 			}
@@ -177,20 +177,20 @@ The cluster goes on by itself. The command waits until every member has new cert
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&r.Kind, "kind", "all", "http, transport, workload (identities of software) or all")
-	flags.BoolVar(&r.DryRun, "dry-run", false, "say what would be done and change nothing")
+	flags.BoolVar(&r.DryRun, "dry-run", false, "print the steps and change nothing")
 	flags.DurationVar(&overlap, "overlap", 24*time.Hour,
 		"how long the old CA stays trusted once every member has new certificates, at most 2160h")
-	flags.BoolVar(&rollback, "rollback", false, "take the rotation that is under way back")
+	flags.BoolVar(&rollback, "rollback", false, "roll the running rotation back")
 	flags.BoolVar(&drop, "drop", false, "drop the old CA now, before the overlap is over")
-	flags.BoolVar(&r.Force, "force", false, "go on without the members that hold the rotation back")
-	flags.StringVar(&certFile, "cert", "", "file with your own CA certificate (PEM), followed by those that certify it")
+	flags.BoolVar(&r.Force, "force", false, "continue without the pending members")
+	flags.StringVar(&certFile, "cert", "", "file with your own CA certificate (PEM), followed by the certificates of the authorities above it")
 	flags.StringVar(&keyFile, "key", "", "file with its private key (PEM, not encrypted)")
-	flags.BoolVar(&noWait, "no-wait", false, "do not wait; the cluster goes on by itself")
+	flags.BoolVar(&noWait, "no-wait", false, "do not wait; the cluster continues by itself")
 	complete(cmd, "kind", "all", "http", "transport", "workload")
 	return yesFlag(cmd, &yes)
 }
 
-// waitRotated waits until no rotation has anything to wait for but its overlap, and says on stderr what holds it back.
+// waitRotated blocks until every rotation waits only for its overlap, and reports on stderr what delays it.
 func (e *environment) waitRotated(ctx context.Context, c *client.Client) error {
 	said := ""
 	for {
@@ -221,14 +221,14 @@ func (e *environment) waitRotated(ctx context.Context, c *client.Client) error {
 		select {
 		case <-time.After(caPoll):
 		case <-ctx.Done():
-			e.say("the rotation goes on by itself; \"muster ca status\" shows it")
+			e.say("the rotation continues by itself; \"muster ca status\" shows it")
 			return ctx.Err()
 		}
 	}
 }
 
 func newCertCommand(env *environment) *cobra.Command {
-	group := newGroup("cert", "Look at the certificates that the cluster has issued")
+	group := newGroup("cert", "Show the certificates that the cluster has issued")
 	group.AddCommand(newCertListCommand(env))
 	return group
 }
@@ -239,7 +239,7 @@ func newCertListCommand(env *environment) *cobra.Command {
 	var member string
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the certificates in use, those first that expire first",
+		Short: "List the certificates in use, ordered by expiry",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.Current = !all
@@ -269,10 +269,10 @@ func newCertListCommand(env *environment) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&member, "node", "", "those of one member: its number, name, UUID, address or host name")
-	flags.StringVar(&f.Kind, "kind", "", "those of one kind, such as http or transport")
-	flags.DurationVar(&f.ExpiresWithin, "expires-within", 0, "those that expire in this time, such as 720h")
-	flags.BoolVar(&all, "all", false, "also those that have been replaced or revoked")
-	flags.IntVar(&f.Limit, "limit", 0, "so many at the most, up to 10000 (default 1000)")
+	flags.StringVar(&member, "node", "", "certificates of this member: its number, name, UUID, address or host name")
+	flags.StringVar(&f.Kind, "kind", "", "certificates of this kind, such as http or transport")
+	flags.DurationVar(&f.ExpiresWithin, "expires-within", 0, "certificates that expire within this time, such as 720h")
+	flags.BoolVar(&all, "all", false, "include replaced and revoked certificates")
+	flags.IntVar(&f.Limit, "limit", 0, "maximum number, up to 10000 (default 1000)")
 	return staleFlag(cmd, env)
 }

@@ -39,7 +39,7 @@ var commandsCases = []struct {
 	{"raft transfer b", 0, "PUT /v1/operator/raft/transfer-leadership?id=" + uuidB, nil, []string{"leadership went to b\n"}},
 	{"raft transfer " + uuidA, 0, "PUT /v1/operator/raft/transfer-leadership?id=" + uuidA, nil, []string{"leadership went to"}},
 	{"raft remove 9 --yes", 1, "DELETE /v1/operator/raft/peer?id=9", nil, []string{"muster: id \"9\" was not found in the Raft configuration (500)\n"}},
-	{"sql SELECT-1", 0, `POST /api/v1/sql {"query":"SELECT-1"}`, []string{"id                name\n1                 a\\tb\n9007199254740993  NULL\n"}, []string{"there are more rows than these 2"}},
+	{"sql SELECT-1", 0, `POST /api/v1/sql {"query":"SELECT-1"}`, []string{"id                name\n1                 a\\tb\n9007199254740993  NULL\n"}, []string{"there are more than 2 rows"}},
 	{"sql SELECT-1 -o json", 0, `POST /api/v1/sql {"query":"SELECT-1"}`, []string{"9007199254740993", `"truncated": true`, "null"}, nil},
 	{"status", 0, "", []string{"1   a     Leader  yes    1       42        3       1.0      c-1\n"}, nil},
 	{"version", 0, "", []string{"muster dev (commit dev, go1."}, nil},

@@ -31,13 +31,13 @@ func newCompletionCommand(env *environment) *cobra.Command {
 	}
 }
 
-// completeWithin bounds how long a shell waits for names: longer, and the person has typed them.
+// completeWithin bounds how long a shell waits for names; typing them takes no longer.
 const completeWithin = time.Second
 
-// namer lists what a person may mean, each with a description after a tab.
+// namer lists candidates, each with a description after a tab.
 type namer func(ctx context.Context, c *client.Client) ([]string, error)
 
-// argumentNames are the commands whose first argument names something of the cluster, by their path.
+// argumentNames has, by command path, the namer of the first argument.
 var argumentNames = map[string]namer{
 	"member show":         memberNames,
 	"member drain":        memberNames,
@@ -65,10 +65,10 @@ var argumentNames = map[string]namer{
 	"settings set":        settingNames, // NAME=, for the value to follow
 }
 
-// memberFlags are the flags whose value names a member.
+// memberFlags are the flags that name a member.
 var memberFlags = []string{"member", "node", "exclude"}
 
-// addCompletions lets the shell complete names of the cluster that the command line so far reaches.
+// addCompletions lets the shell complete names from the cluster that the command line addresses.
 func addCompletions(env *environment, cmd *cobra.Command) {
 	if names := argumentNames[strings.TrimPrefix(cmd.CommandPath(), "muster ")]; names != nil {
 		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -93,7 +93,7 @@ func addCompletions(env *environment, cmd *cobra.Command) {
 			return env.names(cmd.Context(), memberNames)
 		}
 		if err := cmd.RegisterFlagCompletionFunc(flag, of); err != nil {
-			panic(err) // registered twice: a slip in this package
+			panic(err) // registered twice: a bug in this package
 		}
 	}
 	for _, sub := range cmd.Commands() {
@@ -101,7 +101,7 @@ func addCompletions(env *environment, cmd *cobra.Command) {
 	}
 }
 
-// names asks the cluster, in silence: where nobody answers there is nothing to complete.
+// names asks the cluster for candidates. It reports no error: without an answer there is nothing to complete.
 func (e *environment) names(ctx context.Context, names namer) ([]string, cobra.ShellCompDirective) {
 	if ctx == nil {
 		ctx = context.Background()
@@ -119,7 +119,7 @@ func (e *environment) names(ctx context.Context, names namer) ([]string, cobra.S
 	return list, cobra.ShellCompDirectiveNoFileComp
 }
 
-// described makes the lines that a shell shows of a list.
+// described formats a list for the shell.
 func described[T any](list []T, err error, of func(T) (name, about string)) ([]string, error) {
 	lines := make([]string, 0, len(list))
 	for _, x := range list {

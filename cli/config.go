@@ -20,7 +20,7 @@ import (
 func newConfigCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Show which cluster the commands talk to, as whom, and where that was found",
+		Short: "Show the address, token and CA that commands use, and their sources",
 		Args:  exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			rows, err := env.origins()
@@ -35,12 +35,12 @@ func newConfigCommand(env *environment) *cobra.Command {
 	return cmd
 }
 
-// newConfigCheckCommand makes a command with the flags of serve that checks them and starts nothing.
+// newConfigCheckCommand makes a command that checks the flags of serve and starts nothing.
 func newConfigCheckCommand(env *environment) *cobra.Command {
 	f := serveFlags{Config: node.Default(), founding: node.DefaultFounding}
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "Check the configuration of a member, as serve would read it, and start nothing",
+		Short: "Check the configuration of a member like serve, and start nothing",
 		Args:  atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -66,14 +66,14 @@ func newConfigCheckCommand(env *environment) *cobra.Command {
 	return cmd
 }
 
-// origin is one thing that a command needs to reach a cluster, and what said it.
+// origin is one value needed to reach a cluster, and its source.
 type origin struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 	From  string `json:"from"`
 }
 
-// origins finds the cluster as every command does, and says where each part was found. The token itself is not shown.
+// origins resolves address, token and CA like every command, each with its source. It does not show the token itself.
 func (e *environment) origins() ([]origin, error) {
 	cfg, err := e.config()
 	if err != nil {
@@ -125,8 +125,7 @@ const (
 	configVariable = "MUSTER_CONFIG"
 )
 
-// variables are the names of the environment that do not follow from a flag's name, and what stands between the elements of
-// a list.
+// variables has the environment variables whose name does not follow from the flag's name, and the separators of lists.
 var variables = map[string]struct{ name, separator string }{
 	"join":        {name: "MUSTER_JOIN_TOKEN"},
 	"peer":        {name: "MUSTER_PEERS", separator: ","},
@@ -134,18 +133,18 @@ var variables = map[string]struct{ name, separator string }{
 	"resume-hook": {separator: "\n"},
 }
 
-// variable is the name of the environment in which a flag of serve can stand.
+// variable returns the environment variable of a flag of serve.
 func variable(flag string) string {
 	return cmp.Or(variables[flag].name, "MUSTER_"+strings.ToUpper(strings.ReplaceAll(flag, "-", "_")))
 }
 
-// configFlag adds --config to a command whose own flags can stand in a file.
+// configFlag adds --config to a command whose own flags may be set in a file.
 func configFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "config", "",
-		"file (YAML) in which these flags can stand, one a line: NAME: VALUE (or "+configVariable+")")
+		"file (YAML) with these flags, one a line: NAME: VALUE (or "+configVariable+")")
 }
 
-// fromElsewhere sets the flags that the command line does not have: from the environment, and else from the file.
+// fromElsewhere sets the flags that are missing on the command line: from the environment, or else from the file.
 func fromElsewhere(cmd *cobra.Command, file string) error {
 	flags := ownFlags(cmd)
 	given := map[string]bool{}
@@ -162,7 +161,7 @@ func fromElsewhere(cmd *cobra.Command, file string) error {
 	return readConfig(cmd, file, given)
 }
 
-// fromEnvironment sets a flag that the command line does not have from its variable, if that is set.
+// fromEnvironment sets a flag that is missing on the command line from its variable, if that is set.
 func fromEnvironment(cmd *cobra.Command, f *pflag.Flag) error {
 	text, set := os.LookupEnv(variable(f.Name))
 	if !set || f.Changed {
@@ -176,7 +175,7 @@ func fromEnvironment(cmd *cobra.Command, f *pflag.Flag) error {
 	return nil
 }
 
-// ownFlags describe a member; the global ones and help do not.
+// ownFlags returns the flags that describe a member, without the global ones and help.
 func ownFlags(cmd *cobra.Command) *pflag.FlagSet { return cmd.LocalNonPersistentFlags() }
 
 func elements(flag, text string) []string {
@@ -186,14 +185,14 @@ func elements(flag, text string) []string {
 	return []string{text}
 }
 
-// readConfig sets the flags that are not given yet from a file: one mapping of names to values, or lists of them.
+// readConfig sets the flags that are not given yet from a YAML file: one mapping of names to values or lists.
 func readConfig(cmd *cobra.Command, file string, given map[string]bool) error {
 	info, data, err := readLimited(file)
 	if err != nil {
 		return usagef(cmd, "the configuration cannot be read: %v", err)
 	}
-	if len(bytes.TrimSpace(data)) == 0 { // the disk may have been full when it was written
-		return usagef(cmd, "%s is empty; name no file, or write the settings into it", file)
+	if len(bytes.TrimSpace(data)) == 0 { // perhaps written on a full disk
+		return usagef(cmd, "%s is empty; omit the file, or write the settings into it", file)
 	}
 	root, err := mapping(data)
 	if err != nil {
@@ -223,7 +222,7 @@ func readConfig(cmd *cobra.Command, file string, given map[string]bool) error {
 			if given[f.Name] {
 				break
 			}
-			if err := cmd.Flags().Set(f.Name, one); err != nil { // not the set of ownFlags: nobody asks that what was given
+			if err := cmd.Flags().Set(f.Name, one); err != nil { // not ownFlags: only this set is asked for given flags
 				return fail("%s: %s", f.Name, rule(err))
 			}
 		}
@@ -248,7 +247,7 @@ func readLimited(file string) (os.FileInfo, []byte, error) {
 	return info, data, err
 }
 
-// mapping reads the one mapping of a YAML file; nil for a file that says nothing.
+// mapping returns the only mapping of a YAML file, or nil for a file without content.
 func mapping(data []byte) (*yaml.Node, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
@@ -261,12 +260,12 @@ func mapping(data []byte) (*yaml.Node, error) {
 	case decoder.Decode(&more) != io.EOF:
 		return nil, errors.New("it holds more than one document")
 	case len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode:
-		return nil, fmt.Errorf("line %d: it must be lines of the form NAME: VALUE", max(doc.Line, 1))
+		return nil, fmt.Errorf("line %d: the file must have lines of the form NAME: VALUE", max(doc.Line, 1))
 	}
 	return doc.Content[0], nil
 }
 
-// valuesOf reads a value, or the list of a flag that is repeatable.
+// valuesOf returns a value, or the list of a repeatable flag.
 func valuesOf(flag string, n *yaml.Node) ([]string, error) {
 	items := []*yaml.Node{n}
 	if n.Kind == yaml.SequenceNode {
@@ -292,7 +291,7 @@ func valuesOf(flag string, n *yaml.Node) ([]string, error) {
 	return list, nil
 }
 
-// unknownKey says that there is no such setting, and which one is nearest.
+// unknownKey returns the error text for an unknown setting, with the most similar known one.
 func unknownKey(cmd *cobra.Command, name string) string {
 	text := fmt.Sprintf("there is no setting %q", name)
 	if like := nearestFlag(ownFlags(cmd), name); like != "" {
@@ -301,7 +300,7 @@ func unknownKey(cmd *cobra.Command, name string) string {
 	return text
 }
 
-// rule is what pflag says of a value, without what is said already.
+// rule returns pflag's reason for refusing a value, without repeating flag and value.
 func rule(err error) string {
 	text := err.Error()
 	if i := strings.LastIndex(text, " flag: "); i >= 0 {

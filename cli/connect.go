@@ -18,16 +18,16 @@ import (
 	"muster/client"
 )
 
-// devData is where "muster dev" keeps its members, one directory each, when not told otherwise.
+// devData is the default directory of "muster dev"; it has one subdirectory per member.
 const devData = "data"
 
 const (
-	commandTimeout = 6 * time.Second        // for a command, unless it waits for machines
-	leaderPoll     = 200 * time.Millisecond // between two looks for a leader
+	commandTimeout = 6 * time.Second        // for a command that does not wait for machines
+	leaderPoll     = 200 * time.Millisecond // between two searches for a leader
 )
 
-// config settles which cluster to talk to, and as whom: what explicit flags say, then --data, then the environment, then
-// what "muster dev" left in the working directory.
+// config resolves address, token and CA: from flags, then --data, then the environment, then the "muster dev" cluster in the
+// working directory.
 func (e *environment) config() (client.Config, error) {
 	cfg := client.Config{Addrs: e.addrs, CACertFile: e.caCert}
 	if e.tokenFile != "" {
@@ -60,7 +60,7 @@ func (e *environment) config() (client.Config, error) {
 	return cfg, nil
 }
 
-// fill sets the fields of cfg that are still empty.
+// fill sets the empty fields of cfg.
 func fill(cfg *client.Config, from client.Config) {
 	if len(cfg.Addrs) == 0 {
 		cfg.Addrs = from.Addrs
@@ -73,8 +73,8 @@ func fill(cfg *client.Config, from client.Config) {
 	}
 }
 
-// devConfig finds the cluster that "muster dev" made in the working directory: the token and CA of its first member, the
-// addresses of all. The zero Config when there is none.
+// devConfig finds the cluster of "muster dev" in the working directory: the token and CA of its first member, the addresses of
+// all. Without such a cluster it returns the zero Config.
 func devConfig() (client.Config, error) {
 	if _, err := os.Stat(filepath.Join(devData, "1", "node.json")); err != nil {
 		return client.Config{}, nil
@@ -120,7 +120,7 @@ func (e *environment) readToken() (string, error) {
 	return token, nil
 }
 
-// warnPlain says so when the token would cross a network in clear text.
+// warnPlain warns when the token would cross a network in clear text.
 func (e *environment) warnPlain(addrs []string) {
 	for _, addr := range addrs {
 		u, err := url.Parse(addr)
@@ -128,12 +128,12 @@ func (e *environment) warnPlain(addrs []string) {
 			continue
 		}
 		if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
-			e.say("warning: %s is not encrypted, the token can be read on its way", addr)
+			e.say("warning: %s is not encrypted, the token can be read in transit", addr)
 		}
 	}
 }
 
-// hint adds to a refusal what the person can do about it.
+// hint adds to a refusal what the operator can do.
 func (e *environment) hint(err error) string {
 	var refusal *client.Error
 	refused := errors.As(err, &refusal)
@@ -150,13 +150,13 @@ func (e *environment) hint(err error) string {
 	return ""
 }
 
-// noLeaderError is a command that gave up before it sent its request, since there was no leader for it.
+// noLeaderError is the error of a command that found no leader and sent nothing.
 type noLeaderError struct{ survey client.Survey }
 
-// Unwrap gives client.ErrNoLeader.
+// Unwrap returns client.ErrNoLeader.
 func (e *noLeaderError) Unwrap() error { return client.ErrNoLeader }
 
-// Error says who answered and who did not.
+// Error lists the addresses that answered and those that did not.
 func (e *noLeaderError) Error() string {
 	var b strings.Builder
 	all := e.survey.Answered + len(e.survey.Silent)
@@ -172,9 +172,9 @@ func (e *noLeaderError) Error() string {
 	return b.String() + "\nNothing was sent, so nothing has happened."
 }
 
-// anybody makes a client for what every member answers by itself.
+// anybody makes a client for requests that every member answers by itself.
 func (e *environment) anybody() (*client.Client, error) {
-	if e.made != nil { // a token from stdin can be read once
+	if e.made != nil { // a token from stdin can be read only once
 		return e.made, nil
 	}
 	cfg, err := e.config()
@@ -185,8 +185,8 @@ func (e *environment) anybody() (*client.Client, error) {
 	return e.made, err
 }
 
-// client makes a client for a command that needs a leader. It waits for one, and fails when there is none within
-// commandTimeout, before anything is sent.
+// client makes a client for a command that needs a leader. It blocks until a leader is found; after commandTimeout it fails, and
+// nothing has been sent.
 func (e *environment) client(ctx context.Context) (*client.Client, error) {
 	c, err := e.anybody()
 	if err != nil {
@@ -220,7 +220,7 @@ func (e *environment) client(ctx context.Context) (*client.Client, error) {
 }
 
 // reader makes a client for a command that only reads. Without a leader, or with --stale, a member answers from its own
-// replica, and a line on stderr says how old that is.
+// replica, and a line on stderr reports the age.
 func (e *environment) reader(ctx context.Context) (*client.Client, error) {
 	c, err := e.anybody()
 	if err != nil {
@@ -242,12 +242,12 @@ func (e *environment) reader(ctx context.Context) (*client.Client, error) {
 		said = true
 	}
 	if s.Leader && !e.stale {
-		return c.OrStale(report), nil // it may be lost at this moment
+		return c.OrStale(report), nil // the leader may be lost at this moment
 	}
 	return c.Stale(report), nil
 }
 
-// staleness says how old an answer is, and why it is not the newest.
+// staleness describes the age of an answer, and why it is not current.
 func staleness(age client.Age, wanted bool) string {
 	from := "this is what the member at " + console.Printable(age.Addr)
 	switch {
@@ -264,6 +264,6 @@ func staleness(age client.Age, wanted bool) string {
 // staleFlag adds --stale to a command that reads.
 func staleFlag(cmd *cobra.Command, env *environment) *cobra.Command {
 	cmd.Flags().BoolVar(&env.stale, "stale", false,
-		"what the member that is asked has itself; this is also what is shown when there is no leader")
+		"answer from the contacted member's replica; without a leader this is the default")
 	return cmd
 }

@@ -15,7 +15,7 @@ func newDetachCommand(env *environment) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "detach --data DIR",
-		Short: "Make a new cluster of one of the copy that a removed or stopped member has",
+		Short: "Turn the data of a removed or stopped member into a new cluster of one",
 		Long: `Makes of DIR, the directory of a member that was removed or is stopped, the first member of a new cluster: with an id,
 keys, authorities and an administrator's token of its own. Settings come along, and the secrets that this member can still
 open: a removed one cannot open what was sealed after its removal. Members, tokens, enrollments, peerings and the audit stay
@@ -34,7 +34,7 @@ stopped is still one there, until "muster member remove ID --force". The old fil
 				return err
 			}
 			defer d.Close()
-			if err := env.confirm(yes, "make of %s a new cluster? It is no part of the old one from then on", env.data); err != nil {
+			if err := env.confirm(yes, "turn %s into a new cluster? It then no longer belongs to the old one", env.data); err != nil {
 				return err
 			}
 			out, err := during(env, "the new cluster is being made", func() (datadir.Detachment, error) {

@@ -54,12 +54,12 @@ A second cluster, in another --data, takes the next ports that are free, unless 
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&d.nodes, "nodes", 3, "number of members")
-	flags.StringVar(&d.data, "data", "./data", "directory that holds the members' data directories")
+	flags.StringVar(&d.data, "data", "./data", "directory of the members' data directories")
 	flags.IntVar(&d.apiPort, "api-port", devdir.APIPort, "API port of the first member; the others follow")
 	flags.IntVar(&d.raftPort, "raft-port", devdir.RaftPort, "cluster port of the first member; the others follow")
 	flags.StringVar(&d.datacenter, "datacenter", "",
 		"name of the datacenter, as other clusters see it, when founding (default dc1)")
-	flags.StringSliceVar(&d.zones, "zones", nil, "zones that the members stand in, the first in the first, and so on "+
+	flags.StringSliceVar(&d.zones, "zones", nil, "zones of the members, assigned in turn "+
 		"around")
 	return cmd
 }
@@ -70,9 +70,9 @@ type devCluster struct {
 	nodes             int
 	data              string
 	apiPort, raftPort int
-	fixed             bool     // the ports were given
+	fixed             bool     // the ports are explicit
 	datacenter        string   // empty: the default of serve
-	zones             []string // members take turns; empty: as it was
+	zones             []string // assigned to members in turn; empty: unchanged
 
 	members []*devMember
 	begin   time.Time
@@ -109,7 +109,7 @@ func (d *devCluster) step(format string, args ...any) {
 }
 
 func (d *devCluster) run(ctx context.Context) (err error) {
-	// The kernel sends Pdeathsig when the thread that started a process ends: this one must last.
+	// The kernel sends Pdeathsig when the thread that started a process ends: keep this thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	d.begin = time.Now()
@@ -123,17 +123,17 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // the members do not end with the reader of this output,
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)  // and end in order with the terminal
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // the members outlive the reader of this output,
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)  // and stop in order with the terminal
 	defer stop()
 	defer func() {
 		d.stop()
-		if ctx.Err() != nil { // Ctrl-C is how this command ends
+		if ctx.Err() != nil { // Ctrl-C is the normal end
 			err = nil
 		}
 	}()
 	resumed := d.known(1)
-	for n := 1; n <= d.nodes; n++ { // members of before first: a token can be made when a majority of them is up
+	for n := 1; n <= d.nodes; n++ { // existing members first: making a token needs a majority of them
 		if d.known(n) || n == 1 {
 			if err := d.start(n, ""); err != nil {
 				return err
@@ -169,7 +169,7 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 	return d.watch(ctx)
 }
 
-// start runs one member in a process group of its own, so that Ctrl-C reaches it through this process only.
+// start runs one member in its own process group, so that Ctrl-C reaches it only through this process.
 func (d *devCluster) start(n int, token string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -185,7 +185,7 @@ func (d *devCluster) start(n int, token string) error {
 	defer log.Close()
 	m := &devMember{n: n, done: make(chan struct{}), cmd: exec.Command(self, d.args(n)...)}
 	m.cmd.Stdout, m.cmd.Stderr = log, log
-	m.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // what is for a member started by hand
+	m.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // variables for a member started by hand
 		return strings.HasPrefix(v, "MUSTER_JOIN_TOKEN=") || strings.HasPrefix(v, "MUSTER_PEERS=")
 	})
 	if token != "" {
@@ -278,7 +278,7 @@ func (d *devCluster) join(ctx context.Context, c *client.Client, n int) error {
 	return d.await(ctx, n)
 }
 
-// formed waits until every member is a server of the Raft configuration as far as autopilot wants it to be.
+// formed blocks until every member has the Raft role that autopilot wants for it.
 func (d *devCluster) formed(ctx context.Context, c *client.Client) error {
 	want := min(d.nodes, 5)
 	if want%2 == 0 {
@@ -338,7 +338,7 @@ Ctrl-C stops the cluster; the next start resumes it.`,
 	return nil
 }
 
-// watch blocks until ctx ends and says when a member dies; the others go on, that is what they are for.
+// watch blocks until ctx ends and reports members that die; the others keep running.
 func (d *devCluster) watch(ctx context.Context) error {
 	ended := make(chan *devMember)
 	for _, m := range d.members {

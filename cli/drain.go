@@ -15,14 +15,14 @@ import (
 
 const (
 	drainPoll  = 500 * time.Millisecond
-	drainGrace = 45 * time.Second // beyond the deadline: hooks, the hand-over of leadership, a change of leader
+	drainGrace = 45 * time.Second // after the deadline: hooks, the hand-over of leadership, a change of leader
 )
 
 func newMemberDrainCommand(env *environment) *cobra.Command {
 	var deadline time.Duration
 	cmd := &cobra.Command{
 		Use:   "drain ID",
-		Short: "Take work away from a member and wait until it has none",
+		Short: "Take work away from a member and wait until it is drained",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if deadline < 0 || deadline > time.Hour {
@@ -41,7 +41,7 @@ func newMemberDrainCommand(env *environment) *cobra.Command {
 			defer cancel()
 			begin := cmd.Context()
 			if deadline == 0 {
-				begin = ctx // the answer comes when the member is drained
+				begin = ctx // the call answers when the member is drained
 			}
 			state, err := c.DrainMember(begin, id, deadline)
 			if err == nil && state != client.DrainDrained {
@@ -66,11 +66,11 @@ func newMemberDrainCommand(env *environment) *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&deadline, "deadline", time.Minute,
-		"how long leases on the member may hold it up, at most 1h")
+		"how long to wait for leases on the member, at most 1h")
 	return cmd
 }
 
-// heldLeases says which work a drain has left on the member, because its deadline passed.
+// heldLeases reports the leases left on a member after the deadline of its drain.
 func (e *environment) heldLeases(ctx context.Context, c *client.Client, id uint64) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -90,8 +90,8 @@ func (e *environment) heldLeases(ctx context.Context, c *client.Client, id uint6
 		console.Printable(strings.Join(names, ", ")), more)
 }
 
-// waitDrained polls until the member is drained, with a line of progress on stderr. It bears with servers that do not
-// answer for a while, as when leadership changes.
+// waitDrained blocks until the member is drained, with a line of progress on stderr. It tolerates a lack of answers for a while,
+// as during a change of leader.
 func (e *environment) waitDrained(ctx context.Context, c *client.Client, id uint64, deadline time.Duration) error {
 	p := console.NewLine(e.stderr)
 	start := time.Now()
@@ -117,18 +117,18 @@ func (e *environment) waitDrained(ctx context.Context, c *client.Client, id uint
 		case <-ctx.Done():
 			p.End()
 			if errors.Is(ctx.Err(), context.Canceled) {
-				e.say("the drain of member %d goes on; \"muster member resume %d\" cancels it", id, id)
+				e.say("the drain of member %d continues; \"muster member resume %d\" cancels it", id, id)
 				return ctx.Err()
 			}
 			if trouble != nil {
-				return fmt.Errorf("it is not known whether member %d is drained: %w", id, trouble)
+				return fmt.Errorf("it is unknown whether member %d is drained: %w", id, trouble)
 			}
 			return fmt.Errorf("member %d is still draining after %s", id, time.Since(start).Round(time.Second))
 		}
 	}
 }
 
-// oneMember asks once, within a few seconds.
+// oneMember reads one member with a single short request.
 func oneMember(ctx context.Context, c *client.Client, id uint64) (client.Member, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

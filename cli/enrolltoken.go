@@ -12,7 +12,7 @@ import (
 
 func newEnrollTokenCommand(env *environment) *cobra.Command {
 	group := newGroup("enroll-token",
-		"Make, list and revoke the tokens with which other software enrolls (Elasticsearch's enrollment)")
+		"Make, list and revoke tokens for enrolling other software (Elasticsearch's enrollment)")
 	group.AddCommand(newEnrollTokenCreateCommand(env), newEnrollTokenListCommand(env), newEnrollTokenRevokeCommand(env))
 	return group
 }
@@ -52,7 +52,7 @@ func newEnrollTokenCreateCommand(env *environment) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&r.Name, "name", "", "what the token is called in lists and in the audit log")
+	flags.StringVar(&r.Name, "name", "", "name of the token in lists and in the audit")
 	flags.StringVar(&r.Scope, "scope", "node", "node, or kibana")
 	flags.DurationVar(&r.TTL, "ttl", 30*time.Minute, "how long the token can be used")
 	flags.IntVar(&r.MaxUses, "max-uses", 1, "how often it can be used")
@@ -88,7 +88,7 @@ func newEnrollTokenRevokeCommand(env *environment) *cobra.Command {
 	var keep bool
 	cmd := &cobra.Command{
 		Use:   "revoke ID",
-		Short: "Make an enrollment token useless, and what was enrolled with it",
+		Short: "Revoke an enrollment token and its enrollments",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd.Context())
@@ -102,15 +102,15 @@ func newEnrollTokenRevokeCommand(env *environment) *cobra.Command {
 			return env.done("enrollment token %s is revoked, and %s with it", args[0], count(n, "enrollment"))
 		},
 	}
-	cmd.Flags().BoolVar(&keep, "keep-enrollments", false, "leave what was enrolled with it as it is")
+	cmd.Flags().BoolVar(&keep, "keep-enrollments", false, "keep its enrollments")
 	return cmd
 }
 
 func newEnrollmentCommand(env *environment) *cobra.Command {
-	group := newGroup("enrollment", "List and revoke what was handed to other software")
+	group := newGroup("enrollment", "List and revoke the enrollments of other software")
 	group.AddCommand(staleFlag(&cobra.Command{
 		Use:   "list",
-		Short: "List who enrolled when, with the serial numbers of the certificates",
+		Short: "List enrollments with the serial numbers of their certificates",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.reader(cmd.Context())
@@ -130,7 +130,7 @@ func newEnrollmentCommand(env *environment) *cobra.Command {
 		},
 	}, env), &cobra.Command{
 		Use:   "revoke ID",
-		Short: "Mark the certificates of an enrollment as revoked and delete its service token",
+		Short: "Revoke the certificates of an enrollment and delete its service token",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd.Context())

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// examples shows how each command is used, by its path without the program's name; a line each.
+// examples has example command lines of each command, by its path without the program's name.
 var examples = map[string][]string{
 	"serve": {
 		"muster serve --data /var/lib/muster --api 192.0.2.1:5000 --raft 192.0.2.1:7000",
@@ -135,7 +135,7 @@ var examples = map[string][]string{
 	"completion":   {"source <(muster completion bash)"},
 }
 
-// addExamples gives every command its examples.
+// addExamples sets the examples of every command.
 func addExamples(cmd *cobra.Command) {
 	path := strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "muster"), " ")
 	if lines := examples[path]; len(lines) > 0 {

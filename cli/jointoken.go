@@ -20,7 +20,7 @@ import (
 )
 
 func newJoinTokenCommand(env *environment) *cobra.Command {
-	group := newGroup("join-token", "Make, list and revoke the tokens with which machines join")
+	group := newGroup("join-token", "Make, list and revoke tokens for joining machines")
 	group.AddCommand(newJoinTokenCreateCommand(env), newJoinTokenListCommand(env), newJoinTokenRevokeCommand(env),
 		newJoinTokenKeyHashCommand(env))
 	return group
@@ -78,23 +78,23 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.Uint64Var(&r.NodeID, "node-id", 0, "number that the new member gets (default the next free one)")
+	flags.Uint64Var(&r.NodeID, "node-id", 0, "number of the new member (default: the next free one)")
 	flags.DurationVar(&r.TTL, "ttl", 30*time.Minute, "how long the token can be used")
 	flags.IntVar(&r.MaxUses, "max-uses", 1, "how many machines can use it")
 	flags.StringVar(&r.Mode, "mode", "full", "full, or replicate for members that never vote")
-	flags.StringVar(&r.Format, "format", "", "muster, or zlayer for machines that speak ZLayer's join (default muster)")
-	flags.StringVar(&r.BindCIDR, "cidr", "", "only machines that come from this prefix, such as 10.0.0.0/8")
-	flags.StringVar(&r.BindName, "name-pattern", "", "only machines whose --name fits this pattern, such as web-*")
+	flags.StringVar(&r.Format, "format", "", "muster, or zlayer for machines with ZLayer's join (default muster)")
+	flags.StringVar(&r.BindCIDR, "cidr", "", "only machines with a source address in this prefix, such as 10.0.0.0/8")
+	flags.StringVar(&r.BindName, "name-pattern", "", "only machines with a --name that matches this pattern, such as web-*")
 	flags.StringVar(&r.BindKey, "key-hash", "", "only the public key with this SHA-256, 64 hexadecimal digits")
 	flags.StringArrayVar(&r.Hosts, "host", nil,
-		"host name, *.DOMAIN, IP address or network that the certificates of the new members may be for; repeatable")
-	flags.StringArrayVar(&labels, "label", nil, "KEY=VALUE that the new members have; repeatable")
+		"host name, *.DOMAIN, IP address or network allowed in certificates of the new members; repeatable")
+	flags.StringArrayVar(&labels, "label", nil, "label KEY=VALUE of the new members; repeatable")
 	complete(cmd, "mode", "full", "replicate")
 	complete(cmd, "format", "muster", "zlayer")
 	return cmd
 }
 
-// parseLabels reads KEY=VALUE pairs, or nil.
+// parseLabels parses KEY=VALUE pairs; without pairs it returns nil.
 func parseLabels(cmd *cobra.Command, pairs []string) (map[string]string, error) {
 	return parsePairs(cmd, "label", pairs)
 }
@@ -114,7 +114,7 @@ func parsePairs(cmd *cobra.Command, flag string, pairs []string) (map[string]str
 	return labels, nil
 }
 
-// checkBindings finds slips before anything is sent.
+// checkBindings rejects invalid bindings before the request is sent.
 func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 	if r.BindCIDR != "" {
 		p, err := netip.ParsePrefix(r.BindCIDR)
@@ -138,7 +138,7 @@ func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 	return nil
 }
 
-// boundTo tells what a token is bound to, in the words of the flags.
+// boundTo describes the bindings of a token, in the words of the flags.
 func boundTo(t client.JoinToken) string {
 	var list []string
 	for _, b := range [][2]string{{"cidr", t.BindCIDR}, {"name", t.BindName},
@@ -151,7 +151,7 @@ func boundTo(t client.JoinToken) string {
 	return strings.Join(list, ",")
 }
 
-// usedBy lists the members that came with a token.
+// usedBy lists the members that joined with a token.
 func usedBy(t client.JoinToken) string {
 	var list []string
 	for _, u := range t.UsedBy {
@@ -193,7 +193,7 @@ func newJoinTokenListCommand(env *environment) *cobra.Command {
 func newJoinTokenRevokeCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke ID",
-		Short: "Make a join token useless; members that came with it stay",
+		Short: "Revoke a join token; members that joined with it stay",
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd.Context())
@@ -208,11 +208,11 @@ func newJoinTokenRevokeCommand(env *environment) *cobra.Command {
 	}
 }
 
-// newJoinTokenKeyHashCommand makes the command that runs on the machine that is to join.
+// newJoinTokenKeyHashCommand makes a command for the joining machine.
 func newJoinTokenKeyHashCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "key-hash [RECIPIENT] | --data DIR",
-		Short: "Print what create --key-hash takes for a machine's key",
+		Short: "Print the value for create --key-hash of a machine's key",
 		Long: `Prints the SHA-256 of a machine's public key, for "join-token create --key-hash": only the machine that has this key can
 use such a token. Run it on the new machine with the --data that it will have: its key, DIR/node.key, is made if need be, and
 "serve --join" uses it. RECIPIENT is the public key itself (age1…), as node.key has it in its comment.`,
@@ -242,7 +242,7 @@ use such a token. Run it on the new machine with the --data that it will have: i
 	}
 }
 
-// machineKey reads the public key of the data directory dir, or makes it in an empty one.
+// machineKey returns the public key of the data directory dir, and creates it in an empty one.
 func machineKey(dir string) (recipient string, err error) {
 	d, err := datadir.Open(dir)
 	if err != nil {
@@ -254,7 +254,7 @@ func machineKey(dir string) (recipient string, err error) {
 		return "", err
 	}
 	if n != nil {
-		return "", fmt.Errorf("%s is the directory of a member already: a token that it joins with is for new ones",
+		return "", fmt.Errorf("%s is already the directory of a member: join tokens are for new machines",
 			dir)
 	}
 	id, err := d.Identity()

@@ -18,7 +18,7 @@ const (
 )
 
 func newKeyCommand(env *environment) *cobra.Command {
-	group := newGroup("key", "Look at and change the data-encryption key of the cluster")
+	group := newGroup("key", "Show and change the data-encryption key of the cluster")
 	group.AddCommand(newKeyListCommand(env), newKeyRotateCommand(env), newKeyStatusCommand(env))
 	return group
 }
@@ -46,7 +46,7 @@ func newKeyListCommand(env *environment) *cobra.Command {
 	}, env)
 }
 
-// keyStatus is where the newest generation is on its way.
+// keyStatus is the progress of the newest generation.
 type keyStatus struct {
 	Generation uint64 `json:"generation"`
 	State      string `json:"state"` // "re-encrypting" while older generations are still needed, then "active"
@@ -56,7 +56,7 @@ type keyStatus struct {
 	Holders    int    `json:"holders"`
 }
 
-// statusOfKeys looks at the newest generation of a list that is sorted.
+// statusOfKeys returns the progress of the newest generation in a sorted list.
 func statusOfKeys(list []client.Generation) (s keyStatus, err error) {
 	if len(list) == 0 {
 		return s, errors.New("the cluster names no generation of its data-encryption key")
@@ -68,7 +68,7 @@ func statusOfKeys(list []client.Generation) (s keyStatus, err error) {
 			s.State, s.Percent = "re-encrypting", 0
 		}
 	}
-	if s.State == "re-encrypting" && g.Total > 0 { // 100 is for when the old generations are retired
+	if s.State == "re-encrypting" && g.Total > 0 { // 100 only once the old generations are retired
 		s.Percent = min(max(100*(g.Total-g.Remaining)/g.Total, 0), 99)
 	}
 	return s, nil
@@ -77,7 +77,7 @@ func statusOfKeys(list []client.Generation) (s keyStatus, err error) {
 func newKeyStatusCommand(env *environment) *cobra.Command {
 	return staleFlag(&cobra.Command{
 		Use:   "status",
-		Short: "Show the newest generation and how much is encrypted under it",
+		Short: "Show the newest generation and the progress of re-encryption",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.reader(cmd.Context())
@@ -106,7 +106,7 @@ func newKeyRotateCommand(env *environment) *cobra.Command {
 	var maxAge time.Duration
 	cmd := &cobra.Command{
 		Use:   "rotate",
-		Short: "Make a new data-encryption key and wait until everything is encrypted under it",
+		Short: "Make a new data-encryption key and wait for the re-encryption",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var age *time.Duration
@@ -128,7 +128,7 @@ func newKeyRotateCommand(env *environment) *cobra.Command {
 				if env.output == "json" {
 					return env.json(map[string]uint64{"generation": generation})
 				}
-				env.say("generation %d is active; \"muster key status\" shows how far re-encryption is", generation)
+				env.say("generation %d is active; \"muster key status\" shows the progress of re-encryption", generation)
 				return nil
 			}
 			s, err := env.waitReencrypted(cmd.Context(), c, generation)
@@ -142,14 +142,14 @@ func newKeyRotateCommand(env *environment) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for re-encryption; it goes on by itself")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for re-encryption; it continues by itself")
 	cmd.Flags().DurationVar(&maxAge, "max-age", 0,
-		"also have the cluster rotate by itself when the key is this old, at least 1h; 0s: never (default: as it is set)")
+		"from now on rotate automatically at this age of the key, at least 1h; 0s: never (default: unchanged)")
 	return cmd
 }
 
-// waitReencrypted polls until no generation before this one is in use, with its progress on stderr. It bears with servers
-// that do not answer for a while, as when leadership changes.
+// waitReencrypted blocks until no older generation is in use, with its progress on stderr. It tolerates a lack of answers for a
+// while, as during a change of leader.
 func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, generation uint64) (s keyStatus,
 	err error) {
 	bar := console.NewBar(e.stderr, "re-encrypting")
@@ -181,21 +181,21 @@ func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, gen
 		trouble = err
 		if time.Since(moved) > keyStall {
 			if trouble != nil {
-				return s, fmt.Errorf("it is not known how far re-encryption is: %w", trouble)
+				return s, fmt.Errorf("the progress of re-encryption is unknown: %w", trouble)
 			}
-			return s, fmt.Errorf("re-encryption has not moved for %s, %s left; it goes on by itself, \"muster key status\" shows it", keyStall, count(s.Remaining, "value"))
+			return s, fmt.Errorf("re-encryption has not progressed for %s, %s left; it continues by itself, \"muster key status\" shows it", keyStall, count(s.Remaining, "value"))
 		}
 		select {
 		case <-time.After(keyPoll):
 		case <-ctx.Done():
 			bar.End()
-			e.say("re-encryption goes on by itself; \"muster key status\" shows it")
+			e.say("re-encryption continues by itself; \"muster key status\" shows it")
 			return s, ctx.Err()
 		}
 	}
 }
 
-// someGenerations asks once, within a few seconds.
+// someGenerations reads the generations with a single short request.
 func someGenerations(ctx context.Context, c *client.Client) ([]client.Generation, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -203,12 +203,12 @@ func someGenerations(ctx context.Context, c *client.Client) ([]client.Generation
 }
 
 func newJoinKeysCommand(env *environment) *cobra.Command {
-	group := newGroup("join-keys", "Change the keys that join tokens are signed with")
+	group := newGroup("join-keys", "Change the signing keys of join tokens")
 	group.AddCommand(newJoinKeysRotateCommand(env))
 	return group
 }
 
-// ended says how many join tokens new keys end.
+// ended describes how many join tokens the new keys end.
 func ended(tokens int) string {
 	switch tokens {
 	case 0:
@@ -223,7 +223,7 @@ func newJoinKeysRotateCommand(env *environment) *cobra.Command {
 	var grace time.Duration
 	cmd := &cobra.Command{
 		Use:   "rotate",
-		Short: "Make new keys for join tokens; tokens made before can be used during the grace",
+		Short: "Make new keys for join tokens; older tokens remain valid during the grace",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if grace < 0 || grace > 90*24*time.Hour {
@@ -241,16 +241,16 @@ func newJoinKeysRotateCommand(env *environment) *cobra.Command {
 				return env.json(keys)
 			}
 			if grace == 0 {
-				env.say("the join keys are new; no token that was made before can be used any more: %s",
+				env.say("the join keys are new; older tokens are no longer valid: %s",
 					ended(keys.TokensEnded))
 				return nil
 			}
-			env.say("the join keys are new; tokens that were made before can be used until %s: %s",
+			env.say("the join keys are new; older tokens are valid until %s: %s",
 				console.Cell(keys.GraceUntil), ended(keys.TokensEnded))
 			return nil
 		},
 	}
 	cmd.Flags().DurationVar(&grace, "grace", 7*24*time.Hour,
-		"how long tokens that were made before can be used, at most 2160h (90 days); 0s: not at all")
+		"how long older tokens remain valid, at most 2160h (90 days); 0s: not at all")
 	return cmd
 }

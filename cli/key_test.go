@@ -60,8 +60,8 @@ func TestKeyCommands(t *testing.T) {
 		{"key rotate --no-wait", 0, "POST /api/v1/cluster/keys/rotate", nil, []string{"generation 2 is active; \"muster key status\" shows"}},
 		{"key rotate --no-wait --max-age 720h -o json", 0, `POST /api/v1/cluster/keys/rotate {"maxAgeSeconds":2592000}`, []string{`"generation": 2`}, nil},
 		{"key rotate --no-wait --max-age 0s", 0, `POST /api/v1/cluster/keys/rotate {"maxAgeSeconds":0}`, nil, []string{"generation 2 is active"}},
-		{"join-keys rotate", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":604800}`, nil, []string{"can be used until 2026-05-06T10:00:00Z: no valid join token is affected\n"}},
-		{"join-keys rotate --grace 0s", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":0}`, nil, []string{"no token that was made before"}},
+		{"join-keys rotate", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":604800}`, nil, []string{"older tokens are valid until 2026-05-06T10:00:00Z: no valid join token is affected\n"}},
+		{"join-keys rotate --grace 0s", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":0}`, nil, []string{"older tokens are no longer valid"}},
 		{"join-keys rotate --grace 1h -o json", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":3600}`, []string{`"join-hmac": "ab"`}, nil},
 		{"secret put db", 0, `PUT /api/v1/cluster/secrets/db {"value":"from-stdin\n"}`, nil, []string{"secret db has version 2\n"}},
 		{"secret put db -o json", 0, `PUT /api/v1/cluster/secrets/db {"value":"from-stdin\n"}`, []string{`"version": 2`}, nil},
@@ -194,7 +194,7 @@ func TestKeyRotateInterrupted(t *testing.T) {
 	time.AfterFunc(200*time.Millisecond, cancel)
 	var out, errs bytes.Buffer
 	code := Main(ctx, []string{"key", "rotate", "--data", s.data(t, t.TempDir(), "tok")}, nil, &out, &errs)
-	if code != 1 || !strings.Contains(errs.String(), "re-encryption goes on by itself") || !strings.HasSuffix(errs.String(), "muster: interrupted\n") {
+	if code != 1 || !strings.Contains(errs.String(), "re-encryption continues by itself") || !strings.HasSuffix(errs.String(), "muster: interrupted\n") {
 		t.Errorf("exit %d, stderr %q", code, errs.String())
 	}
 }

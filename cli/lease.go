@@ -10,7 +10,7 @@ import (
 )
 
 func newLeaseCommand(env *environment) *cobra.Command {
-	group := newGroup("lease", "Say what still runs on a member; a drain waits for it")
+	group := newGroup("lease", "Record work on a member; a drain waits for it")
 	group.AddCommand(newLeaseListCommand(env), newLeasePutCommand(env), newLeaseDeleteCommand(env))
 	return group
 }
@@ -42,7 +42,7 @@ func newLeaseListCommand(env *environment) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&member, "member", "",
-		"only those of this member: its number, name, UUID, address or host name")
+		"leases of this member: its number, name, UUID, address or host name")
 	return staleFlag(cmd, env)
 }
 
@@ -84,7 +84,7 @@ func newLeasePutCommand(env *environment) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&member, "member", "", "the member: its number, name, UUID, address or host name")
 	flags.StringVar(&kind, "kind", "", "what it stands for, such as session")
-	flags.DurationVar(&ttl, "ttl", time.Minute, "how long it holds unless it is renewed, at most 24h")
+	flags.DurationVar(&ttl, "ttl", time.Minute, "lifetime without renewal, at most 24h")
 	return cmd
 }
 

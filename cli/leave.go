@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	leaveGrace = 5 * time.Minute  // beyond the deadline, for which the token of a departure is good
-	leaveEnds  = 15 * time.Second // for the member's process to end after its removal
+	leaveGrace = 5 * time.Minute  // validity of a departure's token after the deadline
+	leaveEnds  = 15 * time.Second // for the member's process to exit after its removal
 	leavePoll  = 100 * time.Millisecond
 )
 
@@ -51,8 +51,8 @@ or "muster member resume".`,
 			return d.run(cmd.Context(), yes)
 		},
 	}
-	cmd.Flags().DurationVar(&d.deadline, "deadline", time.Minute, "how long leases may hold it up, at most 1h")
-	cmd.Flags().BoolVar(&d.force, "force", false, "also with leases still held, and at the cost of the quorum")
+	cmd.Flags().DurationVar(&d.deadline, "deadline", time.Minute, "how long to wait for leases, at most 1h")
+	cmd.Flags().BoolVar(&d.force, "force", false, "even with leases still held, and at the cost of the quorum")
 	return yesFlag(cmd, &yes)
 }
 
@@ -98,7 +98,7 @@ func (d *departure) run(ctx context.Context, yes bool) (err error) {
 	return d.env.done("member %d (%s) has left; %s is of no use to the cluster any more", self.NodeID, self.Name, d.env.data)
 }
 
-// mayLeave finds the member and refuses what cannot end well before anything is done.
+// mayLeave finds the member, and refuses a hopeless departure before any change.
 func (d *departure) mayLeave(ctx context.Context) (self client.Member, err error) {
 	c, err := d.client(ctx)
 	if err != nil {
@@ -127,8 +127,8 @@ func (d *departure) mayLeave(ctx context.Context) (self client.Member, err error
 	return self, nil
 }
 
-// client asks as whoever the command line says, or, when it has no token, with one that the owner of the files makes
-// for this departure. It knows the other members: this one ends in the middle.
+// client makes a client with the token of the command line or, without one, with a token that the owner of the files makes for
+// this departure. It uses the addresses of the other members, because this member stops in the middle.
 func (d *departure) client(ctx context.Context) (*client.Client, error) {
 	if d.env.made != nil {
 		return d.env.made, nil
@@ -143,7 +143,7 @@ func (d *departure) client(ctx context.Context) (*client.Client, error) {
 		}
 		d.env.tokenless = false
 	}
-	for range 2 { // the second time with the addresses of all
+	for range 2 { // the second time with the addresses of all members
 		if d.env.made, err = client.New(cfg); err != nil {
 			return nil, err
 		}
@@ -164,7 +164,7 @@ func (d *departure) client(ctx context.Context) (*client.Client, error) {
 	return d.env.made, nil
 }
 
-// token has the member make a token that is good for this departure.
+// token lets the member make a token for this departure.
 func (d *departure) token(ctx context.Context) (string, error) {
 	secret := certs.NewSecret()
 	q := datadir.TokenRequest{
@@ -185,7 +185,7 @@ func (d *departure) token(ctx context.Context) (string, error) {
 	return secret, err
 }
 
-// drain takes the work away from the member, and fails when leases are still held in the end.
+// drain drains the member, and fails when leases are still held at the deadline.
 func (d *departure) drain(ctx context.Context, c *client.Client, id uint64) error {
 	dctx, cancel := context.WithTimeout(ctx, d.deadline+drainGrace)
 	defer cancel()
@@ -213,7 +213,7 @@ func (d *departure) drain(ctx context.Context, c *client.Client, id uint64) erro
 	return nil
 }
 
-// awaitEnd waits until the member's process has ended and its directory is marked.
+// awaitEnd blocks until the member's process has exited and its directory is marked.
 func (d *departure) awaitEnd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveEnds)
 	defer cancel()

@@ -19,7 +19,7 @@ import (
 	"muster/client"
 )
 
-const loginWithin = 10 * time.Minute // for the person to say yes
+const loginWithin = 10 * time.Minute // for the person to confirm
 
 func newLoginCommand(env *environment) *cobra.Command {
 	var here bool
@@ -46,7 +46,7 @@ on this machine. What it prints is an API token with the scopes that oidc.rules 
 			case err != nil:
 				return err
 			case how.Issuer == "":
-				return errors.New("nobody signs in to this cluster: the setting oidc.issuer is none")
+				return errors.New("sign-in is off in this cluster: the setting oidc.issuer is none")
 			case how.Problem != "":
 				return errors.New(how.Problem + "; API tokens work as before")
 			}
@@ -66,11 +66,11 @@ on this machine. What it prints is an API token with the scopes that oidc.rules 
 				console.Cell(t.ExpiresAt))
 		},
 	}
-	cmd.Flags().BoolVar(&here, "browser", false, "with a browser on this machine, which comes back to a port of this command")
+	cmd.Flags().BoolVar(&here, "browser", false, "with a browser on this machine, which returns the code to a port of this command")
 	return cmd
 }
 
-// loginElsewhere shows a code and waits until it was entered somewhere (RFC 8628).
+// loginElsewhere prints a code and blocks until it was entered in a browser (RFC 8628).
 func (e *environment) loginElsewhere(ctx context.Context, c *client.Client) (t client.NewAPIToken, err error) {
 	d, err := c.BeginDeviceLogin(ctx)
 	if err != nil {
@@ -97,7 +97,7 @@ func (e *environment) loginElsewhere(ctx context.Context, c *client.Client) (t c
 	}
 }
 
-// loginHere has a browser on this machine come back with a code (RFC 8252, section 7.3).
+// loginHere receives the code from a browser on this machine (RFC 8252, section 7.3).
 func (e *environment) loginHere(ctx context.Context, c *client.Client, how client.LoginMethods) (t client.NewAPIToken,
 	err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -129,12 +129,12 @@ func (e *environment) loginHere(ctx context.Context, c *client.Client, how clien
 	return c.LogIn(ctx, code)
 }
 
-// callback takes the first answer with the right state.
+// callback accepts the first answer with the right state.
 func callback(state string, back chan<- url.Values) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		if r.URL.Path != "/callback" || q.Get("state") != state {
-			http.Error(w, "this is not the answer that is waited for", http.StatusBadRequest)
+			http.Error(w, "this is not the expected answer", http.StatusBadRequest)
 			return
 		}
 		select {
@@ -148,7 +148,7 @@ func callback(state string, back chan<- url.Values) http.Handler {
 
 func randomText() string {
 	b := make([]byte, 24)
-	_, _ = rand.Read(b) // it never fails
+	_, _ = rand.Read(b) // never fails
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 

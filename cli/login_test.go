@@ -36,7 +36,7 @@ func TestLogin(t *testing.T) {
 			"POST /api/v1/login": {`403 {"error":"eve is known to the identity provider, and no rule gives her a scope"}`}}, 1, "",
 			[]string{"eve is known"}},
 		{"nobody signs in", map[string][]string{"GET /api/v1/login": {`{"result":{"issuer":"","device":false}}`}}, 1, "",
-			[]string{"nobody signs in to this cluster"}},
+			[]string{"sign-in is off in this cluster"}},
 		{"away", map[string][]string{"GET /api/v1/login": {`{"result":{"issuer":"https://x","device":false,"problem":"the identity provider does not answer"}}`}},
 			1, "", []string{"does not answer; API tokens work as before"}},
 	} {

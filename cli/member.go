@@ -64,7 +64,7 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 	}, env)
 }
 
-// newMemberChange makes a command that does one thing to one member, without flags.
+// newMemberChange makes a command that changes one member and has no flags.
 func newMemberChange(env *environment, name, short, outcome string, change func(*client.Client, context.Context,
 	uint64) error) *cobra.Command {
 	return &cobra.Command{
@@ -106,11 +106,11 @@ func newMemberRemoveCommand(env *environment) *cobra.Command {
 	}
 	cmd := newMemberChange(env, "remove", "Remove a member for good: its identity is revoked and the keys change",
 		"is removed", remove)
-	cmd.Flags().BoolVar(&force, "force", false, "also a member that is not drained, and at the cost of the quorum")
+	cmd.Flags().BoolVar(&force, "force", false, "even if it is not drained, and at the cost of the quorum")
 	return yesFlag(cmd, &yes)
 }
 
-// zoneCost is what a drain or removal costs a zone; empty when nothing.
+// zoneCost describes what a zone loses by a drain or removal; empty if nothing.
 type zoneCost string
 
 func (e *environment) zoneCost(ctx context.Context, c *client.Client, id uint64) zoneCost {
@@ -131,7 +131,7 @@ func (z zoneCost) warn(env *environment) {
 	}
 }
 
-// memberID makes the member's number of what the person wrote; only a name, UUID or address needs a question to the server.
+// memberID returns the number of the named member; only a name, UUID or address needs a request to the server.
 func memberID(ctx context.Context, c *client.Client, text string) (uint64, error) {
 	if id, err := strconv.ParseUint(text, 10, 64); err == nil {
 		return id, nil
@@ -140,7 +140,7 @@ func memberID(ctx context.Context, c *client.Client, text string) (uint64, error
 	return m.NodeID, err
 }
 
-// findMember finds a member by its number, name, UUID, address or host name.
+// findMember returns a member by its number, name, UUID, address or host name.
 func findMember(ctx context.Context, c *client.Client, text string) (client.Member, error) {
 	if id, err := strconv.ParseUint(text, 10, 64); err == nil {
 		return c.Member(ctx, id)
@@ -195,12 +195,12 @@ func printMembers(env *environment, members []client.Member) error {
 		})
 }
 
-// status says how a member is: alive, down since it last answered, left when it said goodbye, or unknown.
+// status returns a member's state: alive, down since its last answer, left after an announced exit, or unknown.
 func status(m client.Member) string {
 	return statusSince(m.Status, m.DownSince)
 }
 
-// statusSince is a status as all tables show it; since is when a member that is down last answered.
+// statusSince formats a status for tables; since is the last answer of a member that is down.
 func statusSince(status string, since time.Time) string {
 	switch {
 	case status != "down" || since.IsZero():
@@ -211,7 +211,7 @@ func statusSince(status string, since time.Time) string {
 	return "down since " + since.UTC().Format("2006-01-02T15:04Z")
 }
 
-// role is the member's place in Raft, in the words of servers that have three and of those that have two.
+// role returns the member's role in Raft, from servers with three roles and from older ones with two.
 func role(m client.Member) string {
 	if m.Role != "" {
 		return m.Role

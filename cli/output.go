@@ -14,7 +14,7 @@ func (e *environment) say(format string, args ...any) {
 	fmt.Fprintf(e.stderr, format+"\n", args...)
 }
 
-// done reports what a command did: a sentence on stderr, or {"message": sentence} on stdout with -o json.
+// done reports the result of a command: a sentence on stderr, or {"message": sentence} on stdout with -o json.
 func (e *environment) done(format string, args ...any) error {
 	if e.output == "json" {
 		return e.json(map[string]string{"message": fmt.Sprintf(format, args...)})
@@ -23,7 +23,7 @@ func (e *environment) done(format string, args ...any) error {
 	return nil
 }
 
-// secret prints a secret alone on stdout and what there is to say about it on stderr; with -o json, the object.
+// secret prints a secret alone on stdout and a sentence about it on stderr; with -o json, it prints the object.
 func (e *environment) secret(object any, secret, format string, args ...any) error {
 	if e.output == "json" {
 		return e.json(object)
@@ -56,7 +56,7 @@ func list[T any](e *environment, items []T, header []string, row func(T) []any) 
 	return e.table(header, rows)
 }
 
-// nameColumn prints what each item is called, a line each: what other commands take for it.
+// nameColumn prints one column, a line each: the name that other commands accept.
 func (e *environment) nameColumn(header []string, rows [][]any) error {
 	column := max(0, slices.Index(header, e.nameIn))
 	for _, row := range rows {
@@ -67,7 +67,7 @@ func (e *environment) nameColumn(header []string, rows [][]any) error {
 	return nil
 }
 
-// during calls f, and on a terminal says what is under way when that takes a while.
+// during calls f, and on a terminal shows the activity if that takes more than a second.
 func during[T any](e *environment, what string, f func() (T, error)) (out T, err error) {
 	err = console.While(e.stderr, what, func() error {
 		out, err = f()
@@ -76,13 +76,13 @@ func during[T any](e *environment, what string, f func() (T, error)) (out T, err
 	return out, err
 }
 
-// yesFlag adds --yes to a command that asks before it does what cannot be undone.
+// yesFlag adds --yes to a command that asks before an irreversible step.
 func yesFlag(cmd *cobra.Command, yes *bool) *cobra.Command {
 	cmd.Flags().BoolVar(yes, "yes", false, "do it without asking")
 	return cmd
 }
 
-// confirm asks before something that cannot be undone, unless --yes was given.
+// confirm asks before an irreversible step, unless --yes was given.
 func (e *environment) confirm(yes bool, format string, args ...any) error {
 	if yes {
 		return nil

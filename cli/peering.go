@@ -31,7 +31,7 @@ func newPeeringTokenCommand(env *environment) *cobra.Command {
 	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use:   "token NAME",
-		Short: "Make a token with which another cluster establishes the peering; it alone is printed on stdout",
+		Short: "Make a token for another cluster to establish the peering; it alone is printed on stdout",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if ttl < 0 || ttl == 0 && cmd.Flags().Changed("ttl") {
@@ -56,14 +56,14 @@ func newPeeringTokenCommand(env *environment) *cobra.Command {
 				env.say("warning: %s", w)
 			}
 			return env.secret(t, t.PeeringToken,
-				"peering token for %s; it works once, and replaces one that was not used", args[0])
+				"peering token for %s; it works once, and replaces an unused one", args[0])
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&meta, "meta", nil, "KEY=VALUE kept with the peering; repeatable")
 	flags.StringSliceVar(&r.ServerExternalAddresses, "address", nil,
-		"HOST:PORT that the other cluster is to dial, instead of what the members advertise; repeatable")
-	flags.DurationVar(&ttl, "ttl", 0, "how long the token can be used (default without end)")
+		"HOST:PORT for the other cluster to dial, instead of the members' advertised addresses; repeatable")
+	flags.DurationVar(&ttl, "ttl", 0, "lifetime of the token (default: unlimited)")
 	return cmd
 }
 
@@ -180,7 +180,7 @@ func newPeeringDeleteCommand(env *environment) *cobra.Command {
 	var yes bool
 	return yesFlag(&cobra.Command{
 		Use:   "delete NAME",
-		Short: "Delete a peering and what was imported through it; the other cluster is told",
+		Short: "Delete a peering and its imported members; the other cluster is informed",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd.Context())
@@ -188,10 +188,10 @@ func newPeeringDeleteCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if _, err := c.Peering(cmd.Context(),
-				args[0]); err != nil { // the server takes a name that it does not know for deleted
+				args[0]); err != nil { // the server reports success for an unknown name
 				return err
 			}
-			if err := env.confirm(yes, "delete the peering %s? To come back it needs a new token of the other cluster",
+			if err := env.confirm(yes, "delete the peering %s? To establish it again you need a new token",
 				args[0]); err != nil {
 				return err
 			}

@@ -13,7 +13,7 @@ import (
 )
 
 func newRaftCommand(env *environment) *cobra.Command {
-	group := newGroup("raft", "Look at and change the Raft configuration")
+	group := newGroup("raft", "Show and change the Raft configuration")
 	group.AddCommand(newRaftPeersCommand(env), newRaftTransferCommand(env), newRaftRemoveCommand(env),
 		newRaftDiffCommand(env))
 	return group
@@ -46,7 +46,7 @@ func newRaftPeersCommand(env *environment) *cobra.Command {
 func newRaftDiffCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "diff",
-		Short: "Show where Raft does not agree with the members table; the leader repairs it by itself",
+		Short: "Show differences between Raft and the members table; the leader repairs them by itself",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.client(cmd.Context())

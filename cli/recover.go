@@ -15,7 +15,7 @@ import (
 )
 
 func newRecoverCommand(env *environment) *cobra.Command {
-	group := newGroup("recover", "Bring back a cluster that has lost its majority for good, or its last token")
+	group := newGroup("recover", "Recover a cluster that has lost its majority for good, or its last token")
 	group.Long = group.Short + `.
 
 The last management token is lost: "muster recover token --data DIR" on the machine of any member.
@@ -24,7 +24,7 @@ The majority is lost: stop every survivor. On each: "muster recover plan --data 
 "muster recover apply --data DIR --plan FILE…" with what the others' plans said (-o json). Carry the bundle that it
 makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. docs/recovery.md goes through it in order.`
 	group.PersistentFlags().Var(&peerFlag{}, "peer",
-		"where another member's cluster listener is now, if it has moved; repeatable (or "+
+		"present address of another member's cluster listener, if it has moved; repeatable (or "+
 			"MUSTER_PEERS); apply keeps it for the next start")
 	group.AddCommand(newRecoverPlanCommand(env), newRecoverApplyCommand(env), newRecoverAdoptCommand(env),
 		newRecoverTokenCommand(env))
@@ -61,7 +61,7 @@ func (e *environment) withStopped(cmd *cobra.Command, f func(*datadir.Dir, *data
 func newRecoverPlanCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "plan --data DIR",
-		Short: "Tell where the log of a stopped member ends, and who else answers",
+		Short: "Show where the log of a stopped member ends, and which other members answer",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return env.withStopped(cmd, func(_ *datadir.Dir, p *datadir.RecoveryPlan) error {
@@ -99,7 +99,7 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (len(survivors)+len(plans) == 0) == !alone {
 				return usagef(cmd,
-					"name the other survivors with --survivor or --plan, or say --alone when there is none")
+					"name the other survivors with --survivor or --plan, or give --alone if there are no others")
 			}
 			return env.withStopped(cmd, func(d *datadir.Dir, p *datadir.RecoveryPlan) error {
 				others, err := otherSurvivors(cmd, p, survivors, plans)
@@ -193,7 +193,7 @@ func otherSurvivors(cmd *cobra.Command, p *datadir.RecoveryPlan, texts, files []
 		}
 		var other datadir.RecoveryPlan
 		if err := json.Unmarshal(data, &other); err != nil || other.NodeID == 0 {
-			return nil, fmt.Errorf("%s is not what muster recover plan -o json says", name)
+			return nil, fmt.Errorf("%s is not the output of muster recover plan -o json", name)
 		}
 		if other.ClusterID != p.ClusterID {
 			return nil, fmt.Errorf("%s is of cluster %s and this is a member of cluster %s", name, other.ClusterID,
@@ -220,11 +220,11 @@ func newRecoverAdoptCommand(env *environment) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "adopt --data DIR BUNDLE",
-		Short: "Give this stopped survivor the log of the one where the recovery was applied",
+		Short: "Give this stopped survivor the log of the recovered one",
 		Args:  exactly("BUNDLE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return env.withStopped(cmd, func(d *datadir.Dir, p *datadir.RecoveryPlan) error {
-				if err := env.confirm(yes, "replace the Raft log of %s by that of %s? The old one is kept beside it",
+				if err := env.confirm(yes, "replace the Raft log of %s by that of %s? The old log is kept next to it",
 					env.data, args[0]); err != nil {
 					return err
 				}

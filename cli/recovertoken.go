@@ -108,7 +108,7 @@ func (e *environment) saver() (saver, error) {
 			err := o.BackupStopped(out, opts.Recipient, Version)
 			return out.n, err
 		case !runs:
-			return 0, errors.New("the member of this directory does not run: start it, or save with --stale what its replica has")
+			return 0, errors.New("the member of this directory does not run: start it, or save its replica with --stale")
 		case !e.tokenless:
 			return c.SaveSnapshot(ctx, w, opts)
 		}

@@ -2,10 +2,9 @@
 // several serves; doctor, recover and the founding by backup restore work on a data directory; all others ask a cluster
 // through package client.
 //
-// What all commands keep to: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects
-// (a list is an array), and everything else that is said goes to stderr. The exit status is 0 when it worked, 1 when it
-// was refused or failed, 2 when the command line made no sense, 3 when nobody answered, there is no leader, or it is not
-// known whether the request was carried out.
+// Rules of all commands: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects (a list is an
+// array), and all messages go to stderr. The exit status is 0 for success, 1 for a refusal or failure, 2 for an invalid command
+// line, and 3 when no member answers, there is no leader, or the outcome is unknown.
 package cli
 
 import (
@@ -22,8 +21,7 @@ import (
 	"muster/cluster/datadir"
 )
 
-// exitUnanswered is the exit status of a command that the cluster has given no answer that settles it: nobody answered, there
-// is no leader, or its request may have been carried out or not.
+// exitUnanswered is the exit status without a definite answer: no member answered, there is no leader, or the outcome is unknown.
 const exitUnanswered = 3
 
 // exitRemoved is the exit status of a removed member under a service manager.
@@ -35,10 +33,10 @@ var (
 	Commit  = "dev"
 )
 
-// Notice has the licences of what is linked into this program; its main package sets it.
+// Notice has the licences of all linked software; package main sets it.
 var Notice string
 
-// environment is what a command works with: where it reads and writes, and the global flags.
+// environment holds the streams and the global flags of a command.
 type environment struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -52,11 +50,11 @@ type environment struct {
 	stale     bool     // --stale
 	made      *client.Client
 
-	tokenless bool // no token was found: a refusal says so
+	tokenless bool // no token was found; a refusal mentions it
 }
 
-// Main runs one command and returns the exit status. args are the arguments without the program's name. It blocks until
-// the command is done; cancelling ctx interrupts it.
+// Main runs one command and returns the exit status. args excludes the program's name. It blocks until the command is done;
+// cancelling ctx interrupts it.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	process.KeepOwnFiles()
 	env := &environment{stdin: stdin, stdout: stdout, stderr: stderr}
@@ -83,21 +81,21 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		env.complain(err.Error() + env.hint(err))
 	}
 	if errors.Is(err, datadir.ErrRemoved) && process.Managed() {
-		return exitRemoved // the unit says not to start it again
+		return exitRemoved // the unit does not restart after it
 	}
 	return 1
 }
 
-const mayHaveHappened = "It may have happened or not: look before you repeat it."
+const mayHaveHappened = "It is unknown whether it has happened: check before you repeat it."
 
-// flush waits a moment for what a member's log still has to write.
+// flush waits briefly for the waiting lines of a member's log.
 func (e *environment) flush() {
 	if w, ok := e.stderr.(*process.LogWriter); ok {
 		w.Close()
 	}
 }
 
-// complain writes an error to stderr. Some of its words may come from a server: nothing in it moves the cursor.
+// complain writes an error to stderr. Its text may come from a server, so control characters are escaped.
 func (e *environment) complain(text string) {
 	lines := strings.Split(inWords(text), "\n")
 	for i := range lines {
@@ -106,13 +104,13 @@ func (e *environment) complain(text string) {
 	e.say("muster: %s", strings.Join(lines, "\n"))
 }
 
-// Command returns the tree of all commands, for programs that document it. It is not for running: Main is.
+// Command returns the tree of all commands, for programs that document it. To run commands, use Main.
 func Command() *cobra.Command {
 	return newRootCommand(&environment{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard})
 }
 
 func newRootCommand(env *environment) *cobra.Command {
-	root := newGroup("muster", "The control plane of a cluster: who is a member, how a machine gets in, how it leaves")
+	root := newGroup("muster", "The control plane of a cluster: members, joins, removals, keys, certificates, peerings")
 	root.Long = root.Short + `.
 
 Commands find the cluster by --addr, --cacert and --token-file, then by --data DIR (the data directory of a member on
@@ -149,7 +147,7 @@ carried out: the last line then says that it may have been, as it does with no o
 	flags.StringVar(&env.caCert, "cacert", "", "file with the cluster's CA certificate (PEM)")
 	flags.StringVar(&env.data, "data", "", "data directory of a member on this machine: finds address, token and CA")
 	flags.StringVarP(&env.output, "output", "o", "table",
-		"table, json (what the API answers; its schemas are in /api/v1/openapi.yaml) or, of a list, name")
+		"table, json (the API's answer; schemas are in /api/v1/openapi.yaml) or, for a list, name")
 	complete(root, "output", "table", "json", "name")
 
 	for _, g := range groups(env) {
@@ -170,7 +168,7 @@ carried out: the last line then says that it may have been, as it does with no o
 	return root
 }
 
-// commandGroup is a part of the list of commands that the help shows.
+// commandGroup is a section of the command list in the help.
 type commandGroup struct {
 	title    string
 	commands []*cobra.Command
@@ -198,7 +196,7 @@ func groups(env *environment) []commandGroup {
 	}
 }
 
-// newGroup makes a command that only holds others.
+// newGroup makes a command that only groups others.
 func newGroup(use, short string) *cobra.Command {
 	return &cobra.Command{
 		Use:         use,
@@ -232,10 +230,10 @@ func newHelpCommand() *cobra.Command {
 	}
 }
 
-// complete lets the shell complete a flag's value from a fixed list.
+// complete sets the values that the shell offers for a flag.
 func complete(cmd *cobra.Command, flag string, values ...string) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values,
 		cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // no such flag: a slip in this package
+		panic(err) // no such flag: a bug in this package
 	}
 }

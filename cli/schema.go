@@ -9,7 +9,7 @@ import (
 func newSchemaCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schema",
-		Short: "Show the schema of the database and who keeps a newer one from being applied",
+		Short: "Show the schema of the database and the members that a newer one waits for",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.reader(cmd.Context())
@@ -31,7 +31,7 @@ func newSchemaMigrateCommand(env *environment) *cobra.Command {
 	var exclude []string
 	cmd := &cobra.Command{
 		Use:   "migrate [--exclude ID]",
-		Short: "Apply the newest schema now, leaving out members that are gone",
+		Short: "Apply the newest schema now, without waiting for lost members",
 		Long: `Apply the newest schema that the leader's muster knows.
 
 The leader does this by itself when every live member runs a muster that knows the schema. A member that does not answer
@@ -59,7 +59,7 @@ takes part in replication but does not lead until it is replaced by a newer one.
 		},
 	}
 	cmd.Flags().StringSliceVar(&exclude, "exclude", nil,
-		"member that is gone: its number, name, UUID, address or host name; several, comma-separated")
+		"lost member: its number, name, UUID, address or host name; several, comma-separated")
 	return cmd
 }
 
@@ -69,7 +69,7 @@ func showSchema(env *environment, state client.Schema) error {
 	}
 	switch {
 	case state.Applied >= state.Latest:
-		env.say("the database has schema %d, the newest that the leader knows", state.Applied)
+		env.say("the database has schema %d, the newest that the leader supports", state.Applied)
 		return nil
 	case len(state.HeldBackBy) == 0:
 		env.say("the database has schema %d; the leader is about to apply %d", state.Applied, state.Latest)

@@ -14,7 +14,7 @@ import (
 	"muster/client"
 )
 
-// maxSecret is the greatest value that the cluster takes, in bytes.
+// maxSecret is the maximum size of a value, in bytes.
 const maxSecret = 64 << 10
 
 func newSecretCommand(env *environment) *cobra.Command {
@@ -28,7 +28,7 @@ func newSecretPutCommand(env *environment) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "put NAME",
-		Short: "Store a value, read byte for byte from stdin or --file, as the next version of a name",
+		Short: "Store a value from stdin or --file, byte for byte, as the next version of a name",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" && env.tokenFile == "-" {
@@ -76,7 +76,7 @@ func (e *environment) readSecret(file string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the value: %w", err)
 	}
-	if len(value) == 0 { // a command before a pipe has failed, most likely
+	if len(value) == 0 { // most likely a failed command before the pipe
 		return nil, errors.New("the value is empty, and nothing is stored")
 	}
 	if len(value) > maxSecret {
@@ -105,7 +105,7 @@ func newSecretGetCommand(env *environment) *cobra.Command {
 			if _, err := env.stdout.Write(s.Value); err != nil {
 				return err
 			}
-			if console.Terminal(env.stdout) { // elsewhere what was put is what comes out
+			if console.Terminal(env.stdout) { // elsewhere the output is the exact value
 				fmt.Fprintln(env.stdout)
 			}
 			return nil
@@ -158,7 +158,7 @@ func newSecretDeleteCommand(env *environment) *cobra.Command {
 	}, &yes)
 }
 
-// secretObject is a secret as the API shows it: a value that is not text is Base64, and encoding says so.
+// secretObject returns a secret as the API shows it: a value that is not text is Base64, named by encoding.
 func secretObject(s client.Secret) any {
 	object := struct {
 		client.SecretInfo

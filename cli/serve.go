@@ -19,7 +19,7 @@ import (
 	"muster/store"
 )
 
-// serveFlags is the command line of `muster serve`: what a node.Config says as it is, and what has to be read first.
+// serveFlags is the command line of `muster serve`: a node.Config, and flags that need parsing first.
 type serveFlags struct {
 	node.Config
 	file                    string // --config
@@ -27,7 +27,7 @@ type serveFlags struct {
 	logLevel, logFormat     string
 	drainHooks, resumeHooks hookFlag
 	peers                   peerFlag
-	given                   map[string]bool // flags that the command line has
+	given                   map[string]bool // flags set on the command line
 	founding                node.Founding   // with the defaults
 	diskReserve, restoreMax string
 }
@@ -71,20 +71,20 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	configFlag(cmd, &f.file)
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "", "data directory")
-	flags.StringVar(&f.Mark, "mark", "", "file outside of --data that notes which member this machine is; where it says "+
-		"so, no cluster is founded when the data directory is empty, as it is when its disk is not mounted")
+	flags.StringVar(&f.Mark, "mark", "", "file outside of --data that records which member this machine is; with such a record "+
+		"no cluster is founded in an empty data directory, as when its disk is not mounted")
 	flags.StringVar(&f.Name, "name", "", "name of this member (default: the host name)")
 	flags.StringVar(&f.API, "api", f.API, "address of the API listener")
 	flags.StringVar(&f.Raft, "raft", f.Raft, "address of the cluster listener")
 	flags.StringVar(&f.advertise, "advertise", "",
-		"host or IP address that others reach this member by (default: that "+
+		"host or IP address at which others reach this member (default: that "+
 			"of --api and --raft)")
 	flags.StringVar(&f.Join, "join", "", "join token; @FILE reads it from a file (or MUSTER_JOIN_TOKEN)")
-	flags.Var(&f.peers, "peer", "where another member's cluster listener is now, for when members have moved; "+
+	flags.Var(&f.peers, "peer", "present address of another member's cluster listener, when members have moved; "+
 		"repeatable (or MUSTER_PEERS, comma-separated)")
 	flags.StringVar(&f.mode, "mode", store.ModeFull, "full, or replicate for a member that never votes")
-	flags.StringVar(&f.Zone, "zone", "", "zone that this member stands in, for members that may be lost together; "+
-		"votes are spread over zones; none takes it out of its zone (default: as it was)")
+	flags.StringVar(&f.Zone, "zone", "", "zone of this member: members of one zone may fail together; "+
+		"votes are spread over zones; none removes it from its zone (default: unchanged)")
 	flags.StringVar(&f.PlainHTTP, "plain-http", "",
 		"also serve the join, status and metrics without TLS at this address")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -100,16 +100,16 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.Uint64Var(&f.SnapshotThreshold, "snapshot-threshold", f.SnapshotThreshold,
 		"Raft log entries between two snapshots")
 	flags.Uint64Var(&f.SnapshotTrailing, "snapshot-trailing", f.SnapshotTrailing,
-		"Raft log entries kept behind a snapshot, at most as much as the snapshot is large")
+		"Raft log entries kept after a snapshot, at most the size of the snapshot")
 	flags.IntVar(&f.EventWindow, "event-window", f.EventWindow,
-		"newest events that are kept in memory for the readers of the stream")
+		"newest events kept in memory for readers of the stream")
 	flags.StringVar(&f.Founding.CACert, "http-ca-cert", "",
 		"file with your own CA certificate for the API (PEM), when "+
 			"founding")
 	flags.StringVar(&f.Founding.CAKey, "http-ca-key", "",
 		"file with its private key (PEM, not encrypted), when founding")
 	flags.BoolVar(&f.Rejoin, "rejoin", false, "get new certificates with the join token: for a member whose "+
-		"certificates the cluster does not trust any more")
+		"certificates the cluster no longer trusts")
 	flags.StringVar(&f.founding.Datacenter, "datacenter", f.founding.Datacenter,
 		"name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.PeerPing, "peer-ping", f.PeerPing, "silence after which the other side of a peering is asked "+
@@ -118,9 +118,9 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.restoreMax, "restore-limit", "16GiB", "largest database, unpacked, that a restore through this "+
 		"member takes while it leads")
 	flags.IntVar(&f.ClusterConnections.All, "cluster-connections", 0,
-		"connections that the cluster listener takes at once (default half of the files that this process may open)")
+		"concurrent connections of the cluster listener (default: half of the process's open-files limit)")
 	flags.IntVar(&f.ClusterConnections.Strangers, "cluster-strangers", 0,
-		"of these, without a credential yet; the oldest gives way to the next (default 1024)")
+		"of these, without a credential yet; the oldest is closed for the next (default 1024)")
 	flags.IntVar(&f.ClusterConnections.PerAddress, "cluster-strangers-per-address", 0,
 		"of these, from one address, or one /64 with IPv6 (default 512)")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and "+
@@ -147,13 +147,13 @@ func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {
 	return nil, fmt.Errorf("--log-format must be text or json, not %q", f.logFormat)
 }
 
-// stopWithin is how long a member may take to stop: leadership is given away, requests end, and the database is closed, within 5 s.
+// stopWithin bounds the stop of a member (leadership, requests, database), so that the process exits within 5 s.
 const stopWithin = 4500 * time.Millisecond
 
 // serve runs a member until ctx ends.
 func serve(ctx context.Context, env *environment, f serveFlags) error {
 	service := process.NewService(env.stderr)
-	env.stderr = service.Lines() // Main closes it when all is said
+	env.stderr = service.Lines() // Main closes it after the last line
 	defer service.Close()
 	cfg, err := f.config(env)
 	if err != nil {
@@ -182,7 +182,7 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	return failed
 }
 
-// config is the member that the command line describes.
+// config returns the configuration of the member that the command line describes.
 func (f *serveFlags) config(env *environment) (cfg node.Config, err error) {
 	cfg = f.Config
 	if cfg.APIAddress, cfg.RaftAddress, err = f.addresses(); err != nil {
@@ -199,7 +199,7 @@ func (f *serveFlags) config(env *environment) (cfg node.Config, err error) {
 	if cfg.RestoreLimit, err = datadir.ParseSize(f.restoreMax); err != nil {
 		return cfg, fmt.Errorf("--restore-limit: %w", err)
 	}
-	if f.NetworkLatency < time.Millisecond { // 0 stands for the default in a Config
+	if f.NetworkLatency < time.Millisecond { // in a Config, 0 means the default
 		return cfg, fmt.Errorf("--network-latency must be between 1ms and %v, not %v", node.MaxNetworkLatency, f.NetworkLatency)
 	}
 	cfg.Data, cfg.Say = f.data, env.say
@@ -216,14 +216,14 @@ func (f *serveFlags) config(env *environment) (cfg node.Config, err error) {
 		cfg.Founding.OverlayCIDR = f.founding.OverlayCIDR
 	}
 	if f.given["overlay-slice"] {
-		if cfg.Founding.OverlaySlice = f.founding.OverlaySlice; cfg.Founding.OverlaySlice == 0 { // it stands for the default
+		if cfg.Founding.OverlaySlice = f.founding.OverlaySlice; cfg.Founding.OverlaySlice == 0 { // 0 means the default
 			return cfg, store.CheckOverlay(f.founding.OverlayCIDR, 0)
 		}
 	}
 	return cfg, nil
 }
 
-// tokenText resolves @FILE. A file that holds nothing is a usage error, like a flag that is given but empty.
+// tokenText resolves @FILE. An empty file is a usage error, like an empty flag.
 func tokenText(s string) (string, error) {
 	if name, ok := strings.CutPrefix(s, "@"); ok {
 		data, err := os.ReadFile(name)

@@ -82,7 +82,7 @@ func (e *environment) settings(all map[string]json.RawMessage) error {
 	return e.table([]string{"SETTING", "VALUE"}, rows)
 }
 
-// settingText shows a string without its quotes and all else as JSON.
+// settingText formats a string without quotes, and any other value as JSON.
 func settingText(value json.RawMessage) string {
 	var text string
 	if json.Unmarshal(value, &text) == nil {

@@ -7,7 +7,7 @@ import (
 func newSQLCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "sql 'SELECT …'",
-		Short: "Ask a read-only query of the database, as the member that answers has it",
+		Short: "Run a read-only query on the contacted member's copy of the database",
 		Args:  exactly("the query"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.anybody()
@@ -37,7 +37,7 @@ func newSQLCommand(env *environment) *cobra.Command {
 				}
 			}
 			if result.Truncated {
-				env.say("there are more rows than these %d; use LIMIT and OFFSET for the rest", len(result.Rows))
+				env.say("there are more than %d rows; use LIMIT and OFFSET for the rest", len(result.Rows))
 			}
 			return nil
 		},

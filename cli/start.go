@@ -26,10 +26,10 @@ func (p *peerFlag) Set(s string) error {
 
 func (p *peerFlag) String() string { return "" }
 
-// Type names the value in the help.
+// Type returns the placeholder of the value in the help.
 func (p *peerFlag) Type() string { return "ID=HOST:PORT" }
 
-// read completes the flags with what the environment and the file say, notes which are given, and checks them.
+// read completes the flags from the environment and the file, records the given ones, and checks them.
 func (f *serveFlags) read(cmd *cobra.Command) error {
 	if err := fromElsewhere(cmd, f.file); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (f *serveFlags) read(cmd *cobra.Command) error {
 	return nil
 }
 
-// addresses checks the listeners' addresses and returns what others are to use.
+// addresses checks the listeners' addresses and returns the advertised ones.
 func (f *serveFlags) addresses() (api, raft string, err error) {
 	if f.advertise != "" {
 		if err := addr.CheckHost(f.advertise); err != nil {
@@ -78,7 +78,7 @@ func (f *serveFlags) addresses() (api, raft string, err error) {
 	return api, raft, err
 }
 
-// advertised is what others use to dial the listener at address.
+// advertised returns the address at which others dial the listener.
 func (f *serveFlags) advertised(flag, address string) (string, error) {
 	if err := addr.CheckListen(address); err != nil {
 		if _, port, e := net.SplitHostPort(address); e == nil {
@@ -96,33 +96,33 @@ func (f *serveFlags) advertised(flag, address string) (string, error) {
 		return addr.Canonical(net.JoinHostPort(f.advertise, port)), nil
 	}
 	if addr.Wildcard(host) {
-		return "", fmt.Errorf("--%s %s listens everywhere: say with --advertise how others reach this member", flag,
+		return "", fmt.Errorf("--%s %s listens everywhere: give the host for others with --advertise", flag,
 			address)
 	}
 	if err := addr.Check(address); err != nil {
-		return "", fmt.Errorf("--%s: %w: say with --advertise how others reach this member", flag, err)
+		return "", fmt.Errorf("--%s: %w: give the host for others with --advertise", flag, err)
 	}
 	return addr.Canonical(address), nil
 }
 
-// limitFlags bound what clients of a member can hold.
+// limitFlags returns the flags that limit the clients of a member.
 func limitFlags(c *node.Config) []limitFlag {
 	l, conns := &c.Limits, &c.Connections
 	return []limitFlag{
 		{"max-connections", &conns.All,
-			"connections of clients at once, never more than half of the open files that the process may have"},
+			"concurrent connections of clients, at most half of the process's open-files limit"},
 		{"max-connections-per-address", &conns.PerAddress,
-			"connections of one address (IPv6: /64) at once that have shown no valid credential; the oldest gives way"},
+			"concurrent connections of one address (IPv6: /64) without a valid credential; the oldest is closed first"},
 		{"max-bytes-per-address", &conns.Bytes,
-			"bytes a second that connections of one address (IPv6: /64) may cost that have shown no valid credential"},
+			"cost in bytes a second of the connections of one address (IPv6: /64) without a valid credential"},
 		{"max-requests", &l.Requests, "requests in work at once"},
 		{"max-requests-per-address", &l.StrangersPerAddress,
-			"requests of one address (IPv6: /64) at once that show no valid credential"},
-		{"max-streams", &l.Streams, "requests at once on one HTTP/2 connection"},
+			"concurrent requests of one address (IPv6: /64) without a valid credential"},
+		{"max-streams", &l.Streams, "concurrent requests on one HTTP/2 connection"},
 		{"max-blocking-queries", &l.Blocking, "blocking queries at once"},
-		{"max-blocking-queries-per-identity", &l.BlockingPerIdentity, "blocking queries of one credential at once"},
-		{"max-event-readers", &l.Readers, "readers of the stream of events at once"},
-		{"max-event-readers-per-identity", &l.ReadersPerIdentity, "readers with one credential at once"},
+		{"max-blocking-queries-per-identity", &l.BlockingPerIdentity, "concurrent blocking queries of one credential"},
+		{"max-event-readers", &l.Readers, "concurrent readers of the event stream"},
+		{"max-event-readers-per-identity", &l.ReadersPerIdentity, "concurrent readers with one credential"},
 	}
 }
 

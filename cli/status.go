@@ -11,7 +11,7 @@ import (
 	"muster/client"
 )
 
-// addressStatus is what one address answered, or why it did not.
+// addressStatus is the answer of one address, or the reason for its absence.
 type addressStatus struct {
 	Address string `json:"address"`
 	Error   string `json:"error,omitempty"`
@@ -21,7 +21,7 @@ type addressStatus struct {
 func newStatusCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Ask each address how it is; fails when none answers",
+		Short: "Show the status at each address; fails when none answers",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := env.config()
@@ -61,7 +61,7 @@ func newStatusCommand(env *environment) *cobra.Command {
 	}
 }
 
-// remarks are what does not go into the table: why there is no answer, why the member is not ready, what it asks for.
+// remarks returns sentences below the table: why there is no answer, why the member is not ready, and its notices.
 func (s addressStatus) remarks() []string {
 	switch {
 	case s.Status == nil:
@@ -92,7 +92,7 @@ func askEach(ctx context.Context, cfg client.Config, addrs []string) ([]addressS
 			found[i].Error = err.Error()
 			var none *client.NoServerError
 			if errors.As(err, &none) && len(none.Tried) == 1 {
-				found[i].Error = none.Tried[0].Err.Error() // the address is said already
+				found[i].Error = none.Tried[0].Err.Error() // without the address: the table shows it
 			}
 		})
 	}

@@ -23,13 +23,13 @@ import (
 const upgradePoll = time.Second
 
 func newUpgradeCommand(env *environment) *cobra.Command {
-	group := newGroup("upgrade", "Lead an upgrade: who runs which version, whom to restart next, what is not safe now")
+	group := newGroup("upgrade", "Guide an upgrade: versions, the next member to restart, reasons to wait")
 	group.AddCommand(newUpgradeStatusCommand(env), newUpgradePlanCommand(env), newUpgradeNextCommand(env))
 	return group
 }
 
 func toFlag(cmd *cobra.Command, to *string) *cobra.Command {
-	cmd.Flags().StringVar(to, "to", "", "version to come to (default: the newest that runs)")
+	cmd.Flags().StringVar(to, "to", "", "target version (default: the newest that runs)")
 	return cmd
 }
 
@@ -62,7 +62,7 @@ func newUpgradePlanCommand(env *environment) *cobra.Command {
 	var to string
 	return staleFlag(toFlag(&cobra.Command{
 		Use:   "plan",
-		Short: "Show in which order to restart the members, and what is not safe now",
+		Short: "Show the order of restarts, and the reasons to wait",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			up, err := env.upgrade(cmd.Context(), to)
@@ -94,7 +94,7 @@ func (e *environment) upgrade(ctx context.Context, to string) (client.Upgrade, e
 	return up, tooOld(err)
 }
 
-// tooOld explains a leader that does not know of upgrades.
+// tooOld explains the error of a leader without support for upgrades.
 func tooOld(err error) error {
 	var refusal *client.Error
 	if errors.As(err, &refusal) && refusal.Status == http.StatusNotFound {
@@ -108,7 +108,7 @@ func tooOld(err error) error {
 type rollout struct {
 	env     *environment
 	to      string
-	member  string // whose turn is waited for: "self" or a name; empty: everybody's
+	member  string // wait for the turn of this member: "self" or a name; empty: of any member
 	command string
 	watch   bool
 	timeout time.Duration
@@ -122,7 +122,7 @@ func newUpgradeNextCommand(env *environment) *cobra.Command {
 	r := rollout{env: env}
 	cmd := toFlag(&cobra.Command{
 		Use:   "next",
-		Short: "Wait until a member may be restarted, and say which",
+		Short: "Wait until a member may be restarted, and print its name",
 		Long: `Wait until a member may be restarted with the new version, and print its name.
 
 With --exec a command restarts it: it runs in a shell with UPGRADE_ID, UPGRADE_NAME and UPGRADE_HOST in its environment, for one
@@ -189,7 +189,7 @@ func (r *rollout) run(ctx context.Context) (err error) {
 	}
 }
 
-// look asks for the state of the upgrade until the leader has one; leadership may be on its way.
+// look asks for the state of the upgrade, and retries while leadership changes.
 func (r *rollout) look(ctx context.Context) (client.Upgrade, error) {
 	for {
 		up, err := r.client.Upgrade(ctx, r.to)
@@ -203,7 +203,7 @@ func (r *rollout) look(ctx context.Context) (client.Upgrade, error) {
 	}
 }
 
-// pause waits a moment and says once why.
+// pause waits a moment, and reports the reason once.
 func (r *rollout) pause(ctx context.Context, why string) error {
 	if why != r.said {
 		r.said = why
@@ -220,7 +220,7 @@ func (r *rollout) pause(ctx context.Context, why string) error {
 	}
 }
 
-// await returns the member that may be restarted now; nil when there is nothing to do any more.
+// await blocks until a member may be restarted and returns it; nil when the upgrade is done.
 func (r *rollout) await(ctx context.Context) (*client.UpgradeMember, error) {
 	for {
 		up, err := r.look(ctx)
@@ -261,7 +261,7 @@ func (r *rollout) await(ctx context.Context) (*client.UpgradeMember, error) {
 	}
 }
 
-// restart says who is next, or restarts it.
+// restart prints the next member, or restarts it.
 func (r *rollout) restart(ctx context.Context, m *client.UpgradeMember) error {
 	if m.Note != "" {
 		r.env.say("%s: %s", console.Printable(m.Name), console.Printable(m.Note))
@@ -288,7 +288,7 @@ func (r *rollout) restart(ctx context.Context, m *client.UpgradeMember) error {
 	return nil
 }
 
-// back waits until a member runs the new version and all are well.
+// back blocks until a member runs the new version and all members are healthy.
 func (r *rollout) back(ctx context.Context, id uint64) error {
 	for {
 		up, err := r.look(ctx)

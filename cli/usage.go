@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// usageError is a command line that makes no sense: exit status 2.
+// usageError is an invalid command line: exit status 2.
 type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
@@ -22,7 +22,7 @@ func usagef(cmd *cobra.Command, format string, args ...any) error {
 	return &usageError{fmt.Sprintf(format, args...) + fmt.Sprintf(" (see %q)", cmd.CommandPath()+" --help")}
 }
 
-// exactly checks that a command got just these arguments; with no names, that it got none.
+// exactly requires these arguments; without names it allows none.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < len(names) {
@@ -35,7 +35,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 			return usagef(cmd, "%q is one argument too many", args[len(names)])
 		}
 		for i, a := range args {
-			if blank(a) && names[i] != "the query" { // the server says what is wrong with a query
+			if blank(a) && names[i] != "the query" { // the server explains errors in a query
 				return usagef(cmd, "%s is given but empty", names[i])
 			}
 		}
@@ -43,7 +43,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// flagError says what is wrong with a flag, and names the nearest one when there is none of that name.
+// flagError explains an invalid flag, and names the most similar one for an unknown flag.
 func flagError(cmd *cobra.Command, err error) error {
 	name, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
 	if !unknown {
@@ -55,9 +55,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usagef(cmd, "%v", err)
 }
 
-// nearestFlag finds the flag that somebody may have meant; empty when none is near.
+// nearestFlag returns the most similar flag; empty if none is similar.
 func nearestFlag(flags *pflag.FlagSet, name string) (best string) {
-	least := 3 // more changes than that are another word
+	least := 3 // with more edits it is another word
 	flags.VisitAll(func(f *pflag.Flag) {
 		if d := edits(name, f.Name); !f.Hidden && (d < least || strings.HasPrefix(f.Name, name) && best == "") {
 			best, least = f.Name, min(d, least)
@@ -66,7 +66,7 @@ func nearestFlag(flags *pflag.FlagSet, name string) (best string) {
 	return best
 }
 
-// edits counts the letters that must be put in, taken out or replaced to make b of a (Levenshtein's distance).
+// edits returns Levenshtein's distance of a and b: the number of inserted, deleted or replaced letters.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -97,10 +97,10 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	return usagef(cmd, "unknown command %q", name)
 }
 
-// checkGiven refuses whatever is given but empty: a flag, an element of a flag that is a list, a variable of ours. In a
-// script that is a command substitution that failed, and what would happen without the flag is not what was meant.
+// checkGiven refuses empty values: of a flag, of an element of a list, of a variable MUSTER_…. In a script an empty value comes
+// from a failed command substitution, and ignoring the flag would do something else than intended.
 func checkGiven(cmd *cobra.Command) error {
-	if strings.HasPrefix(cmd.Name(), "__") { // the shell asks for completions
+	if strings.HasPrefix(cmd.Name(), "__") { // completion requests of the shell
 		return nil
 	}
 	var empty error
@@ -123,7 +123,7 @@ func checkGiven(cmd *cobra.Command) error {
 	return nil
 }
 
-// noEmptyElements makes the lists of a command and of those below it refuse empty elements.
+// noEmptyElements makes the list flags of a command and its subcommands refuse empty elements.
 func noEmptyElements(cmd *cobra.Command) {
 	wrap := func(f *pflag.Flag) {
 		if v, ok := f.Value.(pflag.SliceValue); ok && f.Value.Type() == "stringSlice" {
@@ -137,7 +137,7 @@ func noEmptyElements(cmd *cobra.Command) {
 	}
 }
 
-// sliceFlag is a list that would forget an empty element which is given by itself.
+// sliceFlag is a list flag that refuses a single empty element; pflag would ignore it.
 type sliceFlag struct {
 	pflag.Value
 	pflag.SliceValue
@@ -159,14 +159,14 @@ func emptyFlag(f *pflag.Flag) bool {
 	switch f.Value.Type() {
 	case "string":
 		return blank(f.Value.String())
-	default: // what parses its value refuses an empty one itself
+	default: // the parsers of other types refuse empty values themselves
 		return false
 	}
 }
 
 func blank(s string) bool { return strings.TrimSpace(s) == "" }
 
-// words are parts of the server's sentences that name requests, and what stands for them on the command line.
+// words maps parts of the server's sentences that name requests to command lines.
 var words = []struct {
 	server *regexp.Regexp
 	here   string
@@ -179,7 +179,7 @@ var words = []struct {
 	{regexp.MustCompile(`; look before you repeat it, which is always safe with an Idempotency-Key`), ""}, // mayHaveHappened says it
 }
 
-// inWords puts a sentence of the server into the words of the command line.
+// inWords rewrites a sentence of the server in terms of the command line.
 func inWords(text string) string {
 	for _, w := range words {
 		text = w.server.ReplaceAllString(text, w.here)

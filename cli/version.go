@@ -12,7 +12,7 @@ func newVersionCommand(env *environment) *cobra.Command {
 	var licenses bool
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Say which build this is, and under which licences its parts are",
+		Short: "Show this build's version, and the licences of its parts",
 		Args:  exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			if licenses {
@@ -31,11 +31,11 @@ func newVersionCommand(env *environment) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&licenses, "licenses", false,
-		"print the licences of everything that is linked into this program")
+		"print the licences of all software linked into this program")
 	return cmd
 }
 
-// versionText is what "muster version" and "muster --version" print.
+// versionText returns the output of "muster version" and "muster --version".
 func versionText() string {
 	return fmt.Sprintf("muster %s (commit %s, %s, %s/%s)\n", Version, Commit, runtime.Version(), runtime.GOOS,
 		runtime.GOARCH)

@@ -22,7 +22,7 @@ func newWatchCommand(env *environment) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Print what happens in the cluster, until Ctrl-C",
+		Short: "Print the cluster's events, until Ctrl-C",
 		Long: `Print a line for each change of the cluster's state, as it is committed. When the member that is watched goes away, the
 next address is asked and nothing is left out.`,
 		Args: exactly(),
@@ -43,7 +43,7 @@ next address is asked and nothing is left out.`,
 	return cmd
 }
 
-// watch prints the events that want accepts, a line each, until it is interrupted.
+// watch prints the events accepted by want, a line each, until it is interrupted.
 func (e *environment) watch(ctx context.Context, c *client.Client, opt client.WatchOptions,
 	want func(client.Event) bool) error {
 	opt.Broken = func(err error) { e.say("%s; going on elsewhere", console.Printable(err.Error())) }
@@ -82,11 +82,11 @@ func (e *environment) event(x client.Event) error {
 }
 
 const (
-	watchQuiet = 200 * time.Millisecond // changes that come together are shown together
+	watchQuiet = 200 * time.Millisecond // closer changes are shown together
 	clearAll   = "\x1b[H\x1b[2J\x1b[3J" // of a terminal: home, screen, what was scrolled away (ECMA-48, xterm)
 )
 
-// listing reports whether a command prints a list: it knows -o name and --watch.
+// listing reports whether a command prints a list, and so accepts -o name and --watch.
 func listing(cmd *cobra.Command) bool {
 	if cmd.RunE == nil {
 		return false
@@ -94,16 +94,16 @@ func listing(cmd *cobra.Command) bool {
 	return cmd.Name() == "list" || slices.Contains(alsoLists, cmd.CommandPath())
 }
 
-// alsoLists are the commands that print a list and are not called so.
+// alsoLists has the commands that print a list without being called "list".
 var alsoLists = []string{"muster members", "muster raft peers", "muster autopilot", "muster autopilot zones",
 	"muster upgrade status", "muster upgrade plan", "muster peering members"}
 
-// nameColumns says which column -o name prints where that is not the first, by the path of the command.
+// nameColumns has, by command path, the column for -o name if that is not the first.
 var nameColumns = map[string]string{"muster members": "NAME", "muster member list": "NAME",
 	"muster autopilot": "NAME", "muster upgrade status": "NAME", "muster upgrade plan": "NAME",
 	"muster peering members": "NAME", "muster cert list": "SERIAL"}
 
-// addWatch gives every command that prints a list the flag --watch.
+// addWatch adds the flag --watch to every command that prints a list.
 func addWatch(env *environment, cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		addWatch(env, sub)
@@ -122,7 +122,7 @@ func addWatch(env *environment, cmd *cobra.Command) {
 	}
 }
 
-// again prints a list, and once more after each change of the cluster's state, until ctx ends.
+// again prints a list, and prints it again after each change of the cluster's state, until ctx ends.
 func (e *environment) again(ctx context.Context, show func() error) error {
 	c, err := e.anybody()
 	if err != nil {
@@ -135,7 +135,7 @@ func (e *environment) again(ctx context.Context, show func() error) error {
 		failed <- c.Watch(ctx, client.WatchOptions{}, func(client.Event) error {
 			select {
 			case changed <- struct{}{}:
-			default: // it will be shown anyway
+			default: // a print is already due
 			}
 			return nil
 		})
@@ -152,7 +152,7 @@ func (e *environment) again(ctx context.Context, show func() error) error {
 		if err != nil && !errors.As(err, &none) {
 			return err
 		}
-		if err != nil { // it comes back
+		if err != nil { // temporary
 			e.complain(err.Error())
 		}
 		select {

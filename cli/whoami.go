@@ -17,7 +17,7 @@ import (
 func newWhoAmICommand(env *environment) *cobra.Command {
 	return staleFlag(&cobra.Command{
 		Use:   "whoami",
-		Short: "Say whose token the commands show, and what it allows",
+		Short: "Show the token that commands use, and its scopes",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.reader(cmd.Context())
@@ -42,7 +42,7 @@ func newWhoAmICommand(env *environment) *cobra.Command {
 	}, env)
 }
 
-// lacks explains a refusal for a missing scope: which one it takes, and what the token has. Empty for any other error.
+// lacks explains a refusal for a missing scope: the required scope and the token's scopes. Empty for any other error.
 func (e *environment) lacks(err error) string {
 	var refusal *client.Error
 	if !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden || refusal.Scope == "" {

@@ -27,7 +27,7 @@ import (
 const socketWithin = 10 * time.Second // for an answer of the Workload API
 
 func newWorkloadCommand(env *environment) *cobra.Command {
-	group := newGroup("workload", "Say which software gets which identity, and get one")
+	group := newGroup("workload", "Register software for identities, and fetch them")
 	group.AddCommand(newWorkloadCreateCommand(env), newWorkloadListCommand(env), newWorkloadShowCommand(env),
 		newWorkloadDeleteCommand(env), newWorkloadFetchCommand(env), newWorkloadJWTCommand(env))
 	return group
@@ -75,9 +75,9 @@ The same registration again changes nothing.`,
 	flags.StringVar(&r.User, "user", "", "Unix user, by name or number")
 	flags.StringVar(&r.Group, "group", "", "Unix group, by name or number; supplementary groups count")
 	flags.StringVar(&r.Unit, "unit", "", "systemd unit, such as postgresql.service")
-	flags.StringVar(&member, "node", "", "the member that it runs on: its number, name, UUID, address or host name "+
+	flags.StringVar(&member, "node", "", "only on this member: its number, name, UUID, address or host name "+
 		"(default any)")
-	flags.StringSliceVar(&r.Hosts, "host", nil, "DNS name or IP address that its certificates are for besides; repeatable")
+	flags.StringSliceVar(&r.Hosts, "host", nil, "DNS name or IP address to add to its certificates; repeatable")
 	return cmd
 }
 
@@ -103,7 +103,7 @@ func newWorkloadListCommand(env *environment) *cobra.Command {
 	}, env)
 }
 
-// workloadID finds a registration by its id, or by its path where that is of one only.
+// workloadID returns the id of a registration, given by its id or its unambiguous path.
 func workloadID(ctx context.Context, c *client.Client, text string) (string, error) {
 	if !strings.HasPrefix(text, "/") {
 		return text, nil
@@ -159,7 +159,7 @@ func newWorkloadDeleteCommand(env *environment) *cobra.Command {
 	var yes bool
 	return yesFlag(&cobra.Command{
 		Use:   "delete ID|PATH",
-		Short: "Take a registration away: its identity is handed out and renewed no more",
+		Short: "Delete a registration: its identity is no longer issued or renewed",
 		Args:  exactly("ID|PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd.Context())
@@ -170,7 +170,7 @@ func newWorkloadDeleteCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := env.confirm(yes, "delete workload %s? Its software gets no identity any more", args[0]); err != nil {
+			if err := env.confirm(yes, "delete workload %s? Its software gets no more identities", args[0]); err != nil {
 				return err
 			}
 			if err := c.DeleteWorkload(cmd.Context(), id); err != nil {
@@ -181,7 +181,7 @@ func newWorkloadDeleteCommand(env *environment) *cobra.Command {
 	}, &yes)
 }
 
-// socketFlag gives a command the flag that says where the Workload API is.
+// socketFlag adds the flag for the socket of the Workload API.
 func socketFlag(cmd *cobra.Command, socket *string) *cobra.Command {
 	cmd.Flags().StringVar(socket, "socket", "", "the Workload API's Unix socket (default: "+workloadapi.SocketEnv+")")
 	return cmd
@@ -199,7 +199,7 @@ func workloadAPI(ctx context.Context, cmd *cobra.Command, socket string) (*workl
 	return workloadapi.New(ctx, workloadapi.WithAddr(address))
 }
 
-// workloadError puts an answer of the Workload API into words.
+// workloadError explains an error of the Workload API.
 func workloadError(err error) error {
 	switch grpcstatus.Code(err) {
 	case codes.PermissionDenied:
@@ -219,7 +219,7 @@ func newWorkloadFetchCommand(env *environment) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "fetch [--write DIR]",
-		Short: "Get the certificates of the process that calls, and write them to files",
+		Short: "Get the certificates of the calling process, and write them to files",
 		Long: `Get the certificates of the process that calls from the Workload API of the member on this machine.
 
 With --write DIR it writes svid.pem (the certificate and what follows it), svid_key.pem (0600), bundle.pem (what others of this
@@ -260,9 +260,9 @@ stays and writes them again before they expire and whenever they change; svid.pe
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&dir, "write", "", "directory for the files; it must be there")
-	flags.StringVar(&id, "id", "", "which SPIFFE ID, where the process has several (default the first)")
-	flags.BoolVar(&watch, "watch", false, "stay and keep the files fresh, until Ctrl-C or SIGTERM")
+	flags.StringVar(&dir, "write", "", "directory for the files; it must exist")
+	flags.StringVar(&id, "id", "", "SPIFFE ID to fetch, if the process has several (default: the first)")
+	flags.BoolVar(&watch, "watch", false, "keep running and renew the files, until Ctrl-C or SIGTERM")
 	return socketFlag(cmd, &socket)
 }
 
@@ -272,14 +272,14 @@ type svidWriter struct {
 	dir, id string
 }
 
-// OnX509ContextUpdate writes what has changed.
+// OnX509ContextUpdate writes a changed identity.
 func (w *svidWriter) OnX509ContextUpdate(x *workloadapi.X509Context) {
 	if err := w.write(x); err != nil {
 		w.env.complain(err.Error())
 	}
 }
 
-// OnX509ContextWatchError says why there is nothing new; the client tries again by itself.
+// OnX509ContextWatchError reports why there is no update; the client retries by itself.
 func (w *svidWriter) OnX509ContextWatchError(err error) {
 	if grpcstatus.Code(err) != codes.Canceled {
 		w.env.complain(workloadError(err).Error())
@@ -330,7 +330,7 @@ func newWorkloadJWTCommand(env *environment) *cobra.Command {
 	var audience []string
 	cmd := &cobra.Command{
 		Use:   "jwt --audience AUDIENCE",
-		Short: "Get a JWT-SVID of the process that calls, and print it",
+		Short: "Get a JWT-SVID of the calling process, and print it",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(audience) == 0 {
@@ -360,6 +360,6 @@ func newWorkloadJWTCommand(env *environment) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&audience, "audience", nil, "for whom it is; repeatable")
-	flags.StringVar(&id, "id", "", "which SPIFFE ID, where the process has several (default the first)")
+	flags.StringVar(&id, "id", "", "SPIFFE ID to fetch, if the process has several (default: the first)")
 	return socketFlag(cmd, &socket)
 }

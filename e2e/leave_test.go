@@ -30,7 +30,7 @@ func TestLeave(t *testing.T) {
 	}
 	refused("no directory", 2, "--data is missing", "leave")
 	refused("a deadline out of range", 2, "--deadline", "leave", "--data", third.dir, "--deadline", "2h")
-	refused("no terminal", 1, "say --yes", "leave", "--data", third.dir)
+	refused("no terminal", 1, "give --yes", "leave", "--data", third.dir)
 	refused("detach of a running member", 1, "in use", "detach", "--data", third.dir, "--yes")
 
 	t.Run("leases", func(t *testing.T) {

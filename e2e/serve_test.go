@@ -238,7 +238,7 @@ func testPorts(t *testing.T, c *cluster) {
 		{"no port", "127.0.0.1", free(), "--api must be HOST:PORT"},
 		{"port 0", "127.0.0.1:0", free(), "--api must be HOST:PORT"},
 		{"a port that is too high", free(), "127.0.0.1:70000", "--raft has no valid port"},
-		{"everywhere without saying where", "0.0.0.0:5000", free(), "say with --advertise how others reach this member"},
+		{"everywhere without saying where", "0.0.0.0:5000", free(), "give the host for others with --advertise"},
 	} {
 		refusal(t, x.name, t.TempDir(), x.want, command{}, "--api", x.api, "--raft", x.raft)
 		refusal(t, x.name+", joining", t.TempDir(), x.want, command{}, "--api", x.api, "--raft", x.raft, "--join", good.Token)

@@ -15,7 +15,7 @@ import (
 type Limits struct {
 	Requests            int // requests in work at once
 	StrangersPerAddress int // requests at once of one address (or /64) whose connections have shown no valid credential
-	Streams             int // requests at once on one HTTP/2 connection
+	Streams             int // concurrent requests on one HTTP/2 connection
 	Blocking            int // blocking queries at once
 	BlockingPerIdentity int
 	Readers             int // streams of events at once

@@ -14,10 +14,10 @@ type Line struct {
 	shown bool
 }
 
-// NewLine makes a line that was not shown yet.
+// NewLine returns a line that has not been shown yet.
 func NewLine(w io.Writer) *Line { return &Line{w: w, tty: Terminal(w)} }
 
-// Show says what is under way, for how long, and how long at most.
+// Show writes the activity, the time that it has taken, and its limit.
 func (p *Line) Show(text string, passed, limit time.Duration) {
 	switch {
 	case p.tty:
@@ -28,7 +28,7 @@ func (p *Line) Show(text string, passed, limit time.Duration) {
 	p.shown = true
 }
 
-// Note shows a text that does not change, on a terminal only.
+// Note shows a fixed text, on a terminal only.
 func (p *Line) Note(text string) {
 	if p.tty && !p.shown {
 		fmt.Fprint(p.w, text)
@@ -36,15 +36,15 @@ func (p *Line) Note(text string) {
 	}
 }
 
-// End leaves the line.
+// End finishes the line.
 func (p *Line) End() {
 	if p.tty && p.shown {
 		fmt.Fprintln(p.w)
 	}
 }
 
-// While calls f. On a terminal it says what is under way, and for how long, as soon as that is more than a second; elsewhere
-// it says nothing.
+// While calls f and blocks until it returns. On a terminal it shows the activity and its duration after the first second;
+// elsewhere it writes nothing.
 func While(w io.Writer, what string, f func() error) error {
 	if !Terminal(w) {
 		return f()
@@ -86,7 +86,7 @@ type Bar struct {
 	at    time.Time
 }
 
-// NewBar makes a bar; verb begins the plain lines.
+// NewBar returns a bar; verb begins the plain lines.
 func NewBar(w io.Writer, verb string) *Bar { return &Bar{w: w, verb: verb, tty: Terminal(w)} }
 
 const barWidth = 40
@@ -112,7 +112,7 @@ func (b *Bar) Show(percent, done, total int) {
 	b.shown, b.last = true, percent
 }
 
-// End leaves the line of the bar.
+// End finishes the line of the bar.
 func (b *Bar) End() {
 	if b.tty && b.shown {
 		fmt.Fprintln(b.w)

@@ -1,5 +1,5 @@
-// Package console writes for people and for scripts: tables, JSON, progress, questions. It knows no command and nothing
-// of clusters.
+// Package console writes for people and for scripts: tables, JSON, progress, questions. It knows neither commands nor
+// clusters.
 package console
 
 import (
@@ -37,8 +37,8 @@ func Table(w io.Writer, header []string, rows [][]any) error {
 	return out.Flush()
 }
 
-// Cell writes one value for a table: "-" for what is absent, yes and no, times in UTC, and nothing that would move the
-// terminal's cursor.
+// Cell formats one value for a table: "-" for an absent value, yes and no, times in UTC. It escapes characters that would move
+// the terminal's cursor.
 func Cell(value any) string {
 	text := ""
 	switch v := value.(type) {
@@ -51,7 +51,7 @@ func Cell(value any) string {
 		if !v.IsZero() {
 			text = v.UTC().Format(time.RFC3339)
 		}
-	case uint64: // an id, of which 0 is none
+	case uint64: // an id; 0 is absent
 		if v != 0 {
 			text = strconv.FormatUint(v, 10)
 		}
@@ -64,7 +64,7 @@ func Cell(value any) string {
 	return Printable(text)
 }
 
-// Printable escapes control characters, tabs and line ends included.
+// Printable escapes control characters, including tabs and line ends.
 func Printable(text string) string {
 	if strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return text

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Confirm asks before something that cannot be undone. Without a terminal nobody can answer: then --yes is needed.
+// Confirm asks before an irreversible step, and blocks for the answer. Without a terminal it returns an error that asks for --yes.
 func Confirm(stdin io.Reader, stderr io.Writer, question string) error {
 	if !Terminal(stdin) {
-		return fmt.Errorf("%s\nThere is no terminal to ask: say --yes", question)
+		return fmt.Errorf("%s\nThere is no terminal to ask: give --yes", question)
 	}
 	fmt.Fprintf(stderr, "%s [y/N] ", question)
 	answer, _ := bufio.NewReader(stdin).ReadString('\n')
@@ -25,7 +25,7 @@ func Confirm(stdin io.Reader, stderr io.Writer, question string) error {
 	return nil
 }
 
-// Terminal reports whether a stream is one.
+// Terminal reports whether a stream is a terminal.
 func Terminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	if !ok {
@@ -35,7 +35,8 @@ func Terminal(stream any) bool {
 	return err == nil
 }
 
-// Transfer shows how far a transfer is: a line that is written over on a terminal, otherwise a line now and then.
+// Transfer returns a function that shows the progress of a transfer, in bytes: one rewritten line on a terminal, occasional lines
+// elsewhere.
 func Transfer(stderr io.Writer, verb string) func(done, total int64) {
 	var last time.Time
 	live := Terminal(stderr)
@@ -65,7 +66,7 @@ func Transfer(stderr io.Writer, verb string) func(done, total int64) {
 	}
 }
 
-// Bytes writes a number of bytes for people.
+// Bytes formats a number of bytes for people.
 func Bytes(n int64) string {
 	switch {
 	case n < 10<<10:

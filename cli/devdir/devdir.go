@@ -1,4 +1,4 @@
-// Package devdir keeps the directory of a "muster dev": one process has it at a time, and its cluster keeps its ports.
+// Package devdir manages the directory of a "muster dev": one process holds it at a time, and its cluster keeps its ports.
 package devdir
 
 import (
@@ -18,10 +18,10 @@ const (
 	RaftPort = 7000
 )
 
-const clusters = 20 // of "muster dev" on one machine, for the search for free ports
+const clusters = 20 // bound of the search for free ports: clusters of "muster dev" on one machine
 
-// Lock takes the directory of a "muster dev" for this process, until the file is closed. It fails when another one has it, or
-// when one of its members runs already.
+// Lock locks the directory of a "muster dev" for this process, until the file is closed. It does not block: it fails when another
+// process holds the directory, or when one of its members runs already.
 func Lock(data string, nodes int) (*os.File, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("%s cannot be made: %w", data, err)
@@ -59,8 +59,8 @@ func flock(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
-// Ports finds the ports of a cluster when none were given: its former ones, or the first that are free. dir is the
-// directory of its first member.
+// Ports returns the default ports of a cluster: its former ones, or the first free ones. dir is the directory of its first
+// member.
 func Ports(dir string, nodes int) (api, raft int, err error) {
 	if api, raft, err = kept(dir); err != nil || api != 0 {
 		return api, raft, err
@@ -72,11 +72,11 @@ func Ports(dir string, nodes int) (api, raft int, err error) {
 			return api, raft, nil
 		}
 	}
-	return 0, 0, fmt.Errorf("no ports for %d members are free from %d and %d on: say which with --api-port and --raft-port",
+	return 0, 0, fmt.Errorf("no ports for %d members are free from %d and %d on: give ports with --api-port and --raft-port",
 		nodes, APIPort, RaftPort)
 }
 
-// kept reads the ports of a member of before, or 0.
+// kept returns the former ports of a member, or 0.
 func kept(dir string) (api, raft int, err error) {
 	name := filepath.Join(dir, "node.json")
 	text, err := os.ReadFile(name)
@@ -105,7 +105,7 @@ func kept(dir string) (api, raft int, err error) {
 	return api, raft, nil
 }
 
-// free reports whether n ports from first on can be listened on.
+// free reports whether n consecutive ports from first are free.
 func free(first, n int) bool {
 	for port := first; port < first+n; port++ {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))

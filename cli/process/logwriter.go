@@ -10,17 +10,17 @@ import (
 
 const (
 	logQueue = 1 << 20     // bytes that may wait for the reader of the log
-	logFlush = time.Second // for what waits at the end
+	logFlush = time.Second // for waiting lines at the end
 )
 
-// LogWriter writes lines to a descriptor of which nobody knows who reads it: a journal that restarts, a pipe that is
-// closed, a terminal that was stopped. Write never blocks and never fails; what cannot be written is lost and counted.
+// LogWriter writes lines to a descriptor with an unreliable reader: a journal that restarts, a closed pipe, a stopped terminal.
+// Write never blocks and never fails; lines that cannot be written are lost and counted.
 type LogWriter struct {
 	out  io.Writer
 	lost atomic.Uint64
 
 	mu     sync.Mutex
-	told   func(lost uint64) // called when lines can be written again after some were lost
+	told   func(lost uint64) // called at the first written line after lost ones
 	queue  [][]byte
 	size   int
 	closed bool
@@ -28,14 +28,14 @@ type LogWriter struct {
 	done   chan struct{}
 }
 
-// NewLogWriter begins to write to out; Close ends it.
+// NewLogWriter starts a goroutine that writes to out; Close ends it.
 func NewLogWriter(out io.Writer) *LogWriter {
 	w := &LogWriter{out: out, more: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.run()
 	return w
 }
 
-// Write takes a line, or counts it as lost when too many wait.
+// Write queues a line, or counts it as lost when too many wait.
 func (w *LogWriter) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -65,7 +65,7 @@ func (w *LogWriter) wake() {
 	}
 }
 
-// next takes the oldest line, nil when there is none. told is nil once the writer is closed.
+// next removes and returns the oldest line, or nil for an empty queue. told is nil once the writer is closed.
 func (w *LogWriter) next() (line []byte, told func(uint64), closed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,7 +102,7 @@ func (w *LogWriter) run() {
 	}
 }
 
-// Close writes what waits, for a second at most; later lines are lost.
+// Close blocks until the waiting lines are written, for a second at most; later lines are lost.
 func (w *LogWriter) Close() {
 	w.mu.Lock()
 	w.closed = true

@@ -1,5 +1,5 @@
-// Package process is what a member owes the machine that it runs on: a log that never blocks, signals, and notices
-// for the service manager. It knows nothing of members.
+// Package process connects a member's process to its machine: a log that never blocks, signals, and notifications for the
+// service manager. It knows nothing of members.
 package process
 
 import (
@@ -23,26 +23,24 @@ const (
 	statusEvery = 5 * time.Second
 )
 
-// Service is what a member owes the machine it runs on: its descriptors, its signals, and the service manager that has
-// started it, if there is one.
+// Service handles a process's log descriptor, its signals, and its service manager, if any.
 type Service struct {
 	lines   *LogWriter
 	hangups chan os.Signal
 	pipes   chan os.Signal
 	strays  chan os.Signal
 	notices chan string
-	sent    chan struct{} // closed when the last notice is out
+	sent    chan struct{} // closed when the last notification is sent
 	log     *slog.Logger
 }
 
-// meaningless lists the signals that mean nothing to a member and would end it without a hand-over: logrotate and its
-// like send them to whatever has a log.
+// meaningless lists signals without a meaning for a member that would end it without a hand-over: logrotate and similar
+// programs send them.
 var meaningless = []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPROF,
 	syscall.SIGIO, syscall.SIGPWR, syscall.SIGSTKFLT, syscall.SIGXCPU}
 
-// NewService takes the signals over that end a process which does not want them. From here on a log line never
-// blocks. SIGPIPE is caught, not ignored, so that hooks begin without our choice; so is SIGXFSZ, with which a write
-// fails that makes a file larger than the process may write.
+// NewService catches the signals that would end the process. From then on a log line never blocks. SIGPIPE is caught, not
+// ignored, so that hooks start with the default; so is SIGXFSZ, so that a write beyond the file size limit fails with an error.
 func NewService(stderr io.Writer) *Service {
 	s := &Service{
 		lines:   NewLogWriter(stderr),
@@ -58,24 +56,24 @@ func NewService(stderr io.Writer) *Service {
 	signal.Notify(s.strays, meaningless...)
 	log.SetOutput(s.lines)
 	if Managed() {
-		// A crash, or the watchdog's SIGABRT, would end with status 2, with which the unit does not start a member again.
+		// A crash, or the watchdog's SIGABRT, would end with status 2, and the unit does not restart after status 2.
 		debug.SetTraceback("crash")
 	}
 	go s.send()
 	return s
 }
 
-// Lines is the log: a writer that never blocks. Whoever writes the last words closes it; Close does not.
+// Lines returns the log: a writer that never blocks. The caller closes it after the last line; Close does not.
 func (s *Service) Lines() *LogWriter { return s.lines }
 
-// Logs makes a logger tell of lost lines.
+// Logs sets the logger that reports lost lines.
 func (s *Service) Logs(l *slog.Logger) {
 	s.log = l
 	s.lines.tell(func(lost uint64) { l.Warn("log lines were lost: their reader was gone or too slow", "lines", lost) })
 }
 
-// Close sends what waits for the service manager. The signals stay caught: the process is about to end, and its last
-// words must not be what kills it.
+// Close sends the waiting notifications. The signals stay caught: the process is about to end, and its last log lines must not
+// kill it.
 func (s *Service) Close() {
 	close(s.notices)
 	select {
@@ -84,7 +82,7 @@ func (s *Service) Close() {
 	}
 }
 
-// send passes notices on. Its socket may block, so nobody waits for it.
+// send delivers notifications. The socket may block, so no caller waits for it.
 func (s *Service) send() {
 	defer close(s.sent)
 	for text := range s.notices {
@@ -94,7 +92,7 @@ func (s *Service) send() {
 	}
 }
 
-// Notify sends a notice to the service manager; it never blocks.
+// Notify queues a notification for the service manager; it never blocks.
 func (s *Service) Notify(text string) {
 	select {
 	case s.notices <- text:
@@ -102,8 +100,8 @@ func (s *Service) Notify(text string) {
 	}
 }
 
-// Run tells the service manager that the member is ready and how it is, keeps its watchdog quiet for as long as the
-// member is alive, and reloads on SIGHUP. It returns when ctx ends.
+// Run reports readiness and status to the service manager, feeds its watchdog while alive returns true, and calls reload on
+// SIGHUP. It blocks until ctx ends.
 func (s *Service) Run(ctx context.Context, reload func() error, status func() string, alive func() bool) {
 	last := status()
 	s.Notify(daemon.SdNotifyReady + "\nSTATUS=" + last)
@@ -142,15 +140,15 @@ func (s *Service) Run(ctx context.Context, reload func() error, status func() st
 	}
 }
 
-// KeepOwnFiles takes from the umask what would keep this process, or the next one of its user, from its own files.
+// KeepOwnFiles removes from the umask the bits that would deny the owner access to new files.
 func KeepOwnFiles() {
 	syscall.Umask(syscall.Umask(0o077) &^ 0o700)
 }
 
-// Managed reports whether a service manager has started this process and wants to be notified.
+// Managed reports whether a service manager started this process and expects notifications.
 func Managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
-// Collector counts the log lines that nobody has read.
+// Collector returns the counter of lost log lines.
 func (s *Service) Collector() prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_log_lines_lost_total",
 		Help: "Log lines that could not be written, because their reader was gone or too slow."},

@@ -25,7 +25,7 @@ type People interface {
 	Verify(ctx context.Context, p signin.Provider, idToken, nonce string) (signin.Person, error)
 }
 
-var errNoSignIn = handlers.Fail(http.StatusNotFound, "nobody signs in to this cluster: the setting oidc.issuer is none")
+var errNoSignIn = handlers.Fail(http.StatusNotFound, "sign-in is off in this cluster: the setting oidc.issuer is none")
 
 func (s *service) loginRoutes() []handlers.Route {
 	return []handlers.Route{
