@@ -1,9 +1,10 @@
-// Command bench measures muster beside etcd, on this machine, in one run. See README.md.
+// Command bench measures muster next to etcd, on this machine, in one run. See README.md.
 package main
 
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,7 +19,7 @@ import (
 )
 
 type bench struct {
-	musterPath, etcdPath         string // empty: not there
+	musterPath, etcdPath         string // empty: not found
 	duration                     time.Duration
 	rounds, conns                int
 	formations, kills, etcdKills int
@@ -28,20 +29,20 @@ type bench struct {
 	clients                      []int
 
 	fleet   *fleet
-	muster  *musterSystem    // nil: not there
+	muster  *musterSystem    // nil: not found
 	systems []system         // muster and etcd
-	beside  []system         // more yardsticks, under the loads only: etcd with TLS and a password, dqlite alone
-	running map[string]start // those that several parts share
+	beside  []system         // measured only under load: etcd with TLS and a password, dqlite alone, a rival
+	running map[string]start // clusters shared by several parts
 	report  *report
 }
 
-// defaultConns is what multiplexed clients share; see README.md for why.
+// defaultConns is the number of connections that multiplexed clients share; README.md has the reason.
 const defaultConns = 16
 
-// part is one thing to measure.
+// part is one measurement.
 type part struct {
 	name    string
-	shared  bool // it uses the clusters of the other shared ones
+	shared  bool // it uses the same clusters as the other shared parts
 	measure func(context.Context)
 }
 
@@ -56,34 +57,63 @@ func main() {
 	os.Exit(run())
 }
 
-func run() int {
-	b := &bench{running: make(map[string]start), report: &report{Machine: make(map[string]string)}}
-	parts := []part{
-		{"binary", false, b.binary}, {"formation", false, b.formation},
-		{"idle", true, b.idle}, {"reads", true, b.reads}, {"writes", true, b.writes}, {"peering", true, b.peering},
-		{"joins", false, b.joins}, {"enroll", false, b.enroll}, {"rotation", false, b.rotation}, {"failover", false, b.failover}, {"handover", false, b.handover},
-		{"events", false, b.events}, {"snapshot", false, b.snapshot},
+// options are the flags that do not stay in the bench.
+type options struct {
+	muster, etcd, rival string
+	only                string
+	json, profile       string
+	keep, keyed         bool
+	http                int
+	delays, clients     string
+	limit               time.Duration
+}
+
+// parts lists what can be measured; the latency part is not in the usual run.
+func (b *bench) parts() (all []part, usual string) {
+	all = []part{
+		{"binary", false, b.binary},
+		{"formation", false, b.formation},
+		{"idle", true, b.idle},
+		{"reads", true, b.reads},
+		{"writes", true, b.writes},
+		{"peering", true, b.peering},
+		{"joins", false, b.joins},
+		{"enroll", false, b.enroll},
+		{"rotation", false, b.rotation},
+		{"failover", false, b.failover},
+		{"handover", false, b.handover},
+		{"events", false, b.events},
+		{"snapshot", false, b.snapshot},
 	}
+	return append(all, part{"latency", false, b.latency}), namesOf(all)
+}
+
+// namesOf joins the names of parts with commas.
+func namesOf(parts []part) string {
 	var names []string
 	for _, p := range parts {
 		names = append(names, p.name)
 	}
-	usual := strings.Join(names, ",")
-	parts, names = append(parts, part{"latency", false, b.latency}), append(names, "latency")
-	var (
-		muster  = flag.String("muster", "../muster", "the muster `program`")
-		etcd    = flag.String("etcd", "etcd", "the etcd `program`")
-		rival   = flag.String("rival", "", "another muster `program`, or a script that runs one, to measure beside under the loads")
-		only    = flag.String("only", usual, "the `parts` to measure")
-		json    = flag.String("json", "", "also write the report to this `file`")
-		profile = flag.String("profile", "", "leave CPU and mutex profiles of muster's members in this `directory`; needs a muster built with -tags profile")
-		keep    = flag.Bool("keep", false, "keep the data directories and logs")
-		version = flag.Int("http", 1, "the `version` of HTTP that muster's clients speak, 1 or 2")
-		keyed   = flag.Bool("keyed", false, "mint with an Idempotency-Key also in the writes part")
-		delays  = flag.String("delays", "5ms,20ms,50ms", "the `times` between members in the latency part, one way")
-		clients = flag.String("clients", "1,16,64,256", "the `numbers` of clients that write at the leader")
-		limit   = flag.Duration("limit", 20*time.Minute, "give up after this time")
-	)
+	return strings.Join(names, ",")
+}
+
+// flags declares the command line.
+func (b *bench) flags(usual string) *options {
+	var o options
+	flag.StringVar(&o.muster, "muster", "../muster", "the muster `program`")
+	flag.StringVar(&o.etcd, "etcd", "etcd", "the etcd `program`")
+	flag.StringVar(&o.rival, "rival", "",
+		"another muster `program`, or a script that runs one, to measure in the same turns")
+	flag.StringVar(&o.only, "only", usual, "the `parts` to measure")
+	flag.StringVar(&o.json, "json", "", "also write the report to this `file`")
+	flag.StringVar(&o.profile, "profile", "",
+		"`directory` for CPU and mutex profiles of muster's members; needs a muster built with -tags profile")
+	flag.BoolVar(&o.keep, "keep", false, "keep the data directories and logs")
+	flag.IntVar(&o.http, "http", 1, "the `version` of HTTP for muster's clients, 1 or 2")
+	flag.BoolVar(&o.keyed, "keyed", false, "mint with an Idempotency-Key also in the writes part")
+	flag.StringVar(&o.delays, "delays", "5ms,20ms,50ms", "the `times` between members in the latency part, one way")
+	flag.StringVar(&o.clients, "clients", "1,16,64,256", "the `numbers` of clients that write at the leader")
+	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "give up after this time")
 	flag.DurationVar(&b.duration, "d", 5*time.Second, "duration of each throughput measurement")
 	flag.IntVar(&b.rounds, "rounds", 2, "turns into which each is divided, muster and etcd alternating")
 	flag.IntVar(&b.conns, "conns", 0, "connections that the clients share (with multiplexing; 0: 16)")
@@ -95,68 +125,84 @@ func run() int {
 	flag.IntVar(&b.members, "members", 10000, "members to grow to before they are listed")
 	flag.IntVar(&b.secrets, "secrets", 10000, "secrets to re-encrypt")
 	flag.Parse()
+	return &o
+}
 
-	wanted := strings.Split(*only, ",")
-	for _, name := range wanted {
-		if !slices.Contains(names, name) {
-			fmt.Fprintf(os.Stderr, "bench: there is no part %q; there are %s\n", name, strings.Join(names, ", "))
-			return 2
+// check rejects values out of range, and parses the lists.
+func (b *bench) check(o *options, parts []part) error {
+	for name := range strings.SplitSeq(o.only, ",") {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
+			return fmt.Errorf("there is no part %q; there are %s", name, namesOf(parts))
 		}
 	}
-	if flag.NArg() > 0 || b.rounds < 1 || b.duration <= 0 || *version != 1 && *version != 2 || b.kills < 1 || b.etcdKills < 1 || b.transfers < 1 || b.formations < 1 || b.maxJoins < 100 || b.members < 0 || b.secrets < 1 {
-		fmt.Fprintln(os.Stderr, "bench: a number is out of range, or there is an argument too many; see -help")
-		return 2
+	least := min(b.rounds, b.kills, b.etcdKills, b.transfers, b.formations, b.maxJoins/100, b.secrets)
+	if flag.NArg() > 0 || least < 1 || b.members < 0 || b.duration <= 0 || o.http != 1 && o.http != 2 {
+		return errors.New("a number is out of range, or there is an argument too many; see -help")
 	}
-	for text := range strings.SplitSeq(*delays, ",") {
+	for text := range strings.SplitSeq(o.delays, ",") {
 		d, err := time.ParseDuration(text)
 		if err != nil || d <= 0 {
-			fmt.Fprintf(os.Stderr, "bench: %q is no delay\n", text)
-			return 2
+			return fmt.Errorf("%q is no delay", text)
 		}
 		b.delays = append(b.delays, d)
 	}
-	for text := range strings.SplitSeq(*clients, ",") {
+	for text := range strings.SplitSeq(o.clients, ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			fmt.Fprintf(os.Stderr, "bench: %q is no number of clients\n", text)
-			return 2
+			return fmt.Errorf("%q is no number of clients", text)
 		}
 		b.clients = append(b.clients, n)
 	}
-	b.find(*muster, *etcd)
-	if b.muster != nil {
-		b.muster.http2, b.muster.keyed = *version == 2, *keyed
-	}
-	if path, err := exec.LookPath(*rival); err == nil && b.muster != nil {
-		other := *b.muster
-		other.label = "rival"
-		other.program, _ = filepath.Abs(path)
-		b.beside = append(b.beside, &other)
-	} else if *rival != "" {
-		b.report.note("the rival was not measured: %v", err)
-	}
-	if len(b.systems) == 0 {
-		fmt.Fprintln(os.Stderr, "bench: there is neither a muster nor an etcd to measure")
-		return 1
-	}
+	return nil
+}
 
+func run() int {
+	b := &bench{running: make(map[string]start), report: &report{Machine: make(map[string]string)}}
+	parts, usual := b.parts()
+	o := b.flags(usual)
+	fail := func(status int, err error) int {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return status
+	}
+	if err := b.check(o, parts); err != nil {
+		return fail(2, err)
+	}
+	b.find(o)
+	if len(b.systems) == 0 {
+		return fail(1, errors.New("there is neither a muster nor an etcd to measure"))
+	}
 	var err error
-	if b.fleet, err = newFleet(); err == nil && *profile != "" {
-		err = b.fleet.profileInto(*profile)
+	if b.fleet, err = newFleet(); err == nil && o.profile != "" {
+		err = b.fleet.profileInto(o.profile)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		return 1
+		return fail(1, err)
 	}
-	defer b.fleet.close(*keep)
+	defer b.fleet.close(o.keep)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, *limit)
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
 
 	b.describe(ctx)
-	b.report.Machine["settings"] = fmt.Sprintf("%v each in %d turns; 64 clients are %d connections to muster (HTTPS, HTTP/%d), %d to etcd (plaintext gRPC)",
-		b.duration, b.rounds, b.connections(b.muster, 64), *version, b.connections(etcdSystem{}, 64))
+	b.report.Machine["settings"] = fmt.Sprintf(
+		"%v each in %d turns; 64 clients are %d connections to muster (HTTPS, HTTP/%d), %d to etcd (plaintext gRPC)",
+		b.duration, b.rounds, b.connections(b.muster, 64), o.http, b.connections(etcdSystem{}, 64))
+	b.measure(ctx, parts, strings.Split(o.only, ","))
+	b.report.print(os.Stdout)
+	if o.json != "" {
+		if err := b.report.save(o.json); err != nil {
+			return fail(1, err)
+		}
+	}
+	if b.report.failed || b.muster == nil || ctx.Err() != nil {
+		return 1
+	}
+	return 0
+}
+
+// measure runs the wanted parts in order, until ctx ends.
+func (b *bench) measure(ctx context.Context, parts []part, wanted []string) {
 	for _, p := range parts {
 		if slices.Contains(wanted, p.name) && ctx.Err() == nil {
 			fmt.Fprintln(os.Stderr, "bench: measuring", p.name)
@@ -171,29 +217,18 @@ func run() int {
 	if ctx.Err() != nil {
 		b.report.note("interrupted: the rows from here on are missing (%v)", context.Cause(ctx))
 	}
-	b.report.print(os.Stdout)
-	if *json != "" {
-		if err := b.report.save(*json); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			return 1
-		}
-	}
-	if b.report.failed || b.muster == nil || ctx.Err() != nil {
-		return 1
-	}
-	return 0
 }
 
-// find looks for the two programs; what is missing is said in the report.
-func (b *bench) find(muster, etcd string) {
-	if path, err := exec.LookPath(muster); err != nil {
+// find looks for the programs; the report names missing ones.
+func (b *bench) find(o *options) {
+	if path, err := exec.LookPath(o.muster); err != nil {
 		b.report.note("muster was not measured: %v", err)
 	} else {
 		b.musterPath, _ = filepath.Abs(path)
-		b.muster = &musterSystem{program: b.musterPath}
+		b.muster = &musterSystem{program: b.musterPath, http2: o.http == 2, keyed: o.keyed}
 		b.systems = append(b.systems, b.muster)
 	}
-	if path, err := exec.LookPath(etcd); err != nil {
+	if path, err := exec.LookPath(o.etcd); err != nil {
 		b.report.note("etcd was not measured, so there are no ratios: %v (Debian: apt-get install etcd-server)", err)
 	} else {
 		b.etcdPath, _ = filepath.Abs(path)
@@ -203,15 +238,27 @@ func (b *bench) find(muster, etcd string) {
 	if b.muster != nil {
 		b.beside = append(b.beside, engineSystem{b})
 	}
+	if o.rival == "" {
+		return
+	}
+	path, err := exec.LookPath(o.rival)
+	if err != nil || b.muster == nil {
+		b.report.note("the rival was not measured: %v", err)
+		return
+	}
+	other := *b.muster
+	other.label = "rival"
+	other.program, _ = filepath.Abs(path)
+	b.beside = append(b.beside, &other)
 }
 
-// start is what came of starting a shared cluster.
+// start is the result of starting a shared cluster.
 type start struct {
 	cluster cluster
 	err     error
 }
 
-// shared returns the cluster that the idle, reads and writes parts use. It is started once, also when that fails.
+// shared returns the cluster of the shared parts. It is started once; a failure is not retried.
 func (b *bench) shared(ctx context.Context, s system) (cluster, error) {
 	if _, tried := b.running[s.name()]; !tried {
 		c, err := s.start(ctx, b.fleet)
@@ -229,7 +276,7 @@ func (b *bench) stopShared() {
 	clear(b.running)
 }
 
-// connections tells how many connections the clients of a throughput measurement share. HTTP/1.1 cannot share any.
+// connections returns how many connections the clients of a throughput measurement use. HTTP/1.1 clients share none.
 func (b *bench) connections(s system, clients int) int {
 	switch m := s.(type) {
 	case *musterSystem:
@@ -245,7 +292,7 @@ func (b *bench) connections(s system, clients int) int {
 	return min(defaultConns, clients)
 }
 
-// add makes a row of the report, unless the benchmark is ending: then the figures would be of half a measurement.
+// add adds a row to the report, unless the benchmark was interrupted in the middle of the measurement.
 func (b *bench) add(ctx context.Context, what, unit string, lower bool, o outcome, g *goal) {
 	if ctx.Err() == nil {
 		b.report.add(what, unit, lower, o, g)

@@ -20,36 +20,57 @@ const (
 	snapshotPath    = "/v1/operator/snapshot"
 )
 
-// snapshot measures a database of 50 MB: how long a snapshot of it takes, what it costs those who write at the same time,
-// and how long a restore takes after everything was changed. It is about muster alone.
+// snapshotFigures are the rows of the snapshot part.
+type snapshotFigures struct{ alone, during, saves, restore, memory outcome }
+
+// snapshot measures a database of 50 MB: the duration of a snapshot, its cost for concurrent writers, and the duration of a
+// restore after many changes. It measures muster alone.
 func (b *bench) snapshot(ctx context.Context) {
 	if b.muster == nil {
 		return
 	}
-	alone, during, saves, restore, memory := outcome{}, outcome{}, outcome{}, outcome{}, outcome{}
-	fail := func(err error) { saves.fail(b.muster, err) }
+	f := snapshotFigures{outcome{}, outcome{}, outcome{}, outcome{}, outcome{}}
 	defer func() {
-		b.add(ctx, "snapshot: 50 MB database, saving it", "s", true, saves, nil)
-		b.add(ctx, "snapshot: 64 writers without one", "/s", false, alone, nil)
-		b.add(ctx, "snapshot: 64 writers while snapshots stream", "/s", false, during, nil)
-		b.add(ctx, "snapshot: RSS of the leader while they do", "MB", true, memory, nil)
-		b.add(ctx, "snapshot: restoring 25 MB of changes", "s", true, restore, nil)
+		b.add(ctx, "snapshot: 50 MB database, saving it", "s", true, f.saves, nil)
+		b.add(ctx, "snapshot: 64 writers without one", "/s", false, f.alone, nil)
+		b.add(ctx, "snapshot: 64 writers while snapshots stream", "/s", false, f.during, nil)
+		b.add(ctx, "snapshot: RSS of the leader while they do", "MB", true, f.memory, nil)
+		b.add(ctx, "snapshot: restoring 25 MB of changes", "s", true, f.restore, nil)
 	}()
 	started, err := b.muster.start(ctx, b.fleet)
 	if err != nil {
-		fail(err)
+		f.saves.fail(b.muster, err)
 		return
 	}
 	defer stop(started)
 	c := started.(*musterCluster)
 	leader, err := findLeader(ctx, c)
 	if err != nil {
-		fail(err)
+		f.saves.fail(b.muster, err)
 		return
 	}
-	if err := c.fill(ctx, leader, snapshotSecrets); err != nil {
-		fail(err)
+	file := filepath.Join(c.dir, "snapshot")
+	if err := b.saveWhileWriting(ctx, c, leader, file, f); err != nil {
+		f.saves.fail(b.muster, err)
 		return
+	}
+	if err := c.fill(ctx, leader, snapshotSecrets/2); err != nil {
+		f.restore.fail(b.muster, err)
+		return
+	}
+	begin := time.Now()
+	if err := c.restore(ctx, leader, file); err != nil {
+		f.restore.fail(b.muster, err)
+		return
+	}
+	f.restore.set("muster", value{Value: time.Since(begin).Seconds()})
+}
+
+// saveWhileWriting fills the database, then saves snapshots to a file while clients write.
+func (b *bench) saveWhileWriting(ctx context.Context, c *musterCluster, leader int, file string,
+	f snapshotFigures) error {
+	if err := c.fill(ctx, leader, snapshotSecrets); err != nil {
+		return err
 	}
 	conns := make([]*musterConn, 64)
 	for i := range conns {
@@ -57,17 +78,20 @@ func (b *bench) snapshot(ctx context.Context) {
 		defer conns[i].close()
 	}
 	write := func() value {
-		s := load(ctx, len(conns), b.duration, 1<<20, func(ctx context.Context, i int) error { return conns[i].write(ctx, "") })
+		s := load(ctx, len(conns), b.duration, 1<<20, func(ctx context.Context, i int) error {
+			return conns[i].write(ctx, "")
+		})
 		return s.value()
 	}
 	write() // warm up
-	alone.set("muster", write())
+	f.alone.set("muster", write())
 
-	file := filepath.Join(c.dir, "snapshot")
-	var took []time.Duration
-	var failed error
-	var done atomic.Bool
-	var wait sync.WaitGroup
+	var (
+		took   []time.Duration
+		failed error
+		done   atomic.Bool
+		wait   sync.WaitGroup
+	)
 	wait.Go(func() {
 		for !done.Load() && failed == nil {
 			begin := time.Now()
@@ -80,26 +104,15 @@ func (b *bench) snapshot(ctx context.Context) {
 	done.Store(true)
 	wait.Wait()
 	if failed != nil {
-		fail(failed)
-		return
+		return failed
 	}
-	during.set("muster", v)
-	memory.set("muster", value{Value: rss / 1e6})
+	f.during.set("muster", v)
+	f.memory.set("muster", value{Value: rss / 1e6})
 	s := value{}
 	s.latencies(took)
 	s.Value = s.P50 / 1000
-	saves.set("muster", s)
-
-	if err := c.fill(ctx, leader, snapshotSecrets/2); err != nil {
-		restore.fail(b.muster, err)
-		return
-	}
-	begin := time.Now()
-	if err := c.restore(ctx, leader, file); err != nil {
-		restore.fail(b.muster, err)
-		return
-	}
-	restore.set("muster", value{Value: time.Since(begin).Seconds()})
+	f.saves.set("muster", s)
+	return nil
 }
 
 // fill stores random secrets.

@@ -11,71 +11,90 @@ import (
 	"muster/client"
 )
 
+// auditSearch is one run of "muster audit".
+type auditSearch struct {
+	client.AuditQuery
+	since, until string
+	follow       bool
+	limit        int
+}
+
 func newAuditCommand(env *environment) *cobra.Command {
-	var (
-		q            client.AuditQuery
-		since, until string
-		follow       bool
-		limit        int
-	)
+	var s auditSearch
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who did what, the newest last",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if limit < 1 || limit > 1_000_000 {
-				return usagef(cmd, "--limit must be between 1 and 1000000, not %d", limit)
-			}
-			for _, f := range []struct {
-				name, text string
-				into       *time.Time
-			}{{"since", since, &q.Since}, {"until", until, &q.Until}} {
-				var ok bool
-				if *f.into, ok = moment(f.text, time.Now()); !ok {
-					return usagef(cmd,
-						"--%s %q is neither a time such as 2030-01-02T15:04:05Z nor a duration such as 2h", f.name, f.text)
-				}
+			if err := s.check(cmd); err != nil {
+				return err
 			}
 			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
-			var node uint64
-			if follow && q.Node != "" { // events contain the number
-				if node, err = memberID(cmd.Context(), c, q.Node); err != nil {
-					return err
-				}
-			}
-			entries, last, err := newest(cmd.Context(), c, q, limit)
-			if err != nil {
-				return err
-			}
-			if !follow {
-				return list(env, entries,
-					[]string{"AT", "ID", "ACTION", "OBJECT", "ACTOR", "NODE", "FROM", "OUTCOME", "DETAIL"},
-					func(x client.Event) []any {
-						return []any{x.At, x.ID(), x.Action, x.Object, x.Actor, x.NodeID, x.Remote, x.Outcome, x.Detail}
-					})
-			}
-			for _, x := range entries {
-				if err := env.event(x); err != nil {
-					return err
-				}
-			}
-			return env.watch(cmd.Context(), c, client.WatchOptions{After: last},
-				func(x client.Event) bool { return selects(q, node, x) })
+			return s.show(cmd.Context(), env, c)
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&follow, "follow", "f", false, "continue with new entries, a line each")
-	flags.StringVar(&since, "since", "", "entries since this time (RFC 3339), or since a duration ago")
-	flags.StringVar(&until, "until", "", "entries until this time, or until a duration ago")
-	flags.StringVar(&q.Actor, "actor", "", "actor: a name or the id of a token")
-	flags.StringVar(&q.Action, "action", "", "beginning of the action, such as member.")
-	flags.StringVar(&q.Object, "object", "", "on what, such as node/3")
-	flags.StringVar(&q.Node, "node", "", "entries of this member: its number, name, UUID, address or host name")
-	flags.IntVar(&limit, "limit", 50, "how many at most")
+	flags.BoolVarP(&s.follow, "follow", "f", false, "continue with new entries, a line each")
+	flags.StringVar(&s.since, "since", "", "entries since this time (RFC 3339), or since a duration ago")
+	flags.StringVar(&s.until, "until", "", "entries until this time, or until a duration ago")
+	flags.StringVar(&s.Actor, "actor", "", "actor: a name or the id of a token")
+	flags.StringVar(&s.Action, "action", "", "beginning of the action, such as member.")
+	flags.StringVar(&s.Object, "object", "", "on what, such as node/3")
+	flags.StringVar(&s.Node, "node", "", "entries of this member: its number, name, UUID, address or host name")
+	flags.IntVar(&s.limit, "limit", 50, "how many at most")
 	return staleFlag(cmd, env)
+}
+
+// check parses the times and checks the limit.
+func (s *auditSearch) check(cmd *cobra.Command) error {
+	if s.limit < 1 || s.limit > 1_000_000 {
+		return usagef(cmd, "--limit must be between 1 and 1000000, not %d", s.limit)
+	}
+	for _, f := range []struct {
+		name, text string
+		into       *time.Time
+	}{{"since", s.since, &s.Since}, {"until", s.until, &s.Until}} {
+		var ok bool
+		if *f.into, ok = moment(f.text, time.Now()); !ok {
+			return usagef(cmd,
+				"--%s %q is neither a time such as 2030-01-02T15:04:05Z nor a duration such as 2h", f.name, f.text)
+		}
+	}
+	return nil
+}
+
+// show prints the newest entries and, with --follow, new ones until ctx ends.
+func (s *auditSearch) show(ctx context.Context, env *environment, c *client.Client) error {
+	var (
+		node uint64
+		err  error
+	)
+	if s.follow && s.Node != "" { // events contain the number
+		if node, err = memberID(ctx, c, s.Node); err != nil {
+			return err
+		}
+	}
+	entries, last, err := newest(ctx, c, s.AuditQuery, s.limit)
+	if err != nil {
+		return err
+	}
+	if !s.follow {
+		return list(env, entries,
+			[]string{"AT", "ID", "ACTION", "OBJECT", "ACTOR", "NODE", "FROM", "OUTCOME", "DETAIL"},
+			func(x client.Event) []any {
+				return []any{x.At, x.ID(), x.Action, x.Object, x.Actor, x.NodeID, x.Remote, x.Outcome, x.Detail}
+			})
+	}
+	for _, x := range entries {
+		if err := env.event(x); err != nil {
+			return err
+		}
+	}
+	return env.watch(ctx, c, client.WatchOptions{After: last},
+		func(x client.Event) bool { return selects(s.AuditQuery, node, x) })
 }
 
 // moment parses a time (RFC 3339) or a duration before now; an empty text gives the zero time.

@@ -89,105 +89,133 @@ func caProgress(k client.CAKind) (lines []string) {
 	return lines
 }
 
+// caRotation is one run of "muster ca rotate".
+type caRotation struct {
+	client.CARequest
+	overlap           time.Duration
+	rollback, drop    bool
+	noWait, yes       bool
+	certFile, keyFile string
+}
+
 func newCARotateCommand(env *environment) *cobra.Command {
-	var r client.CARequest
-	var overlap time.Duration
-	var rollback, drop, noWait, yes bool
-	var certFile, keyFile string
+	var r caRotation
 	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Rotate to a new certificate authority, or roll the rotation back",
-		Long: `Make a new certificate authority, or bring your own, and hand everything over to it in phases: first every member trusts
-it, then it issues and every member gets new certificates, and after the overlap the old one is dropped. Nothing stops
-working meanwhile; clients and join tokens that know the old CA alone work until it is dropped.
+		Long: `Make a new certificate authority, or bring your own, and hand over to it in phases: first every member trusts it, then
+it issues and every member gets new certificates, and after the overlap the old one is dropped. No connection fails
+meanwhile; clients and join tokens that know only the old CA work until it is dropped.
 
-The cluster goes on by itself. The command waits until every member has new certificates.`,
+The cluster continues by itself. The command waits until every member has new certificates.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case rollback && (drop || r.Force):
-				return usagef(cmd, "--rollback goes with neither --drop nor --force")
-			case (rollback || drop || r.Force) && (certFile != "" || keyFile != ""):
-				return usagef(cmd, "--cert and --key are for a new rotation")
-			case (certFile == "") != (keyFile == ""):
-				return usagef(cmd, "--cert and --key must be given together")
-			case certFile != "" && r.Kind == "all":
-				return usagef(cmd, "--cert is for one kind: give --kind http, transport or workload")
-			case rollback:
-				r.Action = "rollback"
-			case drop:
-				r.Action = "drop"
-			case r.Force:
-				r.Action = "continue"
-			}
-			if cmd.Flags().Changed("overlap") {
-				r.Overlap = overlap.String()
+			if err := r.check(cmd); err != nil {
+				return err
 			}
 			for _, f := range []struct {
 				name string
 				into *string
-			}{{certFile, &r.CertPEM}, {keyFile, &r.KeyPEM}} {
-				if f.name == "" {
-					continue
-				}
-				data, err := os.ReadFile(f.name)
-				if err != nil {
-					return fmt.Errorf("cannot read the CA: %w", err)
-				}
-				if blank(string(data)) {
-					return fmt.Errorf("cannot read the CA: %s is empty", f.name)
-				}
-				*f.into = string(data)
-			}
-			c, err := env.client(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if drop && !r.DryRun {
-				if err := env.confirm(yes,
-					"drop the old CA now? Members and clients without the new one are locked out"); err != nil {
+			}{{r.certFile, &r.CertPEM}, {r.keyFile, &r.KeyPEM}} {
+				var err error
+				if *f.into, err = readCA(f.name); err != nil {
 					return err
 				}
 			}
-			done, err := c.RotateCA(cmd.Context(), r)
-			if err != nil {
-				return err
-			}
-			for _, w := range done.Warnings {
-				env.say("%s", console.Printable("warning: "+w))
-			}
-			if env.output == "json" {
-				if err := env.json(done); err != nil {
-					return err
-				}
-			} else {
-				for _, s := range done.Steps {
-					env.say("%s", console.Printable(s))
-				}
-			}
-			if r.DryRun {
-				env.say("nothing was changed")
-				return nil
-			}
-			if noWait || drop {
-				return nil
-			}
-			return env.waitRotated(cmd.Context(), c)
+			return r.run(cmd.Context(), env)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&r.Kind, "kind", "all", "http, transport, workload (identities of software) or all")
 	flags.BoolVar(&r.DryRun, "dry-run", false, "print the steps and change nothing")
-	flags.DurationVar(&overlap, "overlap", 24*time.Hour,
+	flags.DurationVar(&r.overlap, "overlap", 24*time.Hour,
 		"how long the old CA stays trusted once every member has new certificates, at most 2160h")
-	flags.BoolVar(&rollback, "rollback", false, "roll the running rotation back")
-	flags.BoolVar(&drop, "drop", false, "drop the old CA now, before the overlap is over")
+	flags.BoolVar(&r.rollback, "rollback", false, "roll the running rotation back")
+	flags.BoolVar(&r.drop, "drop", false, "drop the old CA now, before the overlap is over")
 	flags.BoolVar(&r.Force, "force", false, "continue without the pending members")
-	flags.StringVar(&certFile, "cert", "", "file with your own CA certificate (PEM), followed by the certificates of the authorities above it")
-	flags.StringVar(&keyFile, "key", "", "file with its private key (PEM, not encrypted)")
-	flags.BoolVar(&noWait, "no-wait", false, "do not wait; the cluster continues by itself")
+	flags.StringVar(&r.certFile, "cert", "",
+		"file with your own CA certificate (PEM), followed by the certificates of the authorities above it")
+	flags.StringVar(&r.keyFile, "key", "", "file with its private key (PEM, not encrypted)")
+	flags.BoolVar(&r.noWait, "no-wait", false, "do not wait; the cluster continues by itself")
 	complete(cmd, "kind", "all", "http", "transport", "workload")
-	return yesFlag(cmd, &yes)
+	return yesFlag(cmd, &r.yes)
+}
+
+// check rejects flags that exclude each other, and sets the action and the overlap.
+func (r *caRotation) check(cmd *cobra.Command) error {
+	switch {
+	case r.rollback && (r.drop || r.Force):
+		return usagef(cmd, "--rollback goes with neither --drop nor --force")
+	case (r.rollback || r.drop || r.Force) && (r.certFile != "" || r.keyFile != ""):
+		return usagef(cmd, "--cert and --key are for a new rotation")
+	case (r.certFile == "") != (r.keyFile == ""):
+		return usagef(cmd, "--cert and --key must be given together")
+	case r.certFile != "" && r.Kind == "all":
+		return usagef(cmd, "--cert is for one kind: give --kind http, transport or workload")
+	case r.rollback:
+		r.Action = "rollback"
+	case r.drop:
+		r.Action = "drop"
+	case r.Force:
+		r.Action = "continue"
+	}
+	if cmd.Flags().Changed("overlap") {
+		r.Overlap = r.overlap.String()
+	}
+	return nil
+}
+
+// readCA reads a PEM file; without a name it returns an empty text.
+func readCA(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the CA: %w", err)
+	}
+	if blank(string(data)) {
+		return "", fmt.Errorf("cannot read the CA: %s is empty", name)
+	}
+	return string(data), nil
+}
+
+// run sends the request, prints its steps, and blocks until every member has new certificates, unless told otherwise.
+func (r *caRotation) run(ctx context.Context, env *environment) error {
+	c, err := env.client(ctx)
+	if err != nil {
+		return err
+	}
+	if r.drop && !r.DryRun {
+		if err := env.confirm(r.yes,
+			"drop the old CA now? Members and clients without the new one are locked out"); err != nil {
+			return err
+		}
+	}
+	done, err := c.RotateCA(ctx, r.CARequest)
+	if err != nil {
+		return err
+	}
+	for _, w := range done.Warnings {
+		env.say("%s", console.Printable("warning: "+w))
+	}
+	if env.output == "json" {
+		if err := env.json(done); err != nil {
+			return err
+		}
+	} else {
+		for _, s := range done.Steps {
+			env.say("%s", console.Printable(s))
+		}
+	}
+	if r.DryRun {
+		env.say("nothing was changed")
+		return nil
+	}
+	if r.noWait || r.drop {
+		return nil
+	}
+	return env.waitRotated(ctx, c)
 }
 
 // waitRotated blocks until every rotation waits only for its overlap, and reports on stderr what delays it.

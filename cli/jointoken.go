@@ -34,17 +34,8 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 		Short: "Make a join token; it alone is printed on stdout",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case cmd.Flags().Changed("node-id") && r.NodeID == 0:
-				return usagef(cmd, "--node-id must be at least 1")
-			case r.TTL <= 0:
-				return usagef(cmd, "--ttl must be more than 0s")
-			case r.MaxUses < 1:
-				return usagef(cmd, "--max-uses must be at least 1")
-			case r.Mode != "full" && r.Mode != "replicate":
-				return usagef(cmd, "--mode %q is neither full nor replicate", r.Mode)
-			case r.Format != "" && r.Format != "muster" && r.Format != "zlayer":
-				return usagef(cmd, "--format %q is neither muster nor zlayer", r.Format)
+			if err := checkJoinToken(cmd, r); err != nil {
+				return err
 			}
 			var err error
 			if r.Labels, err = parseLabels(cmd, labels); err != nil {
@@ -61,20 +52,8 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			bound := ""
-			if t.NodeID != 0 {
-				bound = fmt.Sprintf(" as member %d", t.NodeID)
-			}
-			uses := "once"
-			if t.MaxUses > 1 {
-				uses = fmt.Sprintf("%d times", t.MaxUses)
-			}
-			how := "muster serve --data DIR --join TOKEN"
-			if t.Format == "zlayer" {
-				how = "zlayer node join TOKEN"
-			}
-			return env.secret(t, t.Token, "join token %s can be used %s%s until %s, on the new machine: %s",
-				t.ID, uses, bound, console.Cell(t.ExpiresAt), how)
+			return env.secret(t, t.Token, "join token %s can be used %s until %s, on the new machine: %s",
+				t.ID, usable(t), console.Cell(t.ExpiresAt), joinCommand(t))
 		},
 	}
 	flags := cmd.Flags()
@@ -92,6 +71,43 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 	complete(cmd, "mode", "full", "replicate")
 	complete(cmd, "format", "muster", "zlayer")
 	return cmd
+}
+
+// checkJoinToken rejects invalid values of the flags of a new token.
+func checkJoinToken(cmd *cobra.Command, r client.JoinTokenRequest) error {
+	switch {
+	case cmd.Flags().Changed("node-id") && r.NodeID == 0:
+		return usagef(cmd, "--node-id must be at least 1")
+	case r.TTL <= 0:
+		return usagef(cmd, "--ttl must be more than 0s")
+	case r.MaxUses < 1:
+		return usagef(cmd, "--max-uses must be at least 1")
+	case r.Mode != "full" && r.Mode != "replicate":
+		return usagef(cmd, "--mode %q is neither full nor replicate", r.Mode)
+	case r.Format != "" && r.Format != "muster" && r.Format != "zlayer":
+		return usagef(cmd, "--format %q is neither muster nor zlayer", r.Format)
+	}
+	return nil
+}
+
+// usable describes how often a token can be used, and for which member.
+func usable(t client.JoinToken) string {
+	text := "once"
+	if t.MaxUses > 1 {
+		text = fmt.Sprintf("%d times", t.MaxUses)
+	}
+	if t.NodeID != 0 {
+		text += fmt.Sprintf(" as member %d", t.NodeID)
+	}
+	return text
+}
+
+// joinCommand returns the command with which a machine uses a token.
+func joinCommand(t client.JoinToken) string {
+	if t.Format == "zlayer" {
+		return "zlayer node join TOKEN"
+	}
+	return "muster serve --data DIR --join TOKEN"
 }
 
 // parseLabels parses KEY=VALUE pairs; without pairs it returns nil.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -88,91 +89,107 @@ func newRecoverPlanCommand(env *environment) *cobra.Command {
 	}
 }
 
+// recovery is one run of "muster recover apply".
+type recovery struct {
+	survivors, plans []string
+	bundle           string
+	alone, dryRun    bool
+	yes              bool
+}
+
 func newRecoverApplyCommand(env *environment) *cobra.Command {
-	var survivors, plans []string
-	var bundle string
-	var alone, dryRun, yes bool
+	var r recovery
 	cmd := &cobra.Command{
 		Use:   "apply --data DIR",
 		Short: "Make this stopped member and the other survivors the whole cluster; once, on the one with the newest log",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if (len(survivors)+len(plans) == 0) == !alone {
+			if (len(r.survivors)+len(r.plans) == 0) == !r.alone {
 				return usagef(cmd,
 					"name the other survivors with --survivor or --plan, or give --alone if there are no others")
 			}
 			return env.withStopped(cmd, func(d *datadir.Dir, p *datadir.RecoveryPlan) error {
-				others, err := otherSurvivors(cmd, p, survivors, plans)
+				others, err := otherSurvivors(cmd, p, r.survivors, r.plans)
 				if err != nil {
 					return err
 				}
 				if err := p.Check(others); err != nil {
 					return env.explainRunning(err)
 				}
-				if bundle == "" {
-					bundle = fmt.Sprintf("muster-recovery-node-%d.tar.gz", p.NodeID)
-				}
-				voters := p.Voters(others)
-				for _, m := range p.Members {
-					verb := "is lost: keeps its row, leaves Raft"
-					for _, id := range voters {
-						if id == m.NodeID {
-							verb = "becomes a voter"
-						}
-					}
-					if m.Role == store.RoleNone && verb[0] == 'i' {
-						verb = "stays as it is"
-					}
-					env.say("node %d (%s): %s", m.NodeID, m.Name, verb)
-				}
-				if dryRun {
+				env.showRecovery(p, p.Voters(others))
+				if r.dryRun {
 					return env.done("this was a dry run: nothing was changed")
 				}
-				if err := env.confirm(yes,
-					"force this configuration upon %s? The lost members must never be started again", env.data); err != nil {
-					return err
-				}
-				if err := p.AskAgain(cmd.Context(), d,
-					others); err != nil { // the question may have stood there for long
-					return env.explainRunning(err)
-				}
-				if peers := cmd.Flag("peer").Value.(*peerFlag); len(peers.list) > 0 {
-					if err := d.KeepPlaces(peers.list, time.Now()); err != nil {
-						return err
-					}
-				}
-				r, err := datadir.ApplyRecovery(d, p, others, time.Now())
-				if err != nil {
-					return err
-				}
-				if alone {
-					return env.done("done; start this member, then remove the lost ones (muster member remove ID --force)")
-				}
-				if err := writeBundle(d, r, bundle); err != nil {
-					return err
-				}
-				return env.done("done; now on each other survivor: muster recover adopt --data DIR %s; then start them all", bundle)
+				return r.apply(cmd, env, d, p, others)
 			})
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&survivors, "survivor", nil, "another survivor, NODE:TERM:INDEX as its plan said; repeatable")
-	flags.StringArrayVar(&plans, "plan", nil,
+	flags.StringArrayVar(&r.survivors, "survivor", nil, "another survivor, NODE:TERM:INDEX from its plan; repeatable")
+	flags.StringArrayVar(&r.plans, "plan", nil,
 		"file with the plan of another survivor (recover plan -o json); repeatable")
-	flags.BoolVar(&alone, "alone", false, "there is no other survivor")
-	flags.StringVar(&bundle, "bundle", "", "file for the bundle (default: muster-recovery-node-N.tar.gz here)")
-	flags.BoolVar(&dryRun, "dry-run", false, "only say what would be done")
-	flags.BoolVar(&yes, "yes", false, "do it without asking")
+	flags.BoolVar(&r.alone, "alone", false, "there is no other survivor")
+	flags.StringVar(&r.bundle, "bundle", "", "file for the bundle (default: muster-recovery-node-N.tar.gz here)")
+	flags.BoolVar(&r.dryRun, "dry-run", false, "print the steps and change nothing")
+	flags.BoolVar(&r.yes, "yes", false, "do not ask")
 	return cmd
 }
 
-// explainRunning adds to a refusal because others run what mends the usual cause: this member was left behind.
+// showRecovery prints what becomes of each member when voters are the only voters.
+func (e *environment) showRecovery(p *datadir.RecoveryPlan, voters []uint64) {
+	for _, m := range p.Members {
+		becomes := "is lost: keeps its row, leaves Raft"
+		switch {
+		case slices.Contains(voters, m.NodeID):
+			becomes = "becomes a voter"
+		case m.Role == store.RoleNone:
+			becomes = "stays as it is"
+		}
+		e.say("node %d (%s): %s", m.NodeID, m.Name, becomes)
+	}
+}
+
+// apply asks for confirmation, checks again that no other member runs, and changes the directory.
+func (r *recovery) apply(cmd *cobra.Command, env *environment, d *datadir.Dir, p *datadir.RecoveryPlan,
+	others []datadir.Survivor) error {
+	if err := env.confirm(r.yes,
+		"force this configuration upon %s? The lost members must never be started again", env.data); err != nil {
+		return err
+	}
+	if err := p.AskAgain(cmd.Context(), d, others); err != nil { // the answer may have taken long
+		return env.explainRunning(err)
+	}
+	if peers := cmd.Flag("peer").Value.(*peerFlag); len(peers.list) > 0 {
+		if err := d.KeepPlaces(peers.list, time.Now()); err != nil {
+			return err
+		}
+	}
+	done, err := datadir.ApplyRecovery(d, p, others, time.Now())
+	if err != nil {
+		return err
+	}
+	if r.alone {
+		return env.done("done; start this member, then remove the lost ones (muster member remove ID --force)")
+	}
+	bundle := r.bundle
+	if bundle == "" {
+		bundle = fmt.Sprintf("muster-recovery-node-%d.tar.gz", p.NodeID)
+	}
+	if err := writeBundle(d, done, bundle); err != nil {
+		return err
+	}
+	return env.done("done; now on each other survivor: muster recover adopt --data DIR %s; then start them all", bundle)
+}
+
+// explainRunning adds to a refusal because of running members the remedy for the usual cause: this member was left behind.
 func (e *environment) explainRunning(err error) error {
 	var running *datadir.RunningError
 	if !errors.As(err, &running) {
 		return err
 	}
-	return fmt.Errorf("%w\nif the others work and only this member is left out, let it rejoin instead: muster serve --data %s (and its other flags) --rejoin --join TOKEN\nwith a token that muster join-token create makes on a working member", err, e.data)
+	return fmt.Errorf("%w\nif the others work and only this member is left out, let it rejoin instead: "+
+		"muster serve --data %s (and its other flags) --rejoin --join TOKEN\n"+
+		"with a token that muster join-token create makes on a working member", err, e.data)
 }
 
 func otherSurvivors(cmd *cobra.Command, p *datadir.RecoveryPlan, texts, files []string) (list []datadir.Survivor,

@@ -12,6 +12,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"muster/cli/process"
 	"muster/cluster/datadir"
@@ -66,10 +67,19 @@ member again; a token is then ignored, so the same command serves for the first 
 	return cmd
 }
 
-// register gives a command the flags of serve.
+// register adds the flags of serve to a command.
 func (f *serveFlags) register(cmd *cobra.Command) {
 	configFlag(cmd, &f.file)
-	flags := cmd.Flags()
+	f.registerMember(cmd.Flags())
+	f.registerFounding(cmd.Flags())
+	f.registerRaft(cmd.Flags())
+	registerLimits(cmd.Flags(), &f.Config)
+	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
+	complete(cmd, "log-level", "debug", "info", "warn", "error")
+}
+
+// registerMember adds the flags that describe the member: its addresses, its name, its hooks, its log.
+func (f *serveFlags) registerMember(flags *pflag.FlagSet) {
 	flags.StringVar(&f.data, "data", "", "data directory")
 	flags.StringVar(&f.Mark, "mark", "", "file outside of --data that records which member this machine is; with such a record "+
 		"no cluster is founded in an empty data directory, as when its disk is not mounted")
@@ -91,10 +101,29 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.Var(&f.drainHooks, "drain-hook", "command to run here when this member is drained; repeatable, 5 s each")
 	flags.Var(&f.resumeHooks, "resume-hook", "command to run here when this member is resumed; repeatable, 5 s each")
+	flags.BoolVar(&f.Rejoin, "rejoin", false, "get new certificates with the join token: for a member whose "+
+		"certificates the cluster no longer trusts")
+	flags.StringVar(&f.SpiffeSocket, "spiffe-socket", "", "also serve the SPIFFE Workload API at this Unix socket, an "+
+		"absolute path")
+}
+
+// registerFounding adds the flags of the first start of a cluster.
+func (f *serveFlags) registerFounding(flags *pflag.FlagSet) {
 	flags.StringVar(&f.founding.OverlayCIDR, "overlay-cidr", f.founding.OverlayCIDR,
 		"addresses of the overlay network, when founding")
 	flags.IntVar(&f.founding.OverlaySlice, "overlay-slice", f.founding.OverlaySlice,
 		"prefix length of each member's slice, when founding")
+	flags.StringVar(&f.Founding.CACert, "http-ca-cert", "",
+		"file with your own CA certificate for the API (PEM), when "+
+			"founding")
+	flags.StringVar(&f.Founding.CAKey, "http-ca-key", "",
+		"file with its private key (PEM, not encrypted), when founding")
+	flags.StringVar(&f.founding.Datacenter, "datacenter", f.founding.Datacenter,
+		"name of the datacenter, as other clusters see it, when founding")
+}
+
+// registerRaft adds the flags of replication, storage and the cluster listener.
+func (f *serveFlags) registerRaft(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.NetworkLatency, "network-latency", f.NetworkLatency,
 		"one-way latency between members; elections take 15 to 30 times as long")
 	flags.Uint64Var(&f.SnapshotThreshold, "snapshot-threshold", f.SnapshotThreshold,
@@ -103,15 +132,6 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 		"Raft log entries kept after a snapshot, at most the size of the snapshot")
 	flags.IntVar(&f.EventWindow, "event-window", f.EventWindow,
 		"newest events kept in memory for readers of the stream")
-	flags.StringVar(&f.Founding.CACert, "http-ca-cert", "",
-		"file with your own CA certificate for the API (PEM), when "+
-			"founding")
-	flags.StringVar(&f.Founding.CAKey, "http-ca-key", "",
-		"file with its private key (PEM, not encrypted), when founding")
-	flags.BoolVar(&f.Rejoin, "rejoin", false, "get new certificates with the join token: for a member whose "+
-		"certificates the cluster no longer trusts")
-	flags.StringVar(&f.founding.Datacenter, "datacenter", f.founding.Datacenter,
-		"name of the datacenter, as other clusters see it, when founding")
 	flags.DurationVar(&f.PeerPing, "peer-ping", f.PeerPing, "silence after which the other side of a peering is asked "+
 		"whether it is there")
 	_ = flags.MarkHidden("peer-ping")
@@ -125,11 +145,6 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 		"of these, from one address, or one /64 with IPv6 (default 512)")
 	flags.StringVar(&f.diskReserve, "disk-reserve", "", "free disk space below which this member gives leadership and "+
 		"vote away: 256MiB, 5%, 0 for never (default: 256 MiB, or 5 % where that is less)")
-	flags.StringVar(&f.SpiffeSocket, "spiffe-socket", "", "also serve the SPIFFE Workload API at this Unix socket, an "+
-		"absolute path")
-	registerLimits(flags, &f.Config)
-	complete(cmd, "mode", store.ModeFull, store.ModeReplicate)
-	complete(cmd, "log-level", "debug", "info", "warn", "error")
 }
 
 func (f *serveFlags) logger(env *environment) (*slog.Logger, error) {

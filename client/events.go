@@ -120,31 +120,15 @@ type watch struct {
 // stopError is what fn has returned.
 type stopError struct{ error }
 
-// follow reads one stream to its end; began reports whether it was one.
+// follow reads one stream to its end, and blocks for as long. began reports whether the server sent a stream.
 func (w *watch) follow(ctx context.Context, addr string) (began bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	silence := time.AfterFunc(w.c.timeout, cancel)
 	defer silence.Stop()
-	query := url.Values{}
-	if len(w.opt.Types) > 0 {
-		query.Set("type", strings.Join(w.opt.Types, ","))
-	}
-	target := addr + "/api/v1/events"
-	if len(query) > 0 {
-		target += "?" + query.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	req, err := w.request(ctx, addr)
 	if err != nil {
 		return false, err
-	}
-	req.Header.Set("User-Agent", w.c.agent)
-	req.Header.Set("Accept", "text/event-stream")
-	if w.c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+w.c.token)
-	}
-	if w.at != "" {
-		req.Header.Set("Last-Event-ID", w.at)
 	}
 	start := time.Now()
 	resp, err := w.c.http.Do(req)
@@ -160,11 +144,38 @@ func (w *watch) follow(ctx context.Context, addr string) (began bool, err error)
 		return false, fmt.Errorf("the answer is %q, not a stream of events", kind)
 	}
 	w.begun = true
-	lines := bufio.NewScanner(resp.Body)
+	return true, w.read(resp.Body, func() { silence.Reset(watchSilence) })
+}
+
+// request asks for the events after the last one that was heard.
+func (w *watch) request(ctx context.Context, addr string) (*http.Request, error) {
+	target := addr + "/api/v1/events"
+	if len(w.opt.Types) > 0 {
+		target += "?" + url.Values{"type": {strings.Join(w.opt.Types, ",")}}.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", w.c.agent)
+	req.Header.Set("Accept", "text/event-stream")
+	if w.c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+w.c.token)
+	}
+	if w.at != "" {
+		req.Header.Set("Last-Event-ID", w.at)
+	}
+	return req, nil
+}
+
+// read passes the events of a stream to fn until the stream ends, and calls heard for each line. The format is that of
+// server-sent events (WHATWG HTML, section 9.2).
+func (w *watch) read(stream io.Reader, heard func()) error {
+	lines := bufio.NewScanner(stream)
 	lines.Buffer(nil, 1<<20)
 	var id, kind, data string
 	for lines.Scan() {
-		silence.Reset(watchSilence)
+		heard()
 		field, value, _ := strings.Cut(lines.Text(), ":")
 		value = strings.TrimPrefix(value, " ")
 		switch field {
@@ -178,27 +189,36 @@ func (w *watch) follow(ctx context.Context, addr string) (began bool, err error)
 		if lines.Text() != "" {
 			continue
 		}
-		if kind == "dropped" {
-			return true, errors.New("the server has dropped this reader for being too slow")
-		}
-		if data != "" {
-			var e Event
-			if err := json.Unmarshal([]byte(data), &e); err != nil {
-				return true, fmt.Errorf("an event cannot be read: %w", err)
-			}
-			if err := w.fn(e); err != nil {
-				return true, &stopError{err}
-			}
+		if err := w.take(kind, data); err != nil {
+			return err
 		}
 		if id != "" {
 			w.at = id
 		}
 		id, kind, data = "", "", ""
 	}
-	if err = lines.Err(); err == nil {
-		err = errors.New("the server has ended the stream")
+	if err := lines.Err(); err != nil {
+		return err
 	}
-	return true, err
+	return errors.New("the server has ended the stream")
+}
+
+// take passes one event to fn; an empty one only moves the position.
+func (w *watch) take(kind, data string) error {
+	if kind == "dropped" {
+		return errors.New("the server has dropped this reader for being too slow")
+	}
+	if data == "" {
+		return nil
+	}
+	var e Event
+	if err := json.Unmarshal([]byte(data), &e); err != nil {
+		return fmt.Errorf("an event cannot be read: %w", err)
+	}
+	if err := w.fn(e); err != nil {
+		return &stopError{err}
+	}
+	return nil
 }
 
 // AuditQuery selects entries of the audit. Zero fields select everything.

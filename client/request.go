@@ -92,7 +92,8 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 	return c.Stale(c.report).untilAnswered(ctx, r)
 }
 
-// untilAnswered sends the request to one address after another until one answers, and again as r.repeat allows.
+// untilAnswered sends the request to one address after another until one answers, and again as r.repeat allows. It blocks at
+// most until the deadline of ctx; without one, for the Client's timeout.
 func (c *Client) untilAnswered(ctx context.Context, r request) ([]byte, error) {
 	var body []byte
 	if r.body != nil {
@@ -101,15 +102,8 @@ func (c *Client) untilAnswered(ctx context.Context, r request) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		limit := c.timeout
-		if r.slow {
-			limit = max(limit, slowTimeout)
-		}
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
-	}
+	ctx, cancel := c.bound(ctx, r)
+	defer cancel()
 	if r.stale && c.stale {
 		r.query = maps.Clone(r.query)
 		if r.query == nil {
@@ -122,7 +116,7 @@ func (c *Client) untilAnswered(ctx context.Context, r request) ([]byte, error) {
 	if r.repeat == alwaysKeyed {
 		key = newKey()
 	}
-	var refused *Error // the last time that a member said why not
+	var refused *Error // the latest refusal that allows a repetition
 	for broken := false; ; {
 		answer, reached, err := c.round(ctx, r, body, key)
 		wait := 200 * time.Millisecond
@@ -135,15 +129,11 @@ func (c *Client) untilAnswered(ctx context.Context, r request) ([]byte, error) {
 				return nil, err
 			}
 			*r.doubt = *r.doubt || refusal.Unknown
-			refused = refusal
-			wait = max(wait, refusal.RetryAfter)
-			if refusal.RetryAfter < 0 {
-				wait = time.Second
-			}
+			refused, wait = refusal, refusal.pause()
 		case errors.Is(err, ErrNoServer) && reached && !broken:
-			broken = true // somebody listens: one more round
+			broken = true // a server accepted the connection: one more round
 		case errors.Is(err, ErrNoServer) && refused != nil:
-			return nil, r.honest(refused) // time is up: what was said before says more
+			return nil, r.honest(refused) // an earlier refusal says more
 		default:
 			return nil, r.honest(err)
 		}
@@ -161,7 +151,27 @@ func (c *Client) untilAnswered(ctx context.Context, r request) ([]byte, error) {
 	}
 }
 
-// honest makes an error that would say that nothing has happened say otherwise when an earlier try may have done it.
+// bound sets the Client's deadline for a request whose ctx has none.
+func (c *Client) bound(ctx context.Context, r request) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	limit := c.timeout
+	if r.slow {
+		limit = max(limit, slowTimeout)
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
+// pause is how long to wait before the request is repeated.
+func (e *Error) pause() time.Duration {
+	if e.RetryAfter < 0 {
+		return time.Second
+	}
+	return max(200*time.Millisecond, e.RetryAfter)
+}
+
+// honest marks an error as ErrUnknownOutcome if an earlier attempt may have been executed.
 func (r request) honest(err error) error {
 	if !*r.doubt || errors.Is(err, ErrUnknownOutcome) {
 		return err
