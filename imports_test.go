@@ -12,18 +12,19 @@ import (
 )
 
 // shared are the packages that any other may import: they import none of the rooms, and nothing of ours but each other.
-var shared = []string{"addr", "certs", "dialpolicy", "hostlist", "migrations", "naming", "netlimit"}
+var shared = []string{"certs", "internal/addr", "internal/naming", "internal/netlimit", "migrations"}
+
+// apart are the folders that are no part of the program: modules of their own, and tests with processes.
+var apart = []string{"bench", "e2e", "tools"}
 
 // arrows says, for each room, what it may import of ours besides the shared packages. A room with /… stands for
 // all below it, and for itself. Imports run one way: docs/architecture.md has the picture.
 var arrows = map[string][]string{
-	"addr":       {"dialpolicy"},
-	"certs":      {},
-	"dialpolicy": {},
-	"hostlist":   {"addr"},
-	"migrations": {},
-	"naming":     {"addr"},
-	"netlimit":   {},
+	"certs":             {},
+	"internal/addr":     {},
+	"internal/naming":   {"internal/addr"},
+	"internal/netlimit": {},
+	"migrations":        {},
 
 	".":              {"cli"},
 	"scripts/man":    {"cli"},
@@ -125,8 +126,8 @@ func importsOfOurs(t *testing.T) map[string][]string {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (path == "bench" || path == "e2e" || path == "tools" || d.Name() == "testdata" || path != "." && d.Name()[0] == '.'):
-			return filepath.SkipDir // modules of their own, and what is no part of the program
+		case d.IsDir() && (slices.Contains(apart, path) || d.Name() == "testdata" || path != "." && d.Name()[0] == '.'):
+			return filepath.SkipDir
 		case d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
 			return nil
 		}

@@ -16,7 +16,7 @@ import (
 	"muster/cli/console"
 	"muster/client"
 	"muster/cluster/datadir"
-	"muster/hostlist"
+	"muster/internal/addr"
 )
 
 func newJoinTokenCommand(env *environment) *cobra.Command {
@@ -144,7 +144,7 @@ func checkBindings(cmd *cobra.Command, r client.JoinTokenRequest) error {
 	if _, err := path.Match(r.BindName, ""); err != nil {
 		return usagef(cmd, "--name-pattern %q is not a pattern such as web-*", r.BindName)
 	}
-	if _, err := hostlist.Parse(r.Hosts); err != nil {
+	if _, err := addr.ParseHostList(r.Hosts); err != nil {
 		return usagef(cmd, "--host: %s", err)
 	}
 	if b, err := hex.DecodeString(r.BindKey); r.BindKey != "" && (err != nil || len(b) != 32 ||

@@ -14,7 +14,7 @@ import (
 
 	"muster/cli/console"
 	"muster/client"
-	"muster/naming"
+	"muster/internal/naming"
 )
 
 func newMemberCommand(env *environment) *cobra.Command {

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"muster/addr"
 	"muster/cluster/datadir"
+	"muster/internal/addr"
 	"muster/node"
 )
 

@@ -22,8 +22,8 @@ import (
 	"muster/cluster/peering"
 	"muster/cluster/transport"
 	"muster/cluster/workload"
-	"muster/dialpolicy"
-	"muster/netlimit"
+	"muster/internal/addr"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 
@@ -120,7 +120,7 @@ func Start(cfg Config) *Cluster {
 		Transport: cfg.Transport,
 		Alive:     c.Alive,
 		Ping:      cfg.PeerPing,
-		Loopback:  dialpolicy.OnLoopback(cfg.Self.RaftAddress),
+		Loopback:  addr.OnLoopback(cfg.Self.RaftAddress),
 		Logger:    cfg.Logger,
 	})
 	c.backups = backup.NewMaker(c.backupConfig())

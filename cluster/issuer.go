@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
-	"muster/addr"
 	"muster/certs"
 	"muster/cluster/transport"
+	"muster/internal/addr"
 	"muster/store"
 )
 

@@ -12,11 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"muster/addr"
 	"muster/certs"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
 	"muster/cluster/workload"
+	"muster/internal/addr"
 	"muster/store"
 )
 

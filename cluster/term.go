@@ -7,7 +7,7 @@ import (
 
 	"muster/cluster/autopilot"
 	"muster/cluster/backup"
-	"muster/dialpolicy"
+	"muster/internal/addr"
 	"muster/store"
 )
 
@@ -143,7 +143,7 @@ func (c *Cluster) backupConfig() backup.Config {
 		Transport: c.Transport,
 		Version:   c.Self.BinaryVersion,
 		Room:      func() int64 { return c.Disk().Room() },
-		Loopback:  dialpolicy.OnLoopback(c.Self.RaftAddress),
+		Loopback:  addr.OnLoopback(c.Self.RaftAddress),
 		Logger:    c.log,
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 // failureLimiter limits how often one address may present a wrong credential. Valid credentials are never delayed.

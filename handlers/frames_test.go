@@ -25,7 +25,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"muster/handlers/internal/sole"
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 // servingTLS runs the API on a real listener of this machine, as muster serve does, and returns its address.

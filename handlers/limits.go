@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 // Limits bound what callers can hold on one member. A zero field stands for its default.

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 // instruments are the metrics of this member's listeners. Routes are patterns of the table, never raw paths.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 

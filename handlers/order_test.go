@@ -18,7 +18,7 @@ import (
 	"muster/handlers"
 	"muster/handlers/internal/sole"
 	"muster/internal/await"
-	"muster/netlimit"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 

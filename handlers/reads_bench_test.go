@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"testing"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 // BenchmarkReads is a read of a known caller through all that comes before it: TLS, connection limits, the order of a

@@ -13,7 +13,7 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"muster/cluster/datadir"
-	"muster/naming"
+	"muster/internal/naming"
 	"muster/store"
 )
 

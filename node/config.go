@@ -14,7 +14,7 @@ import (
 	"muster/cluster/datadir"
 	"muster/cluster/peering"
 	"muster/handlers"
-	"muster/netlimit"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 

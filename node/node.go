@@ -22,9 +22,9 @@ import (
 	"muster/cluster"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
-	"muster/dialpolicy"
 	"muster/handlers"
-	"muster/netlimit"
+	"muster/internal/addr"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 
@@ -173,7 +173,7 @@ func (n *Node) openTransport() error {
 	n.book = datadir.NewBook(n.dir, n.self, n.cfg.Members, n.log)
 	n.transport = transport.New(creds, n.book, n.fence, n.log)
 	n.transport.Limits = transport.ListenerLimits(n.cfg.ClusterConnections)
-	n.transport.Dials.Loopback = dialpolicy.OnLoopback(n.self.RaftAddress)
+	n.transport.Dials.Loopback = addr.OnLoopback(n.self.RaftAddress)
 	// TCP and TLS take four ways, and machines are busy.
 	n.transport.DialBound = max(transport.DefaultDialBound, 8*n.cfg.NetworkLatency)
 	n.closing(func() error { n.transport.Close(); return nil })

@@ -12,8 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"muster/addr"
-	"muster/dialpolicy"
+	"muster/internal/addr"
 )
 
 // Announcement is a member's report about itself at its start.
@@ -266,11 +265,11 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 func (t *Tx) reachable(m *Member) error {
 	for _, x := range []struct{ field, address string }{
 		{"the Raft address", m.RaftAddress}, {"the API address", m.APIAddress}} {
-		if !dialpolicy.OnLoopback(x.address) {
+		if !addr.OnLoopback(x.address) {
 			continue
 		}
 		self, err := t.Member(t.self)
-		if err != nil || self == nil || dialpolicy.OnLoopback(self.RaftAddress) {
+		if err != nil || self == nil || addr.OnLoopback(self.RaftAddress) {
 			return err
 		}
 		return refuse(Invalid, "%s %s is on loopback, and node %d at %s is not: give an address that it can dial",

@@ -183,7 +183,7 @@ type S3Settings struct {
 	PathStyle   string
 	Credentials string // name of a stored secret, or empty
 	CA          string // file on members, or empty
-	Networks    string // text of a policy of package dialpolicy
+	Networks    string // text of an addr.DialPolicy
 }
 
 func (v *View) backupSettings() (o BackupSettings, err error) {

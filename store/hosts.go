@@ -8,8 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"muster/addr"
-	"muster/hostlist"
+	"muster/internal/addr"
 )
 
 // hostsSchema is the schema step that added hosts to members and join tokens.
@@ -33,7 +32,7 @@ type hostGrants struct {
 // hostRule decides which hosts one member may have.
 type hostRule struct {
 	grants         hostGrants
-	token, setting hostlist.List
+	token, setting addr.HostList
 }
 
 // grantsOf returns the grants of a member. With a schema before grants, a member's own hosts count as granted.
@@ -91,10 +90,10 @@ func isIP(host string) bool {
 // hostRule returns the rule for a member with these grants.
 func (v *View) hostRule(g hostGrants) (r hostRule, err error) {
 	r.grants = g
-	if r.token, err = hostlist.Parse(g.Token); err != nil {
+	if r.token, err = addr.ParseHostList(g.Token); err != nil {
 		return r, err
 	}
-	if bound, err := hostlist.Parse([]string{g.Network}); err == nil {
+	if bound, err := addr.ParseHostList([]string{g.Network}); err == nil {
 		r.token.Networks = append(r.token.Networks, bound.Networks...)
 	}
 	r.setting, err = v.certificateHosts()
@@ -102,24 +101,24 @@ func (v *View) hostRule(g hostGrants) (r hostRule, err error) {
 }
 
 // certificateHosts reads the setting certificates.hosts.
-func (v *View) certificateHosts() (hostlist.List, error) {
+func (v *View) certificateHosts() (addr.HostList, error) {
 	var text string
 	set, err := v.document(SettingCertificateHosts)
 	if err != nil || set.Value == nil {
-		return hostlist.List{}, err
+		return addr.HostList{}, err
 	}
 	if json.Unmarshal(set.Value, &text) != nil {
-		return hostlist.List{}, nil
+		return addr.HostList{}, nil
 	}
-	list, err := hostlist.Parse(hostlist.Split(text))
+	list, err := addr.ParseHostList(addr.SplitHostList(text))
 	if err != nil { // a newer member may have set a value that this one cannot parse: it allows nothing here
-		return hostlist.List{}, nil
+		return addr.HostList{}, nil
 	}
 	return list, nil
 }
 
 // CertificateHosts returns the hosts that the setting certificates.hosts allows.
-func (st Settings) CertificateHosts(ctx context.Context, c Consistency) (list hostlist.List, err error) {
+func (st Settings) CertificateHosts(ctx context.Context, c Consistency) (list addr.HostList, err error) {
 	err = st.s.Read(ctx, c, func(v *View) error {
 		list, err = v.certificateHosts()
 		return err

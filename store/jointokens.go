@@ -23,7 +23,7 @@ type JoinToken struct {
 	Labels    map[string]string
 	BindCIDR  string   // only for callers from this prefix
 	BindName  string   // only for names that match this pattern (path.Match)
-	Hosts     []string // allowed in the certificates of new members; see package hostlist
+	Hosts     []string // allowed in the certificates of new members; see addr.HostList
 	BindKey   string   // only for the public key with this SHA-256, lower hex
 	Uses      int
 	MaxUses   int

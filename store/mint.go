@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"muster/addr"
 	"muster/certs"
+	"muster/internal/addr"
 )
 
 // JoinTokenMint creates join tokens: it signs their texts and records them.

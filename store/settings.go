@@ -9,8 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"muster/dialpolicy"
-	"muster/hostlist"
+	"muster/internal/addr"
 )
 
 // SettingAutopilot is the configuration of autopilot, a JSON document that package cluster defines.
@@ -182,30 +181,30 @@ func numberSetting(name string, standard, least, most uint64, help string) Setti
 		}}
 }
 
-// networksSetting returns a setting that is a policy of package dialpolicy; the default is all networks.
+// networksSetting returns a setting that is an addr.DialPolicy; the default is all networks.
 func networksSetting(name, help string) Setting {
-	return Setting{Name: name, Default: quote(dialpolicy.Any), Help: help,
-		Rule: quote(dialpolicy.Any) + " or up to 64 networks separated by commas, such as \"10.0.0.0/8,2001:db8::/32\"",
+	return Setting{Name: name, Default: quote(addr.AnyNetwork), Help: help,
+		Rule: quote(addr.AnyNetwork) + " or up to 64 networks separated by commas, such as \"10.0.0.0/8,2001:db8::/32\"",
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
 				return false
 			}
-			_, err := dialpolicy.Parse(s)
+			_, err := addr.ParseDialPolicy(s)
 			return err == nil
 		}}
 }
 
-// hostsSetting returns a setting that is a list of package hostlist; the default is none.
+// hostsSetting returns a setting that is an addr.HostList; the default is none.
 func hostsSetting(name, help string) Setting {
-	return Setting{Name: name, Default: quote(hostlist.None), Help: help,
-		Rule: quote(hostlist.None) + " or " + hostlist.Rule + ", separated by commas",
+	return Setting{Name: name, Default: quote(addr.NoHosts), Help: help,
+		Rule: quote(addr.NoHosts) + " or " + addr.HostListRule + ", separated by commas",
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
 				return false
 			}
-			_, err := hostlist.Parse(hostlist.Split(s))
+			_, err := addr.ParseHostList(addr.SplitHostList(s))
 			return err == nil
 		}}
 }
@@ -359,12 +358,12 @@ func (st Settings) AuditRetention(ctx context.Context, c Consistency) (r AuditRe
 }
 
 // PeeringNetworks returns the policy for dialling other clusters; the caller sets Loopback.
-func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (dialpolicy.Policy, error) {
+func (st Settings) PeeringNetworks(ctx context.Context, c Consistency) (addr.DialPolicy, error) {
 	var text string
 	if err := st.values(ctx, c, map[string]any{SettingPeeringNetworks: &text}); err != nil {
-		return dialpolicy.Policy{}, err
+		return addr.DialPolicy{}, err
 	}
-	return dialpolicy.Parse(text)
+	return addr.ParseDialPolicy(text)
 }
 
 // values reads several settings.

@@ -19,7 +19,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
-	"muster/dialpolicy"
+	"muster/internal/addr"
 	"muster/store"
 )
 
@@ -130,7 +130,7 @@ func (a access) credentials() *credentials.Credentials {
 
 // transport connects within the networks of the setting alone, wherever a name leads.
 func (a access) transport(secure, loopback bool) (*http.Transport, error) {
-	policy, err := dialpolicy.Parse(a.Networks)
+	policy, err := addr.ParseDialPolicy(a.Networks)
 	if err != nil {
 		return nil, err
 	}

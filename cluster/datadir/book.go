@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"muster/addr"
+	"muster/internal/addr"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"muster/certs"
-	"muster/netlimit"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 

@@ -15,7 +15,7 @@ import (
 
 	"muster/certs"
 	"muster/cluster/transport"
-	"muster/dialpolicy"
+	"muster/internal/addr"
 	"muster/store"
 )
 
@@ -48,7 +48,7 @@ func causeOf(err error) error {
 }
 
 // peerDialer connects to members of other clusters.
-type peerDialer struct{ policy dialpolicy.Policy }
+type peerDialer struct{ policy addr.DialPolicy }
 
 // dialer reads where this member may dial. Only a leader dials.
 func (p *Streams) dialer(ctx context.Context) (d peerDialer, err error) {

@@ -18,11 +18,11 @@ import (
 
 	"muster/certs"
 	"muster/cluster/transport"
-	"muster/dialpolicy"
+	"muster/internal/addr"
 )
 
 // loopbackDialer dials what a member on loopback may.
-var loopbackDialer = peerDialer{dialpolicy.Policy{Any: true, Loopback: true}}
+var loopbackDialer = peerDialer{addr.DialPolicy{Any: true, Loopback: true}}
 
 // listenFor serves each connection to a port of its own until the test ends.
 func listenFor(t *testing.T, serve func(net.Conn)) string {
@@ -149,8 +149,8 @@ func TestNothingIsSentToStrangers(t *testing.T) {
 		{loopbackDialer, address, "mail.example.org"},
 		{loopbackDialer, address, name + "\n"},
 		{loopbackDialer, address, "x" + name},
-		{peerDialer{dialpolicy.Policy{Any: true}}, address, name},
-		{peerDialer{dialpolicy.Policy{Any: true}}, "localhost:" + port, name},
+		{peerDialer{addr.DialPolicy{Any: true}}, address, name},
+		{peerDialer{addr.DialPolicy{Any: true}}, "localhost:" + port, name},
 		{peerDialer{}, address, name},
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

@@ -17,7 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"muster/certs"
-	"muster/dialpolicy"
+	"muster/internal/addr"
 	"muster/store"
 )
 
@@ -243,7 +243,7 @@ func TestExchangeEndsInTime(t *testing.T) {
 	silent := l.Addr().String()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
-	d := peerDialer{dialpolicy.Policy{Any: true, Loopback: true}}
+	d := peerDialer{addr.DialPolicy{Any: true, Loopback: true}}
 	_, err = d.exchangeAny(ctx, slog.New(slog.DiscardHandler), []string{silent, "127.0.0.1:1"},
 		certs.PeeringName("dc1", certs.NewUUID()), nil, exchangeFrame{"id", "secret"})
 	if err == nil || ctx.Err() != nil || !strings.HasPrefix(err.Error(), "2 errors occurred:\n\t* ") ||

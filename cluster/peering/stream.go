@@ -21,7 +21,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"muster/certs"
-	"muster/dialpolicy"
+	"muster/internal/addr"
 	"muster/store"
 )
 
@@ -421,7 +421,7 @@ func checkAddresses(list []string) error {
 		return fmt.Errorf("the peer announces %d addresses; 1 to %d are allowed", len(list), maxPeerAddresses)
 	}
 	for _, a := range list {
-		if err := dialpolicy.HostPort(a); err != nil {
+		if err := addr.CheckPeer(a); err != nil {
 			return fmt.Errorf("the peer announces an address that cannot be dialled: %w", err)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 const (

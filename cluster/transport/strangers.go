@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"muster/certs"
-	"muster/netlimit"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 

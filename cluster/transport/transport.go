@@ -16,8 +16,8 @@ import (
 	"sync"
 	"time"
 
-	"muster/dialpolicy"
-	"muster/netlimit"
+	"muster/internal/addr"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 
@@ -71,7 +71,7 @@ type Transport struct {
 	// DialBound is how long a connection may take when the request can go to another member. Set before Serve.
 	DialBound time.Duration
 	// Dials says which addresses may be dialled. New allows all but those that never are; set before Serve.
-	Dials dialpolicy.Policy
+	Dials addr.DialPolicy
 	// Limits bound the connections to the listener; set before Serve, the zero value stands for DefaultLimits.
 	Limits netlimit.Limits
 
@@ -118,7 +118,7 @@ func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logg
 		log:       log,
 		strangers: newStrangers(log),
 		DialBound: DefaultDialBound,
-		Dials:     dialpolicy.Policy{Any: true, Loopback: true},
+		Dials:     addr.DialPolicy{Any: true, Loopback: true},
 	}
 	creds.use(log)
 	t.client = t.newClient(false)

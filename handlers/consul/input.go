@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"muster/certs"
-	"muster/dialpolicy"
 	"muster/handlers"
+	"muster/internal/addr"
 	"muster/store"
 )
 
@@ -172,7 +172,7 @@ func tokenRequest(q *handlers.Request) (in PeeringGenerateTokenRequest, ttl time
 		return in, 0, bad("ServerExternalAddresses must have at most %d entries", maxExternalAddresses)
 	}
 	for _, a := range in.ServerExternalAddresses {
-		if isIP, err := dialpolicy.IP(a); isIP && err == nil {
+		if isIP, err := addr.CheckIP(a); isIP && err == nil {
 			continue // it has no port, which warnings reports
 		}
 		if err := checkPeerAddress(a); err != nil {
@@ -307,13 +307,13 @@ func checkPeeringSizes(t *PeeringToken) error {
 // checkPeerAddress rejects an address that cannot be dialled with the documented text, and adds the reason when the
 // syntax is right.
 func checkPeerAddress(a string) error {
-	err := dialpolicy.HostPort(a)
+	err := addr.CheckPeer(a)
 	if err == nil {
 		return nil
 	}
 	text := fmt.Sprintf("%.300s is not a valid peering server address", a)
 	if host, _, split := net.SplitHostPort(a); split == nil {
-		if isIP, never := dialpolicy.IP(host); isIP && never != nil {
+		if isIP, never := addr.CheckIP(host); isIP && never != nil {
 			text += ": " + never.Error()
 		}
 	}

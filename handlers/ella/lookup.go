@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"muster/handlers"
-	"muster/naming"
+	"muster/internal/naming"
 	"muster/store"
 )
 

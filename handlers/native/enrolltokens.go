@@ -7,10 +7,10 @@ import (
 	"net/http"
 	"time"
 
-	"muster/addr"
 	"muster/api"
 	"muster/certs"
 	"muster/handlers"
+	"muster/internal/addr"
 	"muster/store"
 )
 

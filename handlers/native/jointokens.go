@@ -11,7 +11,7 @@ import (
 	"muster/api"
 	"muster/certs"
 	"muster/handlers"
-	"muster/hostlist"
+	"muster/internal/addr"
 	"muster/store"
 )
 
@@ -113,8 +113,8 @@ func checkBinding(t *store.JoinToken) error {
 	if _, err := path.Match(t.BindName, ""); err != nil {
 		return bad("bindName must be a pattern such as web-*")
 	}
-	if _, err := hostlist.Parse(t.Hosts); err != nil {
-		return bad("hosts must be " + hostlist.Rule + ": " + err.Error())
+	if _, err := addr.ParseHostList(t.Hosts); err != nil {
+		return bad("hosts must be " + addr.HostListRule + ": " + err.Error())
 	}
 	if b, err := hex.DecodeString(t.BindKey); t.BindKey != "" &&
 		(err != nil || len(b) != 32 || t.BindKey != strings.ToLower(t.BindKey)) {

@@ -7,10 +7,10 @@ import (
 	"net/http"
 	"net/netip"
 
-	"muster/addr"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
-	"muster/naming"
+	"muster/internal/addr"
+	"muster/internal/naming"
 	"muster/store"
 )
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"muster/dialpolicy"
+	"muster/internal/addr"
 )
 
 // Wherever the issuer is said to be, or sends to, an address that must not be dialled is not.
@@ -21,7 +21,7 @@ func TestDials(t *testing.T) {
 	}))
 	defer provider.Close()
 	for _, loopback := range []bool{false, true} {
-		c := New(time.Now, slog.New(slog.DiscardHandler), dialpolicy.Policy{Any: true, Loopback: loopback})
+		c := New(time.Now, slog.New(slog.DiscardHandler), addr.DialPolicy{Any: true, Loopback: loopback})
 		_, err := c.discover(t.Context(), Provider{Issuer: provider.URL})
 		if !errors.Is(err, ErrAway) || asked.Load() > 0 != loopback {
 			t.Errorf("loopback %t: %v, asked %d times", loopback, err, asked.Load())

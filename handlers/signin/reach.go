@@ -15,17 +15,17 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
-	"muster/dialpolicy"
+	"muster/internal/addr"
 )
 
 // What a provider says of itself names addresses that this member asks, and one that browsers are sent to. A provider that
 // went wrong must not turn the member against its neighbours, nor the page against the person.
 
 // anywhere allows what a setting may name at all.
-var anywhere = dialpolicy.Policy{Any: true, Loopback: true}
+var anywhere = addr.DialPolicy{Any: true, Loopback: true}
 
 // transport connects like any other, except to what nobody's setting may name: metadata services and the like.
-func transport(dials dialpolicy.Policy, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+func transport(dials addr.DialPolicy, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = proxy
 	dialer := net.Dialer{Timeout: answerWithin, KeepAlive: 30 * time.Second, Control: dials.Control}

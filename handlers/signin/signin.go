@@ -25,7 +25,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/time/rate"
 
-	"muster/dialpolicy"
+	"muster/internal/addr"
 )
 
 const (
@@ -87,7 +87,7 @@ type discovered struct {
 // not told.
 //
 // dials says where a provider may be. Proxies of the environment are the machine's own, and may be on loopback.
-func New(now func() time.Time, log *slog.Logger, dials dialpolicy.Policy) *Client {
+func New(now func() time.Time, log *slog.Logger, dials addr.DialPolicy) *Client {
 	c := &Client{limit: rate.NewLimiter(perSecond, 2*perSecond), now: now, log: log}
 	c.http = &http.Client{Transport: bounded{c.limit, transport(dials, nil), transport(anywhere, http.ProxyFromEnvironment)}, Timeout: answerWithin, CheckRedirect: noRedirect}
 	return c

@@ -8,9 +8,9 @@ import (
 	"strconv"
 	"strings"
 
-	"muster/addr"
 	"muster/certs"
 	"muster/handlers"
+	"muster/internal/addr"
 	"muster/store"
 )
 

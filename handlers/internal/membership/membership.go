@@ -10,7 +10,7 @@ import (
 
 	"muster/certs"
 	"muster/handlers"
-	"muster/naming"
+	"muster/internal/naming"
 	"muster/store"
 )
 

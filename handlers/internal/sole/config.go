@@ -11,7 +11,6 @@ import (
 
 	"muster/api"
 	"muster/cluster/autopilot"
-	"muster/dialpolicy"
 	"muster/handlers"
 	"muster/handlers/consul"
 	"muster/handlers/elastic"
@@ -21,6 +20,7 @@ import (
 	"muster/handlers/nomad"
 	"muster/handlers/signin"
 	"muster/handlers/zlayer"
+	"muster/internal/addr"
 	"muster/store"
 )
 
@@ -85,7 +85,7 @@ func Serve(c *Config) *handlers.Server {
 			Cluster:      c.Cluster,
 			Autopilot:    settings{},
 			Tokens:       tokens,
-			People:       signin.New(now, slog.New(slog.DiscardHandler), dialpolicy.Policy{Any: true, Loopback: true}),
+			People:       signin.New(now, slog.New(slog.DiscardHandler), addr.DialPolicy{Any: true, Loopback: true}),
 			ClusterID:    id,
 			Chain:        func() [][]byte { return nil },
 			Now:          now,

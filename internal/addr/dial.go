@@ -1,36 +1,32 @@
-// Package dialpolicy decides which addresses of other clusters a member may connect to, by their syntax and their
-// networks. It opens no connections, resolves no names, and imports no other package of muster.
-package dialpolicy
+package addr
 
 import (
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 )
 
-// Any is the text of the policy that allows every network except those that Never rejects.
-const Any = "any"
+// AnyNetwork is the text of the policy that allows every network except those that NeverDialled rejects.
+const AnyNetwork = "any"
 
 // maxNetworks bounds the networks that a policy lists.
 const maxNetworks = 64
 
-// Policy says which networks are dialled. The zero value allows none.
-type Policy struct {
+// DialPolicy says which networks are dialled. The zero value allows none.
+type DialPolicy struct {
 	Any      bool
 	Networks []netip.Prefix
 	Loopback bool // this member is itself on loopback
 }
 
-// Parse reads a policy: "any", or a comma-separated list of networks in CIDR form. The caller sets Loopback.
-func Parse(text string) (p Policy, err error) {
-	if text == Any {
-		return Policy{Any: true}, nil
+// ParseDialPolicy reads a policy: "any", or a comma-separated list of networks in CIDR form. The caller sets Loopback.
+func ParseDialPolicy(text string) (p DialPolicy, err error) {
+	if text == AnyNetwork {
+		return DialPolicy{Any: true}, nil
 	}
 	parts := strings.Split(text, ",")
 	if len(parts) > maxNetworks {
@@ -46,19 +42,9 @@ func Parse(text string) (p Policy, err error) {
 	return p, nil
 }
 
-// OnLoopback reports whether the host of an address of this machine is on loopback.
-func OnLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback() || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
-}
-
 // Check returns an error for an IP address that the policy does not allow.
-func (p Policy) Check(ip netip.Addr) error {
-	if err := Never(ip); err != nil {
+func (p DialPolicy) Check(ip netip.Addr) error {
+	if err := NeverDialled(ip); err != nil {
 		return err
 	}
 	ip = embedded(ip.Unmap())
@@ -77,7 +63,7 @@ func (p Policy) Check(ip netip.Addr) error {
 }
 
 // CheckLiteral is Check for HOST:PORT. Host names pass: Control checks them when they are resolved.
-func (p Policy) CheckLiteral(address string) error {
+func (p DialPolicy) CheckLiteral(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
@@ -91,7 +77,7 @@ func (p Policy) CheckLiteral(address string) error {
 
 // Control is for net.Dialer. It checks each resolved address just before the connection is made, so a name that
 // resolves differently the second time (DNS rebinding) is checked as well.
-func (p Policy) Control(_, address string, _ syscall.RawConn) error {
+func (p DialPolicy) Control(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("the address %q cannot be checked", address)
@@ -114,8 +100,8 @@ var awsServices = netip.MustParsePrefix("fd00:ec2::/32")
 
 var reserved = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4")}
 
-// Never returns an error for an address that no policy can allow.
-func Never(ip netip.Addr) error {
+// NeverDialled returns an error for an address that no policy can allow.
+func NeverDialled(ip netip.Addr) error {
 	if ip.Zone() != "" {
 		return errors.New("addresses with a zone are never dialled")
 	}
@@ -168,42 +154,30 @@ func embedded(ip netip.Addr) netip.Addr {
 	return ip
 }
 
-var (
-	label  = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?$`)
-	number = regexp.MustCompile(`^(0[xX][0-9a-fA-F]*|[0-9]+)$`)
-)
-
-// HostPort returns an error for text that is not HOST:PORT, and for IP addresses that Never rejects. IPv6 addresses are
-// in brackets. The last label of a host name must not be a number: it would be a mistyped IPv4 address.
-func HostPort(s string) error {
+// CheckPeer returns why s, an address of another cluster, is never dialled; nil when a policy may allow it. It must be
+// HOST:PORT, with IPv6 addresses in brackets. A host name passes: DialDialPolicy.Control checks what it resolves to.
+func CheckPeer(s string) error {
 	host, port, err := net.SplitHostPort(s)
-	if err != nil || len(s) > 260 || net.JoinHostPort(host, port) != s {
+	if err != nil || net.JoinHostPort(host, port) != s {
 		return errors.New("it is not HOST:PORT")
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
+	if !isPort(port) {
 		return errors.New("its port is not a number from 1 to 65535")
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		return Never(ip)
+		return NeverDialled(ip)
 	}
-	name := strings.TrimSuffix(host, ".")
-	labels := strings.Split(name, ".")
-	for _, l := range labels {
-		if !label.MatchString(l) {
-			return errors.New("its host is neither an IP address nor a host name")
-		}
-	}
-	if len(name) > 253 || number.MatchString(labels[len(labels)-1]) {
+	if checkName(host) != nil {
 		return errors.New("its host is neither an IP address nor a host name")
 	}
 	return nil
 }
 
-// IP returns an error for text that is not an IP address (ok is false) and for an IP address that Never rejects.
-func IP(s string) (ok bool, err error) {
+// CheckIP reports whether s is an IP address; err says why it is never dialled.
+func CheckIP(s string) (ok bool, err error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil {
 		return false, err
 	}
-	return true, Never(ip)
+	return true, NeverDialled(ip)
 }

@@ -1,35 +1,31 @@
-// Package hostlist parses and matches lists of allowed hosts: names, patterns, addresses and networks. It resolves no
-// names and imports only package addr.
-package hostlist
+package addr
 
 import (
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-
-	"muster/addr"
 )
 
-// Max bounds the entries of a list.
-const Max = 64
+// maxHosts bounds the entries of a list.
+const maxHosts = 64
 
-// Rule says what an entry must be, as it completes "NAME must be …".
-const Rule = "up to 64 host names, patterns such as *.example.org, IP addresses or networks such as 10.0.0.0/8"
+// HostListRule says what an entry must be, as it completes "NAME must be …".
+const HostListRule = "up to 64 host names, patterns such as *.example.org, IP addresses or networks such as 10.0.0.0/8"
 
-// List is a list of allowed hosts. The zero value allows none.
-type List struct {
+// HostList is a list of allowed hosts. The zero value allows none.
+type HostList struct {
 	Exact    []string       // host names, lower case
 	Below    []string       // names whose subdomains are allowed, at any depth
 	Networks []netip.Prefix // single addresses are networks of one
 }
 
-// None is the text of a list that allows nothing.
-const None = "none"
+// NoHosts is the text of a list that allows nothing.
+const NoHosts = "none"
 
-// Split splits a comma-separated list.
-func Split(text string) []string {
-	if text == None {
+// SplitHostList splits a comma-separated list.
+func SplitHostList(text string) []string {
+	if text == NoHosts {
 		return nil
 	}
 	parts := strings.Split(text, ",")
@@ -39,20 +35,20 @@ func Split(text string) []string {
 	return parts
 }
 
-// Parse reads the entries of a list. The error names the entry and the rule.
-func Parse(entries []string) (l List, err error) {
-	if len(entries) > Max {
-		return l, fmt.Errorf("at most %d entries can be listed", Max)
+// ParseHostList reads the entries of a list. The error names the entry and the rule.
+func ParseHostList(entries []string) (l HostList, err error) {
+	if len(entries) > maxHosts {
+		return l, fmt.Errorf("at most %d entries can be listed", maxHosts)
 	}
 	for _, e := range entries {
 		if err := l.add(e); err != nil {
-			return List{}, err
+			return HostList{}, err
 		}
 	}
 	return l, nil
 }
 
-func (l *List) add(entry string) error {
+func (l *HostList) add(entry string) error {
 	if p, err := netip.ParsePrefix(entry); err == nil {
 		if p != p.Masked() || p.Addr().Is4In6() {
 			return fmt.Errorf("%s is not a network such as 10.0.0.0/8: it has host bits set", entry)
@@ -61,7 +57,7 @@ func (l *List) add(entry string) error {
 		return nil
 	}
 	if ip, err := netip.ParseAddr(entry); err == nil {
-		if err := addr.CheckHost(entry); err != nil {
+		if err := CheckHost(entry); err != nil {
 			return err
 		}
 		ip = ip.Unmap()
@@ -69,10 +65,10 @@ func (l *List) add(entry string) error {
 		return nil
 	}
 	name, below := strings.CutPrefix(entry, "*.")
-	if addr.CheckHost(name) != nil || below && isIP(name) {
+	if CheckHost(name) != nil || below && isIP(name) {
 		return fmt.Errorf("%.80q is neither a host name, a pattern such as *.example.org, an IP address nor a network", entry)
 	}
-	if name = addr.CanonicalHost(name); below {
+	if name = CanonicalHost(name); below {
 		l.Below = append(l.Below, name)
 	} else {
 		l.Exact = append(l.Exact, name)
@@ -86,8 +82,8 @@ func isIP(host string) bool {
 }
 
 // Names reports whether the list has an entry for exactly this host: its name, or its address as a single entry.
-func (l *List) Names(host string) bool {
-	host = addr.CanonicalHost(host)
+func (l *HostList) Names(host string) bool {
+	host = CanonicalHost(host)
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return slices.Contains(l.Networks, netip.PrefixFrom(ip, ip.BitLen()))
 	}
@@ -95,8 +91,8 @@ func (l *List) Names(host string) bool {
 }
 
 // Allows reports whether an entry of the list matches a host: a name, a pattern or a network.
-func (l *List) Allows(host string) bool {
-	host = addr.CanonicalHost(host)
+func (l *HostList) Allows(host string) bool {
+	host = CanonicalHost(host)
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return slices.ContainsFunc(l.Networks, func(p netip.Prefix) bool { return p.Contains(ip) })
 	}

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"muster/addr"
+	"muster/internal/addr"
 )
 
 // Member holds the names and addresses of a member. A dead member keeps them until it is removed.

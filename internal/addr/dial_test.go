@@ -1,4 +1,4 @@
-package dialpolicy
+package addr
 
 import (
 	"net"
@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-func TestHostPort(t *testing.T) {
+func TestCheckPeer(t *testing.T) {
 	for _, good := range []string{"a:1", "a.b:65535", "a.b.:80", "1.2.3.4:5", "[2001:db8::1]:7000", "[::1]:7000", "127.0.0.1:1", "under_score.x:80",
 		"peer-1.example.org:7000", "1a:80", "1.example:80", "localhost:7000"} {
-		if err := HostPort(good); err != nil {
+		if err := CheckPeer(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
@@ -23,7 +23,7 @@ func TestHostPort(t *testing.T) {
 		"255.255.255.255:80", "0.1.2.3:80", "240.0.0.1:80", "100.100.100.200:80", "168.63.129.16:80", "192.0.0.192:80", "[fd00:ec2::254]:80",
 		"[fd00:ec2::23]:80", "[64:ff9b:1::a9fe:a9fe]:80", "[::ffff:0:169.254.169.254]:80", "[2001::5601:5601]:80", "[2001:db8::5efe:169.254.169.254]:80",
 		"[2001:db8::200:5efe:6464:64c8]:80"} {
-		if HostPort(bad) == nil {
+		if CheckPeer(bad) == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}
@@ -33,7 +33,7 @@ func TestPolicies(t *testing.T) {
 	for text, ok := range map[string]bool{"any": true, "10.0.0.0/8": true, "10.0.0.0/8, fd00::/8": true, "10.1.2.3/8": true, "": false, "Any": false,
 		"10.0.0.0": false, "10.0.0.0/33": false, "any,10.0.0.0/8": false, "10.0.0.0/8,": false, "::ffff:10.0.0.0/104": false,
 		strings.Repeat("10.0.0.0/8,", 64) + "10.0.0.0/8": false} {
-		if _, err := Parse(text); (err == nil) != ok {
+		if _, err := ParseDialPolicy(text); (err == nil) != ok {
 			t.Errorf("%.40q: %v", text, err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestPolicies(t *testing.T) {
 		{"10.0.0.0/8,192.168.0.0/16", false, "192.168.3.4", true}, {"10.0.0.0/8", false, "11.0.0.1", false}, {"10.0.0.0/8", false, "::ffff:10.0.0.1", true},
 		{"10.0.0.0/8", false, "fd00::1", false}, {"fd00::/8", false, "fd00::1", true},
 	} {
-		p, err := Parse(x.networks)
+		p, err := ParseDialPolicy(x.networks)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestPolicies(t *testing.T) {
 			t.Errorf("%s, on loopback %t: %s with a port: %v", x.networks, x.loopback, x.ip, err)
 		}
 	}
-	if (Policy{}).Check(netip.MustParseAddr("10.0.0.1")) == nil {
+	if (DialPolicy{}).Check(netip.MustParseAddr("10.0.0.1")) == nil {
 		t.Error("the zero policy allows something")
 	}
 }
@@ -90,7 +90,7 @@ func TestControlSeesResolvedAddresses(t *testing.T) {
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	for _, loopback := range []bool{false, true} {
-		p := Policy{Any: true, Loopback: loopback}
+		p := DialPolicy{Any: true, Loopback: loopback}
 		d := net.Dialer{Control: p.Control, Timeout: 5 * time.Second}
 		conn, err := d.Dial("tcp", "localhost:"+port)
 		if (err == nil) != loopback {

@@ -1,5 +1,6 @@
-// Package addr checks whether other machines can dial a network address, beyond its syntax. Flags, join requests,
-// announcements, peerings and tokens are all checked here. It resolves no names.
+// Package addr knows network addresses: which ones other machines can dial (addr.go), which ones of another cluster or
+// service this member may dial (dial.go), and which hosts a list allows (hostlist.go). Flags, join requests,
+// announcements, peerings and tokens are all checked here. It resolves no names and opens no connections.
 package addr
 
 import (
@@ -9,8 +10,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-
-	"muster/dialpolicy"
 )
 
 // ErrForm matches errors about text that is not an address, as opposed to an address that others cannot dial.
@@ -50,7 +49,7 @@ func CheckHost(host string) error {
 	if err := usable(ip, host); err != nil {
 		return err
 	}
-	if err := dialpolicy.Never(ip); err != nil {
+	if err := NeverDialled(ip); err != nil {
 		return fmt.Errorf("%s is not for members: %w", host, err)
 	}
 	return nil
@@ -107,6 +106,12 @@ func Loopback(host string) bool {
 	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
+// OnLoopback is Loopback for HOST:PORT; false for other text.
+func OnLoopback(s string) bool {
+	host, _, err := net.SplitHostPort(s)
+	return err == nil && Loopback(host)
+}
+
 // Canonical returns HOST:PORT in its canonical spelling, so that equal addresses compare equal. It returns text that is
 // not an address unchanged.
 func Canonical(s string) string {
@@ -130,10 +135,15 @@ func split(s string) (host string, err error) {
 	if err != nil {
 		return "", badForm("%q is not HOST:PORT", s)
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
+	if !isPort(port) {
 		return "", badForm("the port of %q is not a number from 1 to 65535", s)
 	}
 	return host, nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0 && strconv.FormatUint(n, 10) == s
 }
 
 // parseHost returns the host as an IP address, or the zero Addr for a name.

@@ -1,4 +1,4 @@
-package hostlist
+package addr
 
 import (
 	"strings"
@@ -6,7 +6,7 @@ import (
 )
 
 func TestAllows(t *testing.T) {
-	l, err := Parse(Split("db1, Web.Example.ORG., *.internal.example.org,10.0.0.0/8, 192.0.2.7,2001:db8::/32"))
+	l, err := ParseHostList(SplitHostList("db1, Web.Example.ORG., *.internal.example.org,10.0.0.0/8, 192.0.2.7,2001:db8::/32"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func TestAllows(t *testing.T) {
 			t.Errorf("%q: named: %t", host, got)
 		}
 	}
-	var none List
+	var none HostList
 	if none.Allows("localhost") || none.Allows("127.0.0.1") || none.Names("") {
 		t.Error("the empty list allows something")
 	}
@@ -32,19 +32,19 @@ func TestAllows(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	for _, bad := range []string{"", "*", "*.", "a.*.example", "*a.example", "**.example", "*.10.0.0.1", "10.0.0.1/8", "10.0.0.256", "a b", "a:1", "https://a",
 		"0.0.0.0", "224.0.0.1", "169.254.1.1", "fe80::1%eth0", "-a", "::ffff:10.0.0.0/104", "a..b", strings.Repeat("a", 64), "*.*.example"} {
-		if l, err := Parse([]string{bad}); err == nil {
+		if l, err := ParseHostList([]string{bad}); err == nil {
 			t.Errorf("%q: %+v", bad, l)
 		} else if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if _, err := Parse(make([]string, Max+1)); err == nil {
+	if _, err := ParseHostList(make([]string, maxHosts+1)); err == nil {
 		t.Error("a list without end")
 	}
-	if l, err := Parse(Split(None)); err != nil || l.Exact != nil {
+	if l, err := ParseHostList(SplitHostList(NoHosts)); err != nil || l.Exact != nil {
 		t.Error(l, err)
 	}
-	if _, err := Parse(Split("")); err == nil {
+	if _, err := ParseHostList(SplitHostList("")); err == nil {
 		t.Error("an empty text")
 	}
 }
