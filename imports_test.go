@@ -63,8 +63,9 @@ var arrows = map[string][]string{
 	"cluster/workload":          {"cluster/transport", "store"},
 	"cluster/clustertest":       {"cluster/datadir", "cluster/transport", "internal/await", "store"}, // for tests
 
-	"store":                   {"store/engine", "store/foreign"},
+	"store":                   {"store/engine", "store/foreign", "store/sizes"},
 	"store/foreign":           {"store/engine"},
+	"store/sizes":             {"store/engine"},
 	"store/engine":            {},
 	"store/engine/enginetest": {"store/engine", "internal/await"}, // for tests
 

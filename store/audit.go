@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"muster/store/sizes"
 )
 
 // AuditRow records who did what. Each committed mutation writes one in its transaction.
@@ -117,9 +119,9 @@ func (t *Tx) audit(action, object, detail string) error {
 // auditRow writes a row with the position, time, type and request of the transaction.
 func (t *Tx) auditRow(r AuditRow) error {
 	r.Revision, r.Seq, r.At, r.Type, r.RequestID = t.Rev, t.tx.Next(), rfc3339(t.Now), typeOf(r.Action), t.actor.RequestID
-	r.Actor, r.Remote, r.Object = cut("audit", "actor", r.Actor), cut("audit", "remote", r.Remote),
-		cut("audit", "object", r.Object)
-	r.Detail, r.RequestID = cut("audit", "detail", r.Detail), cut("audit", "request_id", r.RequestID)
+	r.Actor, r.Remote, r.Object = sizes.Cut("audit", "actor", r.Actor), sizes.Cut("audit", "remote", r.Remote),
+		sizes.Cut("audit", "object", r.Object)
+	r.Detail, r.RequestID = sizes.Cut("audit", "detail", r.Detail), sizes.Cut("audit", "request_id", r.RequestID)
 	err := t.exec(insertAudit, r.Revision, r.Seq, r.At, r.Actor, r.NodeID, r.Remote, r.Action, r.Object, r.Outcome,
 		r.Detail, r.RequestID)
 	if err == nil {

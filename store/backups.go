@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"muster/store/sizes"
 )
 
 // Backup is the record of a backup, running or finished.
@@ -143,7 +145,7 @@ func (bk Backups) Assign(ctx context.Context, actor Actor, b Backup) error {
 		}
 		if err := tx.exec("UPDATE backups SET state = ?, raft_node_id = ?, tried = ?, name = ?, target = ?, "+
 			"recipients = ?, reason = ?, modified_rev = ? WHERE id = ?", BackupRunning, b.NodeID, string(text), b.Name,
-			b.Target, b.Recipients, cut("backups", "reason", b.Reason), tx.Rev, b.ID); err != nil {
+			b.Target, b.Recipients, sizes.Cut("backups", "reason", b.Reason), tx.Rev, b.ID); err != nil {
 			return err
 		}
 		return tx.audit("backup.start", "backup/"+b.ID, fmt.Sprintf("%s: %s", nodeObject(b.NodeID), b.Path()))
@@ -168,7 +170,7 @@ func (bk Backups) Finish(ctx context.Context, actor Actor, b Backup) error {
 		}
 		if err := tx.exec("UPDATE backups SET state = ?, finished_at = ?, size = ?, sha256 = ?, state_revision = ?, "+
 			"reason = ?, modified_rev = ? WHERE id = ?", b.State, tx.Now, b.Size, b.SHA256, b.Revision,
-			cut("backups", "reason", b.Reason), tx.Rev, b.ID); err != nil {
+			sizes.Cut("backups", "reason", b.Reason), tx.Rev, b.ID); err != nil {
 			return err
 		}
 		if b.State == BackupFailed {
@@ -187,7 +189,7 @@ func (bk Backups) Spoil(ctx context.Context, actor Actor, id, reason string) err
 			return err
 		}
 		if err := tx.exec("UPDATE backups SET state = ?, reason = ?, modified_rev = ? WHERE id = ?", BackupFailed,
-			cut("backups", "reason", reason), tx.Rev, id); err != nil {
+			sizes.Cut("backups", "reason", reason), tx.Rev, id); err != nil {
 			return err
 		}
 		return tx.audit("backup.spoil", "backup/"+id, reason)

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"strings"
 	"testing"
+
+	"muster/store/sizes"
 )
 
 // rowsOf says how many rows of each table others can cause at the most, by default: those of all owners where an owner can
@@ -64,7 +66,7 @@ func TestBytesAreBounded(t *testing.T) {
 			continue
 		}
 		small, all := 0, 0
-		for _, s := range Sizes {
+		for _, s := range sizes.All {
 			if s.Table != r.name {
 				continue
 			}

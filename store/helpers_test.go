@@ -13,6 +13,7 @@ import (
 	"muster/certs"
 	"muster/store/engine"
 	"muster/store/engine/enginetest"
+	"muster/store/sizes"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -93,7 +94,7 @@ func (b *bench) write(fn func(*Tx) error) (*Tx, error) {
 	b.t.Helper()
 	b.rev++
 	b.exec("SAVEPOINT request")
-	tx := newTx(b.s.View(b.now).Offline(b.rev, checkSizes), Actor{Name: "test", NodeID: 1})
+	tx := newTx(b.s.View(b.now).Offline(b.rev, sizes.CheckStatement), Actor{Name: "test", NodeID: 1})
 	err := fn(tx)
 	if err != nil {
 		b.exec("ROLLBACK TO request")

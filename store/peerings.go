@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"muster/store/sizes"
 )
 
 // States of peerings (reference consul_peering, section 4). The state is stored, so it survives a change of leader and
@@ -241,7 +243,7 @@ func (p *Peering) turn(state, reason string, now time.Time) {
 	if p.State != state {
 		p.StatusSince = now
 	}
-	p.State, p.StatusReason = state, cut("peerings", "status_reason", reason)
+	p.State, p.StatusReason = state, sizes.Cut("peerings", "status_reason", reason)
 }
 
 // tombstoneKept is how long a disconnected cluster can still learn that its peering was deleted.

@@ -19,6 +19,7 @@ import (
 	"muster/migrations"
 	"muster/store/engine"
 	"muster/store/foreign"
+	"muster/store/sizes"
 )
 
 // Config configures a member's store.
@@ -141,7 +142,7 @@ func (s *Store) hooks() engine.Hooks {
 		},
 		Committed: s.events.publish,
 		Yield:     s.events.yield,
-		Check:     checkSizes,
+		Check:     sizes.CheckStatement,
 		Happened: func(v *engine.View, revision uint64, request string) (bool, error) {
 			return v.Get("SELECT 1 FROM audit WHERE revision = ? AND request_id = ?", []any{int64(revision), request}, new(int))
 		},
@@ -303,85 +304,6 @@ func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, err
 	}
 	return foreign.Query(ctx, s.Mirror.Path(), query, limit)
 }
-
-// The engine's types that callers need. Only this package imports the engine.
-type (
-	// Consistency is the state that a read may be answered from.
-	Consistency = engine.Consistency
-	// Role is a server's role in the Raft configuration.
-	Role = engine.Role
-	// Server is one entry of the Raft configuration.
-	Server = engine.Server
-	// Since is a revision after which changes of some tables count.
-	Since = engine.Since
-	// DialRaft opens an authenticated stream to the dqlite port of a member.
-	DialRaft = engine.DialRaft
-	// Preparation is what a leader sends to the voter that it will hand over to.
-	Preparation = engine.Preparation
-	// Refusal is an error with a text for the caller.
-	Refusal = engine.Refusal
-	// Code classifies a refusal.
-	Code = engine.Code
-	// Effects records whether the writes of one request have changed anything.
-	Effects = engine.Effects
-	// Diagnosis is a known reason why dqlite does not start, and what to do about it.
-	Diagnosis = engine.Diagnosis
-	// RaftFiles is what the file names in a Raft directory reveal.
-	RaftFiles = engine.RaftFiles
-	// Entry identifies an entry of a Raft log.
-	Entry = engine.Entry
-)
-
-// Consistencies of reads; see the engine's.
-const (
-	Linearisable = engine.Linearisable
-	AsLeader     = engine.AsLeader
-	Stale        = engine.Stale
-)
-
-// Roles of Raft servers.
-const (
-	RoleNone    = engine.RoleNone
-	RoleSpare   = engine.RoleSpare
-	RoleStandBy = engine.RoleStandBy
-	RoleVoter   = engine.RoleVoter
-)
-
-// Codes of refusals, which every API family can express.
-const (
-	Invalid      = engine.Invalid
-	Unauthorized = engine.Unauthorized
-	Forbidden    = engine.Forbidden
-	NotFound     = engine.NotFound
-	Conflict     = engine.Conflict
-	Exhausted    = engine.Exhausted
-	Full         = engine.Full
-)
-
-// TrialFile is the file beside the Raft log that a member writes to test its disk.
-const TrialFile = engine.TrialFile
-
-// Errors of the engine that callers distinguish.
-var (
-	ErrNotLeader      = engine.ErrNotLeader
-	ErrNoLeader       = engine.ErrNoLeader
-	ErrUnknownOutcome = engine.ErrUnknownOutcome
-	ErrClosed         = engine.ErrClosed
-	ErrOldSchema      = engine.ErrOldSchema
-)
-
-// Functions of the engine for the files of a stopped member, and for streams.
-var (
-	WithEffects      = engine.WithEffects
-	Splice           = engine.Splice
-	Direct           = engine.Direct
-	Diagnose         = engine.Diagnose
-	InspectRaft      = engine.InspectRaft
-	LastEntry        = engine.LastEntry
-	Reconfigure      = engine.Reconfigure
-	Configuration    = engine.Configuration
-	CheckRecoverable = engine.CheckRecoverable
-)
 
 // openFile opens a database file that no process writes.
 func openFile(path string) (*engine.File, error) { return engine.OpenFile(path, LatestSchema()) }

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
 	"muster/store/engine"
+	"muster/store/sizes"
 )
 
 // Actor is who causes a mutation; it goes into the audit row.
@@ -150,7 +150,7 @@ func newTx(t *engine.Tx, actor Actor) *Tx {
 }
 
 // localTx returns a transaction on a database outside the cluster.
-func localTx(v *View) *Tx { return newTx(v.v.Offline(0, checkSizes), Actor{}) }
+func localTx(v *View) *Tx { return newTx(v.v.Offline(0, sizes.CheckStatement), Actor{}) }
 
 type statement struct {
 	query string
@@ -382,78 +382,3 @@ const (
 // NewID returns a new id of 32 lower hex digits that increases with time (UUID version 7, RFC 9562). dqlite replicates
 // whole pages: with ordered keys a batch is several times smaller than with random ones.
 func NewID() string { return strings.ReplaceAll(uuid.Must(uuid.NewV7()).String(), "-", "") }
-
-// counts caches upper bounds of the numbers of rows that are limited, so that not every insert counts them. Only the
-// leader's writer uses it, which is the only one to insert rows.
-type counts struct {
-	mu   sync.Mutex
-	most map[string]*count
-}
-
-type count struct {
-	rows   uint64 // an upper bound: the last count plus later inserts
-	checks uint64 // inserts until the next count
-}
-
-const (
-	minCountChecks = 256     // a count is valid for this many inserts, or for an eighth of it
-	maxCounts      = 100_000 // maximum size of the cache
-)
-
-// forget empties the cache at the beginning of a leadership: other leaders have inserted rows.
-func (c *counts) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.most = nil
-}
-
-// add records an insert and reports whether the number of rows is certainly below a limit. If not, the caller must
-// count them. An insert whose transaction fails stays recorded until the next count.
-func (c *counts) add(key string, limit uint64) bool {
-	if c == nil {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.most[key]
-	if n == nil || n.checks == 0 || n.rows >= limit {
-		return false
-	}
-	n.rows++
-	n.checks--
-	return true
-}
-
-// set records a count, taken just before an insert.
-func (c *counts) set(key string, rows uint64) {
-	if c == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.most == nil || len(c.most) >= maxCounts {
-		c.most = map[string]*count{}
-	}
-	c.most[key] = &count{rows: rows + 1, checks: max(minCountChecks, rows/8)}
-}
-
-// bound rejects an insert when the query counts as many rows as the setting allows.
-func (t *Tx) bound(option, what, query string, args ...any) error {
-	most, err := t.number(option)
-	if err != nil {
-		return err
-	}
-	key := option + fmt.Sprint(args...)
-	if t.counts.add(key, most) {
-		return nil
-	}
-	var have uint64
-	if _, err := t.get(query, args, &have); err != nil {
-		return err
-	}
-	if have >= most {
-		return refuse(Full, "there are %d %s, and the setting %s allows no more", have, what, option)
-	}
-	t.counts.set(key, have)
-	return nil
-}
