@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 )
@@ -186,4 +187,135 @@ func (e *Engine) announceTurn() {
 	if now := e.LeaderID(); e.term.ctx != nil && e.term.leader != now {
 		e.beginTerm(now)
 	}
+}
+
+// AwaitLeader blocks until there is a leader and, if it is this member, until it accepts writes.
+// It returns ErrNoLeader when ctx ends first.
+func (e *Engine) AwaitLeader(ctx context.Context) (uint64, error) {
+	for {
+		e.mu.Lock()
+		turned, leading := e.turned, e.lead != nil
+		e.mu.Unlock()
+		if e.closing.Load() {
+			return 0, ErrClosed
+		}
+		if id := e.LeaderID(); id != 0 && (id != e.cfg.NodeID || leading) {
+			return id, nil
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return 0, ErrNoLeader
+		}
+	}
+}
+
+// AwaitOwn blocks while this member's Raft server leads and the engine does not accept writes yet, at most until ctx ends
+// or another member leads. It is for requests of those that have heard of an election before this member has.
+func (e *Engine) AwaitOwn(ctx context.Context) {
+	if e.Leading() || e.yielding.Load() {
+		return
+	}
+	if id, err := e.FollowsNow(ctx); err != nil || id != e.cfg.NodeID {
+		return
+	}
+	e.observeLeader(e.cfg.NodeID)
+	e.Look()
+	_, _ = e.AwaitLeader(ctx)
+}
+
+// Leadership returns a channel that is closed when leadership next changes in any way, for loops that run on
+// the leader only.
+func (e *Engine) Leadership() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.turned
+}
+
+// Beat returns when this member last set out to look who leads, which it does all the time while it is well.
+func (e *Engine) Beat() time.Time { return e.beat.get() }
+
+// Look makes this member find out at once who leads, instead of at its next look.
+func (e *Engine) Look() {
+	select {
+	case e.look <- struct{}{}:
+	default:
+	}
+}
+
+// maxFailures is how often in a row a member may fail to take leadership up before it passes it on: it may be out of
+// room or of file descriptors, and Raft does not know.
+const maxFailures = 3
+
+// followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
+func (e *Engine) followLeadership(ctx context.Context) {
+	failures := 0 // to take leadership up, one after the other
+	for {
+		e.beat.set(time.Now())
+		asked := time.Now()
+		id, err := e.FollowsNow(ctx)
+		if err != nil && ctx.Err() == nil {
+			e.log.Debug("the local Raft server does not answer", "err", err)
+			id = 0
+		}
+		if l := e.current(); l != nil && id == e.cfg.NodeID {
+			// Between two looks that are an election apart, leadership may have been lost and won again.
+			if !e.unbroken() && !l.verify(ctx) {
+				e.log.Warn("leadership was lost and won again unnoticed; it starts afresh")
+				e.descend(ErrNotLeader)
+			}
+			e.observed.set(asked)
+		}
+		e.observeLeader(id)
+		switch {
+		case id == e.cfg.NodeID && !e.Leading() && !e.yielding.Load() && !e.closing.Load():
+			err := e.ascend(ctx)
+			if err == nil || ctx.Err() != nil {
+				failures = 0
+				break
+			}
+			failures++
+			e.log.Warn("leadership could not be taken up", "err", err)
+			if errors.Is(err, errNewSchema) || errors.Is(err, errDiskHolds) || failures >= maxFailures {
+				failures = 0
+				_, _ = e.RefreshServers(ctx)
+				e.passOn(ctx)
+			}
+		case id != e.cfg.NodeID:
+			failures = 0
+			e.descend(ErrNotLeader)
+		}
+		if e.serversAge() > serversEvery {
+			_, _ = e.RefreshServers(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(e.poll(id)):
+		case <-e.look:
+		}
+	}
+}
+
+// poll is how long followLeadership waits for its next look while it follows a node. A leader looks twice in the time
+// that an election takes, see unbroken. Elsewhere nothing is to be seen while the leader speaks: who follows it is woken
+// by what others say, and by a connection that breaks.
+func (e *Engine) poll(id uint64) time.Duration {
+	switch now := time.Now(); {
+	case now.Before(e.eager.get()):
+		return leaderSpin
+	case id == 0 && !e.Outside(), now.Before(e.restless.get()):
+		return electionPoll
+	case id == e.cfg.NodeID:
+		return max(leaderPoll, 15*e.cfg.NetworkLatency/2)
+	case e.Outside(), now.Sub(e.spoke.get()) < calmPoll:
+		return calmPoll
+	}
+	return leaderPoll
+}
+
+// unbroken reports whether leadership was looked at so recently that no other member can have led since: that takes an
+// election, 15 times the network latency.
+func (e *Engine) unbroken() bool {
+	return time.Since(e.observed.get()) < 15*e.cfg.NetworkLatency
 }
