@@ -79,38 +79,43 @@ func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, 
 	if err != nil {
 		return err
 	}
-	type result struct {
-		places []datadir.Place
-		err    error
-	}
+	before = slices.DeleteFunc(slices.Clone(before), func(a string) bool { return a == n.RaftAddress || a == "" })
 	known := book.Known()
 	known = known[:min(len(known), helloMost)]
-	results := make(chan result, len(known)+len(before))
-	asked := 0
+	answers := make(chan greeting, len(known)+len(before))
 	ask := func(call func(out *hello) error) {
-		asked++
 		go func() {
 			var out hello
-			err := call(&out)
-			results <- result{out.Places, err}
+			err := asTwin(call(&out))
+			answers <- greeting{out.Places, err}
 		}()
 	}
 	for _, id := range known {
 		ask(func(out *hello) error {
-			return asTwin(t.Call(ctx, http.MethodPost, id, pathHello, bytes.NewReader(body), out))
+			return t.Call(ctx, http.MethodPost, id, pathHello, bytes.NewReader(body), out)
 		})
 	}
 	for _, address := range before {
-		if address != n.RaftAddress && address != "" {
-			ask(func(out *hello) error {
-				return asTwin(t.CallAt(ctx, http.MethodPost, n.NodeID, address, pathHello, bytes.NewReader(body), out))
-			})
-		}
+		ask(func(out *hello) error {
+			return t.CallAt(ctx, http.MethodPost, n.NodeID, address, pathHello, bytes.NewReader(body), out)
+		})
 	}
+	return hear(ctx, answers, book, d)
+}
+
+// greeting is the answer of a member to this one's start.
+type greeting struct {
+	places []datadir.Place
+	err    error
+}
+
+// hear takes the answers, at most as many as fit into the channel, until helloLinger after the first good one or until
+// ctx ends.
+func hear(ctx context.Context, answers <-chan greeting, book *datadir.Book, d *datadir.Dir) error {
 	var linger <-chan time.Time
-	for ; asked > 0; asked-- {
+	for asked := cap(answers); asked > 0; asked-- {
 		select {
-		case r := <-results:
+		case r := <-answers:
 			var twin *TwinError
 			if errors.As(r.err, &twin) {
 				_ = d.NoteTwin(true, twin.Address)

@@ -24,22 +24,8 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 	if err != nil {
 		return err
 	}
-	c, _, err := tx.Cluster()
+	a, next, err := as.successor(tx, q, &list[0])
 	if err != nil {
-		return err
-	}
-	a := Authority{Kind: kind, Origin: OriginMuster}
-	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(kind)},
-		&a.Generation); err != nil {
-		return err
-	}
-	var next certs.CA
-	if q.CertPEM == nil {
-		if next, err = certs.NewSuccessor(kind, c.ID, a.Generation, tx.Now); err != nil {
-			return err
-		}
-		a.CertPEM = string(certs.EncodeCert(next.Cert.Raw))
-	} else if next, err = as.operatorsCA(tx, q, &list[0], &a, c.ID); err != nil {
 		return err
 	}
 	crossNew, crossOld, warning := cross(old, next, tx.Now)
@@ -84,6 +70,27 @@ func (as Authorities) startCA(tx *Tx, q CARequest, kind certs.Kind, step func(st
 	step("then it issues, and every member gets new certificates")
 	step("%s after that generation %d is dropped and its key erased", overlap, list[0].Generation)
 	return tx.audit("ca.rotate", caObject(kind), fmt.Sprintf("generation %d, %s", a.Generation, a.Origin))
+}
+
+// successor generates the next authority of old's kind, or checks the operator's.
+func (as Authorities) successor(tx *Tx, q CARequest, old *Authority) (a Authority, next certs.CA, err error) {
+	c, _, err := tx.Cluster()
+	if err != nil {
+		return a, next, err
+	}
+	a = Authority{Kind: old.Kind, Origin: OriginMuster}
+	if _, err := tx.get("SELECT max(generation) + 1 FROM authorities WHERE kind = ?", []any{string(a.Kind)},
+		&a.Generation); err != nil {
+		return a, next, err
+	}
+	if q.CertPEM != nil {
+		next, err = as.operatorsCA(tx, q, old, &a, c.ID)
+		return a, next, err
+	}
+	if next, err = certs.NewSuccessor(a.Kind, c.ID, a.Generation, tx.Now); err == nil {
+		a.CertPEM = string(certs.EncodeCert(next.Cert.Raw))
+	}
+	return a, next, err
 }
 
 // operatorsCA checks an operator's CA.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"muster/certs"
+	"muster/store/sizes"
 )
 
 // MirrorMembers reads cluster and members from the mirror of a stopped member.
@@ -272,28 +273,11 @@ type Refounder struct {
 // Write changes the state and writes it to a file.
 func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 	actor := Actor{Name: "muster", NodeID: r.NodeID, RequestID: newRequestID()}
-	t := newTx(r.x.s.View(now).Offline(r.Revision+1, checkSizes), actor)
+	t := newTx(r.x.s.View(now).Offline(r.Revision+1, sizes.CheckStatement), actor)
 	if err := t.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	if err := t.execAll([]statement{
-		{query: "UPDATE cluster SET revision = ?, batch_id = ?, leader_node_id = ?",
-			args: []any{t.Rev, uuid.NewString(), r.NodeID}},
-		{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, " +
-			"removed_rev) SELECT raft_node_id, id, name, recipient, ?, ? FROM members", args: []any{now, t.Rev}},
-		{query: "DELETE FROM members"},
-		{query: "DELETE FROM unhealthy_members"},
-		{query: "DELETE FROM leases"},
-		{query: "DELETE FROM idempotency"},
-		{query: "DELETE FROM dek_wraps"},
-		{query: "UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE state = 'running'",
-			args: []any{now, t.Rev}},
-		{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id IS NOT NULL",
-			args: []any{now}},
-		{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id IS NOT NULL AND revoked_at IS NULL",
-			args: []any{now}},
-		{query: updateSequence, args: []any{r.NodeID, "raft_node_id"}},
-	}); err != nil {
+	if err := t.execAll(r.leaveMembers(t.Rev, now)); err != nil {
 		return err
 	}
 	if err := t.insertMember(&f.Member, hostGrants{Proven: canonicalHosts(&f.Member)}); err != nil {
@@ -332,4 +316,26 @@ func (r *Refounding) Write(f Refounder, now time.Time, path string) error {
 	}
 	r.x.close()
 	return os.Rename(r.x.path, path)
+}
+
+// leaveMembers turns the members of the old cluster into removed ones and ends what they were in the middle of.
+func (r *Refounding) leaveMembers(rev uint64, now time.Time) []statement {
+	return []statement{
+		{query: "UPDATE cluster SET revision = ?, batch_id = ?, leader_node_id = ?",
+			args: []any{rev, uuid.NewString(), r.NodeID}},
+		{query: "INSERT INTO removed_members (raft_node_id, id, name, recipient, removed_at, " +
+			"removed_rev) SELECT raft_node_id, id, name, recipient, ?, ? FROM members", args: []any{now, rev}},
+		{query: "DELETE FROM members"},
+		{query: "DELETE FROM unhealthy_members"},
+		{query: "DELETE FROM leases"},
+		{query: "DELETE FROM idempotency"},
+		{query: "DELETE FROM dek_wraps"},
+		{query: "UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? WHERE state = 'running'",
+			args: []any{now, rev}},
+		{query: "UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id IS NOT NULL",
+			args: []any{now}},
+		{query: "UPDATE certificates SET revoked_at = ? WHERE raft_node_id IS NOT NULL AND revoked_at IS NULL",
+			args: []any{now}},
+		{query: updateSequence, args: []any{r.NodeID, "raft_node_id"}},
+	}
 }

@@ -134,30 +134,10 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 		if m.candidate() && r.counts(m) {
 			eligible++
 		}
-		switch {
-		case m.voter:
-			r.voting = append(r.voting, m)
-			r.voters++
-			if m.full() {
-				full++
-			}
-			if m.healthy {
-				r.healthy++
-			}
-			if m.alive {
-				r.alive++
-			}
-			if m.good() {
-				r.goods++
-			} else {
-				r.bads++
-			}
-		case m.inRaft && m.Member:
-			r.seated = append(r.seated, m)
+		if m.voter && m.full() {
+			full++
 		}
-		if m.leader && r.lead == nil {
-			r.lead = m
-		}
+		r.tally(m)
 	}
 	// What the eligible members allow, and never less than the number there
 	// was before voters died or drained: those are replaced one for one.
@@ -169,6 +149,32 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 	}
 	r.missing = max(0, r.want-r.goods)
 	return r
+}
+
+// tally adds a member to the voters or to the stand-bys.
+func (r *round) tally(m *member) {
+	if m.leader && r.lead == nil {
+		r.lead = m
+	}
+	if !m.voter {
+		if m.inRaft && m.Member {
+			r.seated = append(r.seated, m)
+		}
+		return
+	}
+	r.voting = append(r.voting, m)
+	r.voters++
+	if m.healthy {
+		r.healthy++
+	}
+	if m.alive {
+		r.alive++
+	}
+	if m.good() {
+		r.goods++
+	} else {
+		r.bads++
+	}
 }
 
 // assess derives health, and when it last changed, from one observation.

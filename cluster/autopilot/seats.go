@@ -32,32 +32,46 @@ func (r *round) enterable(m *member) bool {
 		m.silence <= r.cfg.LastContactThreshold.Std()
 }
 
-func (r *round) seat() seating {
-	var s seating
-	var pinned, repl, others []*member
-	pending, holders, replicas, moving := 0, 0, 0, 0
+// taken are the seats that are held now.
+type taken struct {
+	pending  int // pinned stand-bys that will vote
+	holders  int // full members, including one that moves
+	replicas int // replicate-only members
+	moving   int // 1 while a vote moves to a stand-by
+}
+
+// takenSeats counts the seats that are held, and lists the stand-bys that may have to give theirs up.
+func (r *round) takenSeats() (t taken, others []*member) {
 	for _, m := range r.seated {
 		switch {
 		case m.Pinned && m.candidate():
-			pending++
+			t.pending++
 			continue
 		case r.swap != nil && m == r.swap.to: // its seat is safe until it votes
-			holders++
-			moving++
+			t.holders++
+			t.moving++
 			continue
 		case !r.holds(m):
 		case m.full():
-			holders++
+			t.holders++
 		default:
-			replicas++
+			t.replicas++
 		}
 		others = append(others, m)
 	}
 	for _, m := range r.voting {
 		if m.Member && !m.full() && r.holds(m) { // soon demoted to a seat
-			replicas++
+			t.replicas++
 		}
 	}
+	return t, others
+}
+
+// seat fills the seats: it says who enters the Raft configuration, who leaves it and which spare becomes a stand-by.
+func (r *round) seat() seating {
+	var s seating
+	var pinned, repl []*member
+	t, others := r.takenSeats()
 	var full entrants
 	most := r.cfg.StandBys + r.missing
 	for i := range r.ms {
@@ -68,7 +82,7 @@ func (r *round) seat() seating {
 			pinned = append(pinned, m)
 		case r.swap != nil && m == r.swap.to:
 			s.add = append(s.add, m)
-			holders++
+			t.holders++
 		case m.full():
 			full.offer(m, most)
 		case len(repl) < most:
@@ -76,24 +90,24 @@ func (r *round) seat() seating {
 		}
 	}
 
-	missing := max(0, r.missing-pending-len(pinned))
+	missing := max(0, r.missing-t.pending-len(pinned))
 	s.seats = r.cfg.StandBys + missing
 	s.add = append(s.add, pinned...)
-	entering := full.take(s.seats - holders)
-	holders += len(entering)
-	s.wanted = max(0, s.seats-holders)
+	entering := full.take(s.seats - t.holders)
+	t.holders += len(entering)
+	s.wanted = max(0, s.seats-t.holders)
 	// Replicate-only members can never fill the place of a missing voter.
-	repl = repl[:max(0, min(r.cfg.StandBys-max(0, holders-missing)-replicas, len(repl)))]
+	repl = repl[:max(0, min(r.cfg.StandBys-max(0, t.holders-missing)-t.replicas, len(repl)))]
 	s.add = append(append(s.add, entering...), repl...)
-	replicas += len(repl)
-	s.taken = min(s.seats, holders+replicas)
+	t.replicas += len(repl)
+	s.taken = min(s.seats, t.holders+t.replicas)
 	if len(s.add) == 0 && s.seats > 1 {
 		s.add = full.fairer(r.seated)
 	}
 	for _, m := range s.add {
 		m.due = true
 	}
-	s.evict, others = r.leaving(others, max(0, s.seats-moving))
+	s.evict, others = r.leaving(others, max(0, s.seats-t.moving))
 	for _, m := range others {
 		if m.Role == RoleSpare && m.alive && m.active() {
 			s.raise = append(s.raise, m)
