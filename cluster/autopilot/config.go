@@ -1,7 +1,6 @@
-// Package autopilot decides which members of a cluster vote. It is a pure
-// function: observations, configuration and the present time in; the state of
-// the cluster and at most one kind of change out. It has no clock, starts no
-// goroutine and does no I/O, so that every decision can be replayed from JSON.
+// Package autopilot decides which members of a cluster vote. It is a pure function: it takes observations,
+// configuration and the present time and returns the state of the cluster and at most one kind of change. It has no
+// clock, starts no goroutine and does no I/O, so every decision can be replayed from JSON.
 package autopilot
 
 import (
@@ -10,7 +9,7 @@ import (
 	"time"
 )
 
-// Duration is a time.Duration that JSON shows as a Go duration string ("10s").
+// Duration is a time.Duration in Go's notation in JSON ("10s").
 type Duration time.Duration
 
 // Std returns d as a time.Duration.
@@ -36,35 +35,35 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Config is what an operator can set.
+// Config holds the settings of autopilot.
 type Config struct {
-	// MaxVoters is 3, 5 or 7. Voters that an operator pinned do not count.
+	// MaxVoters is 3, 5 or 7. Pinned voters do not count.
 	MaxVoters int `json:"maxVoters"`
-	// StandBys is how many members replicate without a vote, ready to replace a voter.
+	// StandBys is the number of members that replicate without a vote, ready to replace a voter.
 	StandBys int `json:"standBys"`
-	// Stabilization is how long a member must have been healthy before it gets a vote.
+	// Stabilization is how long a member must be healthy before it gets a vote.
 	Stabilization Duration `json:"stabilization"`
 	// LastContactThreshold is the silence after which a server is unhealthy.
 	LastContactThreshold Duration `json:"lastContactThreshold"`
-	// MaxLagRevisions is how far a replica may be behind the leader and still be healthy.
+	// MaxLagRevisions is the number of revisions that a healthy replica may be behind the leader.
 	MaxLagRevisions uint64 `json:"maxLagRevisions"`
-	// MaxLagTime is how long the replica of a Raft server may stand still while the leader has more. Longer than
-	// that it counts as unable to store.
+	// MaxLagTime is how long the replica of a Raft server may stay at a revision while the leader has newer ones. After
+	// that the server counts as unable to store.
 	MaxLagTime Duration `json:"maxLagTime"`
-	// CleanupDeadMembers allows members to be removed for good after DeadAfter of silence.
+	// CleanupDeadMembers allows autopilot to remove members from the cluster after DeadAfter of silence.
 	CleanupDeadMembers bool     `json:"cleanupDeadMembers"`
 	DeadAfter          Duration `json:"deadAfter"`
 	// MinQuorum is the number of healthy voters below which nothing is cleaned up.
 	MinQuorum int `json:"minQuorum"`
-	// RedundancyZones: one voter in each zone is enough, the other members of a zone stand by. Three voters are kept
-	// also where there are fewer zones.
+	// RedundancyZones: each zone gets one voter, and its other members are stand-bys. With fewer than three zones there
+	// are three voters all the same.
 	RedundancyZones bool `json:"redundancyZones"`
-	// UpgradeMigration: members with a newer version get no votes before as many run it as voters run an older one; then all
-	// votes move to them.
+	// UpgradeMigration: members with a newer version get no votes until as many members run it as voters run an older one.
+	// Then all votes move to them.
 	UpgradeMigration bool `json:"upgradeMigration"`
 }
 
-// DefaultConfig returns the values a new cluster starts with.
+// DefaultConfig returns the configuration of a new cluster.
 func DefaultConfig() Config {
 	return Config{
 		MaxVoters:            5,
@@ -78,7 +77,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Bounds of Config.
+// Limits of Config.
 const (
 	maxStandBys      = 16
 	maxStabilization = Duration(time.Hour)
@@ -89,8 +88,8 @@ const (
 	maxLagTime       = Duration(time.Hour)
 )
 
-// Validate names the first field that breaks its rule. Decide expects a valid
-// configuration and never panics on another.
+// Validate returns an error that names the first invalid field and its rule. Decide expects a valid configuration but
+// does not panic on another.
 func (c Config) Validate() error {
 	switch {
 	case c.MaxVoters != 3 && c.MaxVoters != 5 && c.MaxVoters != 7:

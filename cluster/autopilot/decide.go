@@ -6,11 +6,10 @@ import (
 	"time"
 )
 
-// Decide tells how the cluster is and what to change next. It keeps nothing
-// between calls and does not modify in; the same arguments always give the
-// same answer, whatever the order of in.Members. The plan is empty on a node
-// that sees no leader, when the leader does not vote, and while fewer than a
-// majority of the voters answer, since then no change could be committed.
+// Decide returns the state of the cluster and the next changes. It keeps nothing between calls and does not modify in;
+// equal arguments give equal answers, whatever the order of in.Members. The plan is empty on a node that sees no
+// leader, when the leader does not vote, and while less than a majority of the voters answer, because no change could
+// be committed.
 func Decide(in Input, cfg Config, now time.Time) (State, Plan) {
 	r := newRound(&in, &cfg, now)
 	if r.swap = r.relieve(); r.swap == nil {
@@ -20,7 +19,7 @@ func Decide(in Input, cfg Config, now time.Time) (State, Plan) {
 	plan := Plan{}
 	if r.mayChange() {
 		steps := []func() Plan{r.replace, r.transfer, r.orphans, r.demote, r.fill, r.balance, r.standBy, r.add, r.evict, r.cleanup}
-		if r.lead.fails != "" { // the next change to the log may be one that its disk never answers
+		if r.lead.fails != "" { // its disk may not store the next change of the log
 			steps = slices.Insert(steps, 0, r.transfer)
 		}
 		for _, step := range steps {
@@ -37,13 +36,13 @@ func (r *round) mayChange() bool {
 	return r.lead != nil && r.lead.voter && r.alive >= majority(r.voters)
 }
 
-// change notes the reason at the member, too, so that State tells it.
+// change returns a Change. It also sets the reason in the member, for State.
 func change(k Kind, m *member, role, why string) Change {
 	m.why = why
 	return Change{Kind: k, NodeID: m.NodeID, Role: role, Reason: why}
 }
 
-// ready returns the stand-bys that may have a vote now, best first.
+// ready returns the stand-bys that may get a vote now, best first.
 func (r *round) ready() []*member {
 	var c []*member
 	for _, m := range r.seated {
@@ -55,10 +54,9 @@ func (r *round) ready() []*member {
 	return c
 }
 
-// replace promotes what an operator pinned, and otherwise one stand-by for a
-// voter that is dead, drained, replicate-only or an orphan. With an even
-// number of voters it waits: demote then takes a vote away first. So a
-// replacement is always one vote given, one vote taken.
+// replace promotes pinned members, and otherwise one stand-by for a voter that is dead, drained, replicate-only or an
+// orphan. With an even number of voters it waits until demote has taken a vote away. So a replacement always gives one
+// vote and takes one.
 func (r *round) replace() Plan {
 	var p Plan
 	for _, m := range r.seated {
@@ -79,8 +77,7 @@ func (r *round) replace() Plan {
 	return p
 }
 
-// fill promotes up to the wanted number, but only so many at once that the
-// number of voters is odd afterwards.
+// fill promotes up to the wanted number, in steps that leave an odd number of voters.
 func (r *round) fill() Plan {
 	c := r.elect()
 	n := min(r.missing, len(c))
@@ -98,7 +95,7 @@ func (r *round) fill() Plan {
 	return p
 }
 
-// transfer hands leadership on when the leader should not have it.
+// transfer hands leadership over when the leader should not have it.
 func (r *round) transfer() Plan {
 	outdated := r.outdated()
 	if l := r.lead; l.full() && !l.drained() && !outdated {
@@ -121,11 +118,11 @@ func (r *round) transfer() Plan {
 	return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from "+r.lead.culprit())}
 }
 
-// orphans takes Raft servers without a member row out of the configuration.
+// orphans removes Raft servers without a member row from the configuration.
 func (r *round) orphans() Plan {
 	var p Plan
 	t := tally{r.voters, r.healthy}
-	for _, dead := range []bool{true, false} { // the dead cost no healthy vote
+	for _, dead := range []bool{true, false} { // a dead server costs no healthy vote
 		for i := range r.ms {
 			m := &r.ms[i]
 			if m.Member || !m.inRaft || m.leader || m.healthy == dead || (m.voter && !t.drop(m.healthy)) {
@@ -137,10 +134,9 @@ func (r *round) orphans() Plan {
 	return p
 }
 
-// demote takes votes away: from replicate-only members, from more voters than
-// MaxVoters, and from one bad voter when the number is even. Without that one
-// the rest needs one vote less for its majority; in an odd number its going
-// would gain nothing, so a bad voter that nobody replaced keeps its vote.
+// demote takes votes away: from replicate-only members, from more voters than MaxVoters, and from one bad voter when
+// the number is even. The rest then needs one vote less for its majority. With an odd number that would gain nothing,
+// so a bad voter without a replacement keeps its vote.
 func (r *round) demote() Plan {
 	t := tally{r.voters, r.healthy}
 	var p Plan
@@ -154,7 +150,7 @@ func (r *round) demote() Plan {
 		return true
 	}
 
-	loose := 0 // voters that count against the most that there may be
+	loose := 0 // voters that count against r.most
 	for _, m := range victims {
 		switch {
 		case m.Member && !m.full() && drop(m, "replicate-only: never votes"):
@@ -201,8 +197,8 @@ func (m *member) worth() int {
 
 func (r *round) worstVoter() *member { return slices.MinFunc(r.voting, worstFirst) }
 
-// cleanup removes members that have been silent for DeadAfter. A voter among
-// them goes only when no stand-by is on the way to take its place.
+// cleanup removes members that have been silent for DeadAfter. It removes a voter only when no stand-by is about to
+// replace it.
 func (r *round) cleanup() Plan {
 	if !r.cfg.CleanupDeadMembers || r.healthy < r.cfg.MinQuorum {
 		return nil

@@ -6,26 +6,25 @@ import (
 	"time"
 )
 
-// member is an Observation with what follows from it.
+// member is an Observation with values derived from it.
 type member struct {
 	*Observation
 	leader, voter, inRaft bool
-	// alive: answered within the threshold. dead: silent for longer than it,
-	// both since the last answer and since this leader began; a server that a
-	// new leader has not asked yet is neither.
+	// alive: answered within the threshold. dead: silent for longer, since the last answer and since this leader began. A
+	// server that a new leader has not asked yet is neither.
 	alive, dead bool
 	healthy     bool
 	recovering  bool
-	failed      bool // what it recovers from is that it could not store
+	failed      bool // it recovers from being unable to store
 	// stable: healthy for long enough to get a vote.
 	stable      bool
 	stableSince time.Time
 	silence     time.Duration // since the last answer, or since this leader began
 	lag         uint64
-	// fails is why it does not store; empty when it does.
+	// fails is why it cannot store; empty when it can.
 	fails string
-	why   string // reason of the change planned for it
-	due   bool   // it is to enter Raft, in this round or a later one
+	why   string // reason of its planned change
+	due   bool   // to enter Raft, in this round or a later one
 	zone  *zone  // nil while no member has a zone, and for an orphan
 	// fresh runs the newest version, old an older one; both are false without an upgrade migration.
 	fresh, old bool
@@ -34,11 +33,11 @@ type member struct {
 func (m *member) full() bool   { return m.Member && m.Mode == ModeFull }
 func (m *member) active() bool { return m.DrainState == DrainActive && !m.DiskLow && m.fails == "" }
 
-// drained: it gives leadership and vote away. A member whose disk is about to fill up does so before it fails, one that
-// does not store because its vote is worth nothing.
+// drained: it hands leadership over and loses its vote. So does a member whose disk is about to fill up, before it
+// fails, and one that cannot store, because its vote is worth nothing.
 func (m *member) drained() bool { return m.DrainState == DrainDrained || m.DiskLow || m.fails != "" }
 
-// idle says why a member is not active.
+// idle returns why a member is not active.
 func (m *member) idle() string {
 	switch {
 	case m.fails != "":
@@ -49,21 +48,21 @@ func (m *member) idle() string {
 	return m.DrainState
 }
 
-// good: a voter that keeps its place. A draining one does until it is drained,
-// one that lags does because it will catch up.
+// good: a voter that keeps its vote. A draining one keeps it until it is drained, and one that lags because it will
+// catch up.
 func (m *member) good() bool {
 	return m.voter && m.full() && !m.dead && !m.drained()
 }
 
-// lateGoodbye is how long after its goodbye a process may still answer: it has more to close.
+// lateGoodbye is how long after its goodbye a process may still answer while it closes.
 const lateGoodbye = 10 * time.Second
 
-// left: it does not answer, and its last word was that its process ends.
+// left: it does not answer after a goodbye.
 func (m *member) left() bool {
 	return !m.alive && !m.LeftAt.IsZero() && !m.LastContact.After(m.LeftAt.Add(lateGoodbye))
 }
 
-// candidate: full, active and there; may be a voter in time.
+// candidate: full, active and alive; may become a voter.
 func (m *member) candidate() bool {
 	if !m.full() || !m.active() {
 		return false
@@ -82,19 +81,18 @@ type round struct {
 	// young: this leader began less than a stabilization time ago.
 	young bool
 	ms    []member // ascending by id
-	// voting and seated index ms: the voters, and the other Raft servers that
-	// have a row.
+	// voting and seated point into ms: the voters, and the other Raft servers with a member row.
 	voting, seated []*member
 	lead           *member
 
 	voters, healthy, alive, goods, bads int
-	// most is how many voters there may be, without those that an operator pinned.
+	// most is the maximum number of voters, without pinned ones.
 	most int
 	zoning
 	migration
-	// swap moves a vote to another zone; nil when none is to move.
+	// swap moves a vote to another zone; nil without such a move.
 	swap *swap
-	// want is the number of voters to fill up to; missing is what it lacks.
+	// want is the number of voters to fill up to; missing is how many it lacks.
 	want, missing int
 	seating       seating
 }
@@ -139,12 +137,12 @@ func newRound(in *Input, cfg *Config, now time.Time) *round {
 		}
 		r.tally(m)
 	}
-	// What the eligible members allow, and never less than the number there
-	// was before voters died or drained: those are replaced one for one.
+	// As many as the eligible members allow, and never less than before voters died or drained: those are replaced one for
+	// one.
 	r.arrange()
 	r.most = r.zoning.most(cfg)
 	r.want = max(TargetVoters(eligible, r.most), TargetVoters(full, r.most))
-	if full > r.goods && r.voters%2 == 1 { // one of them can be replaced now
+	if full > r.goods && r.voters%2 == 1 { // one bad voter can be replaced now
 		r.want = max(r.want, min(r.goods+1, r.most))
 	}
 	r.missing = max(0, r.want-r.goods)
@@ -177,7 +175,7 @@ func (r *round) tally(m *member) {
 	}
 }
 
-// assess derives health, and when it last changed, from one observation.
+// assess derives health, and the time of its last change, from one observation.
 func (r *round) assess(m *member) {
 	m.leader = isLeader(r.in, m.Observation)
 	m.voter = m.Role == RoleVoter
@@ -214,7 +212,7 @@ func (r *round) assess(m *member) {
 		m.stableSince = prev.StableSince
 	case !known && !answered: // nothing is known of its health
 	default:
-		m.stableSince = r.now // with its monotonic reading: clocks are set
+		m.stableSince = r.now // keeps the monotonic reading, because clocks are set
 	}
 	steady := m.healthy && r.now.Sub(m.stableSince) >= r.cfg.Stabilization.Std()
 	m.recovering = (answered && !m.alive) || m.fails != "" || (prev.Recovering && !steady && !m.leader)

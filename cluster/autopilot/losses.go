@@ -2,7 +2,7 @@ package autopilot
 
 import "strings"
 
-// losses says for each zone whether the cluster survives its loss, and in one sentence how the votes are spread.
+// losses returns for each zone whether the cluster survives its loss, and a sentence about the spread of the votes.
 func (r *round) losses() (list []Zone, spread string) {
 	if len(r.list) == 0 {
 		return nil, ""
@@ -46,7 +46,7 @@ func (r *round) losses() (list []Zone, spread string) {
 	return list, spread
 }
 
-// fullest is the zone with the most votes.
+// fullest returns the zone with the most votes.
 func (r *round) fullest() *zone {
 	best := r.list[0]
 	for _, z := range r.list {
@@ -57,7 +57,7 @@ func (r *round) fullest() *zone {
 	return best
 }
 
-// obstacle says why a zone is decisive, and what would change that.
+// obstacle returns why a zone is decisive, and what would change that.
 func (r *round) obstacle(z *zone) string {
 	switch {
 	case r.voters-z.voters >= majority(r.voters):
@@ -77,7 +77,8 @@ func (r *round) obstacle(z *zone) string {
 	return "votes that an operator has given do not move; muster member drain takes one away"
 }
 
-// cost says what the zone of a member loses when the member is drained or removed; empty when another may vote there.
+// cost returns what the zone of a member loses when the member is drained or removed; empty when another member there
+// may vote.
 func (r *round) cost(m *member) string {
 	z := m.zone
 	if z == nil || !m.full() || len(r.list) < 2 {
@@ -113,7 +114,7 @@ func agree(n int, one, many string) string {
 	return many
 }
 
-// joined lists names as a sentence does, five at the most.
+// joined lists at most five names as a sentence does.
 func joined(names []string) string {
 	const most = 5
 	if len(names) > most {

@@ -2,25 +2,25 @@ package autopilot
 
 import "slices"
 
-// phase is how far an upgrade migration is: new machines with a newer muster stand beside the old ones, and take their votes
-// over once there are enough of them.
+// phase is the progress of an upgrade migration: new machines with a newer muster join beside the old ones, and take
+// over their votes once there are enough of them.
 type phase int
 
 const (
 	phaseNone phase = iota
-	phaseHold       // too few run the newest version: they get no votes but those that somebody has to take
-	phaseMove       // enough do: votes go to them, and from the others
+	phaseHold       // too few run the newest version: they only get votes that no other member can take
+	phaseMove       // enough run it: votes move to them
 )
 
-// migration is what one round knows of it.
+// migration is the state of an upgrade migration in one round.
 type migration struct {
 	phase         phase
 	newest        string
 	fresh, behind int // members that may vote and run the newest version; voters that run an older one
 }
 
-// classify finds the newest version that a member runs which may vote, and who runs an older one. A member whose version is
-// not known is neither.
+// classify finds the newest version among the candidates, and the members that run an older one. A member with an
+// unknown version is neither.
 func (r *round) classify() {
 	if !r.cfg.UpgradeMigration {
 		return
@@ -43,7 +43,7 @@ func (r *round) classify() {
 		switch {
 		case m.fresh && m.candidate():
 			r.fresh++
-		case m.old && m.voter: // one that is lost counts too: else its loss would begin a migration
+		case m.old && m.voter: // a lost one counts too: its loss must not begin a migration
 			r.behind++
 		}
 	}
@@ -56,7 +56,7 @@ func (r *round) classify() {
 	}
 }
 
-// counts reports whether a candidate counts for the number of voters that is wanted.
+// counts reports whether a candidate counts for the wanted number of voters.
 func (r *round) counts(m *member) bool {
 	switch r.phase {
 	case phaseHold:
@@ -67,18 +67,18 @@ func (r *round) counts(m *member) bool {
 	return true
 }
 
-// suits orders candidates for a vote: false comes later. Nobody is excluded from replacing a voter that is lost.
+// suits reports whether a candidate for a vote comes first. None is excluded from replacing a lost voter.
 func (r *round) suits(m *member) bool {
 	return r.phase == phaseNone || r.phase == phaseMove && !m.old || r.phase == phaseHold && !m.fresh
 }
 
-// elect is what fill promotes from.
+// elect returns the members that fill may promote.
 func (r *round) elect() []*member {
 	return slices.DeleteFunc(r.ready(), func(m *member) bool { return !r.suits(m) })
 }
 
-// limit is how many good voters may stay that nobody has pinned. Where votes move one is given first, so that more than are
-// wanted are too many then. Two stay two: with one alone all that it has confirmed is in one place.
+// limit is the maximum number of good voters that are not pinned. Where votes move, one is given first, so that one
+// more than wanted is one too many. Two voters stay two: with a single one, all committed data would be in one place.
 func (r *round) limit() int {
 	if (len(r.list) > 0 || r.phase == phaseMove) && r.bads == 0 {
 		return min(r.most, max(r.want, 2))
@@ -86,7 +86,7 @@ func (r *round) limit() int {
 	return r.most
 }
 
-// relieve finds the member of the newest version that is to get the vote of one that runs an older one.
+// relieve finds the member of the newest version that takes over the vote of an older one.
 func (r *round) relieve() *swap {
 	if r.phase != phaseMove || r.bads > 0 || r.missing > 0 || r.lead == nil || r.behind == 0 {
 		return nil
@@ -117,21 +117,22 @@ func (r *round) relieve() *swap {
 	return &swap{to: to}
 }
 
-// outdated reports whether leadership is to leave the leader: it is the last of an older version whose vote is to move.
+// outdated reports whether the leader must hand leadership over: it is the last voter of an older version, and its vote
+// is to move.
 func (r *round) outdated() bool {
 	return r.phase == phaseMove && r.lead.old && !r.lead.Pinned && !slices.ContainsFunc(r.voting, func(m *member) bool {
 		return m.old && m.good() && !m.leader && !m.Pinned
 	})
 }
 
-// spared reports whether a good voter keeps its vote because one of an older version goes first.
+// spared reports whether a good voter keeps its vote because an older version goes first.
 func (r *round) spared(m *member) bool {
 	return r.phase == phaseMove && !m.old && slices.ContainsFunc(r.voting, func(o *member) bool {
 		return o.old && o.good() && !o.Pinned
 	})
 }
 
-// migrating says why a member has the place that it has, if that is the reason.
+// migrating returns the reason for the place of a member if the migration is that reason.
 func (r *round) migrating(m *member) string {
 	switch {
 	case r.phase == phaseHold && m.fresh:

@@ -2,19 +2,16 @@ package autopilot
 
 import "fmt"
 
-// TargetVoters is the number of voters to promote up to: the largest odd
-// number that neither exceeds the eligible members nor max, and at least 1.
+// TargetVoters is the number of voters to promote up to: the largest odd number that exceeds neither the eligible
+// members nor max, and at least 1.
 func TargetVoters(eligible, max int) int { return oddFloor(min(eligible, max)) }
 
-// FailureTolerance is how many more healthy voters may fail before a cluster
-// of so many voters loses its majority.
+// FailureTolerance is how many more healthy voters may fail before a cluster of so many voters loses its majority.
 func FailureTolerance(voters, healthy int) int { return max(0, healthy-majority(voters)) }
 
-// CanRemove refuses a removal that would leave too few live voters for a
-// majority. It judges by the health carried in in.Previous (the leader is
-// always live while it can store), so it works from one consistent round; a node that is unknown
-// or has no vote can always go. Whether the leader may be removed at all is
-// for the caller to say.
+// CanRemove returns an error for a removal that would leave too few live voters for a majority. It uses the health in
+// in.Previous (the leader is live while it can store), so it judges by one consistent round. A node that is unknown or
+// has no vote can always be removed. Whether the leader may be removed is the decision of the caller.
 func CanRemove(in Input, id uint64) error {
 	voters, live, vote, alive := 0, 0, false, false
 	for i := range in.Members {
@@ -58,8 +55,7 @@ func oddFloor(n int) int {
 	return n - 1 + n%2
 }
 
-// tally follows voters and healthy voters while a plan grows, so that a later
-// step of a plan counts on the earlier ones.
+// tally counts voters and healthy voters while a plan grows, so that each step considers the earlier ones.
 type tally struct{ voters, healthy int }
 
 // drop takes a vote away if the healthy voters are a majority of the rest.

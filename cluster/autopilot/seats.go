@@ -5,19 +5,18 @@ import (
 	"slices"
 )
 
-// seating says who besides the voters is in the Raft configuration. There are
-// StandBys seats and one more for each missing voter; what an operator pinned
-// needs none. A seat is only given up once somebody else has it: first add,
-// then evict.
+// seating describes who besides the voters is in the Raft configuration. There are StandBys seats and one more for each
+// missing voter; pinned members need none. A member loses its seat only after another one has taken it: first add, then
+// evict.
 type seating struct {
 	seats, taken      int
 	raise, evict, add []*member
-	// wanted seats that nobody can take at this moment.
+	// wanted seats that no member can take now.
 	wanted int
 }
 
-// holds: its seat counts as taken. A silent stand-by keeps its seat for a
-// stabilization time, so that a restart moves nobody.
+// holds: its seat counts as taken. A silent stand-by keeps its seat for a stabilization time, so that a restart moves
+// no seat.
 func (r *round) holds(m *member) bool {
 	if !m.active() {
 		return false
@@ -25,8 +24,8 @@ func (r *round) holds(m *member) bool {
 	return !m.dead || m.silence < r.cfg.LastContactThreshold.Std()+r.cfg.Stabilization.Std()
 }
 
-// enterable: it may be added now. Its last answer is so fresh that it will not
-// count as silent as soon as it is in Raft and probed every second.
+// enterable: it may be added now. Its last answer is so recent that it will not count as silent as soon as it is in
+// Raft and probed every second.
 func (r *round) enterable(m *member) bool {
 	return !m.inRaft && m.Member && m.active() && m.alive && !m.recovering &&
 		m.silence <= r.cfg.LastContactThreshold.Std()
@@ -96,7 +95,7 @@ func (r *round) seat() seating {
 	entering := full.take(s.seats - t.holders)
 	t.holders += len(entering)
 	s.wanted = max(0, s.seats-t.holders)
-	// Replicate-only members can never fill the place of a missing voter.
+	// Replicate-only members never replace a missing voter.
 	repl = repl[:max(0, min(r.cfg.StandBys-max(0, t.holders-missing)-t.replicas, len(repl)))]
 	s.add = append(append(s.add, entering...), repl...)
 	t.replicas += len(repl)
@@ -116,7 +115,7 @@ func (r *round) seat() seating {
 	return s
 }
 
-// leaving splits stand-bys into those that have to go, so that only as many as there are seats stay, and the others.
+// leaving splits the stand-bys into those that must leave, because there are fewer seats, and the others.
 func (r *round) leaving(list []*member, seats int) (gone, stay []*member) {
 	over := max(0, len(list)-seats)
 	taken := map[*zone]int{}
@@ -132,7 +131,7 @@ func (r *round) leaving(list []*member, seats int) (gone, stay []*member) {
 	return gone, list
 }
 
-// seatWorth orders stand-bys for eviction, the first to go lowest.
+// seatWorth orders stand-bys for eviction, lowest first.
 func (r *round) seatWorth(m *member) int {
 	switch {
 	case !r.holds(m) && m.dead:

@@ -53,8 +53,7 @@ func (r *round) state() State {
 	return s
 }
 
-// electable picks the strictest rule that an answering voter passes, so that
-// somebody can always be elected.
+// electable returns the strictest rule that an answering voter passes, so that a leader can always be elected.
 func (r *round) electable() func(*member) bool {
 	rules := []func(*member) bool{
 		func(m *member) bool { return m.full() && m.active() },
@@ -69,7 +68,7 @@ func (r *round) electable() func(*member) bool {
 	return func(*member) bool { return true }
 }
 
-// teller writes the reasons.
+// teller words the reasons.
 type teller struct {
 	*round
 	outside   string
@@ -202,12 +201,12 @@ func (t *teller) behind(m *member) string {
 		10) + " allowed"
 }
 
-// waited tells how much of the stabilization time has passed, "4 s of 10 s".
+// waited returns how much of the stabilization time has passed, "4 s of 10 s".
 func (t *teller) waited(m *member) string {
 	return brief(max(0, t.now.Sub(m.stableSince))) + " of " + brief(t.cfg.Stabilization.Std())
 }
 
-// was says what a member recovers from.
+// was returns what a member recovers from.
 func (m *member) was() string {
 	if m.failed {
 		return "could not store"
@@ -215,7 +214,7 @@ func (m *member) was() string {
 	return "was silent"
 }
 
-// fault says what is wrong with a voter that has to go.
+// fault returns why a voter has to go.
 func (m *member) fault() string {
 	switch {
 	case !m.Member:
@@ -252,7 +251,7 @@ func count(n int, noun string) string {
 	return itoa(n) + " " + noun + "s"
 }
 
-// brief writes a duration as people say it: "3.2 s", "4 s", "12 min", "26 h".
+// brief formats a duration for people: "3.2 s", "4 s", "12 min", "26 h".
 func brief(d time.Duration) string {
 	switch {
 	case d < 10*time.Second && d%time.Second >= 100*time.Millisecond:

@@ -2,7 +2,7 @@ package autopilot
 
 import "time"
 
-// Modes, drain states and roles as the rest of the program spells them.
+// Modes, drain states and roles as in the rest of the program.
 const (
 	ModeFull      = "full"
 	ModeReplicate = "replicate"
@@ -17,56 +17,55 @@ const (
 	RoleOutside = "" // not in the Raft configuration
 
 	StatusAlive   = "alive"
-	StatusDown    = "down"    // does not answer, and has not said why
-	StatusLeft    = "left"    // does not answer: its process was ended in order, and had said so
-	StatusUnknown = "unknown" // to a leader so young that a silent machine had no time to answer it
+	StatusDown    = "down"    // does not answer, without a goodbye
+	StatusLeft    = "left"    // does not answer, after a goodbye
+	StatusUnknown = "unknown" // to a leader so young that a silent machine had no time to answer
 )
 
-// Observation is what the leader knows about one member or Raft server.
-// Node ids are unique in an Input; of several with the same id the first counts.
+// Observation is what the leader knows about one member or Raft server. Node ids are unique in an Input; of several
+// with the same id the first counts.
 type Observation struct {
 	NodeID     uint64 `json:"nodeId"`
 	Name       string `json:"name,omitempty"`
 	Mode       string `json:"mode,omitempty"`
 	DrainState string `json:"drainState,omitempty"`
-	// Zone is where it stands; members of one zone may be lost together. Members without one count as one zone as soon
-	// as any member has one.
+	// Zone is the location of the member; members of one zone may be lost together. Members without one share a zone as
+	// soon as any member has one.
 	Zone string `json:"zone,omitempty"`
-	// Pinned: an operator promoted it by hand.
+	// Pinned: an operator has promoted it.
 	Pinned bool `json:"pinned,omitempty"`
-	// Role in the Raft configuration that holds now.
+	// Role in the present Raft configuration.
 	Role string `json:"role,omitempty"`
-	// LastContact is the time of the last answered probe; zero when it has not
-	// answered since this leader observes.
+	// LastContact is the time of the last answered probe; zero if it has not answered this leader.
 	LastContact time.Time `json:"lastContact,omitzero"`
-	// LeftAt is when it said that its process ends; zero when it has not since it was last started.
+	// LeftAt is the time of its goodbye; zero if it has sent none since its last start.
 	LeftAt time.Time `json:"leftAt,omitzero"`
-	// ProbeInterval is set for a member that is probed less often than Raft
-	// servers are. It then counts as silent after two intervals.
+	// ProbeInterval is set for a member that is probed less often than Raft servers. It counts as silent after two
+	// intervals.
 	ProbeInterval Duration `json:"probeInterval,omitempty"`
 	RTT           Duration `json:"rtt,omitempty"`
 	// Revision of its local replica.
 	Revision uint64 `json:"revision,omitempty"`
 	Version  string `json:"version,omitempty"`
-	// Member: it has a row in SQL. False for an orphan Raft server.
+	// Member: it has a row in the members table. False for an orphan Raft server.
 	Member bool `json:"member"`
-	// DiskLow: it says that its disk is nearly full. It then counts as drained, whatever DrainState says.
+	// DiskLow: it reports that its disk is nearly full. It then counts as drained, whatever DrainState is.
 	DiskLow bool `json:"diskLow,omitempty"`
-	// CannotStore is why it cannot store, as it says itself; empty when it can. It then counts as unhealthy and
-	// loses its vote, whatever it answers.
+	// CannotStore is its own reason why it cannot store; empty when it can. It then counts as unhealthy and loses its
+	// vote, even if it answers.
 	CannotStore string `json:"cannotStore,omitempty"`
-	// Stalled is how long its replica had not moved when it last answered, although the leader had more.
+	// Stalled is how long, at its last answer, its replica had stayed at a revision although the leader had newer ones.
 	Stalled Duration `json:"stalled,omitempty"`
 	// IsLeader is read only when Input.LeaderID is zero.
 	IsLeader bool `json:"isLeader,omitempty"`
 }
 
-// Health is what one round hands to the next about one node.
+// Health is what one round keeps about a node for the next round.
 type Health struct {
 	Healthy     bool      `json:"healthy"`
 	StableSince time.Time `json:"stableSince,omitzero"`
-	// Recovering: it fell silent or could not store under this leader and has not been healthy
-	// for Config.Stabilization since. It waits the full time for a vote.
+	// Recovering: under this leader it was silent or could not store, and it has not been healthy for Config.Stabilization
+	// since. It waits the full time for a vote.
 	Recovering bool `json:"recovering,omitempty"`
 	// Failed: it recovers from being unable to store.
 	Failed bool `json:"failed,omitempty"`
@@ -82,8 +81,7 @@ type Input struct {
 	Previous map[uint64]Health `json:"previous,omitempty"`
 }
 
-// Stamp is a time that JSON shows in UTC to the second, as the documented API
-// does; in memory it keeps its full precision.
+// Stamp is a time in UTC with whole seconds in JSON, as in the documented API. In memory it keeps its full precision.
 type Stamp struct{ time.Time }
 
 // MarshalJSON writes RFC 3339 in UTC with whole seconds.
@@ -108,49 +106,48 @@ type Server struct {
 	Zone       string `json:"zone,omitempty"`
 	DrainState string `json:"drainState,omitempty"`
 	Pinned     bool   `json:"pinned,omitempty"`
-	// Electable: leadership may go to it. Only voters are; a drained, draining
-	// or replicate-only voter is not while a better one answers.
+	// Electable: leadership may go to it. Only voters are electable; a drained, draining or replicate-only voter is not
+	// while a better one answers.
 	Electable  bool `json:"electable"`
 	Recovering bool `json:"recovering,omitempty"`
 	Failed     bool `json:"failed,omitempty"`
 	DiskLow    bool `json:"diskLow,omitempty"`
-	// CannotStore is why it does not store, a clause for a sentence; empty when it does.
+	// CannotStore is why it cannot store, as a clause; empty when it can.
 	CannotStore string `json:"cannotStore,omitempty"`
-	// Stalled is how long its replica has not moved although there was something to move.
+	// Stalled is how long its replica has stayed at a revision although the leader has newer ones.
 	Stalled Duration `json:"stalled,omitempty"`
 	// Lag in revisions behind the leader; 0 for a member without a replica.
 	Lag         uint64    `json:"lag"`
 	LastContact time.Time `json:"lastContact,omitzero"`
-	// DownSince is when a server that is down was last heard of: by this leader, or when this leader began.
+	// DownSince is when a server that is down last answered this leader, or when this leader began.
 	DownSince time.Time `json:"downSince,omitzero"`
-	// LeftAt is when one that has left said so.
+	// LeftAt is the time of its goodbye.
 	LeftAt  time.Time `json:"leftAt,omitzero"`
 	RTT     Duration  `json:"rtt,omitempty"`
 	Version string    `json:"version,omitempty"`
-	// ZoneCost says what its drain or removal costs its zone; empty when nothing.
+	// ZoneCost is the cost of its drain or removal for its zone; empty without one.
 	ZoneCost string `json:"zoneCost,omitempty"`
-	// Reason says in one sentence why it has the role it has and what is next.
+	// Reason is one sentence about its role and its next change.
 	Reason string `json:"reason"`
 }
 
-// State is the answer of the autopilot endpoint. Healthy and FailureTolerance
-// count Raft voters only: a dead stand-by, or a member outside Raft, costs no
-// quorum and so does not make the cluster unhealthy.
+// State is the answer of the autopilot endpoint. Healthy and FailureTolerance count Raft voters only: a dead stand-by,
+// or a member outside Raft, costs no quorum.
 type State struct {
 	Healthy          bool     `json:"healthy"`
 	FailureTolerance int      `json:"failureTolerance"`
 	LeaderNodeID     uint64   `json:"leaderNodeId"`
 	Voters           []uint64 `json:"voters"`
 	Servers          []Server `json:"servers"`
-	// Zones in the order of their names, the members without one last; empty while no member has a zone.
+	// Zones by name, the members without a zone last; empty while no member has a zone.
 	Zones []Zone `json:"zones,omitempty"`
-	// Spread says in one sentence which zone the cluster can lose, and what would make it better.
+	// Spread is one sentence about the zones that the cluster can lose, and the next improvement.
 	Spread string `json:"spread,omitempty"`
 }
 
-// Zone is what would be lost with one zone.
+// Zone describes the effect of losing one zone.
 type Zone struct {
-	Name     string `json:"name"` // empty: the members that have no zone
+	Name     string `json:"name"` // empty: the members without a zone
 	Members  int    `json:"members"`
 	Alive    int    `json:"alive"`
 	Eligible int    `json:"eligible"` // members that vote or may get a vote now
@@ -161,7 +158,7 @@ type Zone struct {
 	Reason     string `json:"reason"`
 }
 
-// Kind names what a Change does.
+// Kind is the effect of a Change.
 type Kind string
 
 // The kinds of change.
@@ -183,19 +180,18 @@ type Change struct {
 	Reason string `json:"reason"`
 }
 
-// Plan is what to do now, in order. All its changes are of one kind. A caller
-// that fails at one of them drops the rest and decides again.
+// Plan lists the next changes, in order. All of them are of one kind. After a failed change the caller drops the rest
+// and decides again.
 //
-// An answer may be older than the machine's death by LastContactThreshold, so
-// the caller probes once more right before it acts: before promote, add and
-// transfer the node itself; before it takes the vote of a node that answers,
-// the other voters, of which a majority must answer.
+// An answer may be older than the machine's death by LastContactThreshold, so the caller probes once more right before
+// it acts: before promote, add and transfer the node itself; before it takes the vote of a node that answers, the other
+// voters, of which a majority must answer.
 type Plan []Change
 
-// Gone reports whether a status is that of a member that does not answer, whether it has left or is down.
+// Gone reports whether a status is that of a member that does not answer: left or down.
 func Gone(status string) bool { return status == StatusDown || status == StatusLeft }
 
-// Silent is how long a member that does not answer has been gone; 0 for any other.
+// Silent returns how long a member that does not answer has been gone; 0 for others.
 func (v *Server) Silent(now time.Time) time.Duration {
 	switch {
 	case v.NodeStatus == StatusLeft:
@@ -206,7 +202,7 @@ func (v *Server) Silent(now time.Time) time.Duration {
 	return now.Sub(v.DownSince)
 }
 
-// Carry returns what the next round needs as Input.Previous.
+// Carry returns Input.Previous for the next round.
 func Carry(s State) map[uint64]Health {
 	m := make(map[uint64]Health, len(s.Servers))
 	for i := range s.Servers {

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Binary is the muster that a member has announced.
+// Binary is the version that a member has announced.
 type Binary struct {
 	NodeID    uint64
 	Version   string
-	MaxSchema int64 // 0: the member runs no muster, it has joined by HTTP alone
+	MaxSchema int64 // 0: the member runs no muster; it has joined over HTTP
 }
 
 // The states of an UpgradeMember.
@@ -39,46 +39,46 @@ type UpgradeMember struct {
 	Note       string    `json:"note,omitempty"` // what to know before its restart
 }
 
-// Upgrade says who runs which muster, whom to restart next, and why nobody may be restarted now.
+// Upgrade describes which member runs which version, which one to restart next, and why none may be restarted now.
 type Upgrade struct {
-	Target       string          `json:"target"`       // the version to come to
-	Schema       int64           `json:"schema"`       // that the database has
-	NewestSchema int64           `json:"newestSchema"` // that the target knows; 0: nobody runs it yet
+	Target       string          `json:"target"`       // the version to upgrade to
+	Schema       int64           `json:"schema"`       // of the database
+	NewestSchema int64           `json:"newestSchema"` // known to the target; 0: no member runs it yet
 	Done         bool            `json:"done"`
 	Summary      string          `json:"summary"`
-	Next         uint64          `json:"next,omitempty"` // 0: nobody now
-	Wait         []string        `json:"wait"`           // why nobody may be restarted now
+	Next         uint64          `json:"next,omitempty"` // 0: none now
+	Wait         []string        `json:"wait"`           // why none may be restarted now
 	Members      []UpgradeMember `json:"members"`        // in the order of restarts
 }
 
-// UpgradeInput is what PlanUpgrade judges by.
+// UpgradeInput is the input of PlanUpgrade.
 type UpgradeInput struct {
 	State    State
 	Config   Config
 	Binaries []Binary
-	Schema   int64    // that the database has
-	Target   string   // empty: the newest version that runs
-	Wait     []string // what else makes a restart unwise now
-	// LeaderSince is when the leader began; zero when that is not known.
+	Schema   int64    // of the database
+	Target   string   // empty: the newest version that a member runs
+	Wait     []string // other reasons against a restart now
+	// LeaderSince is when the leader began; zero when unknown.
 	LeaderSince time.Time
-	// Leaves are the certificates that members show each other.
+	// Leaves are the certificates that members present to each other.
 	Leaves []Leaf
 }
 
-// Leaf is when a certificate of a member ends.
+// Leaf is the expiry of a certificate of a member.
 type Leaf struct {
 	NodeID   uint64
 	Kind     string
 	NotAfter time.Time
 }
 
-// leafLeast is how long a certificate must still be valid: it is renewed weeks earlier, and a member that comes back with one
-// that has ended has to be joined anew.
+// leafLeast is how long a certificate must still be valid. It is normally renewed weeks earlier, and a member that
+// starts with an expired one must join again.
 const leafLeast = 7 * 24 * time.Hour
 
-// PlanUpgrade is pure, like Decide. The order is: members outside Raft, stand-bys, voters, the leader; of each kind one zone
-// after the other. One member is restarted at a time, and only while all Raft servers that answer are well and the
-// voters that stay are a majority.
+// PlanUpgrade is pure, like Decide. The order is: members outside Raft, stand-bys, voters, the leader; within each kind
+// zone by zone. One member is restarted at a time, and only while all Raft servers that answer are healthy and the
+// remaining voters are a majority.
 func PlanUpgrade(in UpgradeInput, now time.Time) Upgrade {
 	p := &planner{UpgradeInput: in, now: now, up: Upgrade{Schema: in.Schema, Wait: []string{}, Members: []UpgradeMember{}}}
 	p.collect()
@@ -92,11 +92,11 @@ type planner struct {
 	UpgradeInput
 	now             time.Time
 	up              Upgrade
-	behind, down    int // members that do not run the target, and those of them that do not answer
+	behind, down    int // members that do not run the target; those of them that do not answer
 	voters, healthy int
 }
 
-// collect puts the members that run a muster in order.
+// collect orders the members that run a muster.
 func (p *planner) collect() {
 	servers := make(map[uint64]*Server, len(p.State.Servers))
 	for i := range p.State.Servers {
@@ -138,7 +138,7 @@ func (p *planner) collect() {
 	})
 }
 
-// notReady notes why nobody may be restarted before this member is well again.
+// notReady records why no member may be restarted before this one is healthy again.
 func (p *planner) notReady(v *Server, b Binary) {
 	patience := p.Config.LastContactThreshold.Std() + p.Config.Stabilization.Std()
 	who := called(v.Name, v.NodeID)
@@ -168,7 +168,7 @@ func called(name string, id uint64) string {
 	return name + " (" + utoa(id) + ")"
 }
 
-// aim finds the version to come to.
+// aim finds the version to upgrade to.
 func (p *planner) aim() {
 	p.up.Target = p.Target
 	if p.Target == "" {
@@ -200,10 +200,11 @@ func (p *planner) aim() {
 	}
 }
 
-// judge finds who is next and whether that may be now.
+// judge finds the next member, and whether it may be restarted now.
 func (p *planner) judge() {
 	if s := p.up.NewestSchema; s > 0 && s < p.Schema {
-		p.wait("a step back: " + p.up.Target + " knows the schema up to " + strconv.FormatInt(s, 10) + ", and the database has " +
+		p.wait("a step back: " + p.up.Target + " knows the schema up to " + strconv.FormatInt(s, 10) +
+			", and the database has " +
 			strconv.FormatInt(p.Schema, 10))
 	}
 	if age := p.now.Sub(p.LeaderSince); !p.LeaderSince.IsZero() && age < p.Config.Stabilization.Std() {
@@ -233,8 +234,8 @@ func (p *planner) judge() {
 	}
 }
 
-// expiring notes certificates that nobody has renewed. Of a member that is upgraded already or does not answer they say nothing
-// about the next restart.
+// expiring records certificates that were not renewed. Those of members that are upgraded or do not answer do not
+// affect the next restart.
 func (p *planner) expiring() {
 	for _, l := range p.Leaves {
 		left := l.NotAfter.Sub(p.now)
@@ -251,7 +252,7 @@ func (p *planner) expiring() {
 	}
 }
 
-// mayLose judges what the votes are without a voter that restarts.
+// mayLose judges the votes without a voter that restarts.
 func (p *planner) mayLose(m *UpgradeMember) {
 	left := p.healthy
 	if m.Healthy {
@@ -261,7 +262,8 @@ func (p *planner) mayLose(m *UpgradeMember) {
 	case p.voters-1 < need:
 		m.Note = "nothing can be written while it restarts: the cluster has " + count(p.voters, "voter")
 	case left < need:
-		p.wait("without " + called(m.Name, m.NodeID) + " only " + outOf(left, p.voters) + " voters are well, and a majority needs " +
+		p.wait("without " + called(m.Name, m.NodeID) + " only " + outOf(left, p.voters) +
+			" voters are well, and a majority needs " +
 			itoa(need))
 	case m.IsLeader:
 		m.Note = "leads: it gives leadership to another member when it stops"
@@ -303,7 +305,7 @@ func (p *planner) summarize() {
 	}
 }
 
-// compareVersions compares the numbers in two versions, part by part: v1.10.0 is newer than v1.9.2. What is no number is
+// compareVersions compares the numbers in two versions, part by part: v1.10.0 is newer than v1.9.2. Other parts are
 // compared as text.
 func compareVersions(a, b string) int {
 	split := func(s string) []string {

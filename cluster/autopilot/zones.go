@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// zone is what one round knows of a zone.
+// zone is the state of a zone in one round.
 type zone struct {
 	name                                string
 	members, alive, eligible, full      int
@@ -14,9 +14,9 @@ type zone struct {
 	enter                               []*member
 }
 
-// zoning is where the members stand. It is empty while no member has a zone.
+// zoning groups the members by zone. It is empty while no member has a zone.
 type zoning struct {
-	list []*zone // by name, the members without a zone last
+	list []*zone // by name; the members without a zone come last
 	// full counts the zones with a member that may vote some day, votable those with one that may now.
 	full, votable int
 }
@@ -37,7 +37,7 @@ func (r *round) zoned() bool {
 	return false
 }
 
-// place finds the zone of a member and counts what is in it.
+// place finds the zone of a member and counts it there.
 func (r *round) place(m *member, by map[string]*zone) {
 	if !m.Member {
 		return
@@ -52,7 +52,7 @@ func (r *round) place(m *member, by map[string]*zone) {
 	r.count(m)
 }
 
-// arrange sorts the zones when all members are counted.
+// arrange sorts the zones after all members were counted.
 func (z *zoning) arrange() {
 	slices.SortFunc(z.list, func(a, b *zone) int {
 		return cmp.Or(compareBool(a.name == "", b.name == ""), cmp.Compare(a.name, b.name))
@@ -67,7 +67,7 @@ func (z *zoning) arrange() {
 	}
 }
 
-// near looks among the first zones, which are all of most clusters'; that is cheaper than a map.
+// near searches the first zones, which are all zones of most clusters. That is cheaper than a map.
 func (z *zoning) near(name string) *zone {
 	for _, one := range z.list[:min(len(z.list), 8)] {
 		if one.name == name {
@@ -120,8 +120,8 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
-// most is how many voters there may be. With redundancy zones that is one for each zone, and three where there are
-// fewer zones: with one or two voters any machine would be decisive.
+// most is the maximum number of voters: with redundancy zones one for each zone, and three with fewer zones, because
+// with one or two voters any machine would be decisive.
 func (z *zoning) most(cfg *Config) int {
 	if !cfg.RedundancyZones || len(z.list) == 0 {
 		return cfg.MaxVoters
@@ -129,7 +129,7 @@ func (z *zoning) most(cfg *Config) int {
 	return min(cfg.MaxVoters, max(3, oddFloor(z.full)))
 }
 
-// choose returns n of the candidates, which come best first: each time the best in the zones with the fewest votes.
+// choose returns n of the candidates, which come best first: each time the best one in the zones with the fewest votes.
 func (r *round) choose(c []*member, n int) []*member {
 	n = max(0, min(n, len(c)))
 	if len(r.list) == 0 {
@@ -151,8 +151,8 @@ func (r *round) choose(c []*member, n int) []*member {
 	return chosen
 }
 
-// shed takes votes of good voters away: of more than there may be, and where votes move also of one more than wanted, which
-// is what a vote that moves leaves behind. An older version goes first, then the fullest zone.
+// shed takes surplus votes of good voters away; where votes move, one more than wanted is a surplus. An older version
+// goes first, then the fullest zone.
 func (r *round) shed(victims []*member, drop func(*member, string) bool) {
 	good := 0
 	for _, m := range victims {
@@ -185,7 +185,7 @@ func (r *round) shed(victims []*member, drop func(*member, string) bool) {
 	}
 }
 
-// tooMany says why a good voter loses its vote.
+// tooMany returns why a good voter loses its vote.
 func (r *round) tooMany(m *member, good, taken int) string {
 	text := "more voters than maxVoters (" + itoa(r.cfg.MaxVoters) + ")"
 	if r.phase == phaseMove && m.old {
@@ -202,11 +202,11 @@ func (r *round) tooMany(m *member, good, taken int) string {
 
 // entrants are the members that may take a stand-by seat, in the order of their ids.
 type entrants struct {
-	zones []*zone   // that have some
+	zones []*zone   // with entrants
 	any   []*member // while no member has a zone
 }
 
-// offer notes a member; more than most of one zone are never needed.
+// offer adds a member; more than most of one zone are never needed.
 func (e *entrants) offer(m *member, most int) {
 	switch {
 	case m.zone == nil && len(e.any) < most:
@@ -219,7 +219,7 @@ func (e *entrants) offer(m *member, most int) {
 	}
 }
 
-// take returns n of them at the most, each time the first of the zone with the fewest stand-bys.
+// take returns at most n of them, each time the first of the zone with the fewest stand-bys.
 func (e *entrants) take(n int) (list []*member) {
 	if n = max(0, n); e.zones == nil {
 		return e.any[:min(n, len(e.any))]
@@ -245,7 +245,7 @@ func (e *entrants) emptiest() (best *zone) {
 	return best
 }
 
-// fairer returns a member that is to take a seat from another zone, which has two stand-bys more than its own.
+// fairer returns a member that takes a seat from another zone, which has two stand-bys more than its own.
 func (e *entrants) fairer(seated []*member) []*member {
 	z := e.emptiest()
 	if z == nil || !slices.ContainsFunc(seated, func(m *member) bool { return m.zone != nil && m.zone.seats >= z.seats+2 }) {
@@ -254,7 +254,7 @@ func (e *entrants) fairer(seated []*member) []*member {
 	return []*member{z.enter[0]}
 }
 
-// crowd is how many stand-bys are in the zone of one, besides those that leave.
+// crowd counts the stand-bys in the zone of a member, without those that leave.
 func (m *member) crowd(leaving map[*zone]int) int {
 	if m.zone == nil {
 		return 0
@@ -262,9 +262,9 @@ func (m *member) crowd(leaving map[*zone]int) int {
 	return m.zone.seats - leaving[m.zone]
 }
 
-// imbalance finds a vote that is to move: from the zone with the most votes to the one with the fewest that has a member
-// for it, when two or more are between them. So no zone has a majority while another has a member that may vote, unless
-// only two zones have any.
+// imbalance finds a vote to move from the zone with the most votes to the one with the fewest that has a candidate, if
+// they differ by two or more. So no zone keeps a majority while another has a candidate, unless only two zones have
+// any.
 func (r *round) imbalance() *swap {
 	if len(r.list) < 2 || r.phase != phaseNone || r.bads > 0 || r.missing > 0 || r.lead == nil {
 		return nil
@@ -280,7 +280,7 @@ func (r *round) imbalance() *swap {
 	if !r.lead.Pinned && r.lead.good() {
 		loose++
 	}
-	// The vote that is too many afterwards has to go again, and only then does autopilot take one.
+	// The surplus vote must be taken away afterwards, and autopilot does that only then.
 	if from == nil || loose != r.want {
 		return nil
 	}
@@ -303,7 +303,7 @@ func (r *round) imbalance() *swap {
 	return &swap{to: to, from: from}
 }
 
-// sooner orders members by how soon a vote should go to them.
+// sooner orders members by how soon they should get a vote.
 func (r *round) sooner(a, b *member) int {
 	fuller := 0
 	if a.zone != nil && b.zone != nil {
@@ -313,8 +313,8 @@ func (r *round) sooner(a, b *member) int {
 		compareBool(a.Role == RoleSpare, b.Role == RoleSpare), byPromise(a, b))
 }
 
-// balance gives the vote that moves; demote takes the other one afterwards. Nothing is urgent in it, so that it waits
-// for the full stabilization time also under a young leader.
+// balance gives the vote that moves; demote takes the other one afterwards. It is not urgent, so it waits for the full
+// stabilization time even under a young leader.
 func (r *round) balance() Plan {
 	if r.swap == nil {
 		return nil

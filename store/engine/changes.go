@@ -11,7 +11,7 @@ type changes struct {
 	mu     sync.Mutex
 	rev    uint64
 	tables map[string]uint64
-	base   uint64 // revision at which this process began to watch: tables not in the map are as old as that
+	base   uint64 // revision at which this process began to watch; a table that is not in the map last changed there
 	wake   chan struct{}
 }
 
@@ -23,7 +23,7 @@ func (c *changes) revision() uint64 {
 	return c.rev
 }
 
-// reset is for the beginning of a leadership, when nothing is known of what others have changed.
+// reset begins the feed of a new leadership, which does not know what others have changed.
 func (c *changes) reset(rev uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -46,7 +46,7 @@ func (c *changes) broadcast() {
 	c.wake = make(chan struct{})
 }
 
-// of returns the revision of the newest of some tables.
+// of returns the revision at which one of the tables last changed.
 func (c *changes) of(tables ...string) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,14 +72,15 @@ type Since struct {
 	Tables   []string
 }
 
-// AwaitChange blocks until one of the tables has changed after the revision, the leadership ends or ctx ends,
-// and returns the revision of the newest of them.
+// AwaitChange blocks until one of the tables changes after the revision, the leadership ends or ctx ends. It returns
+// the revision at which one of them last changed.
 func (e *Engine) AwaitChange(ctx context.Context, after uint64, tables ...string) uint64 {
 	e.AwaitChanges(ctx, Since{Revision: after, Tables: tables})
 	return e.changes.of(tables...)
 }
 
-// AwaitChanges blocks until a table has changed after the revision that is given with it, the leadership ends or ctx ends.
+// AwaitChanges blocks until a table of one of the sets changes after the revision of that set, the leadership ends or
+// ctx ends.
 func (e *Engine) AwaitChanges(ctx context.Context, all ...Since) {
 	for {
 		wake, turned := e.changes.wait(), e.Leadership()
@@ -96,6 +97,6 @@ func (e *Engine) AwaitChanges(ctx context.Context, all ...Since) {
 	}
 }
 
-// ChangedAt returns the revision at which the newest of some tables was last changed, as far as this leader knows; it
-// is never less than what an earlier leader has said. It does not block.
+// ChangedAt returns the revision at which one of the tables last changed, as far as this leader knows. It never returns
+// less than an earlier leader did. It does not block.
 func (e *Engine) ChangedAt(tables ...string) uint64 { return e.changes.of(tables...) }

@@ -15,9 +15,9 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// A dump is the database as the local server has applied it, with or without a leader. It is asked for in dqlite's wire
-// protocol (dqlite.io, "Wire protocol") instead of with go-dqlite's client, which would hold all of it in memory twice:
-// from the server's socket it goes straight into a file.
+// A dump is the database as the local server has applied it, with or without a leader. It is requested in dqlite's wire
+// protocol (dqlite.io, "Wire protocol") rather than with go-dqlite's client, which holds all of it in memory twice:
+// here it goes straight from the server's socket into a file.
 
 const (
 	wireVersion = 1
@@ -28,8 +28,8 @@ const (
 
 var errNoReplica = errors.New("the replica is empty")
 
-// dumpInto writes the replica to a new file, which is readable by its owner only. It returns errNoReplica when the
-// server has not received any state.
+// dumpInto writes the replica to a new file with mode 0600. It returns errNoReplica when the server has not received
+// any state.
 func (n *node) dumpInto(ctx context.Context, path string) error {
 	conn, err := n.dialLocal(ctx, "")
 	if err != nil {
@@ -92,7 +92,7 @@ func dumpFrom(conn net.Conn, f *os.File) error {
 			body.N -= int64(size)
 			found = true
 		case size > 0:
-			return errors.New("engine: dqlite's dump has a write-ahead log, which it never had")
+			return errors.New("engine: dqlite's dump has a write-ahead log, which muster cannot read")
 		}
 	}
 	if !found {
@@ -125,11 +125,11 @@ func readWord(r io.Reader) (uint64, error) {
 	return binary.LittleEndian.Uint64(word[:]), err
 }
 
-// dumpTo writes the local replica to a file, readable by its owner only.
+// dumpTo writes the local replica to a file with mode 0600.
 func (e *Engine) dumpTo(ctx context.Context, path string) error {
 	os.Remove(path)
 	if l := e.current(); l != nil {
-		// The leader copies its working copy: dqlite would hold up commits for as long as its dump takes.
+		// The leader copies its working copy: during a dump dqlite holds up commits.
 		if err := l.work.copyTo(ctx, path); err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (e *Engine) dumpTo(ctx context.Context, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
 	defer cancel()
 	if err := e.decided(ctx); err != nil && e.Mirror.Revision() > 0 {
-		return err // the mirror that is there serves until then
+		return err // the present mirror serves until then
 	}
 	if err := e.node.dumpInto(ctx, path); err != nil {
 		return err
@@ -150,8 +150,8 @@ var errUndecided = errors.New("this member has just lost its leadership: what be
 	"decided yet")
 
 // undecidedAtMost is how long a member that has lost its leadership waits for another leader before it dumps its
-// replica all the same: without a majority nothing decides its last entries, and Raft has long stopped taking them for
-// a leader's.
+// replica all the same. Without a majority nothing decides its last entries, and by then its Raft server no longer
+// leads.
 var undecidedAtMost = 2 * time.Second
 
 // losesNow notes that this member's leadership ends.
@@ -160,9 +160,8 @@ func (e *Engine) losesNow() {
 	e.lost.Store(&now)
 }
 
-// decided returns errUndecided on a member that has lost its leadership and does not follow another leader yet. Its
-// Raft server may hold entries that the next leader keeps or replaces: a dump would show less than is certain a moment
-// later.
+// decided returns errUndecided on a member that has lost its leadership and follows no other leader yet. Its Raft
+// server may hold entries that the next leader keeps or replaces, so a dump could lack a committed entry.
 func (e *Engine) decided(ctx context.Context) error {
 	lost := e.lost.Load()
 	if lost == nil {
@@ -178,8 +177,8 @@ func (e *Engine) decided(ctx context.Context) error {
 	return errUndecided
 }
 
-// plainHeader marks the file as not being in WAL mode (file format, bytes 18 and 19): a WAL database makes the
-// sqlite3 shell leave files beside it, which the next replacement would turn into rubbish.
+// plainHeader marks the file as not being in WAL mode (SQLite file format, bytes 18 and 19). For a WAL database the
+// sqlite3 shell leaves files beside it, which would corrupt the next file of that name.
 func plainHeader(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

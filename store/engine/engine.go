@@ -1,9 +1,9 @@
-// Package engine replicates one SQLite database with dqlite's Raft and keeps order in it: who leads, the single writer,
-// the leader's working copy, every member's mirror, and reads of a stated consistency.
+// Package engine replicates one SQLite database with dqlite's Raft. It has the single writer, the leader's working
+// copy, every member's mirror, and reads of a stated consistency; it follows who leads and takes leadership up.
 //
-// It knows nothing of what the database is for. Of the tables it knows two: cluster, whose one row has the revision and
-// the epoch, and the one in which goose counts the steps of the schema. Whatever else it must know of the contents it
-// asks its Hooks. DESIGN.md of package store says why it is built as it is.
+// It does not know what the database is for. It knows two tables: cluster, whose one row has the revision and the
+// epoch, and goose's table of schema steps. For everything else it asks its Hooks. DESIGN.md of package store explains
+// the design.
 package engine
 
 import (
@@ -24,29 +24,31 @@ const databaseName = "muster"
 // Times that bound every wait. The sum of a commit and its resolution stays under the 5 s in which a caller is
 // promised an answer.
 const (
-	leaderPoll     = 100 * time.Millisecond // while there is a leader that is silent
-	calmPoll       = 500 * time.Millisecond // while it speaks
-	electionPoll   = 20 * time.Millisecond  // while there is none
-	serversEvery   = 2 * time.Second        // the Raft configuration is read, where nobody else does
+	leaderPoll     = 100 * time.Millisecond // while the leader is silent
+	calmPoll       = 500 * time.Millisecond // while the leader sends
+	electionPoll   = 20 * time.Millisecond  // without a leader
+	serversEvery   = 2 * time.Second        // between two reads of the Raft configuration, if nobody else reads it
 	commitTimeout  = 3 * time.Second
-	commitPerMiB   = 500 * time.Millisecond // more, for a restore: its transaction can be as large as the database
+	commitPerMiB   = 500 * time.Millisecond // added for large transactions: a restore replaces the whole database
 	resolveTimeout = 1500 * time.Millisecond
 	controlTimeout = 500 * time.Millisecond
-	// askTimeout bounds a question to the voters, or to dqlite, whether this leadership still holds: a caller waits for
+	// askTimeout bounds a question to the voters, or to dqlite, whether this leadership still holds. A caller waits for
 	// it.
 	askTimeout = time.Second
-	// migrateTimeout bounds schema steps, which may copy tables; nobody is answered meanwhile.
+	// migrateTimeout bounds schema steps, which may copy tables. No request is answered meanwhile.
 	migrateTimeout = 30 * time.Second
-	// dialTimeout bounds a connection of dqlite to another server: dqlite dials again, and a member that is down must not
-	// hold a goroutine for long.
+	// dialTimeout bounds one connection attempt of dqlite, which retries. It is short because each attempt at a member
+	// that is down holds a goroutine.
 	dialTimeout = 3 * time.Second
-	// dumpTimeout bounds a copy of the local replica; the mirror is a moment older when it takes longer.
+	// dumpTimeout bounds a copy of the local replica. A copy that takes longer is dropped and the mirror stays as it is
+	// until the next one.
 	dumpTimeout = 10 * time.Second
-	// leaderSpin is how often the local Raft server is asked while leadership changes hands, which takes milliseconds.
+	// leaderSpin is the interval between questions to the local Raft server while leadership changes hands, which takes
+	// milliseconds.
 	leaderSpin = 2 * time.Millisecond
 )
 
-// defaultLatency makes elections take about 360 ms to begin: enough for a busy disk, short for callers that wait.
+// defaultLatency makes elections begin after about 360 ms: enough for a busy disk, short for callers that wait.
 const defaultLatency = 24 * time.Millisecond
 
 // Config says where a member's state lives, how it reaches the others and whose tables these are.
@@ -56,11 +58,12 @@ type Config struct {
 	Dial   DialRaft // authenticated streams to the dqlite port of other members
 	// Nudge tells other Raft servers that leadership has just been handed over, so that they look at once.
 	Nudge func(nodes []uint64)
-	// Prepare asks another voter to get ready for the leadership that it is about to get, see PrepareToLead.
+	// Prepare asks another voter to prepare for the leadership that it is about to get, see PrepareToLead.
 	Prepare func(ctx context.Context, node uint64, p Preparation) (revision uint64, err error)
 	// Fetch gets another member's mirror into a file if it is newer than a revision; for members outside Raft.
-	Fetch  func(ctx context.Context, after uint64, path string) (newer bool, err error)
-	Ask    func(ctx context.Context, nodes []uint64, need int) bool // do that many of the nodes follow this one now?
+	Fetch func(ctx context.Context, after uint64, path string) (newer bool, err error)
+	// Ask reports whether at least need of the nodes follow this one now.
+	Ask    func(ctx context.Context, nodes []uint64, need int) bool
 	Logger *slog.Logger
 	Now    func() time.Time
 
@@ -72,16 +75,16 @@ type Config struct {
 	Hooks  Hooks
 }
 
-// Hooks are what the owner of the tables does at the engine's moments. Those that are nil do nothing.
+// Hooks are calls to the owner of the tables. Those that are nil do nothing.
 type Hooks struct {
-	// Found writes the first transaction of a new cluster, which inserts the row of the table cluster with revision 1.
-	// It is nil on a member that was not started to found one.
+	// Found writes the first transaction of a new cluster, which inserts the row of the table cluster with revision 1. It
+	// is nil on a member that does not found one.
 	Found func(*Tx) error
-	// Import names a database file whose rows are to be the first transaction of a new cluster, instead of Found's.
+	// Import names a database file. Its rows become the first transaction of a new cluster, instead of Found's.
 	Import string
-	// Prepare is called when a leadership begins, before its first commit, with the newest state.
+	// Prepare is called with the newest state when a leadership begins, before its first commit.
 	Prepare func(*View) error
-	// Begin adds to the transaction with which a leadership begins.
+	// Begin adds to the first transaction of a leadership.
 	Begin func(*Tx, Beginning) error
 	// Lead is called after that commit and before the leader accepts writes.
 	Lead func(*View)
@@ -89,24 +92,24 @@ type Hooks struct {
 	Committed func()
 	// Yield is called when a leadership has ended or could not be taken up.
 	Yield func()
-	// Check refuses a statement for its arguments, before it runs.
+	// Check rejects a statement for its arguments, before it runs.
 	Check func(query string, args []any) error
-	// Happened reports whether a transaction of a request was committed at a revision. It decides what the callers of a
-	// batch are answered whose commit has failed.
+	// Happened reports whether a transaction of a request was committed at a revision. When the commit of a batch has
+	// failed, it decides the answer to the callers.
 	Happened func(v *View, revision uint64, request string) (bool, error)
 }
 
-// Beginning is what is known when a leadership begins.
+// Beginning describes the beginning of a leadership.
 type Beginning struct {
 	Epoch    uint64
 	Schema   int64
-	Migrated string // which schema step it begins with, and at whose word; empty for none
+	Migrated string // schema step that it begins with, and who asked for it; empty for none
 }
 
 // Schema is the source of the schema's steps, for goose.
 type Schema struct {
 	Steps  fs.FS
-	Latest int64 // version that all of them make
+	Latest int64 // version after all steps
 }
 
 // Engine is one member's replica and, while the member leads, the cluster's single writer.
@@ -121,38 +124,38 @@ type Engine struct {
 	changes changes
 	metrics instruments
 
-	leaderID atomic.Uint64 // as the local Raft server knows it, 0 for none
-	lastLed  moment        // when it last knew one
+	leaderID atomic.Uint64 // according to the local Raft server; 0 for none
+	lastLed  moment        // when that server last knew a leader
 	hint     atomic.Pointer[leaderHint]
 
-	files struct { // of the Raft directory, as they were last seen
+	files struct { // of the Raft directory, as last read
 		sync.Mutex
 		at   time.Time
 		last RaftFiles
 		term uint64
 	}
-	restless moment // until when the leader is looked for often
-	eager    moment // until when it is looked for without a pause
+	restless moment // until then, poll is electionPoll
+	eager    moment // until then, poll is leaderSpin
 	// when this member's leadership ended; nil once it follows another leader or leads again
 	lost     atomic.Pointer[time.Time]
-	observed moment        // when leadership was last known to be unbroken
-	beat     moment        // when followLeadership last began a round
-	spoke    moment        // when the leader's Raft server last said something
-	grown    chan struct{} // wakes the mirror: Raft has brought entries
+	observed moment        // when this member was last known to lead without a break
+	beat     moment        // when followLeadership last began to look
+	spoke    moment        // when the leader's Raft server last sent something
+	grown    chan struct{} // wakes the mirror: Raft has received entries
 	look     chan struct{} // wakes followLeadership before its time
 	closing  atomic.Bool
-	schema   atomic.Pointer[migration] // asked for; applied when leadership is taken up next
-	yielding atomic.Bool               // a transfer is under way: leadership is not taken up again meanwhile
+	schema   atomic.Pointer[migration] // requested; applied when leadership is next taken up
+	yielding atomic.Bool               // a transfer is in progress: leadership is not taken up meanwhile
 
-	heir heir // what this member has prepared for the leadership that it is about to get
+	heir heir // working copy for the leadership that this member is about to get
 
 	mu      sync.Mutex
 	lead    *leadership   // nil while another member leads
 	turned  chan struct{} // closed and replaced whenever leaderID or lead changes
-	term    term          // of the leader that this member follows
+	term    term          // following one leader
 	servers []Server      // last known Raft configuration
 	read    time.Time     // when servers was read
-	ending  chan struct{} // closed when the last leadership has let go of its files; nil before the first one
+	ending  chan struct{} // closed when the last leadership has closed its files; nil before the first one
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -221,12 +224,13 @@ func (c *Config) setDefaults() {
 	}
 	if h.Happened == nil {
 		h.Happened = func(*View, uint64, string) (bool, error) {
-			return false, errors.New("engine: nobody knows what happened")
+			return false, errors.New("engine: no hook Happened, so the outcome is unknown")
 		}
 	}
 }
 
-// Close hands leadership over when this member has it and stops the server. Handing over takes no longer than ctx.
+// Close hands leadership over, if this member has it, and stops the server. It blocks until both are done; ctx bounds
+// the handing over.
 func (e *Engine) Close(ctx context.Context) error {
 	if e.closing.Swap(true) {
 		return nil
@@ -249,7 +253,7 @@ func (e *Engine) Close(ctx context.Context) error {
 // NodeID returns the raft node id of this member.
 func (e *Engine) NodeID() uint64 { return e.cfg.NodeID }
 
-// Now returns the time that transactions would have.
+// Now returns the time that a transaction that begins now would have.
 func (e *Engine) Now() time.Time { return e.cfg.Now() }
 
 // Leading reports whether this member leads and accepts writes.
@@ -259,14 +263,15 @@ func (e *Engine) Leading() bool {
 	return e.lead != nil
 }
 
-// FollowsNow asks the local Raft server which leader it follows at this moment, 0 for none.
+// FollowsNow asks the local Raft server which leader it follows; 0 for none. It blocks for at most controlTimeout.
 func (e *Engine) FollowsNow(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
 	return e.node.leader(ctx)
 }
 
-// DialOwn connects another member's Raft server to that of this process.
+// DialOwn opens a stream from another member's Raft server to the one of this process. It blocks until the stream is
+// open or ctx ends.
 func (e *Engine) DialOwn(ctx context.Context, from uint64) (net.Conn, error) {
 	c, err := e.node.dialLocal(ctx, "")
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// moment is a time that goroutines share, the zero time at first. Unlike a number of nanoseconds it keeps the monotonic
-// reading: a clock that is set while the process runs moves no deadline and no age.
+// moment is a time that goroutines share; the zero time at first. It keeps the monotonic reading, so setting the clock
+// moves no deadline and no age.
 type moment struct{ at atomic.Pointer[time.Time] }
 
 func (m *moment) set(t time.Time) { m.at.Store(&t) }
@@ -20,12 +20,12 @@ func (m *moment) get() time.Time {
 	return time.Time{}
 }
 
-// restlessFor is how long the leader is looked for often after a connection to it has broken: an election takes less.
+// restlessFor is how long this member looks often for the leader after a connection to it has broken. An election takes
+// less.
 const restlessFor = 2 * time.Second
 
-// LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the one
-// that others have named; 0 for none. It does not block; the answer is at most half a second old, or as old as the
-// hint.
+// LeaderID returns the leader that the local Raft server follows or, on a member that is not a Raft server, the leader
+// of the last hint; 0 for none. It does not block. The answer is at most half a second old, or as old as the hint.
 func (e *Engine) LeaderID() uint64 {
 	if id := e.leaderID.Load(); id != 0 {
 		return id
@@ -36,8 +36,8 @@ func (e *Engine) LeaderID() uint64 {
 	return 0
 }
 
-// SinceLeader returns how long ago this member last knew a leader: 0 while it knows one. known is false when it has
-// known none since it started. It does not block; the answer is as exact as that of LeaderID.
+// SinceLeader returns how long ago this member last knew a leader, 0 while it knows one. known is false when it has
+// known none since it started. It does not block; it is as accurate as LeaderID.
 func (e *Engine) SinceLeader() (ago time.Duration, known bool) {
 	if e.LeaderID() != 0 {
 		return 0, true
@@ -52,14 +52,14 @@ func (e *Engine) SinceLeader() (ago time.Duration, known bool) {
 	return max(0, time.Since(last)), true
 }
 
-// leaderHint is what a member outside Raft was told by one that is inside.
+// leaderHint is the leader that a Raft server has named to a member outside Raft.
 type leaderHint struct {
 	id    uint64
 	until time.Time
 }
 
-// HintLeader names the leader to a member whose own Raft server does not know one. It is forgotten after a while, and
-// as soon as that server sees an election.
+// HintLeader names the leader to a member whose own Raft server knows none. The hint expires after valid, or when that
+// server sees an election.
 func (e *Engine) HintLeader(id uint64, valid time.Duration) {
 	before := e.LeaderID()
 	e.hint.Store(&leaderHint{id: id, until: time.Now().Add(valid)})
@@ -68,8 +68,8 @@ func (e *Engine) HintLeader(id uint64, valid time.Duration) {
 	}
 }
 
-// Unreachable says that a leader could not be reached: a hint that names it is forgotten, and this member looks at once
-// who leads now.
+// Unreachable reports that a leader could not be reached: a hint that names it is dropped, and this member looks for
+// the leader at once.
 func (e *Engine) Unreachable(id uint64) {
 	if h := e.hint.Load(); h != nil && h.id == id && e.hint.CompareAndSwap(h, nil) && e.leaderID.Load() == 0 {
 		e.announceTurn()
@@ -77,7 +77,8 @@ func (e *Engine) Unreachable(id uint64) {
 	e.Suspect(id)
 }
 
-// Suspect says that a connection to a member has broken. If it is the leader, this member looks often who leads.
+// Suspect reports that a connection to a member has broken. If it is the leader, this member looks for the leader
+// often.
 func (e *Engine) Suspect(id uint64) {
 	if id == e.LeaderID() && id != e.cfg.NodeID {
 		e.restless.set(time.Now().Add(restlessFor))
@@ -85,16 +86,16 @@ func (e *Engine) Suspect(id uint64) {
 	}
 }
 
-// eagerFor is how long the leader is looked for without a pause after a Raft server has spoken that does not lead: what
-// it says takes effect after a moment.
+// eagerFor is how long this member looks for the leader without a pause after another Raft server than the leader's has
+// sent something. Its message takes effect after a moment.
 const eagerFor = 20 * time.Millisecond
 
-// heartbeatsAtMost is more than Raft says where it has nothing to say, and less than any entry that changes the
-// database, which has a page of it at least.
+// heartbeatsAtMost is more bytes than an empty Raft message has, and less than any entry that changes the database:
+// such an entry holds at least a page of it.
 const heartbeatsAtMost = 512
 
-// heard is called when another member's Raft server has said something to this one's, of so many bytes. Who follows a
-// leader hears from that one alone: others ask for votes, give theirs, or lead.
+// heard is called when another member's Raft server has sent so many bytes to this one's. A follower hears from its
+// leader alone; others send requests for votes, votes, or the first message as leader.
 func (e *Engine) heard(from uint64, bytes int) {
 	if bytes > heartbeatsAtMost {
 		select {
@@ -106,34 +107,34 @@ func (e *Engine) heard(from uint64, bytes int) {
 	case from == e.LeaderID():
 		e.spoke.set(time.Now())
 	case known == e.cfg.NodeID && e.Leading():
-	case e.Outside(): // its own Raft server never names a leader: there is nothing to wait for
+	case e.Outside(): // its own Raft server never names a leader
 		e.Look()
 	default:
 		e.expectElection(eagerFor)
 	}
 }
 
-// expectElection has this member look who leads without a pause.
+// expectElection makes this member look for the leader without a pause.
 func (e *Engine) expectElection(within time.Duration) {
 	e.eager.set(time.Now().Add(within))
 	e.Look()
 }
 
-// Outside reports whether this member takes no part in Raft: others know a leader and its own server does not.
+// Outside reports whether this member is outside Raft: it knows a leader only from others.
 func (e *Engine) Outside() bool { return e.leaderID.Load() == 0 && e.LeaderID() != 0 }
 
-// Follows reports whether this member's own Raft server knows who leads, be it itself.
+// Follows reports whether this member's own Raft server knows the leader, which may be itself.
 func (e *Engine) Follows() bool { return e.leaderID.Load() != 0 }
 
-// term is the time for which this member follows one leader.
+// term is the period in which this member follows one leader. It is not Raft's term.
 type term struct {
 	leader uint64
 	ctx    context.Context
 	end    context.CancelFunc
 }
 
-// Following returns a context that ends as soon as this member no longer takes a node for the leader. What waits for
-// that node's answer need not wait any longer.
+// Following returns a context that ends as soon as this member no longer follows the node. A wait for that node's
+// answer may then end.
 func (e *Engine) Following(id uint64) context.Context {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -156,7 +157,7 @@ func (e *Engine) beginTerm(leader uint64) {
 	e.term.ctx, e.term.end = context.WithCancel(context.Background())
 }
 
-// ended is a context that has ended.
+// ended is a context that is done.
 var ended = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -171,7 +172,7 @@ func (e *Engine) observeLeader(id uint64) {
 	if old == id {
 		return
 	}
-	e.hint.Store(nil) // an election seen is a leader forgotten
+	e.hint.Store(nil) // an election invalidates the hint
 	e.log.Info("leader", "node", id, "before", old)
 	if id != 0 {
 		e.metrics.leaders.Inc()
@@ -189,8 +190,8 @@ func (e *Engine) announceTurn() {
 	}
 }
 
-// AwaitLeader blocks until there is a leader and, if it is this member, until it accepts writes.
-// It returns ErrNoLeader when ctx ends first.
+// AwaitLeader blocks until there is a leader and, if it is this member, until it accepts writes. It returns the
+// leader's node id, ErrNoLeader when ctx ends first, or ErrClosed.
 func (e *Engine) AwaitLeader(ctx context.Context) (uint64, error) {
 	for {
 		e.mu.Lock()
@@ -210,8 +211,8 @@ func (e *Engine) AwaitLeader(ctx context.Context) (uint64, error) {
 	}
 }
 
-// AwaitOwn blocks while this member's Raft server leads and the engine does not accept writes yet, at most until ctx ends
-// or another member leads. It is for requests of those that have heard of an election before this member has.
+// AwaitOwn blocks while this member's Raft server leads and the engine does not accept writes yet, at most until ctx
+// ends or another member leads. Requests need it when their sender has learned of an election before this member has.
 func (e *Engine) AwaitOwn(ctx context.Context) {
 	if e.Leading() || e.yielding.Load() {
 		return
@@ -224,18 +225,18 @@ func (e *Engine) AwaitOwn(ctx context.Context) {
 	_, _ = e.AwaitLeader(ctx)
 }
 
-// Leadership returns a channel that is closed when leadership next changes in any way, for loops that run on
-// the leader only.
+// Leadership returns a channel that is closed when leadership next changes in any way. Loops that run only on the
+// leader wait for it.
 func (e *Engine) Leadership() <-chan struct{} {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.turned
 }
 
-// Beat returns when this member last set out to look who leads, which it does all the time while it is well.
+// Beat returns when this member last looked for the leader. On a healthy member that is never long ago.
 func (e *Engine) Beat() time.Time { return e.beat.get() }
 
-// Look makes this member find out at once who leads, instead of at its next look.
+// Look makes this member look for the leader at once.
 func (e *Engine) Look() {
 	select {
 	case e.look <- struct{}{}:
@@ -243,13 +244,13 @@ func (e *Engine) Look() {
 	}
 }
 
-// maxFailures is how often in a row a member may fail to take leadership up before it passes it on: it may be out of
-// room or of file descriptors, and Raft does not know.
+// maxFailures is how many times in a row a member may fail to take leadership up before it hands it over. Raft does not
+// notice that it has no disk space or file descriptors left.
 const maxFailures = 3
 
 // followLeadership keeps leaderID, the configuration and the leadership of this process in step with Raft.
 func (e *Engine) followLeadership(ctx context.Context) {
-	failures := 0 // to take leadership up, one after the other
+	failures := 0 // to take leadership up, in a row
 	for {
 		e.beat.set(time.Now())
 		asked := time.Now()
@@ -259,9 +260,9 @@ func (e *Engine) followLeadership(ctx context.Context) {
 			id = 0
 		}
 		if l := e.current(); l != nil && id == e.cfg.NodeID {
-			// Between two looks that are an election apart, leadership may have been lost and won again.
+			// If the last look is an election ago, leadership may have been lost and won again.
 			if !e.unbroken() && !l.verify(ctx) {
-				e.log.Warn("leadership was lost and won again unnoticed; it starts afresh")
+				e.log.Warn("leadership was lost and won again unnoticed; it begins again")
 				e.descend(ErrNotLeader)
 			}
 			e.observed.set(asked)
@@ -298,8 +299,8 @@ func (e *Engine) followLeadership(ctx context.Context) {
 }
 
 // poll is how long followLeadership waits for its next look while it follows a node. A leader looks twice in the time
-// that an election takes, see unbroken. Elsewhere nothing is to be seen while the leader speaks: who follows it is woken
-// by what others say, and by a connection that breaks.
+// that an election takes, see unbroken. A follower need not look while the leader sends: messages of others and a
+// broken connection wake it.
 func (e *Engine) poll(id uint64) time.Duration {
 	switch now := time.Now(); {
 	case now.Before(e.eager.get()):
@@ -314,8 +315,8 @@ func (e *Engine) poll(id uint64) time.Duration {
 	return leaderPoll
 }
 
-// unbroken reports whether leadership was looked at so recently that no other member can have led since: that takes an
-// election, 15 times the network latency.
+// unbroken reports whether the last look is so recent that no other member can have led since: that takes an election,
+// 15 times the network latency.
 func (e *Engine) unbroken() bool {
 	return time.Since(e.observed.get()) < 15*e.cfg.NetworkLatency
 }

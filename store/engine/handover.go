@@ -8,12 +8,13 @@ import (
 )
 
 const (
-	transferTimeout = 700 * time.Millisecond // to one voter; Raft itself gives up after an election time-out
-	leaderSettles   = 500 * time.Millisecond // after a transfer that has failed; the leader counts as none meanwhile
-	voterAnswers    = 100 * time.Millisecond // one that takes longer is asked to lead after the others
+	transferTimeout = 700 * time.Millisecond // to one voter; Raft itself gives up after an election timeout
+	leaderSettles   = 500 * time.Millisecond // after a failed transfer, during which Raft names no leader
+	voterAnswers    = 100 * time.Millisecond // voters that take longer come last
 )
 
-// HandOver transfers leadership to another voter, if this member has it and a voter accepts it.
+// HandOver transfers leadership to another voter, if this member has it and a voter accepts it. It blocks until another
+// member leads, no voter is left to try, or ctx ends.
 func (e *Engine) HandOver(ctx context.Context) {
 	if e.Leading() {
 		e.passOn(ctx)
@@ -21,7 +22,7 @@ func (e *Engine) HandOver(ctx context.Context) {
 }
 
 // passOn transfers Raft leadership to the first voter that accepts it. Voters that answer and follow this member come
-// first: each one that does not accept costs an election time-out.
+// first: one that does not accept costs an election timeout.
 func (e *Engine) passOn(ctx context.Context) {
 	for _, id := range e.heirs(ctx) {
 		if ctx.Err() != nil || e.settledLeader(ctx) != e.cfg.NodeID {
@@ -37,7 +38,7 @@ func (e *Engine) passOn(ctx context.Context) {
 	}
 }
 
-// heirs lists the other voters; the ones that answer at this moment come first.
+// heirs lists the other voters. Those that answer now come first.
 func (e *Engine) heirs(ctx context.Context) (list []uint64) {
 	for _, v := range e.Servers() {
 		if v.Role == RoleVoter && v.NodeID != e.cfg.NodeID {
@@ -75,8 +76,8 @@ func (e *Engine) heirs(ctx context.Context) (list []uint64) {
 	return list
 }
 
-// settledLeader asks the local Raft server who leads until it names one: while a transfer is under way, and for a
-// moment after it has failed, it names none.
+// settledLeader asks the local Raft server for the leader until it names one. It names none during a transfer and for a
+// moment after a failed one.
 func (e *Engine) settledLeader(ctx context.Context) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, leaderSettles)
 	defer cancel()
@@ -92,8 +93,8 @@ func (e *Engine) settledLeader(ctx context.Context) uint64 {
 	}
 }
 
-// Transfer hands leadership to a voter. Requests that are under way are answered first; those that come after
-// go to the new leader. It blocks until another leads or ctx ends.
+// Transfer hands leadership to a voter. Requests in progress are answered first; later ones go to the new leader. It
+// blocks until another member leads or ctx ends. It returns a Refusal while another transfer is in progress.
 func (e *Engine) Transfer(ctx context.Context, id uint64) error {
 	if !e.Leading() {
 		return ErrNotLeader
@@ -102,7 +103,7 @@ func (e *Engine) Transfer(ctx context.Context, id uint64) error {
 }
 
 // StepDown is Transfer for a leader whose disk does not answer: it does not wait for the writer, which may wait for the
-// disk. What the writer has under way is decided as at any loss of leadership.
+// disk. The writer's batch is decided as after any loss of leadership.
 func (e *Engine) StepDown(ctx context.Context, id uint64) error {
 	if !e.Leading() {
 		return ErrNotLeader
@@ -111,9 +112,9 @@ func (e *Engine) StepDown(ctx context.Context, id uint64) error {
 }
 
 func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) error {
-	// A leader that is about to go stops writing first: nothing it has answered can be in doubt.
+	// The writer stops first, so that no answer of this leader is in doubt.
 	waited := false
-	for e.yielding.Swap(true) { // another transfer goes first; afterwards it is for the next leader
+	for e.yielding.Swap(true) { // after another transfer the next leader is to be asked
 		waited = true
 		select {
 		case <-time.After(leaderSpin):
@@ -125,7 +126,7 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 		e.yielding.Store(false)
 		return ErrNotLeader
 	}
-	defer e.Look() // after yielding ends: if this member still leads, it goes on at once
+	defer e.Look() // after yielding ends: if this member still leads, it continues at once
 	defer e.yielding.Store(false)
 	bringUp := func() {}
 	if wait != stepDownWait {
@@ -136,7 +137,7 @@ func (e *Engine) transfer(ctx context.Context, id uint64, wait time.Duration) er
 	if err := e.node.transfer(ctx, id); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
-	for { // it may have gone on from id already
+	for { // id may have handed leadership over already
 		if now, err := e.FollowsNow(ctx); err == nil && now != 0 && now != e.cfg.NodeID {
 			e.observeLeader(now)
 			break

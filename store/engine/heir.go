@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// A leader cannot write before it has its working copy, which takes the longer the larger the database is. A member that
-// leadership is handed to makes the copy beforehand, while the old leader still writes: it dumps its replica, and is
-// then sent the texts of the batches that were committed since. The last of them come when the old leader has stopped
-// writing. What the new leader then finds in dqlite must end with the same batch, or it copies anew.
+// A leader needs a working copy before it can write, and copying takes longer the larger the database is. A member that
+// will receive leadership copies in advance, while the old leader still writes: it dumps its replica and then receives
+// the texts of the batches committed since. The last texts come when the old leader has stopped writing. If dqlite does
+// not end with the same batch, the new leader copies again.
 
 const (
-	groomAtMost = time.Second            // for the copy; callers wait no longer than usual meanwhile
-	bringUpTime = 200 * time.Millisecond // for the last texts: nobody writes meanwhile
-	heirLasts   = 3 * time.Second        // then a copy that nobody has asked for is dropped
-	recentBytes = 2 << 20                // of texts that a leader remembers
+	groomAtMost = time.Second            // for the copy; the leader still serves meanwhile
+	bringUpTime = 200 * time.Millisecond // for the last texts; all writes wait meanwhile
+	heirLasts   = 3 * time.Second        // after that an unused copy is dropped
+	recentBytes = 2 << 20                // of texts that a leader keeps
 )
 
-// Preparation is what a leader sends to the voter that it is about to hand over to.
+// Preparation is what a leader sends to the voter that will receive leadership.
 type Preparation struct {
 	After uint64   `json:"after"` // the revision before those of the texts
-	Texts []string `json:"texts"` // of batches, in order; none: the receiver makes its copy
-	Last  bool     `json:"last"`  // the leader does not write any more
+	Texts []string `json:"texts"` // of batches, in order; without any the receiver makes its copy
+	Last  bool     `json:"last"`  // the leader has stopped writing
 }
 
-// recent remembers the texts of the newest batches.
+// recent keeps the texts of the newest batches.
 type recent struct {
 	mu    sync.Mutex
 	after uint64
@@ -52,7 +52,7 @@ func (r *recent) add(rev uint64, text string) {
 	}
 }
 
-// since returns the texts behind a revision; known is false when they are not remembered.
+// since returns the texts after a revision; known is false when they are no longer kept.
 func (r *recent) since(rev uint64) (texts []string, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,8 +62,8 @@ func (r *recent) since(rev uint64) (texts []string, known bool) {
 	return slices.Clone(r.texts[min(rev-r.after, uint64(len(r.texts))):]), true
 }
 
-// groom has another voter make its working copy while this member leads. The function that it returns is to be called
-// when the writer has stopped, and brings the copy up to date. A voter that cannot be prepared takes longer to lead.
+// groom makes another voter copy the database while this member leads. The caller calls the returned function after the
+// writer has stopped; it brings the copy up to date. A voter without a copy takes longer to lead.
 func (e *Engine) groom(ctx context.Context, id uint64) (bringUp func()) {
 	l := e.current()
 	if l == nil || e.cfg.Prepare == nil {
@@ -96,7 +96,7 @@ func (l *leadership) sendRecent(ctx context.Context, id, have uint64, last bool)
 	texts, known := l.recent.since(have)
 	switch {
 	case !known:
-		return 0, fmt.Errorf("its copy ends with revision %d, and what came then is not remembered", have)
+		return 0, fmt.Errorf("its copy ends with revision %d, and the next texts are no longer kept", have)
 	case len(texts) == 0 && !last:
 		return have, nil
 	}
@@ -105,14 +105,14 @@ func (l *leadership) sendRecent(ctx context.Context, id, have uint64, last bool)
 
 // heir is the working copy of a member that is about to lead.
 type heir struct {
-	mu    sync.Mutex // held while the copy is made or changed
+	mu    sync.Mutex // held while the copy is made or changes
 	work  *working
 	timer *time.Timer
 }
 
-// PrepareToLead does what the leader, which is node from, asks for before it hands leadership to this member, and
-// returns the revision of the copy. It blocks until the copy is made, ctx ends, or what still uses the files of this
-// member's last leadership has gone.
+// PrepareToLead carries out a Preparation of the leader, node from, and returns the revision of this member's copy. It
+// rejects other nodes. It blocks until the copy is made, ctx ends, or the files of this member's last leadership are
+// still in use after endingWait.
 func (e *Engine) PrepareToLead(ctx context.Context, from uint64, p Preparation) (revision uint64, err error) {
 	h := &e.heir
 	h.mu.Lock()
@@ -160,10 +160,10 @@ func (e *Engine) makeHeir(ctx context.Context) (err error) {
 	return h.work.warm()
 }
 
-// apply runs the texts that the copy does not have yet. Each raises the revision, which fails when one is missing.
+// apply runs the texts that the copy lacks. Each raises the revision, which fails when one is missing.
 func (h *heir) apply(p Preparation) error {
 	if h.work == nil {
-		return errors.New("there is no copy")
+		return errors.New("no copy was made")
 	}
 	at, err := (&View{s: h.work.writer}).position()
 	if err != nil {
@@ -180,7 +180,8 @@ func (h *heir) apply(p Preparation) error {
 	return nil
 }
 
-// take returns the copy if it is the state at a position, of a schema. In any case there is none afterwards.
+// take returns the copy if it is the state at a position, with a schema version, else nil. In both cases the heir no
+// longer has it.
 func (h *heir) take(at position, schema int64) *working {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// Inline returns query with its arguments in their places, as dqlite is sent it.
+// Inline returns query with its arguments as SQL literals, in the form that dqlite receives.
 func Inline(query string, args []any) (string, error) {
 	var b strings.Builder
 	err := inline(&b, query, args)
 	return b.String(), err
 }
 
-// inline appends query to b with every `?` replaced by the SQL literal of the next argument, and every `?N` by that of
+// inline appends query to b and replaces every `?` by the SQL literal of the next argument and every `?N` by that of
 // argument N. A statement uses one form or the other.
 //
 // A batch travels to dqlite as one text, because each bound statement would be a round trip of its own and dqlite takes
-// arguments for single statements only. Placeholders inside string literals, quoted names and comments are left alone.
-// It accepts the argument types to which Tx.Exec converts: nil, int64, string and []byte.
+// arguments for single statements only. Placeholders inside string literals, quoted names and comments stay. It accepts
+// the argument types to which Tx.Exec converts: nil, int64, string and []byte.
 func inline(b *strings.Builder, query string, args []any) error {
 	next := 0
 	used := make([]bool, len(args))

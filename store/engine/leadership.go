@@ -19,13 +19,13 @@ var errDiskHolds = errors.New("the disk still holds the writer of the last leade
 // than a commit and its resolution take.
 const descendWait = commitTimeout + resolveTimeout + time.Second
 
-// endingWait is how long a new leadership waits for the end of the last one before it is given to another member.
+// endingWait is how long a new leadership waits for the end of the last one. After that it is handed to another member.
 const endingWait = 2 * time.Second
 
-// stepDownWait is the same for a leader whose disk is known to fail.
+// stepDownWait is descendWait for a leader whose disk is known to fail.
 const stepDownWait = 300 * time.Millisecond
 
-// leadership is what a member has only while it leads: the connection that writes, the working copy, the queue.
+// leadership is the state of a member while it leads: the connection that writes, the working copy, the queue.
 type leadership struct {
 	engine   *Engine
 	epoch    uint64
@@ -33,20 +33,20 @@ type leadership struct {
 	work     *working
 	queue    chan *request
 	reads    confirmer
-	expected int           // how many requests the next batch may hope for
-	took     time.Duration // by the last commit
+	expected int           // how many requests the next batch waits for
+	took     time.Duration // duration of the last commit
 	memory   memory
 	recent   recent          // texts of the newest batches
 	prepared bool            // the working copy was made before this member was elected
-	schema   int64           // that holds while this member leads
-	migrated string          // what to say of a schema step that this leadership began with
+	schema   int64           // version while this member leads
+	migrated string          // the schema step at its beginning, for the audit
 	ctx      context.Context // ends with the leadership
 	end      context.CancelCauseFunc
 	done     chan struct{} // closed when the writer has stopped
 }
 
-// guarded is one SQL connection to the local dqlite node that is cut when a call outlives its deadline. Without
-// a quorum dqlite keeps a statement waiting, whatever its context says; closing the socket is what ends it.
+// guarded is one SQL connection to the local dqlite node. It is cut when a call outlives its deadline: without a quorum
+// dqlite keeps a statement waiting despite its context, and only closing the socket ends it.
 type guarded struct {
 	db   *sql.DB
 	conn *sql.Conn
@@ -63,7 +63,7 @@ func (n *node) open(ctx context.Context) (*guarded, error) {
 	drv, err := driver.New(stores, driver.WithRetryLimit(1), driver.WithAttemptTimeout(controlTimeout),
 		driver.WithDialFunc(func(ctx context.Context, address string) (net.Conn, error) {
 			if address != raftName(n.id) {
-				return nil, ErrNotLeader // the driver follows the leader; only this process's own node will do
+				return nil, ErrNotLeader // the driver may have connected to another node
 			}
 			c, err := n.dialLocal(ctx, address)
 			if err == nil {
@@ -89,7 +89,7 @@ func (n *node) open(ctx context.Context) (*guarded, error) {
 	return g, nil
 }
 
-// within runs f and cuts the connection if f takes longer than d.
+// within runs f, and cuts the connection if f takes longer than d.
 func (g *guarded) within(d time.Duration, f func(*sql.Conn) error) error {
 	cut := time.AfterFunc(d, g.cut)
 	defer cut.Stop()
@@ -110,7 +110,7 @@ func (g *guarded) close() {
 	g.db.Close()
 }
 
-// ascend makes this member, which Raft has elected, the one that answers: schema, working copy, first commit.
+// ascend takes up the leadership to which Raft has elected this member: schema, working copy, first commit.
 func (e *Engine) ascend(ctx context.Context) error {
 	begin := time.Now()
 	if ending := e.ended(); ending != nil {
@@ -148,10 +148,10 @@ func (e *Engine) ascend(ctx context.Context) error {
 		return err
 	}
 	e.hooks.Lead(&View{s: l.work.writer, Now: e.cfg.Now()})
-	e.observed.set(time.Now()) // the first commit has just proved it
+	e.observed.set(time.Now()) // proved by the first commit
 	e.mu.Lock()
 	e.lead = l
-	e.lost.Store(nil) // the first commit of this leadership has decided everything before it
+	e.lost.Store(nil) // the first commit of this leadership decides all earlier entries
 	close(e.turned)
 	e.turned = make(chan struct{})
 	e.mu.Unlock()
@@ -161,8 +161,8 @@ func (e *Engine) ascend(ctx context.Context) error {
 	return nil
 }
 
-// prepare brings the schema up to date, makes the working copy and commits the beginning of this leadership.
-// That commit is a barrier: what earlier leaders left in the log is applied before it.
+// prepare brings the schema up to date, makes the working copy and commits the beginning of this leadership. That
+// commit is a barrier: all entries of earlier leaders are applied before it.
 func (l *leadership) prepare(ctx context.Context) error {
 	e := l.engine
 	if err := l.db.within(migrateTimeout, func(c *sql.Conn) error { return l.migrate(ctx, c) }); err != nil {
@@ -195,7 +195,7 @@ func (l *leadership) prepare(ctx context.Context) error {
 	return l.commitAlone(l.begin)
 }
 
-// position reads through dqlite which batch was the last one; founded is false while there was none.
+// position reads through dqlite which batch was the last one; founded is false before the first one.
 func (l *leadership) position(ctx context.Context) (at position, founded bool, err error) {
 	founded = true
 	err = l.db.within(commitTimeout, func(c *sql.Conn) error {
@@ -211,7 +211,7 @@ func (l *leadership) position(ctx context.Context) (at position, founded bool, e
 	return at, founded, nil
 }
 
-// copy takes the working copy that was made beforehand or makes one, of the state at a position.
+// copy takes the working copy of the heir, or makes one, of the state at a position.
 func (l *leadership) copy(ctx context.Context, at position) error {
 	e := l.engine
 	if l.work = e.heir.take(at, l.schema); l.work != nil {
@@ -241,7 +241,7 @@ func (l *leadership) copy(ctx context.Context, at position) error {
 	}
 }
 
-// commitAlone commits a transaction of the leadership's own. A nil error means that it is committed.
+// commitAlone commits a transaction of the leadership itself. A nil error means that it is committed.
 func (l *leadership) commitAlone(fn func(*Tx) error) error {
 	r := &request{fn: fn, done: make(chan error, 1)}
 	if err := l.commit([]*request{r}); err != nil {
@@ -260,7 +260,8 @@ func (l *leadership) begin(tx *Tx) error {
 	return l.engine.hooks.Begin(tx, Beginning{Epoch: l.epoch, Schema: l.schema, Migrated: l.migrated})
 }
 
-// descend ends this member's leadership, if it has it: what waits is answered with reason, nothing is lost.
+// descend ends this member's leadership, if it has it. Waiting requests are answered with reason; no committed write is
+// lost.
 func (e *Engine) descend(reason error) { e.descendWithin(reason, descendWait) }
 
 func (e *Engine) descendWithin(reason error, wait time.Duration) {
@@ -289,21 +290,22 @@ func (e *Engine) descendWithin(reason error, wait time.Duration) {
 		l.work.close()
 	}()
 	select {
-	case <-l.done: // the files may take a moment longer, which nobody waits for but the next leadership of this member
+	case <-l.done: // closing the files may take longer; only the next leadership of this member waits for it
 	case <-time.After(wait):
-		e.log.Warn("the disk holds the writer of this leadership; others lead meanwhile", "epoch", l.epoch)
+		e.log.Warn("the writer of this leadership still waits for the disk; another member leads meanwhile", "epoch", l.epoch)
 	}
 	e.log.Info("no longer leading", "epoch", l.epoch)
 }
 
-// ended returns a channel that is closed when the last leadership has let go of its files, nil before the first one.
+// ended returns a channel that is closed when the last leadership has closed its files; nil before the first
+// leadership.
 func (e *Engine) ended() chan struct{} {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.ending
 }
 
-// Epoch returns the number of this member's leadership, 0 while another one leads.
+// Epoch returns the number of this member's leadership; 0 while it does not lead.
 func (e *Engine) Epoch() uint64 {
 	if l := e.current(); l != nil {
 		return l.epoch
@@ -311,7 +313,7 @@ func (e *Engine) Epoch() uint64 {
 	return 0
 }
 
-// Waiting returns how many writes wait for the writer.
+// Waiting returns how many writes wait for the writer. It does not block.
 func (e *Engine) Waiting() int {
 	if l := e.current(); l != nil {
 		return len(l.queue)

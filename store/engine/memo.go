@@ -5,21 +5,21 @@ import (
 	"sync"
 )
 
-// memory keeps results of reads for as long as the tables behind them do not change. It belongs to one
-// leadership, whose writer is the only one that can change them.
+// memory caches results of reads while their tables do not change. It belongs to one leadership, whose writer alone
+// changes them.
 type memory struct{ m sync.Map }
 
-// remembered is a result, or one that somebody is reading now.
+// remembered is a cached result, or one that is being read.
 type remembered struct {
 	rev   uint64
-	ready chan struct{} // closed when value and err are there
+	ready chan struct{} // closed when value and err are set
 	value any
 	err   error
 }
 
-// Recall is Read for what is asked for again and again: the leader answers from memory when none of the tables has
-// changed since it last read; of those who ask for the same at a time, one reads. Callers must not modify what it
-// returns.
+// Recall is Read with a cache, for frequent reads. The leader answers from memory if none of the tables has changed
+// since it last read; of concurrent callers with the same key, one reads. Callers must not modify the result. It
+// returns the errors of Read and of load.
 func Recall[T any](ctx context.Context, e *Engine, c Consistency, key string, tables []string,
 	load func(*View) (T, error)) (value T, err error) {
 	switch c {
@@ -53,7 +53,7 @@ func remember[T any](ctx context.Context, e *Engine, key string, tables []string
 			case <-ctx.Done():
 				return value, ErrNoLeader
 			}
-			if r.err != nil { // the other's, perhaps for its own deadline
+			if r.err != nil { // of another caller, perhaps because of its deadline
 				continue
 			}
 			return r.value.(T), nil

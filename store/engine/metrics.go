@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// instruments are what the write path counts; the rest is read when it is asked for.
+// instruments are the counters of the write path. All other metrics are read when they are collected.
 type instruments struct {
 	batch   prometheus.Histogram
 	commit  prometheus.Histogram
@@ -35,15 +35,14 @@ func (i *instruments) init() {
 		Help: "Transactions that dqlite did not commit, or of which it is not known; leadership starts afresh."})
 }
 
-// committed counts one transaction that a majority has.
+// committed counts one transaction that a majority has committed.
 func (i *instruments) committed(took time.Duration) {
 	i.commit.Observe(took.Seconds())
 	i.commits.Add(1)
 	i.commitNanos.Add(int64(took))
 }
 
-// Commits returns how many transactions this member has committed as the leader since it started, and how long they
-// took together.
+// Commits returns how many transactions this member has committed as leader since it started, and their total duration.
 func (e *Engine) Commits() (n uint64, took time.Duration) {
 	return uint64(e.metrics.commits.Load()), time.Duration(e.metrics.commitNanos.Load())
 }
@@ -64,18 +63,19 @@ var (
 	descMirrorAge  = gauge("muster_mirror_age_seconds", "Time since the mirror was last replaced.")
 	descMirrorSize = gauge("muster_mirror_size_bytes",
 		"Size of the mirror; about what the database takes of this member's memory.")
-	descRaftTerm      = gauge("muster_raft_term", "Raft's term as this member last knew it; absent outside Raft.")
-	descRaftIndex     = gauge("muster_raft_log_index", "Last index in a finished segment of this member's Raft log.")
-	descRaftBytes     = gauge("muster_raft_bytes", "Size of this member's Raft log and snapshots on its disk.")
-	descRaftLogBytes  = gauge("muster_raft_log_bytes", "Size of the segments of this member's Raft log.")
-	descRaftTaken     = gauge("muster_raft_snapshot_timestamp_seconds", "When the newest Raft snapshot was taken; absent while there is none.")
+	descRaftTerm     = gauge("muster_raft_term", "Raft's term as this member last knew it; absent outside Raft.")
+	descRaftIndex    = gauge("muster_raft_log_index", "Last index in a finished segment of this member's Raft log.")
+	descRaftBytes    = gauge("muster_raft_bytes", "Size of this member's Raft log and snapshots on its disk.")
+	descRaftLogBytes = gauge("muster_raft_log_bytes", "Size of the segments of this member's Raft log.")
+	descRaftTaken    = gauge("muster_raft_snapshot_timestamp_seconds",
+		"When the newest Raft snapshot was taken; absent while there is none.")
 	descRaftSegments  = gauge("muster_raft_log_segments", "Finished segments of this member's Raft log.")
 	descRaftSnapshots = gauge("muster_raft_snapshots", "Raft snapshots on this member's disk.")
 	descRaftSnapshot  = gauge("muster_raft_snapshot_index", "Index of the newest of them; 0 while there is none.")
 	descDisk          = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
 )
 
-// Collect sends what this member knows of its engine. It asks no other member.
+// Collect sends the metrics of this member's engine. It asks no other member.
 func (e *Engine) Collect(out chan<- prometheus.Metric) {
 	set := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -120,7 +120,8 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// collectRaft shows what the names of the files of the Raft directory tell; files that come and go meanwhile are no fault.
+// collectRaft sends what the file names of the Raft directory reveal. Files that appear or vanish meanwhile are no
+// error.
 func (e *Engine) collectRaft(set func(*prometheus.Desc, float64, ...string)) {
 	f, term := e.RaftFiles()
 	if term == 0 {

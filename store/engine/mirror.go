@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Mirror is DIR/muster.db: a plain SQLite file of the local replica, replaced as a whole soon after a change.
-// It serves stale reads, the sqlite3 shell and backups, and needs neither a leader nor a quorum.
+// Mirror is DIR/muster.db: a plain SQLite file of the local replica, replaced as a whole soon after a change. It serves
+// stale reads, the sqlite3 shell and backups without a leader or quorum.
 type Mirror struct {
 	path   string
 	latest int64 // version of the schema
@@ -26,8 +26,8 @@ type Mirror struct {
 	turned chan struct{} // closed and replaced with each new copy
 }
 
-// File is a database file that nobody writes: one generation of the mirror, which is closed when it was replaced and
-// its last reader is gone, or a file that somebody looks at.
+// File is a database file that no process writes: a generation of the mirror or a file to be inspected. A generation is
+// closed when it has been replaced and its last reader has left.
 type File struct {
 	db       *sql.DB
 	session  *session
@@ -38,26 +38,26 @@ type File struct {
 }
 
 const (
-	mirrorPoll = 20 * time.Millisecond  // while somebody waits for the first copy
-	mirrorLook = 800 * time.Millisecond // where nothing has told of a change
+	mirrorPoll = 20 * time.Millisecond  // until the first copy
+	mirrorLook = 800 * time.Millisecond // without a notice of a change
 	fetchEvery = 2 * time.Second        // a member outside Raft asks another one for its mirror
 )
 
 func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
 	m := &Mirror{path: path, latest: latest, log: log, turned: make(chan struct{})}
 	if err := m.swap(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		log.Warn("the mirror of the last run cannot be read; it is made again", "err", err)
+		log.Warn("the mirror of the last run cannot be read; a new one is made", "err", err)
 	}
 	return m
 }
 
-// keep renews the file when the replica has changed, at the pace that its size allows. A member whose own Raft server
-// knows no leader, though others do, is a stand-by, which replicates, or no Raft server at all: it also asks others
-// for a newer copy.
+// keep renews the file when the replica has changed, at a pace that depends on its size. A member whose own Raft server
+// knows no leader, though others do, is a stand-by, which replicates, or no Raft server: it also asks others for a
+// newer copy.
 func (m *Mirror) keep(ctx context.Context, e *Engine) {
 	var fetch, since time.Time
 	p := pace{credit: mirrorCredit}
-	seen, copied := "", "" // versions: the newest, and what the mirror shows
+	seen, copied := "", "" // versions: the newest, and that of the mirror
 	for {
 		commits, now := e.changes.wait(), time.Now()
 		v := e.version()
@@ -68,7 +68,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 		if v != copied {
 			p.noteChange(now)
 			wait = p.next(now, since).Sub(now)
-			if wait <= 0 || m.Revision() == 0 { // the first copy is waited for
+			if wait <= 0 || m.Revision() == 0 { // the first copy
 				renewed := m.renew(ctx, e.dumpTo)
 				p.noteCopy(now, time.Now())
 				if renewed && (e.Leading() || now.Sub(since) >= mirrorQuiet) {
@@ -87,7 +87,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 			wait = min(wait, mirrorPoll)
 		}
 		grown := e.grown
-		if v != copied { // what else happens will be in the copy that is due
+		if v != copied { // the copy that is due will include further changes
 			commits, grown = nil, nil
 		}
 		select {
@@ -105,7 +105,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 	}
 }
 
-// fetch is for Fetch, which another member may have nothing for.
+// fetch gets a newer mirror from another member. None may be newer.
 func (m *Mirror) fetch(ctx context.Context, e *Engine, path string) error {
 	newer, err := e.cfg.Fetch(ctx, m.Revision(), path)
 	if err == nil && !newer {
@@ -115,22 +115,21 @@ func (m *Mirror) fetch(ctx context.Context, e *Engine, path string) error {
 }
 
 const (
-	mirrorQuiet = 200 * time.Millisecond // after this silence what Raft has brought is committed
+	mirrorQuiet = 200 * time.Millisecond // after this silence the last entry is committed
 	mirrorRest  = 500 * time.Millisecond // between two copies at least
-	mirrorShare = 33                     // copying takes one part in so many of a processor
+	mirrorShare = 33                     // copying takes 1/33 of the time of a processor
 	mirrorMost  = 4 * time.Second        // between two copies, however large: the leader judges replicas by their mirrors
-	// mirrorCredit is for copies that come sooner because nobody writes any more. It fills as time passes.
+	// mirrorCredit bounds the time for copies that are made early because writing has paused. It fills as time passes.
 	mirrorCredit = 2 * time.Second
 )
 
-// pace decides when the replica is copied. While there is always something new, copying takes a small share of the
-// time, however large the database is. When that ends, the last change is copied at once, as often as the credit
-// allows.
+// pace decides when the replica is copied. Under constant change, copying takes a small share of the time, however
+// large the database is. When changes pause, the last one is copied at once, as far as the credit allows.
 type pace struct {
 	ended  time.Time     // when the last copy was complete
-	took   time.Duration // by it
-	dirty  time.Time     // when the first change after it was seen; zero for not yet
-	credit time.Duration // when it was complete
+	took   time.Duration // duration of that copy
+	dirty  time.Time     // when the first change after it was seen; zero without one
+	credit time.Duration // after that copy
 }
 
 func (p *pace) noteChange(now time.Time) {
@@ -151,7 +150,7 @@ func (p *pace) creditAt(now time.Time) time.Duration {
 	return min(p.credit+now.Sub(p.ended)/mirrorShare, mirrorCredit)
 }
 
-// next returns when the next copy is due if the newest change was that at a time, as far as is known now.
+// next returns when the next copy is due if the newest change was at a given time.
 func (p *pace) next(now, newest time.Time) time.Time {
 	rested, quiet := p.ended.Add(mirrorRest), newest.Add(mirrorQuiet)
 	rest := min(max(mirrorRest, mirrorShare*p.took), mirrorMost)
@@ -176,15 +175,15 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-var errNotNewer = errors.New("there is nothing newer")
+var errNotNewer = errors.New("no member has a newer mirror")
 
-// TrialFile is a file beside the Raft log that a member writes again and again to find out whether it can store. dqlite
-// ignores names that are not its own.
+// TrialFile is a file beside the Raft log that a member writes periodically to test its disk. dqlite ignores names that
+// are not its own.
 const TrialFile = "storing"
 
-// version tells states of the replica apart without reading it: the leader knows its revision, a follower sees
-// its Raft log being written. A follower learns a moment after the entry that it is committed, so a copy made
-// within that moment does not count as settled. The times of files are only compared with each other: clocks are set.
+// version distinguishes states of the replica without reading it: the leader knows its revision, a follower sees its
+// Raft log grow. A follower learns a moment after the entry that it is committed, so a copy made within that moment
+// does not count as settled. Times of files are compared only with each other, because clocks are set.
 func (e *Engine) version() string {
 	if e.Leading() {
 		return fmt.Sprint("revision ", e.changes.revision())
@@ -217,12 +216,13 @@ func (m *Mirror) renew(ctx context.Context, write func(context.Context, string) 
 	return err == nil
 }
 
-// FileURL names a database file to SQLite, with parameters of the driver.
+// FileURL returns the SQLite URL of a database file, with parameters of the driver.
 func FileURL(path, params string) string {
 	return (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: params}).String()
 }
 
-// OpenFile opens a database file that nobody writes, for statements that are written for a version of the schema.
+// OpenFile opens a database file that no process writes. latest is the schema version that the caller's statements are
+// written for.
 func OpenFile(path string, latest int64) (*File, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
@@ -256,7 +256,7 @@ func (o *File) Close() {
 	o.db.Close()
 }
 
-// swap puts a finished file in the mirror's place and reads from it from now on.
+// swap puts a complete file in the mirror's place and reads from it from now on.
 func (m *Mirror) swap(path string) error {
 	next, err := OpenFile(path, m.latest)
 	if err != nil {
@@ -269,7 +269,7 @@ func (m *Mirror) swap(path string) error {
 		return errNotNewer
 	}
 	if path != m.path {
-		if err := os.Rename(path, m.path); err != nil { // the open file goes with the name
+		if err := os.Rename(path, m.path); err != nil { // readers of the old file keep it open
 			next.Close()
 			return err
 		}
@@ -299,8 +299,8 @@ func (m *Mirror) close() {
 	m.retire()
 }
 
-// read runs fn on the mirror. It returns ErrNoLeader when there is no copy yet, which is so until a new member
-// has received its first state.
+// read runs fn on the mirror. It returns ErrNoLeader before the first copy, that is, until a new member has received
+// its first state.
 func (m *Mirror) read(ctx context.Context, now time.Time, fn func(*View) error) error {
 	m.mu.Lock()
 	o := m.open
@@ -327,7 +327,7 @@ func (m *Mirror) read(ctx context.Context, now time.Time, fn func(*View) error) 
 	return fn(&View{s: o.session, Now: now})
 }
 
-// Revision returns the revision of the local replica as of its last copy, 0 when there is none yet.
+// Revision returns the revision of the mirror, 0 before the first copy. It does not block.
 func (m *Mirror) Revision() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -344,10 +344,10 @@ func (m *Mirror) Changed() <-chan struct{} {
 	return m.turned
 }
 
-// Path returns the file that the sqlite3 shell may open.
+// Path returns the path of the mirror, which the sqlite3 shell may open.
 func (m *Mirror) Path() string { return m.path }
 
-// ReadReplica runs fn on the replica as it is at this moment, without waiting for the mirror.
+// ReadReplica runs fn on the present state of the replica, which may be newer than the mirror.
 func (e *Engine) ReadReplica(ctx context.Context, fn func(*View) error) error {
 	f, err := os.CreateTemp(e.cfg.Dir, "replica-*.db")
 	if err != nil {

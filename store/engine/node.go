@@ -18,15 +18,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// Every thread that C code allocates from may get an arena of its own from glibc, which keeps what is freed in it. With
-// many threads that come and go that is a third of a member's memory; two arenas are as fast.
+// glibc may give each thread that allocates in C an arena of its own, which keeps freed memory. With many short-lived
+// threads that is a third of a member's memory; two arenas are as fast.
 func init() { C.mallopt(C.M_ARENA_MAX, 2) }
 
 // Role is a server's role in the Raft configuration.
 type Role string
 
-// The roles of dqlite, in the words of the members table: voters replicate and vote, stand-bys replicate,
-// spares do neither, and RoleNone is a member that is not a Raft server at all.
+// Roles, in the words of the members table: voters replicate and vote, stand-bys replicate, spares do neither, and
+// RoleNone is a member that is not a Raft server.
 const (
 	RoleNone    Role = ""
 	RoleSpare   Role = "spare"
@@ -62,30 +62,29 @@ func (r Role) dqlite() client.NodeRole {
 	}
 }
 
-// founderID is the id that dqlite bootstraps an empty directory with.
+// founderID is the id with which dqlite bootstraps an empty directory.
 const founderID = 1
 
-// raftName is the address that dqlite knows a node by. It is logical on purpose: the Raft log never holds a
-// network address, so a member that moves needs no change of configuration. DialRaft turns it into a connection.
+// raftName is the address that dqlite has for a node. It is logical, so that a member that moves needs no change of the
+// Raft configuration; DialRaft resolves it.
 func raftName(id uint64) string { return fmt.Sprintf("node-%d", id) }
 
-// DialRaft opens an authenticated stream to the dqlite port of a member. It blocks until the connection is up
-// or ctx ends.
+// DialRaft opens an authenticated stream to the dqlite port of a member. It blocks until the stream is open or ctx
+// ends.
 type DialRaft func(ctx context.Context, nodeID uint64) (net.Conn, error)
 
-// node runs the dqlite server of this process and speaks its wire protocol over a socket that only this
-// process may use.
+// node runs the dqlite server of this process and speaks its wire protocol over a private socket.
 type node struct {
 	id    uint64
 	bind  string
 	inner *dqlite.Node
 
 	mu  sync.Mutex
-	ctl *client.Client // one connection for the short questions (leader, configuration), made when needed
+	ctl *client.Client // for short questions (leader, configuration); opened when needed
 }
 
 func startNode(cfg Config, broken func(nodeID uint64)) (*node, error) {
-	// dqlite aborts the process on some failures inside the directory, so find the plain ones first.
+	// dqlite aborts the process on some errors in the directory, so check for the simple ones first.
 	dir := cfg.Dir + "/raft"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the data directory cannot be used: %w", err)
@@ -98,7 +97,7 @@ func startNode(cfg Config, broken func(nodeID uint64)) (*node, error) {
 		dqlite.WithDialFunc(replicationDial(cfg.Dial, broken)),
 		dqlite.WithNetworkLatency(cfg.NetworkLatency),
 		dqlite.WithSnapshotParams(snapshots),
-		dqlite.WithAutoRecovery(false), // on, it may delete segments it dislikes: that is data loss
+		dqlite.WithAutoRecovery(false), // it may delete segments that it cannot read, which loses data
 	)
 	if err != nil {
 		return nil, fmt.Errorf("dqlite refuses the directory: %w", err)
@@ -139,7 +138,7 @@ func (n *node) control(ctx context.Context, f func(*client.Client) error) error 
 	return err
 }
 
-// leader returns the node that this server follows now (itself when it leads), 0 when it knows none.
+// leader returns the node that this server follows (itself when it leads), 0 for none.
 func (n *node) leader(ctx context.Context) (id uint64, err error) {
 	err = n.control(ctx, func(c *client.Client) error {
 		info, err := c.Leader(ctx)
@@ -151,7 +150,7 @@ func (n *node) leader(ctx context.Context) (id uint64, err error) {
 	return id, err
 }
 
-// servers returns the Raft configuration as this server has it.
+// servers returns this server's Raft configuration.
 func (n *node) servers(ctx context.Context) (list []Server, err error) {
 	err = n.control(ctx, func(c *client.Client) error {
 		infos, err := c.Cluster(ctx)
@@ -163,8 +162,8 @@ func (n *node) servers(ctx context.Context) (list []Server, err error) {
 	return list, err
 }
 
-// change runs one operation that alters the Raft configuration, on a connection of its own because it may take
-// long (a new voter must catch up first). The connection is closed at the deadline: dqlite itself would wait.
+// change runs one change of the Raft configuration on a connection of its own, because it may take long: a new voter
+// must catch up first. The connection is closed at the deadline, which dqlite ignores.
 func (n *node) change(ctx context.Context, f func(context.Context, *client.Client) error) error {
 	c, err := client.New(ctx, raftName(n.id), client.WithDialFunc(n.dialLocal))
 	if err != nil {
@@ -176,8 +175,8 @@ func (n *node) change(ctx context.Context, f func(context.Context, *client.Clien
 
 var errNoConnection = errors.New("no connection to the local Raft server can be opened")
 
-// transfer asks Raft to hand leadership to a voter. A process without file descriptors asks on the connection that it
-// has.
+// transfer asks Raft to hand leadership to a voter. Without free file descriptors it uses the connection for short
+// questions.
 func (n *node) transfer(ctx context.Context, id uint64) error {
 	err := n.change(ctx, func(ctx context.Context, c *client.Client) error { return c.Transfer(ctx, id) })
 	if errors.Is(err, errNoConnection) && ctx.Err() == nil {
@@ -196,8 +195,8 @@ func (n *node) close() error {
 	return n.inner.Close()
 }
 
-// bootstrap prepares an empty Raft directory for a founder that has another id: dqlite's own founder makes the log, and
-// the configuration is then changed to hold the one server that there is.
+// bootstrap prepares an empty Raft directory for a founder that does not have founderID: dqlite bootstraps the log, and
+// the configuration is then changed to the one server.
 func bootstrap(dir string, id uint64) error {
 	raft := dir + "/raft"
 	if err := os.MkdirAll(raft, 0o700); err != nil {
@@ -224,7 +223,7 @@ func (e *Engine) Servers() []Server {
 	return append([]Server(nil), e.servers...)
 }
 
-// RefreshServers reads the Raft configuration from the local server.
+// RefreshServers reads the Raft configuration from the local server. It blocks for at most controlTimeout.
 func (e *Engine) RefreshServers(ctx context.Context) ([]Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
@@ -244,8 +243,8 @@ func (e *Engine) serversAge() time.Duration {
 	return time.Since(e.read)
 }
 
-// Assign brings a node into the Raft configuration with a role, or changes the role it has. It blocks until the
-// change is committed or ctx ends; a new voter must catch up first. Only the leader can do it.
+// Assign adds a node to the Raft configuration with a role, or changes its role. It blocks until the change is
+// committed or ctx ends; a new voter must catch up first. It fails on members that do not lead.
 func (e *Engine) Assign(ctx context.Context, id uint64, role Role) error {
 	have := RoleNone
 	for _, v := range e.Servers() {

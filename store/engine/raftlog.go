@@ -15,8 +15,9 @@ import (
 	"github.com/canonical/go-dqlite/v3/client"
 )
 
-// What a Raft directory holds, read in Go: the C library aborts the process over some of what it does not expect. The
-// layout is raft's own (uv_encoding.c, uv_segment.c): a format word, then batches of two checksums, a header and data.
+// This file reads a Raft directory in Go, because the C library aborts the process over some unexpected content. The
+// format is that of raft (uv_encoding.c, uv_segment.c): a format word, then batches of two checksums, a header and
+// data.
 
 const (
 	raftFormat    = 1
@@ -28,7 +29,7 @@ const (
 var errNoConfiguration = errors.New("the Raft log has no configuration: this directory never took part in Raft")
 
 // Configuration reads the newest Raft configuration in a directory that no process uses, from its last snapshot or the
-// log behind that. It reads what LastEntry reads without the C library.
+// log after it.
 func Configuration(raftDir string) (list []Server, err error) {
 	if list, err = snapshotConfiguration(raftDir); err != nil {
 		return nil, err
@@ -109,8 +110,8 @@ func snapshotConfiguration(raftDir string) ([]Server, error) {
 	return decodeConfiguration(data[header : header+int(size)])
 }
 
-// lastChange finds the last entry of a segment that changes the configuration, or nil. An open segment
-// ends with zeros, or with what was being written when the process was killed.
+// lastChange finds the last entry of a segment that changes the configuration, or nil. An open segment ends with zeros,
+// or with an incomplete entry if the process was killed.
 func lastChange(data []byte) (change []byte, err error) {
 	if len(data) == 0 {
 		return nil, nil
@@ -148,7 +149,7 @@ func lastChange(data []byte) (change []byte, err error) {
 
 var errForeignConfiguration = errors.New("the Raft configuration is not that of a muster cluster")
 
-// decodeConfiguration reads an encoded configuration. The address of each server is the name that muster gives it.
+// decodeConfiguration reads an encoded configuration. It fails for a server whose address is not a raftName.
 func decodeConfiguration(data []byte) (list []Server, err error) {
 	if len(data) < 1+raftWord || data[0] != 1 {
 		return nil, errForeignConfiguration
@@ -176,8 +177,8 @@ func decodeConfiguration(data []byte) (list []Server, err error) {
 	return list, nil
 }
 
-// CheckRecoverable reports in a sentence why a configuration must not be forced upon a directory that no process uses:
-// files are missing, it never took part in Raft, or the member was no Raft server of it. The C library would abort, or
+// CheckRecoverable returns why a configuration must not be forced upon a directory that no process uses: files are
+// missing, it never took part in Raft, or the member was no Raft server. In these cases the C library would abort, or
 // make a cluster that loses its only server.
 func CheckRecoverable(raftDir string, nodeID uint64) error {
 	if _, err := InspectRaft(raftDir); err != nil {
@@ -193,24 +194,24 @@ func CheckRecoverable(raftDir string, nodeID uint64) error {
 	}
 	if !slices.ContainsFunc(servers, func(v Server) bool { return v.NodeID == nodeID }) {
 		return fmt.Errorf("node %d is not in the Raft configuration of its own log: it was removed, or was no Raft "+
-			"server; it cannot stand for the cluster", nodeID)
+			"server; its log cannot be the cluster's", nodeID)
 	}
 	return nil
 }
 
-// Entry names the last entry of a Raft log.
+// Entry identifies the last entry of a Raft log.
 type Entry struct {
 	Term  uint64 `json:"term"`
 	Index uint64 `json:"index"`
 }
 
-// Before reports whether the log that ends with e is behind one that ends with o.
+// Before reports whether a log that ends with e is older than one that ends with o.
 func (e Entry) Before(o Entry) bool { return e.Term < o.Term || e.Term == o.Term && e.Index < o.Index }
 
 func (e Entry) String() string { return fmt.Sprintf("term %d, index %d", e.Term, e.Index) }
 
-// LastEntry reads where the log in a Raft directory ends. No process may use the directory; open segments are closed by
-// the reading, which changes nothing of what they hold.
+// LastEntry returns the last entry of the log in a Raft directory that no process uses. It closes open segments, which
+// does not change their entries.
 func LastEntry(raftDir string) (Entry, error) {
 	info, err := dqlite.ReadLastEntryInfo(raftDir)
 	if err != nil {
@@ -220,8 +221,8 @@ func LastEntry(raftDir string) (Entry, error) {
 }
 
 // Reconfigure forces a Raft configuration of just these voters upon a directory that no process uses. It is for a lost
-// majority: once, on the most advanced survivor, whose directory then replaces those of the others (the procedure of
-// go-dqlite's ReconfigureMembershipExt).
+// majority: once, on the most advanced survivor, whose directory then replaces those of the others (see go-dqlite's
+// ReconfigureMembershipExt).
 func Reconfigure(raftDir string, voters []uint64) error {
 	var list []dqlite.NodeInfo
 	for _, id := range voters {
@@ -233,7 +234,8 @@ func Reconfigure(raftDir string, voters []uint64) error {
 	return nil
 }
 
-// RaftFiles tells what is in this member's Raft directory, as of a second ago at most. The term is 0 outside Raft.
+// RaftFiles describes this member's Raft directory, as of a second ago at most, and Raft's term. The term is 0 outside
+// Raft.
 func (e *Engine) RaftFiles() (f RaftFiles, term uint64) {
 	e.files.Lock()
 	defer e.files.Unlock()
@@ -241,15 +243,15 @@ func (e *Engine) RaftFiles() (f RaftFiles, term uint64) {
 		return e.files.last, e.files.term
 	}
 	dir := filepath.Join(e.cfg.Dir, "raft")
-	if f, err := InspectRaft(dir); err == nil { // else files come and go just now
+	if f, err := InspectRaft(dir); err == nil { // else files are just being replaced
 		e.files.last = f
 	}
 	e.files.at, e.files.term = time.Now(), raftTerm(dir)
 	return e.files.last, e.files.term
 }
 
-// raftTerm reads the newer of the two files that raft keeps its term in: a format word, the version of the file, the
-// term, and the vote (uv_metadata.c).
+// raftTerm returns the term from the newer of the two metadata files of raft: a format word, the version of the file,
+// the term, and the vote (uv_metadata.c).
 func raftTerm(raftDir string) (term uint64) {
 	newest := uint64(0)
 	for _, name := range []string{"metadata1", "metadata2"} {

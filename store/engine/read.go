@@ -10,13 +10,13 @@ import (
 	"sync/atomic"
 )
 
-// Consistency says which state a read may be answered from.
+// Consistency is the state that a read may be answered from.
 type Consistency int
 
 const (
 	// Linearisable reads see every write that was answered before they began. Only the leader answers them.
 	Linearisable Consistency = iota
-	// AsLeader reads are answered by the leader without asking the voters. They are for what is checked again inside a
+	// AsLeader reads are answered by the leader without asking the voters. They are for what is checked again in a
 	// transaction, and for credentials, where a deposed leader's answer is as good as one a moment earlier.
 	AsLeader
 	// Stale reads are answered at once from the local mirror, with or without a leader.
@@ -24,8 +24,7 @@ const (
 )
 
 // Read runs fn on one consistent state. Reads that are not stale return ErrNotLeader on other members. A linearisable
-// one returns ErrNoLeader when a majority does not confirm this leader within a second; it blocks for that long at
-// most.
+// read blocks until a majority confirms this leadership, for at most a second, and else returns ErrNoLeader.
 func (e *Engine) Read(ctx context.Context, c Consistency, fn func(*View) error) error {
 	switch c {
 	case Stale:
@@ -42,7 +41,7 @@ func (e *Engine) Read(ctx context.Context, c Consistency, fn func(*View) error) 
 	return l.work.read(ctx, e.cfg.Now(), fn)
 }
 
-// Local reads the leader's working copy or, elsewhere, the mirror, whichever is there; it asks nobody.
+// Local runs fn on the leader's working copy or, elsewhere, on the mirror. It asks no other member.
 func (e *Engine) Local(ctx context.Context, fn func(*View) error) error {
 	if err := e.Read(ctx, AsLeader, fn); !errors.Is(err, ErrNotLeader) {
 		return err
@@ -50,8 +49,8 @@ func (e *Engine) Local(ctx context.Context, fn func(*View) error) error {
 	return e.Read(ctx, Stale, fn)
 }
 
-// Confirm returns nil when this member leads and a majority has confirmed it after the call began: what is read
-// AsLeader next is linearisable. Concurrent callers share one question to the voters.
+// Confirm returns nil when this member leads and a majority has confirmed it after the call began: the next AsLeader
+// read is then linearisable. Concurrent callers share one question to the voters.
 func (e *Engine) Confirm(ctx context.Context) error {
 	l := e.current()
 	if l == nil {
@@ -81,7 +80,7 @@ func (e *Engine) Copy(ctx context.Context, c Consistency, path string) error {
 }
 
 func (m *Mirror) copyTo(path string) error {
-	src, err := os.Open(m.path) // a newer mirror takes the name, not this file
+	src, err := os.Open(m.path) // a newer mirror replaces the name, not this file
 	if errors.Is(err, os.ErrNotExist) {
 		return ErrNoLeader
 	}
@@ -97,8 +96,8 @@ func (m *Mirror) copyTo(path string) error {
 	return errors.Join(err, dst.Close())
 }
 
-// confirmer makes many concurrent reads share one question to the voters. A read joins the round that begins
-// after it, never the one that is already under way.
+// confirmer makes concurrent reads share one question to the voters. A read joins the round that begins after it, never
+// one in progress.
 type confirmer struct {
 	ask     func() error
 	mu      sync.Mutex
@@ -148,9 +147,9 @@ func (c *confirmer) run() {
 	}
 }
 
-// confirmMajority asks the voters which leader they follow. If a majority follows this node after the read has
-// begun, no other leader can have answered a write that the working copy lacks: that leader's voters would have
-// left this one (Raft, Ongaro 2014, section 6.4, with the heartbeat replaced by the question).
+// confirmMajority asks the voters which leader they follow. If a majority follows this node after the read has begun,
+// no other leader can have answered a write that the working copy lacks: a majority would follow that leader (Raft,
+// Ongaro 2014, section 6.4, with the question instead of a heartbeat).
 func (l *leadership) confirmMajority() error {
 	e := l.engine
 	var others []uint64
@@ -176,14 +175,14 @@ func (l *leadership) confirmMajority() error {
 	if need > 1 && (e.cfg.Ask == nil || !e.cfg.Ask(ctx, others, need-1)) {
 		return ErrNoLeader
 	}
-	if !e.unbroken() { // this process stood still: the working copy has to be verified first
+	if !e.unbroken() { // this process was suspended: the working copy may be outdated
 		e.Look()
 		return ErrNoLeader
 	}
 	return nil
 }
 
-// verify asks dqlite whether this leadership is still the last one that has begun.
+// verify asks dqlite whether this leadership is still the newest.
 func (l *leadership) verify(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

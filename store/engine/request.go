@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// request is one write that waits for the writer, or is being committed.
+// request is one write that waits for the writer or is being committed.
 type request struct {
 	id    string
 	fn    func(*Tx) error
-	taken atomic.Bool // by the writer, or by a caller that no longer waits
+	taken atomic.Bool // by the writer, or by its caller, which no longer waits
 	tx    *Tx
 	done  chan error
 
 	mu   sync.Mutex // held while fn runs
-	left bool       // the caller has gone: fn must not run any more
-	ran  bool       // fn has changed something; that may be committed or not
+	left bool       // the caller no longer waits: fn must not run
+	ran  bool       // fn has changed something, which may be committed
 }
 
-// leave ends the wait of a caller whose request the writer has taken. It reports whether what fn has done may be
-// committed: if not, it never will be.
+// leave ends the wait of a caller whose request the writer has taken. It reports whether the changes of fn may still be
+// committed.
 func (r *request) leave() (mayHappen bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -30,12 +30,12 @@ func (r *request) leave() (mayHappen bool) {
 	return r.ran
 }
 
-var errLeft = errors.New("engine: nobody waits for this request")
+var errLeft = errors.New("engine: the caller of this request has gone")
 
-// commitGrace is how long a caller whose time is up waits for a commit that is under way.
+// commitGrace is how long a caller whose context has ended waits for a commit in progress.
 const commitGrace = 100 * time.Millisecond
 
-// await waits for the writer's answer, for as long as ctx lets it.
+// await waits for the writer's answer until ctx ends.
 func (r *request) await(ctx context.Context, l *leadership) error {
 	select {
 	case err := <-r.done:
@@ -49,7 +49,7 @@ func (r *request) await(ctx context.Context, l *leadership) error {
 			return ErrNoLeader
 		}
 	}
-	select { // the writer has it and will answer
+	select { // the writer has taken it and will answer
 	case err := <-r.done:
 		return err
 	case <-ctx.Done():
@@ -67,7 +67,7 @@ func (r *request) await(ctx context.Context, l *leadership) error {
 	return ErrNoLeader
 }
 
-// run runs fn, unless nobody waits for it any more.
+// run runs fn, unless the caller has gone.
 func (r *request) run(tx *Tx) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,16 +79,16 @@ func (r *request) run(tx *Tx) error {
 	return err
 }
 
-// Effects remembers whether the writes of one request have changed anything: an error that says that nothing happened
-// says so of one write, not of those before it.
+// Effects records whether the writes of one request have changed anything. An error that promises no change is about
+// one write only, not about those before it.
 type Effects struct{ changed atomic.Bool }
 
-// Changed reports whether a write has changed something, or may have.
+// Changed reports whether a write has changed something or may have.
 func (e *Effects) Changed() bool { return e.changed.Load() }
 
 type effectsKey struct{}
 
-// WithEffects returns a context whose writes note in the Effects what they do.
+// WithEffects returns a context whose writes are recorded in the Effects.
 func WithEffects(ctx context.Context) (context.Context, *Effects) {
 	e := &Effects{}
 	return context.WithValue(ctx, effectsKey{}, e), e
@@ -104,12 +104,12 @@ func noteEffect(ctx context.Context, r *request, err error) {
 	}
 }
 
-// resolvePause is how long resolve waits before its first look, and a tenth of the longest pause between two looks:
-// each dumps the replica.
+// resolvePause is how long resolve waits before its first look, and a tenth of the longest pause between two looks.
+// Each look dumps the replica.
 const resolvePause = 10 * time.Millisecond
 
-// resolve finds out what became of a batch whose commit failed. Once the local replica shows a later epoch,
-// every entry of the old one is decided: the batch's first request has left its mark or never will.
+// resolve finds out whether a batch whose commit failed was committed. Once the local replica shows a later epoch,
+// every entry of the old one is decided: the batch's first request is in the database or never will be.
 func (e *Engine) resolve(epoch, rev uint64, r *request, answer func(error)) {
 	deadline := time.Now().Add(resolveTimeout)
 	for wait := resolvePause; time.Now().Before(deadline) && !e.closing.Load(); wait = min(2*wait, 10*resolvePause) {

@@ -11,15 +11,15 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// ErrOldSchema is the answer to what needs a table or column that the cluster's database does not have yet, because
-// some member cannot work with it.
+// ErrOldSchema: the call needs a table or column that the cluster's database does not have yet, because a member cannot
+// work with it.
 var ErrOldSchema = errors.New("the database has an older schema than this call needs: it is brought up to date when " +
 	"every live member runs a muster that knows the newer one")
 
 // errNewSchema: the database has a schema that this binary does not know; a newer one must lead.
 var errNewSchema = errors.New("the database has a newer schema than this binary knows: a newer muster must lead")
 
-// AppliedSchema returns the schema version that holds while this member leads, 0 where it does not.
+// AppliedSchema returns the schema version of this leadership; 0 on a member that does not lead.
 func (e *Engine) AppliedSchema() int64 {
 	if l := e.current(); l != nil {
 		return l.schema
@@ -27,15 +27,15 @@ func (e *Engine) AppliedSchema() int64 {
 	return 0
 }
 
-// migration is a schema step that was asked for.
+// migration is a requested schema step.
 type migration struct {
 	version int64
 	by      string
 }
 
-// Migrate brings the schema to a version: this member takes its leadership up again and applies the steps that are
-// missing before anything else. by says at whose word. It blocks until that is done, leadership is lost or ctx ends;
-// requests that arrive meanwhile wait.
+// Migrate brings the schema to a version: this member takes its leadership up again and first applies the missing
+// steps. by names who asked for it. It blocks until that is done, leadership is lost or ctx ends; requests that arrive
+// meanwhile wait. A version that this binary does not know is a Refusal.
 func (e *Engine) Migrate(ctx context.Context, by string, version int64) error {
 	l := e.current()
 	switch {
@@ -66,8 +66,8 @@ func (e *Engine) Migrate(ctx context.Context, by string, version int64) error {
 	}
 }
 
-// migrate applies the schema steps that are missing: all in a database that is new, otherwise those that Migrate has
-// asked for. Other members may be of an older version, and their reads must go on.
+// migrate applies the missing schema steps: all of them to a new database, otherwise those that Migrate has requested.
+// Older members must still be able to read the database.
 func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	err := conn.QueryRowContext(ctx, selectSchema).Scan(&l.schema)
 	want := l.schema
@@ -85,7 +85,7 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	if want == l.schema {
 		return nil
 	}
-	// goose wants a *sql.DB, which may hold one connection only: lend it ours.
+	// goose needs a *sql.DB, and dqlite allows one connection: close ours and open it again later.
 	conn.Close()
 	p, err := goose.NewProvider(goose.DialectSQLite3, l.db.db, l.engine.cfg.Schema.Steps)
 	if err != nil {
@@ -105,8 +105,8 @@ func (l *leadership) migrate(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// createSchema gives a new database the newest schema, as one text. The steps are tried out in memory first: each of
-// their statements would be a round trip, and an ALTER TABLE reads the whole schema again.
+// createSchema creates the newest schema in a new database, as one text. The steps run in memory first: each of their
+// statements would be a round trip, and an ALTER TABLE reads the whole schema again.
 func (l *leadership) createSchema(ctx context.Context, conn *sql.Conn) error {
 	begin := time.Now()
 	text, err := l.engine.cfg.Schema.Script(ctx)
@@ -121,7 +121,7 @@ func (l *leadership) createSchema(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// Script is a transaction that creates what all the steps together create, goose's own table included.
+// Script returns a transaction that creates the same as all the steps, including goose's own table.
 func (s Schema) Script(ctx context.Context) (string, error) {
 	db, err := sql.Open("sqlite3", ":memory:")
 	if err != nil {

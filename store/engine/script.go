@@ -9,13 +9,13 @@ import (
 
 // script collects the statements of a batch and writes them as one text.
 //
-// Every statement costs dqlite a hand-over between threads (about 35 µs), a row of a statement a tenth of that.
-// So plain inserts into the same columns become one statement with many rows, as long as nothing between them
-// could tell the difference: foreign keys are deferred, and a statement that updates or deletes rows of the
-// table, or reads other tables, is never crossed.
+// Every statement costs dqlite a hand-over between threads (about 35 µs), a row of a statement a tenth of that. So
+// plain inserts into the same columns are merged into one statement, unless a statement between them could observe the
+// difference: foreign keys are deferred, and a statement that updates or deletes rows of the table, or reads other
+// tables, is never crossed.
 type script struct {
 	groups []*group
-	last   []*group // statements of which only the newest counts, by key
+	last   []*group // statements that replace earlier ones of the same key
 	tables map[string]bool
 }
 
@@ -25,7 +25,7 @@ type group struct {
 	rows  [][]any
 }
 
-// shape is what can be known from a statement's text alone.
+// shape is what a statement's text reveals.
 type shape struct {
 	query   string
 	table   string

@@ -51,7 +51,7 @@ var startErrors = []struct {
 		Diagnosis{"another process uses the Raft directory", "stop it; two processes on one directory destroy it"}},
 }
 
-// Diagnose recognises what dqlite is known to say when it does not start.
+// Diagnose recognises the errors with which dqlite is known not to start.
 func Diagnose(err error) (Diagnosis, bool) {
 	if err == nil {
 		return Diagnosis{}, false
@@ -70,21 +70,21 @@ var (
 	snapshotFile  = regexp.MustCompile(`^snapshot-(\d+)-(\d+)-\d+$`)
 )
 
-// RaftFiles is what the names of the files of a Raft directory tell.
+// RaftFiles is what the file names in a Raft directory reveal.
 type RaftFiles struct {
 	Segments  int    // closed ones
 	First     uint64 // index of their first entry
-	Last      uint64 // and of the last
+	Last      uint64 // index of their last entry
 	Open      int
 	Snapshot  uint64 // index of the newest snapshot, 0 for none
 	Snapshots int
 	TakenAt   time.Time // of the newest snapshot; zero for none
 	Bytes     int64
-	LogBytes  int64 // of it, in segments; open ones are as large as they may become
+	LogBytes  int64 // size of all segments; open ones have their final size
 }
 
-// InspectRaft looks at the files of a Raft directory, without opening any, for what keeps dqlite from starting: gaps
-// between segments, segments that begin after the newest snapshot, empty files.
+// InspectRaft reads the file names in a Raft directory, without opening any file. It returns an error for what keeps
+// dqlite from starting: gaps between segments, segments that begin after the newest snapshot, empty files.
 func InspectRaft(dir string) (f RaftFiles, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -95,7 +95,7 @@ func InspectRaft(dir string) (f RaftFiles, err error) {
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil {
-			continue // it went meanwhile: the member runs
+			continue // deleted meanwhile by the running member
 		}
 		f.Bytes += info.Size()
 		name := e.Name()
@@ -114,7 +114,7 @@ func InspectRaft(dir string) (f RaftFiles, err error) {
 		}
 		if m := snapshotFile.FindStringSubmatch(name); m != nil {
 			if _, err := os.Stat(filepath.Join(dir, name+".meta")); err != nil {
-				continue // an unfinished one, which dqlite ignores
+				continue // an incomplete one, which dqlite ignores
 			}
 			f.Snapshots++
 			if index := number(m[2]); index >= f.Snapshot {

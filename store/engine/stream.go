@@ -12,9 +12,9 @@ import (
 	"github.com/canonical/go-dqlite/v3/client"
 )
 
-// replicationDial gives dqlite's C code a socket at once and connects it in the background: go-dqlite holds one lock
-// for all outgoing connections, so a member that hangs in its handshake would hold up the healthy ones. broken is told
-// whose connection has ended.
+// replicationDial gives dqlite's C code a socket at once and connects it in the background. go-dqlite holds one lock
+// for all outgoing connections, so a member that hangs in its handshake would hold up the others. broken is called with
+// the node id when a connection ends.
 func replicationDial(dial DialRaft, broken func(nodeID uint64)) client.DialFunc {
 	return func(_ context.Context, address string) (net.Conn, error) {
 		var id uint64
@@ -78,7 +78,7 @@ func Splice(a, b io.ReadWriteCloser) {
 	<-done
 }
 
-// listened is the local end of a stream that comes from another member's Raft server.
+// listened is the local end of a stream from another member's Raft server.
 type listened struct {
 	net.Conn
 	heard func(bytes int)
@@ -90,17 +90,17 @@ func (l *listened) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// direct is a socket whose reads and writes, which never block, are made without telling Go's scheduler. It would
-// prepare for calls that block, and wake the thread that watches over those.
+// direct is a non-blocking socket that bypasses Go's scheduler in reads and writes. The scheduler would prepare for
+// calls that block and wake its monitor thread.
 type direct struct {
 	net.Conn
 	raw syscall.RawConn
 }
 
-// watched says that the race detector watches, which learns from the usual reads and writes what happens before what.
+// watched is true under the race detector, which learns the order of events from ordinary reads and writes.
 var watched bool
 
-// Direct returns conn with reads and writes that cost less, if it is a socket, and otherwise itself.
+// Direct returns a socket with cheaper reads and writes; it returns any other conn as it is.
 func Direct(conn net.Conn) net.Conn {
 	s, ok := conn.(syscall.Conn)
 	if !ok || watched {
@@ -157,7 +157,7 @@ func (d *direct) failed(call string, errno syscall.Errno) error {
 		Err: os.NewSyscallError(call, errno)}
 }
 
-// trySocket reads or writes once; nothing was moved when it returns an error.
+// trySocket reads or writes once. When it returns an error, no bytes were moved.
 func trySocket(call, fd uintptr, p []byte) (n int, errno syscall.Errno) {
 	for {
 		at := unsafe.Pointer(unsafe.SliceData(p))

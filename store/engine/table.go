@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// Table is what can be known of a table from the schema.
+// Table describes a table by its schema.
 type Table struct {
 	Name    string
 	Columns []string
 	Key     []int // positions of the primary key
-	Changed int   // position of modified_rev, -1 if there is none
+	Changed int   // position of modified_rev; -1 without one
 }
 
-var ErrNoTable = errors.New("engine: there is no table")
+var ErrNoTable = errors.New("engine: no table")
 
-// Table reads what a table looks like; ErrNoTable when there is none, or none with a primary key.
+// Table reads the description of a table. It returns ErrNoTable if it does not exist or has no primary key.
 func (v *View) Table(name string) (t Table, err error) {
 	t = Table{Name: name, Changed: -1}
 	type column struct {
@@ -61,8 +61,8 @@ func (t *Table) SelectAll() string {
 		strings.Join(t.KeyNames(), ", ")}, " ")
 }
 
-// CopyFrom copies all rows from an attached database. The order makes SQLite take row by row, with its checks, where it
-// would copy whole records.
+// CopyFrom is the statement that copies all rows from an attached database. The ORDER BY makes SQLite insert row by
+// row, with its checks, instead of copying whole records.
 func (t *Table) CopyFrom(schema string) string {
 	columns := strings.Join(t.Columns, ", ")
 	return strings.Join([]string{"INSERT", "INTO", "main." + t.Name, "(" + columns + ")", "SELECT", columns, "FROM",
@@ -92,7 +92,7 @@ func (t *Table) Remove() string {
 	return strings.Join([]string{"DELETE", "FROM", t.Name, "WHERE", strings.Join(t.KeyNames(), " = ? AND ") + " = ?"}, " ")
 }
 
-// Bytes is the query for how many bytes the values of all rows have, and perRow more for each row, as a text.
+// Bytes is the query for the size of the values of all rows, as text, plus perRow for each row.
 func (t *Table) Bytes(perRow int) string {
 	var sum []string
 	for _, c := range t.Columns {
@@ -132,7 +132,7 @@ func (t *Table) KeyOf(row []any) (key []any, text string) {
 	return key, fmt.Sprint(key...)
 }
 
-// Digest tells rows apart, whatever revision last changed them.
+// Digest returns the hash of a row without the revision that last changed it.
 func (t *Table) Digest(row []any) (sum [32]byte) {
 	h := sha256.New()
 	for i, v := range row {
@@ -156,8 +156,8 @@ func (t *Table) Digest(row []any) (sum [32]byte) {
 	return sum
 }
 
-// importState makes the whole contents of a file the first transaction of a new cluster. It does nothing when that has
-// happened already.
+// importState makes the contents of a file the first transaction of a new cluster. It does nothing in a cluster that is
+// founded already.
 func (l *leadership) importState(ctx context.Context, path string) error {
 	var founded bool
 	if err := l.db.within(commitTimeout, func(c *sql.Conn) error {

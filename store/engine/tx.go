@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Tx is a transaction of the single writer. Reads see what the transaction has written so far.
+// Tx is a transaction of the single writer. Its reads see its own writes.
 type Tx struct {
 	View
-	Rev   uint64 // the revision that this transaction will have
+	Rev   uint64 // the revision that this transaction creates
 	Epoch uint64 // of the leadership, 0 outside of one
 
 	recorded  []Statement
@@ -19,11 +19,11 @@ type Tx struct {
 	check     func(query string, args []any) error
 }
 
-// Statement is one that changes data, with its arguments.
+// Statement is a statement that changes data, with its arguments.
 type Statement struct {
 	Query string
 	Args  []any
-	key   string // if not empty, a later statement of the batch with the same key takes this one's place
+	key   string // if not empty, a later statement of the batch with the same key replaces this one
 }
 
 // Exec runs a statement that changes data, records it for dqlite and returns how many rows it has changed. It must not
@@ -52,8 +52,8 @@ func (t *Tx) Exec(query string, args ...any) (int64, error) {
 	return n, err
 }
 
-// ExecLast runs a statement that replaces what an earlier one of the same key has set: however many requests of a batch
-// run it, dqlite is told the last one only, after all others.
+// ExecLast is Exec for a statement that overwrites earlier ones of the same key: of a batch, only the last one goes to
+// dqlite, after all others.
 func (t *Tx) ExecLast(key, query string, args ...any) error {
 	n, err := t.Exec(query, args...)
 	if err == nil && n > 0 {
@@ -65,14 +65,15 @@ func (t *Tx) ExecLast(key, query string, args ...any) error {
 // Changed reports whether the transaction has changed anything so far.
 func (t *Tx) Changed() bool { return len(t.recorded) > 0 }
 
-// Next numbers what the transactions of a revision write, from 1 on, in the order in which they write it.
+// Next returns 1, 2, … for what the transactions of one revision write, in order.
 func (t *Tx) Next() uint64 {
 	n := t.next
 	t.next++
 	return n
 }
 
-// OnCommit has the writer call f once a majority has the transaction, before anybody can see that.
+// OnCommit registers f. The writer calls it once a majority has committed the transaction, before any reader can see
+// it.
 func (t *Tx) OnCommit(f func()) { t.committed = append(t.committed, f) }
 
 // normal reduces an argument to one of the types of SQLite that the schema uses.
@@ -110,10 +111,10 @@ func normal(v any) (any, error) {
 	}
 }
 
-// Time is the one text form of times in the database: UTC, whole seconds, so that texts order as times do.
+// Time formats times for the database: UTC, whole seconds, so that texts order as times do.
 func Time(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
-// TableOf names the table that a statement changes; the key of the change feed.
+// TableOf returns the table that a statement changes. It is the key of the change feed.
 func TableOf(query string) string {
 	f := strings.Fields(query)
 	for i, w := range f {
@@ -127,15 +128,14 @@ func TableOf(query string) string {
 	return ""
 }
 
-// Errors that callers tell apart. All else is internal and its text is for the log only.
+// Errors that callers distinguish. All others are internal, with texts for the log only.
 var (
 	// ErrNotLeader: this member does not lead; the request belongs to the leader. Nothing happened.
 	ErrNotLeader = errors.New("not the leader")
-	// ErrNoLeader: there is no leader that a majority follows. Nothing happened.
+	// ErrNoLeader: no leader has a majority. Nothing happened.
 	ErrNoLeader = errors.New("no cluster leader")
-	// ErrUnknownOutcome: leadership was lost, or the caller's time was up, while the transaction was being committed, and
-	// it could not be found out in time whether it was. Repeating the request with the same Idempotency-Key, or the same
-	// join token and key, is safe.
+	// ErrUnknownOutcome: leadership was lost, or the caller's context ended, during the commit, and its outcome could not
+	// be found out in time. Repeating the request with the same Idempotency-Key, or the same join token and key, is safe.
 	ErrUnknownOutcome = errors.New("the outcome is unknown: leadership changed during the commit")
 	// ErrClosed: the member is shutting down.
 	ErrClosed = errors.New("shutting down")
@@ -144,7 +144,7 @@ var (
 // Code classifies a refusal.
 type Code int
 
-// The classes of refusals that every API family knows how to express.
+// Codes that every API family can express.
 const (
 	Invalid Code = iota + 1
 	Unauthorized
@@ -152,11 +152,10 @@ const (
 	NotFound
 	Conflict
 	Exhausted
-	Full // there are as many of something as a setting allows
+	Full // a setting allows no more
 )
 
-// Refusal is an error that is meant for the caller: Message names what was wrong and the rule, and never holds
-// a secret, a path or SQL.
+// Refusal is an error for the caller. Message names the fault and the rule; it never holds a secret, a path or SQL.
 type Refusal struct {
 	Code    Code
 	Message string
@@ -164,7 +163,7 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Message }
 
-// Refuse makes a refusal.
+// Refuse returns a Refusal.
 func Refuse(code Code, format string, args ...any) error {
 	return &Refusal{Code: code, Message: fmt.Sprintf(format, args...)}
 }

@@ -26,8 +26,7 @@ func newSession(db *sql.DB, latest int64) (*session, error) {
 	return &session{conn: conn, stmts: make(map[string]*sql.Stmt), latest: latest}, nil
 }
 
-// close gives the connection back. Neither the connection nor its database closes a statement that was prepared on it,
-// and SQLite keeps a file open for as long as it has statements.
+// close returns the connection to its database and closes its statements: an open statement keeps the file open.
 func (s *session) close() error {
 	var errs []error
 	for _, st := range s.stmts {
@@ -36,8 +35,8 @@ func (s *session) close() error {
 	return errors.Join(append(errs, s.conn.Close())...)
 }
 
-// stmt prepares a statement once. Contexts are left out below: the file is local and statements are short, and
-// go-sqlite3 starts a goroutine for every call whose context can end.
+// stmt prepares a statement once. Contexts are not used: the file is local, statements are short, and go-sqlite3 starts
+// a goroutine for every call whose context can end.
 func (s *session) stmt(query string) (*sql.Stmt, error) {
 	if st := s.stmts[query]; st != nil {
 		return st, nil
@@ -61,7 +60,7 @@ func (s *session) exec(query string, args ...any) (sql.Result, error) {
 	return st.Exec(args...)
 }
 
-// View reads one consistent state. It is valid only inside that function.
+// View reads one consistent state. It is valid only inside the function that gets it.
 type View struct {
 	s   *session
 	Now time.Time // the time of the transaction or read
@@ -113,7 +112,7 @@ func (v *View) revision() (rev uint64, err error) {
 	return rev, err
 }
 
-// position is which batch the state ends with: two states of one cluster with the same position are the same.
+// position identifies the last batch of a state: two states of one cluster with the same position are equal.
 type position struct {
 	Revision uint64
 	Batch    string
@@ -126,7 +125,7 @@ func (v *View) position() (at position, err error) {
 	return at, err
 }
 
-// SchemaVersion reads the newest step of the schema that was applied.
+// SchemaVersion returns the newest applied schema step.
 func (v *View) SchemaVersion() (n int64, err error) {
 	_, err = v.Get(selectSchema, nil, &n)
 	return n, err
@@ -134,7 +133,7 @@ func (v *View) SchemaVersion() (n int64, err error) {
 
 const selectSchema = "SELECT max(version_id) FROM goose_db_version"
 
-// outdated reports whether a statement may have failed for want of a schema step.
+// outdated reports whether a statement may have failed because a schema step is missing.
 func (s *session) outdated(err error) bool {
 	if !strings.Contains(err.Error(), "no such") {
 		return false
@@ -151,16 +150,17 @@ func IsUnique(err error) bool {
 		(e.ExtendedCode == sqlite3.ErrConstraintUnique || e.ExtendedCode == sqlite3.ErrConstraintPrimaryKey)
 }
 
-// Local is a database of our own outside the cluster.
+// Local is a database of this member outside the cluster.
 type Local struct{ s *session }
 
-// Offline changes a database outside the cluster as a transaction of a revision would. Beginning and ending it is left
-// to the caller.
+// Offline returns a transaction of a revision on a database outside the cluster. The caller begins and ends it. check
+// is Hooks.Check.
 func (v *View) Offline(rev uint64, check func(query string, args []any) error) *Tx {
 	return &Tx{View: *v, Rev: rev, next: 1, check: check}
 }
 
-// NewLocal takes one connection of a database whose statements are written for a version of the schema.
+// NewLocal takes one connection of a database. latest is the schema version that the caller's statements are written
+// for.
 func NewLocal(db *sql.DB, latest int64) (*Local, error) {
 	s, err := newSession(db, latest)
 	if err != nil {
@@ -169,7 +169,7 @@ func NewLocal(db *sql.DB, latest int64) (*Local, error) {
 	return &Local{s}, nil
 }
 
-// View reads the database at a time.
+// View reads the database; its transactions have the time now.
 func (l *Local) View(now time.Time) *View { return &View{s: l.s, Now: now} }
 
 // Exec runs a statement that returns no rows.

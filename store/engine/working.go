@@ -14,8 +14,8 @@ const workingName = "leader.db"
 
 // working is the leader's own copy of the database, a local SQLite file in WAL mode.
 //
-// Transactions are tried out on it at the price of a function call, where dqlite asks for a round trip per
-// statement; only what they changed is then sent to dqlite. Readers see it after the commit on the majority.
+// Transactions run on it at the cost of a function call, where dqlite needs a round trip for each statement; only their
+// changes are then sent to dqlite. Readers see them after a majority has committed them.
 type working struct {
 	dir     string
 	writer  *session
@@ -44,7 +44,7 @@ func openWorking(dir string, latest int64, dump func(path string) error) (*worki
 		w.dbs = append(w.dbs, db)
 		return newSession(db, latest)
 	}
-	// Nothing here needs to survive a crash: the copy is remade whenever leadership begins.
+	// The copy need not survive a crash: each leadership makes its own.
 	var err error
 	discard := func(err error) (*working, error) {
 		for _, db := range w.dbs {
@@ -65,7 +65,7 @@ func openWorking(dir string, latest int64, dump func(path string) error) (*worki
 	return w, nil
 }
 
-// warm has the readers read the schema, which each does at its first statement.
+// warm makes the readers read the schema, which each would do at its first statement.
 func (w *working) warm() error {
 	for range readerCount {
 		r := <-w.readers
@@ -78,8 +78,8 @@ func (w *working) warm() error {
 	return nil
 }
 
-// close waits for the readers that are under way; reads that come later get ErrNotLeader. The files go first: SQLite would
-// bring the database up to date when its last connection is closed.
+// close waits for active readers; later ones get ErrNotLeader. It deletes the files first: SQLite would checkpoint the
+// database when its last connection is closed.
 func (w *working) close() {
 	_ = removeWorking(w.dir)
 	close(w.closed)

@@ -16,25 +16,24 @@ import (
 const (
 	// batchLimit bounds how many requests share a transaction, and so how long one commit can take.
 	batchLimit = 256
-	// gatherPause is the silence, and gatherAtMost the time, after which a batch is no longer waited for, at least. Where a
-	// commit takes long, a larger batch is worth more: it is an eighth and a half of what the last one took, but of no more
-	// than gatherWorth, so that a commit which got stuck does not delay those after it.
+	// gatherPause is the least silence, and gatherAtMost the least time, after which a batch is no longer waited for.
+	// Where commits take long, a larger batch is worth more: the silence is an eighth and the time a half of the last
+	// commit, but of no more than gatherWorth, so that one stuck commit does not delay the next ones.
 	gatherPause  = time.Millisecond
 	gatherAtMost = 5 * time.Millisecond
 	gatherWorth  = 50 * time.Millisecond
 )
 
-// Write runs fn in a transaction on the leader and returns when a majority has committed it, or when it is
-// certain that nothing happened. fn must not block, and may run again after a change of leader. id names the request:
-// Hooks.Happened may be asked for it later. Write returns ErrNotLeader on other members, ErrUnknownOutcome when
-// leadership was lost in the middle or ctx has ended while a majority was being waited for, and whatever fn returns, in
-// which case fn's statements have no effect.
+// Write runs fn in a transaction on the leader. It blocks until a majority has committed it or it is certain that
+// nothing happened. fn must not block, and may run again after a change of leader. id identifies the request for
+// Hooks.Happened. Write returns ErrNotLeader on other members, ErrUnknownOutcome when leadership is lost or ctx ends
+// during the commit, and any error of fn, whose statements then have no effect.
 func (e *Engine) Write(ctx context.Context, id string, fn func(*Tx) error) error {
 	l := e.current()
 	if l == nil {
 		return ErrNotLeader
 	}
-	if ctx.Err() != nil { // a select between two ready channels takes either
+	if ctx.Err() != nil { // a select between two ready channels may take either
 		return ErrNoLeader
 	}
 	r := &request{id: id, fn: fn, done: make(chan error, 1)}
@@ -50,7 +49,7 @@ func (e *Engine) Write(ctx context.Context, id string, fn func(*Tx) error) error
 	return err
 }
 
-// write is the single writer: it takes what waits, commits it as one transaction and answers all.
+// write is the single writer: it takes all waiting requests, commits them as one transaction and answers them.
 func (l *leadership) write() {
 	defer close(l.done)
 	for {
@@ -59,7 +58,7 @@ func (l *leadership) write() {
 			return
 		}
 		if err := l.commit(batch); err != nil {
-			l.engine.log.Warn("a commit failed; leadership starts afresh", "requests", len(batch), "err", err)
+			l.engine.log.Warn("a commit failed; leadership begins again", "requests", len(batch), "err", err)
 			go l.engine.descend(ErrNotLeader)
 			<-l.ctx.Done()
 			return
@@ -70,8 +69,8 @@ func (l *leadership) write() {
 
 // collect waits for a request and returns it with all others that wait. A commit costs the same whatever is in it, and
 // most callers come back as soon as they are answered: collect waits a moment for as many requests as the last batch
-// had, while they keep arriving. It returns nothing when the leadership ends; callers of requests that were not taken
-// get their answer from await.
+// had, while they keep arriving. It returns nil when the leadership ends; await then answers the callers whose requests
+// were not taken.
 func (l *leadership) collect() []*request {
 	var batch []*request
 	take := func(r *request) {
@@ -112,19 +111,18 @@ func (l *leadership) collect() []*request {
 	return batch
 }
 
-// batch is what one transaction tries to commit.
+// batch is the content of one transaction.
 type batch struct {
 	all       []*request
 	changed   []*request // in the order in which they ran
 	unchanged []*request
-	// A request may have been refused for what an earlier one of the batch has done, which is not certain before the
-	// commit.
+	// A refusal may depend on an earlier request of the batch, which is not certain before the commit.
 	refused map[*request]error
 	rev     uint64
 	work    script
 }
 
-// answer tells all callers how the commit has ended; those that were refused are told why if it went well.
+// answer tells all callers how the commit has ended. Those that were refused get the reason only if it succeeded.
 func (b *batch) answer(err error) {
 	for _, r := range append(b.changed, b.unchanged...) {
 		r.done <- err
@@ -138,9 +136,9 @@ func (b *batch) answer(err error) {
 	}
 }
 
-// commit tries the requests out on the working copy, each in a savepoint of one transaction, sends what they
-// changed to dqlite as one text, and answers. An error means that the working copy can no longer be trusted;
-// all requests have been answered then, too.
+// commit tries the requests on the working copy, each in a savepoint of one transaction, sends their changes to dqlite
+// as one text, and answers. An error means that the working copy can no longer be trusted; all requests are answered
+// then, too.
 func (l *leadership) commit(list []*request) error {
 	if _, err := l.work.writer.exec("BEGIN IMMEDIATE"); err != nil {
 		return answerAll(list, fmt.Errorf("begin: %w", err))
@@ -190,8 +188,8 @@ func (l *leadership) tryAll(list []*request) *batch {
 	return b
 }
 
-// nothingChanged answers a batch that there is no commit for. No commit proves that this leader's state is the newest;
-// the voters do.
+// nothingChanged answers a batch without changes. No commit proves that this leader's state is the newest, so it asks
+// the voters.
 func (l *leadership) nothingChanged(b *batch) error {
 	if _, err := l.work.writer.exec("ROLLBACK"); err != nil {
 		b.answer(err)
@@ -209,8 +207,8 @@ func (l *leadership) nothingChanged(b *batch) error {
 	return nil
 }
 
-// text raises the revision and returns the whole transaction. The revision comes first: when another leadership has
-// written in between, the trigger on it is to say so, not the key of a row that both have written.
+// text raises the revision and returns the whole transaction. The revision comes first: if another leadership has
+// written in between, its trigger is to fail, not the key of a row that both have written.
 func (l *leadership) text(b *batch) (string, error) {
 	if b.rev > 1 { // the founding transaction inserts the row
 		id := uuid.NewString()
@@ -222,13 +220,13 @@ func (l *leadership) text(b *batch) (string, error) {
 	return b.work.text()
 }
 
-// failed is for a batch that dqlite did not commit, or of which that is not known.
+// failed handles a batch that dqlite did not commit, or whose outcome is unknown.
 func (l *leadership) failed(b *batch, refused bool, err error) error {
 	e := l.engine
 	_, _ = l.work.writer.exec("ROLLBACK")
 	e.metrics.failed.Inc()
-	e.losesNow() // what the replica shows from now on may lack what is not decided yet
-	l.db.cut()   // whatever dqlite still holds open for this connection goes with it
+	e.losesNow() // from now on the replica may lack entries that are not decided yet
+	l.db.cut()   // which ends dqlite's transaction
 	if refused {
 		b.answer(ErrNotLeader)
 	} else {
@@ -237,7 +235,7 @@ func (l *leadership) failed(b *batch, refused bool, err error) error {
 	return fmt.Errorf("commit: %w", err)
 }
 
-// committed is for a batch that a majority has.
+// committed handles a batch that a majority has committed.
 func (l *leadership) committed(b *batch, begin time.Time) error {
 	for _, r := range b.changed {
 		for _, f := range r.tx.committed {
@@ -245,7 +243,7 @@ func (l *leadership) committed(b *batch, begin time.Time) error {
 		}
 	}
 	if _, err := l.work.writer.exec("COMMIT"); err != nil {
-		b.answer(nil) // the cluster has it; only the working copy is behind
+		b.answer(nil) // the cluster has committed it; only the working copy is behind
 		return fmt.Errorf("commit to the working copy: %w", err)
 	}
 	e := l.engine
@@ -260,9 +258,9 @@ func (l *leadership) committed(b *batch, begin time.Time) error {
 	return nil
 }
 
-// oneByOne is for a batch of which SQLite has refused a statement at dqlite that the working copy had accepted, as a
-// deferred foreign key is checked at COMMIT only. Nothing was replicated. Each request gets a transaction of its own,
-// so that the error stays with the one that caused it.
+// oneByOne handles a batch in which dqlite rejects a statement that the working copy has accepted; for example,
+// deferred foreign keys are checked only at COMMIT. Nothing was replicated. Each request gets a transaction of its own,
+// so that only the one that caused the error fails.
 func (l *leadership) oneByOne(b *batch, cause error) error {
 	err := l.db.within(commitTimeout, func(c *sql.Conn) error {
 		_, err := c.ExecContext(context.Background(), "ROLLBACK")
@@ -288,9 +286,9 @@ func (l *leadership) oneByOne(b *batch, cause error) error {
 	return nil
 }
 
-// rejected reports whether SQLite itself refused a statement of the batch, so that nothing was committed; other errors
-// leave the outcome open. A repetition may succeed after one refusal only, that of the trigger on the revision: another
-// leader has written in between.
+// rejected reports whether SQLite itself rejected a statement of the batch, so that nothing was committed; other errors
+// leave the outcome open. retry is true after one rejection only, that of the trigger on the revision: another leader
+// has written in between.
 func rejected(err error) (refused, retry bool) {
 	var e driver.Error
 	if !errors.As(err, &e) {
@@ -307,7 +305,7 @@ const constraintTrigger = 1811 // SQLITE_CONSTRAINT_TRIGGER
 
 const raiseRevision = "UPDATE cluster SET revision = ?, batch_id = ?"
 
-// try runs one request in its savepoint. A refusal or a panic takes back that request alone.
+// try runs one request in its savepoint. A refusal or a panic undoes that request alone.
 func (l *leadership) try(r *request, now time.Time, rev, next uint64) (tx *Tx, err error) {
 	w := l.work.writer
 	if _, err := w.exec("SAVEPOINT request"); err != nil {

@@ -4,7 +4,7 @@ package foreign
 #include <stdlib.h>
 #include <time.h>
 
-// What is used of SQLite's C interface and what go-sqlite3 does not offer.
+// Parts of SQLite's C interface that go-sqlite3 does not offer.
 typedef struct {
 	void *(*xMalloc)(int);
 	void  (*xFree)(void *);
@@ -23,7 +23,7 @@ typedef struct {
 	long long until; // nanoseconds of CLOCK_MONOTONIC
 	long long left;  // bytes
 	int       why;   // 1 time, 2 memory
-	int       stop;  // the caller waits no longer
+	int       stop;  // the caller has gone
 } muster_guard;
 
 static mem_methods plain;
@@ -52,7 +52,7 @@ static void *guarded_realloc(void *p, int n) {
 	return spend(current ? (long long)n - plain.xSize(p) : 0) ? plain.xRealloc(p, n) : 0;
 }
 
-// SQLite takes this before it is used for the first time only.
+// SQLite accepts this only before its first use.
 static int muster_guard_install(void) {
 	mem_methods m;
 	int rc = sqlite3_config(CONFIG_GETMALLOC, &plain);
@@ -114,21 +114,21 @@ func init() {
 	}
 }
 
-// What bounds a statement: errors of this package wrap them.
+// The limits of a statement. Errors of this package wrap them.
 var (
 	ErrTime   = errors.New("the query takes too long")
 	ErrMemory = errors.New("the query takes too much memory")
 )
 
-// bounded runs f, which uses the connection, with limits that SQLite itself keeps: when ctx ends or the time is over
-// its statements are interrupted, and what it allocates on this thread beyond memory bytes fails. SQLite's own limit of
-// memory is the whole process's, and an overrun would stop the leader's writes; the time does not depend on
-// sqlite3_interrupt either, which is lost when no statement runs at that moment. f must not leave its goroutine, so it
-// gives go-sqlite3 no context. The error is ErrTime or ErrMemory when a limit was met, else f's.
+// bounded runs f, which uses the connection, within limits that SQLite itself enforces: when ctx ends or the time is
+// over its statements are interrupted, and allocations of this thread beyond memory bytes fail. SQLite's own memory
+// limit covers the whole process, so an overrun would stop the leader's writes; sqlite3_interrupt is lost when no
+// statement runs at that moment. f must not leave its goroutine, so it gives go-sqlite3 no context. The error is
+// ErrTime or ErrMemory when a limit was reached, else that of f.
 func bounded(ctx context.Context, conn *sqlite3.SQLiteConn, limit time.Duration, memory int64, f func() error) error {
 	field := reflect.ValueOf(conn).Elem().FieldByName("db")
 	if !field.IsValid() || field.Kind() != reflect.Pointer || field.IsNil() {
-		return errors.New("store/foreign: go-sqlite3 keeps its handle elsewhere")
+		return errors.New("store/foreign: go-sqlite3 has no field with its handle")
 	}
 	db := field.UnsafePointer()
 	runtime.LockOSThread()

@@ -1,5 +1,5 @@
-// Package foreign runs SQL that somebody else has written and reads database files that somebody else has made, within
-// bounds of memory and time. It knows no noun: what is in the tables does not concern it.
+// Package foreign runs SQL statements and reads database files from strangers, within limits of memory and time. It
+// does not know the meaning of any table.
 package foreign
 
 import (
@@ -19,22 +19,22 @@ import (
 	"muster/store/engine"
 )
 
-// Answer is what a query has found. Blobs are hexadecimal text.
+// Answer is the result of a query. Blobs are hexadecimal text.
 type Answer struct {
 	Columns   []string
 	Rows      [][]any
-	Truncated bool // there were more rows than fit the limits
+	Truncated bool // more rows than the limits allow were left out
 }
 
-// MaxAnswer bounds all values of an answer together, in bytes; a value counts 8 more.
+// MaxAnswer bounds the size of all values of an answer in bytes. Each value counts 8 bytes more.
 const MaxAnswer = 4 << 20
 
 // maxQueryTime bounds a query whose context has no deadline.
 const maxQueryTime = 5 * time.Second
 
-// Query runs one reading statement of a caller's on a database file that nobody writes and returns at most limit rows and
-// 4 MiB of values. It blocks until the statement is done, ctx ends or its deadline has come. Memory, time and what the
-// statement may use are bounded. What is wrong with the statement is a refusal.
+// Query runs one read-only statement of a caller on a database file that no process writes and returns at most limit
+// rows and MaxAnswer bytes of values. It blocks until the statement is done, ctx ends or maxQueryTime has passed.
+// Memory and the SQL that it may use are limited. Errors in the statement are a Refusal.
 func Query(ctx context.Context, path, query string, limit int) (a Answer, err error) {
 	opened, err := (&sqlite3.SQLiteDriver{}).Open(engine.FileURL(path, "mode=ro&immutable=1&_query_only=1"))
 	if err != nil {
@@ -49,7 +49,7 @@ func Query(ctx context.Context, path, query string, limit int) (a Answer, err er
 	left := maxQueryTime
 	if at, ok := ctx.Deadline(); ok {
 		there := time.Until(at)
-		left = min(left, there-there/20) // the answer has to be written, too
+		left = min(left, there-there/20) // time to write the answer
 	}
 	err = bounded(ctx, conn, left, maxQueryMemory, func() error {
 		statement, err := onlyStatement(conn, query)
@@ -74,10 +74,10 @@ func Query(ctx context.Context, path, query string, limit int) (a Answer, err er
 	return a, nil
 }
 
-// onlyStatement compiles a query that is one statement, nil when there is none in it. SQLite compiles the first one of a
-// text and knows what is left; go-sqlite3 would run that, too, and keeps it to itself.
+// onlyStatement compiles a query that is one statement; nil when it has none. SQLite compiles the first statement of a
+// text and returns the rest; go-sqlite3 would run that, too, and does not reveal it.
 func onlyStatement(conn *sqlite3.SQLiteConn, query string) (driver.Stmt, error) {
-	if strings.ContainsRune(query, 0) { // where the text would end for SQLite
+	if strings.ContainsRune(query, 0) { // where SQLite would end the text
 		return nil, engine.Refuse(engine.Invalid, "query must not have a NUL character")
 	}
 	var only driver.Stmt
@@ -88,7 +88,7 @@ func onlyStatement(conn *sqlite3.SQLiteConn, query string) (driver.Stmt, error) 
 		}
 		inside := reflect.ValueOf(s).Elem()
 		query = inside.FieldByName("t").String()
-		switch empty := inside.FieldByName("s").IsNil(); { // a comment is a statement without anything in it
+		switch empty := inside.FieldByName("s").IsNil(); { // a comment is an empty statement
 		case empty:
 			_ = s.Close()
 		case only != nil:
@@ -103,7 +103,7 @@ func onlyStatement(conn *sqlite3.SQLiteConn, query string) (driver.Stmt, error) 
 	return only, nil
 }
 
-// take reads rows until one of the limits is met.
+// take reads rows until a limit is reached.
 func (a *Answer) take(rows driver.Rows, limit int) error {
 	a.Columns, a.Rows = rows.Columns(), [][]any{}
 	left := MaxAnswer
@@ -128,7 +128,7 @@ func (a *Answer) take(rows driver.Rows, limit int) error {
 				row[i] = v
 			case float64:
 				row[i] = v
-				if math.IsInf(v, 0) { // JSON has no number for it
+				if math.IsInf(v, 0) { // JSON cannot express it
 					row[i] = strconv.FormatFloat(v, 'g', -1, 64)
 				}
 			default:
@@ -165,7 +165,7 @@ func queryError(ctx context.Context, rules *authorizer, err error) error {
 	}
 }
 
-// Limits of a query of the caller's. A value's length also bounds the functions whose time grows with its square.
+// Limits of a query. The length of a value also bounds functions whose time grows with its square.
 const (
 	maxQueryText   = 100_000
 	maxQueryValue  = 256 << 10
@@ -187,8 +187,8 @@ var queryLimits = map[int]int{
 	sqlite3.SQLITE_LIMIT_WORKER_THREADS:      0,
 }
 
-// Everything that a query may use. What is not here is refused: load_extension, the makers of large values, what writes
-// to SQLite's log, and whatever a later SQLite brings. The pragmas here describe the schema and change nothing.
+// Everything that a query may use. All else is rejected: load_extension, functions that make large values, writes to
+// SQLite's log, and additions of later SQLite versions. The pragmas here describe the schema and change nothing.
 var (
 	queryFunctions = words(`-> ->> abs avg char coalesce concat concat_ws count cume_dist current_date current_time
 		current_timestamp date datetime dense_rank first_value format glob group_concat hex if ifnull iif instr json
@@ -215,7 +215,7 @@ func words(text string) map[string]bool {
 // Actions of the authorizer for which go-sqlite3 has no name.
 const actionRecursive = 33
 
-// authorizer decides about each thing that a statement does while it is compiled, and remembers the first refusal.
+// authorizer decides about each action of a statement while it is compiled, and keeps the first refusal.
 type authorizer struct{ refused string }
 
 func (a *authorizer) check(action int, one, two, _ string) int {
@@ -223,7 +223,7 @@ func (a *authorizer) check(action int, one, two, _ string) int {
 	switch action {
 	case sqlite3.SQLITE_SELECT, actionRecursive:
 	case sqlite3.SQLITE_READ:
-		// Tables, views, json_each, json_tree and the schema; a pragma's table asks for the pragma, too.
+		// Tables, views, json_each, json_tree and the schema. A table of a pragma also asks for that pragma.
 	case sqlite3.SQLITE_FUNCTION:
 		ok, why = queryFunctions[strings.ToLower(two)], "the function "+two+" is not allowed here"
 	case sqlite3.SQLITE_PRAGMA:
@@ -257,8 +257,8 @@ func pragma(conn *sqlite3.SQLiteConn, query string) error {
 	return errors.Join(err, rows.Close())
 }
 
-// restrict leaves a connection that can run reading statements of a bounded size and nothing else. It touches that one
-// connection: PRAGMA temp_store is its own, hard_heap_limit and temp_store_directory would be the process's.
+// restrict limits a connection to read-only statements of bounded size. It affects that connection alone: PRAGMA
+// temp_store belongs to it, hard_heap_limit and temp_store_directory to the process.
 func restrict(conn *sqlite3.SQLiteConn) (*authorizer, error) {
 	for _, query := range []string{"PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"} {
 		if err := pragma(conn, query); err != nil {

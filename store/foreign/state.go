@@ -21,22 +21,22 @@ import (
 	"muster/store/engine"
 )
 
-// A state file comes from somebody. Before anything is asked of it, its schema is compared, text by text, with those
-// that this binary's own steps make: no trigger, view, index or check of the archive's ever runs, because only ours are
-// there. Then its rows are copied into a database that this binary has made.
+// A state file comes from a stranger. Before any query, its schema is compared, text by text, with the one that this
+// binary's own steps make, so that no trigger, view, index or check of the file ever runs. Then its rows are copied
+// into a database that this binary has made.
 
 const (
-	archiveMemory = 128 << 20 // bytes of SQLite's for looking at a state and copying it
+	archiveMemory = 128 << 20 // bytes of SQLite, to check a state and copy it
 	archiveValue  = 16 << 20  // bytes of one value
 	archiveTime   = 10 * time.Minute
 	schemaMemory  = 8 << 20 // for reading the schema: ours takes less than one
 	schemaTime    = 10 * time.Second
 )
 
-// ErrNoDatabase refuses a file that is no database of muster's.
+// ErrNoDatabase: the file is not a database of muster.
 var ErrNoDatabase = engine.Refuse(engine.Invalid, "the archive's state is not a database of muster's")
 
-// openForeign opens a database file that was written by somebody else, to read it.
+// openForeign opens a stranger's database file for reading.
 func openForeign(path string) (*sqlite3.SQLiteConn, error) {
 	opened, err := (&sqlite3.SQLiteDriver{}).Open(engine.FileURL(path, "mode=ro&immutable=1&_query_only=1"))
 	if err != nil {
@@ -55,7 +55,7 @@ func openForeign(path string) (*sqlite3.SQLiteConn, error) {
 	return conn, nil
 }
 
-// run runs one statement that has no rows.
+// run runs one statement without rows.
 func run(conn *sqlite3.SQLiteConn, query string, args ...driver.Value) error {
 	rows, err := conn.Query(query, args)
 	if err != nil {
@@ -67,7 +67,7 @@ func run(conn *sqlite3.SQLiteConn, query string, args ...driver.Value) error {
 	return errors.Join(err, rows.Close())
 }
 
-// texts reads all rows of a query, each as one text; more than most are an error.
+// texts reads all rows of a query, each as one text. It fails for more than most rows.
 func texts(conn *sqlite3.SQLiteConn, query string, most int) (list []string, err error) {
 	rows, err := conn.Query(query, nil)
 	if err != nil {
@@ -97,10 +97,12 @@ func texts(conn *sqlite3.SQLiteConn, query string, most int) (list []string, err
 
 const selectShape = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
 
-// Check compares a state's schema with that of the version that it is said to have, then looks for damage.
+// Check compares the schema of a state with that of its declared version, then checks the file for damage. Faults of
+// the state are Refusals.
 func Check(ctx context.Context, path string, version int64) error {
 	if version > migrations.Latest {
-		return engine.Refuse(engine.Invalid, "the archive has schema %d and this binary knows %d: use a newer muster", version,
+		return engine.Refuse(engine.Invalid,
+			"the archive has schema %d and this binary knows %d: use a newer muster", version,
 			migrations.Latest)
 	}
 	want, err := shapeAt(ctx, version)
@@ -144,7 +146,7 @@ func Check(ctx context.Context, path string, version int64) error {
 	})
 }
 
-// Measure asks a state that Check has found good for one number, as a text.
+// Measure runs a query for one number on a state that Check has accepted.
 func Measure(ctx context.Context, path, query string) (n int64, err error) {
 	conn, err := openForeign(path)
 	if err != nil {
@@ -162,12 +164,12 @@ func Measure(ctx context.Context, path, query string) (n int64, err error) {
 }
 
 func foreignSchema(version int64) error {
-	return engine.Refuse(engine.Invalid, "the archive's state is not a database of muster's: its schema is not that of version %d",
+	return engine.Refuse(engine.Invalid,
+		"the archive's state is not a database of muster's: its schema is not that of version %d",
 		version)
 }
 
-// recordsOf is how many bytes the records of a schema have at most: beside the texts, a header and the number of a
-// page.
+// recordsOf returns the maximum size of a schema's records in bytes: the texts, a header and a page number.
 func recordsOf(shape []string) (n uint64) {
 	for _, text := range shape {
 		n += uint64(len(text)) + 32
@@ -175,9 +177,9 @@ func recordsOf(shape []string) (n uint64) {
 	return n
 }
 
-var schemaShapes sync.Map // of what shapeAt has found, by version
+var schemaShapes sync.Map // results of shapeAt, by version
 
-// shapeAt returns the schema of a version, as its steps make it.
+// shapeAt returns the schema that the steps up to a version make.
 func shapeAt(ctx context.Context, version int64) ([]string, error) {
 	if known, ok := schemaShapes.Load(version); ok {
 		return known.([]string), nil
@@ -217,7 +219,7 @@ func Migrate(ctx context.Context, db *sql.DB, version int64) error {
 	return err
 }
 
-// Copy makes a database of a schema version at path and copies the rows of a state that Check has found good.
+// Copy makes a database of a schema version at path and copies the rows of a state that Check has accepted.
 func Copy(ctx context.Context, from, path string, version int64, tables []string) error {
 	db, err := sql.Open("sqlite3", engine.FileURL(path, "_journal_mode=MEMORY&_synchronous=OFF&_foreign_keys=0"))
 	if err != nil {
@@ -236,7 +238,7 @@ func Copy(ctx context.Context, from, path string, version int64, tables []string
 	var copies []string
 	for _, name := range tables {
 		t, err := v.Table(name)
-		if errors.Is(err, engine.ErrNoTable) { // of a later step
+		if errors.Is(err, engine.ErrNoTable) { // made by a later step
 			continue
 		}
 		if err != nil {
@@ -264,9 +266,9 @@ func Copy(ctx context.Context, from, path string, version int64, tables []string
 	})
 }
 
-// SQLite parses all of a file's schema when it is opened, and needs a time that grows with the square of the number of
-// objects. So the table of the schema is measured before SQLite sees the file. Its tree begins on the first page; the
-// format is SQLite's (https://www.sqlite.org/fileformat2.html).
+// SQLite parses the whole schema of a file when it opens it, in a time that grows with the square of the number of
+// objects. So the schema table is measured before SQLite opens the file. Its tree begins on the first page; the format
+// is SQLite's (https://www.sqlite.org/fileformat2.html).
 
 const (
 	fileHeader   = 100
@@ -277,8 +279,8 @@ const (
 
 var errSchemaPages = errors.New("its schema has another size")
 
-// schemaSize counts the rows of a file's schema and the bytes of their records. It gives up with errSchemaPages when
-// there are more than most rows, or when the pages are no table.
+// schemaSize counts the rows of a file's schema and the bytes of their records. It returns errSchemaPages for more than
+// most rows, or for pages that are not those of a table.
 func schemaSize(path string, most int) (rows int, bytes uint64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -302,7 +304,7 @@ func schemaSize(path string, most int) (rows int, bytes uint64, err error) {
 	for seen := 0; len(todo) > 0; seen++ {
 		n := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if n == 0 || seen > 2*most+2 || len(todo) > 2*most+2 { // a tree of that many rows has fewer pages; a circle has more
+		if n == 0 || seen > 2*most+2 || len(todo) > 2*most+2 { // a tree with that many rows has fewer pages; a cycle has more
 			return 0, 0, errSchemaPages
 		}
 		if _, err := f.ReadAt(page, (int64(n)-1)*size); err != nil {
@@ -321,11 +323,11 @@ func schemaSize(path string, most int) (rows int, bytes uint64, err error) {
 	return rows, bytes, nil
 }
 
-// tablePage is what one page of a table holds.
+// tablePage is the content of one page of a table.
 type tablePage struct {
 	children []uint32
 	rows     int
-	bytes    uint64 // of the records, with what lies on overflow pages
+	bytes    uint64 // of the records, including overflow pages
 }
 
 func schemaPage(page []byte, first bool) (p tablePage, err error) {
@@ -363,10 +365,10 @@ func schemaPage(page []byte, first bool) (p tablePage, err error) {
 	return p, nil
 }
 
-// maxSchemaRow is more than any record of a schema of ours has, in bytes.
+// maxSchemaRow is larger than any record of our schemas, in bytes.
 const maxSchemaRow = 1 << 20
 
-// sqliteVarint reads an integer of up to three bytes; a longer one is too large for a row of a schema.
+// sqliteVarint reads an integer of up to three bytes. A longer one is too large for a schema row.
 func sqliteVarint(b []byte) (n uint64) {
 	for i := range min(len(b), 3) {
 		n = n<<7 | uint64(b[i]&0x7f)
