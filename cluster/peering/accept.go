@@ -17,11 +17,11 @@ const (
 	leaderWithin     = 3 * time.Second // a dialer that arrives during an election waits for its end
 )
 
-// Serve takes a connection of another cluster. Its first message says which one; it must be short and come soon. On a
-// member that does not lead, that and all that follows is passed on to the leader byte for byte: the dialer need not be
-// able to reach every member. Only what has been passed on once is refused.
+// Serve serves a connection of another cluster and blocks until it ends. Its first message, which must be short and
+// come soon, names the peering. A member that does not lead passes all bytes on to the leader, so the dialer need not
+// reach every member. A relayed connection is not passed on again.
 func (p *Streams) Serve(conn net.Conn, relayed bool) {
-	if relayed { // the member that passes it on has a place for it; here it has none yet
+	if relayed { // the member that relays it has counted it; here it is not counted yet
 		select {
 		case p.relayed <- struct{}{}:
 		default:
@@ -45,7 +45,7 @@ func (p *Streams) Serve(conn net.Conn, relayed bool) {
 		return
 	}
 	direct := !relayed
-	known := func() { // it has shown who it is
+	known := func() { // the other side has authenticated
 		leave()
 		c.known = true
 		if direct {
@@ -60,8 +60,8 @@ func (p *Streams) Serve(conn net.Conn, relayed bool) {
 	}
 }
 
-// toLeader serves a connection here, where this member leads, or passes it on to the leader if it has come directly. It
-// returns false when no leader can be found in time.
+// toLeader serves a connection if this member leads; otherwise it relays a direct connection to the leader. It returns
+// false when it finds no leader in time.
 func (p *Streams) toLeader(c *peerConn, data []byte, first *frame, direct bool, known func()) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), leaderWithin)
 	defer cancel()
@@ -71,7 +71,7 @@ func (p *Streams) toLeader(c *peerConn, data []byte, first *frame, direct bool, 
 			break
 		}
 		if leader == p.store.NodeID() {
-			wait, stop := context.WithTimeout(ctx, 200*time.Millisecond) // leadership may turn meanwhile
+			wait, stop := context.WithTimeout(ctx, 200*time.Millisecond) // leadership may change meanwhile
 			t := p.leading(wait)
 			stop()
 			if t != nil {
@@ -93,8 +93,8 @@ func (p *Streams) toLeader(c *peerConn, data []byte, first *frame, direct bool, 
 	return false
 }
 
-// passOn carries a connection of another cluster to the leader. It looks at the leader's first answer, which says
-// whether the dialer is known.
+// passOn relays a connection of another cluster to the leader. The leader's first answer shows whether the dialer is
+// known.
 func (p *Streams) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
 	defer to.Close()
 	l := &peerConn{Conn: to}
@@ -122,7 +122,7 @@ func (p *Streams) passOn(c *peerConn, to net.Conn, data []byte, known func()) {
 	}
 	defer p.free()
 	if c.writeRaw(answer, frameTimeout) == nil {
-		_ = c.SetWriteDeadline(time.Time{}) // that of the stream's ends holds from here on
+		_ = c.SetWriteDeadline(time.Time{}) // the ends of the stream set their own deadlines
 		_ = to.SetWriteDeadline(time.Time{})
 		store.Splice(c.Conn, to)
 	}
@@ -142,7 +142,7 @@ func (p *Streams) take() bool {
 
 func (p *Streams) free() { <-p.slots }
 
-// answer does what the first message asks for. known is called when the other side has shown who it is.
+// answer carries out the first message. It calls known when the other side has authenticated.
 func (t *term) answer(c *peerConn, f *frame, direct bool, known func()) {
 	ctx, cancel := context.WithTimeout(t.ctx, openWithin)
 	defer cancel()
@@ -185,7 +185,7 @@ func (t *term) answer(c *peerConn, f *frame, direct bool, known func()) {
 	_ = c.write(out, time.Second)
 }
 
-// open lets a dialer in, unless it opens streams all the time.
+// open admits a dialer that does not open streams too often.
 func (t *term) open(ctx context.Context, f *openFrame) (*store.Peering, error) {
 	if f.Datacenter != "" && !certs.ValidDatacenter(f.Datacenter) {
 		return nil, errBadDatacenter
@@ -219,7 +219,7 @@ func refusalOf(err error) *refusedFrame {
 	}
 }
 
-// accept carries the stream of a dialer.
+// accept carries the stream of a dialer until it ends.
 func (t *term) accept(ctx context.Context, p *store.Peering, c *peerConn) {
 	datacenter, err := t.store.Settings.Datacenter(ctx)
 	if err == nil {

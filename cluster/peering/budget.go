@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// What one other cluster can make this one store, whatever it sends and however often it connects. A burst is for a new
-// peering with thousands of members and for an outage; then it is a trickle, and what comes meanwhile is put together.
+// Limits of what one other cluster can make this one store, whatever it sends and however often it connects. A burst
+// allows for a new peering with thousands of members and for an outage; after that writes are slow and combine all news
+// since the last one.
 const (
-	budgetWrites     = 60 // commits
+	budgetWrites     = 60 // commits in a burst
 	budgetWriteEvery = 5 * time.Second
 	budgetBytes      = 16 << 20
 	budgetBytesRate  = 64 << 10 // a second
@@ -21,11 +22,11 @@ const (
 	framesPerSec   = 100
 	streamBurst    = 24 << 20 // bytes on a stream
 	streamPerSec   = 2 << 20
-	maxImportBytes = 8 << 20 // that the members of one other cluster take
+	maxImportBytes = 8 << 20 // stored members of one other cluster
 )
 
-// budget holds what a peering may still write. What is written is charged afterwards, so that a write which turns out
-// to be large is paid for before the next one.
+// budget is what a peering may still write. A write is charged afterwards, so the next one waits longer after a large
+// one.
 type budget struct {
 	mu            sync.Mutex
 	writes, bytes bucket
@@ -38,7 +39,7 @@ func newBudget(now time.Time) *budget {
 		opens: newBucket(now, openBurst, 1/openEvery.Seconds())}
 }
 
-// wait returns how long it is until something may be written; bulk: it may be large.
+// wait returns the time until the next write; bulk: it may be large.
 func (b *budget) wait(now time.Time, bulk bool) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -49,7 +50,7 @@ func (b *budget) wait(now time.Time, bulk bool) time.Duration {
 	return d
 }
 
-// await blocks until something may be written; false when ctx ends before that.
+// await blocks until the next write; it returns false when ctx ends first.
 func (b *budget) await(ctx context.Context, bulk bool) bool {
 	for {
 		d := b.wait(time.Now(), bulk)
@@ -62,7 +63,7 @@ func (b *budget) await(ctx context.Context, bulk bool) bool {
 	}
 }
 
-// charge takes one write of so many bytes.
+// charge counts one write of so many bytes.
 func (b *budget) charge(now time.Time, bytes int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,7 +98,7 @@ func (b *bucket) fill(now time.Time) {
 	}
 }
 
-// wait returns how long it is until there are that many tokens.
+// wait returns the time until there are that many tokens.
 func (b *bucket) wait(now time.Time, need float64) time.Duration {
 	b.fill(now)
 	if b.have >= need {

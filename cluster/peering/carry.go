@@ -8,7 +8,8 @@ import (
 	"muster/store"
 )
 
-// carry runs a stream; with identity the other side understands identityFrame. a newer one of the same peering takes its place.
+// carry runs a stream until it ends. A newer stream of the same peering replaces it. identity: the other side
+// understands identityFrame.
 func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn, identity bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -34,7 +35,7 @@ func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn, iden
 	delete(t.missing, p.ID)
 	t.mu.Unlock()
 	t.note(p.ID, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringActive, "" })
-	// before it could be seen here
+	// The peering may have ended before its stream was registered.
 	if now, err := t.store.Peerings.ByID(ctx, store.AsLeader, p.ID); err == nil && (now == nil || now.Ended()) {
 		cancel(errDeleted)
 	}
@@ -55,7 +56,7 @@ func (t *term) carry(ctx context.Context, p *store.Peering, conn *peerConn, iden
 	return err
 }
 
-// failure tells ends of a stream of which the peering's state must tell.
+// failure reports whether the end of a stream is a failure that the peering's state must show.
 func failure(err error) bool {
 	return err != errMoved && err != errTerminated && err != errDeleted && err != errReplaced &&
 		!errors.Is(err, context.Canceled)

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	exchangeWithin = 2800 * time.Millisecond // a caller is told within 3 s that nobody can be reached
+	exchangeWithin = 2800 * time.Millisecond // the caller gets an answer within 3 s
 	exchangePause  = 150 * time.Millisecond
 	connectWithin  = time.Second // to one address, while a caller waits
 	openWithin     = 5 * time.Second
@@ -28,8 +28,8 @@ const (
 
 )
 
-// errUnreachable is all that is said to others of a connection that did not come about: whoever may name addresses must
-// not learn which ports are open. The log has the cause.
+// errUnreachable is the only text that callers get about a failed connection: whoever may name addresses must not learn
+// which ports are open. The log has the cause.
 var errUnreachable = errors.New("the other side cannot be reached")
 
 // unreachable is errUnreachable with its cause, for the log.
@@ -38,7 +38,7 @@ type unreachable struct{ cause error }
 func (unreachable) Error() string     { return errUnreachable.Error() }
 func (unreachable) Is(err error) bool { return err == errUnreachable }
 
-// causeOf is what the log says of an error.
+// causeOf returns the cause of an error, for the log.
 func causeOf(err error) error {
 	var u unreachable
 	if errors.As(err, &u) {
@@ -50,15 +50,15 @@ func causeOf(err error) error {
 // peerDialer connects to members of other clusters.
 type peerDialer struct{ policy addr.DialPolicy }
 
-// dialer reads where this member may dial. Only a leader dials.
+// dialer returns a dialer with the present policy. Only the leader dials.
 func (p *Streams) dialer(ctx context.Context) (d peerDialer, err error) {
 	d.policy, err = p.store.Settings.PeeringNetworks(ctx, store.AsLeader)
 	d.policy.Loopback = p.loopback
 	return d, err
 }
 
-// MayDial returns why an address of another cluster must not be dialled, nil when it may. A host name passes: it is
-// judged later, by the addresses that it resolves to.
+// MayDial returns why an address of another cluster must not be dialled, nil when it may be. A host name passes: the
+// addresses that it resolves to are checked later. err is a failure to read the policy.
 func (p *Streams) MayDial(ctx context.Context, address string) (why, err error) {
 	d, err := p.dialer(ctx)
 	if err != nil {
@@ -67,10 +67,10 @@ func (p *Streams) MayDial(ctx context.Context, address string) (why, err error) 
 	return d.policy.CheckLiteral(address), nil
 }
 
-// dial connects to a member of another cluster, which is known by its authorities and its server name alone. Every
-// error is errUnreachable.
+// dial connects to a member of another cluster, identified by its authorities and its server name alone. Every error is
+// errUnreachable.
 func (d peerDialer) dial(ctx context.Context, address, serverName string, pems []string) (*peerConn, error) {
-	if !certs.ValidPeeringName(serverName) { // no cluster has it, and nobody else is to be asked for it
+	if !certs.ValidPeeringName(serverName) { // no cluster has this name, so it is never sent
 		return nil, unreachable{errors.New("the server name is not that of a cluster")}
 	}
 	roots := x509.NewCertPool()
@@ -96,9 +96,9 @@ func (d peerDialer) dial(ctx context.Context, address, serverName string, pems [
 	return &peerConn{Conn: conn}, nil
 }
 
-// ExchangeSecret trades the one-time secret of a token for a stream secret, at any of the addresses. It tries them
-// in turn until one answers, for 2.8 s. store.ErrPeeringSecret says that the other side refuses the secret; the text of
-// any other error has a line for each address, and the log has the causes.
+// ExchangeSecret exchanges the one-time secret of a token for a stream secret. It tries the addresses in turn until one
+// answers, and blocks for at most 2.8 s. It returns store.ErrPeeringSecret when the other side rejects the secret; the
+// text of any other error has a line for each address, and the log has the causes.
 func (p *Streams) ExchangeSecret(ctx context.Context, addresses []string, serverName string, pems []string, peerID,
 	secret string) (string, error) {
 	d, err := p.dialer(ctx)
@@ -121,7 +121,7 @@ func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses
 				return answer, nil
 			case refusedWith(err, refusedSecret):
 				return "", store.ErrPeeringSecret
-			case last[i] == nil || !isTimeout(causeOf(err)): // not that there was no more time
+			case last[i] == nil || !isTimeout(causeOf(err)): // a cause says more than the deadline
 				last[i] = err
 			}
 			if !rest(ctx, exchangePause) {
@@ -130,7 +130,7 @@ func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses
 		}
 	}
 	var b strings.Builder
-	for i, err := range last { // also of those for which there was no time: how many there were would tell of the network
+	for i, err := range last { // list untried addresses too: their number would reveal timing
 		said := errUnreachable.Error()
 		if err != nil {
 			log.Warn("a peering secret could not be exchanged", "address", addresses[i], "err", printable(causeOf(err).Error(), 300))
@@ -145,7 +145,7 @@ func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses
 	if len(addresses) == 1 {
 		noun = "error"
 	}
-	// the blank line at the end is documented
+	// the documented text ends with a blank line
 	text := fmt.Sprintf("%d %s occurred:\n%s\n", len(addresses), noun, b.String())
 	return "", errors.New(text)
 }
@@ -159,7 +159,7 @@ func (d peerDialer) exchange(ctx context.Context, address, serverName string, pe
 		return "", err
 	}
 	defer conn.Close()
-	// Once the secret is sent it may be used up: the answer is waited for as long as there is time.
+	// Once the secret is sent it may be used up, so the answer may take all remaining time.
 	deadline, _ := ctx.Deadline()
 	answer, err := conn.ask(ctx, frame{Exchange: &x}, time.Until(deadline))
 	switch {
@@ -171,7 +171,7 @@ func (d peerDialer) exchange(ctx context.Context, address, serverName string, pe
 	return answer.Secret.Secret, nil
 }
 
-// open begins a stream.
+// open begins a stream at one address.
 func (d peerDialer) open(ctx context.Context, p *store.Peering, address, secret, datacenter string) (*peerConn, error) {
 	dctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
@@ -192,7 +192,7 @@ func (d peerDialer) open(ctx context.Context, p *store.Peering, address, secret,
 	return conn, nil
 }
 
-// farewell tells an acceptor that its peering was deleted here, until it knows.
+// farewell tells an acceptor that its peering was deleted here, until it answers.
 func (t *term) farewell(k store.Tombstone) {
 	for tries := 0; t.ctx.Err() == nil; tries++ {
 		for _, address := range k.Addresses {
@@ -232,7 +232,7 @@ func (d peerDialer) leave(ctx context.Context, k store.Tombstone, address string
 	return err
 }
 
-// backoff grows from a second to most, with a fifth of it by chance in either direction.
+// backoff grows from a second to most, plus or minus a random fifth.
 func backoff(tries int, most time.Duration) time.Duration {
 	d := most
 	if tries < 10 {
@@ -241,7 +241,7 @@ func backoff(tries int, most time.Duration) time.Duration {
 	return d*4/5 + rand.N(d*2/5)
 }
 
-// rest sleeps, and reports whether ctx still goes on.
+// rest sleeps, and reports whether ctx has not ended.
 func rest(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -253,7 +253,7 @@ func rest(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// reasonOf says in a sentence why there is no stream. Words of the other side are cut down to what can be shown.
+// reasonOf returns in a sentence why there is no stream. Text of the other side is reduced to printable characters.
 func reasonOf(err error) string {
 	switch {
 	case closedByPeer(err):

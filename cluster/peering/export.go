@@ -11,25 +11,25 @@ import (
 )
 
 const (
-	// labelExport on a member, and metaExport on a peering, say what other clusters get to see: a comma-separated list
-	// of names of peerings; "*", or no label, is all of them and "none" is none.
+	// labelExport on a member, and metaExport on a peering, restrict what other clusters see: a comma-separated list of
+	// peering names. "*", or no label, means all; "none" means none.
 	labelExport = "export"
 	metaExport  = "export"
 
 	exportEvery   = time.Second
-	aliveWithin   = 5 * time.Second // of a leadership, in which the leader has heard of its members
-	peerAddresses = 16              // that a dialer is told; Raft servers come first
+	aliveWithin   = 5 * time.Second // the leader has probed its members by then
+	peerAddresses = 16              // sent to a dialer; Raft servers come first
 )
 
-// exported is what this cluster shows to others at one moment.
+// exported is what this cluster exports at one moment.
 type exported struct {
 	sequence  uint64
 	roots     []string
 	addresses []string
 	members   []exportedMember
 	domain    string             // trust domain of this cluster's software
-	bundle    string             // and what its identities are verified with; empty while there is none
-	list      []store.PeerMember // what of it one stream was told
+	bundle    string             // its trust bundle; empty without one
+	list      []store.PeerMember // sent on one stream
 }
 
 type exportedMember struct {
@@ -37,7 +37,7 @@ type exportedMember struct {
 	to string // the label
 }
 
-// membersFor lists what a peering gets to see, by id.
+// membersFor lists the members that a peering sees, by id.
 func (x exported) membersFor(name string, meta map[string]string) (list []store.PeerMember) {
 	if meta[metaExport] == "none" {
 		return nil
@@ -62,14 +62,14 @@ func exportsTo(label, name string) bool {
 	return false
 }
 
-// exporter keeps what is exported up to date while this member leads.
+// exporter keeps the exported state up to date while this member leads.
 type exporter struct {
 	mu      sync.Mutex
 	current exported
 	changed chan struct{}
 }
 
-// now returns what is exported and a channel that is closed when that changes.
+// now returns the exported state and a channel that is closed when it changes.
 func (e *exporter) now() (exported, <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -89,10 +89,10 @@ func (e *exporter) publish(x exported) {
 	e.changed = make(chan struct{})
 }
 
-// refresh looks at members, their health and the authorities.
+// refresh reads members, their health and the authorities.
 func (t *term) refresh() {
 	if t.alive(t.store.NodeID()) == "unknown" && time.Since(t.since) < aliveWithin {
-		return // nobody has been asked yet, and peers are not to hear that all are unknown
+		return // no member was probed yet: do not export all as unknown
 	}
 	roots, err := t.store.Authorities.Bundle(t.ctx, certs.Transport)
 	if err != nil {

@@ -18,17 +18,16 @@ import (
 	"muster/store"
 )
 
-// The protocol between two clusters, muster-peer/1: messages of JSON, each behind its length in four bytes, big-endian.
-// The dialer speaks first: it exchanges the secret of a token, opens a stream, or says farewell. On a stream both sides
-// speak whenever they have something to say.
+// The protocol between two clusters, muster-peer/1: JSON messages, each preceded by its length in four bytes,
+// big-endian. The dialer sends first: it exchanges the secret of a token, opens a stream, or says farewell. On a stream
+// both sides send at any time.
 
 const (
 	frameLimit      = 1 << 20
-	firstFrameLimit = 4 << 10          // before the other side has shown who it is, and for answers to that
-	frameTimeout    = 10 * time.Second // to hand one message to the kernel
+	firstFrameLimit = 4 << 10          // before the other side has authenticated, and for its answer
+	frameTimeout    = 10 * time.Second // to write one message
 	membersPerFrame = 500
-	// maxCommas is more than a message has that is meant: what is made of very many small values takes fifty times their
-	// length.
+	// maxCommas is more than any valid message has. Many small values take fifty times their length in memory.
 	maxCommas = 20_000
 )
 
@@ -44,12 +43,12 @@ type frame struct {
 	Heartbeat  *struct{}       `json:"heartbeat,omitempty"`
 	Ping       *struct{}       `json:"ping,omitempty"` // asks for a Pong, after a silence
 	Pong       *struct{}       `json:"pong,omitempty"`
-	Addresses  *addressesFrame `json:"addresses,omitempty"` // acceptor: where its members are
-	Trust      *trustFrame     `json:"trust,omitempty"`     // what the sender's members are verified with from now on
+	Addresses  *addressesFrame `json:"addresses,omitempty"` // acceptor: addresses of its members
+	Trust      *trustFrame     `json:"trust,omitempty"`     // the sender's authorities from now on
 	Members    *membersFrame   `json:"members,omitempty"`   // what the sender exports, in pieces
-	Identity   *identityFrame  `json:"identity,omitempty"`  // what identities of the sender's software are verified with
+	Identity   *identityFrame  `json:"identity,omitempty"`  // trust bundle of the sender's software
 	Terminated *struct{}       `json:"terminated,omitempty"`
-	Moved      *struct{}       `json:"moved,omitempty"` // the sender leads no more; its successor takes the stream up
+	Moved      *struct{}       `json:"moved,omitempty"` // the sender no longer leads; its successor takes over the stream
 }
 
 type exchangeFrame struct {
@@ -67,14 +66,14 @@ type openFrame struct {
 	Datacenter string `json:"datacenter,omitempty"`
 }
 
-// openedFrame is strictly read, and of a dialer that does not know it no field may be new. What the acceptor understands
-// besides stands behind the datacenter, a word each: dialers have never looked at that text.
+// openedFrame is decoded strictly, so it must have no field that older dialers do not know. Further abilities of the
+// acceptor follow the datacenter, one word each: dialers have never read that text.
 type openedFrame struct {
 	Datacenter string `json:"datacenter,omitempty"`
 }
 
-// takesIdentity is the word of an acceptor that understands identityFrame. A dialer that reads it sends one, and shows by that
-// that it understands them, too.
+// takesIdentity is the word of an acceptor that understands identityFrame. A dialer that reads it sends one, which
+// shows that it understands them, too.
 const takesIdentity = "identity"
 
 func (f *openedFrame) takes(word string) bool {
@@ -100,7 +99,7 @@ type addressesFrame struct {
 }
 
 type trustFrame struct {
-	Sequence uint64   `json:"sequence"` // rises within a stream
+	Sequence uint64   `json:"sequence"` // increases within a stream
 	PEMs     []string `json:"pems"`
 }
 
@@ -125,7 +124,7 @@ func refusedWith(err error, code string) bool {
 	return errors.As(err, &r) && r.Code == code
 }
 
-// decodeFrame is strict: one value, no unknown field, exactly one message in it.
+// decodeFrame accepts one JSON value without unknown fields and with exactly one message.
 func decodeFrame(data []byte) (*frame, error) {
 	var f frame
 	if bytes.Count(data, []byte{','}) > maxCommas {
@@ -137,7 +136,7 @@ func decodeFrame(data []byte) (*frame, error) {
 		return nil, errors.New("a message of the peer cannot be read")
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("a message of the peer has something behind it")
+		return nil, errors.New("a message of the peer is followed by other data")
 	}
 	set, v := 0, reflect.ValueOf(f)
 	for i := range v.NumField() {
@@ -146,7 +145,7 @@ func decodeFrame(data []byte) (*frame, error) {
 		}
 	}
 	if set != 1 {
-		return nil, fmt.Errorf("a message of the peer says %d things, not one", set)
+		return nil, fmt.Errorf("a message of the peer has %d fields, not one", set)
 	}
 	return &f, nil
 }
@@ -155,9 +154,9 @@ func decodeFrame(data []byte) (*frame, error) {
 type peerConn struct {
 	net.Conn
 	mu    sync.Mutex // one writer at a time
-	known bool       // the other side has shown who it is: its messages may be long
+	known bool       // the other side has authenticated: its messages may be long
 
-	identity bool // of a dialer: the acceptor has said that it understands identityFrame
+	identity bool // of a dialer: the acceptor understands identityFrame
 }
 
 // read blocks for the next message.
@@ -166,7 +165,7 @@ func (c *peerConn) read() (*frame, error) {
 	return f, err
 }
 
-// readSized is read with the number of bytes that the message had.
+// readSized is read and returns the size of the message in bytes.
 func (c *peerConn) readSized() (*frame, int, error) {
 	data, err := c.readRaw()
 	if err != nil {
@@ -176,7 +175,7 @@ func (c *peerConn) readSized() (*frame, int, error) {
 	return f, len(data), err
 }
 
-// readRaw blocks for the next message and does not look into it.
+// readRaw blocks for the next message and does not decode it.
 func (c *peerConn) readRaw() ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
@@ -194,7 +193,7 @@ func (c *peerConn) readRaw() ([]byte, error) {
 	return data, err
 }
 
-// readFirst waits no longer than limit for the first message of a stranger.
+// readFirst blocks for the first message of a stranger, for at most limit.
 func (c *peerConn) readFirst(limit time.Duration) (data []byte, f *frame, err error) {
 	_ = c.SetReadDeadline(time.Now().Add(limit))
 	if data, err = c.readRaw(); err == nil {
@@ -206,7 +205,7 @@ func (c *peerConn) readFirst(limit time.Duration) (data []byte, f *frame, err er
 	return data, f, c.SetReadDeadline(time.Time{})
 }
 
-// write sends a message within the time given.
+// write sends a message; limit bounds how long it blocks.
 func (c *peerConn) write(f frame, limit time.Duration) error {
 	data, err := json.Marshal(f)
 	if err != nil {
@@ -226,7 +225,7 @@ func (c *peerConn) writeRaw(data []byte, limit time.Duration) error {
 	return err
 }
 
-// ask sends a message and waits for the answer to it, no longer than ctx goes on. A refusal is an error.
+// ask sends a message and blocks for the answer, at most until ctx ends. A refusal is an error.
 func (c *peerConn) ask(ctx context.Context, f frame, limit time.Duration) (*frame, error) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()

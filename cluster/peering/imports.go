@@ -17,7 +17,7 @@ import (
 	"muster/store"
 )
 
-// gather puts a list together; a complete one takes the place of one that was not applied yet.
+// gather assembles a list. A complete one replaces one that was not applied yet.
 func (s *stream) gather(m *membersFrame) error {
 	if m.First {
 		s.pending, s.size = []store.PeerMember{}, 0
@@ -29,7 +29,7 @@ func (s *stream) gather(m *membersFrame) error {
 	}
 	for i := range m.List {
 		if !isPeerMember(&m.List[i]) {
-			return errors.New("the peer's list of members holds something that is no member")
+			return errors.New("the peer's list of members has an invalid member")
 		}
 		s.size += m.List[i].Size()
 	}
@@ -43,7 +43,7 @@ func (s *stream) gather(m *membersFrame) error {
 	known := make(map[string]bool, len(s.pending))
 	for i := range s.pending {
 		if known[s.pending[i].ID] {
-			return errors.New("the peer's list of members holds one twice")
+			return errors.New("the peer's list of members has a duplicate")
 		}
 		known[s.pending[i].ID] = true
 	}
@@ -56,7 +56,7 @@ func (s *stream) gather(m *membersFrame) error {
 	return nil
 }
 
-// importAll applies complete lists, a batch at a time; a newer list is not kept waiting.
+// importAll applies complete lists, one batch at a time, until ctx ends. A newer list replaces the present one.
 func (s *stream) importAll(ctx context.Context) {
 	var list []store.PeerMember
 	budget := s.budgetOf(s.id)
@@ -71,7 +71,7 @@ func (s *stream) importAll(ctx context.Context) {
 		if !budget.await(ctx, true) {
 			return
 		}
-		select { // a newer list may have come meanwhile
+		select { // a newer list may have arrived meanwhile
 		case list = <-s.imports:
 		default:
 		}
@@ -102,7 +102,8 @@ var (
 	peerHealth   = regexp.MustCompile(`^[a-z-]{0,16}$`)
 )
 
-// isPeerMember reports whether what a peer exports has the form of a member. Its addresses are shown, not dialled.
+// isPeerMember reports whether a value that a peer exports has the form of a member. Its addresses are shown, not
+// dialled.
 func isPeerMember(m *store.PeerMember) bool {
 	return peerMemberID.MatchString(m.ID) && len(m.Name) <= 255 && !strings.ContainsFunc(m.Name, unicode.IsControl) &&
 		peerAddress.MatchString(m.RaftAddress) &&
@@ -117,10 +118,10 @@ func checkRoots(pems []string) error {
 		block, more := pem.Decode([]byte(text))
 		if block == nil || block.Type != "CERTIFICATE" || len(text) > maxPeerRoot || len(bytes.TrimSpace(more)) > 0 ||
 			len(block.Headers) > 0 {
-			return errors.New("the peer announces an authority that is no certificate")
+			return errors.New("the peer announces an authority that is not a certificate")
 		}
 		if c, err := x509.ParseCertificate(block.Bytes); err != nil || !c.IsCA {
-			return errors.New("the peer announces an authority that is none")
+			return errors.New("the peer announces a certificate that is not an authority")
 		}
 	}
 	text, err := json.Marshal(pems)

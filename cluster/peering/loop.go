@@ -34,7 +34,7 @@ func (t *term) dial(ctx context.Context, l *dialLoop, id string) {
 			t.down(id, err)
 		}
 		if lasted {
-			tries, wait = 0, exchangePause // it was up: somebody there is likely to be up still
+			tries, wait = 0, exchangePause // it was up: another member there probably still is
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -46,8 +46,8 @@ func (t *term) dial(ctx context.Context, l *dialLoop, id string) {
 	}
 }
 
-// round tries one address after the other and carries the first stream that comes about. It returns why that stream
-// ended, and whether it lasted.
+// round tries one address after the other and carries the first stream. It returns why that stream ended, and whether
+// it lasted.
 func (t *term) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted bool, err error) {
 	secret, err := t.store.Peerings.StreamSecret(ctx, store.AsLeader, p.ID)
 	if err != nil {
@@ -69,7 +69,7 @@ func (t *term) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted
 			err = t.carry(ctx, p, conn, conn.identity)
 			return time.Since(begin) > streamLasts, err
 		}
-		if why := causeOf(err).Error(); why != l.why { // once, not with each try
+		if why := causeOf(err).Error(); why != l.why { // not at each attempt
 			l.why = why
 			t.log.Info("a peering's stream was not opened", "peering", p.Name, "err", printable(why, 300))
 		}

@@ -7,10 +7,10 @@ import (
 	"muster/store"
 )
 
-const recordRest = 200 * time.Millisecond // after a write that has failed
+const recordRest = 200 * time.Millisecond // after a failed write
 
-// record is what is to be stored of a peering and was not stored yet: the newest of each, whatever came in between. Its
-// fields but the budget are guarded by the term's mu.
+// record holds the news of a peering that are not stored yet; newer values replace older ones. The term's mu guards its
+// fields but the budget.
 type record struct {
 	budget  *budget
 	news    store.PeerNews
@@ -34,8 +34,8 @@ func (t *term) budgetOf(id string) *budget {
 	return t.recordLocked(id).budget
 }
 
-// note changes what is to be stored of a peering. It does not wait: a writer of the peering's own stores it as soon as
-// its budget allows.
+// note changes the news of a peering. It does not block: a goroutine of the peering stores them as soon as its budget
+// allows.
 func (t *term) note(id string, change func(*store.PeerNews)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -51,7 +51,7 @@ func (t *term) note(id string, change func(*store.PeerNews)) {
 	}
 }
 
-// keep stores what has been noted until there is nothing more.
+// keep stores news until there are no more.
 func (t *term) keep(id string, r *record) {
 	for r.budget.await(t.ctx, false) {
 		t.mu.Lock()
@@ -61,8 +61,8 @@ func (t *term) keep(id string, r *record) {
 			return
 		}
 		news := r.news
-		r.dirty, r.news = false, store.PeerNews{}                       // told once: later it may be somebody else's
-		if news.State == store.PeeringFailing && t.streams[id] != nil { // another one has come since
+		r.dirty, r.news = false, store.PeerNews{}                       // stored once: a later writer may own the state
+		if news.State == store.PeeringFailing && t.streams[id] != nil { // another stream is up
 			news.State, news.Reason = store.PeeringActive, ""
 		}
 		t.mu.Unlock()
@@ -73,7 +73,7 @@ func (t *term) keep(id string, r *record) {
 		if err == nil || t.ctx.Err() != nil || errors.Is(err, store.ErrNotLeader) {
 			continue
 		}
-		r.budget.charge(time.Now(), 0) // trying costs, too
+		r.budget.charge(time.Now(), 0) // an attempt costs, too
 		t.log.Warn("the state of a peering could not be recorded", "err", err)
 		t.mu.Lock()
 		r.dirty, r.news = true, after(news, r.news)
@@ -82,12 +82,12 @@ func (t *term) keep(id string, r *record) {
 	}
 }
 
-// down notes why a peering has no stream.
+// down records why a peering has no stream.
 func (t *term) down(id string, why error) {
 	t.note(id, func(n *store.PeerNews) { n.State, n.Reason = store.PeeringFailing, reasonOf(why) })
 }
 
-// after is older news with what is newer in its place.
+// after merges news: values of newer replace those of older.
 func after(older, newer store.PeerNews) store.PeerNews {
 	if newer.State != "" {
 		older.State, older.Reason = newer.State, newer.Reason

@@ -18,12 +18,12 @@ func (t *term) status(id string) *streamStatus {
 	return t.statuses[id]
 }
 
-// Status is what the leader knows of a peering's stream; times are zero until something has happened.
+// Status is the leader's view of a peering's stream. Times are zero until the first event.
 type Status struct {
 	LastHeartbeat time.Time // received
 	LastReceive   time.Time // of a heartbeat or of data
 	LastSend      time.Time // of data
-	Exported      []string  // names of the members that the other side was told of, sorted
+	Exported      []string  // names of the members sent to the other side, sorted
 }
 
 type streamStatus struct {
@@ -60,7 +60,7 @@ func (s *streamStatus) exports(list []store.PeerMember) {
 	s.Exported = slices.Sorted(maps.Keys(names))
 }
 
-// Status returns what is known of the stream of a peering; it is zero where this member does not lead.
+// Status returns the status of a peering's stream; the zero value on a member that does not lead. It does not block.
 func (p *Streams) Status(id string) Status {
 	p.mu.Lock()
 	t := p.term

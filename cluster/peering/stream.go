@@ -30,7 +30,7 @@ const (
 	maxPeerRoot      = 8 << 10
 )
 
-// Ends of a stream that are no failure.
+// Ends of a stream that are not failures.
 var (
 	errMoved      = errors.New("the other side's leadership moves")
 	errTerminated = errors.New("the other side has deleted the peering")
@@ -54,16 +54,16 @@ type stream struct {
 	beat     atomic.Pointer[time.Time] // when the last heartbeat came
 	pings    chan struct{}
 	imports  chan []store.PeerMember // the newest complete list, not applied yet
-	pending  []store.PeerMember      // of a list that is still coming
-	size     int                     // of it, in bytes
-	frames   *rate.Limiter           // messages that are read
+	pending  []store.PeerMember      // of an incomplete list
+	size     int                     // of pending, in bytes
+	frames   *rate.Limiter           // messages read
 	bytes    *rate.Limiter
 	sequence uint64
 	identity atomic.Bool   // the other side understands identityFrame
-	tells    chan struct{} // identity has become true
+	tells    chan struct{} // wakes speak when identity becomes true
 }
 
-// run speaks until the stream ends and says why it did. A context that ends tells the other side why, by its cause.
+// run carries the stream until it ends and returns why. When ctx ends, its cause decides what the other side is told.
 func (s *stream) run(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
 	s.frames, s.bytes = rate.NewLimiter(framesPerSec, frameBurst), rate.NewLimiter(streamPerSec, streamBurst)
@@ -72,7 +72,7 @@ func (s *stream) run(ctx context.Context) error {
 	s.heard.Store(&now)
 	s.beat.Store(&now)
 	failed := make(chan error, 1)
-	// What is being sent when the stream ends must not hold that up.
+	// A write in progress must not delay the end of the stream.
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(time.Now().Add(lastWords)) })
 	defer stop()
 	var wg sync.WaitGroup
@@ -85,11 +85,11 @@ func (s *stream) run(ctx context.Context) error {
 	return err
 }
 
-// speak is the writing half: a message at a time, so that a heartbeat never waits behind a long list.
+// speak is the writing half. It sends one message at a time, so that a heartbeat never waits behind a long list.
 func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 	var queue []frame
 	var sent exported
-	var asked time.Time // when a ping was sent that has no answer yet
+	var asked time.Time // when the unanswered ping was sent
 	nextBeat := time.Now()
 	x, changed := s.export.now()
 	queue = s.news(&sent, x, queue)
@@ -145,7 +145,7 @@ func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// nextTurn is when a heartbeat, a ping or the end of a silence is due.
+// nextTurn returns when the next heartbeat, ping or timeout is due.
 func (s *stream) nextTurn(beat, heard, asked time.Time) time.Time {
 	if asked.IsZero() {
 		return earlier(beat, heard.Add(s.ping))
@@ -171,10 +171,10 @@ func (s *stream) sayWhy(cause error) {
 	_ = s.conn.write(last, lastWords)
 }
 
-// news appends what the other side does not know yet.
+// news appends the messages that the other side lacks.
 func (s *stream) news(sent *exported, x exported, queue []frame) []frame {
 	if x.sequence == 0 {
-		return queue // nothing is known yet
+		return queue // nothing is exported yet
 	}
 	if !slices.Equal(sent.roots, x.roots) && len(x.roots) > 0 {
 		queue = append(queue, frame{Trust: &trustFrame{Sequence: x.sequence, PEMs: x.roots}})
@@ -210,13 +210,13 @@ func (s *stream) listen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// Who says too much is read slowly: decoding costs more than sending.
+		// A peer that sends too much is read slowly: decoding costs more than sending.
 		if err := errors.Join(s.frames.WaitN(ctx, 1), s.bytes.WaitN(ctx, n)); err != nil {
 			return err
 		}
 		now := time.Now()
 		s.heard.Store(&now)
-		if ctx.Err() != nil { // another stream counts now
+		if ctx.Err() != nil { // another stream has replaced it
 			return context.Cause(ctx)
 		}
 		if err := s.take(ctx, f); err != nil {
@@ -252,7 +252,7 @@ func (s *stream) take(ctx context.Context, f *frame) error {
 			return err
 		}
 		if f.Trust.Sequence <= s.sequence {
-			return nil // older than what is known
+			return nil // older than the present one
 		}
 		s.sequence = f.Trust.Sequence
 		s.status.received()
@@ -271,11 +271,11 @@ func (s *stream) take(ctx context.Context, f *frame) error {
 		s.status.received()
 		return s.gather(f.Members)
 	}
-	return errors.New("the peer says something that does not belong on a stream")
+	return errors.New("the peer sends a message that is not allowed on a stream")
 }
 
-// takeIdentity notes what identities of the other cluster's software are verified with. Its trust domain is its cluster id,
-// which a dialer knows from the server name that the acceptor has proven.
+// takeIdentity records the trust bundle of the other cluster's software. Its trust domain is its cluster id, which a
+// dialer knows from the server name that the acceptor has proven.
 func (s *stream) takeIdentity(f *identityFrame) error {
 	if _, err := certs.ParseBundle(f.TrustDomain, []byte(f.Bundle)); err != nil {
 		return fmt.Errorf("the peer announces identities that cannot be used: %w", err)
@@ -287,7 +287,8 @@ func (s *stream) takeIdentity(f *identityFrame) error {
 		default:
 		}
 	}
-	if f.TrustDomain == s.net.ClusterID() || s.dialer && !strings.HasSuffix(s.serverName, ".peering."+f.TrustDomain+".consul") {
+	if f.TrustDomain == s.net.ClusterID() ||
+		s.dialer && !strings.HasSuffix(s.serverName, ".peering."+f.TrustDomain+".consul") {
 		s.log.Warn("the trust bundle of a peer is left out: the trust domain is not its own", "peering", s.name,
 			"trustDomain", f.TrustDomain)
 		return nil

@@ -1,8 +1,8 @@
-// Package peering carries the streams to other clusters: it dials and accepts them, speaks their frames, exports this
-// cluster's members and imports theirs, and keeps what one of them can make this cluster store within a budget.
+// Package peering carries the streams to other clusters: it dials and accepts them, exchanges messages, exports this
+// cluster's members and imports theirs, and limits how much another cluster can make this one store.
 //
-// A peer is another cluster, never another member. What a peering is, and who may make one, is store's and the
-// handlers'.
+// A peer is another cluster, never another member. Packages store and handlers decide what a peering is and who may
+// create one.
 package peering
 
 import (
@@ -17,37 +17,37 @@ import (
 )
 
 const (
-	// DefaultPing is the silence after which the other side of a peering is asked whether it is still there; a third
-	// of that later it counts as gone.
+	// DefaultPing is the silence after which the other side of a peering is pinged. After another third of it without an
+	// answer the stream ends.
 	DefaultPing = 30 * time.Second
 
-	establishingSeen = 1200 * time.Millisecond // a new peering shows ESTABLISHING for that long, as clients expect
-	dialRest         = 8 * time.Second         // at most, between two rounds of tries: who is back is found that soon
+	establishingSeen = 1200 * time.Millisecond // a new peering shows ESTABLISHING for that long, which clients expect
+	dialRest         = 8 * time.Second         // at most, between two rounds of attempts
 	farewellRest     = 64 * time.Second
 	comeBackWithin   = 10 * time.Second // after a change of leader here
 	moveWithin       = 5 * time.Second  // after a change of leader there
-	streamLasts      = 5 * time.Second  // then it was no mistake to try
+	streamLasts      = 5 * time.Second  // a stream that lasted so long was a success
 	pruneTombstones  = time.Hour
-	syncRest         = 20 * time.Millisecond // many changes in a row are looked at together
-	peerConnections  = 1024                  // streams, and connections that are passed on
-	// connections that other members pass on and that have not shown yet who they are
+	syncRest         = 20 * time.Millisecond // several changes are handled together
+	peerConnections  = 1024                  // streams and relayed connections
+	// relayed connections that have not authenticated
 	relayedAtOnce = 256
 )
 
 var actor = store.Actor{Name: "peering", Peer: true}
 
-// Config is what the streams of one member need to know.
+// Config is the configuration of the streams of one member.
 type Config struct {
 	Store     *store.Store
 	Transport *transport.Transport
-	Alive     func(nodeID uint64) string // "alive", "down", "left" or "unknown", as the leader's probes have it
-	Ping      time.Duration              // silence after which the other side is asked whether it is there; 0: DefaultPing
+	Alive     func(nodeID uint64) string // "alive", "down", "left" or "unknown", by the leader's probes
+	Ping      time.Duration              // silence after which the other side is pinged; 0: DefaultPing
 	Loopback  bool                       // this member is on loopback itself, and may dial there
 	Logger    *slog.Logger
 }
 
-// Streams are this member's dealings with other clusters. The leader owns all streams; others pass connections on to
-// it.
+// Streams are this member's connections to other clusters. The leader owns all streams; other members relay connections
+// to it.
 type Streams struct {
 	store *store.Store
 	net   *transport.Transport
@@ -66,7 +66,7 @@ type Streams struct {
 	changed chan struct{} // closed and replaced when term changes
 }
 
-// New makes the streams of a member; Run keeps them up.
+// New returns the streams of a member. Run keeps them up.
 func New(cfg Config) *Streams {
 	p := &Streams{
 		store:     cfg.Store,
@@ -86,7 +86,7 @@ func New(cfg Config) *Streams {
 	return p
 }
 
-// term is what a leader keeps of its peerings.
+// term is the state of the peerings during one leadership of this member.
 type term struct {
 	*Streams
 	ctx    context.Context
@@ -96,23 +96,23 @@ type term struct {
 
 	mu       sync.Mutex
 	ended    bool
-	streams  map[string]*stream // that are up, by peering
+	streams  map[string]*stream // streams that are up, by peering
 	loops    map[string]*dialLoop
 	statuses map[string]*streamStatus
 	missing  map[string]time.Time // peerings whose stream should come back, and until when
-	records  map[string]*record   // what is to be stored of peerings
-	busy     map[string]bool      // cleaning up after a peering, or saying farewell
+	records  map[string]*record   // news to be stored, by peering
+	busy     map[string]bool      // running clean-ups and farewells
 }
 
 type dialLoop struct {
 	key    string // what the stream depends on
 	kick   chan struct{}
-	why    string // why the last stream was not opened, as the log has it
-	next   int    // the address that is tried next
+	why    string // why the last stream was not opened, as logged
+	next   int    // index of the next address to try
 	cancel context.CancelCauseFunc
 }
 
-// Run waits for this member to lead and takes care of the peerings for as long as it does.
+// Run carries the peerings whenever this member leads. It blocks until ctx ends.
 func (p *Streams) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		turned := p.store.Leadership()
@@ -168,7 +168,7 @@ func (p *Streams) lead(ctx context.Context) {
 	}
 	p.set(nil)
 	cancel()
-	t.mu.Lock() // what is noted from here on starts nothing any more
+	t.mu.Lock() // later news start no goroutine
 	t.ended = true
 	t.mu.Unlock()
 	t.wg.Wait()
@@ -182,7 +182,7 @@ func (p *Streams) set(t *term) {
 	p.changed = make(chan struct{})
 }
 
-// leading returns the term of this member's leadership, waiting for it for as long as ctx goes on.
+// leading blocks until this member leads and returns its term; nil when ctx ends first.
 func (p *Streams) leading(ctx context.Context) *term {
 	for {
 		p.mu.Lock()
@@ -199,7 +199,7 @@ func (p *Streams) leading(ctx context.Context) *term {
 	}
 }
 
-// watch refreshes what is exported and notices streams that do not come back.
+// watch refreshes the exported state and notices streams that do not come back.
 func (t *term) watch() {
 	pruned := time.Time{}
 	for rest(t.ctx, exportEvery) {
@@ -233,7 +233,7 @@ func (t *term) watch() {
 	}
 }
 
-// sync makes what runs agree with the database.
+// sync starts and ends streams to match the database.
 func (t *term) sync(first bool) error {
 	list, err := t.store.Peerings.List(t.ctx, store.AsLeader)
 	if err != nil {
@@ -315,12 +315,12 @@ func (t *term) endLocked(id string, deleted bool) {
 	}
 }
 
-// dialLocked sees to it that somebody dials for the peering.
+// dialLocked starts the dial loop of a peering if it does not run. The caller holds the lock.
 func (t *term) dialLocked(p *store.Peering) {
 	key := p.PeerID + " " + p.ServerName
 	if l := t.loops[p.ID]; l != nil {
 		if l.key == key {
-			if p.State == store.PeeringEstablishing { // with a new token: at once
+			if p.State == store.PeeringEstablishing { // a new token: dial at once
 				select {
 				case l.kick <- struct{}{}:
 				default:
@@ -328,7 +328,7 @@ func (t *term) dialLocked(p *store.Peering) {
 			}
 			return
 		}
-		l.cancel(errReplaced) // it was established again, with another cluster
+		l.cancel(errReplaced) // established again, with another cluster
 		if r := t.records[p.ID]; r != nil {
 			r.news = store.PeerNews{}
 		}
@@ -345,7 +345,7 @@ func (t *term) dialLocked(p *store.Peering) {
 	})
 }
 
-// clean removes what a peering that has ended has left.
+// clean removes the remains of a peering that has ended.
 func (t *term) clean(id string) {
 	for t.ctx.Err() == nil {
 		done, err := t.store.Peerings.Clean(t.ctx, actor, id)

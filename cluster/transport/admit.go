@@ -9,19 +9,19 @@ import (
 	"muster/store"
 )
 
-// headerNotLeader is how handlers know that what they have passed on was not begun.
+// headerNotLeader marks an answer that means that a forwarded request was not begun.
 const headerNotLeader = "X-Muster-Not-Leader"
 
-// StatusLeftOut is how a member is told that a recovery has left it out.
+// StatusLeftOut tells a member that a recovery has left it out.
 const StatusLeftOut = http.StatusPreconditionFailed
 
-// LeftOut reports whether another member has told this one so.
+// LeftOut reports whether err is such an answer of another member.
 func LeftOut(err error) bool {
 	var status *StatusError
 	return errors.As(err, &status) && status.Status == StatusLeftOut
 }
 
-// admits is the fence, and knows of removals that the replica does not show yet.
+// admits is the fence. It also knows removals that the replica does not show yet.
 func (t *Transport) admits(nodeID uint64) error {
 	if _, gone := t.gone.Load(nodeID); gone {
 		return store.NotMember(nodeID, true)
@@ -29,13 +29,13 @@ func (t *Transport) admits(nodeID uint64) error {
 	return t.fence(nodeID)
 }
 
-// Expel refuses a removed member from now on and closes all connections with it.
+// Expel rejects a removed member from now on and closes all its connections.
 func (t *Transport) Expel(nodeID uint64) {
 	t.gone.Store(nodeID, true)
 	t.Cut(nodeID)
 }
 
-// fenced lets in the requests of members.
+// fenced passes only requests of members to handler.
 func (t *Transport) fenced(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, err := t.creds.member(*r.TLS)
@@ -43,7 +43,8 @@ func (t *Transport) fenced(handler http.Handler) http.Handler {
 	})
 }
 
-// admit lets in one request of a member. unproven is why its connection does not show who it is, nil if it does.
+// admit passes one request of a member to handler. unproven is why its connection does not prove its identity; nil if
+// it does.
 func (t *Transport) admit(w http.ResponseWriter, r *http.Request, id uint64, unproven error, handler http.Handler) {
 	err := unproven
 	if err == nil {
@@ -52,7 +53,7 @@ func (t *Transport) admit(w http.ResponseWriter, r *http.Request, id uint64, unp
 	if err == nil && t.service.Confirm != nil {
 		err = t.service.Confirm(r, id)
 	}
-	if err != nil { // nothing happened: what a member has passed on is its own to answer, and is tried again while it may
+	if err != nil { // nothing happened, so the member may try a forwarded request again
 		w.Header().Set(headerNotLeader, "1")
 	}
 	switch {
@@ -63,7 +64,7 @@ func (t *Transport) admit(w http.ResponseWriter, r *http.Request, id uint64, unp
 		http.Error(w, err.Error(), http.StatusGone)
 	case errors.Is(err, store.ErrLeftOut):
 		http.Error(w, err.Error(), StatusLeftOut)
-	case err != nil: // not known now; the caller must not take that for its removal
+	case err != nil: // unknown now; the caller must not mistake that for its removal
 		http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now",
 			http.StatusServiceUnavailable)
 	default:

@@ -6,16 +6,16 @@ import (
 	"slices"
 )
 
-// A cluster that was off for longer than its leaves live must be able to elect a leader, who alone can issue new ones.
-// So members that know each other's key accept an expired leaf for Raft, and for the requests below, which lead to a
-// fresh one. Nothing else is open to it.
+// A cluster that was off for longer than its leaves are valid must still elect a leader, which alone issues new ones.
+// So members that know each other's key accept an expired leaf for Raft, and for the requests below, which renew it. An
+// expired leaf gives access to nothing else.
 
-// renewalPaths are the internal requests that renewal consists of: the leader hears of its members and tells them of
-// new trust, they tell it their addresses, for the names in the new leaf, and ask for it.
+// renewalPaths are the internal requests of a renewal: the leader probes its members and sends them new trust; they
+// send it their addresses, which the new leaf names, and request the leaf.
 var renewalPaths = []string{PathProbe, PathAnnounce, PathTrust, PathCertificates}
 
-// onlyRenewal serves a connection on which an expired leaf was presented. Each request is its last: the next connection
-// may have a fresh one.
+// onlyRenewal serves a connection with an expired leaf. Each request is its last: the next connection may have a new
+// leaf.
 func onlyRenewal(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
@@ -27,7 +27,7 @@ func onlyRenewal(next http.Handler) http.Handler {
 	})
 }
 
-// roundTrip sends an internal request. One of renewal is sent although a leaf has expired.
+// roundTrip sends an internal request. A request of a renewal is sent even if a leaf has expired.
 func (t *Transport) roundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.client.RoundTrip(r)
 	if !errors.Is(err, ErrExpired) || !slices.Contains(renewalPaths, r.URL.Path) {

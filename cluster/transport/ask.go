@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// The ask protocol: one byte asks, eight bytes answer with the leader that the asked node's Raft server follows
-// at that moment. It is all that a linearisable read costs the other voters, so it is kept this small.
+// The ask protocol: a question is one byte; the answer is eight bytes, the leader that the Raft server of the asked
+// node follows at that moment. A linearisable read costs the other voters nothing else, so it is this small.
 
 const askTimeout = time.Second
 
@@ -42,10 +42,10 @@ type askers struct {
 }
 
 type asker struct {
-	mu   sync.Mutex // held while a question is under way
+	mu   sync.Mutex // held during a question
 	cmu  sync.Mutex
 	conn net.Conn
-	gone bool // it was forgotten: what is dialled now is closed at once
+	gone bool // it was forgotten: a new connection is closed at once
 }
 
 func (a *askers) of(id uint64) *asker {
@@ -81,7 +81,7 @@ func (a *askers) ask(ctx context.Context, self uint64, nodes []uint64, need int)
 	return true
 }
 
-// follows asks one node. A node that still owes an answer counts as silent: it must not hold up the others.
+// follows asks one node. A node that still owes an answer counts as silent, so that it does not delay the others.
 func (p *asker) follows(ctx context.Context, dial func(context.Context, uint64) (net.Conn, error), id,
 	self uint64) bool {
 	if !p.mu.TryLock() {
@@ -93,7 +93,7 @@ func (p *asker) follows(ctx context.Context, dial func(context.Context, uint64) 
 	p.cmu.Unlock()
 	if conn == nil {
 		var err error
-		// Not ctx: the connection is worth having even if this question no longer waits for it.
+		// Not ctx: the connection is useful even if this question has ended.
 		dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 		conn, err = dial(dctx, id)
 		cancel()
@@ -118,7 +118,7 @@ func (p *asker) follows(ctx context.Context, dial func(context.Context, uint64) 
 	return binary.BigEndian.Uint64(answer[:]) == self
 }
 
-// keep notes a connection that was dialled, unless the asker was forgotten meanwhile.
+// keep stores a new connection, unless the asker was forgotten meanwhile.
 func (p *asker) keep(conn net.Conn) bool {
 	p.cmu.Lock()
 	defer p.cmu.Unlock()
@@ -128,7 +128,7 @@ func (p *asker) keep(conn net.Conn) bool {
 	return !p.gone
 }
 
-// end drops the connection for good.
+// end closes the connection for good.
 func (p *asker) end() {
 	p.cmu.Lock()
 	p.gone = true

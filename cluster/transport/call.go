@@ -27,10 +27,10 @@ const (
 	PathPrepare      = "/internal/prepare"
 )
 
-// headerRemoved on a refusal says that the node was removed, and that its id is never used again.
+// headerRemoved marks the answer to a removed node, whose id is never used again.
 const headerRemoved = "X-Muster-Removed"
 
-// newClient makes a client of the internal HTTP. With aged the certificates of both ends may have expired.
+// newClient returns a client of the internal HTTP. aged: the certificates of both ends may have expired.
 func (t *Transport) newClient(aged bool) *http.Transport {
 	return &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
@@ -43,13 +43,13 @@ func (t *Transport) newClient(aged bool) *http.Transport {
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: 2,
 		IdleConnTimeout:     time.Minute,
-		// A probe each second is a sign of life, too.
+		// The probe each second is a sign of life, too.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 1500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
 			MaxConcurrentStreams: 1000},
 	}
 }
 
-// hostOf is the host name under which a member's internal HTTP is asked for.
+// HostOf returns the host name of a member in requests to its internal HTTP.
 func HostOf(nodeID uint64) string { return fmt.Sprintf("node-%d", nodeID) }
 
 func nodeOf(addr string) (uint64, error) {
@@ -64,7 +64,8 @@ func nodeOf(addr string) (uint64, error) {
 	return strconv.ParseUint(digits, 10, 64)
 }
 
-// Call sends one internal request and decodes the answer into out, unless that is nil.
+// Call sends one internal request and decodes the answer into out, unless that is nil. It blocks until the answer or
+// until ctx ends. An answer other than 200 is a *StatusError.
 func (t *Transport) Call(ctx context.Context, method string, nodeID uint64, path string, body io.Reader,
 	out any) error {
 	return call(ctx, t.roundTrip, method, nodeID, path, body, out)
@@ -95,16 +96,16 @@ func call(ctx context.Context, by func(*http.Request) (*http.Response, error), m
 	return json.Unmarshal(data, out)
 }
 
-// StatusError is an answer of another member that is not 200.
+// StatusError is an answer of another member other than 200.
 type StatusError struct {
 	NodeID uint64
 	Status int
 	Text   string
 
-	Removed bool // the member says that this one was removed for good
+	Removed bool // the member reports that this one was removed
 }
 
-// Final reports whether the same request would be refused again.
+// Final reports whether the same request would be rejected again.
 func (e *StatusError) Final() bool {
 	return e.Status < 500 && e.Status != http.StatusMisdirectedRequest
 }
@@ -113,7 +114,7 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("node %d answers %d: %.200s", e.NodeID, e.Status, e.Text)
 }
 
-// Get asks for something that is too long for Call. The caller closes the body; the status is 200 or not.
+// Get requests something that is too long for Call. The caller checks the status and closes the body.
 func (t *Transport) Get(ctx context.Context, nodeID uint64, path string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+HostOf(nodeID)+":1"+path, nil)
 	if err != nil {
@@ -122,7 +123,7 @@ func (t *Transport) Get(ctx context.Context, nodeID uint64, path string) (*http.
 	return t.client.RoundTrip(r)
 }
 
-// CallAt is Call to one address, over a connection of its own.
+// CallAt is Call to one address, over a new connection.
 func (t *Transport) CallAt(ctx context.Context, method string, id uint64, address, path string, body io.Reader,
 	out any) error {
 	once := &http.Transport{ForceAttemptHTTP2: true,
@@ -133,7 +134,7 @@ func (t *Transport) CallAt(ctx context.Context, method string, id uint64, addres
 	return call(ctx, once.RoundTrip, method, id, path, body, out)
 }
 
-// Nudge tells members that leadership has just been handed over. It does not wait for them.
+// Nudge tells members that leadership has just been handed over. It does not block.
 func (t *Transport) Nudge(nodes []uint64) {
 	for _, id := range nodes {
 		go func() {
@@ -146,10 +147,11 @@ func (t *Transport) Nudge(nodes []uint64) {
 
 // Prepared is a voter's answer to a Preparation.
 type Prepared struct {
-	Revision uint64 `json:"revision"` // of its copy
+	Revision uint64 `json:"revision"` // of the voter's copy
 }
 
-// Prepare asks a voter to get ready for the leadership that it is about to get. It blocks until it is, or ctx ends.
+// Prepare asks a voter to prepare for the leadership that it is about to get. It blocks until the answer or until ctx
+// ends.
 func (t *Transport) Prepare(ctx context.Context, node uint64, p store.Preparation) (revision uint64, err error) {
 	body, err := json.Marshal(p)
 	if err != nil {
@@ -160,9 +162,9 @@ func (t *Transport) Prepare(ctx context.Context, node uint64, p store.Preparatio
 	return out.Revision, err
 }
 
-// Forward sends a client's request to a member's internal HTTP: one that is an attempt (store.Attempt) over the connection
-// that all of them share, with the whole answer, others by HTTP/2. Its errors have a method NotSent, which reports whether
-// the member has certainly not seen the request.
+// Forward sends a client's request to a member's internal HTTP: an attempt (store.Attempt) over the connection that all
+// of them share, with the whole answer, other requests over HTTP/2. Its errors have a method NotSent, which reports
+// whether the member has certainly not received the request.
 func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = "https", HostOf(nodeID)+":1", HostOf(nodeID)
 	if t.service.Alternatives != nil && t.service.Alternatives(nodeID) {
@@ -173,7 +175,7 @@ func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, err
 			return resp, err
 		}
 	}
-	var sent atomic.Bool // the client may try several connections, and the last one says nothing of those before it
+	var sent atomic.Bool // on any of the connections that the client has tried
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }}
 	resp, err := t.client.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
 	if err != nil {
@@ -182,13 +184,13 @@ func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, err
 	return resp, nil
 }
 
-// forwardError is a failure to send a request or to get its answer.
+// forwardError is a failure to send a request or to receive its answer.
 type forwardError struct {
 	error
 	sent bool
 }
 
-// NotSent reports whether no connection was made that the request could have gone over.
+// NotSent reports whether the request was sent over no connection.
 func (e forwardError) NotSent() bool { return !e.sent }
 
 func (e forwardError) Unwrap() error { return e.error }

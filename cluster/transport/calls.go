@@ -17,19 +17,19 @@ import (
 )
 
 const (
-	callsSilence = 500 * time.Millisecond // without an answer a member is asked whether it is there, and then given up
-	callsIdle    = time.Minute            // a connection that nobody uses is closed
-	oldFor       = time.Minute            // a member that does not know the protocol is not asked again for so long
+	callsSilence = 500 * time.Millisecond // without an answer: the member is pinged, and after as long again given up
+	callsIdle    = time.Minute            // an unused connection is closed
+	oldFor       = time.Minute            // a member without the protocol is not tried again for so long
 	staleTries   = 3
 )
 
 var (
 	errGone   = errors.New("the member does not answer")
-	errUnused = errors.New("nobody uses the connection")
-	errAlone  = errors.New("only a member of this version can tell what became of the request")
+	errUnused = errors.New("the connection is unused")
+	errAlone  = errors.New("only a member of this version knows the outcome of the request")
 )
 
-// lines are the connections over which requests are passed on, one for each member.
+// lines are the connections for forwarded requests, one for each member.
 type lines struct {
 	dial func(ctx context.Context, nodeID uint64) (net.Conn, error)
 	ctx  context.Context // ends when all are closed
@@ -42,10 +42,10 @@ type lines struct {
 
 type lineTo struct {
 	mu      sync.Mutex
-	line    *line         // nil: there is none
-	dialled chan struct{} // closed at the end of the dial that is under way, nil: none is
+	line    *line         // nil without one
+	dialled chan struct{} // closed at the end of the dial in progress; nil without one
 	failed  error         // of the last dial
-	old     time.Time     // it was seen not to know the protocol
+	old     time.Time     // when it last did not know the protocol
 }
 
 func (l *lines) of(id uint64) *lineTo {
@@ -60,8 +60,8 @@ func (l *lines) of(id uint64) *lineTo {
 	return l.to[id]
 }
 
-// get returns the connection to a member, which all share, and makes it first if there is none. It blocks until then or
-// until ctx ends. nil stands for a member that does not know the protocol.
+// get returns the shared connection to a member and dials if there is none. It blocks until then or until ctx ends. It
+// returns nil for a member that does not know the protocol.
 func (l *lines) get(ctx context.Context, id uint64) (*line, error) {
 	to := l.of(id)
 	to.mu.Lock()
@@ -144,22 +144,22 @@ func (l *lines) close() {
 	l.done.Wait()
 }
 
-// line is the end of such a connection that asks.
+// line is the requesting end of such a connection.
 type line struct {
 	out *outbox
 
 	mu       sync.Mutex
 	calls    map[uint64]*asked
 	last     uint64 // number
-	epoch    uint64 // of the member's leadership, as it has last said
-	revision uint64 // that it had committed
+	epoch    uint64 // of the member's leadership, as last reported
+	revision uint64 // committed by then
 	heard    time.Time
-	pinged   bool // since it was last heard
+	pinged   bool // since its last frame
 	watch    *time.Timer
 	err      error
 }
 
-// asked is a request under way.
+// asked is a request in progress.
 type asked struct {
 	attempt *store.Attempt
 	done    chan struct{}
@@ -181,7 +181,7 @@ func (c *line) usable() bool {
 	return c.err == nil
 }
 
-// look ends a connection whose other end is silent although something is asked of it, or that nobody uses.
+// look closes a connection whose other end is silent during a request, or that is unused.
 func (c *line) look() {
 	c.mu.Lock()
 	silent, used := time.Since(c.heard), len(c.calls) > 0
@@ -210,7 +210,7 @@ func (c *line) look() {
 	}
 }
 
-// end closes the connection: what becomes of the requests under way is not known.
+// end closes the connection. The outcome of its requests is unknown.
 func (c *line) end(err error) {
 	c.mu.Lock()
 	if c.err == nil {
@@ -245,7 +245,7 @@ func (c *line) take(f *fields) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.heard, c.pinged = time.Now(), false
-	x := c.calls[f.id] // nil when nobody waits any more
+	x := c.calls[f.id] // nil when the caller has gone
 	last := true
 	switch f.kind {
 	case kindPong:
@@ -283,7 +283,7 @@ func (c *line) take(f *fields) error {
 	return f.err
 }
 
-// add enters a call and says under which number and for which leadership.
+// add registers a call and returns its number and its leadership.
 func (c *line) add(x *asked) (id, epoch uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -294,7 +294,7 @@ func (c *line) add(x *asked) (id, epoch uint64, err error) {
 		c.heard, c.pinged = time.Now(), false
 		c.watch.Reset(callsSilence)
 	}
-	if a := x.attempt; !a.Again { // what has been committed up to now has nothing to do with it
+	if a := x.attempt; !a.Again { // everything committed so far precedes it
 		a.Since = max(a.Since, c.revision)
 	}
 	c.last++
@@ -302,7 +302,7 @@ func (c *line) add(x *asked) (id, epoch uint64, err error) {
 	return c.last, c.epoch, nil
 }
 
-// drop forgets a call that nobody waits for.
+// drop forgets a call whose caller has gone.
 func (c *line) drop(id uint64) {
 	c.mu.Lock()
 	delete(c.calls, id)
@@ -310,8 +310,8 @@ func (c *line) drop(id uint64) {
 	_ = c.out.put(false, func(b []byte) []byte { b, at := begin(b, kindCancel, id); return end(b, at) })
 }
 
-// roundTrip sends a request and returns the whole answer. It blocks until then, until the request's context ends or the
-// connection does. sent reports whether the member may have seen the request.
+// roundTrip sends a request and returns the whole answer. It blocks until then, or until the request's context or the
+// connection ends. sent reports whether the member may have received the request.
 func (c *line) roundTrip(r *http.Request, body []byte, a *store.Attempt) (resp *http.Response, sent bool, err error) {
 	for range staleTries {
 		x := &asked{attempt: a, done: make(chan struct{})}
@@ -359,8 +359,8 @@ func appendRequest(b []byte, id uint64, r *http.Request, body []byte, a *store.A
 	return end(append(b, body...), at)
 }
 
-// share sends a request over the connection that all requests to a member share. known is false when the member does not
-// know how: nothing was sent then.
+// share sends a request over the shared connection to a member. known is false when the member does not know the
+// protocol; nothing was sent then.
 func (t *Transport) share(r *http.Request, nodeID uint64, a *store.Attempt) (resp *http.Response, known bool,
 	err error) {
 	c, err := t.lines.get(r.Context(), nodeID)

@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	maxCalls    = 8192 // under way at once on one connection: twice what a member has in work
+	maxCalls    = 8192 // at once on one connection: twice the requests that a member has in progress
 	idleWorkers = 64
 )
 
-// called is the end of a connection that answers what another member passes on.
+// called is the answering end of a connection for forwarded requests.
 type called struct {
 	t      *Transport
 	nodeID uint64
 	remote string
 	out    *outbox
 	ctx    context.Context // ends with the connection
-	work   chan *incoming  // for workers that have nothing to do
+	work   chan *incoming  // for idle workers
 
 	mu    sync.Mutex
 	calls map[uint64]context.CancelFunc
@@ -41,7 +41,7 @@ type incoming struct {
 	end context.CancelFunc
 }
 
-// serveCalls answers the requests of a member until the connection ends.
+// serveCalls answers the requests of a member and blocks until the connection ends.
 func (t *Transport) serveCalls(conn net.Conn, nodeID uint64) {
 	ctx, cancel := context.WithCancel(WithMember(context.Background(), nodeID))
 	defer cancel()
@@ -82,7 +82,7 @@ func (c *called) cancel(id uint64) {
 	}
 }
 
-// begin has a request answered, unless it was meant for another leadership than that of now.
+// begin starts a request, unless it was meant for another leadership than the present one.
 func (c *called) begin(f *fields) error {
 	a := &store.Attempt{Epoch: f.number(), Again: f.bool(), Since: f.number(), Made: f.bytes()}
 	if len(a.Made) == 0 {
@@ -129,7 +129,7 @@ func (c *called) begin(f *fields) error {
 	return nil
 }
 
-// answerAll is a worker: its stack has grown once, for many requests.
+// answerAll is a worker. It serves many requests, so that its stack grows once.
 func (c *called) answerAll(in *incoming) {
 	for in != nil {
 		c.answer(in)
@@ -182,7 +182,7 @@ func (w *framed) WriteHeader(status int) {
 	}
 }
 
-// Write sends what has come together when it is enough for a frame, and blocks while too much waits to be sent.
+// Write sends the body in frames of at least bodyPart, and blocks while too much waits to be sent.
 func (w *framed) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	if w.body == nil {

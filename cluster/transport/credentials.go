@@ -13,28 +13,28 @@ import (
 	"muster/certs"
 )
 
-// Protocols that share the cluster listener, told apart by ALPN.
+// Protocols of the cluster listener, selected by ALPN.
 const (
 	protoRaft = "muster-raft/1" // a dqlite stream
-	protoAsk  = "muster-ask/1"  // "which leader do you follow?", over and over
+	protoAsk  = "muster-ask/1"  // "which leader do you follow?", repeatedly
 	protoHTTP = "h2"            // probes, forwarded requests
 
-	ProtoPeer  = "muster-peer/1"       // another cluster's stream; its secret authenticates it, no certificate
-	protoRelay = "muster-peer-relay/1" // the same, passed on by a member that does not lead
+	ProtoPeer  = "muster-peer/1"       // another cluster's stream; authenticated by its secret, not by a certificate
+	protoRelay = "muster-peer-relay/1" // the same, relayed by a member that does not lead
 )
 
-// Credentials are a member's certificate for the cluster listener and the authority that it trusts. They are
-// replaced as a whole when either changes; connections made later use the new ones.
+// Credentials are a member's certificate for the cluster listener and the authorities that it trusts. Replace changes
+// them for later connections.
 type Credentials struct {
 	ClusterID string
 	NodeID    uint64
-	// Known returns the SHA-256 of the public key that a member's certificates are for, as this member knows it, "" for
-	// none. Set before the first connection; nil knows nobody. It is what an expired leaf is accepted by.
+	// Known returns the SHA-256 of the public key that this member has for a member's certificates, "" if unknown. An
+	// expired leaf must have that key. Set before the first connection; nil knows no key.
 	Known   func(nodeID uint64) string
 	current atomic.Pointer[trust]
 
 	mu     sync.Mutex
-	warned map[uint64]time.Time // when an expired leaf was last accepted with a word in the log
+	warned map[uint64]time.Time // when the last acceptance of an expired leaf was logged
 	log    *slog.Logger
 }
 
@@ -43,21 +43,21 @@ type trust struct {
 	roots *x509.CertPool
 }
 
-// ErrExpired: a certificate at one end of a connection has expired or is not valid yet, and the connection is not for
+// ErrExpired: a certificate at one end of a connection is outside its validity period, and the connection is not for
 // Raft or renewal.
 var ErrExpired = errors.New("the certificate has expired, or is not valid yet by this machine's clock: until it is " +
 	"renewed it is good for Raft and for its renewal alone")
 
-// expiredEvery is how often an expired leaf of one member is told of.
+// expiredEvery is the interval of log lines about an expired leaf of one member.
 const expiredEvery = time.Minute
 
-// NewCredentials reads PEM files as `muster serve` keeps them in its data directory.
+// NewCredentials parses the PEM files of the data directory.
 func NewCredentials(clusterID string, nodeID uint64, leaf, key, roots []byte) (*Credentials, error) {
 	c := &Credentials{ClusterID: clusterID, NodeID: nodeID}
 	return c, c.Replace(leaf, key, roots)
 }
 
-// Replace installs a renewed certificate or a changed trust.
+// Replace installs a renewed certificate or a changed trust, for connections made later.
 func (c *Credentials) Replace(leaf, key, roots []byte) error {
 	pair, err := tls.X509KeyPair(leaf, key)
 	if err != nil {
@@ -88,13 +88,13 @@ func (c *Credentials) server() *tls.Config {
 			MinVersion:             tls.VersionTLS13,
 			Certificates:           []tls.Certificate{t.leaf},
 			NextProtos:             []string{protoRaft, protoAsk, protoHTTP, protoCalls, protoRelay},
-			ClientAuth:             tls.RequireAnyClientCert, // verified below: an expired one may still renew itself
+			ClientAuth:             tls.RequireAnyClientCert, // verified below: an expired one may be renewed
 			SessionTicketsDisabled: true,                     // a resumed session would outlive a change of trust
 			VerifyConnection: func(s tls.ConnectionState) error {
 				switch s.NegotiatedProtocol {
 				case "":
 					return errors.New("no protocol of muster was offered")
-				// a leader must ask what leader the others follow; HTTP is limited by onlyRenewal
+				// a leader must ask the others; onlyRenewal limits HTTP
 				case protoRaft, protoAsk, protoHTTP:
 					_, err := c.verify(s, t, x509.ExtKeyUsageClientAuth, true)
 					return err
@@ -106,15 +106,15 @@ func (c *Credentials) server() *tls.Config {
 	}}
 }
 
-// client returns the TLS settings for a connection to one member. The member is known by the node id in its
-// certificate; names and addresses do not count. With aged the certificates of both ends may be out of their time.
+// client returns the TLS settings for a connection to one member. The node id in its certificate identifies the member;
+// names and addresses do not count. aged: the certificates of both ends may have expired.
 func (c *Credentials) client(nodeID uint64, proto string, aged bool) *tls.Config {
 	t := c.current.Load()
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		Certificates:       []tls.Certificate{t.leaf},
 		NextProtos:         []string{proto},
-		InsecureSkipVerify: true, // replaced by the check below, which has no host name to go by
+		InsecureSkipVerify: true, // replaced by the check below, which uses no host name
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if !aged && certs.Aged(t.leaf.Leaf, time.Now()) {
 				return ErrExpired
@@ -128,8 +128,8 @@ func (c *Credentials) client(nodeID uint64, proto string, aged bool) *tls.Config
 	}
 }
 
-// verify checks the certificate of the other end and returns whose it is. With aged it accepts a leaf that has
-// expired, or is not valid yet, and has nothing else wrong, if it is for the key that this member knows of that node.
+// verify checks the certificate of the other end and returns its node id. aged: it also accepts a leaf outside its
+// validity period if this member has its key for that node.
 func (c *Credentials) verify(s tls.ConnectionState, t *trust, use x509.ExtKeyUsage, aged bool) (uint64, error) {
 	old, err := certs.VerifyAged(s.PeerCertificates, t.roots, use, time.Now())
 	if err != nil {
@@ -154,14 +154,14 @@ func (c *Credentials) verify(s tls.ConnectionState, t *trust, use x509.ExtKeyUsa
 	return id, nil
 }
 
-// use makes log the one that expired leaves are told of in.
+// use sets the log for accepted expired leaves.
 func (c *Credentials) use(log *slog.Logger) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.log = log
 }
 
-// warn says that a leaf was accepted out of its time, once a minute for each member.
+// warn logs the acceptance of a leaf outside its validity period, once a minute for each member.
 func (c *Credentials) warn(id uint64, leaf *x509.Certificate) {
 	c.mu.Lock()
 	last, log := c.warned[id], c.log
@@ -184,12 +184,12 @@ func (c *Credentials) warn(id uint64, leaf *x509.Certificate) {
 	}
 }
 
-// aged reports whether the leaf of the other end has expired or is not valid yet.
+// aged reports whether the leaf of the other end is outside its validity period.
 func aged(s tls.ConnectionState) bool {
 	return len(s.PeerCertificates) > 0 && certs.Aged(s.PeerCertificates[0], time.Now())
 }
 
-// peer returns the node id of the other end of a verified connection.
+// member returns the node id of the other end of a verified connection.
 func (c *Credentials) member(s tls.ConnectionState) (uint64, error) {
 	if len(s.PeerCertificates) == 0 {
 		return 0, errors.New("no certificate was presented")

@@ -11,11 +11,11 @@ import (
 	"muster/store"
 )
 
-// dialStagger is the head start that a likelier address of a member has before the next one.
+// dialStagger is the head start of a likelier address of a member.
 const dialStagger = 100 * time.Millisecond
 
-// dial connects to a member wherever the book says that it may be. The first place where it proves who it is wins, and
-// is remembered. With aged its certificate may have expired.
+// dial connects to a member at any of its addresses in the book. The first address that proves its identity wins and is
+// remembered. aged: its certificate may have expired.
 func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged bool) (*tls.Conn, error) {
 	list := t.book.Candidates(nodeID)
 	if len(list) == 0 {
@@ -48,7 +48,7 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged 
 			pending--
 			if r.err == nil {
 				cancel()
-				go func() { // whoever else got through has come too late
+				go func() { // close later connections
 					for range pending {
 						if late := <-results; late.err == nil {
 							late.conn.Close()
@@ -58,7 +58,7 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged 
 				t.book.Met(nodeID, r.at)
 				return r.conn, nil
 			}
-			if failed == nil { // that of the likeliest address says most
+			if failed == nil { // the likeliest address has the most useful error
 				failed = r.err
 			}
 			if next < len(list) {
@@ -73,17 +73,18 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged 
 	return nil, failed
 }
 
-// DialRaft opens a stream to the dqlite port of a member.
+// DialRaft opens a stream to the dqlite port of a member. It blocks until then or until ctx ends.
 func (t *Transport) DialRaft(ctx context.Context, nodeID uint64) (net.Conn, error) {
 	return t.dial(ctx, nodeID, protoRaft, true)
 }
 
-// DialRelay opens a connection over which a connection of another cluster is passed on to a member.
+// DialRelay opens a connection that relays one of another cluster to a member.
 func (t *Transport) DialRelay(ctx context.Context, nodeID uint64) (net.Conn, error) {
 	return t.dial(ctx, nodeID, protoRelay, false)
 }
 
-// Prove returns nil when a member itself has its cluster listener at an address.
+// Prove returns nil when the cluster listener at an address proves to be that of the member. It blocks until then or
+// until ctx ends.
 func (t *Transport) Prove(ctx context.Context, nodeID uint64, address string) error {
 	conn, err := t.dialAt(ctx, nodeID, address, protoAsk, true)
 	if err != nil {
@@ -92,7 +93,7 @@ func (t *Transport) Prove(ctx context.Context, nodeID uint64, address string) er
 	return conn.Close()
 }
 
-// dialAt connects to one address, which must be that of the member. Host names are resolved at each try.
+// dialAt connects to one address of the member. Host names are resolved at each attempt.
 func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto string, aged bool) (*tls.Conn, error) {
 	d := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
 		if err := t.Dials.Control(network, address, c); err != nil {

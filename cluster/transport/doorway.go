@@ -17,13 +17,13 @@ import (
 
 const (
 	strangersPerAddress = 512
-	strangersAtOnce     = 1024 // a handshake in the making takes about 30 kB
+	strangersAtOnce     = 1024 // a handshake takes about 30 kB
 )
 
 var errTooManyFailures = errors.New("too many failed attempts from this address")
 
-// DefaultLimits are the limits of the cluster listener: half of the descriptors that this process may have. Members
-// that have shown their certificate count against that alone, however many come from one address.
+// DefaultLimits returns the limits of the cluster listener: half of the file descriptors of this process. Members that
+// have presented their certificate count against the total alone, however many share one address.
 func DefaultLimits() netlimit.Limits {
 	n, err := netlimit.Descriptors()
 	if err != nil {
@@ -32,7 +32,7 @@ func DefaultLimits() netlimit.Limits {
 	return netlimit.Limits{All: max(n/2, 128), PerAddress: strangersPerAddress, Strangers: strangersAtOnce}
 }
 
-// ListenerLimits are the limits of the cluster listener with the defaults for what is 0.
+// ListenerLimits returns the given limits, with the defaults for zero values.
 func ListenerLimits(given netlimit.Limits) netlimit.Limits {
 	l := DefaultLimits()
 	if given.All > 0 {
@@ -47,7 +47,7 @@ func ListenerLimits(given netlimit.Limits) netlimit.Limits {
 	return l
 }
 
-// turnedAway reports whether a connection is closed before anything is read from it.
+// turnedAway reports whether a connection is closed before anything is read.
 func (t *Transport) turnedAway(raw net.Conn) bool {
 	if c := netlimit.Of(raw); c != nil && c.Overfull() {
 		return true
@@ -55,8 +55,8 @@ func (t *Transport) turnedAway(raw net.Conn) bool {
 	return t.strangers.hangUp(raw.RemoteAddr(), time.Now())
 }
 
-// serverTLS is that of the credentials, and refuses other clusters from addresses that fail too often before anything
-// is signed for them.
+// serverTLS returns the TLS settings of the credentials. Before anything is signed it rejects other clusters at
+// addresses that fail too often.
 func (t *Transport) serverTLS() *tls.Config {
 	cfg := t.creds.server()
 	choose := cfg.GetConfigForClient
@@ -69,7 +69,7 @@ func (t *Transport) serverTLS() *tls.Config {
 	return cfg
 }
 
-// proven notes that a member has shown who it is on a connection.
+// proven records that a member has authenticated on a connection.
 func (t *Transport) proven(raw net.Conn) {
 	t.strangers.Member(raw.RemoteAddr(), time.Now())
 	if c := netlimit.Of(raw); c != nil {
@@ -98,7 +98,7 @@ var (
 		"cluster listener.")
 )
 
-// Collect shows the connections to the cluster listener, on every member.
+// Collect sends the metrics of the cluster listener, on every member.
 func (t *Transport) Collect(out chan<- prometheus.Metric) {
 	if t.limiter == nil {
 		return
@@ -128,8 +128,8 @@ const DefaultDialBound = 300 * time.Millisecond
 
 type boundKey struct{}
 
-// dialWithin is how long a connection may take: the whole handshake, or, for a request that can go to another member,
-// what a healthy member needs at most.
+// dialWithin returns how long a connection may take: a whole handshake, or, for a request that can go to another
+// member, the most that a healthy member needs.
 func dialWithin(ctx context.Context) time.Duration {
 	if d, _ := ctx.Value(boundKey{}).(time.Duration); d > 0 {
 		return min(d, handshakeTimeout)

@@ -9,18 +9,17 @@ import (
 	"net/http"
 )
 
-// Requests that a member passes on to the leader share one connection, as frames: what waits is written together, and
-// answers come as they are ready. A frame is its length (4 bytes, big endian, of what follows), its kind (1 byte), the
-// number of the request that it belongs to, and fields. Numbers are unsigned varints, texts have their length before
-// them.
+// Forwarded requests to the leader share one connection, as frames: waiting frames are written together, and answers
+// come as they are ready. A frame is its length (4 bytes, big-endian, of the rest), its kind (1 byte), the number of
+// its request, and fields. Numbers are unsigned varints; texts are preceded by their length.
 const protoCalls = "muster-calls/1"
 
 type kind byte
 
 const (
 	kindRequest kind = iota + 1 // epoch, again, since, made, method, target, host, headers, body
-	kindCancel                  // nobody waits for the answer
-	kindTold                    // what will be answered once it is committed; see store.Attempt
+	kindCancel                  // the caller has gone
+	kindTold                    // the answer if it is committed; see store.Attempt
 	kindAnswer                  // revision, last, status, headers, the beginning of the body
 	kindMore                    // last, more of the body
 	kindStale                   // epoch, revision: it was meant for another leadership and not begun
@@ -29,15 +28,15 @@ const (
 )
 
 const (
-	maxFrame  = 4 << 20  // a body of 1 MiB, its headers, and what was told
+	maxFrame  = 4 << 20  // a body of 1 MiB, its headers, and the result of an earlier attempt
 	bodyPart  = 64 << 10 // of an answer in one frame
-	maxQueued = 1 << 20  // bytes of answers that wait to be written before those who write more have to wait
+	maxQueued = 1 << 20  // bytes of waiting answers from which on writers block
 	maxTold   = 256 << 10
 )
 
 var errFrame = errors.New("a frame cannot be read")
 
-// begin appends the beginning of a frame and returns where it starts; end fills in how long it has become.
+// begin appends the beginning of a frame and returns its position; end fills in its length.
 func begin(b []byte, k kind, id uint64) ([]byte, int) {
 	at := len(b)
 	b = append(b, 0, 0, 0, 0, byte(k))
@@ -60,7 +59,7 @@ func appendBool(b []byte, v bool) []byte {
 	return append(b, 0)
 }
 
-// hopByHop are headers that say something of a connection (RFC 9110, section 7.6.1), or what the frame says itself.
+// hopByHop are headers of a connection (RFC 9110, section 7.6.1) and headers that the frame has as fields.
 var hopByHop = map[string]bool{"Connection": true, "Content-Length": true, "Host": true, "Keep-Alive": true,
 	"Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true}
 
@@ -83,7 +82,7 @@ func appendHeader(b []byte, h http.Header, drop map[string]bool) []byte {
 	return b
 }
 
-// fields reads a frame. After the first field that is not there, all are empty and err says so.
+// fields reads a frame. After the first missing field all are empty and err is set.
 type fields struct {
 	kind kind
 	id   uint64
@@ -91,7 +90,7 @@ type fields struct {
 	err  error
 }
 
-// readFrame reads the next frame. Its bytes are the caller's. It blocks until there is one.
+// readFrame blocks for the next frame. The caller owns its bytes.
 func readFrame(r *bufio.Reader) (fields, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
@@ -122,7 +121,7 @@ func (f *fields) number() uint64 {
 
 func (f *fields) bool() bool { return f.number() == 1 }
 
-// bytes are part of the frame, without room behind them.
+// bytes returns a part of the frame, with no capacity beyond it.
 func (f *fields) bytes() []byte {
 	n := f.number()
 	if n > uint64(len(f.rest)) {
@@ -138,7 +137,7 @@ func (f *fields) text() string { return string(f.bytes()) }
 
 func (f *fields) header() http.Header {
 	n := f.number()
-	if n > uint64(len(f.rest)) { // each takes two bytes at least
+	if n > uint64(len(f.rest)) { // each takes at least two bytes
 		f.rest, f.err = nil, errFrame
 		return http.Header{}
 	}

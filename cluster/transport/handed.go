@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// handedListener hands connections that were accepted elsewhere to an http.Server.
+// handedListener passes connections that were accepted elsewhere to an http.Server.
 type handedListener struct {
 	addr   net.Addr
 	conns  chan net.Conn
@@ -26,7 +26,8 @@ func (l *handedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// give blocks until the server has the connection, and returns false, with the connection closed, when it takes no more.
+// give blocks until the server has taken the connection. If the server has stopped it closes the connection and returns
+// false.
 func (l *handedListener) give(c net.Conn) bool {
 	select {
 	case l.conns <- c:

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	askDial    = 1500 * time.Millisecond // a machine that is there takes a connection within that
+	askDial    = 1500 * time.Millisecond // a running machine accepts a connection within that time
 	hearWithin = 3 * time.Second
 )
 
-// TroubleOf says in words which disagreement over certificates an error of a connection to another member is; "" when
-// it is none.
+// TroubleOf returns the mismatch of certificates behind an error of a connection to another member, in words; "" for
+// other errors.
 func TroubleOf(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var op *net.OpError
@@ -31,7 +31,7 @@ func TroubleOf(err error) string {
 	return ""
 }
 
-// TakesConnection reports whether something listens at an address. It blocks for at most 1.5 s.
+// TakesConnection reports whether a process listens at an address. It blocks for at most 1.5 s.
 func TakesConnection(ctx context.Context, addr string) bool {
 	dialer := net.Dialer{Timeout: askDial}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
@@ -42,15 +42,15 @@ func TakesConnection(ctx context.Context, addr string) bool {
 	return true
 }
 
-// Hearing is what came of a connection to a cluster listener.
+// Hearing is the result of a connection to a cluster listener.
 type Hearing struct {
-	Said    string // in words, "" when nobody takes the connection
-	Heard   bool   // a member talks to this one
-	Trouble bool   // the certificates do not agree
-	Removed bool   // it says that this member was removed
+	Said    string // in words; "" when no process accepts the connection
+	Heard   bool   // a member has answered
+	Trouble bool   // the certificates do not match
+	Removed bool   // it reports that this member was removed
 }
 
-// HearOut connects to a cluster listener and asks for the member's health.
+// HearOut connects to a cluster listener and requests the member's health. It blocks for a few seconds at most.
 func HearOut(ctx context.Context, creds *Credentials, id uint64, addr string) Hearing {
 	if !TakesConnection(ctx, addr) {
 		return Hearing{}

@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// openConns are the connections that the listener has accepted, each with the member that it has proven to be from, 0 for
-// none. They can be cut from outside, at any moment between accept and their end.
+// openConns are the accepted connections, each with the authenticated member, 0 for none. They can be closed at any
+// moment between accept and their end.
 type openConns struct {
 	mu     sync.Mutex
 	closed bool
 	member map[net.Conn]uint64
 }
 
-// add notes whom a connection is from. After close it closes the connection.
+// add records the member of a connection. After close it closes the connection.
 func (o *openConns) add(c net.Conn, id uint64) {
 	o.mu.Lock()
 	if o.member == nil {
@@ -38,7 +38,7 @@ func (o *openConns) remove(c net.Conn) {
 // cut closes the connections of a member.
 func (o *openConns) cut(id uint64) { o.closeIf(func(of uint64) bool { return of == id }) }
 
-// close closes all connections, and those that are added later.
+// close closes all connections, including later ones.
 func (o *openConns) close() {
 	o.mu.Lock()
 	o.closed = true
@@ -60,7 +60,7 @@ func (o *openConns) closeIf(holds func(id uint64) bool) {
 	}
 }
 
-// state is an http.Server's ConnState: its connections are removed when they have ended.
+// state is an http.Server's ConnState. It removes connections that have ended.
 func (o *openConns) state(c net.Conn, s http.ConnState) {
 	if tc, ok := c.(*tls.Conn); ok && (s == http.StateClosed || s == http.StateHijacked) {
 		o.remove(tc.NetConn())

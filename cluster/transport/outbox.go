@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// outbox writes the frames of many to one connection: all that wait go in one write.
+// outbox writes the frames of many goroutines to one connection. All waiting frames go in one write.
 type outbox struct {
 	conn net.Conn
 	mu   sync.Mutex
-	room sync.Cond // fewer than maxQueued bytes wait, or the connection has ended
+	room sync.Cond // signals fewer than maxQueued waiting bytes, or the end
 	wait []byte
 	err  error
 	wake chan struct{}
@@ -22,7 +22,7 @@ func newOutbox(conn net.Conn) *outbox {
 	return o
 }
 
-// put has frames written that add appends. With patient it blocks while too much waits already.
+// put queues the frames that add appends. patient: it blocks while too much waits.
 func (o *outbox) put(patient bool, add func([]byte) []byte) error {
 	o.mu.Lock()
 	for patient && len(o.wait) > maxQueued && o.err == nil {
@@ -44,7 +44,7 @@ func (o *outbox) put(patient bool, add func([]byte) []byte) error {
 func (o *outbox) run() {
 	var spare []byte
 	for range o.wake {
-		runtime.Gosched() // whoever else has something to write is about to say so
+		runtime.Gosched() // other goroutines are about to queue frames
 		o.mu.Lock()
 		data, err := o.wait, o.err
 		o.wait = spare[:0]

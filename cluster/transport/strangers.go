@@ -18,31 +18,30 @@ const (
 	failingAddresses  = 10_000
 	knownAddresses    = 10_000
 	knownFor          = time.Hour
-	probation         = rate.Limit(10) // a second: what an address that fails too often may still try
+	probation         = rate.Limit(10) // connections a second of an address that fails too often
 	probationBurst    = 20
 	logLinesPerSec    = 1 // about strangers
 	logLinesBurst     = 20
 )
 
-// Strangers remembers from where connections to the cluster listener have failed: handshakes that came to nothing,
-// wrong secrets of peerings. An address that fails too often is let in at a trickle only, unless a member or a peer has
-// shown its credential from there: many machines may share an address, and a stranger among them must not keep them
-// out.
+// Strangers counts failures of connections to the cluster listener by address: failed handshakes and wrong secrets of
+// peerings. An address that fails too often gets few connections, unless a member or a peer has authenticated from
+// there: many machines may share an address, and a stranger must not lock them out.
 type Strangers struct {
 	mu      sync.Mutex
 	failing map[netip.Addr]*failing
-	members map[netip.Addr]time.Time // from where they have last come
+	members map[netip.Addr]time.Time // when they last came from there
 	peers   map[netip.Addr]time.Time
 
 	failures atomic.Uint64 // since the start
-	refused  atomic.Uint64 // connections that were hung up on
+	refused  atomic.Uint64 // connections closed unread
 	quiet    *netlimit.QuietLog
 }
 
 type failing struct {
 	failures *rate.Limiter
 	door     *rate.Limiter // connections on probation
-	peers    *rate.Limiter // and those of other clusters
+	peers    *rate.Limiter // those of other clusters
 	last     time.Time
 }
 
@@ -71,8 +70,8 @@ func (s *Strangers) Failed(from net.Addr, now time.Time) {
 	f.failures.AllowN(now, 1)
 }
 
-// forget makes room for other failing addresses: those that have been quiet for a minute go, and some more if they
-// must. It makes room for many, as it looks at all.
+// forget removes failing addresses that have been quiet for a minute, and more if necessary. It removes many at once,
+// because it scans all of them.
 func (s *Strangers) forget(now time.Time) {
 	for a, f := range s.failing {
 		if now.Sub(f.last) > time.Minute {
@@ -87,7 +86,7 @@ func (s *Strangers) forget(now time.Time) {
 	}
 }
 
-// Member and Peer note that a member, or another cluster, has shown its credential from an address.
+// Member and Peer record that a member, or another cluster, has authenticated from an address.
 func (s *Strangers) Member(from net.Addr, now time.Time) { s.know(s.members, from, now) }
 func (s *Strangers) Peer(from net.Addr, now time.Time)   { s.know(s.peers, from, now) }
 
@@ -111,7 +110,7 @@ func (s *Strangers) know(list map[netip.Addr]time.Time, from net.Addr, now time.
 	list[addr] = now
 }
 
-// hangUp reports whether a connection is to be closed as soon as it is there.
+// hangUp reports whether a connection is to be closed at once.
 func (s *Strangers) hangUp(from net.Addr, now time.Time) bool {
 	addr := netlimit.Group(from)
 	s.mu.Lock()
@@ -124,7 +123,7 @@ func (s *Strangers) hangUp(from net.Addr, now time.Time) bool {
 	return true
 }
 
-// refusePeer reports whether a connection of another cluster is to be refused before the handshake.
+// refusePeer reports whether a connection of another cluster is rejected before the handshake.
 func (s *Strangers) refusePeer(from net.Addr, now time.Time) bool {
 	addr := netlimit.Group(from)
 	s.mu.Lock()
@@ -141,7 +140,7 @@ func (s *Strangers) tooMany(addr netip.Addr, now time.Time) bool {
 	return f != nil && f.failures.TokensAt(now) < 1
 }
 
-// Log writes a line about strangers: so many, and counts the others.
+// Log writes a line about strangers, rate-limited.
 func (s *Strangers) Log(level slog.Level, text string, args ...any) {
 	s.quiet.Log(level, text, args...)
 }

@@ -1,9 +1,9 @@
-// Package transport is the cluster listener and the dialer of its other end: how members prove who they are to each
-// other, and what they then say. Raft, questions of leadership, internal HTTP and the streams of other clusters share
-// one port and are told apart by ALPN.
+// Package transport is the cluster listener and its dialer: how members authenticate to each other and which protocols
+// they speak. Raft, questions about leadership, internal HTTP and the streams of other clusters share one port and are
+// selected by ALPN.
 //
-// It knows identities, not purposes: who is a member it is told by a fence, where members are by a Book, and what the
-// requests mean is up to their handlers.
+// It knows identities, not purposes: a fence decides who is a member, a Book knows the addresses, and handlers give the
+// requests their meaning.
 package transport
 
 import (
@@ -23,34 +23,34 @@ import (
 
 const (
 	handshakeTimeout = 3 * time.Second
-	// userTimeout is how long sent data may stay unacknowledged before the kernel gives a connection up;
-	// without it a half-dead member is noticed after a quarter of an hour.
+	// userTimeout is how long sent data may stay unacknowledged before the kernel closes a connection. Without it a member
+	// that vanishes is noticed after a quarter of an hour.
 	userTimeout = 3 * time.Second
-	// PeerSilence is the same for connections with other clusters, which may be far away.
+	// PeerSilence is userTimeout for connections with other clusters, which may be far away.
 	PeerSilence = 10 * time.Second
 )
 
-// Replica is what the transport needs from the store.
+// Replica is the part of the store that the transport needs.
 type Replica interface {
 	// DialOwn connects a member's Raft server to this one's.
 	DialOwn(ctx context.Context, from uint64) (net.Conn, error)
 	FollowsNow(ctx context.Context) (uint64, error)
-	Epoch() uint64    // of this member's leadership, 0 while another one leads
-	Revision() uint64 // that it has committed
+	Epoch() uint64    // of this member's leadership; 0 while it does not lead
+	Revision() uint64 // committed by this member as leader
 }
 
-// Book knows where members are.
+// Book knows the addresses of members.
 type Book interface {
-	// Candidates lists the addresses where a member may be, the likeliest first.
+	// Candidates lists possible addresses of a member, the likeliest first.
 	Candidates(nodeID uint64) []string
-	// Met notes an address at which a member has shown who it is.
+	// Met records an address at which a member has authenticated.
 	Met(nodeID uint64, address string)
 }
 
-// Table is a Book that only looks up.
+// Table is a read-only Book.
 type Table func(nodeID uint64) (address string, known bool)
 
-// Candidates returns the one address of a member that is known.
+// Candidates returns the known address of a member, if any.
 func (f Table) Candidates(nodeID uint64) []string {
 	if address, known := f(nodeID); known {
 		return []string{address}
@@ -61,7 +61,7 @@ func (f Table) Candidates(nodeID uint64) []string {
 // Met does nothing.
 func (f Table) Met(uint64, string) {}
 
-// Transport is the cluster listener and the dialer of its other end.
+// Transport is the cluster listener and its dialer. All methods are safe for concurrent use.
 type Transport struct {
 	creds *Credentials
 	book  Book
@@ -70,22 +70,22 @@ type Transport struct {
 
 	// DialBound is how long a connection may take when the request can go to another member. Set before Serve.
 	DialBound time.Duration
-	// Dials says which addresses may be dialled. New allows all but those that never are; set before Serve.
+	// Dials is the policy for addresses of members. New allows all but those that are never dialled. Set before Serve.
 	Dials addr.DialPolicy
-	// Limits bound the connections to the listener; set before Serve, the zero value stands for DefaultLimits.
+	// Limits bound the connections to the listener. Set before Serve; the zero value means DefaultLimits.
 	Limits netlimit.Limits
 
 	service Service
 	http    *http.Server
 	httpIn  *handedListener
 	agedIn  *handedListener // connections of members whose leaf has expired
-	aged    *http.Server    // serves them what renewal needs
+	aged    *http.Server    // serves requests of renewal on them
 	client  *http.Transport
 	renewal *http.Transport // for requests of renewal, where a leaf has expired
 	askers  askers
 	lines   lines
 
-	gone      sync.Map // ids of members that this one has heard to be removed
+	gone      sync.Map // ids of members that are known to be removed
 	strangers *Strangers
 	limiter   *netlimit.Limiter
 
@@ -98,18 +98,18 @@ type Transport struct {
 // Service is what the cluster listener serves.
 type Service struct {
 	Replica Replica
-	// Handler gets the internal HTTP requests, already authenticated: MemberID tells whose they are.
+	// Handler gets the authenticated internal HTTP requests; MemberID returns their member.
 	Handler http.Handler
-	// Confirm asks the leader about the member that an internal request comes from; nil: the fence is enough.
+	// Confirm asks the leader about the member of an internal request. nil: the fence decides alone.
 	Confirm func(r *http.Request, nodeID uint64) error
-	// Alternatives reports whether a request can go to another member than this one; nil: it cannot.
+	// Alternatives reports whether a request can go to another member than this one. nil: it cannot.
 	Alternatives func(nodeID uint64) bool
-	// Peers serves connections of other clusters until they end. relayed: another member passes the connection on. nil:
-	// they are closed.
+	// Peers serves connections of other clusters until they end. relayed: another member relays the connection. nil: they
+	// are closed.
 	Peers func(conn net.Conn, relayed bool)
 }
 
-// New makes a transport that finds members by book and admits the members that fence accepts. Serve makes it listen.
+// New returns a transport that finds members by book and admits members that fence accepts. Serve makes it listen.
 func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logger) *Transport {
 	t := &Transport{
 		creds:     creds,
@@ -123,23 +123,23 @@ func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logg
 	creds.use(log)
 	t.client = t.newClient(false)
 	t.renewal = t.newClient(true)
-	t.renewal.DisableKeepAlives = true // the next request may find a fresh leaf
+	t.renewal.DisableKeepAlives = true // the next request may have a new leaf
 	t.lines.ctx, t.lines.end = context.WithCancel(context.Background())
 	t.lines.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoCalls, false) }
 	t.askers.dial = func(ctx context.Context, id uint64) (net.Conn, error) { return t.dial(ctx, id, protoAsk, true) }
 	return t
 }
 
-// ClusterID is that of the cluster whose members are let in.
+// ClusterID returns the id of this cluster.
 func (t *Transport) ClusterID() string { return t.creds.ClusterID }
 
-// Credentials are what this member proves with who it is.
+// Credentials returns the credentials of this member.
 func (t *Transport) Credentials() *Credentials { return t.creds }
 
-// Strangers remembers from where connections have failed.
+// Strangers returns the record of failed connections.
 func (t *Transport) Strangers() *Strangers { return t.strangers }
 
-// Serve accepts connections until Close.
+// Serve accepts connections and blocks until Close.
 func (t *Transport) Serve(l net.Listener, service Service) {
 	t.service = service
 	if t.Limits == (netlimit.Limits{}) {
@@ -158,7 +158,7 @@ func (t *Transport) Serve(l net.Listener, service Service) {
 	t.done.Go(func() { t.accept(l) })
 }
 
-// Starved reports whether the listener cannot accept because there are no descriptors.
+// Starved reports whether the listener cannot accept because no file descriptors are left.
 func (t *Transport) Starved(now time.Time) bool {
 	t.mu.Lock()
 	limiter := t.limiter
@@ -187,7 +187,7 @@ func (t *Transport) accept(l net.Listener) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // out of file descriptors, most likely: others must close some first
+		if err != nil { // probably no file descriptors are left: wait until others close some
 			t.strangers.Log(slog.LevelWarn, "the cluster listener cannot accept", "err", err)
 			time.Sleep(50 * time.Millisecond)
 			continue
@@ -201,14 +201,15 @@ func (t *Transport) accept(l net.Listener) {
 	}
 }
 
-// handle serves a connection to its end, or returns true when the HTTP server serves it from now on.
+// handle serves a connection to its end, or returns true when the HTTP server has taken it.
 func (t *Transport) handle(raw net.Conn) (handedOn bool) {
 	silentFor(raw, userTimeout)
 	conn := tls.Server(store.Direct(raw), t.serverTLS())
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		if !errors.Is(err, errTooManyFailures) && !errors.Is(err, net.ErrClosed) { // a connection that was evicted is no failure
+		// An evicted connection is closed, and is not a failure.
+		if !errors.Is(err, errTooManyFailures) && !errors.Is(err, net.ErrClosed) {
 			t.strangers.Failed(raw.RemoteAddr(), time.Now())
 		}
 		t.strangers.Log(slog.LevelDebug, "a connection to the cluster listener was refused", "remote", raw.RemoteAddr(),
@@ -232,7 +233,7 @@ func (t *Transport) handle(raw net.Conn) (handedOn bool) {
 	return false
 }
 
-// handleHTTP hands a connection on to the HTTP server, which is fenced per request, with a status to show for it.
+// handleHTTP passes a connection to the HTTP server, which applies the fence to each request and answers with a status.
 func (t *Transport) handleHTTP(raw net.Conn, conn *tls.Conn) bool {
 	state := conn.ConnectionState()
 	id, err := t.creds.member(state)
@@ -251,8 +252,8 @@ func (t *Transport) handleHTTP(raw net.Conn, conn *tls.Conn) bool {
 	return in.give(conn)
 }
 
-// handleStream serves the other protocols of members, until the connection ends. It is noted as the member's before the
-// fence is asked: a removal between the two cuts it.
+// handleStream serves the other protocols of members until the connection ends. The connection is registered before the
+// fence is asked, so a removal in between closes it.
 func (t *Transport) handleStream(ctx context.Context, raw net.Conn, conn *tls.Conn) {
 	defer conn.Close()
 	state := conn.ConnectionState()
@@ -285,7 +286,7 @@ func (t *Transport) handleStream(ctx context.Context, raw net.Conn, conn *tls.Co
 	}
 }
 
-// Cut closes all connections with a member, at once.
+// Cut closes all connections with a member at once.
 func (t *Transport) Cut(nodeID uint64) {
 	t.open.cut(nodeID)
 	t.askers.forget(nodeID)
@@ -293,13 +294,12 @@ func (t *Transport) Cut(nodeID uint64) {
 	t.client.CloseIdleConnections()
 }
 
-// Ask reports whether at least need of the nodes follow this one at this moment. It blocks until that is certain either
-// way or ctx ends.
+// Ask reports whether at least need of the nodes follow this one now. It blocks until that is decided or ctx ends.
 func (t *Transport) Ask(ctx context.Context, nodes []uint64, need int) bool {
 	return t.askers.ask(ctx, t.creds.NodeID, nodes, need)
 }
 
-// Close stops listening and closes every connection.
+// Close stops listening and closes every connection. It blocks until Serve has ended.
 func (t *Transport) Close() {
 	t.mu.Lock()
 	l := t.listener
