@@ -1,8 +1,8 @@
-// Package backup is how members save the state of the cluster by themselves. The leader decides when, on which member, and
-// what is deleted again (Leader); the member writes the file, reads it back and restores it into a scratch database
-// (Maker). The records are rows of the table backups, so that any leader goes on.
+// Package backup makes scheduled and requested backups of the cluster's state. The leader decides when, on which
+// member, and which backups are deleted (Leader); the member writes the file, reads it back and restores it into a
+// scratch database (Maker). The records are rows of the table backups, so that any leader can continue.
 //
-// It does not know what an archive holds: that is store's.
+// It does not know the content of an archive: package store does.
 package backup
 
 import (
@@ -13,13 +13,13 @@ import (
 	"muster/store"
 )
 
-// Config is what both sides need.
+// Config is the configuration of both sides.
 type Config struct {
 	Store     *store.Store
 	Transport *transport.Transport
-	Version   string       // of this program
-	Room      func() int64 // bytes that may be written beside the database
-	Loopback  bool         // this member is itself on loopback, and so may buckets be
+	Version   string       // version of this binary
+	Room      func() int64 // free bytes for files beside the database
+	Loopback  bool         // this member is on loopback, so buckets may be, too
 	Logger    *slog.Logger
 }
 
@@ -32,25 +32,25 @@ const (
 	pathFile   = "/internal/backups/file"
 )
 
-// order is what a leader wants of a member. What it does not need is left out.
+// order is a request of the leader to a member. Unused fields are omitted.
 type order struct {
 	ID         string   `json:"id,omitempty"`
 	Name       string   `json:"name,omitempty"`
 	Target     string   `json:"target"`
 	Recipients []string `json:"recipients,omitempty"`
-	Revision   uint64   `json:"revision,omitempty"` // that the state has at least
-	Size       int64    `json:"size,omitempty"`     // that the file must have
+	Revision   uint64   `json:"revision,omitempty"` // the least revision of the state
+	Size       int64    `json:"size,omitempty"`     // expected size of the file
 	SHA256     string   `json:"sha256,omitempty"`
-	S3         *access  `json:"s3,omitempty"` // where the target is a bucket; nil: as this member knows it
+	S3         *access  `json:"s3,omitempty"` // for a bucket; nil: as this member knows it
 }
 
-// outcome is what came of an order.
+// outcome is the result of an order.
 type outcome struct {
 	Size     int64  `json:"size,omitempty"`
 	SHA256   string `json:"sha256,omitempty"`
 	Revision uint64 `json:"revision,omitempty"`
-	Reason   string `json:"reason,omitempty"` // why it failed, a clause; empty when it did not
-	Unread   bool   `json:"unread,omitempty"` // nothing is known of the file: its target could not be asked
+	Reason   string `json:"reason,omitempty"` // why it failed, a clause; empty on success
+	Unread   bool   `json:"unread,omitempty"` // the target did not answer, so the state of the file is unknown
 }
 
 func failed(err error) outcome { return outcome{Reason: err.Error()} }
@@ -59,9 +59,9 @@ const (
 	checkWithin = 5 * time.Second
 	makeWithin  = time.Hour
 	readWithin  = 9 * time.Minute
-	// stallAfter is how long one operation of a target may take. abandonAfter is how long a member goes on when no leader
-	// waits for it, and takeOverAfter how long a leader waits for a member that does not answer: it must be the longer one,
-	// so that two members never write at the same time.
+	// stallAfter is how long one operation of a target may take. abandonAfter is how long a member continues without a
+	// waiting leader, and takeOverAfter how long a leader waits for a member that does not answer: it must be longer, so
+	// that two members never write at the same time.
 	stallAfter    = 30 * time.Second
 	abandonAfter  = 20 * time.Second
 	takeOverAfter = 30 * time.Second

@@ -23,15 +23,15 @@ import (
 	"muster/store"
 )
 
-// access is how a bucket is reached. The leader sends it to the member that is to write, over the connection between members;
-// it is never logged nor stored.
+// access is the access to a bucket. The leader sends it to the writing member over the connection between members; it
+// is never logged or stored.
 type access struct {
 	store.S3Settings
-	AccessKey string `json:",omitempty"` // empty: the member's own
+	AccessKey string `json:",omitempty"` // empty: the member's own credentials
 	SecretKey string `json:",omitempty"`
 }
 
-// openTarget opens the target of an order. What is done there ends with ctx.
+// openTarget opens the target of an order. Its operations end with ctx.
 func (m *Maker) openTarget(ctx context.Context, o order) (target, error) {
 	tag := strconv.FormatUint(m.self, 10)
 	if !store.InBucket(o.Target) {
@@ -47,7 +47,7 @@ func (m *Maker) openTarget(ctx context.Context, o order) (target, error) {
 	return openBucket(ctx, o.Target, tag, *o.S3, m.Loopback)
 }
 
-// access reads how a bucket is reached. A stored secret can be opened by the leader alone.
+// access reads the access to a bucket. Only the leader can open a stored secret.
 func (m *Maker) access(ctx context.Context) (*access, error) {
 	o, err := m.Store.Backups.Settings(ctx, store.Stale)
 	if err != nil {
@@ -69,22 +69,23 @@ func (m *Maker) accessBy(ctx context.Context, o store.BackupSettings) (*access, 
 		return nil, errors.New("the secret that " + store.SettingBackupS3Credentials + " names does not exist")
 	}
 	var both bool
-	if a.AccessKey, a.SecretKey, both = strings.Cut(strings.TrimSpace(string(secret.Value)), ":"); !both || a.AccessKey == "" {
+	a.AccessKey, a.SecretKey, both = strings.Cut(strings.TrimSpace(string(secret.Value)), ":")
+	if !both || a.AccessKey == "" {
 		return nil, errors.New("the secret that " + store.SettingBackupS3Credentials + " names is not ACCESS-KEY:SECRET-KEY")
 	}
 	return a, nil
 }
 
 const (
-	// partBytes is how much of a file is in memory, and what one request carries.
+	// partBytes is the size of a part in memory and in one request.
 	partBytes = 8 << 20
 	s3Tries   = 3
-	s3Within  = 20 * time.Second // for a connection, and for the head of an answer
-	leaveS3   = 4 * time.Second  // for what is deleted at the end; an abandoned job must be over before another begins
+	s3Within  = 20 * time.Second // for a connection, and for the headers of an answer
+	leaveS3   = 4 * time.Second  // for deletions at the end; an abandoned job must end before another one begins
 	maxCA     = 1 << 20
 )
 
-// bucket is a target that speaks S3. What it does ends with ctx.
+// bucket is a target that speaks S3. Its operations end with ctx.
 type bucket struct {
 	ctx          context.Context
 	client       *minio.Client
@@ -93,11 +94,11 @@ type bucket struct {
 	close        func()
 }
 
-// openBucket opens s3://BUCKET/PREFIX. It sends nothing yet.
+// openBucket opens s3://BUCKET/PREFIX. It sends no request yet.
 func openBucket(ctx context.Context, where, tag string, a access, loopback bool) (*bucket, error) {
 	u, err := url.Parse(a.Endpoint)
 	if err != nil {
-		return nil, errors.New("the endpoint is no URL")
+		return nil, errors.New("the endpoint is not a URL")
 	}
 	t, err := a.transport(u.Scheme == "https", loopback)
 	if err != nil {
@@ -119,8 +120,8 @@ func openBucket(ctx context.Context, where, tag string, a access, loopback bool)
 	return &bucket{ctx, client, name, prefix, tag, t.CloseIdleConnections}, nil
 }
 
-// credentials are those of the order, else what the environment of this process says, else the file that Amazon's tools read.
-// Nothing asks a metadata service.
+// credentials returns those of the order, or else of the environment, or else of the file of Amazon's tools. It never
+// asks a metadata service.
 func (a access) credentials() *credentials.Credentials {
 	if a.AccessKey != "" {
 		return credentials.NewStaticV4(a.AccessKey, a.SecretKey, "")
@@ -128,7 +129,7 @@ func (a access) credentials() *credentials.Credentials {
 	return credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
 }
 
-// transport connects within the networks of the setting alone, wherever a name leads.
+// transport connects only to the networks of the setting, even when a name resolves elsewhere.
 func (a access) transport(secure, loopback bool) (*http.Transport, error) {
 	policy, err := addr.ParseDialPolicy(a.Networks)
 	if err != nil {
@@ -167,7 +168,8 @@ func authorities(path string) (*x509.CertPool, error) {
 
 func (b *bucket) key(name string) string { return b.prefix + name }
 
-// check writes an object and deletes it again. That it may not be deleted is no obstacle: then nothing else is, either.
+// check writes an object and deletes it again. A failure to delete it is no error, because muster then deletes nothing
+// there.
 func (b *bucket) check() error {
 	const text = "muster"
 	key := b.key(strings.Replace(partial, "*", b.tag, 1))
@@ -179,7 +181,7 @@ func (b *bucket) check() error {
 	return nil
 }
 
-// sweep drops parts of uploads that members have left behind when they were killed.
+// sweep deletes parts of uploads that a killed process of this member has left.
 func (b *bucket) sweep() {
 	for left := range b.client.ListIncompleteUploads(b.ctx, b.name, b.prefix+"muster-", true) {
 		if left.Err != nil {
@@ -191,8 +193,8 @@ func (b *bucket) sweep() {
 	}
 }
 
-// Create begins an object, which is there under its name once it is whole, and deleted when it is discarded: a bucket knows
-// no other name for it.
+// Create begins an object. It has its name from the moment it is complete, and is deleted when it is discarded: a
+// bucket has no temporary names.
 func (b *bucket) Create(name string) (file, error) {
 	ctx, stop := context.WithCancel(b.ctx)
 	r, w := io.Pipe()
@@ -229,21 +231,21 @@ func (b *bucket) Close() error {
 	return nil
 }
 
-// object is one that is being written.
+// object is an object that is being written.
 type object struct {
 	in        *bucket
 	key       string
 	w         *io.PipeWriter
-	r         *minio.Object // as it is read back
+	r         *minio.Object // for reading it back
 	stop      context.CancelFunc
 	sent      chan struct{} // closed when the upload is over
-	err       error         // of the upload, then
+	err       error         // of the upload, valid after that
 	committed bool
 }
 
 func (o *object) Write(p []byte) (int, error) { return o.w.Write(p) }
 
-// Reread ends the upload and reads what the bucket has.
+// Reread completes the upload and reads the object from the bucket.
 func (o *object) Reread() (io.Reader, error) {
 	_ = o.w.Close()
 	if <-o.sent; o.err != nil {
@@ -280,7 +282,7 @@ func (o *object) Discard() {
 	_ = o.in.client.RemoveObject(ctx, o.in.name, o.key, minio.RemoveObjectOptions{})
 }
 
-// objectReader words what goes wrong.
+// objectReader words the errors of reads.
 type objectReader struct{ *minio.Object }
 
 func (r objectReader) Read(p []byte) (int, error) {
@@ -291,7 +293,7 @@ func (r objectReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// codes are the errors of S3 that an operator can do something about, in clauses.
+// codes are clauses for the S3 errors that an operator can correct.
 var codes = map[string]string{
 	"NoSuchBucket":                 "there is no such bucket",
 	"NoSuchKey":                    errNoFile.Error(),
@@ -308,7 +310,8 @@ var codes = map[string]string{
 	"SlowDown":                     "it asks to be left alone for a while",
 }
 
-// said says in a clause what went wrong at a bucket; nil stays nil. What a server says besides its code is not repeated.
+// said returns in a clause what went wrong at a bucket; nil for nil. It does not repeat the text of a server except its
+// code.
 func said(err error) error {
 	var answer minio.ErrorResponse
 	var unknown x509.UnknownAuthorityError
@@ -343,7 +346,7 @@ func said(err error) error {
 	return fmt.Errorf("it cannot be used: %s", code(err.Error()))
 }
 
-// code is a word of a server's, cut and of harmless letters.
+// code returns a server's code, truncated and reduced to harmless characters.
 func code(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

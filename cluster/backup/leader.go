@@ -11,13 +11,11 @@ import (
 	"muster/store"
 )
 
-// Leader does one leadership's part: it has backups made when they are due or asked for, and deletes those that are not
-// kept.
+// Leader is the leader's part: it makes members write backups when they are due or requested, and deletes old ones.
 type Leader struct {
 	Config
-	Maker *Maker // of this member
-	// Candidates lists the members that may write one now, those that should be asked first in front; nil while that is not
-	// known yet.
+	Maker *Maker // this member's own
+	// Candidates lists the members that may write a backup now, best first; nil while that is unknown.
 	Candidates func() []uint64
 
 	later map[string]time.Time // backups that could not be deleted, by id, and when to try again
@@ -30,9 +28,9 @@ const (
 	mostAsked = 32
 )
 
-var errTooYoung = errors.New("backup: it is not known yet who is healthy")
+var errTooYoung = errors.New("backup: the health of the members is not known yet")
 
-// Run works until ctx ends.
+// Run makes and deletes backups until ctx ends.
 func (l *Leader) Run(ctx context.Context) {
 	l.later = map[string]time.Time{}
 	for {
@@ -50,7 +48,7 @@ func (l *Leader) Run(ctx context.Context) {
 
 func (l *Leader) actor() store.Actor { return store.Actor{Name: "autopilot", NodeID: l.Store.NodeID()} }
 
-// Look reads what a decision rests on.
+// Look reads the input of a decision.
 func Look(ctx context.Context, st *store.Store, c store.Consistency, now time.Time) (s State, err error) {
 	s = State{Now: now, Members: map[uint64]bool{}}
 	if s.Settings, err = st.Backups.Settings(ctx, c); err != nil {
@@ -87,7 +85,7 @@ func (l *Leader) round(ctx context.Context) error {
 	return nil
 }
 
-// carry has one member after the other try, until one has made the backup or none is left.
+// carry asks one member after the other until one has made the backup or none is left.
 func (l *Leader) carry(ctx context.Context, b store.Backup, s State) error {
 	var reasons []string
 	if b.Reason != "" {
@@ -119,8 +117,8 @@ func (l *Leader) carry(ctx context.Context, b store.Backup, s State) error {
 	}
 }
 
-// assign gives the backup to the first candidate that can write to the target, and says why others cannot. The backup
-// stays as it is when there is none.
+// assign gives the backup to the first candidate that can write to the target, and returns why others cannot. Without
+// such a candidate the backup stays as it is.
 func (l *Leader) assign(ctx context.Context, b *store.Backup, o store.BackupSettings, given []uint64,
 	reasons []string) (why []string, err error) {
 	if o.Directory == "" {
@@ -158,7 +156,7 @@ func (l *Leader) assign(ctx context.Context, b *store.Backup, o store.BackupSett
 	return why, nil
 }
 
-// name is muster-CLUSTER-TIME-ID: several clusters may share a directory.
+// name returns muster-CLUSTER-TIME-ID: several clusters may share a directory.
 func (l *Leader) name(b *store.Backup, o store.BackupSettings) string {
 	suffix := ".tgz"
 	if len(o.Recipients) > 0 {
@@ -168,8 +166,8 @@ func (l *Leader) name(b *store.Backup, o store.BackupSettings) string {
 		b.ID[len(b.ID)-12:], suffix)
 }
 
-// spread orders the candidates so that the one whose last backup is the oldest comes first among those other than the
-// leader: what one machine holds is lost with it.
+// spread orders the candidates by the age of their last backup, the oldest first and the leader last: backups on one
+// machine are lost with it.
 func (l *Leader) spread(ctx context.Context) []uint64 {
 	list := l.Candidates()
 	backups, err := l.Store.Backups.List(ctx, store.AsLeader)
@@ -179,7 +177,7 @@ func (l *Leader) spread(ctx context.Context) []uint64 {
 	return Spread(list, l.Store.NodeID(), backups)
 }
 
-// Spread is the pure part of it; backups are the newest first.
+// Spread is the pure part of spread. backups are newest first.
 func Spread(candidates []uint64, leader uint64, backups []store.Backup) []uint64 {
 	last := func(id uint64) uint64 {
 		for _, b := range backups {
@@ -206,11 +204,11 @@ func Spread(candidates []uint64, leader uint64, backups []store.Backup) []uint64
 	return list
 }
 
-// attempt has a member make the backup and waits for it. A member that stops answering is waited for until it has
-// certainly given up.
+// attempt makes a member write the backup and waits for it. If the member stops answering, it waits until the member
+// has certainly given up.
 func (l *Leader) attempt(ctx context.Context, b store.Backup, s State) (outcome, error) {
 	if !s.Members[b.NodeID] {
-		return failed(errors.New("it is no member any more")), nil
+		return failed(errors.New("it is no longer a member")), nil
 	}
 	a, err := l.access(ctx, b.Target, s.Settings)
 	if err != nil {
@@ -240,7 +238,7 @@ func (l *Leader) attempt(ctx context.Context, b store.Backup, s State) (outcome,
 	}
 }
 
-// access is how members reach a target; nil for a directory.
+// access returns the access to a target; nil for a directory.
 func (l *Leader) access(ctx context.Context, target string, o store.BackupSettings) (*access, error) {
 	if !store.InBucket(target) {
 		return nil, nil
@@ -248,7 +246,8 @@ func (l *Leader) access(ctx context.Context, target string, o store.BackupSettin
 	return l.Maker.accessBy(ctx, o)
 }
 
-// discard has what a backup has left at its target deleted: by the member that has it, or by any for a bucket.
+// discard deletes the remains of a backup at its target: through the member that has them, or through any member for a
+// bucket.
 func (l *Leader) discard(ctx context.Context, id uint64, b *store.Backup, s State) outcome {
 	a, err := l.access(ctx, b.Target, s.Settings)
 	if err != nil {
@@ -260,7 +259,7 @@ func (l *Leader) discard(ctx context.Context, id uint64, b *store.Backup, s Stat
 	return l.ask(ctx, id, checkWithin+time.Second, pathRemove, order{Target: b.Target, Name: b.Name, S3: a})
 }
 
-// finish records how a backup ended. What members that were given up may have left behind is deleted.
+// finish records the end of a backup and deletes what members that were given up may have left.
 func (l *Leader) finish(ctx context.Context, b store.Backup, s State) error {
 	if err := l.Store.Backups.Finish(ctx, l.actor(), b); err != nil {
 		return err
@@ -284,10 +283,10 @@ func (l *Leader) finish(ctx context.Context, b store.Backup, s State) error {
 	return nil
 }
 
-// prune deletes the files of backups that are not kept, then their records. A holder that does not answer is asked
-// again later; one that is no member any more is not.
+// prune deletes the files of old backups, then their records. It asks a holder that does not answer again later, unless
+// it is no longer a member.
 func (l *Leader) prune(ctx context.Context, list []Deletion) error {
-	if err := l.Store.Confirm(ctx); err != nil { // a leader that was deposed must not delete anything
+	if err := l.Store.Confirm(ctx); err != nil { // a deposed leader must not delete anything
 		return err
 	}
 	for _, d := range list {

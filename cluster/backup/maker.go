@@ -19,7 +19,7 @@ import (
 	"muster/store"
 )
 
-// Maker writes and reads backups on this member, when the leader says so.
+// Maker writes and reads backups on this member, as the leader orders.
 type Maker struct {
 	Config
 	self     uint64
@@ -31,10 +31,10 @@ type Maker struct {
 	ctx  context.Context // ends with the member
 	stop context.CancelFunc
 	mu   sync.Mutex
-	job  *job // the last one
+	job  *job // the last job
 }
 
-// archives is what it asks of the store's archives.
+// archives is the part of the store's archives that it needs.
 type archives interface {
 	Snapshot(ctx context.Context, c store.Consistency, w io.Writer, recipients []string,
 		binary string) (store.ArchiveMeta, error)
@@ -42,14 +42,14 @@ type archives interface {
 	Rehearse(ctx context.Context, a *store.Archive) error
 }
 
-// mirror is the state as this member has it.
+// mirror is this member's copy of the state.
 type mirror interface {
 	Path() string
 	Revision() uint64
 	Changed() <-chan struct{}
 }
 
-// NewMaker returns the maker of this member; Close ends it.
+// NewMaker returns the maker of this member. Close ends it.
 func NewMaker(cfg Config) *Maker {
 	m := &Maker{Config: cfg, self: cfg.Store.NodeID(), archives: cfg.Store.Archives, mirror: cfg.Store.Mirror,
 		stall: stallAfter}
@@ -58,7 +58,7 @@ func NewMaker(cfg Config) *Maker {
 	return m
 }
 
-// Close ends what is under way and waits for it, unless it waits for a target that does not answer.
+// Close ends the job in progress and waits for it, unless it waits for a target that does not answer.
 func (m *Maker) Close() {
 	m.stop()
 	m.mu.Lock()
@@ -81,16 +81,16 @@ func (m *Maker) Close() {
 	}
 }
 
-// job is one backup that is being made, or was.
+// job is one backup, in progress or finished.
 type job struct {
 	id      string
 	cancel  context.CancelFunc
 	done    chan struct{}
-	outcome outcome // when done
+	outcome outcome // after done
 	watch   watch
-	waiting int // leaders that wait for it
+	waiting int // number of leaders that wait for it
 	idle    *time.Timer
-	left    bool // nobody waited for it any more
+	left    bool // no leader waited for it
 }
 
 func (j *job) over() bool {
@@ -102,7 +102,7 @@ func (j *job) over() bool {
 	}
 }
 
-// watch knows how long an operation of a target has been under way.
+// watch measures how long an operation of a target takes.
 type watch struct{ since atomic.Pointer[time.Time] }
 
 func (w *watch) begin() {
@@ -119,8 +119,8 @@ func (w *watch) waited() time.Duration {
 	return 0
 }
 
-// make carries out an order, or waits for the one of the same id that is under way: a leader that takes over asks again.
-// It goes on for a while when ctx ends, so that there is somebody to ask.
+// make carries out an order, or waits for the job of the same id: a leader that takes over asks again. The job
+// continues for a while after ctx has ended, so that the next leader can ask for it.
 func (m *Maker) make(ctx context.Context, o order) (outcome, error) {
 	j, err := m.begin(o)
 	if err != nil {
@@ -144,7 +144,7 @@ func (m *Maker) make(ctx context.Context, o order) (outcome, error) {
 	}
 }
 
-// begin starts a job or joins the one of the same id.
+// begin starts a job, or joins the one of the same id.
 func (m *Maker) begin(o order) (*job, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -179,7 +179,7 @@ func (m *Maker) begin(o order) (*job, error) {
 	return j, nil
 }
 
-// leave is what a leader does that waits no longer. A job that nobody asks for any more is given up.
+// leave ends the wait of a leader. A job without waiting leaders is given up after abandonAfter.
 func (m *Maker) leave(j *job) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -196,8 +196,8 @@ func (m *Maker) leave(j *job) {
 	})
 }
 
-// background gives this goroutine a thread of its own, which gets the processor and the disk when nobody else wants them.
-// The thread ends with the goroutine.
+// background gives this goroutine a thread of its own with the lowest priority for processor and disk. The thread ends
+// with the goroutine.
 func background() {
 	runtime.LockOSThread()
 	const whoProcess, bestEffort, last = 1, 2 << 13, 7 // ioprio_set(2)
@@ -205,11 +205,11 @@ func background() {
 	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, uintptr(unix.Gettid()), bestEffort|last)
 }
 
-// scratchCopies is how many times the state lies in the data directory at most: as it is copied, as it is read back, and
-// as it is restored.
+// scratchCopies is the maximum number of copies of the state in the data directory: the copy, the file read back, and
+// the restored one.
 const scratchCopies = 3
 
-// work makes one backup. What it has written is read back before it gets its name.
+// work makes one backup. It reads the file back before the file gets its name.
 func (m *Maker) work(ctx context.Context, o order, w *watch) (out outcome, err error) {
 	if !validName(o.Name) {
 		return out, errors.New("the name of the file is not one of a backup")
@@ -243,7 +243,7 @@ func (m *Maker) work(ctx context.Context, o order, w *watch) (out outcome, err e
 		return out, err
 	}
 	if err := m.proveFile(ctx, in, proof, &out); err != nil {
-		return out, fmt.Errorf("what was written does not read back: %w", err)
+		return out, fmt.Errorf("the file cannot be read back: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
 		return out, err
@@ -258,7 +258,7 @@ func watched[T any](w *watch, f func() (T, error)) (T, error) {
 	return f()
 }
 
-// watchedFile tells the watch when it waits.
+// watchedFile reports its operations to the watch.
 type watchedFile struct {
 	file
 	w *watch
@@ -282,7 +282,7 @@ func (r *watchedReader) Read(p []byte) (int, error) {
 	return watched(r.w, func() (int, error) { return r.Reader.Read(p) })
 }
 
-// awaitRevision waits until this member's mirror has what the leader had when it gave the order.
+// awaitRevision blocks until this member's mirror has the revision of the order.
 func (m *Maker) awaitRevision(ctx context.Context, revision uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -294,13 +294,13 @@ func (m *Maker) awaitRevision(ctx context.Context, revision uint64) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("its replica is at revision %d, and %d is wanted", m.mirror.Revision(), revision)
+			return fmt.Errorf("its replica is at revision %d, and the backup needs %d", m.mirror.Revision(), revision)
 		}
 	}
 }
 
-// write writes the archive, encrypted where there are recipients. One of them is made for this file alone: its identity,
-// which is returned, opens the file for as long as this process remembers it.
+// write writes the archive, encrypted if there are recipients. It adds a recipient for this file alone and returns its
+// identity, which opens the file while this process has it.
 func (m *Maker) write(ctx context.Context, f io.Writer, o order, out *outcome) (proof *age.X25519Identity, err error) {
 	sum := sha256.New()
 	size := &counter{}

@@ -276,7 +276,7 @@ func TestWhatDoesNotReadBack(t *testing.T) {
 		return &forgetful{d}, err
 	}
 	out, err := m.make(t.Context(), order{ID: "one", Name: fileName, Target: dir})
-	if err != nil || !strings.Contains(out.Reason, "does not read back") || len(names(t, dir)) != 0 {
+	if err != nil || !strings.Contains(out.Reason, "cannot be read back") || len(names(t, dir)) != 0 {
 		t.Errorf("%+v, %v, %v", out, err, names(t, dir))
 	}
 }

@@ -8,35 +8,35 @@ import (
 	"muster/store"
 )
 
-// State is what is decided from.
+// State is the input of a decision.
 type State struct {
 	Now      time.Time
 	Settings store.BackupSettings
-	Backups  []store.Backup // the newest first
+	Backups  []store.Backup // newest first
 	Members  map[uint64]bool
 }
 
-// Step is what is to be done now.
+// Step is the next thing to do.
 type Step struct {
-	Resume *store.Backup // carry this one on, first of all
-	Due    bool          // else begin one
+	Resume *store.Backup // continue this one first
+	Due    bool          // otherwise begin one
 	Delete []Deletion
 }
 
-// Deletion is a backup that is not kept any longer.
+// Deletion is a backup that is no longer kept.
 type Deletion struct {
 	store.Backup
 	Why string
 }
 
 const (
-	keptFailures = 10 // records of backups that failed
+	keptFailures = 10 // records of failed backups
 	firstRetry   = time.Minute
 	longestRetry = time.Hour
-	clockSlack   = time.Minute // that clocks of leaders may be apart
+	clockSlack   = time.Minute // allowed difference between clocks of leaders
 )
 
-// Decide is a pure function.
+// Decide returns the next step. It is a pure function.
 func Decide(s State) (step Step) {
 	step.Resume = s.Active()
 	next, planned := s.Next()
@@ -45,7 +45,7 @@ func Decide(s State) (step Step) {
 	return step
 }
 
-// Active is the backup that is not over; nil when there is none.
+// Active returns the backup in progress, or nil.
 func (s State) Active() *store.Backup {
 	i := slices.IndexFunc(s.Backups, func(b store.Backup) bool { return b.Active() })
 	if i < 0 {
@@ -54,7 +54,7 @@ func (s State) Active() *store.Backup {
 	return &s.Backups[i]
 }
 
-// Problems are what an operator should mend, a sentence each.
+// Problems returns what an operator should correct, a sentence each.
 func (s State) Problems() (list []string) {
 	o := s.Settings
 	good := s.LastGood()
@@ -74,12 +74,13 @@ func (s State) Problems() (list []string) {
 		list = append(list, "the last backup failed: "+last.Reason)
 	}
 	if o.Interval > 0 && o.Directory != "" && len(o.Recipients) == 0 {
-		list = append(list, "backup.recipients is not set: when all members are lost, nobody can open what is sealed in a backup")
+		list = append(list, "backup.recipients is not set: when all members are lost, "+
+			"nobody can open what is sealed in a backup")
 	}
 	return list
 }
 
-// Last is the newest backup that is over; nil when there is none.
+// Last returns the newest finished backup, or nil.
 func (s State) Last() *store.Backup {
 	i := slices.IndexFunc(s.Backups, func(b store.Backup) bool { return !b.Active() })
 	if i < 0 {
@@ -88,7 +89,7 @@ func (s State) Last() *store.Backup {
 	return &s.Backups[i]
 }
 
-// LastGood is the newest backup that is there: in a bucket, or on a member. Nil when there is none.
+// LastGood returns the newest good backup whose bucket or member still exists, or nil.
 func (s State) LastGood() *store.Backup {
 	i := slices.IndexFunc(s.Backups, s.present)
 	if i < 0 {
@@ -101,8 +102,8 @@ func (s State) present(b store.Backup) bool {
 	return b.Present(s.Members)
 }
 
-// Next is when the next backup is due by the schedule; planned is false when none is. After failures it is tried again
-// after a minute, two, four and so on, at most the interval or an hour.
+// Next returns when the next scheduled backup is due; planned is false without a schedule. After failures it is
+// repeated after one minute, two, four and so on, at most the interval or an hour.
 func (s State) Next() (at time.Time, planned bool) {
 	o := s.Settings
 	if o.Interval == 0 || o.Directory == "" {
@@ -133,7 +134,7 @@ func (s State) Next() (at time.Time, planned bool) {
 	return at, true
 }
 
-// deletions lists what is kept no longer: good ones beyond the number or the age, never the last one that is there, and
+// deletions lists the backups to delete: good ones beyond the number or the age, never the last one that exists, and
 // records of failures beyond the newest few.
 func (s State) deletions() (list []Deletion) {
 	o := s.Settings
@@ -157,10 +158,10 @@ func (s State) deletions() (list []Deletion) {
 			}
 		case store.BackupFailed:
 			if bad++; bad > keptFailures {
-				list = append(list, Deletion{*b, "it failed, and newer ones did, too"})
+				list = append(list, Deletion{*b, "it failed, and so did newer ones"})
 			}
 		}
 	}
-	slices.Reverse(list) // the oldest first
+	slices.Reverse(list) // oldest first
 	return list
 }

@@ -15,7 +15,7 @@ import (
 	"muster/store"
 )
 
-// proveFile reads a file that was just written.
+// proveFile verifies a file that was just written.
 func (m *Maker) proveFile(ctx context.Context, f file, proof *age.X25519Identity, want *outcome) error {
 	r, err := f.Reread()
 	if err != nil {
@@ -28,7 +28,8 @@ func (m *Maker) proveFile(ctx context.Context, f file, proof *age.X25519Identity
 	return m.prove(ctx, r, with, proof != nil, want.Size, want.SHA256)
 }
 
-// prove reads a file to its end and compares its digest. Where it can be opened, it is restored into a scratch database.
+// prove reads a file to its end and compares its digest. If it can decrypt the file, it also restores it into a scratch
+// database.
 func (m *Maker) prove(ctx context.Context, r io.Reader, with []age.Identity, encrypted bool, size int64,
 	sha string) error {
 	sum, n := sha256.New(), &counter{}
@@ -70,7 +71,7 @@ func (m *Maker) rehearse(ctx context.Context, r io.Reader) error {
 	return m.archives.Rehearse(ctx, a)
 }
 
-// check says why nothing can be kept at a target; empty when that works. It blocks for at most checkWithin.
+// check returns why no file can be kept at a target; an empty outcome if one can. It blocks for at most checkWithin.
 func (m *Maker) check(ctx context.Context, o order) outcome {
 	return m.briefly(ctx, checkWithin, func(ctx context.Context) error {
 		t, err := m.open(ctx, o)
@@ -97,7 +98,7 @@ func (m *Maker) remove(ctx context.Context, o order) outcome {
 	})
 }
 
-// briefly does not wait for a target that does not answer.
+// briefly runs f, but does not wait longer than d.
 func (m *Maker) briefly(ctx context.Context, d time.Duration, f func(context.Context) error) outcome {
 	within, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -119,7 +120,7 @@ func (m *Maker) briefly(ctx context.Context, d time.Duration, f func(context.Con
 	return outcome{}
 }
 
-// verify reads a file again: its digest, and where it is not encrypted all that is in it.
+// verify reads a file again: its digest and, if it is not encrypted, its content.
 func (m *Maker) verify(ctx context.Context, o order) outcome {
 	r, size, err := m.read(ctx, o)
 	if err != nil {
@@ -136,7 +137,7 @@ func (m *Maker) verify(ctx context.Context, o order) outcome {
 	return outcome{}
 }
 
-// troubled remembers that reading has failed, which says nothing about what would have been read.
+// troubled records that a read has failed, which says nothing about the content.
 type troubled struct {
 	io.Reader
 	err error

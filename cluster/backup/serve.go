@@ -16,7 +16,7 @@ import (
 	"muster/store"
 )
 
-// Register adds the requests of other members. What changes something is for the leader to ask.
+// Register adds the handlers for other members. Only the leader may send orders that change something.
 func (m *Maker) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathMake, func(w http.ResponseWriter, r *http.Request) {
 		m.serve(w, r, func(ctx context.Context, o order) (outcome, error) { return m.make(ctx, o) })
@@ -30,12 +30,12 @@ func (m *Maker) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pathFile, m.serveFile)
 }
 
-// maxOrder bounds an order: a directory and some recipients.
+// maxOrder bounds the size of an order: a directory and some recipients.
 const maxOrder = 16 << 10
 
 func (m *Maker) serve(w http.ResponseWriter, r *http.Request, do func(context.Context, order) (outcome, error)) {
 	if leader := m.Store.LeaderID(); leader != 0 && leader != transport.MemberID(r.Context()) {
-		http.Error(w, "that is for the leader to ask", http.StatusMisdirectedRequest)
+		http.Error(w, "only the leader may send this request", http.StatusMisdirectedRequest)
 		return
 	}
 	var o order
@@ -89,7 +89,7 @@ func (l *Leader) make(ctx context.Context, id uint64, o order) (outcome, error) 
 	return l.Maker.call(ctx, id, pathMake, o)
 }
 
-// ask is call within d; what goes wrong on the way is a reason like any other.
+// ask is call within d. It returns errors as reasons.
 func (l *Leader) ask(ctx context.Context, id uint64, d time.Duration, path string, o order) outcome {
 	return l.Maker.ask(ctx, id, d, path, o)
 }
@@ -104,8 +104,9 @@ func (m *Maker) ask(ctx context.Context, id uint64, d time.Duration, path string
 	return out
 }
 
-// Verify has the holder of a backup read the file again, and returns why that was in vain; empty when it was not. Damaged says
-// that the file is not what it was, else it could not be read now. It blocks for minutes when the file is large.
+// Verify makes the holder of a backup read the file again, and returns why that failed; empty on success. damaged: the
+// content of the file has changed; otherwise the file could not be read now. It blocks for minutes if the file is
+// large.
 func (m *Maker) Verify(ctx context.Context, b *store.Backup) (reason string, damaged bool) {
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
@@ -120,8 +121,8 @@ func (m *Maker) Verify(ctx context.Context, b *store.Backup) (reason string, dam
 	return out.Reason, out.Reason != "" && !out.Unread
 }
 
-// holder is the member that reads the file of a backup: the one that has it, or for a bucket the leader, which knows the
-// credentials; where each member has its own, the one that wrote it, while it is there.
+// holder returns the member that reads the file of a backup: the one that has it, or for a bucket the leader, which has
+// the credentials. If each member has its own credentials, it is the one that wrote the file, while it is a member.
 func (m *Maker) holder(ctx context.Context, b *store.Backup) (uint64, error) {
 	if !store.InBucket(b.Target) {
 		return b.NodeID, nil
@@ -145,7 +146,8 @@ func (m *Maker) holder(ctx context.Context, b *store.Backup) (uint64, error) {
 	return 0, gone(b, "there is no leader, which knows the credentials of the bucket")
 }
 
-// File opens the file of a backup, wherever it is. The error is a refusal when its holder does not have it.
+// File opens the file of a backup, on any member. The caller closes it. The error is a Refusal when its holder does not
+// have it.
 func (m *Maker) File(ctx context.Context, b *store.Backup) (io.ReadCloser, int64, error) {
 	id, err := m.holder(ctx, b)
 	if err != nil {

@@ -14,40 +14,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// target is where files of backups are kept.
+// target is a place for files of backups.
 type target interface {
 	// check tries to write a file.
 	check() error
-	// Create begins a file that gets its name when it is committed.
+	// Create begins a file. It gets its name when it is committed.
 	Create(name string) (file, error)
-	// Open reads a file of a size in bytes.
+	// Open opens a file and returns its size in bytes.
 	Open(name string) (r io.ReadCloser, size int64, err error)
-	// Remove deletes a file; one that is not there is no error.
+	// Remove deletes a file. A missing file is no error.
 	Remove(name string) error
 	Close() error
 }
 
-// file is one that is being written.
+// file is a file that is being written.
 type file interface {
 	io.Writer
-	// Reread makes what was written safe and reads it from its beginning.
+	// Reread stores the written data durably and reads the file from its beginning.
 	Reread() (io.Reader, error)
-	// Commit gives the file its name, in place of one that had it.
+	// Commit gives the file its name and replaces a file of that name.
 	Commit() error
-	// Discard ends it; one that was not committed is gone.
+	// Discard closes the file and deletes it if it was not committed.
 	Discard()
 }
 
-// directory is a target on this machine. Nothing in it is reached by a symbolic link, and nobody but this process's user
-// may put anything there.
+// directory is a target on this machine. It follows no symbolic links, and only this process's user may write to it.
 type directory struct {
 	root *os.Root
-	tag  string // in the names of files without a name: the member's
+	tag  string // of the member, in temporary names
 }
 
 const partial = ".muster-*.partial" // the star stands for the tag and a number
 
-// openDirectory opens a directory. Its errors are clauses that say what is wrong with it.
+// openDirectory opens a directory. Its errors are clauses about what is wrong with it.
 func openDirectory(path, tag string) (*directory, error) {
 	seen, err := os.Lstat(path)
 	if err != nil {
@@ -77,7 +76,7 @@ func openDirectory(path, tag string) (*directory, error) {
 	return &directory{root, tag}, nil
 }
 
-// owned refuses a directory in which another user may replace files.
+// owned rejects a directory in which another user may replace files.
 func owned(info fs.FileInfo) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
@@ -91,7 +90,7 @@ func owned(info fs.FileInfo) error {
 	return nil
 }
 
-// plain says in a clause what an error of the file system means; nil stays nil.
+// plain returns the meaning of a file system error in a clause; nil for nil.
 func plain(err error) error {
 	var text string
 	switch {
@@ -125,7 +124,7 @@ func (d *directory) check() error {
 	return plain(f.Sync())
 }
 
-// sweep deletes what this member has left behind when it was killed.
+// sweep deletes temporary files that a killed process of this member has left.
 func (d *directory) sweep() {
 	left, _ := fs.Glob(d.root.FS(), strings.Replace(partial, "*", d.tag+"-*", 1))
 	for _, name := range left {
@@ -166,7 +165,7 @@ func (d *directory) Open(name string) (io.ReadCloser, int64, error) {
 	return f, info.Size(), nil
 }
 
-// errNoFile says that a file is not where it was.
+// errNoFile: the file no longer exists.
 var errNoFile = errors.New("the file is gone")
 
 func noFile(err error) error {
@@ -194,21 +193,21 @@ func (d *directory) sync() error {
 
 func (d *directory) Close() error { return d.root.Close() }
 
-// A file is written in steps, each of which is on the disk before the next one begins, with a rest after each: one large
-// flush at the end would hold up what the Raft log flushes to the same disk.
+// A file is written in pieces. Each is synced before the next one begins, and a rest follows: one large sync at the end
+// would delay the syncs of the Raft log on the same disk.
 const (
 	pieceBytes = 1 << 20
 	pieceRest  = 3 // times as long as the piece took
 	longRest   = time.Second
 )
 
-// partialFile is a file of a directory that has not got its name.
+// partialFile is a file of a directory that has no name yet.
 type partialFile struct {
 	*os.File
 	in              *directory
 	name, temporary string
 	since           time.Time // when the piece was begun
-	piece           int       // bytes of it so far
+	piece           int       // bytes written of it
 	committed       bool
 }
 
@@ -227,7 +226,7 @@ func (f *partialFile) Write(p []byte) (n int, err error) {
 	return n, plain(err)
 }
 
-// Reread reads from the disk, as far as that can be asked for: what is in the page cache proves little.
+// Reread reads from the disk if possible, because the page cache proves little.
 func (f *partialFile) Reread() (io.Reader, error) {
 	if err := f.Sync(); err != nil {
 		return nil, plain(err)
@@ -254,7 +253,7 @@ func (f *partialFile) Discard() {
 	}
 }
 
-// validName tells the name of a file of ours.
+// validName reports whether a name is one of a backup file.
 func validName(name string) bool {
 	ok, err := filepath.Match("muster-????????-????????T??????Z-????????????.tgz*", name)
 	return err == nil && ok && !strings.ContainsAny(name, "/\x00") && (strings.HasSuffix(name, ".tgz") ||

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	bookFile  = "peers.json" // where members were met last
-	maxInBook = 64           // members that are kept there
+	bookFile  = "peers.json" // last known addresses of members
+	maxInBook = 64           // members in that file
 	bookRest  = 200 * time.Millisecond
-	tableWait = time.Second // for a look into the members table
+	tableWait = time.Second // for a query of the members table
 )
 
-// Book knows where members are. The members table can only be changed by a quorum, and a quorum may need to know where
-// members are: so the book also has what the command line says, and what this member has learned by authenticated
-// contact.
+// Book knows the addresses of members. Changing the members table takes a quorum, and finding a quorum may take
+// addresses that the table lacks. So the book also has the addresses of the command line and those learned by
+// authenticated contact.
 type Book struct {
 	dir   *Dir // nil: nothing is kept
 	self  uint64
@@ -36,10 +36,10 @@ type Book struct {
 	table atomic.Pointer[func(ctx context.Context, nodeID uint64) (string, bool)]
 
 	mu     sync.Mutex
-	recent map[uint64]string // where a member was reached or has said that it is, by this process
-	kept   map[uint64]entry  // of earlier processes, too
-	heard  map[uint64]string // from others
-	writer *time.Timer       // not nil while kept is to be written
+	recent map[uint64]string // where this process has reached a member, or what the member has announced
+	kept   map[uint64]entry  // including those of earlier processes
+	heard  map[uint64]string // from other members
+	writer *time.Timer       // not nil while kept must be written
 }
 
 type entry struct {
@@ -48,8 +48,8 @@ type entry struct {
 	Seen        time.Time `json:"seen"`
 }
 
-// NewBook makes the book of the member n. given says where others are now, by the operator's word. A file of the book
-// that cannot be read is only a pity.
+// NewBook returns the book of the member n. given are addresses from the operator. A book file that cannot be read is
+// logged and replaced.
 func NewBook(dir *Dir, n *Node, given []Place, log *slog.Logger) *Book {
 	b := &Book{
 		dir:    dir,
@@ -66,7 +66,7 @@ func NewBook(dir *Dir, n *Node, given []Place, log *slog.Logger) *Book {
 	}
 	list, err := dir.readBook()
 	if err != nil {
-		log.Warn("where members were met last cannot be read", "err", err)
+		log.Warn("the file with the last known addresses of members cannot be read", "err", err)
 	}
 	for _, e := range list {
 		b.kept[e.NodeID] = e
@@ -85,7 +85,7 @@ func (d *Dir) readBook() (list []entry, err error) {
 	return list, err
 }
 
-// KeepPlaces notes in a directory that no process uses where members are now, for its next start.
+// KeepPlaces records addresses of members in a directory that no process uses, for its next start.
 func (d *Dir) KeepPlaces(given []Place, now time.Time) error {
 	list, _ := d.readBook() // a damaged one is replaced
 	for _, p := range given {
@@ -104,12 +104,12 @@ func (d *Dir) writeBook(list []entry) error {
 	return d.write(bookFile, append(data, '\n'), 0o600)
 }
 
-// UseTable makes the book look into the members table from now on.
+// UseTable makes the book query the members table from now on.
 func (b *Book) UseTable(find func(ctx context.Context, nodeID uint64) (string, bool)) {
 	b.table.Store(&find)
 }
 
-// Candidates lists where a member may be, the likeliest first.
+// Candidates lists possible addresses of a member, the likeliest first. It may block for tableWait.
 func (b *Book) Candidates(nodeID uint64) (list []string) {
 	add := func(a string) {
 		if a != "" && !slices.Contains(list, a) {
@@ -142,14 +142,15 @@ func (b *Book) Candidates(nodeID uint64) (list []string) {
 	return list
 }
 
-// At returns where a member was last reached, or has said that it is; empty when this process has not heard of it.
+// At returns the address at which this process last reached a member, or that the member last announced; empty when
+// unknown.
 func (b *Book) At(nodeID uint64) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.recent[nodeID]
 }
 
-// Known lists the members that the book has beside the members table.
+// Known lists the members in the book, without the members table.
 func (b *Book) Known() (list []uint64) {
 	add := func(id uint64) {
 		if id != b.self && !slices.Contains(list, id) {
@@ -173,7 +174,7 @@ func (b *Book) Known() (list []uint64) {
 	return list
 }
 
-// Met notes where a member was reached, or has said over an authenticated connection that it is.
+// Met records an address at which a member was reached, or that it has announced over an authenticated connection.
 func (b *Book) Met(nodeID uint64, address string) {
 	if nodeID == b.self || addr.Check(address) != nil {
 		return
@@ -200,8 +201,7 @@ func (b *Book) Met(nodeID uint64, address string) {
 	}
 }
 
-// Hear takes what another member knows. It is worth a try and no more: nobody is remembered at a place where it has not
-// been met.
+// Hear takes addresses from another member. They are tried but not stored: only authenticated contact is.
 func (b *Book) Hear(places []Place) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -212,7 +212,7 @@ func (b *Book) Hear(places []Place) {
 	}
 }
 
-// Forget drops a member that was removed.
+// Forget removes a member that was removed from the cluster.
 func (b *Book) Forget(nodeID uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -225,7 +225,7 @@ func (b *Book) Forget(nodeID uint64) {
 	}
 }
 
-// Save writes the file if there is something new in the book.
+// Save writes the file if the book has changed.
 func (b *Book) Save() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -239,17 +239,17 @@ func (b *Book) Save() {
 		list = append(list, e)
 	}
 	if err := b.dir.writeBook(list); err != nil {
-		b.log.Warn("where members are could not be noted", "err", err)
+		b.log.Warn("the addresses of members could not be saved", "err", err)
 	}
 }
 
-// ParsePlace reads ID=HOST:PORT.
+// ParsePlace parses ID=HOST:PORT.
 func ParsePlace(s string) (p Place, err error) {
 	bad := func(why string) error { return fmt.Errorf("%q is not ID=HOST:PORT: %s", s, why) }
 	number, address, _ := strings.Cut(strings.TrimSpace(s), "=")
 	id, err := strconv.ParseUint(number, 10, 53)
 	if err != nil || id == 0 {
-		return p, bad("the ID is a member's number")
+		return p, bad("the ID must be a member's number")
 	}
 	if err := addr.Check(address); err != nil {
 		return p, bad(err.Error())

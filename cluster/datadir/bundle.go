@@ -106,7 +106,7 @@ func WriteBundle(d *Dir, r *Recovery, w io.Writer) error {
 	return errors.Join(out.Close(), zip.Close())
 }
 
-// unpack takes one file of a bundle: one of the Raft directory, the recovery, or the sums.
+// unpack stores one file of a bundle: a file of the Raft directory, the recovery, or the sums.
 func unpack(name string, body io.Reader, dir string, r *Recovery, sums map[string]string) error {
 	base, inside := strings.CutPrefix(name, RaftDir+"/")
 	switch {
@@ -130,7 +130,7 @@ func unpack(name string, body io.Reader, dir string, r *Recovery, sums map[strin
 	return errForeignFile
 }
 
-var errForeignFile = errors.New("it holds a file that is not of a bundle")
+var errForeignFile = errors.New("it holds a file that does not belong to a bundle")
 
 // readBundle unpacks the Raft directory of a bundle into dir and checks all sums.
 func readBundle(bundle, dir string) (*Recovery, error) {
@@ -139,7 +139,7 @@ func readBundle(bundle, dir string) (*Recovery, error) {
 		return nil, err
 	}
 	defer f.Close()
-	damaged := fmt.Errorf("%s is damaged, or no bundle of muster recover apply", bundle)
+	damaged := fmt.Errorf("%s is damaged, or is not a bundle of muster recover apply", bundle)
 	zip, err := gzip.NewReader(f)
 	if err != nil {
 		return nil, damaged

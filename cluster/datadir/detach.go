@@ -15,19 +15,20 @@ import (
 	"muster/store"
 )
 
-// A detached directory holds, until it is complete, the new cluster in detachingDir. Then the old files go into a
-// directory beside it and the new ones take their place, node.json last: at any moment the directory has one, and Open
-// refuses a directory in between.
+// Until a detachment is complete, the new cluster is in detachingDir. Then the old files move into a directory beside
+// it and the new ones take their place, node.json last: at any moment the directory has one node.json, and Open rejects
+// a directory in between.
 
 const (
 	detachingDir = "detaching"
-	beforeDetach = "before-detach-" // and the time
+	beforeDetach = "before-detach-" // followed by the time
 	beforeFile   = "before"         // in detachingDir: the name of that directory
 )
 
-var errDetaching = errors.New("a detach of this directory was interrupted: run muster detach --data DIR again, it goes on")
+var errDetaching = errors.New("a detach of this directory was interrupted: run muster detach --data DIR again, " +
+	"it goes on")
 
-// OpenDetaching opens the directory of a member that is to be detached; unlike Open it takes one whose detachment was
+// OpenDetaching opens the directory of a member for a detachment. Unlike Open it accepts one whose detachment was
 // interrupted.
 func OpenDetaching(path string) (*Dir, error) {
 	if _, err := os.Stat(filepath.Join(path, nodeFile)); err != nil {
@@ -36,19 +37,19 @@ func OpenDetaching(path string) (*Dir, error) {
 	return open(path)
 }
 
-// Detachment is what came of a member's directory.
+// Detachment is the result of a detachment.
 type Detachment struct {
-	Taken   store.Detached `json:"taken"`   // zero where a detachment went on after an interruption
+	Taken   store.Detached `json:"taken"`   // zero when an interrupted detachment was completed
 	Node    Node           `json:"node"`    // of the new cluster
 	Was     Node           `json:"was"`     // in the old one
-	Removed bool           `json:"removed"` // from the old one, as far as this machine knows
-	Before  string         `json:"before"`  // directory with the files as they were
+	Removed bool           `json:"removed"` // from the old cluster, as far as this machine knows
+	Before  string         `json:"before"`  // directory with the old files
 }
 
-// Detach makes of the replica of a member that does not run a new cluster of one member: with a new id, new keys,
-// authorities and administrator's token, and the old settings and those secrets that this member can open. Nothing of
-// it reaches the old cluster. The old files are kept in a directory beside the new ones. It may be repeated after
-// a crash. The cluster exists once the member has been started.
+// Detach makes a new cluster of one member from the replica of a member that does not run: with a new id, new keys,
+// authorities and administrator's token, the old settings, and the secrets that this member can open. It does not
+// affect the old cluster. The old files are kept in a directory beside the new ones. It may be repeated after a crash.
+// The new cluster exists once the member has been started.
 func Detach(ctx context.Context, d *Dir, name, datacenter, version string, now time.Time) (out Detachment, err error) {
 	was, err := d.Node()
 	if err != nil {
@@ -70,7 +71,7 @@ func Detach(ctx context.Context, d *Dir, name, datacenter, version string, now t
 	return out, err
 }
 
-// detachInto makes the new cluster in a directory of its own.
+// detachInto makes the new cluster in a separate directory.
 func (d *Dir) detachInto(ctx context.Context, next *Dir, was *Node, out *Detachment, name, datacenter, version string,
 	now time.Time) (*Node, error) {
 	fixed, err := store.MirrorFounding(d.file(MirrorFile))
@@ -115,8 +116,8 @@ func (d *Dir) detachInto(ctx context.Context, next *Dir, was *Node, out *Detachm
 	return n, next.saveFounding(n, store.Founding{Import: restoreFile, Member: f.Member})
 }
 
-// replaceBy moves the files of this directory aside and those of another one here. Where it was interrupted it goes on:
-// node.json among the old files says that all of them are there.
+// replaceBy moves the old files aside and those of another directory here. It can continue after an interruption:
+// node.json among the old files shows that all of them were moved.
 func (d *Dir) replaceBy(next *Dir, now time.Time) (before string, err error) {
 	if before, err = d.beforeDir(next, now); err != nil {
 		return "", dirError(d.Path, err)
@@ -137,7 +138,7 @@ func (d *Dir) replaceBy(next *Dir, now time.Time) (before string, err error) {
 	return before, os.RemoveAll(next.Path)
 }
 
-// moveAside moves the old files, and a copy of node.json as the last.
+// moveAside moves the old files, and last a copy of node.json.
 func (d *Dir) moveAside(before string) error {
 	if err := moveEntries(d.Path, before, func(name string) bool {
 		return name == nodeFile || name == lockFile || name == detachingDir || strings.HasPrefix(name, beforeDetach) ||
@@ -152,7 +153,7 @@ func (d *Dir) moveAside(before string) error {
 	return certs.WriteFile(filepath.Join(before, nodeFile), old, 0o644)
 }
 
-// beforeDir makes the directory for the old files, whose name is kept with the new ones.
+// beforeDir makes the directory for the old files. Its name is kept with the new ones.
 func (d *Dir) beforeDir(next *Dir, now time.Time) (string, error) {
 	name, err := next.read(beforeFile)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,8 +1,8 @@
-// Package datadir is the data directory of a member: what its files hold, how they come about (founding, joining,
-// recovery), and what can be said of them while the member runs or does not.
+// Package datadir is the data directory of a member: the contents of its files, how they are made (founding, joining,
+// recovery), and how they are checked while the member runs or not.
 //
-// It starts nothing that stays: a directory is opened, changed and closed. The Raft log and the mirror in it belong to
-// store, which it asks about them.
+// It starts no process or goroutine that remains: a directory is opened, changed and closed. The Raft log and the
+// mirror belong to package store.
 package datadir
 
 import (
@@ -26,7 +26,7 @@ import (
 )
 
 // Names of the files in a data directory. nodeFile is written last: a directory without it never took part in a
-// cluster, whatever else is in it.
+// cluster.
 const (
 	nodeFile      = "node.json"
 	lockFile      = "lock"
@@ -44,7 +44,7 @@ const (
 	workloadsFile = "workloads.json"
 )
 
-// Node is what a member knows of itself before its database is there: the contents of DIR/node.json.
+// Node is what a member knows about itself before its database is open: the contents of DIR/node.json.
 type Node struct {
 	ClusterID   string  `json:"clusterId"`
 	NodeID      uint64  `json:"nodeId"`
@@ -52,13 +52,13 @@ type Node struct {
 	Name        string  `json:"name"`
 	APIAddress  string  `json:"apiAddress"`
 	RaftAddress string  `json:"raftAddress"`
-	Others      []Place `json:"peers"` // as they were when this member joined; the database knows better later
+	Others      []Place `json:"peers"` // when this member joined; the database is more recent
 
-	// Former is the address of the cluster listener at the last start, where it was another one.
+	// Former is the address of the cluster listener at the last start, if it was different.
 	Former string `json:"-"`
 }
 
-// Place is where another member can be found.
+// Place is an address of another member.
 type Place struct {
 	NodeID      uint64 `json:"nodeId"`
 	RaftAddress string `json:"raftAddress"`
@@ -68,10 +68,10 @@ type Place struct {
 type Dir struct {
 	Path string
 	lock *os.File
-	made bool // by this process
+	made bool // the directory was made by this process
 }
 
-// Open creates the directory if needed and locks it. Errors are sentences for the person who gave it.
+// Open creates the directory if needed and locks it. Errors are sentences for the operator.
 func Open(path string) (*Dir, error) {
 	if _, err := os.Stat(filepath.Join(path, detachingDir, nodeFile)); err == nil {
 		return nil, errDetaching
@@ -104,7 +104,7 @@ func open(path string) (*Dir, error) {
 		}
 		return nil, dirError(path, err)
 	}
-	// Whoever was refused here a moment ago has taken its lock file away with it.
+	// A process that was refused a moment ago has deleted its lock file.
 	if same, err := sameFile(f, f.Name()); err != nil || !same {
 		f.Close()
 		return nil, fmt.Errorf("the data directory %s is in use by a muster that is ending", path)
@@ -142,7 +142,7 @@ func dirError(path string, err error) error {
 	}
 }
 
-// Close releases the lock. A directory in which nothing has come about is left as it was.
+// Close releases the lock. It removes a directory that this process has made and left empty.
 func (d *Dir) Close() error {
 	giveBack(d.Path)
 	if os.Remove(d.file(tlsDir)) == nil { // only when it is empty
@@ -165,7 +165,7 @@ func (d *Dir) write(name string, data []byte, perm fs.FileMode) error {
 	return nil
 }
 
-// Node reads node.json; nil when this directory has not taken part in a cluster yet.
+// Node reads node.json. It returns nil when this directory has not taken part in a cluster yet.
 func (d *Dir) Node() (*Node, error) {
 	data, err := d.read(nodeFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -181,7 +181,7 @@ func (d *Dir) Node() (*Node, error) {
 	return &n, nil
 }
 
-// checkUnused accepts an empty directory and what an interrupted first start leaves.
+// checkUnused accepts an empty directory and the remains of an interrupted first start.
 func (d *Dir) checkUnused() error {
 	ours := []string{lockFile, tlsDir, identityFile, adminFile, httpCAFile, foundingFile, restoreFile}
 	entries, err := os.ReadDir(d.Path)
@@ -189,7 +189,7 @@ func (d *Dir) checkUnused() error {
 		return dirError(d.Path, err)
 	}
 	for _, e := range entries {
-		if leftover(e.Name()) { // it may hold a key
+		if leftover(e.Name()) { // may hold a key
 			_ = os.Remove(d.file(e.Name()))
 			continue
 		}
@@ -201,8 +201,8 @@ func (d *Dir) checkUnused() error {
 	return nil
 }
 
-// ofFileSystem reports whether an entry is one that a file system makes by itself at its root, where a data directory
-// may well be: what a check of it finds, its snapshots, its trash and its quotas.
+// ofFileSystem reports whether an entry belongs to the file system, at whose root a data directory may be: lost files,
+// snapshots, trash, quotas.
 func ofFileSystem(e fs.DirEntry) bool {
 	switch e.Name() {
 	case "lost+found", ".snapshot", ".snapshots", ".zfs":
@@ -231,7 +231,7 @@ func (d *Dir) Moved(n *Node) error {
 	return d.SaveNode(n)
 }
 
-// Identity reads the member's age identity, or makes it.
+// Identity reads the member's age identity, or makes one.
 func (d *Dir) Identity() (*age.X25519Identity, error) {
 	data, err := d.read(identityFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -251,8 +251,8 @@ func (d *Dir) Identity() (*age.X25519Identity, error) {
 	return id, nil
 }
 
-// OwnIdentity reads the identity of a member. One that has lost it must not get another: nothing that is wrapped for
-// the member could be opened with it.
+// OwnIdentity reads the identity of a member. It never makes a new one, which could not open what is wrapped for the
+// member.
 func (d *Dir) OwnIdentity() (*age.X25519Identity, error) {
 	if _, err := os.Stat(d.file(identityFile)); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the data directory %s has lost its node.key: restore the file, or remove the member and "+
@@ -261,7 +261,7 @@ func (d *Dir) OwnIdentity() (*age.X25519Identity, error) {
 	return d.Identity()
 }
 
-// key reads a private key, or makes it.
+// key reads a private key, or makes one.
 func (d *Dir) key(name string) (crypto.Signer, error) {
 	data, err := d.read(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -285,7 +285,8 @@ func (d *Dir) key(name string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// Founding reads what the first transaction is to write; nil once that is done, and on members that joined.
+// Founding reads the content of the first transaction. It returns nil once that is committed, and on members that
+// joined.
 func (d *Dir) Founding() (*store.Founding, error) {
 	data, err := d.read(foundingFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -298,12 +299,12 @@ func (d *Dir) Founding() (*store.Founding, error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return nil, fmt.Errorf("%s cannot be read: %w", d.file(foundingFile), err)
 	}
-	// The file goes before the first answer. While it is there the Raft log may be that of a start that was killed in
-	// the middle of making it, and holds nothing that anybody knows.
+	// The file is deleted before the first answer. While it exists, the Raft log may be incomplete and holds nothing that
+	// was answered.
 	return &f, os.RemoveAll(d.file("raft"))
 }
 
-// Founded forgets what Founding returned.
+// Founded deletes what Founding returned.
 func (d *Dir) Founded() error {
 	for _, name := range []string{foundingFile, restoreFile} {
 		if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -331,7 +332,7 @@ func (d *Dir) Credentials(n *Node) (*transport.Credentials, error) {
 	return transport.NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
 }
 
-// leftover tells the temporary files that certs.WriteFile leaves when it is killed.
+// leftover recognises the temporary files that certs.WriteFile leaves when it is killed.
 func leftover(name string) bool {
 	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tmp")
 }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disk is what is left of the file system that a member writes to, in bytes.
+// Disk is the free space of the file system that a member writes to, in bytes.
 type Disk struct {
 	Free    uint64 `json:"freeBytes"`
 	Total   uint64 `json:"totalBytes"`
@@ -17,8 +17,8 @@ type Disk struct {
 	Low     bool   `json:"low"`
 }
 
-// Next is what a new look makes of it. A member that was low counts as such until there is a quarter more than the
-// reserve: a vote should not come and go with each snapshot.
+// Next returns the state after a new reading. A low member stays low until there is a quarter more than the reserve, so
+// that votes do not change with each snapshot.
 func (d Disk) Next(free, total uint64) Disk {
 	limit := d.Reserve
 	if d.Low {
@@ -27,10 +27,11 @@ func (d Disk) Next(free, total uint64) Disk {
 	return Disk{Free: free, Total: total, Reserve: d.Reserve, Low: free < limit}
 }
 
-// Room is how many bytes may be written before the reserve is met.
+// Room returns how many bytes may be written before the reserve is reached.
 func (d Disk) Room() int64 { return max(0, int64(d.Free)-int64(d.Reserve)) }
 
-// StatDisk asks the file system of a directory what a process without special rights may still write.
+// StatDisk returns the bytes that a process without privileges may still write in a directory, and the size of its file
+// system.
 func StatDisk(dir string) (free, total uint64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -39,19 +40,19 @@ func StatDisk(dir string) (free, total uint64, err error) {
 	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), nil
 }
 
-// Reserve is how much room a member keeps: a number of bytes or a share of the file system.
+// Reserve is the space that a member keeps free: a number of bytes or a share of the file system.
 type Reserve struct {
 	bytes uint64
 	share float64 // 0 … 1
 	least bool    // the smaller of both
 }
 
-// DefaultReserve is 256 MiB, or 5 % of a file system where that is less.
+// DefaultReserve is 256 MiB, or 5 % of a smaller file system.
 var DefaultReserve = Reserve{bytes: 256 << 20, share: 0.05, least: true}
 
 var units = map[string]uint64{"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
-// ParseReserve reads "256MiB", "2GiB", "5%" or "0", which keeps nothing.
+// ParseReserve parses "256MiB", "2GiB", "5%" or "0" (no reserve).
 func ParseReserve(text string) (Reserve, error) {
 	bad := fmt.Errorf("a reserve must be a size such as 256MiB or a share such as 5%%, not %q", text)
 	if number, ok := strings.CutSuffix(text, "%"); ok {
@@ -68,7 +69,7 @@ func ParseReserve(text string) (Reserve, error) {
 	return Reserve{bytes: n}, nil
 }
 
-// ParseSize reads "256MiB" or "2GiB", at least one byte.
+// ParseSize parses "256MiB" or "2GiB"; at least one byte.
 func ParseSize(text string) (int64, error) {
 	n, ok := parseSize(text)
 	if !ok || n == 0 {
@@ -87,7 +88,7 @@ func parseSize(text string) (uint64, bool) {
 	return n * unit, true
 }
 
-// Of is the reserve on a file system of so many bytes.
+// Of returns the reserve on a file system of so many bytes.
 func (r Reserve) Of(total uint64) uint64 {
 	share := uint64(r.share * float64(total))
 	switch {
@@ -100,14 +101,14 @@ func (r Reserve) Of(total uint64) uint64 {
 	}
 }
 
-// FewInodes is how many a file system must have free: the Raft log and the mirror make new files all the time.
+// FewInodes is the least number of free inodes: the Raft log and the mirror need new files all the time.
 const FewInodes = 8
 
-// disk says what the file system lets a member write.
+// disk checks what the file system lets a member write.
 func (x *doctor) disk(reserve Reserve) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(x.d.Path, &st); err != nil {
-		x.say("disk", FindingWarn, "", "the file system cannot be looked at: %v", err)
+		x.say("disk", FindingWarn, "", "the file system cannot be examined: %v", err)
 		return
 	}
 	state, detail, next := diskFinding(&st, reserve)

@@ -27,7 +27,7 @@ const (
 	FindingFail = "fail"
 )
 
-// Finding is the result of one check; Next is what to do about it.
+// Finding is the result of one check. Next is what to do about it.
 type Finding struct {
 	Check  string `json:"check"`
 	State  string `json:"state"`
@@ -47,18 +47,19 @@ func (x *doctor) say(check, state, next, format string, args ...any) {
 	x.list = append(x.list, Finding{Check: check, State: state, Next: next, Detail: fmt.Sprintf(format, args...)})
 }
 
-// Examine checks the data directory of a member, running or not, and what can be seen from it. It changes nothing, but
-// that it closes open segments of a stopped member's log, as its next start would.
+// Examine checks the data directory of a member, running or not, and what can be seen from it. It changes nothing,
+// except that it closes open segments of a stopped member's log, as the next start would. It blocks for some seconds
+// while it asks other members.
 func Examine(ctx context.Context, path string, reserve Reserve) []Finding {
 	x := &doctor{d: &Dir{Path: path}}
-	defer giveBack(path) // root may have closed segments
+	defer giveBack(path) // root may have made files
 	if !x.directory() {
 		return x.list
 	}
 	if lock := x.lock(); lock != nil {
 		defer lock.Close()
 	}
-	closed := x.owners() && os.Geteuid() != 0 // what cannot be read is not damaged
+	closed := x.owners() && os.Geteuid() != 0 // unreadable files are not damaged
 	x.modes()
 	x.identity()
 	x.twins()
@@ -94,7 +95,7 @@ func (x *doctor) directory() bool {
 		return false
 	case n == nil:
 		next := "give the data directory of a member with --data"
-		if err := x.d.CheckFresh(); err != nil { // its disk may not be mounted
+		if err := x.d.CheckFresh(); err != nil { // the disk may not be mounted
 			next = err.Error()
 		}
 		x.say("directory", FindingFail, next, "%s has no node.json: it has not taken part in a cluster", x.d.Path)
@@ -112,7 +113,7 @@ func plainError(err error) string {
 	return err.Error()
 }
 
-// lock finds out whether a process uses the directory; where none does, it is kept away while the checks run.
+// lock finds out whether a process uses the directory. If none does, the lock keeps others away during the checks.
 func (x *doctor) lock() *os.File {
 	f, err := os.OpenFile(x.d.file(lockFile), os.O_RDWR, 0)
 	if err != nil {
@@ -161,7 +162,7 @@ func (x *doctor) identity() {
 	x.say("identity", FindingOK, "", "node.key is an age identity")
 }
 
-// twins tells of a second process with this directory's identity.
+// twins reports a second process with this directory's identity.
 func (x *doctor) twins() {
 	r, ok := x.d.twin()
 	switch {
@@ -175,7 +176,8 @@ func (x *doctor) twins() {
 	default:
 		x.say("copies", FindingWarn, "find the copy of this directory and delete it; two processes with one identity "+
 			"destroy a cluster",
-			"a second process with the identity of node %d, at %s, was refused at %s", x.node.NodeID, r.Address, r.At.Format(time.RFC3339))
+			"a second process with the identity of node %d, at %s, was refused at %s", x.node.NodeID, r.Address,
+			r.At.Format(time.RFC3339))
 	}
 }
 
@@ -205,7 +207,7 @@ func (x *doctor) raftLog() {
 		count(files.Segments, "segment"), last, count(files.Snapshots, "snapshot"), files.Snapshot, files.Bytes>>20, running)
 }
 
-// count is a number with its noun.
+// count returns a number with its noun.
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -229,7 +231,8 @@ func (x *doctor) mirror() []store.Member {
 		x.say("mirror", FindingFail, "use the newer muster that the other members have",
 			"the database has schema %d and this binary knows %d", schema, store.LatestSchema())
 	default:
-		x.say("mirror", FindingOK, "", "muster.db is intact: revision %d, schema %d, %s", c.Revision, schema, count(len(members), "member"))
+		x.say("mirror", FindingOK, "", "muster.db is intact: revision %d, schema %d, %s", c.Revision, schema,
+			count(len(members), "member"))
 	}
 	return members
 }
@@ -297,7 +300,7 @@ type memberStatus struct {
 	} `json:"cluster"`
 }
 
-// askStatus asks a member's API for its status and compares its clock with ours: skew is theirs less ours.
+// askStatus requests a member's status over its API and compares its clock with ours: skew is its time less ours.
 func (d *Dir) askStatus(ctx context.Context, addr string) (st memberStatus, skew time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

@@ -11,8 +11,7 @@ import (
 	"muster/certs"
 )
 
-// What to do about certificates that have expired. Nothing but a leader is missing, and the expired ones let one be
-// elected.
+// What to do about expired certificates. Only a leader can renew them, and expired ones suffice to elect one.
 const (
 	nextExpired = "start a majority of the voters: members that know each other's key accept an expired certificate " +
 		"for Raft and for its renewal, and as soon as there is a leader everybody has a fresh one"
@@ -20,7 +19,7 @@ const (
 		"certificates of the new one; give clients the new ca.crt then"
 	nextEnds = "the leader replaces an authority that ends; an operator's own is yours to replace: " +
 		"muster ca rotate --cert FILE --key FILE"
-	// NextRejoin mends a member that is left behind.
+	// NextRejoin is what to do about a member that is left behind.
 	NextRejoin = "if this member is left behind, let it rejoin: muster serve --data DIR (and its other flags) --rejoin " +
 		"--join TOKEN, with a token that muster join-token create makes on a working member"
 )
@@ -53,7 +52,7 @@ func (x *doctor) certificates() {
 	}
 }
 
-// checkCertificate returns the leaf in a file, which fits its key and its authority and may have expired.
+// checkCertificate returns the leaf in a file if it matches its key and its authority. The leaf may have expired.
 func (d *Dir) checkCertificate(f certFiles) (*x509.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(d.file(f.cert), d.file(f.key))
 	if err != nil {
@@ -87,8 +86,8 @@ func (d *Dir) roots(ca string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// agedTLS trusts the API of a member of this cluster, also when its certificate has expired: it is asked for its
-// status, and told nothing.
+// agedTLS trusts the API of a member of this cluster, even with an expired certificate: it is asked for its status and
+// receives nothing secret.
 func (d *Dir) agedTLS(addr string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

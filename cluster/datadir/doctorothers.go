@@ -9,11 +9,11 @@ import (
 	"muster/store"
 )
 
-// accepted finds out, for a member that does not run, whether the others would talk to it.
+// accepted finds out whether the other members would accept a member that does not run.
 func (x *doctor) accepted(ctx context.Context, members []store.Member) {
 	creds, err := x.d.Credentials(x.node)
 	if err != nil || x.running {
-		return // said already, or the member itself knows better
+		return // reported already, or the running member reports it
 	}
 	creds.Known = func(id uint64) string {
 		key, _ := store.MirrorCertKey(x.d.file(MirrorFile), id)

@@ -17,10 +17,10 @@ import (
 	"muster/store"
 )
 
-// Plan is what the command line says about a member that is to be made.
+// Plan is what the command line specifies for a new member.
 type Plan struct {
 	Name         string
-	NameGiven    bool // by the operator; otherwise the cluster may give another one
+	NameGiven    bool // by the operator; otherwise the cluster may choose another one
 	Mode         string
 	APIAddress   string // host:port that others use
 	RaftAddress  string
@@ -32,7 +32,7 @@ type Plan struct {
 	Datacenter   string // founder only; empty: dc1
 }
 
-// Hosts lists every name and address under which the member may be asked for.
+// Hosts lists all names and addresses for the certificates of the member.
 func (p Plan) Hosts() []string {
 	list := p.AddressHosts()
 	if name, err := os.Hostname(); err == nil && !slices.Contains(list, name) {
@@ -59,15 +59,15 @@ func (p Plan) datacenter() string {
 	return p.Datacenter
 }
 
-// HasCA reports whether a CA certificate, PEM, is one that the directory trusts for the API.
+// HasCA reports whether the directory trusts a CA certificate, PEM, for the API.
 func (d *Dir) HasCA(pem []byte) (bool, error) {
 	trusted, err := d.read(httpCAFile)
 	return bytes.Contains(trusted, bytes.TrimSpace(pem)), err
 }
 
-// Found prepares a directory to be the first member of a new cluster: keys, authorities, certificates, the
-// administrator's token, and a sealed record of what the first transaction is to write. It may be repeated after
-// a crash. The cluster exists once the store has made that transaction.
+// Found prepares a directory for the first member of a new cluster: keys, authorities, certificates, the
+// administrator's token, and a sealed record of the first transaction. It may be repeated after a crash. The cluster
+// exists once the store has committed that transaction.
 func Found(d *Dir, p Plan, now time.Time) (*Node, error) {
 	n, f, _, err := d.prepareFounding(p, now)
 	if err != nil {
@@ -85,7 +85,7 @@ func (d *Dir) prepareFounding(p Plan, now time.Time) (*Node, *store.Founding, ce
 		return fail(err)
 	}
 	n := newNode(uuid.NewString(), 1, p)
-	brought, err := p.broughtCA(n, now) // before anything is written
+	brought, err := p.broughtCA(n, now) // before any write
 	if err != nil {
 		return fail(err)
 	}
@@ -141,7 +141,7 @@ func foundKeys(dek certs.DEK) (list []store.SealedKey, err error) {
 	return list, nil
 }
 
-// saveFounding writes what the first start of the founder needs; node.json comes last.
+// saveFounding writes the files that the founder's first start needs; node.json comes last.
 func (d *Dir) saveFounding(n *Node, f store.Founding) error {
 	record, err := json.Marshal(f)
 	if err != nil {
@@ -153,7 +153,7 @@ func (d *Dir) saveFounding(n *Node, f store.Founding) error {
 	return d.SaveNode(n)
 }
 
-// newNode is the first member of a cluster.
+// newNode returns the first member of a cluster.
 func newNode(clusterID string, nodeID uint64, p Plan) *Node {
 	return &Node{
 		ClusterID:   clusterID,
@@ -166,7 +166,7 @@ func newNode(clusterID string, nodeID uint64, p Plan) *Node {
 	}
 }
 
-// firstMember is the row of the first member of a cluster.
+// firstMember returns the row of the first member of a cluster.
 func (d *Dir) firstMember(n *Node, p Plan, identity *age.X25519Identity) (m store.Member, err error) {
 	host, _, err := net.SplitHostPort(p.RaftAddress)
 	if err != nil {
@@ -192,7 +192,7 @@ func (d *Dir) firstMember(n *Node, p Plan, identity *age.X25519Identity) (m stor
 	}, err
 }
 
-// broughtCA checks the operator's CA by a leaf of the founder; it is empty when none was brought.
+// broughtCA checks the operator's CA with a leaf of the founder. It returns an empty CA when the operator gave none.
 func (p Plan) broughtCA(n *Node, now time.Time) (ca certs.CA, err error) {
 	if p.HTTPCACert == nil {
 		return ca, nil
@@ -210,7 +210,7 @@ func (p Plan) broughtCA(n *Node, now time.Time) (ca certs.CA, err error) {
 	return ca, nil
 }
 
-// foundAuthority makes an authority, unless one was brought, and the founder's leaf of it.
+// foundAuthority makes an authority, unless the operator gave one, and the founder's leaf.
 func foundAuthority(d *Dir, f *store.Founding, n *Node, p Plan, kind certs.Kind, ca certs.CA, dek certs.DEK,
 	now time.Time) (err error) {
 	operators := ca.Key != nil

@@ -17,16 +17,15 @@ import (
 	"muster/certs"
 )
 
-// The directory of a member whose disk is not mounted is empty, or not there: to a start it looks like that of a
-// machine that never was a member. What follows tells the two apart by what is known outside of the directory.
+// The directory of a member whose disk is not mounted is empty or missing: to a start it looks like that of a new
+// machine. The checks here distinguish the two by what is known outside of the directory.
 
-// fewestBytes is how much room a directory must have in which a member begins: its Raft log and its database.
+// fewestBytes is the least free space for a new member: its Raft log and its database.
 const fewestBytes = 8 << 20
 
-// CheckFresh refuses a directory in which nothing is to begin: it has no room, or it is to be on a disk that is not
-// mounted.
+// CheckFresh rejects a directory for a new member: it has no space, or its disk is not mounted.
 func (d *Dir) CheckFresh() error {
-	table, _ := os.ReadFile("/etc/fstab") // none: nothing is said
+	table, _ := os.ReadFile("/etc/fstab") // without one there is nothing to check
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	if point := unmounted(d.places(), table, mounts); point != "" && len(mounts) > 0 {
 		return fmt.Errorf("the data directory %s is empty, and %s, where it is to be by /etc/fstab, is not mounted: "+
@@ -34,7 +33,7 @@ func (d *Dir) CheckFresh() error {
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(d.Path, &st); err != nil {
-		return nil // what is written first says it better
+		return nil // the first write reports it better
 	}
 	switch free := st.Bavail * uint64(st.Bsize); {
 	case free < fewestBytes:
@@ -46,7 +45,7 @@ func (d *Dir) CheckFresh() error {
 	return nil
 }
 
-// places are the names under which the directory may stand in /etc/fstab: as it was given, and without symbolic links.
+// places returns the paths of the directory that /etc/fstab may have: as given, and without symbolic links.
 func (d *Dir) places() (list []string) {
 	path, err := filepath.Abs(d.Path)
 	if err != nil {
@@ -59,11 +58,11 @@ func (d *Dir) places() (list []string) {
 	return list
 }
 
-// inMemory are file systems that are empty after each boot anyway: nobody's data is on them.
+// inMemory lists file systems that are empty after each boot and hold no data.
 var inMemory = []string{"tmpfs", "ramfs", "proc", "sysfs", "devtmpfs", "devpts", "swap", "overlay"}
 
-// unmounted returns the mount point of fstab(5) above, or at, one of the paths where nothing is mounted by mountinfo
-// (proc_pid_mountinfo(5)); empty when there is none. A mount point that is below another counts for itself.
+// unmounted returns the mount point of fstab(5) at or above one of the paths at which nothing is mounted by mountinfo
+// (proc_pid_mountinfo(5)); empty without one. A mount point below another counts for itself.
 func unmounted(paths []string, fstab, mountinfo []byte) string {
 	mounted := map[string]bool{"/": true}
 	for line := range lines(mountinfo) {
@@ -97,12 +96,12 @@ func lines(text []byte) func(yield func(string) bool) {
 	}
 }
 
-// unescape undoes the octal escapes of both files.
+// unescape decodes the octal escapes of both files.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// machineMark is the contents of the file that says which member a machine is. It lies outside of the data directory.
+// machineMark is the content of a file outside of the data directory that says which member this machine is.
 type machineMark struct {
 	ClusterID string `json:"clusterId"`
 	NodeID    uint64 `json:"nodeId"`
@@ -110,8 +109,7 @@ type machineMark struct {
 	Data      string `json:"data"`
 }
 
-// CheckMark refuses to found a cluster on a machine that is a member by the mark at path. A mark that cannot be read
-// refuses, too.
+// CheckMark rejects founding a cluster on a machine that is a member by the mark at path, or whose mark cannot be read.
 func (d *Dir) CheckMark(path string) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -130,7 +128,7 @@ func (d *Dir) CheckMark(path string) error {
 		"delete %s to found a new cluster", m.NodeID, m.Name, m.ClusterID, path, d.Path, path)
 }
 
-// Mark notes at path which member this machine is, if that is not there yet.
+// Mark writes the mark of this machine's member to path, if it is not there yet.
 func (d *Dir) Mark(path string, n *Node) error {
 	data, err := json.MarshalIndent(machineMark{n.ClusterID, n.NodeID, n.Name, d.places()[0]}, "", "  ")
 	if err != nil {

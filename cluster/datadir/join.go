@@ -9,24 +9,24 @@ import (
 	"muster/cluster/transport"
 )
 
-// JoinKeys are the keys of a machine that wants to become a member. They stay in its directory: a join that was
-// interrupted is repeated with the same keys and gets the same identity.
+// JoinKeys are the keys of a machine that joins. They stay in its directory: an interrupted join is repeated with the
+// same keys and gets the same identity.
 type JoinKeys struct {
 	SecretsPubkey [32]byte
 	HTTPCSR       []byte // DER
 	TransportCSR  []byte // DER
 
-	fresh bool // made just now: no join with them can be under way
+	fresh bool // made just now: no join with them was sent
 }
 
-// Abandon removes the keys of a join that was refused, unless an earlier join with them may have got through.
+// Abandon removes the keys of a rejected join, unless an earlier join with them may have succeeded.
 func (k *JoinKeys) Abandon(d *Dir) {
 	if k.fresh {
 		AbandonJoin(d)
 	}
 }
 
-// PrepareJoin makes the keys, or finds those of an interrupted join.
+// PrepareJoin makes the keys, or reads those of an interrupted join.
 func PrepareJoin(d *Dir, name string) (*JoinKeys, error) {
 	_, statErr := os.Stat(d.file(identityFile))
 	identity, err := d.Identity()
@@ -52,21 +52,21 @@ func PrepareJoin(d *Dir, name string) (*JoinKeys, error) {
 	return k, nil
 }
 
-// AbandonJoin removes the keys of a join that was refused: the directory is as empty as before.
+// AbandonJoin removes the keys of a rejected join, which leaves the directory empty.
 func AbandonJoin(d *Dir) {
 	for _, name := range []string{identityFile, httpKey, transportKey, httpCert, transportCert, transportCA, httpCAFile} {
 		_ = os.Remove(d.file(name))
 	}
 }
 
-// Admission is what the cluster gave to a machine that joined.
+// Admission is the cluster's answer to a join.
 type Admission struct {
 	Node Node
 	Leaves
 }
 
-// CompleteJoin writes what the member needs to start. node.json comes last, so that a crash before it leaves a
-// directory from which the same join can be repeated.
+// CompleteJoin writes the files that the member needs to start. node.json comes last, so that after a crash the same
+// join can be repeated.
 func CompleteJoin(d *Dir, a Admission) error {
 	key, err := d.read(transportKey)
 	if err != nil {
@@ -82,7 +82,7 @@ func CompleteJoin(d *Dir, a Admission) error {
 		return err
 	}
 	if known, err := d.Node(); err == nil && known == nil {
-		for _, name := range []string{foundingFile, adminFile} { // of a founding that was interrupted
+		for _, name := range []string{foundingFile, adminFile} { // of an interrupted founding
 			_ = os.Remove(d.file(name))
 		}
 	}

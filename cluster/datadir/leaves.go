@@ -9,15 +9,15 @@ import (
 	"muster/cluster/transport"
 )
 
-// Leaves are a member's certificates with what goes with them, PEM.
+// Leaves are a member's certificates and authorities, PEM.
 type Leaves struct {
 	HTTP        []byte // the leaf first
-	HTTPCA      []byte // what the API of other members is verified with
+	HTTPCA      []byte // verifies the API of other members
 	Transport   []byte
 	TransportCA []byte
 }
 
-// certFiles are the names of the files of one kind of certificate.
+// certFiles are the file names of one kind of certificate.
 type certFiles struct{ key, cert, ca string }
 
 func filesOf(kind certs.Kind) certFiles {
@@ -27,7 +27,7 @@ func filesOf(kind certs.Kind) certFiles {
 	return certFiles{httpKey, httpCert, httpCAFile}
 }
 
-// Load makes a member's transport use the certificate and the authorities that are in the directory now.
+// Load makes a member's transport use the certificate and the authorities in the directory.
 func (d *Dir) Load(into *transport.Credentials) error {
 	f, err := d.transportFiles()
 	if err != nil {
@@ -46,7 +46,7 @@ func (d *Dir) transportFiles() (files [3][]byte, err error) {
 	return files, nil
 }
 
-// Install writes new leaves after into has taken the one for the cluster listener; what into refuses is not written.
+// Install writes new leaves after into has accepted the one for the cluster listener; otherwise it writes nothing.
 func (d *Dir) Install(l Leaves, into *transport.Credentials) error {
 	key, err := d.read(transportKey)
 	if err != nil {
@@ -70,12 +70,12 @@ func (d *Dir) writeLeaves(l Leaves) error {
 	return nil
 }
 
-// InstallAuthorities writes the authorities of a kind that are trusted, PEM, the issuer first.
+// InstallAuthorities writes the trusted authorities of a kind, PEM, the issuer first.
 func (d *Dir) InstallAuthorities(kind certs.Kind, bundle []byte) error {
 	return d.rewrite(filesOf(kind).ca, bundle)
 }
 
-// rewrite replaces a file if it is different.
+// rewrite writes a file if its content differs.
 func (d *Dir) rewrite(name string, data []byte) error {
 	if old, err := d.read(name); err == nil && bytes.Equal(old, data) {
 		return nil
@@ -83,8 +83,8 @@ func (d *Dir) rewrite(name string, data []byte) error {
 	return d.write(name, data, 0o644)
 }
 
-// Rechain puts the authorities that follow a leaf in its file behind it. It returns false, and changes nothing, when
-// another authority than the leaf's own issues now: the first of bundle.
+// Rechain replaces the authorities behind a leaf in its file. It returns false, and changes nothing, when the issuer,
+// the first of bundle, is not the leaf's own.
 func (d *Dir) Rechain(kind certs.Kind, chain, bundle []byte) (own bool, err error) {
 	name := filesOf(kind).cert
 	data, err := d.read(name)
@@ -93,7 +93,7 @@ func (d *Dir) Rechain(kind certs.Kind, chain, bundle []byte) (own bool, err erro
 	}
 	list, err := certs.ParseCerts(data)
 	if err != nil {
-		return false, nil // renewed then
+		return false, nil // to be renewed
 	}
 	issuers, err := certs.ParseCerts(bundle)
 	if err != nil {
@@ -110,13 +110,13 @@ func (d *Dir) Leaf(kind certs.Kind) (*x509.Certificate, error) {
 	return d.firstCert(filesOf(kind).cert)
 }
 
-// EndsWithCA reports whether a leaf of a kind lives as long as the authority that issues now.
+// EndsWithCA reports whether a leaf of a kind expires together with the issuing authority.
 func (d *Dir) EndsWithCA(kind certs.Kind, leaf *x509.Certificate) bool {
 	ca, err := d.firstCert(filesOf(kind).ca)
 	return err == nil && !leaf.NotAfter.Before(ca.NotAfter)
 }
 
-// firstCert reads the first certificate of a file: the leaf of a chain, the authority that issues of a bundle.
+// firstCert reads the first certificate of a file: the leaf of a chain, or the issuer of a bundle.
 func (d *Dir) firstCert(name string) (*x509.Certificate, error) {
 	data, err := d.read(name)
 	if err != nil {
@@ -129,10 +129,10 @@ func (d *Dir) firstCert(name string) (*x509.Certificate, error) {
 	return list[0], nil
 }
 
-// WorkloadsFile is where the certificates of software on this machine are kept, with their keys.
+// WorkloadsFile returns the path of the certificates and keys of software on this machine.
 func (d *Dir) WorkloadsFile() string { return d.file(workloadsFile) }
 
-// NodeToken reads DIR/node.jwt, the identity for whatever runs on the member's machine.
+// NodeToken reads DIR/node.jwt, the identity for software on the member's machine.
 func (d *Dir) NodeToken() (string, error) {
 	data, err := d.read(nodeTokenFile)
 	return string(bytes.TrimSpace(data)), err

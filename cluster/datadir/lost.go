@@ -9,13 +9,14 @@ import (
 	"muster/store"
 )
 
-// CheckLog refuses the directory of a voter whose Raft log is gone, as after a deletion, or a mount that is missing. Started
-// like that the member would forget what it has confirmed and for whom it has voted: entries that were answered could be lost,
-// and two leaders elected in one term. That it votes its replica says, which lies beside the log. A stand-by gets all again.
+// CheckLog rejects the directory of a voter whose Raft log is missing, for example after a deletion or an unmounted
+// disk. Without its log the member would forget what it has confirmed and for whom it has voted: committed entries
+// could be lost, and two leaders elected in one term. Its replica, beside the log, shows that it votes. A stand-by
+// receives everything again.
 func (d *Dir) CheckLog(n *Node) error {
 	role, err := store.MirrorRole(d.file(MirrorFile), n.NodeID)
 	if err != nil || role != store.RoleVoter {
-		return nil // the mirror is only a copy: it must not stand in the way
+		return nil // the mirror is only a copy: without it the start continues
 	}
 	dir := d.file(RaftDir)
 	what := ""
@@ -24,7 +25,7 @@ func (d *Dir) CheckLog(n *Node) error {
 	case errors.Is(err, fs.ErrNotExist):
 		what = "the Raft log of this member is gone: there is no " + dir
 	case err != nil:
-		return nil // dqlite says it better
+		return nil // dqlite reports it better
 	case files.Segments+files.Open+files.Snapshots == 0:
 		what = "the Raft log of this member is gone: nothing is in " + dir
 	case !d.hasVotes():
@@ -32,11 +33,11 @@ func (d *Dir) CheckLog(n *Node) error {
 	default:
 		return nil
 	}
-	return fmt.Errorf("%s. It votes, and would forget what it has confirmed: put the files back if they were moved; else run "+
-		"\"muster member remove %d --force\" on another member, and join with an empty directory", what, n.NodeID)
+	return fmt.Errorf("%s. It votes, and would forget what it has confirmed: put the files back if they were moved; "+
+		"else run \"muster member remove %d --force\" on another member, and join with an empty directory", what, n.NodeID)
 }
 
-// hasVotes reports whether one of the files is there in which dqlite keeps term and vote.
+// hasVotes reports whether a file exists in which dqlite keeps term and vote.
 func (d *Dir) hasVotes() bool {
 	for _, name := range raftMetadata {
 		if _, err := os.Stat(d.file(RaftDir + "/" + name)); err == nil {

@@ -26,8 +26,7 @@ type Owned struct {
 	node *Node
 }
 
-// OpenOwned opens the directory of a member for the owner of its files: nobody else can read the member's transport
-// key.
+// OpenOwned opens the directory of a member for the owner of its files, who alone can read the member's transport key.
 func OpenOwned(path string) (*Owned, error) {
 	d := &Dir{Path: path}
 	n, err := d.Node()
@@ -46,12 +45,12 @@ func OpenOwned(path string) (*Owned, error) {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if euid := os.Geteuid(); !ok || euid != 0 && euid != int(st.Uid) {
-		return nil, fmt.Errorf("%s belongs to another user: only the owner of a member's files, or root, may do that", path)
+		return nil, fmt.Errorf("%s belongs to another user: only the owner of a member's files, or root, may use it", path)
 	}
 	return &Owned{d, n}, nil
 }
 
-// NodeID is the member's number.
+// NodeID returns the member's number.
 func (o *Owned) NodeID() uint64 { return o.node.NodeID }
 
 // Running reports whether a process uses the directory.
@@ -64,7 +63,7 @@ func (o *Owned) Running() bool {
 	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK)
 }
 
-// transport speaks to the member as itself.
+// transport connects to the member with the member's own identity.
 func (o *Owned) transport() (*transport.Transport, error) {
 	creds, err := o.dir.Credentials(o.node)
 	if err != nil {
@@ -74,14 +73,14 @@ func (o *Owned) transport() (*transport.Transport, error) {
 	return transport.New(creds, book, func(uint64) error { return nil }, slog.New(slog.DiscardHandler)), nil
 }
 
-// RefusedError is the refusal of a request that would be refused again.
+// RefusedError is the rejection of a request that would be rejected again.
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return e.Reason }
 
-// MakeToken has the running member make a management token, through the leader. It returns a *RefusedError when that is
-// refused, and another error when the member does not run, knows no leader or cannot be spoken to; Leave then leaves
-// the request for later.
+// MakeToken makes the running member create a management token, through the leader. It returns a *RefusedError when
+// that is rejected, and another error when the member does not run, knows no leader or does not answer; the caller can
+// then use Leave.
 func (o *Owned) MakeToken(ctx context.Context, q TokenRequest) error {
 	t, err := o.transport()
 	if err != nil {
@@ -100,7 +99,7 @@ func (o *Owned) MakeToken(ctx context.Context, q TokenRequest) error {
 	return err
 }
 
-// Leave writes the request into the directory: the member carries it out as soon as it runs and there is a leader.
+// Leave writes the request into the directory. The member carries it out as soon as it runs and there is a leader.
 func (o *Owned) Leave(q TokenRequest) error {
 	data, err := json.Marshal(q)
 	if err != nil {
@@ -121,8 +120,8 @@ func (o *Owned) Leave(q TokenRequest) error {
 	return nil
 }
 
-// BackupStopped writes an archive of the mirror to w while the member does not run, and keeps it from starting meanwhile.
-// recipient is as for the API, or empty.
+// BackupStopped writes an archive of the mirror to w while the member does not run, and prevents its start meanwhile.
+// recipient is as in the API, or empty.
 func (o *Owned) BackupStopped(w io.Writer, recipient, binary string) error {
 	lock, err := os.OpenFile(o.dir.file(lockFile), os.O_RDWR, 0)
 	if err != nil {
@@ -142,8 +141,8 @@ func (o *Owned) BackupStopped(w io.Writer, recipient, binary string) error {
 	return nil
 }
 
-// Backup writes an archive of the state to w, as the running member, and returns its size. With stale it is what the
-// member has itself. recipient is as for the API, or empty.
+// Backup writes an archive of the state to w, as the running member, and returns its size in bytes. stale: of the
+// member's own state. recipient is as in the API, or empty.
 func (o *Owned) Backup(ctx context.Context, w io.Writer, stale bool, recipient, host, user string) (int64, error) {
 	t, err := o.transport()
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// giveBack gives to the owner of a directory what root has made in it: the member could not be started as its user
-// any more. It touches what belongs to root, has one name and is in the directory; what fails is left as it is.
+// giveBack gives files that root has made in a directory to the directory's owner; the member could not be started as
+// its user otherwise. It changes only files of root with one name in the directory, and ignores errors.
 func giveBack(dir string) {
 	info, err := os.Stat(dir)
 	if err != nil || os.Geteuid() != 0 {
@@ -19,7 +19,7 @@ func giveBack(dir string) {
 	if !ok || owner.Uid == 0 {
 		return
 	}
-	root, err := os.OpenRoot(dir) // whoever owns the directory must not lead root out of it
+	root, err := os.OpenRoot(dir) // symbolic links must not lead root out of it
 	if err != nil {
 		return
 	}
@@ -39,8 +39,8 @@ func giveBack(dir string) {
 	})
 }
 
-// owners looks for files of other users than the directory's: what root has made there keeps the member's user out. It
-// reports whether there are some.
+// owners looks for files of other users than the directory's owner, such as root, and reports whether it found some.
+// The member's user cannot use them.
 func (x *doctor) owners() bool {
 	uid := func(info fs.FileInfo, err error) (uint32, bool) {
 		if err != nil {

@@ -19,26 +19,27 @@ import (
 // RaftDir holds the Raft log and its snapshots, below the data directory.
 const RaftDir = "raft"
 
-// recoveryFile marks a directory whose Raft configuration was forced; the first leader afterwards settles the members
+// recoveryFile marks a directory whose Raft configuration was forced. The first leader afterwards updates the members
 // table by it.
 const recoveryFile = "recovery.json"
 
 // MirrorFile is the mirror of the database, in the data directory.
 const MirrorFile = "muster.db"
 
-// RecoveryMember is a member as a survivor knows it.
+// RecoveryMember is a survivor's view of a member.
 type RecoveryMember struct {
 	NodeID      uint64     `json:"nodeId"`
 	Name        string     `json:"name"`
 	Role        store.Role `json:"role"`
 	RaftAddress string     `json:"raftAddress"`
 	APIAddress  string     `json:"apiAddress,omitempty"`
-	// Answers: something took a TCP connection at one of its addresses just now. That counts as running, whatever it said.
+	// Answers: a process at one of its addresses accepted a TCP connection just now. That counts as running, whatever it
+	// answered.
 	Answers bool   `json:"answers"`
-	Said    string `json:"said,omitempty"` // and what it said then
+	Said    string `json:"said,omitempty"` // its answer
 }
 
-// RecoveryPlan is what a stopped survivor can tell of itself.
+// RecoveryPlan is the state of a stopped survivor.
 type RecoveryPlan struct {
 	ClusterID string           `json:"clusterId"`
 	NodeID    uint64           `json:"nodeId"`
@@ -46,24 +47,24 @@ type RecoveryPlan struct {
 	Last      store.Entry      `json:"last"`     // of its Raft log
 	Revision  uint64           `json:"revision"` // of its mirror
 	Members   []RecoveryMember `json:"members"`
-	Applied   *Recovery        `json:"applied,omitempty"` // a recovery that was carried out here and not started yet
+	Applied   *Recovery        `json:"applied,omitempty"` // a recovery that was applied here; the member was not started since
 
-	given []Place // where others are now, by the operator's word
+	given []Place // addresses of others, from the operator
 }
 
-// Recovery is one forced configuration.
+// Recovery is one forced Raft configuration.
 type Recovery struct {
 	ID        string      `json:"id"`
 	ClusterID string      `json:"clusterId"`
 	Template  uint64      `json:"template"`
 	Voters    []uint64    `json:"voters"`
-	Before    store.Entry `json:"before"` // where the template's log ended
-	After     store.Entry `json:"after"`  // with the forced configuration; zero while that is being written
+	Before    store.Entry `json:"before"` // end of the template's log
+	After     store.Entry `json:"after"`  // with the forced configuration; zero until that is written
 	At        time.Time   `json:"at"`
 }
 
-// PlanRecovery reads the state of a member that does not run, and asks the other Raft servers whether they do,
-// where they were and where given says that they are now.
+// PlanRecovery reads the state of a member that does not run, and checks whether other Raft servers run, at their known
+// and their given addresses. It blocks for some seconds.
 func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, error) {
 	n, err := d.Node()
 	if err != nil {
@@ -83,7 +84,7 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 		return nil, err
 	}
 	c, members, err := store.MirrorMembers(d.file(MirrorFile))
-	if err != nil { // it is only a copy: node.json knows the Raft servers, too
+	if err != nil { // the mirror is only a copy: node.json has the Raft servers, too
 		members = []store.Member{{NodeID: n.NodeID, Name: n.Name, Role: store.RoleVoter, RaftAddress: n.RaftAddress}}
 		for _, place := range n.Others {
 			members = append(members, store.Member{NodeID: place.NodeID, Role: store.RoleVoter, RaftAddress: place.RaftAddress})
@@ -109,13 +110,13 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 	return p, nil
 }
 
-// Survivor is what another survivor's plan has said.
+// Survivor is the state of another survivor, from its plan.
 type Survivor struct {
 	NodeID uint64
 	Last   store.Entry
 }
 
-// Check returns, as one sentence, why recovery must not be applied here.
+// Check returns, as one sentence, why the recovery must not be applied here.
 func (p *RecoveryPlan) Check(others []Survivor) error {
 	known := map[uint64]*RecoveryMember{}
 	for i := range p.Members {
@@ -144,7 +145,7 @@ func (p *RecoveryPlan) Check(others []Survivor) error {
 	return nil
 }
 
-// AskAgain asks again which members run, and checks as Check does.
+// AskAgain checks again which members run, and then as Check does.
 func (p *RecoveryPlan) AskAgain(ctx context.Context, d *Dir, others []Survivor) error {
 	n, err := d.Node()
 	if err != nil {
@@ -159,7 +160,7 @@ func (p *RecoveryPlan) AskAgain(ctx context.Context, d *Dir, others []Survivor) 
 	return p.Check(others)
 }
 
-// Voters lists who the recovered cluster consists of.
+// Voters lists the voters of the recovered cluster.
 func (p *RecoveryPlan) Voters(others []Survivor) []uint64 {
 	list := []uint64{p.NodeID}
 	for _, o := range others {
@@ -169,8 +170,8 @@ func (p *RecoveryPlan) Voters(others []Survivor) []uint64 {
 	return list
 }
 
-// ApplyRecovery forces the configuration upon this directory. What Check has refused must not come here. A copy of the
-// Raft directory is kept. It may be repeated until the member has been started.
+// ApplyRecovery forces the configuration upon this directory. The caller must not pass a plan that Check rejects. A
+// copy of the Raft directory is kept. It may be repeated until the member has been started.
 func ApplyRecovery(d *Dir, p *RecoveryPlan, others []Survivor, now time.Time) (*Recovery, error) {
 	voters := p.Voters(others)
 	if a := p.Applied; a != nil && a.Template == p.NodeID && a.After == p.Last && slices.Equal(a.Voters, voters) {
@@ -204,7 +205,7 @@ func keptName(now time.Time) string {
 	return "raft.before-recovery-" + now.UTC().Format("20060102T150405Z")
 }
 
-// AdoptRecovery replaces this directory's Raft log by the template's, out of a bundle. The old one is kept.
+// AdoptRecovery replaces this directory's Raft log by the template's, from a bundle. The old one is kept.
 func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Recovery, error) {
 	fresh := d.file(RaftDir + ".adopt")
 	if err := os.RemoveAll(fresh); err != nil {
@@ -247,8 +248,7 @@ func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Reco
 	return r, d.saveRecovery(r)
 }
 
-// Recovery reads the recovery that this member has been through and whose outcome is not in the members table yet; nil
-// when there is none.
+// Recovery reads the recovery of this member that is not in the members table yet; nil without one.
 func (d *Dir) Recovery() (*Recovery, error) {
 	data, err := d.read(recoveryFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -264,7 +264,7 @@ func (d *Dir) Recovery() (*Recovery, error) {
 	return &r, nil
 }
 
-// RecoverySettled forgets what Recovery returned.
+// RecoverySettled deletes what Recovery returned.
 func (d *Dir) RecoverySettled() error { return os.Remove(d.file(recoveryFile)) }
 
 func (d *Dir) saveRecovery(r *Recovery) error {

@@ -13,21 +13,21 @@ import (
 )
 
 const (
-	askDial    = 1500 * time.Millisecond // a machine that is there takes a connection within that
+	askDial    = 1500 * time.Millisecond // a running machine accepts a connection within that time
 	askWorkers = 256
 )
 
-// RunningError: a recovery was refused because another member runs.
+// RunningError: a recovery was rejected because another member runs.
 type RunningError struct{ Member RecoveryMember }
 
 func (e *RunningError) Error() string {
 	return fmt.Sprintf("node %d is running at %s (%s): a recovery is for a majority that is lost for good, and beside "+
-		"a member "+
-		"that runs it would make a second cluster; stop every other member first", e.Member.NodeID, e.Member.RaftAddress, e.Member.Said)
+		"a member that runs it would make a second cluster; stop every other member first",
+		e.Member.NodeID, e.Member.RaftAddress, e.Member.Said)
 }
 
-// Ask finds out which other members run. Whoever takes a connection on a port of a member counts as running: a refusal
-// in TLS is the answer of a process. It returns ErrRemoved when one of them says that this member was removed. It
+// Ask finds out which other members run. A process that accepts a connection on a port of a member counts as running:
+// even a rejection in TLS is an answer. It returns ErrRemoved when a member reports that this one was removed. It
 // blocks for a few seconds, longer with thousands of members.
 func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 	creds, err := d.Credentials(n)
@@ -38,9 +38,9 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 		key, _ := store.MirrorCertKey(d.file(MirrorFile), id)
 		return key
 	}
-	// The operator, node.json and the book may know better than the mirror.
+	// The operator, node.json and the book may be more recent than the mirror.
 	places := append(slices.Clone(n.Others), p.given...)
-	book, _ := d.readBook() // a damaged one is only a pity
+	book, _ := d.readBook() // a damaged one is ignored
 	for _, e := range book {
 		places = append(places, Place{NodeID: e.NodeID, RaftAddress: e.RaftAddress})
 	}

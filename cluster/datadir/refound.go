@@ -10,12 +10,12 @@ import (
 	"muster/store"
 )
 
-// restoreFile holds the state of a cluster that is founded from a backup, until the first start has taken it over.
+// restoreFile holds the state of a cluster that is founded from a backup, until the first start has imported it.
 const restoreFile = "restore.db"
 
-// Refound prepares an unused directory to be the first member of a cluster that continues the one of an archive: it has
-// its identity, its authorities and its contents, and a new member with an id that was never used. One of the
-// identities must open the archive's keys. The cluster exists once the member has been started.
+// Refound prepares an unused directory for the first member of a cluster that continues the one of an archive: with its
+// identity, its authorities and its contents, and a new member whose id was never used. One of the identities must open
+// the archive's keys. The cluster exists once the member has been started.
 func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X25519Identity, p Plan,
 	now time.Time) (*Node, error) {
 	r, err := store.OpenRefounding(ctx, a, identities)
@@ -55,7 +55,7 @@ func Refound(ctx context.Context, d *Dir, a *store.Archive, identities []*age.X2
 	return n, d.saveFounding(n, store.Founding{Import: restoreFile, Member: member})
 }
 
-// certKey names the key of this member's transport certificates, which is made if it is not there yet.
+// certKey returns the hash of this member's transport key, which it makes if necessary.
 func (d *Dir) certKey() (string, error) {
 	key, err := d.key(transportKey)
 	if err != nil {
@@ -64,7 +64,7 @@ func (d *Dir) certKey() (string, error) {
 	return certs.KeyHash(key.Public())
 }
 
-// ownLeaf makes this member's certificate of a kind and writes it with what goes with it.
+// ownLeaf makes this member's certificate of a kind and writes it with its key and authorities.
 func (d *Dir) ownLeaf(n *Node, p Plan, kind certs.Kind, by store.Issuer, now time.Time) (store.Certificate, error) {
 	names := filesOf(kind)
 	record := store.NewCertificate(kind, now)

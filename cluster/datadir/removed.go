@@ -9,21 +9,21 @@ import (
 	"muster/store"
 )
 
-// A directory whose member was removed is marked, so that it is never again taken for a part of the cluster: neither
-// started nor made the start of a recovery, which would be a second cluster of the same identity.
+// The directory of a removed member is marked, so that it is never used again as a part of the cluster: it is neither
+// started nor the basis of a recovery, which would make a second cluster with the same identity.
 
 const (
 	removedFile = "removed.json"
 )
 
-// removedMark is the contents of DIR/removed.json.
+// removedMark is the content of DIR/removed.json.
 type removedMark struct {
 	ClusterID string    `json:"clusterId"`
 	NodeID    uint64    `json:"nodeId"`
 	At        time.Time `json:"at"` // when this machine learned of it
 }
 
-// MarkRemoved notes that this directory belongs to a removed member.
+// MarkRemoved marks this directory as that of a removed member.
 func (d *Dir) MarkRemoved(n *Node) error {
 	if _, err := d.read(removedFile); err == nil {
 		return nil
@@ -35,8 +35,8 @@ func (d *Dir) MarkRemoved(n *Node) error {
 	return d.write(removedFile, append(data, '\n'), 0o644)
 }
 
-// CheckRemoved returns ErrRemoved for the directory of a removed member: one that is marked, or whose own replica says
-// so. The replica is only looked into while no process uses it.
+// CheckRemoved returns ErrRemoved for the directory of a removed member: one that is marked, or whose replica shows the
+// removal. The replica is read only while no process uses it.
 func (d *Dir) CheckRemoved(n *Node) error {
 	if _, err := d.read(removedFile); err == nil {
 		return ErrRemoved
@@ -44,7 +44,7 @@ func (d *Dir) CheckRemoved(n *Node) error {
 		return dirError(d.Path, err)
 	}
 	if removed, err := store.MirrorRemoved(d.file(MirrorFile), n.NodeID); err != nil || !removed {
-		return nil // the mirror is only a copy: it must not stand in the way
+		return nil // the mirror is only a copy: without it the start continues
 	}
 	if err := d.MarkRemoved(n); err != nil {
 		return err
@@ -52,6 +52,6 @@ func (d *Dir) CheckRemoved(n *Node) error {
 	return ErrRemoved
 }
 
-// ErrRemoved is why a member stops by itself.
+// ErrRemoved: the member was removed, and stops.
 var ErrRemoved = errors.New("this node has been removed from the cluster; to join again, start with an empty data " +
 	"directory and a new token")

@@ -14,22 +14,22 @@ import (
 	"muster/store"
 )
 
-// Paths of the requests that the owner of a member's files sends to that member, over its cluster listener.
+// Paths of requests that the owner of a member's files sends to that member over its cluster listener.
 const (
 	PathOwnerToken  = "/internal/owner/token"
 	PathOwnerBackup = "/internal/owner/backup"
 )
 
-// MaxTokenRequest is how many bytes a request for a token may have.
+// MaxTokenRequest is the maximum size of a token request in bytes.
 const MaxTokenRequest = 4 << 10
 
 const requestPrefix = "recover-token-"
 
-// TokenRequest asks for an API token. The secret stays with the caller; only its hash is written.
+// TokenRequest requests an API token. The secret stays with the caller; only its hash is written.
 type TokenRequest struct {
 	ID    string `json:"id"`
 	Hash  string `json:"hash"` // SHA-256 of the secret, lower hex
-	Host  string `json:"host"` // where it was asked for
+	Host  string `json:"host"` // host name of the caller
 	User  string `json:"user"`
 	Scope string `json:"scope,omitempty"` // empty: management
 	TTL   int64  `json:"ttl,omitempty"`   // seconds, at most a day; 0: without end
@@ -37,7 +37,7 @@ type TokenRequest struct {
 
 const maxTokenTTL = 24 * 60 * 60 // seconds
 
-// Wanted is the token that is asked for.
+// Wanted returns the requested token.
 func (q *TokenRequest) Wanted() store.RecoveredToken {
 	t := store.RecoveredToken{ID: q.ID, Hash: q.Hash, Scope: q.Scope, TTL: time.Duration(q.TTL) * time.Second}
 	if t.Scope == "" {
@@ -46,7 +46,7 @@ func (q *TokenRequest) Wanted() store.RecoveredToken {
 	return t
 }
 
-// Check tells what is wrong with a request.
+// Check returns the first fault of a request.
 func (q *TokenRequest) Check() error {
 	if raw, err := hex.DecodeString(q.Hash); err != nil || len(raw) != 32 {
 		return errors.New("hash must be a SHA-256 in hex")
@@ -69,7 +69,8 @@ func (d *Dir) TokenRequests() []string {
 	return names
 }
 
-// ReadTokenRequest reads a request that nobody but the owner of the files, or root, can have written.
+// ReadTokenRequest reads a request. It rejects a file that other users than the owner of the files or root may have
+// written.
 func ReadTokenRequest(name string) (q TokenRequest, err error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {

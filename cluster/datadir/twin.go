@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	twinFile = "twin.json" // the last time that two processes had this directory's identity
+	twinFile = "twin.json" // the last meeting of two processes with this identity
 	twinKept = 7 * 24 * time.Hour
 )
 
-// twinRecord is what DIR/twin.json holds, for doctor.
+// twinRecord is the content of DIR/twin.json, for doctor.
 type twinRecord struct {
 	At      time.Time `json:"at"`
-	Refused bool      `json:"refused"` // it was this directory's process
-	Address string    `json:"address"` // of the other one
+	Refused bool      `json:"refused"` // the process of this directory was refused
+	Address string    `json:"address"` // of the other process
 }
 
 // NoteTwin writes the record.
@@ -37,11 +37,11 @@ func (d *Dir) twin() (r twinRecord, ok bool) {
 	return r, true
 }
 
-// SettleTwin forgets a record that a start has outdated.
+// SettleTwin deletes a record that a successful start has outdated.
 func (d *Dir) SettleTwin() {
 	if r, ok := d.twin(); ok && (r.Refused || time.Since(r.At) > twinKept) {
 		if err := os.Remove(d.file(twinFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return // it is said once more, no harm
+			return // doctor reports it once more, which does no harm
 		}
 	}
 }

@@ -21,13 +21,13 @@ import (
 )
 
 const (
-	lookRest   = 100 * time.Millisecond // between two looks at the database
-	retryRest  = time.Second            // after the leader could not be asked
+	lookRest   = 100 * time.Millisecond // between two reads of the database
+	retryRest  = time.Second            // after a failed request to the leader
 	renewCheck = 10 * time.Minute       // at least that often
 	askWithin  = 5 * time.Second
 )
 
-// svid is an identity that is ready to be handed out.
+// svid is an identity that is ready.
 type svid struct {
 	id     spiffeid.ID
 	leaf   *x509.Certificate
@@ -38,15 +38,15 @@ type svid struct {
 	renew  time.Time
 }
 
-// state is what this member can hand out at one moment. It is never changed.
+// state is what this member can issue at one moment. It is immutable.
 type state struct {
-	bundle    *spiffebundle.Bundle // nil: not known yet
+	bundle    *spiffebundle.Bundle // nil: unknown yet
 	federated map[spiffeid.TrustDomain]*spiffebundle.Bundle
 	workloads []store.Workload
-	svids     map[string]*svid // by registration, "" is the member itself
+	svids     map[string]*svid // by registration; "" is the member itself
 }
 
-// entitled lists the registrations that a caller matches, and itself when it is the member.
+// entitled lists the registrations that match a caller; "" for the member itself.
 func (st *state) entitled(c *caller) (list []string) {
 	for i := range st.workloads {
 		if c.is(&st.workloads[i]) {
@@ -59,7 +59,7 @@ func (st *state) entitled(c *caller) (list []string) {
 	return list
 }
 
-// ready lists those of the registrations that have a valid certificate, each SPIFFE ID once.
+// ready lists the valid certificates of the registrations, each SPIFFE ID once.
 func (st *state) ready(list []string, now time.Time) (out []*svid) {
 	for _, id := range list {
 		s := st.svids[id]
@@ -76,18 +76,18 @@ func (st *state) ready(list []string, now time.Time) (out []*svid) {
 type agent struct {
 	cfg  Config
 	self spiffeid.ID
-	due  chan struct{} // wakes it before its time
+	due  chan struct{} // wakes it early
 
 	mu      sync.Mutex
 	current *state
 	changed chan struct{} // closed and replaced when current changes
-	looked  *look         // what the newest state was made of
+	looked  *look         // input of the newest state
 
-	kept   map[string]*svid // of before the start; nil once it was looked at
-	failed atomic.Uint64    // renewals in vain
+	kept   map[string]*svid // of an earlier process; nil once it was used
+	failed atomic.Uint64    // failed renewals
 }
 
-// look is what the database says.
+// look is the relevant content of the database.
 type look struct {
 	workloads []store.Workload
 	bundle    *spiffebundle.Bundle
@@ -115,13 +115,13 @@ func newAgent(cfg Config) (*agent, error) {
 	}
 	if cfg.Kept != "" {
 		if a.kept, err = recall(cfg.Kept, cfg.ClusterID, time.Now()); err != nil {
-			cfg.Logger.Warn("the identities of workloads that were kept cannot be used", "file", cfg.Kept, "err", err)
+			cfg.Logger.Warn("the stored identities of workloads cannot be used", "file", cfg.Kept, "err", err)
 		}
 	}
 	return a, nil
 }
 
-// now returns what can be handed out and a channel that is closed when that changes.
+// now returns the state and a channel that is closed when it changes.
 func (a *agent) now() (*state, <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -136,7 +136,7 @@ func (a *agent) publish(st *state, l *look) {
 	a.changed = make(chan struct{})
 }
 
-// run keeps everything ready until ctx ends.
+// run keeps the state up to date until ctx ends.
 func (a *agent) run(ctx context.Context) {
 	warned := time.Time{}
 	for ctx.Err() == nil {
@@ -155,7 +155,7 @@ func (a *agent) run(ctx context.Context) {
 		case <-a.due:
 		case <-ctx.Done():
 		case <-changed:
-			select { // many changes in a row are looked at together
+			select { // several changes are handled together
 			case <-time.After(lookRest):
 			case <-a.due:
 			case <-ctx.Done():
@@ -164,8 +164,8 @@ func (a *agent) run(ctx context.Context) {
 	}
 }
 
-// settle blocks until this member hands out what the authorities are as of a revision: everybody here trusts those that are
-// trusted, and no certificate is of one that issues no more.
+// settle blocks until this member has used the authorities of a revision: its workloads trust all trusted ones, and no
+// certificate is of one that no longer issues.
 func (a *agent) settle(ctx context.Context, revision uint64) error {
 	for {
 		st, changed := a.now()
@@ -187,7 +187,7 @@ func (a *agent) settle(ctx context.Context, revision uint64) error {
 	}
 }
 
-// settled reports whether all certificates are of the authority that issues.
+// settled reports whether all certificates are of the issuing authority.
 func (st *state) settled() bool {
 	if len(st.bundle.X509Authorities()) == 0 || st.svids[""] == nil {
 		return false
@@ -205,14 +205,14 @@ func (st *state) settled() bool {
 	return true
 }
 
-// issuedBy reports whether the authority that issues now, the first of the bundle, has made a certificate.
+// issuedBy reports whether the issuing authority, the first of the bundle, has made a certificate.
 func issuedBy(s *svid, bundle *spiffebundle.Bundle) bool {
 	roots := bundle.X509Authorities()
 	return len(roots) > 0 && bytes.Equal(s.leaf.RawIssuer, roots[0].RawSubject)
 }
 
-// refresh looks at the database, gets the certificates that are missing or due, and publishes what has changed. It returns
-// how long nothing is due.
+// refresh reads the database, requests the missing and due certificates, and publishes changes. It returns the time
+// until the next renewal.
 func (a *agent) refresh(ctx context.Context) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
@@ -240,7 +240,7 @@ func (a *agent) refresh(ctx context.Context) (wait time.Duration, err error) {
 		}
 		missing = append(missing, o)
 	}
-	// What was taken away or is trusted newly does not wait for the leader.
+	// Removals and new trust do not wait for the leader.
 	if !l.same(a.looked) || len(st.svids) != len(old.svids) {
 		a.publish(st, l)
 	}
@@ -273,7 +273,7 @@ func (a *agent) refresh(ctx context.Context) (wait time.Duration, err error) {
 	return st.untilDue(time.Now()), err
 }
 
-// untilDue is how long no certificate has to be renewed.
+// untilDue returns the time until the next renewal.
 func (st *state) untilDue(now time.Time) time.Duration {
 	wait := renewCheck
 	for _, s := range st.svids {
@@ -293,7 +293,7 @@ func (a *agent) look(ctx context.Context) (*look, error) {
 		return nil, err
 	}
 	for i := range list {
-		if _, err := certs.WorkloadID(a.cfg.ClusterID, list[i].Path); err == nil { // as it was when it was registered
+		if _, err := certs.WorkloadID(a.cfg.ClusterID, list[i].Path); err == nil { // valid as at its registration
 			l.workloads = append(l.workloads, list[i])
 		}
 	}
@@ -301,7 +301,7 @@ func (a *agent) look(ctx context.Context) (*look, error) {
 	return &l, err
 }
 
-// federate reads the bundles of other clusters. One that cannot be read is left out.
+// federate parses the bundles of other clusters. It leaves out invalid ones.
 func (a *agent) federate(list []store.PeerBundle) map[spiffeid.TrustDomain]*spiffebundle.Bundle {
 	out := map[spiffeid.TrustDomain]*spiffebundle.Bundle{}
 	for i := range list {
@@ -315,7 +315,7 @@ func (a *agent) federate(list []store.PeerBundle) map[spiffeid.TrustDomain]*spif
 	return out
 }
 
-// order is a certificate that this member should have.
+// order is a certificate that this member needs.
 type order struct {
 	workload string
 	id       spiffeid.ID
@@ -332,7 +332,7 @@ func (a *agent) orders(list []store.Workload) []order {
 	return out
 }
 
-// get makes keys and has the leader sign for them. What the leader leaves out is not registered any more.
+// get makes keys and requests signatures of the leader. The leader leaves out what is no longer registered.
 func (a *agent) get(ctx context.Context, list []order) (map[string]*svid, error) {
 	var q SVIDRequest
 	keys := map[string]*ecdsa.PrivateKey{}
@@ -368,7 +368,7 @@ func (a *agent) get(ctx context.Context, list []order) (map[string]*svid, error)
 	return out, nil
 }
 
-// take checks what the leader has signed.
+// take checks the leader's answer.
 func (o order) take(key *ecdsa.PrivateKey, chain [][]byte, now time.Time) (*svid, error) {
 	if len(chain) == 0 {
 		return nil, errors.New("the leader's answer has no certificate")
@@ -378,13 +378,13 @@ func (o order) take(key *ecdsa.PrivateKey, chain [][]byte, now time.Time) (*svid
 		return nil, err
 	}
 	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != o.id.String() || !key.PublicKey.Equal(leaf.PublicKey) {
-		return nil, errors.New("the leader's answer is for somebody else")
+		return nil, errors.New("the leader's answer is for another identity")
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err
 	}
-	// In the middle of its life, not all members at once.
+	// Renew in the middle of its life, at a different time on each member.
 	life := leaf.NotAfter.Sub(now)
 	renew := now.Add(life/2 - time.Duration(rand.Int64N(int64(max(life/10, 1)))))
 	return &svid{id: o.id, leaf: leaf, chain: bytes.Join(chain, nil), key: der, issued: now, hosts: o.hosts,

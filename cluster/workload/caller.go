@@ -17,18 +17,18 @@ import (
 	"muster/store"
 )
 
-// overflowID is what the kernel calls users and groups that have no number in this user namespace.
+// overflowID is the kernel's id for users and groups without an id in this user namespace.
 const overflowID = 65534
 
-// caller is the process at the other end of a connection, as the kernel knew it when it connected.
+// caller is the process at the other end of a connection, as of its connection.
 type caller struct {
 	uid, gid uint32
 	groups   []uint32 // supplementary
-	pid      int32    // 0: it is in another PID namespace
-	units    []string // of the system's service manager: slices from the root on, then the service or scope
+	pid      int32    // 0: in another PID namespace
+	units    []string // of the system's service manager: slices from the root, then the service or scope
 }
 
-// unit is the service or scope, for those who read of the caller.
+// unit returns the service or scope, for people.
 func (c *caller) unit() string {
 	if len(c.units) == 0 {
 		return ""
@@ -36,7 +36,7 @@ func (c *caller) unit() string {
 	return c.units[len(c.units)-1]
 }
 
-// callerOf asks the kernel who is at the other end (unix(7), SO_PEERCRED and SO_PEERGROUPS).
+// callerOf asks the kernel for the other end (unix(7), SO_PEERCRED and SO_PEERGROUPS).
 func callerOf(conn *net.UnixConn) (c caller, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -75,10 +75,9 @@ func peerGroups(fd int) ([]uint32, error) {
 	}
 }
 
-// peerUnits finds the systemd units of the other end; nil when they cannot be told for certain. The number of a process that
-// has ended may be given to another one: what was read counts only when the process that connected was still there after
-// that, which a descriptor of it tells, or, where the kernel gives none (before Linux 6.5), when the process of that number
-// has the same user.
+// peerUnits returns the systemd units of the other end; nil when they are not certain. The kernel may reuse the number
+// of a process that has ended, so the result counts only if the process that connected still existed afterwards: its
+// descriptor shows that or, before Linux 6.5, a process of that number with the same user.
 func peerUnits(fd int, c *caller) []string {
 	if c.pid <= 0 {
 		return nil
@@ -104,8 +103,8 @@ func peerUnits(fd int, c *caller) []string {
 	return unitsOf(text)
 }
 
-// unitsOf reads /proc/PID/cgroup (cgroups(7)). Below the first service or scope the names are not the system's: users name
-// the units of their own service managers as they like, and services what is delegated to them.
+// unitsOf parses /proc/PID/cgroup (cgroups(7)). It stops at the first service or scope: names below it are chosen by
+// users for their own service managers, and by services for what is delegated to them.
 func unitsOf(text []byte) (units []string) {
 	for line := range bytes.Lines(text) {
 		hierarchy, rest, _ := bytes.Cut(bytes.TrimSpace(line), []byte(":"))
@@ -128,7 +127,7 @@ func unitsOf(text []byte) (units []string) {
 	return units
 }
 
-// is reports whether the caller is a workload: every selector that is not empty must match.
+// is reports whether the caller is a workload: all selectors that are not empty must match.
 func (c *caller) is(w *store.Workload) bool {
 	if w.User == "" && w.Group == "" && w.Unit == "" {
 		return false
@@ -146,11 +145,10 @@ func (c *caller) is(w *store.Workload) bool {
 	return w.Unit == "" || slices.Contains(c.units, w.Unit)
 }
 
-// ownsMember reports whether the caller is the member itself, for all that the kernel can tell: who runs as its user, or as
-// root, can read its files.
+// ownsMember reports whether the caller may be the member itself: its user and root can read its files.
 func (c *caller) ownsMember() bool { return c.uid == 0 || int(c.uid) == os.Geteuid() }
 
-// userID returns the number of a user, by its name or as it stands.
+// userID returns the number of a user, given as a name or a number.
 func userID(name string) (uint32, bool) {
 	return accountID(name, func(name string) (string, error) {
 		u, err := user.Lookup(name)

@@ -19,16 +19,16 @@ import (
 )
 
 const (
-	maxTokens = 4096     // that are kept ready
-	maxJWT    = 16 << 10 // bytes of one that is to be validated
+	maxTokens = 4096     // in the cache
+	maxJWT    = 16 << 10 // bytes of a JWT-SVID to validate
 )
 
-// tokens keeps JWT-SVIDs that were asked for, so that asking again needs no leader.
+// tokens caches JWT-SVIDs, so that a repeated request needs no leader.
 type tokens struct {
 	leader Leader
 	mu     sync.Mutex
 	kept   map[string]token
-	as     uint64 // sequence of the trust bundle that they were signed as of
+	as     uint64 // sequence of their trust bundle
 }
 
 type token struct {
@@ -38,14 +38,14 @@ type token struct {
 
 func newTokens(l Leader) *tokens { return &tokens{leader: l, kept: map[string]token{}} }
 
-// get returns a JWT-SVID of a registration. One that has more than half of its life left is good; without a leader one that
-// is valid still will do.
+// get returns a JWT-SVID of a registration: a cached one with more than half of its life left, or without a leader any
+// valid one.
 func (t *tokens) get(ctx context.Context, workload string, audience []string, sequence uint64,
 	now time.Time) (string, error) {
 	audience = slices.Compact(slices.Sorted(slices.Values(audience)))
 	key := workload + "\x00" + strings.Join(audience, "\x00")
 	t.mu.Lock()
-	if sequence != t.as { // the key that signed them may not be trusted any more
+	if sequence != t.as { // their key may no longer be trusted
 		clear(t.kept)
 		t.as = sequence
 	}
@@ -74,7 +74,7 @@ func (t *tokens) get(ctx context.Context, workload string, audience []string, se
 	return answer.Token, nil
 }
 
-// makeRoom forgets what has expired, and anything when that is not enough.
+// makeRoom removes expired tokens, and others if that is not enough.
 func (t *tokens) makeRoom(now time.Time) {
 	if len(t.kept) < maxTokens {
 		return
@@ -92,7 +92,7 @@ func (t *tokens) makeRoom(now time.Time) {
 	}
 }
 
-// expiryOf reads when a JWT-SVID ends, without verifying it: it comes from the leader.
+// expiryOf returns the expiry of a JWT-SVID without verifying it: it comes from the leader.
 func expiryOf(text string) (time.Time, error) {
 	parts := strings.Split(text, ".")
 	if len(parts) == 3 {
@@ -105,10 +105,10 @@ func expiryOf(text string) (time.Time, error) {
 			}
 		}
 	}
-	return time.Time{}, errors.New("the leader's answer is no JWT-SVID")
+	return time.Time{}, errors.New("the leader's answer is not a JWT-SVID")
 }
 
-// ValidateJWTSVID checks a JWT-SVID of this cluster or of one that it has a peering with.
+// ValidateJWTSVID checks a JWT-SVID of this cluster or of one with a peering.
 func (w *API) ValidateJWTSVID(ctx context.Context, q *api.ValidateJWTSVIDRequest) (*api.ValidateJWTSVIDResponse, error) {
 	if err := checkAudience([]string{q.GetAudience()}); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -135,8 +135,8 @@ func (w *API) ValidateJWTSVID(ctx context.Context, q *api.ValidateJWTSVIDRequest
 	return &api.ValidateJWTSVIDResponse{SpiffeId: svid.ID.String(), Claims: claims}, nil
 }
 
-// keepRefused has the leader write audit rows of callers without an identity. What cannot be written now comes with the next
-// row of that user.
+// keepRefused makes the leader write audit rows of callers without an identity. What cannot be written now is counted
+// in the next row of that user.
 func (w *API) keepRefused(ctx context.Context) {
 	for {
 		list, next := w.users.refuse.due(time.Now())

@@ -15,10 +15,10 @@ import (
 	"muster/certs"
 )
 
-// What is ready is kept in a file that this process's user alone can read, like the member's other keys, so that a member
-// that starts while there is no leader goes on handing it out until it ends.
+// The certificates are stored in a file that only this process's user can read, like the member's other keys, so that a
+// member that starts without a leader can issue them until they expire.
 
-const maxKept = 16 << 20 // bytes: 10 000 certificates and more
+const maxKept = 16 << 20 // bytes; more than 10 000 certificates
 
 // keptSVID is a certificate in that file.
 type keptSVID struct {
@@ -31,7 +31,7 @@ type keptSVID struct {
 	Hosts    []string  `json:"hosts,omitempty"`
 }
 
-// keep writes what is ready.
+// keep writes the certificates of a state.
 func keep(path string, st *state) error {
 	list := []keptSVID{}
 	for id, s := range st.svids {
@@ -44,8 +44,8 @@ func keep(path string, st *state) error {
 	return certs.WriteFile(path, text, 0o600)
 }
 
-// recall reads what was kept; what has ended, is of another cluster, or does not fit together is left out. Nothing is handed out
-// of it before the database says that it is still registered.
+// recall reads the file. It leaves out expired certificates, those of another cluster, and inconsistent ones. None is
+// issued before the database confirms its registration.
 func recall(path, clusterID string, now time.Time) (map[string]*svid, error) {
 	out := map[string]*svid{}
 	f, err := os.Open(path)
@@ -75,7 +75,7 @@ func recall(path, clusterID string, now time.Time) (map[string]*svid, error) {
 	return out, nil
 }
 
-// svid returns the certificate; nil when it is none any more.
+// svid returns the certificate; nil when it is not valid.
 func (k *keptSVID) svid(clusterID string, now time.Time) *svid {
 	id, err := spiffeid.FromString(k.ID)
 	if err != nil || id.TrustDomain().Name() != clusterID {

@@ -15,14 +15,14 @@ import (
 	"muster/store"
 )
 
-// Member is how the Workload API of a member reaches the database and the leader.
+// Member connects the Workload API of a member with the database and the leader.
 type Member struct {
 	Store     *store.Store
 	Transport *transport.Transport
-	Signer    *Signer // for when this member leads
+	Signer    *Signer // used while this member leads
 }
 
-// own reads as the leader has it, or from the mirror where this member does not lead.
+// own reads as the leader or, on other members, from the mirror.
 func own[T any](ctx context.Context, read func(context.Context, store.Consistency) (T, error)) (T, error) {
 	out, err := read(ctx, store.AsLeader)
 	if errors.Is(err, store.ErrNotLeader) {
@@ -31,14 +31,14 @@ func own[T any](ctx context.Context, read func(context.Context, store.Consistenc
 	return out, err
 }
 
-// Workloads lists what is registered for this member.
+// Workloads lists the registrations for this member.
 func (m *Member) Workloads(ctx context.Context) ([]store.Workload, error) {
 	return own(ctx, func(ctx context.Context, c store.Consistency) ([]store.Workload, error) {
 		return m.Store.Workloads.Of(ctx, c, m.Store.NodeID())
 	})
 }
 
-// Bundle returns what identities of this cluster are verified with.
+// Bundle returns the trust bundle of this cluster.
 func (m *Member) Bundle(ctx context.Context) (*spiffebundle.Bundle, error) {
 	return m.Store.Authorities.TrustBundle(ctx)
 }
@@ -48,10 +48,10 @@ func (m *Member) PeerBundles(ctx context.Context) ([]store.PeerBundle, error) {
 	return own(ctx, m.Store.Peerings.Bundles)
 }
 
-// Changed is closed when this member's mirror is replaced, which it is soon after each change.
+// Changed returns a channel that is closed when this member's mirror is replaced, soon after each change.
 func (m *Member) Changed() <-chan struct{} { return m.Store.Mirror.Changed() }
 
-// ask is askOnce until that succeeds, the request is refused for good, or ctx ends: leadership may be about to move.
+// ask repeats askOnce until it succeeds, the request is rejected for good, or ctx ends: leadership may be moving.
 func ask[Q, A any](ctx context.Context, m *Member, path string, q Q,
 	here func(context.Context, uint64, Q) (A, error)) (A, error) {
 	for {
@@ -68,7 +68,7 @@ func ask[Q, A any](ctx context.Context, m *Member, path string, q Q,
 	}
 }
 
-// askOnce sends a request to the leader, or answers it here where this member leads.
+// askOnce sends a request to the leader, or answers it if this member leads.
 func askOnce[Q, A any](ctx context.Context, m *Member, path string, q Q,
 	here func(context.Context, uint64, Q) (A, error)) (a A, err error) {
 	leader, err := m.Store.AwaitLeader(ctx)
@@ -86,17 +86,17 @@ func askOnce[Q, A any](ctx context.Context, m *Member, path string, q Q,
 	return a, err
 }
 
-// SignSVIDs has the leader sign certificates.
+// SignSVIDs requests certificates of the leader.
 func (m *Member) SignSVIDs(ctx context.Context, q SVIDRequest) (SVIDAnswer, error) {
 	return ask(ctx, m, PathSVIDs, q, m.Signer.SVIDs)
 }
 
-// SignJWT has the leader sign a JWT-SVID.
+// SignJWT requests a JWT-SVID of the leader.
 func (m *Member) SignJWT(ctx context.Context, q JWTRequest) (JWTAnswer, error) {
 	return ask(ctx, m, PathJWT, q, m.Signer.JWT)
 }
 
-// NoteRefused has the leader write audit rows.
+// NoteRefused makes the leader write audit rows.
 func (m *Member) NoteRefused(ctx context.Context, list []store.RefusedCaller) error {
 	_, err := ask(ctx, m, PathRefused, list, m.Signer.noteRefused)
 	return err
@@ -106,7 +106,7 @@ func (s *Signer) noteRefused(ctx context.Context, nodeID uint64, list []store.Re
 	return struct{}{}, s.Refused(ctx, nodeID, list)
 }
 
-// Handle answers the requests of other members. That a request has come over the cluster listener proves whose it is.
+// Handle adds the handlers for other members. A request over the cluster listener proves its member.
 func (s *Signer) Handle(mux *http.ServeMux, log *slog.Logger) {
 	mux.HandleFunc("POST "+PathSVIDs, answer(log, s.SVIDs))
 	mux.HandleFunc("POST "+PathJWT, answer(log, s.JWT))

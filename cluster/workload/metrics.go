@@ -47,10 +47,10 @@ var (
 		"Time until the first of this member's workload certificates ends.", nil, nil)
 )
 
-// Describe lets the registry take whatever Collect sends.
+// Describe sends nothing, which makes the collector unchecked.
 func (w *API) Describe(chan<- *prometheus.Desc) {}
 
-// Collect shows how the socket is used and what is ready.
+// Collect sends the metrics of the socket and of the certificates.
 func (w *API) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64) { out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
 	count := func(d *prometheus.Desc, n uint64, labels ...string) {

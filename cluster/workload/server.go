@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	header           = "workload.spiffe.io" // SPIFFE Workload Endpoint section 6: against requests that were forged
+	header           = "workload.spiffe.io" // SPIFFE Workload Endpoint section 6: against forged requests
 	maxRequest       = 64 << 10             // bytes
 	streamsPerConn   = 64
 	handshakeWithin  = 5 * time.Second
-	certificateReady = 2 * time.Second // for a registration that is new to get its certificate
+	certificateReady = 2 * time.Second // for a new registration to get its certificate
 )
 
-// errNoIdentity is all that a caller without an identity is told.
+// errNoIdentity is the only answer to a caller without an identity.
 var errNoIdentity = status.Error(codes.PermissionDenied, "no identity issued")
 
 var (
@@ -45,7 +45,7 @@ type API struct {
 	grpc    *grpc.Server
 }
 
-// New makes the Workload API; Run serves it.
+// New returns the Workload API. Run serves it.
 func New(cfg Config) (*API, error) {
 	a, err := newAgent(cfg)
 	if err != nil {
@@ -65,7 +65,7 @@ func New(cfg Config) (*API, error) {
 	return w, nil
 }
 
-// Run keeps identities ready and serves the socket until ctx ends.
+// Run keeps identities ready and serves the socket. It blocks until ctx ends.
 func (w *API) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{}, 2)
@@ -83,12 +83,12 @@ func (w *API) Run(ctx context.Context) {
 	<-done
 }
 
-// Settle blocks until what this member hands out is as the authorities are as of a revision, or ctx ends.
+// Settle blocks until this member has used the authorities of a revision, or ctx ends.
 func (w *API) Settle(ctx context.Context, revision uint64) error {
 	return w.agent.settle(ctx, revision)
 }
 
-// admit finds out who is calling and takes a place for the request. Nothing that costs comes before it.
+// admit identifies the caller and counts the request. Nothing costly comes before it.
 func (w *API) admit(ctx context.Context) (c *caller, free func(), err error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -132,7 +132,7 @@ func (w *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 	return handle(srv, &callerStream{ss, context.WithValue(ss.Context(), callerKey{}, c)})
 }
 
-// callerStream is a stream whose context knows the caller.
+// callerStream is a stream with the caller in its context.
 type callerStream struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -140,8 +140,8 @@ type callerStream struct {
 
 func (s *callerStream) Context() context.Context { return s.ctx }
 
-// identities returns what a caller may have now, and a channel that is closed when that may have changed. It waits a moment
-// for certificates that are being made.
+// identities returns the present identities of a caller, and a channel that is closed when they may have changed. It
+// waits briefly for certificates in progress.
 func (w *API) identities(ctx context.Context) (*state, []*svid, <-chan struct{}, error) {
 	c, _ := ctx.Value(callerKey{}).(*caller)
 	for deadline := time.Now().Add(certificateReady); ; {
@@ -166,7 +166,7 @@ func (w *API) identities(ctx context.Context) (*state, []*svid, <-chan struct{},
 	}
 }
 
-// follow sends what make returns, now and whenever it has changed, for as long as the caller has an identity.
+// follow sends the result of make, now and after each change, while the caller has an identity.
 func follow[T proto.Message](w *API, ctx context.Context, send func(T) error, make func(*state, []*svid) (T, error)) error {
 	var last T
 	for sent := false; ; {
@@ -176,7 +176,7 @@ func follow[T proto.Message](w *API, ctx context.Context, send func(T) error, ma
 		}
 		out, err := make(st, ready)
 		if err != nil {
-			return status.Error(codes.Internal, "the answer could not be made")
+			return status.Error(codes.Internal, "the answer could not be encoded")
 		}
 		if !sent || !proto.Equal(last, out) {
 			if err := send(out); err != nil {
@@ -192,7 +192,7 @@ func follow[T proto.Message](w *API, ctx context.Context, send func(T) error, ma
 	}
 }
 
-// FetchX509SVID streams the caller's certificates and what it verifies others with.
+// FetchX509SVID streams the caller's certificates and trust bundles.
 func (w *API) FetchX509SVID(_ *api.X509SVIDRequest, ss grpc.ServerStreamingServer[api.X509SVIDResponse]) error {
 	return follow(w, ss.Context(), ss.Send, func(st *state, ready []*svid) (*api.X509SVIDResponse, error) {
 		out := &api.X509SVIDResponse{FederatedBundles: map[string][]byte{}}
@@ -208,7 +208,7 @@ func (w *API) FetchX509SVID(_ *api.X509SVIDRequest, ss grpc.ServerStreamingServe
 	})
 }
 
-// FetchX509Bundles streams what X509-SVIDs are verified with.
+// FetchX509Bundles streams the trust bundles for X509-SVIDs.
 func (w *API) FetchX509Bundles(_ *api.X509BundlesRequest, ss grpc.ServerStreamingServer[api.X509BundlesResponse]) error {
 	return follow(w, ss.Context(), ss.Send, func(st *state, _ []*svid) (*api.X509BundlesResponse, error) {
 		out := &api.X509BundlesResponse{Bundles: map[string][]byte{
@@ -220,7 +220,7 @@ func (w *API) FetchX509Bundles(_ *api.X509BundlesRequest, ss grpc.ServerStreamin
 	})
 }
 
-// FetchJWTBundles streams what JWT-SVIDs are verified with.
+// FetchJWTBundles streams the trust bundles for JWT-SVIDs.
 func (w *API) FetchJWTBundles(_ *api.JWTBundlesRequest, ss grpc.ServerStreamingServer[api.JWTBundlesResponse]) error {
 	return follow(w, ss.Context(), ss.Send, func(st *state, _ []*svid) (*api.JWTBundlesResponse, error) {
 		out := &api.JWTBundlesResponse{Bundles: map[string][]byte{}}
@@ -239,7 +239,7 @@ func (w *API) FetchJWTBundles(_ *api.JWTBundlesRequest, ss grpc.ServerStreamingS
 	})
 }
 
-// joined is DER of certificates, one behind the other.
+// joined returns the concatenated DER of certificates.
 func joined(list []*x509.Certificate) (out []byte) {
 	for _, c := range list {
 		out = append(out, c.Raw...)
@@ -247,7 +247,7 @@ func joined(list []*x509.Certificate) (out []byte) {
 	return out
 }
 
-// FetchJWTSVID returns a JWT-SVID of each of the caller's identities, or of the one that is asked for.
+// FetchJWTSVID returns a JWT-SVID for each of the caller's identities, or for the requested one.
 func (w *API) FetchJWTSVID(ctx context.Context, q *api.JWTSVIDRequest) (*api.JWTSVIDResponse, error) {
 	if err := checkAudience(q.GetAudience()); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -282,7 +282,7 @@ func (w *API) FetchJWTSVID(ctx context.Context, q *api.JWTSVIDRequest) (*api.JWT
 	return out, nil
 }
 
-// registrationOf returns the registration that a certificate was made for.
+// registrationOf returns the registration of a certificate.
 func (st *state) registrationOf(s *svid) string {
 	for id, other := range st.svids {
 		if other == s {

@@ -16,7 +16,7 @@ import (
 	"muster/store"
 )
 
-// Signer is the leader's part: it signs for members what is registered for them.
+// Signer is the leader's part: it signs the registered identities of members.
 type Signer struct {
 	Store     *store.Store
 	ClusterID string
@@ -25,13 +25,13 @@ type Signer struct {
 	refuse map[uint64]*rate.Limiter // audit rows, by member
 }
 
-// errRequest is a request that no member of ours sends.
+// errRequest: no member sends such a request.
 var errRequest = errors.New("the request is not one for identities of workloads")
 
-// Invalid reports whether an error says that the request itself cannot be carried out.
+// Invalid reports whether an error means that the request itself is wrong.
 func Invalid(err error) bool { return errors.Is(err, errRequest) || errors.Is(err, errAudience) }
 
-// identity finds what a registration of a member stands for; ok is false when there is none.
+// identity returns the identity of a registration; ok is false without such a registration.
 func (s *Signer) identity(nodeID uint64, list []store.Workload, id string) (spiffeid.ID, []string, bool) {
 	if id == "" {
 		self, err := certs.NodeSVID(s.ClusterID, nodeID)
@@ -45,7 +45,7 @@ func (s *Signer) identity(nodeID uint64, list []store.Workload, id string) (spif
 	return name, list[i].Hosts, err == nil
 }
 
-// SVIDs signs certificates for a member. What is not registered for it is left out.
+// SVIDs signs certificates for a member. It leaves out what is not registered for it.
 func (s *Signer) SVIDs(ctx context.Context, nodeID uint64, q SVIDRequest) (a SVIDAnswer, err error) {
 	if len(q.List) > maxPerRequest {
 		return a, errRequest
@@ -90,9 +90,9 @@ func (s *Signer) SVIDs(ctx context.Context, nodeID uint64, q SVIDRequest) (a SVI
 	return a, nil
 }
 
-// above lists what follows a leaf: the authority that issues, where another one certifies it, and what certifies it in a
-// rotation. An operator's intermediate is presented although it is trusted here: others may know the one above it alone. Roots
-// are not.
+// above lists the certificates that follow a leaf: the issuing authority if another one certifies it, and its
+// cross-certificate in a rotation. An operator's intermediate is presented although it is trusted here, because others
+// may know only its root. Roots are not presented.
 func above(by *store.Issuer) (chain [][]byte, err error) {
 	list, err := certs.ParseCerts(by.Chain)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *Signer) JWT(ctx context.Context, nodeID uint64, q JWTRequest) (a JWTAns
 	return a, err
 }
 
-// Refused writes audit rows of callers that a member has refused, as many as a member may have in a minute.
+// Refused writes audit rows of callers that a member has rejected, within the member's limit for a minute.
 func (s *Signer) Refused(ctx context.Context, nodeID uint64, list []store.RefusedCaller) error {
 	if len(list) > maxRefused {
 		return errRequest

@@ -17,19 +17,19 @@ import (
 )
 
 const (
-	maxSocketPath = 107 // bytes, sun_path of unix(7) without its end
+	maxSocketPath = 107 // bytes of sun_path in unix(7), without the final zero
 	socketMode    = 0o666
-	liveWithin    = time.Second // for a process that still serves a socket to take a connection
+	liveWithin    = time.Second // for a live process to accept a connection
 )
 
-// Listener accepts connections on a Unix socket and knows whose they are.
+// Listener accepts connections on a Unix socket and identifies their callers.
 type Listener struct {
 	*net.UnixListener
 	users *users
 }
 
-// Listen makes the socket. What is there from a process that has ended is replaced; anything else is left alone and refused.
-// Errors are sentences for the person who starts the member.
+// Listen makes the socket. It replaces the socket of a process that has ended, and rejects anything else at that path.
+// Errors are sentences for the operator.
 func Listen(path string) (*Listener, error) {
 	if err := checkSocketPath(path); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func Listen(path string) (*Listener, error) {
 	case err != nil:
 		return nil, fmt.Errorf("--spiffe-socket %s cannot be listened on: %w", path, err)
 	}
-	// Every user may ask; what it is told depends on who it is.
+	// Every user may connect; the answer depends on the user.
 	if err := os.Chmod(path, socketMode); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("--spiffe-socket %s: %w", path, err)
@@ -61,7 +61,7 @@ func checkSocketPath(path string) error {
 	case !filepath.IsAbs(path) || strings.ContainsRune(path, 0):
 		return fmt.Errorf("--spiffe-socket must be an absolute path, such as /run/muster/spiffe.sock, not %q", path)
 	case len(path) > maxSocketPath:
-		return fmt.Errorf("--spiffe-socket must be at most %d bytes long, as the kernel has it; %q has %d", maxSocketPath,
+		return fmt.Errorf("--spiffe-socket must be at most %d bytes long, the kernel's limit; %q has %d", maxSocketPath,
 			path, len(path))
 	}
 	dir, err := os.Stat(filepath.Dir(path))
@@ -76,7 +76,7 @@ func checkSocketPath(path string) error {
 	return nil
 }
 
-// removeStale takes away the socket of a process that has ended, and nothing else.
+// removeStale removes the socket of a process that has ended, and nothing else.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -85,7 +85,7 @@ func removeStale(path string) error {
 	case err != nil:
 		return fmt.Errorf("--spiffe-socket %s: %w", path, err)
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("--spiffe-socket %s is there and is not a socket; it was left alone", path)
+		return fmt.Errorf("--spiffe-socket %s exists and is not a socket; it was not changed", path)
 	}
 	conn, err := net.DialTimeout("unix", path, liveWithin)
 	switch {
@@ -93,7 +93,7 @@ func removeStale(path string) error {
 		conn.Close()
 		return fmt.Errorf("--spiffe-socket %s is in use by another process", path)
 	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("--spiffe-socket %s is there, and whether a process serves it cannot be told: %w", path, err)
+		return fmt.Errorf("--spiffe-socket %s exists, and it is not certain whether a process serves it: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("--spiffe-socket %s was left by another process and cannot be removed: %w", path, err)
@@ -101,7 +101,7 @@ func removeStale(path string) error {
 	return nil
 }
 
-// Accept returns the next connection of a user that has not too many.
+// Accept returns the next connection of a user within its limit.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.AcceptUnix()
@@ -117,7 +117,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// callerConn is a connection with what is known of its other end.
+// callerConn is a connection with its caller.
 type callerConn struct {
 	*net.UnixConn
 	caller caller
@@ -130,10 +130,10 @@ func (c *callerConn) Close() error {
 	return c.UnixConn.Close()
 }
 
-// peerCredentials lets gRPC know whose a connection is. There is no handshake: the kernel has done it.
+// peerCredentials gives gRPC the caller of a connection. There is no handshake: the kernel identifies the caller.
 type peerCredentials struct{}
 
-// authInfo is what gRPC carries with each call.
+// authInfo is the caller in the context of each call.
 type authInfo struct {
 	credentials.CommonAuthInfo
 	caller *caller

@@ -10,7 +10,7 @@ import (
 	"muster/store"
 )
 
-// What the users of a machine may take of the socket.
+// Limits of the users of a machine on the socket.
 const (
 	maxConnections  = 1024
 	userConnections = 128
@@ -18,7 +18,7 @@ const (
 	userPerSecond   = 1000 // requests and connections
 	userBurst       = 2000
 	idleFor         = time.Minute
-	manyUsers       = 1024 // that are remembered before idle ones are forgotten
+	manyUsers       = 1024 // known at once before idle ones are removed
 	maxUsers        = 4096
 	sweepEvery      = time.Second
 
@@ -26,18 +26,18 @@ const (
 	maxRefused   = 32          // users with a row in a minute
 )
 
-// users bounds what each user takes.
+// users limits what each user uses.
 type users struct {
 	mu     sync.Mutex
 	all    map[uint32]*userUse
-	swept  time.Time // when idle ones were forgotten
+	swept  time.Time // when idle ones were last removed
 	open   int
 	refuse refusals
 
 	turnedAway atomic.Uint64 // connections and requests beyond the limits
 }
 
-// userUse is what one user takes now.
+// userUse is the present use of one user.
 type userUse struct {
 	connections, streams int
 	limit                *rate.Limiter
@@ -66,7 +66,7 @@ func (us *users) of(uid uint32, now time.Time) *userUse {
 	return u
 }
 
-// connect takes a place for a connection and reports whether there was one.
+// connect counts a connection and reports whether it is within the limits.
 func (us *users) connect(uid uint32) bool {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -92,7 +92,7 @@ func (us *users) disconnect(uid uint32) {
 	us.of(uid, time.Now()).connections--
 }
 
-// request takes a place for a request, which free gives back; ok is false when the user has too many.
+// request counts a request until free is called; ok is false when the user has too many.
 func (us *users) request(uid uint32) (free func(), ok bool) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -110,7 +110,7 @@ func (us *users) request(uid uint32) (free func(), ok bool) {
 	}, true
 }
 
-// figures returns how many connections and requests there are now.
+// figures returns the present numbers of connections and requests.
 func (us *users) figures() (connections, streams int) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -120,7 +120,7 @@ func (us *users) figures() (connections, streams int) {
 	return us.open, streams
 }
 
-// refusals remembers callers without an identity, for the audit: one row a minute for each user at most.
+// refusals counts callers without an identity for the audit, with at most one row a minute for each user.
 type refusals struct {
 	mu    sync.Mutex
 	known map[uint32]*refused
@@ -133,7 +133,7 @@ type refused struct {
 	noted time.Time // when its last row was written
 }
 
-// note counts a caller that was refused.
+// note counts a rejected caller.
 func (r *refusals) note(c *caller, now time.Time) {
 	r.total.Add(1)
 	r.mu.Lock()
@@ -146,7 +146,7 @@ func (r *refusals) note(c *caller, now time.Time) {
 			}
 		}
 		if len(r.known) >= maxRefused {
-			return // the metric counts it
+			return // only the metric counts it
 		}
 		x = &refused{RefusedCaller: store.RefusedCaller{UID: c.uid}}
 		r.known[c.uid] = x
@@ -159,7 +159,7 @@ func (r *refusals) note(c *caller, now time.Time) {
 	}
 }
 
-// due takes what may be written now, and returns when the next row is due; zero for never.
+// due returns the rows to write now, and when the next one is due; zero for never.
 func (r *refusals) due(now time.Time) (list []store.RefusedCaller, next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,12 +1,13 @@
-// Package workload gives software on a member's machine an identity: it serves the SPIFFE Workload API on a Unix socket.
+// Package workload gives software on a member's machine an identity: it serves the SPIFFE Workload API on a Unix
+// socket.
 //
-// A process is known by what the kernel says of the other end of its connection: user, groups, systemd unit. What is
-// registered for it is in the members' database; keys are made on the member and never leave it but to the workload itself.
-// The leader alone signs, and signs for a member what is registered for that member and nothing else. Everything that can be
-// asked for is made before it is asked for, so that an answer needs no other machine and the socket works without a leader
-// until the certificates end.
+// A process is identified by the kernel's data about the other end of its connection: user, groups, systemd unit.
+// Registrations are in the members' database; keys are made on the member and only the workload itself receives them.
+// The leader alone signs, for a member only what is registered for that member. Everything is made before it is
+// requested, so that an answer needs no other machine and the socket works without a leader until the certificates
+// expire.
 //
-// It does not decide who is a workload, and knows nothing of transport certificates: the workload authority signs none.
+// It does not decide who is a workload, and it does not use transport certificates: the workload authority signs none.
 package workload
 
 import (
@@ -20,32 +21,32 @@ import (
 	"muster/store"
 )
 
-// Paths of internal requests, served by whoever leads.
+// Paths of internal requests to the leader.
 const (
 	PathSVIDs   = "/internal/workloads/svids"
 	PathJWT     = "/internal/workloads/jwt"
 	PathRefused = "/internal/workloads/refused"
 )
 
-// Leader is what a member asks of the leader: of another member over the cluster listener, or of itself.
+// Leader is what a member needs of the leader, which may be itself.
 type Leader interface {
 	SignSVIDs(ctx context.Context, q SVIDRequest) (SVIDAnswer, error)
 	SignJWT(ctx context.Context, q JWTRequest) (JWTAnswer, error)
 	NoteRefused(ctx context.Context, list []store.RefusedCaller) error
 }
 
-// SVIDRequest asks for certificates of workloads of one member.
+// SVIDRequest requests certificates for workloads of one member.
 type SVIDRequest struct {
 	List []PublicKey `json:"list"` // at most maxPerRequest
 }
 
-// PublicKey is that of a registered workload.
+// PublicKey is the key of a registered workload.
 type PublicKey struct {
 	Workload string `json:"workload"` // id of the registration; empty: the member itself
 	Key      []byte `json:"key"`      // PKIX, DER
 }
 
-// SVIDAnswer has the certificates of those that the leader knows to be registered for the member.
+// SVIDAnswer has the certificates for registrations of the member.
 type SVIDAnswer struct {
 	List []SignedSVID `json:"list"`
 }
@@ -56,7 +57,7 @@ type SignedSVID struct {
 	Chain    [][]byte `json:"chain"` // DER
 }
 
-// JWTRequest asks for a JWT-SVID.
+// JWTRequest requests a JWT-SVID.
 type JWTRequest struct {
 	Workload string   `json:"workload"` // as in PublicKey
 	Audience []string `json:"audience"`
@@ -91,25 +92,25 @@ func checkAudience(list []string) error {
 	return nil
 }
 
-// Registry is what a member reads of its own copy of the database, without asking anybody.
+// Registry is a member's copy of the database. It asks no other member.
 type Registry interface {
-	// Workloads lists what is registered for this member.
+	// Workloads lists the registrations for this member.
 	Workloads(ctx context.Context) ([]store.Workload, error)
-	// Bundle returns what identities of this cluster are verified with.
+	// Bundle returns the trust bundle of this cluster.
 	Bundle(ctx context.Context) (*spiffebundle.Bundle, error)
-	// PeerBundles lists those of other clusters.
+	// PeerBundles lists the trust bundles of other clusters.
 	PeerBundles(ctx context.Context) ([]store.PeerBundle, error)
-	// Changed is closed when the copy may say something else than it did at the time of the call.
+	// Changed returns a channel that is closed when the copy may have changed since the call.
 	Changed() <-chan struct{}
 }
 
-// Config is what the Workload API of a member needs.
+// Config is the configuration of a member's Workload API.
 type Config struct {
 	Listener  *Listener
 	ClusterID string
 	NodeID    uint64
 	Registry  Registry
 	Leader    Leader
-	Kept      string // file with what is ready, for the next start; empty: nothing is kept
+	Kept      string // file with the certificates, for the next start; empty: none
 	Logger    *slog.Logger
 }

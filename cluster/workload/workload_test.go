@@ -34,9 +34,9 @@ func TestSocketPath(t *testing.T) {
 		"/run/\x00x":             "must be an absolute path",
 		"/nowhere-at-all/x":      "does not exist",
 		filepath.Join(file, "x"): "is not a directory",
-		file:                     "is not a socket; it was left alone",
-		link:                     "is not a socket; it was left alone",
-		dir:                      "is not a socket; it was left alone",
+		file:                     "is not a socket; it was not changed",
+		link:                     "is not a socket; it was not changed",
+		dir:                      "is not a socket; it was not changed",
 		filepath.Join(dir, strings.Repeat("x", 120)): "at most 107 bytes",
 	} {
 		l, err := Listen(path)
