@@ -16,7 +16,12 @@ func VerifyAged(presented []*x509.Certificate, roots *x509.CertPool, use x509.Ex
 		return false, errors.New("certs: no certificate was presented")
 	}
 	leaf := presented[0]
-	opts := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use}}
+	opts := x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   now,
+		KeyUsages:     []x509.ExtKeyUsage{use},
+	}
 	for _, cert := range presented[1:] {
 		opts.Intermediates.AddCert(cert)
 	}

@@ -89,7 +89,8 @@ func ParseAuthority(certPEM, keyPEM []byte, trial Leaf, now time.Time) (CA, []*x
 	case now.After(cert.NotAfter):
 		return fail("the CA certificate has expired at %s", stamp(cert.NotAfter))
 	case now.Add(minAuthorityLeft).After(cert.NotAfter):
-		return fail("the CA certificate must be valid for another %d hours at least; it ends at %s", int(minAuthorityLeft.Hours()), stamp(cert.NotAfter))
+		return fail("the CA certificate must be valid for another %d hours at least; it ends at %s",
+			int(minAuthorityLeft.Hours()), stamp(cert.NotAfter))
 	}
 	for i, c := range chain {
 		if weakSignature[c.SignatureAlgorithm] {
@@ -127,7 +128,8 @@ func (ca CA) try(l Leaf, now time.Time) error {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Cert)
 	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
+		opts := x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use}}
+		if _, err := leaf.Verify(opts); err != nil {
 			return err
 		}
 	}

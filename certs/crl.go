@@ -24,13 +24,18 @@ func (ca CA) SignCRL(list []Revoked, number uint64, now time.Time) ([]byte, erro
 	if ca.Cert == nil || ca.Key == nil {
 		return nil, errors.New("certs: sign a revocation list: the authority has no certificate or no key")
 	}
-	tmpl := &x509.RevocationList{Number: new(big.Int).SetUint64(number), ThisUpdate: now.Add(-caBackdate).UTC(), NextUpdate: now.Add(crlLifetime).UTC()}
+	tmpl := &x509.RevocationList{
+		Number:     new(big.Int).SetUint64(number),
+		ThisUpdate: now.Add(-caBackdate).UTC(),
+		NextUpdate: now.Add(crlLifetime).UTC(),
+	}
 	for _, r := range list {
 		serial, ok := new(big.Int).SetString(r.Serial, 16)
 		if !ok {
 			return nil, fmt.Errorf("certs: %q is not a serial number", r.Serial)
 		}
-		tmpl.RevokedCertificateEntries = append(tmpl.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: r.At.UTC()})
+		tmpl.RevokedCertificateEntries = append(tmpl.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: serial, RevocationTime: r.At.UTC()})
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, tmpl, ca.Cert, ca.Key)
 	if err != nil {

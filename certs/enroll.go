@@ -122,7 +122,8 @@ func (p Permitted) dns(excluded []string) []string {
 
 // ips lists the permitted networks, including loopback.
 func (p Permitted) ips() (list []*net.IPNet) {
-	for _, n := range append([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, p.Networks...) {
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	for _, n := range append(loopback, p.Networks...) {
 		list = append(list, &net.IPNet{IP: n.Masked().Addr().AsSlice(), Mask: net.CIDRMask(n.Bits(), n.Addr().BitLen())})
 	}
 	return list
@@ -144,9 +145,10 @@ func (ca CA) SignIntermediate(pub crypto.PublicKey, e Enrolled, permitted Permit
 	if err != nil {
 		return nil, err
 	}
+	name := "muster enrolled HTTP CA " + e.EnrollmentID[:min(8, len(e.EnrollmentID))] + " " + keyIDText(keyID)
 	tmpl := &x509.Certificate{
 		SerialNumber:                e.Serial,
-		Subject:                     pkix.Name{CommonName: "muster enrolled HTTP CA " + e.EnrollmentID[:min(8, len(e.EnrollmentID))] + " " + keyIDText(keyID)},
+		Subject:                     pkix.Name{CommonName: name},
 		NotBefore:                   from,
 		NotAfter:                    to,
 		IsCA:                        true,

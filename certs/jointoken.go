@@ -152,7 +152,8 @@ func (t *JoinToken) Verify(key []byte, now time.Time) error {
 		return fmt.Errorf("%w: the join key has under %d bytes", ErrWeakKey, minJoinKey)
 	}
 	if !hmac.Equal(t.mac, joinMAC(key, t.payload)) {
-		return fmt.Errorf("%w: it was altered, or minted by another cluster or before the keys were rotated", ErrTokenSignature)
+		return fmt.Errorf("%w: it was altered, or minted by another cluster or before the keys were rotated",
+			ErrTokenSignature)
 	}
 	iat, exp := time.Unix(t.claims.IssuedAt, 0), time.Unix(t.claims.ExpiresAt, 0)
 	switch {

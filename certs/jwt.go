@@ -26,14 +26,21 @@ const NodeJWTLifetime = 24 * time.Hour
 var ErrNodeJWT = errors.New("certs: the node identity is not valid")
 
 // MintNodeJWT signs the identity of a node with EdDSA (RFC 8037).
-func MintNodeJWT(key ed25519.PrivateKey, kid, clusterID, nodeID string, raftNodeID uint64, now time.Time) (string, error) {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, (&jose.SignerOptions{}).WithType("JWT"))
+func MintNodeJWT(key ed25519.PrivateKey, kid, clusterID, nodeID string, raftNodeID uint64,
+	now time.Time) (string, error) {
+	with := jose.SigningKey{Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: key, KeyID: kid}}
+	signer, err := jose.NewSigner(with, (&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		return "", fmt.Errorf("certs: sign a node identity: %w", err)
 	}
 	text, err := jwt.Signed(signer).Claims(NodeClaims{
-		Claims: jwt.Claims{Issuer: "muster:" + clusterID, Subject: "node:" + nodeID, IssuedAt: jwt.NewNumericDate(now),
-			NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(NodeJWTLifetime))},
+		Claims: jwt.Claims{
+			Issuer:    "muster:" + clusterID,
+			Subject:   "node:" + nodeID,
+			IssuedAt:  jwt.NewNumericDate(now),
+			NotBefore: jwt.NewNumericDate(now),
+			Expiry:    jwt.NewNumericDate(now.Add(NodeJWTLifetime)),
+		},
 		Roles: []string{"node"}, NodeID: nodeID, RaftNodeID: raftNodeID,
 	}).Serialize()
 	if err != nil {
@@ -70,8 +77,10 @@ func VerifyNodeJWT(text, clusterID string, keys map[string]ed25519.PublicKey, no
 	if err := token.Claims(key, &c); err != nil {
 		return nil, ErrNodeJWT
 	}
-	if err := c.Validate(jwt.Expected{Issuer: "muster:" + clusterID, Time: now}); err != nil || c.NodeID == "" || c.RaftNodeID == 0 || c.Expiry == nil || now.After(c.Expiry.Time()) {
-		return nil, ErrNodeJWT // Validate has a minute of leeway on both sides; expiry must have none
+	// Validate has a minute of leeway on both sides; expiry must have none.
+	if err := c.Validate(jwt.Expected{Issuer: "muster:" + clusterID, Time: now}); err != nil || c.NodeID == "" ||
+		c.RaftNodeID == 0 || c.Expiry == nil || now.After(c.Expiry.Time()) {
+		return nil, ErrNodeJWT
 	}
 	return &c, nil
 }

@@ -156,7 +156,11 @@ func (an *announcer) announceToNamed(ctx context.Context, leader, by uint64) err
 	if err == nil || errors.As(err, &answered) {
 		return err
 	}
-	body, err := json.Marshal(hello{Incarnation: an.Incarnation, NodeID: an.Store.NodeID(), RaftAddress: an.Self.RaftAddress})
+	body, err := json.Marshal(hello{
+		Incarnation: an.Incarnation,
+		NodeID:      an.Store.NodeID(),
+		RaftAddress: an.Self.RaftAddress,
+	})
 	if err != nil {
 		return err
 	}

@@ -79,19 +79,25 @@ func (is *issuer) proveAPI(ctx context.Context, nodeID uint64, address string) e
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(trust.HTTP.Bundle)
-	// replaced by the check below, which does not use names
-	d := tls.Dialer{NetDialer: &net.Dialer{Control: is.Transport.Dials.Control}, Config: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			aged, err := certs.VerifyAged(s.PeerCertificates, roots, x509.ExtKeyUsageServerAuth, time.Now())
-			if err != nil || aged {
-				return errors.Join(err, transport.ErrExpired)
-			}
-			id, err := certs.NodeID(s.PeerCertificates[0], is.Transport.ClusterID())
-			if err == nil && id != nodeID {
-				err = errors.New("another member answers")
-			}
-			return err
-		}}}
+	check := func(s tls.ConnectionState) error {
+		aged, err := certs.VerifyAged(s.PeerCertificates, roots, x509.ExtKeyUsageServerAuth, time.Now())
+		if err != nil || aged {
+			return errors.Join(err, transport.ErrExpired)
+		}
+		id, err := certs.NodeID(s.PeerCertificates[0], is.Transport.ClusterID())
+		if err == nil && id != nodeID {
+			err = errors.New("another member answers")
+		}
+		return err
+	}
+	d := tls.Dialer{
+		NetDialer: &net.Dialer{Control: is.Transport.Dials.Control},
+		Config: &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			InsecureSkipVerify: true, // replaced by check, which does not use names
+			VerifyConnection:   check,
+		},
+	}
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -129,8 +135,8 @@ func (is *issuer) issue(ctx context.Context, nodeID uint64, q certificateRequest
 		return a, err
 	}
 	if a.LeftOut = hosts.LeftOut; len(a.LeftOut) > 0 {
-		is.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+store.SettingCertificateHosts+
-			" allows hosts", "node", nodeID, "hosts", a.LeftOut)
+		is.log.Warn("certificates were issued without hosts that are neither allowed nor proven; the setting "+
+			store.SettingCertificateHosts+" allows hosts", "node", nodeID, "hosts", a.LeftOut)
 	}
 	for i, out := range []struct {
 		csr           []byte

@@ -234,8 +234,8 @@ const (
 	goodbyePause  = 100 * time.Millisecond // between two tries, when who leads does not change
 )
 
-// Goodbye tells the leader that this member's process ends in order. It is for a member whose loops have ended; one that
-// leads itself tells nobody. It blocks for 0.8 s at most, and when no leader takes it in that time nobody learns of it.
+// Goodbye tells the leader that this member's process ends in order. It is for a member whose loops have ended; a
+// leader tells no member. It blocks for at most 0.8 s; without a leader by then the goodbye is lost.
 func (c *Cluster) Goodbye() {
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWithin)
 	defer cancel()

@@ -43,7 +43,8 @@ func (s Settings) Replace(ctx context.Context, set func(*autopilot.Config)) (jso
 		return nil, err
 	}
 	fresh := autopilot.DefaultConfig()
-	fresh.MaxVoters, fresh.StandBys, fresh.DeadAfter, fresh.MaxLagTime = cfg.MaxVoters, cfg.StandBys, cfg.DeadAfter, cfg.MaxLagTime
+	fresh.MaxVoters, fresh.StandBys = cfg.MaxVoters, cfg.StandBys
+	fresh.DeadAfter, fresh.MaxLagTime = cfg.DeadAfter, cfg.MaxLagTime
 	fresh.MinQuorum = min(fresh.MinQuorum, fresh.MaxVoters)
 	set(&fresh)
 	return checked(fresh)

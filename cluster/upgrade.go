@@ -116,7 +116,11 @@ func (c *Cluster) Upgrade(ctx context.Context, from store.Consistency, target st
 	}
 	for i := range members {
 		m := &members[i]
-		in.Binaries = append(in.Binaries, autopilot.Binary{NodeID: m.NodeID, Version: m.BinaryVersion, MaxSchema: m.MaxSchema})
+		in.Binaries = append(in.Binaries, autopilot.Binary{
+			NodeID:    m.NodeID,
+			Version:   m.BinaryVersion,
+			MaxSchema: m.MaxSchema,
+		})
 	}
 	if from == store.Stale {
 		up := autopilot.PlanUpgrade(in, time.Now())
@@ -129,7 +133,8 @@ func (c *Cluster) Upgrade(ctx context.Context, from store.Consistency, target st
 	return autopilot.PlanUpgrade(in, time.Now()), nil
 }
 
-// upgradeWaits reads what else makes a restart unwise now: what a restart would break off, and what would keep a member out.
+// upgradeWaits reads the other reasons against a restart now: what it would interrupt, and what would keep a member
+// out.
 func (c *Cluster) upgradeWaits(ctx context.Context, in *autopilot.UpgradeInput) error {
 	if now := c.input.Load(); now != nil {
 		in.LeaderSince = now.LeaderSince

@@ -18,7 +18,7 @@ import (
 	"muster/store"
 )
 
-// newAPI puts the tables of all families together.
+// newAPI combines the tables of all families.
 func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 	return handlers.New(handlers.Config{
 		Replica:     n.store,
@@ -41,13 +41,13 @@ func newAPI(n *Node, loops *cluster.Cluster) *handlers.Server {
 	}, families(n, view{loops}, cluster.Settings{Store: n.store})...)
 }
 
-// families are all of them, the page last.
+// families returns all families, the page last.
 func families(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
 	list := append(ownFamilies(n, loops, settings), foreignFamilies(n, loops, settings)...)
 	return append(list, ui.New())
 }
 
-// ownFamilies mint muster's own join tokens.
+// ownFamilies returns the families that issue muster's own join tokens.
 func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
 	id, name, version, commit := n.self.ClusterID, n.self.Name, n.cfg.Version, n.cfg.Commit
 	tokens := &store.JoinTokenMint{
@@ -99,7 +99,7 @@ func ownFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Fam
 	}
 }
 
-// foreignFamilies are the other documented APIs.
+// foreignFamilies returns the other documented APIs.
 func foreignFamilies(n *Node, loops view, settings cluster.Settings) []*handlers.Family {
 	id, name, version, commit := n.self.ClusterID, n.self.Name, n.cfg.Version, n.cfg.Commit
 	return []*handlers.Family{

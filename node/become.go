@@ -13,7 +13,7 @@ import (
 	"muster/store"
 )
 
-// become returns who this member is, founding or joining a cluster first if it is nobody yet.
+// become returns the identity of this member. A new machine first founds or joins a cluster.
 func (n *Node) become(ctx context.Context) (*datadir.Node, error) {
 	known, err := n.dir.Node()
 	if err != nil {
@@ -50,17 +50,17 @@ func (n *Node) become(ctx context.Context) (*datadir.Node, error) {
 	return n.marked(self, err)
 }
 
-// marked notes outside of the data directory who this machine is. That this fails is no reason not to start.
+// marked writes the mark of this machine outside of the data directory. A failure does not prevent the start.
 func (n *Node) marked(self *datadir.Node, err error) (*datadir.Node, error) {
 	if err == nil && n.cfg.Mark != "" {
 		if err := n.dir.Mark(n.cfg.Mark, self); err != nil {
-			n.log.Warn("which member this machine is could not be noted outside of its data directory", "err", err)
+			n.log.Warn("the mark of this machine's member could not be written outside of its data directory", "err", err)
 		}
 	}
 	return self, err
 }
 
-// plan is what this member is to be.
+// plan returns the plan of this member from its configuration.
 func (n *Node) plan() datadir.Plan {
 	p := datadir.Plan{
 		Name:        n.cfg.Name,
@@ -79,7 +79,7 @@ func (n *Node) plan() datadir.Plan {
 	return p
 }
 
-// HostName is the name of a member that was given none.
+// HostName returns the default name of a member.
 func HostName() string {
 	if name, err := os.Hostname(); err == nil {
 		if _, number := naming.Number(name); number {
@@ -105,7 +105,7 @@ func (n *Node) found() (*datadir.Node, error) {
 	return self, nil
 }
 
-// again starts a member that was one before, with the addresses that it has now.
+// again starts an existing member, with its present addresses.
 func (n *Node) again(ctx context.Context, known *datadir.Node) (self *datadir.Node, err error) {
 	if err := n.dir.CheckRemoved(known); err != nil {
 		return nil, err
@@ -131,7 +131,7 @@ func (n *Node) again(ctx context.Context, known *datadir.Node) (self *datadir.No
 	return self, nil
 }
 
-// readCA reads the CA that an operator brings to the founding, if any.
+// readCA reads the operator's CA for the founding, if any.
 func (f Founding) readCA() (cert, key []byte, err error) {
 	if f.CACert == "" {
 		return nil, nil, nil
@@ -145,11 +145,10 @@ func (f Founding) readCA() (cert, key []byte, err error) {
 	return cert, key, nil
 }
 
-// checkFixed compares what was fixed when the cluster was founded with what the configuration says of it, as far as
-// this member's mirror knows.
+// checkFixed compares what was fixed at the founding of the cluster, by this member's mirror, with the configuration.
 func (n *Node) checkFixed() error {
 	is, err := store.MirrorFounding(filepath.Join(n.dir.Path, "muster.db"))
-	if err != nil { // there is no mirror yet, or a damaged one: looked at again when there is
+	if err != nil { // no mirror yet, or a damaged one: checked again later
 		return nil
 	}
 	said := n.cfg.Founding
@@ -170,8 +169,8 @@ func (n *Node) checkFixed() error {
 	return nil
 }
 
-// warnCA says so when the operator's CA is not the cluster's any more. It is no reason not to start: the cluster may
-// have rotated it since it was founded.
+// warnCA warns when the operator's CA is no longer the cluster's. That does not prevent the start: the cluster may have
+// rotated it since it was founded.
 func (n *Node) warnCA() {
 	if n.cfg.Founding.CACert == "" {
 		return
@@ -183,7 +182,8 @@ func (n *Node) warnCA() {
 	}
 }
 
-// differs gets the error of checkFixed as soon as a member that has only just joined has a mirror to check with.
+// differs returns a channel with the error of checkFixed. A member that has just joined checks as soon as it has a
+// mirror.
 func (n *Node) differs(ctx context.Context) <-chan error {
 	result := make(chan error, 1)
 	n.servers.Go(func() {

@@ -18,13 +18,12 @@ import (
 	"muster/store"
 )
 
-// Config describes a member: where it is, what it listens on and what it may use. It starts from Default, and needs
-// Data and Logger besides.
+// Config describes a member: its addresses, listeners and limits. Begin with Default and set Data and Logger.
 type Config struct {
-	Data string // data directory; made when it is not there
+	Data string // data directory; created if it does not exist
 
-	// Mark is a file outside of Data that notes which member this machine is: with an empty Data no cluster is founded
-	// then. Empty: nothing is noted.
+	// Mark is a file outside of Data that says which member this machine is. With it, an empty Data founds no cluster.
+	// Empty: no mark.
 	Mark string
 
 	API, Raft string // listeners, HOST:PORT; port 0 takes a free one
@@ -32,52 +31,52 @@ type Config struct {
 	// APIAddress and RaftAddress are what others dial, HOST:PORT; empty: the address of the listener.
 	APIAddress, RaftAddress string
 
-	Name string // empty: the host's name, or another when the cluster has that one already
-	Mode string // store.ModeFull or store.ModeReplicate; empty: full, or what the members table says
+	Name string // empty: the host's name, or another one if the cluster has that name already
+	Mode string // store.ModeFull or store.ModeReplicate; empty: full, or as in the members table
 
-	// Zone is where the member stands, as store.CheckZone has it; empty: as the members table says; store.NoZone: in none.
+	// Zone is the zone of the member, see store.CheckZone; empty: as in the members table; store.NoZone: none.
 	Zone string
 
-	// Join is the token of a cluster to join; empty: with an empty directory, found one. A member that has joined before
-	// needs none.
+	// Join is the token of a cluster to join. Empty: found a cluster in an empty directory. A member that has joined needs
+	// none.
 	Join    string
-	JoinErr error // why the token cannot be read; of no interest to a member that has joined before
+	JoinErr error // why the token cannot be read; ignored by a member that has joined
 	Rejoin  bool  // get new certificates with the token
 
-	// Members says where cluster listeners are now, for when members have moved.
+	// Members has present addresses of cluster listeners, for members that have moved.
 	Members []datadir.Place
 
 	Founding Founding
 
 	NetworkLatency                      time.Duration // one-way, between members; elections take 15 to 30 times as long
-	SnapshotThreshold, SnapshotTrailing uint64        // Raft log entries between two snapshots, and kept behind one
-	EventWindow                         int           // events that are kept in memory; 0: the store's default
+	SnapshotThreshold, SnapshotTrailing uint64        // Raft log entries between two snapshots, and kept after one
+	EventWindow                         int           // events in memory; 0: the store's default
 	DiskReserve                         datadir.Reserve
 	RestoreLimit                        int64         // bytes, unpacked; 0: the default of handlers
 	PeerPing                            time.Duration // 0: peering.DefaultPing
 	DrainHooks, ResumeHooks             []Hook
-	SpiffeSocket                        string // where software gets identities, an absolute path; empty: nowhere
+	SpiffeSocket                        string // absolute path of the SPIFFE Workload API; empty: none
 
 	Limits             handlers.Limits // requests of clients
 	Connections        netlimit.Limits // of clients
-	ClusterConnections netlimit.Limits // to the cluster listener; what is 0 is as transport.DefaultLimits says
+	ClusterConnections netlimit.Limits // to the cluster listener; zero values: transport.DefaultLimits
 
 	Version, Commit string
 	Logger          *slog.Logger
-	Collectors      []prometheus.Collector // shown by /metrics besides the member's own
+	Collectors      []prometheus.Collector // for /metrics, in addition to the member's own
 
-	// Say tells the person who starts the member something once, without a line break; nil: nobody listens.
+	// Say prints a line, without a line break, for the person who starts the member; may be nil.
 	Say func(format string, args ...any)
 }
 
 // Hook is a command that a member runs when it is drained or resumed.
 type Hook = cluster.Hook
 
-// ParseHook reads NAME=COMMAND.
+// ParseHook parses NAME=COMMAND.
 func ParseHook(text string) (Hook, error) { return cluster.ParseHook(text) }
 
-// Founding is fixed when a cluster is founded. What is empty was not said: founding takes the default. A member of a
-// cluster that has something else does not start.
+// Founding is fixed when a cluster is founded. Empty values mean the defaults. A member with other values than its
+// cluster does not start.
 type Founding struct {
 	Datacenter   string // DNS label in lower case
 	OverlayCIDR  string // addresses of the overlay network
@@ -86,10 +85,10 @@ type Founding struct {
 	CACert, CAKey string
 }
 
-// DefaultFounding is what a cluster is founded with where nothing is said.
+// DefaultFounding has the defaults of Founding.
 var DefaultFounding = Founding{Datacenter: store.DefaultDatacenter, OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}
 
-// Default returns a configuration with the values of `muster serve` where nothing is said on its command line.
+// Default returns the configuration of `muster serve` without flags.
 func Default() Config {
 	return Config{
 		API:               "127.0.0.1:5000",
@@ -106,10 +105,10 @@ func Default() Config {
 	}
 }
 
-// MaxNetworkLatency is how far apart members may be: an election takes up to 30 times as long.
+// MaxNetworkLatency is the maximum latency between members: an election takes up to 30 times as long.
 const MaxNetworkLatency = 5 * time.Second
 
-// Check refuses what cannot be carried out, before anything is opened. Its sentences name the flags of `muster serve`.
+// Check rejects an invalid configuration, before any side effect. Its errors name the flags of `muster serve`.
 func (c *Config) Check() error {
 	if c.Mode != "" && c.Mode != store.ModeFull && c.Mode != store.ModeReplicate {
 		return fmt.Errorf("--mode must be full or replicate, not %q", c.Mode)
@@ -141,7 +140,7 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// orDefault returns f with the defaults where nothing is said.
+// orDefault returns f with the defaults for empty values.
 func (f Founding) orDefault() Founding {
 	if f.Datacenter == "" {
 		f.Datacenter = DefaultFounding.Datacenter
@@ -155,8 +154,8 @@ func (f Founding) orDefault() Founding {
 	return f
 }
 
-// clients bounds the connections of the listeners for clients. The other half of the descriptors is for the cluster
-// listener, the database and its files: clients must not be able to take those.
+// clients limits the connections of the listeners for clients to half of the file descriptors. The other half is for
+// the cluster listener, the database and its files.
 func (c *Config) clients() *netlimit.Limiter {
 	limits := c.Connections
 	if files, err := netlimit.Descriptors(); err != nil {

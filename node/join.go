@@ -18,7 +18,7 @@ import (
 	"muster/store"
 )
 
-// readToken reads what a token says, without being able to verify it: that is the cluster's part.
+// readToken decodes a token without verifying it: the cluster does that.
 func readToken(text string) (certs.JoinClaims, error) {
 	token, err := certs.ParseJoinToken(text)
 	if err != nil {
@@ -27,14 +27,15 @@ func readToken(text string) (certs.JoinClaims, error) {
 	return token.Claims(), nil
 }
 
-// checkSameCluster lets a member start again with the token it joined with, and with no other cluster's.
+// checkSameCluster accepts, in a member's directory, the token with which it joined, and rejects one of another
+// cluster.
 func checkSameCluster(node *datadir.Node, token string) error {
 	if token == "" {
 		return nil
 	}
 	claims, err := readToken(token)
 	if err != nil {
-		return nil // the directory says who this is; a token that was shortened since does not matter
+		return nil // the directory has the identity; a damaged token does not matter
 	}
 	if claims.ClusterID != node.ClusterID {
 		return fmt.Errorf("the data directory belongs to a member of cluster %s and the token is for cluster %s: give an "+
@@ -48,8 +49,8 @@ func checkSameCluster(node *datadir.Node, token string) error {
 	return nil
 }
 
-// join asks the members that the token names to admit this machine and writes what they answer. A refusal leaves the
-// directory as it was. With known not nil the machine is that member and stays it.
+// join requests admission from the members that the token names and writes their answer. A rejection leaves the
+// directory as it was. If known is not nil the machine remains that member.
 func (n *Node) join(ctx context.Context, known *datadir.Node) (*datadir.Node, error) {
 	claims, err := readToken(n.cfg.Join)
 	if err != nil {
@@ -70,7 +71,7 @@ func (n *Node) join(ctx context.Context, known *datadir.Node) (*datadir.Node, er
 	}
 	answer, err := client.Join(ctx, claims.Addresses, pinned(claims.CAFingerprint), request)
 	if !plan.NameGiven && nameTaken(err, plan.Name) {
-		request.Name = "" // the host's name is a proposal only; the cluster gives one
+		request.Name = "" // the host's name is only a proposal; the cluster chooses one
 		answer, err = client.Join(ctx, claims.Addresses, pinned(claims.CAFingerprint), request)
 	}
 	var refused *client.Error
@@ -106,7 +107,7 @@ func (n *Node) join(ctx context.Context, known *datadir.Node) (*datadir.Node, er
 	return &self, nil
 }
 
-// joinRequest is what this machine asks with.
+// joinRequest returns the request of this machine.
 func joinRequest(plan datadir.Plan, token string, keys *datadir.JoinKeys) (q client.JoinRequest, err error) {
 	host, raftPort, err := splitPort(plan.RaftAddress)
 	if err != nil {
@@ -147,14 +148,14 @@ func splitPort(address string) (host string, port uint16, err error) {
 	return host, uint16(number), err
 }
 
-// nameTaken reports whether the cluster refuses the name alone.
+// nameTaken reports whether the cluster rejects only the name.
 func nameTaken(err error, name string) bool {
 	var refused *client.Error
 	return errors.As(err, &refused) && refused.Status == http.StatusConflict &&
 		strings.Contains(refused.Message, "the name "+name+" ")
 }
 
-// admitted is who the cluster says that this machine is.
+// admitted returns the identity that the cluster has assigned to this machine.
 func admitted(plan datadir.Plan, answer *client.JoinResponse) datadir.Node {
 	self := datadir.Node{
 		ClusterID:   answer.ClusterID,
@@ -171,8 +172,8 @@ func admitted(plan datadir.Plan, answer *client.JoinResponse) datadir.Node {
 	return self
 }
 
-// explainJoin tells apart what an operator has to look at. The client's error is not wrapped: to a command it means that
-// nobody answers, with an exit status with which a service manager does not start a member again.
+// explainJoin adds what an operator should check. It does not wrap the client's error, whose exit status means that no
+// member answers and keeps a service manager from restarting a member.
 func explainJoin(err error) error {
 	hint := ""
 	switch {

@@ -9,15 +9,15 @@ import (
 	"muster/cluster/workload"
 )
 
-// listeners are all that a member listens on. They are opened before anything is written, so that an address which
-// somebody else has costs a start nothing.
+// listeners are all listeners of a member. They are opened before anything is written, so an address in use leaves no
+// trace.
 type listeners struct {
 	api, raft net.Listener
-	plain     net.Listener // nil: there is none
+	plain     net.Listener // nil without one
 	spiffe    *workload.Listener
 }
 
-// openListeners opens them and completes what others dial.
+// openListeners opens them and completes the advertised addresses.
 func openListeners(c *Config) (l listeners, err error) {
 	for _, x := range []struct {
 		flag, address string
@@ -44,7 +44,7 @@ func openListeners(c *Config) (l listeners, err error) {
 	return l, nil
 }
 
-// close closes what is open still: whoever serves a listener closes it, too.
+// close closes the listeners that are still open: their servers close them, too.
 func (l listeners) close() error {
 	var failed error
 	open := []net.Listener{l.api, l.raft, l.plain}
@@ -62,7 +62,7 @@ func (l listeners) close() error {
 	return failed
 }
 
-// listen opens a listener and says in one sentence why it cannot.
+// listen opens a listener. Its error is one sentence.
 func listen(flag, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	switch {

@@ -1,8 +1,8 @@
-// Package node is one member of a cluster as a value: Start puts its parts together and Close takes them apart in the
-// opposite order. `muster serve`, and tests that want members in their own process, start the same value.
+// Package node is one member of a cluster as a value: Start opens its parts in order and Close closes them in reverse.
+// `muster serve`, and tests with members in their own process, start the same value.
 //
-// It does not read a command line, catch signals or talk to a service manager: that is cli's. What a member does is in
-// cluster, what it answers in handlers, what it stores in store; here they only meet.
+// It does not read a command line, catch signals or speak to a service manager: package cli does. It only connects the
+// parts: cluster has the loops, handlers the answers, store the state.
 package node
 
 import (
@@ -26,11 +26,11 @@ import (
 )
 
 const (
-	foundWithin    = time.Minute             // a backup that the cluster is founded from may be large
-	handOverWithin = 1500 * time.Millisecond // to give leadership to another member at the end
+	foundWithin    = time.Minute             // the backup of a founding may be large
+	handOverWithin = 1500 * time.Millisecond // to hand leadership over at the end
 	closeWithin    = time.Second             // of the database
-	lookupWithin   = time.Second             // in the members table, for a connection that waits
-	fewestFiles    = 64                      // that a process must be able to open to begin with
+	lookupWithin   = time.Second             // a query of the members table, for a waiting connection
+	fewestFiles    = 64                      // least limit of open files
 )
 
 // Node is a running member.
@@ -39,8 +39,8 @@ type Node struct {
 	log *slog.Logger
 
 	dir       *datadir.Dir
-	self      *datadir.Node // what node.json says
-	leftOut   []uint64      // by a recovery that is not in the members table yet
+	self      *datadir.Node // content of node.json
+	leftOut   []uint64      // members, by a recovery that is not in the members table yet
 	listeners listeners
 	transport *transport.Transport
 	book      *datadir.Book
@@ -52,18 +52,18 @@ type Node struct {
 	store  *store.Store
 	api    *handlers.Server
 
-	serving context.Context // ends when clients are no longer served
+	serving context.Context // ends with the service of clients
 	servers sync.WaitGroup
 	failed  chan error            // why this member must end
-	ended   atomic.Pointer[error] // why Wait has ended; nil while it has not, or when that was in order
+	ended   atomic.Pointer[error] // why Wait has ended; nil before that and after an orderly end
 
 	ready   bool
-	closers []func() error // in the order in which the parts came about
+	closers []func() error // in the order of the parts
 }
 
 // Start opens the listeners, founds or joins a cluster if the data directory is not that of a member yet, and serves
-// clients and other members until Close. It blocks until that is so; ctx bounds this and nothing later. Errors are
-// sentences for the person who starts the member; a refused start leaves an empty directory as it was.
+// clients and other members until Close. It blocks until the member serves; ctx bounds only that. Errors are sentences
+// for the operator. A failed start leaves an empty directory as it was.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// start goes through the parts. The order matters: what can fail without leaving a trace comes first.
+// start opens the parts. Their order matters: steps that can fail without a trace come first.
 func (n *Node) start(ctx context.Context) (err error) {
 	if files, err := netlimit.Descriptors(); err == nil && files < fewestFiles {
 		return fmt.Errorf("this process may open %d files, and a member needs at least %d: raise its limit (LimitNOFILE in "+
@@ -136,7 +136,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 // closing makes Close call f before all functions that were registered earlier.
 func (n *Node) closing(f func() error) { n.closers = append(n.closers, f) }
 
-// Close gives leadership away, ends all requests and stops the member. It blocks for a few seconds at most.
+// Close hands leadership over, ends all requests and stops the member. It blocks for a few seconds at most.
 func (n *Node) Close() error {
 	if n.ready {
 		n.log.Info("stopping")
@@ -183,7 +183,7 @@ func (n *Node) openStore(identity *age.X25519Identity, founding *store.Founding)
 	return nil
 }
 
-// fetchMirror brings the mirror of another member. The store may want one before the loops run.
+// fetchMirror fetches the mirror of another member. The store may need one before the loops run.
 func (n *Node) fetchMirror(ctx context.Context, after uint64, path string) (bool, error) {
 	loops := n.loops.Load()
 	if loops == nil {
@@ -192,8 +192,8 @@ func (n *Node) fetchMirror(ctx context.Context, after uint64, path string) (bool
 	return loops.FetchMirror(ctx, after, path)
 }
 
-// startLoops starts what the member does by itself. Leadership goes first at the end, while clients are still served
-// and requests are passed on; they are served until serving ends.
+// startLoops starts the member's own loops. At the end, leadership is handed over first, while clients are still served
+// and requests forwarded.
 func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.serving = serving
@@ -239,12 +239,12 @@ func (n *Node) startLoops(ctx context.Context, self cluster.Incarnation) {
 	n.api = newAPI(n, loops)
 }
 
-// serveMembers answers other members: the loops' requests, and those of clients that other members pass on.
+// serveMembers serves other members: requests of loops, and requests that other members forward.
 func (n *Node) serveMembers() {
 	n.loops.Load().Serve(n.listeners.raft, n.api.Internal())
 }
 
-// serveClients answers clients until serving ends.
+// serveClients serves clients until serving ends.
 func (n *Node) serveClients() {
 	n.servers.Go(func() { n.api.KeepRefusals(n.serving) })
 	secure := tls.NewListener(n.clients.Listener(n.listeners.api), &tls.Config{
@@ -261,7 +261,7 @@ func (n *Node) serveClients() {
 	}
 }
 
-// awaitFounded waits for the first transaction and forgets the record of it.
+// awaitFounded waits for the first transaction and deletes its record.
 func (n *Node) awaitFounded(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, foundWithin)
 	defer cancel()
@@ -278,9 +278,9 @@ func (n *Node) awaitFounded(ctx context.Context) error {
 	return n.dir.Founded()
 }
 
-// Wait blocks until ctx ends, and then returns nil, or until the member must end, and then returns why:
-// datadir.ErrRemoved, a *cluster.TwinError, a listener that has ended, or a founding that was another one. Close is
-// still to be called.
+// Wait blocks until ctx ends and then returns nil, or until the member must stop and then returns the reason:
+// datadir.ErrRemoved, a *cluster.TwinError, a listener that has ended, or a different founding. The caller must still
+// call Close.
 func (n *Node) Wait(ctx context.Context) error {
 	err := n.wait(ctx)
 	if err != nil {
@@ -309,7 +309,7 @@ func (n *Node) wait(ctx context.Context) error {
 	}
 }
 
-// Reload makes the API listener use the certificate that is in the data directory now; an error leaves the present one.
+// Reload makes the API listener use the certificate in the data directory. After an error it keeps the present one.
 func (n *Node) Reload() error {
 	leaf, err := tls.LoadX509KeyPair(n.dir.HTTPFiles())
 	if err != nil {
@@ -319,13 +319,13 @@ func (n *Node) Reload() error {
 	return nil
 }
 
-// Sentence says in a few words how this member is.
+// Sentence describes the state of this member in a few words.
 func (n *Node) Sentence() string { return n.loops.Load().Sentence() }
 
 // Lively reports, for a watchdog, whether the loops of this member run.
 func (n *Node) Lively() bool { return n.loops.Load().Lively() }
 
-// startFailure says what is known about an error with which the Raft server does not start.
+// startFailure adds the known causes of an error with which the Raft server does not start.
 func startFailure(err error, dir string) error {
 	if what, known := store.Diagnose(err); known {
 		return fmt.Errorf("%w\n%s; %s\nmuster doctor --data %s looks at the whole directory", err, what.What, what.Next, dir)

@@ -31,21 +31,21 @@ func (n *Node) openTransport() error {
 	n.transport = transport.New(creds, n.book, n.fence, n.log)
 	n.transport.Limits = transport.ListenerLimits(n.cfg.ClusterConnections)
 	n.transport.Dials.Loopback = addr.OnLoopback(n.self.RaftAddress)
-	// TCP and TLS take four ways, and machines are busy.
+	// TCP and TLS need four one-way trips, and machines may be busy.
 	n.transport.DialBound = max(transport.DefaultDialBound, 8*n.cfg.NetworkLatency)
 	n.closing(func() error { n.transport.Close(); return nil })
 	return nil
 }
 
-// leftOutNow lists the members that a recovery of this directory has left out and that the members table does not
-// name yet.
+// leftOutNow lists the members that a recovery of this directory has left out and that the members table does not have
+// yet.
 func (n *Node) leftOutNow() []uint64 {
 	r, err := n.dir.Recovery()
 	if err != nil || r == nil {
 		return nil
 	}
 	list, err := store.MirrorLeftOut(filepath.Join(n.dir.Path, datadir.MirrorFile), r.Voters)
-	if err != nil { // it is only a copy: node.json knows the Raft servers, too
+	if err != nil { // the mirror is only a copy: node.json has the Raft servers, too
 		for _, place := range n.self.Others {
 			if !slices.Contains(r.Voters, place.NodeID) {
 				list = append(list, place.NodeID)
@@ -55,7 +55,7 @@ func (n *Node) leftOutNow() []uint64 {
 	return list
 }
 
-// fence lets members in. Nobody is let in while the database is not open.
+// fence admits members. It admits none while the database is not open.
 func (n *Node) fence(id uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupWithin)
 	defer cancel()
@@ -69,11 +69,11 @@ func (n *Node) fence(id uint64) error {
 	return err
 }
 
-// introduce asks the others whether this directory may be started: a copy of a running member's may not.
+// introduce asks the others whether this directory may be started: the copy of a running member's must not.
 func (n *Node) introduce(ctx context.Context, self cluster.Incarnation) error {
 	if err := cluster.Introduce(ctx, n.transport, n.book, n.dir, n.self, self, n.self.Former); err != nil {
 		n.log.Error(err.Error())
 		return err
 	}
-	return n.dir.Moved(n.self) // not before: a copy must not forget where it was copied from
+	return n.dir.Moved(n.self) // only now: a copy must keep the address of its original
 }

@@ -144,14 +144,15 @@ func (m *Member) news(old *Member, back bool) []string {
 // leftSchema is the schema step since which members that have left are told from those that are down.
 const leftSchema = 6
 
-// SayGoodbye notes that a member's process ends in order. Its next announcement takes that back. Before the schema has a
-// place for it, nothing happens.
+// SayGoodbye records that a member's process ends in order. Its next announcement takes that back. Under a schema
+// without the column it does nothing.
 func (ms Members) SayGoodbye(ctx context.Context, actor Actor, nodeID uint64) error {
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		if n, err := tx.SchemaVersion(); err != nil || n < leftSchema {
 			return err
 		}
-		n, err := tx.execCount("UPDATE members SET left_at = ?, modified_rev = ? WHERE raft_node_id = ?", tx.Now, tx.Rev, int64(nodeID))
+		n, err := tx.execCount("UPDATE members SET left_at = ?, modified_rev = ? WHERE raft_node_id = ?",
+			tx.Now, tx.Rev, int64(nodeID))
 		if err != nil || n == 0 {
 			return err
 		}
@@ -164,7 +165,8 @@ func (t *Tx) comeBack(nodeID uint64) (bool, error) {
 	if n, err := t.SchemaVersion(); err != nil || n < leftSchema {
 		return false, err
 	}
-	back, err := t.get("SELECT 1 FROM members WHERE raft_node_id = ? AND left_at IS NOT NULL", []any{int64(nodeID)}, new(int))
+	back, err := t.get("SELECT 1 FROM members WHERE raft_node_id = ? AND left_at IS NOT NULL",
+		[]any{int64(nodeID)}, new(int))
 	if err != nil || !back {
 		return false, err
 	}

@@ -112,8 +112,15 @@ func (t *Tx) audit(action, object, detail string) error {
 	if t.actor.Peer {
 		outcome = outcomeReported
 	}
-	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote,
-		Action: action, Object: object, Outcome: outcome, Detail: detail})
+	return t.auditRow(AuditRow{
+		Actor:   t.actor.String(),
+		NodeID:  t.actor.NodeID,
+		Remote:  t.actor.Remote,
+		Action:  action,
+		Object:  object,
+		Outcome: outcome,
+		Detail:  detail,
+	})
 }
 
 // auditRow writes a row with the position, time, type and request of the transaction.
@@ -320,8 +327,15 @@ type RefusedAttempt struct {
 func (au Audit) NoteRefusals(ctx context.Context, list []RefusedAttempt) error {
 	return au.s.Write(ctx, Actor{Name: "muster"}, func(tx *Tx) error {
 		for _, r := range list {
-			if err := tx.auditRow(AuditRow{Actor: r.Actor, NodeID: au.s.cfg.NodeID, Remote: r.Remote, Action: "access.refused",
-				Object: r.Object, Outcome: outcomeRefused, Detail: r.Detail}); err != nil {
+			if err := tx.auditRow(AuditRow{
+				Actor:   r.Actor,
+				NodeID:  au.s.cfg.NodeID,
+				Remote:  r.Remote,
+				Action:  "access.refused",
+				Object:  r.Object,
+				Outcome: outcomeRefused,
+				Detail:  r.Detail,
+			}); err != nil {
 				return err
 			}
 		}
@@ -344,8 +358,14 @@ func (au Audit) NoteTransferred(ctx context.Context, actor Actor, to, since uint
 				return err
 			}
 		}
-		row := AuditRow{Actor: tx.actor.String(), NodeID: tx.actor.NodeID, Remote: tx.actor.Remote,
-			Action: "leader.transferred", Object: nodeObject(au.s.cfg.NodeID), Outcome: outcomeOK}
+		row := AuditRow{
+			Actor:   tx.actor.String(),
+			NodeID:  tx.actor.NodeID,
+			Remote:  tx.actor.Remote,
+			Action:  "leader.transferred",
+			Object:  nodeObject(au.s.cfg.NodeID),
+			Outcome: outcomeOK,
+		}
 		switch {
 		case took && to != au.s.cfg.NodeID:
 			row.Detail = fmt.Sprintf("node %d has led since; node %d leads", to, au.s.cfg.NodeID)

@@ -115,7 +115,13 @@ func (bk Backups) Open(ctx context.Context, actor Actor, cause string) (Backup, 
 		if active != nil {
 			return *active, nil
 		}
-		b := Backup{ID: NewID(), Cause: cause, State: BackupWaiting, StartedAt: tx.Now, CreatedRev: tx.Rev}
+		b := Backup{
+			ID:         NewID(),
+			Cause:      cause,
+			State:      BackupWaiting,
+			StartedAt:  tx.Now,
+			CreatedRev: tx.Rev,
+		}
 		if err := tx.exec("INSERT INTO backups (id, cause, state, started_at, created_rev, modified_rev) "+
 			"VALUES (?, ?, ?, ?, ?, ?)", b.ID, b.Cause, b.State, b.StartedAt, tx.Rev, tx.Rev); err != nil {
 			return b, err

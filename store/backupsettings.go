@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/internal/addr"
 )
 
 // Settings of backups.
@@ -47,35 +48,62 @@ var backupSettings = []Setting{
 	numberSetting(SettingBackupKeep, 14, 1, maxBackupKeep, "how many good backups are kept"),
 	offSetting(SettingBackupKeepFor, minBackupKeepFor, maxBackupKeepFor,
 		"how long backups are kept; \"0s\" means until there are too many. The last good one is always kept"),
-	{Name: SettingBackupRecipients, Default: quote(noBackupRecipients),
-		Help: "recipients that backups are encrypted for; one of their identities is needed to found a cluster from a backup",
+	{
+		Name:    SettingBackupRecipients,
+		Default: quote(noBackupRecipients),
+		Help: "recipients that backups are encrypted for; one of their identities is needed to found a cluster " +
+			"from a backup",
 		Rule: fmt.Sprintf("%q or up to %d age X25519 recipients (age1…), separated by commas", noBackupRecipients,
 			maxBackupRecipients),
 		valid: func(v json.RawMessage) bool {
 			var s string
 			return json.Unmarshal(v, &s) == nil && validRecipients(s)
-		}},
-	{Name: SettingBackupDirectory, Default: quote(noBackupDirectory),
-		Help: "where backups are saved: a directory on each member that has it, or a bucket",
+		},
+	},
+	{
+		Name:    SettingBackupDirectory,
+		Default: quote(noBackupDirectory),
+		Help:    "where backups are saved: a directory on each member that has it, or a bucket",
 		Rule: fmt.Sprintf("%q, an absolute path, or s3://BUCKET[/PREFIX], of at most %d bytes and without . and .. in it",
 			noBackupDirectory, MaxSize("backups", "target")),
-		valid: textRule(noBackupDirectory, func(s string) bool { return validDirectory(s) || validBucket(s) })},
-	{Name: SettingBackupS3Endpoint, Default: quote("https://s3.amazonaws.com"), Help: "where the bucket is",
-		Rule:  "https://HOST[:PORT]; http:// on loopback alone",
-		valid: textRule("", func(s string) bool { return validIssuer(s) && !strings.Contains(s[len("https://"):], "/") })},
-	{Name: SettingBackupS3Region, Default: quote("us-east-1"), Help: "the region that requests to the bucket are signed for",
-		Rule: "1 to 64 letters, digits and -", valid: textRule("", validRegion)},
-	{Name: SettingBackupS3PathStyle, Default: quote(PathStyleAuto),
-		Help:  "whether the bucket stands in the path; \"auto\" is never at Amazon, Google and Alibaba, and always elsewhere",
+		valid: textRule(noBackupDirectory, func(s string) bool { return validDirectory(s) || validBucket(s) }),
+	},
+	{
+		Name:    SettingBackupS3Endpoint,
+		Default: quote("https://s3.amazonaws.com"),
+		Help:    "where the bucket is",
+		Rule:    "https://HOST[:PORT]; http:// on loopback alone",
+		valid:   textRule("", func(s string) bool { return validIssuer(s) && !strings.Contains(s[len("https://"):], "/") }),
+	},
+	{
+		Name:    SettingBackupS3Region,
+		Default: quote("us-east-1"),
+		Help:    "the region that requests to the bucket are signed for",
+		Rule:    "1 to 64 letters, digits and -",
+		valid:   textRule("", validRegion),
+	},
+	{
+		Name:    SettingBackupS3PathStyle,
+		Default: quote(PathStyleAuto),
+		Help: "whether the bucket stands in the path; \"auto\" is never at Amazon, Google and Alibaba, and always " +
+			"elsewhere",
 		Rule:  `"auto", "always" or "never"`,
-		valid: textRule(PathStyleAuto, func(s string) bool { return s == PathStyleAlways || s == PathStyleNever })},
-	{Name: SettingBackupS3Credentials, Default: quote(noBackupDirectory),
-		Help: "which stored secret opens the bucket; \"none\" is what the environment of members says, or their file",
-		Rule: quote(noBackupDirectory) + " or the name of a stored secret, which is ACCESS-KEY:SECRET-KEY", valid: wordRule(nil)},
-	{Name: SettingBackupS3CA, Default: quote(noBackupDirectory),
-		Help:  "the file on members with the authorities that the endpoint's certificate is checked against",
-		Rule:  quote(noBackupDirectory) + ", which is those of the machine, or an absolute path without . and .. in it",
-		valid: textRule(noBackupDirectory, validDirectory)},
+		valid: textRule(PathStyleAuto, func(s string) bool { return s == PathStyleAlways || s == PathStyleNever }),
+	},
+	{
+		Name:    SettingBackupS3Credentials,
+		Default: quote(noBackupDirectory),
+		Help:    "which stored secret opens the bucket; \"none\" is what the environment of members says, or their file",
+		Rule:    quote(noBackupDirectory) + " or the name of a stored secret, which is ACCESS-KEY:SECRET-KEY",
+		valid:   wordRule(nil),
+	},
+	{
+		Name:    SettingBackupS3CA,
+		Default: quote(noBackupDirectory),
+		Help:    "the file on members with the authorities that the endpoint's certificate is checked against",
+		Rule:    quote(noBackupDirectory) + ", which is those of the machine, or an absolute path without . and .. in it",
+		valid:   textRule(noBackupDirectory, validDirectory),
+	},
 	networksSetting(SettingBackupS3Networks, "which networks the bucket may be in"),
 }
 
@@ -196,10 +224,19 @@ func (v *View) backupSettings() (o BackupSettings, err error) {
 
 func readBackupSettings(all map[string]json.RawMessage) (o BackupSettings, err error) {
 	var interval, keepFor, recipients string
-	for name, into := range map[string]any{SettingBackupInterval: &interval, SettingBackupKeep: &o.Keep,
-		SettingBackupKeepFor: &keepFor, SettingBackupRecipients: &recipients, SettingBackupDirectory: &o.Directory,
-		SettingBackupS3Endpoint: &o.S3.Endpoint, SettingBackupS3Region: &o.S3.Region, SettingBackupS3PathStyle: &o.S3.PathStyle,
-		SettingBackupS3Credentials: &o.S3.Credentials, SettingBackupS3CA: &o.S3.CA, SettingBackupS3Networks: &o.S3.Networks} {
+	for name, into := range map[string]any{
+		SettingBackupInterval:      &interval,
+		SettingBackupKeep:          &o.Keep,
+		SettingBackupKeepFor:       &keepFor,
+		SettingBackupRecipients:    &recipients,
+		SettingBackupDirectory:     &o.Directory,
+		SettingBackupS3Endpoint:    &o.S3.Endpoint,
+		SettingBackupS3Region:      &o.S3.Region,
+		SettingBackupS3PathStyle:   &o.S3.PathStyle,
+		SettingBackupS3Credentials: &o.S3.Credentials,
+		SettingBackupS3CA:          &o.S3.CA,
+		SettingBackupS3Networks:    &o.S3.Networks,
+	} {
 		if err := json.Unmarshal(all[name], into); err != nil {
 			return o, err
 		}
@@ -226,4 +263,22 @@ func (bk Backups) Settings(ctx context.Context, c Consistency) (o BackupSettings
 		return o, err
 	}
 	return readBackupSettings(all)
+}
+
+// networksSetting returns a setting that is an addr.DialPolicy; the default is all networks.
+func networksSetting(name, help string) Setting {
+	return Setting{
+		Name:    name,
+		Default: quote(addr.AnyNetwork),
+		Help:    help,
+		Rule:    quote(addr.AnyNetwork) + " or up to 64 networks separated by commas, such as \"10.0.0.0/8,2001:db8::/32\"",
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			_, err := addr.ParseDialPolicy(s)
+			return err == nil
+		},
+	}
 }

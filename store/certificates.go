@@ -49,9 +49,16 @@ func (c Certificate) Sign(ca certs.CA, pub crypto.PublicKey, clusterID, name str
 	if !ok {
 		return nil, fmt.Errorf("%q is not a serial number", c.Serial)
 	}
-	return ca.Sign(pub, certs.Leaf{Kind: c.Kind, ClusterID: clusterID, NodeID: c.NodeID, Name: name, Hosts: hosts,
+	return ca.Sign(pub, certs.Leaf{
+		Kind:      c.Kind,
+		ClusterID: clusterID,
+		NodeID:    c.NodeID,
+		Name:      name,
+		Hosts:     hosts,
 		Serial:    serial,
-		NotBefore: c.IssuedAt.Add(-LeafBackdate), NotAfter: c.ExpiresAt})
+		NotBefore: c.IssuedAt.Add(-LeafBackdate),
+		NotAfter:  c.ExpiresAt,
+	})
 }
 
 // insertCertificate records a leaf. It returns ErrAuthorityMoved when its authority has been rotated since it was

@@ -64,8 +64,8 @@ func (en *Enroller) begin(kind, keyID string, lifetime time.Duration) Enrolling 
 		ExpiresAt: en.Now().Add(lifetime).Truncate(time.Second)}}
 }
 
-func (en *Enroller) prepareNode(ctx context.Context, e *Enrolling, actor Actor, options EnrollmentSettings, trust *Trust,
-	members []Member) error {
+func (en *Enroller) prepareNode(ctx context.Context, e *Enrolling, actor Actor, options EnrollmentSettings,
+	trust *Trust, members []Member) error {
 	root := trust.HTTP
 	for i := range members {
 		e.Material.NodesAddresses = append(e.Material.NodesAddresses, members[i].RaftAddress)

@@ -299,3 +299,21 @@ func (m Member) movedTo(raft, api string) Member {
 	m.RaftAddress, m.APIAddress = raft, api
 	return m
 }
+
+// hostsSetting returns a setting that is an addr.HostList; the default is none.
+func hostsSetting(name, help string) Setting {
+	return Setting{
+		Name:    name,
+		Default: quote(addr.NoHosts),
+		Help:    help,
+		Rule:    quote(addr.NoHosts) + " or " + addr.HostListRule + ", separated by commas",
+		valid: func(v json.RawMessage) bool {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return false
+			}
+			_, err := addr.ParseHostList(addr.SplitHostList(s))
+			return err == nil
+		},
+	}
+}

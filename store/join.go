@@ -315,8 +315,15 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	if out.Certificates, err = t.issue(j.Certificates, m.NodeID); err != nil {
 		return out, err
 	}
-	row := AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote, Action: "member.rejoin",
-		Object: nodeObject(m.NodeID), Outcome: outcomeOK, Detail: "with join_token/" + token.ID}
+	row := AuditRow{
+		Actor:   t.actor.String(),
+		NodeID:  t.actor.NodeID,
+		Remote:  t.actor.Remote,
+		Action:  "member.rejoin",
+		Object:  nodeObject(m.NodeID),
+		Outcome: outcomeOK,
+		Detail:  "with join_token/" + token.ID,
+	}
 	if !t.tx.Changed() || !t.rejoins.may(m.NodeID, t.Now) {
 		row.Outcome = outcomeReplayed
 	}

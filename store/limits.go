@@ -72,16 +72,53 @@ type byteBound struct {
 }
 
 var (
-	boundOfKeys       = byteBound{"api_keys", "role_descriptors metadata", "role_descriptors and metadata of the API keys", "owner_id", 16 << 20, 256 << 20}
-	boundOfJoinTokens = byteBound{"join_tokens", "labels hosts", "labels and hosts of the join tokens", "created_by", 16 << 20, 128 << 20}
-	boundOfAnswers    = byteBound{"idempotency", "sealed", "answers remembered for the Idempotency-Keys", "accessor", 64 << 20, 256 << 20}
-	boundOfSecrets    = byteBound{"secrets", "sealed", "the values of the secrets", "", 0, 256 << 20}
-	boundOfMembers    = byteBound{"members", "resources labels", "gpus, services and labels of the members", "", 0, 128 << 20}
-	boundOfPeerings   = byteBound{"peerings", "server_addresses manual_addresses ca_pems meta",
-		"addresses, certificates and meta of the peerings", "", 0, 64 << 20}
+	boundOfKeys = byteBound{
+		table:   "api_keys",
+		columns: "role_descriptors metadata",
+		what:    "role_descriptors and metadata of the API keys",
+		owner:   "owner_id",
+		each:    16 << 20,
+		all:     256 << 20,
+	}
+	boundOfJoinTokens = byteBound{
+		table:   "join_tokens",
+		columns: "labels hosts",
+		what:    "labels and hosts of the join tokens",
+		owner:   "created_by",
+		each:    16 << 20,
+		all:     128 << 20,
+	}
+	boundOfAnswers = byteBound{
+		table:   "idempotency",
+		columns: "sealed",
+		what:    "answers remembered for the Idempotency-Keys",
+		owner:   "accessor",
+		each:    64 << 20,
+		all:     256 << 20,
+	}
+	boundOfSecrets = byteBound{
+		table:   "secrets",
+		columns: "sealed",
+		what:    "the values of the secrets",
+		all:     256 << 20,
+	}
+	boundOfMembers = byteBound{
+		table:   "members",
+		columns: "resources labels",
+		what:    "gpus, services and labels of the members",
+		all:     128 << 20,
+	}
+	boundOfPeerings = byteBound{
+		table:   "peerings",
+		columns: "server_addresses manual_addresses ca_pems meta",
+		what:    "addresses, certificates and meta of the peerings",
+		all:     64 << 20,
+	}
 )
 
-var byteBounds = []*byteBound{&boundOfKeys, &boundOfJoinTokens, &boundOfAnswers, &boundOfSecrets, &boundOfMembers, &boundOfPeerings}
+var byteBounds = []*byteBound{
+	&boundOfKeys, &boundOfJoinTokens, &boundOfAnswers, &boundOfSecrets, &boundOfMembers, &boundOfPeerings,
+}
 
 func (b *byteBound) sum() string {
 	var list []string

@@ -55,25 +55,58 @@ type LoginSettings struct {
 }
 
 var loginSettings = []Setting{
-	{Name: SettingOIDCIssuer, Default: quote(noLogin), Help: "the OpenID provider that people sign in with",
-		Rule: quote(noLogin) + " or the https:// URL of an OpenID provider, of at most 255 bytes, without query; http:// on " +
-			"loopback alone",
-		valid: wordRule(func(s string) bool { return s == noLogin || validIssuer(s) })},
-	{Name: SettingOIDCClientID, Default: `"muster"`, Help: "this cluster's id at the OpenID provider",
-		Rule: wordText, valid: wordRule(nil)},
-	{Name: SettingOIDCSecret, Default: quote(noLogin), Help: "the stored secret with this cluster's client secret",
-		Rule: quote(noLogin) + " or the name of a stored secret", valid: wordRule(nil)},
-	{Name: SettingOIDCAudience, Default: quote(noLogin), Help: "the audience of ID tokens; \"none\" means oidc.client_id",
-		Rule: quote(noLogin) + " or " + wordText, valid: wordRule(nil)},
-	{Name: SettingOIDCName, Default: quote(defaultLoginClaim), Help: "the claim with a person's name, also for the audit",
-		Rule: "the name of a claim, " + wordText, valid: wordRule(nil)},
-	{Name: SettingOIDCScopes, Default: quote(noLogin),
-		Help: "what is asked of the OpenID provider besides openid, email and profile, such as groups",
+	{
+		Name:    SettingOIDCIssuer,
+		Default: quote(noLogin),
+		Help:    "the OpenID provider that people sign in with",
+		Rule: quote(noLogin) + " or the https:// URL of an OpenID provider, of at most 255 bytes, without query; " +
+			"http:// on loopback alone",
+		valid: wordRule(func(s string) bool { return s == noLogin || validIssuer(s) }),
+	},
+	{
+		Name:    SettingOIDCClientID,
+		Default: `"muster"`,
+		Help:    "this cluster's id at the OpenID provider",
+		Rule:    wordText,
+		valid:   wordRule(nil),
+	},
+	{
+		Name:    SettingOIDCSecret,
+		Default: quote(noLogin),
+		Help:    "the stored secret with this cluster's client secret",
+		Rule:    quote(noLogin) + " or the name of a stored secret",
+		valid:   wordRule(nil),
+	},
+	{
+		Name:    SettingOIDCAudience,
+		Default: quote(noLogin),
+		Help:    "the audience of ID tokens; \"none\" means oidc.client_id",
+		Rule:    quote(noLogin) + " or " + wordText,
+		valid:   wordRule(nil),
+	},
+	{
+		Name:    SettingOIDCName,
+		Default: quote(defaultLoginClaim),
+		Help:    "the claim with a person's name, also for the audit",
+		Rule:    "the name of a claim, " + wordText,
+		valid:   wordRule(nil),
+	},
+	{
+		Name:    SettingOIDCScopes,
+		Default: quote(noLogin),
+		Help:    "what is asked of the OpenID provider besides openid, email and profile, such as groups",
 		Rule: fmt.Sprintf("%q or up to %d scopes (RFC 6749, section 3.3) of at most 64 characters, with commas between them",
-			noLogin, maxLoginScopes), valid: wordRule(validLoginScopes)},
-	{Name: SettingOIDCRules, Default: quote(noLogin), Help: "the scopes that claims grant",
-		Rule: fmt.Sprintf("%q or a list of at most %d {\"claim\": …, \"value\": …, \"scopes\": […]}; scopes are of %s", noLogin,
-			maxLoginRules, strings.Join(Scopes, ", ")), valid: validLoginRules},
+			noLogin, maxLoginScopes),
+		valid: wordRule(validLoginScopes),
+	},
+	{
+		Name:    SettingOIDCRules,
+		Default: quote(noLogin),
+		Help:    "the scopes that claims grant",
+		Rule: fmt.Sprintf("%q or a list of at most %d {\"claim\": …, \"value\": …, \"scopes\": […]}; scopes are of %s",
+			noLogin, maxLoginRules, strings.Join(Scopes, ", ")),
+		valid: validLoginRules,
+	},
 	durationSetting(SettingOIDCLifetime, time.Hour, 5*time.Minute, 24*time.Hour,
 		"how long a sign-in lasts; changed claims and rules take effect at the next one"),
 }
@@ -212,7 +245,8 @@ func (at APITokens) Login(ctx context.Context, actor Actor, t APIToken, subject 
 		t.CreatedBy = strings.ToValidUTF8(t.CreatedBy[:maxLoginText], "")
 	}
 	err = at.s.Write(ctx, actor, func(tx *Tx) error {
-		mine, err := collect(&tx.View, scanAPIToken, selectAPITokens+" WHERE created_by = ? ORDER BY created_at, id", t.CreatedBy)
+		mine, err := collect(&tx.View, scanAPIToken,
+			selectAPITokens+" WHERE created_by = ? ORDER BY created_at, id", t.CreatedBy)
 		if err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ type Member struct {
 	HooksPending   string            `json:"hooksPending"` // "", "drain" or "resume"
 	Hooks          []HookOutcome     `json:"hooks"`        // of the last drain or resume
 	JoinedAt       time.Time         `json:"joinedAt"`
-	LeftAt         *time.Time        `json:"leftAt,omitempty"` // when it said that its process ends; nil since it came back
+	LeftAt         *time.Time        `json:"leftAt,omitempty"` // time of its goodbye; nil since it has come back
 	JoinTokenID    string            `json:"joinTokenId"`
 	CertKey        string            `json:"certKey"` // SHA-256 of the public key in its transport certificate, lower hex
 	OverlayIP      string            `json:"overlayIp"`

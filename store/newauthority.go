@@ -231,8 +231,13 @@ func (as Authorities) BeginWorkload(ctx context.Context, actor Actor) error {
 		if err != nil {
 			return err
 		}
-		a := Authority{Kind: certs.Workload, Generation: 1, State: AuthorityActive, Origin: OriginMuster,
-			CertPEM: string(certs.EncodeCert(ca.Cert.Raw))}
+		a := Authority{
+			Kind:       certs.Workload,
+			Generation: 1,
+			State:      AuthorityActive,
+			Origin:     OriginMuster,
+			CertPEM:    string(certs.EncodeCert(ca.Cert.Raw)),
+		}
 		if err := as.insertAuthority(tx, &a, ca); err != nil {
 			return err
 		}

@@ -203,8 +203,8 @@ func (v *View) pruneUntil(keep auditClass) (until uint64, err error) {
 	return max(until, first), nil
 }
 
-// rejoinings bounds what members that join again add to what is kept of operators and members: a used token can be shown
-// without end. Further rows are kept with those of answers that are given again.
+// rejoinings limits the audit rows of members that join again, which can present a used token any number of times.
+// Further rows are pruned like those of repeated answers.
 type rejoinings struct {
 	mu sync.Mutex
 	m  map[uint64]*rate.Limiter

@@ -50,7 +50,8 @@ func MirrorRole(path string, nodeID uint64) (Role, error) {
 	}
 	defer o.Close()
 	var role Role
-	_, err = (viewOf(o)).get("SELECT raft_role FROM members WHERE raft_node_id = ?", []any{int64(nodeID)}, (*string)(&role))
+	_, err = viewOf(o).get("SELECT raft_role FROM members WHERE raft_node_id = ?", []any{int64(nodeID)},
+		(*string)(&role))
 	return role, err
 }
 

@@ -141,26 +141,41 @@ var AllSettings = slices.SortedFunc(slices.Values(slices.Concat([]Setting{
 	hostsSetting(SettingCertificateHosts,
 		"hosts allowed in certificates of members and of enrolled nodes, besides proven ones"),
 	networksSetting(SettingPeeringNetworks, "networks in which other clusters may be dialled"),
-}, limitSettings, backupSettings, workloadSettings, loginSettings)), func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
+}, limitSettings, backupSettings, workloadSettings, loginSettings)), func(a, b Setting) int {
+	return strings.Compare(a.Name, b.Name)
+})
 
 func flagSetting(name string, standard bool, help string) Setting {
-	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: "true or false", Help: help,
-		valid: func(v json.RawMessage) bool { return string(v) == "true" || string(v) == "false" }}
+	return Setting{
+		Name:    name,
+		Default: fmt.Sprint(standard),
+		Rule:    "true or false",
+		Help:    help,
+		valid:   func(v json.RawMessage) bool { return string(v) == "true" || string(v) == "false" },
+	}
 }
 
 // choiceSetting returns a setting with a fixed set of values; the first is the default.
 func choiceSetting(name, help string, choices ...string) Setting {
-	return Setting{Name: name, Default: quote(choices[0]), Rule: "one of " + strings.Join(choices, ", "), Help: help,
+	return Setting{
+		Name:    name,
+		Default: quote(choices[0]),
+		Rule:    "one of " + strings.Join(choices, ", "),
+		Help:    help,
 		valid: func(v json.RawMessage) bool {
 			var s string
 			return json.Unmarshal(v, &s) == nil && slices.Contains(choices, s)
-		}}
+		},
+	}
 }
 
 // durationSetting returns a setting that is a Go duration string within bounds.
 func durationSetting(name string, standard, least, most time.Duration, help string) Setting {
-	return Setting{Name: name, Default: quote(standard.String()),
-		Rule: fmt.Sprintf("a duration between %q and %q", least, most), Help: help,
+	return Setting{
+		Name:    name,
+		Default: quote(standard.String()),
+		Rule:    fmt.Sprintf("a duration between %q and %q", least, most),
+		Help:    help,
 		valid: func(v json.RawMessage) bool {
 			var s string
 			if json.Unmarshal(v, &s) != nil {
@@ -168,45 +183,23 @@ func durationSetting(name string, standard, least, most time.Duration, help stri
 			}
 			d, err := time.ParseDuration(s)
 			return err == nil && d >= least && d <= most
-		}}
+		},
+	}
 }
 
 // numberSetting returns a setting that is an integer within bounds.
 func numberSetting(name string, standard, least, most uint64, help string) Setting {
-	return Setting{Name: name, Default: fmt.Sprint(standard), Rule: fmt.Sprintf("a whole number between %d and %d", least,
-		most), Help: help,
+	return Setting{
+		Name:    name,
+		Default: fmt.Sprint(standard),
+		Rule: fmt.Sprintf("a whole number between %d and %d", least,
+			most),
+		Help: help,
 		valid: func(v json.RawMessage) bool {
 			var n uint64
 			return json.Unmarshal(v, &n) == nil && n >= least && n <= most
-		}}
-}
-
-// networksSetting returns a setting that is an addr.DialPolicy; the default is all networks.
-func networksSetting(name, help string) Setting {
-	return Setting{Name: name, Default: quote(addr.AnyNetwork), Help: help,
-		Rule: quote(addr.AnyNetwork) + " or up to 64 networks separated by commas, such as \"10.0.0.0/8,2001:db8::/32\"",
-		valid: func(v json.RawMessage) bool {
-			var s string
-			if json.Unmarshal(v, &s) != nil {
-				return false
-			}
-			_, err := addr.ParseDialPolicy(s)
-			return err == nil
-		}}
-}
-
-// hostsSetting returns a setting that is an addr.HostList; the default is none.
-func hostsSetting(name, help string) Setting {
-	return Setting{Name: name, Default: quote(addr.NoHosts), Help: help,
-		Rule: quote(addr.NoHosts) + " or " + addr.HostListRule + ", separated by commas",
-		valid: func(v json.RawMessage) bool {
-			var s string
-			if json.Unmarshal(v, &s) != nil {
-				return false
-			}
-			_, err := addr.ParseHostList(addr.SplitHostList(s))
-			return err == nil
-		}}
+		},
+	}
 }
 
 func quote(s string) string {

@@ -310,9 +310,14 @@ func (t *Tx) auditReplay() error {
 	if t.actor.Auto() || t.actor.Request == "" {
 		return nil
 	}
-	return t.auditRow(AuditRow{Actor: t.actor.String(), NodeID: t.actor.NodeID, Remote: t.actor.Remote,
-		Action: "access.replayed",
-		Object: t.actor.Request, Outcome: outcomeReplayed})
+	return t.auditRow(AuditRow{
+		Actor:   t.actor.String(),
+		NodeID:  t.actor.NodeID,
+		Remote:  t.actor.Remote,
+		Action:  "access.replayed",
+		Object:  t.actor.Request,
+		Outcome: outcomeReplayed,
+	})
 }
 
 func idempotencySeal(actor Actor) string {

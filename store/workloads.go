@@ -39,7 +39,8 @@ const (
 var workloadSettings = []Setting{
 	durationSetting(SettingX509Lifetime, time.Hour, 5*time.Minute, 7*24*time.Hour,
 		"how long certificates of workloads are valid; they are renewed after half of that"),
-	durationSetting(SettingJWTLifetime, 5*time.Minute, time.Minute, time.Hour, "how long JWT-SVIDs of workloads are valid"),
+	durationSetting(SettingJWTLifetime, 5*time.Minute, time.Minute, time.Hour,
+		"how long JWT-SVIDs of workloads are valid"),
 }
 
 // Lifetimes returns how long certificates and JWT-SVIDs of workloads are valid.
@@ -99,8 +100,8 @@ func validAccount(name string) bool {
 	return accountName.MatchString(name) && name != "nobody" && name != "nogroup"
 }
 
-const selectWorkloads = `SELECT id, path, raft_node_id, unix_user, unix_group, systemd_unit, hosts, created_by, created_at
-	FROM workloads`
+const selectWorkloads = `SELECT id, path, raft_node_id, unix_user, unix_group, systemd_unit, hosts, created_by,
+	created_at FROM workloads`
 
 func scanWorkload(rows *sql.Rows) (w Workload, err error) {
 	var hosts, created string
@@ -156,8 +157,8 @@ func (t *Tx) createWorkload(w Workload) (Workload, bool, error) {
 		return w, false, err
 	}
 	w.ID, w.CreatedBy, w.CreatedAt = NewID(), t.actor.String(), t.Now
-	if err := t.exec(`INSERT INTO workloads (id, path, raft_node_id, unix_user, unix_group, systemd_unit, hosts, created_by,
-		created_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	if err := t.exec(`INSERT INTO workloads (id, path, raft_node_id, unix_user, unix_group, systemd_unit, hosts,
+		created_by, created_at, created_rev, modified_rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		w.ID, w.Path, w.NodeID, w.User, w.Group, w.Unit, hosts, w.CreatedBy, w.CreatedAt, t.Rev, t.Rev); err != nil {
 		return w, false, err
 	}
@@ -237,9 +238,14 @@ func (ws Workloads) NoteRefused(ctx context.Context, nodeID uint64, list []Refus
 	actor := Actor{Name: "workload", NodeID: nodeID}
 	return ws.s.Write(ctx, actor, func(tx *Tx) error {
 		for _, r := range list {
-			if err := tx.auditRow(AuditRow{Actor: actor.Name, NodeID: nodeID, Action: "workload.refuse",
-				Object: nodeObject(nodeID), Outcome: outcomeRefused,
-				Detail: made("uid", r.UID, "gid", r.GID, "unit", r.Unit, "times", r.Count)}); err != nil {
+			if err := tx.auditRow(AuditRow{
+				Actor:   actor.Name,
+				NodeID:  nodeID,
+				Action:  "workload.refuse",
+				Object:  nodeObject(nodeID),
+				Outcome: outcomeRefused,
+				Detail:  made("uid", r.UID, "gid", r.GID, "unit", r.Unit, "times", r.Count),
+			}); err != nil {
 				return err
 			}
 		}

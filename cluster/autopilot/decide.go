@@ -18,7 +18,9 @@ func Decide(in Input, cfg Config, now time.Time) (State, Plan) {
 	r.seating = r.seat()
 	plan := Plan{}
 	if r.mayChange() {
-		steps := []func() Plan{r.replace, r.transfer, r.orphans, r.demote, r.fill, r.balance, r.standBy, r.add, r.evict, r.cleanup}
+		steps := []func() Plan{
+			r.replace, r.transfer, r.orphans, r.demote, r.fill, r.balance, r.standBy, r.add, r.evict, r.cleanup,
+		}
 		if r.lead.fails != "" { // its disk may not store the next change of the log
 			steps = slices.Insert(steps, 0, r.transfer)
 		}
@@ -112,7 +114,8 @@ func (r *round) transfer() Plan {
 	}
 	slices.SortFunc(c, byPromise)
 	if outdated && !r.lead.drained() {
-		return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from node "+utoa(r.lead.NodeID)+", which runs the older "+
+		return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from node "+utoa(r.lead.NodeID)+
+			", which runs the older "+
 			r.lead.Version)}
 	}
 	return Plan{change(KindTransfer, c[0], RoleVoter, "takes leadership from "+r.lead.culprit())}

@@ -11,8 +11,13 @@ func (r *round) losses() (list []Zone, spread string) {
 	for _, z := range r.list {
 		left := r.healthy - z.healthy
 		one := Zone{
-			Name: z.name, Members: z.members, Alive: z.alive, Eligible: z.eligible, Voters: z.voters,
-			StandBys: z.standBys, Survivable: r.voters > 0 && left >= majority(r.voters),
+			Name:       z.name,
+			Members:    z.members,
+			Alive:      z.alive,
+			Eligible:   z.eligible,
+			Voters:     z.voters,
+			StandBys:   z.standBys,
+			Survivable: r.voters > 0 && left >= majority(r.voters),
 		}
 		switch {
 		case r.voters == 0:

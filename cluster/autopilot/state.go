@@ -27,12 +27,29 @@ func (r *round) state() State {
 		m := &r.ms[i]
 		v := &s.Servers[i]
 		*v = Server{
-			NodeID: m.NodeID, NodeStatus: StatusDown, Healthy: m.healthy, IsLeader: m.leader,
-			HasVotingRights: m.voter, StableSince: Stamp{m.stableSince},
-			Name: m.Name, Role: m.Role, Mode: m.Mode, Zone: m.Zone, DrainState: m.DrainState, Pinned: m.Pinned,
-			Electable: m.voter && electable(m), Recovering: m.recovering, Failed: m.failed, DiskLow: m.DiskLow,
-			CannotStore: m.fails, Stalled: m.Stalled, Lag: m.lag, RTT: m.RTT, Version: m.Version,
-			ZoneCost: r.cost(m), Reason: t.reason(m),
+			NodeID:          m.NodeID,
+			NodeStatus:      StatusDown,
+			Healthy:         m.healthy,
+			IsLeader:        m.leader,
+			HasVotingRights: m.voter,
+			StableSince:     Stamp{m.stableSince},
+			Name:            m.Name,
+			Role:            m.Role,
+			Mode:            m.Mode,
+			Zone:            m.Zone,
+			DrainState:      m.DrainState,
+			Pinned:          m.Pinned,
+			Electable:       m.voter && electable(m),
+			Recovering:      m.recovering,
+			Failed:          m.failed,
+			DiskLow:         m.DiskLow,
+			CannotStore:     m.fails,
+			Stalled:         m.Stalled,
+			Lag:             m.lag,
+			RTT:             m.RTT,
+			Version:         m.Version,
+			ZoneCost:        r.cost(m),
+			Reason:          t.reason(m),
 		}
 		switch {
 		case m.alive:

@@ -115,8 +115,16 @@ func (p *planner) collect() {
 			continue
 		}
 		p.up.Members = append(p.up.Members, UpgradeMember{
-			NodeID: b.NodeID, Name: v.Name, Zone: v.Zone, Role: v.Role, IsLeader: v.IsLeader,
-			NodeStatus: v.NodeStatus, DownSince: v.DownSince, Healthy: v.Healthy, Version: b.Version, MaxSchema: b.MaxSchema,
+			NodeID:     b.NodeID,
+			Name:       v.Name,
+			Zone:       v.Zone,
+			Role:       v.Role,
+			IsLeader:   v.IsLeader,
+			NodeStatus: v.NodeStatus,
+			DownSince:  v.DownSince,
+			Healthy:    v.Healthy,
+			Version:    b.Version,
+			MaxSchema:  b.MaxSchema,
 		})
 		p.notReady(v, b)
 	}
@@ -175,7 +183,8 @@ func (p *planner) aim() {
 		var newest *UpgradeMember
 		for i := range p.up.Members {
 			m := &p.up.Members[i]
-			if newest == nil || cmp.Or(cmp.Compare(m.MaxSchema, newest.MaxSchema), compareVersions(m.Version, newest.Version)) > 0 {
+			if newest == nil || cmp.Or(cmp.Compare(m.MaxSchema, newest.MaxSchema),
+				compareVersions(m.Version, newest.Version)) > 0 {
 				newest = m
 			}
 		}
@@ -239,7 +248,9 @@ func (p *planner) judge() {
 func (p *planner) expiring() {
 	for _, l := range p.Leaves {
 		left := l.NotAfter.Sub(p.now)
-		i := slices.IndexFunc(p.up.Members, func(m UpgradeMember) bool { return m.NodeID == l.NodeID && m.State == UpgradeWaiting })
+		i := slices.IndexFunc(p.up.Members, func(m UpgradeMember) bool {
+			return m.NodeID == l.NodeID && m.State == UpgradeWaiting
+		})
 		if i < 0 || left >= leafLeast {
 			continue
 		}

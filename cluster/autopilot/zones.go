@@ -248,7 +248,9 @@ func (e *entrants) emptiest() (best *zone) {
 // fairer returns a member that takes a seat from another zone, which has two stand-bys more than its own.
 func (e *entrants) fairer(seated []*member) []*member {
 	z := e.emptiest()
-	if z == nil || !slices.ContainsFunc(seated, func(m *member) bool { return m.zone != nil && m.zone.seats >= z.seats+2 }) {
+	if z == nil || !slices.ContainsFunc(seated, func(m *member) bool {
+		return m.zone != nil && m.zone.seats >= z.seats+2
+	}) {
 		return nil
 	}
 	return []*member{z.enter[0]}

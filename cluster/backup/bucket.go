@@ -111,8 +111,14 @@ func openBucket(ctx context.Context, where, tag string, a access, loopback bool)
 	case store.PathStyleNever:
 		lookup = minio.BucketLookupDNS
 	}
-	client, err := minio.New(u.Host, &minio.Options{Creds: a.credentials(), Secure: u.Scheme == "https", Region: a.Region,
-		Transport: t, BucketLookup: lookup, MaxRetries: s3Tries})
+	client, err := minio.New(u.Host, &minio.Options{
+		Creds:        a.credentials(),
+		Secure:       u.Scheme == "https",
+		Region:       a.Region,
+		Transport:    t,
+		BucketLookup: lookup,
+		MaxRetries:   s3Tries,
+	})
 	if err != nil {
 		return nil, errors.New("the endpoint cannot be used")
 	}
@@ -126,7 +132,9 @@ func (a access) credentials() *credentials.Credentials {
 	if a.AccessKey != "" {
 		return credentials.NewStaticV4(a.AccessKey, a.SecretKey, "")
 	}
-	return credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
+	return credentials.NewChainCredentials([]credentials.Provider{
+		&credentials.EnvAWS{}, &credentials.FileAWSCredentials{},
+	})
 }
 
 // transport connects only to the networks of the setting, even when a name resolves elsewhere.
@@ -173,7 +181,8 @@ func (b *bucket) key(name string) string { return b.prefix + name }
 func (b *bucket) check() error {
 	const text = "muster"
 	key := b.key(strings.Replace(partial, "*", b.tag, 1))
-	if _, err := b.client.PutObject(b.ctx, b.name, key, strings.NewReader(text), int64(len(text)), minio.PutObjectOptions{}); err != nil {
+	if _, err := b.client.PutObject(b.ctx, b.name, key, strings.NewReader(text), int64(len(text)),
+		minio.PutObjectOptions{}); err != nil {
 		return said(err)
 	}
 	_ = b.client.RemoveObject(b.ctx, b.name, key, minio.RemoveObjectOptions{})
@@ -198,7 +207,13 @@ func (b *bucket) sweep() {
 func (b *bucket) Create(name string) (file, error) {
 	ctx, stop := context.WithCancel(b.ctx)
 	r, w := io.Pipe()
-	o := &object{in: b, key: b.key(name), w: w, stop: stop, sent: make(chan struct{})}
+	o := &object{
+		in:   b,
+		key:  b.key(name),
+		w:    w,
+		stop: stop,
+		sent: make(chan struct{}),
+	}
 	go func() {
 		defer close(o.sent)
 		_, o.err = b.client.PutObject(ctx, b.name, o.key, r, -1, minio.PutObjectOptions{PartSize: partBytes, NumThreads: 1,
@@ -334,7 +349,8 @@ func said(err error) error {
 		return fmt.Errorf("it answers %s", code(strings.TrimPrefix(answer.Code, strconv.Itoa(answer.StatusCode)+" ")))
 	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &host):
 		return errors.New("its certificate is not trusted: see " + store.SettingBackupS3CA)
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, os.ErrDeadlineExceeded):
 		return errors.New("it does not answer")
 	case errors.As(err, &op):
 		return fmt.Errorf("it cannot be reached: %w", op.Err)

@@ -214,8 +214,14 @@ func (l *Leader) attempt(ctx context.Context, b store.Backup, s State) (outcome,
 	if err != nil {
 		return failed(err), nil
 	}
-	o := order{ID: b.ID, Name: b.Name, Target: b.Target, Recipients: s.Settings.Recipients,
-		Revision: l.Store.Revision(), S3: a}
+	o := order{
+		ID:         b.ID,
+		Name:       b.Name,
+		Target:     b.Target,
+		Recipients: s.Settings.Recipients,
+		Revision:   l.Store.Revision(),
+		S3:         a,
+	}
 	var lost time.Time
 	for {
 		out, err := l.make(ctx, b.NodeID, o)

@@ -51,8 +51,13 @@ type mirror interface {
 
 // NewMaker returns the maker of this member. Close ends it.
 func NewMaker(cfg Config) *Maker {
-	m := &Maker{Config: cfg, self: cfg.Store.NodeID(), archives: cfg.Store.Archives, mirror: cfg.Store.Mirror,
-		stall: stallAfter}
+	m := &Maker{
+		Config:   cfg,
+		self:     cfg.Store.NodeID(),
+		archives: cfg.Store.Archives,
+		mirror:   cfg.Store.Mirror,
+		stall:    stallAfter,
+	}
 	m.open = m.openTarget
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m

@@ -1,4 +1,5 @@
-// Package clustertest founds clusters of one member in this process, without their API, for tests of the rooms of cluster.
+// Package clustertest founds clusters of one member in this process, without their API, for tests of the packages below
+// cluster.
 package clustertest
 
 import (
@@ -54,8 +55,8 @@ func Found(t testing.TB) *Sole {
 	return s
 }
 
-// Open opens the member's state, which talks to others through conns, if it is not nil; change adjusts how. Both are closed at
-// the end of the test.
+// Open opens the member's state, which reaches others through conns unless that is nil. change adjusts the
+// configuration. Both are closed at the end of the test.
 func (s *Sole) Open(t testing.TB, conns *transport.Transport, change ...func(*store.Config)) {
 	t.Helper()
 	identity, err := s.Dir.OwnIdentity()

@@ -86,8 +86,9 @@ func (x *doctor) directory() bool {
 	n, err := x.d.Node()
 	switch {
 	case errors.Is(err, syscall.EIO):
-		x.say("directory", FindingFail, "look at the disk (dmesg) before anything else; a member whose disk is lost is removed, "+
-			"and joins anew with an empty directory", "%v", err)
+		x.say("directory", FindingFail,
+			"look at the disk (dmesg) before anything else; a member whose disk is lost is removed, "+
+				"and joins anew with an empty directory", "%v", err)
 		return false
 	case err != nil:
 		x.say("directory", FindingFail, "restore node.json from a copy, or remove the member and join again with an empty "+
@@ -160,25 +161,6 @@ func (x *doctor) identity() {
 		return
 	}
 	x.say("identity", FindingOK, "", "node.key is an age identity")
-}
-
-// twins reports a second process with this directory's identity.
-func (x *doctor) twins() {
-	r, ok := x.d.twin()
-	switch {
-	case !ok:
-	case r.Refused:
-		x.say("copies", FindingFail, "if this directory is a copy, delete it and join with an empty one; if it is the one "+
-			"to keep, "+
-			"stop the other process first", "the start of this directory was refused at %s: another process is node %d, and "+
-			"runs at %s",
-			r.At.Format(time.RFC3339), x.node.NodeID, r.Address)
-	default:
-		x.say("copies", FindingWarn, "find the copy of this directory and delete it; two processes with one identity "+
-			"destroy a cluster",
-			"a second process with the identity of node %d, at %s, was refused at %s", x.node.NodeID, r.Address,
-			r.At.Format(time.RFC3339))
-	}
 }
 
 func (x *doctor) raftLog() {
@@ -368,7 +350,8 @@ func (x *doctor) clocks(ctx context.Context, members []store.Member) {
 	case answered < asked && answered+1 <= (asked+1)/2:
 		x.say("other members", FindingWarn, "start them; if they have moved, start this member with --peer ID=HOST:PORT "+
 			"for one of them, or with "+
-			"--rejoin --join TOKEN and a new token; if a majority of the voters is lost for good, see docs/recovery.md", "%s", text)
+			"--rejoin --join TOKEN and a new token; if a majority of the voters is lost for good, see docs/recovery.md",
+			"%s", text)
 	default:
 		x.say("other members", FindingOK, "", "%s", text)
 	}

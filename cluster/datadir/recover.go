@@ -47,7 +47,7 @@ type RecoveryPlan struct {
 	Last      store.Entry      `json:"last"`     // of its Raft log
 	Revision  uint64           `json:"revision"` // of its mirror
 	Members   []RecoveryMember `json:"members"`
-	Applied   *Recovery        `json:"applied,omitempty"` // a recovery that was applied here; the member was not started since
+	Applied   *Recovery        `json:"applied,omitempty"` // a recovery since the last start
 
 	given []Place // addresses of others, from the operator
 }

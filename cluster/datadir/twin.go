@@ -45,3 +45,22 @@ func (d *Dir) SettleTwin() {
 		}
 	}
 }
+
+// twins reports a second process with this directory's identity.
+func (x *doctor) twins() {
+	r, ok := x.d.twin()
+	switch {
+	case !ok:
+	case r.Refused:
+		x.say("copies", FindingFail, "if this directory is a copy, delete it and join with an empty one; if it is the one "+
+			"to keep, "+
+			"stop the other process first", "the start of this directory was refused at %s: another process is node %d, and "+
+			"runs at %s",
+			r.At.Format(time.RFC3339), x.node.NodeID, r.Address)
+	default:
+		x.say("copies", FindingWarn, "find the copy of this directory and delete it; two processes with one identity "+
+			"destroy a cluster",
+			"a second process with the identity of node %d, at %s, was refused at %s", x.node.NodeID, r.Address,
+			r.At.Format(time.RFC3339))
+	}
+}

@@ -133,7 +133,8 @@ func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses
 	for i, err := range last { // list untried addresses too: their number would reveal timing
 		said := errUnreachable.Error()
 		if err != nil {
-			log.Warn("a peering secret could not be exchanged", "address", addresses[i], "err", printable(causeOf(err).Error(), 300))
+			log.Warn("a peering secret could not be exchanged", "address", addresses[i],
+				"err", printable(causeOf(err).Error(), 300))
 			var r *refusal
 			if errors.As(err, &r) {
 				said = printable(r.Error(), 300)

@@ -45,8 +45,15 @@ type incoming struct {
 func (t *Transport) serveCalls(conn net.Conn, nodeID uint64) {
 	ctx, cancel := context.WithCancel(WithMember(context.Background(), nodeID))
 	defer cancel()
-	c := &called{t: t, nodeID: nodeID, remote: conn.RemoteAddr().String(), out: newOutbox(conn), ctx: ctx,
-		work: make(chan *incoming), calls: map[uint64]context.CancelFunc{}}
+	c := &called{
+		t:      t,
+		nodeID: nodeID,
+		remote: conn.RemoteAddr().String(),
+		out:    newOutbox(conn),
+		ctx:    ctx,
+		work:   make(chan *incoming),
+		calls:  map[uint64]context.CancelFunc{},
+	}
 	t.done.Go(c.out.run)
 	err := c.read(bufio.NewReaderSize(conn, bodyPart))
 	c.out.close(err)
@@ -88,8 +95,16 @@ func (c *called) begin(f *fields) error {
 	if len(a.Made) == 0 {
 		a.Made = nil
 	}
-	r := &http.Request{Method: f.text(), RequestURI: f.text(), Host: f.text(), Header: f.header(), Proto: "HTTP/2.0",
-		ProtoMajor: 2, RemoteAddr: c.remote, Body: http.NoBody}
+	r := &http.Request{
+		Method:     f.text(),
+		RequestURI: f.text(),
+		Host:       f.text(),
+		Header:     f.header(),
+		Proto:      "HTTP/2.0",
+		ProtoMajor: 2,
+		RemoteAddr: c.remote,
+		Body:       http.NoBody,
+	}
 	if f.err != nil {
 		return f.err
 	}

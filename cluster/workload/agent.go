@@ -387,6 +387,13 @@ func (o order) take(key *ecdsa.PrivateKey, chain [][]byte, now time.Time) (*svid
 	// Renew in the middle of its life, at a different time on each member.
 	life := leaf.NotAfter.Sub(now)
 	renew := now.Add(life/2 - time.Duration(rand.Int64N(int64(max(life/10, 1)))))
-	return &svid{id: o.id, leaf: leaf, chain: bytes.Join(chain, nil), key: der, issued: now, hosts: o.hosts,
-		renew: renew}, nil
+	return &svid{
+		id:     o.id,
+		leaf:   leaf,
+		chain:  bytes.Join(chain, nil),
+		key:    der,
+		issued: now,
+		hosts:  o.hosts,
+		renew:  renew,
+	}, nil
 }

@@ -109,7 +109,8 @@ func expiryOf(text string) (time.Time, error) {
 }
 
 // ValidateJWTSVID checks a JWT-SVID of this cluster or of one with a peering.
-func (w *API) ValidateJWTSVID(ctx context.Context, q *api.ValidateJWTSVIDRequest) (*api.ValidateJWTSVIDResponse, error) {
+func (w *API) ValidateJWTSVID(ctx context.Context, q *api.ValidateJWTSVIDRequest) (*api.ValidateJWTSVIDResponse,
+	error) {
 	if err := checkAudience([]string{q.GetAudience()}); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}

@@ -82,7 +82,8 @@ func (k *keptSVID) svid(clusterID string, now time.Time) *svid {
 		return nil
 	}
 	chain, err := x509.ParseCertificates(k.Chain)
-	if err != nil || len(chain) == 0 || !now.Before(chain[0].NotAfter) || len(chain[0].URIs) != 1 || chain[0].URIs[0].String() != k.ID {
+	if err != nil || len(chain) == 0 || !now.Before(chain[0].NotAfter) || len(chain[0].URIs) != 1 ||
+		chain[0].URIs[0].String() != k.ID {
 		return nil
 	}
 	key, err := x509.ParsePKCS8PrivateKey(k.Key)
@@ -90,5 +91,13 @@ func (k *keptSVID) svid(clusterID string, now time.Time) *svid {
 	if err != nil || !ok || !private.PublicKey.Equal(chain[0].PublicKey) {
 		return nil
 	}
-	return &svid{id: id, leaf: chain[0], chain: k.Chain, key: k.Key, issued: k.Issued, hosts: k.Hosts, renew: k.Renew}
+	return &svid{
+		id:     id,
+		leaf:   chain[0],
+		chain:  k.Chain,
+		key:    k.Key,
+		issued: k.Issued,
+		hosts:  k.Hosts,
+		renew:  k.Renew,
+	}
 }

@@ -33,13 +33,16 @@ func (m *metrics) count(method string, err error) {
 var (
 	descRequests = prometheus.NewDesc("muster_workload_requests_total",
 		"Requests to the SPIFFE Workload API that have ended, by method and gRPC code.", []string{"method", "code"}, nil)
-	descStreams     = prometheus.NewDesc("muster_workload_streams", "Requests to the SPIFFE Workload API that are open.", nil, nil)
-	descConnections = prometheus.NewDesc("muster_workload_connections", "Open connections to the SPIFFE Workload API.", nil, nil)
-	descTurnedAway  = prometheus.NewDesc("muster_workload_turned_away_total",
+	descStreams = prometheus.NewDesc("muster_workload_streams",
+		"Requests to the SPIFFE Workload API that are open.", nil, nil)
+	descConnections = prometheus.NewDesc("muster_workload_connections",
+		"Open connections to the SPIFFE Workload API.", nil, nil)
+	descTurnedAway = prometheus.NewDesc("muster_workload_turned_away_total",
 		"Connections and requests to the SPIFFE Workload API beyond the limits of a user or of the socket.", nil, nil)
 	descRefused = prometheus.NewDesc("muster_workload_refused_total",
 		"Requests to the SPIFFE Workload API of callers without an identity.", nil, nil)
-	descSVIDs = prometheus.NewDesc("muster_workload_svids", "Certificates that this member has ready for its workloads.", nil,
+	descSVIDs = prometheus.NewDesc("muster_workload_svids",
+		"Certificates that this member has ready for its workloads.", nil,
 		nil)
 	descFailed = prometheus.NewDesc("muster_workload_renewals_failed_total",
 		"Times that certificates of this member's workloads could not be renewed.", nil, nil)

@@ -112,7 +112,8 @@ func (w *API) admit(ctx context.Context) (c *caller, free func(), err error) {
 
 type callerKey struct{}
 
-func (w *API) unary(ctx context.Context, q any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (out any, err error) {
+func (w *API) unary(ctx context.Context, q any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (out any,
+	err error) {
 	defer func() { w.metrics.count(info.FullMethod, err) }()
 	c, free, err := w.admit(ctx)
 	if err != nil {
@@ -122,7 +123,8 @@ func (w *API) unary(ctx context.Context, q any, info *grpc.UnaryServerInfo, hand
 	return handle(context.WithValue(ctx, callerKey{}, c), q)
 }
 
-func (w *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+func (w *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
+	handle grpc.StreamHandler) (err error) {
 	defer func() { w.metrics.count(info.FullMethod, err) }()
 	c, free, err := w.admit(ss.Context())
 	if err != nil {
@@ -167,7 +169,8 @@ func (w *API) identities(ctx context.Context) (*state, []*svid, <-chan struct{},
 }
 
 // follow sends the result of make, now and after each change, while the caller has an identity.
-func follow[T proto.Message](w *API, ctx context.Context, send func(T) error, make func(*state, []*svid) (T, error)) error {
+func follow[T proto.Message](w *API, ctx context.Context, send func(T) error,
+	make func(*state, []*svid) (T, error)) error {
 	var last T
 	for sent := false; ; {
 		st, ready, changed, err := w.identities(ctx)
@@ -209,7 +212,8 @@ func (w *API) FetchX509SVID(_ *api.X509SVIDRequest, ss grpc.ServerStreamingServe
 }
 
 // FetchX509Bundles streams the trust bundles for X509-SVIDs.
-func (w *API) FetchX509Bundles(_ *api.X509BundlesRequest, ss grpc.ServerStreamingServer[api.X509BundlesResponse]) error {
+func (w *API) FetchX509Bundles(_ *api.X509BundlesRequest,
+	ss grpc.ServerStreamingServer[api.X509BundlesResponse]) error {
 	return follow(w, ss.Context(), ss.Send, func(st *state, _ []*svid) (*api.X509BundlesResponse, error) {
 		out := &api.X509BundlesResponse{Bundles: map[string][]byte{
 			st.bundle.TrustDomain().IDString(): joined(st.bundle.X509Authorities())}}

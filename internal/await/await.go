@@ -1,5 +1,5 @@
-// Package await waits in tests for what happens in its own time. It polls: what a test awaits is a state of something real,
-// and tells nobody of it.
+// Package await waits in tests for asynchronous changes. It polls, because the state of something real announces no
+// change.
 package await
 
 import (
@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Limit is how long something may take that takes a moment on an idle machine. A test that passes never waits that long.
+// Limit is the deadline of every wait. It is far longer than any wait on an idle machine, so a test that passes never
+// reaches it.
 const Limit = 30 * time.Second
 
 const between = 5 * time.Millisecond

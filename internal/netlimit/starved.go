@@ -24,7 +24,8 @@ func (s *starvation) note(now time.Time, err error) {
 	switch {
 	case err == nil:
 		s.first, s.last = time.Time{}, time.Time{}
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS),
+		errors.Is(err, syscall.ENOMEM):
 		if s.first.IsZero() || now.Sub(s.last) > starvedFor {
 			s.first = now
 		}

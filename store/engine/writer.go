@@ -311,7 +311,13 @@ func (l *leadership) try(r *request, now time.Time, rev, next uint64) (tx *Tx, e
 	if _, err := w.exec("SAVEPOINT request"); err != nil {
 		return nil, err
 	}
-	tx = &Tx{View: View{s: w, Now: now}, Rev: rev, Epoch: l.epoch, next: next, check: l.engine.hooks.Check}
+	tx = &Tx{
+		View:  View{s: w, Now: now},
+		Rev:   rev,
+		Epoch: l.epoch,
+		next:  next,
+		check: l.engine.hooks.Check,
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			l.engine.log.Error("panic in a transaction", "panic", p, "stack", string(debug.Stack()))

@@ -115,8 +115,8 @@ func (c *Cluster[M]) Close() {
 	}
 }
 
-// Agree waits until the replicas of all members that run have the content that the leader answers from. contents reads the
-// leader's; replica compares a member's own with it.
+// Agree blocks until the replicas of all running members have the content of the leader. contents reads the leader's;
+// replica compares a member's own with it.
 func (c *Cluster[M]) Agree(contents func(leader M) (map[string][]string, error),
 	replica func(m M, want map[string][]string) error) (want map[string][]string) {
 	c.T.Helper()
