@@ -137,7 +137,8 @@ func (a access) credentials() *credentials.Credentials {
 	})
 }
 
-// transport connects only to the networks of the setting, even when a name resolves elsewhere.
+// transport connects only to the networks of the setting, even when a name resolves elsewhere. It ignores proxies of the
+// environment: one would resolve the name itself and connect elsewhere.
 func (a access) transport(secure, loopback bool) (*http.Transport, error) {
 	policy, err := addr.ParseDialPolicy(a.Networks)
 	if err != nil {
@@ -145,6 +146,7 @@ func (a access) transport(secure, loopback bool) (*http.Transport, error) {
 	}
 	policy.Loopback = loopback
 	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.Proxy = nil
 	t.DialContext = (&net.Dialer{Timeout: s3Within, KeepAlive: 30 * time.Second, Control: policy.Control}).DialContext
 	t.ResponseHeaderTimeout = s3Within
 	t.MaxIdleConnsPerHost = 2
