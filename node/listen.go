@@ -7,7 +7,7 @@ import (
 	"syscall"
 
 	"muster/cluster/workload"
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 // listeners are all listeners of a member. They are opened before anything is written, so an address in use leaves no

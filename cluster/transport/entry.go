@@ -3,7 +3,7 @@ package transport
 import (
 	"net"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"sync"
 
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 // openConns are the accepted connections, each with the authenticated member, 0 for none. They can be closed at any

@@ -12,7 +12,7 @@ import (
 
 	"muster/certs"
 	"muster/internal/await"
-	"muster/netlimit"
+	"muster/internal/netlimit"
 )
 
 // fromTo is two transports: dials reaches what listens, whose fence is as given.

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"muster/internal/addr"
 	"golang.org/x/time/rate"
 
+	"muster/internal/addr"
 )
 
 // Wherever the issuer is said to be, or sends to, an address that must not be dialled is not.
