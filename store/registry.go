@@ -32,7 +32,20 @@ type registered struct {
 	sealed *sealed
 	// own reports, by key, which rows of a restored table belong to the running cluster and are kept.
 	own func(key string) bool
+	// grants says how rows of a restored table that let somebody in stop doing so. It is nil where no row does.
+	grants *grants
 }
+
+// grants are the ends of a credential. A restore undoes none of them, and a row that is gone here stays gone.
+type grants struct {
+	marks map[string]string // column: SQL expression of what it becomes from ?1, its value in the running cluster
+	of    string            // the table of the credentials whose uses these rows are; they only become more
+}
+
+var (
+	endsByDeletion = &grants{}
+	endsByMarks    = &grants{marks: map[string]string{"uses": "max(uses, ?1)", "revoked_at": "coalesce(?1, revoked_at)"}}
+)
 
 // sealed is a column with values sealed under the data-encryption key; dek_generation has their generation.
 type sealed struct {
@@ -44,13 +57,13 @@ type sealed struct {
 // registry lists all tables. Restores, re-encryption with its progress, and clean-up are derived from it. TestRegistry
 // fails for a table or a sealed column of the schema that is not here.
 var registry = []registered{
-	{name: "settings", fate: restored, own: ownSetting},
-	{name: "join_tokens", fate: restored},
-	{name: "join_token_uses", fate: restored},
-	{name: "api_tokens", fate: restored},
-	{name: "api_keys", fate: restored},
+	{name: "settings", fate: restored, own: keptSetting},
+	{name: "join_tokens", fate: restored, grants: endsByMarks},
+	{name: "join_token_uses", fate: restored, grants: &grants{of: "join_tokens"}},
+	{name: "api_tokens", fate: restored, grants: endsByDeletion},
+	{name: "api_keys", fate: restored, grants: endsByMarks},
 	{name: "secrets", fate: restored, sealed: &sealed{column: "sealed", name: "'secret/' || name || '/' || version"}},
-	{name: "workloads", fate: restored},
+	{name: "workloads", fate: restored, grants: endsByDeletion},
 	{name: "sealed_secrets", fate: restored, sealed: &sealed{column: "sealed", name: "name"},
 		own: func(key string) bool { return strings.HasPrefix(key, "key/") }},
 	{name: "authorities", fate: kept, sealed: &sealed{
@@ -88,6 +101,13 @@ var registry = []registered{
 // recovery.
 func ownSetting(name string) bool {
 	return strings.HasPrefix(name, "overlay_") || name == settingRecovery || name == settingLeftOut
+}
+
+// keptSetting reports whether a restore leaves a setting alone: one of the running cluster's own, or one that says who
+// and what is let in, so that a narrower rule does not become the wider one of the archive.
+func keptSetting(name string) bool {
+	o, err := findSetting(name)
+	return ownSetting(name) || err == nil && o.admits
 }
 
 // registeredTable returns a table's row of the registry, or nil.

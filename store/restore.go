@@ -225,43 +225,18 @@ func (ar Archives) restore(ctx context.Context, tx *Tx, v *View, a *Archive, act
 		rfc3339(a.Meta.CreatedAt), out))
 }
 
-// carry copies into the archive's state what a restore must not undo: uses and revocations of join tokens, API keys and
-// API tokens, and the caller's credential. Everything else that can be revoked is in kept tables.
+// carry copies into the archive's state what a restore must not undo: how credentials of the running cluster have ended
+// since, and the caller's credential.
 func carry(tx *Tx, v *View, actor Actor) error {
 	local := localTx(v)
-	for _, name := range []string{"api_tokens", "api_keys"} {
-		if err := forget(tx, local, name); err != nil {
-			return err
+	for i := range registry {
+		r := &registry[i]
+		if r.grants == nil {
+			continue
 		}
-	}
-	for _, q := range []struct{ marks, update string }{
-		{"SELECT id, uses, revoked_at FROM join_tokens WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id",
-			"UPDATE join_tokens SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?"},
-		{"SELECT id, uses, revoked_at FROM api_keys WHERE uses > 0 OR revoked_at IS NOT NULL ORDER BY id",
-			"UPDATE api_keys SET uses = max(uses, ?), revoked_at = coalesce(?, revoked_at) WHERE id = ?"},
-	} {
-		list, err := collect(&tx.View, scanMark, q.marks)
-		if err != nil {
-			return err
+		if err := r.carryEnds(tx, local); err != nil {
+			return fmt.Errorf("carry over %s: %w", r.name, err)
 		}
-		for _, m := range list {
-			if err := local.exec(q.update, m.uses, optional(m.revoked.String), m.id); err != nil {
-				return err
-			}
-		}
-	}
-	uses, err := tx.v.Table("join_token_uses")
-	if err != nil {
-		return err
-	}
-	if err := tx.v.Each(&uses, func(row []any) error {
-		known, err := v.get("SELECT 1 FROM join_tokens WHERE id = ?", []any{row[0]}, new(int))
-		if err != nil || !known {
-			return err
-		}
-		return local.exec(uses.Upsert(), row...)
-	}); err != nil {
-		return err
 	}
 	own, err := tx.v.Table("api_tokens")
 	if err != nil {
@@ -275,33 +250,50 @@ func carry(tx *Tx, v *View, actor Actor) error {
 	})
 }
 
-// mark has the uses and revocation of a credential.
-type mark struct {
-	id      string
-	uses    int64
-	revoked sql.NullString
-}
-
-func scanMark(rows *sql.Rows) (m mark, err error) {
-	err = rows.Scan(&m.id, &m.uses, &m.revoked)
-	return m, err
-}
-
-// forget deletes credentials of the archive that this cluster does not have: a revoked API token is a deleted row.
-func forget(tx, local *Tx, name string) error {
-	t, err := tx.v.Table(name)
+// carryEnds applies the ends of a table's credentials to the archive's state.
+func (r *registered) carryEnds(tx, local *Tx) error {
+	t, err := tx.v.Table(r.name)
 	if err != nil {
 		return err
 	}
+	if r.grants.of != "" {
+		return r.carryUses(tx, local, &t)
+	}
 	kept := map[string]bool{}
 	if err := tx.v.Each(&t, func(row []any) error {
-		_, text := t.KeyOf(row)
+		key, text := t.KeyOf(row)
 		kept[text] = true
+		for column, becomes := range r.grants.marks {
+			mark := row[slices.Index(t.Columns, column)]
+			if mark == nil || mark == int64(0) {
+				continue
+			}
+			update := strings.Join([]string{"UPDATE", r.name, "SET", column, "=", becomes, "WHERE id = ?2"}, " ")
+			if err := local.exec(update, mark, key[0]); err != nil {
+				return err
+			}
+		}
 		return nil
 	}); err != nil {
 		return err
 	}
-	return local.removeRows(name, func(key string) bool { return !kept[key] })
+	return local.removeRows(r.name, func(key string) bool { return !kept[key] })
+}
+
+// carryUses adds the uses of credentials since to the archive's state, and deletes those of credentials that it lacks.
+func (r *registered) carryUses(tx, local *Tx, t *engine.Table) error {
+	known := strings.Join([]string{"SELECT 1 FROM", r.grants.of, "WHERE id = ?"}, " ")
+	if err := tx.v.Each(t, func(row []any) error {
+		ok, err := local.get(known, []any{row[t.Key[0]]}, new(int))
+		if err != nil || !ok {
+			return err
+		}
+		return local.exec(t.Upsert(), row...)
+	}); err != nil {
+		return err
+	}
+	return local.exec(strings.Join([]string{"DELETE FROM", r.name, "WHERE", t.KeyNames()[0], "NOT IN (SELECT id FROM",
+		r.grants.of + ")"}, " "))
 }
 
 // raiseSequences makes sure that numbers allocated in the archive are not reused, also when the archive is ahead of

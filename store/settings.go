@@ -95,7 +95,16 @@ type Setting struct {
 	Help    string // one line: what it controls
 	Scope   string // that may change it besides ScopeManagement; empty where it weakens the audit or admits others
 
-	valid func(json.RawMessage) bool
+	admits bool // it says who or what is let in
+	valid  func(json.RawMessage) bool
+}
+
+// admitting marks settings that say who or what is let in.
+func admitting(list ...Setting) []Setting {
+	for i := range list {
+		list[i].admits = true
+	}
+	return list
 }
 
 // Names of settings.
@@ -129,7 +138,6 @@ var AllSettings = slices.SortedFunc(slices.Values(slices.Concat([]Setting{
 		"how long audit rows of refused attempts, repeated answers and other clusters are kept"),
 	numberSetting(SettingRefusalsRows, 20_000, 1000, 1_000_000,
 		"how many audit rows of refused attempts, repeated answers and other clusters are kept, in addition"),
-	flagSetting(SettingEnrollment, true, "whether other software can enroll"),
 	choiceSetting(SettingEnrollmentHTTPCA,
 		"which CA an enrolling node signs its HTTP certificates with: the cluster's HTTP authority, or an "+
 			"intermediate CA of its own",
@@ -138,10 +146,12 @@ var AllSettings = slices.SortedFunc(slices.Values(slices.Concat([]Setting{
 		KeyTypeRSA),
 	durationSetting(SettingEnrollmentLifetime, 365*24*time.Hour, time.Hour, 9*365*24*time.Hour,
 		"how long the certificates of an enrolling node are valid"),
+}, admitting(
+	flagSetting(SettingEnrollment, true, "whether other software can enroll"),
 	hostsSetting(SettingCertificateHosts,
 		"hosts allowed in certificates of members and of enrolled nodes, besides proven ones"),
 	networksSetting(SettingPeeringNetworks, "networks in which other clusters may be dialled"),
-}, limitSettings, backupSettings, workloadSettings, loginSettings)), func(a, b Setting) int {
+), limitSettings, backupSettings, workloadSettings, admitting(loginSettings...))), func(a, b Setting) int {
 	return strings.Compare(a.Name, b.Name)
 })
 
