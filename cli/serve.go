@@ -177,7 +177,11 @@ func serve(ctx context.Context, env *environment, f serveFlags) error {
 	cfg.Collectors = []prometheus.Collector{service.Collector()}
 	service.Logs(cfg.Logger)
 	member, err := node.Start(ctx, cfg)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		cfg.Logger.Info("stopped before it served: the same command starts it again", "err", err)
+		return nil
+	case err != nil:
 		return err
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -211,6 +211,7 @@ func (c *Cluster) Serve(l net.Listener, clients http.Handler) {
 		Replica:      c.Store,
 		Handler:      mux,
 		Confirm:      c.gate.confirm,
+		Recovered:    c.recoveredSince,
 		Alternatives: c.gate.elsewhere,
 		Peers:        c.peers.Serve,
 	})
@@ -258,6 +259,10 @@ func (c *Cluster) Twin() <-chan error { return c.announcer.twin }
 
 // Removed is closed when this member has been removed from the cluster.
 func (c *Cluster) Removed() <-chan struct{} { return c.membership.gone }
+
+// Outlived returns the channel on which this member learns that it must end, because the same cluster was recovered on
+// another machine before.
+func (c *Cluster) Outlived() <-chan error { return c.strays.outlived }
 
 // History returns the last hour as this member recorded it.
 func (c *Cluster) History() api.History { return c.historian.History() }

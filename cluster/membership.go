@@ -108,8 +108,37 @@ func (m *member) cutSoon(id uint64) { time.AfterFunc(cutGrace, func() { m.Transp
 // strays tracks members that a recovery left out but that still run: with the log of before, or, when the recovery was
 // applied on two machines, as another cluster with the same identity.
 type strays struct {
-	mu  sync.Mutex
-	run map[uint64]bool
+	mu       sync.Mutex
+	run      map[uint64]bool
+	outlived chan error // receives why this member ends
+}
+
+func newStrays() *strays { return &strays{outlived: make(chan error, 1)} }
+
+// recoveredSince returns since when this cluster is led after a recovery; "" where it was not recovered, where this
+// member does not lead, and while the recovery is not in the members table: an earlier one must not speak for it.
+func (m *member) recoveredSince(ctx context.Context) string {
+	if r, err := m.Dir.Recovery(); err != nil || r != nil {
+		return ""
+	}
+	since, err := m.Store.Members.RecoveredSince(ctx, store.AsLeader)
+	if err != nil {
+		return ""
+	}
+	return since
+}
+
+// meet compares this leader's recovery with that of a member which refuses it as left out. Of two clusters that one
+// recovery was applied to, the one that was led first goes on.
+func (s *strays) meet(id uint64, own, others string) {
+	if own == "" || others == "" || own <= others {
+		return
+	}
+	select {
+	case s.outlived <- fmt.Errorf("the cluster was recovered on two machines, and node %d was led first: %w", id,
+		store.ErrLeftOut):
+	default:
+	}
 }
 
 // note records whether a member runs; appears reports that it has just been found running.

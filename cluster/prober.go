@@ -257,6 +257,7 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 			c.log.Warn("a member that was left out when the cluster was recovered runs all the same: where it leads, two "+
 				"clusters have one identity", "node", id)
 		}
+		c.strays.meet(id, c.recoveredSince(ctx), transport.LeftOutSince(err))
 		return Report{}, store.ErrLeftOut
 	}
 	return r, err

@@ -19,12 +19,12 @@ type view struct {
 	input   atomic.Pointer[autopilot.Input] // nil where this member does not lead
 	stalled atomic.Pointer[map[uint64]bool] // members whose replica does not advance
 	clocks  clocks
-	strays  strays
+	strays  *strays
 	probing atomic.Pointer[prober] // of this leadership; nil where this member does not lead
 }
 
 func newView(m *member) *view {
-	vw := &view{member: m}
+	vw := &view{member: m, strays: newStrays()}
 	vw.forget()
 	return vw
 }

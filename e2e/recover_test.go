@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -287,6 +288,48 @@ func TestRecoverAlone(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestRecoveredTwiceAtOnce: two operators recover one cluster, each on another machine, and both start theirs in the same
+// moment, so that neither hears of the other before it leads. One of the two goes on.
+func TestRecoveredTwiceAtOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	u := c.admin(t)
+	awaitCopies(t, c, c.members...)
+	for _, m := range c.members {
+		m.kill()
+	}
+	both := c.members[:2]
+	for _, m := range both {
+		if out := muster(t, "recover", "apply", "--data", m.dir, "--alone", "--yes"); out.code != 0 {
+			t.Fatalf("apply: %+v", out)
+		}
+	}
+	for _, m := range both {
+		m.start(t)
+	}
+	eventually(t, formed, "one of the two ends", func() error {
+		if both[0].up() && both[1].up() {
+			return errors.New("both run")
+		}
+		return nil
+	})
+	loser, winner := both[0], both[1]
+	if loser.up() {
+		loser, winner = winner, loser
+	}
+	if code, err := loser.exit(formed); err != nil || code != 1 {
+		t.Errorf("node %d ends with %d, %v", loser.n, code, err)
+	}
+	if text := string(loser.read(t, "../"+filepath.Base(loser.log))); !strings.Contains(text, "was left out when the cluster was recovered") {
+		t.Errorf("node %d says %s", loser.n, lastLines(loser.log, 3))
+	}
+	if err := os.Remove(loser.log); err != nil { // it is an error in its log, as it should be
+		t.Error(err)
+	}
+	winner.awaitReady(t)
+	u.put(t, winner, "after", "the recovery")
 }
 
 // TestRecoveredTwice: two operators recover one cluster, each on another machine. The two ways that it goes from there never

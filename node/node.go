@@ -266,7 +266,7 @@ func (n *Node) awaitFounded(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, foundWithin)
 	defer cancel()
 	if _, err := n.store.AwaitLeader(ctx); err != nil {
-		return fmt.Errorf("the cluster was not founded in time: %w", err)
+		return fmt.Errorf("the cluster is not founded yet: %w", err)
 	}
 	for changed := n.store.Mirror.Changed(); n.store.Mirror.Revision() == 0; changed = n.store.Mirror.Changed() {
 		select {
@@ -301,6 +301,9 @@ func (n *Node) wait(ctx context.Context) error {
 	case err := <-n.differs(differs):
 		return err
 	case err := <-loops.Twin():
+		n.log.Error(err.Error())
+		return err
+	case err := <-loops.Outlived():
 		n.log.Error(err.Error())
 		return err
 	case <-loops.Removed():

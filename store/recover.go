@@ -84,12 +84,26 @@ func CheckMirror(path string) (schema int64, err error) {
 	return v.SchemaVersion()
 }
 
-// What a recovery leaves in the settings: its id, and the Raft servers that recoveries have left out, a list of
-// numbers.
+// What a recovery leaves in the settings: its id, when it came into effect, and the Raft servers that recoveries have
+// left out, a list of numbers.
 const (
-	settingRecovery = "recovery"
-	settingLeftOut  = "recovery_left_out"
+	settingRecovery       = "recovery"
+	settingRecoveredSince = "recovered_since"
+	settingLeftOut        = "recovery_left_out"
 )
+
+// RecoveredSince returns when the cluster first had a leader after its last recovery, as an id that grows with time
+// (NewID), or "". Where a recovery was applied on two machines it differs, and its order says which of the two clusters
+// came first.
+func (ms Members) RecoveredSince(ctx context.Context, c Consistency) (string, error) {
+	return recall(ctx, ms.s, c, "recovered-since", []string{"settings"}, func(v *View) (id string, err error) {
+		d, err := v.document(settingRecoveredSince)
+		if err == nil && len(d.Value) > 0 {
+			err = json.Unmarshal(d.Value, &id)
+		}
+		return id, err
+	})
+}
 
 // LeftOut returns the members that recoveries have left out. Their logs have gone other ways: they are talked to no
 // more. Callers must not modify the list.
@@ -137,6 +151,10 @@ func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) er
 	if err != nil {
 		return err
 	}
+	since, err := json.Marshal(NewID())
+	if err != nil {
+		return err
+	}
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
 		last, err := tx.document(settingRecovery)
 		if err != nil || string(last.Value) == string(value) {
@@ -169,9 +187,9 @@ func (ms Members) SettleRecovery(ctx context.Context, actor Actor, id string) er
 		if err != nil {
 			return err
 		}
-		for _, x := range [][2]string{{settingRecovery, string(value)}, {settingLeftOut, string(list)}} {
-			if err := tx.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "+
-				"SET value = excluded.value, modified_rev = excluded.modified_rev", x[0], x[1], tx.Rev); err != nil {
+		for _, x := range [][2]string{{settingRecovery, string(value)}, {settingRecoveredSince, string(since)},
+			{settingLeftOut, string(list)}} {
+			if err := tx.exec(putSetting, x[0], x[1], tx.Rev); err != nil {
 				return err
 			}
 		}

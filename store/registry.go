@@ -100,7 +100,8 @@ var registry = []registered{
 // ownSetting reports whether a setting belongs to the running cluster: one fixed at its founding, or left by a
 // recovery.
 func ownSetting(name string) bool {
-	return strings.HasPrefix(name, "overlay_") || name == settingRecovery || name == settingLeftOut
+	return strings.HasPrefix(name, "overlay_") || name == settingRecovery || name == settingRecoveredSince ||
+		name == settingLeftOut
 }
 
 // keptSetting reports whether a restore leaves a setting alone: one of the running cluster's own, or one that says who

@@ -21,6 +21,15 @@ func LeftOut(err error) bool {
 	return errors.As(err, &status) && status.Status == StatusLeftOut
 }
 
+// LeftOutSince returns since when the cluster that has left this member out is led, if the error says so; else "".
+func LeftOutSince(err error) string {
+	var status *StatusError
+	if errors.As(err, &status) && status.Status == StatusLeftOut {
+		return status.Recovered
+	}
+	return ""
+}
+
 // admits is the fence. It also knows removals that the replica does not show yet.
 func (t *Transport) admits(nodeID uint64) error {
 	if _, gone := t.gone.Load(nodeID); gone {
@@ -63,6 +72,9 @@ func (t *Transport) admit(w http.ResponseWriter, r *http.Request, id uint64, unp
 		}
 		http.Error(w, err.Error(), http.StatusGone)
 	case errors.Is(err, store.ErrLeftOut):
+		if since := t.service.Recovered; since != nil {
+			w.Header().Set(headerRecovered, since(r.Context()))
+		}
 		http.Error(w, err.Error(), StatusLeftOut)
 	case err != nil: // unknown now; the caller must not mistake that for its removal
 		http.Error(w, "whether node "+strconv.FormatUint(id, 10)+" is a member cannot be confirmed now",

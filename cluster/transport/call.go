@@ -30,6 +30,10 @@ const (
 // headerRemoved marks the answer to a removed node, whose id is never used again.
 const headerRemoved = "X-Muster-Removed"
 
+// headerRecovered, on the refusal of a member that a recovery left out, says since when the recovered cluster is led
+// (Service.Recovered).
+const headerRecovered = "X-Muster-Recovered"
+
 // newClient returns a client of the internal HTTP. aged: the certificates of both ends may have expired.
 func (t *Transport) newClient(aged bool) *http.Transport {
 	return &http.Transport{
@@ -88,7 +92,7 @@ func call(ctx context.Context, by func(*http.Request) (*http.Response, error), m
 	}
 	if resp.StatusCode != http.StatusOK {
 		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data),
-			Removed: resp.Header.Get(headerRemoved) != ""}
+			Removed: resp.Header.Get(headerRemoved) != "", Recovered: resp.Header.Get(headerRecovered)}
 	}
 	if out == nil {
 		return nil
@@ -102,7 +106,8 @@ type StatusError struct {
 	Status int
 	Text   string
 
-	Removed bool // the member reports that this one was removed
+	Removed   bool   // the member reports that this one was removed
+	Recovered string // since when the cluster that has left this member out is led: see Service.Recovered
 }
 
 // Final reports whether the same request would be rejected again.
