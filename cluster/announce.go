@@ -265,7 +265,7 @@ func (an *announcer) sendAnnouncement(ctx context.Context, id uint64, a announce
 	var twin *TwinError
 	switch {
 	case errors.As(err, &twin):
-		_ = an.Dir.NoteTwin(true, twin.Address)
+		_ = an.Dir.NoteTwin(true, twin.Older, twin.Address)
 		select {
 		case an.twin <- twin:
 		default:

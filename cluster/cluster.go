@@ -98,9 +98,9 @@ func Start(cfg Config) *Cluster {
 	m := &member{Config: cfg, log: cfg.Logger, settings: Settings{cfg.Store}, kick: make(chan struct{}, 1)}
 	c := &Cluster{member: m, view: newView(m)}
 	c.keeper = newKeeper(m, c.view)
-	c.membership = &membership{member: m, gone: make(chan struct{})}
-	c.gate = &gate{m}
 	c.twins = &twins{member: m, last: map[uint64]string{}}
+	c.membership = &membership{member: m, twins: c.twins, gone: make(chan struct{})}
+	c.gate = &gate{m}
 	c.issuer = &issuer{m}
 	c.announcer = &announcer{
 		member:     m,

@@ -79,11 +79,26 @@ type storage struct {
 	failure string    // of the last test
 	looked  look
 	judged  time.Time
-	starved bool // no connections can be accepted
+	starved bool   // no connections can be accepted
+	written uint64 // number of the last test write, which is on the disk
 }
 
 func newStorage(now time.Time) *storage {
 	return &storage{now: Storing{OK: true}, last: now, judged: now}
+}
+
+// wrote records that the test write with a number is on the disk.
+func (s *storage) wrote(number uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written = number
+}
+
+// stored returns the number of the last test write of this process that is on the disk; 0: none.
+func (s *storage) stored() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written
 }
 
 // tried records the result of a test write.
@@ -192,6 +207,7 @@ func (k *keeper) Storing() Storing { return k.storage.verdict() }
 func (k *keeper) useDisk(ctx context.Context) {
 	dir := k.Store.Dir()
 	var at ground
+	number := k.Incarnation.Stored
 	for next := time.Now(); ; {
 		if ctx.Err() != nil {
 			return
@@ -203,8 +219,9 @@ func (k *keeper) useDisk(ctx context.Context) {
 		if began := time.Now(); !began.Before(next) && ctx.Err() == nil {
 			err := at.check(dir)
 			if err == nil {
-				err = tryDisk(dir)
+				err = k.try(dir, number+1)
 			}
+			number++
 			k.storage.tried(began, time.Now(), err)
 			next = began.Add(storeEvery)
 		}
@@ -214,6 +231,14 @@ func (k *keeper) useDisk(ctx context.Context) {
 		case <-time.After(lookEvery):
 		}
 	}
+}
+
+func (k *keeper) try(dir string, number uint64) error {
+	wrote, err := tryDisk(dir, number)
+	if wrote {
+		k.storage.wrote(number)
+	}
+	return err
 }
 
 // run judges the disk by the results of useDisk, logs changes, and hands leadership over while this member cannot

@@ -18,6 +18,7 @@ import (
 // membership tracks whether this node is still a member, and stores the addresses of the others.
 type membership struct {
 	*member
+	twins    *twins
 	once     sync.Once
 	gone     chan struct{} // closed when this member must stop
 	nodeFile sync.Mutex    // held while node.json is read and written
@@ -60,6 +61,7 @@ func (ms *membership) run(ctx context.Context) {
 				if !cut[id] {
 					cut[id] = true
 					ms.Book.Forget(id)
+					ms.twins.traces.forget(id)
 					ms.cutSoon(id)
 				}
 			}

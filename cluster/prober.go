@@ -39,6 +39,7 @@ type Report struct {
 	DiskFree uint64 `json:"diskFree"` // bytes free on the file system of its data directory
 	DiskLow  bool   `json:"diskLow"`  // less than its reserve
 	Fault    string `json:"fault"`    // why it cannot write to its disk, by its own test; empty when it can
+	Written  uint64 `json:"written"`  // number of its last test write that is on the disk; 0: none, or not known
 
 	Clock time.Time `json:"clock,omitzero"` // its clock; older members do not report it
 }
@@ -221,8 +222,8 @@ func (c *Cluster) announced(ctx context.Context) (trust uint64, key string) {
 	return trust, key
 }
 
-func probePath(trust uint64, key string, stalled bool) string {
-	q := url.Values{"trust": {strconv.FormatUint(trust, 10)}, "key": {key}}
+func probePath(trust uint64, key string, stalled bool, traces string) string {
+	q := url.Values{"trust": {strconv.FormatUint(trust, 10)}, "key": {key}, "traces": {traces}}
 	if stalled {
 		q.Set("stalled", "true")
 	}
@@ -243,6 +244,7 @@ func (c *Cluster) hear(q url.Values) {
 	}
 	trust, _ := strconv.ParseUint(q.Get("trust"), 10, 64)
 	c.renewal.expect(trust, q.Get("key"))
+	c.twins.traces.hear(c.Store.NodeID(), q.Get("traces"))
 }
 
 func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
@@ -251,7 +253,11 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 		c.renewal.expect(trust, key)
 		return c.report(), nil
 	}
-	err = c.Transport.Call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id]), nil, &r)
+	traces := c.twins.traces.tell(c.Store.NodeID(), c.Incarnation, c.storage.stored())
+	err = c.Transport.Call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id], traces), nil, &r)
+	if err == nil && !c.twins.traces.outdates(hello{Incarnation: r.Incarnation, NodeID: id}) {
+		c.twins.traces.saw(id, r.ID, r.Written)
+	}
 	if out, e := c.Store.Members.LeftOut(ctx, store.AsLeader); e == nil && slices.Contains(out, id) {
 		if c.strays.note(id, err == nil || transport.LeftOut(err)) {
 			c.log.Warn("a member that was left out when the cluster was recovered runs all the same: where it leads, two "+
@@ -274,6 +280,7 @@ func (c *Cluster) report() Report {
 		DiskFree:    c.Disk().Free,
 		DiskLow:     c.Disk().Low,
 		Fault:       c.Storing().own(),
+		Written:     c.storage.stored(),
 		Clock:       time.Now().UTC(),
 	}
 }

@@ -78,35 +78,37 @@ func (g *ground) check(dir string) error {
 	return nil
 }
 
-// tryDisk writes a small file beside the Raft log, syncs it and reads it back. It blocks as long as the disk does.
-func tryDisk(dir string) error {
+// tryDisk writes a small file with a number beside the Raft log, syncs it and reads it back. It reports whether it has:
+// before there is a Raft log it has not. It blocks as long as the disk does.
+func tryDisk(dir string, number uint64) (bool, error) {
 	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // there is no Raft log yet
+		return false, nil // there is no Raft log yet
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	var block, read [trialSize]byte
 	for i := 0; i < trialSize; i += 8 {
 		binary.LittleEndian.PutUint64(block[i:], rand.Uint64())
 	}
+	putTrace(block[:], number)
 	if _, err := f.WriteAt(block[:], 0); err != nil {
-		return err
+		return false, err
 	}
 	fd := int(f.Fd())
 	if err := unix.Fdatasync(fd); err != nil {
-		return err
+		return false, err
 	}
 	_ = unix.Fadvise(fd, 0, trialSize, unix.FADV_DONTNEED) // read from the disk, not the page cache
 	if _, err := f.ReadAt(read[:], 0); err != nil {
-		return err
+		return false, err
 	}
 	if !bytes.Equal(block[:], read[:]) {
-		return errOtherBytes
+		return false, errOtherBytes
 	}
-	return nil
+	return true, nil
 }
 
 // leastFile is more than the size of a segment of the Raft log.

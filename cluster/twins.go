@@ -33,13 +33,15 @@ const (
 type Incarnation struct {
 	ID        string    `json:"incarnation,omitempty"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
+	Stored    uint64    `json:"stored,omitempty"` // number of the last test write in the data directory at the start
 }
 
-// NewIncarnation returns the incarnation of this process.
-func NewIncarnation() Incarnation {
+// NewIncarnation returns the incarnation of this process with a data directory, before anything is written there.
+func NewIncarnation(dir string) Incarnation {
 	id := make([]byte, 12)
 	_, _ = rand.Read(id) // never fails
-	return Incarnation{ID: hex.EncodeToString(id), StartedAt: time.Now().UTC().Truncate(time.Millisecond)}
+	return Incarnation{ID: hex.EncodeToString(id), StartedAt: time.Now().UTC().Truncate(time.Millisecond),
+		Stored: readTrace(dir)}
 }
 
 // hello is a member's first message after its start.
@@ -50,14 +52,20 @@ type hello struct {
 	Places      []datadir.Place `json:"peers,omitempty"` // in the answer: addresses of members
 }
 
-// TwinError means that another process has this member's identity.
+// TwinError means that another process has this member's identity, or had it with a newer data directory.
 type TwinError struct {
 	NodeID  uint64    `json:"nodeId"`
 	Address string    `json:"address"` // of the other process
 	Started time.Time `json:"started"`
+	Older   bool      `json:"older,omitempty"` // this data directory is older than the one that ran last
 }
 
 func (e *TwinError) Error() string {
+	if e.Older {
+		return fmt.Sprintf("this data directory is an older copy of that of node %d: it has forgotten what the member has "+
+			"confirmed and for whom it has voted since. Start the member with its newest directory; if that is lost, run "+
+			"\"muster member remove %d --force\" on another member, and join with an empty directory", e.NodeID, e.NodeID)
+	}
 	since := ""
 	if !e.Started.IsZero() {
 		since = " since " + e.Started.UTC().Format(time.RFC3339)
@@ -118,7 +126,7 @@ func hear(ctx context.Context, answers <-chan greeting, book *datadir.Book, d *d
 		case r := <-answers:
 			var twin *TwinError
 			if errors.As(r.err, &twin) {
-				_ = d.NoteTwin(true, twin.Address)
+				_ = d.NoteTwin(true, twin.Older, twin.Address)
 				return twin
 			}
 			if transport.LeftOut(r.err) {
@@ -156,6 +164,8 @@ type twins struct {
 	*member
 	mu   sync.Mutex
 	last map[uint64]string // accepted incarnation of each member
+
+	traces traces
 }
 
 // serveHello answers a starting member.
@@ -210,6 +220,11 @@ func (tw *twins) twinOf(ctx context.Context, h hello, starting bool) *TwinError 
 			"runs", twin.Address)
 		return twin
 	}
+	if tw.traces.outdates(h) {
+		tw.log.Warn("a member was refused because its data directory is an older copy: remove the member, and let the "+
+			"machine join with an empty directory", "node", h.NodeID, "at", h.RaftAddress)
+		return &TwinError{NodeID: h.NodeID, Address: h.RaftAddress, Older: true}
+	}
 	tw.mu.Lock()
 	tw.last[h.NodeID] = h.ID
 	tw.mu.Unlock()
@@ -259,7 +274,7 @@ func (tw *twins) refused(at string) {
 	tw.log.Warn("a second process with this member's identity was refused: a copy of this data directory was started; "+
 		"delete the copy",
 		"at", at)
-	if err := tw.Dir.NoteTwin(false, at); err != nil {
+	if err := tw.Dir.NoteTwin(false, false, at); err != nil {
 		tw.log.Warn("the second process could not be recorded", "err", err)
 	}
 }

@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +34,45 @@ func (m *member) killAt(t *testing.T, file string) {
 		t.Errorf("node %d has ended by itself before %s was there:\n%s", m.n, file, lastLines(m.log, 5))
 	}
 	m.kill()
+}
+
+// TestStoppedWhileStarting: SIGTERM ends a member in order also while it founds a cluster or joins one, and the same command
+// gets there afterwards.
+func TestStoppedWhileStarting(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := &cluster{t: t, root: t.TempDir(), secrets: map[string]string{}}
+	t.Cleanup(c.end)
+	stopAt := func(m *member, files ...string) {
+		for _, file := range files {
+			m.start(t)
+			eventually(t, formed, "it listens, and has "+file, func() error {
+				conn, err := net.Dial("tcp", m.raft) // files of the last start do not say that it is there
+				if err != nil {
+					return err
+				}
+				_, err = os.Stat(m.file(file))
+				return errors.Join(conn.Close(), err)
+			})
+			m.signal(syscall.SIGTERM)
+			if code, err := m.exit(formed); err != nil || code != 0 {
+				t.Errorf("node %d at %s: it ends with %d, %v: %s", m.n, file, code, err, lastLines(m.log, 3))
+			}
+		}
+		m.start(t)
+		m.awaitReady(t)
+	}
+	founder := c.add()
+	stopAt(founder, "node.key", "tls/transport.crt", "node.json", "raft/metadata1", "leader.db")
+	c.adopt(t)
+	u := c.admin(t)
+	joiner := c.add()
+	joiner.args = append(joiner.args, "--join", u.create(t, founder, `{}`).Token)
+	stopAt(joiner, "node.key", "tls/transport.key", "node.json", "raft/metadata1")
+	if list := u.members(t, founder); len(list) != 2 {
+		t.Errorf("%d members", len(list))
+	}
 }
 
 // TestInterruptedStarts: machines that lose power while they found or join a cluster, over and over, a little later each

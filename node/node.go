@@ -110,7 +110,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if err := n.Reload(); err != nil {
 		return err
 	}
-	self := cluster.NewIncarnation()
+	self := cluster.NewIncarnation(n.dir.Path)
 	if founding == nil {
 		if err := n.introduce(ctx, self); err != nil {
 			return err

@@ -3,6 +3,7 @@ package datadir
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -16,13 +17,14 @@ const (
 // twinRecord is the content of DIR/twin.json, for doctor.
 type twinRecord struct {
 	At      time.Time `json:"at"`
-	Refused bool      `json:"refused"` // the process of this directory was refused
-	Address string    `json:"address"` // of the other process
+	Refused bool      `json:"refused"`         // the process of this directory was refused
+	Older   bool      `json:"older,omitempty"` // it was refused as an older copy; there is no other process
+	Address string    `json:"address"`         // of the other process
 }
 
 // NoteTwin writes the record.
-func (d *Dir) NoteTwin(refused bool, address string) error {
-	data, err := json.Marshal(twinRecord{time.Now().UTC().Truncate(time.Second), refused, address})
+func (d *Dir) NoteTwin(refused, older bool, address string) error {
+	data, err := json.Marshal(twinRecord{time.Now().UTC().Truncate(time.Second), refused, older, address})
 	if err != nil {
 		return err
 	}
@@ -51,6 +53,11 @@ func (x *doctor) twins() {
 	r, ok := x.d.twin()
 	switch {
 	case !ok:
+	case r.Older:
+		x.say("copies", FindingFail, fmt.Sprintf("start the member with its newest directory; if that is lost, run \"muster "+
+			"member remove %d --force\" on another member, and join with an empty one", x.node.NodeID),
+			"the start of this directory was refused at %s: it is an older copy of that of node %d",
+			r.At.Format(time.RFC3339), x.node.NodeID)
 	case r.Refused:
 		x.say("copies", FindingFail, "if this directory is a copy, delete it and join with an empty one; if it is the one "+
 			"to keep, "+

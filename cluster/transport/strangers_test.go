@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"muster/certs"
-	"muster/internal/netlimit"
 	"muster/internal/await"
+	"muster/internal/netlimit"
 	"muster/store"
 )
 
