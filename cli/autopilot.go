@@ -3,13 +3,13 @@ package cli
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"muster/cli/console"
 	"muster/client"
 )
 
@@ -30,12 +30,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 			if env.output == "json" {
 				return env.json(state)
 			}
-			healthy := "healthy"
-			if !state.Healthy {
-				healthy = "not healthy"
-			}
-			env.say("the cluster is %s and survives the loss of %s; leader: %s", healthy, count(state.FailureTolerance,
-				"voter"), console.Cell(state.LeaderNodeID))
+			env.say("%s", verdict(&state))
 			if state.Spread != "" {
 				env.say("%s (muster autopilot zones)", state.Spread)
 			}
@@ -49,6 +44,19 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 	}
 	cmd.AddCommand(newAutopilotConfigCommand(env), newAutopilotZonesCommand(env))
 	return staleFlag(cmd, env)
+}
+
+// verdict returns autopilot's judgement of the whole cluster, in a sentence.
+func verdict(state *client.Autopilot) string {
+	if state.LeaderNodeID == 0 {
+		return "without a leader nobody knows how healthy the cluster is"
+	}
+	healthy := "healthy"
+	if !state.Healthy {
+		healthy = "not healthy"
+	}
+	return fmt.Sprintf("the cluster is %s and survives the loss of %s; leader: %d", healthy,
+		count(state.FailureTolerance, "voter"), state.LeaderNodeID)
 }
 
 // newAutopilotZonesCommand makes the command that shows the cost of losing each zone.

@@ -44,12 +44,12 @@ func newRaftPeersCommand(env *environment) *cobra.Command {
 }
 
 func newRaftDiffCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	return staleFlag(&cobra.Command{
 		Use:   "diff",
 		Short: "Show differences between Raft and the members table; the leader repairs them by itself",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.client(cmd.Context())
+			c, err := env.reader(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -63,7 +63,7 @@ func newRaftDiffCommand(env *environment) *cobra.Command {
 			return list(env, diff, []string{"ID", "WANT", "HAVE"},
 				func(d client.Difference) []any { return []any{d.NodeID, d.Want, d.Have} })
 		},
-	}
+	}, env)
 }
 
 func newRaftTransferCommand(env *environment) *cobra.Command {

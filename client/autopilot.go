@@ -132,7 +132,8 @@ func (c *Client) SetAutopilotConfig(ctx context.Context, fields map[string]any) 
 
 // RaftDiff lists where the Raft configuration does not agree with the members table; usually nowhere.
 func (c *Client) RaftDiff(ctx context.Context) ([]Difference, error) {
-	return enveloped[[]Difference](ctx, c, request{method: "GET", path: "/api/v1/cluster/raft/diff", repeat: always})
+	return enveloped[[]Difference](ctx, c, request{method: "GET", path: "/api/v1/cluster/raft/diff", repeat: always,
+		stale: true})
 }
 
 // Autopilot reads the leader's view of the members' health.

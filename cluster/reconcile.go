@@ -66,13 +66,18 @@ func (t *term) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// Diff lists the differences between the Raft configuration and the members table.
-func (c *Cluster) Diff(ctx context.Context) ([]Difference, error) {
-	members, err := c.Store.Members.List(ctx, store.AsLeader)
+// Diff lists the differences between the Raft configuration and the members table. A stale list compares what this member's
+// own Raft server and replica have.
+func (c *Cluster) Diff(ctx context.Context, from store.Consistency) ([]Difference, error) {
+	members, err := c.Store.Members.List(ctx, from)
 	if err != nil {
 		return nil, err
 	}
-	list := differences(members, c.Store.Servers())
+	servers := c.Store.Servers()
+	if from == store.Stale {
+		servers = c.Store.OwnServers(ctx)
+	}
+	list := differences(members, servers)
 	if list == nil {
 		list = []Difference{}
 	}

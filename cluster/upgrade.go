@@ -66,7 +66,7 @@ func (c *Cluster) Schema(ctx context.Context, from store.Consistency) (SchemaSta
 			Name:      m.Name,
 			Version:   m.BinaryVersion,
 			MaxSchema: m.MaxSchema,
-			Status:    c.Alive(m.NodeID),
+			Status:    c.Status(m),
 			Reason: fmt.Sprintf("runs %s, which knows the schema up to %d: start a newer muster there", m.BinaryVersion,
 				m.MaxSchema),
 		}

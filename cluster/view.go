@@ -60,17 +60,15 @@ func (vw *view) Autopilot() autopilot.State {
 	return s
 }
 
-// Remembered returns the members and voters from this member's replica, without their health, which is unknown.
+// Remembered returns the members and voters from this member's replica, without their health, which is unknown; a member
+// that left before is still one that has left.
 func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
 	state := autopilot.State{Voters: []uint64{}}
 	members, err := vw.Store.Members.List(ctx, store.Stale)
 	if err != nil {
 		return state, err
 	}
-	servers, err := vw.Store.RefreshServers(ctx)
-	if err != nil {
-		return state, err
-	}
+	servers := vw.Store.OwnServers(ctx)
 	roles := make(map[uint64]store.Role, len(servers))
 	for _, v := range servers {
 		roles[v.NodeID] = v.Role
@@ -82,7 +80,7 @@ func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
 		state.Servers[i] = autopilot.Server{
 			NodeID:          m.NodeID,
 			RaftAddress:     m.RaftAddress,
-			NodeStatus:      autopilot.StatusUnknown,
+			NodeStatus:      vw.Status(m),
 			HasVotingRights: voter,
 			Name:            m.Name,
 			Role:            string(roles[m.NodeID]),
@@ -91,6 +89,9 @@ func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
 			DrainState:      m.DrainState,
 			Version:         m.BinaryVersion,
 			Reason:          "unknown: there is no leader",
+		}
+		if state.Servers[i].NodeStatus == autopilot.StatusLeft {
+			state.Servers[i].LeftAt, state.Servers[i].Reason = m.LeftAt.UTC().Truncate(time.Millisecond), "has left"
 		}
 		if voter {
 			state.Voters = append(state.Voters, m.NodeID)
@@ -149,7 +150,17 @@ func (vw *view) Alive(nodeID uint64) string {
 	if s, ok := (*vw.alive.Load())[nodeID]; ok {
 		return s
 	}
-	return "unknown"
+	return autopilot.StatusUnknown
+}
+
+// Status returns a member's status as Alive does. Where that is unknown, another member's last word counts: it has left when
+// it announced that its process ends.
+func (vw *view) Status(m *store.Member) string {
+	status := vw.Alive(m.NodeID)
+	if status == autopilot.StatusUnknown && m.LeftAt != nil && m.NodeID != vw.Store.NodeID() {
+		return autopilot.StatusLeft
+	}
+	return status
 }
 
 func (vw *view) forget() {

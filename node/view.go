@@ -35,9 +35,9 @@ func (v view) DiskStuck() bool { return v.Cluster.Storing().Stuck() }
 // StorageFault returns why this member cannot store; empty when it can.
 func (v view) StorageFault() string { return v.Cluster.Storing().Fault }
 
-// Diff lists the differences between Raft's configuration and the members table.
-func (v view) Diff(ctx context.Context) ([]api.Difference, error) {
-	found, err := v.Cluster.Diff(ctx)
+// Diff lists the differences between Raft's configuration and the members table, with the given consistency.
+func (v view) Diff(ctx context.Context, from store.Consistency) ([]api.Difference, error) {
+	found, err := v.Cluster.Diff(ctx, from)
 	list := make([]api.Difference, 0, len(found))
 	for _, d := range found {
 		list = append(list, api.Difference{NodeID: d.NodeID, Want: string(d.Want), Have: string(d.Have)})

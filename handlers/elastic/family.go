@@ -45,7 +45,7 @@ type Config struct {
 
 // Cluster is the part of the cluster's loops that the family needs.
 type Cluster interface {
-	Alive(nodeID uint64) string // "alive", "down", "left" or "unknown", from the leader's probes
+	Status(m *store.Member) string // "alive", "down", "left" or "unknown", from the leader's probes and m's last word
 }
 
 type service struct{ Config }

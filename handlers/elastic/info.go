@@ -129,7 +129,7 @@ func (s *service) healthOf(members []store.Member) (status string, alive int) {
 	for i := range members {
 		id := members[i].NodeID
 		switch {
-		case !autopilot.Gone(s.Cluster.Alive(id)):
+		case !autopilot.Gone(s.Cluster.Status(&members[i])):
 			alive++
 		case roles[id] == store.RoleVoter:
 			status = "yellow"

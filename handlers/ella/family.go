@@ -10,6 +10,7 @@ import (
 	"muster/cluster/autopilot"
 	"muster/handlers"
 	"muster/handlers/internal/membership"
+	"muster/store"
 )
 
 // Config holds the dependencies of the family.
@@ -33,6 +34,8 @@ type Cluster interface {
 	// Reachable asks a member now and returns why it does not answer.
 	Reachable(ctx context.Context, nodeID uint64) error
 	Autopilot() autopilot.State // the leader's view
+	// Status is "alive", "down", "left" or "unknown", from the leader's probes and m's last word.
+	Status(m *store.Member) string
 
 	Notices() []string                 // what this member's operator should do now, a sentence each
 	Disk() api.Disk                    // how full this member's disk is

@@ -24,11 +24,7 @@ func (s *service) getMember(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	servers, err := s.servers(q)
-	if err != nil {
-		return err
-	}
-	out := s.member(m, membership.Roles(servers))
+	out := s.member(m, membership.Roles(s.servers(q)))
 	out.Recipient = m.Recipient
 	return q.Result(http.StatusOK, out)
 }

@@ -15,11 +15,7 @@ func (s *service) listMembers(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	servers, err := s.servers(q)
-	if err != nil {
-		return err
-	}
-	roles := membership.Roles(servers)
+	roles := membership.Roles(s.servers(q))
 	list := make([]api.Member, len(members))
 	for i := range members {
 		list[i] = s.member(&members[i], roles)
@@ -27,16 +23,12 @@ func (s *service) listMembers(q *handlers.Request) error {
 	return q.Result(http.StatusOK, list)
 }
 
-// servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server,
-// as it was last known when that does not answer, because its disk does not.
-func (s *service) servers(q *handlers.Request) ([]store.Server, error) {
-	if !q.Stale {
-		return s.Replica.Servers(), nil
+// servers returns the Raft configuration: the leader's, or for a stale answer that of this member's own Raft server.
+func (s *service) servers(q *handlers.Request) []store.Server {
+	if q.Stale {
+		return s.Replica.OwnServers(q.Context())
 	}
-	if servers, err := s.Replica.RefreshServers(q.Context()); err == nil {
-		return servers, nil
-	}
-	return s.Replica.Servers(), nil
+	return s.Replica.Servers()
 }
 
 // member describes a member from its row and its role in Raft.
@@ -54,7 +46,7 @@ func (s *service) member(m *store.Member, roles map[uint64]store.Role) api.Membe
 		Name:           m.Name,
 		Mode:           m.Mode,
 		Role:           "member",
-		Status:         s.Cluster.Alive(m.NodeID),
+		Status:         s.Cluster.Status(m),
 		OverlayIP:      m.OverlayIP,
 		SliceCIDR:      m.SliceCIDR,
 		Labels:         m.Labels,

@@ -18,7 +18,7 @@ type Replica interface {
 	Confirm(ctx context.Context) error
 	LeaderID() uint64
 	Leading() bool
-	RefreshServers(ctx context.Context) ([]store.Server, error)
+	OwnServers(ctx context.Context) []store.Server // of Raft's configuration, as this member has it
 	Replica(ctx context.Context, leader uint64) (r store.ReplicaState, err error)
 	Revision() uint64
 	RaftFiles() (f store.RaftFiles, term uint64)

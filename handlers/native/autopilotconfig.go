@@ -12,10 +12,7 @@ import (
 
 // raftDiff lists the differences between the Raft configuration and the members table.
 func (s *service) raftDiff(q *handlers.Request) error {
-	if err := s.Replica.Confirm(q.Context()); err != nil {
-		return err
-	}
-	diff, err := s.Cluster.Diff(q.Context())
+	diff, err := s.Cluster.Diff(q.Context(), q.Consistency())
 	if err != nil {
 		return err
 	}

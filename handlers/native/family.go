@@ -47,7 +47,8 @@ type Config struct {
 type Cluster interface {
 	membership.Cluster
 
-	Diff(ctx context.Context) ([]api.Difference, error) // differences between Raft's configuration and the members table
+	// Diff lists the differences between Raft's configuration and the members table.
+	Diff(ctx context.Context, from store.Consistency) ([]api.Difference, error)
 	// Schema returns schema versions, and the members that block a newer one.
 	Schema(ctx context.Context, from store.Consistency) (api.Schema, error)
 	// Upgrade returns the state of an upgrade to a version (empty: the newest that runs) and the member to restart next.

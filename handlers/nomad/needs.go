@@ -21,7 +21,7 @@ type Replica interface {
 	Confirm(ctx context.Context) error
 	LeaderID() uint64
 	Leading() bool
-	RefreshServers(ctx context.Context) ([]store.Server, error)
+	OwnServers(ctx context.Context) []store.Server // of Raft's configuration, as this member has it
 	Revision() uint64
 	Transfer(ctx context.Context, id uint64) error
 }

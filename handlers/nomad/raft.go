@@ -74,15 +74,6 @@ func (s *service) raftConfiguration(q *handlers.Request) error {
 	return writeJSON(q, raftConfiguration{Index: s.revision(q.Context(), q.Stale), Servers: servers})
 }
 
-// ownServers is the Raft configuration of this member's own Raft server, as it was last known when that does not
-// answer, because its disk does not.
-func (s *service) ownServers(ctx context.Context) []store.Server {
-	if servers, err := s.Replica.RefreshServers(ctx); err == nil {
-		return servers
-	}
-	return s.Replica.Servers()
-}
-
 // raftServers lists the servers of the Raft configuration with the details in the members table.
 func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	ctx := q.Context()
@@ -95,7 +86,7 @@ func (s *service) raftServers(q *handlers.Request) ([]raftServer, error) {
 	}
 	leader, servers := s.Replica.NodeID(), s.Replica.Servers()
 	if q.Stale { // as this member's own Raft server has it
-		leader, servers = s.Replica.LeaderID(), s.ownServers(ctx)
+		leader, servers = s.Replica.LeaderID(), s.Replica.OwnServers(ctx)
 	}
 	byID := make(map[uint64]*store.Member, len(members))
 	for i := range members {

@@ -201,7 +201,7 @@ func (s *service) agentSelf(q *handlers.Request) error {
 	if err != nil {
 		return err
 	}
-	servers := s.ownServers(q.Context())
+	servers := s.Replica.OwnServers(q.Context())
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	raft := map[string]string{"last_log_index": number(s.Mirror.Revision()),
 		"num_peers":        strconv.Itoa(max(0, len(servers)-1)),

@@ -237,6 +237,15 @@ func (e *Engine) RefreshServers(ctx context.Context) ([]Server, error) {
 	return list, nil
 }
 
+// OwnServers returns the Raft configuration of the local server, as it was last read when that does not answer, because its
+// disk does not.
+func (e *Engine) OwnServers(ctx context.Context) []Server {
+	if list, err := e.RefreshServers(ctx); err == nil {
+		return list
+	}
+	return e.Servers()
+}
+
 func (e *Engine) serversAge() time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -168,7 +168,8 @@ type Cluster struct {
 
 // The methods that the families need.
 
-func (c *Cluster) Alive(uint64) string { return "alive" }
+func (c *Cluster) Alive(uint64) string         { return "alive" }
+func (c *Cluster) Status(*store.Member) string { return "alive" }
 func (c *Cluster) DownSince(uint64) time.Time {
 	return time.Time{}
 }
@@ -208,7 +209,9 @@ func (c *Cluster) Transferred(context.Context, store.Actor, uint64, uint64) (uin
 	return c.Leads()
 }
 
-func (c *Cluster) Diff(context.Context) ([]api.Difference, error) { return []api.Difference{}, nil }
+func (c *Cluster) Diff(context.Context, store.Consistency) ([]api.Difference, error) {
+	return []api.Difference{}, nil
+}
 func (c *Cluster) Schema(context.Context, store.Consistency) (api.Schema, error) {
 	return api.Schema{}, nil
 }

@@ -298,8 +298,8 @@ function banner() {
       "shows the cluster meanwhile.";
   else if (leaderless())
     text =
-      "There is no leader: the cluster cannot change anything. What is shown is what this member knows itself, " +
-      "and nobody knows how the members are. A majority of the voters must be up and reach each other.";
+      "There is no leader: nothing can be changed, and nobody knows how the members are. " +
+      "A majority of the voters must be up and reach each other.";
   else if (blind()) text = "The leader does not answer. What is shown may be old.";
   else if (status?.reason) text = `This member is not ready: ${status.reason}.`;
   if (!lost && status?.notices)

@@ -33,9 +33,12 @@ export const role = (m) => ({ standby: "stand-by" })[m.role] ?? m.role;
 /** Whether it is one to look at first. While nobody knows, none is. */
 export const unwell = (m) => !blind() && m.status !== "unknown" && !m.healthy;
 
+/** Whether nobody knows how it is: without a leader only one that has left is known to be away. */
+export const unknown = (m) => m.status === "unknown" || (blind() && m.status !== "left");
+
 /** The status, in the words that are used everywhere: alive, down since …, left, unknown. */
 export function status(m) {
-  if (blind() || m.status === "unknown") return mark("idle", "unknown");
+  if (unknown(m)) return mark("idle", "unknown");
   if (m.status === "down") return mark("bad", m.downSince ? ["down since ", moment(m.downSince)] : "down");
   if (m.status === "left") return mark("warn", m.leftAt ? ["left ", moment(m.leftAt)] : "left");
   return m.healthy === false ? mark("bad", "alive, not healthy") : mark("good", m.status);

@@ -6,7 +6,7 @@ import { sparkline, strip } from "./chart.js";
 import { actor, clock, h, heading, mark, moment, muted, none, short, show as put, span, when } from "./dom.js";
 import { expiry } from "./expiry.js";
 import { live } from "./live.js";
-import { merge, status, unwell } from "./members.js";
+import { merge, status, unknown, unwell } from "./members.js";
 import { blind, leaderless, pulse } from "./pulse.js";
 
 const hour = 3_600_000;
@@ -100,7 +100,8 @@ function headline(list) {
 const groups = [
   ["down or not healthy", unwell, "bad", "unwell"],
   ["draining or drained", (m) => m.drainState !== "active", "warn", "drain"],
-  ["unknown", (m) => blind() || m.status === "unknown", "idle", ""],
+  ["left before", (m) => blind() && !unknown(m), "warn", ""],
+  ["unknown", unknown, "idle", ""],
   ["alive and well", (m) => !blind() && m.healthy, "good", ""],
 ];
 

@@ -63,28 +63,26 @@ export function show({ root, signal }) {
     signal,
     every: 5000,
     what: "The comparison",
-    load: (ask, s) => get("/api/v1/cluster/raft/diff", s),
+    load: (ask) => ask("/api/v1/cluster/raft/diff"),
     draw(list, body) {
       put(body, list, () =>
-        blind()
-          ? mark("idle", "unknown without a leader")
-          : list?.length
-            ? h(
-                "ul",
-                null,
-                list.map((d) =>
-                  h(
-                    "li",
-                    null,
-                    mark(
-                      "warn",
-                      `node ${d.nodeId}: Raft has ${d.have || "nothing"}, ` +
-                        `the members table wants ${d.want || "nothing"}`,
-                    ),
+        list?.length
+          ? h(
+              "ul",
+              null,
+              list.map((d) =>
+                h(
+                  "li",
+                  null,
+                  mark(
+                    "warn",
+                    `node ${d.nodeId}: Raft has ${d.have || "nothing"}, ` +
+                      `the members table wants ${d.want || "nothing"}`,
                   ),
                 ),
-              )
-            : h("p", null, mark("good", "Raft agrees with the members table.")),
+              ),
+            )
+          : h("p", null, mark(blind() ? "idle" : "good", "Raft agrees with the members table.")),
       );
     },
   });
