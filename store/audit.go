@@ -289,7 +289,7 @@ func madeValue(v any) string {
 		if v <= 0 {
 			return ""
 		}
-		return v.Round(time.Second).String()
+		return (v + time.Second - 1).Truncate(time.Second).String() // an expiry of whole seconds cuts its last one short
 	case map[string]string:
 		list := make([]string, 0, len(v))
 		for _, k := range slices.Sorted(maps.Keys(v)) {

@@ -8,6 +8,23 @@ import (
 	"muster/certs"
 )
 
+// TestMadeDurations: a token of half an hour is one of half an hour, whatever part of a second it was made in.
+func TestMadeDurations(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		30 * time.Minute:                      "30m0s",
+		30*time.Minute - 999*time.Millisecond: "30m0s",
+		30*time.Minute - time.Millisecond:     "30m0s",
+		time.Second:                           "1s",
+		time.Millisecond:                      "1s",
+		0:                                     "",
+		-time.Second:                          "",
+	} {
+		if got := madeValue(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
 // TestAuditSaysWhatWasMade: the row of a token or key names its scopes, uses and life, and nothing of its secret.
 func TestAuditSaysWhatWasMade(t *testing.T) {
 	c := newTestCluster(t, 1)
