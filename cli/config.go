@@ -169,7 +169,7 @@ func fromEnvironment(cmd *cobra.Command, f *pflag.Flag) error {
 	}
 	for _, one := range elements(f.Name, text) {
 		if err := cmd.Flags().Set(f.Name, one); err != nil {
-			return usagef(cmd, "%s: %s", variable(f.Name), rule(err))
+			return usagef(cmd, "%s%s", variable(f.Name), rule(err))
 		}
 	}
 	return nil
@@ -206,7 +206,9 @@ func readConfig(cmd *cobra.Command, file string, given map[string]bool) error {
 		}
 		f := ownFlags(cmd).Lookup(key.Value)
 		switch {
-		case f == nil || f.Hidden || f.Name == "config" || f.Name == "help":
+		case f != nil && f.Name == "config":
+			return fail("config names this file and cannot stand in it")
+		case f == nil || f.Hidden || f.Name == "help":
 			return fail("%s", unknownKey(cmd, key.Value))
 		case seen[f.Name]:
 			return fail("%s stands here twice", f.Name)
@@ -223,7 +225,7 @@ func readConfig(cmd *cobra.Command, file string, given map[string]bool) error {
 				break
 			}
 			if err := cmd.Flags().Set(f.Name, one); err != nil { // not ownFlags: only this set is asked for given flags
-				return fail("%s: %s", f.Name, rule(err))
+				return fail("%s%s", f.Name, rule(err))
 			}
 		}
 	}
@@ -256,13 +258,22 @@ func mapping(data []byte) (*yaml.Node, error) {
 	case errors.Is(err, io.EOF):
 		return nil, nil
 	case err != nil:
-		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		return nil, syntaxError(err)
 	case decoder.Decode(&more) != io.EOF:
 		return nil, errors.New("it holds more than one document")
 	case len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode:
 		return nil, fmt.Errorf("line %d: the file must have lines of the form NAME: VALUE", max(doc.Line, 1))
 	}
 	return doc.Content[0], nil
+}
+
+// syntaxError explains an invalid YAML file, with a line; the library names none when it is the first.
+func syntaxError(err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if !strings.HasPrefix(text, "line ") {
+		text = "line 1: " + text
+	}
+	return errors.New(text)
 }
 
 // valuesOf returns a value, or the list of a repeatable flag.
@@ -294,17 +305,8 @@ func valuesOf(flag string, n *yaml.Node) ([]string, error) {
 // unknownKey returns the error text for an unknown setting, with the most similar known one.
 func unknownKey(cmd *cobra.Command, name string) string {
 	text := fmt.Sprintf("there is no setting %q", name)
-	if like := nearestFlag(ownFlags(cmd), name); like != "" {
+	if like := nearestFlag(ownFlags(cmd), name); like != "" && like != "config" && like != "help" {
 		text += "; did you mean " + like + "?"
 	}
 	return text
-}
-
-// rule returns pflag's reason for refusing a value, without repeating flag and value.
-func rule(err error) string {
-	text := err.Error()
-	if i := strings.LastIndex(text, " flag: "); i >= 0 {
-		text = text[i+len(" flag: "):]
-	}
-	return strings.TrimPrefix(text, "strconv.")
 }

@@ -45,6 +45,10 @@ func exactly(names ...string) cobra.PositionalArgs {
 
 // flagError explains an invalid flag, and names the most similar one for an unknown flag.
 func flagError(cmd *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		return usagef(cmd, "--%s%s", invalid.GetFlag().Name, rule(err))
+	}
 	name, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
 	if !unknown {
 		return usagef(cmd, "%v", err)
@@ -53,6 +57,26 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usagef(cmd, "%v; did you mean --%s?", err, like)
 	}
 	return usagef(cmd, "%v", err)
+}
+
+// kinds maps types of flags to the rule for their values.
+var kinds = map[string]string{
+	"bool":     "true or false",
+	"duration": "a duration such as 500ms, 10s or 2h",
+	"int":      "a whole number",
+	"uint64":   "a whole number, not negative",
+}
+
+// rule returns the rule that a flag's value breaks, to be appended to the flag's name.
+func rule(err error) string {
+	var invalid *pflag.InvalidValueError
+	switch {
+	case !errors.As(err, &invalid):
+		return ": " + err.Error()
+	case kinds[invalid.GetFlag().Value.Type()] != "":
+		return fmt.Sprintf(" must be %s: %q is not", kinds[invalid.GetFlag().Value.Type()], invalid.GetValue())
+	}
+	return ": " + invalid.Unwrap().Error()
 }
 
 // nearestFlag returns the most similar flag; empty if none is similar.

@@ -1,11 +1,13 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
 	"strings"
 
 	"muster/cluster/autopilot"
@@ -50,17 +52,51 @@ func (s Settings) Replace(ctx context.Context, set func(*autopilot.Config)) (jso
 	return checked(fresh)
 }
 
+// merge sets the fields of a JSON object one by one, so that an error names the field.
 func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
-	dec := json.NewDecoder(bytes.NewReader(patch))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&cfg); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) {
-			return nil, fmt.Errorf("%s must be a %s", wrong.Field, wrong.Type)
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(patch, &fields); err != nil {
+		return nil, errors.New("the body must be a JSON object")
+	}
+	names, err := settingNames()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("%.80s is not a setting of autopilot; the settings are %s", name, strings.Join(names, ", "))
 		}
-		return nil, errors.New(strings.TrimPrefix(err.Error(), "json: "))
+		one, err := json.Marshal(map[string]json.RawMessage{name: fields[name]})
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(one, &cfg); err != nil {
+			return nil, fmt.Errorf("%s %w", name, broken(err))
+		}
 	}
 	return checked(cfg)
+}
+
+// settingNames lists the settings, sorted.
+func settingNames() ([]string, error) {
+	var all map[string]json.RawMessage
+	text, err := json.Marshal(autopilot.DefaultConfig())
+	if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	return slices.Sorted(maps.Keys(all)), err
+}
+
+// broken is the rule that a value breaks, to stand behind the setting's name.
+func broken(err error) error {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case !errors.As(err, &wrong):
+		return err
+	case wrong.Type.Kind() == reflect.Bool:
+		return errors.New("must be true or false")
+	}
+	return errors.New("must be a whole number")
 }
 
 // checked validates a configuration and returns its stored form.

@@ -225,7 +225,7 @@ func testExitStatus(t *testing.T, c *cluster) {
 		{[]string{"serve"}, nil, 2, `^$`, `^muster: --data is missing`},
 		{[]string{"serve", "--data"}, nil, 2, `^$`, `^muster: flag needs an argument`},
 		{[]string{"dev", "--nodes", "0"}, nil, 2, `^$`, `^muster: --nodes must be between`},
-		{[]string{"join-token", "create", "--node-id", "x"}, env, 2, `^$`, `^muster: invalid argument "x"`},
+		{[]string{"join-token", "create", "--node-id", "x"}, env, 2, `^$`, `^muster: --node-id must be a whole number`},
 		{[]string{"join-token", "create", "--node-id", "0"}, env, 2, `^$`, `^muster: --node-id must be at least 1`},
 		{[]string{"join-token", "create", "--ttl", "-1s"}, env, 2, `^$`, `^muster: --ttl must be more than 0s`},
 		{[]string{"join-token", "create", "--node-id", "1"}, env, 1, `^$`, `^muster: node 1 is already a member of the cluster \(409\)\n$`},

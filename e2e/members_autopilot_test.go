@@ -83,8 +83,8 @@ func testAutopilotSettings(t *testing.T, c *cluster, u *user) {
 			{`{"standBys":17}`, "standBys must be between 0 and 16, not 17"},
 			{`{"stabilization":"-1s"}`, "stabilization must be between 0s and 1h0m0s, not -1s"},
 			{`{"stabilization":"2h"}`, "stabilization must be between 0s and 1h0m0s, not 2h0m0s"},
-			{`{"stabilization":10}`, `a duration must be a string such as "10s", not 10`},
-			{`{"stabilization":"soon"}`, `a duration must be a string such as "10s", not "soon"`},
+			{`{"stabilization":10}`, `stabilization must be a duration such as "10s", not 10`},
+			{`{"stabilization":"soon"}`, `stabilization must be a duration such as "10s", not "soon"`},
 			{`{"lastContactThreshold":"50ms"}`, "lastContactThreshold must be between 100ms and 10m0s, not 50ms"},
 			{`{"maxLagRevisions":0}`, "maxLagRevisions must be at least 1"},
 			{`{"maxLagTime":"4s"}`, "maxLagTime must be between 5s and 1h0m0s, not 4s"},
@@ -98,8 +98,8 @@ func testAutopilotSettings(t *testing.T, c *cluster, u *user) {
 				t.Errorf("PUT %s on the %s: %v, want %q", x.body, role, a, x.want)
 			}
 		}
-		for body, field := range map[string]string{`{"maxVoters":"3"}`: "maxVoters", `{"cleanupDeadMembers":1}`: "cleanupDeadMembers", `{"maxVoter":3}`: "maxVoter",
-			`{"maxLagRevisions":-1}`: "maxLagRevisions", `[]`: "object", `5`: "object", `"x"`: "object", `null`: "object"} {
+		for body, field := range map[string]string{`{"maxVoters":"3"}`: "maxVoters must be a whole number", `{"cleanupDeadMembers":1}`: "cleanupDeadMembers must be true or false", `{"maxVoter":3}`: "maxVoter is not a setting of autopilot; the settings are cleanupDeadMembers, ",
+			`{"maxLagRevisions":-1}`: "maxLagRevisions must be a whole number", `[]`: "object", `5`: "object", `"x"`: "object", `null`: "object"} {
 			a := u.do(m, "PUT", path, body)
 			if got := a.envelope(t, "PUT "+body, "ella"); a.status != 400 || !strings.Contains(got, field) {
 				t.Errorf("PUT %s on the %s: %v, want 400 and %s in it", body, role, a, field)

@@ -13,6 +13,7 @@ import (
 	"muster/cluster"
 	"muster/cluster/datadir"
 	"muster/cluster/peering"
+	"muster/cluster/workload"
 	"muster/handlers"
 	"muster/internal/netlimit"
 	"muster/store"
@@ -116,6 +117,16 @@ func (c *Config) Check() error {
 	if c.Zone != "" {
 		if err := store.CheckZone(c.Zone); err != nil {
 			return fmt.Errorf("--zone: %w", err)
+		}
+	}
+	if c.Name != "" {
+		if err := store.CheckMemberName(c.Name); err != nil {
+			return fmt.Errorf("--name: %w", err)
+		}
+	}
+	if c.SpiffeSocket != "" {
+		if err := workload.CheckSocketPath(c.SpiffeSocket); err != nil {
+			return err
 		}
 	}
 	if c.Founding.Datacenter != "" && !certs.ValidDatacenter(c.Founding.Datacenter) {

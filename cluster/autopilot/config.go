@@ -25,11 +25,11 @@ func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()
 func (d *Duration) UnmarshalJSON(b []byte) error {
 	var s string
 	if err := json.Unmarshal(b, &s); err != nil {
-		return fmt.Errorf("a duration must be a string such as \"10s\", not %.40s", b)
+		return fmt.Errorf("must be a duration such as \"10s\", not %.40s", b)
 	}
 	v, err := time.ParseDuration(s)
 	if err != nil {
-		return fmt.Errorf("a duration must be a string such as \"10s\", not %.40q", s)
+		return fmt.Errorf("must be a duration such as \"10s\", not %.40q", s)
 	}
 	*d = Duration(v)
 	return nil

@@ -310,8 +310,8 @@ func TestJSON(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for in, want := range map[string]string{
-		`{"stabilization":10}`:    `a duration must be a string such as "10s", not 10`,
-		`{"stabilization":"ten"}`: `a duration must be a string such as "10s", not "ten"`,
+		`{"stabilization":10}`:    `must be a duration such as "10s", not 10`,
+		`{"stabilization":"ten"}`: `must be a duration such as "10s", not "ten"`,
 	} {
 		if err := json.Unmarshal([]byte(in), &c); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", in, err)

@@ -54,7 +54,8 @@ func Listen(path string) (*Listener, error) {
 	return &Listener{UnixListener: l, users: newUsers()}, nil
 }
 
-func checkSocketPath(path string) error {
+// CheckSocketPath rejects a path at which no socket can be, wherever it is looked at.
+func CheckSocketPath(path string) error {
 	switch {
 	case strings.HasPrefix(path, "unix:"):
 		return fmt.Errorf("--spiffe-socket must be the path alone, without unix:, not %q", path)
@@ -63,6 +64,13 @@ func checkSocketPath(path string) error {
 	case len(path) > maxSocketPath:
 		return fmt.Errorf("--spiffe-socket must be at most %d bytes long, the kernel's limit; %q has %d", maxSocketPath,
 			path, len(path))
+	}
+	return nil
+}
+
+func checkSocketPath(path string) error {
+	if err := CheckSocketPath(path); err != nil {
+		return err
 	}
 	dir, err := os.Stat(filepath.Dir(path))
 	switch {
