@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -336,7 +337,7 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 			l.ID, l.NodeID, l.Kind, l.CreatedAt, l.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return l, err
 		}
-		return l, tx.audit("lease.grant", "lease/"+l.ID, nodeObject(l.NodeID))
+		return l, tx.audit("lease.grant", "lease/"+l.ID, nodeObject(l.NodeID)+" "+made("kind", l.Kind, "ttl", ttl))
 	})
 	return l, created, err
 }
@@ -344,14 +345,17 @@ func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duratio
 // Delete deletes a lease.
 func (ls Leases) Delete(ctx context.Context, actor Actor, id string) error {
 	return doOnce(ctx, ls.s, actor, func(tx *Tx) error {
-		n, err := tx.execCount("DELETE FROM leases WHERE id = ?", id)
+		held, err := tx.leases(" WHERE id = ?", id)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if len(held) == 0 {
 			return refuse(NotFound, "lease not found")
 		}
-		return tx.audit("lease.release", "lease/"+id, "")
+		if err := tx.exec("DELETE FROM leases WHERE id = ?", id); err != nil {
+			return err
+		}
+		return tx.audit("lease.release", "lease/"+id, strings.TrimSpace(nodeObject(held[0].NodeID)+" "+made("kind", held[0].Kind)))
 	})
 }
 

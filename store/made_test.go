@@ -44,7 +44,15 @@ func TestAuditSaysWhatWasMade(t *testing.T) {
 	if _, err := l.APIKeys.Create(bg, actor, APIKey{ID: NewID(), Kind: KeyKindEnrollment, Name: "n", SecretHash: hash, Scopes: []string{ScopeEnroll}, MaxUses: 2}); err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := l.Leases.Put(bg, actor, Lease{ID: "web", NodeID: 1, Kind: "container"}, 90*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Leases.Delete(bg, actor, "web"); err != nil {
+		t.Fatal(err)
+	}
 	for action, want := range map[string]string{
+		"lease.grant":                 `node/1 kind=container ttl=1m30s`,
+		"lease.release":               `node/1 kind=container`,
 		"api_token.create":            `name="the \"ops\" team" scopes=cluster:read,keys:manage ttl=1h`,
 		"join_token.create":           `uses=3 ttl=10m0s mode=replicate node=77 hosts=a.example,b.example cidr=10.0.0.0/8 labels="a:x y,z:1"`,
 		KeyKindEnrollment + ".create": `name=n scopes=enroll uses=2`,

@@ -168,7 +168,7 @@ func (r *round) demote() Plan {
 	}
 	r.shed(victims, drop)
 	for _, m := range victims {
-		if t.voters%2 == 0 && !m.good() && drop(m, m.fault()+": another votes in its place") {
+		if t.voters%2 == 0 && !m.good() && drop(m, m.fault()+": one vote fewer survives as many failures") {
 			break
 		}
 	}

@@ -1,18 +1,23 @@
 package signin
 
 import (
+	"encoding/pem"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"muster/handlers/signin/signintest"
 	"muster/internal/addr"
 )
 
@@ -62,5 +67,32 @@ func TestDialsBehindAProxy(t *testing.T) {
 	}
 	if !slices.Equal(asked, []string{"login.example:443"}) {
 		t.Errorf("the proxy was asked for %q", asked)
+	}
+}
+
+// TestHTTPSIssuer: a provider whose certificate the machine trusts can be used, also one of an authority that SSL_CERT_FILE
+// names. One that shows a certificate for another name, or speaks no TLS, cannot.
+func TestHTTPSIssuer(t *testing.T) {
+	p := signintest.NewTLS(t, map[string]any{"groups": []string{"ops"}})
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Certificate().Raw})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SSL_CERT_FILE", file) // read when the first certificate is checked, once in a process
+	ask := func(issuer string) (Person, error) {
+		c := New(time.Now, slog.New(slog.DiscardHandler), anywhere)
+		return c.Verify(t.Context(), Provider{Issuer: issuer, ClientID: p.ClientID}, p.IDToken(nil), "")
+	}
+	if who, err := ask(p.URL); err != nil || who.Subject != "person-1" {
+		t.Errorf("over HTTPS: %+v, %v", who, err)
+	}
+	_, port, _ := strings.Cut(strings.TrimPrefix(p.URL, "https://"), ":")
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	for _, issuer := range []string{"https://localhost:" + port, strings.Replace(plain.URL, "http:", "https:", 1)} {
+		if _, err := ask(issuer); !errors.Is(err, ErrAway) {
+			t.Errorf("%s: %v", issuer, err)
+		}
 	}
 }

@@ -47,6 +47,20 @@ type grant struct{ challenge, redirect, nonce string }
 // New starts a provider on loopback. claims are those of the person, besides the standard ones.
 func New(t testing.TB, claims map[string]any) *Provider {
 	t.Helper()
+	p := made(t, claims)
+	p.Start()
+	return p
+}
+
+// NewTLS starts a provider that speaks HTTPS. Its certificate is of an authority that Certificate returns.
+func NewTLS(t testing.TB, claims map[string]any) *Provider {
+	t.Helper()
+	p := made(t, claims)
+	p.StartTLS()
+	return p
+}
+
+func made(t testing.TB, claims map[string]any) *Provider {
 	p := &Provider{ClientID: "muster", t: t, claims: claims, codes: map[string]grant{}, asked: map[string]int{}}
 	p.Rotate()
 	mux := http.NewServeMux()
@@ -56,7 +70,7 @@ func New(t testing.TB, claims map[string]any) *Provider {
 	mux.HandleFunc("POST /token", p.token)
 	mux.HandleFunc("GET /userinfo", p.userinfo)
 	mux.HandleFunc("POST /device", p.device)
-	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.asked[r.URL.Path]++
