@@ -98,7 +98,7 @@ func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) 
 	return want, ttl, nil
 }
 
-// checkBinding checks the format and the bindings of a token.
+// checkBinding checks the format and the bindings of a token, and the label that puts whoever joins with it into a zone.
 func checkBinding(t *store.JoinToken) error {
 	bad := func(text string) error { return handlers.Fail(http.StatusBadRequest, text) }
 	if t.Format != "" && t.Format != store.FormatMuster && t.Format != store.FormatZLayer {
@@ -108,6 +108,11 @@ func checkBinding(t *store.JoinToken) error {
 		p, err := netip.ParsePrefix(t.BindCIDR)
 		if err != nil || p != p.Masked() {
 			return bad("bindCidr must be a prefix such as 10.0.0.0/8")
+		}
+	}
+	if zone, given := t.Labels["zone"]; given {
+		if err := store.CheckZone(zone); err != nil {
+			return bad("labels: " + err.Error())
 		}
 	}
 	if _, err := path.Match(t.BindName, ""); err != nil {

@@ -188,14 +188,14 @@ export function filters(...fields) {
   const wide = matchMedia("(min-width: 46.01rem)");
   const el = h(
     "details",
-    { class: "filters", role: "search", open: wide.matches },
+    { class: "filters", open: wide.matches },
     h("summary", null, "Filter"),
     h("div", null, ...fields),
   );
   wide.addEventListener("change", () => {
     el.open = wide.matches;
   });
-  return el;
+  return h("search", null, el);
 }
 
 export const heading = (title, ...actions) =>
