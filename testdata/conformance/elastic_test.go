@@ -10,261 +10,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
-	es8 "github.com/elastic/go-elasticsearch/v8"
-	es8key "github.com/elastic/go-elasticsearch/v8/typedapi/security/createapikey"
+	untyped8 "github.com/elastic/go-elasticsearch/v8/esapi"
+	health8 "github.com/elastic/go-elasticsearch/v8/typedapi/cluster/health"
+	who8 "github.com/elastic/go-elasticsearch/v8/typedapi/security/authenticate"
+	key8 "github.com/elastic/go-elasticsearch/v8/typedapi/security/createapikey"
+	invalidate8 "github.com/elastic/go-elasticsearch/v8/typedapi/security/invalidateapikey"
 	types8 "github.com/elastic/go-elasticsearch/v8/typedapi/types"
-	privilege8 "github.com/elastic/go-elasticsearch/v8/typedapi/types/enums/clusterprivilege"
-	es9 "github.com/elastic/go-elasticsearch/v9"
-	es9key "github.com/elastic/go-elasticsearch/v9/typedapi/security/createapikey"
-	types9 "github.com/elastic/go-elasticsearch/v9/typedapi/types"
-	privilege9 "github.com/elastic/go-elasticsearch/v9/typedapi/types/enums/clusterprivilege"
+	ping9 "github.com/elastic/go-elasticsearch/v9/typedapi/core/ping"
+	nodes9 "github.com/elastic/go-elasticsearch/v9/typedapi/nodes/info"
+	get9 "github.com/elastic/go-elasticsearch/v9/typedapi/security/getapikey"
 )
-
-// enrollment is what each of the clients makes of the answer.
-type enrollment struct {
-	HTTPCAKey, HTTPCACert, TransportCACert, TransportKey, TransportCert string
-	Nodes                                                               []string
-}
-
-// refusal is what each of the typed clients makes of an error.
-type refusal struct {
-	status       int
-	kind, reason string
-	metadata     map[string]json.RawMessage
-}
-
-// elasticClient is one official client: a major, typed or not.
-type elasticClient struct {
-	name    string
-	enroll  func(context.Context) (*enrollment, *refusal, error)
-	kibana  func(context.Context) (string, *refusal, error)
-	info    func(context.Context) (version string, err error)
-	makeKey func(context.Context, string) (encoded string, expiration int64, err error)
-}
-
-type credentials struct{ apiKey, user, password string }
-
-const keyPrivilege = "cluster:admin/xpack/security/enroll/node"
-
-func parseUntyped(code int, body io.ReadCloser, into any) (*refusal, error) {
-	defer body.Close()
-	data, err := io.ReadAll(body)
-	if err != nil {
-		return nil, err
-	}
-	if code > 299 {
-		var e struct {
-			Error struct {
-				Type, Reason string
-			}
-		}
-		err := json.Unmarshal(data, &e)
-		return &refusal{status: code, kind: e.Error.Type, reason: e.Error.Reason}, err
-	}
-	return nil, json.Unmarshal(data, into)
-}
-
-type rawEnrollment struct {
-	HTTPCAKey       string   `json:"http_ca_key"`
-	HTTPCACert      string   `json:"http_ca_cert"`
-	TransportCACert string   `json:"transport_ca_cert"`
-	TransportKey    string   `json:"transport_key"`
-	TransportCert   string   `json:"transport_cert"`
-	Nodes           []string `json:"nodes_addresses"`
-}
-
-func (r *rawEnrollment) plain() *enrollment {
-	return &enrollment{r.HTTPCAKey, r.HTTPCACert, r.TransportCACert, r.TransportKey, r.TransportCert, r.Nodes}
-}
-
-type rawKey struct {
-	Encoded    string
-	Expiration int64
-}
-
-const keyBody = `{"name":%q,"expiration":"30m","role_descriptors":{"r":{"cluster":["` + keyPrivilege + `"]}}}`
-
-// elasticClients makes all four for one member, trusting nothing but the fingerprint of the HTTP CA.
-func elasticClients(t *testing.T, addr, fingerprint string, who credentials) []elasticClient {
-	t.Helper()
-	c8 := es8.Config{Addresses: []string{addr}, APIKey: who.apiKey, Username: who.user, Password: who.password, CertificateFingerprint: fingerprint}
-	c9 := es9.Config{Addresses: []string{addr}, APIKey: who.apiKey, Username: who.user, Password: who.password, CertificateFingerprint: fingerprint}
-	u8, err8 := es8.NewClient(c8)
-	t8, err8t := es8.NewTypedClient(c8)
-	u9, err9 := es9.NewClient(c9)
-	t9, err9t := es9.NewTypedClient(c9)
-	if err := errors.Join(err8, err8t, err9, err9t); err != nil {
-		t.Fatal(err)
-	}
-	refused8 := func(err error) (*refusal, error) {
-		var e *types8.ElasticsearchError
-		if errors.As(err, &e) {
-			return &refusal{e.Status, e.ErrorCause.Type, *e.ErrorCause.Reason, e.ErrorCause.Metadata}, nil
-		}
-		return nil, err
-	}
-	refused9 := func(err error) (*refusal, error) {
-		var e *types9.ElasticsearchError
-		if errors.As(err, &e) {
-			return &refusal{e.Status, e.ErrorCause.Type, *e.ErrorCause.Reason, e.ErrorCause.Metadata}, nil
-		}
-		return nil, err
-	}
-	return []elasticClient{
-		{
-			name: "v8 untyped",
-			enroll: func(ctx context.Context) (*enrollment, *refusal, error) {
-				r, err := u8.Security.EnrollNode(u8.Security.EnrollNode.WithContext(ctx))
-				if err != nil {
-					return nil, nil, err
-				}
-				var raw rawEnrollment
-				no, err := parseUntyped(r.StatusCode, r.Body, &raw)
-				return raw.plain(), no, err
-			},
-			kibana: func(ctx context.Context) (string, *refusal, error) {
-				r, err := u8.Security.EnrollKibana(u8.Security.EnrollKibana.WithContext(ctx))
-				if err != nil {
-					return "", nil, err
-				}
-				var raw struct{ Token struct{ Value string } }
-				no, err := parseUntyped(r.StatusCode, r.Body, &raw)
-				return raw.Token.Value, no, err
-			},
-			info: func(ctx context.Context) (string, error) {
-				r, err := u8.Info(u8.Info.WithContext(ctx))
-				if err != nil {
-					return "", err
-				}
-				var raw struct{ Version struct{ Number string } }
-				_, err = parseUntyped(r.StatusCode, r.Body, &raw)
-				return raw.Version.Number, err
-			},
-			makeKey: func(ctx context.Context, name string) (string, int64, error) {
-				r, err := u8.Security.CreateAPIKey(strings.NewReader(fmt.Sprintf(keyBody, name)), u8.Security.CreateAPIKey.WithContext(ctx))
-				if err != nil {
-					return "", 0, err
-				}
-				var raw rawKey
-				no, err := parseUntyped(r.StatusCode, r.Body, &raw)
-				return raw.Encoded, raw.Expiration, errors.Join(err, no.asError())
-			},
-		},
-		{
-			name: "v8 typed",
-			enroll: func(ctx context.Context) (*enrollment, *refusal, error) {
-				r, err := t8.Security.EnrollNode().Do(ctx)
-				if err != nil {
-					no, err := refused8(err)
-					return nil, no, err
-				}
-				return &enrollment{r.HttpCaKey, r.HttpCaCert, r.TransportCaCert, r.TransportKey, r.TransportCert, r.NodesAddresses}, nil, nil
-			},
-			kibana: func(ctx context.Context) (string, *refusal, error) {
-				r, err := t8.Security.EnrollKibana().Do(ctx)
-				if err != nil {
-					no, err := refused8(err)
-					return "", no, err
-				}
-				return r.Token.Value, nil, nil
-			},
-			info: func(ctx context.Context) (string, error) {
-				r, err := t8.Info().Do(ctx)
-				if err != nil {
-					return "", err
-				}
-				return r.Version.Int, nil
-			},
-			makeKey: func(ctx context.Context, name string) (string, int64, error) {
-				r, err := t8.Security.CreateApiKey().Request(&es8key.Request{Name: &name, Expiration: "30m", RoleDescriptors: map[string]types8.RoleDescriptor{
-					"r": {Cluster: []privilege8.ClusterPrivilege{{Name: keyPrivilege}}}}}).Do(ctx)
-				if err != nil {
-					return "", 0, err
-				}
-				return r.Encoded, *r.Expiration, nil
-			},
-		},
-		{
-			name: "v9 untyped",
-			enroll: func(ctx context.Context) (*enrollment, *refusal, error) {
-				r, err := u9.Security.EnrollNode(u9.Security.EnrollNode.WithContext(ctx))
-				if err != nil {
-					return nil, nil, err
-				}
-				var raw rawEnrollment
-				no, err := parseUntyped(r.StatusCode, r.Body, &raw)
-				return raw.plain(), no, err
-			},
-			kibana: func(ctx context.Context) (string, *refusal, error) {
-				r, err := u9.Security.EnrollKibana(u9.Security.EnrollKibana.WithContext(ctx))
-				if err != nil {
-					return "", nil, err
-				}
-				var raw struct{ Token struct{ Value string } }
-				no, err := parseUntyped(r.StatusCode, r.Body, &raw)
-				return raw.Token.Value, no, err
-			},
-			info: func(ctx context.Context) (string, error) {
-				r, err := u9.Info(u9.Info.WithContext(ctx))
-				if err != nil {
-					return "", err
-				}
-				var raw struct{ Version struct{ Number string } }
-				_, err = parseUntyped(r.StatusCode, r.Body, &raw)
-				return raw.Version.Number, err
-			},
-			makeKey: func(ctx context.Context, name string) (string, int64, error) {
-				r, err := u9.Security.CreateAPIKey(strings.NewReader(fmt.Sprintf(keyBody, name)), u9.Security.CreateAPIKey.WithContext(ctx))
-				if err != nil {
-					return "", 0, err
-				}
-				var raw rawKey
-				no, err := parseUntyped(r.StatusCode, r.Body, &raw)
-				return raw.Encoded, raw.Expiration, errors.Join(err, no.asError())
-			},
-		},
-		{
-			name: "v9 typed",
-			enroll: func(ctx context.Context) (*enrollment, *refusal, error) {
-				r, err := t9.Security.EnrollNode().Do(ctx)
-				if err != nil {
-					no, err := refused9(err)
-					return nil, no, err
-				}
-				return &enrollment{r.HttpCaKey, r.HttpCaCert, r.TransportCaCert, r.TransportKey, r.TransportCert, r.NodesAddresses}, nil, nil
-			},
-			kibana: func(ctx context.Context) (string, *refusal, error) {
-				r, err := t9.Security.EnrollKibana().Do(ctx)
-				if err != nil {
-					no, err := refused9(err)
-					return "", no, err
-				}
-				return r.Token.Value, nil, nil
-			},
-			info: func(ctx context.Context) (string, error) {
-				r, err := t9.Info().Do(ctx)
-				if err != nil {
-					return "", err
-				}
-				return r.Version.Int, nil
-			},
-			makeKey: func(ctx context.Context, name string) (string, int64, error) {
-				r, err := t9.Security.CreateApiKey().Request(&es9key.Request{Name: &name, Expiration: "30m", RoleDescriptors: map[string]types9.RoleDescriptor{
-					"r": {Cluster: []privilege9.ClusterPrivilege{{Name: keyPrivilege}}}}}).Do(ctx)
-				if err != nil {
-					return "", 0, err
-				}
-				return r.Encoded, *r.Expiration, nil
-			},
-		},
-	}
-}
 
 func (r *refusal) asError() error {
 	if r == nil {
@@ -436,32 +196,26 @@ func TestElasticHousekeeping(t *testing.T) {
 	c := start(t, 3)
 	ctx := context.Background()
 	_, fingerprint, _ := c.enrollToken(1)
-	c8 := es8.Config{Addresses: c.addrs, Username: "admin", Password: c.token, CertificateFingerprint: fingerprint, CompressRequestBody: true}
-	c9 := es9.Config{Addresses: c.addrs[1:2], Username: "admin", Password: c.token, CertificateFingerprint: fingerprint}
-	u8, err8 := es8.NewClient(c8)
-	t8, err8t := es8.NewTypedClient(c8)
-	t9, err9t := es9.NewTypedClient(c9)
-	if err := errors.Join(err8, err8t, err9t); err != nil {
-		t.Fatal(err)
-	}
-	if r, err := u8.Ping(); err != nil || r.IsError() {
+	who := credentials{user: "admin", password: c.token}
+	all, second := elastic(t, fingerprint, who, true, c.addrs...), elastic(t, fingerprint, who, false, c.addrs[1])
+	if r, err := untyped8.New(all).Ping(); err != nil || r.IsError() {
 		t.Errorf("ping: %v, %v", r, err)
 	}
-	if ok, err := t9.Ping().IsSuccess(ctx); err != nil || !ok {
+	if ok, err := ping9.New(second).IsSuccess(ctx); err != nil || !ok {
 		t.Errorf("typed ping: %v, %v", ok, err)
 	}
-	if err := u8.DiscoverNodes(); err != nil {
+	if err := all.DiscoverNodes(); err != nil {
 		t.Errorf("discover nodes: %v", err)
 	}
-	health, err := t8.Cluster.Health().Do(ctx)
+	health, err := health8.New(all).Do(ctx)
 	if err != nil || health.Status.Name != "green" || health.NumberOfNodes != 3 {
 		t.Errorf("health: %+v, %v", health, err)
 	}
-	nodes, err := t9.Nodes.Info().Metric("http").Do(ctx)
+	nodes, err := nodes9.New(second).Metric("http").Do(ctx)
 	if err != nil || len(nodes.Nodes) != 3 {
 		t.Errorf("nodes: %+v, %v", nodes, err)
 	}
-	local, err := t9.Nodes.Info().NodeId("_local").Metric("http").Do(ctx)
+	local, err := nodes9.New(second).NodeId("_local").Metric("http").Do(ctx)
 	if err != nil || len(local.Nodes) != 1 {
 		t.Fatalf("the local node: %+v, %v", local, err)
 	}
@@ -470,26 +224,26 @@ func TestElasticHousekeeping(t *testing.T) {
 			t.Errorf("%s calls itself %s", c.addrs[1], n.Http.PublishAddress)
 		}
 	}
-	made, err := t8.Security.CreateApiKey().Request(&es8key.Request{Name: ptr("house"), Metadata: types8.Metadata{"rack": json.RawMessage("7")}}).Do(ctx)
+	made, err := key8.New(all).Request(&key8.Request{Name: ptr("house"), Metadata: types8.Metadata{"rack": json.RawMessage("7")}}).Do(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := t9.Security.GetApiKey().Id(made.Id).Do(ctx)
+	got, err := get9.New(second).Id(made.Id).Do(ctx)
 	if err != nil || len(got.ApiKeys) != 1 || got.ApiKeys[0].Name != "house" || got.ApiKeys[0].Username != "admin" || string(got.ApiKeys[0].Metadata["rack"]) != "7" {
 		t.Errorf("get: %+v, %v", got, err)
 	}
-	who, err := t8.Security.Authenticate().Do(ctx)
-	if err != nil || who.Username != "admin" {
-		t.Errorf("authenticate: %+v, %v", who, err)
+	self, err := who8.New(all).Do(ctx)
+	if err != nil || self.Username != "admin" {
+		t.Errorf("authenticate: %+v, %v", self, err)
 	}
-	gone, err := t8.Security.InvalidateApiKey().Ids(made.Id).Do(ctx)
+	gone, err := invalidate8.New(all).Ids(made.Id).Do(ctx)
 	if err != nil || len(gone.InvalidatedApiKeys) != 1 || gone.ErrorCount != 0 {
 		t.Errorf("invalidate: %+v, %v", gone, err)
 	}
-	if got, err := t9.Security.GetApiKey().Name("house*").ActiveOnly(true).Do(ctx); err != nil || len(got.ApiKeys) != 0 {
+	if got, err := get9.New(second).Name("house*").ActiveOnly(true).Do(ctx); err != nil || len(got.ApiKeys) != 0 {
 		t.Errorf("active keys: %+v, %v", got, err)
 	}
-	if _, err := t8.Security.CreateApiKey().Request(&es8key.Request{}).Do(ctx); err == nil || !strings.Contains(err.Error(), "[action_request_validation_exception]") {
+	if _, err := key8.New(all).Request(&key8.Request{}).Do(ctx); err == nil || !strings.Contains(err.Error(), "[action_request_validation_exception]") {
 		t.Errorf("a key without a name: %v", err)
 	}
 }

@@ -47,7 +47,7 @@ var built = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(dir, ".deps", "bin", "versitygw")
 	build := exec.Command("go", "build", "-o", path, "github.com/versity/versitygw/cmd/versitygw")
 	build.Dir = filepath.Join(dir, "testdata", "servers")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return string(out), err
 	}
