@@ -3,7 +3,8 @@
 # commit makes the same bytes, whatever the directory and the time (`make dist-test` builds twice and compares).
 #
 #   scripts/dist.sh OUT [ARCH…]     ARCH is amd64 or arm64; without one both, arm64 if a cross compiler installs
-#   scripts/dist.sh deb OUT BINARY  only the Debian package of this machine, of a binary that is there
+#   scripts/dist.sh deb OUT BINARY  only the Debian package of this machine, of a binary that is there; COMPRESSION=none
+#                                   saves the minute that xz takes
 #   scripts/dist.sh binary OUT ARCH only the binary
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,7 +35,7 @@ files() {
   local dir=$1 unit
   install -Dm755 "$2" "$dir/usr/bin/muster"
   install -d "$dir/usr/share/man/man1" "$dir/usr/share/doc/muster" "$dir/usr/lib/systemd/system"
-  [ -d "$work/man" ] || go run -trimpath -ldflags "-X muster/cli.Version=$VERSION" ./scripts/man "$work/man"
+  [ -d "$work/man" ] || go run -ldflags "-X muster/cli.Version=$VERSION" ./scripts/man "$work/man"
   install -m644 "$work"/man/*.1 "$dir/usr/share/man/man1"
   gzip -9n "$dir"/usr/share/man/man1/*.1
   install -Dm644 "$work/completions/bash" "$dir/usr/share/bash-completion/completions/muster"
@@ -66,7 +67,7 @@ deb() {
     deploy/debian/control >"$dir/DEBIAN/control"
   (cd "$dir" && find usr -type f -printf '%P\0' | sort -z | sed -z 's|^|usr/|' | xargs -0 md5sum >DEBIAN/md5sums)
   find "$dir" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-  dpkg-deb --root-owner-group -Zxz --build "$dir" "$3/$name" >/dev/null
+  dpkg-deb --root-owner-group "-Z${COMPRESSION:-xz}" --build "$dir" "$3/$name" >/dev/null
   say "$name"
 }
 
@@ -87,10 +88,10 @@ binary() {
     search="-I$deps/arm64/root/usr/include"
     local libs="-L$deps/arm64/root/usr/lib/aarch64-linux-gnu"
   fi
-  CGO_ENABLED=1 GOOS=linux GOARCH=$1 GOFLAGS= \
+  CGO_ENABLED=1 GOOS=linux GOARCH=$1 \
     CGO_CFLAGS="-O2 -I$root/include $search" \
     CGO_LDFLAGS="-L$root/lib ${libs:-} -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -ldl" \
-    go build -trimpath -buildvcs=false -tags netgo,osusergo -o "$2" -ldflags \
+    go build -buildvcs=false -o "$2" -ldflags \
     "-linkmode external -extldflags \"-static -Wl,--no-warnings -Wl,--build-id=none\" -s -w -buildid= -X muster/cli.Version=$VERSION -X muster/cli.Commit=$COMMIT" .
 }
 
@@ -103,7 +104,7 @@ one() {
   deb "$work/$arch" "$arch" "$out"
 }
 
-export CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$deps/dqlite/include" GOFLAGS=-tags=netgo,osusergo \
+export CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$deps/dqlite/include" GOFLAGS="-tags=netgo,osusergo -trimpath" \
   CGO_LDFLAGS="-L$deps/dqlite/lib -ldqlite -l:libuv_a.a -llz4 -lpthread -lm -ldl"
 
 if [ "${1:-}" = deb ]; then
@@ -131,6 +132,6 @@ for arch in "$host" "$@"; do # this machine's first: its binary writes the compl
   [ ! -e "$work/muster-$arch" ] || continue
   one "$arch" "$out"
 done
-go run -trimpath ./scripts/notice -sbom "$VERSION" "$out/muster_$VERSION.cdx.json"
+go run ./scripts/notice -sbom "$VERSION" "$out/muster_$VERSION.cdx.json"
 (cd "$out" && sha256sum -- muster_* >SHA256SUMS)
 say "checksums in $out/SHA256SUMS"

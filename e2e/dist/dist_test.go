@@ -52,7 +52,7 @@ func TestPackage(t *testing.T) {
 		t.Skip("mounting an overlay takes root")
 	}
 	muster, dir := binary(t), t.TempDir()
-	run(t, []string{"VERSION=1.0.0"}, filepath.Join(root, "scripts/dist.sh"), "deb", dir, muster)
+	run(t, []string{"VERSION=1.0.0", "COMPRESSION=none"}, filepath.Join(root, "scripts/dist.sh"), "deb", dir, muster)
 	found, err := filepath.Glob(filepath.Join(dir, "muster_1.0.0_*.deb"))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("packages: %v, %v", found, err)
@@ -61,7 +61,7 @@ func TestPackage(t *testing.T) {
 	tree, next := filepath.Join(dir, "tree"), filepath.Join(dir, "next.deb")
 	run(t, nil, "dpkg-deb", "-R", found[0], tree)
 	run(t, nil, "sed", "-i", "s/^Version: 1.0.0$/Version: 1.1.0/", filepath.Join(tree, "DEBIAN/control"))
-	run(t, nil, "dpkg-deb", "-Zgzip", "--build", tree, next)
+	run(t, nil, "dpkg-deb", "-Znone", "--build", tree, next)
 	const overlay = `set -e
 		mount -t tmpfs -o size=512m none "$1/mnt" && mkdir "$1/mnt/upper" "$1/mnt/work" "$1/mnt/root"
 		mount -t overlay -o "lowerdir=/,upperdir=$1/mnt/upper,workdir=$1/mnt/work" none "$1/mnt/root"
