@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -32,7 +33,8 @@ const (
 func (q *Request) honest(err error) error {
 	nothing := errors.Is(err, store.ErrNoLeader) || errors.Is(err, store.ErrNotLeader) ||
 		errors.Is(err, store.ErrClosed) ||
-		errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrOldSchema)
+		errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrOldSchema) ||
+		errors.Is(err, context.DeadlineExceeded)
 	switch unknown := errors.Is(err, store.ErrUnknownOutcome); {
 	case unknown && !q.changes:
 		return store.ErrNoLeader

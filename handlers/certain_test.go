@@ -97,7 +97,8 @@ func (x *relay) Forward(r *http.Request, _ uint64) (*http.Response, error) {
 // testFollower is a member that does not lead: it has the leader's mirror of now, and passes on what it must.
 type testFollower struct {
 	*sole.Member
-	relay *relay
+	relay  *relay
+	leader *sole.Member
 }
 
 func newTestFollower(t *testing.T, leader *sole.Member, mirror string) *testFollower {
@@ -120,7 +121,7 @@ func newTestFollower(t *testing.T, leader *sole.Member, mirror string) *testFoll
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &testFollower{relay: &relay{leader: leader.Internal(), epoch: leader.Store.Epoch, giveUp: func() {}}}
+	f := &testFollower{relay: &relay{leader: leader.Internal(), epoch: leader.Store.Epoch, giveUp: func() {}}, leader: leader}
 	cfg := sole.NewConfig(st, leader.ClusterID, "two")
 	cfg.Peers = f.relay
 	f.Member = &sole.Member{Server: sole.Serve(cfg), Store: st, T: t, Admin: leader.Admin}
@@ -145,14 +146,33 @@ func newTestFollower(t *testing.T, leader *sole.Member, mirror string) *testFoll
 	return f
 }
 
+// patience is a context that ends when its caller's time is up, and not because the caller has disconnected.
+type patience struct {
+	context.Context
+	over chan struct{}
+}
+
+func (p patience) Done() <-chan struct{} { return p.over }
+
+func (p patience) Err() error {
+	select {
+	case <-p.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
 // through asks the follower while its way to the leader is as the steps say.
 func (f *testFollower) through(steps []string, method, target, body string, headers ...string) *httptest.ResponseRecorder {
 	f.T.Helper()
 	sole.Until(f.T, "it knows who leads", func() bool { return f.Store.LeaderID() != 0 })
-	ctx, cancel := context.WithTimeout(f.T.Context(), sole.Generous)
-	defer cancel()
+	sole.Until(f.T, "the leader is sure", func() bool { return f.leader.Store.Confirm(f.T.Context()) == nil })
+	ctx := patience{f.T.Context(), make(chan struct{})}
+	giveUp := sync.OnceFunc(func() { close(ctx.over) })
+	defer time.AfterFunc(sole.Generous, giveUp).Stop()
 	f.relay.mu.Lock()
-	f.relay.steps, f.relay.giveUp = steps, cancel
+	f.relay.steps, f.relay.giveUp = steps, giveUp
 	f.relay.mu.Unlock()
 	var in io.Reader = http.NoBody
 	if body != "" {

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -118,6 +119,8 @@ func (f *Family) Render(w http.ResponseWriter, err error) (internal bool) {
 		f.Fail(w, statusOf[refusal.Code], refusal.Code, refusal.Message)
 	case errors.Is(err, syscall.ENOSPC):
 		f.Fail(w, http.StatusInternalServerError, 0, "the disk of the member that carries this out is full")
+	case errors.Is(err, context.DeadlineExceeded):
+		send(Failure{http.StatusServiceUnavailable, "this takes longer than it may at the moment; try again"})
 	case errors.Is(err, store.ErrOldSchema):
 		send(Failure{http.StatusServiceUnavailable, store.ErrOldSchema.Error()})
 	case errors.Is(err, store.ErrNoLeader), errors.Is(err, store.ErrNotLeader), errors.Is(err, store.ErrClosed):

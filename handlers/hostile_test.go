@@ -110,9 +110,9 @@ func TestLogIsNotFilled(t *testing.T) {
 	if n := lines.lines.Load(); n > 0 || refused == 0 {
 		t.Errorf("%d lines about %d requests that a limit has refused", n, refused)
 	}
-	s.AddVoter(func() bool { return false }) // nothing can be confirmed
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	s.AddVoter(func() bool { return false })           // nothing can be confirmed
+	ctx, cancel := context.WithTimeout(t.Context(), 0) // their time is up
+	defer cancel()
 	for range 300 {
 		r, _ := http.NewRequestWithContext(ctx, "GET", "/v1/peerings?x="+long, nil)
 		r.RemoteAddr = "192.0.2.1:1"

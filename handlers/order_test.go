@@ -230,6 +230,31 @@ func TestAbandonedRequestsAreNoFailures(t *testing.T) {
 	}
 }
 
+// TestTimeIsUp: a request that takes longer than it may, at whatever step, can be tried again and is no failure of the member.
+func TestTimeIsUp(t *testing.T) {
+	t.Parallel()
+	var log logLines
+	s := sole.New(t, func(c *sole.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
+	})
+	for _, rt := range s.Routes() {
+		for after := time.Duration(0); after < 2*time.Millisecond; after += 300 * time.Microsecond {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			r := httptest.NewRequestWithContext(ctx, rt.Method, somePath(rt), strings.NewReader("{}"))
+			r.Header.Set("Authorization", "Bearer "+s.Admin)
+			w := httptest.NewRecorder()
+			s.API().ServeHTTP(w, r)
+			cancel()
+			if w.Code == http.StatusInternalServerError && strings.Contains(w.Body.String(), "internal error") {
+				t.Errorf("%s %s after %v: %d %s", rt.Method, rt.Path, after, w.Code, w.Body)
+			}
+		}
+	}
+	for _, line := range log.all() {
+		t.Errorf("the log says: %s", line)
+	}
+}
+
 // logLines collects what is logged.
 type logLines struct {
 	mu    sync.Mutex

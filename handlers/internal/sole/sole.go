@@ -232,6 +232,20 @@ func (s *Member) Call(method, target, token, body string, headers ...string) *ht
 	return s.Ask(s.API(), method, target, token, body, headers...)
 }
 
+// Certain repeats a request for as long as the member cannot be sure that it leads: on a busy machine its process stands still
+// for moments, and must find out afterwards.
+func (s *Member) Certain(rt *handlers.Route, ask func() *httptest.ResponseRecorder) (w *httptest.ResponseRecorder) {
+	_ = await.Within(await.Limit, func() error {
+		w = ask()
+		if none := rt.Family.NoLeader; w.Code == http.StatusMisdirectedRequest ||
+			w.Code == none.Status && strings.Contains(w.Body.String(), none.Text) {
+			return errors.New("it is not sure")
+		}
+		return nil
+	})
+	return w
+}
+
 // Ask is Call for another listener's handler.
 func (s *Member) Ask(h http.Handler, method, target, token, body string, headers ...string) *httptest.ResponseRecorder {
 	s.T.Helper()
