@@ -15,7 +15,7 @@ import (
 // vote; with the third all votes and leadership move, and nothing that was written is lost.
 func TestUpgradeMigration(t *testing.T) {
 	g := startGroup(t, 3)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	if _, err := g.c.SetAutopilotConfig(ctx, map[string]any{"upgradeMigration": true, "stabilization": "1s"}); err != nil {
 		t.Fatal(err)

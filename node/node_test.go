@@ -22,7 +22,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const within = 60 * time.Second
+const (
+	within = 60 * time.Second // bounds what takes a moment on an idle machine
+	whole  = 10 * within      // bounds all that a test asks of a member
+)
 
 // config is a member on free ports of the loopback.
 func config(dir string) node.Config {
@@ -44,7 +47,7 @@ func begin(t testing.TB, ctx context.Context, cfg node.Config) *node.Node {
 
 func start(t *testing.T, cfg node.Config) *node.Node {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	n := begin(t, ctx, cfg)
 	t.Cleanup(func() {
@@ -72,7 +75,7 @@ func dial(t *testing.T, dir string) *client.Client {
 // await polls until what holds.
 func await(t *testing.T, what string, holds func(context.Context) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	for !holds(ctx) {
 		select {
@@ -92,7 +95,7 @@ func TestMembers(t *testing.T) {
 	one.Name, two.Name = "one", "two"
 	first := start(t, one)
 	c := dial(t, one.Data)
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	token, err := c.CreateJoinToken(ctx, client.JoinTokenRequest{TTL: time.Hour, MaxUses: 1, Mode: store.ModeFull})
 	if err != nil {
@@ -239,7 +242,7 @@ func TestFoundingIsFixed(t *testing.T) {
 		{CACert: "/gone", CAKey: "/gone"}: false,
 	} {
 		cfg.Founding = said
-		ctx, cancel := context.WithTimeout(t.Context(), within)
+		ctx, cancel := context.WithTimeout(t.Context(), whole)
 		n, err := node.Start(ctx, cfg)
 		cancel()
 		if err == nil {
@@ -269,7 +272,7 @@ func TestFailedStart(t *testing.T) {
 		if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), within)
+		ctx, cancel := context.WithTimeout(t.Context(), whole)
 		broken, err := node.Start(ctx, cfg)
 		cancel()
 		if err == nil {
@@ -319,7 +322,7 @@ func TestLostLog(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), within)
+		ctx, cancel := context.WithTimeout(t.Context(), whole)
 		broken, err := node.Start(ctx, cfg)
 		cancel()
 		if err == nil {
@@ -359,7 +362,7 @@ func TestJoinWithoutAnswer(t *testing.T) {
 	dir := t.TempDir()
 	one, two := config(filepath.Join(dir, "1")), config(filepath.Join(dir, "2"))
 	first := start(t, one)
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	request := client.JoinTokenRequest{TTL: time.Hour, MaxUses: 1, Mode: store.ModeReplicate}
 	token, err := dial(t, one.Data).CreateJoinToken(ctx, request)

@@ -17,7 +17,7 @@ import (
 // versions of HTTP. Nothing of what comes after its revocation is told.
 func TestRevokedOnEveryMember(t *testing.T) {
 	g := startGroup(t, 3)
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	made, err := g.c.CreateAPIToken(ctx, client.APITokenRequest{Name: "x", Scopes: []string{"cluster:read", "peering:read"}})
 	if err != nil {

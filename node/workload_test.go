@@ -71,7 +71,7 @@ func TestMemberIdentity(t *testing.T) {
 	cfg := config(filepath.Join(dir, "1"))
 	cfg.SpiffeSocket = filepath.Join(dir, "spiffe.sock")
 	start(t, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	svid, err := source(t, ctx, cfg.SpiffeSocket).GetX509SVID()
 	if err != nil {
@@ -137,7 +137,7 @@ func TestHelperProcess(t *testing.T) {
 	if len(args) == 0 {
 		t.Skip("it is run by TestWorkloads")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	switch what, socket := args[0], args[1]; what {
 	case "serve":
@@ -290,7 +290,7 @@ func TestWorkloads(t *testing.T) {
 	dir := openDir(t)
 	binary := filepath.Join(dir, "helper")
 	copyFile(t, os.Args[0], binary)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	c, cfgs := twoMembers(t, ctx, dir)
 	for i, w := range []client.WorkloadRequest{

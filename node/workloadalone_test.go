@@ -16,7 +16,7 @@ import (
 func TestIdentityWithoutLeader(t *testing.T) {
 	dir := openDir(t)
 	g := startGroup(t, 3)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	if err := g.nodes[2].Close(); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 // bundle, also after one of them has replaced its authority; when the peering is deleted, it is over.
 func TestWorkloadsOfPeers(t *testing.T) {
 	dir := openDir(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	var clients [2]*client.Client
 	var sockets, domains [2]string

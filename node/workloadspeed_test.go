@@ -15,7 +15,7 @@ func BenchmarkIdentity(b *testing.B) {
 	dir := b.TempDir()
 	cfg := config(filepath.Join(dir, "1"))
 	cfg.SpiffeSocket = filepath.Join(dir, "s")
-	ctx, cancel := context.WithTimeout(context.Background(), 2*within)
+	ctx, cancel := context.WithTimeout(context.Background(), whole)
 	defer cancel()
 	n := begin(b, ctx, cfg)
 	defer n.Close()

@@ -66,7 +66,7 @@ func TestWorkloadByUnit(t *testing.T) {
 	cfg := config(filepath.Join(dir, "1"))
 	cfg.SpiffeSocket = filepath.Join(dir, "spiffe.sock")
 	start(t, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	if _, err := dial(t, cfg.Data).CreateWorkload(ctx, client.WorkloadRequest{Path: "/unit", Unit: service}); err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestWorkloadAuthorityOfOperator(t *testing.T) {
 	cfg := config(filepath.Join(dir, "1"))
 	cfg.SpiffeSocket = filepath.Join(dir, "spiffe.sock")
 	start(t, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
 	c := dial(t, cfg.Data)
 	domain := spiffeid.RequireTrustDomainFromString(clusterOf(t, ctx, c))
