@@ -31,9 +31,12 @@ type answer struct {
 	status int
 	header http.Header
 	body   string
+	begin  time.Time
 	took   time.Duration
 	err    error
 }
+
+func (a answer) late(limit time.Duration) bool { return late(a.begin, a.took, limit) }
 
 func (a answer) String() string {
 	if a.err != nil {
@@ -66,7 +69,7 @@ func (c *cluster) as(t *testing.T, token string) *user {
 // do sends one request; headers are "Name: value", one without a value takes the header out.
 func (u *user) do(m *member, method, path, body string, headers ...string) (a answer) {
 	begin := time.Now()
-	defer func() { a.took = time.Since(begin) }()
+	defer func() { a.begin, a.took = begin, time.Since(begin) }()
 	var reader io.Reader
 	if body != "" {
 		reader = strings.NewReader(body)

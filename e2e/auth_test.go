@@ -9,8 +9,18 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
+
+// TestAuth: who may call what, through every member.
+func TestAuth(t *testing.T) {
+	t.Parallel()
+	onThree(t,
+		part{"scopes", testScopes},
+		part{"credentials", testCredentials},
+		part{"revoked", testRevoked},
+		part{"guessing", testGuessing},
+	)
+}
 
 // The refusals of each family, word for word.
 const (
@@ -96,7 +106,7 @@ func awaitMirrors(t *testing.T, c *cluster) {
 	leader := c.leader(t)
 	now := leader.status(t).Revision
 	for _, m := range c.members {
-		eventually(t, 10*time.Second, fmt.Sprintf("the mirror of node %d has revision %d", m.n, now), func() error {
+		eventually(t, formed, fmt.Sprintf("the mirror of node %d has revision %d", m.n, now), func() error {
 			if _, err := os.Stat(m.db()); err != nil {
 				return err
 			}
@@ -184,7 +194,7 @@ func testRevoked(t *testing.T, c *cluster) {
 
 	short := get[struct{ ID, Token, ExpiresAt string }](t, admin, c.members[0], "POST", "/api/v1/api-tokens", `{"name":"short","scopes":["management"],"ttlSeconds":1}`)
 	u = c.as(t, short.Token)
-	eventually(t, 5*time.Second, "the token expires", func() error {
+	eventually(t, formed, "the token expires", func() error {
 		if a := u.do(c.members[1], "GET", "/api/v1/cluster/members", ""); a.status != 401 {
 			return fmt.Errorf("%v", a)
 		}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	cliprocess "muster/cli/process"
 )
 
 // formed bounds what takes a moment on an idle machine and longer on a busy one with the race detector.
@@ -131,7 +133,7 @@ func (c *cluster) end() {
 		switch {
 		case err != nil:
 			c.t.Errorf("node %d, stopped together with all others: %v", m.n, err)
-		case code != 0:
+		case code != 0 && !m.excused(c.t, begin):
 			c.t.Errorf("node %d, stopped together with all others: exit status %d", m.n, code)
 		}
 	}
@@ -176,10 +178,15 @@ func (m *member) stop(t *testing.T) time.Duration {
 	if err != nil {
 		t.Errorf("node %d after SIGTERM: %v", m.n, err)
 		m.kill()
-	} else if code != 0 {
+	} else if code != 0 && !m.excused(t, begin) {
 		t.Errorf("node %d after SIGTERM: exit status %d", m.n, code)
 	}
 	return time.Since(begin)
+}
+
+// excused reports whether a member that ended before all was closed would have been done in time, had the machine not lost some.
+func (m *member) excused(t *testing.T, begin time.Time) bool {
+	return m.forget(t, cliprocess.ErrNotStopped.Error()) && host.Lost(begin, time.Now()) > time.Second
 }
 
 func (m *member) pause()     { m.signal(syscall.SIGSTOP) }

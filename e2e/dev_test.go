@@ -82,40 +82,8 @@ func TestDev(t *testing.T) {
 		if n := len(devMembers(data)); n != 3 {
 			t.Errorf("%d members are running", n)
 		}
-		said := d.said()
-		for n := 1; n <= 3; n++ {
-			if !strings.Contains(said, fmt.Sprintf("node-%d", n)) || !strings.Contains(said, fmt.Sprintf("https://127.0.0.1:%d", api+n-1)) {
-				t.Errorf("the table lacks node %d:\n%s", n, said)
-			}
-			db := filepath.Join(data, fmt.Sprint(n), "muster.db")
-			eventually(t, 3*time.Second, fmt.Sprintf("the mirror of node %d shows the members", n), func() error {
-				if _, err := os.Stat(db); err != nil {
-					return err
-				}
-				if got := sqlite(t, db, "SELECT count(*) FROM v_members"); got != "3" {
-					return fmt.Errorf("%s members", got)
-				}
-				return nil
-			})
-		}
-		if strings.Count(said, "voter") < 3 || !strings.Contains(said, "admin.token") || strings.Contains(said, "muster-token") {
-			t.Errorf("muster dev says:\n%s", said)
-		}
-		if resumed := strings.Contains(said, "resuming the cluster"); resumed != (start > 0) {
-			t.Errorf("start %d resumes: %v\n%s", start+1, resumed, said)
-		}
-		// The commands that it proposes work as they are written there.
-		out := command{dir: filepath.Dir(data)}.ok(t, "members", "-o", "json")
-		ids := ""
-		for _, x := range jsonOf[[]struct {
-			ID, Name, Status, Suffrage string
-			NodeID                     int
-		}](t, out) {
-			ids += fmt.Sprintf("%d %s %s\n", x.NodeID, x.Name, x.ID)
-			if x.Suffrage != "voter" || x.Status != "alive" {
-				t.Errorf("member %+v", x)
-			}
-		}
+		d.shows(t, start)
+		ids := d.memberIDs(t)
 		if members == "" {
 			members = ids
 		}
@@ -128,7 +96,7 @@ func TestDev(t *testing.T) {
 			_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGINT)
 		case 1: // one of the members dies: the others go on and muster dev says so
 			_ = syscall.Kill(pids[2], syscall.SIGKILL)
-			eventually(t, 5*time.Second, "muster dev says that a member is gone", func() error {
+			eventually(t, formed, "muster dev says that a member is gone", func() error {
 				if !strings.Contains(d.said(), "has ended: signal: killed; start it again with") {
 					return fmt.Errorf("%s", d.said())
 				}
@@ -142,7 +110,7 @@ func TestDev(t *testing.T) {
 		if code, err := d.exit(10 * time.Second); start < 2 && (code != 0 || err != nil) {
 			t.Errorf("muster dev after its signal: exit status %d, %v\n%s", code, err, d.said())
 		}
-		eventually(t, 8*time.Second, "the members have ended with muster dev", func() error {
+		eventually(t, formed, "the members have ended with muster dev", func() error {
 			if left := devMembers(data); len(left) > 0 {
 				return fmt.Errorf("%v are still running", left)
 			}
@@ -152,7 +120,55 @@ func TestDev(t *testing.T) {
 			checkLog(t, fmt.Sprintf("node %d of muster dev", n), filepath.Join(data, fmt.Sprint(n), "muster.log"))
 		}
 	}
-	// Ports that are taken: one sentence, and nothing stays behind.
+	testDevPorts(t, api)
+}
+
+// shows checks what it says when it is complete, for the how-manieth time.
+func (d *dev) shows(t *testing.T, start int) {
+	t.Helper()
+	said := d.said()
+	for n := 1; n <= 3; n++ {
+		if !strings.Contains(said, fmt.Sprintf("node-%d", n)) || !strings.Contains(said, fmt.Sprintf("https://127.0.0.1:%d", d.api+n-1)) {
+			t.Errorf("the table lacks node %d:\n%s", n, said)
+		}
+		db := filepath.Join(d.data, fmt.Sprint(n), "muster.db")
+		eventually(t, formed, fmt.Sprintf("the mirror of node %d shows the members", n), func() error {
+			if _, err := os.Stat(db); err != nil {
+				return err
+			}
+			if got := sqlite(t, db, "SELECT count(*) FROM v_members"); got != "3" {
+				return fmt.Errorf("%s members", got)
+			}
+			return nil
+		})
+	}
+	if strings.Count(said, "voter") < 3 || !strings.Contains(said, "admin.token") || strings.Contains(said, "muster-token") {
+		t.Errorf("muster dev says:\n%s", said)
+	}
+	if resumed := strings.Contains(said, "resuming the cluster"); resumed != (start > 0) {
+		t.Errorf("start %d resumes: %v\n%s", start+1, resumed, said)
+	}
+}
+
+// memberIDs lists the members with a command as it proposes it.
+func (d *dev) memberIDs(t *testing.T) string {
+	t.Helper()
+	out := command{dir: filepath.Dir(d.data)}.ok(t, "members", "-o", "json")
+	ids := ""
+	for _, x := range jsonOf[[]struct {
+		ID, Name, Status, Suffrage string
+		NodeID                     int
+	}](t, out) {
+		ids += fmt.Sprintf("%d %s %s\n", x.NodeID, x.Name, x.ID)
+		if x.Suffrage != "voter" || x.Status != "alive" {
+			t.Errorf("member %+v", x)
+		}
+	}
+	return ids
+}
+
+// testDevPorts: ports that are taken are said in one sentence, and nothing stays behind.
+func testDevPorts(t *testing.T, api int) {
 	other := startDev(t, filepath.Join(t.TempDir(), "other"), api, api)
 	if code, err := other.exit(20 * time.Second); code != 1 || err != nil || !strings.Contains(other.said(), "cannot share the address") {
 		t.Errorf("muster dev with the same port twice: exit status %d, %v\n%s", code, err, other.said())

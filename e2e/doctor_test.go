@@ -66,7 +66,15 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("without a directory: %+v", out)
 	}
 
-	// Small damage, one at a time, and mended again.
+	smallDamage(t, m)
+	damagedLogs(t, m)
+	m.start(t)
+	m.awaitReady(t)
+}
+
+// smallDamage does one thing after the other to a stopped member, and mends it again.
+func smallDamage(t *testing.T, m *member) {
+	t.Helper()
 	for _, x := range []struct {
 		check, state, detail string
 		code                 int
@@ -96,8 +104,11 @@ func TestDoctor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
 
-	// What keeps dqlite from starting.
+// damagedLogs does to a stopped member what keeps dqlite from starting, and mends it again.
+func damagedLogs(t *testing.T, m *member) {
+	t.Helper()
 	segments, _ := filepath.Glob(m.file("raft/[0-9]*-[0-9]*"))
 	snapshots, _ := filepath.Glob(m.file("raft/snapshot-*"))
 	sort.Strings(segments)
@@ -134,8 +145,6 @@ func TestDoctor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m.start(t)
-	m.awaitReady(t)
 }
 
 func remove(files ...string) {
@@ -223,6 +232,26 @@ func TestDiskLow(t *testing.T) {
 		}
 		return u.settled(other, 1, 3, 4)
 	})
+	testLowIsSaid(t, u, small, other)
+	if mounted {
+		testNoRoomAtAll(t, u, small, other)
+	}
+	room(false)
+	eventually(t, formed, "it takes part again", func() error {
+		if d := small.status(t).Disk; d.Low {
+			return fmt.Errorf("%+v", d)
+		}
+		row, err := u.row(other, small.n)
+		if err == nil && (row.DiskLow || row.Role != "standby") {
+			err = fmt.Errorf("%+v", row)
+		}
+		return err
+	})
+}
+
+// testLowIsSaid: everybody who asks learns that a member has not enough room left, and it does not lead.
+func testLowIsSaid(t *testing.T, u *user, small, other *member) {
+	c := small.cluster
 	row, err := u.row(other, small.n)
 	if err != nil || !row.DiskLow || row.Suffrage != "nonvoter" {
 		t.Errorf("the members list says %+v, %v", row, err)
@@ -245,20 +274,6 @@ func TestDiskLow(t *testing.T) {
 	if log, _ := os.ReadFile(small.log); !strings.Contains(string(log), "low on disk space") {
 		t.Error("its log does not say so")
 	}
-	if mounted {
-		testNoRoomAtAll(t, u, small, other)
-	}
-	room(false)
-	eventually(t, formed, "it takes part again", func() error {
-		if d := small.status(t).Disk; d.Low {
-			return fmt.Errorf("%+v", d)
-		}
-		row, err := u.row(other, small.n)
-		if err == nil && (row.DiskLow || row.Role != "standby") {
-			err = fmt.Errorf("%+v", row)
-		}
-		return err
-	})
 }
 
 // testNoRoomAtAll: with not a byte left, the member goes on answering, requests through it and beside it work, and what

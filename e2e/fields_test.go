@@ -9,6 +9,12 @@ import (
 	"testing"
 )
 
+// TestFields: the fields of the requests around joining, each with every kind of value.
+func TestFields(t *testing.T) {
+	t.Parallel()
+	onThree(t, part{"join", testJoinFields}, part{"token", testTokenFields}, part{"idempotency", testIdempotency})
+}
+
 // lowOrder are the X25519 public keys with which every shared secret is zero (RFC 7748, section 6.1; cr.yp.to/ecdh.html).
 var lowOrder = []string{
 	"0000000000000000000000000000000000000000000000000000000000000000",

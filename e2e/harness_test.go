@@ -16,22 +16,49 @@ import (
 	"time"
 
 	"muster/cli"
+	"muster/e2e/lost"
 	"muster/e2e/processes"
 	"muster/internal/await"
 )
 
 func TestMain(m *testing.M) {
+	lost.Echo()
 	processes.Muster(func() {
 		laterSchema(os.Getenv(asLater))
 		shortLives(os.Getenv(asShortLived))
 		cli.Version = cmp.Or(os.Getenv(asVersion), cli.Version)
 	})
-	code := m.Run()
+	code := judged(m.Run)
 	if lines, compared := undescribed(); len(lines) > 0 {
 		fmt.Fprintf(os.Stderr, "FAIL: of %d requests and answers, these do not agree with handlers/openapi:\n%s\n", compared, strings.Join(lines, "\n"))
 		code = 1
 	}
 	processes.Exit(code)
+}
+
+// host is what the bounds of these tests are stretched by: other tests, and whatever else runs here, hold members up.
+var host *lost.Meter
+
+// judged runs the tests while the machine is measured, and returns their exit status.
+func judged(run func() int) int {
+	dir, err := os.MkdirTemp("", "muster-e2e-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	if host, err = lost.Observe(dir, func() []int { return nil }); err != nil {
+		panic(err)
+	}
+	code := run()
+	if err := host.Close(); err != nil {
+		panic(err)
+	}
+	return code
+}
+
+// late reports whether something that took so long exceeded a bound, what the machine has lost meanwhile not counted.
+func late(begin time.Time, took, limit time.Duration) bool {
+	return took > limit && took-host.Lost(begin, begin.Add(took)) > limit
 }
 
 // process is one muster.
@@ -49,21 +76,34 @@ func launch(cmd *exec.Cmd) (*process, error) {
 	return &process{p, cmd}, nil
 }
 
-func self() string                                       { return processes.Self() }
-func environment(extra ...string) []string               { return processes.Environment(extra...) }
-func ours() []int                                        { return processes.Ours() }
-func lastLines(file string, n int) string                { return processes.LastLines(file, n) }
-func (p *process) signal(s syscall.Signal)               { p.Signal(s) }
-func (p *process) kill()                                 { p.Kill() }
-func (p *process) running() bool                         { return p.Running() }
-func (p *process) exit(limit time.Duration) (int, error) { return p.Exit(limit) }
+func self() string                         { return processes.Self() }
+func environment(extra ...string) []string { return processes.Environment(extra...) }
+func ours() []int                          { return processes.Ours() }
+func lastLines(file string, n int) string  { return processes.LastLines(file, n) }
+func (p *process) signal(s syscall.Signal) { p.Signal(s) }
+func (p *process) kill()                   { p.Kill() }
+func (p *process) running() bool           { return p.Running() }
+
+// exit waits for the process to end by itself; an error when it takes longer than limit, what the machine has lost not counted.
+func (p *process) exit(limit time.Duration) (int, error) {
+	for begin, more := time.Now(), limit; ; {
+		code, err := p.Exit(more)
+		now := time.Now()
+		if more = limit + host.Lost(begin, now) - now.Sub(begin); err == nil || more <= 0 {
+			return code, err
+		}
+	}
+}
 
 // outcome is what a command that ran to its end has said.
 type outcome struct {
 	code           int
 	stdout, stderr string
+	begin          time.Time
 	took           time.Duration
 }
+
+func (o outcome) late(limit time.Duration) bool { return late(o.begin, o.took, limit) }
 
 // command is one call of the command line; zero fields are left out.
 type command struct {
@@ -96,7 +136,7 @@ func (c command) run(t *testing.T, args ...string) outcome {
 		t.Errorf("muster %s: %v", strings.Join(args, " "), err)
 		code = -1
 	}
-	return outcome{code, stdout.String(), stderr.String(), time.Since(begin)}
+	return outcome{code, stdout.String(), stderr.String(), begin, time.Since(begin)}
 }
 
 func muster(t *testing.T, args ...string) outcome {
@@ -112,7 +152,16 @@ func eventually(t *testing.T, limit time.Duration, what string, try func() error
 	}
 }
 
-func within(limit time.Duration, try func() error) error { return await.Within(limit, try) }
+// within repeats try until it succeeds or the time is up, what the machine has lost not counted; it returns the last error.
+func within(limit time.Duration, try func() error) error {
+	for begin, more := time.Now(), limit; ; {
+		err := await.Within(more, try)
+		now := time.Now()
+		if more = limit + host.Lost(begin, now) - now.Sub(begin); err == nil || more <= 0 {
+			return err
+		}
+	}
+}
 
 // ports lie below those that the kernel gives to outgoing connections: a member that was killed finds its own free. Each
 // run of the tests has a range to itself, for as long as it holds the first port of it.

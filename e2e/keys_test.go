@@ -123,7 +123,7 @@ func testSameIdentity(t *testing.T, c *cluster) {
 	lost := make(chan answer, 1)
 	own := c.admin(t)
 	go func() { lost <- own.do(&through, "POST", "/api/v1/cluster/join", gone.body(t, token.Token)) }()
-	eventually(t, 10*time.Second, "the join is committed", func() error {
+	eventually(t, formed, "the join is committed", func() error {
 		if x := u.joinToken(t, others[0], token.ID); x.Uses != 1 {
 			return fmt.Errorf("%+v", x)
 		}

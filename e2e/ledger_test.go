@@ -81,7 +81,7 @@ func (l *ledger) mint(u *user, m *member) bool {
 	x := mint{node: l.next.Add(1), begin: now(), through: m.n}
 	a := u.do(m, "POST", "/api/v1/cluster/pki/join-tokens", fmt.Sprintf(`{"nodeID":%d}`, x.node))
 	x.end = now()
-	if a.err == nil && a.took > 5500*time.Millisecond && m.up() {
+	if a.err == nil && a.late(5500*time.Millisecond) && m.up() {
 		l.fault("node %d answered after %v: %v", m.n, a.took, a)
 	}
 	if a.err == nil && a.status == 201 {

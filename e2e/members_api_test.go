@@ -72,98 +72,9 @@ func testMembersList(t *testing.T, c *cluster) {
 
 // testMembersRefusals: the order of the checks and the texts of what is refused; none of it changes anything.
 func testMembersRefusals(t *testing.T, c *cluster) {
-	const (
-		invalid  = `{"error":"Invalid node ID"}`
-		unknown  = `{"error":"Cluster member not found"}`
-		isLeader = `{"error":"Cannot remove the current leader; drain this node first so leadership transfers, then retry"}`
-		voter    = `{"error":"Node is already a voter"}`
-		body     = `{"error":"Invalid request body"}`
-		bounds   = `{"error":"deadlineSeconds must be between 0 and 3600"}`
-		nothing  = `{"error":"there is nothing at this path"}`
-		resumed  = `{"result":{"message":"Cluster member resumed"}}`
-	)
 	leader := c.leader(t)
-	l, f := leader.n, c.others(leader)[0].n
-	active := fmt.Sprintf(`{"error":"Node is not drained (state=active); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip"}`, f)
-	notAllowed := func(method string) string {
-		return fmt.Sprintf(`{"error":"the method %s is not allowed here"}`, method)
-	}
-	rows := []struct {
-		method, path, body string
-		status             int
-		want               string
-		allow              string
-	}{
-		{"GET", "/x", "", 400, invalid, ""},
-		{"GET", "/99", "", 404, unknown, ""},
-		{"GET", "/0", "", 404, unknown, ""},
-
-		{"DELETE", "/x", "", 400, invalid, ""},
-		{"DELETE", "/1.5", "", 400, invalid, ""},
-		{"DELETE", "/%20", "", 400, invalid, ""},
-		{"DELETE", "/99999999999999999999", "", 400, invalid, ""},
-		{"DELETE", "/0", "", 404, unknown, ""},
-		{"DELETE", "/-1", "", 404, unknown, ""},
-		{"DELETE", "/0?force=true", "", 404, unknown, ""},
-		{"DELETE", "/99", "", 404, unknown, ""},
-		{"DELETE", "/99?force=true", "", 404, unknown, ""},
-		{"DELETE", "/99%3Fforce=true", "", 404, unknown, ""},
-		{"DELETE", "/x%3Fforce=true", "", 400, invalid, ""},
-		{"DELETE", fmt.Sprintf("/%d", l), "", 409, isLeader, ""},
-		{"DELETE", fmt.Sprintf("/%d?force=true", l), "", 409, isLeader, ""},
-		{"DELETE", fmt.Sprintf("/%d%%3Fforce=true", l), "", 409, isLeader, ""},
-		{"DELETE", fmt.Sprintf("/+%d", l), "", 409, isLeader, ""},
-		{"DELETE", fmt.Sprintf("/0%d", l), "", 409, isLeader, ""},
-		{"DELETE", fmt.Sprintf("/%d", f), "", 409, active, ""},
-		{"DELETE", fmt.Sprintf("/%d?force=1", f), "", 409, active, ""},
-		{"DELETE", fmt.Sprintf("/%d?force=True", f), "", 409, active, ""},
-		{"DELETE", fmt.Sprintf("/%d?force", f), "", 409, active, ""},
-		{"DELETE", fmt.Sprintf("/%d?force=false", f), "", 409, active, ""},
-		{"DELETE", fmt.Sprintf("/%d%%3Fforce=1", f), "", 409, active, ""},
-
-		{"POST", "/x/promote", "", 400, invalid, ""},
-		{"POST", "/0/promote", "", 404, unknown, ""},
-		{"POST", "/-1/promote", "", 404, unknown, ""},
-		{"POST", "/99/promote", "", 404, unknown, ""},
-		{"POST", fmt.Sprintf("/%d/promote", f), "", 409, voter, ""},
-		{"POST", fmt.Sprintf("/%d/promote", l), "", 409, voter, ""},
-
-		{"POST", "/x/drain", "", 400, invalid, ""},
-		{"POST", "/0/drain", "", 400, invalid, ""},
-		{"POST", "/-1/drain", "", 400, invalid, ""},
-		{"POST", "/0/drain", `{"deadlineSeconds":-1}`, 400, invalid, ""},
-		{"POST", "/99/drain", "", 404, unknown, ""},
-		{"POST", "/99/drain", "{", 404, unknown, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), "{", 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), "[]", 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `"x"`, 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), "5", 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":"5"}`, 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":1.5}`, 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":true}`, 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":[1]}`, 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":1e30}`, 400, body, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":-1}`, 400, bounds, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":3601}`, 400, bounds, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":9223372036854775807}`, 400, bounds, ""},
-		{"POST", fmt.Sprintf("/%d/drain", f), `{"x":[],"DEADLINESECONDS":3601} and more`, 400, bounds, ""},
-
-		{"POST", "/x/resume", "", 400, invalid, ""},
-		{"POST", "/0/resume", "", 400, invalid, ""},
-		{"POST", "/-1/resume", "", 400, invalid, ""},
-		{"POST", "/99/resume", "", 404, unknown, ""},
-		{"POST", fmt.Sprintf("/%d/resume", f), "", 200, resumed, ""},
-		{"POST", fmt.Sprintf("/%d/resume", l), "", 200, resumed, ""},
-
-		{"GET", fmt.Sprintf("/%d/drain", f), "", 405, notAllowed("GET"), "POST"},
-		{"DELETE", fmt.Sprintf("/%d/resume", f), "", 405, notAllowed("DELETE"), "POST"},
-		{"PUT", fmt.Sprintf("/%d/promote", f), "", 405, notAllowed("PUT"), "POST"},
-		{"POST", fmt.Sprintf("/%d", f), "", 405, notAllowed("POST"), "GET,DELETE"},
-		{"PATCH", fmt.Sprintf("/%d", f), "", 405, notAllowed("PATCH"), "GET,DELETE"},
-		{"POST", "", "", 405, notAllowed("POST"), "GET"},
-		{"GET", fmt.Sprintf("/%d/nothing", f), "", 404, nothing, ""},
-		{"GET", fmt.Sprintf("/%d//", f), "", 404, nothing, ""},
-	}
+	f := c.others(leader)[0].n
+	rows := memberRefusals(leader.n, f)
 	reader := c.as(t, c.admin(t).apiToken(t, leader, "members-reader", "cluster:read").Token)
 	unchanged(t, c, func(u *user) {
 		for role, m := range c.throughBoth(t) {
@@ -177,7 +88,7 @@ func testMembersRefusals(t *testing.T, c *cluster) {
 				if got := strings.Join(a.header.Values("Allow"), ","); !sameSet(got, x.allow) {
 					t.Errorf("%s: Allow is %q, want %q", what, got, x.allow)
 				}
-				if x.status == 405 || x.want == nothing {
+				if x.status == 405 || x.want == nothingHere {
 					continue
 				}
 				c.nobody(t).do(m, x.method, "/api/v1/cluster/members"+x.path, x.body).expect(t, what+" without a token", 401, `{"error":"Invalid token"}`)
@@ -186,11 +97,110 @@ func testMembersRefusals(t *testing.T, c *cluster) {
 				}
 			}
 			a := u.chunked(m, "POST", memberURL(f, "/drain"), `{"deadlineSeconds":-1}`)
-			a.expect(t, "a chunked body on the "+role, 400, bounds)
+			a.expect(t, "a chunked body on the "+role, 400, outOfBounds)
 			a = u.do(m, "POST", memberURL(f, "/drain"), `{"deadlineSeconds":-1}`, "Content-Type: ")
-			a.expect(t, "no Content-Type on the "+role, 400, bounds)
+			a.expect(t, "no Content-Type on the "+role, 400, outOfBounds)
 		}
 	})
+}
+
+// What the members API says when it refuses.
+const (
+	invalidNode   = `{"error":"Invalid node ID"}`
+	unknownMember = `{"error":"Cluster member not found"}`
+	removesLeader = `{"error":"Cannot remove the current leader; drain this node first so leadership transfers, then retry"}`
+	votesAlready  = `{"error":"Node is already a voter"}`
+	invalidBody   = `{"error":"Invalid request body"}`
+	outOfBounds   = `{"error":"deadlineSeconds must be between 0 and 3600"}`
+	nothingHere   = `{"error":"there is nothing at this path"}`
+	memberResumed = `{"result":{"message":"Cluster member resumed"}}`
+)
+
+// memberRefusal is a request below /api/v1/cluster/members and its answer.
+type memberRefusal struct {
+	method, path, body string
+	status             int
+	want               string
+	allow              string
+}
+
+// memberRefusals lists what is refused, and what is as harmless, for the leader's number and a follower's.
+func memberRefusals(l, f int) []memberRefusal {
+	active := fmt.Sprintf(`{"error":"Node is not drained (state=active); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip"}`, f)
+	notAllowed := func(method string) string {
+		return fmt.Sprintf(`{"error":"the method %s is not allowed here"}`, method)
+	}
+	return []memberRefusal{
+		{"GET", "/x", "", 400, invalidNode, ""},
+		{"GET", "/99", "", 404, unknownMember, ""},
+		{"GET", "/0", "", 404, unknownMember, ""},
+
+		{"DELETE", "/x", "", 400, invalidNode, ""},
+		{"DELETE", "/1.5", "", 400, invalidNode, ""},
+		{"DELETE", "/%20", "", 400, invalidNode, ""},
+		{"DELETE", "/99999999999999999999", "", 400, invalidNode, ""},
+		{"DELETE", "/0", "", 404, unknownMember, ""},
+		{"DELETE", "/-1", "", 404, unknownMember, ""},
+		{"DELETE", "/0?force=true", "", 404, unknownMember, ""},
+		{"DELETE", "/99", "", 404, unknownMember, ""},
+		{"DELETE", "/99?force=true", "", 404, unknownMember, ""},
+		{"DELETE", "/99%3Fforce=true", "", 404, unknownMember, ""},
+		{"DELETE", "/x%3Fforce=true", "", 400, invalidNode, ""},
+		{"DELETE", fmt.Sprintf("/%d", l), "", 409, removesLeader, ""},
+		{"DELETE", fmt.Sprintf("/%d?force=true", l), "", 409, removesLeader, ""},
+		{"DELETE", fmt.Sprintf("/%d%%3Fforce=true", l), "", 409, removesLeader, ""},
+		{"DELETE", fmt.Sprintf("/+%d", l), "", 409, removesLeader, ""},
+		{"DELETE", fmt.Sprintf("/0%d", l), "", 409, removesLeader, ""},
+		{"DELETE", fmt.Sprintf("/%d", f), "", 409, active, ""},
+		{"DELETE", fmt.Sprintf("/%d?force=1", f), "", 409, active, ""},
+		{"DELETE", fmt.Sprintf("/%d?force=True", f), "", 409, active, ""},
+		{"DELETE", fmt.Sprintf("/%d?force", f), "", 409, active, ""},
+		{"DELETE", fmt.Sprintf("/%d?force=false", f), "", 409, active, ""},
+		{"DELETE", fmt.Sprintf("/%d%%3Fforce=1", f), "", 409, active, ""},
+
+		{"POST", "/x/promote", "", 400, invalidNode, ""},
+		{"POST", "/0/promote", "", 404, unknownMember, ""},
+		{"POST", "/-1/promote", "", 404, unknownMember, ""},
+		{"POST", "/99/promote", "", 404, unknownMember, ""},
+		{"POST", fmt.Sprintf("/%d/promote", f), "", 409, votesAlready, ""},
+		{"POST", fmt.Sprintf("/%d/promote", l), "", 409, votesAlready, ""},
+
+		{"POST", "/x/drain", "", 400, invalidNode, ""},
+		{"POST", "/0/drain", "", 400, invalidNode, ""},
+		{"POST", "/-1/drain", "", 400, invalidNode, ""},
+		{"POST", "/0/drain", `{"deadlineSeconds":-1}`, 400, invalidNode, ""},
+		{"POST", "/99/drain", "", 404, unknownMember, ""},
+		{"POST", "/99/drain", "{", 404, unknownMember, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), "{", 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), "[]", 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `"x"`, 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), "5", 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":"5"}`, 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":1.5}`, 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":true}`, 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":[1]}`, 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":1e30}`, 400, invalidBody, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":-1}`, 400, outOfBounds, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":3601}`, 400, outOfBounds, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"deadlineSeconds":9223372036854775807}`, 400, outOfBounds, ""},
+		{"POST", fmt.Sprintf("/%d/drain", f), `{"x":[],"DEADLINESECONDS":3601} and more`, 400, outOfBounds, ""},
+
+		{"POST", "/x/resume", "", 400, invalidNode, ""},
+		{"POST", "/0/resume", "", 400, invalidNode, ""},
+		{"POST", "/-1/resume", "", 400, invalidNode, ""},
+		{"POST", "/99/resume", "", 404, unknownMember, ""},
+		{"POST", fmt.Sprintf("/%d/resume", f), "", 200, memberResumed, ""},
+		{"POST", fmt.Sprintf("/%d/resume", l), "", 200, memberResumed, ""},
+
+		{"GET", fmt.Sprintf("/%d/drain", f), "", 405, notAllowed("GET"), "POST"},
+		{"DELETE", fmt.Sprintf("/%d/resume", f), "", 405, notAllowed("DELETE"), "POST"},
+		{"PUT", fmt.Sprintf("/%d/promote", f), "", 405, notAllowed("PUT"), "POST"},
+		{"POST", fmt.Sprintf("/%d", f), "", 405, notAllowed("POST"), "GET,DELETE"},
+		{"PATCH", fmt.Sprintf("/%d", f), "", 405, notAllowed("PATCH"), "GET,DELETE"},
+		{"POST", "", "", 405, notAllowed("POST"), "GET"},
+		{"GET", fmt.Sprintf("/%d/nothing", f), "", 404, nothingHere, ""},
+		{"GET", fmt.Sprintf("/%d//", f), "", 404, nothingHere, ""},
+	}
 }
 
 func sameSet(a, b string) bool {

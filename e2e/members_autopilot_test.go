@@ -176,7 +176,7 @@ func testVoterDies(t *testing.T, c *cluster, u *user) {
 	stop := c.watch(t, u, leader, heir)
 	begin := time.Now()
 	victim.kill()
-	eventually(t, 15*time.Second, fmt.Sprintf("node %d votes in the place of node %d", heir.n, victim.n), func() error {
+	eventually(t, formed, fmt.Sprintf("node %d votes in the place of node %d", heir.n, victim.n), func() error {
 		list, err := u.agree(leader)
 		if err == nil && !slices.Contains(list, uint64(heir.n)) {
 			err = fmt.Errorf("%v vote", list)
@@ -314,7 +314,7 @@ func testRemoveLeaderKilled(t *testing.T, c *cluster, u *user) {
 	u.lease(leader, "held", 5, 600).is(t, "lease", 201, "")
 	told := make(chan answer)
 	go func() { told <- u.remove(through, 5, "?force=true") }()
-	eventually(t, 5*time.Second, "the removal has begun", func() error {
+	eventually(t, formed, "the removal has begun", func() error {
 		if a := u.do(leader, "GET", memberURL(5, ""), ""); a.status == 200 {
 			return fmt.Errorf("%v", a)
 		}

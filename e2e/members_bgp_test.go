@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // bird is a BGP speaker of the Debian package bird2, a child of the tests.
@@ -54,7 +53,7 @@ func (b *bird) birdc(args ...string) string {
 func (b *bird) await(t *testing.T, what, line string, show ...string) {
 	t.Helper()
 	fits := regexp.MustCompile("(?m)^" + line)
-	eventually(t, 15*time.Second, what, func() error {
+	eventually(t, formed, what, func() error {
 		if !b.running() {
 			text, _ := os.ReadFile(b.log)
 			t.Fatalf("bird has ended: %s", text)
@@ -163,7 +162,7 @@ protocol bgp node3 {
 	}
 	_ = os.Remove(speaker.socket)
 	speaker.start(t)
-	eventually(t, 10*time.Second, "bird is back", func() error { _, err := net.Dial("unix", speaker.socket); return err })
+	eventually(t, formed, "bird is back", func() error { _, err := net.Dial("unix", speaker.socket); return err })
 	u.resume(m, 3).is(t, "resume", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"bgp","ok":true`)
 	up("after bird was started again")
 	c.members[0].awaitSQL(t, "SELECT count(*) FROM audit WHERE action = 'member.drain_hooks' AND object = 'node/3' AND detail LIKE '%exit status 1%'", "1")

@@ -49,7 +49,7 @@ func TestMembersRemove(t *testing.T) {
 	u.drain(leader, stays.n, "").expect(t, "drain", 200, `{"result":{"drainState":"drained"}}`)
 	next.kill()
 	quorum := fmt.Sprintf(`{"error":"Removing node %d would leave the cluster without a healthy quorum: without node %d only 1 of 2 voters would be live, and a majority needs 2; pass ?force=true to remove it anyway"}`, stays.n, stays.n)
-	eventually(t, 10*time.Second, "the death is noticed", func() error {
+	eventually(t, formed, "the death is noticed", func() error {
 		state, err := u.autopilot(leader)
 		if err == nil && state.Healthy {
 			err = errors.New("healthy")
@@ -131,7 +131,7 @@ func (c *cluster) goneForGood(t *testing.T, gone *member) {
 		})
 		m.awaitSQL(t, fmt.Sprintf("SELECT state FROM operations WHERE kind = 'member.remove' AND object = 'node/%d'", gone.n), "done")
 		m.awaitSQL(t, fmt.Sprintf("SELECT count(*) FROM removed_members WHERE raft_node_id = %d", gone.n), "1")
-		eventually(t, 10*time.Second, "its certificate is refused", func() error {
+		eventually(t, formed, "its certificate is refused", func() error {
 			a := m.internally(t, gone, "GET", "/internal/probe")
 			if want := fmt.Sprintf("node-id %d is not a current cluster member", gone.n); a.status != 410 || a.body != want {
 				return fmt.Errorf("%v, want 410 %s", a, want)

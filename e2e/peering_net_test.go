@@ -53,7 +53,7 @@ func testPeeringUnreachable(t *testing.T, a, b side) {
 				!strings.HasPrefix(got.body, fmt.Sprintf("%d error", x.lines)) {
 				t.Errorf("%s: %v, want 503 with %d lines like %q", x.what, got, x.lines, alike)
 			}
-			if got.took > 5*time.Second {
+			if got.late(5 * time.Second) {
 				t.Errorf("%s: the answer took %v", x.what, got.took)
 			}
 		})

@@ -264,7 +264,7 @@ func testRaftTransfer(t *testing.T, c *cluster) {
 		})
 	}
 	wait.Go(func() {
-		if a := u.do(follower, "DELETE", "/v1/operator/raft/peer?id=nope", ""); a.status != 500 || a.took > 5*time.Second {
+		if a := u.do(follower, "DELETE", "/v1/operator/raft/peer?id=nope", ""); a.status != 500 || a.late(5*time.Second) {
 			t.Errorf("a removal during transfers: %v after %v", a, a.took)
 		}
 	})
@@ -394,14 +394,14 @@ func testRaftUnhealthy(t *testing.T, c *cluster) {
 		"/v1/operator/autopilot/health": "No cluster leader", "/v1/operator/snapshot": "No cluster leader",
 		"/v1/agent/health": `{"server":{"ok":false,"message":"No cluster leader"}}`} {
 		wait.Go(func() {
-			if a := u.do(asked, "GET", path, ""); a.status != 500 || a.body != want || a.took > 6*time.Second {
+			if a := u.do(asked, "GET", path, ""); a.status != 500 || a.body != want || a.late(6*time.Second) {
 				t.Errorf("GET %s without a leader: %v after %v", path, a, a.took)
 			}
 		})
 	}
 	for path, want := range map[string]string{"/v1/status/peers?stale": asked.raft, "/v1/agent/members": asked.raft[strings.Index(asked.raft, ":")+1:],
 		"/v1/operator/autopilot/configuration?stale": "MaxTrailingLogs"} {
-		if a := u.do(asked, "GET", path, ""); a.status != 200 || !strings.Contains(a.body, want) || a.took > 4*time.Second {
+		if a := u.do(asked, "GET", path, ""); a.status != 200 || !strings.Contains(a.body, want) || a.late(4*time.Second) {
 			t.Errorf("GET %s without a leader: %v after %v", path, a, a.took)
 		}
 	}

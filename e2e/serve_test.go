@@ -18,6 +18,12 @@ import (
 	"muster/certs"
 )
 
+// TestServe: what `muster serve` refuses to begin with.
+func TestServe(t *testing.T) {
+	t.Parallel()
+	onThree(t, part{"refused", testRefusedServe}, part{"directories", testDirectories}, part{"ports", testPorts})
+}
+
 // contents lists what is in a directory, each file with its mode and a digest. The lock file and an empty directory tls
 // do not count: with them a directory is as good as empty.
 func contents(t *testing.T, dir string) string {

@@ -15,6 +15,12 @@ import (
 	"muster/store"
 )
 
+// TestTLS: what the listeners of a member accept.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	onThree(t, part{"of the API", testTLS}, part{"of the cluster", testClusterListener})
+}
+
 func pool(t *testing.T, pem []byte) *x509.CertPool {
 	t.Helper()
 	p := x509.NewCertPool()

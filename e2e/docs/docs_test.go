@@ -181,7 +181,11 @@ func TestWrongCommandFails(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = errors.Join(runAll(t.TempDir(), time.Second, blocks)...)
+			patience := time.Second
+			if x.fault == "" {
+				patience = settles
+			}
+			err = errors.Join(runAll(t.TempDir(), patience, blocks)...)
 			if x.fault == "" && err != nil || x.fault != "" && (err == nil || !strings.Contains(err.Error(), x.fault)) {
 				t.Errorf("want %q, got: %v", x.fault, err)
 			}

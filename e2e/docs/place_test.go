@@ -92,10 +92,10 @@ func newPlace(dir, run string) (*place, error) {
 	return p, p.tell("set -o pipefail")
 }
 
-// nextPorts is where the search for ports goes on; below those that the kernel gives to outgoing connections.
+// nextPorts is where the search for ports goes on; below those of the other tests, which run at the same time.
 var (
 	portsMu   sync.Mutex
-	nextPorts = 12000 + os.Getpid()%60*portsOfPlace
+	nextPorts = 12000 + os.Getpid()%59*portsOfPlace
 )
 
 func (p *place) findPorts() error {
@@ -103,7 +103,7 @@ func (p *place) findPorts() error {
 	defer portsMu.Unlock()
 	for range 80 {
 		base := nextPorts
-		if nextPorts += portsOfPlace; nextPorts >= 19900 {
+		if nextPorts += portsOfPlace; nextPorts >= 17900 {
 			nextPorts = 12000
 		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base))
@@ -312,7 +312,7 @@ func (p *place) start(s step, command string, member int) (said string, err erro
 	}
 	if err == nil && len(want) > 0 && want[len(want)-1] == "^C" {
 		_ = syscall.Kill(-pid, syscall.SIGINT)
-		for deadline := time.Now().Add(10 * time.Second); alive(pid) && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(commandLimit); alive(pid) && time.Now().Before(deadline); {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if alive(pid) {
@@ -352,7 +352,7 @@ func (p *place) stop(member int, s syscall.Signal) error {
 		}
 		p.served[member] = args
 		_ = syscall.Kill(pid, s)
-		for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(commandLimit); alive(pid); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				return fmt.Errorf("member %d does not end", member)
 			}

@@ -171,7 +171,7 @@ func (c *campaign) operator(m *member, method, path, body string) answer {
 
 // resume takes a drain back; a drained member would never lead again.
 func (c *campaign) resume(m *member) {
-	err := c.host.within(patience, func() error {
+	err := c.host.Within(patience, func() error {
 		for _, x := range c.members() {
 			if a := c.try(x, "POST", fmt.Sprintf("%s/%d/resume", membersPath, m.id.Load()), "", 20*time.Second); a.verdict == done || a.verdict == refused {
 				return nil
@@ -191,7 +191,7 @@ func (c *campaign) drain(m, through *member) error {
 	if a := c.operator(through, "POST", fmt.Sprintf("%s/%d/drain", membersPath, m.id.Load()), `{"deadlineSeconds":1}`); a.verdict != done {
 		return fmt.Errorf("it is not drained: %v", a)
 	}
-	return c.host.within(20*time.Second, func() error {
+	return c.host.Within(20*time.Second, func() error {
 		x, err := result[client.Member](c.try(through, "GET", fmt.Sprintf("%s/%d", membersPath, m.id.Load()), "", bound))
 		if err == nil && (x.DrainState != "drained" || x.IsLeader) {
 			err = fmt.Errorf("it is %s", x.DrainState)
@@ -213,7 +213,7 @@ func (c *campaign) replace(m, through *member) {
 	a := c.operator(through, "DELETE", fmt.Sprintf("%s/%d", membersPath, m.id.Load()), "")
 	gone := a.verdict == done
 	if a.verdict == unknown || a.verdict == strange {
-		err := c.host.within(patience, func() error {
+		err := c.host.Within(patience, func() error {
 			list, err := c.list(through)
 			gone = err == nil && !slices.ContainsFunc(list, func(x client.Member) bool { return x.NodeID == m.id.Load() })
 			return err
@@ -237,7 +237,7 @@ func (c *campaign) replace(m, through *member) {
 	c.past = append(c.past, m)
 	c.places[m.place] = fresh
 	c.mu.Unlock()
-	if err := c.host.within(patience, func() error { return c.admit(fresh) }); err != nil {
+	if err := c.host.Within(patience, func() error { return c.admit(fresh) }); err != nil {
 		c.violate("%s does not join: %v\n%s", fresh.name, err, lastLines(fresh.log, 10))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"muster/client"
+	"muster/e2e/lost"
 )
 
 // setting reads a number from the environment.
@@ -46,8 +47,19 @@ func TestCampaign(t *testing.T) {
 	c.disks = c.makeRoom()
 	c.net = newNetwork(int(members))
 	c.net.owner, c.net.pids = c.owner, c.pids
-	c.host = observe(t, c.root, c.pids)
-	t.Cleanup(func() { c.end(); c.keep(); c.unmount(); c.host.close() })
+	host, err := lost.Observe(c.root, c.pids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.host = host
+	t.Cleanup(func() {
+		c.end()
+		c.keep()
+		c.unmount()
+		if err := c.host.Close(); err != nil {
+			t.Error("the other side of the rounds:", err)
+		}
+	})
 	c.found()
 	c.note("%d members vote", members)
 	c.run()
@@ -117,7 +129,7 @@ func (c *campaign) run() {
 func (c *campaign) endEpoch(e *epoch) {
 	c.mend()
 	begin := time.Now()
-	if err := c.host.within(patience, c.whole); err != nil {
+	if err := c.host.Within(patience, c.whole); err != nil {
 		c.violate("everything is mended, but not whole within %v: %v", patience, err)
 	}
 	c.note("whole again after %v", time.Since(begin).Round(10*time.Millisecond))
@@ -192,7 +204,7 @@ func (c *campaign) restore(e *epoch, s *step) {
 	}
 	a := <-answered
 	c.mend()
-	if err := c.host.within(patience, c.whole); err != nil {
+	if err := c.host.Within(patience, c.whole); err != nil {
 		c.violate("not whole after a restore: %v", err)
 	}
 	if s.with != nil {

@@ -76,7 +76,7 @@ func (c *campaign) do(m *member, method, path, body string, limit time.Duration)
 	}
 	undisturbed := served && m.disturbed.Load() == before && m.answers()
 	if undisturbed && limit > 0 && a.took > limit {
-		if lost := c.host.lost(begin, begin.Add(a.took)); a.took-lost > limit {
+		if lost := c.host.Lost(begin, begin.Add(a.took)); a.took-lost > limit {
 			c.violate("%s answers %s %s too late, and the machine lost but %v: %v", m.name, method, path, lost, a)
 		}
 	}
@@ -178,7 +178,7 @@ func (c *campaign) list(m *member) ([]client.Member, error) {
 
 // joinToken makes a token for a machine of the campaign.
 func (c *campaign) joinToken(m *member) (token string, err error) {
-	err = c.host.within(patience, func() error {
+	err = c.host.Within(patience, func() error {
 		x, err := result[client.NewJoinToken](c.try(m, "POST", tokensPath, `{"ttlSeconds":3600}`, bound))
 		token = x.Token
 		return err

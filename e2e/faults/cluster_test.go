@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"muster/e2e/lost"
 )
 
 // patience bounds what takes a moment on an idle machine.
@@ -44,7 +46,7 @@ type campaign struct {
 	octet int
 	token string
 	net   *network
-	host  *machine
+	host  *lost.Meter
 	rec   *recorder
 	begin time.Time
 
@@ -203,7 +205,7 @@ func (m *member) kill() {
 }
 
 // terminate ends the member as systemd does; it returns what is wrong with how it ended.
-func (m *member) terminate(host *machine) (fault string) {
+func (m *member) terminate(host *lost.Meter) (fault string) {
 	m.freezeDisk(false)
 	m.mu.Lock()
 	m.disturbed.Add(1)
@@ -215,9 +217,9 @@ func (m *member) terminate(host *machine) (fault string) {
 	}
 	p.signal(syscall.SIGCONT)
 	p.signal(syscall.SIGTERM)
-	if host.within(5*time.Second+slack, p.hasEnded) != nil {
+	if host.Within(5*time.Second+slack, p.hasEnded) != nil {
 		p.signal(syscall.SIGQUIT) // its log gets what each goroutine waits for
-		_ = host.within(time.Second, p.hasEnded)
+		_ = host.Within(time.Second, p.hasEnded)
 		p.kill()
 		return fmt.Sprintf("%s has not ended within 5 s of SIGTERM", m.name)
 	}
@@ -259,7 +261,7 @@ func (c *campaign) found() {
 		if err := m.start(); err != nil {
 			c.t.Fatal(err)
 		}
-		if err := c.host.within(patience, m.ready); err != nil {
+		if err := c.host.Within(patience, m.ready); err != nil {
 			c.t.Fatalf("%s: %v\n%s", m.name, err, lastLines(m.log, 20))
 		}
 		if place == 0 {
@@ -270,7 +272,7 @@ func (c *campaign) found() {
 			c.token = strings.TrimSpace(string(data))
 		}
 	}
-	if err := c.host.within(patience, c.whole); err != nil {
+	if err := c.host.Within(patience, c.whole); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -366,7 +368,7 @@ func (c *campaign) end() {
 		}
 	}
 	for _, m := range all {
-		if p := m.current(); p != nil && c.host.within(10*time.Second, p.hasEnded) != nil {
+		if p := m.current(); p != nil && c.host.Within(10*time.Second, p.hasEnded) != nil {
 			p.kill()
 			c.violate("%s has not ended within 10 s of SIGTERM", m.name)
 		}

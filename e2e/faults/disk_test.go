@@ -67,7 +67,7 @@ func (c *campaign) takeDisk(m *member) {
 	if m.disk == "" {
 		return
 	}
-	if err := c.host.within(20*time.Second, func() error { return syscall.Unmount(m.dir, 0) }); err != nil {
+	if err := c.host.Within(20*time.Second, func() error { return syscall.Unmount(m.dir, 0) }); err != nil {
 		c.t.Errorf("the disk of %s: %v", m.name, err)
 		return
 	}
@@ -83,7 +83,7 @@ func (c *campaign) unmount() {
 	for _, m := range c.members() {
 		c.takeDisk(m)
 	}
-	if err := c.host.within(20*time.Second, func() error { return syscall.Unmount(filepath.Join(c.root, "disks"), 0) }); err != nil {
+	if err := c.host.Within(20*time.Second, func() error { return syscall.Unmount(filepath.Join(c.root, "disks"), 0) }); err != nil {
 		c.t.Error(err)
 	}
 }

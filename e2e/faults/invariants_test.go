@@ -95,7 +95,7 @@ func (c *campaign) audit(m *member, after uint64) (all []client.Event, err error
 
 // checkEvents compares what was streamed with the audit.
 func (c *campaign) checkEvents(w *watcher, m *member, after uint64) (audit []client.Event) {
-	err := c.host.within(patience, func() (err error) {
+	err := c.host.Within(patience, func() (err error) {
 		if audit, err = c.audit(m, after); err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (c *campaign) checkFiles() {
 	const atMost = 2
 	for _, m := range c.members() {
 		p := m.current()
-		err := c.host.within(10*time.Second, func() error {
+		err := c.host.Within(10*time.Second, func() error {
 			old := 0
 			files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.pid()))
 			for _, f := range files {
@@ -159,7 +159,7 @@ func (c *campaign) checkFiles() {
 
 // checkMirrors waits until all mirrors are of one revision and compares all that is in them.
 func (c *campaign) checkMirrors() {
-	err := c.host.within(patience, func() error {
+	err := c.host.Within(patience, func() error {
 		var first map[string]string
 		var who string
 		for _, m := range c.members() {

@@ -7,14 +7,12 @@ import (
 	"syscall"
 	"testing"
 
+	"muster/e2e/lost"
 	"muster/e2e/processes"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asEcho) != "" {
-		echo()
-		return
-	}
+	lost.Echo()
 	processes.Muster(func() {})
 	processes.Exit(m.Run())
 }

@@ -1,4 +1,6 @@
-package faults
+// Package lost measures in tests of real processes the time that the machine itself loses, so that bounds judge muster and not what
+// else runs beside it.
+package lost
 
 import (
 	"crypto/sha256"
@@ -13,18 +15,17 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"muster/e2e/processes"
 )
 
-// machine measures what the machine itself holds up, so that bounds judge muster and not what else runs beside it. Every
-// tenth of a second it does a round of work as a small request is: a few changes between two processes, a little computing,
-// a file that is synced. What a round takes beyond the fastest one is time that the machine has lost, but no more of it than
-// the share of the processors that others than the members had: members that hold each other up are no excuse.
-type machine struct {
-	ended chan struct{}
+// Meter is a measurement. Every tenth of a second it does a round of work as a small request is: a few changes between two
+// processes, a little computing, a file that is synced. What a round takes beyond the fastest one is time that the machine has
+// lost, but no more of it than the share of the processors that others than the members had: members that hold each other up are
+// no excuse.
+type Meter struct {
+	ended chan error
 	stop  chan struct{}
 	pids  func() []int // of the members
 
@@ -42,13 +43,18 @@ type round struct {
 }
 
 const (
-	asEcho   = "MUSTER_FAULTS_ECHO" // in the environment makes this binary the other side of a round
+	asEcho   = "MUSTER_E2E_ECHO" // in the environment makes the tests' binary the other side of a round
 	everyRun = 100 * time.Millisecond
 	changes  = 10
+	endsIn   = 30 * time.Second
 )
 
-// echo gives back each byte. It is a process of its own.
-func echo() {
+// Echo is the other side of a round, a process of its own: it ends the process, if it is to be that. TestMain calls it first.
+func Echo() {
+	if os.Getenv(asEcho) == "" {
+		return
+	}
+	defer os.Exit(0)
 	b := make([]byte, 1)
 	for {
 		if _, err := io.ReadFull(os.Stdin, b); err != nil {
@@ -60,37 +66,38 @@ func echo() {
 	}
 }
 
-// observe starts the measurement; its files are in dir.
-func observe(t *testing.T, dir string, pids func() []int) *machine {
+// Observe starts a measurement whose file is in dir; pids lists the processes that the bounds judge.
+func Observe(dir string, pids func() []int) (*Meter, error) {
 	cmd := exec.Command(processes.Self())
 	cmd.Env = processes.Environment(asEcho + "=1")
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	file, err3 := os.Create(filepath.Join(dir, "canary"))
-	p, err := processes.Start(cmd)
-	if err := errors.Join(err, err1, err2, err3); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
 	}
-	m := &machine{ended: make(chan struct{}), stop: make(chan struct{}), pids: pids}
+	p, err := processes.Start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	m := &Meter{ended: make(chan error, 1), stop: make(chan struct{}), pids: pids}
 	go func() {
-		defer close(m.ended)
 		m.run(in, out, file)
 		in.Close()
 		file.Close()
-		if _, err := p.Exit(patience); err != nil {
-			t.Error("the other side of the rounds:", err)
-		}
+		_, err := p.Exit(endsIn)
+		m.ended <- err
 	}()
-	return m
+	return m, nil
 }
 
-// close ends the measurement.
-func (m *machine) close() {
+// Close ends the measurement. It blocks until the other side of the rounds has ended.
+func (m *Meter) Close() error {
 	close(m.stop)
-	<-m.ended
+	return <-m.ended
 }
 
-func (m *machine) run(in io.Writer, out io.Reader, file *os.File) {
+func (m *Meter) run(in io.Writer, out io.Reader, file *os.File) {
 	last, before := time.Now(), usage(m.pids())
 	for {
 		select {
@@ -129,7 +136,7 @@ func work(in io.Writer, out io.Reader, file *os.File) bool {
 
 // add notes a round and what was lost in it: a round that took three times as long as the fastest one says that two thirds
 // of the time were lost.
-func (m *machine) add(r round) {
+func (m *Meter) add(r round) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.best == 0 || r.work < m.best {
@@ -142,8 +149,8 @@ func (m *machine) add(r round) {
 	m.rounds = append(m.rounds, r)
 }
 
-// lost is how much of a stretch of time the machine has lost.
-func (m *machine) lost(from, to time.Time) (lost time.Duration) {
+// Lost is how much of a stretch of time the machine has lost.
+func (m *Meter) Lost(from, to time.Time) (lost time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range slices.Backward(m.rounds) {
@@ -158,13 +165,13 @@ func (m *machine) lost(from, to time.Time) (lost time.Duration) {
 	return lost
 }
 
-// within repeats try until it succeeds or the time is up, not counting what the machine has lost.
-func (m *machine) within(limit time.Duration, try func() error) error {
+// Within repeats try until it succeeds or the time is up, not counting what the machine has lost.
+func (m *Meter) Within(limit time.Duration, try func() error) error {
 	begin := time.Now()
 	for {
 		err := try()
 		now := time.Now()
-		if err == nil || now.Sub(begin)-m.lost(begin, now) > limit {
+		if err == nil || now.Sub(begin)-m.Lost(begin, now) > limit {
 			return err
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -172,7 +179,7 @@ func (m *machine) within(limit time.Duration, try func() error) error {
 }
 
 // String sums up.
-func (m *machine) String() string {
+func (m *Meter) String() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.rounds) == 0 {
@@ -240,26 +247,4 @@ func (c cpu) others(before cpu) float64 {
 		}
 	}
 	return max(0, min(1, (total-(c.idle-before.idle)-own)/total))
-}
-
-// TestMachine: what is lost is what was measured, for no more than the others' share, and bounds are stretched by it.
-func TestMachine(t *testing.T) {
-	m := &machine{}
-	begin := time.Now()
-	at := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
-	m.add(round{from: at(0), to: at(102), work: 2 * time.Millisecond, others: 0.9})
-	m.add(round{from: at(102), to: at(222), work: 20 * time.Millisecond, others: 1})   // ten times as long
-	m.add(round{from: at(222), to: at(342), work: 20 * time.Millisecond, others: 0.1}) // members did that
-	for _, x := range []struct{ from, to, lost int }{
-		{0, 102, 0}, {102, 222, 108}, {222, 342, 12}, {0, 342, 120}, {162, 222, 54}, {162, 182, 18}, {500, 600, 0}, {0, 50, 0},
-	} {
-		if got := m.lost(at(x.from), at(x.to)).Round(time.Millisecond); got != time.Duration(x.lost)*time.Millisecond {
-			t.Errorf("from %d to %d %v were lost, want %d ms", x.from, x.to, got, x.lost)
-		}
-	}
-	before := cpu{total: 1000, idle: 500, members: map[int]float64{7: 100}}
-	after := cpu{total: 1100, idle: 520, members: map[int]float64{7: 130, 8: 40}}
-	if got := after.others(before); got != 0.5 {
-		t.Errorf("others had %v of the processors, want half", got)
-	}
 }
