@@ -103,11 +103,12 @@ type Conn struct {
 	closed     atomic.Bool
 	prev, next *Conn // strangers of the same address, the oldest first
 
-	pace *pace         // of its address; nil: there is no limit
-	cost atomic.Int64  // bytes
-	due  atomic.Int64  // when it is paid, unix time in ns; 0: it has cost nothing
-	wake chan struct{} // ends the wait for that
-	over atomic.Bool   // its deadline for reading is
+	pace  *pace         // of its address; nil: there is no limit
+	begun atomic.Bool   // something was read
+	cost  atomic.Int64  // bytes
+	due   atomic.Int64  // when it is paid, by paces.clock; 0: it has cost nothing
+	wake  chan struct{} // ends the wait for that
+	over  atomic.Bool   // its deadline for reading is
 }
 
 // Admit counts a connection that was accepted elsewhere. It returns nil when there is no room.

@@ -11,7 +11,8 @@ import (
 // no faster than what they have cost allows. Costs are counted in bytes, since those can be counted of all that comes,
 // whatever it means: one that is received stands for about 150 ns of work.
 const (
-	costOfConnection = 1200 // its handshake, besides what that sends
+	costOfConnection = 200  // to accept it
+	costOfHandshake  = 2200 // besides what it sends; comes with the first bytes
 	costOfRead       = 64   // a record and a call of the kernel
 	sentPerByte      = 8    // bytes that are sent cost an eighth
 	// freshBytes are what a connection may cost before it counts with those of its address that have cost more: a
@@ -118,12 +119,16 @@ func (c *Conn) await() {
 	}
 }
 
-// Read reads, and waits before for what the connection has cost.
+// Read reads, and then waits for what the connection has cost: one that ends without a word keeps no other waiting.
 func (c *Conn) Read(p []byte) (int, error) {
-	c.await()
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.Charge(costOfRead + n)
+		cost := costOfRead + n
+		if !c.begun.Swap(true) {
+			cost += costOfHandshake
+		}
+		c.Charge(cost)
+		c.await()
 	}
 	return n, err
 }

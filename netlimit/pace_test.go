@@ -90,6 +90,21 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// Connections that end without a word cost their address little: a newcomer there waits for none of them.
+func TestPaceOfTheSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Limits{Bytes: 100_000, PerAddress: 100})
+		for range 1000 {
+			_ = l.Admit(talking("192.0.2.1")).Close()
+		}
+		at, c := time.Now(), l.Admit(talking("192.0.2.1"))
+		_, _ = c.Read(make([]byte, 1000))
+		if took := time.Since(at); took > 0 {
+			t.Errorf("a newcomer has waited for %v", took)
+		}
+	})
+}
+
 // What ends a wait: the connection's end, its deadline, and a credential.
 func TestPaceEnds(t *testing.T) {
 	for name, end := range map[string]func(*Conn){

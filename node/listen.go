@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"muster/cluster/workload"
+	"muster/netlimit"
 )
 
 // listeners are all that a member listens on. They are opened before anything is written, so that an address which
@@ -64,7 +65,7 @@ func (l listeners) close() error {
 
 // listen opens a listener and says in one sentence why it cannot.
 func listen(flag, addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+	l, err := netlimit.Listen(addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("--%s %s is in use by another process", flag, addr)

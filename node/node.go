@@ -172,7 +172,9 @@ func (n *Node) openTransport() error {
 	}
 	n.book = datadir.NewBook(n.dir, n.self, n.cfg.Members, n.log)
 	n.transport = transport.New(creds, n.book, n.fence, n.log)
-	n.transport.Limits = transport.ListenerLimits(n.cfg.ClusterConnections)
+	limits := n.cfg.ClusterConnections
+	limits.Bytes = n.cfg.Connections.Bytes
+	n.transport.Limits = transport.ListenerLimits(limits)
 	n.transport.Dials.Loopback = dialpolicy.OnLoopback(n.self.RaftAddress)
 	// TCP and TLS take four ways, and machines are busy.
 	n.transport.DialBound = max(transport.DefaultDialBound, 8*n.cfg.NetworkLatency)

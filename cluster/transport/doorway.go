@@ -18,6 +18,7 @@ import (
 const (
 	strangersPerAddress = 512
 	strangersAtOnce     = 1024 // a handshake in the making takes about 30 kB
+	strangersBytes      = 1_000_000
 )
 
 var errTooManyFailures = errors.New("too many failed attempts from this address")
@@ -29,7 +30,12 @@ func DefaultLimits() netlimit.Limits {
 	if err != nil {
 		n = 1024
 	}
-	return netlimit.Limits{All: max(n/2, 128), PerAddress: strangersPerAddress, Strangers: strangersAtOnce}
+	return netlimit.Limits{
+		All:        max(n/2, 128),
+		PerAddress: strangersPerAddress,
+		Strangers:  strangersAtOnce,
+		Bytes:      strangersBytes,
+	}
 }
 
 // ListenerLimits are the limits of the cluster listener with the defaults for what is 0.
@@ -43,6 +49,9 @@ func ListenerLimits(given netlimit.Limits) netlimit.Limits {
 	}
 	if given.Strangers > 0 {
 		l.Strangers = given.Strangers
+	}
+	if given.Bytes > 0 {
+		l.Bytes = given.Bytes
 	}
 	return l
 }
@@ -94,6 +103,8 @@ var (
 		"Connections to the cluster listener that were closed unread: there was no room, or their address fails too often.")
 	descEvicted = gauge("muster_cluster_connections_evicted_total",
 		"Connections to the cluster listener that showed no credential and gave way to others.")
+	descPaced = gauge("muster_cluster_connections_paced_total",
+		"Waits of connections to the cluster listener that showed no credential and have cost too much.")
 	descFailures = gauge("muster_cluster_failures_total", "Failed handshakes and wrong secrets of peerings on the "+
 		"cluster listener.")
 )
@@ -109,6 +120,7 @@ func (t *Transport) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(descConnections, prometheus.GaugeValue, float64(t.limiter.Open()))
 	count(descTurnedAway, t.limiter.Refused()+t.strangers.refused.Load())
 	count(descEvicted, t.limiter.Evicted())
+	count(descPaced, t.limiter.Paced())
 	count(descFailures, t.strangers.failures.Load())
 }
 

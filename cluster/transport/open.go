@@ -1,10 +1,11 @@
 package transport
 
 import (
-	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
+
+	"muster/netlimit"
 )
 
 // openConns are the connections that the listener has accepted, each with the member that it has proven to be from, 0 for
@@ -62,7 +63,7 @@ func (o *openConns) closeIf(holds func(id uint64) bool) {
 
 // state is an http.Server's ConnState: its connections are removed when they have ended.
 func (o *openConns) state(c net.Conn, s http.ConnState) {
-	if tc, ok := c.(*tls.Conn); ok && (s == http.StateClosed || s == http.StateHijacked) {
-		o.remove(tc.NetConn())
+	if counted := netlimit.Of(c); counted != nil && (s == http.StateClosed || s == http.StateHijacked) {
+		o.remove(counted)
 	}
 }

@@ -11,10 +11,18 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/internal/await"
+	"muster/netlimit"
 )
 
 // fromTo is two transports: dials reaches what listens, whose fence is as given.
 func fromTo(t *testing.T, fence func(listens *Transport, id uint64) error) (dials, listens *Transport) {
+	t.Helper()
+	return fromToLimited(t, netlimit.Limits{}, fence)
+}
+
+func fromToLimited(t *testing.T, limits netlimit.Limits,
+	fence func(listens *Transport, id uint64) error) (dials, listens *Transport) {
 	t.Helper()
 	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-2*time.Hour))
 	if err != nil {
@@ -28,6 +36,7 @@ func fromTo(t *testing.T, fence func(listens *Transport, id uint64) error) (dial
 	one, two := newAgedNode(t, 1, ca, time.Now().Add(time.Hour), ca), newAgedNode(t, 2, ca, time.Now().Add(time.Hour), ca)
 	listens = New(two.creds, book, func(id uint64) error { return fence(listens, id) }, discard)
 	dials = New(one.creds, book, func(uint64) error { return nil }, discard)
+	listens.Limits = limits
 	listens.Serve(l, Service{Replica: agedReplica{}, Handler: http.NotFoundHandler()})
 	t.Cleanup(func() { dials.Close(); listens.Close() })
 	return dials, listens
@@ -100,6 +109,24 @@ func TestOpenConnsClose(t *testing.T) {
 	defer there.Close()
 	listens.open.add(here, 0)
 	ends(t, there)
+}
+
+// A connection over which a member has sent requests is forgotten when it ends.
+func TestOpenConnsForget(t *testing.T) {
+	dials, listens := fromTo(t, func(*Transport, uint64) error { return nil })
+	if err := dials.Call(t.Context(), "GET", 2, "/", nil, nil); err == nil {
+		t.Fatal("nothing is served there")
+	}
+	open := func() int {
+		listens.open.mu.Lock()
+		defer listens.open.mu.Unlock()
+		return len(listens.open.member)
+	}
+	if open() == 0 {
+		t.Fatal("the connection is not known")
+	}
+	dials.Close()
+	await.True(t, "the connection is forgotten", func() bool { return open() == 0 })
 }
 
 // A connection that is being made to a member while that is cut off is not kept.

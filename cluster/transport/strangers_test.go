@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/internal/await"
 	"muster/netlimit"
 	"muster/store"
 )
@@ -101,13 +102,6 @@ func TestStrangersHoldNoPlaces(t *testing.T) {
 			t.Cleanup(func() { conn.Close() })
 		}
 	}
-	ask := func(c io.ReadWriter) error {
-		if _, err := c.Write([]byte{1}); err != nil {
-			return err
-		}
-		_, err := io.ReadFull(c, make([]byte, 8))
-		return err
-	}
 	flood()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -126,6 +120,53 @@ func TestStrangersHoldNoPlaces(t *testing.T) {
 	}
 	if n := listening.limiter.Open(); n > 64 {
 		t.Errorf("%d connections are open", n)
+	}
+}
+
+// ask asks a member once whom it follows.
+func ask(c io.ReadWriter) error {
+	if _, err := c.Write([]byte{1}); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, make([]byte, 8))
+	return err
+}
+
+// What strangers send is read at the pace of their address; what a member at the same one sends, at once.
+func TestStrangersArePaced(t *testing.T) {
+	member, listening := fromToLimited(t, netlimit.Limits{Bytes: 5000}, func(*Transport, uint64) error { return nil })
+	address := listening.listener.Addr().String()
+	for range 10 {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("no handshake of TLS")); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	await.True(t, "strangers wait, and end", func() bool {
+		return listening.limiter.Paced() > 0 && listening.limiter.Open() == 0
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), await.Limit)
+	defer cancel()
+	conn, err := member.dial(ctx, 2, protoAsk, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := ask(conn); err != nil {
+		t.Fatal(err)
+	}
+	before := listening.limiter.Paced()
+	for range 100 {
+		if err := ask(conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := listening.limiter.Paced(); after != before {
+		t.Errorf("a member has waited %d times", after-before)
 	}
 }
 

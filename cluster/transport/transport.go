@@ -204,7 +204,7 @@ func (t *Transport) accept(l net.Listener) {
 // handle serves a connection to its end, or returns true when the HTTP server serves it from now on.
 func (t *Transport) handle(raw net.Conn) (handedOn bool) {
 	silentFor(raw, userTimeout)
-	conn := tls.Server(store.Direct(raw), t.serverTLS())
+	conn := tls.Server(enter(raw), t.serverTLS())
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {

@@ -1,0 +1,34 @@
+package transport
+
+import (
+	"net"
+
+	"muster/netlimit"
+	"muster/store"
+)
+
+// entry is an accepted connection as TLS reads it: at the pace of strangers until its credential is known, and past Go's
+// scheduler from then on (store.Direct).
+type entry struct {
+	net.Conn
+	counted *netlimit.Conn
+}
+
+// enter returns how an accepted connection is read.
+func enter(raw net.Conn) net.Conn {
+	if counted := netlimit.Of(raw); counted != nil {
+		return &entry{store.Direct(raw), counted}
+	}
+	return store.Direct(raw)
+}
+
+// NetConn returns the connection that is counted.
+func (e *entry) NetConn() net.Conn { return e.counted }
+
+// Read reads. A stranger's waits as netlimit has it.
+func (e *entry) Read(p []byte) (int, error) {
+	if e.counted.ProvenBy() == "" {
+		return e.counted.Read(p)
+	}
+	return e.Conn.Read(p)
+}
