@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -118,6 +119,19 @@ var floods = map[string]func(c *h2conn){
 	},
 	"resets of what fails": func(c *h2conn) {
 		_ = c.fr.WriteRSTStream(c.begin("GET", "/nothing", "x", true), http2.ErrCodeCancel)
+	},
+	"resets that the server makes": func(c *h2conn) {
+		_ = c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, c.begin("GET", "/api/v1/openapi.yaml", "", true), make([]byte, 4))
+	},
+	"requests without a path": func(c *h2conn) {
+		_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: c.next, BlockFragment: []byte{0x82}, EndStream: true, EndHeaders: true})
+		c.next += 2
+	},
+	"requests that wait for themselves": func(c *h2conn) {
+		id := binary.BigEndian.AppendUint32(nil, c.next)
+		_ = c.fr.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream|http2.FlagHeadersPriority,
+			c.next, append(id, 1, 0x82, 0x87, 0x84))
+		c.next += 2
 	},
 	"settings": func(c *h2conn) { _ = c.fr.WriteSettings() },
 	"table": func(c *h2conn) {
