@@ -128,7 +128,8 @@ func (a access) credentials() *credentials.Credentials {
 	return credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
 }
 
-// transport connects within the networks of the setting alone, wherever a name leads.
+// transport connects within the networks of the setting alone, wherever a name leads. It uses no proxy of the environment,
+// which would resolve the name and connect elsewhere.
 func (a access) transport(secure, loopback bool) (*http.Transport, error) {
 	policy, err := dialpolicy.Parse(a.Networks)
 	if err != nil {
@@ -136,6 +137,7 @@ func (a access) transport(secure, loopback bool) (*http.Transport, error) {
 	}
 	policy.Loopback = loopback
 	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.Proxy = nil
 	t.DialContext = (&net.Dialer{Timeout: s3Within, KeepAlive: 30 * time.Second, Control: policy.Control}).DialContext
 	t.ResponseHeaderTimeout = s3Within
 	t.MaxIdleConnsPerHost = 2

@@ -194,6 +194,16 @@ func TestBucketByEnvironment(t *testing.T) {
 	}
 }
 
+// A bucket is reached directly: a proxy would decide where its name leads.
+func TestBucketWithoutProxy(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		tr, err := (access{S3Settings: store.S3Settings{Networks: "10.0.0.0/8"}}).transport(secure, false)
+		if err != nil || tr.Proxy != nil {
+			t.Errorf("TLS %t: a proxy is used (%v)", secure, err)
+		}
+	}
+}
+
 // A bucket that is slow is waited for; one that says nothing any more is given up, and so is its backup.
 func TestSlowBucket(t *testing.T) {
 	s := buckettest.Start(t, t.TempDir(), false)

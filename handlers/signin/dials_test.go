@@ -5,9 +5,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"muster/dialpolicy"
 )
@@ -30,5 +34,33 @@ func TestDials(t *testing.T) {
 	c := New(time.Now, slog.New(slog.DiscardHandler), anywhere)
 	if _, err := c.discover(t.Context(), Provider{Issuer: "http://169.254.169.254/"}); !errors.Is(err, ErrAway) {
 		t.Error(err)
+	}
+}
+
+// A proxy is asked for no address that nobody may dial.
+func TestDialsBehindAProxy(t *testing.T) {
+	var asked []string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Host)
+		http.Error(w, "", http.StatusBadGateway)
+	}))
+	defer proxy.Close()
+	at, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := http.ProxyURL(at)
+	b := bounded{rate.NewLimiter(rate.Inf, 0), nil, transport(anywhere, by), by}
+	for _, address := range []string{"https://169.254.169.254/", "https://[fd00:ec2::254]/x", "https://[::ffff:169.254.0.1]:8443/",
+		"https://login.example/"} {
+		r := httptest.NewRequest(http.MethodGet, address, nil)
+		r.RequestURI = ""
+		if resp, err := b.RoundTrip(r); err == nil {
+			resp.Body.Close()
+			t.Errorf("%s answers", address)
+		}
+	}
+	if !slices.Equal(asked, []string{"login.example:443"}) {
+		t.Errorf("the proxy was asked for %q", asked)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -89,7 +90,12 @@ type discovered struct {
 // dials says where a provider may be. Proxies of the environment are the machine's own, and may be on loopback.
 func New(now func() time.Time, log *slog.Logger, dials dialpolicy.Policy) *Client {
 	c := &Client{limit: rate.NewLimiter(perSecond, 2*perSecond), now: now, log: log}
-	c.http = &http.Client{Transport: bounded{c.limit, transport(dials, nil), transport(anywhere, http.ProxyFromEnvironment)}, Timeout: answerWithin, CheckRedirect: noRedirect}
+	proxy := http.ProxyFromEnvironment
+	c.http = &http.Client{
+		Transport:     bounded{c.limit, transport(dials, nil), transport(anywhere, proxy), proxy},
+		Timeout:       answerWithin,
+		CheckRedirect: noRedirect,
+	}
 	return c
 }
 
@@ -97,6 +103,7 @@ func New(now func() time.Time, log *slog.Logger, dials dialpolicy.Policy) *Clien
 type bounded struct {
 	limit        *rate.Limiter
 	next, behind http.RoundTripper // without a proxy, and behind one
+	proxy        func(*http.Request) (*url.URL, error)
 }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -107,9 +114,12 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	next := b.next
-	if proxy, err := http.ProxyFromEnvironment(r); err != nil {
+	if proxy, err := b.proxy(r); err != nil {
 		return nil, err
-	} else if proxy != nil {
+	} else if proxy != nil { // which resolves names itself
+		if err := anywhere.CheckLiteral(net.JoinHostPort(r.URL.Hostname(), "443")); err != nil {
+			return nil, err
+		}
 		next = b.behind
 	}
 	resp, err := next.RoundTrip(r)
