@@ -16,6 +16,7 @@ import (
 const (
 	lookEvery   = time.Second     // at the file system: room, inodes, read-only
 	storeEvery  = 2 * time.Second // a write beside the Raft log
+	roomEvery   = 4               // of these writes one tries whether there is room for more
 	storeWithin = 6 * time.Second // without a success the disk counts as failed
 	judgeEvery  = 500 * time.Millisecond
 	stuck       = 30 * time.Second // for the watchdog: loops that have not run for this long are hung
@@ -237,6 +238,9 @@ func (k *keeper) try(dir string, number uint64) error {
 	wrote, err := tryDisk(dir, number)
 	if wrote {
 		k.storage.wrote(number)
+	}
+	if err == nil && (number%roomEvery == 0 || k.Storing().Fault == faultFull) {
+		err = tryRoom(dir)
 	}
 	return err
 }

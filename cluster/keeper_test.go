@@ -147,6 +147,9 @@ func TestTryDisk(t *testing.T) {
 		info.Size() != trialSize || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
+	if err := tryRoom(dir); err != nil {
+		t.Error(err)
+	}
 	if list, _ := os.ReadDir(filepath.Join(dir, datadir.RaftDir)); len(list) != 1 {
 		t.Errorf("it made %v", list)
 	}

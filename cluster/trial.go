@@ -111,6 +111,27 @@ func tryDisk(dir string, number uint64) (bool, error) {
 	return true, nil
 }
 
+// segmentSize is how much room dqlite reserves for the next piece of the Raft log.
+const segmentSize = 8 << 20
+
+// tryRoom reserves room for another segment of the Raft log and gives it back. A write over the same block says nothing
+// about that, and the free bytes of the file system say nothing about a quota.
+func tryRoom(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // there is no Raft log yet
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = unix.Fallocate(int(f.Fd()), 0, 0, segmentSize)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil // dqlite does without, too
+	}
+	return errors.Join(err, f.Truncate(trialSize))
+}
+
 // leastFile is more than the size of a segment of the Raft log.
 const leastFile = 16 << 20
 

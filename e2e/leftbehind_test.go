@@ -93,6 +93,7 @@ func TestLeftBehind(t *testing.T) {
 	if out := muster(t, "doctor", "--data", away.dir); out.code != 1 || !strings.Contains(out.stdout, "left behind") || !strings.Contains(out.stderr, want) {
 		t.Errorf("doctor, running: %+v", out)
 	}
+	u.askAll(t, away, "it is left behind", harmlessRequests(t))
 	away.stop(t)
 	away.args = append(away.args[:len(away.args)-2], "--rejoin", "--join", u.create(t, m, `{}`).Token)
 	away.start(t)

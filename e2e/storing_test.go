@@ -183,6 +183,8 @@ func TestFrozenVoter(t *testing.T) {
 
 	m.freeze(t, true)
 	u.fails(t, m, first, "its disk does not answer")
+	u.askAll(t, m, "its disk does not answer", harmlessRequests(t))
+	u.askAll(t, first, "the disk of another member does not answer", harmlessRequests(t))
 	if a := u.remove(first, 3, ""); a.status != 409 || !strings.Contains(a.body, "without node 3 only 1 of 2 voters would be live") {
 		t.Errorf("the removal of another voter: %v", a)
 	}
@@ -264,6 +266,26 @@ func TestNoInodes(t *testing.T) {
 	}
 	u.fails(t, m, first, "its file system is out of inodes")
 	if err := os.RemoveAll(m.file("fill")); err != nil {
+		t.Fatal(err)
+	}
+	u.recovers(t, m, first)
+}
+
+// TestNoRoom: a voter whose file system has no byte left still writes over its own files and counts for nothing all the same: its
+// next piece of the Raft log finds no room.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	u, first, m := withGround(t, func(m *member, t *testing.T) { m.ownMemory(t, "nr_inodes=4096") })
+	fill, err := os.OpenFile(m.file("fill"), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 4096); err == nil; {
+		_, err = fill.Write(block)
+	}
+	fill.Close()
+	u.fails(t, m, first, "its file system is full")
+	if err := os.Remove(m.file("fill")); err != nil {
 		t.Fatal(err)
 	}
 	u.recovers(t, m, first)

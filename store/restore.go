@@ -282,7 +282,7 @@ func (r *registered) carryEnds(tx, local *Tx) error {
 
 // carryUses adds the uses of credentials since to the archive's state, and deletes those of credentials that it lacks.
 func (r *registered) carryUses(tx, local *Tx, t *engine.Table) error {
-	known := strings.Join([]string{"SELECT 1 FROM", r.grants.of, "WHERE id = ?"}, " ")
+	known := strings.Join([]string{"SELECT", "1", "FROM", r.grants.of, "WHERE id = ?"}, " ")
 	if err := tx.v.Each(t, func(row []any) error {
 		ok, err := local.get(known, []any{row[t.Key[0]]}, new(int))
 		if err != nil || !ok {
@@ -292,7 +292,7 @@ func (r *registered) carryUses(tx, local *Tx, t *engine.Table) error {
 	}); err != nil {
 		return err
 	}
-	return local.exec(strings.Join([]string{"DELETE FROM", r.name, "WHERE", t.KeyNames()[0], "NOT IN (SELECT id FROM",
+	return local.exec(strings.Join([]string{"DELETE", "FROM", r.name, "WHERE", t.KeyNames()[0], "NOT IN (SELECT id FROM",
 		r.grants.of + ")"}, " "))
 }
 
