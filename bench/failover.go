@@ -2,74 +2,129 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"sync"
+	"syscall"
 	"time"
 )
 
 const probeEvery, probeLimit = 20 * time.Millisecond, 2 * time.Second
 
-// failover kills the leader with SIGKILL, again and again, while clients write at the survivors.
-func (b *bench) failover(ctx context.Context) {
-	out := outcome{}
-	for _, s := range b.systems {
-		kills := b.kills
-		if s.name() == "etcd" {
-			kills = min(kills, b.etcdKills)
-		}
-		times, err := b.killLeaders(ctx, s, kills)
-		if len(times) == 0 {
-			out.fail(s, err)
-			continue
-		}
-		v := value{}
-		v.latencies(times)
-		v.Value = v.P99
-		if err != nil {
-			v.Error = fmt.Sprintf("ended after %d of %d kills: %v", len(times), kills, err)
-		}
-		out.set(s.name(), v)
-		b.report.note("fail-over, %s: %d kills, p50 %.0f, p99 %.0f, max %.0f ms", s.name(), v.N, v.P50, v.P99, v.Max)
-	}
-	b.add(ctx, "fail-over: SIGKILL of the leader to the next answered write, p99", "ms", true, out, below(1000, "ms"))
+// loss is a way to lose the leader in the midst of writes. What is measured is how long it takes until a write that began
+// after it is answered.
+type loss struct {
+	what  string
+	times int     // at most
+	limit float64 // ms
+	hurt  func(all []*process, leader int) error
+	mend  func(all []*process, leader int) error
+	left  func(leader int) []int // members that are asked afterwards
 }
 
-func (b *bench) killLeaders(ctx context.Context, s system, kills int) (times []time.Duration, err error) {
+var losses = []loss{
+	{
+		what:  "SIGKILL of the leader",
+		times: math.MaxInt,
+		limit: 850,
+		hurt:  func(all []*process, leader int) error { all[leader].kill(); return nil },
+		mend:  func(all []*process, leader int) error { return all[leader].start() },
+		left:  others,
+	},
+	{
+		what:  "SIGSTOP of the leader",
+		times: 10,
+		limit: 1500,
+		hurt:  func(all []*process, leader int) error { return all[leader].signal(syscall.SIGSTOP) },
+		mend:  func(all []*process, leader int) error { return all[leader].signal(syscall.SIGCONT) },
+		left:  others,
+	},
+	{
+		what:  "SIGKILL of all, and their start,",
+		times: 5,
+		limit: 3000,
+		hurt:  killAll,
+		mend:  func([]*process, int) error { return nil },
+		left:  func(leader int) []int { return append(others(leader), leader) },
+	},
+}
+
+func others(leader int) []int { return []int{(leader + 1) % members, (leader + 2) % members} }
+
+// killAll kills all members and starts them again.
+func killAll(all []*process, _ int) error {
+	for _, p := range all {
+		p.kill()
+	}
+	for _, p := range all {
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failover loses the leader again and again, in each way, while clients write at the others.
+func (b *bench) failover(ctx context.Context) {
+	for _, l := range losses {
+		out := outcome{}
+		for _, s := range b.systems {
+			times := min(b.kills, l.times)
+			if s.name() == "etcd" {
+				times = min(times, b.etcdKills)
+			}
+			took, err := b.lose(ctx, s, &l, times)
+			if len(took) == 0 {
+				out.fail(s, err)
+				continue
+			}
+			v := value{}
+			v.latencies(took)
+			v.Value = v.P99
+			if err != nil {
+				v.Error = fmt.Sprintf("ended after %d of %d times: %v", len(took), times, err)
+			}
+			out.set(s.name(), v)
+			b.report.note("fail-over, %s, %s: %d times, p50 %.0f, p99 %.0f, max %.0f ms", l.what, s.name(), v.N, v.P50, v.P99,
+				v.Max)
+		}
+		b.add(ctx, "fail-over: "+l.what+" to the next answered write, p99", "ms", true, out, below(l.limit, "ms"))
+	}
+}
+
+func (b *bench) lose(ctx context.Context, s system, l *loss, times int) (took []time.Duration, err error) {
 	c, err := s.start(ctx, b.fleet)
 	if err != nil {
 		return nil, err
 	}
 	defer stop(c)
-	return killInTurn(ctx, c, kills)
+	return l.inTurn(ctx, c, times)
 }
 
-// killInTurn kills whoever leads, so many times, and starts it again each time.
-func killInTurn(ctx context.Context, c cluster, kills int) (times []time.Duration, err error) {
-	for range kills {
+// inTurn loses whoever leads, so many times.
+func (l *loss) inTurn(ctx context.Context, c cluster, times int) (took []time.Duration, err error) {
+	for range times {
 		leader, err := findLeader(ctx, c)
 		if err != nil {
-			return times, err
+			return took, err
 		}
-		took, err := killOne(ctx, c, leader)
+		t, err := l.once(ctx, c, leader)
 		if err != nil {
-			return times, err
+			return took, err
 		}
-		times = append(times, took)
-		if err := c.processes()[leader].start(); err != nil {
-			return times, err
-		}
+		took = append(took, t)
 		if err := allCaughtUp(ctx, c); err != nil {
-			return times, fmt.Errorf("after kill %d: %w", len(times), err)
+			return took, fmt.Errorf("after %d times: %w", len(took), err)
 		}
 	}
-	return times, nil
+	return took, nil
 }
 
-// killOne kills the leader in the midst of writes and tells how long it takes until a write that began after the kill
-// is answered.
-func killOne(ctx context.Context, c cluster, leader int) (time.Duration, error) {
+// once loses the leader, measures, and mends what it has done.
+func (l *loss) once(ctx context.Context, c cluster, leader int) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	survivors := []int{(leader + 1) % members, (leader + 2) % members}
+	survivors := others(leader)
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer cancel()
@@ -81,18 +136,21 @@ func killOne(ctx context.Context, c cluster, leader int) (time.Duration, error) 
 		background.Go(func() { w.run(ctx, func(time.Time) {}) })
 	}
 	pause(ctx, 500*time.Millisecond)
-	probes := make([]conn, len(survivors))
-	for i, member := range survivors {
-		var err error
-		if probes[i], err = c.dial(member, true); err != nil {
+	var probes []conn
+	for _, member := range l.left(leader) {
+		p, err := c.dial(member, true)
+		if err != nil {
 			return 0, err
 		}
-		defer probes[i].close()
+		defer p.close()
+		probes = append(probes, p)
 	}
-	killed := time.Now()
-	c.processes()[leader].kill()
+	lost := time.Now()
+	if err := l.hurt(c.processes(), leader); err != nil {
+		return 0, err
+	}
 	answered, err := probe(ctx, probes)
-	return answered.Sub(killed), err
+	return answered.Sub(lost), errors.Join(err, l.mend(c.processes(), leader))
 }
 
 // probe makes one write, asking every survivor again each 20 ms with the same key until one of them answers. So a try
@@ -128,7 +186,7 @@ func probe(ctx context.Context, survivors []conn) (answered time.Time, err error
 			case err = <-refused:
 			default:
 			}
-			return answered, fmt.Errorf("no write was answered within 30 s of the kill; one try: %v", err)
+			return answered, fmt.Errorf("no write was answered within 30 s of the loss; one try: %v", err)
 		}
 	}
 }

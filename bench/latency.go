@@ -55,7 +55,7 @@ func (b *bench) apart(ctx context.Context, delay time.Duration) error {
 		v := sum.value()
 		b.add(ctx, fmt.Sprintf("members %v apart: %s, %d clients", delay, m.what, m.job.clients), "/s", false, outcome{"muster": &v}, nil)
 	}
-	times, err := killInTurn(ctx, c, b.kills)
+	times, err := losses[0].inTurn(ctx, c, b.kills)
 	v := value{}
 	v.latencies(times)
 	v.Value = v.Max

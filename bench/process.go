@@ -129,6 +129,8 @@ func (p *process) kill() {
 	<-p.ended
 }
 
+func (p *process) signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
 // terminate asks the process to end, and kills it when it takes too long.
 func (p *process) terminate(patience time.Duration) {
 	p.cmd.Process.Signal(syscall.SIGTERM)

@@ -53,8 +53,18 @@ func (r Removal) check(m *store.Member, leader uint64) error {
 }
 
 // Remove removes a member from the cluster and waits a moment until it is out of Raft. It returns ErrLeader, a
-// *NotDrainedError or a *QuorumError when a condition does not hold.
+// *NotDrainedError or a *QuorumError when a condition does not hold. When the voters change between the judgement and
+// the removal it judges again.
 func (x *Members) Remove(q *handlers.Request, m *store.Member, r Removal) error {
+	for {
+		err := x.remove(q, m, r)
+		if !errors.Is(err, errVotersChanged) || q.Context().Err() != nil {
+			return err
+		}
+	}
+}
+
+func (x *Members) remove(q *handlers.Request, m *store.Member, r Removal) error {
 	ctx := q.Context()
 	if err := r.check(m, x.Replica.NodeID()); err != nil {
 		return err
