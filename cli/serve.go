@@ -245,6 +245,9 @@ func (f *serveFlags) config(env *environment) (cfg node.Config, err error) {
 // tokenText resolves @FILE. An empty file is a usage error, like an empty flag.
 func tokenText(s string) (string, error) {
 	if name, ok := strings.CutPrefix(s, "@"); ok {
+		if blank(name) {
+			return "", &usageError{"--join or MUSTER_JOIN_TOKEN is @ without the name of a file"}
+		}
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return "", fmt.Errorf("--join: the token file cannot be read: %w", err)

@@ -155,6 +155,28 @@ func TestTryDisk(t *testing.T) {
 	}
 }
 
+// TestGroundRefuses: a Raft log that may not be read is not called gone.
+func TestGroundRefuses(t *testing.T) {
+	dir := t.TempDir()
+	raft := filepath.Join(dir, datadir.RaftDir)
+	if err := os.Mkdir(raft, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var g ground
+	if err := os.WriteFile(filepath.Join(raft, "metadata1"), nil, 0o600); err != nil || g.check(dir) != nil {
+		t.Fatal(err, g.check(dir))
+	}
+	if err := errors.Join(os.Remove(filepath.Join(raft, "metadata1")), os.Symlink("metadata1", filepath.Join(raft, "metadata1"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.check(dir); errors.Is(err, errGone) || err == nil {
+		t.Errorf("it cannot be read: %v", err)
+	}
+	if err := os.Remove(filepath.Join(raft, "metadata1")); err != nil || !errors.Is(g.check(dir), errGone) {
+		t.Errorf("it is gone: %v, %v", err, g.check(dir))
+	}
+}
+
 // TestProberStalled: time counts while the leader has more than the replica and the replica does not move.
 func TestProberStalled(t *testing.T) {
 	var newest, replica uint64 = 10, 10

@@ -67,9 +67,12 @@ func (g *ground) check(dir string) error {
 	}
 	g.seen, g.dev, g.ino = true, uint64(st.Dev), st.Ino
 	for _, name := range []string{"metadata1", "metadata2"} { // term and vote; at least one always exists
-		if unix.Stat(filepath.Join(raft, name), &st) == nil {
+		switch err := unix.Stat(filepath.Join(raft, name), &st); {
+		case err == nil:
 			g.metadata = true
 			return nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
 		}
 	}
 	if g.metadata {
