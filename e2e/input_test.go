@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"muster/client"
 )
 
 // TestInput: every request gets an answer of its family, however wrong it is.
@@ -31,8 +33,8 @@ func (u *user) state(t *testing.T, m *member) string {
 		t.Fatal(err)
 	}
 	list := u.members(t, m)
-	for i := range list { // what changes by itself
-		list[i].Status, list[i].Role, list[i].Suffrage, list[i].IsLeader, list[i].DownSince = "", "", "", false, time.Time{}
+	for i := range list {
+		list[i] = steady(list[i])
 	}
 	members, err := json.Marshal(list)
 	if err != nil {
@@ -40,6 +42,12 @@ func (u *user) state(t *testing.T, m *member) string {
 	}
 	apiTokens := u.do(m, "GET", "/api/v1/api-tokens", "")
 	return string(members) + "\n" + string(tokens) + "\n" + apiTokens.body
+}
+
+// steady is a member without what changes by itself.
+func steady(m client.Member) client.Member {
+	m.Status, m.Role, m.Suffrage, m.IsLeader, m.DownSince, m.ZoneCost = "", "", "", false, time.Time{}, ""
+	return m
 }
 
 // unchanged runs requests that must change nothing.

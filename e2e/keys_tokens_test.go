@@ -207,13 +207,13 @@ func testTokenExpiry(t *testing.T, c *cluster) {
 			x.IssuedAt = x.ExpiresAt - 600
 		})
 	}
-	newMachine(t).enter(t, u, c.members[1], ends(3*time.Second))
+	newMachine(t).enter(t, u, c.members[1], ends(time.Minute))
 	newMachine(t).refused(t, u, c.members[1], ends(-2*time.Second), 401, "Unauthorized: Invalid join token: expired: it was good until …")
-	early := forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt = time.Now().Add(certs.JoinSkew + 5*time.Second).Unix() })
+	early := forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt = time.Now().Add(certs.JoinSkew + time.Minute).Unix() })
 	newMachine(t).refused(t, u, c.members[1], early, 401, "Unauthorized: Invalid join token: not yet valid: …")
 	newMachine(t).enter(t, u, c.members[1], forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt = time.Now().Add(certs.JoinSkew - 5*time.Second).Unix() }))
 
-	token := u.create(t, c.members[0], `{"format":"zlayer","ttlSeconds":2,"maxUses":1000}`)
+	token := u.create(t, c.members[0], `{"format":"zlayer","ttlSeconds":5,"maxUses":1000}`)
 	accepted := 0
 	for refused := 0; refused < 3; time.Sleep(100 * time.Millisecond) {
 		body := newMachine(t).body(t, token.Token)

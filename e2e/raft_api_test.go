@@ -303,7 +303,7 @@ func testRaftTransfer(t *testing.T, c *cluster) {
 	target.pause()
 	a = u.transferTo(third, target)
 	target.carryOn()
-	a.expect(t, "to a frozen member", 500, fmt.Sprintf("failed to transfer leadership: node %d does not answer", target.n))
+	a.is(t, "to a frozen member", 500, fmt.Sprintf("failed to transfer leadership: node %d d", target.n)) // does not answer, or did not take over
 	target.kill()
 	u.transferTo(third, target).expect(t, "to a dead member", 500, fmt.Sprintf("failed to transfer leadership: node %d does not answer", target.n))
 	if now := c.leader(t); now != leader {
