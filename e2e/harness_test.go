@@ -166,7 +166,7 @@ func within(limit time.Duration, try func() error) error {
 // ports lie below those that the kernel gives to outgoing connections: a member that was killed finds its own free. Each
 // run of the tests has a range to itself, for as long as it holds the first port of it.
 var ports = sync.OnceValue(func() *portRange {
-	const first, size, ranges = 20000, 600, 20
+	const first, size, ranges = 20000, 1200, 10
 	for i := range ranges {
 		base := first + (os.Getpid()+i)%ranges*size
 		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base)); err == nil {
