@@ -80,7 +80,7 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 		defer cancel()
 		_ = st.Close(ctx)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*await.Limit)
 	defer cancel()
 	if _, err := st.AwaitLeader(ctx); err != nil {
 		t.Fatal("the founder does not lead:", err)
@@ -120,7 +120,7 @@ func (s *Member) AddVoter(confirms func() bool) {
 		defer cancel()
 		_ = peer.Close(ctx)
 	})
-	ctx, cancel := context.WithTimeout(s.T.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.T.Context(), 2*await.Limit)
 	defer cancel()
 	actor, recipient := store.Actor{Name: "test"}, identity.Recipient().String()
 	token, err := s.Store.JoinTokens.Create(ctx, actor,
