@@ -89,6 +89,7 @@ func (x *relay) Forward(r *http.Request, _ uint64) (*http.Response, error) {
 		return says(handlers.HeaderOutcome, handlers.OutcomeUnknown), nil
 	case "the caller's time is up":
 		x.giveUp()
+		<-r.Context().Done() // what derives from the caller's context learns of it a moment later
 		return nil, lostError{true}
 	}
 	return deliver(), nil
