@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/cli/console"
+	"muster/cli/devdir"
 	"muster/client"
 )
 
@@ -74,7 +75,7 @@ func fill(cfg *client.Config, from client.Config) {
 }
 
 // devConfig finds the cluster of "muster dev" in the working directory: the token and CA of its first member, the addresses of
-// all. Without such a cluster it returns the zero Config.
+// all but removed ones. Without such a cluster it returns the zero Config.
 func devConfig() (client.Config, error) {
 	if _, err := os.Stat(filepath.Join(devData, "1", "node.json")); err != nil {
 		return client.Config{}, nil
@@ -83,15 +84,19 @@ func devConfig() (client.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	others, _ := filepath.Glob(filepath.Join(devData, "*", "node.json"))
-	for _, name := range others {
-		if _, err := os.Stat(filepath.Join(filepath.Dir(name), "removed.json")); err == nil {
-			continue // a member that was removed does not come back
+	all, _ := filepath.Glob(filepath.Join(devData, "*", "node.json"))
+	var addrs []string
+	for _, name := range all {
+		dir := filepath.Dir(name)
+		if devdir.Removed(dir) {
+			continue
 		}
-		other, err := client.FromData(filepath.Dir(name))
-		if err == nil && other.Addrs[0] != cfg.Addrs[0] {
-			cfg.Addrs = append(cfg.Addrs, other.Addrs...)
+		if other, err := client.FromData(dir); err == nil {
+			addrs = append(addrs, other.Addrs...)
 		}
+	}
+	if len(addrs) > 0 {
+		cfg.Addrs = addrs
 	}
 	return cfg, nil
 }

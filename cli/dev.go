@@ -132,8 +132,12 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 			err = nil
 		}
 	}()
+	present := devdir.Present(d.data, d.nodes)
+	if len(present) == 0 {
+		return fmt.Errorf("all members in %s were removed from their cluster; delete the directory to begin with a new one", d.data)
+	}
 	resumed := d.known(1)
-	for n := 1; n <= d.nodes; n++ { // existing members first: making a token needs a majority of them
+	for _, n := range present { // existing members first: making a token needs a majority of them
 		if d.known(n) || n == 1 {
 			if err := d.start(n, ""); err != nil {
 				return err
@@ -142,7 +146,7 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 	}
 	ready, cancel := context.WithTimeout(ctx, devReady)
 	defer cancel()
-	if err := d.await(ready, 1); err != nil {
+	if err := d.await(ready, present[0]); err != nil {
 		return err
 	}
 	if resumed {
@@ -150,20 +154,30 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 	} else {
 		d.step("node 1 has founded a cluster")
 	}
-	c, err := d.client()
+	return d.form(ctx, ready, present)
+}
+
+// form lets members join, until all are there, and watches them.
+func (d *devCluster) form(ctx, ready context.Context, present []int) error {
+	for n := 1; n <= d.nodes; n++ {
+		if !slices.Contains(present, n) {
+			d.step("node %d was removed from the cluster and is left out", n)
+		}
+	}
+	c, err := d.client(present)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	for n := 2; n <= d.nodes; n++ {
+	for _, n := range present[1:] {
 		if err := d.join(ready, c, n); err != nil {
 			return err
 		}
 	}
-	if err := d.formed(ready, c); err != nil {
+	if err := d.formed(ready, c, len(present)); err != nil {
 		return err
 	}
-	if err := d.welcome(ctx, c); err != nil {
+	if err := d.welcome(ctx, c, present[0]); err != nil {
 		return err
 	}
 	return d.watch(ctx)
@@ -212,13 +226,18 @@ func (d *devCluster) member(n int) *devMember {
 	return nil
 }
 
-func (d *devCluster) client() (*client.Client, error) {
-	cfg, err := client.FromData(d.dir(1))
+// client makes a client of the members that are there, with the founder's token.
+func (d *devCluster) client(present []int) (*client.Client, error) {
+	founder, err := client.FromData(d.dir(1))
 	if err != nil {
 		return nil, err
 	}
-	cfg.Addrs = nil
-	for n := 1; n <= d.nodes; n++ {
+	cfg, err := client.FromData(d.dir(present[0]))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Token, cfg.Addrs = founder.Token, nil
+	for _, n := range present {
 		cfg.Addrs = append(cfg.Addrs, fmt.Sprintf("https://127.0.0.1:%d", d.apiPort+n-1))
 	}
 	return client.New(cfg)
@@ -278,66 +297,6 @@ func (d *devCluster) join(ctx context.Context, c *client.Client, n int) error {
 	return d.await(ctx, n)
 }
 
-// formed blocks until every member has the Raft role that autopilot wants for it.
-func (d *devCluster) formed(ctx context.Context, c *client.Client) error {
-	want := min(d.nodes, 5)
-	if want%2 == 0 {
-		want--
-	}
-	for {
-		voters, alive := 0, 0
-		members, err := c.Members(ctx)
-		for _, m := range members {
-			if m.Suffrage == "voter" {
-				voters++
-			}
-			if m.Status == "alive" {
-				alive++
-			}
-		}
-		if err == nil && voters >= want && alive >= d.nodes {
-			d.step("%d members are ready, %d of them voters", alive, voters)
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the cluster was not complete in time (%d members alive, %d voters); the logs are %s",
-				alive, voters, filepath.Join(d.data, "*", devLog))
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-func (d *devCluster) welcome(ctx context.Context, c *client.Client) error {
-	members, err := c.Members(ctx)
-	if err != nil {
-		return err
-	}
-	d.env.say("")
-	if err := printMembers(d.env, members); err != nil {
-		return err
-	}
-	data := ""
-	if filepath.Clean(d.data) != "data" {
-		data = " --data " + d.dir(1)
-	}
-	d.env.say(`
-API:          https://127.0.0.1:%d (CA %s), its page at /ui/
-admin token:  %s
-logs:         %s
-
-Try next, in another shell:
-  ./muster members%s
-  sqlite3 %s 'select * from v_members'
-  ./muster join-token create%s
-
-Ctrl-C stops the cluster; the next start resumes it.`,
-		d.apiPort, filepath.Join(d.dir(1), "ca.crt"), filepath.Join(d.dir(1), "admin.token"), filepath.Join(d.data, "*",
-			devLog),
-		data, filepath.Join(d.dir(1), "muster.db"), data)
-	return nil
-}
-
 // watch blocks until ctx ends and reports members that die; the others keep running.
 func (d *devCluster) watch(ctx context.Context) error {
 	ended := make(chan *devMember)
@@ -355,6 +314,10 @@ func (d *devCluster) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case m := <-ended:
+			if devdir.Removed(d.dir(m.n)) {
+				d.env.say("node %d was removed from the cluster", m.n)
+				continue
+			}
 			how := "has stopped"
 			if m.err != nil {
 				how = "has ended: " + m.err.Error()

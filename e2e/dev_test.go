@@ -177,3 +177,43 @@ func testDevPorts(t *testing.T, api int) {
 		t.Errorf("%v are still running", left)
 	}
 }
+
+// TestDevWithoutFounder: a member that was removed, also the first one, is left out at the next start, and no command asks it.
+func TestDevWithoutFounder(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	data := filepath.Join(t.TempDir(), "data")
+	api, raft := freePorts(3), freePorts(3)
+	d := startDev(t, data, api, raft)
+	d.await(t)
+	at := command{dir: filepath.Dir(data)}
+	at.ok(t, "raft", "transfer", "2")
+	at.ok(t, "member", "remove", "1", "--force", "--yes")
+	eventually(t, 10*time.Second, "muster dev says that a member was removed", func() error {
+		if !strings.Contains(d.said(), "node 1 was removed from the cluster\n") {
+			return fmt.Errorf("%s", d.said())
+		}
+		return nil
+	})
+	d.signal(syscall.SIGTERM)
+	if code, err := d.exit(10 * time.Second); code != 0 || err != nil {
+		t.Fatalf("muster dev after its signal: exit status %d, %v\n%s", code, err, d.said())
+	}
+	d = startDev(t, data, api, raft)
+	d.await(t)
+	if said := d.said(); !strings.Contains(said, "node 1 was removed from the cluster and is left out") ||
+		!strings.Contains(said, "2 members are ready") || !strings.Contains(said, fmt.Sprintf("https://127.0.0.1:%d (CA %s/2/ca.crt)", api+1, data)) {
+		t.Errorf("it says:\n%s", said)
+	}
+	if out := at.ok(t, "members", "-o", "name"); out != "node-2\nnode-3\n" {
+		t.Errorf("members: %q", out)
+	}
+	if out := at.ok(t, "config"); strings.Contains(out, fmt.Sprintf(":%d,", api)) {
+		t.Errorf("the removed member is asked:\n%s", out)
+	}
+	d.signal(syscall.SIGTERM)
+	if code, err := d.exit(10 * time.Second); code != 0 || err != nil {
+		t.Errorf("muster dev after its signal: exit status %d, %v\n%s", code, err, d.said())
+	}
+}

@@ -45,6 +45,22 @@ func Lock(data string, nodes int) (*os.File, error) {
 	return f, nil
 }
 
+// Removed reports whether a member was removed from its cluster; dir is its data directory. It never starts again.
+func Removed(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "removed.json"))
+	return err == nil
+}
+
+// Present lists the numbers of those of n members that were not removed.
+func Present(data string, nodes int) (list []int) {
+	for n := 1; n <= nodes; n++ {
+		if !Removed(filepath.Join(data, strconv.Itoa(n))) {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
 // inUse reports whether a process holds the lock file of a member.
 func inUse(name string) bool {
 	f, err := os.Open(name)
