@@ -85,6 +85,10 @@ func TestDevCluster(t *testing.T) {
 	if code != 0 || strings.Count(stdout, "\n") != 3 || !strings.Contains(stdout, "no answer") || !strings.Contains(stderr, "connection refused") {
 		t.Errorf("status: exit %d\n%s%s", code, stdout, stderr)
 	}
+	write(t, "data/1/removed.json", "{}") // nobody asks a member that was removed
+	if code, stdout, stderr := run(t, "status"); code != 0 || strings.Count(stdout, "\n") != 2 || stderr != "" {
+		t.Errorf("status without the first: exit %d\n%s%s", code, stdout, stderr)
+	}
 }
 
 func TestConnectErrors(t *testing.T) {
