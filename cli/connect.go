@@ -92,6 +92,9 @@ func devConfig() (client.Config, error) {
 			continue
 		}
 		if other, err := client.FromData(dir); err == nil {
+			if addrs == nil {
+				cfg.CACertFile = other.CACertFile // a removed member's is of its own time
+			}
 			addrs = append(addrs, other.Addrs...)
 		}
 	}
