@@ -206,10 +206,10 @@ func TestDevWithoutFounder(t *testing.T) {
 		!strings.Contains(said, "2 members are ready") || !strings.Contains(said, fmt.Sprintf("https://127.0.0.1:%d (CA %s/2/ca.crt)", api+1, data)) {
 		t.Errorf("it says:\n%s", said)
 	}
-	if out := at.ok(t, "members", "-o", "name"); out != "node-2\nnode-3\n" {
+	if out := at.ok(t, "members", "-o", "name").stdout; out != "node-2\nnode-3\n" {
 		t.Errorf("members: %q", out)
 	}
-	if out := at.ok(t, "config"); strings.Contains(out, fmt.Sprintf(":%d,", api)) {
+	if out := at.ok(t, "config").stdout; strings.Contains(out, fmt.Sprintf(":%d,", api)) {
 		t.Errorf("the removed member is asked:\n%s", out)
 	}
 	d.signal(syscall.SIGTERM)
