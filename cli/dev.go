@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -258,28 +257,12 @@ func (d *devCluster) await(ctx context.Context, n int) error {
 		}
 		select {
 		case <-m.done:
-			return fmt.Errorf("node %d did not start: %s", n, d.lastWords(n))
+			return fmt.Errorf("node %d did not start: %s", n, devdir.LastWords(filepath.Join(d.dir(n), devLog)))
 		case <-ctx.Done():
 			return fmt.Errorf("node %d was not ready in time; its log is %s", n, filepath.Join(d.dir(n), devLog))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// lastWords returns the last line of a member's log.
-func (d *devCluster) lastWords(n int) string {
-	f, err := os.Open(filepath.Join(d.dir(n), devLog))
-	if err != nil {
-		return "it left no log"
-	}
-	defer f.Close()
-	last := ""
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if line := strings.TrimSpace(sc.Text()); line != "" {
-			last = line
-		}
-	}
-	return strings.TrimPrefix(last, "muster: ")
 }
 
 func (d *devCluster) join(ctx context.Context, c *client.Client, n int) error {
@@ -295,6 +278,66 @@ func (d *devCluster) join(ctx context.Context, c *client.Client, n int) error {
 		d.step("node %d starts with a join token", n)
 	}
 	return d.await(ctx, n)
+}
+
+// formed blocks until all nodes members are alive and enough of them vote.
+func (d *devCluster) formed(ctx context.Context, c *client.Client, nodes int) error {
+	want := min(nodes, 5)
+	if want%2 == 0 {
+		want--
+	}
+	for {
+		voters, alive := 0, 0
+		members, err := c.Members(ctx)
+		for _, m := range members {
+			if m.Suffrage == "voter" {
+				voters++
+			}
+			if m.Status == "alive" {
+				alive++
+			}
+		}
+		if err == nil && voters >= want && alive >= nodes {
+			d.step("%d members are ready, %d of them voters", alive, voters)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the cluster was not complete in time (%d members alive, %d voters); the logs are %s",
+				alive, voters, filepath.Join(d.data, "*", devLog))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// welcome says where the cluster is; first is a member that is there.
+func (d *devCluster) welcome(ctx context.Context, c *client.Client, first int) error {
+	members, err := c.Members(ctx)
+	if err != nil {
+		return err
+	}
+	d.env.say("")
+	if err := printMembers(d.env, members); err != nil {
+		return err
+	}
+	data := ""
+	if filepath.Clean(d.data) != "data" {
+		data = " --data " + d.dir(first)
+	}
+	d.env.say(`
+API:          https://127.0.0.1:%d (CA %s), its page at /ui/
+admin token:  %s
+logs:         %s
+
+Try next, in another shell:
+  ./muster members%s
+  sqlite3 %s 'select * from v_members'
+  ./muster join-token create%s
+
+Ctrl-C stops the cluster; the next start resumes it.`,
+		d.apiPort+first-1, filepath.Join(d.dir(first), "ca.crt"), filepath.Join(d.dir(1), "admin.token"),
+		filepath.Join(d.data, "*", devLog), data, filepath.Join(d.dir(first), "muster.db"), data)
+	return nil
 }
 
 // watch blocks until ctx ends and reports members that die; the others keep running.

@@ -2,6 +2,7 @@
 package devdir
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -59,6 +61,22 @@ func Present(data string, nodes int) (list []int) {
 		}
 	}
 	return list
+}
+
+// LastWords returns the last line of a member's log.
+func LastWords(log string) string {
+	f, err := os.Open(log)
+	if err != nil {
+		return "it left no log"
+	}
+	defer f.Close()
+	last := ""
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if line := strings.TrimSpace(sc.Text()); line != "" {
+			last = line
+		}
+	}
+	return strings.TrimPrefix(last, "muster: ")
 }
 
 // inUse reports whether a process holds the lock file of a member.
