@@ -288,15 +288,16 @@ func (tw *twins) refused(at string) {
 // refused.
 
 const (
-	traceSilent = 3 * probeEvery // without an answer for this long the leader tells the others of a member
-	traceMost   = 16             // traces in one probe
+	traceSilent = 3 * probeEvery  // without an answer for this long the leader tells the others of a member
+	traceNews   = 10 * probeEvery // for this long after its start it tells of a member, too
+	traceMost   = 16              // traces in one probe
 )
 
 // trace is how far the test writes of one run of a member had come.
 type trace struct {
 	incarnation string
 	stored      uint64
-	at          time.Time // when it was heard of
+	at, since   time.Time // when it was last heard of, and when this run was first
 }
 
 // traces remembers the newest trace of each member. It is empty after a start.
@@ -309,13 +310,18 @@ type traces struct {
 func (x *traces) saw(id uint64, incarnation string, stored uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if last := x.of[id]; stored == 0 || last.incarnation == incarnation && last.stored > stored {
+	now, last := time.Now(), x.of[id]
+	if last.incarnation != incarnation {
+		last = trace{incarnation: incarnation, since: now}
+	}
+	if stored == 0 || last.stored > stored {
 		return
 	}
+	last.stored, last.at = stored, now
 	if x.of == nil {
 		x.of = map[uint64]trace{}
 	}
-	x.of[id] = trace{incarnation, stored, time.Now()}
+	x.of[id] = last
 }
 
 // outdates reports whether a member that starts with h has stored more in an earlier run than its directory has. A
@@ -327,13 +333,15 @@ func (x *traces) outdates(h hello) bool {
 	return known && last.incarnation != h.ID && h.Stored > 0 && h.Stored < last.stored
 }
 
-// tell lists, for a probe, this member's own trace and those of members that have been silent for a while.
+// tell lists, for a probe, this member's own trace, and those of members that have been silent for a while or have just
+// started: their numbers may have begun anew.
 func (x *traces) tell(own uint64, self Incarnation, stored uint64) string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	list := []string{fmt.Sprintf("%d:%s:%d", own, self.ID, stored)}
 	for id, t := range x.of {
-		if len(list) < traceMost && id != own && time.Since(t.at) > traceSilent {
+		news := time.Since(t.at) > traceSilent || time.Since(t.since) < traceNews
+		if len(list) < traceMost && id != own && news {
 			list = append(list, fmt.Sprintf("%d:%s:%d", id, t.incarnation, t.stored))
 		}
 	}

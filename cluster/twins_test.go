@@ -15,7 +15,13 @@ func TestTraces(t *testing.T) {
 		return hello{Incarnation: Incarnation{ID: incarnation, Stored: stored}, NodeID: 3}
 	}
 	var leader, other traces
+	old := func() { // it has answered for a while, and not lately
+		t := leader.of[3]
+		t.since = t.since.Add(-2 * traceNews)
+		leader.of[3] = t
+	}
 	leader.saw(3, "a", 10)
+	old()
 	leader.saw(3, "a", 9) // an answer that was overtaken
 	other.hear(2, leader.tell(1, Incarnation{ID: "l"}, 5))
 	if other.outdates(start("b", 1)) || !other.outdates(hello{Incarnation: Incarnation{ID: "l2", Stored: 4}, NodeID: 1}) {
@@ -44,7 +50,8 @@ func TestTraces(t *testing.T) {
 		}
 	}
 	leader.saw(3, "b", 2) // a run that was let in counts from its own number
-	if leader.outdates(start("c", 3)) {
+	other.hear(2, leader.tell(1, Incarnation{ID: "l"}, 5))
+	if leader.outdates(start("c", 3)) || other.outdates(start("c", 3)) {
 		t.Error("the number of a run before the last one is remembered")
 	}
 	leader.forget(3)
