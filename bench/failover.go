@@ -41,7 +41,7 @@ var losses = []loss{
 		left:  others,
 	},
 	{
-		what:  "SIGKILL of all, and their start,",
+		what:  "SIGKILL of all and their start",
 		times: 5,
 		limit: 3000,
 		hurt:  killAll,
