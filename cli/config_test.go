@@ -104,7 +104,7 @@ func TestConfigPrecedence(t *testing.T) {
 		t.Errorf("flag over environment: %d %s", code, stderr)
 	}
 	t.Setenv("MUSTER_EVENT_WINDOW", "many")
-	if _, code, stderr := checkConfig(t, "data: d\n", 0o644); code != 2 || !strings.Contains(stderr, "MUSTER_EVENT_WINDOW: ") {
+	if _, code, stderr := checkConfig(t, "data: d\n", 0o644); code != 2 || !strings.Contains(stderr, "MUSTER_EVENT_WINDOW must be a whole number") {
 		t.Errorf("a bad variable: %d %s", code, stderr)
 	}
 }
