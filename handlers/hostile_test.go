@@ -148,6 +148,36 @@ func TestBodiesOfManyValues(t *testing.T) {
 	}
 }
 
+// A request with very many header fields is refused before anybody has asked who calls, whatever it is for.
+func TestManyFields(t *testing.T) {
+	t.Parallel()
+	s := sole.New(t)
+	for _, path := range []string{"/", "/api/v1/status", "/api/v1/cluster/members", "/v1/peerings", "/_nodes", "/v1/status/leader", "/ui/", "/nothing"} {
+		for _, token := range []string{"", s.Admin} {
+			distinct, same, few := []string{}, http.Header{}, []string{}
+			for i := range 200 {
+				distinct = append(distinct, fmt.Sprintf("X-%d", i), "")
+				same.Add("X", "")
+			}
+			for i := range 100 {
+				few = append(few, fmt.Sprintf("X-%d", i), "")
+			}
+			r := httptest.NewRequest("GET", path, nil)
+			r.Header = same
+			w := httptest.NewRecorder()
+			s.API().ServeHTTP(w, r)
+			for what, w := range map[string]*httptest.ResponseRecorder{"distinct": s.Call("GET", path, token, "", distinct...), "the same": w} {
+				if w.Code != http.StatusRequestHeaderFieldsTooLarge || !strings.Contains(w.Body.String(), "a request must have at most 128 header fields") {
+					t.Errorf("%s, %s: %d %.200s", path, what, w.Code, w.Body)
+				}
+			}
+			if w := s.Call("GET", path, token, "", few...); w.Code == http.StatusRequestHeaderFieldsTooLarge {
+				t.Errorf("%s with 100: %d", path, w.Code)
+			}
+		}
+	}
+}
+
 // What is kept with an API key has few levels, and few bytes together with those of the same owner.
 func TestDocumentsOfAPIKeys(t *testing.T) {
 	t.Parallel()

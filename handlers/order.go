@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -17,7 +18,8 @@ import (
 // gets a slot only when it has been received completely:
 //
 //  1. connection limits: netlimit, before anything is read; a connection beyond them gets an error (guard)
-//  2. headers: net/http reads them under a deadline and a limit of size; browsers of other origins end here (guard)
+//  2. headers: net/http reads them under a deadline and a limit of size; too many fields and browsers of other origins
+//     end here (guard)
 //  3. route: the router has chosen it (router)
 //  4. authentication and failure limit: who shows nothing valid is a stranger and needs a place in the room of its
 //     address (guard); strangers get no more than checks that are linear in cheapBytes (dispatch)
@@ -29,6 +31,17 @@ import (
 
 // crossOrigin detects requests that a browser makes on behalf of another origin.
 var crossOrigin = http.NewCrossOriginProtection()
+
+// maxFields bounds the header fields of a request: decoded, many small ones take many times their length.
+const maxFields = 128
+
+// fieldsOf counts the header fields of a request, and the trailer fields that it announces.
+func fieldsOf(r *http.Request) (n int) {
+	for _, values := range r.Header {
+		n += len(values)
+	}
+	return n + len(r.Trailer)
+}
 
 // foreign reports whether a browser sends this request for a page of another origin. GETs that create something count
 // as changes.
@@ -60,6 +73,12 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 			w.Header().Set("Connection", "close")
 			s.tooMany(rec, fam, refusedConnections, "this member has reached its limit of connections; try another one",
 				5*time.Second)
+			return
+		}
+		if !o.forwarded && fieldsOf(r) > maxFields {
+			dropBodyIfAny(rec, r)
+			fam.Fail(rec, http.StatusRequestHeaderFieldsTooLarge, store.Invalid,
+				fmt.Sprintf("a request must have at most %d header fields", maxFields))
 			return
 		}
 		if !o.forwarded && foreign(rt, r) {
