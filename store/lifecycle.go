@@ -297,49 +297,60 @@ type Lease struct {
 // Put creates or renews a lease; the result reports whether it is new. It rejects a new lease on a member that is
 // draining, but renews an existing one, so that running work can finish. A lease cannot move to another member.
 func (ls Leases) Put(ctx context.Context, actor Actor, l Lease, ttl time.Duration) (Lease, bool, error) {
-	created := false
-	l, err := makeOnce(ctx, ls.s, actor, func(tx *Tx) (Lease, error) {
-		m, err := tx.Member(l.NodeID)
-		switch {
-		case err != nil:
-			return l, err
-		case m == nil:
-			return l, errNoMember
-		}
-		old, err := tx.leases(" WHERE id = ? AND expires_at > ?", l.ID, rfc3339(tx.Now))
-		if err != nil {
-			return l, err
-		}
-		l.ExpiresAt = tx.Now.Add(ttl + time.Second - 1).Truncate(time.Second) // round up
-		if len(old) > 0 {
-			if old[0].NodeID != l.NodeID {
-				return l, refuse(Conflict, "the lease is held on node %d; delete it first to move it", old[0].NodeID)
-			}
-			l.CreatedAt, l.Kind = old[0].CreatedAt, old[0].Kind
-			if err := tx.exec("UPDATE leases SET expires_at = ?, modified_rev = ? WHERE id = ?", l.ExpiresAt, tx.Rev,
-				l.ID); err != nil {
-				return l, err
-			}
-			return l, tx.audit("lease.renew", "lease/"+l.ID, nodeObject(l.NodeID))
-		}
-		if m.DrainState != DrainActive {
-			return l, refuse(Conflict, "node %d is %s: no new leases are granted on it", l.NodeID, m.DrainState)
-		}
-		if err := tx.boundLeases(l.NodeID); err != nil {
-			return l, err
-		}
-		if err := tx.exec("DELETE FROM leases WHERE id = ?", l.ID); err != nil { // an expired one that is not pruned yet
-			return l, err
-		}
-		created, l.CreatedAt = true, tx.Now
-		if err := tx.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) "+
-			"VALUES (?, ?, ?, ?, ?, ?, ?)",
-			l.ID, l.NodeID, l.Kind, l.CreatedAt, l.ExpiresAt, tx.Rev, tx.Rev); err != nil {
-			return l, err
-		}
-		return l, tx.audit("lease.grant", "lease/"+l.ID, nodeObject(l.NodeID)+" "+made("kind", l.Kind, "ttl", ttl))
+	type granted struct {
+		Lease
+		Created bool
+	}
+	g, err := makeOnce(ctx, ls.s, actor, func(tx *Tx) (granted, error) {
+		g := granted{Lease: l}
+		var err error
+		g.Created, err = tx.putLease(&g.Lease, ttl)
+		return g, err
 	})
-	return l, created, err
+	return g.Lease, g.Created, err
+}
+
+// putLease reports whether the lease is new.
+func (t *Tx) putLease(l *Lease, ttl time.Duration) (created bool, err error) {
+	m, err := t.Member(l.NodeID)
+	switch {
+	case err != nil:
+		return false, err
+	case m == nil:
+		return false, errNoMember
+	}
+	old, err := t.leases(" WHERE id = ? AND expires_at > ?", l.ID, rfc3339(t.Now))
+	if err != nil {
+		return false, err
+	}
+	l.ExpiresAt = t.Now.Add(ttl + time.Second - 1).Truncate(time.Second) // round up
+	if len(old) > 0 {
+		if old[0].NodeID != l.NodeID {
+			return false, refuse(Conflict, "the lease is held on node %d; delete it first to move it", old[0].NodeID)
+		}
+		l.CreatedAt, l.Kind = old[0].CreatedAt, old[0].Kind
+		if err := t.exec("UPDATE leases SET expires_at = ?, modified_rev = ? WHERE id = ?", l.ExpiresAt, t.Rev,
+			l.ID); err != nil {
+			return false, err
+		}
+		return false, t.audit("lease.renew", "lease/"+l.ID, nodeObject(l.NodeID))
+	}
+	if m.DrainState != DrainActive {
+		return false, refuse(Conflict, "node %d is %s: no new leases are granted on it", l.NodeID, m.DrainState)
+	}
+	if err := t.boundLeases(l.NodeID); err != nil {
+		return false, err
+	}
+	if err := t.exec("DELETE FROM leases WHERE id = ?", l.ID); err != nil { // an expired one that is not pruned yet
+		return false, err
+	}
+	l.CreatedAt = t.Now
+	if err := t.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) "+
+		"VALUES (?, ?, ?, ?, ?, ?, ?)",
+		l.ID, l.NodeID, l.Kind, l.CreatedAt, l.ExpiresAt, t.Rev, t.Rev); err != nil {
+		return false, err
+	}
+	return true, t.audit("lease.grant", "lease/"+l.ID, nodeObject(l.NodeID)+" "+made("kind", l.Kind, "ttl", ttl))
 }
 
 // Delete deletes a lease.
