@@ -1,9 +1,13 @@
 package certs
 
 import (
+	"crypto"
+	"crypto/x509"
 	"errors"
 	"reflect"
 	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // The fuzz targets of this package are its decoders of foreign bytes. A decoder never panics, returns errors of its own
@@ -104,5 +108,45 @@ func FuzzParsePEM(f *testing.F) {
 		_, _ = ParseKey(key)
 		_, _, _ = ParseAuthority(certificates, key, Leaf{}, testNow)
 		_, _ = ParseFingerprint(string(key))
+	})
+}
+
+// FuzzParseBundle feeds trust bundles of other clusters, as a peer sends them.
+func FuzzParseBundle(f *testing.F) {
+	ca := must(NewCA(Workload, testCluster, testNow))
+	bundle := must(NewBundle(testCluster, []*x509.Certificate{ca.Cert}, map[string]crypto.PublicKey{"k": ca.Cert.PublicKey}, 7))
+	f.Add(must(EncodeBundle(bundle)))
+	f.Add([]byte(`{"keys":[{"kty":"EC","use":"x509-svid","crv":"P-256","x":"AA","y":"AA","x5c":["AA"]}]}`))
+	f.Add([]byte(`{"keys":null,"spiffe_sequence":18446744073709551615}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := ParseBundle(testCluster, data)
+		if err != nil {
+			return
+		}
+		text, err := EncodeBundle(b)
+		if err != nil {
+			t.Fatalf("what was accepted cannot be written: %v", err)
+		}
+		again, err := ParseBundle(testCluster, text)
+		if err != nil || !again.Equal(b) {
+			t.Fatalf("it comes back as another: %v", err)
+		}
+	})
+}
+
+// FuzzWorkloadID feeds paths of SPIFFE IDs, as a registration has them.
+func FuzzWorkloadID(f *testing.F) {
+	for _, path := range []string{"/billing/api", "/", "//", "/a/../b", "/node/1", "/%2e", "/ä", "/a\x00", "/a?b#c"} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		id, err := WorkloadID(testCluster, path)
+		if err != nil {
+			return
+		}
+		again, err := spiffeid.FromString(id.String())
+		if err != nil || again != id || id.Path() != path || len(id.String()) > 2048 {
+			t.Fatalf("%q is %v", path, id)
+		}
 	})
 }

@@ -6,7 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -253,9 +253,8 @@ func (f *partialFile) Discard() {
 	}
 }
 
+// fileNames matches the names of backup files: muster-CLUSTER-TIME-ID.tgz, with .age where they are encrypted.
+var fileNames = regexp.MustCompile(`^muster-[0-9a-f]{8}-\d{8}T\d{6}Z-[0-9a-f]{12}\.tgz(\.age)?$`)
+
 // validName reports whether a name is one of a backup file.
-func validName(name string) bool {
-	ok, err := filepath.Match("muster-????????-????????T??????Z-????????????.tgz*", name)
-	return err == nil && ok && !strings.ContainsAny(name, "/\x00") && (strings.HasSuffix(name, ".tgz") ||
-		strings.HasSuffix(name, encryptedSuffix))
-}
+func validName(name string) bool { return fileNames.MatchString(name) }
