@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -270,11 +272,23 @@ func (an *announcer) sendAnnouncement(ctx context.Context, id uint64, a announce
 		case an.twin <- twin:
 		default:
 		}
+	case transport.LeftOut(err) && !an.leavesOut(ctx, id):
+		an.strays.end(fmt.Errorf("node %d runs and refuses this member: %w", id, store.ErrLeftOut))
 	case err != nil && ctx.Err() == nil:
 		an.membership.checkRemoved(err)
 		an.log.Debug("announce", "to", id, "err", err)
 	}
 	return err
+}
+
+// leavesOut reports whether a recovery that this member has been through left another one out, or may have: then either
+// has left out the other, and the leaders find out which of them goes on.
+func (an *announcer) leavesOut(ctx context.Context, id uint64) bool {
+	if r, err := an.Dir.Recovery(); err != nil || r != nil {
+		return true
+	}
+	list, err := an.Store.Members.LeftOut(ctx, store.Stale)
+	return err != nil || slices.Contains(list, id)
 }
 
 // accepted stores a new name in node.json for the next start.

@@ -260,8 +260,8 @@ func (c *Cluster) Twin() <-chan error { return c.announcer.twin }
 // Removed is closed when this member has been removed from the cluster.
 func (c *Cluster) Removed() <-chan struct{} { return c.membership.gone }
 
-// Outlived returns the channel on which this member learns that it must end, because the same cluster was recovered on
-// another machine before.
+// Outlived returns the channel on which this member learns that it must end, because a recovery has left it out, or the
+// same cluster was recovered on another machine before.
 func (c *Cluster) Outlived() <-chan error { return c.strays.outlived }
 
 // History returns the last hour as this member recorded it.

@@ -136,9 +136,13 @@ func (s *strays) meet(id uint64, own, others string) {
 	if own == "" || others == "" || own <= others {
 		return
 	}
+	s.end(fmt.Errorf("the cluster was recovered on two machines, and node %d was led first: %w", id, store.ErrLeftOut))
+}
+
+// end ends this member.
+func (s *strays) end(why error) {
 	select {
-	case s.outlived <- fmt.Errorf("the cluster was recovered on two machines, and node %d was led first: %w", id,
-		store.ErrLeftOut):
+	case s.outlived <- why:
 	default:
 	}
 }

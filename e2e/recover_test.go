@@ -291,7 +291,8 @@ func TestRecoverAlone(t *testing.T) {
 }
 
 // TestRecoveredTwiceAtOnce: two operators recover one cluster, each on another machine, and both start theirs in the same
-// moment, so that neither hears of the other before it leads. One of the two goes on.
+// moment, so that neither hears of the other before it leads. One of the two goes on, and the third member, which has the log of
+// before, ends as well.
 func TestRecoveredTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -300,15 +301,27 @@ func TestRecoveredTwiceAtOnce(t *testing.T) {
 	for _, m := range c.members {
 		m.kill()
 	}
-	both := c.members[:2]
+	both, old := c.members[:2], c.members[2]
 	for _, m := range both {
 		if out := muster(t, "recover", "apply", "--data", m.dir, "--alone", "--yes"); out.code != 0 {
 			t.Fatalf("apply: %+v", out)
 		}
 	}
-	for _, m := range both {
+	for _, m := range c.members {
 		m.start(t)
 	}
+	leftOut := func(m *member) {
+		if code, err := m.exit(formed); err != nil || code != 1 {
+			t.Errorf("node %d ends with %d, %v", m.n, code, err)
+		}
+		if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text, "was left out when the cluster was recovered") {
+			t.Errorf("node %d says %s", m.n, lastLines(m.log, 3))
+		}
+		if err := os.Remove(m.log); err != nil { // it is an error in its log, as it should be
+			t.Error(err)
+		}
+	}
+	leftOut(old)
 	eventually(t, formed, "one of the two ends", func() error {
 		if both[0].up() && both[1].up() {
 			return errors.New("both run")
@@ -319,15 +332,7 @@ func TestRecoveredTwiceAtOnce(t *testing.T) {
 	if loser.up() {
 		loser, winner = winner, loser
 	}
-	if code, err := loser.exit(formed); err != nil || code != 1 {
-		t.Errorf("node %d ends with %d, %v", loser.n, code, err)
-	}
-	if text := string(loser.read(t, "../"+filepath.Base(loser.log))); !strings.Contains(text, "was left out when the cluster was recovered") {
-		t.Errorf("node %d says %s", loser.n, lastLines(loser.log, 3))
-	}
-	if err := os.Remove(loser.log); err != nil { // it is an error in its log, as it should be
-		t.Error(err)
-	}
+	leftOut(loser)
 	winner.awaitReady(t)
 	u.put(t, winner, "after", "the recovery")
 }
