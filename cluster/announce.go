@@ -103,7 +103,7 @@ func (an *announcer) announceOnce(ctx context.Context) bool {
 		err := an.announceTo(ctx, leader)
 		if err == nil {
 			an.lonely(true)
-			if !an.Store.Follows() { // also when the hint has ended meanwhile
+			if !an.Store.Follows() { // even if the hint has expired meanwhile
 				an.Store.HintLeader(leader, hintFor)
 			}
 			return true
@@ -349,7 +349,7 @@ func (an *announcer) serveAnnounce(w http.ResponseWriter, r *http.Request) {
 	an.answer(w, a.NodeID, err)
 }
 
-// answer says what became of a member's word about itself.
+// answer answers a member's message about itself.
 func (an *announcer) answer(w http.ResponseWriter, nodeID uint64, err error) {
 	var no *store.Refusal
 	switch {

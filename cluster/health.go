@@ -101,15 +101,15 @@ func unhealthyReason(v *autopilot.Server, now time.Time) string {
 	return fmt.Sprintf("no answer for %v", now.Sub(v.LastContact).Round(time.Second))
 }
 
-// Clocks of machines are set, and differ. Nothing that decides who votes, leads or is dead goes by them; tokens,
-// certificates, leases and what is deleted by its age do.
+// Clocks differ and are set. No decision about votes, leadership or dead members depends on them; tokens, certificates,
+// leases and deletions by age do.
 const (
-	skewTold   = 5 * time.Second // from here on a difference is told of
-	skewHeard  = time.Minute     // how long a leader's word about this member's clock counts
-	skewWrong  = time.Minute     // by which a leader's clock must be off for it to give leadership away
+	skewTold   = 5 * time.Second // from here on a difference is reported
+	skewHeard  = time.Minute     // how long a leader's measurement of this member's clock counts
+	skewWrong  = time.Minute     // from here on a leader with a wrong clock hands leadership over
 	cedeEvery  = 30 * time.Second
 	skewAnswer = 10 * time.Second
-	clocksTold = 5 // lines of the log in one round
+	clocksTold = 5 // log lines in one round
 	fixClocks  = "synchronise the clocks (chrony, systemd-timesyncd): tokens, certificates and leases go by them"
 )
 
@@ -118,27 +118,27 @@ func skew(clock, other time.Time) time.Duration {
 	if clock.IsZero() {
 		return 0
 	}
-	return clock.Round(0).Sub(other.Round(0)) // without the monotonic readings, of which there may be two
+	return clock.Round(0).Sub(other.Round(0)) // without monotonic readings
 }
 
-// clocks is what this member knows of clocks.
+// clocks is what this member knows about clocks.
 type clocks struct {
 	mu     sync.Mutex
-	own    time.Duration            // how far this one is ahead of the leader's
-	at     time.Time                // when a leader last told its own
-	others map[uint64]time.Duration // of a leader: those that differ from its own, and how far they are ahead
-	wrong  bool                     // of a leader: most of the others agree on another time
-	doubt  bool                     // of a leader: as many differ as agree with its own, which may be the wrong one
+	own    time.Duration            // how far this clock is ahead of the leader's
+	at     time.Time                // when a leader last reported its own
+	others map[uint64]time.Duration // of a leader: differing clocks, and how far they are ahead
+	wrong  bool                     // of a leader: most other clocks agree on another time
+	doubt  bool                     // of a leader: as many clocks differ as agree with its own
 }
 
-// heard takes how far this clock is ahead of a leader's.
+// heard records how far this clock is ahead of a leader's.
 func (c *clocks) heard(ahead time.Duration, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.own, c.at = ahead, now
 }
 
-// saw takes what a leader's probes have found and returns the members whose clocks have begun, or ceased, to differ.
+// saw evaluates the probes of a leader. It returns the members whose clocks have begun, or ceased, to differ.
 func (c *clocks) saw(seen map[uint64]observation, raft func(id uint64) bool, own uint64,
 	now time.Time) (news map[uint64]bool) {
 	others, asked, differ := map[uint64]time.Duration{}, 0, []time.Duration{}
@@ -170,7 +170,7 @@ func (c *clocks) saw(seen map[uint64]observation, raft func(id uint64) bool, own
 	return news
 }
 
-// forget is for a leadership that has ended.
+// forget clears the state of a leadership that has ended.
 func (c *clocks) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -191,7 +191,7 @@ func (c *clocks) isWrong() bool {
 	return c.wrong
 }
 
-// ahead is how far this member's clock is ahead of the leader's, 0 on the leader and where nobody has told.
+// ahead returns how far this member's clock is ahead of the leader's; 0 on the leader and without a recent measurement.
 func (c *clocks) ahead(now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -201,7 +201,7 @@ func (c *clocks) ahead(now time.Time) time.Duration {
 	return c.own
 }
 
-// notices are sentences for the operator.
+// notices returns sentences for the operator.
 func (c *clocks) notices(now time.Time) (list []string) {
 	if own := c.ahead(now); own.Abs() > skewTold {
 		list = append(list, "this member's clock is "+apart(own)+" the leader's; "+fixClocks)
@@ -226,8 +226,8 @@ func apart(ahead time.Duration) string {
 	return ahead.Round(time.Second).String() + " ahead of"
 }
 
-// cede gives leadership to another voter when this leader's clock is wrong: tokens, certificates and leases go by the
-// clock of whoever leads, and members do not take its certificates for valid, nor it theirs.
+// cede hands leadership to another voter when this leader's clock is wrong: tokens, certificates and leases depend on
+// the leader's clock, and members reject certificates of another time.
 func (t *term) cede(ctx context.Context) {
 	if !t.clocks.isWrong() || time.Since(t.ceded) < cedeEvery {
 		return
@@ -245,7 +245,7 @@ func (t *term) cede(ctx context.Context) {
 	}
 }
 
-// watchClocks tells of clocks that differ from this leader's.
+// watchClocks logs clocks that differ from this leader's.
 func (t *term) watchClocks(seen map[uint64]observation, raft func(id uint64) bool) {
 	told := 0
 	for id, differs := range t.clocks.saw(seen, raft, t.Store.NodeID(), time.Now()) {

@@ -188,7 +188,7 @@ type troubles struct {
 	with   map[uint64]string
 	warned time.Time
 
-	leftOut uint64 // a member that says that a recovery has left this one out
+	leftOut uint64 // a member that reports that a recovery has left this one out
 }
 
 // note records the result of a call to a member. A successful one proves that this member is not left behind.
@@ -261,12 +261,12 @@ func (an *announcer) warnLeftBehind() {
 	}
 }
 
-// A member whose process is ended in order tells the leader. Without that word it would look like one that has died.
+// A member whose process ends in order tells the leader. Otherwise it would look like one that has died.
 
 const (
 	pathGoodbye   = "/internal/goodbye"
-	goodbyeWithin = 800 * time.Millisecond // a process must end, also when nobody leads
-	goodbyePause  = 100 * time.Millisecond // between two tries, when who leads does not change
+	goodbyeWithin = 800 * time.Millisecond // a process must end, even without a leader
+	goodbyePause  = 100 * time.Millisecond // between two attempts at the same leader
 )
 
 // Goodbye tells the leader that this member's process ends in order. It is for a member whose loops have ended; a
@@ -289,8 +289,8 @@ func (c *Cluster) Goodbye() {
 	}
 }
 
-// serveGoodbye takes another member's word that its process ends.
+// serveGoodbye receives another member's goodbye.
 func (an *announcer) serveGoodbye(w http.ResponseWriter, r *http.Request) {
-	id := transport.MemberID(r.Context()) // a member speaks for itself only
+	id := transport.MemberID(r.Context()) // a member can only announce its own end
 	an.answer(w, id, an.Store.Members.SayGoodbye(r.Context(), store.Actor{Name: transport.HostOf(id), NodeID: id}, id))
 }

@@ -188,7 +188,7 @@ func (p *prober) run(ctx context.Context, id uint64, o *observation) {
 		}
 		o.Stalled = begin.Sub(o.moved)
 		o.Report, o.LastContact, o.RTT = r, time.Now(), time.Since(begin)
-		// Where this process stood still, or its clock was set, in the middle of it, nothing can be said.
+		// If this process was suspended, or its clock set, during the probe, the measurement is invalid.
 		if took := skew(o.LastContact, begin); took >= 0 && took <= probeTimeout {
 			o.Skew = skew(r.Clock, begin.Add(took/2))
 		}

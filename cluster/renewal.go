@@ -25,9 +25,9 @@ const (
 	renewRetry     = 5 * time.Second
 	renewLeast     = time.Second
 	renewWarnEvery = 30 * time.Second
-	clockLook      = 10 * time.Second // interval of the check whether the clock was set
+	clockLook      = 10 * time.Second // interval of the check for a clock that was set
 	clockStep      = time.Minute
-	clockSettle    = 5 * time.Second  // after which a leader knows whether its own clock is the wrong one
+	clockSettle    = 5 * time.Second  // after which a leader knows that its own clock is not wrong
 	syncTimeout    = 10 * time.Second // for a leader and its answer
 	// withheldFor is how long a member does not request hosts again that the leader has left out.
 	withheldFor = time.Hour
@@ -46,7 +46,7 @@ type renewal struct {
 	withheld  withheld
 	warned    time.Time
 
-	clock, set time.Time // when the clock was last looked at, and when it was last found to have been set; of run alone
+	clock, set time.Time // last look at the clock; last time that it was found set; of run alone
 }
 
 // run renews this member's certificates before they expire and when its addresses or the authorities change, and its
@@ -65,7 +65,7 @@ func (r *renewal) run(ctx context.Context) {
 	}
 }
 
-// rest waits, at most until there is something to do: a leader has told of it, or the clock was set.
+// rest waits until a leader announces work or the clock is set, at most wait.
 func (r *renewal) rest(ctx context.Context, wait time.Duration) {
 	began := time.Now()
 	for left := wait; left > 0 && !clockSet(began, time.Now()); left = wait - time.Since(began) {
@@ -79,8 +79,8 @@ func (r *renewal) rest(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// clockCounts reports whether this member may go by its clock: it was not set a moment ago, and is not doubted. A
-// leader with a wrong clock would make leaves of another time, which nobody else takes for valid.
+// clockCounts reports whether this member may rely on its clock: it was not set recently, and is not doubted. A leader
+// with a wrong clock would issue leaves that other members reject.
 func (r *renewal) clockCounts(now time.Time) bool {
 	if !r.clock.IsZero() && clockSet(r.clock, now) {
 		r.set = now
@@ -89,8 +89,8 @@ func (r *renewal) clockCounts(now time.Time) bool {
 	return (r.set.IsZero() || now.Sub(r.set) >= clockSettle) && !r.announcer.clocks.doubted()
 }
 
-// clockSet reports whether the clock was set between two times by more than certificates begin too early, or whether
-// the machine slept, while which the monotonic clock of Linux stands still.
+// clockSet reports whether the clock was set between two times by more than the backdating of certificates, or whether
+// the machine slept, when the monotonic clock of Linux stops.
 func clockSet(began, now time.Time) bool {
 	return (now.Round(0).Sub(began.Round(0)) - now.Sub(began)).Abs() > clockStep
 }

@@ -110,7 +110,7 @@ func (t *term) pruneAudit(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		if wait = pruneEvery; t.clocks.doubted() { // what is deleted by its age does not come back
+		if wait = pruneEvery; t.clocks.doubted() { // deletions by age are final
 			continue
 		}
 		more, err := t.Store.Audit.Prune(ctx, t.actor())

@@ -94,8 +94,8 @@ func (c *Cluster) appliedSchema(ctx context.Context, from store.Consistency) (in
 	return 0, store.ErrNotLeader
 }
 
-// Upgrade says who runs which muster, who is to be restarted next, and why nobody may be now. An empty target is the
-// newest version that runs. By this member's replica alone nobody may be.
+// Upgrade returns which members run which version, which one to restart next, and why none may be restarted now. An
+// empty target means the newest running version. From this member's replica alone none may be restarted.
 func (c *Cluster) Upgrade(ctx context.Context, from store.Consistency, target string) (autopilot.Upgrade, error) {
 	in := autopilot.UpgradeInput{State: c.Autopilot(), Target: target}
 	var err error
@@ -124,7 +124,7 @@ func (c *Cluster) Upgrade(ctx context.Context, from store.Consistency, target st
 	}
 	if from == store.Stale {
 		up := autopilot.PlanUpgrade(in, time.Now())
-		up.Wait = []string{"no leader was asked, so that nobody knows how the members are"}
+		up.Wait = []string{"no leader was asked, so the health of the members is unknown"}
 		return up, nil
 	}
 	if err := c.upgradeWaits(ctx, &in); err != nil {
@@ -152,7 +152,7 @@ func (c *Cluster) upgradeWaits(ctx context.Context, in *autopilot.UpgradeInput) 
 	}
 	for i := range backups {
 		if b := &backups[i]; b.Active() {
-			in.Wait = append(in.Wait, "a backup is being made, and would begin anew: muster backup status")
+			in.Wait = append(in.Wait, "a backup is being made and would start again: muster backup status")
 		}
 	}
 	expiries, err := c.Store.Certificates.Expiries(ctx, store.AsLeader)
