@@ -12,7 +12,9 @@ import (
 )
 
 // shared are the packages that any other may import: they import none of the rooms, and nothing of ours but each other.
-var shared = []string{"certs", "internal/addr", "internal/naming", "internal/netlimit", "migrations"}
+var shared = []string{
+	"certs", "internal/addr", "internal/naming", "internal/netlimit", "internal/sumtar", "migrations",
+}
 
 // apart are the folders that are no part of the program: modules of their own, and tests with processes.
 var apart = []string{"bench", "e2e", "tools"}
@@ -24,6 +26,7 @@ var arrows = map[string][]string{
 	"internal/addr":     {},
 	"internal/naming":   {"internal/addr"},
 	"internal/netlimit": {},
+	"internal/sumtar":   {},
 	"migrations":        {},
 
 	".":              {"cli"},

@@ -1,24 +1,20 @@
 package store
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"filippo.io/age"
 
 	"muster/certs"
+	"muster/internal/sumtar"
 )
 
 // Names in a snapshot archive: a gzipped tar as in the Raft operator API (reference nomad_raft, section 4).
@@ -28,7 +24,7 @@ const (
 	archiveMeta  = "meta.json"
 	archiveState = "state.bin"
 	archiveKeys  = "keys.json"
-	archiveSums  = "SHA256SUMS"
+	archiveSums  = sumtar.Sums
 
 	maxArchiveMeta = 1 << 20
 )
@@ -121,52 +117,22 @@ func WriteArchive(w io.Writer, meta ArchiveMeta, state string, keys []ArchiveKey
 		return err
 	}
 	defer f.Close()
-	zip, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	out, err := sumtar.NewWriter(w, meta.CreatedAt)
 	if err != nil {
 		return err
 	}
-	out := tar.NewWriter(zip)
-	var sums strings.Builder
-	add := func(name string, size int64, r io.Reader) error {
-		if err := out.WriteHeader(&tar.Header{
-			Name:    name,
-			Mode:    0o600,
-			Size:    size,
-			ModTime: meta.CreatedAt,
-			Format:  tar.FormatPAX,
-		}); err != nil {
-			return err
-		}
-		sum := sha256.New()
-		n, err := io.Copy(io.MultiWriter(out, sum), r)
-		if err == nil && n != size {
-			err = io.ErrUnexpectedEOF
-		}
-		fmt.Fprintf(&sums, "%x  %s\n", sum.Sum(nil), name)
+	if err := out.AddJSON(archiveMeta, meta); err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(meta, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := add(archiveMeta, int64(len(text)), bytes.NewReader(text)); err != nil {
-		return err
-	}
-	if err := add(archiveState, meta.Size, f); err != nil {
+	if err := out.Add(archiveState, meta.Size, f); err != nil {
 		return err
 	}
 	if len(keys) > 0 {
-		if text, err = json.MarshalIndent(keys, "", "  "); err != nil {
-			return err
-		}
-		if err := add(archiveKeys, int64(len(text)), bytes.NewReader(text)); err != nil {
+		if err := out.AddJSON(archiveKeys, keys); err != nil {
 			return err
 		}
 	}
-	if err := add(archiveSums, int64(sums.Len()), strings.NewReader(sums.String())); err != nil {
-		return err
-	}
-	return errors.Join(out.Close(), zip.Close())
+	return out.Close()
 }
 
 // Archive is an archive that was read and whose checksums are right.

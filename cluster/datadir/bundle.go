@@ -3,7 +3,6 @@ package datadir
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,11 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-)
 
-// A bundle carries a template's Raft directory to the other survivors: a gzip'ed tar of recovery.json, the files of the
-// directory below raft/, and SHA256SUMS at the end.
-const bundleSums = "SHA256SUMS"
+	"muster/internal/sumtar"
+)
 
 // dqliteLock belongs to a running process, not to the state.
 const dqliteLock = "dqlite-lock"
@@ -62,25 +59,14 @@ func syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// WriteBundle packs the directory in which a recovery was applied.
+// WriteBundle packs the directory in which a recovery was applied, for the other survivors: recovery.json, the files of
+// the Raft directory below raft/, and the checksums, see package sumtar.
 func WriteBundle(d *Dir, r *Recovery, w io.Writer) error {
-	zip := gzip.NewWriter(w)
-	out := tar.NewWriter(zip)
-	var sums strings.Builder
-	add := func(name string, size int64, in io.Reader) error {
-		if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: r.At}); err != nil {
-			return err
-		}
-		sum := sha256.New()
-		_, err := io.Copy(io.MultiWriter(out, sum), in)
-		fmt.Fprintf(&sums, "%x  %s\n", sum.Sum(nil), name)
-		return err
-	}
-	text, err := json.MarshalIndent(r, "", "  ")
+	out, err := sumtar.NewWriter(w, r.At)
 	if err != nil {
 		return err
 	}
-	if err := add(recoveryFile, int64(len(text)), bytes.NewReader(text)); err != nil {
+	if err := out.AddJSON(recoveryFile, r); err != nil {
 		return err
 	}
 	names, err := raftFiles(d.file(RaftDir))
@@ -94,16 +80,13 @@ func WriteBundle(d *Dir, r *Recovery, w io.Writer) error {
 		}
 		info, err := f.Stat()
 		if err == nil {
-			err = add(RaftDir+"/"+name, info.Size(), f)
+			err = out.Add(RaftDir+"/"+name, info.Size(), f)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 	}
-	if err := add(bundleSums, int64(sums.Len()), strings.NewReader(sums.String())); err != nil {
-		return err
-	}
-	return errors.Join(out.Close(), zip.Close())
+	return out.Close()
 }
 
 // unpack stores one file of a bundle: a file of the Raft directory, the recovery, or the sums.
@@ -118,7 +101,7 @@ func unpack(name string, body io.Reader, dir string, r *Recovery, sums map[strin
 			return err
 		}
 		return json.Unmarshal(text, r)
-	case name == bundleSums:
+	case name == sumtar.Sums:
 		lines := bufio.NewScanner(body)
 		for lines.Scan() {
 			if sum, name, ok := strings.Cut(lines.Text(), "  "); ok {
@@ -167,7 +150,7 @@ func readBundle(bundle, dir string) (*Recovery, error) {
 		}
 		have[h.Name] = hex.EncodeToString(sum.Sum(nil))
 	}
-	if _, err := io.Copy(io.Discard, zip); err != nil || have[bundleSums] == "" || r.ID == "" || len(have) < 3 {
+	if _, err := io.Copy(io.Discard, zip); err != nil || have[sumtar.Sums] == "" || r.ID == "" || len(have) < 3 {
 		return nil, damaged
 	}
 	for name, sum := range want {

@@ -167,18 +167,30 @@ func (d *Dir) write(name string, data []byte, perm fs.FileMode) error {
 
 // Node reads node.json. It returns nil when this directory has not taken part in a cluster yet.
 func (d *Dir) Node() (*Node, error) {
-	data, err := d.read(nodeFile)
+	n, err := readJSON[Node](d, nodeFile)
+	if errors.Is(err, errContent) || n != nil && (n.NodeID == 0 || n.ClusterID == "") {
+		return nil, fmt.Errorf("%s is not the node.json of a muster member", d.file(nodeFile))
+	}
+	return n, err
+}
+
+// errContent: a file exists but is not JSON of the expected form.
+var errContent = errors.New("not the expected JSON")
+
+// readJSON reads a file. It returns nil when the file does not exist, and an errContent when it cannot be decoded.
+func readJSON[T any](d *Dir, name string) (*T, error) {
+	data, err := d.read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, dirError(d.Path, err)
 	}
-	var n Node
-	if err := json.Unmarshal(data, &n); err != nil || n.NodeID == 0 || n.ClusterID == "" {
-		return nil, fmt.Errorf("%s is not the node.json of a muster member", d.file(nodeFile))
+	v := new(T)
+	if err := json.Unmarshal(data, v); err != nil {
+		return nil, fmt.Errorf("%w: %w", errContent, err)
 	}
-	return &n, nil
+	return v, nil
 }
 
 // checkUnused accepts an empty directory and the remains of an interrupted first start.
@@ -288,20 +300,16 @@ func (d *Dir) key(name string) (crypto.Signer, error) {
 // Founding reads the content of the first transaction. It returns nil once that is committed, and on members that
 // joined.
 func (d *Dir) Founding() (*store.Founding, error) {
-	data, err := d.read(foundingFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	f, err := readJSON[store.Founding](d, foundingFile)
+	if errors.Is(err, errContent) {
+		err = fmt.Errorf("%s cannot be read: %w", d.file(foundingFile), err)
 	}
-	if err != nil {
-		return nil, dirError(d.Path, err)
-	}
-	var f store.Founding
-	if err := json.Unmarshal(data, &f); err != nil {
-		return nil, fmt.Errorf("%s cannot be read: %w", d.file(foundingFile), err)
+	if f == nil {
+		return nil, err
 	}
 	// The file is deleted before the first answer. While it exists, the Raft log may be incomplete and holds nothing that
 	// was answered.
-	return &f, os.RemoveAll(d.file("raft"))
+	return f, os.RemoveAll(d.file(RaftDir))
 }
 
 // Founded deletes what Founding returned.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -250,18 +249,11 @@ func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Reco
 
 // Recovery reads the recovery of this member that is not in the members table yet; nil without one.
 func (d *Dir) Recovery() (*Recovery, error) {
-	data, err := d.read(recoveryFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, dirError(d.Path, err)
-	}
-	var r Recovery
-	if err := json.Unmarshal(data, &r); err != nil || r.ID == "" {
+	r, err := readJSON[Recovery](d, recoveryFile)
+	if errors.Is(err, errContent) || r != nil && r.ID == "" {
 		return nil, fmt.Errorf("%s cannot be read", d.file(recoveryFile))
 	}
-	return &r, nil
+	return r, err
 }
 
 // RecoverySettled deletes what Recovery returned.
