@@ -49,8 +49,8 @@ func MintNodeJWT(key ed25519.PrivateKey, kid, clusterID, nodeID string, raftNode
 	return text, nil
 }
 
-// PeekNodeJWT returns the key id and the expiry of a node identity without verifying it.
-func PeekNodeJWT(text string) (kid string, expires time.Time, err error) {
+// DecodeNodeJWT returns the key id and the expiry of a node identity without verifying it.
+func DecodeNodeJWT(text string) (kid string, expires time.Time, err error) {
 	token, err := jwt.ParseSigned(text, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil || len(token.Headers) != 1 {
 		return "", time.Time{}, ErrNodeJWT

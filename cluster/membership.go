@@ -196,7 +196,7 @@ func (t *troubles) note(id uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var status *transport.StatusError
-	switch trouble := transport.TroubleOf(err); {
+	switch trouble := transport.CertificateFault(err); {
 	case transport.LeftOut(err):
 		t.leftOut = id
 	case trouble != "":

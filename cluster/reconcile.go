@@ -66,8 +66,8 @@ func (t *term) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// Diff lists the differences between the Raft configuration and the members table. A stale list compares what this member's
-// own Raft server and replica have.
+// Diff lists the differences between the Raft configuration and the members table. A stale list compares this member's
+// own Raft server with its replica.
 func (c *Cluster) Diff(ctx context.Context, from store.Consistency) ([]Difference, error) {
 	members, err := c.Store.Members.List(ctx, from)
 	if err != nil {

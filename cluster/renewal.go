@@ -325,7 +325,7 @@ func (r *renewal) tokenDue(now time.Time) bool {
 	if err != nil {
 		return true
 	}
-	kid, expires, err := certs.PeekNodeJWT(jwt)
+	kid, expires, err := certs.DecodeNodeJWT(jwt)
 	if err != nil || expires.Sub(now) < certs.NodeJWTLifetime/2 {
 		return true
 	}

@@ -60,8 +60,8 @@ func (vw *view) Autopilot() autopilot.State {
 	return s
 }
 
-// Remembered returns the members and voters from this member's replica, without their health, which is unknown; a member
-// that left before is still one that has left.
+// Remembered returns the members and voters from this member's replica, without their health, which is unknown. A
+// member that has left keeps that status.
 func (vw *view) Remembered(ctx context.Context) (autopilot.State, error) {
 	state := autopilot.State{Voters: []uint64{}}
 	members, err := vw.Store.Members.List(ctx, store.Stale)
@@ -153,8 +153,8 @@ func (vw *view) Alive(nodeID uint64) string {
 	return autopilot.StatusUnknown
 }
 
-// Status returns a member's status as Alive does. Where that is unknown, another member's last word counts: it has left when
-// it announced that its process ends.
+// Status returns a member's status as Alive does. An unknown status is "left" if the member has announced the end of
+// its process.
 func (vw *view) Status(m *store.Member) string {
 	status := vw.Alive(m.NodeID)
 	if status == autopilot.StatusUnknown && m.LeftAt != nil && m.NodeID != vw.Store.NodeID() {

@@ -286,20 +286,8 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 	if err != nil {
 		return out, err
 	}
-	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4,
-		wg_public_key = ?5,
-		binary_version = ?6, max_schema = ?7, modified_rev = ?8
-		WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
-		OR advertise_addr <> ?3 OR overlay_port <> ?4 OR wg_public_key <> ?5 OR binary_version <> ?6 OR max_schema <> ?7)`,
-		j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr, j.Member.OverlayPort, j.Member.WGPublicKey,
-		j.Member.BinaryVersion, j.Member.MaxSchema, t.Rev, m.NodeID)
-	if err != nil {
+	if m, err = t.describeAgain(j, m); err != nil {
 		return out, err
-	}
-	if n > 0 {
-		if m, err = t.Member(m.NodeID); err != nil {
-			return out, err
-		}
 	}
 	if j.Wrap != nil {
 		if err := t.exec("INSERT INTO dek_wraps (generation, raft_node_id, wrap, created_rev) VALUES (?, ?, ?, ?) "+
@@ -328,6 +316,21 @@ func (t *Tx) rejoin(j Joiner, m *Member, token *JoinToken, remote string) (out J
 		row.Outcome = outcomeReplayed
 	}
 	return out, t.auditRow(row)
+}
+
+// describeAgain stores what a member that joins again says about itself, and returns its row.
+func (t *Tx) describeAgain(j Joiner, m *Member) (*Member, error) {
+	n, err := t.execCount(`UPDATE members SET raft_address = ?1, api_address = ?2, advertise_addr = ?3, overlay_port = ?4,
+		wg_public_key = ?5,
+		binary_version = ?6, max_schema = ?7, modified_rev = ?8
+		WHERE raft_node_id = ?9 AND (raft_address <> ?1 OR api_address <> ?2
+		OR advertise_addr <> ?3 OR overlay_port <> ?4 OR wg_public_key <> ?5 OR binary_version <> ?6 OR max_schema <> ?7)`,
+		j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr, j.Member.OverlayPort, j.Member.WGPublicKey,
+		j.Member.BinaryVersion, j.Member.MaxSchema, t.Rev, m.NodeID)
+	if err != nil || n == 0 {
+		return m, err
+	}
+	return t.Member(m.NodeID)
 }
 
 func (t *Tx) issue(list []Certificate, nodeID uint64) ([]Certificate, error) {

@@ -366,7 +366,8 @@ func (ls Leases) Delete(ctx context.Context, actor Actor, id string) error {
 		if err := tx.exec("DELETE FROM leases WHERE id = ?", id); err != nil {
 			return err
 		}
-		return tx.audit("lease.release", "lease/"+id, strings.TrimSpace(nodeObject(held[0].NodeID)+" "+made("kind", held[0].Kind)))
+		return tx.audit("lease.release", "lease/"+id,
+			strings.TrimSpace(nodeObject(held[0].NodeID)+" "+made("kind", held[0].Kind)))
 	})
 }
 

@@ -51,23 +51,29 @@ func (r *round) state() State {
 			ZoneCost:        r.cost(m),
 			Reason:          t.reason(m),
 		}
-		switch {
-		case m.alive:
-			v.NodeStatus = StatusAlive
-		case m.left():
-			v.NodeStatus, v.LeftAt = StatusLeft, m.LeftAt.UTC().Truncate(time.Millisecond)
-		case m.LastContact.IsZero() && !m.dead && !r.in.LeaderSince.IsZero():
-			v.NodeStatus = StatusUnknown
-		case m.LastContact.IsZero():
-			v.DownSince = r.in.LeaderSince.UTC().Truncate(time.Millisecond)
-		default:
-			v.DownSince = m.LastContact.UTC().Truncate(time.Millisecond)
-		}
-		if !m.LastContact.IsZero() {
-			v.LastContact = m.LastContact.UTC().Truncate(time.Millisecond)
-		}
+		r.contact(m, v)
 	}
 	return s
+}
+
+// contact sets the status of a server and the times behind it, to the millisecond.
+func (r *round) contact(m *member, v *Server) {
+	stamp := func(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+	switch {
+	case m.alive:
+		v.NodeStatus = StatusAlive
+	case m.left():
+		v.NodeStatus, v.LeftAt = StatusLeft, stamp(m.LeftAt)
+	case m.LastContact.IsZero() && !m.dead && !r.in.LeaderSince.IsZero():
+		v.NodeStatus = StatusUnknown
+	case m.LastContact.IsZero():
+		v.DownSince = stamp(r.in.LeaderSince)
+	default:
+		v.DownSince = stamp(m.LastContact)
+	}
+	if !m.LastContact.IsZero() {
+		v.LastContact = stamp(m.LastContact)
+	}
 }
 
 // electable returns the strictest rule that an answering voter passes, so that a leader can always be elected.

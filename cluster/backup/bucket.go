@@ -137,8 +137,8 @@ func (a access) credentials() *credentials.Credentials {
 	})
 }
 
-// transport connects only to the networks of the setting, even when a name resolves elsewhere. It ignores proxies of the
-// environment: one would resolve the name itself and connect elsewhere.
+// transport connects only to the networks of the setting, even when a name resolves elsewhere. It ignores proxies of
+// the environment: one would resolve the name itself and connect elsewhere.
 func (a access) transport(secure, loopback bool) (*http.Transport, error) {
 	policy, err := addr.ParseDialPolicy(a.Networks)
 	if err != nil {

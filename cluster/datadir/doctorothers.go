@@ -28,15 +28,15 @@ func (x *doctor) accepted(ctx context.Context, members []store.Member) {
 			continue
 		}
 		wait.Go(func() {
-			o := transport.HearOut(ctx, creds, m.NodeID, m.RaftAddress)
+			o := transport.Probe(ctx, creds, m.NodeID, m.RaftAddress)
 			mu.Lock()
 			defer mu.Unlock()
 			removed = removed || o.Removed
 			switch {
-			case o.Heard:
+			case o.Answered:
 				heard++
-			case o.Trouble:
-				refused = fmt.Sprintf("node %d runs, and %s", m.NodeID, o.Said)
+			case o.Mismatch:
+				refused = fmt.Sprintf("node %d runs, and %s", m.NodeID, o.Text)
 			}
 		})
 	}

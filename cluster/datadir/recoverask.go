@@ -63,12 +63,12 @@ func (p *RecoveryPlan) Ask(ctx context.Context, d *Dir, n *Node) error {
 				}
 			}
 			for _, addr := range addrs {
-				h := transport.HearOut(ctx, creds, m.NodeID, addr)
+				answer := transport.Probe(ctx, creds, m.NodeID, addr)
 				mu.Lock()
-				removed = removed || h.Removed
+				removed = removed || answer.Removed
 				mu.Unlock()
-				if h.Said != "" {
-					m.Answers, m.Said = true, h.Said
+				if answer.Text != "" {
+					m.Answers, m.Said = true, answer.Text
 					return
 				}
 			}

@@ -91,8 +91,13 @@ func call(ctx context.Context, by func(*http.Request) (*http.Response, error), m
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &StatusError{NodeID: nodeID, Status: resp.StatusCode, Text: string(data),
-			Removed: resp.Header.Get(headerRemoved) != "", Recovered: resp.Header.Get(headerRecovered)}
+		return &StatusError{
+			NodeID:    nodeID,
+			Status:    resp.StatusCode,
+			Text:      string(data),
+			Removed:   resp.Header.Get(headerRemoved) != "",
+			Recovered: resp.Header.Get(headerRecovered),
+		}
 	}
 	if out == nil {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"muster/store"
 )
 
-// entry is an accepted connection as TLS reads it: at the pace of strangers until its credential is known, and past Go's
-// scheduler from then on (store.Direct).
+// entry is an accepted connection below TLS. It reads at the pace of strangers until the credential is known, and past
+// Go's scheduler from then on (store.Direct).
 type entry struct {
 	net.Conn
 	counted *netlimit.Conn

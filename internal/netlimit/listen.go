@@ -12,9 +12,9 @@ import (
 // silence is how long the kernel holds a connection back whose client says nothing.
 const silence = 5 * time.Second
 
-// Listen opens a TCP listener whose clients speak first, as those of TLS and HTTP do. The kernel hands a connection over
-// once its client has sent something, or after some seconds (TCP_DEFER_ACCEPT, tcp(7)): one that is reset at once, or
-// stays silent, costs this process nothing.
+// Listen opens a TCP listener for protocols in which the client sends first, such as TLS and HTTP. The kernel hands a
+// connection over once its client has sent something, or after some seconds (TCP_DEFER_ACCEPT, tcp(7)): a connection
+// that is reset at once, or stays silent, costs this process nothing.
 func Listen(address string) (net.Listener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { // without it connections only cost more

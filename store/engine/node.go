@@ -237,8 +237,8 @@ func (e *Engine) RefreshServers(ctx context.Context) ([]Server, error) {
 	return list, nil
 }
 
-// OwnServers returns the Raft configuration of the local server, as it was last read when that does not answer, because its
-// disk does not.
+// OwnServers returns the Raft configuration of the local server. If the server does not answer, because its disk hangs,
+// it returns the one that was last read.
 func (e *Engine) OwnServers(ctx context.Context) []Server {
 	if list, err := e.RefreshServers(ctx); err == nil {
 		return list
