@@ -130,8 +130,8 @@ func (m *member) recoveredSince(ctx context.Context) string {
 	return since
 }
 
-// meet compares this leader's recovery with that of a member which refuses it as left out. Of two clusters that one
-// recovery was applied to, the one that was led first goes on.
+// meet compares this leader's recovery with that of a member which rejects it as left out. If one recovery made two
+// clusters, the one that was led first continues.
 func (s *strays) meet(id uint64, own, others string) {
 	if own == "" || others == "" || own <= others {
 		return

@@ -81,8 +81,8 @@ func (g *ground) check(dir string) error {
 	return nil
 }
 
-// tryDisk writes a small file with a number beside the Raft log, syncs it and reads it back. It reports whether it has:
-// before there is a Raft log it has not. It blocks as long as the disk does.
+// tryDisk writes a small file with a number beside the Raft log, syncs it and reads it back. It reports whether it has
+// done so: there may be no Raft log yet. It blocks as long as the disk does.
 func tryDisk(dir string, number uint64) (bool, error) {
 	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -114,11 +114,11 @@ func tryDisk(dir string, number uint64) (bool, error) {
 	return true, nil
 }
 
-// segmentSize is how much room dqlite reserves for the next piece of the Raft log.
+// segmentSize is the space that dqlite reserves for the next segment of the Raft log.
 const segmentSize = 8 << 20
 
-// tryRoom reserves room for another segment of the Raft log and gives it back. A write over the same block says nothing
-// about that, and the free bytes of the file system say nothing about a quota.
+// tryRoom reserves space for another segment of the Raft log and frees it. Neither a write over the same block nor the
+// free bytes of the file system reveal a quota.
 func tryRoom(dir string) error {
 	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -130,7 +130,7 @@ func tryRoom(dir string) error {
 	defer f.Close()
 	err = unix.Fallocate(int(f.Fd()), 0, 0, segmentSize)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return nil // dqlite does without, too
+		return nil // dqlite does without it, too
 	}
 	return errors.Join(err, f.Truncate(trialSize))
 }

@@ -284,8 +284,8 @@ func (tw *twins) refused(at string) {
 }
 
 // A member whose data directory is replaced by an older copy has forgotten entries that it confirmed and votes that it
-// gave. So each test write of its disk has a number, the others remember the last one, and a start with a lower one is
-// refused.
+// gave. So each test write of its disk has a number, the others keep the last number, and a start with a lower one is
+// rejected.
 
 const (
 	traceSilent = 3 * probeEvery  // without an answer for this long the leader tells the others of a member
@@ -293,7 +293,7 @@ const (
 	traceMost   = 16              // traces in one probe
 )
 
-// trace is how far the test writes of one run of a member had come.
+// trace is the number of the last known test write of one run of a member.
 type trace struct {
 	incarnation string
 	stored      uint64
@@ -306,7 +306,7 @@ type traces struct {
 	of map[uint64]trace
 }
 
-// saw records what a member reports. Zero is the report of an older version.
+// saw records the report of a member. Zero is the report of an older version.
 func (x *traces) saw(id uint64, incarnation string, stored uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -324,8 +324,8 @@ func (x *traces) saw(id uint64, incarnation string, stored uint64) {
 	x.of[id] = last
 }
 
-// outdates reports whether a member that starts with h has stored more in an earlier run than its directory has. A
-// directory without a number is not judged.
+// outdates reports whether a member that starts with h has stored more in an earlier run than its directory has. It
+// accepts a directory without a number.
 func (x *traces) outdates(h hello) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -348,7 +348,7 @@ func (x *traces) tell(own uint64, self Incarnation, stored uint64) string {
 	return strings.Join(list, ",")
 }
 
-// hear takes what tell has listed, but for this member's own trace.
+// hear records the traces of a probe, except this member's own.
 func (x *traces) hear(own uint64, text string) {
 	for i, part := range strings.Split(text, ",") {
 		fields := strings.Split(part, ":")

@@ -88,7 +88,7 @@ func (x *doctor) directory() bool {
 	case errors.Is(err, syscall.EIO):
 		x.say("directory", FindingFail,
 			"look at the disk (dmesg) before anything else; a member whose disk is lost is removed, "+
-				"and joins anew with an empty directory", "%v", err)
+				"and joins again with an empty directory", "%v", err)
 		return false
 	case err != nil:
 		x.say("directory", FindingFail, "restore node.json from a copy, or remove the member and join again with an empty "+
@@ -240,7 +240,7 @@ func (x *doctor) ports(ctx context.Context) {
 		conn, err := dialer.DialContext(ctx, "tcp", p.addr)
 		if err != nil {
 			x.say(p.name, FindingFail, "look at the member's log: it runs and does not listen",
-				"nobody takes a connection at %s: %v", p.addr, err)
+				"no process accepts a connection at %s: %v", p.addr, err)
 			continue
 		}
 		conn.Close()

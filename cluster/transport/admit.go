@@ -21,7 +21,8 @@ func LeftOut(err error) bool {
 	return errors.As(err, &status) && status.Status == StatusLeftOut
 }
 
-// LeftOutSince returns since when the cluster that has left this member out is led, if the error says so; else "".
+// LeftOutSince returns since when the cluster that has left this member out has had a leader, if the error has that;
+// otherwise "".
 func LeftOutSince(err error) string {
 	var status *StatusError
 	if errors.As(err, &status) && status.Status == StatusLeftOut {

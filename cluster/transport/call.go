@@ -30,8 +30,8 @@ const (
 // headerRemoved marks the answer to a removed node, whose id is never used again.
 const headerRemoved = "X-Muster-Removed"
 
-// headerRecovered, on the refusal of a member that a recovery left out, says since when the recovered cluster is led
-// (Service.Recovered).
+// headerRecovered, in the answer to a member that a recovery left out, is since when the recovered cluster has had a
+// leader (Service.Recovered).
 const headerRecovered = "X-Muster-Recovered"
 
 // newClient returns a client of the internal HTTP. aged: the certificates of both ends may have expired.
@@ -112,7 +112,7 @@ type StatusError struct {
 	Text   string
 
 	Removed   bool   // the member reports that this one was removed
-	Recovered string // since when the cluster that has left this member out is led: see Service.Recovered
+	Recovered string // of the cluster that has left this member out: see Service.Recovered
 }
 
 // Final reports whether the same request would be rejected again.

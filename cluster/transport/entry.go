@@ -14,7 +14,7 @@ type entry struct {
 	counted *netlimit.Conn
 }
 
-// enter returns how an accepted connection is read.
+// enter wraps an accepted connection for reading.
 func enter(raw net.Conn) net.Conn {
 	if counted := netlimit.Of(raw); counted != nil {
 		return &entry{store.Direct(raw), counted}
@@ -22,10 +22,10 @@ func enter(raw net.Conn) net.Conn {
 	return store.Direct(raw)
 }
 
-// NetConn returns the connection that is counted.
+// NetConn returns the counted connection.
 func (e *entry) NetConn() net.Conn { return e.counted }
 
-// Read reads. A stranger's waits as netlimit has it.
+// Read reads. A stranger's read waits, see package netlimit.
 func (e *entry) Read(p []byte) (int, error) {
 	if e.counted.ProvenBy() == "" {
 		return e.counted.Read(p)

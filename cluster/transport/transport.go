@@ -102,7 +102,8 @@ type Service struct {
 	Handler http.Handler
 	// Confirm asks the leader about the member of an internal request. nil: the fence decides alone.
 	Confirm func(r *http.Request, nodeID uint64) error
-	// Recovered says since when the cluster is led after a recovery, in a text that grows with time; empty: unknown.
+	// Recovered returns since when the cluster has had a leader after a recovery, in a text that grows with time; empty:
+	// unknown.
 	Recovered func(context.Context) string
 	// Alternatives reports whether a request can go to another member than this one. nil: it cannot.
 	Alternatives func(nodeID uint64) bool

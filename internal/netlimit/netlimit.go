@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// Limits are the maximum numbers of concurrent connections, and what they may cost; 0 means no limit.
+// Limits are the maximum numbers of concurrent connections, and their maximum cost; 0 means no limit.
 type Limits struct {
 	All        int
-	PerAddress int // of one address (of one /64 with IPv6) that have shown no valid credential
-	Strangers  int // of all addresses, that have shown no valid credential
-	Bytes      int // a second, that those of one address that have shown none may cost; see Charge
+	PerAddress int // strangers of one address (of one /64 with IPv6)
+	Strangers  int // strangers of all addresses
+	Bytes      int // cost of the strangers of one address in a second; see Charge
 }
 
 // spare is the number of connections accepted beyond All, only to be answered that there is no room.
@@ -99,16 +99,16 @@ type Conn struct {
 	limiter    *Limiter
 	from       netip.Addr
 	overfull   bool
-	proven     atomic.Pointer[string] // by whom
+	proven     atomic.Pointer[string] // identity; nil for a stranger
 	closed     atomic.Bool
 	prev, next *Conn // strangers of the same address, the oldest first
 
-	pace  *pace         // of its address; nil: there is no limit
-	begun atomic.Bool   // something was read
+	pace  *pace         // of its address; nil without a limit
+	begun atomic.Bool   // the first bytes were read
 	cost  atomic.Int64  // bytes
-	due   atomic.Int64  // when it is paid, by paces.clock; 0: it has cost nothing
-	wake  chan struct{} // ends the wait for that
-	over  atomic.Bool   // its deadline for reading is
+	due   atomic.Int64  // when the cost is paid, by paces.clock; 0 without cost
+	wake  chan struct{} // ends that wait
+	over  atomic.Bool   // its read deadline has passed
 }
 
 // Admit counts a connection that was accepted elsewhere. It returns nil when there is no room.
@@ -250,7 +250,7 @@ func (c *Conn) Proven(by string) {
 	c.rouse()
 }
 
-// Disproven says that the credential is good no more: the connection is a stranger's again.
+// Disproven records that the credential is no longer valid: the connection is a stranger's again.
 func (c *Conn) Disproven() {
 	l := c.limiter
 	l.mu.Lock()

@@ -7,32 +7,32 @@ import (
 	"time"
 )
 
-// What the connections of one address that have shown no valid credential make this process do is paced: they are read
-// no faster than what they have cost allows. Costs are counted in bytes, since those can be counted of all that comes,
-// whatever it means: one that is received stands for about 150 ns of work.
+// The work that strangers of one address cause is paced: their connections are read no faster than their cost allows.
+// Cost is counted in bytes, because those can be counted whatever they mean: a received byte stands for about 150 ns of
+// work.
 const (
-	costOfConnection = 200  // to accept it
-	costOfHandshake  = 2200 // besides what it sends; comes with the first bytes
-	costOfRead       = 64   // a record and a call of the kernel
-	sentPerByte      = 8    // bytes that are sent cost an eighth
-	// freshBytes are what a connection may cost before it counts with those of its address that have cost more: a
-	// newcomer waits for newcomers only, and they have more.
+	costOfConnection = 200  // to accept a connection
+	costOfHandshake  = 2200 // besides its bytes; charged with the first bytes
+	costOfRead       = 64   // a TLS record and a system call
+	sentPerByte      = 8    // a sent byte costs an eighth
+	// freshBytes is what a connection may cost before it shares the pace of the older connections of its address.
+	// Newcomers share a faster pace of their own.
 	freshBytes = 16 << 10
-	forFresh   = 3           // times as much
-	paceBurst  = time.Second // of work that an address may ask for at once
-	pacedMost  = 10_000      // addresses that are remembered; the others share one pace
+	forFresh   = 3           // factor of that pace
+	paceBurst  = time.Second // of work that an address may cause at once
+	pacedMost  = 10_000      // known addresses; all others share one pace
 )
 
-// paces are those of all addresses.
+// paces are the paces of all addresses.
 type paces struct {
 	perSecond int       // bytes; 0 is no limit
-	began     time.Time // what pace counts from, with a monotonic reading: the machine's clock may be set
+	began     time.Time // origin of clock, with a monotonic reading, because clocks are set
 	mu        sync.Mutex
 	m         map[netip.Addr]*pace
 	others    pace
 }
 
-// pace says how far the work that was asked for has come: when what was taken last is paid (see paces.clock).
+// pace is when the work caused so far is paid (see paces.clock).
 type pace struct{ fresh, spent atomic.Int64 }
 
 func newPaces(perSecond int) paces {
@@ -59,7 +59,7 @@ func (x *paces) of(from netip.Addr) *pace {
 	return p
 }
 
-// forget drops the addresses that owe nothing. The caller holds the lock.
+// forget removes the addresses without unpaid cost. The caller holds the lock.
 func (x *paces) forget() {
 	past := x.clock() - int64(paceBurst)
 	for from, p := range x.m {
@@ -69,7 +69,7 @@ func (x *paces) forget() {
 	}
 }
 
-// take adds to what is owed and returns when it is paid.
+// take adds a cost and returns when it is paid.
 func take(at *atomic.Int64, now, cost int64) int64 {
 	for {
 		was := at.Load()
@@ -80,8 +80,8 @@ func take(at *atomic.Int64, now, cost int64) int64 {
 	}
 }
 
-// Charge adds to what a connection has cost, in bytes. It counts for nothing once a valid credential was shown, and
-// delays what is read next.
+// Charge adds to the cost of a connection, in bytes, and so delays its next read. It does nothing after a valid
+// credential.
 func (c *Conn) Charge(bytes int) {
 	if c.pace == nil || c.proven.Load() != nil {
 		return
@@ -93,7 +93,7 @@ func (c *Conn) Charge(bytes int) {
 	c.due.Store(take(at, c.limiter.paces.clock(), cost))
 }
 
-// await blocks until what the connection has cost is paid, its deadline for reading is over or it is closed.
+// await blocks until the cost of the connection is paid, its read deadline passes or it is closed.
 func (c *Conn) await() {
 	due := c.due.Load()
 	if due == 0 || c.proven.Load() != nil {
@@ -103,7 +103,7 @@ func (c *Conn) await() {
 	if wait <= 0 {
 		return
 	}
-	select { // what has ended an earlier wait does not end this one
+	select { // a wake-up of an earlier wait must not end this one
 	case <-c.wake:
 	default:
 	}
@@ -119,7 +119,7 @@ func (c *Conn) await() {
 	}
 }
 
-// Read reads, and then waits for what the connection has cost: one that ends without a word keeps no other waiting.
+// Read reads, and then waits until the cost is paid: a connection that ends without sending delays no other.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
@@ -133,13 +133,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes, and never waits for what the connection has cost.
+// Write writes. It never waits for the cost.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.Charge(len(p) / sentPerByte)
 	return c.Conn.Write(p)
 }
 
-// SetDeadline ends a Read that waits when the deadline is over already, as its callers expect.
+// SetDeadline ends a waiting Read if the deadline has passed, as its callers expect.
 func (c *Conn) SetDeadline(t time.Time) error {
 	err := c.Conn.SetDeadline(t)
 	c.wakeAfter(t)
@@ -171,5 +171,5 @@ func (c *Conn) rouse() {
 	}
 }
 
-// Paced returns how often a connection has waited since the start.
+// Paced returns how many times connections have waited since the start.
 func (l *Limiter) Paced() uint64 { return l.paced.Load() }

@@ -27,7 +27,7 @@ const (
 	leaderPoll     = 100 * time.Millisecond // while the leader is silent
 	calmPoll       = 500 * time.Millisecond // while the leader sends
 	electionPoll   = 20 * time.Millisecond  // without a leader
-	serversEvery   = 2 * time.Second        // between two reads of the Raft configuration, if nobody else reads it
+	serversEvery   = 2 * time.Second        // interval of reads of the Raft configuration, unless others read it
 	commitTimeout  = 3 * time.Second
 	commitPerMiB   = 500 * time.Millisecond // added for large transactions: a restore replaces the whole database
 	resolveTimeout = 1500 * time.Millisecond
