@@ -24,7 +24,7 @@ type CAGeneration struct {
 	Certificate string    `json:"certificate"` // PEM; an operator's CA with its chain
 }
 
-// CARotation is a rotation that is under way.
+// CARotation is a running rotation.
 type CARotation struct {
 	Phase      string      `json:"phase"` // "trust", "issue" or "overlap"
 	Old        uint64      `json:"old"`   // generation that is to go

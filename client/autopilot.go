@@ -8,7 +8,7 @@ import (
 	"muster/api"
 )
 
-// Autopilot is what the leader thinks of the members' health.
+// Autopilot is the leader's view of the members' health.
 type Autopilot struct {
 	Healthy          bool              `json:"healthy"`
 	FailureTolerance int               `json:"failureTolerance"` // voters that may fail before the cluster stops
@@ -19,7 +19,7 @@ type Autopilot struct {
 	Spread           string            `json:"spread,omitempty"` // a sentence: which zone may be lost, and what would help
 }
 
-// AutopilotZone is what would be lost with one zone.
+// AutopilotZone describes one zone and the effect of its loss.
 type AutopilotZone struct {
 	Name       string `json:"name"` // empty: the members that have no zone
 	Members    int    `json:"members"`
@@ -49,28 +49,28 @@ type AutopilotServer struct {
 	DrainState  string    `json:"drainState,omitempty"`
 	Pinned      bool      `json:"pinned,omitempty"` // promoted by an operator
 	Electable   bool      `json:"electable"`
-	Recovering  bool      `json:"recovering,omitempty"`  // it fell silent or could not store, and is not trusted again yet
+	Recovering  bool      `json:"recovering,omitempty"`  // it fell silent or could not store, and is on probation
 	Failed      bool      `json:"failed,omitempty"`      // it recovers from being unable to store
-	DiskLow     bool      `json:"diskLow,omitempty"`     // it has said that its disk is nearly full
+	DiskLow     bool      `json:"diskLow,omitempty"`     // it reports a nearly full disk
 	CannotStore string    `json:"cannotStore,omitempty"` // why it does not store, a clause of a sentence
-	DownSince   time.Time `json:"downSince,omitzero"`    // when one that is down last answered
-	LeftAt      time.Time `json:"leftAt,omitzero"`       // when one that has left said so
+	DownSince   time.Time `json:"downSince,omitzero"`    // last answer of a member that is down
+	LeftAt      time.Time `json:"leftAt,omitzero"`       // when the member announced its exit
 	Lag         uint64    `json:"lag"`                   // revisions behind the leader
-	Stalled     string    `json:"stalled,omitempty"`     // how long its replica has not moved though the leader had more
+	Stalled     string    `json:"stalled,omitempty"`     // how long its replica has stalled although the leader has more
 	LastContact time.Time `json:"lastContact,omitzero"`
 	RTT         string    `json:"rtt,omitempty"`
 	Version     string    `json:"version,omitempty"`
-	Reason      string    `json:"reason"` // why it has this role and what is next
+	Reason      string    `json:"reason"` // why it has this role, and the next change
 }
 
-// AutopilotConfig is what an operator can set. Durations are Go duration strings ("10s").
+// AutopilotConfig is autopilot's settings. Durations are Go duration strings ("10s").
 type AutopilotConfig struct {
 	MaxVoters            int    `json:"maxVoters"` // 3, 5 or 7
 	StandBys             int    `json:"standBys"`
 	Stabilization        string `json:"stabilization"`
 	LastContactThreshold string `json:"lastContactThreshold"`
 	MaxLagRevisions      uint64 `json:"maxLagRevisions"`
-	MaxLagTime           string `json:"maxLagTime"` // a replica may stand still for so long though the leader has more
+	MaxLagTime           string `json:"maxLagTime"` // how long a replica may stall although the leader has more
 	CleanupDeadMembers   bool   `json:"cleanupDeadMembers"`
 	DeadAfter            string `json:"deadAfter"`
 	MinQuorum            int    `json:"minQuorum"`
@@ -78,15 +78,15 @@ type AutopilotConfig struct {
 	UpgradeMigration     bool   `json:"upgradeMigration"` // votes move to a newer version when enough members run it
 }
 
-// Upgrade says who runs which muster, whom to restart next, and why nobody may be restarted now.
+// Upgrade describes the state of an upgrade: versions, the next member to restart, reasons to wait.
 type Upgrade struct {
-	Target       string          `json:"target"`         // the version to come to
-	Schema       int64           `json:"schema"`         // that the database has
-	NewestSchema int64           `json:"newestSchema"`   // that the target knows; 0: nobody runs it yet
-	Done         bool            `json:"done"`           // everybody runs the target, and its schema is applied
+	Target       string          `json:"target"`         // the target version
+	Schema       int64           `json:"schema"`         // of the database
+	NewestSchema int64           `json:"newestSchema"`   // of the target version; 0: no member runs it yet
+	Done         bool            `json:"done"`           // every member runs the target version, and its schema is applied
 	Summary      string          `json:"summary"`        // a sentence
-	Next         uint64          `json:"next,omitempty"` // 0: nobody may be restarted now
-	Wait         []string        `json:"wait"`           // why, sentences
+	Next         uint64          `json:"next,omitempty"` // 0: no member may be restarted now
+	Wait         []string        `json:"wait"`           // the reasons, a sentence each
 	Members      []UpgradeMember `json:"members"`        // in the order of restarts
 }
 
@@ -106,7 +106,7 @@ type UpgradeMember struct {
 	Note       string    `json:"note,omitempty"` // what to know before its restart
 }
 
-// Upgrade asks the leader for the state of an upgrade to a version; empty: the newest that runs.
+// Upgrade returns the leader's view of an upgrade to a version; empty: the newest running one.
 func (c *Client) Upgrade(ctx context.Context, version string) (Upgrade, error) {
 	path := "/api/v1/cluster/upgrade"
 	if version != "" {
@@ -115,7 +115,7 @@ func (c *Client) Upgrade(ctx context.Context, version string) (Upgrade, error) {
 	return enveloped[Upgrade](ctx, c, request{method: "GET", path: path, repeat: always, stale: true})
 }
 
-// Difference is one point on which the Raft configuration does not agree with the members table.
+// Difference is one difference between the Raft configuration and the members table.
 type Difference = api.Difference
 
 // AutopilotConfig reads autopilot's settings.
@@ -124,13 +124,13 @@ func (c *Client) AutopilotConfig(ctx context.Context) (AutopilotConfig, error) {
 		repeat: always, stale: true})
 }
 
-// SetAutopilotConfig changes the settings that fields names, with values as JSON has them, and returns all of them.
+// SetAutopilotConfig changes the settings named in fields and returns all settings. Values are JSON values.
 func (c *Client) SetAutopilotConfig(ctx context.Context, fields map[string]any) (AutopilotConfig, error) {
 	return enveloped[AutopilotConfig](ctx, c, request{method: "PUT", path: "/api/v1/cluster/autopilot/config",
 		body: fields, repeat: on503})
 }
 
-// RaftDiff lists where the Raft configuration does not agree with the members table; usually nowhere.
+// RaftDiff lists the differences between the Raft configuration and the members table; usually none.
 func (c *Client) RaftDiff(ctx context.Context) ([]Difference, error) {
 	return enveloped[[]Difference](ctx, c, request{method: "GET", path: "/api/v1/cluster/raft/diff", repeat: always,
 		stale: true})

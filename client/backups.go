@@ -17,14 +17,14 @@ import (
 
 const backups = "/api/v1/backups"
 
-// Wire types of the backups that members make by themselves.
+// Wire types of scheduled and requested backups.
 type (
 	Backup       = api.Backup
 	BackupStatus = api.BackupStatus
 	BackupCheck  = api.BackupCheck
 )
 
-// Backups lists the backups that members have made by themselves, the newest first.
+// Backups lists the scheduled and requested backups, the newest first.
 func (c *Client) Backups(ctx context.Context) ([]Backup, error) {
 	return enveloped[[]Backup](ctx, c, request{method: "GET", path: backups, repeat: always, stale: true})
 }
@@ -35,18 +35,17 @@ func (c *Client) Backup(ctx context.Context, id string) (Backup, error) {
 		stale: true})
 }
 
-// BackupStatus sums up how it stands with the backups.
+// BackupStatus summarises the backups of the cluster.
 func (c *Client) BackupStatus(ctx context.Context) (BackupStatus, error) {
 	return enveloped[BackupStatus](ctx, c, request{method: "GET", path: backups + "/status", repeat: always, stale: true})
 }
 
-// RunBackup has a member make a backup now and returns its record at once, or that of the one which is under way.
+// RunBackup requests a backup and returns its record at once. If a backup is already running, it returns that record.
 func (c *Client) RunBackup(ctx context.Context) (Backup, error) {
 	return enveloped[Backup](ctx, c, request{method: "POST", path: backups, body: struct{}{}, repeat: alwaysKeyed})
 }
 
-// AwaitBackup blocks until a backup is over, or ctx ends. An error on the way is taken for a change of leader and borne
-// for a while.
+// AwaitBackup blocks until a backup has finished, or ctx ends. It retries after errors for a while, because leadership may change.
 func (c *Client) AwaitBackup(ctx context.Context, id string) (Backup, error) {
 	for failures := 0; ; {
 		b, err := c.Backup(ctx, id)
@@ -71,8 +70,8 @@ func (c *Client) AwaitBackup(ctx context.Context, id string) (Backup, error) {
 	}
 }
 
-// VerifyBackup has the holder of a backup read its file again. It blocks for as long as that takes, without a deadline of
-// ctx for 10 minutes.
+// VerifyBackup makes the holder of a backup read its file again. It blocks until the result; without a deadline of ctx, at most
+// 10 minutes.
 func (c *Client) VerifyBackup(ctx context.Context, id string) (BackupCheck, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -80,8 +79,8 @@ func (c *Client) VerifyBackup(ctx context.Context, id string) (BackupCheck, erro
 		body: struct{}{}, repeat: on503, slow: true})
 }
 
-// SaveBackup writes the file of a backup to w, from whichever member has it, and verifies the digest that came with it.
-// Stale asks without a leader. On an error, what was written is worthless.
+// SaveBackup writes the file of a backup to w, from the member that holds it, and verifies the digest. With Stale it works
+// without a leader. After an error, discard the bytes written to w.
 func (c *Client) SaveBackup(ctx context.Context, w io.Writer, id string, o SnapshotOptions) (size int64, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -97,7 +96,7 @@ func (c *Client) SaveBackup(ctx context.Context, w io.Writer, id string, o Snaps
 	return receive(w, resp, o.Progress)
 }
 
-// receive copies an answer and verifies its digest.
+// receive copies an answer to w and verifies its digest.
 func receive(w io.Writer, resp *http.Response, progress func(done, total int64)) (size int64, err error) {
 	digest, ok := strings.CutPrefix(resp.Header.Get("Digest"), "sha-256=")
 	if !ok {

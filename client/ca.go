@@ -15,13 +15,13 @@ type CAKind = api.CAKind
 // CAGeneration is one certificate authority.
 type CAGeneration = api.CAGeneration
 
-// CARotation is a rotation that is under way.
+// CARotation is a running rotation.
 type CARotation = api.CARotation
 
 // CAPending is a member that a rotation waits for.
 type CAPending = api.CAPending
 
-// CARequest asks for a change of the certificate authorities. What is empty is left to the cluster.
+// CARequest requests a change of the certificate authorities. Empty fields have defaults.
 type CARequest struct {
 	Kind    string `json:"kind,omitempty"`   // "http", "transport", "workload" or "all", the default
 	Action  string `json:"action,omitempty"` // "start", the default, "continue", "drop" or "rollback"
@@ -32,34 +32,33 @@ type CARequest struct {
 	KeyPEM  string `json:"keyPEM,omitempty"`
 }
 
-// CAChange says what a CARequest did, or would do.
+// CAChange is the effect of a CARequest, done or planned.
 type CAChange = api.CAChange
 
 // Certificate is a leaf that the cluster has issued.
 type Certificate = api.Certificate
 
-// CertificateFilter says which certificates are asked for; zero fields do not matter.
+// CertificateFilter selects certificates; zero fields select everything.
 type CertificateFilter struct {
 	NodeID        uint64
 	Kind          string
 	ExpiresWithin time.Duration
 	Current       bool
-	Limit         int // the cluster gives 1000 when it is 0, 10000 at the most
+	Limit         int // 0: 1000; at most 10000
 }
 
-// CA shows the certificate authorities of both kinds and what is going on with them.
+// CA returns the certificate authorities of every kind and their rotations.
 func (c *Client) CA(ctx context.Context) ([]CAKind, error) {
 	return enveloped[[]CAKind](ctx, c, request{method: "GET", path: "/api/v1/cluster/ca", repeat: always, stale: true})
 }
 
-// RotateCA starts the rotation of a certificate authority or changes one that is under way. It does not wait: CA shows how
-// far it is.
+// RotateCA starts the rotation of a certificate authority or changes a running one. It does not wait: CA returns the progress.
 func (c *Client) RotateCA(ctx context.Context, r CARequest) (CAChange, error) {
 	return enveloped[CAChange](ctx, c, request{method: "POST", path: "/api/v1/cluster/ca/rotate", body: r,
 		repeat: alwaysKeyed})
 }
 
-// Certificates lists the leaves that the cluster has issued, those first that expire first.
+// Certificates lists the leaves that the cluster has issued, ordered by expiry.
 func (c *Client) Certificates(ctx context.Context, f CertificateFilter) ([]Certificate, error) {
 	query := url.Values{}
 	set := func(name, value string, given bool) {

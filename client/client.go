@@ -4,21 +4,20 @@
 //	members, err := c.Members(ctx)
 //
 // A Client may know several members of one cluster. A call goes to the member that answered last and moves on to the
-// next address when one cannot be reached; any member can answer any call. What is sent again, and when:
+// next address when one cannot be reached; any member can answer any call. Repeated requests:
 //
-//   - every request that surely reached no server (the connection could not be made);
-//   - reads, also when the connection broke before the answer, on 503, and on 500 with Retry-After (which is how the
-//     raft family says that there is no leader);
-//   - requests that create something, likewise: they carry an Idempotency-Key, and the repeated request the same one;
+//   - every request that certainly reached no server (the connection could not be made);
+//   - reads, also when the connection broke before the answer, on 503, and on 500 with Retry-After (the raft family's
+//     answer without a leader);
+//   - requests that create something, likewise: every repetition carries the same Idempotency-Key;
 //   - deletions, hand-overs of leadership, drain and resume on 503 with Retry-After, but not when the connection broke
-//     (that is ErrUnknownOutcome: the request may have been carried out). A repeated deletion is answered 404 when the one
-//     before was carried out after all;
+//     (then the error is ErrUnknownOutcome). A repeated deletion gets 404 if an earlier attempt was executed after all;
 //   - nothing after any other answer.
 //
 // A call fails with an *Error when a server has refused it (its Status, Code and Message are the server's), with a
-// *NoServerError when none answered (errors.Is(err, ErrNoServer)), with ErrUnknownOutcome when the request was sent and may
-// have been carried out or the server says so itself, and with the context's error when that ended first. Whatever else an
-// error is, errors.Is(err, ErrUnknownOutcome) reports whether something may have happened. No error holds the token.
+// *NoServerError when none answered (errors.Is(err, ErrNoServer)), with ErrUnknownOutcome when the request may have been
+// executed, and with the context's error when that ended first. For every error, errors.Is(err, ErrUnknownOutcome) reports
+// whether the request may have been executed. No error contains the token.
 //
 // Every call blocks until it is answered, until its context ends, or, when the context has no deadline of its own, until
 // Config.Timeout has passed. A Client is safe for use by several goroutines.
@@ -44,15 +43,15 @@ const (
 	// DefaultTimeout bounds a call, repetitions included, whose context has no deadline.
 	DefaultTimeout = 15 * time.Second
 
-	slowTimeout    = 75 * time.Second // of what waits for machines, not for the database: a member gives up earlier
-	answerTimeout  = 5 * time.Second  // within which a member says at least that it has no leader
+	slowTimeout    = 75 * time.Second // for calls that wait for machines; a member gives up earlier
+	answerTimeout  = 5 * time.Second  // within it a member at least reports that there is no leader
 	connectTimeout = 3 * time.Second  // for a TCP connection, and again for the TLS handshake on it
 )
 
-// Config says which cluster to talk to, and as whom. The zero value asks DefaultAddr without a token.
+// Config selects a cluster and a credential. The zero value uses DefaultAddr without a token.
 type Config struct {
 	// Addrs are API addresses of members of one cluster, "https://HOST:PORT" or "HOST:PORT" (then https).
-	// "http://HOST:PORT" speaks to a --plain-http listener, without any protection of the token.
+	// "http://HOST:PORT" uses a --plain-http listener, and sends the token in clear text.
 	Addrs []string
 	// Token is the API token, sent as "Authorization: Bearer". Empty: none is sent.
 	Token string
@@ -74,17 +73,16 @@ type Client struct {
 	token   string
 	agent   string
 	timeout time.Duration
-	ownCA   bool // a CA was given: the system's authorities do not count
+	ownCA   bool // a CA was given; the system's authorities are ignored
 	http    *http.Client
 	last    atomic.Int64 // index in addrs of the member that answered last
 
-	orStale bool      // reads are Stale where there is no leader
-	stale   bool      // reads are answered from the replica of the member that is asked
-	report  func(Age) // of such answers
+	orStale bool      // reads are Stale without a leader
+	stale   bool      // the contacted member answers reads from its replica
+	report  func(Age) // called for such answers
 }
 
-// New makes a Client. It connects to nothing yet; it fails on an address that is none and on a CA certificate that
-// cannot be read.
+// New returns a Client. It does not connect yet. It fails for an invalid address and for an unreadable CA certificate.
 func New(cfg Config) (*Client, error) {
 	c := &Client{token: strings.TrimSpace(cfg.Token), agent: cfg.UserAgent, timeout: cfg.Timeout}
 	if c.agent == "" {
@@ -124,7 +122,7 @@ func New(cfg Config) (*Client, error) {
 // Addrs returns the addresses that the Client knows, as URLs, in the order given.
 func (c *Client) Addrs() []string { return append([]string(nil), c.addrs...) }
 
-// Close closes the connections that are idle. The Client stays usable.
+// Close closes idle connections. The Client stays usable.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 func (cfg Config) roots() (*x509.CertPool, error) {
@@ -146,7 +144,7 @@ func (cfg Config) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// normalize makes "https://host:port" of what a person writes.
+// normalize returns an address in the form "https://host:port".
 func normalize(addr string) (string, error) {
 	addr = strings.TrimSpace(addr)
 	full := addr

@@ -12,7 +12,7 @@ import (
 )
 
 // FromEnv reads the environment: MUSTER_ADDR (addresses, comma-separated), MUSTER_TOKEN (the token itself) and
-// MUSTER_CACERT (a file name). What is not set stays empty, so that New applies its defaults.
+// MUSTER_CACERT (a file name). Unset variables leave fields empty, and New applies the defaults.
 func FromEnv() Config {
 	return Config{
 		Addrs:      splitAddrs(os.Getenv("MUSTER_ADDR")),
@@ -21,7 +21,7 @@ func FromEnv() Config {
 	}
 }
 
-// splitAddrs splits a comma-separated list of addresses and drops blanks and empty items.
+// splitAddrs splits a comma-separated list of addresses and removes blanks and empty items.
 func splitAddrs(list string) []string {
 	var addrs []string
 	for a := range strings.SplitSeq(list, ",") {
@@ -32,10 +32,9 @@ func splitAddrs(list string) []string {
 	return addrs
 }
 
-// FromData reads what a member leaves in its own data directory: its API address (node.json), the cluster's HTTP CA
-// (ca.crt) and, on the founder, a token for everything (admin.token; Token stays empty where that file is missing).
-// An address that means "all interfaces" becomes loopback. It fails when dir is not a member's directory or may not be
-// read.
+// FromData reads a member's data directory: its API address (node.json), the cluster's HTTP CA (ca.crt) and, on the founder, a
+// management token (admin.token; without that file Token stays empty). An address that means "all interfaces" becomes loopback.
+// It fails when dir is not a member's directory or cannot be read.
 func FromData(dir string) (Config, error) {
 	name := filepath.Join(dir, "node.json")
 	text, err := os.ReadFile(name)

@@ -13,7 +13,7 @@ const (
 	enrollments  = "/api/v1/cluster/enrollments"
 )
 
-// EnrollTokenRequest says what a new enrollment token is for. Zero values leave the choice to the server.
+// EnrollTokenRequest describes a new enrollment token. Zero fields have the server's defaults.
 type EnrollTokenRequest struct {
 	Name    string
 	Scope   string        // "node" or "kibana"
@@ -21,17 +21,17 @@ type EnrollTokenRequest struct {
 	MaxUses int           // how often it may be used
 }
 
-// EnrollToken is an enrollment token as it is listed, without its secret.
+// EnrollToken is an entry of the list of enrollment tokens, without its secret.
 type EnrollToken = api.EnrollToken
 
-// NewEnrollToken is an enrollment token that was just made, with its text, which is never shown again: Base64 of
-// {"ver","adr","fgr","key"}, as Elasticsearch's own tool prints it.
+// NewEnrollToken is a new enrollment token with its text: Base64 of {"ver","adr","fgr","key"}, as printed by Elasticsearch's
+// own tool. The text is never shown again.
 type NewEnrollToken = api.EnrollToken
 
-// Enrollment is the record of key material that was handed to other software, without that material.
+// Enrollment is the record of an enrollment, without its key material.
 type Enrollment = api.Enrollment
 
-// CreateEnrollToken makes a token with which other software enrolls.
+// CreateEnrollToken makes a token for enrolling other software.
 func (c *Client) CreateEnrollToken(ctx context.Context, r EnrollTokenRequest) (NewEnrollToken, error) {
 	body := struct {
 		Name       string `json:"name,omitempty"`
@@ -48,8 +48,8 @@ func (c *Client) EnrollTokens(ctx context.Context) ([]EnrollToken, error) {
 	return enveloped[[]EnrollToken](ctx, c, request{method: "GET", path: enrollTokens, repeat: always, stale: true})
 }
 
-// RevokeEnrollToken makes an enrollment token useless, and unless keepEnrollments is true also what was enrolled with it.
-// It returns how many enrollments it has revoked.
+// RevokeEnrollToken revokes an enrollment token and, unless keepEnrollments is true, its enrollments. It returns the number of
+// revoked enrollments.
 func (c *Client) RevokeEnrollToken(ctx context.Context, id string, keepEnrollments bool) (int, error) {
 	r := request{method: "DELETE", path: enrollTokens + "/" + url.PathEscape(id), repeat: on503}
 	if keepEnrollments {
@@ -61,12 +61,12 @@ func (c *Client) RevokeEnrollToken(ctx context.Context, id string, keepEnrollmen
 	return answer.Enrollments, err
 }
 
-// Enrollments lists what was handed to other software.
+// Enrollments lists the enrollments of other software.
 func (c *Client) Enrollments(ctx context.Context) ([]Enrollment, error) {
 	return enveloped[[]Enrollment](ctx, c, request{method: "GET", path: enrollments, repeat: always, stale: true})
 }
 
-// RevokeEnrollment marks the certificates of an enrollment as revoked and deletes its service token.
+// RevokeEnrollment revokes the certificates of an enrollment and deletes its service token.
 func (c *Client) RevokeEnrollment(ctx context.Context, id string) error {
 	_, err := c.do(ctx, request{method: "DELETE", path: enrollments + "/" + url.PathEscape(id), repeat: on503})
 	return err

@@ -16,31 +16,30 @@ import (
 	"time"
 )
 
-// ErrNoServer is what errors.Is finds when no address gave an answer; the error itself is a *NoServerError.
+// ErrNoServer means that no address answered; errors.Is finds it in a *NoServerError.
 var ErrNoServer = errors.New("no server answered")
 
-// ErrUnknownOutcome is what errors.Is finds when a request may have been carried out or not: it was sent, its answer did
-// not come, and sending it again would not be safe or has not helped, or a server has said that it does not know. After
-// any other error the request was not carried out.
+// ErrUnknownOutcome means that a request may or may not have been executed: it was sent, no answer came, and a repetition was
+// unsafe or failed; or a server has reported an unknown outcome. After any other error the request was not executed.
 var ErrUnknownOutcome = errors.New("the answer did not come, so the request may or may not have been carried out")
 
-// ErrNoLeader is what errors.Is finds when the servers that answered knew no leader: nothing was carried out.
+// ErrNoLeader means that no answering server knew a leader: the request was not executed.
 var ErrNoLeader = errors.New("the cluster has no leader")
 
-// headerOutcome of an answer says that a request may have been carried out.
+// headerOutcome marks an answer after which the request may have been executed.
 const headerOutcome = "X-Muster-Outcome"
 
-// Error is a refusal or failure that a server answered.
+// Error is a server's answer that reports a refusal or failure.
 type Error struct {
 	Status     int           // HTTP status, 300 or more
 	Code       string        // machine-readable code where the API family has one (join), otherwise empty
 	Message    string        // the server's own sentence
-	RetryAfter time.Duration // what the server asked to wait before the next try; negative when it did not say
-	Scope      string        // that a caller which is known lacks, where the refusal is about that
-	Unknown    bool          // the server does not know whether the request was carried out: errors.Is finds ErrUnknownOutcome
+	RetryAfter time.Duration // the server's requested wait before the next attempt; negative if absent
+	Scope      string        // the missing scope of a known caller; otherwise empty
+	Unknown    bool          // the request may have been executed: errors.Is finds ErrUnknownOutcome
 }
 
-// Is reports whether the error is of the kind of target, which may be ErrUnknownOutcome or ErrNoLeader.
+// Is reports whether the error is a target: ErrUnknownOutcome or ErrNoLeader.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case ErrUnknownOutcome:
@@ -52,22 +51,22 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// Error gives the server's sentence and the HTTP status.
+// Error returns the server's sentence and the HTTP status.
 func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Status) }
 
-// Attempt is one address that gave no answer, and why.
+// Attempt is one address that did not answer, and the reason.
 type Attempt struct {
 	Addr string
 	Err  error
 }
 
-// NoServerError lists every address that was tried, in the order of the tries. errors.Is(err, ErrNoServer) holds.
+// NoServerError lists every attempted address in order. errors.Is(err, ErrNoServer) is true.
 type NoServerError struct {
 	Tried   []Attempt
 	Reading bool // the request would have changed nothing
 }
 
-// Error names each address and its cause: in one line for one address, otherwise in a line each.
+// Error names each address and its cause, a line each.
 func (e *NoServerError) Error() string {
 	if len(e.Tried) == 1 {
 		return fmt.Sprintf("no answer from %s: %v", e.Tried[0].Addr, e.Tried[0].Err)
@@ -80,7 +79,7 @@ func (e *NoServerError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives ErrNoServer and the cause of each attempt.
+// Unwrap returns ErrNoServer and the cause of each attempt.
 func (e *NoServerError) Unwrap() []error {
 	errs := []error{ErrNoServer}
 	for _, t := range e.Tried {
@@ -89,7 +88,7 @@ func (e *NoServerError) Unwrap() []error {
 	return errs
 }
 
-// plainError says in a clear sentence what went wrong, and keeps the cause for errors.Is and errors.As.
+// plainError is a clear sentence, with the cause for errors.Is and errors.As.
 type plainError struct {
 	text  string
 	cause error
@@ -98,7 +97,7 @@ type plainError struct {
 func (e *plainError) Error() string { return e.text }
 func (e *plainError) Unwrap() error { return e.cause }
 
-// explain makes a sentence of what net/http says about a failed request.
+// explain turns net/http's error of a failed request into a sentence.
 func (c *Client) explain(err error, waited time.Duration) error {
 	var outer *url.Error
 	if errors.As(err, &outer) {
@@ -133,8 +132,7 @@ func (c *Client) explain(err error, waited time.Duration) error {
 	return err
 }
 
-// answerError reads the three shapes of error that the API has: {"error":sentence}, {"error":code,"message":sentence},
-// and plain text.
+// answerError parses the API's three forms of errors: {"error":sentence}, {"error":code,"message":sentence}, and plain text.
 func answerError(resp *http.Response, body []byte) *Error {
 	e := &Error{
 		Status:     resp.StatusCode,

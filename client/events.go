@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Event says who did what. There is one for each change of the cluster's state, in the order of the changes.
+// Event records who did what. Each change of the cluster's state has one, in the order of the changes.
 type Event struct {
 	Revision  uint64    `json:"revision"`
 	Seq       uint64    `json:"seq"` // counts within the revision
@@ -30,27 +30,27 @@ type Event struct {
 	RequestID string    `json:"requestId"`
 }
 
-// ID is the event's place in the history: where Watch goes on, and where a page of the audit begins.
+// ID returns the event's position, REVISION.SEQ, for WatchOptions.After and AuditQuery.After.
 func (e *Event) ID() string { return fmt.Sprintf("%d.%d", e.Revision, e.Seq) }
 
-// WatchOptions say what to watch. The zero value is everything from now on.
+// WatchOptions select events. The zero value selects all new events.
 type WatchOptions struct {
-	After string   // the ID of an event, or a revision: what came after it; empty: from now on
+	After string   // the ID of an event, or a revision: later events; empty: new events
 	Types []string // only these types; none: all
-	// Broken, if not nil, is told each time the stream has ended before it goes on, with the reason.
+	// Broken, if not nil, is called with the reason each time the stream breaks, before Watch continues.
 	Broken func(error)
 }
 
 const (
-	watchSilence  = 40 * time.Second // the server says something every 15 s
+	watchSilence  = 40 * time.Second // the server sends a line every 15 s
 	watchRetry    = 100 * time.Millisecond
 	maxWatchRetry = 2 * time.Second
-	watchDoubts   = 20 // refusals in a row that a member which lags may give
+	watchDoubts   = 20 // consecutive refusals tolerated from a lagging member
 )
 
-// Watch calls fn for each event, in order and once, until ctx ends, fn returns an error, or the cluster refuses. When the
-// stream breaks it goes on from the last event at the next address; it fails only if no address has ever answered. What
-// came before is never left out silently: if it is no longer kept, that is an *Error with status 410.
+// Watch calls fn for each event, in order and once. It blocks until ctx ends, fn returns an error, or the cluster refuses. When
+// the stream breaks, Watch continues after the last event at the next address; it fails only if no address has ever answered. It
+// never omits events silently: if they are no longer kept, it returns an *Error with status 410.
 func (c *Client) Watch(ctx context.Context, opt WatchOptions, fn func(Event) error) error {
 	w := &watch{c: c, opt: opt, fn: fn, at: opt.After}
 	wait := watchRetry
@@ -77,7 +77,7 @@ func (c *Client) Watch(ctx context.Context, opt WatchOptions, fn func(Event) err
 				refusal = e
 				switch {
 				case e.Status == http.StatusBadRequest && w.begun && doubts < watchDoubts:
-					doubts++ // this member does not know yet what another one has told
+					doubts++ // this member lags behind the previous one
 				case e.Status < 500 && e.Status != http.StatusTooManyRequests:
 					return err
 				}
@@ -87,7 +87,7 @@ func (c *Client) Watch(ctx context.Context, opt WatchOptions, fn func(Event) err
 				opt.Broken(fmt.Errorf("%s: %w", c.addrs[n], err))
 			}
 			if began {
-				break // what was good a moment ago may be again: the order is kept, from the next address on
+				break // perhaps temporary: continue with the next address
 			}
 		}
 		switch {
@@ -113,11 +113,11 @@ type watch struct {
 	c     *Client
 	opt   WatchOptions
 	fn    func(Event) error
-	at    string // the last id that was heard
+	at    string // the last received id
 	begun bool   // a stream has begun
 }
 
-// stopError is what fn has returned.
+// stopError wraps fn's error.
 type stopError struct{ error }
 
 // follow reads one stream to its end, and blocks for as long. began reports whether the server sent a stream.
@@ -147,7 +147,7 @@ func (w *watch) follow(ctx context.Context, addr string) (began bool, err error)
 	return true, w.read(resp.Body, func() { silence.Reset(watchSilence) })
 }
 
-// request asks for the events after the last one that was heard.
+// request asks for the events after the last received one.
 func (w *watch) request(ctx context.Context, addr string) (*http.Request, error) {
 	target := addr + "/api/v1/events"
 	if len(w.opt.Types) > 0 {
@@ -225,21 +225,21 @@ func (w *watch) take(kind, data string) error {
 type AuditQuery struct {
 	Since, Until time.Time // both inclusive, in whole seconds
 	Actor        string    // the whole actor, its name, or the accessor of its token
-	Action       string    // what the action begins with, such as "member."
+	Action       string    // beginning of the action, such as "member."
 	Object       string    // such as "node/3"
-	Node         string    // the member that took the request: its number, UUID, name, address or host name
-	After        string    // ID of an entry: those that follow it in the order asked for
+	Node         string    // the member that received the request: its number, UUID, name, address or host name
+	After        string    // ID of an entry: the entries that follow it in the requested order
 	Limit        int       // entries of a page, 1 … 1000; 0: 100
 	Descending   bool      // newest first
 }
 
-// AuditPage is a part of the audit. Next is the After of the next page, empty on the last one.
+// AuditPage is a page of the audit. Next is the After of the next page, empty on the last one.
 type AuditPage struct {
 	Entries []Event `json:"entries"`
 	Next    string  `json:"next,omitempty"`
 }
 
-// Audit reads a page of the audit: who did what, and refused attempts at what is sensitive.
+// Audit returns a page of the audit: changes, and refused attempts at sensitive requests.
 func (c *Client) Audit(ctx context.Context, q AuditQuery) (AuditPage, error) {
 	query := url.Values{}
 	set := func(name, value string) {

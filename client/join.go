@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// JoinRequest is the body of POST /api/v1/cluster/join: the documented fields of ClusterJoinRequest, then muster's
-// own, which a member that is to be a server of the cluster sends.
+// JoinRequest is the body of POST /api/v1/cluster/join: the documented fields of ClusterJoinRequest, then muster's own for
+// members that serve the cluster (reference zlayer_join).
 type JoinRequest struct {
 	Token         string            `json:"token"`
 	AdvertiseAddr string            `json:"advertise_addr"` // IP address or host name
@@ -58,7 +58,7 @@ type JoinResponse struct {
 	TransportCA   string `json:"transport_ca"`
 }
 
-// JoinPeer is a member that was there before.
+// JoinPeer is an existing member.
 type JoinPeer struct {
 	NodeID        string `json:"node_id"`
 	RaftNodeID    uint64 `json:"raft_node_id"`
@@ -71,17 +71,16 @@ type JoinPeer struct {
 	APIAddress    string `json:"api_address"`
 }
 
-// joinAttempt bounds one address, joinRounds how often all of them are tried.
+// joinAttempt bounds the attempt at one address, joinRounds the number of rounds over all addresses.
 const (
 	joinAttempt = 10 * time.Second
 	joinRounds  = 3
 )
 
-// Join asks the API addresses (host:port) of a cluster, one after the other, to admit a machine. trust must pin
-// the cluster's authority, as the token names it. It blocks until one has answered. All tries carry the same
-// Idempotency-Key, so that an answer that is lost admits nobody twice; calling Join again with the same token and
-// secrets_pubkey gives the same identity. A refusal is an *Error; when no address answers, the error is a
-// *NoServerError with the cause at each.
+// Join asks the API addresses (host:port) of a cluster, one after the other, to admit a machine. trust must pin the authority
+// in the token. It blocks until one has answered. All attempts carry the same Idempotency-Key, so a lost answer never admits a
+// machine twice; calling Join again with the same token and secrets_pubkey gives the same identity. A refusal is an *Error;
+// if no address answers, the error is a *NoServerError with each cause.
 func Join(ctx context.Context, addrs []string, trust *tls.Config, r JoinRequest) (*JoinResponse, error) {
 	body, err := json.Marshal(r)
 	if err != nil {

@@ -13,13 +13,13 @@ import (
 // Generation is one generation of the cluster's data-encryption key.
 type Generation = api.Generation
 
-// JoinKeys is what a rotation of the join keys has made.
+// JoinKeys is the result of a rotation of the join keys.
 type JoinKeys = api.JoinKeys
 
 // NodeToken is the identity of a node, a JSON Web Token (EdDSA).
 type NodeToken = api.NodeToken
 
-// NodeKey is a public key that node identities are verified with, a JSON Web Key (RFC 8037).
+// NodeKey is a public key for verifying node identities, a JSON Web Key (RFC 8037).
 type NodeKey struct {
 	KeyID     string `json:"kid"`
 	Type      string `json:"kty"` // "OKP"
@@ -29,7 +29,7 @@ type NodeKey struct {
 	X         string `json:"x"`   // the key, base64url without padding
 }
 
-// PublicKey decodes the key; an error when it is not an Ed25519 key.
+// PublicKey decodes the key. It fails if that is not an Ed25519 key.
 func (k NodeKey) PublicKey() (ed25519.PublicKey, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(k.X)
 	if err != nil || k.Type != "OKP" || k.Curve != "Ed25519" || len(raw) != ed25519.PublicKeySize {
@@ -44,9 +44,9 @@ func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
 		stale: true})
 }
 
-// RotateDEK makes a new generation of the data-encryption key and returns its number. Re-encryption goes on afterwards;
-// Generations shows how far it is. With maxAge not nil it also sets the age at which the cluster makes a new generation by
-// itself, sent in whole seconds, rounded up: 0 for never, otherwise at least an hour.
+// RotateDEK makes a new generation of the data-encryption key and returns its number. It does not wait for the re-encryption;
+// Generations returns the progress. If maxAge is not nil, it also sets the age for automatic rotations, sent in whole seconds,
+// rounded up: 0 for never, otherwise at least an hour.
 func (c *Client) RotateDEK(ctx context.Context, maxAge *time.Duration) (generation uint64, err error) {
 	r := request{method: "POST", path: "/api/v1/cluster/keys/rotate", repeat: alwaysKeyed}
 	if maxAge != nil {
@@ -58,8 +58,8 @@ func (c *Client) RotateDEK(ctx context.Context, maxAge *time.Duration) (generati
 	return made.Generation, err
 }
 
-// RotateJoinKeys makes new keys for join tokens. Tokens that were made before can be used during the grace, sent in whole
-// seconds, rounded up, at most 90 days; with 0 they can not be used any more.
+// RotateJoinKeys makes new keys for join tokens. Older tokens remain valid during the grace, sent in whole seconds, rounded up,
+// at most 90 days; with 0 they end at once.
 func (c *Client) RotateJoinKeys(ctx context.Context, grace time.Duration) (JoinKeys, error) {
 	body := map[string]int64{"graceSeconds": seconds(grace)}
 	return enveloped[JoinKeys](ctx, c, request{method: "POST", path: "/api/v1/cluster/join-keys/rotate", body: body,
@@ -71,7 +71,7 @@ func (c *Client) RenewNodeToken(ctx context.Context) (NodeToken, error) {
 	return enveloped[NodeToken](ctx, c, request{method: "POST", path: "/api/v1/cluster/node-token", repeat: always})
 }
 
-// JWKS reads the keys that node identities are verified with, the newest first. It needs no token.
+// JWKS returns the keys for verifying node identities, the newest first. It needs no token.
 func (c *Client) JWKS(ctx context.Context) ([]NodeKey, error) {
 	set, err := plain[struct {
 		Keys []NodeKey `json:"keys"`

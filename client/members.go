@@ -21,7 +21,7 @@ const (
 // Member is one machine of the cluster.
 type Member = api.Member
 
-// HookOutcome is how one drain or resume hook ended on its member.
+// HookOutcome is the result of one drain or resume hook on its member.
 type HookOutcome = api.HookOutcome
 
 // Members lists the cluster's members by ascending NodeID.
@@ -30,15 +30,15 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 		stale: true})
 }
 
-// Member returns one member; an *Error with status 404 when there is none with that id.
+// Member returns one member. It fails with an *Error of status 404 for an unknown id.
 func (c *Client) Member(ctx context.Context, nodeID uint64) (Member, error) {
 	return enveloped[Member](ctx, c, request{method: "GET", path: memberPath(nodeID, ""), repeat: always, stale: true})
 }
 
-// DrainMember takes work away from a member: its drain hooks run, its leases are waited for until the deadline, and it
-// hands leadership over. The deadline is sent in whole seconds, rounded up, at most an hour. With a deadline of 0 the
-// call blocks until the member is drained (give the context more than the default timeout); otherwise it returns at
-// once. It returns the state that was reached, DrainDraining or DrainDrained. Draining twice does what once does.
+// DrainMember takes work away from a member: its drain hooks run, the drain waits for its leases until the deadline, and it
+// hands leadership over. The deadline is sent in whole seconds, rounded up, at most an hour. With a deadline of 0 the call
+// blocks until the member is drained (give the context more than the default timeout); otherwise it returns at once. It returns
+// the state, DrainDraining or DrainDrained. Repeating a drain changes nothing.
 func (c *Client) DrainMember(ctx context.Context, nodeID uint64, deadline time.Duration) (state string, err error) {
 	body := map[string]int64{"deadlineSeconds": seconds(deadline)}
 	result, err := enveloped[api.Drain](ctx, c, request{method: "POST", path: memberPath(nodeID, "/drain"), body: body,
@@ -49,20 +49,20 @@ func (c *Client) DrainMember(ctx context.Context, nodeID uint64, deadline time.D
 	return result.DrainState, err
 }
 
-// ResumeMember ends or cancels the drain of a member. It does nothing to one that is not drained.
+// ResumeMember ends or cancels the drain of a member. Without a drain it does nothing.
 func (c *Client) ResumeMember(ctx context.Context, nodeID uint64) error {
 	_, err := c.do(ctx, request{method: "POST", path: memberPath(nodeID, "/resume"), repeat: on503, slow: true})
 	return err
 }
 
-// PromoteMember makes a member a voter at once. It is refused (409) for one that is a voter.
+// PromoteMember makes a member a voter at once. For a voter it is refused (409).
 func (c *Client) PromoteMember(ctx context.Context, nodeID uint64) error {
 	_, err := c.do(ctx, request{method: "POST", path: memberPath(nodeID, "/promote"), slow: true})
 	return err
 }
 
-// RemoveMember removes a member for good: its identity is revoked and the keys are changed. It is refused (409) for the
-// leader, and, unless forced, for a member that is not drained. It returns how many valid join tokens the new keys end.
+// RemoveMember removes a member for good: its identity is revoked and the keys change. It is refused (409) for the leader and,
+// unless forced, for a member that is not drained. It returns the number of valid join tokens that the new keys end.
 func (c *Client) RemoveMember(ctx context.Context, nodeID uint64, force bool) (tokensEnded int, err error) {
 	r := request{
 		method: "DELETE",
@@ -84,11 +84,11 @@ func memberPath(nodeID uint64, action string) string {
 
 const leases = "/api/v1/cluster/leases"
 
-// Lease says that something still runs on a member: a drain waits for it.
+// Lease records work that runs on a member; a drain waits for it.
 type Lease = api.Lease
 
-// PutLease grants a lease on a member or renews it for ttl, sent in whole seconds, rounded up, at most a day. A new lease on
-// a member that is being drained is refused (409).
+// PutLease grants a lease on a member, or renews it. ttl is sent in whole seconds, rounded up, at most a day. A new lease on a
+// draining member is refused (409).
 func (c *Client) PutLease(ctx context.Context, id string, nodeID uint64, kind string, ttl time.Duration) (Lease,
 	error) {
 	body := struct {

@@ -29,11 +29,11 @@ type Peering struct {
 	StatusSince  time.Time `json:"StatusSince"`
 	Dialer       bool      `json:"Dialer"` // this cluster has used the token and dials the other one
 
-	// Dials is where this cluster dials the other one, where an operator gave other addresses than PeerServerAddresses.
+	// Dials has the operator's addresses for dialling the other cluster, if they replace PeerServerAddresses.
 	Dials []string `json:"Dials,omitempty"`
 }
 
-// Addresses splits what is known of where the other cluster is into what this one dials and what it does not.
+// Addresses returns the addresses of the other cluster: those that this cluster dials, and the others.
 func (p *Peering) Addresses() (dialled, others []string) {
 	switch {
 	case !p.Dialer:
@@ -49,7 +49,7 @@ func (p *Peering) Addresses() (dialled, others []string) {
 	return p.Dials, others
 }
 
-// StreamStatus tells what goes over a peering. The names are members' names; a time is nil when nothing has happened.
+// StreamStatus describes the stream of a peering. The names are members' names; a time is nil before the first such event.
 type StreamStatus struct {
 	ImportedServices []string   `json:"ImportedServices"`
 	ExportedServices []string   `json:"ExportedServices"`
@@ -58,7 +58,7 @@ type StreamStatus struct {
 	LastSend         *time.Time `json:"LastSend"`
 }
 
-// PeeringRemote is what the other side says of itself.
+// PeeringRemote is the other side's report about itself.
 type PeeringRemote struct {
 	Partition  string `json:"Partition"`
 	Datacenter string `json:"Datacenter"`
@@ -67,7 +67,7 @@ type PeeringRemote struct {
 // PeerMember is a member of another cluster that this one exports.
 type PeerMember = api.PeerMember
 
-// PeeringTokenRequest asks for a token with which another cluster can establish a peering.
+// PeeringTokenRequest requests a token for another cluster to establish a peering.
 type PeeringTokenRequest struct {
 	PeerName                string            `json:"PeerName"`
 	Meta                    map[string]string `json:"Meta,omitempty"`
@@ -75,7 +75,7 @@ type PeeringTokenRequest struct {
 	TokenTTL                string            `json:"TokenTTL,omitempty"`                // a Go duration; empty: without end
 }
 
-// NewPeeringToken is the token, which works once, and what is wrong with it.
+// NewPeeringToken is a token, which works once, with warnings.
 type NewPeeringToken struct {
 	PeeringToken string   `json:"PeeringToken"`
 	Warnings     []string `json:"Warnings,omitempty"`
@@ -87,8 +87,8 @@ func (c *Client) PeeringToken(ctx context.Context, r PeeringTokenRequest) (NewPe
 		repeat: alwaysKeyed})
 }
 
-// EstablishPeering connects to the cluster that made the token, under a name of one's own. meta may be nil. It returns
-// when that cluster has accepted the token; the peering is ACTIVE a moment later.
+// EstablishPeering connects to the cluster that made the token, under this cluster's name for it. meta may be nil. It blocks
+// until that cluster has accepted the token; the peering is ACTIVE a moment later.
 func (c *Client) EstablishPeering(ctx context.Context, name, token string, meta map[string]string) error {
 	body := struct {
 		PeerName     string
@@ -110,8 +110,7 @@ func (c *Client) Peering(ctx context.Context, name string) (Peering, error) {
 		stale: true})
 }
 
-// DeletePeering deletes a peering; what was imported through it is removed in the background. It is no error when there
-// is none of that name.
+// DeletePeering deletes a peering; the cluster removes its imported members in the background. An unknown name is no error.
 func (c *Client) DeletePeering(ctx context.Context, name string) error {
 	_, err := c.do(ctx, request{method: "DELETE", path: "/v1/peering/" + url.PathEscape(name), repeat: on503})
 	return err

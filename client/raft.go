@@ -13,7 +13,7 @@ type RaftConfiguration struct {
 	Servers []RaftServer
 }
 
-// RaftServer is one server of the Raft configuration. Members outside it do not show.
+// RaftServer is one server of the Raft configuration. Members outside Raft are not included.
 type RaftServer struct {
 	Address      string // HOST:PORT of the cluster listener
 	ID           string // the member's UUID
@@ -29,14 +29,14 @@ func (c *Client) RaftConfiguration(ctx context.Context) (RaftConfiguration, erro
 		stale: true})
 }
 
-// TransferLeadership makes the server with this UUID the leader.
+// TransferLeadership transfers leadership to the server with this UUID, and blocks until it leads.
 func (c *Client) TransferLeadership(ctx context.Context, id string) error {
 	_, err := c.do(ctx, request{method: "PUT", path: raft + "/transfer-leadership", query: url.Values{"id": {id}},
 		repeat: on503})
 	return err
 }
 
-// RemoveRaftPeer takes a server, given by its UUID or its Raft id, out of the Raft configuration.
+// RemoveRaftPeer removes a server, given by its UUID or its Raft id, from the Raft configuration.
 func (c *Client) RemoveRaftPeer(ctx context.Context, id string) error {
 	_, err := c.do(ctx, request{method: "DELETE", path: raft + "/peer", query: url.Values{"id": {id}}, repeat: on503,
 		slow: true})

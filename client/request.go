@@ -19,35 +19,35 @@ import (
 // maxAnswer bounds the body of an answer, in bytes.
 const maxAnswer = 64 << 20
 
-// repeat says when a request may be sent again. Each step includes the ones before it, and one that surely reached no
-// server is always sent to the next address.
+// repeat is when a request may be sent again. Each value includes the ones before it. A request that certainly reached no server
+// is always sent to the next address.
 type repeat int
 
 const (
 	never       repeat = iota // not once it may have reached a server
-	on503                     // after 503 with Retry-After: sending it twice does what once does
+	on503                     // after 503 with Retry-After: the request is idempotent
 	always                    // also after the connection broke: it changes nothing
-	alwaysKeyed               // likewise: the server knows it again by its Idempotency-Key
+	alwaysKeyed               // likewise: the server recognises its Idempotency-Key
 )
 
-// request is one call, before it is known which member will answer.
+// request is one call, independent of the answering member.
 type request struct {
 	method string
 	path   string
 	query  url.Values
 	body   any // marshalled as JSON; nil for none
 	repeat repeat
-	header func(http.Header) // of the answer, where a call has to know it; nil for none
+	header func(http.Header) // called with the answer's header; may be nil
 	slow   bool              // it waits for machines, not for the database
 	stale  bool              // a read that a member can answer from its own replica
 
-	doubt *bool // set once the request may have been carried out and its answer has not come
+	doubt *bool // set once the request may have been executed without an answer
 }
 
 // changes reports whether the request may change anything.
 func (r request) changes() bool { return r.repeat != always }
 
-// enveloped makes a call of the /api/v1 families and decodes the "result" of the answer.
+// enveloped makes a call of the /api/v1 families and decodes "result" of the answer.
 func enveloped[T any](ctx context.Context, c *Client, r request) (T, error) {
 	answer, err := plain[struct {
 		Result T `json:"result"`
@@ -63,15 +63,14 @@ func plain[T any](ctx context.Context, c *Client, r request) (T, error) {
 		return out, err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.UseNumber() // integers of SQL results keep all their digits
+	decoder.UseNumber() // keeps all digits of integers in SQL results
 	if err := decoder.Decode(&out); err != nil {
 		return out, fmt.Errorf("the answer is not what a muster server says: %w", err)
 	}
 	return out, nil
 }
 
-// do makes a call. One that a replica can answer, too, is answered by one when there turns out to be no leader, if the Client
-// was made by OrStale.
+// do makes a call. Without a leader, a Client of OrStale repeats a read as a stale read.
 func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 	if !c.orStale || !r.stale {
 		return c.untilAnswered(ctx, r)
@@ -181,7 +180,7 @@ func (r request) honest(err error) error {
 
 // again reports whether the request may be repeated after this answer.
 func (r request) again(e *Error) bool {
-	if e.Status == http.StatusInternalServerError { // how the raft family says that there is no leader
+	if e.Status == http.StatusInternalServerError { // the raft family's answer without a leader
 		return e.RetryAfter >= 0 && r.repeat >= always
 	}
 	if e.Status != http.StatusServiceUnavailable || r.repeat == never {
@@ -190,8 +189,8 @@ func (r request) again(e *Error) bool {
 	return e.RetryAfter >= 0 || r.repeat > on503
 }
 
-// round asks each address at most once, beginning with the one that answered last. reached reports whether one of them
-// took a connection.
+// round asks each address at most once, beginning with the one that answered last. reached reports whether one of them accepted
+// a connection.
 func (c *Client) round(ctx context.Context, r request, body []byte, key string) (answer []byte, reached bool,
 	err error) {
 	var (
@@ -210,7 +209,7 @@ func (c *Client) round(ctx context.Context, r request, body []byte, key string) 
 			return answer, true, nil
 		case errors.As(err, &e) && r.again(e):
 			*r.doubt = *r.doubt || e.Unknown
-			refusal = e // another member may know a leader already
+			refusal = e // another member may already know a leader
 			continue
 		case errors.As(err, &e):
 			c.last.Store(int64(n))
@@ -234,8 +233,8 @@ func (c *Client) round(ctx context.Context, r request, body []byte, key string) 
 	return nil, reached, &NoServerError{Tried: tried, Reading: r.method == http.MethodGet}
 }
 
-// send makes one HTTP request. sent tells, when it failed, whether a connection was made, so that the request may have
-// been carried out. left is the number of addresses that remain, this one included: one that hangs leaves time for them.
+// send makes one HTTP request. After a failure, sent reports whether a connection was made, so that the request may have been
+// executed. left is the number of remaining addresses, including this one; a hanging address leaves time for them.
 func (c *Client) send(ctx context.Context, addr string, r request, body []byte, key string, left int) (answer []byte,
 	sent bool, err error) {
 	if deadline, ok := ctx.Deadline(); ok && r.repeat >= always && left > 1 {
@@ -280,7 +279,7 @@ func (c *Client) send(ctx context.Context, addr string, r request, body []byte, 
 		return nil, true, c.explain(err, time.Since(start))
 	case resp.StatusCode >= 300:
 		if resp.StatusCode < 500 {
-			c.tellAge(addr, resp.Header) // what is not there may only not be there yet
+			c.tellAge(addr, resp.Header) // the object may not have been replicated yet
 		}
 		return nil, true, answerError(resp, answer)
 	case len(answer) > maxAnswer:
@@ -293,13 +292,13 @@ func (c *Client) send(ctx context.Context, addr string, r request, body []byte, 
 	return answer, true, nil
 }
 
-// fairShare returns how much of what is left of a call's time one of several addresses gets: enough for a member to say that it
-// has no leader, but not all.
+// fairShare returns one address's share of a call's remaining time: enough for a member to report that it has no leader, but not
+// all.
 func fairShare(remaining time.Duration, addresses int) time.Duration {
 	return max(remaining/time.Duration(addresses), min(answerTimeout, remaining*5/6))
 }
 
-// retryAfter reads the Retry-After header, in seconds or as a date; -1 when there is none or it makes no sense.
+// retryAfter parses the Retry-After header, in seconds or as a date; -1 if it is absent or invalid.
 func retryAfter(resp *http.Response) time.Duration {
 	text := resp.Header.Get("Retry-After")
 	if n, err := strconv.Atoi(text); err == nil && n >= 0 {
@@ -311,7 +310,7 @@ func retryAfter(resp *http.Response) time.Duration {
 	return -1
 }
 
-// newKey makes a random UUID (version 4).
+// newKey returns a random UUID (version 4).
 func newKey() string {
 	var b [16]byte
 	rand.Read(b[:])

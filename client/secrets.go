@@ -12,7 +12,7 @@ import (
 
 const secrets = "/api/v1/cluster/secrets"
 
-// SecretInfo is what is known of a secret without its value.
+// SecretInfo describes a secret without its value.
 type SecretInfo = api.SecretInfo
 
 // Secret is a secret with its value.
@@ -22,7 +22,7 @@ type Secret struct {
 }
 
 // PutSecret stores a value of at most 64 KiB as the next version of a name. Names are 1 to 128 letters, digits, dots,
-// dashes and underscores. Repeating it is safe but counts as one more version.
+// dashes and underscores. A repeated call is safe but makes another version.
 func (c *Client) PutSecret(ctx context.Context, name string, value []byte) (SecretInfo, error) {
 	body := struct {
 		Value    string `json:"value"`
@@ -34,7 +34,7 @@ func (c *Client) PutSecret(ctx context.Context, name string, value []byte) (Secr
 	return enveloped[SecretInfo](ctx, c, request{method: "PUT", path: secretPath(name), body: body, repeat: on503})
 }
 
-// Secret reads a secret; an *Error with status 404 when there is none of that name.
+// Secret returns a secret. It fails with an *Error of status 404 for an unknown name.
 func (c *Client) Secret(ctx context.Context, name string) (Secret, error) {
 	answer, err := enveloped[struct {
 		SecretInfo
@@ -60,7 +60,7 @@ func (c *Client) Secrets(ctx context.Context) ([]SecretInfo, error) {
 	return enveloped[[]SecretInfo](ctx, c, request{method: "GET", path: secrets, repeat: always, stale: true})
 }
 
-// DeleteSecret takes a secret away for good.
+// DeleteSecret deletes a secret and all its versions.
 func (c *Client) DeleteSecret(ctx context.Context, name string) error {
 	_, err := c.do(ctx, request{method: "DELETE", path: secretPath(name), repeat: on503})
 	return err

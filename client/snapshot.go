@@ -22,18 +22,19 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, snapshotTimeout)
 }
 
-// SnapshotOptions say what kind of archive is wanted.
+// SnapshotOptions select the kind of archive.
 type SnapshotOptions struct {
-	// Stale takes the state that the asked member has itself; it needs neither a leader nor a quorum.
+	// Stale saves the contacted member's own state; it needs neither a leader nor a quorum.
 	Stale bool
-	// Recipient, an age recipient ("age1…"), gets the data-encryption keys into the archive, wrapped for it alone.
+	// Recipient is an age recipient ("age1…"): the archive then includes the data-encryption keys, wrapped for it alone.
 	Recipient string
-	// Progress, if not nil, is called with the bytes so far and the bytes in all (-1 when that is not known).
+	// Progress, if not nil, is called with the bytes so far and the total (-1 if unknown).
 	Progress func(done, total int64)
 }
 
-// SaveSnapshot writes an archive of the whole state, a gzip'ed tar, to w and verifies the digest that came with it. It
-// blocks until all has arrived or ctx ends, without a deadline of ctx for 10 minutes; Config.Timeout does not count. On an error, what was written is worthless.
+// SaveSnapshot writes an archive of the whole state, a gzip'ed tar, to w and verifies its digest. It blocks until the archive is
+// complete or ctx ends; without a deadline of ctx, at most 10 minutes. Config.Timeout does not apply. After an error, discard the
+// bytes written to w.
 func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer, o SnapshotOptions) (size int64, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -52,8 +53,8 @@ func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer, o SnapshotOption
 	return receive(w, resp, o.Progress)
 }
 
-// RestoreSnapshot sends an archive of size bytes and blocks until the cluster has taken it over or refused it. It
-// returns what was changed, in words. It is sent once: after a broken connection the error is ErrUnknownOutcome.
+// RestoreSnapshot sends an archive of size bytes and blocks until the cluster has restored or refused it. It returns a
+// description of the changes. It sends the archive once: after a broken connection the error is ErrUnknownOutcome.
 func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64,
 	progress func(done, total int64)) (string, error) {
 	ctx, cancel := bounded(ctx)
@@ -67,8 +68,8 @@ func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64,
 	return resp.Header.Get("X-Muster-Restored"), nil
 }
 
-// stream makes a request whose body or answer has any length. It moves on to the next address only while none can have
-// been reached, or the body has not been touched.
+// stream makes a request with a body or answer of any length. It moves on to the next address only while no server can have
+// received the request, or the body is unread.
 func (c *Client) stream(ctx context.Context, method, path string, query url.Values, body io.Reader,
 	size int64) (*http.Response, error) {
 	var tried []Attempt
@@ -117,7 +118,7 @@ func (c *Client) stream(ctx context.Context, method, path string, query url.Valu
 	return nil, &NoServerError{Tried: tried}
 }
 
-// watched reports whether any of a body was taken. It hides what else the reader can do, so that it is not closed.
+// watched records whether a body was read. It hides the reader's other methods, so that net/http does not close it.
 type watched struct {
 	io.Reader
 	touched *bool

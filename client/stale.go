@@ -6,20 +6,19 @@ import (
 	"time"
 )
 
-// firstTry is how long a read of OrStale waits for the leader before it looks whether there is one.
+// firstTry is how long a read of OrStale waits for an answer before it checks whether there is a leader.
 const firstTry = 2 * time.Second
 
-// Age says how old an answer from a member's own replica may be.
+// Age is the possible age of an answer from a member's own replica.
 type Age struct {
-	Addr   string        // of the member that answered
+	Addr   string        // of the answering member
 	Leader bool          // it knows a leader: its replica is at most about a second behind
 	Ago    time.Duration // how long ago it last knew one
-	Known  bool          // it has known one since it started; Ago is 0 otherwise
+	Known  bool          // it has known one since its start; otherwise Ago is 0
 }
 
-// Stale returns a Client whose reads are answered by the member that is asked, from its own replica, at once and also
-// without a leader; report, if it is not nil, is called with the age of each such answer. What cannot be read so is read as
-// usual, and so is everything that changes something.
+// Stale returns a Client for stale reads: the contacted member answers from its own replica, at once and even without a leader.
+// report, if not nil, is called with the age of each such answer. Reads without a stale form, and all changes, work as usual.
 func (c *Client) Stale(report func(Age)) *Client {
 	stale := c.alone(0)
 	stale.addrs, stale.stale, stale.report = c.addrs, true, report
@@ -27,8 +26,8 @@ func (c *Client) Stale(report func(Age)) *Client {
 	return stale
 }
 
-// OrStale returns a Client whose reads are as usual while there is a leader. When there turns out to be none, they are answered
-// as those of Stale, after two seconds at the most.
+// OrStale returns a Client with linearisable reads while there is a leader. Without one, its reads become stale reads after two
+// seconds at most.
 func (c *Client) OrStale(report func(Age)) *Client {
 	either := c.Stale(report)
 	either.stale, either.orStale = false, true

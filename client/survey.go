@@ -9,17 +9,17 @@ import (
 // afterFirst is how long Survey waits for more answers once one member has answered that it knows no leader.
 const afterFirst = 500 * time.Millisecond
 
-// Survey is what the members behind a Client's addresses said when all were asked how they are.
+// Survey is the result of asking all addresses of a Client for their status.
 type Survey struct {
 	Leader   bool      // one of them knows a leader
-	Answered int       // how many gave an answer
-	Silent   []Attempt // the others, with the reason; without one when the answer was not awaited
+	Answered int       // number of answers
+	Silent   []Attempt // the others, with the reason; without a reason if Survey did not wait for them
 }
 
-// Survey asks all addresses at once how their members are. The next call of this Client begins with a member that knows a
-// leader, or else with one that answered. It returns as soon as a member knows a leader, or else when all have answered,
-// or half a second after the first answer. It needs no token. The error is a *NoServerError when nobody answers before ctx ends
-// or the Client's timeout has passed, or the context's error when it was cancelled.
+// Survey asks all addresses concurrently for their status. It blocks until a member knows a leader, or all have answered, or half
+// a second has passed since the first answer. The next call of this Client begins with a member that knows a leader, or else with
+// one that answered. It needs no token. The error is a *NoServerError if no member answers before ctx ends or the Client's
+// timeout has passed, or the context's error after a cancellation.
 func (c *Client) Survey(ctx context.Context) (Survey, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -79,7 +79,7 @@ func (c *Client) unheard(s Survey, heard []bool, why []error) Survey {
 	return s
 }
 
-// knowsLeader asks one member. Whatever else answers there gets the call itself, and says what is wrong.
+// knowsLeader asks one member. It returns true for any other server, so that the call itself reports the error.
 func (c *Client) knowsLeader(ctx context.Context, n int) (bool, error) {
 	one := c.alone(n)
 	status, err := one.Status(ctx)
@@ -96,7 +96,7 @@ func (c *Client) knowsLeader(ctx context.Context, n int) (bool, error) {
 	return status.Cluster == nil || status.Cluster.LeaderNodeID != 0, nil
 }
 
-// alone returns a Client of one address, with the same connections.
+// alone returns a Client for one address, with the same connections.
 func (c *Client) alone(n int) *Client {
 	one := &Client{addrs: c.addrs[n : n+1], token: c.token, agent: c.agent, timeout: c.timeout, ownCA: c.ownCA,
 		http: c.http}

@@ -171,8 +171,8 @@ func (b bearer) endedBy(list []*store.Event) bool {
 	return false
 }
 
-// mayRead authorizes a reader: at the leader, or from the local mirror when there is no leader. A mirror that does not have the
-// revision since, which the reader has been told of, says nothing: what is read may be the end of the credential.
+// mayRead authorizes a reader: at the leader, or from the local mirror without a leader. A mirror older than the revision since,
+// which the reader has already seen, decides nothing: a missing row may be the end of the credential.
 func (s *Server) mayRead(rt *Route, o origin, q *Request, since uint64) (bearer, error) {
 	ctx, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()

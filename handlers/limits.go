@@ -11,18 +11,18 @@ import (
 	"muster/internal/netlimit"
 )
 
-// Limits bound what callers can hold on one member. A zero field stands for its default.
+// Limits bound the resources of callers on one member. A zero field means its default.
 type Limits struct {
-	Requests            int // requests in work at once
-	StrangersPerAddress int // requests at once of one address (or /64) whose connections have shown no valid credential
+	Requests            int // concurrent requests at work
+	StrangersPerAddress int // concurrent requests of one address (or /64) on connections without a valid credential
 	Streams             int // concurrent requests on one HTTP/2 connection
-	Blocking            int // blocking queries at once
+	Blocking            int // concurrent blocking queries
 	BlockingPerIdentity int
 	Readers             int // streams of events at once
 	ReadersPerIdentity  int
 }
 
-// DefaultLimits are far above what a cluster of thousands of members behind a few addresses uses.
+// DefaultLimits are far above the use of a cluster of thousands of members behind a few addresses.
 var DefaultLimits = Limits{
 	Requests:            4096,
 	StrangersPerAddress: 1024,
@@ -46,7 +46,7 @@ func (l Limits) orDefault() Limits {
 	return l
 }
 
-// Why a request is sent away, as the metric has it.
+// The reasons of a refusal, as labels of the metric.
 const (
 	refusedConnections = "connections"
 	refusedRequests    = "requests"
@@ -55,14 +55,13 @@ const (
 	refusedBlocking    = "blocking"
 	refusedReaders     = "readers"
 	refusedCrossOrigin = "cross_origin"
-	refusedFrames      = "frames" // of HTTP/2 that are no requests
+	refusedFrames      = "frames" // HTTP/2 frames without requests
 )
 
-// costOfRequest is what a request of a stranger costs besides its bytes, as netlimit counts it.
+// costOfRequest is the cost of a stranger's request in addition to its bytes, in netlimit's unit.
 const costOfRequest = 512
 
-// How much of the bodies of their requests callers may have in memory together: the strangers of one address, and who
-// shows one credential.
+// The memory for bodies, in bytes: of the strangers of one address, of one credential, and of all.
 const (
 	strangerBytes    = 8 << 20
 	allStrangerBytes = 64 << 20
@@ -70,7 +69,7 @@ const (
 	allKnownBytes    = 128 << 20
 )
 
-// rations bound the bytes that callers hold, each of them and all together.
+// rations bound the bytes held by each caller and by all together.
 type rations struct {
 	each, all int
 	mu        sync.Mutex
@@ -80,17 +79,17 @@ type rations struct {
 
 func newRations(each, all int) *rations { return &rations{each: each, all: all, m: map[string]int{}} }
 
-// of returns what a request of a caller takes from.
+// of returns the ration of one request of a caller.
 func (x *rations) of(caller string) *ration { return &ration{rations: x, caller: caller} }
 
-// ration is what one request holds. Its methods take nil for a request that nothing is counted for.
+// ration is the share held by one request. Its methods accept nil, for a request that is not counted.
 type ration struct {
 	*rations
 	caller string
 	bytes  int
 }
 
-// take counts n more bytes of a body and reports whether there is room for them.
+// take counts n more bytes of a body and reports whether they fit.
 func (r *ration) take(n int) bool {
 	if r == nil {
 		return true
@@ -119,7 +118,7 @@ func (r *ration) giveBack() {
 	r.bytes = 0
 }
 
-// rooms hold the requests of strangers: those whose caller has not shown who it is. Each address has one room.
+// rooms hold the requests of strangers, callers without a valid credential. Each address has one room.
 type rooms struct {
 	limit int
 	mu    sync.Mutex
@@ -134,7 +133,7 @@ type room struct {
 
 func newRooms(limit int) *rooms { return &rooms{limit: limit, m: map[netip.Addr]*room{}} }
 
-// enter takes a place; nil when the room of the address is full.
+// enter takes a place; it returns nil when the room of the address is full.
 func (x *rooms) enter(from netip.Addr) *stay {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -150,7 +149,7 @@ func (x *rooms) enter(from netip.Addr) *stay {
 	return &stay{room: r}
 }
 
-// open returns how many requests of strangers there are.
+// open returns the number of requests of strangers.
 func (x *rooms) open() (n int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -160,7 +159,7 @@ func (x *rooms) open() (n int) {
 	return n
 }
 
-// stay is what one request of a stranger holds. Its methods take nil for a caller that is known.
+// stay is the place of one stranger's request. Its methods accept nil, for a known caller.
 type stay struct{ room *room }
 
 func (p *stay) leave() {
@@ -175,7 +174,7 @@ func (p *stay) leave() {
 	}
 }
 
-// shares counts what identities hold of something that there is a limited number of.
+// shares counts the places of identities in a limited resource.
 type shares struct {
 	all, each int
 	mu        sync.Mutex
@@ -185,7 +184,8 @@ type shares struct {
 
 func newShares(all, each int) *shares { return &shares{all: all, each: each, m: map[string]int{}} }
 
-// take takes one for an identity and returns how to give it back; nil when it has its share or all are taken.
+// take takes one place for an identity and returns the function that frees it; nil when the identity has its share or all places
+// are taken.
 func (x *shares) take(identity string) (giveBack func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -212,7 +212,7 @@ func (x *shares) taken() int {
 
 type connKey struct{}
 
-// withConnection lets handlers find the counted connection that a request came over.
+// withConnection adds the counted connection of a request to its context.
 func withConnection(ctx context.Context, c net.Conn) context.Context {
 	if counted := netlimit.Of(c); counted != nil {
 		return context.WithValue(ctx, connKey{}, counted)
@@ -225,7 +225,7 @@ func connectionOf(ctx context.Context) *netlimit.Conn {
 	return c
 }
 
-// addressOf is what counts as the address of a caller: the IPv4 address or the /64.
+// addressOf returns the address that a caller is counted by: the IPv4 address or the /64.
 func addressOf(r *http.Request, o origin) netip.Addr {
 	ip, err := netip.ParseAddr(remoteOf(r, o))
 	if err != nil {
@@ -234,7 +234,7 @@ func addressOf(r *http.Request, o origin) netip.Addr {
 	return netlimit.GroupOf(ip)
 }
 
-// tooMany is the refusal of a request for which there is no room, in its family's envelope.
+// tooMany refuses a request because of a limit, in its family's envelope.
 func (s *Server) tooMany(w http.ResponseWriter, f *Family, why, text string, after time.Duration) {
 	s.sentAway.WithLabelValues(why).Inc()
 	recorderOf(w).sentAway = true

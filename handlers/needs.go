@@ -9,7 +9,7 @@ import (
 	"muster/store"
 )
 
-// The interfaces that the engine needs from the store. The methods of the same names document their behaviour.
+// The interfaces that the engine needs from the store. The store's methods of the same names are documented there.
 
 // Replica is this member's replica of the state and its view of leadership: *store.Store.
 type Replica interface {

@@ -21,11 +21,11 @@ import (
 //  2. headers: net/http reads them under a deadline and a limit of size; too many fields and browsers of other origins
 //     end here (guard)
 //  3. route: the router has chosen it (router)
-//  4. authentication and failure limit: who shows nothing valid is a stranger and needs a place in the room of its
-//     address (guard); strangers get no more than checks that are linear in cheapBytes (dispatch)
+//  4. authentication and failure limit: a caller without a valid credential is a stranger and needs a place in the room of
+//     its address (guard); strangers get only checks that are linear in cheapBytes (dispatch)
 //  5. body under a deadline (dispatch)
-//  6. slot: at most Limits.Requests are in work (dispatch); blocking queries and streams have their own
-//  7. checks of the arguments, and again who is asking, where it is decided: at the leader (handle)
+//  6. slot: at most Limits.Requests are at work (dispatch); blocking queries and streams have their own
+//  7. checks of the arguments, and authentication again, at the deciding member: the leader (handle)
 //  8. work under the route's deadline (dispatch)
 //  9. answer under a write deadline that fits the route; the slot is free from its first byte on (recorder)
 
@@ -147,7 +147,7 @@ func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http
 		rec.place.leave()
 	}
 	if rec.status == http.StatusUnauthorized {
-		if conn := connectionOf(r.Context()); conn != nil && conn.ProvenBy() != "" { // by what is good no more
+		if conn := connectionOf(r.Context()); conn != nil && conn.ProvenBy() != "" { // by a credential that has ended
 			conn.Disproven()
 		}
 	}
@@ -338,8 +338,8 @@ func (rt *Route) checks(q *Request) error {
 	return nil
 }
 
-// deadlines sets read and write deadlines that fit the route, in place of the listener's, which are for requests that
-// are answered at once. A stranger's are shorter, since it holds a place of its address until its answer is written.
+// deadlines replaces the listener's read and write deadlines, which suit immediate answers, by those of the route. A stranger's
+// are shorter, because it holds a place of its address until its answer is written.
 func (q *Request) deadlines(rt *Route, within time.Duration) {
 	control := http.NewResponseController(q.W)
 	switch {

@@ -4,16 +4,16 @@ import (
 	"net/http"
 )
 
-// recorder records the status of the answer and what the request holds.
+// recorder records the status of the answer and the resources of the request.
 type recorder struct {
 	http.ResponseWriter
 	status int
 	wrote  bool
 
 	server *Server
-	place  *stay   // in the room of its address; nil for a caller that is known
+	place  *stay   // in the room of its address; nil for a known caller
 	ration *ration // of the memory for bodies; nil for forwarded requests
-	own    ration  // what ration points to, where it does
+	own    ration  // storage for ration
 	slot   bool    // it holds a request slot
 
 	sentAway bool // rejected by a limit
@@ -49,7 +49,7 @@ func (r *recorder) work() bool {
 	}
 }
 
-// rationed has the body counted for a caller.
+// rationed starts to count the body for a caller.
 func (r *recorder) rationed(x *rations, caller string) {
 	r.own = ration{rations: x, caller: caller}
 	r.ration = &r.own

@@ -6,7 +6,7 @@ import (
 	"muster/handlers"
 )
 
-// history shows what the member that was asked remembers of the last hour; it needs no leader.
+// history serves the last hour as recorded by the contacted member; it needs no leader.
 func (s *service) history(q *handlers.Request) error {
 	return q.Result(http.StatusOK, s.Cluster.History())
 }

@@ -20,8 +20,8 @@ func (s *service) getSchema(q *handlers.Request) error {
 	return q.Result(http.StatusOK, state)
 }
 
-// confirmed is from where what only the leader's loops know is to be told: by the leader, once it is known to be that
-// still, or by this member's replica where the query says so.
+// confirmed returns the consistency for answers from the leader's loops: AsLeader after its leadership was confirmed, or Stale
+// if the query asks for it.
 func (s *service) confirmed(q *handlers.Request) (store.Consistency, error) {
 	if q.Stale {
 		return store.Stale, nil
@@ -49,7 +49,7 @@ func (s *service) getUpgrade(q *handlers.Request) error {
 }
 
 // migrateSchema applies the newest schema now. The leader does so automatically when every live member supports it;
-// this endpoint is for excluding members that are gone.
+// this endpoint excludes lost members.
 func (s *service) migrateSchema(q *handlers.Request) error {
 	var exclude []uint64
 	if len(q.Content) > 0 {

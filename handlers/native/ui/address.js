@@ -1,5 +1,4 @@
-// The address of what is shown: #/section/entry?search, filter, sort and dialog. Whoever gets the address sees the
-// same.
+// The address of a view: #/section/entry?search, filter, sort and dialog. The same address shows the same view.
 
 function decoded(text) {
   try {
@@ -9,7 +8,7 @@ function decoded(text) {
   }
 }
 
-/** Reads an address. */
+/** Parses an address. */
 export function parse(hash = location.hash) {
   const at = hash.indexOf("?");
   const path = (at < 0 ? hash : hash.slice(0, at)).replace(/^#\/?/, "");
@@ -30,7 +29,7 @@ export function link(section, entry = "", params = {}) {
   return `#/${section}${entry === "" ? "" : "/" + encodeURIComponent(entry)}${query.size ? "?" + query : ""}`;
 }
 
-/** A parameter of the present address; "" when it is not there. */
+/** A parameter of the present address; "" when it is absent. */
 export const param = (name) => parse().query.get(name) ?? "";
 
 // The present address with other parameters.
@@ -39,24 +38,24 @@ function changed(params) {
   return link(section, entry, { ...Object.fromEntries(query), ...params });
 }
 
-/** Changes parameters without a step that Back would go through. */
+/** Changes parameters without a new entry in the browser's history. */
 export function remember(params) {
   const now = changed(params);
   if (now !== location.hash && !(location.hash === "" && !parse(now).section))
     history.replaceState(history.state, "", now);
 }
 
-/** Puts a dialog into the address, as a step that Back takes away again. */
+/** Adds a dialog to the address, as an entry of the history that Back removes. */
 export function enterDialog(name, of) {
   if (param("dialog") === name && param("of") === String(of)) return; // it was opened by its address
-  // the step of a dialog that was closed is used again
+  // reuse the history entry of a closed dialog
   const step = history.state?.spare ? "replaceState" : "pushState";
   history[step]({ spare: true }, "", changed({ dialog: name, of }));
 }
 
 /**
- * Takes the dialog out of the address; `to` is where to go instead of what is below it. The step stays: going back
- * in a script comes later than what somebody clicks meanwhile.
+ * Removes the dialog from the address; `to` is an optional new address. The history entry stays, because a scripted
+ * history.back() would run after the user's next click.
  */
 export function leaveDialog(to) {
   if (!to && !param("dialog")) return;

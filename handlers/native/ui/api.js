@@ -1,15 +1,15 @@
-// The API as the page uses it. The token travels in the Authorization header alone.
+// The page's client of the API. The token travels only in the Authorization header.
 import { doubt, leaderless } from "./pulse.js";
 import { token } from "./session.js";
 
 let onRefused = () => {};
 
-/** Calls f when the server does not know the token any more. */
+/** Calls f when the server no longer accepts the token. */
 export function whenRefused(f) {
   onRefused = f;
 }
 
-/** An answer that is not a success; status 0 stands for no answer at all. */
+/** An answer that is not a success; status 0 means no answer. */
 export class APIError extends Error {
   constructor(status, message, scope = "") {
     super(message);
@@ -20,8 +20,7 @@ export class APIError extends Error {
     return this.status === 0;
   }
   /**
-   * The member does not know the endpoint, as one of an older version does not; what is at an endpoint may be
-   * missing too.
+   * The endpoint is unknown, as on a member with an older version, or the object at the endpoint does not exist.
    */
   get missing() {
     return this.status === 405 || (this.status === 404 && this.message.includes("nothing at this path"));
@@ -36,7 +35,7 @@ function headers(extra) {
   return h;
 }
 
-// What went wrong in the words of the server: each API family has an envelope of its own.
+// The server's error text; each API family has its own envelope.
 async function failure(response) {
   const text = (await response.text()).trim();
   let message = text;
@@ -70,7 +69,7 @@ async function ask(path, options, signal, ms) {
   }
 }
 
-// Asks the API and returns the answer once it is a success.
+// Sends a request and returns a successful answer; throws otherwise.
 async function request(method, path, { body, raw, signal, secret, ms } = {}) {
   const h = headers();
   if (secret) h.Authorization = "Bearer " + secret; // a token that is only being tried
@@ -90,7 +89,7 @@ async function request(method, path, { body, raw, signal, secret, ms } = {}) {
   return response;
 }
 
-// The result of the envelope, or the whole answer where there is none.
+// The result of the envelope, or the whole answer without an envelope.
 async function result(response) {
   const text = await response.text();
   let data = null;
@@ -102,17 +101,17 @@ async function result(response) {
   return data !== null && typeof data === "object" && !Array.isArray(data) && "result" in data ? data.result : data;
 }
 
-/** Asks the API and returns the result. */
+/** Sends a request and returns the result. */
 export const call = async (method, path, options) => result(await request(method, path, options));
 
 export const get = (path, signal) => call("GET", path, { signal });
 
-/** Sends or fetches what is large: returns the response. */
+/** Sends or fetches large bodies: returns the response. */
 export const large = (method, path, options) => request(method, path, { ...options, ms: 9 * 60_000 });
 
 /**
- * Reads from the leader, and where there is none from what this member has itself. Returns {data, since}: since is
- * when what is shown was true, in ms, for what is old; 0 when that is not known, null for what is true now.
+ * Reads from the leader, or without a leader from this member's replica. Returns {data, since}: since is the time of
+ * old data in ms, 0 if that is unknown, and null for current data.
  */
 export async function read(path, signal) {
   let failed = null;
@@ -140,7 +139,7 @@ export async function read(path, signal) {
 
 /**
  * Reads server-sent events until the stream ends. EventSource cannot send a token, so this reads the body itself.
- * `on` gets {id, type, data}; heard() is called with whatever arrives, also heartbeats.
+ * `on` gets {id, type, data}; heard() is called for everything that arrives, including heartbeats.
  */
 export async function stream(path, lastID, { on, heard, signal }) {
   const extra = { Accept: "text/event-stream" };

@@ -1,4 +1,4 @@
-// The frame: signing in and out, which section is shown, and whether this member and a leader answer.
+// The frame: signing in and out, the current section, and whether this member and a leader answer.
 import { parse } from "./address.js";
 import { APIError, call, read, whenRefused } from "./api.js";
 import { agree, closeDialog, offer } from "./dialog.js";
@@ -7,8 +7,8 @@ import { blind, follow, leaderless, pulse } from "./pulse.js";
 import { comeBack, provider } from "./signin.js";
 import { borrow, may, setWhoami, token, whenChanged, whoami } from "./session.js";
 
-// What the navigation shows: [name in the address, title, file, scope that seeing it takes, what one entry's
-// function is called]. A section is loaded when it is first shown.
+// The navigation: [name in the address, title, file, required scope, function for one entry]. A section is loaded when
+// it is first shown.
 const sections = {
   Cluster: [
     ["overview", "Overview", () => import("./overview.js"), "cluster:read"],
@@ -147,8 +147,8 @@ addEventListener("hashchange", () => {
   open(true);
 });
 
-// What the cluster says of a token. This member says it itself where it knows the token, so that nobody waits for a
-// leader. A member that is too old to say it is asked for something small.
+// The cluster's description of a token. This member answers if it knows the token, so that no leader is needed. From a
+// member too old for that, a small read is requested instead.
 async function identify(secret) {
   const options = secret ? { secret } : {};
   try {
@@ -241,7 +241,7 @@ whenRefused(() => {
 });
 $("signout").addEventListener("click", () => signOut());
 
-// Who is signed in, and until when.
+// The signed-in token, and its expiry.
 function who() {
   const me = token.get() ? whoami() : null;
   $("who").replaceChildren(
@@ -256,7 +256,7 @@ function who() {
   $("who").title = me ? `${me.kind} ${me.id}` : "";
 }
 
-// Narrow screens have the navigation behind a button.
+// On narrow screens a button opens the navigation.
 function closeMenu() {
   nav.classList.remove("open");
   menu.setAttribute("aria-expanded", "false");
@@ -316,7 +316,7 @@ function banner() {
   }
 }
 
-// What the token allows may change, and it may end.
+// The token's scopes may change, and it may end.
 async function watchToken() {
   if (!token.get() || document.hidden) return;
   try {

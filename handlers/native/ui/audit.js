@@ -1,4 +1,4 @@
-// What happened: the audit, with filters that stand in the address.
+// The audit, with filters in the address.
 import { param, remember } from "./address.js";
 import { APIError, read } from "./api.js";
 import { button, filters, h, heading, span } from "./dom.js";

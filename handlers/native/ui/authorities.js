@@ -1,4 +1,4 @@
-// Certificate authorities, their rotation, and the certificates they have issued.
+// Certificate authorities, their rotation, and the issued certificates.
 import { link } from "./address.js";
 import { call } from "./api.js";
 import { agree, ask, offer } from "./dialog.js";
@@ -13,7 +13,7 @@ const names = { http: "HTTP CA", transport: "Transport CA", workload: "Workload 
 const days = (n) =>
   mark(n < 0 ? "bad" : n < 7 ? "bad" : n < 30 ? "warn" : "good", n < 0 ? "expired" : `${n} days left`);
 
-// The steps that a change takes, or would take.
+// The steps of a change, done or planned.
 const outcome = (r) =>
   h(
     "div",

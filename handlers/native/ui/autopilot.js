@@ -1,4 +1,4 @@
-// Autopilot: what it thinks of each server and why, and its configuration.
+// Autopilot: its view of each server with the reason, and its configuration.
 import { link } from "./address.js";
 import { call } from "./api.js";
 import { agree, ask, offer } from "./dialog.js";

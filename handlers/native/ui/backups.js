@@ -1,4 +1,4 @@
-// Backups: download one, look into a file without sending it anywhere, and restore one.
+// Backups: download one, inspect a file locally, and restore one.
 import { call, large } from "./api.js";
 import { agree, ask, offer } from "./dialog.js";
 import {
@@ -26,7 +26,7 @@ const bytes = (n) =>
   n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`;
 const metaLimit = 1 << 20;
 
-// Reads the first file of the archive, which says what it is: a gzip'ed tar with meta.json in front.
+// Reads the first file of the archive, its description: a gzip'ed tar begins with meta.json.
 async function inspect(file) {
   const reader = file.stream().pipeThrough(new DecompressionStream("gzip")).getReader();
   let data = new Uint8Array(0);
@@ -147,7 +147,7 @@ function restore(file, meta, report) {
 
 const states = { good: "good", failed: "bad", running: "busy", waiting: "busy" };
 
-// Saves what an answer brings under a name.
+// Saves the body of an answer under a name.
 async function download(response, name) {
   const url = URL.createObjectURL(await response.blob());
   h("a", { href: url, download: name }).click();
@@ -188,10 +188,10 @@ function verify(b, again) {
   });
 }
 
-// Where a backup is: a file in a directory of its member, or in a bucket.
+// The place of a backup: a file in a directory of its member, or in a bucket.
 const place = (b) => (b.file && b.target.startsWith("s3://") ? `${b.target}/${b.file}` : b.file);
 
-// What members have saved by themselves, and what is to be mended about it.
+// Scheduled and requested backups, and their problems.
 function made(signal) {
   const said = h("div");
   const again = () => part.refresh();

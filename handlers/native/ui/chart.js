@@ -1,4 +1,4 @@
-// Small pictures of the last hour, as SVG; each says in words what it shows.
+// Small charts of the last hour, as SVG, each with a description in words.
 import { h } from "./dom.js";
 
 const ns = "http://www.w3.org/2000/svg";
@@ -11,8 +11,8 @@ function svg(name, props, ...children) {
 }
 
 /**
- * A line over time: values may be null, where nothing is known, or with `bridge` nothing happened. format(value)
- * says one in words.
+ * A line over time. A null value is unknown, or with `bridge` means that nothing happened. format(value) describes a
+ * value in words.
  */
 export function sparkline(title, values, format, bridge) {
   const known = values.filter((v) => v !== null);

@@ -1,4 +1,4 @@
-// Dialogs that do something: what it is, the command line that does the same, the server's own words when it fails.
+// Dialogs for actions: a description, the equivalent command line, and the server's error text.
 import { enterDialog, leaveDialog, param } from "./address.js";
 import { APIError } from "./api.js";
 import { button, copyable, h } from "./dom.js";
@@ -6,19 +6,19 @@ import { button, copyable, h } from "./dom.js";
 let serial = 0,
   offers = {};
 
-/** Says which dialogs the section that is shown has, by the names that they have in the address: {name(of)}. */
+/** Sets the dialogs of the current section, by their names in the address: {name(of)}. */
 export function offer(map) {
   offers = map;
 }
 
-// What is shown once must not be lost by a slip: a dialog that waits for such a thing, or shows it, stays until "Done".
+// A secret is shown only once and must not be lost by accident: its dialog stays open until "Done".
 const hold = (dialog, on) => {
   dialog.toggleAttribute("data-held", on);
   if (on) dialog.setAttribute("closedby", "none");
   else dialog.removeAttribute("closedby");
 };
 
-/** Closes the dialog that is open, unless it shows something once. */
+/** Closes the open dialog, unless it shows a secret. */
 export function closeDialog() {
   const open = document.querySelector("dialog");
   if (!open) return;
@@ -31,7 +31,7 @@ addEventListener("beforeunload", (e) => {
   if (document.querySelector("dialog[data-held]")) e.preventDefault();
 });
 
-/** Makes what is open agree with the address: Back closes a dialog, and an address with one opens it. */
+/** Synchronises the dialog with the address: Back closes a dialog, and an address with one opens it. */
 export function agree() {
   const name = param("dialog"),
     open = document.querySelector("dialog");
@@ -76,9 +76,8 @@ function field(f) {
 
 /**
  * Opens a dialog. o: {at: [name, of], title, intro, fields, command(values), action, danger, typed, run(values),
- * done(result)}. typed is what must be typed before the action can be taken. done may return elements, which are
- * then shown instead of closing, such as a token that is shown once, or an address to go to. The focus goes back to
- * where it was.
+ * done(result)}. typed is a text to type before the action is enabled. done may return elements to show instead of
+ * closing, such as a new token, or an address to go to. The focus returns to its former element.
  */
 export function ask(o) {
   const id = `d${++serial}`;

@@ -1,7 +1,7 @@
-// Building blocks of the page. Whatever comes from the API becomes text: nothing here, or anywhere, sets HTML.
+// Building blocks of the page. API data becomes text: no code here or elsewhere sets HTML.
 import { blind } from "./pulse.js";
 
-/** Makes an element. Strings become text; what is empty is left out; on… are listeners. */
+/** Makes an element. Strings become text; empty children are omitted; on… are listeners. */
 export function h(name, props, ...children) {
   const el = document.createElement(name);
   for (const [k, v] of Object.entries(props ?? {})) {
@@ -19,7 +19,7 @@ const nodes = (list) =>
     .filter((c) => c !== null && c !== undefined && c !== false && c !== "")
     .map((c) => (c instanceof Node ? c : String(c)));
 
-/** Replaces what is in an element, but only when what it shows has changed: focus and selection stay. */
+/** Replaces the content of an element, but only if it has changed, so that focus and selection stay. */
 export function show(el, data, make) {
   const sign = blind() + JSON.stringify(data);
   if (el.shown === sign) return;
@@ -31,21 +31,21 @@ export function show(el, data, make) {
 
 const focusable = "a[href], button, input, select, textarea";
 
-// Remembers which of an element's controls has the focus, and gives it back to the one in its place.
+// Remembers which control of an element has the focus, and gives the focus to the control in its place.
 function focusIn(el) {
   if (!el.contains(document.activeElement)) return null;
   const at = [...el.querySelectorAll(focusable)].indexOf(document.activeElement);
   return (now) => now.querySelectorAll(focusable)[at]?.focus();
 }
 
-/** The state of something: a mark whose shape differs too, and always the word. */
+/** A state: a mark with its own colour and shape, and always the word. */
 export const mark = (kind, text) => h("span", { class: "mark " + kind }, h("i", { "aria-hidden": "true" }), text);
 
 export const muted = (...children) => h("span", { class: "muted" }, ...children);
 export const code = (text) => h("code", null, text);
 export const none = () => h("span", { class: "muted none" }, "–");
 
-/** A text with its long ids cut down to what tells them apart; the whole is its title. */
+/** A text with long ids shortened but distinguishable; the full text is its title. */
 export function short(text) {
   const cut = String(text)
     .replace(/\b[0-9a-f]{26}([0-9a-f]{6})\b/g, "…$1")
@@ -53,7 +53,7 @@ export function short(text) {
   return cut === String(text) ? cut : h("span", { title: text }, cut);
 }
 
-/** Who did something: a name, and as much of the token's id as tells two of one name apart. */
+/** An actor: a name, and enough of the token's id to distinguish equal names. */
 export function actor(text) {
   const [, name, id] = /^(.*) \(([0-9a-f]{32})\)$/.exec(text ?? "") ?? [];
   return id
@@ -93,7 +93,7 @@ const relative = (date) => {
   return s > 0 ? "in " + span(s) : span(-s) + " ago";
 };
 
-/** A moment as a distance from now that keeps going; the exact time is its title. */
+/** A time relative to now, updated continuously; the exact time is its title. */
 export function when(text) {
   const date = new Date(text ?? NaN);
   if (Number.isNaN(date.getTime()) || date.getUTCFullYear() < 1971) return none();
@@ -124,11 +124,11 @@ export function moment(text) {
 export const clock = (text) =>
   h("time", { datetime: text, title: text }, String(text).replace("T", " ").replace("Z", ""));
 
-/** A button; what it acts on is said where it stands among others of the same text. */
+/** A button; among others with the same text its label names the object. */
 export const button = (text, onclick, kind = "", on = "") =>
   h("button", { type: "button", class: kind, "aria-label": on && `${text} ${on}`, onclick }, text);
 
-// Copies a text; where that is not allowed, `otherwise` makes it easy to do by hand.
+// Copies a text; if the browser forbids that, `otherwise` helps to copy by hand.
 async function copy(b, text, otherwise) {
   const before = b.textContent;
   try {
@@ -201,7 +201,7 @@ export function filters(...fields) {
 export const heading = (title, ...actions) =>
   h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, title), h("div", { class: "actions" }, ...actions));
 
-/** Says something that happened, for eyes and screen readers. */
+/** Announces an event, visually and to screen readers. */
 export function toast(text) {
   const el = h("p", null, text);
   document.getElementById("toasts").append(el);

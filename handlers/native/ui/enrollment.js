@@ -1,4 +1,4 @@
-// Enrollment tokens, and what was enrolled with them.
+// Enrollment tokens and their enrollments.
 import { call } from "./api.js";
 import { agree, ask, offer } from "./dialog.js";
 import { actor, button, code, copyable, h, heading, muted, none, toast, when, word } from "./dom.js";

@@ -1,4 +1,4 @@
-// What happens, as it happens.
+// The live stream of events.
 import { param, remember } from "./address.js";
 import { APIError, read, stream } from "./api.js";
 import { button, filters, h, heading, sleep } from "./dom.js";
@@ -8,7 +8,7 @@ import { table } from "./table.js";
 
 const keep = 500; // entries that are shown
 
-/** The section: the latest entries, and then whatever comes. */
+/** The section: the latest entries, then new ones. */
 export function show({ root, signal }) {
   const grid = table({
     caption: "Events, the newest first",
@@ -69,7 +69,7 @@ export function show({ root, signal }) {
     for (let pause = 500; !signal.aborted;) {
       try {
         if (!last) {
-          // begin with what happened a moment ago
+          // begin with recent events
           const { data: page } = await read("/api/v1/audit?order=desc&limit=50", signal);
           list = page.entries;
           draw();

@@ -1,9 +1,9 @@
-// What ends next: certificates, authorities, tokens.
+// The next expiries: certificates, authorities, tokens.
 import { h, mark, muted, none, show as put, span } from "./dom.js";
 import { live } from "./live.js";
 import { may } from "./session.js";
 
-// Of all that the token may see, soonest first: [{at, what, name, href, warn}]; warn: how many days before, it is said.
+// All expiries visible to the token, soonest first: [{at, what, name, href, warn}]; warn: days of advance warning.
 async function endings(ask) {
   const [cas, certificates, joins, tokens, enrolls] = await Promise.all([
     ask("/api/v1/cluster/ca"),
@@ -29,7 +29,7 @@ async function endings(ask) {
   ].sort((a, b) => (a.at < b.at ? -1 : 1));
 }
 
-// What ends on the same day and is of one kind is one line.
+// Expiries of one kind on the same day share a line.
 function together(list) {
   const by = [...Map.groupBy(list, (e) => e.what + e.at.slice(0, 10)).values()];
   return by
@@ -51,7 +51,7 @@ function line(e) {
   );
 }
 
-/** The card, which is kept up to date. */
+/** The card; it updates itself. */
 export function expiry(signal) {
   const card = (list) =>
     h(

@@ -1,4 +1,4 @@
-// Join tokens: how a machine gets in.
+// Join tokens: credentials of joining machines.
 import { link } from "./address.js";
 import { call } from "./api.js";
 import { agree, ask, offer } from "./dialog.js";
@@ -11,7 +11,7 @@ const path = "/api/v1/cluster/join-tokens";
 
 export const tokenState = (s) => mark(s === "valid" ? "good" : "idle", s);
 
-/** Reads KEY=VALUE lines; a line without = is a key alone. */
+/** Parses KEY=VALUE lines; a line without = is a key without a value. */
 function pairs(text) {
   const out = {};
   for (const line of text

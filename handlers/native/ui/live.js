@@ -1,5 +1,5 @@
-// A part of the page that is asked for again and again. What was shown last stays, dimmed and with its age, while
-// there is no answer or no leader; it goes on by itself, at once when there is one.
+// A part of the page that polls. Without an answer or a leader it keeps the last data, dimmed and with its age; it
+// continues as soon as there is a leader.
 import { APIError, read } from "./api.js";
 import { h, muted, sleep, span } from "./dom.js";
 import { leaderless, whenTurned } from "./pulse.js";
@@ -8,13 +8,13 @@ import { may } from "./session.js";
 const longest = 15_000,
   retry = 1000; // ms
 
-/** What is said in the place of something that the token may not see or do. */
+/** The text in place of a view or an action that the token does not allow. */
 export const lacking = (scope, what) =>
   h("p", { class: "note lacking" }, `${what} takes a token with the scope `, h("code", null, scope), ".");
 
 /**
- * load(ask, signal) fetches with ask(path), draw(data, body) shows, pause(data) may give the ms until the next
- * time. scope is what seeing it takes. Returns {el, refresh}.
+ * load(ask, signal) fetches with ask(path), draw(data, body) shows, pause(data) may return the ms until the next load.
+ * scope is the required scope. Returns {el, refresh}.
  */
 export function live({ load, draw, signal, every = 2500, pause, what = "This", scope }) {
   const note = h("p", { class: "note", hidden: true });
@@ -51,7 +51,7 @@ export function live({ load, draw, signal, every = 2500, pause, what = "This", s
     const tick = setInterval(say, 1000);
     signal.addEventListener("abort", () => clearInterval(tick), { once: true });
     whenTurned(() => {
-      // who leads has changed: what is under way may hang, and what is shown may be wrong
+      // the leader has changed: pending requests may hang, and shown data may be wrong
       if (shown) draw(data, body);
       wake.abort();
     }, signal);
@@ -71,7 +71,7 @@ export function live({ load, draw, signal, every = 2500, pause, what = "This", s
         if (signal.aborted) return;
         [shown, since, error] = [Date.now(), oldest, null];
         draw(data, body);
-        // a large cluster is asked less often
+        // poll a large cluster less often
         wait = Math.max(pause?.(data) ?? every, Math.min(10 * (performance.now() - begin), longest));
       } catch (e) {
         if (signal.aborted) return;
@@ -89,6 +89,6 @@ export function live({ load, draw, signal, every = 2500, pause, what = "This", s
   return { el, refresh: () => wake.abort() };
 }
 
-/** An action that takes a scope: what is given when the token has it, or what it would take. */
+/** An action with a required scope: the given element, or a note that names the missing scope. */
 export const offered = (scope, ...actions) =>
   may(scope) ? actions : muted("Changing it takes the scope ", h("code", null, scope));

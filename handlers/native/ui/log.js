@@ -1,4 +1,4 @@
-// What a log shows: events as they come, and the audit.
+// Shared parts of logs: the event stream and the audit.
 import { actor, clock, h, mark, muted, none, short } from "./dom.js";
 
 /** The types of events. */
@@ -44,5 +44,5 @@ export const columns = [
   { title: "Revision", num: true, cell: (e) => `${e.revision}.${e.seq}` },
 ];
 
-/** Names an entry. */
+/** The key of an entry. */
 export const key = (e) => `${e.revision}.${e.seq}`;

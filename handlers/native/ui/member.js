@@ -1,4 +1,4 @@
-// One member: everything that is known about it, its leases, and how far a drain is.
+// One member: all its data, its leases, and the progress of a drain.
 import { agree, offer } from "./dialog.js";
 import { button, facts, h, heading, id as copied, labels, mark, muted, none, show as put, when } from "./dom.js";
 import { live, offered } from "./live.js";
@@ -42,7 +42,7 @@ function progress(m, leases) {
 /** The section of one member. */
 export function show({ root, signal, id }) {
   const path = `/api/v1/cluster/members/${encodeURIComponent(id)}`;
-  // for screen readers, without the times that go on by themselves
+  // for screen readers, without running times
   const said = h("p", { class: "hidden", role: "status" });
   const head = h("div"),
     state = h("div"),

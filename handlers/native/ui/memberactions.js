@@ -1,4 +1,4 @@
-// What can be done to a member: the dialogs, with the command lines that do the same.
+// The actions on a member: the dialogs, with the equivalent command lines.
 import { link } from "./address.js";
 import { call } from "./api.js";
 import { ask } from "./dialog.js";
@@ -138,7 +138,7 @@ function removeDialog(m) {
   });
 }
 
-/** What can be done to a member, for the address and for buttons: [name, text, dialog, whether it fits]. */
+/** The actions on a member, for the address and for buttons: [name, text, dialog, condition]. */
 export const actions = [
   ["drain", "Drain…", drainDialog, (m) => m.drainState === "active", "cluster:manage"],
   ["resume", "Resume…", resumeDialog, (m) => m.drainState !== "active", "cluster:manage"],

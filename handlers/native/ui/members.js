@@ -1,4 +1,4 @@
-// The list of members, and what can be done to one.
+// The list of members, with their actions.
 import { link, param, remember } from "./address.js";
 import { agree, offer } from "./dialog.js";
 import { button, facts, filters, h, heading, labels, mark, moment, muted, none, show as put, sleep } from "./dom.js";
@@ -8,14 +8,14 @@ import { blind } from "./pulse.js";
 import { may } from "./session.js";
 import { table } from "./table.js";
 
-// Members with what autopilot says about each.
+// Members with autopilot's view of each.
 async function load(ask) {
   const [list, pilot] = await Promise.all([ask("/api/v1/cluster/members"), ask("/api/v1/cluster/autopilot")]);
   const by = new Map(pilot.servers.map((s) => [s.nodeId, s]));
   return { pilot, list: list.map((m) => merge(m, by.get(m.nodeId))) };
 }
 
-/** A member with autopilot's line about it, without what moves with every probe. */
+/** A member with autopilot's view of it, without the values that change with every probe. */
 export const merge = (m, s) => ({
   ...m,
   status: s?.nodeStatus ?? m.status,
@@ -30,13 +30,13 @@ export const merge = (m, s) => ({
 
 export const role = (m) => ({ standby: "stand-by" })[m.role] ?? m.role;
 
-/** Whether it is one to look at first. While nobody knows, none is. */
+/** Whether the member needs attention. While the state is unknown, none does. */
 export const unwell = (m) => !blind() && m.status !== "unknown" && !m.healthy;
 
-/** Whether nobody knows how it is: without a leader only one that has left is known to be away. */
+/** Whether the state is unknown: without a leader, only a member that has left is known to be away. */
 export const unknown = (m) => m.status === "unknown" || (blind() && m.status !== "left");
 
-/** The status, in the words that are used everywhere: alive, down since …, left, unknown. */
+/** The status, in the common words: alive, down since …, left, unknown. */
 export function status(m) {
   if (unknown(m)) return mark("idle", "unknown");
   if (m.status === "down") return mark("bad", m.downSince ? ["down since ", moment(m.downSince)] : "down");
@@ -59,7 +59,7 @@ const kinds = {
   outside: ["Outside Raft", (m) => m.role === "member"],
 };
 
-// The text that a search looks through; it is put together while nothing else is to do, or when somebody searches.
+// The searchable text; it is built in idle time, or at the first search.
 const texts = new WeakMap();
 function textOf(m) {
   let t = texts.get(m);
@@ -180,7 +180,7 @@ export function show({ root, signal }) {
   });
   let turn = 0;
   async function filter() {
-    // of many members, piece by piece: the page goes on in between
+    // in pieces, so that the page stays responsive with many members
     const mine = ++turn,
       all = list,
       some = [],

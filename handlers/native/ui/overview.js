@@ -1,5 +1,5 @@
-// What an operator leaves open on a wall: can the cluster write, who leads, what may fail, who is unwell, what ends
-// next, and how the last hour went.
+// The overview for a wall screen: whether the cluster can write, the leader, the tolerated failures, unhealthy members,
+// the next expiries, and the last hour.
 import { link } from "./address.js";
 import { get } from "./api.js";
 import { sparkline, strip } from "./chart.js";
@@ -18,7 +18,7 @@ const few = (list, n, make) => [
   list.length > n && ` and ${list.length - n} more`,
 ];
 
-/** What the voters survive, in sentences: which failures, and which not. */
+/** The failures that the voters survive, and those that they do not, in sentences. */
 export function survives(list) {
   const voters = list.filter((m) => m.role === "voter"),
     up = voters.filter((m) => m.healthy),
@@ -178,7 +178,7 @@ function disks(list, s) {
   );
 }
 
-// How it stands with the backups that members make by themselves.
+// The state of the scheduled backups.
 function saved(s) {
   const on = s.settings.intervalSeconds > 0;
   return h(
@@ -192,7 +192,7 @@ function saved(s) {
   );
 }
 
-// Who led and who was well, as spans of time for each Raft server and each member that was not well.
+// Leadership and health as spans of time, for each Raft server and each unhealthy member.
 function story(history, list) {
   const now = Date.now(),
     from = Math.max(now - hour, new Date(history.since).getTime());

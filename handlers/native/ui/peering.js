@@ -1,4 +1,4 @@
-// One peering: its members here, and how its state went.
+// One peering: its members, and the history of its state.
 import { link } from "./address.js";
 import { agree, offer } from "./dialog.js";
 import {

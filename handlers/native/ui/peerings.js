@@ -8,7 +8,7 @@ import { blind } from "./pulse.js";
 import { may } from "./session.js";
 import { table } from "./table.js";
 
-/** Where one peering is. */
+/** The address of one peering. */
 export const one = (name) => `/v1/peering/${encodeURIComponent(name)}`;
 const kinds = {
   ACTIVE: "good",
@@ -18,7 +18,7 @@ const kinds = {
   DELETING: "busy",
   TERMINATED: "warn",
 };
-/** Its state; whether an active one still is, nobody knows without a leader. */
+/** Its state; without a leader it is unknown whether an active peering is still active. */
 export const state = (p) =>
   blind() && p.State === "ACTIVE"
     ? mark("idle", "unknown, was active")
@@ -120,7 +120,7 @@ function establish(changed) {
   });
 }
 
-/** Asks before it deletes. */
+/** Deletes a peering after a question. */
 export function remove(p, changed) {
   ask({
     at: ["delete", p.Name],
@@ -142,7 +142,7 @@ export function remove(p, changed) {
   });
 }
 
-// Without what moves with every heartbeat.
+// Without the values that change with every heartbeat.
 const steady = (p) => ({
   ...p,
   StreamStatus: { ...p.StreamStatus, LastHeartbeat: null, LastReceive: null, LastSend: null },

@@ -1,5 +1,5 @@
-// The pulse of the member that serves the page: whether it answers, and whether it knows a leader. Without either
-// nobody knows how members are: the page is blind, shows what was known, and calls no health good.
+// The pulse of the serving member: whether it answers, and whether it knows a leader. Without either the state of the
+// members is unknown: the page is blind, shows old data, and calls nothing healthy.
 import { sleep } from "./dom.js";
 
 const every = 1000,
@@ -8,16 +8,16 @@ const every = 1000,
 const listeners = new Set();
 const state = { status: null, heard: 0, lost: false, doubt: false };
 
-/** What is known without a token: {status, heard, lost}. */
+/** Data that needs no token: {status, heard, lost}. */
 export const pulse = () => state;
 
-/** No leader is known to this member. */
+/** This member knows no leader. */
 export const leaderless = () => Boolean(state.status) && !state.status.cluster.leaderNodeId;
 
-/** Nobody knows how the members are now. */
+/** The state of the members is unknown. */
 export const blind = () => state.lost || state.doubt || leaderless();
 
-/** Calls f when what blind says, or who leads, may have changed. */
+/** Calls f when blind or the leader may have changed. */
 export function whenTurned(f, signal) {
   listeners.add(f);
   signal?.addEventListener("abort", () => listeners.delete(f), { once: true });
@@ -32,7 +32,7 @@ function turned() {
   listeners.forEach((f) => f());
 }
 
-/** Reading from the leader has failed although this member knows one, or works again. */
+/** Records whether reads from the leader fail although this member knows one. */
 export function doubt(on) {
   state.doubt = on;
   turned();
@@ -51,7 +51,7 @@ async function look() {
   return (await r.json()).result;
 }
 
-/** Looks again and again; beat() is called after each time. */
+/** Polls the status; beat() is called after each poll. */
 export async function follow(beat) {
   for (let failed = 0; ;) {
     try {

@@ -1,5 +1,4 @@
-// Raft's own view: its servers with how far behind and how far away they are, and where it does not agree with the
-// members.
+// Raft's own view: its servers with lag and latency, and its differences from the members table.
 import { link } from "./address.js";
 import { get } from "./api.js";
 import { clock, facts, h, heading, id, mark, muted, none, show as put } from "./dom.js";
@@ -8,12 +7,12 @@ import { role } from "./members.js";
 import { blind } from "./pulse.js";
 import { table } from "./table.js";
 
-/** A Go duration with no more digits than anybody reads. */
+/** A Go duration, rounded for reading. */
 export const brief = (d) => (d ? d.replace(/(\d+\.\d)\d+/, "$1") : "");
 
 const bytes = (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} GB` : `${(n / 1e6).toFixed(0)} MB`);
 
-// What Raft keeps on the disk of this member.
+// Raft's files on the disk of this member.
 const kept = (r) => [
   `${(r.logBytes / 1e6).toFixed(1)} MB of log up to index ${r.logIndex}, ${r.snapshots} snapshots`,
   r.snapshotAt && [", the newest of ", clock(r.snapshotAt)],

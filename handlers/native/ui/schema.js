@@ -1,4 +1,4 @@
-// Versions and the schema of the database: how far an upgrade is, and who holds it back.
+// Versions and the schema of the database: the progress of an upgrade, and the members it waits for.
 import { link } from "./address.js";
 import { facts, h, heading, mark, muted, none, show as put } from "./dom.js";
 import { live } from "./live.js";

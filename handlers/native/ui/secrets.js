@@ -1,4 +1,4 @@
-// Secrets: values that are sealed in the database. The list never has them; one is shown when somebody asks for it.
+// Secrets: sealed values in the database. The list never has values; one is shown on request.
 import { call, get } from "./api.js";
 import { agree, ask, offer } from "./dialog.js";
 import { button, copyable, h, heading, muted, toast, when, word } from "./dom.js";

@@ -1,5 +1,5 @@
-// Who is signed in. The token is kept in this tab's session storage and handed to other tabs of this very origin
-// when they ask for it; it ends with the last tab. docs/security.md says why it is no cookie.
+// The signed-in token. It is in this tab's session storage and is given to other tabs of the same origin on request; it
+// ends with the last tab. docs/security.md explains why it is no cookie.
 
 const key = "muster-token";
 const channel = new BroadcastChannel("muster-session"); // heard by pages of the same scheme, host and port alone
@@ -13,7 +13,7 @@ export const token = {
     sessionStorage.setItem(key, text);
     channel.postMessage({ token: text });
   },
-  /** Signs this tab out, and with `everywhere` the others too. */
+  /** Signs this tab out, and with `everywhere` all tabs. */
   clear(everywhere = true) {
     sessionStorage.removeItem(key);
     me = null;
@@ -35,12 +35,12 @@ channel.addEventListener("message", ({ data }) => {
 
 const tell = () => listeners.forEach((f) => f());
 
-/** Calls f when another tab has signed this one in or out, or when what the token allows has changed. */
+/** Calls f when another tab has signed this one in or out, or when the token's scopes have changed. */
 export function whenChanged(f) {
   listeners.add(f);
 }
 
-/** Asks other tabs for their token, and waits for a moment. */
+/** Asks other tabs for their token, and waits briefly. */
 export function borrow() {
   if (token.get()) return Promise.resolve();
   return new Promise((resolve) => {
@@ -55,10 +55,10 @@ export function borrow() {
 
 const implied = { "cluster:read": "cluster:manage", "peering:read": "peering:write" };
 
-/** Whether the token allows what takes a scope. While nobody has said what it allows, the server decides. */
+/** Whether the token has a scope. While its scopes are unknown, the server decides. */
 export const may = (scope) => !me || me.scopes.some((s) => s === scope || s === "management" || s === implied[scope]);
 
-/** What the cluster says of the token: {kind, id, name, scopes, expiresAt}; null while that is not known. */
+/** The cluster's description of the token: {kind, id, name, scopes, expiresAt}; null while unknown. */
 export const whoami = () => me;
 
 export function setWhoami(now, quietly) {

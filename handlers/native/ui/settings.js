@@ -8,7 +8,7 @@ import { table } from "./table.js";
 
 const path = "/api/v1/cluster/settings";
 
-// What changing a setting takes; the server has the last word.
+// The scope for changing a setting; the server decides.
 const scopeOf = (name) => (name.startsWith("enrollment.") ? "enroll" : "cluster:manage");
 
 function change(name, value, changed) {

@@ -1,6 +1,5 @@
-// Signing in with the cluster's identity provider: the page goes there and comes back with a code, which this member
-// exchanges (authorization code with PKCE, RFC 7636). What has to be remembered meanwhile is in this tab's session
-// storage.
+// Signing in with the cluster's identity provider: the browser goes there and returns with a code, which this member
+// exchanges (authorization code with PKCE, RFC 7636). The state in between is in this tab's session storage.
 import { h } from "./dom.js";
 import { call } from "./api.js";
 
@@ -14,7 +13,7 @@ const base64url = (bytes) =>
     .replaceAll("=", "");
 const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)));
 
-/** A button for the identity provider, once it is known that there is one; fail(text) shows what goes wrong. */
+/** A button for the identity provider, if the cluster has one; fail(text) shows errors. */
 export function provider(fail) {
   const place = h("div", { class: "provider" });
   call("GET", "/api/v1/login").then(
@@ -57,8 +56,8 @@ async function leave(how) {
 }
 
 /**
- * Takes what the identity provider has sent this page back with, out of its address too. Returns the new token's
- * secret, or null when the page was not sent back; throws when the sign-in has failed.
+ * Takes the identity provider's answer from the address and removes it there. Returns the new token's secret, or null
+ * without an answer; throws if the sign-in has failed.
  */
 export async function comeBack() {
   const answer = new URLSearchParams(location.search);

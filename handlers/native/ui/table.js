@@ -5,7 +5,7 @@ import { blind } from "./pulse.js";
 
 const pageSize = 50;
 
-// What texts are compared by: numbers in them count as numbers.
+// The order of texts: numbers in them compare as numbers.
 const rank = (v) =>
   typeof v === "number"
     ? v
@@ -16,8 +16,8 @@ const rank = (v) =>
 const slug = (title) => title.toLowerCase().replaceAll(" ", "-");
 
 /**
- * columns: [{title, cell(item), sort?(item), num?}]; key(item) names a row. Order and page stand in the address, behind
- * `address` where a section has several tables. Returns {el, update(items)}; the roles are explicit because narrow
+ * columns: [{title, cell(item), sort?(item), num?}]; key(item) names a row. Order and page are in the address, prefixed
+ * with `address` if a section has several tables. Returns {el, update(items)}; the roles are explicit because narrow
  * screens show rows as cards.
  */
 export function table({ caption, columns, key, empty, address = "", kind = "" }) {
@@ -124,7 +124,7 @@ export function table({ caption, columns, key, empty, address = "", kind = "" })
   };
 }
 
-// Puts a row in the place of another and keeps the focus on the same control.
+// Replaces a row and keeps the focus on the same control.
 function swap(old, tr) {
   const focusable = "a[href], button";
   const at = [...old.querySelectorAll(focusable)].indexOf(document.activeElement);

@@ -1,4 +1,4 @@
-// Workloads: software that gets an identity from the members it runs on.
+// Workloads: software with an identity from the members it runs on.
 import { call } from "./api.js";
 import { agree, ask, offer } from "./dialog.js";
 import { actor, button, copyable, h, heading, id, muted, none, toast, when, word } from "./dom.js";
